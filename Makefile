@@ -1,0 +1,39 @@
+# `make demo` and `make test` do all the set-up on a fresh machine; everything lives in .venv.
+# Another interpreter: make PY=/path/to/python3.12 demo
+SHELL := /bin/bash
+PY ?= $(firstword $(foreach p,python3.13 python3.12 python3.14 python3,$(shell command -v $(p) >/dev/null 2>&1 && $(p) -c 'import sys; sys.exit(sys.version_info < (3, 12))' >/dev/null 2>&1 && echo $(p))))
+BIN := .venv/bin
+
+.PHONY: help demo accept test check fmt clean
+
+help: ## what can be made
+	@grep -hE '^[a-z]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 10
+
+.venv/.ok: pyproject.toml constraints.txt
+	@test -n "$(PY)" || { echo "tbench needs Python 3.12 or newer and found none; install it (or: pyenv install 3.13), then: make PY=/path/to/python3.13"; exit 2; }
+	@$(PY) -c 'import sys; sys.exit(sys.version_info < (3, 12))' || { echo "tbench needs Python 3.12 or newer, $(PY) is $$($(PY) -V 2>&1); try: make PY=/path/to/python3.13"; exit 2; }
+	@$(PY) -c 'import ensurepip' 2>/dev/null || { echo "$(PY) cannot make virtual environments; install its venv package (Debian: apt-get install python3-venv)"; exit 2; }
+	$(PY) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
+	@touch $@
+
+demo: .venv/.ok ## the main job on the embedded simulator: capture, replay twice, compare (under a minute)
+	$(BIN)/tbench demo
+
+accept: .venv/.ok ## the same against a real model server on this CPU (installs one, about 200 MB)
+	$(BIN)/python benchmarks/accept.py
+
+test: .venv/.ok ## the test-suite with branch coverage
+	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered --cov-fail-under=85
+
+check: .venv/.ok ## lint, format, types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+fmt: .venv/.ok ## put the code in order
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean: ## remove everything that was made
+	rm -rf .venv build dist *.egg-info .coverage* .mypy_cache .pytest_cache .ruff_cache .hypothesis demo-output accept-output

@@ -1,0 +1,1 @@
+"""Capture: what applications really send, recorded as traces."""

@@ -1,0 +1,29 @@
+"""The errors that tbench raises on purpose: one line each, with the exit code of the command line.
+
+The line says what is wrong, where, and what to do about it. `tbench.__main__` prints it and ends with
+`exit_code`; a traceback appears only with `--debug`.
+"""
+
+from typing import ClassVar
+
+
+class TbenchError(Exception):
+    """A failure with a message for the user. Raise one of its children."""
+
+    exit_code: ClassVar[int] = 2
+
+
+class InputError(TbenchError):
+    """Bad usage or bad input: nothing was sent."""
+
+
+class InvalidRunError(TbenchError):
+    """The client was the limit, or data was lost beyond what was allowed."""
+
+    exit_code = 4
+
+
+class UnreachableError(TbenchError):
+    """The target cannot be reached, or no request succeeded."""
+
+    exit_code = 5

@@ -1,0 +1,1 @@
+"""Replay: a trace sent again, measured."""

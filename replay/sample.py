@@ -1,0 +1,70 @@
+"""Sample: one attempt of a replay, measured. A run is a header and its samples.
+
+Seconds are floats from the run's start on the monotonic clock, `wall_ns` stamps are CLOCK_REALTIME. An
+absent value is None. A failed request is a sample, never an exception.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from capture.exchange import Outcome
+
+
+class Fate(StrEnum):
+    """What became of a planned request: planned = the sum over all five."""
+
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    LOST_IN_FLIGHT = "lost_in_flight"
+    NEVER_SENT = "never_sent"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """One attempt: four stamps (due, sent, first token, end), the counts, and the outcome.
+
+    `id` is the exchange's id in the trace, `cycle` the round of `--loop` (0 first), `index` the place in
+    the plan. `due` is None in closed modes. `first_byte` is the first byte of the body, `first_token` the
+    first content, reasoning or tool-call delta of a stream, `first_answer` the first that is not
+    reasoning, `last_token` the last; all three are None without a stream. `end` is the last byte.
+    `token_times` are the arrivals of the content-bearing events. Token counts are the server's `usage`.
+    `warmup` samples are kept and left out of the statistics.
+    """
+
+    id: str
+    index: int
+    cycle: int = 0
+    endpoint: str
+    model: str | None
+    stream: bool
+    warmup: bool = False
+    due: float | None
+    sent: float | None
+    first_byte: float | None = None
+    first_token: float | None = None
+    first_answer: float | None = None
+    last_token: float | None = None
+    end: float | None = None
+    sent_wall_ns: int | None = None
+    first_wall_ns: int | None = None
+    status: int | None = None
+    outcome: Outcome = Outcome.OK
+    error: str | None = None
+    finish_reason: str | None = None
+    prompt_tokens: int | None = None
+    output_tokens: int | None = None
+    cached_tokens: int | None = None
+    reasoning_tokens: int | None = None
+    request_bytes: int = 0
+    response_bytes: int = 0
+    conn_reused: bool = False
+    request_id: str | None = None
+    token_times: tuple[float, ...] = ()
+
+    @property
+    def fate(self) -> Fate:
+        """Completed, failed or cancelled; what was lost or never sent has no sample of its own."""
+        if self.outcome is Outcome.OK:
+            return Fate.COMPLETED
+        return Fate.CANCELLED if self.outcome is Outcome.CANCELLED else Fate.FAILED

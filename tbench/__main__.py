@@ -1,0 +1,50 @@
+"""The way in: run the command line, and turn what went wrong into one line and an exit code."""
+
+import sys
+
+from capture.errors import TbenchError
+
+
+def main() -> None:
+    """Run `tbench`, end the process with the exit code of docs/cli.md."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command line; returns its exit code."""
+    debug = "--debug" in arguments
+    try:
+        return _invoke([word for word in arguments if word != "--debug"])
+    except KeyboardInterrupt:
+        return _fail("interrupted", 130)
+    except Exception as error:
+        if debug:
+            raise
+        return _explain(error)
+
+
+def _invoke(arguments: list[str]) -> int:
+    from tbench.cli import app  # noqa: PLC0415 (keeps an error at import within run's reach)
+
+    result = app(args=arguments, prog_name="tbench", standalone_mode=False)
+    return result if isinstance(result, int) else 0
+
+
+def _explain(error: Exception) -> int:
+    if isinstance(error, TbenchError):
+        return _fail(str(error), error.exit_code)
+    if callable(usage := getattr(error, "format_message", None)):
+        return _fail(f"{usage()} Try --help.", 2)
+    if isinstance(error, OSError):
+        return _fail(str(error), 2)
+    kind = type(error).__name__
+    return _fail(f"unexpected {kind}: {error}. This is a defect; --debug shows where it is.", 70)
+
+
+def _fail(message: str, code: int) -> int:
+    print(f"tbench: {' '.join(message.split())}", file=sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,48 @@
+"""The table of contents: which verb lives where. No logic."""
+
+from typing import Annotated
+
+import typer
+
+from tbench.commands.capture import capture
+from tbench.commands.compare import compare
+from tbench.commands.demo import demo
+from tbench.commands.replay import replay
+from tbench.commands.report import report
+from tbench.commands.serve import serve
+from tbench.commands.trace import app as trace
+
+app = typer.Typer(
+    name="tbench",
+    help="Record real LLM traffic, replay it against any model, and say honestly which is faster.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"tbench {version('tbench')}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Record real LLM traffic, replay it against any model, and say honestly which is faster."""
+
+
+app.command()(capture)
+app.add_typer(trace, name="trace")
+app.command()(replay)
+app.command()(report)
+app.command()(compare)
+app.command()(serve)
+app.command()(demo)

@@ -1,0 +1,5 @@
+"""tbench capture."""
+
+
+def capture() -> None:
+    """To be written."""

@@ -1,0 +1,5 @@
+"""tbench compare."""
+
+
+def compare() -> None:
+    """To be written."""

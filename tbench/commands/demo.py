@@ -1,0 +1,5 @@
+"""tbench demo."""
+
+
+def demo() -> None:
+    """To be written."""

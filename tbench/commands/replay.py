@@ -1,0 +1,5 @@
+"""tbench replay."""
+
+
+def replay() -> None:
+    """To be written."""

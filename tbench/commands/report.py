@@ -1,0 +1,5 @@
+"""tbench report."""
+
+
+def report() -> None:
+    """To be written."""

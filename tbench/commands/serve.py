@@ -1,0 +1,5 @@
+"""tbench serve."""
+
+
+def serve() -> None:
+    """To be written."""
