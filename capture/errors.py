@@ -4,13 +4,11 @@ The line says what is wrong, where, and what to do about it. `tbench.__main__` p
 `exit_code`; a traceback appears only with `--debug`.
 """
 
-from typing import ClassVar
-
 
 class TbenchError(Exception):
     """A failure with a message for the user. Raise one of its children."""
 
-    exit_code: ClassVar[int] = 2
+    exit_code: int = 2
 
 
 class InputError(TbenchError):
