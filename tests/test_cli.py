@@ -1,0 +1,72 @@
+"""The command line's contract: one line on stderr and the documented exit code, whatever goes wrong."""
+
+import errno
+
+import pytest
+
+from capture.errors import InputError, InvalidRunError, UnreachableError
+from tbench import __main__ as entry
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (InputError("no such trace: x"), 2),
+        (InvalidRunError("the client was the limit"), 4),
+        (UnreachableError("nobody answers"), 5),
+        (OSError(errno.ENOSPC, "No space left on device", "trace.msgpack"), 2),
+        (ZeroDivisionError("division by zero"), 70),
+        (KeyboardInterrupt(), 130),
+    ],
+)
+def test_each_error_is_one_line_and_its_exit_code(
+    error: BaseException,
+    code: int,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The table of exit codes, from errors to what the shell sees."""
+
+    def fail(arguments: list[str]) -> int:
+        raise error
+
+    monkeypatch.setattr(entry, "_invoke", fail)
+
+    assert entry.run(["report", "x"]) == code
+    said = capsys.readouterr().err
+    assert said.startswith("tbench: ")
+    assert said.count("\n") == 1
+
+
+def test_debug_shows_the_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With --debug the error itself comes through."""
+
+    def fail(arguments: list[str]) -> int:
+        raise InputError("no such trace: x")
+
+    monkeypatch.setattr(entry, "_invoke", fail)
+
+    with pytest.raises(InputError):
+        entry.run(["report", "x", "--debug"])
+
+
+@pytest.mark.parametrize(
+    "arguments", [["nonsense"], ["--nonsense"], ["replay"], ["replay", "x", "--speed", "fast"]]
+)
+def test_bad_usage_is_one_line_and_exit_code_2(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Unknown verbs, flags and values say what is wrong and where help is."""
+    assert entry.run(arguments) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert "--help" in said
+
+
+@pytest.mark.parametrize(
+    "verb", ["capture", "trace", "replay", "report", "compare", "serve", "demo"]
+)
+def test_every_verb_explains_itself(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """`tbench VERB --help` works for each verb of the contract."""
+    assert entry.run([verb, "--help"]) == 0
+    assert "Usage: tbench" in capsys.readouterr().out

@@ -1,0 +1,52 @@
+"""The main job as a user runs it, and the traffic that drives it."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from capture.errors import InputError
+from tbench.mainjob import prepare
+from tbench.traffic import Workload, conversations
+
+
+@pytest.mark.slow
+def test_the_demo_ends_with_a_comparison_and_a_report(tbench, tmp_path: Path) -> None:
+    """Capture, two replays and a comparison come out of one command, and the slow server is slower."""
+    done = tbench("demo", "--seconds", 4, "--rate", 8, "--out", "out")
+
+    assert done.code == 0, done.err
+    out = tmp_path / "out"
+    assert {path.name for path in out.iterdir()} == {
+        "trace.msgpack",
+        "fast.run",
+        "slow.run",
+        "report.html",
+    }
+    assert "report.html" in done.err
+    compared = json.loads(tbench("compare", out / "fast.run", out / "slow.run", "--json").out)
+    ttft = next(
+        row for row in compared["comparisons"] if (row["metric"], row["quantile"]) == ("ttft", 0.5)
+    )
+    assert ttft["ratio"] > 1
+
+
+def test_the_demo_never_clears_files_that_are_not_its_own(tmp_path: Path) -> None:
+    """A folder with something else in it is refused, and that something stays."""
+    (tmp_path / "thesis.txt").write_text("dear")
+
+    with pytest.raises(InputError, match="thesis"):
+        prepare(tmp_path)
+
+    assert (tmp_path / "thesis.txt").read_text() == "dear"
+
+
+def test_the_traffic_is_planned_by_its_seed() -> None:
+    """The same seed plans the same conversations, another seed others, and none starts too late."""
+    load = Workload(model="m", rate=5, duration=10, seed=3)
+    plan = list(conversations(load))
+
+    assert plan == list(conversations(load))
+    assert plan != list(conversations(Workload(model="m", rate=5, duration=10, seed=4)))
+    assert all(0 < talk.start < 10 for talk in plan)
+    assert len({question for talk in plan for question in talk.questions}) > len(plan) / 2
