@@ -1,7 +1,9 @@
 """The main job as a user runs it, and the traffic that drives it."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,7 +13,9 @@ from tbench.traffic import Workload, conversations
 
 
 @pytest.mark.slow
-def test_the_demo_ends_with_a_comparison_and_a_report(tbench, tmp_path: Path) -> None:
+def test_the_demo_ends_with_a_comparison_and_a_report(
+    tbench: Callable[..., Any], tmp_path: Path
+) -> None:
     """Capture, two replays and a comparison come out of one command, and the slow server is slower."""
     done = tbench("demo", "--seconds", 4, "--rate", 8, "--out", "out")
 
