@@ -1,0 +1,256 @@
+"""Inversion: the interval of a ratio of quantiles between two arms, from a few large time blocks.
+
+For a ratio r, let c be the pooled p-quantile of {a, b/r}. If r is the true ratio, both arms exceed c
+equally often; the blocks say how far that difference strays by itself. The interval holds every r
+whose block-t test is not rejected: no resampling, no density, no seed. K, the number of blocks,
+follows from how long a disturbance lasts. Method, measured error rates and limits: docs/statistics.md.
+
+Everything happens on logarithms, so that dividing by r is a shift, and swapping the arms inverts
+the result exactly. NaN is no value; +inf is a timeout and sorts last.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy import stats
+
+from analysis.quantiles import ordered, rank
+from analysis.summary import Floats
+
+Ints = npt.NDArray[np.int64]
+Truths = npt.NDArray[np.bool_]
+
+FINE = 32
+"""Blocks are cut this fine, then merged to 16, 8 or 4."""
+CALM, DRIFTING = 0.20, 0.35
+"""Up to the first autocorrelation 16 blocks are right; beyond the second no number of blocks is."""
+_BIAS = 1 / FINE
+_PAIRS_PER_BLOCK = 8
+_TIE = 1e-12
+_FURTHEST = float(np.log(64))
+_HALVINGS = 40
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Interval:
+    """The ratio of the p-quantiles, b / a: all r between `low` and `high` agree with the data.
+
+    `ratio` is NaN where a quantile is zero or among the timeouts; 0 and inf mean unbounded. The band
+    holds at all the points asked for at once. `rho` is the autocorrelation that chose `blocks`, NaN
+    when K was given; `drift` says that it is beyond repair.
+    """
+
+    p: float
+    ratio: float
+    low: float
+    high: float
+    band_low: float
+    band_high: float
+    blocks: int
+    rho: float
+    drift: bool
+
+
+class Pair:
+    """Two arms, each cut into 32 blocks of equal request count in arrival order, and sorted.
+
+    Arms of equal length are taken request by request; arms of different length share only the order
+    in time (`paired=False`), and then the paired series is left out of the choice of K.
+    """
+
+    def __init__(self, a: Floats, b: Floats, *, paired: bool = True) -> None:
+        with np.errstate(divide="ignore"):
+            log_a, log_b = np.log(a), np.log(b)
+        self._a, self._b = _Side(log_a), _Side(log_b)
+        self._paired_sums = _paired_sums(log_a, log_b) if paired else None
+
+    @property
+    def few_pairs(self) -> bool:
+        """Too few requests have a finite value in both arms for the paired series."""
+        return self._paired_sums is None
+
+    def log_ratio(self, p: float) -> float:
+        """log(Q_b / Q_a); NaN or infinite where it is not identified."""
+        return float(self._b.quantile(p) - self._a.quantile(p))
+
+    def scores(self, shift: Floats, p: Floats) -> tuple[Floats, Floats]:
+        """F_b - F_a at the pooled p-quantile of {a, b - shift}, and its 32 centred block terms.
+
+        One lane per element of `shift` and `p`: shapes (m,) and (m, 32). A lane whose pooled quantile
+        lies among zeros or timeouts scores 0.
+        """
+        at_a, at_b = self._pooled(shift, p)
+        share_a, terms_a = self._a.exceedance(at_a)
+        share_b, terms_b = self._b.exceedance(at_b)
+        usable = np.isfinite(at_a) & np.isfinite(at_b)
+        difference = np.where(usable, share_b - share_a, 0.0)
+        return difference, np.where(usable[:, None], terms_b - terms_a, 0.0)
+
+    def t(self, shift: Floats, p: Floats, blocks: Ints) -> Floats:
+        """The block-t statistic of each lane; positive when b is below its place at this shift."""
+        difference, terms = self.scores(shift, p)
+        return studentised(difference, terms, blocks)
+
+    def autocorrelation(self, shift: Floats, p: Floats) -> Floats:
+        """The larger of the paired series' and the exceedance's own, per lane."""
+        _, terms = self.scores(shift, p)
+        rho = lag_one(terms)
+        return rho if self._paired_sums is None else np.maximum(rho, lag_one(self._paired_sums))
+
+    def _pooled(self, shift: Floats, p: Floats) -> tuple[Floats, Floats]:
+        """The pooled p-quantile of {a, b - shift}, on a's scale and on b's."""
+        tie = np.where(shift == 0, 0.0, _TIE)
+        a = self._a.first(self._b, shift + tie, p)
+        b = self._b.first(self._a, tie - shift, p)
+        from_a = a <= b - shift
+        return np.where(from_a, a, b - shift + tie), np.where(from_a, a + shift + tie, b)
+
+
+class _Side:
+    """One arm's logarithms: sorted as a whole, and block by block."""
+
+    def __init__(self, logs: Floats) -> None:
+        self.blocks = [ordered(block) for block in np.split(logs, _edges(len(logs)))]
+        self.all = np.sort(np.concatenate(self.blocks))
+        self.n = len(self.all)
+        self.sizes = np.array([len(block) for block in self.blocks])
+
+    def quantile(self, p: float) -> float:
+        return float(self.all[rank(self.n, p) - 1])
+
+    def exceedance(self, at: Floats) -> tuple[Floats, Floats]:
+        """The share of values <= `at`, and each block's excess over that share, per lane."""
+        counts = np.stack([np.searchsorted(block, at, "right") for block in self.blocks], axis=1)
+        share = counts.sum(axis=1) / self.n
+        return share, (counts - share[:, None] * self.sizes) / self.n
+
+    def first(self, other: "_Side", shift: Floats, p: Floats) -> Floats:
+        """The least own value x with share(<= x) + other's share(<= x + shift) >= 2p; else inf."""
+        low, high = np.zeros(len(p), np.int64), np.full(len(p), self.n)
+        while (open_ := low < high).any():
+            middle = np.minimum((low + high) // 2, self.n - 1)
+            beyond = np.searchsorted(other.all, self.all[middle] + shift, "right") / other.n
+            enough = (middle + 1) / self.n + beyond >= 2 * p - _TIE
+            high = np.where(open_ & enough, middle, high)
+            low = np.where(open_ & ~enough, middle + 1, low)
+        return np.where(low < self.n, self.all[np.minimum(low, self.n - 1)], np.inf)
+
+
+def invert(
+    pair: Pair, points: Floats, *, blocks: int | None = None, confidence: float = 0.95
+) -> tuple[Interval, ...]:
+    """The ratio at each of the points (0 < p < 1), with its interval and the simultaneous band.
+
+    `blocks` fixes K (it must divide 32); by default each point gets its own.
+    """
+    estimate = np.array([pair.log_ratio(p) for p in points])
+    centre = np.where(np.isfinite(estimate), estimate, 0.0)
+    rho = pair.autocorrelation(centre, points)
+    k = blocks_for(rho) if blocks is None else np.full(len(points), blocks)
+    levels = np.array([1 - confidence, (1 - confidence) / len(points)])
+    low, high = _search(pair, centre, points, k, levels)
+    return tuple(
+        Interval(
+            p=float(p),
+            ratio=float(np.exp(estimate[i])) if np.isfinite(estimate[i]) else float("nan"),
+            low=float(low[0, i]),
+            high=float(high[0, i]),
+            band_low=float(low[1, i]),
+            band_high=float(high[1, i]),
+            blocks=int(k[i]),
+            rho=float(rho[i]) if blocks is None else float("nan"),
+            drift=blocks is None and bool(rho[i] > DRIFTING),
+        )
+        for i, p in enumerate(points)
+    )
+
+
+def blocks_for(rho: Floats) -> Ints:
+    """K for an autocorrelation of the 32 fine blocks: 16, 8, or 4 where even that is too many."""
+    return np.select([rho <= CALM, rho <= DRIFTING], [16, 8], 4).astype(np.int64)
+
+
+def lag_one(terms: Floats) -> Floats:
+    """Lag-1 autocorrelation along the last axis, + 1/32 for its bias; 0 without any variance."""
+    power = (terms * terms).sum(axis=-1)
+    lagged = (terms[..., 1:] * terms[..., :-1]).sum(axis=-1)
+    flat = power <= _TIE * _TIE
+    return np.where(flat, 0.0, lagged / np.where(flat, 1.0, power) + _BIAS)
+
+
+def studentised(difference: Floats, terms: Floats, blocks: Ints) -> Floats:
+    """The difference in units of its standard error over K merged blocks, per lane.
+
+    Without any variance a difference is certain (the arms do not overlap), no difference is none.
+    """
+    error = np.empty(len(difference))
+    for k in np.unique(blocks):
+        lanes = blocks == k
+        merged = terms[lanes].reshape(-1, k, FINE // k).sum(axis=2)
+        error[lanes] = np.sqrt(k / (k - 1) * (merged * merged).sum(axis=1))
+    flat = error <= _TIE
+    certain = np.select([difference > _TIE, difference < -_TIE], [np.inf, -np.inf], 0.0)
+    return np.where(flat, certain, difference / np.where(flat, 1.0, error))
+
+
+def _search(
+    pair: Pair, centre: Floats, points: Floats, blocks: Ints, levels: Floats
+) -> tuple[Floats, Floats]:
+    """Both ends at every level and point, all searched in step: shapes (levels, points)."""
+    shape = (2, len(levels), len(points))
+    side = np.broadcast_to(np.array([-1.0, 1.0])[:, None, None], shape).ravel()
+    middle, p = np.broadcast_to(centre, shape).ravel(), np.broadcast_to(points, shape).ravel()
+    k = np.broadcast_to(blocks, shape).ravel()
+    tail = np.broadcast_to(levels[:, None] / 2, shape).ravel()
+    critical = np.asarray(stats.t.isf(tail, k - 1))
+
+    def rejected(step: Floats, which: Ints) -> Truths:
+        t = pair.t(middle[which] + side[which] * step, p[which], k[which])
+        return np.asarray(side[which] * t > critical[which])
+
+    inside, outside = _expand(rejected, len(side))
+    found = np.flatnonzero(np.isfinite(outside))
+    for _ in range(_HALVINGS):
+        step = (inside[found] + outside[found]) / 2
+        out = rejected(step, found)
+        outside[found] = np.where(out, step, outside[found])
+        inside[found] = np.where(out, inside[found], step)
+    low, high = np.exp(middle + side * outside).reshape(shape)
+    return low, high
+
+
+def _expand(rejected: Callable[[Floats, Ints], Truths], lanes: int) -> tuple[Floats, Floats]:
+    """For each lane the last step still accepted and the first one rejected; inf when none is."""
+    inside, outside, step = np.zeros(lanes), np.full(lanes, np.inf), 0.02
+    while step < _FURTHEST and len(which := np.flatnonzero(np.isinf(outside))):
+        out = rejected(np.full(len(which), step), which)
+        outside[which[out]] = step
+        inside[which[~out]] = step
+        step *= 1.7
+    return inside, outside
+
+
+def _paired_sums(log_a: Floats, log_b: Floats) -> Floats | None:
+    """Block sums of the winsorised log-ratios; None when a block has too few finite pairs.
+
+    Request by request, what both arms share cancels, and what lasts for minutes stands out.
+    """
+    with np.errstate(invalid="ignore"):
+        ratio = log_b - log_a
+    finite = np.isfinite(ratio)
+    edges = _edges(len(ratio))
+    if min(int(block.sum()) for block in np.split(finite, edges)) < _PAIRS_PER_BLOCK:
+        return None
+    middle = np.median(ratio[finite])
+    reach = 3 * np.median(np.abs(ratio[finite] - middle))
+    clipped = np.clip(ratio[finite], middle - reach, middle + reach)
+    centred = np.zeros(len(ratio))
+    centred[finite] = clipped - clipped.mean()
+    return np.array([block.sum() for block in np.split(centred, edges)]) / len(clipped)
+
+
+def _edges(n: int) -> Ints:
+    """Where to cut n requests into 32 blocks of equal count: request i is in block 32 i // n."""
+    return -(-np.arange(1, FINE, dtype=np.int64) * n // FINE)

@@ -1,0 +1,102 @@
+"""Quantiles of one sample and of one proportion: the estimate, its interval, and when to refuse.
+
+The intervals of this file treat requests as independent of each other. That makes them descriptive:
+they are shown beside one run, and never decide between two (docs/statistics.md).
+"""
+
+import math
+
+import numpy as np
+from scipy import special, stats
+
+from analysis.summary import Floats
+
+TAIL_REQUESTS = 20
+"""A quantile needs this many requests beyond it (and before it) to be worth reading."""
+
+_ROUNDING = 1e-9
+_WINDOW_SD = 14
+"""Harrell-Davis weights beyond this many standard deviations are below 1e-20."""
+
+
+def ordered(values: Floats) -> Floats:
+    """The values in ascending order: NaN (no such value) dropped, +inf (timed out) last."""
+    return np.sort(values[~np.isnan(values)])
+
+
+def quantile(ordered: Floats, p: float) -> float:
+    """The inverted empirical distribution: the least value with a share >= p at or below it."""
+    return float(ordered[rank(len(ordered), p) - 1])
+
+
+def rank(n: int, p: float) -> int:
+    """Which of n ordered values is the p-quantile, counted from 1."""
+    return min(n, max(1, math.ceil(p * n - _ROUNDING)))
+
+
+def interval_ranks(n: int, p: float, confidence: float = 0.95) -> tuple[int, int]:
+    """The ranks whose order statistics enclose the p-quantile, exactly, for independent values.
+
+    Rank 0 and rank n + 1 do not exist: that side is unbounded (n is too small for this p).
+    """
+    law, tail = stats.binom(n, p), (1 - confidence) / 2
+    return int(law.ppf(tail)), int(law.isf(tail)) + 1
+
+
+def quantile_interval(
+    ordered: Floats, p: float, confidence: float = 0.95
+) -> tuple[float | None, float | None]:
+    """The order statistics at `interval_ranks`; None is unbounded, or among the timeouts."""
+    low, high = interval_ranks(len(ordered), p, confidence)
+    return _at(ordered, low), _at(ordered, high)
+
+
+def harrell_davis(ordered: Floats, p: float) -> float:
+    """A smoother estimate of the p-quantile: the mean of all values under Beta weights.
+
+    One timeout (+inf) would make it infinite: for finite values only.
+    """
+    n = len(ordered)
+    centre, spread = p * n, _WINDOW_SD * math.sqrt(n * p * (1 - p)) + 2
+    first, last = max(0, math.floor(centre - spread)), min(n, math.ceil(centre + spread))
+    edges = np.arange(first, last + 1) / n
+    weights = np.diff(special.betainc((n + 1) * p, (n + 1) * (1 - p), edges))
+    return float(weights @ ordered[first:last])
+
+
+def minimum_n(p: float) -> int:
+    """How many values the p-quantile needs: TAIL_REQUESTS on its thinner side."""
+    return math.ceil(TAIL_REQUESTS / min(p, 1 - p) - _ROUNDING * TAIL_REQUESTS)
+
+
+def refusal(n: int, p: float) -> str | None:
+    """Why n values cannot give the p-quantile, or None when they can."""
+    needed = minimum_n(p)
+    return None if n >= needed else f"n too small: {n:,} (needs ≥ {needed:,})"
+
+
+def wilson(count: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
+    """The Wilson score interval of a share, for independent requests."""
+    z = float(stats.norm.ppf((1 + confidence) / 2))
+    centre = (count + z * z / 2) / (n + z * z)
+    half = z * math.sqrt(count * (n - count) / n + z * z / 4) / (n + z * z)
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def clopper_pearson(count: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
+    """The exact interval of a share, for independent requests."""
+    tail = (1 - confidence) / 2
+    low = float(stats.beta.ppf(tail, count, n - count + 1)) if count else 0.0
+    high = float(stats.beta.isf(tail, count + 1, n - count)) if count < n else 1.0
+    return low, high
+
+
+def identified(timeouts: int, n: int, p: float) -> bool:
+    """Whether the p-quantile lies below the deadline, the doubt about the timeouts included."""
+    return timeouts == 0 or (timeouts < n and wilson(timeouts, n)[1] < 1 - p)
+
+
+def _at(ordered: Floats, rank: int) -> float | None:
+    if not 1 <= rank <= len(ordered) or not math.isfinite(ordered[rank - 1]):
+        return None
+    return float(ordered[rank - 1])

@@ -1,0 +1,147 @@
+"""Golden values from closed forms and from scipy; properties that any quantile must have."""
+
+import math
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from analysis import quantiles
+
+FINITE = st.lists(st.floats(0, 1e6), min_size=1, max_size=60)
+SHARES = st.sampled_from([0.001, 0.1, 0.25, 0.5, 0.9, 0.95, 0.99, 0.999])
+
+
+@pytest.mark.parametrize(("p", "expected"), [(0.5, 50), (0.95, 95), (0.99, 99), (0.999, 100)])
+def test_the_quantile_is_the_inverted_distribution(p: float, expected: float) -> None:
+    """Golden case G1: quantiles of 1..100."""
+    assert quantiles.quantile(np.arange(1.0, 101), p) == expected
+
+
+@given(FINITE, SHARES)
+def test_the_quantile_agrees_with_scipy(values: list[float], p: float) -> None:
+    """Another implementation of the same definition gives the same value."""
+    ours = quantiles.quantile(quantiles.ordered(np.array(values)), p)
+
+    assert ours == stats.quantile(np.array(values), p, method="inverted_cdf")
+
+
+@pytest.mark.parametrize("hundredths", range(1, 100))
+def test_rounding_never_moves_the_rank(hundredths: int) -> None:
+    """The rank is the ceiling of the exact product, although p * n is rounded."""
+    exact = math.ceil(Fraction(hundredths, 100) * 1000)
+
+    assert quantiles.rank(1000, hundredths / 100) == exact
+
+
+def test_timeouts_sort_last_and_missing_values_are_dropped() -> None:
+    """A timeout is larger than any value; NaN is no value."""
+    values = np.array([3, math.nan, math.inf, 1, 2])
+
+    assert quantiles.ordered(values).tolist() == [1, 2, 3, math.inf]
+
+
+@pytest.mark.parametrize(("p", "expected"), [(0.9, 9.435115176660437), (0.5, 5.5)])
+def test_harrell_davis_of_one_to_ten(p: float, expected: float) -> None:
+    """Golden case G2."""
+    assert quantiles.harrell_davis(np.arange(1.0, 11), p) == pytest.approx(expected, abs=1e-9)
+
+
+def test_the_window_of_harrell_davis_loses_nothing() -> None:
+    """On a large sample the windowed sum equals the sum over all values."""
+    values = np.sort(np.random.default_rng(1).lognormal(size=20_000))
+
+    ours = quantiles.harrell_davis(values, 0.99)
+
+    assert ours == pytest.approx(stats.quantile(values, 0.99, method="harrell-davis"), rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("n", "p", "ranks", "cover"),
+    [
+        (100, 0.5, (40, 61), 0.964800),
+        (1000, 0.5, (469, 532), 0.953709),
+        (1000, 0.95, (936, 964), 0.958095),
+        (1000, 0.99, (983, 997), 0.976095),
+        (10000, 0.999, (9983, 9997), 0.975457),
+    ],
+)
+def test_order_statistics_cover_at_least_95_percent(
+    n: int, p: float, ranks: tuple[int, int], cover: float
+) -> None:
+    """Golden case G3: the ranks, and their exact coverage."""
+    low, high = quantiles.interval_ranks(n, p)
+
+    assert (low, high) == ranks
+    law = stats.binom(n, p)
+    assert law.cdf(high - 1) - law.cdf(low - 1) == pytest.approx(cover, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("p", "least"), [(0.5, 6), (0.9, 36), (0.95, 72), (0.99, 368), (0.999, 3688)]
+)
+def test_a_small_sample_has_no_finite_interval(p: float, least: int) -> None:
+    """Golden case G15: the smallest n with a two-sided finite interval."""
+    assert None in quantiles.quantile_interval(np.arange(float(least - 1)), p)
+    assert None not in quantiles.quantile_interval(np.arange(float(least)), p)
+
+
+def test_an_interval_that_ends_among_the_timeouts_is_unbounded() -> None:
+    """The upper order statistic is +inf: no upper end."""
+    values = np.r_[np.arange(1.0, 96), np.full(5, math.inf)]
+
+    low, high = quantiles.quantile_interval(values, 0.95)
+
+    assert low == 90
+    assert high is None
+
+
+def test_wilson_of_seven_in_a_hundred() -> None:
+    """Golden case G4."""
+    expected = (0.0343192611, 0.1374951474)
+
+    assert quantiles.wilson(7, 100) == pytest.approx(expected, abs=1e-9)
+
+
+def test_clopper_pearson_of_seven_in_a_hundred() -> None:
+    """Golden case G4, and the upper bound after no event in 50."""
+    expected = (0.0286052884, 0.1389197285)
+
+    assert quantiles.clopper_pearson(7, 100) == pytest.approx(expected, abs=1e-9)
+    assert quantiles.clopper_pearson(0, 50) == pytest.approx((0, 0.0711217365), abs=1e-9)
+
+
+@given(st.integers(1, 500), st.data())
+def test_intervals_of_a_share_agree_with_scipy(n: int, data: st.DataObject) -> None:
+    """Both intervals equal scipy's, ends included."""
+    count = data.draw(st.integers(0, n))
+    result = stats.binomtest(count, n)
+
+    assert quantiles.wilson(count, n) == pytest.approx(
+        tuple(result.proportion_ci(method="wilson")), abs=1e-9
+    )
+    assert quantiles.clopper_pearson(count, n) == pytest.approx(
+        tuple(result.proportion_ci()), abs=1e-9
+    )
+
+
+@pytest.mark.parametrize(
+    ("p", "needed"),
+    [(0.1, 200), (0.5, 40), (0.9, 200), (0.95, 400), (0.99, 2000), (0.999, 20_000)],
+)
+def test_a_quantile_needs_twenty_requests_beyond_it(p: float, needed: int) -> None:
+    """The minimum n, and a refusal that names it."""
+    assert quantiles.minimum_n(p) == needed
+    assert quantiles.refusal(needed, p) is None
+    assert f"{needed:,}" in str(quantiles.refusal(needed - 1, p))
+
+
+def test_a_quantile_is_identified_while_the_timeouts_stay_beyond_it() -> None:
+    """The upper Wilson bound of the timeouts' share decides, not their share."""
+    assert quantiles.identified(0, 10, 0.99)
+    assert quantiles.identified(5, 1000, 0.95)
+    assert not quantiles.identified(9, 1000, 0.99)
+    assert not quantiles.identified(1000, 1000, 0.5)
