@@ -29,7 +29,10 @@ class Sample:
     first content, reasoning or tool-call delta of a stream, `first_answer` the first that is not
     reasoning, `last_token` the last; all three are None without a stream. `end` is the last byte.
     `token_times` are the arrivals of the content-bearing events. Token counts are the server's `usage`.
-    `warmup` samples are kept and left out of the statistics.
+    `warmup` samples are kept and left out of the statistics. `held` is how long the request waited for
+    `--max-in-flight`, `connect` how long it opened a connection before it was sent (0: it had one);
+    both are seconds and lie between `due` and `sent`. `sent_wall_ns` is the wall clock at `sent`,
+    `first_wall_ns` at `first_token` (at `first_byte` without a stream).
     """
 
     id: str
@@ -39,6 +42,8 @@ class Sample:
     model: str | None
     stream: bool
     warmup: bool = False
+    held: float = 0.0
+    connect: float = 0.0
     due: float | None
     sent: float | None
     first_byte: float | None = None

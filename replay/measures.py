@@ -1,0 +1,137 @@
+"""What a sample measures: every metric's definition, once, as a function of columns.
+
+Seconds, NaN where a sample has no such value. The headline latency counts from `due` where the pacing
+sets due times (an open loop), from `sent` where it does not.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from capture.exchange import Outcome
+from replay.columns import Column
+
+Columns = Mapping[str, Column]
+Values = npt.NDArray[np.float64]
+
+LEVELS: Final = (0.5, 0.9, 0.95, 0.99)
+
+
+def origin(columns: Columns) -> Values:
+    """When latency starts to count: `due`, or `sent` where nothing was due."""
+    due = columns["due"]
+    return np.where(np.isnan(due), columns["sent"], due)
+
+
+def ttft(columns: Columns) -> Values:
+    """To the first content, reasoning or tool-call token of a stream."""
+    return np.asarray(columns["first_token"] - origin(columns))
+
+
+def ttft_from_sent(columns: Columns) -> Values:
+    """The same from `sent`: what the server alone took."""
+    return np.asarray(columns["first_token"] - columns["sent"])
+
+
+def ttft_answer(columns: Columns) -> Values:
+    """To the first token of a stream that is not reasoning."""
+    return np.asarray(columns["first_answer"] - origin(columns))
+
+
+def e2e(columns: Columns) -> Values:
+    """To the last content of a stream, to the last byte of anything else."""
+    return _finish(columns) - origin(columns)
+
+
+def e2e_from_sent(columns: Columns) -> Values:
+    """The same from `sent`."""
+    return np.asarray(_finish(columns) - columns["sent"])
+
+
+def _finish(columns: Columns) -> Values:
+    last = columns["last_token"]
+    return np.where(np.isnan(last), columns["end"], last)
+
+
+def tpot(columns: Columns) -> Values:
+    """(last token - first token) / (output tokens - 1), where the server counted two or more."""
+    return _per(columns["last_token"] - columns["first_token"], columns["output_tokens"] - 1)
+
+
+def itl(columns: Columns) -> Values:
+    """The mean gap between a stream's content-bearing events, where there were two or more."""
+    return _per(columns["last_token"] - columns["first_token"], columns["token_events"] - 1)
+
+
+def lag(columns: Columns) -> Values:
+    """`sent` - `due`: how late the request left, for whatever reason."""
+    return np.asarray(columns["sent"] - columns["due"])
+
+
+def client_lag(columns: Columns) -> Values:
+    """The part of `lag` that is this client's fault: not the valve's, not the connection's."""
+    return np.asarray(lag(columns) - columns["held"] - columns["connect"])
+
+
+def _per(span: Values, parts: Column) -> Values:
+    absent = np.full(len(span), np.nan)
+    return np.asarray(np.divide(span, parts, out=absent, where=parts >= 1))
+
+
+METRICS: Final[Mapping[str, Callable[[Columns], Values]]] = {
+    "ttft_s": ttft,
+    "tpot_s": tpot,
+    "itl_s": itl,
+    "e2e_s": e2e,
+    "lag_s": lag,
+}
+"""The metrics of `replay --json`."""
+
+
+def completed(columns: Columns) -> npt.NDArray[np.bool_]:
+    """Which samples the metrics are taken over: whole answers outside the warm-up."""
+    return np.asarray((columns["outcome"] == Outcome.OK.value) & ~columns["warmup"])
+
+
+def quantile(ordered: Values, p: float) -> float:
+    """The inverted CDF: the least value that at least a share `p` does not exceed. Sorted, not empty."""
+    return float(ordered[max(math.ceil(p * len(ordered) - 1e-9), 1) - 1])
+
+
+def spread(values: Values) -> dict[str, float | None]:
+    """Mean, p50, p90, p95, p99 and max of the values that are there; all None without any."""
+    ordered = np.sort(values[~np.isnan(values)])
+    if not len(ordered):
+        return dict.fromkeys(("mean", "p50", "p90", "p95", "p99", "max"))
+    return {
+        "mean": float(ordered.mean()),
+        **{f"p{level * 100:.0f}": quantile(ordered, level) for level in LEVELS},
+        "max": float(ordered[-1]),
+    }
+
+
+def in_flight(columns: Columns) -> dict[str, float | int | None]:
+    """How many were outstanding: the time-weighted mean from the first send to the last end, and the most."""
+    there = ~np.isnan(columns["sent"])
+    sent, end = columns["sent"][there], columns["end"][there]
+    if not len(sent) or end.max() <= sent.min():
+        return {"mean": None, "max": len(sent) or None}
+    mean = float((end - sent).sum() / (end.max() - sent.min()))
+    times = np.concatenate([end, sent])
+    steps = np.concatenate([np.full(len(end), -1), np.full(len(sent), 1)])
+    most = np.cumsum(steps[np.argsort(times, kind="stable")]).max()
+    return {"mean": mean, "max": int(most)}
+
+
+def errors(columns: Columns) -> dict[str, int]:
+    """Samples that failed, by kind: an outcome, or `http_STATUS`; the most frequent first."""
+    failed = ~np.isin(columns["outcome"], [Outcome.OK.value, Outcome.CANCELLED.value])
+    kinds = np.array(columns["outcome"], dtype=object)
+    http = kinds == Outcome.HTTP_ERROR.value
+    kinds[http] = [f"http_{status}" for status in columns["status"][http]]
+    names, counts = np.unique(kinds[failed].astype(str), return_counts=True)
+    by_count = sorted(zip(names.tolist(), counts.tolist(), strict=True), key=lambda kind: -kind[1])
+    return dict(by_count)

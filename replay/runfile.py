@@ -1,0 +1,165 @@
+"""The run file: a container (capture.container) whose records are column blocks of samples.
+
+What it holds is in docs/trace-format.md, "Run files". It never holds a key.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from capture.container import ContainerWriter, open_container
+from capture.errors import InputError
+from capture.exchange import Outcome
+from replay import columns as blocks
+from replay.columns import Column, Record
+from replay.sample import Sample
+
+BLOCK_SAMPLES = 1000
+BLOCK_S = 1.0
+"""A block is written when it is full or this old, so that a kill loses no more."""
+
+
+class RunWriter:
+    """Writes samples to PATH.part, and gives the file its name when closed. For one thread.
+
+    Call `pump` about once a second with how far the replay is: `{"planned", "issued"}`.
+    """
+
+    def __init__(
+        self, path: Path, header: Mapping[str, Any], *, clock: Callable[[], float]
+    ) -> None:
+        self._container = ContainerWriter(path, {**header, "kind": "run"})
+        self._clock = clock
+        self._waiting: list[Sample] = []
+        self._flushed = clock()
+
+    def add(self, sample: Sample) -> None:
+        """Keep one sample, in any order."""
+        self._waiting.append(sample)
+        if len(self._waiting) >= BLOCK_SAMPLES:
+            self._flush()
+
+    def pump(self, progress: Mapping[str, int | None]) -> None:
+        """Write what is older than a second, and the progress with it."""
+        if self._clock() - self._flushed >= BLOCK_S:
+            self._flush()
+            self.append({"type": "progress", **progress})
+        self._container.pump()
+
+    def append(self, record: Mapping[str, Any]) -> None:
+        """Write a record as it is: for makers of synthetic runs."""
+        self._container.append(record)
+
+    def close(self, totals: Mapping[str, Any]) -> Path:
+        """Write the rest and the totals, give the file its name; returns its path."""
+        self._flush()
+        self.append({"type": "totals", **totals})
+        return self._container.close(totals)
+
+    def _flush(self) -> None:
+        self._flushed = self._clock()
+        if self._waiting:
+            self.append(blocks.pack(blocks.from_samples(self._waiting)))
+            self.append(blocks.pack_tokens(self._waiting))
+            self._waiting = []
+
+
+@dataclass(frozen=True)
+class Run:
+    """A replay, measured: the samples as numpy columns of equal length, in the order of the plan.
+
+    `columns` has one entry per field of `replay.sample.Sample` but `token_times`, for which there is
+    `token_events`, their number. Floats are seconds, NaN where absent; integers -1 where absent; words
+    (`endpoint model outcome error finish_reason`) are str objects or None; `id` and `request_id` are
+    numpy strings, empty where absent. `totals` are the closing figures. `complete` is False for the
+    file of a replay that was killed: its totals were counted again from what it holds.
+    """
+
+    path: Path
+    header: Mapping[str, Any]
+    columns: Mapping[str, Column]
+    totals: Mapping[str, Any]
+    complete: bool
+
+    def __len__(self) -> int:
+        return len(self.columns["index"])
+
+    @cached_property
+    def token_gaps(self) -> tuple[Column, Column]:
+        """Gaps between a stream's content-bearing events, seconds, as (offsets, gaps).
+
+        Row i owns `gaps[offsets[i]:offsets[i + 1]]`. Read from the file when first asked for.
+        """
+        with _readable(self.path):
+            return blocks.unpack_tokens(_records(self.path, "tokens"), len(self))
+
+
+def read_run(path: str | Path) -> Run:
+    """Load a run; `.part` files of killed replays too.
+
+    Raises InputError for a missing file, one that is no run, or one whose records make no sense.
+    """
+    path = Path(path)
+    container = open_container(path)
+    if container.header.get("kind") != "run":
+        raise InputError(f"{path}: this is a {container.header.get('kind')}, not a run")
+    kept: dict[str, list[Record]] = {"samples": [], "progress": [], "totals": []}
+    for record in container.records():
+        if record.get("type") in kept:
+            kept[record["type"]].append(record)
+    with _readable(path):
+        columns = _sorted(blocks.unpack(kept["samples"]))
+        totals = kept["totals"][-1] if kept["totals"] else recount(columns, kept["progress"])
+    columns["warmup"] = in_warmup(columns, totals.get("warmup_s") or 0.0)
+    return Run(path, container.header, columns, totals, complete=bool(kept["totals"]))
+
+
+def in_warmup(columns: Mapping[str, Column], warmup_s: float) -> Column:
+    """Which samples fall into the first `warmup_s` seconds, by when they were due (or sent)."""
+    due = columns["due"]
+    start = np.where(np.isnan(due), columns["sent"], due)
+    return np.asarray(start < warmup_s)
+
+
+def recount(columns: Mapping[str, Column], progress: list[Record]) -> Record:
+    """The identity of a replay that never closed its file, from its samples and its last progress.
+
+    Up to a second of samples and progress is gone with it: what was issued and has no sample is lost
+    in flight, what was planned by then and never issued was never sent.
+    """
+    outcomes = columns["outcome"]
+    counts = {
+        "completed": int((outcomes == Outcome.OK.value).sum()),
+        "cancelled": int((outcomes == Outcome.CANCELLED.value).sum()),
+    }
+    counts["failed"] = len(outcomes) - counts["completed"] - counts["cancelled"]
+    last = progress[-1] if progress else {}
+    issued = max(last.get("issued") or 0, len(outcomes))
+    planned = max(last.get("planned") or 0, issued)
+    lost = {"lost_in_flight": issued - len(outcomes), "never_sent": planned - issued}
+    return {"planned": planned, **counts, **lost}
+
+
+def _sorted(columns: dict[str, Column]) -> dict[str, Column]:
+    order = np.argsort(columns["index"], kind="stable")
+    if (np.diff(order) == 1).all():
+        return columns
+    return {name: column[order] for name, column in columns.items()}
+
+
+def _records(path: Path, kind: str) -> Iterator[Record]:
+    return (record for record in open_container(path).records() if record.get("type") == kind)
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """Says in one line that a file's records make no sense."""
+    try:
+        yield
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{path}: not a run that this version understands ({error})") from error

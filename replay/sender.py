@@ -1,0 +1,63 @@
+"""The seam between a replay and the network: what is to be sent, and what came of it.
+
+A sender fills in a Reply as things happen, so that an attempt which is cancelled keeps what it had.
+Times are `trio.current_time()`; whoever makes a Sample of them subtracts the start of the run.
+"""
+
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import httpx
+
+from capture.exchange import Headers, Outcome
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """One planned request, ready for the wire.
+
+    `id` is the exchange's id in the trace, `cycle` the round, `index` the place in the plan, `offset` the
+    recorded arrival in seconds after the first one. `prompt_tokens` and `output_tokens` are the most that
+    it is expected to use, for budgets. `request` is complete: nothing is added to it when it is sent.
+    """
+
+    id: str
+    index: int
+    cycle: int
+    offset: float
+    endpoint: str
+    model: str | None
+    stream: bool
+    request: httpx.Request
+    request_bytes: int = 0
+    cost: float | None = None
+
+
+@dataclass(slots=True)
+class Reply:
+    """What a sender has seen of one attempt so far.
+
+    `connecting` is when it began to open a connection (None: it had one), `sent` just before the first
+    byte of the request left, `first_byte` the first of the body, `end` the last. `chunks` holds every
+    read of the body with its time. `failure` is set when the transport failed; else the answer decides.
+    """
+
+    connecting: float | None = None
+    sent: float | None = None
+    sent_wall_ns: int | None = None
+    status: int | None = None
+    headers: Headers = ()
+    chunks: list[tuple[float, bytes]] = field(default_factory=list)
+    received: int = 0
+    end: float | None = None
+    failure: tuple[Outcome, str] | None = None
+
+    def header(self, name: str) -> str:
+        """The first value of a header field by its lower-case name, or nothing."""
+        return next((value for key, value in self.headers if key == name), "")
+
+
+class Sender(Protocol):
+    """Sends one call and fills in its reply. Never raises for a request that failed."""
+
+    async def send(self, call: Call, reply: Reply) -> None: ...

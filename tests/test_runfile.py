@@ -1,0 +1,217 @@
+"""Run files: what goes in comes out, whole or killed, in the order of the plan."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from capture.container import ContainerWriter
+from capture.errors import InputError
+from capture.exchange import Outcome
+from replay import columns as blocks
+from replay.runfile import RunWriter, read_run
+from replay.sample import Sample
+
+
+def sample(index: int = 0, **fields: Any) -> Sample:
+    known: dict[str, Any] = {
+        "id": f"id-{index}",
+        "index": index,
+        "endpoint": "chat",
+        "model": "m",
+        "stream": True,
+        "due": 0.5,
+        "sent": 0.75,
+        "token_times": (1.0, 1.25, 2.0),
+    }
+    return Sample(**{**known, **fields})
+
+
+def written(path: Path, samples: list[Sample], **totals: Any) -> Path:
+    writer = RunWriter(path, {"target": {"base_url": "http://h"}}, clock=lambda: 0.0)
+    for one in samples:
+        writer.add(one)
+    return writer.close({"planned": len(samples), **totals})
+
+
+times = st.none() | st.floats(0, 1e6)
+counts = st.none() | st.integers(0, 2**31 - 1)
+words = st.none() | st.text(
+    st.characters(codec="utf-8", exclude_characters="\0", exclude_categories=["Cs"]), max_size=20
+)
+samples = st.builds(
+    Sample,
+    id=st.text("abcdef0123456789-", min_size=1, max_size=40),
+    index=st.integers(0, 2**31 - 1),
+    cycle=st.integers(0, 1000),
+    endpoint=st.sampled_from(["chat", "embeddings"]),
+    model=words,
+    stream=st.booleans(),
+    held=st.floats(0, 10),
+    connect=st.floats(0, 10),
+    due=times,
+    sent=times,
+    first_byte=times,
+    first_token=times,
+    first_answer=times,
+    last_token=times,
+    end=times,
+    sent_wall_ns=st.none() | st.integers(0, 2**62),
+    first_wall_ns=st.none() | st.integers(0, 2**62),
+    status=st.none() | st.integers(100, 599),
+    outcome=st.sampled_from(list(Outcome)),
+    error=words,
+    finish_reason=words,
+    prompt_tokens=counts,
+    output_tokens=counts,
+    cached_tokens=counts,
+    reasoning_tokens=counts,
+    request_bytes=st.integers(0, 2**40),
+    response_bytes=st.integers(0, 2**40),
+    conn_reused=st.booleans(),
+    request_id=st.none() | st.text("abcdef0123456789-", min_size=1, max_size=64),
+)
+
+
+@given(st.lists(samples, min_size=1, max_size=8, unique_by=lambda s: s.index), st.integers(1, 4))
+def test_every_field_of_a_sample_comes_back(whole: list[Sample], per_block: int) -> None:
+    """Columns hold each sample's fields, with their own marks for what is absent."""
+    records = [
+        blocks.pack(blocks.from_samples(whole[at : at + per_block]))
+        for at in range(0, len(whole), per_block)
+    ]
+    found = blocks.unpack(records)
+    for row, one in enumerate(whole):
+        for name, column in found.items():
+            if name == "token_events":
+                continue
+            wanted, got = getattr(one, name), column[row]
+            if wanted is None:
+                assert got is None or got in ("", -1) or math.isnan(got)
+            else:
+                assert got == wanted
+
+
+def test_samples_come_in_the_order_of_the_plan(tmp_path: Path) -> None:
+    """They are written as they end and read as they were planned, token gaps with them."""
+    path = written(
+        tmp_path / "a.run", [sample(2, token_times=(1, 2)), sample(0), sample(1, token_times=())]
+    )
+    run = read_run(path)
+    offsets, gaps = run.token_gaps
+
+    assert run.columns["index"].tolist() == [0, 1, 2]
+    assert run.columns["id"].tolist() == ["id-0", "id-1", "id-2"]
+    assert run.columns["token_events"].tolist() == [3, 0, 2]
+    assert offsets.tolist() == [0, 2, 2, 3]
+    assert gaps.tolist() == [0.25, 0.75, 1.0]
+
+
+def test_rounding_of_token_stamps_does_not_add_up(tmp_path: Path) -> None:
+    """Ten thousand gaps of a third of a millisecond sum to the true span within a microsecond."""
+    stamps = tuple(index / 3000 for index in range(10_001))
+    run = read_run(written(tmp_path / "a.run", [sample(token_times=stamps)]))
+
+    assert run.token_gaps[1].sum() == pytest.approx(stamps[-1], abs=1e-6)
+
+
+def test_many_blocks_read_as_one(tmp_path: Path) -> None:
+    """The tables of words differ from block to block and still mean the same."""
+    whole = [sample(i, model=f"m{i % 7 if i < 1500 else i % 3}", due=i / 10) for i in range(2500)]
+    run = read_run(written(tmp_path / "a.run", whole))
+
+    assert len(run) == 2500
+    assert run.columns["model"].tolist() == [one.model for one in whole]
+    assert run.columns["due"].tolist() == [one.due for one in whole]
+    assert run.complete
+
+
+def test_the_warm_up_is_a_mark_in_the_columns(tmp_path: Path) -> None:
+    """Samples due before `warmup_s` are marked, and nothing is left out."""
+    run = read_run(
+        written(tmp_path / "a.run", [sample(i, due=float(i)) for i in range(4)], warmup_s=2.0)
+    )
+
+    assert run.columns["warmup"].tolist() == [True, True, False, False]
+
+
+def test_a_killed_replay_keeps_its_samples_and_its_identity(tmp_path: Path) -> None:
+    """The .part file is readable; the counts are made again from samples and progress."""
+    now = [0.0]
+    writer = RunWriter(tmp_path / "a.run", {}, clock=lambda: now[0])
+    writer.add(sample(0))
+    writer.add(sample(1, outcome=Outcome.TIMEOUT))
+    now[0] = 2.0
+    writer.pump({"planned": 10, "issued": 4})
+    writer.pump({"planned": 10, "issued": 4})
+    writer._container._seal()
+    run = read_run(tmp_path / "a.run.part")
+
+    assert not run.complete
+    assert run.totals == {
+        "planned": 10,
+        "completed": 1,
+        "failed": 1,
+        "cancelled": 0,
+        "lost_in_flight": 2,
+        "never_sent": 6,
+    }
+
+
+def test_an_empty_run_has_empty_columns(tmp_path: Path) -> None:
+    """No sample is no error."""
+    run = read_run(written(tmp_path / "a.run", []))
+
+    assert len(run) == 0
+    assert run.token_gaps[1].tolist() == []
+
+
+def test_a_run_never_replaces_a_file(tmp_path: Path) -> None:
+    """An existing file is refused, not clobbered."""
+    path = written(tmp_path / "a.run", [])
+
+    with pytest.raises(InputError, match=r"a\.run"):
+        RunWriter(path, {}, clock=lambda: 0.0)
+
+
+def test_a_trace_is_not_a_run(tmp_path: Path) -> None:
+    """The header's kind decides, in one line that names the file."""
+    ContainerWriter(tmp_path / "t.msgpack", {"kind": "trace"}).close()
+
+    with pytest.raises(InputError, match="this is a trace, not a run"):
+        read_run(tmp_path / "t.msgpack")
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        {"type": "samples"},
+        {"type": "samples", "n": 3, "numbers": {"due": b"12"}, "words": {}, "names": {}},
+        {"type": "samples", "n": "x", "numbers": 5},
+    ],
+)
+def test_records_that_make_no_sense_are_one_line(tmp_path: Path, record: dict[str, Any]) -> None:
+    """A sound container with foreign records is bad input, not a traceback."""
+    writer = RunWriter(tmp_path / "a.run", {}, clock=lambda: 0.0)
+    writer.append(record)
+    path = writer.close({})
+
+    with pytest.raises(InputError, match="not a run that this version understands"):
+        read_run(path)
+
+
+def test_fields_of_newer_writers_are_passed_over(tmp_path: Path) -> None:
+    """Unknown columns, words, names and records do not disturb."""
+    block = blocks.pack(blocks.from_samples([sample(0)]))
+    block["numbers"]["novel"] = b"1234"
+    block["words"]["mood"] = {"codes": b"\0\0", "table": ["good"]}
+    writer = RunWriter(tmp_path / "a.run", {}, clock=lambda: 0.0)
+    writer.append({"type": "novelty"})
+    writer.append(block)
+    run = read_run(writer.close({}))
+
+    assert np.array_equal(run.columns["due"], [0.5])
