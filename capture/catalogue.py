@@ -1,0 +1,117 @@
+"""Which request lies where in a file, and where its response is: what ordered reading needs to know.
+
+The writer keeps one while it writes and puts it into the index; for a file without an index a reader
+makes the same one in a first pass.
+"""
+
+import struct
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+from capture.container import Place
+
+_LINK = struct.Struct("<IIII")
+NOWHERE = 0xFFFFFFFF
+MAX_LINKS = 12_000_000
+"""Above this many requests in a file its index goes without links: it would pass the frame limit."""
+
+TOTALS = (
+    "requests",
+    "responses",
+    "unanswered",
+    "gaps",
+    "clocks",
+    "others",
+    "body_bytes",
+    "dropped_requests",
+    "dropped_responses",
+    "dropped_bytes",
+)
+
+
+class Link(NamedTuple):
+    """A request's place and its response's; None where this file holds no response."""
+
+    request: Place
+    response: Place | None
+
+
+class Catalogue:
+    """Counts records and links responses to requests by id, in file order.
+
+    A response belongs to the latest request of its id before it, else to the next one after it. 16
+    bytes a request stay in memory, and an entry for each one that waits for its response.
+    """
+
+    def __init__(self) -> None:
+        self.totals: dict[str, int] = dict.fromkeys(TOTALS, 0)
+        self._links = bytearray()
+        self._open: dict[str, int] = {}
+        self._strays: dict[str, Place] = {}
+
+    def note(self, record: Mapping[str, Any], place: Place) -> None:
+        """Take one record, as it was written or read, in file order."""
+        match record:
+            case {"type": "request", "id": str(id_)}:
+                self._request(id_, place)
+                self._count(record, "requests")
+            case {"type": "response", "id": str(id_)}:
+                self._response(id_, place)
+                self._count(record, "responses")
+            case {"type": "gap"}:
+                self._gap(record)
+            case {"type": "clock"}:
+                self.totals["clocks"] += 1
+            case _:
+                self.totals["others"] += 1
+
+    def forget(self, id_: str) -> None:
+        """No response will come for this request."""
+        self._open.pop(id_, None)
+
+    @property
+    def links(self) -> bytes:
+        """A row for each request, in file order; see read_links."""
+        return bytes(self._links)
+
+    @property
+    def strays(self) -> dict[str, Place]:
+        """Responses whose request is not in this file, by id."""
+        return self._strays
+
+    def detail(self) -> dict[str, Any]:
+        """What goes into the index beside the totals."""
+        links = self.links if len(self._links) <= MAX_LINKS * _LINK.size else None
+        return {"links": links, "strays": [[id_, *place] for id_, place in self._strays.items()]}
+
+    def _request(self, id_: str, place: Place) -> None:
+        answer = self._strays.pop(id_, None)
+        if answer is None:
+            self._open[id_] = len(self._links)
+            self.totals["unanswered"] += 1
+        self._links += _LINK.pack(*place, *(answer or (NOWHERE, NOWHERE)))
+
+    def _response(self, id_: str, place: Place) -> None:
+        at = self._open.pop(id_, None)
+        if at is None:
+            self._strays[id_] = place
+        else:
+            struct.pack_into("<II", self._links, at + 8, *place)
+            self.totals["unanswered"] -= 1
+
+    def _count(self, record: Mapping[str, Any], kind: str) -> None:
+        self.totals[kind] += 1
+        size = record.get("body_bytes")
+        self.totals["body_bytes"] += size if isinstance(size, int) else 0
+
+    def _gap(self, record: Mapping[str, Any]) -> None:
+        self.totals["gaps"] += 1
+        for name in ("requests", "responses", "bytes"):
+            lost = record.get(name)
+            self.totals[f"dropped_{name}"] += lost if isinstance(lost, int) else 0
+
+
+def read_links(links: bytes) -> Iterator[Link]:
+    """The rows of an index's `links`, in file order of the requests."""
+    for block, record, answer, at in _LINK.iter_unpack(links):
+        yield Link(Place(block, record), None if answer == NOWHERE else Place(answer, at))

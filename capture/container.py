@@ -1,0 +1,238 @@
+"""Writing a container: records into checksummed blocks, an index at the end. Knows nothing of requests.
+
+Traces and run files are both containers (docs/trace-format.md). Reading is in capture.scan.
+"""
+
+import contextlib
+import errno
+import os
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from capture import frames
+from capture.errors import InputError
+from capture.frames import Row
+from capture.scan import Container, Losses, open_container
+
+__all__ = ["Container", "ContainerWriter", "Losses", "Place", "open_container"]
+
+SEAL_BYTES = 256 * 1024
+SEAL_RECORDS = 200
+SEAL_S = 0.2
+SYNC_S = 1.0
+
+
+class Place(NamedTuple):
+    """Where a record lies: the ordinal of its block in the file, its own ordinal in the block; from 0."""
+
+    block: int
+    record: int
+
+
+class ContainerWriter:
+    """Appends records to PATH.part; `close` writes the index and gives the file its name.
+
+    For one thread. What is older than 0.2 s survives a kill, what is older than 1 s a power cut, as long
+    as `append` or `pump` is called that often. A disk error (ENOSPC, EIO) surfaces as OSError from
+    append, pump or close; from then on every call raises it again, and what was sealed before stays
+    readable in PATH.part. `header` needs a `kind`; it must not change afterwards.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        header: Mapping[str, Any],
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.path = path
+        self.part = path.with_name(path.name + ".part")
+        self._header = dict(header)
+        self._clock = clock
+        self._marker = os.urandom(frames.MARKER_BYTES)
+        self._rows = bytearray()
+        self._blocks = 0
+        self._failure: OSError | None = None
+        self._size = 0
+        self._synced_at = self._clock()
+        self._dirty = False
+        self._records: list[bytes] = []
+        self._raw_bytes = 0
+        self._first_seq: int | None = None
+        self._arrivals: list[int] = []
+        self._opened_at = 0.0
+        self._fd: int | None = _create(path, self.part)
+        self._begin()
+
+    @property
+    def size(self) -> int:
+        """Bytes written so far, the unsealed block not counted."""
+        return self._size
+
+    def append(
+        self, record: Mapping[str, Any], *, arrive_ns: int | None = None, seq: int | None = None
+    ) -> Place:
+        """Add one record; `arrive_ns` and `seq` go into the index for ordered reading.
+
+        Raises ValueError for a record that is over the format's limit (nothing is written then).
+        """
+        self._check()
+        packed = frames.pack(record)
+        if len(packed) > frames.MAX_PAYLOAD - 2**20:
+            raise ValueError(f"a record of {len(packed)} bytes is over the limit of a block")
+        if self._raw_bytes + len(packed) > SEAL_BYTES:
+            self._seal()
+        place = Place(self._blocks, len(self._records))
+        self._keep(packed, arrive_ns, seq)
+        if self._raw_bytes >= SEAL_BYTES or len(self._records) >= SEAL_RECORDS:
+            self._seal()
+        self.pump()
+        return place
+
+    def pump(self) -> None:
+        """Seal a block older than 0.2 s, sync what was written more than 1 s ago."""
+        self._check()
+        now = self._clock()
+        if self._records and now - self._opened_at >= SEAL_S:
+            self._seal()
+        if self._dirty and now - self._synced_at >= SYNC_S:
+            self._sync()
+
+    def close(
+        self, totals: Mapping[str, Any] | None = None, *, detail: Mapping[str, Any] | None = None
+    ) -> Path:
+        """Seal, write the index with `totals` (and `detail` beside it), rename; returns the final path.
+
+        After a disk error nothing more is written: the file stays PATH.part and the error is raised.
+        """
+        try:
+            self._check()
+            self._seal()
+            index = {
+                "blocks": bytes(self._rows),
+                "header": self._header,
+                "totals": dict(totals or {}),
+            }
+            self._write(frames.index_frame({**(detail or {}), **index, "marker": self._marker}))
+            self._sync()
+        finally:
+            self._release()
+        _rename(self.part, self.path)
+        return self.path
+
+    def _begin(self) -> None:
+        try:
+            self._write(frames.header_frame(self._header, self._marker))
+        except Exception:
+            self._release()
+            self.part.unlink()
+            raise
+
+    def _keep(self, packed: bytes, arrive_ns: int | None, seq: int | None) -> None:
+        if not self._records:
+            self._opened_at = self._clock()
+        self._records.append(packed)
+        self._raw_bytes += len(packed)
+        if self._first_seq is None:
+            self._first_seq = seq
+        if arrive_ns is not None:
+            self._arrivals.append(arrive_ns)
+
+    def _empty_block(self) -> None:
+        self._records = []
+        self._raw_bytes = 0
+        self._first_seq = None
+        self._arrivals = []
+
+    def _seal(self) -> None:
+        if not self._records:
+            return
+        block = frames.block_frame(self._marker, b"".join(self._records))
+        earliest, latest = min(self._arrivals, default=None), max(self._arrivals, default=None)
+        row = Row(
+            self._size,
+            len(block),
+            self._raw_bytes,
+            len(self._records),
+            self._first_seq,
+            earliest,
+            latest,
+        )
+        self._write(block)
+        self._rows += frames.pack_row(row)
+        self._blocks += 1
+        self._empty_block()
+
+    def _write(self, data: bytes) -> None:
+        """All of `data` or nothing: a frame that does not fit is cut off again."""
+        assert self._fd is not None
+        rest = memoryview(data)
+        try:
+            while rest:
+                rest = rest[os.write(self._fd, rest) :]
+        except OSError as error:
+            self._fail(error)
+        self._size += len(data)
+        self._dirty = True
+
+    def _sync(self) -> None:
+        assert self._fd is not None
+        try:
+            os.fdatasync(self._fd)
+        except OSError as error:
+            self._fail(error)
+        self._dirty = False
+        self._synced_at = self._clock()
+
+    def _fail(self, error: OSError) -> None:
+        assert self._fd is not None
+        self._failure = error
+        with contextlib.suppress(OSError):
+            os.ftruncate(self._fd, self._size)
+        raise error
+
+    def _check(self) -> None:
+        if self._failure is not None:
+            raise self._failure
+        if self._fd is None:
+            raise ValueError(f"{self.path}: already closed")
+
+    def _release(self) -> None:
+        if self._fd is not None:
+            os.close(self._fd)
+            self._fd = None
+
+
+_NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EMLINK, errno.ENOSYS}
+"""What a file system without hard links answers."""
+
+
+def _create(path: Path, part: Path) -> int:
+    """A new file that only its owner may read, from its first byte on; never one that exists."""
+    if path.exists():
+        raise InputError(f"{path}: exists already; choose another name or remove it")
+    try:
+        return os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    except FileExistsError:
+        raise InputError(
+            f"{part}: another process writes it, or one was killed; "
+            f"save it with 'tbench trace repair {part} -o NEW', or remove it"
+        ) from None
+    except (FileNotFoundError, NotADirectoryError):
+        raise InputError(
+            f"{path}: the folder {path.parent} does not exist; make it first"
+        ) from None
+
+
+def _rename(part: Path, path: Path) -> None:
+    """Give the file its name without ever replacing another (os.rename would)."""
+    try:
+        os.link(part, path)
+    except OSError as error:
+        if error.errno not in _NO_LINKS or path.exists():
+            raise
+        part.rename(path)
+    else:
+        part.unlink()

@@ -1,0 +1,208 @@
+"""The bytes of a container: msgpack ext frames, their checksums, their limits. Pure, no files.
+
+A container is a stream of ext 32 frames (docs/trace-format.md): one header, blocks, one index. Nothing
+here knows what a record means. Every function that takes foreign bytes returns None for unsound ones.
+"""
+
+import struct
+import zlib
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+import msgpack
+import zstandard
+
+HEADER, BLOCK, INDEX = 1, 2, 3
+"""Ext codes. Others are reserved for newer writers and skipped by readers."""
+VERSION = (1, 0)
+"""Format version, major and minor: a reader refuses a newer major and accepts any minor."""
+
+MARKER_BYTES = 16
+MAX_PAYLOAD = 256 * 2**20
+"""The most bytes of a frame's payload, and of a block once decompressed."""
+EXT32 = 0xC9
+FRAME = struct.Struct(">BIb")
+"""What every frame begins with: 0xC9, payload length (big-endian, as msgpack has it), ext code."""
+CRC = struct.Struct("<I")
+BLOCK_HEAD = MARKER_BYTES + CRC.size
+TAIL = struct.Struct("<II8s")
+"""The last 16 bytes of an index frame: length of the whole frame, crc of its zstd bytes, TAIL_MAGIC."""
+TAIL_MAGIC = b"TBINDEX1"
+ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
+SIGNATURE = b"\xa6format\xa6tbench"
+"""How a header's first entry looks: enough to know a file whose header is cut short."""
+_HEADER_CRC = b"\xa5crc32\xce"
+
+_compressor = zstandard.ZstdCompressor(level=3)
+_decompressor = zstandard.ZstdDecompressor()
+
+
+class Row(NamedTuple):
+    """One block in the index. Offsets and lengths in bytes; times in ns, None without an arrival."""
+
+    offset: int
+    length: int
+    raw: int
+    records: int
+    first_seq: int | None
+    min_arrive: int | None
+    max_arrive: int | None
+
+
+_ROW = struct.Struct("<QIIIqqq")
+_NO = -(2**63)
+
+
+def pack(value: object) -> bytes:
+    """One value as msgpack. Bytes that are not UTF-8 pass through strings by surrogateescape."""
+    try:
+        return msgpack.packb(value, unicode_errors="surrogateescape")  # type: ignore[no-any-return]
+    except UnicodeEncodeError:
+        return msgpack.packb(_printable(value))  # type: ignore[no-any-return]
+
+
+def _printable(value: object) -> object:
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode()
+    if isinstance(value, Mapping):
+        return {_printable(key): _printable(item) for key, item in value.items()}
+    return [_printable(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+def unpacker(data: bytes | memoryview) -> msgpack.Unpacker:
+    """A msgpack reader over `data`, as lenient as the format asks."""
+    reader = msgpack.Unpacker(
+        strict_map_key=False, unicode_errors="surrogateescape", max_buffer_size=2**31 - 1
+    )
+    reader.feed(data)
+    return reader
+
+
+def unpack_all(raw: bytes) -> Iterator[Any]:
+    """Every record of a decompressed block; ValueError where it is no msgpack."""
+    reader = unpacker(raw)
+    while (offset := reader.tell()) < len(raw):
+        try:
+            yield reader.unpack()
+        except (ValueError, RecursionError, msgpack.OutOfData) as error:
+            raise ValueError(f"no msgpack at byte {offset} of the block: {error}") from error
+
+
+def unpack_one(data: bytes | memoryview) -> object:
+    """The one value that is all of `data`; None when it is anything else."""
+    try:
+        value: object = msgpack.unpackb(
+            data, strict_map_key=False, unicode_errors="surrogateescape"
+        )
+    except (ValueError, RecursionError):
+        return None
+    return value
+
+
+def edges(raw: bytes) -> list[int]:
+    """Where each record of a decompressed block begins, and where the last sound one ends."""
+    reader, found = unpacker(raw), [0]
+    while found[-1] < len(raw):
+        try:
+            reader.skip()
+        except (ValueError, RecursionError, msgpack.OutOfData):
+            break
+        found.append(reader.tell())
+    return found
+
+
+def frame(code: int, payload: bytes) -> bytes:
+    """A top-level object: always the ext 32 form, so that its head is always six bytes."""
+    if len(payload) > MAX_PAYLOAD:
+        raise ValueError(f"a frame of {len(payload)} bytes is over the limit of {MAX_PAYLOAD}")
+    return FRAME.pack(EXT32, len(payload), code) + payload
+
+
+def header_frame(header: Mapping[str, Any], marker: bytes) -> bytes:
+    """The first frame. Its map ends with `crc32`, the checksum of every payload byte before the value."""
+    whole = {
+        "format": "tbench",
+        "version": list(VERSION),
+        "marker": marker,
+        **header,
+        "crc32": 2**32 - 1,
+    }
+    sealed = pack(whole)[:-4]
+    return frame(HEADER, sealed + zlib.crc32(sealed).to_bytes(4, "big"))
+
+
+def read_header(payload: bytes) -> dict[str, Any] | None:
+    """The map of a header payload without its checksum; None when it is damaged or no header."""
+    sealed = payload[:-4]
+    if not sealed.endswith(_HEADER_CRC) or zlib.crc32(sealed) != int.from_bytes(
+        payload[-4:], "big"
+    ):
+        return None
+    header = unpack_one(payload)
+    if not isinstance(header, dict) or header.get("format") != "tbench":
+        return None
+    header.pop("crc32", None)
+    return header
+
+
+def block_frame(marker: bytes, raw: bytes) -> bytes:
+    """A block of concatenated msgpack records."""
+    return stamp(marker, _compressor.compress(raw))
+
+
+def stamp(marker: bytes, compressed: bytes) -> bytes:
+    """A block around bytes that are compressed already."""
+    return frame(BLOCK, marker + CRC.pack(zlib.crc32(compressed)) + compressed)
+
+
+def read_block(payload: bytes, marker: bytes) -> bytes | None:
+    """The decompressed records of a block payload; None when marker, checksum or content is wrong."""
+    if payload[:MARKER_BYTES] != marker or len(payload) < BLOCK_HEAD:
+        return None
+    compressed = memoryview(payload)[BLOCK_HEAD:]
+    if zlib.crc32(compressed) != CRC.unpack_from(payload, MARKER_BYTES)[0]:
+        return None
+    return _decompress(compressed)
+
+
+def _decompress(data: bytes | memoryview) -> bytes | None:
+    """One zstd frame that states its size, and states no more than the limit; None for anything else."""
+    try:
+        if not 0 <= zstandard.frame_content_size(data) <= MAX_PAYLOAD:
+            return None
+        return _decompressor.decompress(data, allow_extra_data=False)
+    except zstandard.ZstdError:
+        return None
+
+
+def index_frame(index: Mapping[str, Any]) -> bytes:
+    """The last frame: a zstd frame of one msgpack map, and the tail by which it is found from the end."""
+    body = _compressor.compress(pack(index))
+    tail = TAIL.pack(FRAME.size + len(body) + TAIL.size, zlib.crc32(body), TAIL_MAGIC)
+    return frame(INDEX, body + tail)
+
+
+def read_index(payload: bytes) -> dict[str, Any] | None:
+    """The map of an index payload; None when it is damaged."""
+    if len(payload) < TAIL.size:
+        return None
+    length, crc, magic = TAIL.unpack_from(payload, len(payload) - TAIL.size)
+    body = memoryview(payload)[: -TAIL.size]
+    if (length, magic) != (FRAME.size + len(payload), TAIL_MAGIC) or zlib.crc32(body) != crc:
+        return None
+    raw = _decompress(body)
+    index = unpack_one(raw) if raw is not None else None
+    return index if isinstance(index, dict) else None
+
+
+def pack_row(row: Row) -> bytes:
+    """44 bytes; an absent seq or time is the least 64-bit integer."""
+    return _ROW.pack(*(_NO if field is None else field for field in row))
+
+
+def unpack_rows(rows: bytes) -> Iterator[Row]:
+    """The blocks of an index; ValueError when the table is not whole."""
+    if len(rows) % _ROW.size:
+        raise ValueError("the table of blocks is cut short")
+    for fields in _ROW.iter_unpack(rows):
+        yield Row._make(None if field == _NO else field for field in fields)

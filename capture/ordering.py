@@ -1,0 +1,280 @@
+"""A capture's exchanges in arrival order, in bounded memory, whatever their order in the files.
+
+Requests are written at their end and responses at theirs, minutes later perhaps. The catalogue says
+where each response lies, so nothing waits for one: blocks are read forward for the requests, and a
+response is looked up where it is, through a shelf of the blocks used last.
+"""
+
+import heapq
+from array import array
+from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any, NamedTuple
+
+from capture import frames
+from capture.catalogue import Catalogue, Link, read_links
+from capture.container import Container, Losses, Place
+from capture.exchange import Exchange, Request, Response
+from capture.frames import BLOCK, Row
+from capture.records import TraceHeader, read_request, read_response
+from capture.scan import Frame
+
+SHELF_BYTES = 64 * 2**20
+PARKED_BYTES = 32 * 2**20
+FOREVER = 2**63 - 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Segment:
+    """A file of a capture with what ordered reading needs to know of it."""
+
+    container: Container
+    header: TraceHeader
+    rows: list[Row]
+    links: bytes
+    strays: dict[str, Place]
+    totals: dict[str, int]
+    continued: bool
+    losses: Losses
+    """Those known before the exchanges are read."""
+
+
+def open_segment(container: Container, header: TraceHeader) -> Segment:
+    """By the container's index, else by a first pass over the file."""
+    return _from_index(container, header) or _from_scan(container, header)
+
+
+def _from_index(container: Container, header: TraceHeader) -> Segment | None:
+    match container.index:
+        case {"links": bytes(links), "strays": list(strays), "totals": dict(totals)}:
+            return Segment(
+                container=container,
+                header=header,
+                rows=container.rows or [],
+                links=links,
+                strays={id_: Place(block, record) for id_, block, record in strays},
+                totals={name: count for name, count in totals.items() if type(count) is int},
+                continued=totals.get("continued") is True,
+                losses=container.losses,
+            )
+    return None
+
+
+def _from_scan(container: Container, header: TraceHeader) -> Segment:
+    catalogue = Catalogue()
+    rows: list[Row] = []
+    for frame in container.walk():
+        if frame.code == BLOCK:
+            rows.append(_survey(container, frame, len(rows), catalogue))
+    return Segment(
+        container=container,
+        header=header,
+        rows=rows,
+        links=catalogue.links,
+        strays=catalogue.strays,
+        totals=catalogue.totals,
+        continued=False,
+        losses=container.losses,
+    )
+
+
+def _survey(container: Container, frame: Frame, block: int, catalogue: Catalogue) -> Row:
+    """Catalogue a block's records; returns its row, as an index would have it."""
+    arrivals: list[int] = []
+    seqs: list[int] = []
+    count = 0
+    for record in container.unpack(frame.raw):
+        catalogue.note(record, Place(block, count))
+        count += 1
+        if record.get("type") == "request":
+            arrivals += [at for at in [record.get("arrive_ns")] if isinstance(at, int)]
+            seqs += [seq for seq in [record.get("seq")] if isinstance(seq, int)]
+    first, (least, most) = next(iter(seqs), None), _span(arrivals)
+    return Row(frame.offset, frame.length, len(frame.raw), count, first, least, most)
+
+
+def _span(arrivals: list[int]) -> tuple[int | None, int | None]:
+    return min(arrivals, default=None), max(arrivals, default=None)
+
+
+class _Shelved(NamedTuple):
+    raw: bytes
+    edges: list[int]
+
+    def record(self, ordinal: int) -> dict[str, Any]:
+        """A record by its ordinal; an empty map when there is none."""
+        if ordinal + 1 >= len(self.edges):
+            return {}
+        record = frames.unpack_one(self.raw[self.edges[ordinal] : self.edges[ordinal + 1]])
+        return record if isinstance(record, dict) else {}
+
+
+class _Shelf:
+    """The decompressed blocks used last, up to a number of bytes; counts each damaged one once."""
+
+    def __init__(self, segments: list[Segment], losses: Losses, budget: int) -> None:
+        self._segments = segments
+        self._losses = losses
+        self._room = budget
+        self._blocks: OrderedDict[tuple[int, int], _Shelved] = OrderedDict()
+        self._damaged: set[tuple[int, int]] = set()
+
+    def block(self, segment: int, ordinal: int) -> _Shelved | None:
+        """A block; None when it is damaged or does not exist."""
+        key = segment, ordinal
+        if key in self._damaged or ordinal >= len(self._segments[segment].rows):
+            return None
+        if key in self._blocks:
+            self._blocks.move_to_end(key)
+            return self._blocks[key]
+        return self._load(key)
+
+    def _load(self, key: tuple[int, int]) -> _Shelved | None:
+        segment = self._segments[key[0]]
+        row = segment.rows[key[1]]
+        raw = segment.container.block(row)
+        if raw is None:
+            self._damaged.add(key)
+            self._losses.damaged_blocks += 1
+            self._losses.skipped_bytes += row.length
+            return None
+        shelved = self._blocks[key] = _Shelved(raw, frames.edges(raw))
+        self._room -= len(raw)
+        while self._room < 0 and len(self._blocks) > 1:
+            self._room += len(self._blocks.popitem(last=False)[1].raw)
+        return shelved
+
+
+class _Waiting(NamedTuple):
+    """A request that a later one in the file may precede; without itself when too much waits."""
+
+    arrive_ns: int
+    seq: int
+    segment: int
+    link: Link
+    request: Request | None
+
+
+class _Merge:
+    """The state of one reading: the shelf, the requests that wait, the strays not yet claimed."""
+
+    def __init__(
+        self, segments: list[Segment], losses: Losses, shift_ns: int, budgets: "Budgets"
+    ) -> None:
+        self._segments = segments
+        self._losses = losses
+        self._shift = shift_ns
+        self._room = budgets.parked
+        self._shelf = _Shelf(segments, losses, budgets.shelf)
+        self._heap: list[_Waiting] = []
+        self._strays = {
+            id_: (number, place)
+            for number, segment in enumerate(segments)
+            for id_, place in segment.strays.items()
+        }
+
+    def run(self) -> Iterator[Exchange]:
+        """Read blocks forward; give what no later block can precede."""
+        horizons = iter(_horizons(self._segments))
+        for number, segment in enumerate(self._segments):
+            for ordinal, links in enumerate(_by_block(segment)):
+                self._take(number, ordinal, links)
+                yield from self._before(next(horizons) + self._shift)
+        self._losses.orphan_responses += len(self._strays)
+
+    def _take(self, segment: int, ordinal: int, links: list[Link]) -> None:
+        """Put the requests of one block on the heap."""
+        block = self._shelf.block(segment, ordinal)
+        if block is None:
+            self._losses.orphan_responses += sum(link.response is not None for link in links)
+            return
+        for link in links:
+            request = self._request(block.record(link.request.record))
+            if request is not None:
+                self._park(segment, link, request)
+
+    def _request(self, record: dict[str, Any]) -> Request | None:
+        request = read_request(record, self._shift) if record.get("type") == "request" else None
+        self._losses.bad_records += request is None
+        return request
+
+    def _park(self, segment: int, link: Link, request: Request) -> None:
+        kept = request if self._room > 0 else None
+        self._room -= _weight(kept)
+        heapq.heappush(self._heap, _Waiting(request.arrive_ns, request.seq, segment, link, kept))
+
+    def _before(self, horizon: int) -> Iterator[Exchange]:
+        """The waiting exchanges that arrived before the horizon, in order."""
+        while self._heap and self._heap[0].arrive_ns < horizon:
+            waiting = heapq.heappop(self._heap)
+            self._room += _weight(waiting.request)
+            request = waiting.request or self._again(waiting)
+            if request is not None:
+                yield Exchange(request=request, response=self._response(waiting, request.id))
+
+    def _again(self, waiting: _Waiting) -> Request | None:
+        place = waiting.link.request
+        block = self._shelf.block(waiting.segment, place.block)
+        return self._request(block.record(place.record)) if block else None
+
+    def _response(self, waiting: _Waiting, id_: str) -> Response | None:
+        """The response, wherever it lies; None when there is none or it is lost."""
+        segment, place = waiting.segment, waiting.link.response
+        if place is None:
+            segment, place = self._strays.pop(id_, (segment, None))
+        block = self._shelf.block(segment, place.block) if place else None
+        if block is None or place is None:
+            return None
+        record = block.record(place.record)
+        fits = (record.get("type"), record.get("id")) == ("response", id_)
+        response = read_response(record, self._shift) if fits else None
+        self._losses.bad_records += response is None
+        return response
+
+
+@dataclass(frozen=True, kw_only=True)
+class Budgets:
+    """Bytes of memory for the shelf of decompressed blocks and for requests that wait."""
+
+    shelf: int = SHELF_BYTES
+    parked: int = PARKED_BYTES
+
+
+def exchanges(
+    segments: list[Segment], losses: Losses, *, shift_ns: int = 0, budgets: Budgets | None = None
+) -> Iterator[Exchange]:
+    """The exchanges of one capture's segments by (arrive_ns, seq), their times moved by `shift_ns`.
+
+    Adds what it finds lost to `losses` on the way.
+    """
+    return _Merge(segments, losses, shift_ns, budgets or Budgets()).run()
+
+
+def _weight(request: Request | None) -> int:
+    return 2000 + len(request.body or b"") if request else 0
+
+
+def _horizons(segments: list[Segment]) -> "array[int]":
+    """For each block of all segments, the earliest arrival in any block after it."""
+    horizons = array("q")
+    earliest = FOREVER
+    for segment in reversed(segments):
+        for row in reversed(segment.rows):
+            horizons.append(earliest)
+            earliest = earliest if row.min_arrive is None else min(earliest, row.min_arrive)
+    horizons.reverse()
+    return horizons
+
+
+def _by_block(segment: Segment) -> Iterator[list[Link]]:
+    """For each block of a segment, the links of its requests."""
+    groups = groupby(read_links(segment.links), key=lambda link: link.request.block)
+    upcoming, links = next(groups, (None, iter(())))
+    for ordinal in range(len(segment.rows)):
+        if upcoming == ordinal:
+            yield list(links)
+            upcoming, links = next(groups, (None, iter(())))
+        else:
+            yield []

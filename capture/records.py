@@ -1,0 +1,263 @@
+"""The records of a trace: exchanges, gaps and clock readings as msgpack maps, and back.
+
+The tables below are the fields of docs/trace-format.md. A field that is not in them is carried in
+`extra` and written back, so newer writers' fields survive.
+"""
+
+import struct
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from itertools import accumulate
+from typing import Any
+from uuid import uuid4
+
+from capture.exchange import NOTHING, Chunk, Headers, Outcome, Request, Response
+
+U32_MAX = 2**32 - 1
+
+_TEXT, _COUNT, _MAYBE_TEXT, _MAYBE_COUNT = (str,), (int,), (str, type(None)), (int, type(None))
+_BODY = (bytes, type(None))
+Fields = dict[str, tuple[type, ...]]
+
+REQUEST: Fields = {
+    "id": _TEXT,
+    "seq": _COUNT,
+    "arrive_ns": _COUNT,
+    "end_ns": _COUNT,
+    "method": _TEXT,
+    "scheme": _TEXT,
+    "host": _TEXT,
+    "path": _TEXT,
+    "http_version": _TEXT,
+    "headers": (list,),
+    "headers_withheld": _COUNT,
+    "body": _BODY,
+    "body_bytes": _COUNT,
+    "client": _MAYBE_TEXT,
+    "conn": _MAYBE_COUNT,
+    "retry_of": _MAYBE_TEXT,
+}
+RESPONSE: Fields = {
+    "head_ns": _MAYBE_COUNT,
+    "end_ns": _COUNT,
+    "status": _MAYBE_COUNT,
+    "http_version": _TEXT,
+    "headers": (list,),
+    "headers_withheld": _COUNT,
+    "body": _BODY,
+    "body_bytes": _COUNT,
+    "outcome": _TEXT,
+    "error": _MAYBE_TEXT,
+}
+CHUNKS: Fields = {
+    "first_chunk_ns": _MAYBE_COUNT,
+    "chunk_dt_us": (bytes,),
+    "chunk_sizes": (bytes,),
+}
+GAP: Fields = {
+    "from_ns": _COUNT,
+    "to_ns": _COUNT,
+    "requests": _COUNT,
+    "responses": _COUNT,
+    "bytes": _COUNT,
+    "reason": _TEXT,
+}
+CLOCK: Fields = {"mono_ns": _COUNT, "wall_ns": _COUNT}
+HEADER: Fields = {
+    "capture_id": _TEXT,
+    "segment": _COUNT,
+    "writer": _TEXT,
+    "wall_ns": _COUNT,
+    "mono_ns": _COUNT,
+    "upstream": _MAYBE_TEXT,
+    "filters": (dict,),
+    "sampling": (float, int),
+    "privacy": _TEXT,
+    "tokens_source": _MAYBE_TEXT,
+}
+CONTAINER_KEYS = frozenset({"format", "version", "kind", "marker", "crc32"})
+"""Header keys that belong to the container, not to the trace."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TraceHeader:
+    """What holds for a whole segment.
+
+    `wall_ns` (CLOCK_REALTIME) and `mono_ns` (ns since the capture's origin) were read at one instant;
+    together they turn every time of the trace into wall-clock time. All segments of a capture share
+    `capture_id` and origin. `sampling` is the share of the traffic that was recorded, `privacy` one of
+    full, redacted, shape. `tokens_source` is `server_usage` or the name of a tokenizer.
+    """
+
+    capture_id: str = field(default_factory=lambda: uuid4().hex)
+    segment: int = 0
+    writer: str = "tbench"
+    wall_ns: int
+    mono_ns: int
+    upstream: str | None = None
+    filters: Mapping[str, Any] = field(default=NOTHING)
+    sampling: float = 1.0
+    privacy: str = "full"
+    tokens_source: str | None = None
+    extra: Mapping[str, Any] = field(default=NOTHING)
+
+    def wall(self, at_ns: int) -> int:
+        """A time of this capture as ns since 1970, UTC."""
+        return self.wall_ns + at_ns - self.mono_ns
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gap:
+    """What the capture saw and could not record between two times: counts, and bytes of bodies."""
+
+    from_ns: int
+    to_ns: int
+    requests: int
+    responses: int
+    bytes: int
+    reason: str
+    extra: Mapping[str, Any] = field(default=NOTHING)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Clock:
+    """Both clocks, read at one instant."""
+
+    mono_ns: int
+    wall_ns: int
+    extra: Mapping[str, Any] = field(default=NOTHING)
+
+
+def header_map(header: TraceHeader) -> dict[str, Any]:
+    """The header's entries as they are written."""
+    known = {name: getattr(header, name) for name in HEADER}
+    return {"kind": "trace", **known, "filters": dict(header.filters)} | _unknown(
+        header.extra, HEADER
+    )
+
+
+def request_record(request: Request) -> dict[str, Any]:
+    """A request as it is written."""
+    known = {name: getattr(request, name) for name in REQUEST}
+    return {"type": "request", **known} | _unknown(request.extra, REQUEST)
+
+
+def response_record(request_id: str, response: Response) -> dict[str, Any]:
+    """A response as it is written; chunk times become rounded microsecond deltas."""
+    known = {name: getattr(response, name) for name in RESPONSE}
+    known["outcome"] = str(response.outcome)
+    chunks = pack_chunks(response.chunks)
+    extra = _unknown(response.extra, RESPONSE | CHUNKS)
+    return {"type": "response", "id": request_id, **known, **chunks} | extra
+
+
+def gap_record(gap: Gap) -> dict[str, Any]:
+    """A gap as it is written."""
+    known = {name: getattr(gap, name) for name in GAP}
+    return {"type": "gap", **known} | _unknown(gap.extra, GAP)
+
+
+def clock_record(clock: Clock) -> dict[str, Any]:
+    """A clock reading as it is written."""
+    known = {name: getattr(clock, name) for name in CLOCK}
+    return {"type": "clock", **known} | _unknown(clock.extra, CLOCK)
+
+
+def read_header(header: Mapping[str, Any]) -> TraceHeader:
+    """A segment's header. Lost or wrong entries get neutral values (times 0, text empty)."""
+    lost: dict[str, Any] = {"capture_id": "", "wall_ns": 0, "mono_ns": 0}
+    known = {name: header[name] for name in HEADER if isinstance(header.get(name), HEADER[name])}
+    extra = {key: value for key, value in header.items() if key not in CONTAINER_KEYS}
+    return TraceHeader(**(lost | known), extra=_unknown(extra, HEADER))
+
+
+def read_request(record: Mapping[str, Any], shift_ns: int = 0) -> Request | None:
+    """A request record, its times moved by `shift_ns`; None when it is not what the format promises."""
+    known = _known(record, REQUEST)
+    if known is None:
+        return None
+    known["arrive_ns"] += shift_ns
+    known["end_ns"] += shift_ns
+    return Request(**known, extra=_rest(record, REQUEST))
+
+
+def read_response(record: Mapping[str, Any], shift_ns: int = 0) -> Response | None:
+    """A response record, its times moved by `shift_ns`; None when it is not what the format promises.
+
+    An outcome that this version does not know reads as protocol_error, with the word kept in `extra`.
+    """
+    known, chunks = _known(record, RESPONSE), _known(record, CHUNKS)
+    if known is None or chunks is None:
+        return None
+    extra = _rest(record, RESPONSE | CHUNKS)
+    if known["outcome"] not in Outcome:
+        extra["outcome"], known["outcome"] = known["outcome"], Outcome.PROTOCOL_ERROR
+    known["outcome"] = Outcome(known["outcome"])
+    known["end_ns"] += shift_ns
+    if known["head_ns"] is not None:
+        known["head_ns"] += shift_ns
+    return Response(**known, chunks=read_chunks(chunks, shift_ns), extra=extra)
+
+
+def pack_chunks(chunks: Iterable[Chunk]) -> dict[str, Any]:
+    """Times and sizes of chunks: the first time exact, the others within 0.5 us of the truth."""
+    first: int | None = None
+    deltas: list[int] = []
+    sizes: list[int] = []
+    last = 0
+    for chunk in chunks:
+        first = chunk.at_ns if first is None else first
+        at = max(last, (chunk.at_ns - first + 500) // 1000)
+        fillers, delta = divmod(at - last, U32_MAX)
+        deltas += [U32_MAX] * fillers + [delta]
+        sizes += [0] * fillers + [chunk.size]
+        last = at
+    layout = f"<{len(sizes)}I"
+    return {
+        "first_chunk_ns": first,
+        "chunk_dt_us": struct.pack(layout, *deltas),
+        "chunk_sizes": struct.pack(layout, *sizes),
+    }
+
+
+def read_chunks(fields: Mapping[str, Any], shift_ns: int = 0) -> tuple[Chunk, ...]:
+    """The chunks of a response; none when the two arrays do not fit each other."""
+    first, dts, sizes = fields["first_chunk_ns"], fields["chunk_dt_us"], fields["chunk_sizes"]
+    if first is None or len(dts) != len(sizes) or len(dts) % 4:
+        return ()
+    layout = f"<{len(dts) // 4}I"
+    times = accumulate(struct.unpack(layout, dts))
+    origin = first + shift_ns
+    return tuple(
+        Chunk(at_ns=origin + 1000 * at, size=size)
+        for at, size in zip(times, struct.unpack(layout, sizes), strict=True)
+        if size
+    )
+
+
+def _known(record: Mapping[str, Any], table: Fields) -> dict[str, Any] | None:
+    """The table's fields of a record; None when one is missing or of a wrong type."""
+    known: dict[str, Any] = {}
+    for name, types in table.items():
+        value = record.get(name)
+        if not isinstance(value, types) or isinstance(value, bool):
+            return None
+        known[name] = value
+    if "headers" in known:
+        known["headers"] = _headers(known["headers"])
+    return known
+
+
+def _headers(pairs: list[Any]) -> Headers:
+    return tuple(
+        (str(pair[0]), str(pair[1])) for pair in pairs if isinstance(pair, list) and len(pair) == 2
+    )
+
+
+def _rest(record: Mapping[str, Any], table: Fields) -> dict[str, Any]:
+    return {k: v for k, v in record.items() if k not in table and k not in {"type", "id"}}
+
+
+def _unknown(extra: Mapping[str, Any], table: Fields) -> dict[str, Any]:
+    """The entries of `extra` that may stand beside the table's fields."""
+    return {k: v for k, v in extra.items() if k not in table and k not in {"type", "id", "kind"}}

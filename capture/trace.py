@@ -1,0 +1,164 @@
+"""Reading a trace: find its segments, give its exchanges in arrival order."""
+
+import glob
+import heapq
+import re
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+
+from capture.container import Container, Losses, open_container
+from capture.errors import InputError
+from capture.exchange import Exchange
+from capture.ordering import Segment, exchanges, open_segment
+from capture.records import read_header
+
+SUFFIX, PART = ".msgpack", ".part"
+
+
+def segment_path(first: Path, number: int) -> Path:
+    """The name of a segment: trace.msgpack, trace.0001.msgpack, trace.0002.msgpack, ..."""
+    return first.with_name(f"{first.stem}.{number:04d}{first.suffix}") if number else first
+
+
+class Trace:
+    """One or more captures, read as one. Iterating gives exchanges by arrival, each time from the start.
+
+    Times are those of the first capture; others are moved onto its clock by their wall-clock anchors.
+    Memory stays bounded whatever the size. `losses` holds what opening showed, and is complete after
+    an iteration has ended; `totals` sums the segments' counts (see docs/trace-format.md, index).
+    """
+
+    def __init__(self, captures: list[list[Segment]], missing: int) -> None:
+        self._captures = sorted(captures, key=lambda capture: _begin(capture[0]))
+        self._missing = missing
+        self.header = self._captures[0][0].header
+        self.losses = self._known()
+
+    @property
+    def segments(self) -> list[Segment]:
+        """All segments, capture by capture, in order."""
+        return [segment for capture in self._captures for segment in capture]
+
+    @property
+    def files(self) -> list[Path]:
+        """The files read."""
+        return [segment.container.path for segment in self.segments]
+
+    @property
+    def totals(self) -> dict[str, int]:
+        """Counts over all segments."""
+        sums: dict[str, int] = defaultdict(int)
+        for segment in self.segments:
+            for name, count in segment.totals.items():
+                sums[name] += count
+        return dict(sums)
+
+    def __iter__(self) -> Iterator[Exchange]:
+        losses = self._known()
+        if len(self._captures) == 1:
+            yield from exchanges(self._captures[0], losses)
+        else:
+            streams = [self._moved(capture, losses) for capture in self._captures]
+            yield from heapq.merge(*streams, key=_arrival)
+        self.losses = losses
+
+    def _moved(self, capture: list[Segment], losses: Losses) -> Iterator[Exchange]:
+        header = capture[0].header
+        return exchanges(capture, losses, shift_ns=header.wall(0) - self.header.wall(0))
+
+    def _known(self) -> Losses:
+        losses = Losses(missing_segments=self._missing)
+        for segment in self.segments:
+            losses.add(segment.losses)
+        return losses
+
+
+def read_trace(path: str | Path) -> Trace:
+    """Open a trace by its first segment, a folder or a glob; `.part` files of running captures too.
+
+    Raises InputError when there is none, or what is there is no trace.
+    """
+    containers = [
+        container for file in _files(Path(path)) if (container := _open(file, Path(path)))
+    ]
+    if not containers:
+        raise InputError(f"{path}: no traces (*{SUFFIX}) in this folder")
+    captures: dict[str, dict[int, Segment]] = defaultdict(dict)
+    for container in containers:
+        segment = open_segment(container, read_header(container.header))
+        captures[segment.header.capture_id].setdefault(segment.header.segment, segment)
+    if Path(path).is_file():
+        captures = _only_of(captures, containers[0])
+    whole = [[by_number[number] for number in sorted(by_number)] for by_number in captures.values()]
+    later = Path(path).is_file() and whole[0][0].header.segment > 0
+    return Trace(whole, 0 if later else sum(map(_missing, whole)))
+
+
+def _only_of(
+    captures: dict[str, dict[int, Segment]], first: Container
+) -> dict[str, dict[int, Segment]]:
+    """The capture of the file that was named; a leftover of another may stand beside it."""
+    wanted = read_header(first.header).capture_id
+    return defaultdict(dict, {wanted: captures[wanted]})
+
+
+def _missing(capture: list[Segment]) -> int:
+    """Segments that must exist and do not: before the first, between two, after one that goes on."""
+    last = capture[-1]
+    return last.header.segment + 1 - len(capture) + last.continued
+
+
+def _open(file: Path, asked: Path) -> Container | None:
+    """A trace segment; None for another file of a folder or glob."""
+    alone = file == asked or not (asked.is_dir() or _is_glob(asked))
+    try:
+        container = open_container(file)
+    except InputError:
+        if alone:
+            raise
+        return None
+    kind = container.header.get("kind", "trace")
+    if kind == "trace":
+        return container
+    if alone:
+        raise InputError(f"{file}: this is a {kind}, not a trace; use 'tbench report {file}'")
+    return None
+
+
+def _files(path: Path) -> list[Path]:
+    if path.is_dir():
+        return _settled([*path.glob(f"*{SUFFIX}"), *path.glob(f"*{SUFFIX}{PART}")])
+    if path.exists():
+        return [path, *_siblings(path)]
+    part = path.with_name(path.name + PART)
+    if part.exists():
+        return [part]
+    if found := list(Path(path.anchor).glob(str(path.relative_to(path.anchor)))):
+        return _settled(found)
+    raise InputError(f"{path}: no such file, folder or matching glob")
+
+
+def _is_glob(path: Path) -> bool:
+    return glob.has_magic(str(path)) and not path.exists()
+
+
+def _siblings(first: Path) -> list[Path]:
+    """The later segments of the trace that begins with this file."""
+    base = first.with_suffix("") if first.suffix == PART else first
+    number = re.compile(re.escape(base.stem) + r"\.\d{4,}" + re.escape(base.suffix) + f"({PART})?")
+    return _settled([file for file in base.parent.iterdir() if number.fullmatch(file.name)])
+
+
+def _settled(files: list[Path]) -> list[Path]:
+    """In order of name; where both exist, the finished file and not its .part."""
+    names = {file.name for file in files}
+    return sorted(file for file in files if not (file.suffix == PART and file.stem in names))
+
+
+def _begin(segment: Segment) -> tuple[int, str]:
+    return segment.header.wall(0), segment.header.capture_id
+
+
+def _arrival(exchange: Exchange) -> tuple[int, int]:
+    return exchange.request.arrive_ns, exchange.request.seq

@@ -1,0 +1,139 @@
+"""Writing a trace: exchanges in, segments of one capture out. Reading is capture.trace."""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from capture.catalogue import Catalogue
+from capture.container import ContainerWriter
+from capture.errors import InputError
+from capture.exchange import Exchange, Request, Response
+from capture.records import (
+    Clock,
+    Gap,
+    TraceHeader,
+    clock_record,
+    gap_record,
+    header_map,
+    request_record,
+    response_record,
+)
+from capture.trace import Trace, read_trace, segment_path
+
+__all__ = ["Clock", "Gap", "Trace", "TraceHeader", "TraceWriter", "read_trace"]
+
+
+class TraceWriter:
+    """Writes a trace as PATH.part, PATH at close; a context manager, for one thread.
+
+    `rotate_bytes` and `rotate_s` begin a new segment (`trace.0001.msgpack`, ...) when the current one has
+    that size or age in seconds; None never does. Call `pump` at least every 0.2 s while nothing is
+    written. Disk errors surface as OSError from every method and stay; see ContainerWriter.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        header: TraceHeader,
+        *,
+        rotate_bytes: int | None = None,
+        rotate_s: float | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.path = Path(path)
+        self.header = header
+        self._rotate_bytes = rotate_bytes
+        self._rotate_s = rotate_s
+        self._now = clock
+        if rotate_bytes is not None or rotate_s is not None:
+            _refuse_leftovers(self.path)
+        self._begin()
+
+    def request(self, request: Request) -> None:
+        """Record a request, at its end. A body over the format's limit is left out (null)."""
+        self._write_whole(request_record(request), arrive_ns=request.arrive_ns, seq=request.seq)
+
+    def response(self, request_id: str, response: Response) -> None:
+        """Record the response to an earlier request, at its end."""
+        self._write_whole(response_record(request_id, response))
+
+    def exchange(self, exchange: Exchange) -> None:
+        """Record a request with its response, or as one that never gets any."""
+        self.request(exchange.request)
+        if exchange.response is None:
+            self._catalogue.forget(exchange.request.id)
+        else:
+            self.response(exchange.request.id, exchange.response)
+
+    def gap(self, gap: Gap) -> None:
+        """Record that something was lost."""
+        self._write(gap_record(gap))
+
+    def clock(self, clock: Clock) -> None:
+        """Record both clocks; later segments take the pair as their anchor."""
+        self._write(clock_record(clock))
+        self.header = replace(self.header, mono_ns=clock.mono_ns, wall_ns=clock.wall_ns)
+
+    def pump(self) -> None:
+        """Let time pass: seal, sync and rotate what is due."""
+        self._container.pump()
+        self._rotate_if_due()
+
+    def close(self) -> Path:
+        """Finish the last segment; returns the path of the first."""
+        self._end(last=True)
+        return self.path
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        try:
+            self.close()
+        except OSError:
+            if kind is None or not issubclass(kind, OSError):
+                raise
+
+    def _begin(self) -> None:
+        self._catalogue = Catalogue()
+        self._began_at = self._now()
+        path = segment_path(self.path, self.header.segment)
+        self._container = ContainerWriter(path, header_map(self.header), clock=self._now)
+
+    def _end(self, *, last: bool) -> None:
+        totals = {**self._catalogue.totals, "continued": not last}
+        self._container.close(totals, detail=self._catalogue.detail())
+
+    def _write_whole(self, record: dict[str, Any], **place: int) -> None:
+        try:
+            self._write(record, **place)
+        except ValueError:
+            if record["body"] is None:
+                raise
+            self._write({**record, "body": None}, **place)
+
+    def _write(self, record: Mapping[str, Any], **place: int) -> None:
+        self._rotate_if_due()
+        self._catalogue.note(record, self._container.append(record, **place))
+
+    def _rotate_if_due(self) -> None:
+        full = self._rotate_bytes is not None and self._container.size >= self._rotate_bytes
+        old = self._rotate_s is not None and self._now() - self._began_at >= self._rotate_s
+        if (full or old) and any(self._catalogue.totals.values()):
+            self._end(last=False)
+            self.header = replace(self.header, segment=self.header.segment + 1)
+            self._begin()
+
+
+def _refuse_leftovers(path: Path) -> None:
+    """A segment of an older trace would later stand in the way, or be taken for one of this."""
+    for other in path.parent.glob(f"{path.stem}.[0-9][0-9][0-9][0-9]*{path.suffix}*"):
+        raise InputError(f"{other}: a segment of an older trace; choose another name or remove it")
