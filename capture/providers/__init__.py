@@ -1,0 +1,205 @@
+"""What requests and answers mean: pure functions of bytes and times, that never raise.
+
+A provider is one file with the shapes of one API and one entry in PROVIDERS.
+"""
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from http import HTTPStatus
+from typing import Any, NamedTuple, Protocol
+
+import orjson
+
+from capture.decode import decoder
+from capture.errors import InputError
+from capture.providers import openai, together
+from capture.providers.answer import Answer, Usage, judge
+from capture.providers.ask import Ask
+from capture.providers.complaint import complaint, masked, one_line
+from capture.sse import Event, EventStream
+
+__all__ = [
+    "PROVIDERS",
+    "Answer",
+    "Ask",
+    "Usage",
+    "complaint",
+    "judge",
+    "masked",
+    "one_line",
+    "read_answer",
+    "read_ask",
+]
+
+Timed = tuple[float, bytes]
+
+
+class Reading(Protocol):
+    """A response being read, payload by payload."""
+
+    def chunk(self, at: float, payload: Mapping[str, Any], event: str) -> None: ...
+    def whole(self, payload: Mapping[str, Any]) -> None: ...
+    def answer(self, *, events: int, ended: bool) -> Answer: ...
+
+
+class Provider(NamedTuple):
+    """One API: its endpoints by method and path, its request bodies, its answers.
+
+    `speaks` says whether a payload of an answer, with its event's type, is of this API.
+    """
+
+    endpoint_of: Callable[[str, str], together.Endpoint]
+    ask_of: Callable[..., Ask]
+    speaks: Callable[[Mapping[str, Any], str], bool]
+    reading: Callable[[], Reading]
+
+
+PROVIDERS: dict[str, Provider] = {
+    "together": Provider(
+        endpoint_of=together.endpoint_of,
+        ask_of=openai.ask_of,
+        speaks=lambda _payload, _event: True,  # stays last: the shapes that nobody else claims
+        reading=openai.Reading,
+    ),
+}
+
+
+def read_ask(method: str, path: str, body: bytes | None) -> Ask:
+    """What a request asks for. A body that is absent or not JSON leaves only what the path says."""
+    found = ((one, one.endpoint_of(method, path)) for one in PROVIDERS.values())
+    provider, endpoint = next(
+        (pair for pair in found if pair[1] != together.OTHER),
+        (PROVIDERS["together"], together.OTHER),
+    )
+    payload = _json(body) if body else None
+    fields = payload if isinstance(payload, dict) else {}
+    return provider.ask_of(fields, endpoint.name, replayable=endpoint.replayable)
+
+
+def read_answer(
+    chunks: Iterable[Timed], *, content_type: str, content_encoding: str = "", status: int = 200
+) -> Answer:
+    """What a response body says, event stream or JSON, judged by its content before its type.
+
+    Args:
+        chunks: the network reads in order, each with its time on the caller's clock; still encoded.
+        content_type: the header's value; empty where there was none.
+        content_encoding: the header's value, such as `gzip`.
+        status: from 300 on, the body is read as a complaint.
+    """
+    try:
+        decoded = _decoded(chunks, content_encoding)
+    except InputError as error:
+        return Answer(readable=False, error=str(error))
+    head = b"".join(piece for _, piece in decoded[:8])[:4096].removeprefix(b"\xef\xbb\xbf").lstrip()
+    streamed = "event-stream" in content_type.lower() and head[:1] not in (b"{", b"[", b"<")
+    if streamed or head.startswith((b"data:", b"event:", b":")):
+        answer = _stream(decoded)
+    else:
+        answer = _body(b"".join(piece for _, piece in decoded), content_type.lower())
+    return answer if status < 300 else _refusal(answer, decoded, status)
+
+
+def _decoded(chunks: Iterable[Timed], content_encoding: str) -> list[Timed]:
+    if not content_encoding:
+        return list(chunks)
+    step = decoder(content_encoding)
+    return [(at, step(piece)) for at, piece in chunks]
+
+
+def _stream(chunks: list[Timed]) -> Answer:
+    try:
+        return _Events(chunks).answer()
+    except InputError as error:
+        return Answer(readable=False, error=str(error))
+
+
+class _Events:
+    """One event stream, read to its end."""
+
+    def __init__(self, chunks: list[Timed]) -> None:
+        self._reading: Reading | None = None
+        self._ended = False
+        self._strange: bytes | None = None
+        self._events = 0
+        stream = EventStream()
+        for at, piece in chunks:
+            for event in stream.feed(piece):
+                self._take(at, event)
+        whole = self._strange
+        for event in stream.end():
+            self._take(chunks[-1][0], event)
+        self._strange = whole  # an event without its blank line may well be half an event
+
+    def answer(self) -> Answer:
+        reading = self._reading or openai.Reading()
+        answer = reading.answer(events=self._events, ended=self._ended)
+        if self._strange is None:
+            return answer
+        text = one_line(self._strange.decode(errors="replace"))
+        return replace(answer, readable=False, error=f"an event that is not JSON: {text}")
+
+    def _take(self, at: float, event: Event) -> None:
+        data = event.data.strip()
+        if data.startswith(b"[DONE]"):
+            self._ended = True
+        elif data:
+            self._payload(at, data, event.event)
+
+    def _payload(self, at: float, data: bytes, kind: str) -> None:
+        payload = _json(data)
+        if kind == "error" and not isinstance(payload, dict):
+            payload = {"error": data.decode(errors="replace")}
+        if not isinstance(payload, dict):
+            self._strange = self._strange or data
+            return
+        self._events += 1
+        if self._reading is None:
+            self._reading = _provider_of(payload, kind).reading()
+        self._reading.chunk(at, payload, kind)
+
+
+def _body(body: bytes, content_type: str) -> Answer:
+    """A body that is no event stream: JSON, or what its type lets it be."""
+    payload = _json(body)
+    if isinstance(payload, dict):
+        reading = _provider_of(payload, "message").reading()
+        reading.whole(payload)
+        return reading.answer(events=0, ended=True)
+    if isinstance(payload, list):  # Together's list of models is a bare array
+        return Answer(done=True)
+    if not body.strip():
+        return Answer()
+    if any(word in content_type for word in ("json", "event-stream", "html")):
+        text = one_line(body[:20_000].decode(errors="replace"))
+        promised = content_type.partition(";")[0]
+        return Answer(readable=False, error=f"{promised} that is neither JSON nor a stream: {text}")
+    return Answer(done=True, text=body.decode(errors="replace") if "text/" in content_type else "")
+
+
+def _refusal(answer: Answer, chunks: list[Timed], status: int) -> Answer:
+    """The answer of a status that is no success: whatever its body is, it is a complaint."""
+    body = b"".join(piece for _, piece in chunks)
+    said = answer.error if answer.readable else None
+    said = said or complaint(_json(body)) or one_line(body.decode(errors="replace"))
+    if status < 400:
+        said = "a redirect, which is not followed; give the address it leads to"
+    phrase = next((one.phrase for one in HTTPStatus if one == status), "")
+    return replace(answer, readable=True, error=said or f"{status} {phrase}".strip(), text="")
+
+
+def _provider_of(payload: Mapping[str, Any], event: str) -> Provider:
+    return next(one for one in PROVIDERS.values() if one.speaks(payload, event))
+
+
+def _json(data: bytes) -> object:
+    """Decoded JSON, or None. Python's own reader takes the NaN and Infinity that some servers write."""
+    try:
+        return orjson.loads(data)
+    except orjson.JSONDecodeError:
+        pass
+    try:
+        return json.loads(data)
+    except (ValueError, RecursionError):
+        return None

@@ -1,0 +1,60 @@
+"""Answer: what came back, in the words of its API, and the verdict on it."""
+
+from dataclasses import dataclass, field
+
+from capture.exchange import Outcome
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Usage:
+    """Token counts as the server states them; None where it says nothing.
+
+    `cached` is a part of `prompt`, `reasoning` a part of `output`.
+    """
+
+    prompt: int | None = None
+    output: int | None = None
+    cached: int | None = None
+    reasoning: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """One response body, read.
+
+    Times are on the caller's clock, each that of the chunk that carried the event's last byte; all are
+    absent where nothing was streamed. `first_token` is the first content, reasoning or tool-call delta,
+    `first_answer` the first that is not reasoning. `finish_reasons` holds the last one of each choice,
+    free strings. `done` means that nothing is missing: `[DONE]`, a finish reason for every choice, or a
+    whole body. `readable` is False for a body that is not what was promised. `error` is one line, with
+    secrets masked. `text` is the first choice's answer without its reasoning.
+    """
+
+    usage: Usage = field(default=Usage())
+    finish_reasons: tuple[str, ...] = ()
+    first_token: float | None = None
+    first_answer: float | None = None
+    last_token: float | None = None
+    token_times: tuple[float, ...] = ()
+    events: int = 0
+    tool_calls: int = 0
+    done: bool = False
+    readable: bool = True
+    error: str | None = None
+    text: str = ""
+
+
+def judge(status: int, answer: Answer, *, stream: bool) -> Outcome:
+    """The outcome of an exchange whose transport ended cleanly; `stream` is whether one was asked for.
+
+    A redirect is an `http_error`: nobody follows it with a prompt in hand.
+    """
+    if status >= 300:
+        return Outcome.HTTP_ERROR
+    if not answer.readable:
+        return Outcome.PROTOCOL_ERROR
+    if answer.error is not None:
+        return Outcome.STREAM_ERROR
+    if answer.done:
+        return Outcome.OK
+    return Outcome.CUT if stream or answer.events else Outcome.PROTOCOL_ERROR

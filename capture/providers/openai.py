@@ -1,0 +1,215 @@
+"""The shapes that OpenAI's API gave to the field: chat, completions, embeddings, rerank and their streams.
+
+The differences between servers that this file bears are in `together_api.md` 3, 4, 6 and 9 of the project's
+notes: where usage sits, repeated finish chunks, reasoning under two names, tools, errors inside a stream.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from capture.providers.answer import Answer, Usage
+from capture.providers.ask import Ask
+from capture.providers.complaint import complaint
+
+Json = Mapping[str, Any]
+
+_USAGE: dict[str, tuple[tuple[str, ...], ...]] = {
+    "prompt": (("prompt_tokens",), ("input_tokens",)),
+    "output": (("completion_tokens",), ("output_tokens",)),
+    "cached": (
+        ("cached_tokens",),
+        ("prompt_tokens_details", "cached_tokens"),
+        ("input_tokens_details", "cached_tokens"),
+        ("prompt_cache_hit_tokens",),
+    ),
+    "reasoning": (
+        ("completion_tokens_details", "reasoning_tokens"),
+        ("output_tokens_details", "reasoning_tokens"),
+        ("reasoning_tokens",),
+    ),
+}
+_ANSWER = ("refusal", "function_call", "audio")
+_IMAGES = frozenset({"image_url", "input_image", "image"})
+_INPUTS = {
+    "chat": "messages",
+    "completions": "prompt",
+    "embeddings": "input",
+    "rerank": "documents",
+}
+
+
+def ask_of(body: Json, endpoint: str, *, replayable: bool) -> Ask:
+    """The request of a JSON body; a field of the wrong type counts as absent."""
+    model = body.get("model")
+    return Ask(
+        endpoint=endpoint,
+        model=model if isinstance(model, str) else None,
+        stream=body.get("stream") is True,
+        max_tokens=_first_count(body, "max_completion_tokens", "max_tokens"),
+        n=_first_count(body, "n") or 1,
+        inputs=_length(body.get(_INPUTS.get(endpoint, ""))),
+        images=_images(body.get("messages")),
+        replayable=replayable,
+    )
+
+
+def usage_of(payload: Json) -> Usage | None:
+    """The usage of a response or a chunk, None where it has none. Groq's `x_groq.usage` counts once."""
+    usage = payload.get("usage")
+    if not isinstance(usage, dict):
+        usage = _at(payload, ("x_groq", "usage"))
+    if not isinstance(usage, dict):
+        return None
+    return Usage(**{name: _first_of(usage, paths) for name, paths in _USAGE.items()})
+
+
+def error_of(payload: Json, *, event: str = "message") -> str | None:
+    """The error that a payload reports in place of an answer, None where it reports none."""
+    broken = payload.get("error") or payload.get("object") == "error" or event == "error"
+    return (complaint(payload) or "an error without a message") if broken else None
+
+
+class Reading:
+    """A response being read: payloads in, in order, with their times; then `answer`."""
+
+    def __init__(self) -> None:
+        self._usage = Usage()
+        self._finish: dict[int, str | None] = {}
+        self._times: list[float] = []
+        self._first_answer: float | None = None
+        self._tools: set[tuple[int, int]] = set()
+        self._text: list[str] = []
+        self._error: str | None = None
+
+    def chunk(self, at: float, payload: Json, event: str) -> None:
+        """One event of a stream."""
+        if (error := error_of(payload, event=event)) and self._error is None:
+            self._error = error
+        self._count(payload)
+        spoke = answered = False
+        for choice in _choices(payload):
+            index, delta = self._choice(choice, "delta")
+            said = self._said(index, choice, delta)
+            answered = answered or said
+            spoke = spoke or said or _thinks(delta)
+        if spoke:
+            self._times.append(at)
+        if answered and self._first_answer is None:
+            self._first_answer = at
+
+    def whole(self, payload: Json) -> None:
+        """The one JSON body of an answer that was not streamed."""
+        self._error = error_of(payload)
+        self._count(payload)
+        for choice in _choices(payload):
+            index, message = self._choice(choice, "message")
+            self._said(index, choice, message)
+
+    def answer(self, *, events: int, ended: bool) -> Answer:
+        """All that was read. `ended` says that an end was seen: `[DONE]`, or a whole body."""
+        finishes = tuple(reason for _, reason in sorted(self._finish.items()) if reason is not None)
+        return Answer(
+            usage=self._usage,
+            finish_reasons=finishes,
+            first_token=self._times[0] if self._times else None,
+            first_answer=self._first_answer,
+            last_token=self._times[-1] if self._times else None,
+            token_times=tuple(self._times),
+            events=events,
+            tool_calls=len(self._tools),
+            done=ended or (bool(finishes) and len(finishes) == len(self._finish)),
+            error=self._error,
+            text="".join(self._text),
+        )
+
+    def _count(self, payload: Json) -> None:
+        """Later counts replace earlier ones: they repeat or grow, they never add up."""
+        new = usage_of(payload)
+        if new is None:
+            return
+        old = self._usage
+        self._usage = Usage(
+            prompt=old.prompt if new.prompt is None else new.prompt,
+            output=old.output if new.output is None else new.output,
+            cached=old.cached if new.cached is None else new.cached,
+            reasoning=old.reasoning if new.reasoning is None else new.reasoning,
+        )
+
+    def _choice(self, choice: Json, key: str) -> tuple[int, Json]:
+        """A choice's index and its delta or message; notes its finish reason."""
+        index = choice.get("index")
+        index = index if isinstance(index, int) else 0
+        reason = choice.get("finish_reason")
+        if isinstance(reason, str) and reason:
+            self._finish[index] = reason
+        else:
+            self._finish.setdefault(index, None)
+        said = choice.get(key)
+        return index, said if isinstance(said, dict) else {}
+
+    def _said(self, index: int, choice: Json, delta: Json) -> bool:
+        """Whether a delta or message holds any answer (text, tool call); keeps its text and tools."""
+        text = delta.get("content")
+        if text is None and not _thinks(delta):
+            text = choice.get("text")  # completions; Together repeats a chat's content here
+        if index == 0 and isinstance(text, str):
+            self._text.append(text)
+        if calls := delta.get("tool_calls"):
+            self._call(index, calls)
+        return bool(text or calls) or any(delta.get(key) for key in _ANSWER)
+
+    def _call(self, index: int, calls: object) -> None:
+        for place, call in enumerate(calls if isinstance(calls, list) else ()):
+            number = call.get("index") if isinstance(call, dict) else None
+            self._tools.add((index, number if isinstance(number, int) else place))
+
+
+def _thinks(delta: Json) -> bool:
+    return bool(delta.get("reasoning") or delta.get("reasoning_content"))
+
+
+def _choices(payload: Json) -> list[Json]:
+    choices = payload.get("choices")
+    if not isinstance(choices, list):
+        return []
+    return [choice for choice in choices if isinstance(choice, dict)]
+
+
+def _at(tree: object, path: tuple[str, ...]) -> object:
+    for key in path:
+        tree = tree.get(key) if isinstance(tree, dict) else None
+    return tree
+
+
+def _first_of(tree: Json, paths: tuple[tuple[str, ...], ...]) -> int | None:
+    return next((n for path in paths if (n := _counted(_at(tree, path))) is not None), None)
+
+
+def _first_count(tree: Json, *keys: str) -> int | None:
+    return _first_of(tree, tuple((key,) for key in keys))
+
+
+def _counted(value: object) -> int | None:
+    """A count as an int that fits 63 bits; anything else was not a count."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return int(value) if 0 <= value < 2**63 and value == int(value) else None
+
+
+def _length(value: object) -> int:
+    """How many inputs: a list of texts or token lists counts its items, one text or token list is one."""
+    if isinstance(value, str):
+        return 1
+    if not isinstance(value, list) or not value:
+        return 0
+    return 1 if isinstance(value[0], int) else len(value)
+
+
+def _images(messages: object) -> int:
+    parts = [
+        part
+        for message in (messages if isinstance(messages, list) else ())
+        if isinstance(message, dict) and isinstance(message.get("content"), list)
+        for part in message["content"]
+    ]
+    return sum(isinstance(part, dict) and part.get("type") in _IMAGES for part in parts)

@@ -1,0 +1,170 @@
+"""Which requests belong to one conversation, and which answer a request waits for.
+
+A chat request continues an earlier one when all of that one's messages, followed by an assistant's
+message, begin its own. Hashes are chained over messages and live in memory only.
+"""
+
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Any, NamedTuple
+
+import orjson
+
+from capture.exchange import Request
+from capture.providers import read_ask
+
+SESSION_HEADERS = (
+    "x-session-id",
+    "x-conversation-id",
+    "x-thread-id",
+    "x-chat-id",
+    "session-id",
+    "session_id",
+    "conversation-id",
+    "helicone-session-id",
+    "x-session-affinity",
+)
+"""Headers that name a conversation; the first that is there wins. A pseudonym serves as well."""
+
+REMEMBERED = 100_000
+RIVALS = 16
+
+
+class Place(NamedTuple):
+    """Where a request stands: its session, its turn (0 first), the exchange whose answer it contains.
+
+    A retry has the place of the attempt that it repeats.
+    """
+
+    session: str
+    turn: int
+    parent: str | None
+
+
+@dataclass(slots=True)
+class _Seen:
+    """A request that later ones may continue."""
+
+    id: str
+    place: Place
+    client: str | None
+    answer: bytes | None
+    continued: bool = False
+
+
+class _Recent[Value](OrderedDict[bytes | str, Value]):
+    """A dict of bounded size that forgets what was set longest ago."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self._size = size
+
+    def __setitem__(self, key: bytes | str, value: Value) -> None:
+        super().__setitem__(key, value)
+        self.move_to_end(key)
+        if len(self) > self._size:
+            self.popitem(last=False)
+
+
+class Sessions:
+    """Sorts requests into sessions as they arrive. Feed it in arrival order.
+
+    Time per request grows with its own messages only, memory with `remembered` requests at most: a
+    conversation whose last turn is older than that many requests starts anew.
+    """
+
+    def __init__(self, *, remembered: int = REMEMBERED) -> None:
+        self._prefixes: _Recent[list[_Seen]] = _Recent(remembered)
+        self._named: _Recent[_Seen] = _Recent(remembered)
+        self._places: _Recent[Place] = _Recent(remembered)
+        self._count = 0
+
+    def assign(self, request: Request, *, answer: str | None = None) -> Place:
+        """The place of one request.
+
+        Args:
+            request: the next by arrival.
+            answer: the text that came back, where it is known; it tells apart two conversations that
+                began with the same words.
+        """
+        place = self._places.get(request.retry_of) if request.retry_of else None
+        if place is None:
+            place = self._first_attempt(request, answer)
+        self._places[request.id] = place
+        return place
+
+    def _first_attempt(self, request: Request, answer: str | None) -> Place:
+        messages = _messages(request)
+        chain = list(_chain(messages))
+        name = next((value for key in SESSION_HEADERS if (value := request.header(key))), None)
+        parent = self._parent(messages, chain, request.client)
+        if name is not None:
+            last = self._named.get(name)
+            if parent is None or last is None or parent.place.session != last.place.session:
+                parent = last
+        place = self._beside(parent)
+        seen = _Seen(request.id, place, request.client, _digest(answer))
+        if name is not None:
+            self._named[name] = seen
+        if chain:
+            rivals = self._prefixes.get(chain[-1], [])
+            self._prefixes[chain[-1]] = [*rivals[1 - RIVALS :], seen]
+        return place
+
+    def _beside(self, parent: _Seen | None) -> Place:
+        """The turn after a parent; without one, the first turn of a new session."""
+        if parent is not None:
+            parent.continued = True
+            return Place(parent.place.session, parent.place.turn + 1, parent.id)
+        self._count += 1
+        return Place(f"s{self._count}", 0, None)
+
+    def _parent(
+        self, messages: list[Mapping[str, Any]], chain: list[bytes], client: str | None
+    ) -> _Seen | None:
+        """The request with the longest prefix of these messages that an assistant's message follows."""
+        for length in range(len(chain) - 1, 0, -1):
+            reply = messages[length]
+            if reply.get("role") == "assistant" and (seen := self._prefixes.get(chain[length - 1])):
+                said = _digest(reply.get("content"))
+                return max(reversed(seen), key=lambda one: _likeness(one, said, client))
+        return None
+
+
+def _likeness(seen: _Seen, said: bytes | None, client: str | None) -> tuple[bool, bool, bool]:
+    """How well an earlier request fits: its answer is quoted, same caller, not yet continued."""
+    return (
+        seen.answer is not None and seen.answer == said,
+        seen.client == client,
+        not seen.continued,
+    )
+
+
+def _messages(request: Request) -> list[Mapping[str, Any]]:
+    if request.body is None or read_ask(request.method, request.path, None).endpoint != "chat":
+        return []
+    try:
+        body = orjson.loads(request.body)
+    except orjson.JSONDecodeError:
+        return []
+    messages = body.get("messages") if isinstance(body, dict) else None
+    if not isinstance(messages, list) or not all(isinstance(one, dict) for one in messages):
+        return []
+    return messages
+
+
+def _chain(messages: Iterable[Mapping[str, Any]]) -> Iterable[bytes]:
+    """For each message, a hash of it and all before it; the order of keys does not matter."""
+    last = b""
+    for message in messages:
+        text = orjson.dumps(message, option=orjson.OPT_SORT_KEYS)
+        last = blake2b(last + text, digest_size=16).digest()
+        yield last
+
+
+def _digest(text: object) -> bytes | None:
+    if not isinstance(text, str) or not text.strip():
+        return None
+    return blake2b(text.strip().encode(errors="surrogatepass"), digest_size=8).digest()

@@ -1,0 +1,99 @@
+"""What a replay costs: list prices, and sums that say what they could not price.
+
+Prices are models.dev's list for Together AI of 2026-07-02, in US dollars per million tokens. A model
+that is not in the list has no price here, rather than a guessed one.
+"""
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from capture.providers import Usage
+
+
+class Price(NamedTuple):
+    """US dollars per million tokens. Without a price of their own, cached tokens cost as any other."""
+
+    prompt: float
+    output: float
+    cached: float | None = None
+
+
+PRICES: dict[str, Price] = {
+    "openai/gpt-oss-20b": Price(0.05, 0.20),
+    "openai/gpt-oss-120b": Price(0.15, 0.60),
+    "meta-llama/Llama-3.3-70B-Instruct-Turbo": Price(0.88, 0.88),
+    "meta-llama/Meta-Llama-3-8B-Instruct-Lite": Price(0.14, 0.14),
+    "Qwen/Qwen3.5-9B": Price(0.17, 0.25),
+    "Qwen/Qwen2.5-7B-Instruct-Turbo": Price(0.30, 0.30),
+    "Qwen/Qwen3.6-Plus": Price(0.50, 3.00),
+    "Qwen/Qwen3.7-Max": Price(1.25, 3.75),
+    "Qwen/Qwen3.5-397B-A17B": Price(0.60, 3.60),
+    "google/gemma-3n-E4B-it": Price(0.06, 0.12),
+    "google/gemma-4-31B-it": Price(0.39, 0.97),
+    "moonshotai/Kimi-K2.6": Price(1.20, 4.50, 0.20),
+    "moonshotai/Kimi-K2.7-Code": Price(0.95, 4.00, 0.19),
+    "deepseek-ai/DeepSeek-V4-Pro": Price(1.74, 3.48, 0.20),
+    "zai-org/GLM-5.2": Price(1.40, 4.40, 0.26),
+    "zai-org/GLM-5.1": Price(1.40, 4.40),
+    "zai-org/GLM-5": Price(1.00, 3.20),
+    "MiniMaxAI/MiniMax-M2.7": Price(0.30, 1.20, 0.06),
+    "MiniMaxAI/MiniMax-M3": Price(0.30, 1.20, 0.06),
+    "nvidia/nemotron-3-ultra-550b-a55b": Price(0.60, 3.60, 0.20),
+    "deepcogito/cogito-v2-1-671b": Price(1.25, 1.25),
+    "LiquidAI/LFM2-24B-A2B": Price(0.03, 0.12),
+}
+
+
+def price_of(model: str | None) -> Price | None:
+    """The list price of a model by its exact id; None where it is not known."""
+    return PRICES.get(model) if model is not None else None
+
+
+def cost(price: Price, *, prompt: int, output: int, cached: int = 0) -> float:
+    """US dollars for so many tokens; `cached` are among the prompt's."""
+    cached = min(cached, prompt)
+    cached_price = price.prompt if price.cached is None else price.cached
+    return (price.prompt * (prompt - cached) + cached_price * cached + price.output * output) / 1e6
+
+
+def expected(recorded: Usage, max_tokens: int | None) -> Usage:
+    """The tokens to expect of a request sent again: as recorded, else as much output as it allows.
+
+    No cached tokens are counted on: whether the target still holds the prefix is not known.
+    """
+    output = max_tokens if recorded.output is None else recorded.output
+    return Usage(prompt=recorded.prompt, output=output)
+
+
+@dataclass(slots=True)
+class Bill:
+    """A running sum in US dollars, with what it leaves out.
+
+    `unpriced` counts the requests of each model without a known price, `uncounted` the requests whose
+    prompt tokens are not known. Where either is not empty, `usd` is a lower bound.
+    """
+
+    usd: float = 0.0
+    prompt_tokens: int = 0
+    output_tokens: int = 0
+    uncounted: int = 0
+    unpriced: Counter[str] = field(default_factory=Counter)
+
+    def add(self, model: str | None, usage: Usage) -> None:
+        """One request's tokens. Unknown output (an embedding, a failure) costs nothing."""
+        if usage.prompt is None:
+            self.uncounted += 1
+            return
+        output = usage.output or 0
+        self.prompt_tokens += usage.prompt
+        self.output_tokens += output
+        if price := price_of(model):
+            self.usd += cost(price, prompt=usage.prompt, output=output, cached=usage.cached or 0)
+        else:
+            self.unpriced[model or "(no model)"] += 1
+
+    @property
+    def complete(self) -> bool:
+        """Whether everything added has its price in `usd`."""
+        return not self.uncounted and not self.unpriced

@@ -1,0 +1,185 @@
+"""Conversations found again from what their requests repeat."""
+
+import json
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from capture.exchange import Request
+from capture.sessions import Place, Sessions
+
+
+def say(role: str, content: Any) -> dict[str, Any]:
+    return {"role": role, "content": content}
+
+
+def request(name: str, messages: Any, **fields: Any) -> Request:
+    """A chat request; `fields` override those of Request."""
+    body = json.dumps({"model": "m", "messages": messages}).encode()
+    given: dict[str, Any] = {
+        "id": name,
+        "seq": 0,
+        "arrive_ns": 0,
+        "end_ns": 0,
+        "method": "POST",
+        "scheme": "http",
+        "host": "h",
+        "path": "/v1/chat/completions",
+        "body": body,
+    }
+    return Request(**given | fields)
+
+
+SYSTEM, HI = say("system", "be brief"), say("user", "hi")
+SECOND = [SYSTEM, HI, say("assistant", "hello"), say("user", "more")]
+THIRD = [*SECOND, say("assistant", "well"), say("user", "and?")]
+
+
+def test_turns_of_a_conversation_follow_each_other() -> None:
+    """Each turn repeats the one before it and its answer."""
+    sessions = Sessions()
+    assert sessions.assign(request("a", [SYSTEM, HI])) == Place("s1", 0, None)
+    assert sessions.assign(request("b", SECOND)) == Place("s1", 1, "a")
+    assert sessions.assign(request("c", THIRD)) == Place("s1", 2, "b")
+
+
+def test_a_shared_system_prompt_is_no_conversation() -> None:
+    """Two users with the same system prompt are two sessions."""
+    sessions = Sessions()
+    first = sessions.assign(request("a", [SYSTEM, HI]))
+    other = sessions.assign(request("b", [SYSTEM, say("user", "ho")]))
+    assert (first.session, other) == ("s1", Place("s2", 0, None))
+
+
+def test_a_longer_prompt_without_an_answer_is_no_continuation() -> None:
+    """What waits for an answer contains one: few-shot lists that grow are separate."""
+    sessions = Sessions()
+    sessions.assign(request("a", [SYSTEM, HI]))
+    assert sessions.assign(request("b", [SYSTEM, HI, say("user", "more")])).parent is None
+
+
+def test_a_missed_turn_does_not_end_a_session() -> None:
+    """The longest prefix that was seen is the parent, two turns back if need be."""
+    sessions = Sessions()
+    sessions.assign(request("a", [SYSTEM, HI]))
+    assert sessions.assign(request("c", THIRD)) == Place("s1", 1, "a")
+
+
+def test_branches_share_a_session() -> None:
+    """An agent that asks two things after one answer forks within its session."""
+    sessions = Sessions()
+    sessions.assign(request("a", [SYSTEM, HI]))
+    sessions.assign(request("b", SECOND))
+    fork = [SYSTEM, HI, say("assistant", "hello"), say("user", "less")]
+    assert sessions.assign(request("c", fork)) == Place("s1", 1, "a")
+
+
+def test_same_first_words_are_told_apart_by_the_answer() -> None:
+    """Two people say hi; what each was answered tells whose second turn it is."""
+    sessions = Sessions()
+    sessions.assign(request("a", [HI]), answer="hello")
+    sessions.assign(request("b", [HI]), answer="good day")
+    assert sessions.assign(request("d", [HI, say("assistant", "good day "), HI])).parent == "b"
+    assert sessions.assign(request("c", [HI, say("assistant", "hello"), HI])).parent == "a"
+
+
+def test_same_first_words_without_answers_go_by_caller_then_by_turn() -> None:
+    """The same client's request wins, and one that nobody has continued yet."""
+    sessions = Sessions()
+    for name, client in (("a", "x"), ("b", "y"), ("c", "x")):
+        sessions.assign(request(name, [HI], client=client))
+    second = [HI, say("assistant", "?"), HI]
+    assert sessions.assign(request("d", second, client="y")).parent == "b"
+    assert sessions.assign(request("e", second, client="x")).parent == "c"
+    assert sessions.assign(request("f", second, client="x")).parent == "a"
+
+
+def test_the_order_of_keys_does_not_matter() -> None:
+    """An SDK may write a message's fields in another order the next time."""
+    sessions = Sessions()
+    sessions.assign(request("a", [{"role": "user", "content": "hi"}]))
+    turned = [{"content": "hi", "role": "user"}, say("assistant", "x"), HI]
+    assert sessions.assign(request("b", turned)).parent == "a"
+
+
+def test_a_header_names_a_session_of_any_endpoint() -> None:
+    """Requests with the same session header follow each other, whatever they say."""
+    sessions = Sessions()
+    named = {"headers": (("x-session-id", "secret"),), "path": "/v1/embeddings"}
+    assert sessions.assign(request("a", [], **named)) == Place("s1", 0, None)
+    assert sessions.assign(request("b", [], **named)) == Place("s1", 1, "a")
+    other = named | {"headers": (("x-session-id", "other"),)}
+    assert sessions.assign(request("c", [], **other)) == Place("s2", 0, None)
+
+
+def test_within_a_named_session_the_prefix_tells_the_parent() -> None:
+    """The header says which session, the messages which answer is waited for."""
+    sessions = Sessions()
+    named = {"headers": (("x-conversation-id", "1"),)}
+    sessions.assign(request("a", [HI], **named))
+    sessions.assign(request("b", [say("user", "title this")], **named))
+    assert sessions.assign(request("c", [HI, say("assistant", "x"), HI], **named)).parent == "a"
+
+
+def test_equal_texts_under_two_names_stay_apart() -> None:
+    """A header outranks what the messages suggest."""
+    sessions = Sessions()
+    one, two = ({"headers": (("x-session-id", name),)} for name in "12")
+    sessions.assign(request("a", [HI], **one))
+    assert sessions.assign(request("b", [HI, say("assistant", "x"), HI], **two)) == Place(
+        "s2", 0, None
+    )
+
+
+def test_a_retry_takes_the_place_of_its_first_attempt() -> None:
+    """It is no turn of its own, and its later turns find the session."""
+    sessions = Sessions()
+    sessions.assign(request("a", [SYSTEM, HI]))
+    assert sessions.assign(request("b", SECOND)) == Place("s1", 1, "a")
+    assert sessions.assign(request("b2", SECOND, retry_of="b")) == Place("s1", 1, "a")
+    assert sessions.assign(request("b3", SECOND, retry_of="b2")) == Place("s1", 1, "a")
+    assert sessions.assign(request("c", THIRD)).turn == 2
+
+
+def test_other_requests_are_sessions_of_their_own() -> None:
+    """Embeddings, bodies that were not kept, and bodies that are not JSON."""
+    sessions = Sessions()
+    places = [
+        sessions.assign(request("a", [HI], path="/v1/embeddings")),
+        sessions.assign(request("b", [HI], path="/v1/embeddings")),
+        sessions.assign(request("c", [HI], body=None)),
+        sessions.assign(request("d", [HI], body=b"{")),
+        sessions.assign(request("e", "hi")),
+        sessions.assign(request("f", ["hi", 2**70])),
+    ]
+    assert [place.session for place in places] == [f"s{n}" for n in range(1, 7)]
+
+
+def test_memory_is_bounded() -> None:
+    """What lies too far back is forgotten, and starts anew."""
+    sessions = Sessions(remembered=2)
+    sessions.assign(request("a", [SYSTEM, HI]))
+    for n in range(2):
+        sessions.assign(request(f"x{n}", [say("user", str(n))]))
+    assert sessions.assign(request("b", SECOND)) == Place("s4", 0, None)
+    for table in (sessions._prefixes, sessions._named, sessions._places):
+        assert len(table) <= 2
+
+
+@settings(max_examples=50)
+@given(st.lists(st.integers(0, 5), max_size=40))
+def test_interleaved_conversations_come_apart(order: list[int]) -> None:
+    """However six conversations interleave, each is one session with its turns in order."""
+    sessions = Sessions()
+    history = {user: [SYSTEM] for user in range(6)}
+    last: dict[int, Place] = {}
+    for number, user in enumerate(order):
+        history[user] = [*history[user], say("user", f"{user} asks {number}")]
+        place = sessions.assign(request(str(number), history[user]))
+        before = last.get(user)
+        assert place.turn == (before.turn + 1 if before else 0)
+        assert before is None or place.session == before.session
+        history[user] = [*history[user], say("assistant", f"answer {number}")]
+        last[user] = place
+    assert len({place.session for place in last.values()}) == len(last)
