@@ -1,108 +1,149 @@
-"""Comparison: two arms, request by request, as ratios of quantiles with their intervals."""
+"""Compare: two arms, request by request, as ratios of quantiles with their intervals."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from enum import StrEnum
-from typing import Literal
+
+import numpy as np
 
 from analysis.arms import Arm
+from analysis.cautions import Evidence, cautions
+from analysis.comparison import Comparison, Comparisons, Shift, Verdict
+from analysis.contrast import Contrast
+from analysis.failures import ErrorDifference, Failures, error_difference
+from analysis.metrics import METRICS
+from analysis.pairing import Match, match
+from analysis.quantiles import ordered, quantile
 from analysis.summary import Caution, Floats
+from capture.errors import InputError, UnreachableError
 
-Confidence = Literal["95%", "low", "none"]
+__all__ = ["Comparison", "Comparisons", "Question", "Shift", "Verdict", "compare"]
 
-
-class Verdict(StrEnum):
-    """What a comparison concludes. Without a margin there is no gate, and a pair only advises."""
-
-    PASS = "PASS"  # noqa: S105 (a verdict, not a password)
-    FAIL = "FAIL"
-    INCONCLUSIVE = "INCONCLUSIVE"
-    INVALID = "INVALID"
-    ADVISORY = "ADVISORY"
+DEFAULT_METRICS = ("ttft", "e2e", "tpot", "itl")
+QUEUED = 3.0
+"""A p95 of TTFT beyond this many medians looks like a queue."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Comparison:
-    """One quantile of one metric: candidate / baseline, with its interval.
+class Question:
+    """What to compare: empty `metrics` and `quantiles` mean the usual ones that the arms allow.
 
-    `baseline` and `candidate` are in `unit`, None where the quantile lies among the timeouts. `ratio`
-    is None when refused or not identified. `low` and `high` bound the ratio; None is unbounded.
-    `confidence` is the label that the interval has earned: "95%", "low", or "none" without interval.
-    `blocks` is K, each of `block_requests` requests and about `block_seconds`; `rho` is the lag-1
-    autocorrelation that chose K. `drift` is the SLOW_DRIFT flag. `finding` is "faster", "slower",
-    "higher", "lower" or "no difference seen", None without an interval.
+    `warmup` is a rule of `analysis.pairing.warm_up`, None for the runs' own flags.
     """
 
-    metric: str
-    unit: str
-    quantile: float
-    baseline: float | None
-    candidate: float | None
-    ratio: float | None
-    low: float | None
-    high: float | None
-    confidence: Confidence
-    method: str
-    n_baseline: int
-    n_candidate: int
-    runs: tuple[int, int] = (1, 1)
-    verdict: Verdict = Verdict.ADVISORY
-    finding: str | None = None
-    refusal: str | None = None
-    warnings: tuple[Caution, ...] = ()
-    blocks: int | None = None
-    block_requests: int | None = None
-    block_seconds: float | None = None
-    rho: float | None = None
-    drift: bool = False
+    metrics: tuple[str, ...] = ()
+    quantiles: tuple[float, ...] = ()
+    paired: bool = True
+    warmup: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Shift:
-    """One point of the shift plot: the ratio at `p`, its own interval, and the simultaneous band.
+def compare(baseline: Arm, candidate: Arm, question: Question | None = None) -> Comparisons:
+    """Compare two arms of the same trace.
 
-    None is unbounded, and for `ratio` not identified.
+    Raises InputError when there is nothing to compare or the question makes no sense, UnreachableError
+    when no request of an arm succeeded.
     """
+    question = question or Question()
+    _check(question, (baseline, candidate))
+    matched = match(baseline, candidate, paired=question.paired, warmup=question.warmup)
+    evidence = Evidence(
+        baseline=baseline,
+        candidate=candidate,
+        match=matched,
+        errors=_errors(baseline, candidate, matched),
+    )
+    contrasts = _contrasts(evidence, question)
+    rows = tuple(row for contrast in contrasts for row in contrast.rows())
+    return Comparisons(
+        baseline=baseline,
+        candidate=candidate,
+        paired=matched.paired,
+        rows=rows,
+        shift={contrast.metric.name: contrast.shift() for contrast in contrasts},
+        errors=evidence.errors,
+        values={contrast.metric.name: contrast.values for contrast in contrasts},
+        offset_s=_offsets(evidence),
+        warnings=(*cautions(evidence), *_of_rows(rows), *_of_load(evidence, rows)),
+        verdict=Verdict.ADVISORY,
+    )
 
-    p: float
-    ratio: float | None
-    low: float | None
-    high: float | None
-    band_low: float | None
-    band_high: float | None
-    drift: bool = False
+
+def _check(question: Question, arms: Iterable[Arm]) -> None:
+    for name in question.metrics:
+        if name not in METRICS:
+            raise InputError(f"no metric {name}; there are {', '.join(METRICS)}")
+    for p in question.quantiles:
+        if not 0 < p < 1:
+            raise InputError(f"--quantile {p:g}: give a number between 0 and 1, such as 0.95")
+    for arm in arms:
+        if not len(arm):
+            raise InputError(f"{arm.path}: an empty {arm.kind}, it holds no request")
+        if not arm.ok.any():
+            raise UnreachableError(f"{arm.path}: no request succeeded ({_commonest(arm)})")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ErrorDifference:
-    """The share of failed requests in each arm (0 to 1), and candidate - baseline with its interval."""
-
-    baseline: float
-    candidate: float
-    difference: float
-    low: float
-    high: float
-    method: str
-    kinds_baseline: Mapping[str, int]
-    kinds_candidate: Mapping[str, int]
+def _commonest(arm: Arm) -> str:
+    kinds = arm.kinds(np.arange(len(arm)))
+    return ", ".join(f"{kind} {count:,}" for kind, count in list(kinds.items())[:3])
 
 
-@dataclass(frozen=True, kw_only=True)
-class Comparisons:
-    """All that two arms say about each other.
+def _errors(baseline: Arm, candidate: Arm, matched: Match) -> ErrorDifference:
+    sides = ((baseline, matched.baseline), (candidate, matched.candidate))
+    first, second = (
+        Failures(failed=arm.failed[places], kinds=arm.kinds(places)) for arm, places in sides
+    )
+    if not first.n or not second.n:
+        raise InputError("nothing is left to compare after the warm-up; try --warmup none")
+    return error_difference(first, second)
 
-    `values` holds, per metric, the baseline's and the candidate's value of each compared request:
-    equal length and aligned when `paired`, NaN where absent, +inf where timed out. `offset_s` is the
-    arrival of each, in seconds from the start, aligned likewise.
-    """
 
-    baseline: Arm
-    candidate: Arm
-    paired: bool
-    rows: tuple[Comparison, ...]
-    shift: Mapping[str, tuple[Shift, ...]]
-    errors: ErrorDifference
-    values: Mapping[str, tuple[Floats, Floats]]
-    offset_s: tuple[Floats, Floats]
-    warnings: tuple[Caution, ...]
-    verdict: Verdict
+def _offsets(evidence: Evidence) -> tuple[Floats, Floats]:
+    first, second = (arm.offset_s[places] for arm, places in evidence.sides())
+    return first, second
+
+
+def _contrasts(evidence: Evidence, question: Question) -> list[Contrast]:
+    """One for each metric that both arms have; raises InputError when there is none."""
+    span = min(float(np.nanmax(offset) - np.nanmin(offset)) for offset in _offsets(evidence))
+    timeouts = (evidence.baseline.timeout_s, evidence.candidate.timeout_s)
+    made = (
+        Contrast(
+            metric=METRICS[name],
+            values=evidence.pair(name),
+            paired=evidence.match.paired,
+            asked=question.quantiles,
+            span_s=span,
+            timeouts_s=timeouts,
+        )
+        for name in question.metrics or DEFAULT_METRICS
+    )
+    contrasts = [contrast for contrast in made if contrast.in_both]
+    if not contrasts:
+        asked = ", ".join(question.metrics or DEFAULT_METRICS)
+        raise InputError(f"the two arms have no metric in common (looked for {asked})")
+    return contrasts
+
+
+def _of_rows(rows: tuple[Comparison, ...]) -> Iterator[Caution]:
+    """Each code that a row carries, once, with where it holds."""
+    for code in dict.fromkeys(caution.code for row in rows for caution in row.warnings):
+        found = [(row, caution) for row in rows for caution in row.warnings if caution.code == code]
+        where = ", ".join(f"{row.metric} p{row.quantile * 100:g}" for row, _ in found)
+        where = "every row" if len(found) == len(rows) else where
+        yield Caution(code=code, text=f"{found[0][1].text} ({where})")
+
+
+def _of_load(evidence: Evidence, rows: tuple[Comparison, ...]) -> Iterator[Caution]:
+    """Near saturation a small change of the service becomes a large change of the waiting."""
+    lost = [
+        row
+        for row in rows
+        if row.metric == "ttft" and row.quantile >= 0.95 and not row.refusal
+        if row.drift or (row.ratio is not None and None in (row.low, row.high))
+    ]
+    sides = [ordered(side) for side in evidence.pair("ttft")] if lost else []
+    if any(quantile(side, 0.95) > QUEUED * quantile(side, 0.5) for side in sides):
+        yield Caution(
+            code="LOAD_DOMINATED",
+            text="waiting in a queue dominates the TTFT: the ratio belongs to this load, and a small "
+            "change of the service can be a large one here; repeat at a lower load",
+        )

@@ -9,7 +9,7 @@ Everything happens on logarithms, so that dividing by r is a shift, and swapping
 the result exactly. NaN is no value; +inf is a timeout and sorts last.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -75,6 +75,10 @@ class Pair:
         """log(Q_b / Q_a); NaN or infinite where it is not identified."""
         return float(self._b.quantile(p) - self._a.quantile(p))
 
+    def tail_blocks(self, p: float) -> int:
+        """In how many of 16 blocks the requests beyond the p-quantile lie, in the arm with fewer."""
+        return min(side.tail_blocks(p) for side in (self._a, self._b))
+
     def scores(self, shift: Floats, p: Floats) -> tuple[Floats, Floats]:
         """F_b - F_a at the pooled p-quantile of {a, b - shift}, and its 32 centred block terms.
 
@@ -112,13 +116,20 @@ class _Side:
     """One arm's logarithms: sorted as a whole, and block by block."""
 
     def __init__(self, logs: Floats) -> None:
-        self.blocks = [ordered(block) for block in np.split(logs, _edges(len(logs)))]
+        self.blocks = [ordered(block) for block in fine_blocks(logs)]
         self.all = np.sort(np.concatenate(self.blocks))
         self.n = len(self.all)
         self.sizes = np.array([len(block) for block in self.blocks])
 
     def quantile(self, p: float) -> float:
         return float(self.all[rank(self.n, p) - 1])
+
+    def tail_blocks(self, p: float) -> int:
+        at = np.array([self.quantile(p)])
+        within = np.array([np.searchsorted(block, at, "right")[0] for block in self.blocks])
+        before = np.array([np.searchsorted(block, at, "left")[0] for block in self.blocks])
+        beyond = self.sizes - within if p >= 0.5 else before
+        return int((beyond.reshape(16, 2).sum(axis=1) > 0).sum())
 
     def exceedance(self, at: Floats) -> tuple[Floats, Floats]:
         """The share of values <= `at`, and each block's excess over that share, per lane."""
@@ -139,12 +150,17 @@ class _Side:
 
 
 def invert(
-    pair: Pair, points: Floats, *, blocks: int | None = None, confidence: float = 0.95
+    pair: Pair,
+    points: Sequence[float] | Floats,
+    *,
+    blocks: int | None = None,
+    confidence: float = 0.95,
 ) -> tuple[Interval, ...]:
     """The ratio at each of the points (0 < p < 1), with its interval and the simultaneous band.
 
     `blocks` fixes K (it must divide 32); by default each point gets its own.
     """
+    points = np.asarray(points, dtype=np.float64)
     estimate = np.array([pair.log_ratio(p) for p in points])
     centre = np.where(np.isfinite(estimate), estimate, 0.0)
     rho = pair.autocorrelation(centre, points)
@@ -240,15 +256,19 @@ def _paired_sums(log_a: Floats, log_b: Floats) -> Floats | None:
     with np.errstate(invalid="ignore"):
         ratio = log_b - log_a
     finite = np.isfinite(ratio)
-    edges = _edges(len(ratio))
-    if min(int(block.sum()) for block in np.split(finite, edges)) < _PAIRS_PER_BLOCK:
+    if min(int(block.sum()) for block in fine_blocks(finite)) < _PAIRS_PER_BLOCK:
         return None
     middle = np.median(ratio[finite])
     reach = 3 * np.median(np.abs(ratio[finite] - middle))
     clipped = np.clip(ratio[finite], middle - reach, middle + reach)
     centred = np.zeros(len(ratio))
     centred[finite] = clipped - clipped.mean()
-    return np.array([block.sum() for block in np.split(centred, edges)]) / len(clipped)
+    return np.array([block.sum() for block in fine_blocks(centred)]) / len(clipped)
+
+
+def fine_blocks[T: np.generic](values: npt.NDArray[T]) -> list[npt.NDArray[T]]:
+    """The values of requests in arrival order, cut into 32 blocks of equal count."""
+    return np.split(values, _edges(len(values)))
 
 
 def _edges(n: int) -> Ints:

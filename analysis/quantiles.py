@@ -69,6 +69,11 @@ def minimum_n(p: float) -> int:
     return math.ceil(TAIL_REQUESTS / min(p, 1 - p) - _ROUNDING * TAIL_REQUESTS)
 
 
+def least_n(p: float, confidence: float = 0.95) -> int:
+    """Below this many values not even independent requests bound the p-quantile on both sides."""
+    return math.ceil(math.log((1 - confidence) / 2) / math.log(max(p, 1 - p)) - _ROUNDING)
+
+
 def refusal(n: int, p: float) -> str | None:
     """Why n values cannot give the p-quantile, or None when they can."""
     needed = minimum_n(p)
@@ -89,6 +94,18 @@ def clopper_pearson(count: int, n: int, confidence: float = 0.95) -> tuple[float
     low = float(stats.beta.ppf(tail, count, n - count + 1)) if count else 0.0
     high = float(stats.beta.isf(tail, count + 1, n - count)) if count < n else 1.0
     return low, high
+
+
+def newcombe(
+    one: tuple[int, int], other: tuple[int, int], confidence: float = 0.95
+) -> tuple[float, float]:
+    """Newcombe's interval of a difference of two shares, each (count, n), for independent requests."""
+    (x, n), (y, m) = one, other
+    (low_x, high_x), (low_y, high_y) = wilson(x, n, confidence), wilson(y, m, confidence)
+    first, second = x / n, y / m
+    below = math.hypot(first - low_x, high_y - second)
+    above = math.hypot(high_x - first, second - low_y)
+    return first - second - below, first - second + above
 
 
 def identified(timeouts: int, n: int, p: float) -> bool:

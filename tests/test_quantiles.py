@@ -85,6 +85,7 @@ def test_order_statistics_cover_at_least_95_percent(
 )
 def test_a_small_sample_has_no_finite_interval(p: float, least: int) -> None:
     """Golden case G15: the smallest n with a two-sided finite interval."""
+    assert quantiles.least_n(p) == least
     assert None in quantiles.quantile_interval(np.arange(float(least - 1)), p)
     assert None not in quantiles.quantile_interval(np.arange(float(least)), p)
 
@@ -112,6 +113,13 @@ def test_clopper_pearson_of_seven_in_a_hundred() -> None:
 
     assert quantiles.clopper_pearson(7, 100) == pytest.approx(expected, abs=1e-9)
     assert quantiles.clopper_pearson(0, 50) == pytest.approx((0, 0.0711217365), abs=1e-9)
+
+
+def test_newcombe_gives_the_published_interval() -> None:
+    """Golden case G5: 56/70 - 48/80, published as .0524 to .3339."""
+    expected = (0.0524314724, 0.3338726540)
+
+    assert quantiles.newcombe((56, 70), (48, 80)) == pytest.approx(expected, abs=1e-9)
 
 
 @given(st.integers(1, 500), st.data())

@@ -1,0 +1,98 @@
+"""Comparison: what two arms say about one quantile of one metric, and all that they say together."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Literal
+
+from analysis.arms import Arm
+from analysis.failures import ErrorDifference
+from analysis.summary import Caution, Floats
+
+Confidence = Literal["95%", "low", "none"]
+
+
+class Verdict(StrEnum):
+    """What a comparison concludes. Without a margin there is no gate, and a pair only advises."""
+
+    PASS = "PASS"  # noqa: S105 (a verdict, not a password)
+    FAIL = "FAIL"
+    INCONCLUSIVE = "INCONCLUSIVE"
+    INVALID = "INVALID"
+    ADVISORY = "ADVISORY"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """One quantile of one metric: candidate / baseline, with its interval.
+
+    `baseline` and `candidate` are in `unit`, None where the quantile lies among the timeouts (it is
+    then beyond `*_at_least`) or was refused altogether. `ratio` is None where either is. `low` and
+    `high` bound the ratio; None is unbounded. `refusal` says why there is no interval.
+    `confidence` is the label that the interval has earned: "95%", "low", or "none" without interval.
+    `blocks` is K, each of `block_requests` requests and about `block_seconds`; `rho` is the lag-1
+    autocorrelation that chose K. `drift` is the SLOW_DRIFT flag. `finding` is "faster", "slower",
+    "higher", "lower" or "no difference seen", None without an interval.
+    """
+
+    metric: str
+    unit: str
+    quantile: float
+    baseline: float | None
+    candidate: float | None
+    ratio: float | None
+    low: float | None
+    high: float | None
+    confidence: Confidence
+    method: str
+    n_baseline: int
+    n_candidate: int
+    runs: tuple[int, int] = (1, 1)
+    verdict: Verdict = Verdict.ADVISORY
+    finding: str | None = None
+    refusal: str | None = None
+    baseline_at_least: float | None = None
+    candidate_at_least: float | None = None
+    warnings: tuple[Caution, ...] = ()
+    blocks: int | None = None
+    block_requests: int | None = None
+    block_seconds: float | None = None
+    rho: float | None = None
+    drift: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shift:
+    """One point of the shift plot: the ratio at `p`, its own interval, and the simultaneous band.
+
+    None is unbounded, and for `ratio` not identified.
+    """
+
+    p: float
+    ratio: float | None
+    low: float | None
+    high: float | None
+    band_low: float | None
+    band_high: float | None
+    drift: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparisons:
+    """All that two arms say about each other.
+
+    `values` holds, per metric, the baseline's and the candidate's value of each compared request:
+    equal length and aligned when `paired`, NaN where absent, +inf where timed out. `offset_s` is the
+    arrival of each, in seconds from the start, aligned likewise.
+    """
+
+    baseline: Arm
+    candidate: Arm
+    paired: bool
+    rows: tuple[Comparison, ...]
+    shift: Mapping[str, tuple[Shift, ...]]
+    errors: ErrorDifference
+    values: Mapping[str, tuple[Floats, Floats]]
+    offset_s: tuple[Floats, Floats]
+    warnings: tuple[Caution, ...]
+    verdict: Verdict

@@ -1,0 +1,223 @@
+"""Contrast: one metric in both arms, and the ratio of its quantiles wherever they can be compared."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+from analysis.comparison import Comparison, Confidence, Shift, Verdict
+from analysis.inversion import Interval, Pair, invert
+from analysis.metrics import Metric
+from analysis.quantiles import identified, least_n, minimum_n, ordered, quantile, refusal
+from analysis.summary import Caution, Floats
+
+USUAL, RARE = (0.5, 0.9, 0.95, 0.99), 0.999
+"""The quantiles shown when none is asked for; the rare one only where there are enough requests."""
+SHIFT = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 0.999)
+SURE_REQUESTS, SURE_S = 1000, 1800.0
+"""Fewer requests or a shorter run earn no "95%": see the limits in docs/statistics.md."""
+TAIL_BLOCKS = 10
+"""The requests beyond a quantile must lie in this many of 16 blocks, or one burst decides."""
+FINDINGS = {
+    "lower": ("faster", "slower"),
+    "higher": ("lower", "higher"),
+    "neutral": ("lower", "higher"),
+}
+"""What a ratio below and above 1 is called, by which way of the metric is better."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contrast:
+    """One metric's values in both arms, in arrival order (aligned when `paired`).
+
+    `asked` are the quantiles wanted, empty for the usual ones. `span_s` is how long the shorter arm
+    lasted, `timeouts_s` each arm's deadline where known.
+    """
+
+    metric: Metric
+    values: tuple[Floats, Floats]
+    paired: bool
+    asked: tuple[float, ...]
+    span_s: float
+    timeouts_s: tuple[float | None, float | None]
+
+    @property
+    def in_both(self) -> bool:
+        """Whether each arm has a finite value at all."""
+        return all(side.n > side.timeouts for side in self._sides)
+
+    @property
+    def n(self) -> int:
+        """The values of the arm that has fewer, timeouts included."""
+        return min(side.n for side in self._sides)
+
+    def rows(self) -> Iterator[Comparison]:
+        """The comparison at each quantile; a refused one says why."""
+        return (self._row(p) for p in self._points)
+
+    def shift(self) -> tuple[Shift, ...]:
+        """Deciles and tail, as far as there are enough requests; the band holds at all of them."""
+        return tuple(
+            Shift(
+                p=found.p,
+                ratio=_finite(found.ratio),
+                low=_bound(found.low),
+                high=_bound(found.high),
+                band_low=_bound(found.band_low),
+                band_high=_bound(found.band_high),
+                drift=found.drift,
+            )
+            for found in self._intervals.values()
+        )
+
+    @property
+    def _points(self) -> tuple[float, ...]:
+        if self.asked:
+            return tuple(sorted(set(self.asked)))
+        return (*USUAL, RARE) if self.n >= minimum_n(RARE) else USUAL
+
+    @cached_property
+    def _sides(self) -> "tuple[_Side, _Side]":
+        baseline, candidate = (
+            _Side(ordered=ordered(values), timeout_s=timeout_s)
+            for values, timeout_s in zip(self.values, self.timeouts_s, strict=True)
+        )
+        return baseline, candidate
+
+    @cached_property
+    def _pair(self) -> Pair:
+        return Pair(*self.values, paired=self.paired)
+
+    @cached_property
+    def _intervals(self) -> dict[float, Interval]:
+        """By p, wherever nothing forbids one."""
+        points = [p for p in sorted({*self._points, *SHIFT}) if self._refusal(p) is None]
+        return {found.p: found for found in invert(self._pair, points)} if points else {}
+
+    def _refusal(self, p: float) -> str | None:
+        """Why there can be no interval at p."""
+        if reason := refusal(self.n, p):
+            return reason
+        lie_in = self._pair.tail_blocks(p)
+        if lie_in < TAIL_BLOCKS:
+            return f"its extreme requests lie in {lie_in} of 16 time blocks (needs {TAIL_BLOCKS}): a burst"
+        if not any(side.identified(p) for side in self._sides):
+            return "it lies among the timeouts in both arms"
+        return None
+
+    def _row(self, p: float) -> Comparison:
+        baseline, candidate = self._sides
+        found, reason = self._intervals.get(p), self._refusal(p)
+        hopeless = self.n < least_n(p)
+        values = (None, None) if hopeless else (baseline.value(p), candidate.value(p))
+        low, high = self._bounds(found)
+        warnings = tuple(self._warnings(found)) if found else ()
+        confidence: Confidence = "none" if found is None else "low" if warnings else "95%"
+        return Comparison(
+            metric=self.metric.name,
+            unit=self.metric.unit,
+            quantile=p,
+            baseline=values[0],
+            candidate=values[1],
+            ratio=_ratio(*values),
+            low=low,
+            high=high,
+            confidence=confidence,
+            method=self._method(found),
+            n_baseline=baseline.n,
+            n_candidate=candidate.n,
+            verdict=Verdict.ADVISORY if confidence == "95%" else Verdict.INCONCLUSIVE,
+            finding=self._finding(low, high) if found else None,
+            refusal=reason,
+            baseline_at_least=baseline.at_least(p),
+            candidate_at_least=candidate.at_least(p),
+            warnings=warnings,
+            blocks=found.blocks if found else None,
+            block_requests=self.n // found.blocks if found else None,
+            block_seconds=self.span_s / found.blocks if found else None,
+            rho=found.rho if found else None,
+            drift=found.drift if found else False,
+        )
+
+    def _bounds(self, found: Interval | None) -> tuple[float | None, float | None]:
+        """An end that the timeouts hide is open, even if the count of today would close it."""
+        if found is None:
+            return None, None
+        baseline, candidate = self._sides
+        low = _bound(found.low) if baseline.identified(found.p) else None
+        return low, _bound(found.high) if candidate.identified(found.p) else None
+
+    def _method(self, found: Interval | None) -> str:
+        if found is None:
+            return "refused"
+        pairs = "paired" if self.paired else "unpaired"
+        return f"block inversion, K={found.blocks}, t{found.blocks - 1}, {pairs}"
+
+    def _finding(self, low: float | None, high: float | None) -> str:
+        below, above = FINDINGS[self.metric.better]
+        if high is not None and high < 1:
+            return below
+        return above if low is not None and low > 1 else "no difference seen"
+
+    def _warnings(self, found: Interval) -> Iterator[Caution]:
+        if found.drift:
+            yield Caution(
+                code="SLOW_DRIFT",
+                text="an arm's conditions changed over minutes, so the interval is too narrow; repeat "
+                "with >= 3 interleaved runs",
+            )
+        if doubts := list(self._doubts()):
+            yield Caution(code="LOW_CONFIDENCE", text="; ".join(doubts))
+
+    def _doubts(self) -> Iterator[str]:
+        if self.n < SURE_REQUESTS:
+            yield f"{self.n:,} requests (needs {SURE_REQUESTS:,})"
+        if self.span_s < SURE_S:
+            yield f"{_duration(self.span_s)} of traffic (needs {_duration(SURE_S)})"
+        if self.paired and self._pair.few_pairs:
+            yield "few requests have a value in both arms"
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Side:
+    """One arm's values in ascending order."""
+
+    ordered: Floats
+    timeout_s: float | None
+
+    @property
+    def n(self) -> int:
+        return len(self.ordered)
+
+    @cached_property
+    def timeouts(self) -> int:
+        return self.n - int(self.ordered.searchsorted(math.inf))
+
+    def identified(self, p: float) -> bool:
+        return identified(self.timeouts, self.n, p)
+
+    def value(self, p: float) -> float | None:
+        return quantile(self.ordered, p) if self.identified(p) else None
+
+    def at_least(self, p: float) -> float | None:
+        """What the quantile exceeds when it is not identified: the deadline, or the largest value."""
+        if self.identified(p):
+            return None
+        return self.timeout_s or float(self.ordered[self.n - self.timeouts - 1])
+
+
+def _ratio(baseline: float | None, candidate: float | None) -> float | None:
+    return candidate / baseline if baseline and candidate is not None else None
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _bound(end: float) -> float | None:
+    """An end of an interval; 0 and infinity are no bounds."""
+    return end if 0 < end < math.inf else None
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds / 60:.0f} min" if seconds >= 120 else f"{seconds:.0f} s"
