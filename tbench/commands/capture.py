@@ -1,5 +1,146 @@
-"""tbench capture."""
+"""tbench capture: put a recording proxy between an application and its server."""
+
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from capture.errors import InputError, InvalidRunError
+
+DEFAULT_UPSTREAM = "https://api.together.xyz"
+MEGA = 1 << 20
 
 
-def capture() -> None:
-    """To be written."""
+def capture(
+    upstream: Annotated[
+        str | None,
+        typer.Option(
+            help="Server to forward to [https://api.together.xyz]; not with --mode proxy."
+        ),
+    ] = None,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Trace file to write.", dir_okay=False)
+    ] = Path("trace.msgpack"),
+    mode: Annotated[
+        str,
+        typer.Option(
+            help="reverse: the application's base URL points here. proxy: the application uses "
+            "HTTPS_PROXY and trusts a throw-away CA."
+        ),
+    ] = "reverse",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = 8080,
+    listen: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    upstream_ca: Annotated[
+        Path | None,
+        typer.Option(help="PEM file of a private CA that signed the server's certificate."),
+    ] = None,
+    host: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="REGEX",
+            help="Hosts to look into with --mode proxy [the known LLM APIs]; all others are tunnelled "
+            "untouched. May be repeated.",
+        ),
+    ] = None,
+    path: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="GLOB",
+            help="Paths to record, any method [inference and model lists]. May be repeated; '*' is all.",
+        ),
+    ] = None,
+    sample: Annotated[
+        float, typer.Option(help="Share of the sessions to record; the rest passes through.")
+    ] = 1.0,
+    rotate_mb: Annotated[
+        float | None, typer.Option(min=0.001, help="Begin a new segment at this size.")
+    ] = None,
+    rotate_s: Annotated[
+        float | None, typer.Option(min=1, help="Begin a new segment at this age.")
+    ] = None,
+    max_pending: Annotated[
+        int, typer.Option(min=1, metavar="MB", help="Memory for bodies on their way to the disk.")
+    ] = 256,
+    grace: Annotated[
+        float, typer.Option(min=0, help="Seconds that streams may take to end after a signal.")
+    ] = 30.0,
+    idle_timeout: Annotated[
+        int, typer.Option(min=1, help="Seconds of silence after which a connection is closed.")
+    ] = 3600,
+    duration: Annotated[
+        float | None, typer.Option(min=0, help="Stop after so many seconds.")
+    ] = None,
+    requests: Annotated[
+        int | None, typer.Option(min=1, help="Stop after so many recorded requests.")
+    ] = None,
+) -> None:
+    """Record what an application sends to an LLM API, and what comes back, chunk by chunk.
+
+    The answers stream through as they arrive; keys and cookies are never written. Stop with Ctrl-C: streams
+    in flight may end first (--grace), a second Ctrl-C cuts them short.
+    """
+    from capture.addresses import parse_upstream
+    from capture.proxy import Setup, run
+    from capture.recording import Recording
+    from capture.selection import API_HOSTS, Selection
+    from tbench.capture_view import View, files_of, summary
+
+    _check_usage(mode, listen, upstream, host)
+    proxied = mode == "proxy"
+    selection = Selection(
+        hosts=tuple(host or (API_HOSTS if proxied else ())), paths=tuple(path or ()), sample=sample
+    )
+    recording = Recording(
+        output=output,
+        selection=selection,
+        upstream=None if proxied else parse_upstream(upstream or DEFAULT_UPSTREAM),
+        mode=mode,
+        max_pending=max_pending * MEGA,
+        rotate_bytes=round(rotate_mb * MEGA) if rotate_mb else None,
+        rotate_s=rotate_s,
+    )
+    setup = Setup(
+        recording=recording,
+        host=listen,
+        port=port,
+        upstream_ca=upstream_ca,
+        grace_s=grace,
+        duration_s=duration,
+        requests=requests,
+        idle_s=idle_timeout,
+    )
+    with View(recording) as view:
+        status = run(setup, view)
+    files = files_of(output)
+    for line in summary(status, files):
+        typer.echo(line)
+    if status.failure:
+        raise InvalidRunError(
+            f"{output}: recording stopped ({status.failure}); {status.counts.lost_requests} requests "
+            "and what followed are not in the trace. Make room and capture again."
+        )
+
+
+def _check_usage(mode: str, listen: str, upstream: str | None, host: list[str] | None) -> None:
+    if mode not in ("reverse", "proxy"):
+        raise InputError(f"--mode {mode!r}: choose reverse or proxy")
+    if mode == "reverse" and host:
+        raise InputError(
+            "--host goes with --mode proxy; in reverse mode --upstream is the only host"
+        )
+    if mode == "proxy" and upstream:
+        raise InputError(
+            "--upstream goes with reverse mode; a proxy forwards to whom the client asks for"
+        )
+    if mode == "proxy" and not _is_loopback(listen):
+        raise InputError(
+            f"--listen {listen}: a proxy for anyone on the network; use a loopback address"
+        )
+
+
+def _is_loopback(listen: str) -> bool:
+    try:
+        return ip_address(listen).is_loopback
+    except ValueError:
+        return listen == "localhost"

@@ -1,0 +1,365 @@
+"""The mitmproxy addon: what each hook says about an exchange, handed to the recorder.
+
+Hooks run on the event loop that carries the traffic, so they stamp, append and hand over; nothing is
+packed, compressed or awaited here. Longer than other files, as it alone knows mitmproxy's flows: `Capture`
+serves `tbench capture` and `mitmdump -s capture/addon.py`, for which `Script` at the end reads options.
+"""
+
+import asyncio
+import logging
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from mitmproxy import connection, ctx, http
+from mitmproxy.addonmanager import Loader
+
+from capture.endings import Failure
+from capture.errors import TbenchError
+from capture.exchange import Outcome, Request, Response
+from capture.recording import MAX_PENDING, Parts, Recording, begin
+from capture.redact import Secrets, safe_path, secrets_of
+from capture.selection import Selection
+from capture.sessions import SESSION_HEADERS
+from capture.tee import Tee
+
+logger = logging.getLogger(__name__)
+
+STREAM_ABOVE = 1 << 20
+"""Larger request bodies go upstream as they come in, instead of after their last byte."""
+
+IDLE_S = 3600
+"""A connection that is silent for so long is closed (mitmproxy's `tcp_timeout`)."""
+
+PLENTY = 1 << 20
+
+CALLER_HEADERS = frozenset({"authorization", "x-api-key", "api-key"})
+
+Fields = list[tuple[str, str]]
+
+
+@dataclass(slots=True)
+class Live:
+    """An exchange in flight that is being recorded."""
+
+    flow: http.HTTPFlow
+    request: Request
+    secrets: Secrets
+    upload: Tee
+    answer: Tee
+    last_ns: int
+    asked: bool = False
+    head_ns: int | None = None
+
+    def idle_since(self) -> int:
+        """When the last byte passed, either way."""
+        return max([self.last_ns, *self.upload.stamps[-1:], *self.answer.stamps[-1:]])
+
+
+class Capture:
+    """The hooks of one capture. Whatever the filters leave out passes through, streamed.
+
+    After `limit` exchanges the rest passes through too.
+    """
+
+    def __init__(self, parts: Parts, *, idle_s: float = IDLE_S, limit: int | None = None) -> None:
+        self.recorder = parts.recorder
+        self.live: dict[str, Live] = {}
+        self.passing: set[str] = set()
+        self.closing = False
+        self.finished = 0
+        self._selection = parts.selection
+        self._redactor = parts.redactor
+        self._now = parts.now
+        self._idle_s = idle_s
+        self._limit = limit
+        self._seq = 0
+        self._conns: defaultdict[str, int] = defaultdict(count(1).__next__)
+
+    @property
+    def in_flight(self) -> int:
+        """Exchanges under way, recorded or not."""
+        return len(self.live) + len(self.passing)
+
+    def client_connected(self, client: connection.Client) -> None:
+        """Lift the limit of five upstream connections per client connection (mitmproxy #8322).
+
+        The sixth stream of an HTTP/2 client before an HTTP/1.1 upstream would have to wait for one.
+        """
+        addons: Any = ctx.master.addons
+        proxyserver = addons.get("proxyserver")
+        if handler := proxyserver and proxyserver.connections.get(client.id):
+            handler.max_conns.default_factory = lambda: asyncio.Semaphore(PLENTY)
+
+    def client_disconnected(self, client: connection.Client) -> None:
+        """Sweep what got neither `response` nor `error`: an HTTP/1.1 trailer leaves such a flow."""
+        self._conns.pop(client.id, None)
+        for live in list(self.live.values()):
+            if live.flow.client_conn.id == client.id:
+                self._end(
+                    live, Outcome.CLIENT_ABORT, "the client left before the end was passed on"
+                )
+
+    def requestheaders(self, flow: http.HTTPFlow) -> None:
+        """Decide whether the exchange is recorded, and let a large body stream."""
+        arrive_ns = self._now()
+        large = _content_length(flow.request) > STREAM_ABOVE
+        flow.request.stream = large
+        if not self._records(flow):
+            self.passing.add(flow.id)
+            return
+        live = self.live[flow.id] = self._begin(flow, arrive_ns)
+        if large:
+            flow.request.stream = live.upload.pass_on
+
+    def request(self, flow: http.HTTPFlow) -> None:
+        """The last byte of the request has come."""
+        if live := self.live.get(flow.id):
+            self._ask(live, whole=True)
+
+    def responseheaders(self, flow: http.HTTPFlow) -> None:
+        """Never buffer: the stream is set before anything that could fail."""
+        live = self.live.get(flow.id)
+        assert flow.response
+        flow.response.stream = live.answer.pass_on if live else True
+        if live:
+            live.head_ns = live.last_ns = self._now()
+        if self.closing and not flow.request.is_http2:
+            flow.response.headers["connection"] = "close"
+
+    def response(self, flow: http.HTTPFlow) -> None:
+        """The last byte has come. It is passed on after this hook, so be quick."""
+        self.passing.discard(flow.id)
+        if live := self.live.get(flow.id):
+            self._end(live, Outcome.OK)
+
+    def error(self, flow: http.HTTPFlow) -> None:
+        """The exchange broke off, on either side."""
+        self.passing.discard(flow.id)
+        if live := self.live.get(flow.id):
+            text = flow.error.msg if flow.error else "unknown error"
+            self._end(live, self._failure(live, text).outcome, text)
+
+    def http_connect_error(self, flow: http.HTTPFlow) -> None:
+        """A tunnel that could not be opened: the application never came to say what it wanted."""
+        if not self._selection.wants_host(flow.request.host) or not self._accepts():
+            return
+        live = self.live[flow.id] = self._begin(flow, self._now())
+        text = (flow.response and flow.response.text) or "the tunnel was refused"
+        self._end(live, Outcome.CONNECT_ERROR, text.partition(" If you plan")[0])
+
+    def shut(self) -> None:
+        """Finish what is still in flight as `proxy_shutdown`; nothing is recorded from here on."""
+        self._limit = 0
+        for live in list(self.live.values()):
+            self._end(live, Outcome.PROXY_SHUTDOWN, "the capture was stopped")
+        self.passing.clear()
+
+    def _records(self, flow: http.HTTPFlow) -> bool:
+        request = flow.request
+        return (
+            (self._limit is None or self._seq < self._limit)
+            and self._selection.wants(request.method, request.host, request.path)
+            and self._selection.draws(_sample_key(flow))
+            and self._accepts()
+        )
+
+    def _accepts(self) -> bool:
+        if reason := self.recorder.refuses:
+            self.recorder.lose(reason)
+        return reason is None
+
+    def _begin(self, flow: http.HTTPFlow, arrive_ns: int) -> Live:
+        fields = _fields(flow.request)
+        secrets = secrets_of(fields, flow.request.path)
+        headers, withheld = self._redactor.headers(fields, secrets)
+        request = Request(
+            id=flow.id.replace("-", ""),
+            seq=self._seq,
+            arrive_ns=arrive_ns,
+            end_ns=arrive_ns,
+            method=flow.request.method,
+            scheme=flow.request.scheme or "https",
+            host=secrets.mask_text(_host(flow.request)),
+            path=safe_path(flow.request.path, secrets),
+            http_version=flow.request.http_version,
+            headers=headers,
+            headers_withheld=withheld,
+            client=self._client(flow, fields),
+            conn=self._conns[flow.client_conn.id],
+            extra={"wall_ns": time.time_ns()},
+        )
+        self._seq += 1
+        upload, answer = (Tee(self.recorder.budget, self._now) for _ in range(2))
+        return Live(flow, request, secrets, upload, answer, arrive_ns)
+
+    def _client(self, flow: http.HTTPFlow, fields: Fields) -> str:
+        """A pseudonym of who is calling: the credential, and the address it comes from."""
+        marks = [value for name, value in fields if name.lower() in CALLER_HEADERS]
+        return self._redactor.pseudonym("\n".join([_address(flow), *marks]))
+
+    def _ask(self, live: Live, *, whole: bool) -> None:
+        """Hand over the request, once. Of a body that never ended only the size is kept."""
+        if live.asked:
+            return
+        live.asked = True
+        live.last_ns = self._now()
+        body, size = live.flow.request.raw_content, 0
+        if live.upload.sizes:
+            body, size = live.upload.body(), live.upload.size
+        request = replace(
+            live.request,
+            end_ns=live.last_ns,
+            body=body if whole else None,
+            body_bytes=size or len(body or b""),
+        )
+        live.upload.forget()
+        self.recorder.request(request, live.secrets)
+
+    def _failure(self, live: Live, text: str) -> Failure:
+        server = live.flow.server_conn
+        return Failure(
+            text=text,
+            client_connected=live.flow.client_conn.connected,
+            upstream_connected=server.timestamp_tcp_setup is not None,
+            upstream_http2=server.alpn == b"h2",
+            head_seen=live.head_ns is not None,
+            idle_s=(self._now() - live.idle_since()) / 1e9,
+            timeout_s=self._idle_s,
+        )
+
+    def _end(self, live: Live, outcome: Outcome, error: str | None = None) -> None:
+        end_ns = self._now()
+        del self.live[live.flow.id]
+        self._ask(live, whole=False)
+        response = Response(
+            head_ns=live.head_ns,
+            end_ns=end_ns,
+            status=None,
+            outcome=outcome,
+            error=error,
+            extra=_upstream_times(live.flow),
+        )
+        if live.flow.response:
+            response = self._with_head(response, live.flow.response, live.secrets)
+        self.recorder.response(live.request.id, response, live.answer, live.secrets)
+        self.finished += 1
+
+    def _with_head(self, response: Response, head: http.Response, secrets: Secrets) -> Response:
+        headers, withheld = self._redactor.headers(_fields(head), secrets)
+        return replace(
+            response,
+            status=head.status_code,
+            http_version=head.http_version,
+            headers=headers,
+            headers_withheld=withheld,
+        )
+
+
+def _fields(message: http.Message) -> Fields:
+    return [(_text(name), _text(value)) for name, value in message.headers.fields]
+
+
+def _text(data: bytes) -> str:
+    return data.decode("utf-8", "surrogateescape")
+
+
+def _address(flow: http.HTTPFlow) -> str:
+    peer = flow.client_conn.peername
+    return str(peer[0]) if peer else ""
+
+
+def _host(request: http.Request) -> str:
+    usual = {"http": 80, "https": 443}.get(request.scheme)
+    host = f"[{request.host}]" if ":" in request.host else request.host
+    return host if request.port == usual else f"{host}:{request.port}"
+
+
+def _content_length(request: http.Request) -> int:
+    value = request.headers.get("content-length", "")
+    return int(value) if value.isdecimal() else 0
+
+
+def _sample_key(flow: http.HTTPFlow) -> str:
+    headers = flow.request.headers
+    return next((headers[name] for name in SESSION_HEADERS if name in headers), flow.id)
+
+
+def _upstream_times(flow: http.HTTPFlow) -> dict[str, Any]:
+    """What the upstream connection cost, where this exchange opened it; all in ns."""
+    server = flow.server_conn
+    extra: dict[str, Any] = {"unsupported": "websocket"} if flow.websocket else {}
+    start, tcp, tls = server.timestamp_start, server.timestamp_tcp_setup, server.timestamp_tls_setup
+    if start is None or tcp is None:
+        return extra
+    extra["upstream_reused"] = start < flow.request.timestamp_start
+    if not extra["upstream_reused"]:
+        extra["upstream_connect_ns"] = round((tcp - start) * 1e9)
+        extra["upstream_tls_ns"] = round((tls - tcp) * 1e9) if tls else None
+    return extra
+
+
+class Script:
+    """What `mitmdump -s capture/addon.py` loads: a Capture made from mitmproxy's options.
+
+    `--set tbench_output=trace.msgpack`; also tbench_sample, tbench_path, tbench_host,
+    tbench_max_pending_mb.
+    """
+
+    def __init__(self) -> None:
+        self._parts: Parts | None = None
+        self._capture: Capture | None = None
+
+    def load(self, loader: Loader) -> None:
+        loader.add_option("tbench_output", str, "trace.msgpack", "The trace file to write.")
+        loader.add_option("tbench_sample", str, "1", "The share of sessions to record, 0 to 1.")
+        loader.add_option("tbench_path", Sequence[str], [], "Globs of the paths to record.")
+        loader.add_option("tbench_host", Sequence[str], [], "Regexes of the hosts to record.")
+        loader.add_option(
+            "tbench_max_pending_mb",
+            int,
+            MAX_PENDING >> 20,
+            "Memory for bodies on their way to disk.",
+        )
+
+    def running(self) -> None:
+        """Create the trace once mitmproxy listens."""
+        try:
+            self._parts = begin(_recording(ctx.options), _shout)
+        except (TbenchError, ValueError) as error:
+            logger.error("tbench: %s", error)  # mitmdump ends at once when an error is logged now
+            return
+        self._capture = Capture(self._parts, idle_s=ctx.options.tcp_timeout)
+        addons: Any = ctx.master.addons
+        addons.add(self._capture)
+
+    def done(self) -> None:
+        """Finish what is in flight, close the file. Mitmdump reports broken flows only after this."""
+        if self._capture and self._parts:
+            self._capture.shut()
+            self._parts.recorder.close()
+
+
+def _recording(options: Any) -> Recording:  # noqa: ANN401 (mitmproxy's options have no static type)
+    selection = Selection(
+        hosts=tuple(options.tbench_host),
+        paths=tuple(options.tbench_path),
+        sample=float(options.tbench_sample),
+    )
+    return Recording(
+        output=Path(options.tbench_output),
+        selection=selection,
+        mode="mitmdump",
+        max_pending=options.tbench_max_pending_mb << 20,
+    )
+
+
+def _shout(reason: str) -> None:
+    logger.error("tbench: RECORDING STOPPED, traffic goes on: %s", reason)
+
+
+addons = [Script()]

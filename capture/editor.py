@@ -1,0 +1,117 @@
+"""The last hand on a record before it is written: masks, pseudonyms, retry links, and the final outcome.
+
+Runs in the writer thread, where a millisecond costs nobody anything.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from capture.decode import decode
+from capture.errors import InputError
+from capture.exchange import Chunk, Outcome, Request, Response
+from capture.providers import judge, read_answer
+from capture.redact import Redactor, Secrets, mask_hints, mask_lookalikes
+from capture.retries import Retries
+from capture.tee import Tee
+
+WITHHELD = {"body_withheld": "credential"}
+"""In a record's `extra`: the body held a credential under a content-encoding, so it was not kept."""
+
+TAIL = 4096
+"""Where `[DONE]` stands in a stream that ended well."""
+
+
+class Editor:
+    """Finishes the records of one capture."""
+
+    def __init__(self, redactor: Redactor, *, retries: Retries | None = None) -> None:
+        self._redactor = redactor
+        self._retries = retries or Retries()
+
+    def request(self, request: Request, secrets: Secrets) -> Request:
+        """The request without secrets, linked to the attempt that it repeats."""
+        retry_of = self._retries.begin(
+            self._ask(request), request.id, request.arrive_ns, count=_retry_count(request)
+        )
+        body, extra = self._clean(request, secrets, exact=False)
+        return replace(request, body=body, extra=extra, retry_of=retry_of)
+
+    def response(
+        self, request_id: str, response: Response, tee: Tee | None, secrets: Secrets
+    ) -> Response:
+        """The response with its body and chunks from the tee, without secrets, and judged."""
+        response = _filled(response, tee) if tee else response
+        response = replace(response, outcome=_judged(response))
+        body, extra = self._clean(response, secrets, exact=True)
+        if body is not None and (response.status or 0) >= 400:
+            body = mask_hints(body)
+        error = mask_lookalikes(secrets.mask_text(response.error)) if response.error else None
+        response = replace(response, body=body, extra=extra, error=error)
+        self._retries.end(request_id, response)
+        return response
+
+    def _ask(self, request: Request) -> bytes:
+        head = f"{request.client} {request.method} {request.host} {request.path}\n".encode()
+        return self._redactor.digest(head + (request.body or b""))
+
+    def _clean(
+        self, record: Request | Response, secrets: Secrets, *, exact: bool
+    ) -> tuple[bytes | None, Mapping[str, object]]:
+        """The body without credentials and identities; an encoded one is kept whole or not at all.
+
+        `exact` keeps the length, so that chunk sizes still fit.
+        """
+        body, extra = record.body, record.extra
+        coding = record.header("content-encoding") or ""
+        if not body:
+            return body, extra
+        if coding in ("", "identity"):
+            return self._redactor.identities(secrets.mask(body), exact=exact), extra
+        plain = _decoded(body, coding)
+        if secrets.found_in(body) or (plain is not None and self._tells(plain, secrets)):
+            return None, {**extra, **WITHHELD}
+        return body, extra
+
+    def _tells(self, plain: bytes, secrets: Secrets) -> bool:
+        return secrets.found_in(plain) or self._redactor.identities(plain) != plain
+
+
+def _filled(response: Response, tee: Tee) -> Response:
+    stamps = zip(tee.stamps, tee.sizes, strict=True)
+    chunks = tuple(Chunk(at_ns=at_ns, size=size) for at_ns, size in stamps)
+    return replace(response, body=tee.body(), body_bytes=tee.size, chunks=chunks)
+
+
+def _retry_count(request: Request) -> int | None:
+    count = request.header("x-stainless-retry-count")
+    return int(count) if count and count.isdecimal() else None
+
+
+def _decoded(body: bytes, coding: str) -> bytes | None:
+    try:
+        return decode(body, coding)
+    except InputError:
+        return None
+
+
+def _judged(response: Response) -> Outcome:
+    """A whole answer may still be an error: by its status, or by what it says."""
+    if response.outcome is not Outcome.OK:
+        return response.outcome
+    if (response.status or 0) >= 400:
+        return Outcome.HTTP_ERROR
+    coding = response.header("content-encoding") or ""
+    plain = _decoded(response.body, coding) if response.body else None
+    kind = response.header("content-type") or ""
+    if not plain or not _doubtful(plain, kind):
+        return Outcome.OK
+    answer = read_answer([(0.0, plain)], content_type=kind)
+    return judge(response.status or 200, answer, stream="event-stream" in kind)
+
+
+def _doubtful(plain: bytes, kind: str) -> bool:
+    """Whether the content needs reading: most streams of tokens end in `[DONE]` and name no error."""
+    if "event-stream" in kind:
+        ended = b'"choices"' not in plain or b"[DONE]" in plain[-TAIL:]
+        return not ended or b"error" in plain
+    return "json" in kind and b'"error"' in plain[:TAIL]

@@ -1,0 +1,295 @@
+"""The proxy of `tbench capture`: mitmproxy embedded, from the first listener to the last drained stream.
+
+A bare Master with the handful of addons that HTTP needs, not DumpMaster: each hook walks every addon, and
+DumpMaster's thirty others would cost a third of the throughput, serve mitm.it, and end the process on errors.
+"""
+
+import asyncio
+import gc
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import certifi
+from mitmproxy.addons import block, core, disable_h2c, next_layer, proxyserver, tlsconfig
+from mitmproxy.master import Master
+from mitmproxy.options import Options
+
+from capture.addon import IDLE_S, Capture
+from capture.addresses import check_port
+from capture.errors import InputError
+from capture.lag import Lag
+from capture.notices import notices
+from capture.recorder import FLUSH_S, Counts
+from capture.recording import Recording, begin
+
+HURRIED_FLUSH_S = 5.0
+LAG_EVERY_S = 0.1
+START_S, HANG_UP_S = 30.0, 2.0
+TICK_S = 0.5
+CLOCK_EVERY_S = 60.0
+SWITCH_S = 0.0005
+"""How long the writer thread may keep the interpreter while a chunk waits (Python's default is 5 ms)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setup:
+    """How to listen, where to forward, when to stop. Seconds; None never stops by itself."""
+
+    recording: Recording
+    host: str = "127.0.0.1"
+    port: int = 8080
+    upstream_ca: Path | None = None
+    grace_s: float = 30.0
+    duration_s: float | None = None
+    requests: int | None = None
+    idle_s: int = IDLE_S
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listening:
+    """Where the capture listens. `ca_bundle` holds the public roots and the throw-away CA."""
+
+    address: str
+    ca_bundle: Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Status:
+    """The state of a capture at one moment; `lag` is over its whole time, in ns."""
+
+    counts: Counts
+    in_flight: int
+    elapsed_s: float
+    draining: bool
+    failure: str | None
+    lag: Lag
+
+
+class Watch(Protocol):
+    """Who is told what happens: the command line, or a test. Called on the event loop."""
+
+    def listening(self, place: Listening) -> None: ...
+    def tick(self, status: Status) -> None: ...
+    def warn(self, line: str) -> None: ...
+
+
+def run(setup: Setup, watch: Watch) -> Status:
+    """Capture until a signal, the duration or the number of requests ends it; returns the last status.
+
+    SIGINT and SIGTERM drain what is in flight for at most the grace; a second one cuts it short. The
+    trace is closed in any case. Raises InputError, before anything listens, where it cannot begin.
+    """
+    check_port(setup.host, setup.port)
+    with tempfile.TemporaryDirectory(prefix="tbench-ca-") as folder, _quick_switches():
+        return asyncio.run(_Proxy(setup, watch, Path(folder)).run())
+
+
+@contextmanager
+def _quick_switches() -> Iterator[None]:
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(SWITCH_S)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(before)
+
+
+class _Proxy:
+    """One capture, from start to end, on one event loop."""
+
+    def __init__(self, setup: Setup, watch: Watch, folder: Path) -> None:
+        self._setup = setup
+        self._watch = watch
+        self._folder = folder
+        self._began = time.monotonic()
+        self._draining = False
+        self._stop, self._hurry = asyncio.Event(), asyncio.Event()
+        self._lag, self._recent_lag = Lag(), Lag()
+
+    async def run(self) -> Status:
+        loop = asyncio.get_running_loop()
+        with notices(self._watch.warn):
+            master = Master(self._options(), event_loop=loop)
+            self._add_addons(master)
+            self._parts = begin(self._setup.recording, lambda why: self._disk_failed(loop, why))
+            self._capture = Capture(
+                self._parts, idle_s=self._setup.idle_s, limit=self._setup.requests
+            )
+            _addons(master).add(self._capture)
+            try:
+                await self._serve(master, loop)
+            finally:
+                await self._close()
+        return self._status()
+
+    def _disk_failed(self, loop: asyncio.AbstractEventLoop, why: str) -> None:
+        line = f"RECORDING STOPPED, traffic goes on: {why}"
+        loop.call_soon_threadsafe(self._watch.warn, line)
+
+    async def _close(self) -> None:
+        self._capture.shut()
+        recorder = self._parts.recorder
+        recorder.clock(self._recent_lag.summary())
+        flush_s = HURRIED_FLUSH_S if self._hurry.is_set() else FLUSH_S
+        await asyncio.to_thread(recorder.close, flush_s=flush_s)
+
+    def _options(self) -> Options:
+        setup = self._setup
+        recording = setup.recording
+        options: Any = Options  # its arguments have no static types
+        made: Options = options(
+            mode=["regular" if recording.upstream is None else f"reverse:{recording.upstream}"],
+            listen_host=setup.host,
+            listen_port=setup.port,
+            confdir=str(self._folder),
+            allow_hosts=recording.selection.allow_hosts() if recording.upstream is None else [],
+            ssl_verify_upstream_trusted_ca=self._trusted(),
+            tcp_timeout=setup.idle_s,
+        )
+        return made
+
+    def _add_addons(self, master: Master) -> None:
+        kinds: list[Any] = [
+            core.Core,
+            block.Block,
+            disable_h2c.DisableH2C,
+            proxyserver.Proxyserver,
+            next_layer.NextLayer,
+            tlsconfig.TlsConfig,
+        ]
+        _addons(master).add(*(kind() for kind in kinds))
+        # With an eager connection a refused upstream would close a reverse client without a trace; a
+        # CONNECT needs it, so that the client is offered the HTTP version that the server speaks.
+        eager = self._setup.recording.upstream is None
+        update: Any = master.options.update
+        update(connection_strategy="eager" if eager else "lazy")
+
+    def _trusted(self) -> str | None:
+        """The public roots and the user's own, in one file: mitmproxy takes one."""
+        if self._setup.upstream_ca is None:
+            return None
+        return str(_bundle(self._folder / "upstream-ca.pem", self._setup.upstream_ca))
+
+    async def _serve(self, master: Master, loop: asyncio.AbstractEventLoop) -> None:
+        running = asyncio.create_task(master.run())
+        samplers: list[asyncio.Task[None]] = []
+        try:
+            with _signals(loop, self._signalled):
+                place = await self._listening(master, running)
+                gc.collect()
+                gc.freeze()
+                samplers += [asyncio.create_task(step()) for step in (self._sample_lag, self._tick)]
+                self._watch.listening(place)
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._stop.wait(), self._setup.duration_s)
+                await self._drain(master)
+        finally:
+            for task in samplers:
+                task.cancel()
+            self._capture.shut()
+            master.should_exit.set()
+            await asyncio.gather(running, *samplers, return_exceptions=True)
+            await _hang_up(master)
+
+    async def _listening(self, master: Master, running: "asyncio.Task[None]") -> Listening:
+        servers = _addons(master).get("proxyserver")
+        await _until(lambda: servers.is_running or running.done(), START_S)
+        addresses = servers.listen_addrs()
+        if not addresses:
+            raise InputError(f"cannot listen on {self._setup.host}:{self._setup.port}")
+        host, port = addresses[0][:2]
+        shown = f"[{host}]" if ":" in host else host
+        bundle = _bundle(self._folder / "ca-bundle.pem", self._folder / "mitmproxy-ca-cert.pem")
+        return Listening(address=f"http://{shown}:{port}", ca_bundle=bundle)
+
+    def _signalled(self) -> None:
+        (self._hurry if self._stop.is_set() else self._stop).set()
+
+    async def _drain(self, master: Master) -> None:
+        """Stop listening, then let the exchanges in flight end, for at most the grace."""
+        self._draining = self._capture.closing = True
+        await _addons(master).get("proxyserver").servers.update([])
+        capture, hurry = self._capture, self._hurry
+        await _until(lambda: not capture.in_flight or hurry.is_set(), self._setup.grace_s)
+
+    async def _sample_lag(self) -> None:
+        due = time.monotonic_ns()
+        clock_due = time.monotonic() + CLOCK_EVERY_S
+        while True:
+            due = time.monotonic_ns() + round(LAG_EVERY_S * 1e9)
+            await asyncio.sleep(LAG_EVERY_S)
+            late = time.monotonic_ns() - due
+            self._lag.add(late)
+            self._recent_lag.add(late)
+            if time.monotonic() >= clock_due:
+                clock_due += CLOCK_EVERY_S
+                self._parts.recorder.clock(self._recent_lag.summary())
+                self._recent_lag = Lag()
+
+    async def _tick(self) -> None:
+        while True:
+            self._watch.tick(self._status())
+            limit = self._setup.requests
+            if limit is not None and self._capture.finished >= limit:
+                self._stop.set()
+            await asyncio.sleep(TICK_S)
+
+    def _status(self) -> Status:
+        return Status(
+            counts=self._parts.recorder.counts,
+            in_flight=self._capture.in_flight,
+            elapsed_s=time.monotonic() - self._began,
+            draining=self._draining,
+            failure=self._parts.recorder.failure,
+            lag=self._lag,
+        )
+
+
+def _addons(master: Master) -> Any:  # noqa: ANN401 (mitmproxy's addon manager has no static types)
+    return master.addons
+
+
+def _bundle(path: Path, extra: Path) -> Path:
+    """The public roots and another certificate file in one: clients take a bundle instead of theirs."""
+    try:
+        added = extra.read_bytes()
+    except OSError as error:
+        raise InputError(f"--upstream-ca {extra}: {error.strerror}") from None
+    path.write_bytes(Path(certifi.where()).read_bytes() + b"\n" + added)
+    return path
+
+
+async def _hang_up(master: Master) -> None:
+    """Close what is still connected, so that no task is left to be cancelled with a traceback."""
+    connections = _addons(master).get("proxyserver").connections
+    for handler in list(connections.values()):
+        for transport in list(handler.transports.values()):
+            if transport.handler:
+                transport.handler.cancel("the capture was stopped")
+    await _until(lambda: not connections, HANG_UP_S)
+
+
+async def _until(condition: Callable[[], bool], timeout_s: float) -> None:
+    """Wait for something that mitmproxy has no event for."""
+    deadline = time.monotonic() + timeout_s
+    while not condition() and time.monotonic() < deadline:  # noqa: ASYNC110
+        await asyncio.sleep(0.005)
+
+
+@contextmanager
+def _signals(loop: asyncio.AbstractEventLoop, act: Callable[[], None]) -> Iterator[None]:
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    for number in numbers:
+        loop.add_signal_handler(number, act)
+    try:
+        yield
+    finally:
+        for number in numbers:
+            loop.remove_signal_handler(number)

@@ -1,0 +1,279 @@
+"""Recorder: the queue between live traffic and the disk, its one writer thread, and the counts.
+
+The event loop hands records over by reference and never waits. What memory or the disk cannot take is
+dropped, counted, and written into the trace as gaps.
+"""
+
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from typing import Protocol
+
+from capture.editor import Editor
+from capture.errors import InputError
+from capture.exchange import Request, Response
+from capture.records import Clock, Gap
+from capture.redact import Secrets
+from capture.tee import Budget, Tee
+
+TICK_S = 0.05
+GAP_EVERY_NS = 1_000_000_000
+FLUSH_S = 30.0
+REQUEST_OVERHEAD = 2_048
+"""Bytes a queued record needs beside its body."""
+
+
+class Writer(Protocol):
+    """What a recorder needs of a TraceWriter."""
+
+    def request(self, request: Request) -> None: ...
+    def response(self, request_id: str, response: Response) -> None: ...
+    def gap(self, gap: Gap) -> None: ...
+    def clock(self, clock: Clock) -> None: ...
+    def pump(self) -> None: ...
+    def close(self) -> Path: ...
+
+
+@dataclass(slots=True)
+class Counts:
+    """What a capture has recorded and lost so far. Bytes are those of bodies."""
+
+    requests: int = 0
+    responses: int = 0
+    bytes: int = 0
+    lost_requests: int = 0
+    lost_responses: int = 0
+    lost_bytes: int = 0
+    outcomes: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def lost(self) -> bool:
+        return bool(self.lost_requests or self.lost_responses or self.lost_bytes)
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    request: Request
+    secrets: Secrets
+    cost: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Answered:
+    request_id: str
+    response: Response
+    tee: Tee
+    secrets: Secrets
+
+
+class _Stop:
+    """The end of the queue."""
+
+
+Item = _Asked | _Answered | Clock | _Stop
+
+
+class Recorder:
+    """Takes records from the event loop, writes them in a thread of its own.
+
+    `now` gives ns since the capture's origin. `on_failure` is called once, in the writer thread, with
+    one line when the disk fails; from then on everything passes through unrecorded, and is counted.
+    """
+
+    def __init__(
+        self,
+        writer: Writer,
+        editor: Editor,
+        budget: Budget,
+        *,
+        now: Callable[[], int] = time.monotonic_ns,
+        on_failure: Callable[[str], None] = lambda _line: None,
+    ) -> None:
+        self.budget = budget
+        self.counts = Counts()
+        self.failure: str | None = None
+        self._writer = writer
+        self._editor = editor
+        self._now = now
+        self._on_failure = on_failure
+        self._queue: SimpleQueue[Item] = SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="trace-writer", daemon=True)
+        self._losses = _Losses(self.counts, since_ns=now())
+        self._hurry = threading.Event()
+        self._complaints: set[str] = set()
+
+    def start(self) -> None:
+        """Start the writer thread; from here on the writer belongs to it."""
+        self._thread.start()
+
+    @property
+    def refuses(self) -> str | None:
+        """Why a new exchange cannot be recorded just now: `disk` or `memory`; None when it can."""
+        if self.failure:
+            return "disk"
+        return "memory" if self.budget.tight else None
+
+    def request(self, request: Request, secrets: Secrets) -> None:
+        """Queue a request. Its body is dropped, and counted, where it breaks the memory limit."""
+        size = len(request.body or b"")
+        cost = size + REQUEST_OVERHEAD
+        if not self.budget.take(cost):
+            self._losses.add("memory", nbytes=size)
+            request, cost = _without_body(request), 0
+        self._queue.put(_Asked(request, secrets, cost))
+
+    def response(self, request_id: str, response: Response, tee: Tee, secrets: Secrets) -> None:
+        """Queue a response; its body and chunks are in the tee, whose memory the writer gives back."""
+        if tee.pieces is None:
+            self._losses.add("memory", nbytes=tee.size)
+        self._queue.put(_Answered(request_id, response, tee, secrets))
+
+    def lose(self, reason: str) -> None:
+        """Count an exchange that passes through unrecorded."""
+        self._losses.add(reason, requests=1, responses=1)
+
+    def clock(self, extra: Mapping[str, int | None]) -> None:
+        """Queue a reading of both clocks."""
+        pair = Clock(mono_ns=self._now(), wall_ns=time.time_ns(), extra=dict(extra))
+        self._queue.put(pair)
+
+    def close(self, *, flush_s: float = FLUSH_S) -> None:
+        """Write what is queued, for at most `flush_s` seconds, count the rest as lost, close the file."""
+        self._queue.put(_Stop())
+        self._thread.join(timeout=flush_s)
+        self._hurry.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not isinstance(item := self._next(), _Stop):
+            if item is not None:
+                self._take(item)
+            self._guard(self._tick)
+        self._losses.due_ns = 0
+        self._guard(self._tick)
+        self._guard(self._close)
+
+    def _next(self) -> Item | None:
+        try:
+            return self._queue.get(timeout=TICK_S)
+        except Empty:
+            return None
+
+    def _take(self, item: Item) -> None:
+        """Write one item, or count it as lost; either way its memory is given back."""
+        try:
+            if self._hurry.is_set():
+                self._losses.lost(item, "shutdown")
+            elif self.failure:
+                self._losses.lost(item, "disk")
+            elif not self._guard(lambda: self._write(item)):
+                self._losses.lost(item, "disk" if self.failure else "defect")
+        finally:
+            self._give_back(item)
+
+    def _write(self, item: Item) -> None:
+        match item:
+            case _Asked():
+                request = self._editor.request(item.request, item.secrets)
+                self._writer.request(request)
+                self.counts.requests += 1
+                self.counts.bytes += len(request.body or b"")
+            case _Answered():
+                response = self._editor.response(
+                    item.request_id, item.response, item.tee, item.secrets
+                )
+                self._writer.response(item.request_id, response)
+                self.counts.responses += 1
+                self.counts.bytes += len(response.body or b"")
+                self.counts.outcomes[response.outcome] += 1
+            case Clock():
+                self._writer.clock(item)
+
+    def _give_back(self, item: Item) -> None:
+        if isinstance(item, _Asked):
+            self.budget.free(item.cost)
+        elif isinstance(item, _Answered):
+            item.tee.forget()
+
+    def _tick(self) -> None:
+        if self.failure:
+            return
+        for gap in self._losses.take(self._now()):
+            self._writer.gap(gap)
+        self._writer.pump()
+
+    def _close(self) -> None:
+        self._writer.close()
+
+    def _guard(self, step: Callable[[], object]) -> bool:
+        """Run a step of the writer. A disk error ends the recording, a bad record only itself."""
+        try:
+            step()
+        except (OSError, InputError) as error:
+            self._fail(str(error))
+            return False
+        except Exception as error:
+            self._complain(error)
+            return False
+        return True
+
+    def _fail(self, reason: str) -> None:
+        if self.failure is None:
+            self.failure = reason
+            self._on_failure(reason)
+
+    def _complain(self, error: Exception) -> None:
+        """Name a defect once; its message stays out, as it may quote what was being written."""
+        kind = type(error).__name__
+        if kind not in self._complaints:
+            self._complaints.add(kind)
+            print(f"tbench capture: a record was not written ({kind})", file=sys.stderr)
+
+
+def _without_body(request: Request) -> Request:
+    return replace(request, body=None)
+
+
+class _Losses:
+    """What was lost since the last gap record, by reason; any thread may add."""
+
+    def __init__(self, counts: Counts, *, since_ns: int) -> None:
+        self._counts = counts
+        self._lock = threading.Lock()
+        self._since_ns = since_ns
+        self.due_ns = since_ns + GAP_EVERY_NS
+        self._pending: dict[str, list[int]] = {}
+
+    def add(self, reason: str, *, requests: int = 0, responses: int = 0, nbytes: int = 0) -> None:
+        with self._lock:
+            lost = self._pending.setdefault(reason, [0, 0, 0])
+            for place, count in enumerate((requests, responses, nbytes)):
+                lost[place] += count
+            self._counts.lost_requests += requests
+            self._counts.lost_responses += responses
+            self._counts.lost_bytes += nbytes
+
+    def lost(self, item: Item, reason: str) -> None:
+        match item:
+            case _Asked():
+                self.add(reason, requests=1, nbytes=len(item.request.body or b""))
+            case _Answered():
+                self.add(reason, responses=1, nbytes=item.tee.size)
+
+    def take(self, now_ns: int) -> list[Gap]:
+        """The gaps since the last call, at most once a second."""
+        if now_ns < self.due_ns:
+            return []
+        with self._lock:
+            pending, self._pending = self._pending, {}
+        since, self._since_ns = self._since_ns, now_ns
+        self.due_ns = now_ns + GAP_EVERY_NS
+        return [
+            Gap(from_ns=since, to_ns=now_ns, requests=n[0], responses=n[1], bytes=n[2], reason=why)
+            for why, n in pending.items()
+        ]

@@ -1,0 +1,90 @@
+"""Selection: which requests a capture records. Everything else passes through untouched and uncounted."""
+
+import hashlib
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+
+from capture.errors import InputError
+
+INFERENCE = (
+    ("POST", "*/chat/completions"),
+    ("POST", "*/completions"),
+    ("POST", "*/embeddings"),
+    ("POST", "*/rerank"),
+    ("POST", "*/responses"),
+    ("POST", "*/messages"),
+    ("POST", "*/images/generations"),
+    ("POST", "*/audio/*"),
+    ("POST", "*/moderations"),
+    ("POST", "/inference"),
+    ("GET", "*/models"),
+    ("GET", "*/models/*"),
+    ("GET", "*/realtime"),
+    ("GET", "*/audio/speech/websocket"),
+)
+"""What is recorded unless `--path` says otherwise: inference, and the model list."""
+
+API_HOSTS = (
+    r"api(-inference)?\.together\.(xyz|ai)",
+    r"api\.openai\.com",
+    r".*\.openai\.azure\.com",
+    r"api\.anthropic\.com",
+    r"api\.groq\.com",
+    r"api\.mistral\.ai",
+    r"api\.fireworks\.ai",
+    r"api\.deepinfra\.com",
+    r"openrouter\.ai",
+)
+"""The hosts that `--mode proxy` looks into unless `--host` says otherwise."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Selection:
+    """Filters of a capture. No `hosts` means any host, no `paths` means inference; `sample` is a share."""
+
+    hosts: tuple[str, ...] = ()
+    paths: tuple[str, ...] = ()
+    sample: float = 1.0
+    _hosts: tuple[re.Pattern[str], ...] = field(init=False, default=())
+
+    def __post_init__(self) -> None:
+        if not 0 < self.sample <= 1:
+            raise InputError(
+                f"--sample {self.sample:g} is not a share: give a number above 0, up to 1"
+            )
+        object.__setattr__(self, "_hosts", tuple(_compiled(self.hosts)))
+
+    def wants(self, method: str, host: str, path: str) -> bool:
+        """Whether the filters let this request in; `path` may carry a query."""
+        return self.wants_host(host) and self._path_matches(method, path.partition("?")[0])
+
+    def wants_host(self, host: str) -> bool:
+        """Whether the host filter lets `host` or `host:port` in."""
+        bare = re.sub(r":\d+$", "", host)
+        return not self._hosts or any(p.fullmatch(host) or p.fullmatch(bare) for p in self._hosts)
+
+    def draws(self, key: str) -> bool:
+        """Whether the sample holds `key`: always the same answer for the same session."""
+        if self.sample >= 1:
+            return True
+        digest = hashlib.blake2b(key.encode(), digest_size=8).digest()
+        return int.from_bytes(digest) < self.sample * 2**64
+
+    def allow_hosts(self) -> list[str]:
+        """The hosts as mitmproxy's `allow_hosts`: regular expressions over HOST:PORT."""
+        return [rf"^(?:{host})(?::\d+)?$" for host in self.hosts]
+
+    def _path_matches(self, method: str, path: str) -> bool:
+        if self.paths:
+            return any(fnmatchcase(path, glob) for glob in self.paths)
+        return any(method == verb and fnmatchcase(path, glob) for verb, glob in INFERENCE)
+
+
+def _compiled(hosts: Iterable[str]) -> Iterable[re.Pattern[str]]:
+    for host in hosts:
+        try:
+            yield re.compile(host, re.IGNORECASE)
+        except re.error as error:
+            raise InputError(f"--host {host!r} is not a regular expression: {error}") from None

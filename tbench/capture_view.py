@@ -1,0 +1,151 @@
+"""What `tbench capture` shows: the lines to paste, a live line, and the summary at the end."""
+
+import time
+from collections.abc import Iterator
+from itertools import count
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+from capture.recording import Recording
+from capture.trace import PART, segment_path
+
+if TYPE_CHECKING:
+    from capture.proxy import Listening, Status
+
+PLAIN_EVERY_S = 10.0
+MEGA = 1e6
+
+
+def base_url_lines(address: str) -> Iterator[str]:
+    """What to paste where the application takes a base URL (reverse mode)."""
+    yield f"openai        OpenAI(base_url='{address}/v1')    OPENAI_BASE_URL={address}/v1"
+    yield f"together 3    Together(base_url='{address}')     TOGETHER_BASE_URL={address}"
+    yield f"together 1,2  Together(base_url='{address}/v1')  TOGETHER_BASE_URL={address}/v1"
+    yield f"curl          {address}/v1/chat/completions -H 'Authorization: Bearer '$TOGETHER_API_KEY"
+
+
+def proxy_lines(address: str, bundle: Path) -> Iterator[str]:
+    """What to paste where the application keeps its base URL (proxy mode)."""
+    yield f"export HTTPS_PROXY={address} HTTP_PROXY={address}"
+    yield f"export SSL_CERT_FILE={bundle}        # httpx, openai, together, OpenSSL"
+    yield f"export REQUESTS_CA_BUNDLE={bundle}   # requests"
+    yield f"export NODE_EXTRA_CA_CERTS={bundle}  # Node"
+
+
+def live_line(status: "Status") -> str:
+    """The state of the capture in one line."""
+    counts = status.counts
+    rate = counts.requests / status.elapsed_s if status.elapsed_s else 0.0
+    parts = [
+        f"{counts.requests} requests",
+        f"{rate:.1f}/s",
+        f"{status.in_flight} in flight",
+        f"{counts.bytes / MEGA:.1f} MB of bodies",
+        f"{counts.lost_requests} dropped",
+    ]
+    if status.draining:
+        parts.append("draining (Ctrl-C again cuts it short)")
+    if status.failure:
+        parts.append("NOT RECORDING")
+    return " · ".join(parts)
+
+
+def summary(status: "Status", files: list[Path]) -> Iterator[str]:
+    """What became of the capture."""
+    counts = status.counts
+    outcomes = ", ".join(f"{word} {n}" for word, n in counts.outcomes.most_common())
+    size = sum(file.stat().st_size for file in files)
+    first = files[0] if files else "no file"
+    more = f" and {len(files) - 1} more segments" if len(files) > 1 else ""
+    yield f"{counts.requests} requests, {counts.responses} responses{f' ({outcomes})' if outcomes else ''}"
+    if counts.lost:
+        yield (
+            f"DROPPED: {counts.lost_requests} requests, {counts.lost_responses} responses, "
+            f"{counts.lost_bytes} bytes of bodies (noted as gaps in the trace)"
+        )
+    else:
+        yield "dropped: nothing"
+    yield f"{first}{more}: {size / MEGA:.2f} MB, {status.elapsed_s:.1f} s"
+    p50, p99 = status.lag.quantile(0.5), status.lag.quantile(0.99)
+    if p50 is not None and p99 is not None:
+        yield f"event loop late by p50 {p50 / 1e6:.1f} ms, p99 {p99 / 1e6:.1f} ms"
+        if status.lag.troubling:
+            yield (
+                "WARNING: the capture ran late (p99 above 20 ms): arrival times within that are its own. "
+                "Give it a core of its own, or less traffic (--sample does not help: sample at the client)."
+            )
+
+
+def files_of(output: Path) -> list[Path]:
+    """The segments that a capture wrote, in order; a `.part` where one could not be closed."""
+    files: list[Path] = []
+    for number in count():
+        path = segment_path(output, number)
+        part = path.with_name(path.name + PART)
+        found = next((file for file in (path, part) if file.exists()), None)
+        if found is None:
+            return files
+        files.append(found)
+    return files
+
+
+class View:
+    """Shows a capture on stderr: a live line on a terminal, a plain line every 10 s elsewhere."""
+
+    def __init__(self, recording: Recording, console: Console | None = None) -> None:
+        self._recording = recording
+        self._console = console or Console(
+            stderr=True, soft_wrap=True, highlight=False, markup=False
+        )
+        self._live: Live | None = None
+        self._plain_due = time.monotonic() + PLAIN_EVERY_S
+        self._warned_loss = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._live:
+            self._live.stop()
+
+    def listening(self, place: "Listening") -> None:
+        """Say where, and what to paste."""
+        upstream = self._recording.upstream
+        to = f", forwarding to {upstream}" if upstream else ", a proxy"
+        self._console.print(f"tbench capture: listening on {place.address}{to}")
+        lines = (
+            base_url_lines(place.address)
+            if upstream
+            else proxy_lines(place.address, place.ca_bundle)
+        )
+        for line in lines:
+            self._console.print(f"  {line}")
+        self._console.print(f"  recording to {self._recording.output}; stop with Ctrl-C")
+        if self._console.is_terminal:
+            self._live = Live(console=self._console, auto_refresh=False, transient=True)
+            self._live.start()
+
+    def tick(self, status: "Status") -> None:
+        """Show the state; the first loss is said at once."""
+        if status.counts.lost_requests and not self._warned_loss:
+            self._warned_loss = True
+            self.warn("the disk is slower than the traffic: exchanges pass through unrecorded")
+        if self._live:
+            self._live.update(Text(live_line(status)), refresh=True)
+        elif time.monotonic() >= self._plain_due:
+            self._plain_due += PLAIN_EVERY_S
+            self._console.print(f"tbench capture: {live_line(status)}")
+
+    def warn(self, line: str) -> None:
+        """Print one line of warning."""
+        self._console.print(f"tbench capture: {line}")
