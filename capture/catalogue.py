@@ -5,10 +5,10 @@ makes the same one in a first pass.
 """
 
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from capture.container import Place
+from capture.container import Contents, Place
 
 _LINK = struct.Struct("<IIII")
 NOWHERE = 0xFFFFFFFF
@@ -64,6 +64,20 @@ class Catalogue:
                 self.totals["clocks"] += 1
             case _:
                 self.totals["others"] += 1
+
+    def survey(self, block: int, records: Iterable[Mapping[str, Any]]) -> Contents:
+        """Take all records of a block that was read."""
+        seqs: list[int] = []
+        arrivals: list[int] = []
+        count = 0
+        for count, record in enumerate(records, 1):
+            self.note(record, Place(block, count - 1))
+            match record:
+                case {"type": "request", "seq": int(seq), "arrive_ns": int(arrive_ns)}:
+                    seqs.append(seq)
+                    arrivals.append(arrive_ns)
+        first, least = next(iter(seqs), None), min(arrivals, default=None)
+        return count, first, least, max(arrivals, default=None)
 
     def forget(self, id_: str) -> None:
         """No response will come for this request."""

@@ -24,6 +24,10 @@ SEAL_S = 0.2
 SYNC_S = 1.0
 
 
+Contents = tuple[int, int | None, int | None, int | None]
+"""Of a block: records, first seq, earliest and latest arrival; the last fields of a Row."""
+
+
 class Place(NamedTuple):
     """Where a record lies: the ordinal of its block in the file, its own ordinal in the block; from 0."""
 
@@ -71,6 +75,11 @@ class ContainerWriter:
         """Bytes written so far, the unsealed block not counted."""
         return self._size
 
+    @property
+    def blocks(self) -> int:
+        """Blocks sealed so far: the ordinal of the next one."""
+        return self._blocks
+
     def append(
         self, record: Mapping[str, Any], *, arrive_ns: int | None = None, seq: int | None = None
     ) -> Place:
@@ -90,6 +99,18 @@ class ContainerWriter:
             self._seal()
         self.pump()
         return place
+
+    def append_block(self, raw: bytes, contents: Contents) -> None:
+        """Take over a whole block of records, verbatim; `contents` are the last fields of its Row."""
+        self._check()
+        self._seal()
+        self._put(raw, contents)
+
+    def append_frame(self, code: int, payload: bytes) -> None:
+        """Take over a frame of a kind that this version does not know, verbatim."""
+        self._check()
+        self._seal()
+        self._write(frames.frame(code, payload))
 
     def pump(self) -> None:
         """Seal a block older than 0.2 s, sync what was written more than 1 s ago."""
@@ -147,23 +168,18 @@ class ContainerWriter:
         self._arrivals = []
 
     def _seal(self) -> None:
-        if not self._records:
-            return
-        block = frames.block_frame(self._marker, b"".join(self._records))
-        earliest, latest = min(self._arrivals, default=None), max(self._arrivals, default=None)
-        row = Row(
-            self._size,
-            len(block),
-            self._raw_bytes,
-            len(self._records),
-            self._first_seq,
-            earliest,
-            latest,
-        )
+        if self._records:
+            earliest, latest = min(self._arrivals, default=None), max(self._arrivals, default=None)
+            contents = len(self._records), self._first_seq, earliest, latest
+            self._put(b"".join(self._records), contents)
+            self._empty_block()
+
+    def _put(self, raw: bytes, contents: Contents) -> None:
+        block = frames.block_frame(self._marker, raw)
+        row = Row(self._size, len(block), len(raw), *contents)
         self._write(block)
         self._rows += frames.pack_row(row)
         self._blocks += 1
-        self._empty_block()
 
     def _write(self, data: bytes) -> None:
         """All of `data` or nothing: a frame that does not fit is cut off again."""

@@ -19,7 +19,6 @@ from capture.container import Container, Losses, Place
 from capture.exchange import Exchange, Request, Response
 from capture.frames import BLOCK, Row
 from capture.records import TraceHeader, read_request, read_response
-from capture.scan import Frame
 
 SHELF_BYTES = 64 * 2**20
 PARKED_BYTES = 32 * 2**20
@@ -67,7 +66,8 @@ def _from_scan(container: Container, header: TraceHeader) -> Segment:
     rows: list[Row] = []
     for frame in container.walk():
         if frame.code == BLOCK:
-            rows.append(_survey(container, frame, len(rows), catalogue))
+            contents = catalogue.survey(len(rows), container.unpack(frame.raw))
+            rows.append(Row(frame.offset, frame.length, len(frame.raw), *contents))
     return Segment(
         container=container,
         header=header,
@@ -78,25 +78,6 @@ def _from_scan(container: Container, header: TraceHeader) -> Segment:
         continued=False,
         losses=container.losses,
     )
-
-
-def _survey(container: Container, frame: Frame, block: int, catalogue: Catalogue) -> Row:
-    """Catalogue a block's records; returns its row, as an index would have it."""
-    arrivals: list[int] = []
-    seqs: list[int] = []
-    count = 0
-    for record in container.unpack(frame.raw):
-        catalogue.note(record, Place(block, count))
-        count += 1
-        if record.get("type") == "request":
-            arrivals += [at for at in [record.get("arrive_ns")] if isinstance(at, int)]
-            seqs += [seq for seq in [record.get("seq")] if isinstance(seq, int)]
-    first, (least, most) = next(iter(seqs), None), _span(arrivals)
-    return Row(frame.offset, frame.length, len(frame.raw), count, first, least, most)
-
-
-def _span(arrivals: list[int]) -> tuple[int | None, int | None]:
-    return min(arrivals, default=None), max(arrivals, default=None)
 
 
 class _Shelved(NamedTuple):

@@ -52,6 +52,11 @@ class TraceWriter:
             _refuse_leftovers(self.path)
         self._begin()
 
+    @property
+    def size(self) -> int:
+        """Bytes of the current segment, the unsealed block not counted."""
+        return self._container.size
+
     def request(self, request: Request) -> None:
         """Record a request, at its end. A body over the format's limit is left out (null)."""
         self._write_whole(request_record(request), arrive_ns=request.arrive_ns, seq=request.seq)

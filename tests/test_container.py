@@ -285,7 +285,7 @@ def test_blocks_are_sealed_by_size_count_and_age(tmp_path: Path) -> None:
 def test_what_is_written_is_synced_within_a_second(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """fdatasync follows a write by a second at most, and is left out when nothing was written."""
+    """A sync follows a write by a second at most, and is left out when nothing was written."""
     synced: list[float] = []
     clock = Time()
     writer = ContainerWriter(tmp_path / "x.msgpack", HEADER, clock=clock)

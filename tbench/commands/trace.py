@@ -1,15 +1,189 @@
-"""tbench trace."""
+"""tbench trace: look into traces, check and repair them."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-app = typer.Typer(help="Look into traces.", no_args_is_help=True)
+if TYPE_CHECKING:
+    from capture.container import Losses
+    from capture.trace import Trace
+
+app = typer.Typer(help="Look into traces, check and repair them.", no_args_is_help=True)
+
+Source = Annotated[
+    str,
+    typer.Argument(metavar="TRACE", help="A trace: its first file, a folder or a glob; .part too."),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
 @app.command()
-def info() -> None:
-    """To be written."""
+def info(trace: Source, json: Json = False) -> None:
+    """Say what a trace holds: requests, outcomes, models, tokens, burstiness, losses.
+
+    Burstiness (idc) is the variance of the arrivals per window over their mean: 1 is Poisson traffic.
+    Dropped are the records that the capture could not write. Damage is counted, never an error.
+    """
+    from capture.overview import overview
+    from capture.trace import read_trace
+
+    found = read_trace(trace)
+    figures = overview(found)
+    if json:
+        _print_json(figures)
+    else:
+        _print_table(found, figures)
 
 
 @app.command()
-def head() -> None:
-    """To be written."""
+def head(
+    trace: Source,
+    number: Annotated[int, typer.Option("-n", min=1, help="How many exchanges.")] = 10,
+    bodies: Annotated[bool, typer.Option("--bodies", help="Print what was said, too.")] = False,
+    json: Json = False,
+) -> None:
+    """List the first exchanges by arrival, one line each; prompts only with --bodies."""
+    from itertools import islice
+
+    from capture.overview import glance
+    from capture.trace import read_trace
+
+    rows = [glance(exchange, bodies=bodies) for exchange in islice(read_trace(trace), number)]
+    if json:
+        _print_json({"exchanges": rows})
+    else:
+        _print_rows(rows)
+
+
+@app.command()
+def check(trace: Source) -> None:
+    """Read every byte of a trace. Exit code 0: sound; 4: damaged, cut or lossy; 2: not a trace."""
+    from capture.repair import check as check_trace
+
+    found = check_trace(trace)
+    for line in found.problems:
+        typer.echo(f"{trace}: {line}")
+    for line in found.notes:
+        typer.echo(f"{trace}: note: {line}")
+    typer.echo(f"{trace}: {'not sound' if found.problems else 'sound'}")
+    if found.problems:
+        raise typer.Exit(4)
+
+
+@app.command()
+def repair(
+    trace: Source,
+    out: Annotated[Path, typer.Option("-o", "--output", metavar="OUT", help="The new file.")],
+) -> None:
+    """Copy every sound block of a trace, all its segments, into one new file with a new index."""
+    from capture.repair import repair as repair_trace
+
+    lost = repair_trace(trace, out)
+    typer.echo(f"{out}: written; {_losses(lost) or 'nothing was lost'}")
+
+
+def _print_json(figures: Mapping[str, Any]) -> None:
+    from json import dumps
+
+    typer.echo(dumps(figures))
+
+
+def _print_table(trace: "Trace", figures: Mapping[str, Any]) -> None:
+    typer.echo(
+        f"{trace.files[0]}" + (f" and {len(trace.files) - 1} more" if trace.files[1:] else "")
+    )
+    for name, value in _lines(trace, figures):
+        typer.echo(f"  {name:<14}{value}")
+
+
+def _lines(trace: "Trace", figures: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """The figures for people, with units."""
+    retries, incomplete = figures["retries"], figures["incomplete"]
+    yield "requests", f"{figures['requests']:,} ({retries} retries, {incomplete} incomplete)"
+    yield "outcomes", _counts(figures["outcomes"])
+    yield "duration", f"{figures['duration_s']:,.1f} s"
+    yield "arrivals", f"{figures['first_arrival'] or '-'} to {figures['last_arrival'] or '-'}"
+    yield "sessions", f"{figures['sessions']:,}"
+    yield "models", _counts(figures["models"])
+    yield "endpoints", _counts(figures["endpoints"])
+    yield "tokens", f"{figures['prompt_tokens']:,} prompt, {figures['output_tokens']:,} output"
+    yield "bodies", f"{_bytes(figures['bytes'])} on the wire"
+    idc = (
+        f"{value:.2f} in {name} s" for name, value in figures["idc"].items() if value is not None
+    )
+    yield "burstiness", ", ".join(idc) or "-"
+    yield "recorded by", _plain(f"{trace.header.writer} at {trace.header.upstream or '-'}")
+    lost = _losses(trace.losses)
+    dropped = f"{figures['dropped']} records dropped by the capture" if figures["dropped"] else ""
+    yield "lost", "; ".join(filter(None, [dropped, lost])) or "nothing"
+
+
+def _print_rows(rows: list[dict[str, Any]]) -> None:
+    table = [_TITLES, *(_cells(row) for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    for cells, row in zip(table, [{}, *rows], strict=True):
+        typer.echo("  ".join(map(str.ljust, cells, widths)).rstrip())
+        for name in ("request_body", "response_body"):
+            if row.get(name) is not None:
+                typer.echo(f"    {name.replace('_', ' ')}: {_plain(row[name])}")
+
+
+_TITLES = [
+    "offset",
+    "method",
+    "path",
+    "model",
+    "status",
+    "outcome",
+    "ttft",
+    "e2e",
+    "bytes",
+    "tokens",
+]
+
+
+def _cells(row: Mapping[str, Any]) -> list[str]:
+    words = (row[name] for name in ("method", "path", "model", "status", "outcome"))
+    return [
+        f"{row['offset_s']:.3f} s",
+        *("-" if word is None else _plain(str(word)) for word in words),
+        *("-" if row[name] is None else f"{row[name]:.3f} s" for name in ("ttft_s", "e2e_s")),
+        _pair(row["request_bytes"], row["response_bytes"]),
+        _pair(row["prompt_tokens"], row["output_tokens"]),
+    ]
+
+
+def _pair(sent: int | None, received: int | None) -> str:
+    """Both directions: sent > received."""
+    return " > ".join("-" if count is None else str(count) for count in (sent, received))
+
+
+def _counts(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{_plain(name)} {count:,}" for name, count in counts.items()) or "-"
+
+
+def _bytes(count: float) -> str:
+    for unit in ("B", "kB", "MB"):
+        if count < 1000:
+            return f"{count:,.0f} {unit}" if unit == "B" else f"{count:,.1f} {unit}"
+        count /= 1000
+    return f"{count:,.1f} GB"
+
+
+def _losses(losses: "Losses") -> str:
+    """What was lost, in words; empty for nothing."""
+    from dataclasses import asdict
+
+    words = {
+        name: name.replace("_", " ") if count is True else f"{count} {name.replace('_', ' ')}"
+        for name, count in asdict(losses).items()
+        if count
+    }
+    return ", ".join(words.values())
+
+
+def _plain(text: str) -> str:
+    """Recorded text without the control characters that would play with the terminal."""
+    return "".join(char if char.isprintable() else f"\\x{ord(char):02x}" for char in text)

@@ -1,0 +1,172 @@
+"""Overview: what a trace holds, in figures. The content of `tbench trace info`."""
+
+from collections import Counter
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+from capture.decode import decode
+from capture.dispersion import WINDOWS_S, Dispersion
+from capture.errors import InputError
+from capture.exchange import Exchange, Response
+from capture.providers import Answer, Ask, read_answer, read_ask
+from capture.sessions import Sessions
+from capture.trace import Trace
+
+
+def pieces(response: Response) -> Iterator[tuple[float, bytes]]:
+    """The body as it was read: seconds since the capture's origin, bytes. Nothing without a body."""
+    if response.body is None:
+        return
+    if sum(chunk.size for chunk in response.chunks) != len(response.body):
+        yield response.end_ns / 1e9, response.body
+        return
+    start = 0
+    for chunk in response.chunks:
+        yield chunk.at_ns / 1e9, response.body[start : start + chunk.size]
+        start += chunk.size
+
+
+def ask_of(exchange: Exchange) -> Ask:
+    """What the exchange's request asks for."""
+    request = exchange.request
+    return read_ask(request.method, request.path, request.body)
+
+
+def answer_of(exchange: Exchange) -> Answer | None:
+    """What the exchange's response says; None without one. Times are seconds since the origin."""
+    response = exchange.response
+    if response is None:
+        return None
+    return read_answer(
+        pieces(response),
+        content_type=response.header("content-type") or "",
+        content_encoding=response.header("content-encoding") or "",
+        status=response.status or 200,
+    )
+
+
+class Overview:
+    """Adds up exchanges in arrival order, in memory that does not grow with their number."""
+
+    def __init__(self) -> None:
+        self._counts: Counter[str] = Counter()
+        self._outcomes: Counter[str] = Counter()
+        self._models: Counter[str] = Counter()
+        self._endpoints: Counter[str] = Counter()
+        self._sessions = Sessions()
+        self._bursts = {name: Dispersion(round(s * 1e9)) for name, s in WINDOWS_S.items()}
+        self._first: int | None = None
+        self._last = self._end = 0
+
+    def add(self, exchange: Exchange) -> None:
+        """Count the next exchange."""
+        request, response = exchange.request, exchange.response
+        ask, answer = ask_of(exchange), answer_of(exchange)
+        self._counts["requests"] += 1
+        self._counts["responses"] += response is not None
+        self._counts["retries"] += request.retry_of is not None
+        self._counts["bytes"] += request.body_bytes + (response.body_bytes if response else 0)
+        self._outcomes[str(exchange.outcome)] += 1
+        self._endpoints[ask.endpoint] += 1
+        if ask.model is not None:
+            self._models[ask.model] += 1
+        if answer is not None:
+            self._counts["prompt_tokens"] += answer.usage.prompt or 0
+            self._counts["output_tokens"] += answer.usage.output or 0
+        place = self._sessions.assign(request, answer=answer.text if answer else None)
+        self._counts["sessions"] += place.turn == 0 and request.retry_of is None
+        self._time(exchange)
+
+    def _time(self, exchange: Exchange) -> None:
+        request, response = exchange.request, exchange.response
+        self._first = request.arrive_ns if self._first is None else self._first
+        self._last = request.arrive_ns
+        self._end = max(self._end, request.end_ns, response.end_ns if response else 0)
+        for bursts in self._bursts.values():
+            bursts.add(request.arrive_ns)
+
+    def figures(self, trace: Trace) -> dict[str, Any]:
+        """All figures, with the losses that the trace knows of after it was read."""
+        totals, first = trace.totals, self._first
+        return {
+            "requests": self._counts["requests"],
+            "responses": self._counts["responses"],
+            "incomplete": self._counts["requests"] - self._counts["responses"],
+            "dropped": totals.get("dropped_requests", 0) + totals.get("dropped_responses", 0),
+            "outcomes": dict(self._outcomes.most_common()),
+            "retries": self._counts["retries"],
+            "duration_s": 0.0 if first is None else (self._end - first) / 1e9,
+            "first_arrival": None if first is None else _iso(trace.header.wall(first)),
+            "last_arrival": None if first is None else _iso(trace.header.wall(self._last)),
+            "sessions": self._counts["sessions"],
+            "models": dict(self._models.most_common()),
+            "endpoints": dict(self._endpoints.most_common()),
+            "prompt_tokens": self._counts["prompt_tokens"],
+            "output_tokens": self._counts["output_tokens"],
+            "bytes": self._counts["bytes"],
+            "idc": {name: bursts.index for name, bursts in self._bursts.items()},
+            "damaged_blocks": trace.losses.damaged_blocks,
+        }
+
+
+def glance(exchange: Exchange, *, bodies: bool = False) -> dict[str, Any]:
+    """One exchange in figures: times in seconds, from its arrival but `offset_s`; None where absent.
+
+    With `bodies` also what was said, as text: undecodable bytes become U+FFFD.
+    """
+    request, response = exchange.request, exchange.response
+    ask, answer = ask_of(exchange), answer_of(exchange)
+    arrive_s = request.arrive_ns / 1e9
+    first = answer.first_token if answer else None
+    figures = {
+        "offset_s": arrive_s,
+        "id": request.id,
+        "method": request.method,
+        "path": request.path,
+        "model": ask.model,
+        "status": response.status if response else None,
+        "outcome": str(exchange.outcome),
+        "ttft_s": None if first is None else first - arrive_s,
+        "e2e_s": (response.end_ns - request.arrive_ns) / 1e9 if response else None,
+        "request_bytes": request.body_bytes,
+        "response_bytes": response.body_bytes if response else None,
+        "prompt_tokens": answer.usage.prompt if answer else None,
+        "output_tokens": answer.usage.output if answer else None,
+    }
+    return figures | (_said(exchange) if bodies else {})
+
+
+def _said(exchange: Exchange) -> dict[str, str | None]:
+    request, response = exchange.request, exchange.response
+    encoding = response.header("content-encoding") if response else None
+    return {
+        "request_body": _text(request.body, request.header("content-encoding")),
+        "response_body": _text(response.body if response else None, encoding),
+    }
+
+
+def _text(body: bytes | None, encoding: str | None) -> str | None:
+    """A body for people; still encoded where its encoding is unknown or broken."""
+    if body is None:
+        return None
+    try:
+        return decode(body, encoding or "").decode(errors="replace")
+    except InputError:
+        return body.decode(errors="replace")
+
+
+def overview(trace: Trace) -> dict[str, Any]:
+    """Read all of a trace; the figures of `trace info --json` (docs/cli.md)."""
+    seen = Overview()
+    for exchange in trace:
+        seen.add(exchange)
+    return seen.figures(trace)
+
+
+def _iso(wall_ns: int) -> str:
+    """UTC to the microsecond; whole nanoseconds do not fit a datetime."""
+    moment = datetime.fromtimestamp(wall_ns // 10**9, UTC).replace(
+        microsecond=wall_ns // 1000 % 10**6
+    )
+    return moment.isoformat(timespec="microseconds").replace("+00:00", "Z")

@@ -1,0 +1,152 @@
+"""Is a trace sound, and if not: save what is left of it.
+
+`check` reads every byte and compares the index with what the blocks really hold. `repair` copies every
+sound block verbatim into one new file with a new index.
+"""
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from capture.catalogue import Catalogue
+from capture.container import Container, ContainerWriter, Losses
+from capture.errors import InputError
+from capture.frames import BLOCK, HEADER, INDEX, Row
+from capture.ordering import Segment
+from capture.records import TraceHeader, header_map
+from capture.trace import read_trace
+
+OURS = {HEADER, BLOCK, INDEX}
+NOT_COPIED = {"format", "marker"}
+"""Header entries that a repaired file gets anew."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Findings:
+    """What is wrong with a trace (`problems`), and what is worth knowing (`notes`): lines of text."""
+
+    problems: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def check(path: str | Path) -> Findings:
+    """Read all of a trace, twice; raises InputError when it is none."""
+    trace = read_trace(path)
+    found = Findings()
+    for segment in trace.segments:
+        _check_segment(segment, found)
+    for _ in trace:
+        pass
+    totals = trace.totals
+    repaired = any("repaired" in (segment.container.index or {}) for segment in trace.segments)
+    orphans = found.notes if repaired else found.problems
+    _say(found.problems, trace.losses.missing_segments, "segments are missing")
+    _say(found.problems, trace.losses.bad_records, "records are not what the format promises")
+    _say(found.problems, totals.get("dropped_requests", 0), "requests were dropped by the capture")
+    _say(
+        found.problems, totals.get("dropped_responses", 0), "responses were dropped by the capture"
+    )
+    _say(orphans, trace.losses.orphan_responses, "responses have lost their request")
+    _say(found.notes, totals.get("unanswered", 0), "requests have no response in their file")
+    return found
+
+
+def repair(source: str | Path, out: Path) -> Losses:
+    """Copy what is sound of one capture, all its segments, into the new file `out`.
+
+    Records and frames that this version does not know are copied too. Returns what was lost; raises
+    InputError when `source` is no trace or holds several captures, or `out` exists.
+    """
+    trace = read_trace(source)
+    if len({segment.header.capture_id for segment in trace.segments}) > 1:
+        raise InputError(f"{source}: several captures; repair them one at a time, by first segment")
+    containers = [segment.container for segment in trace.segments]
+    writer = ContainerWriter(out, _header(containers))
+    catalogue = Catalogue()
+    lost = Losses(missing_segments=trace.losses.missing_segments)
+    for container in containers:
+        _copy(container, writer, catalogue)
+        lost.add(container.losses)
+    totals = {**catalogue.totals, "continued": False}
+    writer.close(totals, detail={**catalogue.detail(), "repaired": asdict(lost)})
+    return lost
+
+
+def _copy(container: Container, writer: ContainerWriter, catalogue: Catalogue) -> None:
+    for frame in container.walk():
+        if frame.code == BLOCK:
+            contents = catalogue.survey(writer.blocks, container.unpack(frame.raw))
+            writer.append_block(frame.raw, contents)
+        elif frame.code not in OURS:
+            writer.append_frame(frame.code, frame.raw)
+
+
+def _header(containers: list[Container]) -> dict[str, Any]:
+    """The first header that is left, as segment 0; without any, its times from a clock record."""
+    kept = next((one.header for one in containers if one.header), None)
+    if kept is None:
+        mono_ns, wall_ns = _clock(containers)
+        kept = header_map(
+            TraceHeader(mono_ns=mono_ns, wall_ns=wall_ns, writer="tbench trace repair")
+        )
+    return {key: value for key, value in kept.items() if key not in NOT_COPIED} | {"segment": 0}
+
+
+def _clock(containers: list[Container]) -> tuple[int, int]:
+    for container in containers:
+        for record in container.records():
+            match record:
+                case {"type": "clock", "mono_ns": int(mono_ns), "wall_ns": int(wall_ns)}:
+                    return mono_ns, wall_ns
+    return 0, 0
+
+
+def _check_segment(segment: Segment, found: Findings) -> None:
+    container = segment.container
+    catalogue = Catalogue()
+    rows: list[Row] = []
+    unknown = 0
+    for frame in container.walk():
+        unknown += frame.code not in OURS
+        if frame.code == BLOCK:
+            contents = catalogue.survey(len(rows), container.unpack(frame.raw))
+            rows.append(Row(frame.offset, frame.length, len(frame.raw), *contents))
+    damage = list(_damage(container.losses))
+    if not damage and container.index is not None:
+        damage += _lies(container, rows, catalogue)
+    found.problems.extend(f"{container.path.name}: {line}" for line in damage)
+    if unknown:
+        found.notes.append(f"{container.path.name}: {unknown} frames of a newer format, skipped")
+
+
+def _damage(losses: Losses) -> Iterator[str]:
+    skipped = f"{losses.skipped_bytes} bytes skipped"
+    if losses.damaged_blocks:
+        yield f"{losses.damaged_blocks} damaged blocks, {skipped}"
+    if losses.truncated_tail:
+        yield f"not closed: killed, cut short or still being written; {skipped}"
+    if losses.damaged_header:
+        yield "the header is damaged"
+    if losses.damaged_index:
+        yield "the index is damaged"
+    if losses.bad_records:
+        yield f"{losses.bad_records} records are not msgpack maps"
+
+
+def _lies(container: Container, rows: list[Row], catalogue: Catalogue) -> Iterator[str]:
+    """Where an index that is whole does not fit the blocks."""
+    index = container.index or {}
+    totals = index.get("totals") or {}
+    if container.rows != rows:
+        yield "the index does not list the blocks that are there"
+    if index.get("links") not in {None, catalogue.links}:
+        yield "the index links requests and responses wrongly"
+    wrong = [name for name, count in catalogue.totals.items() if totals.get(name, count) != count]
+    if wrong:
+        yield f"the index miscounts {', '.join(wrong)}"
+
+
+def _say(lines: list[str], count: int, what: str) -> None:
+    if count:
+        lines.append(f"{count} {what}")
