@@ -19,13 +19,9 @@ NUDGE_S = 1e-6
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attempt:
-    """One call and what became of it. `due` is seconds from the start, None in closed pacing.
-
-    `held` is how long it waited for `--max-in-flight`, seconds.
-    """
+    """One call and what became of it. `held` is how long it waited for `--max-in-flight`, seconds."""
 
     call: Call
-    due: float | None
     held: float
     reply: Reply
 
@@ -65,15 +61,15 @@ class Player:
         """Seconds since the start of the run."""
         return trio.current_time() - self.began
 
-    async def play_open(self, calls: AsyncIterator[tuple[float, Call]]) -> None:
-        """Send each call at its due time, seconds from the start; returns when all have ended."""
+    async def play_open(self, calls: AsyncIterator[Call]) -> None:
+        """Send each call at its due time, in the order given; returns when all have ended."""
         with self._scope:
             async with trio.open_nursery() as nursery:
                 self.began = trio.current_time() + self.lead_s
-                async for due, call in calls:
-                    await trio.sleep_until(self.began + due)
-                    held = await self._wait_for_the_valve()
-                    if not self._start(nursery, call, due, held):
+                async for call in calls:
+                    assert call.due is not None
+                    await trio.sleep_until(self.began + call.due)
+                    if not self._start(nursery, call, await self._wait_for_the_valve()):
                         return
 
     async def play_closed(
@@ -88,7 +84,7 @@ class Player:
                 async for call in calls:
                     if not await self._wait_for_a_slot(pacing, ends):
                         return
-                    if not self._start(nursery, call, None, 0.0):
+                    if not self._start(nursery, call, 0.0):
                         return
 
     async def _wait_for_the_valve(self) -> float:
@@ -112,17 +108,17 @@ class Player:
         self._freed = trio.Event()
         await self._freed.wait()
 
-    def _start(self, nursery: trio.Nursery, call: Call, due: float | None, held: float) -> bool:
+    def _start(self, nursery: trio.Nursery, call: Call, held: float) -> bool:
         if not self.may_send(call):
             self.refused = True
             return False
         self.issued += 1
         self.in_flight += 1
         self.most_in_flight = max(self.most_in_flight, self.in_flight)
-        nursery.start_soon(self._attempt, call, due, held)
+        nursery.start_soon(self._attempt, call, held)
         return True
 
-    async def _attempt(self, call: Call, due: float | None, held: float) -> None:
+    async def _attempt(self, call: Call, held: float) -> None:
         reply = Reply()
         try:
             await self.sender.send(call, reply)
@@ -136,4 +132,4 @@ class Player:
                 reply.end = trio.current_time()
             self.in_flight -= 1
             self._freed.set()
-            self.keep(Attempt(call=call, due=due, held=held, reply=reply))
+            self.keep(Attempt(call=call, held=held, reply=reply))

@@ -16,11 +16,13 @@ from capture.exchange import Headers, Outcome
 class Call:
     """One planned request, ready for the wire.
 
-    `id` is the exchange's id in the trace, `cycle` the round, `index` the place in the plan, `offset` the
-    recorded arrival in seconds after the first one. `prompt_tokens` and `output_tokens` are the most that
-    it is expected to use, for budgets. `request` is complete: nothing is added to it when it is sent.
+    `due` is when it should be sent, seconds from the run's start; None in a closed loop. `id` is the
+    exchange's id in the trace, `cycle` the round, `index` the place in the plan, `offset` the recorded
+    arrival in seconds after the first one. `cost` is the most that it is expected to cost, US dollars,
+    where a budget asks. `request` is complete: nothing is added to it when it is sent.
     """
 
+    due: float | None
     id: str
     index: int
     cycle: int
@@ -38,8 +40,8 @@ class Reply:
     """What a sender has seen of one attempt so far.
 
     `connecting` is when it began to open a connection (None: it had one), `sent` just before the first
-    byte of the request left, `first_byte` the first of the body, `end` the last. `chunks` holds every
-    read of the body with its time. `failure` is set when the transport failed; else the answer decides.
+    byte of the request left, `end` the last byte of the answer. `chunks` holds every read of the body with
+    its time, `received` their bytes. `failure` is set when the transport failed; else the answer decides.
     """
 
     connecting: float | None = None

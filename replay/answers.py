@@ -1,0 +1,94 @@
+"""From what a sender saw to a Sample: the answer is read after it has ended, off the sending loop. Pure."""
+
+from typing import Final
+
+from capture.exchange import Outcome
+from capture.providers import Answer, judge, read_answer
+from replay.player import Attempt
+from replay.sample import Sample
+from replay.sender import Reply
+
+UNANSWERED: Final = Answer()
+
+
+def to_sample(attempt: Attempt, began: float) -> Sample:
+    """The sample of a finished attempt; `began` is the run's start on the sender's clock."""
+    call, reply = attempt.call, attempt.reply
+    answer = read(reply)
+    outcome, error = conclusion(reply, answer, stream=call.stream)
+    usage = answer.usage
+
+    def since(at: float | None) -> float | None:
+        return None if at is None else at - began
+
+    first_byte = reply.chunks[0][0] if reply.chunks else None
+    return Sample(
+        id=call.id,
+        index=call.index,
+        cycle=call.cycle,
+        endpoint=call.endpoint,
+        model=call.model,
+        stream=call.stream,
+        held=attempt.held,
+        connect=connect_s(reply),
+        due=call.due,
+        sent=since(reply.sent),
+        first_byte=since(first_byte),
+        first_token=since(answer.first_token),
+        first_answer=since(answer.first_answer),
+        last_token=since(answer.last_token),
+        end=since(reply.end),
+        sent_wall_ns=reply.sent_wall_ns,
+        first_wall_ns=wall(reply, answer.first_token if call.stream else first_byte),
+        status=reply.status,
+        outcome=outcome,
+        error=error,
+        finish_reason=",".join(answer.finish_reasons) or None,
+        prompt_tokens=usage.prompt,
+        output_tokens=usage.output,
+        cached_tokens=usage.cached,
+        reasoning_tokens=usage.reasoning,
+        request_bytes=call.request_bytes,
+        response_bytes=reply.received,
+        conn_reused=reply.sent is not None and reply.connecting is None,
+        request_id=reply.header("x-request-id") or None,
+        token_times=tuple(at - began for at in answer.token_times),
+    )
+
+
+def read(reply: Reply) -> Answer:
+    """The answer as far as it came."""
+    if reply.status is None:
+        return UNANSWERED
+    return read_answer(
+        reply.chunks,
+        content_type=reply.header("content-type"),
+        content_encoding=reply.header("content-encoding"),
+        status=reply.status,
+    )
+
+
+def conclusion(reply: Reply, answer: Answer, *, stream: bool) -> tuple[Outcome, str | None]:
+    """How the attempt ended, and why in one line unless it went well."""
+    if reply.failure:
+        return reply.failure
+    if reply.status is None:
+        return Outcome.PROTOCOL_ERROR, "the sender ended without an answer and without a reason"
+    outcome = judge(reply.status, answer, stream=stream)
+    if outcome is Outcome.OK:
+        return outcome, None
+    return outcome, answer.error or "the answer ended before its end"
+
+
+def connect_s(reply: Reply) -> float:
+    """How long it took to open a connection before the request was sent, seconds."""
+    if reply.connecting is None or reply.sent is None:
+        return 0.0
+    return reply.sent - reply.connecting
+
+
+def wall(reply: Reply, at: float | None) -> int | None:
+    """A time of the sender's clock as wall clock, by the pair of stamps at `sent`."""
+    if at is None or reply.sent is None or reply.sent_wall_ns is None:
+        return None
+    return reply.sent_wall_ns + round((at - reply.sent) * 1e9)

@@ -1,0 +1,66 @@
+"""`tbench.replay`: the typed way in for programs."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, TypedDict, Unpack
+
+from replay.job import Watch, perform
+from replay.order import Order
+from replay.runfile import Run
+from replay.warmup import parse_warmup
+
+
+class Options(TypedDict, total=False):
+    """The options of `tbench.replay`, as in `tbench replay --help` and replay.order.Order."""
+
+    out: Path | None
+    base_url: str | None
+    speed: float | None
+    rate: float | None
+    poisson: float | None
+    constant: float | None
+    concurrency: int | None
+    concurrency_scale: float | None
+    until: Literal["profile", "trace"] | None
+    seed: int
+    max_in_flight: int | None
+    loop: int | None
+    requests: int | None
+    duration: float | None
+    model: str | None
+    map_model: Mapping[str, str]
+    set: Mapping[str, Any]
+    api_key_env: str | None
+    timeout: float
+    ca: Path | None
+    allow_unsafe: bool
+    max_cost: float | None
+
+
+def replay(
+    trace: str | Path,
+    *,
+    warmup: str = "auto",
+    headers: Mapping[str, str] | None = None,
+    watch: Watch | None = None,
+    **options: Unpack[Options],
+) -> Run:
+    """Send a trace again and measure it; returns the run, which is also in its file (`run.path`).
+
+    Args:
+        trace: a trace file, folder or glob.
+        warmup: `auto`, `none`, seconds or a share such as `5%`.
+        headers: added to every request; their values are written nowhere.
+        watch: an async function that gets the live figures and is cancelled at the end.
+        options: see Order; without a pacing, recorded times are kept.
+
+    Raises InputError before anything is sent. Failed requests are samples, not exceptions: look at
+    `replay.totals.numbers(run)`.
+    """
+    order = Order(
+        trace=Path(trace),
+        warmup=parse_warmup(warmup),
+        headers=tuple((name.lower(), value) for name, value in (headers or {}).items()),
+        **options,
+    )
+    return perform(order.job(), watch)

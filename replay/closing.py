@@ -1,0 +1,134 @@
+"""The end of a replay in words: what a person reads on stdout, and why nothing succeeded."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+import numpy as np
+
+from capture.errors import UnreachableError
+from replay import measures
+from replay.forecast import Forecast
+from replay.runfile import Run
+from replay.totals import identity
+
+LATENCIES: Final = {
+    "ttft_s": "TTFT",
+    "tpot_s": "TPOT",
+    "itl_s": "ITL",
+    "e2e_s": "end to end",
+    "lag_s": "lag",
+}
+SHOWN: Final = ("mean", "p50", "p90", "p95", "p99", "max")
+
+
+def summary(run: Run, numbers: Mapping[str, Any]) -> Iterator[str]:
+    """The lines that `tbench replay` prints."""
+    yield f"run       {run.path}"
+    yield f"pacing    {run.header['pacing']['meaning']}"
+    yield f"identity  {identity(run)}"
+    if skipped := run.totals.get("skipped"):
+        yield "left out  " + ", ".join(f"{count:,} {reason}" for reason, count in skipped.items())
+    if errors := numbers["errors"]:
+        yield "errors    " + ", ".join(f"{count:,} {kind}" for kind, count in errors.items())
+    yield _load(numbers)
+    yield from _held(run)
+    yield _table(numbers, run)
+
+
+def _load(numbers: Mapping[str, Any]) -> str:
+    flight = numbers["in_flight"]
+    mean = "-" if flight["mean"] is None else f"{flight['mean']:.2f}"
+    return (
+        f"load      {numbers['requests_per_s']:.2f} completed/s over {numbers['duration_s']:.1f} s, "
+        f"in flight {mean} on average, {flight['max'] or 0} at most"
+    )
+
+
+def _held(run: Run) -> Iterator[str]:
+    held = run.columns["held"]
+    if waited := int((held > 0).sum()):
+        yield (
+            f"valve     {waited:,} requests waited for --max-in-flight, {held.max():.3f} s at most: "
+            "that is part of their latency"
+        )
+
+
+def _table(numbers: Mapping[str, Any], run: Run) -> str:
+    since = "due" if run.header["pacing"]["open_loop"] else "sent"
+    warm = int(run.columns["warmup"].sum())
+    n = int(measures.completed(run.columns).sum())
+    head = f"latency   from {since}, ms, n = {n:,}" + (
+        f" ({warm:,} warm-up not counted)" if warm else ""
+    )
+    rows = [head, " " * 10 + "".rjust(11) + "".join(name.rjust(10) for name in SHOWN)]
+    for key, name in LATENCIES.items():
+        cells = (_ms(numbers[key][column]) for column in SHOWN)
+        rows.append(" " * 10 + name.ljust(11) + "".join(cell.rjust(10) for cell in cells))
+    return "\n".join(rows)
+
+
+def _ms(seconds: float | None) -> str:
+    return "-" if seconds is None else f"{seconds * 1e3:.1f}"
+
+
+def outlook(seen: Forecast, meaning: str) -> Iterator[str]:
+    """The lines of a dry run."""
+    about = "about " if seen.estimated else ""
+    yield f"pacing    {meaning}"
+    yield f"requests  {about}{seen.requests:,}"
+    if seen.skipped:
+        yield "left out  " + ", ".join(f"{count:,} {why}" for why, count in seen.skipped.items())
+    at = " at the recorded latencies" if seen.estimated else ""
+    yield f"duration  {about}{seen.duration_s:.1f} s{at}"
+    mean = "-" if seen.mean_rate is None else f"{seen.mean_rate:.2f}"
+    peak = "" if seen.peak_rate is None else f", {seen.peak_rate:.0f} in the busiest second"
+    yield f"rate      {about}{mean} requests/s{peak}"
+    yield f"tokens    {seen.prompt_tokens:,} prompt, {seen.output_tokens:,} output expected"
+    yield f"cost      {_price(seen)}"
+
+
+def _price(seen: Forecast) -> str:
+    if seen.cost_usd is not None:
+        return f"about {seen.cost_usd:.4f} USD at list prices"
+    if seen.unpriced:
+        return "price unknown for " + ", ".join(seen.unpriced)
+    return "unknown: the trace does not say how many tokens its requests used"
+
+
+def check_reached(run: Run, numbers: Mapping[str, Any]) -> None:
+    """Raise UnreachableError when requests were sent and none succeeded, saying what to do."""
+    if numbers["completed"] or not numbers["failed"]:
+        return
+    kind, count = next(iter(numbers["errors"].items()))
+    raise UnreachableError(_cause(run, kind, count))
+
+
+def _cause(run: Run, kind: str, count: int) -> str:
+    target = run.header["target"]
+    said = _said(run, kind)
+    where = target["base_url"]
+    if kind == "connect_error":
+        return f"{where}: cannot connect ({said}); is the server running, and is --base-url right?"
+    if kind in {"http_401", "http_403"}:
+        name = target["api_key_env"]
+        sent = f"the key in {name}" if name else "a request without a key"
+        return f"{where}: does not accept {sent} ({said}); set --api-key-env or --header"
+    if kind in {"http_400", "http_404"}:
+        return (
+            f"{where}: refused all {count:,} requests for model {_models(run)} with {kind[5:]} ({said}); "
+            "give a model it has with --model, or another --base-url"
+        )
+    return f"{where}: no request succeeded, {count:,} ended with {kind} ({said})"
+
+
+def _said(run: Run, kind: str) -> str:
+    columns = run.columns
+    if kind.startswith("http_"):
+        rows = columns["status"] == int(kind.removeprefix("http_"))
+    else:
+        rows = columns["outcome"] == kind
+    return next((str(text) for text in columns["error"][np.flatnonzero(rows)] if text), kind)
+
+
+def _models(run: Run) -> str:
+    return ", ".join(sorted({str(model) for model in run.columns["model"]})[:3])

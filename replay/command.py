@@ -1,0 +1,45 @@
+"""`tbench replay` with its options checked: run it, print it, and end with the right exit code."""
+
+import json
+import sys
+from dataclasses import asdict
+
+from capture.errors import InvalidRunError
+from replay.closing import check_reached, outlook, summary
+from replay.forecast import forecast
+from replay.job import perform
+from replay.order import Order
+from replay.progress import screen, watching
+from replay.totals import numbers
+
+
+def dry_run(order: Order, *, as_json: bool) -> int:
+    """Print what would be sent. Returns 0."""
+    job = order.job(send=False)
+    seen = forecast(job)
+    print(json.dumps(asdict(seen)) if as_json else "\n".join(outlook(seen, job.pace.meaning)))
+    return 0
+
+
+def send(order: Order, *, as_json: bool) -> int:
+    """Replay and print the numbers. Returns 0, or 130 after an interrupt.
+
+    Raises UnreachableError when no request succeeded, InvalidRunError when the client was the limit.
+    """
+    job = order.job(sys.argv[1:])
+    print(
+        f"replaying {job.trace_path} against {job.target.base_url}: {job.pace.meaning}",
+        file=sys.stderr,
+    )
+    run = perform(job, watching(screen()))
+    found = numbers(run)
+    print(json.dumps(found) if as_json else "\n".join(summary(run, found)))
+    if run.totals["ended_by"] == "interrupt":
+        print(f"interrupted; what was measured is in {run.path}", file=sys.stderr)
+        return 130
+    if run.totals["ended_by"] == "max_cost":
+        print("stopped before --max-cost was exceeded", file=sys.stderr)
+    check_reached(run, found)
+    if not found["valid"]:
+        raise InvalidRunError(f"{run.path}: INVALID, {found['invalid_because']}")
+    return 0

@@ -1,0 +1,82 @@
+"""The dry run: what a replay would send, how long it would take, what it would cost. Sends nothing."""
+
+from dataclasses import dataclass
+from itertools import takewhile
+from typing import Any
+
+from replay.job import Job, first_look
+from replay.pacing import WINDOW_S
+from replay.survey import Survey, rates
+
+
+@dataclass(frozen=True, kw_only=True)
+class Forecast:
+    """What a job would do.
+
+    `duration_s` and the rates (requests per second) are those of the schedule in an open loop. In a
+    closed loop they assume the recorded latencies, and `estimated` says so. `cost_usd` is None where a
+    price or a token count is missing; `unpriced` are the models without one.
+    """
+
+    requests: int
+    duration_s: float
+    mean_rate: float | None
+    peak_rate: float | None
+    estimated: bool
+    skipped: dict[str, int]
+    prompt_tokens: int
+    output_tokens: int
+    cost_usd: float | None
+    unpriced: list[str]
+
+
+def forecast(job: Job) -> Forecast:
+    """Read the trace and say what would happen."""
+    found = first_look(job, tokens=True)
+    assert found is not None
+    timing = _open(job, found) if job.pace.is_open else _closed(job, found)
+    share = timing["requests"] / found.requests if found.requests else 0.0
+    bill = found.bill
+    return Forecast(
+        **timing,
+        skipped=dict(found.skipped),
+        prompt_tokens=round(bill.prompt_tokens * share),
+        output_tokens=round(bill.output_tokens * share),
+        cost_usd=bill.usd * share if bill.complete else None,
+        unpriced=sorted(bill.unpriced),
+    )
+
+
+def _open(job: Job, found: Survey) -> dict[str, Any]:
+    dues = job.pace.schedule(found)(planned.offset for planned in job.plan())
+    if job.duration_s is not None:
+        dues = takewhile(lambda due: due < (job.duration_s or 0), dues)
+    counted = rates(dues)
+    return {
+        "requests": counted.requests,
+        "duration_s": counted.duration_s,
+        "mean_rate": counted.mean,
+        "peak_rate": float(counted.peak),
+        "estimated": False,
+    }
+
+
+def _closed(job: Job, found: Survey) -> dict[str, Any]:
+    if job.pace.mode == "concurrency":
+        whole = found.requests * job.rounds
+        requests = min(whole, job.requests or whole)
+        each = found.busy_s / found.requests if found.requests else 0.0
+        lasts = requests * each / job.pace.value
+    else:
+        lasts = len(found.in_flight) * WINDOW_S
+        requests = round(found.requests * job.pace.value)
+    cut = min(lasts, job.duration_s or lasts)
+    requests = round(requests * cut / lasts) if lasts else requests
+    mean = requests / cut if cut else None
+    return {
+        "requests": requests,
+        "duration_s": cut,
+        "mean_rate": mean,
+        "peak_rate": None,
+        "estimated": True,
+    }

@@ -1,0 +1,165 @@
+"""The order: what a user asked for, checked word by word before anything is read or sent."""
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from capture.errors import InputError
+from capture.exchange import Headers
+from capture.trace import Trace, read_trace
+from replay.httpx_sender import Deadlines
+from replay.job import Job
+from replay.pace import Mode, Pace
+from replay.target import Target, checked_base_url, find_key
+from replay.warmup import Warmup
+
+FLAGS: Final[Mapping[str, Mode]] = {
+    "speed": "speed",
+    "rate": "rate",
+    "poisson": "poisson",
+    "constant": "constant",
+    "concurrency": "concurrency",
+    "concurrency_scale": "concurrency-scale",
+}
+"""The pacings, of which an order may name one: field -> mode. The flag is the field with hyphens."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Order:
+    """The options of `tbench replay` and of `tbench.replay`, None where not given.
+
+    `speed` is a factor, `rate`, `poisson` and `constant` are requests per second, `concurrency` requests in
+    flight, `concurrency_scale` a factor; at most one of them. `loop` is how many times the trace is sent.
+    `duration` and `timeout` are seconds, `max_cost` US dollars. `map_model` maps recorded models to new
+    ones, `set` replaces top-level members of JSON bodies (None removes one). `api_key_env` names the
+    variable that holds the key (None: TOGETHER_API_KEY, empty: no key). `out` may not exist yet.
+    """
+
+    trace: Path
+    out: Path | None = None
+    base_url: str | None = None
+    speed: float | None = None
+    rate: float | None = None
+    poisson: float | None = None
+    constant: float | None = None
+    concurrency: int | None = None
+    concurrency_scale: float | None = None
+    until: Literal["profile", "trace"] | None = None
+    seed: int = 0
+    max_in_flight: int | None = None
+    loop: int | None = None
+    requests: int | None = None
+    duration: float | None = None
+    warmup: Warmup = field(default=Warmup())
+    model: str | None = None
+    map_model: Mapping[str, str] = field(default_factory=dict)
+    set: Mapping[str, Any] = field(default_factory=dict)
+    headers: Headers = field(default=(), repr=False)
+    api_key_env: str | None = None
+    timeout: float = 600.0
+    ca: Path | None = None
+    allow_unsafe: bool = False
+    max_cost: float | None = None
+
+    def __post_init__(self) -> None:
+        """Raise InputError for a value or a combination that makes no sense."""
+        for name in POSITIVE:
+            _positive(name, getattr(self, name))
+        given = self._pacings()
+        if len(given) > 1:
+            raise InputError(f"{_flag(given[0])} and {_flag(given[1])} are two pacings; give one")
+        self._check_company(given[0] if given else "speed")
+
+    def pace(self) -> Pace:
+        """The pacing; without any, the recorded times as they are."""
+        given = self._pacings()
+        name = given[0] if given else "speed"
+        return Pace(
+            mode=FLAGS[name],
+            value=float(getattr(self, name) or 1.0),
+            seed=self.seed,
+            until=self.until or "profile",
+            max_in_flight=self.max_in_flight,
+        )
+
+    def job(self, argv: Sequence[str] = (), *, send: bool = True) -> Job:
+        """The job, with its trace opened and its key found; without `send` no key is needed."""
+        trace = read_trace(self.trace)
+        base_url = self._base_url(trace)
+        out = self.out if self.out is not None else default_out(self.trace)
+        if send and out.exists():
+            raise InputError(f"{out}: exists already; choose another name with -o or remove it")
+        return Job(
+            trace=trace,
+            trace_path=self.trace,
+            out=out,
+            target=self._target(base_url, send=send),
+            pace=self.pace(),
+            deadlines=Deadlines(first_byte=self.timeout, total=self.timeout),
+            rounds=self.loop or 1,
+            requests=self.requests,
+            duration_s=self.duration,
+            warmup=self.warmup,
+            allow_unsafe=self.allow_unsafe,
+            max_cost=self.max_cost,
+            key_name=self.api_key_env or "TOGETHER_API_KEY",
+            ca=self.ca,
+            argv=tuple(argv),
+        )
+
+    def _pacings(self) -> list[str]:
+        return [name for name in FLAGS if getattr(self, name) is not None]
+
+    def _check_company(self, pacing: str) -> None:
+        """Options that only go with some pacings."""
+        closed = pacing in {"concurrency", "concurrency_scale"}
+        if self.max_in_flight is not None and closed:
+            raise InputError(
+                f"--max-in-flight and {_flag(pacing)} both limit what is in flight; give one"
+            )
+        if self.until is not None and pacing != "concurrency_scale":
+            raise InputError(f"--until goes with --concurrency-scale, not with {_flag(pacing)}")
+        follows = pacing == "concurrency_scale" and self.until != "trace"
+        if self.loop is not None and follows:
+            raise InputError(
+                "--loop and --concurrency-scale: the recorded profile decides how much is sent; "
+                "drop --loop or add --until trace"
+            )
+
+    def _base_url(self, trace: Trace) -> str:
+        if self.base_url is not None:
+            return checked_base_url(self.base_url)
+        if trace.header.upstream is None:
+            raise InputError(f"{self.trace}: does not say where its requests went; give --base-url")
+        return checked_base_url(trace.header.upstream)
+
+    def _target(self, base_url: str, *, send: bool) -> Target:
+        return Target(
+            base_url=base_url,
+            model=self.model,
+            models=self.map_model,
+            fields=self.set,
+            headers=self.headers,
+            key=find_key(self.api_key_env, base_url, self.headers) if send else None,
+        )
+
+
+POSITIVE: Final = (*FLAGS, "max_in_flight", "loop", "requests", "duration", "timeout", "max_cost")
+
+
+def _positive(name: str, value: float | None) -> None:
+    if value is not None and not (math.isfinite(value) and value > 0):
+        raise InputError(f"{_flag(name)} {value:g}: must be more than 0")
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def default_out(trace: Path) -> Path:
+    """A new name in the current folder: the trace's, and the time."""
+    stem = trace.resolve().name.removesuffix(".part").removesuffix(".msgpack") or "trace"
+    return Path(f"{stem}.{time.strftime('%Y%m%d-%H%M%S')}.run")

@@ -1,0 +1,108 @@
+"""The plan: which requests of a trace are sent again, in which order, and what is left out and why."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import count, islice
+from typing import Final
+
+from capture.exchange import Exchange
+from capture.providers import Ask, read_ask
+from replay.pacing import gap_between_rounds
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Planned:
+    """One request to send: its place, its round, and its recorded arrival.
+
+    `offset` is seconds after the first planned request, rounds included.
+    """
+
+    index: int
+    cycle: int
+    offset: float
+    exchange: Exchange
+    ask: Ask
+
+
+Rule = Callable[[Exchange, Ask], bool]
+
+
+def _is_retry(exchange: Exchange, _ask: Ask) -> bool:
+    """An SDK's second attempt: the replay must not add to the load what a failure caused."""
+    if exchange.request.retry_of is not None:
+        return True
+    return (exchange.request.header("x-stainless-retry-count") or "0") != "0"
+
+
+SKIPS: Final[tuple[tuple[str, Rule], ...]] = (
+    ("websocket", lambda exchange, _: (exchange.request.header("upgrade") or "") != ""),
+    ("retry", _is_retry),
+    ("endpoint", lambda _, ask: not ask.replayable),
+    ("no_body", lambda exchange, _: not exchange.request.body and exchange.request.body_bytes > 0),
+    ("truncated_body", lambda exchange, _: bool(exchange.request.extra.get("truncated"))),
+)
+"""Reason -> rule; the first that holds is why a request is not sent again.
+
+websocket: not HTTP. retry: a captured retry. endpoint: not stateless inference, so sending it again could
+change or spend something. no_body, truncated_body: the trace does not hold what was sent.
+"""
+UNSAFE: Final = "endpoint"
+"""The reason that `--allow-unsafe` lifts."""
+
+
+def reason_to_skip(exchange: Exchange, ask: Ask, *, allow_unsafe: bool = False) -> str | None:
+    """Why this exchange is not sent again; None when it is."""
+    reasons = (reason for reason, rule in SKIPS if rule(exchange, ask))
+    return next((one for one in reasons if not (allow_unsafe and one == UNSAFE)), None)
+
+
+@dataclass(kw_only=True)
+class Plan:
+    """The requests of `trace` that are sent, `rounds` times over (None: without end).
+
+    Iterating reads the trace as it goes, once per round, and may be done again from the start. `skipped`
+    counts the left-out requests of the first round by reason, as far as it was read. A round follows the
+    last one after the recorded mean gap. `requests` ends the plan early.
+    """
+
+    trace: Iterable[Exchange]
+    rounds: int | None = 1
+    requests: int | None = None
+    allow_unsafe: bool = False
+    skipped: Counter[str] = field(default_factory=Counter, init=False)
+
+    def __iter__(self) -> Iterator[Planned]:
+        self.skipped.clear()
+        return islice(self._all(), self.requests)
+
+    def _all(self) -> Iterator[Planned]:
+        index, begin = 0, 0.0
+        for cycle in count() if self.rounds is None else range(self.rounds):
+            last: Planned | None = None
+            for last in self._round(cycle, index, begin):
+                yield last
+            if last is None:
+                return
+            sent, span = last.index + 1 - index, last.offset - begin
+            index += sent
+            begin = last.offset + gap_between_rounds(sent, span)
+
+    def _round(self, cycle: int, index: int, begin: float) -> Iterator[Planned]:
+        first_ns: int | None = None
+        for exchange, ask in self._sendable(cycle):
+            arrive_ns = exchange.request.arrive_ns
+            first_ns = arrive_ns if first_ns is None else first_ns
+            offset = begin + (arrive_ns - first_ns) / 1e9
+            yield Planned(index=index, cycle=cycle, offset=offset, exchange=exchange, ask=ask)
+            index += 1
+
+    def _sendable(self, cycle: int) -> Iterator[tuple[Exchange, Ask]]:
+        for exchange in self.trace:
+            request = exchange.request
+            ask = read_ask(request.method, request.path, request.body)
+            reason = reason_to_skip(exchange, ask, allow_unsafe=self.allow_unsafe)
+            if reason is None:
+                yield exchange, ask
+            elif cycle == 0:
+                self.skipped[reason] += 1

@@ -1,0 +1,110 @@
+"""What a person sees while a replay runs: one line, on a terminal refreshed in place, else every 10 s."""
+
+import sys
+from typing import Final, Protocol
+
+import trio
+from rich.console import Console
+from rich.live import Live as Region
+from rich.text import Text
+
+from replay.job import Live, Watch
+from replay.sample import Fate
+
+REFRESH_S: Final = 0.4
+PLAIN_S: Final = 10.0
+
+
+class Screen(Protocol):
+    """Shows a line every `every_s` seconds, called on a thread; `close` ends it."""
+
+    every_s: float
+
+    def show(self, line: str) -> None: ...
+    def close(self) -> None: ...
+
+
+class Terminal:
+    """One line that is drawn over, and gone at the end."""
+
+    every_s = REFRESH_S
+
+    def __init__(self, console: Console) -> None:
+        self._region = Region(console=console, auto_refresh=False, transient=True)
+        self._region.start()
+
+    def show(self, line: str) -> None:
+        self._region.update(Text(line, overflow="ellipsis", no_wrap=True), refresh=True)
+
+    def close(self) -> None:
+        self._region.stop()
+
+
+class Plain:
+    """Lines for logs and pipes, on stderr."""
+
+    every_s = PLAIN_S
+
+    def show(self, line: str) -> None:
+        print(line, file=sys.stderr, flush=True)
+
+    def close(self) -> None:
+        pass
+
+
+def screen() -> Screen:
+    """The one that suits stderr."""
+    console = Console(stderr=True)
+    return Terminal(console) if console.is_terminal else Plain()
+
+
+def watching(screen: Screen) -> Watch:
+    """A watch that keeps `screen` up to date; drawing happens off the sending loop."""
+
+    async def watch(live: Live) -> None:
+        try:
+            while True:
+                await trio.sleep(screen.every_s)
+                await trio.to_thread.run_sync(screen.show, line(live, max(0.0, live.player.now)))
+        finally:
+            screen.close()
+
+    return watch
+
+
+def line(live: Live, elapsed: float) -> str:
+    """The figures so far in one line; `elapsed` is seconds since the start."""
+    tally, player = live.tally, live.player
+    expected = live.expected()
+    parts = [
+        clock(elapsed),
+        f"{player.issued:,}{f' of {expected:,}' if expected else ''} sent",
+        f"{player.issued / elapsed if elapsed else 0:.1f}/s",
+        f"{player.in_flight} in flight",
+        f"{tally.fates[Fate.COMPLETED]:,} done",
+        f"TTFT p50 {_ms(tally.ttft(0.5))} p99 {_ms(tally.ttft(0.99))}",
+        f"{tally.errors.total():,} failed"
+        + "".join(f" ({kind})" for kind, _ in tally.errors.most_common(1)),
+    ]
+    left = time_left(live, elapsed)
+    return "  ".join(parts) + (f"  {clock(left)} left" if left is not None else "")
+
+
+def time_left(live: Live, elapsed: float) -> float | None:
+    """Seconds until the sending ends: by its duration, else by the share that was sent. None: unknown."""
+    if live.duration_s is not None:
+        return max(0.0, live.duration_s - elapsed)
+    expected, issued = live.expected(), live.player.issued
+    if not expected or issued < 2 or elapsed <= 0:
+        return None
+    return max(0.0, elapsed * (expected / issued - 1))
+
+
+def clock(seconds: float) -> str:
+    """Minutes and seconds, as in 2:05."""
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes}:{rest:02d}"
+
+
+def _ms(seconds: float | None) -> str:
+    return "-" if seconds is None else f"{seconds * 1e3:.0f} ms"

@@ -1,0 +1,100 @@
+"""Where a run comes from: what its file says about trace, pacing, target, flags, versions and machine."""
+
+import os
+import platform
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any, Final
+from uuid import uuid4
+
+from replay.survey import Survey, as_map
+
+if TYPE_CHECKING:
+    from replay.job import Job
+
+SECRET_FLAGS: Final = frozenset({"--header"})
+"""Flags whose values may hold a credential: only the name before the colon is written down."""
+LIBRARIES: Final = ("tbench", "httpx", "httpcore", "h11", "trio")
+
+
+def header(job: "Job", found: Survey | None) -> dict[str, Any]:
+    """The header of a run file (docs/trace-format.md). Holds no key and no header's value."""
+    return {
+        "run_id": uuid4().hex,
+        "wall_ns": time.time_ns(),
+        "clock": "user",
+        "trace": _trace(job),
+        "pacing": _pacing(job),
+        "target": _target(job),
+        "deadlines": asdict(job.deadlines),
+        "limits": {
+            "rounds": job.rounds,
+            "requests": job.requests,
+            "duration_s": job.duration_s,
+            "max_cost_usd": job.max_cost,
+            "allow_unsafe": job.allow_unsafe,
+        },
+        "warmup": asdict(job.warmup),
+        "survey": as_map(found) if found else None,
+        "argv": scrubbed(job.argv),
+        "host": _host(),
+        "versions": {name: version(name) for name in LIBRARIES},
+    }
+
+
+def _trace(job: "Job") -> dict[str, Any]:
+    return {
+        "path": str(job.trace_path),
+        "capture_id": job.trace.header.capture_id,
+        "files": len(job.trace.files),
+        "requests": job.trace.totals.get("requests"),
+        "upstream": job.trace.header.upstream,
+    }
+
+
+def _pacing(job: "Job") -> dict[str, Any]:
+    pace = job.pace
+    return {**asdict(pace), "open_loop": pace.is_open, "meaning": pace.meaning}
+
+
+def _target(job: "Job") -> dict[str, Any]:
+    target = job.target
+    return {
+        "base_url": target.base_url,
+        "model": target.model,
+        "map_model": dict(target.models),
+        "set": dict(target.fields),
+        "headers": [name for name, _ in target.headers],
+        "api_key_env": job.key_name if target.key else None,
+        "sender": "httpx",
+    }
+
+
+def _host() -> dict[str, Any]:
+    return {
+        "cpus": os.cpu_count(),
+        "system": platform.system(),
+        "kernel": platform.release(),
+        "machine": platform.machine(),
+        "python": platform.python_version(),
+    }
+
+
+def scrubbed(argv: Sequence[str]) -> list[str]:
+    """Arguments without the values of flags that may hold a credential."""
+    safe: list[str] = []
+    for word in argv:
+        flag, mark, value = word.partition("=")
+        if flag in SECRET_FLAGS and mark:
+            safe.append(f"{flag}={_name_only(value)}")
+        elif safe and argv[len(safe) - 1] in SECRET_FLAGS:
+            safe.append(_name_only(word))
+        else:
+            safe.append(word)
+    return safe
+
+
+def _name_only(line: str) -> str:
+    return line.partition(":")[0].strip() + ": ***"

@@ -1,0 +1,109 @@
+"""A first look at a trace: how much would be sent, how fast, how many at once, at what price."""
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from capture.exchange import Exchange
+from capture.providers import Usage, read_answer
+from replay.cost import Bill, expected
+from replay.pacing import Occupancy
+from replay.plan import Plan, Planned
+from replay.target import Target
+
+
+@dataclass(kw_only=True)
+class Survey:
+    """What one round of a plan holds.
+
+    `span_s` is from its first to its last arrival, `busy_s` the sum of the recorded latencies.
+    `in_flight` is the recorded mean concurrency of each second; `unended` requests have no recorded end
+    and are not in it. `bill` is filled only where tokens were asked for.
+    """
+
+    requests: int = 0
+    span_s: float = 0.0
+    busy_s: float = 0.0
+    unended: int = 0
+    in_flight: list[float] = field(default_factory=list)
+    skipped: Counter[str] = field(default_factory=Counter)
+    models: Counter[str] = field(default_factory=Counter)
+    bill: Bill = field(default_factory=Bill)
+
+
+def survey(plan: Plan, target: Target | None = None) -> Survey:
+    """Read one round of the plan; with a target, count the tokens and their price as well."""
+    found = Survey()
+    occupancy = Occupancy()
+    once = Plan(trace=plan.trace, requests=plan.requests, allow_unsafe=plan.allow_unsafe)
+    for planned in once:
+        found.requests += 1
+        found.span_s = planned.offset
+        _occupy(planned, occupancy, found)
+        if target is not None:
+            call = target.call(planned)
+            found.models[call.model or "(no model)"] += 1
+            found.bill.add(call.model, expected_usage(planned))
+    found.in_flight = occupancy.means()
+    found.skipped = Counter(once.skipped)
+    return found
+
+
+def _occupy(planned: Planned, occupancy: Occupancy, found: Survey) -> None:
+    exchange = planned.exchange
+    if exchange.response is None:
+        found.unended += 1
+        return
+    took = max(0, exchange.response.end_ns - exchange.request.arrive_ns) / 1e9
+    found.busy_s += took
+    occupancy.add(planned.offset, planned.offset + took)
+
+
+def expected_usage(planned: Planned) -> Usage:
+    """The tokens to expect of a request: the recorded ones, else what can be told from the request."""
+    return expected(recorded_usage(planned.exchange), planned.ask.max_tokens)
+
+
+def recorded_usage(exchange: Exchange) -> Usage:
+    """What the server counted when the exchange was captured."""
+    response = exchange.response
+    if response is None or not response.body or response.status is None:
+        return Usage()
+    return read_answer(
+        [(0.0, response.body)],
+        content_type=response.header("content-type") or "",
+        content_encoding=response.header("content-encoding") or "",
+        status=response.status,
+    ).usage
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rates:
+    """An open schedule in numbers: seconds from the first to the last due time, requests per second."""
+
+    requests: int
+    duration_s: float
+    mean: float | None
+    peak: int
+
+
+def rates(dues: Iterable[float]) -> Rates:
+    """Count a schedule; the peak is over whole seconds."""
+    seconds: Counter[int] = Counter()
+    last = 0.0
+    for last in dues:
+        seconds[int(last)] += 1
+    total = seconds.total()
+    mean = (total - 1) / last if total > 1 and last > 0 else None
+    return Rates(requests=total, duration_s=last, mean=mean, peak=max(seconds.values(), default=0))
+
+
+def as_map(found: Survey) -> dict[str, Any]:
+    """The survey as it is written into a run's header."""
+    return {
+        "requests": found.requests,
+        "span_s": found.span_s,
+        "busy_s": found.busy_s,
+        "skipped": dict(found.skipped),
+    }

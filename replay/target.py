@@ -1,0 +1,242 @@
+"""The target: where requests go, and what is changed in them on the way. Keys stay in memory.
+
+A recorded request is sent with its own body bytes unless a model or a field is replaced; then the body is
+written again by orjson. Only the headers below are taken over from the recording.
+"""
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from importlib.metadata import version
+from ipaddress import ip_address
+from typing import Any, Final
+
+import httpx
+import orjson
+
+from capture.errors import InputError
+from capture.exchange import Headers, Request
+from capture.providers import read_ask
+from replay.plan import Planned
+from replay.sender import Call
+
+SENT_HEADERS: Final = frozenset(
+    {
+        "accept",
+        "accept-encoding",
+        "anthropic-beta",
+        "anthropic-version",
+        "content-encoding",
+        "content-type",
+        "openai-beta",
+        "x-together-debug",
+    }
+)
+"""Recorded headers that go to the target as they are, with all of `x-sim-*` (which steer simulators)."""
+STEERING: Final = "x-sim-"
+KEYS: Final = frozenset({"authorization", "api-key", "x-api-key"})
+"""Headers that carry a credential: given by hand, they take the place of the key from the environment."""
+
+_VERSION_SEGMENT = re.compile(r"/v\d+[a-z]*\d*(?=/|$)")
+_LEADING_V1 = re.compile(r"^(/v1)+(?=/|\?|$)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """An endpoint and the changes made for it.
+
+    `base_url` has no trailing slash. `model` replaces every model, `models` single ones, `fields` sets
+    top-level members of a JSON body (None removes one). `headers` are added to each request, in lower
+    case. `key` is sent as a bearer token and appears in no file or message.
+    """
+
+    base_url: str
+    model: str | None = None
+    models: Mapping[str, str] = field(default_factory=dict)
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    headers: Headers = field(default=(), repr=False)
+    key: str | None = field(default=None, repr=False)
+
+    def call(self, planned: Planned, due: float | None = None) -> Call:
+        """The request as it goes on the wire, complete; `due` is passed on."""
+        recorded = planned.exchange.request
+        before = recorded.body or b""
+        body = self.rewrite(before)
+        same = body is before
+        ask = planned.ask if same else read_ask(recorded.method, recorded.path, body)
+        return Call(
+            due=due,
+            id=recorded.id,
+            index=planned.index,
+            cycle=planned.cycle,
+            offset=planned.offset,
+            endpoint=ask.endpoint,
+            model=ask.model,
+            stream=ask.stream,
+            request=httpx.Request(
+                recorded.method,
+                rebased(self.base_url, recorded.path),
+                headers=self._headers(recorded, planned.cycle),
+                content=body,
+            ),
+            request_bytes=len(body),
+        )
+
+    def rewrite(self, body: bytes) -> bytes:
+        """The body with model and fields replaced; the same object when there is nothing to replace."""
+        if not (self.model or self.models or self.fields) or not body:
+            return body
+        payload = _json_object(body)
+        if payload is None:
+            return body
+        wanted = {**payload, **self._model(payload), **self.fields}
+        wanted = {name: value for name, value in wanted.items() if name not in self._dropped}
+        return orjson.dumps(wanted) if wanted != payload else body
+
+    @property
+    def _dropped(self) -> set[str]:
+        return {name for name, value in self.fields.items() if value is None}
+
+    def _model(self, payload: Mapping[str, Any]) -> dict[str, str]:
+        if "model" not in payload:
+            return {}
+        recorded = payload["model"]
+        mapped = self.models.get(recorded) if isinstance(recorded, str) else None
+        return {"model": mapped or self.model or recorded}
+
+    def _headers(self, recorded: Request, cycle: int) -> list[tuple[str, str]]:
+        kept = [(n, v) for n, v in recorded.headers if n in SENT_HEADERS or n.startswith(STEERING)]
+        ours = [
+            ("user-agent", f"tbench/{_version()}"),
+            ("x-request-id", request_id(recorded.id, cycle)),
+        ]
+        if self.key:
+            ours.append(("authorization", f"Bearer {self.key}"))
+        given = {name for name, _ in self.headers}
+        return [pair for pair in (*kept, *ours) if pair[0] not in given] + list(self.headers)
+
+
+@cache
+def _version() -> str:
+    return version("tbench")
+
+
+def request_id(exchange: str, cycle: int) -> str:
+    """What `x-request-id` says: the exchange's id, with the round after the first; a header's characters."""
+    plain = re.sub(r"[^!-~]", "_", exchange)[:128]
+    return plain if cycle == 0 else f"{plain}.{cycle}"
+
+
+def _json_object(body: bytes) -> dict[str, Any] | None:
+    try:
+        payload = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return None
+    return payload if isinstance(payload, dict) else None
+
+
+def rebased(base_url: str, path: str) -> str:
+    """A recorded path on another base.
+
+    A base with a version in its path (`/v1`, `/v1beta/openai`) is the root of an API, as SDKs have it:
+    the recorded `/v1` is dropped. Any other base gets the recorded path, with `/v1` once. Query values
+    that the capture masked are left out.
+    """
+    base = base_url.rstrip("/")
+    tail = _LEADING_V1.sub("", path)
+    route, _, query = tail.partition("?")
+    pairs = [pair for pair in query.split("&") if pair and not pair.endswith("***")]
+    rooted = _VERSION_SEGMENT.search(httpx.URL(base).path)
+    root = "" if rooted or tail == path else "/v1"
+    return base + root + route + ("?" + "&".join(pairs) if pairs else "")
+
+
+def checked_base_url(text: str) -> str:
+    """A base URL without trailing slash, or InputError saying what is wrong with it."""
+    try:
+        url = httpx.URL(text)
+    except (httpx.InvalidURL, ValueError) as error:
+        raise InputError(f"--base-url {text!r}: not a URL ({error})") from None
+    if url.scheme not in {"http", "https"} or not url.host:
+        raise InputError(f"--base-url {text!r}: needs http:// or https:// and a host")
+    if url.userinfo or url.query or url.fragment:
+        raise InputError(
+            "--base-url: has a user name, query or fragment; give the address alone, and a credential "
+            "by --api-key-env or --header"
+        )
+    return str(url).rstrip("/")
+
+
+def parse_headers(lines: list[str]) -> Headers:
+    """`Name: value` lines as header fields, names in lower case."""
+    return tuple(_header(line) for line in lines)
+
+
+def _header(line: str) -> tuple[str, str]:
+    name, colon, value = line.partition(":")
+    name, value = name.strip().lower(), value.strip()
+    if not colon or not re.fullmatch(r"[!#$%&'*+.^_`|~0-9a-z-]+", name):
+        raise InputError(f"--header {name[:40]!r}: write it as 'Name: value'")
+    if not value.isascii() or not value.isprintable():
+        raise InputError(f"--header {name}: the value has characters that a header cannot hold")
+    if name in {"host", "content-length", "transfer-encoding", "connection"}:
+        raise InputError(f"--header {name}: this one is made from the request itself")
+    return name, value
+
+
+def parse_fields(words: list[str]) -> dict[str, Any]:
+    """`key=JSON` words as members for the body."""
+    return dict(_field(word) for word in words)
+
+
+def _field(word: str) -> tuple[str, Any]:
+    name, mark, value = word.partition("=")
+    if not (name and mark):
+        raise InputError(f"--set {word!r}: write it as key=JSON, such as max_tokens=64")
+    try:
+        return name, orjson.loads(value)
+    except orjson.JSONDecodeError:
+        raise InputError(
+            f"--set {word!r}: {value!r} is no JSON; a text needs quotes: {name}='\"{value}\"'"
+        ) from None
+
+
+def parse_models(words: list[str]) -> dict[str, str]:
+    """`OLD=NEW` words as a map; OLD may hold `=` when NEW does not."""
+    models = {}
+    for word in words:
+        old, mark, new = word.rpartition("=")
+        if not (old and mark and new):
+            raise InputError(f"--map-model {word!r}: write it as OLD=NEW")
+        models[old] = new
+    return models
+
+
+def find_key(name: str | None, base_url: str, headers: Headers) -> str | None:
+    """The API key from the environment variable `name` (None: TOGETHER_API_KEY; empty: no key).
+
+    A missing variable is an error unless a header carries a credential, or the target is this machine and
+    no variable was asked for.
+    """
+    if name == "":
+        return None
+    if key := os.environ.get(name or "TOGETHER_API_KEY", "").strip():
+        if not (key.isascii() and key.isprintable()):
+            raise InputError(f"{name or 'TOGETHER_API_KEY'}: holds characters that no key has")
+        return key
+    if KEYS & {given for given, _ in headers} or (name is None and _is_loopback(base_url)):
+        return None
+    raise InputError(
+        f"{name or 'TOGETHER_API_KEY'} is not set; export it, name another variable with --api-key-env, "
+        "or use --api-key-env '' for a target without keys"
+    )
+
+
+def _is_loopback(base_url: str) -> bool:
+    host = httpx.URL(base_url).host
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -1,0 +1,131 @@
+"""The closing figures of a run: the identity, the numbers of `replay --json`, and whether they count."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Final
+
+import numpy as np
+
+from capture.errors import InvalidRunError
+from replay import measures
+from replay.measures import Columns, Values
+from replay.runfile import Run
+
+BUDGET_S: Final = 0.010
+BUDGET_SHARE: Final = 0.10
+"""A client may move a headline quantile by so much, whichever is more: seconds, share of it."""
+STALL_S: Final = 0.050
+"""The p99 of the event loop's own lateness that is let pass, or BUDGET_SHARE of the median latency."""
+BEYOND: Final = 2
+"""A quantile is judged where at least so many samples lie beyond it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Identity:
+    """What became of every planned request. Raises InvalidRunError when the terms do not add up."""
+
+    planned: int
+    completed: int
+    failed: int
+    cancelled: int
+    lost_in_flight: int
+    never_sent: int
+
+    def __post_init__(self) -> None:
+        terms = (
+            self.completed + self.failed + self.cancelled + self.lost_in_flight + self.never_sent
+        )
+        if self.planned != terms:
+            raise InvalidRunError(f"the run does not add up: {self}")
+
+    def __str__(self) -> str:
+        return (
+            f"planned {self.planned:,} = completed {self.completed:,} + failed {self.failed:,} "
+            f"+ cancelled {self.cancelled:,} + lost in flight {self.lost_in_flight:,} "
+            f"+ never sent {self.never_sent:,}"
+        )
+
+
+def identity(run: Run) -> Identity:
+    """The identity of a run, checked."""
+    return Identity(**{name: run.totals[name] for name in Identity.__dataclass_fields__})
+
+
+def numbers(run: Run) -> dict[str, Any]:
+    """The object that `replay --json` prints. Seconds; None where there is no value.
+
+    Latencies are of completed requests outside the warm-up. `duration_s` is from the run's start to its
+    last end, `requests_per_s` the completed requests over it.
+    """
+    counted = {
+        name: column[measures.completed(run.columns)] for name, column in run.columns.items()
+    }
+    duration = duration_s(run.columns)
+    cause = why_invalid(run)
+    whole = identity(run)
+    return {
+        "run": str(run.path),
+        **asdict(whole),
+        "skipped": sum(run.totals.get("skipped", {}).values()),
+        "duration_s": duration,
+        "requests_per_s": whole.completed / duration if duration else 0.0,
+        **{name: measures.spread(metric(counted)) for name, metric in measures.METRICS.items()},
+        "in_flight": measures.in_flight(run.columns),
+        "clock": run.header.get("clock", "user"),
+        "valid": cause is None,
+        "invalid_because": cause,
+        "errors": measures.errors(run.columns),
+    }
+
+
+def duration_s(columns: Columns) -> float:
+    """From the run's start to the last end, seconds; 0 without samples."""
+    end = columns["end"]
+    return float(np.nanmax(end)) if len(end) and not np.isnan(end).all() else 0.0
+
+
+def why_invalid(run: Run) -> str | None:
+    """Why the numbers do not count, with the cure; None when they do."""
+    lost = run.totals["lost_in_flight"]
+    if lost and run.complete:
+        return f"{lost} requests were sent and their outcome was lost: a defect, please report it"
+    return _late(run.columns) or _stalled(run)
+
+
+def _late(columns: Columns) -> str | None:
+    """Whether the client's own lateness moved a headline quantile."""
+    there = measures.completed(columns) & ~np.isnan(columns["due"])
+    kept = {name: column[there] for name, column in columns.items()}
+    headline = np.sort(_headline(kept))
+    without = np.sort(_headline(kept) - measures.client_lag(kept))
+    for level in measures.LEVELS:
+        if len(headline) * (1 - level) < BEYOND:
+            continue
+        said, true = measures.quantile(headline, level), measures.quantile(without, level)
+        if said - true > max(BUDGET_S, BUDGET_SHARE * true):
+            return (
+                f"this client sent late: the p{level * 100:.0f} latency is {said:.3f} s, and "
+                f"{true:.3f} s without the client's own lateness; lower --speed or the rate, or give "
+                "the replay a core of its own"
+            )
+    return None
+
+
+def _headline(columns: Mapping[str, Any]) -> Values:
+    """The first token of a stream, the end of anything else."""
+    first = measures.ttft(columns)
+    return np.where(np.isnan(first), measures.e2e(columns), first)
+
+
+def _stalled(run: Run) -> str | None:
+    """Whether the event loop was too late to take down when things happened."""
+    stall = run.totals.get("loop_stall_s") or {}
+    late = stall.get("p99")
+    kept = {name: column[measures.completed(run.columns)] for name, column in run.columns.items()}
+    median = measures.spread(_headline(kept))["p50"] or 0.0
+    if late is None or late <= max(STALL_S, BUDGET_SHARE * median):
+        return None
+    return (
+        f"this client could not keep up: its event loop was {late:.3f} s late at the p99 (at most "
+        f"{stall['max']:.3f} s), so its stamps are; use fewer streams or give the replay a core of its own"
+    )
