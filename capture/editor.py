@@ -14,9 +14,6 @@ from capture.redact import Redactor, Secrets, mask_hints, mask_lookalikes
 from capture.retries import Retries
 from capture.tee import Tee
 
-WITHHELD = {"body_withheld": "credential"}
-"""In a record's `extra`: the body held a credential under a content-encoding, so it was not kept."""
-
 TAIL = 4096
 """Where `[DONE]` stands in a stream that ended well."""
 
@@ -57,9 +54,10 @@ class Editor:
     def _clean(
         self, record: Request | Response, secrets: Secrets, *, exact: bool
     ) -> tuple[bytes | None, Mapping[str, object]]:
-        """The body without credentials and identities; an encoded one is kept whole or not at all.
+        """The body without credentials and identities.
 
-        `exact` keeps the length, so that chunk sizes still fit.
+        An encoded body is kept as it is or, where that would tell a secret or cannot be looked into,
+        not at all: `extra` then says why. `exact` keeps the length, so that chunk sizes still fit.
         """
         body, extra = record.body, record.extra
         coding = record.header("content-encoding") or ""
@@ -68,12 +66,9 @@ class Editor:
         if coding in ("", "identity"):
             return self._redactor.identities(secrets.mask(body), exact=exact), extra
         plain = _decoded(body, coding)
-        if secrets.found_in(body) or (plain is not None and self._tells(plain, secrets)):
-            return None, {**extra, **WITHHELD}
+        if plain is None or secrets.found_in(plain) or self._redactor.identities(plain) != plain:
+            return None, {**extra, "body_withheld": "unreadable" if plain is None else "credential"}
         return body, extra
-
-    def _tells(self, plain: bytes, secrets: Secrets) -> bool:
-        return secrets.found_in(plain) or self._redactor.identities(plain) != plain
 
 
 def _filled(response: Response, tee: Tee) -> Response:
@@ -95,14 +90,20 @@ def _decoded(body: bytes, coding: str) -> bytes | None:
 
 
 def _judged(response: Response) -> Outcome:
-    """A whole answer may still be an error: by its status, or by what it says."""
+    """The outcome on the wire, corrected by what was said.
+
+    A whole answer may still be an error. And a client that hangs up after `[DONE]`, as SDKs do, left
+    nothing behind but the end of the chunked body.
+    """
+    coding = response.header("content-encoding") or ""
+    plain = _decoded(response.body, coding) if response.body else None
+    kind = response.header("content-type") or ""
+    if response.outcome is Outcome.CLIENT_ABORT and plain and b"[DONE]" in plain[-TAIL:]:
+        response = replace(response, outcome=Outcome.OK)
     if response.outcome is not Outcome.OK:
         return response.outcome
     if (response.status or 0) >= 400:
         return Outcome.HTTP_ERROR
-    coding = response.header("content-encoding") or ""
-    plain = _decoded(response.body, coding) if response.body else None
-    kind = response.header("content-type") or ""
     if not plain or not _doubtful(plain, kind):
         return Outcome.OK
     answer = read_answer([(0.0, plain)], content_type=kind)

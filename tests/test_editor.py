@@ -1,0 +1,194 @@
+"""Editor: the final outcome, masked bodies, linked retries."""
+
+import gzip
+import itertools
+import json
+
+import brotli
+import pytest
+import zstandard
+
+from capture.editor import Editor
+from capture.exchange import Headers, Outcome, Request, Response
+from capture.redact import Redactor, Secrets
+from capture.tee import Budget, Tee
+
+KEY = "sk-editor-0123456789"
+SECRETS = Secrets.of([KEY])
+SSE: Headers = (("content-type", "text/event-stream"),)
+JSON: Headers = (("content-type", "application/json"),)
+TOKEN = b'data: {"choices":[{"index":0,"delta":{"content":"hi"},"finish_reason":null}]}\n\n'
+FINISH = b'data: {"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}\n\n'
+DONE = b"data: [DONE]\n\n"
+ERROR = b'data: {"error":{"message":"engine died","type":"server_error"}}\n\n'
+CODINGS = {
+    "gzip": gzip.compress,
+    "br": brotli.compress,
+    "zstd": zstandard.ZstdCompressor().compress,
+}
+
+
+def request(**fields: object) -> Request:
+    known = {
+        "id": "a",
+        "seq": 0,
+        "arrive_ns": 0,
+        "end_ns": 1,
+        "method": "POST",
+        "scheme": "https",
+        "host": "h",
+        "path": "/v1/chat/completions",
+    }
+    return Request(**known | fields)  # type: ignore[arg-type]
+
+
+def response(status: int = 200, headers: Headers = SSE, outcome: Outcome = Outcome.OK) -> Response:
+    return Response(head_ns=2, end_ns=9, status=status, headers=headers, outcome=outcome)
+
+
+def tee_of(*pieces: bytes) -> Tee:
+    tee = Tee(Budget(1 << 20), itertools.count(5).__next__)
+    for piece in pieces:
+        tee.pass_on(piece)
+    return tee
+
+
+def edited(head: Response, *pieces: bytes, secrets: Secrets = Secrets()) -> Response:  # noqa: B008
+    return Editor(Redactor()).response("a", head, tee_of(*pieces), secrets)
+
+
+@pytest.mark.parametrize(
+    ("pieces", "outcome"),
+    [
+        ([TOKEN, FINISH, DONE], Outcome.OK),
+        ([TOKEN, FINISH], Outcome.OK),
+        ([TOKEN, ERROR], Outcome.STREAM_ERROR),
+        ([TOKEN, ERROR, DONE], Outcome.STREAM_ERROR),
+        ([TOKEN, b"event: error\ndata: overloaded\n\n"], Outcome.STREAM_ERROR),
+        ([TOKEN, TOKEN], Outcome.CUT),
+        ([TOKEN.replace(b"hi", b"an error occurred"), FINISH, DONE], Outcome.OK),
+        ([b'data: {"type":"ping"}\n\n'], Outcome.OK),
+        ([], Outcome.OK),
+    ],
+)
+@pytest.mark.parametrize("coding", ["", *CODINGS])
+def test_a_stream_is_judged_by_what_it_says(
+    pieces: list[bytes], outcome: Outcome, coding: str
+) -> None:
+    """An error event or a missing finish shows only in the content, encoded or not."""
+    head = response(headers=(*SSE, ("content-encoding", coding)) if coding else SSE)
+    whole = CODINGS[coding](b"".join(pieces)) if coding and pieces else b"".join(pieces)
+
+    assert edited(head, whole[:20], whole[20:]).outcome is outcome
+
+
+@pytest.mark.parametrize("status", [400, 401, 429, 500, 503])
+def test_a_status_of_400_or_above_is_an_http_error(status: int) -> None:
+    """Whatever the body is."""
+    assert edited(response(status, JSON), b"{}").outcome is Outcome.HTTP_ERROR
+
+
+def test_an_error_in_a_whole_answer_of_status_200_is_seen() -> None:
+    """Some gateways answer 200 with an error in it."""
+    assert (
+        edited(response(200, JSON), b'{"error":{"message":"no"}}').outcome is Outcome.STREAM_ERROR
+    )
+    assert edited(response(200, JSON), b'{"choices":[],"error":null}').outcome is Outcome.OK
+
+
+def test_a_client_that_leaves_after_done_has_its_whole_answer() -> None:
+    """SDKs close the connection at [DONE], before the end of the chunked body."""
+    left = response(outcome=Outcome.CLIENT_ABORT)
+
+    assert edited(left, TOKEN, FINISH, DONE).outcome is Outcome.OK
+    assert edited(left, TOKEN, FINISH).outcome is Outcome.CLIENT_ABORT
+
+
+def test_chunks_carry_the_time_and_size_of_every_piece() -> None:
+    """They stay whole when the body was not kept."""
+    tee = tee_of(b"ab", b"cde")
+    tee.forget()
+
+    out = Editor(Redactor()).response("a", response(), tee, Secrets())
+
+    assert [(chunk.at_ns, chunk.size) for chunk in out.chunks] == [(5, 2), (6, 3)]
+    assert (out.body, out.body_bytes) == (None, 5)
+
+
+def test_an_echoed_key_is_masked_and_no_offset_moves() -> None:
+    """Body, error text and half-masked hints."""
+    head = Response(head_ns=1, end_ns=2, status=401, headers=JSON, error=f"bad key {KEY}")
+    body = json.dumps({"error": {"message": f"Incorrect key {KEY}, sk-ed****6789"}}).encode()
+
+    out = edited(head, body, secrets=SECRETS)
+
+    assert out.body is not None
+    assert out.error is not None
+    assert len(out.body) == len(body)
+    assert json.loads(out.body)
+    assert KEY.encode() not in out.body
+    assert b"6789" not in out.body
+    assert "0123456789" not in out.error
+
+
+def test_a_key_split_over_pieces_is_masked() -> None:
+    """The network cuts where it likes."""
+    out = edited(response(401, JSON), b'{"error":"sk-edit', b'or-0123456789"}', secrets=SECRETS)
+
+    assert out.body == b'{"error":"' + b"*" * len(KEY) + b'"}'
+
+
+@pytest.mark.parametrize("coding", CODINGS)
+def test_an_encoded_body_is_kept_as_sent(coding: str) -> None:
+    """The bytes of the wire, not a decoded copy."""
+    wire = CODINGS[coding](TOKEN + FINISH + DONE)
+
+    out = edited(response(headers=(*SSE, ("content-encoding", coding))), wire, secrets=SECRETS)
+
+    assert out.body == wire
+
+
+@pytest.mark.parametrize("coding", CODINGS)
+def test_an_encoded_body_with_the_key_in_it_is_not_kept(coding: str) -> None:
+    """It cannot be masked in place; times, sizes and the outcome stay."""
+    wire = CODINGS[coding](json.dumps({"error": f"bad key {KEY}"}).encode())
+    head = response(401, (*JSON, ("content-encoding", coding)))
+
+    out = edited(head, wire, secrets=SECRETS)
+
+    assert out.body is None
+    assert out.body_bytes == len(wire)
+    assert out.extra == {"body_withheld": "credential"}
+    assert out.outcome is Outcome.HTTP_ERROR
+
+
+def test_an_encoded_body_that_cannot_be_looked_into_is_not_kept() -> None:
+    """What might hold a key is treated as if it did."""
+    out = edited(response(headers=(*SSE, ("content-encoding", "gzip"))), b"not gzip at all")
+
+    assert out.body is None
+    assert out.extra == {"body_withheld": "unreadable"}
+
+
+def test_a_request_loses_its_secrets_and_identities_only() -> None:
+    """A key pasted into a prompt goes too; sizes are those of the wire."""
+    body = json.dumps(
+        {"user": "joe", "messages": [{"role": "user", "content": f"my key is {KEY}"}]}
+    )
+
+    out = Editor(Redactor()).request(request(body=body.encode(), body_bytes=len(body)), SECRETS)
+
+    assert out.body is not None
+    assert json.loads(out.body)["messages"][0]["content"] == "my key is " + "*" * len(KEY)
+    assert b"joe" not in out.body
+    assert out.body_bytes == len(body)
+
+
+def test_a_repeat_after_a_429_is_linked() -> None:
+    """Same caller, same bytes, after a failure."""
+    editor = Editor(Redactor())
+    editor.request(request(id="a", client="c", body=b"{}"), SECRETS)
+    editor.response("a", response(429, JSON), tee_of(b"{}"), SECRETS)
+
+    assert editor.request(request(id="b", client="c", body=b"{}"), SECRETS).retry_of == "a"
+    assert editor.request(request(id="c", client="d", body=b"{}"), SECRETS).retry_of is None

@@ -1,0 +1,263 @@
+"""Recorder: everything in order, nothing waits, and whatever is lost is counted."""
+
+import errno
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from capture.editor import Editor
+from capture.exchange import Request, Response
+from capture.recorder import REQUEST_OVERHEAD, Recorder
+from capture.records import Clock, Gap, TraceHeader
+from capture.redact import Redactor, Secrets
+from capture.tee import Budget, Tee
+from capture.tracefile import TraceWriter, read_trace
+
+
+class Shelf:
+    """A writer in memory; `hook` runs before each record, and may wait or raise."""
+
+    def __init__(self, hook: Callable[[], object] = lambda: None) -> None:
+        self.hook = hook
+        self.requests: list[Request] = []
+        self.responses: list[tuple[str, Response]] = []
+        self.gaps: list[Gap] = []
+        self.clocks: list[Clock] = []
+        self.closed = False
+
+    def request(self, request: Request) -> None:
+        self.hook()
+        self.requests.append(request)
+
+    def response(self, request_id: str, response: Response) -> None:
+        self.hook()
+        self.responses.append((request_id, response))
+
+    def gap(self, gap: Gap) -> None:
+        self.gaps.append(gap)
+
+    def clock(self, clock: Clock) -> None:
+        self.clocks.append(clock)
+
+    def pump(self) -> None:
+        pass
+
+    def close(self) -> Path:
+        self.closed = True
+        return Path("shelf")
+
+
+class Clockwork:
+    """A clock that the test moves."""
+
+    def __init__(self) -> None:
+        self.now = 0
+
+    def __call__(self) -> int:
+        return self.now
+
+
+def recorder(writer: object, limit: int = 1 << 20, **options: object) -> Recorder:
+    return Recorder(writer, Editor(Redactor()), Budget(limit), **options)  # type: ignore[arg-type]
+
+
+def ask(number: int, body: bytes = b"{}") -> Request:
+    return Request(
+        id=str(number),
+        seq=number,
+        arrive_ns=number,
+        end_ns=number,
+        method="POST",
+        scheme="http",
+        host="h",
+        path="/v1/chat/completions",
+        body=body,
+        body_bytes=len(body),
+    )
+
+
+def answer() -> Response:
+    return Response(head_ns=1, end_ns=2, status=200)
+
+
+def record(one: Recorder, number: int, body: bytes = b"{}", reply: bytes = b"ok") -> None:
+    one.request(ask(number, body), Secrets())
+    tee = Tee(one.budget, lambda: 0)
+    tee.pass_on(reply)
+    one.response(str(number), answer(), tee, Secrets())
+
+
+def test_a_trace_holds_every_exchange_in_order(tmp_path: Path) -> None:
+    """Through the real file."""
+    path = tmp_path / "t.msgpack"
+    one = recorder(TraceWriter(path, TraceHeader(wall_ns=0, mono_ns=0)), 1 << 24)
+    one.start()
+    for number in range(500):
+        record(one, number, reply=b"%d" % number)
+    one.close()
+
+    exchanges = list(read_trace(path))
+    assert [exchange.request.id for exchange in exchanges] == [str(n) for n in range(500)]
+    assert [e.response and e.response.body for e in exchanges] == [b"%d" % n for n in range(500)]
+    assert one.counts.requests == one.counts.responses == 500
+    assert one.budget.held == 0
+    assert not one.counts.lost
+
+
+def test_the_loop_never_waits_for_a_slow_disk() -> None:
+    """Handing over returns at once while the writer is stuck; afterwards nothing is missing."""
+    gate = threading.Event()
+    shelf = Shelf(lambda: gate.wait(30))
+    one = recorder(shelf)
+    one.start()
+    for number in range(50):
+        record(one, number)
+    assert shelf.responses == []
+
+    gate.set()
+    one.close()
+
+    assert len(shelf.requests) == len(shelf.responses) == 50
+
+
+def test_a_stuck_disk_fills_memory_to_its_limit_and_no_further() -> None:
+    """Above 80 % new exchanges are refused; bodies that do not fit are dropped and counted."""
+    gate = threading.Event()
+    shelf = Shelf(lambda: gate.wait(30))
+    limit = 100_000
+    one = recorder(shelf, limit)
+    one.start()
+    for number in range(100):
+        if reason := one.refuses:
+            one.lose(reason)
+        else:
+            record(one, number, body=b"x" * 10_000)
+        assert one.budget.held <= limit
+
+    assert one.refuses == "memory"
+    gate.set()
+    one.close()
+
+    assert len(shelf.requests) + one.counts.lost_requests == 100
+    assert len(shelf.responses) + one.counts.lost_responses == 100
+    assert sum(gap.requests for gap in shelf.gaps) == one.counts.lost_requests > 0
+    assert {gap.reason for gap in shelf.gaps} == {"memory"}
+    assert one.budget.held == 0
+
+
+def test_a_request_that_does_not_fit_loses_its_body_only() -> None:
+    """The record stays, with its size, and the bytes are in a gap."""
+    shelf = Shelf()
+    one = recorder(shelf, limit=REQUEST_OVERHEAD + 100)
+    one.start()
+    one.request(ask(1, b"x" * 101), Secrets())
+    one.close()
+
+    assert (shelf.requests[0].body, shelf.requests[0].body_bytes) == (None, 101)
+    assert [gap.bytes for gap in shelf.gaps] == [101]
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO, errno.EFBIG])
+def test_a_failing_disk_turns_recording_off_and_counts_the_rest(code: int) -> None:
+    """Said once, loudly; traffic is refused a record from then on, memory is given back."""
+    shelf = Shelf()
+
+    def full() -> None:
+        if len(shelf.responses) == 2:
+            raise OSError(code, "disk trouble")
+
+    shelf.hook = full
+    said: list[str] = []
+    one = recorder(shelf, on_failure=said.append)
+    one.start()
+    for number in range(10):
+        record(one, number)
+    one.close()
+
+    assert len(said) == 1
+    assert "disk trouble" in said[0]
+    assert one.refuses == "disk"
+    assert (len(shelf.requests), len(shelf.responses)) == (2, 2)
+    assert (one.counts.lost_requests, one.counts.lost_responses) == (8, 8)
+    assert one.budget.held == 0
+
+
+def test_one_bad_record_does_not_end_the_recording(capsys: pytest.CaptureFixture[str]) -> None:
+    """A defect loses the record it meets, is counted, and quotes nothing of it."""
+    shelf = Shelf()
+
+    def trip() -> None:
+        if len(shelf.requests) == 1 and not shelf.responses:
+            shelf.hook = lambda: None
+            raise ValueError("secret text")
+
+    shelf.hook = trip
+    one = recorder(shelf)
+    one.start()
+    record(one, 1)
+    record(one, 2)
+    one.close()
+
+    assert len(shelf.requests) == 2
+    assert one.counts.lost_responses == 1
+    assert "secret text" not in capsys.readouterr().err
+
+
+def test_gaps_say_when_and_come_at_most_once_a_second() -> None:
+    """A flood of drops is a few records, with its times."""
+    shelf, clock = Shelf(), Clockwork()
+    one = recorder(shelf, now=clock)
+    one.start()
+    for _ in range(1_000):
+        one.lose("memory")
+    clock.now = 5_000_000_000
+    one.close()
+
+    assert sum(gap.requests for gap in shelf.gaps) == 1_000
+    assert (shelf.gaps[0].from_ns, shelf.gaps[-1].to_ns) == (0, 5_000_000_000)
+    assert len(shelf.gaps) <= 2
+
+
+def test_a_clock_record_holds_both_clocks_and_the_lag() -> None:
+    """Read at one instant, on the loop."""
+    shelf, clock = Shelf(), Clockwork()
+    one = recorder(shelf, now=clock)
+    one.start()
+    clock.now = 7
+    one.clock({"loop_lag_p99_ns": 12})
+    one.close()
+
+    (pair,) = shelf.clocks
+    assert pair.mono_ns == 7
+    assert pair.wall_ns > 10**18
+    assert pair.extra == {"loop_lag_p99_ns": 12}
+
+
+def test_the_last_flush_is_bounded_and_the_rest_is_counted() -> None:
+    """A disk that hangs at the end must not keep the process for ever."""
+    gate = threading.Event()
+    entered = threading.Event()
+
+    def hang() -> None:
+        entered.set()
+        gate.wait(30)
+
+    shelf = Shelf(hang)
+    one = recorder(shelf)
+    one.start()
+    for number in range(20):
+        record(one, number)
+    assert entered.wait(30)
+    closing = threading.Thread(target=one.close, kwargs={"flush_s": 0.01})
+    closing.start()
+    while not one._hurry.wait(30):
+        pass
+    gate.set()
+    closing.join(timeout=30)
+
+    assert not closing.is_alive()
+    assert shelf.closed
+    assert len(shelf.requests) == 1
+    assert (one.counts.lost_requests, one.counts.lost_responses) == (19, 20)

@@ -1,0 +1,273 @@
+"""Redaction: what passes by allowlist, what is masked in place, what becomes a pseudonym."""
+
+import json
+from urllib.parse import quote
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from capture.redact import (
+    Redactor,
+    Secrets,
+    mask_hints,
+    mask_lookalikes,
+    safe_path,
+    secrets_of,
+)
+
+KEY = "sk-live-51Hx/9+Zq=="
+NOBODY = Secrets()
+
+
+def test_headers_pass_by_allowlist_and_the_rest_is_counted() -> None:
+    """Unknown fields are withheld whatever they are called, names come out in lower case."""
+    fields = [
+        ("Authorization", f"Bearer {KEY}"),
+        ("X-Api-Key", KEY),
+        ("Cookie", "sid=1234567890"),
+        ("X-Together-Client-User-Agent", '{"uname": "joe-laptop"}'),
+        ("X-Something-New", "value"),
+        ("Content-Type", "application/json"),
+        ("X-RateLimit-Remaining-Tokens", "17"),
+        ("x-stainless-retry-count", "1"),
+    ]
+
+    kept, withheld = Redactor().headers(fields, NOBODY)
+
+    assert kept == (
+        ("content-type", "application/json"),
+        ("x-ratelimit-remaining-tokens", "17"),
+        ("x-stainless-retry-count", "1"),
+    )
+    assert withheld == 5
+
+
+def test_a_response_cookie_and_a_location_are_withheld() -> None:
+    """Both may carry a credential in any shape."""
+    fields = [("set-cookie", "a=b"), ("location", "https://x/?sig=abc"), ("cf-ray", "8c1")]
+
+    assert Redactor().headers(fields, NOBODY) == ((("cf-ray", "8c1"),), 2)
+
+
+def test_a_kept_header_that_echoes_the_key_is_masked() -> None:
+    """An allowlisted name does not vouch for its value."""
+    secrets = secrets_of([("authorization", f"Bearer {KEY}")])
+
+    kept, _ = Redactor().headers([("x-request-id", f"req-{KEY}")], secrets)
+
+    assert kept == (("x-request-id", "req-" + "*" * len(KEY)),)
+
+
+def test_session_headers_become_pseudonyms_that_are_equal_within_one_capture_only() -> None:
+    """The same session is recognisable in one trace and unlinkable between two."""
+    one, other = Redactor(), Redactor()
+    fields = [("X-Session-Id", "joe-42")]
+
+    first = one.headers(fields, NOBODY)[0][0][1]
+
+    assert first == one.headers(fields, NOBODY)[0][0][1]
+    assert first != other.headers(fields, NOBODY)[0][0][1]
+    assert "joe" not in first
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("/v1/chat/completions", "/v1/chat/completions"),
+        ("/v1/x?api-version=2024-10-21", "/v1/x?api-version=2024-10-21"),
+        ("/v1/x?api_key=sk-12345678&limit=3", "/v1/x?api_key=***&limit=3"),
+        ("/v1/x?sig=abc&sv=1", "/v1/x?sig=***&sv=***"),
+        ("/v1/x?sk-barekey123456", "/v1/x?***"),
+        ("/v1/x?sk-1234567890123456789012345678901234567890=1", "/v1/x?***"),
+        ("/v1/x?", "/v1/x?"),
+    ],
+)
+def test_query_values_pass_by_allowlist(path: str, expected: str) -> None:
+    """Names stay readable, values of names that are not on the list do not."""
+    assert safe_path(path, NOBODY) == expected
+
+
+def test_a_key_in_the_path_is_masked() -> None:
+    """Some gateways take the key as a segment; it is known from the header."""
+    secrets = secrets_of([("x-api-key", "tgp-1234567890")])
+
+    assert safe_path("/proxy/tgp-1234567890/v1/models", secrets) == f"/proxy/{'*' * 14}/v1/models"
+
+
+@pytest.mark.parametrize(
+    "spelling",
+    [
+        KEY,
+        json.dumps(KEY)[1:-1],
+        KEY.replace("/", "\\/"),
+        quote(KEY, safe=""),
+        KEY.replace("/", "\\u002f").replace("+", "\\u002b").replace("=", "\\u003d"),
+    ],
+)
+def test_an_echoed_key_is_masked_in_every_common_spelling(spelling: str) -> None:
+    """A server may escape what it quotes."""
+    secrets = secrets_of([("Authorization", f"Bearer {KEY}")])
+    body = f'{{"error":{{"message":"Incorrect API key provided: {spelling}."}}}}'.encode()
+
+    masked = secrets.mask(body)
+
+    assert spelling.encode() not in masked
+    assert len(masked) == len(body)
+    assert json.loads(masked)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "secret"),
+    [
+        ("authorization", "Basic dXNlcjpodW50ZXIyMjI=", "dXNlcjpodW50ZXIyMjI="),
+        ("proxy-authorization", "Bearer abcdefgh1", "abcdefgh1"),
+        ("api-key", "azure-key-123", "azure-key-123"),
+        ("x-my-auth-token", "tok-123456", "tok-123456"),
+        ("cookie", "theme=dark; sid=s3cr3t-cookie-value", "s3cr3t-cookie-value"),
+        ("ocp-apim-subscription-key", "sub-123456789", "sub-123456789"),
+    ],
+)
+def test_credentials_are_known_by_the_field_that_carries_them(
+    name: str, value: str, secret: str
+) -> None:
+    """Whatever a request authenticates with is masked wherever it reappears."""
+    assert (
+        secrets_of([(name, value)]).mask(f"x {secret} y".encode())
+        == b"x " + b"*" * len(secret) + b" y"
+    )
+
+
+def test_a_key_in_the_query_is_known_decoded_too() -> None:
+    """The server sees and echoes the decoded value."""
+    secrets = secrets_of([], "/v1/models?key=a%2Fb%2Fc-12345")
+
+    assert secrets.mask(b"bad key a/b/c-12345") == b"bad key " + b"*" * 11
+
+
+@pytest.mark.parametrize("word", ["EMPTY", "none", "test", ""])
+def test_placeholder_keys_do_not_garble_prompts(word: str) -> None:
+    """Local servers are called with words that also stand in prompts."""
+    body = f"is {word} a key?".encode()
+
+    assert secrets_of([("authorization", f"Bearer {word}")]).mask(body) == body
+
+
+@given(
+    key=st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=8, max_size=60),
+    before=st.binary(max_size=40),
+    after=st.binary(max_size=40),
+)
+def test_no_key_survives_and_no_offset_moves(key: str, before: bytes, after: bytes) -> None:
+    """Masking keeps the length and leaves no occurrence, whatever surrounds it."""
+    secrets = Secrets.of([key])
+    body = before + key.encode() + after + key.encode()
+
+    masked = secrets.mask(body)
+
+    assert len(masked) == len(body)
+    assert key.encode() not in masked or set(key) == {"*"}
+
+
+def test_half_masked_keys_are_masked_whole() -> None:
+    """OpenAI quotes the first and last characters of a wrong key: those are bytes of a key."""
+    body = b'{"message":"Incorrect API key provided: sk-ab12****************wxyz. Find ..."}'
+
+    masked = mask_hints(body)
+
+    assert b"sk-ab12" not in masked
+    assert b"wxyz" not in masked
+    assert len(masked) == len(body)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "GET https://joe:hunter22222@host/v1 failed",
+        "Bearer abcdefghijklmnop was refused",
+        "url: http://x/v1?key=abcdefghijklmnop",
+        "Incorrect API key provided: sk-abcdefghijklmnop",
+    ],
+)
+def test_texts_for_people_hold_nothing_that_looks_like_a_credential(text: str) -> None:
+    """Warnings and error texts may quote requests of which nothing else is known."""
+    said = mask_lookalikes(text)
+
+    assert "abcdefghijklmnop" not in said
+    assert "hunter22222" not in said
+
+
+def test_identities_become_pseudonyms_in_place() -> None:
+    """Only the values change: white space, order and every other byte stay."""
+    body = (
+        b'{ "model":"m",\n "user" : "joe@example.com", "safety_identifier":12345, '
+        b'"messages":[{"role":"user","content":"\\"user\\": \\"joe\\" "}],'
+        b'"metadata":{"user_id":"u-77", "note":"kept"}}'
+    )
+    redactor = Redactor()
+
+    out = redactor.identities(body)
+
+    before, after = json.loads(body), json.loads(out)
+    assert after["user"] != before["user"]
+    assert after["safety_identifier"] != before["safety_identifier"]
+    assert after["metadata"]["user_id"] != "u-77"
+    assert after["metadata"]["note"] == "kept"
+    assert after["messages"] == before["messages"]
+    assert out.startswith(b'{ "model":"m",\n "user" : "')
+    assert out == redactor.identities(body)
+    assert out != Redactor().identities(body)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b'{"role":"user"}',
+        b'{"user":null}',
+        b'{"messages":[{"user":"deep inside"}]}',
+        b'{"tools":{"user":"deep inside"}}',
+        b'["user", "joe"]',
+        b"not json \xff\x00",
+    ],
+)
+def test_other_bodies_stay_byte_for_byte(body: bytes) -> None:
+    """Redaction must not disturb what it has no business with."""
+    assert Redactor().identities(body) == body
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from(["user", "model", "metadata", "messages", "x"]),
+        st.recursive(
+            st.none() | st.integers() | st.text(max_size=12) | st.booleans(),
+            lambda inner: (
+                st.lists(inner, max_size=3)
+                | st.dictionaries(st.sampled_from(["user", "user_id", "a"]), inner, max_size=3)
+            ),
+            max_leaves=8,
+        ),
+    )
+)
+def test_any_json_object_keeps_everything_but_identities(value: dict[str, object]) -> None:
+    """Parsed, the redacted body differs at most at the identity fields."""
+    before = json.loads(json.dumps(value))
+
+    after = json.loads(Redactor().identities(json.dumps(value).encode()))
+
+    for name in ("user",):
+        before.pop(name, None), after.pop(name, None)
+    for body in (before, after):
+        if isinstance(body.get("metadata"), dict):
+            body["metadata"].pop("user_id", None)
+    assert after == before
+
+
+def test_an_answer_keeps_its_length() -> None:
+    """Chunk sizes must go on fitting the body."""
+    body = b'{"user":"joe","x":1}'
+
+    out = Redactor().identities(body, exact=True)
+
+    assert len(out) == len(body)
+    assert b"joe" not in out
