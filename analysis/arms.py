@@ -5,15 +5,20 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from analysis.recorded import measure
 from analysis.summary import Floats
+from capture.container import open_container
 from capture.exchange import Outcome
+from capture.trace import read_trace
 from replay import measures
 from replay.columns import Column
+from replay.runfile import Run, read_run, recount
+from replay.totals import why_invalid
 
 Truths = npt.NDArray[np.bool_]
 
@@ -27,23 +32,36 @@ STOPPED = frozenset(
 class Arm:
     """The samples of one run, or the exchanges of one trace, in trace arrival order.
 
-    `columns` and `token_gaps()` are those of `replay.runfile.Run`: seconds with NaN where absent, counts
-    with -1. `source` names the trace that both arms must share: its capture id, None when unknown.
-    `timeout_s` is the deadline of a request, None when unknown. `totals` are the run's own closing
-    figures, empty for a trace.
+    `run` is the run, or what a trace would be as one; `token_gaps()` are those of `replay.runfile.Run`.
+    `source` names the trace that both arms must share: its capture id, None when unknown. `model` is
+    what was asked for, several joined by commas, `target` the base URL that was asked. `pacing` says in
+    words when requests were sent, `as_recorded` whether that was when the application had sent them.
     """
 
-    path: Path
     kind: Literal["run", "trace"]
     name: str
+    run: Run
     source: str | None
     model: str | None
+    target: str | None
     pacing: str
-    timeout_s: float | None
-    header: Mapping[str, Any]
-    totals: Mapping[str, Any]
-    columns: Mapping[str, Column]
+    as_recorded: bool
     token_gaps: Callable[[], tuple[Column, Column]]
+
+    @property
+    def path(self) -> Path:
+        """Where it was read from."""
+        return self.run.path
+
+    @property
+    def columns(self) -> Mapping[str, Column]:
+        """One array per field of a sample: seconds with NaN where absent, counts with -1."""
+        return self.run.columns
+
+    @cached_property
+    def invalid_because(self) -> str | None:
+        """Why the run's numbers do not count; None when they do, and for a trace."""
+        return why_invalid(self.run) if self.kind == "run" else None
 
     def __len__(self) -> int:
         return len(self.columns["id"])
@@ -62,6 +80,12 @@ class Arm:
         """True where the server or the way to it failed, timeouts included."""
         stopped = [self._is(outcome) for outcome in sorted(STOPPED)]
         return np.asarray(~np.logical_or.reduce([self.ok, *stopped]), dtype=bool)
+
+    @cached_property
+    def timeout_s(self) -> float | None:
+        """How long every timed-out request had waited at least, seconds; None without one."""
+        waited = (self.columns["end"] - self.offset_s)[self.timed_out]
+        return float(np.nanmin(waited)) if np.isfinite(waited).any() else None
 
     @property
     def open_loop(self) -> bool:
@@ -86,3 +110,53 @@ class Arm:
 
     def _is(self, outcome: Outcome) -> Truths:
         return np.asarray(self.columns["outcome"] == outcome.value, dtype=bool)
+
+
+def load_arm(path: str | Path) -> Arm:
+    """Load a run file, or a trace (file, folder or glob), told apart by its header.
+
+    Raises InputError for what is neither, or is missing.
+    """
+    path = Path(path)
+    if path.is_file() and open_container(path).header.get("kind") == "run":
+        return _of_run(read_run(path))
+    return _of_trace(path)
+
+
+def _of_run(run: Run) -> Arm:
+    pacing = run.header.get("pacing") or {}
+    return Arm(
+        kind="run",
+        name=run.path.name.removesuffix(".part").removesuffix(".run"),
+        run=run,
+        source=(run.header.get("trace") or {}).get("capture_id"),
+        model=_models(run.columns["model"]),
+        target=(run.header.get("target") or {}).get("base_url"),
+        pacing=pacing.get("meaning") or "pacing unknown",
+        as_recorded=(pacing.get("mode"), pacing.get("value")) == ("speed", 1.0),
+        token_gaps=lambda: run.token_gaps,
+    )
+
+
+def _of_trace(path: Path) -> Arm:
+    trace = read_trace(path)
+    recorded = measure(trace)
+    header = {"upstream": trace.header.upstream, "writer": trace.header.writer}
+    totals = recount(recorded.columns)
+    return Arm(
+        kind="trace",
+        name=path.name.removesuffix(".part").removesuffix(".msgpack"),
+        run=Run(path, header, recorded.columns, totals, complete=True),
+        source=trace.header.capture_id,
+        model=_models(recorded.columns["model"]),
+        target=trace.header.upstream,
+        pacing="as recorded",
+        as_recorded=True,
+        token_gaps=lambda: recorded.token_gaps,
+    )
+
+
+def _models(models: Column) -> str | None:
+    """The models asked for, joined; None when no request named one."""
+    names = sorted({str(name) for name in set(models.tolist()) if name})
+    return ", ".join(names) or None

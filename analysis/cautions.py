@@ -47,12 +47,10 @@ def cautions(evidence: Evidence) -> tuple[Caution, ...]:
 
 
 def _invalid_run(evidence: Evidence) -> str | None:
-    invalid = [
-        f"{arm.name}: {arm.totals.get('invalid_because') or 'no reason given'}"
-        for arm, _ in evidence.sides()
-        if arm.totals.get("valid") is False
+    causes = [
+        f"{arm.name}: {arm.invalid_because}" for arm, _ in evidence.sides() if arm.invalid_because
     ]
-    return f"a run says of itself that it is invalid ({'; '.join(invalid)})" if invalid else None
+    return "; ".join(causes) or None
 
 
 def _lag(evidence: Evidence) -> str | None:
@@ -162,7 +160,7 @@ def _warm_up(evidence: Evidence) -> str | None:
 
 def _pacing(evidence: Evidence) -> str | None:
     first, second = evidence.baseline, evidence.candidate
-    if first.pacing == second.pacing and first.open_loop == second.open_loop:
+    if first.pacing == second.pacing or (first.as_recorded and second.as_recorded):
         return None
     return f"the arms were sent differently: {first.pacing} against {second.pacing}"
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import groupby
 
 import numpy as np
 
@@ -15,6 +16,7 @@ from analysis.pairing import Match, match
 from analysis.quantiles import ordered, quantile
 from analysis.summary import Caution, Floats
 from capture.errors import InputError, UnreachableError
+from replay.warmup import Warmup
 
 __all__ = ["Comparison", "Comparisons", "Question", "Shift", "Verdict", "compare"]
 
@@ -27,13 +29,13 @@ QUEUED = 3.0
 class Question:
     """What to compare: empty `metrics` and `quantiles` mean the usual ones that the arms allow.
 
-    `warmup` is a rule of `analysis.pairing.warm_up`, None for the runs' own flags.
+    `warmup` None keeps the runs' own flags (a trace has none: auto).
     """
 
     metrics: tuple[str, ...] = ()
     quantiles: tuple[float, ...] = ()
     paired: bool = True
-    warmup: str | None = None
+    warmup: Warmup | None = None
 
 
 def compare(baseline: Arm, candidate: Arm, question: Question | None = None) -> Comparisons:
@@ -125,10 +127,14 @@ def _contrasts(evidence: Evidence, question: Question) -> list[Contrast]:
 
 def _of_rows(rows: tuple[Comparison, ...]) -> Iterator[Caution]:
     """Each code that a row carries, once, with where it holds."""
+    answered = sum(row.refusal is None for row in rows)
     for code in dict.fromkeys(caution.code for row in rows for caution in row.warnings):
         found = [(row, caution) for row in rows for caution in row.warnings if caution.code == code]
-        where = ", ".join(f"{row.metric} p{row.quantile * 100:g}" for row, _ in found)
-        where = "every row" if len(found) == len(rows) else where
+        where = "; ".join(
+            f"{metric} {' '.join(f'p{row.quantile * 100:.6g}' for row, _ in group)}"
+            for metric, group in groupby(found, key=lambda pair: pair[0].metric)
+        )
+        where = "all intervals" if len(found) == answered else where
         yield Caution(code=code, text=f"{found[0][1].text} ({where})")
 
 

@@ -11,6 +11,8 @@ from analysis.summary import Caution, Floats
 
 Confidence = Literal["95%", "low", "none"]
 
+NO_DIFFERENCE = "no difference seen"
+
 
 class Verdict(StrEnum):
     """What a comparison concludes. Without a margin there is no gate, and a pair only advises."""
@@ -32,7 +34,7 @@ class Comparison:
     `confidence` is the label that the interval has earned: "95%", "low", or "none" without interval.
     `blocks` is K, each of `block_requests` requests and about `block_seconds`; `rho` is the lag-1
     autocorrelation that chose K. `drift` is the SLOW_DRIFT flag. `finding` is "faster", "slower",
-    "higher", "lower" or "no difference seen", None without an interval.
+    "higher" or "lower" where the interval excludes 1, else NO_DIFFERENCE; None without interval.
     """
 
     metric: str

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
-from analysis.comparison import Comparison, Confidence, Shift, Verdict
+from analysis.comparison import NO_DIFFERENCE, Comparison, Confidence, Shift, Verdict
 from analysis.inversion import Interval, Pair, invert
 from analysis.metrics import Metric
 from analysis.quantiles import identified, least_n, minimum_n, ordered, quantile, refusal
@@ -157,7 +157,7 @@ class Contrast:
         below, above = FINDINGS[self.metric.better]
         if high is not None and high < 1:
             return below
-        return above if low is not None and low > 1 else "no difference seen"
+        return above if low is not None and low > 1 else NO_DIFFERENCE
 
     def _warnings(self, found: Interval) -> Iterator[Caution]:
         if found.drift:

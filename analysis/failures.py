@@ -89,7 +89,7 @@ def _block_t(difference: float, terms: Floats, confidence: float) -> tuple[float
     error = 1 / float(studentised(np.ones(1), terms[None], blocks)[0])
     k = int(blocks[0])
     half = float(stats.t.isf((1 - confidence) / 2, k - 1)) * error
-    return max(-1.0, difference - half), min(1.0, difference + half), f"block t, K = {k}"
+    return max(-1.0, difference - half), min(1.0, difference + half), f"block t, K={k}"
 
 
 def _terms(arm: Failures) -> Floats:

@@ -8,11 +8,9 @@ import numpy.typing as npt
 from analysis.arms import Arm, Truths
 from analysis.summary import Floats
 from capture.errors import InputError
+from replay.warmup import Warmup
 
 Places = npt.NDArray[np.int64]
-
-AUTO_S, AUTO_SHARE = 60.0, 1 / 16
-"""Automatic warm-up: the first minute, at most one sixteenth of the run."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,11 +28,11 @@ class Match:
 
 
 def match(
-    baseline: Arm, candidate: Arm, *, paired: bool = True, warmup: str | None = None
+    baseline: Arm, candidate: Arm, *, paired: bool = True, warmup: Warmup | None = None
 ) -> Match:
     """Pair two arms by exchange and round, in the baseline's order; or leave them unpaired.
 
-    `warmup` is a rule for `warm_up`; None keeps the runs' own flags. A pair is dropped when either of
+    `warmup` None keeps the runs' own flags. A pair is dropped when either of
     its requests is warm-up. Raises InputError when the arms share no request, or not the trace.
     """
     warm = (warm_up(baseline, warmup), warm_up(candidate, warmup))
@@ -58,32 +56,15 @@ def match(
     )
 
 
-def warm_up(arm: Arm, rule: str | None) -> Truths:
-    """The samples that do not count: by the run's own flags (None), `none`, `auto`, seconds or a share.
+def warm_up(arm: Arm, rule: Warmup | None) -> Truths:
+    """The samples that do not count: by the run's own flags (None; a trace has none: `auto`), or by a rule.
 
-    A share is below 1 or ends with %; anything else is seconds. Raises InputError for another rule.
+    The warm-up begins with the first request and lasts a share of the time to the last one's start.
     """
     if rule is None and arm.kind == "run":
         return ~arm.measured
     offset = arm.offset_s - np.nanmin(arm.offset_s, initial=np.inf)
-    return np.asarray(offset < warm_up_seconds(rule or "auto", _span(offset)))
-
-
-def warm_up_seconds(rule: str, span_s: float) -> float:
-    """How long the warm-up lasts under a rule, for a run of `span_s` seconds."""
-    if rule == "none":
-        return 0.0
-    if rule == "auto":
-        return min(AUTO_S, span_s * AUTO_SHARE)
-    try:
-        number = float(rule.removesuffix("%"))
-    except ValueError:
-        number = -1.0
-    if not 0 <= number < np.inf:
-        raise InputError(f"--warmup {rule}: give auto, none, seconds (30) or a share (5%, 0.05)")
-    if rule.endswith("%"):
-        return span_s * number / 100
-    return span_s * number if number < 1 else number
+    return np.asarray(offset < (rule or Warmup()).seconds(_span(offset)))
 
 
 def _span(offset: Floats) -> float:

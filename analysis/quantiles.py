@@ -7,9 +7,10 @@ they are shown beside one run, and never decide between two (docs/statistics.md)
 import math
 
 import numpy as np
+import numpy.typing as npt
 from scipy import special, stats
 
-from analysis.summary import Floats
+Floats = npt.NDArray[np.float64]
 
 TAIL_REQUESTS = 20
 """A quantile needs this many requests beyond it (and before it) to be worth reading."""
@@ -77,7 +78,7 @@ def least_n(p: float, confidence: float = 0.95) -> int:
 def refusal(n: int, p: float) -> str | None:
     """Why n values cannot give the p-quantile, or None when they can."""
     needed = minimum_n(p)
-    return None if n >= needed else f"n too small: {n:,} (needs ≥ {needed:,})"
+    return None if n >= needed else f"n too small (needs ≥ {needed:,})"
 
 
 def wilson(count: int, n: int, confidence: float = 0.95) -> tuple[float, float]:

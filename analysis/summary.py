@@ -1,11 +1,16 @@
 """Summary: one metric of one arm, with its quantiles, their intervals and what cannot be said."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-Floats = npt.NDArray[np.float64]
+from analysis import quantiles
+from analysis.quantiles import Floats
+
+__all__ = ["Caution", "Floats", "Quantile", "Summary", "summarise"]
+
+POINTS = (0.5, 0.9, 0.95, 0.99, 0.999)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,3 +59,44 @@ class Summary:
     minimum: float | None
     maximum: float | None
     quantiles: tuple[Quantile, ...]
+
+
+def summarise(
+    metric: str,
+    unit: str,
+    values: Floats,
+    *,
+    timeout_s: float | None,
+    points: Iterable[float] = POINTS,
+) -> Summary:
+    """Summarise one value per request: NaN is absent, +inf timed out (beyond `timeout_s` where known)."""
+    ordered = quantiles.ordered(values)
+    finite = ordered[: int(ordered.searchsorted(np.inf))]
+    some = len(finite) > 0
+    beyond = timeout_s or (float(finite[-1]) if some else None)
+    return Summary(
+        metric=metric,
+        unit=unit,
+        n=len(ordered),
+        timeouts=len(ordered) - len(finite),
+        absent=len(values) - len(ordered),
+        mean=float(finite.mean()) if some else None,
+        minimum=float(finite[0]) if some else None,
+        maximum=float(finite[-1]) if some else None,
+        quantiles=tuple(_quantile(ordered, len(finite), p, beyond) for p in points if len(ordered)),
+    )
+
+
+def _quantile(ordered: Floats, finite: int, p: float, beyond: float | None) -> Quantile:
+    n = len(ordered)
+    seen = quantiles.identified(n - finite, n, p)
+    low, high = quantiles.quantile_interval(ordered, p)
+    return Quantile(
+        p=p,
+        value=quantiles.quantile(ordered, p) if seen else None,
+        low=low,
+        high=high if seen else None,
+        at_least=None if seen else beyond,
+        smooth=quantiles.harrell_davis(ordered, p) if finite == n else None,
+        refusal=quantiles.refusal(n, p),
+    )

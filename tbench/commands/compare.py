@@ -1,5 +1,70 @@
-"""tbench compare."""
+"""tbench compare: two runs of one trace, as ratios of quantiles with their intervals."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
 
 
-def compare() -> None:
-    """To be written."""
+def compare(
+    baseline: Annotated[Path, typer.Argument(help="The run (or trace) to compare with.")],
+    candidate: Annotated[Path, typer.Argument(help="The run (or trace) to be judged.")],
+    metric: Annotated[
+        list[str] | None,
+        typer.Option(help="Only this metric; may be repeated. Default: ttft, e2e, tpot, itl."),
+    ] = None,
+    quantile: Annotated[
+        list[float] | None,
+        typer.Option(
+            help="Only this quantile, such as 0.95; may be repeated. Default: 0.5, 0.9, 0.95, 0.99, and "
+            "0.999 where there are enough requests."
+        ),
+    ] = None,
+    unpaired: Annotated[
+        bool,
+        typer.Option(
+            "--unpaired", help="Compare as two samples, for arms that do not share a trace. Weaker."
+        ),
+    ] = False,
+    warmup: Annotated[
+        str | None,
+        typer.Option(
+            help="Left out of both arms: auto (60 s, at most 1/16), none, seconds, or a share (5%). "
+            "Default: as the runs were made; auto for a trace."
+        ),
+    ] = None,
+    html: Annotated[
+        Path | None, typer.Option(help="Also write a self-contained HTML page to this file.")
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the comparison as one JSON object.")
+    ] = False,
+) -> None:
+    """Compare two runs of the same trace, request by request: candidate / baseline.
+
+    One pair of runs advises; it never decides, since what differs from run to run cannot be seen in it.
+    Each ratio comes with its n, an interval that survives slow changes of load, and what to beware of.
+    """
+    from analysis.arms import load_arm
+    from analysis.compare import Question
+    from analysis.compare import compare as compared
+    from analysis.report.machine import comparison_json, dump
+    from analysis.report.terminal import comparison_text
+    from replay.warmup import parse_warmup
+    from tbench.commands.output import command_line, terminal, write_page
+
+    question = Question(
+        metrics=tuple(metric or ()),
+        quantiles=tuple(quantile or ()),
+        paired=not unpaired,
+        warmup=None if warmup is None else parse_warmup(warmup),
+    )
+    found = compared(load_arm(baseline), load_arm(candidate), question)
+    if html is not None:
+        from analysis.report.page import comparison_page
+
+        write_page(html, comparison_page(found, command=command_line()))
+    if as_json:
+        typer.echo(dump(comparison_json(found)))
+    else:
+        typer.echo(comparison_text(found, **terminal()))

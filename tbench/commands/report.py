@@ -1,5 +1,42 @@
-"""tbench report."""
+"""tbench report: one run or trace in numbers."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
 
 
-def report() -> None:
-    """To be written."""
+def report(
+    run: Annotated[Path, typer.Argument(help="A run file, or a trace.")],
+    samples: Annotated[
+        bool, typer.Option("--samples", help="With --json: every sample as well, as columns.")
+    ] = False,
+    html: Annotated[
+        Path | None, typer.Option(help="Also write a self-contained HTML page to this file.")
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the numbers as one JSON object.")
+    ] = False,
+) -> None:
+    """Report one run: what became of its requests, and each metric with its quantiles.
+
+    A quantile that there are too few requests for is refused, with the number that it needs.
+    """
+    from analysis.arms import load_arm
+    from analysis.report.machine import dump, report_json
+    from analysis.report.terminal import run_text
+    from capture.errors import InputError, UnreachableError
+    from tbench.commands.output import command_line, terminal, write_page
+
+    if samples and not as_json:
+        raise InputError("--samples prints JSON: add --json")
+    arm = load_arm(run)
+    if not len(arm):
+        raise InputError(f"{run}: an empty {arm.kind}, it holds no request")
+    if html is not None:
+        from analysis.report.page import run_page
+
+        write_page(html, run_page(arm, command=command_line()))
+    typer.echo(dump(report_json(arm, samples=samples)) if as_json else run_text(arm, **terminal()))
+    if not arm.ok.any():
+        raise UnreachableError(f"{run}: no request succeeded; the report says how they failed")

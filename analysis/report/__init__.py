@@ -1,0 +1,1 @@
+"""Reports: what an analysis looks like as text, as JSON, as a page."""

@@ -1,0 +1,263 @@
+"""Terminal: a comparison or a run as text, first what can be read in five seconds, then the detail.
+
+Pure: returns the text. Without `colour` it holds no escape sequence.
+"""
+
+from collections.abc import Iterable, Iterator
+from io import StringIO
+from textwrap import fill
+from typing import Any
+
+from rich.console import Console, JustifyMethod
+from rich.table import Table
+from rich.text import Text
+
+from analysis.arms import Arm
+from analysis.compare import Comparison, Comparisons
+from analysis.metrics import METRICS
+from analysis.report import words
+from analysis.report.machine import summaries
+from analysis.summary import Caution, Quantile, Summary
+from replay.totals import identity, numbers
+
+STYLES = {"faster": "green", "slower": "red", "higher": "yellow", "lower": "yellow"}
+PAIR = (
+    "One pair of runs: what changes from run to run cannot be seen, all this is of these two only."
+)
+DESCRIPTIVE = (
+    "Intervals treat requests as independent: they describe this run, they do not compare."
+)
+NARROW = frozenset({"n", "baseline", "candidate", "ratio", "interval", "sure"})
+"""Columns that a narrow terminal must not fold."""
+IDLE = frozenset({"cached_tokens", "reasoning_tokens"})
+"""Shown only where there are any."""
+TWINS = {"ttft_sent": "ttft", "ttft_answer": "ttft"}
+"""Shown only where they differ from their twin."""
+
+
+def comparison_text(found: Comparisons, *, width: int = 100, colour: bool = False) -> str:
+    """The comparison: who, the table, what it means, what to beware of, and how it was done."""
+    page = _Page(width, colour)
+    page.line(*_heading(found))
+    page.table(_comparison_table(found))
+    page.paragraph(_errors(found))
+    page.line("")
+    page.paragraph(f"{found.verdict}: {_findings(found)}", style="bold")
+    page.paragraph(PAIR)
+    page.cautions(found.warnings)
+    page.definitions(found.shift)
+    page.paragraph(_method(found))
+    return page.text
+
+
+def run_text(arm: Arm, *, width: int = 100, colour: bool = False) -> str:
+    """One run or trace: what happened, whether it counts, and each metric with its quantiles."""
+    page, facts = _Page(width, colour), numbers(arm.run)
+    metrics = _worth_showing(summaries(arm))
+    page.line(f"{arm.kind} {arm.path}", style="bold")
+    for line in _facts(arm, facts):
+        page.paragraph(line)
+    page.table(_metric_table(metrics))
+    if metrics:
+        page.paragraph(DESCRIPTIVE)
+    page.paragraph(_failures(facts["errors"]))
+    page.definitions(summary.metric for summary in metrics)
+    return page.text
+
+
+class _Page:
+    """Text of one width, line by line."""
+
+    def __init__(self, width: int, colour: bool) -> None:
+        self._out = StringIO()
+        self._width = max(width, 60)
+        self._console = Console(
+            file=self._out,
+            width=self._width,
+            force_terminal=colour,
+            no_color=not colour,
+            color_system="standard" if colour else None,
+            highlight=False,
+            legacy_windows=False,
+        )
+
+    @property
+    def text(self) -> str:
+        lines = self._out.getvalue().rstrip("\n").split("\n")
+        return "\n".join(line.rstrip() for line in lines)
+
+    def line(self, *lines: str, style: str = "") -> None:
+        for line in lines:
+            self._console.print(Text(line, style=style))
+
+    def paragraph(self, text: str, style: str = "", indent: str = "") -> None:
+        if text:
+            self.line(fill(text, self._width, subsequent_indent=indent), style=style)
+
+    def table(self, table: Table) -> None:
+        self.line("")
+        self._console.print(table)
+        self.line("")
+
+    def cautions(self, found: Iterable[Caution]) -> None:
+        for caution in found:
+            self.paragraph(f"! {caution}", style="yellow", indent="  ")
+
+    def definitions(self, names: Iterable[str]) -> None:
+        self.line("")
+        for name in names:
+            self.paragraph(f"{name}: {METRICS[name].definition}", style="dim", indent="  ")
+
+
+def _grid(*headings: str, left: frozenset[int]) -> Table:
+    table = Table(box=None, pad_edge=False, show_edge=False, padding=(0, 2, 0, 0))
+    for place, heading in enumerate(headings):
+        justify: JustifyMethod = "left" if place in left else "right"
+        table.add_column(heading, justify=justify, no_wrap=heading in NARROW)
+    return table
+
+
+def _heading(found: Comparisons) -> Iterator[str]:
+    first, second = found.baseline, found.candidate
+    yield f"baseline   {first.name}: {_who(first)}"
+    yield f"candidate  {second.name}: {_who(second)}"
+    counts = [len(side) for side in found.offset_s]
+    how = (
+        f"{counts[0]:,} requests, paired"
+        if found.paired
+        else f"{counts[0]:,} and {counts[1]:,} requests"
+    )
+    yield f"{how}; ratio = candidate / baseline"
+
+
+def _who(arm: Arm) -> str:
+    where = f" at {arm.target}" if arm.target else ""
+    return f"{arm.model or 'no model named'}{where}; {arm.pacing}"
+
+
+def _comparison_table(found: Comparisons) -> Table:
+    headings = (
+        "metric",
+        "",
+        "n",
+        "baseline",
+        "candidate",
+        "ratio",
+        "interval",
+        "sure",
+        "difference",
+    )
+    table = _grid(*headings, left=frozenset({0, 1, 6, 7, 8}))
+    before = None
+    for row in found.rows:
+        table.add_row(row.metric if row.metric != before else "", *_cells(row))
+        before = row.metric
+    return table
+
+
+def _cells(row: Comparison) -> list[str | Text]:
+    shown: list[str | Text] = [
+        words.percentile(row.quantile),
+        f"{min(row.n_baseline, row.n_candidate):,}",
+        words.beyond(row.baseline, row.baseline_at_least, row.unit),
+        words.beyond(row.candidate, row.candidate_at_least, row.unit),
+        words.ratio(row.ratio),
+    ]
+    if row.refusal:
+        return [*shown, "", "", Text(row.refusal, style="dim")]
+    seen = row.finding in STYLES
+    finding = Text(str(row.finding) if seen else "none seen", STYLES.get(str(row.finding), "dim"))
+    sure = "drift" if row.drift else row.confidence
+    return [*shown, words.ratio_interval(row.low, row.high), sure, finding]
+
+
+def _errors(found: Comparisons) -> str:
+    errors = found.errors
+    return (
+        f"errors: {errors.baseline:.2%} and {errors.candidate:.2%}, difference "
+        f"{words.points(errors.difference)} [{words.points(errors.low)}, {words.points(errors.high)}] "
+        f"({errors.method})"
+    )
+
+
+def _findings(found: Comparisons) -> str:
+    """One clause per finding, with the quantiles at which it was seen."""
+    seen: dict[tuple[str, str], list[str]] = {}
+    for row in found.rows:
+        if row.finding in STYLES:
+            seen.setdefault((row.finding, row.metric), []).append(words.percentile(row.quantile))
+    sure = any(row.confidence == "95%" for row in found.rows)
+    doubt = "" if sure else " (low confidence)"
+    if not seen:
+        return f"no difference seen between the candidate and the baseline{doubt}"
+    clauses = [f"{finding} at {metric} {' '.join(at)}" for (finding, metric), at in seen.items()]
+    return f"candidate {'; '.join(clauses)}{doubt}"
+
+
+def _method(found: Comparisons) -> str:
+    row = next((row for row in found.rows if row.blocks), None)
+    if row is None:
+        return "No interval: there are too few requests."
+    return (
+        f"Method: {row.method} ({row.metric} {words.percentile(row.quantile)}: {row.block_requests:,} "
+        f"requests and {words.amount(row.block_seconds, 's')} a block). See docs/statistics.md."
+    )
+
+
+def _facts(arm: Arm, facts: dict[str, Any]) -> Iterator[str]:
+    yield _who(arm)
+    yield str(identity(arm.run)) + (f"; skipped {facts['skipped']:,}" if facts["skipped"] else "")
+    warm = len(arm) - int(arm.measured.sum())
+    flying = facts["in_flight"]
+    yield (
+        f"{words.amount(facts['duration_s'], 's')}, {words.three(facts['requests_per_s'])} completed/s, "
+        f"in flight {words.three(flying['mean'] or 0)} on average (by time), {flying['max'] or 0:,} at most"
+        + (f"; {warm:,} requests are warm-up and left out" if warm else "")
+    )
+    yield f"INVALID: {facts['invalid_because']}" if not facts["valid"] else "valid"
+
+
+def _worth_showing(metrics: list[Summary]) -> list[Summary]:
+    by_name = {one.metric: one for one in metrics}
+    return [
+        one
+        for one in metrics
+        if one.mean is not None
+        if not (one.metric in IDLE and not one.maximum)
+        if (twin := by_name.get(TWINS.get(one.metric, ""))) is None or twin.mean != one.mean
+    ]
+
+
+def _metric_table(metrics: list[Summary]) -> Table:
+    rare = any(one.p > 0.99 and not one.refusal for each in metrics for one in each.quantiles)
+    points = [one.p for one in metrics[0].quantiles if one.p <= 0.99 or rare] if metrics else []
+    names = [words.percentile(p) for p in points]
+    table = _grid("metric", "mean", *names, "max", left=frozenset({0}))
+    for one in metrics:
+        unit, factor = words.scale(one.mean or 0.0, one.unit)
+        late = f"\n  {one.timeouts:,} timed out" if one.timeouts else ""
+        name = Text.assemble(one.metric, "\n", (f"  {unit}, n {one.n:,}{late}", "dim"))
+        cells = [_quantile(point, factor) for point in one.quantiles if point.p in points]
+        table.add_row(name, _times(one.mean, factor), *cells, _times(one.maximum, factor))
+    return table
+
+
+def _times(value: float | None, factor: float) -> str:
+    return "-" if value is None else words.three(value * factor)
+
+
+def _quantile(one: Quantile, factor: float) -> Text:
+    """The value, and under it what is said of its doubt."""
+    if one.refusal:
+        return Text(one.refusal.replace(" (", "\n("), style="dim")
+    value = _times(one.value, factor)
+    if one.value is None and one.at_least is not None:
+        value = f"> {_times(one.at_least, factor)}"
+    ends = (None if end is None else end * factor for end in (one.low, one.high))
+    return Text.assemble(value, "\n", (words.interval(*ends), "dim"))
+
+
+def _failures(errors: dict[str, int]) -> str:
+    if not errors:
+        return "no errors"
+    return "errors: " + ", ".join(f"{kind} {count:,}" for kind, count in errors.items())

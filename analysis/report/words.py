@@ -1,0 +1,70 @@
+"""Words: numbers with their units as people read them. The same in every report."""
+
+UNBOUNDED = "∞"
+
+
+def amount(value: float | None, unit: str) -> str:
+    """A value in the unit that suits its size: 0.0123 s is 12.3 ms. Nothing is a dash."""
+    if value is None:
+        return "-"
+    name, factor = scale(abs(value), unit)
+    return f"{three(value * factor)} {name}"
+
+
+def beyond(value: float | None, at_least: float | None, unit: str) -> str:
+    """A value, or what it is known to exceed where timeouts hide it."""
+    if value is None and at_least is not None:
+        return f"> {amount(at_least, unit)}"
+    return amount(value, unit)
+
+
+def ratio(value: float | None) -> str:
+    """A ratio to three decimals, or to three digits when it is large."""
+    if value is None:
+        return "-"
+    return f"{value:.3f}" if value < 10 else three(value)
+
+
+def ratio_interval(low: float | None, high: float | None) -> str:
+    """An interval of a ratio: an open end is 0 or infinity."""
+    left = "[" + ratio(low) if low is not None else "(0"
+    right = ratio(high) + "]" if high is not None else UNBOUNDED + ")"
+    return f"{left}, {right}"
+
+
+def scale(size: float, unit: str) -> tuple[str, float]:
+    """The unit in which a value of this size is read best, and the factor to get there."""
+    if unit != "s" or size >= 1 or not size:
+        return unit, 1.0
+    return ("ms", 1e3) if size >= 1e-3 else ("µs", 1e6)
+
+
+def interval(low: float | None, high: float | None) -> str:
+    """An interval of a value; an open end is 0 or infinity."""
+    left = "[" + three(low) if low is not None else "(0"
+    return f"{left}, {three(high)}]" if high is not None else f"{left}, {UNBOUNDED})"
+
+
+def amount_interval(low: float | None, high: float | None, unit: str) -> str:
+    """An interval of a value with its unit, said once; an open end is 0 or infinity."""
+    ends = [abs(end) for end in (low, high) if end is not None]
+    name, factor = scale(max(ends, default=0.0), unit)
+    scaled = (None if end is None else end * factor for end in (low, high))
+    return f"{interval(*scaled)} {name}"
+
+
+def points(share: float) -> str:
+    """A difference of two shares, in percentage points."""
+    return f"{share * 100:+.2f} pp"
+
+
+def percentile(p: float) -> str:
+    """0.999 is p99.9."""
+    return f"p{p * 100:.6g}"
+
+
+def three(value: float) -> str:
+    """Three significant digits, never scientific below a million."""
+    if abs(value) >= 100:
+        return f"{value:,.0f}"
+    return f"{value:.3g}"

@@ -1,0 +1,38 @@
+"""Output: where a report goes, and what it goes to."""
+
+import os
+import shlex
+import shutil
+import sys
+from pathlib import Path
+from typing import TypedDict
+
+PIPED_COLUMNS = 100
+"""The width of a text that nobody's terminal limits."""
+
+
+class Terminal(TypedDict):
+    """What standard output can show."""
+
+    width: int
+    colour: bool
+
+
+def terminal() -> Terminal:
+    """The terminal's own width, and colour unless NO_COLOR is set; fixed and plain for a pipe."""
+    if not sys.stdout.isatty():
+        return {"width": PIPED_COLUMNS, "colour": False}
+    colour = not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    return {"width": shutil.get_terminal_size((PIPED_COLUMNS, 24)).columns, "colour": colour}
+
+
+def command_line() -> str:
+    """The command as it was typed, for the page that it makes."""
+    return shlex.join(["tbench", *sys.argv[1:]])
+
+
+def write_page(path: Path, page: str) -> None:
+    """Write a page for its owner's eyes (it may quote errors of the server), and say where it is."""
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+        file.write(page)
+    print(f"report: {path}", file=sys.stderr)
