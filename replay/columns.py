@@ -97,65 +97,63 @@ def _pack_names(values: Sequence[str | None] | Column) -> Record:
 
 
 def unpack(records: Iterable[Mapping[str, Any]]) -> dict[str, Column]:
-    """The columns of all `samples` records, in the order of the records.
+    """The columns of all `samples` records, in the order of the records; holds one record at a time.
 
     Raises KeyError, TypeError or ValueError for a record that breaks the format.
     """
-    blocks = [_whole(record) for record in records]
-    sizes = [block["n"] for block in blocks]
-    columns: dict[str, Column] = {}
-    for name, kind in NUMBERS.items():
-        columns[name] = _unpack_numbers(
-            [block["numbers"].get(name) for block in blocks], sizes, kind
-        )
-    for name in WORDS:
-        columns[name] = _unpack_words([block["words"].get(name) for block in blocks], sizes)
-    for name in NAMES:
-        columns[name] = _unpack_names([block["names"][name] for block in blocks])
-    return columns
+    numbers = {name: bytearray() for name in NUMBERS}
+    words = {name: _Words() for name in WORDS}
+    names: dict[str, list[Column]] = {name: [] for name in NAMES}
+    for record in records:
+        n = record["n"]
+        for name, kind in NUMBERS.items():
+            numbers[name] += _checked(record["numbers"].get(name), kind, n).tobytes()
+        for name in WORDS:
+            words[name].add(record["words"].get(name), n)
+        for name in NAMES:
+            packed = record["names"][name]
+            names[name].append(_checked(packed["bytes"], f"S{packed['width']}", n))
+    return {
+        **{name: np.frombuffer(numbers[name], dtype=kind) for name, kind in NUMBERS.items()},
+        **{name: column.array() for name, column in words.items()},
+        **{name: _text(parts) for name, parts in names.items()},
+    }
 
 
-def _whole(record: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The record, checked: every column as long as it says."""
-    n = record["n"]
-    for name, data in record["numbers"].items():
-        if name in NUMBERS and len(data) != n * np.dtype(NUMBERS[name]).itemsize:
-            raise ValueError(f"column {name} is not {n} long")
-    for word in record["words"].values():
-        if len(word["codes"]) != 2 * n:
-            raise ValueError(f"a column of words is not {n} long")
-    for name in record["names"].values():
-        if len(name["bytes"]) != n * name["width"]:
-            raise ValueError(f"a column of names is not {n} long")
-    return record
+def _checked(data: bytes | None, kind: str, n: int) -> Column:
+    """An array of `n`, absent values where a writer did not know the column."""
+    if data is None:
+        return np.full(n, _ABSENT[np.dtype(kind).kind], dtype=kind)
+    array = np.frombuffer(data, dtype=kind)
+    if len(array) != n:
+        raise ValueError(f"a column of {len(array)} in a block of {n}")
+    return array
 
 
-def _unpack_numbers(parts: Sequence[bytes | None], sizes: Sequence[int], kind: str) -> Column:
-    absent = _ABSENT[np.dtype(kind).kind]
-    filled = (
-        np.full(size, absent, dtype=kind).tobytes() if part is None else part
-        for part, size in zip(parts, sizes, strict=True)
-    )
-    return np.frombuffer(b"".join(filled), dtype=kind)
+class _Words:
+    """A column of words from blocks that each have a table of their own."""
+
+    def __init__(self) -> None:
+        self._whole: dict[str | None, int] = {None: 0}
+        self._codes = bytearray()
+
+    def add(self, packed: Mapping[str, Any] | None, n: int) -> None:
+        if packed is None:
+            self._codes += np.zeros(n, dtype="<i4").tobytes()
+            return
+        codes = _checked(packed["codes"], "<u2", n)
+        known = np.zeros(len(packed["table"]) + 1, dtype="<i4")
+        known[:-1] = [self._whole.setdefault(word, len(self._whole)) for word in packed["table"]]
+        places = np.where(codes == ABSENT_CODE, len(known) - 1, codes.astype(np.int64))
+        self._codes += known[places].tobytes()
+
+    def array(self) -> Column:
+        table = np.array(list(self._whole), dtype=object)
+        return np.asarray(table[np.frombuffer(self._codes, dtype="<i4")])
 
 
-def _unpack_words(parts: Sequence[Mapping[str, Any] | None], sizes: Sequence[int]) -> Column:
-    whole: dict[str | None, int] = {None: 0}
-    codes = [np.zeros(0, dtype=np.int64)]
-    for part, size in zip(parts, sizes, strict=True):
-        if part is None:
-            codes.append(np.zeros(size, dtype=np.int64))
-            continue
-        places = [whole.setdefault(word, len(whole)) for word in part["table"]]
-        local = np.frombuffer(part["codes"], dtype="<u2").astype(np.int64)
-        known = np.array([*places, 0], dtype=np.int64)
-        codes.append(known[np.where(local == ABSENT_CODE, len(places), local)])
-    return np.array(list(whole), dtype=object)[np.concatenate(codes)]
-
-
-def _unpack_names(parts: Sequence[Mapping[str, Any]]) -> Column:
-    arrays = [np.frombuffer(part["bytes"], dtype=f"S{part['width']}") for part in parts]
-    whole = np.concatenate(arrays) if arrays else np.zeros(0, dtype="S1")
+def _text(parts: list[Column]) -> Column:
+    whole = np.concatenate(parts) if parts else np.zeros(0, dtype="S1")
     return whole.astype(np.dtypes.StringDType())
 
 
@@ -192,24 +190,32 @@ def unpack_tokens(records: Iterable[Mapping[str, Any]], samples: int) -> tuple[C
 
     The gaps of the sample in row i, rows ordered by `index`, are `gaps[offsets[i]:offsets[i + 1]]`.
     """
-    index, counts, gaps = (
-        [np.zeros(0, dtype="<i4")],
-        [np.zeros(0, dtype="<u4")],
-        [np.zeros(0, dtype="<u4")],
-    )
-    for record in records:
-        index.append(np.frombuffer(record["index"], dtype="<i4"))
-        counts.append(np.frombuffer(record["counts"], dtype="<u4"))
-        gaps.append(np.frombuffer(record["gaps_us"], dtype="<u4"))
-    return _in_order(np.concatenate(index), np.concatenate(counts), np.concatenate(gaps), samples)
-
-
-def _in_order(index: Column, counts: Column, gaps: Column, samples: int) -> tuple[Column, Column]:
+    index, counts, gaps = _arrays(records)
     if int(counts.sum()) != len(gaps) or len(index) != samples:
         raise ValueError("the token stamps do not belong to the samples")
     order = np.argsort(index, kind="stable")
-    sizes = counts.astype(np.int64)[order]
-    starts = (np.cumsum(counts, dtype=np.int64) - counts)[order]
+    sizes = counts[order].astype(np.int64)
     offsets = np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(sizes)])
-    places = np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], sizes)
-    return offsets, gaps[places] / 1e6
+    if (np.diff(order) == 1).all():
+        return offsets, _seconds(gaps)
+    ends = np.cumsum(counts, dtype=np.int64)
+    starts = ends - counts
+    ordered = np.concatenate([gaps[starts[row] : ends[row]] for row in order])
+    return offsets, _seconds(ordered)
+
+
+def _seconds(gaps_us: Column) -> Column:
+    return np.multiply(gaps_us, 1e-6, dtype=np.float32)
+
+
+def _arrays(records: Iterable[Mapping[str, Any]]) -> tuple[Column, Column, Column]:
+    parts: tuple[list[bytes], list[bytes], list[bytes]] = ([], [], [])
+    for record in records:
+        for part, name in zip(parts, ("index", "counts", "gaps_us"), strict=True):
+            part.append(record[name])
+    index, counts, gaps = (b"".join(part) for part in parts)
+    return (
+        np.frombuffer(index, dtype="<i4"),
+        np.frombuffer(counts, dtype="<u4"),
+        np.frombuffer(gaps, dtype="<u4"),
+    )

@@ -78,9 +78,15 @@ def _refined(outcome: Outcome, error: Exception) -> Outcome:
 def _said(error: BaseException) -> str:
     """The words of the error that began it: the others only pass it on."""
     first = error
-    while (cause := first.__cause__ or first.__context__) and str(cause):
-        first = cause
+    while (below := _below(first)) is not None and str(below):
+        first = below
     return one_line(str(first)) or type(error).__name__
+
+
+def _below(error: BaseException) -> BaseException | None:
+    if isinstance(error, BaseExceptionGroup):
+        return error.exceptions[0]
+    return error.__cause__ or error.__context__
 
 
 def tls(ca: Path | None = None) -> ssl.SSLContext:

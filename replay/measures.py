@@ -5,6 +5,7 @@ sets due times (an open loop), from `sent` where it does not.
 """
 
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Final
 
@@ -12,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from capture.exchange import Outcome
-from replay.columns import Column
+from replay.columns import NUMBERS, Column
 
 Columns = Mapping[str, Column]
 Values = npt.NDArray[np.float64]
@@ -96,6 +97,12 @@ def completed(columns: Columns) -> npt.NDArray[np.bool_]:
     return np.asarray((columns["outcome"] == Outcome.OK.value) & ~columns["warmup"])
 
 
+def counted(columns: Columns) -> dict[str, Column]:
+    """The numeric columns of the completed samples outside the warm-up."""
+    rows = completed(columns)
+    return {name: columns[name][rows] for name in NUMBERS}
+
+
 def quantile(ordered: Values, p: float) -> float:
     """The inverted CDF: the least value that at least a share `p` does not exceed. Sorted, not empty."""
     return float(ordered[max(math.ceil(p * len(ordered) - 1e-9), 1) - 1])
@@ -128,10 +135,11 @@ def in_flight(columns: Columns) -> dict[str, float | int | None]:
 
 def errors(columns: Columns) -> dict[str, int]:
     """Samples that failed, by kind: an outcome, or `http_STATUS`; the most frequent first."""
-    failed = ~np.isin(columns["outcome"], [Outcome.OK.value, Outcome.CANCELLED.value])
-    kinds = np.array(columns["outcome"], dtype=object)
-    http = kinds == Outcome.HTTP_ERROR.value
-    kinds[http] = [f"http_{status}" for status in columns["status"][http]]
-    names, counts = np.unique(kinds[failed].astype(str), return_counts=True)
-    by_count = sorted(zip(names.tolist(), counts.tolist(), strict=True), key=lambda kind: -kind[1])
-    return dict(by_count)
+    outcomes = columns["outcome"]
+    rows = np.flatnonzero((outcomes != Outcome.OK.value) & (outcomes != Outcome.CANCELLED.value))
+    http = Outcome.HTTP_ERROR.value
+    kinds = Counter(
+        f"http_{status}" if outcome == http else str(outcome)
+        for outcome, status in zip(outcomes[rows], columns["status"][rows], strict=True)
+    )
+    return dict(kinds.most_common())

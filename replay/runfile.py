@@ -3,7 +3,7 @@
 What it holds is in docs/trace-format.md, "Run files". It never holds a key.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from capture.container import ContainerWriter, open_container
+from capture.container import Container, ContainerWriter, open_container
 from capture.errors import InputError
 from capture.exchange import Outcome
 from replay import columns as blocks
@@ -91,7 +91,7 @@ class Run:
 
     @cached_property
     def token_gaps(self) -> tuple[Column, Column]:
-        """Gaps between a stream's content-bearing events, seconds, as (offsets, gaps).
+        """Gaps between a stream's content-bearing events, seconds (float32), as (offsets, gaps).
 
         Row i owns `gaps[offsets[i]:offsets[i + 1]]`. Read from the file when first asked for.
         """
@@ -108,15 +108,14 @@ def read_run(path: str | Path) -> Run:
     container = open_container(path)
     if container.header.get("kind") != "run":
         raise InputError(f"{path}: this is a {container.header.get('kind')}, not a run")
-    kept: dict[str, list[Record]] = {"samples": [], "progress": [], "totals": []}
-    for record in container.records():
-        if record.get("type") in kept:
-            kept[record["type"]].append(record)
+    others: dict[str, Record] = {}
     with _readable(path):
-        columns = _sorted(blocks.unpack(kept["samples"]))
-        totals = kept["totals"][-1] if kept["totals"] else recount(columns, kept["progress"])
+        columns = _sorted(blocks.unpack(_samples(container, others)))
+        totals = others.get("totals") or recount(
+            columns, [others["progress"]] if "progress" in others else []
+        )
     columns["warmup"] = in_warmup(columns, totals.get("warmup_s") or 0.0)
-    return Run(path, container.header, columns, totals, complete=bool(kept["totals"]))
+    return Run(path, container.header, columns, totals, complete="totals" in others)
 
 
 def in_warmup(columns: Mapping[str, Column], warmup_s: float) -> Column:
@@ -126,7 +125,7 @@ def in_warmup(columns: Mapping[str, Column], warmup_s: float) -> Column:
     return np.asarray(start < warmup_s)
 
 
-def recount(columns: Mapping[str, Column], progress: list[Record]) -> Record:
+def recount(columns: Mapping[str, Column], progress: Sequence[Record] = ()) -> Record:
     """The identity of a replay that never closed its file, from its samples and its last progress.
 
     Up to a second of samples and progress is gone with it: what was issued and has no sample is lost
@@ -143,6 +142,15 @@ def recount(columns: Mapping[str, Column], progress: list[Record]) -> Record:
     planned = max(last.get("planned") or 0, issued)
     lost = {"lost_in_flight": issued - len(outcomes), "never_sent": planned - issued}
     return {"planned": planned, **counts, **lost}
+
+
+def _samples(container: Container, others: dict[str, Record]) -> Iterator[Record]:
+    """The sample records; the last of each other type goes to `others`."""
+    for record in container.records():
+        if record.get("type") == "samples":
+            yield record
+        elif record.get("type") != "tokens":
+            others[str(record.get("type"))] = record
 
 
 def _sorted(columns: dict[str, Column]) -> dict[str, Column]:

@@ -1,6 +1,5 @@
 """The closing figures of a run: the identity, the numbers of `replay --json`, and whether they count."""
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
@@ -57,11 +56,9 @@ def numbers(run: Run) -> dict[str, Any]:
     Latencies are of completed requests outside the warm-up. `duration_s` is from the run's start to its
     last end, `requests_per_s` the completed requests over it.
     """
-    counted = {
-        name: column[measures.completed(run.columns)] for name, column in run.columns.items()
-    }
+    counted = measures.counted(run.columns)
     duration = duration_s(run.columns)
-    cause = why_invalid(run)
+    cause = why_invalid(run, counted)
     whole = identity(run)
     return {
         "run": str(run.path),
@@ -84,20 +81,23 @@ def duration_s(columns: Columns) -> float:
     return float(np.nanmax(end)) if len(end) and not np.isnan(end).all() else 0.0
 
 
-def why_invalid(run: Run) -> str | None:
-    """Why the numbers do not count, with the cure; None when they do."""
+def why_invalid(run: Run, counted: Columns | None = None) -> str | None:
+    """Why the numbers do not count, with the cure; None when they do.
+
+    `counted` is `measures.counted(run.columns)`, for whoever has it already.
+    """
+    counted = measures.counted(run.columns) if counted is None else counted
     lost = run.totals["lost_in_flight"]
     if lost and run.complete:
         return f"{lost} requests were sent and their outcome was lost: a defect, please report it"
-    return _late(run.columns) or _stalled(run)
+    return _late(counted) or _stalled(run, counted)
 
 
-def _late(columns: Columns) -> str | None:
+def _late(counted: Columns) -> str | None:
     """Whether the client's own lateness moved a headline quantile."""
-    there = measures.completed(columns) & ~np.isnan(columns["due"])
-    kept = {name: column[there] for name, column in columns.items()}
-    headline = np.sort(_headline(kept))
-    without = np.sort(_headline(kept) - measures.client_lag(kept))
+    latency, late = _headline(counted), measures.client_lag(counted)
+    there = ~np.isnan(latency) & ~np.isnan(late)
+    headline, without = np.sort(latency[there]), np.sort((latency - late)[there])
     for level in measures.LEVELS:
         if len(headline) * (1 - level) < BEYOND:
             continue
@@ -111,18 +111,17 @@ def _late(columns: Columns) -> str | None:
     return None
 
 
-def _headline(columns: Mapping[str, Any]) -> Values:
+def _headline(columns: Columns) -> Values:
     """The first token of a stream, the end of anything else."""
     first = measures.ttft(columns)
     return np.where(np.isnan(first), measures.e2e(columns), first)
 
 
-def _stalled(run: Run) -> str | None:
+def _stalled(run: Run, counted: Columns) -> str | None:
     """Whether the event loop was too late to take down when things happened."""
     stall = run.totals.get("loop_stall_s") or {}
     late = stall.get("p99")
-    kept = {name: column[measures.completed(run.columns)] for name, column in run.columns.items()}
-    median = measures.spread(_headline(kept))["p50"] or 0.0
+    median = measures.spread(_headline(counted))["p50"] or 0.0
     if late is None or late <= max(STALL_S, BUDGET_SHARE * median):
         return None
     return (
