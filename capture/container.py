@@ -41,7 +41,7 @@ class ContainerWriter:
     For one thread. What is older than 0.2 s survives a kill, what is older than 1 s a power cut, as long
     as `append` or `pump` is called that often. A disk error (ENOSPC, EIO) surfaces as OSError from
     append, pump or close; from then on every call raises it again, and what was sealed before stays
-    readable in PATH.part. `header` needs a `kind`; it must not change afterwards.
+    readable in PATH.part. `header` needs a `kind`.
     """
 
     def __init__(

@@ -166,7 +166,11 @@ def clock_record(clock: Clock) -> dict[str, Any]:
 def read_header(header: Mapping[str, Any]) -> TraceHeader:
     """A segment's header. Lost or wrong entries get neutral values (times 0, text empty)."""
     lost: dict[str, Any] = {"capture_id": "", "wall_ns": 0, "mono_ns": 0}
-    known = {name: header[name] for name in HEADER if isinstance(header.get(name), HEADER[name])}
+    known = {
+        name: header[name]
+        for name, types in HEADER.items()
+        if name in header and isinstance(header[name], types)
+    }
     extra = {key: value for key, value in header.items() if key not in CONTAINER_KEYS}
     return TraceHeader(**(lost | known), extra=_unknown(extra, HEADER))
 

@@ -21,6 +21,12 @@ OURS = {HEADER, BLOCK, INDEX}
 NOT_COPIED = {"format", "marker"}
 """Header entries that a repaired file gets anew."""
 
+DROPPED = {
+    "dropped_requests": "requests",
+    "dropped_responses": "responses",
+    "dropped_bytes": "bytes of bodies",
+}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Findings:
@@ -43,10 +49,8 @@ def check(path: str | Path) -> Findings:
     orphans = found.notes if repaired else found.problems
     _say(found.problems, trace.losses.missing_segments, "segments are missing")
     _say(found.problems, trace.losses.bad_records, "records are not what the format promises")
-    _say(found.problems, totals.get("dropped_requests", 0), "requests were dropped by the capture")
-    _say(
-        found.problems, totals.get("dropped_responses", 0), "responses were dropped by the capture"
-    )
+    for name, what in DROPPED.items():
+        _say(found.problems, totals.get(name, 0), f"{what} were dropped by the capture")
     _say(orphans, trace.losses.orphan_responses, "responses have lost their request")
     _say(found.notes, totals.get("unanswered", 0), "requests have no response in their file")
     return found

@@ -157,7 +157,7 @@ def _settled(files: list[Path]) -> list[Path]:
 
 
 def _begin(segment: Segment) -> tuple[int, str]:
-    return segment.header.wall(0), segment.header.capture_id
+    return segment.header.wall_ns, segment.header.capture_id
 
 
 def _arrival(exchange: Exchange) -> tuple[int, int]:

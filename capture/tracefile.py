@@ -30,8 +30,9 @@ class TraceWriter:
     """Writes a trace as PATH.part, PATH at close; a context manager, for one thread.
 
     `rotate_bytes` and `rotate_s` begin a new segment (`trace.0001.msgpack`, ...) when the current one has
-    that size or age in seconds; None never does. Call `pump` at least every 0.2 s while nothing is
-    written. Disk errors surface as OSError from every method and stay; see ContainerWriter.
+    that size, or its first record that age in seconds; None never does. Call `pump` at least every
+    0.2 s while nothing is written. Disk errors surface as OSError from every method and stay; see
+    ContainerWriter.
     """
 
     def __init__(
@@ -109,7 +110,7 @@ class TraceWriter:
 
     def _begin(self) -> None:
         self._catalogue = Catalogue()
-        self._began_at = self._now()
+        self._began_at: float | None = None
         path = segment_path(self.path, self.header.segment)
         self._container = ContainerWriter(path, header_map(self.header), clock=self._now)
 
@@ -127,12 +128,15 @@ class TraceWriter:
 
     def _write(self, record: Mapping[str, Any], **place: int) -> None:
         self._rotate_if_due()
+        if self._began_at is None:
+            self._began_at = self._now()
         self._catalogue.note(record, self._container.append(record, **place))
 
     def _rotate_if_due(self) -> None:
         full = self._rotate_bytes is not None and self._container.size >= self._rotate_bytes
-        old = self._rotate_s is not None and self._now() - self._began_at >= self._rotate_s
-        if (full or old) and any(self._catalogue.totals.values()):
+        age = 0.0 if self._began_at is None else self._now() - self._began_at
+        old = self._rotate_s is not None and age >= self._rotate_s
+        if self._began_at is not None and (full or old):
             self._end(last=False)
             self.header = replace(self.header, segment=self.header.segment + 1)
             self._begin()
@@ -140,5 +144,5 @@ class TraceWriter:
 
 def _refuse_leftovers(path: Path) -> None:
     """A segment of an older trace would later stand in the way, or be taken for one of this."""
-    for other in path.parent.glob(f"{path.stem}.[0-9][0-9][0-9][0-9]*{path.suffix}*"):
+    for other in sorted(path.parent.glob(f"{path.stem}.[0-9][0-9][0-9][0-9]*{path.suffix}*")):
         raise InputError(f"{other}: a segment of an older trace; choose another name or remove it")

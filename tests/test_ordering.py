@@ -1,0 +1,215 @@
+"""Arrival order in bounded memory: late, lost and never written responses hold nothing back."""
+
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from capture import Exchange, Request, Response, TraceHeader, TraceWriter, read_trace
+from capture.container import Losses
+from capture.ordering import Budgets, exchanges
+
+ROOT = Path(__file__).parent.parent
+HEADER = TraceHeader(wall_ns=10**18, mono_ns=0, capture_id="c")
+
+
+class Time:
+    """A clock that a test turns."""
+
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def request(number: int, arrive_ns: int | None = None, body: bytes = b"") -> Request:
+    arrive_ns = number * 1000 if arrive_ns is None else arrive_ns
+    return Request(
+        id=f"r{number}",
+        seq=number,
+        arrive_ns=arrive_ns,
+        end_ns=arrive_ns + 10,
+        method="POST",
+        scheme="https",
+        host="h",
+        path="/",
+        body=body,
+        body_bytes=len(body),
+    )
+
+
+def response(number: int) -> Response:
+    return Response(head_ns=None, end_ns=number * 1000 + 500, status=200, error=f"to r{number}")
+
+
+@st.composite
+def captures(draw: st.DrawFn) -> tuple[list[tuple[str, int]], dict[int, int]]:
+    """Writes in any order, cut into blocks, and when each request arrived."""
+    count = draw(st.integers(0, 12))
+    arrivals = {n: draw(st.integers(0, 8)) * 1000 for n in range(count)}
+    writes = [("request", n) for n in range(count)]
+    writes += [("response", n) for n in range(count) if draw(st.booleans())]
+    writes += [("seal", 0)] * draw(st.integers(0, 6))
+    return draw(st.permutations(writes)), arrivals
+
+
+def write(path: Path, writes: list[tuple[str, int]], arrivals: dict[int, int], **how: int) -> None:
+    clock = Time()
+    with TraceWriter(path, HEADER, clock=clock, **how) as writer:
+        for what, n in writes:
+            if what == "request":
+                writer.request(request(n, arrivals[n], bytes(50)))
+            elif what == "response":
+                writer.response(f"r{n}", response(n))
+            else:
+                clock.now += 1
+                writer.pump()
+
+
+def expected(writes: list[tuple[str, int]], arrivals: dict[int, int]) -> list[Exchange]:
+    answered = {n for what, n in writes if what == "response"}
+    order = sorted(arrivals, key=lambda n: (arrivals[n], n))
+    return [
+        Exchange(
+            request=request(n, arrivals[n], bytes(50)),
+            response=response(n) if n in answered else None,
+        )
+        for n in order
+    ]
+
+
+@settings(max_examples=150, deadline=None)
+@given(capture=captures(), tight=st.booleans(), cut=st.booleans(), rotate=st.booleans())
+def test_any_order_of_writing_reads_in_order_of_arrival(
+    capture: tuple[list[tuple[str, int]], dict[int, int]],
+    tight: bool,
+    cut: bool,
+    rotate: bool,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    """With or without an index, in one segment or many, with memory for one block or for all."""
+    path = tmp_path_factory.mktemp("t") / "t.msgpack"
+    write(path, *capture, **({"rotate_bytes": 600} if rotate else {}))
+    if cut:
+        for file in path.parent.iterdir():
+            file.write_bytes(file.read_bytes()[:-20])
+    budgets = Budgets(shelf=1, parked=1) if tight else Budgets()
+    trace = read_trace(path)
+    losses = Losses()
+
+    assert list(exchanges(trace.segments, losses, budgets=budgets)) == expected(*capture)
+    assert not losses
+
+
+def test_a_response_may_come_before_its_request_is_written(tmp_path: Path) -> None:
+    """An early refusal ends before the upload does."""
+    with TraceWriter(tmp_path / "t.msgpack", HEADER) as writer:
+        writer.response("r1", response(1))
+        writer.request(request(1))
+
+    assert [one.response for one in read_trace(tmp_path / "t.msgpack")] == [response(1)]
+
+
+def test_requests_of_one_id_each_get_the_response_that_follows(tmp_path: Path) -> None:
+    """Duplicate ids, which no capture should write, lose nothing and stop nothing."""
+    with TraceWriter(tmp_path / "t.msgpack", HEADER) as writer:
+        writer.request(request(1))
+        writer.response("r1", response(1))
+        writer.request(request(1))
+        writer.request(request(1))
+        writer.response("r1", response(2))
+    got = [one.response and one.response.error for one in read_trace(tmp_path / "t.msgpack")]
+
+    assert sorted(map(str, got)) == ["None", "to r1", "to r2"]
+
+
+def test_a_response_without_its_request_is_counted(tmp_path: Path) -> None:
+    """It cannot be an exchange; it must not vanish silently either."""
+    with TraceWriter(tmp_path / "t.msgpack", HEADER) as writer:
+        writer.response("gone", response(0))
+        writer.request(request(1))
+    trace = read_trace(tmp_path / "t.msgpack")
+
+    assert [one.request.id for one in trace] == ["r1"]
+    assert trace.losses.orphan_responses == 1
+
+
+def test_a_damaged_block_leaves_its_requests_answers_as_orphans(tmp_path: Path) -> None:
+    """The lost block, the lost request's response, and the answers lost with it are told apart."""
+    clock = Time()
+    path = tmp_path / "t.msgpack"
+    with TraceWriter(path, HEADER, clock=clock) as writer:
+        for number in range(3):
+            writer.request(request(number))
+            if number:
+                writer.response(f"r{number - 1}", response(number - 1))
+            clock.now += 1
+            writer.pump()
+    row = read_trace(path).segments[0].rows[1]
+    data = bytearray(path.read_bytes())
+    data[row.offset + 40] ^= 1
+    path.write_bytes(data)
+    trace = read_trace(path)
+    got = {one.request.id: one.response for one in trace}
+
+    assert got == {"r0": None, "r2": None}
+    assert (trace.losses.damaged_blocks, trace.losses.orphan_responses) == (1, 1)
+    assert trace.losses.skipped_bytes == row.length
+
+
+def test_a_request_whose_record_is_wrong_is_counted_and_skipped(tmp_path: Path) -> None:
+    """Sound msgpack that lacks what the format promises is no exchange."""
+    with TraceWriter(tmp_path / "t.msgpack", HEADER) as writer:
+        writer.request(replace(request(0), host=5))
+        writer.request(request(1))
+    trace = read_trace(tmp_path / "t.msgpack")
+
+    assert [one.request.id for one in trace] == ["r1"]
+    assert trace.losses.bad_records == 1
+
+
+def test_a_long_upload_does_not_fill_the_memory(tmp_path: Path) -> None:
+    """All that arrived during it waits without bodies once the budget is spent, and comes in order."""
+    numbers = [*range(1, 200), 0]
+    clock = Time()
+    with TraceWriter(tmp_path / "t.msgpack", HEADER, clock=clock) as writer:
+        for number in numbers:
+            writer.exchange(
+                Exchange(request=request(number, body=bytes(2000)), response=response(number))
+            )
+            clock.now += 0.1
+    segments = read_trace(tmp_path / "t.msgpack").segments
+    budgets = Budgets(shelf=10_000, parked=20_000)
+    got = list(exchanges(segments, Losses(), budgets=budgets))
+
+    assert [one.request.seq for one in got] == list(range(200))
+    assert [one.response for one in got] == [response(number) for number in range(200)]
+    assert all(one.request.body == bytes(2000) for one in got)
+
+
+@pytest.mark.slow
+def test_a_trace_far_larger_than_memory_allows_is_read_in_little(tmp_path: Path) -> None:
+    """120 MB, one request never answered, one only at the end: 130 MB, with an index or without."""
+    code = (
+        "import sys; sys.path.insert(0, 'benchmarks'); import trace_memory as t; import pathlib;"
+        "print(t.run_step(sys.argv[1], sys.argv[2:]))"
+    )
+
+    def step(*arguments: object) -> dict[str, float]:
+        command = [sys.executable, "-c", code, *map(str, arguments)]
+        done = subprocess.run(
+            command, capture_output=True, text=True, check=True, cwd=ROOT, timeout=120
+        )
+        return eval(done.stdout)
+
+    path = tmp_path / "t.msgpack"
+    step("write", path, 120)
+    whole, cut = step("read", path), step("as_part", path)
+
+    assert whole["exchanges"] == cut["exchanges"] > 7000
+    assert whole["answered"] == cut["answered"] == whole["exchanges"] - 65
+    assert max(whole["peak_rss_mb"], cut["peak_rss_mb"]) < 130
