@@ -1,0 +1,160 @@
+"""Pacing is arithmetic: order, rates and limits hold for any recording."""
+
+import math
+import statistics
+from itertools import accumulate, islice, pairwise, repeat
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from capture.errors import InputError
+from replay.pacing import (
+    Fixed,
+    Occupancy,
+    Profile,
+    constant,
+    diffused,
+    gap_between_rounds,
+    poisson,
+    scaled,
+    speed_for,
+)
+
+gaps = st.lists(st.floats(0, 100), min_size=1, max_size=50)
+offsets = gaps.map(lambda found: [0.0, *accumulate(found)])
+factors = st.floats(0.01, 100)
+
+
+@given(offsets, factors, st.integers(0, 9))
+def test_every_schedule_keeps_the_order_and_the_number(
+    recorded: list[float], value: float, seed: int
+) -> None:
+    """One due time for each offset, never earlier than the one before; the first at 0."""
+    for schedule in (scaled(value), constant(value), poisson(value, seed)):
+        dues = list(schedule(iter(recorded)))
+        assert len(dues) == len(recorded)
+        assert dues[0] == 0
+        assert dues == sorted(dues)
+
+
+@given(offsets, factors)
+def test_speed_divides_every_gap(recorded: list[float], speed: float) -> None:
+    """Each due time is its recorded offset over the speed, with no error that adds up."""
+    assert list(scaled(speed)(recorded)) == [offset / speed for offset in recorded]
+
+
+@given(offsets.filter(lambda found: found[-1] > 0.01), factors)
+def test_rate_makes_the_mean_exact(recorded: list[float], rate: float) -> None:
+    """With n arrivals there are n - 1 gaps, whose mean becomes 1/rate."""
+    speed = speed_for(rate, len(recorded), recorded[-1])
+    dues = list(scaled(speed)(recorded))
+
+    assert (len(dues) - 1) / dues[-1] == pytest.approx(rate, rel=1e-9)
+
+
+def test_rate_needs_a_span() -> None:
+    """Requests at one instant have no rate to scale; the error names the way out."""
+    with pytest.raises(InputError, match="--constant"):
+        speed_for(5.0, 10, 0.0)
+
+
+def test_speed_moves_burstiness_to_shorter_windows() -> None:
+    """IDC at window w of a trace at speed s is the recorded IDC at window s*w (replay.md 3.2)."""
+    rng = np.random.default_rng(1)
+    recorded = np.cumsum(rng.gamma(0.3, 1.0, 20_000))
+    dues = np.array(list(scaled(4.0)(recorded.tolist())))
+
+    def dispersion(times: np.ndarray, window: float) -> float:
+        counts = np.bincount((times / window).astype(int))[:-1]
+        return float(counts.var() / counts.mean())
+
+    assert dispersion(dues, 5.0) == pytest.approx(dispersion(recorded, 20.0), rel=0.01)
+
+
+def test_poisson_gaps_are_exponential() -> None:
+    """Mean, spread and tail of 200,000 gaps are those of an exponential distribution."""
+    dues = np.array(list(poisson(20.0, seed=3)(repeat(0.0, 200_000))))
+    found = np.diff(dues)
+
+    assert found.mean() == pytest.approx(1 / 20, rel=0.01)
+    assert found.std() == pytest.approx(1 / 20, rel=0.02)
+    assert np.mean(found > 3 / 20) == pytest.approx(math.exp(-3), rel=0.03)
+    assert abs(np.corrcoef(found[:-1], found[1:])[0, 1]) < 0.01
+
+
+def test_poisson_is_decided_by_its_seed() -> None:
+    """The same seed gives the same arrivals, another seed others."""
+    one, again, other = (list(poisson(5.0, seed)(repeat(0.0, 50))) for seed in (1, 1, 2))
+
+    assert one == again
+    assert one != other
+
+
+def test_constant_does_not_drift_over_a_million() -> None:
+    """The millionth request is due at exactly its place over the rate."""
+    last = next(islice(constant(3.0)(repeat(0.0)), 999_999, None))
+
+    assert last == 999_999 / 3.0
+
+
+def test_a_round_follows_after_the_mean_gap() -> None:
+    """The recorded mean; a second where there is none to take."""
+    assert gap_between_rounds(5, 10.0) == 2.5
+    assert gap_between_rounds(1, 0.0) == 1.0
+    assert gap_between_rounds(9, 0.0) == 1.0
+
+
+@given(st.lists(st.floats(0, 50), min_size=1, max_size=60), st.floats(0, 8))
+def test_error_diffusion_keeps_every_prefix_within_a_half(
+    means: list[float], factor: float
+) -> None:
+    """The running sum of whole limits never strays more than 1/2 from what it should be."""
+    limits = diffused(means, factor)
+    wanted = accumulate(factor * mean for mean in means)
+
+    for so_far, target in zip(accumulate(limits), wanted, strict=True):
+        assert abs(so_far - target) <= 0.5 + 1e-6
+    assert all(limit >= 0 for limit in limits)
+
+
+@given(st.lists(st.tuples(st.floats(0, 30), st.floats(0, 10)), min_size=1, max_size=30))
+def test_occupancy_is_the_mean_in_flight(spans: list[tuple[float, float]]) -> None:
+    """Against brute force: each window's mean is the overlap of all requests with it."""
+    occupancy = Occupancy()
+    for start, took in spans:
+        occupancy.add(start, start + took)
+
+    for window, mean in enumerate(occupancy.means()):
+        overlap = sum(
+            max(0.0, min(start + took, window + 1) - max(start, window)) for start, took in spans
+        )
+        assert mean == pytest.approx(overlap, abs=1e-9)
+
+
+def test_a_fixed_limit_never_changes() -> None:
+    """N at any time, without end."""
+    pacing = Fixed(limit=8)
+
+    assert {pacing.allowed(tau) for tau in (0.0, 1.5, 1e9)} == {8}
+    assert pacing.changes_after(5.0) == pacing.ends == math.inf
+
+
+def test_a_profile_ends_or_repeats() -> None:
+    """Window by window, then nothing, or the first window again."""
+    once, again = Profile(limits=[1, 3, 0]), Profile(limits=[1, 3, 0], repeats=True)
+
+    assert [once.allowed(tau) for tau in (0.0, 0.99, 1.0, 2.5, 3.0)] == [1, 1, 3, 0, 0]
+    assert [again.allowed(tau) for tau in (2.5, 3.0, 4.2)] == [0, 1, 3]
+    assert (once.ends, again.ends) == (3.0, math.inf)
+    assert (once.changes_after(0.2), once.changes_after(3.0)) == (1.0, math.inf)
+    assert again.changes_after(3.0) == 4.0
+
+
+def test_the_mean_of_a_constant_schedule_is_its_rate() -> None:
+    """All gaps are alike."""
+    dues = list(constant(40.0)(repeat(0.0, 101)))
+
+    assert statistics.pstdev(b - a for a, b in pairwise(dues)) < 1e-12
+    assert dues[-1] == 2.5
