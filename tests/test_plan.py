@@ -1,0 +1,142 @@
+"""The plan: what is sent again, what is left out and why, and how rounds follow each other."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from capture.exchange import Exchange, Outcome, Request, Response
+from replay.plan import Plan
+from replay.survey import survey
+
+
+def exchange(seq: int = 0, at: float = 0.0, took: float | None = 1.0, **fields: Any) -> Exchange:
+    body = json.dumps({"model": "m", "messages": [], "max_tokens": 7}).encode()
+    known: dict[str, Any] = {
+        "id": f"x{seq}",
+        "seq": seq,
+        "arrive_ns": round(at * 1e9),
+        "end_ns": round(at * 1e9),
+        "method": "POST",
+        "scheme": "https",
+        "host": "h",
+        "path": "/v1/chat/completions",
+        "body": body,
+        "body_bytes": len(body),
+    }
+    response = (
+        None if took is None else Response(head_ns=0, end_ns=round((at + took) * 1e9), status=200)
+    )
+    return Exchange(request=Request(**{**known, **fields}), response=response)
+
+
+def test_offsets_count_from_the_first_request_that_is_sent() -> None:
+    """What is left out in front does not delay the start."""
+    plan = Plan(
+        trace=[exchange(0, 2.0, method="GET", path="/v1/models"), exchange(1, 5), exchange(2, 6.5)]
+    )
+    found = list(plan)
+
+    assert [(one.index, one.offset) for one in found] == [(0, 0.0), (1, 1.5)]
+    assert plan.skipped == {"endpoint": 1}
+
+
+@pytest.mark.parametrize(
+    ("reason", "fields"),
+    [
+        ("retry", {"retry_of": "x0"}),
+        ("retry", {"headers": (("x-stainless-retry-count", "1"),)}),
+        ("websocket", {"method": "GET", "headers": (("upgrade", "websocket"),)}),
+        ("endpoint", {"path": "/v1/files/upload"}),
+        ("endpoint", {"path": "/v1/images/generations"}),
+        ("no_body", {"body": None, "body_bytes": 10}),
+        ("truncated_body", {"extra": {"truncated": True}}),
+    ],
+)
+def test_each_reason_to_leave_out(reason: str, fields: dict[str, Any]) -> None:
+    """One rule, one word in the count."""
+    plan = Plan(trace=[exchange(0), exchange(1, 1.0, **fields)])
+
+    assert [one.exchange.request.id for one in plan] == ["x0"]
+    assert plan.skipped == {reason: 1}
+
+
+def test_unsafe_endpoints_are_sent_when_allowed_retries_never() -> None:
+    """--allow-unsafe lifts the one reason that is about safety."""
+    trace = [exchange(0, path="/v1/files/upload"), exchange(1, retry_of="x0")]
+    plan = Plan(trace=trace, allow_unsafe=True)
+
+    assert [one.exchange.request.id for one in plan] == ["x0"]
+    assert plan.skipped == {"retry": 1}
+
+
+def test_failed_and_unanswered_requests_are_sent_again() -> None:
+    """The plan is about what was asked, not about how it went."""
+    failed = exchange(1, 1.0)
+    assert failed.response
+    trace = [
+        exchange(0, took=None),
+        Exchange(
+            request=failed.request,
+            response=Response(head_ns=None, end_ns=0, status=None, outcome=Outcome.TIMEOUT),
+        ),
+    ]
+
+    assert len(list(Plan(trace=trace))) == 2
+
+
+def test_rounds_follow_after_the_mean_gap_with_their_own_numbers() -> None:
+    """Three requests over 4 s: the next round begins 2 s after the last of this one."""
+    plan = Plan(trace=[exchange(0, 10), exchange(1, 11), exchange(2, 14)], rounds=3)
+    found = [(one.index, one.cycle, one.offset) for one in plan]
+
+    assert found == [
+        (0, 0, 0.0), (1, 0, 1.0), (2, 0, 4.0),
+        (3, 1, 6.0), (4, 1, 7.0), (5, 1, 10.0),
+        (6, 2, 12.0), (7, 2, 13.0), (8, 2, 16.0),
+    ]  # fmt: skip
+
+
+def test_left_out_requests_are_counted_once() -> None:
+    """Later rounds do not count the same request again."""
+    plan = Plan(trace=[exchange(0), exchange(1, retry_of="x0")], rounds=4)
+
+    assert len(list(plan)) == 4
+    assert plan.skipped == {"retry": 1}
+
+
+def test_the_number_of_requests_ends_the_plan_in_any_round() -> None:
+    """--requests counts over rounds; an endless plan is read only so far."""
+    plan = Plan(trace=[exchange(0), exchange(1, 1)], rounds=None, requests=5)
+
+    assert [(one.index, one.cycle) for one in plan] == [(0, 0), (1, 0), (2, 1), (3, 1), (4, 2)]
+
+
+def test_an_endless_plan_of_nothing_ends() -> None:
+    """A trace without requests to send is not read for ever."""
+    assert list(Plan(trace=[exchange(0, method="GET", path="/x")], rounds=None)) == []
+
+
+def test_the_trace_is_read_as_it_is_needed() -> None:
+    """Nothing is loaded ahead: the plan draws one exchange per request."""
+    drawn: list[int] = []
+
+    class Trace:
+        def __iter__(self) -> Iterator[Exchange]:
+            for seq in range(1000):
+                drawn.append(seq)
+                yield exchange(seq, float(seq))
+
+    next(iter(Plan(trace=Trace())))
+
+    assert len(drawn) == 1
+
+
+def test_a_survey_measures_one_round() -> None:
+    """Requests, span, latencies and the mean in flight of each second."""
+    trace = [exchange(0, 10, 1.5), exchange(1, 11, 0.5), exchange(2, 13, None)]
+    found = survey(Plan(trace=trace, rounds=9))
+
+    assert (found.requests, found.span_s, found.busy_s, found.unended) == (3, 3.0, 2.0, 1)
+    assert found.in_flight[:2] == pytest.approx([1.0, 1.0])

@@ -1,0 +1,253 @@
+"""The target: what goes on the wire for a recorded request, and where."""
+
+import json
+from typing import Any
+
+import orjson
+import pytest
+
+from capture.errors import InputError
+from capture.exchange import Exchange, Request
+from capture.providers import read_ask
+from replay.plan import Planned
+from replay.provenance import scrubbed
+from replay.sender import Call
+from replay.target import (
+    Target,
+    checked_base_url,
+    find_key,
+    parse_fields,
+    parse_headers,
+    parse_models,
+    rebased,
+)
+
+BODY = b'{ "model": "old", "messages": [], "stream": true, "max_tokens": 9 }'
+KEY = "tgp_v1_0123456789abcdef"
+
+
+def call(target: Target, body: bytes = BODY, cycle: int = 0, **fields: Any) -> Call:
+    known: dict[str, Any] = {
+        "id": "abc",
+        "seq": 0,
+        "arrive_ns": 0,
+        "end_ns": 0,
+        "method": "POST",
+        "scheme": "https",
+        "host": "h",
+        "path": "/v1/chat/completions",
+        "body": body,
+        "body_bytes": len(body),
+        "headers": (
+            ("content-type", "application/json"),
+            ("accept", "application/json"),
+            ("accept-encoding", "gzip, deflate"),
+            ("user-agent", "OpenAI/Python"),
+            ("x-stainless-retry-count", "0"),
+            ("cookie", "a=b"),
+            ("x-sim-tokens", "3"),
+        ),
+    }
+    request = Request(**{**known, **fields})
+    ask = read_ask(request.method, request.path, request.body)
+    exchange = Exchange(request=request, response=None)
+    return target.call(Planned(index=4, cycle=cycle, offset=0.5, exchange=exchange, ask=ask))
+
+
+def test_the_body_is_byte_identical_without_changes() -> None:
+    """Blanks, order and escapes stay as they were recorded."""
+    sent = call(Target(base_url="http://t"))
+
+    assert sent.request.content == BODY
+    assert sent.request.headers["content-length"] == str(len(BODY))
+    assert (sent.model, sent.stream, sent.endpoint) == ("old", True, "chat")
+
+
+def test_only_the_listed_headers_are_taken_over() -> None:
+    """What the SDK said about itself stays behind; tbench says who it is."""
+    headers = call(Target(base_url="http://t", key=KEY)).request.headers
+
+    assert set(headers) == {
+        "host", "content-length", "content-type", "accept", "accept-encoding", "user-agent",
+        "x-request-id", "authorization", "x-sim-tokens",
+    }  # fmt: skip
+    assert headers["user-agent"].startswith("tbench/")
+    assert headers["authorization"] == f"Bearer {KEY}"
+    assert headers["accept-encoding"] == "gzip, deflate"
+
+
+def test_request_ids_are_unique_per_exchange_and_round() -> None:
+    """The id in the trace, and the round after the first."""
+    target = Target(base_url="http://t")
+
+    assert call(target).request.headers["x-request-id"] == "abc"
+    assert call(target, cycle=2).request.headers["x-request-id"] == "abc.2"
+    assert call(target, id="ü x").request.headers["x-request-id"] == "__x"
+
+
+def test_given_headers_replace_ours() -> None:
+    """A credential or an id by hand takes the place of the one from the environment or the trace."""
+    given = parse_headers(["Authorization: Basic xyz", "X-Request-Id: mine", "Accept: */*"])
+    headers = call(Target(base_url="http://t", key=KEY, headers=given)).request.headers
+
+    assert headers.get_list("authorization") == ["Basic xyz"]
+    assert headers.get_list("x-request-id") == ["mine"]
+    assert headers.get_list("accept") == ["*/*"]
+
+
+def test_model_and_fields_are_replaced_and_null_removes() -> None:
+    """The rest of the body keeps its order and its values."""
+    target = Target(
+        base_url="http://t", model="new", fields=parse_fields(["max_tokens=5", "stream=null"])
+    )
+    sent = call(target)
+
+    assert orjson.loads(sent.request.content) == {"model": "new", "messages": [], "max_tokens": 5}
+    assert (sent.model, sent.stream) == ("new", False)
+
+
+def test_mapped_models_go_before_the_general_one() -> None:
+    """--map-model names its models; --model takes all others."""
+    target = Target(base_url="http://t", model="rest", models=parse_models(["old=new", "a=b=c"]))
+
+    assert call(target).model == "new"
+    assert call(target, BODY.replace(b"old", b"else")).model == "rest"
+    assert target.models["a=b"] == "c"
+
+
+def test_a_change_that_changes_nothing_keeps_the_bytes() -> None:
+    """Asking for the recorded model again is not a reason to write the body anew."""
+    assert call(Target(base_url="http://t", model="old")).request.content == BODY
+
+
+def test_bodies_that_are_not_json_objects_pass_through() -> None:
+    """Multipart, arrays and broken JSON are sent as they are."""
+    for body in (b"--x\r\n", b"[1]", b'{"model"', b""):
+        assert call(Target(base_url="http://t", model="new"), body).request.content == body
+
+
+@pytest.mark.parametrize(
+    ("base", "path", "wanted"),
+    [
+        ("http://h", "/v1/chat/completions", "http://h/v1/chat/completions"),
+        ("http://h/v1", "/v1/chat/completions", "http://h/v1/chat/completions"),
+        ("http://h/v1", "/v1/v1/chat/completions", "http://h/v1/chat/completions"),
+        ("http://h", "/v1/v1/chat/completions", "http://h/v1/chat/completions"),
+        ("http://h/v1", "/chat/completions", "http://h/v1/chat/completions"),
+        ("http://h", "/chat/completions", "http://h/chat/completions"),
+        ("http://h/gate", "/v1/embeddings", "http://h/gate/v1/embeddings"),
+        ("http://h/gate/v1", "/v1/embeddings", "http://h/gate/v1/embeddings"),
+        ("http://h/v1beta/openai", "/v1/embeddings", "http://h/v1beta/openai/embeddings"),
+        ("http://h/v1/", "/v1/rerank", "http://h/v1/rerank"),
+        ("http://h", "/v1/rerank?beta=true&key=***", "http://h/v1/rerank?beta=true"),
+        ("http://h", "/v1/rerank?key=***", "http://h/v1/rerank"),
+        ("http://h", "/v10/x", "http://h/v10/x"),
+    ],
+)
+def test_paths_move_to_the_new_base(base: str, path: str, wanted: str) -> None:
+    """With or without /v1 in either, it is there as often as the target wants it."""
+    assert rebased(base, path) == wanted
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "h",
+        "ftp://h",
+        "http://",
+        "http://u:p@h",
+        "http://h?x=1",
+        "http://h#f",
+        "http://[",
+        "http://h:x",
+    ],
+)
+def test_bad_base_urls_are_one_line(text: str) -> None:
+    """Refused before anything is read; a password in it is not repeated."""
+    with pytest.raises(InputError, match="--base-url") as caught:
+        checked_base_url(text)
+
+    assert "u:p" not in str(caught.value)
+
+
+def test_base_urls_lose_their_last_slash() -> None:
+    """Paths are put behind them."""
+    assert checked_base_url("https://h:8000/v1/") == "https://h:8000/v1"
+
+
+@pytest.mark.parametrize(
+    "line", ["x", ": v", "a b: v", "X: ü", "X: a\nb", "Host: h", "Content-Length: 3"]
+)
+def test_bad_headers_are_one_line(line: str) -> None:
+    """Without repeating a value that may be secret."""
+    with pytest.raises(InputError, match="--header"):
+        parse_headers([line])
+
+
+@pytest.mark.parametrize("word", ["x", "=1", "x=", "x=abc"])
+def test_bad_fields_are_one_line(word: str) -> None:
+    """JSON is asked for, with an example."""
+    with pytest.raises(InputError, match="--set"):
+        parse_fields([word])
+
+
+@pytest.mark.parametrize("word", ["x", "=b", "a="])
+def test_bad_model_maps_are_one_line(word: str) -> None:
+    """OLD=NEW."""
+    with pytest.raises(InputError, match="OLD=NEW"):
+        parse_models([word])
+
+
+def test_the_key_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From the named variable, else Together's; surrounding blanks are not part of it."""
+    monkeypatch.setenv("TOGETHER_API_KEY", f" {KEY}\n")
+    monkeypatch.setenv("OTHER", "second-key")
+
+    assert find_key(None, "https://h", ()) == KEY
+    assert find_key("OTHER", "https://h", ()) == "second-key"
+    assert find_key("", "https://h", ()) is None
+
+
+def test_a_missing_key_is_one_line_unless_none_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """This machine needs none, nor does who brings a credential; a named variable must exist."""
+    monkeypatch.delenv("TOGETHER_API_KEY", raising=False)
+    monkeypatch.delenv("NAMED", raising=False)
+
+    assert find_key(None, "http://127.0.0.1:80", ()) is None
+    assert find_key(None, "http://localhost/v1", ()) is None
+    assert find_key(None, "http://[::1]:80", ()) is None
+    assert find_key(None, "https://h", (("api-key", "k"),)) is None
+    with pytest.raises(InputError, match="TOGETHER_API_KEY is not set"):
+        find_key(None, "https://h", (("x-other", "k"),))
+    with pytest.raises(InputError, match="NAMED is not set"):
+        find_key("NAMED", "http://127.0.0.1", ())
+
+
+def test_no_secret_is_shown() -> None:
+    """Neither in the target's repr nor in the arguments that a run keeps."""
+    target = Target(base_url="http://t", key=KEY, headers=(("authorization", "Basic zzz"),))
+    argv = [
+        "replay",
+        "t",
+        "--header",
+        "Authorization: Basic zzz",
+        "--header=X: yyy",
+        "--set",
+        "a=1",
+    ]
+
+    assert KEY not in repr(target)
+    assert "zzz" not in repr(target)
+    assert scrubbed(argv) == [
+        "replay", "t", "--header", "Authorization: ***", "--header=X: ***", "--set", "a=1",
+    ]  # fmt: skip
+
+
+def test_vision_bodies_survive_a_change_of_model() -> None:
+    """Big nested content is kept value for value."""
+    image = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
+    body = json.dumps({"model": "old", "messages": [{"role": "user", "content": [image]}]}).encode()
+    sent = orjson.loads(call(Target(base_url="http://t", model="new"), body).request.content)
+
+    assert sent["messages"][0]["content"] == [image]
