@@ -1,0 +1,68 @@
+"""HTML that cannot be broken by what is in it: whatever is not markup is escaped."""
+
+from collections.abc import Iterable, Sequence
+from html import escape
+
+VOID = frozenset({"meta", "br"})
+
+
+class Html(str):
+    """Text that is markup already."""
+
+    __slots__ = ()
+
+
+def html(part: object) -> Html:
+    """A part of a page: markup stays, None is nothing, all else is escaped."""
+    if isinstance(part, Html):
+        return part
+    return Html("" if part is None else escape(str(part)))
+
+
+def join(parts: Iterable[object], between: object = "") -> Html:
+    """Parts one after the other."""
+    return Html(html(between).join(map(html, parts)))
+
+
+def tag(name: str, /, *children: object, **attributes: object) -> Html:
+    """An element. Attributes that are None are left out; `class_` and `aria_label` lose their `_`."""
+    given = "".join(
+        f' {key.rstrip("_").replace("_", "-")}="{escape(str(value))}"'
+        for key, value in attributes.items()
+        if value is not None
+    )
+    if name in VOID:
+        return Html(f"<{name}{given}>")
+    return Html(f"<{name}{given}>{join(children)}</{name}>")
+
+
+def number(value: float | None, shown: str) -> Html:
+    """A number as people read it, with its exact value for programs; without one, only the text."""
+    return html(shown) if value is None else tag("data", shown, value=repr(float(value)))
+
+
+def span(low: float | None, high: float | None, shown: str) -> Html:
+    """An interval as people read it, with its exact ends for programs; an open end has none."""
+    ends = [None if end is None else repr(float(end)) for end in (low, high)]
+    return tag("span", shown, class_="interval", data_low=ends[0], data_high=ends[1])
+
+
+def table(caption: object, head: Sequence[object], rows: Iterable[Sequence[object]]) -> Html:
+    """A table whose first column names its rows; it scrolls by itself when it is wide."""
+    columns = join(tag("th", cell, scope="col") for cell in head)
+    body = join(
+        tag("tr", tag("th", row[0], scope="row"), join(tag("td", cell) for cell in row[1:]))
+        for row in rows
+    )
+    whole = tag(
+        "table", tag("caption", caption), tag("thead", tag("tr", columns)), tag("tbody", body)
+    )
+    return tag("div", whole, class_="wide", tabindex="0", role="region", aria_label=caption)
+
+
+def section(title: str, *parts: object) -> Html:
+    """A part of the page under its heading; nothing where it would be empty."""
+    if not (inside := join(parts)):
+        return html(None)
+    name = "-".join(title.lower().split())
+    return tag("section", tag("h2", title, id=name), inside, aria_labelledby=name)

@@ -1,0 +1,124 @@
+"""Thinning: what a picture keeps of a million values, so that it shows the same and stays small."""
+
+import math
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import numpy.typing as npt
+
+from analysis.summary import Floats
+
+Places = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Steps:
+    """A step function: `y[i]` holds from `x[i]` on."""
+
+    x: Floats
+    y: Floats
+
+
+def ecdf(values: Floats, points: int = 500) -> Steps:
+    """The share of values at or below x, at no more than `points` places, denser towards the slow end.
+
+    NaN (absent) is left out. +inf (timed out) counts in the whole but has no place: the curve ends
+    below 1. Each kept place is exact. The least and the greatest finite value are always among them.
+    """
+    ordered = np.sort(values[~np.isnan(values)])
+    n, finite = len(ordered), int(np.isfinite(ordered).sum())
+    if not finite:
+        return Steps(np.empty(0), np.empty(0))
+    ranks = _ranks(finite, points)
+    x = ordered[ranks]
+    last = np.searchsorted(ordered, x, side="right")  # ties: all of them are at or below x
+    kept = np.append(np.diff(x) > 0, True)
+    return Steps(x[kept], last[kept] / n)
+
+
+def _ranks(n: int, points: int) -> Places:
+    """Places among n ordered values: half evenly spread, half in equal ratios of what lies beyond."""
+    if n <= points:
+        return np.arange(n)
+    even = np.linspace(0, n - 1, points // 2)
+    tail = n - np.geomspace(n, 1, points - points // 2)
+    return np.unique(np.concatenate([even, tail]).round().astype(np.int64).clip(0, n - 1))
+
+
+def scatter(x: Floats, y: Floats, points: int = 1500) -> Places:
+    """Which of many points to draw: one per cell of a grid over the plane, and each column's extremes.
+
+    Both must be finite; `y` in the units in which it is drawn (logarithms, for a log axis). Never
+    more than `points`, which is at least 100; all of them when there are no more.
+    """
+    if len(x) <= points:
+        return np.arange(len(x))
+    columns = max(1, int(math.sqrt(points)))
+    rows = max(1, points // columns - 2)
+    column, row = _cells(x, columns), _cells(y, rows)
+    order = np.lexsort((y, column))
+    starts = np.flatnonzero(np.diff(column[order], prepend=-1))
+    ends = np.append(starts[1:], len(order)) - 1
+    _, firsts = np.unique(column * rows + row, return_index=True)
+    return np.unique(np.concatenate([firsts, order[starts], order[ends]]))
+
+
+def _cells(values: Floats, cells: int) -> Places:
+    """Which of `cells` equal parts of their span each value falls into."""
+    low, high = float(values.min()), float(values.max())
+    if high <= low:
+        return np.zeros(len(values), dtype=np.int64)
+    return ((values - low) / (high - low) * cells).astype(np.int64).clip(0, cells - 1)
+
+
+def medians(x: Floats, y: Floats, bins: int = 60, least: int = 5) -> Steps:
+    """The median of y in equal parts of x, at their middles; parts with fewer than `least` are left out."""
+    if not len(x):
+        return Steps(np.empty(0), np.empty(0))
+    low, high = float(x.min()), float(x.max())
+    bins = max(1, min(bins, len(x) // (2 * least)))
+    cell = _cells(x, bins)
+    order = np.argsort(cell, kind="stable")
+    places = np.searchsorted(cell[order], np.arange(bins + 1))
+    groups = [y[order[a:b]] for a, b in pairwise(places)]
+    middles = low + (np.arange(bins) + 0.5) * (high - low) / bins
+    kept = np.array([len(group) >= least for group in groups])
+    found = [float(np.median(group)) for group in groups if len(group) >= least]
+    return Steps(middles[kept], np.array(found))
+
+
+def in_flight(sent: Floats, end: Floats, bins: int = 300) -> tuple[Steps, Floats]:
+    """How many requests were outstanding: the time-weighted mean in equal parts of time, and the most.
+
+    Requests that were never sent (NaN) are left out; one without an end lasts to the end of the run.
+    """
+    there = ~np.isnan(sent)
+    sent, end = np.sort(sent[there]), end[there]
+    if not len(sent):
+        return Steps(np.empty(0), np.empty(0)), np.empty(0)
+    horizon = float(np.nanmax(np.append(end, sent[-1])))
+    if horizon <= sent[0]:
+        return Steps(np.empty(0), np.empty(0)), np.empty(0)
+    end = np.sort(np.where(np.isnan(end), horizon, end))
+    edges = np.linspace(sent[0], horizon, bins + 1)
+    area = _elapsed(sent, edges) - _elapsed(end, edges)
+    return Steps(edges[:-1], np.diff(area) / np.diff(edges)), _most(sent, end, edges)
+
+
+def _elapsed(starts: Floats, at: Floats) -> Floats:
+    """At each instant, the sum over all earlier starts of the time since."""
+    before = np.searchsorted(starts, at)
+    sums = np.concatenate([[0.0], np.cumsum(starts)])
+    return np.asarray(before * at - sums[before])
+
+
+def _most(sent: Floats, end: Floats, edges: Floats) -> Floats:
+    """The highest count within each part; an end and a send at one instant do not overlap."""
+    times = np.concatenate([end, sent])
+    steps = np.concatenate([np.full(len(end), -1.0), np.ones(len(sent))])
+    order = np.argsort(times, kind="stable")
+    levels = np.concatenate([[0.0], np.cumsum(steps[order])])
+    first = np.searchsorted(times[order], edges[:-1], side="left")
+    last = np.searchsorted(times[order], edges[1:], side="left")
+    return np.array([levels[a : b + 1].max() for a, b in zip(first, last, strict=True)])

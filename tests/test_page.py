@@ -1,0 +1,300 @@
+"""The HTML report: whole in itself, true to the JSON, drawn by a real browser, deaf to what data says."""
+
+import html.parser
+import json
+import math
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import pytest
+
+from analysis.arms import Arm, load_arm
+from analysis.compare import Question, compare
+from analysis.report.machine import comparison_json, report_json
+from analysis.report.page import comparison_page, run_page
+from capture.exchange import Outcome
+from replay.runfile import RunWriter
+from replay.sample import Sample
+
+EVIL = '<script>document.title="broken"</script></td><img src=x onerror=alert(1)>"\'&{{7*7}}'
+COMMAND = "tbench compare a.run 'b & <b>.run' --html report.html"
+
+
+def write_run(path: Path, seed: int, slower: float, *, n: int = 1200, evil: str = "") -> Path:
+    """A run of n requests over an hour, with slow swings, a few errors and timeouts."""
+    random = np.random.default_rng(seed)
+    swing = 0.2 * np.sin(np.arange(n) / n * 20)
+    ttft = slower * np.exp(random.normal(-1.6, 0.4, n) + swing)
+    gap = slower * 0.02 * np.exp(random.normal(0, 0.1, n))
+    tokens = random.integers(20, 200, n)
+    header = {
+        "trace": {"capture_id": "c1"},
+        "pacing": {"mode": "speed", "value": 1.0, "meaning": "as recorded"},
+        "target": {"base_url": "http://h", "model": evil or "m"},
+        "argv": ["replay", "a b.msgpack"],
+    }
+    writer = RunWriter(path, header, clock=lambda: 0.0)
+    failed = 0
+    for i in range(n):
+        due = i * 3600 / n
+        sent = due + 1e-4 * float(random.random())
+        first = sent + float(ttft[i])
+        end = first + float(gap[i] * tokens[i])
+        stamps: dict[str, Any] = {
+            "first_byte": first,
+            "first_token": first,
+            "first_answer": first,
+            "last_token": end,
+            "end": end,
+            "status": 200,
+            "output_tokens": int(tokens[i]),
+            "prompt_tokens": 100,
+            "token_times": (first, end),
+        }
+        if i % 97 == 0:
+            outcome = Outcome.TIMEOUT if i % 2 else Outcome.HTTP_ERROR
+            stamps = {"end": sent + 60, "error": evil or "overloaded", "outcome": outcome}
+            failed += 1
+        writer.add(
+            Sample(
+                id=f"r{i}", index=i, endpoint="chat", model=evil or "m", stream=True, due=due,
+                sent=sent, warmup=False, **stamps,
+            )
+        )  # fmt: skip
+    return writer.close(
+        {
+            "planned": n,
+            "completed": n - failed,
+            "failed": failed,
+            "cancelled": 0,
+            "lost_in_flight": 0,
+            "never_sent": 0,
+        }
+    )
+
+
+@pytest.fixture(scope="module")
+def arms() -> Iterator[tuple[Arm, Arm]]:
+    with TemporaryDirectory() as folder:
+        first = write_run(Path(folder, "base.run"), 1, 1.0, evil=EVIL)
+        second = write_run(Path(folder, "cand.run"), 2, 1.3, evil=EVIL)
+        yield load_arm(first), load_arm(second)
+
+
+Page = Callable[[str], str]
+
+
+@pytest.fixture(scope="module")
+def page(arms: tuple[Arm, Arm]) -> Page:
+    """The pages by name, each made once."""
+
+    @cache
+    def make(kind: str) -> str:
+        if kind == "run":
+            return run_page(arms[0], command=COMMAND)
+        return comparison_page(compare(*arms), command=COMMAND)
+
+    return make
+
+
+class Reader(html.parser.HTMLParser):
+    """The elements of a page as a browser nests them: tags, attributes, exact numbers, texts."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.texts: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        self.texts.append(data)
+
+    def values(self) -> list[float]:
+        return [float(a["value"] or "nan") for name, a in self.tags if name == "data"]
+
+
+KINDS = pytest.mark.parametrize("kind", ["comparison", "run"])
+
+
+@KINDS
+def test_nothing_on_the_page_comes_from_elsewhere(page: Page, kind: str) -> None:
+    """No element loads anything, and the policy forbids it to try."""
+    reader = Reader(page(kind))
+    loading = {"src", "srcset", "href", "data", "action", "poster"}
+    asked = [
+        a[key]
+        for _, a in reader.tags
+        for key in loading & a.keys()
+        if not (a[key] or "").startswith("#")
+    ]
+    assert asked == []
+    assert not {"link", "iframe", "img", "object"} & {name for name, _ in reader.tags}
+    policy = next(a["content"] for _, a in reader.tags if a.get("http-equiv"))
+    assert policy is not None
+    assert policy.startswith("default-src 'none'; script-src 'sha256-")
+    assert "unsafe-eval" not in policy
+    assert "@import" not in page(kind).partition("</style>")[0]
+
+
+@KINDS
+def test_data_cannot_become_markup(page: Page, kind: str) -> None:
+    """A model's name or an error text with markup in it is shown as it is, and starts no script."""
+    reader = Reader(page(kind))
+    assert sum(name == "script" for name, _ in reader.tags) == 3
+    assert any(EVIL in text for text in reader.texts)
+    assert not any("onerror" in a for _, a in reader.tags)
+
+
+@KINDS
+def test_the_page_stays_small(page: Page, kind: str) -> None:
+    """The program that draws is most of it."""
+    assert len(page(kind).encode()) < 1_700_000
+
+
+def test_a_million_requests_make_no_larger_page() -> None:
+    """Curves, points and time lines have a size of their own, whatever n is."""
+    from analysis import charts
+
+    random = np.random.default_rng(3)
+    n = 300_000
+    values, times = random.lognormal(size=n), np.arange(n) / 10
+    pictures = [
+        charts.ecdf("TTFT", "s", {"a": values, "b": values * 2}),
+        charts.over_time("TTFT", "s", {"a": (times, values), "b": (times, values * 2)}),
+        charts.in_flight({"a": (times, times + values), "b": (times, times + values)}),
+    ]
+    assert sum(len(json.dumps(one.spec)) for one in pictures if one) < 400_000
+
+
+def test_the_table_holds_the_numbers_of_the_json(arms: tuple[Arm, Arm], page: Page) -> None:
+    """Baseline, candidate, ratio and interval of each row, to the last bit."""
+    found = comparison_json(compare(*arms))
+    reader = Reader(page("comparison"))
+    values = iter(reader.values())
+    spans = iter(a for name, a in reader.tags if name == "span" and a.get("class") == "interval")
+    for row in found["comparisons"]:
+        for key in ("baseline", "candidate", "ratio"):
+            if row[key] is not None:
+                assert next(values) == row[key], (row["metric"], row["quantile"], key)
+        if row["finding"] is not None:
+            ends = next(spans)
+            given = [
+                None if (end := ends.get(f"data-{side}")) is None else float(end)
+                for side in ("low", "high")
+            ]
+            assert given == row["ci"]
+
+
+def test_the_table_of_a_run_holds_the_numbers_of_the_json(
+    arms: tuple[Arm, Arm], page: Page
+) -> None:
+    """Mean, quantiles and maximum of every metric, to the last bit."""
+    shown = set(Reader(page("run")).values())
+    for summary in report_json(arms[0])["summaries"].values():
+        wanted = [summary["mean"], summary["max"]]
+        wanted += [q["value"] for q in summary["quantiles"].values() if not q["refusal"]]
+        assert {value for value in wanted if value is not None} <= shown
+
+
+def test_the_verdict_is_said_first_in_plain_words(page: Page) -> None:
+    """Before the first table: which is slower, by how much, how sure, and what it is worth."""
+    words = " ".join(Reader(page("comparison").partition("<table")[0]).texts)
+    assert re.search(
+        r"Candidate is slower at TTFT p50: 1\.\d+ times the baseline \[1\.\d+, 1\.\d+\]", words
+    )
+    assert "ADVISORY" in words
+
+
+def test_every_number_has_its_method_and_warnings_beside_it(
+    arms: tuple[Arm, Arm], page: Page
+) -> None:
+    """n, interval, confidence, method; a refused quantile says why."""
+    text = " ".join(Reader(page("comparison")).texts)
+    for row in compare(*arms).rows:
+        assert (row.refusal or row.method) in text
+        for warning in row.warnings:
+            assert warning.code in text
+            assert warning.text in text
+
+
+@KINDS
+def test_tables_and_charts_say_what_they_are(page: Page, kind: str) -> None:
+    """Captions, column heads, texts in place of charts; and the command that makes the page again."""
+    reader = Reader(page(kind))
+    names = [name for name, _ in reader.tags]
+    assert names.count("caption") == names.count("table") > 3
+    assert names.count("figcaption") == names.count("figure") > 3
+    assert all(a.get("scope") for name, a in reader.tags if name == "th")
+    assert COMMAND in reader.texts
+    pictures = json.loads(re.search(r'id="pictures">(.*?)</script>', page(kind), re.DOTALL)[1])  # type: ignore[index]
+    assert all(spec["description"] for spec in pictures.values())
+
+
+def test_arms_with_nothing_to_draw_still_make_a_page(tmp_path: Path) -> None:
+    """A run in which everything failed."""
+    writer = RunWriter(tmp_path / "a.run", {}, clock=lambda: 0.0)
+    writer.add(
+        Sample(id="a", index=0, endpoint="chat", model=None, stream=True, due=None, sent=0.0,
+               end=1.0, outcome=Outcome.RESET, error="reset")
+    )  # fmt: skip
+    counts = {"completed": 0, "failed": 1, "cancelled": 0, "lost_in_flight": 0, "never_sent": 0}
+    text = run_page(load_arm(writer.close({"planned": 1, **counts})))
+    assert "0 of 1 requests succeeded" in text
+    assert "reset" in text
+
+
+def test_a_question_about_one_metric_draws_that_metric(arms: tuple[Arm, Arm]) -> None:
+    """What was asked is what is shown."""
+    text = comparison_page(compare(*arms, Question(metrics=("output_tokens",))))
+    assert "Distribution of OUTPUT TOKENS" in text
+    assert "Distribution of E2E" not in text
+
+
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update",
+         "--disable-sync", "--no-first-run", "--disable-quic"]  # fmt: skip
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@KINDS
+def test_a_browser_draws_every_chart(tmp_path: Path, page: Page, kind: str, theme: Any) -> None:
+    """Headless Chromium: no error, no request, no script from the data, every chart has marks."""
+    sync = pytest.importorskip("playwright.sync_api")
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        pytest.skip("no chromium on this machine")
+    file = tmp_path / "report.html"
+    file.write_text(page(kind), encoding="utf-8")
+    said: list[str] = []
+    asked: list[str] = []
+    with sync.sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=chromium, args=FLAGS)
+        tab = browser.new_page(color_scheme=theme, viewport={"width": 1280, "height": 900})
+        tab.on("console", lambda message: said.append(message.text))
+        tab.on("pageerror", lambda error: said.append(str(error)))
+        tab.on("request", lambda request: asked.append(request.url))
+        tab.goto(file.as_uri())
+        tab.wait_for_selector("body.drawn", timeout=30_000)
+        marks = tab.eval_on_selector_all(
+            ".chart",
+            "all => all.map(one => one.querySelectorAll('svg .mark-group path, svg path').length)",
+        )
+        widths = tab.evaluate("[document.body.scrollWidth, window.innerWidth]")
+        title = tab.title()
+        browser.close()
+    assert said == []
+    assert asked == [file.as_uri()]
+    assert len(marks) >= 4
+    assert min(marks) > 3
+    assert title != "broken"
+    assert widths[0] <= widths[1]
+    assert math.isfinite(sum(marks))
