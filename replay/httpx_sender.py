@@ -77,10 +77,12 @@ def _refined(outcome: Outcome, error: Exception) -> Outcome:
 
 def _said(error: BaseException) -> str:
     """The words of the error that began it: the others only pass it on."""
-    first = error
-    while (below := _below(first)) is not None and str(below):
-        first = below
-    return one_line(str(first)) or type(error).__name__
+    words = ""
+    below: BaseException | None = error
+    while below is not None:
+        words = one_line(str(below)) or words
+        below = _below(below)
+    return words or type(error).__name__
 
 
 def _below(error: BaseException) -> BaseException | None:

@@ -159,7 +159,7 @@ def checked_base_url(text: str) -> str:
         url = httpx.URL(text)
     except (httpx.InvalidURL, ValueError) as error:
         raise InputError(f"--base-url {text!r}: not a URL ({error})") from None
-    if url.scheme not in {"http", "https"} or not re.fullmatch(r"[\w.:%-]+", url.host):
+    if url.scheme not in {"http", "https"} or not re.fullmatch(r"[\w.:-]+", url.host):
         raise InputError(f"--base-url {text!r}: needs http:// or https:// and a host")
     if url.userinfo or url.query or url.fragment:
         raise InputError(
