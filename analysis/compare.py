@@ -13,7 +13,7 @@ from analysis.contrast import Contrast
 from analysis.failures import ErrorDifference, Failures, error_difference
 from analysis.metrics import METRICS
 from analysis.pairing import Match, match
-from analysis.quantiles import ordered, quantile
+from analysis.quantiles import minimum_n, ordered, quantile
 from analysis.summary import Caution, Floats
 from capture.errors import InputError, UnreachableError
 from replay.warmup import Warmup
@@ -140,12 +140,7 @@ def _of_rows(rows: tuple[Comparison, ...]) -> Iterator[Caution]:
 
 def _of_load(evidence: Evidence, rows: tuple[Comparison, ...]) -> Iterator[Caution]:
     """Near saturation a small change of the service becomes a large change of the waiting."""
-    lost = [
-        row
-        for row in rows
-        if row.metric == "ttft" and row.quantile >= 0.95 and not row.refusal
-        if row.drift or (row.ratio is not None and None in (row.low, row.high))
-    ]
+    lost = [row for row in rows if row.metric == "ttft" and row.quantile >= 0.95 and _lost(row)]
     sides = [ordered(side) for side in evidence.pair("ttft")] if lost else []
     if any(quantile(side, 0.95) > QUEUED * quantile(side, 0.5) for side in sides):
         yield Caution(
@@ -153,3 +148,10 @@ def _of_load(evidence: Evidence, rows: tuple[Comparison, ...]) -> Iterator[Cauti
             text="waiting in a queue dominates the TTFT: the ratio belongs to this load, and a small "
             "change of the service can be a large one here; repeat at a lower load",
         )
+
+
+def _lost(row: Comparison) -> bool:
+    """Whether enough requests still gave no interval to rely on, and not for their timeouts."""
+    if min(row.n_baseline, row.n_candidate) < minimum_n(row.quantile) or row.ratio is None:
+        return False
+    return row.drift or None in (row.low, row.high)

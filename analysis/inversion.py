@@ -6,7 +6,7 @@ whose block-t test is not rejected: no resampling, no density, no seed. K, the n
 follows from how long a disturbance lasts. Method, measured error rates and limits: docs/statistics.md.
 
 Everything happens on logarithms, so that dividing by r is a shift, and swapping the arms inverts
-the result exactly. NaN is no value; +inf is a timeout and sorts last.
+the result exactly. NaN is no value; +inf is a timeout and sorts last; what is below zero counts as zero.
 """
 
 from collections.abc import Callable, Sequence
@@ -62,7 +62,7 @@ class Pair:
 
     def __init__(self, a: Floats, b: Floats, *, paired: bool = True) -> None:
         with np.errstate(divide="ignore"):
-            log_a, log_b = np.log(a), np.log(b)
+            log_a, log_b = (np.log(np.maximum(values, 0.0)) for values in (a, b))
         self._a, self._b = _Side(log_a), _Side(log_b)
         self._paired_sums = _paired_sums(log_a, log_b) if paired else None
 
@@ -73,10 +73,16 @@ class Pair:
 
     def log_ratio(self, p: float) -> float:
         """log(Q_b / Q_a); NaN or infinite where it is not identified."""
-        return float(self._b.quantile(p) - self._a.quantile(p))
+        with np.errstate(invalid="ignore"):
+            return float(np.subtract(self._b.quantile(p), self._a.quantile(p)))
+
+    def centre(self, p: float) -> float:
+        """Where to look for the ends: the log ratio, with the largest value seen for one timed out."""
+        a, b = (min(side.quantile(p), side.largest) for side in (self._a, self._b))
+        return b - a if np.isfinite([a, b]).all() else 0.0
 
     def tail_blocks(self, p: float) -> int:
-        """In how many of 16 blocks the requests beyond the p-quantile lie, in the arm with fewer."""
+        """In how many of 16 blocks the requests at and beyond the p-quantile lie, in the arm with fewer."""
         return min(side.tail_blocks(p) for side in (self._a, self._b))
 
     def scores(self, shift: Floats, p: Floats) -> tuple[Floats, Floats]:
@@ -120,15 +126,16 @@ class _Side:
         self.all = np.sort(np.concatenate(self.blocks))
         self.n = len(self.all)
         self.sizes = np.array([len(block) for block in self.blocks])
+        seen = int(self.all.searchsorted(np.inf))
+        self.largest = float(self.all[seen - 1]) if seen else -np.inf
 
     def quantile(self, p: float) -> float:
         return float(self.all[rank(self.n, p) - 1])
 
     def tail_blocks(self, p: float) -> int:
-        at = np.array([self.quantile(p)])
-        within = np.array([np.searchsorted(block, at, "right")[0] for block in self.blocks])
-        before = np.array([np.searchsorted(block, at, "left")[0] for block in self.blocks])
-        beyond = self.sizes - within if p >= 0.5 else before
+        at, upper = self.quantile(p), p >= 0.5
+        within = [np.searchsorted(block, at, "left" if upper else "right") for block in self.blocks]
+        beyond = self.sizes - np.array(within) if upper else np.array(within)
         return int((beyond.reshape(16, 2).sum(axis=1) > 0).sum())
 
     def exceedance(self, at: Floats) -> tuple[Floats, Floats]:
@@ -162,7 +169,7 @@ def invert(
     """
     points = np.asarray(points, dtype=np.float64)
     estimate = np.array([pair.log_ratio(p) for p in points])
-    centre = np.where(np.isfinite(estimate), estimate, 0.0)
+    centre = np.array([pair.centre(p) for p in points])
     rho = pair.autocorrelation(centre, points)
     k = blocks_for(rho) if blocks is None else np.full(len(points), blocks)
     levels = np.array([1 - confidence, (1 - confidence) / len(points)])

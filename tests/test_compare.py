@@ -1,0 +1,360 @@
+"""Whole comparisons of two arms: pairing, rows, refusals, cautions, and what is refused outright."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from analysis.arms import Arm
+from analysis.compare import Comparison, Comparisons, Question, Verdict, compare
+from analysis.comparison import NO_DIFFERENCE
+from capture.errors import InputError, UnreachableError
+from replay.columns import NUMBERS, Column
+from replay.runfile import Run, recount
+from replay.warmup import parse_warmup
+
+
+def columns(n: int, seed: int = 1, *, slow: float = 1.0, gap: float = 1.0) -> dict[str, Column]:
+    """So many streamed requests, one each `gap` seconds, whose shared part of the TTFT depends on nothing."""
+    random, shared = np.random.default_rng(seed), np.random.default_rng(99)
+    absent = {"f": np.nan, "i": -1, "b": False}
+    found = {name: np.full(n, absent[np.dtype(kind).kind], kind) for name, kind in NUMBERS.items()}
+    tokens = shared.integers(20, 200, n)
+    found["index"], found["cycle"] = np.arange(n), np.zeros(n, int)
+    found["due"] = np.arange(n) * gap
+    found["sent"] = found["due"] + 1e-4
+    ttft = np.exp(shared.normal(size=n) * 0.4 + random.normal(size=n) * 0.2 - 2) * slow
+    found["first_token"] = found["first_answer"] = found["sent"] + ttft
+    found["last_token"] = found["first_token"] + tokens * 0.02 * slow * random.uniform(0.9, 1.1, n)
+    found["end"] = found["last_token"]
+    found["output_tokens"] = found["token_events"] = tokens
+    found["prompt_tokens"], found["cached_tokens"] = np.full(n, 1000), np.full(n, 100)
+    found["held"] = found["connect"] = np.zeros(n)
+    found["stream"] = np.ones(n, bool)
+    found["warmup"] = np.zeros(n, bool)
+    found["status"] = np.full(n, 200)
+    found["outcome"] = np.full(n, "ok", dtype=object)
+    found["id"] = np.array([f"r{i}" for i in range(n)], dtype=np.dtypes.StringDType())
+    return found
+
+
+def arm(found: dict[str, Column], name: str = "a", **changes: Any) -> Arm:
+    given: dict[str, Any] = {
+        "kind": "run",
+        "name": name,
+        "run": Run(Path(f"{name}.run"), {}, found, recount(found), complete=True),
+        "source": "trace-1",
+        "model": "m",
+        "target": None,
+        "pacing": "as recorded",
+        "as_recorded": True,
+        "token_gaps": lambda: (np.zeros(len(found["id"]) + 1, int), np.zeros(0)),
+    }
+    return Arm(**(given | changes))
+
+
+def row(found: Comparisons, metric: str, quantile: float) -> Comparison:
+    return next(one for one in found.rows if (one.metric, one.quantile) == (metric, quantile))
+
+
+def codes(found: Comparisons) -> set[str]:
+    return {caution.code for caution in found.warnings}
+
+
+def test_a_slower_candidate_is_seen() -> None:
+    """2,400 pairs over 40 minutes, 20 % slower: the ratio is covered and the label earned."""
+    found = compare(arm(columns(2400)), arm(columns(2400, 3, slow=1.2), "b"))
+
+    half = row(found, "ttft", 0.5)
+    assert half.low is not None
+    assert half.high is not None
+    assert 1 < half.low < 1.2 < half.high
+    assert (half.confidence, half.finding, half.verdict) == ("95%", "slower", Verdict.ADVISORY)
+    assert (half.n_baseline, half.blocks, half.block_requests) == (2400, 16, 150)
+    assert half.block_seconds == pytest.approx(150, rel=0.01)
+    assert found.verdict is Verdict.ADVISORY
+
+
+def test_equal_runs_show_no_difference() -> None:
+    """The same samples twice: ratio 1 everywhere and nothing to beware of."""
+    found = compare(arm(columns(2400)), arm(columns(2400), "b"))
+
+    assert {one.ratio for one in found.rows} == {1}
+    assert {one.finding for one in found.rows} == {NO_DIFFERENCE}
+    assert codes(found) == set()
+
+
+def test_the_default_table() -> None:
+    """Four metrics at four quantiles, and p99.9 once there are 20,000 requests."""
+    small, large = (compare(arm(columns(n)), arm(columns(n, 2))) for n in (2400, 20_000))
+
+    assert {one.metric for one in small.rows} == {"ttft", "e2e", "tpot", "itl"}
+    assert {one.quantile for one in small.rows} == {0.5, 0.9, 0.95, 0.99}
+    assert {one.quantile for one in large.rows} == {0.5, 0.9, 0.95, 0.99, 0.999}
+    assert [point.p for point in large.shift["ttft"]][-3:] == [0.95, 0.99, 0.999]
+
+
+def test_a_short_or_small_comparison_earns_no_label() -> None:
+    """Below 1,000 requests or 30 minutes the interval is shown as low, with the reason."""
+    small = row(compare(arm(columns(900, gap=3)), arm(columns(900, 2, gap=3))), "ttft", 0.5)
+    short = row(compare(arm(columns(1200, gap=1)), arm(columns(1200, 2, gap=1))), "ttft", 0.5)
+
+    assert small.confidence == short.confidence == "low"
+    assert small.verdict is Verdict.INCONCLUSIVE
+    assert "900 requests" in str(small.warnings[0])
+    assert "20 min" in str(short.warnings[0])
+
+
+def test_a_quantile_below_its_minimum_n_is_refused() -> None:
+    """p99 of 500 requests: point estimates, no interval, and the reason; of 200 nothing at all."""
+    some = row(compare(arm(columns(500)), arm(columns(500, 2))), "ttft", 0.99)
+    few = row(compare(arm(columns(200)), arm(columns(200, 2))), "ttft", 0.99)
+
+    assert some.ratio is not None
+    assert (some.low, some.high, some.confidence, some.finding) == (None, None, "none", None)
+    assert some.refusal == "n too small (needs ≥ 2,000)"
+    assert (few.baseline, few.candidate, few.ratio) == (None, None, None)
+
+
+def test_a_tail_that_lies_in_one_burst_is_refused() -> None:
+    """All slow requests of the candidate fell into two minutes: that is no p99."""
+    burst = columns(2400, 3)
+    burst["first_token"][100:220] += 5
+
+    tail = row(compare(arm(columns(2400)), arm(burst, "b")), "ttft", 0.99)
+
+    assert tail.refusal is not None
+    assert "of 16 time blocks" in tail.refusal
+
+
+def test_swapping_the_arms_inverts_every_row() -> None:
+    """Ratio, interval and finding read the same from both sides."""
+    one, other = arm(columns(2400)), arm(columns(2400, 3, slow=1.2), "b")
+    finding = {"slower": "faster", "faster": "slower", NO_DIFFERENCE: NO_DIFFERENCE}
+
+    for forth, back in zip(compare(one, other).rows, compare(other, one).rows, strict=True):
+        assert forth.ratio is not None
+        assert back.ratio == pytest.approx(1 / forth.ratio, rel=1e-9)
+        assert forth.low is not None
+        assert back.high == pytest.approx(1 / forth.low, rel=1e-9)
+        assert back.finding == finding[str(forth.finding)]
+
+
+def test_requests_pair_by_id_whatever_their_order() -> None:
+    """A candidate whose samples lie in another order, one missing, gives the same as in order."""
+    base, other = columns(2400), columns(2400, 3)
+    keep = np.delete(np.arange(2400), 7)
+    mixed = np.random.default_rng(3).permutation(keep)
+
+    plain = compare(
+        arm({name: column[keep] for name, column in base.items()}),
+        arm({name: column[keep] for name, column in other.items()}),
+    )
+    shuffled = compare(arm(base), arm({name: column[mixed] for name, column in other.items()}))
+
+    assert [one.ratio for one in plain.rows] == [one.ratio for one in shuffled.rows]
+    assert [one.low for one in plain.rows] == [one.low for one in shuffled.rows]
+    assert codes(shuffled) == {"PARTIAL_OVERLAP"}
+
+
+def test_rounds_of_a_loop_pair_with_their_own() -> None:
+    """The same exchange in round 1 is another request than in round 0."""
+    looped = columns(800)
+    looped["id"] = np.concatenate([looped["id"][:400]] * 2)
+    looped["cycle"] = np.repeat([0, 1], 400)
+    second = {name: column[400:] for name, column in looped.items()}
+
+    found = compare(arm(looped), arm(second, "b"), Question(warmup=parse_warmup("none")))
+
+    assert len(found.offset_s[0]) == 400
+    assert found.offset_s[0].tolist() == second["due"].tolist()
+
+
+def test_warm_up_of_either_arm_is_left_out_of_both() -> None:
+    """A pair counts only when neither of its requests is warm-up."""
+    one, other = columns(2400), columns(2400, 3)
+    one["warmup"][:50] = True
+    other["warmup"][:80] = True
+
+    found = compare(arm(one), arm(other, "b"))
+
+    assert len(found.offset_s[0]) == len(found.offset_s[1]) == 2320
+    assert codes(found) == {"WARMUP"}
+    everything = compare(arm(one), arm(other, "b"), Question(warmup=parse_warmup("none")))
+    assert len(everything.offset_s[0]) == 2400
+
+
+def test_different_traces_need_a_word() -> None:
+    """Without a common trace nothing pairs, unless one asks for two samples."""
+    one, other = arm(columns(2400)), arm(columns(2000, 2), "b", source="trace-2")
+
+    with pytest.raises(InputError, match="--unpaired"):
+        compare(one, other)
+
+    found = compare(one, other, Question(paired=False))
+    assert not found.paired
+    assert row(found, "ttft", 0.5).method == "block inversion, K=16, t15, unpaired"
+
+
+def test_timeouts_hide_a_quantile() -> None:
+    """8 % timeouts in the candidate: its p95 exceeds what they waited, and the ratio is bounded below."""
+    late = columns(2400, 3)
+    which = np.random.default_rng(5).random(2400) < 0.08
+    late["outcome"][which], late["end"][which] = "timeout", late["due"][which] + 60
+
+    tail = row(compare(arm(columns(2400)), arm(late, "b")), "ttft", 0.95)
+
+    assert (tail.candidate, tail.candidate_at_least, tail.ratio, tail.high) == (
+        None,
+        60,
+        None,
+        None,
+    )
+    assert tail.low is not None
+    assert tail.low > 2
+    assert tail.finding == "slower"
+
+
+def test_only_what_was_asked_for() -> None:
+    """Metrics and quantiles of the question, in order, once each."""
+    question = Question(metrics=("output_tokens",), quantiles=(0.9, 0.5, 0.9))
+
+    found = compare(arm(columns(2400)), arm(columns(2400, 3)), question)
+
+    assert [(one.metric, one.quantile) for one in found.rows] == [
+        ("output_tokens", 0.5),
+        ("output_tokens", 0.9),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("question", "words"),
+    [
+        (Question(metrics=("speed",)), "no metric speed"),
+        (Question(quantiles=(95.0,)), "between 0 and 1"),
+        (Question(metrics=("reasoning_tokens",)), "no metric in common"),
+    ],
+)
+def test_a_senseless_question_is_refused(question: Question, words: str) -> None:
+    """One line that says what is wrong."""
+    with pytest.raises(InputError, match=words):
+        compare(arm(columns(100)), arm(columns(100, 2)), question)
+
+
+def test_arms_without_anything_to_compare_are_refused() -> None:
+    """An empty arm, one without a success, and two without a common request."""
+    good, dead, other = columns(100), columns(100), columns(100)
+    dead["outcome"][:] = "connect_error"
+    other["id"] = np.array([f"x{i}" for i in range(100)], dtype=np.dtypes.StringDType())
+
+    with pytest.raises(InputError, match="an empty run"):
+        compare(arm(good), arm(columns(0)))
+    with pytest.raises(UnreachableError, match="connect_error 100"):
+        compare(arm(dead), arm(good))
+    with pytest.raises(InputError, match="no request in common"):
+        compare(arm(good), arm(other))
+
+
+def test_a_step_is_flagged_and_caps_the_row() -> None:
+    """The candidate slows down half-way: SLOW_DRIFT on the rows and on the whole."""
+    step = columns(2400, 3)
+    step["first_token"][1200:] += 0.1
+
+    found = compare(arm(columns(2400)), arm(step, "b"))
+
+    half = row(found, "ttft", 0.5)
+    assert (half.drift, half.blocks, half.verdict) == (True, 4, Verdict.INCONCLUSIVE)
+    assert "SLOW_DRIFT" in codes(found)
+
+
+def test_a_queue_is_named() -> None:
+    """An unbounded or drifting tail with a TTFT far beyond its median is the load's doing."""
+    queued = columns(2400, 3)
+    waiting = np.repeat([0, 6, 0, 8, 0, 7], 400) * np.linspace(0, 1, 2400)
+    for name in ("first_token", "last_token", "end"):
+        queued[name] += waiting
+
+    assert "LOAD_DOMINATED" in codes(compare(arm(columns(2400)), arm(queued, "b")))
+
+
+def longer(found: dict[str, Column]) -> None:
+    found["output_tokens"] = found["output_tokens"] * 2
+
+
+def cached(found: dict[str, Column]) -> None:
+    found["cached_tokens"] = found["cached_tokens"] * 8
+
+
+def failing(found: dict[str, Column]) -> None:
+    found["outcome"][::10] = "http_error"
+
+
+def late(found: dict[str, Column]) -> None:
+    for name in ("sent", "first_token", "last_token", "end"):
+        found[name][::20] += 0.5
+
+
+def surviving(found: dict[str, Column]) -> None:
+    ttft = found["first_token"] - found["due"]
+    found["outcome"][ttft > np.quantile(ttft, 0.4)] = "http_error"
+
+
+@pytest.mark.parametrize(
+    ("spoil", "code"),
+    [
+        (longer, "OUTPUT_LENGTH_DIFFERS"),
+        (cached, "CACHED_TOKENS_DIFFER"),
+        (failing, "ERROR_MIX_DIFFERS"),
+        (late, "INVALID_COMPARISON"),
+        (surviving, "SURVIVOR_BIAS"),
+    ],
+)
+def test_each_caution_appears_when_its_cause_does(spoil: Any, code: str) -> None:
+    """Spoil one thing in the candidate, and the comparison says so."""
+    spoilt = columns(2400, 3)
+    spoil(spoilt)
+
+    assert code in codes(compare(arm(columns(2400)), arm(spoilt, "b")))
+    assert code not in codes(compare(arm(columns(2400)), arm(columns(2400, 3), "b")))
+
+
+def test_what_the_arms_are_is_said() -> None:
+    """Another model, another pacing, a recorded arm."""
+    plain, found = arm(columns(2400)), columns(2400, 3)
+
+    assert codes(compare(plain, arm(found, model="n"))) == {"DIFFERENT_MODEL"}
+    assert codes(compare(plain, arm(found, pacing="x", as_recorded=False))) == {"DIFFERENT_PACING"}
+    assert codes(compare(plain, arm(found, kind="trace"))) >= {"RECORDED_ARM"}
+
+
+def test_failures_are_an_endpoint_of_their_own() -> None:
+    """The rates, their difference with an interval that holds the truth, and the kinds."""
+    worse = columns(2400, 3)
+    worse["outcome"][np.random.default_rng(6).random(2400) < 0.1] = "http_error"
+
+    errors = compare(arm(columns(2400)), arm(worse, "b")).errors
+
+    assert errors.baseline == 0
+    assert errors.low < 0.1 < errors.high
+    assert errors.low > 0
+    assert errors.method.startswith("block t, K=")
+    assert dict(errors.kinds_candidate) == {"http_error": round(errors.candidate * 2400)}
+
+
+def test_no_failure_at_all_has_an_exact_bound() -> None:
+    """Zero of 100 against zero of 100: plus and minus the Clopper-Pearson bound."""
+    errors = compare(arm(columns(100)), arm(columns(100, 2))).errors
+
+    assert (errors.low, errors.high) == pytest.approx((-0.036217, 0.036217), abs=1e-6)
+
+
+def test_few_failures_fall_back_on_newcombe() -> None:
+    """7 of 100 against none: too few for blocks, so requests are taken as independent."""
+    worse = columns(100, 2)
+    worse["outcome"][:7] = "cut"
+
+    errors = compare(arm(columns(100)), arm(worse)).errors
+
+    assert errors.method.startswith("Newcombe")
+    assert errors.low < 0.07 < errors.high
