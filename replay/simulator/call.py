@@ -18,6 +18,10 @@ class ClientGoneError(Exception):
     """The client hung up, or the server is ending: nobody reads an answer."""
 
 
+class HungUpError(Exception):
+    """The simulator itself closes the connection, as a fault demands."""
+
+
 class Line(Protocol):
     """The connection under a request, as far as ASGI does not reach."""
 

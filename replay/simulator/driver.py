@@ -1,12 +1,15 @@
-"""Runs the engine on the clock: one task, one wake-up per step, on the engine's absolute schedule."""
+"""Runs the engine on the clock: one task, one wake-up per step, on an absolute schedule."""
 
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass, field, replace
+from heapq import heappop, heappush
 
-from replay.simulator.engine import Engine
+from replay.simulator.alarm import Alarm
+from replay.simulator.call import Line
+from replay.simulator.engine import Engine, Step
 from replay.simulator.engine import Sequence as Work
 from replay.simulator.prompt import Prompt
 
@@ -52,34 +55,49 @@ class Outlet:
             self._waiter.set_result(None)
 
 
+@dataclass(order=True, slots=True)
+class Tick:
+    """The next token of a request whose times were set by headers; branches advance in step."""
+
+    due: float
+    number: int
+    outlet: Outlet = field(compare=False)
+    tokens: Sequence[int] = field(compare=False)
+    itl_s: float = field(compare=False)
+
+    @property
+    def last(self) -> bool:
+        return self.number + 1 >= max(self.tokens)
+
+
 class Driver:
-    """Feeds arrivals to the engine and hands its tokens out when they are due."""
+    """Feeds arrivals to the engine and hands its tokens out when they are due.
+
+    Create it in a running event loop. `late` is told how long after its due time each wake-up came.
+    """
 
     def __init__(self, engine: Engine, late: Callable[[float], None]) -> None:
         self._engine = engine
         self._late = late
         self._outlets: dict[int, tuple[Outlet, int]] = {}
-        self._scripted: set[Outlet] = set()
-        self._arrived = asyncio.Event()
+        self._ticks: list[Tick] = []
+        self._step: Step | None = None
+        self._loop = asyncio.get_running_loop()
+        self._alarm = Alarm()
 
     async def run(self) -> None:
         """Step for ever; cancel it to end."""
-        now = asyncio.get_running_loop().time
-        while True:
-            step = self._engine.begin()
-            if step is None:
-                self._arrived.clear()
-                await self._arrived.wait()
-                continue
-            await asyncio.sleep(max(0.0, step.end - now()))
-            self._late(max(0.0, now() - step.end))
-            for work in self._engine.finish(step):
-                self._deliver(work)
+        try:
+            while True:
+                await self._alarm.wait()
+                self._advance(self._loop.time())
+        finally:
+            self._alarm.close()
 
     def submit(self, prompts: Sequence[Prompt], lengths: Sequence[int]) -> Outlet:
         """Queue one sequence per length. Branches of one prompt share its prefill. Raises QueueFullError."""
         outlet = Outlet()
-        now = asyncio.get_running_loop().time()
+        now = self._loop.time()
         per_prompt = len(lengths) // len(prompts)
         for index, length in enumerate(lengths):
             prompt = prompts[index // per_prompt]
@@ -87,37 +105,30 @@ class Driver:
             work = self._engine.submit(now, tokens, length, blocks)
             outlet.work.append(work)
             self._outlets[work.id] = (outlet, index)
-        self._arrived.set()
+        if self._step is None:
+            self._begin()
         return outlet
 
     def script(self, tokens: Sequence[int], ttft_s: float, itl_s: float) -> Outlet:
-        """Tokens at set times from now: past the engine, on an absolute schedule, branches in step."""
+        """Tokens at set times from now: past the engine, on an absolute schedule."""
         outlet = Outlet()
-        self._scripted.add(outlet)
-        start = asyncio.get_running_loop().time() + ttft_s
-        self._at(outlet, list(tokens), start, itl_s, 0)
+        tick = Tick(self._loop.time() + ttft_s, 0, outlet, tuple(tokens), itl_s)
+        heappush(self._ticks, tick)
+        self._alarm.at(tick.due)
         return outlet
 
-    def _at(
-        self, outlet: Outlet, tokens: list[int], start: float, itl_s: float, number: int
-    ) -> None:
-        loop = asyncio.get_running_loop()
-        due = start + number * itl_s
+    @contextlib.contextmanager
+    def attached(self, outlet: Outlet, line: Line) -> Generator[None]:
+        """While inside, a lost connection closes the outlet; afterwards what still runs is cancelled."""
+        line.on_lost = outlet.close
+        try:
+            yield
+        finally:
+            line.on_lost = None
+            self._release(outlet)
 
-        def deliver() -> None:
-            self._late(max(0.0, loop.time() - due))
-            for branch, length in enumerate(tokens):
-                if number < length:
-                    outlet.put(branch)
-            if number + 1 < max(tokens) and not outlet.closed:
-                self._at(outlet, tokens, start, itl_s, number + 1)
-
-        loop.call_at(due, deliver)
-
-    def release(self, outlet: Outlet) -> None:
-        """The request is over: whatever of it still runs is cancelled."""
+    def _release(self, outlet: Outlet) -> None:
         outlet.close()
-        self._scripted.discard(outlet)
         for work in outlet.work:
             self._outlets.pop(work.id, None)
             if not work.finished:
@@ -125,12 +136,38 @@ class Driver:
 
     def close_all(self) -> None:
         """The server ends: nobody gets another token."""
-        for outlet, _ in list(self._outlets.values()):
-            outlet.close()
-        for outlet in list(self._scripted):
+        for outlet in [
+            *(one for one, _ in self._outlets.values()),
+            *(t.outlet for t in self._ticks),
+        ]:
             outlet.close()
 
-    def _deliver(self, work: Work) -> None:
-        if found := self._outlets.get(work.id):
-            outlet, branch = found
-            outlet.put(branch)
+    def _advance(self, now: float) -> None:
+        """Hand out what is due. One step at a time, so that a late engine does not shut the door."""
+        if self._step and self._step.end <= now:
+            self._late(now - self._step.end)
+            for work in self._engine.finish(self._step):
+                if found := self._outlets.get(work.id):
+                    found[0].put(found[1])
+            self._begin()
+        elif self._step:
+            self._alarm.at(self._step.end)
+        while self._ticks and self._ticks[0].due <= now:
+            self._tick(heappop(self._ticks), now)
+        if self._ticks:
+            self._alarm.at(self._ticks[0].due)
+
+    def _begin(self) -> None:
+        self._step = self._engine.begin()
+        if self._step:
+            self._alarm.at(self._step.end)
+
+    def _tick(self, tick: Tick, now: float) -> None:
+        if tick.outlet.closed:
+            return
+        self._late(now - tick.due)
+        for branch, length in enumerate(tick.tokens):
+            if tick.number < length:
+                tick.outlet.put(branch)
+        if not tick.last:
+            heappush(self._ticks, replace(tick, due=tick.due + tick.itl_s, number=tick.number + 1))

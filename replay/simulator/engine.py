@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from itertools import count
 from random import Random
 
+from capture.errors import InputError
 from replay.simulator.prefixes import PrefixCache
 
 
@@ -34,6 +35,11 @@ class EngineSpec:
     step_per_sequence_s: float = 0.00002
     noise: float = 0.05
     cache_blocks: int = 65_536
+
+    def __post_init__(self) -> None:
+        for name in ("max_batch", "prefill_tokens_per_s", "chunk_tokens"):
+            if getattr(self, name) <= 0:
+                raise InputError(f"[engine] {name} must be above 0")
 
 
 @dataclass(slots=True, kw_only=True, eq=False)

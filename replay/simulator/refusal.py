@@ -9,16 +9,21 @@ import orjson
 
 @dataclass
 class Refusal(Exception):  # noqa: N818 (a refusal is an answer, not a defect)
-    """An error answer with a JSON body."""
+    """An error answer, with a JSON body unless it has a page."""
 
     status: int
     message: str
     type: str = "invalid_request_error"
     code: str | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
+    page: bytes | None = None
 
-    def body(self, request_id: str) -> bytes:
-        return orjson.dumps({"id": request_id, **error(self.message, self.type, self.code)})
+    def content(self, request_id: str) -> tuple[bytes, str]:
+        """The body and its content type."""
+        if self.page is not None:
+            return self.page, "text/html; charset=UTF-8"
+        said = {"id": request_id, **error(self.message, self.type, self.code)}
+        return orjson.dumps(said), "application/json; charset=utf-8"
 
 
 def error(message: str, kind: str, code: str | None = None) -> dict[str, Any]:
@@ -63,8 +68,8 @@ def no_such_model(model: str) -> Refusal:
     return Refusal(404, message, code="model_not_available")
 
 
-GATEWAY_PAGE = (
-    b"<!DOCTYPE html><html><head><title>520: Web server is returning an unknown error</title></head>"
-    b"<body><h1>Error 520</h1></body></html>"
-)
-"""What a gateway answers in the service's stead."""
+def gateway_page() -> Refusal:
+    """520: what a gateway in front of the service answers in its stead."""
+    title = "520: Web server is returning an unknown error"
+    page = f"<!DOCTYPE html><html><head><title>{title}</title></head><body>{title}</body></html>"
+    return Refusal(520, title, page=page.encode())

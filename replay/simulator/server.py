@@ -14,8 +14,9 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from capture.errors import InputError
-from replay.simulator.app import Rules, Service
+from replay.simulator.app import application
 from replay.simulator.profile import Profile
+from replay.simulator.service import Rules, Service
 from replay.simulator.truth import Ledger
 
 GRACE_S = 2.0
@@ -116,19 +117,22 @@ def run(profile: Profile, rules: Rules, place: Place, log: Path | None) -> None:
         sock = listen(place.host, place.port)
         stack.callback(sock.close)
         ledger = Ledger(stream)
-        asyncio.run(_serve(Service(profile, rules, ledger), place, sock))
+        asyncio.run(_serve(profile, rules, ledger, place, sock))
         _say(_summary(ledger))
 
 
-async def _serve(service: Service, place: Place, sock: socket.socket) -> None:
+async def _serve(
+    profile: Profile, rules: Rules, ledger: Ledger, place: Place, sock: socket.socket
+) -> None:
+    service = Service(profile, rules, ledger)
     scheme = "https" if place.tls_cert else "http"
     host, port = sock.getsockname()[:2]
     url = f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
-    said = f"listening on {url} (profile {service.profile.name}, seed {service.rules.seed})"
+    said = f"listening on {url} (profile {profile.name}, seed {rules.seed})"
     server = Server(_config(service, place), service, lambda: _say(f"{said}; base_url {url}/v1"))
     async with asyncio.TaskGroup() as tasks:
         engine = tasks.create_task(service.driver.run())
-        limit = tasks.create_task(_until(server, service.ledger, place))
+        limit = tasks.create_task(_until(server, ledger, place))
         await server.serve([sock])
         engine.cancel()
         limit.cancel()
@@ -148,7 +152,7 @@ async def _until(server: Server, ledger: Ledger, place: Place) -> None:
 
 def _config(service: Service, place: Place) -> uvicorn.Config:
     return uvicorn.Config(
-        service.application(),
+        application(service),
         http=Connection,
         loop="asyncio",
         ws="none",

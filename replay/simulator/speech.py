@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 
 from replay.simulator.answer import Branch
-from replay.simulator.call import Call, ClientGoneError
+from replay.simulator.call import Call, ClientGoneError, HungUpError
 from replay.simulator.driver import Outlet
 from replay.simulator.encoding import Encode, encoder
 from replay.simulator.faults import Fault
@@ -16,10 +16,6 @@ from replay.simulator.refusal import error, invalid, refusal
 from replay.simulator.wire import DONE, JSON_TYPE, STREAM_TYPE, Head, Stream, completion, event
 
 GARBAGE = b'data: {"id": "oops", "choi\n\n'
-
-
-class HungUpError(Exception):
-    """The simulator itself closed the connection, as the fault demands."""
 
 
 @dataclass(slots=True, kw_only=True)

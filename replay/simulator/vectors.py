@@ -5,9 +5,9 @@ from array import array
 from hashlib import shake_256
 
 
-def embedding(text: str, dims: int) -> list[float]:
+def embedding(text: bytes, dims: int) -> list[float]:
     """A unit vector of so many dimensions that follows from the text."""
-    raw = array("h", shake_256(text.encode()).digest(2 * dims))
+    raw = array("h", shake_256(text).digest(2 * dims))
     norm = math.sqrt(math.sumprod(raw, raw)) or 1.0
     return [value / norm for value in raw]
 

@@ -55,9 +55,9 @@ def serve(
     """
     from dataclasses import replace
 
-    from replay.simulator.app import Rules
     from replay.simulator.profile import check_faults, load_profile
     from replay.simulator.server import Place, run
+    from replay.simulator.service import Rules
 
     chosen = load_profile(profile)
     faults = _rates(fault or [])
