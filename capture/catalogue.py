@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from capture.container import Contents, Place
+from capture.frames import LATEST
 
 _LINK = struct.Struct("<IIII")
 NOWHERE = 0xFFFFFFFF
@@ -73,7 +74,9 @@ class Catalogue:
         for count, record in enumerate(records, 1):
             self.note(record, Place(block, count - 1))
             match record:
-                case {"type": "request", "seq": int(seq), "arrive_ns": int(arrive_ns)}:
+                case {"type": "request", "seq": int(seq), "arrive_ns": int(arrive_ns)} if (
+                    max(abs(seq), abs(arrive_ns)) <= LATEST
+                ):
                     seqs.append(seq)
                     arrivals.append(arrive_ns)
         first, least = next(iter(seqs), None), min(arrivals, default=None)
@@ -123,6 +126,21 @@ class Catalogue:
         for name in ("requests", "responses", "bytes"):
             lost = record.get(name)
             self.totals[f"dropped_{name}"] += lost if isinstance(lost, int) else 0
+
+
+def is_table(links: bytes) -> bool:
+    """Whether an index's `links` are whole rows."""
+    return len(links) % _LINK.size == 0
+
+
+def read_strays(strays: list[Any]) -> dict[str, Place]:
+    """The `strays` of an index, by id; what is none of them is left out."""
+    found = {}
+    for stray in strays:
+        match stray:
+            case [str(id_), int(block), int(record)] if block >= 0 and record >= 0:
+                found[id_] = Place(block, record)
+    return found
 
 
 def read_links(links: bytes) -> Iterator[Link]:

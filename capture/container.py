@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from capture import frames
 from capture.errors import InputError
-from capture.frames import Row
+from capture.frames import LATEST, Row, Rows
 from capture.scan import Container, Losses, open_container
 
 __all__ = ["Container", "ContainerWriter", "Losses", "Place", "open_container"]
@@ -56,8 +56,7 @@ class ContainerWriter:
         self._header = dict(header)
         self._clock = clock
         self._marker = os.urandom(frames.MARKER_BYTES)
-        self._rows = bytearray()
-        self._blocks = 0
+        self._rows = Rows()
         self._failure: OSError | None = None
         self._size = 0
         self._synced_at = self._clock()
@@ -78,22 +77,26 @@ class ContainerWriter:
     @property
     def blocks(self) -> int:
         """Blocks sealed so far: the ordinal of the next one."""
-        return self._blocks
+        return len(self._rows)
 
     def append(
         self, record: Mapping[str, Any], *, arrive_ns: int | None = None, seq: int | None = None
     ) -> Place:
         """Add one record; `arrive_ns` and `seq` go into the index for ordered reading.
 
-        Raises ValueError for a record that is over the format's limit (nothing is written then).
+        Raises ValueError for a record that is over the format's limits (nothing is written then).
         """
         self._check()
         packed = frames.pack(record)
         if len(packed) > frames.MAX_PAYLOAD - 2**20:
             raise ValueError(f"a record of {len(packed)} bytes is over the limit of a block")
+        if any(number is not None and abs(number) > LATEST for number in (arrive_ns, seq)):
+            raise ValueError(
+                f"an arrival at {arrive_ns} ns, seq {seq}, is over the limit of 64 bits"
+            )
         if self._raw_bytes + len(packed) > SEAL_BYTES:
             self._seal()
-        place = Place(self._blocks, len(self._records))
+        place = Place(len(self._rows), len(self._records))
         self._keep(packed, arrive_ns, seq)
         if self._raw_bytes >= SEAL_BYTES or len(self._records) >= SEAL_RECORDS:
             self._seal()
@@ -143,12 +146,16 @@ class ContainerWriter:
         _rename(self.part, self.path)
         return self.path
 
+    def discard(self) -> None:
+        """Give the file up and remove it."""
+        self._release()
+        self.part.unlink(missing_ok=True)
+
     def _begin(self) -> None:
         try:
             self._write(frames.header_frame(self._header, self._marker))
         except Exception:
-            self._release()
-            self.part.unlink()
+            self.discard()
             raise
 
     def _keep(self, packed: bytes, arrive_ns: int | None, seq: int | None) -> None:
@@ -178,8 +185,7 @@ class ContainerWriter:
         block = frames.block_frame(self._marker, raw)
         row = Row(self._size, len(block), len(raw), *contents)
         self._write(block)
-        self._rows += frames.pack_row(row)
-        self._blocks += 1
+        self._rows.append(row)
 
     def _write(self, data: bytes) -> None:
         """All of `data` or nothing: a frame that does not fit is cut off again."""
@@ -252,3 +258,14 @@ def _rename(part: Path, path: Path) -> None:
         part.rename(path)
     else:
         part.unlink()
+    _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the new name survive a loss of power, where the file system allows it."""
+    with contextlib.suppress(OSError):
+        fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)

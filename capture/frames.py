@@ -33,6 +33,8 @@ SIGNATURE = b"\xa6format\xa6tbench"
 """How a header's first entry looks: enough to know a file whose header is cut short."""
 _HEADER_CRC = b"\xa5crc32\xce"
 
+_BROKEN = (ValueError, TypeError, RecursionError, msgpack.OutOfData)
+"""What msgpack raises for bytes that it cannot make a value of; TypeError: a map or array as key."""
 _compressor = zstandard.ZstdCompressor(level=3)
 _decompressor = zstandard.ZstdDecompressor()
 
@@ -51,6 +53,8 @@ class Row(NamedTuple):
 
 _ROW = struct.Struct("<QIIIqqq")
 _NO = -(2**63)
+LATEST = 2**63 - 2
+"""The greatest time and seq that an index can hold; its negative is the least."""
 
 
 def pack(value: object) -> bytes:
@@ -84,7 +88,7 @@ def unpack_all(raw: bytes) -> Iterator[Any]:
     while (offset := reader.tell()) < len(raw):
         try:
             yield reader.unpack()
-        except (ValueError, RecursionError, msgpack.OutOfData) as error:
+        except _BROKEN as error:
             raise ValueError(f"no msgpack at byte {offset} of the block: {error}") from error
 
 
@@ -94,7 +98,7 @@ def unpack_one(data: bytes | memoryview) -> object:
         value: object = msgpack.unpackb(
             data, strict_map_key=False, unicode_errors="surrogateescape"
         )
-    except (ValueError, RecursionError):
+    except _BROKEN:
         return None
     return value
 
@@ -105,7 +109,7 @@ def edges(raw: bytes) -> list[int]:
     while found[-1] < len(raw):
         try:
             reader.skip()
-        except (ValueError, RecursionError, msgpack.OutOfData):
+        except _BROKEN:
             break
         found.append(reader.tell())
     return found
@@ -195,14 +199,29 @@ def read_index(payload: bytes) -> dict[str, Any] | None:
     return index if isinstance(index, dict) else None
 
 
-def pack_row(row: Row) -> bytes:
-    """44 bytes; an absent seq or time is the least 64-bit integer."""
-    return _ROW.pack(*(_NO if field is None else field for field in row))
+class Rows:
+    """The index's table of blocks: 44 bytes each, an absent seq or time as the least 64-bit integer."""
 
+    def __init__(self, table: bytes = b"") -> None:
+        if len(table) % _ROW.size:
+            raise ValueError("the table of blocks is cut short")
+        self._table = bytearray(table)
 
-def unpack_rows(rows: bytes) -> Iterator[Row]:
-    """The blocks of an index; ValueError when the table is not whole."""
-    if len(rows) % _ROW.size:
-        raise ValueError("the table of blocks is cut short")
-    for fields in _ROW.iter_unpack(rows):
-        yield Row._make(None if field == _NO else field for field in fields)
+    def append(self, row: Row) -> None:
+        self._table += _ROW.pack(*(_NO if field is None else field for field in row))
+
+    def __len__(self) -> int:
+        return len(self._table) // _ROW.size
+
+    def __getitem__(self, ordinal: int) -> Row:
+        at = range(len(self))[ordinal] * _ROW.size
+        fields = _ROW.unpack_from(self._table, at)
+        return Row._make(None if field == _NO else field for field in fields)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Rows) and bytes(self) == bytes(other)
+
+    def __bytes__(self) -> bytes:
+        return bytes(self._table)
+
+    __hash__ = None  # type: ignore[assignment]

@@ -14,10 +14,10 @@ from itertools import groupby
 from typing import Any, NamedTuple
 
 from capture import frames
-from capture.catalogue import Catalogue, Link, read_links
+from capture.catalogue import Catalogue, Link, is_table, read_links, read_strays
 from capture.container import Container, Losses, Place
 from capture.exchange import Exchange, Request, Response
-from capture.frames import BLOCK, Row
+from capture.frames import BLOCK, Row, Rows
 from capture.records import TraceHeader, read_request, read_response
 
 SHELF_BYTES = 64 * 2**20
@@ -31,7 +31,7 @@ class Segment:
 
     container: Container
     header: TraceHeader
-    rows: list[Row]
+    rows: Rows
     links: bytes
     strays: dict[str, Place]
     totals: dict[str, int]
@@ -48,12 +48,14 @@ def open_segment(container: Container, header: TraceHeader) -> Segment:
 def _from_index(container: Container, header: TraceHeader) -> Segment | None:
     match container.index:
         case {"links": bytes(links), "strays": list(strays), "totals": dict(totals)}:
+            if container.rows is None or not is_table(links):
+                return None
             return Segment(
                 container=container,
                 header=header,
-                rows=container.rows or [],
+                rows=container.rows,
                 links=links,
-                strays={id_: Place(block, record) for id_, block, record in strays},
+                strays=read_strays(strays),
                 totals={name: count for name, count in totals.items() if type(count) is int},
                 continued=totals.get("continued") is True,
                 losses=container.losses,
@@ -63,7 +65,7 @@ def _from_index(container: Container, header: TraceHeader) -> Segment | None:
 
 def _from_scan(container: Container, header: TraceHeader) -> Segment:
     catalogue = Catalogue()
-    rows: list[Row] = []
+    rows = Rows()
     for frame in container.walk():
         if frame.code == BLOCK:
             contents = catalogue.survey(len(rows), container.unpack(frame.raw))
@@ -133,6 +135,7 @@ class _Waiting(NamedTuple):
 
     arrive_ns: int
     seq: int
+    number: int
     segment: int
     link: Link
     request: Request | None
@@ -150,6 +153,7 @@ class _Merge:
         self._room = budgets.parked
         self._shelf = _Shelf(segments, losses, budgets.shelf)
         self._heap: list[_Waiting] = []
+        self._taken = 0
         self._strays = {
             id_: (number, place)
             for number, segment in enumerate(segments)
@@ -184,7 +188,9 @@ class _Merge:
     def _park(self, segment: int, link: Link, request: Request) -> None:
         kept = request if self._room > 0 else None
         self._room -= _weight(kept)
-        heapq.heappush(self._heap, _Waiting(request.arrive_ns, request.seq, segment, link, kept))
+        self._taken += 1
+        order = request.arrive_ns, request.seq, self._taken
+        heapq.heappush(self._heap, _Waiting(*order, segment, link, kept))
 
     def _before(self, horizon: int) -> Iterator[Exchange]:
         """The waiting exchanges that arrived before the horizon, in order."""
@@ -242,7 +248,8 @@ def _horizons(segments: list[Segment]) -> "array[int]":
     horizons = array("q")
     earliest = FOREVER
     for segment in reversed(segments):
-        for row in reversed(segment.rows):
+        for ordinal in reversed(range(len(segment.rows))):
+            row = segment.rows[ordinal]
             horizons.append(earliest)
             earliest = earliest if row.min_arrive is None else min(earliest, row.min_arrive)
     horizons.reverse()

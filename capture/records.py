@@ -12,6 +12,7 @@ from typing import Any
 from uuid import uuid4
 
 from capture.exchange import NOTHING, Chunk, Headers, Outcome, Request, Response
+from capture.frames import LATEST
 
 U32_MAX = 2**32 - 1
 
@@ -79,6 +80,15 @@ CONTAINER_KEYS = frozenset({"format", "version", "kind", "marker", "crc32"})
 """Header keys that belong to the container, not to the trace."""
 
 
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version  # noqa: PLC0415 (slow to import)
+
+    try:
+        return version("tbench")
+    except PackageNotFoundError:
+        return "unknown"
+
+
 @dataclass(frozen=True, kw_only=True)
 class TraceHeader:
     """What holds for a whole segment.
@@ -91,7 +101,7 @@ class TraceHeader:
 
     capture_id: str = field(default_factory=lambda: uuid4().hex)
     segment: int = 0
-    writer: str = "tbench"
+    writer: str = field(default_factory=lambda: f"tbench {_version()}")
     wall_ns: int
     mono_ns: int
     upstream: str | None = None
@@ -165,7 +175,7 @@ def clock_record(clock: Clock) -> dict[str, Any]:
 
 def read_header(header: Mapping[str, Any]) -> TraceHeader:
     """A segment's header. Lost or wrong entries get neutral values (times 0, text empty)."""
-    lost: dict[str, Any] = {"capture_id": "", "wall_ns": 0, "mono_ns": 0}
+    lost: dict[str, Any] = {"capture_id": "", "writer": "", "wall_ns": 0, "mono_ns": 0}
     known = {
         name: header[name]
         for name, types in HEADER.items()
@@ -245,6 +255,8 @@ def _known(record: Mapping[str, Any], table: Fields) -> dict[str, Any] | None:
     for name, types in table.items():
         value = record.get(name)
         if not isinstance(value, types) or isinstance(value, bool):
+            return None
+        if isinstance(value, int) and abs(value) > LATEST:
             return None
         known[name] = value
     if "headers" in known:

@@ -12,7 +12,7 @@ from typing import Any
 from capture.catalogue import Catalogue
 from capture.container import Container, ContainerWriter, Losses
 from capture.errors import InputError
-from capture.frames import BLOCK, HEADER, INDEX, Row
+from capture.frames import BLOCK, HEADER, INDEX, Row, Rows
 from capture.ordering import Segment
 from capture.records import TraceHeader, header_map
 from capture.trace import read_trace
@@ -109,7 +109,7 @@ def _clock(containers: list[Container]) -> tuple[int, int]:
 def _check_segment(segment: Segment, found: Findings) -> None:
     container = segment.container
     catalogue = Catalogue()
-    rows: list[Row] = []
+    rows = Rows()
     unknown = 0
     for frame in container.walk():
         unknown += frame.code not in OURS
@@ -138,7 +138,7 @@ def _damage(losses: Losses) -> Iterator[str]:
         yield f"{losses.bad_records} records are not msgpack maps"
 
 
-def _lies(container: Container, rows: list[Row], catalogue: Catalogue) -> Iterator[str]:
+def _lies(container: Container, rows: Rows, catalogue: Catalogue) -> Iterator[str]:
     """Where an index that is whole does not fit the blocks."""
     index = container.index or {}
     totals = index.get("totals") or {}

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from capture import frames
 from capture.errors import InputError
-from capture.frames import BLOCK, FRAME, HEADER, INDEX, MARKER_BYTES, Row
+from capture.frames import BLOCK, FRAME, HEADER, INDEX, MARKER_BYTES, Row, Rows
 
 WINDOW = 2**20
 
@@ -226,12 +226,12 @@ class Container:
                     f"{frames.VERSION[0]}; install a newer tbench"
                 )
 
-    def _find_rows(self) -> list[Row] | None:
+    def _find_rows(self) -> Rows | None:
         """The index's table of blocks; an index without a whole one counts as none."""
         table = (self.index or {}).get("blocks")
         try:
             if isinstance(table, bytes):
-                return list(frames.unpack_rows(table))
+                return Rows(table)
         except ValueError:
             pass
         self.index = None

@@ -1,5 +1,6 @@
 """Writing a trace: exchanges in, segments of one capture out. Reading is capture.trace."""
 
+import errno
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -51,12 +52,12 @@ class TraceWriter:
         self._now = clock
         if rotate_bytes is not None or rotate_s is not None:
             _refuse_leftovers(self.path)
-        self._begin()
+        self._segment = _Segment(segment_path(self.path, header.segment), header, clock)
 
     @property
     def size(self) -> int:
         """Bytes of the current segment, the unsealed block not counted."""
-        return self._container.size
+        return self._segment.container.size
 
     def request(self, request: Request) -> None:
         """Record a request, at its end. A body over the format's limit is left out (null)."""
@@ -70,7 +71,7 @@ class TraceWriter:
         """Record a request with its response, or as one that never gets any."""
         self.request(exchange.request)
         if exchange.response is None:
-            self._catalogue.forget(exchange.request.id)
+            self._segment.catalogue.forget(exchange.request.id)
         else:
             self.response(exchange.request.id, exchange.response)
 
@@ -85,12 +86,12 @@ class TraceWriter:
 
     def pump(self) -> None:
         """Let time pass: seal, sync and rotate what is due."""
-        self._container.pump()
+        self._segment.container.pump()
         self._rotate_if_due()
 
     def close(self) -> Path:
         """Finish the last segment; returns the path of the first."""
-        self._end(last=True)
+        self._segment.end(last=True)
         return self.path
 
     def __enter__(self) -> Self:
@@ -108,16 +109,6 @@ class TraceWriter:
             if kind is None or not issubclass(kind, OSError):
                 raise
 
-    def _begin(self) -> None:
-        self._catalogue = Catalogue()
-        self._began_at: float | None = None
-        path = segment_path(self.path, self.header.segment)
-        self._container = ContainerWriter(path, header_map(self.header), clock=self._now)
-
-    def _end(self, *, last: bool) -> None:
-        totals = {**self._catalogue.totals, "continued": not last}
-        self._container.close(totals, detail=self._catalogue.detail())
-
     def _write_whole(self, record: dict[str, Any], **place: int) -> None:
         try:
             self._write(record, **place)
@@ -128,18 +119,50 @@ class TraceWriter:
 
     def _write(self, record: Mapping[str, Any], **place: int) -> None:
         self._rotate_if_due()
-        if self._began_at is None:
-            self._began_at = self._now()
-        self._catalogue.note(record, self._container.append(record, **place))
+        self._segment.write(record, **place)
 
     def _rotate_if_due(self) -> None:
-        full = self._rotate_bytes is not None and self._container.size >= self._rotate_bytes
-        age = 0.0 if self._began_at is None else self._now() - self._began_at
-        old = self._rotate_s is not None and age >= self._rotate_s
-        if self._began_at is not None and (full or old):
-            self._end(last=False)
-            self.header = replace(self.header, segment=self.header.segment + 1)
-            self._begin()
+        full = self._rotate_bytes is not None and self.size >= self._rotate_bytes
+        old = self._rotate_s is not None and self._segment.age() >= self._rotate_s
+        if (full or old) and self._segment.began_at is not None:
+            self._rotate()
+
+    def _rotate(self) -> None:
+        """Begin the next segment before the old one ends: when that fails, the old one stays whole."""
+        header = replace(self.header, segment=self.header.segment + 1)
+        try:
+            following = _Segment(segment_path(self.path, header.segment), header, self._now)
+        except InputError as error:
+            raise FileExistsError(errno.EEXIST, str(error)) from None
+        try:
+            self._segment.end(last=False)
+        except OSError:
+            following.container.discard()
+            raise
+        self.header, self._segment = header, following
+
+
+class _Segment:
+    """One file of the trace while it is written."""
+
+    def __init__(self, path: Path, header: TraceHeader, now: Callable[[], float]) -> None:
+        self.container = ContainerWriter(path, header_map(header), clock=now)
+        self.catalogue = Catalogue()
+        self.began_at: float | None = None
+        self._now = now
+
+    def write(self, record: Mapping[str, Any], **place: int) -> None:
+        self.catalogue.note(record, self.container.append(record, **place))
+        if self.began_at is None:
+            self.began_at = self._now()
+
+    def age(self) -> float:
+        """Seconds since the first record."""
+        return 0.0 if self.began_at is None else self._now() - self.began_at
+
+    def end(self, *, last: bool) -> None:
+        totals = {**self.catalogue.totals, "continued": not last}
+        self.container.close(totals, detail=self.catalogue.detail())
 
 
 def _refuse_leftovers(path: Path) -> None:
