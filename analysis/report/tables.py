@@ -16,6 +16,8 @@ from analysis.summary import Caution, Quantile, Summary
 
 LONGEST = 300
 MESSAGES = 10
+USUAL = 0.99
+"""Up to this quantile a run's table has a column even where all are refused."""
 FRAMING = frozenset({"format", "kind", "type"})
 """Fields of a file that say what kind of file it is, not how it was made."""
 
@@ -88,23 +90,19 @@ def _notes(numbers: Mapping[str, int]) -> Html:
 
 def summary_table(summaries: Sequence[Summary]) -> Html:
     """One run's metrics with their quantiles, each with its interval or why it is not to be read."""
-    points = list(dict.fromkeys(one.p for summary in summaries for one in summary.quantiles))
-    head = [
-        "metric",
-        "n",
-        "mean",
-        *(f"{words.percentile(p)} [95% interval]" for p in points),
-        "max",
-    ]
-    return table("Quantiles of this run", head, [_summary(one, points) for one in summaries])
+    every = [one for summary in summaries for one in summary.quantiles]
+    points = sorted({one.p for one in every if one.p <= USUAL or not one.refusal})
+    head = ["metric", "n", "timed out", "mean", *map(words.percentile, points), "max"]
+    rows = [_summary(one, points) for one in summaries]
+    return table("Quantiles of this run, each with its 95% interval", head, rows)
 
 
 def _summary(one: Summary, points: Sequence[float]) -> list[object]:
     by_p = {quantile.p: quantile for quantile in one.quantiles}
-    n = f"{one.n:,}" + (f" ({one.timeouts:,} timed out)" if one.timeouts else "")
     return [
         one.metric,
-        n,
+        f"{one.n:,}",
+        f"{one.timeouts:,}",
         _amount(one.mean, one.unit),
         *(_quantile(by_p.get(p), one.unit) for p in points),
         _amount(one.maximum, one.unit),
