@@ -1,0 +1,164 @@
+"""The text of a report: what is said, what is refused, and that any terminal can show it."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from analysis.arms import Arm
+from analysis.compare import compare
+from analysis.report import words
+from analysis.report.terminal import comparison_text, run_text
+from replay import columns as blocks
+from replay.runfile import Run, recount
+from replay.sample import Sample
+
+
+def arm(n: int, name: str = "fast", slow: float = 1.0, **changes: Any) -> Arm:
+    random = np.random.default_rng(n)
+    noise = random.lognormal(sigma=0.2, size=n)
+    samples = [
+        Sample(
+            id=f"r{k}",
+            index=k,
+            endpoint="chat",
+            model="m",
+            stream=True,
+            due=float(k),
+            sent=k + 0.001,
+            first_token=k + 0.03 * slow * noise[k],
+            last_token=k + 0.23 * slow * noise[k],
+            end=k + 0.3 * slow * noise[k],
+            status=200,
+            prompt_tokens=10,
+            output_tokens=21,
+            token_times=(k + 0.03 * slow * noise[k], k + 0.23 * slow * noise[k]),
+        )
+        for k in range(n)
+    ]
+    found = blocks.unpack([blocks.pack(blocks.from_samples(samples))])
+    found["warmup"] = np.zeros(n, dtype=bool)
+    gaps = blocks.unpack_tokens([blocks.pack_tokens(samples)], n)
+    given: dict[str, Any] = {
+        "kind": "run",
+        "name": name,
+        "run": Run(Path(f"{name}.run"), {}, found, recount(found), complete=True),
+        "source": "t",
+        "model": "m",
+        "target": "http://h/v1",
+        "pacing": "as recorded",
+        "as_recorded": True,
+        "token_gaps": lambda: gaps,
+    }
+    return Arm(**(given | changes))
+
+
+def test_a_comparison_begins_with_what_matters() -> None:
+    """Who is compared, then one row per quantile: values, ratio, interval, finding."""
+    text = comparison_text(compare(arm(500), arm(500, "slow", slow=2)))
+
+    assert "baseline   fast: m at http://h/v1; as recorded" in text
+    line = next(line for line in text.splitlines() if line.startswith("ttft"))
+    assert line.split()[:2] == ["ttft", "p50"]
+    assert "2.000" in line
+    assert line.endswith("slower")
+    assert "ADVISORY: candidate slower at ttft p50 p90 p95" in text
+    assert "(low confidence)" in text
+
+
+def test_a_refused_quantile_says_what_it_needs() -> None:
+    """Both reports print the number that the quantile takes."""
+    assert "n too small (needs ≥ 2,000)" in comparison_text(compare(arm(500), arm(500)))
+    assert "(needs ≥ 2,000)" in run_text(arm(500))
+
+
+def test_definitions_and_cautions_are_printed() -> None:
+    """A number without its meaning is a rumour."""
+    text = comparison_text(compare(arm(100), arm(100, "b", model="n")))
+
+    assert "ttft: time to first token" in text
+    assert "! DIFFERENT_MODEL: m against n" in text
+
+
+def test_a_run_is_reported_whole() -> None:
+    """The identity, load, validity, metrics with intervals, and errors."""
+    text = run_text(arm(500))
+
+    assert "planned 500 = completed 500 + failed 0" in text
+    assert "in flight" in text
+    assert "\nvalid\n" in text
+    assert "ms, n 500" in text
+    assert "no errors" in text
+
+
+def test_an_invalid_run_says_so() -> None:
+    """A client that sent late by its own fault: INVALID, with the cause."""
+    late = arm(500)
+    columns = dict(late.columns)
+    for name in ("sent", "first_token", "last_token", "end"):
+        columns[name] = columns[name] + 0.5
+    run = Run(Path("late.run"), {}, columns, recount(columns), complete=True)
+
+    assert "INVALID: this client" in run_text(replace(late, run=run))
+
+
+@pytest.mark.parametrize("width", [60, 80, 100, 160])
+def test_no_line_is_wider_than_the_terminal(width: int) -> None:
+    """Tables fold instead of running over, and nothing is padded."""
+    texts = [
+        comparison_text(compare(arm(500), arm(500, "slow", slow=2)), width=width),
+        run_text(arm(500), width=width),
+    ]
+
+    for line in "\n".join(texts).splitlines():
+        assert len(line) <= width
+        assert line == line.rstrip()
+
+
+def test_a_pipe_gets_no_escape_sequence_and_a_terminal_colour() -> None:
+    """Colour is asked for, never assumed."""
+    found = compare(arm(500), arm(500, "slow", slow=2))
+
+    assert "\x1b" not in comparison_text(found)
+    assert "\x1b[31m" in comparison_text(found, colour=True)
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "said"),
+    [
+        (None, "s", "-"),
+        (0.0, "s", "0 s"),
+        (1.5e-5, "s", "15 µs"),
+        (0.01234, "s", "12.3 ms"),
+        (2.5, "s", "2.5 s"),
+        (1234.5, "s", "1,234 s"),
+        (54321, "tok", "54,321 tok"),
+        (45.678, "tok/s", "45.7 tok/s"),
+    ],
+)
+def test_amounts_are_said_in_the_unit_of_their_size(
+    value: float | None, unit: str, said: str
+) -> None:
+    """Three digits and a unit that fits."""
+    assert words.amount(value, unit) == said
+
+
+def test_open_ends_are_said() -> None:
+    """Unbounded is 0 or infinity with an open bracket."""
+    assert words.ratio_interval(0.9, None) == "[0.900, ∞)"
+    assert words.ratio_interval(None, 1.5) == "(0, 1.500]"
+    assert words.amount_interval(0.1, 0.25, "s") == "[100, 250] ms"
+    assert words.beyond(None, 60, "s") == "> 60 s"
+
+
+@given(st.floats(1e-7, 1e5))
+def test_an_amount_is_never_off_by_more_than_half_a_per_cent(value: float) -> None:
+    """Rounding keeps three digits."""
+    factor = {"s": 1, "ms": 1e-3, "µs": 1e-6}
+    number, unit = words.amount(value, "s").replace(",", "").split()
+
+    assert float(number) * factor[unit] == pytest.approx(value, rel=0.0051)
