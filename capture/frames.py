@@ -63,6 +63,8 @@ def pack(value: object) -> bytes:
         return msgpack.packb(value, unicode_errors="surrogateescape")  # type: ignore[no-any-return]
     except UnicodeEncodeError:
         return msgpack.packb(_printable(value))  # type: ignore[no-any-return]
+    except OverflowError as error:
+        raise ValueError(f"a number has more than 64 bits: {error}") from None
 
 
 def _printable(value: object) -> object:

@@ -79,28 +79,36 @@ def read_trace(path: str | Path) -> Trace:
 
     Raises InputError when there is none, or what is there is no trace.
     """
-    containers = [
-        container for file in _files(Path(path)) if (container := _open(file, Path(path)))
-    ]
+    path = Path(path)
+    several = path.is_dir() or _is_glob(path)
+    files = _files(path)
+    opened = [_open(file, must=not several and file == files[0]) for file in files]
+    containers = [container for container in opened if container is not None]
     if not containers:
         raise InputError(f"{path}: no traces (*{SUFFIX}) in this folder")
+    return _joined(containers) if several else _continued(containers)
+
+
+def _joined(containers: list[Container]) -> Trace:
+    """All captures that these files are of."""
     captures: dict[str, dict[int, Segment]] = defaultdict(dict)
     for container in containers:
-        segment = open_segment(container, read_header(container.header))
-        captures[segment.header.capture_id].setdefault(segment.header.segment, segment)
-    if Path(path).is_file():
-        captures = _only_of(captures, containers[0])
+        header = read_header(container.header)
+        captures[header.capture_id].setdefault(header.segment, open_segment(container, header))
     whole = [[by_number[number] for number in sorted(by_number)] for by_number in captures.values()]
-    later = Path(path).is_file() and whole[0][0].header.segment > 0
-    return Trace(whole, 0 if later else sum(map(_missing, whole)))
+    return Trace(whole, sum(map(_missing, whole)))
 
 
-def _only_of(
-    captures: dict[str, dict[int, Segment]], first: Container
-) -> dict[str, dict[int, Segment]]:
-    """The capture of the file that was named; a leftover of another may stand beside it."""
-    wanted = read_header(first.header).capture_id
-    return defaultdict(dict, {wanted: captures[wanted]})
+def _continued(containers: list[Container]) -> Trace:
+    """The capture of the first file; leftovers of another may stand beside it."""
+    first = read_header(containers[0].header)
+    headers = [read_header(container.header) for container in containers]
+    own = [
+        container
+        for container, header in zip(containers, headers, strict=True)
+        if header.capture_id == first.capture_id
+    ]
+    return _joined(own) if first.segment == 0 else Trace([[open_segment(own[0], first)]], 0)
 
 
 def _missing(capture: list[Segment]) -> int:
@@ -109,19 +117,18 @@ def _missing(capture: list[Segment]) -> int:
     return last.header.segment + 1 - len(capture) + last.continued
 
 
-def _open(file: Path, asked: Path) -> Container | None:
-    """A trace segment; None for another file of a folder or glob."""
-    alone = file == asked or not (asked.is_dir() or _is_glob(asked))
+def _open(file: Path, *, must: bool) -> Container | None:
+    """A trace segment; for a file that is none InputError if it `must` be one, else None."""
     try:
         container = open_container(file)
     except InputError:
-        if alone:
+        if must:
             raise
         return None
     kind = container.header.get("kind", "trace")
     if kind == "trace":
         return container
-    if alone:
+    if must:
         raise InputError(f"{file}: this is a {kind}, not a trace; use 'tbench report {file}'")
     return None
 

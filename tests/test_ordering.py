@@ -1,5 +1,6 @@
 """Arrival order in bounded memory: late, lost and never written responses hold nothing back."""
 
+import struct
 import subprocess
 import sys
 from dataclasses import replace
@@ -9,12 +10,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from capture import Exchange, Request, Response, TraceHeader, TraceWriter, read_trace
-from capture.container import Losses
+from capture import Exchange, Request, Response, TraceHeader, TraceWriter, frames, read_trace
+from capture.container import Losses, open_container
 from capture.ordering import Budgets, exchanges
 
 ROOT = Path(__file__).parent.parent
 HEADER = TraceHeader(wall_ns=10**18, mono_ns=0, capture_id="c")
+
+
+def packed(ordinals: list[int]) -> bytes:
+    return struct.pack(f"<{len(ordinals)}I", *ordinals)
 
 
 class Time:
@@ -213,3 +218,64 @@ def test_a_trace_far_larger_than_memory_allows_is_read_in_little(tmp_path: Path)
     assert whole["exchanges"] == cut["exchanges"] > 7000
     assert whole["answered"] == cut["answered"] == whole["exchanges"] - 65
     assert max(whole["peak_rss_mb"], cut["peak_rss_mb"]) < 130
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    links=st.binary(max_size=64) | st.lists(st.integers(0, 3), max_size=12).map(packed),
+    strays=st.lists(
+        st.tuples(st.just("r1"), st.integers(-1, 3), st.integers(-1, 9)).map(list)
+        | st.integers(0, 9),
+        max_size=3,
+    ),
+    table=st.binary(max_size=90) | st.none(),
+)
+def test_an_index_that_lies_yields_true_exchanges_or_none(
+    links: bytes,
+    strays: list,
+    table: bytes | None,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    """Whole by its checksum and wrong in every way: no crash, no response given to another request."""
+    path = tmp_path_factory.mktemp("t") / "t.msgpack"
+    with TraceWriter(path, HEADER) as writer:
+        for number in range(3):
+            writer.exchange(Exchange(request=request(number), response=response(number)))
+    container = open_container(path)
+    assert container.index is not None
+    lie = {**container.index, "links": links, "strays": strays}
+    lie |= {} if table is None else {"blocks": table}
+    assert container.rows is not None
+    end = container.rows[-1].offset + container.rows[-1].length
+    path.write_bytes(path.read_bytes()[:end] + frames.index_frame(lie))
+    for one in read_trace(path):
+        number = one.request.seq
+        assert one.request == request(number)
+        assert one.response in (None, response(number))
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    content=st.binary(max_size=60)
+    | st.dictionaries(
+        st.sampled_from(["type", "id", "seq", "arrive_ns", "headers", "chunk_dt_us", "requests"]),
+        st.sampled_from(["request", "response", "gap", 2**64 - 1, -1, True, [[1]], b"xyz", None]),
+    ).map(frames.pack)
+)
+def test_blocks_that_hold_anything_never_stop_a_reader(
+    content: bytes, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Bytes that are no msgpack, or records that are none of ours, in a block with a right checksum."""
+    path = tmp_path_factory.mktemp("t") / "t.msgpack"
+    with TraceWriter(path, HEADER) as writer:
+        writer.exchange(Exchange(request=request(1), response=response(1)))
+    container = open_container(path)
+    assert container.rows is not None
+    end = container.rows[-1].offset + container.rows[-1].length
+    strange = frames.block_frame(container.marker, content)
+    path.write_bytes(path.read_bytes()[:end] + strange)
+    trace = read_trace(path)
+
+    assert [one for one in trace if one.request.id == "r1"] == [
+        Exchange(request=request(1), response=response(1))
+    ]

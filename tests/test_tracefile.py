@@ -21,7 +21,7 @@ from capture import (
     read_trace,
 )
 from capture import frames as wire
-from capture.container import ContainerWriter
+from capture.container import ContainerWriter, Losses
 from capture.errors import InputError
 from capture.records import pack_chunks, read_chunks
 
@@ -260,6 +260,22 @@ def test_a_request_is_answered_across_segments(tmp_path: Path) -> None:
     assert (alone.header.segment, alone.header.mono_ns) == (2, 77)
 
 
+def test_a_rotation_that_fails_is_an_oserror_and_spares_the_segment(tmp_path: Path) -> None:
+    """The next name is taken meanwhile: what was written is closed as the last segment it is."""
+    clock = Time()
+    writer = TraceWriter(tmp_path / "t.msgpack", HEADER, rotate_s=1, clock=clock)
+    writer.exchange(exchange(1))
+    (tmp_path / "t.0001.msgpack").write_text("another's")
+    clock.now += 2
+    with pytest.raises(FileExistsError, match="exists already"):
+        writer.exchange(exchange(2))
+    writer.close()
+    trace = read_trace(tmp_path / "t.msgpack")
+
+    assert list(trace) == [exchange(1)]
+    assert not trace.losses
+
+
 @pytest.mark.parametrize(("gone", "missing"), [("t.msgpack", 1), ("t.0001.msgpack", 1)])
 def test_a_missing_segment_is_a_loss(tmp_path: Path, gone: str, missing: int) -> None:
     """At the beginning or in the middle."""
@@ -443,6 +459,27 @@ def test_a_damaged_trace_yields_true_exchanges_or_none(
     for one in got:
         assert one.request == truth[one.request.seq].request
         assert one.response in (None, truth[one.request.seq].response)
+
+
+@pytest.mark.parametrize("close", [True, False])
+def test_a_flipped_bit_costs_at_most_one_blocks_exchanges(tmp_path: Path, close: bool) -> None:
+    """One bit of every byte: every exchange is true, at most one is touched, and it is counted."""
+    clock = Time()
+    truth = {n: exchange(n) for n in range(3)}
+    writer = TraceWriter(tmp_path / "t.msgpack", HEADER, clock=clock)
+    for one in truth.values():
+        writer.exchange(one)
+        clock.now += 1
+        writer.pump()
+    data = (writer.close() if close else Path(tmp_path / "t.msgpack.part")).read_bytes()
+    bad = tmp_path / "bad.msgpack"
+    for at in range(len(data)):
+        bad.write_bytes(data[:at] + bytes([data[at] ^ 1 << at % 8]) + data[at + 1 :])
+        trace = read_trace(bad)
+        got = list(trace)
+        assert all(one == truth[one.request.seq] for one in got), at
+        assert len(got) >= 2, at
+        assert trace.losses != Losses(truncated_tail=not close), at
 
 
 def _map(record: Request | Response) -> dict:
