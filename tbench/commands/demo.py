@@ -12,10 +12,10 @@ def demo(
     ] = Path("demo-output"),
     seconds: Annotated[
         float, typer.Option(min=2, max=600, help="How long the application talks.")
-    ] = 12,
+    ] = 9,
     rate: Annotated[
         float, typer.Option(min=0.1, max=50, help="Conversations per second, about two calls each.")
-    ] = 15,
+    ] = 20,
 ) -> None:
     """Show the main job: capture SDK traffic, replay it against a fast and a slow server, compare.
 

@@ -1,0 +1,40 @@
+"""`tbench.compare`: the typed way in for programs."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from analysis.arms import load_arm
+from analysis.compare import Question
+from analysis.compare import compare as compared
+from analysis.comparison import Comparisons
+from replay.warmup import parse_warmup
+
+
+def compare(  # noqa: PLR0913 (one keyword for each option of the verb)
+    baseline: str | Path,
+    candidate: str | Path,
+    *,
+    metrics: Sequence[str] = (),
+    quantiles: Sequence[float] = (),
+    paired: bool = True,
+    warmup: str | None = None,
+) -> Comparisons:
+    """Compare two runs (or captured traces) of one trace: candidate / baseline, with intervals.
+
+    Args:
+        baseline: the run or trace to compare with.
+        candidate: the run or trace to be judged.
+        metrics: names of analysis.metrics.METRICS; none means the defaults of `tbench compare`.
+        quantiles: between 0 and 1; none means the defaults.
+        paired: request by request; False compares arms that do not share a trace, more weakly.
+        warmup: `auto`, `none`, seconds or a share such as `5%`; None keeps what the runs were made with.
+
+    Raises InputError where a file is not a run or trace, or the arms have nothing in common.
+    """
+    question = Question(
+        metrics=tuple(metrics),
+        quantiles=tuple(quantiles),
+        paired=paired,
+        warmup=None if warmup is None else parse_warmup(warmup),
+    )
+    return compared(load_arm(Path(baseline)), load_arm(Path(candidate)), question)
