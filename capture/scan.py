@@ -13,8 +13,7 @@ from typing import Any, NamedTuple
 from capture import frames
 from capture.errors import InputError
 from capture.frames import BLOCK, FRAME, HEADER, INDEX, MARKER_BYTES, Row, Rows
-
-WINDOW = 2**20
+from capture.source import Source
 
 
 @dataclass(kw_only=True)
@@ -72,8 +71,8 @@ class Container:
             self.size = os.fstat(file.fileno()).st_size
             if not self.size:
                 raise InputError(f"{path}: the file is empty")
-            self.index = self._find_index(_Bytes(file.fileno(), self.size))
-            self.header, self.marker = self._find_header(_Bytes(file.fileno(), self.size))
+            self.index = self._find_index(Source(file.fileno(), self.size))
+            self.header, self.marker = self._find_header(Source(file.fileno(), self.size))
         self.rows = self._find_rows()
         self.losses.truncated_tail = self.index is None
 
@@ -96,7 +95,7 @@ class Container:
         """Every sound frame in file order, resuming after damage at the next sound-looking block."""
         self.losses = self._known()
         with self._open() as file:
-            source = _Bytes(file.fileno(), self.size)
+            source = Source(file.fileno(), self.size)
             at = 0
             while at < self.size:
                 frame = self._frame(source, at)
@@ -111,7 +110,7 @@ class Container:
         if not FRAME.size < row.length <= frames.MAX_PAYLOAD + FRAME.size:
             return None
         with self._open() as file:
-            frame = self._frame(_Bytes(file.fileno(), self.size), row.offset)
+            frame = self._frame(Source(file.fileno(), self.size), row.offset)
         return frame.raw if frame and (frame.code, frame.length) == (BLOCK, row.length) else None
 
     def _known(self) -> Losses:
@@ -129,7 +128,7 @@ class Container:
         except IsADirectoryError:
             raise InputError(f"{self.path}: this is a folder, not a file") from None
 
-    def _frame(self, source: "_Bytes", at: int) -> Frame | None:
+    def _frame(self, source: Source, at: int) -> Frame | None:
         head = source.read(at, FRAME.size)
         if len(head) < FRAME.size:
             return None
@@ -153,7 +152,7 @@ class Container:
         # The marker stands in blocks only: here it tells of a damaged code or length.
         return None if self.marker and self.marker in payload else payload
 
-    def _resync(self, source: "_Bytes", at: int) -> int:
+    def _resync(self, source: Source, at: int) -> int:
         """Count the damage at `at`; returns where reading goes on."""
         resumed = self._next_block(source, at + 1)
         self.losses.skipped_bytes += resumed - at
@@ -163,7 +162,7 @@ class Container:
         self.losses.damaged_blocks += not (cut or in_header or at_index)
         return resumed
 
-    def _reaches_end(self, source: "_Bytes", at: int) -> bool:
+    def _reaches_end(self, source: Source, at: int) -> bool:
         """Whether a frame that begins at `at` was cut by the end of the file."""
         head = source.read(at, FRAME.size)
         if len(head) < FRAME.size:
@@ -171,7 +170,7 @@ class Container:
         first, length, _ = FRAME.unpack(head)
         return bool(first == frames.EXT32 and at + FRAME.size + length > self.size)
 
-    def _next_block(self, source: "_Bytes", start: int) -> int:
+    def _next_block(self, source: Source, start: int) -> int:
         """The next place that looks like a block, or the index, or the end of the file."""
         at = start
         while self.marker and (found := source.find(self.marker, at + FRAME.size)) is not None:
@@ -182,7 +181,7 @@ class Container:
             at += 1
         return self._index_at if start <= self._index_at else self.size
 
-    def _find_index(self, source: "_Bytes") -> dict[str, Any] | None:
+    def _find_index(self, source: Source) -> dict[str, Any] | None:
         """The index by its tail; None when the file does not end with a sound one."""
         self._index_at = self.size
         tail = source.read(self.size - frames.TAIL.size, frames.TAIL.size)
@@ -200,7 +199,7 @@ class Container:
             self._index_at = at
         return index
 
-    def _find_header(self, source: "_Bytes") -> tuple[dict[str, Any], bytes]:
+    def _find_header(self, source: Source) -> tuple[dict[str, Any], bytes]:
         """The header, or its copy in the index, or at least the marker, learnt from the blocks."""
         header = _first_header(source)
         if header is None:
@@ -238,36 +237,7 @@ class Container:
         return None
 
 
-class _Bytes:
-    """A file by offset, up to the size it had when it was opened."""
-
-    def __init__(self, fd: int, size: int) -> None:
-        self._fd = fd
-        self._size = size
-
-    def read(self, offset: int, count: int) -> bytes:
-        """Up to `count` bytes, fewer only at the end."""
-        count = min(count, self._size - offset)
-        if offset < 0 or count <= 0:
-            return b""
-        data = os.pread(self._fd, count, offset)
-        while len(data) < count and (
-            more := os.pread(self._fd, count - len(data), offset + len(data))
-        ):
-            data += more
-        return data
-
-    def find(self, wanted: bytes, start: int) -> int | None:
-        """The offset of the first occurrence at or after `start`."""
-        while start < self._size:
-            window = self.read(start, WINDOW + len(wanted) - 1)
-            if (at := window.find(wanted)) >= 0:
-                return start + at
-            start += WINDOW
-        return None
-
-
-def _first_header(source: _Bytes) -> dict[str, Any] | None:
+def _first_header(source: Source) -> dict[str, Any] | None:
     head = source.read(0, FRAME.size)
     if len(head) < FRAME.size:
         return None
@@ -277,7 +247,7 @@ def _first_header(source: _Bytes) -> dict[str, Any] | None:
     return frames.read_header(source.read(FRAME.size, length))
 
 
-def _learn_marker(source: _Bytes) -> bytes | None:
+def _learn_marker(source: Source) -> bytes | None:
     """The marker of the first sound block, found by the magic number that begins its zstd frame."""
     at, lead = 0, FRAME.size + frames.BLOCK_HEAD
     while (found := source.find(frames.ZSTD_MAGIC, at)) is not None:

@@ -1,5 +1,6 @@
 """Arrival order in bounded memory: late, lost and never written responses hold nothing back."""
 
+import json
 import struct
 import subprocess
 import sys
@@ -200,8 +201,8 @@ def test_a_long_upload_does_not_fill_the_memory(tmp_path: Path) -> None:
 def test_a_trace_far_larger_than_memory_allows_is_read_in_little(tmp_path: Path) -> None:
     """120 MB, one request never answered, one only at the end: 130 MB, with an index or without."""
     code = (
-        "import sys; sys.path.insert(0, 'benchmarks'); import trace_memory as t; import pathlib;"
-        "print(t.run_step(sys.argv[1], sys.argv[2:]))"
+        "import sys; sys.path.insert(0, 'benchmarks'); import json; import trace_memory as t;"
+        "print(json.dumps(t.run_step(sys.argv[1], sys.argv[2:])))"
     )
 
     def step(*arguments: object) -> dict[str, float]:
@@ -209,7 +210,7 @@ def test_a_trace_far_larger_than_memory_allows_is_read_in_little(tmp_path: Path)
         done = subprocess.run(
             command, capture_output=True, text=True, check=True, cwd=ROOT, timeout=120
         )
-        return eval(done.stdout)
+        return json.loads(done.stdout)
 
     path = tmp_path / "t.msgpack"
     step("write", path, 120)
