@@ -103,7 +103,7 @@ def shift(title: str, points: Sequence[Shift]) -> Picture | None:
         "ratio:Q",
         title="candidate / baseline",
         scale=scale,
-        axis=alt.Axis(format="~g", tickCount=6),
+        axis=alt.Axis(format=",~r", tickCount=6),
     )
     shown = tip("p", "ratio", "interval", "band")
     band = on(rows).mark_area(opacity=0.18, color=COLOURS[1])
@@ -120,7 +120,7 @@ def shift(title: str, points: Sequence[Shift]) -> Picture | None:
         title=f"Shift of {title}",
         text=f"Ratio by quantile with 95% interval: {text}.",
         note="Above 1 the candidate's value is higher. Bars: the interval of each quantile. Shade: the "
-        "band that holds at all quantiles at once. An open end runs to the edge.",
+        "band that holds at all quantiles at once. What is open or lies further out is cut at the edge.",
         chart=chart(
             [
                 band,
@@ -253,13 +253,8 @@ def _counts(arms: Arms) -> str:
 
 
 def _bounds(points: Sequence[Shift]) -> tuple[float, float]:
-    """The axis of a shift: what its ratios and bounded ends need, and some room; 1 is always on it."""
-    ends = [
-        end
-        for point in points
-        for end in (point.ratio, point.low, point.high, point.band_low, point.band_high)
-        if end
-    ]
+    """The axis of a shift: what its ratios and their intervals need, and some room. 1 is on it."""
+    ends = [end for point in points for end in (point.ratio, point.low, point.high) if end]
     low, high = min(1.0, *ends), max(1.0, *ends)
     room = max(1.02, (high / low) ** 0.08)
     return low / room, high * room

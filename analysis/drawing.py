@@ -131,7 +131,7 @@ def shape(arms: Iterable[str]) -> alt.Shape:
 def axis(title: str, domain: list[float] | None) -> dict[str, Any]:
     """A quantitative axis: logarithmic over a domain, without one linear and not forced to zero."""
     scale = alt.Scale(type="log", domain=domain, nice=False) if domain else alt.Scale(zero=False)
-    ticks = alt.Axis(format="~g", labelOverlap="greedy", labelSeparation=8)
+    ticks = alt.Axis(format=",~r", labelOverlap="greedy", labelSeparation=8)
     return {"title": title, "scale": scale, "axis": ticks}
 
 

@@ -214,6 +214,16 @@ def test_the_verdict_is_said_first_in_plain_words(page: Page) -> None:
     assert "ADVISORY" in words
 
 
+def test_a_low_confidence_is_said_with_its_reasons(tmp_path: Path) -> None:
+    """Few requests: the sentence says low confidence, and the first screen says why."""
+    runs = [write_run(tmp_path / f"{k}.run", k, 1.0 + k, n=300) for k in (0, 1)]
+    text = comparison_page(compare(*map(load_arm, runs))).partition("<table")[0]
+    words = " ".join(Reader(text).texts)
+    assert re.search(r"at TTFT p50: .* low confidence \(.*see below\)", words)
+    assert "LOW_CONFIDENCE" in words
+    assert "(needs 1,000)" in words
+
+
 def test_every_number_has_its_method_and_warnings_beside_it(
     arms: tuple[Arm, Arm], page: Page
 ) -> None:

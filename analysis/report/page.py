@@ -82,7 +82,8 @@ def sentence(row: Comparison) -> str:
     ratio, ends = words.ratio(row.ratio), words.ratio_interval(row.low, row.high)
     trust = f"{row.confidence} confidence"
     if row.warnings:
-        trust += ": " + "; ".join(one.text for one in row.warnings)
+        others = [one.code for one in row.warnings if one.code != "LOW_CONFIDENCE"]
+        trust += f" ({'; '.join([*others, 'see below'])})"
     if row.finding == "no difference seen":
         return f"{what}: no difference seen; the ratio is {ratio} {ends}, {trust}."
     return f"Candidate is {row.finding} at {what}: {ratio} times the baseline {ends}, {trust}."

@@ -3,6 +3,7 @@
 import shlex
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 
 import numpy as np
 
@@ -210,8 +211,16 @@ def _facts(header: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str
         if isinstance(value, Mapping):
             yield from _facts(value, f"{prefix}{key}.")
         elif value is not None and not isinstance(value, bytes):
-            text = shlex.join(map(str, value)) if isinstance(value, list) else str(value)
+            text = _fact(str(key), value)
             yield f"{prefix}{key}", text if len(text) <= LONGEST else f"{text[:LONGEST]}…"
+
+
+def _fact(key: str, value: object) -> str:
+    if key == "wall_ns" and isinstance(value, int):
+        return datetime.fromtimestamp(value / 1e9, tz=UTC).isoformat(" ", "seconds")
+    if isinstance(value, list):
+        return shlex.join(map(str, value))
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
 def definitions(metrics: Iterable[str]) -> Html:
