@@ -15,7 +15,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from mitmproxy import connection, ctx, http
+from mitmproxy import connection, ctx, http, tls
 from mitmproxy.addonmanager import Loader
 
 from capture.endings import Failure
@@ -103,6 +103,10 @@ class Capture:
                 self._end(
                     live, Outcome.CLIENT_ABORT, "the client left before the end was passed on"
                 )
+
+    def tls_clienthello(self, hello: tls.ClientHelloData) -> None:
+        """Greet an https server before its client, so that both speak the same HTTP version."""
+        hello.establish_server_tls_first = hello.context.server.tls
 
     def requestheaders(self, flow: http.HTTPFlow) -> None:
         """Decide whether the exchange is recorded, and let a large body stream."""

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import certifi
 from mitmproxy.addons import block, core, disable_h2c, next_layer, proxyserver, tlsconfig
@@ -26,8 +26,9 @@ from capture.addresses import check_port
 from capture.errors import InputError
 from capture.lag import Lag
 from capture.notices import notices
-from capture.recorder import FLUSH_S, Counts
+from capture.recorder import FLUSH_S
 from capture.recording import Recording, begin
+from capture.watch import Listening, Status, Watch
 
 HURRIED_FLUSH_S = 5.0
 LAG_EVERY_S = 0.1
@@ -50,34 +51,6 @@ class Setup:
     duration_s: float | None = None
     requests: int | None = None
     idle_s: int = IDLE_S
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Listening:
-    """Where the capture listens. `ca_bundle` holds the public roots and the throw-away CA."""
-
-    address: str
-    ca_bundle: Path
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Status:
-    """The state of a capture at one moment; `lag` is over its whole time, in ns."""
-
-    counts: Counts
-    in_flight: int
-    elapsed_s: float
-    draining: bool
-    failure: str | None
-    lag: Lag
-
-
-class Watch(Protocol):
-    """Who is told what happens: the command line, or a test. Called on the event loop."""
-
-    def listening(self, place: Listening) -> None: ...
-    def tick(self, status: Status) -> None: ...
-    def warn(self, line: str) -> None: ...
 
 
 def run(setup: Setup, watch: Watch) -> Status:
@@ -115,7 +88,7 @@ class _Proxy:
 
     async def run(self) -> Status:
         loop = asyncio.get_running_loop()
-        with notices(self._watch.warn):
+        with notices(self._watch.warn), _signals(loop, self._signalled):
             master = Master(self._options(), event_loop=loop)
             self._add_addons(master)
             self._parts = begin(self._setup.recording, lambda why: self._disk_failed(loop, why))
@@ -124,7 +97,7 @@ class _Proxy:
             )
             _addons(master).add(self._capture)
             try:
-                await self._serve(master, loop)
+                await self._serve(master)
             finally:
                 await self._close()
         return self._status()
@@ -177,19 +150,18 @@ class _Proxy:
             return None
         return str(_bundle(self._folder / "upstream-ca.pem", self._setup.upstream_ca))
 
-    async def _serve(self, master: Master, loop: asyncio.AbstractEventLoop) -> None:
+    async def _serve(self, master: Master) -> None:
         running = asyncio.create_task(master.run())
         samplers: list[asyncio.Task[None]] = []
         try:
-            with _signals(loop, self._signalled):
-                place = await self._listening(master, running)
-                gc.collect()
-                gc.freeze()
-                samplers += [asyncio.create_task(step()) for step in (self._sample_lag, self._tick)]
-                self._watch.listening(place)
-                with suppress(TimeoutError):
-                    await asyncio.wait_for(self._stop.wait(), self._setup.duration_s)
-                await self._drain(master)
+            place = await self._listening(master, running)
+            gc.collect()
+            gc.freeze()
+            samplers += [asyncio.create_task(step()) for step in (self._sample_lag, self._tick)]
+            self._watch.listening(place)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._stop.wait(), self._setup.duration_s)
+            await self._drain(master)
         finally:
             for task in samplers:
                 task.cancel()

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 from rich.console import Console
 from rich.live import Live
@@ -13,20 +13,19 @@ from rich.text import Text
 
 from capture.recording import Recording
 from capture.trace import PART, segment_path
-
-if TYPE_CHECKING:
-    from capture.proxy import Listening, Status
+from capture.watch import Listening, Status
 
 PLAIN_EVERY_S = 10.0
 MEGA = 1e6
 
 
-def base_url_lines(address: str) -> Iterator[str]:
+def base_url_lines(address: str, bundle: Path) -> Iterator[str]:
     """What to paste where the application takes a base URL (reverse mode)."""
     yield f"openai        OpenAI(base_url='{address}/v1')    OPENAI_BASE_URL={address}/v1"
     yield f"together 3    Together(base_url='{address}')     TOGETHER_BASE_URL={address}"
     yield f"together 1,2  Together(base_url='{address}/v1')  TOGETHER_BASE_URL={address}/v1"
     yield f"curl          {address}/v1/chat/completions -H 'Authorization: Bearer '$TOGETHER_API_KEY"
+    yield f"the same port speaks TLS and HTTP/2 with a throw-away CA: SSL_CERT_FILE={bundle}"
 
 
 def proxy_lines(address: str, bundle: Path) -> Iterator[str]:
@@ -37,7 +36,7 @@ def proxy_lines(address: str, bundle: Path) -> Iterator[str]:
     yield f"export NODE_EXTRA_CA_CERTS={bundle}  # Node"
 
 
-def live_line(status: "Status") -> str:
+def live_line(status: Status) -> str:
     """The state of the capture in one line."""
     counts = status.counts
     rate = counts.requests / status.elapsed_s if status.elapsed_s else 0.0
@@ -55,7 +54,7 @@ def live_line(status: "Status") -> str:
     return " · ".join(parts)
 
 
-def summary(status: "Status", files: list[Path]) -> Iterator[str]:
+def summary(status: Status, files: list[Path]) -> Iterator[str]:
     """What became of the capture."""
     counts = status.counts
     outcomes = ", ".join(f"{word} {n}" for word, n in counts.outcomes.most_common())
@@ -118,24 +117,20 @@ class View:
         if self._live:
             self._live.stop()
 
-    def listening(self, place: "Listening") -> None:
+    def listening(self, place: Listening) -> None:
         """Say where, and what to paste."""
         upstream = self._recording.upstream
         to = f", forwarding to {upstream}" if upstream else ", a proxy"
         self._console.print(f"tbench capture: listening on {place.address}{to}")
-        lines = (
-            base_url_lines(place.address)
-            if upstream
-            else proxy_lines(place.address, place.ca_bundle)
-        )
-        for line in lines:
+        lines = base_url_lines if upstream else proxy_lines
+        for line in lines(place.address, place.ca_bundle):
             self._console.print(f"  {line}")
         self._console.print(f"  recording to {self._recording.output}; stop with Ctrl-C")
         if self._console.is_terminal:
             self._live = Live(console=self._console, auto_refresh=False, transient=True)
             self._live.start()
 
-    def tick(self, status: "Status") -> None:
+    def tick(self, status: Status) -> None:
         """Show the state; the first loss is said at once."""
         if status.counts.lost_requests and not self._warned_loss:
             self._warned_loss = True

@@ -1,0 +1,36 @@
+"""What a running capture tells whoever watches it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from capture.lag import Lag
+from capture.recorder import Counts
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listening:
+    """Where the capture listens. `ca_bundle` holds the public roots and the throw-away CA."""
+
+    address: str
+    ca_bundle: Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Status:
+    """The state of a capture at one moment; `lag` is over its whole time, in ns."""
+
+    counts: Counts
+    in_flight: int
+    elapsed_s: float
+    draining: bool
+    failure: str | None
+    lag: Lag
+
+
+class Watch(Protocol):
+    """Who is told what happens: the command line, or a test. Called on the event loop."""
+
+    def listening(self, place: Listening) -> None: ...
+    def tick(self, status: Status) -> None: ...
+    def warn(self, line: str) -> None: ...

@@ -1,0 +1,122 @@
+"""What a capture shows: the lines to paste, the live line, the summary."""
+
+import io
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from capture.lag import Lag
+from capture.recorder import Counts
+from capture.recording import Recording
+from capture.selection import Selection
+from capture.watch import Listening, Status
+from tbench.capture_view import View, base_url_lines, files_of, live_line, proxy_lines, summary
+
+
+def status(
+    lag_ns: int = 0, failure: str | None = None, *, draining: bool = False, **counts: int
+) -> Status:
+    lag = Lag()
+    for _ in range(200 if lag_ns else 0):
+        lag.add(lag_ns)
+    return Status(
+        counts=Counts(**counts, outcomes=Counter({"ok": 3, "cut": 1})),  # type: ignore[arg-type]
+        in_flight=2,
+        elapsed_s=2.0,
+        draining=draining,
+        failure=failure,
+        lag=lag,
+    )
+
+
+def test_the_v1_is_where_each_sdk_wants_it() -> None:
+    """Together's SDK appends it from version 3 on, the others do not."""
+    openai, together3, together1, *_ = base_url_lines("http://h:1", Path("/b"))
+
+    assert "http://h:1/v1" in openai
+    assert "/v1" not in together3
+    assert "http://h:1/v1" in together1
+
+
+def test_proxy_mode_prints_every_export() -> None:
+    """OpenSSL, requests and Node each have their own."""
+    text = "\n".join(proxy_lines("http://h:1", Path("/b.pem")))
+
+    for export in (
+        "HTTPS_PROXY=http://h:1",
+        "HTTP_PROXY=http://h:1",
+        "SSL_CERT_FILE=/b.pem",
+        "REQUESTS_CA_BUNDLE=/b.pem",
+        "NODE_EXTRA_CA_CERTS=/b.pem",
+    ):
+        assert export in text
+
+
+def test_the_live_line_has_rate_flight_size_and_drops() -> None:
+    """All that an operator watches."""
+    line = live_line(status(requests=4, bytes=2_500_000, lost_requests=1))
+
+    assert line == "4 requests · 2.0/s · 2 in flight · 2.5 MB of bodies · 1 dropped"
+    assert "draining" in live_line(status(draining=True))
+    assert "NOT RECORDING" in live_line(status(failure="full"))
+
+
+def test_the_summary_counts_outcomes_and_files(tmp_path: Path) -> None:
+    """Responses by outcome, the trace's name and size."""
+    path = tmp_path / "t.msgpack"
+    path.write_bytes(b"x" * 20_000)
+
+    lines = list(summary(status(requests=4, responses=4), files_of(path)))
+
+    assert lines[0] == "4 requests, 4 responses (ok 3, cut 1)"
+    assert lines[1] == "dropped: nothing"
+    assert lines[2] == f"{path}: 0.02 MB, 2.0 s"
+
+
+def test_the_summary_is_loud_about_losses_and_lateness(tmp_path: Path) -> None:
+    """A lossy or late trace must not look like a good one."""
+    text = "\n".join(summary(status(lag_ns=30_000_000, lost_requests=2, lost_responses=2), []))
+
+    assert "DROPPED: 2 requests, 2 responses" in text
+    assert "WARNING: the capture ran late" in text
+
+
+def test_segments_are_found_in_order(tmp_path: Path) -> None:
+    """A last one that could not be closed keeps its .part."""
+    for name in ("t.msgpack", "t.0001.msgpack", "t.0002.msgpack.part"):
+        (tmp_path / name).touch()
+
+    assert [file.name for file in files_of(tmp_path / "t.msgpack")] == [
+        "t.msgpack",
+        "t.0001.msgpack",
+        "t.0002.msgpack.part",
+    ]
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_terminal_gets_a_live_line_and_a_log_does_not(terminal: bool) -> None:
+    """Ten seconds pass between plain lines."""
+    said = io.StringIO()
+    console = Console(file=said, force_terminal=terminal, width=100, highlight=False)
+    recording = Recording(output=Path("t.msgpack"), selection=Selection(), upstream="http://u")
+    with View(recording, console) as view:
+        view.listening(Listening(address="http://h:1", ca_bundle=Path("/b")))
+        view.tick(status(requests=7))
+        view.warn("something")
+
+    assert "listening on http://h:1, forwarding to http://u" in said.getvalue()
+    assert "something" in said.getvalue()
+    assert ("7 requests" in said.getvalue()) is terminal
+
+
+def test_the_first_loss_is_said_at_once() -> None:
+    """And only once."""
+    said = io.StringIO()
+    recording = Recording(output=Path("t.msgpack"), selection=Selection(), upstream="http://u")
+    with View(recording, Console(file=said, width=200)) as view:
+        for _ in range(3):
+            view.tick(status(lost_requests=1))
+
+    assert said.getvalue().count("slower than the traffic") == 1
