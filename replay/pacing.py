@@ -151,12 +151,14 @@ class Occupancy:
         self._steps[last] -= 1
 
     def means(self) -> list[float]:
-        """The time-weighted mean in flight, window by window."""
+        """The time-weighted mean in flight, window by window, up to the last with anything in it."""
         means = []
         whole = 0
         for partial, step in zip(self._partial, self._steps, strict=True):
             whole += step
             means.append(whole + partial / self.window_s)
+        while means and means[-1] <= 0:
+            means.pop()
         return means
 
     def _reach(self, windows: int) -> None:

@@ -1,0 +1,199 @@
+"""The replay command's words: flags, conflicts, the dry run, and what they exit with."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from capture.exchange import Exchange, Request, Response
+from capture.tracefile import TraceHeader, TraceWriter
+from tbench.__main__ import run
+
+BODY = json.dumps(
+    {"model": "openai/gpt-oss-20b", "messages": [], "max_tokens": 10, "stream": True}
+).encode()
+USAGE = b'{"usage":{"prompt_tokens":100,"completion_tokens":10}}'
+
+
+def exchange(seq: int, at: float, **fields: Any) -> Exchange:
+    known: dict[str, Any] = {
+        "id": f"x{seq}",
+        "seq": seq,
+        "arrive_ns": round(at * 1e9),
+        "end_ns": round(at * 1e9),
+        "method": "POST",
+        "scheme": "http",
+        "host": "h",
+        "path": "/v1/chat/completions",
+        "body": BODY,
+        "body_bytes": len(BODY),
+    }
+    response = Response(
+        head_ns=0,
+        end_ns=round((at + 2.0) * 1e9),
+        status=200,
+        headers=(("content-type", "application/json"),),
+        body=USAGE,
+        body_bytes=len(USAGE),
+    )
+    return Exchange(request=Request(**{**known, **fields}), response=response)
+
+
+@pytest.fixture
+def trace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Ten requests over 9 s and one picture, captured from an address where nobody listens."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("TOGETHER_API_KEY", raising=False)
+    header = TraceHeader(wall_ns=10**18, mono_ns=0, upstream="http://127.0.0.1:1")
+    with TraceWriter(tmp_path / "t.msgpack", header) as writer:
+        for seq in range(10):
+            writer.exchange(exchange(seq, float(seq)))
+        writer.exchange(exchange(10, 20.0, path="/v1/images/generations"))
+    return "t.msgpack"
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--speed", "2", "--rate", "3"], "--speed and --rate are two pacings"),
+        (["--poisson", "2", "--concurrency", "3"], "--poisson and --concurrency are two pacings"),
+        (["--concurrency", "2", "--concurrency-scale", "3"], "--concurrency-scale are two pacings"),
+        (["--speed", "0"], "--speed 0: must be more than 0"),
+        (["--rate", "-1"], "--rate -1"),
+        (["--constant", "nan"], "--constant nan"),
+        (["--concurrency", "0"], "--concurrency 0"),
+        (["--concurrency", "1.5"], "--concurrency"),
+        (["--loop", "0"], "--loop 0"),
+        (["--requests", "0"], "--requests 0"),
+        (["--duration", "inf"], "--duration inf"),
+        (["--timeout", "0"], "--timeout 0"),
+        (["--max-in-flight", "0"], "--max-in-flight 0"),
+        (["--concurrency", "2", "--max-in-flight", "3"], "both limit what is in flight"),
+        (["--until", "trace"], "--until goes with --concurrency-scale"),
+        (["--until", "dawn"], "--until"),
+        (["--concurrency-scale", "2", "--loop", "2"], "--until trace"),
+        (["--warmup", "soon"], "--warmup 'soon'"),
+        (["--warmup", "100%"], "--warmup 100%"),
+        (["--set", "max_tokens"], "--set 'max_tokens'"),
+        (["--set", "stop=x"], "is no JSON"),
+        (["--map-model", "a"], "OLD=NEW"),
+        (["--header", "nocolon"], "Name: value"),
+        (["--base-url", "localhost:8000"], "--base-url 'localhost:8000'"),
+        (["--base-url", "https://h.example"], "TOGETHER_API_KEY is not set"),
+        (["--api-key-env", "NOBODY_SET_THIS"], "NOBODY_SET_THIS is not set"),
+        (["--max-cost", "1", "--model", "unheard-of"], "no price is known for unheard-of"),
+        (["--ca", "absent.pem"], "--ca absent.pem"),
+        (["--nonsense"], "--help"),
+    ],
+)
+def test_bad_orders_are_one_line_and_exit_2(
+    trace: str, flags: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nothing is sent, and no run file begun, for an order that makes no sense."""
+    assert run(["replay", trace, *flags]) == 2
+    shown = capsys.readouterr()
+    assert said in shown.err
+    assert "Traceback" not in shown.err
+    assert not list(Path().glob("*.run*"))
+
+
+def test_bad_traces_are_one_line_and_exit_2(trace: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Absent, empty, foreign, or holding nothing that may be sent."""
+    Path("empty.msgpack").touch()
+    Path("foreign.msgpack").write_text("hello")
+    with TraceWriter(
+        Path("none.msgpack"), TraceHeader(wall_ns=0, mono_ns=0, upstream="http://127.0.0.1:1")
+    ) as w:
+        w.exchange(exchange(0, 0.0, path="/v1/images/generations"))
+
+    for name in ("absent.msgpack", "empty.msgpack", "foreign.msgpack", "none.msgpack"):
+        assert run(["replay", name]) == 2
+        assert name in capsys.readouterr().err
+    assert run(["replay", "none.msgpack", "--dry-run"]) == 0
+
+
+def test_a_run_is_never_overwritten(trace: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """The name must be free before anything is sent."""
+    Path("a.run").write_text("precious")
+
+    assert run(["replay", trace, "-o", "a.run"]) == 2
+    assert "exists already" in capsys.readouterr().err
+    assert Path("a.run").read_text() == "precious"
+
+
+def test_a_trace_without_upstream_needs_a_target(
+    trace: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It does not say where its requests went."""
+    with TraceWriter(Path("u.msgpack"), TraceHeader(wall_ns=0, mono_ns=0, upstream=None)) as writer:
+        writer.exchange(exchange(0, 0.0))
+
+    assert run(["replay", "u.msgpack"]) == 2
+    assert "give --base-url" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("flags", "requests", "duration", "mean", "estimated"),
+    [
+        ([], 10, 9.0, 1.0, False),
+        (["--speed", "3"], 10, 3.0, 3.0, False),
+        (["--rate", "2"], 10, 4.5, 2.0, False),
+        (["--constant", "10"], 10, 0.9, 10.0, False),
+        (["--loop", "2"], 20, 19.0, 1.0, False),
+        (["--requests", "4"], 4, 3.0, 1.0, False),
+        (["--duration", "5"], 5, 4.0, 1.0, False),
+        (["--concurrency", "4"], 10, 5.0, 2.0, True),
+        (["--concurrency-scale", "2"], 20, 11.0, 20 / 11, True),
+    ],
+)
+def test_the_dry_run_says_what_would_be_sent(
+    trace: str,
+    flags: list[str],
+    requests: int,
+    duration: float,
+    mean: float,
+    estimated: bool,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Requests, seconds and rate of each pacing; no key is needed, and nothing is sent or written."""
+    assert run(["replay", trace, "--dry-run", "--json", *flags]) == 0
+    found = json.loads(capsys.readouterr().out)
+
+    assert (found["requests"], found["estimated"]) == (requests, estimated)
+    assert found["duration_s"] == pytest.approx(duration)
+    assert found["mean_rate"] == pytest.approx(mean)
+    assert found["skipped"] == ({} if "--requests" in flags else {"endpoint": 1})
+    assert found["prompt_tokens"] == 100 * requests
+    assert found["cost_usd"] == pytest.approx(requests * (100 * 0.05 + 10 * 0.20) / 1e6)
+    assert not list(Path().glob("*.run*"))
+
+
+def test_the_dry_run_never_guesses_a_price(trace: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """An unknown model has no price, and the text says so."""
+    assert run(["replay", trace, "--dry-run", "--model", "unheard-of"]) == 0
+    assert "price unknown for unheard-of" in capsys.readouterr().out
+
+
+def test_an_unreachable_target_is_exit_5(trace: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """The run is written, its numbers are printed, and one line names the address."""
+    assert run(["replay", trace, "--constant", "100", "--json", "-o", "a.run"]) == 5
+    shown = capsys.readouterr()
+    found = json.loads(shown.out)
+
+    assert (found["planned"], found["failed"], found["errors"]) == (10, 10, {"connect_error": 10})
+    assert found["ttft_s"]["p50"] is None
+    assert "http://127.0.0.1:1: cannot connect" in shown.err
+    assert Path("a.run").exists()
+
+
+def test_the_budget_stops_the_replay(trace: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """What is in flight counts with all it may cost: seven micro-dollars each, three fit into 22."""
+    assert (
+        run(["replay", trace, "--speed", "1000", "--max-cost", "0.000022", "--json", "-o", "a.run"])
+        == 5
+    )
+    found = json.loads(capsys.readouterr().out)
+
+    assert found["planned"] == 10
+    assert found["never_sent"] <= 7

@@ -1,0 +1,346 @@
+"""`tbench replay` as a user runs it, against the simulator: what the server saw is what the run says."""
+
+import base64
+import json
+import os
+import signal
+import stat
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from capture.container import open_container
+from capture.exchange import Exchange, Outcome, Request, Response
+from capture.tracefile import TraceHeader, TraceWriter
+from replay.api import replay
+from replay.runfile import Run, read_run
+from replay.totals import identity, numbers
+
+CHAT = "meta-llama/Llama-3.3-70B-Instruct-Turbo"
+VISION = "Qwen/Qwen2.5-VL-72B-Instruct"
+EMBED = "intfloat/multilingual-e5-large-instruct"
+RERANK = "Salesforce/Llama-Rank-V1"
+KEY = "test-key-0123456789"
+PIXEL = base64.b64encode(
+    bytes.fromhex(
+        "89504e470d0a1a0a0000000d494844520000000100000001080600000 01f15c4890000000d49444154789c63"
+        "000100000500010d0a2db40000000049454e44ae426082".replace(" ", "")
+    )
+).decode()
+
+Asked = tuple[str, dict[str, Any]]
+
+
+def chat(number: int, **fields: Any) -> Asked:
+    body = {
+        "model": CHAT,
+        "messages": [{"role": "user", "content": f"Say something about the number {number}."}],
+        "max_tokens": 8,
+        "stream": True,
+        **fields,
+    }
+    return "/v1/chat/completions", body
+
+
+def write_trace(path: Path, asked: list[Asked], gap_s: float = 0.02, **fields: Any) -> Path:
+    """A trace of these requests, evenly spaced, each answered after half a second."""
+    with TraceWriter(path, TraceHeader(wall_ns=10**18, mono_ns=0, upstream=None)) as writer:
+        for seq, (route, payload) in enumerate(asked):
+            body = json.dumps(payload).encode()
+            arrive = round(seq * gap_s * 1e9)
+            known: dict[str, Any] = {
+                "id": f"{seq:032x}",
+                "seq": seq,
+                "arrive_ns": arrive,
+                "end_ns": arrive,
+                "method": "POST",
+                "scheme": "https",
+                "host": "api.together.xyz",
+                "path": route,
+                "headers": (("content-type", "application/json"),),
+                "body": body,
+                "body_bytes": len(body),
+            }
+            usage = b'{"usage":{"prompt_tokens":11,"completion_tokens":8}}'
+            response = Response(
+                head_ns=arrive,
+                end_ns=arrive + 500_000_000,
+                status=200,
+                headers=(("content-type", "application/json"),),
+                body=usage,
+                body_bytes=len(usage),
+            )
+            writer.exchange(Exchange(request=Request(**{**known, **fields}), response=response))
+    return path
+
+
+def truth(url: str) -> dict[str, dict[str, Any]]:
+    """What the simulator saw, by x-request-id."""
+    with urllib.request.urlopen(f"{url}/_truth", timeout=10) as answer:
+        text = answer.read().decode()
+    rows = (
+        json.loads(text)
+        if text.startswith("[")
+        else [json.loads(line) for line in text.splitlines()]
+    )
+    return {row["request_id"]: row for row in rows}
+
+
+@pytest.fixture(autouse=True)
+def key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TOGETHER_API_KEY", KEY)
+
+
+@pytest.fixture
+def server(simulator: Any) -> str:
+    """The session's simulator, with its memory of earlier tests cleared."""
+    with urllib.request.urlopen(f"{simulator.url}/_reset", timeout=10):
+        return str(simulator.url)
+
+
+def test_every_kind_of_request_comes_back_with_the_servers_counts(
+    server: str, tmp_path: Path
+) -> None:
+    """Streams, whole answers, completions, embeddings, reranking and pictures, token by token."""
+    picture = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{PIXEL}"}}
+    asked: list[Asked] = [
+        chat(1),
+        chat(2, stream=False),
+        ("/v1/completions", {"model": CHAT, "prompt": "Once", "max_tokens": 5, "stream": True}),
+        ("/v1/completions", {"model": CHAT, "prompt": "Once", "max_tokens": 5}),
+        ("/v1/embeddings", {"model": EMBED, "input": ["a", "b"]}),
+        ("/v1/rerank", {"model": RERANK, "query": "a", "documents": ["b", "c"]}),
+        chat(3, model=VISION, messages=[{"role": "user", "content": [picture]}]),
+    ]
+    trace = write_trace(tmp_path / "t.msgpack", asked)
+    run = replay(trace, base_url=server, out=tmp_path / "a.run", warmup="none")
+    seen = truth(server)
+    columns = run.columns
+
+    assert columns["outcome"].tolist() == ["ok"] * 7, columns["error"].tolist()
+    assert columns["endpoint"].tolist() == [
+        "chat", "chat", "completions", "completions", "embeddings", "rerank", "chat",
+    ]  # fmt: skip
+    for row, name in enumerate(columns["id"].tolist()):
+        assert seen[name]["status"] == 200
+        for count in ("prompt_tokens", "output_tokens"):
+            if columns[count][row] >= 0 and seen[name][count] is not None:
+                assert columns[count][row] == seen[name][count]
+    assert (columns["output_tokens"][columns["endpoint"] == "chat"] > 0).all()
+    streams = columns["stream"]
+    assert (columns["token_events"][streams] > 1).all()
+    assert np.isnan(columns["first_token"][~streams]).all()
+
+
+def test_the_stamps_agree_with_the_servers(server: str, tmp_path: Path) -> None:
+    """Arrival lies after our sent, the server's first write before our first token: one clock, one order."""
+    trace = write_trace(tmp_path / "t.msgpack", [chat(i) for i in range(10)])
+    run = replay(trace, base_url=server, out=tmp_path / "a.run")
+    seen = truth(server)
+
+    for row, name in enumerate(run.columns["id"].tolist()):
+        assert run.columns["sent_wall_ns"][row] <= seen[name]["arrival_wall_ns"]
+        assert seen[name]["first_wall_ns"] <= run.columns["first_wall_ns"][row]
+
+
+def test_the_numbers_are_those_of_the_contract(
+    server: str, tmp_path: Path, tbench: Callable[..., Any]
+) -> None:
+    """`--json` prints exactly the named keys, and the identity holds."""
+    write_trace(tmp_path / "t.msgpack", [chat(i) for i in range(6)])
+    done = tbench(
+        "replay", "t.msgpack", "--speed", 2, "--base-url", f"{server}/v1", "-o", "a.run", "--json"
+    )
+    found = json.loads(done.out)
+
+    wanted = (
+        "run planned completed failed cancelled lost_in_flight never_sent skipped duration_s requests_per_s "
+        "ttft_s tpot_s itl_s e2e_s lag_s in_flight clock valid invalid_because errors"
+    )
+    assert list(found) == wanted.split()
+    assert set(found["ttft_s"]) == {"mean", "p50", "p90", "p95", "p99", "max"}
+    assert set(found["in_flight"]) == {"mean", "max"}
+    assert found["planned"] == found["completed"] == 6
+    assert found["clock"] == "user"
+    assert done.code == (0 if found["valid"] else 4), done.err
+
+
+def test_concurrency_is_never_exceeded_at_the_server(server: str, tmp_path: Path) -> None:
+    """Four in flight: the server sees four at most, and the run says the same."""
+    trace = write_trace(tmp_path / "t.msgpack", [chat(i, max_tokens=12) for i in range(24)])
+    run = replay(trace, base_url=server, out=tmp_path / "a.run", concurrency=4)
+    with urllib.request.urlopen(f"{server}/_stats", timeout=10) as answer:
+        stats = json.load(answer)
+
+    assert stats["max_in_flight"] == 4
+    assert numbers(run)["in_flight"]["max"] == 4
+    assert np.isnan(run.columns["due"]).all()
+
+
+def test_a_recorded_profile_is_followed_to_its_end(server: str, tmp_path: Path) -> None:
+    """Four requests of half a second, one after the other, are one in flight for 2 s; times two, two."""
+    trace = write_trace(tmp_path / "t.msgpack", [chat(i) for i in range(4)], gap_s=0.5)
+    run = replay(trace, base_url=server, out=tmp_path / "a.run", concurrency_scale=2)
+
+    assert run.totals["most_in_flight"] == 2
+    assert run.totals["planned"] == len(run) > 4
+    assert run.columns["cycle"].max() > 0
+    assert run.columns["sent"].max() < 2.0
+
+
+def test_rounds_have_request_ids_of_their_own(server: str, tmp_path: Path) -> None:
+    """--loop sends each exchange again under another id; the columns keep exchange and round."""
+    trace = write_trace(tmp_path / "t.msgpack", [chat(i) for i in range(3)])
+    run = replay(trace, base_url=server, out=tmp_path / "a.run", loop=2)
+
+    assert len(truth(server)) == 6
+    assert run.columns["cycle"].tolist() == [0, 0, 0, 1, 1, 1]
+    assert run.columns["id"].tolist()[:3] == run.columns["id"].tolist()[3:]
+
+
+def test_no_byte_of_a_key_is_in_the_file(
+    server: str, tmp_path: Path, tbench: Callable[..., Any]
+) -> None:
+    """Neither the environment's nor a header's value; and only the owner may read it."""
+    write_trace(tmp_path / "t.msgpack", [chat(i) for i in range(3)])
+    done = tbench(
+        "replay", "t.msgpack", "--base-url", server, "-o", "a.run", "--constant", 50,
+        "--header", "x-secret: hush-hush-9876",
+    )  # fmt: skip
+    assert done.code in {0, 4}, done.err
+    container = open_container(tmp_path / "a.run")
+    everything = repr(container.header) + repr(container.index) + repr(list(container.records()))
+
+    for secret in (KEY, "hush-hush-9876"):
+        assert secret not in everything + done.out + done.err
+        assert secret.encode() not in (tmp_path / "a.run").read_bytes()
+    assert "x-secret" in container.header["target"]["headers"]
+    assert container.header["target"]["api_key_env"] == "TOGETHER_API_KEY"
+    assert stat.S_IMODE((tmp_path / "a.run").stat().st_mode) == 0o600
+
+
+def test_rate_limits_are_outcomes_and_nothing_is_retried(
+    serve: Callable[..., Any], tmp_path: Path
+) -> None:
+    """Every 429 is one failed sample; the server saw each request once."""
+    server = serve("serve", "--port", 0, "--profile", "fast", "--fault", "429=0.5").url
+    trace = write_trace(tmp_path / "t.msgpack", [chat(i) for i in range(20)])
+    run = replay(trace, base_url=server, out=tmp_path / "a.run", constant=100)
+    found, seen = numbers(run), truth(server)
+    refused = sum(row["status"] == 429 for row in seen.values())
+
+    assert len(seen) == 20
+    assert found["completed"] + found["failed"] == 20
+    assert found["errors"] == {"http_429": refused}
+    assert refused > 0
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (("--api-key-env", "BAD_KEY"), "BAD_KEY"),
+        (("--model", "no/such-model"), "no/such-model"),
+        (("--base-url", "http://127.0.0.1:1"), "cannot connect"),
+    ],
+)
+def test_nothing_succeeded(
+    server: str, tmp_path: Path, tbench: Callable[..., Any], flags: tuple[str, ...], said: str
+) -> None:
+    """Exit 5 and one line that names what to change; the run is kept."""
+    write_trace(tmp_path / "t.msgpack", [chat(i) for i in range(3)])
+    done = tbench(
+        "replay", "t.msgpack", "--base-url", server, "-o", "a.run", *flags, BAD_KEY="bad-0123456789"
+    )
+
+    assert done.code == 5
+    assert said in done.err.splitlines()[-1]
+    assert "bad-0123456789" not in done.err
+    assert len(read_run(tmp_path / "a.run")) == 3
+
+
+def test_a_hopeless_target_is_left_early(tmp_path: Path, tbench: Callable[..., Any]) -> None:
+    """After some twenty refusals the rest of a long trace is not sent."""
+    write_trace(tmp_path / "t.msgpack", [chat(i) for i in range(300)])
+    done = tbench(
+        "replay", "t.msgpack", "--base-url", "http://127.0.0.1:1", "-o", "a.run", "--json"
+    )
+    found = json.loads(done.out)
+
+    assert done.code == 5
+    assert found["planned"] == 300
+    assert found["never_sent"] > 200
+
+
+def replaying(tmp_path: Path, *flags: str) -> subprocess.Popen[str]:
+    """A replay process that has begun to write."""
+    whole = [sys.executable, "-m", "tbench", "replay", "t.msgpack", "-o", "a.run", *flags]
+    process = subprocess.Popen(
+        whole,
+        cwd=tmp_path,
+        env={**os.environ, "TOGETHER_API_KEY": KEY},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline and process.poll() is None:
+        part = tmp_path / "a.run.part"
+        if part.exists() and part.stat().st_size > 4000:
+            return process
+        time.sleep(0.05)
+    raise AssertionError(process.communicate(timeout=10))
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_keeps_what_is_there(
+    server: str, tmp_path: Path, signum: signal.Signals
+) -> None:
+    """Exit 130; what was in flight is cancelled, what was not due never sent, and all adds up."""
+    write_trace(tmp_path / "t.msgpack", [chat(i, max_tokens=200) for i in range(900)], gap_s=0.05)
+    process = replaying(tmp_path, "--base-url", server)
+    process.send_signal(signum)
+    out, err = process.communicate(timeout=30)
+    run = read_run(tmp_path / "a.run")
+    whole = identity(run)
+
+    assert process.returncode == 130, err
+    assert "identity" in out
+    assert whole.planned == 900
+    assert whole.lost_in_flight == 0
+    assert whole.never_sent > 0
+    assert whole.cancelled == int((run.columns["outcome"] == Outcome.CANCELLED.value).sum())
+
+
+def test_a_killed_replay_can_be_read(server: str, tmp_path: Path) -> None:
+    """After kill -9 the .part file has the samples and an identity that adds up."""
+    write_trace(tmp_path / "t.msgpack", [chat(i) for i in range(900)], gap_s=0.02)
+    process = replaying(tmp_path, "--base-url", server)
+    process.kill()
+    process.communicate(timeout=30)
+    run = read_run(tmp_path / "a.run.part")
+
+    assert not run.complete
+    assert len(run) > 0
+    assert identity(run).completed == int((run.columns["outcome"] == "ok").sum())
+
+
+def test_the_run_says_where_it_comes_from(server: str, tmp_path: Path) -> None:
+    """Trace, pacing in words, target, deadlines, versions and machine are in the header."""
+    trace = write_trace(tmp_path / "t.msgpack", [chat(i) for i in range(3)])
+    run: Run = replay(trace, base_url=server, out=tmp_path / "a.run", rate=100, timeout=33)
+    header = run.header
+
+    assert header["trace"]["capture_id"]
+    assert header["pacing"]["open_loop"] is True
+    assert "100 requests/s" in header["pacing"]["meaning"]
+    assert header["target"]["base_url"] == server
+    assert header["deadlines"]["total"] == 33
+    assert header["host"]["cpus"] >= 1
+    assert header["versions"]["tbench"]
