@@ -27,7 +27,7 @@ SHORT = _list(
 )
 LONG = _list(
     "morning evening harvest journey compass lantern harbour village balance measure passage pattern "
-    "present private process produce project promise quality quarter reading reason's science section "
+    "present private process produce project promise quality quarter reading reasons science section "
     "segment silence station storage stretch subject surface texture thunder trouble variety venture "
     "version walking weather welcome western whether whisper without writing printer archive channel"
 )
