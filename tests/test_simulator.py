@@ -396,8 +396,8 @@ def test_stats_count_what_is_in_flight(serve: Callable[..., Any]) -> None:
             pieces = held.iter_bytes()
             next(pieces)
             during = client.get("/_stats").json()
-        client.get("/_reset")
-        after = client.get("/_stats").json()
+            client.get("/_reset")
+            after = client.get("/_stats").json()
 
     assert (during["in_flight"], during["max_in_flight"], during["served"]) == (1, 1, 1)
     assert 0 < during["mean_in_flight"] <= 1

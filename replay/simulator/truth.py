@@ -73,13 +73,13 @@ class Ledger:
         self.reset()
 
     def reset(self) -> None:
-        """Forget what is finished; the mean starts anew at the next arrival."""
+        """Forget what is finished; the mean starts anew, with the next arrival if nothing is in flight."""
         self.max_in_flight = self.in_flight
         self.served = 0
         self._records: deque[Record] = deque(maxlen=KEPT)
         self._area_s = 0.0
-        self._began: float | None = None
         self._changed = time.monotonic()
+        self._began = self._changed if self.in_flight else None
         self.lateness_ms.clear()
 
     def open(self, *, id: str, request_id: str, endpoint: str) -> Record:  # noqa: A002 (its name)
