@@ -2,7 +2,8 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import chain, groupby
+from typing import NamedTuple
 
 import numpy as np
 
@@ -53,16 +54,16 @@ def compare(baseline: Arm, candidate: Arm, question: Question | None = None) -> 
         match=matched,
         errors=_errors(baseline, candidate, matched),
     )
-    contrasts = _contrasts(evidence, question)
-    rows = tuple(row for contrast in contrasts for row in contrast.rows())
+    answers = _answers(evidence, question)
+    rows = tuple(chain.from_iterable(answer.rows for answer in answers.values()))
     return Comparisons(
         baseline=baseline,
         candidate=candidate,
         paired=matched.paired,
         rows=rows,
-        shift={contrast.metric.name: contrast.shift() for contrast in contrasts},
+        shift={name: answer.shift for name, answer in answers.items()},
         errors=evidence.errors,
-        values={contrast.metric.name: contrast.values for contrast in contrasts},
+        values={name: answer.values for name, answer in answers.items()},
         offset_s=_offsets(evidence),
         warnings=(*cautions(evidence), *_of_rows(rows), *_of_load(evidence, rows)),
         verdict=Verdict.ADVISORY,
@@ -103,26 +104,37 @@ def _offsets(evidence: Evidence) -> tuple[Floats, Floats]:
     return first, second
 
 
-def _contrasts(evidence: Evidence, question: Question) -> list[Contrast]:
+class _Answer(NamedTuple):
+    """All that is kept of a metric: its contrast, which holds everything sorted, is not."""
+
+    values: tuple[Floats, Floats]
+    rows: tuple[Comparison, ...]
+    shift: tuple[Shift, ...]
+
+
+def _answers(evidence: Evidence, question: Question) -> dict[str, _Answer]:
     """One for each metric that both arms have; raises InputError when there is none."""
     span = min(float(np.nanmax(offset) - np.nanmin(offset)) for offset in _offsets(evidence))
-    timeouts = (evidence.baseline.timeout_s, evidence.candidate.timeout_s)
-    made = (
-        Contrast(
-            metric=METRICS[name],
-            values=evidence.pair(name),
-            paired=evidence.match.paired,
-            asked=question.quantiles,
-            span_s=span,
-            timeouts_s=timeouts,
-        )
-        for name in question.metrics or DEFAULT_METRICS
+    asked = question.metrics or DEFAULT_METRICS
+    found = {
+        name: _Answer(contrast.values, tuple(contrast.rows()), contrast.shift())
+        for name in asked
+        if (contrast := _contrast(name, evidence, question, span)).in_both
+    }
+    if not found:
+        raise InputError(f"the two arms have no metric in common (looked for {', '.join(asked)})")
+    return found
+
+
+def _contrast(name: str, evidence: Evidence, question: Question, span_s: float) -> Contrast:
+    return Contrast(
+        metric=METRICS[name],
+        values=evidence.pair(name),
+        paired=evidence.match.paired,
+        asked=question.quantiles,
+        span_s=span_s,
+        timeouts_s=(evidence.baseline.timeout_s, evidence.candidate.timeout_s),
     )
-    contrasts = [contrast for contrast in made if contrast.in_both]
-    if not contrasts:
-        asked = ", ".join(question.metrics or DEFAULT_METRICS)
-        raise InputError(f"the two arms have no metric in common (looked for {asked})")
-    return contrasts
 
 
 def _of_rows(rows: tuple[Comparison, ...]) -> Iterator[Caution]:
