@@ -23,6 +23,7 @@ def demo(
     """
     import os
     import time
+    from contextlib import AbstractContextManager
 
     from tbench.mainjob import Arm, Job, main_job, server
     from tbench.traffic import Workload, drive
@@ -39,12 +40,14 @@ def demo(
         rate=rate,
         duration=seconds,
     )
-    with (
-        server(["serve", "--port", "0", "--profile", "fast"], environ, say) as fast,
-        server(["serve", "--port", "0", "--profile", "slow"], environ, say) as slow,
-    ):
+
+    def simulated(profile: str) -> AbstractContextManager[str]:
+        return server(["serve", "--port", "0", "--profile", profile], environ, say)
+
+    # The captured server is not replayed against: its prefix cache knows the prompts already.
+    with simulated("fast") as captured, simulated("fast") as fast, simulated("slow") as slow:
         job = Job(
-            upstream=fast,
+            upstream=captured,
             drive=lambda base_url: say(f"  {drive(base_url, load, api_key=key)} calls made"),
             baseline=Arm(name="fast", base_url=fast),
             candidate=Arm(name="slow", base_url=slow),
