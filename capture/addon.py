@@ -9,8 +9,9 @@ import asyncio
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -32,9 +33,6 @@ logger = logging.getLogger(__name__)
 STREAM_ABOVE = 1 << 20
 """Larger request bodies go upstream as they come in, instead of after their last byte."""
 
-IDLE_S = 3600
-"""A connection that is silent for so long is closed (mitmproxy's `tcp_timeout`)."""
-
 PLENTY = 1 << 20
 
 CALLER_HEADERS = frozenset({"authorization", "x-api-key", "api-key"})
@@ -51,13 +49,8 @@ class Live:
     secrets: Secrets
     upload: Tee
     answer: Tee
-    last_ns: int
     asked: bool = False
     head_ns: int | None = None
-
-    def idle_since(self) -> int:
-        """When the last byte passed, either way."""
-        return max([self.last_ns, *self.upload.stamps[-1:], *self.answer.stamps[-1:]])
 
 
 class Capture:
@@ -66,7 +59,7 @@ class Capture:
     After `limit` exchanges the rest passes through too.
     """
 
-    def __init__(self, parts: Parts, *, idle_s: float = IDLE_S, limit: int | None = None) -> None:
+    def __init__(self, parts: Parts, *, limit: int | None = None) -> None:
         self.recorder = parts.recorder
         self.live: dict[str, Live] = {}
         self.passing: set[str] = set()
@@ -75,9 +68,9 @@ class Capture:
         self._selection = parts.selection
         self._redactor = parts.redactor
         self._now = parts.now
-        self._idle_s = idle_s
         self._limit = limit
         self._seq = 0
+        self._timed_out: set[str] = set()
         self._conns: defaultdict[str, int] = defaultdict(count(1).__next__)
 
     @property
@@ -86,18 +79,27 @@ class Capture:
         return len(self.live) + len(self.passing)
 
     def client_connected(self, client: connection.Client) -> None:
-        """Lift the limit of five upstream connections per client connection (mitmproxy #8322).
+        """Take two liberties with mitmproxy's handler of a connection, before its first byte.
 
-        The sixth stream of an HTTP/2 client before an HTTP/1.1 upstream would have to wait for one.
+        Lift the limit of five upstream connections per client connection (mitmproxy #8322): the sixth
+        stream of an HTTP/2 client before an HTTP/1.1 upstream would have to wait. And note when the idle
+        watchdog strikes, which is otherwise reported like a client that left.
         """
         addons: Any = ctx.master.addons
         proxyserver = addons.get("proxyserver")
         if handler := proxyserver and proxyserver.connections.get(client.id):
             handler.max_conns.default_factory = lambda: asyncio.Semaphore(PLENTY)
+            watchdog = handler.timeout_watchdog
+            watchdog.callback = partial(self._time_out, client.id, watchdog.callback)
+
+    async def _time_out(self, client_id: str, close: Callable[[], Awaitable[None]]) -> None:
+        self._timed_out.add(client_id)
+        await close()
 
     def client_disconnected(self, client: connection.Client) -> None:
         """Sweep what got neither `response` nor `error`: an HTTP/1.1 trailer leaves such a flow."""
         self._conns.pop(client.id, None)
+        self._timed_out.discard(client.id)
         for live in list(self.live.values()):
             if live.flow.client_conn.id == client.id:
                 self._end(
@@ -131,7 +133,7 @@ class Capture:
         assert flow.response
         flow.response.stream = live.answer.pass_on if live else True
         if live:
-            live.head_ns = live.last_ns = self._now()
+            live.head_ns = self._now()
         if self.closing and not flow.request.is_http2:
             flow.response.headers["connection"] = "close"
 
@@ -199,7 +201,7 @@ class Capture:
         )
         self._seq += 1
         upload, answer = (Tee(self.recorder.budget, self._now) for _ in range(2))
-        return Live(flow, request, secrets, upload, answer, arrive_ns)
+        return Live(flow, request, secrets, upload, answer)
 
     def _client(self, flow: http.HTTPFlow, fields: Fields) -> str:
         """A pseudonym of who is calling: the credential, and the address it comes from."""
@@ -211,13 +213,12 @@ class Capture:
         if live.asked:
             return
         live.asked = True
-        live.last_ns = self._now()
         body, size = live.flow.request.raw_content, 0
         if live.upload.sizes:
             body, size = live.upload.body(), live.upload.size
         request = replace(
             live.request,
-            end_ns=live.last_ns,
+            end_ns=self._now(),
             body=body if whole else None,
             body_bytes=size or len(body or b""),
         )
@@ -228,12 +229,11 @@ class Capture:
         server = live.flow.server_conn
         return Failure(
             text=text,
+            timed_out=live.flow.client_conn.id in self._timed_out,
             client_connected=live.flow.client_conn.connected,
             upstream_connected=server.timestamp_tcp_setup is not None,
             upstream_http2=server.alpn == b"h2",
             head_seen=live.head_ns is not None,
-            idle_s=(self._now() - live.idle_since()) / 1e9,
-            timeout_s=self._idle_s,
         )
 
     def _end(self, live: Live, outcome: Outcome, error: str | None = None) -> None:
@@ -337,7 +337,7 @@ class Script:
         except (TbenchError, ValueError) as error:
             logger.error("tbench: %s", error)  # mitmdump ends at once when an error is logged now
             return
-        self._capture = Capture(self._parts, idle_s=ctx.options.tcp_timeout)
+        self._capture = Capture(self._parts)
         addons: Any = ctx.master.addons
         addons.add(self._capture)
 

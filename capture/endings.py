@@ -20,20 +20,19 @@ _CONNECT = re.compile(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failure:
-    """What was known when mitmproxy reported an error. `idle_s` is the time since the last byte."""
+    """What was known when mitmproxy reported an error. `timed_out`: it had closed an idle connection."""
 
     text: str
+    timed_out: bool
     client_connected: bool
     upstream_connected: bool
     upstream_http2: bool
     head_seen: bool
-    idle_s: float
-    timeout_s: float
 
     @property
     def outcome(self) -> Outcome:
-        """The first rule that fits; a silent upstream that outlived the idle limit is a timeout."""
-        if self.idle_s >= self.timeout_s:
+        """The first rule that fits."""
+        if self.timed_out:
             return Outcome.TIMEOUT
         if self._by_client():
             return Outcome.CLIENT_ABORT

@@ -21,7 +21,7 @@ from mitmproxy.addons import block, core, disable_h2c, next_layer, proxyserver, 
 from mitmproxy.master import Master
 from mitmproxy.options import Options
 
-from capture.addon import IDLE_S, Capture
+from capture.addon import Capture
 from capture.addresses import check_port
 from capture.errors import InputError
 from capture.lag import Lag
@@ -50,7 +50,7 @@ class Setup:
     grace_s: float = 30.0
     duration_s: float | None = None
     requests: int | None = None
-    idle_s: int = IDLE_S
+    idle_s: int = 3600
 
 
 def run(setup: Setup, watch: Watch) -> Status:
@@ -92,9 +92,7 @@ class _Proxy:
             master = Master(self._options(), event_loop=loop)
             self._add_addons(master)
             self._parts = begin(self._setup.recording, lambda why: self._disk_failed(loop, why))
-            self._capture = Capture(
-                self._parts, idle_s=self._setup.idle_s, limit=self._setup.requests
-            )
+            self._capture = Capture(self._parts, limit=self._setup.requests)
             _addons(master).add(self._capture)
             try:
                 await self._serve(master)

@@ -2,9 +2,11 @@
 
 import asyncio
 import warnings
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -77,7 +79,6 @@ def kit(tmp_path: Path, loop: asyncio.AbstractEventLoop) -> Iterator[Callable[..
 
     def make(
         limit_bytes: int = 1 << 24,
-        idle_s: float = 3600,
         limit: int | None = None,
         **filters: object,
     ) -> Kit:
@@ -92,7 +93,7 @@ def kit(tmp_path: Path, loop: asyncio.AbstractEventLoop) -> Iterator[Callable[..
             selection=Selection(**filters),  # type: ignore[arg-type]
             now=clock,
         )
-        one = Kit(path, Capture(parts, idle_s=idle_s, limit=limit), clock, budget)
+        one = Kit(path, Capture(parts, limit=limit), clock, budget)
         made.append(one)
         return one
 
@@ -256,15 +257,28 @@ def test_a_refused_upstream_is_a_connect_error(kit: Callable[..., Kit]) -> None:
     assert [exchange.outcome for exchange in one.trace()] == [Outcome.CONNECT_ERROR]
 
 
-def test_silence_beyond_the_idle_limit_is_a_timeout(kit: Callable[..., Kit]) -> None:
-    """Mitmproxy words it like a client that left."""
-    one, chat = kit(idle_s=600), flow()
-    start(one.capture, chat)
-    stream(chat, EVENT)
-    one.clock.now += 600_000_000_000
-    chat.error = Error("Client disconnected.")
-    one.capture.error(chat)
+def test_silence_beyond_the_idle_limit_is_a_timeout(
+    kit: Callable[..., Kit], loop: asyncio.AbstractEventLoop
+) -> None:
+    """The watchdog's callback is wrapped, and still closes the connection."""
+    one, chat = kit(), flow()
+    closed: list[str] = []
 
+    async def close() -> None:
+        closed.append(chat.client_conn.id)
+        chat.error = Error("Client disconnected.")
+        one.capture.error(chat)
+
+    watchdog = SimpleNamespace(callback=close)
+    handler = SimpleNamespace(max_conns=defaultdict(lambda: None), timeout_watchdog=watchdog)
+    server = SimpleNamespace(name="proxyserver", connections={chat.client_conn.id: handler})
+    with taddons.context(loadcore=False) as tctx:
+        tctx.master.addons.add(server)
+        one.capture.client_connected(chat.client_conn)
+    start(one.capture, chat)
+    loop.run_until_complete(watchdog.callback())
+
+    assert closed == [chat.client_conn.id]
     assert [exchange.outcome for exchange in one.trace()] == [Outcome.TIMEOUT]
 
 

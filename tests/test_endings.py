@@ -13,8 +13,7 @@ MIDWAY = Failure(
     upstream_connected=True,
     upstream_http2=False,
     head_seen=True,
-    idle_s=0.1,
-    timeout_s=600.0,
+    timed_out=False,
 )
 CUT_H1 = (
     "HTTP/1 protocol error: peer closed connection without sending complete message body "
@@ -56,7 +55,7 @@ CUT_H1 = (
         ),
         ("unexpected server response: b'hello'", {"head_seen": False}, Outcome.PROTOCOL_ERROR),
         ("HTTP/1 protocol error: illegal chunk header", {}, Outcome.PROTOCOL_ERROR),
-        ("Client disconnected.", {"idle_s": 600.0}, Outcome.TIMEOUT),
+        ("Client disconnected.", {"timed_out": True}, Outcome.TIMEOUT),
     ],
 )
 def test_each_error_text_has_its_outcome(
