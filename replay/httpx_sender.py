@@ -125,6 +125,19 @@ class HttpxSender:
         while self._idle:
             await self._close(self._idle.pop())
 
+    async def rehearse(self) -> None:
+        """Send one request to a socket of our own, so that the first real one finds everything loaded."""
+        listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        port = listeners[0].socket.getsockname()[1]
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(trio.serve_listeners, _rehearsal, listeners)
+            request = httpx.Request("POST", f"http://127.0.0.1:{port}/", content=b"{}")
+            with trio.move_on_after(1):
+                await self.send(rehearsal_call(request), Reply())
+            nursery.cancel_scope.cancel()
+        while self._idle:
+            await self._close(self._idle.pop())
+
     async def send(self, call: Call, reply: Reply) -> None:
         """Send one call; its reply says what happened, whatever it was."""
         watch = _Watch(reply, self.deadlines)
@@ -170,6 +183,27 @@ class HttpxSender:
     async def _close(self, lane: Lane) -> None:
         with trio.CancelScope(shield=True, deadline=trio.current_time() + 1):
             await lane.transport.aclose()
+
+
+async def _rehearsal(stream: trio.SocketStream) -> None:
+    await stream.receive_some()
+    await stream.send_all(b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 2\r\n\r\n{}")
+    await stream.aclose()
+
+
+def rehearsal_call(request: httpx.Request) -> Call:
+    """A call that is in no plan."""
+    return Call(
+        due=None,
+        id="",
+        index=-1,
+        cycle=0,
+        offset=0.0,
+        endpoint="other",
+        model=None,
+        stream=False,
+        request=request,
+    )
 
 
 async def _read(response: httpx.Response, reply: Reply, watch: "_Watch") -> bool:

@@ -177,6 +177,7 @@ class _Performance:
             self.player = self._player(sender)
             helpers.start_soon(self._heed_signals)
             helpers.start_soon(self.ahead.run)
+            await sender.rehearse()
             if not await self.ahead.ready():
                 raise InputError(self._nothing())
             writer = RunWriter(self.job.out, header(self.job, self.found), clock=time.monotonic)

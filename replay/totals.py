@@ -15,8 +15,8 @@ BUDGET_SHARE: Final = 0.10
 """A client may move a headline quantile by so much, whichever is more: seconds, share of it."""
 STALL_S: Final = 0.050
 """The p99 of the event loop's own lateness that is let pass, or BUDGET_SHARE of the median latency."""
-BEYOND: Final = 2
-"""A quantile is judged where at least so many samples lie beyond it."""
+BEYOND: Final = 10
+"""A quantile is judged where at least so many samples lie beyond it; the median always."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,7 +99,8 @@ def _late(counted: Columns) -> str | None:
     there = ~np.isnan(latency) & ~np.isnan(late)
     headline, without = np.sort(latency[there]), np.sort((latency - late)[there])
     for level in measures.LEVELS:
-        if len(headline) * (1 - level) < BEYOND:
+        few = len(headline) * (1 - level) < BEYOND and level > 0.5
+        if few or not len(headline):
             continue
         said, true = measures.quantile(headline, level), measures.quantile(without, level)
         if said - true > max(BUDGET_S, BUDGET_SHARE * true):

@@ -1,0 +1,178 @@
+"""The closing figures against numbers worked out by hand, and when a run does not count."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from capture.errors import InvalidRunError
+from capture.exchange import Outcome
+from replay import measures
+from replay.runfile import Run, RunWriter, read_run
+from replay.sample import Sample
+from replay.totals import Identity, identity, numbers, why_invalid
+
+WHOLE = {
+    "planned": 0,
+    "completed": 0,
+    "failed": 0,
+    "cancelled": 0,
+    "lost_in_flight": 0,
+    "never_sent": 0,
+}
+
+
+def sample(index: int, **fields: Any) -> Sample:
+    """A stream that was due at its index, sent 1 ms later, with tokens at +0.2, +0.3 and +0.6 s."""
+    due = float(index)
+    known: dict[str, Any] = {
+        "id": f"{index}",
+        "index": index,
+        "endpoint": "chat",
+        "model": "m",
+        "stream": True,
+        "due": due,
+        "sent": due + 0.001,
+        "first_token": due + 0.2,
+        "last_token": due + 0.6,
+        "end": due + 0.7,
+        "status": 200,
+        "output_tokens": 5,
+        "token_times": (due + 0.2, due + 0.3, due + 0.6),
+    }
+    return Sample(**{**known, **fields})
+
+
+def run_of(tmp_path: Path, samples: list[Sample], **totals: Any) -> Run:
+    writer = RunWriter(tmp_path / "a.run", {}, clock=lambda: 0.0)
+    for one in samples:
+        writer.add(one)
+    fates = [one.fate.value for one in samples]
+    counts = {name: fates.count(name) for name in ("completed", "failed", "cancelled")}
+    return read_run(writer.close({**WHOLE, "planned": len(samples), **counts, **totals}))
+
+
+def test_the_metrics_are_what_they_are_called(tmp_path: Path) -> None:
+    """One stream, each number by hand: from due, per output token, per gap, to the last content."""
+    found = numbers(run_of(tmp_path, [sample(0)]))
+
+    assert found["ttft_s"]["mean"] == pytest.approx(0.2)
+    assert found["tpot_s"]["mean"] == pytest.approx(0.4 / 4)
+    assert found["itl_s"]["mean"] == pytest.approx(0.4 / 2)
+    assert found["e2e_s"]["mean"] == pytest.approx(0.6)
+    assert found["lag_s"]["mean"] == pytest.approx(0.001)
+    assert found["duration_s"] == pytest.approx(0.7)
+    assert found["requests_per_s"] == pytest.approx(1 / 0.7)
+
+
+def test_closed_loops_count_from_sent(tmp_path: Path) -> None:
+    """Without a due time there is no lag, and latency begins when the request left."""
+    found = numbers(run_of(tmp_path, [sample(0, due=None)]))
+
+    assert found["ttft_s"]["mean"] == pytest.approx(0.199)
+    assert found["lag_s"]["mean"] is None
+
+
+def test_whole_answers_have_an_end_and_no_tokens(tmp_path: Path) -> None:
+    """Without a stream the last byte is the end, and nothing is said about tokens in time."""
+    whole = sample(0, stream=False, first_token=None, last_token=None, token_times=())
+    found = numbers(run_of(tmp_path, [whole]))
+
+    assert found["e2e_s"]["mean"] == pytest.approx(0.7)
+    assert found["ttft_s"] == found["tpot_s"] == found["itl_s"] == dict.fromkeys(found["ttft_s"])
+
+
+def test_one_output_token_has_no_time_per_token(tmp_path: Path) -> None:
+    """Nor does one event have a gap."""
+    short = sample(0, output_tokens=1, last_token=0.2, token_times=(0.2,))
+    found = numbers(run_of(tmp_path, [short]))
+
+    assert found["tpot_s"]["mean"] is found["itl_s"]["mean"] is None
+
+
+def test_failures_and_warm_up_are_not_in_the_latencies(tmp_path: Path) -> None:
+    """They are counted, and named, beside them."""
+    samples = [
+        sample(0, first_token=9.0),
+        sample(1),
+        sample(2, outcome=Outcome.HTTP_ERROR, status=429, first_token=None),
+        sample(3, outcome=Outcome.TIMEOUT, status=None, first_token=None),
+        sample(4, outcome=Outcome.HTTP_ERROR, status=429, first_token=None),
+        sample(5, outcome=Outcome.CANCELLED, first_token=None),
+    ]
+    found = numbers(run_of(tmp_path, samples, warmup_s=0.5))
+
+    assert found["ttft_s"]["max"] == pytest.approx(0.2)
+    assert (found["completed"], found["failed"], found["cancelled"]) == (2, 3, 1)
+    assert found["errors"] == {"http_429": 2, "timeout": 1}
+
+
+@given(st.lists(st.floats(0, 1e3), min_size=1, max_size=200), st.sampled_from(measures.LEVELS))
+def test_a_quantile_is_the_inverted_cdf(values: list[float], level: float) -> None:
+    """The method of that name in numpy is another implementation."""
+    ordered = np.sort(np.array(values))
+
+    assert measures.quantile(ordered, level) == np.quantile(ordered, level, method="inverted_cdf")
+
+
+@given(st.lists(st.tuples(st.integers(0, 50), st.integers(1, 50)), min_size=1, max_size=30))
+def test_in_flight_is_the_area_over_the_time(spans: list[tuple[int, int]]) -> None:
+    """Against a count at every unit of time."""
+    sent = np.array([float(start) for start, _ in spans])
+    end = np.array([float(start + took) for start, took in spans])
+    found = measures.in_flight({"sent": sent, "end": end})
+    levels = [
+        sum(start <= moment < start + took for start, took in spans)
+        for moment in range(int(sent.min()), int(end.max()))
+    ]
+
+    assert found["max"] == max(levels)
+    assert found["mean"] == pytest.approx(sum(levels) / len(levels))
+
+
+def test_an_identity_that_does_not_add_up_is_an_error() -> None:
+    """Nothing is ever lost silently."""
+    Identity(planned=7, completed=1, failed=2, cancelled=1, lost_in_flight=1, never_sent=2)
+    with pytest.raises(InvalidRunError, match="does not add up"):
+        Identity(planned=8, completed=1, failed=2, cancelled=1, lost_in_flight=1, never_sent=2)
+
+
+def test_a_clients_lateness_that_moves_a_quantile_makes_the_run_invalid(tmp_path: Path) -> None:
+    """Half of the requests left 80 ms late through the client's fault: the median is not the server's."""
+    late = [sample(i, sent=i + 0.08, first_token=i + 0.28) for i in range(51)]
+    run = run_of(tmp_path, [*late, *(sample(i) for i in range(51, 101))])
+
+    assert "this client sent late" in (why_invalid(run) or "")
+    assert numbers(run)["valid"] is False
+
+
+def test_the_valve_and_the_connection_are_not_the_clients_lateness(tmp_path: Path) -> None:
+    """A slow TLS handshake or a full valve is part of the latency, and no reason to discard the run."""
+    waited = [sample(i, sent=i + 0.1, held=0.06, connect=0.04) for i in range(50)]
+
+    assert why_invalid(run_of(tmp_path, waited)) is None
+
+
+def test_a_few_late_requests_do_not_invalidate_a_run(tmp_path: Path) -> None:
+    """Five in five hundred lie beyond every quantile that so many samples can carry."""
+    some = [sample(i, sent=i + (0.1 if i % 100 == 0 else 0.001)) for i in range(500)]
+
+    assert why_invalid(run_of(tmp_path, some)) is None
+
+
+def test_a_stalled_event_loop_makes_the_run_invalid(tmp_path: Path) -> None:
+    """Stamps are as late as the loop that takes them."""
+    run = run_of(tmp_path, [sample(0)], loop_stall_s={"p50": 0.01, "p99": 0.3, "max": 0.9})
+
+    assert "could not keep up" in (why_invalid(run) or "")
+
+
+def test_what_was_lost_in_flight_makes_a_whole_run_invalid(tmp_path: Path) -> None:
+    """A sample that never came is a defect of the tool."""
+    run = run_of(tmp_path, [sample(0)], planned=2, lost_in_flight=1)
+
+    assert identity(run).lost_in_flight == 1
+    assert "lost" in (why_invalid(run) or "")
