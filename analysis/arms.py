@@ -14,7 +14,7 @@ from analysis.recorded import measure
 from analysis.summary import Floats
 from capture.container import open_container
 from capture.exchange import Outcome
-from capture.trace import read_trace
+from capture.tracereader import read_trace
 from replay import measures
 from replay.columns import Column
 from replay.runfile import Run, read_run, recount

@@ -13,7 +13,7 @@ import numpy as np
 
 from capture.exchange import Exchange, Outcome, Response
 from capture.providers import Answer, Ask, judge, read_answer, read_ask
-from capture.trace import Trace
+from capture.tracereader import Trace
 from replay import columns
 from replay.columns import Column
 from replay.sample import Sample

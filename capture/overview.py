@@ -11,7 +11,7 @@ from capture.errors import InputError
 from capture.exchange import Exchange, Response
 from capture.providers import Answer, Ask, read_answer, read_ask
 from capture.sessions import Sessions
-from capture.trace import Trace
+from capture.tracereader import Trace
 
 
 def pieces(response: Response) -> Iterator[tuple[float, bytes]]:

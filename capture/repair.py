@@ -15,7 +15,7 @@ from capture.errors import InputError
 from capture.frames import BLOCK, HEADER, INDEX, Row, Rows
 from capture.ordering import Segment
 from capture.records import TraceHeader, header_map
-from capture.trace import read_trace
+from capture.tracereader import read_trace
 
 OURS = {HEADER, BLOCK, INDEX}
 NOT_COPIED = {"format", "marker"}

@@ -1,4 +1,4 @@
-"""Writing a trace: exchanges in, segments of one capture out. Reading is capture.trace."""
+"""Writing a trace: exchanges in, segments of one capture out. Reading is capture.tracereader."""
 
 import errno
 import time
@@ -22,7 +22,7 @@ from capture.records import (
     request_record,
     response_record,
 )
-from capture.trace import Trace, read_trace, segment_path
+from capture.tracereader import Trace, read_trace, segment_path
 
 __all__ = ["Clock", "Gap", "Trace", "TraceHeader", "TraceWriter", "read_trace"]
 

@@ -22,7 +22,7 @@ import trio
 
 from capture.errors import InputError
 from capture.lag import Lag
-from capture.trace import Trace
+from capture.tracereader import Trace
 from replay.ahead import Ahead
 from replay.cost import cost, price_of
 from replay.httpx_sender import Deadlines, HttpxSender, tls

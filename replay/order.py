@@ -9,7 +9,7 @@ from typing import Any, Final, Literal
 
 from capture.errors import InputError
 from capture.exchange import Headers
-from capture.trace import Trace, read_trace
+from capture.tracereader import Trace, read_trace
 from replay.httpx_sender import Deadlines
 from replay.job import Job
 from replay.pace import Mode, Pace

@@ -12,7 +12,7 @@ from rich.live import Live
 from rich.text import Text
 
 from capture.recording import Recording
-from capture.trace import PART, segment_path
+from capture.tracereader import PART, segment_path
 from capture.watch import Listening, Status
 
 PLAIN_EVERY_S = 10.0

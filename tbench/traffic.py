@@ -35,7 +35,7 @@ class Workload:
     embedding_model: str | None = None
     rate: float
     duration: float
-    turns: int = 3
+    turns: int = 4
     think: float = 0.8
     max_tokens: int = 32
     plain_share: float = 0.1

@@ -14,8 +14,11 @@ def demo(
         float, typer.Option(min=2, max=600, help="How long the application talks.")
     ] = 9,
     rate: Annotated[
-        float, typer.Option(min=0.1, max=50, help="Conversations per second, about two calls each.")
-    ] = 20,
+        float,
+        typer.Option(
+            min=0.1, max=50, help="Conversations per second, about two and a half calls each."
+        ),
+    ] = 16,
 ) -> None:
     """Show the main job: capture SDK traffic, replay it against a fast and a slow server, compare.
 

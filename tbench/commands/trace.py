@@ -8,7 +8,7 @@ import typer
 
 if TYPE_CHECKING:
     from capture.container import Losses
-    from capture.trace import Trace
+    from capture.tracereader import Trace
 
 app = typer.Typer(help="Look into traces, check and repair them.", no_args_is_help=True)
 
@@ -27,7 +27,7 @@ def info(trace: Source, json: Json = False) -> None:
     Dropped are the records that the capture could not write. Damage is counted, never an error.
     """
     from capture.overview import overview
-    from capture.trace import read_trace
+    from capture.tracereader import read_trace
 
     found = read_trace(trace)
     figures = overview(found)
@@ -48,7 +48,7 @@ def head(
     from itertools import islice
 
     from capture.overview import glance
-    from capture.trace import read_trace
+    from capture.tracereader import read_trace
 
     rows = [glance(exchange, bodies=bodies) for exchange in islice(read_trace(trace), number)]
     if json:
