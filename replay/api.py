@@ -7,6 +7,7 @@ from typing import Any, Literal, TypedDict, Unpack
 from replay.job import Watch, perform
 from replay.order import Order
 from replay.runfile import Run
+from replay.target import parse_headers
 from replay.warmup import parse_warmup
 
 
@@ -60,7 +61,7 @@ def replay(
     order = Order(
         trace=Path(trace),
         warmup=parse_warmup(warmup),
-        headers=tuple((name.lower(), value) for name, value in (headers or {}).items()),
+        headers=parse_headers([f"{name}: {value}" for name, value in (headers or {}).items()]),
         **options,
     )
     return perform(order.job(), watch)

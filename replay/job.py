@@ -98,8 +98,8 @@ Watch = Callable[[Live], Awaitable[None]]
 def perform(job: Job, watch: Watch | None = None) -> Run:
     """Replay; returns the finished run, read back from its file.
 
-    Raises InputError before anything is sent, OSError when the run cannot be written (what was written
-    stays in OUT.part).
+    Raises InputError before anything is sent, InvalidRunError when the run cannot be written (what was
+    written stays in OUT.part).
     """
     found = first_look(job)
     performance = _Performance(job, found)

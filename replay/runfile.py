@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from capture.container import Container, ContainerWriter, open_container
-from capture.errors import InputError
+from capture.errors import InputError, InvalidRunError
 from capture.exchange import Outcome
 from replay import columns as blocks
 from replay.columns import Column, Record
@@ -27,12 +27,14 @@ BLOCK_S = 1.0
 class RunWriter:
     """Writes samples to PATH.part, and gives the file its name when closed. For one thread.
 
-    Call `pump` about once a second with how far the replay is: `{"planned", "issued"}`.
+    Raises InvalidRunError from every method when the disk is full or broken; what was written stays in
+    PATH.part. Call `pump` about once a second with how far the replay is: `{"planned", "issued"}`.
     """
 
     def __init__(
         self, path: Path, header: Mapping[str, Any], *, clock: Callable[[], float]
     ) -> None:
+        self._path = path
         self._container = ContainerWriter(path, {**header, "kind": "run"})
         self._clock = clock
         self._waiting: list[Sample] = []
@@ -49,17 +51,20 @@ class RunWriter:
         if self._clock() - self._flushed >= BLOCK_S:
             self._flush()
             self.append({"type": "progress", **progress})
-        self._container.pump()
+        with _writable(self._path):
+            self._container.pump()
 
     def append(self, record: Mapping[str, Any]) -> None:
         """Write a record as it is: for makers of synthetic runs."""
-        self._container.append(record)
+        with _writable(self._path):
+            self._container.append(record)
 
     def close(self, totals: Mapping[str, Any]) -> Path:
         """Write the rest and the totals, give the file its name; returns its path."""
         self._flush()
         self.append({"type": "totals", **totals})
-        return self._container.close(totals)
+        with _writable(self._path):
+            return self._container.close(totals)
 
     def _flush(self) -> None:
         self._flushed = self._clock()
@@ -162,6 +167,17 @@ def _sorted(columns: dict[str, Column]) -> dict[str, Column]:
 
 def _records(path: Path, kind: str) -> Iterator[Record]:
     return (record for record in open_container(path).records() if record.get("type") == kind)
+
+
+@contextmanager
+def _writable(path: Path) -> Iterator[None]:
+    """Says in one line that a run cannot be written, and where the rest of it is."""
+    try:
+        yield
+    except OSError as error:
+        raise InvalidRunError(
+            f"{path}: cannot be written ({error.strerror or error}); the samples up to then are in {path}.part"
+        ) from error
 
 
 @contextmanager

@@ -1,6 +1,8 @@
 """Run files: what goes in comes out, whole or killed, in the order of the plan."""
 
+import errno
 import math
+import os
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from capture.container import ContainerWriter
-from capture.errors import InputError
+from capture.errors import InputError, InvalidRunError
 from capture.exchange import Outcome
 from replay import columns as blocks
 from replay.runfile import RunWriter, read_run
@@ -176,6 +178,25 @@ def test_a_run_never_replaces_a_file(tmp_path: Path) -> None:
 
     with pytest.raises(InputError, match=r"a\.run"):
         RunWriter(path, {}, clock=lambda: 0.0)
+
+
+def test_a_full_disk_is_one_line_that_says_where_the_rest_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The samples written before it stay readable."""
+    writer = RunWriter(tmp_path / "a.run", {}, clock=lambda: 0.0)
+    writer.append(blocks.pack(blocks.from_samples([sample(0)])))
+    writer._container._seal()
+
+    def full(fd: int, data: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "write", full)
+    with pytest.raises(InvalidRunError, match=r"No space left on device.*a\.run\.part"):
+        writer.close({})
+    monkeypatch.undo()
+
+    assert len(read_run(tmp_path / "a.run.part")) == 1
 
 
 def test_a_trace_is_not_a_run(tmp_path: Path) -> None:
