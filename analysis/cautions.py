@@ -9,13 +9,15 @@ from analysis.arms import Arm
 from analysis.failures import ErrorDifference
 from analysis.metrics import METRICS, composite, values
 from analysis.pairing import Match, Places
-from analysis.quantiles import ordered, quantile
+from analysis.quantiles import minimum_n, ordered, quantile
 from analysis.summary import Caution, Floats
 
 LENGTH, CACHED, MIX, LAG = 0.05, 0.05, 0.01, 0.05
 """Tolerated: ratio of output lengths - 1, difference of cached shares, of an error kind's share, and of
-lag p99 as a share of the median TTFT."""
+lag as a share of the median TTFT."""
 _HEADLINES = (0.5, 0.9, 0.95)
+_LATE = (0.99, 0.95, 0.9)
+"""The lag is compared at the first of these that there are enough requests for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,12 +60,14 @@ def _lag(evidence: Evidence) -> str | None:
     firsts = [ordered(side) for side in evidence.pair("ttft")]
     if not all(map(len, lags + firsts)):
         return None
-    late = [quantile(side, 0.99) for side in lags]
+    n = min(map(len, lags))
+    p = next((p for p in _LATE if n >= minimum_n(p)), 0.5)
+    late = [quantile(side, p) for side in lags]
     typical = min(quantile(side, 0.5) for side in firsts)
     if abs(late[0] - late[1]) <= LAG * typical:
         return None
     return (
-        f"requests left late by different amounts: lag p99 {late[0] * 1e3:.2f} ms against "
+        f"requests left late by different amounts: lag p{p * 100:g} {late[0] * 1e3:.2f} ms against "
         f"{late[1] * 1e3:.2f} ms, more than 5% of the median TTFT; the client is part of the difference"
     )
 

@@ -163,7 +163,7 @@ class Contrast:
         if found.drift:
             yield Caution(
                 code="SLOW_DRIFT",
-                text="an arm's conditions changed over minutes, so the interval is too narrow; repeat "
+                text="an arm's conditions changed slowly during the run: the interval is too narrow; repeat "
                 "with >= 3 interleaved runs",
             )
         if doubts := list(self._doubts()):

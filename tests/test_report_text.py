@@ -61,7 +61,8 @@ def test_a_comparison_begins_with_what_matters() -> None:
     """Who is compared, then one row per quantile: values, ratio, interval, finding."""
     text = comparison_text(compare(arm(500), arm(500, "slow", slow=2)))
 
-    assert "baseline   fast: m at http://h/v1; as recorded" in text
+    assert text.startswith("baseline   fast at http://h/v1\ncandidate  slow at http://h/v1\n")
+    assert "m; as recorded; 500 requests, paired" in text
     line = next(line for line in text.splitlines() if line.startswith("ttft"))
     assert line.split()[:2] == ["ttft", "p50"]
     assert "2.000" in line

@@ -38,7 +38,8 @@ TWINS = {"ttft_sent": "ttft", "ttft_answer": "ttft"}
 def comparison_text(found: Comparisons, *, width: int = 100, colour: bool = False) -> str:
     """The comparison: who, the table, what it means, what to beware of, and how it was done."""
     page = _Page(width, colour)
-    page.line(*_heading(found))
+    for line in _heading(found):
+        page.paragraph(line)
     page.table(_comparison_table(found))
     page.paragraph(_errors(found))
     page.line("")
@@ -92,7 +93,10 @@ class _Page:
 
     def paragraph(self, text: str, style: str = "", indent: str = "") -> None:
         if text:
-            self.line(fill(text, self._width, subsequent_indent=indent), style=style)
+            self.line(
+                fill(text, self._width, subsequent_indent=indent, break_on_hyphens=False),
+                style=style,
+            )
 
     def table(self, table: Table) -> None:
         self.line("")
@@ -119,20 +123,24 @@ def _grid(*headings: str, left: frozenset[int]) -> Table:
 
 def _heading(found: Comparisons) -> Iterator[str]:
     first, second = found.baseline, found.candidate
-    yield f"baseline   {first.name}: {_who(first)}"
-    yield f"candidate  {second.name}: {_who(second)}"
+    alike = _how(first) == _how(second)
+    for side, arm in (("baseline ", first), ("candidate", second)):
+        yield f"{side}  {arm.name}{_where(arm)}" + ("" if alike else f": {_how(arm)}")
     counts = [len(side) for side in found.offset_s]
     how = (
         f"{counts[0]:,} requests, paired"
         if found.paired
         else f"{counts[0]:,} and {counts[1]:,} requests"
     )
-    yield f"{how}; ratio = candidate / baseline"
+    yield f"{f'{_how(first)}; ' if alike else ''}{how}; ratio = candidate / baseline"
 
 
-def _who(arm: Arm) -> str:
-    where = f" at {arm.target}" if arm.target else ""
-    return f"{arm.model or 'no model named'}{where}; {arm.pacing}"
+def _where(arm: Arm) -> str:
+    return f" at {arm.target}" if arm.target else ""
+
+
+def _how(arm: Arm) -> str:
+    return f"{arm.model or 'no model named'}; {arm.pacing}"
 
 
 def _comparison_table(found: Comparisons) -> Table:
@@ -205,7 +213,7 @@ def _method(found: Comparisons) -> str:
 
 
 def _facts(arm: Arm, facts: dict[str, Any]) -> Iterator[str]:
-    yield _who(arm)
+    yield f"{_how(arm)}{_where(arm)}"
     yield str(identity(arm.run)) + (f"; skipped {facts['skipped']:,}" if facts["skipped"] else "")
     warm = len(arm) - int(arm.measured.sum())
     flying = facts["in_flight"]
