@@ -176,7 +176,8 @@ def _writable(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise InvalidRunError(
-            f"{path}: cannot be written ({error.strerror or error}); the samples up to then are in {path}.part"
+            f"{path}: cannot be written ({error.strerror or error}); "
+            f"the samples up to then are in {path}.part"
         ) from error
 
 
