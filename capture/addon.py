@@ -62,7 +62,7 @@ class Capture:
     def __init__(self, parts: Parts, *, limit: int | None = None) -> None:
         self.recorder = parts.recorder
         self.live: dict[str, Live] = {}
-        self.passing: set[str] = set()
+        self.passing: dict[str, str] = {}
         self.closing = False
         self.finished = 0
         self._selection = parts.selection
@@ -100,6 +100,7 @@ class Capture:
         """Sweep what got neither `response` nor `error`: an HTTP/1.1 trailer leaves such a flow."""
         self._conns.pop(client.id, None)
         self._timed_out.discard(client.id)
+        self.passing = {key: owner for key, owner in self.passing.items() if owner != client.id}
         for live in list(self.live.values()):
             if live.flow.client_conn.id == client.id:
                 self._end(
@@ -116,7 +117,7 @@ class Capture:
         large = _content_length(flow.request) > STREAM_ABOVE
         flow.request.stream = large
         if not self._records(flow):
-            self.passing.add(flow.id)
+            self.passing[flow.id] = flow.client_conn.id
             return
         live = self.live[flow.id] = self._begin(flow, arrive_ns)
         if large:
@@ -139,13 +140,13 @@ class Capture:
 
     def response(self, flow: http.HTTPFlow) -> None:
         """The last byte has come. It is passed on after this hook, so be quick."""
-        self.passing.discard(flow.id)
+        self.passing.pop(flow.id, None)
         if live := self.live.get(flow.id):
             self._end(live, Outcome.OK)
 
     def error(self, flow: http.HTTPFlow) -> None:
         """The exchange broke off, on either side."""
-        self.passing.discard(flow.id)
+        self.passing.pop(flow.id, None)
         if live := self.live.get(flow.id):
             text = flow.error.msg if flow.error else "unknown error"
             self._end(live, self._failure(live, text).outcome, text)

@@ -14,6 +14,7 @@ from capture.redact import Redactor, Secrets, mask_hints, mask_lookalikes
 from capture.retries import Retries
 from capture.tee import Tee
 
+LONGEST_ERROR = 500
 TAIL = 4096
 """Where `[DONE]` stands in a stream that ended well."""
 
@@ -42,7 +43,7 @@ class Editor:
         body, extra = self._clean(response, secrets, exact=True)
         if body is not None and (response.status or 0) >= 400:
             body = mask_hints(body)
-        error = mask_lookalikes(secrets.mask_text(response.error)) if response.error else None
+        error = _safe_error(response.error, secrets)
         response = replace(response, body=body, extra=extra, error=error)
         self._retries.end(request_id, response)
         return response
@@ -69,6 +70,11 @@ class Editor:
         if plain is None or secrets.found_in(plain) or self._redactor.identities(plain) != plain:
             return None, {**extra, "body_withheld": "unreadable" if plain is None else "credential"}
         return body, extra
+
+
+def _safe_error(error: str | None, secrets: Secrets) -> str | None:
+    """Mitmproxy quotes what it could not parse: that may be anything, at any length."""
+    return mask_lookalikes(secrets.mask_text(error))[:LONGEST_ERROR] if error else None
 
 
 def _filled(response: Response, tee: Tee) -> Response:

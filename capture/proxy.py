@@ -1,7 +1,7 @@
 """The proxy of `tbench capture`: mitmproxy embedded, from the first listener to the last drained stream.
 
 A bare Master with the handful of addons that HTTP needs, not DumpMaster: each hook walks every addon, and
-DumpMaster's thirty others would cost a third of the throughput, serve mitm.it, and end the process on errors.
+DumpMaster's thirty others would halve the throughput, serve mitm.it, and end the process on errors.
 """
 
 import asyncio
@@ -60,17 +60,21 @@ def run(setup: Setup, watch: Watch) -> Status:
     trace is closed in any case. Raises InputError, before anything listens, where it cannot begin.
     """
     check_port(setup.host, setup.port)
-    with tempfile.TemporaryDirectory(prefix="tbench-ca-") as folder, _quick_switches():
+    with tempfile.TemporaryDirectory(prefix="tbench-ca-") as folder, _low_latency():
         return asyncio.run(_Proxy(setup, watch, Path(folder)).run())
 
 
 @contextmanager
-def _quick_switches() -> Iterator[None]:
+def _low_latency() -> Iterator[None]:
+    """Keep the writer thread and the garbage collector from holding up a chunk."""
     before = sys.getswitchinterval()
     sys.setswitchinterval(SWITCH_S)
+    gc.collect()
+    gc.freeze()
     try:
         yield
     finally:
+        gc.unfreeze()
         sys.setswitchinterval(before)
 
 
@@ -153,8 +157,6 @@ class _Proxy:
         samplers: list[asyncio.Task[None]] = []
         try:
             place = await self._listening(master, running)
-            gc.collect()
-            gc.freeze()
             samplers += [asyncio.create_task(step()) for step in (self._sample_lag, self._tick)]
             self._watch.listening(place)
             with suppress(TimeoutError):
@@ -237,12 +239,17 @@ def _bundle(path: Path, extra: Path) -> Path:
 
 
 async def _hang_up(master: Master) -> None:
-    """Close what is still connected, so that no task is left to be cancelled with a traceback."""
+    """Close what is still connected, once it has what was written to it.
+
+    No task is left to be cancelled with a traceback.
+    """
     connections = _addons(master).get("proxyserver").connections
-    for handler in list(connections.values()):
-        for transport in list(handler.transports.values()):
-            if transport.handler:
-                transport.handler.cancel("the capture was stopped")
+    transports = [io for handler in connections.values() for io in handler.transports.values()]
+    buffers = [io.writer.transport for io in transports if io.writer]
+    await _until(lambda: not any(one.get_write_buffer_size() for one in buffers), HANG_UP_S)
+    for io in transports:
+        if io.handler:
+            io.handler.cancel("the capture was stopped")
     await _until(lambda: not connections, HANG_UP_S)
 
 

@@ -111,6 +111,8 @@ def capture(
         idle_s=idle_timeout,
     )
     with View(recording) as view:
+        if not _is_loopback(listen):
+            view.warn("keys and prompts cross the network in the clear to this address")
         status = run(setup, view)
     files = files_of(output)
     for line in summary(status, files):
