@@ -14,7 +14,7 @@ from replay.warmup import parse_warmup
 class Options(TypedDict, total=False):
     """The options of `tbench.replay`, as in `tbench replay --help` and replay.order.Order."""
 
-    out: Path | None
+    out: str | Path | None
     base_url: str | None
     speed: float | None
     rate: float | None
@@ -33,7 +33,7 @@ class Options(TypedDict, total=False):
     set: Mapping[str, Any]
     api_key_env: str | None
     timeout: float
-    ca: Path | None
+    ca: str | Path | None
     allow_unsafe: bool
     max_cost: float | None
 

@@ -39,7 +39,7 @@ class Order:
     """
 
     trace: Path
-    out: Path | None = None
+    out: str | Path | None = None
     base_url: str | None = None
     speed: float | None = None
     rate: float | None = None
@@ -60,7 +60,7 @@ class Order:
     headers: Headers = field(default=(), repr=False)
     api_key_env: str | None = None
     timeout: float = 600.0
-    ca: Path | None = None
+    ca: str | Path | None = None
     allow_unsafe: bool = False
     max_cost: float | None = None
 
@@ -89,7 +89,7 @@ class Order:
         """The job, with its trace opened and its key found; without `send` no key is needed."""
         trace = read_trace(self.trace)
         base_url = self._base_url(trace)
-        out = self.out if self.out is not None else default_out(self.trace)
+        out = default_out(self.trace) if self.out is None else Path(self.out)
         if send and out.exists():
             raise InputError(f"{out}: exists already; choose another name with -o or remove it")
         return Job(
@@ -106,7 +106,7 @@ class Order:
             allow_unsafe=self.allow_unsafe,
             max_cost=self.max_cost,
             key_name=self.api_key_env or "TOGETHER_API_KEY",
-            ca=self.ca,
+            ca=None if self.ca is None else Path(self.ca),
             argv=tuple(argv),
         )
 
