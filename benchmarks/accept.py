@@ -54,12 +54,12 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--model-python", required=True, help="python that has xllamacpp")
     parser.add_argument("--out", type=Path, default=Path("accept-output"))
-    parser.add_argument("--seconds", type=float, default=45, help="how long the application talks")
+    parser.add_argument("--seconds", type=float, default=60, help="how long the application talks")
     return parser.parse_args()
 
 
 def _drive(base_url: str, seconds: float) -> None:
-    load = Workload(model=MODEL, rate=0.25, duration=seconds, max_tokens=16, think=2.0)
+    load = Workload(model=MODEL, rate=0.3, duration=seconds, max_tokens=16, think=2.0)
     say(f"  {drive(base_url, load, api_key='none-needed')} calls made")
 
 
