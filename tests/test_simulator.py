@@ -424,6 +424,21 @@ def test_a_client_that_leaves_is_noticed(serve: Callable[..., Any], tmp_path: Pa
     assert record["tokens_written"] == 1
 
 
+def test_an_early_head_does_not_wait_for_the_first_token(
+    serve: Callable[..., Any], tmp_path: Path
+) -> None:
+    """With `early_head` in the profile the status is there long before the token."""
+    (tmp_path / "mine.toml").write_text("early_head = true")
+    server = serve("serve", "--port", 0, "--profile", tmp_path / "mine.toml")
+    fields = {"model": MODEL, "messages": MESSAGES, "stream": True}
+    headers = {"authorization": "Bearer k", "x-sim-ttft-ms": "60000"}
+    url = f"{server.url}/v1/chat/completions"
+    with httpx.stream("POST", url, json=fields, headers=headers, timeout=20) as held:
+        assert held.status_code == 200
+
+    assert "profile mine" in server.said
+
+
 # The process ----------------------------------------------------------------------------------
 
 

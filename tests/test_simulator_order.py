@@ -242,3 +242,42 @@ def test_a_completion_takes_several_prompts() -> None:
 
     assert order.branches == len(compose(order, Lengths(), 0)) == 4
     assert order.prompt_tokens == 2
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-3, 3) | st.floats(-1, 1) | st.text(max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["type", "function", "name", "enum", "items"]), inner, max_size=3
+        )
+    ),
+    max_leaves=6,
+)
+KEYS = [
+    "messages prompt max_tokens n stop tools tool_choice response_format reasoning reasoning_effort",
+    "chat_template_kwargs logprobs echo seed stream context_length_exceeded_behavior",
+]
+
+
+@given(fields=st.dictionaries(st.sampled_from(" ".join(KEYS).split()), JSON, max_size=4))
+def test_no_body_breaks_the_simulator(fields: dict[str, Any]) -> None:
+    """Whatever stands in a body, it is answered or refused."""
+    for make in (chat_order, completion_order):
+        try:
+            order = make({**body(prompt="a"), **fields}, CONTEXT)
+        except Refusal as refused:
+            assert refused.status == 400
+        else:
+            assert len(compose(order, Lengths(), 0)) == order.branches
+
+
+@given(schema=JSON | st.dictionaries(st.sampled_from(["type", "minimum", "minItems"]), JSON))
+def test_no_schema_breaks_the_simulator(schema: Any) -> None:
+    """A tool with an odd schema is refused or called."""
+    tool = {"type": "function", "function": {"name": "f", "parameters": schema}}
+    try:
+        (branch,) = answer(tools=[tool], tool_choice="required")
+    except Refusal:
+        return
+    assert branch.finish == "tool_calls"

@@ -11,6 +11,7 @@ import orjson
 
 from replay.simulator.order import Order
 from replay.simulator.profile import Lengths
+from replay.simulator.refusal import invalid
 from replay.simulator.words import LONG, prose, split
 
 _ALPHABET = "abcdefghijklmnopqrstuvwxyz0123456789"
@@ -88,7 +89,7 @@ def _turn(
     if order.tool and tokens is None:
         return list(_call(order.tool, rng)), "tool_calls"
     if order.schema is not None and tokens is None:
-        words = split(orjson.dumps(instance(order.schema, rng)).decode())
+        words = split(_written(order.schema, rng))
     else:
         words = prose(rng, _length(lengths, rng) if tokens is None else tokens - 1)
     thoughts = _thoughts(order, lengths, rng, tokens, words)
@@ -123,7 +124,7 @@ def _until_stop(words: list[str], stops: tuple[str, ...]) -> list[str]:
 
 
 def _call(function: Mapping[str, Any], rng: Random) -> Iterator[Piece]:
-    arguments = orjson.dumps(instance(function.get("parameters") or {}, rng)).decode()
+    arguments = _written(function.get("parameters") or {}, rng)
     name = str(function["name"])
     yield Piece(Kind.CALL_OPEN)
     yield from [Piece(Kind.SILENT)] * (len(split(name)) + 3)
@@ -131,6 +132,13 @@ def _call(function: Mapping[str, Any], rng: Random) -> Iterator[Piece]:
     yield from [Piece(Kind.SILENT)] * len(split(arguments))
     yield Piece(Kind.CALL_ARGUMENTS, arguments)
     yield Piece(Kind.END)
+
+
+def _written(schema: Mapping[str, Any], rng: Random) -> str:
+    try:
+        return orjson.dumps(instance(schema, rng)).decode()
+    except (TypeError, ValueError, LookupError, AttributeError, RecursionError):
+        raise invalid("the JSON schema makes no sense") from None
 
 
 def instance(schema: Mapping[str, Any], rng: Random, depth: int = 0) -> object:
@@ -147,7 +155,10 @@ def instance(schema: Mapping[str, Any], rng: Random, depth: int = 0) -> object:
     if kind == "array":
         items = schema.get("items")
         item = items if isinstance(items, dict) else {"type": "string"}
-        return [instance(item, rng, depth + 1) for _ in range(max(1, schema.get("minItems", 1)))]
+        return [
+            instance(item, rng, depth + 1)
+            for _ in range(min(64, max(1, schema.get("minItems", 1))))
+        ]
     return _scalar(str(kind), schema, rng)
 
 

@@ -66,7 +66,8 @@ async def rerank(service: Service, call: Call, fields: dict[str, Any]) -> None:
     query, documents, top = fields.get("query"), fields.get("documents"), fields.get("top_n")
     if not isinstance(query, str) or not isinstance(documents, list) or not documents:
         raise invalid("'query' must be a string and 'documents' a non-empty array")
-    texts = [_document(one, fields.get("rank_fields")) for one in documents]
+    keys = strings(fields, "rank_fields") if fields.get("rank_fields") else None
+    texts = [_document(one, keys) for one in documents]
     prompts = tuple(text_prompt((query + text).encode(), fields["model"]) for text in texts)
     await _compute(service, call, prompts)
     scores = [relevance(query, text) for text in texts]

@@ -126,6 +126,7 @@ _CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "stop": (_stop, "a string or an array of strings"),
     "tools": (lambda v: isinstance(v, list), "an array"),
     "seed": (lambda v: isinstance(v, int), "an integer"),
+    "chat_template_kwargs": (lambda v: isinstance(v, dict), "an object"),
 }
 
 
@@ -164,6 +165,10 @@ def _room(fields: Mapping[str, Any], prompt_tokens: int, context_tokens: int) ->
     return min(wanted or room, room)
 
 
+def _object(value: object) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
 def _tool(tools: list[Any], choice: object, last_role: str) -> Mapping[str, Any] | None:
     """The function to call: the one asked for, else the first unless a tool has just answered."""
     named = [one.get("function") for one in tools if isinstance(one, dict)]
@@ -171,7 +176,7 @@ def _tool(tools: list[Any], choice: object, last_role: str) -> Mapping[str, Any]
         one for one in named if isinstance(one, dict) and one.get("name")
     ]
     if isinstance(choice, dict):
-        name = (choice.get("function") or {}).get("name")
+        name = _object(choice.get("function")).get("name")
         found = next((one for one in functions if one["name"] == name), None)
         if not found:
             raise invalid(f"'tool_choice' names no tool: {name}")
@@ -182,9 +187,9 @@ def _tool(tools: list[Any], choice: object, last_role: str) -> Mapping[str, Any]
 
 
 def _schema(wanted: object) -> Mapping[str, Any] | None:
-    if not isinstance(wanted, dict) or wanted.get("type") in {None, "text", "regex"}:
+    if not isinstance(wanted, dict) or wanted.get("type") in (None, "text", "regex"):
         return None
-    schema = (wanted.get("json_schema") or {}).get("schema")
+    schema = _object(wanted.get("json_schema")).get("schema")
     return schema if isinstance(schema, dict) else {}
 
 
