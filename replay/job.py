@@ -4,17 +4,14 @@ One nursery holds the helpers (reading ahead, writing, signals, the loop's laten
 player's own nursery holds the requests.
 """
 
-import gc
 import math
 import signal
 import ssl
-import sys
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from itertools import takewhile, tee
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,26 +21,24 @@ from capture.errors import InputError
 from capture.lag import Lag
 from capture.tracereader import Trace
 from replay.ahead import Ahead
-from replay.cost import cost, price_of
+from replay.calls import calls
 from replay.httpx_sender import Deadlines, HttpxSender, tls
 from replay.pace import NEEDS_SURVEY, Pace
-from replay.pacing import Schedule
-from replay.plan import Plan, Planned
+from replay.plan import Plan
 from replay.player import Attempt, Player
 from replay.provenance import header
+from replay.quiet import undisturbed
 from replay.runfile import Run, RunWriter, read_run
 from replay.sample import Fate
 from replay.scribe import Scribe
 from replay.sender import Call, Sender
-from replay.survey import Survey, expected_usage, survey
+from replay.survey import Survey, survey
 from replay.tally import Budget, Tally
 from replay.target import Target
 from replay.warmup import Warmup
 
 LEAD_S: Final = 0.05
 STALL_STEP_S: Final = 0.01
-SWITCH_S: Final = 0.0005
-"""Threads that read and write give way to the sending loop after so long."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,7 +98,7 @@ def perform(job: Job, watch: Watch | None = None) -> Run:
     """
     found = first_look(job)
     performance = _Performance(job, found)
-    with _undisturbed(), _unwrapped():
+    with undisturbed(), _unwrapped():
         path = trio.run(performance.run, tls(job.ca), watch)
     return read_run(path)
 
@@ -118,39 +113,6 @@ def first_look(job: Job, *, tokens: bool = False) -> Survey | None:
         unknown = ", ".join(sorted(found.bill.unpriced))
         raise InputError(f"--max-cost cannot be kept: no price is known for {unknown}")
     return found
-
-
-def calls(job: Job, plan: Plan, schedule: Schedule | None) -> Iterator[Call]:
-    """The calls of a plan, built one by one as they are asked for; due by `schedule` if there is one."""
-    if schedule is None:
-        return (_call(job, planned, None) for planned in plan)
-    planned, ahead = tee(plan)
-    dues = schedule(one.offset for one in ahead)
-    timed: Iterator[tuple[float, Planned]] = zip(dues, planned, strict=True)
-    if job.duration_s is not None:
-        timed = takewhile(lambda pair: pair[0] < (job.duration_s or 0), timed)
-    return (_call(job, one, due) for due, one in timed)
-
-
-def _call(job: Job, planned: Planned, due: float | None) -> Call:
-    call = job.target.call(planned, due)
-    if job.max_cost is None:
-        return call
-    return replace(call, cost=most_cost(planned, call))
-
-
-def most_cost(planned: Planned, call: Call) -> float | None:
-    """What a call costs if it uses all the output it may; None without a price.
-
-    Prompt tokens are the recorded ones, else a third of the body's bytes.
-    """
-    price = price_of(call.model)
-    if price is None:
-        return None
-    usage = expected_usage(planned)
-    allowed = (planned.ask.max_tokens or 0) * planned.ask.n
-    prompt = call.request_bytes // 3 if usage.prompt is None else usage.prompt
-    return cost(price, prompt=prompt, output=max(allowed, usage.output or 0))
 
 
 class _Performance:
@@ -315,20 +277,6 @@ class _Performance:
 def _seconds(lag: Lag) -> dict[str, float | None]:
     named = {"p50": lag.quantile(0.5), "p99": lag.quantile(0.99), "max": lag.quantile(1.0)}
     return {name: None if late is None else late / 1e9 for name, late in named.items()}
-
-
-@contextmanager
-def _undisturbed() -> Iterator[None]:
-    """Keep the collector off what is there already, and make threads give way soon."""
-    before = sys.getswitchinterval()
-    gc.collect()
-    gc.freeze()
-    sys.setswitchinterval(SWITCH_S)
-    try:
-        yield
-    finally:
-        sys.setswitchinterval(before)
-        gc.unfreeze()
 
 
 @contextmanager
