@@ -55,6 +55,7 @@ def compare(baseline: Arm, candidate: Arm, question: Question | None = None) -> 
         errors=_errors(baseline, candidate, matched),
     )
     answers = _answers(evidence, question)
+    beware = cautions(evidence)
     rows = tuple(chain.from_iterable(answer.rows for answer in answers.values()))
     return Comparisons(
         baseline=baseline,
@@ -65,9 +66,15 @@ def compare(baseline: Arm, candidate: Arm, question: Question | None = None) -> 
         errors=evidence.errors,
         values={name: answer.values for name, answer in answers.items()},
         offset_s=_offsets(evidence),
-        warnings=(*cautions(evidence), *_of_rows(rows), *_of_load(evidence, rows)),
-        verdict=Verdict.ADVISORY,
+        warnings=(*beware, *_of_rows(rows), *_of_load(evidence, rows)),
+        verdict=_verdict(beware),
     )
+
+
+def _verdict(beware: Iterable[Caution]) -> Verdict:
+    """A pair advises; not even that where a client was the limit of its own run."""
+    invalid = any(caution.code == "INVALID_RUN" for caution in beware)
+    return Verdict.INVALID if invalid else Verdict.ADVISORY
 
 
 def _check(question: Question, arms: Iterable[Arm]) -> None:

@@ -24,7 +24,7 @@ def runs(tmp_path: Path) -> Runs:
     """Write a run of `n` samples, `slow` times slower; returns its path."""
 
     def write(name: str, n: int = 500, slow: float = 1.0, **changes: Any) -> Path:
-        capture = changes.pop("capture", "c1")
+        capture, late = changes.pop("capture", "c1"), changes.pop("late", 0.0001)
         header = {"trace": {"capture_id": capture}, "pacing": {"mode": "speed", "value": 1.0}}
         writer = RunWriter(tmp_path / name, header, clock=time.monotonic)
         noise = np.random.default_rng(len(name)).lognormal(sigma=0.2, size=n) * slow
@@ -34,7 +34,7 @@ def runs(tmp_path: Path) -> Runs:
                 "model": "m",
                 "stream": True,
                 "due": k * 0.1,
-                "sent": k * 0.1 + 0.0001,
+                "sent": k * 0.1 + late,
                 "first_token": k * 0.1 + 0.03 * noise[k],
                 "last_token": k * 0.1 + 0.23 * noise[k],
                 "end": k * 0.1 + 0.23 * noise[k],
@@ -69,6 +69,17 @@ def test_the_json_contract(runs: Runs, capsys: Said) -> None:
     assert half["method"].startswith("block inversion, K=")
     assert half["verdict"] == "INCONCLUSIVE"
     assert any(warning.startswith("LOW_CONFIDENCE: ") for warning in half["warnings"])
+
+
+def test_a_run_whose_client_was_the_limit_makes_the_comparison_invalid(
+    runs: Runs, capsys: Said
+) -> None:
+    """Two thirds of the latency are the client's own lateness: no verdict but INVALID, exit 4."""
+    code = tbench(["compare", str(runs("a.run")), str(runs("late.run", late=0.02)), "--json"])
+
+    found = json.loads(capsys.readouterr().out)
+    assert (code, found["verdict"]) == (4, "INVALID")
+    assert any(warning.startswith("INVALID_RUN: late") for warning in found["warnings"])
 
 
 def test_what_is_unbounded_or_refused_is_null(runs: Runs, capsys: Said) -> None:

@@ -39,14 +39,15 @@ def compare(
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the comparison as one JSON object.")
     ] = False,
-) -> None:
+) -> int:
     """Compare two runs of the same trace, request by request: candidate / baseline.
 
     One pair of runs advises; it never decides, since what differs from run to run cannot be seen in it.
     Each ratio comes with its n, an interval that survives slow changes of load, and what to beware of.
+    Ends with 0, or with 4 where a run is INVALID: its own client was the limit.
     """
     from analysis.arms import load_arm
-    from analysis.compare import Question
+    from analysis.compare import Question, Verdict
     from analysis.compare import compare as compared
     from analysis.report.machine import comparison_json, dump
     from analysis.report.terminal import comparison_text
@@ -68,3 +69,4 @@ def compare(
         typer.echo(dump(comparison_json(found)))
     else:
         typer.echo(comparison_text(found, **terminal()))
+    return 4 if found.verdict is Verdict.INVALID else 0
