@@ -3,6 +3,7 @@
 import asyncio
 import json
 import signal
+import socket
 import ssl
 import subprocess
 import sys
@@ -17,6 +18,7 @@ import pytest
 import together
 import trustme
 
+from replay.simulator.server import listen
 from tbench.__main__ import run
 
 MODEL = "meta-llama/Llama-3.3-70B-Instruct-Turbo"
@@ -440,6 +442,15 @@ def test_an_early_head_does_not_wait_for_the_first_token(
 
 
 # The process ----------------------------------------------------------------------------------
+
+
+def test_small_writes_are_not_held_back() -> None:
+    """Asyncio sets TCP_NODELAY on what such a listener accepts, and on no other."""
+    with listen("127.0.0.1", 0) as listener:
+        with socket.create_connection(listener.getsockname()):
+            accepted, _ = listener.accept()
+        with accepted:
+            assert accepted.proto == socket.IPPROTO_TCP
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
