@@ -30,7 +30,7 @@ accept: .venv/.ok .venv-model/.ok ## the same against a real model server on thi
 	@touch $@
 
 test: .venv/.ok ## the test-suite with branch coverage
-	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered --cov-fail-under=85
+	$(BIN)/python -m pytest -n 2 --cov --cov-report=term:skip-covered --cov-fail-under=90
 
 check: .venv/.ok ## lint, format, types
 	$(BIN)/ruff check .

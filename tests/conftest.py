@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-ADDRESS = re.compile(r"listening on (http://[\w.:]+)")
+ADDRESS = re.compile(r"listening on (https?://[\w.:]+)")
 
 
 @dataclass(frozen=True)
