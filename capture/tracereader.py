@@ -25,8 +25,8 @@ class Trace:
     """One or more captures, read as one. Iterating gives exchanges by arrival, each time from the start.
 
     Times are those of the first capture; others are moved onto its clock by their wall-clock anchors.
-    Memory stays bounded whatever the size. `losses` holds what opening showed, and is complete after
-    an iteration has ended; `totals` sums the segments' counts (see docs/trace-format.md, index).
+    Memory stays bounded whatever the size. `losses` holds what opening showed, then what the latest
+    iteration met on its way; `totals` sums the segments' counts (see docs/trace-format.md, index).
     """
 
     def __init__(self, captures: list[list[Segment]], missing: int) -> None:
@@ -56,12 +56,14 @@ class Trace:
 
     def __iter__(self) -> Iterator[Exchange]:
         losses = self._known()
-        if len(self._captures) == 1:
-            yield from exchanges(self._captures[0], losses)
-        else:
-            streams = [self._moved(capture, losses) for capture in self._captures]
-            yield from heapq.merge(*streams, key=_arrival)
-        self.losses = losses
+        try:
+            if len(self._captures) == 1:
+                yield from exchanges(self._captures[0], losses)
+            else:
+                streams = [self._moved(capture, losses) for capture in self._captures]
+                yield from heapq.merge(*streams, key=_arrival)
+        finally:
+            self.losses = losses
 
     def _moved(self, capture: list[Segment], losses: Losses) -> Iterator[Exchange]:
         header = capture[0].header

@@ -28,6 +28,8 @@ def summary(run: Run, numbers: Mapping[str, Any]) -> Iterator[str]:
     yield f"identity  {identity(run)}"
     if skipped := run.totals.get("skipped"):
         yield "left out  " + ", ".join(f"{count:,} {reason}" for reason, count in skipped.items())
+    if (run.totals.get("trace_losses") or {}).get("truncated_tail"):
+        yield "trace     cut short (its capture was killed, or still runs): what it held last is missing"
     if errors := numbers["errors"]:
         yield "errors    " + ", ".join(f"{count:,} {kind}" for kind, count in errors.items())
     yield _load(numbers)

@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -253,6 +253,9 @@ class _Performance:
             "lost_in_flight": issued - self.tally.ended,
             "never_sent": never_sent,
             "skipped": dict(self.plan.skipped),
+            "trace_losses": {
+                name: lost for name, lost in asdict(self.job.trace.losses).items() if lost
+            },
             "ended_by": self._ended_by(),
             "warmup_s": self.job.warmup.seconds(self.tally.last_end),
             "most_in_flight": self.player.most_in_flight,

@@ -45,6 +45,14 @@ class Identity:
         )
 
 
+LOST: Final = {
+    "damaged_blocks": "damaged blocks",
+    "bad_records": "unreadable records",
+    "missing_segments": "missing segments",
+}
+"""What of a trace cannot be sent any more, by the name it has in capture.container.Losses."""
+
+
 def identity(run: Run) -> Identity:
     """The identity of a run, checked."""
     return Identity(**{name: run.totals[name] for name in Identity.__dataclass_fields__})
@@ -90,7 +98,19 @@ def why_invalid(run: Run, counted: Columns | None = None) -> str | None:
     lost = run.totals["lost_in_flight"]
     if lost and run.complete:
         return f"{lost} requests were sent and their outcome was lost: a defect, please report it"
-    return _late(counted) or _stalled(run, counted)
+    return _damaged(run) or _late(counted) or _stalled(run, counted)
+
+
+def _damaged(run: Run) -> str | None:
+    """Whether requests of the trace are missing from the replay because it could not be read."""
+    lost = run.totals.get("trace_losses") or {}
+    parts = [f"{count} {words}" for key, words in LOST.items() if (count := lost.get(key))]
+    if not parts:
+        return None
+    return (
+        f"the trace is damaged ({', '.join(parts)}), so requests of it were not sent; "
+        "replay what 'tbench trace repair TRACE -o NEW' saves"
+    )
 
 
 def _late(counted: Columns) -> str | None:

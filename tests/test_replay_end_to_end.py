@@ -344,3 +344,41 @@ def test_the_run_says_where_it_comes_from(server: str, tmp_path: Path) -> None:
     assert header["deadlines"]["total"] == 33
     assert header["host"]["cpus"] >= 1
     assert header["versions"]["tbench"]
+
+
+def test_a_damaged_trace_is_replayed_as_far_as_it_goes_and_is_invalid(
+    server: str, tmp_path: Path, tbench: Callable[..., Any]
+) -> None:
+    """What cannot be read cannot be sent: the run says how much, and ends with 4."""
+    trace = write_trace(tmp_path / "t.msgpack", [chat(k) for k in range(250)], gap_s=0.001)
+    whole = bytearray(trace.read_bytes())
+    whole[len(whole) // 3] ^= 1
+    trace.write_bytes(whole)
+
+    done = tbench(
+        "replay", trace, "--base-url", server, "--concurrency", 8, "-o", "a.run", "--json"
+    )
+
+    found = json.loads(done.out)
+    assert done.code == 4
+    assert found["valid"] is False
+    assert "1 damaged blocks" in found["invalid_because"]
+    assert "tbench trace repair" in done.err
+    assert 0 < found["planned"] < 250
+    assert found["planned"] == found["completed"]
+
+
+def test_the_trace_of_a_killed_capture_is_replayed_and_says_that_it_was_cut(
+    server: str, tmp_path: Path, tbench: Callable[..., Any]
+) -> None:
+    """A missing tail is no damage, but it is not silent either."""
+    trace = write_trace(tmp_path / "t.msgpack", [chat(k) for k in range(30)], gap_s=0.001)
+    container = open_container(trace)
+    assert container.rows
+    last = container.rows[-1]
+    trace.write_bytes(trace.read_bytes()[: last.offset + last.length])
+
+    done = tbench("replay", trace, "--base-url", server, "--concurrency", 8, "-o", "a.run")
+
+    assert done.code == 0, done.err
+    assert "cut short" in done.out
