@@ -1,0 +1,57 @@
+"""The documents tell the truth: links lead somewhere, commands and flags exist, files named are there."""
+
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from typer.main import get_command
+
+from tbench.cli import app
+
+ROOT = Path(__file__).parent.parent
+DOCUMENTS = sorted(
+    [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "fixtures").glob("*.md")]
+)
+LINK = re.compile(r"\]\(([^)#]+?)(?:#[^)]*)?\)")
+COMMAND = re.compile(r"^ {4}(?:\$ )?tbench ([^#\n]*)", re.MULTILINE)
+NAMED = re.compile(r"`((?:capture|replay|analysis|tbench|docs|benchmarks|fixtures)/[\w./]+\.\w+)`")
+
+
+def each(pattern: re.Pattern[str]) -> Iterator[tuple[str, str]]:
+    for document in DOCUMENTS:
+        for found in pattern.finditer(document.read_text()):
+            yield document.relative_to(ROOT).as_posix(), found[1].strip()
+
+
+def known_options(words: list[str]) -> set[str]:
+    """The options of the verb that these words call."""
+    command = get_command(app)
+    for word in words:
+        if not hasattr(command, "commands") or word not in command.commands:
+            break
+        command = command.commands[word]
+    return {name for parameter in command.params for name in parameter.opts}
+
+
+@pytest.mark.parametrize(("document", "target"), sorted(set(each(LINK))))
+def test_links_between_documents_lead_somewhere(document: str, target: str) -> None:
+    """A link to a file that is not there is a dead end for the reader."""
+    assert target.startswith("http") or (ROOT / document).parent.joinpath(target).exists()
+
+
+@pytest.mark.parametrize(("document", "line"), sorted(set(each(COMMAND))))
+def test_commands_in_the_documents_exist(document: str, line: str) -> None:
+    """Each verb and flag of an example is one that the command line knows."""
+    words = shlex.split(line.rstrip("\\").replace("…", ""))
+    flags = {word.partition("=")[0] for word in words if word.startswith("-")}
+
+    assert words[0] in get_command(app).commands, document  # type: ignore[attr-defined]
+    assert flags - known_options(words) - {"--help", "--debug"} == set(), document
+
+
+@pytest.mark.parametrize(("document", "path"), sorted(set(each(NAMED))))
+def test_files_named_in_the_documents_exist(document: str, path: str) -> None:
+    """Documents that name a file of ours must follow it when it moves."""
+    assert "NAME" in path or (ROOT / path).exists(), document
