@@ -12,13 +12,13 @@ def demo(
     ] = Path("demo-output"),
     seconds: Annotated[
         float, typer.Option(min=2, max=600, help="How long the application talks.")
-    ] = 9,
+    ] = 7,
     rate: Annotated[
         float,
         typer.Option(
             min=0.1, max=50, help="Conversations per second, about two and a half calls each."
         ),
-    ] = 16,
+    ] = 20,
 ) -> None:
     """Show the main job: capture SDK traffic, replay it against a fast and a slow server, compare.
 
@@ -42,6 +42,7 @@ def demo(
         embedding_model="intfloat/multilingual-e5-large-instruct",
         rate=rate,
         duration=seconds,
+        think=0.5,
     )
 
     def simulated(profile: str) -> AbstractContextManager[str]:
