@@ -9,12 +9,15 @@ BIN := .venv/bin
 help: ## what can be made
 	@grep -hE '^[a-z]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 10
 
-.venv/.ok: pyproject.toml constraints.txt
+# mitmproxy holds some packages back on Python 3.12, so that version has constraints of its own.
+.venv/.ok: pyproject.toml constraints.txt constraints-3.12.txt
 	@test -n "$(PY)" || { echo "tbench needs Python 3.12 or newer and found none; install it (or: pyenv install 3.13), then: make PY=/path/to/python3.13"; exit 2; }
 	@$(PY) -c 'import sys; sys.exit(sys.version_info < (3, 12))' || { echo "tbench needs Python 3.12 or newer, $(PY) is $$($(PY) -V 2>&1); try: make PY=/path/to/python3.13"; exit 2; }
 	@$(PY) -c 'import ensurepip' 2>/dev/null || { echo "$(PY) cannot make virtual environments; install its venv package (Debian: apt-get install python3-venv)"; exit 2; }
 	$(PY) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
+	own=constraints-$$($(BIN)/python -c 'import sys; print("%d.%d" % sys.version_info[:2])').txt; \
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+	    -c $$([ -f $$own ] && echo $$own || echo constraints.txt) -e '.[test]'
 	@touch $@
 
 demo: .venv/.ok ## the main job on the embedded simulator: capture, replay twice, compare (under a minute)
