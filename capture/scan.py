@@ -60,21 +60,25 @@ class Frame(NamedTuple):
 class Container:
     """An open container. `losses` are those known at opening plus those of the latest `walk`.
 
-    `header` is empty when it is lost, `index` None without a sound one. The file is opened for every
-    pass, so that a Container holds no descriptor; what is appended after opening is not seen.
+    `header` is empty when it is lost, `index` None without a sound one, `rows` (its table of blocks) None
+    also where it does not fit the file. The file is opened for every pass, so that a Container holds no
+    descriptor; what is appended after opening is not seen.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.losses = Losses()
+        self._misfit = False
         with self._open() as file:
             self.size = os.fstat(file.fileno()).st_size
             if not self.size:
                 raise InputError(f"{path}: the file is empty")
-            self.index = self._find_index(Source(file.fileno(), self.size))
-            self.header, self.marker = self._find_header(Source(file.fileno(), self.size))
-        self.rows = self._find_rows()
+            source = Source(file.fileno(), self.size)
+            self.index = self._find_index(source)
+            self.header, self.marker = self._find_header(source)
+            self.rows = self._find_rows(source)
         self.losses.truncated_tail = self.index is None
+        self.losses.damaged_index = self._misfit
 
     def records(self) -> Iterator[dict[str, Any]]:
         """Every record of every sound block, in file order."""
@@ -114,7 +118,11 @@ class Container:
         return frame.raw if frame and (frame.code, frame.length) == (BLOCK, row.length) else None
 
     def _known(self) -> Losses:
-        return Losses(truncated_tail=self.index is None, damaged_header=self.losses.damaged_header)
+        return Losses(
+            truncated_tail=self.index is None,
+            damaged_header=self.losses.damaged_header,
+            damaged_index=self._misfit,
+        )
 
     def _open(self) -> FileIO:
         try:
@@ -225,16 +233,27 @@ class Container:
                     f"{frames.VERSION[0]}; install a newer tbench"
                 )
 
-    def _find_rows(self) -> Rows | None:
+    def _find_rows(self, source: Source) -> Rows | None:
         """The index's table of blocks; an index without a whole one counts as none."""
         table = (self.index or {}).get("blocks")
         try:
-            if isinstance(table, bytes):
-                return Rows(table)
+            rows = Rows(table) if isinstance(table, bytes) else None
         except ValueError:
-            pass
-        self.index = None
-        return None
+            rows = None
+        if rows is None:
+            self.index = None
+        elif not self._fits(source, rows):
+            self._misfit, rows = True, None
+        return rows
+
+    def _fits(self, source: Source, rows: Rows) -> bool:
+        """Whether the last block is where the index has it: not after bytes were lost or put in."""
+        if not len(rows):
+            return True
+        row = rows[len(rows) - 1]
+        head = FRAME.pack(frames.EXT32, max(row.length - FRAME.size, 0), BLOCK) + self.marker
+        there = row.offset < self.size and source.read(row.offset, len(head)) == head
+        return there or row.offset + row.length == self._index_at
 
 
 def _first_header(source: Source) -> dict[str, Any] | None:

@@ -186,6 +186,36 @@ def test_arbitrary_damage_never_yields_a_wrong_record(
         assert block in blocks
 
 
+@pytest.mark.parametrize("change", [-20, -1, 1, 500], ids=lambda n: f"{n:+d} bytes")
+@pytest.mark.parametrize("hit", [0, 1])
+def test_bytes_lost_or_put_in_cost_one_block(tmp_path: Path, change: int, hit: int) -> None:
+    """The index then points beside every later block: they are found by their markers."""
+    path = written(tmp_path / "c", three_blocks())
+    rows = open_container(path).rows
+    assert rows
+    data, at = path.read_bytes(), rows[hit].offset + 30
+    path.write_bytes(data[:at] + bytes(max(change, 0)) + data[at - min(change, 0) :])
+    container = open_container(path)
+
+    assert container.rows is None
+    assert by_block(container) == [block for n, block in enumerate(three_blocks()) if n != hit]
+    assert (container.losses.damaged_blocks, container.losses.damaged_index) == (1, True)
+    assert not container.losses.truncated_tail
+
+
+def test_a_whole_block_that_is_gone_is_noticed(tmp_path: Path) -> None:
+    """Nothing is damaged then, but the index shows that something stood there."""
+    path = written(tmp_path / "c", three_blocks())
+    rows = open_container(path).rows
+    assert rows
+    data, (start, length, *_) = path.read_bytes(), rows[1]
+    path.write_bytes(data[:start] + data[start + length :])
+    container = open_container(path)
+
+    assert by_block(container) == [three_blocks()[0], three_blocks()[2]]
+    assert container.losses.damaged_index
+
+
 def test_a_lost_header_leaves_the_blocks_readable(tmp_path: Path) -> None:
     """Without an index the marker is learnt from the blocks; with one, the header is there again."""
     blocks = three_blocks()
