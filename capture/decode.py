@@ -1,11 +1,19 @@
 """Content encodings undone as a stream: each piece gives what it completes, none waits for the end."""
 
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 from capture.errors import InputError
 
 Step = Callable[[bytes], bytes]
+Inflate = Callable[[bytes], Iterator[bytes]]
+"""Gives what a piece decodes to in parts of at most some MiB, so that a bomb is seen as it goes off."""
+
+MOST_BYTES = 128 << 20
+"""The longest body that is decoded, in bytes after decoding: 2 MB of brotli may hold terabytes."""
+ZLIB_SLICE, ZSTD_SLICE = 16 << 10, 256
+"""Bytes that inflate to 16 MiB (1 : 1,032) and 8 MiB (1 : 32,768) at most."""
+BROTLI_PART = 8 << 20
 
 
 def decoder(content_encoding: str) -> Step:
@@ -16,7 +24,7 @@ def decoder(content_encoding: str) -> Step:
 
     Raises:
         InputError: an encoding that tbench does not know; from the function itself, bytes that are not
-            in that encoding.
+            in that encoding, or a body over MOST_BYTES when decoded.
     """
     names = [name for part in content_encoding.split(",") if (name := part.strip().lower())]
     steps = [_step(name) for name in reversed(names) if name != "identity"]
@@ -46,59 +54,90 @@ def _step(name: str) -> Step:
         known = ", ".join(sorted(_ENCODINGS))
         raise InputError(f"content-encoding {name!r} is not known; tbench decodes {known}")
     inner, errors = make()
+    size = 0
 
     def step(piece: bytes) -> bytes:
+        nonlocal size
+        parts = []
         try:
-            return inner(piece) if piece else b""
+            for part in inner(piece):
+                size += len(part)
+                if size > MOST_BYTES:
+                    raise InputError(f"the {name} body is over {MOST_BYTES >> 20} MiB when decoded")
+                parts.append(part)
         except errors as error:
             raise InputError(f"the body is not valid {name}: {error}") from error
+        return b"".join(parts)
 
     return step
 
 
-def _gzip() -> tuple[Step, type[Exception]]:
+def _slices(piece: bytes, size: int) -> Iterator[bytes]:
+    """Small pieces, so that what one of them inflates to is small enough to count."""
+    return (piece[start : start + size] for start in range(0, len(piece), size))
+
+
+def _gzip() -> tuple[Inflate, type[Exception]]:
     inflate = zlib.decompressobj(wbits=31)
 
-    def step(piece: bytes) -> bytes:
+    def parts(piece: bytes) -> Iterator[bytes]:
+        for rest in _slices(piece, ZLIB_SLICE):
+            yield from members(rest)
+
+    def members(rest: bytes) -> Iterator[bytes]:
+        """They follow one another, with padding between them."""
         nonlocal inflate
-        out = [inflate.decompress(piece)]
-        while inflate.eof and inflate.unused_data.lstrip(b"\0"):  # members follow one another
-            rest, inflate = inflate.unused_data, zlib.decompressobj(wbits=31)
-            out.append(inflate.decompress(rest))
-        return b"".join(out)
+        while rest := rest.lstrip(b"\0") if inflate.eof else rest:
+            inflate = zlib.decompressobj(wbits=31) if inflate.eof else inflate
+            yield inflate.decompress(rest)
+            rest = inflate.unused_data
 
-    return step, zlib.error
+    return parts, zlib.error
 
 
-def _deflate() -> tuple[Step, type[Exception]]:
+def _deflate() -> tuple[Inflate, type[Exception]]:
     """The name means zlib (RFC 9110), but some servers send bare deflate: the first byte tells."""
     inflate = None
 
-    def step(piece: bytes) -> bytes:
+    def parts(piece: bytes) -> Iterator[bytes]:
         nonlocal inflate
-        if inflate is None:
-            wrapped = piece[0] & 0x0F == 8 and piece[0] >> 4 <= 7
-            inflate = zlib.decompressobj(wbits=15 if wrapped else -15)
-        return inflate.decompress(piece)
+        for rest in _slices(piece, ZLIB_SLICE):
+            if inflate is None:
+                wrapped = rest[0] & 0x0F == 8 and rest[0] >> 4 <= 7
+                inflate = zlib.decompressobj(wbits=15 if wrapped else -15)
+            if not inflate.eof:  # it would hoard what follows
+                yield inflate.decompress(rest)
 
-    return step, zlib.error
+    return parts, zlib.error
 
 
-def _brotli() -> tuple[Step, type[Exception]]:
+def _brotli() -> tuple[Inflate, type[Exception]]:
     # Imported here because it is rare; it comes with mitmproxy, without types.
     import brotli  # type: ignore[import-untyped]  # noqa: PLC0415
 
-    return brotli.Decompressor().process, brotli.error
+    inflate = brotli.Decompressor()
+
+    def parts(piece: bytes) -> Iterator[bytes]:
+        if piece:
+            yield inflate.process(piece, output_buffer_limit=BROTLI_PART)
+        while not inflate.can_accept_more_data():
+            yield inflate.process(b"", output_buffer_limit=BROTLI_PART)
+
+    return parts, brotli.error
 
 
-def _zstd() -> tuple[Step, type[Exception]]:
+def _zstd() -> tuple[Inflate, type[Exception]]:
     import zstandard  # noqa: PLC0415 (rare as well)
 
-    make = zstandard.ZstdDecompressor().decompressobj
-    return make(read_across_frames=True).decompress, zstandard.ZstdError
+    inflate = zstandard.ZstdDecompressor().decompressobj(read_across_frames=True)
+
+    def parts(piece: bytes) -> Iterator[bytes]:
+        return map(inflate.decompress, _slices(piece, ZSTD_SLICE))
+
+    return parts, zstandard.ZstdError
 
 
-_ENCODINGS: dict[str, Callable[[], tuple[Step, type[Exception]]]] = {
+_ENCODINGS: dict[str, Callable[[], tuple[Inflate, type[Exception]]]] = {
     "gzip": _gzip,
     "x-gzip": _gzip,
     "deflate": _deflate,

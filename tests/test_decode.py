@@ -10,7 +10,8 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from capture.decode import decode, decoder
+from capture import decode as decoding
+from capture.decode import MOST_BYTES, decode, decoder
 from capture.errors import InputError
 
 TEXT = b'data: {"choices":[]}\n\n' * 40
@@ -70,3 +71,60 @@ def test_an_unknown_encoding_is_named() -> None:
     """The message says which encodings would do."""
     with pytest.raises(InputError, match="'exi' is not known; tbench decodes br"):
         decoder("gzip, exi")
+
+
+ZEROS = bytes(1 << 20)
+
+
+def gzip_bomb() -> bytes:
+    press = zlib.compressobj(wbits=31)
+    return b"".join(press.compress(ZEROS) for _ in range((MOST_BYTES >> 20) + 1)) + press.flush()
+
+
+def zlib_bomb() -> bytes:
+    press = zlib.compressobj()
+    return b"".join(press.compress(ZEROS) for _ in range((MOST_BYTES >> 20) + 1)) + press.flush()
+
+
+def zstd_bomb() -> bytes:
+    return zstandard.compress(ZEROS) * ((MOST_BYTES >> 20) + 1)
+
+
+def brotli_bomb() -> bytes:
+    press = brotli.Compressor(quality=1)
+    pieces = [press.process(ZEROS) for _ in range((MOST_BYTES >> 20) + 1)]
+    return b"".join(pieces) + bytes(press.finish())
+
+
+@pytest.fixture(
+    scope="module",
+    params=[("gzip", gzip_bomb), ("deflate", zlib_bomb), ("zstd", zstd_bomb), ("br", brotli_bomb)],
+    ids=lambda param: param[0],
+)
+def bomb(request: pytest.FixtureRequest) -> tuple[str, bytes]:
+    """More than a decoder gives out, packed small: an encoding and a body."""
+    encoding, make = request.param
+    return encoding, make()
+
+
+def test_a_bomb_is_refused_before_it_fills_the_memory(bomb: tuple[str, bytes]) -> None:
+    """A hostile server's small body that would decode to gigabytes is one clear error."""
+    encoding, body = bomb
+    assert len(body) < 1 << 18
+    with pytest.raises(InputError, match="over 128 MiB when decoded"):
+        decode(body, encoding)
+
+
+def test_a_part_of_a_bomb_stays_small(bomb: tuple[str, bytes]) -> None:
+    """The bound is checked as a body inflates, not after it has."""
+    encoding, body = bomb
+    inflate, _ = decoding._ENCODINGS[encoding]()
+    assert max(map(len, inflate(body))) <= 17 << 20
+
+
+def test_padding_after_a_gzip_member_costs_no_quadratic_time() -> None:
+    """Bytes behind the end are passed over, not collected and copied again and again."""
+    step = decoder("gzip")
+    assert step(gzip.compress(TEXT)) == TEXT
+    assert [step(bytes(9)) for _ in range(3)] == [b"", b"", b""]
+    assert step(gzip.compress(b"more")) == b"more"
