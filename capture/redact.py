@@ -10,8 +10,10 @@ import hmac
 import json
 import re
 import secrets as entropy
+from base64 import b64decode
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import chain
 from urllib.parse import quote, quote_plus, unquote_plus
 
 from capture.exchange import Headers
@@ -63,11 +65,17 @@ IDENTITY_FIELDS = frozenset({"user", "safety_identifier", "prompt_cache_key", "m
 MIN_SECRET = 8
 """A shorter word is no credential ("EMPTY", "none"), and masking it would garble prompts."""
 
+LONGEST_SHAPE = 4096
+"""A longer value of an unknown field is no credential."""
+
 _SECRET_NAME = re.compile(
     r"auth|key|token|secret|passw|credential|cookie|session|signature|\bsig\b", re.IGNORECASE
 )
-_SCHEME = re.compile(r"^(?:basic|bearer|digest|token|key|apikey|negotiate)\s+", re.IGNORECASE)
 _QUERY_NAME = re.compile(r"[A-Za-z][\w.\-\[\]]{0,31}")
+_USERINFO = re.compile(r"//[^/?@]*@")
+_KEY_SEGMENT = re.compile(
+    r"(?<=/)(?:sk|pk|rk|gsk|tgp|fw|hf|r8|xai|key|AIza|eyJ)[-_]?(?=[^/]*\d)[\w.-]{16,}(?=/|$)"
+)
 _QUERY_VALUE = re.compile(r"([?&][\w.\-\[\]]+=)[^\s&\"']+")
 _PART_MASKED = re.compile(rb"[\w\-.]{2,16}\*{3,}[\w\-.]{1,8}")
 _JSON_TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[{}\[\],:]|[^\s"{}\[\],:]+', re.DOTALL)
@@ -128,31 +136,48 @@ def secrets_of(fields: Fields, path: str = "") -> Secrets:
 
 
 def _credentials(name: str, value: str) -> list[str]:
-    if _kept(name) or name in PSEUDONYM_HEADERS or not _SECRET_NAME.search(name):
+    """What a field authenticates with: told by its name or, where that is unknown, by its shape."""
+    if _kept(name) or name in PSEUDONYM_HEADERS:
+        return []
+    if not _SECRET_NAME.search(name) and masked(value[:LONGEST_SHAPE]) == value[:LONGEST_SHAPE]:
         return []
     if "cookie" in name:
         return [part.partition("=")[2].strip() for part in value.split(";")]
-    return [value, _SCHEME.sub("", value).strip()]
+    scheme, *rest = value.split(maxsplit=1) or [""]
+    inner = [_userpass(word) for word in rest if scheme.lower() == "basic"]
+    return [value, *rest, *chain.from_iterable(inner)]
+
+
+def _userpass(encoded: str) -> list[str]:
+    """What HTTP basic authentication wraps: the pair, and the password alone."""
+    try:
+        pair = b64decode(encoded).decode("utf-8", "surrogateescape")
+    except ValueError:
+        return []
+    return [pair, pair.partition(":")[2]]
 
 
 def _query(path: str) -> list[tuple[str, str]]:
-    parts = path.partition("?")[2].split("&")
+    parts = re.split("[&;]", path.partition("#")[0].partition("?")[2])
     return [(name, value) for name, mark, value in (part.partition("=") for part in parts) if mark]
 
 
 def safe_path(path: str, secrets: Secrets) -> str:
-    """A request target with only the query values that are on the allowlist."""
-    route, mark, query = path.partition("?")
-    route = secrets.mask_text(route)
-    return route + mark + "&".join(_safe_pair(pair) for pair in query.split("&")) if mark else route
+    """A request target with only the query values that are on the allowlist, and no credential."""
+    target, fragment, _ = path.partition("#")
+    route, mark, query = target.partition("?")
+    route = _KEY_SEGMENT.sub("***", _USERINFO.sub("//***@", secrets.mask_text(route)))
+    pairs = "".join(_safe_pair(part, secrets) for part in re.split("([&;])", query))
+    return route + mark + pairs + (fragment and "#***")
 
 
-def _safe_pair(pair: str) -> str:
+def _safe_pair(pair: str, secrets: Secrets) -> str:
     name, mark, _ = pair.partition("=")
-    if name in KEPT_QUERY:
+    if pair in {"", "&", ";"}:
         return pair
-    known = mark and _QUERY_NAME.fullmatch(name)
-    return f"{name}=***" if known else "***" if pair else ""
+    if name in KEPT_QUERY:
+        return secrets.mask_text(pair)
+    return f"{name}=***" if mark and _QUERY_NAME.fullmatch(name) else "***"
 
 
 def _kept(name: str) -> bool:
@@ -181,7 +206,8 @@ class Redactor:
         for raw_name, value in fields:
             name = raw_name.lower()
             if _kept(name):
-                kept.append((name, secrets.mask_text(value)))
+                shown = mask_lookalikes(value) if name == "user-agent" else value
+                kept.append((name, secrets.mask_text(shown)))
             elif name in PSEUDONYM_HEADERS:
                 kept.append((name, self.pseudonym(value)))
             else:

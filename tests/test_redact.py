@@ -81,11 +81,33 @@ def test_session_headers_become_pseudonyms_that_are_equal_within_one_capture_onl
         ("/v1/x?sk-barekey123456", "/v1/x?***"),
         ("/v1/x?sk-1234567890123456789012345678901234567890=1", "/v1/x?***"),
         ("/v1/x?", "/v1/x?"),
+        ("/v1/x?limit=1;key=sk-12345678&after=b", "/v1/x?limit=1;key=***&after=b"),
+        ("/v1/x?limit=1&&", "/v1/x?limit=1&&"),
+        ("/v1/x#key=sk-12345678", "/v1/x#***"),
+        ("//joe:hunter22@host/v1/x", "//***@host/v1/x"),
+        ("/sk-proj-a1b2c3d4e5f6g7h8/v1/x", "/***/v1/x"),
+        ("/hf-inference/models/meta-llama/Llama-3.3-70B-Instruct", None),
+        ("/openai/deployments/gpt-4o-2024-08-06/chat/completions", None),
+        ("/ai/run/@cf/meta/llama-3.1-8b-instruct-fast", None),
     ],
 )
-def test_query_values_pass_by_allowlist(path: str, expected: str) -> None:
-    """Names stay readable, values of names that are not on the list do not."""
-    assert safe_path(path, NOBODY) == expected
+def test_query_values_pass_by_allowlist(path: str, expected: str | None) -> None:
+    """Names stay readable; values of names that are not on the list do not, nor what looks like a key."""
+    assert safe_path(path, NOBODY) == (path if expected is None else expected)
+
+
+def test_a_key_in_an_allowed_query_value_is_masked() -> None:
+    """An allowlisted name does not vouch for its value here either."""
+    secrets = secrets_of([("authorization", "Bearer tgp-1234567890")])
+
+    assert safe_path("/v1/x?model=tgp-1234567890", secrets) == f"/v1/x?model={'*' * 14}"
+
+
+def test_a_key_in_the_user_agent_is_masked() -> None:
+    """The one kept field of a request that holds free text."""
+    fields = [("user-agent", "app/1.2 (api_key=sk-a1b2c3d4e5f6g7h8)")]
+
+    assert Redactor().headers(fields, NOBODY)[0] == (("user-agent", "app/1.2 (api_key=***"),)
 
 
 def test_a_key_in_the_path_is_masked() -> None:
@@ -121,7 +143,10 @@ def test_an_echoed_key_is_masked_in_every_common_spelling(spelling: str) -> None
     ("name", "value", "secret"),
     [
         ("authorization", "Basic dXNlcjpodW50ZXIyMjI=", "dXNlcjpodW50ZXIyMjI="),
+        ("authorization", "Basic dXNlcjpodW50ZXIyMjI=", "hunter222"),
         ("proxy-authorization", "Bearer abcdefgh1", "abcdefgh1"),
+        ("authorization", "OurOwnScheme abcdefgh1", "abcdefgh1"),
+        ("x-corporate", "sk-a1b2c3d4e5f6g7h8", "sk-a1b2c3d4e5f6g7h8"),
         ("api-key", "azure-key-123", "azure-key-123"),
         ("x-my-auth-token", "tok-123456", "tok-123456"),
         ("cookie", "theme=dark; sid=s3cr3t-cookie-value", "s3cr3t-cookie-value"),
@@ -143,6 +168,13 @@ def test_a_key_in_the_query_is_known_decoded_too() -> None:
     secrets = secrets_of([], "/v1/models?key=a%2Fb%2Fc-12345")
 
     assert secrets.mask(b"bad key a/b/c-12345") == b"bad key " + b"*" * 11
+
+
+def test_an_unknown_field_that_names_a_model_masks_nothing() -> None:
+    """Gateways route by headers of their own; their values stand in every body."""
+    fields = [("x-route-model", "meta-llama/Llama-3.3-70B-Instruct-Turbo"), ("x-tier", "standard")]
+
+    assert secrets_of(fields) == NOBODY
 
 
 @pytest.mark.parametrize("word", ["EMPTY", "none", "test", ""])
