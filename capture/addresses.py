@@ -4,7 +4,7 @@ import socket
 from urllib.parse import urlsplit
 
 from capture.errors import InputError
-from capture.redact import mask_lookalikes
+from capture.redact import mask_address
 
 
 def parse_upstream(text: str) -> str:
@@ -16,16 +16,18 @@ def parse_upstream(text: str) -> str:
         url = urlsplit(text)
         port = url.port
     except ValueError:
-        raise InputError(f"--upstream: {mask_lookalikes(text)!r} is not a URL") from None
+        raise InputError(f"--upstream: {mask_address(text)!r} is not a URL") from None
     if url.username is not None or url.query or url.fragment:
         raise InputError(
             "--upstream takes no user, password or query: keys come from the application"
         )
     if url.scheme not in ("http", "https") or not url.hostname:
-        raise InputError(f"--upstream {text!r}: give it as http://HOST:PORT or https://HOST")
+        raise InputError(
+            f"--upstream {mask_address(text)!r}: give it as http://HOST:PORT or https://HOST"
+        )
     if url.path.rstrip("/") not in ("", "/v1"):
         raise InputError(
-            f"--upstream {text!r}: leave out the path; the application's own is passed on"
+            f"--upstream {mask_address(text)!r}: leave out the path; the application's own is passed on"
         )
     host = f"[{url.hostname}]" if ":" in url.hostname else url.hostname
     return f"{url.scheme}://{host}" + (f":{port}" if port else "")

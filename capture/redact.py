@@ -109,6 +109,21 @@ class Secrets:
         """The same for text."""
         return self.mask(text.encode("utf-8", "surrogateescape")).decode("utf-8", "replace")
 
+    def mask_excerpt(self, text: str) -> str:
+        """The same for a text that was cut off ("…"), perhaps in the middle of a secret."""
+        text = self.mask_text(text)
+        body = text.removesuffix("…").encode("utf-8", "replace")
+        if body == text.encode("utf-8", "replace"):
+            return text
+        longest = max((_overlap(body, spelling) for spelling in self.spellings), default=0)
+        return (body[: len(body) - longest] + b"*" * longest).decode("utf-8", "replace") + "…"
+
+
+def _overlap(body: bytes, spelling: bytes) -> int:
+    """How many bytes at the end of `body` are the beginning of `spelling`."""
+    sizes = range(min(len(body), len(spelling)), 0, -1)
+    return next((size for size in sizes if body.endswith(spelling[:size])), 0)
+
 
 def _spell(word: str) -> set[bytes]:
     """A word plainly, in JSON (three habits of escaping) and in a URL."""
@@ -123,14 +138,20 @@ def mask_lookalikes(text: str) -> str:
     return masked(_QUERY_VALUE.sub(r"\1***", text))
 
 
+def mask_address(text: str) -> str:
+    """What was given for a URL, without what may be a user and a password in it."""
+    return mask_lookalikes(re.sub(r"^(\w+:/*)?.*@", r"\1***@", text, flags=re.DOTALL))
+
+
 def mask_hints(data: bytes) -> bytes:
     """An error body without half-masked keys ("sk-ab****wxyz"): those bytes are a key's too."""
     return _PART_MASKED.sub(lambda hit: b"*" * len(hit[0]), data) if b"***" in data else data
 
 
-def secrets_of(fields: Fields, path: str = "") -> Secrets:
-    """The credentials that a request carries, in its header fields and its query."""
-    words = [word for name, value in fields for word in _credentials(name.lower(), value)]
+def secrets_of(fields: Fields, path: str = "", *, also: Iterable[str] = ()) -> Secrets:
+    """The credentials that a request carries, in its header fields and its query, and what is `also` one."""
+    words = [*also]
+    words += [word for name, value in fields for word in _credentials(name.lower(), value)]
     words += [value for name, value in _query(path) if name not in KEPT_QUERY]
     return Secrets.of(words + [unquote_plus(word) for word in words])
 
@@ -139,13 +160,19 @@ def _credentials(name: str, value: str) -> list[str]:
     """What a field authenticates with: told by its name or, where that is unknown, by its shape."""
     if _kept(name) or name in PSEUDONYM_HEADERS:
         return []
-    if not _SECRET_NAME.search(name) and masked(value[:LONGEST_SHAPE]) == value[:LONGEST_SHAPE]:
+    if not looks_secret(name, value):
         return []
     if "cookie" in name:
         return [part.partition("=")[2].strip() for part in value.split(";")]
     scheme, *rest = value.split(maxsplit=1) or [""]
     inner = [_userpass(word) for word in rest if scheme.lower() == "basic"]
     return [value, *rest, *chain.from_iterable(inner)]
+
+
+def looks_secret(name: str, value: str) -> bool:
+    """Whether a value may be a credential, by what it is called or by its shape."""
+    known = value[:LONGEST_SHAPE]
+    return bool(_SECRET_NAME.search(name)) or masked(known) != known
 
 
 def _userpass(encoded: str) -> list[str]:

@@ -4,15 +4,20 @@ from typing import Final
 
 from capture.exchange import Outcome
 from capture.providers import Answer, judge, read_answer
+from capture.redact import Secrets
 from replay.player import Attempt
 from replay.sample import Sample
 from replay.sender import Reply
 
 UNANSWERED: Final = Answer()
+NONE: Final = Secrets()
 
 
-def to_sample(attempt: Attempt, began: float) -> Sample:
-    """The sample of a finished attempt; `began` is the run's start on the sender's clock."""
+def to_sample(attempt: Attempt, began: float, secrets: Secrets = NONE) -> Sample:
+    """The sample of a finished attempt; `began` is the run's start on the sender's clock.
+
+    `secrets` are masked wherever the server quotes them.
+    """
     call, reply = attempt.call, attempt.reply
     answer = read(reply)
     outcome, error = conclusion(reply, answer, stream=call.stream)
@@ -42,8 +47,8 @@ def to_sample(attempt: Attempt, began: float) -> Sample:
         first_wall_ns=wall(reply, answer.first_token if call.stream else first_byte),
         status=reply.status,
         outcome=outcome,
-        error=error,
-        finish_reason=",".join(answer.finish_reasons) or None,
+        error=error and secrets.mask_excerpt(error),
+        finish_reason=secrets.mask_text(",".join(answer.finish_reasons)) or None,
         prompt_tokens=usage.prompt,
         output_tokens=usage.output,
         cached_tokens=usage.cached,
@@ -51,7 +56,7 @@ def to_sample(attempt: Attempt, began: float) -> Sample:
         request_bytes=call.request_bytes,
         response_bytes=reply.received,
         conn_reused=reply.sent is not None and reply.connecting is None,
-        request_id=reply.header("x-request-id") or None,
+        request_id=secrets.mask_text(reply.header("x-request-id")) or None,
         token_times=tuple(at - began for at in answer.token_times),
     )
 

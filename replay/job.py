@@ -187,6 +187,7 @@ class _Performance:
             budget=self.budget,
             progress=lambda: {"planned": self._known(), "issued": self.player.issued},
             began=lambda: self.player.began,
+            secrets=self.job.target.secrets,
         )
 
     def _live(self) -> Live:

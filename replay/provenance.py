@@ -3,19 +3,22 @@
 import os
 import platform
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Final
 from uuid import uuid4
 
+import orjson
+from orjson import dumps
+
+from capture.redact import looks_secret
 from replay.survey import Survey, as_map
 
 if TYPE_CHECKING:
     from replay.job import Job
 
-SECRET_FLAGS: Final = frozenset({"--header"})
-"""Flags whose values may hold a credential: only the name before the colon is written down."""
+WITHHELD: Final = "***"
 LIBRARIES: Final = ("tbench", "httpx", "httpcore", "h11", "trio")
 
 
@@ -38,7 +41,7 @@ def header(job: "Job", found: Survey | None) -> dict[str, Any]:
         },
         "warmup": asdict(job.warmup),
         "survey": as_map(found) if found else None,
-        "argv": scrubbed(job.argv),
+        "argv": [job.target.secrets.mask_text(word) for word in scrubbed(job.argv)],
         "host": _host(),
         "versions": {name: version(name) for name in LIBRARIES},
     }
@@ -65,7 +68,12 @@ def _target(job: "Job") -> dict[str, Any]:
         "base_url": target.base_url,
         "model": target.model,
         "map_model": dict(target.models),
-        "set": dict(target.fields),
+        "set": {
+            name: WITHHELD
+            if target.secrets.found_in(dumps(value)) or _hides(name, value)
+            else value
+            for name, value in target.fields.items()
+        },
         "headers": [name for name, _ in target.headers],
         "api_key_env": job.key_name if target.key else None,
         "sender": "httpx",
@@ -85,16 +93,32 @@ def _host() -> dict[str, Any]:
 def scrubbed(argv: Sequence[str]) -> list[str]:
     """Arguments without the values of flags that may hold a credential."""
     safe: list[str] = []
-    for word in argv:
+    for word, before in zip(argv, ("", *argv), strict=False):
         flag, mark, value = word.partition("=")
-        if flag in SECRET_FLAGS and mark:
-            safe.append(f"{flag}={_name_only(value)}")
-        elif safe and argv[len(safe) - 1] in SECRET_FLAGS:
-            safe.append(_name_only(word))
+        if flag in SCRUBBED and mark:
+            safe.append(f"{flag}={SCRUBBED[flag](value)}")
         else:
-            safe.append(word)
+            safe.append(SCRUBBED.get(before, str)(word))
     return safe
 
 
-def _name_only(line: str) -> str:
-    return line.partition(":")[0].strip() + ": ***"
+def _header_name(line: str) -> str:
+    return line.partition(":")[0].strip() + f": {WITHHELD}"
+
+
+def _safe_field(word: str) -> str:
+    name, _, value = word.partition("=")
+    return f"{name}={WITHHELD}" if _hides(name, orjson.loads(value)) else word
+
+
+def _hides(name: str, value: object) -> bool:
+    """Whether a field given by --set may be a credential; a number (max_tokens) never is."""
+    text = dumps(value).decode()
+    return '"' in text and looks_secret(name, text)
+
+
+SCRUBBED: Final[Mapping[str, Callable[[str], str]]] = {
+    "--header": _header_name,
+    "--set": _safe_field,
+}
+"""Flags whose values may hold a credential, and what of them is written down."""

@@ -9,6 +9,7 @@ from typing import Final
 
 import trio
 
+from capture.redact import Secrets
 from replay.answers import to_sample
 from replay.player import Attempt
 from replay.runfile import RunWriter
@@ -22,8 +23,8 @@ PUMP_S: Final = 0.2
 class Scribe:
     """Writes attempts to `writer` and counts them in `tally`; `progress` gives planned and issued.
 
-    `began` is called for the run's start. Hand attempts over with `keep` (never blocks); `finish` lets
-    `run` return when everything is written.
+    `began` is called for the run's start; `secrets` are masked. Hand attempts over
+    with `keep` (never blocks); `finish` lets `run` return when everything is written.
     """
 
     writer: RunWriter
@@ -31,6 +32,7 @@ class Scribe:
     progress: Callable[[], dict[str, int | None]]
     began: Callable[[], float]
     budget: Budget | None = None
+    secrets: Secrets = field(default=Secrets())
     waiting: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
@@ -68,7 +70,7 @@ class Scribe:
 
     def _write(self, batch: list[Attempt]) -> None:
         for attempt in batch:
-            sample = to_sample(attempt, self.began())
+            sample = to_sample(attempt, self.began(), self.secrets)
             self.writer.add(sample)
             self.tally.add(sample)
             if self.budget:

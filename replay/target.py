@@ -19,6 +19,7 @@ import orjson
 from capture.errors import InputError
 from capture.exchange import Headers, Request
 from capture.providers import read_ask
+from capture.redact import Secrets, mask_address, mask_lookalikes, secrets_of
 from replay.plan import Planned
 from replay.sender import Call
 
@@ -58,6 +59,12 @@ class Target:
     fields: Mapping[str, Any] = field(default_factory=dict)
     headers: Headers = field(default=(), repr=False)
     key: str | None = field(default=None, repr=False)
+
+    @property
+    def secrets(self) -> Secrets:
+        """The key and the values of `headers`, which must not be written anywhere."""
+        values = [value for _, value in self.headers]
+        return secrets_of([*self.headers, ("authorization", self.key or "")], also=values)
 
     def call(self, planned: Planned, due: float | None = None) -> Call:
         """The request as it goes on the wire, complete; `due` is passed on."""
@@ -155,12 +162,13 @@ def rebased(base_url: str, path: str) -> str:
 
 def checked_base_url(text: str) -> str:
     """A base URL without trailing slash, or InputError saying what is wrong with it."""
+    shown = mask_address(text)
     try:
         url = httpx.URL(text)
-    except (httpx.InvalidURL, ValueError) as error:
-        raise InputError(f"--base-url {text!r}: not a URL ({error})") from None
+    except (httpx.InvalidURL, ValueError):
+        raise InputError(f"--base-url {shown!r}: not a URL") from None
     if url.scheme not in {"http", "https"} or not re.fullmatch(r"[\w.:-]+", url.host):
-        raise InputError(f"--base-url {text!r}: needs http:// or https:// and a host")
+        raise InputError(f"--base-url {shown!r}: needs http:// or https:// and a host")
     if url.userinfo or url.query or url.fragment:
         raise InputError(
             "--base-url: has a user name, query or fragment; give the address alone, and a credential "
@@ -178,7 +186,7 @@ def _header(line: str) -> tuple[str, str]:
     name, colon, value = line.partition(":")
     name, value = name.strip().lower(), value.strip()
     if not colon or not re.fullmatch(r"[!#$%&'*+.^_`|~0-9a-z-]+", name):
-        raise InputError(f"--header {name[:40]!r}: write it as 'Name: value'")
+        raise InputError("--header: write it as 'Name: value'")
     if not value.isascii() or not value.isprintable():
         raise InputError(f"--header {name}: the value has characters that a header cannot hold")
     if name in {"host", "content-length", "transfer-encoding", "connection"}:
@@ -193,13 +201,14 @@ def parse_fields(words: list[str]) -> dict[str, Any]:
 
 def _field(word: str) -> tuple[str, Any]:
     name, mark, value = word.partition("=")
+    shown = mask_lookalikes(word)
     if not (name and mark):
-        raise InputError(f"--set {word!r}: write it as key=JSON, such as max_tokens=64")
+        raise InputError(f"--set {shown!r}: write it as key=JSON, such as max_tokens=64")
     try:
         return name, orjson.loads(value)
     except orjson.JSONDecodeError:
         raise InputError(
-            f"--set {word!r}: {value!r} is no JSON; a text needs quotes: {name}='\"{value}\"'"
+            f"--set {shown!r}: the value is no JSON; a text needs quotes: --set '{name}=\"...\"'"
         ) from None
 
 
@@ -228,9 +237,10 @@ def find_key(name: str | None, base_url: str, headers: Headers) -> str | None:
         return key
     if KEYS & {given for given, _ in headers} or (name is None and _is_loopback(base_url)):
         return None
+    shown = mask_lookalikes(name or "TOGETHER_API_KEY")  # it may be the key itself
     raise InputError(
-        f"{name or 'TOGETHER_API_KEY'} is not set; export it, name another variable with --api-key-env, "
-        "or use --api-key-env '' for a target without keys"
+        f"{shown} is not set; export it, name another variable with --api-key-env, or use "
+        "--api-key-env '' for a target without keys"
     )
 
 

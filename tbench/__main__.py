@@ -34,7 +34,9 @@ def _explain(error: Exception) -> int:
     if isinstance(error, TbenchError):
         return _fail(str(error), error.exit_code)
     if callable(usage := getattr(error, "format_message", None)):
-        return _fail(f"{usage()} Try --help.", 2)
+        from capture.redact import mask_lookalikes  # noqa: PLC0415 (start-up)
+
+        return _fail(f"{mask_lookalikes(usage())} Try --help.", 2)  # a key that was not quoted, say
     if isinstance(error, OSError):
         return _fail(str(error), 2)
     kind = type(error).__name__

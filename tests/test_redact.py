@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from capture.redact import (
     Redactor,
     Secrets,
+    mask_address,
     mask_hints,
     mask_lookalikes,
     safe_path,
@@ -199,6 +200,24 @@ def test_no_key_survives_and_no_offset_moves(key: str, before: bytes, after: byt
 
     assert len(masked) == len(body)
     assert key.encode() not in masked or set(key) == {"*"}
+
+
+@pytest.mark.parametrize("kept", range(1, 14))
+def test_an_excerpt_that_ends_within_a_key_ends_before_it(kept: int) -> None:
+    """Half a key is half a secret."""
+    secrets = Secrets.of(["tgp-1234567890"])
+
+    said = secrets.mask_excerpt(f"bad key {'tgp-1234567890'[:kept]}…")
+
+    assert said == f"bad key {'*' * kept}…"
+    assert secrets.mask_excerpt("a whole text, tgp") == "a whole text, tgp"
+
+
+@pytest.mark.parametrize("text", ["ftp://joe:pw/x@h/", "joe:pw/x@h", "http:joe:pw/x@h"])
+def test_an_address_is_shown_without_its_user(text: str) -> None:
+    """What is no URL may hold a password all the same."""
+    assert "pw/x" not in mask_address(text)
+    assert mask_address(text).endswith(("@h", "@h/"))
 
 
 def test_half_masked_keys_are_masked_whole() -> None:

@@ -1,6 +1,7 @@
 """The target: what goes on the wire for a recorded request, and where."""
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import orjson
@@ -235,13 +236,47 @@ def test_no_secret_is_shown() -> None:
         "--header=X: yyy",
         "--set",
         "a=1",
+        "--set",
+        'api_key="zzz"',
+        '--set=user="sk-a1b2c3d4e5f6g7h8"',
+        "--set=max_tokens=64",
     ]
 
     assert KEY not in repr(target)
     assert "zzz" not in repr(target)
     assert scrubbed(argv) == [
         "replay", "t", "--header", "Authorization: ***", "--header=X: ***", "--set", "a=1",
+        "--set", "api_key=***", "--set=user=***", "--set=max_tokens=64",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda: checked_base_url("ftp://joe:hunter22@h"),
+        lambda: checked_base_url("joe:hunter22@h"),
+        lambda: checked_base_url("http://joe:hunter22@h:port"),
+        lambda: parse_headers(["hunter22"]),
+        lambda: parse_headers(["Authorization Bearer hunter22: x"]),
+        lambda: parse_fields(["api_key=hunter22"]),
+        lambda: find_key("sk-hunter22hunter22", "http://h", ()),
+    ],
+)
+def test_a_mistyped_option_is_not_quoted_with_its_secret(wrong: Callable[[], object]) -> None:
+    """Error lines end up in the logs of build servers."""
+    with pytest.raises(InputError) as told:
+        wrong()
+
+    assert "hunter22" not in str(told.value)
+
+
+def test_secrets_are_the_key_and_the_values_of_given_headers() -> None:
+    """Whatever the header is called."""
+    target = Target(base_url="http://t", key=KEY, headers=(("x-team", "hush-hush-9876"),))
+
+    masked = target.secrets.mask_text(f"Bearer {KEY} of hush-hush-9876")
+
+    assert masked == f"Bearer {'*' * len(KEY)} of {'*' * 14}"
 
 
 def test_vision_bodies_survive_a_change_of_model() -> None:

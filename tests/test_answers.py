@@ -1,0 +1,59 @@
+"""From a reply to a sample: what a server quotes of us is not written down."""
+
+import json
+
+import httpx
+
+from capture.exchange import Outcome
+from capture.redact import Secrets
+from replay.answers import to_sample
+from replay.player import Attempt
+from replay.sample import Sample
+from replay.sender import Call, Reply
+
+SECRET = "correct-horse-battery"
+
+
+def sample(reply: Reply) -> Sample:
+    call = Call(
+        due=None,
+        id="x",
+        index=0,
+        cycle=0,
+        offset=0.0,
+        endpoint="chat",
+        model="m",
+        stream=False,
+        request=httpx.Request("POST", "http://t/"),
+    )
+    return to_sample(Attempt(call=call, held=0.0, reply=reply), 0.0, Secrets.of([SECRET]))
+
+
+def refusal(message: str) -> Reply:
+    body = json.dumps({"error": {"message": message}}).encode()
+    return Reply(status=401, headers=(("x-request-id", f"r-{SECRET}"),), chunks=[(1.0, body)])
+
+
+def test_an_error_that_quotes_the_key_is_masked() -> None:
+    """Exactly, as a key may look like any word."""
+    found = sample(refusal(f"no such key {SECRET}"))
+
+    assert found.outcome is Outcome.HTTP_ERROR
+    assert found.error == f"no such key {'*' * len(SECRET)}"
+    assert found.request_id == f"r-{'*' * len(SECRET)}"
+
+
+def test_an_error_that_is_cut_within_the_key_is_masked() -> None:
+    """Error lines are cut at 200 characters, wherever that is."""
+    for room in range(190, 200):
+        found = sample(refusal("x " * (room // 2) + SECRET))
+
+        assert found.error
+        assert "corr" not in found.error
+
+
+def test_a_failure_of_the_transport_is_masked() -> None:
+    """Libraries quote what they cannot parse."""
+    found = sample(Reply(failure=(Outcome.PROTOCOL_ERROR, f"illegal header {SECRET}")))
+
+    assert found.error == f"illegal header {'*' * len(SECRET)}"
