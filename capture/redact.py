@@ -107,7 +107,11 @@ class Secrets:
 
     def mask_text(self, text: str) -> str:
         """The same for text."""
-        return self.mask(text.encode("utf-8", "surrogateescape")).decode("utf-8", "replace")
+        try:
+            data = text.encode("utf-8", "surrogateescape")
+        except UnicodeEncodeError:  # half a character, which JSON can spell
+            data = text.encode("utf-8", "replace")
+        return self.mask(data).decode("utf-8", "replace")
 
     def mask_excerpt(self, text: str) -> str:
         """The same for a text that was cut off ("…"), perhaps in the middle of a secret."""

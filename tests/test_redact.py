@@ -213,6 +213,14 @@ def test_an_excerpt_that_ends_within_a_key_ends_before_it(kept: int) -> None:
     assert secrets.mask_excerpt("a whole text, tgp") == "a whole text, tgp"
 
 
+@pytest.mark.parametrize("odd", ["\ud800", "\udcff", "\x00", "\U0010ffff"])
+def test_any_text_can_be_masked(odd: str) -> None:
+    """Half characters come out of JSON, undecodable bytes out of headers."""
+    masked = Secrets.of(["tgp-1234567890"]).mask_text(f"{odd} tgp-1234567890")
+
+    assert masked.endswith(" " + "*" * 14)
+
+
 @pytest.mark.parametrize("text", ["ftp://joe:pw/x@h/", "joe:pw/x@h", "http:joe:pw/x@h"])
 def test_an_address_is_shown_without_its_user(text: str) -> None:
     """What is no URL may hold a password all the same."""
