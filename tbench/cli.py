@@ -15,7 +15,7 @@ from tbench.commands.trace import app as trace
 app = typer.Typer(
     name="tbench",
     help="Record real LLM traffic, replay it against any model, and say honestly which is faster.",
-    no_args_is_help=True,
+    epilog="--debug, anywhere, shows where an error comes from.",
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -30,13 +30,16 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
+@app.callback(invoke_without_command=True)
 def main(
-    version: Annotated[
+    context: typer.Context,
+    _version_too: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
     """Record real LLM traffic, replay it against any model, and say honestly which is faster."""
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
 
 
 app.command()(capture)

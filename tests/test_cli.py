@@ -51,7 +51,8 @@ def test_debug_shows_the_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [["nonsense"], ["--nonsense"], ["replay"], ["replay", "x", "--speed", "fast"]]
+    "arguments",
+    [["nonsense"], ["--nonsense"], ["replay"], ["replay", "x", "--speed", "fast"], ["trace"]],
 )
 def test_bad_usage_is_one_line_and_exit_code_2(
     arguments: list[str], capsys: pytest.CaptureFixture[str]
@@ -70,3 +71,12 @@ def test_every_verb_explains_itself(verb: str, capsys: pytest.CaptureFixture[str
     """`tbench VERB --help` works for each verb of the contract."""
     assert entry.run([verb, "--help"]) == 0
     assert "Usage: tbench" in capsys.readouterr().out
+
+
+def test_tbench_alone_shows_its_verbs(capsys: pytest.CaptureFixture[str]) -> None:
+    """Whoever types the bare name is shown what there is, a line for each verb."""
+    assert entry.run([]) == 0
+    shown = capsys.readouterr()
+    assert shown.err == ""
+    verbs = {line.split()[0] for line in shown.out.splitlines() if line.startswith("  ")}
+    assert {"capture", "trace", "replay", "report", "compare", "serve", "demo"} <= verbs

@@ -4,6 +4,7 @@ import re
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
+from pkgutil import resolve_name
 
 import pytest
 from typer.main import get_command
@@ -11,11 +12,14 @@ from typer.main import get_command
 from tbench.cli import app
 
 ROOT = Path(__file__).parent.parent
+FOLDERS = ("analysis", "capture", "replay", "tbench")
 DOCUMENTS = sorted(
     [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "fixtures").glob("*.md")]
 )
 LINK = re.compile(r"\]\(([^)#]+?)(?:#[^)]*)?\)")
 COMMAND = re.compile(r"^ {4}(?:\$ )?tbench ([^#\n]*)", re.MULTILINE)
+DOTTED = re.compile(r"`((?:capture|replay|analysis|tbench)(?:\.\w+)+)`")
+BARE = re.compile(r"\b(\w+\.py)\b")
 NAMED = re.compile(r"`((?:capture|replay|analysis|tbench|docs|benchmarks|fixtures)/[\w./]+\.\w+)`")
 
 
@@ -55,3 +59,20 @@ def test_commands_in_the_documents_exist(document: str, line: str) -> None:
 def test_files_named_in_the_documents_exist(document: str, path: str) -> None:
     """Documents that name a file of ours must follow it when it moves."""
     assert "NAME" in path or (ROOT / path).exists(), document
+
+
+@pytest.mark.parametrize(("document", "name"), sorted(set(each(DOTTED))))
+def test_names_in_the_documents_exist(document: str, name: str) -> None:
+    """`replay.sender.Sender` leads to something that can be imported."""
+    try:
+        resolve_name(name)
+    except (ImportError, AttributeError) as error:
+        pytest.fail(f"{document}: {error}")
+
+
+def test_the_picture_of_the_architecture_names_files_that_exist() -> None:
+    """Its boxes hold bare names of files, which must be somewhere in the folders of code."""
+    there = {path.name for folder in FOLDERS for path in (ROOT / folder).rglob("*.py")}
+    named = set(BARE.findall((ROOT / "docs" / "architecture.md").read_text()))
+
+    assert {"addon.py", "player.py", "compare.py"} <= named <= there

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from capture.container import Losses
     from capture.tracereader import Trace
 
-app = typer.Typer(help="Look into traces, check and repair them.", no_args_is_help=True)
+app = typer.Typer(help="Look into traces, check and repair them.")
 
 Source = Annotated[
     str,
