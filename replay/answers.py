@@ -10,6 +10,8 @@ from replay.sample import Sample
 from replay.sender import Reply
 
 UNANSWERED: Final = Answer()
+LONGEST_REASON: Final = 64
+"""Characters: a reason is a word; what is longer is a server's joke on whoever keeps it."""
 NONE: Final = Secrets()
 
 
@@ -48,7 +50,7 @@ def to_sample(attempt: Attempt, began: float, secrets: Secrets = NONE) -> Sample
         status=reply.status,
         outcome=outcome,
         error=error and secrets.mask_excerpt(error),
-        finish_reason=secrets.mask_text(",".join(answer.finish_reasons)) or None,
+        finish_reason=secrets.mask_text(",".join(answer.finish_reasons))[:LONGEST_REASON] or None,
         prompt_tokens=usage.prompt,
         output_tokens=usage.output,
         cached_tokens=usage.cached,

@@ -52,6 +52,15 @@ def test_an_error_that_is_cut_within_the_key_is_masked() -> None:
         assert "corr" not in found.error
 
 
+def test_a_finish_reason_stays_a_word() -> None:
+    """It is a free string of the server's, in a table of every block of the run file."""
+    answer = {"choices": [{"message": {"content": "x"}, "finish_reason": "stop" * 1_000_000}]}
+    found = sample(Reply(status=200, chunks=[(1.0, json.dumps(answer).encode())]))
+
+    assert found.outcome is Outcome.OK
+    assert found.finish_reason == "stop" * 16
+
+
 def test_a_failure_of_the_transport_is_masked() -> None:
     """Libraries quote what they cannot parse."""
     found = sample(Reply(failure=(Outcome.PROTOCOL_ERROR, f"illegal header {SECRET}")))

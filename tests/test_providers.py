@@ -248,6 +248,14 @@ def test_usage_is_taken_once_wherever_it_sits(tail: list[Any]) -> None:
     assert answer.finish_reasons == ("stop",)
 
 
+@pytest.mark.parametrize("count", [-5, 2**31, 99_999_999_999_999, 1e300, "7", 1.5, True])
+def test_what_is_no_count_is_absent(count: object) -> None:
+    """No server's usage may be a number that a run file cannot hold."""
+    usage = {"prompt_tokens": count, "completion_tokens": 2**31 - 1}
+
+    assert body({"choices": [], "usage": usage}).usage == Usage(prompt=None, output=2**31 - 1)
+
+
 def test_without_usage_there_are_no_counts() -> None:
     """Chunks are not tokens: no usage, no numbers."""
     assert stream(chat({"content": "a"}), chat({}, finish="stop")).usage == Usage()

@@ -190,10 +190,10 @@ def _first_count(tree: Json, *keys: str) -> int | None:
 
 
 def _counted(value: object) -> int | None:
-    """A count as an int that fits 63 bits; anything else was not a count."""
+    """A count as an int that fits 31 bits, as run files have it; anything else was not a count."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    return int(value) if 0 <= value < 2**63 and value == int(value) else None
+    return int(value) if 0 <= value < 2**31 and value == int(value) else None
 
 
 def _length(value: object) -> int:
