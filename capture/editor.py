@@ -15,6 +15,8 @@ from capture.retries import Retries
 from capture.tee import Tee
 
 LONGEST_ERROR = 500
+UPGRADED, NOT_MODIFIED = 101, 304
+"""Statuses of whole answers: a websocket begins, a model list is unchanged."""
 TAIL = 4096
 """Where `[DONE]` stands in a stream that ended well."""
 
@@ -108,12 +110,19 @@ def _judged(response: Response) -> Outcome:
         response = replace(response, outcome=Outcome.OK)
     if response.outcome is not Outcome.OK:
         return response.outcome
-    if (response.status or 0) >= 400:
-        return Outcome.HTTP_ERROR
+    if (said := _told_by(response.status or 0)) is not None:
+        return said
     if not plain or not _doubtful(plain, kind):
         return Outcome.OK
     answer = read_answer([(0.0, plain)], content_type=kind)
     return judge(response.status or 200, answer, stream="event-stream" in kind)
+
+
+def _told_by(status: int) -> Outcome | None:
+    """What a status alone says. Mitmproxy takes an informational answer for the whole one."""
+    if status >= 300 and status != NOT_MODIFIED:
+        return Outcome.HTTP_ERROR
+    return Outcome.PROTOCOL_ERROR if 100 <= status < 200 and status != UPGRADED else None
 
 
 def _doubtful(plain: bytes, kind: str) -> bool:

@@ -82,10 +82,24 @@ def test_a_stream_is_judged_by_what_it_says(
     assert edited(head, whole[:20], whole[20:]).outcome is outcome
 
 
-@pytest.mark.parametrize("status", [400, 401, 429, 500, 503])
-def test_a_status_of_400_or_above_is_an_http_error(status: int) -> None:
-    """Whatever the body is."""
+@pytest.mark.parametrize("status", [301, 302, 307, 400, 401, 429, 500, 503])
+def test_a_redirect_and_a_status_from_400_are_http_errors(status: int) -> None:
+    """Whatever the body is; a replay judges in the same way."""
     assert edited(response(status, JSON), b"{}").outcome is Outcome.HTTP_ERROR
+
+
+@pytest.mark.parametrize(
+    ("status", "outcome"),
+    [
+        (101, Outcome.OK),
+        (103, Outcome.PROTOCOL_ERROR),
+        (204, Outcome.OK),
+        (304, Outcome.OK),
+    ],
+)
+def test_an_answer_without_a_body_is_judged_by_its_status(status: int, outcome: Outcome) -> None:
+    """Early hints are not an answer, though mitmproxy passes nothing on after them."""
+    assert edited(response(status)).outcome is outcome
 
 
 def test_an_error_in_a_whole_answer_of_status_200_is_seen() -> None:
