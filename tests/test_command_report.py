@@ -105,6 +105,30 @@ def test_a_run_without_a_success_is_reported_and_fails(tmp_path: Path, capsys: S
 
 
 @pytest.mark.parametrize(
+    ("place", "words"),
+    [
+        ("a.run", "this is a trace or a run"),
+        ("none/x.html", "No such file"),
+        (".", "directory"),
+        ("/dev/full", "No space left"),
+    ],
+)
+def test_a_page_that_cannot_be_written_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Said, place: str, words: str
+) -> None:
+    """It names the file, and no run is overwritten by its own report."""
+    before = run_file(tmp_path / "a.run").read_bytes()
+    monkeypatch.chdir(tmp_path)
+
+    assert tbench(["report", "a.run", "--html", place]) == 2
+
+    said = capsys.readouterr().err
+    assert words in said
+    assert f"--html {place}" in said
+    assert (tmp_path / "a.run").read_bytes() == before
+
+
+@pytest.mark.parametrize(
     ("arguments", "words"),
     [
         (["missing.run"], "missing.run"),

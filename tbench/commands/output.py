@@ -7,6 +7,10 @@ import sys
 from pathlib import Path
 from typing import TypedDict
 
+from capture.errors import InputError
+
+FRAME = b"\xc9"
+"""What every trace and run begins with, and no page."""
 PIPED_COLUMNS = 100
 """The width of a text that nobody's terminal limits."""
 
@@ -32,7 +36,22 @@ def command_line() -> str:
 
 
 def write_page(path: Path, page: str) -> None:
-    """Write a page for its owner's eyes (it may quote errors of the server), and say where it is."""
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-        file.write(page)
+    """Write a page for its owner's eyes (it may quote errors of the server), and say where it is.
+
+    Raises InputError where that cannot be, or where a trace or a run would be lost by it.
+    """
+    try:
+        if _is_container(path):
+            raise InputError(f"--html {path}: this is a trace or a run; name another file")
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+            file.write(page.encode())
+    except OSError as error:
+        raise InputError(f"--html {path}: cannot be written: {error.strerror}") from None
     print(f"report: {path}", file=sys.stderr)
+
+
+def _is_container(path: Path) -> bool:
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return file.read(1) == FRAME
