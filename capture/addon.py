@@ -8,7 +8,7 @@ serves `tbench capture` and `mitmdump -s capture/addon.py`, for which `Script` a
 import asyncio
 import logging
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -65,6 +65,7 @@ class Capture:
         self.passing: dict[str, str] = {}
         self.closing = False
         self.finished = 0
+        self.left_out: Counter[str] = Counter()
         self._selection = parts.selection
         self._redactor = parts.redactor
         self._now = parts.now
@@ -151,6 +152,11 @@ class Capture:
             text = flow.error.msg if flow.error else "unknown error"
             self._end(live, self._failure(live, text).outcome, text)
 
+    def http_connect(self, flow: http.HTTPFlow) -> None:
+        """A tunnel begins; one to a host that is not looked into is all that will be seen of it."""
+        if not self._selection.wants_host(flow.request.host):
+            self.left_out["host"] += 1
+
     def http_connect_error(self, flow: http.HTTPFlow) -> None:
         """A tunnel that could not be opened: the application never came to say what it wanted."""
         if not self._selection.wants_host(flow.request.host) or not self._accepts():
@@ -167,13 +173,19 @@ class Capture:
         self.passing.clear()
 
     def _records(self, flow: http.HTTPFlow) -> bool:
+        if reason := self._leaves_out(flow):
+            self.left_out[reason] += 1
+            return False
+        return self._accepts()
+
+    def _leaves_out(self, flow: http.HTTPFlow) -> str | None:
+        """Which option keeps this exchange out of the trace; None when none does."""
         request = flow.request
-        return (
-            (self._limit is None or self._seq < self._limit)
-            and self._selection.wants(request.method, request.host, request.path)
-            and self._selection.draws(_sample_key(flow))
-            and self._accepts()
-        )
+        if self._limit is not None and self._seq >= self._limit:
+            return "limit"
+        if reason := self._selection.leaves_out(request.method, request.host, request.path):
+            return reason
+        return None if self._selection.draws(_sample_key(flow)) else "sample"
 
     def _accepts(self) -> bool:
         if reason := self.recorder.refuses:

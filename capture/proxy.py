@@ -216,6 +216,7 @@ class _Proxy:
     def _status(self) -> Status:
         return Status(
             counts=self._parts.recorder.counts,
+            left_out=self._capture.left_out,
             in_flight=self._capture.in_flight,
             elapsed_s=time.monotonic() - self._began,
             draining=self._draining,

@@ -36,8 +36,9 @@ API_HOSTS = (
     r"api\.fireworks\.ai",
     r"api\.deepinfra\.com",
     r"openrouter\.ai",
+    r"localhost|127\.\d+\.\d+\.\d+|\[?::1\]?",
 )
-"""The hosts that `--mode proxy` looks into unless `--host` says otherwise."""
+"""The hosts that `--mode proxy` looks into unless `--host` says otherwise: APIs, and this machine."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,9 +57,11 @@ class Selection:
             )
         object.__setattr__(self, "_hosts", tuple(_compiled(self.hosts)))
 
-    def wants(self, method: str, host: str, path: str) -> bool:
-        """Whether the filters let this request in; `path` may carry a query."""
-        return self.wants_host(host) and self._path_matches(method, path.partition("?")[0])
+    def leaves_out(self, method: str, host: str, path: str) -> str | None:
+        """Which filter keeps this request out, `host` or `path`; None when none. A query is ignored."""
+        if not self.wants_host(host):
+            return "host"
+        return None if self._path_matches(method, path.partition("?")[0]) else "path"
 
     def wants_host(self, host: str) -> bool:
         """Whether the host filter lets `host` or `host:port` in."""

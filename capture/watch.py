@@ -1,5 +1,6 @@
 """What a running capture tells whoever watches it."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -18,9 +19,14 @@ class Listening:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Status:
-    """The state of a capture at one moment; `lag` is over its whole time, in ns."""
+    """The state of a capture at one moment; `lag` is over its whole time, in ns.
+
+    `left_out` counts what passed through unrecorded as asked, by the option that keeps it out: `host`
+    (tunnels count once), `path`, `sample`, `limit`.
+    """
 
     counts: Counts
+    left_out: Mapping[str, int]
     in_flight: int
     elapsed_s: float
     draining: bool

@@ -17,6 +17,13 @@ from capture.watch import Listening, Status
 
 PLAIN_EVERY_S = 10.0
 MEGA = 1e6
+OPTIONS = {
+    "host": "--host (not an LLM API it knows)",
+    "path": "--path (not inference)",
+    "sample": "--sample",
+    "limit": "--requests",
+}
+"""What keeps an exchange out of the trace, in the words of the command line."""
 
 
 def base_url_lines(address: str, bundle: Path) -> Iterator[str]:
@@ -69,6 +76,9 @@ def summary(status: Status, files: list[Path]) -> Iterator[str]:
         )
     else:
         yield "dropped: nothing"
+    if left := {why: n for why, n in status.left_out.items() if n}:
+        words = ", ".join(f"{n} by {OPTIONS[why]}" for why, n in left.items())
+        yield f"passed through unrecorded, as asked: {words}"
     yield f"{first}{more}: {size / MEGA:.2f} MB, {status.elapsed_s:.1f} s"
     p50, p99 = status.lag.quantile(0.5), status.lag.quantile(0.99)
     if p50 is not None and p99 is not None:

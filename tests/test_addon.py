@@ -491,3 +491,16 @@ def test_the_script_says_what_is_wrong_with_its_options(
 
     assert "--sample 7" in caplog.text
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_the_filters_keep_out_is_counted_by_the_filter(kit: Callable[..., Kit]) -> None:
+    """A tunnel to another host, another path and what comes after the limit: none silently gone."""
+    one = kit(limit=1, hosts=("address",))
+    tunnel = flow()
+    tunnel.request.host = "elsewhere.example"
+    one.capture.http_connect(tunnel)
+    for path in ("/v1/files", "/v1/chat/completions", "/v1/chat/completions"):
+        one.capture.requestheaders(flow(path))
+
+    assert one.capture.left_out == {"host": 1, "path": 1, "limit": 1}
+    assert len(one.trace()) == 1

@@ -16,13 +16,19 @@ from tbench.capture_view import View, base_url_lines, files_of, live_line, proxy
 
 
 def status(
-    lag_ns: int = 0, failure: str | None = None, *, draining: bool = False, **counts: int
+    lag_ns: int = 0,
+    failure: str | None = None,
+    *,
+    draining: bool = False,
+    left_out: dict[str, int] | None = None,
+    **counts: int,
 ) -> Status:
     lag = Lag()
     for _ in range(200 if lag_ns else 0):
         lag.add(lag_ns)
     return Status(
         counts=Counts(**counts, outcomes=Counter({"ok": 3, "cut": 1})),  # type: ignore[arg-type]
+        left_out=left_out or {},
         in_flight=2,
         elapsed_s=2.0,
         draining=draining,
@@ -120,3 +126,12 @@ def test_the_first_loss_is_said_at_once() -> None:
             view.tick(status(lost_requests=1))
 
     assert said.getvalue().count("slower than the traffic") == 1
+
+
+def test_the_summary_says_what_the_filters_kept_out() -> None:
+    """A capture of nothing must tell a wrong --host from an application that was silent."""
+    text = "\n".join(summary(status(left_out={"host": 7, "path": 2}), []))
+
+    assert "unrecorded, as asked: 7 by --host" in text
+    assert "2 by --path" in text
+    assert "as asked" not in "\n".join(summary(status(), []))

@@ -28,7 +28,7 @@ def test_inference_and_the_model_list_are_recorded_by_default(
     method: str, path: str, wanted: bool
 ) -> None:
     """What a replay can use, and the prices; nothing that moves files or jobs."""
-    assert Selection().wants(method, "any", path) is wanted
+    assert Selection().leaves_out(method, "any", path) == (None if wanted else "path")
 
 
 def test_path_globs_replace_the_default_for_any_method() -> None:
@@ -36,9 +36,9 @@ def test_path_globs_replace_the_default_for_any_method() -> None:
     everything = Selection(paths=("*",))
     files = Selection(paths=("/v1/files*", "/v1/batches"))
 
-    assert everything.wants("DELETE", "any", "/v1/files/1")
-    assert files.wants("GET", "any", "/v1/files?limit=3")
-    assert not files.wants("POST", "any", "/v1/chat/completions")
+    assert everything.leaves_out("DELETE", "any", "/v1/files/1") is None
+    assert files.leaves_out("GET", "any", "/v1/files?limit=3") is None
+    assert files.leaves_out("POST", "any", "/v1/chat/completions") == "path"
 
 
 @pytest.mark.parametrize(
@@ -48,6 +48,8 @@ def test_path_globs_replace_the_default_for_any_method() -> None:
         ("api.together.ai:443", True),
         ("api-inference.together.ai", True),
         ("mine.openai.azure.com", True),
+        ("127.0.0.1:8000", True),
+        ("localhost", True),
         ("api.together.xyz.evil.example", False),
         ("example.com", False),
     ],
