@@ -205,6 +205,31 @@ def test_cancelling_keeps_every_attempt_that_was_started() -> None:
     assert player.in_flight == 0
 
 
+def test_an_attempt_that_is_cancelled_in_a_nursery_of_its_own_is_cancelled() -> None:
+    """As while connecting, where trio tries several addresses: the cancellation comes as a group."""
+
+    class Connecting(Waiter):
+        async def send(self, call: Call, reply: Reply) -> None:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(super().send, call, reply)
+                nursery.start_soon(super().send, call, reply)
+
+    kept: list[Attempt] = []
+    player = Player(sender=Connecting(lambda _: 100.0), keep=kept.append)
+
+    async def main() -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(player.play_open, Calls([call(0, 0.0)]))
+            await trio.sleep(1)
+            player.cancel()
+
+    trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
+
+    assert [attempt.reply.failure for attempt in kept] == [
+        (Outcome.CANCELLED, "the replay was stopped")
+    ]
+
+
 def test_a_senders_defect_is_a_failed_attempt() -> None:
     """An exception in the sender costs one sample, not the run."""
 

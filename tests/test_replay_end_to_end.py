@@ -195,6 +195,21 @@ def test_a_recorded_profile_is_followed_to_its_end(server: str, tmp_path: Path) 
     assert run.columns["sent"].max() < 2.0
 
 
+def test_until_the_trace_ends_the_profile_is_repeated(server: str, tmp_path: Path) -> None:
+    """Eight requests answered more slowly than recorded outlast their profile of two seconds: all leave."""
+    asked = [chat(i, max_tokens=90) for i in range(8)]
+    trace = write_trace(tmp_path / "t.msgpack", asked, gap_s=0.2)
+    options: dict[str, Any] = {"base_url": server, "concurrency_scale": 0.4}
+    whole = replay(trace, out=tmp_path / "a.run", until="trace", **options)
+    short = replay(trace, out=tmp_path / "b.run", until="profile", **options)
+
+    assert whole.totals["planned"] == len(whole) == 8
+    assert whole.columns["cycle"].max() == 0
+    assert whole.columns["sent"].max() > 2.0
+    assert len(short) < 8
+    assert short.columns["sent"].max() < 2.0
+
+
 def test_rounds_have_request_ids_of_their_own(server: str, tmp_path: Path) -> None:
     """--loop sends each exchange again under another id; the columns keep exchange and round."""
     trace = write_trace(tmp_path / "t.msgpack", [chat(i) for i in range(3)])
