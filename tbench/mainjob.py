@@ -21,6 +21,8 @@ Say = Callable[[str], None]
 Drive = Callable[[str], None]
 """Sends an application's traffic to the base URL it is given (it ends with /v1)."""
 
+TBENCH = (sys.executable, "-P", "-m", "tbench")
+"""-P: whatever lies in the user's folder (an h2.py, say) must not be imported instead of the real one."""
 START_S = 30.0
 STOP_S = 45.0
 RUN_S = 600.0
@@ -96,7 +98,7 @@ def command(
     Returns its exit code; raises StepError where that is not among the `fine` ones.
     """
     say(f"\n$ tbench {' '.join(arguments)}")
-    whole = [sys.executable, "-m", "tbench", *arguments]
+    whole = [*TBENCH, *arguments]
     done = subprocess.run(whole, env=dict(environ), check=False, timeout=RUN_S)  # noqa: S603
     if done.returncode not in fine:
         raise StepError(arguments[0], done.returncode)
@@ -107,7 +109,7 @@ def command(
 def server(arguments: list[str], environ: Mapping[str, str], say: Say) -> Iterator[str]:
     """A `tbench` server while the block runs; yields its address, ends it by SIGINT."""
     say(f"\n$ tbench {' '.join(arguments)}")
-    whole = [sys.executable, "-m", "tbench", *arguments]
+    whole = [*TBENCH, *arguments]
     process = subprocess.Popen(whole, env=dict(environ), stderr=subprocess.PIPE, text=True)  # noqa: S603
     watch = _Stderr(process)
     try:

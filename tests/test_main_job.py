@@ -1,6 +1,7 @@
 """The main job as a user runs it, and the traffic that drives it."""
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 import pytest
 
 from capture.errors import InputError
-from tbench.mainjob import prepare
+from tbench.mainjob import command, prepare
 from tbench.traffic import Workload, conversations
 
 
@@ -43,6 +44,18 @@ def test_the_demo_never_clears_files_that_are_not_its_own(tmp_path: Path) -> Non
         prepare(tmp_path)
 
     assert (tmp_path / "thesis.txt").read_text() == "dear"
+
+
+def test_files_in_the_users_folder_are_not_imported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The steps run where the user stands, perhaps beside a script that is called like a library."""
+    (tmp_path / "typer.py").write_text("raise SystemExit(9)")
+    monkeypatch.chdir(tmp_path)
+    said: list[str] = []
+
+    assert command(["--version"], os.environ, said.append) == 0
+    assert said == ["\n$ tbench --version"]
 
 
 def test_the_traffic_is_planned_by_its_seed() -> None:
