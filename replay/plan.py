@@ -35,17 +35,27 @@ def _is_retry(exchange: Exchange, _ask: Ask) -> bool:
     return (exchange.request.header("x-stainless-retry-count") or "0") != "0"
 
 
+def _leads_elsewhere(exchange: Exchange, _ask: Ask) -> bool:
+    """Behind a base URL, "@host/v1" and ":81/v1" would take the key to another server."""
+    path = exchange.request.path
+    return not path.startswith("/") or len(path.encode("utf-8", "replace")) > LONGEST_PATH
+
+
+LONGEST_PATH: Final = 16_384
+"""Bytes of a path and its query that are sent; servers take 4,096 to 16,384."""
 SKIPS: Final[tuple[tuple[str, Rule], ...]] = (
     ("websocket", lambda exchange, _: (exchange.request.header("upgrade") or "") != ""),
     ("retry", _is_retry),
+    ("path", _leads_elsewhere),
     ("endpoint", lambda _, ask: not ask.replayable),
     ("no_body", lambda exchange, _: not exchange.request.body and exchange.request.body_bytes > 0),
     ("truncated_body", lambda exchange, _: bool(exchange.request.extra.get("truncated"))),
 )
 """Reason -> rule; the first that holds is why a request is not sent again.
 
-websocket: not HTTP. retry: a captured retry. endpoint: not stateless inference, so sending it again could
-change or spend something. no_body, truncated_body: the trace does not hold what was sent.
+websocket: not HTTP. retry: a captured retry. path: not one of this server's, or over 16 KiB. endpoint:
+not stateless inference, so sending it again could change or spend something. no_body, truncated_body: the
+trace does not hold what was sent.
 """
 UNSAFE: Final = "endpoint"
 """The reason that `--allow-unsafe` lifts."""

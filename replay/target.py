@@ -11,7 +11,9 @@ from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import version
 from ipaddress import ip_address
+from string import punctuation
 from typing import Any, Final
+from urllib.parse import quote_from_bytes
 
 import httpx
 import orjson
@@ -84,8 +86,8 @@ class Target:
             stream=ask.stream,
             request=httpx.Request(
                 recorded.method,
-                rebased(self.base_url, recorded.path),
-                headers=self._headers(recorded, planned.cycle),
+                rebased(self.base_url, printable(recorded.path)),
+                headers=[(_wire(n), _wire(v)) for n, v in self._headers(recorded, planned.cycle)],
                 content=body,
             ),
             request_bytes=len(body),
@@ -134,6 +136,21 @@ def request_id(exchange: str, cycle: int) -> str:
     """What `x-request-id` says: the exchange's id, with the round after the first; a header's characters."""
     plain = re.sub(r"[^!-~]", "_", exchange)[:128]
     return plain if cycle == 0 else f"{plain}.{cycle}"
+
+
+def printable(path: str) -> str:
+    """A recorded path with whatever a URL cannot hold in percent escapes, byte by byte."""
+    if path.isascii() and path.isprintable():
+        return path
+    return quote_from_bytes(_wire(path), safe=punctuation)
+
+
+def _wire(text: str) -> bytes:
+    """The bytes that a recorded text was read from, where it was no UTF-8, too."""
+    try:
+        return text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:  # half a character: no client's, but a foreign trace may hold it
+        return text.encode("utf-8", "surrogatepass")
 
 
 def _json_object(body: bytes) -> dict[str, Any] | None:

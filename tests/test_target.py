@@ -151,6 +151,30 @@ def test_paths_move_to_the_new_base(base: str, path: str, wanted: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("path", "wanted"),
+    [
+        ("/v1/\udcff\udcfe/completions", b"/v1/%FF%FE/completions"),
+        ("/v1/\u00e9/completions?limit=a b", b"/v1/%C3%A9/completions?limit=a%20b"),
+        ("/v1/\x00\ud800/completions", b"/v1/%00%ED%A0%80/completions"),
+        ("/v1/a%2Fb/completions?limit=%41", b"/v1/a%2Fb/completions?limit=%41"),
+        ("//evil/v1/completions", b"//evil/v1/completions"),
+    ],
+)
+def test_any_recorded_path_can_be_sent_and_stays_with_the_target(path: str, wanted: bytes) -> None:
+    """Captured clients send bytes that no URL may hold."""
+    sent = call(Target(base_url="http://t"), path=path).request
+
+    assert (sent.url.host, sent.url.raw_path) == ("t", wanted)
+
+
+def test_a_recorded_header_that_is_no_ascii_is_sent_as_it_was() -> None:
+    """HTTP lets any byte above 127 stand in a value."""
+    sent = call(Target(base_url="http://t"), headers=(("accept", "\u00e9\udcff"),)).request
+
+    assert (b"accept", b"\xc3\xa9\xff") in sent.headers.raw
+
+
+@pytest.mark.parametrize(
     "text",
     [
         "",
