@@ -28,13 +28,20 @@ def summary(run: Run, numbers: Mapping[str, Any]) -> Iterator[str]:
     yield f"identity  {identity(run)}"
     if skipped := run.totals.get("skipped"):
         yield "left out  " + ", ".join(f"{count:,} {reason}" for reason, count in skipped.items())
-    if (run.totals.get("trace_losses") or {}).get("truncated_tail"):
-        yield "trace     cut short (its capture was killed, or still runs): what it held last is missing"
+    yield from _lost(run.totals.get("trace_losses") or {})
     if errors := numbers["errors"]:
         yield "errors    " + ", ".join(f"{count:,} {kind}" for kind, count in errors.items())
     yield _load(numbers)
     yield from _held(run)
     yield _table(numbers, run)
+
+
+def _lost(losses: Mapping[str, Any]) -> Iterator[str]:
+    """What of the recorded traffic could not be replayed, as the trace does not hold it."""
+    if losses.get("truncated_tail"):
+        yield "trace     cut short (its capture was killed, or still runs): what it held last is missing"
+    if dropped := losses.get("dropped_requests"):
+        yield f"trace     {dropped:,} requests passed its capture unrecorded (memory or disk ran short)"
 
 
 def _load(numbers: Mapping[str, Any]) -> str:

@@ -254,9 +254,7 @@ class _Performance:
             "lost_in_flight": issued - self.tally.ended,
             "never_sent": never_sent,
             "skipped": dict(self.plan.skipped),
-            "trace_losses": {
-                name: lost for name, lost in asdict(self.job.trace.losses).items() if lost
-            },
+            "trace_losses": self._trace_losses(),
             "ended_by": self._ended_by(),
             "warmup_s": self.job.warmup.seconds(self.tally.last_end),
             "most_in_flight": self.player.most_in_flight,
@@ -267,6 +265,12 @@ class _Performance:
                 "uncounted": self.tally.bill.uncounted,
             },
         }
+
+    def _trace_losses(self) -> dict[str, Any]:
+        """What of the application's traffic the trace does not hold, as far as it was read."""
+        dropped = self.job.trace.totals.get("dropped_requests", 0)
+        lost = {**asdict(self.job.trace.losses), "dropped_requests": dropped}
+        return {name: count for name, count in lost.items() if count}
 
     def _ended_by(self) -> str:
         if self.interrupts:

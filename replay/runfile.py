@@ -116,11 +116,10 @@ def read_run(path: str | Path) -> Run:
     others: dict[str, Record] = {}
     with _readable(path):
         columns = _sorted(blocks.unpack(_samples(container, others)))
-        totals = others.get("totals") or recount(
-            columns, [others["progress"]] if "progress" in others else []
-        )
+        closing = others.get("totals") or (container.index or {}).get("totals")
+        totals = closing or recount(columns, [others["progress"]] if "progress" in others else [])
     columns["warmup"] = in_warmup(columns, totals.get("warmup_s") or 0.0)
-    return Run(path, container.header, columns, totals, complete="totals" in others)
+    return Run(path, container.header, columns, totals, complete=bool(closing))
 
 
 def in_warmup(columns: Mapping[str, Column], warmup_s: float) -> Column:
@@ -186,5 +185,5 @@ def _readable(path: Path) -> Iterator[None]:
     """Says in one line that a file's records make no sense."""
     try:
         yield
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path}: not a run that this version understands ({error})") from error

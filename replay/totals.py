@@ -98,7 +98,18 @@ def why_invalid(run: Run, counted: Columns | None = None) -> str | None:
     lost = run.totals["lost_in_flight"]
     if lost and run.complete:
         return f"{lost} requests were sent and their outcome was lost: a defect, please report it"
-    return _damaged(run) or _late(counted) or _stalled(run, counted)
+    return _shrunken(run) or _damaged(run) or _late(counted) or _stalled(run, counted)
+
+
+def _shrunken(run: Run) -> str | None:
+    """Whether samples that were written are not in the file any more."""
+    ended = sum(run.totals[name] for name in ("completed", "failed", "cancelled"))
+    if not run.complete or len(run) == ended:
+        return None
+    return (
+        f"the run file is damaged: it holds {len(run):,} of {ended:,} samples; copy it again from "
+        "where it was made, or replay again"
+    )
 
 
 def _damaged(run: Run) -> str | None:

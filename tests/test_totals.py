@@ -1,5 +1,6 @@
 """The closing figures against numbers worked out by hand, and when a run does not count."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from capture import frames
+from capture.container import open_container
 from capture.errors import InvalidRunError
 from capture.exchange import Outcome
 from replay import measures
+from replay.closing import summary
 from replay.runfile import Run, RunWriter, read_run
 from replay.sample import Sample
 from replay.totals import Identity, identity, numbers, why_invalid
@@ -176,3 +180,46 @@ def test_what_was_lost_in_flight_makes_a_whole_run_invalid(tmp_path: Path) -> No
 
     assert identity(run).lost_in_flight == 1
     assert "lost" in (why_invalid(run) or "")
+
+
+def test_a_run_file_that_lost_samples_is_invalid(tmp_path: Path) -> None:
+    """A damaged block is skipped; the closing figures still know what was in it."""
+    run = run_of(tmp_path, [sample(k) for k in range(2_500)])
+    assert why_invalid(run) is None
+    data = bytearray(run.path.read_bytes())
+    data[len(data) // 3] ^= 1
+    run.path.write_bytes(data)
+
+    found = read_run(run.path)
+
+    assert len(found) < 2_500
+    assert f"holds {len(found):,} of 2,500 samples" in (why_invalid(found) or "")
+
+
+def test_a_run_file_that_lost_its_last_record_has_its_totals(tmp_path: Path) -> None:
+    """They are in the index, too; it is not taken for the file of a killed replay."""
+    writer = RunWriter(tmp_path / "a.run", {}, clock=lambda: 0.0)
+    writer.add(sample(0))
+    path = writer.close({**WHOLE, "planned": 1, "completed": 1})
+    row = frames.Rows(open_container(path).index["blocks"])[-1]
+    data = bytearray(path.read_bytes())
+    data[row.offset + row.length - 1] ^= 1
+    path.write_bytes(data)
+
+    found = read_run(path)
+
+    assert found.complete
+    assert found.totals["planned"] == 1
+    assert "damaged" in (why_invalid(found) or "")
+
+
+def test_what_the_capture_dropped_is_said(tmp_path: Path) -> None:
+    """Traffic that is not in the trace is not in the replay."""
+    header = {"pacing": {"meaning": "as recorded", "open_loop": True}}
+    run = replace(
+        run_of(tmp_path, [sample(0)], trace_losses={"dropped_requests": 7}), header=header
+    )
+
+    assert "trace     7 requests passed its capture unrecorded" in "\n".join(
+        summary(run, numbers(run))
+    )
