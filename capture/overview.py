@@ -157,7 +157,7 @@ def _text(body: bytes | None, encoding: str | None) -> str | None:
 
 
 def overview(trace: Trace) -> dict[str, Any]:
-    """Read all of a trace; the figures of `trace info --json` (docs/cli.md)."""
+    """Read all of a trace; the figures of `trace info --json` (docs/json.md)."""
     seen = Overview()
     for exchange in trace:
         seen.add(exchange)

@@ -6,7 +6,7 @@ from capture.errors import TbenchError
 
 
 def main() -> None:
-    """Run `tbench`, end the process with the exit code of docs/cli.md."""
+    """Run `tbench`, end the process with the exit code that README.md lists."""
     sys.exit(run(sys.argv[1:]))
 
 
