@@ -60,7 +60,7 @@ class TraceWriter:
         return self._segment.container.size
 
     def request(self, request: Request) -> None:
-        """Record a request, at its end. A body over the format's limit is left out (null)."""
+        """Record a request, at its end. A body over the format's limit is left out, with a gap for it."""
         self._write_whole(request_record(request), arrive_ns=request.arrive_ns, seq=request.seq)
 
     def response(self, request_id: str, response: Response) -> None:
@@ -116,6 +116,7 @@ class TraceWriter:
             if record["body"] is None:
                 raise
             self._write({**record, "body": None}, **place)
+            self.gap(_body_gap(record))
 
     def _write(self, record: Mapping[str, Any], **place: int) -> None:
         self._rotate_if_due()
@@ -140,6 +141,12 @@ class TraceWriter:
             following.container.discard()
             raise
         self.header, self._segment = header, following
+
+
+def _body_gap(record: Mapping[str, Any]) -> Gap:
+    """Says that a body, and nothing else of its record, is missing."""
+    at_ns, size = record["end_ns"], len(record["body"])
+    return Gap(from_ns=at_ns, to_ns=at_ns, requests=0, responses=0, bytes=size, reason="memory")
 
 
 class _Segment:

@@ -101,7 +101,7 @@ def trace(tmp_path: Path) -> Path:
     with TraceWriter(path, TraceHeader(wall_ns=WALL, mono_ns=0, upstream="https://up")) as writer:
         for one in exchanges():
             writer.exchange(one)
-        writer.gap(Gap(from_ns=0, to_ns=1, requests=2, responses=3, bytes=0, reason="memory"))
+        writer.gap(Gap(from_ns=0, to_ns=1, requests=2, responses=3, bytes=7_000, reason="memory"))
     return path
 
 
@@ -146,7 +146,7 @@ def test_info_for_people_has_units(trace: Path, run: Run) -> None:
         "4 (1 retries, 1 incomplete)",
         "4.5 s",
         "16 prompt, 3 output",
-        "5 records dropped",
+        "5 records dropped by the capture; 7.0 kB of bodies dropped by the capture",
     ):
         assert words in out
 

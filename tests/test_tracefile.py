@@ -380,7 +380,7 @@ def test_unknown_records_and_frames_are_skipped(tmp_path: Path) -> None:
 def test_a_body_over_the_limit_is_left_out_not_the_exchange(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Null, with its size kept."""
+    """Null, with its size kept, and counted as lost."""
     monkeypatch.setattr(wire, "MAX_PAYLOAD", 2**20 + 1000)
     path = write(
         tmp_path / "t.msgpack",
@@ -389,6 +389,7 @@ def test_a_body_over_the_limit_is_left_out_not_the_exchange(
     (got,) = read_trace(path)
 
     assert (got.request.body, got.request.body_bytes) == (None, 2000)
+    assert read_trace(path).totals["dropped_bytes"] == 2000
 
 
 def test_an_error_in_the_with_block_still_closes_the_trace(tmp_path: Path) -> None:

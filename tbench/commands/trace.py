@@ -115,9 +115,18 @@ def _lines(trace: "Trace", figures: Mapping[str, Any]) -> Iterator[tuple[str, st
     )
     yield "burstiness", ", ".join(idc) or "-"
     yield "recorded by", _plain(f"{trace.header.writer} at {trace.header.upstream or '-'}")
-    lost = _losses(trace.losses)
-    dropped = f"{figures['dropped']} records dropped by the capture" if figures["dropped"] else ""
-    yield "lost", "; ".join(filter(None, [dropped, lost])) or "nothing"
+    yield (
+        "lost",
+        "; ".join(filter(None, [*_dropped(trace, figures), _losses(trace.losses)])) or "nothing",
+    )
+
+
+def _dropped(trace: "Trace", figures: Mapping[str, Any]) -> Iterator[str]:
+    """What the capture could not write: memory or the disk ran short."""
+    if count := figures["dropped"]:
+        yield f"{count} records dropped by the capture"
+    if size := trace.totals.get("dropped_bytes"):
+        yield f"{_bytes(size)} of bodies dropped by the capture"
 
 
 def _print_rows(rows: list[dict[str, Any]]) -> None:
