@@ -21,7 +21,7 @@ class Outcome(StrEnum):
 
     OK = "ok"
     HTTP_ERROR = "http_error"
-    """A whole answer with a status of 400 or above."""
+    """A whole answer with a status of 400 or above, or a redirect."""
     STREAM_ERROR = "stream_error"
     """Status 200, then an error event inside the stream."""
     CUT = "cut"
