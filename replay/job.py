@@ -22,7 +22,7 @@ from capture.lag import Lag
 from capture.tracereader import Trace
 from replay.ahead import Ahead
 from replay.calls import calls
-from replay.httpx_sender import Deadlines, HttpxSender, tls
+from replay.httpx_sender import HttpxSender, tls
 from replay.pace import NEEDS_SURVEY, Pace
 from replay.plan import Plan
 from replay.player import Attempt, Player
@@ -31,7 +31,7 @@ from replay.quiet import undisturbed
 from replay.runfile import Run, RunWriter, read_run
 from replay.sample import Fate
 from replay.scribe import Scribe
-from replay.sender import Call, Sender
+from replay.sender import Call, Deadlines, Sender
 from replay.survey import Survey, survey
 from replay.tally import Budget, Tally
 from replay.target import Target

@@ -10,9 +10,9 @@ from typing import Any, Final, Literal
 from capture.errors import InputError
 from capture.exchange import Headers
 from capture.tracereader import Trace, read_trace
-from replay.httpx_sender import Deadlines
 from replay.job import Job
 from replay.pace import Mode, Pace
+from replay.sender import Deadlines
 from replay.target import Target, checked_base_url, find_key
 from replay.warmup import Warmup
 
