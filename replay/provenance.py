@@ -9,6 +9,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Final
 from uuid import uuid4
 
+from replay.senders import CLOCKS
 from replay.survey import Survey, as_map
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 SECRET_FLAGS: Final = frozenset({"--header"})
 """Flags whose values may hold a credential: only the name before the colon is written down."""
-LIBRARIES: Final = ("tbench", "httpx", "httpcore", "h11", "trio")
+LIBRARIES: Final = ("tbench", "httpx", "httpcore", "h11", "httptools", "trio")
 
 
 def header(job: "Job", found: Survey | None) -> dict[str, Any]:
@@ -24,7 +25,7 @@ def header(job: "Job", found: Survey | None) -> dict[str, Any]:
     return {
         "run_id": uuid4().hex,
         "wall_ns": time.time_ns(),
-        "clock": "user",
+        "clock": CLOCKS[job.sender],
         "trace": _trace(job),
         "pacing": _pacing(job),
         "target": _target(job),
@@ -68,7 +69,7 @@ def _target(job: "Job") -> dict[str, Any]:
         "set": dict(target.fields),
         "headers": [name for name, _ in target.headers],
         "api_key_env": job.key_name if target.key else None,
-        "sender": "httpx",
+        "sender": job.sender,
     }
 
 
