@@ -3,11 +3,11 @@
     cc -O2 -o truthserver truthserver.c -lm
     python benchmarks/engine.py ./truthserver [--senders engine,httpx] [--cases a,b,c] [--share 1.0]
 
-The server is any that answers chat completions as streams, takes --port, --ttft-ms, --itl-ms and --tokens, and
-gives GET /_truth (CSV with `id`, the x-request-id, and `first_real`, CLOCK_REALTIME in ns before its first
-write). It has core 0, `tbench replay` core 1. Cases: a, 64 in flight and one token; b, 200 streams of 50 tokens
-at 20 ms; c, an open loop of 1,000 requests/s. Everything counts: reading the trace, parsing the answers,
-writing the run. TTFT error is our stamp of the first token less the server's of its first write.
+The server is any that answers chat completions as streams, takes --port, --ttft-ms, --itl-ms and --tokens,
+and gives GET /_truth (CSV with `id`, the x-request-id, and `first_real`, CLOCK_REALTIME in ns before its
+first write). It has core 0, `tbench replay` core 1. Cases: a, 64 in flight and one token; b, 200 streams of
+50 tokens at 20 ms; c, an open loop of 1,000 requests/s. Everything counts: reading the trace, parsing the
+answers, writing the run. TTFT error is our stamp of the first token less the server's of its first write.
 """
 
 import argparse
@@ -35,7 +35,7 @@ from replay.runfile import read_run
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """A load: what the server does, and what the replay is told. `ideal` is in requests/s, if there is one."""
+    """A load: what the server does, and what the replay is told. `ideal` is in requests/s."""
 
     name: str
     server: tuple[str, ...]

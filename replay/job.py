@@ -21,6 +21,7 @@ from capture.errors import InputError
 from capture.lag import Lag
 from capture.tracereader import Trace
 from replay.ahead import Ahead
+from replay.alarm import punctual
 from replay.calls import calls
 from replay.httpx_sender import tls
 from replay.pace import NEEDS_SURVEY, Pace
@@ -134,10 +135,8 @@ class _Performance:
         self.hopeless = False
 
     async def run(self, context: ssl.SSLContext, watch: Watch | None) -> Path:
-        async with (
-            make_sender(self.job.sender, self.job.deadlines, context) as sender,
-            trio.open_nursery() as helpers,
-        ):
+        sending = make_sender(self.job.sender, self.job.deadlines, context)
+        async with sending as sender, trio.open_nursery() as helpers:
             self.sender = sender
             self.player = self._player(sender)
             helpers.start_soon(self._heed_signals)
@@ -160,7 +159,8 @@ class _Performance:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self.scribe.run)
             if self.closed is None:
-                await self.player.play_open(self.ahead)
+                with punctual() as self.player.sleep_until:
+                    await self.player.play_open(self.ahead)
             else:
                 ends = math.inf if self.job.duration_s is None else self.job.duration_s
                 await self.player.play_closed(self.ahead, self.closed, ends)

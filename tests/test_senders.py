@@ -23,6 +23,7 @@ from hypothesis import strategies as st
 
 from capture.exchange import Outcome
 from replay.answers import to_sample
+from replay.engine.clock import Clock
 from replay.engine.sender import EngineSender
 from replay.engine.wire import Response, to_bytes
 from replay.httpx_sender import HttpxSender, tls
@@ -694,7 +695,69 @@ def test_many_at_once_are_kept_apart(kind: str) -> None:
     ]
 
 
-TIMELESS = ("token_times", "request_id", "sent_wall_ns", "first_wall_ns", "error", "connect")
+ENGINE = pytest.mark.skipif("engine" not in KINDS, reason="the engine runs on Linux")
+
+
+async def engine_clock(server: Server, context: ssl.SSLContext | None, spoil: Any = None) -> Any:
+    """Send one stream; what stamped it, and the reply."""
+    reply = Reply()
+    with trio.fail_after(10):
+        async with server.listening() as url, EngineSender(Deadlines(), context or tls()) as sender:
+            await sender.rehearse()
+            if spoil:
+                spoil(sender)
+            await sender.send(call(url), reply)
+            return sender.clock, reply
+
+
+@ENGINE
+@pytest.mark.parametrize("secure", [False, True], ids=["plain", "tls"])
+def test_the_kernel_stamps_every_read(
+    secure: bool, trust: tuple[ssl.SSLContext, ssl.SSLContext]
+) -> None:
+    """From the first byte of the first answer on, also under TLS."""
+    server = Server([GOOD["byte by byte"]], trust[0] if secure else None)
+    clock, reply = trio.run(engine_clock, server, trust[1] if secure else None)
+
+    assert clock == "kernel"
+    assert reply.failure is None
+
+
+@ENGINE
+@pytest.mark.parametrize("hours", [-1, 1])
+def test_a_wall_clock_that_was_set_spoils_no_stamp(hours: int) -> None:
+    """Stamps that contradict the request or the present are replaced, and the run says `user`."""
+
+    def spoil(sender: Any) -> None:
+        sender._reader.clock.second += 3600 * hours
+
+    clock, reply = trio.run(engine_clock, Server([GOOD["slow headers"]]), None, spoil)
+    times = [at for at, _ in reply.chunks]
+
+    assert clock == "user"
+    assert reply.sent is not None and reply.end is not None
+    assert reply.sent <= times[0] <= times[-1] <= reply.end < reply.sent + 5
+    assert reply.failure is None
+
+
+@ENGINE
+def test_the_clocks_are_read_again_and_a_step_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pair of readings maps both ways; after the wall clock was set, the new pair does."""
+    wall, mono = [10**18 + 5], [100.0]
+    monkeypatch.setattr("replay.engine.clock.time.time_ns", lambda: wall[0])
+    clock = Clock(lambda: mono[0])
+
+    assert clock.wall_ns(101.5) == 10**18 + 1_500_000_005
+    assert clock.of(10**9 + 2, 500) == pytest.approx(102.000000495, abs=1e-9)
+    wall[0], mono[0] = wall[0] + 10**9, 101.0
+    clock.refresh(101.0)
+    assert clock.steps == 0
+    wall[0], mono[0] = wall[0] - 10**10, 102.0
+    clock.refresh(102.0)
+    assert clock.steps == 1
+    assert clock.wall_ns(102.0) == wall[0]
+
+
 STAMPS = ("sent", "first_byte", "first_token", "first_answer", "last_token", "end")
 
 
