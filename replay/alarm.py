@@ -8,7 +8,7 @@ from typing import Final
 
 import trio
 
-EARLY_S: Final = 0.0002
+EARLY_S: Final = 0.0001
 """The alarm is set so much early; the rest is spent asking the clock, as waking up takes about as long."""
 
 SleepUntil = Callable[[float], Awaitable[None]]

@@ -11,6 +11,7 @@ import trio
 
 from replay.answers import to_sample
 from replay.player import Attempt
+from replay.quiet import give_way
 from replay.runfile import RunWriter
 from replay.tally import Budget, Tally
 
@@ -73,5 +74,6 @@ class Scribe:
             self.tally.add(sample)
             if self.budget:
                 self.budget.settle(sample)
+            give_way()
         self.waiting -= len(batch)
         self.writer.pump(self.progress())
