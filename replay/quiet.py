@@ -12,7 +12,7 @@ SWITCH_S: Final = 0.0005
 
 
 def give_way() -> None:
-    """Let the sending loop run, if it wants to. For the threads that read and write, after each piece of work.
+    """Let the sending loop run, if it wants to. For the threads that read and write, after each piece.
 
     On a core that they share, the scheduler would let a thread go on for milliseconds before the loop runs.
     """

@@ -24,6 +24,8 @@ from hypothesis import strategies as st
 from capture.exchange import Outcome
 from replay.answers import to_sample
 from replay.engine.clock import Clock
+from replay.engine.line import Line
+from replay.engine.reader import Reader
 from replay.engine.sender import EngineSender
 from replay.engine.wire import Response, to_bytes
 from replay.httpx_sender import HttpxSender, tls
@@ -756,6 +758,45 @@ def test_the_clocks_are_read_again_and_a_step_is_counted(monkeypatch: pytest.Mon
     clock.refresh(102.0)
     assert clock.steps == 1
     assert clock.wall_ns(102.0) == wall[0]
+
+
+@ENGINE
+def test_readings_that_were_interrupted_are_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pause between the two clocks is no step of either."""
+    mono, pause = [100.0], [0.0]
+
+    def now() -> float:
+        mono[0] += pause[0]
+        return mono[0]
+
+    monkeypatch.setattr("replay.engine.clock.time.time_ns", lambda: 10**18)
+    clock = Clock(now)
+    before = clock.wall_ns(100.0)
+    pause[0] = 0.01
+    clock.refresh(105.0)
+
+    assert (clock.steps, clock.wall_ns(100.0)) == (0, before)
+
+
+@ENGINE
+def test_a_retransmitted_segment_does_not_turn_time_back() -> None:
+    """What came before the segment it had to wait for is stamped with that one's time."""
+
+    async def main() -> list[float]:
+        ours, theirs = socket.socketpair()
+        reader = Reader()
+        line = Line(ours, reader)
+        stamps = []
+        origin = reader.clock.second, reader.clock.origin
+        line._heard = line._asked = origin[1]
+        for ns in (500_000, 400_000, 600_000):
+            note = struct.pack("ll", origin[0] - 1, 10**9 + ns)
+            stamps.append(line._stamp([(1, 35, note)]) - origin[1])
+        reader.close()
+        theirs.close()
+        return stamps
+
+    assert trio.run(main) == pytest.approx([0.0005, 0.0005, 0.0006], abs=1e-7)
 
 
 STAMPS = ("sent", "first_byte", "first_token", "first_answer", "last_token", "end")

@@ -27,19 +27,23 @@ class Clock:
         self.steps = 0
         self.read()
 
-    def read(self) -> None:
-        """Take the pair of readings anew."""
-        before, wall_ns, after = min((self._pair() for _ in range(TRIES)), key=_width)
+    def read(self) -> bool:
+        """Take the pair of readings anew; False, and the old pair stays, when they were interrupted."""
+        pair = min((self._pair() for _ in range(TRIES)), key=_width)
+        if self.second and _width(pair) > SLACK_S / 2:
+            return False
+        before, wall_ns, after = pair
         self.read_at = after
         self.second, rest = divmod(wall_ns, 10**9)
         self.origin = (before + after) / 2 - rest / 1e9
+        return True
 
     def refresh(self, now: float) -> None:
         """Take it anew if it is stale."""
         if now - self.read_at > STALE_S:
             before = self.wall_ns(now)
-            self.read()
-            self.steps += abs(self.wall_ns(now) - before) > SLACK_S * 1e9
+            if self.read():
+                self.steps += abs(self.wall_ns(now) - before) > SLACK_S * 1e9
 
     def of(self, second: int, ns: int) -> float:
         """The monotonic time of a kernel's stamp, a timespec."""

@@ -111,7 +111,7 @@ class Line:
         self.open = True
         self.used = 0.0
         self.flushed = 0
-        self._heard = 0.0
+        self._heard = self._asked = 0.0
         reader.add(self)
 
     @property
@@ -122,7 +122,7 @@ class Line:
     def begin(self, exchange: Exchange, request: bytes) -> None:
         """Put an exchange on this line and send what can be sent at once."""
         self.exchange = exchange
-        self._heard = exchange.sent
+        self._heard = self._asked = exchange.sent
         self.flushed = 0
         self._request = memoryview(request)
         self.push()
@@ -194,10 +194,12 @@ class Line:
         now = reader.clock.now()
         if notes:
             at = reader.clock.of(*_timespec(notes[0][2]))
-            if self._heard - SLACK_S <= at <= now + SLACK_S:
+            if self._asked - SLACK_S <= at <= now + SLACK_S:
                 reader.kernel_stamps += 1
-                self._heard = at
-                return at
+                self._heard = max(
+                    at, self._heard
+                )  # what waited for a lost segment is older than it
+                return self._heard
         reader.user_stamps += 1
         self._heard = now
         return now

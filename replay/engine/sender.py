@@ -1,9 +1,10 @@
 """The engine's sender: takes a call to a line, waits for the end of its exchange, and judges the stamps."""
 
+import resource
 import socket
 import ssl
 from collections.abc import Iterator
-from contextlib import AsyncExitStack, contextmanager
+from contextlib import AsyncExitStack, contextmanager, suppress
 from typing import Self
 
 import trio
@@ -34,6 +35,7 @@ class EngineSender:
     async def __aenter__(self) -> Self:
         self._reader = Reader()
         self._dialer = Dialer(self._reader, self._context)
+        _allow_descriptors()
         self._stack.enter_context(_anchor())
         self._stack.callback(self._reader.close)
         nursery = await self._stack.enter_async_context(trio.open_nursery())
@@ -124,6 +126,13 @@ def _expire(line: Line, exchange: Exchange, now: float) -> None:
         pass
     if now >= exchange.expires:
         exchange.response.fail(Outcome.TIMEOUT, exchange.verdict)
+
+
+def _allow_descriptors() -> None:
+    """As many connections as the system allows: the usual limit is made for programs with few."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 @contextmanager
