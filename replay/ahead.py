@@ -6,6 +6,8 @@ from typing import Final, Self
 
 import trio
 
+from replay.quiet import give_way
+
 BATCH_ITEMS: Final = 64
 BATCH_WEIGHT: Final = 2**20
 """A batch ends at so many items or bytes; at most four are alive at once."""
@@ -67,6 +69,7 @@ class Ahead[T]:
         for item in self._items:
             batch.append(item)
             weight += self._weigh(item)
+            give_way()
             if len(batch) >= BATCH_ITEMS or weight >= BATCH_WEIGHT:
                 break
         self.drawn += len(batch)

@@ -7,6 +7,7 @@ from typing import Any, Literal, TypedDict, Unpack
 from replay.job import Watch, perform
 from replay.order import Order
 from replay.runfile import Run
+from replay.senders import Choice
 from replay.target import parse_headers
 from replay.warmup import parse_warmup
 
@@ -34,6 +35,7 @@ class Options(TypedDict, total=False):
     api_key_env: str | None
     timeout: float
     ca: str | Path | None
+    sender: Choice
     allow_unsafe: bool
     max_cost: float | None
 

@@ -17,28 +17,16 @@ import trio
 
 from capture.errors import InputError
 from capture.exchange import Outcome
-from capture.providers import one_line
-from replay.sender import Call, Reply
-
-IDLE_S: Final = 4.0
-"""An idle connection older than this is closed, not used: servers commonly close theirs after 5 s."""
-MOST_BYTES: Final = 64 * 2**20
-"""The longest answer that is read."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Deadlines:
-    """How long each part of an attempt may take, seconds.
-
-    `connect` is for a new connection with its TLS, `first_byte` from the request to the head of its
-    answer, `between` from one read of the body to the next, `total` for all of it.
-    """
-
-    connect: float = 10.0
-    first_byte: float = 600.0
-    between: float = 120.0
-    total: float = 600.0
-
+from replay.rehearsal import rehearse
+from replay.sender import (
+    IDLE_S,
+    MOST_BYTES,
+    Call,
+    Deadlines,
+    Reply,
+    said,
+    too_long,
+)
 
 FAILURES: Final[tuple[tuple[type[Exception], Outcome, Outcome], ...]] = (
     (httpx.ConnectError, Outcome.CONNECT_ERROR, Outcome.CONNECT_ERROR),
@@ -60,7 +48,7 @@ def failure(error: Exception, *, answered: bool) -> tuple[Outcome, str] | None:
     """The outcome of a transport's exception; None when it is not one of a transport."""
     for kind, before, after in FAILURES:
         if isinstance(error, kind):
-            return _refined(after if answered else before, error), _said(error)
+            return _refined(after if answered else before, error), said(error)
     return None
 
 
@@ -73,22 +61,6 @@ def _refined(outcome: Outcome, error: Exception) -> Outcome:
     if broken and not any(words in said for words in _CUT_SHORT):
         return Outcome.PROTOCOL_ERROR
     return outcome
-
-
-def _said(error: BaseException) -> str:
-    """The words of the error that began it: the others only pass it on."""
-    words = ""
-    below: BaseException | None = error
-    while below is not None:
-        words = one_line(str(below)) or words
-        below = _below(below)
-    return words or type(error).__name__
-
-
-def _below(error: BaseException) -> BaseException | None:
-    if isinstance(error, BaseExceptionGroup):
-        return error.exceptions[0]
-    return error.__cause__ or error.__context__
 
 
 def tls(ca: Path | None = None) -> ssl.SSLContext:
@@ -125,16 +97,14 @@ class HttpxSender:
         while self._idle:
             await self._close(self._idle.pop())
 
+    @property
+    def clock(self) -> str:
+        """What stamps the answers: this process, when it gets to read."""
+        return "user"
+
     async def rehearse(self) -> None:
         """Send one request to a socket of our own, so that the first real one finds everything loaded."""
-        listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
-        port = listeners[0].socket.getsockname()[1]
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(trio.serve_listeners, _rehearsal, listeners)
-            request = httpx.Request("POST", f"http://127.0.0.1:{port}/", content=b"{}")
-            with trio.move_on_after(1):
-                await self.send(rehearsal_call(request), Reply())
-            nursery.cancel_scope.cancel()
+        await rehearse(self)
         while self._idle:
             await self._close(self._idle.pop())
 
@@ -185,27 +155,6 @@ class HttpxSender:
             await lane.transport.aclose()
 
 
-async def _rehearsal(stream: trio.SocketStream) -> None:
-    await stream.receive_some()
-    await stream.send_all(b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 2\r\n\r\n{}")
-    await stream.aclose()
-
-
-def rehearsal_call(request: httpx.Request) -> Call:
-    """A call that is in no plan."""
-    return Call(
-        due=None,
-        id="",
-        index=-1,
-        cycle=0,
-        offset=0.0,
-        endpoint="other",
-        model=None,
-        stream=False,
-        request=request,
-    )
-
-
 async def _read(response: httpx.Response, reply: Reply, watch: "_Watch") -> bool:
     pieces = cast("AsyncGenerator[bytes]", response.aiter_raw())
     async with aclosing(pieces):
@@ -246,19 +195,13 @@ class _Watch:
         self.scope.deadline = min(now + self._deadlines.between, self._ends)
         if reply.received <= MOST_BYTES:
             return True
-        reply.failure = (
-            Outcome.PROTOCOL_ERROR,
-            f"an answer over {MOST_BYTES >> 20} MiB, not read on",
-        )
+        reply.failure = too_long(MOST_BYTES)
         return False
 
     def verdict(self) -> str:
         """Which deadline passed, in words."""
-        if self.scope.deadline == self._ends:
-            return (
-                f"total: not done after {self._deadlines.total:g} s, waiting for the {self._phase}"
-            )
-        return f"{self._phase}: nothing for {self._limit:g} s"
+        total = self.scope.deadline == self._ends
+        return self._deadlines.verdict(self._phase, self._limit, total=total)
 
     def _wait_for(self, phase: str, limit: float) -> None:
         self._phase, self._limit = phase, limit

@@ -21,8 +21,9 @@ from capture.errors import InputError
 from capture.lag import Lag
 from capture.tracereader import Trace
 from replay.ahead import Ahead
+from replay.alarm import punctual
 from replay.calls import calls
-from replay.httpx_sender import Deadlines, HttpxSender, tls
+from replay.httpx_sender import tls
 from replay.pace import NEEDS_SURVEY, Pace
 from replay.plan import Plan
 from replay.player import Attempt, Player
@@ -31,7 +32,8 @@ from replay.quiet import undisturbed
 from replay.runfile import Run, RunWriter, read_run
 from replay.sample import Fate
 from replay.scribe import Scribe
-from replay.sender import Call, Sender
+from replay.sender import Call, Deadlines
+from replay.senders import Kind, OpenSender, chosen, make_sender
 from replay.survey import Survey, survey
 from replay.tally import Budget, Tally
 from replay.target import Target
@@ -55,6 +57,7 @@ class Job:
     target: Target
     pace: Pace = field(default=Pace())
     deadlines: Deadlines = field(default=Deadlines())
+    sender: Kind = field(default_factory=lambda: chosen("auto"))
     rounds: int = 1
     requests: int | None = None
     duration_s: float | None = None
@@ -132,10 +135,9 @@ class _Performance:
         self.hopeless = False
 
     async def run(self, context: ssl.SSLContext, watch: Watch | None) -> Path:
-        async with (
-            HttpxSender(self.job.deadlines, context) as sender,
-            trio.open_nursery() as helpers,
-        ):
+        sending = make_sender(self.job.sender, self.job.deadlines, context)
+        async with sending as sender, trio.open_nursery() as helpers:
+            self.sender = sender
             self.player = self._player(sender)
             helpers.start_soon(self._heed_signals)
             helpers.start_soon(self.ahead.run)
@@ -157,7 +159,8 @@ class _Performance:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self.scribe.run)
             if self.closed is None:
-                await self.player.play_open(self.ahead)
+                with punctual() as self.player.sleep_until:
+                    await self.player.play_open(self.ahead)
             else:
                 ends = math.inf if self.job.duration_s is None else self.job.duration_s
                 await self.player.play_closed(self.ahead, self.closed, ends)
@@ -171,7 +174,7 @@ class _Performance:
         total = await self.ahead.total(lambda: self.interrupts > 1)
         return total - self.player.issued
 
-    def _player(self, sender: Sender) -> Player:
+    def _player(self, sender: OpenSender) -> Player:
         return Player(
             sender=sender,
             keep=self._keep,
@@ -259,6 +262,7 @@ class _Performance:
             "warmup_s": self.job.warmup.seconds(self.tally.last_end),
             "most_in_flight": self.player.most_in_flight,
             "loop_stall_s": _seconds(self.stall),
+            **self._stamps(),
             "cost": {
                 "usd": self.tally.bill.usd,
                 "unpriced": dict(self.tally.bill.unpriced),
@@ -271,6 +275,12 @@ class _Performance:
         dropped = self.job.trace.totals.get("dropped_requests", 0)
         lost = {**asdict(self.job.trace.losses), "dropped_requests": dropped}
         return {name: count for name, count in lost.items() if count}
+
+    def _stamps(self) -> dict[str, Any]:
+        """What stamped the answers, and how many of the tokens have the stamp of a later one."""
+        clock = self.sender.clock
+        share = self.tally.coalesced_share if self.job.sender == "engine" else None
+        return {"clock": clock, "coalesced_share": share}
 
     def _ended_by(self) -> str:
         if self.interrupts:

@@ -10,9 +10,10 @@ from typing import Any, Final, Literal
 from capture.errors import InputError
 from capture.exchange import Headers
 from capture.tracereader import Trace, read_trace
-from replay.httpx_sender import Deadlines
 from replay.job import Job
 from replay.pace import Mode, Pace
+from replay.sender import Deadlines
+from replay.senders import Choice, chosen
 from replay.target import Target, checked_base_url, find_key
 from replay.warmup import Warmup
 
@@ -61,6 +62,7 @@ class Order:
     api_key_env: str | None = None
     timeout: float = 600.0
     ca: str | Path | None = None
+    sender: Choice = "auto"
     allow_unsafe: bool = False
     max_cost: float | None = None
 
@@ -99,6 +101,7 @@ class Order:
             target=self._target(base_url, send=send),
             pace=self.pace(),
             deadlines=Deadlines(first_byte=self.timeout, total=self.timeout),
+            sender=chosen(self.sender),
             rounds=self.loop or 1,
             requests=self.requests,
             duration_s=self.duration,

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import trio
 
 from capture.exchange import Outcome
+from replay.alarm import SleepUntil
 from replay.pacing import Closed
 from replay.sender import Call, Reply, Sender
 
@@ -32,7 +33,8 @@ class Player:
 
     `keep` is called in the trio loop and must not block. `may_send` is asked before each call; the first
     refusal ends the play (what is in flight still finishes). `began`, `issued`, `in_flight` and
-    `most_in_flight` may be read at any time; `cancel` stops everything at once.
+    `most_in_flight` may be read at any time; `cancel` stops everything at once. `sleep_until` waits for
+    due times.
     """
 
     sender: Sender
@@ -40,6 +42,7 @@ class Player:
     max_in_flight: int | None = None
     may_send: Callable[[Call], bool] = lambda _call: True
     lead_s: float = 0.0
+    sleep_until: SleepUntil = trio.sleep_until
     began: float = field(default=0.0, init=False)
     issued: int = field(default=0, init=False)
     in_flight: int = field(default=0, init=False)
@@ -68,7 +71,7 @@ class Player:
                 self.began = trio.current_time() + self.lead_s
                 async for call in calls:
                     assert call.due is not None
-                    await trio.sleep_until(self.began + call.due)
+                    await self.sleep_until(self.began + call.due)
                     if not self._start(nursery, call, await self._wait_for_the_valve()):
                         return
 

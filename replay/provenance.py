@@ -13,13 +13,14 @@ import orjson
 from orjson import dumps
 
 from capture.redact import looks_secret
+from replay.senders import CLOCKS
 from replay.survey import Survey, as_map
 
 if TYPE_CHECKING:
     from replay.job import Job
 
 WITHHELD: Final = "***"
-LIBRARIES: Final = ("tbench", "httpx", "httpcore", "h11", "trio")
+LIBRARIES: Final = ("tbench", "httpx", "httpcore", "h11", "httptools", "trio")
 
 
 def header(job: "Job", found: Survey | None) -> dict[str, Any]:
@@ -27,7 +28,7 @@ def header(job: "Job", found: Survey | None) -> dict[str, Any]:
     return {
         "run_id": uuid4().hex,
         "wall_ns": time.time_ns(),
-        "clock": "user",
+        "clock": CLOCKS[job.sender],
         "trace": _trace(job),
         "pacing": _pacing(job),
         "target": _target(job),
@@ -76,7 +77,7 @@ def _target(job: "Job") -> dict[str, Any]:
         },
         "headers": [name for name, _ in target.headers],
         "api_key_env": job.key_name if target.key else None,
-        "sender": "httpx",
+        "sender": job.sender,
     }
 
 

@@ -12,6 +12,7 @@ import trio
 from capture.redact import Secrets
 from replay.answers import to_sample
 from replay.player import Attempt
+from replay.quiet import give_way
 from replay.runfile import RunWriter
 from replay.tally import Budget, Tally
 
@@ -75,5 +76,6 @@ class Scribe:
             self.tally.add(sample)
             if self.budget:
                 self.budget.settle(sample)
+            give_way()
         self.waiting -= len(batch)
         self.writer.pump(self.progress())

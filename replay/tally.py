@@ -19,7 +19,10 @@ PASSING: Final = frozenset({408, 409, 425, 429})
 
 @dataclass(kw_only=True)
 class Tally:
-    """Counts of ended attempts. `errors` is by kind: an outcome, or `http_STATUS`."""
+    """Counts of ended attempts. `errors` is by kind: an outcome, or `http_STATUS`.
+
+    `tokens` counts token events, `coalesced` those with the stamp of a later one.
+    """
 
     ended: int = 0
     fates: Counter[Fate] = field(default_factory=Counter)
@@ -27,6 +30,8 @@ class Tally:
     last_error: str | None = None
     last_end: float = 0.0
     bill: Bill = field(default_factory=Bill)
+    tokens: int = 0
+    coalesced: int = 0
     _ttft: Counter[int] = field(default_factory=Counter)
 
     def add(self, sample: Sample) -> None:
@@ -34,6 +39,8 @@ class Tally:
         self.ended += 1
         self.fates[sample.fate] += 1
         self.last_end = max(self.last_end, sample.end or 0.0)
+        self.tokens += len(sample.token_times)
+        self.coalesced += len(sample.token_times) - len(set(sample.token_times))
         if sample.fate is Fate.FAILED:
             self.errors[kind_of(sample)] += 1
             self.last_error = sample.error
@@ -53,6 +60,11 @@ class Tally:
             if left <= 0:
                 return math.exp(bucket * STEP)
         return None
+
+    @property
+    def coalesced_share(self) -> float | None:
+        """The share of token events that were read together with a later one, and have its stamp."""
+        return self.coalesced / self.tokens if self.tokens else None
 
     @property
     def hopeless(self) -> bool:

@@ -76,7 +76,7 @@ def numbers(run: Run) -> dict[str, Any]:
         "requests_per_s": whole.completed / duration if duration else 0.0,
         **{name: measures.spread(metric(counted)) for name, metric in measures.METRICS.items()},
         "in_flight": measures.in_flight(run.columns),
-        "clock": run.header.get("clock", "user"),
+        "clock": run.totals.get("clock") or run.header.get("clock", "user"),
         "valid": cause is None,
         "invalid_because": cause,
         "errors": measures.errors(run.columns),

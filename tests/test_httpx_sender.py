@@ -13,10 +13,10 @@ import trustme
 from capture.errors import InputError
 from capture.exchange import Outcome
 from replay.answers import to_sample
-from replay.httpx_sender import Deadlines, HttpxSender, failure, tls
+from replay.httpx_sender import HttpxSender, failure, tls
 from replay.player import Attempt
 from replay.sample import Sample
-from replay.sender import Call, Reply
+from replay.sender import Call, Deadlines, Reply
 
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
 JSON = (

@@ -168,8 +168,25 @@ def test_the_numbers_are_those_of_the_contract(
     assert set(found["ttft_s"]) == {"mean", "p50", "p90", "p95", "p99", "max"}
     assert set(found["in_flight"]) == {"mean", "max"}
     assert found["planned"] == found["completed"] == 6
-    assert found["clock"] == "user"
+    assert found["clock"] == ("kernel" if sys.platform == "linux" else "user")
     assert done.code == (0 if found["valid"] else 4), done.err
+
+
+@pytest.mark.parametrize(("sender", "clock"), [("engine", "kernel"), ("httpx", "user")])
+def test_the_sender_can_be_chosen_and_the_run_says_which(
+    sender: Any, clock: str, server: str, tmp_path: Path
+) -> None:
+    """Either way the answers are the same; the run says who sent and what stamped."""
+    if sender == "engine" and sys.platform != "linux":
+        pytest.skip("the engine runs on Linux")
+    trace = write_trace(tmp_path / "t.msgpack", [chat(i) for i in range(4)])
+    run = replay(trace, base_url=server, out=tmp_path / "a.run", sender=sender)
+
+    assert numbers(run)["completed"] == 4
+    assert run.header["target"]["sender"] == sender
+    assert run.header["clock"] == run.totals["clock"] == numbers(run)["clock"] == clock
+    assert (run.totals["coalesced_share"] is None) == (clock == "user")
+    assert run.columns["output_tokens"].tolist() == [8] * 4
 
 
 def test_concurrency_is_never_exceeded_at_the_server(server: str, tmp_path: Path) -> None:

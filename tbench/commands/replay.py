@@ -147,6 +147,13 @@ def replay(
         Path | None,
         typer.Option(help="PEM file of certificates to trust besides.", rich_help_panel=TARGET),
     ] = None,
+    sender: Annotated[
+        Literal["auto", "engine", "httpx"],
+        typer.Option(
+            help="What sends: our engine with kernel stamps (Linux; auto), or plain httpx.",
+            rich_help_panel=TARGET,
+        ),
+    ] = "auto",
     dry_run: Annotated[
         bool,
         typer.Option("--dry-run", help="Send nothing; say what would be.", rich_help_panel=OUTPUT),
@@ -194,6 +201,7 @@ def replay(
         api_key_env=api_key_env,
         timeout=timeout,
         ca=ca,
+        sender=sender,
         allow_unsafe=allow_unsafe,
         max_cost=max_cost,
     )

@@ -1,0 +1,265 @@
+"""A line: one connection, plain or under TLS, and the exchange that is on it. Nothing here waits.
+
+The reader calls `readable` and `push`; whoever waits for the exchange is woken when it is over.
+"""
+
+import socket
+import ssl
+import struct
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+from replay.engine.clock import SLACK_S
+from replay.engine.wire import Response
+from replay.sender import Deadlines, said
+
+if TYPE_CHECKING:
+    from replay.engine.reader import Reader
+
+READ_BYTES: Final = 65536
+NOTE_BYTES: Final = 64
+PIECE_BYTES: Final = 256 * 1024
+"""A long request goes out in pieces of this size, and `PIECES` of them before others have their turn."""
+PIECES: Final = 4
+NOTHING: Final = memoryview(b"")
+NO_SCOPE: Final = trio.CancelScope()
+"""Stands for the scope of an exchange that nobody waits for yet."""
+
+_timespec = struct.Struct("ll").unpack_from
+
+
+class Exchange:
+    """One request and its response on a line, with its deadlines. Set `sent` when it begins.
+
+    Times are those of the reader's clock.
+    """
+
+    __slots__ = ("_deadlines", "_ends", "_heard", "_scope", "_task", "response", "sent")
+
+    def __init__(self, response: Response, deadlines: Deadlines, *, ends: float) -> None:
+        self.response = response
+        self.sent = 0.0
+        self._deadlines = deadlines
+        self._ends = ends
+        self._heard = 0.0
+        self._scope = NO_SCOPE
+        self._task: trio.lowlevel.Task | None = None
+
+    @property
+    def expires(self) -> float:
+        """When the deadline of the present phase passes."""
+        return min(self._phase_ends, self._ends)
+
+    @property
+    def verdict(self) -> str:
+        """Which deadline that is, in words."""
+        limits = self._deadlines
+        answered = self.response.answered
+        phase, limit = (
+            ("next byte", limits.between) if answered else ("first byte", limits.first_byte)
+        )
+        return limits.verdict(phase, limit, total=self._ends <= self._phase_ends)
+
+    @property
+    def _phase_ends(self) -> float:
+        if self.response.answered:
+            return self._heard + self._deadlines.between
+        return self.sent + self._deadlines.first_byte
+
+    def take(self, at: float, data: bytes) -> None:
+        """Bytes of the response, and when they arrived."""
+        self._heard = at
+        response = self.response
+        answered = response.answered
+        response.feed(at, data)
+        if response.over:
+            self.settle()
+        elif response.answered and not answered:
+            self._scope.deadline = self.expires  # which may be sooner than that of the phase before
+
+    def settle(self) -> None:
+        """Wake whoever waits, if it is over."""
+        if self._task is not None and self.response.over:
+            task, self._task = self._task, None
+            trio.lowlevel.reschedule(task)
+
+    async def wait(self) -> None:
+        """Until it is over, or seems to have expired. For one task."""
+        with trio.CancelScope(deadline=self.expires) as self._scope:
+            if not self.response.over:
+                self._task = trio.lowlevel.current_task()
+                await trio.lowlevel.wait_task_rescheduled(self._give_up)
+
+    def _give_up(self, _: object) -> trio.lowlevel.Abort:
+        self._task = None
+        return trio.lowlevel.Abort.SUCCEEDED
+
+
+class Line:
+    """A plain connection. `flushed` counts the bytes sent of the present request, `used` is for the pool."""
+
+    def __init__(self, sock: socket.socket, reader: "Reader") -> None:
+        self._sock = sock
+        self._recvmsg = sock.recvmsg
+        self._reader = reader
+        self._request = NOTHING
+        self._out = NOTHING
+        self._writing = False
+        self.fd = sock.fileno()
+        self.exchange: Exchange | None = None
+        self.open = True
+        self.used = 0.0
+        self.flushed = 0
+        self._heard = self._asked = 0.0
+        reader.add(self)
+
+    @property
+    def idle(self) -> bool:
+        """Whether the whole request has left."""
+        return not self._request and not self._out
+
+    def begin(self, exchange: Exchange, request: bytes) -> None:
+        """Put an exchange on this line and send what can be sent at once."""
+        self.exchange = exchange
+        self._heard = self._asked = exchange.sent
+        self.flushed = 0
+        self._request = memoryview(request)
+        self.push()
+
+    def fresh(self) -> bool:
+        """Whether an idle line is still good: the server has neither closed it nor said anything."""
+        while self.open and self.readable():
+            pass
+        return self.open
+
+    def readable(self) -> bool:
+        """Read once. False when there was nothing to read."""
+        if not self.open:
+            return False
+        try:
+            data, notes, _, _ = self._recvmsg(READ_BYTES, NOTE_BYTES)
+        except BlockingIOError:
+            return False
+        except OSError as error:
+            self.fail(said(error))
+            return False
+        if not data:
+            self._eof()
+            return False
+        self._received(self._stamp(notes), data)
+        return True
+
+    def push(self) -> None:
+        """Send what the socket takes, up to a bound, and have the reader call again for the rest."""
+        try:
+            for _ in range(PIECES):
+                if not self._out and not self._load():
+                    break
+                sent = self._sock.send(self._out)
+                self.flushed += sent
+                self._out = self._out[sent:]
+        except BlockingIOError:
+            pass
+        except OSError as error:
+            self._unsendable(error)
+            return
+        if self._writing == self.idle and self.open:
+            self._writing = not self._writing
+            self._reader.watch(self, writing=self._writing)
+
+    def fail(self, words: str) -> None:
+        """The connection is broken: end what is on it."""
+        exchange = self.exchange
+        self.close()
+        if exchange:
+            exchange.response.lost(words)
+            exchange.settle()
+
+    def close(self) -> None:
+        """Close the connection; what is on it is not told."""
+        if self.open:
+            self.open = False
+            self._reader.drop(self)
+            self._sock.close()
+
+    def _load(self) -> bool:
+        """Take the next piece of the request for sending; False when there is none."""
+        self._out, self._request = self._request[:PIECE_BYTES], self._request[PIECE_BYTES:]
+        return bool(self._out)
+
+    def _stamp(self, notes: list[tuple[int, int, bytes]]) -> float:
+        """When what was just read arrived: by the kernel's stamp, else by our clock."""
+        reader = self._reader
+        now = reader.clock.now()
+        if notes:
+            at = reader.clock.of(*_timespec(notes[0][2]))
+            if self._asked - SLACK_S <= at <= now + SLACK_S:
+                reader.kernel_stamps += 1
+                self._heard = max(
+                    at, self._heard
+                )  # what waited for a lost segment is older than it
+                return self._heard
+        reader.user_stamps += 1
+        self._heard = now
+        return now
+
+    def _received(self, at: float, data: bytes) -> None:
+        if self.exchange:
+            self.exchange.take(at, data)
+        else:
+            self.close()  # bytes that nobody asked for
+
+    def _eof(self) -> None:
+        exchange = self.exchange
+        self.close()
+        if exchange:
+            exchange.response.eof(self._reader.clock.now())
+            exchange.settle()
+
+    def _unsendable(self, error: OSError) -> None:
+        """The server reads no more. What it had said before that still counts."""
+        self._request = self._out = NOTHING
+        while self.exchange and not self.exchange.response.over and self.readable():
+            pass
+        self.fail(said(error))
+
+
+class SealedLine(Line):
+    """A connection under TLS: `tls` works on the two buffers. The stamp of a read goes to what it yields."""
+
+    def __init__(self, sock: socket.socket, reader: "Reader", tls: "Tls") -> None:
+        super().__init__(sock, reader)
+        self._tls = tls
+
+    def _load(self) -> bool:
+        plain, self._request = self._request[:PIECE_BYTES], self._request[PIECE_BYTES:]
+        if plain:
+            self._tls.session.write(plain)
+        self._out = memoryview(self._tls.outgoing.read())
+        return bool(self._out)
+
+    def _received(self, at: float, data: bytes) -> None:
+        tls = self._tls
+        tls.incoming.write(data)
+        try:
+            while self.open and (plain := tls.session.read(READ_BYTES)):
+                super()._received(at, plain)
+            if self.open:
+                self._eof()  # the server's close_notify
+        except ssl.SSLWantReadError:
+            if tls.outgoing.pending:
+                self.push()
+        except ssl.SSLError as error:
+            self.fail(said(error))
+
+
+class Tls:
+    """A TLS session between two memory buffers."""
+
+    __slots__ = ("incoming", "outgoing", "session")
+
+    def __init__(self, context: ssl.SSLContext, host: str) -> None:
+        self.incoming = ssl.MemoryBIO()
+        self.outgoing = ssl.MemoryBIO()
+        self.session = context.wrap_bio(self.incoming, self.outgoing, server_hostname=host)

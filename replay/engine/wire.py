@@ -1,0 +1,173 @@
+"""HTTP/1.1 on the wire, without I/O: a request as bytes, and a response read to its end."""
+
+from typing import Final
+
+import httptools
+import httpx
+
+from capture.exchange import Outcome
+from replay.sender import MOST_BYTES, Reply, too_long
+
+MOST_HEAD: Final = 100 * 1024
+"""The longest head of a response that is read, with any interim ones, bytes."""
+BODYLESS: Final = frozenset({204, 304})
+VERSIONS: Final = frozenset({"1.0", "1.1"})
+
+SILENT: Final = "Server disconnected without sending a response."
+SHORT: Final = "peer closed connection without sending complete message body"
+
+
+def to_bytes(request: httpx.Request) -> bytes:
+    """The request as it goes out. Raises ValueError for one that HTTP/1.1 cannot carry."""
+    fields = request.headers.raw
+    lines = [b"%s %s HTTP/1.1" % (request.method.encode("ascii"), request.url.raw_path)]
+    lines += [name + b": " + value for name, value in fields]
+    head = b"\r\n".join(lines)
+    if head.count(b"\n") != len(fields) or head.count(b"\r") != len(fields) or b"\0" in head:
+        raise ValueError("a header holds a line break or a zero byte")
+    if b"\r\ntransfer-encoding:" in head.lower():
+        raise ValueError("a request with a transfer-encoding; give its body as bytes")
+    return head + b"\r\n\r\n" + request.content
+
+
+class Response:
+    """One response, fed as it comes. Fills in `reply`: status, headers, chunks, received, end, failure.
+
+    `over` says that nothing more is to be read: it is whole, or broken. `keep` says that the connection can
+    serve another request: whole, kept alive by both sides, and not a byte too many.
+    """
+
+    __slots__ = (
+        "_at",
+        "_bodyless",
+        "_fed",
+        "_fields",
+        "_framed",
+        "_parser",
+        "_reply",
+        "answered",
+        "keep",
+        "over",
+    )
+
+    def __init__(self, reply: Reply, *, bodyless: bool = False) -> None:
+        self._reply = reply
+        self._bodyless = bodyless
+        self._at = 0.0
+        self._fed = 0
+        self._fields: list[tuple[bytes, bytes]] = []
+        self._framed = False
+        self.answered = False
+        self.over = False
+        self.keep = False
+        self._parser: httptools.HttpResponseParser | None = httptools.HttpResponseParser(self)
+        self._parser.set_dangerous_leniencies(lenient_optional_cr_before_lf=True)
+
+    def feed(self, at: float, data: bytes) -> None:
+        """Read on. `at` is when these bytes arrived."""
+        if self._parser is None:
+            self.keep = False
+            return
+        self._at = at
+        self._fed += len(data)
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserError as error:
+            self._broken(str(error))
+        if not self.answered and self._fed > MOST_HEAD:
+            self._broken(f"a response head over {MOST_HEAD >> 10} KiB")
+        if self.over:
+            self._parser = None  # it holds our methods: a cycle for the collector
+
+    def eof(self, at: float) -> None:
+        """The server will send nothing more."""
+        if self.over:
+            self.keep = False
+        elif not self.answered:
+            self.fail(Outcome.RESET, SILENT)
+        elif self._framed:
+            self.fail(Outcome.CUT, f"{SHORT} ({self._missing()})")
+        else:
+            self._reply.end = at
+            self._finish()
+
+    def lost(self, words: str) -> None:
+        """The connection broke."""
+        self.fail(Outcome.CUT if self.answered else Outcome.RESET, words)
+
+    def fail(self, outcome: Outcome, words: str) -> None:
+        """End it with a failure, unless it has ended."""
+        if not self.over:
+            self._reply.failure = (outcome, words)
+            self._finish()
+        self.keep = False
+
+    def _finish(self) -> None:
+        self.over = True
+        self._parser = None
+
+    def _broken(self, words: str) -> None:
+        """Bytes that make no sense; after the end they only spoil the connection."""
+        self.fail(Outcome.PROTOCOL_ERROR, words)
+
+    def _missing(self) -> str:
+        length = self._reply.header("content-length")
+        if not length:
+            return "incomplete chunked read"
+        return f"received {self._reply.received} bytes, expected {length}"
+
+    # What the parser calls:
+
+    def on_message_begin(self) -> None:
+        if self.over:
+            self.keep = False
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if not self.answered:  # later ones are trailers
+            self._fields.append((name, value))
+
+    def on_headers_complete(self) -> None:
+        parser = self._parser
+        if parser is None or self.over:
+            return
+        status = parser.get_status_code()
+        if parser.get_http_version() not in VERSIONS or status == 101:
+            self._broken(f"not a response of HTTP/1.1: {parser.get_http_version()} {status}")
+        elif status < 200:
+            self._fields.clear()
+        else:
+            self._head(status)
+
+    def on_body(self, data: bytes) -> None:
+        if self.over or not self.answered:
+            self._broken("a body where none belongs")
+            return
+        reply = self._reply
+        reply.chunks.append((self._at, data))
+        reply.received += len(data)
+        if reply.received > MOST_BYTES:
+            self.fail(*too_long(MOST_BYTES))
+
+    def on_message_complete(self) -> None:
+        if self.over or not self.answered:
+            return
+        self._reply.end = self._at
+        self.over = True
+        self.keep = self._parser is not None and self._parser.should_keep_alive()
+
+    def _head(self, status: int) -> None:
+        reply = self._reply
+        reply.status = status
+        reply.headers = tuple(
+            (name.decode("latin-1").lower(), value.decode("latin-1"))
+            for name, value in self._fields
+        )
+        self.answered = True
+        self._framed = any(
+            name == "content-length" or (name == "transfer-encoding" and "chunked" in value.lower())
+            for name, value in reply.headers
+        )
+        if self._bodyless or status in BODYLESS:
+            reply.end = self._at
+            self.over = True
+            self.keep = self._parser is not None and self._parser.should_keep_alive()

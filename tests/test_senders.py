@@ -1,0 +1,877 @@
+"""Every sender against servers that behave and misbehave on purpose: the same exchanges, the same samples.
+
+A server is a script of steps for each request of a connection: bytes to send, seconds to wait, or a word:
+`close`, `reset`, `stay` (until the client goes).
+"""
+
+import socket
+import ssl
+import struct
+import sys
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
+from itertools import pairwise
+from typing import Any, Protocol
+
+import httpx
+import pytest
+import trio
+import trustme
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from capture.exchange import Outcome
+from replay.answers import to_sample
+from replay.engine.clock import Clock
+from replay.engine.line import Line
+from replay.engine.reader import Reader
+from replay.engine.sender import EngineSender
+from replay.engine.wire import Response, to_bytes
+from replay.httpx_sender import HttpxSender, tls
+from replay.player import Attempt
+from replay.sample import Sample
+from replay.sender import Call, Deadlines, Reply
+
+Step = bytes | float | str
+Script = Sequence[Step]
+
+JSON = (
+    b'{"choices":[{"index":0,"message":{"content":"hi"},"finish_reason":"stop"}],'
+    b'"usage":{"prompt_tokens":3,"completion_tokens":1}}'
+)
+JSON_TYPE = b"content-type: application/json\r\n"
+HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+LAST = b"0\r\n\r\n"
+
+
+def whole(extra: bytes = b"", body: bytes = JSON) -> bytes:
+    head = b"HTTP/1.1 200 OK\r\n" + JSON_TYPE + extra
+    return head + b"content-length: %d\r\n\r\n" % len(body) + body
+
+
+def chunk(data: bytes) -> bytes:
+    return b"%x\r\n%s\r\n" % (len(data), data)
+
+
+def event(text: bytes, finish: bytes = b"null") -> bytes:
+    data = b'data: {"choices":[{"index":0,"delta":{"content":"%s"},"finish_reason":%s}]}\n\n'
+    return chunk(data % (text, finish))
+
+
+STOP = event(b"", b'"stop"') + chunk(b"data: [DONE]\n\n")
+STREAM = HEAD + event(b"a") + event(b"b") + STOP + LAST
+
+
+class Opened(Protocol):
+    """A sender in use."""
+
+    async def __aenter__(self) -> Any: ...
+    async def __aexit__(self, *_: object) -> None: ...
+
+
+def engine(deadlines: Deadlines, context: ssl.SSLContext | None = None) -> Opened:
+    return EngineSender(deadlines, context or tls())
+
+
+KINDS: dict[str, Callable[..., Opened]] = {"httpx": HttpxSender}
+if sys.platform == "linux":
+    KINDS["engine"] = engine
+
+
+@pytest.fixture(params=KINDS)
+def kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+async def read_request(stream: trio.abc.ReceiveStream) -> bytes:
+    """One request with its body; empty when the client has gone."""
+    data = b""
+    while b"\r\n\r\n" not in data:
+        if not (more := await stream.receive_some()):
+            return b""
+        data += bytes(more)
+    head, _, body = data.partition(b"\r\n\r\n")
+    fields = dict(line.lower().split(b": ", 1) for line in head.split(b"\r\n")[1:])
+    parts, length = [body], int(fields.get(b"content-length", b"0"))
+    missing = length - len(body)
+    while missing > 0:
+        more = await stream.receive_some()
+        if not more:
+            return b""
+        parts.append(bytes(more))
+        missing -= len(more)
+    return head + b"\r\n\r\n" + b"".join(parts)
+
+
+async def play(stream: Any, script: Script) -> bool:
+    """Play one script; False when the connection is over."""
+    for step in script:
+        if isinstance(step, bytes):
+            await stream.send_all(step)
+        elif isinstance(step, float):
+            await trio.sleep(step)
+        elif step == "stay":
+            await stream.receive_some()
+            return False
+        else:
+            if step == "reset":
+                raw = stream if isinstance(stream, trio.SocketStream) else stream.transport_stream
+                raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                await trio.aclose_forcefully(stream)
+            else:
+                await stream.aclose()
+            return False
+    return True
+
+
+class Server:
+    """Plays the scripts in turn, whatever the connection; keeps the requests and counts connections."""
+
+    def __init__(self, scripts: Sequence[Script], context: ssl.SSLContext | None = None) -> None:
+        self.scripts = list(scripts)
+        self.context = context
+        self.seen: list[bytes] = []
+        self.connections = 0
+
+    async def serve(self, tcp: trio.SocketStream) -> None:
+        self.connections += 1
+        stream: Any = tcp
+        if self.context:
+            stream = trio.SSLStream(tcp, self.context, server_side=True, https_compatible=True)
+        with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+            while seen := await read_request(stream):
+                self.seen.append(seen)
+                script = self.scripts.pop(0) if len(self.scripts) > 1 else self.scripts[0]
+                if not await play(stream, script):
+                    return
+            await trio.aclose_forcefully(stream)
+
+    @asynccontextmanager
+    async def listening(self) -> AsyncIterator[str]:
+        async with trio.open_nursery() as nursery:
+            listeners = await nursery.start(trio.serve_tcp, self.serve, 0)
+            port = listeners[0].socket.getsockname()[1]
+            yield f"{'https' if self.context else 'http'}://127.0.0.1:{port}"
+            nursery.cancel_scope.cancel()
+
+
+def call(base_url: str, *, method: str = "POST", stream: bool = True, body: bytes = b"{}") -> Call:
+    return Call(
+        due=None,
+        id="x",
+        index=0,
+        cycle=0,
+        offset=0.0,
+        endpoint="chat",
+        model="m",
+        stream=stream,
+        request=httpx.Request(method, f"{base_url}/v1/chat/completions?a=b", content=body),
+        request_bytes=len(body),
+    )
+
+
+def exchange(
+    kind: str,
+    server: Server,
+    *calls: dict[str, Any],
+    deadlines: Deadlines | None = None,
+    context: ssl.SSLContext | None = None,
+    pause: float = 0.0,
+) -> list[tuple[Sample, Reply]]:
+    """Send one call after the other; what became of each."""
+
+    async def main() -> list[tuple[Sample, Reply]]:
+        found = []
+        with trio.fail_after(20):
+            async with (
+                server.listening() as url,
+                KINDS[kind](deadlines or Deadlines(), context) as sender,
+            ):
+                for options in calls or ({},):
+                    reply, made = Reply(), call(url, **options)
+                    await sender.send(made, reply)
+                    if reply.end is None:
+                        reply.end = trio.current_time()
+                    attempt = Attempt(call=made, held=0.0, reply=reply)
+                    found.append((to_sample(attempt, 0.0), reply))
+                    await trio.sleep(pause)
+        return found
+
+    return trio.run(main)
+
+
+def only(kind: str, *script: Step, **options: Any) -> tuple[Sample, Reply]:
+    """One call to a server with one script."""
+    made = {name: options.pop(name) for name in ("method", "stream", "body") if name in options}
+    return exchange(kind, Server([script]), made, **options)[0]
+
+
+def test_a_stream_is_stamped_as_it_arrives(kind: str) -> None:
+    """Sent, first byte, first token, last token and end in order, on one clock; usage and finish are read."""
+    script = (HEAD, 0.02, event(b"a"), 0.02, event(b"b"), 0.02, event(b"c"), STOP + LAST)
+    found, _ = only(kind, *script)
+    stamps = [found.sent, found.first_byte, found.first_token, found.last_token, found.end]
+
+    assert (found.outcome, found.status, found.finish_reason) == (Outcome.OK, 200, "stop")
+    assert None not in stamps
+    assert stamps == sorted(stamps)  # type: ignore[type-var]
+    assert len(found.token_times) == 3
+    assert all(b - a > 0.01 for a, b in pairwise(found.token_times))
+    assert found.sent_wall_ns and found.first_wall_ns and found.first_token and found.sent
+    took = (found.first_wall_ns - found.sent_wall_ns) / 1e9
+    assert took == pytest.approx(found.first_token - found.sent, abs=1e-6)
+    assert found.connect > 0
+    assert not found.conn_reused
+
+
+def test_the_request_goes_out_as_it_was_built(kind: str) -> None:
+    """Method, path, headers and body bytes, and nothing added."""
+    server = Server([(whole(),)])
+    exchange(kind, server, {"stream": False, "body": b'{ "a" : 1 }'})
+    head, _, body = server.seen[0].partition(b"\r\n\r\n")
+    names = [line.partition(b":")[0].lower() for line in head.split(b"\r\n")[1:]]
+
+    assert head.startswith(b"POST /v1/chat/completions?a=b HTTP/1.1\r\n")
+    assert names == [b"host", b"content-length"]
+    assert body == b'{ "a" : 1 }'
+
+
+def test_connections_are_used_again(kind: str) -> None:
+    """The second call needs no connection and says so."""
+    server = Server([(whole(),), (STREAM,), (whole(),)])
+    calls = ({"stream": False}, {}, {"stream": False})
+    (first, _), (second, _), (third, _) = exchange(kind, server, *calls)
+
+    assert [first.conn_reused, second.conn_reused, third.conn_reused] == [False, True, True]
+    assert (first.connect > 0, second.connect) == (True, 0.0)
+    assert server.connections == 1
+    assert (third.prompt_tokens, third.output_tokens) == (3, 1)
+
+
+CLOSING: dict[str, Script] = {
+    "said": (whole(b"connection: close\r\n"), "close"),
+    "unsaid": (whole(), "close"),
+    "http/1.0": (whole().replace(b"1.1", b"1.0", 1), "close"),
+    "by closing": (b"HTTP/1.1 200 OK\r\n" + JSON_TYPE + b"\r\n" + JSON, "close"),
+}
+
+
+@pytest.mark.parametrize("script", CLOSING.values(), ids=CLOSING)
+def test_a_server_that_closes_after_each_answer_costs_no_request(kind: str, script: Script) -> None:
+    """What is known to be closed is not used again."""
+    server = Server([script])
+    found = exchange(kind, server, *[{"stream": False}] * 3, pause=0.01)
+
+    assert [sample.outcome for sample, _ in found] == [Outcome.OK] * 3
+    assert [sample.conn_reused for sample, _ in found] == [False] * 3
+    assert server.connections == 3
+
+
+REFUSED = b'{"error":{"message":"slow down"}}'
+FAULTS: dict[str, tuple[Script, Outcome, int | None, int]] = {
+    "closed before the head": (("close",), Outcome.RESET, None, 0),
+    "reset before the head": (("reset",), Outcome.RESET, None, 0),
+    "closed within the head": ((HEAD[:30], "close"), Outcome.RESET, None, 0),
+    "reset within the body": ((HEAD + event(b"a"), 0.05, "reset"), Outcome.CUT, 200, 1),
+    "closed within the body": ((HEAD + event(b"a"), "close"), Outcome.CUT, 200, 1),
+    "closed within a chunk": ((HEAD + event(b"a")[:-9], "close"), Outcome.CUT, 200, 0),
+    "length not reached": ((whole()[:-20], "close"), Outcome.CUT, 200, 0),
+    "no end of the stream": ((HEAD + event(b"a") + LAST,), Outcome.CUT, 200, 1),
+    "stream closed without end": (
+        (HEAD.replace(b"transfer-encoding: chunked\r\n", b"") + b"data: {}\n\n", "close"),
+        Outcome.CUT,
+        200,
+        0,
+    ),
+    "another protocol": ((b"SSH-2.0-OpenSSH\r\n\r\n",), Outcome.PROTOCOL_ERROR, None, 0),
+    "garbage": ((b"\x15\x03\x01\x00\x02\x02\x46" * 9,), Outcome.PROTOCOL_ERROR, None, 0),
+    "a bad chunk": ((HEAD + event(b"a") + b"zz\r\n", 0.1), Outcome.PROTOCOL_ERROR, 200, 1),
+    "a head without end": (
+        (b"HTTP/1.1 200 OK\r\n" + b"x: %s\r\n" % (b"y" * 1000) * 200, "stay"),
+        Outcome.PROTOCOL_ERROR,
+        None,
+        0,
+    ),
+    "an error in the stream": (
+        (HEAD + event(b"a") + chunk(b'data: {"error":{"message":"engine died"}}\n\n') + LAST,),
+        Outcome.STREAM_ERROR,
+        200,
+        1,
+    ),
+    "a refusal": (
+        (whole(body=REFUSED).replace(b"200 OK", b"429 No"),),
+        Outcome.HTTP_ERROR,
+        429,
+        0,
+    ),
+    "a redirect": (
+        (b"HTTP/1.1 307 Moved\r\nlocation: /elsewhere\r\ncontent-length: 0\r\n\r\n",),
+        Outcome.HTTP_ERROR,
+        307,
+        0,
+    ),
+    "a page": (
+        (whole(body=b"<html></html>").replace(b"application/json", b"text/html"),),
+        Outcome.PROTOCOL_ERROR,
+        200,
+        0,
+    ),
+}
+
+
+@pytest.mark.parametrize("case", FAULTS)
+def test_each_way_to_fail_has_its_outcome(kind: str, case: str) -> None:
+    """A word for the kind, a line for the reason; what came before is kept."""
+    script, outcome, status, tokens = FAULTS[case]
+    found, _ = only(kind, *script)
+
+    assert (found.outcome, found.status, len(found.token_times)) == (outcome, status, tokens)
+    assert found.error
+    assert found.sent is not None
+
+
+GOOD: dict[str, Script] = {
+    "at once": (STREAM,),
+    "byte by byte": tuple(STREAM[i : i + 1] for i in range(len(STREAM))),
+    "slow headers": (HEAD[:10], 0.02, HEAD[10:40], 0.02, HEAD[40:] + event(b"a") + STOP + LAST),
+    "trailers": (HEAD + event(b"a") + STOP + b"0\r\nx-late: 1\r\ncontent-type: no\r\n\r\n",),
+    "chunk extensions": (HEAD + event(b"a").replace(b"\r\n", b";q=1\r\n", 1) + STOP + LAST,),
+    "interim answers": (
+        b"HTTP/1.1 100 Continue\r\n\r\n",
+        b"HTTP/1.1 103 Hints\r\nl: x\r\n\r\n" + STREAM,
+    ),
+    "one big chunk": (HEAD + chunk((event(b"a" * 99) * 2000).split(b"\r\n")[1]) + STOP + LAST,),
+    "by closing": (
+        HEAD.replace(b"transfer-encoding: chunked\r\n", b"")
+        + b'data: {"choices":[{"index":0,"delta":{"content":"a"},"finish_reason":"stop"}]}\n\n',
+        0.02,
+        b"data: [DONE]\n\n",
+        "close",
+    ),
+    "bare line feeds": (STREAM[: len(HEAD)].replace(b"\r\n", b"\n") + STREAM[len(HEAD) :],),
+}
+
+
+@pytest.mark.parametrize("case", GOOD)
+def test_each_way_to_answer_is_read(kind: str, case: str) -> None:
+    """However the bytes come, the answer is whole; the headers are those of the head."""
+    found, reply = only(kind, *GOOD[case])
+
+    assert (found.outcome, found.status, found.finish_reason) == (Outcome.OK, 200, "stop")
+    assert found.token_times
+    assert found.response_bytes == sum(len(data) for _, data in reply.chunks)
+    assert reply.header("content-type") == "text/event-stream"
+    assert reply.header("x-late") == reply.header("l") == ""
+
+
+EMPTY = {
+    "head": ("HEAD", b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\n", 200),
+    "head, chunked": ("HEAD", b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n", 200),
+    "204": ("GET", b"HTTP/1.1 204 No\r\n\r\n", 204),
+    "304": ("GET", b"HTTP/1.1 304 Same\r\ncontent-length: 5\r\n\r\n", 304),
+    "no length": ("GET", b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n", 200),
+}
+
+
+@pytest.mark.parametrize("case", EMPTY)
+def test_an_answer_without_a_body_ends_with_its_head(kind: str, case: str) -> None:
+    """Whatever length it names; and the connection serves the next request."""
+    method, answer, status = EMPTY[case]
+    server = Server([(answer,), (whole(),)])
+    first, second = exchange(kind, server, {"method": method, "body": b""}, {"stream": False})
+
+    assert (first[0].status, first[1].chunks, first[1].failure) == (status, [], None)
+    assert first[1].end is not None
+    assert (second[0].outcome, second[0].conn_reused) == (Outcome.OK, True)
+
+
+@pytest.mark.skipif(
+    "engine" not in KINDS, reason="h11 keeps such bytes, and takes them for the next answer"
+)
+def test_bytes_after_the_answer_do_not_become_the_next_one() -> None:
+    """A server that says too much is not asked again on that connection."""
+    server = Server([(whole() + whole(),), (whole(body=JSON.replace(b"hi", b"ho")),)])
+    first, second = exchange("engine", server, *[{"stream": False}] * 2, pause=0.01)
+
+    assert (first[0].outcome, second[0].outcome) == (Outcome.OK, Outcome.OK)
+    assert not second[0].conn_reused
+    assert second[1].chunks[-1][1].count(b'"ho"') == 1
+
+
+DEADLINES = {
+    "silent": (("stay",), Deadlines(first_byte=0.1), "first byte: nothing for 0.1 s"),
+    "half a head": ((HEAD[:30], "stay"), Deadlines(first_byte=0.1), "first byte: nothing for 0.1"),
+    "stalling": (
+        (HEAD + event(b"a"), "stay"),
+        Deadlines(between=0.1),
+        "next byte: nothing for 0.1",
+    ),
+    "dripping": (
+        (HEAD, *((event(b"a"), 0.02) * 100)),
+        Deadlines(total=0.2),
+        "total: not done after 0.2 s, waiting for the next byte",
+    ),
+    "in all": (("stay",), Deadlines(total=0.1), "total: not done after 0.1 s"),
+}
+
+
+@pytest.mark.parametrize("case", DEADLINES)
+def test_each_deadline_says_which_it_was(kind: str, case: str) -> None:
+    """A timeout names the part that took too long; what came is kept, the connection is not."""
+    script, deadlines, said = DEADLINES[case]
+    server = Server([script, (STREAM,)])
+    (found, reply), (again, _) = exchange(kind, server, {}, {}, deadlines=deadlines)
+
+    assert found.outcome is Outcome.TIMEOUT
+    assert said in (found.error or "")
+    assert bool(reply.chunks) == (
+        HEAD in b"".join(s for s in script if isinstance(s, bytes)) and case != "silent"
+    )
+    assert (again.outcome, again.conn_reused) == (Outcome.OK, False)
+
+
+def test_a_connection_that_takes_too_long_is_a_timeout(kind: str) -> None:
+    """A listener whose queue is full answers nobody."""
+
+    async def main() -> Reply:
+        reply = Reply()
+        with socket.socket() as full, socket.socket() as first, socket.socket() as second:
+            full.bind(("127.0.0.1", 0))
+            full.listen(0)
+            first.setblocking(False)
+            second.setblocking(False)
+            for one in (first, second):
+                with suppress(BlockingIOError):
+                    one.connect(full.getsockname())
+            url = f"http://127.0.0.1:{full.getsockname()[1]}"
+            with trio.fail_after(10):
+                async with KINDS[kind](Deadlines(connect=0.2)) as sender:
+                    await sender.send(call(url), reply)
+        return reply
+
+    reply = trio.run(main)
+
+    assert reply.failure == (Outcome.TIMEOUT, "connect: nothing for 0.2 s")
+    assert reply.sent is None
+
+
+def test_nobody_listens(kind: str) -> None:
+    """A refused connection is a connect error; nothing was sent."""
+
+    async def main() -> Reply:
+        reply = Reply()
+        async with KINDS[kind](Deadlines()) as sender:
+            await sender.send(call("http://127.0.0.1:1"), reply)
+        return reply
+
+    reply = trio.run(main)
+
+    assert reply.failure and reply.failure[0] is Outcome.CONNECT_ERROR
+    assert "refused" in reply.failure[1].lower()
+    assert reply.sent is None
+
+
+def test_a_name_that_does_not_exist_is_a_connect_error(kind: str) -> None:
+    """So is one that cannot be looked up."""
+
+    async def main() -> Reply:
+        reply = Reply()
+        async with KINDS[kind](Deadlines()) as sender:
+            await sender.send(call("http://no-such-name.invalid"), reply)
+        return reply
+
+    assert (trio.run(main).failure or (None,))[0] is Outcome.CONNECT_ERROR
+
+
+@pytest.fixture(scope="module")
+def trust() -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    """A server's context, and one of a client that trusts it."""
+    ca = trustme.CA()
+    server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    ca.issue_cert("127.0.0.1").configure_cert(server)
+    client = ssl.create_default_context()
+    ca.configure_trust(client)
+    return server, client
+
+
+def test_tls_is_verified(kind: str, trust: tuple[ssl.SSLContext, ssl.SSLContext]) -> None:
+    """An unknown authority is a connect error, and nothing was sent."""
+    (found, _) = exchange(kind, Server([(whole(),)], trust[0]), {"stream": False})[0]
+
+    assert found.outcome is Outcome.CONNECT_ERROR
+    assert "certificate" in (found.error or "").lower()
+    assert found.sent is None
+
+
+def test_a_server_without_tls_is_a_connect_error(kind: str) -> None:
+    """A port that speaks http is asked for https."""
+
+    async def plain(stream: trio.SocketStream) -> None:
+        await stream.receive_some()
+        await stream.send_all(b"HTTP/1.1 400 Bad\r\ncontent-length: 0\r\n\r\n")
+
+    async def main() -> Reply:
+        reply = Reply()
+        with trio.fail_after(10):
+            async with trio.open_nursery() as nursery:
+                listeners = await nursery.start(trio.serve_tcp, plain, 0)
+                url = f"https://127.0.0.1:{listeners[0].socket.getsockname()[1]}"
+                async with KINDS[kind](Deadlines()) as sender:
+                    await sender.send(call(url), reply)
+                nursery.cancel_scope.cancel()
+        return reply
+
+    assert (trio.run(main).failure or (None,))[0] is Outcome.CONNECT_ERROR
+
+
+@pytest.mark.parametrize("case", GOOD)
+def test_tls_changes_nothing(
+    kind: str, case: str, trust: tuple[ssl.SSLContext, ssl.SSLContext]
+) -> None:
+    """The same answers under TLS, on a kept connection."""
+    server = Server([GOOD[case]], trust[0])
+    found = exchange(kind, server, {}, {}, context=trust[1])
+
+    assert [sample.outcome for sample, _ in found] == [Outcome.OK] * 2
+    assert server.connections == 1 + (GOOD[case][-1] == "close")
+
+
+TLS_FAULTS = ("closed before the head", "reset within the body", "length not reached", "garbage")
+
+
+@pytest.mark.parametrize("case", TLS_FAULTS)
+def test_faults_under_tls_have_the_same_outcome(
+    kind: str, case: str, trust: tuple[ssl.SSLContext, ssl.SSLContext]
+) -> None:
+    """TLS hides no failure."""
+    script, outcome, status, tokens = FAULTS[case]
+    (found, _) = exchange(kind, Server([script], trust[0]), context=trust[1])[0]
+
+    assert (found.outcome, found.status, len(found.token_times)) == (outcome, status, tokens)
+
+
+@pytest.mark.parametrize("secure", [False, True], ids=["plain", "tls"])
+def test_a_huge_body_never_holds_up_the_others(
+    kind: str, secure: bool, trust: tuple[ssl.SSLContext, ssl.SSLContext]
+) -> None:
+    """10 MB to a server that reads slowly, while another request comes and goes."""
+    body = bytes(range(256)) * 40_000
+    got = bytearray()
+
+    async def slow(tcp: trio.SocketStream) -> None:
+        stream: Any = trio.SSLStream(tcp, trust[0], server_side=True) if secure else tcp
+        while b"\r\n\r\n" not in got:
+            got.extend(await stream.receive_some(4096))
+        await free.wait()
+        head = got.index(b"\r\n\r\n") + 4
+        while len(got) < head + len(body):
+            got.extend(await stream.receive_some(200_000))
+        await stream.send_all(whole())
+        await stream.receive_some()
+
+    async def main() -> tuple[Reply, Reply]:
+        nonlocal free
+        free, big, small = trio.Event(), Reply(), Reply()
+        with trio.fail_after(20):
+            async with trio.open_nursery() as nursery, Server([(STREAM,)]).listening() as other:
+                listeners = await nursery.start(trio.serve_tcp, slow, 0)
+                port = listeners[0].socket.getsockname()[1]
+                url = f"{'https' if secure else 'http'}://127.0.0.1:{port}"
+                async with (
+                    KINDS[kind](Deadlines(), trust[1]) as sender,
+                    trio.open_nursery() as both,
+                ):
+                    both.start_soon(sender.send, call(url, stream=False, body=body), big)
+                    await trio.sleep(0.1)
+                    await sender.send(call(other), small)
+                    free.set()
+                nursery.cancel_scope.cancel()
+        return big, small
+
+    free = trio.Event()
+    big, small = trio.run(main)
+
+    assert bytes(got[got.index(b"\r\n\r\n") + 4 :]) == body
+    assert (big.status, big.failure, small.status, small.failure) == (200, None, 200, None)
+    assert small.end is not None and big.end is not None and small.end < big.end
+
+
+def test_an_answer_before_the_request_is_read_counts(kind: str) -> None:
+    """A server may refuse a body it has not read; its answer is the outcome."""
+
+    async def hasty(stream: trio.SocketStream) -> None:
+        await stream.receive_some(1000)
+        await stream.send_all(whole(body=REFUSED).replace(b"200 OK", b"413 No"))
+        with suppress(trio.BrokenResourceError):
+            while await stream.receive_some(1_000_000):
+                pass
+
+    async def main() -> Reply:
+        reply = Reply()
+        with trio.fail_after(10):
+            async with trio.open_nursery() as nursery:
+                listeners = await nursery.start(trio.serve_tcp, hasty, 0)
+                url = f"http://127.0.0.1:{listeners[0].socket.getsockname()[1]}"
+                async with KINDS[kind](Deadlines()) as sender:
+                    await sender.send(call(url, body=bytes(10_000_000)), reply)
+                nursery.cancel_scope.cancel()
+        return reply
+
+    reply = trio.run(main)
+
+    assert (reply.status, reply.failure) == (413, None)
+
+
+@pytest.mark.parametrize("script", [("stay",), (HEAD + event(b"a"), "stay")], ids=["head", "body"])
+def test_cancelling_keeps_the_stamps_and_closes_the_connection(kind: str, script: Script) -> None:
+    """The server sees the client go; the reply has what came until then."""
+    gone = trio.Event()
+    reply = Reply()
+
+    async def serve(stream: trio.SocketStream) -> None:
+        await read_request(stream)
+        for step in script[:-1]:
+            assert isinstance(step, bytes)
+            await stream.send_all(step)
+        assert not await stream.receive_some()
+        gone.set()
+
+    async def main() -> None:
+        with trio.fail_after(10):
+            async with trio.open_nursery() as nursery:
+                listeners = await nursery.start(trio.serve_tcp, serve, 0)
+                url = f"http://127.0.0.1:{listeners[0].socket.getsockname()[1]}"
+                async with KINDS[kind](Deadlines()) as sender:
+                    with trio.move_on_after(0.2):
+                        await sender.send(call(url), reply)
+                    await gone.wait()
+                nursery.cancel_scope.cancel()
+
+    trio.run(main)
+
+    assert reply.sent is not None
+    assert (reply.status, len(reply.chunks)) == ((200, 1) if len(script) > 1 else (None, 0))
+
+
+def test_an_endless_answer_is_not_read_to_the_end(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Memory stays bounded, and the sample says why."""
+    for module in ("replay.httpx_sender", "replay.engine.wire"):
+        monkeypatch.setattr(f"{module}.MOST_BYTES", 200_000)
+    found, _ = only(kind, HEAD, *[chunk(b"x" * 50_000)] * 100)
+
+    assert found.outcome is Outcome.PROTOCOL_ERROR
+    assert "not read on" in (found.error or "")
+
+
+def test_many_at_once_are_kept_apart(kind: str) -> None:
+    """Thirty in flight, each gets its own answer."""
+
+    async def main() -> list[Reply]:
+        replies = [Reply() for _ in range(30)]
+
+        async def echo(stream: trio.SocketStream) -> None:
+            while seen := await read_request(stream):
+                await stream.send_all(whole(body=seen.partition(b"\r\n\r\n")[2]))
+
+        with trio.fail_after(20):
+            async with trio.open_nursery() as nursery:
+                listeners = await nursery.start(trio.serve_tcp, echo, 0)
+                url = f"http://127.0.0.1:{listeners[0].socket.getsockname()[1]}"
+                async with KINDS[kind](Deadlines()) as sender:
+                    for _ in range(3):
+                        replies = [Reply() for _ in range(30)]
+                        async with trio.open_nursery() as all_of_them:
+                            for index, reply in enumerate(replies):
+                                one = call(url, body=b"%d" % index)
+                                all_of_them.start_soon(sender.send, one, reply)
+                nursery.cancel_scope.cancel()
+        return replies
+
+    replies = trio.run(main)
+
+    assert [b"".join(data for _, data in reply.chunks) for reply in replies] == [
+        b"%d" % index for index in range(30)
+    ]
+
+
+ENGINE = pytest.mark.skipif("engine" not in KINDS, reason="the engine runs on Linux")
+
+
+async def engine_clock(server: Server, context: ssl.SSLContext | None, spoil: Any = None) -> Any:
+    """Send one stream; what stamped it, and the reply."""
+    reply = Reply()
+    with trio.fail_after(10):
+        async with server.listening() as url, EngineSender(Deadlines(), context or tls()) as sender:
+            await sender.rehearse()
+            if spoil:
+                spoil(sender)
+            await sender.send(call(url), reply)
+            return sender.clock, reply
+
+
+@ENGINE
+@pytest.mark.parametrize("secure", [False, True], ids=["plain", "tls"])
+def test_the_kernel_stamps_every_read(
+    secure: bool, trust: tuple[ssl.SSLContext, ssl.SSLContext]
+) -> None:
+    """From the first byte of the first answer on, also under TLS."""
+    server = Server([GOOD["byte by byte"]], trust[0] if secure else None)
+    clock, reply = trio.run(engine_clock, server, trust[1] if secure else None)
+
+    assert clock == "kernel"
+    assert reply.failure is None
+
+
+@ENGINE
+@pytest.mark.parametrize("hours", [-1, 1])
+def test_a_wall_clock_that_was_set_spoils_no_stamp(hours: int) -> None:
+    """Stamps that contradict the request or the present are replaced, and the run says `user`."""
+
+    def spoil(sender: Any) -> None:
+        sender._reader.clock.second += 3600 * hours
+
+    clock, reply = trio.run(engine_clock, Server([GOOD["slow headers"]]), None, spoil)
+    times = [at for at, _ in reply.chunks]
+
+    assert clock == "user"
+    assert reply.sent is not None and reply.end is not None
+    assert reply.sent <= times[0] <= times[-1] <= reply.end < reply.sent + 5
+    assert reply.failure is None
+
+
+@ENGINE
+def test_the_clocks_are_read_again_and_a_step_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pair of readings maps both ways; after the wall clock was set, the new pair does."""
+    wall, mono = [10**18 + 5], [100.0]
+    monkeypatch.setattr("replay.engine.clock.time.time_ns", lambda: wall[0])
+    clock = Clock(lambda: mono[0])
+
+    assert clock.wall_ns(101.5) == 10**18 + 1_500_000_005
+    assert clock.of(10**9 + 2, 500) == pytest.approx(102.000000495, abs=1e-9)
+    wall[0], mono[0] = wall[0] + 10**9, 101.0
+    clock.refresh(101.0)
+    assert clock.steps == 0
+    wall[0], mono[0] = wall[0] - 10**10, 102.0
+    clock.refresh(102.0)
+    assert clock.steps == 1
+    assert clock.wall_ns(102.0) == wall[0]
+
+
+@ENGINE
+def test_readings_that_were_interrupted_are_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pause between the two clocks is no step of either."""
+    mono, pause = [100.0], [0.0]
+
+    def now() -> float:
+        mono[0] += pause[0]
+        return mono[0]
+
+    monkeypatch.setattr("replay.engine.clock.time.time_ns", lambda: 10**18)
+    clock = Clock(now)
+    before = clock.wall_ns(100.0)
+    pause[0] = 0.01
+    clock.refresh(105.0)
+
+    assert (clock.steps, clock.wall_ns(100.0)) == (0, before)
+
+
+@ENGINE
+def test_a_retransmitted_segment_does_not_turn_time_back() -> None:
+    """What came before the segment it had to wait for is stamped with that one's time."""
+
+    async def main() -> list[float]:
+        ours, theirs = socket.socketpair()
+        reader = Reader()
+        line = Line(ours, reader)
+        stamps = []
+        origin = reader.clock.second, reader.clock.origin
+        line._heard = line._asked = origin[1]
+        for ns in (500_000, 400_000, 600_000):
+            note = struct.pack("ll", origin[0] - 1, 10**9 + ns)
+            stamps.append(line._stamp([(1, 35, note)]) - origin[1])
+        reader.close()
+        theirs.close()
+        return stamps
+
+    assert trio.run(main) == pytest.approx([0.0005, 0.0005, 0.0006], abs=1e-7)
+
+
+STAMPS = ("sent", "first_byte", "first_token", "first_answer", "last_token", "end")
+
+
+def timeless(sample: Sample) -> tuple[Sample, int, dict[str, bool], bool]:
+    """A sample without its times, but with which of them there are."""
+    there = {name: getattr(sample, name) is not None for name in (*STAMPS, "error")}
+    bare = replace(sample, **dict.fromkeys(STAMPS), sent_wall_ns=None, first_wall_ns=None)
+    bare = replace(bare, error=None, connect=0.0, token_times=())
+    return bare, len(sample.token_times), there, sample.connect > 0
+
+
+@pytest.mark.skipif("engine" not in KINDS, reason="needs both senders")
+@pytest.mark.parametrize(
+    "script",
+    [*(case[0] for case in FAULTS.values()), *GOOD.values(), *CLOSING.values()],
+    ids=[*FAULTS, *GOOD, *(f"closing, {name}" for name in CLOSING)],
+)
+def test_both_senders_make_the_same_samples(script: Script) -> None:
+    """Every field but the times, in two requests one after the other."""
+    found = {
+        kind: [timeless(one) for one, _ in exchange(kind, Server([script]), {}, {}, pause=0.01)]
+        for kind in ("httpx", "engine")
+    }
+
+    assert found["engine"] == found["httpx"]
+
+
+def fed(*pieces: bytes, bodyless: bool = False) -> tuple[Any, ...]:
+    """What a response comes to, its body joined."""
+    reply = Reply()
+    response = Response(reply, bodyless=bodyless)
+    for at, piece in enumerate(pieces):
+        response.feed(float(at), piece)
+    response.eof(99.0)
+    body = b"".join(data for _, data in reply.chunks)
+    kind = reply.failure and reply.failure[0]
+    return reply.status, reply.headers, body, reply.received, kind, response.over
+
+
+ANSWERS = [
+    STREAM,
+    whole(),
+    b"HTTP/1.1 100 Continue\r\n\r\n" + STREAM,
+    HEAD + event(b"a") + b"0\r\nx-late: 1\r\n\r\n",
+    HEAD + event(b"a") + b"zz\r\n",
+    whole()[:-5],
+    b"HTTP/1.1 200 OK\r\n\r\nuntil the end",
+    whole() + b"and more",
+    b"HTTP/1.1 204 No\r\n\r\n",
+]
+
+
+@settings(max_examples=200, deadline=None)
+@given(answer=st.sampled_from(ANSWERS), cuts=st.lists(st.integers(0, 400), max_size=12))
+def test_any_cut_of_the_bytes_gives_the_same_result(answer: bytes, cuts: list[int]) -> None:
+    """Where the network splits an answer changes nothing about it."""
+    edges = sorted({0, len(answer), *(cut for cut in cuts if cut < len(answer))})
+    pieces = [answer[a:b] for a, b in pairwise(edges)]
+
+    assert fed(*pieces) == fed(answer)
+
+
+@settings(max_examples=300, deadline=None)
+@given(noise=st.binary(max_size=200), at=st.integers(0, len(STREAM)))
+def test_noise_never_raises_and_always_ends(noise: bytes, at: int) -> None:
+    """A response with anything in it comes to an end of some kind."""
+    *_, over = fed(STREAM[:at] + noise + STREAM[at:])
+
+    assert over
+
+
+def test_a_header_that_would_break_the_request_is_refused() -> None:
+    """A line break in a value would be a second header."""
+    for value in (b"a\r\nb: c", b"a\nb", b"a\0b"):
+        with pytest.raises(ValueError, match="line break"):
+            to_bytes(httpx.Request("GET", "http://h/", headers={b"x": value}))
