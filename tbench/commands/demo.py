@@ -12,13 +12,13 @@ def demo(
     ] = Path("demo-output"),
     seconds: Annotated[
         float, typer.Option(min=2, max=600, help="How long the application talks.")
-    ] = 7,
+    ] = 8,
     rate: Annotated[
         float,
         typer.Option(
             min=0.1, max=50, help="Conversations per second, about two and a half calls each."
         ),
-    ] = 20,
+    ] = 21,
 ) -> None:
     """Show the main job: capture SDK traffic, replay it against a fast and a slow server, compare.
 
