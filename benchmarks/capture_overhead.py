@@ -1,7 +1,7 @@
 """What `tbench capture` adds: per chunk, to the first token, and how much one process carries.
 
-    cc -O2 -o truthserver truthserver.c -lm
-    python benchmarks/capture_overhead.py ./truthserver
+    make benchmarks/truthserver
+    python benchmarks/capture_overhead.py benchmarks/truthserver
 
 The server stamps each event with CLOCK_REALTIME just before its write ("t" in the event); the client, a
 selector loop on raw sockets, stamps each read. Direct and captured rounds alternate within one run, so that

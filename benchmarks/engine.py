@@ -1,7 +1,7 @@
 """The senders against a server that knows the truth: a real trace replayed, its run file held against it.
 
-    cc -O2 -o truthserver truthserver.c -lm
-    python benchmarks/engine.py ./truthserver [--senders engine,httpx] [--cases a,b,c] [--share 1.0]
+    make benchmarks/truthserver
+    python benchmarks/engine.py benchmarks/truthserver [--senders engine,httpx] [--cases a,b,c] [--share 1.0]
 
 The server is any that answers chat completions as streams, takes --port, --ttft-ms, --itl-ms and --tokens,
 and gives GET /_truth (CSV with `id`, the x-request-id, and `first_real`, CLOCK_REALTIME in ns before its

@@ -1,7 +1,7 @@
 """How exactly a replay keeps its pacing, by what the server saw.
 
-    cc -O2 -o truthserver truthserver.c -lm
-    python benchmarks/pacing_accuracy.py ./truthserver [--requests 300] [--rate 25] [--concurrency 8]
+    make benchmarks/truthserver
+    python benchmarks/pacing_accuracy.py benchmarks/truthserver [--requests 300] [--rate 25] [--concurrency 8]
 
 The server is any that answers chat completions, logs arrivals as CSV at GET /_truth (columns id, arr_mono,
 end_mono, in ns) and takes --port, --ttft-ms and --itl-ms. Prints for `--speed 2`: the server's arrivals

@@ -1,4 +1,4 @@
-"""Requests and answers in the wire shapes that together_api.md records of a dozen servers."""
+"""Requests and answers in the wire shapes of a dozen servers, as recorded or documented in public."""
 
 import gzip
 import json

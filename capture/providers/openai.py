@@ -1,7 +1,7 @@
 """The shapes that OpenAI's API gave to the field: chat, completions, embeddings, rerank and their streams.
 
-The differences between servers that this file bears are in `together_api.md` 3, 4, 6 and 9 of the project's
-notes: where usage sits, repeated finish chunks, reasoning under two names, tools, errors inside a stream.
+It bears the differences between servers that speak them: where usage sits, repeated finish chunks, reasoning
+under two names, tools, errors inside a stream. tests/test_providers.py has an example of each.
 """
 
 from collections.abc import Mapping

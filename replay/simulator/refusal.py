@@ -1,4 +1,4 @@
-"""The error answers of the service: status, body and headers as together_api documents them."""
+"""The error answers of the service: status, body and headers as Together's public documents have them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
