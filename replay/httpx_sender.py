@@ -118,7 +118,7 @@ class HttpxSender:
                 whole = await self._exchange(lane, call, reply, watch)
         finally:
             await self._put_back(lane, whole=whole)
-        if watch.scope.cancelled_caught:
+        if watch.scope.cancelled_caught and reply.failure is None:
             reply.failure = (Outcome.TIMEOUT, watch.verdict())
 
     async def _exchange(self, lane: Lane, call: Call, reply: Reply, watch: "_Watch") -> bool:
@@ -128,7 +128,8 @@ class HttpxSender:
             response = await lane.transport.handle_async_request(call.request)
             reply.status = response.status_code
             reply.headers = tuple((n.lower(), v) for n, v in response.headers.multi_items())
-            return await _read(response, reply, watch)
+            await _read(response, reply, watch)
+            return reply.failure is None
         except (httpx.HTTPError, ssl.SSLError) as error:
             reply.failure = failure(error, answered=reply.status is not None)
             return False
@@ -155,14 +156,12 @@ class HttpxSender:
             await lane.transport.aclose()
 
 
-async def _read(response: httpx.Response, reply: Reply, watch: "_Watch") -> bool:
+async def _read(response: httpx.Response, reply: Reply, watch: "_Watch") -> None:
     pieces = cast("AsyncGenerator[bytes]", response.aiter_raw())
     async with aclosing(pieces):
         async for piece in pieces:
-            if not watch.took(piece):
-                return False
+            watch.took(piece)
     reply.end = trio.current_time()
-    return True
 
 
 class _Watch:
@@ -186,17 +185,19 @@ class _Watch:
         elif event == "http11.receive_response_headers.complete":
             self._wait_for("next byte", self._deadlines.between)
 
-    def took(self, piece: bytes) -> bool:
-        """Note a piece of the body; False when the answer has grown too long to read."""
+    def took(self, piece: bytes) -> None:
+        """Note a piece of the body. An answer that has grown too long is cancelled.
+
+        Only a cancellation unwinds the generators inside httpx; leaving the loop would leave them open.
+        """
         reply = self._reply
         now = trio.current_time()
         reply.chunks.append((now, piece))
         reply.received += len(piece)
         self.scope.deadline = min(now + self._deadlines.between, self._ends)
-        if reply.received <= MOST_BYTES:
-            return True
-        reply.failure = too_long(MOST_BYTES)
-        return False
+        if reply.received > MOST_BYTES:
+            reply.failure = too_long(MOST_BYTES)
+            self.scope.cancel()
 
     def verdict(self) -> str:
         """Which deadline passed, in words."""

@@ -343,8 +343,11 @@ def test_the_truth_is_told_of_each_request(http: httpx.Client) -> None:
     after = time.time_ns()
     record = next(r for r in http.get("/_truth").json() if r["request_id"] == "mine-1")
 
-    stamps = [record[f"{name}_wall_ns"] for name in ("arrival", "first", "last", "end")]
-    assert [before, *stamps, after] == sorted([before, *stamps, after])
+    arrival, first, last, end = (
+        record[f"{name}_wall_ns"] for name in ("arrival", "first", "last", "end")
+    )
+    assert before <= arrival <= first <= last <= end
+    assert last <= after  # the server may note its end after the client has the last byte
     assert len(record["token_offsets_us"]) == 5
     assert record["tokens_written"] == record["output_tokens"] == len(events(answer)) == 6
     assert record["outcome"] == "ok"
