@@ -118,7 +118,7 @@ def shift(title: str, points: Sequence[Shift]) -> Picture | None:
     )
     return Picture(
         title=f"Shift of {title}",
-        text=f"Ratio by quantile with 95% interval: {text}.",
+        text=f"Ratio by quantile with its interval: {text}.",
         note="Above 1 the candidate's value is higher. Bars: the interval of each quantile. Shade: the "
         "band that holds at all quantiles at once. What is open or lies further out is cut at the edge.",
         chart=chart(

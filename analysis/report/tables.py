@@ -32,7 +32,7 @@ def cautions(found: Iterable[Caution]) -> Html:
 def comparison_table(rows: Sequence[Comparison]) -> Html:
     """Every quantile of every metric that was compared, or why it was not."""
     head = [
-        *("metric", "baseline", "candidate", "ratio", "95% interval", "finding", "confidence"),
+        *("metric", "baseline", "candidate", "ratio", "interval", "finding", "confidence"),
         *("n", "method", "warnings"),
     ]
     notes = dict.fromkeys(caution.text for row in rows for caution in row.warnings)
@@ -95,7 +95,11 @@ def summary_table(summaries: Sequence[Summary]) -> Html:
     points = sorted({one.p for one in every if one.p <= USUAL or not one.refusal})
     head = ["metric", "n", "timed out", "mean", *map(words.percentile, points), "max"]
     rows = [_summary(one, points) for one in summaries]
-    return table("Quantiles of this run, each with its 95% interval", head, rows)
+    return table(
+        "Quantiles of this run, each with its interval (nominal 95%, requests taken as independent)",
+        head,
+        rows,
+    )
 
 
 def _summary(one: Summary, points: Sequence[float]) -> list[object]:
