@@ -1,0 +1,16 @@
+"""Attempt: one call that has ended, with all that its sender saw of it."""
+
+from dataclasses import dataclass
+
+from replay.sender import Reply
+
+
+@dataclass(slots=True, kw_only=True)
+class Attempt:
+    """`index`, `due` and `label` are the call's; `held` is how long it waited for `--max-in-flight`, s."""
+
+    index: int
+    due: float | None
+    held: float
+    label: bytes
+    reply: Reply
