@@ -36,6 +36,9 @@ class Options(TypedDict, total=False):
     timeout: float
     ca: str | Path | None
     sender: Choice
+    http2: bool
+    proxy: str | None
+    workers: int | Literal["auto"]
     allow_unsafe: bool
     max_cost: float | None
 

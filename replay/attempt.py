@@ -7,10 +7,14 @@ from replay.sender import Reply
 
 @dataclass(slots=True, kw_only=True)
 class Attempt:
-    """`index`, `due` and `label` are the call's; `held` is how long it waited for `--max-in-flight`, s."""
+    """`index`, `due`, `cost` and `label` are the call's.
+
+    `held` is how long it waited for `--max-in-flight`, seconds.
+    """
 
     index: int
     due: float | None
     held: float
     label: bytes
     reply: Reply
+    cost: float = 0.0

@@ -1,12 +1,11 @@
-"""A replay from beginning to end: the trace is planned, paced, sent, and written down.
+"""A replay from beginning to end: the trace is planned, paced, sent by workers, and written down.
 
-One nursery holds the helpers (reading ahead, writing, signals, the loop's lateness, progress); the
-player's own nursery holds the requests.
+The parent reads ahead and builds the calls on one thread, and writes the run on another, behind the
+sending; its trio loop only waits, for signals and for the workers.
 """
 
-import math
+import os
 import signal
-import ssl
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
@@ -20,27 +19,34 @@ import trio
 from capture.errors import InputError
 from capture.lag import Lag
 from capture.tracereader import Trace
-from replay.ahead import Ahead
-from replay.alarm import punctual
+from replay.budget import Till
 from replay.calls import calls
 from replay.httpx_sender import tls
 from replay.pace import NEEDS_SURVEY, Pace
 from replay.plan import Plan
-from replay.player import Attempt, Player
 from replay.provenance import header
-from replay.quiet import undisturbed
+from replay.quiet import AHEAD, BEHIND, on_thread
 from replay.runfile import Run, RunWriter, read_run
 from replay.sample import Fate
 from replay.scribe import Scribe
-from replay.sender import Call, Deadlines
-from replay.senders import Kind, OpenSender, chosen, make_sender
+from replay.sender import Deadlines
+from replay.senders import Kind, chosen
 from replay.survey import Survey, survey
-from replay.tally import Budget, Tally
+from replay.tally import Tally
 from replay.target import Target
 from replay.warmup import Warmup
+from replay.workers.crew import Crew
+from replay.workers.duties import duties
+from replay.workers.feeder import Feeder
+from replay.workers.shards import Shards
 
 LEAD_S: Final = 0.05
-STALL_STEP_S: Final = 0.01
+"""From the word to start to the start."""
+PREPARE_S: Final = 2.0
+"""Calls are built for so long at most before the first is sent."""
+HORIZON_S: Final = 3.0
+"""Enough is built when it lasts for so long."""
+POLL_S: Final = 0.005
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +54,8 @@ class Job:
     """Everything that a replay needs to know. `trace_path` and `argv` are only written down.
 
     `rounds` repeats the trace, `requests` and `duration_s` end it early (due, or sent in a closed loop,
-    before that time; what is in flight then still finishes). `max_cost` is in US dollars.
+    before that time; what is in flight then still finishes). `max_cost` is in US dollars. `workers` is
+    how many processes send.
     """
 
     trace: Trace
@@ -58,6 +65,9 @@ class Job:
     pace: Pace = field(default=Pace())
     deadlines: Deadlines = field(default=Deadlines())
     sender: Kind = field(default_factory=lambda: chosen("auto"))
+    http2: bool = False
+    proxy: str | None = field(default=None, repr=False)
+    workers: int = 1
     rounds: int = 1
     requests: int | None = None
     duration_s: float | None = None
@@ -81,9 +91,13 @@ class Job:
 
 @dataclass(kw_only=True)
 class Live:
-    """What may be watched while a replay runs. `expected()` is how many requests, None if unknown."""
+    """What may be watched while a replay runs. `expected()` is how many requests, None if unknown.
 
-    player: Player
+    `crew` says `issued`, `in_flight`, and `now` in seconds since the start; `tally` counts what has been
+    read of the answers, which may be behind the sending.
+    """
+
+    crew: Crew
     tally: Tally
     expected: Callable[[], int | None]
     duration_s: float | None
@@ -100,9 +114,9 @@ def perform(job: Job, watch: Watch | None = None) -> Run:
     written stays in OUT.part).
     """
     found = first_look(job)
-    performance = _Performance(job, found)
-    with undisturbed(), _unwrapped():
-        path = trio.run(performance.run, tls(job.ca), watch)
+    tls(job.ca)  # what is wrong with it is said before a process starts
+    with _unwrapped():
+        path = trio.run(_Performance(job, found).run, watch)
     return read_run(path)
 
 
@@ -121,81 +135,109 @@ def first_look(job: Job, *, tokens: bool = False) -> Survey | None:
 class _Performance:
     """One replay on its way."""
 
+    crew: Crew
+    feeder: Feeder
+    scribe: Scribe
+
     def __init__(self, job: Job, found: Survey | None) -> None:
         self.job = job
         self.found = found
         self.plan = job.plan()
         self.closed = None if job.pace.is_open else job.pace.closed(found)
-        schedule = job.pace.schedule(found) if job.pace.is_open else None
-        self.ahead = Ahead(calls(job, self.plan, schedule), lambda call: call.request_bytes)
+        self.schedule = job.pace.schedule(found) if job.pace.is_open else None
         self.tally = Tally()
-        self.budget = None if job.max_cost is None else Budget(limit=job.max_cost)
-        self.stall = Lag()
         self.interrupts = 0
-        self.hopeless = False
+        self.fed = trio.Event()
+        self.steal = _steal_s()
 
-    async def run(self, context: ssl.SSLContext, watch: Watch | None) -> Path:
-        sending = make_sender(self.job.sender, self.job.deadlines, context)
-        async with sending as sender, trio.open_nursery() as helpers:
-            self.sender = sender
-            self.player = self._player(sender)
-            helpers.start_soon(self._heed_signals)
-            helpers.start_soon(self.ahead.run)
-            await sender.rehearse()
-            if not await self.ahead.ready():
-                raise InputError(self._nothing())
-            writer = RunWriter(self.job.out, header(self.job, self.found), clock=time.monotonic)
-            self.scribe = self._scribe(writer)
-            helpers.start_soon(self._measure_stalls)
-            if watch:
-                helpers.start_soon(watch, self._live())
-            await self._play()
-            never_sent = await self._never_sent()
-            helpers.cancel_scope.cancel()
-        return writer.close(self._totals(never_sent))
+    async def run(self, watch: Watch | None) -> Path:
+        plan = duties(self.job, self.closed)
+        with Crew.hired(plan, self.job.out.absolute().parent) as self.crew:
+            self.feeder = self._feeder()
+            try:
+                async with trio.open_nursery() as helpers:
+                    helpers.start_soon(self._heed_signals)
+                    helpers.start_soon(self._feed)
+                    writer = await self._prepared()
+                    if watch:
+                        helpers.start_soon(watch, self._live())
+                    await self._play(writer)
+                    never_sent = await self._never_sent()
+                    helpers.cancel_scope.cancel()
+            finally:
+                self.feeder.stop()
+            return writer.close(self._totals(never_sent))
 
-    async def _play(self) -> None:
-        """Send everything, and return when all of it is written down."""
+    async def _prepared(self) -> RunWriter:
+        """Everything that can be done before the first request, and the run's file open."""
+        await self.crew.ready()
+        await self._built()
+        if not self.feeder.drawn:
+            raise InputError(self._nothing())
+        await self.crew.warm()
+        return RunWriter(self.job.out, header(self.job, self.found), clock=time.monotonic)
+
+    async def _built(self) -> None:
+        """Wait until enough calls are built: all, as many as workers take, or for the next seconds."""
+        with trio.move_on_after(PREPARE_S):
+            await _until(lambda: self._enough or bool(self.interrupts))
+        await _until(lambda: bool(self.feeder.drawn) or self.feeder.done)
+
+    @property
+    def _enough(self) -> bool:
+        feeder = self.feeder
+        return feeder.done or self.crew.full or (feeder.horizon or 0.0) > HORIZON_S
+
+    async def _play(self, writer: RunWriter) -> None:
+        """Have everything sent, and return when all of it is written down."""
+        self.scribe = self._scribe(writer)
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self.scribe.run)
-            if self.closed is None:
-                with punctual() as self.player.sleep_until:
-                    await self.player.play_open(self.ahead)
-            else:
-                ends = math.inf if self.job.duration_s is None else self.job.duration_s
-                await self.player.play_closed(self.ahead, self.closed, ends)
-            self.scribe.finish()
+            nursery.start_soon(on_thread, self.scribe.run, BEHIND)
+            try:
+                self.crew.go(LEAD_S)
+                if self.interrupts:
+                    self.crew.stop()
+                await self.crew.finished()
+            finally:
+                self.scribe.finish()
+
+    async def _feed(self) -> None:
+        try:
+            await on_thread(self.feeder.run, AHEAD)
+        finally:
+            self.fed.set()
+
+    def _feeder(self) -> Feeder:
+        shards = Shards(self.plan, self.job.workers)
+        return Feeder(
+            calls(self.job, shards, self.schedule),
+            [member.feed for member in self.crew.members],
+            shards.next,
+        )
 
     async def _never_sent(self) -> int:
         """Planned and not issued. A closed loop that its time ends has planned what it issued."""
         timed = self.job.duration_s is not None or self.plan.rounds is None
         if self.closed is not None and timed:
             return 0
-        total = await self.ahead.total(lambda: self.interrupts > 1)
-        return total - self.player.issued
-
-    def _player(self, sender: OpenSender) -> Player:
-        return Player(
-            sender=sender,
-            keep=self._keep,
-            may_send=self._may_send,
-            max_in_flight=self.job.pace.max_in_flight,
-            lead_s=LEAD_S,
-        )
+        self.feeder.stop()
+        await self.fed.wait()
+        rest = await trio.to_thread.run_sync(self.feeder.rest, lambda: self.interrupts > 1)
+        return self.feeder.drawn + rest - self.crew.issued
 
     def _scribe(self, writer: RunWriter) -> Scribe:
         return Scribe(
+            spools=[member.spool for member in self.crew.members],
             writer=writer,
             tally=self.tally,
-            budget=self.budget,
-            progress=lambda: {"planned": self._known(), "issued": self.player.issued},
-            began=lambda: self.player.began,
+            till=None if self.job.max_cost is None else Till(self.crew.pulse),
+            progress=lambda: {"planned": self._known(), "issued": self.crew.issued},
             secrets=self.job.target.secrets,
         )
 
     def _live(self) -> Live:
         return Live(
-            player=self.player,
+            crew=self.crew,
             tally=self.tally,
             expected=self._expected,
             duration_s=self.job.duration_s,
@@ -213,42 +255,29 @@ class _Performance:
     def _known(self) -> int:
         """How many requests are known to be planned so far."""
         if self.found is None or self.plan.rounds is None or self.job.duration_s is not None:
-            return self.ahead.drawn
-        return self._expected() or self.ahead.drawn
+            return self.feeder.drawn
+        return self._expected() or self.feeder.drawn
 
     def _nothing(self) -> str:
         skipped = ", ".join(f"{count} {reason}" for reason, count in self.plan.skipped.items())
         why = f" (left out: {skipped})" if skipped else ""
         return f"{self.job.trace_path}: holds no request to send{why}"
 
-    def _keep(self, attempt: Attempt) -> None:
-        self.scribe.keep(attempt)
-        if self.tally.hopeless and not self.hopeless:
-            self.hopeless = True
-            self.player.cancel()
-
-    def _may_send(self, call: Call) -> bool:
-        return self.budget is None or self.budget.allows(call.index, call.cost or 0.0)
-
     async def _heed_signals(self) -> None:
-        """The first SIGINT or SIGTERM stops the sending, the second also the counting after it."""
+        """The first SIGINT or SIGTERM stops the sending, the second also what follows it."""
         if threading.current_thread() is not threading.main_thread():
             return
         with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
             async for _ in signals:
                 self.interrupts += 1
-                self.player.cancel()
-
-    async def _measure_stalls(self) -> None:
-        """How late this loop wakes: every stamp may be as late."""
-        while True:
-            wanted = trio.current_time() + STALL_STEP_S
-            await trio.sleep_until(wanted)
-            self.stall.add(round((trio.current_time() - wanted) * 1e9))
+                if self.interrupts > 1:
+                    self.crew.kill()
+                elif self.crew.began:
+                    self.crew.stop()
 
     def _totals(self, never_sent: int) -> dict[str, Any]:
         fates = self.tally.fates
-        issued = self.player.issued
+        issued = self.crew.issued
         return {
             "planned": issued + never_sent,
             "completed": fates[Fate.COMPLETED],
@@ -260,9 +289,7 @@ class _Performance:
             "trace_losses": self._trace_losses(),
             "ended_by": self._ended_by(),
             "warmup_s": self.job.warmup.seconds(self.tally.last_end),
-            "most_in_flight": self.player.most_in_flight,
-            "loop_stall_s": _seconds(self.stall),
-            **self._stamps(),
+            **self._own(),
             "cost": {
                 "usd": self.tally.bill.usd,
                 "unpriced": dict(self.tally.bill.unpriced),
@@ -276,25 +303,61 @@ class _Performance:
         lost = {**asdict(self.job.trace.losses), "dropped_requests": dropped}
         return {name: count for name, count in lost.items() if count}
 
-    def _stamps(self) -> dict[str, Any]:
-        """What stamped the answers, and how many of the tokens have the stamp of a later one."""
-        clock = self.sender.clock
+    def _own(self) -> dict[str, Any]:
+        """What the client says of itself: its clock, and how near it was to its own limits."""
+        reports = self.crew.reports
+        stall = Lag()
+        for report in reports:
+            stall.merge(report.stall)
+        clocks = {report.clock for report in reports} or {"user"}
         share = self.tally.coalesced_share if self.job.sender == "engine" else None
-        return {"clock": clock, "coalesced_share": share}
+        return {
+            "clock": clocks.pop() if len(clocks) == 1 else "user",
+            "coalesced_share": share,
+            "loop_stall_s": _seconds(stall),
+            "most_in_flight": sum(report.most_in_flight for report in reports),
+            "workers": self.job.workers,
+            "lost_workers": self.crew.lost,
+            "client": {
+                "cpu_share": max((r.cpu_s / r.wall_s for r in reports if r.wall_s), default=None),
+                "steal_s": None if self.steal is None else (_steal_s() or 0.0) - self.steal,
+                "starved": sum(member.row["starved"] for member in self.crew.members),
+                "kernel_stamps": sum(report.stamps[0] for report in reports),
+                "user_stamps": sum(report.stamps[1] for report in reports),
+                "peak_rss": max((report.peak_rss for report in reports), default=None),
+            },
+        }
 
     def _ended_by(self) -> str:
         if self.interrupts:
             return "interrupt"
-        if self.hopeless:
+        if any(report.failure for report in self.crew.reports):
+            return "disk"
+        if any(report.hopeless for report in self.crew.reports):
             return "errors"
-        if self.player.refused:
+        if any(report.refused for report in self.crew.reports):
             return "max_cost"
         return "plan"
+
+
+async def _until(true: Callable[[], bool]) -> None:
+    """Wait for what a thread or another process will do."""
+    while not true():  # noqa: ASYNC110 (neither can set an event of this loop)
+        await trio.sleep(POLL_S)
 
 
 def _seconds(lag: Lag) -> dict[str, float | None]:
     named = {"p50": lag.quantile(0.5), "p99": lag.quantile(0.99), "max": lag.quantile(1.0)}
     return {name: None if late is None else late / 1e9 for name, late in named.items()}
+
+
+def _steal_s() -> float | None:
+    """CPU time that a hypervisor gave to others since boot, seconds over all cores; None: not known here."""
+    try:
+        first = Path("/proc/stat").read_text().partition("\n")[0].split()
+    except OSError:
+        return None
+    return int(first[8]) / os.sysconf("SC_CLK_TCK") if len(first) > 8 else None
 
 
 @contextmanager

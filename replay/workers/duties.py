@@ -1,0 +1,72 @@
+"""Duties: a job cut into as many shares as it has workers."""
+
+import math
+from typing import TYPE_CHECKING, Final
+
+import httpx
+
+from replay.pace import Pace
+from replay.pacing import Closed, Fixed
+from replay.sender import Origin
+from replay.workers.duty import Duty, part, share
+
+if TYPE_CHECKING:
+    from replay.job import Job
+
+AHEAD_BYTES: Final = 32 * 2**20
+"""Calls that all workers together keep at hand, about."""
+OPEN_CONNECTIONS: Final = 16
+"""Connections that are opened before an open loop, whose need nobody knows."""
+MOST_CONNECTIONS: Final = 1024
+"""No more are opened ahead: they would be idle for too long."""
+WORKER_STREAMS: Final = 500
+WORKER_RATE: Final = 2000
+"""What one worker does with ease: requests in flight, and requests/s of an open loop."""
+PORTS: Final = {"http": 80, "https": 443}
+
+
+def duties(job: "Job", closed: Closed | None) -> list[Duty]:
+    """One for each worker. A closed loop has no more workers than it has requests in flight."""
+    workers = job.workers
+    return [
+        Duty(
+            number=number,
+            workers=workers,
+            sender=job.sender,
+            http2=job.http2,
+            proxy=job.proxy,
+            deadlines=job.deadlines,
+            origin=origin(job.target.base_url),
+            connections=min(share(_wanted(closed), number, workers), MOST_CONNECTIONS),
+            closed=closed and part(closed, number, workers),
+            ends=math.inf if job.duration_s is None else job.duration_s,
+            max_in_flight=job.pace.max_in_flight
+            and max(1, share(job.pace.max_in_flight, number, workers)),
+            budget=job.max_cost,
+            ca=job.ca,
+            ahead_bytes=AHEAD_BYTES // workers,
+        )
+        for number in range(workers)
+    ]
+
+
+def origin(base_url: str) -> Origin:
+    """Where a base URL leads."""
+    url = httpx.URL(base_url)
+    return Origin(
+        url.scheme, url.raw_host.decode("ascii").strip("[]"), url.port or PORTS[url.scheme]
+    )
+
+
+def _wanted(closed: Closed | None) -> int:
+    if closed is None:
+        return OPEN_CONNECTIONS
+    return closed.limit if isinstance(closed, Fixed) else max(closed.limits, default=0)
+
+
+def needed(pace: Pace) -> int:
+    """How many workers a pacing needs, by its own words: recorded times and profiles count as one."""
+    if pace.mode == "concurrency":
+        return math.ceil(pace.value / WORKER_STREAMS)
+    rate = pace.value if pace.mode in {"rate", "poisson", "constant"} else 0.0
+    return max(1, math.ceil(rate / WORKER_RATE))
