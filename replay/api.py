@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, TypedDict, Unpack
 
-from replay.job import Watch, perform
 from replay.order import Order
+from replay.performance import Watch, perform
 from replay.runfile import Run
 from replay.senders import Choice
 from replay.target import parse_headers

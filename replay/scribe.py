@@ -1,4 +1,4 @@
-"""The scribe: reads ended attempts from the spools and writes the run, on one thread behind the sending."""
+"""The scribe: reads ended attempts from the spools and writes the runs, on one thread behind the sending."""
 
 import threading
 from collections.abc import Callable, Sequence
@@ -16,23 +16,37 @@ from replay.workers.spool import SpoolReader
 
 PAUSE_S: Final = 0.05
 PUMP: Final = 256
-"""The file is seen to after so many samples."""
+"""The files are seen to after so many samples."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Book:
+    """Where the attempts of one arm go: the run's `writer`, and the `tally` of them.
+
+    `progress` gives planned and issued. `secrets` are masked.
+    """
+
+    writer: RunWriter
+    tally: Tally
+    progress: Callable[[], dict[str, int | None]]
+    secrets: Secrets = field(default=Secrets())
+
+    def pump(self) -> None:
+        """See to the file."""
+        self.writer.pump(self.progress())
 
 
 @dataclass(kw_only=True)
 class Scribe:
-    """Writes what comes through `spools` to `writer`, and counts it in `tally`; for one thread: `run`.
+    """Writes what comes through `spools` into `books`; for one thread: `run`.
 
-    `progress` gives planned and issued. `secrets` are masked. After `finish`, `run` returns once everything
-    is written.
+    The attempts of book i have indices i modulo the number of books. After `finish`, `run` returns once
+    everything is written.
     """
 
     spools: Sequence[SpoolReader]
-    writer: RunWriter
-    tally: Tally
-    progress: Callable[[], dict[str, int | None]]
+    books: Sequence[Book]
     till: Till | None = None
-    secrets: Secrets = field(default=Secrets())
     _finished: threading.Event = field(default_factory=threading.Event, init=False)
 
     def finish(self) -> None:
@@ -46,19 +60,25 @@ class Scribe:
             last = self._finished.is_set()
             for spool in self.spools:
                 self._read(spool)
-            self.writer.pump(self.progress())
+            self._pump()
             self._finished.wait(PAUSE_S)
 
     def _read(self, spool: SpoolReader) -> None:
         for count, attempt in enumerate(spool.attempts(), 1):
             self._write(attempt, spool.began)
             if count % PUMP == 0:
-                self.writer.pump(self.progress())
+                self._pump()
+
+    def _pump(self) -> None:
+        for book in self.books:
+            book.pump()
 
     def _write(self, attempt: Attempt, began: float) -> None:
-        sample = to_sample(attempt, began, self.secrets)
-        self.writer.add(sample)
-        self.tally.add(sample)
+        attempt.index, arm = divmod(attempt.index, len(self.books))
+        book = self.books[arm]
+        sample = to_sample(attempt, began, book.secrets)
+        book.writer.add(sample)
+        book.tally.add(sample)
         if self.till:
             self.till.settle(sample, attempt.cost)
         give_way()

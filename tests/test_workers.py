@@ -152,13 +152,13 @@ def test_a_spool_that_cannot_be_written_says_so(tmp_path: Path) -> None:
 def fed(calls: list[Call], pulse: Pulse, most_bytes: int = 2**20) -> list[Call]:
     """What a worker has of them after the parent's thread has fed them."""
     ours, theirs = socket.socketpair()
-    feeder = Feeder(iter(calls), [ours], lambda: 0)
+    feeder = Feeder(iter(calls), [ours], lambda _: 0)
     thread = threading.Thread(target=feeder.run)
 
     async def main() -> list[Call]:
         feed = Feed(trio.socket.from_stdlib_socket(theirs), pulse.row(0), most_bytes=most_bytes)
         woken = trio.Event()
-        feed.tell(lambda: woken.set())
+        feed.tell(lambda: woken.set())  # noqa: PLW0108 (it changes)
         taken: list[Call] = []
         async with trio.open_nursery() as nursery:
             nursery.start_soon(feed.run)
@@ -201,7 +201,7 @@ def test_no_more_is_kept_at_hand_than_allowed(pulse: Pulse) -> None:
     """A worker that sends nothing yet takes its fill and no more, however long the plan is."""
     ours, theirs = socket.socketpair()
     endless = (call(i, bytes(10_000)) for i in range(10**9))
-    feeder = Feeder(endless, [ours], lambda: 0)
+    feeder = Feeder(endless, [ours], lambda _: 0)
     thread = threading.Thread(target=feeder.run)
 
     async def main() -> int:
@@ -209,7 +209,7 @@ def test_no_more_is_kept_at_hand_than_allowed(pulse: Pulse) -> None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(feed.run)
             with trio.fail_after(30):
-                while not pulse.row(0)["full"]:
+                while not pulse.row(0)["full"]:  # noqa: ASYNC110 (shared memory)
                     await trio.sleep(0.01)
             nursery.cancel_scope.cancel()
         held = 0
@@ -233,7 +233,7 @@ def test_a_worker_that_is_gone_holds_up_nobody(pulse: Pulse) -> None:
     (ours, theirs), (gone, closed) = socket.socketpair(), socket.socketpair()
     closed.close()
     turns = iter(i % 2 for i in range(1000))
-    feeder = Feeder(iter([call(i) for i in range(1000)]), [ours, gone], lambda: next(turns))
+    feeder = Feeder(iter([call(i) for i in range(1000)]), [ours, gone], lambda _: next(turns))
     thread = threading.Thread(target=feeder.run)
     thread.start()
 
@@ -264,12 +264,16 @@ def test_a_frame_carries_half_a_character() -> None:
 
 def test_rows_of_the_pulse_do_not_touch_each_other(pulse: Pulse) -> None:
     """Each worker has counters of its own, and the money is neither's."""
-    pulse.row(0)["issued"] = 7
-    pulse.row(1)["issued"] = 11
+    for _ in range(7):
+        pulse.row(0).issue(0)
+    for _ in range(11):
+        pulse.row(1).issue(4)
     pulse.row(1)["starved"] += 2
     pulse.settled = (1.5, 2.5)
 
-    assert [pulse.row(i)["issued"] for i in range(2)] == [7, 11]
+    assert [pulse.row(i).issued(0) for i in range(2)] == [7, 0]
+    assert [pulse.row(i).issued(4) for i in range(2)] == [0, 11]
+    assert [pulse.row(i)["in_flight"] for i in range(2)] == [0, 0]
     assert [pulse.row(i)["starved"] for i in range(2)] == [0, 2]
     assert pulse.settled == (1.5, 2.5)
 
@@ -351,7 +355,7 @@ def refused(status: int) -> Reply:
         (lambda: Reply(failure=(Outcome.RESET, "reset")), False),
     ],
 )
-def test_only_lasting_failures_stop_a_replay(reply: Callable[[], Reply], stops: bool) -> None:  # noqa: FBT001
+def test_only_lasting_failures_stop_a_replay(reply: Callable[[], Reply], stops: bool) -> None:
     """Nobody listens, a wrong key, an unknown model: not a busy server."""
     brake = Brake()
     for _ in range(ENOUGH):
@@ -381,7 +385,8 @@ def duty(number: int, workers: int) -> Duty:
         http2=False,
         proxy=None,
         deadlines=Deadlines(),
-        origin=HERE,
+        origins=(HERE,),
+        arms=1,
         connections=0,
         closed=Fixed(limit=1),
         ends=60.0,

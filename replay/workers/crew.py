@@ -116,9 +116,9 @@ class Crew:
             members = [stack.enter_context(_member(duty, pulse, folder)) for duty in duties]
             yield cls(members, pulse)
 
-    @property
-    def issued(self) -> int:
-        return sum(member.row["issued"] for member in self.members)
+    def issued(self, arm: int = 0) -> int:
+        """How many calls were sent for an arm."""
+        return sum(member.row.issued(arm) for member in self.members)
 
     @property
     def in_flight(self) -> int:

@@ -1,6 +1,7 @@
 """Duties: a job cut into as many shares as it has workers."""
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 import httpx
@@ -25,9 +26,9 @@ WORKER_RATE: Final = 2000
 PORTS: Final = {"http": 80, "https": 443}
 
 
-def duties(job: "Job", closed: Closed | None) -> list[Duty]:
-    """One for each worker. A closed loop has no more workers than it has requests in flight."""
-    workers = job.workers
+def duties(jobs: "Sequence[Job]", closed: Closed | None) -> list[Duty]:
+    """One for each worker. Of several jobs (a duet) the first says how, each says where to."""
+    job, workers = jobs[0], jobs[0].workers
     return [
         Duty(
             number=number,
@@ -36,7 +37,8 @@ def duties(job: "Job", closed: Closed | None) -> list[Duty]:
             http2=job.http2,
             proxy=job.proxy,
             deadlines=job.deadlines,
-            origin=origin(job.target.base_url),
+            origins=tuple(origin(one.target.base_url) for one in jobs),
+            arms=len(jobs),
             connections=min(share(_wanted(closed), number, workers), MOST_CONNECTIONS),
             closed=closed and part(closed, number, workers),
             ends=math.inf if job.duration_s is None else job.duration_s,

@@ -18,7 +18,8 @@ Word = Literal["ready", "warm", "go", "stop"]
 class Duty:
     """One worker's share. `closed` is None in open modes, where each call has its due time.
 
-    `connections` to `origin` are opened ahead. `ends` ends a closed loop, seconds from the start.
+    `connections` to each of `origins` are opened ahead. Calls of the arm i of a duet have indices i modulo
+    `arms`. `ends` ends a closed loop, seconds from the start.
     `budget` is in US dollars. `ahead_bytes` is how much is kept at hand.
     """
 
@@ -28,7 +29,8 @@ class Duty:
     http2: bool
     proxy: str | None = field(repr=False)
     deadlines: Deadlines
-    origin: Origin
+    origins: tuple[Origin, ...]
+    arms: int
     connections: int
     closed: Closed | None
     ends: float

@@ -15,14 +15,14 @@ BATCH_S: Final = 0.005
 
 
 class Feeder:
-    """Feeds workers over `socks`; `shard` says which gets the call just drawn. For one thread: `run`.
+    """Feeds workers over `socks`; `shard` says which gets a call just drawn. For one thread: `run`.
 
     `drawn` counts the calls taken from the plan, `horizon` is when the last of them is due. A worker that
     is gone loses its calls, which then were never sent. `stop` may be called from another thread.
     """
 
     def __init__(
-        self, calls: Iterator[Call], socks: Sequence[socket.socket], shard: Callable[[], int]
+        self, calls: Iterator[Call], socks: Sequence[socket.socket], shard: Callable[[Call], int]
     ) -> None:
         self._calls = calls
         self._socks = socks
@@ -41,7 +41,7 @@ class Feeder:
             for call in self._calls:
                 self.drawn += 1
                 self.horizon = call.due
-                self._hand(self._shard(), call)
+                self._hand(self._shard(call), call)
                 if self._stopped:
                     return
         finally:

@@ -11,9 +11,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final, Literal, Self
 
-Field = Literal["issued", "ended", "in_flight", "full", "starved"]
-FIELDS: Final[tuple[Field, ...]] = ("issued", "ended", "in_flight", "full", "starved")
+Field = Literal["in_flight", "full", "starved"]
+FIELDS: Final[tuple[Field, ...]] = ("in_flight", "full", "starved")
 """`full`: the worker takes no more calls for now. `starved`: how often it had none when one was wanted."""
+MOST_ARMS: Final = 5
+"""So many arms of a duet have a counter of their own for what was issued."""
 WORD: Final = 8
 ROW: Final = 64
 """Bytes of a row: a cache line. Row 0 is the parent's: what was spent, and what was reserved for that."""
@@ -74,6 +76,15 @@ class Row:
 
     def __setitem__(self, name: Field, value: int) -> None:
         self._words[FIELDS.index(name)] = value
+
+    def issue(self, arm: int) -> None:
+        """Count a call that is sent for an arm."""
+        self._words[len(FIELDS) + arm] += 1
+
+    def issued(self, arm: int) -> int:
+        """How many were sent for an arm."""
+        value: int = self._words[len(FIELDS) + arm]
+        return value
 
     def release(self) -> None:
         self._words.release()

@@ -68,7 +68,7 @@ class Worker:
         self.purse = None if duty.budget is None else Purse(duty.budget, pulse)
         self.spool = SpoolWriter(spool)
         self.feed_fd = feed
-        self.brake = Brake()
+        self.brakes = [Brake() for _ in range(duty.arms)]
         self.stall = Lag()
 
     async def run(self) -> None:
@@ -94,7 +94,8 @@ class Worker:
         self.control.send("ready")
         if await self._word() != "warm":
             return False
-        await sender.preopen(self.duty.origin, self.duty.connections)
+        for origin in self.duty.origins:
+            await sender.preopen(origin, self.duty.connections)
         self.control.send("warm")
         word = await self._word()
         if not isinstance(word, tuple):
@@ -129,14 +130,15 @@ class Worker:
     def _may_send(self, call: Call) -> bool:
         if self.purse is not None and not self.purse.allows(call.cost):
             return False
-        self.row["issued"] += 1
+        self.row.issue(call.index % self.duty.arms)
         return True
 
     def _keep(self, attempt: Attempt) -> None:
         self.spool.add(attempt)
         self.row["in_flight"] = self.player.in_flight
-        self.brake.see(attempt.reply)
-        if self.brake.on and not self.player.cancelled:
+        brake = self.brakes[attempt.index % self.duty.arms]
+        brake.see(attempt.reply)
+        if brake.on and not self.player.cancelled:
             self.player.cancel()
 
     async def _spool(self) -> None:
@@ -171,7 +173,7 @@ class Worker:
             stall=self.stall,
             most_in_flight=self.player.most_in_flight,
             refused=self.player.refused,
-            hopeless=self.brake.on,
+            hopeless=any(brake.on for brake in self.brakes),
             cpu_s=cpu_s,
             wall_s=wall_s,
             peak_rss=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
