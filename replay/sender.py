@@ -63,6 +63,8 @@ class Call:
     in a closed loop. `head` is the request line and the header fields with the blank line after them,
     as they go out; `body` follows it. `cost` is the most that it is expected to cost, US dollars, where
     a budget asks. `label` is what the sample will say of it (replay.label), which no sender reads.
+
+    A request that HTTP/1.1 cannot carry is a call, too: its head is empty and its body says why.
     """
 
     index: int
@@ -72,6 +74,11 @@ class Call:
     body: bytes
     cost: float = 0.0
     label: bytes = b""
+
+    @property
+    def refusal(self) -> str | None:
+        """Why it cannot be sent (a PROTOCOL_ERROR); None when it can."""
+        return None if self.head else self.body.decode(errors="replace")
 
     @property
     def bodyless(self) -> bool:
