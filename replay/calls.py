@@ -1,6 +1,6 @@
 """The calls of a plan: each request built for its target, given its due time and what it may cost."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import takewhile, tee
 from typing import TYPE_CHECKING
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from replay.job import Job
 
 
-def calls(job: "Job", plan: Plan, schedule: Schedule | None) -> Iterator[Call]:
+def calls(job: "Job", plan: Iterable[Planned], schedule: Schedule | None) -> Iterator[Call]:
     """The calls of a plan, built one by one as they are asked for; due by `schedule` if there is one."""
     if schedule is None:
         return (_call(job, planned, None) for planned in plan)

@@ -25,7 +25,7 @@ from replay.httpx_sender import tls
 from replay.job import Job
 from replay.pace import NEEDS_SURVEY
 from replay.provenance import header
-from replay.quiet import AHEAD, BEHIND, on_thread
+from replay.quiet import AHEAD, BEHIND, PLAIN, on_thread
 from replay.runfile import Run, RunWriter, read_run
 from replay.scribe import Book, Scribe
 from replay.survey import Survey, survey
@@ -197,7 +197,7 @@ class _Performance:
         """Have everything sent, and return when all of it is written down."""
         self.scribe = self._scribe(writers)
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(on_thread, self.scribe.run, BEHIND)
+            nursery.start_soon(on_thread, self.scribe.follow, BEHIND)
             try:
                 self.crew.go(LEAD_S)
                 if self.interrupts:
@@ -205,6 +205,7 @@ class _Performance:
                 await self.crew.finished()
             finally:
                 self.scribe.finish()
+        await on_thread(self.scribe.complete, PLAIN)
 
     async def _feed(self) -> None:
         try:

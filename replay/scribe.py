@@ -38,10 +38,10 @@ class Book:
 
 @dataclass(kw_only=True)
 class Scribe:
-    """Writes what comes through `spools` into `books`; for one thread: `run`.
+    """Writes what comes through `spools` into `books`; for one thread at a time.
 
-    The attempts of book i have indices i modulo the number of books. After `finish`, `run` returns once
-    everything is written.
+    The attempts of book i have indices i modulo the number of books. `follow` writes behind the sending
+    until `finish` is called, `complete` writes the rest.
     """
 
     spools: Sequence[SpoolReader]
@@ -53,21 +53,27 @@ class Scribe:
         """Nothing more will come. From any thread."""
         self._finished.set()
 
-    def run(self) -> None:
+    def follow(self) -> None:
         """Write what comes, until finished."""
-        last = False
-        while not last:
-            last = self._finished.is_set()
+        while not self._finished.wait(PAUSE_S):
             for spool in self.spools:
-                self._read(spool)
+                self._read(spool, self._finished.is_set)
             self._pump()
-            self._finished.wait(PAUSE_S)
 
-    def _read(self, spool: SpoolReader) -> None:
+    def complete(self) -> None:
+        """Write what is left."""
+        for spool in self.spools:
+            self._read(spool, lambda: False)
+        self._pump()
+
+    def _read(self, spool: SpoolReader, enough: Callable[[], bool]) -> None:
         for count, attempt in enumerate(spool.attempts(), 1):
             self._write(attempt, spool.began)
+            give_way()
             if count % PUMP == 0:
                 self._pump()
+            if enough():
+                return
 
     def _pump(self) -> None:
         for book in self.books:
@@ -81,4 +87,3 @@ class Scribe:
         book.tally.add(sample)
         if self.till:
             self.till.settle(sample, attempt.cost)
-        give_way()

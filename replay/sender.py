@@ -18,6 +18,9 @@ IDLE_S: Final = 4.0
 MOST_BYTES: Final = 64 * 2**20
 """The longest answer that is read."""
 
+STOPPED: Final = (Outcome.CANCELLED, "the replay was stopped")
+"""The failure of what was in flight when everything was cancelled."""
+
 Fields = tuple[tuple[bytes, bytes], ...]
 """Header fields as they were on the wire, in its order."""
 

@@ -23,7 +23,7 @@ from replay.pacing import Fixed, Profile
 from replay.sample import Sample
 from replay.sender import Call, Deadlines, Origin, Reply
 from replay.workers.crew import Crew
-from replay.workers.duties import needed, origin
+from replay.workers.duties import needed
 from replay.workers.duty import Duty, part, share
 from replay.workers.feed import Feed, frame
 from replay.workers.feeder import Feeder
@@ -302,12 +302,6 @@ def test_how_many_workers_a_pacing_needs() -> None:
     assert needed(Pace(mode="concurrency", value=1001)) == 3
     assert needed(Pace(mode="constant", value=5000)) == 3
     assert needed(Pace(mode="speed", value=100)) == 1
-
-
-def test_origins_are_read_from_base_urls() -> None:
-    """Scheme, host and the port that is meant."""
-    assert origin("https://api.example.com/v1") == Origin("https", "api.example.com", 443)
-    assert origin("http://[::1]:8080") == Origin("http", "::1", 8080)
 
 
 def test_the_budget_reserves_and_settles_across_the_pulse(pulse: Pulse) -> None:

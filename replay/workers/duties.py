@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Final
 
 import httpx
 
+from replay.heads import origin_of
 from replay.pace import Pace
 from replay.pacing import Closed, Fixed
-from replay.sender import Origin
 from replay.workers.duty import Duty, part, share
 
 if TYPE_CHECKING:
@@ -23,7 +23,6 @@ MOST_CONNECTIONS: Final = 1024
 WORKER_STREAMS: Final = 500
 WORKER_RATE: Final = 2000
 """What one worker does with ease: requests in flight, and requests/s of an open loop."""
-PORTS: Final = {"http": 80, "https": 443}
 
 
 def duties(jobs: "Sequence[Job]", closed: Closed | None) -> list[Duty]:
@@ -37,7 +36,7 @@ def duties(jobs: "Sequence[Job]", closed: Closed | None) -> list[Duty]:
             http2=job.http2,
             proxy=job.proxy,
             deadlines=job.deadlines,
-            origins=tuple(origin(one.target.base_url) for one in jobs),
+            origins=tuple(origin_of(httpx.URL(one.target.base_url)) for one in jobs),
             arms=len(jobs),
             connections=min(share(_wanted(closed), number, workers), MOST_CONNECTIONS),
             closed=closed and part(closed, number, workers),
@@ -50,14 +49,6 @@ def duties(jobs: "Sequence[Job]", closed: Closed | None) -> list[Duty]:
         )
         for number in range(workers)
     ]
-
-
-def origin(base_url: str) -> Origin:
-    """Where a base URL leads."""
-    url = httpx.URL(base_url)
-    return Origin(
-        url.scheme, url.raw_host.decode("ascii").strip("[]"), url.port or PORTS[url.scheme]
-    )
 
 
 def _wanted(closed: Closed | None) -> int:

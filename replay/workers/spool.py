@@ -104,16 +104,19 @@ class SpoolReader:
         self.began = 0.0
 
     def attempts(self) -> Iterator[Attempt]:
-        """Those that are there in whole by now."""
-        while piece := os.pread(self._fd, PIECE, self._offset):
-            self._offset += len(piece)
-            self._frames.feed(piece)
+        """Those that are there in whole by now. May be left early, and asked for again."""
+        while True:
             for frame in self._frames:
                 if isinstance(frame, float):
                     self.began = frame
                     continue
                 self.read += 1
                 yield _attempt(frame)
+            piece = os.pread(self._fd, PIECE, self._offset)
+            if not piece:
+                return
+            self._offset += len(piece)
+            self._frames.feed(piece)
             self._give_back()
 
     def _give_back(self) -> None:
