@@ -87,11 +87,10 @@ def tls(ca: Path | None = None) -> ssl.SSLContext:
 
 @dataclass(slots=True)
 class Lane:
-    """One connection at most, with the time it was last used, and how many answers came over it."""
+    """One connection at most, with the time it was last used."""
 
     transport: httpx.AsyncHTTPTransport
     used: float = 0.0
-    served: int = 0
 
 
 class HttpxSender:
@@ -194,13 +193,11 @@ class HttpxSender:
         """Whether the answer was read to its end."""
         request = request_of(call)
         request.extensions["trace"] = watch.trace
-        reply.reused = lane.served > 0
         try:
             response = await lane.transport.handle_async_request(request)
             reply.status = response.status_code
             reply.headers = response.headers.raw
             await _read(response, reply, watch)
-            lane.served += 1
             return reply.failure is None
         except (httpx.HTTPError, ssl.SSLError) as error:
             reply.failure = failure(error, answered=reply.status is not None)
@@ -288,6 +285,7 @@ class _Watch:
         if event in SENDING:
             self._reply.sent_wall_ns = time.time_ns()
             self._reply.sent = trio.current_time()
+            self._reply.reused = self._reply.connecting is None
             self._wait_for("first byte", self._deadlines.first_byte)
         elif event == "connection.connect_tcp.started":
             self._reply.connecting = trio.current_time()
