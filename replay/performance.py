@@ -153,18 +153,18 @@ class _Performance:
         shares = duties([voice.job for voice in self.voices], self.closed)
         with Crew.hired(shares, self.job.out.absolute().parent) as self.crew:
             self.feeder = self._feeder()
-            try:
-                async with trio.open_nursery() as helpers:
-                    helpers.start_soon(self._heed_signals)
-                    helpers.start_soon(self._feed)
+            async with trio.open_nursery() as helpers:
+                helpers.start_soon(self._heed_signals)
+                helpers.start_soon(self._feed)
+                try:
                     writers = await self._prepared()
                     if watch:
                         helpers.start_soon(watch, self._live())
                     await self._play(writers)
-                    planned = await self._planned()
-                    helpers.cancel_scope.cancel()
-            finally:
-                self.feeder.stop()
+                finally:
+                    self.feeder.stop()  # its thread cannot be cancelled
+                planned = await self._planned()
+                helpers.cancel_scope.cancel()
             return [writer.close(self._totals(arm, planned)) for arm, writer in enumerate(writers)]
 
     async def _prepared(self) -> list[RunWriter]:
@@ -227,7 +227,6 @@ class _Performance:
         timed = self.job.duration_s is not None or self.plan.rounds is None
         if self.closed is not None and timed:
             return None
-        self.feeder.stop()
         await self.fed.wait()
         rest = await trio.to_thread.run_sync(self.feeder.rest, lambda: self.interrupts > 1)
         return math.ceil((self.feeder.drawn + rest) / len(self.voices))

@@ -186,7 +186,7 @@ def test_a_killed_worker_is_counted_named_and_hangs_nobody(
     run = read_run(tmp_path / "o.run")
 
     assert run.totals["lost_workers"] == ["worker 1 was killed by SIGKILL"]
-    assert 1 <= run.totals["lost_in_flight"] <= 10
+    assert 1 <= run.totals["lost_in_flight"] <= 20  # with what ended in its last tenth of a second
     assert identity(run).planned == 400
     assert "worker 1 was killed by SIGKILL" in (numbers(run)["invalid_because"] or "")
     assert playing.returncode == 130, said

@@ -1,5 +1,6 @@
 """The crew: starts the workers, passes the word to them, and notices when one is gone."""
 
+import os
 import signal
 import socket
 import subprocess
@@ -210,6 +211,7 @@ def _member(duty: Duty, pulse: Pulse, folder: Path) -> Iterator[Member]:
             stdout=subprocess.DEVNULL,
             stderr=said,
             start_new_session=True,
+            env=_environ(),
         )
         theirs.close()
         controlled.close()
@@ -225,6 +227,17 @@ def _member(duty: Duty, pulse: Pulse, folder: Path) -> Iterator[Member]:
         stack.callback(member.close)
         member.tell(duty)
         yield member
+
+
+def _environ() -> dict[str, str]:
+    """Ours, with the place of this very package first: a worker must not find another one."""
+    here = str(Path(__file__).parents[2])
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([here, *_given("PYTHONPATH")])}
+
+
+def _given(name: str) -> list[str]:
+    value = os.environ.get(name)
+    return [value] if value else []
 
 
 def _death(code: int) -> str:
