@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from capture.lag import Lag
+from replay.headroom import headroom
 from replay.job import Job
 from replay.plan import Plan
 from replay.sample import Fate
@@ -86,6 +87,7 @@ class Account:
             "kernel_stamps": sum(report.stamps[0] for report in reports),
             "user_stamps": sum(report.stamps[1] for report in reports),
             "peak_rss": max((report.peak_rss for report in reports), default=None),
+            **asdict(headroom()),
         }
 
     def _ended_by(self) -> str:

@@ -21,9 +21,11 @@ from replay.account import Account, steal_s
 from replay.budget import Till
 from replay.calls import calls
 from replay.duet import interleaved
+from replay.headroom import headroom
 from replay.httpx_sender import tls
 from replay.job import Job
 from replay.pace import NEEDS_SURVEY
+from replay.pacing import Fixed
 from replay.provenance import header
 from replay.quiet import AHEAD, BEHIND, PLAIN, on_thread
 from replay.runfile import Run, RunWriter, read_run
@@ -101,6 +103,7 @@ def perform_duet(jobs: Sequence[Job], seed: int = 0, watch: Watch | None = None)
     if len(jobs) > MOST_ARMS:
         raise InputError(f"{len(jobs)} targets at once: at most {MOST_ARMS} are possible")
     found = first_look(jobs[0])
+    _check_headroom(jobs[0], found)
     tls(jobs[0].ca)  # what is wrong with it is said before a process starts
     with _unwrapped():
         paths = trio.run(_Performance(jobs, found, seed).run, watch)
@@ -117,6 +120,16 @@ def first_look(job: Job, *, tokens: bool = False) -> Survey | None:
         unknown = ", ".join(sorted(found.bill.unpriced))
         raise InputError(f"--max-cost cannot be kept: no price is known for {unknown}")
     return found
+
+
+def _check_headroom(job: Job, found: Survey | None) -> None:
+    """Raise InputError where a closed loop needs more connections than can be had."""
+    if job.pace.is_open:
+        return
+    closed = job.pace.closed(found)
+    most = closed.limit if isinstance(closed, Fixed) else max(closed.limits)
+    if objection := headroom().objection(most, job.workers):
+        raise InputError(objection)
 
 
 class _Voice:

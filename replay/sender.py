@@ -97,7 +97,7 @@ class Reply:
     that connection had carried a request before, `sent` just before the first byte of the request left,
     `end` the last byte of the answer. `headers` are as on the wire. `chunks` holds every read of the body
     with its time, `received` their bytes. `failure` is set when the transport failed; else the answer
-    decides.
+    decides. `heed` is called by the engine when something more has come, for who reads along.
     """
 
     connecting: float | None = None
@@ -110,6 +110,7 @@ class Reply:
     received: int = 0
     end: float | None = None
     failure: tuple[Outcome, str] | None = None
+    heed: Callable[[], None] | None = None
 
     def header(self, name: str) -> str:
         """The first value of a header field by its lower-case name, or nothing."""

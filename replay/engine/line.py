@@ -73,6 +73,8 @@ class Exchange:
         """Bytes of the response, and when they arrived."""
         self._heard = at
         self.response.feed(at, data)
+        if self.response.heed is not None:
+            self.response.heed()
 
 
 class Line:

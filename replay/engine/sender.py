@@ -1,6 +1,5 @@
 """The engine's sender: takes a call to a line, and says when its exchange is over. Nothing waits per call."""
 
-import resource
 import socket
 import ssl
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ from replay.engine.line import Exchange, Line
 from replay.engine.pool import Pool
 from replay.engine.reader import Reader
 from replay.engine.wire import Response
+from replay.headroom import allow_descriptors
 from replay.rehearsal import rehearse
 from replay.sender import STOPPED, Call, Deadlines, Ended, Origin, Reply, said
 
@@ -45,7 +45,7 @@ class EngineSender:
         self._stack = AsyncExitStack()
         self._pool = Pool()
         self._active: dict[Exchange, tuple[Line, _Attempt]] = {}
-        self._dials: set[trio.CancelScope] = set()
+        self._dials: dict[int, trio.CancelScope] = {}
         self._launching = False
 
     async def __aenter__(self) -> Self:
@@ -54,7 +54,7 @@ class EngineSender:
         self._dialer = Dialer(self._reader, self._context)
         self._later = trio.lowlevel.current_trio_token().run_sync_soon
         self._nap = trio.CancelScope()
-        _allow_descriptors()
+        allow_descriptors()
         self._stack.enter_context(_anchor())
         self._stack.callback(self._reader.close)
         self._nursery = await self._stack.enter_async_context(trio.open_nursery())
@@ -109,10 +109,19 @@ class EngineSender:
 
     def abandon(self) -> None:
         """Cancel all that is in flight: each ends as CANCELLED with what it had."""
-        for scope in tuple(self._dials):
+        for scope in tuple(self._dials.values()):
             scope.cancel()
         for exchange, (line, _) in tuple(self._active.items()):
             line.expire(exchange, *STOPPED)
+
+    def cancel(self, reply: Reply) -> None:
+        """Cancel the one attempt that fills in this reply, if it is in flight."""
+        for exchange, (line, attempt) in tuple(self._active.items()):
+            if attempt.reply is reply:
+                line.expire(exchange, *STOPPED)
+                return
+        if scope := self._dials.get(id(reply)):
+            scope.cancel()
 
     async def _preopen_one(self, origin: Origin, limit: trio.CapacityLimiter) -> None:
         async with limit:
@@ -124,11 +133,11 @@ class EngineSender:
         """Open a connection for a call, and put it there."""
         line = None
         with trio.CancelScope() as scope:
-            self._dials.add(scope)
+            self._dials[id(attempt.reply)] = scope
             try:
                 line = await self._new_line(attempt)
             finally:
-                self._dials.discard(scope)
+                del self._dials[id(attempt.reply)]
         if scope.cancelled_caught:
             attempt.reply.failure = STOPPED
         if line is None:
@@ -209,13 +218,6 @@ def _expire(line: Line, exchange: Exchange, now: float) -> None:
         pass
     if line.exchange is exchange and now >= exchange.expires:
         line.expire(exchange, Outcome.TIMEOUT, exchange.verdict)
-
-
-def _allow_descriptors() -> None:
-    """As many connections as the system allows: the usual limit is made for programs with few."""
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with suppress(OSError, ValueError):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 @contextmanager

@@ -31,12 +31,14 @@ class Response:
         "_parser",
         "_reply",
         "answered",
+        "heed",
         "keep",
         "over",
     )
 
     def __init__(self, reply: Reply, *, bodyless: bool = False) -> None:
         self._reply = reply
+        self.heed = reply.heed
         self._bodyless = bodyless
         self._at = 0.0
         self._fed = 0
