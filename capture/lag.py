@@ -29,6 +29,12 @@ class Lag:
         self._n += 1
         self._max = max(self._max, late_ns)
 
+    def merge(self, other: "Lag") -> None:
+        """Count another one's delays too."""
+        self._counts = [a + b for a, b in zip(self._counts, other._counts, strict=True)]  # noqa: SLF001
+        self._n += other._n  # noqa: SLF001 (one of our own)
+        self._max = max(self._max, other._max)  # noqa: SLF001
+
     def quantile(self, share: float) -> int | None:
         """The upper edge of the bucket that holds the quantile; None without a sample."""
         wanted, seen = share * self._n, 0

@@ -5,7 +5,8 @@ from typing import Final
 from capture.exchange import Outcome
 from capture.providers import Answer, judge, read_answer
 from capture.redact import Secrets
-from replay.player import Attempt
+from replay.attempt import Attempt
+from replay.label import Label
 from replay.sample import Sample
 from replay.sender import Reply
 
@@ -20,7 +21,7 @@ def to_sample(attempt: Attempt, began: float, secrets: Secrets = NONE) -> Sample
 
     `secrets` are masked wherever the server quotes them.
     """
-    call, reply = attempt.call, attempt.reply
+    call, reply = Label.unpack(attempt.label), attempt.reply
     answer = read(reply)
     outcome, error = conclusion(reply, answer, stream=call.stream)
     usage = answer.usage
@@ -31,14 +32,14 @@ def to_sample(attempt: Attempt, began: float, secrets: Secrets = NONE) -> Sample
     first_byte = reply.chunks[0][0] if reply.chunks else None
     return Sample(
         id=call.id,
-        index=call.index,
+        index=attempt.index,
         cycle=call.cycle,
         endpoint=call.endpoint,
         model=call.model,
         stream=call.stream,
         held=attempt.held,
         connect=connect_s(reply),
-        due=call.due,
+        due=attempt.due,
         sent=since(reply.sent),
         first_byte=since(first_byte),
         first_token=since(answer.first_token),
@@ -57,7 +58,7 @@ def to_sample(attempt: Attempt, began: float, secrets: Secrets = NONE) -> Sample
         reasoning_tokens=usage.reasoning,
         request_bytes=call.request_bytes,
         response_bytes=reply.received,
-        conn_reused=reply.sent is not None and reply.connecting is None,
+        conn_reused=reply.reused,
         request_id=secrets.mask_text(reply.header("x-request-id")) or None,
         token_times=tuple(at - began for at in answer.token_times),
     )

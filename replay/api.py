@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, TypedDict, Unpack
 
-from replay.job import Watch, perform
 from replay.order import Order
+from replay.performance import Watch, perform
 from replay.runfile import Run
 from replay.senders import Choice
 from replay.target import parse_headers
@@ -36,6 +36,9 @@ class Options(TypedDict, total=False):
     timeout: float
     ca: str | Path | None
     sender: Choice
+    http2: bool
+    proxy: str | None
+    workers: int | Literal["auto"]
     allow_unsafe: bool
     max_cost: float | None
 

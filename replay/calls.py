@@ -1,11 +1,11 @@
 """The calls of a plan: each request built for its target, given its due time and what it may cost."""
 
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Iterable, Iterator
 from itertools import takewhile, tee
 from typing import TYPE_CHECKING
 
 from replay.cost import cost, price_of
+from replay.label import Label
 from replay.pacing import Schedule
 from replay.plan import Plan, Planned
 from replay.sender import Call
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from replay.job import Job
 
 
-def calls(job: "Job", plan: Plan, schedule: Schedule | None) -> Iterator[Call]:
+def calls(job: "Job", plan: Iterable[Planned], schedule: Schedule | None) -> Iterator[Call]:
     """The calls of a plan, built one by one as they are asked for; due by `schedule` if there is one."""
     if schedule is None:
         return (_call(job, planned, None) for planned in plan)
@@ -29,20 +29,20 @@ def calls(job: "Job", plan: Plan, schedule: Schedule | None) -> Iterator[Call]:
 
 def _call(job: "Job", planned: Planned, due: float | None) -> Call:
     call = job.target.call(planned, due)
-    if job.max_cost is None:
-        return call
-    return replace(call, cost=most_cost(planned, call))
+    if job.max_cost is not None:
+        call.cost = most_cost(planned, Label.unpack(call.label))
+    return call
 
 
-def most_cost(planned: Planned, call: Call) -> float | None:
-    """What a call costs, US dollars, if it uses all the output it may; None without a price.
+def most_cost(planned: Planned, label: Label) -> float:
+    """What a call costs, US dollars, if it uses all the output it may; 0 without a price.
 
     Prompt tokens are the recorded ones, else a third of the body's bytes.
     """
-    price = price_of(call.model)
+    price = price_of(label.model)
     if price is None:
-        return None
+        return 0.0
     usage = expected_usage(planned)
     allowed = (planned.ask.max_tokens or 0) * planned.ask.n
-    prompt = call.request_bytes // 3 if usage.prompt is None else usage.prompt
+    prompt = label.request_bytes // 3 if usage.prompt is None else usage.prompt
     return cost(price, prompt=prompt, output=max(allowed, usage.output or 0))

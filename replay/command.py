@@ -7,8 +7,8 @@ from dataclasses import asdict
 from capture.errors import InvalidRunError
 from replay.closing import check_reached, outlook, summary
 from replay.forecast import forecast
-from replay.job import perform
 from replay.order import Order
+from replay.performance import perform
 from replay.progress import screen, watching
 from replay.totals import numbers
 

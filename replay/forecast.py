@@ -4,8 +4,9 @@ from dataclasses import dataclass
 from itertools import takewhile
 from typing import Any
 
-from replay.job import Job, first_look
+from replay.job import Job
 from replay.pacing import WINDOW_S
+from replay.performance import first_look
 from replay.survey import Survey, rates
 
 

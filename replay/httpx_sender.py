@@ -6,8 +6,8 @@ what keeps it fast. HTTP/1.1, no proxy from the environment, no redirects, no re
 
 import ssl
 import time
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Self, cast
@@ -21,8 +21,11 @@ from replay.rehearsal import rehearse
 from replay.sender import (
     IDLE_S,
     MOST_BYTES,
+    STOPPED,
     Call,
     Deadlines,
+    Ended,
+    Origin,
     Reply,
     said,
     too_long,
@@ -39,6 +42,14 @@ FAILURES: Final[tuple[tuple[type[Exception], Outcome, Outcome], ...]] = (
     (ssl.SSLError, Outcome.CONNECT_ERROR, Outcome.CUT),
 )
 """An exception -> its outcome before the answer's head, and after it. The first row that fits counts."""
+
+SENDING: Final = frozenset(
+    {"http11.send_request_headers.started", "http2.send_request_headers.started"}
+)
+ANSWERED: Final = frozenset(
+    {"http11.receive_response_headers.complete", "http2.receive_response_headers.complete"}
+)
+"""Events of httpcore, by what they say of an attempt."""
 
 _CLOSED: Final = "without sending a response"
 _CUT_SHORT: Final = ("incomplete", "without sending complete")
@@ -83,66 +94,136 @@ class Lane:
 
 
 class HttpxSender:
-    """Sends calls over its lanes. Use as `async with HttpxSender(...) as sender`; closing ends the lanes."""
+    """Sends calls over its lanes. Use as `async with HttpxSender(...) as sender`; closing ends the lanes.
 
-    def __init__(self, deadlines: Deadlines, context: ssl.SSLContext | None = None) -> None:
+    With `http2` all calls share one lane, whose connections carry many at a time. `proxy` is a URL.
+    """
+
+    def __init__(
+        self,
+        deadlines: Deadlines,
+        context: ssl.SSLContext | None = None,
+        *,
+        http2: bool = False,
+        proxy: str | None = None,
+    ) -> None:
         self.deadlines = deadlines
         self._context = context if context is not None else tls()
+        self._http2 = http2
+        self._proxy = proxy
         self._idle: list[Lane] = []
+        self._shared: Lane | None = None
+        self._under_way: set[trio.CancelScope] = set()
+        self._reads = 0
+        self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
+        self._nursery = await self._stack.enter_async_context(trio.open_nursery())
+        self._stack.callback(self._nursery.cancel_scope.cancel)
+        self._shared = self._lane() if self._http2 else None
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        while self._idle:
-            await self._close(self._idle.pop())
+        await self._stack.aclose()
+        await self._close_idle()
+        if self._shared:
+            await self._close(self._shared)
 
     @property
     def clock(self) -> str:
         """What stamps the answers: this process, when it gets to read."""
         return "user"
 
+    @property
+    def stamps(self) -> tuple[int, int]:
+        """No read is stamped by the kernel."""
+        return 0, self._reads
+
     async def rehearse(self) -> None:
         """Send one request to a socket of our own, so that the first real one finds everything loaded."""
-        await rehearse(self)
-        while self._idle:
-            await self._close(self._idle.pop())
+        if not (self._http2 or self._proxy):
+            await rehearse(self)
+            await self._close_idle()
+        self._reads = 0
 
-    async def send(self, call: Call, reply: Reply) -> None:
-        """Send one call; its reply says what happened, whatever it was."""
+    async def preopen(self, origin: Origin, count: int) -> None:
+        """Nothing: httpx opens a connection when it sends, and the sample says how long that took."""
+
+    def launch(self, call: Call, reply: Reply, ended: Ended) -> None:
+        """Begin to send; `ended` is called when the reply is complete."""
+        self._nursery.start_soon(self._attempt, call, reply, ended)
+
+    def abandon(self) -> None:
+        """Cancel all that is in flight: each ends as CANCELLED with what it had."""
+        for scope in tuple(self._under_way):
+            scope.cancel()
+
+    async def _attempt(self, call: Call, reply: Reply, ended: Ended) -> None:
+        with trio.CancelScope() as scope:
+            self._under_way.add(scope)
+            try:
+                await self._send(call, reply)
+            except Exception as error:
+                words = f"sender: {type(error).__name__}: {said(error)}"
+                reply.failure = (Outcome.PROTOCOL_ERROR, words)
+            finally:
+                self._under_way.discard(scope)
+        if scope.cancelled_caught:
+            reply.failure = STOPPED
+        self._reads += len(reply.chunks)
+        ended()
+
+    async def _send(self, call: Call, reply: Reply) -> None:
+        if reason := call.refusal:
+            reply.failure = (Outcome.PROTOCOL_ERROR, reason)
+            return
         watch = _Watch(reply, self.deadlines)
-        lane = await self._lane()
+        lane = self._shared or await self._take()
         whole = False
         try:
             with watch.scope:
                 whole = await self._exchange(lane, call, reply, watch)
         finally:
-            await self._put_back(lane, whole=whole)
+            if lane is not self._shared:
+                await self._put_back(lane, whole=whole)
         if watch.scope.cancelled_caught and reply.failure is None:
             reply.failure = (Outcome.TIMEOUT, watch.verdict())
 
     async def _exchange(self, lane: Lane, call: Call, reply: Reply, watch: "_Watch") -> bool:
         """Whether the answer was read to its end."""
-        call.request.extensions["trace"] = watch.trace
+        request = request_of(call)
+        request.extensions["trace"] = watch.trace
         try:
-            response = await lane.transport.handle_async_request(call.request)
+            response = await lane.transport.handle_async_request(request)
             reply.status = response.status_code
-            reply.headers = tuple((n.lower(), v) for n, v in response.headers.multi_items())
+            reply.headers = response.headers.raw
             await _read(response, reply, watch)
             return reply.failure is None
         except (httpx.HTTPError, ssl.SSLError) as error:
             reply.failure = failure(error, answered=reply.status is not None)
             return False
 
-    async def _lane(self) -> Lane:
+    async def _take(self) -> Lane:
         """The lane used last, or a new one. Lanes that idled too long are closed."""
         stale = trio.current_time() - IDLE_S
         while self._idle and self._idle[0].used < stale:
             await self._close(self._idle.pop(0))
-        if self._idle:
-            return self._idle.pop()
-        one = httpx.Limits(max_connections=1, max_keepalive_connections=1, keepalive_expiry=IDLE_S)
-        return Lane(httpx.AsyncHTTPTransport(verify=self._context, trust_env=False, limits=one))
+        return self._idle.pop() if self._idle else self._lane()
+
+    def _lane(self) -> Lane:
+        most = None if self._http2 else 1
+        limits = httpx.Limits(
+            max_connections=most, max_keepalive_connections=most, keepalive_expiry=IDLE_S
+        )
+        transport = httpx.AsyncHTTPTransport(
+            verify=self._context,
+            trust_env=False,
+            limits=limits,
+            http1=not self._http2,
+            http2=self._http2,
+            proxy=self._proxy,
+        )
+        return Lane(transport)
 
     async def _put_back(self, lane: Lane, *, whole: bool) -> None:
         if whole:
@@ -151,9 +232,34 @@ class HttpxSender:
         else:
             await self._close(lane)
 
+    async def _close_idle(self) -> None:
+        while self._idle:
+            await self._close(self._idle.pop())
+
     async def _close(self, lane: Lane) -> None:
         with trio.CancelScope(shield=True, deadline=trio.current_time() + 1):
             await lane.transport.aclose()
+
+
+def request_of(call: Call) -> httpx.Request:
+    """A call as httpx has it: its head is read back, and nothing is added."""
+    line, *fields = call.head[:-4].split(b"\r\n")
+    method, target, _ = line.split(b" ", 2)
+    headers = [(name, value) for name, _, value in (field.partition(b": ") for field in fields)]
+    scheme, host, port = call.origin
+    url = httpx.URL(scheme=scheme, host=host, port=port, raw_path=target)
+    return httpx.Request(method.decode("ascii"), url, headers=headers, stream=_Body(call.body))
+
+
+class _Body(httpx.AsyncByteStream):
+    """Bytes that go out as they are."""
+
+    def __init__(self, body: bytes) -> None:
+        self._body = body
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        if self._body:
+            yield self._body
 
 
 async def _read(response: httpx.Response, reply: Reply, watch: "_Watch") -> None:
@@ -176,13 +282,14 @@ class _Watch:
 
     async def trace(self, event: str, _details: dict[str, Any]) -> None:
         """The events of httpcore, each at the instant it happens."""
-        if event == "http11.send_request_headers.started":
+        if event in SENDING:
             self._reply.sent_wall_ns = time.time_ns()
             self._reply.sent = trio.current_time()
+            self._reply.reused = self._reply.connecting is None
             self._wait_for("first byte", self._deadlines.first_byte)
         elif event == "connection.connect_tcp.started":
             self._reply.connecting = trio.current_time()
-        elif event == "http11.receive_response_headers.complete":
+        elif event in ANSWERED:
             self._wait_for("next byte", self._deadlines.between)
 
     def took(self, piece: bytes) -> None:

@@ -1,6 +1,7 @@
 """The order: what a user asked for, checked word by word before anything is read or sent."""
 
 import math
+import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ from replay.sender import Deadlines
 from replay.senders import Choice, chosen
 from replay.target import Target, checked_base_url, find_key
 from replay.warmup import Warmup
+from replay.workers.duties import needed
 
 FLAGS: Final[Mapping[str, Mode]] = {
     "speed": "speed",
@@ -34,9 +36,10 @@ class Order:
 
     `speed` is a factor, `rate`, `poisson` and `constant` are requests per second, `concurrency` requests in
     flight, `concurrency_scale` a factor; at most one of them. `loop` is how many times the trace is sent.
-    `duration` and `timeout` are seconds, `max_cost` US dollars. `map_model` maps recorded models to new
-    ones, `set` replaces top-level members of JSON bodies (None removes one). `api_key_env` names the
-    variable that holds the key (None: TOGETHER_API_KEY, empty: no key). `out` may not exist yet.
+    `duration` and `timeout` are seconds, `max_cost` US dollars. `workers` is how many processes send.
+    `map_model` maps recorded models to new ones, `set` replaces top-level members of JSON bodies (None
+    removes one). `api_key_env` names the variable that holds the key (None: TOGETHER_API_KEY, empty: no
+    key). `out` may not exist yet.
     """
 
     trace: Path
@@ -63,6 +66,9 @@ class Order:
     timeout: float = 600.0
     ca: str | Path | None = None
     sender: Choice = "auto"
+    http2: bool = False
+    proxy: str | None = None
+    workers: int | Literal["auto"] = "auto"
     allow_unsafe: bool = False
     max_cost: float | None = None
 
@@ -70,6 +76,8 @@ class Order:
         """Raise InputError for a value or a combination that makes no sense."""
         for name in POSITIVE:
             _positive(name, getattr(self, name))
+        if self.workers != "auto" and self.workers < 1:
+            raise InputError(f"--workers {self.workers}: give a number from 1, or auto")
         given = self._pacings()
         if len(given) > 1:
             raise InputError(f"{_flag(given[0])} and {_flag(given[1])} are two pacings; give one")
@@ -101,7 +109,10 @@ class Order:
             target=self._target(base_url, send=send),
             pace=self.pace(),
             deadlines=Deadlines(first_byte=self.timeout, total=self.timeout),
-            sender=chosen(self.sender),
+            sender=chosen(self.sender, http2=self.http2, proxy=self.proxy),
+            http2=self.http2,
+            proxy=self.proxy,
+            workers=self._workers(),
             rounds=self.loop or 1,
             requests=self.requests,
             duration_s=self.duration,
@@ -113,12 +124,24 @@ class Order:
             argv=tuple(argv),
         )
 
+    def _workers(self) -> int:
+        """How many processes send; `auto` is as many as the load needs and the machine has to spare."""
+        wanted = self._enough() if self.workers == "auto" else self.workers
+        return min(wanted, self.concurrency or wanted, self.max_in_flight or wanted)
+
+    def _enough(self) -> int:
+        """One core stays with the parent; a budget is kept by one worker."""
+        spare = max(1, _cores() - 1)
+        return min(spare, 1 if self.max_cost is not None else needed(self.pace()))
+
     def _pacings(self) -> list[str]:
         return [name for name in FLAGS if getattr(self, name) is not None]
 
     def _check_company(self, pacing: str) -> None:
         """Options that only go with some pacings."""
         closed = pacing in {"concurrency", "concurrency_scale"}
+        if self.max_cost is not None and self.workers not in {"auto", 1}:
+            raise InputError("--max-cost is kept by one worker: drop --workers, or make it 1")
         if self.max_in_flight is not None and closed:
             raise InputError(
                 f"--max-in-flight and {_flag(pacing)} both limit what is in flight; give one"
@@ -166,3 +189,18 @@ def default_out(trace: Path) -> Path:
     """A new name in the current folder: the trace's, and the time."""
     stem = trace.resolve().name.removesuffix(".part").removesuffix(".msgpack") or "trace"
     return Path(f"{stem}.{time.strftime('%Y%m%d-%H%M%S')}.run")
+
+
+def _cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def parse_workers(text: str) -> int | Literal["auto"]:
+    """`auto`, or a number of processes."""
+    if text == "auto":
+        return "auto"
+    try:
+        return int(text)
+    except ValueError:
+        raise InputError(f"--workers {text}: give a number from 1, or auto") from None

@@ -1,138 +1,189 @@
-"""The player: one nursery that starts every request when it is due, and keeps what became of it.
+"""The player: starts every call at its time, and keeps what became of it.
 
-Open pacing sleeps until absolute times; closed pacing waits until fewer are in flight than allowed.
-Lateness is kept, never hidden. Nothing here knows HTTP, files or the trace.
+Open pacing sleeps until absolute times. Closed pacing sends the next call the moment one ends, from within
+that end. Lateness is kept, never hidden. Nothing here knows HTTP, files or the trace.
 """
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
+from typing import Final, Protocol
 
 import trio
 
 from capture.exchange import Outcome
 from replay.alarm import SleepUntil
+from replay.attempt import Attempt
 from replay.pacing import Closed
 from replay.sender import Call, Reply, Sender
 
-NUDGE_S = 1e-6
+NUDGE_S: Final = 1e-6
 """Added to the time before a profile is asked, so that rounding cannot ask for a window twice."""
+BURST: Final = 16
+"""Calls that are due already are sent so many at a time before answers are read again."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Attempt:
-    """One call and what became of it. `held` is how long it waited for `--max-in-flight`, seconds."""
+class Supply(Protocol):
+    """The calls to come. Nothing here waits."""
 
-    call: Call
-    held: float
-    reply: Reply
+    def take(self) -> Call | None:
+        """The next call; None when none is at hand."""
+        ...
+
+    @property
+    def over(self) -> bool:
+        """Whether none is at hand and none will come."""
+        ...
+
+    def tell(self, woken: Callable[[], None]) -> None:
+        """Call `woken` whenever `take` had nothing and now there is something, or nothing ever again."""
+        ...
 
 
 @dataclass(kw_only=True)
 class Player:
-    """Plays calls through `sender` and hands every finished attempt to `keep`.
+    """Plays the calls of `supply` through `sender` and hands every ended attempt to `keep`.
 
-    `keep` is called in the trio loop and must not block. `may_send` is asked before each call; the first
-    refusal ends the play (what is in flight still finishes). `began`, `issued`, `in_flight` and
-    `most_in_flight` may be read at any time; `cancel` stops everything at once. `sleep_until` waits for
-    due times.
+    `keep` is called on the trio loop and must not block. `may_send` is asked before each call; the first
+    refusal ends the play (what is in flight still finishes). `began` is the start on trio's clock: set it
+    before playing. `issued`, `in_flight` and `most_in_flight` may be read at any time; `cancel` stops
+    everything at once. `sleep_until` waits for due times.
     """
 
     sender: Sender
+    supply: Supply
     keep: Callable[[Attempt], None]
     max_in_flight: int | None = None
     may_send: Callable[[Call], bool] = lambda _call: True
-    lead_s: float = 0.0
     sleep_until: SleepUntil = trio.sleep_until
-    began: float = field(default=0.0, init=False)
+    began: float = 0.0
     issued: int = field(default=0, init=False)
     in_flight: int = field(default=0, init=False)
     most_in_flight: int = field(default=0, init=False)
     refused: bool = field(default=False, init=False)
+    cancelled: bool = field(default=False, init=False)
+    _refill: Callable[[], bool] | None = field(default=None, init=False)
     _scope: trio.CancelScope = field(default_factory=trio.CancelScope, init=False)
-    _freed: trio.Event = field(default_factory=trio.Event, init=False)
+    _woken: trio.Event | None = field(default=None, init=False)
+
+    def __post_init__(self) -> None:
+        self.supply.tell(self._wake)
 
     def cancel(self) -> None:
         """Stop sending and cancel what is in flight; each attempt is kept as cancelled."""
+        self.cancelled = True
+        self._refill = None
         self._scope.cancel()
-
-    @property
-    def cancelled(self) -> bool:
-        return self._scope.cancel_called
+        self.sender.abandon()
 
     @property
     def now(self) -> float:
         """Seconds since the start of the run."""
         return trio.current_time() - self.began
 
-    async def play_open(self, calls: AsyncIterator[Call]) -> None:
+    async def play_open(self) -> None:
         """Send each call at its due time, in the order given; returns when all have ended."""
         with self._scope:
-            async with trio.open_nursery() as nursery:
-                self.began = trio.current_time() + self.lead_s
-                async for call in calls:
-                    assert call.due is not None
-                    await self.sleep_until(self.began + call.due)
-                    if not self._start(nursery, call, await self._wait_for_the_valve()):
-                        return
+            overdue = 0
+            while (call := await self._next()) is not None:
+                assert call.due is not None
+                at = self.began + call.due
+                if at > trio.current_time() or overdue == BURST:
+                    await self.sleep_until(at)
+                    overdue = 0
+                overdue += 1
+                if not self._start(call, await self._wait_for_the_valve()):
+                    break
+        await self._all_ended()
 
-    async def play_closed(
-        self, calls: AsyncIterator[Call], pacing: Closed, ends: float = float("inf")
-    ) -> None:
+    async def play_closed(self, pacing: Closed, ends: float = float("inf")) -> None:
         """Send the next call whenever fewer are in flight than allowed, until `ends` at the latest."""
         ends = min(ends, pacing.ends)
+        refill = partial(self._fill, pacing, ends)
         with self._scope:
-            async with trio.open_nursery() as nursery:
-                self.began = trio.current_time() + self.lead_s
-                await trio.sleep_until(self.began)
-                async for call in calls:
-                    if not await self._wait_for_a_slot(pacing, ends):
-                        return
-                    if not self._start(nursery, call, 0.0):
-                        return
+            await trio.sleep_until(self.began)
+            self._refill = refill
+            while not self.cancelled and refill():
+                with trio.move_on_at(self.began + min(pacing.changes_after(self._tau), ends)):
+                    await self._something()
+        self._refill = None
+        await self._all_ended()
+
+    @property
+    def _tau(self) -> float:
+        return self.now + NUDGE_S
+
+    def _fill(self, pacing: Closed, ends: float) -> bool:
+        """Send while fewer are in flight than allowed. False when no more is to be sent at all."""
+        tau = self._tau
+        if tau >= ends or self.refused:
+            return False
+        allowed = pacing.allowed(tau)
+        while self.in_flight < allowed:
+            call = self.supply.take()
+            if call is None:
+                return not self.supply.over
+            if not self._start(call, 0.0):
+                return False
+        return True
+
+    async def _next(self) -> Call | None:
+        while (call := self.supply.take()) is None and not self.supply.over:
+            await self._something()
+        return call
 
     async def _wait_for_the_valve(self) -> float:
         if self.max_in_flight is None or self.in_flight < self.max_in_flight:
             return 0.0
         since = trio.current_time()
         while self.in_flight >= self.max_in_flight:
-            await self._next_end()
+            await self._something()
         return trio.current_time() - since
 
-    async def _wait_for_a_slot(self, pacing: Closed, ends: float) -> bool:
-        """Wait until one more may be sent; False when the time is over first."""
-        while (tau := self.now + NUDGE_S) < ends:
-            if self.in_flight < pacing.allowed(tau):
-                return True
-            with trio.move_on_at(self.began + min(pacing.changes_after(tau), ends)):
-                await self._next_end()
-        return False
+    async def _all_ended(self) -> None:
+        while self.in_flight:
+            await self._something()
 
-    async def _next_end(self) -> None:
-        self._freed = trio.Event()
-        await self._freed.wait()
+    async def _something(self) -> None:
+        """Until a call ended or the supply has news."""
+        self._woken = trio.Event()
+        await self._woken.wait()
 
-    def _start(self, nursery: trio.Nursery, call: Call, held: float) -> bool:
+    def _wake(self) -> None:
+        if self._woken is not None:
+            self._woken.set()
+
+    def _start(self, call: Call, held: float) -> bool:
+        if self.cancelled:
+            return False
         if not self.may_send(call):
             self.refused = True
             return False
         self.issued += 1
         self.in_flight += 1
         self.most_in_flight = max(self.most_in_flight, self.in_flight)
-        nursery.start_soon(self._attempt, call, held)
-        return True
-
-    async def _attempt(self, call: Call, held: float) -> None:
         reply = Reply()
+        ended = partial(self._ended, call, held, reply)
         try:
-            await self.sender.send(call, reply)
+            self.sender.launch(call, reply, ended)
         except Exception as error:  # a sender's defect is a failed sample, not a lost run
             reply.failure = (Outcome.PROTOCOL_ERROR, f"sender: {type(error).__name__}: {error}")
-        except BaseException:  # Cancelled; in a group of them where it was just connecting
-            reply.failure = (Outcome.CANCELLED, "the replay was stopped")
-            raise
-        finally:
-            if reply.end is None:
-                reply.end = trio.current_time()
-            self.in_flight -= 1
-            self._freed.set()
-            self.keep(Attempt(call=call, held=held, reply=reply))
+            trio.lowlevel.current_trio_token().run_sync_soon(ended)
+        return True
+
+    def _ended(self, call: Call, held: float, reply: Reply) -> None:
+        if reply.end is None:
+            reply.end = trio.current_time()
+        self.in_flight -= 1
+        self.keep(
+            Attempt(
+                index=call.index,
+                due=call.due,
+                held=held,
+                label=call.label,
+                cost=call.cost,
+                reply=reply,
+            )
+        )
+        if self._refill is None or not self._refill():
+            self._wake()

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.live import Live as Region
 from rich.text import Text
 
-from replay.job import Live, Watch
+from replay.performance import Live, Watch
 from replay.sample import Fate
 
 REFRESH_S: Final = 0.4
@@ -65,7 +65,7 @@ def watching(screen: Screen) -> Watch:
         try:
             while True:
                 await trio.sleep(screen.every_s)
-                await trio.to_thread.run_sync(screen.show, line(live, max(0.0, live.player.now)))
+                await trio.to_thread.run_sync(screen.show, line(live, max(0.0, live.now)))
         finally:
             screen.close()
 
@@ -74,13 +74,13 @@ def watching(screen: Screen) -> Watch:
 
 def line(live: Live, elapsed: float) -> str:
     """The figures so far in one line; `elapsed` is seconds since the start."""
-    tally, player = live.tally, live.player
+    tally = live.tally
     expected = live.expected()
     parts = [
         clock(elapsed),
-        f"{player.issued:,}{f' of {expected:,}' if expected else ''} sent",
-        f"{player.issued / elapsed if elapsed else 0:.1f}/s",
-        f"{player.in_flight} in flight",
+        f"{live.issued:,}{f' of {expected:,}' if expected else ''} sent",
+        f"{live.issued / elapsed if elapsed else 0:.1f}/s",
+        f"{live.in_flight} in flight",
         f"{tally.fates[Fate.COMPLETED]:,} done",
         f"TTFT p50 {_ms(tally.ttft(0.5))} p99 {_ms(tally.ttft(0.99))}",
         f"{tally.errors.total():,} failed"
@@ -94,7 +94,7 @@ def time_left(live: Live, elapsed: float) -> float | None:
     """Seconds until the sending ends: by its duration, else by the share that was sent. None: unknown."""
     if live.duration_s is not None:
         return max(0.0, live.duration_s - elapsed)
-    expected, issued = live.expected(), live.player.issued
+    expected, issued = live.expected(), live.issued
     if not expected or issued < 2 or elapsed <= 0:
         return None
     return max(0.0, elapsed * (expected / issued - 1))

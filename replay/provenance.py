@@ -12,7 +12,7 @@ from uuid import uuid4
 import orjson
 from orjson import dumps
 
-from capture.redact import looks_secret
+from capture.redact import looks_secret, mask_address
 from replay.senders import CLOCKS
 from replay.survey import Survey, as_map
 
@@ -78,6 +78,9 @@ def _target(job: "Job") -> dict[str, Any]:
         "headers": [name for name, _ in target.headers],
         "api_key_env": job.key_name if target.key else None,
         "sender": job.sender,
+        "http2": job.http2,
+        "proxy": job.proxy is not None,
+        "workers": job.workers,
     }
 
 
@@ -121,5 +124,6 @@ def _hides(name: str, value: object) -> bool:
 SCRUBBED: Final[Mapping[str, Callable[[str], str]]] = {
     "--header": _header_name,
     "--set": _safe_field,
+    "--proxy": mask_address,
 }
 """Flags whose values may hold a credential, and what of them is written down."""

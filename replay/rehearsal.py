@@ -2,10 +2,9 @@
 
 from typing import Final
 
-import httpx
 import trio
 
-from replay.sender import Call, Reply, Sender
+from replay.sender import Call, Origin, Sender, send
 
 PATIENCE_S: Final = 1.0
 
@@ -16,9 +15,8 @@ async def rehearse(sender: Sender) -> None:
     port = listeners[0].socket.getsockname()[1]
     async with trio.open_nursery() as nursery:
         nursery.start_soon(trio.serve_listeners, _answer, listeners)
-        request = httpx.Request("POST", f"http://127.0.0.1:{port}/", content=b"{}")
         with trio.move_on_after(PATIENCE_S):
-            await sender.send(_call(request), Reply())
+            await send(sender, _call(port))
         nursery.cancel_scope.cancel()
 
 
@@ -28,16 +26,8 @@ async def _answer(stream: trio.SocketStream) -> None:
     await stream.aclose()
 
 
-def _call(request: httpx.Request) -> Call:
+def _call(port: int) -> Call:
     """A call that is in no plan."""
-    return Call(
-        due=None,
-        id="",
-        index=-1,
-        cycle=0,
-        offset=0.0,
-        endpoint="other",
-        model=None,
-        stream=False,
-        request=request,
-    )
+    head = b"POST / HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nContent-Length: 2\r\n\r\n" % port
+    origin = Origin("http", "127.0.0.1", port)
+    return Call(index=-1, due=None, origin=origin, head=head, body=b"{}")

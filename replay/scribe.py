@@ -1,81 +1,89 @@
-"""The scribe: takes finished attempts off the sending loop, reads their answers, writes their samples.
+"""The scribe: reads ended attempts from the spools and writes the runs, on one thread behind the sending."""
 
-The work happens on one thread at a time, in batches, so that the file and the tally need no locks.
-"""
-
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-import trio
-
 from capture.redact import Secrets
 from replay.answers import to_sample
-from replay.player import Attempt
+from replay.attempt import Attempt
+from replay.budget import Till
 from replay.quiet import give_way
 from replay.runfile import RunWriter
-from replay.tally import Budget, Tally
+from replay.tally import Tally
+from replay.workers.spool import SpoolReader
 
-BATCH: Final = 64
-PUMP_S: Final = 0.2
+PAUSE_S: Final = 0.05
+PUMP: Final = 256
+"""The files are seen to after so many samples."""
 
 
-@dataclass(kw_only=True)
-class Scribe:
-    """Writes attempts to `writer` and counts them in `tally`; `progress` gives planned and issued.
+@dataclass(frozen=True, kw_only=True)
+class Book:
+    """Where the attempts of one arm go: the run's `writer`, and the `tally` of them.
 
-    `began` is called for the run's start; `secrets` are masked. Hand attempts over
-    with `keep` (never blocks); `finish` lets `run` return when everything is written.
+    `progress` gives planned and issued. `secrets` are masked.
     """
 
     writer: RunWriter
     tally: Tally
     progress: Callable[[], dict[str, int | None]]
-    began: Callable[[], float]
-    budget: Budget | None = None
     secrets: Secrets = field(default=Secrets())
-    waiting: int = field(default=0, init=False)
 
-    def __post_init__(self) -> None:
-        self._send, self._receive = trio.open_memory_channel[Attempt](float("inf"))
+    def pump(self) -> None:
+        """See to the file."""
+        self.writer.pump(self.progress())
 
-    def keep(self, attempt: Attempt) -> None:
-        """Take over an ended attempt."""
-        self.waiting += 1
-        self._send.send_nowait(attempt)
+
+@dataclass(kw_only=True)
+class Scribe:
+    """Writes what comes through `spools` into `books`; for one thread at a time.
+
+    The attempts of book i have indices i modulo the number of books. `follow` writes behind the sending
+    until `finish` is called, `complete` writes the rest.
+    """
+
+    spools: Sequence[SpoolReader]
+    books: Sequence[Book]
+    till: Till | None = None
+    _finished: threading.Event = field(default_factory=threading.Event, init=False)
 
     def finish(self) -> None:
-        """Nothing more will come."""
-        self._send.close()
+        """Nothing more will come. From any thread."""
+        self._finished.set()
 
-    async def run(self) -> None:
-        """Write what comes, in the order in which it ended, until finished."""
-        more = True
-        while more:
-            batch, more = await self._gather()
-            await trio.to_thread.run_sync(self._write, batch)
+    def follow(self) -> None:
+        """Write what comes, until finished."""
+        while not self._finished.wait(PAUSE_S):
+            for spool in self.spools:
+                self._read(spool, self._finished.is_set)
+            self._pump()
 
-    async def _gather(self) -> tuple[list[Attempt], bool]:
-        """What has come, after waiting for a moment at most; and whether more may."""
-        batch: list[Attempt] = []
-        try:
-            with trio.move_on_after(PUMP_S):
-                batch.append(await self._receive.receive())
-            while batch and len(batch) < BATCH:
-                batch.append(self._receive.receive_nowait())
-        except trio.WouldBlock:
-            pass
-        except trio.EndOfChannel:
-            return batch, False
-        return batch, True
+    def complete(self) -> None:
+        """Write what is left."""
+        for spool in self.spools:
+            self._read(spool, lambda: False)
+        self._pump()
 
-    def _write(self, batch: list[Attempt]) -> None:
-        for attempt in batch:
-            sample = to_sample(attempt, self.began(), self.secrets)
-            self.writer.add(sample)
-            self.tally.add(sample)
-            if self.budget:
-                self.budget.settle(sample)
+    def _read(self, spool: SpoolReader, enough: Callable[[], bool]) -> None:
+        for count, attempt in enumerate(spool.attempts(), 1):
+            self._write(attempt, spool.began)
             give_way()
-        self.waiting -= len(batch)
-        self.writer.pump(self.progress())
+            if count % PUMP == 0:
+                self._pump()
+            if enough():
+                return
+
+    def _pump(self) -> None:
+        for book in self.books:
+            book.pump()
+
+    def _write(self, attempt: Attempt, began: float) -> None:
+        attempt.index, arm = divmod(attempt.index, len(self.books))
+        book = self.books[arm]
+        sample = to_sample(attempt, began, book.secrets)
+        book.writer.add(sample)
+        book.tally.add(sample)
+        if self.till:
+            self.till.settle(sample, attempt.cost)

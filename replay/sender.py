@@ -4,18 +4,25 @@ A sender fills in a Reply as things happen, so that an attempt which is cancelle
 Times are `trio.current_time()`; whoever makes a Sample of them subtracts the start of the run.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
-import httpx
+import trio
 
-from capture.exchange import Headers, Outcome
+from capture.exchange import Outcome
 from capture.providers import one_line
 
 IDLE_S: Final = 4.0
 """An idle connection older than this is closed, not used: servers commonly close theirs after 5 s."""
 MOST_BYTES: Final = 64 * 2**20
 """The longest answer that is read."""
+
+STOPPED: Final = (Outcome.CANCELLED, "the replay was stopped")
+"""The failure of what was in flight when everything was cancelled."""
+
+Fields = tuple[tuple[bytes, bytes], ...]
+"""Header fields as they were on the wire, in its order."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +38,11 @@ class Deadlines:
     between: float = 120.0
     total: float = 600.0
 
+    @property
+    def shortest(self) -> float:
+        """No deadline can pass sooner after a step than this."""
+        return min(self.connect, self.first_byte, self.between, self.total)
+
     def verdict(self, phase: str, limit: float, *, total: bool) -> str:
         """Which deadline passed, in words: `limit` seconds of a phase, or the total in it."""
         if total:
@@ -38,57 +50,100 @@ class Deadlines:
         return f"{phase}: nothing for {limit:g} s"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Call:
-    """One planned request, ready for the wire.
+class Origin(NamedTuple):
+    """Where a connection leads. `host` is as in a URL, without brackets."""
 
-    `due` is when it should be sent, seconds from the run's start; None in a closed loop. `id` is the
-    exchange's id in the trace, `cycle` the round, `index` the place in the plan, `offset` the recorded
-    arrival in seconds after the first one. `cost` is the most that it is expected to cost, US dollars,
-    where a budget asks. `request` is complete: nothing is added to it when it is sent.
+    scheme: str
+    host: str
+    port: int
+
+
+@dataclass(slots=True, kw_only=True)
+class Call:
+    """One request, complete and ready for the wire: nothing is added to it when it is sent.
+
+    `index` is its place in the plan; `due` is when it should be sent, seconds from the run's start, None
+    in a closed loop. `head` is the request line and the header fields with the blank line after them,
+    as they go out; `body` follows it. `cost` is the most that it is expected to cost, US dollars, where
+    a budget asks. `label` is what the sample will say of it (replay.label), which no sender reads.
+
+    A request that HTTP/1.1 cannot carry is a call, too: its head is empty and its body says why.
     """
 
-    due: float | None
-    id: str
     index: int
-    cycle: int
-    offset: float
-    endpoint: str
-    model: str | None
-    stream: bool
-    request: httpx.Request
-    request_bytes: int = 0
-    cost: float | None = None
+    due: float | None
+    origin: Origin
+    head: bytes
+    body: bytes
+    cost: float = 0.0
+    label: bytes = b""
+
+    @property
+    def refusal(self) -> str | None:
+        """Why it cannot be sent (a PROTOCOL_ERROR); None when it can."""
+        return None if self.head else self.body.decode(errors="replace")
+
+    @property
+    def bodyless(self) -> bool:
+        """Whether its answer has a head only, whatever that says."""
+        return self.head.startswith(b"HEAD ")
 
 
 @dataclass(slots=True)
 class Reply:
     """What a sender has seen of one attempt so far.
 
-    `connecting` is when it began to open a connection (None: it had one), `sent` just before the first
-    byte of the request left, `end` the last byte of the answer. `chunks` holds every read of the body with
-    its time, `received` their bytes. `failure` is set when the transport failed; else the answer decides.
+    `connecting` is when it began to open a connection for it (None: there was one), `reused` whether
+    that connection had carried a request before, `sent` just before the first byte of the request left,
+    `end` the last byte of the answer. `headers` are as on the wire. `chunks` holds every read of the body
+    with its time, `received` their bytes. `failure` is set when the transport failed; else the answer
+    decides. `heed` is called by the engine when something more has come, for who reads along.
     """
 
     connecting: float | None = None
+    reused: bool = False
     sent: float | None = None
     sent_wall_ns: int | None = None
     status: int | None = None
-    headers: Headers = ()
+    headers: Fields | list[tuple[bytes, bytes]] = ()
     chunks: list[tuple[float, bytes]] = field(default_factory=list)
     received: int = 0
     end: float | None = None
     failure: tuple[Outcome, str] | None = None
+    heed: Callable[[], None] | None = None
 
     def header(self, name: str) -> str:
         """The first value of a header field by its lower-case name, or nothing."""
-        return next((value for key, value in self.headers if key == name), "")
+        wanted = name.encode()
+        found = (value for key, value in self.headers if key.lower() == wanted)
+        return next(found, b"").decode("latin-1")
+
+
+Ended = Callable[[], None]
 
 
 class Sender(Protocol):
-    """Sends one call and fills in its reply. Never raises for a request that failed."""
+    """Sends calls and fills in their replies. Nothing raises for a request that failed."""
 
-    async def send(self, call: Call, reply: Reply) -> None: ...
+    def launch(self, call: Call, reply: Reply, ended: Ended) -> None:
+        """Begin to send, and return at once.
+
+        `ended` is called once, on the trio loop, when the reply is complete; never before `launch` has
+        returned. It may launch the next call.
+        """
+        ...
+
+    def abandon(self) -> None:
+        """Cancel all that is in flight, at once: each ends as CANCELLED with what it had."""
+        ...
+
+
+async def send(sender: Sender, call: Call) -> Reply:
+    """One call, to its end. When the caller is cancelled the attempt still runs on."""
+    reply, over = Reply(), trio.Event()
+    sender.launch(call, reply, over.set)
+    await over.wait()
+    return reply
 
 
 def too_long(most: int) -> tuple[Outcome, str]:

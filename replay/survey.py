@@ -42,9 +42,9 @@ def survey(plan: Plan, target: Target | None = None) -> Survey:
         found.span_s = planned.offset
         _occupy(planned, occupancy, found)
         if target is not None:
-            call = target.call(planned)
-            found.models[call.model or "(no model)"] += 1
-            found.bill.add(call.model, expected_usage(planned))
+            model = target.asked(planned).model
+            found.models[model or "(no model)"] += 1
+            found.bill.add(model, expected_usage(planned))
     found.in_flight = occupancy.means()
     found.skipped = Counter(once.skipped)
     return found

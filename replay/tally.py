@@ -1,4 +1,4 @@
-"""The running count of a replay: what has ended so far, for the progress line, the budget and the brakes."""
+"""The running count of a replay: what has ended so far, for the progress line."""
 
 import math
 from collections import Counter
@@ -7,14 +7,11 @@ from typing import Final
 
 from capture.exchange import Outcome
 from capture.providers import Usage
-from replay.cost import Bill, cost, price_of
+from replay.cost import Bill
 from replay.sample import Fate, Sample
 
 STEP: Final = math.log(1.02)
 """Latencies so far are kept in buckets of two per cent."""
-HOPELESS: Final = 20
-"""After so many attempts that all failed alike, nothing else is to be expected."""
-PASSING: Final = frozenset({408, 409, 425, 429})
 
 
 @dataclass(kw_only=True)
@@ -66,13 +63,6 @@ class Tally:
         """The share of token events that were read together with a later one, and have its stamp."""
         return self.coalesced / self.tokens if self.tokens else None
 
-    @property
-    def hopeless(self) -> bool:
-        """Whether every attempt so far failed alike, in a way that repeating does not cure."""
-        if self.ended < HOPELESS or len(self.errors) != 1 or self.errors.total() != self.ended:
-            return False
-        return lasting(next(iter(self.errors)))
-
 
 def usage_of(sample: Sample) -> Usage:
     """The tokens of a sample, as the server counted them."""
@@ -86,53 +76,3 @@ def kind_of(sample: Sample) -> str:
     if sample.outcome is Outcome.HTTP_ERROR:
         return f"http_{sample.status}"
     return sample.outcome.value
-
-
-def lasting(kind: str) -> bool:
-    """Whether such a failure stays: nobody listens, a wrong key, an unknown model."""
-    if kind.startswith("http_"):
-        status = int(kind.removeprefix("http_"))
-        return 400 <= status < 500 and status not in PASSING
-    return kind == Outcome.CONNECT_ERROR.value
-
-
-@dataclass(kw_only=True)
-class Budget:
-    """US dollars that may be spent. What is in flight counts with what it is expected to cost.
-
-    `spent` is for what has ended: by the server's own counts, else as expected (an HTTP error is free).
-    """
-
-    limit: float
-    spent: float = 0.0
-    reserved: float = 0.0
-    _expected: dict[int, float] = field(default_factory=dict)
-
-    def allows(self, index: int, expected: float) -> bool:
-        """Reserve the cost of one more request, or say that it would not fit."""
-        if self.spent + self.reserved + expected > self.limit:
-            return False
-        self._expected[index] = expected
-        self.reserved += expected
-        return True
-
-    def settle(self, sample: Sample) -> None:
-        """Replace a reservation by what the attempt cost."""
-        expected = self._expected.pop(sample.index, 0.0)
-        self.reserved -= expected
-        self.spent += actual_cost(sample, expected)
-
-
-def actual_cost(sample: Sample, expected: float) -> float:
-    """What an attempt cost, US dollars; `expected` where the server did not count."""
-    if sample.outcome in {Outcome.HTTP_ERROR, Outcome.CONNECT_ERROR}:
-        return 0.0
-    price = price_of(sample.model)
-    if price is None or sample.prompt_tokens is None:
-        return expected
-    return cost(
-        price,
-        prompt=sample.prompt_tokens,
-        output=sample.output_tokens or 0,
-        cached=sample.cached_tokens or 0,
-    )

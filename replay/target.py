@@ -8,7 +8,7 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cache, lru_cache
+from functools import cache
 from importlib.metadata import version
 from ipaddress import ip_address
 from string import punctuation
@@ -20,10 +20,12 @@ import orjson
 
 from capture.errors import InputError
 from capture.exchange import Headers, Request
-from capture.providers import read_ask
+from capture.providers import Ask, one_line, read_ask
 from capture.redact import Secrets, mask_address, mask_lookalikes, secrets_of
+from replay.heads import ID, SLOT, Shape, Template, template
+from replay.label import Label
 from replay.plan import Planned
-from replay.sender import Call
+from replay.sender import Call, Fields, Origin
 
 SENT_HEADERS: Final = frozenset(
     {
@@ -42,6 +44,11 @@ STEERING: Final = "x-sim-"
 KEYS: Final = frozenset({"authorization", "api-key", "x-api-key"})
 """Headers that carry a credential: given by hand, they take the place of the key from the environment."""
 
+MOST_TEMPLATES: Final = 512
+"""Shapes that are remembered: traffic has few, and each may hold a path of 16 KiB three times over."""
+NOWHERE: Final = Origin("http", "", 0)
+
+_ODD = re.compile(r"[^!-~]")
 _VERSION_SEGMENT = re.compile(r"/v\d+[a-z]*\d*(?=/|$)")
 _LEADING_V1 = re.compile(r"^(/v1)+(?=/|\?|$)")
 
@@ -61,6 +68,9 @@ class Target:
     fields: Mapping[str, Any] = field(default_factory=dict)
     headers: Headers = field(default=(), repr=False)
     key: str | None = field(default=None, repr=False)
+    _templates: dict[Any, Template] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     @property
     def secrets(self) -> Secrets:
@@ -71,30 +81,42 @@ class Target:
     def call(self, planned: Planned, due: float | None = None) -> Call:
         """The request as it goes on the wire, complete; `due` is passed on."""
         recorded = planned.exchange.request
-        before = recorded.body or b""
-        body = self.rewrite(before)
-        same = body is before
-        ask = planned.ask if same else read_ask(recorded.method, recorded.path, body)
+        try:
+            body, ask = self._changed(planned)
+            shape = self._template(recorded, bodied=bool(body))
+            head = shape.head(request_id(recorded.id, planned.cycle), len(body))
+        except (ValueError, TypeError, httpx.InvalidURL) as error:
+            return _refused(planned, due, error)
         return Call(
-            due=due,
-            id=recorded.id,
             index=planned.index,
-            cycle=planned.cycle,
-            offset=planned.offset,
-            endpoint=ask.endpoint,
-            model=ask.model,
-            stream=ask.stream,
-            request=httpx.Request(
-                recorded.method,
-                _url(self.base_url, printable(recorded.path)),
-                headers=[(_wire(n), _wire(v)) for n, v in self._headers(recorded, planned.cycle)],
-                content=body,
-            ),
-            request_bytes=len(body),
+            due=due,
+            origin=shape.origin,
+            head=head,
+            body=body,
+            label=_label(planned, ask, len(body)),
         )
 
-    def rewrite(self, body: bytes) -> bytes:
-        """The body with model and fields replaced; the same object when there is nothing to replace."""
+    def asked(self, planned: Planned) -> Ask:
+        """What the request asks for as it will be sent; as recorded where it cannot be."""
+        try:
+            return self._changed(planned)[1]
+        except TypeError:
+            return planned.ask
+
+    def _changed(self, planned: Planned) -> tuple[bytes, Ask]:
+        """The body with model and fields replaced, and what it then asks for.
+
+        The recorded bytes when there is nothing to replace. Raises TypeError for one that orjson reads
+        and does not write: JSON within JSON 255 deep.
+        """
+        recorded = planned.exchange.request
+        before = recorded.body or b""
+        body = self._rewritten(before)
+        if body is before:
+            return body, planned.ask
+        return body, read_ask(recorded.method, recorded.path, body)
+
+    def _rewritten(self, body: bytes) -> bytes:
         if not (self.model or self.models or self.fields) or not body:
             return body
         payload = _json_object(body)
@@ -115,16 +137,57 @@ class Target:
         mapped = self.models.get(recorded) if isinstance(recorded, str) else None
         return {"model": mapped or self.model or recorded}
 
-    def _headers(self, recorded: Request, cycle: int) -> list[tuple[str, str]]:
-        kept = [(n, v) for n, v in recorded.headers if n in SENT_HEADERS or n.startswith(STEERING)]
-        ours = [
-            ("user-agent", f"tbench/{_version()}"),
-            ("x-request-id", request_id(recorded.id, cycle)),
-        ]
+    def _template(self, recorded: Request, *, bodied: bool) -> Template:
+        """The template of a request's head, kept for the next of its shape."""
+        kept = tuple(
+            pair
+            for pair in recorded.headers
+            if pair[0] in SENT_HEADERS or pair[0].startswith(STEERING)
+        )
+        key = recorded.method, recorded.path, kept, bodied
+        found = self._templates.get(key)
+        if found is None:
+            if len(self._templates) >= MOST_TEMPLATES:
+                self._templates.clear()
+            shape = Shape(
+                method=recorded.method,
+                url=rebased(self.base_url, printable(recorded.path)),
+                fields=self._fields(kept),
+                bodied=bodied,
+            )
+            found = self._templates[key] = template(shape)
+        return found
+
+    def _fields(self, kept: Headers) -> Fields:
+        ours = [("user-agent", f"tbench/{_version()}"), (ID.decode(), SLOT.decode())]
         if self.key:
             ours.append(("authorization", f"Bearer {self.key}"))
         given = {name for name, _ in self.headers}
-        return [pair for pair in (*kept, *ours) if pair[0] not in given] + list(self.headers)
+        pairs = [pair for pair in (*kept, *ours) if pair[0] not in given] + list(self.headers)
+        return tuple((_wire(name), _wire(value)) for name, value in pairs)
+
+
+def _refused(planned: Planned, due: float | None, error: Exception) -> Call:
+    """The call of a request that HTTP/1.1 cannot carry."""
+    return Call(
+        index=planned.index,
+        due=due,
+        origin=NOWHERE,
+        head=b"",
+        body=one_line(str(error)).encode(),
+        label=_label(planned, planned.ask, len(planned.exchange.request.body or b"")),
+    )
+
+
+def _label(planned: Planned, ask: Ask, size: int) -> bytes:
+    return Label(
+        id=planned.exchange.request.id,
+        cycle=planned.cycle,
+        endpoint=ask.endpoint,
+        model=ask.model,
+        stream=ask.stream,
+        request_bytes=size,
+    ).pack()
 
 
 @cache
@@ -132,16 +195,10 @@ def _version() -> str:
     return version("tbench")
 
 
-@lru_cache(maxsize=4096)
-def _url(base_url: str, path: str) -> httpx.URL:
-    """The parsed address: traffic goes to few paths, and parsing one takes longer than sending to it."""
-    return httpx.URL(rebased(base_url, path))
-
-
-def request_id(exchange: str, cycle: int) -> str:
+def request_id(exchange: str, cycle: int) -> bytes:
     """What `x-request-id` says: the exchange's id, with the round after the first; a header's characters."""
-    plain = re.sub(r"[^!-~]", "_", exchange)[:128]
-    return plain if cycle == 0 else f"{plain}.{cycle}"
+    plain = exchange if exchange.isalnum() and exchange.isascii() else _ODD.sub("_", exchange)
+    return (plain[:128] if cycle == 0 else f"{plain[:128]}.{cycle}").encode("ascii")
 
 
 def printable(path: str) -> str:

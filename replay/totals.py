@@ -97,6 +97,13 @@ def why_invalid(run: Run, counted: Columns | None = None) -> str | None:
     """
     counted = measures.counted(run.columns) if counted is None else counted
     lost = run.totals["lost_in_flight"]
+    if dead := run.totals.get("lost_workers"):
+        return (
+            f"{'; '.join(dead)} ({lost:,} requests lost in flight, {run.totals['never_sent']:,} never "
+            "sent); replay again, with fewer streams if memory ran short"
+        )
+    if run.totals.get("ended_by") == "disk":
+        return "the disk took no more answers; free some space and replay again"
     if lost and run.complete:
         return f"{lost} requests were sent and their outcome was lost: a defect, please report it"
     return _shrunken(run) or _damaged(run) or _late(counted) or _stalled(run, counted)
@@ -138,8 +145,8 @@ def _late(counted: Columns) -> str | None:
         if said - true > max(BUDGET_S, BUDGET_SHARE * true):
             return (
                 f"this client sent late: the p{level * 100:.0f} latency is {said:.3f} s, and "
-                f"{true:.3f} s without the client's own lateness; lower --speed or the rate, or give "
-                "the replay a core of its own"
+                f"{true:.3f} s without the client's own lateness; lower --speed or the rate, raise "
+                "--workers, or give the replay a core of its own"
             )
     return None
 
@@ -164,6 +171,6 @@ def _stalled(run: Run, counted: Columns) -> str | None:
             return (
                 f"this client could not keep up: its event loop was {stall[level]:.3f} s late at the "
                 f"{level} (at most {stall['max']:.3f} s), so its stamps are; use --sender engine or "
-                "fewer streams, or give the replay a core of its own"
+                "fewer streams, raise --workers, or give the replay a core of its own"
             )
     return None

@@ -2,36 +2,28 @@
 
 import json
 
-import httpx
-
 from capture.exchange import Outcome
 from capture.redact import Secrets
 from replay.answers import to_sample
-from replay.player import Attempt
+from replay.attempt import Attempt
+from replay.label import Label
 from replay.sample import Sample
-from replay.sender import Call, Reply
+from replay.sender import Reply
 
 SECRET = "correct-horse-battery"
 
 
 def sample(reply: Reply) -> Sample:
-    call = Call(
-        due=None,
-        id="x",
-        index=0,
-        cycle=0,
-        offset=0.0,
-        endpoint="chat",
-        model="m",
-        stream=False,
-        request=httpx.Request("POST", "http://t/"),
-    )
-    return to_sample(Attempt(call=call, held=0.0, reply=reply), 0.0, Secrets.of([SECRET]))
+    label = Label(id="x", endpoint="chat", model="m").pack()
+    attempt = Attempt(index=0, due=None, held=0.0, label=label, reply=reply)
+    return to_sample(attempt, 0.0, Secrets.of([SECRET]))
 
 
 def refusal(message: str) -> Reply:
     body = json.dumps({"error": {"message": message}}).encode()
-    return Reply(status=401, headers=(("x-request-id", f"r-{SECRET}"),), chunks=[(1.0, body)])
+    return Reply(
+        status=401, headers=((b"X-Request-Id", f"r-{SECRET}".encode()),), chunks=[(1.0, body)]
+    )
 
 
 def test_an_error_that_quotes_the_key_is_masked() -> None:

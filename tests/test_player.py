@@ -1,48 +1,62 @@
 """The player, in virtual time with senders that only wait: when calls leave, and what is kept of them."""
 
 import math
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
-import httpx
 import pytest
 import trio
 import trio.testing
 
 from capture.exchange import Outcome
+from replay.attempt import Attempt
 from replay.pacing import Closed, Fixed, Profile
-from replay.player import Attempt, Player
-from replay.sender import Call, Reply
+from replay.player import Player
+from replay.sender import Call, Ended, Origin, Reply
+
+HERE = Origin("http", "h", 80)
 
 
 def call(index: int, due: float | None = None) -> Call:
-    return Call(
-        due=due,
-        id=f"{index}",
-        index=index,
-        cycle=0,
-        offset=0.0,
-        endpoint="chat",
-        model="m",
-        stream=True,
-        request=httpx.Request("POST", "http://h/"),
-    )
+    return Call(index=index, due=due, origin=HERE, head=b"", body=b"")
 
 
 class Calls:
-    """An async iterator over a list."""
+    """A supply that has everything at hand."""
 
     def __init__(self, calls: Iterable[Call]) -> None:
-        self._calls = iter(calls)
+        self.calls = deque(calls)
+        self.ended = True
+        self.woken: Callable[[], None] = lambda: None
 
-    def __aiter__(self) -> AsyncIterator[Call]:
-        return self
+    def take(self) -> Call | None:
+        return self.calls.popleft() if self.calls else None
 
-    async def __anext__(self) -> Call:
-        await trio.lowlevel.checkpoint()
-        for one in self._calls:
-            return one
-        raise StopAsyncIteration
+    @property
+    def over(self) -> bool:
+        return self.ended and not self.calls
+
+    def tell(self, woken: Callable[[], None]) -> None:
+        self.woken = woken
+
+
+class Trickle(Calls):
+    """A supply to which calls come one by one: `(when, call)`, seconds from the start."""
+
+    def __init__(self, coming: Sequence[tuple[float, Call]]) -> None:
+        super().__init__([])
+        self.ended = False
+        self.coming = coming
+
+    async def run(self) -> None:
+        began = trio.current_time()
+        for at, one in self.coming:
+            await trio.sleep_until(began + at)
+            self.calls.append(one)
+            self.woken()
+        self.ended = True
+        self.woken()
 
 
 @dataclass
@@ -52,16 +66,28 @@ class Waiter:
     took: Callable[[int], float]
     level: list[tuple[float, int]] = field(default_factory=list)
     now: int = 0
+    scopes: set[trio.CancelScope] = field(default_factory=set)
 
-    async def send(self, call: Call, reply: Reply) -> None:
+    def launch(self, call: Call, reply: Reply, ended: Ended) -> None:
         reply.sent = trio.current_time()
         self._step(1)
-        try:
-            await trio.sleep(self.took(call.index))
+        trio.lowlevel.spawn_system_task(self._wait, call.index, reply, ended)
+
+    def abandon(self) -> None:
+        for scope in self.scopes:
+            scope.cancel()
+
+    async def _wait(self, index: int, reply: Reply, ended: Ended) -> None:
+        with trio.CancelScope() as scope:
+            self.scopes.add(scope)
+            await trio.sleep(self.took(index))
             reply.status = 200
-            reply.end = trio.current_time()
-        finally:
-            self._step(-1)
+        self.scopes.discard(scope)
+        if scope.cancelled_caught:
+            reply.failure = (Outcome.CANCELLED, "the replay was stopped")
+        reply.end = trio.current_time()
+        self._step(-1)
+        ended()
 
     def _step(self, by: int) -> None:
         self.now += by
@@ -77,17 +103,33 @@ class Played:
     def sent(self) -> list[float]:
         """When each call left, in the order of the plan, seconds from the start."""
         began = self.player.began
-        by_index = sorted(self.kept, key=lambda attempt: attempt.call.index)
+        by_index = sorted(self.kept, key=lambda attempt: attempt.index)
         stamps = [attempt.reply.sent for attempt in by_index]
         return [math.nan if at is None else at - began for at in stamps]
+
+
+def virtually(play: Callable[[], object]) -> None:
+    """Run it in time that jumps."""
+    trio.run(play, clock=trio.testing.MockClock(autojump_threshold=0))
 
 
 def play_open(dues: Sequence[float], took: Callable[[int], float], **options: object) -> Played:
     waiter = Waiter(took)
     kept: list[Attempt] = []
-    player = Player(sender=waiter, keep=kept.append, **options)  # type: ignore[arg-type]
     calls = Calls(call(index, due) for index, due in enumerate(dues))
-    trio.run(player.play_open, calls, clock=trio.testing.MockClock(autojump_threshold=0))
+
+    async def main() -> Player:
+        player = Player(
+            sender=waiter,
+            supply=calls,
+            keep=kept.append,
+            began=trio.current_time(),
+            **options,  # type: ignore[arg-type]
+        )
+        await player.play_open()
+        return player
+
+    player = trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
     return Played(player, kept, waiter)
 
 
@@ -96,11 +138,14 @@ def play_closed(
 ) -> Played:
     waiter = Waiter(took)
     kept: list[Attempt] = []
-    player = Player(sender=waiter, keep=kept.append)
     calls = Calls(call(index) for index in range(number))
-    trio.run(
-        player.play_closed, calls, pacing, ends, clock=trio.testing.MockClock(autojump_threshold=0)
-    )
+
+    async def main() -> Player:
+        player = Player(sender=waiter, supply=calls, keep=kept.append, began=trio.current_time())
+        await player.play_closed(pacing, ends)
+        return player
+
+    player = trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
     return Played(player, kept, waiter)
 
 
@@ -113,32 +158,54 @@ def test_open_calls_leave_when_they_are_due_however_slow_the_answers() -> None:
     assert len(played.kept) == 5
 
 
-def test_lateness_of_the_plan_is_not_passed_on() -> None:
-    """A call that comes too late for its due time leaves at once, and the next one in time again."""
+def play_trickle(coming: Sequence[tuple[float, Call]], pacing: Closed | None = None) -> Played:
     waiter = Waiter(lambda _: 1.0)
     kept: list[Attempt] = []
-    player = Player(sender=waiter, keep=kept.append)
+    supply = Trickle(coming)
 
-    class Slow(Calls):
-        async def __anext__(self) -> Call:
-            found = await super().__anext__()
-            await trio.sleep(5.0 if found.index == 1 else 0.0)
-            return found
+    async def main() -> Player:
+        player = Player(sender=waiter, supply=supply, keep=kept.append, began=trio.current_time())
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(supply.run)
+            await (player.play_closed(pacing) if pacing else player.play_open())
+        return player
 
-    calls = Slow([call(0, 0.0), call(1, 1.0), call(2, 9.0)])
-    trio.run(player.play_open, calls, clock=trio.testing.MockClock(autojump_threshold=0))
+    player = trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
+    return Played(player, kept, waiter)
 
-    assert Played(player, kept, waiter).sent() == pytest.approx([0.0, 5.0, 9.0], abs=1e-6)
+
+def test_lateness_of_the_plan_is_not_passed_on() -> None:
+    """A call that comes too late for its due time leaves at once, and the next one in time again."""
+    played = play_trickle([(0.0, call(0, 0.0)), (5.0, call(1, 1.0)), (5.0, call(2, 9.0))])
+
+    assert played.sent() == pytest.approx([0.0, 5.0, 9.0], abs=1e-6)
+
+
+def test_a_closed_loop_goes_on_when_its_supply_does() -> None:
+    """Starved of calls it waits for the next, and ends when there will be none."""
+    coming = [(0.0, call(0)), (3.0, call(1)), (3.0, call(2)), (9.0, call(3))]
+    played = play_trickle(coming, Fixed(limit=2))
+
+    assert played.sent() == pytest.approx([0.0, 3.0, 3.0, 9.0], abs=1e-6)
+    assert played.player.in_flight == 0
+
+
+def test_what_is_overdue_is_sent_in_bursts_between_which_answers_are_read() -> None:
+    """A thousand calls due at once do not keep the loop from its other tasks."""
+    played = play_open([0.0] * 1000, lambda _: 1.0)
+
+    assert len(played.kept) == 1000
+    assert played.sent() == pytest.approx([0.0] * 1000, abs=1e-6)
 
 
 def test_the_valve_holds_calls_and_says_how_long() -> None:
     """With two in flight at most, the third waits for the first to end; due times stay."""
     played = play_open([0.0, 0.0, 0.0, 10.0], lambda _: 2.0, max_in_flight=2)
-    by_index = sorted(played.kept, key=lambda attempt: attempt.call.index)
+    by_index = sorted(played.kept, key=lambda attempt: attempt.index)
 
     assert played.sent() == pytest.approx([0.0, 0.0, 2.0, 10.0])
     assert [attempt.held for attempt in by_index] == pytest.approx([0.0, 0.0, 2.0, 0.0])
-    assert [attempt.call.due for attempt in by_index] == [0.0, 0.0, 0.0, 10.0]
+    assert [attempt.due for attempt in by_index] == [0.0, 0.0, 0.0, 10.0]
     assert played.player.most_in_flight == 2
 
 
@@ -188,62 +255,75 @@ def test_cancelling_keeps_every_attempt_that_was_started() -> None:
     """What is in flight is kept as cancelled with what it had; what is not due is never sent."""
     waiter = Waiter(lambda index: 1.0 if index == 0 else 100.0)
     kept: list[Attempt] = []
-    player = Player(sender=waiter, keep=kept.append)
+    players: list[Player] = []
 
     async def main() -> None:
+        player = Player(
+            sender=waiter,
+            supply=Calls(call(i, float(i)) for i in range(10)),
+            keep=kept.append,
+            began=trio.current_time(),
+        )
+        players.append(player)
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(player.play_open, Calls(call(i, float(i)) for i in range(10)))
+            nursery.start_soon(player.play_open)
             await trio.sleep(4.5)
             player.cancel()
 
-    trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
+    virtually(main)
     outcomes = [attempt.reply.failure and attempt.reply.failure[0] for attempt in kept]
 
-    assert player.issued == len(kept) == 5
+    assert players[0].issued == len(kept) == 5
     assert outcomes == [None, *[Outcome.CANCELLED] * 4]
     assert all(attempt.reply.sent is not None for attempt in kept)
-    assert player.in_flight == 0
+    assert players[0].in_flight == 0
 
 
-def test_an_attempt_that_is_cancelled_in_a_nursery_of_its_own_is_cancelled() -> None:
-    """As while connecting, where trio tries several addresses: the cancellation comes as a group."""
-
-    class Connecting(Waiter):
-        async def send(self, call: Call, reply: Reply) -> None:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(super().send, call, reply)
-                nursery.start_soon(super().send, call, reply)
-
+def test_cancelling_a_closed_loop_sends_nothing_more() -> None:
+    """The ends that a cancellation brings about do not start the next calls."""
+    waiter = Waiter(lambda _: 100.0)
     kept: list[Attempt] = []
-    player = Player(sender=Connecting(lambda _: 100.0), keep=kept.append)
 
     async def main() -> None:
+        player = Player(
+            sender=waiter,
+            supply=Calls(call(i) for i in range(10)),
+            keep=kept.append,
+            began=trio.current_time(),
+        )
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(player.play_open, Calls([call(0, 0.0)]))
-            await trio.sleep(1)
+            nursery.start_soon(player.play_closed, Fixed(limit=3))
+            await trio.sleep(4.5)
             player.cancel()
 
-    trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
+    virtually(main)
 
-    assert [attempt.reply.failure for attempt in kept] == [
-        (Outcome.CANCELLED, "the replay was stopped")
-    ]
+    assert sorted(attempt.index for attempt in kept) == [0, 1, 2]
 
 
-def test_a_senders_defect_is_a_failed_attempt() -> None:
+@pytest.mark.parametrize("closed", [True, False])
+def test_a_senders_defect_is_a_failed_attempt(*, closed: bool) -> None:
     """An exception in the sender costs one sample, not the run."""
 
     class Broken(Waiter):
-        async def send(self, call: Call, reply: Reply) -> None:
+        def launch(self, call: Call, reply: Reply, ended: Ended) -> None:
             if call.index == 1:
                 raise ZeroDivisionError("oops")
-            await super().send(call, reply)
+            super().launch(call, reply, ended)
 
     kept: list[Attempt] = []
-    player = Player(sender=Broken(lambda _: 1.0), keep=kept.append)
-    calls = Calls(call(index, 0.0) for index in range(3))
-    trio.run(player.play_open, calls, clock=trio.testing.MockClock(autojump_threshold=0))
-    failures = {attempt.call.index: attempt.reply.failure for attempt in kept}
+
+    async def main() -> None:
+        player = Player(
+            sender=Broken(lambda _: 1.0),
+            supply=Calls(call(index, 0.0) for index in range(3)),
+            keep=kept.append,
+            began=trio.current_time(),
+        )
+        await (player.play_closed(Fixed(limit=1)) if closed else player.play_open())
+
+    trio.run(main)
+    failures = {attempt.index: attempt.reply.failure for attempt in kept}
 
     assert failures[0] is failures[2] is None
     assert failures[1] == (Outcome.PROTOCOL_ERROR, "sender: ZeroDivisionError: oops")

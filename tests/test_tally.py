@@ -1,4 +1,4 @@
-"""The running count: when to stop, what may still be spent, and the line that is shown."""
+"""The running count, what attempts cost, and the line that is shown."""
 
 from typing import Any
 
@@ -6,11 +6,11 @@ import pytest
 
 from capture.errors import InputError
 from capture.exchange import Outcome
-from replay.job import Live
-from replay.player import Player
+from replay.budget import actual_cost
+from replay.performance import Live
 from replay.progress import clock, line, time_left
 from replay.sample import Sample
-from replay.tally import HOPELESS, Budget, Tally, actual_cost
+from replay.tally import Tally
 from replay.warmup import Warmup, parse_warmup
 
 PRICED = "openai/gpt-oss-20b"
@@ -40,25 +40,6 @@ def tally_of(samples: list[Sample]) -> Tally:
     return tally
 
 
-@pytest.mark.parametrize(
-    ("fields", "hopeless"),
-    [
-        ({"outcome": Outcome.CONNECT_ERROR}, True),
-        ({"outcome": Outcome.HTTP_ERROR, "status": 401}, True),
-        ({"outcome": Outcome.HTTP_ERROR, "status": 404}, True),
-        ({"outcome": Outcome.HTTP_ERROR, "status": 429}, False),
-        ({"outcome": Outcome.HTTP_ERROR, "status": 503}, False),
-        ({"outcome": Outcome.TIMEOUT}, False),
-        ({}, False),
-    ],
-)
-def test_what_will_not_get_better(fields: dict[str, Any], hopeless: bool) -> None:
-    """Nobody there, a wrong key and an unknown model stay; overload and rate limits pass."""
-    assert tally_of([sample(**fields)] * HOPELESS).hopeless is hopeless
-    assert not tally_of([sample(**fields)] * (HOPELESS - 1)).hopeless
-    assert not tally_of([sample(**fields)] * HOPELESS + [sample()]).hopeless
-
-
 def test_latencies_so_far_are_within_two_per_cent() -> None:
     """The shown quantiles come from buckets."""
     tally = tally_of([sample(first_token=1.0 + n / 1000) for n in range(1, 1001)])
@@ -68,19 +49,6 @@ def test_latencies_so_far_are_within_two_per_cent() -> None:
     assert Tally().ttft(0.5) is None
 
 
-def test_the_budget_holds_back_what_is_in_flight() -> None:
-    """A reservation is replaced by the actual cost when its attempt has ended."""
-    budget = Budget(limit=1.0)
-
-    assert budget.allows(0, 0.4)
-    assert budget.allows(1, 0.4)
-    assert not budget.allows(2, 0.4)
-    budget.settle(sample(0))
-    assert (budget.spent, budget.reserved) == pytest.approx((0.25, 0.4))
-    assert not budget.allows(2, 0.4)
-    assert budget.allows(2, 0.3)
-
-
 def test_what_an_attempt_cost() -> None:
     """By the server's counts; as expected where it did not count; an HTTP error is free."""
     assert actual_cost(sample(), 9.0) == pytest.approx(0.05 + 0.20)
@@ -88,14 +56,23 @@ def test_what_an_attempt_cost() -> None:
     assert actual_cost(sample(outcome=Outcome.HTTP_ERROR, status=503), 9.0) == 0.0
 
 
-def live(issued: int, expected: int | None, duration: float | None = None) -> Live:
-    class Nobody:
-        async def send(self, call: object, reply: object) -> None: ...
+class Sending:
+    """A crew of which only the counters are asked for."""
 
-    player = Player(sender=Nobody(), keep=lambda _: None)
-    player.issued = issued
+    in_flight = 0
+    now = 10.0
+
+    def __init__(self, issued: int) -> None:
+        self._issued = issued
+
+    def issued(self, _arm: int) -> int:
+        return self._issued
+
+
+def live(issued: int, expected: int | None, duration: float | None = None) -> Live:
     tally = tally_of([sample(), sample(outcome=Outcome.TIMEOUT)])
-    return Live(player=player, tally=tally, expected=lambda: expected, duration_s=duration)
+    crew: Any = Sending(issued)
+    return Live(crew=crew, tallies=[tally], expected=lambda: expected, duration_s=duration)
 
 
 def test_the_line_says_how_far_it_is() -> None:

@@ -1,25 +1,34 @@
 """The target: what goes on the wire for a recorded request, and where."""
 
 import json
+import re
 from collections.abc import Callable
+from importlib.metadata import version
 from typing import Any
 
+import httpx
 import orjson
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from capture.errors import InputError
 from capture.exchange import Exchange, Request
 from capture.providers import read_ask
+from replay.label import Label
 from replay.plan import Planned
 from replay.provenance import scrubbed
-from replay.sender import Call
+from replay.sender import Call, Origin
 from replay.target import (
+    MOST_TEMPLATES,
+    SENT_HEADERS,
     Target,
     checked_base_url,
     find_key,
     parse_fields,
     parse_headers,
     parse_models,
+    printable,
     rebased,
 )
 
@@ -27,7 +36,7 @@ BODY = b'{ "model": "old", "messages": [], "stream": true, "max_tokens": 9 }'
 KEY = "tgp_v1_0123456789abcdef"
 
 
-def call(target: Target, body: bytes = BODY, cycle: int = 0, **fields: Any) -> Call:
+def call(target: Target, body: bytes | None = BODY, cycle: int = 0, **recorded: Any) -> Call:
     known: dict[str, Any] = {
         "id": "abc",
         "seq": 0,
@@ -38,7 +47,7 @@ def call(target: Target, body: bytes = BODY, cycle: int = 0, **fields: Any) -> C
         "host": "h",
         "path": "/v1/chat/completions",
         "body": body,
-        "body_bytes": len(body),
+        "body_bytes": len(body or b""),
         "headers": (
             ("content-type", "application/json"),
             ("accept", "application/json"),
@@ -49,24 +58,35 @@ def call(target: Target, body: bytes = BODY, cycle: int = 0, **fields: Any) -> C
             ("x-sim-tokens", "3"),
         ),
     }
-    request = Request(**{**known, **fields})
+    request = Request(**{**known, **recorded})
     ask = read_ask(request.method, request.path, request.body)
     exchange = Exchange(request=request, response=None)
     return target.call(Planned(index=4, cycle=cycle, offset=0.5, exchange=exchange, ask=ask))
+
+
+def fields(sent: Call) -> httpx.Headers:
+    lines = sent.head.removesuffix(b"\r\n\r\n").split(b"\r\n")[1:]
+    return httpx.Headers([(name, value) for name, _, value in (x.partition(b": ") for x in lines)])
+
+
+def label(sent: Call) -> Label:
+    return Label.unpack(sent.label)
 
 
 def test_the_body_is_byte_identical_without_changes() -> None:
     """Blanks, order and escapes stay as they were recorded."""
     sent = call(Target(base_url="http://t"))
 
-    assert sent.request.content == BODY
-    assert sent.request.headers["content-length"] == str(len(BODY))
-    assert (sent.model, sent.stream, sent.endpoint) == ("old", True, "chat")
+    assert sent.body == BODY
+    assert fields(sent)["content-length"] == str(len(BODY))
+    assert label(sent) == Label(
+        id="abc", endpoint="chat", model="old", stream=True, request_bytes=len(BODY)
+    )
 
 
 def test_only_the_listed_headers_are_taken_over() -> None:
     """What the SDK said about itself stays behind; tbench says who it is."""
-    headers = call(Target(base_url="http://t", key=KEY)).request.headers
+    headers = fields(call(Target(base_url="http://t", key=KEY)))
 
     assert set(headers) == {
         "host", "content-length", "content-type", "accept", "accept-encoding", "user-agent",
@@ -81,19 +101,120 @@ def test_request_ids_are_unique_per_exchange_and_round() -> None:
     """The id in the trace, and the round after the first."""
     target = Target(base_url="http://t")
 
-    assert call(target).request.headers["x-request-id"] == "abc"
-    assert call(target, cycle=2).request.headers["x-request-id"] == "abc.2"
-    assert call(target, id="ü x").request.headers["x-request-id"] == "__x"
+    assert fields(call(target))["x-request-id"] == "abc"
+    assert fields(call(target, cycle=2))["x-request-id"] == "abc.2"
+    assert fields(call(target, id="ü x"))["x-request-id"] == "__x"
+    assert fields(call(target, id="٣"))["x-request-id"] == "_"
 
 
 def test_given_headers_replace_ours() -> None:
     """A credential or an id by hand takes the place of the one from the environment or the trace."""
     given = parse_headers(["Authorization: Basic xyz", "X-Request-Id: mine", "Accept: */*"])
-    headers = call(Target(base_url="http://t", key=KEY, headers=given)).request.headers
+    headers = fields(call(Target(base_url="http://t", key=KEY, headers=given)))
 
     assert headers.get_list("authorization") == ["Basic xyz"]
     assert headers.get_list("x-request-id") == ["mine"]
     assert headers.get_list("accept") == ["*/*"]
+
+
+@pytest.mark.parametrize(
+    ("recorded", "why"),
+    [
+        ({"headers": (("x-sim-a", "1\r\nhost: evil"),)}, "line break"),
+        ({"headers": (("x-sim-a\nb", "1"),)}, "name"),
+        ({"headers": (("x-sim-a", "\0"),)}, "zero byte"),
+        ({"method": "GET / HTTP/1.1\r\nX: "}, "method"),
+        ({"method": "P\u00d6ST"}, "ascii"),
+        ({"path": "/" + 70_000 * "a"}, "URL too long"),
+        ({"body": b'{"model": ' + b"[" * 300 + b"]" * 300 + b"}"}, "[Rr]ecursion"),
+    ],
+)
+def test_what_cannot_be_sent_is_a_call_that_says_why(recorded: dict[str, Any], why: str) -> None:
+    """It becomes a failed sample, in its place, and the run goes on."""
+    sent = call(Target(base_url="http://t", fields={"max_tokens": 1}), **recorded)
+
+    assert sent.head == b""
+    assert sent.refusal
+    assert re.search(why, sent.refusal)
+    assert (sent.index, label(sent).id) == (4, "abc")
+    assert call(Target(base_url="http://t")).refusal is None
+
+
+@given(
+    method=st.sampled_from(["POST", "GET", "DELETE", "put", "HEAD"]),
+    path=st.one_of(
+        st.just("/v1/chat/completions"),
+        st.text(max_size=20).map(lambda text: "/" + text),
+        st.text(alphabet="%/?&=#:;@{}[] aZ9é\udcff", max_size=20).map(lambda text: "/v1/" + text),
+    ),
+    kept=st.lists(
+        st.tuples(
+            st.sampled_from(
+                [*sorted(SENT_HEADERS), "x-sim-a", "x-sim-b", "cookie", "x-request-id"]
+            ),
+            st.text(alphabet=st.characters(blacklist_characters="\r\n\0")),
+        ),
+        max_size=4,
+    ),
+    body=st.one_of(st.binary(max_size=40), st.just(BODY), st.none()),
+    given_headers=st.lists(st.sampled_from(["X-Request-Id: mine", "Authorization: b", "X-%d: %b"])),
+    base=st.sampled_from(["http://t", "https://t:8443/v1", "http://[::1]:9", "http://t/a%20b"]),
+    key=st.sampled_from([None, KEY]),
+    ids=st.lists(st.text(max_size=200), min_size=1, max_size=3),
+    cycle=st.integers(0, 3),
+)
+@settings(max_examples=300, deadline=None)
+def test_a_call_is_what_httpx_would_have_sent(
+    *,
+    method: str,
+    path: str,
+    kept: list[tuple[str, str]],
+    body: bytes | None,
+    given_headers: list[str],
+    base: str,
+    key: str | None,
+    ids: list[str],
+    cycle: int,
+) -> None:
+    """Byte by byte, also for the second and third of a shape, with other ids and lengths."""
+    by_hand = parse_headers(given_headers)
+    target = Target(base_url=base, key=key, headers=by_hand)
+    for place, id_ in enumerate(ids):
+        content = body and body + b"x" * place**7
+        sent = call(
+            target, content, method=method, path=path, headers=tuple(kept), id=id_, cycle=cycle
+        )
+        plain = re.sub(r"[^!-~]", "_", id_)[:128]
+        ours = [
+            *((name, value) for name, value in kept if name not in {"cookie", "x-request-id"}),
+            ("user-agent", f"tbench/{version('tbench')}"),
+            ("x-request-id", f"{plain}.{cycle}" if cycle else plain),
+            *([("authorization", f"Bearer {key}")] if key else []),
+        ]
+        ours = [pair for pair in ours if pair[0] not in dict(by_hand)] + list(by_hand)
+        wanted = httpx.Request(
+            method,
+            rebased(base, printable(path)),
+            headers=[(n.encode(), v.encode("utf-8", "surrogateescape")) for n, v in ours],
+            content=content or b"",
+        )
+        assert sent.head + sent.body == on_the_wire(wanted)
+
+
+def on_the_wire(request: httpx.Request) -> bytes:
+    """HTTP/1.1 as RFC 9112 has it, for what httpx made."""
+    lines = [request.method.encode() + b" " + request.url.raw_path + b" HTTP/1.1"]
+    lines += [name + b": " + value for name, value in request.headers.raw]
+    return b"\r\n".join(lines) + b"\r\n\r\n" + request.content
+
+
+def test_templates_are_few() -> None:
+    """A trace with a path of its own for each request does not fill the memory."""
+    target = Target(base_url="http://t")
+    for number in range(3 * MOST_TEMPLATES):
+        call(target, path=f"/v1/{number}/completions")
+
+    assert len(target._templates) <= MOST_TEMPLATES
 
 
 def test_model_and_fields_are_replaced_and_null_removes() -> None:
@@ -103,28 +224,29 @@ def test_model_and_fields_are_replaced_and_null_removes() -> None:
     )
     sent = call(target)
 
-    assert orjson.loads(sent.request.content) == {"model": "new", "messages": [], "max_tokens": 5}
-    assert (sent.model, sent.stream) == ("new", False)
+    assert orjson.loads(sent.body) == {"model": "new", "messages": [], "max_tokens": 5}
+    assert (label(sent).model, label(sent).stream) == ("new", False)
+    assert label(sent).request_bytes == len(sent.body)
 
 
 def test_mapped_models_go_before_the_general_one() -> None:
     """--map-model names its models; --model takes all others."""
     target = Target(base_url="http://t", model="rest", models=parse_models(["old=new", "a=b=c"]))
 
-    assert call(target).model == "new"
-    assert call(target, BODY.replace(b"old", b"else")).model == "rest"
+    assert label(call(target)).model == "new"
+    assert label(call(target, BODY.replace(b"old", b"else"))).model == "rest"
     assert target.models["a=b"] == "c"
 
 
 def test_a_change_that_changes_nothing_keeps_the_bytes() -> None:
     """Asking for the recorded model again is not a reason to write the body anew."""
-    assert call(Target(base_url="http://t", model="old")).request.content == BODY
+    assert call(Target(base_url="http://t", model="old")).body == BODY
 
 
 def test_bodies_that_are_not_json_objects_pass_through() -> None:
     """Multipart, arrays and broken JSON are sent as they are."""
     for body in (b"--x\r\n", b"[1]", b'{"model"', b""):
-        assert call(Target(base_url="http://t", model="new"), body).request.content == body
+        assert call(Target(base_url="http://t", model="new"), body).body == body
 
 
 @pytest.mark.parametrize(
@@ -162,16 +284,17 @@ def test_paths_move_to_the_new_base(base: str, path: str, wanted: str) -> None:
 )
 def test_any_recorded_path_can_be_sent_and_stays_with_the_target(path: str, wanted: bytes) -> None:
     """Captured clients send bytes that no URL may hold."""
-    sent = call(Target(base_url="http://t"), path=path).request
+    sent = call(Target(base_url="http://t"), path=path)
 
-    assert (sent.url.host, sent.url.raw_path) == ("t", wanted)
+    assert sent.origin == Origin("http", "t", 80)
+    assert sent.head.startswith(b"POST %b HTTP/1.1\r\nHost: t\r\n" % wanted)
 
 
 def test_a_recorded_header_that_is_no_ascii_is_sent_as_it_was() -> None:
     """HTTP lets any byte above 127 stand in a value."""
-    sent = call(Target(base_url="http://t"), headers=(("accept", "\u00e9\udcff"),)).request
+    sent = call(Target(base_url="http://t"), headers=(("accept", "\u00e9\udcff"),))
 
-    assert (b"accept", b"\xc3\xa9\xff") in sent.headers.raw
+    assert b"\r\naccept: \xc3\xa9\xff\r\n" in sent.head
 
 
 @pytest.mark.parametrize(
@@ -307,6 +430,6 @@ def test_vision_bodies_survive_a_change_of_model() -> None:
     """Big nested content is kept value for value."""
     image = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
     body = json.dumps({"model": "old", "messages": [{"role": "user", "content": [image]}]}).encode()
-    sent = orjson.loads(call(Target(base_url="http://t", model="new"), body).request.content)
+    sent = orjson.loads(call(Target(base_url="http://t", model="new"), body).body)
 
     assert sent["messages"][0]["content"] == [image]

@@ -1,15 +1,15 @@
 """A line: one connection, plain or under TLS, and the exchange that is on it. Nothing here waits.
 
-The reader calls `readable` and `push`; whoever waits for the exchange is woken when it is over.
+The reader calls `readable` and `push`; the exchange's `over` is called when nothing more is to come of it.
 """
 
 import socket
 import ssl
 import struct
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
-import trio
-
+from capture.exchange import Outcome
 from replay.engine.clock import SLACK_S
 from replay.engine.wire import Response
 from replay.sender import Deadlines, said
@@ -22,9 +22,12 @@ NOTE_BYTES: Final = 64
 PIECE_BYTES: Final = 256 * 1024
 """A long request goes out in pieces of this size, and `PIECES` of them before others have their turn."""
 PIECES: Final = 4
+SMALL_BYTES: Final = 16384
+"""A body up to this goes out with its head in one call."""
 NOTHING: Final = memoryview(b"")
-NO_SCOPE: Final = trio.CancelScope()
-"""Stands for the scope of an exchange that nobody waits for yet."""
+
+Over = Callable[["Line", "Exchange"], None]
+"""Told that an exchange is over, and on which line; it says what becomes of both."""
 
 _timespec = struct.Struct("ll").unpack_from
 
@@ -32,19 +35,18 @@ _timespec = struct.Struct("ll").unpack_from
 class Exchange:
     """One request and its response on a line, with its deadlines. Set `sent` when it begins.
 
-    Times are those of the reader's clock.
+    `over` is called once, when nothing more is to come. Times are those of the reader's clock.
     """
 
-    __slots__ = ("_deadlines", "_ends", "_heard", "_scope", "_task", "response", "sent")
+    __slots__ = ("_deadlines", "_ends", "_heard", "over", "response", "sent")
 
-    def __init__(self, response: Response, deadlines: Deadlines, *, ends: float) -> None:
+    def __init__(self, response: Response, deadlines: Deadlines, ends: float, over: Over) -> None:
         self.response = response
+        self.over = over
         self.sent = 0.0
         self._deadlines = deadlines
         self._ends = ends
         self._heard = 0.0
-        self._scope = NO_SCOPE
-        self._task: trio.lowlevel.Task | None = None
 
     @property
     def expires(self) -> float:
@@ -70,40 +72,23 @@ class Exchange:
     def take(self, at: float, data: bytes) -> None:
         """Bytes of the response, and when they arrived."""
         self._heard = at
-        response = self.response
-        answered = response.answered
-        response.feed(at, data)
-        if response.over:
-            self.settle()
-        elif response.answered and not answered:
-            self._scope.deadline = self.expires  # which may be sooner than that of the phase before
-
-    def settle(self) -> None:
-        """Wake whoever waits, if it is over."""
-        if self._task is not None and self.response.over:
-            task, self._task = self._task, None
-            trio.lowlevel.reschedule(task)
-
-    async def wait(self) -> None:
-        """Until it is over, or seems to have expired. For one task."""
-        with trio.CancelScope(deadline=self.expires) as self._scope:
-            if not self.response.over:
-                self._task = trio.lowlevel.current_task()
-                await trio.lowlevel.wait_task_rescheduled(self._give_up)
-
-    def _give_up(self, _: object) -> trio.lowlevel.Abort:
-        self._task = None
-        return trio.lowlevel.Abort.SUCCEEDED
+        self.response.feed(at, data)
+        if self.response.heed is not None:
+            self.response.heed()
 
 
 class Line:
-    """A plain connection. `flushed` counts the bytes sent of the present request, `used` is for the pool."""
+    """A plain connection.
+
+    `flushed` counts the bytes sent of the present request, `served` the exchanges that ended well on it,
+    `used` is for the pool.
+    """
 
     def __init__(self, sock: socket.socket, reader: "Reader") -> None:
         self._sock = sock
         self._recvmsg = sock.recvmsg
         self._reader = reader
-        self._request = NOTHING
+        self._request = self._body = NOTHING
         self._out = NOTHING
         self._writing = False
         self.fd = sock.fileno()
@@ -111,20 +96,24 @@ class Line:
         self.open = True
         self.used = 0.0
         self.flushed = 0
+        self.served = 0
         self._heard = self._asked = 0.0
         reader.add(self)
 
     @property
     def idle(self) -> bool:
         """Whether the whole request has left."""
-        return not self._request and not self._out
+        return not self._request and not self._body and not self._out
 
-    def begin(self, exchange: Exchange, request: bytes) -> None:
+    def begin(self, exchange: Exchange, head: bytes, body: bytes) -> None:
         """Put an exchange on this line and send what can be sent at once."""
         self.exchange = exchange
         self._heard = self._asked = exchange.sent
         self.flushed = 0
-        self._request = memoryview(request)
+        if len(body) <= SMALL_BYTES:
+            self._request = memoryview(head + body)
+        else:
+            self._request, self._body = memoryview(head), memoryview(body)
         self.push()
 
     def fresh(self) -> bool:
@@ -168,13 +157,19 @@ class Line:
             self._writing = not self._writing
             self._reader.watch(self, writing=self._writing)
 
+    def expire(self, exchange: Exchange, outcome: Outcome, words: str) -> None:
+        """End an exchange that takes too long, or is not wanted any more."""
+        exchange.response.fail(outcome, words)
+        self.close()
+        self._settle(exchange)
+
     def fail(self, words: str) -> None:
         """The connection is broken: end what is on it."""
         exchange = self.exchange
         self.close()
         if exchange:
             exchange.response.lost(words)
-            exchange.settle()
+            self._settle(exchange)
 
     def close(self) -> None:
         """Close the connection; what is on it is not told."""
@@ -185,8 +180,15 @@ class Line:
 
     def _load(self) -> bool:
         """Take the next piece of the request for sending; False when there is none."""
-        self._out, self._request = self._request[:PIECE_BYTES], self._request[PIECE_BYTES:]
+        self._out = self._piece()
         return bool(self._out)
+
+    def _piece(self) -> memoryview:
+        """The next piece of head and body."""
+        if not self._request:
+            self._request, self._body = self._body, NOTHING
+        piece, self._request = self._request[:PIECE_BYTES], self._request[PIECE_BYTES:]
+        return piece
 
     def _stamp(self, notes: list[tuple[int, int, bytes]]) -> float:
         """When what was just read arrived: by the kernel's stamp, else by our clock."""
@@ -205,24 +207,35 @@ class Line:
         return now
 
     def _received(self, at: float, data: bytes) -> None:
-        if self.exchange:
-            self.exchange.take(at, data)
-        else:
+        exchange = self.exchange
+        if exchange is None:
             self.close()  # bytes that nobody asked for
+            return
+        exchange.take(at, data)
+        if exchange.response.over:
+            self._settle(exchange)
+
+    def _settle(self, exchange: Exchange) -> None:
+        """The exchange is over, and told so once."""
+        if self.exchange is exchange:
+            self.exchange = None
+            exchange.over(self, exchange)
 
     def _eof(self) -> None:
         exchange = self.exchange
         self.close()
         if exchange:
             exchange.response.eof(self._reader.clock.now())
-            exchange.settle()
+            self._settle(exchange)
 
     def _unsendable(self, error: OSError) -> None:
         """The server reads no more. What it had said before that still counts."""
-        self._request = self._out = NOTHING
-        while self.exchange and not self.exchange.response.over and self.readable():
+        exchange = self.exchange
+        self._reader.watch(self, writing=False)
+        while self.exchange is exchange and self.readable():
             pass
-        self.fail(said(error))
+        if self.exchange is exchange:
+            self.fail(said(error))
 
 
 class SealedLine(Line):
@@ -233,8 +246,7 @@ class SealedLine(Line):
         self._tls = tls
 
     def _load(self) -> bool:
-        plain, self._request = self._request[:PIECE_BYTES], self._request[PIECE_BYTES:]
-        if plain:
+        if plain := self._piece():
             self._tls.session.write(plain)
         self._out = memoryview(self._tls.outgoing.read())
         return bool(self._out)
@@ -242,16 +254,27 @@ class SealedLine(Line):
     def _received(self, at: float, data: bytes) -> None:
         tls = self._tls
         tls.incoming.write(data)
+        pieces: list[bytes] = []
+        trouble: ssl.SSLError | None = None
         try:
-            while self.open and (plain := tls.session.read(READ_BYTES)):
-                super()._received(at, plain)
-            if self.open:
-                self._eof()  # the server's close_notify
-        except ssl.SSLWantReadError:
-            if tls.outgoing.pending:
-                self.push()
-        except ssl.SSLError as error:
-            self.fail(said(error))
+            while piece := tls.session.read(READ_BYTES):
+                pieces.append(piece)
+        except ssl.SSLError as error:  # mostly that it wants more
+            trouble = error
+        if (
+            pieces
+        ):  # all at once: what follows the end of a response must not look like the next one's
+            super()._received(at, b"".join(pieces))
+        if self.open:
+            self._go_on(trouble)
+
+    def _go_on(self, trouble: ssl.SSLError | None) -> None:
+        if trouble is None:
+            self._eof()  # the server's close_notify
+        elif not isinstance(trouble, ssl.SSLWantReadError):
+            self.fail(said(trouble))
+        elif self._tls.outgoing.pending:
+            self.push()
 
 
 class Tls:

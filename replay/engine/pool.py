@@ -1,30 +1,13 @@
 """The idle lines, by origin: the one used last is used first, and none that idled for too long."""
 
 from collections import deque
-from typing import NamedTuple
-
-import httpx
+from typing import Final
 
 from replay.engine.line import Line
-from replay.sender import IDLE_S
+from replay.sender import IDLE_S, Origin
 
-PORTS = {"http": 80, "https": 443}
-
-
-class Origin(NamedTuple):
-    """Where a connection leads."""
-
-    scheme: str
-    host: str
-    port: int
-
-
-def origin_of(url: httpx.URL) -> Origin:
-    """The origin of a URL. Raises ValueError for one that is neither http nor https."""
-    if url.scheme not in PORTS:
-        raise ValueError(f"no way to send to {url.scheme}://")
-    host = url.raw_host.decode("ascii")
-    return Origin(url.scheme, host.strip("[]"), url.port or PORTS[url.scheme])
+FRESH_S: Final = 0.001
+"""A line that was read until it was empty so shortly before is not asked again whether it is still good."""
 
 
 class Pool:
@@ -38,20 +21,28 @@ class Pool:
         lines = self._idle.get(origin)
         if not lines:
             return None
+        line = lines.pop()
+        if line.open and now - line.used < FRESH_S:
+            return line
+        lines.append(line)
+        return self._checked(lines, now)
+
+    def put(self, origin: Origin, line: Line, now: float) -> None:
+        """Keep a line for later."""
+        line.used = now
+        lines = self._idle.get(origin)
+        if lines is None:
+            lines = self._idle[origin] = deque()
+        lines.append(line)
+        _expire(lines, now)
+
+    def _checked(self, lines: deque[Line], now: float) -> Line | None:
         _expire(lines, now)
         while lines:
             line = lines.pop()
             if line.fresh():
                 return line
         return None
-
-    def put(self, origin: Origin, line: Line, now: float) -> None:
-        """Keep a line for later."""
-        line.exchange = None
-        line.used = now
-        lines = self._idle.setdefault(origin, deque())
-        lines.append(line)
-        _expire(lines, now)
 
 
 def _expire(lines: deque[Line], now: float) -> None:

@@ -1,22 +1,35 @@
-"""The engine's sender: takes a call to a line, waits for the end of its exchange, and judges the stamps."""
+"""The engine's sender: takes a call to a line, and says when its exchange is over. Nothing waits per call."""
 
-import resource
 import socket
 import ssl
 from collections.abc import Iterator
 from contextlib import AsyncExitStack, contextmanager, suppress
-from typing import Self
+from typing import Final, NamedTuple, Self
 
 import trio
 
 from capture.exchange import Outcome
 from replay.engine.dial import Dialer, stamped
 from replay.engine.line import Exchange, Line
-from replay.engine.pool import Origin, Pool, origin_of
+from replay.engine.pool import Pool
 from replay.engine.reader import Reader
-from replay.engine.wire import Response, to_bytes
+from replay.engine.wire import Response
+from replay.headroom import allow_descriptors
 from replay.rehearsal import rehearse
-from replay.sender import Call, Deadlines, Reply, said
+from replay.sender import STOPPED, Call, Deadlines, Ended, Origin, Reply, said
+
+DIALS: Final = 64
+"""So many connections at a time are opened ahead."""
+
+
+class _Attempt(NamedTuple):
+    """A call that was launched. `ends` is when its time is up, `kept` whether its line was an idle one."""
+
+    call: Call
+    reply: Reply
+    ended: Ended
+    ends: float
+    kept: bool = False
 
 
 class EngineSender:
@@ -31,16 +44,23 @@ class EngineSender:
         self._context = context
         self._stack = AsyncExitStack()
         self._pool = Pool()
+        self._active: dict[Exchange, tuple[Line, _Attempt]] = {}
+        self._dials: dict[int, trio.CancelScope] = {}
+        self._launching = False
 
     async def __aenter__(self) -> Self:
         self._reader = Reader()
+        self._now = self._reader.clock.now
         self._dialer = Dialer(self._reader, self._context)
-        _allow_descriptors()
+        self._later = trio.lowlevel.current_trio_token().run_sync_soon
+        self._nap = trio.CancelScope()
+        allow_descriptors()
         self._stack.enter_context(_anchor())
         self._stack.callback(self._reader.close)
-        nursery = await self._stack.enter_async_context(trio.open_nursery())
-        nursery.start_soon(self._reader.run)
-        self._stack.callback(nursery.cancel_scope.cancel)
+        self._nursery = await self._stack.enter_async_context(trio.open_nursery())
+        self._nursery.start_soon(self._reader.run)
+        self._nursery.start_soon(self._watch)
+        self._stack.callback(self._nursery.cancel_scope.cancel)
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -49,90 +69,155 @@ class EngineSender:
     @property
     def clock(self) -> str:
         """What timed the answers: `kernel` when every stamp so far was the kernel's, else `user`."""
-        reader = self._reader
-        return "user" if reader.user_stamps or reader.clock.steps else "kernel"
+        return "user" if self._reader.user_stamps or self._reader.clock.steps else "kernel"
+
+    @property
+    def stamps(self) -> tuple[int, int]:
+        """How many reads the kernel stamped, and how many we had to."""
+        return self._reader.kernel_stamps, self._reader.user_stamps
 
     async def rehearse(self) -> None:
         """Send one request to a socket of our own, so that the first real one finds everything loaded."""
         await rehearse(self)
         self._reader.user_stamps = self._reader.kernel_stamps = 0
 
-    async def send(self, call: Call, reply: Reply) -> None:
-        """Send one call; its reply says what happened, whatever it was."""
-        ends = self._reader.clock.now() + self.deadlines.total
-        try:
-            origin = origin_of(call.request.url)
-            request = to_bytes(call.request)
-        except ValueError as error:
-            reply.failure = (Outcome.PROTOCOL_ERROR, said(error))
-            return
-        bodyless = call.request.method == "HEAD"
-        while True:
-            line = self._pool.take(origin, self._reader.clock.now())
-            kept = line is not None
-            line = line or await self._new_line(origin, reply, ends)
-            if line is None:
-                return
-            exchange = self._begun(line, request, reply, bodyless, ends)
-            await self._attend(line, exchange, origin)
-            if not (kept and line.flushed == 0 and reply.failure):
-                return
-            reply.failure = reply.sent = reply.sent_wall_ns = None
+    async def preopen(self, origin: Origin, count: int) -> None:
+        """Open so many connections ahead. Where that fails, the first call will say so."""
+        limit = trio.CapacityLimiter(DIALS)
+        async with trio.open_nursery() as nursery:
+            for _ in range(count):
+                nursery.start_soon(self._preopen_one, origin, limit)
 
-    async def _new_line(self, origin: Origin, reply: Reply, ends: float) -> Line | None:
-        """A new connection; None when there is none, and the reply says why."""
-        limits = self.deadlines
-        reply.connecting = begun = self._reader.clock.now()
+    def launch(self, call: Call, reply: Reply, ended: Ended) -> None:
+        """Begin to send; `ended` is called when the reply is complete, never before this returns."""
+        now = self._now()
+        attempt = _Attempt(call, reply, ended, now + self.deadlines.total)
+        if reason := call.refusal:
+            reply.failure = (Outcome.PROTOCOL_ERROR, reason)
+            self._later(ended)
+            return
+        line = self._pool.take(call.origin, now)
+        if line is None:
+            self._nursery.start_soon(self._open, attempt)
+            return
+        reply.reused = line.served > 0
+        self._launching = True
         try:
-            with trio.move_on_at(min(begun + limits.connect, ends)):
-                return await self._dialer.dial(origin)
+            self._begin(line, attempt._replace(kept=True))
+        finally:
+            self._launching = False
+
+    def abandon(self) -> None:
+        """Cancel all that is in flight: each ends as CANCELLED with what it had."""
+        for scope in tuple(self._dials.values()):
+            scope.cancel()
+        for exchange, (line, _) in tuple(self._active.items()):
+            line.expire(exchange, *STOPPED)
+
+    def cancel(self, reply: Reply) -> None:
+        """Cancel the one attempt that fills in this reply, if it is in flight."""
+        for exchange, (line, attempt) in tuple(self._active.items()):
+            if attempt.reply is reply:
+                line.expire(exchange, *STOPPED)
+                return
+        if scope := self._dials.get(id(reply)):
+            scope.cancel()
+
+    async def _preopen_one(self, origin: Origin, limit: trio.CapacityLimiter) -> None:
+        async with limit:
+            with trio.move_on_after(self.deadlines.connect), suppress(OSError, ValueError):
+                line = await self._dialer.dial(origin)
+                self._pool.put(origin, line, self._now())
+
+    async def _open(self, attempt: _Attempt) -> None:
+        """Open a connection for a call, and put it there."""
+        line = None
+        with trio.CancelScope() as scope:
+            self._dials[id(attempt.reply)] = scope
+            try:
+                line = await self._new_line(attempt)
+            finally:
+                del self._dials[id(attempt.reply)]
+        if scope.cancelled_caught:
+            attempt.reply.failure = STOPPED
+        if line is None:
+            attempt.ended()
+        else:
+            self._begin(line, attempt)
+
+    async def _new_line(self, attempt: _Attempt) -> Line | None:
+        """A new connection; None when there is none, and the reply says why."""
+        limits, reply = self.deadlines, attempt.reply
+        reply.connecting = begun = self._now()
+        try:
+            with trio.move_on_at(min(begun + limits.connect, attempt.ends)):
+                return await self._dialer.dial(attempt.call.origin)
         except (OSError, ValueError) as error:
             reply.failure = (Outcome.CONNECT_ERROR, said(error))
             return None
-        words = limits.verdict("connect", limits.connect, total=ends <= begun + limits.connect)
+        total = attempt.ends <= begun + limits.connect
+        words = limits.verdict("connect", limits.connect, total=total)
         reply.failure = (Outcome.TIMEOUT, words)
         return None
 
-    def _begun(
-        self, line: Line, request: bytes, reply: Reply, bodyless: bool, ends: float
-    ) -> Exchange:
-        """Put the request on the line; its stamp is taken just before the first byte goes."""
-        clock = self._reader.clock
-        response = Response(reply, bodyless=bodyless)
-        exchange = Exchange(response, self.deadlines, ends=ends)
-        reply.sent = exchange.sent = clock.now()
-        line.begin(exchange, request)
-        reply.sent_wall_ns = clock.wall_ns(reply.sent)
-        return exchange
+    def _begin(self, line: Line, attempt: _Attempt) -> None:
+        """Put a call on a line; its stamp is taken just before the first byte goes."""
+        call, reply, clock = attempt.call, attempt.reply, self._reader.clock
+        response = Response(reply, bodyless=call.bodyless)
+        exchange = Exchange(response, self.deadlines, attempt.ends, self._over)
+        self._active[exchange] = (line, attempt)
+        reply.sent = exchange.sent = sent = clock.now()
+        reply.sent_wall_ns = clock.wall_ns(sent)
+        line.begin(exchange, call.head, call.body)
+        self._nap.deadline = min(self._nap.deadline, exchange.expires)
 
-    async def _attend(self, line: Line, exchange: Exchange, origin: Origin) -> None:
-        """Until the exchange is over; then the line is kept or closed."""
-        response, clock = exchange.response, self._reader.clock
-        try:
-            while not response.over:
-                await exchange.wait()
-                if not response.over and clock.now() >= exchange.expires:
-                    _expire(line, exchange, clock.now())
-        finally:
-            if response.keep and line.open and line.idle:
-                self._pool.put(origin, line, clock.now())
-            else:
-                line.close()
+    def _over(self, line: Line, exchange: Exchange) -> None:
+        """The exchange is over: keep the line or close it, and pass the word on."""
+        _, attempt = self._active.pop(exchange)
+        if exchange.response.keep and line.open and line.idle:
+            line.served += 1
+            self._pool.put(attempt.call.origin, line, self._now())
+        else:
+            line.close()
+        reply = attempt.reply
+        if attempt.kept and line.flushed == 0 and _broken(reply):
+            reply.failure = reply.sent = reply.sent_wall_ns = None
+            reply.reused = False
+            self._nursery.start_soon(self._open, attempt._replace(kept=False))
+        elif self._launching:
+            self._later(attempt.ended)
+        else:
+            attempt.ended()
+
+    async def _watch(self) -> None:
+        """End what takes too long, looking only when a deadline can have passed.
+
+        A deadline that begins after a look cannot pass sooner than the shortest of all, unless it began
+        while a connection was opened: then `_begin` moves the next look.
+        """
+        while True:
+            now = self._now()
+            soonest = now + self.deadlines.shortest
+            for exchange, (line, _) in tuple(self._active.items()):
+                if exchange.expires <= now:
+                    _expire(line, exchange, now)
+                elif exchange.expires < soonest:
+                    soonest = exchange.expires
+            with trio.CancelScope(deadline=soonest) as self._nap:
+                await trio.sleep_forever()
+
+
+def _broken(reply: Reply) -> bool:
+    """Whether the connection failed, rather than time or the server."""
+    return reply.failure is not None and reply.failure[0] is Outcome.RESET
 
 
 def _expire(line: Line, exchange: Exchange, now: float) -> None:
     """End an exchange whose deadline has passed, unless what came in time is still to be read."""
-    while not exchange.response.over and line.readable():
+    while line.exchange is exchange and line.readable():
         pass
-    if now >= exchange.expires:
-        exchange.response.fail(Outcome.TIMEOUT, exchange.verdict)
-
-
-def _allow_descriptors() -> None:
-    """As many connections as the system allows: the usual limit is made for programs with few."""
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with suppress(OSError, ValueError):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    if line.exchange is exchange and now >= exchange.expires:
+        line.expire(exchange, Outcome.TIMEOUT, exchange.verdict)
 
 
 @contextmanager

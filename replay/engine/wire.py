@@ -1,9 +1,8 @@
-"""HTTP/1.1 on the wire, without I/O: a request as bytes, and a response read to its end."""
+"""HTTP/1.1 on the wire, without I/O: a response read to its end."""
 
 from typing import Final
 
 import httptools
-import httpx
 
 from capture.exchange import Outcome
 from replay.sender import MOST_BYTES, Reply, too_long
@@ -15,19 +14,6 @@ VERSIONS: Final = frozenset({"1.0", "1.1"})
 
 SILENT: Final = "Server disconnected without sending a response."
 SHORT: Final = "peer closed connection without sending complete message body"
-
-
-def to_bytes(request: httpx.Request) -> bytes:
-    """The request as it goes out. Raises ValueError for one that HTTP/1.1 cannot carry."""
-    fields = request.headers.raw
-    lines = [b"%s %s HTTP/1.1" % (request.method.encode("ascii"), request.url.raw_path)]
-    lines += [name + b": " + value for name, value in fields]
-    head = b"\r\n".join(lines)
-    if head.count(b"\n") != len(fields) or head.count(b"\r") != len(fields) or b"\0" in head:
-        raise ValueError("a header holds a line break or a zero byte")
-    if b"\r\ntransfer-encoding:" in head.lower():
-        raise ValueError("a request with a transfer-encoding; give its body as bytes")
-    return head + b"\r\n\r\n" + request.content
 
 
 class Response:
@@ -42,21 +28,21 @@ class Response:
         "_bodyless",
         "_fed",
         "_fields",
-        "_framed",
         "_parser",
         "_reply",
         "answered",
+        "heed",
         "keep",
         "over",
     )
 
     def __init__(self, reply: Reply, *, bodyless: bool = False) -> None:
         self._reply = reply
+        self.heed = reply.heed
         self._bodyless = bodyless
         self._at = 0.0
         self._fed = 0
         self._fields: list[tuple[bytes, bytes]] = []
-        self._framed = False
         self.answered = False
         self.over = False
         self.keep = False
@@ -85,7 +71,7 @@ class Response:
             self.keep = False
         elif not self.answered:
             self.fail(Outcome.RESET, SILENT)
-        elif self._framed:
+        elif self._framed():
             self.fail(Outcome.CUT, f"{SHORT} ({self._missing()})")
         else:
             self._reply.end = at
@@ -109,6 +95,12 @@ class Response:
     def _broken(self, words: str) -> None:
         """Bytes that make no sense; after the end they only spoil the connection."""
         self.fail(Outcome.PROTOCOL_ERROR, words)
+
+    def _framed(self) -> bool:
+        """Whether the head said where the body ends."""
+        reply = self._reply
+        chunked = "chunked" in reply.header("transfer-encoding").lower()
+        return chunked or bool(reply.header("content-length"))
 
     def _missing(self) -> str:
         length = self._reply.header("content-length")
@@ -158,15 +150,8 @@ class Response:
     def _head(self, status: int) -> None:
         reply = self._reply
         reply.status = status
-        reply.headers = tuple(
-            (name.decode("latin-1").lower(), value.decode("latin-1"))
-            for name, value in self._fields
-        )
+        reply.headers = self._fields
         self.answered = True
-        self._framed = any(
-            name == "content-length" or (name == "transfer-encoding" and "chunked" in value.lower())
-            for name, value in reply.headers
-        )
         if self._bodyless or status in BODYLESS:
             reply.end = self._at
             self.over = True

@@ -154,6 +154,27 @@ def replay(
             rich_help_panel=TARGET,
         ),
     ] = "auto",
+    http2: Annotated[
+        bool,
+        typer.Option(
+            "--http2", help="HTTP/2, by plain httpx (needs httpx[http2]).", rich_help_panel=TARGET
+        ),
+    ] = False,
+    proxy: Annotated[
+        str | None,
+        typer.Option(
+            help="Through this proxy (http://HOST:PORT), by plain httpx. The environment's is not used.",
+            rich_help_panel=TARGET,
+        ),
+    ] = None,
+    workers: Annotated[
+        str,
+        typer.Option(
+            help="Processes that send, each with whole sessions: a number, or auto (what the load needs "
+            "and the machine has to spare).",
+            rich_help_panel=TARGET,
+        ),
+    ] = "auto",
     dry_run: Annotated[
         bool,
         typer.Option("--dry-run", help="Send nothing; say what would be.", rich_help_panel=OUTPUT),
@@ -173,7 +194,7 @@ def replay(
     Latency counts from when a request was due in open loops (so waiting for a slow target counts), from
     when it was sent in closed loops. Ctrl-C stops and keeps what is there.
     """
-    from replay.order import Order
+    from replay.order import Order, parse_workers
     from replay.target import parse_fields, parse_headers, parse_models
     from replay.warmup import parse_warmup
 
@@ -202,6 +223,9 @@ def replay(
         timeout=timeout,
         ca=ca,
         sender=sender,
+        http2=http2,
+        proxy=proxy,
+        workers=parse_workers(workers),
         allow_unsafe=allow_unsafe,
         max_cost=max_cost,
     )

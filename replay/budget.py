@@ -1,0 +1,54 @@
+"""The budget: US dollars that may be spent. What is in flight counts with the most that it may cost.
+
+The worker reserves (`Purse`), the parent settles when it has read the answer (`Till`); the two meet in the
+pulse.
+"""
+
+import math
+
+from capture.exchange import Outcome
+from replay.cost import cost, price_of
+from replay.sample import Sample
+from replay.workers.pulse import Pulse
+
+
+class Purse:
+    """The worker's side. `allows` reserves the cost of one more call, or says that it would not fit."""
+
+    def __init__(self, limit: float, pulse: Pulse) -> None:
+        self._limit = limit
+        self._pulse = pulse
+        self._reserved = 0.0
+
+    def allows(self, most: float) -> bool:
+        spent, freed = self._pulse.settled
+        if math.fsum((spent, self._reserved, -freed, most)) > self._limit:
+            return False
+        self._reserved += most
+        return True
+
+
+class Till:
+    """The parent's side: `settle` replaces a reservation by what the attempt cost."""
+
+    def __init__(self, pulse: Pulse) -> None:
+        self._pulse = pulse
+
+    def settle(self, sample: Sample, most: float) -> None:
+        spent, freed = self._pulse.settled
+        self._pulse.settled = spent + actual_cost(sample, most), freed + most
+
+
+def actual_cost(sample: Sample, most: float) -> float:
+    """What an attempt cost, US dollars; `most` where the server did not count. An HTTP error is free."""
+    if sample.outcome in {Outcome.HTTP_ERROR, Outcome.CONNECT_ERROR}:
+        return 0.0
+    price = price_of(sample.model)
+    if price is None or sample.prompt_tokens is None:
+        return most
+    return cost(
+        price,
+        prompt=sample.prompt_tokens,
+        output=sample.output_tokens or 0,
+        cached=sample.cached_tokens or 0,
+    )

@@ -1,0 +1,65 @@
+"""Duties: a job cut into as many shares as it has workers."""
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final
+
+import httpx
+
+from replay.heads import origin_of
+from replay.pace import Pace
+from replay.pacing import Closed, Fixed
+from replay.workers.duty import Duty, part, share
+
+if TYPE_CHECKING:
+    from replay.job import Job
+
+AHEAD_BYTES: Final = 32 * 2**20
+"""Calls that all workers together keep at hand, about."""
+OPEN_CONNECTIONS: Final = 16
+"""Connections that are opened before an open loop, whose need nobody knows."""
+MOST_CONNECTIONS: Final = 1024
+"""No more are opened ahead: they would be idle for too long."""
+WORKER_STREAMS: Final = 500
+WORKER_RATE: Final = 2000
+"""What one worker does with ease: requests in flight, and requests/s of an open loop."""
+
+
+def duties(jobs: "Sequence[Job]", closed: Closed | None) -> list[Duty]:
+    """One for each worker. Of several jobs (a duet) the first says how, each says where to."""
+    job, workers = jobs[0], jobs[0].workers
+    return [
+        Duty(
+            number=number,
+            workers=workers,
+            sender=job.sender,
+            http2=job.http2,
+            proxy=job.proxy,
+            deadlines=job.deadlines,
+            origins=tuple(origin_of(httpx.URL(one.target.base_url)) for one in jobs),
+            arms=len(jobs),
+            connections=min(share(_wanted(closed), number, workers), MOST_CONNECTIONS),
+            closed=closed and part(closed, number, workers),
+            ends=math.inf if job.duration_s is None else job.duration_s,
+            max_in_flight=job.pace.max_in_flight
+            and max(1, share(job.pace.max_in_flight, number, workers)),
+            budget=job.max_cost,
+            ca=job.ca,
+            ahead_bytes=AHEAD_BYTES // workers,
+        )
+        for number in range(workers)
+    ]
+
+
+def _wanted(closed: Closed | None) -> int:
+    if closed is None:
+        return OPEN_CONNECTIONS
+    return closed.limit if isinstance(closed, Fixed) else max(closed.limits, default=0)
+
+
+def needed(pace: Pace) -> int:
+    """How many workers a pacing needs, by its own words: recorded times and profiles count as one."""
+    if pace.mode == "concurrency":
+        return math.ceil(pace.value / WORKER_STREAMS)
+    rate = pace.value if pace.mode in {"rate", "poisson", "constant"} else 0.0
+    return max(1, math.ceil(rate / WORKER_RATE))

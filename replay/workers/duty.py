@@ -1,0 +1,73 @@
+"""The duty: what a worker is told before it starts, and the report that it gives at the end."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from capture.lag import Lag
+from replay.pacing import Closed, Fixed, Profile
+from replay.sender import Deadlines, Origin
+from replay.senders import Kind
+
+Word = Literal["ready", "warm", "go", "stop"]
+"""A worker says `ready` when it could send, and `warm` when its connections are open; the parent says
+`warm` to have them opened, `go` with the instant of the start (CLOCK_MONOTONIC, s), and `stop`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Duty:
+    """One worker's share. `closed` is None in open modes, where each call has its due time.
+
+    `connections` to each of `origins` are opened ahead. Calls of the arm i of a duet have indices i modulo
+    `arms`. `ends` ends a closed loop, seconds from the start.
+    `budget` is in US dollars. `ahead_bytes` is how much is kept at hand.
+    """
+
+    number: int
+    workers: int
+    sender: Kind
+    http2: bool
+    proxy: str | None = field(repr=False)
+    deadlines: Deadlines
+    origins: tuple[Origin, ...]
+    arms: int
+    connections: int
+    closed: Closed | None
+    ends: float
+    max_in_flight: int | None
+    budget: float | None
+    ca: Path | None
+    ahead_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """What a worker saw of itself. `stamps` counts the reads stamped by the kernel and by the process.
+
+    `stall` is how late its loop woke, `cpu_s` and `wall_s` what the sending took. `failure` says why it
+    could not go on.
+    """
+
+    clock: str
+    stamps: tuple[int, int]
+    stall: Lag
+    most_in_flight: int
+    refused: bool
+    hopeless: bool
+    cpu_s: float
+    wall_s: float
+    peak_rss: int
+    failure: str | None = None
+
+
+def share(whole: int, worker: int, workers: int) -> int:
+    """A worker's part of a whole number; the parts add up."""
+    return whole // workers + (worker < whole % workers)
+
+
+def part(closed: Closed, worker: int, workers: int) -> Closed:
+    """A worker's part of a closed pacing."""
+    if isinstance(closed, Fixed):
+        return Fixed(limit=share(closed.limit, worker, workers))
+    limits = [share(limit, worker, workers) for limit in closed.limits]
+    return Profile(limits=limits, window_s=closed.window_s, repeats=closed.repeats)

@@ -1,0 +1,90 @@
+"""The pulse: a page of memory that the parent shares with its workers, for counters that nobody waits for.
+
+A worker writes its row, the parent reads it a few times a second; the budget goes the other way. Each
+field is eight aligned bytes and has one writer.
+"""
+
+import mmap
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final, Literal, Self
+
+Field = Literal["in_flight", "full", "starved"]
+FIELDS: Final[tuple[Field, ...]] = ("in_flight", "full", "starved")
+"""`full`: the worker takes no more calls for now. `starved`: how often it had none when one was wanted."""
+MOST_ARMS: Final = 5
+"""So many arms of a duet have a counter of their own for what was issued."""
+WORD: Final = 8
+ROW: Final = 64
+"""Bytes of a row: a cache line. Row 0 is the parent's: what was spent, and what was reserved for that."""
+
+
+class Pulse:
+    """The page, with room for `workers` rows. Counters are 64 bit integers, money is US dollars."""
+
+    def __init__(self, fd: int, workers: int) -> None:
+        self.fd = fd
+        self._map = mmap.mmap(fd, (workers + 1) * ROW)
+        self._counters = memoryview(self._map).cast("q")
+        self._money = memoryview(self._map).cast("d")
+
+    @classmethod
+    @contextmanager
+    def made(cls, workers: int) -> Iterator[Self]:
+        """A page of its own, for as long as it is used."""
+        with tempfile.TemporaryFile() as file:
+            os.ftruncate(file.fileno(), (workers + 1) * ROW)
+            pulse = cls(file.fileno(), workers)
+            try:
+                yield pulse
+            finally:
+                pulse.close()
+
+    def close(self) -> None:
+        """Let go of the memory."""
+        self._counters.release()
+        self._money.release()
+        self._map.close()
+
+    def row(self, worker: int) -> "Row":
+        """The counters of a worker, from 0."""
+        return Row(self._counters[(worker + 1) * ROW // WORD :])
+
+    @property
+    def settled(self) -> tuple[float, float]:
+        """What the ended attempts cost, and what had been reserved for them."""
+        return self._money[0], self._money[1]
+
+    @settled.setter
+    def settled(self, amounts: tuple[float, float]) -> None:
+        self._money[0], self._money[1] = amounts
+
+
+class Row:
+    """A worker's counters by name."""
+
+    __slots__ = ("_words",)
+
+    def __init__(self, words: memoryview) -> None:
+        self._words = words
+
+    def __getitem__(self, name: Field) -> int:
+        value: int = self._words[FIELDS.index(name)]
+        return value
+
+    def __setitem__(self, name: Field, value: int) -> None:
+        self._words[FIELDS.index(name)] = value
+
+    def issue(self, arm: int) -> None:
+        """Count a call that is sent for an arm."""
+        self._words[len(FIELDS) + arm] += 1
+
+    def issued(self, arm: int) -> int:
+        """How many were sent for an arm."""
+        value: int = self._words[len(FIELDS) + arm]
+        return value
+
+    def release(self) -> None:
+        self._words.release()

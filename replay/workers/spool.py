@@ -1,0 +1,157 @@
+"""The spool: ended attempts on their way from a worker to the parent, through a file that has no name.
+
+A file, since the parent reads answers more slowly than a worker can send requests, and memory is bounded;
+what the parent has read is given back to the disk. A frame is one msgpack array. A worker that is killed
+leaves a torn last frame at most, which is not read.
+"""
+
+import ctypes
+import os
+import sys
+from collections.abc import Iterator
+from typing import Any, Final, cast
+
+import msgpack
+import trio
+
+from capture.exchange import Outcome
+from replay.attempt import Attempt
+from replay.sender import Reply
+
+FLUSH_S: Final = 0.1
+PIECE: Final = 2**20
+GIVE_BACK: Final = 16 * 2**20
+"""What was read is given back to the disk in portions of so many bytes."""
+MOST_FRAME: Final = 2**30
+PUNCH_HOLE: Final = 0x01 | 0x02
+"""fallocate(2): FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE."""
+
+
+class SpoolWriter:
+    """Appends attempts to `fd`, on a thread every `FLUSH_S` seconds. `error` says why it could not."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._frames: list[bytes] = []
+        self._pack = msgpack.Packer(unicode_errors="surrogatepass").pack
+        self._finished = trio.Event()
+        self.error: OSError | None = None
+
+    def begin(self, began: float) -> None:
+        """Say first when the run began, on the sender's clock."""
+        self._frames.append(self._pack(began))
+
+    def add(self, attempt: Attempt) -> None:
+        """Keep an attempt; never blocks."""
+        reply = attempt.reply
+        self._frames.append(
+            self._pack(
+                (
+                    attempt.index,
+                    attempt.due,
+                    attempt.held,
+                    attempt.label,
+                    attempt.cost,
+                    reply.connecting,
+                    reply.reused,
+                    reply.sent,
+                    reply.sent_wall_ns,
+                    reply.status,
+                    reply.headers,
+                    reply.chunks,
+                    reply.received,
+                    reply.end,
+                    reply.failure,
+                )
+            )
+        )
+
+    def finish(self) -> None:
+        """Nothing more will come."""
+        self._finished.set()
+
+    async def run(self) -> None:
+        """Write what comes until finished, or until the disk refuses."""
+        while not (self._finished.is_set() and not self._frames) and self.error is None:
+            with trio.move_on_after(FLUSH_S):
+                await self._finished.wait()
+            frames, self._frames = self._frames, []
+            if frames:
+                await trio.to_thread.run_sync(self._write, frames)
+
+    def _write(self, frames: list[bytes]) -> None:
+        left = memoryview(b"".join(frames))
+        try:
+            while left:
+                left = left[os.write(self._fd, left) :]
+        except OSError as error:
+            self.error = error
+
+
+class SpoolReader:
+    """Reads the attempts in `fd` behind their writer.
+
+    `read` counts them, `began` is when the run began on their sender's clock.
+    """
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._offset = self._kept = 0
+        self._frames = msgpack.Unpacker(
+            use_list=False, unicode_errors="surrogatepass", max_buffer_size=MOST_FRAME
+        )
+        self.read = 0
+        self.began = 0.0
+
+    def attempts(self) -> Iterator[Attempt]:
+        """Those that are there in whole by now. May be left early, and asked for again."""
+        while True:
+            for frame in self._frames:
+                if isinstance(frame, float):
+                    self.began = frame
+                    continue
+                self.read += 1
+                yield _attempt(frame)
+            piece = os.pread(self._fd, PIECE, self._offset)
+            if not piece:
+                return
+            self._offset += len(piece)
+            self._frames.feed(piece)
+            self._give_back()
+
+    def _give_back(self) -> None:
+        if self._offset - self._kept >= GIVE_BACK:
+            _punch(self._fd, self._kept, self._offset - self._kept)
+            self._kept = self._offset
+
+
+def _attempt(frame: tuple[Any, ...]) -> Attempt:
+    index, due, held, label, cost, *seen = frame
+    connecting, reused, sent, wall_ns, status, headers, chunks, received, end, failure = seen
+    return Attempt(
+        index=index,
+        due=due,
+        held=held,
+        label=label,
+        cost=cost,
+        reply=Reply(
+            connecting=connecting,
+            reused=reused,
+            sent=sent,
+            sent_wall_ns=wall_ns,
+            status=status,
+            headers=headers,
+            chunks=cast("list[tuple[float, bytes]]", chunks),
+            received=received,
+            end=end,
+            failure=failure and (Outcome(failure[0]), failure[1]),
+        ),
+    )
+
+
+def _punch(fd: int, offset: int, length: int) -> None:
+    """Free the blocks of a part of a file, where the system can. It only saves space, so failing is fine."""
+    if sys.platform == "linux":
+        fallocate = ctypes.CDLL(None).fallocate
+        fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
+        fallocate(fd, PUNCH_HOLE, offset, length)

@@ -1,0 +1,181 @@
+"""A worker: the process that sends. It knows no trace, no file names and no key but those on the wire.
+
+    python -m replay.workers FEED CONTROL SPOOL PULSE
+
+The four are file descriptors from the parent (see replay.workers.crew). It ends when its calls have ended,
+or when the parent is gone.
+"""
+
+import gc
+import resource
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from multiprocessing.connection import Connection
+from typing import Any, Final
+
+import trio
+
+from capture.lag import Lag
+from replay.alarm import punctual
+from replay.attempt import Attempt
+from replay.brake import Brake
+from replay.budget import Purse
+from replay.httpx_sender import tls
+from replay.player import Player
+from replay.sender import Call
+from replay.senders import OpenSender, make_sender
+from replay.workers.duty import Duty, Report
+from replay.workers.feed import Feed
+from replay.workers.pulse import Pulse, Row
+from replay.workers.spool import SpoolWriter
+
+STALL_STEP_S: Final = 0.01
+
+
+def main() -> None:
+    """Do the duty that comes over CONTROL."""
+    feed, control, spool, pulse = map(int, sys.argv[1:])
+    hears = Connection(control)
+    duty: Duty = hears.recv()
+    with quiet():
+        trio.run(Worker(duty, feed, spool, Pulse(pulse, duty.workers), hears).run)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep the collector away: nothing that is made per request forms a cycle."""
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
+class Worker:
+    """One worker at work."""
+
+    def __init__(
+        self, duty: Duty, feed: int, spool: int, pulse: Pulse, control: Connection
+    ) -> None:
+        self.duty = duty
+        self.row: Row = pulse.row(duty.number)
+        self.control = control
+        self.purse = None if duty.budget is None else Purse(duty.budget, pulse)
+        self.spool = SpoolWriter(spool)
+        self.feed_fd = feed
+        self.brakes = [Brake() for _ in range(duty.arms)]
+        self.stall = Lag()
+
+    async def run(self) -> None:
+        """From the first word to the last."""
+        duty = self.duty
+        sock = trio.socket.from_stdlib_socket(socket.socket(fileno=self.feed_fd))
+        feed = Feed(sock, self.row, most_bytes=duty.ahead_bytes)
+        sending = make_sender(
+            duty.sender, duty.deadlines, tls(duty.ca), http2=duty.http2, proxy=duty.proxy
+        )
+        async with sending as sender, trio.open_nursery() as helpers:
+            helpers.start_soon(feed.run)
+            await sender.rehearse()
+            self.player = self._player(sender, feed)
+            if await self._begun(sender):
+                helpers.start_soon(self._heed)
+                helpers.start_soon(self._measure_stalls)
+                await self._play(sender)
+            helpers.cancel_scope.cancel()
+
+    async def _begun(self, sender: OpenSender) -> bool:
+        """Get ready as the parent says; False when it is not to be."""
+        self.control.send("ready")
+        if await self._word() != "warm":
+            return False
+        for origin in self.duty.origins:
+            await sender.preopen(origin, self.duty.connections)
+        self.control.send("warm")
+        word = await self._word()
+        if not isinstance(word, tuple):
+            return False
+        self.player.began = trio.current_time() + (word[1] - time.monotonic())
+        return True
+
+    async def _play(self, sender: OpenSender) -> None:
+        """Send everything, and report when all of it is in the spool."""
+        self.spool.begin(self.player.began)
+        cpu, wall = time.process_time(), time.monotonic()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._spool)
+            if self.duty.closed is None:
+                with punctual() as self.player.sleep_until:
+                    await self.player.play_open()
+            else:
+                await self.player.play_closed(self.duty.closed, self.duty.ends)
+            cpu, wall = time.process_time() - cpu, time.monotonic() - wall
+            self.spool.finish()
+        self.control.send(self._report(sender, cpu, wall))
+
+    def _player(self, sender: OpenSender, feed: Feed) -> Player:
+        return Player(
+            sender=sender,
+            supply=feed,
+            keep=self._keep,
+            may_send=self._may_send,
+            max_in_flight=self.duty.max_in_flight,
+        )
+
+    def _may_send(self, call: Call) -> bool:
+        if self.purse is not None and not self.purse.allows(call.cost):
+            return False
+        self.row.issue(call.index % self.duty.arms)
+        return True
+
+    def _keep(self, attempt: Attempt) -> None:
+        self.spool.add(attempt)
+        self.row["in_flight"] = self.player.in_flight
+        brake = self.brakes[attempt.index % self.duty.arms]
+        brake.see(attempt.reply)
+        if brake.on and not self.player.cancelled:
+            self.player.cancel()
+
+    async def _spool(self) -> None:
+        await self.spool.run()
+        if self.spool.error is not None:
+            self.player.cancel()
+
+    async def _heed(self) -> None:
+        """The next word is that it is over, if only because the parent is gone."""
+        await self._word()
+        self.player.cancel()
+
+    async def _word(self) -> Any:  # noqa: ANN401 (a Word, or the instant of the start)
+        await trio.lowlevel.wait_readable(self.control.fileno())
+        try:
+            return self.control.recv()
+        except (EOFError, OSError):
+            return "stop"
+
+    async def _measure_stalls(self) -> None:
+        """How late this loop wakes: stamps of our own may be as late."""
+        while True:
+            wanted = trio.current_time() + STALL_STEP_S
+            await trio.sleep_until(wanted)
+            self.stall.add(round((trio.current_time() - wanted) * 1e9))
+
+    def _report(self, sender: OpenSender, cpu_s: float, wall_s: float) -> Report:
+        error = self.spool.error
+        return Report(
+            clock=sender.clock,
+            stamps=sender.stamps,
+            stall=self.stall,
+            most_in_flight=self.player.most_in_flight,
+            refused=self.player.refused,
+            hopeless=any(brake.on for brake in self.brakes),
+            cpu_s=cpu_s,
+            wall_s=wall_s,
+            peak_rss=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+            failure=None if error is None else f"cannot keep its answers: {error.strerror}",
+        )

@@ -1,0 +1,419 @@
+"""What passes between the parent and its workers: calls, ended attempts, counters, shares, and deaths."""
+
+import os
+import signal
+import socket
+import tempfile
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import trio
+from hypothesis import given
+from hypothesis import strategies as st
+
+from capture.exchange import Outcome
+from replay.attempt import Attempt
+from replay.brake import ENOUGH, Brake
+from replay.budget import Purse, Till
+from replay.pace import Pace
+from replay.pacing import Fixed, Profile
+from replay.sample import Sample
+from replay.sender import Call, Deadlines, Origin, Reply
+from replay.workers.crew import Crew
+from replay.workers.duties import needed
+from replay.workers.duty import Duty, part, share
+from replay.workers.feed import Feed, frame
+from replay.workers.feeder import Feeder
+from replay.workers.pulse import Pulse
+from replay.workers.spool import SpoolReader, SpoolWriter
+
+HERE = Origin("http", "127.0.0.1", 9)
+
+
+def call(index: int, body: bytes = b"{}", due: float | None = None) -> Call:
+    head = b"POST / HTTP/1.1\r\nhost: h\r\n\r\n"
+    return Call(
+        index=index, due=due, origin=HERE, head=head, body=body, cost=0.5, label=b"l%d" % index
+    )
+
+
+@pytest.fixture
+def pulse() -> Iterator[Pulse]:
+    with Pulse.made(2) as made:
+        yield made
+
+
+@pytest.fixture
+def spool() -> Iterator[int]:
+    with tempfile.TemporaryFile() as file:
+        yield file.fileno()
+
+
+# The spool
+
+
+def attempt(index: int, chunks: list[tuple[float, bytes]]) -> Attempt:
+    reply = Reply(
+        connecting=1.5,
+        reused=True,
+        sent=2.0,
+        sent_wall_ns=10**18 + index,
+        status=200,
+        headers=[(b"content-type", b"text/event-stream"), (b"X-Odd", b"\xff\x00")],
+        chunks=chunks,
+        received=sum(len(data) for _, data in chunks),
+        end=3.25,
+        failure=(Outcome.CUT, "half an answer \udce4"),
+    )
+    return Attempt(index=index, due=0.125, held=0.5, label=b"\x00l", cost=0.25, reply=reply)
+
+
+def spooled(fd: int, attempts: list[Attempt]) -> None:
+    async def main() -> None:
+        writer = SpoolWriter(fd)
+        writer.begin(1234.5)
+        for one in attempts:
+            writer.add(one)
+        writer.finish()
+        await writer.run()
+        assert writer.error is None
+
+    trio.run(main)
+
+
+def test_attempts_come_out_of_the_spool_as_they_went_in(spool: int) -> None:
+    """Every field, odd bytes and half characters included, and the start of the run."""
+    attempts = [attempt(i, [(2.5, b"a" * i), (2.75, b"\xff\x00")]) for i in range(50)]
+    spooled(spool, attempts)
+    reader = SpoolReader(spool)
+    found = list(reader.attempts())
+
+    assert [_plain(one) for one in found] == [_plain(one) for one in attempts]
+    assert reader.began == 1234.5
+    assert reader.read == 50
+    assert list(reader.attempts()) == []
+
+
+def _plain(one: Attempt) -> tuple[object, ...]:
+    reply = one.reply
+    return (
+        (one.index, one.due, one.held, one.label, one.cost),
+        (reply.connecting, reply.reused, reply.sent, reply.sent_wall_ns, reply.status),
+        [tuple(pair) for pair in reply.headers],
+        [tuple(pair) for pair in reply.chunks],
+        (reply.received, reply.end, reply.failure),
+    )
+
+
+def test_a_torn_last_frame_is_not_read_and_the_rest_is(spool: int) -> None:
+    """A worker that is killed in the middle of writing loses that attempt, no other."""
+    spooled(spool, [attempt(i, [(2.5, b"x" * 100)]) for i in range(10)])
+    os.ftruncate(spool, os.fstat(spool).st_size - 7)
+
+    assert [one.index for one in SpoolReader(spool).attempts()] == list(range(9))
+
+
+def test_what_was_read_is_given_back_to_the_disk(spool: int) -> None:
+    """A long run's spool takes no more space than what is still to be read."""
+    spooled(spool, [attempt(i, [(2.5, bytes(2**20))]) for i in range(40)])
+    before = os.fstat(spool).st_blocks * 512
+    assert sum(1 for _ in SpoolReader(spool).attempts()) == 40
+    after = os.fstat(spool).st_blocks * 512
+
+    assert before >= 40 * 2**20
+    assert after <= 17 * 2**20
+
+
+def test_a_spool_that_cannot_be_written_says_so(tmp_path: Path) -> None:
+    """No exception in the sending loop; the error is kept for the report."""
+    path = tmp_path / "spool"
+    path.touch()
+    fd = os.open(path, os.O_RDONLY)
+
+    async def main() -> SpoolWriter:
+        writer = SpoolWriter(fd)
+        writer.add(attempt(0, []))
+        writer.finish()
+        await writer.run()
+        return writer
+
+    try:
+        assert isinstance(trio.run(main).error, OSError)
+    finally:
+        os.close(fd)
+
+
+# The feed
+
+
+def fed(calls: list[Call], pulse: Pulse, most_bytes: int = 2**20) -> list[Call]:
+    """What a worker has of them after the parent's thread has fed them."""
+    ours, theirs = socket.socketpair()
+    feeder = Feeder(iter(calls), [ours], lambda _: 0)
+    thread = threading.Thread(target=feeder.run)
+
+    async def main() -> list[Call]:
+        feed = Feed(trio.socket.from_stdlib_socket(theirs), pulse.row(0), most_bytes=most_bytes)
+        woken = trio.Event()
+        feed.tell(lambda: woken.set())  # noqa: PLW0108 (it changes)
+        taken: list[Call] = []
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(feed.run)
+            with trio.fail_after(30):
+                while not feed.over:
+                    found = feed.take()
+                    if found is None:
+                        woken = trio.Event()
+                        if not feed.over:
+                            await woken.wait()
+                    else:
+                        taken.append(found)
+        return taken
+
+    thread.start()
+    try:
+        return trio.run(main)
+    finally:
+        thread.join(10)
+        ours.close()
+        assert feeder.drawn == len(calls)
+        assert feeder.done
+
+
+def test_calls_reach_the_worker_in_order_and_whole(pulse: Pulse) -> None:
+    """Small and large bodies, with their due times, costs and labels."""
+    calls = [call(i, bytes(i * 1000), due=i / 8) for i in range(200)]
+
+    assert fed(calls, pulse) == calls
+
+
+def test_a_body_larger_than_what_is_kept_at_hand_passes(pulse: Pulse) -> None:
+    """The bound is on what waits, not on what a request may weigh."""
+    calls = [call(0, bytes(5_000_000)), call(1), call(2, bytes(3_000_000))]
+
+    assert fed(calls, pulse, most_bytes=1000) == calls
+
+
+def test_no_more_is_kept_at_hand_than_allowed(pulse: Pulse) -> None:
+    """A worker that sends nothing yet takes its fill and no more, however long the plan is."""
+    ours, theirs = socket.socketpair()
+    endless = (call(i, bytes(10_000)) for i in range(10**9))
+    feeder = Feeder(endless, [ours], lambda _: 0)
+    thread = threading.Thread(target=feeder.run)
+
+    async def main() -> int:
+        feed = Feed(trio.socket.from_stdlib_socket(theirs), pulse.row(0), most_bytes=10**6)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(feed.run)
+            with trio.fail_after(30):
+                while not pulse.row(0)["full"]:  # noqa: ASYNC110 (shared memory)
+                    await trio.sleep(0.01)
+            nursery.cancel_scope.cancel()
+        held = 0
+        while feed.take() is not None:
+            held += 1
+        return held
+
+    thread.start()
+    held = trio.run(main)
+    feeder.stop()
+    thread.join(10)
+    ours.close()
+
+    assert not thread.is_alive()
+    assert 90 <= held <= 110  # of 10.6 kB each
+    assert feeder.rest(lambda: True) == 0
+
+
+def test_a_worker_that_is_gone_holds_up_nobody(pulse: Pulse) -> None:
+    """Its calls are drawn and dropped; the other worker gets all of its own."""
+    (ours, theirs), (gone, closed) = socket.socketpair(), socket.socketpair()
+    closed.close()
+    turns = iter(i % 2 for i in range(1000))
+    feeder = Feeder(iter([call(i) for i in range(1000)]), [ours, gone], lambda _: next(turns))
+    thread = threading.Thread(target=feeder.run)
+    thread.start()
+
+    async def main() -> list[int]:
+        feed = Feed(trio.socket.from_stdlib_socket(theirs), pulse.row(0), most_bytes=10**9)
+        with trio.fail_after(30):
+            await feed.run()
+        return [found.index for found in iter(feed.take, None)]
+
+    indices = trio.run(main)
+    thread.join(10)
+    ours.close()
+    gone.close()
+
+    assert indices == list(range(0, 1000, 2))
+    assert feeder.drawn == 1000
+
+
+def test_a_frame_carries_half_a_character() -> None:
+    """A host or label that was no UTF-8 in the trace does not stop the feed."""
+    odd = Call(index=0, due=None, origin=Origin("http", "h\udce4", 80), head=b"", body=b"")
+
+    assert frame(odd)
+
+
+# Counters, shares, budget
+
+
+def test_rows_of_the_pulse_do_not_touch_each_other(pulse: Pulse) -> None:
+    """Each worker has counters of its own, and the money is neither's."""
+    for _ in range(7):
+        pulse.row(0).issue(0)
+    for _ in range(11):
+        pulse.row(1).issue(4)
+    pulse.row(1)["starved"] += 2
+    pulse.settled = (1.5, 2.5)
+
+    assert [pulse.row(i).issued(0) for i in range(2)] == [7, 0]
+    assert [pulse.row(i).issued(4) for i in range(2)] == [0, 11]
+    assert [pulse.row(i)["in_flight"] for i in range(2)] == [0, 0]
+    assert [pulse.row(i)["starved"] for i in range(2)] == [0, 2]
+    assert pulse.settled == (1.5, 2.5)
+
+
+@given(st.integers(0, 10_000), st.integers(1, 64))
+def test_shares_add_up_and_are_even(whole: int, workers: int) -> None:
+    """No request in flight is lost or invented by dividing them, and none differs by more than one."""
+    shares = [share(whole, worker, workers) for worker in range(workers)]
+
+    assert sum(shares) == whole
+    assert max(shares) - min(shares) <= 1
+
+
+@given(st.lists(st.integers(0, 500), min_size=1, max_size=20), st.integers(1, 8))
+def test_a_profile_is_divided_window_by_window(limits: list[int], workers: int) -> None:
+    """At every time the workers' limits sum to the whole."""
+    parts = [part(Profile(limits=limits), worker, workers) for worker in range(workers)]
+
+    for window, limit in enumerate(limits):
+        assert sum(one.allowed(window + 0.5) for one in parts) == limit
+
+
+def test_how_many_workers_a_pacing_needs() -> None:
+    """One for every 500 in flight, or 2,000 requests/s."""
+    assert needed(Pace(mode="concurrency", value=64)) == 1
+    assert needed(Pace(mode="concurrency", value=1001)) == 3
+    assert needed(Pace(mode="constant", value=5000)) == 3
+    assert needed(Pace(mode="speed", value=100)) == 1
+
+
+def test_the_budget_reserves_and_settles_across_the_pulse(pulse: Pulse) -> None:
+    """What is in flight counts with the most it may cost, what has ended with what it did cost."""
+    purse, till = Purse(1.0, pulse), Till(pulse)
+
+    assert purse.allows(0.6)
+    assert not purse.allows(0.6)
+    till.settle(_sample(Outcome.HTTP_ERROR), 0.6)  # which is free
+    assert purse.allows(0.6)
+    till.settle(_sample(Outcome.CUT), 0.6)  # uncounted: as expected
+    assert not purse.allows(0.5)
+    assert purse.allows(0.4)
+
+
+def _sample(outcome: Outcome) -> Sample:
+    return Sample(
+        id="x",
+        index=0,
+        endpoint="chat",
+        model="m",
+        stream=True,
+        due=None,
+        sent=0.0,
+        outcome=outcome,
+    )
+
+
+# The brake
+
+
+def refused(status: int) -> Reply:
+    return Reply(status=status)
+
+
+@pytest.mark.parametrize(
+    ("reply", "stops"),
+    [
+        (lambda: Reply(failure=(Outcome.CONNECT_ERROR, "refused")), True),
+        (lambda: refused(401), True),
+        (lambda: refused(404), True),
+        (lambda: refused(429), False),
+        (lambda: refused(503), False),
+        (lambda: refused(200), False),
+        (lambda: Reply(failure=(Outcome.RESET, "reset")), False),
+    ],
+)
+def test_only_lasting_failures_stop_a_replay(reply: Callable[[], Reply], stops: bool) -> None:
+    """Nobody listens, a wrong key, an unknown model: not a busy server."""
+    brake = Brake()
+    for _ in range(ENOUGH):
+        assert not brake.on
+        brake.see(reply())
+
+    assert brake.on is stops
+
+
+def test_one_other_reply_takes_the_brake_out_of_service() -> None:
+    """A target that ever answered otherwise may do so again."""
+    brake = Brake()
+    for status in [401] * (ENOUGH - 1) + [404] + [401] * 100:
+        brake.see(refused(status))
+
+    assert not brake.on
+
+
+# The crew
+
+
+def duty(number: int, workers: int) -> Duty:
+    return Duty(
+        number=number,
+        workers=workers,
+        sender="engine",
+        http2=False,
+        proxy=None,
+        deadlines=Deadlines(),
+        origins=(HERE,),
+        arms=1,
+        connections=0,
+        closed=Fixed(limit=1),
+        ends=60.0,
+        max_in_flight=None,
+        budget=None,
+        ca=None,
+        ahead_bytes=10**6,
+    )
+
+
+def test_a_worker_that_is_killed_is_named_and_the_others_finish(tmp_path: Path) -> None:
+    """Nothing hangs, and the crew says who died of what."""
+
+    async def main() -> tuple[list[str], int]:
+        with Crew.hired([duty(0, 2), duty(1, 2)], tmp_path) as crew, trio.fail_after(60):
+            await crew.ready()
+            await crew.warm()
+            crew.members[1].process.send_signal(signal.SIGKILL)
+            for member in crew.members:
+                member.feed.close()
+            crew.go(0.0)
+            await crew.finished()
+            return crew.lost, len(crew.reports)
+
+    assert trio.run(main) == (["worker 2 was killed by SIGKILL"], 1)
+
+
+def test_a_crew_that_is_left_early_leaves_no_process(tmp_path: Path) -> None:
+    """Also before the start: the workers end with the connection to their parent."""
+
+    async def main() -> Counter[int]:
+        with Crew.hired([duty(0, 2), duty(1, 2)], tmp_path) as crew, trio.fail_after(60):
+            await crew.ready()
+        return Counter(member.process.returncode for member in crew.members)
+
+    assert trio.run(main) == {0: 2}
