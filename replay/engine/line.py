@@ -80,11 +80,13 @@ class Exchange:
 
 
 class Line:
-    """A plain connection.
+    """A plain connection. `unread` is what was read and not looked at yet.
 
     `flushed` counts the bytes sent of the present request, `served` the exchanges that ended well on it,
     `used` is for the pool.
     """
+
+    sealed = False
 
     def __init__(self, sock: socket.socket, reader: "Reader") -> None:
         self._sock = sock
@@ -101,6 +103,7 @@ class Line:
         self.served = 0
         self._heard = self._asked = 0.0
         self._by_kernel = False
+        self.unread: tuple[Exchange | None, float, bytes, str] | None = None
         reader.add(self)
 
     @property
@@ -113,34 +116,56 @@ class Line:
         self.exchange = exchange
         self._heard = self._asked = exchange.sent
         self.flushed = 0
-        if len(body) <= SMALL_BYTES:
-            self._request = memoryview(head + body)
-        else:
+        if len(body) > SMALL_BYTES:
             self._request, self._body = memoryview(head), memoryview(body)
+        elif self.sealed:
+            self._request = memoryview(head + body)
+        elif self._sent_whole(head + body):
+            return
         self.push()
 
     def fresh(self) -> bool:
         """Whether an idle line is still good: the server has neither closed it nor said anything."""
+        if self.unread:
+            self.close()
         while self.open and self.readable():
             pass
         return self.open
 
     def readable(self) -> bool:
         """Read once. False when there was nothing to read."""
-        if not self.open:
+        if not self.receive():
+            return False
+        self.deliver()
+        return self.open
+
+    def receive(self) -> bool:
+        """Read once without looking at it, for `deliver`. False when there was nothing to read."""
+        if not self.open or self.unread:
             return False
         try:
             data, notes, _, _ = self._recvmsg(READ_BYTES, NOTE_BYTES)
         except BlockingIOError:
             return False
         except OSError as error:
-            self.fail(said(error))
-            return False
-        if not data:
-            self._eof()
-            return False
-        self._received(self._stamp(notes), data)
+            self.unread = (self.exchange, 0.0, b"", said(error))
+            return True
+        self.unread = (self.exchange, self._stamp(notes), data, "")
         return True
+
+    def deliver(self) -> None:
+        """Look at what was read last."""
+        if self.unread is None:
+            return
+        (exchange, at, data, trouble), self.unread = self.unread, None
+        if self.exchange is not exchange:
+            self.fail("the server sent bytes that nobody had asked for")
+        elif data:
+            self._received(at, data)
+        elif trouble:
+            self.fail(trouble)
+        else:
+            self._eof()
 
     def push(self) -> None:
         """Send what the socket takes, up to a bound, and have the reader call again for the rest."""
@@ -180,6 +205,17 @@ class Line:
             self.open = False
             self._reader.drop(self)
             self._sock.close()
+
+    def _sent_whole(self, request: bytes) -> bool:
+        """Whether the socket took the whole request at once, as it nearly always does."""
+        try:
+            self.flushed = self._sock.send(request)
+        except OSError:  # `push` meets it again, and knows what to do
+            self.flushed = 0
+        if self.flushed == len(request):
+            return True
+        self._request = memoryview(request)[self.flushed :]
+        return False
 
     def _load(self) -> bool:
         """Take the next piece of the request for sending; False when there is none."""
@@ -247,6 +283,8 @@ class Line:
 
 class SealedLine(Line):
     """A connection under TLS: `tls` works on the two buffers. The stamp of a read goes to what it yields."""
+
+    sealed = True
 
     def __init__(self, sock: socket.socket, reader: "Reader", tls: "Tls") -> None:
         super().__init__(sock, reader)
