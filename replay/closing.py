@@ -33,6 +33,7 @@ def summary(run: Run, numbers: Mapping[str, Any]) -> Iterator[str]:
         yield "errors    " + ", ".join(f"{count:,} {kind}" for kind, count in errors.items())
     yield _load(numbers)
     yield from _held(run)
+    yield from _client(run)
     yield _table(numbers, run)
 
 
@@ -60,6 +61,26 @@ def _held(run: Run) -> Iterator[str]:
             f"valve     {waited:,} requests waited for --max-in-flight, {held.max():.3f} s at most: "
             "that is part of their latency"
         )
+
+
+BUSY: Final = 0.9
+"""A sending process that was busier than this share of a core may have been the limit of the rate."""
+
+
+def _client(run: Run) -> Iterator[str]:
+    """How near this client was to its own limits."""
+    own = run.totals.get("client") or {}
+    share, together = own.get("cpu_share"), run.totals.get("coalesced_share")
+    if share is None:
+        return
+    parts = [f"{run.totals['workers']} sending, the busiest {share:.0%} of a core"]
+    if together is not None:
+        parts.append(f"{together:.1%} of tokens share the stamp of a later one")
+    if own.get("steal_s"):
+        parts.append(f"{own['steal_s']:.1f} s of CPU went to other machines")
+    if share > BUSY:
+        parts.append("its own limit may be in the rate: raise --workers")
+    yield "client    " + "; ".join(parts)
 
 
 def _table(numbers: Mapping[str, Any], run: Run) -> str:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from replay.api import replay
     from replay.runfile import Run, read_run
     from replay.sample import Fate, Sample
+    from replay.transport import EngineTransport
 
 _HOMES = {
     "analysis.api": ("compare",),
@@ -25,6 +26,7 @@ _HOMES = {
     "replay.api": ("replay",),
     "replay.runfile": ("Run", "read_run"),
     "replay.sample": ("Fate", "Sample"),
+    "replay.transport": ("EngineTransport",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
@@ -32,6 +34,7 @@ __all__ = [
     "Chunk",
     "Comparison",
     "Comparisons",
+    "EngineTransport",
     "Exchange",
     "Fate",
     "InputError",
