@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from replay.cost import cost, price_of
 from replay.label import Label
 from replay.pacing import Schedule
-from replay.plan import Plan, Planned
+from replay.plan import Planned
 from replay.sender import Call
 from replay.survey import expected_usage
 

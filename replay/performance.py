@@ -137,7 +137,7 @@ class _Voice:
 
     def __init__(self, job: Job, found: Survey | None) -> None:
         self.job = job
-        self.plan = job.plan()
+        self.plan = job.plan(answers=job.max_cost is not None)  # which prices what was answered
         self.shards = Shards(self.plan, job.workers)
         self.tally = Tally()
         schedule = job.pace.schedule(found) if job.pace.is_open else None

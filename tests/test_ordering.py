@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from capture import Exchange, Request, Response, TraceHeader, TraceWriter, frames, read_trace
 from capture.container import Losses, open_container
-from capture.ordering import Budgets, exchanges
+from capture.ordering import Budgets, How, exchanges
 
 ROOT = Path(__file__).parent.parent
 HEADER = TraceHeader(wall_ns=10**18, mono_ns=0, capture_id="c")
@@ -107,7 +107,7 @@ def test_any_order_of_writing_reads_in_order_of_arrival(
     trace = read_trace(path)
     losses = Losses()
 
-    assert list(exchanges(trace.segments, losses, budgets=budgets)) == expected(*capture)
+    assert list(exchanges(trace.segments, losses, How(budgets=budgets))) == expected(*capture)
     assert not losses
 
 
@@ -190,7 +190,7 @@ def test_a_long_upload_does_not_fill_the_memory(tmp_path: Path) -> None:
             clock.now += 0.1
     segments = read_trace(tmp_path / "t.msgpack").segments
     budgets = Budgets(shelf=10_000, parked=20_000)
-    got = list(exchanges(segments, Losses(), budgets=budgets))
+    got = list(exchanges(segments, Losses(), How(budgets=budgets)))
 
     assert [one.request.seq for one in got] == list(range(200))
     assert [one.response for one in got] == [response(number) for number in range(200)]
