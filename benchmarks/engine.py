@@ -1,13 +1,13 @@
-"""The senders against a server that knows the truth: a real trace replayed, its run file held against it.
+"""The engine against a server that knows the truth: a real trace replayed, its run file held against it.
 
-    make benchmarks/truthserver
-    python benchmarks/engine.py benchmarks/truthserver [--senders engine,httpx] [--cases a,b,c] [--share 1.0]
+    make benchmarks/truthserver benchmarks/truthserver-tls
+    python benchmarks/engine.py [--cases closed,streams200,...] [--repeats 5] [--senders engine] [--table]
 
-The server is any that answers chat completions as streams, takes --port, --ttft-ms, --itl-ms and --tokens,
-and gives GET /_truth (CSV with `id`, the x-request-id, and `first_real`, CLOCK_REALTIME in ns before its
-first write). It has core 0, `tbench replay` core 1. Cases: a, 64 in flight and one token; b, 200 streams of
-50 tokens at 20 ms; c, an open loop of 1,000 requests/s. Everything counts: reading the trace, parsing the
-answers, writing the run. TTFT error is our stamp of the first token less the server's of its first write.
+The server has core 0, `tbench replay` with all its processes core 1. Everything counts: reading the trace,
+building the requests, parsing the answers, writing the run. One JSON line for each repeat, and at the end a
+line of medians for each case (`--table`: as Markdown). TTFT error is our stamp of the first token less the
+server's of its first write; the chunk error is the same for every token. `cpu_us_per_request` is of the
+sending process while it sends; `whole_cpu_us` of all processes from start to end.
 """
 
 import argparse
@@ -15,22 +15,29 @@ import csv
 import json
 import os
 import socket
+import ssl
+import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
+import trustme
 
 from capture.exchange import Exchange, Request, Response
 from capture.tracefile import TraceHeader, TraceWriter
-from replay.runfile import read_run
+from replay.runfile import Run, read_run
+
+HERE = Path(__file__).parent
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,115 +47,284 @@ class Case:
     name: str
     server: tuple[str, ...]
     pacing: tuple[str, ...]
-    requests: dict[str, int]
+    requests: int
     tokens: int = 1
     ideal: float | None = None
+    tls: bool = False
 
 
-STREAM_S = 0.100 + 49 * 0.020
-CASES = {
-    "a": Case(
-        name="64 in flight, 1 token",
-        server=("--ttft-ms", "0", "--itl-ms", "0", "--tokens", "1"),
-        pacing=("--concurrency", "64"),
-        requests={"engine": 30_000, "httpx": 5_000},
-    ),
-    "b": Case(
-        name="200 streams x 50 tokens at 20 ms",
+def streams(number: int, seconds: float, *, tls: bool = False) -> Case:
+    """`number` streams of 50 tokens at 20 ms in a closed loop, for about that long."""
+    took = 0.100 + 49 * 0.020
+    return Case(
+        name=f"{number:,} streams x 50 tokens at 20 ms" + (", TLS" if tls else ""),
         server=("--ttft-ms", "100", "--itl-ms", "20", "--tokens", "50"),
-        pacing=("--concurrency", "200"),
-        requests={"engine": 2000, "httpx": 2000},
+        pacing=("--concurrency", str(number)),
+        requests=number * round(seconds / took),  # whole rounds
         tokens=50,
-        ideal=200 / STREAM_S,
+        ideal=number / took,
+        tls=tls,
+    )
+
+
+NO_DELAY = ("--ttft-ms", "0", "--itl-ms", "0", "--tokens", "1")
+CASES = {
+    "closed": Case(
+        name="64 in flight, 1 token",
+        server=NO_DELAY,
+        pacing=("--concurrency", "64"),
+        requests=30_000,
     ),
-    "c": Case(
-        name="open loop, 1,000 requests/s, 1 token",
-        server=("--ttft-ms", "0", "--itl-ms", "0", "--tokens", "1"),
+    "streams200": streams(200, 10),
+    "streams1000": streams(1000, 10),
+    "minutes": streams(1000, 300),
+    "streams5000": Case(
+        name="5,000 streams x 50 tokens at 100 ms",
+        server=("--ttft-ms", "100", "--itl-ms", "100", "--tokens", "50"),
         pacing=("--constant", "1000"),
-        requests={"engine": 10_000, "httpx": 10_000},
+        requests=5000,
+        tokens=50,
+    ),
+    "tls": streams(200, 10, tls=True),
+    "open": Case(
+        name="open loop, 1,000 requests/s, 1 token",
+        server=NO_DELAY,
+        pacing=("--constant", "1000"),
+        requests=10_000,
         ideal=1000.0,
     ),
 }
+USUAL = "closed,streams200,streams1000,streams5000,tls,open"
 
 
 def main() -> None:
     """Run every case with every sender and print a row for each."""
     options = _options()
-    print(f"load average before: {os.getloadavg()[0]:.2f}")
+    print(f"# load average before: {os.getloadavg()[0]:.2f}", file=sys.stderr)
+    medians = []
     with tempfile.TemporaryDirectory() as folder:
         for name in options.cases.split(","):
             for sender in options.senders.split(","):
-                figures = measure(CASES[name], sender, options, Path(folder))
-                print(json.dumps({"case": name, "sender": sender, **figures}), flush=True)
+                rows = []
+                for _ in range(1 if name == "minutes" else options.repeats):
+                    rows.append(measure(CASES[name], sender, options, Path(folder)))
+                    print(json.dumps({"case": name, "sender": sender, **rows[-1]}), flush=True)
+                medians.append({"case": CASES[name].name, "sender": sender, **median(rows)})
+    print(table(medians) if options.table else "\n".join(map(json.dumps, medians)))
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("server", help="the server's binary")
-    parser.add_argument("--senders", default="engine,httpx")
-    parser.add_argument("--cases", default="a,b,c")
+    parser.add_argument("--server", default=str(HERE / "truthserver"), help="the server's binary")
+    parser.add_argument("--senders", default="engine")
+    parser.add_argument("--cases", default=USUAL, help=f"of {', '.join(CASES)}")
+    parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--share", type=float, default=1.0, help="of the requests of each case")
+    parser.add_argument("--workers", default="1")
+    parser.add_argument("--table", action="store_true", help="the medians as a Markdown table")
     return parser.parse_args()
 
 
 def measure(case: Case, sender: str, options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Replay one case; what `replay --json`, the run file and the server say about it."""
-    count = max(64, round(case.requests[sender] * options.share))
-    trace, out = folder / f"{count}-{case.tokens}.msgpack", folder / "out.run"
+    count = max(64, round(case.requests * options.share))
+    trace, out, log = folder / f"{count}-{case.tokens}.msgpack", folder / "o.run", folder / "log"
     if not trace.exists():
         write_trace(trace, count, case.tokens)
-    out.unlink(missing_ok=True)
-    with serving(options.server, case.server) as url:
-        said, cpu_s = replayed(trace, url, out, (*case.pacing, "--sender", sender))
-        truth = read_truth(url)
-    return figures(case, said, cpu_s, out, truth)
+    for old in (out, Path(f"{out}.part")):
+        old.unlink(missing_ok=True)
+    flags = [*case.pacing, "--sender", sender, "--workers", options.workers]
+    with serving(
+        options.server, (*case.server, "--chunk-log", str(log)), folder, tls=case.tls
+    ) as at:
+        url, trusted = at
+        said, cost = replayed(trace, url, out, [*flags, *trusted])
+        truth = read_truth(url, folder / "ca.pem")
+    found = figures(case, said, cost, read_run(out), truth)
+    errors = chunk_errors(read_run(out), truth, log) if case.tokens > 1 else np.array([])
+    return {**found, **quantiles("chunk_error_us", errors)}
 
 
 def replayed(
-    trace: Path, url: str, out: Path, flags: tuple[str, ...]
-) -> tuple[dict[str, Any], float]:
-    """Run `tbench replay` on core 1; its JSON and its CPU seconds, start and end included."""
+    trace: Path, url: str, out: Path, flags: list[str]
+) -> tuple[dict[str, Any], dict[str, float]]:
+    """Run `tbench replay` on core 1; its JSON, and what it cost from start to end."""
     command = ["taskset", "-c", "1", sys.executable, "-m", "tbench", "replay", str(trace)]
     command += ["--base-url", url, "--warmup", "none", "--json", "-o", str(out), *flags]
-    before = os.times()
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    before, began = os.times(), time.monotonic()
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    memory = Memory(process.pid)
+    text, errors = process.communicate()
     after = os.times()
-    if not done.stdout:
-        sys.exit(done.stderr)
+    memory.stop()
+    if not text:
+        sys.exit(errors)
     used = after.children_user + after.children_system
-    return json.loads(done.stdout), used - before.children_user - before.children_system
+    cost = {
+        "cpu_s": used - before.children_user - before.children_system,
+        "wall_s": time.monotonic() - began,
+        "rss_mb": memory.peak / 2**20,
+        "rss_slope_mb_per_min": memory.slope / 2**20 * 60,
+    }
+    return json.loads(text), cost
+
+
+class Memory:
+    """The resident memory of a process and its children, sampled four times a second."""
+
+    def __init__(self, pid: int) -> None:
+        self._pid = pid
+        self._over = threading.Event()
+        self._seen: list[tuple[float, int]] = []
+        self._thread = threading.Thread(target=self._watch)
+        self._thread.start()
+
+    @property
+    def peak(self) -> int:
+        """Bytes."""
+        return max((size for _, size in self._seen), default=0)
+
+    @property
+    def slope(self) -> float:
+        """Bytes per second over the second half of the time."""
+        late = self._seen[len(self._seen) // 2 : -8]
+        if len(late) < 20:
+            return 0.0
+        times, sizes = zip(*late, strict=True)
+        return float(np.polyfit(times, sizes, 1)[0])
+
+    def stop(self) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        while not self._over.wait(0.25):
+            with suppress(OSError):
+                self._seen.append((time.monotonic(), resident(self._pid)))
+
+
+def resident(pid: int) -> int:
+    """Bytes of a process and its children; pages that they share count in each."""
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") + sum(resident(int(child)) for child in children)
 
 
 def figures(
-    case: Case, said: dict[str, Any], cpu_s: float, out: Path, truth: dict[str, int]
+    case: Case,
+    said: dict[str, Any],
+    cost: dict[str, float],
+    run: Run,
+    truth: dict[str, tuple[int, int]],
 ) -> dict[str, Any]:
-    """One row."""
-    run = read_run(out)
-    mine = zip(run.columns["id"], run.columns["first_wall_ns"], strict=True)
-    errors = [(ours - truth[key]) / 1e3 for key, ours in mine if ours > 0 and key in truth]
+    """One row, but for the chunks."""
+    client = run.totals["client"]
+    done = max(1, said["completed"])
+    sending = (client["cpu_share"] or 0.0) * said["duration_s"]
     return {
-        "requests": said["completed"],
+        "completed": said["completed"],
         "failed": said["failed"],
-        "requests_per_s": round(said["requests_per_s"], 1),
-        "of_ideal": case.ideal and round(said["requests_per_s"] / case.ideal, 4),
-        "cpu_us_per_request": round(cpu_s / max(1, said["completed"]) * 1e6),
-        "ttft_error_us": _quantiles(errors),
-        "lag_us": {k: v and round(v * 1e6) for k, v in said["lag_s"].items() if k in SHOWN},
+        "lost": said["lost_in_flight"] + said["never_sent"],
+        "requests_per_s": said["requests_per_s"],
+        "of_ideal": case.ideal and said["requests_per_s"] / case.ideal,
+        "cpu_us_per_request": sending / done * 1e6,
+        "whole_cpu_us": cost["cpu_s"] / done * 1e6,
+        "wall_s": cost["wall_s"],
+        "rss_mb": cost["rss_mb"],
+        "rss_slope_mb_per_min": cost["rss_slope_mb_per_min"],
+        **quantiles("ttft_error_us", first_errors(run, truth)),
+        **{f"lag_us_{k}": v * 1e6 for k, v in said["lag_s"].items() if v and k in {"p50", "p99"}},
         "clock": said["clock"],
-        "coalesced_share": run.totals.get("coalesced_share"),
-        "loop_stall_ms": {k: round(v * 1e3, 2) for k, v in run.totals["loop_stall_s"].items()},
+        "coalesced_share": run.totals["coalesced_share"],
+        "cpu_share": client["cpu_share"],
         "valid": said["valid"],
     }
 
 
-SHOWN = ("p50", "p99", "max")
+def first_errors(run: Run, truth: dict[str, tuple[int, int]]) -> np.ndarray:
+    """Our stamp of each first token less the server's of its first write, us."""
+    rows = zip(run.columns["id"], run.columns["first_wall_ns"], strict=True)
+    found = [(at - truth[key][1]) / 1e3 for key, at in rows if at > 0 and key in truth]
+    return np.array(found)
 
 
-def _quantiles(errors: list[float]) -> dict[str, float]:
-    if not errors:
+def chunk_errors(run: Run, truth: dict[str, tuple[int, int]], log: Path) -> np.ndarray:
+    """The same for every token, us."""
+    writes = np.fromfile(log, dtype=[("seq", "u8"), ("token", "u8"), ("at", "i8")])
+    writes = writes[np.lexsort((writes["token"], writes["seq"]))]
+    known, edges = np.unique(writes["seq"], return_index=True)
+    ends = [*edges[1:], len(writes)]
+    spans = dict(zip(known.tolist(), zip(edges, ends, strict=True), strict=True))
+    offsets, gaps = run.token_gaps
+    errors = []
+    for row, (key, first) in enumerate(
+        zip(run.columns["id"], run.columns["first_wall_ns"], strict=True)
+    ):
+        if first <= 0 or key not in truth:
+            continue
+        start, end = spans[truth[key][0]]
+        own = gaps[offsets[row] : offsets[row + 1]]
+        if end - start == len(own) + 1:
+            mine = first + np.concatenate(([0.0], np.cumsum(own.astype(float)))) * 1e9
+            errors.append((mine - writes["at"][start:end]) / 1e3)
+    return np.concatenate(errors) if errors else np.array([])
+
+
+def quantiles(name: str, errors: np.ndarray) -> dict[str, float]:
+    """Median, p99 and maximum."""
+    if not len(errors):
         return {}
-    found = np.quantile(errors, (0.0, 0.5, 0.99, 1.0))
-    return dict(zip(("min", *SHOWN), (round(float(one), 1) for one in found), strict=True))
+    levels = {"p50": 0.5, "p99": 0.99, "max": 1.0}
+    return {f"{name}_{key}": float(np.quantile(errors, level)) for key, level in levels.items()}
+
+
+def median(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Of each figure over the repeats; of what is no figure, the worst."""
+    found: dict[str, Any] = {"repeats": len(rows)}
+    for key, first in rows[0].items():
+        values = [row[key] for row in rows if row.get(key) is not None]
+        if isinstance(first, bool):
+            found[key] = all(values)
+        elif isinstance(first, int | float) and values:
+            found[key] = statistics.median(values)
+        else:
+            found[key] = first
+    return found
+
+
+COLUMNS = {
+    "case": "case",
+    "requests_per_s": "requests/s",
+    "of_ideal": "of ideal",
+    "ttft_error_us_p50": "TTFT error p50, us",
+    "ttft_error_us_p99": "p99, us",
+    "chunk_error_us_p50": "chunk error p50, us",
+    "chunk_error_us_p99": "p99, us",
+    "lag_us_p50": "lag p50, us",
+    "lag_us_p99": "p99, us",
+    "cpu_us_per_request": "CPU us/request, sending",
+    "whole_cpu_us": "all in all",
+    "rss_mb": "RSS MB",
+    "lost": "lost",
+    "failed": "failed",
+}
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """A Markdown table of the medians."""
+    lines = ["| " + " | ".join(COLUMNS.values()) + " |", "|---" * len(COLUMNS) + "|"]
+    lines += ["| " + " | ".join(_cell(key, row.get(key)) for key in COLUMNS) + " |" for row in rows]
+    return "\n".join(lines)
+
+
+def _cell(key: str, value: object) -> str:
+    if value is None:
+        return ""
+    if key == "of_ideal":
+        return f"{value:.1%}"
+    if isinstance(value, float):
+        return f"{value:,.0f}" if abs(value) >= 100 else f"{value:,.1f}"
+    return str(value)
 
 
 def write_trace(path: Path, requests: int, tokens: int) -> None:
@@ -180,26 +356,49 @@ def _exchange(seq: int, tokens: int) -> Exchange:
 
 
 @contextmanager
-def serving(binary: str, flags: tuple[str, ...]) -> Iterator[str]:
-    """The server on core 0 and a free port; gives its base URL."""
+def serving(
+    binary: str, flags: tuple[str, ...], folder: Path, *, tls: bool
+) -> Iterator[tuple[str, list[str]]]:
+    """The server on core 0 and a free port; gives its base URL, and what makes it trusted."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
+    trusted: list[str] = []
+    if tls:
+        binary, sealed = f"{binary}-tls", _certified(folder)
+        flags, trusted = (*flags, *sealed), ["--ca", str(folder / "ca.pem")]
     command = ["taskset", "-c", "0", binary, "--port", str(port), *flags]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         time.sleep(0.5)
-        yield f"http://127.0.0.1:{port}"
+        yield f"{'https' if tls else 'http'}://127.0.0.1:{port}", trusted
     finally:
         process.terminate()
         process.wait()
 
 
-def read_truth(url: str) -> dict[str, int]:
-    """When the server began to answer each request, CLOCK_REALTIME ns."""
-    with urllib.request.urlopen(f"{url}/_truth", timeout=60) as answer:
-        rows = csv.DictReader(answer.read().decode().splitlines())
-        return {row["id"]: int(row["first_real"]) for row in rows if row["first_real"]}
+def _certified(folder: Path) -> tuple[str, ...]:
+    """A throw-away authority and certificate."""
+    ca = trustme.CA()
+    own = ca.issue_cert("127.0.0.1")
+    ca.cert_pem.write_to_path(folder / "ca.pem")
+    own.private_key_and_cert_chain_pem.write_to_path(folder / "own.pem")
+    return ("--cert", str(folder / "own.pem"), "--key", str(folder / "own.pem"))
+
+
+def read_truth(url: str, ca: Path) -> dict[str, tuple[int, int]]:
+    """By id: the server's number of each request, and when it began to answer, CLOCK_REALTIME ns."""
+    if url.startswith("https"):
+        context = ssl.create_default_context(cafile=str(ca))
+        with httpx.Client(verify=context) as client:
+            text = client.get(f"{url}/_truth", timeout=60).text
+    else:
+        with urllib.request.urlopen(f"{url}/_truth", timeout=60) as answer:
+            text = answer.read().decode()
+    rows = csv.DictReader(text.splitlines())
+    return {
+        row["id"]: (int(row["seq"]), int(row["first_real"])) for row in rows if row["first_real"]
+    }
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from typing import Final
 
 import trio
 
-AHEAD: Final = 5
+AHEAD: Final = 10
 BEHIND: Final = 19
 """The niceness of threads that work ahead of the sending, and behind it. It is for the whole life of a
 thread: only root may lower it."""

@@ -7,6 +7,7 @@ import typer
 from tbench.commands.capture import capture
 from tbench.commands.compare import compare
 from tbench.commands.demo import demo
+from tbench.commands.doctor import doctor
 from tbench.commands.replay import replay
 from tbench.commands.report import report
 from tbench.commands.serve import serve
@@ -48,4 +49,5 @@ app.command()(replay)
 app.command()(report)
 app.command()(compare)
 app.command()(serve)
+app.command()(doctor)
 app.command()(demo)

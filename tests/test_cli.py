@@ -65,7 +65,7 @@ def test_bad_usage_is_one_line_and_exit_code_2(
 
 
 @pytest.mark.parametrize(
-    "verb", ["capture", "trace", "replay", "report", "compare", "serve", "demo"]
+    "verb", ["capture", "trace", "replay", "report", "compare", "serve", "doctor", "demo"]
 )
 def test_every_verb_explains_itself(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
     """`tbench VERB --help` works for each verb of the contract."""
@@ -79,4 +79,4 @@ def test_tbench_alone_shows_its_verbs(capsys: pytest.CaptureFixture[str]) -> Non
     shown = capsys.readouterr()
     assert shown.err == ""
     verbs = {line.split()[0] for line in shown.out.splitlines() if line.startswith("  ")}
-    assert {"capture", "trace", "replay", "report", "compare", "serve", "demo"} <= verbs
+    assert {"capture", "trace", "replay", "report", "compare", "serve", "doctor", "demo"} <= verbs

@@ -4,6 +4,7 @@ A server is a script of steps for each request of a connection: bytes to send, s
 `close`, `reset`, `stay` (until the client goes).
 """
 
+import gc
 import socket
 import ssl
 import struct
@@ -945,6 +946,43 @@ def test_a_retransmitted_segment_does_not_turn_time_back() -> None:
         return stamps
 
     assert trio.run(main) == pytest.approx([0.0005, 0.0005, 0.0006], abs=1e-7)
+
+
+def place_of(one: object) -> str:
+    """Where an object comes from: the file of a frame's code, else the module of its class."""
+    code = getattr(one, "f_code", None)
+    return str(code.co_filename) if code else type(one).__module__
+
+
+@ENGINE
+@pytest.mark.parametrize("secure", [False, True], ids=["plain", "tls"])
+@pytest.mark.parametrize("case", ["byte by byte", "at once", "by closing"])
+def test_nothing_that_is_made_per_request_is_left_to_the_collector(
+    case: str, secure: bool, trust: tuple[ssl.SSLContext, ssl.SSLContext]
+) -> None:
+    """A worker never runs it: a cycle for each read or request would be a leak."""
+
+    async def main() -> list[str]:
+        server = Server([GOOD[case]], trust[0] if secure else None)
+        with trio.fail_after(30):
+            async with server.listening() as url, engine(Deadlines(), trust[1]) as sender:
+                await send(sender, call(url), Reply())
+                gc.collect()
+                gc.disable()
+                gc.set_debug(gc.DEBUG_SAVEALL)
+                try:
+                    for _ in range(5):
+                        await send(sender, call(url), Reply())
+                    gc.collect()
+                    return [place_of(one) for one in gc.garbage]
+                finally:
+                    gc.set_debug(0)
+                    gc.garbage.clear()
+                    gc.enable()
+
+    left = trio.run(main)
+
+    assert [place for place in left if "replay" in place or "httptools" in place] == []
 
 
 STAMPS = ("sent", "first_byte", "first_token", "first_answer", "last_token", "end")

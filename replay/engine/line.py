@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 READ_BYTES: Final = 65536
 NOTE_BYTES: Final = 64
+RECORD_BYTES: Final = 16384
+"""What a TLS record holds at most."""
 PIECE_BYTES: Final = 256 * 1024
 """A long request goes out in pieces of this size, and `PIECES` of them before others have their turn."""
 PIECES: Final = 4
@@ -78,11 +80,13 @@ class Exchange:
 
 
 class Line:
-    """A plain connection.
+    """A plain connection. `unread` is what was read and not looked at yet.
 
     `flushed` counts the bytes sent of the present request, `served` the exchanges that ended well on it,
     `used` is for the pool.
     """
+
+    sealed = False
 
     def __init__(self, sock: socket.socket, reader: "Reader") -> None:
         self._sock = sock
@@ -98,6 +102,8 @@ class Line:
         self.flushed = 0
         self.served = 0
         self._heard = self._asked = 0.0
+        self._by_kernel = False
+        self.unread: tuple[Exchange | None, float, bytes, str] | None = None
         reader.add(self)
 
     @property
@@ -110,34 +116,56 @@ class Line:
         self.exchange = exchange
         self._heard = self._asked = exchange.sent
         self.flushed = 0
-        if len(body) <= SMALL_BYTES:
-            self._request = memoryview(head + body)
-        else:
+        if len(body) > SMALL_BYTES:
             self._request, self._body = memoryview(head), memoryview(body)
+        elif self.sealed:
+            self._request = memoryview(head + body)
+        elif self._sent_whole(head + body):
+            return
         self.push()
 
     def fresh(self) -> bool:
         """Whether an idle line is still good: the server has neither closed it nor said anything."""
+        if self.unread:
+            self.close()
         while self.open and self.readable():
             pass
         return self.open
 
     def readable(self) -> bool:
         """Read once. False when there was nothing to read."""
-        if not self.open:
+        if not self.receive():
+            return False
+        self.deliver()
+        return self.open
+
+    def receive(self) -> bool:
+        """Read once without looking at it, for `deliver`. False when there was nothing to read."""
+        if not self.open or self.unread:
             return False
         try:
             data, notes, _, _ = self._recvmsg(READ_BYTES, NOTE_BYTES)
         except BlockingIOError:
             return False
         except OSError as error:
-            self.fail(said(error))
-            return False
-        if not data:
-            self._eof()
-            return False
-        self._received(self._stamp(notes), data)
+            self.unread = (self.exchange, 0.0, b"", said(error))
+            return True
+        self.unread = (self.exchange, self._stamp(notes), data, "")
         return True
+
+    def deliver(self) -> None:
+        """Look at what was read last."""
+        if self.unread is None:
+            return
+        (exchange, at, data, trouble), self.unread = self.unread, None
+        if self.exchange is not exchange:
+            self.fail("the server sent bytes that nobody had asked for")
+        elif data:
+            self._received(at, data)
+        elif trouble:
+            self.fail(trouble)
+        else:
+            self._eof()
 
     def push(self) -> None:
         """Send what the socket takes, up to a bound, and have the reader call again for the rest."""
@@ -178,6 +206,17 @@ class Line:
             self._reader.drop(self)
             self._sock.close()
 
+    def _sent_whole(self, request: bytes) -> bool:
+        """Whether the socket took the whole request at once, as it nearly always does."""
+        try:
+            self.flushed = self._sock.send(request)
+        except OSError:  # `push` meets it again, and knows what to do
+            self.flushed = 0
+        if self.flushed == len(request):
+            return True
+        self._request = memoryview(request)[self.flushed :]
+        return False
+
     def _load(self) -> bool:
         """Take the next piece of the request for sending; False when there is none."""
         self._out = self._piece()
@@ -197,12 +236,12 @@ class Line:
         if notes:
             at = reader.clock.of(*_timespec(notes[0][2]))
             if self._asked - SLACK_S <= at <= now + SLACK_S:
-                reader.kernel_stamps += 1
+                self._by_kernel = True
                 self._heard = max(
                     at, self._heard
                 )  # what waited for a lost segment is older than it
                 return self._heard
-        reader.user_stamps += 1
+        self._by_kernel = False
         self._heard = now
         return now
 
@@ -211,6 +250,10 @@ class Line:
         if exchange is None:
             self.close()  # bytes that nobody asked for
             return
+        if self._by_kernel:
+            self._reader.kernel_stamps += 1
+        else:
+            self._reader.user_stamps += 1
         exchange.take(at, data)
         if exchange.response.over:
             self._settle(exchange)
@@ -241,6 +284,8 @@ class Line:
 class SealedLine(Line):
     """A connection under TLS: `tls` works on the two buffers. The stamp of a read goes to what it yields."""
 
+    sealed = True
+
     def __init__(self, sock: socket.socket, reader: "Reader", tls: "Tls") -> None:
         super().__init__(sock, reader)
         self._tls = tls
@@ -255,25 +300,26 @@ class SealedLine(Line):
         tls = self._tls
         tls.incoming.write(data)
         pieces: list[bytes] = []
-        trouble: ssl.SSLError | None = None
+        over, trouble = False, ""  # not the error itself: with its traceback it would be a cycle
         try:
-            while piece := tls.session.read(READ_BYTES):
+            while piece := tls.session.read(RECORD_BYTES):
                 pieces.append(piece)
-        except ssl.SSLError as error:  # mostly that it wants more
-            trouble = error
+            over = True  # the server's close_notify
+        except ssl.SSLWantReadError:
+            pass
+        except ssl.SSLError as error:
+            trouble = said(error)
         if (
             pieces
         ):  # all at once: what follows the end of a response must not look like the next one's
             super()._received(at, b"".join(pieces))
-        if self.open:
-            self._go_on(trouble)
-
-    def _go_on(self, trouble: ssl.SSLError | None) -> None:
-        if trouble is None:
-            self._eof()  # the server's close_notify
-        elif not isinstance(trouble, ssl.SSLWantReadError):
-            self.fail(said(trouble))
-        elif self._tls.outgoing.pending:
+        if not self.open:
+            return
+        if over:
+            self._eof()
+        elif trouble:
+            self.fail(trouble)
+        elif tls.outgoing.pending:
             self.push()
 
 

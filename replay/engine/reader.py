@@ -31,18 +31,28 @@ class Reader:
         while True:
             await trio.lowlevel.wait_readable(self._epoll.fileno())
             self.clock.refresh(self.clock.now())
-            for _ in range(ROUNDS):
-                if self.drain() < EVENTS:
-                    break
+            self.drain()
 
-    def drain(self) -> int:
-        """Serve what is ready, without waiting; returns how many lines were."""
-        events = self._epoll.poll(0, EVENTS)
-        for fd, what in events:
-            line = self._lines.get(fd)
-            if line is not None:
-                _serve(line, what)
-        return len(events)
+    def drain(self) -> None:
+        """Serve what is ready, without waiting.
+
+        Everything is read before anything is looked at: a read that waits for a thousand others to be
+        understood would meet the next one in the socket, and share its stamp.
+        """
+        read: list[Line] = []
+        for _ in range(ROUNDS):
+            events = self._epoll.poll(0, EVENTS)
+            for fd, what in events:
+                line = self._lines.get(fd)
+                if line is not None and _attend(line, what):
+                    read.append(line)
+            if len(events) < EVENTS:
+                break
+        for line in read:
+            try:
+                line.deliver()
+            except Exception as error:
+                _blame(line, error)
 
     def add(self, line: Line) -> None:
         """Watch a new line."""
@@ -65,11 +75,16 @@ class Reader:
         self._epoll.close()
 
 
-def _serve(line: Line, what: int) -> None:
+def _attend(line: Line, what: int) -> bool:
+    """Send and read what is possible. Whether something was read."""
     try:
         if what & WRITES:
             line.push()
-        if what & ~WRITES:
-            line.readable()
-    except Exception as error:  # a defect fails the one attempt, never the reader
-        line.fail(f"engine: {type(error).__name__}: {said(error)}")
+        return bool(what & ~WRITES) and line.receive()
+    except Exception as error:
+        _blame(line, error)
+        return False
+
+
+def _blame(line: Line, error: Exception) -> None:
+    line.fail(f"engine: {type(error).__name__}: {said(error)}")

@@ -1,10 +1,8 @@
 """The crew: starts the workers, passes the word to them, and notices when one is gone."""
 
-import os
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -17,12 +15,11 @@ from typing import IO, Any, Final
 import trio
 
 from capture.errors import InvalidRunError
+from replay.kin import kin_command, kin_environ
 from replay.workers.duty import Duty, Report
 from replay.workers.pulse import Pulse, Row
 from replay.workers.spool import SpoolReader
 
-COMMAND: Final = (sys.executable, "-P", "-m", "replay.workers")
-"""-P: a folder named replay in the user's own place is not ours."""
 GRACE_S: Final = 10.0
 """How long a worker may take to end what it was told to end, before it is killed."""
 
@@ -205,13 +202,13 @@ def _member(duty: Duty, pulse: Pulse, folder: Path) -> Iterator[Member]:
         control, controlled = socket.socketpair()
         fds = (theirs.fileno(), controlled.fileno(), spool.fileno(), pulse.fd)
         process = subprocess.Popen(  # noqa: S603 (ourselves)
-            [*COMMAND, *map(str, fds)],
+            [*kin_command("replay.workers"), *map(str, fds)],
             pass_fds=fds,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=said,
             start_new_session=True,
-            env=_environ(),
+            env=kin_environ(),
         )
         theirs.close()
         controlled.close()
@@ -227,17 +224,6 @@ def _member(duty: Duty, pulse: Pulse, folder: Path) -> Iterator[Member]:
         stack.callback(member.close)
         member.tell(duty)
         yield member
-
-
-def _environ() -> dict[str, str]:
-    """Ours, with the place of this very package first: a worker must not find another one."""
-    here = str(Path(__file__).parents[2])
-    return {**os.environ, "PYTHONPATH": os.pathsep.join([here, *_given("PYTHONPATH")])}
-
-
-def _given(name: str) -> list[str]:
-    value = os.environ.get(name)
-    return [value] if value else []
 
 
 def _death(code: int) -> str:

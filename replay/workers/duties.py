@@ -14,7 +14,7 @@ from replay.workers.duty import Duty, part, share
 if TYPE_CHECKING:
     from replay.job import Job
 
-AHEAD_BYTES: Final = 32 * 2**20
+AHEAD_BYTES: Final = 64 * 2**20
 """Calls that all workers together keep at hand, about."""
 OPEN_CONNECTIONS: Final = 16
 """Connections that are opened before an open loop, whose need nobody knows."""

@@ -40,16 +40,17 @@ def main() -> None:
     feed, control, spool, pulse = map(int, sys.argv[1:])
     hears = Connection(control)
     duty: Duty = hears.recv()
-    with quiet():
+    with quiet(clean=duty.sender == "engine"):
         trio.run(Worker(duty, feed, spool, Pulse(pulse, duty.workers), hears).run)
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
-    """Keep the collector away: nothing that is made per request forms a cycle."""
+def quiet(*, clean: bool) -> Iterator[None]:
+    """Keep the collector off what is there already; `clean` is for what makes no cycles: it never runs."""
     gc.collect()
     gc.freeze()
-    gc.disable()
+    if clean:
+        gc.disable()
     try:
         yield
     finally:
