@@ -111,6 +111,39 @@ def test_any_order_of_writing_reads_in_order_of_arrival(
     assert not losses
 
 
+@settings(max_examples=50, deadline=None)
+@given(capture=captures(), tight=st.booleans(), cut=st.booleans())
+def test_requests_alone_come_in_the_same_order(
+    capture: tuple[list[tuple[str, int]], dict[int, int]],
+    tight: bool,
+    cut: bool,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    """Whoever needs no answers gets the same requests, and no loss for what was not looked for."""
+    path = tmp_path_factory.mktemp("t") / "t.msgpack"
+    write(path, *capture)
+    if cut:
+        path.write_bytes(path.read_bytes()[:-20])
+    how = How(answers=False, budgets=Budgets(shelf=1, parked=1) if tight else Budgets())
+    losses = Losses()
+
+    found = list(exchanges(read_trace(path).segments, losses, how))
+
+    assert found == [replace(one, response=None) for one in expected(*capture)]
+    assert not losses
+
+
+def test_the_requests_of_a_trace_can_be_read_again_and_again(tmp_path: Path) -> None:
+    """A replay of several rounds reads them once per round."""
+    with TraceWriter(tmp_path / "t.msgpack", HEADER) as writer:
+        writer.request(request(1))
+        writer.response("r1", response(1))
+    requests = read_trace(tmp_path / "t.msgpack").requests
+    alone = Exchange(request=request(1), response=None)
+
+    assert [list(requests), list(requests)] == [[alone], [alone]]
+
+
 def test_a_response_may_come_before_its_request_is_written(tmp_path: Path) -> None:
     """An early refusal ends before the upload does."""
     with TraceWriter(tmp_path / "t.msgpack", HEADER) as writer:

@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from importlib.metadata import version
 from typing import Any
 
@@ -60,7 +61,7 @@ def call(target: Target, body: bytes | None = BODY, cycle: int = 0, **recorded: 
     request = Request(**{**known, **recorded})
     plan = Plan(trace=[Exchange(request=request, response=None)], allow_unsafe=True)
     (planned,) = plan
-    return target.call(planned._replace(index=4, cycle=cycle, offset=0.5))
+    return target.call(replace(planned, index=4, cycle=cycle, offset=0.5))
 
 
 def fields(sent: Call) -> httpx.Headers:
