@@ -9,7 +9,7 @@ import heapq
 from array import array
 from collections import OrderedDict
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any, NamedTuple
 
@@ -144,14 +144,13 @@ class _Waiting(NamedTuple):
 class _Merge:
     """The state of one reading: the shelf, the requests that wait, the strays not yet claimed."""
 
-    def __init__(
-        self, segments: list[Segment], losses: Losses, shift_ns: int, budgets: "Budgets"
-    ) -> None:
+    def __init__(self, segments: list[Segment], losses: Losses, how: "How") -> None:
         self._segments = segments
         self._losses = losses
-        self._shift = shift_ns
-        self._room = budgets.parked
-        self._shelf = _Shelf(segments, losses, budgets.shelf)
+        self._shift = how.shift_ns
+        self._answers = how.answers
+        self._room = how.budgets.parked
+        self._shelf = _Shelf(segments, losses, how.budgets.shelf)
         self._heap: list[_Waiting] = []
         self._taken = 0
         self._strays = {
@@ -167,10 +166,12 @@ class _Merge:
             for ordinal, links in enumerate(_by_block(segment)):
                 self._take(number, ordinal, links)
                 yield from self._before(next(horizons) + self._shift)
-        self._losses.orphan_responses += len(self._strays)
+        self._losses.orphan_responses += len(self._strays) if self._answers else 0
 
     def _take(self, segment: int, ordinal: int, links: list[Link]) -> None:
         """Put the requests of one block on the heap."""
+        if not (links or self._answers):
+            return
         block = self._shelf.block(segment, ordinal)
         if block is None:
             self._losses.orphan_responses += sum(link.response is not None for link in links)
@@ -199,7 +200,8 @@ class _Merge:
             self._room += _weight(waiting.request)
             request = waiting.request or self._again(waiting)
             if request is not None:
-                yield Exchange(request=request, response=self._response(waiting, request.id))
+                response = self._response(waiting, request.id) if self._answers else None
+                yield Exchange(request=request, response=response)
 
     def _again(self, waiting: _Waiting) -> Request | None:
         place = waiting.link.request
@@ -229,14 +231,24 @@ class Budgets:
     parked: int = PARKED_BYTES
 
 
-def exchanges(
-    segments: list[Segment], losses: Losses, *, shift_ns: int = 0, budgets: Budgets | None = None
-) -> Iterator[Exchange]:
-    """The exchanges of one capture's segments by (arrive_ns, seq), their times moved by `shift_ns`.
+@dataclass(frozen=True, kw_only=True)
+class How:
+    """How exchanges are read: their times moved by `shift_ns`, with their answers or without."""
 
-    Adds what it finds lost to `losses` on the way.
+    shift_ns: int = 0
+    answers: bool = True
+    budgets: Budgets = field(default=Budgets())
+
+
+def exchanges(
+    segments: list[Segment], losses: Losses, how: How | None = None
+) -> Iterator[Exchange]:
+    """The exchanges of one capture's segments by (arrive_ns, seq).
+
+    Without answers, responses are not looked for, and what is lost of them is not noticed. Adds what it
+    finds lost to `losses` on the way.
     """
-    return _Merge(segments, losses, shift_ns, budgets or Budgets()).run()
+    return _Merge(segments, losses, how or How()).run()
 
 
 def _weight(request: Request | None) -> int:

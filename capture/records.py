@@ -55,6 +55,7 @@ CHUNKS: Fields = {
     "chunk_dt_us": (bytes,),
     "chunk_sizes": (bytes,),
 }
+_WHOLE_RESPONSE = RESPONSE | CHUNKS
 GAP: Fields = {
     "from_ns": _COUNT,
     "to_ns": _COUNT,
@@ -157,7 +158,7 @@ def response_record(request_id: str, response: Response) -> dict[str, Any]:
     known = {name: getattr(response, name) for name in RESPONSE}
     known["outcome"] = str(response.outcome)
     chunks = pack_chunks(response.chunks)
-    extra = _unknown(response.extra, RESPONSE | CHUNKS)
+    extra = _unknown(response.extra, _WHOLE_RESPONSE)
     return {"type": "response", "id": request_id, **known, **chunks} | extra
 
 
@@ -203,7 +204,7 @@ def read_response(record: Mapping[str, Any], shift_ns: int = 0) -> Response | No
     known, chunks = _known(record, RESPONSE), _known(record, CHUNKS)
     if known is None or chunks is None:
         return None
-    extra = _rest(record, RESPONSE | CHUNKS)
+    extra = _rest(record, _WHOLE_RESPONSE)
     if known["outcome"] not in Outcome:
         extra["outcome"], known["outcome"] = known["outcome"], Outcome.PROTOCOL_ERROR
     known["outcome"] = Outcome(known["outcome"])

@@ -5,14 +5,17 @@ import heapq
 import re
 from collections import defaultdict
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from capture.container import Container, Losses, open_container
 from capture.errors import InputError
 from capture.exchange import Exchange
-from capture.ordering import Segment, exchanges, open_segment
+from capture.ordering import Budgets, How, Segment, exchanges, open_segment
 from capture.records import read_header
 
+FORWARD = Budgets(shelf=8 * 2**20)
+"""Without answers hardly any block is read a second time."""
 SUFFIX, PART = ".msgpack", ".part"
 
 
@@ -55,25 +58,47 @@ class Trace:
         return dict(sums)
 
     def __iter__(self) -> Iterator[Exchange]:
+        return self.read()
+
+    def read(self, *, answers: bool = True) -> Iterator[Exchange]:
+        """The exchanges by arrival. Without `answers` no response is read: each is None.
+
+        That takes half the time, and what is lost of the responses is not noticed.
+        """
         losses = self._known()
         try:
-            if len(self._captures) == 1:
-                yield from exchanges(self._captures[0], losses)
-            else:
-                streams = [self._moved(capture, losses) for capture in self._captures]
-                yield from heapq.merge(*streams, key=_arrival)
+            streams = [self._moved(capture, losses, answers=answers) for capture in self._captures]
+            yield from streams[0] if len(streams) == 1 else heapq.merge(*streams, key=_arrival)
         finally:
             self.losses = losses
 
-    def _moved(self, capture: list[Segment], losses: Losses) -> Iterator[Exchange]:
-        header = capture[0].header
-        return exchanges(capture, losses, shift_ns=header.wall(0) - self.header.wall(0))
+    @property
+    def requests(self) -> "Requests":
+        """The exchanges without their responses, to be read any number of times."""
+        return Requests(self)
+
+    def _moved(
+        self, capture: list[Segment], losses: Losses, *, answers: bool
+    ) -> Iterator[Exchange]:
+        shift_ns = capture[0].header.wall(0) - self.header.wall(0)
+        budgets = Budgets() if answers else FORWARD
+        return exchanges(capture, losses, How(shift_ns=shift_ns, answers=answers, budgets=budgets))
 
     def _known(self) -> Losses:
         losses = Losses(missing_segments=self._missing)
         for segment in self.segments:
             losses.add(segment.losses)
         return losses
+
+
+@dataclass(frozen=True)
+class Requests:
+    """A trace's exchanges as far as they were asked for: every response is None, and none is read."""
+
+    trace: Trace
+
+    def __iter__(self) -> Iterator[Exchange]:
+        return self.trace.read(answers=False)
 
 
 def read_trace(path: str | Path) -> Trace:

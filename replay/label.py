@@ -1,13 +1,13 @@
 """The label of a call: what its sample will say of it, packed small, and carried along unread."""
 
-from dataclasses import dataclass
-from typing import Self
+from typing import Final, NamedTuple, Self
 
 import msgpack
 
+_packer: Final = msgpack.Packer(unicode_errors="surrogatepass")
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Label:
+
+class Label(NamedTuple):
     """`id` is the exchange's id in the trace, `cycle` the round, `request_bytes` the body's length."""
 
     id: str
@@ -19,16 +19,10 @@ class Label:
 
     def pack(self) -> bytes:
         """As bytes. Half a character in a recorded word survives."""
-        row = (self.id, self.cycle, self.endpoint, self.model, self.stream, self.request_bytes)
-        packed: bytes = msgpack.packb(row, unicode_errors="surrogatepass")
+        packed: bytes = _packer.pack(self)
         return packed
 
     @classmethod
     def unpack(cls, packed: bytes) -> Self:
         """From its bytes."""
-        id_, cycle, endpoint, model, stream, size = msgpack.unpackb(
-            packed, unicode_errors="surrogatepass"
-        )
-        return cls(
-            id=id_, cycle=cycle, endpoint=endpoint, model=model, stream=stream, request_bytes=size
-        )
+        return cls._make(msgpack.unpackb(packed, unicode_errors="surrogatepass"))

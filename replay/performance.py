@@ -115,7 +115,7 @@ def first_look(job: Job, *, tokens: bool = False) -> Survey | None:
     priced = tokens or job.max_cost is not None
     if job.pace.mode not in NEEDS_SURVEY and not priced:
         return None
-    found = survey(job.plan(), job.target if priced else None)
+    found = survey(job.plan(answers=True), job.target if priced else None)
     if job.max_cost is not None and found.bill.unpriced:
         unknown = ", ".join(sorted(found.bill.unpriced))
         raise InputError(f"--max-cost cannot be kept: no price is known for {unknown}")
@@ -137,7 +137,7 @@ class _Voice:
 
     def __init__(self, job: Job, found: Survey | None) -> None:
         self.job = job
-        self.plan = job.plan()
+        self.plan = job.plan(answers=job.max_cost is not None)  # which prices what was answered
         self.shards = Shards(self.plan, job.workers)
         self.tally = Tally()
         schedule = job.pace.schedule(found) if job.pace.is_open else None

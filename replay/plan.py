@@ -1,21 +1,22 @@
 """The plan: which requests of a trace are sent again, in which order, and what is left out and why."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import count, islice
-from typing import Final
+from typing import Any, Final
 
 from capture.exchange import Exchange
-from capture.providers import Ask, read_ask
+from capture.providers import Ask, Question, read_question
 from replay.pacing import gap_between_rounds
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Planned:
     """One request to send: its place, its round, and its recorded arrival.
 
-    `offset` is seconds after the first planned request, rounds included.
+    `offset` is seconds after the first planned request, rounds included. `payload` is the JSON object of
+    its body where that can be written again (an orjson reading), else None.
     """
 
     index: int
@@ -23,6 +24,7 @@ class Planned:
     offset: float
     exchange: Exchange
     ask: Ask
+    payload: Mapping[str, Any] | None = None
 
 
 Rule = Callable[[Exchange, Ask], bool]
@@ -63,8 +65,10 @@ UNSAFE: Final = "endpoint"
 
 def reason_to_skip(exchange: Exchange, ask: Ask, *, allow_unsafe: bool = False) -> str | None:
     """Why this exchange is not sent again; None when it is."""
-    reasons = (reason for reason, rule in SKIPS if rule(exchange, ask))
-    return next((one for one in reasons if not (allow_unsafe and one == UNSAFE)), None)
+    for reason, rule in SKIPS:
+        if rule(exchange, ask) and not (allow_unsafe and reason == UNSAFE):
+            return reason
+    return None
 
 
 @dataclass(kw_only=True)
@@ -100,19 +104,25 @@ class Plan:
 
     def _round(self, cycle: int, index: int, begin: float) -> Iterator[Planned]:
         first_ns: int | None = None
-        for exchange, ask in self._sendable(cycle):
+        for exchange, question in self._sendable(cycle):
             arrive_ns = exchange.request.arrive_ns
             first_ns = arrive_ns if first_ns is None else first_ns
-            offset = begin + (arrive_ns - first_ns) / 1e9
-            yield Planned(index=index, cycle=cycle, offset=offset, exchange=exchange, ask=ask)
+            yield Planned(
+                index=index,
+                cycle=cycle,
+                offset=begin + (arrive_ns - first_ns) / 1e9,
+                exchange=exchange,
+                ask=question.ask,
+                payload=question.payload if question.exact else None,
+            )
             index += 1
 
-    def _sendable(self, cycle: int) -> Iterator[tuple[Exchange, Ask]]:
+    def _sendable(self, cycle: int) -> Iterator[tuple[Exchange, Question]]:
         for exchange in self.trace:
             request = exchange.request
-            ask = read_ask(request.method, request.path, request.body)
-            reason = reason_to_skip(exchange, ask, allow_unsafe=self.allow_unsafe)
+            question = read_question(request.method, request.path, request.body)
+            reason = reason_to_skip(exchange, question.ask, allow_unsafe=self.allow_unsafe)
             if reason is None:
-                yield exchange, ask
+                yield exchange, question
             elif cycle == 0:
                 self.skipped[reason] += 1

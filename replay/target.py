@@ -8,7 +8,7 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, cached_property
 from importlib.metadata import version
 from ipaddress import ip_address
 from string import punctuation
@@ -20,7 +20,7 @@ import orjson
 
 from capture.errors import InputError
 from capture.exchange import Headers, Request
-from capture.providers import Ask, one_line, read_ask
+from capture.providers import Ask, ask_again, one_line
 from capture.redact import Secrets, mask_address, mask_lookalikes, secrets_of
 from replay.heads import ID, SLOT, Shape, Template, template
 from replay.label import Label
@@ -110,28 +110,26 @@ class Target:
         and does not write: JSON within JSON 255 deep.
         """
         recorded = planned.exchange.request
-        before = recorded.body or b""
-        body = self._rewritten(before)
-        if body is before:
-            return body, planned.ask
-        return body, read_ask(recorded.method, recorded.path, body)
+        wanted = None if planned.payload is None else self._rewritten(planned.payload)
+        if wanted is None:
+            return recorded.body or b"", planned.ask
+        return orjson.dumps(wanted), ask_again(recorded.method, recorded.path, wanted)
 
-    def _rewritten(self, body: bytes) -> bytes:
-        if not (self.model or self.models or self.fields) or not body:
-            return body
-        payload = _json_object(body)
-        if payload is None:
-            return body
-        wanted = {**payload, **self._model(payload), **self.fields}
-        wanted = {name: value for name, value in wanted.items() if name not in self._dropped}
-        return orjson.dumps(wanted) if wanted != payload else body
+    def _rewritten(self, payload: Mapping[str, Any]) -> dict[str, Any] | None:
+        """The payload with its changes; None when there is nothing to change."""
+        added = {**self._model(payload), **self._added}
+        dropped = self.fields.keys() - self._added.keys()
+        if payload.keys().isdisjoint(dropped) and added.items() <= payload.items():
+            return None
+        wanted = {**payload, **added}
+        return {name: value for name, value in wanted.items() if name not in dropped}
 
-    @property
-    def _dropped(self) -> set[str]:
-        return {name for name, value in self.fields.items() if value is None}
+    @cached_property
+    def _added(self) -> dict[str, Any]:
+        return {name: value for name, value in self.fields.items() if value is not None}
 
     def _model(self, payload: Mapping[str, Any]) -> dict[str, str]:
-        if "model" not in payload:
+        if "model" not in payload or not (self.model or self.models):
             return {}
         recorded = payload["model"]
         mapped = self.models.get(recorded) if isinstance(recorded, str) else None
@@ -214,14 +212,6 @@ def _wire(text: str) -> bytes:
         return text.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError:  # half a character: no client's, but a foreign trace may hold it
         return text.encode("utf-8", "surrogatepass")
-
-
-def _json_object(body: bytes) -> dict[str, Any] | None:
-    try:
-        payload = orjson.loads(body)
-    except orjson.JSONDecodeError:
-        return None
-    return payload if isinstance(payload, dict) else None
 
 
 def rebased(base_url: str, path: str) -> str:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from capture import Exchange, Request, Response, TraceHeader, TraceWriter, frames, read_trace
 from capture.container import Losses, open_container
-from capture.ordering import Budgets, exchanges
+from capture.ordering import Budgets, How, exchanges
 
 ROOT = Path(__file__).parent.parent
 HEADER = TraceHeader(wall_ns=10**18, mono_ns=0, capture_id="c")
@@ -107,8 +107,41 @@ def test_any_order_of_writing_reads_in_order_of_arrival(
     trace = read_trace(path)
     losses = Losses()
 
-    assert list(exchanges(trace.segments, losses, budgets=budgets)) == expected(*capture)
+    assert list(exchanges(trace.segments, losses, How(budgets=budgets))) == expected(*capture)
     assert not losses
+
+
+@settings(max_examples=50, deadline=None)
+@given(capture=captures(), tight=st.booleans(), cut=st.booleans())
+def test_requests_alone_come_in_the_same_order(
+    capture: tuple[list[tuple[str, int]], dict[int, int]],
+    tight: bool,
+    cut: bool,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    """Whoever needs no answers gets the same requests, and no loss for what was not looked for."""
+    path = tmp_path_factory.mktemp("t") / "t.msgpack"
+    write(path, *capture)
+    if cut:
+        path.write_bytes(path.read_bytes()[:-20])
+    how = How(answers=False, budgets=Budgets(shelf=1, parked=1) if tight else Budgets())
+    losses = Losses()
+
+    found = list(exchanges(read_trace(path).segments, losses, how))
+
+    assert found == [replace(one, response=None) for one in expected(*capture)]
+    assert not losses
+
+
+def test_the_requests_of_a_trace_can_be_read_again_and_again(tmp_path: Path) -> None:
+    """A replay of several rounds reads them once per round."""
+    with TraceWriter(tmp_path / "t.msgpack", HEADER) as writer:
+        writer.request(request(1))
+        writer.response("r1", response(1))
+    requests = read_trace(tmp_path / "t.msgpack").requests
+    alone = Exchange(request=request(1), response=None)
+
+    assert [list(requests), list(requests)] == [[alone], [alone]]
 
 
 def test_a_response_may_come_before_its_request_is_written(tmp_path: Path) -> None:
@@ -190,7 +223,7 @@ def test_a_long_upload_does_not_fill_the_memory(tmp_path: Path) -> None:
             clock.now += 0.1
     segments = read_trace(tmp_path / "t.msgpack").segments
     budgets = Budgets(shelf=10_000, parked=20_000)
-    got = list(exchanges(segments, Losses(), budgets=budgets))
+    got = list(exchanges(segments, Losses(), How(budgets=budgets)))
 
     assert [one.request.seq for one in got] == list(range(200))
     assert [one.response for one in got] == [response(number) for number in range(200)]

@@ -6,6 +6,7 @@ A provider is one file with the shapes of one API and one entry in PROVIDERS.
 import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from functools import lru_cache
 from http import HTTPStatus
 from typing import Any, NamedTuple, Protocol
 
@@ -23,13 +24,16 @@ __all__ = [
     "PROVIDERS",
     "Answer",
     "Ask",
+    "Question",
     "Usage",
+    "ask_again",
     "complaint",
     "judge",
     "masked",
     "one_line",
     "read_answer",
     "read_ask",
+    "read_question",
 ]
 
 Timed = tuple[float, bytes]
@@ -65,16 +69,43 @@ PROVIDERS: dict[str, Provider] = {
 }
 
 
+class Question(NamedTuple):
+    """A request, its body read once. `payload` is the JSON object in it; None where it is none.
+
+    `exact` is whether orjson took it, so that it can be written again as it was meant.
+    """
+
+    ask: Ask
+    payload: dict[str, Any] | None
+    exact: bool
+
+
 def read_ask(method: str, path: str, body: bytes | None) -> Ask:
     """What a request asks for. A body that is absent or not JSON leaves only what the path says."""
+    return read_question(method, path, body).ask
+
+
+def read_question(method: str, path: str, body: bytes | None) -> Question:
+    """What a request asks for, with the payload that says so."""
+    payload, exact = _parsed(body) if body else (None, False)
+    found = payload if isinstance(payload, dict) else None
+    return Question(ask_again(method, path, found or {}), found, exact)
+
+
+def ask_again(method: str, path: str, payload: Mapping[str, Any]) -> Ask:
+    """What a request asks for, from its payload."""
+    provider, endpoint = _endpoint(method, path)
+    return provider.ask_of(payload, endpoint.name, replayable=endpoint.replayable)
+
+
+@lru_cache(maxsize=256)
+def _endpoint(method: str, path: str) -> tuple[Provider, together.Endpoint]:
+    """Whose endpoint it is: traffic goes to few."""
     found = ((one, one.endpoint_of(method, path)) for one in PROVIDERS.values())
-    provider, endpoint = next(
+    return next(
         (pair for pair in found if pair[1] != together.OTHER),
         (PROVIDERS["together"], together.OTHER),
     )
-    payload = _json(body) if body else None
-    fields = payload if isinstance(payload, dict) else {}
-    return provider.ask_of(fields, endpoint.name, replayable=endpoint.replayable)
 
 
 def read_answer(
@@ -194,12 +225,20 @@ def _provider_of(payload: Mapping[str, Any], event: str) -> Provider:
 
 
 def _json(data: bytes) -> object:
-    """Decoded JSON, or None. Python's own reader takes the NaN and Infinity that some servers write."""
+    """Decoded JSON, or None."""
+    return _parsed(data)[0]
+
+
+def _parsed(data: bytes) -> tuple[object, bool]:
+    """Decoded JSON or None, and whether it is strictly that.
+
+    Python's own reader takes the NaN and Infinity that some servers write.
+    """
     try:
-        return orjson.loads(data)
+        return orjson.loads(data), True
     except orjson.JSONDecodeError:
         pass
     try:
-        return json.loads(data)
+        return json.loads(data), False
     except (ValueError, RecursionError):
-        return None
+        return None, False

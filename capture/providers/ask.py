@@ -1,10 +1,9 @@
 """Ask: what a request wants of the model, read from its path and body."""
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ask:
+class Ask(NamedTuple):
     """One request in the words of its API. What it does not say is None, or the API's default.
 
     `endpoint` is chat, completions, embeddings, rerank, images, audio, models or other. `n` is how many

@@ -45,8 +45,8 @@ def ask_of(body: Json, endpoint: str, *, replayable: bool) -> Ask:
         endpoint=endpoint,
         model=model if isinstance(model, str) else None,
         stream=body.get("stream") is True,
-        max_tokens=_first_count(body, "max_completion_tokens", "max_tokens"),
-        n=_first_count(body, "n") or 1,
+        max_tokens=_limit(body),
+        n=_counted(body.get("n")) or 1,
         inputs=_length(body.get(_INPUTS.get(endpoint, ""))),
         images=_images(body.get("messages")),
         replayable=replayable,
@@ -185,13 +185,16 @@ def _first_of(tree: Json, paths: tuple[tuple[str, ...], ...]) -> int | None:
     return next((n for path in paths if (n := _counted(_at(tree, path))) is not None), None)
 
 
-def _first_count(tree: Json, *keys: str) -> int | None:
-    return _first_of(tree, tuple((key,) for key in keys))
+def _limit(body: Json) -> int | None:
+    newer = _counted(body.get("max_completion_tokens"))
+    return _counted(body.get("max_tokens")) if newer is None else newer
 
 
 def _counted(value: object) -> int | None:
     """A count as an int that fits 31 bits, as run files have it; anything else was not a count."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if type(value) is int:
+        return value if 0 <= value < 2**31 else None
+    if not isinstance(value, float):
         return None
     return int(value) if 0 <= value < 2**31 and value == int(value) else None
 
@@ -206,10 +209,9 @@ def _length(value: object) -> int:
 
 
 def _images(messages: object) -> int:
-    parts = [
-        part
-        for message in (messages if isinstance(messages, list) else ())
-        if isinstance(message, dict) and isinstance(message.get("content"), list)
-        for part in message["content"]
-    ]
-    return sum(isinstance(part, dict) and part.get("type") in _IMAGES for part in parts)
+    found = 0
+    for message in messages if isinstance(messages, list) else ():
+        content = message.get("content") if isinstance(message, dict) else None
+        if isinstance(content, list):
+            found += sum(isinstance(part, dict) and part.get("type") in _IMAGES for part in content)
+    return found
