@@ -43,6 +43,7 @@ def to_sample(attempt: Attempt, began: float, secrets: Secrets = NONE) -> Sample
         sent=since(reply.sent),
         first_byte=since(first_byte),
         first_token=since(answer.first_token),
+        first_token_after=since(_after(reply, answer)),
         first_answer=since(answer.first_answer),
         last_token=since(answer.last_token),
         end=since(reply.end),
@@ -62,6 +63,14 @@ def to_sample(attempt: Attempt, began: float, secrets: Secrets = NONE) -> Sample
         request_id=secrets.mask_text(reply.header("x-request-id")) or None,
         token_times=tuple(at - began for at in answer.token_times),
     )
+
+
+def _after(reply: Reply, answer: Answer) -> float | None:
+    """The read before that of the first token, where that one held later tokens too; else None."""
+    times = answer.token_times
+    if len(times) < 2 or times[1] > times[0]:
+        return None
+    return max((at for at, _ in reply.chunks if at < times[0]), default=reply.sent)
 
 
 def read(reply: Reply) -> Answer:

@@ -4,7 +4,7 @@ A block is a map of plain little-endian arrays, so that a million samples load i
 second. Absent is NaN in a float, -1 in an integer, None in a word and the empty string in a name.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -22,6 +22,7 @@ NUMBERS: Final[Mapping[str, str]] = {
     "sent": "<f8",
     "first_byte": "<f8",
     "first_token": "<f8",
+    "first_token_after": "<f8",
     "first_answer": "<f8",
     "last_token": "<f8",
     "end": "<f8",
@@ -35,12 +36,18 @@ NUMBERS: Final[Mapping[str, str]] = {
     "cached_tokens": "<i4",
     "reasoning_tokens": "<i4",
     "token_events": "<i4",
+    "coalesced": "<i4",
     "request_bytes": "<i8",
     "response_bytes": "<i8",
     "stream": "|b1",
     "conn_reused": "|b1",
 }
 """Column name -> type on disk and in memory."""
+COUNTED: Final[Mapping[str, Callable[[Sequence[float]], int]]] = {
+    "token_events": len,
+    "coalesced": lambda times: len(times) - len(set(times)),
+}
+"""Columns that count a sample's token times: all, and those with the stamp of a later one."""
 WORDS: Final = ("endpoint", "model", "outcome", "error", "finish_reason")
 """Columns with few values: codes into a table."""
 NAMES: Final = ("id", "request_id")
@@ -55,9 +62,10 @@ def from_samples(samples: Sequence[Sample]) -> dict[str, list[Any]]:
     columns: dict[str, list[Any]] = {
         name: [getattr(sample, name) for sample in samples]
         for name in (*NUMBERS, *WORDS, *NAMES)
-        if name != "token_events"
+        if name not in COUNTED
     }
-    columns["token_events"] = [len(sample.token_times) for sample in samples]
+    for name, count in COUNTED.items():
+        columns[name] = [count(sample.token_times) for sample in samples]
     return columns
 
 

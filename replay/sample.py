@@ -28,7 +28,9 @@ class Sample:
     the plan. `due` is None in closed modes. `first_byte` is the first byte of the body, `first_token` the
     first content, reasoning or tool-call delta of a stream, `first_answer` the first that is not
     reasoning, `last_token` the last; all three are None without a stream. `end` is the last byte.
-    `token_times` are the arrivals of the content-bearing events. Token counts are the server's `usage`.
+    `token_times` are the arrivals of the content-bearing events; those that were read together
+    have the stamp of the last, and `first_token_after` is when the read before that ended: the first token
+    came between the two (None: it was read by itself). Token counts are the server's `usage`.
     `warmup` samples are kept and left out of the statistics. `held` is how long the request waited for
     `--max-in-flight`, `connect` how long it opened a connection before it was sent (0: it had one);
     both are seconds and lie between `due` and `sent`. `sent_wall_ns` is the wall clock at `sent`,
@@ -48,6 +50,7 @@ class Sample:
     sent: float | None
     first_byte: float | None = None
     first_token: float | None = None
+    first_token_after: float | None = None
     first_answer: float | None = None
     last_token: float | None = None
     end: float | None = None

@@ -58,3 +58,24 @@ def test_a_failure_of_the_transport_is_masked() -> None:
     found = sample(Reply(failure=(Outcome.PROTOCOL_ERROR, f"illegal header {SECRET}")))
 
     assert found.error == f"illegal header {'*' * len(SECRET)}"
+
+
+def token(word: str) -> bytes:
+    event = {"choices": [{"index": 0, "delta": {"content": word}, "finish_reason": None}]}
+    return b"data: " + json.dumps(event).encode() + b"\n\n"
+
+
+TYPE = ((b"content-type", b"text/event-stream"),)
+
+
+def test_tokens_that_were_read_together_say_between_what_they_came() -> None:
+    """The first token's bound is the read before, or the sending; by itself it needs none."""
+    alone = [(2.0, token("a")), (3.0, token("b") + token("c"))]
+    after_nothing = [(2.0, token("a") + token("b"))]
+    after_a_read = [(1.5, b": wait\n\n"), (2.0, token("a") + token("b"))]
+    bounds = [
+        sample(Reply(status=200, sent=1.0, headers=TYPE, chunks=chunks)).first_token_after
+        for chunks in (alone, after_nothing, after_a_read)
+    ]
+
+    assert bounds == [None, 1.0, 1.5]

@@ -3,6 +3,9 @@
 import ssl
 from pathlib import Path
 
+import h2.config
+import h2.connection
+import h2.events
 import httpx
 import pytest
 import trio
@@ -78,6 +81,56 @@ def test_a_proxy_is_asked_for_the_target() -> None:
 
     assert trio.run(main).status == 200
     assert seen[0].startswith(b"POST http://far.invalid/v1/x HTTP/1.1\r\n")
+
+
+def test_http2_carries_many_at_once_on_one_connection() -> None:
+    """Ten requests, each with its own answer, over a single connection."""
+    connections = 0
+
+    async def serve(stream: trio.SocketStream) -> None:
+        nonlocal connections
+        connections += 1
+        conn = h2.connection.H2Connection(h2.config.H2Configuration(client_side=False))
+        conn.initiate_connection()
+        await stream.send_all(conn.data_to_send())
+        bodies: dict[int, bytes] = {}
+        while data := await stream.receive_some():
+            for event in conn.receive_data(bytes(data)):
+                if isinstance(event, h2.events.RequestReceived):
+                    bodies[event.stream_id] = b""
+                elif isinstance(event, h2.events.DataReceived):
+                    bodies[event.stream_id] += event.data
+                elif isinstance(event, h2.events.StreamEnded):
+                    fields = [(":status", "200"), ("content-type", "application/json")]
+                    conn.send_headers(event.stream_id, fields)
+                    conn.send_data(event.stream_id, bodies[event.stream_id], end_stream=True)
+            await stream.send_all(conn.data_to_send())
+
+    async def main() -> list[Reply]:
+        replies = [Reply() for _ in range(10)]
+        with trio.fail_after(10):
+            async with trio.open_nursery() as nursery:
+                listeners = await nursery.start(trio.serve_tcp, serve, 0)
+                url = f"http://127.0.0.1:{listeners[0].socket.getsockname()[1]}/v1/x"
+                async with HttpxSender(Deadlines(), http2=True) as sender:
+                    await sender.rehearse()
+                    left = [trio.Event() for _ in replies]
+                    for number, (reply, over) in enumerate(zip(replies, left, strict=True)):
+                        request = httpx.Request("POST", url, content=b"%d" % number)
+                        sender.launch(call_of(request), reply, over.set)
+                    for over in left:
+                        await over.wait()
+                nursery.cancel_scope.cancel()
+        return replies
+
+    replies = trio.run(main)
+
+    assert [reply.failure for reply in replies] == [None] * 10
+    assert [b"".join(data for _, data in reply.chunks) for reply in replies] == [
+        b"%d" % number for number in range(10)
+    ]
+    assert all(reply.sent is not None for reply in replies)
+    assert connections == 1
 
 
 def test_which_sender_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -59,6 +59,7 @@ samples = st.builds(
     sent=times,
     first_byte=times,
     first_token=times,
+    first_token_after=times,
     first_answer=times,
     last_token=times,
     end=times,
@@ -89,7 +90,7 @@ def test_every_field_of_a_sample_comes_back(whole: list[Sample], per_block: int)
     found = blocks.unpack(records)
     for row, one in enumerate(whole):
         for name, column in found.items():
-            if name == "token_events":
+            if name in {"token_events", "coalesced"}:
                 continue
             wanted, got = getattr(one, name), column[row]
             if wanted is None:
@@ -109,6 +110,7 @@ def test_samples_come_in_the_order_of_the_plan(tmp_path: Path) -> None:
     assert run.columns["index"].tolist() == [0, 1, 2]
     assert run.columns["id"].tolist() == ["id-0", "id-1", "id-2"]
     assert run.columns["token_events"].tolist() == [3, 0, 2]
+    assert run.columns["coalesced"].tolist() == [0, 0, 0]
     assert offsets.tolist() == [0, 2, 2, 3]
     assert gaps.tolist() == pytest.approx([0.25, 0.75, 1.0])
 
