@@ -5,10 +5,14 @@ from typing import Annotated
 
 import typer
 
+from capture.errors import InputError
+
 
 def compare(
-    baseline: Annotated[Path, typer.Argument(help="The run (or trace) to compare with.")],
-    candidate: Annotated[Path, typer.Argument(help="The run (or trace) to be judged.")],
+    baseline: Annotated[
+        Path, typer.Argument(help="The run (or trace) to compare with, or several.")
+    ],
+    candidate: Annotated[Path, typer.Argument(help="The run (or trace) to be judged, or several.")],
     metric: Annotated[
         list[str] | None,
         typer.Option(help="Only this metric; may be repeated. Default: ttft, e2e, tpot, itl."),
@@ -33,6 +37,17 @@ def compare(
             "Default: as the runs were made; auto for a trace."
         ),
     ] = None,
+    margin: Annotated[
+        str | None,
+        typer.Option(
+            help="Gate: TTFT and end to end, p50 and p95, may get worse by less than this (5%). For repeated "
+            "runs: BASELINE and CANDIDATE are then folders or quoted globs of at least three runs."
+        ),
+    ] = None,
+    gate: Annotated[
+        list[str] | None,
+        typer.Option(help="Gate one quantity: ttft:p95:5% or errors:0.5pp; may be repeated."),
+    ] = None,
     html: Annotated[
         Path | None, typer.Option(help="Also write a self-contained HTML page to this file.")
     ] = None,
@@ -45,7 +60,16 @@ def compare(
     One pair of runs advises; it never decides, since what differs from run to run cannot be seen in it.
     Each ratio comes with its n, an interval that survives slow changes of load, and what to beware of.
     Ends with 0, or with 4 where a run is INVALID: its own client was the limit.
+
+    With a gate the run is the unit: 0 is PASS, 1 FAIL, 3 INCONCLUSIVE (too few runs, runs that did not take
+    turns, or an interval that holds the margin), 4 INVALID.
     """
+    if margin is not None or gate:
+        from tbench.commands.gating import gated
+
+        if html is not None:
+            raise InputError("--html shows one pair of runs; leave out --margin and --gate")
+        return gated(baseline, candidate, (margin, gate or []), as_json=as_json)
     from analysis.arms import load_arm
     from analysis.compare import Question, Verdict
     from analysis.compare import compare as compared
