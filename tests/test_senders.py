@@ -992,7 +992,7 @@ def timeless(sample: Sample) -> tuple[Sample, int, dict[str, bool], bool]:
     """A sample without its times, but with which of them there are."""
     there = {name: getattr(sample, name) is not None for name in (*STAMPS, "error")}
     bare = replace(sample, **dict.fromkeys(STAMPS), sent_wall_ns=None, first_wall_ns=None)
-    bare = replace(bare, error=None, connect=0.0, token_times=())
+    bare = replace(bare, error=None, connect=0.0, token_times=(), first_token_after=None)
     return bare, len(sample.token_times), there, sample.connect > 0
 
 
