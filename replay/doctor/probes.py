@@ -50,8 +50,7 @@ class Load:
 class Found:
     """What a probe found. Errors are of the client's stamp of each first token against the server's write, s.
 
-    `server_late_s` is the p99 of the server's own lateness, `server_cpu_share` what it took of a core: what it
-    could not do is no fault of the client. `steal_s` is what a hypervisor gave to others meanwhile.
+    `server_late_s` is the p99 of the server's own lateness: what it could not do is no fault of the client.
     """
 
     requests_per_s: float
@@ -61,8 +60,6 @@ class Found:
     cpu_share: float | None
     coalesced_share: float | None
     server_late_s: float
-    server_cpu_share: float | None
-    steal_s: float | None
     clock: str
     lost: int
     failed: int
@@ -100,8 +97,6 @@ def _found(load: Load, run: Run, truth: Mapping[str, Any]) -> Found:
         cpu_share=run.totals["client"]["cpu_share"],
         coalesced_share=run.totals["coalesced_share"],
         server_late_s=float(np.quantile(truth["late"], 0.99)) if truth["late"] else 0.0,
-        server_cpu_share=truth["cpu_share"],
-        steal_s=run.totals["client"]["steal_s"],
         clock=said["clock"],
         lost=said["lost_in_flight"] + said["never_sent"],
         failed=said["failed"],

@@ -4,8 +4,7 @@
 
 It listens on 127.0.0.1, prints its port, and ends when its standard input does, or after `LIFE_S`. A request
 says in its headers `x-sim-ttft-ms`, `x-sim-itl-ms` and `x-sim-tokens`; `GET /_truth` gives, by x-request-id,
-CLOCK_REALTIME in ns just before the first write, how late its events were against its own schedule, and what
-share of a core it took since the first request.
+CLOCK_REALTIME in ns just before the first write, and how late its events were against its own schedule.
 """
 
 import heapq
@@ -67,10 +66,6 @@ class Server:
     late: list[float] = field(default_factory=list)
     heap: list[tuple[float, int, Line]] = field(default_factory=list)
     turn: int = 0
-    began: tuple[float, float] | None = None
-    """Time and CPU time at the first request."""
-    ended: tuple[float, float] = (0.0, 0.0)
-    """The same at the end of the last answer."""
 
     def run(self, parent: int) -> None:
         """Until the file descriptor `parent` is closed, or the time is over."""
@@ -127,29 +122,19 @@ class Server:
 
     def _answer(self, line: Line, head: bytes, fields: dict[bytes, bytes]) -> None:
         if head.startswith(b"GET"):
-            truth = {"first": self.first, "late": self.late, "cpu_share": self._cpu_share()}
-            body = json.dumps(truth).encode()
+            body = json.dumps({"first": self.first, "late": self.late}).encode()
             line.sock.setblocking(True)
             line.sock.sendall(
                 b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
             )
             line.sock.setblocking(False)
             return
-        if self.began is None:
-            self.began = time.monotonic(), time.process_time()
         line.id = fields.get(b"x-request-id", b"").decode("latin-1")
         line.tokens = int(fields.get(b"x-sim-tokens", b"1"))
         line.itl = float(fields.get(b"x-sim-itl-ms", b"0")) / 1e3
         line.sent = 0
         line.due = time.monotonic() + float(fields.get(b"x-sim-ttft-ms", b"0")) / 1e3
         self._step(line)
-
-    def _cpu_share(self) -> float | None:
-        """Of a core, from the first request to the last answer's end; None before the first."""
-        if self.began is None:
-            return None
-        wall, cpu = self.began
-        return (self.ended[1] - cpu) / max(self.ended[0] - wall, 1e-9)
 
     def _step_all(self) -> None:
         now = time.monotonic()
@@ -170,9 +155,7 @@ class Server:
             except OSError:
                 return
             line.due += line.itl
-        if line.sent == line.tokens:
-            self.ended = time.monotonic(), time.process_time()
-        else:
+        if line.sent < line.tokens:
             self.turn += 1
             heapq.heappush(self.heap, (line.due, self.turn, line))
 
