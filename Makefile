@@ -36,6 +36,8 @@ bench: .venv/.ok benchmarks/truthserver benchmarks/truthserver-tls ## pacing and
 	$(BIN)/python benchmarks/pacing_accuracy.py benchmarks/truthserver
 	$(BIN)/python benchmarks/engine.py --table
 
+# Not every peer runs on our Python: make PEER_PY=/path/to/python3.11 bench-peers
+PEER_PY ?= $(firstword $(foreach p,python3.11 python3.12 $(PY),$(shell $(p) -c '' >/dev/null 2>&1 && echo $(p))))
 PEERS := aiperf==0.13.0 guidellm==0.8.1 genai-bench==0.0.5
 
 bench-peers: .venv/.ok benchmarks/truthserver .venv-peers/.ok ## other load generators beside tbench on the same work (installs them: some GB)
@@ -46,7 +48,7 @@ bench-peers: .venv/.ok benchmarks/truthserver .venv-peers/.ok ## other load gene
 	mkdir -p .venv-peers
 	for peer in $(PEERS); do \
 	    place=.venv-peers/$${peer%%=*}; \
-	    $(PY) -m venv $$place && $$place/bin/python -m pip install --quiet --disable-pip-version-check $$peer \
+	    $(PEER_PY) -m venv $$place && $$place/bin/python -m pip install --quiet --disable-pip-version-check $$peer \
 	        || echo "$$peer cannot be installed here"; \
 	done
 	for place in .venv-peers/*/bin/python; do $$place benchmarks/tokenizer.py .venv-peers/tokenizer 2>/dev/null && break; done
