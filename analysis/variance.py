@@ -23,6 +23,7 @@ from analysis.quantiles import ordered, quantile, rank, refusal
 from analysis.replicates import Replicates
 from analysis.summary import Floats
 from analysis.welch import CONFIDENCE
+from replay.warmup import Warmup
 
 MORE_REQUESTS: Final = "more requests per run help"
 MORE_RUNS: Final = "only more runs help"
@@ -106,14 +107,18 @@ def spread(arms: Sequence[Replicates], metric: Metric, p: float) -> Spread:
     )
 
 
-def counted(run: Arm, metric: Metric) -> Floats:
+def counted(run: Arm, metric: Metric, warmup: Warmup | None = None) -> Floats:
     """The metric's value of each request outside the warm-up, in arrival order; NaN where absent."""
-    return values(run, metric)[~warm_up(run, None)]
+    return values(run, metric)[~warm_up(run, warmup)]
 
 
 def within(arms: Sequence[Replicates], metric: Metric, p: float) -> Within:
-    """The median over all neighbouring runs of an arm; over the runs' own blocks where no arm has two."""
-    found = [one for arm in arms for one in _neighbours(arm, metric, p)]
+    """The median over all neighbouring runs of an arm; over the arms' where each has one run.
+
+    Of one run alone, by its own blocks. Raises InputError where runs share no request.
+    """
+    found = [one for arm in arms for one in _neighbours(arm.runs, metric, p)]
+    found = found or list(_neighbours([arm.runs[0] for arm in arms], metric, p))
     if not found:
         found = [of_blocks(counted(run, metric), p) for arm in arms for run in arm.runs]
     return Within(
@@ -125,9 +130,9 @@ def within(arms: Sequence[Replicates], metric: Metric, p: float) -> Within:
     )
 
 
-def _neighbours(arm: Replicates, metric: Metric, p: float) -> Iterator[Within]:
+def _neighbours(runs: Sequence[Arm], metric: Metric, p: float) -> Iterator[Within]:
     """Each run against the next, request by request."""
-    for first, second in pairwise(arm.runs):
+    for first, second in pairwise(runs):
         matched = match(first, second)
         a = values(first, metric)[matched.baseline]
         b = values(second, metric)[matched.candidate]

@@ -155,6 +155,19 @@ def test_one_run_has_blocks_but_no_spread(repeated: Repeated) -> None:
     assert found.within.source == "blocks"
 
 
+def test_two_arms_of_one_run_each_are_a_pair(repeated: Repeated) -> None:
+    """Their interval is known, how much runs differ is not."""
+    first, second = repeated([1.0]), repeated([2.0], seed=2, name="B")
+    a, b = (
+        one.runs[0].columns["first_token"] - one.runs[0].columns["due"] for one in (first, second)
+    )
+
+    found = spread([first, second], TTFT, 0.5)
+
+    assert found.sd is None
+    assert found.within == of_pair(a, b, 0.5)
+
+
 def test_too_few_requests_are_refused(repeated: Repeated) -> None:
     """With the number that it takes."""
     found = spread([repeated([1.0, 1.0], 300)], TTFT, 0.95)
