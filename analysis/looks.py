@@ -70,11 +70,7 @@ def crossing(z: Sequence[float], fractions: Sequence[float], *, sides: Literal[1
     At the shares `fractions` of the information, the last being 1.
     """
     nodes, heights = _legendre()
-    places, inside, before = (
-        np.zeros(1),
-        np.ones(1),
-        0.0,
-    )  # a Brownian motion, and what is left of it
+    places, inside, before = np.zeros(1), np.ones(1), 0.0  # of a Brownian motion that still goes on
     for bound, at in zip(z, fractions, strict=True):
         high = min(bound, _FURTHEST) * math.sqrt(at)
         low = -high if sides == 2 else -_FURTHEST * math.sqrt(at)

@@ -183,7 +183,8 @@ def _passes(one: Standing, turned: tuple[Difference, float] | None, level: float
         return False
     found, margin = turned
     if one.gate.metric == ERRORS and not any((*one.baseline, *one.candidate)):
-        return 1 - level ** (1 / one.n) < margin
+        hidden: float = 1 - level ** (1 / one.n)
+        return hidden < margin
     return found.value + float(stats.t.isf(level, found.df)) * found.se < margin
 
 
