@@ -140,7 +140,7 @@ def test_one_look_agrees_with_the_judge_on_whole_runs(repeated: Repeated, factor
     slow = np.exp(np.random.default_rng(3).normal(size=10) * 0.03)
     first = repeated(slow[:5], 500, step=2, at=0)
     second = repeated(slow[5:] * factor, 500, step=2, at=1, seed=2, name="B")
-    judged = judge(first, second, parse_gates("10%", ["errors:1pp"]))
+    judged = judge([first, second], parse_gates("10%", ["errors:1pp"]))
 
     found = monitor(judged, Looks(runs=(5,)), 1)
 
@@ -222,7 +222,7 @@ def judged(repeated: Repeated, factor: float, *, turns: bool = True, **changes: 
         name="B",
         **changes,
     )
-    return judge(first, second, parse_gates("5%", []))
+    return judge([first, second], parse_gates("5%", []))
 
 
 def test_what_forbids_a_verdict_forbids_it_here(repeated: Repeated) -> None:
@@ -279,8 +279,10 @@ def test_a_pass_of_the_fixed_test_may_be_open_at_a_look(repeated: Repeated) -> N
     random = np.random.default_rng(5)
     slow = np.exp(random.normal(size=6) * 0.01)
     found = judge(
-        repeated(slow[:3], 500, own=0.02, step=2),
-        repeated(slow[3:], 500, own=0.02, step=2, at=1, name="B"),
+        [
+            repeated(slow[:3], 500, own=0.02, step=2),
+            repeated(slow[3:], 500, own=0.02, step=2, at=1, name="B"),
+        ],
         parse_gates(None, ["e2e:p50:5%"]),
     )
     decision = monitor(found, FIVE, 1)
