@@ -203,7 +203,7 @@ def _splits(
 ) -> Iterator[Splits]:
     rows: dict[Gate, list[Row]] = {}
     for first, second in halves:
-        for row in judge([first, second], gates).rows:
+        for row in judge((first, second), gates).rows:
             rows.setdefault(row.gate, []).append(row)
     for gate, found in rows.items():
         yield Splits(
