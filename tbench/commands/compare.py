@@ -5,8 +5,6 @@ from typing import Annotated
 
 import typer
 
-from capture.errors import InputError
-
 
 def compare(
     baseline: Annotated[
@@ -67,9 +65,7 @@ def compare(
     if margin is not None or gate:
         from tbench.commands.gating import gated
 
-        if html is not None:
-            raise InputError("--html shows one pair of runs; leave out --margin and --gate")
-        return gated(baseline, candidate, (margin, gate or []), as_json=as_json)
+        return gated(baseline, candidate, (margin, gate or []), html=html, as_json=as_json)
     from analysis.arms import load_arm
     from analysis.compare import Question, Verdict
     from analysis.compare import compare as compared

@@ -7,9 +7,14 @@ import typer
 
 
 def gated(
-    baseline: Path, candidate: Path, asked: tuple[str | None, Sequence[str]], *, as_json: bool
+    baseline: Path,
+    candidate: Path,
+    asked: tuple[str | None, Sequence[str]],
+    *,
+    html: Path | None,
+    as_json: bool,
 ) -> int:
-    """Print the judgement; the exit code says the verdict."""
+    """Print the judgement, write its page; the exit code says the verdict."""
     from analysis.comparison import Verdict
     from analysis.gate import parse_gates
     from analysis.judge import judge
@@ -19,6 +24,11 @@ def gated(
 
     gates = parse_gates(*asked)
     found = judge([load_replicates(baseline), load_replicates(candidate)], gates)
+    if html is not None:
+        from analysis.report.page import judgement_page
+        from tbench.commands.output import command_line, write_page
+
+        write_page(html, judgement_page(found, command=command_line()))
     typer.echo(dump(judgement_json(found)) if as_json else "\n".join(judgement_text(found)))
     exits = {Verdict.PASS: 0, Verdict.FAIL: 1, Verdict.INCONCLUSIVE: 3, Verdict.INVALID: 4}
     return exits[found.verdict]
