@@ -175,12 +175,9 @@ def colour(arms: Iterable[str], *, legend: bool = True) -> alt.Color:
     )
 
 
-def dash(arms: Iterable[str], *, legend: bool = True) -> alt.StrokeDash:
+def dash(arms: Iterable[str]) -> alt.StrokeDash:
     """An arm by its line."""
-    scale = _by(arms, DASHES)
-    if legend:
-        return alt.StrokeDash("arm:N", scale=scale)
-    return alt.StrokeDash("arm:N", scale=scale, legend=None)
+    return alt.StrokeDash("arm:N", scale=_by(arms, DASHES))
 
 
 def shape(arms: Iterable[str]) -> alt.Shape:

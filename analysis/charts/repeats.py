@@ -83,7 +83,7 @@ def dots(
         x=x, y=y, color=colour(names), shape=shape(names), tooltip=tip("run", "value")
     )  # fmt: skip
     rule = paper.on(means).mark_rule(strokeWidth=1.5, opacity=0.7)
-    rule = rule.encode(y=y, color=colour(names), strokeDash=dash(names, legend=False))
+    rule = rule.encode(y=y, color=colour(names), strokeDash=dash(names))
     text = "; ".join(
         f"{name} " + ", ".join(_said(dot.value, unit) for dot in runs if dot.arm == name)
         for name in names

@@ -36,7 +36,7 @@ OTHER = "Run"
 
 def runs_table(sides: Sides) -> Html:
     """Every run: when it began, what became of it, and whether it counts."""
-    head = ["run", "of all", "name", "kind", "model", "began (UTC)", "duration", "requests"]
+    head = ["run", "of all", "name", "kind", "began (UTC)", "duration", "requests"]
     head += ["succeeded", "failed", "timed out", "warm-up", "valid"]
     return table(
         "Runs, in the order in which they began", head, (list(_run(one)) for one in places(sides))
@@ -45,8 +45,8 @@ def runs_table(sides: Sides) -> Html:
 
 def _run(place: Place) -> Iterator[object]:
     arm = place.arm
-    yield from (place.name, place.order, arm.name, arm.kind, arm.model or "-")
-    yield _moment(began_ns(arm)) if began_ns(arm) else "-"
+    yield from (place.name, place.order, arm.name, arm.kind)
+    yield tag("span", _moment(began_ns(arm)), class_="whole") if began_ns(arm) else "-"
     yield words.amount(duration_s(arm.columns), "s")
     yield f"{len(arm):,}"
     for which in (arm.ok, arm.failed, arm.timed_out, ~arm.measured):
@@ -122,7 +122,7 @@ def _fact(value: object) -> str:
         return ", ".join(map(str, value)) or "none"
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def commands_table(sides: Sides) -> Html:

@@ -47,22 +47,8 @@ def interval(row: Row) -> str:
 def gate_table(found: Judgement, names: Names) -> Html:
     """Every gate of every candidate with its figures, its verdict, and why it is not decided."""
     several = len(found.candidates) > 1
-    head = [
-        "gate",
-        *(["arm"] if several else []),
-        "verdict",
-        f"baseline {names[found.baseline.name]}",
-    ]
-    head += [
-        "candidate",
-        "change",
-        "95 % interval",
-        "margin",
-        "requests",
-        "runs",
-        "why not decided",
-        "method",
-    ]
+    head = ["gate", *(["arm"] if several else []), "verdict", names[found.baseline.name]]
+    head += ["candidate", "change", "margin", "requests", "why, and how"]
     rows = [
         [gate_label(row.gate), *([names[row.arm]] if several else []), *_gate(row)]
         for row in found.rows

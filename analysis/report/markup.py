@@ -52,6 +52,8 @@ def span(low: float | None, high: float | None, shown: str) -> Html:
 
 def table(caption: object, head: Sequence[object], rows: Iterable[Sequence[object]]) -> Html:
     """A table whose first column names its rows; it scrolls by itself when it is wide."""
+    rows = list(rows)
+    assert all(len(row) == len(head) for row in rows), f"{caption}: a row of another length"
     columns = join(tag("th", cell, scope="col") for cell in head)
     body = join(
         tag("tr", tag("th", row[0], scope="row"), join(map(_cell, row[1:]))) for row in rows

@@ -118,21 +118,24 @@ def _fidelity(one: Fidelity) -> Iterator[object]:
 
 def slow(sides: Sides) -> Part:
     """The requests that took longest, and what leads to them in the server's logs."""
-    return part("Slowest requests", *(_slow_table(side, arms) for side, arms in sides.items()))
+    return part("Slowest requests", *(_slow_tables(side, arms) for side, arms in sides.items()))
 
 
-def _slow_table(side: str, arms: Sequence[Arm]) -> Html | None:
-    several = len(arms) > 1
+def _slow_tables(side: str, arms: Sequence[Arm]) -> Html:
     found = [(k, one) for k, arm in enumerate(arms, 1) for one in slowest(arm, SLOWEST)]
     found.sort(key=lambda pair: -pair[1].took_s)
+    found = found[:SLOWEST]
+    return join([_slow_table(side, arms, found), _words_of_server(side, found)])
+
+
+def _slow_table(side: str, arms: Sequence[Arm], found: Sequence[tuple[int, Slow]]) -> Html | None:
+    several = len(arms) > 1
     if not found:
         return None
     head = ["request", *(["run"] if several else []), "sent (UTC)", "at", "TTFT", "to its end"]
-    head += ["prompt tokens", "output tokens", "outcome", "server's id", "server's headers"]
+    head += ["tokens in", "tokens out", "outcome", "the server's id"]
     n = sum(int(arm.measured.sum()) for arm in arms)
-    rows = [
-        [tag("code", one.id), *([k] if several else []), *_slow(one)] for k, one in found[:SLOWEST]
-    ]
+    rows = [[tag("code", one.id), *([k] if several else []), *_slow(one)] for k, one in found]
     return table(f"The slowest {len(rows)} of {n:,} requests of {side}", head, rows)
 
 
@@ -145,9 +148,19 @@ def _slow(one: Slow) -> Iterator[object]:
     for count in (one.prompt_tokens, one.output_tokens):
         yield "-" if count is None else f"{count:,}"
     yield one.outcome + (f" {one.status}" if one.status and one.outcome != "ok" else "")
-    yield tag("code", one.request_id) if one.request_id else "-"
-    lines = [tag("code", f"{name}: {value}") for name, value in one.headers]
-    yield join(lines, tag("br")) if lines else "-"
+    same = one.request_id == one.id
+    yield "the same" if same else tag("code", one.request_id) if one.request_id else "-"
+
+
+def _words_of_server(side: str, found: Sequence[tuple[int, Slow]]) -> Html | None:
+    """What else the heads of these answers say, where they say anything."""
+    rows = [
+        [tag("code", one.id), "; ".join(f"{name}: {value}" for name, value in one.headers)]
+        for _, one in found
+        if one.headers
+    ]
+    caption = f"What the server's headers said of these requests of {side}"
+    return table(caption, ["request", "headers"], rows) if rows else None
 
 
 def _moment(wall_ns: int) -> str:
