@@ -3,6 +3,8 @@
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from itertools import groupby
+from operator import itemgetter
 
 from analysis.arms import Arm
 from analysis.report import words
@@ -67,22 +69,29 @@ def sides_table(sides: Sides) -> Html:
 
 def facts_tables(sides: Sides) -> Html:
     """What the files say of how they were made, side by side; what differs is marked."""
+    found = [
+        table(title, ["", *sides], [_marked(key, cells) for _, key, cells in rows])
+        for title, rows in groupby(facts(sides), key=itemgetter(0))
+    ]
+    return tag("div", join(found), class_="facts")
+
+
+def _marked(key: str, cells: Sequence[str]) -> list[object]:
+    differs = "differs" if len(set(cells)) > 1 else None
+    return [key, *(tag("span", cell, class_=differs) for cell in cells)]
+
+
+def facts(sides: Sides) -> Iterator[tuple[str, str, list[str]]]:
+    """Each fact under its title, with what each side says of it."""
     found = {side: [_grouped(arm) for arm in arms] for side, arms in sides.items()}
-    titles = [*GROUPS.values(), OTHER]
-    return tag("div", join(_facts_table(title, found) for title in titles), class_="facts")
-
-
-def _facts_table(
-    title: str, found: Mapping[str, Sequence[Mapping[str, Mapping[str, str]]]]
-) -> Html:
-    by_side = {side: [run.get(title, {}) for run in runs] for side, runs in found.items()}
-    keys = dict.fromkeys(key for runs in by_side.values() for run in runs for key in run)
-    rows = []
-    for key in keys:
-        cells = [_common([run.get(key, "-") for run in runs]) for runs in by_side.values()]
-        differs = "differs" if len(set(cells)) > 1 else None
-        rows.append([key, *(tag("span", cell, class_=differs) for cell in cells)])
-    return table(title, ["", *found], rows) if rows else html(None)
+    for title in (*GROUPS.values(), OTHER):
+        by_side = {side: [run.get(title, {}) for run in runs] for side, runs in found.items()}
+        for key in dict.fromkeys(key for runs in by_side.values() for run in runs for key in run):
+            yield (
+                title,
+                key,
+                [_common([run.get(key, "-") for run in runs]) for runs in by_side.values()],
+            )
 
 
 def _common(texts: Sequence[str]) -> str:

@@ -24,15 +24,13 @@ def judgement_verdict(found: Judgement, names: Names) -> Html:
     """The verdict over all, a sentence for each candidate, and what to beware of."""
     cards = [_card(found, arm, names) for arm in found.candidates]
     if len(cards) == 1:
-        why = _why(found, found.candidates[0], names)
-        return _block(found.verdict, why, tables.cautions(found.warnings))
-    tally = [_standing(found, arm) for arm in found.candidates]
+        only = why(found, found.candidates[0], names)
+        return _block(found.verdict, only, tables.cautions(found.warnings))
+    tally = [standing(found, arm) for arm in found.candidates]
     parts = [f"{tally.count(one)} {one.value}" for one in Verdict if one in tally]
-    base = names[found.baseline.name]
-    why = f"{len(cards)} candidates against {base}: {', '.join(parts)}."
-    return _block(
-        found.verdict, why, tag("ul", join(cards), class_="cards"), tables.cautions(found.warnings)
-    )
+    whole = f"{len(cards)} candidates against {names[found.baseline.name]}: {', '.join(parts)}."
+    listed = tag("ul", join(cards), class_="cards")
+    return _block(found.verdict, whole, listed, tables.cautions(found.warnings))
 
 
 def comparison_verdict(found: Comparisons) -> Html:
@@ -45,10 +43,9 @@ def comparison_verdict(found: Comparisons) -> Html:
         f"Failures: {errors.baseline:.2%} in the baseline, {errors.candidate:.2%} in the candidate."
     )
     invalid = found.verdict is Verdict.INVALID
-    why = "A run's own client was its limit, or data was lost." if invalid else _seen(found.rows)
     return _block(
         found.verdict,
-        why,
+        "A run's own client was its limit, or data was lost." if invalid else seen(found.rows),
         tag("p", PAIR),
         tag("ul", join(tag("li", one) for one in said)),
         tables.cautions(found.warnings),
@@ -59,19 +56,19 @@ def run_verdict(arm: Arm, metrics: Sequence[Summary]) -> Html:
     """What became of a run's requests, and its medians."""
     measured = arm.measured
     n, good = int(measured.sum()), int((arm.ok & measured).sum())
-    why = f"{good:,} of {n:,} requests succeeded." if n else "No request was measured."
+    fate = f"{good:,} of {n:,} requests succeeded." if n else "No request was measured."
     said = tag("ul", join(tag("li", _median(one)) for one in metrics if one.metric in SHOWN))
     if arm.invalid_because:
-        return _block(Verdict.INVALID, f"{arm.invalid_because}.", tag("p", why), said)
-    return tag("div", tag("p", why, class_="why"), said, class_="verdict", id="results")
+        return _block(Verdict.INVALID, f"{arm.invalid_because}.", tag("p", fate), said)
+    return tag("div", tag("p", fate, class_="why"), said, class_="verdict", id="results")
 
 
-def _block(verdict: Verdict, why: str, *rest: object) -> Html:
+def _block(verdict: Verdict, reason: str, *rest: object) -> Html:
     word = tag("p", tag("strong", verdict.value), class_="word")
     return tag(
         "div",
         word,
-        tag("p", why, class_="why"),
+        tag("p", reason, class_="why"),
         *rest,
         class_=f"verdict {verdict.value}",
         id="results",
@@ -79,12 +76,12 @@ def _block(verdict: Verdict, why: str, *rest: object) -> Html:
 
 
 def _card(found: Judgement, arm: Replicates, names: Names) -> Html:
-    standing = _standing(found, arm)
-    word = tag("strong", f"{names[arm.name]}: {standing.value}. ", class_=f"mark {standing.value}")
-    return tag("li", word, _why(found, arm, names))
+    verdict = standing(found, arm)
+    word = tag("strong", f"{names[arm.name]}: {verdict.value}. ", class_=f"mark {verdict.value}")
+    return tag("li", word, why(found, arm, names))
 
 
-def _standing(found: Judgement, arm: Replicates) -> Verdict:
+def standing(found: Judgement, arm: Replicates) -> Verdict:
     """The verdict on one candidate alone."""
     if any(run.invalid_because for run in (*found.baseline.runs, *arm.runs)):
         return Verdict.INVALID
@@ -94,17 +91,17 @@ def _standing(found: Judgement, arm: Replicates) -> Verdict:
     return Verdict.PASS if verdicts == {Verdict.PASS} else Verdict.INCONCLUSIVE
 
 
-def _why(found: Judgement, arm: Replicates, names: Names) -> str:
+def why(found: Judgement, arm: Replicates, names: Names) -> str:
     """One sentence: what decided it."""
     rows = [row for row in found.rows if row.arm == arm.name]
     who, base = names[arm.name], names[found.baseline.name]
-    standing = _standing(found, arm)
-    if standing is Verdict.INVALID:
+    verdict = standing(found, arm)
+    if verdict is Verdict.INVALID:
         return f"A run of {who} or {base} does not count: its own client was the limit, or data was lost."
-    if standing is Verdict.FAIL:
+    if verdict is Verdict.FAIL:
         failed = [row for row in rows if row.comparison.verdict is Verdict.FAIL]
         return f"{who} is worse than {base} by more than the margin: {_named(failed)}."
-    if standing is Verdict.PASS:
+    if verdict is Verdict.PASS:
         nearest = max(rows, key=_worse)
         return (
             f"{who} is not worse than {base} by the margin or more, at {_count(rows)}; "
@@ -172,7 +169,7 @@ def sentence(row: Comparison) -> str:
     return f"Candidate is {row.finding} at {what}: {ratio} times the baseline {ends}, {trust}."
 
 
-def _seen(rows: Sequence[Comparison]) -> str:
+def seen(rows: Sequence[Comparison]) -> str:
     """All findings of a pair in one sentence."""
     found: dict[tuple[str, str], list[str]] = {}
     for row in rows:
