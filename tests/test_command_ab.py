@@ -103,6 +103,7 @@ def test_an_experiment_ends_with_a_verdict_and_its_reports(
     assert [n for n, _ in runs] == sorted(n for n, _ in runs), "in rounds"
     assert all(run["completed"] == 60 for run in found["runs"])
     assert json.loads((trace.parent / "x" / "report.json").read_text()) == found
+    assert "PASS" in (trace.parent / "x" / "report.html").read_text()
 
 
 def test_no_run_finds_the_prompts_of_an_earlier_one_in_the_cache(

@@ -15,6 +15,7 @@ from analysis.comparison import Verdict
 from analysis.power import plan_warning
 from analysis.report.judgement import judgement_text
 from analysis.report.machine import dump
+from analysis.report.page import judgement_page
 from capture.errors import InvalidRunError
 from replay.closing import outlook as outlook_of_run
 from replay.experiment.conduct import missing
@@ -35,7 +36,7 @@ from tbench.abtest import (
     result_json,
     verdict,
 )
-from tbench.commands.output import write_private
+from tbench.commands.output import private
 from tbench.experiment_view import Progress, board
 
 EXITS = {Verdict.PASS: 0, Verdict.FAIL: 1, Verdict.INCONCLUSIVE: 3, Verdict.INVALID: 4}
@@ -77,9 +78,12 @@ def conducted(plan: Experiment, out: Path | None, *, as_json: bool) -> int:
         return _left(stopped, folder)
     found = verdict(plan, ledger)
     whole = result_json(plan, found)
-    write_private(folder / "report.json", dump(whole) + "\n")
+    page = judgement_page(found, command=f"tbench ab -o {shlex.quote(str(folder))}")
+    for name, text in (("report.json", dump(whole) + "\n"), ("report.html", page)):
+        with private(folder / name, "-o") as file:
+            file.write(text.encode())
     typer.echo(dump(whole) if as_json else "\n".join(judgement_text(found)))
-    print(f"runs and report: {folder}", file=sys.stderr)
+    print(f"runs, report.html and report.json: {folder}", file=sys.stderr)
     return EXITS[found.verdict]
 
 
