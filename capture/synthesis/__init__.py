@@ -1,0 +1,1 @@
+"""Synthesis: a scenario or a dataset becomes a trace, seeded."""
