@@ -19,7 +19,8 @@ from replay.benchmark.layout import METADATA, write_json
 from replay.benchmark.sweep import Point, Sweep
 from replay.order import Order
 from tbench.benchmark_order import MINUTE_S, BenchmarkOrder
-from tbench.benchmark_view import Log, board, table
+from tbench.benchmark_view import Log, table
+from tbench.dashboard.board import board
 
 OWN: Final = "tbench_benchmark.json"
 """What is ours in a benchmark's folder besides runs and traces: the options that made it."""
@@ -69,7 +70,7 @@ def workload_of(base: Workload, point: Point) -> Workload:
 
 def _points(plan: Benchmark, sweep: Sweep, log: Log) -> Iterator[Made]:
     points = list(sweep.points())
-    shown = board(points, log)
+    shown = board(plan, len(points), log)
     try:
         for made in conduct(plan, points, shown.watch, tuple(sys.argv[1:])):
             shown.made(made)
