@@ -13,6 +13,7 @@ from analysis.comparison import Comparison, Comparisons, Shift, Verdict
 from analysis.contrast import Contrast
 from analysis.failures import ErrorDifference, Failures, error_difference
 from analysis.metrics import METRICS
+from analysis.overall import Overall
 from analysis.pairing import Match, match
 from analysis.quantiles import minimum_n, ordered, quantile
 from analysis.summary import Caution, Floats
@@ -63,6 +64,7 @@ def compare(baseline: Arm, candidate: Arm, question: Question | None = None) -> 
         paired=matched.paired,
         rows=rows,
         shift={name: answer.shift for name, answer in answers.items()},
+        overall={name: answer.overall for name, answer in answers.items()},
         errors=evidence.errors,
         values={name: answer.values for name, answer in answers.items()},
         offset_s=_offsets(evidence),
@@ -117,6 +119,7 @@ class _Answer(NamedTuple):
     values: tuple[Floats, Floats]
     rows: tuple[Comparison, ...]
     shift: tuple[Shift, ...]
+    overall: Overall
 
 
 def _answers(evidence: Evidence, question: Question) -> dict[str, _Answer]:
@@ -124,7 +127,7 @@ def _answers(evidence: Evidence, question: Question) -> dict[str, _Answer]:
     span = min(float(np.nanmax(offset) - np.nanmin(offset)) for offset in _offsets(evidence))
     asked = question.metrics or DEFAULT_METRICS
     found = {
-        name: _Answer(contrast.values, tuple(contrast.rows()), contrast.shift())
+        name: _Answer(contrast.values, tuple(contrast.rows()), contrast.shift(), contrast.overall())
         for name in asked
         if (contrast := _contrast(name, evidence, question, span)).in_both
     }

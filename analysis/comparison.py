@@ -3,13 +3,11 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Literal
 
 from analysis.arms import Arm
 from analysis.failures import ErrorDifference
-from analysis.summary import Caution, Floats
-
-Confidence = Literal["95%", "low", "none"]
+from analysis.overall import Overall
+from analysis.summary import Caution, Confidence, Floats
 
 NO_DIFFERENCE = "no difference seen"
 
@@ -83,6 +81,7 @@ class Shift:
 class Comparisons:
     """All that two arms say about each other.
 
+    `overall` holds, per metric, what is said beside its quantiles.
     `values` holds, per metric, the baseline's and the candidate's value of each compared request:
     equal length and aligned when `paired`, NaN where absent, +inf where timed out. `offset_s` is the
     arrival of each, in seconds from the start, aligned likewise.
@@ -93,6 +92,7 @@ class Comparisons:
     paired: bool
     rows: tuple[Comparison, ...]
     shift: Mapping[str, tuple[Shift, ...]]
+    overall: Mapping[str, Overall]
     errors: ErrorDifference
     values: Mapping[str, tuple[Floats, Floats]]
     offset_s: tuple[Floats, Floats]

@@ -9,7 +9,9 @@ import orjson
 from analysis.arms import Arm
 from analysis.compare import Comparison, Comparisons
 from analysis.failures import ErrorDifference
+from analysis.geometric import GeometricMean
 from analysis.metrics import METRICS, Metric, values
+from analysis.overall import Overall
 from analysis.report.words import percentile
 from analysis.summary import Summary, summarise
 from replay import measures
@@ -37,6 +39,7 @@ def comparison_json(found: Comparisons) -> Json:
         "shift": {
             name: [asdict(point) for point in points] for name, points in found.shift.items()
         },
+        "overall": {name: _overall(one) for name, one in found.overall.items()},
         "definitions": {name: METRICS[name].definition for name in found.shift},
     }
 
@@ -128,6 +131,24 @@ def _arm(arm: Arm) -> Json:
         "pacing": arm.pacing,
         "open_loop": arm.open_loop,
     }
+
+
+def _overall(one: Overall) -> Json:
+    return {
+        "geometric_mean": _with_interval(one.geometric) if one.geometric else None,
+        "omnibus": asdict(one.omnibus),
+        "n": one.effective.n,
+        "tau": one.effective.tau,
+        "effective_n": one.effective.worth,
+        "confidence": one.confidence,
+        "doubts": list(one.doubts),
+    }
+
+
+def _with_interval(found: GeometricMean) -> Json:
+    """Its fields, the two ends as one."""
+    fields = asdict(found)
+    return {"ci": [fields.pop("low"), fields.pop("high")], **fields}
 
 
 def _errors(errors: ErrorDifference) -> Json:

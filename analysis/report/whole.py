@@ -1,0 +1,51 @@
+"""Whole: what is said of each metric beside its quantiles, as a table for the terminal."""
+
+from collections.abc import Iterator
+
+from rich.table import Table
+from rich.text import Text
+
+from analysis.comparison import Comparisons
+from analysis.metrics import METRICS
+from analysis.omnibus import Omnibus
+from analysis.overall import Overall
+from analysis.report import words
+from analysis.report.sheet import grid
+
+HEADINGS = ("overall", "n", "worth", "typical", "interval", "sure", "largest gap", "anywhere")
+LEGEND = (
+    "overall: typical is the geometric mean of candidate / baseline over the requests with a value in both "
+    "arms; worth is that n in independent requests; the largest gap is between the shares of requests that "
+    "stay within a value; anywhere: whether the arms differ at any value, by swapping the labels of blocks."
+)
+
+
+def overall_table(found: Comparisons) -> Table:
+    """A row for each metric."""
+    table = grid(*HEADINGS, left=frozenset({0, 4, 5, 6, 7}))
+    for name, one in found.overall.items():
+        table.add_row(name, *_typical(one), *_anywhere(one.omnibus, METRICS[name].unit))
+    return table
+
+
+def _typical(one: Overall) -> Iterator[str]:
+    """Of the typical request: n, what it is worth, ratio, interval and label."""
+    yield f"{one.effective.n:,}"
+    yield f"{one.effective.worth:,.0f}"
+    mean = one.geometric
+    if mean is None:
+        yield from ("-", "", one.confidence)
+        return
+    yield words.ratio(mean.ratio)
+    yield "" if mean.refusal else words.ratio_interval(mean.low, mean.high)
+    yield "drift" if mean.drift else one.confidence
+
+
+def _anywhere(one: Omnibus, unit: str) -> Iterator[str | Text]:
+    where = f" at {words.amount(one.gap_at, unit)}" if one.gap else ""
+    yield f"{words.points(one.gap)}{where}"
+    if one.p_value is None:
+        yield Text(f"not tested: {one.refusal}", style="dim")
+        return
+    said = f"{'yes' if one.differs else 'none seen'}, p {one.p_value:.2g}"
+    yield Text(said, style="yellow" if one.differs else "dim")
