@@ -11,6 +11,7 @@ from analysis.arms import Arm
 from analysis.cautions import Evidence, cautions
 from analysis.comparison import Comparison, Comparisons, Shift, Verdict
 from analysis.contrast import Contrast
+from analysis.discordance import Discordance, discordance
 from analysis.failures import ErrorDifference, Failures, error_difference
 from analysis.metrics import METRICS
 from analysis.overall import Overall
@@ -66,6 +67,7 @@ def compare(baseline: Arm, candidate: Arm, question: Question | None = None) -> 
         shift={name: answer.shift for name, answer in answers.items()},
         overall={name: answer.overall for name, answer in answers.items()},
         errors=evidence.errors,
+        discordance=_discordance(evidence) if matched.paired else None,
         values={name: answer.values for name, answer in answers.items()},
         offset_s=_offsets(evidence),
         warnings=(*beware, *_of_rows(rows), *_of_load(evidence, rows)),
@@ -106,6 +108,19 @@ def _errors(baseline: Arm, candidate: Arm, matched: Match) -> ErrorDifference:
     if not first.n or not second.n:
         raise InputError("nothing is left to compare after the warm-up; try --warmup none")
     return error_difference(first, second)
+
+
+def _discordance(evidence: Evidence) -> Discordance | None:
+    """Of the pairs that both came to an end by themselves."""
+    failed, ended = (
+        np.stack([which[places] for which, places in sides])
+        for sides in (
+            [(arm.failed, places) for arm, places in evidence.sides()],
+            [(arm.failed | arm.ok, places) for arm, places in evidence.sides()],
+        )
+    )
+    both = ended.all(axis=0)
+    return discordance(*failed[:, both])
 
 
 def _offsets(evidence: Evidence) -> tuple[Floats, Floats]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from analysis.arms import Arm
+from analysis.discordance import Discordance
 from analysis.failures import ErrorDifference
 from analysis.overall import Overall
 from analysis.summary import Caution, Confidence, Floats
@@ -81,7 +82,8 @@ class Shift:
 class Comparisons:
     """All that two arms say about each other.
 
-    `overall` holds, per metric, what is said beside its quantiles.
+    `overall` holds, per metric, what is said beside its quantiles. `discordance` counts failures pair by
+    pair, None for unpaired arms.
     `values` holds, per metric, the baseline's and the candidate's value of each compared request:
     equal length and aligned when `paired`, NaN where absent, +inf where timed out. `offset_s` is the
     arrival of each, in seconds from the start, aligned likewise.
@@ -94,6 +96,7 @@ class Comparisons:
     shift: Mapping[str, tuple[Shift, ...]]
     overall: Mapping[str, Overall]
     errors: ErrorDifference
+    discordance: Discordance | None
     values: Mapping[str, tuple[Floats, Floats]]
     offset_s: tuple[Floats, Floats]
     warnings: tuple[Caution, ...]

@@ -8,6 +8,7 @@ import orjson
 
 from analysis.arms import Arm
 from analysis.compare import Comparison, Comparisons
+from analysis.discordance import Discordance
 from analysis.failures import ErrorDifference
 from analysis.geometric import GeometricMean
 from analysis.metrics import METRICS, Metric, values
@@ -36,6 +37,7 @@ def comparison_json(found: Comparisons) -> Json:
         "requests": [len(side) for side in found.offset_s],
         "arms": [_arm(found.baseline), _arm(found.candidate)],
         "errors": _errors(found.errors),
+        "discordance": _with_interval(found.discordance) if found.discordance else None,
         "shift": {
             name: [asdict(point) for point in points] for name, points in found.shift.items()
         },
@@ -145,7 +147,7 @@ def _overall(one: Overall) -> Json:
     }
 
 
-def _with_interval(found: GeometricMean) -> Json:
+def _with_interval(found: GeometricMean | Discordance) -> Json:
     """Its fields, the two ends as one."""
     fields = asdict(found)
     return {"ci": [fields.pop("low"), fields.pop("high")], **fields}

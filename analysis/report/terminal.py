@@ -14,7 +14,7 @@ from analysis.compare import Comparison, Comparisons
 from analysis.report import words
 from analysis.report.machine import summaries
 from analysis.report.sheet import Sheet, grid
-from analysis.report.whole import LEGEND, overall_table
+from analysis.report.whole import LEGEND, overall_table, pairs_text
 from analysis.summary import Quantile, Summary
 from replay.totals import identity, numbers
 
@@ -39,6 +39,8 @@ def comparison_text(found: Comparisons, *, width: int = 100, colour: bool = Fals
     page.table(_comparison_table(found))
     page.table(overall_table(found))
     page.paragraph(_errors(found))
+    if found.discordance:
+        page.paragraph(pairs_text(found.discordance), indent="  ")
     page.line("")
     page.paragraph(f"{found.verdict}: {_findings(found)}", style="bold")
     page.paragraph(PAIR)

@@ -1,4 +1,4 @@
-"""Whole: what is said of each metric beside its quantiles, as a table for the terminal."""
+"""Whole: what is said beside the quantiles, of each metric and of failures, for the terminal."""
 
 from collections.abc import Iterator
 
@@ -6,6 +6,7 @@ from rich.table import Table
 from rich.text import Text
 
 from analysis.comparison import Comparisons
+from analysis.discordance import Discordance
 from analysis.metrics import METRICS
 from analysis.omnibus import Omnibus
 from analysis.overall import Overall
@@ -49,3 +50,19 @@ def _anywhere(one: Omnibus, unit: str) -> Iterator[str | Text]:
         return
     said = f"{'yes' if one.differs else 'none seen'}, p {one.p_value:.2g}"
     yield Text(said, style="yellow" if one.differs else "dim")
+
+
+def pairs_text(found: Discordance) -> str:
+    """Failures pair by pair; nothing where none failed."""
+    if found.neither == found.n:
+        return ""
+    counted = (
+        f"pair by pair: {found.both:,} failed in both, {found.baseline_only:,} in the baseline only, "
+        f"{found.candidate_only:,} in the candidate only"
+    )
+    if found.low is None or found.high is None or found.p_value is None:
+        return f"{counted}; no test as if pairs were independent: {found.refusal}"
+    return (
+        f"{counted}; McNemar p {found.p_value:.2g}, difference [{words.points(found.low)}, "
+        f"{words.points(found.high)}] (Newcombe, paired), both as if pairs were independent"
+    )
