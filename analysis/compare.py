@@ -9,6 +9,7 @@ import numpy as np
 
 from analysis.arms import Arm
 from analysis.cautions import Evidence, cautions
+from analysis.censoring import censored_metrics, compare_survival
 from analysis.comparison import Comparison, Comparisons, Shift, Verdict
 from analysis.contrast import Contrast
 from analysis.discordance import Discordance, discordance
@@ -68,6 +69,10 @@ def compare(baseline: Arm, candidate: Arm, question: Question | None = None) -> 
         overall={name: answer.overall for name, answer in answers.items()},
         errors=evidence.errors,
         discordance=_discordance(evidence) if matched.paired else None,
+        censoring={
+            name: compare_survival(*sides)
+            for name, sides in censored_metrics(evidence.sides()).items()
+        },
         values={name: answer.values for name, answer in answers.items()},
         offset_s=_offsets(evidence),
         warnings=(*beware, *_of_rows(rows), *_of_load(evidence, rows)),

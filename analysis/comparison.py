@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from analysis.arms import Arm
+from analysis.censoring import Censoring
 from analysis.discordance import Discordance
 from analysis.failures import ErrorDifference
 from analysis.overall import Overall
@@ -83,7 +84,8 @@ class Comparisons:
     """All that two arms say about each other.
 
     `overall` holds, per metric, what is said beside its quantiles. `discordance` counts failures pair by
-    pair, None for unpaired arms.
+    pair, None for unpaired arms. `censoring` holds the metrics of which requests were cut short at
+    different times, mostly none.
     `values` holds, per metric, the baseline's and the candidate's value of each compared request:
     equal length and aligned when `paired`, NaN where absent, +inf where timed out. `offset_s` is the
     arrival of each, in seconds from the start, aligned likewise.
@@ -97,6 +99,7 @@ class Comparisons:
     overall: Mapping[str, Overall]
     errors: ErrorDifference
     discordance: Discordance | None
+    censoring: Mapping[str, Censoring]
     values: Mapping[str, tuple[Floats, Floats]]
     offset_s: tuple[Floats, Floats]
     warnings: tuple[Caution, ...]

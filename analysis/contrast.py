@@ -100,11 +100,9 @@ class Contrast:
         """Why the labels of blocks cannot be swapped."""
         if not self.paired:
             return "the arms are not paired: their blocks are not the same traffic"
-        found = self._intervals
-        where = [f"p{p * 100:.6g}" for p in USUAL if p in found and found[p].drift]
-        if geometric is not None and geometric.drift:
-            where.append("the typical request")
-        return f"SLOW_DRIFT at {', '.join(where)}" if where else None
+        if any(self._intervals[p].drift for p in USUAL if p in self._intervals):
+            return "SLOW_DRIFT"
+        return "SLOW_DRIFT of the typical request" if geometric and geometric.drift else None
 
     def _effective(self) -> EffectiveSize:
         if self.paired:

@@ -18,7 +18,7 @@ SECTIONS = {
 }
 DATA = {
     "outcomes", "models", "endpoints", "idc", "errors", "skipped", "shift", "summaries", "definitions",
-    "quantiles", "kinds", "overall",
+    "quantiles", "kinds", "overall", "censoring",
 }  # fmt: skip
 """Maps from data to numbers: their own keys are not part of the contract."""
 

@@ -56,7 +56,7 @@ def test_a_drift_forbids_the_swaps() -> None:
     found = overall((a, b))
 
     assert found.omnibus.p_value is None
-    assert str(found.omnibus.refusal).startswith("SLOW_DRIFT at p50")
+    assert found.omnibus.refusal == "SLOW_DRIFT"
     assert found.omnibus.gap < 0
 
 
@@ -65,7 +65,7 @@ def test_a_drift_is_looked_for_whatever_was_asked() -> None:
     a, b = arms()
     b[1200:] *= 1.4
 
-    assert str(overall((a, b), asked=(0.999,)).omnibus.refusal).startswith("SLOW_DRIFT at p50")
+    assert overall((a, b), asked=(0.999,)).omnibus.refusal == "SLOW_DRIFT"
 
 
 def test_unpaired_arms_have_neither() -> None:

@@ -4,9 +4,11 @@ import math
 from dataclasses import asdict
 from typing import Any
 
+import numpy as np
 import orjson
 
 from analysis.arms import Arm
+from analysis.censoring import Censoring, Survival, censored_metrics, survival
 from analysis.compare import Comparison, Comparisons
 from analysis.discordance import Discordance
 from analysis.failures import ErrorDifference
@@ -38,6 +40,7 @@ def comparison_json(found: Comparisons) -> Json:
         "arms": [_arm(found.baseline), _arm(found.candidate)],
         "errors": _errors(found.errors),
         "discordance": _with_interval(found.discordance) if found.discordance else None,
+        "censoring": {name: _censoring(one) for name, one in found.censoring.items()},
         "shift": {
             name: [asdict(point) for point in points] for name, points in found.shift.items()
         },
@@ -52,6 +55,7 @@ def report_json(arm: Arm, *, samples: bool = False) -> Json:
         **numbers(arm.run),
         **_arm(arm),
         "summaries": {one.metric: _summary(one) for one in summaries(arm)},
+        "censoring": {name: _survival(one) for name, one in survivals(arm).items()},
     }
     return document | {"samples": sample_arrays(arm)} if samples else document
 
@@ -65,6 +69,12 @@ def summaries(arm: Arm) -> list[Summary]:
 def _summarised(arm: Arm, metric: Metric) -> Summary:
     counted = values(arm, metric)[arm.measured]
     return summarise(metric.name, metric.unit, counted, timeout_s=arm.timeout_s)
+
+
+def survivals(arm: Arm) -> dict[str, Survival]:
+    """The Kaplan-Meier estimate of the metrics of which requests were cut short at different times."""
+    found = censored_metrics([(arm, np.flatnonzero(arm.measured))])
+    return {name: survival(followed) for name, (followed,) in found.items()}
 
 
 def sample_arrays(arm: Arm) -> dict[str, list[Any]]:
@@ -151,6 +161,27 @@ def _with_interval(found: GeometricMean | Discordance) -> Json:
     """Its fields, the two ends as one."""
     fields = asdict(found)
     return {"ci": [fields.pop("low"), fields.pop("high")], **fields}
+
+
+def _censoring(found: Censoring) -> Json:
+    return {
+        "baseline": _survival(found.baseline),
+        "candidate": _survival(found.candidate),
+        "logrank_z": found.logrank_z,
+    }
+
+
+def _survival(found: Survival) -> Json:
+    kept = ("value", "at_least", "refusal")
+    return {
+        "n": found.n,
+        "censored": found.censored,
+        "unknown": found.unknown,
+        "quantiles": {
+            percentile(one.p): {key: getattr(one, key) for key in kept} for one in found.quantiles
+        },
+        "curve": [list(step) for step in found.curve],
+    }
 
 
 def _errors(errors: ErrorDifference) -> Json:

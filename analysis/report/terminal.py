@@ -3,18 +3,19 @@
 Pure: returns the text. Without `colour` it holds no escape sequence.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from rich.table import Table
 from rich.text import Text
 
 from analysis.arms import Arm
+from analysis.censoring import Survival
 from analysis.compare import Comparison, Comparisons
 from analysis.report import words
-from analysis.report.machine import summaries
+from analysis.report.machine import summaries, survivals
 from analysis.report.sheet import Sheet, grid
-from analysis.report.whole import LEGEND, overall_table, pairs_text
+from analysis.report.whole import CUT_SHORT, LEGEND, overall_table, pairs_text, survival_table
 from analysis.summary import Quantile, Summary
 from replay.totals import identity, numbers
 
@@ -38,6 +39,13 @@ def comparison_text(found: Comparisons, *, width: int = 100, colour: bool = Fals
         page.paragraph(line)
     page.table(_comparison_table(found))
     page.table(overall_table(found))
+    _cut_short(
+        page,
+        {
+            metric: {"baseline": one.baseline, "candidate": one.candidate}
+            for metric, one in found.censoring.items()
+        },
+    )
     page.paragraph(_errors(found))
     if found.discordance:
         page.paragraph(pairs_text(found.discordance), indent="  ")
@@ -61,9 +69,17 @@ def run_text(arm: Arm, *, width: int = 100, colour: bool = False) -> str:
     page.table(_metric_table(metrics))
     if metrics:
         page.paragraph(DESCRIPTIVE)
+    _cut_short(page, {metric: {"": one} for metric, one in survivals(arm).items()})
     page.paragraph(_failures(facts["errors"]))
     page.definitions(summary.metric for summary in metrics)
     return page.text
+
+
+def _cut_short(page: Sheet, found: Mapping[str, Mapping[str, Survival]]) -> None:
+    if found:
+        page.table(survival_table(found))
+        page.paragraph(CUT_SHORT)
+        page.line("")
 
 
 def _heading(found: Comparisons) -> Iterator[str]:

@@ -1,10 +1,11 @@
 """Whole: what is said beside the quantiles, of each metric and of failures, for the terminal."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from rich.table import Table
 from rich.text import Text
 
+from analysis.censoring import Survival
 from analysis.comparison import Comparisons
 from analysis.discordance import Discordance
 from analysis.metrics import METRICS
@@ -14,6 +15,10 @@ from analysis.report import words
 from analysis.report.sheet import grid
 
 HEADINGS = ("overall", "n", "worth", "typical", "interval", "sure", "largest gap", "anywhere")
+CUT_SHORT = (
+    "cut short: Kaplan-Meier quantiles, since requests were cut short at different times (censored). They "
+    "hold only where that had nothing to do with how slow a request was (independent censoring)."
+)
 LEGEND = (
     "overall: typical is the geometric mean of candidate / baseline over the requests with a value in both "
     "arms; worth is that n in independent requests; the largest gap is between the shares of requests that "
@@ -66,3 +71,17 @@ def pairs_text(found: Discordance) -> str:
         f"{counted}; McNemar p {found.p_value:.2g}, difference [{words.points(found.low)}, "
         f"{words.points(found.high)}] (Newcombe, paired), both as if pairs were independent"
     )
+
+
+def survival_table(found: Mapping[str, Mapping[str, Survival]]) -> Table:
+    """By metric and arm, the Kaplan-Meier quantiles where requests were cut short at different times."""
+    some = next(one for sides in found.values() for one in sides.values())
+    points = [words.percentile(one.p) for one in some.quantiles]
+    table = grid("cut short", "", "n", "censored", *points, left=frozenset({0, 1}))
+    for metric, sides in found.items():
+        for place, (name, one) in enumerate(sides.items()):
+            cells = [
+                one.refusal or words.beyond(one.value, one.at_least, "s") for one in one.quantiles
+            ]
+            table.add_row("" if place else metric, name, f"{one.n:,}", f"{one.censored:,}", *cells)
+    return table
