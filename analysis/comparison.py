@@ -7,6 +7,7 @@ from enum import StrEnum
 from analysis.arms import Arm
 from analysis.censoring import Censoring
 from analysis.discordance import Discordance
+from analysis.drift import Thirds
 from analysis.failures import ErrorDifference
 from analysis.overall import Overall
 from analysis.summary import Caution, Confidence, Floats
@@ -33,7 +34,8 @@ class Comparison:
     `high` bound the ratio; None is unbounded. `refusal` says why there is no interval.
     `confidence` is the label that the interval has earned: "95%", "low", or "none" without interval.
     `blocks` is K, each of `block_requests` requests and about `block_seconds`; `rho` is the lag-1
-    autocorrelation that chose K. `drift` is the SLOW_DRIFT flag. `finding` is "faster", "slower",
+    autocorrelation that chose K. `drift` is the SLOW_DRIFT flag; `thirds` are then the ratios within each
+    third of the trace. `finding` is "faster", "slower",
     "higher" or "lower" where the interval excludes 1, else NO_DIFFERENCE; None without interval.
     """
 
@@ -61,6 +63,7 @@ class Comparison:
     block_seconds: float | None = None
     rho: float | None = None
     drift: bool = False
+    thirds: Thirds | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

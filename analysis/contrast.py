@@ -8,6 +8,7 @@ from functools import cached_property
 import numpy as np
 
 from analysis.comparison import NO_DIFFERENCE, Comparison, Shift, Verdict
+from analysis.drift import quantile_by_thirds, typical_by_thirds
 from analysis.effective import EffectiveSize, effective_size
 from analysis.geometric import GeometricMean, geometric_mean, log_ratios
 from analysis.inversion import Interval, Pair, invert
@@ -90,6 +91,7 @@ class Contrast:
         some = found.refusal is None or (geometric is not None and geometric.refusal is None)
         return Overall(
             geometric=geometric,
+            thirds=typical_by_thirds(*self.values) if geometric and geometric.drift else None,
             omnibus=found,
             effective=self._effective(),
             confidence=("low" if doubts else "95%") if some else "none",
@@ -179,6 +181,7 @@ class Contrast:
             block_seconds=self.span_s / found.blocks if found else None,
             rho=found.rho if found else None,
             drift=found.drift if found else False,
+            thirds=quantile_by_thirds(*self.values, p) if found and found.drift else None,
         )
 
     def _bounds(self, found: Interval | None) -> tuple[float | None, float | None]:

@@ -120,6 +120,20 @@ def test_requests_that_were_cut_short_have_a_table() -> None:
     assert "independent censoring" not in run_text(arm(500))
 
 
+def test_a_drift_is_printed_by_thirds() -> None:
+    """The candidate becomes slow after half of the trace: three ratios, rising."""
+    step = arm(500, "b")
+    for name in ("first_token", "last_token", "end"):
+        step.columns[name][250:] += 0.1
+
+    text = " ".join(comparison_text(compare(arm(500), step)).split())
+
+    said = text.split("SLOW_DRIFT: the ratio in each third of the trace: e2e p50 ")[1]
+    first, middle, last = map(float, said.split(";")[0].split(", ")[:3])
+    assert first == 1
+    assert first < middle < last
+
+
 def test_failures_in_bursts_say_why_there_is_no_test() -> None:
     """An outage of the candidate: pair by pair, and no McNemar."""
     outage = arm(500, "b")

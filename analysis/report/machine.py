@@ -130,6 +130,7 @@ def _row(row: Comparison) -> Json:
         "block_seconds": row.block_seconds,
         "rho": row.rho,
         "drift": row.drift,
+        "thirds": list(row.thirds) if row.thirds else None,
     }
 
 
@@ -148,6 +149,7 @@ def _arm(arm: Arm) -> Json:
 def _overall(one: Overall) -> Json:
     return {
         "geometric_mean": _with_interval(one.geometric) if one.geometric else None,
+        "thirds": list(one.thirds) if one.thirds else None,
         "omnibus": asdict(one.omnibus),
         "n": one.effective.n,
         "tau": one.effective.tau,

@@ -15,7 +15,14 @@ from analysis.compare import Comparison, Comparisons
 from analysis.report import words
 from analysis.report.machine import summaries, survivals
 from analysis.report.sheet import Sheet, grid
-from analysis.report.whole import CUT_SHORT, LEGEND, overall_table, pairs_text, survival_table
+from analysis.report.whole import (
+    CUT_SHORT,
+    LEGEND,
+    overall_table,
+    pairs_text,
+    survival_table,
+    thirds_text,
+)
 from analysis.summary import Quantile, Summary
 from replay.totals import identity, numbers
 
@@ -39,6 +46,9 @@ def comparison_text(found: Comparisons, *, width: int = 100, colour: bool = Fals
         page.paragraph(line)
     page.table(_comparison_table(found))
     page.table(overall_table(found))
+    if thirds := thirds_text(found):
+        page.paragraph(thirds, indent="  ")
+        page.line("")
     _cut_short(
         page,
         {

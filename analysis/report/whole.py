@@ -57,6 +57,18 @@ def _anywhere(one: Omnibus, unit: str) -> Iterator[str | Text]:
     yield Text(said, style="yellow" if one.differs else "dim")
 
 
+def thirds_text(found: Comparisons) -> str:
+    """Where conditions drifted, the ratio in each third of the trace; nothing where they did not."""
+    drifting = {
+        f"{row.metric} {words.percentile(row.quantile)}": row.thirds
+        for row in found.rows
+        if row.thirds
+    }
+    drifting |= {f"{name} typical": one.thirds for name, one in found.overall.items() if one.thirds}
+    said = [f"{name} {', '.join(map(words.ratio, thirds))}" for name, thirds in drifting.items()]
+    return f"SLOW_DRIFT: the ratio in each third of the trace: {'; '.join(said)}" if said else ""
+
+
 def pairs_text(found: Discordance) -> str:
     """Failures pair by pair; nothing where none failed."""
     if found.neither == found.n:
