@@ -67,6 +67,19 @@ class Comparison:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LengthMatched:
+    """e2e over the `n` pairs whose answers are about equally long, a `share` of those answered in both arms.
+
+    `rows` are as in the whole comparison; there are none with a `refusal`.
+    """
+
+    n: int
+    share: float
+    rows: tuple[Comparison, ...]
+    refusal: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Shift:
     """One point of the shift plot: the ratio at `p`, its own interval, and the simultaneous band.
 
@@ -88,7 +101,7 @@ class Comparisons:
 
     `overall` holds, per metric, what is said beside its quantiles. `discordance` counts failures pair by
     pair, None for unpaired arms. `censoring` holds the metrics of which requests were cut short at
-    different times, mostly none.
+    different times, mostly none; `length_matched` is None where the answers are equally long.
     `values` holds, per metric, the baseline's and the candidate's value of each compared request:
     equal length and aligned when `paired`, NaN where absent, +inf where timed out. `offset_s` is the
     arrival of each, in seconds from the start, aligned likewise.
@@ -103,6 +116,7 @@ class Comparisons:
     errors: ErrorDifference
     discordance: Discordance | None
     censoring: Mapping[str, Censoring]
+    length_matched: LengthMatched | None
     values: Mapping[str, tuple[Floats, Floats]]
     offset_s: tuple[Floats, Floats]
     warnings: tuple[Caution, ...]

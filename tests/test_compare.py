@@ -367,6 +367,51 @@ def test_failures_are_counted_pair_by_pair() -> None:
     assert compare(arm(one), arm(other), Question(paired=False)).discordance is None
 
 
+def test_answers_of_equal_length_are_compared_once_more() -> None:
+    """Two thirds of the answers become twice as long: among the others e2e is what it was."""
+    longer_ones = columns(2400, 3)
+    which = np.arange(2400) % 3 > 0
+    longer_ones["output_tokens"] = longer_ones["output_tokens"] * np.where(which, 2, 1)
+    extra = longer_ones["last_token"] - longer_ones["first_token"]
+    longer_ones["last_token"] = longer_ones["last_token"] + np.where(which, extra, 0)
+
+    found = compare(arm(columns(2400)), arm(longer_ones, "b"))
+
+    matched = found.length_matched
+    assert matched is not None
+    assert (matched.n, matched.share, matched.refusal) == (800, pytest.approx(1 / 3), None)
+    half = next(one for one in matched.rows if one.quantile == 0.5)
+    assert half.low is not None
+    assert half.high is not None
+    assert half.low < 1 < half.high
+    assert (half.n_baseline, half.confidence) == (800, "low")
+    whole = row(found, "e2e", 0.5)
+    assert whole.low is not None
+    assert whole.low > 1.3
+
+
+def test_too_few_answers_of_equal_length_are_not_compared() -> None:
+    """All are twice as long, or nothing pairs: the reason instead of rows; without a difference nothing."""
+    spoilt = columns(2400, 3)
+    longer(spoilt)
+    base = arm(columns(2400))
+
+    paired, unpaired, equal = (
+        compare(base, arm(other, "b"), question).length_matched
+        for other, question in [
+            (spoilt, Question()),
+            (spoilt, Question(paired=False)),
+            (columns(2400, 3), Question()),
+        ]
+    )
+
+    assert paired is not None
+    assert (paired.n, paired.rows, paired.refusal) == (0, (), "n too small (needs ≥ 40)")
+    assert unpaired is not None
+    assert unpaired.refusal == "the arms are not paired"
+    assert equal is None
+
+
 def test_no_failure_at_all_has_an_exact_bound() -> None:
     """Zero of 100 against zero of 100: plus and minus the Clopper-Pearson bound."""
     errors = compare(arm(columns(100)), arm(columns(100, 2))).errors

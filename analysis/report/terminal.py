@@ -3,7 +3,7 @@
 Pure: returns the text. Without `colour` it holds no escape sequence.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from rich.table import Table
@@ -12,17 +12,10 @@ from rich.text import Text
 from analysis.arms import Arm
 from analysis.censoring import Survival
 from analysis.compare import Comparison, Comparisons
-from analysis.report import words
+from analysis.comparison import LengthMatched
+from analysis.report import whole, words
 from analysis.report.machine import summaries, survivals
 from analysis.report.sheet import Sheet, grid
-from analysis.report.whole import (
-    CUT_SHORT,
-    LEGEND,
-    overall_table,
-    pairs_text,
-    survival_table,
-    thirds_text,
-)
 from analysis.summary import Quantile, Summary
 from replay.totals import identity, numbers
 
@@ -44,11 +37,12 @@ def comparison_text(found: Comparisons, *, width: int = 100, colour: bool = Fals
     page = Sheet(width, colour)
     for line in _heading(found):
         page.paragraph(line)
-    page.table(_comparison_table(found))
-    page.table(overall_table(found))
-    if thirds := thirds_text(found):
+    page.table(_comparison_table(found.rows))
+    page.table(whole.overall_table(found))
+    if thirds := whole.thirds_text(found):
         page.paragraph(thirds, indent="  ")
         page.line("")
+    _equal_lengths(page, found.length_matched)
     _cut_short(
         page,
         {
@@ -58,13 +52,13 @@ def comparison_text(found: Comparisons, *, width: int = 100, colour: bool = Fals
     )
     page.paragraph(_errors(found))
     if found.discordance:
-        page.paragraph(pairs_text(found.discordance), indent="  ")
+        page.paragraph(whole.pairs_text(found.discordance), indent="  ")
     page.line("")
     page.paragraph(f"{found.verdict}: {_findings(found)}", style="bold")
     page.paragraph(PAIR)
     page.cautions(found.warnings)
     page.definitions(found.shift)
-    page.paragraph(LEGEND, style="dim", indent="  ")
+    page.paragraph(whole.LEGEND, style="dim", indent="  ")
     page.paragraph(_method(found))
     return page.text
 
@@ -85,10 +79,20 @@ def run_text(arm: Arm, *, width: int = 100, colour: bool = False) -> str:
     return page.text
 
 
+def _equal_lengths(page: Sheet, found: LengthMatched | None) -> None:
+    if found is None:
+        return
+    page.paragraph(whole.lengths_text(found))
+    if found.rows:
+        page.table(_comparison_table(found.rows))
+    else:
+        page.line("")
+
+
 def _cut_short(page: Sheet, found: Mapping[str, Mapping[str, Survival]]) -> None:
     if found:
-        page.table(survival_table(found))
-        page.paragraph(CUT_SHORT)
+        page.table(whole.survival_table(found))
+        page.paragraph(whole.CUT_SHORT)
         page.line("")
 
 
@@ -114,7 +118,7 @@ def _how(arm: Arm) -> str:
     return f"{arm.model or 'no model named'}; {arm.pacing}"
 
 
-def _comparison_table(found: Comparisons) -> Table:
+def _comparison_table(rows: Iterable[Comparison]) -> Table:
     headings = (
         "metric",
         "",
@@ -128,7 +132,7 @@ def _comparison_table(found: Comparisons) -> Table:
     )
     table = grid(*headings, left=frozenset({0, 1, 6, 7, 8}))
     before = None
-    for row in found.rows:
+    for row in rows:
         table.add_row(row.metric if row.metric != before else "", *_cells(row))
         before = row.metric
     return table

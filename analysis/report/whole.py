@@ -6,8 +6,9 @@ from rich.table import Table
 from rich.text import Text
 
 from analysis.censoring import Survival
-from analysis.comparison import Comparisons
+from analysis.comparison import Comparisons, LengthMatched
 from analysis.discordance import Discordance
+from analysis.lengths import WITHIN
 from analysis.metrics import METRICS
 from analysis.omnibus import Omnibus
 from analysis.overall import Overall
@@ -67,6 +68,16 @@ def thirds_text(found: Comparisons) -> str:
     drifting |= {f"{name} typical": one.thirds for name, one in found.overall.items() if one.thirds}
     said = [f"{name} {', '.join(map(words.ratio, thirds))}" for name, thirds in drifting.items()]
     return f"SLOW_DRIFT: the ratio in each third of the trace: {'; '.join(said)}" if said else ""
+
+
+def lengths_text(found: LengthMatched) -> str:
+    """Which pairs the length-matched comparison is of, or why there is none."""
+    if found.refusal:
+        return f"e2e among answers of equal length: {found.refusal}; tpot and e2e_per_token compare the rest"
+    return (
+        f"e2e among answers of equal length (output tokens within {WITHIN:.0%}): {found.n:,} pairs, "
+        f"{found.share:.0%} of those answered in both arms"
+    )
 
 
 def pairs_text(found: Discordance) -> str:
