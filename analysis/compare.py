@@ -174,7 +174,7 @@ def _contrast(name: str, evidence: Evidence, question: Question) -> Contrast:
 def _length_matched(evidence: Evidence, question: Question) -> LengthMatched:
     """End to end once more, over the pairs of about equally long answers."""
     if not evidence.match.paired:
-        return LengthMatched(n=0, share=0.0, rows=(), refusal="the arms are not paired")
+        return LengthMatched(n=0, share=None, rows=(), refusal="the arms are not paired")
     chosen, share = agree(*evidence.pair("output_tokens"))
     n = int(chosen.sum())
     reason = refusal(n, 0.5)

@@ -70,11 +70,11 @@ class Comparison:
 class LengthMatched:
     """e2e over the `n` pairs whose answers are about equally long, a `share` of those answered in both arms.
 
-    `rows` are as in the whole comparison; there are none with a `refusal`.
+    `share` is None for unpaired arms. `rows` are as in the whole comparison; there are none with a `refusal`.
     """
 
     n: int
-    share: float
+    share: float | None
     rows: tuple[Comparison, ...]
     refusal: str | None
 

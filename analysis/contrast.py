@@ -87,7 +87,8 @@ class Contrast:
             [p for p in TAILS if self._refusal(p) is None],
             refusal=self._no_swaps(geometric),
         )
-        doubts = tuple(self._doubts(geometric.n if geometric else self.n))
+        drift = ["SLOW_DRIFT"] if geometric and geometric.drift else []
+        doubts = (*self._doubts(geometric.n if geometric else self.n), *drift)
         some = found.refusal is None or (geometric is not None and geometric.refusal is None)
         return Overall(
             geometric=geometric,
@@ -109,7 +110,7 @@ class Contrast:
     def _effective(self) -> EffectiveSize:
         if self.paired:
             return effective_size(log_ratios(*self.values))
-        with np.errstate(divide="ignore"):
+        with np.errstate(divide="ignore", invalid="ignore"):
             return min(
                 (effective_size(np.log(side)) for side in self.values), key=lambda x: x.worth
             )

@@ -57,6 +57,7 @@ def test_a_drift_forbids_the_swaps() -> None:
 
     assert found.omnibus.p_value is None
     assert found.omnibus.refusal == "SLOW_DRIFT"
+    assert (found.confidence, found.doubts) == ("low", ("SLOW_DRIFT",))
     assert found.omnibus.gap < 0
 
 
@@ -78,6 +79,15 @@ def test_unpaired_arms_have_neither() -> None:
     assert str(found.omnibus.refusal).startswith("the arms are not paired")
     assert (found.confidence, found.omnibus.p_value) == ("none", None)
     assert found.effective.n == 1500
+
+
+def test_what_is_negative_is_no_value() -> None:
+    """A lag below zero has no ratio; the other requests have."""
+    a, b = arms()
+    a[::10] -= 100
+
+    assert overall((a, b)).effective.n == 2160
+    assert overall((a, b), paired=False).effective.n == 2160
 
 
 def test_a_tail_that_is_not_allowed_is_not_looked_at() -> None:

@@ -72,7 +72,7 @@ def thirds_text(found: Comparisons) -> str:
 
 def lengths_text(found: LengthMatched) -> str:
     """Which pairs the length-matched comparison is of, or why there is none."""
-    if found.refusal:
+    if found.share is None or found.refusal:
         return f"e2e among answers of equal length: {found.refusal}; tpot and e2e_per_token compare the rest"
     return (
         f"e2e among answers of equal length (output tokens within {WITHIN:.0%}): {found.n:,} pairs, "
