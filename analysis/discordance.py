@@ -85,7 +85,8 @@ def block_dispersion(series: Floats) -> float | None:
 
 def mcnemar(first: int, second: int) -> float:
     """The exact two-sided p-value that either kind of discordant pair is as likely; 1 without any."""
-    return float(stats.binomtest(first, first + second).pvalue) if first + second else 1.0
+    n = first + second
+    return float(stats.binomtest(min(first, second), n).pvalue) if n else 1.0
 
 
 def newcombe_paired(e: int, f: int, g: int, h: int) -> tuple[float, float]:
