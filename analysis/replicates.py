@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 from analysis.arms import Arm, load_arm
@@ -10,10 +11,14 @@ from capture.errors import InputError
 
 @dataclass(frozen=True, kw_only=True)
 class Replicates:
-    """The runs of one arm, in the order in which they began."""
+    """The runs of one arm, in the order in which they began.
+
+    `unfinished` are files of killed or running replays that lay beside them and are not counted.
+    """
 
     name: str
     runs: tuple[Arm, ...]
+    unfinished: tuple[Path, ...] = ()
 
     @property
     def started_ns(self) -> tuple[int, ...]:
@@ -46,7 +51,15 @@ def load_replicates(text: str | Path) -> Replicates:
     return Replicates(
         name=str(text),
         runs=tuple(sorted(arms, key=lambda arm: int(arm.run.header.get("wall_ns") or 0))),
+        unfinished=tuple(_unfinished(Path(text))),
     )
+
+
+def _unfinished(path: Path) -> list[Path]:
+    """The `.part` files that a folder or a glob would name once they were closed."""
+    if path.is_dir():
+        return sorted(path.glob("*.run.part"))
+    return [] if path.exists() else sorted(path.parent.glob(f"{path.name}.part"))
 
 
 def interleaved(first: Sequence[int], second: Sequence[int]) -> bool:
@@ -57,6 +70,17 @@ def interleaved(first: Sequence[int], second: Sequence[int]) -> bool:
     """
     if len(first) != len(second):
         return False
-    order = sorted([(at, 0) for at in first] + [(at, 1) for at in second])
-    arms = [arm for _, arm in order]
+    arms = _order(first, second)
     return all({arms[i], arms[i + 1]} == {0, 1} for i in range(0, len(arms), 2))
+
+
+def systematic(first: Sequence[int], second: Sequence[int]) -> bool:
+    """Whether interleaved runs follow a rule (A B A B ..., A B B A ...), and were hardly drawn at random."""
+    begins = _order(first, second)[::2]
+    changes = {one != other for one, other in pairwise(begins)}
+    return len(changes) < 2
+
+
+def _order(first: Sequence[int], second: Sequence[int]) -> list[int]:
+    """Which arm each run belongs to, by when it began."""
+    return [arm for _, arm in sorted([(at, 0) for at in first] + [(at, 1) for at in second])]

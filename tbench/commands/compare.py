@@ -46,7 +46,17 @@ def compare(
     ] = None,
     gate: Annotated[
         list[str] | None,
-        typer.Option(help="Gate one quantity: ttft:p95:5% or errors:0.5pp; may be repeated."),
+        typer.Option(
+            help="Gate one quantity of repeated runs: ttft:p95:5%, errors:0.5pp, goodput:1pp, "
+            "requests_per_s:5%, or a limit that the candidate must hold: 'ttft:p95<=500ms', "
+            "'goodput>=99%'; may be repeated."
+        ),
+    ] = None,
+    slo: Annotated[
+        str | None,
+        typer.Option(
+            help="What makes a request a good one, for gates on goodput: 'ttft<500ms,tpot<50ms,e2e<3s'."
+        ),
     ] = None,
     html: Annotated[
         Path | None, typer.Option(help="Also write a self-contained HTML page to this file.")
@@ -64,12 +74,17 @@ def compare(
     With a gate the run is the unit: 0 is PASS, 1 FAIL, 3 INCONCLUSIVE (too few runs, runs that did not take
     turns, or an interval that holds the margin), 4 INVALID.
     """
-    if margin is not None or gate:
-        from tbench.commands.gating import gated
+    if margin is not None or gate or slo is not None:
+        from tbench.commands.gating import Asked, gated
 
         if html is not None:
             raise InputError("--html shows one pair of runs; leave out --margin and --gate")
-        return gated(baseline, candidate, (margin, gate or []), as_json=as_json)
+        if metric or quantile or unpaired:
+            raise InputError(
+                "--metric, --quantile and --unpaired are for one pair of runs; a --gate names its own"
+            )
+        asked = Asked(margin=margin, gates=gate or [], slo=slo, warmup=warmup, as_json=as_json)
+        return gated((baseline, candidate), asked)
     from analysis.arms import load_arm
     from analysis.compare import Question, Verdict
     from analysis.compare import compare as compared

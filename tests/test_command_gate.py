@@ -1,0 +1,125 @@
+"""`tbench compare` with gates as a user runs it: exit codes, text, JSON, files, and every bad input."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from replay.runfile import RunWriter
+from replay.sample import Sample
+from tbench.__main__ import run as tbench
+
+GATE = ("--gate", "e2e:p50:10%")
+
+
+class Said(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+Compare = Callable[..., Said]
+
+
+def write_run(path: Path, wall_ns: int, slow: float) -> None:
+    """A run of 200 requests, all as slow as that."""
+    header = {"wall_ns": wall_ns, "trace": {"capture_id": "t"}, "pacing": {"open_loop": True}}
+    writer = RunWriter(path, header, clock=lambda: 0.0)
+    for index in range(200):
+        at, took = index * 0.1, slow * (1 + index % 7 / 10)
+        writer.add(
+            Sample(
+                id=f"r{index}",
+                index=index,
+                endpoint="chat",
+                model="m",
+                stream=True,
+                due=at,
+                sent=at,
+                first_token=at + took / 2,
+                last_token=at + took,
+                end=at + took,
+                status=200,
+                output_tokens=9,
+                token_times=(at + took / 2, at + took),
+            )
+        )
+    counts = {"planned": 200, "completed": 200, "failed": 0, "cancelled": 0}
+    writer.close({**counts, "lost_in_flight": 0, "never_sent": 0, "warmup_s": 0.0})
+
+
+@pytest.fixture
+def compare(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Compare:
+    """`tbench compare` in a folder with three runs each of A and of B, half as fast, which took turns."""
+    monkeypatch.chdir(tmp_path)
+    for pair in range(3):
+        for place, arm in enumerate("AB" if pair % 2 else "BA"):
+            wall = 10**18 + (2 * pair + place) * 10**9
+            slow = {"A": 1.0, "B": 1.5}[arm] * (1 + 0.002 * pair)
+            write_run(tmp_path / f"{arm}-{pair}.run", wall, slow)
+
+    def run(*arguments: object) -> Said:
+        code = tbench(["compare", *map(str, arguments)])
+        return Said(code, *capsys.readouterr())
+
+    return run
+
+
+def test_a_gate_ends_with_its_verdicts_exit_code(compare: Compare) -> None:
+    """PASS 0, FAIL 1, INCONCLUSIVE 3; bad usage 2."""
+    assert compare("A-*.run", "B-*.run", *GATE).code == 1
+    assert compare("B-*.run", "A-*.run", *GATE).code == 0
+    assert compare("A-0.run", "B-0.run", *GATE).code == 3
+    assert compare("A-*.run", "A-*.run", *GATE).code == 2
+    assert compare("A-*.run", "B-*.run", "--gate", "e2e").code == 2
+    assert compare("C-*.run", "B-*.run", *GATE).code == 2
+
+
+def test_the_json_of_a_gate(compare: Compare) -> None:
+    """One object with the verdict of all, of each arm and of each gate."""
+    said = json.loads(compare("A-*.run", "B-*.run", *GATE, "--json").out)
+    row = said["comparisons"][0]
+
+    assert (said["verdict"], said["requests"], said["contrast"]) == ("FAIL", 200, "welch")
+    assert [arm["verdict"] for arm in said["arms"]] == [None, "FAIL"]
+    assert (row["runs"], row["scale"], row["margin"], row["limit"]) == ([3, 3], "ratio", 0.1, None)
+    assert row["ratio"] == pytest.approx(1.5, rel=0.01)
+
+
+def test_an_slo_on_the_command_line(compare: Compare) -> None:
+    """B's requests take 1.5 to 2.4 s, A's 1.0 to 1.6 s."""
+    told = ("--slo", "ttft<1s,e2e<1.7s", "--gate", "goodput>=90%", "--json")
+    kept, missed = compare("B-*.run", "A-*.run", *told), compare("A-*.run", "B-*.run", *told)
+
+    assert (kept.code, missed.code) == (0, 1)
+    assert json.loads(kept.out)["slo"] == ["ttft<1s", "e2e<1.7s"]
+    assert json.loads(missed.out)["comparisons"][0]["limit"] == 0.9
+
+
+@pytest.mark.parametrize(
+    ("told", "said"),
+    [
+        (("--slo", "ttft<1s"), "--slo needs a gate"),
+        (("--gate", "goodput:1pp"), "say what is good with --slo"),
+        ((*GATE, "--metric", "ttft"), "are for one pair of runs"),
+        ((*GATE, "--warmup", "x"), "--warmup"),
+        ((*GATE, "--html", "x.html"), "--html"),
+    ],
+)
+def test_bad_usage_is_one_line(compare: Compare, told: tuple[str, ...], said: str) -> None:
+    done = compare("A-*.run", "B-*.run", *told)
+
+    assert done.code == 2
+    assert said in done.err
+    assert done.err.count("\n") == 1
+
+
+def test_the_warm_up_of_a_gate_can_be_told(compare: Compare) -> None:
+    """The runs say none; 10 s are a hundred requests."""
+    found = compare("A-*.run", "B-*.run", *GATE, "--warmup", "10", "--json")
+
+    assert json.loads(found.out)["requests"] == 100
