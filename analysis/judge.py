@@ -70,7 +70,7 @@ def _check(arms: Sequence[Replicates], gates: Sequence[Gate]) -> None:
     runs = [run for arm in arms for run in arm.runs]
     paths = Counter(run.path.resolve() for run in runs)
     if twice := [path for path, count in paths.items() if count > 1]:
-        raise InputError(f"{min(twice)}: is in both arms; a run belongs to one")
+        raise InputError(f"{min(twice)}: is in two arms; a run belongs to one")
     sources = {run.source for run in runs}
     if len(sources) > 1:
         raise InputError(

@@ -104,6 +104,7 @@ def test_an_slo_on_the_command_line(compare: Compare) -> None:
     ("told", "said"),
     [
         (("--slo", "ttft<1s"), "--slo needs a gate"),
+        (("--trend",), "several runs need a gate"),
         (("--gate", "goodput:1pp"), "say what is good with --slo"),
         ((*GATE, "--metric", "ttft"), "are for one pair of runs"),
         ((*GATE, "--warmup", "x"), "--warmup"),
@@ -123,3 +124,12 @@ def test_the_warm_up_of_a_gate_can_be_told(compare: Compare) -> None:
     found = compare("A-*.run", "B-*.run", *GATE, "--warmup", "10", "--json")
 
     assert json.loads(found.out)["requests"] == 100
+
+
+def test_a_trend_is_declared_by_who_asks_for_it(compare: Compare) -> None:
+    """These runs went B A, A B, B A: by a rule, so the trend contrast decides nothing."""
+    done = compare("A-*.run", "B-*.run", *GATE, "--trend")
+
+    assert done.code == 3
+    assert "declared by the one who ran this" in " ".join(done.out.split())
+    assert "! SYSTEMATIC_ORDER" in done.out

@@ -58,6 +58,14 @@ def compare(
             help="What makes a request a good one, for gates on goodput: 'ttft<500ms,tpot<50ms,e2e<3s'."
         ),
     ] = None,
+    trend: Annotated[
+        bool,
+        typer.Option(
+            "--trend",
+            help="With gates: take a straight drift over the runs out of the difference. Only as you decided "
+            "before the runs, and only where chance decided which arm began each pair.",
+        ),
+    ] = False,
     html: Annotated[
         Path | None, typer.Option(help="Also write a self-contained HTML page to this file.")
     ] = None,
@@ -74,7 +82,7 @@ def compare(
     With a gate the run is the unit: 0 is PASS, 1 FAIL, 3 INCONCLUSIVE (too few runs, runs that did not take
     turns, or an interval that holds the margin), 4 INVALID.
     """
-    if margin is not None or gate or slo is not None:
+    if margin is not None or gate or slo is not None or trend:
         from tbench.commands.gating import Asked, gated
 
         if html is not None:
@@ -83,7 +91,9 @@ def compare(
             raise InputError(
                 "--metric, --quantile and --unpaired are for one pair of runs; a --gate names its own"
             )
-        asked = Asked(margin=margin, gates=gate or [], slo=slo, warmup=warmup, as_json=as_json)
+        asked = Asked(
+            margin=margin, gates=gate or [], slo=slo, trend=trend, warmup=warmup, as_json=as_json
+        )
         return gated((baseline, candidate), asked)
     from analysis.arms import load_arm
     from analysis.compare import Question, Verdict

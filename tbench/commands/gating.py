@@ -14,6 +14,7 @@ class Asked:
     margin: str | None
     gates: Sequence[str]
     slo: str | None
+    trend: bool
     warmup: str | None
     as_json: bool
 
@@ -32,7 +33,12 @@ def gated(runs: Sequence[Path], asked: Asked) -> int:
     slo = () if asked.slo is None else parse_slo(asked.slo)
     gates = parse_gates(asked.margin, asked.gates, slo)
     warmup = None if asked.warmup is None else parse_warmup(asked.warmup)
-    found = judge([load_replicates(run) for run in runs], gates, warmup=warmup)
+    found = judge(
+        [load_replicates(run) for run in runs],
+        gates,
+        contrast="trend" if asked.trend else "welch",
+        warmup=warmup,
+    )
     typer.echo(dump(judgement_json(found)) if asked.as_json else "\n".join(judgement_text(found)))
     exits = {Verdict.PASS: 0, Verdict.FAIL: 1, Verdict.INCONCLUSIVE: 3, Verdict.INVALID: 4}
     return exits[found.verdict]
