@@ -33,8 +33,8 @@ def judge(
     """Hold the runs of every arm but the first against those of the first.
 
     PASS needs every gate of every candidate; FAIL is one of them by Holm's rule over all. `contrast`
-    "trend" takes a straight drift out; `planned` says that a plan had declared it before the runs and drew
-    their order at random, which cannot be seen in them. `warmup` None keeps the runs' own flags. Raises
+    "trend" takes a straight drift out, where chance drew the order of the runs; `planned` says that a plan
+    had declared it before them. `warmup` None keeps the runs' own flags. Raises
     InputError where the arms are not of one trace, or share a run.
     """
     _check(arms, gates)
@@ -44,7 +44,7 @@ def judge(
         raise InputError(
             "the runs have too few requests for any of the gates; give --gate with a lower one"
         )
-    beware = _cautions(arms, whole, cases, (contrast, planned))
+    beware = _cautions(arms, whole, cases, contrast)
     rows = tuple(settled(cases, {name: [c.code for c in found] for name, found in beware.items()}))
     warnings = tuple(dict.fromkeys(caution for found in beware.values() for caution in found))
     return Judgement(
@@ -92,7 +92,7 @@ def _cases(whole: Shared, gates: Sequence[Gate], contrast: Method) -> Iterator[C
 
 
 def _cautions(
-    arms: Sequence[Replicates], whole: Shared, cases: Sequence[Case], contrast: tuple[Method, bool]
+    arms: Sequence[Replicates], whole: Shared, cases: Sequence[Case], contrast: Method
 ) -> dict[str, tuple[Caution, ...]]:
     """By candidate: those of all requests, of the baseline's runs, of its own, of the two together."""
     baseline, *candidates = zip(arms, whole.groups, strict=True)

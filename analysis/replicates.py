@@ -74,6 +74,15 @@ def interleaved(first: Sequence[int], second: Sequence[int]) -> bool:
     return all({arms[i], arms[i + 1]} == {0, 1} for i in range(0, len(arms), 2))
 
 
+def drawn(first: Replicates, second: Replicates) -> bool:
+    """Whether chance decided which arm began each pair: as the runs say, else as far as one can see."""
+    runs = (*first.runs, *second.runs)
+    said = {(arm.run.header.get("experiment") or {}).get("schedule") for arm in runs}
+    if said == {None}:
+        return not systematic(first.started_ns, second.started_ns)
+    return said == {"random"}
+
+
 def systematic(first: Sequence[int], second: Sequence[int]) -> bool:
     """Whether interleaved runs follow a rule (A B A B ..., A B B A ...), and were hardly drawn at random."""
     begins = _order(first, second)[::2]

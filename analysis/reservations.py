@@ -17,7 +17,7 @@ from analysis.judgement import Method
 from analysis.metrics import METRICS, Metric
 from analysis.pooling import pooled
 from analysis.quantiles import quantile
-from analysis.replicates import Replicates, interleaved, systematic
+from analysis.replicates import Replicates, drawn, interleaved
 from analysis.shared import Group, Shared
 from analysis.summary import Caution
 
@@ -100,10 +100,10 @@ def of_candidate(
     arms: tuple[Replicates, Replicates],
     groups: tuple[Group, Group],
     cases: Sequence[Case],
-    contrast: tuple[Method, bool],
+    contrast: Method,
 ) -> Iterator[Caution]:
-    """What stands between a candidate and the baseline; `contrast` and whether a plan declared it."""
-    yield from _order(*arms, *contrast)
+    """What stands between a candidate and the baseline."""
+    yield from _order(*arms, contrast)
     yield from cautions(pooled(*groups), POOLED)
     for case in cases:
         if _survivors_lie(case, groups):
@@ -113,9 +113,7 @@ def of_candidate(
             )
 
 
-def _order(
-    baseline: Replicates, candidate: Replicates, contrast: Method, planned: bool
-) -> Iterator[Caution]:
+def _order(baseline: Replicates, candidate: Replicates, contrast: Method) -> Iterator[Caution]:
     runs = len(baseline.runs), len(candidate.runs)
     begun = baseline.started_ns, candidate.started_ns
     if min(runs) < LEAST_RUNS:
@@ -130,7 +128,7 @@ def _order(
             text="the arms' runs did not take turns (one of each in every consecutive pair), so what changed "
             "with time looks like a difference; run them A B, B A, A B ...",
         )
-    elif contrast == "trend" and not planned and systematic(*begun):
+    elif contrast == "trend" and not drawn(baseline, candidate):
         yield Caution(
             code="SYSTEMATIC_ORDER",
             text="the arms took turns by a rule, and the trend contrast needs an order drawn at random in "

@@ -133,3 +133,44 @@ def test_a_trend_is_declared_by_who_asks_for_it(compare: Compare) -> None:
     assert done.code == 3
     assert "declared by the one who ran this" in " ".join(done.out.split())
     assert "! SYSTEMATIC_ORDER" in done.out
+
+
+def test_a_judgement_goes_where_it_is_sent(compare: Compare, tmp_path: Path) -> None:
+    """JUnit and Markdown to files beside the JSON; or Markdown instead of the text."""
+    files = ("--junit", "x.xml", "--markdown", "x.md")
+    done = compare("A-*.run", "B-*.run", *GATE, *files, "--json")
+    printed = compare("A-*.run", "B-*.run", *GATE, "--markdown", "-")
+
+    assert (done.code, printed.code) == (1, 1)
+    assert json.loads(done.out)["verdict"] == "FAIL"
+    assert (tmp_path / "x.xml").read_text().startswith("<?xml")
+    assert (tmp_path / "x.md").read_text().startswith("### tbench: FAIL")
+    assert printed.out.startswith("### tbench: FAIL")
+
+
+def test_markdown_of_one_pair(compare: Compare) -> None:
+    done = compare("A-0.run", "B-0.run", "--markdown", "-")
+
+    assert done.code == 0
+    assert done.out.startswith("### tbench: ADVISORY")
+
+
+@pytest.mark.parametrize(
+    ("told", "said"),
+    [
+        (("A-*.run", "B-*.run", *GATE, "--json", "--markdown", "-"), "both print to stdout"),
+        (
+            ("A-*.run", "B-*.run", *GATE, "--junit", "no/x.xml"),
+            "--junit no/x.xml: cannot be written",
+        ),
+        (("A-*.run", "B-*.run", *GATE, "--markdown", "A-0.run"), "this is a trace or a run"),
+        (("A-0.run", "B-0.run", "--junit", "x.xml"), "--junit has a test case for each gate"),
+    ],
+)
+def test_a_place_that_cannot_be_is_one_line(
+    compare: Compare, told: tuple[str, ...], said: str
+) -> None:
+    done = compare(*told)
+
+    assert done.code == 2
+    assert said in done.err

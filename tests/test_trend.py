@@ -102,8 +102,10 @@ def test_a_judgement_by_trend_says_who_declared_it(repeats: Any) -> None:
     assert judgement_json(usual)["declared"] is None
 
 
-def test_turns_by_a_rule_are_refused_unless_a_plan_drew_them(repeats: Any) -> None:
-    """Chance may draw ABAB; only the plan knows."""
+def test_turns_by_a_rule_are_refused_unless_the_runs_say_that_chance_drew_them(
+    repeats: Any,
+) -> None:
+    """Chance may draw ABAB; the runs of `tbench ab` say by which schedule they were made."""
     first, second = repeats.arms(2.0, repeats=3)
     pairs = zip(first.runs, second.runs, strict=True)
     ruled = [
@@ -118,5 +120,9 @@ def test_turns_by_a_rule_are_refused_unless_a_plan_drew_them(repeats: Any) -> No
     refused = judge(arms, gates, contrast="trend")
     assert refused.verdict is Verdict.INCONCLUSIVE
     assert {row.reason for row in refused.rows} == {"SYSTEMATIC_ORDER"}
-    assert judge(arms, gates, contrast="trend", planned=True).verdict is Verdict.FAIL
     assert judge(arms, gates).verdict is Verdict.FAIL
+    for schedule, verdict in {"random": Verdict.FAIL, "abba": Verdict.INCONCLUSIVE}.items():
+        for arm in arms:
+            for one in arm.runs:
+                one.run.header["experiment"] = {"schedule": schedule}
+        assert judge(arms, gates, contrast="trend").verdict is verdict

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from capture.errors import InputError
+from tbench.commands.gating import Asked, Outlets, gated, put_markdown
 
 
 def compare(
@@ -66,6 +67,14 @@ def compare(
             "before the runs, and only where chance decided which arm began each pair.",
         ),
     ] = False,
+    junit: Annotated[
+        Path | None,
+        typer.Option(help="With gates: also write JUnit XML, a test case for each gate."),
+    ] = None,
+    markdown: Annotated[
+        str | None,
+        typer.Option(help="Also write a summary for a comment to this file; - prints it instead."),
+    ] = None,
     html: Annotated[
         Path | None, typer.Option(help="Also write a self-contained HTML page to this file.")
     ] = None,
@@ -82,23 +91,23 @@ def compare(
     With a gate the run is the unit: 0 is PASS, 1 FAIL, 3 INCONCLUSIVE (too few runs, runs that did not take
     turns, or an interval that holds the margin), 4 INVALID.
     """
+    outlets = Outlets(as_json=as_json, junit=junit, markdown=markdown)
     if margin is not None or gate or slo is not None or trend:
-        from tbench.commands.gating import Asked, gated
-
         if html is not None:
             raise InputError("--html shows one pair of runs; leave out --margin and --gate")
         if metric or quantile or unpaired:
             raise InputError(
                 "--metric, --quantile and --unpaired are for one pair of runs; a --gate names its own"
             )
-        asked = Asked(
-            margin=margin, gates=gate or [], slo=slo, trend=trend, warmup=warmup, as_json=as_json
-        )
-        return gated((baseline, candidate), asked)
+        asked = Asked(margin=margin, gates=gate or [], slo=slo, trend=trend, warmup=warmup)
+        return gated((baseline, candidate), asked, outlets)
+    if junit is not None:
+        raise InputError("--junit has a test case for each gate: give --margin or --gate")
     from analysis.arms import load_arm
     from analysis.compare import Question, Verdict
     from analysis.compare import compare as compared
     from analysis.report.machine import comparison_json, dump
+    from analysis.report.markdown import comparison_markdown
     from analysis.report.terminal import comparison_text
     from replay.warmup import parse_warmup
     from tbench.commands.output import command_line, terminal, write_page
@@ -114,8 +123,8 @@ def compare(
         from analysis.report.page import comparison_page
 
         write_page(html, comparison_page(found, command=command_line()))
-    if as_json:
-        typer.echo(dump(comparison_json(found)))
-    else:
-        typer.echo(comparison_text(found, **terminal()))
+    shown = dump(comparison_json(found)) if as_json else comparison_text(found, **terminal())
+    if markdown is not None:
+        shown = put_markdown(comparison_markdown(found, command_line()), markdown) or shown
+    typer.echo(shown)
     return 4 if found.verdict is Verdict.INVALID else 0
