@@ -22,15 +22,16 @@ from analysis.welch import difference, level
 
 LEAST_RUNS: Final = 3
 """With fewer there are one or two degrees of freedom, and no interval worth showing."""
-_MOST: Final = 700.0
-"""The exponential of more is no float."""
 HIDDEN: Final = "it lies among the timeouts"
 NONE_LEFT: Final = "it is zero"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """The figures of each arm's runs, and the estimate on y's scale; None where it cannot be made."""
+    """The figures of each arm's runs, and the estimate on y's scale; None where it cannot be made.
+
+    `stops` are codes of cautions that forbid a verdict on this gate alone.
+    """
 
     arm: str
     gate: Gate
@@ -38,6 +39,7 @@ class Case:
     candidate: tuple[Figure, ...]
     estimate: Estimate | None
     method: str
+    stops: tuple[str, ...] = ()
 
     @property
     def refusal(self) -> str | None:
@@ -57,7 +59,7 @@ class Case:
         """What the worsening must stay below, on the same scale."""
         gate = self.gate
         if gate.limit is not None:
-            (limit,) = scaled(gate, (gate.limit,))
+            limit = gate.y(gate.limit)
             return -limit if gate.endpoint.better == "higher" else limit
         return gate.margin if gate.scale == "points" else math.log1p(gate.margin)
 
@@ -80,31 +82,17 @@ def make_case(gate: Gate, baseline: Group, candidate: Group, contrast: Method) -
         tuple(gate.endpoint.figure(run, gate.slo) for run in group.runs)
         for group in (baseline, candidate)
     ]
-    estimate = _level(gate, sides[1]) if gate.limit is not None else None
+    estimate = level_of(gate, sides[1]) if gate.limit is not None else None
     if gate.limit is None:
-        estimate = _difference(gate, sides, (baseline.at, candidate.at), contrast)
+        estimate = difference_of(gate, sides, (baseline.at, candidate.at), contrast)
     return Case(
         arm=candidate.name,
         gate=gate,
         baseline=sides[0],
         candidate=sides[1],
         estimate=estimate,
-        method=_method(gate, tuple(map(len, sides)), estimate, contrast),
+        method=make_method(gate, tuple(map(len, sides)), estimate, contrast),
     )
-
-
-def scaled(gate: Gate, figures: Sequence[float]) -> list[float]:
-    """Of each figure y: its logarithm, or the share as it is."""
-    if gate.endpoint.scale == "points":
-        return list(figures)
-    return [math.log(figure) for figure in figures]
-
-
-def unscaled(gate: Gate, y: float) -> float:
-    """A figure, ratio or difference from the scale of y."""
-    if gate.endpoint.scale == "points":
-        return min(1.0, max(y, -1.0 if gate.limit is None else 0.0))
-    return math.exp(min(y, _MOST))
 
 
 def known(gate: Gate, figures: Sequence[Figure]) -> bool:
@@ -114,31 +102,33 @@ def known(gate: Gate, figures: Sequence[Figure]) -> bool:
 
 
 def _y(gate: Gate, figures: Iterable[Figure]) -> list[float]:
-    return scaled(gate, [one.value for one in figures])
+    return [gate.y(one.value) for one in figures]
 
 
-def _difference(
+def difference_of(
     gate: Gate,
     sides: Sequence[tuple[Figure, ...]],
     at: tuple[Sequence[int], Sequence[int]],
     contrast: Method,
 ) -> Estimate | None:
+    """Second side less the first on the scale of y, by the contrast; None where y is not known."""
     if min(map(len, sides)) < LEAST_RUNS or not all(known(gate, side) for side in sides):
         return None
     first, second = (_y(gate, side) for side in sides)
-    floors = (_floor(gate, sides[0]), _floor(gate, sides[1]))
+    floors = (least_variance(gate, sides[0]), least_variance(gate, sides[1]))
     if contrast == "trend":
         return trend(first, second, at, floors)
     return difference(first, second, floors)
 
 
-def _level(gate: Gate, side: tuple[Figure, ...]) -> Estimate | None:
+def level_of(gate: Gate, side: tuple[Figure, ...]) -> Estimate | None:
+    """The mean of an arm's y by Student's t; None where there are too few runs, or y is not known."""
     if len(side) < LEAST_RUNS or not known(gate, side):
         return None
-    return level(_y(gate, side), _floor(gate, side))
+    return level(_y(gate, side), least_variance(gate, side))
 
 
-def _floor(gate: Gate, side: Sequence[Figure]) -> float:
+def least_variance(gate: Gate, side: Sequence[Figure]) -> float:
     """The least variance that a mean share has, that of as many independent requests.
 
     Runs whose few events are equal by chance would else seem to agree perfectly. With one event and one
@@ -151,7 +141,8 @@ def _floor(gate: Gate, side: Sequence[Figure]) -> float:
     return share * (1 - share) / (n + 2)
 
 
-def _method(gate: Gate, runs: tuple[int, ...], found: Estimate | None, contrast: Method) -> str:
+def make_method(gate: Gate, runs: tuple[int, ...], found: Estimate | None, contrast: Method) -> str:
+    """How the estimate was made, for those who read the report; `runs` of baseline and candidate."""
     if found is None:
         return "refused"
     what = "shares" if gate.endpoint.scale == "points" else "log-quantiles"
@@ -169,14 +160,14 @@ def comparison(case: Case) -> Comparison:
     """The case as a comparison, yet without a verdict."""
     gate, found = case.gate, case.estimate
     ends = (None, None) if found is None else (found.low, found.high)
-    low, high = (None if end is None else unscaled(gate, end) for end in ends)
+    low, high = (None if end is None else gate.shown(end) for end in ends)
     return Comparison(
         metric=gate.metric,
         unit=gate.endpoint.unit,
         quantile=gate.quantile if gate.quantile is not None else 0.0,
         baseline=_centre(gate, case.baseline),
         candidate=_centre(gate, case.candidate),
-        ratio=None if found is None or gate.limit is not None else unscaled(gate, found.value),
+        ratio=None if found is None or gate.limit is not None else gate.shown(found.value),
         low=low,
         high=high,
         confidence="none" if found is None else "95%",
@@ -194,7 +185,7 @@ def _centre(gate: Gate, figures: Sequence[Figure]) -> float | None:
     """The mean over the runs: geometric but for shares."""
     if not figures or not known(gate, figures):
         return None
-    return unscaled(gate, float(np.mean(_y(gate, figures))))
+    return gate.shown(float(np.mean(_y(gate, figures))))
 
 
 def _finding(gate: Gate, found: Estimate | None) -> str | None:

@@ -5,6 +5,7 @@ goodput:1pp), a rate of the whole run by less than M per cent (requests_per_s:5%
 candidate alone must hold a limit (ttft:p95<=500ms, goodput>=99%).
 """
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -23,6 +24,8 @@ MARGINS: Final = {"ratio": "%", "points": "pp"}
 """What a margin is written in, by the endpoint's scale."""
 SIGNS: Final = {"lower": "<=", "higher": ">="}
 """What a requirement is written with, by which way is better."""
+_MOST: Final = 700.0
+"""The exponential of more is no float."""
 _GATE = re.compile(
     r"(?P<metric>\w+)(?::p(?P<level>[\d.]+))?"
     r"(?::(?P<margin>[\d.]+)(?P<unit>%|pp)|(?P<sign><=|>=)(?P<limit>[\d.]+)(?P<of>%|[a-z/]*))"
@@ -57,11 +60,24 @@ class Gate:
         return self.endpoint.scale if self.limit is None else "level"
 
     @property
+    def what(self) -> str:
+        """What is looked at, without what is asked of it: `ttft:p95`."""
+        return self.metric + ("" if self.quantile is None else f":p{self.quantile * 100:.6g}")
+
+    def y(self, figure: float) -> float:
+        """A run's figure as it is compared: its logarithm, or the share as it is."""
+        return figure if self.endpoint.scale == "points" else math.log(figure)
+
+    def shown(self, y: float) -> float:
+        """A figure, ratio or difference from the scale of y; a share stays one."""
+        if self.endpoint.scale == "points":
+            return min(1.0, max(y, -1.0 if self.limit is None else 0.0))
+        return math.exp(min(y, _MOST))
+
+    @property
     def text(self) -> str:
         """As a user writes it."""
-        of, what = self.endpoint, self.metric
-        if self.quantile is not None:
-            what += f":p{self.quantile * 100:.6g}"
+        of, what = self.endpoint, self.what
         if self.limit is None:
             return f"{what}:{self.margin * 100:.4g}{MARGINS[of.scale]}"
         share = of.unit == "share"

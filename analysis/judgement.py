@@ -5,7 +5,9 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from analysis.comparison import Comparison, Verdict
+from analysis.estimate import Estimate
 from analysis.gate import Gate
+from analysis.history import History
 from analysis.replicates import Replicates
 from analysis.summary import Caution
 
@@ -19,7 +21,8 @@ class Row:
     `arm` is the candidate's name, `comparison` has the figures. By `gate.scale` its `ratio`, `low` and
     `high` are of candidate / baseline ("ratio"), of their difference as a share ("points"), or of the
     candidate's own figure ("level": then `ratio` is None). `baseline_runs` and `candidate_runs` are the
-    figure of each run, in the order in which they began.
+    figure of each run, in the order in which they began. `worsening` is the change (or the level) turned so
+    that more is worse, on the scale of y, and `threshold` what it must stay below.
     """
 
     arm: str
@@ -28,6 +31,16 @@ class Row:
     baseline_runs: tuple[float, ...]
     candidate_runs: tuple[float, ...]
     reason: str | None = None
+    worsening: Estimate | None = None
+    threshold: float = 0.0
+
+    @property
+    def bound(self) -> float | None:
+        """The one-sided 95 % bound that decides a PASS, as `low` and `high` are; None without an estimate."""
+        if self.worsening is None:
+            return None
+        higher = self.gate.endpoint.better == "higher"
+        return self.gate.shown(-self.worsening.most if higher else self.worsening.most)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +50,7 @@ class Judgement:
     The first of `arms` is the baseline; every other one was held against it by every gate. `warnings` are
     all of `cautions`, which has them by candidate. `contrast` is how arms were compared, `planned`
     whether a plan had declared it before the runs. `n` requests are in every run and were compared.
+    Held against a `history` of sessions, the baseline has no runs, and `baseline_runs` of a row are sessions.
     """
 
     arms: tuple[Replicates, ...]
@@ -47,6 +61,7 @@ class Judgement:
     planned: bool = False
     n: int = 0
     cautions: Mapping[str, tuple[Caution, ...]] = field(default_factory=dict)
+    history: History | None = None
 
     @property
     def baseline(self) -> Replicates:

@@ -42,16 +42,17 @@ def find_runs(text: str | Path) -> list[Path]:
     return found
 
 
-def load_replicates(text: str | Path) -> Replicates:
-    """The runs that a folder or a glob names, as one arm. Raises InputError for what is no run."""
-    arms = [load_arm(path) for path in find_runs(text)]
+def load_replicates(*texts: str | Path) -> Replicates:
+    """The runs that folders or globs name, as one arm. Raises InputError for what is no run."""
+    paths = dict.fromkeys(path for text in texts for path in find_runs(text))
+    arms = [load_arm(path) for path in paths]
     for arm in arms:
         if arm.kind != "run":
             raise InputError(f"{arm.path}: a trace; an arm of several runs holds replays only")
     return Replicates(
-        name=str(text),
+        name=str(texts[0]) + (f" and {len(texts) - 1} more" if len(texts) > 1 else ""),
         runs=tuple(sorted(arms, key=lambda arm: int(arm.run.header.get("wall_ns") or 0))),
-        unfinished=tuple(_unfinished(Path(text))),
+        unfinished=tuple(path for text in texts for path in _unfinished(Path(text))),
     )
 
 

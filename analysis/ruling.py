@@ -36,6 +36,8 @@ def settled(cases: Sequence[Case], beware: Mapping[str, Sequence[str]]) -> Itera
             baseline_runs=tuple(one.value for one in case.baseline),
             candidate_runs=tuple(one.value for one in case.candidate),
             reason=reason,
+            worsening=case.worsening,
+            threshold=case.threshold,
         )
 
 
@@ -43,6 +45,8 @@ def _capped(
     case: Case, verdict: Verdict, reason: str | None, beware: Sequence[str]
 ) -> tuple[Verdict, str | None]:
     """What the cautions leave of a verdict."""
+    if case.stops:
+        return Verdict.INCONCLUSIVE, case.stops[0]
     stops = STOPS if case.gate.limit is None else ()
     caps = (*stops, *DOUBTS) if verdict is Verdict.PASS else stops
     if verdict is not Verdict.INCONCLUSIVE and (found := [code for code in caps if code in beware]):

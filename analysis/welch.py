@@ -10,7 +10,10 @@ import numpy as np
 
 from analysis.estimate import CONFIDENCE, Estimate, student
 
-__all__ = ["CONFIDENCE", "difference", "holm", "level"]
+__all__ = ["CONFIDENCE", "Difference", "difference", "holm", "level"]
+
+Difference = Estimate
+"""What `difference` gives."""
 
 
 def difference(

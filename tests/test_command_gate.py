@@ -174,3 +174,89 @@ def test_a_place_that_cannot_be_is_one_line(
 
     assert done.code == 2
     assert said in done.err
+
+
+def session(folder: Path, day: int, slow: float = 1.0, runs: int = 3) -> str:
+    """The runs of one night, in a folder."""
+    place = folder / f"night-{day}"
+    place.mkdir()
+    for run in range(runs):
+        wall = (1_800_000_000 + day * 86_400 + run * 60) * 10**9
+        write_run(place / f"{run}.run", wall, slow * (1 + 0.01 * (day * 7 % 5) + 0.002 * run))
+    return place.name
+
+
+def test_a_baseline_file_grows_and_then_judges(compare: Compare, tmp_path: Path) -> None:
+    """Four nights cannot tell; from five on equal runs pass and slower ones fail."""
+    file = ("--baseline-file", "base.json")
+    nights = [session(tmp_path, day) for day in range(6)]
+    slow = session(tmp_path, 9, 1.5)
+    for night in nights[:4]:
+        assert compare("--save-baseline", "base.json", night, *GATE).code == 0
+    few = compare(*file, slow, *GATE)
+    kept = compare("--save-baseline", "base.json", f"{nights[4]}/*.run", *GATE)
+
+    assert few.code == 3
+    assert "NOT_ENOUGH_HISTORY" in few.out
+    assert kept.out.startswith("base.json: 5 sessions from 2027-01-15 to 2027-01-19")
+    assert compare(*file, nights[5], *GATE).code == 0
+    failed = compare(*file, slow, *GATE, "--json", "--junit", "x.xml", "--markdown", "x.md")
+    assert failed.code == 1
+    assert json.loads(failed.out)["history"]["sessions"] == 5
+    assert "<failure" in (tmp_path / "x.xml").read_text()
+
+
+def test_runs_of_one_arm_may_be_named_one_by_one(compare: Compare, tmp_path: Path) -> None:
+    """As a shell writes an unquoted glob out."""
+    night = session(tmp_path, 0)
+    runs = [f"{night}/{run}.run" for run in range(3)]
+    kept = json.loads(compare("--save-baseline", "b.json", *runs, *GATE, "--json").out)
+
+    assert kept == {
+        "file": "b.json",
+        "sessions": 1,
+        "missing": 4,
+        "recorded": "2027-01-15T08:00:00.000+00:00",
+        "figures": ["e2e:p50"],
+    }
+
+
+@pytest.mark.parametrize(
+    ("told", "said"),
+    [
+        (("--baseline-file", "none.json", "A-*.run", *GATE), "none.json: cannot be read"),
+        (("--baseline-file", "A-0.run", "A-*.run", *GATE), "not a baseline file"),
+        (("--baseline-file", "b.json", "A-*.run"), "--margin 5%"),
+        (("--baseline-file", "b.json", "A-*.run", *GATE, "--trend"), "--trend is for runs"),
+        (
+            ("--baseline-file", "b.json", "--save-baseline", "b.json", "A-*.run", *GATE),
+            "one after the",
+        ),
+        (("--save-baseline", "b.json", "A-*.run"), "keeps the figures of gates"),
+        (("--save-baseline", "b.json", "A-*.run", *GATE, "--junit", "x"), "judges nothing"),
+        (("--save-baseline", "no/b.json", "A-*.run", *GATE), "no/b.json: cannot be written"),
+        (("A-*.run",), "--help"),
+        (("A-*.run", *GATE), "a CANDIDATE is missing"),
+        (("A-0.run", "B-0.run", "A-1.run"), "one pair of runs"),
+        (("A-0.run", "B-0.run", "A-1.run", *GATE), "quote the globs"),
+    ],
+)
+def test_what_a_baseline_file_cannot_do_is_one_line(
+    compare: Compare, tmp_path: Path, told: tuple[str, ...], said: str
+) -> None:
+    (tmp_path / "b.json").write_text('{"tbench_baseline": 1, "sessions": []}')
+    done = compare(*told)
+
+    assert done.code == 2
+    assert said in done.err
+    assert done.err.count("\n") == 1
+
+
+def test_several_candidates_on_the_command_line(compare: Compare, tmp_path: Path) -> None:
+    """The first is the baseline, every other one a candidate."""
+    for pair in range(3):
+        write_run(tmp_path / f"C-{pair}.run", 10**18 + (2 * pair + 1) * 10**9 + 5 * 10**8, 1.0)
+    found = json.loads(compare("A-*.run", "B-*.run", "C-*.run", *GATE, "--json").out)
+
+    assert [arm["name"] for arm in found["arms"]] == ["A-*.run", "B-*.run", "C-*.run"]
+    assert found["arms"][1]["verdict"] == "FAIL"

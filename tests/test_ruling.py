@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from analysis.case import LEAST_RUNS, Case, _difference, _level, comparison
+from analysis.case import LEAST_RUNS, Case, comparison, difference_of, level_of
 from analysis.comparison import Verdict
 from analysis.endpoints import Figure
 from analysis.gate import parse_gate, parse_gates
@@ -102,9 +102,9 @@ def of_events(text: str, first: list[int], second: list[int], n: int) -> str:
     gate = parse_gate(text)
     sides = [tuple(Figure(value=x / n, n=n, events=x) for x in side) for side in (first, second)]
     found = (
-        _level(gate, sides[1])
+        level_of(gate, sides[1])
         if gate.limit is not None
-        else _difference(gate, sides, (range(0, 6, 2), range(1, 7, 2)), "welch")
+        else difference_of(gate, sides, (range(0, 6, 2), range(1, 7, 2)), "welch")
     )
     case = Case(
         arm="B", gate=gate, baseline=sides[0], candidate=sides[1], estimate=found, method=""
@@ -195,3 +195,25 @@ def test_an_interval_of_a_share_stays_one() -> None:
 
     assert found.high > 1
     assert comparison(case).high == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "passes"),
+    [
+        ("ttft:p50:10%", "below 1.1"),
+        ("requests_per_s:10%", "above 1/1.1"),
+        ("ttft:p95<=1s", "below 1"),
+    ],
+)
+def test_the_bound_decides_a_pass(repeats: Any, text: str, passes: str) -> None:
+    """It is inside the two-sided interval, on the side that is worse, and on the good side of the margin."""
+    (row,) = judge(repeats.arms(), parse_gates(None, [text])).rows
+    low, bound, high = row.comparison.low, row.bound, row.comparison.high
+    assert low is not None
+    assert bound is not None
+    assert high is not None
+    worth = {"below 1.1": 1.1 - bound, "above 1/1.1": bound - 1 / 1.1, "below 1": 1 - bound}[passes]
+
+    assert low < bound < high
+    assert abs(bound - (low if "above" in passes else high)) < abs(high - low) / 4
+    assert (row.comparison.verdict is Verdict.PASS) == (worth > 0)

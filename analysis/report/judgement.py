@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from analysis.comparison import Verdict
 from analysis.gate import Gate
+from analysis.history import History
 from analysis.judge import Judgement, Row
 from analysis.replicates import Replicates
 from analysis.report import words
@@ -31,6 +32,7 @@ def judgement_json(found: Judgement) -> dict[str, Any]:
         "contrast": found.contrast,
         "declared": declared(found),
         "slo": objectives(found),
+        "history": _history(found.history),
         "comparisons": [_row(row) for row in found.rows],
         "warnings": [f"{caution.code}: {caution.text}" for caution in found.warnings],
     }
@@ -59,6 +61,18 @@ def _arm(found: Judgement, arm: Replicates) -> dict[str, Any]:
     }
 
 
+def _history(found: History | None) -> dict[str, Any] | None:
+    if found is None:
+        return None
+    recorded = [session.recorded for session in found.sessions]
+    return {
+        "file": str(found.path),
+        "sessions": len(recorded),
+        "first": recorded[0],
+        "last": recorded[-1],
+    }
+
+
 def _row(row: Row) -> dict[str, Any]:
     one, gate = row.comparison, row.gate
     return {
@@ -75,6 +89,7 @@ def _row(row: Row) -> dict[str, Any]:
         "ratio": one.ratio if gate.scale == "ratio" else None,
         "difference": one.ratio if gate.scale == "points" else None,
         "ci": [one.low, one.high],
+        "bound": row.bound,
         "confidence": one.confidence,
         "method": one.method,
         "n": [one.n_baseline, one.n_candidate],
@@ -93,11 +108,13 @@ def _known(figure: float) -> float | None:
 def judgement_text(found: Judgement) -> Iterator[str]:
     """Lines for a terminal or a log, at most 100 columns wide: a table for each candidate."""
     yield f"{found.verdict.value}: {MEANINGS[found.verdict]}"
-    yield f"baseline   {found.baseline.name}, {_runs(found.baseline)}"
+    yield f"baseline   {found.baseline.name}, {amount(found, found.baseline)}"
     many = len(found.candidates) > 1
     if not many:
-        yield f"candidate  {found.candidates[0].name}, {_runs(found.candidates[0])}"
+        yield f"candidate  {found.candidates[0].name}, {amount(found, found.candidates[0])}"
     yield f"compared   {found.n:,} requests, those that every run has"
+    if found.history is not None:
+        yield "judged     each session is one draw and the candidate one more, by a prediction interval"
     if slo := objectives(found):
         yield f"good       {', '.join(slo)}"
     if who := declared(found):
@@ -105,7 +122,7 @@ def judgement_text(found: Judgement) -> Iterator[str]:
     for arm in found.candidates:
         yield ""
         if many:
-            yield f"candidate  {arm.name}, {_runs(arm)}: {found.verdict_of(arm.name).value}"
+            yield f"candidate  {arm.name}, {amount(found, arm)}: {found.verdict_of(arm.name).value}"
         yield from _table([row for row in found.rows if row.arm == arm.name])
     if found.warnings:
         yield ""
@@ -114,7 +131,10 @@ def judgement_text(found: Judgement) -> Iterator[str]:
     )
 
 
-def _runs(arm: Replicates) -> str:
+def amount(found: Judgement, arm: Replicates) -> str:
+    """How many runs an arm has, or how many sessions the history."""
+    if found.history is not None and arm is found.baseline:
+        return found.history.text
     return f"{len(arm.runs)} runs" if len(arm.runs) > 1 else "1 run"
 
 

@@ -66,7 +66,10 @@ def _began(arm: Replicates) -> str:
 def _properties(found: Judgement, arm: Replicates) -> Iterator[tuple[str, str]]:
     yield "verdict", found.verdict_of(arm.name).value
     yield "baseline", found.baseline.name
-    yield "baseline_runs", ", ".join(str(run.path) for run in found.baseline.runs)
+    if found.history is not None:
+        yield "baseline_sessions", found.history.text
+    else:
+        yield "baseline_runs", ", ".join(str(run.path) for run in found.baseline.runs)
     yield "candidate_runs", ", ".join(str(run.path) for run in arm.runs)
 
 
@@ -97,7 +100,7 @@ def _detail(row: Row) -> str:
     """The figures of both arms, run by run, and how they were compared."""
     sides = {"baseline": row.baseline_runs, "candidate": row.candidate_runs}
     lines = (
-        f"{side:<10} {figure(row.gate, mean)} over the runs: {', '.join(figure(row.gate, x) for x in runs)}"
+        f"{side:<10} {figure(row.gate, mean)} over: {', '.join(figure(row.gate, x) for x in runs)}"
         for (side, runs), mean in zip(
             sides.items(), (row.comparison.baseline, row.comparison.candidate), strict=True
         )

@@ -16,6 +16,7 @@ from analysis.report import words
 from analysis.report.judgement import (
     MEANINGS,
     TREND,
+    amount,
     change,
     declared,
     figure,
@@ -44,7 +45,7 @@ def judgement_markdown(found: Judgement, command: str | None = None) -> str:
         lines += [f"A good request: {code(', '.join(slo))}.", ""]
     if who := declared(found):
         lines += [f"Contrast: {text(TREND)}, declared {who}.", ""]
-    source = found.baseline.runs[0].source
+    source = found.arms[-1].runs[0].source
     trace = f", of trace {code(source)}" if source else ""
     ends = [*_reproduce(command), f"{found.n:,} requests, those that every run has{trace}"]
     return _fitted([*lines, *_warnings(found.warnings)], ends)
@@ -79,6 +80,8 @@ def _errors(found: ErrorDifference) -> str:
 def _candidate(found: Judgement, arm: Replicates) -> Iterator[str]:
     base = found.baseline
     runs = f"{len(base.runs)} + {len(arm.runs)} runs"
+    if found.history is not None:
+        runs = f"{amount(found, arm)} against {found.history.text}"
     verdict = found.verdict_of(arm.name).value
     yield f"**{verdict}**: {code(arm.name)} against {code(base.name)}, {runs}"
     yield ""

@@ -1,19 +1,26 @@
 """tbench compare: two runs of one trace, as ratios of quantiles with their intervals."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from capture.errors import InputError
-from tbench.commands.gating import Asked, Outlets, gated, put_markdown
+from tbench.commands.gating import Asked, Outlets, judged, put_markdown
 
 
 def compare(
     baseline: Annotated[
         Path, typer.Argument(help="The run (or trace) to compare with, or several.")
     ],
-    candidate: Annotated[Path, typer.Argument(help="The run (or trace) to be judged, or several.")],
+    candidate: Annotated[
+        Path | None, typer.Argument(help="The run (or trace) to be judged, or several.")
+    ] = None,
+    more: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="[MORE]...", help="With gates: more candidates, each several runs."),
+    ] = None,
     metric: Annotated[
         list[str] | None,
         typer.Option(help="Only this metric; may be repeated. Default: ttft, e2e, tpot, itl."),
@@ -67,6 +74,21 @@ def compare(
             "before the runs, and only where chance decided which arm began each pair.",
         ),
     ] = False,
+    baseline_file: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.json",
+            help="With gates: hold all RUNS given, of one arm, against the sessions that this file keeps.",
+        ),
+    ] = None,
+    save_baseline: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.json",
+            help="Judge nothing: append all RUNS given, of one arm, to this file as a session, with the "
+            "figures of the gates.",
+        ),
+    ] = None,
     junit: Annotated[
         Path | None,
         typer.Option(help="With gates: also write JUnit XML, a test case for each gate."),
@@ -92,17 +114,23 @@ def compare(
     turns, or an interval that holds the margin), 4 INVALID.
     """
     outlets = Outlets(as_json=as_json, junit=junit, markdown=markdown)
-    if margin is not None or gate or slo is not None or trend:
-        if html is not None:
-            raise InputError("--html shows one pair of runs; leave out --margin and --gate")
-        if metric or quantile or unpaired:
+    runs = [path for path in (baseline, candidate, *(more or [])) if path is not None]
+    asked = Asked(
+        margin=margin,
+        gates=gate or [],
+        slo=slo,
+        trend=trend,
+        warmup=warmup,
+        baseline_file=baseline_file,
+        save_baseline=save_baseline,
+    )
+    if asked.repeated:
+        if html is not None or metric or quantile or unpaired:
             raise InputError(
-                "--metric, --quantile and --unpaired are for one pair of runs; a --gate names its own"
+                "--html, --metric, --quantile and --unpaired are for one pair of runs, not for gates"
             )
-        asked = Asked(margin=margin, gates=gate or [], slo=slo, trend=trend, warmup=warmup)
-        return gated((baseline, candidate), asked, outlets)
-    if junit is not None:
-        raise InputError("--junit has a test case for each gate: give --margin or --gate")
+        return judged(runs, asked, outlets)
+    _check_pair(runs, junit)
     from analysis.arms import load_arm
     from analysis.compare import Question, Verdict
     from analysis.compare import compare as compared
@@ -118,7 +146,7 @@ def compare(
         paired=not unpaired,
         warmup=None if warmup is None else parse_warmup(warmup),
     )
-    found = compared(load_arm(baseline), load_arm(candidate), question)
+    found = compared(load_arm(runs[0]), load_arm(runs[1]), question)
     if html is not None:
         from analysis.report.page import comparison_page
 
@@ -128,3 +156,12 @@ def compare(
         shown = put_markdown(comparison_markdown(found, command_line()), markdown) or shown
     typer.echo(shown)
     return 4 if found.verdict is Verdict.INVALID else 0
+
+
+def _check_pair(runs: Sequence[Path], junit: Path | None) -> None:
+    if len(runs) != 2:
+        raise InputError(
+            "one pair of runs has a BASELINE and a CANDIDATE; several need --margin or --gate. Try --help."
+        )
+    if junit is not None:
+        raise InputError("--junit has a test case for each gate: give --margin or --gate")
