@@ -50,25 +50,16 @@ class Case:
     @property
     def worsening(self) -> Estimate | None:
         """The change, or the level, turned so that more is worse."""
-        if self.estimate is None or self.gate.endpoint.better != "higher":
+        if self.estimate is None or not self.gate.higher:
             return self.estimate
         return self.estimate.negated
-
-    @property
-    def threshold(self) -> float:
-        """What the worsening must stay below, on the same scale."""
-        gate = self.gate
-        if gate.limit is not None:
-            limit = gate.y(gate.limit)
-            return -limit if gate.endpoint.better == "higher" else limit
-        return gate.margin if gate.scale == "points" else math.log1p(gate.margin)
 
     @property
     def lost(self) -> str | None:
         """Why the candidate is as bad as can be in every run, where the baseline is not."""
         if len(self.candidate) < LEAST_RUNS or self.refusal or self.gate.scale == "points":
             return None
-        worst = 0.0 if self.gate.endpoint.better == "higher" else math.inf
+        worst = 0.0 if self.gate.higher else math.inf
         if any(one.value != worst for one in self.candidate):
             return None
         if self.gate.limit is None and any(one.value == worst for one in self.baseline):

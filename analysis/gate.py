@@ -75,14 +75,39 @@ class Gate:
         return math.exp(min(y, _MOST))
 
     @property
+    def higher(self) -> bool:
+        """Whether more is better."""
+        return self.endpoint.better == "higher"
+
+    @property
+    def threshold(self) -> float:
+        """What the change, or the level, must stay below as y, turned so that more is worse."""
+        if self.limit is not None:
+            limit = self.y(self.limit)
+            return -limit if self.higher else limit
+        return self.margin if self.scale == "points" else math.log1p(self.margin)
+
+    @property
+    def allowance(self) -> float:
+        """Of a share: how many points a margin, or a limit, leaves to what is bad."""
+        if self.limit is None:
+            return self.margin
+        return 1 - self.limit if self.higher else self.limit
+
+    @property
     def text(self) -> str:
         """As a user writes it."""
-        of, what = self.endpoint, self.what
+        return f"{self.what}:{self.asked}" if self.limit is None else f"{self.what}{self.asked}"
+
+    @property
+    def asked(self) -> str:
+        """What is asked, without of what: `5%`, or `<=500ms`."""
+        of = self.endpoint
         if self.limit is None:
-            return f"{what}:{self.margin * 100:.4g}{MARGINS[of.scale]}"
+            return f"{self.margin * 100:.4g}{MARGINS[of.scale]}"
         share = of.unit == "share"
         limit = f"{self.limit * 100:.6g}%" if share else written(self.limit, of.unit)
-        return f"{what}{SIGNS[of.better]}{limit}"
+        return f"{SIGNS[of.better]}{limit}"
 
 
 def parse_gate(text: str) -> Gate:

@@ -13,13 +13,13 @@ from analysis.gate import Gate
 from analysis.judgement import Judgement, Method, Row, conclude
 from analysis.replicates import Replicates
 from analysis.reservations import of_candidate, of_requests, of_runs
-from analysis.ruling import settled
+from analysis.ruling import ALPHA, settled
 from analysis.shared import Shared, shared
 from analysis.summary import Caution
 from capture.errors import InputError
 from replay.warmup import Warmup
 
-__all__ = ["LEAST_RUNS", "Judgement", "Method", "Row", "judge"]
+__all__ = ["ALPHA", "LEAST_RUNS", "Judgement", "Method", "Row", "judge"]
 
 
 def judge(

@@ -22,7 +22,7 @@ class Row:
     `high` are of candidate / baseline ("ratio"), of their difference as a share ("points"), or of the
     candidate's own figure ("level": then `ratio` is None). `baseline_runs` and `candidate_runs` are the
     figure of each run, in the order in which they began. `worsening` is the change (or the level) turned so
-    that more is worse, on the scale of y, and `threshold` what it must stay below.
+    that more is worse, on the scale of y, and `gate.threshold` what it must stay below.
     """
 
     arm: str
@@ -32,15 +32,13 @@ class Row:
     candidate_runs: tuple[float, ...]
     reason: str | None = None
     worsening: Estimate | None = None
-    threshold: float = 0.0
 
     @property
     def bound(self) -> float | None:
         """The one-sided 95 % bound that decides a PASS, as `low` and `high` are; None without an estimate."""
-        if self.worsening is None:
+        if self.worsening is None or self.comparison.low is None:
             return None
-        higher = self.gate.endpoint.better == "higher"
-        return self.gate.shown(-self.worsening.most if higher else self.worsening.most)
+        return self.gate.shown(-self.worsening.most if self.gate.higher else self.worsening.most)
 
 
 @dataclass(frozen=True, kw_only=True)

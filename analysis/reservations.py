@@ -143,7 +143,7 @@ def _survivors_lie(case: Case, groups: tuple[Group, Group]) -> bool:
         return False
     first, second = (_whole(METRICS[gate.metric], gate.quantile, group) for group in groups)
     if gate.limit is not None:
-        return found.value < case.threshold < second
+        return found.value < gate.threshold < second
     return math.isfinite(first) and found.value < -NOISE and second - first > NOISE
 
 

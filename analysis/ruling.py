@@ -25,7 +25,8 @@ DOUBTS: Final = ("SURVIVOR_BIAS", "PARTIAL_RUN")
 def settled(cases: Sequence[Case], beware: Mapping[str, Sequence[str]]) -> Iterator[Row]:
     """Each case as a row with its verdict; `beware` has the codes of each candidate's cautions."""
     p_values = [
-        1.0 if case.worsening is None else case.worsening.worse(case.threshold) for case in cases
+        1.0 if case.worsening is None else case.worsening.worse(case.gate.threshold)
+        for case in cases
     ]
     for case, p in zip(cases, holm(p_values), strict=True):
         verdict, reason = _capped(case, *_outcome(case, p), beware[case.arm])
@@ -37,7 +38,6 @@ def settled(cases: Sequence[Case], beware: Mapping[str, Sequence[str]]) -> Itera
             candidate_runs=tuple(one.value for one in case.candidate),
             reason=reason,
             worsening=case.worsening,
-            threshold=case.threshold,
         )
 
 
@@ -62,7 +62,7 @@ def _outcome(case: Case, p: float) -> tuple[Verdict, str | None]:
         return Verdict.INCONCLUSIVE, case.refusal or _unknown(case)
     if (hidden := _hidden(case)) is not None:
         return hidden
-    if found.most < case.threshold:
+    if found.most < case.gate.threshold:
         return Verdict.PASS, None
     if p < ALPHA:
         return Verdict.FAIL, None
@@ -87,14 +87,12 @@ def _hidden(case: Case) -> tuple[Verdict, str | None] | None:
     gate = case.gate
     if gate.endpoint.scale != "points":
         return None
-    higher = gate.endpoint.better == "higher"
     sides = case.candidate if gate.limit is not None else (*case.baseline, *case.candidate)
-    if any(one.events != (one.n if higher else 0) for one in sides):
+    if any(one.events != (one.n if gate.higher else 0) for one in sides):
         return None
     n = sum(one.n for one in case.candidate)
-    margin = gate.margin if gate.limit is None else (1 - gate.limit if higher else gate.limit)
     could = 1 - ALPHA ** (1 / n)
-    if could < margin:
+    if could < gate.allowance:
         return Verdict.PASS, None
-    kind = "one that misses it" if higher else "an error"
+    kind = "one that misses it" if gate.higher else "an error"
     return Verdict.INCONCLUSIVE, f"{n:,} requests without {kind} may hide {could:.2%}"

@@ -108,7 +108,7 @@ def test_an_slo_on_the_command_line(compare: Compare) -> None:
         (("--gate", "goodput:1pp"), "say what is good with --slo"),
         ((*GATE, "--metric", "ttft"), "are for one pair of runs"),
         ((*GATE, "--warmup", "x"), "--warmup"),
-        ((*GATE, "--html", "x.html"), "--html"),
+        ((*GATE, "--self-check", "--trend"), "--self-check has no page"),
     ],
 )
 def test_bad_usage_is_one_line(compare: Compare, told: tuple[str, ...], said: str) -> None:
@@ -234,6 +234,7 @@ def test_runs_of_one_arm_may_be_named_one_by_one(compare: Compare, tmp_path: Pat
         ),
         (("--save-baseline", "b.json", "A-*.run"), "keeps the figures of gates"),
         (("--save-baseline", "b.json", "A-*.run", *GATE, "--junit", "x"), "judges nothing"),
+        (("--save-baseline", "b.json", "A-*.run", *GATE, "--html", "x"), "judges nothing"),
         (("--save-baseline", "no/b.json", "A-*.run", *GATE), "no/b.json: cannot be written"),
         (("A-*.run",), "--help"),
         (("A-*.run", *GATE), "a CANDIDATE is missing"),

@@ -24,6 +24,7 @@ from tbench.commands.options import (
     Proxy,
     Rate,
     Requests,
+    SpawnRate,
     Speed,
     Until,
 )
@@ -95,6 +96,15 @@ def ab(
             rich_help_panel=VERDICT,
         ),
     ] = None,
+    monitor: Annotated[
+        bool,
+        typer.Option(
+            "--monitor",
+            help="Look after every round from the third, and stop once PASS or FAIL is sure at that look's "
+            "level (O'Brien-Fleming: looking costs no wrong verdicts).",
+            rich_help_panel=VERDICT,
+        ),
+    ] = False,
     speed: Speed = None,
     rate: Rate = None,
     concurrency: Concurrency = None,
@@ -103,6 +113,7 @@ def ab(
     constant: Constant = None,
     until: Until = None,
     max_in_flight: MaxInFlight = None,
+    spawn_rate: SpawnRate = None,
     loop: Loop = None,
     requests: Requests = None,
     duration: Duration = None,
@@ -181,6 +192,7 @@ def ab(
         "redo_invalid": redo_invalid,
         "margin": margin,
         "gate": gate,
+        "monitor": monitor or None,
         "speed": speed,
         "rate": rate,
         "concurrency": concurrency,
@@ -189,6 +201,7 @@ def ab(
         "constant": constant,
         "until": until,
         "max_in_flight": max_in_flight,
+        "spawn_rate": spawn_rate,
         "loop": loop,
         "requests": requests,
         "duration": duration,

@@ -7,7 +7,9 @@ from typing import Annotated
 import typer
 
 from capture.errors import InputError
-from tbench.commands.gating import Asked, Outlets, judged, put_markdown
+from tbench.commands.gating import Asked, judged
+from tbench.commands.publishing import Outlets, put_markdown
+from tbench.commands.sharing import Charts, Html, Shared, Xlsx
 
 
 def compare(
@@ -97,9 +99,17 @@ def compare(
         str | None,
         typer.Option(help="Also write a summary for a comment to this file; - prints it instead."),
     ] = None,
-    html: Annotated[
-        Path | None, typer.Option(help="Also write a self-contained HTML page to this file.")
-    ] = None,
+    self_check: Annotated[
+        bool,
+        typer.Option(
+            "--self-check",
+            help="Compare the repeated runs of BASELINE (and those of CANDIDATE, if given) with each other: "
+            "what equal arms show is the noise floor.",
+        ),
+    ] = False,
+    html: Html = None,
+    charts: Charts = None,
+    xlsx: Xlsx = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the comparison as one JSON object.")
     ] = False,
@@ -113,8 +123,9 @@ def compare(
     With a gate the run is the unit: 0 is PASS, 1 FAIL, 3 INCONCLUSIVE (too few runs, runs that did not take
     turns, or an interval that holds the margin), 4 INVALID.
     """
-    outlets = Outlets(as_json=as_json, junit=junit, markdown=markdown)
+    shared = Shared(html=html, charts=charts, xlsx=xlsx)
     runs = [path for path in (baseline, candidate, *(more or [])) if path is not None]
+    outlets = Outlets(as_json=as_json, junit=junit, markdown=markdown, shared=shared)
     asked = Asked(
         margin=margin,
         gates=gate or [],
@@ -124,10 +135,20 @@ def compare(
         baseline_file=baseline_file,
         save_baseline=save_baseline,
     )
-    if asked.repeated:
-        if html is not None or metric or quantile or unpaired:
+    if self_check:
+        from tbench.commands.selfchecking import self_checked
+
+        if unpaired or outlets.files or asked.more:
             raise InputError(
-                "--html, --metric, --quantile and --unpaired are for one pair of runs, not for gates"
+                "--self-check has no page and pairs its runs: no --html, --charts, --xlsx, --junit, "
+                "--markdown, no --unpaired, --slo, --trend, no baseline file"
+            )
+        options = (metric or (), quantile or (), warmup)
+        return self_checked(runs, options, (margin, gate or []), as_json=as_json)
+    if asked.repeated:
+        if metric or quantile or unpaired:
+            raise InputError(
+                "--metric, --quantile and --unpaired are for one pair of runs, not for gates"
             )
         return judged(runs, asked, outlets)
     _check_pair(runs, junit)
@@ -138,7 +159,7 @@ def compare(
     from analysis.report.markdown import comparison_markdown
     from analysis.report.terminal import comparison_text
     from replay.warmup import parse_warmup
-    from tbench.commands.output import command_line, terminal, write_page
+    from tbench.commands.output import command_line, terminal
 
     question = Question(
         metrics=tuple(metric or ()),
@@ -147,10 +168,15 @@ def compare(
         warmup=None if warmup is None else parse_warmup(warmup),
     )
     found = compared(load_arm(runs[0]), load_arm(runs[1]), question)
-    if html is not None:
-        from analysis.report.page import comparison_page
+    if shared:
+        from analysis.report.page import comparison_report
+        from analysis.report.workbook import comparison_book
 
-        write_page(html, comparison_page(found, command=command_line()))
+        line = command_line()
+        shared.write(
+            lambda: comparison_report(found, command=line),
+            lambda file: comparison_book(found, file, command=line),
+        )
     shown = dump(comparison_json(found)) if as_json else comparison_text(found, **terminal())
     if markdown is not None:
         shown = put_markdown(comparison_markdown(found, command_line()), markdown) or shown

@@ -1,4 +1,4 @@
-"""Repeated runs held against gates, for `tbench compare`, and where a judgement goes, for every verb."""
+"""Repeated runs held against gates, or against a baseline file, for `tbench compare`."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,24 +8,12 @@ from typing import TYPE_CHECKING
 import typer
 
 from capture.errors import InputError
+from tbench.commands.publishing import Outlets, published
 
 if TYPE_CHECKING:
     from analysis.gate import Gate
-    from analysis.judgement import Judgement, Method
+    from analysis.judgement import Method
     from replay.warmup import Warmup
-
-
-@dataclass(frozen=True, kw_only=True)
-class Outlets:
-    """What a result is printed as, and the files that it is written to; `markdown` "-" is stdout."""
-
-    as_json: bool = False
-    junit: Path | None = None
-    markdown: str | None = None
-
-    def __post_init__(self) -> None:
-        if self.as_json and self.markdown == "-":
-            raise InputError("--json and --markdown - both print to stdout; name a file for one")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,10 +31,13 @@ class Asked:
     @property
     def repeated(self) -> bool:
         """Whether anything is asked of repeated runs at all."""
+        return bool(self.margin is not None or self.gates or self.more)
+
+    @property
+    def more(self) -> bool:
+        """Whether anything is asked besides gates."""
         files = self.baseline_file or self.save_baseline
-        return bool(
-            self.margin is not None or self.gates or self.slo is not None or self.trend or files
-        )
+        return bool(self.slo is not None or self.trend or files)
 
     def read(self) -> "tuple[tuple[Gate, ...], Warmup | None]":
         """The gates and the warm-up. Raises InputError where one is not understood."""
@@ -64,8 +55,8 @@ def judged(runs: Sequence[Path], asked: Asked, outlets: Outlets) -> int:
     if asked.baseline_file and asked.save_baseline:
         raise InputError("--baseline-file judges, --save-baseline keeps: one after the other")
     if asked.save_baseline:
-        if outlets.junit or outlets.markdown or asked.trend:
-            raise InputError("--save-baseline judges nothing: no --junit, --markdown, --trend")
+        if outlets.files or asked.trend:
+            raise InputError("--save-baseline judges nothing: no reports, no --trend")
         return _kept(asked.save_baseline, runs, asked, as_json=outlets.as_json)
     if asked.baseline_file:
         return _by_history(asked.baseline_file, runs, asked, outlets)
@@ -130,32 +121,3 @@ def _kept(history: Path, runs: Sequence[Path], asked: Asked, *, as_json: bool) -
     more = f"; {facts['missing']} more until it can judge" if facts["missing"] else ""
     typer.echo(dump(facts) if as_json else f"{history}: {after.text}{more}")
     return 0
-
-
-def published(found: "Judgement", outlets: Outlets) -> int:
-    """Print the judgement and write its files; returns the exit code of its verdict."""
-    from analysis.comparison import Verdict
-    from analysis.report.judgement import judgement_json, judgement_text
-    from analysis.report.junit import judgement_junit
-    from analysis.report.machine import dump
-    from analysis.report.markdown import judgement_markdown
-    from tbench.commands.output import command_line, write_shared
-
-    if outlets.junit is not None:
-        write_shared("--junit", outlets.junit, judgement_junit(found))
-    shown = dump(judgement_json(found)) if outlets.as_json else "\n".join(judgement_text(found))
-    if outlets.markdown is not None:
-        shown = put_markdown(judgement_markdown(found, command_line()), outlets.markdown) or shown
-    typer.echo(shown)
-    exits = {Verdict.PASS: 0, Verdict.FAIL: 1, Verdict.INCONCLUSIVE: 3, Verdict.INVALID: 4}
-    return exits[found.verdict]
-
-
-def put_markdown(text: str, where: str) -> str | None:
-    """Write it to a file; what is to be printed is given back."""
-    from tbench.commands.output import write_shared
-
-    if where == "-":
-        return text.rstrip("\n")
-    write_shared("--markdown", Path(where), text)
-    return None
