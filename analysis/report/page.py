@@ -4,6 +4,8 @@ A report is a list of sections (analysis.report.sections); which ones, and what 
 pair of runs, or repeated runs, is said here.
 """
 
+from collections.abc import Iterator
+
 from analysis.arms import Arm
 from analysis.charts import Bar, Picture, forest, shift
 from analysis.comparison import NO_DIFFERENCE, Comparison, Comparisons
