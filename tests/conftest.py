@@ -140,8 +140,16 @@ class Repeats:
         found["stream"] = np.ones(n, bool)
         found["warmup"] = np.zeros(n, bool)
         found["status"] = np.full(n, 200)
-        for name, word in {"outcome": "ok", "finish_reason": "stop", "endpoint": "chat"}.items():
+        words = {
+            "outcome": "ok",
+            "finish_reason": "stop",
+            "endpoint": "chat",
+            "model": "m",
+            "error": None,
+        }
+        for name, word in words.items():
             found[name] = np.full(n, word, dtype=object)
+        found["request_id"] = np.full(n, "", dtype=np.dtypes.StringDType())
         found["id"] = np.array([f"r{i}" for i in range(n)], dtype=np.dtypes.StringDType())
         return found
 

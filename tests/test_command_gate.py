@@ -261,3 +261,22 @@ def test_several_candidates_on_the_command_line(compare: Compare, tmp_path: Path
 
     assert [arm["name"] for arm in found["arms"]] == ["A-*.run", "B-*.run", "C-*.run"]
     assert found["arms"][1]["verdict"] == "FAIL"
+
+
+def test_the_page_and_the_workbook_hold_gates_of_every_kind(
+    compare: Compare, tmp_path: Path
+) -> None:
+    """A change as a ratio and in points, a rate, a limit; what was asked and what became of it."""
+    gates = ["e2e:p50:10%", "errors:5pp", "goodput:5pp", "goodput>=90%", "requests_per_s:5%"]
+    told = [word for gate in [*gates, "ttft:p50<=5s"] for word in ("--gate", gate)]
+    files = ("--html", "x.html", "--xlsx", "x.xlsx", "--trend")
+    done = compare("A-*.run", "B-*.run", *told, "--slo", "e2e<1.7s", *files)
+    page = (tmp_path / "x.html").read_text()
+
+    assert done.code == 1
+    assert "≥ 90%" in page
+    assert "≤ 5s" in page
+    assert "Goodput counts the requests that succeeded with e2e&lt;1.7s" in page
+    assert "declared by the one who ran this" in page
+    assert (tmp_path / "x.xlsx").stat().st_size > 0
+    assert compare("--baseline-file", "b.json", "A-*.run", *GATE, "--html", "y.html").code == 2
