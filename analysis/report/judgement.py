@@ -142,22 +142,25 @@ def _paragraph(text: str, indent: int) -> list[str]:
     return fill(text, WIDTH, subsequent_indent=" " * indent, break_on_hyphens=False).split("\n")
 
 
+HEADS: Final = ("gate", "baseline", "candidate", "change", "95 % interval", "verdict")
+
+
 def _table(rows: list[Row]) -> Iterator[str]:
-    wide = max(len(row.gate.text) for row in rows)
-    heads = f"{'baseline':>12}{'candidate':>12}{'change':>10}"
-    yield f"{'gate':<{wide}}{heads}  {'95 % interval':<20}verdict"
-    for row in rows:
-        cells = "".join(
-            f"{cell:>{size}}" for cell, size in zip(_cells(row), (12, 12, 10), strict=True)
-        )
-        yield f"{row.gate.text:<{wide}}{cells}  {interval(row):<20}{row.comparison.verdict.value}"
-        if row.reason:
+    """Columns as wide as they need to be, two spaces apart; a reason under its row."""
+    cells = [HEADS, *map(_cells, rows)]
+    wide = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    for row, line in zip([None, *rows], cells, strict=True):
+        aligned = [f"{line[0]:<{wide[0]}}"]
+        aligned += [f"{cell:>{size}}" for cell, size in zip(line[1:4], wide[1:4], strict=True)]
+        yield "  ".join([*aligned, f"{line[4]:<{wide[4]}}", line[5]])
+        if row is not None and row.reason:
             yield from _paragraph(f"    {row.reason}", indent=4)
 
 
-def _cells(row: Row) -> tuple[str, str, str]:
+def _cells(row: Row) -> tuple[str, ...]:
     one, gate = row.comparison, row.gate
-    return figure(gate, one.baseline), figure(gate, one.candidate), change(row)
+    sides = figure(gate, one.baseline), figure(gate, one.candidate)
+    return gate.text, *sides, change(row), interval(row), one.verdict.value
 
 
 def figure(gate: Gate, value: float | None) -> str:
