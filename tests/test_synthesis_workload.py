@@ -175,6 +175,7 @@ def test_a_written_trace_reads_back_as_the_exchanges(tmp_path: Path) -> None:
         "requests": 500,
         "batch_size": 1,
         "dataset": None,
+        "left_out": {},
         "prefix_tokens": 0,
         "additional_request_params": {"top_p": 0.9},
         "seed": 1,

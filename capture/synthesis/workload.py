@@ -72,6 +72,7 @@ class Workload:
             "requests": self.requests,
             "batch_size": self.batch_size,
             "dataset": None if data is None else f"{data.name} ({data.digest()})",
+            "left_out": {} if data is None else dict(data.left_out),
             "prefix_tokens": self.prefix_tokens,
             "additional_request_params": dict(self.additional_request_params),
             "seed": self.seed,
@@ -82,7 +83,7 @@ class Workload:
         if self.dataset is None:
             return
         if self.task == "image-text-to-text":
-            if all(row.image is None for row in self.dataset.rows):
+            if not self.dataset.pictures:
                 raise InputError(
                     f"{self.dataset.name}: no image in any row; give --dataset-image-column"
                 )
