@@ -129,7 +129,10 @@ def test_a_dataset_is_sent_as_it_is(
         (("--model-tokenizer", "some/thing"), "hf download"),
         (("--rate", -1), "requests per second"),
         (("--dataset-path", "none.csv"), "no such file"),
-        (("--dataset-prompt-column", "x"), "need --dataset-path"),
+        (("--dataset-prompt-column", "x"), "needs --dataset-path"),
+        (("--dataset-image-column", "x"), "text-to-text sends no images"),
+        (("--dataset-path", "a.csv", "--dataset-config", "b.json"), "give one"),
+        (("--additional-request-params", '{"a": NaN}'), "not JSON"),
         (("--prefix-len", 40), "make the prefix shorter"),
     ],
 )

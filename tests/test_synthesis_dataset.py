@@ -13,6 +13,7 @@ from PIL import Image
 from capture.errors import InputError
 from capture.synthesis.dataset import Columns, Dataset, Row, load_dataset
 
+PICTURES = Columns(pictures=True)
 PROMPTS = ["What is a harbour?", "Zwölf Boxkämpfer", 'He said "no", twice']
 
 
@@ -94,7 +95,7 @@ def test_columns_are_taken_by_name(tmp_path: Path) -> None:
             "neither a string nor an object": 1, "with a prompt that is no text": 1, "without a prompt": 1,
             "blank": 1,
         }),
-        ("p.jsonl", b'"a"\n{broken\n\n"b"\n', {"not JSON": 1}),
+        ("p.jsonl", b'{broken\n{"prompt": "a"}\n\n{"prompt": "b"}\n', {"not JSON": 1}),
     ],
 )  # fmt: skip
 def test_rows_that_cannot_be_used_are_counted(
@@ -148,11 +149,25 @@ def test_a_folder_of_images_is_a_dataset(tmp_path: Path) -> None:
     (tmp_path / "b.png").write_bytes(picture())
     (tmp_path / "a.jpg").write_bytes(picture("blue", "JPEG"))
     (tmp_path / "broken.png").write_bytes(b"no image")
-    (tmp_path / "notes.md").write_text("x")
-    found = load_dataset(tmp_path)
+    (tmp_path / "Notes.md").write_text("x")
+    found = load_dataset(tmp_path, PICTURES)
 
     assert [row.image for row in found.rows] == [tmp_path / "a.jpg", tmp_path / "b.png"]
     assert found.left_out == {"not an image": 1, "with an image that cannot be read": 1}
+
+
+def test_images_are_for_tasks_with_images(tmp_path: Path) -> None:
+    """Nobody looks at them where only prompts are wanted; a folder of them has no prompts at all."""
+    (tmp_path / "p.json").write_text(json.dumps([{"prompt": "a", "image": "gone.png"}]))
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "pictures" / "a.png").write_bytes(picture())
+
+    assert load_dataset(tmp_path / "p.json").rows == [Row("a")]
+    with pytest.raises(InputError, match="give a file of prompts"):
+        load_dataset(tmp_path / "pictures")
+    as_csv(tmp_path / "p.csv")
+    with pytest.raises(InputError, match="--dataset-image-column id or prompt"):
+        load_dataset(tmp_path / "p.csv", PICTURES)
 
 
 def test_images_stand_in_columns_as_paths_addresses_and_data(tmp_path: Path) -> None:
@@ -167,7 +182,7 @@ def test_images_stand_in_columns_as_paths_addresses_and_data(tmp_path: Path) -> 
         {"question": "6", "image": ["a.png", "gone.png"]},
     ]
     (tmp_path / "p.json").write_text(json.dumps(rows))
-    found = load_dataset(tmp_path / "p.json")
+    found = load_dataset(tmp_path / "p.json", PICTURES)
 
     assert found.rows == [
         Row("1", tmp_path / "a.png"),
@@ -189,7 +204,7 @@ def test_images_in_parquet_are_bytes(tmp_path: Path) -> None:
     data = picture()
     for name, column in (("plain", [data]), ("map", [{"bytes": data, "path": "x.png"}])):
         pyarrow.parquet.write_table(arrow.table({"image": column}), tmp_path / f"{name}.parquet")
-        assert load_dataset(tmp_path / f"{name}.parquet").rows == [Row(None, data)]
+        assert load_dataset(tmp_path / f"{name}.parquet", PICTURES).rows == [Row(None, data)]
 
 
 def test_what_is_not_parquet_says_so(tmp_path: Path) -> None:
@@ -224,11 +239,11 @@ def test_the_digest_tells_datasets_apart() -> None:
     """By what is in them, not by their names."""
     rows = [Row("a"), Row("b")]
 
-    assert Dataset(name="x", rows=rows).digest() == Dataset(name="y", rows=rows).digest()
-    assert Dataset(name="x", rows=rows).digest() != Dataset(name="x", rows=rows[::-1]).digest()
+    assert Dataset(name="x", rows=rows).digest == Dataset(name="y", rows=rows).digest
+    assert Dataset(name="x", rows=rows).digest != Dataset(name="x", rows=rows[::-1]).digest
     assert (
-        Dataset(name="x", rows=[Row("a", None)]).digest()
-        != Dataset(name="x", rows=[Row(None, "a")]).digest()
+        Dataset(name="x", rows=[Row("a", None)]).digest
+        != Dataset(name="x", rows=[Row(None, "a")]).digest
     )
 
 
@@ -268,12 +283,16 @@ def test_images_of_datasets_stay_encoded(tmp_path: Path, hub: Any) -> None:
     features = hub.Features({"question": hub.Value("string"), "image": hub.Image()})
     hub.Dataset.from_dict(rows, features=features).save_to_disk(tmp_path / "saved")
 
-    assert load_dataset(tmp_path / "saved").rows == [Row("a", data)]
+    assert load_dataset(tmp_path / "saved", PICTURES).rows == [Row("a", data)]
+    assert load_dataset(tmp_path / "saved").rows == [Row("a")]
 
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_a_name_that_the_hub_cannot_give_is_one_line(hub: Any) -> None:
     """Whatever the library raises."""
-    with pytest.raises(InputError, match="owner/none: cannot be loaded as a Hugging Face dataset"):
+    with pytest.raises(
+        InputError,
+        match="owner/none: no such file or folder here; cannot be loaded as a Hugging Face dataset",
+    ):
         load_dataset("owner/none")

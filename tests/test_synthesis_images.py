@@ -13,7 +13,7 @@ from PIL import Image
 
 from capture.errors import InputError
 from capture.synthesis import Workload, exchanges, parse
-from capture.synthesis.dataset import Dataset, Row, load_dataset
+from capture.synthesis.dataset import Columns, Dataset, Row, load_dataset
 from capture.synthesis.images import data_url, generated, readable
 from replay.simulator.prompt import image_size
 
@@ -153,7 +153,9 @@ def test_pictures_of_a_dataset_come_with_their_prompts(tmp_path: Path) -> None:
         (tmp_path / f"{name}.png").write_bytes(stored("RGB", "PNG"))
     rows = [{"prompt": f"What is {name}?", "image": f"{name}.png"} for name in "abc"]
     (tmp_path / "rows.json").write_text(json.dumps(rows))
-    asked = contents(workload("I(32,16)", load_dataset(tmp_path / "rows.json")))
+    asked = contents(
+        workload("I(32,16)", load_dataset(tmp_path / "rows.json", Columns(pictures=True)))
+    )
     bare = contents(
         workload("I(32,16,2)", Dataset(name="x", rows=[Row(image=stored("RGB", "PNG"))]))
     )

@@ -115,7 +115,8 @@ def test_a_lambda_is_read_as_data(text: str, prompt: str) -> None:
     [
         "lambda x: __import__('os').getcwd()", "lambda x: x.pop('a')", "lambda x: y['a']",
         "lambda x: x[0]",
-        "lambda x: 'a' * 10**9", "lambda x: f\"{x['a']!r}\"", "lambda x: f\"{x['b']:>99}\"", "lambda x, y: 'a'",
+        "lambda x: 'a' * 10**9", "lambda x: f\"{x['a']!r}\"", "lambda x: f\"{x['b']:>99}\"",
+        "lambda x, y: 'a'",
         "'a'", "lambda x:", "lambda x: (lambda y: y)(x)", "lambda x: [x['a']]",
         "lambda x: str.format('a')",
         "lambda x: " + "(" * 500 + "'a'" + ")" * 500,

@@ -5,7 +5,8 @@ How each kind of file is read is in capture.synthesis.files; the Hugging Face li
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -30,11 +31,15 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Columns:
-    """Which columns hold what; None: the usual names. `prompt_of` makes the prompt of a whole row instead."""
+    """Which columns hold what; None: the usual names. `prompt_of` makes the prompt of a whole row instead.
+
+    `pictures` says whether images are wanted: then a row without one is left out, else nobody looks at them.
+    """
 
     prompt: str | None = None
     image: str | None = None
     prompt_of: Expression | None = None
+    pictures: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,11 +63,14 @@ class Dataset:
         """The rows with an image."""
         return [row for row in self.rows if row.image is not None]
 
+    @cached_property
     def digest(self) -> str:
         """Tells this dataset from others of its name."""
         found = blake2b(digest_size=8)
         for row in self.rows:
-            found.update(repr(tuple(row)).encode(errors="surrogatepass"))
+            for value in row:
+                data = value if isinstance(value, bytes) else repr(value).encode(errors="replace")
+                found.update(b"%d:" % len(data) + data)
         return found.hexdigest()
 
     def complaint(self) -> str | None:
@@ -87,6 +95,10 @@ def load_dataset(
     path, columns = Path(name).expanduser(), columns or Columns()
     if hub.is_ours(path):
         return from_hub(str(name), columns, {}, large_images=large_images)
+    if path.is_dir() and not columns.pictures:
+        raise InputError(
+            f"{path}: a folder of images, which go with image-text-to-text; give a file of prompts"
+        )
     items = files.pictures(path) if path.is_dir() else files.read(path, file_format)
     return _dataset(str(name), items, columns, folder=path.parent, large_images=large_images)
 
@@ -95,7 +107,7 @@ def from_hub(
     name: str, columns: Columns, kwargs: Mapping[str, Any], *, large_images: bool = False
 ) -> Dataset:
     """A dataset that the Hugging Face library loads; `kwargs` (split, name, revision, ...) go to it."""
-    items = hub.items(name, kwargs)
+    items = hub.items(name, kwargs, pictures=columns.pictures)
     return _dataset(name, items, columns, folder=Path(), large_images=large_images)
 
 
@@ -104,13 +116,11 @@ def _dataset(
 ) -> Dataset:
     left_out: Counter[str] = Counter()
     rows: list[Row] = []
+    named: Columns | None = None
     for item in items:
-        if isinstance(item, files.Bad):
-            left_out[item.reason] += 1
-            continue
-        if isinstance(item, Mapping) and not rows and not left_out:
-            columns = _named(name, columns, list(item))
-        row, reason = _row(item, columns, folder)
+        if isinstance(item, Mapping) and named is None:
+            named = _named(name, columns, list(item))
+        row, reason = _row(item, named or columns, folder)
         if reason:
             left_out[reason] += 1
         else:
@@ -129,29 +139,36 @@ def _named(name: str, columns: Columns, there: list[str]) -> Columns:
                 f"{name}: no column {wanted}; --dataset-{option}-column must be one of {', '.join(there)}"
             )
     prompt = columns.prompt or _usual(PROMPT_NAMES, there)
-    image = columns.image or _usual(IMAGE_NAMES, there)
-    if prompt is None and image is None and columns.prompt_of is None:
-        if len(there) > 1:
+    image = columns.image or _usual(IMAGE_NAMES, there) if columns.pictures else None
+    if columns.pictures and image is None:
+        raise InputError(
+            f"{name}: which column holds the images? --dataset-image-column {' or '.join(there)}"
+        )
+    if not columns.pictures and prompt is None and columns.prompt_of is None:
+        if len(there) != 1:
             raise InputError(
                 f"{name}: which column holds the prompts? --dataset-prompt-column {' or '.join(there)}"
             )
         prompt = there[0]
-    return Columns(prompt=prompt, image=image, prompt_of=columns.prompt_of)
+    return replace(columns, prompt=prompt, image=image)
 
 
 def _usual(names: Sequence[str], there: list[str]) -> str | None:
     return next((name for name in names if name in there), None)
 
 
-def _row(item: str | Mapping[str, Any], columns: Columns, folder: Path) -> tuple[Row, str | None]:
+def _row(item: files.Item, columns: Columns, folder: Path) -> tuple[Row, str | None]:
     """A row, or why it cannot be used."""
+    if isinstance(item, files.Bad):
+        return Row(), item.reason
     if isinstance(item, str):
-        return Row(item), None if item.strip() else "blank"
+        reason = "without an image" if columns.pictures else None
+        return Row(item), reason if item.strip() else "blank"
     prompt = _prompt(item, columns)
-    image = None if columns.image is None else _image(item.get(columns.image), folder)
     if isinstance(prompt, files.Bad):
         return Row(), prompt.reason
-    if columns.image is not None:
+    if columns.pictures:
+        image = _image(item.get(columns.image or ""), folder)
         return Row(prompt, image), readable(image)
     return Row(prompt), "without a prompt" if prompt is None else None
 

@@ -40,8 +40,6 @@ def read(path: Path, file_format: str | None = None) -> Iterator[Item]:
 
 def pictures(folder: Path) -> Iterator[Item]:
     """The images of a folder, by name."""
-    if not folder.is_dir():
-        raise InputError(f"{folder}: no such folder")
     for path in sorted(folder.iterdir()):
         if path.suffix.lower() in PICTURES:
             yield {"image": str(path.resolve())}

@@ -9,7 +9,7 @@ from capture.synthesis.files import PICTURES, READERS, Item
 
 SAVED: Final = ("dataset_dict.json", "dataset_info.json")
 """One of them is in a folder that `save_to_disk` made."""
-NEEDED: Final = "a Hugging Face dataset needs the datasets library: pip install 'tbench[data]'"
+NEEDED: Final = "for a Hugging Face dataset, pip install 'tbench[data]'"
 
 
 def is_ours(path: Path) -> bool:
@@ -25,8 +25,8 @@ def is_ours(path: Path) -> bool:
     return not images and (data or any((path / one).is_dir() for one in names))
 
 
-def items(name: str, kwargs: Mapping[str, Any]) -> Iterator[Item]:
-    """The rows, their images still encoded. Raises InputError."""
+def items(name: str, kwargs: Mapping[str, Any], *, pictures: bool = False) -> Iterator[Item]:
+    """The rows; with `pictures` their images, too, still encoded. Raises InputError."""
     if kwargs.get("streaming"):
         raise InputError(
             f"{name}: streaming is not supported; ask for a part, as in split='train[:500]'"
@@ -34,16 +34,23 @@ def items(name: str, kwargs: Mapping[str, Any]) -> Iterator[Item]:
     try:
         import datasets  # noqa: PLC0415 (an extra)
     except ImportError:
-        raise InputError(f"{name}: {NEEDED}") from None
+        raise InputError(f"{name}: {_here(name)}{NEEDED}") from None
     try:
         found = _loaded(datasets, name, kwargs)
     except Exception as error:  # whatever the library, its loaders and its network raise
-        raise InputError(f"{name}: cannot be loaded as a Hugging Face dataset: {error}") from None
+        raise InputError(
+            f"{name}: {_here(name)}cannot be loaded as a Hugging Face dataset: {error}"
+        ) from None
     table = _split(name, found, datasets.DatasetDict)
     for column, feature in table.features.items():
         if isinstance(feature, datasets.Image):
-            table = table.cast_column(column, datasets.Image(decode=False))
+            still = datasets.Image(decode=False)
+            table = table.cast_column(column, still) if pictures else table.remove_columns(column)
     return iter(table)
+
+
+def _here(name: str) -> str:
+    return "" if Path(name).exists() else "no such file or folder here; "
 
 
 def _loaded(datasets: Any, name: str, kwargs: Mapping[str, Any]) -> Any:  # noqa: ANN401 (theirs)

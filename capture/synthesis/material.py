@@ -11,6 +11,7 @@ from capture.synthesis.corpus import QUESTIONS
 from capture.synthesis.images import data_url, generated
 from capture.synthesis.prompts import Prompts, Wanted
 from capture.synthesis.scenario import Size
+from capture.synthesis.tokens import Counted
 from capture.synthesis.workload import BATCHED, Workload
 
 KEPT: Final = 256 * 2**20
@@ -45,9 +46,12 @@ def _quoted(workload: Workload) -> Iterator[Material]:
     """Rows of the dataset as they are, drawn with replacement."""
     assert workload.dataset is not None
     prompts, rng = workload.dataset.prompts, _random(workload, "rows")
+    exact = isinstance(workload.tokens, Counted)
     for _ in range(workload.requests):
-        query, texts = _dealt(workload, rng.choices(prompts, k=_texts(workload)))
-        yield Material(query=query, texts=texts)
+        drawn = rng.choices(prompts, k=_texts(workload))
+        query, texts = _dealt(workload, drawn)
+        tokens = sum(workload.tokens.counts(drawn)) if exact else None
+        yield Material(query=query, texts=texts, input=tokens)
 
 
 def _shown(workload: Workload) -> Iterator[Material]:

@@ -1,9 +1,10 @@
 """The order: a workload as a user words it, checked and made into one."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
+
+import orjson
 
 from capture.errors import InputError
 from capture.synthesis.dataset import Columns, Dataset, load_dataset
@@ -62,14 +63,20 @@ class Order:
 
     def dataset(self) -> Dataset | None:
         """The dataset that is named, if any."""
-        columns = Columns(prompt=self.dataset_prompt_column, image=self.dataset_image_column)
+        pictures = read_task(self.task) == "image-text-to-text"
+        named = self.dataset_prompt_column or self.dataset_image_column
+        if self.dataset_image_column and not pictures:
+            raise InputError(f"--dataset-image-column: {self.task} sends no images")
+        columns = Columns(
+            prompt=self.dataset_prompt_column, image=self.dataset_image_column, pictures=pictures
+        )
+        if self.dataset_config is not None and self.dataset_path is not None:
+            raise InputError("--dataset-path and --dataset-config both name a dataset; give one")
         if self.dataset_config is not None:
             return load_recipe(Path(self.dataset_config), columns)
         if self.dataset_path is None:
-            if columns != Columns():
-                raise InputError(
-                    "--dataset-prompt-column and --dataset-image-column need --dataset-path"
-                )
+            if named:
+                raise InputError(f"a dataset column ({named}) needs --dataset-path")
             return None
         if is_recipe(path := Path(self.dataset_path).expanduser()):
             return load_recipe(path, columns)
@@ -93,8 +100,8 @@ def read_task(text: str) -> Task:
 def read_params(text: str | None) -> dict[str, Any]:
     """The members of a JSON object, such as '{"temperature": 0.7}'."""
     try:
-        found = json.loads(text or "{}")
-    except ValueError as error:
+        found = orjson.loads(text or "{}")
+    except orjson.JSONDecodeError as error:
         raise InputError(f"--additional-request-params: not JSON: {error}") from None
     if not isinstance(found, dict):
         raise InputError(

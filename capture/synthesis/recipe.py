@@ -1,6 +1,7 @@
 """Recipe: genai-bench's dataset-config JSON, which says where rows come from and which columns hold what."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -44,10 +45,13 @@ def load_recipe(path: Path, columns: Columns | None = None) -> Dataset:
     where = _text(path, source, "path")
     if where is None:
         raise InputError(f"{path}: source.path is missing: what is to be loaded?")
-    known = Columns(
-        prompt=columns.prompt or _text(path, config, "prompt_column"),
-        image=columns.image or _text(path, config, "image_column"),
-        prompt_of=_prompt_of(path, config),
+    prompt = _text(path, config, "prompt_column")
+    image = _text(path, config, "image_column") if columns.pictures else None
+    known = replace(
+        columns,
+        prompt=columns.prompt or prompt,
+        image=columns.image or image,
+        prompt_of=None if columns.prompt else _prompt_of(path, config),
     )
     large = config.get("unsafe_allow_large_images") is True
     if source.get("type") == "huggingface":
