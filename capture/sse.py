@@ -4,6 +4,7 @@ Any cut of the bytes gives the same events. One departure from the standard: `en
 event that lacks its blank line, since LLM servers do close without it; browsers would drop it.
 """
 
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from capture.errors import InputError
@@ -21,6 +22,34 @@ class Event(NamedTuple):
     data: bytes
     event: str = "message"
     id: str | None = None
+
+
+def plain_events(chunks: Sequence[tuple[float, bytes]]) -> Iterator[tuple[float, bytes]] | None:
+    """The (time, data) of each event of a stream that is all there, by the read that completed it.
+
+    Only for a stream that is nothing but `data` events of one line each, as nearly every LLM stream is:
+    None for any other, which is for an EventStream. A space before the data is left there.
+    """
+    whole = b"".join([piece for _, piece in chunks])
+    if whole[:5] != b"data:" or whole[-2:] != b"\n\n" or whole.find(b"\r") >= 0:
+        return None
+    datas = whole[5:-2].split(b"\n\ndata:")
+    if whole.count(b"\n") != 2 * len(datas) or len(whole) > MAX_EVENT_BYTES:
+        return None
+    return _timed(chunks, datas)
+
+
+def _timed(
+    chunks: Sequence[tuple[float, bytes]], datas: list[bytes]
+) -> Iterator[tuple[float, bytes]]:
+    reads = iter(chunks)
+    at, arrived, end = 0.0, 0, 0
+    for data in datas:
+        end += len(data) + 7  # "data:" before it, a blank line after it
+        while arrived < end:
+            at, piece = next(reads)
+            arrived += len(piece)
+        yield at, data
 
 
 class EventStream:
