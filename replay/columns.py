@@ -177,7 +177,9 @@ def pack_tokens(samples: Sequence[Sample]) -> Record:
     starts = (np.cumsum(sizes) - sizes)[sizes > 0]
     first = np.repeat(times[starts], sizes[sizes > 0])
     stamps = np.rint((times - first) * 1e6).astype(np.int64)
-    gaps = np.delete(np.diff(stamps), starts[1:] - 1)  # from one sample's last to the next one's first
+    gaps = np.delete(
+        np.diff(stamps), starts[1:] - 1
+    )  # from one sample's last to the next one's first
     return tokens_record(
         np.array([sample.index for sample in samples]),
         np.maximum(sizes - 1, 0),

@@ -35,11 +35,11 @@ class _Attempt(NamedTuple):
 class EngineSender:
     """Sends calls over lines of its own. Use as `async with EngineSender(...) as sender`.
 
-    HTTP/1.1 on Linux; no proxy, no redirects, no retries. A kept connection that turns out to be closed
+    HTTP/1.1 on Linux; no proxy, no redirects, no retries; https only with a `context`. A kept connection that turns out to be closed
     before a byte of the request has left is replaced by another one.
     """
 
-    def __init__(self, deadlines: Deadlines, context: ssl.SSLContext) -> None:
+    def __init__(self, deadlines: Deadlines, context: ssl.SSLContext | None) -> None:
         self.deadlines = deadlines
         self._context = context
         self._stack = AsyncExitStack()
@@ -169,7 +169,7 @@ class EngineSender:
         reply.sent = exchange.sent = sent = clock.now()
         reply.sent_wall_ns = clock.wall_ns(sent)
         line.begin(exchange, call.head, call.body)
-        if exchange.expires < self._nap.deadline:
+        if exchange.expires < self._nap.deadline:  # noqa: PLR1730 (to set it is dear)
             self._nap.deadline = exchange.expires
 
     def _over(self, line: Line, exchange: Exchange) -> None:
