@@ -35,8 +35,8 @@ class _Attempt(NamedTuple):
 class EngineSender:
     """Sends calls over lines of its own. Use as `async with EngineSender(...) as sender`.
 
-    HTTP/1.1 on Linux; no proxy, no redirects, no retries; https only with a `context`. A kept connection that turns out to be closed
-    before a byte of the request has left is replaced by another one.
+    HTTP/1.1 on Linux; no proxy, no redirects, no retries; https only with a `context`. A kept connection
+    that turns out to be closed before a byte of the request has left is replaced by another one.
     """
 
     def __init__(self, deadlines: Deadlines, context: ssl.SSLContext | None) -> None:
