@@ -7,8 +7,8 @@ The server (benchmarks/truthserver) has core 0; each client with all its process
 virtual environment. What a client reports is set against what the server saw: `truth` is the server's first
 write less the kernel's stamp of the request's arrival. CPU is of the whole client, start and report included;
 the numbers of requests are so large that the start decides little, and each client is also run with a
-fiftieth of them, so that what the rest took is known by itself (`after the start`). wrk, which only counts, is what C needs
-for the same traffic. A client that cannot be run is a row that says so.
+fiftieth of them, so that what a request costs after the start is known by itself. wrk, which only counts,
+is what C needs for the same traffic. A client that cannot be run is a row that says so.
 """
 
 import argparse
@@ -202,11 +202,7 @@ def main() -> None:
     for load in options.loads.split(","):
         ours: dict[str, Any] | None = None
         for name in ["tbench", *options.peers.split(",")]:
-            row = {
-                "client": name,
-                "load": load,
-                **measure(name, _sized(name, load, options), options),
-            }
+            row = {"client": name, "load": load, **_both(name, load, options)}
             ours = ours or row
             rows.append({**row, **_against(ours, row)})
             print(json.dumps(rows[-1]), flush=True)
@@ -338,8 +334,9 @@ def _against(ours: dict[str, Any], row: dict[str, Any]) -> dict[str, Any]:
 
 
 HEADS = (
-    "load", "client", "answers", "req/s at the server", "streams held", "CPU s", "req per CPU s", "tbench: times",
-    "CPU us a request after the start", "tbench: times", "TTFT reported, ms (mean/p50/p99)", "truth",
+    "load", "client", "answers", "req/s at the server", "streams held", "CPU s", "req per CPU s",
+    "tbench: times", "CPU us a request after the start", "tbench: times", "TTFT reported, ms (mean/p50/p99)",
+    "truth",
     "error of the mean, ms",
 )  # fmt: skip
 
