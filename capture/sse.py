@@ -11,6 +11,8 @@ from capture.errors import InputError
 
 BOM = b"\xef\xbb\xbf"
 MAX_EVENT_BYTES = 64 * 2**20
+PLAIN_BYTES = 8 * 2**20
+"""A longer stream is not taken apart at once: that needs a multiple of its size."""
 
 
 class Event(NamedTuple):
@@ -31,10 +33,12 @@ def plain_events(chunks: Sequence[tuple[float, bytes]]) -> Iterator[tuple[float,
     None for any other, which is for an EventStream. A space before the data is left there.
     """
     whole = b"".join([piece for _, piece in chunks])
-    if whole[:5] != b"data:" or whole[-2:] != b"\n\n" or whole.find(b"\r") >= 0:
+    if whole[:5] != b"data:" or whole[-2:] != b"\n\n" or len(whole) > PLAIN_BYTES:
+        return None
+    if whole.find(b"\r") >= 0:
         return None
     datas = whole[5:-2].split(b"\n\ndata:")
-    if whole.count(b"\n") != 2 * len(datas) or len(whole) > MAX_EVENT_BYTES:
+    if whole.count(b"\n") != 2 * len(datas):
         return None
     return _timed(chunks, datas)
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from capture.providers import Answer, Usage, one_line, read_answer
 from capture.providers.complaint import complaint
-from capture.sse import EventStream, plain_events
+from capture.sse import PLAIN_BYTES, EventStream, plain_events
 
 Timed = tuple[float, bytes]
 SSE = "text/event-stream"
@@ -373,6 +373,7 @@ def as_stream(chunks: list[Timed]) -> Answer:
         ([b"\xef\xbb\xbfdata: a\n\n"], False),
         ([b"id: 1\ndata: a\n\n"], False),
         ([b"data: a\n\ndata\n\n"], False),
+        ([b"data: " + b"x" * PLAIN_BYTES + b"\n\n"], False),
     ],
 )
 def test_the_short_way_is_for_plain_streams_only(pieces: list[bytes], *, plain: bool) -> None:
