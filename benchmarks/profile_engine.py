@@ -4,9 +4,9 @@
     python benchmarks/profile_engine.py --tokens 50 --itl-ms 20 --in-flight 1000 --requests 5000
 
 One engine sender, prebuilt calls, so many in flight, against benchmarks/truthserver on core 0. First
-without a profiler (the true cost), then under cProfile, whose own cost is spread over what it counts: read the shares,
-not the sums. What is waited for (epoll) is left out. Figures are per request; with `--itl-ms` per chunk,
-which comes alone unless other work keeps this process from reading it.
+without a profiler (the true cost), then under cProfile, whose own cost is spread over what it counts: read
+the shares, not the sums. What is waited for (epoll) is left out. Figures are per request; with `--itl-ms`
+per chunk, which comes alone unless other work keeps this process from reading it.
 """
 
 import argparse
