@@ -10,6 +10,7 @@ from replay.attempt import Attempt
 from replay.label import Label
 from replay.sample import Sample
 from replay.sender import Reply
+from replay.traced import traced
 
 UNANSWERED: Final = Answer()
 LONGEST_REASON: Final = 64
@@ -63,6 +64,7 @@ def to_sample(attempt: Attempt, began: float, secrets: Secrets = NONE) -> Sample
         response_bytes=reply.received,
         conn_reused=reply.reused,
         request_id=secrets.mask_text(header(b"x-request-id")) or None,
+        headers=traced(reply.headers, secrets),
         token_times=tuple([at - began for at in answer.token_times]),
     )
 
