@@ -1,0 +1,282 @@
+"""An experiment: a benchmark's folder as it was written, by us or by genai-bench, with its points in order.
+
+Latencies are in the unit asked for, or as the results have them; everything else is as in the files.
+"""
+
+import json
+import math
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final, Literal, cast
+
+from capture.errors import InputError
+from replay.benchmark.aggregate import scaled
+from replay.benchmark.layout import METADATA
+
+Unit = Literal["s", "ms"]
+Json = Mapping[str, Any]
+
+PER_SECOND: Final[Mapping[str, float]] = {"s": 1.0, "ms": 1e3}
+AXES: Final[Mapping[str, str]] = {
+    "num_concurrency": "num_concurrency",
+    "batch_size": "batch_size",
+    "rate": "request_rate",
+    "poisson": "request_rate",
+}
+"""What can be swept -> the field that holds its value."""
+RESULT: Final = re.compile(
+    r"(?!debug_for_run_).+_(concurrency|batch_size|rate|poisson)_[\d.e+-]+(_run_\d+)?_time_\d+s\.json"
+)
+"""Names of results: genai-bench's, and those of repeats and of open arrivals, which are ours."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """One point: what its file says, latencies times `factor` and so in `unit`.
+
+    `aggregate` is genai-bench's `aggregated_metrics`, with `stats` by metric and level; only its
+    `error_rate` is counted again, since genai-bench writes 0 whatever happened (None of no request).
+    """
+
+    path: Path
+    aggregate: Json
+    unit: Unit
+    factor: float
+
+    @property
+    def scenario(self) -> str:
+        return str(self.aggregate["scenario"])
+
+    @property
+    def axis(self) -> str:
+        """What was swept: a key of AXES."""
+        return str(self.aggregate["iteration_type"])
+
+    @property
+    def value(self) -> float:
+        """Where on the axis it is: in flight, texts in a request, or requests per second."""
+        return float(self.aggregate[AXES[self.axis]])
+
+    @property
+    def repeat(self) -> int:
+        """Which run of the point it is, from 1."""
+        return int(self.aggregate.get("repeat") or 1)
+
+    def stat(self, metric: str, level: str) -> float | None:
+        """A statistic over the requests (`ttft`, `p90`); None where no request has the metric."""
+        return self.number(f"stats.{metric}.{level}")
+
+    def number(self, field: str) -> float | None:
+        """A figure by its place (`requests_per_second`, `stats.ttft.mean`); None where there is none."""
+        found: Any = self.aggregate
+        for name in field.split("."):
+            found = found.get(name) if isinstance(found, Mapping) else None
+        usable = isinstance(found, (int, float)) and math.isfinite(found)
+        return float(found) if usable else None
+
+    def requests(self) -> Iterator[Json]:
+        """Each request that ended, latencies in `unit`. Read from the file, which may be large."""
+        for one in read_object(self.path).get("individual_request_metrics") or ():
+            yield scaled(one, self.factor)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experiment:
+    """A folder: `metadata` as in its file, the points by scenario, axis, value and repeat.
+
+    `notes` are sentences for the reader: points that are missing, files that say the same point.
+    """
+
+    folder: Path
+    metadata: Json
+    points: tuple[Result, ...]
+    unit: Unit
+    notes: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        return self.folder.resolve().name
+
+    @property
+    def task(self) -> str:
+        return str(self.metadata.get("task") or "")
+
+    @property
+    def scenarios(self) -> tuple[str, ...]:
+        """Those that have points, in the order of the metadata."""
+        return tuple(dict.fromkeys(point.scenario for point in self.points))
+
+
+def load_experiment(folder: Path, unit: Unit | None = None) -> Experiment:
+    """Read a benchmark's folder. `unit` None: as its metadata says.
+
+    A folder without results has no points and a note. Raises InputError, one line, for a folder that is
+    none, and for a file that cannot be read as what its name says.
+    """
+    metadata = _metadata(folder)
+    written = _unit(metadata.get("metrics_time_unit") or "s", folder / METADATA)
+    unit = unit or written
+    paths = sorted(path for path in folder.iterdir() if RESULT.fullmatch(path.name))
+    found = [_result(path, written, unit) for path in paths]
+    scenarios = list(metadata.get("traffic_scenario") or ())
+    points = sorted(found, key=lambda point: _place(point, scenarios))
+    return Experiment(
+        folder=folder,
+        metadata=metadata,
+        points=tuple(points),
+        unit=unit,
+        notes=(*_missing(metadata, points), *_twice(points)),
+    )
+
+
+def load_experiments(folder: Path, unit: Unit | None = None) -> list[Experiment]:
+    """The experiment that the folder is, or those in its subfolders by name; all in one unit.
+
+    `unit` None: that of the first. Raises InputError where there is none, and as `load_experiment`.
+    """
+    if (folder / METADATA).exists():
+        return [load_experiment(folder, unit)]
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder")
+    found: list[Experiment] = []
+    for path in sorted(path.parent for path in folder.glob(f"*/{METADATA}")):
+        found.append(load_experiment(path, unit or (found[0].unit if found else None)))
+    if not found:
+        raise InputError(f"{folder}: neither an experiment nor a folder of some: no {METADATA}")
+    return found
+
+
+def chosen(experiments: Sequence[Experiment], criteria: Json) -> list[Experiment]:
+    """Those whose metadata have these values; `traffic_scenario` (one or a list) picks points as well.
+
+    Raises InputError for a field that no experiment has, and where nothing is left.
+    """
+    known = {name for one in experiments for name in one.metadata}
+    for name in criteria:
+        if name not in known:
+            raise InputError(
+                f"filter {name}: no such field of the metadata; there are {', '.join(sorted(known))}"
+            )
+    wanted = {name: value for name, value in criteria.items() if name != SCENARIO}
+    left = [one for one in experiments if all(one.metadata.get(k) == v for k, v in wanted.items())]
+    if SCENARIO in criteria:
+        left = [_within(one, criteria[SCENARIO]) for one in left]
+        left = [one for one in left if one.points]
+    if not left:
+        raise InputError(f"filter {json.dumps(dict(criteria))}: no experiment is like that")
+    return left
+
+
+SCENARIO: Final = "traffic_scenario"
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """A JSON object from a file; raises InputError that names it."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from None
+    except ValueError as error:
+        raise InputError(f"{path}: no JSON: {error}; move it away") from None
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: not a JSON object; move it away")
+    return content
+
+
+def _metadata(folder: Path) -> dict[str, Any]:
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder")
+    if not (folder / METADATA).exists():
+        raise InputError(f"{folder}: no experiment: there is no {METADATA} in it")
+    found = read_object(folder / METADATA)
+    for name in (SCENARIO, *AXES):
+        if not isinstance(found.get(name) or [], list):
+            raise InputError(f"{folder / METADATA}: {name} is not a list")
+    return found
+
+
+def _result(path: Path, written: Unit, unit: Unit) -> Result:
+    content = read_object(path)
+    aggregate = content.get("aggregated_metrics")
+    if not isinstance(aggregate, dict):
+        raise _bad(path, "aggregated_metrics is missing")
+    axis = aggregate.setdefault("iteration_type", "num_concurrency")
+    if axis not in AXES:
+        raise _bad(path, f"iteration_type {axis} is not one of {', '.join(AXES)}")
+    value = aggregate.setdefault(AXES[axis], None if axis in {"rate", "poisson"} else 1)
+    if not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise _bad(path, f"{AXES[axis]} {value} is not a number")
+    if not isinstance(aggregate.get("scenario"), str):
+        raise _bad(path, "it names no scenario")
+    if not _tabular(aggregate.setdefault("stats", {})):
+        raise _bad(path, "stats are not numbers by metric and level")
+    source = _unit(content.get("_time_unit") or written, path)
+    factor = PER_SECOND[unit] / PER_SECOND[source]
+    whole = {**scaled(aggregate, factor), "error_rate": _error_rate(aggregate, path)}
+    return Result(path=path, aggregate=whole, unit=unit, factor=factor)
+
+
+def _tabular(stats: object) -> bool:
+    """Whether these are maps of numbers, or of nulls."""
+    if not isinstance(stats, dict) or not all(isinstance(of, dict) for of in stats.values()):
+        return False
+    values = (value for of in stats.values() for value in of.values())
+    return all(value is None or isinstance(value, (int, float)) for value in values)
+
+
+def _error_rate(aggregate: Json, path: Path) -> float | None:
+    """Failures over all requests, by the counts."""
+    failed, n = (aggregate.get(name, 0) for name in ("num_error_requests", "num_requests"))
+    if not isinstance(failed, int) or not isinstance(n, int):
+        raise _bad(path, "num_requests and num_error_requests are not counts")
+    return failed / n if n else None
+
+
+def _bad(path: Path, what: str) -> InputError:
+    return InputError(f"{path}: no result of a benchmark: {what}; move it away or make it again")
+
+
+def _unit(name: object, path: Path) -> Unit:
+    if name not in PER_SECOND:
+        raise InputError(f"{path}: the time unit {name} is neither s nor ms")
+    return cast("Unit", name)
+
+
+def _place(point: Result, scenarios: list[str]) -> tuple[int, str, str, float, int]:
+    known = point.scenario in scenarios
+    rank = scenarios.index(point.scenario) if known else len(scenarios)
+    return rank, "" if known else point.scenario, point.axis, point.value, point.repeat
+
+
+def _missing(metadata: Json, points: Sequence[Result]) -> Iterator[str]:
+    """Points that the metadata promise and no file has; what one scenario has, each should have."""
+    if not points:
+        yield "there is no result in this folder"
+        return
+    axis = str(metadata.get("iteration_type") or "num_concurrency")
+    axes = dict.fromkeys(point.axis for point in points)
+    promised = {name: {float(n) for n in metadata.get(name) or () if name == axis} for name in axes}
+    scenarios = [*(metadata.get(SCENARIO) or ()), *(point.scenario for point in points)]
+    for name in axes:
+        wanted = promised[name] | {point.value for point in points if point.axis == name}
+        for scenario in dict.fromkeys(scenarios):
+            of = {p.value for p in points if (p.axis, p.scenario) == (name, scenario)}
+            if lacks := sorted(wanted - of):
+                yield f"{scenario}: no result at {name} {', '.join(f'{n:g}' for n in lacks)}"
+
+
+def _twice(points: Sequence[Result]) -> Iterator[str]:
+    """Several files for the same run of the same point: all are shown, and it is said."""
+    counts = Counter((one.scenario, one.axis, one.value, one.repeat) for one in points)
+    for (scenario, axis, value, _), count in counts.items():
+        if count > 1:
+            yield f"{scenario}: {count} results at {axis} {value:g}; all are shown"
+
+
+def _within(experiment: Experiment, scenarios: object) -> Experiment:
+    wanted = scenarios if isinstance(scenarios, list) else [scenarios]
+    points = tuple(point for point in experiment.points if point.scenario in wanted)
+    return replace(experiment, points=points)
