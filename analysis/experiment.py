@@ -4,83 +4,23 @@ Latencies are in the unit asked for, or as the results have them; everything els
 """
 
 import json
-import math
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
 from pathlib import Path
-from typing import Any, Final, Literal, cast
+from typing import Any, Final, Self
 
+from analysis.result import Json, Result, Unit, read_object, read_result, read_unit
 from capture.errors import InputError
-from replay.benchmark.aggregate import scaled
 from replay.benchmark.layout import METADATA
 
-Unit = Literal["s", "ms"]
-Json = Mapping[str, Any]
-
-PER_SECOND: Final[Mapping[str, float]] = {"s": 1.0, "ms": 1e3}
-AXES: Final[Mapping[str, str]] = {
-    "num_concurrency": "num_concurrency",
-    "batch_size": "batch_size",
-    "rate": "request_rate",
-    "poisson": "request_rate",
-}
-"""What can be swept -> the field that holds its value."""
+SCENARIO: Final = "traffic_scenario"
 RESULT: Final = re.compile(
     r"(?!debug_for_run_).+_(concurrency|batch_size|rate|poisson)_[\d.e+-]+(_run_\d+)?_time_\d+s\.json"
 )
 """Names of results: genai-bench's, and those of repeats and of open arrivals, which are ours."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Result:
-    """One point: what its file says, latencies times `factor` and so in `unit`.
-
-    `aggregate` is genai-bench's `aggregated_metrics`, with `stats` by metric and level; only its
-    `error_rate` is counted again, since genai-bench writes 0 whatever happened (None of no request).
-    """
-
-    path: Path
-    aggregate: Json
-    unit: Unit
-    factor: float
-
-    @property
-    def scenario(self) -> str:
-        return str(self.aggregate["scenario"])
-
-    @property
-    def axis(self) -> str:
-        """What was swept: a key of AXES."""
-        return str(self.aggregate["iteration_type"])
-
-    @property
-    def value(self) -> float:
-        """Where on the axis it is: in flight, texts in a request, or requests per second."""
-        return float(self.aggregate[AXES[self.axis]])
-
-    @property
-    def repeat(self) -> int:
-        """Which run of the point it is, from 1."""
-        return int(self.aggregate.get("repeat") or 1)
-
-    def stat(self, metric: str, level: str) -> float | None:
-        """A statistic over the requests (`ttft`, `p90`); None where no request has the metric."""
-        return self.number(f"stats.{metric}.{level}")
-
-    def number(self, field: str) -> float | None:
-        """A figure by its place (`requests_per_second`, `stats.ttft.mean`); None where there is none."""
-        found: Any = self.aggregate
-        for name in field.split("."):
-            found = found.get(name) if isinstance(found, Mapping) else None
-        usable = isinstance(found, (int, float)) and math.isfinite(found)
-        return float(found) if usable else None
-
-    def requests(self) -> Iterator[Json]:
-        """Each request that ended, latencies in `unit`. Read from the file, which may be large."""
-        for one in read_object(self.path).get("individual_request_metrics") or ():
-            yield scaled(one, self.factor)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,6 +49,15 @@ class Experiment:
         """Those that have points, in the order of the metadata."""
         return tuple(dict.fromkeys(point.scenario for point in self.points))
 
+    def series(self) -> Iterator[tuple[str, str, tuple[Result, ...]]]:
+        """Scenario, axis and the points of each, which follow each other."""
+        for (scenario, axis), points in groupby(self.points, lambda one: (one.scenario, one.axis)):
+            yield scenario, axis, tuple(points)
+
+    def in_unit(self, unit: Unit) -> Self:
+        """The same with latencies in this unit."""
+        return replace(self, unit=unit, points=tuple(one.in_unit(unit) for one in self.points))
+
 
 def load_experiment(folder: Path, unit: Unit | None = None) -> Experiment:
     """Read a benchmark's folder. `unit` None: as its metadata says.
@@ -117,10 +66,10 @@ def load_experiment(folder: Path, unit: Unit | None = None) -> Experiment:
     none, and for a file that cannot be read as what its name says.
     """
     metadata = _metadata(folder)
-    written = _unit(metadata.get("metrics_time_unit") or "s", folder / METADATA)
+    written = read_unit(metadata.get("metrics_time_unit") or "s", folder / METADATA)
     unit = unit or written
     paths = sorted(path for path in folder.iterdir() if RESULT.fullmatch(path.name))
-    found = [_result(path, written, unit) for path in paths]
+    found = [read_result(path, written, unit) for path in paths]
     scenarios = list(metadata.get("traffic_scenario") or ())
     points = sorted(found, key=lambda point: _place(point, scenarios))
     return Experiment(
@@ -170,79 +119,16 @@ def chosen(experiments: Sequence[Experiment], criteria: Json) -> list[Experiment
     return left
 
 
-SCENARIO: Final = "traffic_scenario"
-
-
-def read_object(path: Path) -> dict[str, Any]:
-    """A JSON object from a file; raises InputError that names it."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from None
-    except ValueError as error:
-        raise InputError(f"{path}: no JSON: {error}; move it away") from None
-    if not isinstance(content, dict):
-        raise InputError(f"{path}: not a JSON object; move it away")
-    return content
-
-
 def _metadata(folder: Path) -> dict[str, Any]:
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder")
     if not (folder / METADATA).exists():
         raise InputError(f"{folder}: no experiment: there is no {METADATA} in it")
     found = read_object(folder / METADATA)
-    for name in (SCENARIO, *AXES):
+    for name in (SCENARIO, "num_concurrency", "batch_size"):
         if not isinstance(found.get(name) or [], list):
             raise InputError(f"{folder / METADATA}: {name} is not a list")
     return found
-
-
-def _result(path: Path, written: Unit, unit: Unit) -> Result:
-    content = read_object(path)
-    aggregate = content.get("aggregated_metrics")
-    if not isinstance(aggregate, dict):
-        raise _bad(path, "aggregated_metrics is missing")
-    axis = aggregate.setdefault("iteration_type", "num_concurrency")
-    if axis not in AXES:
-        raise _bad(path, f"iteration_type {axis} is not one of {', '.join(AXES)}")
-    value = aggregate.setdefault(AXES[axis], None if axis in {"rate", "poisson"} else 1)
-    if not isinstance(value, (int, float)) or not math.isfinite(value):
-        raise _bad(path, f"{AXES[axis]} {value} is not a number")
-    if not isinstance(aggregate.get("scenario"), str):
-        raise _bad(path, "it names no scenario")
-    if not _tabular(aggregate.setdefault("stats", {})):
-        raise _bad(path, "stats are not numbers by metric and level")
-    source = _unit(content.get("_time_unit") or written, path)
-    factor = PER_SECOND[unit] / PER_SECOND[source]
-    whole = {**scaled(aggregate, factor), "error_rate": _error_rate(aggregate, path)}
-    return Result(path=path, aggregate=whole, unit=unit, factor=factor)
-
-
-def _tabular(stats: object) -> bool:
-    """Whether these are maps of numbers, or of nulls."""
-    if not isinstance(stats, dict) or not all(isinstance(of, dict) for of in stats.values()):
-        return False
-    values = (value for of in stats.values() for value in of.values())
-    return all(value is None or isinstance(value, (int, float)) for value in values)
-
-
-def _error_rate(aggregate: Json, path: Path) -> float | None:
-    """Failures over all requests, by the counts."""
-    failed, n = (aggregate.get(name, 0) for name in ("num_error_requests", "num_requests"))
-    if not isinstance(failed, int) or not isinstance(n, int):
-        raise _bad(path, "num_requests and num_error_requests are not counts")
-    return failed / n if n else None
-
-
-def _bad(path: Path, what: str) -> InputError:
-    return InputError(f"{path}: no result of a benchmark: {what}; move it away or make it again")
-
-
-def _unit(name: object, path: Path) -> Unit:
-    if name not in PER_SECOND:
-        raise InputError(f"{path}: the time unit {name} is neither s nor ms")
-    return cast("Unit", name)
 
 
 def _place(point: Result, scenarios: list[str]) -> tuple[int, str, str, float, int]:
