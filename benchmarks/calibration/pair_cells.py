@@ -60,13 +60,13 @@ _QUEUES = {load: partial(queue, load=load) for load in (0.8, 0.85)}
 SHIFTED = covers("shift5", "tail10")
 
 _INVERSION: dict[str, Cell] = {
-    "full, n=2,000": Cell(
+    "full n=2000": Cell(
         experiment=Replays(
             scene=_FULL(2000), effects=_full_effects, controls=USUAL_TESTS, fixed=True
         ),
         bars=(*BENIGN, *SHIFTED, *fooled(0.12, *USUAL_TESTS)),
     ),
-    "full, n=10,000": Cell(
+    "full n=10000": Cell(
         experiment=Replays(scene=_FULL(10_000), effects=_full_effects, controls=USUAL_TESTS),
         bars=(
             *BENIGN,
@@ -75,17 +75,17 @@ _INVERSION: dict[str, Cell] = {
             Bar(measure="sees shift5", points=(0.5,), low=0.35),
         ),
     ),
-    "independent, n=500": Cell(
+    "independent n=500": Cell(
         experiment=Replays(scene=on_poisson(500, 30), points=POINTS[:2]), bars=BENIGN[:1]
     ),
-    "independent, n=2,000": Cell(experiment=Replays(scene=on_poisson(2000, 30)), bars=BENIGN),
-    "independent, n=10,000": Cell(experiment=Replays(scene=on_poisson(10_000, 60)), bars=BENIGN),
+    "independent n=2000": Cell(experiment=Replays(scene=on_poisson(2000, 30)), bars=BENIGN),
+    "independent n=10000": Cell(experiment=Replays(scene=on_poisson(10_000, 60)), bars=BENIGN),
     "batching server at .3": Cell(experiment=Replays(scene=on_server(2000, 0.3)), bars=BENIGN),
     "batching server at .6": Cell(experiment=Replays(scene=on_server(2000, 0.6)), bars=BENIGN),
     "batching server at .85": Cell(
         experiment=Replays(scene=on_server(2000, 0.85), fixed=True), bars=SATURATED
     ),
-    "batching server at .6, x1.08": Cell(
+    "batching server at .6 x1.08": Cell(
         experiment=SlowerServer(
             scene=on_server(2000, 0.6).against(partial(servers.batching, slow=1.08)),
             name="x1.08",
@@ -106,7 +106,7 @@ _INVERSION: dict[str, Cell] = {
         )
         for users in (8, 64)
     },
-    "Pareto tails, timeouts in bursts": Cell(
+    "Pareto tails and timeouts in bursts": Cell(
         experiment=Replays(
             scene=on_poisson(
                 2000,
@@ -117,7 +117,7 @@ _INVERSION: dict[str, Cell] = {
         ),
         bars=BENIGN,
     ),
-    "Pareto tails, bursts of errors": Cell(
+    "Pareto tails and bursts of errors": Cell(
         experiment=Replays(
             scene=on_poisson(
                 2000,
@@ -136,7 +136,7 @@ _INVERSION: dict[str, Cell] = {
         for load, play in _QUEUES.items()
     },
     **{
-        f"FIFO queue at {load}, x1.08": Cell(
+        f"FIFO queue at {load} x1.08": Cell(
             experiment=SlowerServer(
                 scene=on_sessions(2000, play).against(partial(play, slow=1.08)), name="x1.08"
             ),
@@ -179,15 +179,15 @@ _SLOW: dict[str, Cell] = {
     ),
     "regimes of 20 min": Cell(experiment=_regimes(3600, 60, 20), bars=SLOW),
     "regimes of 40 min in 30": Cell(experiment=_regimes(2000, 30, 40, 1.2)),
-    "linear drift of one arm, 10 %": Cell(experiment=_drifting(0.1), bars=SLOW),
-    "linear drift of one arm, 30 %": Cell(experiment=_drifting(0.3), bars=SLOW),
-    "sine of 20 min, 10 %": Cell(
+    "linear drift of 10 % in one arm": Cell(experiment=_drifting(0.1), bars=SLOW),
+    "linear drift of 30 % in one arm": Cell(experiment=_drifting(0.3), bars=SLOW),
+    "sine of 20 min and 10 %": Cell(
         experiment=_slow(
             2000, 60, lambda due, random: disturbances.sine(due, 20 * MINUTE, 0.1, random)
         ),
         bars=SLOW,
     ),
-    "AR(1), memory .98": Cell(
+    "AR(1) with memory .98": Cell(
         experiment=_slow(
             2000,
             30,
@@ -198,7 +198,7 @@ _SLOW: dict[str, Cell] = {
 }
 
 _ERRORS: dict[str, Cell] = {
-    f"errors, {how}, n={n:,}": Cell(
+    f"errors {how} n={n}": Cell(
         experiment=Errors(n=n, share=0.02, burst=burst),
         bars=(
             Bar(measure=FPR, points=NONE, high=0.08),
@@ -206,7 +206,7 @@ _ERRORS: dict[str, Cell] = {
         ),
     )
     for n in (2000, 10_000)
-    for how, burst in (("each by itself", None), ("bursts of 20", 20.0))
+    for how, burst in (("each by itself", None), ("in bursts of 20", 20.0))
 }
 
 PAIR_CELLS: Mapping[str, Cell] = {**_INVERSION, **_SLOW, **_ERRORS}

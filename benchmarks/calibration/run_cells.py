@@ -21,7 +21,7 @@ DRIFTED = tuple(
 )
 
 _RUNS: dict[str, Cell] = {
-    f"{repeats}+{repeats} runs, {name}": Cell(
+    f"{repeats}+{repeats} runs {name}": Cell(
         experiment=Simulated(scene=on_sessions(2000, play), repeats=repeats),
         bars=(
             *GATED,
@@ -49,7 +49,7 @@ _HOURS: Mapping[str, drifts.Drift] = {
 _ORDERS = {"pairs": drifts.random_pairs, "ABBA": drifts.abba}
 
 _DRIFTS: dict[str, Cell] = {
-    f"{repeats}+{repeats} {order}, {name}": Cell(
+    f"{repeats}+{repeats} {order} {name}": Cell(
         experiment=Drifting(drift=drift, order=_ORDERS[order], repeats=repeats), bars=DRIFTED
     )
     for repeats in (3, 5)
@@ -57,7 +57,7 @@ _DRIFTS: dict[str, Cell] = {
     for name, drift in _HOURS.items()
 }
 _UNTURNED: dict[str, Cell] = {
-    f"{repeats}+{repeats} AAA BBB, linear 20 %": Cell(
+    f"{repeats}+{repeats} AAA BBB linear 20 %": Cell(
         experiment=Unturned(drift=_HOURS["linear 20 %"], repeats=repeats),
         bars=(
             Bar(measure=REFUSED, points=NONE, low=1.0),

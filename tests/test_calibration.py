@@ -1,0 +1,150 @@
+"""A short `make calibrate`: error rates of the product's own statistics on traffic with known truth.
+
+The bars are those of the full one, widened by what 99 % of simulations with so few replays do; every replay
+is seeded. The usual tests must miss them on the same traffic, or the traffic proves nothing.
+"""
+
+import json
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+from calibrate import count
+from calibration.bars import Bar, Rate, band, rates
+from calibration.cells import CELLS
+from calibration.pairs import FIXED, FLAG, FPR, WRONG
+from calibration.runs import FAILS, PASSES, REFUSED, WELCH
+
+ROOT = Path(__file__).parent.parent
+SEED = 2026
+Rates = Mapping[tuple[str, float | None], Rate]
+
+
+def simulate(cell: str, replays: int) -> Rates:
+    """The cell's rates, with every bar that it has met."""
+    found = list(rates(cell, count(cell, SEED, 0, replays), replays, CELLS[cell].bars))
+    missed = [rate for rate in found if rate.ok is False]
+    assert not missed, missed
+    return {(rate.measure, rate.point): rate for rate in found}
+
+
+def fooled(found: Rates, test: str, point: float | None = None) -> bool:
+    """Whether that test finds differences between equal arms oftener than chance and the bar allow."""
+    rate = found[f"A/A differs, {test}", point]
+    return rate.rate > Bar(measure=FPR, points=(point,), high=0.08).limits(rate.n)[1]
+
+
+def test_intervals_of_a_moderately_dependent_pair_are_what_they_say() -> None:
+    """Equal arms differ in one of twenty, 95 % hold the truth; Mann-Whitney and the bootstrap are fooled."""
+    found = simulate("full n=2000", 80)
+
+    assert found[FPR, 0.5].bar == (0.025, 0.08)
+    assert found["covers tail10", 0.99].bar == (0.92, 1.0)
+    assert fooled(found, "Mann-Whitney")
+    assert fooled(found, "Kolmogorov-Smirnov")
+    assert fooled(found, "bootstrap of the median")
+
+
+def test_a_queue_fools_every_usual_test() -> None:
+    """At a load of .8 they call most equal arms different, and the blocks do not."""
+    found = simulate("FIFO queue at 0.8", 40)
+
+    assert found["A/A differs, Mann-Whitney", None].rate > 0.5
+    assert found["A/A differs, Kolmogorov-Smirnov", None].rate > 0.5
+    assert found["A/A differs, bootstrap of the median", None].rate > 0.5
+
+
+def test_regimes_of_minutes_are_flagged_and_fool_sixteen_blocks() -> None:
+    """Fixed K finds differences that are none; with adaptive K those are flagged."""
+    found = simulate("regimes of 5 min", 50)
+
+    assert fooled(found, "K=16", 0.5)
+    assert found[FLAG, 0.5].bar == (0.85, 1.0)
+    assert found[WRONG, 0.5].bar == (0.0, 0.08)
+    assert found[FIXED, 0.5].rate > 2 * found[WRONG, 0.5].rate
+
+
+def test_errors_in_bursts_fool_mcnemar_and_not_the_blocks() -> None:
+    """The blocks hold their 5 %."""
+    found = simulate("errors in bursts of 20 n=2000", 300)
+
+    assert fooled(found, "McNemar")
+    assert found[FPR, None].bar == (0.0, 0.08)
+
+
+def test_errors_by_themselves_fool_nobody() -> None:
+    """On independent errors McNemar is right: the control fails for the bursts, not for itself."""
+    assert not fooled(simulate("errors each by itself n=2000", 300), "McNemar")
+
+
+@pytest.mark.parametrize("cell", ["3+3 runs full", "3+3 runs FIFO queue at .8"])
+def test_the_judge_is_wrong_as_rarely_as_it_says(cell: str) -> None:
+    """Of simulated replays: A/A, and a change as large as the margin, which must neither pass nor fail."""
+    found = simulate(cell, 60)
+
+    assert {(FPR, 0.99), (PASSES, 0.5), (FAILS, None)} <= {
+        key for key, rate in found.items() if rate.bar
+    }
+
+
+@pytest.mark.parametrize("order", ["pairs", "ABBA"])
+def test_hours_that_drift_do_not_fool_the_judge(order: str) -> None:
+    """As long as the arms took turns."""
+    for hours in ("linear 20 %", "AR(1) 10 %", "regimes of 60 min"):
+        assert simulate(f"5+5 {order} {hours}", 50)[FPR, 0.5].bar == (0.0, 0.08)
+
+
+def test_the_judge_refuses_what_would_fool_welch() -> None:
+    """All runs of one arm before those of the other: most equal arms differ, and none is judged."""
+    found = simulate("5+5 AAA BBB linear 20 %", 50)
+
+    assert found[WELCH, 0.5].rate > 0.8
+    assert found[REFUSED, None].rate == 1
+
+
+def test_a_rate_beyond_its_bar_is_missed() -> None:
+    """From 400 replays on the bar is the bar; with fewer, chance is allowed for."""
+    bar = Bar(measure=FPR, points=(0.5,), low=0.025, high=0.08)
+
+    def holds(times: int, n: int) -> bool | None:
+        (found,) = rates("a cell", {(FPR, 0.5): times}, n, [bar])
+        return found.ok
+
+    assert [holds(times, 400) for times in (9, 10, 32, 33)] == [False, True, True, False]
+    assert [holds(times, 40) for times in (0, 8, 9)] == [True, True, False]
+    assert band(0.05, 400) == pytest.approx((0.025, 0.08))
+
+
+def test_a_bar_that_nothing_measures_is_an_error() -> None:
+    """Not a bar that holds."""
+    with pytest.raises(KeyError, match="not measured"):
+        list(rates("a cell", {(FPR, 0.5): 1}, 10, [Bar(measure=FLAG, points=(0.5,))]))
+
+
+def test_more_processes_change_no_digit() -> None:
+    """Each replay has its own random numbers, whoever draws them."""
+    cell = "errors in bursts of 20 n=2000"
+    halves = count(cell, 1, 0, 10) + count(cell, 1, 10, 20)
+
+    assert {key: n for key, n in count(cell, 1, 0, 20).items() if n} == dict(halves)
+
+
+def test_the_command_prints_a_table_and_json(capsys: pytest.CaptureFixture[str]) -> None:
+    """Exit code 0 when the bars hold, 1 when one is missed, 2 for a cell that does not exist."""
+    command = [sys.executable, "benchmarks/calibrate.py", "--processes", "1", "--replays", "30"]
+
+    def run(*options: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [*command, *options], capture_output=True, text=True, check=False, cwd=ROOT
+        )
+
+    said = run("--cells", "in bursts of 20 n=2000", "--json")
+    told = json.loads(said.stdout)
+    table = run("--cells", "in bursts of 20 n=2000")
+
+    assert (said.returncode, told["missed"], told["replays"]) == (0, 0, 30)
+    assert "A/A differs, McNemar" in table.stdout
+    assert "0 missed" in table.stdout
+    assert run("--cells", "nothing of that name").returncode == 2
