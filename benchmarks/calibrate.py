@@ -17,8 +17,9 @@ import sys
 import time
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from itertools import groupby
 
 import numpy as np
@@ -32,49 +33,51 @@ COLUMNS = (None, *POINTS)
 Counts = Counter[tuple[str, float | None]]
 
 
-def main() -> int:
+def main(words: Sequence[str] | None = None) -> int:
     """Simulate, print, and say whether all bars hold."""
-    asked = _arguments()
-    began = time.monotonic()
+    asked, began = _arguments(words), time.monotonic()
     found: list[Rate] = []
     if not asked.json:
         print(f"{'':48}{'all':>7}{'p50':>7}{'p95':>7}{'p99':>7}   99 % band    bar")
-    with ProcessPoolExecutor(asked.processes) as pool:
-        for cell, counts in simulated(pool, asked.cells, asked.seed, asked.replays):
-            of_cell = list(rates(cell, counts, asked.replays, CELLS[cell].bars))
-            found += of_cell
-            if not asked.json:
-                print("\n".join(lines(cell, of_cell)), flush=True)
-            print(f"{time.monotonic() - began:6.0f} s  {cell}", file=sys.stderr)
+    for cell, counts in simulated(asked.cells, asked.seed, asked.replays, asked.processes):
+        of_cell = list(rates(cell, counts, asked.replays, CELLS[cell].bars))
+        found += of_cell
+        if not asked.json:
+            print("\n".join(lines(cell, of_cell)), flush=True)
+        print(f"{time.monotonic() - began:6.0f} s  {cell}", file=sys.stderr)
     seconds = time.monotonic() - began
-    missed = [rate for rate in found if rate.ok is False]
     if asked.json:
         print(json.dumps(as_json(found, asked, seconds), indent=1))
     else:
-        barred = sum(rate.ok is not None for rate in found)
-        print(
-            f"\n{barred} bars over {len(asked.cells)} cells of {asked.replays:,} replays, "
-            f"{len(missed)} missed; {seconds / 60:.0f} min, {asked.processes} processes, seed {asked.seed}"
-        )
-    return 1 if missed else 0
+        print(f"\n{_sum(found, asked, seconds)}")
+    return int(any(rate.ok is False for rate in found))
 
 
 def simulated(
-    pool: ProcessPoolExecutor, cells: Iterable[str], seed: int, replays: int
+    cells: Sequence[str], seed: int, replays: int, processes: int
 ) -> Iterator[tuple[str, Counts]]:
-    """The counts of each cell, in order, all of them in work at once."""
-    waiting: dict[str, list[Future[Counts]]] = {
-        cell: [
-            pool.submit(count, cell, seed, first, min(first + CHUNK, replays))
-            for first in range(0, replays, CHUNK)
-        ]
-        for cell in cells
-    }
-    for cell, chunks in waiting.items():
-        total: Counts = Counter()
-        for chunk in chunks:
-            total.update(chunk.result())
-        yield cell, total
+    """The counts of each cell, in order."""
+    firsts = range(0, replays, CHUNK)
+    chunks = [
+        (cell, seed, first, min(first + CHUNK, replays)) for cell in cells for first in firsts
+    ]
+    with _mapping(processes) as mapped:
+        parts = iter(mapped(count, *zip(*chunks, strict=True)))
+        for cell in cells:
+            total: Counts = Counter()
+            for _ in firsts:
+                total.update(next(parts))  # a sum of Counters would lose what never happened
+            yield cell, total
+
+
+@contextmanager
+def _mapping(processes: int) -> Iterator[Callable[..., Iterator[Counts]]]:
+    """What maps a function over its arguments: in this process if it is to be the only one."""
+    if processes == 1:
+        yield map
+    else:
+        with ProcessPoolExecutor(processes) as pool:
+            yield pool.map
 
 
 def count(cell: str, seed: int, first: int, last: int) -> Counts:
@@ -97,6 +100,15 @@ def lines(cell: str, found: Sequence[Rate]) -> Iterator[str]:
         some = next(iter(of.values()))
         band = f"{some.band[0]:.3f}-{some.band[1]:.3f}" if some.band else ""
         yield f"  {measure:46}{cells}   {band:11}  {_bars(of.values())}".rstrip()
+
+
+def _sum(found: Sequence[Rate], asked: argparse.Namespace, seconds: float) -> str:
+    barred = [rate.ok for rate in found if rate.ok is not None]
+    return (
+        f"{len(barred)} bars over {len(asked.cells)} cells of {asked.replays:,} replays, "
+        f"{barred.count(False)} missed; {seconds / 60:.0f} min, {asked.processes} processes, "
+        f"seed {asked.seed}"
+    )
 
 
 def _rate(rate: Rate | None) -> str:
@@ -152,7 +164,7 @@ def as_json(found: Sequence[Rate], asked: argparse.Namespace, seconds: float) ->
     }
 
 
-def _arguments() -> argparse.Namespace:
+def _arguments(given: Sequence[str] | None) -> argparse.Namespace:
     words = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
@@ -161,7 +173,7 @@ def _arguments() -> argparse.Namespace:
     words.add_argument("--seed", type=int, default=1)
     words.add_argument("--processes", type=int, default=2)
     words.add_argument("--json", action="store_true")
-    asked = words.parse_args()
+    asked = words.parse_args(given)
     parts = [part.strip() for part in asked.cells.split(",")]
     asked.cells = [cell for cell in CELLS if any(part in cell for part in parts)]
     if not asked.cells:

@@ -55,7 +55,7 @@ class Replays:
             if effect.name == "none":
                 found |= _of_equal_arms(intervals)
                 found |= self._usual_tests(a, b, random)
-                found |= _of_fixed_blocks(pair, self.points) if self.fixed else {}
+                found |= of_fixed_blocks(pair, self.points) if self.fixed else {}
             else:
                 found |= _of_effect(intervals, effect)
         return found
@@ -67,7 +67,7 @@ class Replays:
         }
 
 
-def _of_fixed_blocks(pair: Pair, points: Sequence[float]) -> Outcomes:
+def of_fixed_blocks(pair: Pair, points: Sequence[float]) -> Outcomes:
     """Whether the test that the interval inverts rejects equality with 16 blocks, whatever the data."""
     number = len(points)
     t = pair.t(np.zeros(number), np.array(points), np.full(number, 16))
