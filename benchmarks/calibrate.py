@@ -16,7 +16,6 @@ import platform
 import sys
 import time
 import zlib
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
@@ -27,10 +26,10 @@ import scipy
 from calibration.bars import Rate, rates
 from calibration.cells import CELLS
 from calibration.effects import POINTS
+from calibration.tally import Tally
 
 CHUNK = 25
 COLUMNS = (None, *POINTS)
-Counts = Counter[tuple[str, float | None]]
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -39,8 +38,8 @@ def main(words: Sequence[str] | None = None) -> int:
     found: list[Rate] = []
     if not asked.json:
         print(f"{'':48}{'all':>7}{'p50':>7}{'p95':>7}{'p99':>7}   99 % band    bar")
-    for cell, counts in simulated(asked.cells, asked.seed, asked.replays, asked.processes):
-        of_cell = list(rates(cell, counts, asked.replays, CELLS[cell].bars))
+    for cell, tally in simulated(asked.cells, asked.seed, asked.replays, asked.processes):
+        of_cell = list(rates(cell, tally, CELLS[cell].bars))
         found += of_cell
         if not asked.json:
             print("\n".join(lines(cell, of_cell)), flush=True)
@@ -55,8 +54,8 @@ def main(words: Sequence[str] | None = None) -> int:
 
 def simulated(
     cells: Sequence[str], seed: int, replays: int, processes: int
-) -> Iterator[tuple[str, Counts]]:
-    """The counts of each cell, in order."""
+) -> Iterator[tuple[str, Tally]]:
+    """The tally of each cell, in order."""
     firsts = range(0, replays, CHUNK)
     chunks = [
         (cell, seed, first, min(first + CHUNK, replays)) for cell in cells for first in firsts
@@ -64,14 +63,14 @@ def simulated(
     with _mapping(processes) as mapped:
         parts = iter(mapped(count, *zip(*chunks, strict=True)))
         for cell in cells:
-            total: Counts = Counter()
+            total = Tally()
             for _ in firsts:
-                total.update(next(parts))  # a sum of Counters would lose what never happened
+                total.merge(next(parts))
             yield cell, total
 
 
 @contextmanager
-def _mapping(processes: int) -> Iterator[Callable[..., Iterator[Counts]]]:
+def _mapping(processes: int) -> Iterator[Callable[..., Iterator[Tally]]]:
     """What maps a function over its arguments: in this process if it is to be the only one."""
     if processes == 1:
         yield map
@@ -80,12 +79,12 @@ def _mapping(processes: int) -> Iterator[Callable[..., Iterator[Counts]]]:
             yield pool.map
 
 
-def count(cell: str, seed: int, first: int, last: int) -> Counts:
-    """How often each outcome happened in these replays of a cell; what never happened counts 0."""
+def count(cell: str, seed: int, first: int, last: int) -> Tally:
+    """How often each outcome happened in these replays of a cell."""
     experiment, number = CELLS[cell].experiment, zlib.crc32(cell.encode())
-    found: Counts = Counter()
+    found = Tally()
     for replay in range(first, last):
-        found.update(experiment.replay(np.random.default_rng([seed, number, replay])))
+        found.add(experiment.replay(np.random.default_rng([seed, number, replay])))
     return found
 
 

@@ -1,12 +1,13 @@
 """Bars: what a measured rate must satisfy, and how far chance moves it in so many replays."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from scipy import stats
 
 from calibration.pairs import FPR
 from calibration.runs import FAILS, PASSES
+from calibration.tally import Tally
 
 ENOUGH = 400
 """From so many replays on a bar holds for the rate itself; with fewer, chance gets its part."""
@@ -60,14 +61,12 @@ def band(rate: float, n: int) -> tuple[float, float]:
     return float(stats.binom.ppf(tail, n, rate)) / n, float(stats.binom.isf(tail, n, rate)) / n
 
 
-def rates(
-    cell: str, counts: Mapping[tuple[str, float | None], int], n: int, bars: Iterable[Bar]
-) -> Iterator[Rate]:
-    """Every measure of a cell with its bar. A bar whose measure was not taken is a KeyError of ours."""
+def rates(cell: str, tally: Tally, bars: Iterable[Bar]) -> Iterator[Rate]:
+    """Every measure of a cell with its bar. Raises KeyError for a bar of what was not measured."""
     asked = {(bar.measure, point): bar for bar in bars for point in bar.points}
-    if missing := asked.keys() - counts.keys():
+    if missing := asked.keys() - tally.trials.keys():
         raise KeyError(f"{cell}: bars for what is not measured: {sorted(map(str, missing))}")
-    for (measure, point), count in counts.items():
+    for (measure, point), count, n in tally:
         bar, nominal = asked.get((measure, point)), nominal_rate(measure)
         limits = bar.limits(n) if bar else None
         yield Rate(

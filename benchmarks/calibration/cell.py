@@ -6,7 +6,7 @@ from typing import Protocol
 from numpy.random import Generator
 
 from calibration.bars import Bar
-from calibration.pairs import Outcomes
+from calibration.tally import Outcomes
 
 
 class Experiment(Protocol):

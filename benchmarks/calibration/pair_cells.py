@@ -8,7 +8,17 @@ from calibration.bars import Bar
 from calibration.cell import NONE, Cell
 from calibration.controls import bootstrap_median, kolmogorov_smirnov, mann_whitney
 from calibration.effects import POINTS, Effect, shift, tail
-from calibration.pairs import FIXED, FLAG, FPR, WRONG, Errors, Replays, SlowerServer
+from calibration.pairs import (
+    AGREES,
+    FIXED,
+    FLAG,
+    FPR,
+    WRONG,
+    Errors,
+    Intervals,
+    Replays,
+    SlowerServer,
+)
 from calibration.scenes import (
     MINUTE,
     Scene,
@@ -78,7 +88,10 @@ _INVERSION: dict[str, Cell] = {
     "independent n=500": Cell(
         experiment=Replays(scene=on_poisson(500, 30), points=POINTS[:2]), bars=BENIGN[:1]
     ),
-    "independent n=2000": Cell(experiment=Replays(scene=on_poisson(2000, 30)), bars=BENIGN),
+    "independent n=2000": Cell(
+        experiment=Replays(scene=on_poisson(2000, 30), controls=USUAL_TESTS, fixed=True),
+        bars=BENIGN,
+    ),
     "independent n=10000": Cell(experiment=Replays(scene=on_poisson(10_000, 60)), bars=BENIGN),
     "batching server at .3": Cell(experiment=Replays(scene=on_server(2000, 0.3)), bars=BENIGN),
     "batching server at .6": Cell(experiment=Replays(scene=on_server(2000, 0.6)), bars=BENIGN),
@@ -197,6 +210,17 @@ _SLOW: dict[str, Cell] = {
     ),
 }
 
+_INTERVALS: dict[str, Cell] = {
+    f"intervals of {name}": Cell(
+        experiment=Intervals(scene=scene), bars=(Bar(measure=AGREES, points=POINTS, low=0.99),)
+    )
+    for name, scene in {
+        "full n=2000": on_sessions(2000, full),
+        "FIFO queue at 0.8": on_sessions(2000, _QUEUES[0.8]),
+        "regimes of 5 min": _regimes(3600, 60, 5).scene,
+    }.items()
+}
+
 _ERRORS: dict[str, Cell] = {
     f"errors {how} n={n}": Cell(
         experiment=Errors(n=n, share=0.02, burst=burst),
@@ -209,4 +233,4 @@ _ERRORS: dict[str, Cell] = {
     for how, burst in (("each by itself", None), ("in bursts of 20", 20.0))
 }
 
-PAIR_CELLS: Mapping[str, Cell] = {**_INVERSION, **_SLOW, **_ERRORS}
+PAIR_CELLS: Mapping[str, Cell] = {**_INVERSION, **_SLOW, **_INTERVALS, **_ERRORS}

@@ -1,8 +1,4 @@
-"""Pairs: what tbench says of two replays of one trace, against what is true of them.
-
-A replay gives outcomes: for each measure and quantile whether it happened. Rates of these are what
-`calibration.bars` holds to account.
-"""
+"""Pairs: what tbench says of two replays of one trace, against what is true of them."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -10,23 +6,25 @@ from functools import cached_property
 
 import numpy as np
 from numpy.random import Generator
-from scipy import stats
 
+from analysis.arms import Truths
 from analysis.failures import Failures, error_difference
-from analysis.inversion import Interval, Pair, invert
+from analysis.inversion import Pair
 from analysis.quantiles import quantile
 from analysis.summary import Floats
 from calibration.controls import mcnemar
 from calibration.disturbances import bursts, scattered
 from calibration.effects import POINTS, Effect, shift
 from calibration.scenes import Scene
+from calibration.tally import Outcomes
+from calibration.tested import Tested
 
-Outcomes = dict[tuple[str, float | None], bool]
-"""Measure and quantile (None where it is of no quantile) -> whether it happened in this replay."""
 Control = Callable[[Floats, Floats, Generator], bool]
 
 FPR, FLAG, WRONG, OPEN = "A/A differs", "flagged", "wrong, unflagged", "unbounded"
 FIXED = "A/A differs, K=16"
+AGREES = "interval agrees with its test"
+EQUAL = shift(1.0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,19 +43,13 @@ class Replays:
 
     def replay(self, random: Generator) -> Outcomes:
         first, second = self.scene.arms(random)
-        a = self.scene.hide(first, random)
-        hidden = int(random.integers(2**63))
-        found: Outcomes = {}
-        for effect in (shift(1.0), *self.effects()):
+        a, hidden = self.scene.hide(first, random), int(random.integers(2**63))
+        b = self.scene.hide(second, np.random.default_rng(hidden))
+        equal = Tested(Pair(a, b), self.points)
+        found = {**of_equal_arms(equal, fixed=self.fixed), **self._usual_tests(a, b, random)}
+        for effect in self.effects():
             b = self.scene.hide(effect.change(second), np.random.default_rng(hidden))
-            pair = Pair(a, b)
-            intervals = invert(pair, self.points)
-            if effect.name == "none":
-                found |= _of_equal_arms(intervals)
-                found |= self._usual_tests(a, b, random)
-                found |= of_fixed_blocks(pair, self.points) if self.fixed else {}
-            else:
-                found |= _of_effect(intervals, effect)
+            found |= _of_effect(Tested(Pair(a, b), self.points), effect)
         return found
 
     def _usual_tests(self, a: Floats, b: Floats, random: Generator) -> Outcomes:
@@ -67,38 +59,44 @@ class Replays:
         }
 
 
-def of_fixed_blocks(pair: Pair, points: Sequence[float]) -> Outcomes:
-    """Whether the test that the interval inverts rejects equality with 16 blocks, whatever the data."""
-    number = len(points)
-    t = pair.t(np.zeros(number), np.array(points), np.full(number, 16))
-    critical = stats.t.isf(0.025, 15)
-    return {(FIXED, p): bool(abs(one) > critical) for p, one in zip(points, t, strict=True)}
+def of_equal_arms(said: Tested, *, fixed: bool) -> Outcomes:
+    """What is said of arms between which there is no difference; and what fixed K would say."""
+    ones = np.ones(len(said.points))
+    differs = ~said.holds(ones)
+    found = {
+        **_each(FPR, said, differs),
+        **_each(FLAG, said, said.drift),
+        **_each(WRONG, said, differs & ~said.drift),
+    }
+    return {**found, **_each(FIXED, said, ~said.holds(ones, blocks=16))} if fixed else found
 
 
-def _of_equal_arms(intervals: Sequence[Interval]) -> Outcomes:
-    found: Outcomes = {}
-    for one in intervals:
-        found[FPR, one.p] = _differs(one)
-        found[FLAG, one.p] = one.drift
-        found[WRONG, one.p] = _differs(one) and not one.drift
-        found[OPEN, one.p] = _open(one)
-    return found
+def _of_effect(said: Tested, effect: Effect) -> Outcomes:
+    truth = np.array([effect.truth[p] for p in said.points.tolist()])
+    return {
+        **_each(f"covers {effect.name}", said, said.holds(truth)),
+        **_each(f"sees {effect.name}", said, ~said.holds(np.ones(len(truth)))),
+    }
 
 
-def _of_effect(intervals: Sequence[Interval], effect: Effect) -> Outcomes:
-    found: Outcomes = {}
-    for one in intervals:
-        found[f"covers {effect.name}", one.p] = one.low <= effect.truth[one.p] <= one.high
-        found[f"sees {effect.name}", one.p] = _differs(one)
-    return found
+def _each(measure: str, said: Tested, happened: Truths) -> Outcomes:
+    pairs = zip(said.points.tolist(), happened.tolist(), strict=True)
+    return {(measure, p): did for p, did in pairs}
 
 
-def _differs(found: Interval) -> bool:
-    return not found.low <= 1 <= found.high
+@dataclass(frozen=True, kw_only=True)
+class Intervals:
+    """Whether an interval covers exactly what its test holds, at these ratios, with the same K and flag."""
 
+    scene: Scene
+    ratios: tuple[float, ...] = (1.0, 1.05, 1 / 1.1)
 
-def _open(found: Interval) -> bool:
-    return found.low == 0 or found.high == np.inf
+    def replay(self, random: Generator) -> Outcomes:
+        said = Tested(Pair(*self.scene.arms(random)), POINTS)
+        intervals = said.intervals()
+        agrees = [said.agrees(np.full(len(POINTS), ratio), intervals) for ratio in self.ratios]
+        open_ = np.array([one.low == 0 or one.high == np.inf for one in intervals])
+        return {**_each(AGREES, said, np.all(agrees, axis=0)), **_each(OPEN, said, open_)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,15 +113,15 @@ class SlowerServer:
     runs: int = 200
 
     @cached_property
-    def _truths(self) -> dict[int, dict[float, float]]:
+    def _effects(self) -> dict[int, Effect]:
         return {}
 
     def replay(self, random: Generator) -> Outcomes:
         which = int(random.integers(self.traces))
-        if which not in self._truths:
-            self._truths[which] = self._truth(which)
-        effect = replace(shift(1.0), name=self.name, truth=self._truths[which])
-        return _of_effect(invert(Pair(*self._trace(which).arms(random)), POINTS), effect)
+        if which not in self._effects:
+            self._effects[which] = replace(EQUAL, name=self.name, truth=self._truth(which))
+        said = Tested(Pair(*self._trace(which).arms(random)), POINTS)
+        return _of_effect(said, self._effects[which])
 
     def _trace(self, which: int) -> Scene:
         traffic = self.scene.traffic(np.random.default_rng([7, which]))
@@ -145,7 +143,7 @@ class Errors:
     burst: float | None
 
     def replay(self, random: Generator) -> Outcomes:
-        a, b, more = (self._failed(share, random) for share in (1, 1, 2))
+        a, b, more = (self._failed(times, random) for times in (1, 1, 2))
         equal, worse = error_difference(a, b), error_difference(a, more)
         return {
             (FPR, None): not equal.low <= 0 <= equal.high,

@@ -21,8 +21,9 @@ from analysis.replicates import Replicates
 from analysis.summary import Floats
 from analysis.welch import difference
 from calibration.drifts import Drift, Order, one_after_the_other, random_pairs
-from calibration.pairs import FPR, Outcomes
+from calibration.pairs import FPR
 from calibration.scenes import Scene
+from calibration.tally import Outcomes
 from replay.columns import NUMBERS, Column
 from replay.runfile import Run, recount
 
@@ -128,11 +129,11 @@ def _judged(experiment: Experiment, gates: tuple[Gate, ...], truth: float) -> Ju
     sides: dict[bool, list[Arm]] = {False: [], True: []}
     for place, turn in enumerate(turns):
         sides[turn].append(arm(next(arms[turn]), place))
-    baseline, candidate = (
+    replicates = [
         Replicates(name=name, runs=tuple(sides[which]))
         for name, which in (("A", False), ("B", True))
-    )
-    return judge(baseline, candidate, gates)
+    ]
+    return judge(replicates, gates)
 
 
 def _refused(found: Judgement) -> bool:
