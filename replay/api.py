@@ -41,6 +41,7 @@ class Options(TypedDict, total=False):
     workers: int | Literal["auto"]
     allow_unsafe: bool
     max_cost: float | None
+    cache: Literal["as-is", "cold"]
 
 
 def replay(

@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from tbench.commands.ab import ab
 from tbench.commands.capture import capture
 from tbench.commands.compare import compare
 from tbench.commands.demo import demo
@@ -46,6 +47,7 @@ def main(
 app.command()(capture)
 app.add_typer(trace, name="trace")
 app.command()(replay)
+app.command()(ab)
 app.command()(report)
 app.command()(compare)
 app.command()(serve)
