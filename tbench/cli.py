@@ -9,6 +9,7 @@ from tbench.commands.capture import capture
 from tbench.commands.compare import compare
 from tbench.commands.demo import demo
 from tbench.commands.doctor import doctor
+from tbench.commands.power import power
 from tbench.commands.replay import replay
 from tbench.commands.report import report
 from tbench.commands.serve import serve
@@ -50,6 +51,7 @@ app.command()(replay)
 app.command()(ab)
 app.command()(report)
 app.command()(compare)
+app.command()(power)
 app.command()(serve)
 app.command()(doctor)
 app.command()(demo)

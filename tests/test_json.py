@@ -76,6 +76,7 @@ def test_every_key_is_documented(
         "replay": (*send, "-o", "a.run", "--warmup", "none", "--header", "authorization: Bearer k"),
         "report": ("report", "a.run", "--samples"),
         "compare": ("compare", "a.run", "a.run"),
+        "power": ("power", "a.run"),
         "ab": (
             "ab", trace, "--arm", f"name=A,base_url={simulator.url}", "--arm",
             f"name=B,base_url={simulator.url}", "--repeats", 1, "--gate", "errors:5pp", "-o", "ab",

@@ -24,6 +24,7 @@ from tbench.commands.options import (
     Proxy,
     Rate,
     Requests,
+    SpawnRate,
     Speed,
     Until,
 )
@@ -103,6 +104,7 @@ def ab(
     constant: Constant = None,
     until: Until = None,
     max_in_flight: MaxInFlight = None,
+    spawn_rate: SpawnRate = None,
     loop: Loop = None,
     requests: Requests = None,
     duration: Duration = None,
@@ -189,6 +191,7 @@ def ab(
         "constant": constant,
         "until": until,
         "max_in_flight": max_in_flight,
+        "spawn_rate": spawn_rate,
         "loop": loop,
         "requests": requests,
         "duration": duration,
