@@ -3,10 +3,12 @@
 from collections.abc import Mapping
 from functools import partial
 
+from analysis.looks import NAMES, Looks
 from calibration import drifts
 from calibration.bars import Bar
 from calibration.cell import NONE, Cell
 from calibration.effects import POINTS
+from calibration.monitored import PEEKING, Monitored
 from calibration.pairs import FPR
 from calibration.runs import FAILS, PASSES, REFUSED, SEES, WELCH, Drifting, Simulated, Unturned
 from calibration.scenes import full, on_sessions, queue
@@ -67,4 +69,21 @@ _UNTURNED: dict[str, Cell] = {
     for repeats in (3, 5)
 }
 
-RUN_CELLS: Mapping[str, Cell] = {**_RUNS, **_DRIFTS, **_UNTURNED}
+_MONITORED: dict[str, Cell] = {
+    f"looks after {' '.join(map(str, looks.runs))} runs {NAMES[looks.shape]} {name}": Cell(
+        experiment=Monitored(looks=looks, drift=_HOURS[name]),
+        bars=(
+            Bar(measure=PASSES, points=NONE, high=0.08),
+            Bar(measure=FAILS, points=NONE, high=0.08),
+            *([Bar(measure=PEEKING, points=NONE, low=0.15)] if name == "no drift" else []),
+        ),
+    )
+    for looks in (
+        Looks(runs=(3, 5, 8)),
+        Looks(runs=(3, 6, 9, 12, 15)),
+        Looks(runs=(3, 6, 9, 12, 15), shape="pocock"),
+    )
+    for name in ("no drift", "AR(1) 10 %")
+}
+
+RUN_CELLS: Mapping[str, Cell] = {**_RUNS, **_DRIFTS, **_UNTURNED, **_MONITORED}
