@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from capture.errors import InputError
+from tbench.commands.sharing import Charts, Html, Shared, Xlsx
 
 
 def compare(
@@ -58,9 +59,9 @@ def compare(
             "what equal arms show is the noise floor.",
         ),
     ] = False,
-    html: Annotated[
-        Path | None, typer.Option(help="Also write a self-contained HTML page to this file.")
-    ] = None,
+    html: Html = None,
+    charts: Charts = None,
+    xlsx: Xlsx = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the comparison as one JSON object.")
     ] = False,
@@ -74,12 +75,13 @@ def compare(
     With a gate the run is the unit: 0 is PASS, 1 FAIL, 3 INCONCLUSIVE (too few runs, runs that did not take
     turns, or an interval that holds the margin), 4 INVALID.
     """
+    shared = Shared(html=html, charts=charts, xlsx=xlsx)
     if self_check:
         from tbench.commands.selfchecking import self_checked
 
-        if html is not None or unpaired:
+        if shared or unpaired:
             raise InputError(
-                "--self-check has no page and pairs its runs: no --html, no --unpaired"
+                "--self-check has no page and pairs its runs: no --html, --charts, --xlsx, no --unpaired"
             )
         arms = [path for path in (baseline, candidate) if path is not None]
         asked = (metric or (), quantile or (), warmup)
@@ -89,16 +91,14 @@ def compare(
     if margin is not None or gate:
         from tbench.commands.gating import gated
 
-        if html is not None:
-            raise InputError("--html shows one pair of runs; leave out --margin and --gate")
-        return gated(baseline, candidate, (margin, gate or []), as_json=as_json)
+        return gated(baseline, candidate, (margin, gate or []), shared=shared, as_json=as_json)
     from analysis.arms import load_arm
     from analysis.compare import Question, Verdict
     from analysis.compare import compare as compared
     from analysis.report.machine import comparison_json, dump
     from analysis.report.terminal import comparison_text
     from replay.warmup import parse_warmup
-    from tbench.commands.output import command_line, terminal, write_page
+    from tbench.commands.output import command_line, terminal
 
     question = Question(
         metrics=tuple(metric or ()),
@@ -107,10 +107,15 @@ def compare(
         warmup=None if warmup is None else parse_warmup(warmup),
     )
     found = compared(load_arm(baseline), load_arm(candidate), question)
-    if html is not None:
-        from analysis.report.page import comparison_page
+    if shared:
+        from analysis.report.page import comparison_report
+        from analysis.report.workbook import comparison_book
 
-        write_page(html, comparison_page(found, command=command_line()))
+        line = command_line()
+        shared.write(
+            lambda: comparison_report(found, command=line),
+            lambda file: comparison_book(found, file, command=line),
+        )
     if as_json:
         typer.echo(dump(comparison_json(found)))
     else:
