@@ -69,6 +69,7 @@ def forest(title: str, bars: Sequence[Bar]) -> Picture | None:
     paper, share = Paper(), bars[0].share
     low, high = _domain(bars)
     rows = [_row(bar, low, high) for bar in bars]
+    change = "datum.value" if share else "datum.value - 1"
     scale = alt.Scale(type="linear" if share else "log", domain=[low, high], nice=False)
     x = alt.X(
         "value:Q",
@@ -76,7 +77,7 @@ def forest(title: str, bars: Sequence[Bar]) -> Picture | None:
         scale=scale,
         axis=alt.Axis(
             values=_ticks(low, high),
-            labelExpr=f"format({'datum.value' if share else 'datum.value - 1'}, '+.3~%')",
+            labelExpr=f"abs({change}) < 1e-9 ? '0%' : format({change}, '+.3~%')",
             labelOverlap="greedy",
             labelSeparation=8,
         ),
