@@ -15,7 +15,7 @@ from replay.totals import duration_s
 LONGEST = 300
 FRAMING = frozenset({"format", "kind", "type", "version", "crc32", "marker"})
 """Fields of a file that say what kind of file it is, not how it was made."""
-OWN = frozenset({"run_id", "wall_ns", "argv", "capture_id"})
+OWN = frozenset({"run_id", "wall_ns", "argv"})
 """Facts of one run, which are not compared between sides."""
 GROUPS: Mapping[str, str] = {
     "target": "Target and sender",
@@ -64,13 +64,13 @@ def sides_table(sides: Sides) -> Html:
         ["target", *(_common([arm.target or "-" for arm in arms]) for arms in sides.values())],
         ["pacing", *(_common([arm.pacing for arm in arms]) for arms in sides.values())],
     ]
-    return table("Arms", ["", *sides], rows)
+    return table("Arms", ["what", *sides], rows)
 
 
 def facts_tables(sides: Sides) -> Html:
     """What the files say of how they were made, side by side; what differs is marked."""
     found = [
-        table(title, ["", *sides], [_marked(key, cells) for _, key, cells in rows])
+        table(title, ["fact", *sides], [_marked(key, cells) for _, key, cells in rows])
         for title, rows in groupby(facts(sides), key=itemgetter(0))
     ]
     return tag("div", join(found), class_="facts")
@@ -108,7 +108,7 @@ def _grouped(arm: Arm) -> dict[str, dict[str, str]]:
     found: dict[str, dict[str, str]] = {}
     for key, text in _flat({**arm.run.header, **arm.run.totals}):
         group, _, rest = key.partition(".")
-        if group in OWN or rest in OWN:
+        if group in OWN:
             continue
         titled = group in GROUPS
         found.setdefault(GROUPS.get(group, OTHER), {})[rest if titled and rest else key] = text
