@@ -52,12 +52,6 @@ def private(path: Path, option: str) -> Iterator[BinaryIO]:
         raise InputError(f"{option} {path}: cannot be written: {error.strerror}") from None
 
 
-def write_private(path: Path, text: str) -> None:
-    """Write a file that only its owner may read. Raises OSError."""
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-        file.write(text.encode())
-
-
 def _is_container(path: Path) -> bool:
     if not path.is_file():
         return False
