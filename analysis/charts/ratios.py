@@ -45,8 +45,8 @@ class Bar:
     """One row of a forest plot: a change with its interval, and how much of a change is let pass.
 
     `value`, `low`, `high` are ratios, or differences of shares where `share`; None is unbounded, for
-    `value` unknown. `passes` is the zone that passes, of which an end may be None (open). `decides` is
-    the one-sided bound that has to lie in it. `said` is a key of STYLES.
+    `value` unknown. `bare` ones have no interval at all. `passes` is the zone that passes, of which an end
+    may be None (open), `decides` the one-sided bound that has to lie in it. `said` is a key of STYLES.
     """
 
     label: str
@@ -57,6 +57,7 @@ class Bar:
     passes: tuple[float | None, float | None] | None = None
     decides: float | None = None
     share: bool = False
+    bare: bool = False
 
 
 def forest(title: str, bars: Sequence[Bar]) -> Picture | None:
@@ -137,14 +138,16 @@ def _row(bar: Bar, low: float, high: float) -> dict[str, object]:
     return {
         "label": bar.label,
         "value": None if bar.value is None else within(bar.value, low),
-        "low": within(bar.low, low),
-        "high": within(bar.high, high),
+        "low": within(bar.value if bar.bare else bar.low, low),
+        "high": within(bar.value if bar.bare else bar.high, high),
         "decides": None if bar.decides is None else within(bar.decides, high),
         "from": None if bar.passes is None else within(start, low),
         "to": None if bar.passes is None else within(stop, high),
         "said": bar.said,
         "change": words.change(bar.value, share=bar.share),
-        "interval": words.change_interval(bar.low, bar.high, share=bar.share),
+        "interval": "without an interval"
+        if bar.bare
+        else words.change_interval(bar.low, bar.high, share=bar.share),
     }
 
 
@@ -191,7 +194,9 @@ def _tally(bars: Sequence[Bar]) -> str:
 
 
 def _note(bars: Sequence[Bar]) -> str:
-    said = ["Point: the estimate. Bar: its two-sided 95 % interval."]
+    said = ["Point: the estimate."]
+    if not all(bar.bare for bar in bars):
+        said.append("Bar: its two-sided 95 % interval.")
     if any(bar.passes for bar in bars):
         said.append("Shade: the changes that pass.")
     if any(bar.decides is not None for bar in bars):
@@ -209,31 +214,47 @@ def shift(
     if not any(point.ratio for point in points):
         return None
     low, high = _bounds(points)
-    paper = Paper()
+    paper, bare = Paper(), all(_bare(point) for point in points)
     rows = _shifted(points, low, high)
     x = alt.X("p:N", title=f"quantile of {title}", sort=None, axis=alt.Axis(labelAngle=0))
     scale = alt.Scale(type="log", domain=[low, high], nice=False)
     y = alt.Y("ratio:Q", title=against, scale=scale, axis=alt.Axis(format=",~r", tickCount=6))
-    shown = tip("p", "ratio", "interval", "band")
+    shown = tip("p", "ratio") if bare else tip("p", "ratio", "interval", "band")
     band = paper.on(rows).mark_area(opacity=0.18, color=COLOURS[1])
     band = band.encode(x=x, y=alt.Y("band_low:Q", scale=scale), y2="band_high:Q")
     bar = paper.on(rows).mark_rule(strokeWidth=2, color=COLOURS[1])
     bar = bar.encode(x=x, y=alt.Y("low:Q", scale=scale), y2="high:Q", tooltip=shown)
     point = paper.on(rows).mark_point(filled=True, size=60, opacity=1, color=COLOURS[1])
     same = paper.on([{"one": 1}]).mark_rule(strokeDash=[4, 4], color="currentColor")
+    rule = same.encode(y=alt.Y("one:Q", scale=scale))
+    dots = point.encode(x=x, y=y, tooltip=shown)
+    said = _shift_words(title, against, points, bare=bare)
+    return paper.picture([rule, dots] if bare else [band, rule, bar, dots], said)
+
+
+def _bare(point: Shift) -> bool:
+    """Whether there is no interval and no band, not even one that is open on one side."""
+    return (point.low, point.high, point.band_low, point.band_high) == (None, None, None, None)
+
+
+def _shift_words(title: str, against: str, points: Sequence[Shift], *, bare: bool) -> Words:
     text = "; ".join(
-        f"{row['p']} {words.ratio(point.ratio)} {row['interval']}"
-        for row, point in zip(rows, points, strict=True)
+        f"{words.percentile(point.p)} {words.ratio(point.ratio)}"
+        + ("" if bare else f" {words.ratio_interval(point.low, point.high)}")
+        for point in points
     )
-    said = Words(
+    what = (
+        "There is no interval: too few runs, or an experiment that could stop early."
+        if bare
+        else "Bars: the interval of each quantile. Shade: the band that holds at all quantiles at once. "
+        "What is open or lies further out is cut at the edge."
+    )
+    return Words(
         title=f"Shift of {title}",
-        text=f"Ratio by quantile with its interval: {text}.",
-        note="Shift: above 1 the candidate's value is higher. Bars: the interval of each quantile. Shade: "
-        "the band that holds at all quantiles at once. What is open or lies further out is cut at the edge.",
+        text=f"Ratio by quantile{'' if bare else ' with its interval'}: {text}.",
+        note=f"Shift: above 1 the candidate's value is higher. {what}",
         spoken=f"Ratio {against} by quantile. {text}",
     )
-    rule = same.encode(y=alt.Y("one:Q", scale=scale))
-    return paper.picture([band, rule, bar, point.encode(x=x, y=y, tooltip=shown)], said)
 
 
 def _shifted(points: Sequence[Shift], low: float, high: float) -> Rows:

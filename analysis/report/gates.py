@@ -37,10 +37,10 @@ def change(row: Row) -> str:
 
 
 def interval(row: Row) -> str:
-    """The two-sided interval of the change; a dash where there is none."""
+    """The two-sided interval of the change; nothing where there is none."""
     one = row.comparison
-    if one.ratio is None:
-        return "-"
+    if one.ratio is None or one.confidence == "none":
+        return ""
     return words.change_interval(one.low, one.high, share=row.gate.quantile is None)
 
 
@@ -65,11 +65,8 @@ def _gate(row: Row) -> Iterator[object]:
     yield verdict_mark(one.verdict)
     for value in (one.baseline, one.candidate):
         yield number(value, figure(value, one.unit))
-    yield (
-        join([number(one.ratio, change(row)), span(one.low, one.high, interval(row))], tag("br"))
-        if one.ratio is not None
-        else "-"
-    )
+    ends = span(one.low, one.high, interval(row)) if interval(row) else None
+    yield join(filter(None, [number(one.ratio, change(row)), ends]), tag("br"))
     yield margin(row.gate)
     yield tag("span", f"{one.n_baseline:,} / {one.n_candidate:,}", class_="whole")
     yield ". ".join(filter(None, [row.reason, one.method]))
@@ -87,6 +84,11 @@ def figure(value: float | None, unit: str) -> str:
     if math.isinf(value):
         return "timed out"
     return f"{value:.2%}" if unit == "share" else words.amount(value, unit)
+
+
+def has_intervals(found: Judgement) -> bool:
+    """Whether its changes have intervals: an experiment that may stop early has none."""
+    return any(interval(row) for row in found.rows)
 
 
 def forests(found: Judgement, names: Names) -> list[Picture | None]:
@@ -113,8 +115,9 @@ def _bar(row: Row, arm: str) -> Bar:
         high=one.high,
         said=one.verdict.value,
         passes=(1 / limit, None) if higher else (None, limit),
-        decides=_decides(row, higher=higher),
+        decides=_decides(row, higher=higher) if interval(row) else None,
         share=share,
+        bare=not interval(row),
     )
 
 

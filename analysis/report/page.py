@@ -77,11 +77,16 @@ def judgement_report(
             sections.failures(sides),
             sections.kept(sides),
             sections.slow(sides),
-            sections.method(metrics, *methods.REPEATED),
+            sections.method(metrics, *methods.REPEATED, *_looked(found)),
             sections.environment(sides),
             sections.made_by(command),
         ],
     )
+
+
+def _looked(found: Judgement) -> tuple[str, ...]:
+    """How an experiment that could stop early was decided."""
+    return () if gates.has_intervals(found) else methods.WITHOUT_INTERVALS
 
 
 def _metrics(found: Judgement) -> list[str]:
@@ -103,7 +108,7 @@ def _run_shift(
     who = f", {names[arm.name]}" if len(found.candidates) > 1 else ""
     return shift(
         f"{words.title(metric)}{who}",
-        shifts(found.baseline.runs, arm.runs, metric),
+        shifts(found.baseline.runs, arm.runs, metric, intervals=gates.has_intervals(found)),
         against=f"{names[arm.name]} / {names[found.baseline.name]}",
     )
 

@@ -125,7 +125,8 @@ def _named(rows: Sequence[Row]) -> str:
 def _one(row: Row) -> str:
     if row.comparison.ratio is None:
         return f"{gate_label(row.gate)}, {row.reason or 'no interval'}"
-    return f"{gate_label(row.gate)} {change(row)} {interval(row)}, margin {margin(row.gate)}"
+    figures = " ".join(filter(None, [gate_label(row.gate), change(row), interval(row)]))
+    return f"{figures}, margin {margin(row.gate)}"
 
 
 def _worse(row: Row) -> float:

@@ -57,7 +57,7 @@ def judgement_book(
     _verdict(book, found.verdict.value, lines, found.warnings, command)
     note = (
         "A change is a ratio, for errors a difference of shares; low and high are the ends of its two-sided "
-        "95 % interval. Quantiles are geometric means over an arm's runs."
+        "95 % interval, empty where there is none. Quantiles are geometric means over an arm's runs."
     )
     sheet, n = table(book, "Gates", note, GATED, [_gate(row, names[row.arm]) for row in found.rows])
     if n:
