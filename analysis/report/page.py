@@ -24,7 +24,7 @@ WORTH = {
     "neutral": ("differs", "differs"),
 }
 """What a ratio below and above 1 is worth, by which way of the metric is better."""
-SHIFTED = ("ttft", "e2e", "tpot")
+SHIFTED = ("ttft", "e2e", "tpot", "itl")
 
 
 def judgement_page(
@@ -118,7 +118,7 @@ def comparison_report(found: Comparisons, *, command: str | None = None) -> Repo
     sides: Sides = {"baseline": (found.baseline,), "candidate": (found.candidate,)}
     title = f"{found.candidate.name} against {found.baseline.name}"
     there = [metric for metric in sections.DRAWN if metric in found.values]
-    metrics = there or list(found.values)[: len(SHIFTED)]
+    metrics = there or list(found.values)[: len(sections.DRAWN)]
     bars = [_bar(row) for row in found.rows if row.finding]
     shifted = {one: [shift(words.title(one), found.shift.get(one, ()))] for one in metrics}
     return Report(
