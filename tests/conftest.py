@@ -271,3 +271,24 @@ def repeated() -> Callable[..., Any]:
         return Replicates(name=name, runs=tuple(runs))
 
     return make
+
+
+def tokenizer_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A byte-level BPE tokenizer of 1,500 tokens, trained on the spot; it cuts at 32 unless told not to."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+
+    from capture.synthesis.corpus import pool
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=1500,
+        special_tokens=["<s>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(pool()[:1000], trainer)
+    tokenizer.enable_truncation(32)
+    path = tmp_path_factory.mktemp("tokenizer") / "tokenizer.json"
+    tokenizer.save(str(path))
+    return path
