@@ -196,7 +196,8 @@ def _tally(bars: Sequence[Bar]) -> str:
 def _note(bars: Sequence[Bar]) -> str:
     said = ["Point: the estimate."]
     if not all(bar.bare for bar in bars):
-        said.append("Bar: its two-sided 95 % interval.")
+        gated = any(bar.passes for bar in bars)
+        said.append(f"Bar: its two-sided {'' if gated else 'nominal '}95 % interval.")
     if any(bar.passes for bar in bars):
         said.append("Shade: the changes that pass.")
     if any(bar.decides is not None for bar in bars):

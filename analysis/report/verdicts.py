@@ -17,7 +17,7 @@ HEADLINES = (("ttft", 0.5), ("ttft", 0.95), ("e2e", 0.5), ("e2e", 0.95), ("tpot"
 SHOWN = ("ttft", "e2e", "tpot")
 NAMED = 3
 """So many gates are named in a sentence; the table has all."""
-PAIR = "This holds for these two runs; to decide, repeat them interleaved (compare --margin)."
+PAIR = "This holds for these two runs; to decide, let runs of both take turns (tbench ab)."
 
 
 def judgement_verdict(found: Judgement, names: Names) -> Html:
