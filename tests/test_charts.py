@@ -116,6 +116,26 @@ def test_nothing_to_draw_is_no_picture() -> None:
     assert charts.shift("TTFT", [absent]) is None
 
 
+def test_what_the_pointer_shows_is_in_the_data() -> None:
+    """No tooltip says undefined."""
+    runs = [Dot("A", 1, "A 1", 0.1), Dot("A", 2, "A 2", 0.2)]
+    timed = {"A": [(np.arange(9.0), np.arange(9.0) + 0.5)] * 2}
+    pictures = [
+        charts.forest("Change", BARS),
+        charts.shift("TTFT", POINTS),
+        charts.dots("TTFT p50", "s", runs, {"A": 0.15}),
+        charts.failures({"A 1": {"cut": 0.1}}),
+        charts.ecdf("TTFT", "s", {"A": [np.arange(9.0) + 1]}),
+        charts.over_time("TTFT", "s", timed),
+        charts.in_flight(timed),
+        charts.arrivals(timed),
+    ]
+    for picture in map(drawn, pictures):
+        for layer, part in enumerate(picture.spec["layer"]):
+            for field in (one["field"] for one in part["encoding"].get("tooltip", [])):
+                assert all(field in row for row in rows(picture, layer)), (picture.title, field)
+
+
 def test_every_picture_is_valid_and_describes_itself() -> None:
     """Vega-Lite's own compiler takes each one, as SVG and without a warning from Altair's schema."""
     pair = {"baseline": [SLOW], "candidate": [SLOW * 2]}

@@ -142,6 +142,17 @@ def test_runs_that_did_not_take_turns_say_so_in_the_first_sentence(
     assert "NOT_INTERLEAVED" in text
 
 
+def test_two_margins_of_one_quantity_are_two_bars(found: Judgement) -> None:
+    """Each under a label of its own."""
+    gates = parse_gates(None, ["ttft:p50:5%", "ttft:p50:30%"])
+    picture = judgement_report(judge(found.arms[:2], gates)).pictures[
+        "change-of-each-gated-quantity"
+    ]
+    labels = {row["label"] for table in picture.tables.values() for row in table if "label" in row}
+
+    assert labels == {"TTFT p50, 5 %", "TTFT p50, 30 %"}
+
+
 def test_an_experiment_that_could_stop_early_shows_no_interval(found: Judgement) -> None:
     """Neither in words nor in tables nor in pictures: they are made for experiments of a fixed length."""
     looks = Looks(runs=(4, 8))

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import altair as alt
 
@@ -67,68 +67,66 @@ def forest(title: str, bars: Sequence[Bar]) -> Picture | None:
     """
     if not any(bar.value is not None for bar in bars):
         return None
-    paper, share = Paper(), bars[0].share
     low, high = _domain(bars)
     rows = [_row(bar, low, high) for bar in bars]
-    change = "datum.value" if share else "datum.value - 1"
-    scale = alt.Scale(type="linear" if share else "log", domain=[low, high], nice=False)
-    x = alt.X(
-        "value:Q",
-        title=f"candidate {'-' if share else '/'} baseline",
-        scale=scale,
-        axis=alt.Axis(
-            values=_ticks(low, high),
-            labelExpr=f"abs({change}) < 1e-9 ? '0%' : format({change}, '+.3~%')",
-            labelOverlap="greedy",
-            labelSeparation=8,
-        ),
-    )
-    y = alt.Y(
-        "label:N",
-        title=None,
-        sort=None,
-        axis=alt.Axis(labelLimit=240, domain=False, ticks=False, grid=False, labelPadding=8),
-    )
-    same = paper.on([{"none": 0.0 if share else 1.0}]).mark_rule(
-        strokeDash=[4, 4], color="currentColor"
-    )
-    drawn = [row for row in rows if row["value"] is not None]
-    kinds = list(dict.fromkeys(bar.said for bar in bars if bar.value is not None))
-    by_kind = alt.Color("said:N", scale=_styles(kinds, 0))
-    shown = tip("label", "change", "interval", "verdict")
-    layers = [
-        paper.on([row for row in rows if row["from"] is not None])
-        .mark_bar(height=STEP - 6, color=GOOD, opacity=0.16)
-        .encode(y=y, x=alt.X("from:Q", scale=scale), x2="to:Q"),
-        same.encode(x=alt.X("none:Q", scale=scale)),
-        paper.on(drawn)
-        .mark_rule(strokeWidth=2.5)
-        .encode(y=y, x=alt.X("low:Q", scale=scale), x2="high:Q", color=by_kind, tooltip=shown),
-        paper.on([row for row in drawn if row["decides"] is not None])
-        .mark_tick(thickness=2, size=14, opacity=1)
-        .encode(y=y, x=alt.X("decides:Q", scale=scale), color=by_kind, tooltip=shown),
-        paper.on(drawn)
-        .mark_point(filled=True, size=90, opacity=1)
-        .encode(
-            y=y,
-            x=x,
-            color=by_kind,
-            shape=alt.Shape("said:N", scale=_styles(kinds, 1)),
-            tooltip=shown,
-        ),
-    ]
     text = "; ".join(
         f"{row['label']} {row['change']} {row['interval']}, {row['said']}" for row in rows
     )
+    paper = Paper()
     said = Words(title=title, text=_tally(bars), note=_note(bars), spoken=text)
+    layers = _forest_layers(paper, rows, _change_axis(low, high, share=bars[0].share))
     return paper.picture(layers, said, height=STEP * len(rows), broad=True)
+
+
+def _forest_layers(paper: Paper, rows: Rows, x: alt.X) -> list[alt.Chart]:
+    """Zones that pass, the line of no change, intervals, deciding bounds, estimates: one above the other."""
+    names = alt.Axis(labelLimit=240, domain=False, ticks=False, grid=False, labelPadding=8)
+    y = alt.Y("label:N", title=None, sort=None, axis=names)
+    drawn = [row for row in rows if row["value"] is not None]
+    kinds = list(dict.fromkeys(str(row["said"]) for row in drawn))
+    by_kind = alt.Color("said:N", scale=_styles(kinds, 0))
+    by_shape = alt.Shape("said:N", scale=_styles(kinds, 1))
+    shown = tip("label", "change", "interval", "said")
+    zones = [row for row in rows if row["from"] is not None]
+    bounds = [row for row in drawn if row["decides"] is not None]
+
+    def at(field: str) -> alt.X:
+        return alt.X(f"{field}:Q", scale=x["scale"])
+
+    zone = paper.on(zones).mark_bar(height=STEP - 6, color=GOOD, opacity=0.16)
+    same = paper.on([{"none": rows[0]["none"]}]).mark_rule(strokeDash=[4, 4], color="currentColor")
+    bar = paper.on(drawn).mark_rule(strokeWidth=2.5)
+    tick = paper.on(bounds).mark_tick(thickness=2, size=14, opacity=1)
+    point = paper.on(drawn).mark_point(filled=True, size=90, opacity=1)
+    return [
+        zone.encode(y=y, x=at("from"), x2="to:Q"),
+        same.encode(x=at("none")),
+        bar.encode(y=y, x=at("low"), x2="high:Q", color=by_kind, tooltip=shown),
+        tick.encode(y=y, x=at("decides"), color=by_kind, tooltip=shown),
+        point.encode(y=y, x=x, color=by_kind, shape=by_shape, tooltip=shown),
+    ]
+
+
+def _change_axis(low: float, high: float, *, share: bool) -> alt.X:
+    """Ratios on a logarithmic axis, differences on a linear one; both read as changes in per cent."""
+    change = "datum.value" if share else "datum.value - 1"
+    ticks = alt.Axis(
+        values=_ticks(low, high),
+        labelExpr=f"abs({change}) < 1e-9 ? '0%' : format({change}, '+.3~%')",
+        labelOverlap="greedy",
+        labelSeparation=8,
+    )
+    scale = alt.Scale(type="linear" if share else "log", domain=[low, high], nice=False)
+    return alt.X(
+        "value:Q", title=f"candidate {'-' if share else '/'} baseline", scale=scale, axis=ticks
+    )
 
 
 def _styles(kinds: Sequence[str], which: int) -> alt.Scale:
     return alt.Scale(domain=list(kinds), range=[STYLES[kind][which] for kind in kinds])
 
 
-def _row(bar: Bar, low: float, high: float) -> dict[str, object]:
+def _row(bar: Bar, low: float, high: float) -> dict[str, Any]:
     """A bar as data, cut at the edges of the picture."""
 
     def within(value: float | None, otherwise: float) -> float | None:
@@ -143,6 +141,7 @@ def _row(bar: Bar, low: float, high: float) -> dict[str, object]:
         "decides": None if bar.decides is None else within(bar.decides, high),
         "from": None if bar.passes is None else within(start, low),
         "to": None if bar.passes is None else within(stop, high),
+        "none": 0.0 if bar.share else 1.0,
         "said": bar.said,
         "change": words.change(bar.value, share=bar.share),
         "interval": "without an interval"

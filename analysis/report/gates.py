@@ -94,7 +94,8 @@ def has_intervals(found: Judgement) -> bool:
 def forests(found: Judgement, names: Names) -> list[Picture | None]:
     """The ratios in one picture, the differences of error rates in another."""
     several = len(found.candidates) > 1
-    rows = [(row, _bar(row, names[row.arm] if several else "")) for row in found.rows]
+    labels = _labels([(names[row.arm] if several else "", row.gate) for row in found.rows])
+    rows = [(row, _bar(row, label)) for row, label in zip(found.rows, labels, strict=True)]
     ratios = [bar for row, bar in rows if row.gate.quantile is not None]
     shares = [bar for row, bar in rows if row.gate.quantile is None]
     return [
@@ -103,13 +104,22 @@ def forests(found: Judgement, names: Names) -> list[Picture | None]:
     ]
 
 
-def _bar(row: Row, arm: str) -> Bar:
+def _labels(rows: Sequence[tuple[str, Gate]]) -> list[str]:
+    """Each gate with its arm; those that differ only in their margin have it, too."""
+    plain = [" ".join(filter(None, [arm, gate_label(gate)])) for arm, gate in rows]
+    return [
+        label if plain.count(label) == 1 else f"{label}, {margin(gate)}"
+        for label, (_, gate) in zip(plain, rows, strict=True)
+    ]
+
+
+def _bar(row: Row, label: str) -> Bar:
     one, gate = row.comparison, row.gate
     higher = gate.metric != ERRORS and METRICS[gate.metric].better == "higher"
     share = gate.quantile is None
     limit = gate.margin if share else 1 + gate.margin
     return Bar(
-        label=" ".join(filter(None, [arm, gate_label(gate)])),
+        label=label,
         value=one.ratio,
         low=one.low,
         high=one.high,
