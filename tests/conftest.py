@@ -273,6 +273,7 @@ def repeated() -> Callable[..., Any]:
     return make
 
 
+@pytest.fixture(scope="session")
 def tokenizer_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A byte-level BPE tokenizer of 1,500 tokens, trained on the spot; it cuts at 32 unless told not to."""
     from tokenizers import Tokenizer, models, pre_tokenizers, trainers

@@ -18,7 +18,7 @@ SECTIONS = {
 }
 DATA = {
     "outcomes", "models", "endpoints", "idc", "errors", "skipped", "shift", "summaries", "definitions",
-    "quantiles", "kinds", "plan",
+    "quantiles", "kinds", "plan", "error_codes_frequency",
 }  # fmt: skip
 """Maps from data to numbers: their own keys are not part of the contract."""
 
@@ -80,6 +80,11 @@ def test_every_key_is_documented(
         "ab": (
             "ab", trace, "--arm", f"name=A,base_url={simulator.url}", "--arm",
             f"name=B,base_url={simulator.url}", "--repeats", 1, "--gate", "errors:5pp", "-o", "ab",
+        ),
+        "benchmark": (
+            "benchmark", "--api-backend", "together", "--api-base", simulator.url, "--api-model-name",
+            "openai/gpt-oss-20b", "--task", "text-to-text", "--num-concurrency", "1", "--traffic-scenario",
+            "D(20,4)", "--max-requests-per-run", "4",
         ),
         "doctor": ("doctor",),
     }  # fmt: skip
