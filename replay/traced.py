@@ -46,7 +46,7 @@ LONGEST: Final = 200
 def traced(fields: Iterable[tuple[bytes, bytes]], secrets: Secrets) -> Headers:
     """The fields that are kept, lower-case, in the order of the wire; `secrets` masked in their values."""
     kept = [
-        (name.decode("latin-1"), _cut(secrets.mask_text(_line(value))))
+        (name.decode(), _cut(secrets.mask_text(_line(value))))
         for key, value in fields
         if (name := key.lower()) in _ON_THE_WIRE
     ]
@@ -55,7 +55,10 @@ def traced(fields: Iterable[tuple[bytes, bytes]], secrets: Secrets) -> Headers:
 
 def _line(value: bytes) -> str:
     """A value as one printable line."""
-    return "".join(c if c.isprintable() else " " for c in value.decode("latin-1")).strip()
+    text = value.decode("latin-1")
+    if not text.isprintable():
+        text = "".join(c if c.isprintable() else " " for c in text)
+    return text.strip()
 
 
 def _cut(text: str) -> str:
