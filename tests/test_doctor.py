@@ -29,6 +29,7 @@ GOOD = Found(
     server_late_s=0.0002,
     server_share=0.3,
     others_cores=0.1,
+    free_cores=1.0,
     clock="kernel",
     lost=0,
     failed=0,
@@ -126,13 +127,19 @@ def test_what_was_not_held(found: Found) -> None:
             "97% of a core",
             "benchmarks/",
         ),
-        (replace(SLOW, others_cores=1.2), "machine", "other work took 1.2 cores", "stop what else"),
+        (
+            replace(SLOW, free_cores=0.1),
+            "machine",
+            "all its cores were busy, 0.1 of",
+            "stop what else",
+        ),
+        (replace(SLOW, others_cores=60.0), "client", "nothing else was busy", "ask for less"),
         (replace(SLOW, server_late_s=0.02), "machine", "20 ms late", "more cores"),
         (replace(SLOW, lost=1, failed=2), "machine", "3 requests came to nothing", "limits above"),
         (replace(GOOD, failed=2, errors={"reset": 2}), "machine", "(2 reset)", "limits above"),
         (replace(GOOD, invalid_because="it sent late"), "client", "it sent late", "--workers"),
         (SLOW, "client", "nothing else was busy", "ask for less"),
-        (replace(SLOW, server_share=None, cpu_share=None, others_cores=None), "client", "", "less"),
+        (replace(SLOW, server_share=None, cpu_share=None, free_cores=None), "client", "", "less"),
     ],
 )
 def test_who_was_the_limit(found: Found, who: str, why: str, cure: str) -> None:
@@ -149,7 +156,7 @@ def test_the_text_names_a_limit_in_each_line_that_has_one() -> None:
     """The largest step that was held; notes on what makes figures low."""
     facts = {**machine_facts(), "usable_cores": 1.0}
     steps = [(100, GOOD), (200, GOOD), (500, replace(SLOW, cpu_share=0.96))]
-    paced = replace(GOOD, lag_s={"p50": 1.0, "p99": 1.0}, others_cores=2.0, clock="user")
+    paced = replace(GOOD, lag_s={"p50": 1.0, "p99": 1.0}, free_cores=0.0, clock="user")
     found = Examination(
         facts=facts, flat_out=GOOD, paced=paced, steps=steps, took_s=9.0, untried="too few ports"
     )
@@ -158,7 +165,7 @@ def test_the_text_names_a_limit_in_each_line_that_has_one() -> None:
     assert found.holds == found.as_json()["holds_streams"] == 200
     assert lines["holds"] == "200 streams"
     assert "limited by the client: nothing else" in lines["flat"]
-    assert "limited by the machine: other work took 2.0 cores" in lines["pacing"]
+    assert "limited by the machine: all its cores were busy" in lines["pacing"]
     assert "limited by the machine: its kernel stamps nothing" in lines["stamps"]
     assert "limited by the machine: too few ports" in lines["streams"]
     assert "one core" in lines["note"]
@@ -195,9 +202,21 @@ def test_when_nothing_comes_back_there_are_no_figures() -> None:
 
 def test_the_work_of_others_is_what_is_not_ours() -> None:
     """In cores; None where the system does not say."""
-    before = Work(at=10.0, whole=100.0, own=5.0)
+    before = Work(at=10.0, whole=100.0, idle=50.0, own=5.0)
+    after = Work(at=12.0, whole=104.0, idle=53.0, own=6.0)
 
-    assert Work(at=12.0, whole=104.0, own=6.0).others_since(before) == pytest.approx(1.5)
-    assert Work(at=12.0, whole=100.5, own=6.0).others_since(before) == 0.0
-    assert Work(at=12.0, whole=None, own=6.0).others_since(before) is None
+    assert after.others_since(before) == pytest.approx(1.5)
+    assert replace(after, whole=100.5).others_since(before) == 0.0
+    assert replace(after, whole=None).others_since(before) is None
     assert Work.now().own > 0
+
+
+def test_a_core_that_we_may_not_use_is_not_free() -> None:
+    """What was idle, and at most what our own cores had left."""
+    before = Work(at=10.0, whole=100.0, idle=50.0, own=5.0)
+    after = Work(at=12.0, whole=104.0, idle=53.0, own=6.0)
+
+    assert after.free_since(before, 4.0) == pytest.approx(1.5)
+    assert after.free_since(before, 1.0) == pytest.approx(0.5)
+    assert after.free_since(before, 0.1) == 0.0
+    assert replace(after, idle=None).free_since(before, 4.0) is None
