@@ -96,6 +96,15 @@ def test_a_probe_is_a_whole_replay_held_against_the_truth(tmp_path: Path) -> Non
     assert 0 <= found.ttft_error_s["p50"] < 0.05
 
 
+def test_a_probe_ends_in_time(tmp_path: Path) -> None:
+    """On a machine that does nearly nothing, the others shall have their turn."""
+    load = Load(requests=500, tokens=2, ttft_ms=50, itl_ms=50, concurrency=2, most_s=0.5)
+    found = probe(load, tmp_path)
+
+    assert 0 < found.completed < 500
+    assert (found.lost, found.failed) == (0, 0)
+
+
 SLOW = replace(GOOD, of_ideal=0.9)
 
 
@@ -164,6 +173,7 @@ def test_the_text_names_a_limit_in_each_line_that_has_one() -> None:
 
     assert found.holds == found.as_json()["holds_streams"] == 200
     assert lines["holds"] == "200 streams"
+    assert "holds     not known" in "\n".join(text(replace(found, steps=[])))
     assert "limited by the client: nothing else" in lines["flat"]
     assert "limited by the machine: all its cores were busy" in lines["pacing"]
     assert "limited by the machine: its kernel stamps nothing" in lines["stamps"]

@@ -26,7 +26,7 @@ PATIENCE_S: Final = 30.0
 
 @dataclass(frozen=True, kw_only=True)
 class Load:
-    """Made traffic: so many requests, answered by the server with these times."""
+    """Made traffic: so many requests, answered with these times; sent for `most_s` seconds at most."""
 
     requests: int
     tokens: int = 1
@@ -34,6 +34,7 @@ class Load:
     itl_ms: float = 0.0
     concurrency: int | None = None
     rate: float | None = None
+    most_s: float | None = None
 
     @property
     def stream_s(self) -> float:
@@ -91,6 +92,7 @@ def probe(load: Load, folder: Path, workers: int = 1) -> Found:
             base_url=url,
             concurrency=load.concurrency,
             constant=load.rate,
+            duration=load.most_s,
             api_key_env="",
             workers=workers,
         )

@@ -15,7 +15,7 @@ IDLE: Final = (3, 4)
 
 @dataclass(frozen=True, kw_only=True)
 class Work:
-    """Seconds: the clock, of all processes on all cores, of idle cores (None where not known), and of ours."""
+    """Seconds: the clock; of all processes on all cores, of idle cores (None: not known); of ours."""
 
     at: float
     whole: float | None
