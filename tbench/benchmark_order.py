@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, Final
 
 from analysis.slo import parse_slo
-
 from capture.errors import InputError
 from capture.synthesis import parse
 from capture.synthesis.order import Order as Source

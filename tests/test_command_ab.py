@@ -301,3 +301,37 @@ def test_a_plan_that_will_not_decide_says_so_before_it_begins(
     )  # fmt: skip
 
     assert "3 + 3 runs with 3 % between runs pass a 5 % margin in about" in done.out
+
+
+def test_a_plan_may_declare_goodput_and_a_trend(
+    tbench: Callable[..., Done], simulator: Server, trace: Path
+) -> None:
+    """Both are kept with the plan, the text says so, and CI gets its files."""
+    said = (*PACED, "--gate", "goodput>=50%", "--slo", "ttft<60s", "--trend", "--repeats", 3)
+    files = ("--junit", "x.xml", "--markdown", "x.md", "-o", "x")
+    done = tbench("ab", trace, *arms(simulator.url, "A", "B"), *said, *files)
+    plan = json.loads((trace.parent / "x" / "plan.json").read_text())
+
+    assert done.code == 0, done.err
+    assert "declared in the plan, before the runs" in " ".join(done.out.split())
+    assert '"ttft<60s"' in json.dumps(plan)
+    assert 'name="goodput&gt;=50%"' in (trace.parent / "x.xml").read_text()
+    assert (trace.parent / "x.md").read_text().startswith("### tbench: PASS")
+
+
+@pytest.mark.parametrize(
+    ("told", "why"),
+    [
+        (("--trend", "--schedule", "abba"), "--trend needs an order drawn by chance"),
+        (("--trend", "--monitor"), "--trend and --monitor"),
+        (("--slo", "ttft<1s"), "--slo needs a gate"),
+        (("--gate", "goodput:1pp"), "say what is good with --slo"),
+    ],
+)
+def test_what_a_plan_cannot_declare_is_said_before_anything_is_sent(
+    tbench: Callable[..., Done], trace: Path, told: tuple[str, ...], why: str
+) -> None:
+    done = tbench("ab", trace, *arms("http://127.0.0.1:9", "A", "B"), *told, "--dry-run")
+
+    assert done.code == 2
+    assert why in done.err

@@ -92,10 +92,26 @@ def ab(
     gate: Annotated[
         list[str] | None,
         typer.Option(
-            help="Gate one quantity: ttft:p95:5% or errors:0.5pp. Repeatable.",
+            help="Gate one quantity: ttft:p95:5%, errors:0.5pp, goodput:1pp, requests_per_s:5%, or a limit "
+            "that every candidate must hold: 'ttft:p95<=500ms', 'goodput>=99%'. Repeatable.",
             rich_help_panel=VERDICT,
         ),
     ] = None,
+    slo: Annotated[
+        str | None,
+        typer.Option(
+            help="What makes a request a good one, for gates on goodput: 'ttft<500ms,tpot<50ms,e2e<3s'.",
+            rich_help_panel=VERDICT,
+        ),
+    ] = None,
+    trend: Annotated[
+        bool,
+        typer.Option(
+            "--trend",
+            help="Take a straight drift over the runs out of the difference; with --schedule random.",
+            rich_help_panel=VERDICT,
+        ),
+    ] = False,
     monitor: Annotated[
         bool,
         typer.Option(
@@ -171,6 +187,20 @@ def ab(
             "--dry-run", help="Send nothing; say what the whole plan would.", rich_help_panel=OUTPUT
         ),
     ] = False,
+    junit: Annotated[
+        Path | None,
+        typer.Option(
+            help="Also write JUnit XML, a test case for each gate and candidate.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = None,
+    markdown: Annotated[
+        str | None,
+        typer.Option(
+            help="Also write a summary for a comment to this file; - prints it instead.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object.", rich_help_panel=OUTPUT)
     ] = False,
@@ -181,6 +211,7 @@ def ab(
     1 FAIL, 3 INCONCLUSIVE, 4 INVALID, 130 interrupted. The same command again goes on where it stopped.
     """
     from tbench.commands.conducting import conducted, foretold, words_of
+    from tbench.commands.publishing import Outlets
 
     given = {
         "trace": None if trace is None else str(trace),
@@ -192,6 +223,8 @@ def ab(
         "redo_invalid": redo_invalid,
         "margin": margin,
         "gate": gate,
+        "slo": slo,
+        "trend": trend or None,
         "monitor": monitor or None,
         "speed": speed,
         "rate": rate,
@@ -220,7 +253,7 @@ def ab(
     experiment: Experiment = words_of(given, plan, out)
     if dry_run:
         return foretold(experiment, out, as_json=as_json)
-    return conducted(experiment, out, as_json=as_json)
+    return conducted(experiment, out, Outlets(as_json=as_json, junit=junit, markdown=markdown))
 
 
 def _tables(arms: Sequence[str] | None) -> list[dict[str, Any]] | None:

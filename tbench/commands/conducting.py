@@ -27,6 +27,7 @@ from replay.performance import Watch
 from replay.progress import clock, watching
 from tbench.abtest import (
     Stopped,
+    contrast_of,
     default_folder,
     early,
     gates_of,
@@ -37,6 +38,7 @@ from tbench.abtest import (
     verdict,
 )
 from tbench.commands.output import private
+from tbench.commands.publishing import Outlets, written_for_ci
 from tbench.experiment_view import Progress, board
 
 EXITS = {Verdict.PASS: 0, Verdict.FAIL: 1, Verdict.INCONCLUSIVE: 3, Verdict.INVALID: 4}
@@ -54,6 +56,7 @@ def words_of(given: Mapping[str, Any], plan: Path | None, out: Path | None) -> E
 def foretold(plan: Experiment, out: Path | None, *, as_json: bool) -> int:
     """Print what the whole plan would send. Returns 0."""
     gates_of(plan)
+    contrast_of(plan)
     ledger = _begun(plan, out)
     seen = outlook(plan, plan.slots if ledger is None else missing(plan, ledger))
     typer.echo(
@@ -67,7 +70,7 @@ def _begun(plan: Experiment, out: Path | None) -> Ledger | None:
     return Ledger.opened(out, plan.written) if out is not None and (out / PLAN).exists() else None
 
 
-def conducted(plan: Experiment, out: Path | None, *, as_json: bool) -> int:
+def conducted(plan: Experiment, out: Path | None, outlets: Outlets) -> int:
     """Make the runs that are missing, judge, report. Returns the exit code of the verdict."""
     folder = default_folder(plan.order.trace) if out is None else out
     ledger = prepared(plan, folder)
@@ -78,11 +81,13 @@ def conducted(plan: Experiment, out: Path | None, *, as_json: bool) -> int:
         return _left(stopped, folder)
     found = verdict(plan, ledger)
     whole = result_json(plan, found)
-    page = judgement_page(found, command=f"tbench ab -o {shlex.quote(str(folder))}")
+    line = f"tbench ab -o {shlex.quote(str(folder))}"
+    page = judgement_page(found, command=line)
     for name, text in (("report.json", dump(whole) + "\n"), ("report.html", page)):
         with private(folder / name, "-o") as file:
             file.write(text.encode())
-    typer.echo(dump(whole) if as_json else "\n".join(judgement_text(found)))
+    shown = dump(whole) if outlets.as_json else "\n".join(judgement_text(found))
+    typer.echo(written_for_ci(found, outlets, line) or shown)
     print(f"runs, report.html and report.json: {folder}", file=sys.stderr)
     return EXITS[found.verdict]
 
@@ -150,7 +155,9 @@ def _outlook_text(plan: Experiment, seen: Outlook) -> Iterator[str]:
 
 def doubts(plan: Experiment) -> Iterator[str]:
     """Why the plan may decide nothing, before it begins; the spread from run to run is assumed."""
-    for margin in sorted({gate.margin for gate in gates_of(plan) if gate.quantile is not None}):
+    for margin in sorted(
+        {gate.margin for gate in gates_of(plan) if gate.quantile and gate.limit is None}
+    ):
         if doubt := plan_warning(plan.repeats, margin):
             yield f"{doubt} (3 % is assumed: tbench power tells it from runs that there are)"
 
