@@ -91,7 +91,7 @@ def _output_length(evidence: Evidence) -> str | None:
         return None
     return (
         f"the candidate's answers are {ratio:.2f} times as long (median {medians[0]:.0f} and "
-        f"{medians[1]:.0f} tokens); e2e compares lengths too, tpot does not"
+        f"{medians[1]:.0f} tokens); e2e compares lengths too, tpot and e2e_per_token do not"
     )
 
 

@@ -77,14 +77,16 @@ def gates_of(plan: Experiment) -> tuple[Gate, ...]:
 
 
 def contrast_of(plan: Experiment) -> Method:
-    """How the plan declares that arms are compared. Raises InputError where it cannot be so."""
+    """How the arms are compared, as declared. Raises InputError where the plan cannot carry it."""
     if not plan.declared.get("trend"):
         return "welch"
     if plan.schedule != "random":
-        raise InputError(f"--trend needs an order drawn by chance: not --schedule {plan.schedule}")
+        raise InputError(
+            f"--trend needs an order of runs that chance drew, not --schedule {plan.schedule}"
+        )
     if plan.declared.get("monitor"):
         raise InputError(
-            "--trend and --monitor: planned looks hold for Welch's t only; leave out one"
+            "--trend and --monitor: the looks of a monitored plan are Welch's; drop one"
         )
     return "trend"
 
@@ -92,8 +94,8 @@ def contrast_of(plan: Experiment) -> Method:
 def prepared(plan: Experiment, folder: Path) -> Ledger:
     """The ledger of the experiment, with everything checked that can be before the first request."""
     gates_of(plan)
-    contrast_of(plan)
     looks_of(plan)
+    contrast_of(plan)
     for arm in plan.treatments:
         arm.order(plan.order).job()  # finds its key, or says which variable is missing
     ledger = Ledger.opened(folder, plan.written)
@@ -178,8 +180,12 @@ def _whole_rounds(plan: Experiment, ledger: Ledger) -> int:
 def _judged(plan: Experiment, ledger: Ledger, rounds: int) -> Judgement:
     """The runs of the first so many rounds, held against the plan's gates."""
     names = [arm.name for arm in plan.treatments]
-    arms = [_replicates(ledger, name, rounds) for name in names]
-    return judge(arms, gates_of(plan), contrast=contrast_of(plan), planned=True)
+    return judge(
+        [_replicates(ledger, name, rounds) for name in names],
+        gates_of(plan),
+        contrast=contrast_of(plan),
+        planned=True,
+    )
 
 
 def _replicates(ledger: Ledger, arm: str, rounds: int) -> Replicates:

@@ -28,6 +28,7 @@ from tbench.commands.options import (
     Speed,
     Until,
 )
+from tbench.commands.sharing import Charts, Shared, Xlsx
 
 if TYPE_CHECKING:
     from replay.experiment.experiment import Experiment
@@ -93,7 +94,7 @@ def ab(
         list[str] | None,
         typer.Option(
             help="Gate one quantity: ttft:p95:5%, errors:0.5pp, goodput:1pp, requests_per_s:5%, or a limit "
-            "that every candidate must hold: 'ttft:p95<=500ms', 'goodput>=99%'. Repeatable.",
+            "that candidates must hold: 'ttft:p95<=500ms', 'goodput>=99%'. Repeatable.",
             rich_help_panel=VERDICT,
         ),
     ] = None,
@@ -108,7 +109,7 @@ def ab(
         bool,
         typer.Option(
             "--trend",
-            help="Take a straight drift over the runs out of the difference; with --schedule random.",
+            help="Take a straight drift over the runs out of the difference (random schedule only).",
             rich_help_panel=VERDICT,
         ),
     ] = False,
@@ -187,20 +188,8 @@ def ab(
             "--dry-run", help="Send nothing; say what the whole plan would.", rich_help_panel=OUTPUT
         ),
     ] = False,
-    junit: Annotated[
-        Path | None,
-        typer.Option(
-            help="Also write JUnit XML, a test case for each gate and candidate.",
-            rich_help_panel=OUTPUT,
-        ),
-    ] = None,
-    markdown: Annotated[
-        str | None,
-        typer.Option(
-            help="Also write a summary for a comment to this file; - prints it instead.",
-            rich_help_panel=OUTPUT,
-        ),
-    ] = None,
+    charts: Charts = None,
+    xlsx: Xlsx = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object.", rich_help_panel=OUTPUT)
     ] = False,
@@ -211,7 +200,6 @@ def ab(
     1 FAIL, 3 INCONCLUSIVE, 4 INVALID, 130 interrupted. The same command again goes on where it stopped.
     """
     from tbench.commands.conducting import conducted, foretold, words_of
-    from tbench.commands.publishing import Outlets
 
     given = {
         "trace": None if trace is None else str(trace),
@@ -253,7 +241,7 @@ def ab(
     experiment: Experiment = words_of(given, plan, out)
     if dry_run:
         return foretold(experiment, out, as_json=as_json)
-    return conducted(experiment, out, Outlets(as_json=as_json, junit=junit, markdown=markdown))
+    return conducted(experiment, out, Shared(html=None, charts=charts, xlsx=xlsx), as_json=as_json)
 
 
 def _tables(arms: Sequence[str] | None) -> list[dict[str, Any]] | None:

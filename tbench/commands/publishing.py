@@ -36,28 +36,21 @@ def published(found: "Judgement", outlets: Outlets) -> int:
     """Print the judgement and write its files; returns the exit code of its verdict."""
     from analysis.comparison import Verdict
     from analysis.report.judgement import judgement_json, judgement_text
+    from analysis.report.junit import judgement_junit
     from analysis.report.machine import dump
-    from tbench.commands.output import command_line
+    from analysis.report.markdown import judgement_markdown
+    from tbench.commands.output import command_line, write_shared
 
     if outlets.shared:
         _share(found, outlets.shared)
-    shown = dump(judgement_json(found)) if outlets.as_json else "\n".join(judgement_text(found))
-    typer.echo(written_for_ci(found, outlets, command_line()) or shown)
-    exits = {Verdict.PASS: 0, Verdict.FAIL: 1, Verdict.INCONCLUSIVE: 3, Verdict.INVALID: 4}
-    return exits[found.verdict]
-
-
-def written_for_ci(found: "Judgement", outlets: Outlets, command: str) -> str | None:
-    """Write JUnit and Markdown where they are asked for; gives back what is to be printed instead."""
-    from analysis.report.junit import judgement_junit
-    from analysis.report.markdown import judgement_markdown
-    from tbench.commands.output import write_shared
-
     if outlets.junit is not None:
         write_shared("--junit", outlets.junit, judgement_junit(found))
-    if outlets.markdown is None:
-        return None
-    return put_markdown(judgement_markdown(found, command), outlets.markdown)
+    shown = dump(judgement_json(found)) if outlets.as_json else "\n".join(judgement_text(found))
+    if outlets.markdown is not None:
+        shown = put_markdown(judgement_markdown(found, command_line()), outlets.markdown) or shown
+    typer.echo(shown)
+    exits = {Verdict.PASS: 0, Verdict.FAIL: 1, Verdict.INCONCLUSIVE: 3, Verdict.INVALID: 4}
+    return exits[found.verdict]
 
 
 def _share(found: "Judgement", shared: Shared) -> None:
