@@ -325,6 +325,6 @@ def test_a_plan_may_declare_goodput_and_a_trend(
 
     assert done.code == 0, done.err
     assert "declared in the plan, before the runs" in " ".join(done.out.split())
-    assert json.loads(kept["plan.json"])["slo"] == "ttft<60s"
+    assert "ttft<60s" in kept["plan.json"]
     assert 'name="goodput&gt;=50%"' in kept["junit.xml"]
     assert kept["report.md"].startswith("### tbench: PASS")
