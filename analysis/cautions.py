@@ -12,6 +12,7 @@ from analysis.metrics import METRICS, composite, values
 from analysis.pairing import Match, Places
 from analysis.quantiles import minimum_n, newcombe, ordered, quantile
 from analysis.summary import Caution, Floats
+from replay import measures
 
 LENGTH, CACHED, MIX, FINISH, LAG = 0.05, 0.05, 0.01, 0.05, 0.05
 """Tolerated: ratio of output lengths - 1, difference of cached shares, of an error kind's share, of a finish
@@ -57,7 +58,7 @@ def _invalid_run(evidence: Evidence) -> str | None:
 
 
 def _lag(evidence: Evidence) -> str | None:
-    lags = [ordered(side) for side in evidence.pair("lag")]
+    lags = [ordered(_own_lag(arm)[places]) for arm, places in evidence.sides()]
     firsts = [ordered(side) for side in evidence.pair("ttft")]
     if not all(map(len, lags + firsts)):
         return None
@@ -71,6 +72,11 @@ def _lag(evidence: Evidence) -> str | None:
         f"requests left late by different amounts: lag p{p * 100:g} {late[0] * 1e3:.2f} ms against "
         f"{late[1] * 1e3:.2f} ms, more than 5% of the median TTFT; the client is part of the difference"
     )
+
+
+def _own_lag(arm: Arm) -> Floats:
+    """How late the client itself sent what succeeded: a wait for the valve or a connection is not its own."""
+    return np.where(arm.ok, measures.client_lag(arm.columns), np.nan)
 
 
 def _output_length(evidence: Evidence) -> str | None:
