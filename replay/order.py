@@ -55,6 +55,7 @@ class Order:
     until: Literal["profile", "trace"] | None = None
     seed: int = 0
     max_in_flight: int | None = None
+    spawn_rate: float | None = None
     loop: int | None = None
     requests: int | None = None
     duration: float | None = None
@@ -95,6 +96,7 @@ class Order:
             seed=self.seed,
             until=self.until or "profile",
             max_in_flight=self.max_in_flight,
+            spawn_rate=self.spawn_rate,
         )
 
     def job(
@@ -136,6 +138,10 @@ class Order:
             part_of=part_of,
         )
 
+    def check_key(self) -> None:
+        """Raise InputError where `base_url` needs a key and there is none, before anything is made ready."""
+        find_key(self.api_key_env, checked_base_url(self.base_url or ""), self.headers)
+
     def _workers(self) -> int:
         """How many processes send; `auto` is as many as the load needs and the machine has to spare."""
         wanted = self._enough() if self.workers == "auto" else self.workers
@@ -158,6 +164,8 @@ class Order:
             raise InputError(
                 f"--max-in-flight and {_flag(pacing)} both limit what is in flight; give one"
             )
+        if self.spawn_rate is not None and pacing != "concurrency":
+            raise InputError(f"--spawn-rate goes with --concurrency, not with {_flag(pacing)}")
         if self.until is not None and pacing != "concurrency_scale":
             raise InputError(f"--until goes with --concurrency-scale, not with {_flag(pacing)}")
         follows = pacing == "concurrency_scale" and self.until != "trace"
@@ -186,7 +194,16 @@ class Order:
         )
 
 
-POSITIVE: Final = (*FLAGS, "max_in_flight", "loop", "requests", "duration", "timeout", "max_cost")
+POSITIVE: Final = (
+    *FLAGS,
+    "max_in_flight",
+    "spawn_rate",
+    "loop",
+    "requests",
+    "duration",
+    "timeout",
+    "max_cost",
+)
 
 
 def _positive(name: str, value: float | None) -> None:

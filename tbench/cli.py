@@ -5,10 +5,12 @@ from typing import Annotated
 import typer
 
 from tbench.commands.ab import ab
+from tbench.commands.benchmark import benchmark
 from tbench.commands.capture import capture
 from tbench.commands.compare import compare
 from tbench.commands.demo import demo
 from tbench.commands.doctor import doctor
+from tbench.commands.power import power
 from tbench.commands.replay import replay
 from tbench.commands.report import report
 from tbench.commands.serve import serve
@@ -48,8 +50,10 @@ app.command()(capture)
 app.add_typer(trace, name="trace")
 app.command()(replay)
 app.command()(ab)
+app.command()(benchmark)
 app.command()(report)
 app.command()(compare)
+app.command()(power)
 app.command()(serve)
 app.command()(doctor)
 app.command()(demo)

@@ -6,11 +6,18 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+
+from analysis.arms import Arm
+from analysis.replicates import Replicates
+from replay.columns import NUMBERS
+from replay.runfile import Run, recount
 
 ADDRESS = re.compile(r"listening on (https?://[\w.:]+)")
 
@@ -106,6 +113,266 @@ def simulator() -> Iterator[Server]:
     server = Server("serve", "--port", "0", "--profile", "fast")
     yield server
     server.stop()
+
+
+TURNS = ((0, 1), (1, 0), (0, 1), (0, 1), (1, 0))
+"""Which arm begins each pair of runs: no rule in it."""
+Columns = dict[str, Any]
+
+
+class Repeats:
+    """Makes repeated runs of two arms, in memory."""
+
+    def columns(self, n: int, seed: int, factor: float = 1.0) -> Columns:
+        """So many streamed requests with lognormal latencies times `factor`."""
+        random = np.random.default_rng(seed)
+        absent = {"f": np.nan, "i": -1, "b": False}
+        found: Columns = {
+            name: np.full(n, absent[np.dtype(kind).kind], kind) for name, kind in NUMBERS.items()
+        }
+        found["index"], found["cycle"] = np.arange(n), np.zeros(n, int)
+        found["due"] = found["sent"] = np.arange(n) * 0.1
+        found["first_token"] = found["sent"] + np.exp(random.normal(size=n) * 0.3 - 2) * factor
+        found["last_token"] = found["end"] = found["first_token"] + 0.5 * factor
+        found["output_tokens"] = found["token_events"] = np.full(n, 20)
+        found["prompt_tokens"], found["cached_tokens"] = np.full(n, 1000), np.full(n, 100)
+        found["held"] = found["connect"] = np.zeros(n)
+        found["stream"] = np.ones(n, bool)
+        found["warmup"] = np.zeros(n, bool)
+        found["status"] = np.full(n, 200)
+        words = {
+            "outcome": "ok",
+            "finish_reason": "stop",
+            "endpoint": "chat",
+            "model": "m",
+            "error": None,
+        }
+        for name, word in words.items():
+            found[name] = np.full(n, word, dtype=object)
+        found["request_id"] = np.full(n, "", dtype=np.dtypes.StringDType())
+        found["id"] = np.array([f"r{i}" for i in range(n)], dtype=np.dtypes.StringDType())
+        return found
+
+    def run(self, found: Columns, started: int, source: str = "trace-1", **totals: Any) -> Arm:
+        complete = totals.pop("complete", True)
+        named = {name: totals.pop(name, None) for name in ("model", "target", "pacing")}
+        path, whole = Path(f"{started}-{id(found)}.run"), {**recount(found), **totals}
+        return Arm(
+            kind="run",
+            name="a",
+            run=Run(path, {"wall_ns": started}, found, whole, complete=complete),
+            source=source,
+            model=named["model"] or "m",
+            target=named["target"],
+            pacing=named["pacing"] or "as recorded",
+            as_recorded=named["pacing"] is None,
+            token_gaps=lambda: (np.arange(len(found["id"]) + 1), np.full(len(found["id"]), 0.1)),
+        )
+
+    def arms(
+        self,
+        factor: float = 1.0,
+        repeats: int = 5,
+        *,
+        turns: bool = True,
+        noise: float = 0.01,
+        drift: float = 0.0,
+        spoil: Callable[[Columns], None] = lambda _: None,
+        **told: Any,
+    ) -> tuple[Replicates, Replicates]:
+        """Arms of 500 requests a run, the second slower by `factor` and spoilt; runs differ by `noise`.
+
+        Each run is `drift` slower than the one before, as a logarithm. `told` is what the second's runs say.
+        """
+        random = np.random.default_rng(5)
+        arms: tuple[list[Arm], list[Arm]] = ([], [])
+        for pair in range(repeats):
+            for place, which in enumerate(TURNS[pair % 5]):
+                at = 2 * pair + place if turns else which * 100 + pair
+                slow = float(np.exp(random.normal() * noise + drift * at)) * (
+                    factor if which else 1
+                )
+                found = self.columns(500, seed=10 * pair + which, factor=slow)
+                if which:
+                    spoil(found)
+                arms[which].append(self.run(found, at, **(dict(told) if which else {})))
+        first, second = (
+            Replicates(
+                name=name, runs=tuple(sorted(one, key=lambda arm: arm.run.header["wall_ns"]))
+            )
+            for name, one in zip("AB", arms, strict=True)
+        )
+        return first, second
+
+
+@pytest.fixture(scope="session")
+def repeats() -> Repeats:
+    """`repeats.arms(1.3)`: two arms of five runs that took turns, the second 30 % slower."""
+    return Repeats()
+
+
+@pytest.fixture(scope="session")
+def experiment() -> Callable[..., Any]:
+    """Arms of repeated runs as files, which took turns unless told otherwise.
+
+    `experiment(folder, {"A": 1.0, "B": 1.2}, repeats)` makes A-0.run ... and returns their Replicates:
+    lognormal latencies times the factor, `failing` the share of 429 by arm, n requests each.
+    """
+    import numpy as np
+
+    from analysis.replicates import load_replicates
+    from replay import columns as blocks
+    from replay.runfile import RunWriter
+
+    def columns(n: int, seed: int, factor: float, failing: float, model: str) -> dict[str, Any]:
+        random = np.random.default_rng(seed)
+        absent = {"f": np.nan, "i": -1, "b": False}
+        found: dict[str, Any] = {
+            name: np.full(n, absent[np.dtype(kind).kind], kind)
+            for name, kind in blocks.NUMBERS.items()
+        }
+        found["due"] = np.arange(n) * 0.01
+        found["sent"] = found["due"] + random.exponential(0.001, n)
+        first = found["sent"] + factor * np.exp(random.normal(-2, 0.3, n))
+        last = first + factor * 0.02 * 49
+        bad = random.random(n) < failing
+        found["end"] = np.where(bad, found["sent"] + 0.05, last)
+        for name in ("first_byte", "first_token", "first_answer"):
+            found[name] = np.where(bad, np.nan, first)
+        found["last_token"] = np.where(bad, np.nan, last)
+        found["index"], found["stream"] = np.arange(n), np.ones(n, bool)
+        found["cycle"] = found["held"] = found["connect"] = np.zeros(n)
+        found["status"] = np.where(bad, 429, 200)
+        found["sent_wall_ns"] = 10**18 + (found["sent"] * 1e9).astype(int)
+        found["output_tokens"] = np.where(bad, -1, 50)
+        found["token_events"] = np.where(bad, 0, 50)
+        found["prompt_tokens"] = np.full(n, 9)
+        return found | {
+            "endpoint": ["chat"] * n,
+            "model": [model] * n,
+            "outcome": np.where(bad, "http_error", "ok").tolist(),
+            "error": ["slow down" if one else None for one in bad],
+            "finish_reason": [None] * n,
+            "id": [f"r{k}" for k in range(n)],
+            "request_id": [f"s{k}" for k in range(n)],
+        }
+
+    def write(path: Path, began: int, whole: dict[str, Any]) -> None:
+        header = {
+            "wall_ns": began * 10**9,
+            "trace": {"capture_id": "c", "path": "t.msgpack"},
+            "pacing": {"mode": "speed", "value": 1.0, "meaning": "open loop: as recorded"},
+            "target": {"base_url": f"http://{path.stem[0]}", "sender": "engine"},
+            "host": {"cpus": 2, "python": "3.13.0"},
+            "argv": ["replay", "t.msgpack", "-o", path.name],
+        }
+        writer = RunWriter(path, header, clock=lambda: 0.0)
+        n = len(whole["index"])
+        for at in range(0, n, 50_000):
+            part = {name: column[at : at + 50_000] for name, column in whole.items()}
+            writer.append(blocks.pack(part))
+            none = np.zeros(len(part["index"]))
+            writer.append(blocks.tokens_record(part["index"], none, np.zeros(0)))
+        failed = int((whole["status"] == 429).sum())
+        writer.close(
+            {"planned": n, "completed": n - failed, "failed": failed, "cancelled": 0,
+             "lost_in_flight": 0, "never_sent": 0, "clock": "kernel"}
+        )  # fmt: skip
+
+    def make(
+        folder: Path,
+        factors: dict[str, float],
+        repeats: int,
+        *,
+        n: int = 500,
+        failing: dict[str, float] | None = None,
+        model: str = "m",
+        turns: bool = True,
+    ) -> list[Any]:
+        folder.mkdir(parents=True, exist_ok=True)
+        noise = np.random.default_rng(7)
+        for k in range(repeats):
+            order = list(factors) if k % 2 else list(reversed(factors))
+            for place, name in enumerate(order):
+                factor = factors[name] * float(np.exp(noise.normal() * 0.005))
+                share = (failing or {}).get(name, 0.0)
+                began = 1 + (100 * k + place if turns else 1000 * list(factors).index(name) + k)
+                whole = columns(n, 10 * k + place, factor, share, model)
+                write(folder / f"{name}-{k}.run", began, whole)
+        return [load_replicates(f"{folder}/{name}-*.run") for name in factors]
+
+    return make
+
+
+@pytest.fixture
+def repeated() -> Callable[..., Any]:
+    """Runs of one arm in memory: `repeated([1.0, 1.03], n=2000)` are two, the second 3 % slower.
+
+    Latencies are lognormal: `shared` is the sd that the requests of the trace have in common, `own` that
+    of each run by itself. One request each `gap` seconds; run i begins `at + step * i`.
+    """
+    import numpy as np
+
+    from analysis.arms import Arm
+    from analysis.replicates import Replicates
+    from replay.columns import NUMBERS, Column
+    from replay.runfile import Run, recount
+
+    def columns(n: int, slow: float, gap: float, logs: Any) -> dict[str, Column]:
+        absent = {"f": np.nan, "i": -1, "b": False}
+        found = {
+            name: np.full(n, absent[np.dtype(kind).kind], kind) for name, kind in NUMBERS.items()
+        }
+        found["index"], found["cycle"] = np.arange(n), np.zeros(n, int)
+        found["due"] = found["sent"] = np.arange(n) * gap
+        found["first_token"] = found["sent"] + np.exp(logs - 2) * slow
+        found["last_token"] = found["end"] = found["first_token"] + 0.5 * slow
+        found["output_tokens"] = found["token_events"] = np.full(n, 20)
+        found["held"] = found["connect"] = np.zeros(n)
+        found["stream"], found["warmup"] = np.ones(n, bool), np.zeros(n, bool)
+        found["status"] = np.full(n, 200)
+        found["outcome"] = np.full(n, "ok", dtype=object)
+        found["id"] = np.array([f"r{i}" for i in range(n)], dtype=np.dtypes.StringDType())
+        return found
+
+    def arm(name: str, wall_ns: int, found: dict[str, Column], changes: dict[str, Any]) -> Arm:
+        given: dict[str, Any] = {
+            "kind": "run",
+            "name": name,
+            "run": Run(Path(name), {"wall_ns": wall_ns}, found, recount(found), complete=True),
+            "source": "trace-1",
+            "model": "m",
+            "target": None,
+            "pacing": "as recorded",
+            "as_recorded": True,
+            "token_gaps": lambda: (np.zeros(len(found["id"]) + 1, int), np.zeros(0)),
+        }
+        return Arm(**(given | changes))
+
+    def make(
+        slow: Sequence[float],
+        n: int = 2000,
+        *,
+        seed: int = 1,
+        shared: float = 0.3,
+        own: float = 0.3,
+        gap: float = 1.0,
+        at: int = 0,
+        step: int = 1,
+        name: str = "A",
+        spoil: Callable[[dict[str, Any]], None] = lambda _: None,
+        **changes: Any,
+    ) -> Replicates:
+        common = np.random.default_rng(99).normal(size=n) * shared
+        runs = []
+        for i, factor in enumerate(slow):
+            logs = common + np.random.default_rng(1000 * seed + i).normal(size=n) * own
+            found = columns(n, factor, gap, logs)
+            spoil(found)
+            runs.append(arm(f"{name}-{i}.run", at + step * i, found, changes))
+        return Replicates(name=name, runs=tuple(runs))
+
+    return make
 
 
 @pytest.fixture(scope="session")

@@ -21,6 +21,7 @@ _ORDER: Final[Mapping[str, tuple[type, ...]]] = {
     "until": (str,),
     "seed": (int,),
     "max_in_flight": (int,),
+    "spawn_rate": (int, float),
     "loop": (int,),
     "requests": (int,),
     "duration": (int, float),

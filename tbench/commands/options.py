@@ -62,6 +62,13 @@ MaxInFlight = Annotated[
         rich_help_panel=PACING,
     ),
 ]
+SpawnRate = Annotated[
+    float | None,
+    typer.Option(
+        help="--concurrency grows to its number by so many a second, instead of at once.",
+        rich_help_panel=PACING,
+    ),
+]
 Loop = Annotated[
     int | None,
     typer.Option(

@@ -1,0 +1,184 @@
+"""Gates in a report: the table of what was judged, each run's figures, and the pictures of both."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+
+from analysis.charts import Bar, Dot, Picture, dots, forest
+from analysis.comparison import Verdict
+from analysis.endpoints import endpoint
+from analysis.gate import ERRORS, Gate
+from analysis.judge import Judgement, Row
+from analysis.report import words
+from analysis.report.markup import Html, join, number, span, table, tag
+from analysis.report.sides import Place, Sides, places
+
+Names = Mapping[str, str]
+"""An arm's own name -> the one that is shown."""
+
+
+def gate_label(gate: Gate) -> str:
+    """What is gated, as people say it: `TTFT p95`, `errors`."""
+    if gate.quantile is None:
+        return gate.metric.replace("_", " ")
+    return f"{words.title(gate.metric)} {words.percentile(gate.quantile)}"
+
+
+def margin(gate: Gate) -> str:
+    """How much worse it may get; or what the candidate must hold."""
+    if gate.limit is not None:
+        return gate.asked.replace("<=", "≤ ").replace(">=", "≥ ")
+    return f"{gate.margin * 100:.4g} {'pp' if gate.scale == 'points' else '%'}"
+
+
+def change(row: Row) -> str:
+    """The change with its sign: per cent of the baseline, or points; for a limit the candidate's figure."""
+    if row.gate.scale == "level":
+        return figure(row.comparison.candidate, row.comparison.unit)
+    return words.change(row.comparison.ratio, share=row.gate.scale == "points")
+
+
+def interval(row: Row) -> str:
+    """The two-sided interval of the change, or of the figure; a dash where there is none."""
+    one = row.comparison
+    if row.gate.scale == "level":
+        ends = one.low, one.high
+        return "-" if None in ends else f"[{', '.join(figure(end, one.unit) for end in ends)}]"
+    if one.ratio is None:
+        return "-"
+    return words.change_interval(one.low, one.high, share=row.gate.scale == "points")
+
+
+def gate_table(found: Judgement, names: Names) -> Html:
+    """Every gate of every candidate with its figures, its verdict, and why it is not decided."""
+    several = len(found.candidates) > 1
+    head = ["gate", *(["arm"] if several else []), "verdict", names[found.baseline.name]]
+    head += ["candidate", "change", "asked", "requests", "why, and how"]
+    rows = [
+        [gate_label(row.gate), *([names[row.arm]] if several else []), *_gate(row)]
+        for row in found.rows
+    ]
+    caption = (
+        "What was gated. Quantiles and rates are geometric means over an arm's runs, shares plain means; a "
+        "change is candidate / baseline - 1, of shares candidate - baseline, with its 95 % interval; where "
+        "the candidate must hold a limit it is its own figure"
+    )
+    return table(caption, head, rows)
+
+
+def _gate(row: Row) -> Iterator[object]:
+    one = row.comparison
+    yield verdict_mark(one.verdict)
+    for value in (one.baseline, one.candidate):
+        yield number(value, figure(value, one.unit))
+    yield (
+        join([number(_shown(row), change(row)), span(one.low, one.high, interval(row))], tag("br"))
+        if interval(row) != "-" or one.ratio is not None
+        else "-"
+    )
+    yield margin(row.gate)
+    yield tag("span", f"{one.n_baseline:,} / {one.n_candidate:,}", class_="whole")
+    yield ". ".join(filter(None, [row.reason, one.method]))
+
+
+def _shown(row: Row) -> float | None:
+    return row.comparison.candidate if row.gate.scale == "level" else row.comparison.ratio
+
+
+def verdict_mark(verdict: Verdict) -> Html:
+    """A verdict as a word with a colour."""
+    return tag("span", verdict.value, class_=f"mark {verdict.value}")
+
+
+def figure(value: float | None, unit: str) -> str:
+    """A figure as people read it; a share in per cent."""
+    if value is None or math.isnan(value):
+        return "-"
+    if math.isinf(value):
+        return "timed out"
+    return f"{value:.2%}" if unit == "share" else words.amount(value, unit)
+
+
+def forests(found: Judgement, names: Names) -> list[Picture | None]:
+    """The ratios in one picture, the differences of shares in another; a limit has no change to draw."""
+    several = len(found.candidates) > 1
+    rows = [(row, _bar(row, names[row.arm] if several else "")) for row in found.rows]
+    ratios = [bar for row, bar in rows if row.gate.scale == "ratio"]
+    shares = [bar for row, bar in rows if row.gate.scale == "points"]
+    named = {row.gate.metric for row in found.rows if row.gate.scale == "points"}
+    title = "Change of the error rate" if named == {ERRORS} else "Change of shares"
+    return [
+        forest("Change of each gated quantity", ratios) if ratios else None,
+        forest(title, shares) if shares else None,
+    ]
+
+
+def _bar(row: Row, arm: str) -> Bar:
+    one, gate = row.comparison, row.gate
+    share = gate.scale == "points"
+    edge = gate.shown(-gate.threshold if gate.higher else gate.threshold)
+    return Bar(
+        label=" ".join(filter(None, [arm, gate_label(gate)])),
+        value=one.ratio,
+        low=one.low,
+        high=one.high,
+        said=one.verdict.value,
+        passes=(edge, None) if gate.higher else (None, edge),
+        decides=row.bound,
+        share=share,
+    )
+
+
+def run_figures(
+    found: Judgement, names: Names
+) -> dict[tuple[str, float | None], dict[str, tuple[float, ...]]]:
+    """Of each gated quantity the figure of every run, by arm, in the order in which they began."""
+    by: dict[tuple[str, float | None], dict[str, tuple[float, ...]]] = {}
+    base = names[found.baseline.name]
+    for row in found.rows:
+        own = by.setdefault((row.gate.metric, row.gate.quantile), {base: row.baseline_runs})
+        own[names[row.arm]] = row.candidate_runs
+    return by
+
+
+def run_dots(found: Judgement, names: Names, sides: Sides) -> Iterator[Picture | None]:
+    """A picture for each gated quantity: every run's figure, in the order in which they began."""
+    order = places(sides)
+    means = {
+        (row.gate.metric, row.gate.quantile, names[arm]): centre
+        for row in found.rows
+        for arm, centre in (
+            (found.baseline.name, row.comparison.baseline),
+            (row.arm, row.comparison.candidate),
+        )
+    }
+    for (metric, p), by_side in run_figures(found, names).items():
+        some = [Dot(one.side, one.order, one.name, by_side[one.side][one.number - 1])
+                for one in order if one.side in by_side]  # fmt: skip
+        centres = {side: means[metric, p, side] for side in by_side}
+        title, unit = _quantity(metric, p), endpoint(metric, p).unit
+        known = {side: math.nan if one is None else one for side, one in centres.items()}
+        yield dots(title, unit, some, known)
+
+
+def figures_table(found: Judgement, names: Names, sides: Sides) -> Html:
+    """Each run's figure of each gated quantity, as the interval is made of them."""
+    by = run_figures(found, names)
+    head = ["run", "of all", *(_quantity(metric, p) for metric, p in by)]
+    rows = [[one.name, one.order, *_figures(one, by)] for one in places(sides)]
+    return table("Figures of each run, in the order in which they began", head, rows)
+
+
+def _quantity(metric: str, p: float | None) -> str:
+    if p is None:
+        return "Error rate" if metric == ERRORS else metric.replace("_", " ").capitalize()
+    return f"{words.title(metric)} {words.percentile(p)}"
+
+
+def _figures(
+    place: Place, by: Mapping[tuple[str, float | None], Mapping[str, Sequence[float]]]
+) -> Iterator[object]:
+    for (metric, p), by_side in by.items():
+        runs = by_side.get(place.side)
+        value = math.nan if runs is None else runs[place.number - 1]
+        unit = endpoint(metric, p).unit
+        yield number(value if math.isfinite(value) else None, figure(value, unit))
