@@ -1,6 +1,7 @@
 """Cautions: what makes a comparison less than it seems. Each check is a function; CHECKS lists them."""
 
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,12 +10,12 @@ from analysis.arms import Arm
 from analysis.failures import ErrorDifference
 from analysis.metrics import METRICS, composite, values
 from analysis.pairing import Match, Places
-from analysis.quantiles import minimum_n, ordered, quantile
+from analysis.quantiles import minimum_n, newcombe, ordered, quantile
 from analysis.summary import Caution, Floats
 
-LENGTH, CACHED, MIX, LAG = 0.05, 0.05, 0.01, 0.05
-"""Tolerated: ratio of output lengths - 1, difference of cached shares, of an error kind's share, and of
-lag as a share of the median TTFT."""
+LENGTH, CACHED, MIX, FINISH, LAG = 0.05, 0.05, 0.01, 0.05, 0.05
+"""Tolerated: ratio of output lengths - 1, difference of cached shares, of an error kind's share, of a finish
+reason's share, and of lag as a share of the median TTFT."""
 _HEADLINES = (0.5, 0.9, 0.95)
 _LATE = (0.99, 0.95, 0.9)
 """The lag is compared at the first of these that there are enough requests for."""
@@ -39,12 +40,12 @@ class Evidence:
         return first, second
 
 
-def cautions(evidence: Evidence) -> tuple[Caution, ...]:
-    """All that holds of this comparison as a whole."""
+def cautions(evidence: Evidence, codes: Iterable[str] | None = None) -> tuple[Caution, ...]:
+    """All that holds of this comparison as a whole; of these codes only, where they are given."""
     return tuple(
         Caution(code=code, text=text)
-        for code, check in CHECKS.items()
-        if (text := check(evidence)) is not None
+        for code in (CHECKS if codes is None else codes)
+        if (text := CHECKS[code](evidence)) is not None
     )
 
 
@@ -84,7 +85,7 @@ def _output_length(evidence: Evidence) -> str | None:
         return None
     return (
         f"the candidate's answers are {ratio:.2f} times as long (median {medians[0]:.0f} and "
-        f"{medians[1]:.0f} tokens); e2e compares lengths too, tpot does not"
+        f"{medians[1]:.0f} tokens); e2e compares lengths too, tpot and e2e_per_token do not"
     )
 
 
@@ -117,6 +118,32 @@ def _error_mix(evidence: Evidence) -> str | None:
     if not parts:
         return None
     return f"{', '.join(parts)}; latencies are of the successes only"
+
+
+def _finish(evidence: Evidence) -> str | None:
+    """Answers that were cut ("length") are not those that ended by themselves ("stop")."""
+    sides = [(arm.columns.get("finish_reason"), places) for arm, places in evidence.sides()]
+    first, second = (
+        Counter(() if reasons is None else (word for word in reasons[places] if word is not None))
+        for reasons, places in sides
+    )
+    n, m = first.total(), second.total()
+    if not n or not m:
+        return None
+    parts = [
+        f"{reason} {first[reason] / n:.0%} against {second[reason] / m:.0%}"
+        for reason in sorted({*first, *second})
+        if _apart((first[reason], n), (second[reason], m))
+    ]
+    if not parts:
+        return None
+    return f"answers ended for different reasons: {', '.join(parts)}"
+
+
+def _apart(one: tuple[int, int], other: tuple[int, int]) -> bool:
+    """Whether two shares (count, n) differ by more than FINISH, and not by chance alone."""
+    low, high = newcombe(one, other)
+    return abs(one[0] / one[1] - other[0] / other[1]) > FINISH and not low <= 0 <= high
 
 
 def _survivor_bias(evidence: Evidence) -> str | None:
@@ -189,6 +216,7 @@ CHECKS: dict[str, Callable[[Evidence], str | None]] = {
     "INVALID_COMPARISON": _lag,
     "OUTPUT_LENGTH_DIFFERS": _output_length,
     "CACHED_TOKENS_DIFFER": _cached,
+    "FINISH_REASONS_DIFFER": _finish,
     "ERROR_MIX_DIFFERS": _error_mix,
     "SURVIVOR_BIAS": _survivor_bias,
     "PARTIAL_OVERLAP": _partial,

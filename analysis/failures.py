@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
 
 from analysis.arms import Truths
-from analysis.inversion import blocks_for, fine_blocks, lag_one, studentised
+from analysis.block_mean import mean_of_terms
+from analysis.inversion import fine_blocks
 from analysis.quantiles import clopper_pearson, newcombe
 from analysis.summary import Floats
 
@@ -85,11 +85,8 @@ def _interval(a: Failures, b: Failures, confidence: float) -> tuple[float, float
 
 
 def _block_t(difference: float, terms: Floats, confidence: float) -> tuple[float, float, str]:
-    blocks = blocks_for(lag_one(terms[None]))
-    error = 1 / float(studentised(np.ones(1), terms[None], blocks)[0])
-    k = int(blocks[0])
-    half = float(stats.t.isf((1 - confidence) / 2, k - 1)) * error
-    return max(-1.0, difference - half), min(1.0, difference + half), f"block t, K={k}"
+    found = mean_of_terms(difference, terms, confidence)
+    return max(-1.0, found.low), min(1.0, found.high), f"block t, K={found.blocks}"
 
 
 def _terms(arm: Failures) -> Floats:

@@ -63,13 +63,18 @@ class Pair:
     def __init__(self, a: Floats, b: Floats, *, paired: bool = True) -> None:
         with np.errstate(divide="ignore"):
             log_a, log_b = (np.log(np.maximum(values, 0.0)) for values in (a, b))
-        self._a, self._b = _Side(log_a), _Side(log_b)
+        self._a, self._b = Side(log_a), Side(log_b)
         self._paired_sums = _paired_sums(log_a, log_b) if paired else None
 
     @property
     def few_pairs(self) -> bool:
         """Too few requests have a finite value in both arms for the paired series."""
         return self._paired_sums is None
+
+    @property
+    def sides(self) -> "tuple[Side, Side]":
+        """The two arms, sorted."""
+        return self._a, self._b
 
     def log_ratio(self, p: float) -> float:
         """log(Q_b / Q_a); NaN or infinite where it is not identified."""
@@ -118,8 +123,8 @@ class Pair:
         return np.where(from_a, a, b - shift + tie), np.where(from_a, a + shift + tie, b)
 
 
-class _Side:
-    """One arm's logarithms: sorted as a whole, and block by block."""
+class Side:
+    """One arm's logarithms: sorted as a whole (`all`), and in each of the 32 fine blocks (`blocks`)."""
 
     def __init__(self, logs: Floats) -> None:
         self.blocks = [ordered(block) for block in fine_blocks(logs)]
@@ -140,11 +145,15 @@ class _Side:
 
     def exceedance(self, at: Floats) -> tuple[Floats, Floats]:
         """The share of values <= `at`, and each block's excess over that share, per lane."""
-        counts = np.stack([np.searchsorted(block, at, "right") for block in self.blocks], axis=1)
+        counts = self.counts(at)
         share = counts.sum(axis=1) / self.n
         return share, (counts - share[:, None] * self.sizes) / self.n
 
-    def first(self, other: "_Side", shift: Floats, p: Floats) -> Floats:
+    def counts(self, at: Floats) -> Ints:
+        """How many values of each fine block are <= each element of `at`: shape (len(at), 32)."""
+        return np.stack([np.searchsorted(block, at, "right") for block in self.blocks], axis=1)
+
+    def first(self, other: "Side", shift: Floats, p: Floats) -> Floats:
         """The least own value x with share(<= x) + other's share(<= x + shift) >= 2p; else inf."""
         low, high = np.zeros(len(p), np.int64), np.full(len(p), self.n)
         while (open_ := low < high).any():

@@ -4,6 +4,8 @@ A report is a list of sections (analysis.report.sections); which ones, and what 
 pair of runs, or repeated runs, is said here.
 """
 
+from collections.abc import Iterator
+
 from analysis.arms import Arm
 from analysis.charts import Bar, Picture, forest, shift
 from analysis.comparison import NO_DIFFERENCE, Comparison, Comparisons
@@ -14,6 +16,7 @@ from analysis.repeated import shifts
 from analysis.replicates import Replicates
 from analysis.report import gates, methods, sections, tables, verdicts, words
 from analysis.report.figures import Report, part
+from analysis.report.judgement import TREND, declared, objectives
 from analysis.report.machine import summaries
 from analysis.report.markup import join, tag
 from analysis.report.sides import Sides, shown_names
@@ -77,11 +80,19 @@ def judgement_report(
             sections.failures(sides),
             sections.kept(sides),
             sections.slow(sides),
-            sections.method(metrics, *methods.REPEATED),
+            sections.method(metrics, *methods.REPEATED, *_asked(found)),
             sections.environment(sides),
             sections.made_by(command),
         ],
     )
+
+
+def _asked(found: Judgement) -> Iterator[str]:
+    """What was asked beyond the usual: the contrast, and what a good request is."""
+    if who := declared(found):
+        yield f"Instead of Welch's t: {TREND}, declared {who}."
+    if slo := objectives(found):
+        yield f"Goodput counts the requests that succeeded with {', '.join(slo)}."
 
 
 def _metrics(found: Judgement) -> list[str]:
