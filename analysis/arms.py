@@ -18,9 +18,10 @@ from capture.tracereader import read_trace
 from replay import measures
 from replay.columns import Column
 from replay.runfile import Run, read_run, recount
+from replay.table import Truths, where
 from replay.totals import why_invalid
 
-Truths = npt.NDArray[np.bool_]
+__all__ = ["Arm", "Truths", "load_arm"]
 
 STOPPED = frozenset(
     {Outcome.CANCELLED, Outcome.CLIENT_ABORT, Outcome.PROXY_SHUTDOWN, Outcome.INCOMPLETE}
@@ -64,22 +65,21 @@ class Arm:
         return why_invalid(self.run) if self.kind == "run" else None
 
     def __len__(self) -> int:
-        return len(self.columns["id"])
+        return len(self.columns["index"])
 
     @cached_property
     def ok(self) -> Truths:
         """True where the request succeeded."""
-        return self._is(Outcome.OK)
+        return where(self.columns, "outcome", Outcome.OK)
 
     @cached_property
     def timed_out(self) -> Truths:
-        return self._is(Outcome.TIMEOUT)
+        return where(self.columns, "outcome", Outcome.TIMEOUT)
 
     @cached_property
     def failed(self) -> Truths:
         """True where the server or the way to it failed, timeouts included."""
-        stopped = [self._is(outcome) for outcome in sorted(STOPPED)]
-        return np.asarray(~np.logical_or.reduce([self.ok, *stopped]), dtype=bool)
+        return ~where(self.columns, "outcome", Outcome.OK, *sorted(STOPPED))
 
     @cached_property
     def timeout_s(self) -> float | None:
@@ -107,9 +107,6 @@ class Arm:
         unwell = places[~self.ok[places]]
         counts = Counter(str(outcome) for outcome in self.columns["outcome"][unwell])
         return dict(counts.most_common())
-
-    def _is(self, outcome: Outcome) -> Truths:
-        return np.asarray(self.columns["outcome"] == outcome.value, dtype=bool)
 
 
 def load_arm(path: str | Path) -> Arm:

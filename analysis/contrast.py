@@ -5,10 +5,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
+from analysis.blocks import Distribution
 from analysis.comparison import NO_DIFFERENCE, Comparison, Confidence, Shift, Verdict
-from analysis.inversion import Interval, Pair, invert
+from analysis.inversion import Interval, Pair, Side, invert
 from analysis.metrics import Metric
-from analysis.quantiles import identified, least_n, minimum_n, ordered, quantile, refusal
+from analysis.quantiles import identified, least_n, minimum_n, refusal
 from analysis.summary import Caution, Floats
 
 USUAL, RARE = (0.5, 0.9, 0.95, 0.99), 0.999
@@ -44,12 +45,12 @@ class Contrast:
     @property
     def in_both(self) -> bool:
         """Whether each arm has a finite value at all."""
-        return all(side.n > side.timeouts for side in self._sides)
+        return all(one.n > one.timeouts for one in self._sides)
 
     @property
     def n(self) -> int:
         """The values of the arm that has fewer, timeouts included."""
-        return min(side.n for side in self._sides)
+        return min(one.n for one in self._sides)
 
     def rows(self) -> Iterator[Comparison]:
         """The comparison at each quantile; a refused one says why."""
@@ -77,16 +78,17 @@ class Contrast:
         return (*USUAL, RARE) if self.n >= minimum_n(RARE) else USUAL
 
     @cached_property
-    def _sides(self) -> "tuple[_Side, _Side]":
+    def _sides(self) -> "tuple[_Arm, _Arm]":
         baseline, candidate = (
-            _Side(ordered=ordered(values), timeout_s=timeout_s)
+            _Arm(found=Side(values), timeout_s=timeout_s)
             for values, timeout_s in zip(self.values, self.timeouts_s, strict=True)
         )
         return baseline, candidate
 
     @cached_property
     def _pair(self) -> Pair:
-        return Pair(*self.values, paired=self.paired)
+        baseline, candidate = self._sides
+        return Pair(baseline.found, candidate.found, paired=self.paired)
 
     @cached_property
     def _intervals(self) -> dict[float, Interval]:
@@ -101,7 +103,7 @@ class Contrast:
         lie_in = self._pair.tail_blocks(p)
         if lie_in < TAIL_BLOCKS:
             return f"its extreme requests lie in {lie_in} of 16 time blocks (needs {TAIL_BLOCKS}): a burst"
-        if not any(side.identified(p) for side in self._sides):
+        if not any(one.identified(p) for one in self._sides):
             return "it lies among the timeouts in both arms"
         return None
 
@@ -179,31 +181,31 @@ class Contrast:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Side:
-    """One arm's values in ascending order."""
+class _Arm:
+    """One arm's values, and how long it waited."""
 
-    ordered: Floats
+    found: Distribution
     timeout_s: float | None
 
     @property
     def n(self) -> int:
-        return len(self.ordered)
+        return self.found.n
 
-    @cached_property
+    @property
     def timeouts(self) -> int:
-        return self.n - int(self.ordered.searchsorted(math.inf))
+        return self.found.timeouts
 
     def identified(self, p: float) -> bool:
         return identified(self.timeouts, self.n, p)
 
     def value(self, p: float) -> float | None:
-        return quantile(self.ordered, p) if self.identified(p) else None
+        return self.found.value(p) if self.identified(p) else None
 
     def at_least(self, p: float) -> float | None:
         """What the quantile exceeds when it is not identified: the deadline, or the largest value."""
         if self.identified(p):
             return None
-        return self.timeout_s or float(self.ordered[self.n - self.timeouts - 1])
+        return self.timeout_s or self.found.most
 
 
 def _ratio(baseline: float | None, candidate: float | None) -> float | None:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from analysis.arms import Truths
 from analysis.inversion import blocks_for, fine_blocks, lag_one, studentised
@@ -88,10 +88,11 @@ def _block_t(difference: float, terms: Floats, confidence: float) -> tuple[float
     blocks = blocks_for(lag_one(terms[None]))
     error = 1 / float(studentised(np.ones(1), terms[None], blocks)[0])
     k = int(blocks[0])
-    half = float(stats.t.isf((1 - confidence) / 2, k - 1)) * error
+    half = -float(special.stdtrit(k - 1, (1 - confidence) / 2)) * error
     return max(-1.0, difference - half), min(1.0, difference + half), f"block t, K={k}"
 
 
 def _terms(arm: Failures) -> Floats:
     """What each of the 32 fine blocks adds to the failure rate, less its share of the mean."""
-    return np.array([(block - arm.rate).sum() for block in fine_blocks(arm.failed)]) / arm.n
+    rate = arm.rate
+    return np.array([block.sum() - rate * len(block) for block in fine_blocks(arm.failed)]) / arm.n

@@ -8,6 +8,7 @@ import numpy.typing as npt
 from analysis.arms import Arm, Truths
 from analysis.summary import Floats
 from capture.errors import InputError
+from replay.table import short
 from replay.warmup import Warmup
 
 Places = npt.NDArray[np.int64]
@@ -88,7 +89,7 @@ def _same_source(baseline: Arm, candidate: Arm) -> None:
 
 def _common(baseline: Arm, candidate: Arm) -> tuple[Places, Places]:
     """Where the requests that both arms have lie in each, in the baseline's order."""
-    a, b = ((arm.columns["id"], arm.columns["cycle"]) for arm in (baseline, candidate))
+    a, b = ((short(arm.columns, "id"), arm.columns["cycle"]) for arm in (baseline, candidate))
     if len(baseline) == len(candidate) and (a[0] == b[0]).all() and (a[1] == b[1]).all():
         every = np.arange(len(baseline))
         return every, every

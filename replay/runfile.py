@@ -8,20 +8,36 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
 from capture.container import Container, ContainerWriter, open_container
 from capture.errors import InputError, InvalidRunError
 from capture.exchange import Outcome
+from capture.frames import Rows
 from replay import columns as blocks
 from replay.columns import Column, Record
 from replay.sample import Sample
+from replay.table import Columns, Table, gather_gaps, where
 
 BLOCK_SAMPLES = 1000
 BLOCK_S = 1.0
 """A block is written when it is full or this old, so that a kill loses no more."""
+USUAL: Final = (
+    *("due", "held", "connect", "sent", "first_token", "last_token", "end"),
+    *(
+        "index",
+        "cycle",
+        "prompt_tokens",
+        "output_tokens",
+        "cached_tokens",
+        "token_events",
+        "stream",
+    ),
+    *("model", "outcome", "error", "id"),
+)
+"""The columns that a comparison asks for, read in one pass; the others cost a second one."""
 
 
 class RunWriter:
@@ -54,10 +70,13 @@ class RunWriter:
         with _writable(self._path):
             self._container.pump()
 
-    def append(self, record: Mapping[str, Any]) -> None:
-        """Write a record as it is: for makers of synthetic runs."""
+    def append(self, record: Mapping[str, Any], *, first: int | None = None) -> None:
+        """Write a record as it is: for makers of synthetic runs.
+
+        `first` is the `index` of the first of its samples; the file's own index finds samples by it.
+        """
         with _writable(self._path):
-            self._container.append(record)
+            self._container.append(record, seq=first)
 
     def close(self, totals: Mapping[str, Any]) -> Path:
         """Write the rest and the totals, give the file its name; returns its path."""
@@ -69,7 +88,8 @@ class RunWriter:
     def _flush(self) -> None:
         self._flushed = self._clock()
         if self._waiting:
-            self.append(blocks.pack(blocks.from_samples(self._waiting)))
+            first = self._waiting[0].index
+            self.append(blocks.pack(blocks.from_samples(self._waiting)), first=first)
             self.append(blocks.pack_tokens(self._waiting))
             self._waiting = []
 
@@ -81,7 +101,8 @@ class Run:
     `columns` has one entry per field of `replay.sample.Sample` but `token_times`, for which there is
     `token_events`, their number. Floats are seconds, NaN where absent; integers -1 where absent; words
     (`endpoint model outcome error finish_reason`) are str objects or None; `id` and `request_id` are
-    numpy strings, empty where absent. `totals` are the closing figures. `complete` is False for the
+    numpy strings, empty where absent. What statistics seldom ask for is read from the file when first
+    asked for. `totals` are the closing figures. `complete` is False for the
     file of a replay that was killed: its totals were counted again from what it holds.
     """
 
@@ -100,8 +121,9 @@ class Run:
 
         Row i owns `gaps[offsets[i]:offsets[i + 1]]`. Read from the file when first asked for.
         """
+        expected = int(np.maximum(self.columns["token_events"] - 1, 0).sum(dtype=np.int64))
         with _readable(self.path):
-            return blocks.unpack_tokens(_records(self.path, "tokens"), len(self))
+            return gather_gaps(_records(self.path, "tokens"), len(self), expected)
 
 
 def read_run(path: str | Path) -> Run:
@@ -115,53 +137,70 @@ def read_run(path: str | Path) -> Run:
         raise InputError(f"{path}: this is a {container.header.get('kind')}, not a run")
     others: dict[str, Record] = {}
     with _readable(path):
-        columns = _sorted(blocks.unpack(_samples(container, others)))
+        table = Table(
+            lambda: _samples(container, others),
+            first=USUAL,
+            rows=_expected(container),
+            guard=lambda: _readable(path),
+        )
         closing = others.get("totals") or (container.index or {}).get("totals")
-        totals = closing or recount(columns, [others["progress"]] if "progress" in others else [])
-    columns["warmup"] = in_warmup(columns, totals.get("warmup_s") or 0.0)
-    return Run(path, container.header, columns, totals, complete=bool(closing))
+        totals = closing or recount(table, [others["progress"]] if "progress" in others else [])
+        table.mark("warmup", in_warmup(table, totals.get("warmup_s") or 0.0))
+    return Run(path, container.header, table, totals, complete=bool(closing))
 
 
-def in_warmup(columns: Mapping[str, Column], warmup_s: float) -> Column:
+def in_warmup(columns: Columns, warmup_s: float) -> Column:
     """Which samples fall into the first `warmup_s` seconds, by when they were due (or sent)."""
     due = columns["due"]
     start = np.where(np.isnan(due), columns["sent"], due)
     return np.asarray(start < warmup_s)
 
 
-def recount(columns: Mapping[str, Column], progress: Sequence[Record] = ()) -> Record:
+def recount(columns: Columns, progress: Sequence[Record] = ()) -> Record:
     """The identity of a replay that never closed its file, from its samples and its last progress.
 
     Up to a second of samples and progress is gone with it: what was issued and has no sample is lost
     in flight, what was planned by then and never issued was never sent.
     """
-    outcomes = columns["outcome"]
+    ended = len(columns["index"])
     counts = {
-        "completed": int((outcomes == Outcome.OK.value).sum()),
-        "cancelled": int((outcomes == Outcome.CANCELLED.value).sum()),
+        "completed": int(where(columns, "outcome", Outcome.OK).sum()),
+        "cancelled": int(where(columns, "outcome", Outcome.CANCELLED).sum()),
     }
-    counts["failed"] = len(outcomes) - counts["completed"] - counts["cancelled"]
+    counts["failed"] = ended - counts["completed"] - counts["cancelled"]
     last = progress[-1] if progress else {}
-    issued = max(last.get("issued") or 0, len(outcomes))
+    issued = max(last.get("issued") or 0, ended)
     planned = max(last.get("planned") or 0, issued)
-    lost = {"lost_in_flight": issued - len(outcomes), "never_sent": planned - issued}
+    lost = {"lost_in_flight": issued - ended, "never_sent": planned - issued}
     return {"planned": planned, **counts, **lost}
 
 
 def _samples(container: Container, others: dict[str, Record]) -> Iterator[Record]:
     """The sample records; the last of each other type goes to `others`."""
-    for record in container.records():
+    for record in _all_records(container):
         if record.get("type") == "samples":
             yield record
         elif record.get("type") != "tokens":
             others[str(record.get("type"))] = record
 
 
-def _sorted(columns: dict[str, Column]) -> dict[str, Column]:
-    order = np.argsort(columns["index"], kind="stable")
-    if (np.diff(order) == 1).all():
-        return columns
-    return {name: column[order] for name, column in columns.items()}
+def _all_records(container: Container) -> Iterator[Record]:
+    """Every record of the blocks that hold samples, where the index says which; else of all blocks."""
+    every = container.rows if container.rows is not None else Rows()
+    rows = [row for row in map(every.__getitem__, range(len(every))) if row.first_seq is not None]
+    if not rows:
+        yield from container.records()
+    for row in rows:
+        if (raw := container.block(row)) is not None:
+            yield from container.unpack(raw)
+
+
+def _expected(container: Container) -> int:
+    """How many samples a file should hold, 0 where nobody can say."""
+    index = container.index or {}
+    totals = index.get("totals") or {}
+    ended = [totals.get(name) or 0 for name in ("completed", "failed", "cancelled")]
+    return min(sum(ended), blocks.MOST * len(container.rows or ()))
 
 
 def _records(path: Path, kind: str) -> Iterator[Record]:

@@ -1,0 +1,277 @@
+"""Table: the columns of many `samples` records, gathered in one pass into arrays that just hold them.
+
+What a statistic never asks for is not kept: a column outside the first pass costs a second one, once.
+Words stay codes and names stay bytes until somebody wants the column itself.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from replay.columns import ABSENT, ABSENT_CODE, MOST, NAMES, NUMBERS, WORDS, Column
+
+Truths = npt.NDArray[np.bool_]
+Columns = Mapping[str, Column]
+
+EVERY: Final = (*NUMBERS, *WORDS, *NAMES)
+_ROOM: Final = 1024
+"""Rows to begin with where nobody says how many will come."""
+_GAPS_AT_ONCE: Final = 1_000_000
+
+
+class Table(Mapping[str, Column]):
+    """A mapping of column name to array, rows ordered by `index`.
+
+    `records` gives all records anew whenever it is called, `first` names what the first pass keeps,
+    `rows` is how many samples to expect (a wrong guess costs time, never a sample). A record that breaks
+    the format raises KeyError, TypeError or ValueError, now or when a column is first asked for: always
+    within `guard`, a context that says what was read.
+    """
+
+    def __init__(
+        self,
+        records: Callable[[], Iterable[Mapping[str, Any]]],
+        *,
+        first: Iterable[str] = EVERY,
+        rows: int = 0,
+        guard: Callable[[], AbstractContextManager[None]] = nullcontext,
+    ) -> None:
+        self._records = records
+        self._guard = guard
+        self._rows = rows
+        self._stores: dict[str, _Numbers | _Words | _Names] = {}
+        self._marks: dict[str, Column] = {}
+        self._order: npt.NDArray[np.int64] | None = None
+        self._read({"index", *first})
+
+    def __getitem__(self, name: str) -> Column:
+        return self._marks[name] if name in self._marks else self._store(name).column()
+
+    def __iter__(self) -> Iterator[str]:
+        yield from (*EVERY, *self._marks)
+
+    def __len__(self) -> int:
+        return len(EVERY) + len(self._marks)
+
+    def mark(self, name: str, column: Column) -> None:
+        """Add a column that no record holds."""
+        self._marks[name] = column
+
+    def short(self, name: str) -> Column:
+        """A column in its shortest form: names as bytes, words as codes."""
+        return self._store(name).data
+
+    def where(self, name: str, words: Sequence[str]) -> Truths:
+        """Which samples have one of these words."""
+        store = self._store(name)
+        assert isinstance(store, _Words)
+        return store.where(words)
+
+    def _store(self, name: str) -> "_Numbers | _Words | _Names":
+        if name not in EVERY:
+            raise KeyError(name)
+        if name not in self._stores:
+            self._read(set(EVERY).difference(self._stores))
+        return self._stores[name]
+
+    def _read(self, names: Iterable[str]) -> None:
+        with self._guard():
+            self._gather(names)
+
+    def _gather(self, names: Iterable[str]) -> None:
+        """One pass over the records."""
+        wanted = {name: _empty(name, self._rows or _ROOM) for name in names}
+        at = 0
+        for record in self._records():
+            n = _size(record)
+            for store in wanted.values():
+                store.put(record, at, n)
+            at += n
+        if self._stores and at != self._rows:
+            raise ValueError(f"it had {self._rows} samples and now has {at}")
+        self._arrange(wanted, at)
+        self._stores |= wanted
+        self._rows = at
+
+    def _arrange(self, wanted: "Mapping[str, _Numbers | _Words | _Names]", rows: int) -> None:
+        """Leave out unused room, put the rows in the order of the plan; the first pass finds that order."""
+        for store in wanted.values():
+            store.data = store.data[:rows]
+        if "index" in wanted:
+            index = wanted["index"].data
+            ordered = bool((index[1:] >= index[:-1]).all())
+            self._order = None if ordered else np.argsort(index, kind="stable")
+        if self._order is not None:
+            for store in wanted.values():
+                store.data = store.data[self._order]
+
+
+def where(columns: Columns, name: str, *words: str) -> Truths:
+    """Which samples have one of these words in a column of words."""
+    if isinstance(columns, Table):
+        return columns.where(name, words)
+    column = columns[name]
+    return _any([column == word for word in words], len(column))
+
+
+def short(columns: Columns, name: str) -> Column:
+    """A column to be compared with itself in another run: bytes where it was read from records."""
+    return columns.short(name) if isinstance(columns, Table) else columns[name]
+
+
+class _Numbers:
+    """A column of numbers."""
+
+    def __init__(self, name: str, room: int) -> None:
+        self._name = name
+        self._kind = np.dtype(NUMBERS[name])
+        self.data: Column = np.empty(room, dtype=self._kind)
+
+    def column(self) -> Column:
+        return self.data
+
+    def put(self, record: Mapping[str, Any], at: int, n: int) -> None:
+        """Take over the `n` values of a record; absent ones where its writer did not know the column."""
+        self.data = _roomy(self.data, at + n)
+        packed = record["numbers"].get(self._name)
+        absent = ABSENT[self._kind.kind]
+        self.data[at : at + n] = absent if packed is None else whole(packed, self._kind, n)
+
+
+class _Words:
+    """A column of words from records that each have a table of their own: codes into one for all."""
+
+    def __init__(self, name: str, room: int) -> None:
+        self._name = name
+        self._table: dict[str | None, int] = {None: 0}
+        self.data: Column = np.empty(room, dtype="<i4")
+
+    def column(self) -> Column:
+        table = np.empty(len(self._table), dtype=object)
+        table[:] = list(self._table)
+        return np.asarray(table[self.data])
+
+    def where(self, words: Sequence[str]) -> Truths:
+        codes = [self._table[word] for word in words if word in self._table]
+        return _any([self.data == code for code in codes], len(self.data))
+
+    def put(self, record: Mapping[str, Any], at: int, n: int) -> None:
+        """Take over the `n` words of a record."""
+        self.data = _roomy(self.data, at + n)
+        packed = record["words"].get(self._name)
+        self.data[at : at + n] = 0 if packed is None else self._known(packed, n)
+
+    def _known(self, packed: Mapping[str, Any], n: int) -> Column:
+        codes = whole(packed["codes"], "<u2", n)
+        known = np.zeros(len(packed["table"]) + 1, dtype="<i4")
+        known[:-1] = [self._table.setdefault(word, len(self._table)) for word in packed["table"]]
+        return known[np.where(codes == ABSENT_CODE, len(known) - 1, codes)]
+
+
+class _Names:
+    """A column of names that are all different: bytes of one width."""
+
+    def __init__(self, name: str, room: int) -> None:
+        self._name = name
+        self.data: Column = np.empty(room, dtype="S1")
+
+    def column(self) -> Column:
+        return self.data.astype(np.dtypes.StringDType())
+
+    def put(self, record: Mapping[str, Any], at: int, n: int) -> None:
+        """Take over the `n` names of a record."""
+        packed = record["names"][self._name]
+        names = whole(packed["bytes"], f"S{packed['width']}", n)
+        if names.itemsize > self.data.itemsize:
+            wider = np.empty(len(self.data), dtype=names.dtype)
+            wider[:at] = self.data[:at]
+            self.data = wider
+        self.data = _roomy(self.data, at + n)
+        self.data[at : at + n] = names
+
+
+def _empty(name: str, room: int) -> _Numbers | _Words | _Names:
+    if name in NUMBERS:
+        return _Numbers(name, room)
+    return _Words(name, room) if name in WORDS else _Names(name, room)
+
+
+def _size(record: Mapping[str, Any]) -> int:
+    """How many samples a record says that it holds, within the limit of the format."""
+    n: int = record["n"]
+    if not 0 <= n <= MOST:
+        raise ValueError(f"a block of {n} samples")
+    return n
+
+
+def _any(found: Iterable[Column], rows: int) -> Truths:
+    some = np.zeros(rows, dtype=bool)
+    for one in found:
+        some |= one.astype(bool)
+    return some
+
+
+def _roomy(data: Column, rows: int) -> Column:
+    """The same values with room for so many; what is not written yet takes no memory."""
+    if rows <= len(data):
+        return data
+    larger = np.empty(max(rows, 2 * len(data)), dtype=data.dtype)
+    larger[: len(data)] = data
+    return larger
+
+
+def whole(data: bytes, kind: npt.DTypeLike, n: int) -> Column:
+    """An array of exactly `n`; ValueError for a column of another length."""
+    array = np.frombuffer(data, dtype=kind)
+    if len(array) != n:
+        raise ValueError(f"a column of {len(array)} in a block of {n}")
+    return array
+
+
+def gather_gaps(
+    records: Iterable[Mapping[str, Any]], samples: int, gaps: int = 0
+) -> tuple[Column, Column]:
+    """Gaps between token events as (offsets, gaps in seconds, float32), from all `tokens` records.
+
+    The gaps of the sample in row i, rows ordered by `index`, are `gaps[offsets[i]:offsets[i + 1]]`.
+    `gaps` is how many to expect.
+    """
+    index, counts = np.empty(samples, dtype="<i4"), np.empty(samples, dtype="<u4")
+    found, at, end = np.empty(gaps or _ROOM, dtype=np.float32), 0, 0
+    for record in records:
+        few, owned, stamps = _tokens(record)
+        if at + len(few) > samples:
+            raise ValueError("the token stamps do not belong to the samples")
+        index[at : at + len(few)], counts[at : at + len(few)] = few, owned
+        found = _roomy(found, end + len(stamps))
+        np.multiply(stamps, 1e-6, out=found[end : end + len(stamps)], dtype=np.float32)
+        at, end = at + len(few), end + len(stamps)
+    if at != samples:
+        raise ValueError("the token stamps do not belong to the samples")
+    return _arranged(index, counts.astype(np.int64), found[:end])
+
+
+def _tokens(record: Mapping[str, Any]) -> tuple[Column, Column, Column]:
+    """Whose gaps a record holds, how many each has, and the gaps in microseconds."""
+    index = np.frombuffer(record["index"], dtype="<i4")
+    counts = whole(record["counts"], "<u4", len(index))
+    return index, counts, whole(record["gaps_us"], "<u4", int(counts.sum(dtype=np.int64)))
+
+
+def _arranged(index: Column, sizes: Column, gaps: Column) -> tuple[Column, Column]:
+    """The offsets, and the gaps in the order of the samples' places in the plan."""
+    starts = np.cumsum(sizes) - sizes
+    order = np.argsort(index, kind="stable")
+    offsets = np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(sizes[order])])
+    if (np.diff(order) == 1).all():
+        return offsets, gaps
+    ordered = np.empty_like(gaps)
+    for rows in np.array_split(np.arange(len(order)), 1 + len(gaps) // _GAPS_AT_ONCE):
+        first, last = offsets[rows[0]], offsets[rows[-1] + 1]
+        moved = starts[order[rows]] - offsets[rows]
+        places = np.arange(first, last) + np.repeat(moved, sizes[order[rows]])
+        ordered[first:last] = gaps[places]
+    return offsets, ordered
