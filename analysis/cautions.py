@@ -9,7 +9,7 @@ from analysis.arms import Arm
 from analysis.failures import ErrorDifference
 from analysis.metrics import METRICS, composite, values
 from analysis.pairing import Match, Places
-from analysis.quantiles import minimum_n, ordered, quantile
+from analysis.quantiles import minimum_n, ordered, several
 from analysis.summary import Caution, Floats
 
 LENGTH, CACHED, MIX, LAG = 0.05, 0.05, 0.01, 0.05
@@ -56,14 +56,14 @@ def _invalid_run(evidence: Evidence) -> str | None:
 
 
 def _lag(evidence: Evidence) -> str | None:
-    lags = [ordered(side) for side in evidence.pair("lag")]
-    firsts = [ordered(side) for side in evidence.pair("ttft")]
-    if not all(map(len, lags + firsts)):
-        return None
-    n = min(map(len, lags))
+    lags = evidence.pair("lag")
+    n = min(int((~np.isnan(side)).sum()) for side in lags)
     p = next((p for p in _LATE if n >= minimum_n(p)), 0.5)
-    late = [quantile(side, p) for side in lags]
-    typical = min(quantile(side, 0.5) for side in firsts)
+    late = [one for side in lags for one in several(side, [p])]
+    middles = [one for side in evidence.pair("ttft") for one in several(side, [0.5])]
+    if len(late + middles) < 4:
+        return None
+    typical = min(middles)
     if abs(late[0] - late[1]) <= LAG * typical:
         return None
     return (
@@ -125,12 +125,14 @@ def _survivor_bias(evidence: Evidence) -> str | None:
         return None
     for name in ("ttft", "e2e"):
         metric = METRICS[name]
-        plain = [ordered(side) for side in evidence.pair(name)]
-        whole = [ordered(composite(arm, metric)[places]) for arm, places in evidence.sides()]
-        if not all(map(len, plain)):
+        plain = [several(side, _HEADLINES) for side in evidence.pair(name)]
+        whole = [
+            several(composite(arm, metric)[places], _HEADLINES) for arm, places in evidence.sides()
+        ]
+        if not all(plain):
             continue
-        for p in _HEADLINES:
-            if _sign(plain, p) * _sign(whole, p) < 0:
+        for p, one, other in zip(_HEADLINES, _signs(plain), _signs(whole), strict=True):
+            if one * other < 0:
                 return (
                     f"the sign of {name} p{p * 100:g} changes when a failed request counts as the slowest: "
                     "one arm looks fast because its slow requests failed"
@@ -138,9 +140,9 @@ def _survivor_bias(evidence: Evidence) -> str | None:
     return None
 
 
-def _sign(sides: list[Floats], p: float) -> float:
-    first, second = (quantile(side, p) for side in sides)
-    return float(np.sign(second - first)) if first != second else 0.0
+def _signs(sides: list[list[float]]) -> list[int]:
+    """At each quantile, which arm has the larger one; two timeouts are alike."""
+    return [(second > first) - (second < first) for first, second in zip(*sides, strict=True)]
 
 
 def _partial(evidence: Evidence) -> str | None:

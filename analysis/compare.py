@@ -14,7 +14,7 @@ from analysis.contrast import Contrast
 from analysis.failures import ErrorDifference, Failures, error_difference
 from analysis.metrics import METRICS
 from analysis.pairing import Match, match
-from analysis.quantiles import minimum_n, ordered, quantile
+from analysis.quantiles import minimum_n, several
 from analysis.summary import Caution, Floats
 from capture.errors import InputError, UnreachableError
 from replay.warmup import Warmup
@@ -160,8 +160,8 @@ def _of_rows(rows: tuple[Comparison, ...]) -> Iterator[Caution]:
 def _of_load(evidence: Evidence, rows: tuple[Comparison, ...]) -> Iterator[Caution]:
     """Near saturation a small change of the service becomes a large change of the waiting."""
     lost = [row for row in rows if row.metric == "ttft" and row.quantile >= 0.95 and _lost(row)]
-    sides = [ordered(side) for side in evidence.pair("ttft")] if lost else []
-    if any(quantile(side, 0.95) > QUEUED * quantile(side, 0.5) for side in sides):
+    sides = [several(side, (0.5, 0.95)) for side in evidence.pair("ttft")] if lost else []
+    if any(late > QUEUED * middle for middle, late in sides):
         yield Caution(
             code="LOAD_DOMINATED",
             text="waiting in a queue dominates the TTFT: the ratio belongs to this load, and a small "

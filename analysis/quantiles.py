@@ -12,6 +12,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy import special
 
+from replay import measures
+
 Floats = npt.NDArray[np.float64]
 
 TAIL_REQUESTS = 20
@@ -34,10 +36,7 @@ def ordered(values: Floats) -> Floats:
 def several(values: Floats, points: Sequence[float]) -> list[float]:
     """The quantiles of values in any order, NaN dropped, without sorting them all; none of no values."""
     some = values[~np.isnan(values)]
-    if not len(some):
-        return []
-    places = [rank(len(some), p) - 1 for p in points]
-    return [float(value) for value in np.partition(some, places)[places]]
+    return measures.quantiles(some, points) if len(some) else []
 
 
 def quantile(ordered: Floats, p: float) -> float:

@@ -6,7 +6,7 @@ sets due times (an open loop), from `sent` where it does not.
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final
 
 import numpy as np
@@ -125,7 +125,17 @@ class _Counted(Mapping[str, Column]):
 
 def quantile(ordered: Values, p: float) -> float:
     """The inverted CDF: the least value that at least a share `p` does not exceed. Sorted, not empty."""
-    return float(ordered[max(math.ceil(p * len(ordered) - 1e-9), 1) - 1])
+    return float(ordered[_place(len(ordered), p)])
+
+
+def quantiles(values: Values, points: Sequence[float]) -> list[float]:
+    """The same at several points of values in any order, without sorting them all. Not empty."""
+    places = [_place(len(values), p) for p in points]
+    return [float(value) for value in np.partition(values, places)[places]]
+
+
+def _place(n: int, p: float) -> int:
+    return max(math.ceil(p * n - 1e-9), 1) - 1
 
 
 def spread(values: Values) -> dict[str, float | None]:

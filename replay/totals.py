@@ -136,12 +136,12 @@ def _late(counted: Columns) -> str | None:
     """Whether the client's own lateness moved a headline quantile."""
     latency, late = _headline(counted), measures.client_lag(counted)
     there = ~np.isnan(latency) & ~np.isnan(late)
-    headline, without = np.sort(latency[there]), np.sort((latency - late)[there])
-    for level in measures.LEVELS:
-        few = len(headline) * (1 - level) < BEYOND and level > 0.5
-        if few or not len(headline):
-            continue
-        said, true = measures.quantile(headline, level), measures.quantile(without, level)
+    if not (n := int(there.sum())):
+        return None
+    levels = [level for level in measures.LEVELS if n * (1 - level) >= BEYOND or level <= 0.5]
+    headline = measures.quantiles(latency[there], levels)
+    without = measures.quantiles((latency - late)[there], levels)
+    for level, said, true in zip(levels, headline, without, strict=True):
         if said - true > max(BUDGET_S, BUDGET_SHARE * true):
             return (
                 f"this client sent late: the p{level * 100:.0f} latency is {said:.3f} s, and "
