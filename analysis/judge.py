@@ -1,4 +1,4 @@
-"""Judge: repeated runs of two arms held against gates. PASS, FAIL or INCONCLUSIVE, with the reasons.
+"""Judge: repeated runs of two or more arms held against gates. PASS, FAIL or INCONCLUSIVE, with the reasons.
 
 The run is the unit: y = log of a run's quantile, Welch's t between the arms (docs/statistics.md). A gate
 passes when the one-sided 95 % bound of the change stays below its margin, fails when it lies beyond it by
@@ -6,7 +6,8 @@ Holm's rule over all gates; PASS needs every gate to pass, which needs no correc
 """
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -32,11 +33,13 @@ NOISE: Final = 0.01
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One gate and what became of it. `comparison` has the figures; `errors` rows are differences.
+    """One gate for one candidate, and what became of it. `errors` rows are differences.
 
-    `baseline_runs` and `candidate_runs` are the figure of each run, in the order in which they began.
+    `arm` is the candidate's name, `comparison` has the figures. `baseline_runs` and `candidate_runs` are
+    the figure of each run, in the order in which they began.
     """
 
+    arm: str
     gate: Gate
     comparison: Comparison
     baseline_runs: tuple[float, ...]
@@ -46,52 +49,70 @@ class Row:
 
 @dataclass(frozen=True, kw_only=True)
 class Judgement:
-    """The verdict over all gates, each gate's row, and what to beware of."""
+    """The verdict over all gates and candidates, each row, and what to beware of.
 
-    baseline: Replicates
-    candidate: Replicates
+    The first of `arms` is the baseline; every other one was held against it by every gate.
+    """
+
+    arms: tuple[Replicates, ...]
     rows: tuple[Row, ...]
     warnings: tuple[Caution, ...]
     verdict: Verdict
 
+    @property
+    def baseline(self) -> Replicates:
+        return self.arms[0]
 
-def judge(baseline: Replicates, candidate: Replicates, gates: Sequence[Gate]) -> Judgement:
-    """Hold two arms' runs against gates. Raises InputError where they are not of one trace."""
-    _check(baseline, candidate, gates)
-    raw = [_row(gate, baseline, candidate) for gate in gates]
+    @property
+    def candidates(self) -> tuple[Replicates, ...]:
+        return self.arms[1:]
+
+
+def judge(arms: Sequence[Replicates], gates: Sequence[Gate]) -> Judgement:
+    """Hold the runs of every arm but the first against those of the first.
+
+    PASS needs every gate of every candidate; FAIL is one of them by Holm's rule over all. Raises
+    InputError where the arms are not of one trace, or share a run.
+    """
+    _check(arms, gates)
+    baseline, *candidates = arms
+    raw = [_row(gate, baseline, candidate) for candidate in candidates for gate in gates]
     raw = [row for row in raw if not (row.gate.usual and row.comparison.refusal)]
     if not raw:
         raise InputError(
             "the runs have too few requests for any of the gates; give --gate with a lower one"
         )
-    warnings = tuple(_warnings(baseline, candidate, raw))
-    rows = tuple(_settled(raw, caps={caution.code for caution in warnings}))
+    beware = {one.name: tuple(_warnings(baseline, one, raw)) for one in candidates}
+    rows = tuple(_settled(raw, {name: {c.code for c in found} for name, found in beware.items()}))
+    warnings = tuple(dict.fromkeys(caution for found in beware.values() for caution in found))
     return Judgement(
-        baseline=baseline,
-        candidate=candidate,
+        arms=tuple(arms),
         rows=rows,
         warnings=warnings,
         verdict=_verdict(rows, warnings),
     )
 
 
-def _check(baseline: Replicates, candidate: Replicates, gates: Sequence[Gate]) -> None:
+def _check(arms: Sequence[Replicates], gates: Sequence[Gate]) -> None:
     if not gates:
         raise InputError("several runs need a gate: give --margin 5% or --gate ttft:p95:5%")
-    both = {arm.path.resolve() for arm in baseline.runs} & {
-        arm.path.resolve() for arm in candidate.runs
-    }
-    if both:
-        raise InputError(f"{min(both)}: is in both arms; a run belongs to one")
-    sources = {arm.source for arm in (*baseline.runs, *candidate.runs)}
+    if len(arms) < 2:
+        raise InputError("a judgement needs a baseline and at least one candidate")
+    names = [arm.name for arm in arms]
+    if len(set(names)) < len(names):
+        raise InputError(f"{', '.join(names)}: two arms of the same name")
+    runs = [run for arm in arms for run in arm.runs]
+    paths = Counter(run.path.resolve() for run in runs)
+    if twice := [path for path, count in paths.items() if count > 1]:
+        raise InputError(f"{min(twice)}: is in both arms; a run belongs to one")
+    sources = {run.source for run in runs}
     if len(sources) > 1:
         raise InputError(
-            f"{baseline.name} and {candidate.name}: runs of {len(sources)} different traces; replay one "
-            "trace for both arms"
+            f"{' and '.join(names)}: runs of {len(sources)} different traces; replay one trace for all arms"
         )
-    for arm in (*baseline.runs, *candidate.runs):
-        if not arm.ok.any() and not any(gate.metric == ERRORS for gate in gates):
-            raise InputError(f"{arm.path}: no request succeeded")
+    for run in runs:
+        if not run.ok.any() and not any(gate.metric == ERRORS for gate in gates):
+            raise InputError(f"{run.path}: no request succeeded")
 
 
 def _row(gate: Gate, baseline: Replicates, candidate: Replicates) -> Row:
@@ -119,6 +140,7 @@ def _row(gate: Gate, baseline: Replicates, candidate: Replicates) -> Row:
         refusal=reasons[0] if reasons else None,
     )
     return Row(
+        arm=candidate.name,
         gate=gate,
         comparison=replace(shown, finding=_finding(gate, found)),
         baseline_runs=tuple(first),
@@ -209,16 +231,16 @@ def _worsening(row: Row) -> tuple[Difference, float] | None:
     return found, math.log1p(gate.margin)
 
 
-def _settled(rows: Sequence[Row], caps: set[str]) -> Iterator[Row]:
-    """Each row with its verdict; `caps` are the codes of cautions that forbid PASS and FAIL."""
+def _settled(rows: Sequence[Row], beware: Mapping[str, set[str]]) -> Iterator[Row]:
+    """Each row with its verdict; `beware` has the codes of each candidate's cautions."""
     turned = [_worsening(row) for row in rows]
     p_values = [1.0 if one is None else one[0].worse(one[1]) for one in turned]
     for row, one, p in zip(rows, turned, holm(p_values), strict=True):
         verdict, reason = _outcome(row, one, p)
-        stops = caps & STOPS
+        stops = beware[row.arm] & STOPS
         if stops and verdict is not Verdict.INCONCLUSIVE:
             verdict, reason = Verdict.INCONCLUSIVE, min(stops)
-        elif verdict is Verdict.PASS and "SURVIVOR_BIAS" in caps:
+        elif verdict is Verdict.PASS and "SURVIVOR_BIAS" in beware[row.arm]:
             verdict, reason = Verdict.INCONCLUSIVE, "SURVIVOR_BIAS"
         yield replace(row, comparison=replace(row.comparison, verdict=verdict), reason=reason)
 
@@ -280,7 +302,7 @@ def _warnings(
             text="the arms' runs did not take turns (one of each in every consecutive pair), so what changed "
             "with time looks like a difference; run them A B, B A, A B ...",
         )
-    for row in rows:
+    for row in (row for row in rows if row.arm == candidate.name):
         if _survivors_lie(row, baseline, candidate):
             yield Caution(
                 code="SURVIVOR_BIAS",

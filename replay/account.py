@@ -43,6 +43,7 @@ class Account:
             "lost_in_flight": self.issued - self.tally.ended,
             "never_sent": never_sent,
             "skipped": dict(self.plan.skipped),
+            "unsalted": dict(self.job.target.unsalted),
             "trace_losses": self._trace_losses(),
             "ended_by": self._ended_by(),
             "warmup_s": self.job.warmup.seconds(self.tally.last_end),

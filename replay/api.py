@@ -26,6 +26,7 @@ class Options(TypedDict, total=False):
     until: Literal["profile", "trace"] | None
     seed: int
     max_in_flight: int | None
+    spawn_rate: float | None
     loop: int | None
     requests: int | None
     duration: float | None
@@ -41,6 +42,7 @@ class Options(TypedDict, total=False):
     workers: int | Literal["auto"]
     allow_unsafe: bool
     max_cost: float | None
+    cache: Literal["as-is", "cold"]
 
 
 def replay(

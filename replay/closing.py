@@ -28,6 +28,8 @@ def summary(run: Run, numbers: Mapping[str, Any]) -> Iterator[str]:
     yield f"identity  {identity(run)}"
     if skipped := run.totals.get("skipped"):
         yield "left out  " + ", ".join(f"{count:,} {reason}" for reason, count in skipped.items())
+    if unsalted := (run.totals.get("unsalted") or {}).values():
+        yield f"cache     {sum(unsalted):,} requests had no text for the salt: a cache may have known them"
     yield from _lost(run.totals.get("trace_losses") or {})
     if errors := numbers["errors"]:
         yield "errors    " + ", ".join(f"{count:,} {kind}" for kind, count in errors.items())

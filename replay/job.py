@@ -1,7 +1,9 @@
 """The job: everything that a replay needs to know before it starts."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from capture.tracereader import Trace
 from replay.pace import Pace
@@ -14,7 +16,7 @@ from replay.warmup import Warmup
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """Everything that a replay needs to know. `trace_path` and `argv` are only written down.
+    """Everything that a replay needs to know. `trace_path`, `argv` and `part_of` are only written down.
 
     `rounds` repeats the trace, `requests` and `duration_s` end it early (due, or sent in a closed loop,
     before that time; what is in flight then still finishes). `max_cost` is in US dollars. `workers` is
@@ -40,6 +42,7 @@ class Job:
     key_name: str | None = None
     ca: Path | None = None
     argv: tuple[str, ...] = ()
+    part_of: Mapping[str, Any] | None = None
 
     def plan(self, *, answers: bool = True) -> Plan:
         """What is sent: without end where a recorded profile decides how much.

@@ -13,6 +13,7 @@ from capture.exchange import Headers
 from capture.tracereader import Trace, read_trace
 from replay.job import Job
 from replay.pace import Mode, Pace
+from replay.salt import new_salt
 from replay.sender import Deadlines
 from replay.senders import Choice, chosen
 from replay.target import Target, checked_base_url, find_key
@@ -37,9 +38,9 @@ class Order:
     `speed` is a factor, `rate`, `poisson` and `constant` are requests per second, `concurrency` requests in
     flight, `concurrency_scale` a factor; at most one of them. `loop` is how many times the trace is sent.
     `duration` and `timeout` are seconds, `max_cost` US dollars. `workers` is how many processes send.
-    `map_model` maps recorded models to new ones, `set` replaces top-level members of JSON bodies (None
-    removes one). `api_key_env` names the variable that holds the key (None: TOGETHER_API_KEY, empty: no
-    key). `out` may not exist yet.
+    `cache` is `cold` to give the run a salt of its own (replay.salt). `map_model` maps recorded models to
+    new ones, `set` replaces top-level members of JSON bodies (None removes one). `api_key_env` names the
+    variable that holds the key (None: TOGETHER_API_KEY, empty: no key). `out` may not exist yet.
     """
 
     trace: Path
@@ -54,6 +55,7 @@ class Order:
     until: Literal["profile", "trace"] | None = None
     seed: int = 0
     max_in_flight: int | None = None
+    spawn_rate: float | None = None
     loop: int | None = None
     requests: int | None = None
     duration: float | None = None
@@ -71,6 +73,7 @@ class Order:
     workers: int | Literal["auto"] = "auto"
     allow_unsafe: bool = False
     max_cost: float | None = None
+    cache: Literal["as-is", "cold"] = "as-is"
 
     def __post_init__(self) -> None:
         """Raise InputError for a value or a combination that makes no sense."""
@@ -93,10 +96,20 @@ class Order:
             seed=self.seed,
             until=self.until or "profile",
             max_in_flight=self.max_in_flight,
+            spawn_rate=self.spawn_rate,
         )
 
-    def job(self, argv: Sequence[str] = (), *, send: bool = True) -> Job:
-        """The job, with its trace opened and its key found; without `send` no key is needed."""
+    def job(
+        self,
+        argv: Sequence[str] = (),
+        *,
+        send: bool = True,
+        part_of: Mapping[str, Any] | None = None,
+    ) -> Job:
+        """The job, with its trace opened and its key found; without `send` no key is needed.
+
+        `part_of` says of which experiment the run is a part (replay.experiment); it is only written down.
+        """
         trace = read_trace(self.trace)
         base_url = self._base_url(trace)
         out = default_out(self.trace) if self.out is None else Path(self.out)
@@ -122,6 +135,7 @@ class Order:
             key_name=self.api_key_env or "TOGETHER_API_KEY",
             ca=None if self.ca is None else Path(self.ca),
             argv=tuple(argv),
+            part_of=part_of,
         )
 
     def _workers(self) -> int:
@@ -146,6 +160,8 @@ class Order:
             raise InputError(
                 f"--max-in-flight and {_flag(pacing)} both limit what is in flight; give one"
             )
+        if self.spawn_rate is not None and pacing != "concurrency":
+            raise InputError(f"--spawn-rate goes with --concurrency, not with {_flag(pacing)}")
         if self.until is not None and pacing != "concurrency_scale":
             raise InputError(f"--until goes with --concurrency-scale, not with {_flag(pacing)}")
         follows = pacing == "concurrency_scale" and self.until != "trace"
@@ -170,10 +186,20 @@ class Order:
             fields=self.set,
             headers=self.headers,
             key=find_key(self.api_key_env, base_url, self.headers) if send else None,
+            salt=new_salt() if self.cache == "cold" else None,
         )
 
 
-POSITIVE: Final = (*FLAGS, "max_in_flight", "loop", "requests", "duration", "timeout", "max_cost")
+POSITIVE: Final = (
+    *FLAGS,
+    "max_in_flight",
+    "spawn_rate",
+    "loop",
+    "requests",
+    "duration",
+    "timeout",
+    "max_cost",
+)
 
 
 def _positive(name: str, value: float | None) -> None:

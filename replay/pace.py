@@ -1,5 +1,6 @@
 """The pacing that was asked for: its words, and the arithmetic of replay.pacing that it becomes."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
@@ -40,7 +41,8 @@ class Pace:
     """How a trace is paced. `value` is the speed, rate, number or factor of the mode.
 
     `seed` is for poisson; `until` (profile or trace) for concurrency-scale; `max_in_flight` caps an open
-    mode: what waits for it still counts its latency from when it was due.
+    mode: what waits for it still counts its latency from when it was due. `spawn_rate` (per second) lets
+    a concurrency grow to its value.
     """
 
     mode: Mode = "speed"
@@ -48,6 +50,7 @@ class Pace:
     seed: int = 0
     until: Literal["profile", "trace"] = "profile"
     max_in_flight: int | None = None
+    spawn_rate: float | None = None
 
     @property
     def is_open(self) -> bool:
@@ -62,7 +65,8 @@ class Pace:
             value=self.value, seed=self.seed, gap=gap, until=self.until
         )
         cap = f"; at most {self.max_in_flight} in flight" if self.max_in_flight else ""
-        return words + cap
+        ramp = f"; growing by {self.spawn_rate:g} a second" if self.spawn_rate else ""
+        return words + cap + ramp
 
     def schedule(self, survey: Survey | None) -> Schedule:
         """The due times of an open mode; `rate` needs the survey."""
@@ -81,7 +85,7 @@ class Pace:
     def closed(self, survey: Survey | None) -> Closed:
         """The limits of a closed mode; `concurrency-scale` needs the survey."""
         if self.mode == "concurrency":
-            return Fixed(limit=int(self.value))
+            return Fixed(limit=int(self.value), spawn_rate=self.spawn_rate or math.inf)
         assert survey is not None
         limits = diffused(survey.in_flight, self.value)
         if not any(limits):

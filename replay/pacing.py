@@ -66,16 +66,23 @@ def gap_between_rounds(requests: int, span_s: float) -> float:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fixed:
-    """N in flight, in trace order, until the trace ends."""
+    """N in flight, in trace order, until the trace ends.
+
+    With a `spawn_rate` (per second) they are one at first, and one more at each step until there are N.
+    """
 
     limit: int
+    spawn_rate: float = math.inf
 
-    def allowed(self, _tau: float) -> int:
-        return self.limit
+    def allowed(self, tau: float) -> int:
+        if self.spawn_rate == math.inf:
+            return self.limit
+        return min(self.limit, 1 + math.floor(max(tau, 0.0) * self.spawn_rate + 1e-9))
 
-    def changes_after(self, _tau: float) -> float:
-        """When the limit next changes: never."""
-        return math.inf
+    def changes_after(self, tau: float) -> float:
+        """When the limit next changes; infinity once it is reached."""
+        now = self.allowed(tau)
+        return now / self.spawn_rate if now < self.limit else math.inf
 
     @property
     def ends(self) -> float:

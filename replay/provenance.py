@@ -41,6 +41,8 @@ def header(job: "Job", found: Survey | None) -> dict[str, Any]:
             "allow_unsafe": job.allow_unsafe,
         },
         "warmup": asdict(job.warmup),
+        "cache": {"mode": "cold" if job.target.salt else "as-is", "salt": job.target.salt},
+        "experiment": job.part_of,
         "survey": as_map(found) if found else None,
         "argv": [job.target.secrets.mask_text(word) for word in scrubbed(job.argv)],
         "host": _host(),
@@ -70,9 +72,7 @@ def _target(job: "Job") -> dict[str, Any]:
         "model": target.model,
         "map_model": dict(target.models),
         "set": {
-            name: WITHHELD
-            if target.secrets.found_in(dumps(value)) or _hides(name, value)
-            else value
+            name: WITHHELD if target.secrets.found_in(dumps(value)) or hides(name, value) else value
             for name, value in target.fields.items()
         },
         "headers": [name for name, _ in target.headers],
@@ -112,10 +112,10 @@ def _header_name(line: str) -> str:
 
 def _safe_field(word: str) -> str:
     name, _, value = word.partition("=")
-    return f"{name}={WITHHELD}" if _hides(name, orjson.loads(value)) else word
+    return f"{name}={WITHHELD}" if hides(name, orjson.loads(value)) else word
 
 
-def _hides(name: str, value: object) -> bool:
+def hides(name: str, value: object) -> bool:
     """Whether a field given by --set may be a credential; a number (max_tokens) never is."""
     text = dumps(value).decode()
     return '"' in text and looks_secret(name, text)

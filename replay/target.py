@@ -6,6 +6,7 @@ written again by orjson. Only the headers below are taken over from the recordin
 
 import os
 import re
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache, cached_property
@@ -25,6 +26,7 @@ from capture.redact import Secrets, mask_address, mask_lookalikes, secrets_of
 from replay.heads import ID, SLOT, Shape, Template, template
 from replay.label import Label
 from replay.plan import Planned
+from replay.salt import SALTED, salted
 from replay.sender import Call, Fields, Origin
 
 SENT_HEADERS: Final = frozenset(
@@ -57,9 +59,10 @@ _LEADING_V1 = re.compile(r"^(/v1)+(?=/|\?|$)")
 class Target:
     """An endpoint and the changes made for it.
 
-    `base_url` has no trailing slash. `model` replaces every model, `models` single ones, `fields` sets
-    top-level members of a JSON body (None removes one). `headers` are added to each request, in lower
-    case. `key` is sent as a bearer token and appears in no file or message.
+    `base_url` has no trailing slash. `salt` goes before the first word of each prompt (replay.salt);
+    `unsalted` counts, by endpoint, the calls built that had no place for it. `model` replaces every model,
+    `models` single ones, `fields` sets top-level members of a JSON body (None removes one). `headers` are
+    added to each request, in lower case. `key` is sent as a bearer token and appears in no file or message.
     """
 
     base_url: str
@@ -68,6 +71,8 @@ class Target:
     fields: Mapping[str, Any] = field(default_factory=dict)
     headers: Headers = field(default=(), repr=False)
     key: str | None = field(default=None, repr=False)
+    salt: str | None = None
+    unsalted: Counter[str] = field(default_factory=Counter, init=False, repr=False, compare=False)
     _templates: dict[Any, Template] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
@@ -87,6 +92,8 @@ class Target:
             head = shape.head(request_id(recorded.id, planned.cycle), len(body))
         except (ValueError, TypeError, httpx.InvalidURL) as error:
             return _refused(planned, due, error)
+        if self.salt and ask.endpoint in SALTED and self.salt.encode() not in body:
+            self.unsalted[ask.endpoint] += 1
         return Call(
             index=planned.index,
             due=due,
@@ -110,10 +117,17 @@ class Target:
         and does not write: JSON within JSON 255 deep.
         """
         recorded = planned.exchange.request
-        wanted = None if planned.payload is None else self._rewritten(planned.payload)
+        wanted = None if planned.payload is None else self._wanted(planned.payload, planned.ask)
         if wanted is None:
             return recorded.body or b"", planned.ask
         return orjson.dumps(wanted), ask_again(recorded.method, recorded.path, wanted)
+
+    def _wanted(self, payload: Mapping[str, Any], ask: Ask) -> dict[str, Any] | None:
+        """The payload with its changes and the salt; None when it stays as it is."""
+        wanted = self._rewritten(payload)
+        if self.salt is None or ask.endpoint not in SALTED:
+            return wanted
+        return salted(payload if wanted is None else wanted, self.salt) or wanted
 
     def _rewritten(self, payload: Mapping[str, Any]) -> dict[str, Any] | None:
         """The payload with its changes; None when there is nothing to change."""

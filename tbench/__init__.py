@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from analysis.api import compare
     from analysis.comparison import Comparison, Comparisons, Verdict
+    from analysis.judge import Judgement
     from capture.errors import InputError, InvalidRunError, TbenchError, UnreachableError
     from capture.exchange import Chunk, Exchange, Outcome, Request, Response
     from capture.tracefile import Trace, TraceHeader, TraceWriter, read_trace
@@ -16,10 +17,12 @@ if TYPE_CHECKING:
     from replay.runfile import Run, read_run
     from replay.sample import Fate, Sample
     from replay.transport import EngineTransport
+    from tbench.abtest import ab
 
 _HOMES = {
     "analysis.api": ("compare",),
     "analysis.comparison": ("Comparison", "Comparisons", "Verdict"),
+    "analysis.judge": ("Judgement",),
     "capture.errors": ("InputError", "InvalidRunError", "TbenchError", "UnreachableError"),
     "capture.exchange": ("Chunk", "Exchange", "Outcome", "Request", "Response"),
     "capture.tracefile": ("Trace", "TraceHeader", "TraceWriter", "read_trace"),
@@ -27,6 +30,7 @@ _HOMES = {
     "replay.runfile": ("Run", "read_run"),
     "replay.sample": ("Fate", "Sample"),
     "replay.transport": ("EngineTransport",),
+    "tbench.abtest": ("ab",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
@@ -39,6 +43,7 @@ __all__ = [
     "Fate",
     "InputError",
     "InvalidRunError",
+    "Judgement",
     "Outcome",
     "Request",
     "Response",
@@ -50,6 +55,7 @@ __all__ = [
     "TraceWriter",
     "UnreachableError",
     "Verdict",
+    "ab",
     "compare",
     "read_run",
     "read_trace",

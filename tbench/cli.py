@@ -4,10 +4,12 @@ from typing import Annotated
 
 import typer
 
+from tbench.commands.ab import ab
 from tbench.commands.capture import capture
 from tbench.commands.compare import compare
 from tbench.commands.demo import demo
 from tbench.commands.doctor import doctor
+from tbench.commands.power import power
 from tbench.commands.replay import replay
 from tbench.commands.report import report
 from tbench.commands.serve import serve
@@ -46,8 +48,10 @@ def main(
 app.command()(capture)
 app.add_typer(trace, name="trace")
 app.command()(replay)
+app.command()(ab)
 app.command()(report)
 app.command()(compare)
+app.command()(power)
 app.command()(serve)
 app.command()(doctor)
 app.command()(demo)

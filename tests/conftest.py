@@ -6,9 +6,10 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -106,3 +107,74 @@ def simulator() -> Iterator[Server]:
     server = Server("serve", "--port", "0", "--profile", "fast")
     yield server
     server.stop()
+
+
+@pytest.fixture
+def repeated() -> Callable[..., Any]:
+    """Runs of one arm in memory: `repeated([1.0, 1.03], n=2000)` are two, the second 3 % slower.
+
+    Latencies are lognormal: `shared` is the sd that the requests of the trace have in common, `own` that
+    of each run by itself. One request each `gap` seconds; run i begins `at + step * i`.
+    """
+    import numpy as np
+
+    from analysis.arms import Arm
+    from analysis.replicates import Replicates
+    from replay.columns import NUMBERS, Column
+    from replay.runfile import Run, recount
+
+    def columns(n: int, slow: float, gap: float, logs: Any) -> dict[str, Column]:
+        absent = {"f": np.nan, "i": -1, "b": False}
+        found = {
+            name: np.full(n, absent[np.dtype(kind).kind], kind) for name, kind in NUMBERS.items()
+        }
+        found["index"], found["cycle"] = np.arange(n), np.zeros(n, int)
+        found["due"] = found["sent"] = np.arange(n) * gap
+        found["first_token"] = found["sent"] + np.exp(logs - 2) * slow
+        found["last_token"] = found["end"] = found["first_token"] + 0.5 * slow
+        found["output_tokens"] = found["token_events"] = np.full(n, 20)
+        found["held"] = found["connect"] = np.zeros(n)
+        found["stream"], found["warmup"] = np.ones(n, bool), np.zeros(n, bool)
+        found["status"] = np.full(n, 200)
+        found["outcome"] = np.full(n, "ok", dtype=object)
+        found["id"] = np.array([f"r{i}" for i in range(n)], dtype=np.dtypes.StringDType())
+        return found
+
+    def arm(name: str, wall_ns: int, found: dict[str, Column], changes: dict[str, Any]) -> Arm:
+        given: dict[str, Any] = {
+            "kind": "run",
+            "name": name,
+            "run": Run(Path(name), {"wall_ns": wall_ns}, found, recount(found), complete=True),
+            "source": "trace-1",
+            "model": "m",
+            "target": None,
+            "pacing": "as recorded",
+            "as_recorded": True,
+            "token_gaps": lambda: (np.zeros(len(found["id"]) + 1, int), np.zeros(0)),
+        }
+        return Arm(**(given | changes))
+
+    def make(
+        slow: Sequence[float],
+        n: int = 2000,
+        *,
+        seed: int = 1,
+        shared: float = 0.3,
+        own: float = 0.3,
+        gap: float = 1.0,
+        at: int = 0,
+        step: int = 1,
+        name: str = "A",
+        spoil: Callable[[dict[str, Any]], None] = lambda _: None,
+        **changes: Any,
+    ) -> Replicates:
+        common = np.random.default_rng(99).normal(size=n) * shared
+        runs = []
+        for i, factor in enumerate(slow):
+            logs = common + np.random.default_rng(1000 * seed + i).normal(size=n) * own
+            found = columns(n, factor, gap, logs)
+            spoil(found)
+            runs.append(arm(f"{name}-{i}.run", at + step * i, found, changes))
+        return Replicates(name=name, runs=tuple(runs))
+
+    return make

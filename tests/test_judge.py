@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -193,8 +194,8 @@ def test_pairs_in_any_order_take_turns_and_blocks_do_not(order: list[bool]) -> N
 
 def test_equal_arms_pass_and_a_slower_one_fails() -> None:
     """At a margin of 10 %: no change passes, 30 % more fails, and every row says so."""
-    same = judge(*experiment(), parse_margin("10%"))
-    slower = judge(*experiment(1.3), parse_margin("10%"))
+    same = judge(experiment(), parse_margin("10%"))
+    slower = judge(experiment(1.3), parse_margin("10%"))
 
     assert (same.verdict, set(verdicts(same).values())) == (Verdict.PASS, {"PASS"})
     assert slower.verdict is Verdict.FAIL
@@ -204,14 +205,14 @@ def test_equal_arms_pass_and_a_slower_one_fails() -> None:
 
 def test_a_change_at_the_margin_decides_nothing() -> None:
     """Neither bound excludes it."""
-    found = judge(*experiment(1.1, repeats=3, noise=0.06), parse_gates(None, ["ttft:p50:10%"]))
+    found = judge(experiment(1.1, repeats=3, noise=0.06), parse_gates(None, ["ttft:p50:10%"]))
 
     assert found.verdict is Verdict.INCONCLUSIVE
 
 
 def test_arms_that_did_not_take_turns_are_not_decided() -> None:
     """However large the change: it may be the hour's."""
-    found = judge(*experiment(2.0, turns=False), parse_margin("5%"))
+    found = judge(experiment(2.0, turns=False), parse_margin("5%"))
 
     assert found.verdict is Verdict.INCONCLUSIVE
     assert codes(found) == {"NOT_INTERLEAVED"}
@@ -221,7 +222,7 @@ def test_arms_that_did_not_take_turns_are_not_decided() -> None:
 
 def test_two_runs_are_too_few() -> None:
     """No interval is shown for them."""
-    found = judge(*experiment(2.0, repeats=2), parse_margin("5%"))
+    found = judge(experiment(2.0, repeats=2), parse_margin("5%"))
 
     assert found.verdict is Verdict.INCONCLUSIVE
     assert codes(found) == {"TOO_FEW_RUNS"}
@@ -234,7 +235,7 @@ def test_a_run_that_does_not_count_makes_the_verdict_invalid() -> None:
     bad = run(columns(500, 1, 1.0), 10**6, lost_workers=["worker 1 was killed by SIGKILL"])
     spoilt = Replicates(name="B", runs=(*second.runs[:-1], bad))
 
-    assert judge(first, spoilt, parse_margin("5%")).verdict is Verdict.INVALID
+    assert judge([first, spoilt], parse_margin("5%")).verdict is Verdict.INVALID
 
 
 def test_runs_of_different_traces_are_refused() -> None:
@@ -245,13 +246,13 @@ def test_runs_of_different_traces_are_refused() -> None:
     )
 
     with pytest.raises(InputError, match="different traces"):
-        judge(first, other, parse_margin("5%"))
+        judge([first, other], parse_margin("5%"))
 
 
 def test_quantiles_with_too_few_requests_are_dropped_or_refused() -> None:
     """The usual ones are dropped, one that was asked for is INCONCLUSIVE and says the n."""
     first, second = experiment()
-    found = judge(first, second, parse_gates("10%", ["ttft:p99:10%"]))
+    found = judge([first, second], parse_gates("10%", ["ttft:p99:10%"]))
 
     assert verdicts(found)["ttft:p99:10%"] == "INCONCLUSIVE"
     assert "2,000" in (found.rows[-1].reason or "")
@@ -269,9 +270,9 @@ def _fail(share: float) -> Callable[[dict[str, Column]], None]:
 def test_errors_are_a_gate_of_their_own() -> None:
     """Five points more fail a gate of one; none anywhere passes where there are enough requests."""
     gates = parse_gates(None, ["errors:1pp"])
-    none = judge(*experiment(), gates)
-    more = judge(*experiment(spoil=_fail(0.05)), gates)
-    strict = judge(*experiment(), parse_gates(None, ["errors:0.1pp"]))
+    none = judge(experiment(), gates)
+    more = judge(experiment(spoil=_fail(0.05)), gates)
+    strict = judge(experiment(), parse_gates(None, ["errors:0.1pp"]))
 
     assert none.verdict is Verdict.PASS
     assert more.verdict is Verdict.FAIL
@@ -282,7 +283,7 @@ def test_errors_are_a_gate_of_their_own() -> None:
 
 def test_failing_the_slow_requests_does_not_pass() -> None:
     """A server that looks faster since it fails a fifth of its requests is not called so."""
-    found = judge(*experiment(spoil=_fail(0.2)), parse_gates(None, ["ttft:p95:5%"]))
+    found = judge(experiment(spoil=_fail(0.2)), parse_gates(None, ["ttft:p95:5%"]))
 
     assert "SURVIVOR_BIAS" in codes(found)
     assert found.verdict is Verdict.INCONCLUSIVE
@@ -294,7 +295,7 @@ def _time_out(found: dict[str, Column]) -> None:
 
 def test_a_quantile_among_the_timeouts_of_every_run_fails() -> None:
     """It has become longer than anyone waited."""
-    found = judge(*experiment(spoil=_time_out), parse_gates(None, ["ttft:p95:5%"]))
+    found = judge(experiment(spoil=_time_out), parse_gates(None, ["ttft:p95:5%"]))
 
     assert found.verdict is Verdict.FAIL
     assert found.rows[0].comparison.ratio is None
@@ -331,7 +332,7 @@ def test_swapping_the_arms_inverts_the_ratio(first: list[float], second: list[fl
 
 def test_what_is_printed() -> None:
     """The verdict in the first line, a row for each gate, the figures of the JSON."""
-    found = judge(*experiment(1.3), parse_gates("10%", ["errors:1pp"]))
+    found = judge(experiment(1.3), parse_gates("10%", ["errors:1pp"]))
     text = "\n".join(judgement_text(found))
     said = judgement_json(found)
 
@@ -390,3 +391,15 @@ def write_run(path: Path, wall_ns: int, slow: float) -> None:
         )
     counts = {"planned": 200, "completed": 200, "failed": 0, "cancelled": 0}
     writer.close({**counts, "lost_in_flight": 0, "never_sent": 0, "warmup_s": 0.0})
+
+
+def test_every_candidate_is_held_against_the_first_arm() -> None:
+    first, same = experiment()
+    _, slower = experiment(1.3)
+    found = judge([first, same, replace(slower, name="C")], parse_gates(None, ["ttft:p50:10%"]))
+
+    assert {row.arm: row.comparison.verdict.value for row in found.rows} == {
+        "B": "PASS",
+        "C": "FAIL",
+    }
+    assert found.verdict is Verdict.FAIL

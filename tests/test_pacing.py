@@ -158,3 +158,10 @@ def test_the_mean_of_a_constant_schedule_is_its_rate() -> None:
 
     assert statistics.pstdev(b - a for a, b in pairwise(dues)) < 1e-12
     assert dues[-1] == 2.5
+
+
+def test_a_spawn_rate_lets_the_concurrency_grow() -> None:
+    pacing = Fixed(limit=4, spawn_rate=2.0)
+
+    assert [pacing.allowed(tau) for tau in (0.0, 0.4, 0.5, 1.0, 1.5, 9.0)] == [1, 1, 2, 3, 4, 4]
+    assert [pacing.changes_after(tau) for tau in (0.0, 0.5, 1.2, 1.5)] == [0.5, 1.0, 1.5, math.inf]

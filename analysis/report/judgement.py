@@ -19,7 +19,7 @@ def judgement_json(found: Judgement) -> dict[str, Any]:
     """What `tbench compare --margin --json` prints."""
     return {
         "verdict": found.verdict.value,
-        "arms": [_arm(arm) for arm in (found.baseline, found.candidate)],
+        "arms": [_arm(arm) for arm in found.arms],
         "comparisons": [_row(row) for row in found.rows],
         "warnings": [f"{caution.code}: {caution.text}" for caution in found.warnings],
     }
@@ -36,6 +36,7 @@ def _arm(arm: Replicates) -> dict[str, Any]:
 def _row(row: Row) -> dict[str, Any]:
     one = row.comparison
     return {
+        "arm": row.arm,
         "gate": row.gate.text,
         "metric": one.metric,
         "quantile": row.gate.quantile,
@@ -65,7 +66,8 @@ def judgement_text(found: Judgement) -> Iterator[str]:
     """Lines for a terminal or a log."""
     yield f"{found.verdict.value}: {MEANINGS[found.verdict]}"
     yield f"baseline   {found.baseline.name}, {len(found.baseline.runs)} runs"
-    yield f"candidate  {found.candidate.name}, {len(found.candidate.runs)} runs"
+    for arm in found.candidates:
+        yield f"candidate  {arm.name}, {len(arm.runs)} runs"
     yield ""
     yield f"{'gate':<22}{'baseline':>11}{'candidate':>11}{'change':>9}  {'95 % interval':<20}verdict"
     for row in found.rows:

@@ -68,6 +68,7 @@ def share(whole: int, worker: int, workers: int) -> int:
 def part(closed: Closed, worker: int, workers: int) -> Closed:
     """A worker's part of a closed pacing."""
     if isinstance(closed, Fixed):
-        return Fixed(limit=share(closed.limit, worker, workers))
+        limit = share(closed.limit, worker, workers)
+        return Fixed(limit=limit, spawn_rate=closed.spawn_rate / workers)
     limits = [share(limit, worker, workers) for limit in closed.limits]
     return Profile(limits=limits, window_s=closed.window_s, repeats=closed.repeats)

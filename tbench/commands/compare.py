@@ -12,7 +12,9 @@ def compare(
     baseline: Annotated[
         Path, typer.Argument(help="The run (or trace) to compare with, or several.")
     ],
-    candidate: Annotated[Path, typer.Argument(help="The run (or trace) to be judged, or several.")],
+    candidate: Annotated[
+        Path | None, typer.Argument(help="The run (or trace) to be judged, or several.")
+    ] = None,
     metric: Annotated[
         list[str] | None,
         typer.Option(help="Only this metric; may be repeated. Default: ttft, e2e, tpot, itl."),
@@ -48,6 +50,14 @@ def compare(
         list[str] | None,
         typer.Option(help="Gate one quantity: ttft:p95:5% or errors:0.5pp; may be repeated."),
     ] = None,
+    self_check: Annotated[
+        bool,
+        typer.Option(
+            "--self-check",
+            help="Compare the repeated runs of BASELINE (and those of CANDIDATE, if given) with each other: "
+            "what equal arms show is the noise floor.",
+        ),
+    ] = False,
     html: Annotated[
         Path | None, typer.Option(help="Also write a self-contained HTML page to this file.")
     ] = None,
@@ -64,6 +74,18 @@ def compare(
     With a gate the run is the unit: 0 is PASS, 1 FAIL, 3 INCONCLUSIVE (too few runs, runs that did not take
     turns, or an interval that holds the margin), 4 INVALID.
     """
+    if self_check:
+        from tbench.commands.selfchecking import self_checked
+
+        if html is not None or unpaired:
+            raise InputError(
+                "--self-check has no page and pairs its runs: no --html, no --unpaired"
+            )
+        arms = [path for path in (baseline, candidate) if path is not None]
+        asked = (metric or (), quantile or (), warmup)
+        return self_checked(arms, asked, (margin, gate or []), as_json=as_json)
+    if candidate is None:
+        raise InputError("Missing argument 'CANDIDATE'. Try --help.")
     if margin is not None or gate:
         from tbench.commands.gating import gated
 

@@ -18,7 +18,7 @@ def gated(
     from analysis.report.machine import dump
 
     gates = parse_gates(*asked)
-    found = judge(load_replicates(baseline), load_replicates(candidate), gates)
+    found = judge([load_replicates(baseline), load_replicates(candidate)], gates)
     typer.echo(dump(judgement_json(found)) if as_json else "\n".join(judgement_text(found)))
     exits = {Verdict.PASS: 0, Verdict.FAIL: 1, Verdict.INCONCLUSIVE: 3, Verdict.INVALID: 4}
     return exits[found.verdict]

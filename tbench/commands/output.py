@@ -43,11 +43,16 @@ def write_page(path: Path, page: str) -> None:
     try:
         if _is_container(path):
             raise InputError(f"--html {path}: this is a trace or a run; name another file")
-        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-            file.write(page.encode())
+        write_private(path, page)
     except OSError as error:
         raise InputError(f"--html {path}: cannot be written: {error.strerror}") from None
     print(f"report: {path}", file=sys.stderr)
+
+
+def write_private(path: Path, text: str) -> None:
+    """Write a file that only its owner may read. Raises OSError."""
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+        file.write(text.encode())
 
 
 def _is_container(path: Path) -> bool:

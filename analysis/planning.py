@@ -1,0 +1,218 @@
+"""Planning: how many requests and runs it takes to find an effect or to pass a margin, from a pilot."""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Final
+
+import numpy as np
+from scipy import stats
+
+from analysis import power
+from analysis.contrast import SURE_REQUESTS, SURE_S
+from analysis.gate import USUAL
+from analysis.metrics import METRICS
+from analysis.quantiles import minimum_n
+from analysis.replicates import Replicates
+from analysis.summary import Caution
+from analysis.variance import Spread, Within, spread
+from analysis.welch import CONFIDENCE
+
+RUNS: Final = (3, 4, 5, 6, 8, 10, 15, 20)
+"""Per arm: what a plan is shown for."""
+USUAL_RUNS: Final = 5
+_BLOCKS_DF: Final = 15
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Aim:
+    """What the runs to come shall do: find `effect`, pass `margin` if nothing changed; each with `power`.
+
+    `asked` are pairs of metric and quantile; none means those that `--margin` gates.
+    """
+
+    effect: float = 0.05
+    margin: float = 0.05
+    power: float = power.POWER
+    asked: tuple[tuple[str, float], ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OnePair:
+    """One pair of runs as long as it takes. Half-widths are of the log ratio's 95 % interval.
+
+    `requests` give each arm's interval a half-width of log(1 + effect), `requests_to_find` exclude 1 with
+    the aim's power; None where today's interval is unbounded. `seconds` is how long the latter lasts at
+    the pilot's rate. None is below what a quantile and the label "95%" need.
+    """
+
+    half_width: float
+    requests: int | None
+    requests_to_find: int | None
+    seconds: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chance:
+    """What so many runs per arm achieve, as shares of experiments, one gate by itself.
+
+    `passes` if the arms are equal, and with the spread at the upper end of its interval
+    (`passes_at_worst`, None where it is assumed); `sees` and `fails` if the candidate is slower by
+    the effect.
+    """
+
+    runs: int
+    half_width: float
+    passes: float
+    passes_at_worst: float | None
+    sees: float
+    fails: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outlook:
+    """One quantile of one metric: its spread in the pilot, and what follows for the plan."""
+
+    spread: Spread
+    aim: Aim
+    run_s: float
+
+    @property
+    def assumed(self) -> bool:
+        """Whether `sd` rests on an assumption: no two runs say how much they differ."""
+        return self.spread.sd is None and self.sd is not None
+
+    @property
+    def sd(self) -> float | None:
+        """The sd of a run's log-quantile: measured; else ASSUMED_SD and what one run's blocks leave open."""
+        if self.spread.sd is not None or self.spread.within is None:
+            return self.spread.sd
+        expected = math.hypot(power.ASSUMED_SD, self.spread.within.se)
+        return expected if math.isfinite(expected) else None
+
+    @cached_property
+    def one_pair(self) -> OnePair | None:
+        return _one_pair(self) if self.spread.within else None
+
+    @cached_property
+    def chances(self) -> tuple[Chance, ...]:
+        sd, worst = self.sd, self.spread.high
+        return () if sd is None else tuple(_chance(runs, sd, worst, self.aim) for runs in RUNS)
+
+    @cached_property
+    def runs_to_pass(self) -> int | None:
+        if self.sd is None:
+            return None
+        return power.runs_needed(self.sd, self.aim.margin, power=self.aim.power)
+
+    @cached_property
+    def runs_to_see(self) -> int | None:
+        if self.sd is None:
+            return None
+        return power.runs_to_see(self.sd, self.aim.effect, power=self.aim.power)
+
+    @property
+    def warning(self) -> str | None:
+        """Why the usual number of runs would often not decide."""
+        if self.sd is None:
+            return None
+        return power.plan_warning(USUAL_RUNS, self.aim.margin, self.sd, self.aim.power)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A pilot's arms, what is wanted, and the outlook for each quantile. `run_s` is how long a run lasts."""
+
+    arms: tuple[Replicates, ...]
+    aim: Aim
+    outlooks: tuple[Outlook, ...]
+    run_s: float
+    warnings: tuple[Caution, ...]
+
+
+def plan(arms: Sequence[Replicates], aim: Aim) -> Plan:
+    """What the pilot's arms (of one trace, each of one run or more) say about the aim."""
+    run_s = min(_span(arm) for arm in arms)
+    outlooks = tuple(
+        Outlook(spread=spread(arms, METRICS[metric], p), aim=aim, run_s=run_s)
+        for metric, p in aim.asked or USUAL
+    )
+    return Plan(
+        arms=tuple(arms),
+        aim=aim,
+        outlooks=outlooks,
+        run_s=run_s,
+        warnings=tuple(_warnings(arms, outlooks, run_s)),
+    )
+
+
+def _span(arm: Replicates) -> float:
+    """Seconds from the first request to the last, of the shortest run."""
+    return min(float(np.nanmax(run.offset_s) - np.nanmin(run.offset_s)) for run in arm.runs)
+
+
+def _one_pair(outlook: Outlook) -> OnePair:
+    """N grows with the square of how much narrower the interval must become, K being fixed."""
+    found, aim = outlook.spread.within, outlook.aim
+    assert found is not None
+    t_both, t_power = (float(stats.t.ppf(p, _BLOCKS_DF)) for p in ((1 + CONFIDENCE) / 2, aim.power))
+    width = math.log1p(aim.effect)
+    to_find = requests_needed(found, width * t_both / (t_both + t_power), outlook.spread.quantile)
+    rate = found.n / outlook.run_s if outlook.run_s > 0 else math.inf
+    return OnePair(
+        half_width=found.half_width,
+        requests=requests_needed(found, width, outlook.spread.quantile),
+        requests_to_find=to_find,
+        seconds=None if to_find is None else max(SURE_S, to_find / rate),
+    )
+
+
+def requests_needed(found: Within, half_width: float, p: float) -> int | None:
+    """Per run, for this half-width of the log ratio; None where today's is unbounded."""
+    if not math.isfinite(found.half_width):
+        return None
+    projected = found.n * (found.half_width / half_width) ** 2
+    return max(math.ceil(projected), minimum_n(p), SURE_REQUESTS)
+
+
+def _chance(runs: int, sd: float, worst: float | None, aim: Aim) -> Chance:
+    return Chance(
+        runs=runs,
+        half_width=power.half_width(runs, sd),
+        passes=power.chance_to_pass(runs, sd, aim.margin),
+        passes_at_worst=None if worst is None else power.chance_to_pass(runs, worst, aim.margin),
+        sees=power.chance_to_see(runs, sd, aim.effect),
+        fails=power.chance_to_fail(runs, sd, aim.margin, ratio=1 + aim.effect),
+    )
+
+
+def _warnings(
+    arms: Sequence[Replicates], outlooks: Sequence[Outlook], run_s: float
+) -> Iterator[Caution]:
+    for run in (run for arm in arms for run in arm.runs):
+        if run.invalid_because:
+            yield Caution(code="INVALID_RUN", text=f"{run.path}: {run.invalid_because}")
+    if all(len(arm.runs) == 1 for arm in arms):
+        yield Caution(
+            code="ASSUMED_SPREAD",
+            text=f"one run cannot say how much runs differ: {power.ASSUMED_SD * 100:g} % from run to run "
+            "is an assumption; three runs or more of one arm measure it",
+        )
+    if run_s < SURE_S:
+        yield Caution(
+            code="SHORT_PILOT",
+            text=f"the pilot's shortest run lasts {run_s:.0f} s; in less than {SURE_S / 60:.0f} min slow "
+            "changes are not seen, and the requests needed come out too low",
+        )
+    if drifting := [outlook.spread for outlook in outlooks if _drifts(outlook.spread.within)]:
+        where = ", ".join(f"{one.metric} p{one.quantile * 100:.6g}" for one in drifting)
+        yield Caution(
+            code="SLOW_DRIFT",
+            text=f"conditions changed slowly within the pilot's runs ({where}): more requests per run will "
+            "not narrow an interval as projected",
+        )
+
+
+def _drifts(found: Within | None) -> bool:
+    return found is not None and found.drift

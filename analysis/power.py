@@ -1,0 +1,132 @@
+"""Power: how often repeated runs decide, how many it takes, and which margin they can carry.
+
+Exact for normal log-quantiles of equal spread in both arms and `analysis.judge`'s rule, one gate at a
+time. Given B, the baseline's share of the squares, Welch's degrees of freedom are fixed and his t is a
+noncentral t; B is beta (its mean by Gauss-Jacobi). `sd` is that of a run's log-quantile, .03 = 3 %.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Final
+
+import numpy as np
+from scipy import optimize, special, stats
+
+from analysis.judge import LEAST_RUNS
+from analysis.welch import CONFIDENCE
+
+ASSUMED_SD: Final = 0.03
+"""From run to run, where no pilot says it: a guess, and always called one."""
+POWER: Final = 0.8
+MOST_RUNS: Final = 1000
+"""Nobody plans more, and a search must end."""
+_TAIL: Final = 1 - CONFIDENCE
+_NODES: Final = 40
+_FURTHEST: Final = 100
+"""Standard deviations of a run, within which every margin lies."""
+
+
+def chance_to_pass(runs: int, sd: float, margin: float, *, ratio: float = 1.0) -> float:
+    """How often one gate of `margin` (.05 is 5 %) passes with `runs` per arm if the true ratio is `ratio`."""
+    return _beyond(runs, sd, math.log1p(margin) - math.log(ratio), _TAIL)
+
+
+def chance_to_fail(runs: int, sd: float, margin: float, *, ratio: float) -> float:
+    """How often it fails, as the only gate; with others beside it Holm's rule makes that rarer."""
+    return _beyond(runs, sd, math.log(ratio) - math.log1p(margin), _TAIL)
+
+
+def chance_to_see(runs: int, sd: float, effect: float) -> float:
+    """How often the two-sided interval lies above 1 if the candidate is slower by `effect`."""
+    return _beyond(runs, sd, math.log1p(effect), _TAIL / 2)
+
+
+def half_width(runs: int, sd: float) -> float:
+    """Half of the two-sided interval of the log ratio, if both arms show just this `sd`."""
+    return float(stats.t.isf(_TAIL / 2, 2 * runs - 2)) * sd * math.sqrt(2 / runs)
+
+
+def runs_needed(
+    sd: float, margin: float, *, ratio: float = 1.0, power: float = POWER
+) -> int | None:
+    """The fewest runs per arm that pass with this `power`; None where MOST_RUNS do not.
+
+    Cf. sd sqrt(2/R) (t(.95) + t(power)) <= log(1 + margin) - log(ratio), which this makes exact.
+    """
+    return _fewest(lambda runs: chance_to_pass(runs, sd, margin, ratio=ratio) >= power)
+
+
+def runs_to_see(sd: float, effect: float, *, power: float = POWER) -> int | None:
+    """The fewest runs per arm that show this `effect` with this `power`; None where MOST_RUNS do not."""
+    return _fewest(lambda runs: chance_to_see(runs, sd, effect) >= power)
+
+
+def margin_needed(runs: int, sd: float, *, power: float = POWER) -> float:
+    """The least margin that equal arms pass with this `power`; infinite with fewer than three runs."""
+    if runs < LEAST_RUNS:
+        return math.inf
+    if sd == 0:
+        return 0.0
+    found = optimize.brentq(
+        lambda log_margin: _beyond(runs, sd, log_margin, _TAIL) - power, 0.0, sd * _FURTHEST
+    )
+    return math.expm1(found)
+
+
+def plan_warning(
+    runs: int, margin: float, sd: float = ASSUMED_SD, power: float = POWER
+) -> str | None:
+    """One sentence where so many runs per arm will often not pass this margin even for equal arms."""
+    chance = chance_to_pass(runs, sd, margin)
+    if chance >= power:
+        return None
+    needed = runs_needed(sd, margin, power=power)
+    if runs < LEAST_RUNS:
+        return (
+            f"{runs} + {runs} runs decide nothing: a gate needs {LEAST_RUNS} of each arm, and "
+            f"{needed or MOST_RUNS} for a {_percent(margin)} margin with {_percent(sd, 2)} between runs"
+        )
+    ways = [] if needed is None else [f">= {needed} runs of each arm"]
+    if runs >= LEAST_RUNS:
+        ways.append(f"a margin >= {_upwards(margin_needed(runs, sd, power=power))}")
+    return (
+        f"{runs} + {runs} runs with {_percent(sd, 2)} between runs pass a {_percent(margin)} margin in about "
+        f"{chance * 100:.0f} % of plans even for equal arms; take {' or '.join(ways) or 'longer runs'}"
+    )
+
+
+def _beyond(runs: int, sd: float, distance: float, tail: float) -> float:
+    """How often the difference, `distance` away, lies beyond zero by t(tail) of its standard errors."""
+    if runs < LEAST_RUNS:
+        return 0.0
+    if sd == 0:
+        return float(distance > 0)
+    power = (runs - 3) / 2
+    nodes, weights = special.roots_jacobi(_NODES, power, power)
+    share = (1 + nodes) / 2
+    critical = stats.t.isf(tail, (runs - 1) / (share**2 + (1 - share) ** 2))
+    seen = stats.nct.sf(critical, 2 * runs - 2, distance / (sd * math.sqrt(2 / runs)))
+    return float(np.average(seen, weights=weights))
+
+
+def _fewest(enough: Callable[[int], bool]) -> int | None:
+    """By doubling and halving: more runs never decide less often."""
+    high = LEAST_RUNS
+    while not enough(high):
+        if high >= MOST_RUNS:
+            return None
+        high = min(2 * high, MOST_RUNS)
+    low = LEAST_RUNS - 1
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if enough(middle) else (middle, high)
+    return high
+
+
+def _percent(share: float, digits: int = 4) -> str:
+    return f"{share * 100:.{digits}g} %"
+
+
+def _upwards(share: float) -> str:
+    """To a tenth of a per cent, never below what is needed."""
+    return f"{math.ceil(share * 1000 - 1e-9) / 10:g} %"

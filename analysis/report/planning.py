@@ -1,0 +1,214 @@
+"""A plan for a person, and for a program."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import Any
+
+from analysis.planning import Chance, OnePair, Outlook, Plan
+from analysis.power import ASSUMED_SD, MOST_RUNS
+from analysis.replicates import Replicates
+from analysis.report.words import percentile
+from analysis.variance import Spread
+
+UNBOUNDED = "unbounded"
+ONE_PAIR = "One pair of runs. It advises only: what differs from run to run is not in it."
+REPEATED = "Repeated runs, which take turns. Each gate by itself; several pass together less often."
+
+
+def plan_json(found: Plan) -> dict[str, Any]:
+    """What `tbench power --json` prints. Shares and logarithms, .03 = 3 %; null where there is none."""
+    return {
+        "pilot": [_arm_json(arm) for arm in found.arms],
+        "effect": found.aim.effect,
+        "margin": found.aim.margin,
+        "power": found.aim.power,
+        "run_s": found.run_s,
+        "metrics": [_outlook_json(outlook) for outlook in found.outlooks],
+        "warnings": [str(caution) for caution in found.warnings],
+    }
+
+
+def _arm_json(arm: Replicates) -> dict[str, Any]:
+    return {
+        "name": arm.name,
+        "runs": [str(run.path) for run in arm.runs],
+        "requests": [len(run) for run in arm.runs],
+    }
+
+
+def _outlook_json(outlook: Outlook) -> dict[str, Any]:
+    spread, pair = outlook.spread, outlook.one_pair
+    return {
+        **spread_json(spread),
+        "planned_sd": outlook.sd,
+        "assumed": outlook.assumed,
+        "one_pair": None if pair is None else asdict(pair),
+        "plans": [asdict(chance) for chance in outlook.chances],
+        "runs_to_pass": outlook.runs_to_pass,
+        "runs_to_see": outlook.runs_to_see,
+        "warning": outlook.warning,
+    }
+
+
+def spread_json(spread: Spread) -> dict[str, Any]:
+    """One quantile's spread from run to run and within a run, as in `power --json`."""
+    within = spread.within
+    return {
+        "metric": spread.metric,
+        "quantile": spread.quantile,
+        "n": spread.n,
+        "runs": spread.runs,
+        "run_sd": spread.sd,
+        "run_sd_ci": [spread.low, spread.high],
+        "within_se": None if within is None else within.se,
+        "within_from": None if within is None else within.source,
+        "between_sd": spread.between,
+        "advice": spread.advice,
+        "drift": within is not None and within.drift,
+        "refusal": spread.refusal,
+    }
+
+
+def plan_text(found: Plan) -> Iterator[str]:
+    """Lines for a terminal or a log."""
+    aim = found.aim
+    for arm in found.arms:
+        what = "1 trace" if arm.runs[0].kind == "trace" else _runs(len(arm.runs))
+        yield f"pilot      {arm.name}: {what} of {_time(found.run_s)} or more"
+    yield (
+        f"plan       find +{_percent(aim.effect)}, pass a margin of {_percent(aim.margin)} if nothing "
+        f"changed; power {_percent(aim.power)}"
+    )
+    yield from _one_pair(found)
+    yield from _spreads(found)
+    yield from _chances(found)
+    yield from _conclusions(found)
+
+
+def _one_pair(found: Plan) -> Iterator[str]:
+    effect = _percent(found.aim.effect)
+    takes, finds = f"±{effect} takes", f"+{effect} found by"
+    yield ""
+    yield ONE_PAIR
+    yield f"{'':<12}{'requests':>9}{'interval':>11}{takes:>15}{finds:>17}{'lasts':>9}"
+    for outlook in found.outlooks:
+        start = f"{_name(outlook.spread):<12}{outlook.spread.n:>9,}"
+        pair = outlook.one_pair
+        yield start + (f"  {outlook.spread.refusal}" if pair is None else _pair(pair))
+    sources = {one.spread.within.source for one in found.outlooks if one.spread.within}
+    if "pairs" in sources:
+        yield "interval: of neighbouring runs, request by request (docs/statistics.md)"
+    if "blocks" in sources:
+        yield "interval: from one run's own blocks, as if nothing were shared; pairs are often narrower"
+
+
+def _pair(pair: OnePair) -> str:
+    width = (
+        f"±{_percent(math.expm1(pair.half_width))}" if math.isfinite(pair.half_width) else UNBOUNDED
+    )
+    lasts = "-" if pair.seconds is None else _time(pair.seconds)
+    return f"{width:>11}{_count(pair.requests):>15}{_count(pair.requests_to_find):>17}{lasts:>9}"
+
+
+def _spreads(found: Plan) -> Iterator[str]:
+    if any(outlook.spread.within for outlook in found.outlooks):
+        yield ""
+        yield f"{'':<12}{'run to run':>11}  {'95 % interval':<18}{'within a run':>13}  what helps"
+    for outlook in found.outlooks:
+        spread = outlook.spread
+        if spread.within is not None:
+            advice = spread.advice or "-"
+            yield f"{_name(spread):<12}{_run_sd(outlook)}{_percent(spread.within.se):>13}  {advice}"
+
+
+def _run_sd(outlook: Outlook) -> str:
+    spread = outlook.spread
+    if outlook.assumed:
+        return f"{_percent(ASSUMED_SD):>11}  {'assumed':<18}"
+    if spread.low is None or spread.high is None:
+        return f"{'-':>11}  {'-':<18}"
+    span = f"{_percent(spread.low)} to {_percent(spread.high)}"
+    return f"{_percent(spread.sd):>11}  {span:<18}"
+
+
+def _chances(found: Plan) -> Iterator[str]:
+    shown = [outlook for outlook in found.outlooks if outlook.chances]
+    if not shown:
+        return
+    runs = "".join(f"{chance.runs:>6}" for chance in shown[0].chances)
+    yield ""
+    yield REPEATED
+    yield f"{'':<12}{'runs per arm':<18}{runs}   takes"
+    for outlook in shown:
+        yield from _block(outlook)
+
+
+def _block(outlook: Outlook) -> Iterator[str]:
+    aim, high = outlook.aim, outlook.spread.high
+    yield _line(_name(outlook.spread), "equal arms PASS", outlook, "passes", outlook.runs_to_pass)
+    if high is not None:
+        yield _line("", f"  if sd is {_percent(high)}", outlook, "passes_at_worst", None)
+    yield _line("", f"+{_percent(aim.effect)} is seen", outlook, "sees", outlook.runs_to_see)
+    if aim.effect > aim.margin:
+        yield _line("", f"+{_percent(aim.effect)} FAILs", outlook, "fails", None)
+
+
+def _line(name: str, what: str, outlook: Outlook, field: str, takes: int | None) -> str:
+    shares = "".join(f"{_share(chance, field):>6}" for chance in outlook.chances)
+    needed = "" if field not in {"passes", "sees"} else _takes(takes)
+    return f"{name:<12}{what:<18}{shares}   {needed}".rstrip()
+
+
+def _share(chance: Chance, field: str) -> str:
+    return f"{getattr(chance, field) * 100:.0f} %"
+
+
+def _takes(runs: int | None) -> str:
+    return f"> {MOST_RUNS:,}" if runs is None else str(runs)
+
+
+def _conclusions(found: Plan) -> Iterator[str]:
+    yield ""
+    passing = [outlook for outlook in found.outlooks if outlook.chances]
+    if passing:
+        worst = max(passing, key=lambda outlook: outlook.sd or 0.0)
+        if worst.warning:
+            yield f"{_name(worst.spread)}: {worst.warning}."
+        yield _advice(found, passing)
+    for caution in found.warnings:
+        yield f"! {caution}"
+
+
+def _advice(found: Plan, outlooks: list[Outlook]) -> str:
+    margin = _percent(found.aim.margin)
+    needed = [outlook.runs_to_pass for outlook in outlooks]
+    if None in needed:
+        return f"No number of runs up to {MOST_RUNS:,} passes {margin} at every gate: take a wider margin."
+    most = max(number for number in needed if number is not None)
+    lasts = _time(2 * most * found.run_s)
+    return f"For each gate of {margin}: {most} + {most} runs like the pilot's, {lasts} one after another."
+
+
+def _name(spread: Spread) -> str:
+    return f"{spread.metric} {percentile(spread.quantile)}"
+
+
+def _runs(count: int) -> str:
+    return "1 run" if count == 1 else f"{count} runs"
+
+
+def _percent(share: float | None) -> str:
+    if share is None or not math.isfinite(share):
+        return UNBOUNDED
+    return f"{share * 100:.2g} %" if share < 0.1 else f"{share * 100:.3g} %"
+
+
+def _count(requests: int | None) -> str:
+    return "-" if requests is None else f"{requests:,}"
+
+
+def _time(seconds: float) -> str:
+    if seconds >= 7200:
+        return f"{seconds / 3600:.3g} h"
+    return f"{seconds / 60:.0f} min" if seconds >= 120 else f"{seconds:.0f} s"

@@ -1,0 +1,234 @@
+"""Self-check: one arm's repeated runs compared with each other. What equal arms show is the noise floor.
+
+Every pair of runs by the method for one pair; and, from six runs on, balanced splits that took turns by
+the gate. Comparisons that share a run are not independent: their shares describe, they test nothing.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import combinations
+from statistics import median
+from typing import Final
+
+import numpy as np
+
+from analysis.arms import Arm
+from analysis.compare import Question, compare
+from analysis.comparison import Comparison, Verdict
+from analysis.gate import Gate
+from analysis.judge import LEAST_RUNS, Row, judge
+from analysis.metrics import METRICS
+from analysis.planning import USUAL_RUNS
+from analysis.power import margin_needed
+from analysis.quantiles import ordered, quantile
+from analysis.replicates import Replicates
+from analysis.summary import Caution
+from analysis.variance import counted, pooled_sd
+from capture.errors import InputError
+from replay.warmup import Warmup
+
+MOST_SPLITS: Final = 64
+"""As many as six pairs of runs have; of more this many are drawn."""
+EXPECTED: Final = 0.05
+"""Intervals that miss 1, by their label."""
+NARROW: Final = 0.15
+"""Beyond this share of them one pair cannot be relied on."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Floor:
+    """One quantile of one metric among equal arms.
+
+    `rows` are the comparisons of all pairs, refused ones too; `sd` is that of the log-quantile from run to
+    run, None where a figure is missing or infinite.
+    """
+
+    metric: str
+    quantile: float
+    rows: tuple[Comparison, ...]
+    sd: float | None
+
+    @cached_property
+    def answered(self) -> tuple[Comparison, ...]:
+        """The comparisons that have an interval."""
+        return tuple(row for row in self.rows if row.refusal is None)
+
+    @cached_property
+    def changes(self) -> tuple[float, ...]:
+        """|ratio - 1|, the larger run over the smaller; a pair has no order."""
+        ratios = (row.ratio for row in self.answered if row.ratio)
+        return tuple(max(ratio, 1 / ratio) - 1 for ratio in ratios)
+
+    @property
+    def median_change(self) -> float | None:
+        return median(self.changes) if self.changes else None
+
+    @property
+    def largest_change(self) -> float | None:
+        return max(self.changes, default=None)
+
+    @property
+    def missed(self) -> int:
+        """Intervals that do not hold 1, flagged ones included."""
+        return sum(_misses(row) for row in self.answered)
+
+    @property
+    def drifting(self) -> int:
+        """Intervals with the SLOW_DRIFT flag, which no one should rely on."""
+        return sum(row.drift for row in self.answered)
+
+    @property
+    def refusals(self) -> tuple[str, ...]:
+        """Why the other comparisons have none, each reason once."""
+        return tuple(dict.fromkeys(row.refusal for row in self.rows if row.refusal))
+
+    @property
+    def margin(self) -> float | None:
+        """The least margin that USUAL_RUNS of each arm pass in four of five plans if nothing changed."""
+        return None if self.sd is None else margin_needed(USUAL_RUNS, self.sd)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Splits:
+    """One gate on `count` splits of equal arms: how often each verdict, and an interval without 1."""
+
+    gate: Gate
+    count: int
+    verdicts: dict[Verdict, int]
+    missed: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class SelfCheck:
+    """The noise floor. `pairs` were compared; `split_runs` is (runs of each half, none without splits)."""
+
+    arms: tuple[Replicates, ...]
+    pairs: int
+    floors: tuple[Floor, ...]
+    splits: tuple[Splits, ...]
+    split_runs: tuple[int, ...]
+    warnings: tuple[Caution, ...]
+
+
+def self_check(
+    arms: Sequence[Replicates],
+    question: Question,
+    gates: Sequence[Gate],
+    random: np.random.Generator,
+) -> SelfCheck:
+    """Compare the runs of each arm with one another, never across arms.
+
+    `random` draws the splits where there are too many. Raises InputError where no arm has two runs, and
+    what `compare` raises.
+    """
+    pairs = [pair for arm in arms for pair in combinations(arm.runs, 2)]
+    if not pairs:
+        raise InputError(
+            "--self-check compares repeated runs of one arm: give a folder or a quoted glob of two or more"
+        )
+    floors = _floors(pairs, arms, question)
+    halves = [half for arm in arms for half in balanced(arm, random)]
+    return SelfCheck(
+        arms=tuple(arms),
+        pairs=len(pairs),
+        floors=floors,
+        splits=tuple(_splits(halves, gates)),
+        split_runs=tuple(sorted({len(first.runs) for first, _ in halves})),
+        warnings=tuple(_warnings(arms, floors)),
+    )
+
+
+def balanced(
+    arm: Replicates, random: np.random.Generator
+) -> Iterator[tuple[Replicates, Replicates]]:
+    """The arm's runs as two arms that took turns: of each pair of neighbours one belongs to either.
+
+    All ways where they are at most MOST_SPLITS, else so many drawn; none with fewer than three pairs. The
+    last of an odd number of runs is in none.
+    """
+    pairs = list(zip(arm.runs[::2], arm.runs[1::2], strict=False))
+    if len(pairs) < LEAST_RUNS:
+        return
+    ways = 2 ** len(pairs)
+    drawn = range(ways) if ways <= MOST_SPLITS else _drawn(len(pairs), random)
+    for way in drawn:
+        turns = [pair[:: -1 if way >> place & 1 else 1] for place, pair in enumerate(pairs)]
+        first, second = zip(*turns, strict=True)
+        yield Replicates(name="one half", runs=first), Replicates(name="the other", runs=second)
+
+
+def _drawn(pairs: int, random: np.random.Generator) -> Iterable[int]:
+    """Ways without repetition, each as likely."""
+    found: dict[int, None] = {}
+    while len(found) < MOST_SPLITS:
+        turns = random.integers(0, 2, pairs).tolist()
+        found[sum(turn << place for place, turn in enumerate(turns))] = None
+    return found
+
+
+def _floors(
+    pairs: Sequence[tuple[Arm, Arm]], arms: Sequence[Replicates], question: Question
+) -> tuple[Floor, ...]:
+    rows: dict[tuple[str, float], list[Comparison]] = {}
+    for first, second in pairs:
+        for row in compare(first, second, question).rows:
+            rows.setdefault((row.metric, row.quantile), []).append(row)
+    return tuple(
+        Floor(
+            metric=metric,
+            quantile=p,
+            rows=tuple(found),
+            sd=_run_sd(arms, metric, p, question.warmup),
+        )
+        for (metric, p), found in rows.items()
+    )
+
+
+def _run_sd(
+    arms: Sequence[Replicates], metric: str, p: float, warmup: Warmup | None
+) -> float | None:
+    figures = []
+    for arm in arms:
+        samples = [ordered(counted(run, METRICS[metric], warmup)) for run in arm.runs]
+        if not all(map(len, samples)):
+            return None
+        figures.append([quantile(sample, p) for sample in samples])
+    return pooled_sd(figures)[0]
+
+
+def _splits(
+    halves: Sequence[tuple[Replicates, Replicates]], gates: Sequence[Gate]
+) -> Iterator[Splits]:
+    rows: dict[Gate, list[Row]] = {}
+    for first, second in halves:
+        for row in judge(first, second, gates).rows:
+            rows.setdefault(row.gate, []).append(row)
+    for gate, found in rows.items():
+        yield Splits(
+            gate=gate,
+            count=len(found),
+            verdicts=dict(Counter(row.comparison.verdict for row in found)),
+            missed=sum(
+                _misses(row.comparison, 0.0 if gate.quantile is None else 1.0) for row in found
+            ),
+        )
+
+
+def _misses(row: Comparison, truth: float = 1.0) -> bool:
+    return (row.low is not None and row.low > truth) or (row.high is not None and row.high < truth)
+
+
+def _warnings(arms: Sequence[Replicates], floors: Sequence[Floor]) -> Iterator[Caution]:
+    for run in (run for arm in arms for run in arm.runs):
+        if run.invalid_because:
+            yield Caution(code="INVALID_RUN", text=f"{run.path}: {run.invalid_because}")
+    answered = sum(len(floor.answered) for floor in floors)
+    missed = sum(floor.missed for floor in floors)
+    if answered and missed > NARROW * answered:
+        yield Caution(
+            code="RUNS_DIFFER",
+            text=f"{missed} of {answered} intervals of one pair miss 1 where nothing changed ({EXPECTED:.0%} "
+            "expected): runs of this target differ by more than one pair can show; rely on repeated runs",
+        )

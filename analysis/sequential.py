@@ -1,0 +1,200 @@
+"""Sequential: a monitored gate. Each look at repeated runs stops with PASS or FAIL, or goes on.
+
+The rules of `analysis.judge` at the look's own level (`analysis.looks`), applied to Welch's t. PASS needs
+every gate at that level; FAIL is Holm's rule with bounds of its own for each step (W. Maurer and F. Bretz,
+Statistics in Biopharmaceutical Research 5, 2013).
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from scipy import stats
+
+from analysis.comparison import Verdict
+from analysis.gate import ERRORS, Gate
+from analysis.judge import STOPS, Judgement, Row
+from analysis.looks import NAMES, Looks
+from analysis.metrics import METRICS
+from analysis.summary import Caution
+from analysis.welch import Difference, difference
+from capture.errors import InputError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """A gate and each run's figure so far: its quantile, or share of errors. `n`: candidate's requests."""
+
+    gate: Gate
+    baseline: tuple[float, ...]
+    candidate: tuple[float, ...]
+    n: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """What a look decides. `verdicts` has one for each gate, INCONCLUSIVE while it is open.
+
+    `level` is the look's nominal one-sided level. Before the last look only PASS, FAIL and INVALID stop.
+    """
+
+    looks: Looks
+    look: int
+    stop: bool
+    verdict: Verdict
+    level: float
+    verdicts: tuple[Verdict, ...]
+
+    @property
+    def text(self) -> str:
+        """As one sentence without its full stop."""
+        runs, count = self.looks.runs[self.look - 1], len(self.looks.runs)
+        what = f"stopped with {self.verdict}" if self.stop else "went on"
+        return (
+            f"look {self.look} of {count} ({runs} + {runs} runs) {what} at the one-sided level "
+            f"{self.level:.2g} ({NAMES[self.looks.shape]})"
+        )
+
+
+def decide(
+    standings: Sequence[Standing],
+    looks: Looks,
+    look: int,
+    *,
+    may_pass: bool = True,
+    may_fail: bool = True,
+) -> Decision:
+    """Hold the gates against a look's levels. Raises InputError where it has other runs than planned."""
+    _check(standings, looks, look)
+    level, last = looks.level(look), look == len(looks.runs)
+    turned = [_worsening(one) for one in standings]
+    failed = _failed(turned, looks, look) if may_fail else set()
+    verdicts = tuple(
+        Verdict.FAIL
+        if place in failed or (may_fail and last and _lost(one))
+        else Verdict.PASS
+        if may_pass and _passes(one, turned[place], level)
+        else Verdict.INCONCLUSIVE
+        for place, one in enumerate(standings)
+    )
+    verdict = _overall(verdicts)
+    return Decision(
+        looks=looks,
+        look=look,
+        stop=last or verdict is not Verdict.INCONCLUSIVE,
+        verdict=verdict,
+        level=level,
+        verdicts=verdicts,
+    )
+
+
+def monitor(found: Judgement, looks: Looks, look: int) -> Decision:
+    """The decision on a judgement of the runs so far: what forbids PASS or FAIL there forbids it here."""
+    codes = {caution.code for caution in found.warnings}
+    may_fail = not codes & STOPS
+    decision = decide(
+        [standing(row) for row in found.rows],
+        looks,
+        look,
+        may_pass=may_fail and "SURVIVOR_BIAS" not in codes,
+        may_fail=may_fail,
+    )
+    if found.verdict is Verdict.INVALID:
+        return replace(decision, stop=True, verdict=Verdict.INVALID)
+    return decision
+
+
+def standing(row: Row) -> Standing:
+    """A row of a judgement as `decide` takes it."""
+    return Standing(
+        gate=row.gate,
+        baseline=row.baseline_runs,
+        candidate=row.candidate_runs,
+        n=row.comparison.n_candidate,
+    )
+
+
+def as_monitored(found: Judgement, decision: Decision) -> Judgement:
+    """The judgement with the decision's verdicts, without the intervals of an experiment of fixed length."""
+    still_open = f"open at this look's one-sided level, {decision.level:.2g}"
+    rows = tuple(
+        replace(
+            row,
+            comparison=replace(
+                row.comparison,
+                low=None,
+                high=None,
+                confidence="none",
+                finding=None,
+                method=f"{row.comparison.method}; {decision.text}",
+                verdict=verdict,
+            ),
+            reason=row.reason if verdict is row.comparison.verdict else still_open,
+        )
+        for row, verdict in zip(found.rows, decision.verdicts, strict=True)
+    )
+    caution = Caution(
+        code="MONITORED",
+        text=f"{decision.text}; an experiment that may stop early has no 95 % interval, and the change is "
+        "shown as it stood",
+    )
+    return replace(found, rows=rows, verdict=decision.verdict, warnings=(*found.warnings, caution))
+
+
+def _check(standings: Sequence[Standing], looks: Looks, look: int) -> None:
+    planned = looks.runs[look - 1]
+    for one in standings:
+        there = (len(one.baseline), len(one.candidate))
+        if there != (planned, planned):
+            raise InputError(
+                f"look {look} is planned after {planned} runs of each arm; there are {there[0]} "
+                f"and {there[1]}"
+            )
+
+
+def _worsening(one: Standing) -> tuple[Difference, float] | None:
+    """The change turned so that more is worse, and its margin; None where a figure is not finite."""
+    both = (*one.baseline, *one.candidate)
+    if not all(map(math.isfinite, both)):
+        return None
+    if one.gate.metric == ERRORS:
+        return difference(one.baseline, one.candidate), one.gate.margin
+    if min(both) <= 0:
+        return None
+    sign = -1.0 if METRICS[one.gate.metric].better == "higher" else 1.0
+    first, second = ((sign * np.log(side)).tolist() for side in (one.baseline, one.candidate))
+    return difference(first, second), math.log1p(one.gate.margin)
+
+
+def _failed(turned: Sequence[tuple[Difference, float] | None], looks: Looks, look: int) -> set[int]:
+    """The gates that fail: Holm's steps, each against the level of its own share."""
+    p_values = [1.0 if one is None else one[0].worse(one[1]) for one in turned]
+    failed: set[int] = set()
+    for place in sorted(range(len(turned)), key=p_values.__getitem__):
+        if p_values[place] >= looks.level(look, len(turned) - len(failed)):
+            break
+        failed.add(place)
+    return failed
+
+
+def _passes(one: Standing, turned: tuple[Difference, float] | None, level: float) -> bool:
+    if turned is None:
+        return False
+    found, margin = turned
+    if one.gate.metric == ERRORS and not any((*one.baseline, *one.candidate)):
+        hidden: float = 1 - level ** (1 / one.n)
+        return hidden < margin
+    return found.value + float(stats.t.isf(level, found.df)) * found.se < margin
+
+
+def _lost(one: Standing) -> bool:
+    """Among the timeouts in every run of the candidate and in none of the baseline; without a level."""
+    return all(map(math.isinf, one.candidate)) and all(map(math.isfinite, one.baseline))
+
+
+def _overall(verdicts: Sequence[Verdict]) -> Verdict:
+    if Verdict.FAIL in verdicts:
+        return Verdict.FAIL
+    passed = bool(verdicts) and all(verdict is Verdict.PASS for verdict in verdicts)
+    return Verdict.PASS if passed else Verdict.INCONCLUSIVE

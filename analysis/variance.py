@@ -1,0 +1,212 @@
+"""Variance: what differs from run to run, and how much of that a run's own requests explain.
+
+y is the logarithm of one run's quantile. Between runs: the sd of y. Within: the standard error that
+the requests of one run leave it, by blocks of time. Where the second explains the first, more
+requests per run help, else only more runs do (T. Kalibera and R. Jones, ISMM 2013).
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from statistics import median
+from typing import Final, Literal
+
+import numpy as np
+from scipy import stats
+
+from analysis.arms import Arm
+from analysis.inversion import DRIFTING, Pair, blocks_for, fine_blocks, invert, lag_one, studentised
+from analysis.metrics import Metric, values
+from analysis.pairing import match, warm_up
+from analysis.quantiles import ordered, quantile, rank, refusal
+from analysis.replicates import Replicates
+from analysis.summary import Floats
+from analysis.welch import CONFIDENCE
+from replay.warmup import Warmup
+
+MORE_REQUESTS: Final = "more requests per run help"
+MORE_RUNS: Final = "only more runs help"
+_BOTH: Final = (1 - CONFIDENCE) / 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Within:
+    """What the requests of one run leave open about its log-quantile.
+
+    `se` is the standard error of y; `half_width` half the 95 % interval of the log ratio of two such
+    runs; both infinite where the data bound nothing. From `pairs` of neighbouring runs (by
+    `analysis.inversion`: what the requests of a trace have in common cancels), or from one run's `blocks`,
+    where it does not, so that they are an upper bound for runs of one trace. `n` is the requests of a run,
+    `drift` the SLOW_DRIFT flag.
+    """
+
+    se: float
+    half_width: float
+    n: int
+    source: Literal["pairs", "blocks"]
+    drift: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spread:
+    """One quantile of one metric over repeated runs. Standard deviations are of logarithms: .03 is 3 %.
+
+    `sd` is that of y from run to run on `df` degrees of freedom, `low` and `high` its own 95 % interval
+    (chi-square); None with one run an arm, or where a figure is missing, zero or among the timeouts.
+    `n` is the fewest requests of a run. `refusal` says why there is nothing at all.
+    """
+
+    metric: str
+    quantile: float
+    n: int
+    runs: int
+    figures: tuple[tuple[float, ...], ...]
+    sd: float | None
+    df: int
+    low: float | None
+    high: float | None
+    within: Within | None
+    refusal: str | None = None
+
+    @property
+    def between(self) -> float | None:
+        """The part of `sd` that a run's own requests do not explain."""
+        if self.sd is None or self.within is None or not math.isfinite(self.within.se):
+            return None
+        return math.sqrt(max(0.0, self.sd**2 - self.within.se**2))
+
+    @property
+    def advice(self) -> str | None:
+        """MORE_REQUESTS or MORE_RUNS; None where the two cannot be told apart."""
+        if self.between is None or self.within is None:
+            return None
+        return MORE_REQUESTS if self.between <= self.within.se else MORE_RUNS
+
+
+def spread(arms: Sequence[Replicates], metric: Metric, p: float) -> Spread:
+    """Pool the p-quantile's spread over the runs of each arm: their means may differ, their sd may not."""
+    samples = [[ordered(counted(run, metric)) for run in arm.runs] for arm in arms]
+    n = min(len(sample) for arm in samples for sample in arm)
+    why = refusal(n, p)
+    figures = () if why else tuple(tuple(quantile(x, p) for x in arm) for arm in samples)
+    sd, df = pooled_sd(figures)
+    low, high = sd_interval(sd, df)
+    return Spread(
+        metric=metric.name,
+        quantile=p,
+        n=n,
+        runs=sum(len(arm) for arm in samples),
+        figures=figures,
+        sd=sd,
+        df=df,
+        low=low,
+        high=high,
+        within=None if why else within(arms, metric, p),
+        refusal=why,
+    )
+
+
+def counted(run: Arm, metric: Metric, warmup: Warmup | None = None) -> Floats:
+    """The metric's value of each request outside the warm-up, in arrival order; NaN where absent."""
+    return values(run, metric)[~warm_up(run, warmup)]
+
+
+def within(arms: Sequence[Replicates], metric: Metric, p: float) -> Within:
+    """The median over all neighbouring runs of an arm; over the arms' where each has one run.
+
+    Of one run alone, by its own blocks. Raises InputError where runs share no request.
+    """
+    found = [one for arm in arms for one in _neighbours(arm.runs, metric, p)]
+    found = found or list(_neighbours([arm.runs[0] for arm in arms], metric, p))
+    if not found:
+        found = [of_blocks(counted(run, metric), p) for arm in arms for run in arm.runs]
+    return Within(
+        se=median(one.se for one in found),
+        half_width=median(one.half_width for one in found),
+        n=min(one.n for one in found),
+        source=found[0].source,
+        drift=sum(one.drift for one in found) * 2 > len(found),
+    )
+
+
+def _neighbours(runs: Sequence[Arm], metric: Metric, p: float) -> Iterator[Within]:
+    """Each run against the next, request by request."""
+    for first, second in pairwise(runs):
+        matched = match(first, second)
+        a = values(first, metric)[matched.baseline]
+        b = values(second, metric)[matched.candidate]
+        if min(len(ordered(a)), len(ordered(b))):
+            yield of_pair(a, b, p)
+
+
+def of_pair(a: Floats, b: Floats, p: float) -> Within:
+    """Of two runs' values, aligned request by request."""
+    (found,) = invert(Pair(a, b), (p,))
+    bounded = found.low > 0 and found.high < math.inf
+    half = math.log(found.high / found.low) / 2 if bounded else math.inf
+    return Within(
+        se=half / _critical(found.blocks) / math.sqrt(2),
+        half_width=half,
+        n=min(len(ordered(a)), len(ordered(b))),
+        source="pairs",
+        drift=found.drift,
+    )
+
+
+def of_blocks(one: Floats, p: float) -> Within:
+    """Of one run's values in arrival order, by the blocks' own scatter around the p-quantile.
+
+    The standard error of the share below it, carried over to the values a standard error further on
+    either side (R. S. Woodruff, JASA 47, 1952); 16, 8 or 4 blocks as in `analysis.inversion`.
+    """
+    whole = ordered(one)
+    blocks = [ordered(block) for block in fine_blocks(one)]
+    at = quantile(whole, p)
+    below = np.array([int(block.searchsorted(at, "right")) for block in blocks])
+    sizes = np.array([len(block) for block in blocks])
+    share = below.sum() / len(whole)
+    terms = ((below - share * sizes) / len(whole))[None, :]
+    rho = lag_one(terms)
+    k = blocks_for(rho)
+    error = 1 / float(studentised(np.ones(1), terms, k)[0])
+    below_it, above_it = _log_at(whole, p - error), _log_at(whole, p + error)
+    se = (above_it - below_it) / 2 if math.isfinite(below_it) else math.inf
+    return Within(
+        se=se,
+        half_width=_critical(int(k[0])) * math.sqrt(2) * se,
+        n=len(whole),
+        source="blocks",
+        drift=bool(rho[0] > DRIFTING),
+    )
+
+
+def _log_at(whole: Floats, p: float) -> float:
+    """The logarithm of the p-quantile; infinite beyond the values, at zero and among the timeouts."""
+    if p > 1 or p <= 0:
+        return math.copysign(math.inf, p - 0.5)
+    found = float(whole[rank(len(whole), p) - 1])
+    return math.log(found) if found > 0 else -math.inf
+
+
+def _critical(blocks: int) -> float:
+    return float(stats.t.isf(_BOTH, blocks - 1))
+
+
+def pooled_sd(figures: Sequence[Sequence[float]]) -> tuple[float | None, int]:
+    """The sd of y inside the arms, and its degrees of freedom."""
+    df = sum(len(arm) - 1 for arm in figures)
+    if df == 0 or not all(0 < figure < math.inf for arm in figures for figure in arm):
+        return None, df
+    squares = sum(float(np.var(np.log(arm))) * len(arm) for arm in figures)
+    return math.sqrt(squares / df), df
+
+
+def sd_interval(sd: float | None, df: int) -> tuple[float | None, float | None]:
+    """Where the true sd lies if y is normal: df s^2 / sigma^2 is chi-square on df degrees."""
+    if sd is None:
+        return None, None
+    low, high = (
+        sd * math.sqrt(df / float(stats.chi2.isf(tail, df))) for tail in (_BOTH, 1 - _BOTH)
+    )
+    return low, high

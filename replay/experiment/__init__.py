@@ -1,0 +1,1 @@
+"""Experiments: one trace replayed to several arms, several times each, in turns (`tbench ab`)."""

@@ -1,0 +1,145 @@
+"""An A/B test from plan to verdict: the runs that are missing are made, then all of them are judged."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from analysis.arms import load_arm
+from analysis.gate import Gate, parse_gates
+from analysis.judge import Judgement, judge
+from analysis.replicates import Replicates
+from analysis.report.judgement import judgement_json
+from capture.errors import InvalidRunError, TbenchError
+from replay.experiment.conduct import DONE, Performed, conduct, missing
+from replay.experiment.experiment import Experiment, experiment
+from replay.experiment.ledger import Ledger
+from replay.experiment.outlook import check_budget, outlook
+from replay.experiment.schedule import Slot
+from replay.performance import Watch
+from replay.totals import numbers
+
+USUAL_MARGIN = "5%"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stopped:
+    """An experiment that came to no verdict: how its last run ended, and what is still missing."""
+
+    ended: str
+    missing: int
+    why: str | None
+
+
+def ab(
+    trace: str | Path,
+    *,
+    arms: Sequence[Mapping[str, Any]],
+    out: str | Path,
+    ended: Callable[[Performed], None] = lambda _: None,
+    **words: object,
+) -> Judgement:
+    """Replay one trace to several arms, several times each and in turns, and judge them.
+
+    Args:
+        trace: a trace file, folder or glob.
+        arms: a table for each arm, the baseline first, with the words of docs/ab.md (`name`, `model`, ...).
+        out: the folder for the runs. One that holds this experiment already is gone on with.
+        ended: called with each run that was made.
+        words: what a plan file may say besides (docs/ab.md): `repeats`, `margin`, `schedule`, `speed` ...
+
+    Raises InputError before anything is sent, UnreachableError where an arm answered nothing,
+    InvalidRunError where it ended early for another reason, KeyboardInterrupt after an interrupt.
+    """
+    plan = experiment({**words, "trace": str(trace), "arm": [dict(arm) for arm in arms]})
+    ledger = prepared(plan, Path(out))
+    if stopped := perform(plan, ledger, lambda _: None, ended):
+        if stopped.ended == "interrupt":
+            raise KeyboardInterrupt
+        why = stopped.why or stopped.ended
+        raise InvalidRunError(f"{out}: {stopped.missing} replays are missing: {why}")
+    return verdict(plan, ledger)
+
+
+def gates_of(plan: Experiment) -> tuple[Gate, ...]:
+    """The gates that the plan declares. Raises InputError where one is not understood."""
+    said = plan.declared
+    margin = said.get("margin")
+    if margin is None and not said.get("gate"):
+        margin = USUAL_MARGIN
+    return parse_gates(margin, said.get("gate", ()))
+
+
+def prepared(plan: Experiment, folder: Path) -> Ledger:
+    """The ledger of the experiment, with everything checked that can be before the first request."""
+    gates_of(plan)
+    for arm in plan.treatments:
+        arm.order(plan.order).job()  # finds its key, or says which variable is missing
+    ledger = Ledger.opened(folder, plan.written)
+    if plan.max_cost is not None:
+        check_budget(plan, outlook(plan, missing(plan, ledger)), ledger.spent)
+    ledger.write()
+    return ledger
+
+
+def perform(
+    plan: Experiment,
+    ledger: Ledger,
+    watch: Callable[[Slot], Watch | None],
+    ended: Callable[[Performed], None],
+    argv: tuple[str, ...] = (),
+) -> Stopped | None:
+    """Make the missing runs; None when all are there."""
+    last: Performed | None = None
+    for last in conduct(plan, ledger, watch, argv=argv):
+        ended(last)
+    left = len(missing(plan, ledger))
+    if not left:
+        return None
+    if last is None or last.ended == DONE:
+        raise TbenchError(f"{ledger.folder}: {left} runs are missing and none was made: a defect")
+    return Stopped(ended=last.ended, missing=left, why=last.numbers["invalid_because"])
+
+
+def verdict(plan: Experiment, ledger: Ledger) -> Judgement:
+    """Judge the runs of a finished experiment by the gates that it declared."""
+    return judge([_replicates(plan, ledger, arm.name) for arm in plan.treatments], gates_of(plan))
+
+
+def _replicates(plan: Experiment, ledger: Ledger, arm: str) -> Replicates:
+    paths = [ledger.path(arm, number) for number in range(1, plan.repeats + 1)]
+    runs = [load_arm(path) for path in paths]
+    return Replicates(
+        name=arm, runs=tuple(sorted(runs, key=lambda run: int(run.run.header["wall_ns"])))
+    )
+
+
+def result_json(plan: Experiment, found: Judgement) -> dict[str, Any]:
+    """What `tbench ab --json` prints (docs/json.md): the judgement, the plan, and each run's figures."""
+    judged = judgement_json(found)
+    arms = [
+        {**arm, "model": one.model, "base_url": one.base_url}
+        for arm, one in zip(judged["arms"], plan.treatments, strict=True)
+    ]
+    runs = sorted(_runs(found), key=lambda run: int(run["started_ns"]))
+    return {**judged, "arms": arms, "runs": runs, "plan": plan.written}
+
+
+def _runs(found: Judgement) -> Iterator[dict[str, Any]]:
+    for arm in found.arms:
+        for run in arm.runs:
+            part = run.run.header["experiment"]
+            started = run.run.header["wall_ns"]
+            yield {
+                "arm": arm.name,
+                "round": part["round"],
+                "started_ns": started,
+                **numbers(run.run),
+            }
+
+
+def default_folder(trace: Path) -> Path:
+    """A new name in the current folder: the trace's, and the time."""
+    stem = trace.resolve().name.removesuffix(".part").removesuffix(".msgpack") or "trace"
+    return Path(f"{stem}.{time.strftime('%Y%m%d-%H%M%S')}.ab")

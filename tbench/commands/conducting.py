@@ -1,0 +1,140 @@
+"""`tbench ab` with its options read: say what would be done, or do it, judge it, and report."""
+
+import json
+import shlex
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from analysis.comparison import Verdict
+from analysis.report.judgement import judgement_text
+from analysis.report.machine import dump
+from capture.errors import InvalidRunError
+from replay.closing import outlook as outlook_of_run
+from replay.experiment.conduct import missing
+from replay.experiment.experiment import Experiment, experiment, read_plan
+from replay.experiment.ledger import PLAN, Ledger
+from replay.experiment.outlook import Outlook, outlook
+from replay.experiment.schedule import MEANINGS, Slot
+from replay.performance import Watch
+from replay.progress import clock, watching
+from tbench.abtest import Stopped, default_folder, gates_of, perform, prepared, result_json, verdict
+from tbench.commands.output import write_private
+from tbench.experiment_view import Progress, board
+
+EXITS = {Verdict.PASS: 0, Verdict.FAIL: 1, Verdict.INCONCLUSIVE: 3, Verdict.INVALID: 4}
+
+
+def words_of(given: Mapping[str, Any], plan: Path | None, out: Path | None) -> Experiment:
+    """The experiment that the options name: over a plan file, or over the plan that a folder keeps."""
+    asked = {name: value for name, value in given.items() if value is not None}
+    kept = None if out is None else out / PLAN
+    if plan is None and "trace" not in asked and "arm" not in asked and kept and kept.exists():
+        plan = kept
+    return experiment({**(read_plan(plan) if plan else {}), **asked})
+
+
+def foretold(plan: Experiment, out: Path | None, *, as_json: bool) -> int:
+    """Print what the whole plan would send. Returns 0."""
+    gates_of(plan)
+    ledger = _begun(plan, out)
+    seen = outlook(plan, plan.slots if ledger is None else missing(plan, ledger))
+    typer.echo(
+        json.dumps(_outlook_json(plan, seen)) if as_json else "\n".join(_outlook_text(plan, seen))
+    )
+    return 0
+
+
+def _begun(plan: Experiment, out: Path | None) -> Ledger | None:
+    """What a folder holds of the experiment already; looking makes no folder."""
+    return Ledger.opened(out, plan.written) if out is not None and (out / PLAN).exists() else None
+
+
+def conducted(plan: Experiment, out: Path | None, *, as_json: bool) -> int:
+    """Make the runs that are missing, judge, report. Returns the exit code of the verdict."""
+    folder = default_folder(plan.order.trace) if out is None else out
+    ledger = prepared(plan, folder)
+    print(f"{folder}: {_opening(plan, ledger)}", file=sys.stderr)
+    if stopped := _performed(plan, ledger):
+        return _left(stopped, folder)
+    found = verdict(plan, ledger)
+    whole = result_json(plan, found)
+    write_private(folder / "report.json", dump(whole) + "\n")
+    typer.echo(dump(whole) if as_json else "\n".join(judgement_text(found)))
+    print(f"runs and report: {folder}", file=sys.stderr)
+    return EXITS[found.verdict]
+
+
+def _performed(plan: Experiment, ledger: Ledger) -> Stopped | None:
+    if not missing(plan, ledger):
+        return None
+    shown = board(plan)
+
+    def watch(slot: Slot) -> Watch:
+        shown.begin(slot)
+        return watching(Progress(shown))
+
+    try:
+        return perform(plan, ledger, watch, shown.ended, tuple(sys.argv[1:]))
+    finally:
+        shown.close()
+
+
+def _left(stopped: Stopped, folder: Path) -> int:
+    """Say why there is no verdict, and how to go on."""
+    go_on = f"go on with: tbench ab -o {shlex.quote(str(folder))}"
+    left = f"{stopped.missing} replays are still to be made; {go_on}"
+    match stopped.ended:
+        case "interrupt":
+            print(f"interrupted; {left}", file=sys.stderr)
+            return 130
+        case "max_cost":
+            print(f"INCONCLUSIVE: stopped before --max-cost was exceeded; {left}", file=sys.stderr)
+            return 3
+        case "invalid":
+            raise InvalidRunError(f"INVALID: {stopped.why}; {left}")
+        case _:
+            raise InvalidRunError(f"INVALID: the last run ended early ({stopped.ended}); {left}")
+
+
+def _opening(plan: Experiment, ledger: Ledger) -> str:
+    names = ", ".join(arm.name for arm in plan.treatments)
+    slots = len(missing(plan, ledger))
+    done = f", {slots} of {len(plan.slots)} still to be made" if slots < len(plan.slots) else ""
+    return (
+        f"{names}: {plan.repeats} runs each, {MEANINGS[plan.schedule]} (seed {plan.seed}); "
+        f"{plan.order.pace().meaning}{done}"
+    )
+
+
+def _outlook_text(plan: Experiment, seen: Outlook) -> Iterator[str]:
+    yield f"order     {MEANINGS[plan.schedule]}, seed {plan.seed}"
+    for number, slots in groupby(plan.slots, key=lambda slot: slot.round):
+        names = (" + ".join(plan.treatments[arm].name for arm in slot.arms) for slot in slots)
+        yield f"          round {number}: {', '.join(names)}"
+    yield f"gates     {', '.join(gate.text for gate in gates_of(plan))}"
+    for arm, one in seen.arms:
+        yield f"\narm {arm.name}, each run: {arm.model or 'the recorded models'}"
+        yield from outlook_of_run(one, plan.order.pace().meaning)
+    about = "about " if seen.estimated else ""
+    cost = "unknown" if seen.cost_usd is None else f"about {seen.cost_usd:.4f} USD at list prices"
+    yield f"\nin all    {seen.runs} runs, {about}{seen.requests:,} requests, {about}{clock(seen.duration_s)}"
+    yield f"          {seen.prompt_tokens:,} prompt and {seen.output_tokens:,} output tokens expected, {cost}"
+
+
+def _outlook_json(plan: Experiment, seen: Outlook) -> dict[str, Any]:
+    sums = {name: value for name, value in asdict(seen).items() if name != "arms"}
+    return {
+        **sums,
+        "order": [
+            {"round": slot.round, "arms": [plan.treatments[arm].name for arm in slot.arms]}
+            for slot in plan.slots
+        ],
+        "gates": [gate.text for gate in gates_of(plan)],
+        "arms": [{"name": arm.name, **asdict(one)} for arm, one in seen.arms],
+    }

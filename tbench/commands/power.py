@@ -1,0 +1,54 @@
+"""tbench power: how many requests and runs a comparison takes, from a pilot."""
+
+from typing import Annotated
+
+import typer
+
+
+def power(
+    pilot: Annotated[
+        list[str],
+        typer.Argument(
+            help="A run or trace; better a folder or quoted glob of repeated runs of one arm; or several."
+        ),
+    ],
+    effect: Annotated[str, typer.Option(help="The slowdown that must not be missed.")] = "5%",
+    metric: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Plan for this quantile (ttft:p95); may be repeated. Default: ttft and e2e at p50 and p95."
+        ),
+    ] = None,
+    margin: Annotated[
+        str, typer.Option(help="The margin that equal arms shall pass (compare --margin).")
+    ] = "5%",
+    power: Annotated[
+        float, typer.Option(help="How often it shall succeed, between 0.5 and 0.99.")
+    ] = 0.8,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the plan as one JSON object.")
+    ] = False,
+) -> int:
+    """Say how many requests and how many runs it takes to find an effect or to pass a margin.
+
+    One pair of runs: requests, from how wide the pilot's own interval is. Repeated runs: how many of each
+    arm, from how much the pilot's runs differ (one run cannot say it; then 3 % is assumed and said so).
+    A plan that will often not decide is said in one sentence. Ends with 4 where a pilot run is INVALID.
+    """
+    from analysis.pilot import load_pilot, parse_asked, parse_share
+    from analysis.planning import Aim, plan
+    from analysis.report.machine import dump
+    from analysis.report.planning import plan_json, plan_text
+    from capture.errors import InputError
+
+    if not 0.5 <= power <= 0.99:
+        raise InputError(f"--power {power:g}: give a share between 0.5 and 0.99, such as 0.8")
+    aim = Aim(
+        effect=parse_share("--effect", effect),
+        margin=parse_share("--margin", margin),
+        power=power,
+        asked=tuple(parse_asked(text) for text in metric or ()),
+    )
+    found = plan(load_pilot(pilot), aim)
+    typer.echo(dump(plan_json(found)) if as_json else "\n".join(plan_text(found)))
+    return 4 if any(caution.code == "INVALID_RUN" for caution in found.warnings) else 0

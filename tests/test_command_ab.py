@@ -1,0 +1,273 @@
+"""tbench ab from the command line: runs in turns, a verdict, and going on where it stopped."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import tbench as tbench_api
+from capture.exchange import Exchange, Request, Response
+from capture.tracefile import TraceHeader, TraceWriter
+from replay.runfile import read_run
+from tests.conftest import Done, Server
+
+WIDE = ("--gate", "ttft:p50:900%", "--gate", "errors:5pp")
+PACED = ("--concurrency", "8", "--warmup", "none")
+
+
+def exchange(seq: int) -> Exchange:
+    """A chat request with a long system prompt that all of them share."""
+    body = json.dumps(
+        {
+            "model": "openai/gpt-oss-20b",
+            "messages": [
+                {"role": "system", "content": "Be brief. " * 100},
+                {"role": "user", "content": f"Question {seq}"},
+            ],
+            "max_tokens": 4,
+            "stream": True,
+        }
+    ).encode()
+    at = seq * 10_000_000
+    usage = b'{"usage":{"prompt_tokens":300,"completion_tokens":4}}'
+    return Exchange(
+        request=Request(
+            id=f"x{seq}",
+            seq=seq,
+            arrive_ns=at,
+            end_ns=at,
+            method="POST",
+            scheme="http",
+            host="h",
+            path="/v1/chat/completions",
+            headers=(("content-type", "application/json"),),
+            body=body,
+            body_bytes=len(body),
+        ),
+        response=Response(
+            head_ns=at,
+            end_ns=at + 10**8,
+            status=200,
+            headers=(("content-type", "application/json"),),
+            body=usage,
+            body_bytes=len(usage),
+        ),
+    )
+
+
+@pytest.fixture
+def trace(tmp_path: Path) -> Path:
+    """Sixty requests within 0.6 s."""
+    with TraceWriter(
+        tmp_path / "t.msgpack",
+        TraceHeader(wall_ns=10**18, mono_ns=0, upstream="http://127.0.0.1:1"),
+    ) as writer:
+        for seq in range(60):
+            writer.exchange(exchange(seq))
+    return tmp_path / "t.msgpack"
+
+
+def arms(url: str, *names: str) -> list[str]:
+    return [word for name in names for word in ("--arm", f"name={name},base_url={url}")]
+
+
+def test_an_experiment_ends_with_a_verdict_and_its_reports(
+    tbench: Callable[..., Done], simulator: Server, trace: Path
+) -> None:
+    done = tbench(
+        "ab",
+        trace,
+        *arms(simulator.url, "A", "B"),
+        "--repeats",
+        3,
+        *PACED,
+        *WIDE,
+        "-o",
+        "x",
+        "--json",
+    )
+    found = json.loads(done.out)
+    runs = [(run["round"], run["arm"]) for run in found["runs"]]
+
+    assert done.code == 0, done.err
+    assert found["verdict"] == "PASS"
+    assert [arm["name"] for arm in found["arms"]] == ["A", "B"]
+    assert sorted(runs) == [(n, arm) for n in (1, 2, 3) for arm in "AB"]
+    assert [n for n, _ in runs] == sorted(n for n, _ in runs), "in rounds"
+    assert all(run["completed"] == 60 for run in found["runs"])
+    assert json.loads((trace.parent / "x" / "report.json").read_text()) == found
+
+
+def test_no_run_finds_the_prompts_of_an_earlier_one_in_the_cache(
+    tbench: Callable[..., Done], serve: Callable[..., Server], trace: Path
+) -> None:
+    """The server says how many prompt tokens it had: within a run the shared system prompt, no more."""
+    cached: dict[str, list[int]] = {}
+    for mode in ("cold", "as-is"):
+        url = serve("serve", "--port", "0").url
+        tbench(
+            "ab", trace, *arms(url, "A", "B"), "--repeats", 1, *PACED, *WIDE, "--cache", mode, "-o", mode
+        )  # fmt: skip
+        runs = sorted(
+            (read_run(path) for path in (trace.parent / mode).glob("*.run")),
+            key=lambda run: run.header["wall_ns"],
+        )
+        cached[mode] = [int(np.median(run.columns["cached_tokens"][:1])) for run in runs]
+
+    assert cached["cold"] == [0, 0], "the first request of each run finds nothing"
+    assert cached["as-is"][0] == 0
+    assert all(tokens > 100 for tokens in cached["as-is"][1:])
+
+
+def test_a_duet_sends_each_request_to_both_arms_at_once(
+    tbench: Callable[..., Done], simulator: Server, trace: Path
+) -> None:
+    done = tbench(
+        "ab", trace, *arms(simulator.url, "A", "B"), "--repeats", 1, "--schedule", "duet",
+        "--warmup", "none", *WIDE, "-o", "d",
+    )  # fmt: skip
+    first, second = (read_run(trace.parent / "d" / f"{arm}.1.run") for arm in "AB")
+
+    assert done.code == 3, done.err
+    assert len(first) == len(second) == 60
+    assert (first.columns["due"] == second.columns["due"]).all()
+
+
+def test_what_was_interrupted_goes_on(
+    tbench: Callable[..., Done], simulator: Server, trace: Path
+) -> None:
+    """Ctrl-C in the second run: the first stays, the second is set aside and made again."""
+    words = [
+        "ab", str(trace), *arms(simulator.url, "A", "B"), "--repeats", "1", "--concurrency", "1",
+        "--warmup", "none", *WIDE, "-o", "i",
+    ]  # fmt: skip
+    folder = trace.parent / "i"
+    with subprocess.Popen(
+        [sys.executable, "-m", "tbench", *words],
+        cwd=trace.parent,
+        env={**os.environ, "TOGETHER_API_KEY": "test-key-0123456789"},
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stderr
+        _until(lambda: len(list(folder.glob("*.run"))) == 1 and any(folder.glob("*.part")))
+        process.send_signal(signal.SIGINT)
+        said = process.stderr.read()
+    kept = next(folder.glob("*.run")).read_bytes()
+    done = tbench("ab", "-o", "i", "--json")
+
+    assert process.returncode == 130
+    assert "1 replays are still to be made; go on with: tbench ab -o i" in said
+    assert len(list((folder / "set-aside").iterdir())) == 1
+    assert done.code == 3, done.err
+    assert len(json.loads(done.out)["runs"]) == 2
+    assert kept in {path.read_bytes() for path in folder.glob("*.run")}, "it was not made again"
+
+
+def _until(true: Callable[[], bool]) -> None:
+    for _ in range(600):
+        if true():
+            return
+        time.sleep(0.05)
+    raise AssertionError("it never happened")
+
+
+def test_a_finished_experiment_is_judged_again_without_a_request(
+    tbench: Callable[..., Done], serve: Callable[..., Server], trace: Path
+) -> None:
+    server = serve("serve", "--port", "0")
+    words = [
+        "ab", trace, *arms(server.url, "A", "B"), "--repeats", 1, *PACED, *WIDE, "-o", "f", "--json",
+    ]  # fmt: skip
+    first = tbench(*words)
+    server.stop()
+    again = tbench(*words)
+
+    assert again.code == first.code == 3, again.err
+    assert json.loads(again.out) == json.loads(first.out)
+
+
+def test_a_server_that_is_not_there_ends_it_at_once(
+    tbench: Callable[..., Done], trace: Path
+) -> None:
+    done = tbench("ab", trace, *arms("http://127.0.0.1:9", "A", "B"), *PACED, "-o", "n")
+
+    assert done.code == 5
+    assert done.err.count("cannot connect") == 1
+    assert len(list((trace.parent / "n" / "set-aside").iterdir())) == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], "a trace is missing"),
+        (["t.msgpack"], "an experiment needs two arms or more"),
+        (["t.msgpack", "--arm", "A"], "--arm: 'A' is not understood"),
+        (["t.msgpack", "--arm", "name=A", "--arm", "name=B", "--gate", "ttft"], "--gate ttft"),
+        (
+            ["t.msgpack", "--arm", "name=A,api_key_env=NONE_SUCH", "--arm", "name=B"],
+            "NONE_SUCH is not set",
+        ),
+        (
+            ["t.msgpack", "--arm", "name=A", "--arm", "name=B", "--max-cost", "0.0001"],
+            "--max-cost 0.0001: the 10 runs still to be made cost about 0.01 USD",
+        ),
+    ],
+)
+def test_bad_words_end_before_anything_is_sent(
+    tbench: Callable[..., Done], trace: Path, words: list[str], said: str
+) -> None:
+    done = tbench("ab", *words, "-o", "w")
+
+    assert done.code == 2
+    assert said in done.err
+    assert len(done.err.strip().splitlines()) == 1
+    assert not (trace.parent / "w" / "plan.json").exists()
+
+
+def test_a_dry_run_adds_up_the_whole_plan(tbench: Callable[..., Done], trace: Path) -> None:
+    done = tbench(
+        "ab",
+        trace,
+        *arms("http://127.0.0.1:9", "A", "B", "C"),
+        "--repeats",
+        4,
+        "--dry-run",
+        "--json",
+    )
+    found = json.loads(done.out)
+
+    assert done.code == 0, done.err
+    assert (found["runs"], found["requests"]) == (12, 720)
+    assert found["prompt_tokens"] == 12 * 60 * 300
+    assert [len(one["arms"]) for one in found["order"]] == [1] * 12
+    assert list(trace.parent.iterdir()) == [trace]
+
+
+def test_the_same_from_a_program(
+    simulator: Server, trace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TOGETHER_API_KEY", "test-key-0123456789")
+    made: list[str] = []
+    tables = [{"name": name, "base_url": simulator.url} for name in "AB"]
+    found = tbench_api.ab(
+        trace,
+        arms=tables,
+        out=trace.parent / "p",
+        repeats=3,
+        concurrency=8,
+        warmup="none",
+        gate=["errors:5pp"],
+        ended=lambda one: made.append(one.arm.name),
+    )
+
+    assert sorted(made) == ["A"] * 3 + ["B"] * 3
+    assert found.verdict is tbench_api.Verdict.PASS
+    assert [row.comparison.candidate for row in found.rows] == [0.0]

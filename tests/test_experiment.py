@@ -1,0 +1,186 @@
+"""The plan of an experiment: arms, words, schedule, and the folder that remembers it."""
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from analysis.replicates import interleaved
+from capture.errors import InputError
+from replay.experiment.experiment import Experiment, experiment, read_plan
+from replay.experiment.ledger import Ledger
+from replay.experiment.schedule import slots
+from replay.experiment.treatment import parse_arm
+
+ARMS: list[dict[str, Any]] = [{"name": "A"}, {"name": "B", "model": "m/two"}]
+
+
+def plan(**words: Any) -> Experiment:
+    return experiment({"trace": "t.msgpack", "arm": ARMS, **words})
+
+
+def test_an_arm_is_what_the_words_say() -> None:
+    text = (
+        'name=B,model=meta/x,base_url=http://h:1/v1,set.stop=["a","b"],set.max_tokens=64,'
+        "map_model.old/one=new,header.X-Team=a,b,api_key_env=KEY"
+    )
+
+    assert parse_arm(text) == {
+        "name": "B",
+        "model": "meta/x",
+        "base_url": "http://h:1/v1",
+        "set": {"stop": ["a", "b"], "max_tokens": 64},
+        "map_model": {"old/one": "new"},
+        "header": {"X-Team": "a,b"},
+        "api_key_env": "KEY",
+    }
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ({"arm": [{"name": "A"}]}, "two arms or more"),
+        ({"arm": [{"name": "A"}, {"name": "a"}]}, "the same name"),
+        ({"arm": [{"name": "A"}, {"model": "m"}]}, "needs a name"),
+        ({"arm": [{"name": "A"}, {"name": "../B"}]}, "needs a name"),
+        ({"arm": [{"name": "A"}, {"name": "B", "speed": 2}]}, "no such key speed"),
+        ({"arm": [{"name": "A"}, {"name": "B", "model": 2}]}, "model must be a text"),
+        ({"arm": [{"name": "A"}, {"name": "B", "header": {"x": "***"}}]}, "not written down"),
+        ({"repeats": 0}, "--repeats 0: must be at least 1"),
+        ({"repeats": "5"}, "repeats is '5'; it must be int"),
+        ({"repeats": True}, "repeats is True"),
+        ({"schedule": "aabb"}, "--schedule aabb: choose one of random, abba, duet"),
+        ({"cache": "warm"}, "--cache warm"),
+        ({"pause": -1}, "--pause -1"),
+        ({"seeds": 1}, "no such key seeds"),
+        ({"speed": 2, "rate": 3}, "two pacings"),
+        ({"schedule": "duet", "arm": [{"name": f"A{i}"} for i in range(40)]}, "at most"),
+    ],
+)
+def test_a_plan_that_makes_no_sense_says_which_word(words: dict[str, Any], said: str) -> None:
+    with pytest.raises(InputError, match=said.replace("*", r"\*")):
+        plan(**words)
+
+
+def test_arms_share_the_order_and_have_their_own_target() -> None:
+    first, second = (
+        arm.order(plan(speed=2, base_url="http://h").order) for arm in plan().treatments
+    )
+
+    assert first.speed == second.speed == 2
+    assert first.cache == "cold", "an experiment's prompts are new to every cache"
+    assert (first.model, second.model) == (None, "m/two")
+    assert first.base_url == second.base_url == "http://h"
+
+
+def test_nothing_that_may_be_a_credential_is_written() -> None:
+    arms = [
+        {"name": "A", "header": {"authorization": "Bearer sk-12345678"}},
+        {"name": "B", "set": {"api_key": "sk-87654321", "max_tokens": 4}},
+    ]
+    text = json.dumps(plan(arm=arms, proxy="http://u:pass@h:1").written)
+
+    assert "sk-" not in text
+    assert "pass" not in text
+    assert '"max_tokens": 4' in text
+
+
+@given(
+    arms=st.integers(2, 6),
+    repeats=st.integers(1, 9),
+    kind=st.sampled_from(["random", "abba"]),
+    seed=st.integers(0, 2**32),
+)
+def test_every_two_arms_take_turns(arms: int, repeats: int, kind: Any, seed: int) -> None:
+    """By the rule that the gate itself demands, whichever two are compared."""
+    order = slots(arms, repeats, kind, seed)
+    at = [[i for i, slot in enumerate(order) if slot.arms == (arm,)] for arm in range(arms)]
+
+    assert Counter(len(one) for one in at) == {repeats: arms}
+    assert all(interleaved(at[0], at[other]) for other in range(1, arms))
+    assert order == slots(arms, repeats, kind, seed)
+
+
+def test_a_duet_has_every_arm_in_every_slot() -> None:
+    assert [slot.arms for slot in slots(3, 2, "duet", 0)] == [(0, 1, 2), (0, 1, 2)]
+
+
+def test_random_rounds_are_not_all_alike() -> None:
+    firsts = Counter(slot.arms for slot in slots(2, 400, "random", 1)[::2])
+
+    assert all(150 < count < 250 for count in firsts.values())
+
+
+def test_a_plan_file_is_the_words(tmp_path: Path) -> None:
+    (tmp_path / "p.toml").write_text(
+        'trace = "t.msgpack"\nrepeats = 3\n[[arm]]\nname = "A"\n[[arm]]\nname = "B"\nset = {max_tokens = 5}\n'
+    )
+    found = experiment(read_plan(tmp_path / "p.toml"))
+
+    assert found.order.trace == tmp_path / "t.msgpack", "beside the plan"
+    assert found.repeats == 3
+    assert found.treatments[1].set == {"max_tokens": 5}
+
+
+@pytest.mark.parametrize("text", ["not toml", "= 3", '{"a": 1}'])
+def test_a_file_that_is_no_plan_says_so(tmp_path: Path, text: str) -> None:
+    (tmp_path / "p.toml").write_text(text)
+    with pytest.raises(InputError, match=r"p\.toml: no plan"):
+        read_plan(tmp_path / "p.toml")
+
+
+def test_a_folder_remembers_what_was_made(tmp_path: Path) -> None:
+    folder = tmp_path / "ab"
+    ledger = Ledger.opened(folder, plan().written)
+    ledger.write()
+    ledger.path("A", 1).write_bytes(b"run")
+    ledger.note("A", 1, "done", 0.5)
+    ledger.path("B", 1).write_bytes(b"run")
+    ledger.note("B", 1, "interrupt", 0.25)
+    again = Ledger.opened(folder, plan().written)
+
+    assert again.done("A", 1)
+    assert not again.done("B", 1)
+    assert again.spent == 0.75, "what was set aside was paid for, too"
+    assert (folder / "set-aside" / "B.1.run.1").read_bytes() == b"run"
+    assert not again.path("B", 1).exists()
+    assert (folder / "plan.json").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_run_that_nobody_noted_is_set_aside(tmp_path: Path) -> None:
+    """A kill between the end of a run and its entry: nothing is lost, nothing counted twice."""
+    ledger = Ledger.opened(tmp_path / "ab", plan().written)
+    ledger.path("A", 1).write_bytes(b"one")
+    ledger.path("A", 1).with_name("A.1.run.part").write_bytes(b"two")
+    ledger.clear("A", 1)
+
+    kept = sorted(path.name for path in (tmp_path / "ab" / "set-aside").iterdir())
+    assert kept == ["A.1.run.1", "A.1.run.part.1"]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [({"repeats": 4}, "repeats"), ({"gate": ["ttft:p50:9%"]}, "gate"), ({"seed": 8}, "seed")],
+)
+def test_a_plan_cannot_change_once_it_began(
+    tmp_path: Path, words: dict[str, Any], said: str
+) -> None:
+    Ledger.opened(tmp_path / "ab", plan().written).write()
+    with pytest.raises(InputError, match=f"another experiment .{said}"):
+        Ledger.opened(tmp_path / "ab", plan(**words).written)
+
+
+def test_what_may_be_spent_can_change(tmp_path: Path) -> None:
+    Ledger.opened(tmp_path / "ab", plan(max_cost=1).written).write()
+
+    assert not Ledger.opened(tmp_path / "ab", plan(max_cost=2).written).entries
+
+
+def test_a_folder_of_somebody_else_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("x")
+    with pytest.raises(InputError, match=r"holds files already \(thesis\.tex\)"):
+        Ledger.opened(tmp_path, plan().written)

@@ -1,0 +1,186 @@
+"""Plans from a pilot: the requests and runs they ask for, and what they warn of."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from analysis.inversion import Pair, invert
+from analysis.planning import Aim, OnePair, Outlook, plan, requests_needed
+from analysis.power import chance_to_pass, runs_needed
+from analysis.report.planning import plan_json, plan_text
+from analysis.variance import Spread, Within
+
+Repeated = Callable[..., Any]
+MEDIAN = (("ttft", 0.5),)
+
+
+def outlook(half_width: float, n: int, p: float = 0.5, **aim: Any) -> Outlook:
+    """Of a pilot of 10 hours that has this interval of the log ratio."""
+    within = Within(se=0.01, half_width=half_width, n=n, source="pairs", drift=False)
+    spread = Spread(
+        metric="ttft",
+        quantile=p,
+        n=n,
+        runs=2,
+        figures=(),
+        sd=0.03,
+        df=1,
+        low=0.01,
+        high=0.9,
+        within=within,
+    )
+    return Outlook(spread=spread, aim=Aim(**aim), run_s=36_000)
+
+
+def pair(found: Outlook) -> OnePair:
+    assert found.one_pair is not None
+    return found.one_pair
+
+
+@pytest.mark.parametrize(
+    ("p", "width", "needed"), [(0.5, 0.103, 11_000), (0.95, 0.153, 25_000), (0.99, 0.270, 76_000)]
+)
+def test_requests_for_a_half_width_as_the_study_has_them(
+    p: float, width: float, needed: int
+) -> None:
+    """Widths at 10,000 requests; a half-width of 5 % takes so many in one pair."""
+    found = pair(outlook(width / 2, 10_000, p))
+
+    assert found.requests == pytest.approx(needed, rel=0.03)
+
+
+@pytest.mark.parametrize(
+    ("p", "width", "effect", "needed"), [(0.5, 0.103, 0.05, 22_000), (0.99, 0.270, 0.1, 40_000)]
+)
+def test_requests_for_power_as_the_study_has_them(
+    p: float, width: float, effect: float, needed: int
+) -> None:
+    """80 % power on 15 degrees: +5 % at p50, +10 % at p99."""
+    found = pair(outlook(width / 2, 10_000, p, effect=effect))
+
+    assert found.requests_to_find == pytest.approx(needed, rel=0.03)
+    assert found.seconds == pytest.approx(found.requests_to_find / 10_000 * 36_000)
+
+
+def test_projected_widths_are_those_of_longer_runs() -> None:
+    """Twenty pairs of 2,000 requests say how many it takes for half the width; so many have it."""
+    random = np.random.default_rng(1)
+
+    def half_width(n: int) -> float:
+        a, b = (np.exp(random.normal(size=n) * 0.5) for _ in "ab")
+        (found,) = invert(Pair(a, b), (0.5,), blocks=16)
+        return math.log(found.high / found.low) / 2
+
+    short = float(np.median([half_width(2000) for _ in range(20)]))
+    within = Within(se=0.0, half_width=short, n=2000, source="pairs", drift=False)
+    needed = requests_needed(within, short / 2, 0.5)
+
+    assert needed == 8000
+    assert float(np.median([half_width(8000) for _ in range(20)])) == pytest.approx(
+        short / 2, rel=0.15
+    )
+
+
+def test_no_plan_is_below_what_a_quantile_and_its_label_need() -> None:
+    """1,000 requests, 20 beyond the quantile, half an hour."""
+    assert pair(outlook(0.001, 500)).requests == 1000
+    assert pair(outlook(0.001, 500, 0.999)).requests == 20_000
+    assert pair(outlook(0.001, 360_000)).seconds == 1800
+    unbounded = pair(outlook(math.inf, 2000, 0.99))
+    assert (unbounded.requests, unbounded.requests_to_find, unbounded.seconds) == (None, None, None)
+
+
+def test_repeated_runs_are_planned_with_their_own_spread(repeated: Repeated) -> None:
+    """Six runs 3 % apart: measured, and the same chances as for that number."""
+    offsets = np.exp(np.random.default_rng(2).normal(size=6) * 0.03)
+
+    (found,) = plan([repeated(offsets)], Aim(asked=MEDIAN)).outlooks
+
+    assert not found.assumed
+    assert found.sd is not None
+    assert found.runs_to_pass == runs_needed(found.sd, 0.05)
+    assert found.spread.high is not None
+    for chance in found.chances:
+        assert chance.passes == chance_to_pass(chance.runs, found.sd, 0.05)
+        assert chance.passes_at_worst == chance_to_pass(chance.runs, found.spread.high, 0.05)
+
+
+def test_one_run_assumes_three_per_cent_and_says_so(repeated: Repeated) -> None:
+    """And adds what its own requests leave open."""
+    found = plan([repeated([1.0])], Aim(asked=MEDIAN))
+
+    (outlook,) = found.outlooks
+    assert outlook.assumed
+    assert outlook.spread.within is not None
+    assert outlook.sd == pytest.approx(math.hypot(0.03, outlook.spread.within.se))
+    assert outlook.chances[0].passes_at_worst is None
+    assert [caution.code for caution in found.warnings] == ["ASSUMED_SPREAD"]
+
+
+def _step(found: dict[str, Any]) -> None:
+    found["first_token"][1000:] += 0.1
+
+
+def test_what_a_pilot_does_not_carry_is_said(repeated: Repeated) -> None:
+    """A short one, a drifting one, one whose client was the limit."""
+
+    def codes(*arms: Any) -> list[str]:
+        return [caution.code for caution in plan(arms, Aim(asked=MEDIAN)).warnings]
+
+    assert codes(repeated([1.0, 1.01])) == []
+    assert codes(repeated([1.0, 1.01], gap=0.1)) == ["SHORT_PILOT"]
+    assert codes(repeated([1.0], spoil=_step)) == ["ASSUMED_SPREAD", "SLOW_DRIFT"]
+
+
+def test_the_usual_gates_are_planned_when_none_is_named(repeated: Repeated) -> None:
+    """And a quantile with too few requests says how many it takes."""
+    found = plan([repeated([1.0, 1.01, 0.99], 300)], Aim())
+
+    rows = {(one.spread.metric, one.spread.quantile): one for one in found.outlooks}
+    assert list(rows) == [("ttft", 0.5), ("ttft", 0.95), ("e2e", 0.5), ("e2e", 0.95)]
+    tail = rows["ttft", 0.95]
+    assert "400" in (tail.spread.refusal or "")
+    assert (tail.sd, tail.one_pair, tail.warning, tail.chances) == (None, None, None, ())
+    assert (tail.runs_to_pass, tail.runs_to_see) == (None, None)
+
+
+def test_text_and_json_say_the_same(repeated: Repeated) -> None:
+    """Runs needed, spread and the one sentence."""
+    offsets = np.exp(np.random.default_rng(3).normal(size=5) * 0.04)
+    found = plan([repeated(offsets)], Aim(effect=0.2, asked=MEDIAN))
+    text, said = "\n".join(plan_text(found)), plan_json(found)
+
+    (row,) = said["metrics"]
+    assert f"For each gate of 5 %: {row['runs_to_pass']} + {row['runs_to_pass']} runs" in text
+    assert row["warning"] in text
+    assert "+20 % FAILs" in text
+    assert row["advice"] in text
+    assert [chance["runs"] for chance in row["plans"]] == [3, 4, 5, 6, 8, 10, 15, 20]
+    assert row["one_pair"]["requests"] == pair(found.outlooks[0]).requests
+
+
+def test_hopeless_plans_say_so(repeated: Repeated) -> None:
+    """Runs that differ threefold, and a metric with too few requests."""
+    wild = plan([repeated([1.0, 3.0, 0.3])], Aim(margin=0.01, asked=MEDIAN))
+    few = plan([repeated([1.0, 1.0], 300)], Aim(asked=(("ttft", 0.99),)))
+
+    assert "No number of runs up to 1,000" in "\n".join(plan_text(wild))
+    assert "n too small (needs ≥ 2,000)" in "\n".join(plan_text(few))
+
+
+def test_a_tail_among_the_timeouts_has_no_plan(repeated: Repeated) -> None:
+    """Neither requests nor runs can be projected from it."""
+
+    def late(found: dict[str, Any]) -> None:
+        found["outcome"][::10] = "timeout"
+
+    whole = plan([repeated([1.0], spoil=late)], Aim(asked=(("ttft", 0.95),)))
+    (found,) = whole.outlooks
+
+    assert found.sd is None
+    assert found.chances == ()
+    assert pair(found).requests is None
+    assert "unbounded" in "\n".join(plan_text(whole))

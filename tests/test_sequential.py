@@ -1,0 +1,292 @@
+"""The monitored gate: the judge's rules at each look's level, and how often it is wrong."""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from analysis.comparison import Verdict
+from analysis.gate import Gate, parse_gate, parse_gates
+from analysis.judge import judge
+from analysis.looks import Looks
+from analysis.report.judgement import judgement_json, judgement_text
+from analysis.sequential import Standing, as_monitored, decide, monitor
+from analysis.summary import Floats
+from analysis.welch import difference
+from capture.errors import InputError
+
+Repeated = Callable[..., Any]
+FIVE = Looks(runs=(3, 6, 9, 12, 15))
+GATE = parse_gate("ttft:p50:5%")
+MARGIN = math.log(1.05)
+TRIALS = 1000
+
+
+def standings(arms: Floats, runs: int, gates: Sequence[Gate] = (GATE,)) -> list[Standing]:
+    """Of log-quantiles (gate, arm, run), the first `runs` of each arm."""
+    return [
+        Standing(
+            gate=gate,
+            baseline=tuple(np.exp(arms[i, 0, :runs])),
+            candidate=tuple(np.exp(arms[i, 1, :runs])),
+            n=1000,
+        )
+        for i, gate in enumerate(gates)
+    ]
+
+
+def monitored(arms: Floats, looks: Looks, gates: Sequence[Gate] = (GATE,)) -> Verdict:
+    """Where an experiment ends that stops as soon as it may."""
+    for look, runs in enumerate(looks.runs, 1):
+        found = decide(standings(arms, runs, gates), looks, look)
+        if found.stop:
+            return found.verdict
+    raise AssertionError("the last look did not stop")
+
+
+def peeking(arms: Floats, looks: Looks) -> Verdict:
+    """The same with the fixed level at every look."""
+    for runs in looks.runs:
+        found = difference(arms[0, 0, :runs].tolist(), arms[0, 1, :runs].tolist())
+        if found.most < MARGIN:
+            return Verdict.PASS
+        if found.worse(MARGIN) < 0.05:
+            return Verdict.FAIL
+    return Verdict.INCONCLUSIVE
+
+
+def experiments(trials: int, truth: float, gates: int = 1, runs: int = 15) -> Floats:
+    """Log-quantiles (trial, gate, arm, run) of runs 3 % apart, the candidate slower by exp(truth)."""
+    random = np.random.default_rng(1)
+    noise = random.normal(size=(trials, gates, 2, runs)) * 0.03
+    noise[:, :, 1] += truth
+    return noise
+
+
+@pytest.mark.parametrize("looks", [FIVE, Looks(runs=(3, 6, 9, 12, 15), shape="pocock")])
+def test_wrong_verdicts_stay_rare_however_often_one_looks(looks: Looks) -> None:
+    """A truth at the margin: each side at most .08 in 1,000 experiments of five looks; naive peeking > .1."""
+    arms = experiments(TRIALS, MARGIN)
+    ours = [monitored(one, looks) for one in arms]
+    naive = [peeking(one, looks) for one in arms]
+
+    for verdict in (Verdict.PASS, Verdict.FAIL):
+        assert ours.count(verdict) / TRIALS <= 0.08
+        assert naive.count(verdict) / TRIALS > 0.1
+
+
+def test_any_of_four_gates_fails_wrongly_as_rarely() -> None:
+    """Holm's steps over the looks: four independent gates at their margins."""
+    gates = [parse_gate(f"{metric}:p50:5%") for metric in ("ttft", "e2e", "tpot", "itl")]
+    arms = experiments(400, MARGIN, gates=4)
+
+    found = [monitored(one, FIVE, gates) for one in arms]
+
+    assert found.count(Verdict.FAIL) / 400 <= 0.08
+    assert found.count(Verdict.PASS) == 0
+
+
+def test_large_changes_stop_early_and_rightly() -> None:
+    """30 % slower fails before the last look nearly always, and so do equal arms pass 20 %."""
+    slower = experiments(100, math.log(1.3))
+    equal = experiments(100, 0.0)
+    wide = [parse_gate("ttft:p50:20%")]
+
+    def stops_at_six(arms: Floats, gates: Sequence[Gate]) -> Verdict:
+        return decide(standings(arms, 6, gates), FIVE, 2).verdict
+
+    assert [stops_at_six(one, [GATE]) for one in slower].count(Verdict.FAIL) > 95
+    assert [stops_at_six(one, wide) for one in equal].count(Verdict.PASS) > 95
+
+
+def test_nothing_stops_before_the_last_look_without_evidence() -> None:
+    """A truth at the margin: it goes on, and ends INCONCLUSIVE."""
+    arms = experiments(1, MARGIN)[0]
+    arms[0, :, ::2] += 0.1  # far apart, alike in both
+
+    early, last = decide(standings(arms, 9), FIVE, 3), decide(standings(arms, 15), FIVE, 5)
+
+    assert (early.stop, early.verdict) == (False, Verdict.INCONCLUSIVE)
+    assert (last.stop, last.verdict) == (True, Verdict.INCONCLUSIVE)
+    assert early.level < last.level < 0.05
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 10_000), st.floats(0.8, 1.3), st.floats(0.002, 0.1))
+def test_one_look_is_the_judges_own_rule(seed: int, ratio: float, sd: float) -> None:
+    """With the only look at all runs the level is .05, and every gate gets the fixed test's verdict."""
+    random = np.random.default_rng(seed)
+    arms = random.normal(size=(1, 2, 5)) * sd
+    arms[:, 1] += math.log(ratio)
+    fixed = difference(arms[0, 0].tolist(), arms[0, 1].tolist())
+    known = (
+        Verdict.PASS
+        if fixed.most < MARGIN
+        else Verdict.FAIL
+        if fixed.worse(MARGIN) < 0.05
+        else Verdict.INCONCLUSIVE
+    )
+
+    assert decide(standings(arms, 5), Looks(runs=(5,)), 1).verdict is known
+
+
+@pytest.mark.parametrize("factor", [1.0, 1.05, 1.2, 1.5])
+def test_one_look_agrees_with_the_judge_on_whole_runs(repeated: Repeated, factor: float) -> None:
+    """All usual gates and errors, row by row."""
+    slow = np.exp(np.random.default_rng(3).normal(size=10) * 0.03)
+    first = repeated(slow[:5], 500, step=2, at=0)
+    second = repeated(slow[5:] * factor, 500, step=2, at=1, seed=2, name="B")
+    judged = judge(first, second, parse_gates("10%", ["errors:1pp"]))
+
+    found = monitor(judged, Looks(runs=(5,)), 1)
+
+    assert found.verdicts == tuple(row.comparison.verdict for row in judged.rows)
+    assert (found.stop, found.verdict) == (True, judged.verdict)
+
+
+def test_more_is_better_where_the_metric_says_so() -> None:
+    """Tokens per second that fall by 30 % fail; that rise by 30 % pass."""
+    gate = parse_gate("output_tokens_per_s:p50:5%")
+    arms = experiments(1, 0.0)[0]
+    for change, verdict in ((-0.3, Verdict.FAIL), (0.3, Verdict.PASS)):
+        moved = arms.copy()
+        moved[:, 1] += change
+        assert decide(standings(moved, 15, [gate]), FIVE, 5).verdict is verdict
+
+
+def test_errors_are_held_against_the_same_levels() -> None:
+    """None anywhere passes once enough requests say so; five points more fail."""
+    gate = parse_gate("errors:0.5pp")
+
+    def at(look: int, n: int, candidate: float) -> Verdict:
+        runs = FIVE.runs[look - 1]
+        noise = np.random.default_rng(1).normal(size=runs) * 0.001 * (candidate > 0)
+        one = Standing(gate=gate, baseline=(0.0,) * runs, candidate=tuple(candidate + noise), n=n)
+        return decide([one], FIVE, look).verdict
+
+    assert at(1, 1900, 0.0) is Verdict.INCONCLUSIVE  # 4.5e-5 hides .53 points
+    assert at(1, 2100, 0.0) is Verdict.PASS
+    assert at(2, 2100, 0.05) is Verdict.FAIL
+
+
+def test_a_gate_among_the_timeouts_fails_at_the_last_look_only() -> None:
+    """It has no p-value that could be held against a level."""
+    known, lost = (0.1, 0.11, 0.12, 0.1, 0.1), (math.inf,) * 5
+
+    def at(look: int) -> Verdict:
+        runs = (3, 5)[look - 1]
+        one = Standing(gate=GATE, baseline=known[:runs], candidate=lost[:runs], n=500)
+        return decide([one], Looks(runs=(3, 5)), look).verdict
+
+    assert (at(1), at(2)) == (Verdict.INCONCLUSIVE, Verdict.FAIL)
+
+
+def test_all_gates_must_pass_and_one_failing_is_enough() -> None:
+    """An open gate keeps the experiment going."""
+    gates = [GATE, parse_gate("e2e:p50:5%")]
+    arms = experiments(1, 0.0, gates=2)[0] / 10
+    both = decide(standings(arms, 15, gates), FIVE, 5)
+    arms[1, 1] += MARGIN
+    one = decide(standings(arms, 12, gates), FIVE, 4)
+    arms[1, 1] += 0.3
+    failing = decide(standings(arms, 12, gates), FIVE, 4)
+
+    assert both.verdicts == (Verdict.PASS, Verdict.PASS)
+    assert both.verdict is Verdict.PASS
+    assert (one.verdicts[0], one.verdict, one.stop) == (Verdict.PASS, Verdict.INCONCLUSIVE, False)
+    assert (failing.verdict, failing.stop) == (Verdict.FAIL, True)
+
+
+def test_a_look_at_other_runs_than_planned_is_refused() -> None:
+    """The levels are those of the plan."""
+    with pytest.raises(
+        InputError, match="look 2 is planned after 6 runs of each arm; there are 5 and 5"
+    ):
+        decide(standings(experiments(1, 0.0)[0], 5), FIVE, 2)
+
+
+def judged(repeated: Repeated, factor: float, *, turns: bool = True, **changes: Any) -> Any:
+    """Three quiet runs of each arm."""
+    slow = [1.0, 1.001, 0.999]
+    first = repeated(slow, 500, own=0.02, step=2 if turns else 1)
+    second = repeated(
+        [factor * one for one in slow],
+        500,
+        own=0.02,
+        step=2,
+        at=1 if turns else 100,
+        name="B",
+        **changes,
+    )
+    return judge(first, second, parse_gates("5%", []))
+
+
+def test_what_forbids_a_verdict_forbids_it_here(repeated: Repeated) -> None:
+    """Runs that did not take turns stop nothing; a run that does not count stops all."""
+    looks = Looks(runs=(3, 6))
+
+    def late(found: dict[str, Any]) -> None:
+        found["sent"] = found["due"] + 0.1
+
+    good = monitor(judged(repeated, 2.0), looks, 1)
+    apart = monitor(judged(repeated, 2.0, turns=False), looks, 1)
+    invalid = monitor(judged(repeated, 2.0, spoil=late), looks, 1)
+
+    assert (good.stop, good.verdict) == (True, Verdict.FAIL)
+    assert (apart.stop, apart.verdict) == (False, Verdict.INCONCLUSIVE)
+    assert (invalid.stop, invalid.verdict) == (True, Verdict.INVALID)
+
+
+def test_survivors_do_not_pass(repeated: Repeated) -> None:
+    """A candidate that fails its slow requests looks faster, and goes on."""
+
+    def fail(found: dict[str, Any]) -> None:
+        slow = np.argsort(found["first_token"] - found["sent"])[::-1]
+        found["outcome"][slow[:100]] = "http_error"
+
+    found = judged(repeated, 0.97, spoil=fail)
+
+    assert any(caution.code == "SURVIVOR_BIAS" for caution in found.warnings)
+    assert monitor(found, Looks(runs=(3, 6)), 1).verdict is not Verdict.PASS
+
+
+def test_a_stopped_experiment_shows_no_interval(repeated: Repeated) -> None:
+    """It is a decision at its level; the change is shown as it stood, and the caution says so."""
+    found = judged(repeated, 2.0)
+    decision = monitor(found, Looks(runs=(3, 6)), 1)
+
+    shown = as_monitored(found, decision)
+    said = judgement_json(shown)
+    text = "\n".join(judgement_text(shown))
+
+    assert said["verdict"] == "FAIL"
+    assert all(
+        row["ci"] == [None, None] and row["confidence"] == "none" for row in said["comparisons"]
+    )
+    assert said["comparisons"][0]["ratio"] == pytest.approx(2.0, rel=0.05)
+    assert said["warnings"][-1].startswith(
+        "MONITORED: look 1 of 2 (3 + 3 runs) stopped with FAIL at"
+    )
+    assert "MONITORED" in text
+
+
+def test_a_pass_of_the_fixed_test_may_be_open_at_a_look(repeated: Repeated) -> None:
+    """The row says so instead of PASS."""
+    random = np.random.default_rng(5)
+    slow = np.exp(random.normal(size=6) * 0.01)
+    found = judge(
+        repeated(slow[:3], 500, own=0.02, step=2),
+        repeated(slow[3:], 500, own=0.02, step=2, at=1, name="B"),
+        parse_gates(None, ["e2e:p50:5%"]),
+    )
+    decision = monitor(found, FIVE, 1)
+
+    (row,) = as_monitored(found, decision).rows
+
+    assert found.verdict is Verdict.PASS
+    assert (decision.stop, row.comparison.verdict) == (False, Verdict.INCONCLUSIVE)
+    assert row.reason == f"open at this look's one-sided level, {decision.level:.2g}"
