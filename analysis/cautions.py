@@ -1,7 +1,8 @@
 """Cautions: what makes a comparison less than it seems. Each check is a function; CHECKS lists them."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
@@ -9,7 +10,7 @@ from analysis.arms import Arm
 from analysis.failures import ErrorDifference
 from analysis.metrics import METRICS, composite, values
 from analysis.pairing import Match, Places
-from analysis.quantiles import minimum_n, ordered, several
+from analysis.quantiles import minimum_n, several
 from analysis.summary import Caution, Floats
 
 LENGTH, CACHED, MIX, LAG = 0.05, 0.05, 0.01, 0.05
@@ -20,9 +21,43 @@ _LATE = (0.99, 0.95, 0.9)
 """The lag is compared at the first of these that there are enough requests for."""
 
 
+class Grounds(Protocol):
+    """What a check may ask of two arms, whether their requests are at hand or only counted.
+
+    Of pairs, the baseline's comes first.
+    """
+
+    @property
+    def baseline(self) -> Arm: ...
+
+    @property
+    def candidate(self) -> Arm: ...
+
+    @property
+    def match(self) -> Match: ...
+
+    @property
+    def errors(self) -> ErrorDifference: ...
+
+    def counts(self, metric: str) -> list[int]:
+        """How many values of a metric the compared requests have."""
+
+    def quantiles(self, metric: str, points: Sequence[float]) -> list[list[float]]:
+        """Their quantiles; none of no values."""
+
+    def worst(self, metric: str, points: Sequence[float]) -> list[list[float]]:
+        """The same with every failure as bad as a timeout."""
+
+    def length_ratio(self) -> float:
+        """How many times as long the candidate's answers are, typically; 1 where nobody counted."""
+
+    def cached_shares(self) -> list[float]:
+        """The share of prompt tokens that came from the server's cache."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
-    """What the checks look at: the two arms, which of their requests are compared, and the failures."""
+    """Grounds of requests that are at hand: the two arms, which requests are compared, and the failures."""
 
     baseline: Arm
     candidate: Arm
@@ -38,33 +73,58 @@ class Evidence:
         first, second = (values(arm, METRICS[metric])[places] for arm, places in self.sides())
         return first, second
 
+    def counts(self, metric: str) -> list[int]:
+        return [int((~np.isnan(side)).sum()) for side in self.pair(metric)]
 
-def cautions(evidence: Evidence) -> tuple[Caution, ...]:
+    def quantiles(self, metric: str, points: Sequence[float]) -> list[list[float]]:
+        return [several(side, points) for side in self.pair(metric)]
+
+    def worst(self, metric: str, points: Sequence[float]) -> list[list[float]]:
+        whole = (composite(arm, METRICS[metric])[places] for arm, places in self.sides())
+        return [several(side, points) for side in whole]
+
+    def length_ratio(self) -> float:
+        first, second = self.pair("output_tokens")
+        if self.match.paired:
+            both = (first > 0) & (second > 0)
+            return float(np.median(second[both] / first[both])) if both.any() else 1.0
+        return ratio_of_medians(self)
+
+    def cached_shares(self) -> list[float]:
+        pairs = zip(self.pair("cached_tokens"), self.pair("prompt_tokens"), strict=True)
+        totals = ((np.nansum(cached), np.nansum(prompt)) for cached, prompt in pairs)
+        return [float(cached / prompt) if prompt else 0.0 for cached, prompt in totals]
+
+
+def ratio_of_medians(grounds: Grounds) -> float:
+    """Of the output tokens; 1 where an arm has none."""
+    first, second = grounds.quantiles("output_tokens", [0.5])
+    return second[0] / first[0] if all([*first, *second]) and first and second else 1.0
+
+
+def cautions(grounds: Grounds) -> tuple[Caution, ...]:
     """All that holds of this comparison as a whole."""
     return tuple(
         Caution(code=code, text=text)
         for code, check in CHECKS.items()
-        if (text := check(evidence)) is not None
+        if (text := check(grounds)) is not None
     )
 
 
-def _invalid_run(evidence: Evidence) -> str | None:
-    causes = [
-        f"{arm.name}: {arm.invalid_because}" for arm, _ in evidence.sides() if arm.invalid_because
-    ]
+def _invalid_run(grounds: Grounds) -> str | None:
+    arms = (grounds.baseline, grounds.candidate)
+    causes = [f"{arm.name}: {arm.invalid_because}" for arm in arms if arm.invalid_because]
     return "; ".join(causes) or None
 
 
-def _lag(evidence: Evidence) -> str | None:
-    lags = evidence.pair("lag")
-    n = min(int((~np.isnan(side)).sum()) for side in lags)
+def _lag(grounds: Grounds) -> str | None:
+    n = min(grounds.counts("lag"))
     p = next((p for p in _LATE if n >= minimum_n(p)), 0.5)
-    late = [one for side in lags for one in several(side, [p])]
-    middles = [one for side in evidence.pair("ttft") for one in several(side, [0.5])]
+    late = [one for side in grounds.quantiles("lag", [p]) for one in side]
+    middles = [one for side in grounds.quantiles("ttft", [0.5]) for one in side]
     if len(late + middles) < 4:
         return None
-    typical = min(middles)
-    if abs(late[0] - late[1]) <= LAG * typical:
+    if abs(late[0] - late[1]) <= LAG * min(middles):
         return None
     return (
         f"requests left late by different amounts: lag p{p * 100:g} {late[0] * 1e3:.2f} ms against "
@@ -72,30 +132,19 @@ def _lag(evidence: Evidence) -> str | None:
     )
 
 
-def _output_length(evidence: Evidence) -> str | None:
-    first, second = evidence.pair("output_tokens")
-    medians = [float(np.median(kept)) if len(kept := ordered(x)) else 0.0 for x in (first, second)]
-    if evidence.match.paired:
-        both = (first > 0) & (second > 0)
-        ratio = float(np.median(second[both] / first[both])) if both.any() else 1.0
-    else:
-        ratio = medians[1] / medians[0] if all(medians) else 1.0
+def _output_length(grounds: Grounds) -> str | None:
+    ratio = grounds.length_ratio()
     if abs(ratio - 1) <= LENGTH:
         return None
+    medians = [one for side in grounds.quantiles("output_tokens", [0.5]) for one in side]
     return (
         f"the candidate's answers are {ratio:.2f} times as long (median {medians[0]:.0f} and "
         f"{medians[1]:.0f} tokens); e2e compares lengths too, tpot does not"
     )
 
 
-def _cached(evidence: Evidence) -> str | None:
-    shares = []
-    for arm, places in evidence.sides():
-        from_cache, prompt = (
-            np.nansum(values(arm, METRICS[name])[places])
-            for name in ("cached_tokens", "prompt_tokens")
-        )
-        shares.append(float(from_cache / prompt) if prompt else 0.0)
+def _cached(grounds: Grounds) -> str | None:
+    shares = grounds.cached_shares()
     if abs(shares[0] - shares[1]) <= CACHED:
         return None
     return (
@@ -104,8 +153,8 @@ def _cached(evidence: Evidence) -> str | None:
     )
 
 
-def _error_mix(evidence: Evidence) -> str | None:
-    errors = evidence.errors
+def _error_mix(grounds: Grounds) -> str | None:
+    errors = grounds.errors
     parts = []
     if not errors.low <= 0 <= errors.high:
         parts.append(f"failures {errors.baseline:.1%} against {errors.candidate:.1%}")
@@ -119,16 +168,12 @@ def _error_mix(evidence: Evidence) -> str | None:
     return f"{', '.join(parts)}; latencies are of the successes only"
 
 
-def _survivor_bias(evidence: Evidence) -> str | None:
+def _survivor_bias(grounds: Grounds) -> str | None:
     """Failing fast can look fast: does the sign change when a failure counts as the worst latency?"""
-    if not evidence.errors.baseline and not evidence.errors.candidate:
+    if not grounds.errors.baseline and not grounds.errors.candidate:
         return None
     for name in ("ttft", "e2e"):
-        metric = METRICS[name]
-        plain = [several(side, _HEADLINES) for side in evidence.pair(name)]
-        whole = [
-            several(composite(arm, metric)[places], _HEADLINES) for arm, places in evidence.sides()
-        ]
+        plain, whole = grounds.quantiles(name, _HEADLINES), grounds.worst(name, _HEADLINES)
         if not all(plain):
             continue
         for p, one, other in zip(_HEADLINES, _signs(plain), _signs(whole), strict=True):
@@ -145,18 +190,18 @@ def _signs(sides: list[list[float]]) -> list[int]:
     return [(second > first) - (second < first) for first, second in zip(*sides, strict=True)]
 
 
-def _partial(evidence: Evidence) -> str | None:
-    first, second = evidence.match.alone
+def _partial(grounds: Grounds) -> str | None:
+    first, second = grounds.match.alone
     if not first and not second:
         return None
     return (
         f"{first:,} requests are only in the baseline and {second:,} only in the candidate: "
-        f"{len(evidence.match.baseline):,} in both are compared"
+        f"{len(grounds.match.baseline):,} in both are compared"
     )
 
 
-def _warm_up(evidence: Evidence) -> str | None:
-    first, second = evidence.match.dropped
+def _warm_up(grounds: Grounds) -> str | None:
+    first, second = grounds.match.dropped
     if not first and not second:
         return None
     if first == second:
@@ -164,20 +209,20 @@ def _warm_up(evidence: Evidence) -> str | None:
     return f"{first:,} and {second:,} requests are left out as warm-up"
 
 
-def _pacing(evidence: Evidence) -> str | None:
-    first, second = evidence.baseline, evidence.candidate
+def _pacing(grounds: Grounds) -> str | None:
+    first, second = grounds.baseline, grounds.candidate
     if first.pacing == second.pacing or (first.as_recorded and second.as_recorded):
         return None
     return f"the arms were sent differently: {first.pacing} against {second.pacing}"
 
 
-def _model(evidence: Evidence) -> str | None:
-    first, second = evidence.baseline.model, evidence.candidate.model
+def _model(grounds: Grounds) -> str | None:
+    first, second = grounds.baseline.model, grounds.candidate.model
     return f"{first} against {second}" if first and second and first != second else None
 
 
-def _recorded(evidence: Evidence) -> str | None:
-    names = [arm.name for arm, _ in evidence.sides() if arm.kind == "trace"]
+def _recorded(grounds: Grounds) -> str | None:
+    names = [arm.name for arm in (grounds.baseline, grounds.candidate) if arm.kind == "trace"]
     if not names:
         return None
     return (
@@ -186,7 +231,7 @@ def _recorded(evidence: Evidence) -> str | None:
     )
 
 
-CHECKS: dict[str, Callable[[Evidence], str | None]] = {
+CHECKS: dict[str, Callable[[Grounds], str | None]] = {
     "INVALID_RUN": _invalid_run,
     "INVALID_COMPARISON": _lag,
     "OUTPUT_LENGTH_DIFFERS": _output_length,

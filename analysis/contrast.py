@@ -1,8 +1,8 @@
 """Contrast: one metric in both arms, and the ratio of its quantiles wherever they can be compared."""
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from analysis.blocks import Distribution
@@ -10,6 +10,7 @@ from analysis.comparison import NO_DIFFERENCE, Comparison, Confidence, Shift, Ve
 from analysis.inversion import Interval, Pair, Side, invert
 from analysis.metrics import Metric
 from analysis.quantiles import identified, least_n, minimum_n, refusal
+from analysis.sketch import RELATIVE_ERROR, Sketch
 from analysis.summary import Caution, Floats
 
 USUAL, RARE = (0.5, 0.9, 0.95, 0.99), 0.999
@@ -32,7 +33,8 @@ class Contrast:
     """One metric's values in both arms, in arrival order (aligned when `paired`).
 
     `asked` are the quantiles wanted, empty for the usual ones. `span_s` is how long the shorter arm
-    lasted, `timeouts_s` each arm's deadline where known.
+    lasted, `timeouts_s` each arm's deadline where known. Of `sketches` everything is made in the place of
+    `values`, where there are any: unpaired, and with intervals that are wider by their relative error.
     """
 
     metric: Metric
@@ -41,6 +43,7 @@ class Contrast:
     asked: tuple[float, ...]
     span_s: float
     timeouts_s: tuple[float | None, float | None]
+    sketches: tuple[Sketch, Sketch] | None = None
 
     @property
     def in_both(self) -> bool:
@@ -79,9 +82,10 @@ class Contrast:
 
     @cached_property
     def _sides(self) -> "tuple[_Arm, _Arm]":
+        found: Iterable[Distribution] = self.sketches or map(Side, self.values)
         baseline, candidate = (
-            _Arm(found=Side(values), timeout_s=timeout_s)
-            for values, timeout_s in zip(self.values, self.timeouts_s, strict=True)
+            _Arm(found=one, timeout_s=timeout_s)
+            for one, timeout_s in zip(found, self.timeouts_s, strict=True)
         )
         return baseline, candidate
 
@@ -94,7 +98,21 @@ class Contrast:
     def _intervals(self) -> dict[float, Interval]:
         """By p, wherever nothing forbids one."""
         points = [p for p in sorted({*self._points, *SHIFT}) if self._refusal(p) is None]
-        return {found.p: found for found in invert(self._pair, points)} if points else {}
+        intervals = invert(self._pair, points) if points else ()
+        return {found.p: self._blurred(found) for found in intervals}
+
+    def _blurred(self, found: Interval) -> Interval:
+        """An interval as wide as it takes: the quantiles of two sketches are off by their errors at most."""
+        if self.sketches is None:
+            return found
+        off = (1 + RELATIVE_ERROR) ** 2
+        return replace(
+            found,
+            low=found.low / off,
+            high=found.high * off,
+            band_low=found.band_low / off,
+            band_high=found.band_high * off,
+        )
 
     def _refusal(self, p: float) -> str | None:
         """Why there can be no interval at p."""
@@ -153,6 +171,8 @@ class Contrast:
         if found is None:
             return "refused"
         pairs = "paired" if self.paired else "unpaired"
+        if self.sketches:
+            pairs += f", sketched (relative error <= {RELATIVE_ERROR:.1%})"
         return f"block inversion, K={found.blocks}, t{found.blocks - 1}, {pairs}"
 
     def _finding(self, low: float | None, high: float | None) -> str:

@@ -7,7 +7,7 @@ import numpy as np
 from scipy import special
 
 from analysis.arms import Truths
-from analysis.inversion import blocks_for, fine_blocks, lag_one, studentised
+from analysis.inversion import Ints, blocks_for, fine_blocks, lag_one, studentised
 from analysis.quantiles import clopper_pearson, newcombe
 from analysis.summary import Floats
 
@@ -36,14 +36,23 @@ class ErrorDifference:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failures:
-    """Which requests of an arm failed, in arrival order, and all outcomes other than ok by name."""
+    """Requests and failures of an arm in each of 32 blocks of time, and all outcomes but ok by name."""
 
-    failed: Truths
+    requests: Ints
+    failed: Ints
     kinds: Mapping[str, int]
+
+    @staticmethod
+    def of(failed: Truths, kinds: Mapping[str, int]) -> "Failures":
+        """Those of requests in arrival order."""
+        blocks = fine_blocks(failed)
+        counts = [(len(block), int(block.sum())) for block in blocks]
+        requests, failures = np.array(counts, dtype=np.int64).T
+        return Failures(requests=requests, failed=failures, kinds=kinds)
 
     @property
     def n(self) -> int:
-        return len(self.failed)
+        return int(self.requests.sum())
 
     @property
     def count(self) -> int:
@@ -94,5 +103,4 @@ def _block_t(difference: float, terms: Floats, confidence: float) -> tuple[float
 
 def _terms(arm: Failures) -> Floats:
     """What each of the 32 fine blocks adds to the failure rate, less its share of the mean."""
-    rate = arm.rate
-    return np.array([block.sum() - rate * len(block) for block in fine_blocks(arm.failed)]) / arm.n
+    return np.asarray((arm.failed - arm.rate * arm.requests) / arm.n)

@@ -39,7 +39,7 @@ def match(
     warm = (warm_up(baseline, warmup), warm_up(candidate, warmup))
     if not paired:
         return _apart(warm)
-    _same_source(baseline, candidate)
+    same_source(baseline, candidate)
     first, second = _common(baseline, candidate)
     if not len(first):
         raise InputError(
@@ -78,7 +78,8 @@ def _apart(warm: tuple[Truths, Truths]) -> Match:
     return Match(baseline=first, candidate=second, paired=False, dropped=dropped, alone=(0, 0))
 
 
-def _same_source(baseline: Arm, candidate: Arm) -> None:
+def same_source(baseline: Arm, candidate: Arm) -> None:
+    """Raises InputError for arms of different traces."""
     sources = {baseline.source, candidate.source} - {None}
     if len(sources) > 1:
         raise InputError(

@@ -122,7 +122,7 @@ class Run:
         Row i owns `gaps[offsets[i]:offsets[i + 1]]`. Read from the file when first asked for.
         """
         expected = int(np.maximum(self.columns["token_events"] - 1, 0).sum(dtype=np.int64))
-        with _readable(self.path):
+        with readable(self.path):
             return gather_gaps(_records(self.path, "tokens"), len(self), expected)
 
 
@@ -132,21 +132,32 @@ def read_run(path: str | Path) -> Run:
     Raises InputError for a missing file, one that is no run, or one whose records make no sense.
     """
     path = Path(path)
-    container = open_container(path)
-    if container.header.get("kind") != "run":
-        raise InputError(f"{path}: this is a {container.header.get('kind')}, not a run")
+    container = open_run(path)
     others: dict[str, Record] = {}
-    with _readable(path):
+    with readable(path):
         table = Table(
             lambda: _samples(container, others),
             first=USUAL,
-            rows=_expected(container),
-            guard=lambda: _readable(path),
+            rows=expected(container),
+            guard=lambda: readable(path),
         )
-        closing = others.get("totals") or (container.index or {}).get("totals")
+        closing = closing_totals(container, others)
         totals = closing or recount(table, [others["progress"]] if "progress" in others else [])
         table.mark("warmup", in_warmup(table, totals.get("warmup_s") or 0.0))
     return Run(path, container.header, table, totals, complete=bool(closing))
+
+
+def open_run(path: Path) -> Container:
+    """The container of a run; raises InputError for what is none, or is missing."""
+    container = open_container(path)
+    if container.header.get("kind") != "run":
+        raise InputError(f"{path}: this is a {container.header.get('kind')}, not a run")
+    return container
+
+
+def closing_totals(container: Container, others: Mapping[str, Record]) -> Mapping[str, Any] | None:
+    """The closing figures, from the last record or else the index; None of a replay that was killed."""
+    return others.get("totals") or (container.index or {}).get("totals") or None
 
 
 def in_warmup(columns: Columns, warmup_s: float) -> Column:
@@ -162,12 +173,21 @@ def recount(columns: Columns, progress: Sequence[Record] = ()) -> Record:
     Up to a second of samples and progress is gone with it: what was issued and has no sample is lost
     in flight, what was planned by then and never issued was never sent.
     """
-    ended = len(columns["index"])
+    completed, cancelled = (
+        int(where(columns, "outcome", outcome).sum()) for outcome in (Outcome.OK, Outcome.CANCELLED)
+    )
+    return identity_of(len(columns["index"]), completed, cancelled, progress)
+
+
+def identity_of(
+    ended: int, completed: int, cancelled: int, progress: Sequence[Record] = ()
+) -> Record:
+    """The same from how many samples ended, and how."""
     counts = {
-        "completed": int(where(columns, "outcome", Outcome.OK).sum()),
-        "cancelled": int(where(columns, "outcome", Outcome.CANCELLED).sum()),
+        "completed": completed,
+        "cancelled": cancelled,
+        "failed": ended - completed - cancelled,
     }
-    counts["failed"] = ended - counts["completed"] - counts["cancelled"]
     last = progress[-1] if progress else {}
     issued = max(last.get("issued") or 0, ended)
     planned = max(last.get("planned") or 0, issued)
@@ -177,14 +197,14 @@ def recount(columns: Columns, progress: Sequence[Record] = ()) -> Record:
 
 def _samples(container: Container, others: dict[str, Record]) -> Iterator[Record]:
     """The sample records; the last of each other type goes to `others`."""
-    for record in _all_records(container):
+    for record in sample_blocks(container):
         if record.get("type") == "samples":
             yield record
         elif record.get("type") != "tokens":
             others[str(record.get("type"))] = record
 
 
-def _all_records(container: Container) -> Iterator[Record]:
+def sample_blocks(container: Container) -> Iterator[Record]:
     """Every record of the blocks that hold samples, where the index says which; else of all blocks."""
     every = container.rows if container.rows is not None else Rows()
     rows = [row for row in map(every.__getitem__, range(len(every))) if row.first_seq is not None]
@@ -195,7 +215,7 @@ def _all_records(container: Container) -> Iterator[Record]:
             yield from container.unpack(raw)
 
 
-def _expected(container: Container) -> int:
+def expected(container: Container) -> int:
     """How many samples a file should hold, 0 where nobody can say."""
     index = container.index or {}
     totals = index.get("totals") or {}
@@ -220,7 +240,7 @@ def _writable(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _readable(path: Path) -> Iterator[None]:
+def readable(path: Path) -> Iterator[None]:
     """Says in one line that a file's records make no sense."""
     try:
         yield

@@ -66,9 +66,16 @@ class Table(Mapping[str, Column]):
 
     def where(self, name: str, words: Sequence[str]) -> Truths:
         """Which samples have one of these words."""
+        return self._words(name).where(words)
+
+    def words(self, name: str) -> set[str]:
+        """Every word that some sample has."""
+        return self._words(name).used()
+
+    def _words(self, name: str) -> "_Words":
         store = self._store(name)
         assert isinstance(store, _Words)
-        return store.where(words)
+        return store
 
     def _store(self, name: str) -> "_Numbers | _Words | _Names":
         if name not in EVERY:
@@ -117,6 +124,13 @@ def where(columns: Columns, name: str, *words: str) -> Truths:
     return _any([column == word for word in words], len(column))
 
 
+def words(columns: Columns, name: str) -> set[str]:
+    """Every word that some sample has."""
+    if isinstance(columns, Table):
+        return columns.words(name)
+    return {str(word) for word in set(columns[name].tolist()) if word is not None}
+
+
 def short(columns: Columns, name: str) -> Column:
     """A column to be compared with itself in another run: bytes where it was read from records."""
     return columns.short(name) if isinstance(columns, Table) else columns[name]
@@ -157,6 +171,10 @@ class _Words:
     def where(self, words: Sequence[str]) -> Truths:
         codes = [self._table[word] for word in words if word in self._table]
         return _any([self.data == code for code in codes], len(self.data))
+
+    def used(self) -> set[str]:
+        names = list(self._table)
+        return {str(names[code]) for code in np.flatnonzero(np.bincount(self.data)) if code}
 
     def put(self, record: Mapping[str, Any], at: int, n: int) -> None:
         """Take over the `n` words of a record."""

@@ -31,7 +31,8 @@ def comparison_json(found: Comparisons) -> Json:
         "comparisons": [_row(row) for row in found.rows],
         "warnings": [str(caution) for caution in found.warnings],
         "paired": found.paired,
-        "requests": [len(side) for side in found.offset_s],
+        "requests": list(found.requests),
+        "sketched": asdict(found.sketched) if found.sketched else None,
         "arms": [_arm(found.baseline), _arm(found.candidate)],
         "errors": _errors(found.errors),
         "shift": {

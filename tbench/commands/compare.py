@@ -58,6 +58,14 @@ def compare(
             "what equal arms show is the noise floor.",
         ),
     ] = False,
+    sketch: Annotated[
+        bool,
+        typer.Option(
+            "--sketch",
+            help="Count values in buckets (relative error 0.1%) instead of keeping them: bounded memory, "
+            "unpaired. By itself for runs of over 5,000,000 requests.",
+        ),
+    ] = False,
     html: Annotated[
         Path | None, typer.Option(help="Also write a self-contained HTML page to this file.")
     ] = None,
@@ -92,11 +100,11 @@ def compare(
         if html is not None:
             raise InputError("--html shows one pair of runs; leave out --margin and --gate")
         return gated(baseline, candidate, (margin, gate or []), as_json=as_json)
-    from analysis.arms import load_arm
     from analysis.compare import Question, Verdict
-    from analysis.compare import compare as compared
+    from analysis.outsized import outsized
     from analysis.report.machine import comparison_json, dump
     from analysis.report.terminal import comparison_text
+    from analysis.sketched import compare_files
     from replay.warmup import parse_warmup
     from tbench.commands.output import command_line, terminal, write_page
 
@@ -106,7 +114,11 @@ def compare(
         paired=not unpaired,
         warmup=None if warmup is None else parse_warmup(warmup),
     )
-    found = compared(load_arm(baseline), load_arm(candidate), question)
+    if html is not None and (sketch or outsized(baseline) or outsized(candidate)):
+        raise InputError(
+            "--html draws single requests, which are not kept with --sketch or beyond 5,000,000; leave it out"
+        )
+    found = compare_files(baseline, candidate, question, sketch=sketch)
     if html is not None:
         from analysis.report.page import comparison_page
 
