@@ -134,13 +134,16 @@ class Sketch:
         return float(logarithms(np.array([self.value(p)]))[0])
 
     def tail_blocks(self, p: float) -> int:
-        at = self.quantile(p)
-        if p >= _HALF:
-            within = self._within(np.array([at]))[0]
-            beyond = self.late if at == math.inf else self._summed().sizes - within
+        """Whatever shares the quantile's bucket counts with it."""
+        at, whole = self.quantile(p), self._summed()
+        place = int(np.searchsorted(whole.edges, at, "right"))
+        if at == math.inf:
+            beyond = self.late if p >= _HALF else whole.sizes
+        elif p >= _HALF:
+            beyond = whole.sizes - whole.below[:, place - 1] if place else whole.sizes
         else:
-            beyond = self._within(np.array([at]))[0]
-        return int((beyond.reshape(16, 2).sum(axis=1) >= _HALF).sum())
+            beyond = whole.below[:, place]
+        return int((beyond.reshape(16, 2).sum(axis=1) > 0).sum())
 
     def share(self, at: Floats) -> Floats:
         whole = self._summed()
