@@ -71,7 +71,7 @@ class Chance:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Outlook:
+class Prospect:
     """One quantile of one metric: its spread in the pilot, and what follows for the plan."""
 
     spread: Spread
@@ -122,11 +122,11 @@ class Outlook:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """A pilot's arms, what is wanted, and the outlook for each quantile. `run_s` is how long a run lasts."""
+    """A pilot's arms, what is wanted, and the prospect for each quantile. `run_s` is how long a run lasts."""
 
     arms: tuple[Replicates, ...]
     aim: Aim
-    outlooks: tuple[Outlook, ...]
+    prospects: tuple[Prospect, ...]
     run_s: float
     warnings: tuple[Caution, ...]
 
@@ -134,16 +134,16 @@ class Plan:
 def plan(arms: Sequence[Replicates], aim: Aim) -> Plan:
     """What the pilot's arms (of one trace, each of one run or more) say about the aim."""
     run_s = min(_span(arm) for arm in arms)
-    outlooks = tuple(
-        Outlook(spread=spread(arms, METRICS[metric], p), aim=aim, run_s=run_s)
+    prospects = tuple(
+        Prospect(spread=spread(arms, METRICS[metric], p), aim=aim, run_s=run_s)
         for metric, p in aim.asked or USUAL
     )
     return Plan(
         arms=tuple(arms),
         aim=aim,
-        outlooks=outlooks,
+        prospects=prospects,
         run_s=run_s,
-        warnings=tuple(_warnings(arms, outlooks, run_s)),
+        warnings=tuple(_warnings(arms, prospects, run_s)),
     )
 
 
@@ -152,17 +152,17 @@ def _span(arm: Replicates) -> float:
     return min(float(np.nanmax(run.offset_s) - np.nanmin(run.offset_s)) for run in arm.runs)
 
 
-def _one_pair(outlook: Outlook) -> OnePair:
+def _one_pair(prospect: Prospect) -> OnePair:
     """N grows with the square of how much narrower the interval must become, K being fixed."""
-    found, aim = outlook.spread.within, outlook.aim
+    found, aim = prospect.spread.within, prospect.aim
     assert found is not None
     t_both, t_power = (float(stats.t.ppf(p, _BLOCKS_DF)) for p in ((1 + CONFIDENCE) / 2, aim.power))
     width = math.log1p(aim.effect)
-    to_find = requests_needed(found, width * t_both / (t_both + t_power), outlook.spread.quantile)
-    rate = found.n / outlook.run_s if outlook.run_s > 0 else math.inf
+    to_find = requests_needed(found, width * t_both / (t_both + t_power), prospect.spread.quantile)
+    rate = found.n / prospect.run_s if prospect.run_s > 0 else math.inf
     return OnePair(
         half_width=found.half_width,
-        requests=requests_needed(found, width, outlook.spread.quantile),
+        requests=requests_needed(found, width, prospect.spread.quantile),
         requests_to_find=to_find,
         seconds=None if to_find is None else max(SURE_S, to_find / rate),
     )
@@ -188,7 +188,7 @@ def _chance(runs: int, sd: float, worst: float | None, aim: Aim) -> Chance:
 
 
 def _warnings(
-    arms: Sequence[Replicates], outlooks: Sequence[Outlook], run_s: float
+    arms: Sequence[Replicates], prospects: Sequence[Prospect], run_s: float
 ) -> Iterator[Caution]:
     for run in (run for arm in arms for run in arm.runs):
         if run.invalid_because:
@@ -205,7 +205,7 @@ def _warnings(
             text=f"the pilot's shortest run lasts {run_s:.0f} s; in less than {SURE_S / 60:.0f} min slow "
             "changes are not seen, and the requests needed come out too low",
         )
-    if drifting := [outlook.spread for outlook in outlooks if _drifts(outlook.spread.within)]:
+    if drifting := [prospect.spread for prospect in prospects if _drifts(prospect.spread.within)]:
         where = ", ".join(f"{one.metric} p{one.quantile * 100:.6g}" for one in drifting)
         yield Caution(
             code="SLOW_DRIFT",

@@ -22,7 +22,7 @@ from analysis.judge import LEAST_RUNS, Row, judge
 from analysis.metrics import METRICS
 from analysis.planning import USUAL_RUNS
 from analysis.power import margin_needed
-from analysis.quantiles import ordered, quantile
+from analysis.quantiles import ordered, quantile, refusal
 from analysis.replicates import Replicates
 from analysis.summary import Caution
 from analysis.variance import counted, pooled_sd
@@ -42,7 +42,7 @@ class Floor:
     """One quantile of one metric among equal arms.
 
     `rows` are the comparisons of all pairs, refused ones too; `sd` is that of the log-quantile from run to
-    run, None where a figure is missing or infinite.
+    run, None where a figure is refused, or lies among the timeouts.
     """
 
     metric: str
@@ -192,7 +192,7 @@ def _run_sd(
     figures = []
     for arm in arms:
         samples = [ordered(counted(run, METRICS[metric], warmup)) for run in arm.runs]
-        if not all(map(len, samples)):
+        if refusal(min(map(len, samples)), p):
             return None
         figures.append([quantile(sample, p) for sample in samples])
     return pooled_sd(figures)[0]
@@ -203,7 +203,7 @@ def _splits(
 ) -> Iterator[Splits]:
     rows: dict[Gate, list[Row]] = {}
     for first, second in halves:
-        for row in judge(first, second, gates).rows:
+        for row in judge((first, second), gates).rows:
             rows.setdefault(row.gate, []).append(row)
     for gate, found in rows.items():
         yield Splits(

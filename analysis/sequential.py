@@ -14,7 +14,7 @@ from scipy import stats
 
 from analysis.comparison import Verdict
 from analysis.gate import ERRORS, Gate
-from analysis.judge import STOPS, Judgement, Row
+from analysis.judge import Judgement, Row
 from analysis.looks import NAMES, Looks
 from analysis.metrics import METRICS
 from analysis.summary import Caution
@@ -52,54 +52,41 @@ class Decision:
         runs, count = self.looks.runs[self.look - 1], len(self.looks.runs)
         what = f"stopped with {self.verdict}" if self.stop else "went on"
         return (
-            f"look {self.look} of {count} ({runs} + {runs} runs) {what} at the one-sided level "
+            f"look {self.look} of {count} ({runs} runs of each arm) {what} at the one-sided level "
             f"{self.level:.2g} ({NAMES[self.looks.shape]})"
         )
 
 
-def decide(
-    standings: Sequence[Standing],
-    looks: Looks,
-    look: int,
-    *,
-    may_pass: bool = True,
-    may_fail: bool = True,
-) -> Decision:
+def decide(standings: Sequence[Standing], looks: Looks, look: int) -> Decision:
     """Hold the gates against a look's levels. Raises InputError where it has other runs than planned."""
     _check(standings, looks, look)
     level, last = looks.level(look), look == len(looks.runs)
     turned = [_worsening(one) for one in standings]
-    failed = _failed(turned, looks, look) if may_fail else set()
+    failed = _failed(turned, looks, look)
     verdicts = tuple(
         Verdict.FAIL
-        if place in failed or (may_fail and last and _lost(one))
+        if place in failed or (last and _lost(one))
         else Verdict.PASS
-        if may_pass and _passes(one, turned[place], level)
+        if _passes(one, turned[place], level)
         else Verdict.INCONCLUSIVE
         for place, one in enumerate(standings)
     )
-    verdict = _overall(verdicts)
-    return Decision(
-        looks=looks,
-        look=look,
-        stop=last or verdict is not Verdict.INCONCLUSIVE,
-        verdict=verdict,
-        level=level,
-        verdicts=verdicts,
-    )
+    return _decision(looks, look, verdicts)
 
 
 def monitor(found: Judgement, looks: Looks, look: int) -> Decision:
-    """The decision on a judgement of the runs so far: what forbids PASS or FAIL there forbids it here."""
-    codes = {caution.code for caution in found.warnings}
-    may_fail = not codes & STOPS
-    decision = decide(
-        [standing(row) for row in found.rows],
-        looks,
-        look,
-        may_pass=may_fail and "SURVIVOR_BIAS" not in codes,
-        may_fail=may_fail,
+    """The decision on a judgement of the runs so far, of all its candidates together.
+
+    A look's levels are stricter than the judge's own, so what is not PASS or FAIL there (runs that did not
+    take turns, say) is not so here. INVALID stops at any look.
+    """
+    decision = decide([standing(row) for row in found.rows], looks, look)
+    both = zip(decision.verdicts, found.rows, strict=True)
+    verdicts = tuple(
+        verdict if verdict is row.comparison.verdict else Verdict.INCONCLUSIVE
+        for verdict, row in both
     )
+    decision = _decision(looks, look, verdicts)
     if found.verdict is Verdict.INVALID:
         return replace(decision, stop=True, verdict=Verdict.INVALID)
     return decision
@@ -191,6 +178,18 @@ def _passes(one: Standing, turned: tuple[Difference, float] | None, level: float
 def _lost(one: Standing) -> bool:
     """Among the timeouts in every run of the candidate and in none of the baseline; without a level."""
     return all(map(math.isinf, one.candidate)) and all(map(math.isfinite, one.baseline))
+
+
+def _decision(looks: Looks, look: int, verdicts: tuple[Verdict, ...]) -> Decision:
+    verdict = _overall(verdicts)
+    return Decision(
+        looks=looks,
+        look=look,
+        stop=look == len(looks.runs) or verdict is not Verdict.INCONCLUSIVE,
+        verdict=verdict,
+        level=looks.level(look),
+        verdicts=verdicts,
+    )
 
 
 def _overall(verdicts: Sequence[Verdict]) -> Verdict:

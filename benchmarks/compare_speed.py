@@ -3,7 +3,7 @@
     python benchmarks/compare_speed.py [--samples 1000000] [--times 5] [--sketch] [--cold] [--folder DIR]
 
 Makes two synthetic runs (two seeds, the second 5 % slower) in a folder that is removed again, then runs
-`tbench compare A B --html PAGE` (or, with `--sketch`, `compare A B --sketch --json`) so many times in a process
+`tbench compare A B --html PAGE` (with `--sketch`: `compare A B --sketch --json`) so many times in a process
 of its own. Prints the medians of wall time, CPU time and peak RSS, against the bar of one million samples.
 `--cold` forgets the script of the page before each. Wall time is the machine's as much as ours; CPU less so.
 """

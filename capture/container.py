@@ -41,7 +41,8 @@ class ContainerWriter:
     For one thread. What is older than 0.2 s survives a kill, what is older than 1 s a power cut, as long
     as `append` or `pump` is called that often. A disk error (ENOSPC, EIO) surfaces as OSError from
     append, pump or close; from then on every call raises it again, and what was sealed before stays
-    readable in PATH.part. `header` needs a `kind`.
+    readable in PATH.part. `header` needs a `kind`. `marker` is random, unless given for a file that must
+    come out the same again; then `clock` must stand still, too.
     """
 
     def __init__(
@@ -50,12 +51,13 @@ class ContainerWriter:
         header: Mapping[str, Any],
         *,
         clock: Callable[[], float] = time.monotonic,
+        marker: bytes | None = None,
     ) -> None:
         self.path = path
         self.part = path.with_name(path.name + ".part")
         self._header = dict(header)
         self._clock = clock
-        self._marker = os.urandom(frames.MARKER_BYTES)
+        self._marker = marker or os.urandom(frames.MARKER_BYTES)
         self._rows = Rows()
         self._failure: OSError | None = None
         self._size = 0

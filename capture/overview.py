@@ -106,8 +106,18 @@ class Overview:
             "output_tokens": self._counts["output_tokens"],
             "bytes": self._counts["bytes"],
             "idc": {name: bursts.index for name, bursts in self._bursts.items()},
+            "synthesis": _synthesis(trace),
             "damaged_blocks": trace.losses.damaged_blocks,
         }
+
+
+def _synthesis(trace: Trace) -> dict[str, Any] | None:
+    """What a synthesised trace was made from; None for one that was captured."""
+    found = trace.header.extra.get("synthesis")
+    return found if isinstance(found, dict) and found.keys() >= _SYNTHESIS else None
+
+
+_SYNTHESIS = frozenset({"task", "scenario", "seed", "tokens"})
 
 
 def glance(exchange: Exchange, *, bodies: bool = False) -> dict[str, Any]:

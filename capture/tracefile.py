@@ -33,10 +33,10 @@ class TraceWriter:
     `rotate_bytes` and `rotate_s` begin a new segment (`trace.0001.msgpack`, ...) when the current one has
     that size, or its first record that age in seconds; None never does. Call `pump` at least every
     0.2 s while nothing is written. Disk errors surface as OSError from every method and stay; see
-    ContainerWriter.
+    ContainerWriter, also for `clock` and for the `marker` of the first segment.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 (rotation, and what stands in for time and chance)
         self,
         path: Path,
         header: TraceHeader,
@@ -44,6 +44,7 @@ class TraceWriter:
         rotate_bytes: int | None = None,
         rotate_s: float | None = None,
         clock: Callable[[], float] = time.monotonic,
+        marker: bytes | None = None,
     ) -> None:
         self.path = Path(path)
         self.header = header
@@ -52,7 +53,8 @@ class TraceWriter:
         self._now = clock
         if rotate_bytes is not None or rotate_s is not None:
             _refuse_leftovers(self.path)
-        self._segment = _Segment(segment_path(self.path, header.segment), header, clock)
+        first = segment_path(self.path, header.segment)
+        self._segment = _Segment(first, header, clock, marker)
 
     @property
     def size(self) -> int:
@@ -93,6 +95,10 @@ class TraceWriter:
         """Finish the last segment; returns the path of the first."""
         self._segment.end(last=True)
         return self.path
+
+    def discard(self) -> None:
+        """Give up the segment that is being written, and remove it."""
+        self._segment.container.discard()
 
     def __enter__(self) -> Self:
         return self
@@ -152,8 +158,14 @@ def _body_gap(record: Mapping[str, Any]) -> Gap:
 class _Segment:
     """One file of the trace while it is written."""
 
-    def __init__(self, path: Path, header: TraceHeader, now: Callable[[], float]) -> None:
-        self.container = ContainerWriter(path, header_map(header), clock=now)
+    def __init__(
+        self,
+        path: Path,
+        header: TraceHeader,
+        now: Callable[[], float],
+        marker: bytes | None = None,
+    ) -> None:
+        self.container = ContainerWriter(path, header_map(header), clock=now, marker=marker)
         self.catalogue = Catalogue()
         self.began_at: float | None = None
         self._now = now

@@ -9,6 +9,7 @@ from replay.attempt import Attempt
 from replay.label import Label
 from replay.sample import Sample
 from replay.sender import Reply
+from replay.traced import traced
 
 UNANSWERED: Final = Answer()
 LONGEST_REASON: Final = 64
@@ -61,6 +62,7 @@ def to_sample(attempt: Attempt, began: float, secrets: Secrets = NONE) -> Sample
         response_bytes=reply.received,
         conn_reused=reply.reused,
         request_id=secrets.mask_text(reply.header("x-request-id")) or None,
+        headers=traced(reply.headers, secrets),
         token_times=tuple(at - began for at in answer.token_times),
     )
 

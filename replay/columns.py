@@ -4,12 +4,13 @@ A block is a map of plain little-endian arrays, so that a million samples load i
 second. Absent is NaN in a float, -1 in an integer, None in a word and the empty string in a name.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
+from replay import traced
 from replay.sample import Sample
 
 Column = npt.NDArray[Any]
@@ -115,6 +116,31 @@ def pack_tokens(samples: Sequence[Sample]) -> Record:
         np.array([len(gap) for gap in gaps]),
         np.concatenate([np.zeros(0, dtype="<u4"), *gaps]),
     )
+
+
+def pack_headers(samples: Sequence[Sample]) -> Record | None:
+    """What the answers of a block said in their heads (replay.traced); None where none said anything."""
+    said = [sample for sample in samples if sample.headers]
+    if not said:
+        return None
+    index = np.array([sample.index for sample in said], dtype="<i4")
+    lines = traced.pack(sample.headers for sample in said)
+    return {"type": "headers", "index": index.tobytes(), "lines": lines}
+
+
+def unpack_headers(
+    records: Iterable[Mapping[str, Any]], indices: Iterable[int]
+) -> dict[int, traced.Headers]:
+    """Those of the samples with these indices, where they have any; holds one record at a time."""
+    wanted = set(indices)
+    found: dict[int, traced.Headers] = {}
+    for record in records:
+        index = np.frombuffer(record["index"], dtype="<i4").tolist()
+        if wanted.isdisjoint(index):
+            continue
+        headers = traced.unpack(record["lines"])
+        found |= {at: one for at, one in zip(index, headers, strict=True) if at in wanted}
+    return found
 
 
 def tokens_record(index: Column, counts: Column, gaps_us: Column) -> Record:

@@ -6,7 +6,7 @@ from typing import Final, NamedTuple
 
 from capture.container import Container
 from replay.columns import Column, Record
-from replay.runfile import USUAL, open_run, readable, sample_blocks
+from replay.runfile import LATER, USUAL, open_run, readable, sample_blocks
 from replay.table import Table, gather_gaps
 
 SAMPLES: Final = 65_536
@@ -40,16 +40,16 @@ class Pieces:
         held: list[Record] = []
         tokens: list[Record] = []
         for record in self._records():
-            if record.get("type") == "tokens":
-                tokens += [record] if self._gaps else []
-                continue
-            if record.get("type") != "samples":
-                self.others[str(record.get("type"))] = record
-                continue
-            if sum(one["n"] for one in held) >= SAMPLES:
-                yield self._piece(held, tokens)
-                held, tokens = [], []
-            held.append(record)
+            kind = str(record.get("type"))
+            if kind == "samples":
+                if sum(one["n"] for one in held) >= SAMPLES:
+                    yield self._piece(held, tokens)
+                    held, tokens = [], []
+                held.append(record)
+            elif kind == "tokens" and self._gaps:
+                tokens.append(record)
+            elif kind not in LATER:
+                self.others[kind] = record
         if held:
             yield self._piece(held, tokens)
 

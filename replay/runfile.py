@@ -3,7 +3,7 @@
 What it holds is in docs/trace-format.md, "Run files". It never holds a key.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,6 +20,7 @@ from replay import columns as blocks
 from replay.columns import Column, Record
 from replay.sample import Sample
 from replay.table import Columns, Table, gather_gaps, where
+from replay.traced import Headers
 
 BLOCK_SAMPLES = 1000
 BLOCK_S = 1.0
@@ -38,6 +39,8 @@ USUAL: Final = (
     *("model", "outcome", "error", "id"),
 )
 """The columns that a comparison asks for, read in one pass; the others cost a second one."""
+LATER = frozenset({"tokens", "headers"})
+"""Records that are read when they are asked for."""
 
 
 class RunWriter:
@@ -91,6 +94,8 @@ class RunWriter:
             first = self._waiting[0].index
             self.append(blocks.pack(blocks.from_samples(self._waiting)), first=first)
             self.append(blocks.pack_tokens(self._waiting))
+            if said := blocks.pack_headers(self._waiting):
+                self.append(said)
             self._waiting = []
 
 
@@ -98,9 +103,9 @@ class RunWriter:
 class Run:
     """A replay, measured: the samples as numpy columns of equal length, in the order of the plan.
 
-    `columns` has one entry per field of `replay.sample.Sample` but `token_times`, for which there is
-    `token_events`, their number. Floats are seconds, NaN where absent; integers -1 where absent; words
-    (`endpoint model outcome error finish_reason`) are str objects or None; `id` and `request_id` are
+    `columns` has one entry per field of `replay.sample.Sample` but `headers` and `token_times`, for which
+    there is `token_events`, their number. Floats are seconds, NaN where absent; integers -1 where absent;
+    words (`endpoint model outcome error finish_reason`) are str objects or None; `id` and `request_id` are
     numpy strings, empty where absent. What statistics seldom ask for is read from the file when first
     asked for. `totals` are the closing figures. `complete` is False for the
     file of a replay that was killed: its totals were counted again from what it holds.
@@ -124,6 +129,11 @@ class Run:
         expected = int(np.maximum(self.columns["token_events"] - 1, 0).sum(dtype=np.int64))
         with readable(self.path):
             return gather_gaps(_records(self.path, "tokens"), len(self), expected)
+
+    def answer_headers(self, indices: Iterable[int]) -> Mapping[int, Headers]:
+        """What the server's heads said to these samples (replay.traced), by `index`; read from the file."""
+        with readable(self.path):
+            return blocks.unpack_headers(_records(self.path, "headers"), indices)
 
 
 def read_run(path: str | Path) -> Run:
@@ -200,7 +210,7 @@ def _samples(container: Container, others: dict[str, Record]) -> Iterator[Record
     for record in sample_blocks(container):
         if record.get("type") == "samples":
             yield record
-        elif record.get("type") != "tokens":
+        elif record.get("type") not in LATER:
             others[str(record.get("type"))] = record
 
 

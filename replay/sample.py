@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from capture.exchange import Outcome
+from replay.traced import Headers
 
 
 class Fate(StrEnum):
@@ -34,7 +35,8 @@ class Sample:
     `warmup` samples are kept and left out of the statistics. `held` is how long the request waited for
     `--max-in-flight`, `connect` how long it opened a connection before it was sent (0: it had one);
     both are seconds and lie between `due` and `sent`. `sent_wall_ns` is the wall clock at `sent`,
-    `first_wall_ns` at `first_token` (at `first_byte` without a stream).
+    `first_wall_ns` at `first_token` (at `first_byte` without a stream). `request_id` is the answer's own
+    (`x-request-id`), `headers` what else of its head leads into the server's logs (replay.traced).
     """
 
     id: str
@@ -68,6 +70,7 @@ class Sample:
     response_bytes: int = 0
     conn_reused: bool = False
     request_id: str | None = None
+    headers: Headers = ()
     token_times: tuple[float, ...] = ()
 
     @property

@@ -3,15 +3,18 @@
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
 from analysis.arms import load_arm
 from analysis.gate import Gate, parse_gates
-from analysis.judge import Judgement, judge
+from analysis.judge import LEAST_RUNS, Judgement, judge
+from analysis.looks import Looks
 from analysis.replicates import Replicates
 from analysis.report.judgement import judgement_json
-from capture.errors import InvalidRunError, TbenchError
+from analysis.sequential import Decision, as_monitored, monitor
+from capture.errors import InputError, InvalidRunError, TbenchError
 from replay.experiment.conduct import DONE, Performed, conduct, missing
 from replay.experiment.experiment import Experiment, experiment
 from replay.experiment.ledger import Ledger
@@ -74,6 +77,7 @@ def gates_of(plan: Experiment) -> tuple[Gate, ...]:
 def prepared(plan: Experiment, folder: Path) -> Ledger:
     """The ledger of the experiment, with everything checked that can be before the first request."""
     gates_of(plan)
+    looks_of(plan)
     for arm in plan.treatments:
         arm.order(plan.order).job()  # finds its key, or says which variable is missing
     ledger = Ledger.opened(folder, plan.written)
@@ -90,10 +94,14 @@ def perform(
     ended: Callable[[Performed], None],
     argv: tuple[str, ...] = (),
 ) -> Stopped | None:
-    """Make the missing runs; None when all are there."""
+    """Make the missing runs; None when all are there that it takes: a monitored plan may end early."""
     last: Performed | None = None
+    if early(plan, ledger):
+        return None
     for last in conduct(plan, ledger, watch, argv=argv):
         ended(last)
+        if last.ended == DONE and early(plan, ledger):
+            return None
     left = len(missing(plan, ledger))
     if not left:
         return None
@@ -104,11 +112,61 @@ def perform(
 
 def verdict(plan: Experiment, ledger: Ledger) -> Judgement:
     """Judge the runs of a finished experiment by the gates that it declared."""
-    return judge([_replicates(plan, ledger, arm.name) for arm in plan.treatments], gates_of(plan))
+    if (looks := looks_of(plan)) is None:
+        return _judged(plan, ledger, plan.repeats)
+    return early(plan, ledger) or _at_look(plan, ledger, looks, len(looks.runs))[1]
 
 
-def _replicates(plan: Experiment, ledger: Ledger, arm: str) -> Replicates:
-    paths = [ledger.path(arm, number) for number in range(1, plan.repeats + 1)]
+def early(plan: Experiment, ledger: Ledger) -> Judgement | None:
+    """What a monitored plan was stopped with before its last look; None where it goes on."""
+    looks = looks_of(plan)
+    whole = _whole_rounds(plan, ledger)
+    if looks is None:
+        return None
+    for number, runs in enumerate(looks.runs[:-1], start=1):
+        if runs <= whole:
+            decision, found = _at_look(plan, ledger, looks, number)
+            if decision.stop:
+                return found
+    return None
+
+
+def looks_of(plan: Experiment) -> Looks | None:
+    """When a monitored plan looks: every round from the third on. Raises InputError where none is left."""
+    if not plan.declared.get("monitor"):
+        return None
+    if plan.repeats <= LEAST_RUNS:
+        raise InputError(
+            f"--monitor: {plan.repeats} runs of each arm leave no look before the last; take --repeats "
+            f"{LEAST_RUNS + 1} or more"
+        )
+    return Looks(runs=tuple(range(LEAST_RUNS, plan.repeats + 1)))
+
+
+def _at_look(
+    plan: Experiment, ledger: Ledger, looks: Looks, number: int
+) -> tuple[Decision, Judgement]:
+    found = _judged(plan, ledger, looks.runs[number - 1])
+    decision = monitor(found, looks, number)
+    return decision, as_monitored(found, decision)
+
+
+def _whole_rounds(plan: Experiment, ledger: Ledger) -> int:
+    """How many rounds, from the first, have a run of every arm."""
+    names = [arm.name for arm in plan.treatments]
+    rounds = range(1, plan.repeats + 1)
+    whole = takewhile(lambda number: all(ledger.done(name, number) for name in names), rounds)
+    return len(list(whole))
+
+
+def _judged(plan: Experiment, ledger: Ledger, rounds: int) -> Judgement:
+    """The runs of the first so many rounds, held against the plan's gates."""
+    names = [arm.name for arm in plan.treatments]
+    return judge([_replicates(ledger, name, rounds) for name in names], gates_of(plan))
+
+
+def _replicates(ledger: Ledger, arm: str, rounds: int) -> Replicates:
+    paths = [ledger.path(arm, number) for number in range(1, rounds + 1)]
     runs = [load_arm(path) for path in paths]
     return Replicates(
         name=arm, runs=tuple(sorted(runs, key=lambda run: int(run.run.header["wall_ns"])))

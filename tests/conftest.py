@@ -109,6 +109,99 @@ def simulator() -> Iterator[Server]:
     server.stop()
 
 
+@pytest.fixture(scope="session")
+def experiment() -> Callable[..., Any]:
+    """Arms of repeated runs as files, which took turns unless told otherwise.
+
+    `experiment(folder, {"A": 1.0, "B": 1.2}, repeats)` makes A-0.run ... and returns their Replicates:
+    lognormal latencies times the factor, `failing` the share of 429 by arm, n requests each.
+    """
+    import numpy as np
+
+    from analysis.replicates import load_replicates
+    from replay import columns as blocks
+    from replay.runfile import RunWriter
+
+    def columns(n: int, seed: int, factor: float, failing: float, model: str) -> dict[str, Any]:
+        random = np.random.default_rng(seed)
+        absent = {"f": np.nan, "i": -1, "b": False}
+        found: dict[str, Any] = {
+            name: np.full(n, absent[np.dtype(kind).kind], kind)
+            for name, kind in blocks.NUMBERS.items()
+        }
+        found["due"] = np.arange(n) * 0.01
+        found["sent"] = found["due"] + random.exponential(0.001, n)
+        first = found["sent"] + factor * np.exp(random.normal(-2, 0.3, n))
+        last = first + factor * 0.02 * 49
+        bad = random.random(n) < failing
+        found["end"] = np.where(bad, found["sent"] + 0.05, last)
+        for name in ("first_byte", "first_token", "first_answer"):
+            found[name] = np.where(bad, np.nan, first)
+        found["last_token"] = np.where(bad, np.nan, last)
+        found["index"], found["stream"] = np.arange(n), np.ones(n, bool)
+        found["cycle"] = found["held"] = found["connect"] = np.zeros(n)
+        found["status"] = np.where(bad, 429, 200)
+        found["sent_wall_ns"] = 10**18 + (found["sent"] * 1e9).astype(int)
+        found["output_tokens"] = np.where(bad, -1, 50)
+        found["token_events"] = np.where(bad, 0, 50)
+        found["prompt_tokens"] = np.full(n, 9)
+        return found | {
+            "endpoint": ["chat"] * n,
+            "model": [model] * n,
+            "outcome": np.where(bad, "http_error", "ok").tolist(),
+            "error": ["slow down" if one else None for one in bad],
+            "finish_reason": [None] * n,
+            "id": [f"r{k}" for k in range(n)],
+            "request_id": [f"s{k}" for k in range(n)],
+        }
+
+    def write(path: Path, began: int, whole: dict[str, Any]) -> None:
+        header = {
+            "wall_ns": began * 10**9,
+            "trace": {"capture_id": "c", "path": "t.msgpack"},
+            "pacing": {"mode": "speed", "value": 1.0, "meaning": "open loop: as recorded"},
+            "target": {"base_url": f"http://{path.stem[0]}", "sender": "engine"},
+            "host": {"cpus": 2, "python": "3.13.0"},
+            "argv": ["replay", "t.msgpack", "-o", path.name],
+        }
+        writer = RunWriter(path, header, clock=lambda: 0.0)
+        n = len(whole["index"])
+        for at in range(0, n, 50_000):
+            part = {name: column[at : at + 50_000] for name, column in whole.items()}
+            writer.append(blocks.pack(part))
+            none = np.zeros(len(part["index"]))
+            writer.append(blocks.tokens_record(part["index"], none, np.zeros(0)))
+        failed = int((whole["status"] == 429).sum())
+        writer.close(
+            {"planned": n, "completed": n - failed, "failed": failed, "cancelled": 0,
+             "lost_in_flight": 0, "never_sent": 0, "clock": "kernel"}
+        )  # fmt: skip
+
+    def make(
+        folder: Path,
+        factors: dict[str, float],
+        repeats: int,
+        *,
+        n: int = 500,
+        failing: dict[str, float] | None = None,
+        model: str = "m",
+        turns: bool = True,
+    ) -> list[Any]:
+        folder.mkdir(parents=True, exist_ok=True)
+        noise = np.random.default_rng(7)
+        for k in range(repeats):
+            order = list(factors) if k % 2 else list(reversed(factors))
+            for place, name in enumerate(order):
+                factor = factors[name] * float(np.exp(noise.normal() * 0.005))
+                share = (failing or {}).get(name, 0.0)
+                began = 1 + (100 * k + place if turns else 1000 * list(factors).index(name) + k)
+                whole = columns(n, 10 * k + place, factor, share, model)
+                write(folder / f"{name}-{k}.run", began, whole)
+        return [load_replicates(f"{folder}/{name}-*.run") for name in factors]
+
+    return make
+
+
 @pytest.fixture
 def repeated() -> Callable[..., Any]:
     """Runs of one arm in memory: `repeated([1.0, 1.03], n=2000)` are two, the second 3 % slower.
@@ -178,3 +271,24 @@ def repeated() -> Callable[..., Any]:
         return Replicates(name=name, runs=tuple(runs))
 
     return make
+
+
+def tokenizer_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A byte-level BPE tokenizer of 1,500 tokens, trained on the spot; it cuts at 32 unless told not to."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+
+    from capture.synthesis.corpus import pool
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=1500,
+        special_tokens=["<s>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(pool()[:1000], trainer)
+    tokenizer.enable_truncation(32)
+    path = tmp_path_factory.mktemp("tokenizer") / "tokenizer.json"
+    tokenizer.save(str(path))
+    return path

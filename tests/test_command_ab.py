@@ -103,6 +103,7 @@ def test_an_experiment_ends_with_a_verdict_and_its_reports(
     assert [n for n, _ in runs] == sorted(n for n, _ in runs), "in rounds"
     assert all(run["completed"] == 60 for run in found["runs"])
     assert json.loads((trace.parent / "x" / "report.json").read_text()) == found
+    assert "PASS" in (trace.parent / "x" / "report.html").read_text()
 
 
 def test_no_run_finds_the_prompts_of_an_earlier_one_in_the_cache(
@@ -271,3 +272,32 @@ def test_the_same_from_a_program(
     assert sorted(made) == ["A"] * 3 + ["B"] * 3
     assert found.verdict is tbench_api.Verdict.PASS
     assert [row.comparison.candidate for row in found.rows] == [0.0]
+
+
+def test_a_monitored_plan_stops_when_it_is_sure(
+    tbench: Callable[..., Done], serve: Callable[..., Server], simulator: Server, trace: Path
+) -> None:
+    """A second arm that is several times slower fails at the first look; judging again changes nothing."""
+    slow = serve("serve", "--port", "0", "--profile", "slow").url
+    words = [
+        "ab", trace, *arms(simulator.url, "A"), *arms(slow, "B"), "--repeats", 5, "--monitor", *PACED,
+        "--gate", "e2e:p50:5%", "-o", "m", "--json",
+    ]  # fmt: skip
+    first, again = tbench(*words), tbench(*words)
+    found = json.loads(first.out)
+
+    assert (first.code, again.code) == (1, 1), first.err
+    assert len(found["runs"]) == 6, "three rounds of five"
+    assert found["comparisons"][0]["ci"] == [None, None]
+    assert any(warning.startswith("MONITORED: look 1 of 3") for warning in found["warnings"])
+    assert json.loads(again.out) == found
+
+
+def test_a_plan_that_will_not_decide_says_so_before_it_begins(
+    tbench: Callable[..., Done], trace: Path
+) -> None:
+    done = tbench(
+        "ab", trace, *arms("http://127.0.0.1:9", "A", "B"), "--repeats", 3, "--margin", "5%", "--dry-run"
+    )  # fmt: skip
+
+    assert "3 + 3 runs with 3 % between runs pass a 5 % margin in about" in done.out

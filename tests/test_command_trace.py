@@ -29,6 +29,7 @@ KEYS = {
     "endpoints": {"chat": 3, "embeddings": 1},
     "prompt_tokens": 16,
     "output_tokens": 3,
+    "synthesis": None,
     "damaged_blocks": 0,
 }
 ASKS = [

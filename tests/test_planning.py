@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from analysis.inversion import Pair, invert
-from analysis.planning import Aim, OnePair, Outlook, plan, requests_needed
+from analysis.planning import Aim, OnePair, Prospect, plan, requests_needed
 from analysis.power import chance_to_pass, runs_needed
 from analysis.report.planning import plan_json, plan_text
 from analysis.variance import Spread, Within
@@ -17,7 +17,7 @@ Repeated = Callable[..., Any]
 MEDIAN = (("ttft", 0.5),)
 
 
-def outlook(half_width: float, n: int, p: float = 0.5, **aim: Any) -> Outlook:
+def prospect(half_width: float, n: int, p: float = 0.5, **aim: Any) -> Prospect:
     """Of a pilot of 10 hours that has this interval of the log ratio."""
     within = Within(se=0.01, half_width=half_width, n=n, source="pairs", drift=False)
     spread = Spread(
@@ -32,10 +32,10 @@ def outlook(half_width: float, n: int, p: float = 0.5, **aim: Any) -> Outlook:
         high=0.9,
         within=within,
     )
-    return Outlook(spread=spread, aim=Aim(**aim), run_s=36_000)
+    return Prospect(spread=spread, aim=Aim(**aim), run_s=36_000)
 
 
-def pair(found: Outlook) -> OnePair:
+def pair(found: Prospect) -> OnePair:
     assert found.one_pair is not None
     return found.one_pair
 
@@ -47,7 +47,7 @@ def test_requests_for_a_half_width_as_the_study_has_them(
     p: float, width: float, needed: int
 ) -> None:
     """Widths at 10,000 requests; a half-width of 5 % takes so many in one pair."""
-    found = pair(outlook(width / 2, 10_000, p))
+    found = pair(prospect(width / 2, 10_000, p))
 
     assert found.requests == pytest.approx(needed, rel=0.03)
 
@@ -59,7 +59,7 @@ def test_requests_for_power_as_the_study_has_them(
     p: float, width: float, effect: float, needed: int
 ) -> None:
     """80 % power on 15 degrees: +5 % at p50, +10 % at p99."""
-    found = pair(outlook(width / 2, 10_000, p, effect=effect))
+    found = pair(prospect(width / 2, 10_000, p, effect=effect))
 
     assert found.requests_to_find == pytest.approx(needed, rel=0.03)
     assert found.seconds == pytest.approx(found.requests_to_find / 10_000 * 36_000)
@@ -86,10 +86,10 @@ def test_projected_widths_are_those_of_longer_runs() -> None:
 
 def test_no_plan_is_below_what_a_quantile_and_its_label_need() -> None:
     """1,000 requests, 20 beyond the quantile, half an hour."""
-    assert pair(outlook(0.001, 500)).requests == 1000
-    assert pair(outlook(0.001, 500, 0.999)).requests == 20_000
-    assert pair(outlook(0.001, 360_000)).seconds == 1800
-    unbounded = pair(outlook(math.inf, 2000, 0.99))
+    assert pair(prospect(0.001, 500)).requests == 1000
+    assert pair(prospect(0.001, 500, 0.999)).requests == 20_000
+    assert pair(prospect(0.001, 360_000)).seconds == 1800
+    unbounded = pair(prospect(math.inf, 2000, 0.99))
     assert (unbounded.requests, unbounded.requests_to_find, unbounded.seconds) == (None, None, None)
 
 
@@ -97,7 +97,7 @@ def test_repeated_runs_are_planned_with_their_own_spread(repeated: Repeated) -> 
     """Six runs 3 % apart: measured, and the same chances as for that number."""
     offsets = np.exp(np.random.default_rng(2).normal(size=6) * 0.03)
 
-    (found,) = plan([repeated(offsets)], Aim(asked=MEDIAN)).outlooks
+    (found,) = plan([repeated(offsets)], Aim(asked=MEDIAN)).prospects
 
     assert not found.assumed
     assert found.sd is not None
@@ -112,11 +112,11 @@ def test_one_run_assumes_three_per_cent_and_says_so(repeated: Repeated) -> None:
     """And adds what its own requests leave open."""
     found = plan([repeated([1.0])], Aim(asked=MEDIAN))
 
-    (outlook,) = found.outlooks
-    assert outlook.assumed
-    assert outlook.spread.within is not None
-    assert outlook.sd == pytest.approx(math.hypot(0.03, outlook.spread.within.se))
-    assert outlook.chances[0].passes_at_worst is None
+    (prospect,) = found.prospects
+    assert prospect.assumed
+    assert prospect.spread.within is not None
+    assert prospect.sd == pytest.approx(math.hypot(0.03, prospect.spread.within.se))
+    assert prospect.chances[0].passes_at_worst is None
     assert [caution.code for caution in found.warnings] == ["ASSUMED_SPREAD"]
 
 
@@ -139,7 +139,7 @@ def test_the_usual_gates_are_planned_when_none_is_named(repeated: Repeated) -> N
     """And a quantile with too few requests says how many it takes."""
     found = plan([repeated([1.0, 1.01, 0.99], 300)], Aim())
 
-    rows = {(one.spread.metric, one.spread.quantile): one for one in found.outlooks}
+    rows = {(one.spread.metric, one.spread.quantile): one for one in found.prospects}
     assert list(rows) == [("ttft", 0.5), ("ttft", 0.95), ("e2e", 0.5), ("e2e", 0.95)]
     tail = rows["ttft", 0.95]
     assert "400" in (tail.spread.refusal or "")
@@ -159,7 +159,7 @@ def test_text_and_json_say_the_same(repeated: Repeated) -> None:
     assert "+20 % FAILs" in text
     assert row["advice"] in text
     assert [chance["runs"] for chance in row["plans"]] == [3, 4, 5, 6, 8, 10, 15, 20]
-    assert row["one_pair"]["requests"] == pair(found.outlooks[0]).requests
+    assert row["one_pair"]["requests"] == pair(found.prospects[0]).requests
 
 
 def test_hopeless_plans_say_so(repeated: Repeated) -> None:
@@ -178,7 +178,7 @@ def test_a_tail_among_the_timeouts_has_no_plan(repeated: Repeated) -> None:
         found["outcome"][::10] = "timeout"
 
     whole = plan([repeated([1.0], spoil=late)], Aim(asked=(("ttft", 0.95),)))
-    (found,) = whole.outlooks
+    (found,) = whole.prospects
 
     assert found.sd is None
     assert found.chances == ()

@@ -140,7 +140,7 @@ def test_one_look_agrees_with_the_judge_on_whole_runs(repeated: Repeated, factor
     slow = np.exp(np.random.default_rng(3).normal(size=10) * 0.03)
     first = repeated(slow[:5], 500, step=2, at=0)
     second = repeated(slow[5:] * factor, 500, step=2, at=1, seed=2, name="B")
-    judged = judge(first, second, parse_gates("10%", ["errors:1pp"]))
+    judged = judge((first, second), parse_gates("10%", ["errors:1pp"]))
 
     found = monitor(judged, Looks(runs=(5,)), 1)
 
@@ -222,7 +222,7 @@ def judged(repeated: Repeated, factor: float, *, turns: bool = True, **changes: 
         name="B",
         **changes,
     )
-    return judge(first, second, parse_gates("5%", []))
+    return judge((first, second), parse_gates("5%", []))
 
 
 def test_what_forbids_a_verdict_forbids_it_here(repeated: Repeated) -> None:
@@ -239,6 +239,26 @@ def test_what_forbids_a_verdict_forbids_it_here(repeated: Repeated) -> None:
     assert (good.stop, good.verdict) == (True, Verdict.FAIL)
     assert (apart.stop, apart.verdict) == (False, Verdict.INCONCLUSIVE)
     assert (invalid.stop, invalid.verdict) == (True, Verdict.INVALID)
+
+
+def test_one_worse_candidate_of_two_stops_all(repeated: Repeated) -> None:
+    """B is as the baseline and open, C twice as slow: FAIL over all, and each row by itself."""
+    slow = [1.0, 1.001, 0.999]
+    arms = [
+        repeated(
+            [factor * one for one in slow], 500, own=0.02, step=3, at=at, name=name, seed=at + 1
+        )
+        for at, (name, factor) in enumerate((("A", 1.0), ("B", 1.05), ("C", 2.0)))
+    ]
+    found = judge(arms, [GATE])
+
+    decision = monitor(found, Looks(runs=(3, 6)), 1)
+
+    assert (decision.stop, decision.verdict) == (True, Verdict.FAIL)
+    assert dict(zip([row.arm for row in found.rows], decision.verdicts, strict=True)) == {
+        "B": Verdict.INCONCLUSIVE,
+        "C": Verdict.FAIL,
+    }
 
 
 def test_survivors_do_not_pass(repeated: Repeated) -> None:
@@ -269,7 +289,7 @@ def test_a_stopped_experiment_shows_no_interval(repeated: Repeated) -> None:
     )
     assert said["comparisons"][0]["ratio"] == pytest.approx(2.0, rel=0.05)
     assert said["warnings"][-1].startswith(
-        "MONITORED: look 1 of 2 (3 + 3 runs) stopped with FAIL at"
+        "MONITORED: look 1 of 2 (3 runs of each arm) stopped with FAIL at"
     )
     assert "MONITORED" in text
 
@@ -278,9 +298,10 @@ def test_a_pass_of_the_fixed_test_may_be_open_at_a_look(repeated: Repeated) -> N
     """The row says so instead of PASS."""
     random = np.random.default_rng(5)
     slow = np.exp(random.normal(size=6) * 0.01)
+    first = repeated(slow[:3], 500, own=0.02, step=2)
+    second = repeated(slow[3:], 500, own=0.02, step=2, at=1, name="B")
     found = judge(
-        repeated(slow[:3], 500, own=0.02, step=2),
-        repeated(slow[3:], 500, own=0.02, step=2, at=1, name="B"),
+        (first, second),
         parse_gates(None, ["e2e:p50:5%"]),
     )
     decision = monitor(found, FIVE, 1)

@@ -54,6 +54,7 @@ def text(branch: Branch) -> str:
         {"n": 129},
         {"temperature": 3},
         {"stream": "yes"},
+        {"ignore_eos": 1},
         {"stop": 7},
         {"tools": {}},
         {"tools": [TOOL], "tool_choice": {"type": "function", "function": {"name": "other"}}},
@@ -281,3 +282,12 @@ def test_no_schema_breaks_the_simulator(schema: Any) -> None:
     except Refusal:
         return
     assert branch.finish == "tool_calls"
+
+
+def test_ignore_eos_goes_on_to_max_tokens() -> None:
+    """Exactly so many tokens, ended by the length; without it the turn ends where it ends."""
+    for number in (1, 7, 1000):
+        (branch,) = answer(max_tokens=number, ignore_eos=True)
+        assert (len(branch.pieces), branch.finish) == (number, "length")
+        assert Kind.END not in {piece.kind for piece in branch.pieces}
+    assert answer(max_tokens=1000, ignore_eos=False)[0].finish == "stop"

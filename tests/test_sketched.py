@@ -331,4 +331,6 @@ def test_the_command_says_that_it_sketched(
     found = json.loads(capsys.readouterr().out)
     assert found["sketched"] == {"requests": [1440, 1440], "relative_error": RELATIVE_ERROR}
     assert tbench(["compare", a, b, "--sketch", "--html", str(tmp_path / "x.html")]) == 2
-    assert "--html draws single requests" in capsys.readouterr().err
+    assert "which are not kept with --sketch" in capsys.readouterr().err
+    assert tbench(["compare", a, b, "--sketch", "--margin", "5%"]) == 2
+    assert "--sketch is for one pair of runs" in capsys.readouterr().err

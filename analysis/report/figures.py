@@ -6,31 +6,99 @@ Everything is in the page itself, and its content security policy forbids it to 
 import base64
 import hashlib
 import json
-from collections.abc import Iterable
-from functools import cache
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache, cached_property
 from importlib.resources import files
+from typing import Any
 
-from analysis.drawing import Picture
+from analysis.charts import Picture
+from analysis.charts.drawing import Rows
 from analysis.report import vega
-from analysis.report.markup import Html, html, join, tag
+from analysis.report.markup import Html, html, join, name_of, section, tag
 
 
-def figures(pictures: Iterable[Picture | None], prefix: str) -> tuple[Html, dict[str, Picture]]:
-    """The figures of a section, and the pictures by the id of the place where each is drawn."""
-    named = {f"{prefix}-{k}": one for k, one in enumerate(filter(None, pictures))}
-    return join(_figure(name, one) for name, one in named.items()), named
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """A section of a report: what stands under its heading, then its pictures. Empty: it is left out."""
+
+    title: str
+    body: Html
+    pictures: tuple[Picture, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.body or self.pictures)
 
 
-def _figure(name: str, picture: Picture) -> Html:
+def part(title: str, *body: object, pictures: Iterable[Picture | None] = ()) -> Part:
+    """A section; pictures that are None have nothing to show."""
+    return Part(title=title, body=join(body), pictures=tuple(filter(None, pictures)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """A whole report: its title, what is read first, and its sections."""
+
+    title: str
+    head: Html
+    parts: Sequence[Part]
+
+    @cached_property
+    def pictures(self) -> Mapping[str, Picture]:
+        """Every picture by a name that is fit for a file and for an element."""
+        found: dict[str, Picture] = {}
+        for one in self.parts:
+            for picture in one.pictures:
+                name, again = name_of(picture.title), 2
+                while name in found:
+                    name, again = f"{name_of(picture.title)}-{again}", again + 1
+                found[name] = picture
+        return found
+
+    def page(self) -> str:
+        """The report as an HTML page that needs nothing else."""
+        there = [one for one in self.parts if one]
+        names = {id(picture): name for name, picture in self.pictures.items()}
+        sections = [section(one.title, one.body, _grid(one.pictures, names)) for one in there]
+        body = tag("main", join([self.head, _contents(there), *sections]))
+        return document(self.title, body, self.pictures)
+
+
+def _contents(parts: Sequence[Part]) -> Html:
+    items = [tag("li", tag("a", one.title, href=f"#{name_of(one.title)}")) for one in parts]
+    return tag("nav", tag("ul", join(items)), aria_label="Contents")
+
+
+def _grid(pictures: Sequence[Picture], names: Mapping[int, str]) -> Html:
+    """The figures of a section; a note that several share stands once above them."""
+    if not pictures:
+        return html(None)
+    counts = Counter(one.note for one in pictures)
+    shared = [tag("p", note, class_="quiet") for note, count in counts.items() if count > 1]
+    own = [_figure(names[id(one)], one, alone=counts[one.note] == 1) for one in pictures]
+    return join([*shared, tag("div", join(own), class_="figures")])
+
+
+def _figure(name: str, picture: Picture, *, alone: bool) -> Html:
+    note = tag("p", picture.note, class_="quiet") if alone else None
     return tag(
         "figure",
-        tag("h3", picture.title),
+        tag("h3", picture.title, id=f"{name}-title"),
         tag("div", id=name, class_="chart"),
-        tag("figcaption", tag("p", picture.text), tag("p", picture.note, class_="quiet")),
+        tag("figcaption", tag("p", picture.text), note),
+        aria_labelledby=f"{name}-title",
+        class_="broad" if picture.broad else None,
     )
 
 
-def document(title: str, body: Html, pictures: dict[str, Picture]) -> str:
+NO_SCRIPT = (
+    "The charts are drawn by a script, which is in this page and did not run. "
+    "The verdict and the tables need none; under each chart its figures stand in words."
+)
+
+
+def document(title: str, body: Html, pictures: Mapping[str, Picture]) -> str:
     """A whole page: style, body, data and program. Nothing in it comes from elsewhere."""
     scripts = [vega.script(), _part("page.js")] if pictures else []
     hashes = " ".join(f"'sha256-{_digest(script)}'" for script in scripts) or "'none'"
@@ -48,9 +116,10 @@ def document(title: str, body: Html, pictures: dict[str, Picture]) -> str:
             tag("style", Html(_part("page.css"))),
         ]
     )
-    data = {name: picture.spec for name, picture in pictures.items()}
+    data = {name: _compact(picture) for name, picture in pictures.items()}
     end = join(
         [
+            tag("noscript", tag("p", NO_SCRIPT, class_="quiet")),
             tag("script", Html(_json(data)), type="application/json", id="pictures"),
             *(tag("script", Html(script)) for script in scripts),
         ]
@@ -63,6 +132,26 @@ def document(title: str, body: Html, pictures: dict[str, Picture]) -> str:
         lang="en",
     )
     return f"<!DOCTYPE html>\n{whole}\n"
+
+
+def _compact(picture: Picture) -> dict[str, object]:
+    """A picture's specification, its data by columns: a third of the size. page.js makes rows of them."""
+    tables = {name: _columns(rows) for name, rows in picture.tables.items()}
+    return {**picture.spec, "datasets": tables}
+
+
+def _columns(rows: Rows) -> dict[str, object]:
+    """Each column as its values; one of few words as the words and their places."""
+    columns = {key: [row[key] for row in rows] for key in (rows[0] if rows else ())}
+    return {"n": len(rows), "columns": {key: _coded(values) for key, values in columns.items()}}
+
+
+def _coded(values: list[Any]) -> list[Any] | dict[str, list[Any]]:
+    words = list(dict.fromkeys(values))
+    if len(words) * 2 > len(values) or not all(isinstance(word, str) for word in words):
+        return values
+    places = {word: place for place, word in enumerate(words)}
+    return {"words": words, "places": [places[value] for value in values]}
 
 
 def _json(data: object) -> str:

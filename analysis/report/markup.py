@@ -1,8 +1,11 @@
 """HTML that cannot be broken by what is in it: whatever is not markup is escaped."""
 
+import re
 from collections.abc import Iterable, Sequence
 from html import escape
 
+PROSE = 30
+"""Characters from which a cell is a sentence."""
 VOID = frozenset({"meta", "br"})
 
 
@@ -49,20 +52,35 @@ def span(low: float | None, high: float | None, shown: str) -> Html:
 
 def table(caption: object, head: Sequence[object], rows: Iterable[Sequence[object]]) -> Html:
     """A table whose first column names its rows; it scrolls by itself when it is wide."""
+    rows = list(rows)
+    assert all(len(row) == len(head) for row in rows), f"{caption}: a row of another length"
     columns = join(tag("th", cell, scope="col") for cell in head)
     body = join(
-        tag("tr", tag("th", row[0], scope="row"), join(tag("td", cell) for cell in row[1:]))
-        for row in rows
+        tag("tr", tag("th", row[0], scope="row"), join(map(_cell, row[1:]))) for row in rows
     )
     whole = tag(
-        "table", tag("caption", caption), tag("thead", tag("tr", columns)), tag("tbody", body)
+        "table",
+        tag("caption", tag("span", caption)),
+        tag("thead", tag("tr", columns)),
+        tag("tbody", body),
     )
     return tag("div", whole, class_="wide", tabindex="0", role="region", aria_label=caption)
+
+
+def _cell(content: object) -> Html:
+    """A cell; one that holds a sentence is given room for it."""
+    prose = isinstance(content, str) and not isinstance(content, Html) and len(content) > PROSE
+    return tag("td", content, class_="prose" if prose else None)
 
 
 def section(title: str, *parts: object) -> Html:
     """A part of the page under its heading; nothing where it would be empty."""
     if not (inside := join(parts)):
         return html(None)
-    name = "-".join(title.lower().split())
+    name = name_of(title)
     return tag("section", tag("h2", title, id=name), inside, aria_labelledby=name)
+
+
+def name_of(title: str) -> str:
+    """A title as the name of an element or a file: lower-case words joined by hyphens."""
+    return "-".join(re.findall(r"[a-z0-9.]+", title.lower())) or "untitled"

@@ -2,6 +2,18 @@
 // Draws each picture in its place, as SVG, by an interpreter: the page's policy allows no eval.
 const pictures = JSON.parse(document.getElementById("pictures").textContent);
 const options = { actions: false, ast: true, renderer: "svg", tooltip: { theme: "custom" } };
+const column = (values) =>
+  Array.isArray(values) ? values : values.places.map((place) => values.words[place]);
+// Data comes by columns, which are small; charts take rows.
+const rows = ({ n, columns }) => {
+  const whole = Object.entries(columns).map(([key, values]) => [key, column(values)]);
+  return Array.from({ length: n }, (_, k) =>
+    Object.fromEntries(whole.map(([key, values]) => [key, values[k]])),
+  );
+};
+for (const spec of Object.values(pictures)) {
+  for (const name of Object.keys(spec.datasets)) spec.datasets[name] = rows(spec.datasets[name]);
+}
 const drawn = Object.entries(pictures).map(([id, spec]) => {
   const place = document.getElementById(id);
   return vegaEmbed(place, spec, options).then(

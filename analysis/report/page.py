@@ -1,183 +1,183 @@
-"""A report as one HTML page that needs nothing else: words first, then tables, then pictures."""
+"""Reports as HTML pages that need nothing else: the verdict first, then tables and pictures, then how.
 
-from collections.abc import Mapping, Sequence
+A report is a list of sections (analysis.report.sections); which ones, and what is special to one run, a
+pair of runs, or repeated runs, is said here.
+"""
 
-from analysis import charts
 from analysis.arms import Arm
-from analysis.comparison import Comparison, Comparisons, Verdict
-from analysis.drawing import Picture
-from analysis.metrics import METRICS, values
-from analysis.report import tables, words
-from analysis.report.figures import document, figures
+from analysis.charts import Bar, Picture, forest, shift
+from analysis.comparison import NO_DIFFERENCE, Comparison, Comparisons
+from analysis.contrast import FINDINGS
+from analysis.judge import Judgement
+from analysis.metrics import METRICS
+from analysis.repeated import shifts
+from analysis.replicates import Replicates
+from analysis.report import gates, methods, sections, tables, verdicts, words
+from analysis.report.figures import Report, part
 from analysis.report.machine import summaries
-from analysis.report.markup import Html, join, section, tag
-from analysis.summary import Floats, Summary
+from analysis.report.markup import join, tag
+from analysis.report.sides import Sides, shown_names
 
-DRAWN = ("ttft", "e2e", "tpot")
-HEADLINES = (("ttft", 0.5), ("ttft", 0.95), ("e2e", 0.5), ("e2e", 0.95), ("tpot", 0.5))
-MEANING = {
-    Verdict.PASS: "The candidate is within the margin at every gated quantile.",
-    Verdict.FAIL: "The candidate is beyond the margin at a gated quantile.",
-    Verdict.INCONCLUSIVE: "These runs do not settle it.",
-    Verdict.INVALID: "A run's own client was its limit, or data was lost.",
-    Verdict.ADVISORY: "This holds for these two runs; to decide, repeat them interleaved.",
+WORTH = {
+    "lower": ("better", "worse"),
+    "higher": ("worse", "better"),
+    "neutral": ("differs", "differs"),
 }
+"""What a ratio below and above 1 is worth, by which way of the metric is better."""
+SHIFTED = ("ttft", "e2e", "tpot")
 
 
-def comparison_page(comparisons: Comparisons, *, command: str | None = None) -> str:
-    """The page of a comparison. `command` is the line that makes it again, without secrets."""
-    arms = {"baseline": comparisons.baseline, "candidate": comparisons.candidate}
-    title = f"{comparisons.candidate.name} against {comparisons.baseline.name}"
-    drawings, pictures = figures(_compared(comparisons), "compared")
-    timelines, later = figures(_load(arms), "load")
-    body = join(
-        [
-            tag("h1", title),
-            tag("p", "tbench: candidate against baseline, request by request", class_="quiet"),
-            _verdict(comparisons),
-            section("Comparison", tables.comparison_table(comparisons.rows)),
-            section("Distributions and shift", tag("div", drawings, class_="figures")),
-            section("Failures", tables.failure_table(comparisons.errors), _messages(arms)),
-            section("Load", tag("div", timelines, class_="figures")),
-            *_origin(arms, list(comparisons.values), command),
-        ]
-    )
-    return document(title, _frame(body), pictures | later)
+def judgement_page(
+    found: Judgement, *, command: str | None = None, title: str | None = None
+) -> str:
+    """The page of repeated runs held against gates; `command` makes it again, without secrets."""
+    return judgement_report(found, command=command, title=title).page()
+
+
+def comparison_page(found: Comparisons, *, command: str | None = None) -> str:
+    """The page of one pair of runs. `command` is the line that makes it again, without secrets."""
+    return comparison_report(found, command=command).page()
 
 
 def run_page(arm: Arm, *, command: str | None = None) -> str:
     """The page of a single run, or of a trace."""
-    arms: dict[str, Arm] = {arm.kind: arm}
-    metrics = summaries(arm)
-    drawings, pictures = figures(_alone(arm), "alone")
-    timelines, later = figures(_load(arms), "load")
-    body = join(
-        [
-            tag("h1", arm.name),
-            tag("p", "tbench: one run, measured", class_="quiet"),
-            _overview(arm, metrics),
-            section(
-                "Metrics", tables.summary_table(metrics), tag("p", _DESCRIPTIVE, class_="quiet")
+    return run_report(arm, command=command).page()
+
+
+def judgement_report(
+    found: Judgement, *, command: str | None = None, title: str | None = None
+) -> Report:
+    """Repeated runs of two or more arms: verdict, gates, each run, then what they have in common."""
+    names = shown_names([arm.name for arm in found.arms])
+    sides = {names[arm.name]: arm.runs for arm in found.arms}
+    others = ", ".join(names[arm.name] for arm in found.candidates)
+    title = title or f"{others} against {names[found.baseline.name]}"
+    counts = " + ".join(str(len(arm.runs)) for arm in found.arms)
+    metrics = _metrics(found)
+    return Report(
+        title=title,
+        head=join(
+            [
+                tag("h1", title),
+                tag(
+                    "p", f"tbench: repeated runs held against gates, {counts} runs", class_="quiet"
+                ),
+                verdicts.judgement_verdict(found, names),
+            ]
+        ),
+        parts=[
+            part("Gates", gates.gate_table(found, names), pictures=gates.forests(found, names)),
+            part(
+                "Each run",
+                gates.figures_table(found, names, sides),
+                pictures=gates.run_dots(found, names, sides),
             ),
-            section("Distributions", tag("div", drawings, class_="figures")),
-            section("Failures", tables.kinds_table(arm), _messages(arms)),
-            section("Load", tag("div", timelines, class_="figures")),
-            *_origin(arms, [one.metric for one in metrics], command),
-        ]
-    )
-    return document(arm.name, _frame(body), pictures | later)
-
-
-_DESCRIPTIVE = (
-    "The intervals treat requests as independent. They describe this run and decide nothing about another: "
-    "for that, compare runs."
-)
-
-
-def sentence(row: Comparison) -> str:
-    """One row in plain words, with its interval and how far to trust it."""
-    what = f"{_label(row.metric)} {words.percentile(row.quantile)}"
-    if row.ratio is None or row.finding is None:
-        return f"{what}: nothing can be said ({row.refusal or 'it lies among the timeouts'})."
-    ratio, ends = words.ratio(row.ratio), words.ratio_interval(row.low, row.high)
-    trust = f"{row.confidence} confidence"
-    if row.warnings:
-        others = [one.code for one in row.warnings if one.code != "LOW_CONFIDENCE"]
-        trust += f" ({'; '.join([*others, 'see below'])})"
-    if row.finding == "no difference seen":
-        return f"{what}: no difference seen; the ratio is {ratio} {ends}, {trust}."
-    return f"Candidate is {row.finding} at {what}: {ratio} times the baseline {ends}, {trust}."
-
-
-def _verdict(comparisons: Comparisons) -> Html:
-    rows = {(row.metric, row.quantile): row for row in comparisons.rows}
-    said = [sentence(rows[key]) for key in HEADLINES if key in rows]
-    said = said or [sentence(row) for row in comparisons.rows[:5]]
-    errors = comparisons.errors
-    said.append(
-        f"Failures: {errors.baseline:.2%} in the baseline, {errors.candidate:.2%} in the candidate."
-    )
-    return tag(
-        "div",
-        tag("strong", f"{comparisons.verdict}. "),
-        MEANING[comparisons.verdict],
-        tag("ul", join(tag("li", one) for one in said)),
-        tables.cautions(comparisons.warnings),
-        class_=f"verdict {comparisons.verdict}",
-        id="results",
+            sections.distributions(sides, metrics, _run_shifts(found, names)),
+            sections.over_time(sides),
+            sections.failures(sides),
+            sections.kept(sides),
+            sections.slow(sides),
+            sections.method(metrics, *methods.REPEATED),
+            sections.environment(sides),
+            sections.made_by(command),
+        ],
     )
 
 
-def _overview(arm: Arm, metrics: Sequence[Summary]) -> Html:
-    measured = arm.measured
-    n, good = int(measured.sum()), int((arm.ok & measured).sum())
-    said = [f"{good:,} of {n:,} requests succeeded." if n else "No request was measured."]
-    said += [_median(one) for one in metrics if one.metric in DRAWN]
-    if arm.invalid_because:
-        said.insert(0, f"INVALID: {arm.invalid_because}.")
-    marks = "verdict INVALID" if arm.invalid_because else "verdict"
-    return tag("div", tag("ul", join(tag("li", one) for one in said)), class_=marks, id="results")
+def _metrics(found: Judgement) -> list[str]:
+    """What is drawn: the usual metrics, and whatever else is gated."""
+    gated = [row.gate.metric for row in found.rows if row.gate.quantile is not None]
+    return list(dict.fromkeys([*sections.DRAWN, *gated]))
 
 
-def _median(one: Summary) -> str:
-    half = next((quantile for quantile in one.quantiles if quantile.p == 0.5), None)
-    if half is None or half.value is None:
-        return f"{one.metric.upper()}: no median ({one.n:,} values)."
-    return f"{one.metric.upper()}: median {words.amount(half.value, one.unit)}, n = {one.n:,}."
+def _run_shifts(found: Judgement, names: gates.Names) -> dict[str, list[Picture | None]]:
+    return {
+        metric: [_run_shift(found, names, arm, metric) for arm in found.candidates]
+        for metric in SHIFTED
+    }
 
 
-def _compared(comparisons: Comparisons) -> list[Picture | None]:
-    """Of each metric its distributions and, beside them, its shift."""
-    there = [metric for metric in DRAWN if metric in comparisons.values]
-    found: list[Picture | None] = []
-    for metric in there or list(comparisons.values)[: len(DRAWN)]:
-        one = METRICS[metric]
-        arms = dict(zip(("baseline", "candidate"), comparisons.values[metric], strict=True))
-        found.append(charts.ecdf(_label(metric), one.unit, arms))
-        found.append(charts.shift(_label(metric), comparisons.shift.get(metric, ())))
-    return found
+def _run_shift(
+    found: Judgement, names: gates.Names, arm: Replicates, metric: str
+) -> Picture | None:
+    who = f", {names[arm.name]}" if len(found.candidates) > 1 else ""
+    return shift(
+        f"{words.title(metric)}{who}",
+        shifts(found.baseline.runs, arm.runs, metric),
+        against=f"{names[arm.name]} / {names[found.baseline.name]}",
+    )
 
 
-def _alone(arm: Arm) -> list[Picture | None]:
-    return [
-        charts.ecdf(_label(metric), METRICS[metric].unit, {arm.kind: _measured(arm, metric)})
-        for metric in (*DRAWN, "itl")
-    ]
+def comparison_report(found: Comparisons, *, command: str | None = None) -> Report:
+    """One pair of runs: what it says and how far to trust it, then what reports have in common."""
+    sides: Sides = {"baseline": (found.baseline,), "candidate": (found.candidate,)}
+    title = f"{found.candidate.name} against {found.baseline.name}"
+    there = [metric for metric in sections.DRAWN if metric in found.values]
+    metrics = there or list(found.values)[: len(SHIFTED)]
+    bars = [_bar(row) for row in found.rows if row.finding]
+    shifted = {one: [shift(words.title(one), found.shift.get(one, ()))] for one in metrics}
+    return Report(
+        title=title,
+        head=join(
+            [
+                tag("h1", title),
+                tag("p", "tbench: candidate against baseline, request by request", class_="quiet"),
+                verdicts.comparison_verdict(found),
+            ]
+        ),
+        parts=[
+            part(
+                "Comparison",
+                tables.comparison_table(found.rows),
+                pictures=[forest("Ratio of each quantile", bars) if bars else None],
+            ),
+            sections.distributions(sides, metrics, shifted),
+            sections.over_time(sides),
+            sections.failures(sides, found.errors),
+            sections.kept(sides),
+            sections.slow(sides),
+            sections.method(found.values, *methods.INVERTED),
+            sections.environment(sides),
+            sections.made_by(command),
+        ],
+    )
 
 
-def _load(arms: Mapping[str, Arm]) -> list[Picture | None]:
-    """What happened over time, warm-up included, and how late requests left."""
-    first = {side: (arm.offset_s, values(arm, METRICS["ttft"])) for side, arm in arms.items()}
-    stamps = {side: (arm.columns["sent"], arm.columns["end"]) for side, arm in arms.items()}
-    late = {side: _measured(arm, "lag") for side, arm in arms.items() if arm.open_loop}
-    return [
-        charts.over_time(_label("ttft"), "s", first),
-        charts.in_flight(stamps),
-        charts.ecdf("lag (sent - due)", "s", late),
-    ]
+def _bar(row: Comparison) -> Bar:
+    """A row that has a finding, and whether that is good or bad."""
+    better = METRICS[row.metric].better
+    said = dict(zip(FINDINGS[better], WORTH[better], strict=True))
+    return Bar(
+        label=f"{words.title(row.metric)} {words.percentile(row.quantile)}",
+        value=row.ratio,
+        low=row.low,
+        high=row.high,
+        said=said.get(row.finding or "", NO_DIFFERENCE),
+    )
 
 
-def _measured(arm: Arm, metric: str) -> Floats:
-    return values(arm, METRICS[metric])[arm.measured]
-
-
-def _label(metric: str) -> str:
-    return metric.upper().replace("_", " ")
-
-
-def _messages(arms: Mapping[str, Arm]) -> Html:
-    return join(tables.messages(f"the {side}", arm) for side, arm in arms.items())
-
-
-def _origin(arms: Mapping[str, Arm], metrics: Sequence[str], command: str | None) -> list[Html]:
-    """What the numbers mean and where they come from."""
-    headers = {side: {**arm.run.header, **arm.run.totals} for side, arm in arms.items()}
-    return [
-        section("Arms and environment", tables.arms_table(arms), tables.facts_table(headers)),
-        section("Definitions", tables.definitions(metrics)),
-        tables.command_section(command),
-    ]
-
-
-def _frame(body: Html) -> Html:
-    return tag("main", body)
+def run_report(arm: Arm, *, command: str | None = None) -> Report:
+    """A single run, or a trace: what became of its requests, and each metric with its quantiles."""
+    sides: Sides = {arm.kind: (arm,)}
+    metrics = summaries(arm)
+    return Report(
+        title=arm.name,
+        head=join(
+            [
+                tag("h1", arm.name),
+                tag("p", f"tbench: one {arm.kind}, measured", class_="quiet"),
+                verdicts.run_verdict(arm, metrics),
+            ]
+        ),
+        parts=[
+            part("Metrics", tables.summary_table(metrics)),
+            sections.distributions(sides, sections.DRAWN),
+            sections.over_time(sides),
+            sections.failures(sides),
+            sections.kept(sides),
+            sections.slow(sides),
+            sections.method([one.metric for one in metrics], *methods.DESCRIPTIVE),
+            sections.environment(sides),
+            sections.made_by(command),
+        ],
+    )

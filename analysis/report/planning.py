@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
-from analysis.planning import Chance, OnePair, Outlook, Plan
+from analysis.planning import Chance, OnePair, Plan, Prospect
 from analysis.power import ASSUMED_SD, MOST_RUNS
 from analysis.replicates import Replicates
 from analysis.report.words import percentile
@@ -24,7 +24,7 @@ def plan_json(found: Plan) -> dict[str, Any]:
         "margin": found.aim.margin,
         "power": found.aim.power,
         "run_s": found.run_s,
-        "metrics": [_outlook_json(outlook) for outlook in found.outlooks],
+        "metrics": [_prospect_json(prospect) for prospect in found.prospects],
         "warnings": [str(caution) for caution in found.warnings],
     }
 
@@ -37,17 +37,17 @@ def _arm_json(arm: Replicates) -> dict[str, Any]:
     }
 
 
-def _outlook_json(outlook: Outlook) -> dict[str, Any]:
-    spread, pair = outlook.spread, outlook.one_pair
+def _prospect_json(prospect: Prospect) -> dict[str, Any]:
+    spread, pair = prospect.spread, prospect.one_pair
     return {
         **spread_json(spread),
-        "planned_sd": outlook.sd,
-        "assumed": outlook.assumed,
+        "planned_sd": prospect.sd,
+        "assumed": prospect.assumed,
         "one_pair": None if pair is None else asdict(pair),
-        "plans": [asdict(chance) for chance in outlook.chances],
-        "runs_to_pass": outlook.runs_to_pass,
-        "runs_to_see": outlook.runs_to_see,
-        "warning": outlook.warning,
+        "plans": [asdict(chance) for chance in prospect.chances],
+        "runs_to_pass": prospect.runs_to_pass,
+        "runs_to_see": prospect.runs_to_see,
+        "warning": prospect.warning,
     }
 
 
@@ -92,11 +92,11 @@ def _one_pair(found: Plan) -> Iterator[str]:
     yield ""
     yield ONE_PAIR
     yield f"{'':<12}{'requests':>9}{'interval':>11}{takes:>15}{finds:>17}{'lasts':>9}"
-    for outlook in found.outlooks:
-        start = f"{_name(outlook.spread):<12}{outlook.spread.n:>9,}"
-        pair = outlook.one_pair
-        yield start + (f"  {outlook.spread.refusal}" if pair is None else _pair(pair))
-    sources = {one.spread.within.source for one in found.outlooks if one.spread.within}
+    for prospect in found.prospects:
+        start = f"{_name(prospect.spread):<12}{prospect.spread.n:>9,}"
+        pair = prospect.one_pair
+        yield start + (f"  {prospect.spread.refusal}" if pair is None else _pair(pair))
+    sources = {one.spread.within.source for one in found.prospects if one.spread.within}
     if "pairs" in sources:
         yield "interval: of neighbouring runs, request by request (docs/statistics.md)"
     if "blocks" in sources:
@@ -112,19 +112,19 @@ def _pair(pair: OnePair) -> str:
 
 
 def _spreads(found: Plan) -> Iterator[str]:
-    if any(outlook.spread.within for outlook in found.outlooks):
+    if any(prospect.spread.within for prospect in found.prospects):
         yield ""
         yield f"{'':<12}{'run to run':>11}  {'95 % interval':<18}{'within a run':>13}  what helps"
-    for outlook in found.outlooks:
-        spread = outlook.spread
+    for prospect in found.prospects:
+        spread = prospect.spread
         if spread.within is not None:
             advice = spread.advice or "-"
-            yield f"{_name(spread):<12}{_run_sd(outlook)}{_percent(spread.within.se):>13}  {advice}"
+            yield f"{_name(spread):<12}{_run_sd(prospect)}{_percent(spread.within.se):>13}  {advice}"
 
 
-def _run_sd(outlook: Outlook) -> str:
-    spread = outlook.spread
-    if outlook.assumed:
+def _run_sd(prospect: Prospect) -> str:
+    spread = prospect.spread
+    if prospect.assumed:
         return f"{_percent(ASSUMED_SD):>11}  {'assumed':<18}"
     if spread.low is None or spread.high is None:
         return f"{'-':>11}  {'-':<18}"
@@ -133,29 +133,31 @@ def _run_sd(outlook: Outlook) -> str:
 
 
 def _chances(found: Plan) -> Iterator[str]:
-    shown = [outlook for outlook in found.outlooks if outlook.chances]
+    shown = [prospect for prospect in found.prospects if prospect.chances]
     if not shown:
         return
     runs = "".join(f"{chance.runs:>6}" for chance in shown[0].chances)
     yield ""
     yield REPEATED
     yield f"{'':<12}{'runs per arm':<18}{runs}   takes"
-    for outlook in shown:
-        yield from _block(outlook)
+    for prospect in shown:
+        yield from _block(prospect)
 
 
-def _block(outlook: Outlook) -> Iterator[str]:
-    aim, high = outlook.aim, outlook.spread.high
-    yield _line(_name(outlook.spread), "equal arms PASS", outlook, "passes", outlook.runs_to_pass)
+def _block(prospect: Prospect) -> Iterator[str]:
+    aim, high = prospect.aim, prospect.spread.high
+    yield _line(
+        _name(prospect.spread), "equal arms PASS", prospect, "passes", prospect.runs_to_pass
+    )
     if high is not None:
-        yield _line("", f"  if sd is {_percent(high)}", outlook, "passes_at_worst", None)
-    yield _line("", f"+{_percent(aim.effect)} is seen", outlook, "sees", outlook.runs_to_see)
+        yield _line("", f"  if sd is {_percent(high)}", prospect, "passes_at_worst", None)
+    yield _line("", f"+{_percent(aim.effect)} is seen", prospect, "sees", prospect.runs_to_see)
     if aim.effect > aim.margin:
-        yield _line("", f"+{_percent(aim.effect)} FAILs", outlook, "fails", None)
+        yield _line("", f"+{_percent(aim.effect)} FAILs", prospect, "fails", None)
 
 
-def _line(name: str, what: str, outlook: Outlook, field: str, takes: int | None) -> str:
-    shares = "".join(f"{_share(chance, field):>6}" for chance in outlook.chances)
+def _line(name: str, what: str, prospect: Prospect, field: str, takes: int | None) -> str:
+    shares = "".join(f"{_share(chance, field):>6}" for chance in prospect.chances)
     needed = "" if field not in {"passes", "sees"} else _takes(takes)
     return f"{name:<12}{what:<18}{shares}   {needed}".rstrip()
 
@@ -170,9 +172,9 @@ def _takes(runs: int | None) -> str:
 
 def _conclusions(found: Plan) -> Iterator[str]:
     yield ""
-    passing = [outlook for outlook in found.outlooks if outlook.chances]
+    passing = [prospect for prospect in found.prospects if prospect.chances]
     if passing:
-        worst = max(passing, key=lambda outlook: outlook.sd or 0.0)
+        worst = max(passing, key=lambda prospect: prospect.sd or 0.0)
         if worst.warning:
             yield f"{_name(worst.spread)}: {worst.warning}."
         yield _advice(found, passing)
@@ -180,9 +182,9 @@ def _conclusions(found: Plan) -> Iterator[str]:
         yield f"! {caution}"
 
 
-def _advice(found: Plan, outlooks: list[Outlook]) -> str:
+def _advice(found: Plan, prospects: list[Prospect]) -> str:
     margin = _percent(found.aim.margin)
-    needed = [outlook.runs_to_pass for outlook in outlooks]
+    needed = [prospect.runs_to_pass for prospect in prospects]
     if None in needed:
         return f"No number of runs up to {MOST_RUNS:,} passes {margin} at every gate: take a wider margin."
     most = max(number for number in needed if number is not None)

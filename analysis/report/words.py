@@ -1,6 +1,8 @@
 """Words: numbers with their units as people read them. The same in every report."""
 
 UNBOUNDED = "∞"
+SHORT = frozenset({"ttft", "e2e", "tpot", "itl"})
+"""Words that are written in capitals."""
 
 
 def amount(value: float | None, unit: str) -> str:
@@ -56,6 +58,35 @@ def amount_interval(low: float | None, high: float | None, unit: str) -> str:
 def points(share: float) -> str:
     """A difference of two shares, in percentage points."""
     return f"{share * 100:+.2f} pp"
+
+
+def change(value: float | None, *, share: bool = False) -> str:
+    """A ratio as a change in per cent, 1.05 is +5.0 %; a difference of shares in points."""
+    if value is None:
+        return "unknown"
+    if share:
+        return points(value)
+    return f"{(value - 1) * 100:+.1f} %" if value < 10 else f"x {three(value)}"
+
+
+def change_interval(low: float | None, high: float | None, *, share: bool = False) -> str:
+    """An interval of a change; an open end is as far as it goes."""
+    left = (
+        f"[{change(low, share=share)}"
+        if low is not None
+        else f"({'-100 pp' if share else '-100 %'}"
+    )
+    right = (
+        f"{change(high, share=share)}]"
+        if high is not None
+        else f"{'+100 pp' if share else UNBOUNDED})"
+    )
+    return f"{left}, {right}"
+
+
+def title(metric: str) -> str:
+    """A metric's name where people read it: `ttft_sent` is TTFT sent."""
+    return " ".join(word.upper() if word in SHORT else word for word in metric.split("_"))
 
 
 def percentile(p: float) -> str:

@@ -58,6 +58,8 @@ class Branch:
 
 def compose(order: Order, lengths: Lengths, seed: int, tokens: int | None = None) -> list[Branch]:
     """The branches of an answer, prompt by prompt. `tokens` sets their length, END included."""
+    if tokens is None and order.ignore_eos and order.max_tokens is not None:
+        tokens = order.max_tokens + 1  # its END is cut off
     return [
         _branch(order, lengths, Random(b"%d/%d/" % (seed, index) + prompt.digest), tokens)
         for prompt in order.prompts

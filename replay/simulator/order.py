@@ -17,6 +17,8 @@ THINKERS = ("gpt-oss", "-R1", "QwQ", "Thinking")
 class Order:
     """One request for text. `max_tokens` is None where the body sets none; lengths are tokens.
 
+    `ignore_eos`: the answer does not end by itself before `max_tokens`.
+
     `tool` is the function to call, `schema` the shape of the JSON to write ({} for any object).
     """
 
@@ -27,6 +29,7 @@ class Order:
     prompt_texts: tuple[str, ...] = ()
     n: int = 1
     max_tokens: int | None = None
+    ignore_eos: bool = False
     stop: tuple[str, ...] = ()
     tool: Mapping[str, Any] | None = None
     schema: Mapping[str, Any] | None = None
@@ -123,6 +126,7 @@ _CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "presence_penalty": (_number(-2, 2), "a number from -2 to 2"),
     "frequency_penalty": (_number(-2, 2), "a number from -2 to 2"),
     "stream": (lambda v: isinstance(v, bool), "a boolean"),
+    "ignore_eos": (lambda v: isinstance(v, bool), "a boolean"),
     "stop": (_stop, "a string or an array of strings"),
     "tools": (lambda v: isinstance(v, list), "an array"),
     "seed": (lambda v: isinstance(v, int), "an integer"),
@@ -144,6 +148,7 @@ def _common(fields: Mapping[str, Any], prompt_tokens: int, context_tokens: int) 
         "stream": bool(fields.get("stream")),
         "n": fields.get("n") or 1,
         "max_tokens": _room(fields, prompt_tokens, context_tokens),
+        "ignore_eos": bool(fields.get("ignore_eos")),
         "stop": (stop,) if isinstance(stop, str) else tuple(one for one in stop if one),
         "logprobs": bool(fields.get("logprobs")),
         "echo": bool(fields.get("echo")),

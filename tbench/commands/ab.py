@@ -96,6 +96,15 @@ def ab(
             rich_help_panel=VERDICT,
         ),
     ] = None,
+    monitor: Annotated[
+        bool,
+        typer.Option(
+            "--monitor",
+            help="Look after every round from the third, and stop once PASS or FAIL is sure at that look's "
+            "level (O'Brien-Fleming: looking costs no wrong verdicts).",
+            rich_help_panel=VERDICT,
+        ),
+    ] = False,
     speed: Speed = None,
     rate: Rate = None,
     concurrency: Concurrency = None,
@@ -183,6 +192,7 @@ def ab(
         "redo_invalid": redo_invalid,
         "margin": margin,
         "gate": gate,
+        "monitor": monitor or None,
         "speed": speed,
         "rate": rate,
         "concurrency": concurrency,

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from capture.errors import InputError
+from tbench.commands.sharing import Charts, Html, Shared, Xlsx
 
 
 def compare(
@@ -66,9 +67,9 @@ def compare(
             "unpaired. By itself for runs of over 5,000,000 requests.",
         ),
     ] = False,
-    html: Annotated[
-        Path | None, typer.Option(help="Also write a self-contained HTML page to this file.")
-    ] = None,
+    html: Html = None,
+    charts: Charts = None,
+    xlsx: Xlsx = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the comparison as one JSON object.")
     ] = False,
@@ -82,12 +83,17 @@ def compare(
     With a gate the run is the unit: 0 is PASS, 1 FAIL, 3 INCONCLUSIVE (too few runs, runs that did not take
     turns, or an interval that holds the margin), 4 INVALID.
     """
+    shared = Shared(html=html, charts=charts, xlsx=xlsx)
+    if sketch and (self_check or margin is not None or gate):
+        raise InputError(
+            "--sketch is for one pair of runs; leave out --self-check, --margin and --gate"
+        )
     if self_check:
         from tbench.commands.selfchecking import self_checked
 
-        if html is not None or unpaired:
+        if shared or unpaired:
             raise InputError(
-                "--self-check has no page and pairs its runs: no --html, no --unpaired"
+                "--self-check has no page and pairs its runs: no --html, --charts, --xlsx, no --unpaired"
             )
         arms = [path for path in (baseline, candidate) if path is not None]
         asked = (metric or (), quantile or (), warmup)
@@ -97,16 +103,14 @@ def compare(
     if margin is not None or gate:
         from tbench.commands.gating import gated
 
-        if html is not None:
-            raise InputError("--html shows one pair of runs; leave out --margin and --gate")
-        return gated(baseline, candidate, (margin, gate or []), as_json=as_json)
+        return gated(baseline, candidate, (margin, gate or []), shared=shared, as_json=as_json)
     from analysis.compare import Question, Verdict
     from analysis.outsized import outsized
     from analysis.report.machine import comparison_json, dump
     from analysis.report.terminal import comparison_text
     from analysis.sketched import compare_files
     from replay.warmup import parse_warmup
-    from tbench.commands.output import command_line, terminal, write_page
+    from tbench.commands.output import command_line, terminal
 
     question = Question(
         metrics=tuple(metric or ()),
@@ -114,15 +118,21 @@ def compare(
         paired=not unpaired,
         warmup=None if warmup is None else parse_warmup(warmup),
     )
-    if html is not None and (sketch or outsized(baseline) or outsized(candidate)):
+    if shared and (sketch or outsized(baseline) or outsized(candidate)):
         raise InputError(
-            "--html draws single requests, which are not kept with --sketch or beyond 5,000,000; leave it out"
+            "a page, pictures and sheets show single requests, which are not kept with --sketch or beyond "
+            "5,000,000 of them; leave out --html, --charts and --xlsx"
         )
     found = compare_files(baseline, candidate, question, sketch=sketch)
-    if html is not None:
-        from analysis.report.page import comparison_page
+    if shared:
+        from analysis.report.page import comparison_report
+        from analysis.report.workbook import comparison_book
 
-        write_page(html, comparison_page(found, command=command_line()))
+        line = command_line()
+        shared.write(
+            lambda: comparison_report(found, command=line),
+            lambda file: comparison_book(found, file, command=line),
+        )
     if as_json:
         typer.echo(dump(comparison_json(found)))
     else:

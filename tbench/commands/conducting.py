@@ -12,8 +12,10 @@ from typing import Any
 import typer
 
 from analysis.comparison import Verdict
+from analysis.power import plan_warning
 from analysis.report.judgement import judgement_text
 from analysis.report.machine import dump
+from analysis.report.page import judgement_page
 from capture.errors import InvalidRunError
 from replay.closing import outlook as outlook_of_run
 from replay.experiment.conduct import missing
@@ -23,8 +25,18 @@ from replay.experiment.outlook import Outlook, outlook
 from replay.experiment.schedule import MEANINGS, Slot
 from replay.performance import Watch
 from replay.progress import clock, watching
-from tbench.abtest import Stopped, default_folder, gates_of, perform, prepared, result_json, verdict
-from tbench.commands.output import write_private
+from tbench.abtest import (
+    Stopped,
+    default_folder,
+    early,
+    gates_of,
+    looks_of,
+    perform,
+    prepared,
+    result_json,
+    verdict,
+)
+from tbench.commands.output import private
 from tbench.experiment_view import Progress, board
 
 EXITS = {Verdict.PASS: 0, Verdict.FAIL: 1, Verdict.INCONCLUSIVE: 3, Verdict.INVALID: 4}
@@ -60,18 +72,23 @@ def conducted(plan: Experiment, out: Path | None, *, as_json: bool) -> int:
     folder = default_folder(plan.order.trace) if out is None else out
     ledger = prepared(plan, folder)
     print(f"{folder}: {_opening(plan, ledger)}", file=sys.stderr)
+    for doubt in doubts(plan):
+        print(f"! {doubt}", file=sys.stderr)
     if stopped := _performed(plan, ledger):
         return _left(stopped, folder)
     found = verdict(plan, ledger)
     whole = result_json(plan, found)
-    write_private(folder / "report.json", dump(whole) + "\n")
+    page = judgement_page(found, command=f"tbench ab -o {shlex.quote(str(folder))}")
+    for name, text in (("report.json", dump(whole) + "\n"), ("report.html", page)):
+        with private(folder / name, "-o") as file:
+            file.write(text.encode())
     typer.echo(dump(whole) if as_json else "\n".join(judgement_text(found)))
-    print(f"runs and report: {folder}", file=sys.stderr)
+    print(f"runs, report.html and report.json: {folder}", file=sys.stderr)
     return EXITS[found.verdict]
 
 
 def _performed(plan: Experiment, ledger: Ledger) -> Stopped | None:
-    if not missing(plan, ledger):
+    if not missing(plan, ledger) or early(plan, ledger):
         return None
     shown = board(plan)
 
@@ -118,6 +135,10 @@ def _outlook_text(plan: Experiment, seen: Outlook) -> Iterator[str]:
         names = (" + ".join(plan.treatments[arm].name for arm in slot.arms) for slot in slots)
         yield f"          round {number}: {', '.join(names)}"
     yield f"gates     {', '.join(gate.text for gate in gates_of(plan))}"
+    if looks := looks_of(plan):
+        yield f"looks     after {', '.join(map(str, looks.runs))} runs of each arm (O'Brien-Fleming)"
+    for doubt in doubts(plan):
+        yield f"!         {doubt}"
     for arm, one in seen.arms:
         yield f"\narm {arm.name}, each run: {arm.model or 'the recorded models'}"
         yield from outlook_of_run(one, plan.order.pace().meaning)
@@ -125,6 +146,13 @@ def _outlook_text(plan: Experiment, seen: Outlook) -> Iterator[str]:
     cost = "unknown" if seen.cost_usd is None else f"about {seen.cost_usd:.4f} USD at list prices"
     yield f"\nin all    {seen.runs} runs, {about}{seen.requests:,} requests, {about}{clock(seen.duration_s)}"
     yield f"          {seen.prompt_tokens:,} prompt and {seen.output_tokens:,} output tokens expected, {cost}"
+
+
+def doubts(plan: Experiment) -> Iterator[str]:
+    """Why the plan may decide nothing, before it begins; the spread from run to run is assumed."""
+    for margin in sorted({gate.margin for gate in gates_of(plan) if gate.quantile is not None}):
+        if doubt := plan_warning(plan.repeats, margin):
+            yield f"{doubt} (3 % is assumed: tbench power tells it from runs that there are)"
 
 
 def _outlook_json(plan: Experiment, seen: Outlook) -> dict[str, Any]:
@@ -136,5 +164,6 @@ def _outlook_json(plan: Experiment, seen: Outlook) -> dict[str, Any]:
             for slot in plan.slots
         ],
         "gates": [gate.text for gate in gates_of(plan)],
+        "warnings": list(doubts(plan)),
         "arms": [{"name": arm.name, **asdict(one)} for arm, one in seen.arms],
     }

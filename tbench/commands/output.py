@@ -4,8 +4,10 @@ import os
 import shlex
 import shutil
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TypedDict
+from typing import BinaryIO, TypedDict
 
 from capture.errors import InputError
 
@@ -35,24 +37,19 @@ def command_line() -> str:
     return shlex.join(["tbench", *sys.argv[1:]])
 
 
-def write_page(path: Path, page: str) -> None:
-    """Write a page for its owner's eyes (it may quote errors of the server), and say where it is.
+@contextmanager
+def private(path: Path, option: str) -> Iterator[BinaryIO]:
+    """A file for its owner's eyes (it may quote a server's errors), for the report that `option` asks for.
 
     Raises InputError where that cannot be, or where a trace or a run would be lost by it.
     """
     try:
         if _is_container(path):
-            raise InputError(f"--html {path}: this is a trace or a run; name another file")
-        write_private(path, page)
+            raise InputError(f"{option} {path}: this is a trace or a run; name another file")
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+            yield file
     except OSError as error:
-        raise InputError(f"--html {path}: cannot be written: {error.strerror}") from None
-    print(f"report: {path}", file=sys.stderr)
-
-
-def write_private(path: Path, text: str) -> None:
-    """Write a file that only its owner may read. Raises OSError."""
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-        file.write(text.encode())
+        raise InputError(f"{option} {path}: cannot be written: {error.strerror}") from None
 
 
 def _is_container(path: Path) -> bool:

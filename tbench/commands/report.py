@@ -5,15 +5,17 @@ from typing import Annotated
 
 import typer
 
+from tbench.commands.sharing import Charts, Html, Shared, Xlsx
+
 
 def report(
     run: Annotated[Path, typer.Argument(help="A run file, or a trace.")],
     samples: Annotated[
         bool, typer.Option("--samples", help="With --json: every sample as well, as columns.")
     ] = False,
-    html: Annotated[
-        Path | None, typer.Option(help="Also write a self-contained HTML page to this file.")
-    ] = None,
+    html: Html = None,
+    charts: Charts = None,
+    xlsx: Xlsx = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the numbers as one JSON object.")
     ] = False,
@@ -26,17 +28,21 @@ def report(
     from analysis.report.machine import dump, report_json
     from analysis.report.terminal import run_text
     from capture.errors import InputError, UnreachableError
-    from tbench.commands.output import command_line, terminal, write_page
+    from tbench.commands.output import command_line, terminal
 
     if samples and not as_json:
         raise InputError("--samples prints JSON: add --json")
     arm = load_arm(run)
     if not len(arm):
         raise InputError(f"{run}: an empty {arm.kind}, it holds no request")
-    if html is not None:
-        from analysis.report.page import run_page
+    if shared := Shared(html=html, charts=charts, xlsx=xlsx):
+        from analysis.report.page import run_report
+        from analysis.report.workbook import run_book
 
-        write_page(html, run_page(arm, command=command_line()))
+        line = command_line()
+        shared.write(
+            lambda: run_report(arm, command=line), lambda file: run_book(arm, file, command=line)
+        )
     typer.echo(dump(report_json(arm, samples=samples)) if as_json else run_text(arm, **terminal()))
     if not arm.ok.any():
         raise UnreachableError(f"{run}: no request succeeded; the report says how they failed")

@@ -1,4 +1,4 @@
-"""tbench trace: look into traces, check and repair them."""
+"""tbench trace: look into traces, check, repair and synthesise them."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from tbench.commands.synth import synth
+
 if TYPE_CHECKING:
     from capture.container import Losses
     from capture.tracereader import Trace
 
-app = typer.Typer(help="Look into traces, check and repair them.")
+app = typer.Typer(help="Look into traces, check, repair and synthesise them.")
 
 Source = Annotated[
     str,
@@ -84,6 +86,9 @@ def repair(
     typer.echo(f"{out}: written; {_losses(lost) or 'nothing was lost'}")
 
 
+app.command()(synth)
+
+
 def _print_json(figures: Mapping[str, Any]) -> None:
     from json import dumps
 
@@ -114,11 +119,20 @@ def _lines(trace: "Trace", figures: Mapping[str, Any]) -> Iterator[tuple[str, st
         f"{value:.2f} in {name} s" for name, value in figures["idc"].items() if value is not None
     )
     yield "burstiness", ", ".join(idc) or "-"
-    yield "recorded by", _plain(f"{trace.header.writer} at {trace.header.upstream or '-'}")
+    if figures["synthesis"]:
+        yield from _workload(figures["synthesis"])
+    else:
+        yield "recorded by", _plain(f"{trace.header.writer} at {trace.header.upstream or '-'}")
     yield (
         "lost",
         "; ".join(filter(None, [*_dropped(trace, figures), _losses(trace.losses)])) or "nothing",
     )
+
+
+def _workload(made: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """What a synthesised trace was made from: nobody has sent it yet."""
+    yield "synthesised", _plain(f"{made['task']}, scenario {made['scenario']}, seed {made['seed']}")
+    yield "lengths by", _plain(str(made["tokens"]))
 
 
 def _dropped(trace: "Trace", figures: Mapping[str, Any]) -> Iterator[str]:

@@ -1,11 +1,11 @@
 """Drawing: how all charts look. Axes, colours, scales of seconds, and the text beside a number.
 
 Colours of text and lines are the page's own (`currentColor`), so that one drawing serves light and dark.
-Arms differ by colour and by dash or shape.
+Arms differ by colour and by dash or shape, so that neither colour nor paper is needed to tell them apart.
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -16,9 +16,21 @@ from analysis.report import words
 from analysis.summary import Floats
 
 HEIGHT = 260
-COLOURS = ("#2f7fc1", "#d9622b")
-DASHES: tuple[list[int], ...] = ([1, 0], [7, 3])
-SHAPES = ("circle", "triangle-up")
+COLOURS = (
+    *("#2f7fc1", "#d9622b", "#1f9271", "#a35ac4"),
+    *("#8a7d1c", "#cf4a83", "#6f7f8f", "#8c6a4f"),
+)
+"""Each has a contrast of 3:1 with the paper of both themes."""
+DASHES: tuple[list[int], ...] = (
+    *([1, 0], [7, 3], [2, 2], [9, 3, 2, 3]),
+    *([4, 2], [12, 3], [6, 2, 2, 2], [1, 3]),
+)
+SHAPES = (
+    *("circle", "triangle-up", "square", "diamond"),
+    *("cross", "triangle-down", "triangle-right", "triangle-left"),
+)
+FAINT = 0.3
+"""How strong the line of one run is behind that of its arm."""
 
 THEME: dict[str, Any] = {
     "background": "transparent",
@@ -54,17 +66,69 @@ Rows = list[dict[str, Any]]
 
 @dataclass(frozen=True, kw_only=True)
 class Picture:
-    """A chart with what stands around it: a title, a text in its place, and a note on what it leaves out."""
+    """A chart with what stands around it: a title, a text in its place, and a note on what it leaves out.
+
+    `tables` holds its data by name. A `broad` one takes the whole width of a page.
+    """
 
     title: str
     text: str
     note: str
     chart: alt.LayerChart
+    tables: Mapping[str, Rows]
+    broad: bool = False
 
     @property
     def spec(self) -> dict[str, Any]:
-        """The Vega-Lite specification, data included; that it is one is for tests to say."""
-        return {**self.chart.to_dict(validate=False), "config": THEME}
+        """The Vega-Lite specification, data included."""
+        return {**self.chart.to_dict(), "datasets": dict(self.tables), "config": THEME}
+
+
+class Words(NamedTuple):
+    """What is said of a picture: around it, and (`spoken`, else `text`) by a screen reader in its place."""
+
+    title: str
+    text: str
+    note: str
+    spoken: str = ""
+
+
+class Paper:
+    """What a picture is drawn on: holds each table of data once, however many layers show it."""
+
+    def __init__(self) -> None:
+        self._tables: dict[str, Rows] = {}
+
+    def on(self, rows: Rows) -> alt.Chart:
+        """A layer that shows this data."""
+        known = (name for name, table in self._tables.items() if table is rows)
+        name = next(known, f"data-{len(self._tables)}")
+        self._tables[name] = rows
+        return alt.Chart(alt.NamedData(name=name))
+
+    def picture(
+        self,
+        layers: Iterable[alt.Chart],
+        words: Words,
+        *,
+        height: float = HEIGHT,
+        broad: bool = False,
+    ) -> Picture:
+        """The layers in one frame."""
+        whole = alt.LayerChart(
+            layer=list(layers),
+            width="container",
+            height=height,
+            description=f"{words.title}. {words.spoken or words.text}",
+        )
+        return Picture(
+            title=words.title,
+            text=words.text,
+            note=words.note,
+            chart=whole,
+            tables=self._tables,
+            broad=broad,
+        )
 
 
 class Scale(NamedTuple):
@@ -98,33 +162,17 @@ def short(value: float | None) -> float | None:
     return None if value is None or not math.isfinite(value) else float(f"{value:.5g}")
 
 
-def chart(layers: Iterable[alt.Chart], text: str) -> alt.LayerChart:
-    """Layers in one frame; `text` is what a screen reader says in its place."""
-    return alt.LayerChart(layer=list(layers), width="container", height=HEIGHT, description=text)
-
-
-def on(rows: Rows) -> alt.Chart:
-    """A chart that carries its data."""
-    return alt.Chart(_Rows(values=rows))
-
-
-class _Rows(alt.InlineData):
-    """Rows that Altair neither checks nor copies each time that a chart changes: most of the work."""
-
-    _class_is_valid_at_instantiation = False
-
-    def __deepcopy__(self, memo: object) -> "_Rows":
-        return self
-
-
 def _by(arms: Iterable[str], values: Sequence[Any]) -> alt.Scale:
     names = list(arms)
-    return alt.Scale(domain=names, range=list(values[: len(names)]))
+    return alt.Scale(domain=names, range=[values[k % len(values)] for k in range(len(names))])
 
 
-def colour(arms: Iterable[str]) -> alt.Color:
+def colour(arms: Iterable[str], *, legend: bool = True) -> alt.Color:
     """An arm by its colour."""
-    return alt.Color("arm:N", scale=_by(arms, COLOURS))
+    scale = _by(arms, COLOURS)
+    return (
+        alt.Color("arm:N", scale=scale) if legend else alt.Color("arm:N", scale=scale, legend=None)
+    )
 
 
 def dash(arms: Iterable[str]) -> alt.StrokeDash:

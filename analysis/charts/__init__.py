@@ -1,0 +1,24 @@
+"""Charts: every picture that tbench draws, as Vega-Lite by way of Altair.
+
+How they look is `analysis.charts.drawing`'s. What was thinned is said in the picture's note.
+"""
+
+from analysis.charts.distribution import ecdf
+from analysis.charts.drawing import Picture
+from analysis.charts.ratios import Bar, forest, shift
+from analysis.charts.repeats import Dot, dots, failures
+from analysis.charts.timeline import arrivals, in_flight, over_time
+
+__all__ = [
+    "Bar",
+    "Dot",
+    "Picture",
+    "arrivals",
+    "dots",
+    "ecdf",
+    "failures",
+    "forest",
+    "in_flight",
+    "over_time",
+    "shift",
+]

@@ -1,0 +1,259 @@
+"""Ratios: what the candidates are to the baseline, with intervals; by gate, and by quantile."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import altair as alt
+
+from analysis.charts.drawing import (
+    COLOURS,
+    Paper,
+    Picture,
+    Rows,
+    Words,
+    short,
+    tip,
+)
+from analysis.comparison import Shift
+from analysis.report import words
+
+GOOD: Final = "#1f9271"
+BAD: Final = "#d1495b"
+UNSURE: Final = "#a97f10"
+STYLES: Final = {
+    "PASS": (GOOD, "circle"),
+    "FAIL": (BAD, "diamond"),
+    "INCONCLUSIVE": (UNSURE, "square"),
+    "better": (GOOD, "circle"),
+    "worse": (BAD, "diamond"),
+    "differs": (COLOURS[0], "triangle-up"),
+    "no difference seen": (UNSURE, "square"),
+}
+"""What a bar of a forest plot says: its colour, and its shape for those who do not see colours."""
+SPREAD: Final = 5.0
+"""From here on an axis of ratios has ticks in equal ratios, 1 2 5 10."""
+STEP: Final = 30
+"""Height of one bar, pixels."""
+FURTHEST: Final = 1.5
+"""An interval is drawn at most so far beyond what the estimates and margins need, as a power of it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bar:
+    """One row of a forest plot: a change with its interval, and how much of a change is let pass.
+
+    `value`, `low`, `high` are ratios, or differences of shares where `share`; None is unbounded, for
+    `value` unknown. `passes` is the zone that passes, of which an end may be None (open). `decides` is
+    the one-sided bound that has to lie in it. `said` is a key of STYLES.
+    """
+
+    label: str
+    value: float | None
+    low: float | None
+    high: float | None
+    said: str
+    passes: tuple[float | None, float | None] | None = None
+    decides: float | None = None
+    share: bool = False
+
+
+def forest(title: str, bars: Sequence[Bar]) -> Picture | None:
+    """Each change with its interval, and the zone that passes. All bars are of one kind.
+
+    None when no bar has a value.
+    """
+    if not any(bar.value is not None for bar in bars):
+        return None
+    paper, share = Paper(), bars[0].share
+    low, high = _domain(bars)
+    rows = [_row(bar, low, high) for bar in bars]
+    scale = alt.Scale(type="linear" if share else "log", domain=[low, high], nice=False)
+    x = alt.X(
+        "value:Q",
+        title=f"candidate {'-' if share else '/'} baseline",
+        scale=scale,
+        axis=alt.Axis(
+            values=_ticks(low, high),
+            labelExpr=f"format({'datum.value' if share else 'datum.value - 1'}, '+.3~%')",
+            labelOverlap="greedy",
+            labelSeparation=8,
+        ),
+    )
+    y = alt.Y(
+        "label:N",
+        title=None,
+        sort=None,
+        axis=alt.Axis(labelLimit=240, domain=False, ticks=False, grid=False, labelPadding=8),
+    )
+    same = paper.on([{"none": 0.0 if share else 1.0}]).mark_rule(
+        strokeDash=[4, 4], color="currentColor"
+    )
+    drawn = [row for row in rows if row["value"] is not None]
+    kinds = list(dict.fromkeys(bar.said for bar in bars if bar.value is not None))
+    by_kind = alt.Color("said:N", scale=_styles(kinds, 0))
+    shown = tip("label", "change", "interval", "verdict")
+    layers = [
+        paper.on([row for row in rows if row["from"] is not None])
+        .mark_bar(height=STEP - 6, color=GOOD, opacity=0.16)
+        .encode(y=y, x=alt.X("from:Q", scale=scale), x2="to:Q"),
+        same.encode(x=alt.X("none:Q", scale=scale)),
+        paper.on(drawn)
+        .mark_rule(strokeWidth=2.5)
+        .encode(y=y, x=alt.X("low:Q", scale=scale), x2="high:Q", color=by_kind, tooltip=shown),
+        paper.on([row for row in drawn if row["decides"] is not None])
+        .mark_tick(thickness=2, size=14, opacity=1)
+        .encode(y=y, x=alt.X("decides:Q", scale=scale), color=by_kind, tooltip=shown),
+        paper.on(drawn)
+        .mark_point(filled=True, size=90, opacity=1)
+        .encode(
+            y=y,
+            x=x,
+            color=by_kind,
+            shape=alt.Shape("said:N", scale=_styles(kinds, 1)),
+            tooltip=shown,
+        ),
+    ]
+    text = "; ".join(
+        f"{row['label']} {row['change']} {row['interval']}, {row['said']}" for row in rows
+    )
+    said = Words(title=title, text=_tally(bars), note=_note(bars), spoken=text)
+    return paper.picture(layers, said, height=STEP * len(rows), broad=True)
+
+
+def _styles(kinds: Sequence[str], which: int) -> alt.Scale:
+    return alt.Scale(domain=list(kinds), range=[STYLES[kind][which] for kind in kinds])
+
+
+def _row(bar: Bar, low: float, high: float) -> dict[str, object]:
+    """A bar as data, cut at the edges of the picture."""
+
+    def within(value: float | None, otherwise: float) -> float | None:
+        return short(min(high, max(low, otherwise if value is None else value)))
+
+    start, stop = bar.passes or (None, None)
+    return {
+        "label": bar.label,
+        "value": None if bar.value is None else within(bar.value, low),
+        "low": within(bar.low, low),
+        "high": within(bar.high, high),
+        "decides": None if bar.decides is None else within(bar.decides, high),
+        "from": None if bar.passes is None else within(start, low),
+        "to": None if bar.passes is None else within(stop, high),
+        "said": bar.said,
+        "change": words.change(bar.value, share=bar.share),
+        "interval": words.change_interval(bar.low, bar.high, share=bar.share),
+    }
+
+
+def _domain(bars: Sequence[Bar]) -> tuple[float, float]:
+    """Where the axis begins and ends: what estimates and margins need, and intervals within reason."""
+    share = bars[0].share
+
+    def inner(value: float) -> float:
+        return value if share else math.log(value)
+
+    needed = [0.0] + [
+        inner(end)
+        for bar in bars
+        for end in (bar.value, *(bar.passes or ()))
+        if end is not None and (share or end > 0)
+    ]
+    size = max(map(abs, needed)) or (0.01 if share else math.log(1.05))
+    ends = [
+        max(-FURTHEST * size, min(FURTHEST * size, inner(end)))
+        for bar in bars
+        for end in (bar.low, bar.high)
+        if end is not None and (share or end > 0)
+    ]
+    low, high = min(*needed, *ends, -size / 4), max(*needed, *ends, size / 4)
+    room = (high - low) * 0.06
+    return (low - room, high + room) if share else (math.exp(low - room), math.exp(high + room))
+
+
+def _ticks(low: float, high: float) -> list[float]:
+    """Round places on the axis, no more than nine; in equal ratios where it spans much."""
+    sizes = [m * 10.0**k for k in range(-4, 4) for m in (1, 2, 5)]
+    if low > 0 and high / low > SPREAD:
+        return [size for size in sizes if low <= size <= high]
+    step = next(size for size in sizes if (high - low) / size <= 8)
+    return [round(k * step, 10) for k in range(math.ceil(low / step), math.floor(high / step) + 1)]
+
+
+def _tally(bars: Sequence[Bar]) -> str:
+    """How many bars say what; the figures stand in the table beside the picture."""
+    said = [bar.said for bar in bars if bar.value is not None]
+    without = len(bars) - len(said)
+    counts = [f"{said.count(one)} {one}" for one in dict.fromkeys(said)]
+    return ", ".join(counts + ([f"{without} without an interval"] if without else [])) + "."
+
+
+def _note(bars: Sequence[Bar]) -> str:
+    said = ["Point: the estimate. Bar: its two-sided 95 % interval."]
+    if any(bar.passes for bar in bars):
+        said.append("Shade: the changes that pass.")
+    if any(bar.decides is not None for bar in bars):
+        said.append("Tick: the one-sided 95 % bound, which must lie in the shade to pass.")
+    return " ".join([*said, "What is open or lies further out is cut at the edge."])
+
+
+def shift(
+    title: str, points: Sequence[Shift], *, against: str = "candidate / baseline"
+) -> Picture | None:
+    """The ratio at each quantile, with its own interval and the simultaneous band.
+
+    `against` names the ratio. None when there is no ratio at all.
+    """
+    if not any(point.ratio for point in points):
+        return None
+    low, high = _bounds(points)
+    paper = Paper()
+    rows = _shifted(points, low, high)
+    x = alt.X("p:N", title=f"quantile of {title}", sort=None, axis=alt.Axis(labelAngle=0))
+    scale = alt.Scale(type="log", domain=[low, high], nice=False)
+    y = alt.Y("ratio:Q", title=against, scale=scale, axis=alt.Axis(format=",~r", tickCount=6))
+    shown = tip("p", "ratio", "interval", "band")
+    band = paper.on(rows).mark_area(opacity=0.18, color=COLOURS[1])
+    band = band.encode(x=x, y=alt.Y("band_low:Q", scale=scale), y2="band_high:Q")
+    bar = paper.on(rows).mark_rule(strokeWidth=2, color=COLOURS[1])
+    bar = bar.encode(x=x, y=alt.Y("low:Q", scale=scale), y2="high:Q", tooltip=shown)
+    point = paper.on(rows).mark_point(filled=True, size=60, opacity=1, color=COLOURS[1])
+    same = paper.on([{"one": 1}]).mark_rule(strokeDash=[4, 4], color="currentColor")
+    text = "; ".join(
+        f"{row['p']} {words.ratio(point.ratio)} {row['interval']}"
+        for row, point in zip(rows, points, strict=True)
+    )
+    said = Words(
+        title=f"Shift of {title}",
+        text=f"Ratio by quantile with its interval: {text}.",
+        note="Shift: above 1 the candidate's value is higher. Bars: the interval of each quantile. Shade: "
+        "the band that holds at all quantiles at once. What is open or lies further out is cut at the edge.",
+        spoken=f"Ratio {against} by quantile. {text}",
+    )
+    rule = same.encode(y=alt.Y("one:Q", scale=scale))
+    return paper.picture([band, rule, bar, point.encode(x=x, y=y, tooltip=shown)], said)
+
+
+def _shifted(points: Sequence[Shift], low: float, high: float) -> Rows:
+    return [
+        {
+            "p": words.percentile(point.p),
+            "ratio": short(point.ratio),
+            "low": short(max(low, point.low or low)),
+            "high": short(min(high, point.high or high)),
+            "band_low": short(max(low, point.band_low or low)),
+            "band_high": short(min(high, point.band_high or high)),
+            "interval": words.ratio_interval(point.low, point.high),
+            "band": words.ratio_interval(point.band_low, point.band_high),
+        }
+        for point in points
+    ]
+
+
+def _bounds(points: Sequence[Shift]) -> tuple[float, float]:
+    """The axis of a shift: what its ratios and their intervals need, and some room. 1 is on it."""
+    ends = [end for point in points for end in (point.ratio, point.low, point.high) if end]
+    low, high = min(1.0, *ends), max(1.0, *ends)
+    room = max(1.02, (high / low) ** 0.08)
+    return low / room, high * room

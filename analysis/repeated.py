@@ -1,0 +1,65 @@
+"""Repeated: how quantiles shifted between the runs of two arms, the run being the unit."""
+
+import math
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+from scipy import stats
+
+from analysis.arms import Arm
+from analysis.comparison import Shift
+from analysis.metrics import METRICS, values
+from analysis.quantiles import ordered, quantile, refusal
+from analysis.summary import Floats
+from analysis.welch import CONFIDENCE, Difference, difference
+
+POINTS: Final = (*(k / 10 for k in range(1, 10)), 0.95, 0.99, 0.999)
+LEAST_RUNS: Final = 3
+"""With fewer of an arm there is no interval."""
+
+
+def shifts(baseline: Sequence[Arm], candidate: Sequence[Arm], metric: str) -> tuple[Shift, ...]:
+    """The ratio candidate / baseline at deciles, p95, p99 and p99.9, as far as every run has the requests.
+
+    Ratios of geometric means over the runs, with Welch's interval on the per-run log-quantiles at each
+    point, and a band that holds at all points at once (Bonferroni). Without interval where an arm has
+    fewer than three runs. Points among the timeouts, or at zero, are left out.
+    """
+    sides = [[_values(arm, metric) for arm in arms] for arms in (baseline, candidate)]
+    fewest = min((len(run) for side in sides for run in side), default=0)
+    points = [p for p in POINTS if fewest and refusal(fewest, p) is None]
+    found = [(p, [[quantile(run, p) for run in side] for side in sides]) for p in points]
+    known = [(p, pair) for p, pair in found if _usable([*pair[0], *pair[1]])]
+    return tuple(_shift(p, *pair, points=len(known)) for p, pair in known)
+
+
+def _values(arm: Arm, metric: str) -> Floats:
+    return ordered(values(arm, METRICS[metric])[arm.measured])
+
+
+def _usable(figures: Sequence[float]) -> bool:
+    return all(math.isfinite(figure) and figure > 0 for figure in figures)
+
+
+def _shift(p: float, first: Sequence[float], second: Sequence[float], *, points: int) -> Shift:
+    logs = [np.log(side).tolist() for side in (first, second)]
+    if min(len(first), len(second)) < LEAST_RUNS:
+        ratio = math.exp(float(np.mean(logs[1]) - np.mean(logs[0])))
+        return Shift(p=p, ratio=ratio, low=None, high=None, band_low=None, band_high=None)
+    found = difference(*logs)
+    low, high = _band(found, points)
+    return Shift(
+        p=p,
+        ratio=math.exp(found.value),
+        low=math.exp(found.low),
+        high=math.exp(found.high),
+        band_low=low,
+        band_high=high,
+    )
+
+
+def _band(found: Difference, points: int) -> tuple[float, float]:
+    """The interval at the error rate of one of so many."""
+    half = float(stats.t.isf((1 - CONFIDENCE) / 2 / points, found.df)) * found.se
+    return math.exp(found.value - half), math.exp(found.value + half)

@@ -1,0 +1,148 @@
+"""Facts: which runs there are and how each was made: target, pacing, warm-up, host, versions."""
+
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from itertools import groupby
+from operator import itemgetter
+
+from analysis.arms import Arm
+from analysis.report import words
+from analysis.report.markup import Html, html, join, table, tag
+from analysis.report.sides import Place, Sides, began_ns, places
+from replay.totals import duration_s
+
+LONGEST = 300
+FRAMING = frozenset({"format", "kind", "type", "version", "crc32", "marker"})
+"""Fields of a file that say what kind of file it is, not how it was made."""
+OWN = frozenset({"run_id", "wall_ns", "argv", "capture_id"})
+"""Facts of one run, which are not compared between sides."""
+GROUPS: Mapping[str, str] = {
+    "target": "Target and sender",
+    "pacing": "Pacing",
+    "deadlines": "Deadlines, s",
+    "limits": "Limits",
+    "warmup": "Warm-up",
+    "trace": "Trace",
+    "survey": "What was planned",
+    "host": "Host",
+    "versions": "Versions",
+    "client": "The client while it sent",
+    "loop_stall_s": "Lateness of the event loop, s",
+    "cost": "Cost",
+    "skipped": "Skipped requests",
+}
+"""Titles of what the headers and totals hold, in the order of the report; the rest comes last."""
+OTHER = "Run"
+
+
+def runs_table(sides: Sides) -> Html:
+    """Every run: when it began, what became of it, and whether it counts."""
+    head = ["run", "of all", "name", "kind", "began (UTC)", "duration", "requests"]
+    head += ["succeeded", "failed", "timed out", "warm-up", "valid"]
+    return table(
+        "Runs, in the order in which they began", head, (list(_run(one)) for one in places(sides))
+    )
+
+
+def _run(place: Place) -> Iterator[object]:
+    arm = place.arm
+    yield from (place.name, place.order, arm.name, arm.kind)
+    yield tag("span", _moment(began_ns(arm)), class_="whole") if began_ns(arm) else "-"
+    yield words.amount(duration_s(arm.columns), "s")
+    yield f"{len(arm):,}"
+    for which in (arm.ok, arm.failed, arm.timed_out, ~arm.measured):
+        yield f"{int(which.sum()):,}"
+    yield f"INVALID: {arm.invalid_because}" if arm.invalid_because else "valid"
+
+
+def sides_table(sides: Sides) -> Html:
+    """What each side is: where it was sent, and when."""
+    rows = [
+        ["runs", *(f"{len(arms):,}" for arms in sides.values())],
+        ["model", *(_common([arm.model or "-" for arm in arms]) for arms in sides.values())],
+        ["target", *(_common([arm.target or "-" for arm in arms]) for arms in sides.values())],
+        ["pacing", *(_common([arm.pacing for arm in arms]) for arms in sides.values())],
+    ]
+    return table("Arms", ["", *sides], rows)
+
+
+def facts_tables(sides: Sides) -> Html:
+    """What the files say of how they were made, side by side; what differs is marked."""
+    found = [
+        table(title, ["", *sides], [_marked(key, cells) for _, key, cells in rows])
+        for title, rows in groupby(facts(sides), key=itemgetter(0))
+    ]
+    return tag("div", join(found), class_="facts")
+
+
+def _marked(key: str, cells: Sequence[str]) -> list[object]:
+    differs = "differs" if len(set(cells)) > 1 else None
+    return [key, *(tag("span", cell, class_=differs) for cell in cells)]
+
+
+def facts(sides: Sides) -> Iterator[tuple[str, str, list[str]]]:
+    """Each fact under its title, with what each side says of it."""
+    found = {side: [_grouped(arm) for arm in arms] for side, arms in sides.items()}
+    for title in (*GROUPS.values(), OTHER):
+        by_side = {side: [run.get(title, {}) for run in runs] for side, runs in found.items()}
+        for key in dict.fromkeys(key for runs in by_side.values() for run in runs for key in run):
+            yield (
+                title,
+                key,
+                [_common([run.get(key, "-") for run in runs]) for runs in by_side.values()],
+            )
+
+
+def _common(texts: Sequence[str]) -> str:
+    """What all runs of a side say, or each of what they say."""
+    several = list(dict.fromkeys(texts))
+    if len(several) == 1:
+        return several[0]
+    text = "; ".join(several)
+    return text if len(text) <= LONGEST else f"{len(several)} values, {several[0]} to {several[-1]}"
+
+
+def _grouped(arm: Arm) -> dict[str, dict[str, str]]:
+    """A run's facts by the title under which they are shown."""
+    found: dict[str, dict[str, str]] = {}
+    for key, text in _flat({**arm.run.header, **arm.run.totals}):
+        group, _, rest = key.partition(".")
+        if group in OWN or rest in OWN:
+            continue
+        titled = group in GROUPS
+        found.setdefault(GROUPS.get(group, OTHER), {})[rest if titled and rest else key] = text
+    return found
+
+
+def _flat(header: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, str]]:
+    for key, value in header.items():
+        if key in FRAMING and not prefix:
+            continue
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+        elif value is not None and not isinstance(value, bytes):
+            text = _fact(value)
+            yield f"{prefix}{key}", text if len(text) <= LONGEST else f"{text[:LONGEST]}…"
+
+
+def _fact(value: object) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(str, value)) or "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def commands_table(sides: Sides) -> Html:
+    """The command line that made each run."""
+    rows = [
+        [place.name, tag("code", shlex.join(["tbench", *map(str, argv)]))]
+        for place in places(sides)
+        if (argv := place.arm.run.header.get("argv"))
+    ]
+    return table("How each run was made", ["run", "command"], rows) if rows else html(None)
+
+
+def _moment(wall_ns: int) -> str:
+    return datetime.fromtimestamp(wall_ns / 1e9, tz=UTC).strftime("%Y-%m-%d %H:%M:%S")

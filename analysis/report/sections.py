@@ -1,0 +1,199 @@
+"""Sections: what the reports of a run, of a pair and of a judgement have in common, each once."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+
+import numpy as np
+
+from analysis import charts
+from analysis.arms import Arm
+from analysis.charts import Picture
+from analysis.failures import ErrorDifference
+from analysis.fidelity import Fidelity, fidelity
+from analysis.metrics import METRICS, values
+from analysis.report import facts, outcomes, tables, words
+from analysis.report.figures import Part, part
+from analysis.report.markup import Html, join, number, table, tag
+from analysis.report.sides import Sides, places
+from analysis.slowest import Slow, slowest
+from analysis.summary import Floats
+
+DRAWN = ("ttft", "e2e", "tpot", "itl")
+Shifts = Mapping[str, Sequence[Picture | None]]
+SLOWEST = 10
+"""So many of each side are listed."""
+
+
+def distributions(sides: Sides, metrics: Iterable[str], shifts: Shifts | None = None) -> Part:
+    """How each metric is spread, and beside it how it shifted: `shifts` has pictures by metric."""
+    shifts = shifts or {}
+    drawn = [
+        picture
+        for metric in metrics
+        for picture in (_spread(sides, metric), *shifts.get(metric, ()))
+    ]
+    return part("Distributions and shift" if shifts else "Distributions", pictures=drawn)
+
+
+def _spread(sides: Sides, metric: str) -> Picture | None:
+    return charts.ecdf(words.title(metric), METRICS[metric].unit, _measured(sides, metric))
+
+
+def over_time(sides: Sides) -> Part:
+    """What happened when, warm-up included."""
+    first = {
+        side: [(arm.offset_s, values(arm, METRICS["ttft"])) for arm in arms]
+        for side, arms in sides.items()
+    }
+    stamps = {
+        side: [(arm.columns["sent"], arm.columns["end"]) for arm in arms]
+        for side, arms in sides.items()
+    }
+    return part(
+        "Over time",
+        pictures=[charts.over_time("TTFT", "s", first), charts.in_flight(stamps)],
+    )
+
+
+def failures(sides: Sides, errors: ErrorDifference | None = None) -> Part:
+    """How often requests failed, how, and in which words."""
+    return part(
+        "Failures",
+        outcomes.difference(errors) if errors else None,
+        outcomes.outcome_table(sides),
+        outcomes.messages(sides),
+        pictures=[outcomes.outcome_picture(sides)],
+    )
+
+
+def kept(sides: Sides) -> Part:
+    """Whether requests left when they were due, and who took the times."""
+    due = {
+        side: [(arm.columns["due"], arm.columns["sent"]) for arm in arms if arm.open_loop]
+        for side, arms in sides.items()
+    }
+    late = {side: arms for side, arms in _measured(sides, "lag").items() if due[side]}
+    return part(
+        "Fidelity: intended against achieved",
+        _fidelity_table(sides),
+        pictures=[
+            charts.ecdf("lag (sent - due)", "s", late),
+            charts.arrivals({side: runs for side, runs in due.items() if runs}),
+        ],
+    )
+
+
+def _fidelity_table(sides: Sides) -> Html:
+    head = [
+        "run",
+        "planned",
+        "sent",
+        "never sent",
+        "due/s",
+        "sent/s",
+        "within 10 ms",
+        "lag p50",
+        "lag p99",
+    ]
+    head += ["lag max", "stamps by", "read together", "loop late p99", "CPU of a core", "counts"]
+    rows = [[place.name, *_fidelity(fidelity(place.arm))] for place in places(sides)]
+    return table(
+        "What each run sent and when; lag is sent - due, none in a closed loop", head, rows
+    )
+
+
+def _fidelity(one: Fidelity) -> Iterator[object]:
+    yield from (f"{one.planned:,}", f"{one.sent:,}", f"{one.never_sent:,}")
+    for rate in (one.due_per_s, one.sent_per_s):
+        yield number(rate, "-" if rate is None else words.three(rate))
+    yield number(one.on_time, "-" if one.on_time is None else f"{one.on_time:.1%}")
+    for lag in (one.lag_p50, one.lag_p99, one.lag_max):
+        yield number(lag, words.amount(lag, "s"))
+    yield one.clock
+    yield number(one.coalesced, "-" if one.coalesced is None else f"{one.coalesced:.1%}")
+    yield number(one.stall_p99, words.amount(one.stall_p99, "s"))
+    yield number(one.cpu, "-" if one.cpu is None else f"{one.cpu:.0%}")
+    yield f"INVALID: {one.invalid_because}" if one.invalid_because else "valid"
+
+
+def slow(sides: Sides) -> Part:
+    """The requests that took longest, and what leads to them in the server's logs."""
+    return part("Slowest requests", *(_slow_tables(side, arms) for side, arms in sides.items()))
+
+
+def _slow_tables(side: str, arms: Sequence[Arm]) -> Html:
+    found = [(k, one) for k, arm in enumerate(arms, 1) for one in slowest(arm, SLOWEST)]
+    found.sort(key=lambda pair: -pair[1].took_s)
+    found = found[:SLOWEST]
+    return join([_slow_table(side, arms, found), _words_of_server(side, found)])
+
+
+def _slow_table(side: str, arms: Sequence[Arm], found: Sequence[tuple[int, Slow]]) -> Html | None:
+    several = len(arms) > 1
+    if not found:
+        return None
+    head = ["request", *(["run"] if several else []), "sent (UTC)", "at", "TTFT", "to its end"]
+    head += ["tokens in", "tokens out", "outcome", "the server's id"]
+    n = sum(int(arm.measured.sum()) for arm in arms)
+    rows = [[tag("code", one.id), *([k] if several else []), *_slow(one)] for k, one in found]
+    return table(f"The slowest {len(rows)} of {n:,} requests of {side}", head, rows)
+
+
+def _slow(one: Slow) -> Iterator[object]:
+    moment = "-" if one.sent_wall_ns is None else _moment(one.sent_wall_ns)
+    yield tag("span", moment, class_="whole")
+    yield tag("span", f"{one.at_s:,.3f} s", class_="whole")
+    yield number(one.ttft_s, words.amount(one.ttft_s, "s"))
+    yield number(one.took_s, words.amount(one.took_s, "s"))
+    for count in (one.prompt_tokens, one.output_tokens):
+        yield "-" if count is None else f"{count:,}"
+    yield one.outcome + (f" {one.status}" if one.status and one.outcome != "ok" else "")
+    same = one.request_id == one.id
+    yield "the same" if same else tag("code", one.request_id) if one.request_id else "-"
+
+
+def _words_of_server(side: str, found: Sequence[tuple[int, Slow]]) -> Html | None:
+    """What else the heads of these answers say, where they say anything."""
+    rows = [
+        [tag("code", one.id), "; ".join(f"{name}: {value}" for name, value in one.headers)]
+        for _, one in found
+        if one.headers
+    ]
+    caption = f"What the server's headers said of these requests of {side}"
+    return table(caption, ["request", "headers"], rows) if rows else None
+
+
+def _moment(wall_ns: int) -> str:
+    """To the millisecond, as logs have it."""
+    moment = datetime.fromtimestamp(wall_ns // 10**9, tz=UTC)
+    return f"{moment:%Y-%m-%d %H:%M:%S}.{wall_ns // 10**6 % 1000:03d}"
+
+
+def method(metrics: Iterable[str], *paragraphs: str) -> Part:
+    """How the numbers were made, in words, and what each metric means."""
+    return part("Method", *(tag("p", text) for text in paragraphs), tables.definitions(metrics))
+
+
+def environment(sides: Sides) -> Part:
+    """What each arm is, which runs there are, and how they were made."""
+    return part(
+        "Arms and environment",
+        facts.sides_table(sides),
+        facts.runs_table(sides),
+        facts.facts_tables(sides),
+        facts.commands_table(sides),
+    )
+
+
+def made_by(command: str | None) -> Part:
+    """The command line that makes this report again."""
+    return part("Made by", tag("pre", tag("code", command), tabindex="0") if command else None)
+
+
+def _measured(sides: Sides, metric: str) -> dict[str, list[Floats]]:
+    """The values of each run that count."""
+    return {side: [_values(arm, metric) for arm in arms] for side, arms in sides.items()}
+
+
+def _values(arm: Arm, metric: str) -> Floats:
+    return np.asarray(values(arm, METRICS[metric])[arm.measured])

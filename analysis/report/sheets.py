@@ -1,0 +1,254 @@
+"""Sheets: the parts of a workbook that every report has. Numbers are numbers; units stand in the headers.
+
+Times are seconds. An empty cell is "there is none". A text is never taken for a formula.
+"""
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, BinaryIO, Final
+
+import numpy as np
+import xlsxwriter
+from xlsxwriter.format import Format
+from xlsxwriter.worksheet import Worksheet
+
+from analysis.arms import Arm
+from analysis.metrics import METRICS, values
+from analysis.quantiles import ordered, quantile, refusal
+from analysis.report import facts, outcomes, words
+from analysis.report.sides import Place, Sides, places
+from analysis.summary import Floats
+from replay import measures
+
+ROWS: Final = 1_048_576
+"""Rows of an Excel sheet."""
+LONGEST: Final = 32_000
+"""Characters of a cell; Excel takes 32,767."""
+POINTS: Final = (0.5, 0.9, 0.95, 0.99, 0.999)
+SECOND_ROW: Final = 2
+"""Where a table's first row of data is, counted from 0: below its note and its header."""
+
+Cell = str | float | int | bool | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Book:
+    """An open workbook with the formats that its sheets share."""
+
+    file: xlsxwriter.Workbook
+    bold: Format
+    quiet: Format
+    big: Format
+
+
+def opened(file: BinaryIO) -> Book:
+    """A workbook that is written to an open binary file when it is closed, a row in memory at a time."""
+    whole = xlsxwriter.Workbook(
+        file,
+        {
+            "constant_memory": True,
+            "strings_to_formulas": False,
+            "strings_to_numbers": False,
+            "strings_to_urls": False,
+            "nan_inf_to_errors": False,
+        },
+    )
+    return Book(
+        file=whole,
+        bold=whole.add_format({"bold": True, "text_wrap": True, "valign": "top", "bottom": 1}),
+        quiet=whole.add_format({"italic": True, "font_color": "#565d66"}),
+        big=whole.add_format({"bold": True, "font_size": 20}),
+    )
+
+
+def table(
+    book: Book, title: str, note: str, head: Sequence[str], rows: Iterable[Sequence[Cell]]
+) -> tuple[Worksheet, int]:
+    """A sheet with a note, a header that stays in view and can be filtered by, and rows; and their number."""
+    sheet = book.file.add_worksheet(title)
+    for column, name in enumerate(head):
+        sheet.set_column(column, column, max(9, min(26, len(name) * 0.9 + 2)))
+    write(sheet, 0, 0, note, book.quiet)
+    for column, name in enumerate(head):
+        write(sheet, 1, column, name, book.bold)
+    n = 0
+    for n, row in enumerate(rows, 1):
+        for column, cell in enumerate(row):
+            write(sheet, n + 1, column, cell)
+    sheet.freeze_panes(SECOND_ROW, 1)
+    if n:
+        sheet.autofilter(1, 0, n + 1, len(head) - 1)
+    return sheet, n
+
+
+def write(sheet: Worksheet, row: int, column: int, cell: Cell, style: Format | None = None) -> None:
+    """One cell: a number as a number, a text as text, nothing for None and NaN."""
+    if cell is None or (isinstance(cell, float) and not math.isfinite(cell)):
+        return
+    if isinstance(cell, bool):
+        sheet.write_boolean(row, column, cell, style)
+    elif isinstance(cell, (int, float)):
+        sheet.write_number(row, column, cell, style)
+    else:
+        text = cell.encode("utf-8", "replace").decode()
+        text = text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"
+        sheet.write_string(row, column, text, style)
+
+
+def quantile_sheet(book: Book, sides: Sides, metrics: Sequence[str]) -> None:
+    """Every run's quantiles of every metric, and a chart of the medians of the first."""
+    head = ["run", "arm", "began, of all", "metric", "unit", "n (values)", "timed out", "mean"]
+    head += [*map(words.percentile, POINTS), "max", "not to be read"]
+    order = places(sides)
+    rows = (_quantiles(place, metric) for metric in metrics for place in order)
+    note = (
+        "One row for each run and metric, without the warm-up. Quantiles are in the row's unit; one that "
+        "there are too few values for is left out and named in the last column."
+    )
+    sheet, n = table(book, "Quantiles per run", note, head, rows)
+    if not n:
+        return
+    last = SECOND_ROW + len(order) - 1
+    chart = book.file.add_chart({"type": "line"})
+    for column, name in ((8, "p50"), (10, "p95")):
+        chart.add_series(
+            {
+                "name": name,
+                "categories": ["Quantiles per run", SECOND_ROW, 0, last, 0],
+                "values": ["Quantiles per run", SECOND_ROW, column, last, column],
+                "marker": {"type": "circle"},
+                "line": {"none": True},
+            }
+        )
+    first = METRICS[metrics[0]]
+    chart.set_title({"name": f"{words.title(first.name)} of each run, in order"})
+    chart.set_y_axis({"name": first.unit})
+    sheet.insert_chart(SECOND_ROW, len(head) + 1, chart)
+
+
+def _quantiles(place: Place, metric: str) -> list[Cell]:
+    row = METRICS[metric]
+    found = ordered(values(place.arm, row)[place.arm.measured])
+    finite = found[np.isfinite(found)]
+    refused = [p for p in POINTS if refusal(len(found), p)]
+    known = [None if p in refused else quantile(found, p) for p in POINTS]
+    beyond = ["timed out" if one is not None and math.isinf(one) else one for one in known]
+    return [
+        *(place.name, place.side, place.order, metric, row.unit),
+        *(len(found), len(found) - len(finite)),
+        float(finite.mean()) if len(finite) else None,
+        *beyond,
+        float(finite[-1]) if len(finite) else None,
+        " ".join(map(words.percentile, refused)) or None,
+    ]
+
+
+SAMPLES: Final = (
+    *("run", "arm", "request id", "round", "in plan", "warm-up", "due (s)", "sent (s)", "lag (s)"),
+    *("TTFT (s)", "end to end (s)", "TPOT (s)", "prompt (tokens)", "output (tokens)"),
+    *("cached (tokens)", "HTTP status", "outcome", "finish reason", "server's request id", "error"),
+)
+
+
+def sample_sheet(book: Book, sides: Sides, *, most: int = ROWS) -> None:
+    """Every sample of every run as far as a sheet of `most` rows goes; what is left out is said."""
+    order = places(sides)
+    room = most - SECOND_ROW
+    taken = _shares([len(place.arm) for place in order], room)
+    n, kept = sum(len(place.arm) for place in order), sum(taken)
+    note = f"All {n:,} samples, in the order of each run's plan." if n == kept else (
+        f"The first samples of each run, {kept:,} of {n:,}: {n - kept:,} are LEFT OUT, since a sheet has "
+        f"{most:,} rows. All are in the run files (tbench report RUN --json --samples)."
+    )  # fmt: skip
+    rows = (
+        row for place, count in zip(order, taken, strict=True) for row in _samples(place, count)
+    )
+    table(book, "Samples", note, SAMPLES, rows)
+
+
+def _shares(sizes: Sequence[int], room: int) -> list[int]:
+    """How many rows each run gets: all it has, or an equal share of the room."""
+    left, shares = room, [0] * len(sizes)
+    for done, which in enumerate(sorted(range(len(sizes)), key=sizes.__getitem__)):
+        shares[which] = min(sizes[which], left // (len(sizes) - done))
+        left -= shares[which]
+    return shares
+
+
+def _samples(place: Place, count: int) -> Iterator[list[Cell]]:
+    columns, head = place.arm.columns, [place.name, place.side]
+    parts: list[list[Any]] = [
+        columns["id"][:count].tolist(),
+        *(columns[name][:count].tolist() for name in ("cycle", "index")),
+        np.asarray(columns["warmup"][:count]).tolist(),
+        *(columns[name][:count].tolist() for name in ("due", "sent")),
+        *(
+            measure(columns)[:count].tolist()
+            for measure in (measures.lag, measures.ttft, measures.e2e, measures.tpot)
+        ),
+        *(
+            _counts(columns[name][:count])
+            for name in ("prompt_tokens", "output_tokens", "cached_tokens", "status")
+        ),
+        *(
+            columns[name][:count].tolist()
+            for name in ("outcome", "finish_reason", "request_id", "error")
+        ),
+    ]
+    for row in zip(*parts, strict=True):
+        yield [*head, *(cell if cell != "" else None for cell in row)]
+
+
+def _counts(column: Floats) -> list[int | None]:
+    return [None if value < 0 else value for value in column.tolist()]
+
+
+def error_sheet(book: Book, sides: Sides) -> None:
+    """Each run's failures by kind."""
+    order = places(sides)
+    found = {place.name: outcomes.kinds(place.arm) for place in order}
+    names = sorted({kind for kinds in found.values() for kind in kinds})
+    head = ["run", "arm", "measured (requests)", "failed (requests)", "failed (share)"]
+    head += [f"{name} (requests)" for name in names]
+    rows = [
+        [*_errors(place), *(found[place.name].get(name, 0) for name in names)] for place in order
+    ]
+    note = "Requests that did not succeed, by kind; without the warm-up."
+    sheet, n = table(book, "Errors", note, head, rows)
+    if not names:
+        return
+    chart = book.file.add_chart({"type": "bar", "subtype": "stacked"})
+    last = SECOND_ROW + n - 1
+    for column, name in enumerate(names, len(head) - len(names)):
+        chart.add_series(
+            {
+                "name": name,
+                "categories": ["Errors", SECOND_ROW, 0, last, 0],
+                "values": ["Errors", SECOND_ROW, column, last, column],
+            }
+        )
+    chart.set_title({"name": "Requests that did not succeed"})
+    chart.set_y_axis({"reverse": True})
+    sheet.insert_chart(SECOND_ROW, len(head) + 1, chart)
+
+
+def _errors(place: Place) -> list[Cell]:
+    arm: Arm = place.arm
+    failed = int((arm.failed & arm.measured).sum())
+    return [place.name, place.side, int(arm.measured.sum()), failed, outcomes.failed_share(arm)]
+
+
+def environment_sheet(book: Book, sides: Sides) -> None:
+    """How each arm's runs were made."""
+    rows: list[list[Cell]] = [
+        [
+            "files",
+            place.name,
+            *(str(place.arm.path) if side == place.side else None for side in sides),
+        ]
+        for place in places(sides)
+    ]
+    rows += [[title, key, *cells] for title, key, cells in facts.facts(sides)]
+    note = "What the files say of how they were made; where an arm's runs differ, each value."
+    table(book, "Environment", note, ["part", "fact", *sides], rows)

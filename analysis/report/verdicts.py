@@ -1,0 +1,198 @@
+"""Verdicts: what is read in the first five seconds. One big word, one sentence why, then the rest."""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from analysis.arms import Arm
+from analysis.comparison import Comparison, Comparisons, Verdict
+from analysis.gate import ERRORS
+from analysis.judge import Judgement, Row
+from analysis.metrics import METRICS
+from analysis.replicates import Replicates
+from analysis.report import tables, words
+from analysis.report.gates import Names, change, gate_label, interval, margin
+from analysis.report.markup import Html, join, tag
+from analysis.summary import Summary
+
+HEADLINES = (("ttft", 0.5), ("ttft", 0.95), ("e2e", 0.5), ("e2e", 0.95), ("tpot", 0.5))
+SHOWN = ("ttft", "e2e", "tpot")
+NAMED = 3
+"""So many gates are named in a sentence; the table has all."""
+PAIR = "This holds for these two runs; to decide, repeat them interleaved (compare --margin)."
+
+
+def judgement_verdict(found: Judgement, names: Names) -> Html:
+    """The verdict over all, a sentence for each candidate, and what to beware of."""
+    cards = [_card(found, arm, names) for arm in found.candidates]
+    if len(cards) == 1:
+        only = why(found, found.candidates[0], names)
+        return _block(found.verdict, only, tables.cautions(found.warnings))
+    tally = [standing(found, arm) for arm in found.candidates]
+    parts = [f"{tally.count(one)} {one.value}" for one in Verdict if one in tally]
+    whole = f"{len(cards)} candidates against {names[found.baseline.name]}: {', '.join(parts)}."
+    listed = tag("ul", join(cards), class_="cards")
+    return _block(found.verdict, whole, listed, tables.cautions(found.warnings))
+
+
+def comparison_verdict(found: Comparisons) -> Html:
+    """What one pair says: which way, by how much, how sure; and that it decides nothing."""
+    rows = {(row.metric, row.quantile): row for row in found.rows}
+    said = [sentence(rows[key]) for key in HEADLINES if key in rows]
+    said = said or [sentence(row) for row in found.rows[:5]]
+    errors = found.errors
+    said.append(
+        f"Failures: {errors.baseline:.2%} in the baseline, {errors.candidate:.2%} in the candidate."
+    )
+    invalid = found.verdict is Verdict.INVALID
+    return _block(
+        found.verdict,
+        "A run's own client was its limit, or data was lost." if invalid else seen(found.rows),
+        tag("p", PAIR),
+        tag("ul", join(tag("li", one) for one in said)),
+        tables.cautions(found.warnings),
+    )
+
+
+def run_verdict(arm: Arm, metrics: Sequence[Summary]) -> Html:
+    """What became of a run's requests, and its medians."""
+    measured = arm.measured
+    n, good = int(measured.sum()), int((arm.ok & measured).sum())
+    fate = f"{good:,} of {n:,} requests succeeded." if n else "No request was measured."
+    said = tag("ul", join(tag("li", _median(one)) for one in metrics if one.metric in SHOWN))
+    if arm.invalid_because:
+        return _block(Verdict.INVALID, f"{arm.invalid_because}.", tag("p", fate), said)
+    return tag("div", tag("p", fate, class_="why"), said, class_="verdict", id="results")
+
+
+def _block(verdict: Verdict, reason: str, *rest: object) -> Html:
+    word = tag("p", tag("strong", verdict.value), class_="word")
+    return tag(
+        "div",
+        word,
+        tag("p", reason, class_="why"),
+        *rest,
+        class_=f"verdict {verdict.value}",
+        id="results",
+    )
+
+
+def _card(found: Judgement, arm: Replicates, names: Names) -> Html:
+    verdict = standing(found, arm)
+    word = tag("strong", f"{names[arm.name]}: {verdict.value}. ", class_=f"mark {verdict.value}")
+    return tag("li", word, why(found, arm, names))
+
+
+def standing(found: Judgement, arm: Replicates) -> Verdict:
+    """The verdict on one candidate alone."""
+    if any(run.invalid_because for run in (*found.baseline.runs, *arm.runs)):
+        return Verdict.INVALID
+    verdicts = {row.comparison.verdict for row in found.rows if row.arm == arm.name}
+    if Verdict.FAIL in verdicts:
+        return Verdict.FAIL
+    return Verdict.PASS if verdicts == {Verdict.PASS} else Verdict.INCONCLUSIVE
+
+
+def why(found: Judgement, arm: Replicates, names: Names) -> str:
+    """One sentence: what decided it."""
+    rows = [row for row in found.rows if row.arm == arm.name]
+    who, base = names[arm.name], names[found.baseline.name]
+    verdict = standing(found, arm)
+    if verdict is Verdict.INVALID:
+        return f"A run of {who} or {base} does not count: its own client was the limit, or data was lost."
+    if verdict is Verdict.FAIL:
+        failed = [row for row in rows if row.comparison.verdict is Verdict.FAIL]
+        return f"{who} is worse than {base} by more than the margin: {_named(failed)}."
+    if verdict is Verdict.PASS:
+        nearest = max(rows, key=_worse)
+        return (
+            f"{who} is not worse than {base} by the margin or more, at {_count(rows)}; "
+            f"nearest to it: {_one(nearest)}."
+        )
+    return f"These runs cannot tell whether {who} is worse than {base}: {_undecided(found, rows)}."
+
+
+def _count(rows: Sequence[Row]) -> str:
+    return "the one gate" if len(rows) == 1 else f"any of {len(rows)} gates"
+
+
+def _named(rows: Sequence[Row]) -> str:
+    """The gates that changed most for the worse, in words."""
+    worst = sorted(rows, key=_worse, reverse=True)
+    more = len(worst) - NAMED
+    listed = "; ".join(_one(row) for row in worst[:NAMED])
+    return listed + (f"; and {more} more" if more > 0 else "")
+
+
+def _one(row: Row) -> str:
+    if row.comparison.ratio is None:
+        return f"{gate_label(row.gate)}, {row.reason or 'no interval'}"
+    return f"{gate_label(row.gate)} {change(row)} {interval(row)}, margin {margin(row.gate)}"
+
+
+def _worse(row: Row) -> float:
+    """How much worse it got, in margins."""
+    one = row.comparison.ratio
+    if one is None:
+        return float("inf")
+    if row.gate.quantile is None:
+        return one / row.gate.margin
+    higher = row.gate.metric != ERRORS and METRICS[row.gate.metric].better == "higher"
+    return ((1 / one if higher else one) - 1) / row.gate.margin
+
+
+def _undecided(found: Judgement, rows: Sequence[Row]) -> str:
+    """Each reason once, with the gates that it holds for."""
+    texts = {caution.code: caution.text for caution in found.warnings}
+    reasons: dict[str, list[str]] = {}
+    for row in rows:
+        if row.comparison.verdict is Verdict.INCONCLUSIVE:
+            reason = texts.get(row.reason or "", row.reason or "not decided")
+            reasons.setdefault(reason, []).append(gate_label(row.gate))
+    open_rows = sum(map(len, reasons.values()))
+    return "; ".join(
+        reason if len(gates) == len(rows) == open_rows else f"{', '.join(gates)}: {reason}"
+        for reason, gates in reasons.items()
+    )
+
+
+def sentence(row: Comparison) -> str:
+    """One row of a pair in plain words, with its interval and how far to trust it."""
+    what = f"{words.title(row.metric)} {words.percentile(row.quantile)}"
+    if row.ratio is None or row.finding is None:
+        return f"{what}: nothing can be said ({row.refusal or 'it lies among the timeouts'})."
+    ratio, ends = words.ratio(row.ratio), words.ratio_interval(row.low, row.high)
+    trust = f"{row.confidence} confidence"
+    if row.warnings:
+        others = [one.code for one in row.warnings if one.code != "LOW_CONFIDENCE"]
+        trust += f" ({'; '.join([*others, 'see below'])})"
+    if row.finding == "no difference seen":
+        return f"{what}: no difference seen; the ratio is {ratio} {ends}, {trust}."
+    return f"Candidate is {row.finding} at {what}: {ratio} times the baseline {ends}, {trust}."
+
+
+def seen(rows: Sequence[Comparison]) -> str:
+    """All findings of a pair in one sentence."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for row in rows:
+        if row.finding and row.finding != "no difference seen":
+            key = (row.finding, words.title(row.metric))
+            found.setdefault(key, []).append(words.percentile(row.quantile))
+    sure = any(row.confidence == "95%" for row in rows)
+    doubt = "" if sure else " (low confidence)"
+    if not found:
+        return f"No difference seen between the candidate and the baseline{doubt}."
+    return f"The candidate was {'; '.join(_clauses(found))}{doubt}."
+
+
+def _clauses(found: Mapping[tuple[str, str], Sequence[str]]) -> Iterator[str]:
+    by_finding: dict[str, list[str]] = {}
+    for (finding, metric), at in found.items():
+        by_finding.setdefault(finding, []).append(f"{metric} {' '.join(at)}")
+    for finding, where in by_finding.items():
+        yield f"{finding} at {', '.join(where)}"
+
+
+def _median(one: Summary) -> str:
+    half = next((quantile for quantile in one.quantiles if quantile.p == 0.5), None)
+    if half is None or half.value is None:
+        return f"{words.title(one.metric)}: no median ({one.n:,} values)."
+    return f"{words.title(one.metric)}: median {words.amount(half.value, one.unit)}, n = {one.n:,}."

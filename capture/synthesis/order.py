@@ -1,0 +1,76 @@
+"""The order: a workload as a user words it, checked and made into one."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from capture.errors import InputError
+from capture.synthesis.scenario import SCENARIOS, Task, parse
+from capture.synthesis.tokens import Tokens, calibrated, estimated, load_tokens
+from capture.synthesis.workload import Workload
+
+
+@dataclass(frozen=True, kw_only=True)
+class Order:
+    """The options of `tbench trace synth`, None where not given.
+
+    `tokenizer` is a tokenizer.json, its folder or a name in the local Hugging Face cache; `chars_per_token`
+    stands in for it; with neither, lengths are estimated. `additional_request_params` is a JSON object.
+    """
+
+    task: str
+    model: str
+    scenario: str | None
+    requests: int
+    batch_size: int = 1
+    prefix_len: int | None = None
+    prefix_ratio: float | None = None
+    additional_request_params: str | None = None
+    seed: int = 0
+    tokenizer: str | Path | None = None
+    chars_per_token: float | None = None
+
+    def workload(self) -> Workload:
+        """The workload, with its tokenizer loaded. Raises InputError."""
+        if self.scenario is None:
+            raise InputError("no workload: give --scenario, such as 'D(100,100)'")
+        return Workload(
+            task=read_task(self.task),
+            model=self.model,
+            scenario=parse(self.scenario),
+            requests=self.requests,
+            batch_size=self.batch_size,
+            prefix_len=self.prefix_len,
+            prefix_ratio=self.prefix_ratio,
+            additional_request_params=read_params(self.additional_request_params),
+            seed=self.seed,
+            tokens=self._tokens(),
+        )
+
+    def _tokens(self) -> Tokens:
+        if self.tokenizer is not None and self.chars_per_token is not None:
+            raise InputError("--model-tokenizer and --chars-per-token both say lengths; give one")
+        if self.tokenizer is not None:
+            return load_tokens(self.tokenizer)
+        return estimated() if self.chars_per_token is None else calibrated(self.chars_per_token)
+
+
+def read_task(text: str) -> Task:
+    """A task by its name."""
+    if text not in SCENARIOS:
+        raise InputError(f"--task {text}: not one of {', '.join(SCENARIOS)}")
+    return cast("Task", text)
+
+
+def read_params(text: str | None) -> dict[str, Any]:
+    """The members of a JSON object, such as '{"temperature": 0.7}'."""
+    try:
+        found = json.loads(text or "{}")
+    except ValueError as error:
+        raise InputError(f"--additional-request-params: not JSON: {error}") from None
+    if not isinstance(found, dict):
+        raise InputError(
+            "--additional-request-params: give a JSON object, such as '{\"top_p\": 0.9}'"
+        )
+    return found

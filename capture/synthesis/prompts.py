@@ -1,0 +1,170 @@
+"""Prompts: texts of exactly as many tokens as asked for, made of the lines of a corpus or a dataset.
+
+A text is put together from pieces of known cost, then counted whole and mended until the count is right:
+what a tokenizer makes of a text is not the sum of its pieces for all tokenizers.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from random import Random
+from typing import Final, NamedTuple
+
+from capture.errors import InputError
+from capture.synthesis import corpus
+from capture.synthesis.tokens import Tokens
+
+PIECE = re.compile(r"\s*\S{1,16}")
+"""A word with the space before it; words without end (a line of Chinese) in parts."""
+FILLERS: Final = (
+    " a", " the", " and", " one", " so", " it", ".", ",", "!", "-", "a", "s", "1", " x", " to", ":",
+    "?", "e", "0", "z",
+)  # fmt: skip
+"""What may follow any text, to make it longer by little."""
+_PAIRS: Final = tuple(first + second for first in FILLERS for second in FILLERS)
+ATTEMPTS: Final = 200
+"""How often a text is mended before it counts as impossible."""
+NEARLY: Final = 3
+"""So few tokens short, all ends of one or two fillers are tried."""
+BARREN_LINES: Final = 3
+"""So many lines in a row without a piece that fits: the rest is left to mending."""
+
+
+class Wanted(NamedTuple):
+    """A text to write: its tokens, all in all; what it begins with, and how many tokens of it that is."""
+
+    tokens: int
+    head: str = ""
+    used: int = 0
+
+
+class Prompts:
+    """Writes texts from `lines`, which are drawn with replacement; `opening` makes each text's first line.
+
+    The same draws come for the same random numbers, whatever the texts before were.
+    """
+
+    def __init__(
+        self,
+        tokens: Tokens,
+        lines: Sequence[str] | None = None,
+        opening: Callable[[Random], str] | None = None,
+    ) -> None:
+        self._tokens = tokens
+        self._lines = corpus.pool() if lines is None else lines
+        self._opening = corpus.opening if lines is None else opening
+        self._costs: dict[str, float] = {}
+        self._firsts: dict[str, float] = {}
+        self._parts: dict[int, tuple[list[str], float]] = {}
+        self._fillers = self._known_fillers()
+
+    def write(self, wanted: Sequence[Wanted], rng: Random) -> list[str]:
+        """The texts, each of exactly its tokens. Raises InputError where the tokenizer allows none."""
+        drafts = [self._draft(one, rng) for one in wanted]
+        texts = ["".join(draft) for draft in drafts]
+        for index, count in enumerate(self._tokens.counts(texts)):
+            if count != wanted[index].tokens:
+                texts[index] = self._mended(drafts[index], wanted[index])
+        return texts
+
+    def count(self, text: str) -> int:
+        """The tokens of one text."""
+        return self._tokens.counts([text])[0]
+
+    def _draft(self, wanted: Wanted, rng: Random) -> list[str]:
+        """Pieces that cost about what is wanted: whole lines, then as much of one as fits."""
+        pieces = [wanted.head] if wanted.head else []
+        rest, barren = float(wanted.tokens - wanted.used), 0
+        if self._opening:
+            rest -= self._take(*self._priced(self._opening(rng)), rest, pieces)
+        while rest >= 1 and barren < BARREN_LINES:
+            took = self._take(*self._line(rng.randrange(len(self._lines))), rest, pieces)
+            barren = 0 if took else barren + 1
+            rest -= took
+        return pieces
+
+    def _take(self, line: list[str], cost: float, rest: float, pieces: list[str]) -> float:
+        """Append a line, or its pieces that fit; returns what they cost."""
+        if pieces and cost <= rest:
+            pieces += line
+            return cost
+        took = 0.0
+        for piece in line:
+            begun = piece if pieces else piece.lstrip()
+            price = self._costs[piece] if pieces else self._first(begun)
+            if took + price <= rest:
+                pieces.append(begun)
+                took += price
+        return took
+
+    def _first(self, piece: str) -> float:
+        """What a piece costs that a text begins with."""
+        found = self._firsts.get(piece)
+        if found is None:
+            found = self._firsts[piece] = float(self.count(piece))
+        return found
+
+    def _line(self, index: int) -> tuple[list[str], float]:
+        """A line as pieces with what they cost together, worked out once."""
+        found = self._parts.get(index)
+        if found is None:
+            found = self._parts[index] = self._priced(self._lines[index])
+        return found
+
+    def _priced(self, line: str) -> tuple[list[str], float]:
+        pieces = PIECE.findall(" " + line.strip())
+        self._learn(pieces)
+        return pieces, sum(self._costs[piece] for piece in pieces)
+
+    def _learn(self, pieces: Iterable[str]) -> None:
+        new = [piece for piece in dict.fromkeys(pieces) if piece not in self._costs]
+        if new:
+            self._costs.update(zip(new, self._tokens.costs(new), strict=True))
+
+    def _known_fillers(self) -> list[tuple[str, float]]:
+        """Fillers that cost something, the dearest first."""
+        priced = zip(FILLERS, self._tokens.costs(FILLERS), strict=True)
+        return sorted((pair for pair in priced if pair[1] > 0), key=lambda pair: -pair[1])
+
+    def _mended(self, draft: list[str], wanted: Wanted) -> str:
+        """The draft made longer or shorter at its end until it counts right."""
+        pieces = list(draft)
+        keep = 1 if wanted.head else 0
+        for attempt in range(ATTEMPTS):
+            text = "".join(pieces)
+            short = wanted.tokens - self.count(text)
+            if short == 0 and text:
+                return text
+            if short < 0:
+                self._shorten(pieces, -short, keep)
+            elif short > NEARLY:
+                self._lengthen(pieces, short - NEARLY)
+            elif found := self._finished(text, wanted.tokens):
+                return found
+            else:
+                self._shorten(pieces, attempt + 1, keep)  # more each time: not in a circle
+        raise InputError(
+            f"{self._tokens.source}: no text of exactly {wanted.tokens} tokens was found"
+            + (" that begins with the shared prefix" if wanted.head else "")
+            + "; ask for another length"
+        )
+
+    def _finished(self, text: str, tokens: int) -> str | None:
+        """The text with one or two fillers that make it count right; None where none do."""
+        for ends in FILLERS, _PAIRS:
+            texts = [(text + end).lstrip() for end in ends]
+            counts = self._tokens.counts(texts)
+            if tokens in counts:
+                return texts[counts.index(tokens)]
+        return None
+
+    def _shorten(self, pieces: list[str], over: int, keep: int) -> None:
+        """Take pieces off the end that cost about `over`, at least one."""
+        gone = 0.0
+        while len(pieces) > keep and gone < over:
+            gone += max(self._costs.get(pieces.pop(), 1.0), 0.5)
+
+    def _lengthen(self, pieces: list[str], short: int) -> None:
+        """Append fillers that cost about `short`, at least one."""
+        filler, cost = self._fillers[0]
+        for _ in range(max(1, int(short / cost))):
+            pieces.append(filler if pieces else filler.lstrip())

@@ -1,0 +1,148 @@
+"""Tokens: how long a text is for a model. By its tokenizer, or by a calibrated number of characters.
+
+A count is that of the text alone: no chat template, no special tokens, as genai-bench counts. What a server
+says is more by its template (a constant for one message).
+"""
+
+import math
+import re
+from collections.abc import Iterable, Sequence
+from hashlib import blake2b
+from pathlib import Path
+from random import Random
+from typing import TYPE_CHECKING, Final, Protocol
+
+from capture.errors import InputError
+from capture.synthesis.corpus import sentence
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+TOKENIZER_FILE: Final = "tokenizer.json"
+CONTEXT: Final = "The"
+"""Stands before a piece whose cost is asked for: many tokenizers treat the first word in a way of its own."""
+LONGEST_WORD: Final = 12
+"""Letters of a word that today's vocabularies of 100,000 tokens and more mostly hold as one."""
+
+_WORD = re.compile(r"\w+|[^\w\s]")
+
+
+class Tokens(Protocol):
+    """What counts tokens; `source` says how, for the trace's header."""
+
+    @property
+    def source(self) -> str: ...
+
+    def counts(self, texts: Sequence[str]) -> list[int]:
+        """How many tokens each text has by itself."""
+        ...
+
+    def costs(self, pieces: Sequence[str]) -> list[float]:
+        """About how many tokens each piece adds to a text that it is appended to."""
+        ...
+
+
+class Counted:
+    """By a tokenizer."""
+
+    def __init__(self, tokenizer: "Tokenizer", source: str) -> None:
+        tokenizer.no_truncation()  # many tokenizer files cut at 512, or pad
+        tokenizer.no_padding()
+        self._tokenizer = tokenizer
+        self.source = source
+
+    def counts(self, texts: Sequence[str]) -> list[int]:
+        encode = self._tokenizer.encode_batch_fast
+        return [len(one.ids) for one in encode(list(texts), add_special_tokens=False)]
+
+    def costs(self, pieces: Sequence[str]) -> list[float]:
+        alone, *together = self.counts([CONTEXT, *(CONTEXT + piece for piece in pieces)])
+        return [float(count - alone) for count in together]
+
+
+class Calibrated:
+    """By characters: a text of `chars` characters has ceil(chars / chars_per_token) tokens."""
+
+    def __init__(self, chars_per_token: float, source: str) -> None:
+        self._ratio = chars_per_token
+        self.source = source
+
+    def counts(self, texts: Sequence[str]) -> list[int]:
+        return [math.ceil(len(text) / self._ratio) for text in texts]
+
+    def costs(self, pieces: Sequence[str]) -> list[float]:
+        return [len(piece) / self._ratio for piece in pieces]
+
+
+def calibrated(chars_per_token: float, *, source: str = "characters") -> Calibrated:
+    """Lengths by a measured ratio, such as that of characters sent to the server's `prompt_tokens`."""
+    if not (math.isfinite(chars_per_token) and chars_per_token > 0):
+        raise InputError(f"{chars_per_token:g} characters per token: must be more than 0")
+    return Calibrated(chars_per_token, f"{source} ({chars_per_token:.3f} per token)")
+
+
+def estimated(seed: int = 0, sentences: int = 500) -> Calibrated:
+    """Lengths by a guess, for want of a tokenizer: each word of our corpus, and each mark, is one token."""
+    rng = Random(f"{seed} estimate")
+    texts = [sentence(rng) for _ in range(sentences)]
+    return calibrated(_guess(texts), source="estimate")
+
+
+def _guess(texts: Iterable[str]) -> float:
+    """Characters per token, a space before each text among them."""
+    chars = tokens = 0
+    for text in texts:
+        chars += len(text) + 1
+        tokens += sum(math.ceil(len(word) / LONGEST_WORD) for word in _WORD.findall(text))
+    return chars / tokens
+
+
+def load_tokens(name: str | Path) -> Counted:
+    """The tokenizer of a tokenizer.json, of a folder that holds one, or of a model in the local HF cache.
+
+    Uses no network. Raises InputError that says what to do.
+    """
+    path = Path(name).expanduser()
+    found = _file(path, str(name))
+    try:
+        from tokenizers import Tokenizer  # noqa: PLC0415 (heavy)
+
+        digest = blake2b(found.read_bytes(), digest_size=4).hexdigest()
+        return Counted(Tokenizer.from_file(str(found)), source=f"tokenizer {name} ({digest})")
+    except Exception as error:
+        if (
+            type(error) is not Exception
+        ):  # what the library raises for whatever is wrong in the file
+            raise
+        raise InputError(f"{found}: not a tokenizer: {error}") from None
+
+
+def _file(path: Path, name: str) -> Path:
+    if path.is_dir():
+        path /= TOKENIZER_FILE
+        if not path.is_file():
+            raise InputError(
+                f"{path}: no such file; the folder of a tokenizer must hold it (transformers: "
+                "AutoTokenizer.from_pretrained(...).save_pretrained(FOLDER))"
+            )
+    if path.is_file():
+        return path
+    return _cached(name)
+
+
+def _cached(name: str) -> Path:
+    """Where the HF cache keeps a model's tokenizer."""
+    from huggingface_hub import try_to_load_from_cache  # noqa: PLC0415 (heavy)
+    from huggingface_hub.errors import HFValidationError  # noqa: PLC0415
+
+    try:
+        found = try_to_load_from_cache(name, TOKENIZER_FILE)
+    except HFValidationError:
+        found = None
+    if not isinstance(found, str):
+        raise InputError(
+            f"tokenizer {name}: no such file or folder, and not in the local Hugging Face cache; "
+            f"fetch it once with 'hf download {name} {TOKENIZER_FILE}', or leave the tokenizer out: "
+            "lengths are then estimated, and can be calibrated by the server's counts"
+        )
+    return Path(found)

@@ -1,0 +1,105 @@
+"""Workload: which requests are to be made, all in one value. capture.synthesis.material makes them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from capture.errors import InputError
+from capture.exchange import NOTHING
+from capture.synthesis.dataset import Dataset
+from capture.synthesis.scenario import Scenario, Task, check_task
+from capture.synthesis.tokens import Tokens, estimated
+
+BATCHED = frozenset({"text-to-embeddings", "text-to-rerank"})
+"""Tasks whose requests hold several documents."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workload:
+    """Requests to synthesise. Equal workloads make equal requests; a longer one begins with the same ones.
+
+    `batch_size` is documents per request of embeddings and rerank. `dataset` gives the prompts or images
+    of the scenario `dataset`, else the lines that texts are made of; without one both are generated.
+    `prefix_len` is tokens that all prompts begin with, `prefix_ratio` their share of each prompt.
+    `additional_request_params` are merged into each body last. `tokens` counts lengths.
+    """
+
+    task: Task
+    model: str
+    scenario: Scenario
+    requests: int
+    batch_size: int = 1
+    dataset: Dataset | None = None
+    prefix_len: int | None = None
+    prefix_ratio: float | None = None
+    additional_request_params: Mapping[str, Any] = field(default=NOTHING)
+    seed: int = 0
+    tokens: Tokens = field(default_factory=estimated)
+
+    def __post_init__(self) -> None:
+        """Raise InputError for what makes no sense."""
+        check_task(self.scenario, self.task)
+        if self.requests < 1 or self.batch_size < 1:
+            raise InputError("a workload needs at least one request, and one document in a batch")
+        if self.batch_size > 1 and self.task not in BATCHED:
+            raise InputError(
+                f"--batch-size {self.batch_size}: {self.task} sends one prompt a request"
+            )
+        if self.from_dataset and self.dataset is None:
+            raise InputError("scenario dataset: needs a dataset; give --dataset-path")
+        self._check_dataset()
+        self._check_prefix()
+
+    @property
+    def from_dataset(self) -> bool:
+        """Whether requests say what the dataset says, at its lengths."""
+        return self.scenario.form == "dataset"
+
+    @property
+    def prefix_tokens(self) -> int:
+        """Tokens that all prompts share by construction."""
+        if self.prefix_ratio is not None:
+            return round(self.prefix_ratio * self.scenario.numbers[0])
+        return self.prefix_len or 0
+
+    def description(self) -> dict[str, Any]:
+        """What a trace of it says about itself: all that decides its bytes."""
+        data = self.dataset
+        return {
+            "task": self.task,
+            "scenario": str(self.scenario),
+            "model": self.model,
+            "requests": self.requests,
+            "batch_size": self.batch_size,
+            "dataset": None if data is None else f"{data.name} ({data.digest()})",
+            "prefix_tokens": self.prefix_tokens,
+            "additional_request_params": dict(self.additional_request_params),
+            "seed": self.seed,
+            "tokens": self.tokens.source,
+        }
+
+    def _check_dataset(self) -> None:
+        if self.dataset is None:
+            return
+        if self.task == "image-text-to-text":
+            if all(row.image is None for row in self.dataset.rows):
+                raise InputError(
+                    f"{self.dataset.name}: no image in any row; give --dataset-image-column"
+                )
+        elif not self.dataset.prompts:
+            raise InputError(f"{self.dataset.name}: no prompt in any row; {self.task} needs text")
+
+    def _check_prefix(self) -> None:
+        if self.prefix_len is None and self.prefix_ratio is None:
+            return
+        if self.prefix_len is not None and self.prefix_ratio is not None:
+            raise InputError("--prefix-len and --prefix-ratio say the same thing twice; give one")
+        option = "--prefix-len" if self.prefix_ratio is None else "--prefix-ratio"
+        if self.scenario.form != "D":
+            raise InputError(
+                f"{option} goes with D(in,out) scenarios only, not with {self.scenario}"
+            )
+        if self.prefix_len is not None and self.prefix_len < 0:
+            raise InputError(f"{option} {self.prefix_len}: give a number of tokens from 0")
+        if self.prefix_ratio is not None and not 0 <= self.prefix_ratio <= 1:
+            raise InputError(f"{option} {self.prefix_ratio:g}: give a share from 0 to 1")

@@ -1,0 +1,119 @@
+"""`tbench trace synth`: a trace that the other verbs take, and what a server counts when it is replayed."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+TEXT = (
+    "--scenario",
+    "D(40,12)",
+    "--model",
+    "meta-llama/Llama-3.3-70B-Instruct-Turbo",
+    "--requests",
+    20,
+)
+EMBEDDER = "intfloat/multilingual-e5-large-instruct"
+FOUR = ("--chars-per-token", 4)
+"""The simulator's own tokens."""
+HEADERS_OF_TURNS = 8
+"""Tokens of the simulator's chat template for one message: two headers of 16 bytes."""
+
+
+def samples(tbench: Callable[..., Any], url: str, trace: str) -> dict[str, list[Any]]:
+    """A replay of the trace, request by request."""
+    sent = tbench(
+        "replay", trace, "--base-url", url, "--concurrency", 8, "--warmup", "none",
+        "-o", "a.run", "--json",
+    )  # fmt: skip
+    assert sent.code == 0, sent.err
+    found: dict[str, list[Any]] = json.loads(tbench("report", "a.run", "--samples", "--json").out)[
+        "samples"
+    ]
+    return found
+
+
+def test_a_synthesised_chat_is_replayed_at_its_exact_lengths(
+    tbench: Callable[..., Any], simulator: Any
+) -> None:
+    """The server counts the 40 tokens that were asked for and its template; 12 come back."""
+    made = tbench("trace", "synth", *TEXT, *FOUR, "-o", "t.msgpack")
+    assert (made.code, made.err) == (0, "")
+    assert made.out == "t.msgpack: 20 requests; lengths by characters (4.000 per token)\n"
+
+    found = samples(tbench, simulator.url, "t.msgpack")
+    assert found["prompt_tokens"] == [40 + HEADERS_OF_TURNS] * 20
+    assert found["output_tokens"] == [12] * 20
+    assert set(found["outcome"]) == {"ok"}
+
+
+@pytest.mark.parametrize(
+    ("task", "scenario", "counted"),
+    [("text-to-embeddings", "E(30)", {None}), ("text-to-rerank", "R(30,10)", {118, 119, 120})],
+)
+def test_batches_are_replayed(
+    tbench: Callable[..., Any], simulator: Any, task: str, scenario: str, counted: set[int | None]
+) -> None:
+    """Three documents of 30 tokens; a reranker reads the query of 10 with each of them.
+
+    There the two ends that are no whole tokens may make one together. For embeddings Together says no usage.
+    """
+    made = tbench(
+        "trace", "synth", "--task", task, "--scenario", scenario, "--batch-size", 3, *FOUR,
+        "--model", EMBEDDER, "--requests", 5, "-o", "t.msgpack",
+    )  # fmt: skip
+    assert made.code == 0, made.err
+
+    found = samples(tbench, simulator.url, "t.msgpack")
+    assert set(found["outcome"]) == {"ok"}
+    assert set(found["prompt_tokens"]) <= counted
+
+
+def test_other_verbs_take_it(tbench: Callable[..., Any]) -> None:
+    """Info says what it was made from, check finds nothing, a replay wants to know where to."""
+    assert tbench("trace", "synth", *TEXT, "--rate", 2, "-o", "t.msgpack").code == 0
+    figures = json.loads(tbench("trace", "info", "t.msgpack", "--json").out)
+    shown = tbench("trace", "info", "t.msgpack").out
+
+    assert (figures["requests"], figures["responses"], figures["duration_s"]) == (20, 0, 9.5)
+    assert figures["synthesis"]["scenario"] == "D(40,12)"
+    assert "synthesised   text-to-text, scenario D(40,12), seed 0" in shown
+    assert "lengths by    estimate (" in shown
+    assert tbench("trace", "check", "t.msgpack").code == 0
+    assert len(tbench("trace", "head", "t.msgpack").out.splitlines()) == 11
+    assert "give --base-url" in tbench("replay", "t.msgpack", "--dry-run").err
+
+
+def test_the_same_command_makes_the_same_file(tbench: Callable[..., Any], tmp_path: Path) -> None:
+    """In two processes; and never over a file that exists."""
+    for name in ("a.msgpack", "b.msgpack"):
+        assert tbench("trace", "synth", *TEXT, "--poisson", 3, "--seed", 4, "-o", name).code == 0
+    again = tbench("trace", "synth", *TEXT, "-o", "a.msgpack")
+
+    assert (tmp_path / "a.msgpack").read_bytes() == (tmp_path / "b.msgpack").read_bytes()
+    assert (again.code, again.err.count("\n")) == (2, 1)
+    assert "exists already" in again.err
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("--scenario", "D(100)"), "the right form is D(in,out)"),
+        (("--task", "text-to-speech"), "not one of text-to-text"),
+        (("--rate", 1, "--poisson", 1), "give one"),
+        (("--model-tokenizer", "some/thing"), "hf download"),
+        (("--rate", -1), "requests per second"),
+        (("--prefix-len", 40), "make the prefix shorter"),
+    ],
+)
+def test_bad_words_are_one_line(
+    tbench: Callable[..., Any], tmp_path: Path, words: tuple[Any, ...], says: str
+) -> None:
+    """Exit code 2, and no file."""
+    done = tbench("trace", "synth", *TEXT, *words, "-o", "t.msgpack")
+
+    assert (done.code, done.out, done.err.count("\n")) == (2, "", 1)
+    assert says in done.err
+    assert not list(tmp_path.iterdir())
