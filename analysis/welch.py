@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 CONFIDENCE = 0.95
 
@@ -33,7 +33,7 @@ class Difference:
         """How probable so large a difference is if the true one is `by`."""
         if self.se == 0:
             return 0.0 if self.value > by else 1.0
-        return float(stats.t.sf((self.value - by) / self.se, self.df))
+        return float(special.stdtr(self.df, (by - self.value) / self.se))
 
 
 def difference(first: Sequence[float], second: Sequence[float]) -> Difference:
@@ -43,7 +43,7 @@ def difference(first: Sequence[float], second: Sequence[float]) -> Difference:
     se = math.sqrt(sum(parts))
     df = _degrees(parts, (len(a), len(b)))
     value = float(b.mean() - a.mean())
-    both, one = (float(stats.t.ppf(p, df)) * se for p in ((1 + CONFIDENCE) / 2, CONFIDENCE))
+    both, one = (float(special.stdtrit(df, p)) * se for p in ((1 + CONFIDENCE) / 2, CONFIDENCE))
     return Difference(
         value=value,
         se=se,

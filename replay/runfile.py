@@ -30,6 +30,7 @@ USUAL: Final = (
     *(
         "index",
         "cycle",
+        "status",
         "prompt_tokens",
         "output_tokens",
         "cached_tokens",

@@ -1,6 +1,6 @@
 """Table: the columns of many `samples` records, gathered in one pass into arrays that just hold them.
 
-What a statistic never asks for is not kept: a column outside the first pass costs a second one, once.
+What a statistic never asks for is not kept: the columns outside the first pass cost a second one, once.
 Words stay codes and names stay bytes until somebody wants the column itself.
 """
 
@@ -14,8 +14,10 @@ import numpy.typing as npt
 from replay.columns import ABSENT, ABSENT_CODE, MOST, NAMES, NUMBERS, WORDS, Column
 
 Truths = npt.NDArray[np.bool_]
+Places = npt.NDArray[np.int64]
 Columns = Mapping[str, Column]
 
+ALL: Final = slice(None)
 EVERY: Final = (*NUMBERS, *WORDS, *NAMES)
 _ROOM: Final = 1024
 """Rows to begin with where nobody says how many will come."""
@@ -42,10 +44,10 @@ class Table(Mapping[str, Column]):
         self._records = records
         self._guard = guard
         self._rows = rows
-        self._stores: dict[str, _Numbers | _Words | _Names] = {}
+        self._stores: dict[str, _Store] = {}
         self._marks: dict[str, Column] = {}
         self._order: npt.NDArray[np.int64] | None = None
-        self._read({"index", *first})
+        self._stores |= self._read({"index", *first})
 
     def __getitem__(self, name: str) -> Column:
         return self._marks[name] if name in self._marks else self._store(name).column()
@@ -64,6 +66,17 @@ class Table(Mapping[str, Column]):
         """A column in its shortest form: names as bytes, words as codes."""
         return self._store(name).data
 
+    def at(self, places: Places, names: Iterable[str]) -> dict[str, Column]:
+        """Some columns of a few samples only. What no pass has kept yet is not kept now either."""
+        names = tuple(names)
+        seldom = {name for name in names if name in EVERY and name not in self._stores}
+        brief = self._read(seldom) if seldom else {}
+        found = {**self._stores, **brief}
+        return {
+            name: found[name].column(places) if name in found else self[name][places]
+            for name in names
+        }
+
     def where(self, name: str, words: Sequence[str]) -> Truths:
         """Which samples have one of these words."""
         return self._words(name).where(words)
@@ -77,18 +90,18 @@ class Table(Mapping[str, Column]):
         assert isinstance(store, _Words)
         return store
 
-    def _store(self, name: str) -> "_Numbers | _Words | _Names":
+    def _store(self, name: str) -> "_Store":
         if name not in EVERY:
             raise KeyError(name)
         if name not in self._stores:
-            self._read(set(EVERY).difference(self._stores))
+            self._stores |= self._read(_together(name).difference(self._stores))
         return self._stores[name]
 
-    def _read(self, names: Iterable[str]) -> None:
+    def _read(self, names: Iterable[str]) -> "dict[str, _Store]":
         with self._guard():
-            self._gather(names)
+            return self._gather(names)
 
-    def _gather(self, names: Iterable[str]) -> None:
+    def _gather(self, names: Iterable[str]) -> "dict[str, _Store]":
         """One pass over the records."""
         wanted = {name: _empty(name, self._rows or _ROOM) for name in names}
         at = 0
@@ -100,10 +113,10 @@ class Table(Mapping[str, Column]):
         if self._stores and at != self._rows:
             raise ValueError(f"it had {self._rows} samples and now has {at}")
         self._arrange(wanted, at)
-        self._stores |= wanted
         self._rows = at
+        return wanted
 
-    def _arrange(self, wanted: "Mapping[str, _Numbers | _Words | _Names]", rows: int) -> None:
+    def _arrange(self, wanted: "Mapping[str, _Store]", rows: int) -> None:
         """Leave out unused room, put the rows in the order of the plan; the first pass finds that order."""
         for store in wanted.values():
             store.data = store.data[:rows]
@@ -131,6 +144,13 @@ def words(columns: Columns, name: str) -> set[str]:
     return {str(word) for word in set(columns[name].tolist()) if word is not None}
 
 
+def at(columns: Columns, places: Places, *names: str) -> dict[str, Column]:
+    """Some columns of a few samples only, without a copy of all of them."""
+    if isinstance(columns, Table):
+        return columns.at(places, names)
+    return {name: columns[name][places] for name in names}
+
+
 def short(columns: Columns, name: str) -> Column:
     """A column to be compared with itself in another run: bytes where it was read from records."""
     return columns.short(name) if isinstance(columns, Table) else columns[name]
@@ -144,8 +164,8 @@ class _Numbers:
         self._kind = np.dtype(NUMBERS[name])
         self.data: Column = np.empty(room, dtype=self._kind)
 
-    def column(self) -> Column:
-        return self.data
+    def column(self, places: Places | slice = ALL) -> Column:
+        return self.data[places]
 
     def put(self, record: Mapping[str, Any], at: int, n: int) -> None:
         """Take over the `n` values of a record; absent ones where its writer did not know the column."""
@@ -163,10 +183,10 @@ class _Words:
         self._table: dict[str | None, int] = {None: 0}
         self.data: Column = np.empty(room, dtype="<i4")
 
-    def column(self) -> Column:
+    def column(self, places: Places | slice = ALL) -> Column:
         table = np.empty(len(self._table), dtype=object)
         table[:] = list(self._table)
-        return np.asarray(table[self.data])
+        return np.asarray(table[self.data[places]])
 
     def where(self, words: Sequence[str]) -> Truths:
         codes = [self._table[word] for word in words if word in self._table]
@@ -196,8 +216,8 @@ class _Names:
         self._name = name
         self.data: Column = np.empty(room, dtype="S1")
 
-    def column(self) -> Column:
-        return self.data.astype(np.dtypes.StringDType())
+    def column(self, places: Places | slice = ALL) -> Column:
+        return self.data[places].astype(np.dtypes.StringDType())
 
     def put(self, record: Mapping[str, Any], at: int, n: int) -> None:
         """Take over the `n` names of a record."""
@@ -211,7 +231,15 @@ class _Names:
         self.data[at : at + n] = names
 
 
-def _empty(name: str, room: int) -> _Numbers | _Words | _Names:
+_Store = _Numbers | _Words | _Names
+
+
+def _together(name: str) -> set[str]:
+    """What is gathered with a column that is asked for late: all that is small, a name alone."""
+    return {name} if name in NAMES else {*NUMBERS, *WORDS}
+
+
+def _empty(name: str, room: int) -> _Store:
     if name in NUMBERS:
         return _Numbers(name, room)
     return _Words(name, room) if name in WORDS else _Names(name, room)

@@ -16,7 +16,7 @@ from replay import columns as blocks
 from replay.columns import MOST
 from replay.runfile import USUAL, RunWriter, read_run
 from replay.sample import Sample
-from replay.table import EVERY, Table, gather_gaps, short, where
+from replay.table import EVERY, Table, at, gather_gaps, short, where, words
 
 
 def sample(index: int, **fields: Any) -> Sample:
@@ -43,7 +43,7 @@ class Passes:
 
 
 def test_what_is_asked_for_later_costs_one_more_pass() -> None:
-    """The columns of the first pass come from it, all others together from a second, in the same order."""
+    """The first pass gives its own, a second all other numbers and words, and one more each kind of name."""
     passes = Passes(record(5, 1), record(3))
     table = Table(passes, first=("due",))
 
@@ -51,8 +51,9 @@ def test_what_is_asked_for_later_costs_one_more_pass() -> None:
     assert passes.count == 1
     assert table["request_bytes"].tolist() == [1, 3, 5]
     assert table["model"].tolist() == ["m1", "m0", "m2"]
-    assert table["id"].tolist() == ["id-1", "id-3", "id-5"]
     assert passes.count == 2
+    assert table["id"].tolist() == ["id-1", "id-3", "id-5"]
+    assert passes.count == 3
 
 
 def test_the_usual_columns_serve_a_comparison() -> None:
@@ -118,14 +119,14 @@ def test_an_unknown_column_is_a_key_error() -> None:
 def test_a_broken_column_is_one_line_whenever_it_is_read(tmp_path: Path) -> None:
     """A column outside the first pass: the error still names the file."""
     broken = record(0, 1)
-    broken["numbers"]["status"] = b"1"
+    broken["numbers"]["first_byte"] = b"1"
     writer = RunWriter(tmp_path / "a.run", {}, clock=lambda: 0.0)
     writer.append(broken, first=0)
     run = read_run(writer.close({}))
 
     assert run.columns["due"].tolist() == [0, 1 / 8]
     with pytest.raises(InputError, match=r"a\.run: not a run that this version understands"):
-        run.columns["status"]
+        run.columns["first_byte"]
 
 
 @pytest.mark.parametrize("known", [True, False])
@@ -196,3 +197,30 @@ def test_token_gaps_of_other_samples_are_refused(samples: int) -> None:
     records = [blocks.tokens_record(np.arange(2), np.array([1, 1]), np.array([5, 6]))]
     with pytest.raises(ValueError, match="do not belong"):
         gather_gaps(records, samples)
+
+
+def test_a_few_samples_are_had_without_their_whole_columns() -> None:
+    """One pass for all that no pass kept, which is not kept now either; plain columns give the same."""
+    passes = Passes(record(5, 1), record(3))
+    table = Table(passes, first=("due",))
+    names = ("id", "due", "request_bytes", "model")
+    few = at(table, np.array([2, 0]), *names)
+
+    assert {name: column.tolist() for name, column in few.items()} == {
+        "id": ["id-5", "id-1"],
+        "due": [5 / 8, 1 / 8],
+        "request_bytes": [5, 1],
+        "model": ["m2", "m1"],
+    }
+    assert passes.count == 2
+    plain = at(dict(table), np.array([2, 0]), *names)
+    assert all(plain[name].tolist() == few[name].tolist() for name in names)
+    assert at(table, np.array([1]), "status")["status"].tolist() == [-1]
+
+
+def test_every_word_that_is_used_is_known() -> None:
+    """Absent is no word, nor is one that only a table names."""
+    table = Table(lambda: [record(0, 1, error="x"), record(2)])
+    for columns in (table, dict(table)):
+        assert words(columns, "model") == {"m0", "m1", "m2"}
+        assert words(columns, "error") == {"x"}
