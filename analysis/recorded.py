@@ -16,8 +16,9 @@ from capture.providers import Answer, Ask, judge, read_answer, read_ask
 from capture.tracereader import Trace
 from replay import columns
 from replay.columns import Column
+from replay.gaps import gather_gaps
 from replay.sample import Sample
-from replay.table import Columns, Table, gather_gaps
+from replay.table import Columns, Table
 
 _BATCH = 1000
 

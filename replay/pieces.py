@@ -6,8 +6,9 @@ from typing import Final, NamedTuple
 
 from capture.container import Container
 from replay.columns import Column, Record
+from replay.gaps import gather_gaps
 from replay.runfile import LATER, USUAL, open_run, readable, sample_blocks
-from replay.table import Table, gather_gaps
+from replay.table import Table
 
 SAMPLES: Final = 65_536
 """A piece ends with the block that makes it this large."""

@@ -18,8 +18,9 @@ from capture.exchange import Outcome
 from capture.frames import Rows
 from replay import columns as blocks
 from replay.columns import Column, Record
+from replay.gaps import gather_gaps
 from replay.sample import Sample
-from replay.table import Columns, Table, gather_gaps, where
+from replay.table import Columns, Table, where
 from replay.traced import Headers
 
 BLOCK_SAMPLES = 1000

@@ -21,7 +21,6 @@ ALL: Final = slice(None)
 EVERY: Final = (*NUMBERS, *WORDS, *NAMES)
 _ROOM: Final = 1024
 """Rows to begin with where nobody says how many will come."""
-_GAPS_AT_ONCE: Final = 1_000_000
 
 
 class Table(Mapping[str, Column]):
@@ -169,7 +168,7 @@ class _Numbers:
 
     def put(self, record: Mapping[str, Any], at: int, n: int) -> None:
         """Take over the `n` values of a record; absent ones where its writer did not know the column."""
-        self.data = _roomy(self.data, at + n)
+        self.data = roomy(self.data, at + n)
         packed = record["numbers"].get(self._name)
         absent = ABSENT[self._kind.kind]
         self.data[at : at + n] = absent if packed is None else whole(packed, self._kind, n)
@@ -198,7 +197,7 @@ class _Words:
 
     def put(self, record: Mapping[str, Any], at: int, n: int) -> None:
         """Take over the `n` words of a record."""
-        self.data = _roomy(self.data, at + n)
+        self.data = roomy(self.data, at + n)
         packed = record["words"].get(self._name)
         self.data[at : at + n] = 0 if packed is None else self._known(packed, n)
 
@@ -227,7 +226,7 @@ class _Names:
             wider = np.empty(len(self.data), dtype=names.dtype)
             wider[:at] = self.data[:at]
             self.data = wider
-        self.data = _roomy(self.data, at + n)
+        self.data = roomy(self.data, at + n)
         self.data[at : at + n] = names
 
 
@@ -260,7 +259,7 @@ def _any(found: Iterable[Column], rows: int) -> Truths:
     return some
 
 
-def _roomy(data: Column, rows: int) -> Column:
+def roomy(data: Column, rows: int) -> Column:
     """The same values with room for so many; what is not written yet takes no memory."""
     if rows <= len(data):
         return data
@@ -275,49 +274,3 @@ def whole(data: bytes, kind: npt.DTypeLike, n: int) -> Column:
     if len(array) != n:
         raise ValueError(f"a column of {len(array)} in a block of {n}")
     return array
-
-
-def gather_gaps(
-    records: Iterable[Mapping[str, Any]], samples: int, gaps: int = 0
-) -> tuple[Column, Column]:
-    """Gaps between token events as (offsets, gaps in seconds, float32), from all `tokens` records.
-
-    The gaps of the sample in row i, rows ordered by `index`, are `gaps[offsets[i]:offsets[i + 1]]`.
-    `gaps` is how many to expect.
-    """
-    index, counts = np.empty(samples, dtype="<i4"), np.empty(samples, dtype="<u4")
-    found, at, end = np.empty(gaps or _ROOM, dtype=np.float32), 0, 0
-    for record in records:
-        few, owned, stamps = _tokens(record)
-        if at + len(few) > samples:
-            raise ValueError("the token stamps do not belong to the samples")
-        index[at : at + len(few)], counts[at : at + len(few)] = few, owned
-        found = _roomy(found, end + len(stamps))
-        np.multiply(stamps, 1e-6, out=found[end : end + len(stamps)], dtype=np.float32)
-        at, end = at + len(few), end + len(stamps)
-    if at != samples:
-        raise ValueError("the token stamps do not belong to the samples")
-    return _arranged(index, counts.astype(np.int64), found[:end])
-
-
-def _tokens(record: Mapping[str, Any]) -> tuple[Column, Column, Column]:
-    """Whose gaps a record holds, how many each has, and the gaps in microseconds."""
-    index = np.frombuffer(record["index"], dtype="<i4")
-    counts = whole(record["counts"], "<u4", len(index))
-    return index, counts, whole(record["gaps_us"], "<u4", int(counts.sum(dtype=np.int64)))
-
-
-def _arranged(index: Column, sizes: Column, gaps: Column) -> tuple[Column, Column]:
-    """The offsets, and the gaps in the order of the samples' places in the plan."""
-    starts = np.cumsum(sizes) - sizes
-    order = np.argsort(index, kind="stable")
-    offsets = np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(sizes[order])])
-    if (np.diff(order) == 1).all():
-        return offsets, gaps
-    ordered = np.empty_like(gaps)
-    for rows in np.array_split(np.arange(len(order)), 1 + len(gaps) // _GAPS_AT_ONCE):
-        first, last = offsets[rows[0]], offsets[rows[-1] + 1]
-        moved = starts[order[rows]] - offsets[rows]
-        places = np.arange(first, last) + np.repeat(moved, sizes[order[rows]])
-        ordered[first:last] = gaps[places]
-    return offsets, ordered

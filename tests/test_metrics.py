@@ -11,9 +11,10 @@ from analysis.arms import Arm
 from analysis.metrics import METRICS, composite, values
 from capture.exchange import Outcome
 from replay import columns as blocks
+from replay.gaps import gather_gaps
 from replay.runfile import Run, recount
 from replay.sample import Sample
-from replay.table import Table, gather_gaps
+from replay.table import Table
 
 DEFAULT: dict[str, Any] = {
     "endpoint": "chat",

@@ -14,9 +14,10 @@ from analysis.compare import compare
 from analysis.report import words
 from analysis.report.terminal import comparison_text, run_text
 from replay import columns as blocks
+from replay.gaps import gather_gaps
 from replay.runfile import Run, recount
 from replay.sample import Sample
-from replay.table import Table, gather_gaps
+from replay.table import Table
 
 
 def arm(n: int, name: str = "fast", slow: float = 1.0, **changes: Any) -> Arm:
