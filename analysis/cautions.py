@@ -1,6 +1,7 @@
 """Cautions: what makes a comparison less than it seems. Each check is a function; CHECKS lists them."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -10,12 +11,13 @@ from analysis.arms import Arm
 from analysis.failures import ErrorDifference
 from analysis.metrics import METRICS, composite, values
 from analysis.pairing import Match, Places
-from analysis.quantiles import minimum_n, several
+from analysis.quantiles import minimum_n, newcombe, several
 from analysis.summary import Caution, Floats
+from replay.table import tally
 
-LENGTH, CACHED, MIX, LAG = 0.05, 0.05, 0.01, 0.05
-"""Tolerated: ratio of output lengths - 1, difference of cached shares, of an error kind's share, and of
-lag as a share of the median TTFT."""
+LENGTH, CACHED, MIX, FINISH, LAG = 0.05, 0.05, 0.01, 0.05, 0.05
+"""Tolerated: ratio of output lengths - 1, difference of cached shares, of an error kind's share, of a finish
+reason's share, and of lag as a share of the median TTFT."""
 _HEADLINES = (0.5, 0.9, 0.95)
 _LATE = (0.99, 0.95, 0.9)
 """The lag is compared at the first of these that there are enough requests for."""
@@ -53,6 +55,9 @@ class Grounds(Protocol):
 
     def cached_shares(self) -> list[float]:
         """The share of prompt tokens that came from the server's cache."""
+
+    def finish_reasons(self) -> list[Mapping[str, int]]:
+        """How often answers ended for each reason, as far as the server said."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,6 +100,9 @@ class Evidence:
         totals = ((np.nansum(cached), np.nansum(prompt)) for cached, prompt in pairs)
         return [float(cached / prompt) if prompt else 0.0 for cached, prompt in totals]
 
+    def finish_reasons(self) -> list[Mapping[str, int]]:
+        return [tally(arm.columns, "finish_reason", places) for arm, places in self.sides()]
+
 
 def ratio_of_medians(grounds: Grounds) -> float:
     """Of the output tokens; 1 where an arm has none."""
@@ -102,12 +110,12 @@ def ratio_of_medians(grounds: Grounds) -> float:
     return second[0] / first[0] if all([*first, *second]) and first and second else 1.0
 
 
-def cautions(grounds: Grounds) -> tuple[Caution, ...]:
-    """All that holds of this comparison as a whole."""
+def cautions(grounds: Grounds, codes: Iterable[str] | None = None) -> tuple[Caution, ...]:
+    """All that holds of this comparison as a whole; of these codes only, where they are given."""
     return tuple(
         Caution(code=code, text=text)
-        for code, check in CHECKS.items()
-        if (text := check(grounds)) is not None
+        for code in (CHECKS if codes is None else codes)
+        if (text := CHECKS[code](grounds)) is not None
     )
 
 
@@ -139,7 +147,7 @@ def _output_length(grounds: Grounds) -> str | None:
     medians = [one for side in grounds.quantiles("output_tokens", [0.5]) for one in side]
     return (
         f"the candidate's answers are {ratio:.2f} times as long (median {medians[0]:.0f} and "
-        f"{medians[1]:.0f} tokens); e2e compares lengths too, tpot does not"
+        f"{medians[1]:.0f} tokens); e2e compares lengths too, tpot and e2e_per_token do not"
     )
 
 
@@ -166,6 +174,28 @@ def _error_mix(grounds: Grounds) -> str | None:
     if not parts:
         return None
     return f"{', '.join(parts)}; latencies are of the successes only"
+
+
+def _finish(grounds: Grounds) -> str | None:
+    """Answers that were cut ("length") are not those that ended by themselves ("stop")."""
+    first, second = (Counter(reasons) for reasons in grounds.finish_reasons())
+    n, m = first.total(), second.total()
+    if not n or not m:
+        return None
+    parts = [
+        f"{reason} {first[reason] / n:.0%} against {second[reason] / m:.0%}"
+        for reason in sorted({*first, *second})
+        if _apart((first[reason], n), (second[reason], m))
+    ]
+    if not parts:
+        return None
+    return f"answers ended for different reasons: {', '.join(parts)}"
+
+
+def _apart(one: tuple[int, int], other: tuple[int, int]) -> bool:
+    """Whether two shares (count, n) differ by more than FINISH, and not by chance alone."""
+    low, high = newcombe(one, other)
+    return abs(one[0] / one[1] - other[0] / other[1]) > FINISH and not low <= 0 <= high
 
 
 def _survivor_bias(grounds: Grounds) -> str | None:
@@ -236,6 +266,7 @@ CHECKS: dict[str, Callable[[Grounds], str | None]] = {
     "INVALID_COMPARISON": _lag,
     "OUTPUT_LENGTH_DIFFERS": _output_length,
     "CACHED_TOKENS_DIFFER": _cached,
+    "FINISH_REASONS_DIFFER": _finish,
     "ERROR_MIX_DIFFERS": _error_mix,
     "SURVIVOR_BIAS": _survivor_bias,
     "PARTIAL_OVERLAP": _partial,

@@ -1,7 +1,7 @@
 """Compare: two arms, request by request, as ratios of quantiles with their intervals."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain, groupby
 from typing import NamedTuple
 
@@ -9,12 +9,16 @@ import numpy as np
 
 from analysis.arms import Arm
 from analysis.cautions import Evidence, Grounds, cautions
-from analysis.comparison import Comparison, Comparisons, Shift, Verdict
+from analysis.censoring import censored_metrics, compare_survival
+from analysis.comparison import Comparison, Comparisons, LengthMatched, Shift, Verdict
 from analysis.contrast import Contrast
+from analysis.discordance import Discordance, discordance
 from analysis.failures import ErrorDifference, Failures, error_difference
+from analysis.lengths import agree
 from analysis.metrics import METRICS
+from analysis.overall import Overall
 from analysis.pairing import Match, match
-from analysis.quantiles import minimum_n
+from analysis.quantiles import minimum_n, refusal
 from analysis.summary import Caution, Floats
 from capture.errors import InputError, UnreachableError
 from replay.warmup import Warmup
@@ -64,7 +68,16 @@ def compare(baseline: Arm, candidate: Arm, question: Question | None = None) -> 
         paired=matched.paired,
         rows=rows,
         shift={name: answer.shift for name, answer in answers.items()},
+        overall={name: answer.overall for name, answer in answers.items()},
         errors=evidence.errors,
+        discordance=_discordance(evidence) if matched.paired else None,
+        censoring={
+            name: compare_survival(*sides)
+            for name, sides in censored_metrics(evidence.sides()).items()
+        },
+        length_matched=_length_matched(evidence, question)
+        if any(caution.code == "OUTPUT_LENGTH_DIFFERS" for caution in beware)
+        else None,
         values={name: answer.values for name, answer in answers.items()},
         offset_s=_offsets(evidence),
         warnings=(*beware, *of_rows(rows), *of_load(evidence, rows)),
@@ -103,10 +116,25 @@ def _commonest(arm: Arm) -> str:
 
 def _errors(baseline: Arm, candidate: Arm, matched: Match) -> ErrorDifference:
     sides = ((baseline, matched.baseline), (candidate, matched.candidate))
-    first, second = (Failures.of(arm.failed[places], arm.kinds(places)) for arm, places in sides)
+    first, second = (
+        Failures(failed=arm.failed[places], kinds=arm.kinds(places)) for arm, places in sides
+    )
     if not first.n or not second.n:
         raise InputError("nothing is left to compare after the warm-up; try --warmup none")
     return error_difference(first, second)
+
+
+def _discordance(evidence: Evidence) -> Discordance | None:
+    """Of the pairs that both came to an end by themselves."""
+    failed, ended = (
+        np.stack([which[places] for which, places in sides])
+        for sides in (
+            [(arm.failed, places) for arm, places in evidence.sides()],
+            [(arm.failed | arm.ok, places) for arm, places in evidence.sides()],
+        )
+    )
+    both = ended.all(axis=0)
+    return discordance(*failed[:, both])
 
 
 def _offsets(evidence: Evidence) -> tuple[Floats, Floats]:
@@ -120,31 +148,45 @@ class _Answer(NamedTuple):
     values: tuple[Floats, Floats]
     rows: tuple[Comparison, ...]
     shift: tuple[Shift, ...]
+    overall: Overall
 
 
 def _answers(evidence: Evidence, question: Question) -> dict[str, _Answer]:
     """One for each metric that both arms have; raises InputError when there is none."""
-    span = min(float(np.nanmax(offset) - np.nanmin(offset)) for offset in _offsets(evidence))
     asked = question.metrics or DEFAULT_METRICS
     found = {
-        name: _Answer(contrast.values, tuple(contrast.rows()), contrast.shift())
+        name: _Answer(contrast.values, tuple(contrast.rows()), contrast.shift(), contrast.overall())
         for name in asked
-        if (contrast := _contrast(name, evidence, question, span)).in_both
+        if (contrast := _contrast(name, evidence, question)).in_both
     }
     if not found:
         raise InputError(f"the two arms have no metric in common (looked for {', '.join(asked)})")
     return found
 
 
-def _contrast(name: str, evidence: Evidence, question: Question, span_s: float) -> Contrast:
+def _contrast(name: str, evidence: Evidence, question: Question) -> Contrast:
+    offsets = _offsets(evidence)
     return Contrast(
         metric=METRICS[name],
         values=evidence.pair(name),
         paired=evidence.match.paired,
         asked=question.quantiles,
-        span_s=span_s,
+        span_s=min(float(np.nanmax(offset) - np.nanmin(offset)) for offset in offsets),
         timeouts_s=(evidence.baseline.timeout_s, evidence.candidate.timeout_s),
     )
+
+
+def _length_matched(evidence: Evidence, question: Question) -> LengthMatched:
+    """End to end once more, over the pairs of about equally long answers."""
+    if not evidence.match.paired:
+        return LengthMatched(n=0, share=None, rows=(), refusal="the arms are not paired")
+    chosen, share = agree(*evidence.pair("output_tokens"))
+    n = int(chosen.sum())
+    reason = refusal(n, 0.5)
+    whole = _contrast("e2e", evidence, question)
+    stratum = replace(whole, values=(whole.values[0][chosen], whole.values[1][chosen]))
+    rows = () if reason else tuple(stratum.rows())
+    return LengthMatched(n=n, share=share, rows=rows, refusal=reason)
 
 
 def of_rows(rows: tuple[Comparison, ...]) -> Iterator[Caution]:

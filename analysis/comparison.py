@@ -3,13 +3,14 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Literal
 
 from analysis.arms import Arm
+from analysis.censoring import Censoring
+from analysis.discordance import Discordance
+from analysis.drift import Thirds
 from analysis.failures import ErrorDifference
-from analysis.summary import Caution, Floats
-
-Confidence = Literal["95%", "low", "none"]
+from analysis.overall import Overall
+from analysis.summary import Caution, Confidence, Floats
 
 NO_DIFFERENCE = "no difference seen"
 
@@ -33,7 +34,8 @@ class Comparison:
     `high` bound the ratio; None is unbounded. `refusal` says why there is no interval.
     `confidence` is the label that the interval has earned: "95%", "low", or "none" without interval.
     `blocks` is K, each of `block_requests` requests and about `block_seconds`; `rho` is the lag-1
-    autocorrelation that chose K. `drift` is the SLOW_DRIFT flag. `finding` is "faster", "slower",
+    autocorrelation that chose K. `drift` is the SLOW_DRIFT flag; `thirds` are then the ratios within each
+    third of the trace. `finding` is "faster", "slower",
     "higher" or "lower" where the interval excludes 1, else NO_DIFFERENCE; None without interval.
     """
 
@@ -61,6 +63,20 @@ class Comparison:
     block_seconds: float | None = None
     rho: float | None = None
     drift: bool = False
+    thirds: Thirds | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LengthMatched:
+    """e2e over the `n` pairs whose answers are about equally long, a `share` of those answered in both arms.
+
+    `share` is None for unpaired arms. `rows` are as in the whole comparison; there are none with a `refusal`.
+    """
+
+    n: int
+    share: float | None
+    rows: tuple[Comparison, ...]
+    refusal: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,6 +107,9 @@ class Sketched:
 class Comparisons:
     """All that two arms say about each other.
 
+    `overall` holds, per metric, what is said beside its quantiles. `discordance` counts failures pair by
+    pair, None for unpaired arms. `censoring` holds the metrics of which requests were cut short at
+    different times, mostly none; `length_matched` is None where the answers are equally long.
     `values` holds, per metric, the baseline's and the candidate's value of each compared request:
     equal length and aligned when `paired`, NaN where absent, +inf where timed out. `offset_s` is the
     arrival of each, in seconds from the start, aligned likewise. Both are empty where the runs were
@@ -102,7 +121,11 @@ class Comparisons:
     paired: bool
     rows: tuple[Comparison, ...]
     shift: Mapping[str, tuple[Shift, ...]]
+    overall: Mapping[str, Overall]
     errors: ErrorDifference
+    discordance: Discordance | None
+    censoring: Mapping[str, Censoring]
+    length_matched: LengthMatched | None
     values: Mapping[str, tuple[Floats, Floats]]
     offset_s: tuple[Floats, Floats]
     warnings: tuple[Caution, ...]

@@ -5,17 +5,26 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+import numpy as np
+
 from analysis.blocks import Distribution
-from analysis.comparison import NO_DIFFERENCE, Comparison, Confidence, Shift, Verdict
+from analysis.comparison import NO_DIFFERENCE, Comparison, Shift, Verdict
+from analysis.drift import Thirds, quantile_by_thirds, typical_by_thirds
+from analysis.effective import EffectiveSize, effective_size
+from analysis.geometric import GeometricMean, geometric_mean, log_ratios
 from analysis.inversion import Interval, Pair, Side, invert
 from analysis.metrics import Metric
+from analysis.omnibus import omnibus
+from analysis.overall import Overall
 from analysis.quantiles import identified, least_n, minimum_n, refusal
 from analysis.sketch import RELATIVE_ERROR, Sketch
-from analysis.summary import Caution, Floats
+from analysis.summary import Caution, Confidence, Floats
 
 USUAL, RARE = (0.5, 0.9, 0.95, 0.99), 0.999
 """The quantiles shown when none is asked for; the rare one only where there are enough requests."""
 SHIFT = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 0.999)
+TAILS = (0.9, 0.95, 0.99)
+"""The quantiles whose ratio the omnibus looks at, beside the gap of the distributions."""
 SURE_REQUESTS, SURE_S = 1000, 1800.0
 """Fewer requests or a shorter run earn no "95%": see the limits in docs/statistics.md."""
 TAIL_BLOCKS = 10
@@ -73,6 +82,42 @@ class Contrast:
             )
             for found in self._intervals.values()
         )
+
+    def overall(self) -> Overall:
+        """What is said of the metric beside its quantiles."""
+        geometric = geometric_mean(*self.values) if self.paired else None
+        found = omnibus(
+            self._pair,
+            [p for p in TAILS if self._refusal(p) is None],
+            refusal=self._no_swaps(geometric),
+        )
+        drift = ["SLOW_DRIFT"] if geometric and geometric.drift else []
+        doubts = (*self._doubts(geometric.n if geometric else self.n), *drift)
+        some = found.refusal is None or (geometric is not None and geometric.refusal is None)
+        return Overall(
+            geometric=geometric,
+            thirds=typical_by_thirds(*self.values) if geometric and geometric.drift else None,
+            omnibus=found,
+            effective=self._effective(),
+            confidence=("low" if doubts else "95%") if some else "none",
+            doubts=doubts,
+        )
+
+    def _no_swaps(self, geometric: GeometricMean | None) -> str | None:
+        """Why the labels of blocks cannot be swapped."""
+        if not self.paired:
+            return "the arms are not paired: their blocks are not the same traffic"
+        if any(self._intervals[p].drift for p in USUAL if p in self._intervals):
+            return "SLOW_DRIFT"
+        return "SLOW_DRIFT of the typical request" if geometric and geometric.drift else None
+
+    def _effective(self) -> EffectiveSize:
+        if self.paired:
+            return effective_size(log_ratios(*self.values))
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return min(
+                (effective_size(np.log(side)) for side in self.values), key=lambda x: x.worth
+            )
 
     @property
     def _points(self) -> tuple[float, ...]:
@@ -157,7 +202,12 @@ class Contrast:
             block_seconds=self.span_s / found.blocks if found else None,
             rho=found.rho if found else None,
             drift=found.drift if found else False,
+            thirds=self._thirds(p) if found and found.drift else None,
         )
+
+    def _thirds(self, p: float) -> Thirds | None:
+        """The ratio within each third of the trace; a sketch does not know them."""
+        return None if self.sketches else quantile_by_thirds(*self.values, p)
 
     def _bounds(self, found: Interval | None) -> tuple[float | None, float | None]:
         """An end that the timeouts hide is open, even if the count of today would close it."""
@@ -188,12 +238,12 @@ class Contrast:
                 text="an arm's conditions changed slowly during the run: the interval is too narrow; repeat "
                 "with >= 3 interleaved runs",
             )
-        if doubts := list(self._doubts()):
+        if doubts := list(self._doubts(self.n)):
             yield Caution(code="LOW_CONFIDENCE", text="; ".join(doubts))
 
-    def _doubts(self) -> Iterator[str]:
-        if self.n < SURE_REQUESTS:
-            yield f"{self.n:,} requests (needs {SURE_REQUESTS:,})"
+    def _doubts(self, n: int) -> Iterator[str]:
+        if n < SURE_REQUESTS:
+            yield f"{n:,} requests (needs {SURE_REQUESTS:,})"
         if self.span_s < SURE_S:
             yield f"{_duration(self.span_s)} of traffic (needs {_duration(SURE_S)})"
         if self.paired and self._pair.few_pairs:

@@ -12,13 +12,13 @@ import numpy as np
 
 from analysis.arms import Arm, Truths
 from analysis.blocks import FINE, Ints
-from analysis.failures import Failures
+from analysis.failures import FailureCounts
 from analysis.metrics import METRICS, applies, values
 from analysis.quantiles import rank
 from analysis.sketch import Sketch
 from capture.exchange import Outcome
 from replay import measures
-from replay.table import where, words
+from replay.table import tally, where, words
 from replay.totals import Waits, headline
 
 
@@ -39,9 +39,9 @@ class Digest:
     """All that a comparison asks of an arm's samples, for some metrics, without the samples.
 
     `requests` and `failed` are counted in the blocks of `span`, warm-up left out; so are `kinds` (outcomes
-    other than ok) and the sketches of `metrics`. `worst` counts, per latency metric, the failures that would
-    have such a value. `begin` and `end` are when the first and last of them started, seconds;
-    `waited` is the shortest wait that ended in a timeout. `samples`, `ok`, `cancelled` and `warm` count all.
+    other than ok), `finish` reasons and the sketches of `metrics`. `worst` counts, per latency metric, the
+    failures that would have such a value. `begin` and `end` are when the first and last of them started,
+    seconds; `waited` is the shortest wait that ended in a timeout. `samples`, `ok`, `cancelled` and `warm` count all.
     """
 
     def __init__(self, span: Span, metrics: Iterable[str]) -> None:
@@ -51,6 +51,7 @@ class Digest:
         self.counts: Counter[str] = Counter()
         self.kinds: Counter[str] = Counter()
         self.worst: Counter[str] = Counter()
+        self.finish: Counter[str] = Counter()
         self.models: set[str] = set()
         self.begin, self.end, self.waited = math.inf, -math.inf, math.inf
         self.headline, self.said, self.true = Sketch(1), Sketch(1), Sketch(1)
@@ -78,6 +79,7 @@ class Digest:
         both.metrics = {name: one.merge(other.metrics[name]) for name, one in self.metrics.items()}
         both.requests, both.failed = self.requests + other.requests, self.failed + other.failed
         both.counts, both.kinds = self.counts + other.counts, self.kinds + other.kinds
+        both.finish = self.finish + other.finish
         both.worst, both.models = self.worst + other.worst, self.models | other.models
         both.begin, both.end = min(self.begin, other.begin), max(self.end, other.end)
         both.waited = min(self.waited, other.waited)
@@ -86,9 +88,9 @@ class Digest:
         return both
 
     @property
-    def failures(self) -> Failures:
+    def failures(self) -> FailureCounts:
         """As a comparison of shares asks for them."""
-        return Failures(
+        return FailureCounts(
             requests=self.requests, failed=self.failed, kinds=dict(self.kinds.most_common())
         )
 
@@ -117,6 +119,7 @@ class Digest:
         self.requests += np.bincount(blocks, minlength=FINE)
         self.failed += np.bincount(blocks[arm.failed[counted]], minlength=FINE)
         self.kinds.update(arm.kinds(counted))
+        self.finish.update(tally(arm.columns, "finish_reason", counted))
         cancelled = int(where(arm.columns, "outcome", Outcome.CANCELLED).sum())
         self.counts.update(
             samples=len(arm),

@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import special
 
 from analysis.arms import Truths
-from analysis.inversion import Ints, blocks_for, fine_blocks, lag_one, studentised
+from analysis.block_mean import mean_of_terms
+from analysis.inversion import Ints, fine_blocks
 from analysis.quantiles import clopper_pearson, newcombe
 from analysis.summary import Floats
 
@@ -36,19 +36,30 @@ class ErrorDifference:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failures:
-    """Requests and failures of an arm in each of 32 blocks of time, and all outcomes but ok by name."""
+    """Which requests of an arm failed, in arrival order, and all outcomes other than ok by name."""
+
+    failed: Truths
+    kinds: Mapping[str, int]
+
+    @property
+    def counted(self) -> "FailureCounts":
+        """The same as counts."""
+        counts = [(len(block), int(block.sum())) for block in fine_blocks(self.failed)]
+        requests, failed = np.array(counts, dtype=np.int64).T
+        return FailureCounts(requests=requests, failed=failed, kinds=self.kinds)
+
+    @property
+    def n(self) -> int:
+        return len(self.failed)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FailureCounts:
+    """How many requests of an arm each of 32 blocks of time holds, and how many of them failed."""
 
     requests: Ints
     failed: Ints
     kinds: Mapping[str, int]
-
-    @staticmethod
-    def of(failed: Truths, kinds: Mapping[str, int]) -> "Failures":
-        """Those of requests in arrival order."""
-        blocks = fine_blocks(failed)
-        counts = [(len(block), int(block.sum())) for block in blocks]
-        requests, failures = np.array(counts, dtype=np.int64).T
-        return Failures(requests=requests, failed=failures, kinds=kinds)
 
     @property
     def n(self) -> int:
@@ -67,6 +78,13 @@ def error_difference(
     baseline: Failures, candidate: Failures, confidence: float = 0.95
 ) -> ErrorDifference:
     """How much oftener the candidate fails, by the same blocks as the quantiles; failures come in bursts."""
+    return counted_difference(baseline.counted, candidate.counted, confidence)
+
+
+def counted_difference(
+    baseline: FailureCounts, candidate: FailureCounts, confidence: float = 0.95
+) -> ErrorDifference:
+    """The same from counts alone."""
     low, high, method = _interval(baseline, candidate, confidence)
     return ErrorDifference(
         baseline=baseline.rate,
@@ -82,7 +100,7 @@ def error_difference(
     )
 
 
-def _interval(a: Failures, b: Failures, confidence: float) -> tuple[float, float, str]:
+def _interval(a: FailureCounts, b: FailureCounts, confidence: float) -> tuple[float, float, str]:
     if not a.count and not b.count:
         upper = (clopper_pearson(0, x.n, confidence)[1] for x in (a, b))
         return -next(upper), next(upper), "Clopper-Pearson, no failure in either arm"
@@ -94,13 +112,10 @@ def _interval(a: Failures, b: Failures, confidence: float) -> tuple[float, float
 
 
 def _block_t(difference: float, terms: Floats, confidence: float) -> tuple[float, float, str]:
-    blocks = blocks_for(lag_one(terms[None]))
-    error = 1 / float(studentised(np.ones(1), terms[None], blocks)[0])
-    k = int(blocks[0])
-    half = -float(special.stdtrit(k - 1, (1 - confidence) / 2)) * error
-    return max(-1.0, difference - half), min(1.0, difference + half), f"block t, K={k}"
+    found = mean_of_terms(difference, terms, confidence)
+    return max(-1.0, found.low), min(1.0, found.high), f"block t, K={found.blocks}"
 
 
-def _terms(arm: Failures) -> Floats:
+def _terms(arm: FailureCounts) -> Floats:
     """What each of the 32 fine blocks adds to the failure rate, less its share of the mean."""
     return np.asarray((arm.failed - arm.rate * arm.requests) / arm.n)

@@ -84,6 +84,11 @@ def _speed(arm: Arm) -> Floats:
     return np.asarray(np.divide(_count("output_tokens")(arm), span, out=absent, where=span > 0))
 
 
+def _per_token(arm: Arm) -> Floats:
+    tokens, absent = _count("output_tokens")(arm), np.full(len(arm), np.nan)
+    return np.asarray(np.divide(measures.e2e(arm.columns), tokens, out=absent, where=tokens >= 1))
+
+
 _ROWS = (
     Metric(
         name="ttft",
@@ -120,6 +125,14 @@ _ROWS = (
         definition="end to end: from when the request was due (closed pacing: sent) to the last token; "
         "without a stream to the last byte",
         raw=lambda arm: measures.e2e(arm.columns),
+        latency=True,
+    ),
+    Metric(
+        name="e2e_per_token",
+        unit="s",
+        better="lower",
+        definition="end to end / output tokens, by the server's usage: for answers of different length",
+        raw=_per_token,
         latency=True,
     ),
     Metric(

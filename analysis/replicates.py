@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 from analysis.arms import Arm, load_arm
@@ -10,10 +11,14 @@ from capture.errors import InputError
 
 @dataclass(frozen=True, kw_only=True)
 class Replicates:
-    """The runs of one arm, in the order in which they began."""
+    """The runs of one arm, in the order in which they began.
+
+    `unfinished` are files of killed or running replays that lay beside them and are not counted.
+    """
 
     name: str
     runs: tuple[Arm, ...]
+    unfinished: tuple[Path, ...] = ()
 
     @property
     def started_ns(self) -> tuple[int, ...]:
@@ -37,16 +42,25 @@ def find_runs(text: str | Path) -> list[Path]:
     return found
 
 
-def load_replicates(text: str | Path) -> Replicates:
-    """The runs that a folder or a glob names, as one arm. Raises InputError for what is no run."""
-    arms = [load_arm(path) for path in find_runs(text)]
+def load_replicates(*texts: str | Path) -> Replicates:
+    """The runs that folders or globs name, as one arm. Raises InputError for what is no run."""
+    paths = dict.fromkeys(path for text in texts for path in find_runs(text))
+    arms = [load_arm(path) for path in paths]
     for arm in arms:
         if arm.kind != "run":
             raise InputError(f"{arm.path}: a trace; an arm of several runs holds replays only")
     return Replicates(
-        name=str(text),
+        name=str(texts[0]) + (f" and {len(texts) - 1} more" if len(texts) > 1 else ""),
         runs=tuple(sorted(arms, key=lambda arm: int(arm.run.header.get("wall_ns") or 0))),
+        unfinished=tuple(path for text in texts for path in _unfinished(Path(text))),
     )
+
+
+def _unfinished(path: Path) -> list[Path]:
+    """The `.part` files that a folder or a glob would name once they were closed."""
+    if path.is_dir():
+        return sorted(path.glob("*.run.part"))
+    return [] if path.exists() else sorted(path.parent.glob(f"{path.name}.part"))
 
 
 def interleaved(first: Sequence[int], second: Sequence[int]) -> bool:
@@ -57,6 +71,26 @@ def interleaved(first: Sequence[int], second: Sequence[int]) -> bool:
     """
     if len(first) != len(second):
         return False
-    order = sorted([(at, 0) for at in first] + [(at, 1) for at in second])
-    arms = [arm for _, arm in order]
+    arms = _order(first, second)
     return all({arms[i], arms[i + 1]} == {0, 1} for i in range(0, len(arms), 2))
+
+
+def drawn(first: Replicates, second: Replicates) -> bool:
+    """Whether chance decided which arm began each pair: as the runs say, else as far as one can see."""
+    runs = (*first.runs, *second.runs)
+    said = {(arm.run.header.get("experiment") or {}).get("schedule") for arm in runs}
+    if said == {None}:
+        return not systematic(first.started_ns, second.started_ns)
+    return said == {"random"}
+
+
+def systematic(first: Sequence[int], second: Sequence[int]) -> bool:
+    """Whether interleaved runs follow a rule (A B A B ..., A B B A ...), and were hardly drawn at random."""
+    begins = _order(first, second)[::2]
+    changes = {one != other for one, other in pairwise(begins)}
+    return len(changes) < 2
+
+
+def _order(first: Sequence[int], second: Sequence[int]) -> list[int]:
+    """Which arm each run belongs to, by when it began."""
+    return [arm for _, arm in sorted([(at, 0) for at in first] + [(at, 1) for at in second])]

@@ -4,6 +4,7 @@ Every pair of runs by the method for one pair; and, from six runs on, balanced s
 the gate. Comparisons that share a run are not independent: their shares describe, they test nothing.
 """
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -33,6 +34,8 @@ MOST_SPLITS: Final = 64
 """As many as six pairs of runs have; of more this many are drawn."""
 EXPECTED: Final = 0.05
 """Intervals that miss 1, by their label."""
+NONE: Final = {"ratio": 1.0, "points": 0.0, "level": math.nan}
+"""No change, by a gate's scale; a level has none to miss."""
 NARROW: Final = 0.15
 """Beyond this share of them one pair cannot be relied on."""
 
@@ -210,9 +213,7 @@ def _splits(
             gate=gate,
             count=len(found),
             verdicts=dict(Counter(row.comparison.verdict for row in found)),
-            missed=sum(
-                _misses(row.comparison, 0.0 if gate.quantile is None else 1.0) for row in found
-            ),
+            missed=sum(_misses(row.comparison, NONE[gate.scale]) for row in found),
         )
 
 

@@ -9,27 +9,30 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
 from scipy import stats
 
 from analysis.comparison import Verdict
-from analysis.gate import ERRORS, Gate
+from analysis.estimate import Estimate
+from analysis.gate import Gate
 from analysis.judge import Judgement, Row
 from analysis.looks import NAMES, Looks
-from analysis.metrics import METRICS
 from analysis.summary import Caution
-from analysis.welch import Difference, difference
+from analysis.welch import difference
 from capture.errors import InputError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Standing:
-    """A gate and each run's figure so far: its quantile, or share of errors. `n`: candidate's requests."""
+    """A gate and each run's figure so far: its quantile, rate or share. `n`: candidate's requests.
+
+    `worsening` is the judge's estimate (`analysis.judgement.Row`); without it Welch's t on the figures.
+    """
 
     gate: Gate
     baseline: tuple[float, ...]
     candidate: tuple[float, ...]
     n: int
+    worsening: Estimate | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,6 +102,7 @@ def standing(row: Row) -> Standing:
         baseline=row.baseline_runs,
         candidate=row.candidate_runs,
         n=row.comparison.n_candidate,
+        worsening=row.worsening,
     )
 
 
@@ -140,21 +144,19 @@ def _check(standings: Sequence[Standing], looks: Looks, look: int) -> None:
             )
 
 
-def _worsening(one: Standing) -> tuple[Difference, float] | None:
+def _worsening(one: Standing) -> tuple[Estimate, float] | None:
     """The change turned so that more is worse, and its margin; None where a figure is not finite."""
-    both = (*one.baseline, *one.candidate)
-    if not all(map(math.isfinite, both)):
+    gate, both = one.gate, (*one.baseline, *one.candidate)
+    if one.worsening is not None:
+        return one.worsening, gate.threshold
+    if not all(map(math.isfinite, both)) or (gate.scale != "points" and min(both) <= 0):
         return None
-    if one.gate.metric == ERRORS:
-        return difference(one.baseline, one.candidate), one.gate.margin
-    if min(both) <= 0:
-        return None
-    sign = -1.0 if METRICS[one.gate.metric].better == "higher" else 1.0
-    first, second = ((sign * np.log(side)).tolist() for side in (one.baseline, one.candidate))
-    return difference(first, second), math.log1p(one.gate.margin)
+    first, second = ([gate.y(figure) for figure in side] for side in (one.baseline, one.candidate))
+    found = difference(first, second)
+    return found.negated if gate.higher else found, gate.threshold
 
 
-def _failed(turned: Sequence[tuple[Difference, float] | None], looks: Looks, look: int) -> set[int]:
+def _failed(turned: Sequence[tuple[Estimate, float] | None], looks: Looks, look: int) -> set[int]:
     """The gates that fail: Holm's steps, each against the level of its own share."""
     p_values = [1.0 if one is None else one[0].worse(one[1]) for one in turned]
     failed: set[int] = set()
@@ -165,14 +167,21 @@ def _failed(turned: Sequence[tuple[Difference, float] | None], looks: Looks, loo
     return failed
 
 
-def _passes(one: Standing, turned: tuple[Difference, float] | None, level: float) -> bool:
+def _passes(one: Standing, turned: tuple[Estimate, float] | None, level: float) -> bool:
     if turned is None:
         return False
     found, margin = turned
-    if one.gate.metric == ERRORS and not any((*one.baseline, *one.candidate)):
+    if one.gate.endpoint.scale == "points" and _spotless(one):
         hidden: float = 1 - level ** (1 / one.n)
-        return hidden < margin
+        return hidden < one.gate.allowance
     return found.value + float(stats.t.isf(level, found.df)) * found.se < margin
+
+
+def _spotless(one: Standing) -> bool:
+    """Whether there is nothing bad in any share that is looked at."""
+    best = 1.0 if one.gate.higher else 0.0
+    sides = one.candidate if one.gate.limit is not None else (*one.baseline, *one.candidate)
+    return all(share == best for share in sides)
 
 
 def _lost(one: Standing) -> bool:

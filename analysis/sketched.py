@@ -3,7 +3,7 @@
 The same contrasts and cautions as of any other; unpaired, and saying so.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -15,7 +15,7 @@ from analysis.cautions import cautions, ratio_of_medians
 from analysis.compare import DEFAULT_METRICS, Question, check, compare, of_load, of_rows, verdict
 from analysis.comparison import Comparisons, Sketched
 from analysis.contrast import Contrast
-from analysis.failures import ErrorDifference, error_difference
+from analysis.failures import ErrorDifference, counted_difference
 from analysis.metrics import METRICS
 from analysis.outsized import SAMPLES, Unread, outsized, unread
 from analysis.pairing import Match, same_source
@@ -58,7 +58,11 @@ def compare_sketched(baseline: Path, candidate: Path, question: Question) -> Com
         paired=False,
         rows=rows,
         shift={name: contrast.shift() for name, contrast in contrasts.items()},
+        overall={},
         errors=grounds.errors,
+        discordance=None,
+        censoring={},
+        length_matched=None,
         values={},
         offset_s=(np.empty(0), np.empty(0)),
         warnings=(_said(grounds), *beware, *of_rows(rows), *of_load(grounds, rows)),
@@ -121,6 +125,9 @@ class Counted:
             for one in counts
         ]
 
+    def finish_reasons(self) -> list[Mapping[str, int]]:
+        return [arm.digest.finish for arm in self.arms]
+
 
 def _errors(first: Unread, second: Unread) -> ErrorDifference:
     """The difference of failures; raises where there is nothing to compare."""
@@ -134,7 +141,7 @@ def _errors(first: Unread, second: Unread) -> ErrorDifference:
             raise UnreachableError(f"{arm.path}: no request succeeded ({said})")
         if not arm.digest.requests.sum():
             raise InputError("nothing is left to compare after the warm-up; try --warmup none")
-    return error_difference(first.digest.failures, second.digest.failures)
+    return counted_difference(first.digest.failures, second.digest.failures)
 
 
 def _contrasts(grounds: Counted, question: Question) -> dict[str, Contrast]:

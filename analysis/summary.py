@@ -2,13 +2,17 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
 from analysis import quantiles
 from analysis.quantiles import Floats
 
-__all__ = ["Caution", "Floats", "Quantile", "Summary", "summarise"]
+__all__ = ["Caution", "Confidence", "Floats", "Quantile", "Summary", "summarise"]
+
+Confidence = Literal["95%", "low", "none"]
+"""The label that an interval has earned (docs/statistics.md); "none" without an interval."""
 
 POINTS = (0.5, 0.9, 0.95, 0.99, 0.999)
 

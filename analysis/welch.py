@@ -1,58 +1,39 @@
-"""Welch's t: the difference of two means whose spreads differ, from a few numbers each.
+"""Welch's t: the difference of two means whose spreads differ, from a few numbers each; one mean alone.
 
 B. L. Welch, Biometrika 34 (1947), with Satterthwaite's degrees of freedom.
 """
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
-from scipy import special
 
-CONFIDENCE = 0.95
+from analysis.estimate import CONFIDENCE, Estimate, student
+
+__all__ = ["CONFIDENCE", "Difference", "difference", "holm", "level"]
+
+Difference = Estimate
+"""What `difference` gives."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Difference:
-    """Second mean less the first. `low` and `high` are the ends of the two-sided 95 % interval.
+def difference(
+    first: Sequence[float], second: Sequence[float], floors: tuple[float, float] = (0.0, 0.0)
+) -> Estimate:
+    """Second mean less the first, of two samples of at least two finite numbers each.
 
-    `least` and `most` are one-sided 95 % bounds, each by itself. `worse(by)` is the p-value of the
-    hypothesis that the difference is at most `by`. All have the unit of what was given.
+    `floors` are variances of the two means that are known to be there whatever the numbers show.
     """
-
-    value: float
-    se: float
-    df: float
-    low: float
-    high: float
-    least: float
-    most: float
-
-    def worse(self, by: float) -> float:
-        """How probable so large a difference is if the true one is `by`."""
-        if self.se == 0:
-            return 0.0 if self.value > by else 1.0
-        return float(special.stdtr(self.df, (by - self.value) / self.se))
-
-
-def difference(first: Sequence[float], second: Sequence[float]) -> Difference:
-    """Of two samples of at least two finite numbers each."""
     a, b = np.asarray(first, dtype=float), np.asarray(second, dtype=float)
-    parts = [float(side.var(ddof=1)) / len(side) for side in (a, b)]
-    se = math.sqrt(sum(parts))
-    df = _degrees(parts, (len(a), len(b)))
-    value = float(b.mean() - a.mean())
-    both, one = (float(special.stdtrit(df, p)) * se for p in ((1 + CONFIDENCE) / 2, CONFIDENCE))
-    return Difference(
-        value=value,
-        se=se,
-        df=df,
-        low=value - both,
-        high=value + both,
-        least=value - one,
-        most=value + one,
-    )
+    seen = [float(side.var(ddof=1)) / len(side) for side in (a, b)]
+    se = math.sqrt(sum(map(max, seen, floors)))
+    return student(float(b.mean() - a.mean()), se, _degrees(seen, (len(a), len(b))))
+
+
+def level(sample: Sequence[float], floor: float = 0.0) -> Estimate:
+    """The mean of one sample of at least two finite numbers; `floor` as in `difference`."""
+    seen = np.asarray(sample, dtype=float)
+    variance = max(float(seen.var(ddof=1)) / len(seen), floor)
+    return student(float(seen.mean()), math.sqrt(variance), len(seen) - 1)
 
 
 def _degrees(parts: Sequence[float], sizes: tuple[int, int]) -> float:

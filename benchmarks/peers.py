@@ -1,12 +1,14 @@
 """Other load generators beside tbench: the same server, the same load, one core each, in one run.
 
     make bench-peers
-    python benchmarks/peers.py --venvs .venv-peers [--peers aiperf,...] [--loads streams,closed]
+    python benchmarks/peers.py --venvs .venv-peers [--peers aiperf,...] [--loads closed,...] [--share 0.1]
 
 The server (benchmarks/truthserver) has core 0; each client with all its processes has core 1, and its own
 virtual environment. What a client reports is set against what the server saw: `truth` is the server's first
-write less the kernel's stamp of the request's arrival. CPU is of the whole client, start and report included.
-A client that cannot be run is a row that says so.
+write less the kernel's stamp of the request's arrival. CPU is of the whole client, start and report included;
+the numbers of requests are so large that the start decides little, and each client is also run with a
+fiftieth of them, so that what a request costs after the start is known by itself. wrk, which only counts,
+is what C needs for the same traffic. A client that cannot be run is a row that says so.
 """
 
 import argparse
@@ -19,7 +21,7 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +29,9 @@ import numpy as np
 from engine import serving, write_trace
 
 HERE = Path(__file__).parent
-PATIENCE_S = 150.0
+PATIENCE_S = 600.0
+SMALL = 50
+"""So many times fewer requests show what the start takes."""
 OFFLINE = {
     "HF_HUB_OFFLINE": "1",
     "TRANSFORMERS_OFFLINE": "1",
@@ -39,26 +43,28 @@ QUIET = {"NO_COLOR": "1", "TERM": "dumb", "ENABLE_UI": "false", "CUDA_VISIBLE_DE
 
 @dataclass(frozen=True, kw_only=True)
 class Load:
-    """A closed loop: so many in flight, until so many requests have ended."""
+    """A closed loop: so many in flight, until so many requests have ended.
+
+    `requests` are ours; a peer has as many as it ends in some minutes. genai-bench drops every answer of one
+    token, so `tokens` is 2 for a short answer there, and a row by itself tells ours with 1.
+    """
 
     concurrency: int
     requests: int
+    peers: int
     tokens: int
     server: tuple[str, ...]
 
 
+NO_DELAY = ("--ttft-ms", "0", "--itl-ms", "0", "--force-tokens")
+PACED = ("--ttft-ms", "100", "--itl-ms", "20", "--force-tokens")
 LOADS = {
-    "streams": Load(
-        concurrency=200,
-        requests=1000,
-        tokens=50,
-        server=("--ttft-ms", "100", "--itl-ms", "20", "--tokens", "50", "--force-tokens"),
-    ),
-    # genai-bench drops every answer of one token, so it has two
-    "closed": Load(
-        concurrency=64, requests=2000, tokens=2, server=("--tokens", "2", "--force-tokens")
-    ),
+    "64 x 1": Load(concurrency=64, requests=40_000, peers=8_000, tokens=1, server=NO_DELAY),
+    "64 x 2": Load(concurrency=64, requests=40_000, peers=8_000, tokens=2, server=NO_DELAY),
+    "64 x 50": Load(concurrency=64, requests=20_000, peers=4_000, tokens=50, server=NO_DELAY),
+    "200 x 50 paced": Load(concurrency=200, requests=5_000, peers=3_000, tokens=50, server=PACED),
 }
+"""Name -> load: in flight x tokens, as fast as the server writes, or at 20 ms a token after 100 ms."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,7 +136,7 @@ def genai_bench(load: Load, at: Place) -> list[str]:
         ),
         *("--model-tokenizer", str(at.tokenizer), "--task", "text-to-text"),
         *("--traffic-scenario", f"D(32,{load.tokens})", "--num-concurrency", str(load.concurrency)),
-        *("--max-time-per-run", "1", "--max-requests-per-run", str(load.requests)),
+        *("--max-time-per-run", "5", "--max-requests-per-run", str(load.requests)),
         *("--experiment-base-dir", str(at.out), "--experiment-folder-name", "x"),
         *("--spawn-rate", str(load.concurrency)),
     ]
@@ -160,8 +166,29 @@ def tbench_said(out: Path) -> Reported:
     return {name: ttft[name] * 1e3 for name in ("mean", "p50", "p99")}
 
 
+def wrk(load: Load, at: Place) -> list[str]:
+    """Its command: for a time, not for a number of requests."""
+    script = at.out / "post.lua"
+    body = '{"model":"m","stream":true,"messages":[{"role":"user","content":"%s"}]}' % (
+        "word " * 40
+    )
+    script.write_text(
+        f"wrk.method = 'POST'\nwrk.body = '{body}'\nwrk.headers['Content-Type'] = 'application/json'\n"
+    )
+    return [
+        *("wrk", "-t1", f"-c{load.concurrency}", "-d10s", "--timeout", "30s", "-s", str(script)),
+        f"{at.url}/v1/chat/completions",
+    ]
+
+
+def wrk_said(_out: Path) -> Reported:
+    """It knows no tokens."""
+    return {}
+
+
 CLIENTS: Mapping[str, tuple[Callable[[Load, Place], list[str]], Callable[[Path], Reported]]] = {
     "tbench": (tbench, tbench_said),
+    "wrk": (wrk, wrk_said),
     "aiperf": (aiperf, aiperf_said),
     "guidellm": (guidellm, guidellm_said),
     "genai-bench": (genai_bench, genai_bench_said),
@@ -175,19 +202,43 @@ def main() -> None:
     for load in options.loads.split(","):
         ours: dict[str, Any] | None = None
         for name in ["tbench", *options.peers.split(",")]:
-            row = {"client": name, "load": load, **measure(name, LOADS[load], options)}
+            row = {"client": name, "load": load, **_both(name, load, options)}
             ours = ours or row
             rows.append({**row, **_against(ours, row)})
             print(json.dumps(rows[-1]), flush=True)
     print(table(rows))
 
 
+def _both(name: str, load: str, options: argparse.Namespace) -> dict[str, Any]:
+    """A client on a load, and what a request costs it once it is under way."""
+    whole = measure(name, _sized(name, load, options.share), options)
+    if name == "wrk" or not whole.get("answers"):
+        return whole
+    small = measure(name, _sized(name, load, options.share / SMALL), options)
+    more = whole["answers"] - small.get("answers", whole["answers"])
+    if more <= 0:
+        return whole
+    return {**whole, "after_start_us": (whole["cpu_s"] - small["cpu_s"]) / more * 1e6}
+
+
+def _sized(name: str, load: str, share: float) -> Load:
+    """A load with the client's own number of requests, and the server told its tokens."""
+    found = LOADS[load]
+    count = found.requests if name == "tbench" else found.peers
+    return replace(
+        found,
+        requests=max(found.concurrency, round(count * share)),
+        server=(*found.server, "--tokens", str(found.tokens)),
+    )
+
+
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--server", default=str(HERE / "truthserver"))
     parser.add_argument("--venvs", type=Path, default=Path(".venv-peers"))
-    parser.add_argument("--peers", default="aiperf,guidellm,genai-bench")
+    parser.add_argument("--peers", default="wrk,aiperf,guidellm,genai-bench")
     parser.add_argument("--loads", default=",".join(LOADS))
+    parser.add_argument("--share", type=float, default=1.0, help="of the requests of each load")
     return parser.parse_args()
 
 
@@ -272,8 +323,11 @@ def _against(ours: dict[str, Any], row: dict[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = {"requests_per_cpu_s": row["answers"] / row["cpu_s"]}
     if "cpu_s" in ours and ours.get("answers"):
         mine = ours["answers"] / ours["cpu_s"]
-        found["tbench_requests_per_cpu_s_ratio"] = mine / found["requests_per_cpu_s"]
-    if "reported_ttft_ms" in row:
+        found["times"] = mine / found["requests_per_cpu_s"]
+    if "after_start_us" in ours:
+        cost = row.get("after_start_us", row["cpu_s"] / row["answers"] * 1e6)
+        found["times_after_start"] = cost / ours["after_start_us"]
+    if row.get("reported_ttft_ms"):
         said, true = row["reported_ttft_ms"], row["truth_ttft_ms"]
         found["ttft_error_ms"] = {name: said[name] - true[name] for name in said}
     return found
@@ -281,7 +335,9 @@ def _against(ours: dict[str, Any], row: dict[str, Any]) -> dict[str, Any]:
 
 HEADS = (
     "load", "client", "answers", "req/s at the server", "streams held", "CPU s", "req per CPU s",
-    "TTFT reported, ms (mean/p50/p99)", "truth", "error of the mean, ms", "tbench: req per CPU s, times",
+    "tbench: times", "CPU us a request after the start", "tbench: times", "TTFT reported, ms (mean/p50/p99)",
+    "truth",
+    "error of the mean, ms",
 )  # fmt: skip
 
 
@@ -295,7 +351,7 @@ def _cells(row: dict[str, Any]) -> list[str]:
     three = ("reported_ttft_ms", "truth_ttft_ms")
     reported, truth = (
         " / ".join(f"{value:,.2f}" for value in row[key].values())
-        if key in row
+        if row.get(key)
         else row.get("trouble", "")
         for key in three
     )
@@ -308,10 +364,12 @@ def _cells(row: dict[str, Any]) -> list[str]:
         _figure(row.get("streams_held")),
         _figure(row.get("cpu_s")),
         _figure(row.get("requests_per_cpu_s")),
+        _figure(row.get("times")),
+        _figure(row.get("after_start_us")),
+        _figure(row.get("times_after_start")),
         reported,
         truth,
         "" if error is None else f"{error:,.3f}",
-        _figure(row.get("tbench_requests_per_cpu_s_ratio")),
     ]
 
 

@@ -1,7 +1,16 @@
-"""Capture: what applications really send, recorded as traces."""
+"""Capture: what applications really send, recorded as traces.
 
-from capture.exchange import Chunk, Exchange, Outcome, Request, Response
-from capture.tracefile import Clock, Gap, Trace, TraceHeader, TraceWriter, read_trace
+Names are imported when they are first used: the processes that send need none of it.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from capture.exchange import Chunk, Exchange, Outcome, Request, Response
+    from capture.tracefile import Clock, Gap, Trace, TraceHeader, TraceWriter, read_trace
+
+_EXCHANGE = ("Chunk", "Exchange", "Outcome", "Request", "Response")
 
 __all__ = [
     "Chunk",
@@ -16,3 +25,11 @@ __all__ = [
     "TraceWriter",
     "read_trace",
 ]
+
+
+def __getattr__(name: str) -> object:
+    if name not in __all__:
+        raise AttributeError(f"module 'capture' has no attribute {name!r}")
+    home = "capture.exchange" if name in _EXCHANGE else "capture.tracefile"
+    value = globals()[name] = getattr(import_module(home), name)
+    return value

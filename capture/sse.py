@@ -4,12 +4,15 @@ Any cut of the bytes gives the same events. One departure from the standard: `en
 event that lacks its blank line, since LLM servers do close without it; browsers would drop it.
 """
 
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from capture.errors import InputError
 
 BOM = b"\xef\xbb\xbf"
 MAX_EVENT_BYTES = 64 * 2**20
+PLAIN_BYTES = 8 * 2**20
+"""A longer stream is not taken apart at once: that needs a multiple of its size."""
 
 
 class Event(NamedTuple):
@@ -21,6 +24,36 @@ class Event(NamedTuple):
     data: bytes
     event: str = "message"
     id: str | None = None
+
+
+def plain_events(chunks: Sequence[tuple[float, bytes]]) -> Iterator[tuple[float, bytes]] | None:
+    """The (time, data) of each event of a stream that is all there, by the read that completed it.
+
+    Only for a stream that is nothing but `data` events of one line each, as nearly every LLM stream is:
+    None for any other, which is for an EventStream. A space before the data is left there.
+    """
+    whole = b"".join([piece for _, piece in chunks])
+    if whole[:5] != b"data:" or whole[-2:] != b"\n\n" or len(whole) > PLAIN_BYTES:
+        return None
+    if whole.find(b"\r") >= 0:
+        return None
+    datas = whole[5:-2].split(b"\n\ndata:")
+    if whole.count(b"\n") != 2 * len(datas):
+        return None
+    return _timed(chunks, datas)
+
+
+def _timed(
+    chunks: Sequence[tuple[float, bytes]], datas: list[bytes]
+) -> Iterator[tuple[float, bytes]]:
+    reads = iter(chunks)
+    at, arrived, end = 0.0, 0, 0
+    for data in datas:
+        end += len(data) + 7  # "data:" before it, a blank line after it
+        while arrived < end:
+            at, piece = next(reads)
+            arrived += len(piece)
+        yield at, data
 
 
 class EventStream:

@@ -1,5 +1,6 @@
 """From what a sender saw to a Sample: the answer is read after it has ended, off the sending loop. Pure."""
 
+from collections.abc import Callable
 from typing import Final
 
 from capture.exchange import Outcome
@@ -23,7 +24,8 @@ def to_sample(attempt: Attempt, began: float, secrets: Secrets = NONE) -> Sample
     `secrets` are masked wherever the server quotes them.
     """
     call, reply = Label.unpack(attempt.label), attempt.reply
-    answer = read(reply)
+    header = _headers(reply)
+    answer = read(reply, header)
     outcome, error = conclusion(reply, answer, stream=call.stream)
     usage = answer.usage
 
@@ -61,9 +63,9 @@ def to_sample(attempt: Attempt, began: float, secrets: Secrets = NONE) -> Sample
         request_bytes=call.request_bytes,
         response_bytes=reply.received,
         conn_reused=reply.reused,
-        request_id=secrets.mask_text(reply.header("x-request-id")) or None,
+        request_id=secrets.mask_text(header(b"x-request-id")) or None,
         headers=traced(reply.headers, secrets),
-        token_times=tuple(at - began for at in answer.token_times),
+        token_times=tuple([at - began for at in answer.token_times]),
     )
 
 
@@ -75,14 +77,20 @@ def _after(reply: Reply, answer: Answer) -> float | None:
     return max((at for at, _ in reply.chunks if at < times[0]), default=reply.sent)
 
 
-def read(reply: Reply) -> Answer:
+def _headers(reply: Reply) -> Callable[[bytes], str]:
+    """What gives the first value of a header field by its lower-case name, or nothing."""
+    found = {name.lower(): value for name, value in reversed(reply.headers)}
+    return lambda name: found.get(name, b"").decode("latin-1")
+
+
+def read(reply: Reply, header: Callable[[bytes], str]) -> Answer:
     """The answer as far as it came."""
     if reply.status is None:
         return UNANSWERED
     return read_answer(
         reply.chunks,
-        content_type=reply.header("content-type"),
-        content_encoding=reply.header("content-encoding"),
+        content_type=header(b"content-type"),
+        content_encoding=header(b"content-encoding"),
         status=reply.status,
     )
 

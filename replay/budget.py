@@ -1,31 +1,13 @@
 """The budget: US dollars that may be spent. What is in flight counts with the most that it may cost.
 
-The worker reserves (`Purse`), the parent settles when it has read the answer (`Till`); the two meet in the
-pulse.
+The worker reserves (replay.workers.purse), the parent settles when it has read the answer (`Till`); the two
+meet in the pulse.
 """
-
-import math
 
 from capture.exchange import Outcome
 from replay.cost import cost, price_of
 from replay.sample import Sample
 from replay.workers.pulse import Pulse
-
-
-class Purse:
-    """The worker's side. `allows` reserves the cost of one more call, or says that it would not fit."""
-
-    def __init__(self, limit: float, pulse: Pulse) -> None:
-        self._limit = limit
-        self._pulse = pulse
-        self._reserved = 0.0
-
-    def allows(self, most: float) -> bool:
-        spent, freed = self._pulse.settled
-        if math.fsum((spent, self._reserved, -freed, most)) > self._limit:
-            return False
-        self._reserved += most
-        return True
 
 
 class Till:

@@ -5,6 +5,7 @@ second. Absent is NaN in a float, -1 in an integer, None in a word and the empty
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from operator import attrgetter
 from typing import Any, Final
 
 import numpy as np
@@ -46,7 +47,7 @@ NUMBERS: Final[Mapping[str, str]] = {
 """Column name -> type on disk and in memory."""
 COUNTED: Final[Mapping[str, Callable[[Sequence[float]], int]]] = {
     "token_events": len,
-    "coalesced": lambda times: len(times) - len(set(times)),
+    "coalesced": lambda times: len(times) - len(set(times)) if len(times) > 1 else 0,
 }
 """Columns that count a sample's token times: all, and those with the stamp of a later one."""
 WORDS: Final = ("endpoint", "model", "outcome", "error", "finish_reason")
@@ -61,13 +62,14 @@ MOST: Final = 65_534
 """The most samples of a record."""
 
 
-def from_samples(samples: Sequence[Sample]) -> dict[str, list[Any]]:
-    """One list per column, None where absent."""
-    columns: dict[str, list[Any]] = {
-        name: [getattr(sample, name) for sample in samples]
-        for name in (*NUMBERS, *WORDS, *NAMES)
-        if name not in COUNTED
-    }
+_PLAIN: Final = tuple(name for name in (*NUMBERS, *WORDS, *NAMES) if name not in COUNTED)
+_values: Final = attrgetter(*_PLAIN)
+
+
+def from_samples(samples: Sequence[Sample]) -> dict[str, Sequence[Any] | Column]:
+    """One sequence per column, None where absent."""
+    rows = zip(*map(_values, samples), strict=True) if samples else [()] * len(_PLAIN)
+    columns: dict[str, Sequence[Any] | Column] = dict(zip(_PLAIN, rows, strict=True))
     for name, count in COUNTED.items():
         columns[name] = [count(sample.token_times) for sample in samples]
     return columns
@@ -109,12 +111,22 @@ def _pack_names(values: Sequence[str | None] | Column) -> Record:
 
 
 def pack_tokens(samples: Sequence[Sample]) -> Record:
-    """The token stamps of a block: whole microseconds after each sample's first, as gaps."""
-    gaps = [_gaps_us(sample.token_times) for sample in samples]
+    """The token stamps of a block: whole microseconds after each sample's first, as gaps.
+
+    The running sum of a sample's gaps is each stamp rounded, so that rounding errors never add up.
+    """
+    sizes = np.array([len(sample.token_times) for sample in samples], dtype=np.int64)
+    times = np.array([at for sample in samples for at in sample.token_times])
+    starts = (np.cumsum(sizes) - sizes)[sizes > 0]
+    first = np.repeat(times[starts], sizes[sizes > 0])
+    stamps = np.rint((times - first) * 1e6).astype(np.int64)
+    gaps = np.delete(
+        np.diff(stamps), starts[1:] - 1
+    )  # from one sample's last to the next one's first
     return tokens_record(
         np.array([sample.index for sample in samples]),
-        np.array([len(gap) for gap in gaps]),
-        np.concatenate([np.zeros(0, dtype="<u4"), *gaps]),
+        np.maximum(sizes - 1, 0),
+        np.clip(gaps, 0, 2**32 - 1),
     )
 
 
@@ -151,11 +163,3 @@ def tokens_record(index: Column, counts: Column, gaps_us: Column) -> Record:
         "counts": counts.astype("<u4").tobytes(),
         "gaps_us": gaps_us.astype("<u4").tobytes(),
     }
-
-
-def _gaps_us(times: Sequence[float]) -> Column:
-    """Gaps whose running sum is each stamp rounded, so that rounding errors never add up."""
-    if len(times) < 2:
-        return np.zeros(0, dtype="<u4")
-    stamps = np.rint((np.array(times) - times[0]) * 1e6).astype(np.int64)
-    return np.clip(np.diff(stamps), 0, 2**32 - 1).astype("<u4")

@@ -138,6 +138,10 @@ class Order:
             part_of=part_of,
         )
 
+    def check_key(self) -> None:
+        """Raise InputError where `base_url` needs a key and there is none, before anything is made ready."""
+        find_key(self.api_key_env, checked_base_url(self.base_url or ""), self.headers)
+
     def _workers(self) -> int:
         """How many processes send; `auto` is as many as the load needs and the machine has to spare."""
         wanted = self._enough() if self.workers == "auto" else self.workers

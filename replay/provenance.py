@@ -125,5 +125,6 @@ SCRUBBED: Final[Mapping[str, Callable[[str], str]]] = {
     "--header": _header_name,
     "--set": _safe_field,
     "--proxy": mask_address,
+    "--api-key": lambda _: WITHHELD,
 }
 """Flags whose values may hold a credential, and what of them is written down."""

@@ -38,7 +38,7 @@ USUAL: Final = (
         "token_events",
         "stream",
     ),
-    *("model", "outcome", "error", "id"),
+    *("model", "outcome", "error", "finish_reason", "id"),
 )
 """The columns that a comparison asks for, read in one pass; the others cost a second one."""
 LATER = frozenset({"tokens", "headers"})

@@ -57,7 +57,7 @@ class Scribe:
         """Write what comes, until finished."""
         while not self._finished.wait(PAUSE_S):
             for spool in self.spools:
-                self._read(spool, self._finished.is_set)
+                self._read(spool, self._over)
             self._pump()
 
     def complete(self) -> None:
@@ -69,11 +69,15 @@ class Scribe:
     def _read(self, spool: SpoolReader, enough: Callable[[], bool]) -> None:
         for count, attempt in enumerate(spool.attempts(), 1):
             self._write(attempt, spool.began)
-            give_way()
             if count % PUMP == 0:
                 self._pump()
             if enough():
                 return
+
+    def _over(self) -> bool:
+        """Whether the sending is over; while it is not, it goes first."""
+        give_way()
+        return self._finished.is_set()
 
     def _pump(self) -> None:
         for book in self.books:

@@ -11,7 +11,6 @@ from typing import Final, NamedTuple, Protocol
 import trio
 
 from capture.exchange import Outcome
-from capture.providers import one_line
 
 IDLE_S: Final = 4.0
 """An idle connection older than this is closed, not used: servers commonly close theirs after 5 s."""
@@ -153,6 +152,8 @@ def too_long(most: int) -> tuple[Outcome, str]:
 
 def said(error: BaseException) -> str:
     """The words of the error that began it: the others only pass it on."""
+    from capture.providers import one_line  # noqa: PLC0415 (a worker starts without it)
+
     words = ""
     below: BaseException | None = error
     while below is not None:

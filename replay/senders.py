@@ -6,7 +6,6 @@ from importlib.util import find_spec
 from typing import Final, Literal, Protocol, Self
 
 from capture.errors import InputError
-from capture.redact import mask_address
 from replay.sender import Deadlines, Origin, Sender
 
 Choice = Literal["auto", "engine", "httpx"]
@@ -53,12 +52,12 @@ def chosen(choice: Choice, *, http2: bool = False, proxy: str | None = None) -> 
 def make_sender(
     kind: Kind,
     deadlines: Deadlines,
-    context: ssl.SSLContext,
+    context: ssl.SSLContext | None,
     *,
     http2: bool = False,
     proxy: str | None = None,
 ) -> OpenSender:
-    """A sender of that kind; `http2` and `proxy` are for httpx."""
+    """A sender of that kind; `http2` and `proxy` are for httpx. Without a `context` no https."""
     if kind == "engine":
         from replay.engine.sender import EngineSender  # noqa: PLC0415 (does not import elsewhere)
 
@@ -70,6 +69,8 @@ def make_sender(
 
 def _check_proxy(proxy: str) -> None:
     """Raise InputError, without the URL's credentials in it."""
+    from capture.redact import mask_address  # noqa: PLC0415 (a worker starts without it)
+
     scheme, mark, rest = proxy.partition("://")
     if scheme not in {"http", "https"} or not mark or not rest:
         raise InputError(f"--proxy {mask_address(proxy)}: write it as http://HOST:PORT")

@@ -4,6 +4,7 @@ What a statistic never asks for is not kept: the columns outside the first pass 
 Words stay codes and names stay bytes until somebody wants the column itself.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Final
@@ -82,7 +83,11 @@ class Table(Mapping[str, Column]):
 
     def words(self, name: str) -> set[str]:
         """Every word that some sample has."""
-        return self._words(name).used()
+        return set(self._words(name).tally())
+
+    def tally(self, name: str, places: Places) -> dict[str, int]:
+        """How many of these samples have each word."""
+        return self._words(name).tally(places)
 
     def _words(self, name: str) -> "_Words":
         store = self._store(name)
@@ -143,6 +148,14 @@ def words(columns: Columns, name: str) -> set[str]:
     return {str(word) for word in set(columns[name].tolist()) if word is not None}
 
 
+def tally(columns: Columns, name: str, places: Places) -> dict[str, int]:
+    """How many of these samples have each word; of a column that is not there, none has any."""
+    if isinstance(columns, Table):
+        return columns.tally(name, places)
+    some = columns[name][places].tolist() if name in columns else []
+    return dict(Counter(str(word) for word in some if word is not None))
+
+
 def at(columns: Columns, places: Places, *names: str) -> dict[str, Column]:
     """Some columns of a few samples only, without a copy of all of them."""
     if isinstance(columns, Table):
@@ -191,9 +204,10 @@ class _Words:
         codes = [self._table[word] for word in words if word in self._table]
         return _any([self.data == code for code in codes], len(self.data))
 
-    def used(self) -> set[str]:
-        names = list(self._table)
-        return {str(names[code]) for code in np.flatnonzero(np.bincount(self.data)) if code}
+    def tally(self, places: Places | slice = ALL) -> dict[str, int]:
+        counts = np.bincount(self.data[places], minlength=len(self._table)).tolist()
+        pairs = zip(self._table, counts, strict=True)
+        return {word: count for word, count in pairs if word is not None and count}
 
     def put(self, record: Mapping[str, Any], at: int, n: int) -> None:
         """Take over the `n` words of a record."""

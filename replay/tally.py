@@ -34,14 +34,16 @@ class Tally:
     def add(self, sample: Sample) -> None:
         """Count one ended attempt."""
         self.ended += 1
-        self.fates[sample.fate] += 1
+        fate, times = sample.fate, sample.token_times
+        self.fates[fate] += 1
         self.last_end = max(self.last_end, sample.end or 0.0)
-        self.tokens += len(sample.token_times)
-        self.coalesced += len(sample.token_times) - len(set(sample.token_times))
-        if sample.fate is Fate.FAILED:
+        self.tokens += len(times)
+        if len(times) > 1:
+            self.coalesced += len(times) - len(set(times))
+        if fate is Fate.FAILED:
             self.errors[kind_of(sample)] += 1
             self.last_error = sample.error
-        if sample.fate is not Fate.COMPLETED:
+        if fate is not Fate.COMPLETED:
             return
         self.bill.add(sample.model, usage_of(sample))
         first = sample.first_token if sample.stream else sample.end

@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from tbench.commands.ab import ab
+from tbench.commands.benchmark import benchmark
 from tbench.commands.capture import capture
 from tbench.commands.compare import compare
 from tbench.commands.demo import demo
@@ -49,6 +50,7 @@ app.command()(capture)
 app.add_typer(trace, name="trace")
 app.command()(replay)
 app.command()(ab)
+app.command()(benchmark)
 app.command()(report)
 app.command()(compare)
 app.command()(power)

@@ -11,7 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+
+from analysis.arms import Arm
+from analysis.replicates import Replicates
+from replay.columns import NUMBERS
+from replay.runfile import Run, recount
 
 ADDRESS = re.compile(r"listening on (https?://[\w.:]+)")
 
@@ -107,6 +113,102 @@ def simulator() -> Iterator[Server]:
     server = Server("serve", "--port", "0", "--profile", "fast")
     yield server
     server.stop()
+
+
+TURNS = ((0, 1), (1, 0), (0, 1), (0, 1), (1, 0))
+"""Which arm begins each pair of runs: no rule in it."""
+Columns = dict[str, Any]
+
+
+class Repeats:
+    """Makes repeated runs of two arms, in memory."""
+
+    def columns(self, n: int, seed: int, factor: float = 1.0) -> Columns:
+        """So many streamed requests with lognormal latencies times `factor`."""
+        random = np.random.default_rng(seed)
+        absent = {"f": np.nan, "i": -1, "b": False}
+        found: Columns = {
+            name: np.full(n, absent[np.dtype(kind).kind], kind) for name, kind in NUMBERS.items()
+        }
+        found["index"], found["cycle"] = np.arange(n), np.zeros(n, int)
+        found["due"] = found["sent"] = np.arange(n) * 0.1
+        found["first_token"] = found["sent"] + np.exp(random.normal(size=n) * 0.3 - 2) * factor
+        found["last_token"] = found["end"] = found["first_token"] + 0.5 * factor
+        found["output_tokens"] = found["token_events"] = np.full(n, 20)
+        found["prompt_tokens"], found["cached_tokens"] = np.full(n, 1000), np.full(n, 100)
+        found["held"] = found["connect"] = np.zeros(n)
+        found["stream"] = np.ones(n, bool)
+        found["warmup"] = np.zeros(n, bool)
+        found["status"] = np.full(n, 200)
+        words = {
+            "outcome": "ok",
+            "finish_reason": "stop",
+            "endpoint": "chat",
+            "model": "m",
+            "error": None,
+        }
+        for name, word in words.items():
+            found[name] = np.full(n, word, dtype=object)
+        found["request_id"] = np.full(n, "", dtype=np.dtypes.StringDType())
+        found["id"] = np.array([f"r{i}" for i in range(n)], dtype=np.dtypes.StringDType())
+        return found
+
+    def run(self, found: Columns, started: int, source: str = "trace-1", **totals: Any) -> Arm:
+        complete = totals.pop("complete", True)
+        named = {name: totals.pop(name, None) for name in ("model", "target", "pacing")}
+        path, whole = Path(f"{started}-{id(found)}.run"), {**recount(found), **totals}
+        return Arm(
+            kind="run",
+            name="a",
+            run=Run(path, {"wall_ns": started}, found, whole, complete=complete),
+            source=source,
+            model=named["model"] or "m",
+            target=named["target"],
+            pacing=named["pacing"] or "as recorded",
+            as_recorded=named["pacing"] is None,
+            token_gaps=lambda: (np.arange(len(found["id"]) + 1), np.full(len(found["id"]), 0.1)),
+        )
+
+    def arms(
+        self,
+        factor: float = 1.0,
+        repeats: int = 5,
+        *,
+        turns: bool = True,
+        noise: float = 0.01,
+        drift: float = 0.0,
+        spoil: Callable[[Columns], None] = lambda _: None,
+        **told: Any,
+    ) -> tuple[Replicates, Replicates]:
+        """Arms of 500 requests a run, the second slower by `factor` and spoilt; runs differ by `noise`.
+
+        Each run is `drift` slower than the one before, as a logarithm. `told` is what the second's runs say.
+        """
+        random = np.random.default_rng(5)
+        arms: tuple[list[Arm], list[Arm]] = ([], [])
+        for pair in range(repeats):
+            for place, which in enumerate(TURNS[pair % 5]):
+                at = 2 * pair + place if turns else which * 100 + pair
+                slow = float(np.exp(random.normal() * noise + drift * at)) * (
+                    factor if which else 1
+                )
+                found = self.columns(500, seed=10 * pair + which, factor=slow)
+                if which:
+                    spoil(found)
+                arms[which].append(self.run(found, at, **(dict(told) if which else {})))
+        first, second = (
+            Replicates(
+                name=name, runs=tuple(sorted(one, key=lambda arm: arm.run.header["wall_ns"]))
+            )
+            for name, one in zip("AB", arms, strict=True)
+        )
+        return first, second
+
+
+@pytest.fixture(scope="session")
+def repeats() -> Repeats:
+    """`repeats.arms(1.3)`: two arms of five runs that took turns, the second 30 % slower."""
+    return Repeats()
 
 
 @pytest.fixture(scope="session")
@@ -273,6 +375,7 @@ def repeated() -> Callable[..., Any]:
     return make
 
 
+@pytest.fixture(scope="session")
 def tokenizer_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A byte-level BPE tokenizer of 1,500 tokens, trained on the spot; it cuts at 32 unless told not to."""
     from tokenizers import Tokenizer, models, pre_tokenizers, trainers

@@ -103,7 +103,9 @@ def test_an_experiment_ends_with_a_verdict_and_its_reports(
     assert [n for n, _ in runs] == sorted(n for n, _ in runs), "in rounds"
     assert all(run["completed"] == 60 for run in found["runs"])
     assert json.loads((trace.parent / "x" / "report.json").read_text()) == found
-    assert "PASS" in (trace.parent / "x" / "report.html").read_text()
+    for name in ("report.html", "report.md"):
+        assert "PASS" in (trace.parent / "x" / name).read_text()
+    assert 'failures="0"' in (trace.parent / "x" / "junit.xml").read_text()
 
 
 def test_no_run_finds_the_prompts_of_an_earlier_one_in_the_cache(
@@ -215,6 +217,11 @@ def test_a_server_that_is_not_there_ends_it_at_once(
         (
             ["t.msgpack", "--arm", "name=A,api_key_env=NONE_SUCH", "--arm", "name=B"],
             "NONE_SUCH is not set",
+        ),
+        (["t.msgpack", "--arm", "name=A", "--arm", "name=B", "--slo", "x"], "--slo x"),
+        (
+            ["t.msgpack", "--arm", "name=A", "--arm", "name=B", "--trend", "--schedule", "abba"],
+            "--trend needs an order of runs that chance drew",
         ),
         (
             ["t.msgpack", "--arm", "name=A", "--arm", "name=B", "--max-cost", "0.0001"],

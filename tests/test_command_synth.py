@@ -51,7 +51,7 @@ def test_a_synthesised_chat_is_replayed_at_its_exact_lengths(
 
 @pytest.mark.parametrize(
     ("task", "scenario", "counted"),
-    [("text-to-embeddings", "E(30)", {None}), ("text-to-rerank", "R(30,10)", {118, 119, 120})],
+    [("text-to-embeddings", "E(30)", {None}), ("text-to-rerank", "R(30,10)", {117, 118, 119, 120})],
 )
 def test_batches_are_replayed(
     tbench: Callable[..., Any], simulator: Any, task: str, scenario: str, counted: set[int | None]
@@ -97,6 +97,29 @@ def test_the_same_command_makes_the_same_file(tbench: Callable[..., Any], tmp_pa
     assert "exists already" in again.err
 
 
+def test_a_dataset_is_sent_as_it_is(
+    tbench: Callable[..., Any], simulator: Any, tmp_path: Path
+) -> None:
+    """By a dataset-config; what was left out is said, and stands in the trace."""
+    (tmp_path / "rows.csv").write_text("ask,x\nWhat is a harbour?,1\nbroken\n")
+    source = {"type": "file", "path": "rows.csv", "file_format": "csv"}
+    (tmp_path / "config.json").write_text(json.dumps({"source": source, "prompt_column": "ask"}))
+    made = tbench(
+        "trace", "synth", "--dataset-path", "config.json", "--model", TEXT[3], "--requests", 4,
+        "-o", "t.msgpack",
+    )  # fmt: skip
+    found = json.loads(tbench("trace", "info", "t.msgpack", "--json").out)["synthesis"]
+
+    assert made.code == 0
+    assert made.err == "rows.csv: 1 rows left out (1 with another number of columns)\n"
+    assert (found["scenario"], found["left_out"]) == (
+        "dataset",
+        {"with another number of columns": 1},
+    )
+    tokens = HEADERS_OF_TURNS + len("What is a harbour?") // 4 + 1
+    assert samples(tbench, simulator.url, "t.msgpack")["prompt_tokens"] == [tokens] * 4
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [
@@ -105,6 +128,11 @@ def test_the_same_command_makes_the_same_file(tbench: Callable[..., Any], tmp_pa
         (("--rate", 1, "--poisson", 1), "give one"),
         (("--model-tokenizer", "some/thing"), "hf download"),
         (("--rate", -1), "requests per second"),
+        (("--dataset-path", "none.csv"), "no such file"),
+        (("--dataset-prompt-column", "x"), "needs --dataset-path"),
+        (("--dataset-image-column", "x"), "text-to-text sends no images"),
+        (("--dataset-path", "a.csv", "--dataset-config", "b.json"), "give one"),
+        (("--additional-request-params", '{"a": NaN}'), "not JSON"),
         (("--prefix-len", 40), "make the prefix shorter"),
     ],
 )

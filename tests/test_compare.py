@@ -266,6 +266,11 @@ def test_a_step_is_flagged_and_caps_the_row() -> None:
     half = row(found, "ttft", 0.5)
     assert (half.drift, half.blocks, half.verdict) == (True, 4, Verdict.INCONCLUSIVE)
     assert "SLOW_DRIFT" in codes(found)
+    assert half.thirds is not None
+    assert half.thirds[0] == pytest.approx(1, abs=0.1)
+    assert half.thirds[2] == pytest.approx(1.7, abs=0.2)
+    assert found.overall["ttft"].thirds is not None
+    assert found.overall["e2e"].thirds is None
 
 
 def test_a_queue_is_named() -> None:
@@ -340,6 +345,71 @@ def test_failures_are_an_endpoint_of_their_own() -> None:
     assert errors.low > 0
     assert errors.method.startswith("block t, K=")
     assert dict(errors.kinds_candidate) == {"http_error": round(errors.candidate * 2400)}
+
+
+def test_failures_are_counted_pair_by_pair() -> None:
+    """Of the pairs that came to an end by themselves; a burst says why there is no McNemar."""
+    one, other = columns(2400), columns(2400, 3)
+    one["outcome"][::200], other["outcome"][100::150] = "http_error", "cut"
+    one["outcome"][7] = "cancelled"
+    burst = columns(2400, 3)
+    burst["outcome"][600:640] = "timeout"
+
+    plain = compare(arm(one), arm(other, "b")).discordance
+    bursts = compare(arm(one), arm(burst, "b")).discordance
+
+    assert plain is not None
+    assert bursts is not None
+    assert (plain.n, plain.baseline_only, plain.candidate_only, plain.both) == (2399, 8, 12, 4)
+    assert plain.p_value == pytest.approx(0.503445, abs=1e-6)
+    assert bursts.p_value is None
+    assert "failures come in bursts" in str(bursts.refusal)
+    assert compare(arm(one), arm(other), Question(paired=False)).discordance is None
+
+
+def test_answers_of_equal_length_are_compared_once_more() -> None:
+    """Two thirds of the answers become twice as long: among the others e2e is what it was."""
+    longer_ones = columns(2400, 3)
+    which = np.arange(2400) % 3 > 0
+    longer_ones["output_tokens"] = longer_ones["output_tokens"] * np.where(which, 2, 1)
+    extra = longer_ones["last_token"] - longer_ones["first_token"]
+    longer_ones["last_token"] = longer_ones["last_token"] + np.where(which, extra, 0)
+
+    found = compare(arm(columns(2400)), arm(longer_ones, "b"))
+
+    matched = found.length_matched
+    assert matched is not None
+    assert (matched.n, matched.share, matched.refusal) == (800, pytest.approx(1 / 3), None)
+    half = next(one for one in matched.rows if one.quantile == 0.5)
+    assert half.low is not None
+    assert half.high is not None
+    assert half.low < 1 < half.high
+    assert (half.n_baseline, half.confidence) == (800, "low")
+    whole = row(found, "e2e", 0.5)
+    assert whole.low is not None
+    assert whole.low > 1.3
+
+
+def test_too_few_answers_of_equal_length_are_not_compared() -> None:
+    """All are twice as long, or nothing pairs: the reason instead of rows; without a difference nothing."""
+    spoilt = columns(2400, 3)
+    longer(spoilt)
+    base = arm(columns(2400))
+
+    paired, unpaired, equal = (
+        compare(base, arm(other, "b"), question).length_matched
+        for other, question in [
+            (spoilt, Question()),
+            (spoilt, Question(paired=False)),
+            (columns(2400, 3), Question()),
+        ]
+    )
+
+    assert paired is not None
+    assert (paired.n, paired.rows, paired.refusal) == (0, (), "n too small (needs ≥ 40)")
+    assert unpaired is not None
+    assert unpaired.refusal == "the arms are not paired"
+    assert equal is None
 
 
 def test_no_failure_at_all_has_an_exact_bound() -> None:

@@ -10,12 +10,17 @@ from pathlib import Path
 import httpx
 import pytest
 
-from replay.doctor.examination import Examination, limit, text
+from capture.errors import InvalidRunError
+from replay.doctor.examination import RAMP, Examination, examine
 from replay.doctor.facts import machine_facts, notes
 from replay.doctor.probes import Found, Load, probe, serving
+from replay.doctor.verdict import held, limit
+from replay.doctor.wording import text
+from replay.doctor.work import Work
 from replay.kin import kin_command, kin_environ
 
 GOOD = Found(
+    completed=300,
     requests_per_s=990.0,
     of_ideal=0.99,
     ttft_error_s={"p50": 5e-6, "p99": 2e-5},
@@ -23,9 +28,12 @@ GOOD = Found(
     cpu_share=0.5,
     coalesced_share=0.0,
     server_late_s=0.0002,
+    server_share=0.3,
+    others_cores=0.1,
     clock="kernel",
     lost=0,
     failed=0,
+    errors={},
     invalid_because=None,
 )
 
@@ -48,6 +56,17 @@ def test_the_server_streams_on_time_and_keeps_the_truth() -> None:
     assert all(b - a > 5_000_000 for a, b in itertools.pairwise(words))
     assert len(known["late"]) == 5
     assert min(known["late"]) >= 0
+    assert 0 <= known["share"] <= 1
+
+
+def test_waiting_awake_is_no_work_of_the_server() -> None:
+    """It does not sleep through the last millisecond before an event; its share is without that."""
+    headers = {"x-sim-tokens": "200", "x-sim-itl-ms": "1"}
+    with serving() as (url, truth), httpx.Client(base_url=url) as client:
+        client.post("/x", headers=headers)
+        share = truth()["share"]
+
+    assert share < 0.8
 
 
 def test_the_server_ends_with_whoever_started_it() -> None:
@@ -77,35 +96,109 @@ def test_a_probe_is_a_whole_replay_held_against_the_truth(tmp_path: Path) -> Non
     assert 0 <= found.ttft_error_s["p50"] < 0.05
 
 
+SLOW = replace(GOOD, of_ideal=0.9)
+
+
 @pytest.mark.parametrize(
-    ("found", "words"),
+    "found",
     [
-        (GOOD, None),
-        (replace(GOOD, of_ideal=0.9), "the client"),
-        (replace(GOOD, ttft_error_s={"p50": 0.1, "p99": 0.2}), "the exactness"),
-        (replace(GOOD, of_ideal=0.9, server_late_s=0.02), "own server"),
-        (replace(GOOD, lost=1, failed=2), "3 requests came to nothing"),
-        (replace(GOOD, invalid_because="this client sent late"), "sent late"),
+        SLOW,
+        replace(GOOD, ttft_error_s={"p50": 0.1, "p99": 0.2}),
+        replace(GOOD, lag_s={"p50": 0.1, "p99": 0.2}),
+        replace(GOOD, lost=1),
+        replace(GOOD, failed=1),
+        replace(GOOD, invalid_because="this client sent late"),
     ],
 )
-def test_what_limited_a_step(found: Found, words: str | None) -> None:
-    """The client, its stamps, or the server, which is not the client's fault."""
+def test_what_was_not_held(found: Found) -> None:
+    """The rate, the stamps, the due times, everything back, and a valid run: all of it."""
+    assert held(GOOD)
+    assert not held(found)
+
+
+@pytest.mark.parametrize(
+    ("found", "who", "why", "cure"),
+    [
+        (replace(SLOW, cpu_share=0.95), "client", "95% of a core", "--workers"),
+        (replace(SLOW, server_share=0.97), "server", "97% of a core", "the client may hold more"),
+        (
+            replace(SLOW, server_share=0.97, cpu_share=0.97),
+            "server",
+            "97% of a core",
+            "benchmarks/",
+        ),
+        (replace(SLOW, others_cores=1.2), "machine", "other work took 1.2 cores", "stop what else"),
+        (replace(SLOW, server_late_s=0.02), "machine", "20 ms late", "more cores"),
+        (replace(SLOW, lost=1, failed=2), "machine", "3 requests came to nothing", "limits above"),
+        (replace(GOOD, failed=2, errors={"reset": 2}), "machine", "(2 reset)", "limits above"),
+        (replace(GOOD, invalid_because="it sent late"), "client", "it sent late", "--workers"),
+        (SLOW, "client", "nothing else was busy", "ask for less"),
+        (replace(SLOW, server_share=None, cpu_share=None, others_cores=None), "client", "", "less"),
+    ],
+)
+def test_who_was_the_limit(found: Found, who: str, why: str, cure: str) -> None:
+    """The server before the client, as it is ours; each with its sign and its cure."""
     said = limit(found)
 
-    assert (said is None) == (words is None)
-    assert words is None or words in (said or "")
+    assert said.who == who
+    assert why in said.why
+    assert cure in said.cure
+    assert str(said).startswith("limited by the ")
 
 
-def test_the_text_and_what_holds() -> None:
+def test_the_text_names_a_limit_in_each_line_that_has_one() -> None:
     """The largest step that was held; notes on what makes figures low."""
     facts = {**machine_facts(), "usable_cores": 1.0}
-    steps = [(100, GOOD), (200, GOOD), (500, replace(GOOD, of_ideal=0.5))]
-    found = Examination(facts=facts, flat_out=GOOD, paced=GOOD, steps=steps, took_s=9.0)
-    said = "\n".join(text(found))
+    steps = [(100, GOOD), (200, GOOD), (500, replace(SLOW, cpu_share=0.96))]
+    paced = replace(GOOD, lag_s={"p50": 1.0, "p99": 1.0}, others_cores=2.0, clock="user")
+    found = Examination(
+        facts=facts, flat_out=GOOD, paced=paced, steps=steps, took_s=9.0, untried="too few ports"
+    )
+    lines = dict(line.split(maxsplit=1) for line in text(found))  # the last line of each kind
 
     assert found.holds == found.as_json()["holds_streams"] == 200
-    assert "holds     200 streams" in said
-    assert "limited by the client" in said
-    assert "one core" in said
+    assert lines["holds"] == "200 streams"
+    assert "limited by the client: nothing else" in lines["flat"]
+    assert "limited by the machine: other work took 2.0 cores" in lines["pacing"]
+    assert "limited by the machine: its kernel stamps nothing" in lines["stamps"]
+    assert "limited by the machine: too few ports" in lines["streams"]
+    assert "one core" in lines["note"]
+    assert [one["limited_by"] is None for one in found.as_json()["streams"]] == [True, True, False]
+    assert found.as_json()["streams"][2]["limited_by"]["who"] == "client"
     assert list(notes({"usable_cores": 4, "load_average": 3.0}))
     assert not list(notes({"usable_cores": 4, "load_average": 1.0}))
+
+
+def test_the_ramp_goes_on_to_2000_streams_while_they_are_held() -> None:
+    """Every step once; the first that is not held is the last."""
+    said: list[str] = []
+    found = examine(1, said.append, lambda _load, _folder, _workers: GOOD)
+
+    def up_to_500(load: Load, _folder: Path, _workers: int) -> Found:
+        return SLOW if (load.concurrency or 0) >= 500 else GOOD
+
+    assert [number for number, _ in found.steps] == list(RAMP) == [100, 200, 500, 1000, 2000]
+    assert found.holds == 2000
+    assert said[-1] == "streams: 2,000 at 50 tokens/s"
+    assert [number for number, _ in examine(1, said.append, up_to_500).steps] == [100, 200, 500]
+
+
+def test_when_nothing_comes_back_there_are_no_figures() -> None:
+    """Exit code 4, and a line that says what became of the requests."""
+    nothing = replace(GOOD, completed=0, failed=8000, errors={"connect_error": 8000})
+
+    with pytest.raises(
+        InvalidRunError, match=r"8,000 requests .* \(8,000 connect_error\)"
+    ) as error:
+        examine(1, lambda _: None, lambda _load, _folder, _workers: nothing)
+    assert error.value.exit_code == 4
+
+
+def test_the_work_of_others_is_what_is_not_ours() -> None:
+    """In cores; None where the system does not say."""
+    before = Work(at=10.0, whole=100.0, own=5.0)
+
+    assert Work(at=12.0, whole=104.0, own=6.0).others_since(before) == pytest.approx(1.5)
+    assert Work(at=12.0, whole=100.5, own=6.0).others_since(before) == 0.0
+    assert Work(at=12.0, whole=None, own=6.0).others_since(before) is None
+    assert Work.now().own > 0

@@ -82,6 +82,20 @@ def test_help_imports_nothing_heavy() -> None:
     assert not HEAVY & set(done.stdout.split())
 
 
+def test_a_worker_starts_with_little() -> None:
+    """It only sends: without https, neither httpx nor what reads traces and answers is loaded."""
+    probe = (
+        "import sys, replay.workers.worker, replay.engine.sender; "
+        "print(*sorted(name for name in sys.modules if not name.startswith('_')))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", probe], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    needless = HEAVY - {"trio"} | {"capture.tracefile", "capture.providers", "orjson", "zstandard"}
+
+    assert not needless & set(done.stdout.split())
+
+
 def test_constraint_files_hold_no_address() -> None:
     """Only bare name==version lines: an address would tie the project to one index."""
     lines = [

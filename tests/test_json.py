@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 
-from capture.exchange import Exchange, Request, Response
+from capture.exchange import Exchange, Outcome, Request, Response
 from capture.tracefile import TraceHeader, TraceWriter
+from replay.runfile import RunWriter
+from replay.sample import Sample
 
 DOC = (Path(__file__).parent.parent / "docs" / "json.md").read_text()
 SECTIONS = {
@@ -18,7 +20,7 @@ SECTIONS = {
 }
 DATA = {
     "outcomes", "models", "endpoints", "idc", "errors", "skipped", "shift", "summaries", "definitions",
-    "quantiles", "kinds", "plan",
+    "quantiles", "kinds", "overall", "censoring", "plan", "error_codes_frequency",
 }  # fmt: skip
 """Maps from data to numbers: their own keys are not part of the contract."""
 
@@ -81,6 +83,11 @@ def test_every_key_is_documented(
             "ab", trace, "--arm", f"name=A,base_url={simulator.url}", "--arm",
             f"name=B,base_url={simulator.url}", "--repeats", 1, "--gate", "errors:5pp", "-o", "ab",
         ),
+        "benchmark": (
+            "benchmark", "--api-backend", "together", "--api-base", simulator.url, "--api-model-name",
+            "openai/gpt-oss-20b", "--task", "text-to-text", "--num-concurrency", "1", "--traffic-scenario",
+            "D(20,4)", "--max-requests-per-run", "4",
+        ),
         "doctor": ("doctor",),
     }  # fmt: skip
     assert list(SECTIONS) == list(printed)
@@ -94,3 +101,35 @@ def test_every_key_is_documented(
 
         assert found - known == set(), verb
         assert len(found) > 8
+
+
+def write_run(path: Path, tokens: int) -> Path:
+    """60 requests, a second apart, of which every sixth is stopped at a moment of its own."""
+    writer = RunWriter(path, {"trace": {"capture_id": "c"}}, clock=lambda: 0.0)
+    for i in range(60):
+        stopped = i % 6 == 0
+        seen = {} if stopped else {"first_token": i + 0.5, "last_token": i + 1.0, "status": 200}
+        writer.add(
+            Sample(
+                id=f"r{i}", index=i, endpoint="chat", model="m", stream=True, due=float(i),
+                sent=float(i), end=i + 1 + i / 60, output_tokens=tokens,
+                outcome=Outcome.CANCELLED if stopped else Outcome.OK, **seen,
+            )
+        )  # fmt: skip
+    fates = {"planned": 60, "completed": 50, "failed": 0, "cancelled": 10}
+    return writer.close(fates | {"lost_in_flight": 0, "never_sent": 0})
+
+
+def test_the_keys_of_what_is_rare_are_documented(
+    tbench: Callable[..., Any], tmp_path: Path
+) -> None:
+    """Requests that were cut short, and answers of another length."""
+    one, other = (write_run(tmp_path / f"{tokens}.run", tokens) for tokens in (20, 30))
+    report = json.loads(tbench("report", one, "--json").out)
+    comparison = json.loads(tbench("compare", one, other, "--json").out)
+
+    assert set(report["censoring"]) == set(comparison["censoring"]) == {"ttft", "e2e"}
+    assert comparison["length_matched"]["refusal"] == "n too small (needs ≥ 40)"
+    known = SECTIONS["replay"] | SECTIONS["report"]
+    assert set(keys(report)) - known == set()
+    assert set(keys(comparison)) - known - SECTIONS["compare"] == set()

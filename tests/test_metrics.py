@@ -68,6 +68,7 @@ def value(name: str, one: Sample) -> float:
         ("ttft_sent", 0.5),
         ("ttft_answer", 2.0),
         ("e2e", 5.0),
+        ("e2e_per_token", 5 / 41),
         ("tpot", 0.1),
         ("itl", 4 / 3),
         ("itl_p95", 3.0),
@@ -115,6 +116,9 @@ def test_one_token_has_no_time_per_token() -> None:
     """There is no gap to divide by, and none is made up from chunks when usage is missing."""
     assert math.isnan(value("tpot", sample(output_tokens=1)))
     assert math.isnan(value("tpot", sample(output_tokens=None)))
+    assert value("e2e_per_token", sample(output_tokens=1)) == pytest.approx(5.0)
+    assert math.isnan(value("e2e_per_token", sample(output_tokens=None)))
+    assert math.isnan(value("e2e_per_token", sample(output_tokens=0)))
 
 
 def test_a_failure_has_no_latency() -> None:
@@ -129,7 +133,16 @@ def test_a_timeout_is_slower_than_everything() -> None:
     late = sample(outcome=Outcome.TIMEOUT)
 
     infinite = {name for name in METRICS if value(name, late) == math.inf}
-    assert infinite == {"ttft", "ttft_sent", "ttft_answer", "e2e", "tpot", "itl", "itl_p95"}
+    assert infinite == {
+        "ttft",
+        "ttft_sent",
+        "ttft_answer",
+        "e2e",
+        "e2e_per_token",
+        "tpot",
+        "itl",
+        "itl_p95",
+    }
 
 
 def test_a_timeout_without_a_stream_has_no_first_token() -> None:

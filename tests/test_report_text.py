@@ -98,6 +98,72 @@ def test_a_run_is_reported_whole() -> None:
     assert "no errors" in text
 
 
+def cut_short(n: int = 500) -> Arm:
+    """Every fifth request was given up by the application, 10 to 260 ms after it was made."""
+    given_up = arm(n)
+    columns = dict(given_up.columns)
+    columns["outcome"] = columns["outcome"].copy()
+    columns["outcome"][::5] = "client_abort"
+    for name in ("first_token", "last_token", "end"):
+        columns[name] = columns[name].copy()
+    columns["first_token"][::5] = columns["last_token"][::5] = np.nan
+    columns["end"][::5] = columns["sent"][::5] + np.linspace(0.01, 0.26, n // 5)
+    run = Run(Path("a.run"), {}, columns, recount(columns), complete=True)
+    return replace(given_up, run=run)
+
+
+def test_requests_that_were_cut_short_have_a_table() -> None:
+    """Kaplan-Meier quantiles and what they require, in both reports, only where there are such requests."""
+    alone, both = run_text(cut_short()), comparison_text(compare(arm(500), cut_short()))
+
+    for text in (alone, both):
+        assert "independent censoring" in text
+        assert any(line.startswith("ttft") and " 500 " in line for line in text.splitlines())
+    assert "independent censoring" not in run_text(arm(500))
+
+
+def test_a_drift_is_printed_by_thirds() -> None:
+    """The candidate becomes slow after half of the trace: three ratios, rising."""
+    step = arm(500, "b")
+    for name in ("first_token", "last_token", "end"):
+        step.columns[name][250:] += 0.1
+
+    text = " ".join(comparison_text(compare(arm(500), step)).split())
+
+    said = text.split("SLOW_DRIFT: the ratio in each third of the trace: e2e p50 ")[1]
+    first, middle, last = map(float, said.split(";")[0].split(", ")[:3])
+    assert first == 1
+    assert first < middle < last
+
+
+def test_answers_of_equal_length_have_a_table_of_their_own() -> None:
+    """Every second answer is longer by half: which pairs are compared, and what compares them all."""
+    longer = arm(500, "b")
+    longer.columns["output_tokens"][::2] = 32
+    longer.columns["output_tokens"][1::4] = 31
+
+    text = " ".join(comparison_text(compare(arm(500), longer)).split())
+
+    assert "(output tokens within 10%): 125 pairs, 25% of those answered in both arms" in text
+    assert "tpot and e2e_per_token do not" in text
+    longer.columns["output_tokens"][:] = 32
+    text = " ".join(comparison_text(compare(arm(500), longer)).split())
+    assert "e2e among answers of equal length: n too small (needs ≥ 40)" in text
+
+
+def test_failures_in_bursts_say_why_there_is_no_test() -> None:
+    """An outage of the candidate: pair by pair, and no McNemar."""
+    outage = arm(500, "b")
+    outage.columns["outcome"][200:240] = "http_error"
+
+    text = " ".join(comparison_text(compare(arm(500), outage)).split())
+
+    assert (
+        "40 in the candidate only; no test as if pairs were independent: failures come in bursts"
+        in text
+    )
+
+
 def test_an_invalid_run_says_so() -> None:
     """A client that sent late by its own fault: INVALID, with the cause."""
     late = arm(500)

@@ -1,6 +1,7 @@
 """Run files: what goes in comes out, whole or killed, in the order of the plan."""
 
 import errno
+import itertools
 import math
 import os
 from pathlib import Path
@@ -79,6 +80,21 @@ samples = st.builds(
     conn_reused=st.booleans(),
     request_id=st.none() | st.text("abcdef0123456789-", min_size=1, max_size=64),
 )
+
+
+@given(st.lists(st.lists(st.floats(0, 1e5), max_size=6).map(sorted), max_size=6))
+def test_the_gaps_of_a_block_are_those_of_its_samples(times: list[list[float]]) -> None:
+    """Each sample's own stamps, rounded to the microsecond after its first, whatever stands beside it."""
+    kept = [sample(index, token_times=tuple(own)) for index, own in enumerate(times)]
+    record = blocks.pack_tokens(kept)
+    stamps = [[round((at - own[0]) * 1e6) for at in own] for own in times]
+
+    assert np.frombuffer(record["counts"], dtype="<u4").tolist() == [
+        max(len(own) - 1, 0) for own in times
+    ]
+    assert np.frombuffer(record["gaps_us"], dtype="<u4").tolist() == [
+        min(b - a, 2**32 - 1) for own in stamps for a, b in itertools.pairwise(own)
+    ]
 
 
 @given(st.lists(samples, min_size=1, max_size=8, unique_by=lambda s: s.index), st.integers(1, 4))

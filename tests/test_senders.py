@@ -524,6 +524,22 @@ def test_tls_is_verified(kind: str, trust: tuple[ssl.SSLContext, ssl.SSLContext]
     assert found.sent is None
 
 
+def test_without_certificates_there_is_no_https() -> None:
+    """A sender that was made for http alone says so, and sends nothing in the clear."""
+
+    async def main() -> Reply:
+        async with EngineSender(Deadlines(), None) as sender:
+            reply = Reply()
+            await send(sender, call("https://127.0.0.1:9"), reply)
+            return reply
+
+    failure = trio.run(main).failure
+
+    assert failure is not None
+    assert failure[0] is Outcome.CONNECT_ERROR
+    assert "no certificates were loaded" in failure[1]
+
+
 def test_a_server_without_tls_is_a_connect_error(kind: str) -> None:
     """A port that speaks http is asked for https."""
 

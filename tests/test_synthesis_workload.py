@@ -114,6 +114,28 @@ def test_prompts_of_a_dataset_are_its_lines() -> None:
     assert all("max_tokens" not in body and body["ignore_eos"] is False for body in found)
 
 
+def test_lines_of_a_dataset_are_counted_where_that_is_exact(
+    tokenizer_file: Path, reference: Tokenizer
+) -> None:
+    """By a tokenizer; an estimate would pass for a count."""
+    counted = chat("dataset", dataset=LINES, tokens=load_tokens(tokenizer_file))
+    guessed = chat("dataset", dataset=LINES)
+
+    assert lengths(reference, said(counted)) == [
+        one.request.extra["prompt_tokens"] for one in exchanges(counted)
+    ]
+    assert {one.request.extra["prompt_tokens"] for one in exchanges(guessed)} == {None}
+
+
+def test_a_request_that_no_trace_holds_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its body would be left out otherwise."""
+    monkeypatch.setattr("capture.synthesis.synthesise.MOST_BYTES", 500)
+    with pytest.raises(InputError, match="a trace holds at most 500"):
+        write(chat(), tmp_path / "t.msgpack")
+
+
 def test_documents_of_a_dataset_are_its_lines() -> None:
     """As many as the batch holds, and a query for rerank."""
     embeddings = bodies(workload("text-to-embeddings", "dataset", dataset=LINES, batch_size=3))
@@ -175,6 +197,7 @@ def test_a_written_trace_reads_back_as_the_exchanges(tmp_path: Path) -> None:
         "requests": 500,
         "batch_size": 1,
         "dataset": None,
+        "left_out": {},
         "prefix_tokens": 0,
         "additional_request_params": {"top_p": 0.9},
         "seed": 1,
@@ -219,6 +242,7 @@ def test_a_rate_that_is_none_is_refused(rate: float) -> None:
     ("changes", "says"),
     [
         ({"scenario": parse("E(64)")}, "text-to-text takes D"),
+        ({"model": ""}, "name of a model"),
         ({"requests": 0}, "at least one request"),
         ({"batch_size": 2}, "text-to-text sends one prompt a request"),
         ({"scenario": parse("dataset")}, "give --dataset-path"),

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from capture.exchange import Outcome
 from replay.attempt import Attempt
 from replay.brake import ENOUGH, Brake
-from replay.budget import Purse, Till
+from replay.budget import Till
 from replay.pace import Pace
 from replay.pacing import Fixed, Profile
 from replay.sample import Sample
@@ -28,6 +28,7 @@ from replay.workers.duty import Duty, part, share
 from replay.workers.feed import Feed, frame
 from replay.workers.feeder import Feeder
 from replay.workers.pulse import Pulse
+from replay.workers.purse import Purse
 from replay.workers.spool import SpoolReader, SpoolWriter
 
 HERE = Origin("http", "127.0.0.1", 9)

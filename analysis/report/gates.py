@@ -3,17 +3,14 @@
 import math
 from collections.abc import Iterator, Mapping, Sequence
 
-import numpy as np
-
 from analysis.charts import Bar, Dot, Picture, dots, forest
 from analysis.comparison import Verdict
+from analysis.endpoints import endpoint
 from analysis.gate import ERRORS, Gate
 from analysis.judge import Judgement, Row
-from analysis.metrics import METRICS
 from analysis.report import words
 from analysis.report.markup import Html, join, number, span, table, tag
 from analysis.report.sides import Place, Sides, places
-from analysis.welch import Difference, difference
 
 Names = Mapping[str, str]
 """An arm's own name -> the one that is shown."""
@@ -22,40 +19,50 @@ Names = Mapping[str, str]
 def gate_label(gate: Gate) -> str:
     """What is gated, as people say it: `TTFT p95`, `errors`."""
     if gate.quantile is None:
-        return gate.metric
+        return gate.metric.replace("_", " ")
     return f"{words.title(gate.metric)} {words.percentile(gate.quantile)}"
 
 
 def margin(gate: Gate) -> str:
-    """How much worse it may get."""
-    return f"{gate.margin * 100:.4g} {'pp' if gate.quantile is None else '%'}"
+    """How much worse it may get; or what the candidate must hold."""
+    if gate.limit is not None:
+        return gate.asked.replace("<=", "≤ ").replace(">=", "≥ ")
+    return f"{gate.margin * 100:.4g} {'pp' if gate.scale == 'points' else '%'}"
 
 
 def change(row: Row) -> str:
-    """The change with its sign: per cent of the baseline, or points."""
-    return words.change(row.comparison.ratio, share=row.gate.quantile is None)
+    """The change with its sign: per cent of the baseline, or points; for a limit the candidate's figure."""
+    if row.gate.scale == "level":
+        return figure(row.comparison.candidate, row.comparison.unit)
+    return words.change(row.comparison.ratio, share=row.gate.scale == "points")
 
 
 def interval(row: Row) -> str:
-    """The two-sided interval of the change; a dash where there is none."""
+    """The two-sided interval of the change, or of the figure; nothing where there is none."""
     one = row.comparison
+    if one.confidence == "none":
+        return ""
+    if row.gate.scale == "level":
+        ends = one.low, one.high
+        return "" if None in ends else f"[{', '.join(figure(end, one.unit) for end in ends)}]"
     if one.ratio is None:
-        return "-"
-    return words.change_interval(one.low, one.high, share=row.gate.quantile is None)
+        return ""
+    return words.change_interval(one.low, one.high, share=row.gate.scale == "points")
 
 
 def gate_table(found: Judgement, names: Names) -> Html:
     """Every gate of every candidate with its figures, its verdict, and why it is not decided."""
     several = len(found.candidates) > 1
     head = ["gate", *(["arm"] if several else []), "verdict", names[found.baseline.name]]
-    head += ["candidate", "change", "margin", "requests", "why, and how"]
+    head += ["candidate", "change", "asked", "requests", "why, and how"]
     rows = [
         [gate_label(row.gate), *([names[row.arm]] if several else []), *_gate(row)]
         for row in found.rows
     ]
     caption = (
-        "What was gated. Quantiles are geometric means over an arm's runs, error rates plain means; "
-        "a change is candidate / baseline - 1, of error rates candidate - baseline, with its 95 % interval"
+        "What was gated. Quantiles and rates are geometric means over an arm's runs, shares plain means; a "
+        "change is candidate / baseline - 1, of shares candidate - baseline, with its 95 % interval; where "
+        "the candidate must hold a limit it is its own figure"
     )
     return table(caption, head, rows)
 
@@ -65,14 +72,15 @@ def _gate(row: Row) -> Iterator[object]:
     yield verdict_mark(one.verdict)
     for value in (one.baseline, one.candidate):
         yield number(value, figure(value, one.unit))
-    yield (
-        join([number(one.ratio, change(row)), span(one.low, one.high, interval(row))], tag("br"))
-        if one.ratio is not None
-        else "-"
-    )
+    ends = span(one.low, one.high, interval(row)) if interval(row) else None
+    yield join(filter(None, [number(_shown(row), change(row)), ends]), tag("br"))
     yield margin(row.gate)
     yield tag("span", f"{one.n_baseline:,} / {one.n_candidate:,}", class_="whole")
     yield ". ".join(filter(None, [row.reason, one.method]))
+
+
+def _shown(row: Row) -> float | None:
+    return row.comparison.candidate if row.gate.scale == "level" else row.comparison.ratio
 
 
 def verdict_mark(verdict: Verdict) -> Html:
@@ -89,48 +97,50 @@ def figure(value: float | None, unit: str) -> str:
     return f"{value:.2%}" if unit == "share" else words.amount(value, unit)
 
 
+def has_intervals(found: Judgement) -> bool:
+    """Whether its changes have intervals: an experiment that may stop early has none."""
+    return any(interval(row) for row in found.rows)
+
+
 def forests(found: Judgement, names: Names) -> list[Picture | None]:
-    """The ratios in one picture, the differences of error rates in another."""
+    """The ratios in one picture, the differences of shares in another; a limit has no change to draw."""
     several = len(found.candidates) > 1
-    rows = [(row, _bar(row, names[row.arm] if several else "")) for row in found.rows]
-    ratios = [bar for row, bar in rows if row.gate.quantile is not None]
-    shares = [bar for row, bar in rows if row.gate.quantile is None]
+    labels = _labels([(names[row.arm] if several else "", row.gate) for row in found.rows])
+    rows = [(row, _bar(row, label)) for row, label in zip(found.rows, labels, strict=True)]
+    ratios = [bar for row, bar in rows if row.gate.scale == "ratio"]
+    shares = [bar for row, bar in rows if row.gate.scale == "points"]
+    named = {row.gate.metric for row in found.rows if row.gate.scale == "points"}
+    title = "Change of the error rate" if named == {ERRORS} else "Change of shares"
     return [
         forest("Change of each gated quantity", ratios) if ratios else None,
-        forest("Change of the error rate", shares) if shares else None,
+        forest(title, shares) if shares else None,
     ]
 
 
-def _bar(row: Row, arm: str) -> Bar:
+def _labels(rows: Sequence[tuple[str, Gate]]) -> list[str]:
+    """Each gate with its arm; those that differ only in their margin have it, too."""
+    plain = [" ".join(filter(None, [arm, gate_label(gate)])) for arm, gate in rows]
+    return [
+        label if plain.count(label) == 1 else f"{label}, {margin(gate)}"
+        for label, (_, gate) in zip(plain, rows, strict=True)
+    ]
+
+
+def _bar(row: Row, label: str) -> Bar:
     one, gate = row.comparison, row.gate
-    higher = gate.metric != ERRORS and METRICS[gate.metric].better == "higher"
-    share = gate.quantile is None
-    limit = gate.margin if share else 1 + gate.margin
+    share = gate.scale == "points"
+    edge = gate.shown(-gate.threshold if gate.higher else gate.threshold)
     return Bar(
-        label=" ".join(filter(None, [arm, gate_label(gate)])),
+        label=label,
         value=one.ratio,
         low=one.low,
         high=one.high,
         said=one.verdict.value,
-        passes=(1 / limit, None) if higher else (None, limit),
-        decides=_decides(row, higher=higher),
+        passes=(edge, None) if gate.higher else (None, edge),
+        decides=row.bound if interval(row) else None,
         share=share,
+        bare=not interval(row),
     )
-
-
-def _decides(row: Row, *, higher: bool) -> float | None:
-    """The one-sided bound that is held against the margin (analysis.judge)."""
-    if row.comparison.ratio is None:
-        return None
-    found = _difference(row)
-    bound = found.least if higher else found.most
-    return bound if row.gate.quantile is None else math.exp(bound)
-
-
-def _difference(row: Row) -> Difference:
-    if row.gate.quantile is None:
-        return difference(row.baseline_runs, row.candidate_runs)
-    return difference(np.log(row.baseline_runs).tolist(), np.log(row.candidate_runs).tolist())
 
 
 def run_figures(
@@ -160,8 +170,7 @@ def run_dots(found: Judgement, names: Names, sides: Sides) -> Iterator[Picture |
         some = [Dot(one.side, one.order, one.name, by_side[one.side][one.number - 1])
                 for one in order if one.side in by_side]  # fmt: skip
         centres = {side: means[metric, p, side] for side in by_side}
-        title = "Error rate" if p is None else f"{words.title(metric)} {words.percentile(p)}"
-        unit = "share" if p is None else METRICS[metric].unit
+        title, unit = _quantity(metric, p), endpoint(metric, p).unit
         known = {side: math.nan if one is None else one for side, one in centres.items()}
         yield dots(title, unit, some, known)
 
@@ -175,7 +184,9 @@ def figures_table(found: Judgement, names: Names, sides: Sides) -> Html:
 
 
 def _quantity(metric: str, p: float | None) -> str:
-    return "error rate" if p is None else f"{words.title(metric)} {words.percentile(p)}"
+    if p is None:
+        return "Error rate" if metric == ERRORS else metric.replace("_", " ").capitalize()
+    return f"{words.title(metric)} {words.percentile(p)}"
 
 
 def _figures(
@@ -184,5 +195,5 @@ def _figures(
     for (metric, p), by_side in by.items():
         runs = by_side.get(place.side)
         value = math.nan if runs is None else runs[place.number - 1]
-        unit = "share" if p is None else METRICS[metric].unit
+        unit = endpoint(metric, p).unit
         yield number(value if math.isfinite(value) else None, figure(value, unit))

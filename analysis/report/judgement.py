@@ -1,52 +1,95 @@
 """A judgement for a person, and for a program."""
 
+import math
 from collections.abc import Iterator
-from typing import Any
+from itertools import chain
+from textwrap import fill
+from typing import Any, Final
 
 from analysis.comparison import Verdict
+from analysis.gate import Gate
+from analysis.history import History
 from analysis.judge import Judgement, Row
 from analysis.replicates import Replicates
+from analysis.report import words
 
-MEANINGS = {
-    Verdict.PASS: "no gated quantity got worse by its margin or more",
-    Verdict.FAIL: "a gated quantity got worse by more than its margin",
+MEANINGS: Final = {
+    Verdict.PASS: "no gated quantity got worse by its margin or more, every limit is kept",
+    Verdict.FAIL: "a gated quantity got worse by more than its margin, or missed its limit",
     Verdict.INCONCLUSIVE: "these runs cannot tell",
     Verdict.INVALID: "a run does not count",
 }
+TREND: Final = "trend (least squares of each run's figure on its arm and its place among the runs)"
+WIDTH: Final = 100
 
 
 def judgement_json(found: Judgement) -> dict[str, Any]:
     """What `tbench compare --margin --json` prints."""
     return {
         "verdict": found.verdict.value,
-        "arms": [_arm(arm) for arm in found.arms],
+        "arms": [_arm(found, arm) for arm in found.arms],
+        "requests": found.n,
+        "contrast": found.contrast,
+        "declared": declared(found),
+        "slo": objectives(found),
+        "history": _history(found.history),
         "comparisons": [_row(row) for row in found.rows],
         "warnings": [f"{caution.code}: {caution.text}" for caution in found.warnings],
     }
 
 
-def _arm(arm: Replicates) -> dict[str, Any]:
+def declared(found: Judgement) -> str | None:
+    """Who said before the runs that they would be compared this way; None for the usual way."""
+    if found.contrast == "welch":
+        return None
+    return "in the plan, before the runs" if found.planned else "by the one who ran this"
+
+
+def objectives(found: Judgement) -> list[str]:
+    """What goodput counts, as the user wrote it."""
+    slo = next((row.gate.slo for row in found.rows if row.gate.slo), ())
+    return [one.text for one in slo]
+
+
+def _arm(found: Judgement, arm: Replicates) -> dict[str, Any]:
+    judged = arm is not found.baseline
     return {
         "name": arm.name,
         "runs": [str(run.path) for run in arm.runs],
         "started_ns": list(arm.started_ns),
+        "verdict": found.verdict_of(arm.name).value if judged else None,
+    }
+
+
+def _history(found: History | None) -> dict[str, Any] | None:
+    if found is None:
+        return None
+    recorded = [session.recorded for session in found.sessions]
+    return {
+        "file": str(found.path),
+        "sessions": len(recorded),
+        "first": recorded[0],
+        "last": recorded[-1],
     }
 
 
 def _row(row: Row) -> dict[str, Any]:
-    one = row.comparison
+    one, gate = row.comparison, row.gate
     return {
         "arm": row.arm,
-        "gate": row.gate.text,
+        "gate": gate.text,
         "metric": one.metric,
-        "quantile": row.gate.quantile,
-        "margin": row.gate.margin,
+        "quantile": gate.quantile,
+        "margin": gate.margin if gate.limit is None else None,
+        "limit": gate.limit,
+        "scale": gate.scale,
         "unit": one.unit,
         "baseline": one.baseline,
         "candidate": one.candidate,
-        "ratio": one.ratio if row.gate.quantile is not None else None,
-        "difference": one.ratio if row.gate.quantile is None else None,
+        "ratio": one.ratio if gate.scale == "ratio" else None,
+        "difference": one.ratio if gate.scale == "points" else None,
         "ci": [one.low, one.high],
+        "bound": row.bound,
         "confidence": one.confidence,
         "method": one.method,
         "n": [one.n_baseline, one.n_candidate],
@@ -59,43 +102,90 @@ def _row(row: Row) -> dict[str, Any]:
 
 
 def _known(figure: float) -> float | None:
-    return figure if figure == figure and abs(figure) != float("inf") else None  # noqa: PLR0124 (NaN)
+    return figure if math.isfinite(figure) else None
 
 
 def judgement_text(found: Judgement) -> Iterator[str]:
-    """Lines for a terminal or a log."""
+    """Lines for a terminal or a log, at most 100 columns wide: a table for each candidate."""
     yield f"{found.verdict.value}: {MEANINGS[found.verdict]}"
-    yield f"baseline   {found.baseline.name}, {len(found.baseline.runs)} runs"
+    yield f"baseline   {found.baseline.name}, {amount(found, found.baseline)}"
+    many = len(found.candidates) > 1
+    if not many:
+        yield f"candidate  {found.candidates[0].name}, {amount(found, found.candidates[0])}"
+    yield f"compared   {found.n:,} requests, those that every run has"
+    if found.history is not None:
+        yield "judged     each session is one draw and the candidate one more, by a prediction interval"
+    if slo := objectives(found):
+        yield f"good       {', '.join(slo)}"
+    if who := declared(found):
+        yield from _paragraph(f"contrast   {TREND}, declared {who}", indent=11)
     for arm in found.candidates:
-        yield f"candidate  {arm.name}, {len(arm.runs)} runs"
-    yield ""
-    yield f"{'gate':<22}{'baseline':>11}{'candidate':>11}{'change':>9}  {'95 % interval':<20}verdict"
-    for row in found.rows:
-        yield _line(row)
-    for caution in found.warnings:
         yield ""
-        yield f"{caution.code}: {caution.text}"
-
-
-def _line(row: Row) -> str:
-    one = row.comparison
-    share = row.gate.quantile is None
-    figures = "".join(
-        f"{_figure(value, share=share):>11}" for value in (one.baseline, one.candidate)
+        if many:
+            yield f"candidate  {arm.name}, {amount(found, arm)}: {found.verdict_of(arm.name).value}"
+        yield from _table([row for row in found.rows if row.arm == arm.name])
+    if found.warnings:
+        yield ""
+    yield from chain.from_iterable(
+        _paragraph(f"! {caution}", indent=2) for caution in found.warnings
     )
-    change, low, high = (_change(value, share=share) for value in (one.ratio, one.low, one.high))
-    span = f"{low} to {high}" if one.ratio is not None else "-"
-    why = f" ({row.reason})" if row.reason else ""
-    return f"{row.gate.text:<22}{figures}{change:>9}  {span:<20}{one.verdict.value}{why}"
 
 
-def _figure(value: float | None, *, share: bool) -> str:
+def amount(found: Judgement, arm: Replicates) -> str:
+    """How many runs an arm has, or how many sessions the history."""
+    if found.history is not None and arm is found.baseline:
+        return found.history.text
+    return f"{len(arm.runs)} runs" if len(arm.runs) > 1 else "1 run"
+
+
+def _paragraph(text: str, indent: int) -> list[str]:
+    return fill(text, WIDTH, subsequent_indent=" " * indent, break_on_hyphens=False).split("\n")
+
+
+HEADS: Final = ("gate", "baseline", "candidate", "change", "95 % interval", "verdict")
+
+
+def _table(rows: list[Row]) -> Iterator[str]:
+    """Columns as wide as they need to be, two spaces apart; a reason under its row."""
+    cells = [HEADS, *map(_cells, rows)]
+    wide = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    for row, line in zip([None, *rows], cells, strict=True):
+        aligned = [f"{line[0]:<{wide[0]}}"]
+        aligned += [f"{cell:>{size}}" for cell, size in zip(line[1:4], wide[1:4], strict=True)]
+        yield "  ".join([*aligned, f"{line[4]:<{wide[4]}}", line[5]])
+        if row is not None and row.reason:
+            yield from _paragraph(f"    {row.reason}", indent=4)
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+    one, gate = row.comparison, row.gate
+    sides = figure(gate, one.baseline), figure(gate, one.candidate)
+    return gate.text, *sides, change(row), interval(row), one.verdict.value
+
+
+def figure(gate: Gate, value: float | None) -> str:
+    """A figure of an arm as people read it."""
+    if value is not None and gate.endpoint.unit == "share":
+        return f"{value:.2%}"
+    return words.amount(value, gate.endpoint.unit)
+
+
+def change(row: Row) -> str:
+    """By how much the candidate's figure is another one; a dash where that is not asked, or not known."""
+    return "-" if row.gate.scale == "level" else _shown(row.gate, row.comparison.ratio)
+
+
+def interval(row: Row) -> str:
+    """The 95 % interval of the change; of the candidate's own figure where a limit is asked."""
+    one = row.comparison
+    if one.low is None or one.high is None:
+        return "-"
+    return f"{_shown(row.gate, one.low)} to {_shown(row.gate, one.high)}"
+
+
+def _shown(gate: Gate, value: float | None) -> str:
     if value is None:
         return "-"
-    return f"{value:.2%}" if share else f"{value:.4g}"
-
-
-def _change(value: float | None, *, share: bool) -> str:
-    if value is None:
-        return "-"
-    return f"{value * 100:+.2f}pp" if share else f"{value - 1:+.1%}"
+    if gate.scale == "level":
+        return figure(gate, value)
+    return f"{value * 100:+.2f}pp" if gate.scale == "points" else f"{value - 1:+.1%}"

@@ -4,12 +4,18 @@ import math
 from dataclasses import asdict
 from typing import Any
 
+import numpy as np
 import orjson
 
 from analysis.arms import Arm
+from analysis.censoring import Censoring, Survival, censored_metrics, survival
 from analysis.compare import Comparison, Comparisons
+from analysis.comparison import LengthMatched
+from analysis.discordance import Discordance
 from analysis.failures import ErrorDifference
+from analysis.geometric import GeometricMean
 from analysis.metrics import METRICS, Metric, values
+from analysis.overall import Overall
 from analysis.report.words import percentile
 from analysis.summary import Summary, summarise
 from replay import measures
@@ -35,9 +41,13 @@ def comparison_json(found: Comparisons) -> Json:
         "sketched": asdict(found.sketched) if found.sketched else None,
         "arms": [_arm(found.baseline), _arm(found.candidate)],
         "errors": _errors(found.errors),
+        "discordance": _with_interval(found.discordance) if found.discordance else None,
+        "length_matched": _length_matched(found.length_matched),
+        "censoring": {name: _censoring(one) for name, one in found.censoring.items()},
         "shift": {
             name: [asdict(point) for point in points] for name, points in found.shift.items()
         },
+        "overall": {name: _overall(one) for name, one in found.overall.items()},
         "definitions": {name: METRICS[name].definition for name in found.shift},
     }
 
@@ -48,6 +58,7 @@ def report_json(arm: Arm, *, samples: bool = False) -> Json:
         **numbers(arm.run),
         **_arm(arm),
         "summaries": {one.metric: _summary(one) for one in summaries(arm)},
+        "censoring": {name: _survival(one) for name, one in survivals(arm).items()},
     }
     return document | {"samples": sample_arrays(arm)} if samples else document
 
@@ -61,6 +72,12 @@ def summaries(arm: Arm) -> list[Summary]:
 def _summarised(arm: Arm, metric: Metric) -> Summary:
     counted = values(arm, metric)[arm.measured]
     return summarise(metric.name, metric.unit, counted, timeout_s=arm.timeout_s)
+
+
+def survivals(arm: Arm) -> dict[str, Survival]:
+    """The Kaplan-Meier estimate of the metrics of which requests were cut short at different times."""
+    found = censored_metrics([(arm, np.flatnonzero(arm.measured))])
+    return {name: survival(followed) for name, (followed,) in found.items()}
 
 
 def sample_arrays(arm: Arm) -> dict[str, list[Any]]:
@@ -116,6 +133,7 @@ def _row(row: Comparison) -> Json:
         "block_seconds": row.block_seconds,
         "rho": row.rho,
         "drift": row.drift,
+        "thirds": list(row.thirds) if row.thirds else None,
     }
 
 
@@ -128,6 +146,53 @@ def _arm(arm: Arm) -> Json:
         "target": arm.target,
         "pacing": arm.pacing,
         "open_loop": arm.open_loop,
+    }
+
+
+def _overall(one: Overall) -> Json:
+    return {
+        "geometric_mean": _with_interval(one.geometric) if one.geometric else None,
+        "thirds": list(one.thirds) if one.thirds else None,
+        "omnibus": asdict(one.omnibus),
+        "n": one.effective.n,
+        "tau": one.effective.tau,
+        "effective_n": one.effective.worth,
+        "confidence": one.confidence,
+        "doubts": list(one.doubts),
+    }
+
+
+def _with_interval(found: GeometricMean | Discordance) -> Json:
+    """Its fields, the two ends as one."""
+    fields = asdict(found)
+    return {"ci": [fields.pop("low"), fields.pop("high")], **fields}
+
+
+def _length_matched(found: LengthMatched | None) -> Json | None:
+    if found is None:
+        return None
+    rows = [_row(row) for row in found.rows]
+    return {"n": found.n, "share": found.share, "refusal": found.refusal, "comparisons": rows}
+
+
+def _censoring(found: Censoring) -> Json:
+    return {
+        "baseline": _survival(found.baseline),
+        "candidate": _survival(found.candidate),
+        "logrank_z": found.logrank_z,
+    }
+
+
+def _survival(found: Survival) -> Json:
+    kept = ("value", "at_least", "refusal")
+    return {
+        "n": found.n,
+        "censored": found.censored,
+        "unknown": found.unknown,
+        "quantiles": {
+            percentile(one.p): {key: getattr(one, key) for key in kept} for one in found.quantiles
+        },
+        "curve": [list(step) for step in found.curve],
     }
 
 

@@ -3,21 +3,20 @@
 Pure: returns the text. Without `colour` it holds no escape sequence.
 """
 
-from collections.abc import Iterable, Iterator
-from io import StringIO
-from textwrap import fill
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from rich.console import Console, JustifyMethod
 from rich.table import Table
 from rich.text import Text
 
 from analysis.arms import Arm
+from analysis.censoring import Survival
 from analysis.compare import Comparison, Comparisons
-from analysis.metrics import METRICS
-from analysis.report import words
-from analysis.report.machine import summaries
-from analysis.summary import Caution, Quantile, Summary
+from analysis.comparison import LengthMatched
+from analysis.report import whole, words
+from analysis.report.machine import summaries, survivals
+from analysis.report.sheet import Sheet, grid
+from analysis.summary import Quantile, Summary
 from replay.totals import identity, numbers
 
 STYLES = {"faster": "green", "slower": "red", "higher": "yellow", "lower": "yellow"}
@@ -27,8 +26,6 @@ PAIR = (
 DESCRIPTIVE = (
     "Intervals treat requests as independent: they describe this run, they do not compare."
 )
-NARROW = frozenset({"n", "baseline", "candidate", "ratio", "interval", "sure"})
-"""Columns that a narrow terminal must not fold."""
 IDLE = frozenset({"cached_tokens", "reasoning_tokens"})
 """Shown only where there are any."""
 TWINS = {"ttft_sent": "ttft", "ttft_answer": "ttft"}
@@ -37,23 +34,38 @@ TWINS = {"ttft_sent": "ttft", "ttft_answer": "ttft"}
 
 def comparison_text(found: Comparisons, *, width: int = 100, colour: bool = False) -> str:
     """The comparison: who, the table, what it means, what to beware of, and how it was done."""
-    page = _Page(width, colour)
+    page = Sheet(width, colour)
     for line in _heading(found):
         page.paragraph(line)
-    page.table(_comparison_table(found))
+    page.table(_comparison_table(found.rows))
+    page.table(whole.overall_table(found))
+    if thirds := whole.thirds_text(found):
+        page.paragraph(thirds, indent="  ")
+        page.line("")
+    _equal_lengths(page, found.length_matched)
+    _cut_short(
+        page,
+        {
+            metric: {"baseline": one.baseline, "candidate": one.candidate}
+            for metric, one in found.censoring.items()
+        },
+    )
     page.paragraph(_errors(found))
+    if found.discordance:
+        page.paragraph(whole.pairs_text(found.discordance), indent="  ")
     page.line("")
     page.paragraph(f"{found.verdict}: {_findings(found)}", style="bold")
     page.paragraph(PAIR)
     page.cautions(found.warnings)
     page.definitions(found.shift)
+    page.paragraph(whole.LEGEND, style="dim", indent="  ")
     page.paragraph(_method(found))
     return page.text
 
 
 def run_text(arm: Arm, *, width: int = 100, colour: bool = False) -> str:
     """One run or trace: what happened, whether it counts, and each metric with its quantiles."""
-    page, facts = _Page(width, colour), numbers(arm.run)
+    page, facts = Sheet(width, colour), numbers(arm.run)
     metrics = _worth_showing(summaries(arm))
     page.line(f"{arm.kind} {arm.path}", style="bold")
     for line in _facts(arm, facts):
@@ -61,64 +73,27 @@ def run_text(arm: Arm, *, width: int = 100, colour: bool = False) -> str:
     page.table(_metric_table(metrics))
     if metrics:
         page.paragraph(DESCRIPTIVE)
+    _cut_short(page, {metric: {"": one} for metric, one in survivals(arm).items()})
     page.paragraph(_failures(facts["errors"]))
     page.definitions(summary.metric for summary in metrics)
     return page.text
 
 
-class _Page:
-    """Text of one width, line by line."""
-
-    def __init__(self, width: int, colour: bool) -> None:
-        self._out = StringIO()
-        self._width = max(width, 60)
-        self._console = Console(
-            file=self._out,
-            width=self._width,
-            force_terminal=colour,
-            no_color=not colour,
-            color_system="standard" if colour else None,
-            highlight=False,
-            legacy_windows=False,
-        )
-
-    @property
-    def text(self) -> str:
-        lines = self._out.getvalue().rstrip("\n").split("\n")
-        return "\n".join(line.rstrip() for line in lines)
-
-    def line(self, *lines: str, style: str = "") -> None:
-        for line in lines:
-            self._console.print(Text(line, style=style))
-
-    def paragraph(self, text: str, style: str = "", indent: str = "") -> None:
-        if text:
-            self.line(
-                fill(text, self._width, subsequent_indent=indent, break_on_hyphens=False),
-                style=style,
-            )
-
-    def table(self, table: Table) -> None:
-        self.line("")
-        self._console.print(table)
-        self.line("")
-
-    def cautions(self, found: Iterable[Caution]) -> None:
-        for caution in found:
-            self.paragraph(f"! {caution}", style="yellow", indent="  ")
-
-    def definitions(self, names: Iterable[str]) -> None:
-        self.line("")
-        for name in names:
-            self.paragraph(f"{name}: {METRICS[name].definition}", style="dim", indent="  ")
+def _equal_lengths(page: Sheet, found: LengthMatched | None) -> None:
+    if found is None:
+        return
+    page.paragraph(whole.lengths_text(found))
+    if found.rows:
+        page.table(_comparison_table(found.rows))
+    else:
+        page.line("")
 
 
-def _grid(*headings: str, left: frozenset[int]) -> Table:
-    table = Table(box=None, pad_edge=False, show_edge=False, padding=(0, 2, 0, 0))
-    for place, heading in enumerate(headings):
-        justify: JustifyMethod = "left" if place in left else "right"
-        table.add_column(heading, justify=justify, no_wrap=heading in NARROW)
-    return table
+def _cut_short(page: Sheet, found: Mapping[str, Mapping[str, Survival]]) -> None:
+    if found:
+        page.table(whole.survival_table(found))
+        page.paragraph(whole.CUT_SHORT)
+        page.line("")
 
 
 def _heading(found: Comparisons) -> Iterator[str]:
@@ -143,7 +118,7 @@ def _how(arm: Arm) -> str:
     return f"{arm.model or 'no model named'}; {arm.pacing}"
 
 
-def _comparison_table(found: Comparisons) -> Table:
+def _comparison_table(rows: Iterable[Comparison]) -> Table:
     headings = (
         "metric",
         "",
@@ -155,9 +130,9 @@ def _comparison_table(found: Comparisons) -> Table:
         "sure",
         "difference",
     )
-    table = _grid(*headings, left=frozenset({0, 1, 6, 7, 8}))
+    table = grid(*headings, left=frozenset({0, 1, 6, 7, 8}))
     before = None
-    for row in found.rows:
+    for row in rows:
         table.add_row(row.metric if row.metric != before else "", *_cells(row))
         before = row.metric
     return table
@@ -240,7 +215,7 @@ def _metric_table(metrics: list[Summary]) -> Table:
     rare = any(one.p > 0.99 and not one.refusal for each in metrics for one in each.quantiles)
     points = [one.p for one in metrics[0].quantiles if one.p <= 0.99 or rare] if metrics else []
     names = [words.percentile(p) for p in points]
-    table = _grid("metric", "mean", *names, "max", left=frozenset({0}))
+    table = grid("metric", "mean", *names, "max", left=frozenset({0}))
     for one in metrics:
         unit, factor = words.scale(one.mean or 0.0, one.unit)
         late = f"\n  {one.timeouts:,} timed out" if one.timeouts else ""

@@ -1,12 +1,11 @@
 """Verdicts: what is read in the first five seconds. One big word, one sentence why, then the rest."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 
 from analysis.arms import Arm
 from analysis.comparison import Comparison, Comparisons, Verdict
-from analysis.gate import ERRORS
 from analysis.judge import Judgement, Row
-from analysis.metrics import METRICS
 from analysis.replicates import Replicates
 from analysis.report import tables, words
 from analysis.report.gates import Names, change, gate_label, interval, margin
@@ -17,7 +16,7 @@ HEADLINES = (("ttft", 0.5), ("ttft", 0.95), ("e2e", 0.5), ("e2e", 0.95), ("tpot"
 SHOWN = ("ttft", "e2e", "tpot")
 NAMED = 3
 """So many gates are named in a sentence; the table has all."""
-PAIR = "This holds for these two runs; to decide, repeat them interleaved (compare --margin)."
+PAIR = "This holds for these two runs; to decide, let runs of both take turns (tbench ab)."
 
 
 def judgement_verdict(found: Judgement, names: Names) -> Html:
@@ -100,13 +99,13 @@ def why(found: Judgement, arm: Replicates, names: Names) -> str:
         return f"A run of {who} or {base} does not count: its own client was the limit, or data was lost."
     if verdict is Verdict.FAIL:
         failed = [row for row in rows if row.comparison.verdict is Verdict.FAIL]
+        if all(row.gate.limit is not None for row in failed):
+            return f"{who} misses its limit: {_named(failed)}."
         return f"{who} is worse than {base} by more than the margin: {_named(failed)}."
     if verdict is Verdict.PASS:
-        nearest = max(rows, key=_worse)
-        return (
-            f"{who} is not worse than {base} by the margin or more, at {_count(rows)}; "
-            f"nearest to it: {_one(nearest)}."
-        )
+        held = all(row.gate.limit is not None for row in rows)
+        said = "keeps its limit" if held else f"is not worse than {base} by the margin or more"
+        return f"{who} {said}, at {_count(rows)}; nearest to it: {_one(max(rows, key=_worse))}."
     return f"These runs cannot tell whether {who} is worse than {base}: {_undecided(found, rows)}."
 
 
@@ -123,20 +122,23 @@ def _named(rows: Sequence[Row]) -> str:
 
 
 def _one(row: Row) -> str:
-    if row.comparison.ratio is None:
+    if row.comparison.ratio is None and not interval(row):
         return f"{gate_label(row.gate)}, {row.reason or 'no interval'}"
-    return f"{gate_label(row.gate)} {change(row)} {interval(row)}, margin {margin(row.gate)}"
+    figures = " ".join(filter(None, [gate_label(row.gate), change(row), interval(row)]))
+    return f"{figures}, {'margin' if row.gate.limit is None else 'limit'} {margin(row.gate)}"
 
 
 def _worse(row: Row) -> float:
-    """How much worse it got, in margins."""
-    one = row.comparison.ratio
-    if one is None:
+    """How much worse it got, in margins; how near it is to its limit. 1 is as much as may be."""
+    gate, found = row.gate, row.worsening
+    if found is None:
         return float("inf")
-    if row.gate.quantile is None:
-        return one / row.gate.margin
-    higher = row.gate.metric != ERRORS and METRICS[row.gate.metric].better == "higher"
-    return ((1 / one if higher else one) - 1) / row.gate.margin
+    if gate.scale == "ratio":
+        return math.expm1(found.value) / gate.margin
+    if gate.endpoint.scale == "ratio":
+        return math.exp(found.value - gate.threshold)
+    bad = found.value + (1.0 if gate.higher and gate.limit is not None else 0.0)
+    return bad / gate.allowance
 
 
 def _undecided(found: Judgement, rows: Sequence[Row]) -> str:

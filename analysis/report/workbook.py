@@ -38,7 +38,8 @@ COMPARED = (
 GATED = (
     *("gate", "arm", "verdict", "metric", "quantile", "unit", "baseline (in unit)"),
     *("candidate (in unit)", "ratio (candidate / baseline)", "difference (share)"),
-    *("change, low", "change, high", "margin (share)", "runs baseline", "runs candidate"),
+    *("change, low", "change, high", "margin (share)", "limit (in unit)"),
+    *("runs baseline", "runs candidate"),
     *("n baseline (requests)", "n candidate (requests)", "why not decided", "method"),
 )
 
@@ -56,8 +57,9 @@ def judgement_book(
     ]
     _verdict(book, found.verdict.value, lines, found.warnings, command)
     note = (
-        "A change is a ratio, for errors a difference of shares; low and high are the ends of its two-sided "
-        "95 % interval. Quantiles are geometric means over an arm's runs."
+        "A change is a ratio, for shares their difference; low and high are the ends of its two-sided 95 % "
+        "interval (with a limit, of the candidate's own figure), empty where there is none. Quantiles are "
+        "geometric means over runs."
     )
     sheet, n = table(book, "Gates", note, GATED, [_gate(row, names[row.arm]) for row in found.rows])
     if n:
@@ -67,12 +69,13 @@ def judgement_book(
 
 
 def _gate(row: Row, arm: str) -> list[Cell]:
-    one, share = row.comparison, row.gate.quantile is None
+    one, gate = row.comparison, row.gate
     return [
-        *(gate_label(row.gate), arm, one.verdict.value, one.metric, row.gate.quantile, one.unit),
+        *(gate_label(gate), arm, one.verdict.value, one.metric, gate.quantile, one.unit),
         *(one.baseline, one.candidate),
-        *((None, one.ratio) if share else (one.ratio, None)),
-        *(one.low, one.high, row.gate.margin, *one.runs, one.n_baseline, one.n_candidate),
+        *(one.ratio if gate.scale == scale else None for scale in ("ratio", "points")),
+        *(one.low, one.high, None if gate.scale == "level" else gate.margin, gate.limit),
+        *(*one.runs, one.n_baseline, one.n_candidate),
         *(row.reason, one.method),
     ]
 
@@ -155,7 +158,7 @@ def _ratio_chart(book: Book, rows: Sequence[Row]) -> Chart:
     """Bars of the ratios with their intervals; a difference of error rates has an empty place."""
     first, last = SECOND_ROW, SECOND_ROW + len(rows) - 1
     label, ratio = GATED.index("gate"), GATED.index("ratio (candidate / baseline)")
-    known = [None if row.gate.quantile is None else row.comparison for row in rows]
+    known = [row.comparison if row.gate.scale == "ratio" else None for row in rows]
     above = [one.high - one.ratio if one and one.ratio and one.high else 0.0 for one in known]
     below = [one.ratio - one.low if one and one.ratio and one.low else 0.0 for one in known]
     chart = book.file.add_chart({"type": "bar"})

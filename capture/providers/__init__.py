@@ -18,7 +18,7 @@ from capture.providers import openai, together
 from capture.providers.answer import Answer, Usage, judge
 from capture.providers.ask import Ask
 from capture.providers.complaint import complaint, masked, one_line
-from capture.sse import Event, EventStream
+from capture.sse import EventStream, plain_events
 
 __all__ = [
     "PROVIDERS",
@@ -123,13 +123,20 @@ def read_answer(
         decoded = _decoded(chunks, content_encoding)
     except InputError as error:
         return Answer(readable=False, error=str(error))
-    head = b"".join(piece for _, piece in decoded[:8])[:4096].removeprefix(b"\xef\xbb\xbf").lstrip()
-    streamed = "event-stream" in content_type.lower() and head[:1] not in (b"{", b"[", b"<")
-    if streamed or head.startswith((b"data:", b"event:", b":")):
+    if _is_stream(decoded, content_type):
         answer = _stream(decoded)
     else:
         answer = _body(b"".join(piece for _, piece in decoded), content_type.lower())
     return answer if status < 300 else _refusal(answer, decoded, status)
+
+
+def _is_stream(chunks: list[Timed], content_type: str) -> bool:
+    """By how the body begins, then by its type."""
+    if chunks and chunks[0][1][:5] == b"data:":  # as nearly all do
+        return True
+    head = b"".join(piece for _, piece in chunks[:8])[:4096].removeprefix(b"\xef\xbb\xbf").lstrip()
+    promised = "event-stream" in content_type.lower() and head[:1] not in (b"{", b"[", b"<")
+    return promised or head.startswith((b"data:", b"event:", b":"))
 
 
 def _decoded(chunks: Iterable[Timed], content_encoding: str) -> list[Timed]:
@@ -154,13 +161,21 @@ class _Events:
         self._ended = False
         self._strange: bytes | None = None
         self._events = 0
+        events = plain_events(chunks)
+        if events is None:
+            self._take_any(chunks)
+        else:
+            for at, data in events:
+                self._take(at, data, "message")
+
+    def _take_any(self, chunks: list[Timed]) -> None:
         stream = EventStream()
         for at, piece in chunks:
             for event in stream.feed(piece):
-                self._take(at, event)
+                self._take(at, event.data, event.event)
         whole = self._strange
         for event in stream.end():
-            self._take(chunks[-1][0], event)
+            self._take(chunks[-1][0], event.data, event.event)
         self._strange = whole  # an event without its blank line may well be half an event
 
     def answer(self) -> Answer:
@@ -171,24 +186,21 @@ class _Events:
         text = one_line(self._strange.decode(errors="replace"))
         return replace(answer, readable=False, error=f"an event that is not JSON: {text}")
 
-    def _take(self, at: float, event: Event) -> None:
-        data = event.data.strip()
-        if data.startswith(b"[DONE]"):
+    def _take(self, at: float, data: bytes, kind: str) -> None:
+        data = data.strip()
+        if data[:6] == b"[DONE]":
             self._ended = True
-        elif data:
-            self._payload(at, data, event.event)
-
-    def _payload(self, at: float, data: bytes, kind: str) -> None:
-        payload = _json(data)
-        if kind == "error" and not isinstance(payload, dict):
-            payload = {"error": data.decode(errors="replace")}
-        if not isinstance(payload, dict):
-            self._strange = self._strange or data
             return
-        self._events += 1
-        if self._reading is None:
-            self._reading = _provider_of(payload, kind).reading()
-        self._reading.chunk(at, payload, kind)
+        payload = _json(data) if data else None
+        if kind == "error" and data and not isinstance(payload, dict):
+            payload = {"error": data.decode(errors="replace")}
+        if isinstance(payload, dict):
+            self._events += 1
+            if self._reading is None:
+                self._reading = _provider_of(payload, kind).reading()
+            self._reading.chunk(at, payload, kind)
+        elif data:
+            self._strange = self._strange or data
 
 
 def _body(body: bytes, content_type: str) -> Answer:
@@ -226,19 +238,23 @@ def _provider_of(payload: Mapping[str, Any], event: str) -> Provider:
 
 def _json(data: bytes) -> object:
     """Decoded JSON, or None."""
-    return _parsed(data)[0]
+    try:
+        return orjson.loads(data)
+    except orjson.JSONDecodeError:
+        return _lenient(data)
 
 
 def _parsed(data: bytes) -> tuple[object, bool]:
-    """Decoded JSON or None, and whether it is strictly that.
-
-    Python's own reader takes the NaN and Infinity that some servers write.
-    """
+    """Decoded JSON or None, and whether it is strictly that."""
     try:
         return orjson.loads(data), True
     except orjson.JSONDecodeError:
-        pass
+        return _lenient(data), False
+
+
+def _lenient(data: bytes) -> object:
+    """By Python's own reader, which takes the NaN and Infinity that some servers write; None for no JSON."""
     try:
-        return json.loads(data), False
+        return json.loads(data)
     except (ValueError, RecursionError):
-        return None, False
+        return None

@@ -5,7 +5,7 @@ under two names, tools, errors inside a stream. tests/test_providers.py has an e
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from capture.providers.answer import Answer, Usage
 from capture.providers.ask import Ask
@@ -13,21 +13,23 @@ from capture.providers.complaint import complaint
 
 Json = Mapping[str, Any]
 
-_USAGE: dict[str, tuple[tuple[str, ...], ...]] = {
-    "prompt": (("prompt_tokens",), ("input_tokens",)),
-    "output": (("completion_tokens",), ("output_tokens",)),
+_USAGE: Final[dict[str, tuple[tuple[str | None, str], ...]]] = {
+    "prompt": ((None, "prompt_tokens"), (None, "input_tokens")),
+    "output": ((None, "completion_tokens"), (None, "output_tokens")),
     "cached": (
-        ("cached_tokens",),
+        (None, "cached_tokens"),
         ("prompt_tokens_details", "cached_tokens"),
         ("input_tokens_details", "cached_tokens"),
-        ("prompt_cache_hit_tokens",),
+        (None, "prompt_cache_hit_tokens"),
     ),
     "reasoning": (
         ("completion_tokens_details", "reasoning_tokens"),
         ("output_tokens_details", "reasoning_tokens"),
-        ("reasoning_tokens",),
+        (None, "reasoning_tokens"),
     ),
 }
+"""A count -> where it may be: the map within `usage` (None: itself), and the name there."""
+UNCOUNTED: Final = Usage()
 _ANSWER = ("refusal", "function_call", "audio")
 _IMAGES = frozenset({"image_url", "input_image", "image"})
 _INPUTS = {
@@ -57,10 +59,11 @@ def usage_of(payload: Json) -> Usage | None:
     """The usage of a response or a chunk, None where it has none. Groq's `x_groq.usage` counts once."""
     usage = payload.get("usage")
     if not isinstance(usage, dict):
-        usage = _at(payload, ("x_groq", "usage"))
+        other = payload.get("x_groq")
+        usage = other.get("usage") if isinstance(other, dict) else None
     if not isinstance(usage, dict):
         return None
-    return Usage(**{name: _first_of(usage, paths) for name, paths in _USAGE.items()})
+    return Usage(**{name: _first_of(usage, places) for name, places in _USAGE.items()})
 
 
 def error_of(payload: Json, *, event: str = "message") -> str | None:
@@ -73,7 +76,7 @@ class Reading:
     """A response being read: payloads in, in order, with their times; then `answer`."""
 
     def __init__(self) -> None:
-        self._usage = Usage()
+        self._usage = UNCOUNTED
         self._finish: dict[int, str | None] = {}
         self._times: list[float] = []
         self._first_answer: float | None = None
@@ -83,6 +86,16 @@ class Reading:
 
     def chunk(self, at: float, payload: Json, event: str) -> None:
         """One event of a stream."""
+        if text := _plain_text(payload, event):
+            self._finish.setdefault(0, None)
+            self._text.append(text)
+            self._times.append(at)
+            if self._first_answer is None:
+                self._first_answer = at
+        else:
+            self._any_chunk(at, payload, event)
+
+    def _any_chunk(self, at: float, payload: Json, event: str) -> None:
         if (error := error_of(payload, event=event)) and self._error is None:
             self._error = error
         self._count(payload)
@@ -128,6 +141,9 @@ class Reading:
         if new is None:
             return
         old = self._usage
+        if old is UNCOUNTED:
+            self._usage = new
+            return
         self._usage = Usage(
             prompt=old.prompt if new.prompt is None else new.prompt,
             output=old.output if new.output is None else new.output,
@@ -156,12 +172,33 @@ class Reading:
             self._text.append(text)
         if calls := delta.get("tool_calls"):
             self._call(index, calls)
-        return bool(text or calls) or any(delta.get(key) for key in _ANSWER)
+        return bool(text or calls or (delta and any(delta.get(key) for key in _ANSWER)))
 
     def _call(self, index: int, calls: object) -> None:
         for place, call in enumerate(calls if isinstance(calls, list) else ()):
             number = call.get("index") if isinstance(call, dict) else None
             self._tools.add((index, number if isinstance(number, int) else place))
+
+
+def _plain_text(payload: Json, event: str) -> str | None:
+    """The text of an event that adds text to the first choice and says nothing else: most are that.
+
+    None for any other. Whatever else the delta holds does not matter once there is text, but tool calls.
+    """
+    get = payload.get
+    choices = get("choices")
+    if event == "error" or type(choices) is not list or len(choices) != 1:
+        return None
+    if get("usage") or get("error") or get("object") == "error" or "x_groq" in payload:
+        return None
+    choice = choices[0]
+    if type(choice) is not dict or choice.get("index") != 0 or choice.get("finish_reason"):
+        return None
+    delta = choice.get("delta")
+    if type(delta) is not dict or delta.get("tool_calls"):
+        return None
+    text = delta.get("content")
+    return text if type(text) is str else None
 
 
 def _thinks(delta: Json) -> bool:
@@ -175,14 +212,13 @@ def _choices(payload: Json) -> list[Json]:
     return [choice for choice in choices if isinstance(choice, dict)]
 
 
-def _at(tree: object, path: tuple[str, ...]) -> object:
-    for key in path:
-        tree = tree.get(key) if isinstance(tree, dict) else None
-    return tree
-
-
-def _first_of(tree: Json, paths: tuple[tuple[str, ...], ...]) -> int | None:
-    return next((n for path in paths if (n := _counted(_at(tree, path))) is not None), None)
+def _first_of(usage: Json, places: tuple[tuple[str | None, str], ...]) -> int | None:
+    for within, name in places:
+        found = usage if within is None else usage.get(within)
+        value = found.get(name) if isinstance(found, dict) else None
+        if value is not None and (count := _counted(value)) is not None:
+            return count
+    return None
 
 
 def _limit(body: Json) -> int | None:

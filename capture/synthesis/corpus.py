@@ -107,6 +107,17 @@ OPENINGS: Final = (
 """How a prompt begins: fresh words at once, so that no two prompts of a trace share a block of a cache."""
 
 
+QUESTIONS: Final = (
+    "Describe this picture in detail.",
+    "What can be seen here, and where was it made?",
+    "List everything that you recognise in this image.",
+    "Write a short caption for this picture.",
+    "Which colours stand out, and what do they suggest?",
+    "Explain this image to somebody who cannot see it.",
+)
+"""What is asked about an image that comes without a prompt."""
+
+
 def sentence(rng: Random) -> str:
     """One sentence."""
     return _filled(rng.choice(PATTERNS), rng)

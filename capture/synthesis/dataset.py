@@ -1,36 +1,194 @@
-"""Dataset: rows of prompts and images."""
+"""Dataset: rows of prompts and images from whatever a user names. What cannot be used is counted by reason.
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+How each kind of file is read is in capture.synthesis.files; the Hugging Face library in hub.py.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from hashlib import blake2b
-from typing import Any
+from pathlib import Path
+from typing import Any, Final, NamedTuple
 
+from capture.errors import InputError
 from capture.exchange import NOTHING
+from capture.synthesis import files, hub
+from capture.synthesis.expression import Expression
+from capture.synthesis.images import readable
+
+PROMPT_NAMES: Final = ("prompt", "text", "question", "instruction")
+IMAGE_NAMES: Final = ("image", "images", "image_path", "image_url")
+"""Columns that are taken where none is named, the first that is there."""
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One row: a prompt, an image (encoded bytes, a path or an http(s) address), or both."""
+class Row(NamedTuple):
+    """One row: a prompt, an image (as capture.synthesis.images takes it), or both."""
 
     prompt: str | None = None
     image: Any = None
 
 
 @dataclass(frozen=True, kw_only=True)
+class Columns:
+    """Which columns hold what; None: the usual names. `prompt_of` makes the prompt of a whole row instead.
+
+    `pictures` says whether images are wanted: then a row without one is left out, else nobody looks at them.
+    """
+
+    prompt: str | None = None
+    image: str | None = None
+    prompt_of: Expression | None = None
+    pictures: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
 class Dataset:
-    """Rows by the name they came from; `left_out` counts what could not be used, by reason."""
+    """Rows by the name they came from; `left_out` counts what could not be used, by reason.
+
+    `large_images` lifts Pillow's limit of 179 million pixels, which guards against malicious files.
+    """
 
     name: str
     rows: Sequence[Row]
     left_out: Mapping[str, int] = field(default=NOTHING)
+    large_images: bool = False
 
     @property
     def prompts(self) -> list[str]:
         return [row.prompt for row in self.rows if row.prompt is not None]
 
+    @property
+    def pictures(self) -> list[Row]:
+        """The rows with an image."""
+        return [row for row in self.rows if row.image is not None]
+
+    @cached_property
     def digest(self) -> str:
         """Tells this dataset from others of its name."""
         found = blake2b(digest_size=8)
         for row in self.rows:
-            found.update(repr((row.prompt, row.image)).encode(errors="surrogatepass"))
+            for value in row:
+                data = value if isinstance(value, bytes) else repr(value).encode(errors="replace")
+                found.update(b"%d:" % len(data) + data)
         return found.hexdigest()
+
+    def complaint(self) -> str | None:
+        """What was left out, in words; None where nothing was."""
+        if not self.left_out:
+            return None
+        reasons = ", ".join(f"{count:,} {reason}" for reason, count in self.left_out.items())
+        return f"{self.name}: {sum(self.left_out.values()):,} rows left out ({reasons})"
+
+
+def load_dataset(
+    name: str | Path,
+    columns: Columns | None = None,
+    *,
+    file_format: str | None = None,
+    large_images: bool = False,
+) -> Dataset:
+    """The dataset in a file, in a folder of images, in a folder that `datasets` can load, or on the Hub.
+
+    Raises InputError, also where not one row can be used.
+    """
+    path, columns = Path(name).expanduser(), columns or Columns()
+    if hub.is_ours(path):
+        return from_hub(str(name), columns, {}, large_images=large_images)
+    if path.is_dir() and not columns.pictures:
+        raise InputError(
+            f"{path}: a folder of images, which go with image-text-to-text; give a file of prompts"
+        )
+    items = files.pictures(path) if path.is_dir() else files.read(path, file_format)
+    return _dataset(str(name), items, columns, folder=path.parent, large_images=large_images)
+
+
+def from_hub(
+    name: str, columns: Columns, kwargs: Mapping[str, Any], *, large_images: bool = False
+) -> Dataset:
+    """A dataset that the Hugging Face library loads; `kwargs` (split, name, revision, ...) go to it."""
+    items = hub.items(name, kwargs, pictures=columns.pictures)
+    return _dataset(name, items, columns, folder=Path(), large_images=large_images)
+
+
+def _dataset(
+    name: str, items: Iterable[files.Item], columns: Columns, *, folder: Path, large_images: bool
+) -> Dataset:
+    left_out: Counter[str] = Counter()
+    rows: list[Row] = []
+    named: Columns | None = None
+    for item in items:
+        if isinstance(item, Mapping) and named is None:
+            named = _named(name, columns, list(item))
+        row, reason = _row(item, named or columns, folder)
+        if reason:
+            left_out[reason] += 1
+        else:
+            rows.append(row)
+    found = Dataset(name=name, rows=rows, left_out=left_out, large_images=large_images)
+    if not rows:
+        raise InputError(found.complaint() or f"{name}: there is nothing in it")
+    return found
+
+
+def _named(name: str, columns: Columns, there: list[str]) -> Columns:
+    """The columns by name, checked against those of the first row."""
+    for option, wanted in (("prompt", columns.prompt), ("image", columns.image)):
+        if wanted is not None and wanted not in there:
+            raise InputError(
+                f"{name}: no column {wanted}; --dataset-{option}-column must be one of {', '.join(there)}"
+            )
+    prompt = columns.prompt or _usual(PROMPT_NAMES, there)
+    image = columns.image or _usual(IMAGE_NAMES, there) if columns.pictures else None
+    if columns.pictures and image is None:
+        raise InputError(
+            f"{name}: which column holds the images? --dataset-image-column {' or '.join(there)}"
+        )
+    if not columns.pictures and prompt is None and columns.prompt_of is None:
+        if len(there) != 1:
+            raise InputError(
+                f"{name}: which column holds the prompts? --dataset-prompt-column {' or '.join(there)}"
+            )
+        prompt = there[0]
+    return replace(columns, prompt=prompt, image=image)
+
+
+def _usual(names: Sequence[str], there: list[str]) -> str | None:
+    return next((name for name in names if name in there), None)
+
+
+def _row(item: files.Item, columns: Columns, folder: Path) -> tuple[Row, str | None]:
+    """A row, or why it cannot be used."""
+    if isinstance(item, files.Bad):
+        return Row(), item.reason
+    if isinstance(item, str):
+        reason = "without an image" if columns.pictures else None
+        return Row(item), reason if item.strip() else "blank"
+    prompt = _prompt(item, columns)
+    if isinstance(prompt, files.Bad):
+        return Row(), prompt.reason
+    if columns.pictures:
+        image = _image(item.get(columns.image or ""), folder)
+        return Row(prompt, image), readable(image)
+    return Row(prompt), "without a prompt" if prompt is None else None
+
+
+def _prompt(item: Mapping[str, Any], columns: Columns) -> str | files.Bad | None:
+    try:
+        found = columns.prompt_of(item) if columns.prompt_of else item.get(columns.prompt or "")
+    except KeyError as missing:
+        return files.Bad(f"without {missing.args[0]}")
+    if found is None or (isinstance(found, str) and not found.strip()):
+        return None
+    return found if isinstance(found, str) else files.Bad("with a prompt that is no text")
+
+
+def _image(value: object, folder: Path) -> object:
+    """A row's image: of several the first, of HF's map the bytes; paths start at the file's folder."""
+    if isinstance(value, list | tuple):
+        value = value[0] if value else None
+    if isinstance(value, Mapping) and {"bytes", "path"} & value.keys():
+        value = value.get("bytes") or value.get("path")
+    if isinstance(value, str) and value and not value.startswith(("http://", "https://", "data:")):
+        return folder / value
+    return value or None

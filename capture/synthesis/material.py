@@ -7,10 +7,15 @@ from random import Random
 from typing import Final
 
 from capture.errors import InputError
+from capture.synthesis.corpus import QUESTIONS
+from capture.synthesis.images import data_url, generated
 from capture.synthesis.prompts import Prompts, Wanted
 from capture.synthesis.scenario import Size
+from capture.synthesis.tokens import Counted
 from capture.synthesis.workload import BATCHED, Workload
 
+KEPT: Final = 256 * 2**20
+"""Bytes of encoded images that are kept for the next time they are drawn."""
 AT_ONCE: Final = 64
 """Requests that are written and counted together: tokenizers are faster at many texts."""
 
@@ -33,7 +38,7 @@ class Material:
 def materials(workload: Workload) -> Iterator[Material]:
     """The material of each request. Raises InputError where a length cannot be had."""
     if workload.task == "image-text-to-text":
-        raise InputError("images are still to come")
+        return _shown(workload)
     return _quoted(workload) if workload.from_dataset else _written(workload)
 
 
@@ -41,9 +46,23 @@ def _quoted(workload: Workload) -> Iterator[Material]:
     """Rows of the dataset as they are, drawn with replacement."""
     assert workload.dataset is not None
     prompts, rng = workload.dataset.prompts, _random(workload, "rows")
+    exact = isinstance(workload.tokens, Counted)
     for _ in range(workload.requests):
-        query, texts = _dealt(workload, rng.choices(prompts, k=_texts(workload)))
-        yield Material(query=query, texts=texts)
+        drawn = rng.choices(prompts, k=_texts(workload))
+        query, texts = _dealt(workload, drawn)
+        tokens = sum(workload.tokens.counts(drawn)) if exact else None
+        yield Material(query=query, texts=texts, input=tokens)
+
+
+def _shown(workload: Workload) -> Iterator[Material]:
+    """Images with a question: rows of the dataset, drawn with replacement, else generated ones.
+
+    Several images are those of several rows; the question is that of the first.
+    """
+    album, sizes = _Album(workload), _sizes(workload)
+    for size in sizes:
+        question, images = album.page(size)
+        yield Material(texts=[question], images=images)
 
 
 def _written(workload: Workload) -> Iterator[Material]:
@@ -110,3 +129,33 @@ class _Head:
                 f"request from the others do not fit into {tokens}; make the prefix shorter"
             )
         return Wanted(tokens, head, used)
+
+
+class _Album:
+    """The images of a workload; those of a dataset are encoded once, while `KEPT` bytes hold them."""
+
+    def __init__(self, workload: Workload) -> None:
+        self._large = workload.dataset is not None and workload.dataset.large_images
+        self._rows = [] if workload.dataset is None else workload.dataset.pictures
+        self._rng = _random(workload, "images")
+        self._kept: dict[int, str] = {}
+        self._bytes = 0
+
+    def page(self, size: Size) -> tuple[str, list[str]]:
+        """A question and the addresses of its images."""
+        if not self._rows:
+            assert size.pixels is not None
+            made = [generated(self._rng, size.pixels) for _ in range(size.images)]
+            return self._rng.choice(QUESTIONS), made
+        drawn = [self._rng.randrange(len(self._rows)) for _ in range(size.images)]
+        question = self._rows[drawn[0]].prompt or self._rng.choice(QUESTIONS)
+        return question, [self._url(index, size) for index in drawn]
+
+    def _url(self, index: int, size: Size) -> str:
+        url = self._kept.get(index)
+        if url is None:
+            url = data_url(self._rows[index].image, size.pixels, large=self._large)
+            if self._bytes + len(url) <= KEPT:
+                self._kept[index] = url
+                self._bytes += len(url)
+        return url

@@ -1,11 +1,14 @@
 """The order: a workload as a user words it, checked and made into one."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+import orjson
+
 from capture.errors import InputError
+from capture.synthesis.dataset import Columns, Dataset, load_dataset
+from capture.synthesis.recipe import is_recipe, load_recipe
 from capture.synthesis.scenario import SCENARIOS, Task, parse
 from capture.synthesis.tokens import Tokens, calibrated, estimated, load_tokens
 from capture.synthesis.workload import Workload
@@ -15,6 +18,8 @@ from capture.synthesis.workload import Workload
 class Order:
     """The options of `tbench trace synth`, None where not given.
 
+    `dataset_path` is a file, a folder, a name on the Hub, or a dataset-config, for which `dataset_config`
+    is the unmistakable way; with a dataset and no scenario, its own rows are sent.
     `tokenizer` is a tokenizer.json, its folder or a name in the local Hugging Face cache; `chars_per_token`
     stands in for it; with neither, lengths are estimated. `additional_request_params` is a JSON object.
     """
@@ -24,6 +29,10 @@ class Order:
     scenario: str | None
     requests: int
     batch_size: int = 1
+    dataset_path: str | Path | None = None
+    dataset_config: str | Path | None = None
+    dataset_prompt_column: str | None = None
+    dataset_image_column: str | None = None
     prefix_len: int | None = None
     prefix_ratio: float | None = None
     additional_request_params: str | None = None
@@ -32,13 +41,17 @@ class Order:
     chars_per_token: float | None = None
 
     def workload(self) -> Workload:
-        """The workload, with its tokenizer loaded. Raises InputError."""
-        if self.scenario is None:
-            raise InputError("no workload: give --scenario, such as 'D(100,100)'")
+        """The workload, with its tokenizer and its dataset loaded. Raises InputError."""
+        scenario, dataset = self.scenario, self.dataset()
+        if scenario is None and dataset is None:
+            raise InputError(
+                "no workload: give --scenario, such as 'D(100,100)', or --dataset-path"
+            )
         return Workload(
             task=read_task(self.task),
             model=self.model,
-            scenario=parse(self.scenario),
+            scenario=parse(scenario or "dataset"),
+            dataset=dataset,
             requests=self.requests,
             batch_size=self.batch_size,
             prefix_len=self.prefix_len,
@@ -47,6 +60,27 @@ class Order:
             seed=self.seed,
             tokens=self._tokens(),
         )
+
+    def dataset(self) -> Dataset | None:
+        """The dataset that is named, if any."""
+        pictures = read_task(self.task) == "image-text-to-text"
+        named = self.dataset_prompt_column or self.dataset_image_column
+        if self.dataset_image_column and not pictures:
+            raise InputError(f"--dataset-image-column: {self.task} sends no images")
+        columns = Columns(
+            prompt=self.dataset_prompt_column, image=self.dataset_image_column, pictures=pictures
+        )
+        if self.dataset_config is not None and self.dataset_path is not None:
+            raise InputError("--dataset-path and --dataset-config both name a dataset; give one")
+        if self.dataset_config is not None:
+            return load_recipe(Path(self.dataset_config), columns)
+        if self.dataset_path is None:
+            if named:
+                raise InputError(f"a dataset column ({named}) needs --dataset-path")
+            return None
+        if is_recipe(path := Path(self.dataset_path).expanduser()):
+            return load_recipe(path, columns)
+        return load_dataset(self.dataset_path, columns)
 
     def _tokens(self) -> Tokens:
         if self.tokenizer is not None and self.chars_per_token is not None:
@@ -66,8 +100,8 @@ def read_task(text: str) -> Task:
 def read_params(text: str | None) -> dict[str, Any]:
     """The members of a JSON object, such as '{"temperature": 0.7}'."""
     try:
-        found = json.loads(text or "{}")
-    except ValueError as error:
+        found = orjson.loads(text or "{}")
+    except orjson.JSONDecodeError as error:
         raise InputError(f"--additional-request-params: not JSON: {error}") from None
     if not isinstance(found, dict):
         raise InputError(

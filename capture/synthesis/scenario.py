@@ -49,11 +49,6 @@ class Scenario:
         """The size of the next request."""
         return FORMS[self.form].draw(self.numbers, rng)
 
-    @property
-    def fixed(self) -> bool:
-        """Whether all requests have the same size in tokens."""
-        return self.form in {"D", "E", "R"}
-
     def __str__(self) -> str:
         return self.text
 

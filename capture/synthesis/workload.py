@@ -39,6 +39,8 @@ class Workload:
     def __post_init__(self) -> None:
         """Raise InputError for what makes no sense."""
         check_task(self.scenario, self.task)
+        if not self.model:
+            raise InputError("a workload needs the name of a model")
         if self.requests < 1 or self.batch_size < 1:
             raise InputError("a workload needs at least one request, and one document in a batch")
         if self.batch_size > 1 and self.task not in BATCHED:
@@ -71,7 +73,8 @@ class Workload:
             "model": self.model,
             "requests": self.requests,
             "batch_size": self.batch_size,
-            "dataset": None if data is None else f"{data.name} ({data.digest()})",
+            "dataset": None if data is None else f"{data.name} ({data.digest})",
+            "left_out": {} if data is None else dict(data.left_out),
             "prefix_tokens": self.prefix_tokens,
             "additional_request_params": dict(self.additional_request_params),
             "seed": self.seed,
@@ -82,7 +85,7 @@ class Workload:
         if self.dataset is None:
             return
         if self.task == "image-text-to-text":
-            if all(row.image is None for row in self.dataset.rows):
+            if not self.dataset.pictures:
                 raise InputError(
                     f"{self.dataset.name}: no image in any row; give --dataset-image-column"
                 )

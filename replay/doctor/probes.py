@@ -13,6 +13,7 @@ import numpy as np
 
 from capture.exchange import Exchange, Request, Response
 from capture.tracefile import TraceHeader, TraceWriter
+from replay.doctor.work import Work
 from replay.kin import kin_command, kin_environ
 from replay.order import Order
 from replay.performance import perform
@@ -50,9 +51,12 @@ class Load:
 class Found:
     """What a probe found. Errors are of the client's stamp of each first token against the server's write, s.
 
-    `server_late_s` is the p99 of the server's own lateness: what it could not do is no fault of the client.
+    `server_late_s` is the p99 of the server's own lateness, `server_share` its share of a core while it had
+    requests, less what it waited awake. `others_cores` is what processes that are not ours and the
+    hypervisor took, in cores. Both None where not known. `errors` counts failures by kind.
     """
 
+    completed: int
     requests_per_s: float
     of_ideal: float | None
     ttft_error_s: Mapping[str, float]
@@ -60,9 +64,12 @@ class Found:
     cpu_share: float | None
     coalesced_share: float | None
     server_late_s: float
+    server_share: float | None
+    others_cores: float | None
     clock: str
     lost: int
     failed: int
+    errors: Mapping[str, int]
     invalid_because: str | None
 
 
@@ -73,6 +80,7 @@ def probe(load: Load, folder: Path, workers: int = 1) -> Found:
     write_trace(trace, load)
     out = folder / "made.run"
     out.unlink(missing_ok=True)
+    before = Work.now()
     with serving() as (url, truth):
         order = Order(
             trace=trace,
@@ -83,13 +91,16 @@ def probe(load: Load, folder: Path, workers: int = 1) -> Found:
             api_key_env="",
             workers=workers,
         )
-        return _found(load, perform(order.job()), truth())
+        run = perform(order.job())
+        known = truth()
+    return _found(load, run, known, Work.now().others_since(before))
 
 
-def _found(load: Load, run: Run, truth: Mapping[str, Any]) -> Found:
+def _found(load: Load, run: Run, truth: Mapping[str, Any], others: float | None) -> Found:
     said = numbers(run)
     ideal = load.ideal
     return Found(
+        completed=said["completed"],
         requests_per_s=said["requests_per_s"],
         of_ideal=said["requests_per_s"] / ideal if ideal else None,
         ttft_error_s=stamp_errors(run, truth["first"]),
@@ -97,9 +108,12 @@ def _found(load: Load, run: Run, truth: Mapping[str, Any]) -> Found:
         cpu_share=run.totals["client"]["cpu_share"],
         coalesced_share=run.totals["coalesced_share"],
         server_late_s=float(np.quantile(truth["late"], 0.99)) if truth["late"] else 0.0,
+        server_share=truth["share"],
+        others_cores=others,
         clock=said["clock"],
         lost=said["lost_in_flight"] + said["never_sent"],
         failed=said["failed"],
+        errors=said["errors"],
         invalid_because=said["invalid_because"],
     )
 

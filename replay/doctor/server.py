@@ -4,7 +4,8 @@
 
 It listens on 127.0.0.1, prints its port, and ends when its standard input does, or after `LIFE_S`. A request
 says in its headers `x-sim-ttft-ms`, `x-sim-itl-ms` and `x-sim-tokens`; `GET /_truth` gives, by x-request-id,
-CLOCK_REALTIME in ns just before the first write, and how late its events were against its own schedule.
+CLOCK_REALTIME in ns just before the first write, how late its events were against its own schedule, and its
+share of a core.
 """
 
 import heapq
@@ -15,6 +16,8 @@ import sys
 import time
 from dataclasses import dataclass, field
 from typing import Final
+
+from replay.headroom import allow_descriptors
 
 LIFE_S: Final = 120.0
 NEAR_S: Final = 0.001
@@ -58,7 +61,11 @@ class Line:
 
 @dataclass(slots=True)
 class Server:
-    """Serves until told otherwise. `late` keeps how late each event was, seconds."""
+    """Serves until told otherwise. `late` keeps how late each event was, seconds.
+
+    `began` are the CPU and the clock at the first request, `ended` at the last event; `awake` is what was
+    spent waiting awake by then. Seconds.
+    """
 
     listener: socket.socket
     lines: dict[int, Line] = field(default_factory=dict)
@@ -66,6 +73,18 @@ class Server:
     late: list[float] = field(default_factory=list)
     heap: list[tuple[float, int, Line]] = field(default_factory=list)
     turn: int = 0
+    began: tuple[float, float] | None = None
+    ended: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    awake: float = 0.0
+    stepped: bool = False
+
+    @property
+    def share(self) -> float | None:
+        """Of a core, from the first request to the last event; None before there were any."""
+        if self.began is None or self.ended[1] <= self.began[1]:
+            return None
+        cpu = self.ended[0] - self.began[0] - self.ended[2]
+        return max(0.0, cpu / (self.ended[1] - self.began[1]))
 
     def run(self, parent: int) -> None:
         """Until the file descriptor `parent` is closed, or the time is over."""
@@ -73,20 +92,25 @@ class Server:
         epoll.register(self.listener.fileno(), select.EPOLLIN)
         epoll.register(parent, select.EPOLLIN | select.EPOLLHUP)
         ends = time.monotonic() + LIFE_S
-        while time.monotonic() < ends:
-            for fd, _ in epoll.poll(self._patience(), 256):
+        while (now := time.monotonic()) < ends:
+            patience = self._patience(now)
+            ready = epoll.poll(patience, 256)
+            for fd, _ in ready:
                 if fd == parent:
                     return
                 if fd == self.listener.fileno():
                     self._accept(epoll)
                 elif fd in self.lines:
                     self._read(self.lines[fd])
-            self._step_all()
+            if self._step_all():
+                self.ended = (time.process_time(), time.monotonic(), self.awake)
+            elif not ready and patience == 0.0:
+                self.awake += time.monotonic() - now
 
-    def _patience(self) -> float:
+    def _patience(self, now: float) -> float:
         if not self.heap:
             return 0.5
-        left = self.heap[0][0] - time.monotonic()
+        left = self.heap[0][0] - now
         return left - NEAR_S if left > NEAR_S else 0.0
 
     def _accept(self, epoll: select.epoll) -> None:
@@ -122,24 +146,32 @@ class Server:
 
     def _answer(self, line: Line, head: bytes, fields: dict[bytes, bytes]) -> None:
         if head.startswith(b"GET"):
-            body = json.dumps({"first": self.first, "late": self.late}).encode()
+            known = {"first": self.first, "late": self.late, "share": self.share}
+            body = json.dumps(known).encode()
             line.sock.setblocking(True)
             line.sock.sendall(
                 b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
             )
             line.sock.setblocking(False)
             return
+        if self.began is None:
+            self.began = (time.process_time(), time.monotonic())
         line.id = fields.get(b"x-request-id", b"").decode("latin-1")
         line.tokens = int(fields.get(b"x-sim-tokens", b"1"))
         line.itl = float(fields.get(b"x-sim-itl-ms", b"0")) / 1e3
         line.sent = 0
         line.due = time.monotonic() + float(fields.get(b"x-sim-ttft-ms", b"0")) / 1e3
+        self.stepped = True
         self._step(line)
 
-    def _step_all(self) -> None:
+    def _step_all(self) -> bool:
+        """Whether anything was done since the last time."""
         now = time.monotonic()
+        stepped, self.stepped = self.stepped, False
         while self.heap and self.heap[0][0] <= now:
             self._step(heapq.heappop(self.heap)[2])
+            stepped = True
+        return stepped
 
     def _step(self, line: Line) -> None:
         """Write every event that is due, and say when the next one is."""
@@ -167,6 +199,7 @@ def _fields(head: bytes) -> dict[bytes, bytes]:
 
 def main() -> None:
     """Serve on a free port."""
+    allow_descriptors()
     listener = socket.create_server(("127.0.0.1", 0), backlog=4096)
     listener.setblocking(False)
     print(listener.getsockname()[1], flush=True)

@@ -19,26 +19,33 @@ SO_TIMESTAMPNS: Final = 35
 
 
 class Dialer:
-    """Opens lines for a reader; `context` is for https."""
+    """Opens lines for a reader; `context` is for https, which there is not without it."""
 
-    def __init__(self, reader: Reader, context: ssl.SSLContext) -> None:
+    def __init__(self, reader: Reader, context: ssl.SSLContext | None) -> None:
         self._reader = reader
         self._context = context
-        self._context.set_alpn_protocols(["http/1.1"])
+        if context is not None:
+            context.set_alpn_protocols(["http/1.1"])
         self._known: dict[Origin, tuple[float, socket.AddressFamily, Any]] = {}
 
     async def dial(self, origin: Origin) -> Line:
         """A new line. Raises OSError (also for TLS that fails) when there is none to be had."""
+        context = None if origin.scheme == "http" else self._trusted()
         sock = await self._connected(origin)
         try:
-            if origin.scheme == "http":
+            if context is None:
                 return Line(sock, self._reader)
-            tls = Tls(self._context, origin.host)
+            tls = Tls(context, origin.host)
             await _shake_hands(sock, tls)
             return SealedLine(sock, self._reader, tls)
         except BaseException:
             sock.close()
             raise
+
+    def _trusted(self) -> ssl.SSLContext:
+        if self._context is None:
+            raise ValueError("https, which was not foreseen: no certificates were loaded")
+        return self._context
 
     async def _connected(self, origin: Origin) -> socket.socket:
         now = trio.current_time()

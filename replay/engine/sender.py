@@ -29,17 +29,17 @@ class _Attempt(NamedTuple):
     reply: Reply
     ended: Ended
     ends: float
-    kept: bool = False
+    kept: bool
 
 
 class EngineSender:
     """Sends calls over lines of its own. Use as `async with EngineSender(...) as sender`.
 
-    HTTP/1.1 on Linux; no proxy, no redirects, no retries. A kept connection that turns out to be closed
-    before a byte of the request has left is replaced by another one.
+    HTTP/1.1 on Linux; no proxy, no redirects, no retries; https only with a `context`. A kept connection
+    that turns out to be closed before a byte of the request has left is replaced by another one.
     """
 
-    def __init__(self, deadlines: Deadlines, context: ssl.SSLContext) -> None:
+    def __init__(self, deadlines: Deadlines, context: ssl.SSLContext | None) -> None:
         self.deadlines = deadlines
         self._context = context
         self._stack = AsyncExitStack()
@@ -90,20 +90,20 @@ class EngineSender:
 
     def launch(self, call: Call, reply: Reply, ended: Ended) -> None:
         """Begin to send; `ended` is called when the reply is complete, never before this returns."""
-        now = self._now()
-        attempt = _Attempt(call, reply, ended, now + self.deadlines.total)
-        if reason := call.refusal:
+        if (reason := call.refusal) is not None:
             reply.failure = (Outcome.PROTOCOL_ERROR, reason)
             self._later(ended)
             return
+        now = self._now()
         line = self._pool.take(call.origin, now)
+        attempt = _Attempt(call, reply, ended, now + self.deadlines.total, line is not None)
         if line is None:
             self._nursery.start_soon(self._open, attempt)
             return
         reply.reused = line.served > 0
         self._launching = True
         try:
-            self._begin(line, attempt._replace(kept=True))
+            self._begin(line, attempt)
         finally:
             self._launching = False
 
@@ -169,7 +169,8 @@ class EngineSender:
         reply.sent = exchange.sent = sent = clock.now()
         reply.sent_wall_ns = clock.wall_ns(sent)
         line.begin(exchange, call.head, call.body)
-        self._nap.deadline = min(self._nap.deadline, exchange.expires)
+        if exchange.expires < self._nap.deadline:  # noqa: PLR1730 (to set it is dear)
+            self._nap.deadline = exchange.expires
 
     def _over(self, line: Line, exchange: Exchange) -> None:
         """The exchange is over: keep the line or close it, and pass the word on."""

@@ -29,6 +29,7 @@ class Response:
         "_fed",
         "_fields",
         "_parser",
+        "_pieces",
         "_reply",
         "answered",
         "heed",
@@ -43,6 +44,7 @@ class Response:
         self._at = 0.0
         self._fed = 0
         self._fields: list[tuple[bytes, bytes]] = []
+        self._pieces: list[bytes] = []
         self.answered = False
         self.over = False
         self.keep = False
@@ -60,6 +62,9 @@ class Response:
             self._parser.feed_data(data)
         except httptools.HttpParserError as error:
             self._broken(str(error))
+        if self._pieces:
+            self._reply.chunks.append((at, b"".join(self._pieces)))
+            self._pieces.clear()
         if not self.answered and self._fed > MOST_HEAD:
             self._broken(f"a response head over {MOST_HEAD >> 10} KiB")
         if self.over:
@@ -134,8 +139,8 @@ class Response:
         if self.over or not self.answered:
             self._broken("a body where none belongs")
             return
+        self._pieces.append(data)
         reply = self._reply
-        reply.chunks.append((self._at, data))
         reply.received += len(data)
         if reply.received > MOST_BYTES:
             self.fail(*too_long(MOST_BYTES))

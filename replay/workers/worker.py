@@ -9,6 +9,7 @@ or when the parent is gone.
 import gc
 import resource
 import socket
+import ssl
 import sys
 import time
 from collections.abc import Iterator
@@ -22,14 +23,13 @@ from capture.lag import Lag
 from replay.alarm import punctual
 from replay.attempt import Attempt
 from replay.brake import Brake
-from replay.budget import Purse
-from replay.httpx_sender import tls
 from replay.player import Player
 from replay.sender import Call
 from replay.senders import OpenSender, make_sender
 from replay.workers.duty import Duty, Report
 from replay.workers.feed import Feed
 from replay.workers.pulse import Pulse, Row
+from replay.workers.purse import Purse
 from replay.workers.spool import SpoolWriter
 
 STALL_STEP_S: Final = 0.01
@@ -47,7 +47,6 @@ def main() -> None:
 @contextmanager
 def quiet(*, clean: bool) -> Iterator[None]:
     """Keep the collector off what is there already; `clean` is for what makes no cycles: it never runs."""
-    gc.collect()
     gc.freeze()
     if clean:
         gc.disable()
@@ -55,6 +54,15 @@ def quiet(*, clean: bool) -> Iterator[None]:
         yield
     finally:
         gc.enable()
+
+
+def _trust(duty: Duty) -> ssl.SSLContext | None:
+    """What verifies https; None where nothing is sent by it: certificates take long to load."""
+    if duty.sender == "engine" and all(origin.scheme == "http" for origin in duty.origins):
+        return None
+    from replay.httpx_sender import tls  # noqa: PLC0415 (nor is httpx loaded then)
+
+    return tls(duty.ca)
 
 
 class Worker:
@@ -78,7 +86,7 @@ class Worker:
         sock = trio.socket.from_stdlib_socket(socket.socket(fileno=self.feed_fd))
         feed = Feed(sock, self.row, most_bytes=duty.ahead_bytes)
         sending = make_sender(
-            duty.sender, duty.deadlines, tls(duty.ca), http2=duty.http2, proxy=duty.proxy
+            duty.sender, duty.deadlines, _trust(duty), http2=duty.http2, proxy=duty.proxy
         )
         async with sending as sender, trio.open_nursery() as helpers:
             helpers.start_soon(feed.run)

@@ -1,11 +1,14 @@
 """tbench compare: two runs of one trace, as ratios of quantiles with their intervals."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from capture.errors import InputError
+from tbench.commands.gating import Asked, judged
+from tbench.commands.publishing import Outlets, put_markdown
 from tbench.commands.sharing import Charts, Html, Shared, Xlsx
 
 
@@ -15,6 +18,10 @@ def compare(
     ],
     candidate: Annotated[
         Path | None, typer.Argument(help="The run (or trace) to be judged, or several.")
+    ] = None,
+    more: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="[MORE]...", help="With gates: more candidates, each several runs."),
     ] = None,
     metric: Annotated[
         list[str] | None,
@@ -49,7 +56,48 @@ def compare(
     ] = None,
     gate: Annotated[
         list[str] | None,
-        typer.Option(help="Gate one quantity: ttft:p95:5% or errors:0.5pp; may be repeated."),
+        typer.Option(
+            help="Gate one quantity of repeated runs: ttft:p95:5%, errors:0.5pp, goodput:1pp, "
+            "requests_per_s:5%, or a limit that the candidate must hold: 'ttft:p95<=500ms', "
+            "'goodput>=99%'; may be repeated."
+        ),
+    ] = None,
+    slo: Annotated[
+        str | None,
+        typer.Option(
+            help="What makes a request a good one, for gates on goodput: 'ttft<500ms,tpot<50ms,e2e<3s'."
+        ),
+    ] = None,
+    trend: Annotated[
+        bool,
+        typer.Option(
+            "--trend",
+            help="With gates: take a straight drift over the runs out of the difference. Only as you decided "
+            "before the runs, and only where chance decided which arm began each pair.",
+        ),
+    ] = False,
+    baseline_file: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.json",
+            help="With gates: hold all RUNS given, of one arm, against the sessions that this file keeps.",
+        ),
+    ] = None,
+    save_baseline: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.json",
+            help="Judge nothing: append all RUNS given, of one arm, to this file as a session, with the "
+            "figures of the gates.",
+        ),
+    ] = None,
+    junit: Annotated[
+        Path | None,
+        typer.Option(help="With gates: also write JUnit XML, a test case for each gate."),
+    ] = None,
+    markdown: Annotated[
+        str | None,
+        typer.Option(help="Also write a summary for a comment to this file; - prints it instead."),
     ] = None,
     self_check: Annotated[
         bool,
@@ -84,29 +132,39 @@ def compare(
     turns, or an interval that holds the margin), 4 INVALID.
     """
     shared = Shared(html=html, charts=charts, xlsx=xlsx)
-    if sketch and (self_check or margin is not None or gate):
-        raise InputError(
-            "--sketch is for one pair of runs; leave out --self-check, --margin and --gate"
-        )
+    runs = [path for path in (baseline, candidate, *(more or [])) if path is not None]
+    outlets = Outlets(as_json=as_json, junit=junit, markdown=markdown, shared=shared)
+    asked = Asked(
+        margin=margin,
+        gates=gate or [],
+        slo=slo,
+        trend=trend,
+        warmup=warmup,
+        baseline_file=baseline_file,
+        save_baseline=save_baseline,
+    )
+    if sketch and (self_check or asked.repeated):
+        raise InputError("--sketch is for one pair of runs, not for --self-check or gates")
     if self_check:
         from tbench.commands.selfchecking import self_checked
 
-        if shared or unpaired:
+        if unpaired or outlets.files or asked.more:
             raise InputError(
-                "--self-check has no page and pairs its runs: no --html, --charts, --xlsx, no --unpaired"
+                "--self-check has no page and pairs its runs: no --html, --charts, --xlsx, --junit, "
+                "--markdown, no --unpaired, --slo, --trend, no baseline file"
             )
-        arms = [path for path in (baseline, candidate) if path is not None]
-        asked = (metric or (), quantile or (), warmup)
-        return self_checked(arms, asked, (margin, gate or []), as_json=as_json)
-    if candidate is None:
-        raise InputError("Missing argument 'CANDIDATE'. Try --help.")
-    if margin is not None or gate:
-        from tbench.commands.gating import gated
-
-        return gated(baseline, candidate, (margin, gate or []), shared=shared, as_json=as_json)
+        options = (metric or (), quantile or (), warmup)
+        return self_checked(runs, options, (margin, gate or []), as_json=as_json)
+    if asked.repeated:
+        if metric or quantile or unpaired:
+            raise InputError(
+                "--metric, --quantile and --unpaired are for one pair of runs, not for gates"
+            )
+        return judged(runs, asked, outlets)
+    _check_pair(runs, junit)
     from analysis.compare import Question, Verdict
-    from analysis.outsized import outsized
     from analysis.report.machine import comparison_json, dump
+    from analysis.report.markdown import comparison_markdown
     from analysis.report.terminal import comparison_text
     from analysis.sketched import compare_files
     from replay.warmup import parse_warmup
@@ -118,12 +176,9 @@ def compare(
         paired=not unpaired,
         warmup=None if warmup is None else parse_warmup(warmup),
     )
-    if shared and (sketch or outsized(baseline) or outsized(candidate)):
-        raise InputError(
-            "a page, pictures and sheets show single requests, which are not kept with --sketch or beyond "
-            "5,000,000 of them; leave out --html, --charts and --xlsx"
-        )
-    found = compare_files(baseline, candidate, question, sketch=sketch)
+    if shared:
+        _check_size(runs, sketch=sketch)
+    found = compare_files(runs[0], runs[1], question, sketch=sketch)
     if shared:
         from analysis.report.page import comparison_report
         from analysis.report.workbook import comparison_book
@@ -133,8 +188,27 @@ def compare(
             lambda: comparison_report(found, command=line),
             lambda file: comparison_book(found, file, command=line),
         )
-    if as_json:
-        typer.echo(dump(comparison_json(found)))
-    else:
-        typer.echo(comparison_text(found, **terminal()))
+    shown = dump(comparison_json(found)) if as_json else comparison_text(found, **terminal())
+    if markdown is not None:
+        shown = put_markdown(comparison_markdown(found, command_line()), markdown) or shown
+    typer.echo(shown)
     return 4 if found.verdict is Verdict.INVALID else 0
+
+
+def _check_size(runs: Sequence[Path], *, sketch: bool) -> None:
+    from analysis.outsized import outsized
+
+    if sketch or any(map(outsized, runs)):
+        raise InputError(
+            "a page, pictures and sheets show single requests, which are not kept with --sketch or beyond "
+            "5,000,000 of them; leave out --html, --charts and --xlsx"
+        )
+
+
+def _check_pair(runs: Sequence[Path], junit: Path | None) -> None:
+    if len(runs) != 2:
+        raise InputError(
+            "one pair of runs has a BASELINE and a CANDIDATE; several need --margin or --gate. Try --help."
+        )
+    if junit is not None:
+        raise InputError("--junit has a test case for each gate: give --margin or --gate")

@@ -52,6 +52,19 @@ def private(path: Path, option: str) -> Iterator[BinaryIO]:
         raise InputError(f"{option} {path}: cannot be written: {error.strerror}") from None
 
 
+def write_shared(option: str, path: Path, text: str) -> None:
+    """Write a file that whoever reads the folder may read: verdicts and figures, no prompts.
+
+    Raises InputError as `private`; `option` is what named the file.
+    """
+    try:
+        if _is_container(path):
+            raise InputError(f"{option} {path}: this is a trace or a run; name another file")
+        path.write_text(text, encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise InputError(f"{option} {path}: cannot be written: {error.strerror}") from None
+
+
 def _is_container(path: Path) -> bool:
     if not path.is_file():
         return False

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-WHAT, LENGTHS, WHEN = "What is asked", "Lengths", "When"
+WHAT, DATASET, LENGTHS, WHEN = "What is asked", "Dataset", "Lengths", "When"
 
 
 def synth(
@@ -17,15 +17,16 @@ def synth(
     scenario: Annotated[
         str | None,
         typer.Option(
-            help="D(in,out), N(mean,sd)/(mean,sd), U(min,max)/(min,max) in tokens; E(tokens) for embeddings; "
-            "R(document,query) for rerank.",
+            help="D(in,out), N(mean,sd)/(mean,sd), U(min,max)/(min,max) in tokens; E(tokens) for "
+            "embeddings; R(document,query) for rerank; I(width,height[,images]) in pixels; dataset: its own "
+            "rows (the default with one).",
             rich_help_panel=WHAT,
         ),
     ] = None,
     task: Annotated[
         str,
         typer.Option(
-            help="text-to-text, text-to-embeddings or text-to-rerank.",
+            help="text-to-text, image-text-to-text, text-to-embeddings or text-to-rerank.",
             rich_help_panel=WHAT,
         ),
     ] = "text-to-text",
@@ -35,6 +36,24 @@ def synth(
             min=1, help="Documents in a request of embeddings or rerank.", rich_help_panel=WHAT
         ),
     ] = 1,
+    dataset_path: Annotated[
+        str | None,
+        typer.Option(
+            help="Prompts or images: a text, CSV, JSON, JSONL or Parquet file, a folder of images, a Hugging "
+            "Face dataset, or a dataset-config.",
+            rich_help_panel=DATASET,
+        ),
+    ] = None,
+    dataset_config: Annotated[
+        str | None,
+        typer.Option(help="A dataset-config JSON, instead.", rich_help_panel=DATASET),
+    ] = None,
+    dataset_prompt_column: Annotated[
+        str | None, typer.Option(help="The column with the prompts.", rich_help_panel=DATASET)
+    ] = None,
+    dataset_image_column: Annotated[
+        str | None, typer.Option(help="The column with the images.", rich_help_panel=DATASET)
+    ] = None,
     additional_request_params: Annotated[
         str | None,
         typer.Option(help="JSON object merged into every body, last.", rich_help_panel=WHAT),
@@ -73,7 +92,7 @@ def synth(
         typer.Option(help="Poisson arrivals at this rate instead.", rich_help_panel=WHEN),
     ] = None,
 ) -> None:
-    """Make a trace from a scenario; replay it with any pacing. The same seed gives the same bytes.
+    """Make a trace from a scenario or a dataset, to be replayed with any pacing.
 
     Prompt tokens are those of the text alone: a server's chat template adds its own.
     """
@@ -89,6 +108,10 @@ def synth(
         scenario=scenario,
         requests=requests,
         batch_size=batch_size,
+        dataset_path=dataset_path,
+        dataset_config=dataset_config,
+        dataset_prompt_column=dataset_prompt_column,
+        dataset_image_column=dataset_image_column,
         prefix_len=prefix_len,
         prefix_ratio=prefix_ratio,
         additional_request_params=additional_request_params,
@@ -97,6 +120,8 @@ def synth(
         chars_per_token=chars_per_token,
     )
     workload = order.workload()
+    if workload.dataset and (complaint := workload.dataset.complaint()):
+        typer.echo(complaint, err=True)
     arrivals = Arrivals(poisson or rate or 1.0, poisson=poisson is not None)
     write(workload, out, arrivals=arrivals)
     typer.echo(f"{out}: {requests:,} requests; lengths by {workload.tokens.source}")

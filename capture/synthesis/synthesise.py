@@ -1,4 +1,4 @@
-"""Exchanges: a workload as requests that nobody has sent yet, and as a trace file of them.
+"""Synthesise: a workload as requests that nobody has sent yet, and as a trace file of them.
 
 The same workload and arrivals make the same file, byte for byte (with the same versions of tbench, zstd and
 the tokenizer).
@@ -11,8 +11,9 @@ from typing import Any, Final
 
 import orjson
 
+from capture.errors import InputError
 from capture.exchange import Exchange, Request
-from capture.frames import MARKER_BYTES
+from capture.frames import MARKER_BYTES, MAX_PAYLOAD
 from capture.synthesis.arrivals import Arrivals
 from capture.synthesis.bodies import ENDPOINTS, body
 from capture.synthesis.material import materials
@@ -23,6 +24,8 @@ from capture.tracereader import Trace, read_trace
 NOWHERE: Final = "synthesised.invalid"
 """The host of requests that were never sent: a name that no resolver knows."""
 ONE_A_SECOND: Final = Arrivals()
+MOST_BYTES: Final = MAX_PAYLOAD - 2**21
+"""Of a body: a larger one would not fit into a block of a trace."""
 
 
 def exchanges(workload: Workload, arrivals: Arrivals = ONE_A_SECOND) -> Iterator[Exchange]:
@@ -35,6 +38,10 @@ def exchanges(workload: Workload, arrivals: Arrivals = ONE_A_SECOND) -> Iterator
     times = arrivals.times(workload.seed)
     for number, (material, at_ns) in enumerate(zip(materials(workload), times, strict=False)):
         data = body(workload.task, workload.model, material, workload.additional_request_params)
+        if len(data) > MOST_BYTES:
+            raise InputError(
+                f"request {number} has {len(data):,} bytes; a trace holds at most {MOST_BYTES:,}"
+            )
         request = Request(
             id=_digest(name, str(number), 16).hex(),
             seq=number,

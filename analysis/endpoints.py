@@ -1,0 +1,176 @@
+"""Endpoints: what a gate looks at, as one figure of one run. Quantiles, shares, and rates over the run.
+
+A share or a rate has no quantile: the run is its only unit. Rates are over the wall time from the first
+shared request sent to the last one's end.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Final, Literal
+
+import numpy as np
+
+from analysis.metrics import METRICS, Direction
+from analysis.quantiles import quantile, refusal
+from analysis.shared import Observed
+from analysis.slo import Slo, met
+
+Scale = Literal["ratio", "points"]
+ERRORS: Final = "errors"
+GOODPUT: Final = "goodput"
+WORDLESS: Final = ("embeddings", "rerank", "images", "audio", "models")
+"""Endpoints whose answers have no output tokens to count."""
+NOTHING: Final = "a run has no request that counts"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figure:
+    """One run's figure: of `n` requests, `events` of them (shares only). `refusal`: why there is none."""
+
+    value: float
+    n: int
+    events: int = 0
+    refusal: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Endpoint:
+    """A row of the table. `scale` says whether arms differ by a ratio, or by points of a share.
+
+    `form` is a gate on it as a user writes one.
+    """
+
+    name: str
+    unit: str
+    better: Direction
+    scale: Scale
+    form: str
+    definition: str
+    figure: Callable[[Observed, Slo], Figure]
+    needs_slo: bool = False
+
+
+def endpoint(metric: str, p: float | None) -> Endpoint:
+    """The endpoint of a gate: a row of RUN_LEVEL, or a quantile of a metric of METRICS."""
+    return RUN_LEVEL[metric] if p is None else _quantile(metric, p)
+
+
+def _quantile(name: str, p: float) -> Endpoint:
+    metric = METRICS[name]
+
+    def figure(run: Observed, _: Slo) -> Figure:
+        found = run.ordered(metric)
+        if why := refusal(len(found), p):
+            return Figure(value=math.nan, n=len(found), refusal=why)
+        return Figure(value=quantile(found, p), n=len(found))
+
+    return Endpoint(
+        name=name,
+        unit=metric.unit,
+        better=metric.better,
+        scale="ratio",
+        form=f"{name}:p95:5%",
+        definition=metric.definition,
+        figure=figure,
+    )
+
+
+def _share(events: int, n: int) -> Figure:
+    if not n:
+        return Figure(value=math.nan, n=0, refusal=NOTHING)
+    return Figure(value=events / n, n=n, events=events)
+
+
+def _errors(run: Observed, _: Slo) -> Figure:
+    failed = run.counted(run.arm.failed)
+    return _share(int(failed.sum()), len(failed))
+
+
+def _goodput(run: Observed, slo: Slo) -> Figure:
+    if absent := [one.metric for one in slo if not len(run.ordered(METRICS[one.metric]))]:
+        return Figure(value=math.nan, n=0, refusal=f"a run has no {' and no '.join(absent)} at all")
+    good = run.counted(met(run.arm, slo))
+    return _share(int(good.sum()), len(good))
+
+
+def _rate(total: float, n: int, run: Observed) -> Figure:
+    sent, end = run.column("sent"), run.column("end")
+    there = ~np.isnan(sent) & ~np.isnan(end)
+    wall = float(end[there].max() - sent[there].min()) if there.any() else 0.0
+    if wall <= 0:
+        return Figure(value=math.nan, n=n, refusal=NOTHING)
+    return Figure(value=total / wall, n=n)
+
+
+def _requests(run: Observed, _: Slo) -> Figure:
+    ok = run.counted(run.arm.ok)
+    return _rate(float(ok.sum()), len(ok), run)
+
+
+def _good_requests(run: Observed, slo: Slo) -> Figure:
+    share = _goodput(run, slo)
+    return share if share.refusal else _rate(float(share.events), share.n, run)
+
+
+def _tokens(run: Observed, _: Slo) -> Figure:
+    writes = ~np.logical_or.reduce([run.column("endpoint") == name for name in WORDLESS])
+    tokens = run.column("output_tokens")[run.arm.ok[run.places] & writes]
+    if unknown := int((tokens < 0).sum()):
+        why = f"{unknown:,} of a run's {len(tokens):,} successes have no token count by the server"
+        return Figure(value=math.nan, n=len(tokens), refusal=why)
+    return _rate(float(tokens.sum()), len(tokens), run)
+
+
+_ROWS = (
+    Endpoint(
+        name=ERRORS,
+        unit="share",
+        better="lower",
+        scale="points",
+        form="errors:0.5pp, or 'errors<=1%'",
+        definition="the share of requests that failed, timeouts included",
+        figure=_errors,
+    ),
+    Endpoint(
+        name=GOODPUT,
+        unit="share",
+        better="higher",
+        scale="points",
+        form="goodput:1pp, or 'goodput>=99%'",
+        definition="the share of requests that met every objective of --slo; failures and timeouts do not",
+        figure=_goodput,
+        needs_slo=True,
+    ),
+    Endpoint(
+        name="goodput_per_s",
+        unit="/s",
+        better="higher",
+        scale="ratio",
+        form="goodput_per_s:5%, or 'goodput_per_s>=20'",
+        definition="requests that met every objective of --slo, per second of the run",
+        figure=_good_requests,
+        needs_slo=True,
+    ),
+    Endpoint(
+        name="requests_per_s",
+        unit="/s",
+        better="higher",
+        scale="ratio",
+        form="requests_per_s:5%, or 'requests_per_s>=20'",
+        definition="requests that succeeded, per second of the run",
+        figure=_requests,
+    ),
+    Endpoint(
+        name="output_tokens_per_s",
+        unit="tok/s",
+        better="higher",
+        scale="ratio",
+        form="output_tokens_per_s:5% (the run's total), or output_tokens_per_s:p50:5% (a request's)",
+        definition="output tokens of all successes by the server's usage, per second of the run",
+        figure=_tokens,
+    ),
+)
+
+RUN_LEVEL: Final[Mapping[str, Endpoint]] = {row.name: row for row in _ROWS}
+"""Endpoints that are one number per run and have no quantile."""

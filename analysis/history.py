@@ -1,0 +1,147 @@
+"""History: the sessions of a baseline, kept as a small JSON file that belongs in a repository.
+
+A session is the runs of one arm that were recorded together. Of them it keeps each gate's figure of every
+run, the date, and what was asked of whom: no prompt, no path, no key. One figure stands on one line.
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Final
+
+from analysis.endpoints import Figure
+from capture.errors import InputError
+
+FORMAT: Final = 1
+DIGITS: Final = 7
+_CURE: Final = "take the last version that the repository has"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Session:
+    """One session. `figures` has, by what is looked at, each run's value and its number of requests.
+
+    `recorded` is when the first run began, ISO 8601 in UTC. `target` is host and port. `requests` are
+    those that every run holds, outside the warm-up.
+    """
+
+    recorded: str
+    trace: str
+    name: str
+    model: str | None
+    target: str | None
+    pacing: str
+    versions: Mapping[str, str]
+    requests: int
+    figures: Mapping[str, tuple[Figure, ...]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class History:
+    """The sessions of a file, in the order in which they were recorded; all of one trace."""
+
+    path: Path
+    sessions: tuple[Session, ...]
+
+    @property
+    def text(self) -> str:
+        """How many there are, and of when."""
+        dates = [session.recorded[:10] for session in self.sessions]
+        count = f"{len(dates)} session{'s' if len(dates) != 1 else ''}"
+        return f"{count} from {dates[0]} to {dates[-1]}" if dates else "no session"
+
+
+def read_history(path: Path) -> History:
+    """Read a baseline file. Raises InputError for one that is none, or whose sessions make no sense."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if found["tbench_baseline"] != FORMAT:
+            raise InputError(
+                f"{path}: a baseline of format {found['tbench_baseline']}; update tbench"
+            )
+        sessions = [_session(one) for one in found["sessions"]]
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from None
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{path}: not a baseline file ({error}); {_CURE}") from None
+    if len({one.trace for one in sessions}) > 1:
+        raise InputError(f"{path}: holds sessions of several traces; {_CURE}")
+    return History(path=path, sessions=tuple(sorted(sessions, key=lambda one: one.recorded)))
+
+
+def _session(found: Mapping[str, Any]) -> Session:
+    datetime.fromisoformat(found["recorded"])
+    figures = {name: tuple(_kept(one)) for name, one in found["figures"].items()}
+    words = {
+        name: found[name] for name in ("recorded", "trace", "name", "model", "target", "pacing")
+    }
+    return Session(
+        **words, versions=dict(found["versions"]), requests=int(found["requests"]), figures=figures
+    )
+
+
+def _kept(found: Mapping[str, Any]) -> Iterator[Figure]:
+    events = found.get("events") or [0] * len(found["n"])
+    for value, n, count in zip(found["values"], found["n"], events, strict=True):
+        if not 0 <= value < float("inf") or not 0 <= count <= n or n < 1:
+            raise ValueError(f"{value}, {count} of {n}")
+        yield Figure(value=float(value), n=int(n), events=int(count))
+
+
+def appended(history: History, session: Session) -> History:
+    """The history with one session more. Raises InputError for another trace, or one that it has."""
+    if any(one.trace != session.trace for one in history.sessions):
+        raise InputError(
+            f"{history.path}: its sessions are of trace {history.sessions[0].trace}, these runs are of "
+            f"{session.trace}; keep a file for each trace"
+        )
+    if any(one.recorded == session.recorded for one in history.sessions):
+        raise InputError(f"{history.path}: holds these runs already ({session.recorded})")
+    return History(path=history.path, sessions=(*history.sessions, session))
+
+
+def write_history(history: History) -> None:
+    """Write the file in one go. Raises InputError where that cannot be."""
+    path, new = history.path, history.path.with_name(f"{history.path.name}.new")
+    try:
+        new.write_text(written(history.sessions), encoding="utf-8")
+        new.replace(path)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written: {error.strerror}") from None
+
+
+def written(sessions: Sequence[Session]) -> str:
+    """The text of the file: a session more is some lines more, at the end."""
+    blocks = ",\n".join(f"  {{\n{_lines(one)}\n  }}" for one in sessions)
+    return f'{{\n "tbench_baseline": {FORMAT},\n "sessions": [\n{blocks}\n ]\n}}\n'
+
+
+def _lines(session: Session) -> str:
+    words = {
+        "recorded": session.recorded,
+        "trace": session.trace,
+        "name": session.name,
+        "model": session.model,
+        "target": session.target,
+        "pacing": session.pacing,
+        "versions": dict(session.versions),
+        "requests": session.requests,
+    }
+    lines = [f"   {json.dumps(name)}: {json.dumps(value)}" for name, value in words.items()]
+    figures = ",\n".join(
+        f"    {json.dumps(name)}: {json.dumps(_packed(found))}"
+        for name, found in session.figures.items()
+    )
+    return ",\n".join([*lines, f'   "figures": {{\n{figures}\n   }}'])
+
+
+def _packed(figures: Sequence[Figure]) -> dict[str, Sequence[float]]:
+    """Values and requests of each run, and of how many a share is where there are any."""
+    events = [one.events for one in figures]
+    return {
+        "values": [float(f"{one.value:.{DIGITS}g}") for one in figures],
+        "n": [one.n for one in figures],
+        **({"events": events} if any(events) else {}),
+    }

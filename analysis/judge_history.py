@@ -1,0 +1,198 @@
+"""Judge against a history: the runs of one arm held against where one more session would lie.
+
+Runs of other days do not take turns with those of today, so no run is a unit here: the session is. Each
+has one y, the mean over its runs; today's is one new draw, and its prediction interval by Student's t is
+what a change must leave (docs/statistics.md).
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Final
+
+import numpy as np
+
+from analysis.case import Case, known, least_variance, level_of, make_method
+from analysis.endpoints import Figure
+from analysis.gate import Gate
+from analysis.history import History
+from analysis.judgement import Judgement, conclude
+from analysis.prediction import has_trend, predicted
+from analysis.replicates import Replicates
+from analysis.reservations import of_requests, of_runs
+from analysis.ruling import settled
+from analysis.session import host_of, name_of, recorded_at
+from analysis.shared import Group, Shared, shared
+from analysis.summary import Caution
+from capture.errors import InputError
+from replay.warmup import Warmup
+
+LEAST_SESSIONS: Final = 5
+SHORT: Final = "NOT_ENOUGH_HISTORY"
+TRENDING: Final = "HISTORY_TREND"
+
+
+def judge_history(
+    history: History, candidate: Replicates, gates: Sequence[Gate], warmup: Warmup | None = None
+) -> Judgement:
+    """Hold the candidate's runs against a baseline file.
+
+    Raises InputError for runs of another trace, runs that are in the file, and gates that it does not know.
+    """
+    _check(history, candidate, gates)
+    whole = shared([candidate], warmup)
+    (group,) = whole.groups
+    cases = [case for gate in gates if not _dropped(case := _case(history, group, gate))]
+    if not cases:
+        raise InputError("the runs have too few requests for any of the gates")
+    beware = (
+        *of_runs(candidate),
+        *of_requests(whole),
+        *_cautions(history, candidate, whole, cases),
+    )
+    rows = tuple(settled(cases, {candidate.name: [caution.code for caution in beware]}))
+    return Judgement(
+        arms=(Replicates(name=str(history.path), runs=()), candidate),
+        rows=rows,
+        warnings=beware,
+        verdict=conclude(list(rows), beware),
+        n=whole.n,
+        cautions={candidate.name: beware},
+        history=history,
+    )
+
+
+def _check(history: History, candidate: Replicates, gates: Sequence[Gate]) -> None:
+    if not gates:
+        raise InputError("a baseline file needs a gate: give --margin 5% or --gate ttft:p95:5%")
+    if not history.sessions:
+        raise InputError(f"{history.path}: holds no session; add one with --save-baseline")
+    trace = history.sessions[0].trace
+    for run in candidate.runs:
+        if run.source != trace:
+            raise InputError(
+                f"{run.path}: a run of trace {run.source}, the baseline is of {trace}; replay that one"
+            )
+        if not run.ok.any() and all(gate.quantile is not None for gate in gates):
+            raise InputError(f"{run.path}: no request succeeded")
+    if any(one.recorded == recorded_at(candidate) for one in history.sessions):
+        raise InputError(f"{candidate.name}: these runs are a session of {history.path}")
+    kept = {name for session in history.sessions for name in session.figures}
+    for gate in gates:
+        if gate.limit is None and not gate.usual and name_of(gate) not in kept:
+            raise InputError(
+                f"{history.path}: no session has {name_of(gate)}; it has {', '.join(sorted(kept))}"
+            )
+
+
+def _dropped(case: Case) -> bool:
+    """A usual gate that the runs or the file cannot carry."""
+    return case.gate.usual and (case.refusal is not None or not case.baseline)
+
+
+def _case(history: History, group: Group, gate: Gate) -> Case:
+    figures = tuple(gate.endpoint.figure(run, gate.slo) for run in group.runs)
+    if gate.limit is not None:
+        return _of_limit(group.name, gate, figures)
+    sessions = [
+        kept for one in history.sessions if (kept := one.figures.get(name_of(gate))) is not None
+    ]
+    fewest = min([len(figures), *map(len, sessions)])
+    draws = tuple(_mean(gate, one[:fewest]) for one in sessions)
+    case = Case(
+        arm=group.name,
+        gate=gate,
+        baseline=draws,
+        candidate=figures[:fewest],
+        estimate=None,
+        method="refused",
+        stops=tuple(_stops(gate, draws)),
+    )
+    return _estimated(case)
+
+
+def _of_limit(arm: str, gate: Gate, figures: tuple[Figure, ...]) -> Case:
+    """What the candidate holds by itself needs no history."""
+    estimate = level_of(gate, figures)
+    return Case(
+        arm=arm,
+        gate=gate,
+        baseline=(),
+        candidate=figures,
+        estimate=estimate,
+        method=make_method(gate, (0, len(figures)), estimate, "welch"),
+    )
+
+
+def _mean(gate: Gate, runs: Sequence[Figure]) -> Figure:
+    """One figure of a session's runs; geometric but for shares."""
+    if not known(gate, runs):
+        return replace(runs[0], value=0.0)
+    value = gate.shown(float(np.mean([gate.y(one.value) for one in runs])))
+    return Figure(value=value, n=sum(one.n for one in runs), events=sum(one.events for one in runs))
+
+
+def _estimated(case: Case) -> Case:
+    """With the new draw's distance from the mean of the sessions."""
+    gate, draws, runs = case.gate, case.baseline, case.candidate
+    if case.refusal or len(draws) < 3 or not (known(gate, draws) and known(gate, runs)):
+        return case
+    floor = least_variance(gate, draws) + least_variance(gate, runs)
+    y = [gate.y(one.value) for one in draws]
+    estimate = predicted(y, float(np.mean([gate.y(one.value) for one in runs])), floor)
+    count = f"{len(runs)} run{'s' if len(runs) != 1 else ''}"
+    method = f"prediction t over {len(draws)} sessions of {count} each, df {estimate.df:.0f}"
+    return replace(case, estimate=estimate, method=method)
+
+
+def _stops(gate: Gate, draws: Sequence[Figure]) -> Iterator[str]:
+    if len(draws) < LEAST_SESSIONS:
+        yield SHORT
+    elif known(gate, draws) and has_trend([gate.y(one.value) for one in draws]):
+        yield TRENDING
+
+
+def _cautions(
+    history: History, candidate: Replicates, whole: Shared, cases: Sequence[Case]
+) -> Iterator[Caution]:
+    short = [case for case in cases if SHORT in case.stops]
+    if short:
+        fewest = min(len(case.baseline) for case in short)
+        yield Caution(
+            code=SHORT,
+            text=f"{fewest} sessions of {_named(short)}; a verdict needs {LEAST_SESSIONS}: "
+            f"{LEAST_SESSIONS - fewest} more must be recorded, on other days",
+        )
+    if trending := [case for case in cases if TRENDING in case.stops]:
+        yield Caution(
+            code=TRENDING,
+            text=f"{_named(trending)}: the sessions rise or fall one after another, so their mean is not "
+            "where today's should lie",
+        )
+    yield from _differences(history, candidate)
+    counts = sorted({session.requests for session in history.sessions})
+    if counts != [whole.n]:
+        yield Caution(
+            code="PARTIAL_OVERLAP",
+            text=f"{whole.n:,} requests are compared with sessions of "
+            f"{', '.join(f'{count:,}' for count in counts)}",
+        )
+
+
+def _named(cases: Sequence[Case]) -> str:
+    return ", ".join(case.gate.what for case in cases)
+
+
+def _differences(history: History, candidate: Replicates) -> Iterator[Caution]:
+    """What the sessions and the candidate's runs do not have in common."""
+    first = candidate.runs[0]
+    version = (first.run.header.get("versions") or {}).get("tbench")
+    asked: dict[str, tuple[set[str | None], str | None]] = {
+        "MODEL": ({one.model for one in history.sessions}, first.model),
+        "TARGET": ({one.target for one in history.sessions}, host_of(first.target)),
+        "PACING": ({one.pacing for one in history.sessions}, first.pacing),
+        "VERSION": ({one.versions.get("tbench") for one in history.sessions}, version),
+    }
+    for what, (there, here) in asked.items():
+        if there != {here}:
+            known_ = ", ".join(sorted(map(str, there)))
+            yield Caution(code=f"DIFFERENT_{what}", text=f"sessions: {known_}; these runs: {here}")

@@ -1,0 +1,28 @@
+"""Overall: what two arms say about a metric as a whole, beside its quantiles. Shown, never gated."""
+
+from dataclasses import dataclass
+
+from analysis.drift import Thirds
+from analysis.effective import EffectiveSize
+from analysis.geometric import GeometricMean
+from analysis.omnibus import Omnibus
+from analysis.summary import Confidence
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Overall:
+    """One metric in both arms.
+
+    `geometric` is the typical request's ratio, None for unpaired arms and without a finite pair; where it
+    drifts, `thirds` are those within each third of the trace.
+    `omnibus` asks whether the arms differ anywhere. `effective` is what the pairs (unpaired: the
+    requests of the arm that has less) are worth in independent ones. `confidence` is the label that the
+    interval and the test have earned, "none" where there is neither; `doubts` say why it is "low".
+    """
+
+    geometric: GeometricMean | None
+    thirds: Thirds | None
+    omnibus: Omnibus
+    effective: EffectiveSize
+    confidence: Confidence
+    doubts: tuple[str, ...]

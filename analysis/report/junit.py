@@ -1,0 +1,112 @@
+"""A judgement as JUnit XML, which every CI reads: a suite for each candidate, a test case for each gate.
+
+FAIL is a failure. INCONCLUSIVE and INVALID are errors, not skips: a skipped test is green, and here
+nothing was shown. What Ant's and Jenkins' schemas ask for is there.
+"""
+
+import re
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Final
+from xml.etree.ElementTree import Element, SubElement, indent, tostring
+
+from analysis.comparison import Verdict
+from analysis.judge import Judgement, Row
+from analysis.replicates import Replicates
+from analysis.report.judgement import MEANINGS, change, figure, interval, judgement_text
+from replay.totals import duration_s
+
+ELEMENTS: Final = {
+    Verdict.FAIL: "failure",
+    Verdict.INCONCLUSIVE: "error",
+    Verdict.INVALID: "error",
+}
+"""What a test case holds by its gate's verdict; one that passed holds nothing."""
+_FORBIDDEN: Final = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+"""What XML 1.0 has no way to say."""
+
+
+def judgement_junit(found: Judgement) -> str:
+    """The document; the first suite's output is the text report."""
+    suites = Element("testsuites", name="tbench")
+    for place, arm in enumerate(found.candidates):
+        _suite(suites, found, arm, place)
+    for name in ("tests", "failures", "errors"):
+        suites.set(name, str(sum(int(suite.get(name, 0)) for suite in suites)))
+    indent(suites)
+    return '<?xml version="1.0" encoding="UTF-8"?>\n' + tostring(suites, "unicode") + "\n"
+
+
+def _suite(suites: Element, found: Judgement, arm: Replicates, place: int) -> None:
+    rows = [row for row in found.rows if row.arm == arm.name]
+    suite = SubElement(suites, "testsuite", name=_clean(arm.name), id=str(place), package="tbench")
+    suite.set("tests", str(len(rows)))
+    suite.set("skipped", "0")
+    suite.set("hostname", "localhost")
+    suite.set("timestamp", _began(arm))
+    suite.set("time", f"{sum(duration_s(run.columns) for run in arm.runs):.3f}")
+    properties = SubElement(suite, "properties")
+    for name, value in _properties(found, arm):
+        SubElement(properties, "property", name=name, value=_clean(value))
+    for row in rows:
+        _case(suite, found, row)
+    for kind in ("failure", "error"):
+        suite.set(f"{kind}s", str(len(suite.findall(f"testcase/{kind}"))))
+    text = "\n".join(judgement_text(found)) if not place else ""
+    SubElement(suite, "system-out").text = _clean(text)
+    beware = found.cautions.get(arm.name, ())
+    SubElement(suite, "system-err").text = _clean("\n".join(map(str, beware)))
+
+
+def _began(arm: Replicates) -> str:
+    """When the arm's first run did, UTC."""
+    return datetime.fromtimestamp(min(arm.started_ns) // 10**9, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+
+
+def _properties(found: Judgement, arm: Replicates) -> Iterator[tuple[str, str]]:
+    yield "verdict", found.verdict_of(arm.name).value
+    yield "baseline", found.baseline.name
+    if found.history is not None:
+        yield "baseline_sessions", found.history.text
+    else:
+        yield "baseline_runs", ", ".join(str(run.path) for run in found.baseline.runs)
+    yield "candidate_runs", ", ".join(str(run.path) for run in arm.runs)
+
+
+def _case(suite: Element, found: Judgement, row: Row) -> None:
+    case = SubElement(suite, "testcase", name=row.gate.text, time="0")
+    case.set("classname", f"tbench.{_clean(row.arm)}")
+    invalid = found.verdict_of(row.arm) is Verdict.INVALID
+    verdict = Verdict.INVALID if invalid else row.comparison.verdict
+    if verdict is not Verdict.PASS:
+        because = "; ".join(_invalid(found, row.arm)) if invalid else row.reason
+        message = f"{_said(row)}: {because or MEANINGS[verdict]}"
+        element = SubElement(case, ELEMENTS[verdict], type=verdict.value, message=_clean(message))
+        element.text = _clean(_detail(row))
+
+
+def _invalid(found: Judgement, arm: str) -> list[str]:
+    return [one.text for one in found.cautions.get(arm, ()) if one.code == "INVALID_RUN"]
+
+
+def _said(row: Row) -> str:
+    """What was found, in a line."""
+    if row.gate.scale == "level":
+        return f"{row.gate.text}: {figure(row.gate, row.comparison.candidate)} [{interval(row)}]"
+    return f"{row.gate.text}: {change(row)} [{interval(row)}]"
+
+
+def _detail(row: Row) -> str:
+    """The figures of both arms, run by run, and how they were compared."""
+    sides = {"baseline": row.baseline_runs, "candidate": row.candidate_runs}
+    lines = (
+        f"{side:<10} {figure(row.gate, mean)} over: {', '.join(figure(row.gate, x) for x in runs)}"
+        for (side, runs), mean in zip(
+            sides.items(), (row.comparison.baseline, row.comparison.candidate), strict=True
+        )
+    )
+    return "\n".join([*lines, row.comparison.method])
+
+
+def _clean(text: str) -> str:
+    return _FORBIDDEN.sub("\ufffd", text)

@@ -1,0 +1,176 @@
+"""A judgement, or one pair of runs, as Markdown for a comment in a code review: short, and never cut unsaid.
+
+What comes from outside (names, servers' words) is escaped: it can neither break a table nor call anybody.
+"""
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Final
+
+from analysis.compare import Comparison, Comparisons
+from analysis.comparison import Verdict
+from analysis.failures import ErrorDifference
+from analysis.judge import Judgement, Row
+from analysis.replicates import Replicates
+from analysis.report import words
+from analysis.report.judgement import (
+    MEANINGS,
+    TREND,
+    amount,
+    change,
+    declared,
+    figure,
+    interval,
+    objectives,
+)
+from analysis.summary import Caution
+
+MOST: Final = 65_000
+"""Bytes that a comment may have with GitHub (65,536 characters), less some."""
+PAIR: Final = {
+    Verdict.ADVISORY: "one pair of runs advises and does not decide: what differs from run to run cannot be "
+    "seen in it",
+    Verdict.INVALID: "a run's own client was the limit, its numbers do not count",
+}
+LONGEST_COMMAND: Final = 8_000
+_MARKS: Final = re.compile(r"([\\`*_\[\]<>#|~&$])")
+
+
+def judgement_markdown(found: Judgement, command: str | None = None) -> str:
+    """The verdict, a table of gates for each candidate, what to beware of, and how to get it again."""
+    lines = [f"### tbench: {found.verdict.value}", "", f"{_capital(MEANINGS[found.verdict])}.", ""]
+    for arm in found.candidates:
+        lines += [*_candidate(found, arm), ""]
+    if slo := objectives(found):
+        lines += [f"A good request: {code(', '.join(slo))}.", ""]
+    if who := declared(found):
+        lines += [f"Contrast: {text(TREND)}, declared {who}.", ""]
+    source = found.arms[-1].runs[0].source
+    trace = f", of trace {code(source)}" if source else ""
+    ends = [*_reproduce(command), f"{found.n:,} requests, those that every run has{trace}"]
+    return _fitted([*lines, *_warnings(found.warnings)], ends)
+
+
+def comparison_markdown(found: Comparisons, command: str | None = None) -> str:
+    """The same for one pair of runs."""
+    lines = [f"### tbench: {found.verdict.value}", "", f"{_capital(PAIR[found.verdict])}.", ""]
+    lines += [f"{code(found.candidate.name)} against {code(found.baseline.name)}", ""]
+    lines += _table(
+        ("metric", "n", "baseline", "candidate", "ratio", "interval", "sure", "difference"),
+        (_pair_cells(row) for row in found.rows),
+    )
+    lines += ["", _errors(found.errors), ""]
+    counts = found.requests
+    how = (
+        f"{counts[0]:,} requests, paired"
+        if found.paired
+        else f"{counts[0]:,} and {counts[1]:,} requests"
+    )
+    return _fitted([*lines, *_warnings(found.warnings)], [*_reproduce(command), how])
+
+
+def _errors(found: ErrorDifference) -> str:
+    ends = f"{words.points(found.low)} to {words.points(found.high)}"
+    difference = words.points(found.difference)
+    return (
+        f"Errors: {found.baseline:.2%} and {found.candidate:.2%}, difference {difference} ({ends})."
+    )
+
+
+def _candidate(found: Judgement, arm: Replicates) -> Iterator[str]:
+    base = found.baseline
+    runs = f"{len(base.runs)} + {len(arm.runs)} runs"
+    if found.history is not None:
+        runs = f"{amount(found, arm)} against {found.history.text}"
+    verdict = found.verdict_of(arm.name).value
+    yield f"**{verdict}**: {code(arm.name)} against {code(base.name)}, {runs}"
+    yield ""
+    rows = [row for row in found.rows if row.arm == arm.name]
+    heads = ("gate", "verdict", "baseline", "candidate", "change", "95 % interval", "why")
+    yield from _table(heads, (_cells(row) for row in rows))
+
+
+def _cells(row: Row) -> Iterator[str]:
+    one, gate = row.comparison, row.gate
+    verdict = one.verdict.value
+    yield code(gate.text)
+    yield verdict if one.verdict is Verdict.PASS else f"**{verdict}**"
+    yield from (text(figure(gate, value)) for value in (one.baseline, one.candidate))
+    yield from (text(change(row)), text(interval(row)), text(row.reason or ""))
+
+
+def _pair_cells(row: Comparison) -> Iterator[str]:
+    yield f"{row.metric.replace('_', chr(92) + '_')} {words.percentile(row.quantile)}"
+    yield f"{min(row.n_baseline, row.n_candidate):,}"
+    yield text(words.beyond(row.baseline, row.baseline_at_least, row.unit))
+    yield text(words.beyond(row.candidate, row.candidate_at_least, row.unit))
+    yield text(words.ratio(row.ratio))
+    if row.refusal:
+        yield from ("", "", text(row.refusal))
+        return
+    yield text(words.ratio_interval(row.low, row.high))
+    yield "drift" if row.drift else row.confidence
+    yield text(row.finding or "")
+
+
+def _table(heads: Sequence[str], rows: Iterable[Iterable[str]]) -> list[str]:
+    lines = [f"| {' | '.join(heads)} |", f"|{'---|' * len(heads)}"]
+    return [*lines, *(f"| {' | '.join(cells)} |" for cells in rows)]
+
+
+def _warnings(found: Sequence[Caution]) -> Iterator[str]:
+    yield from (f"- **{one.code.replace('_', chr(92) + '_')}** {text(one.text)}" for one in found)
+    if found:
+        yield ""
+
+
+def _reproduce(command: str | None) -> list[str]:
+    if command is None:
+        return []
+    if len(command) > LONGEST_COMMAND:
+        return ["The command that made this is too long for a comment.", ""]
+    fence = "`" * max(3, 1 + max(map(len, re.findall("`+", command)), default=0))
+    return ["To get it again:", "", f"{fence}sh", command, fence, ""]
+
+
+def _fitted(lines: Sequence[str], ends: Sequence[str]) -> str:
+    """All of it, or as many lines as a comment takes and how many are left out."""
+    left = MOST - _size(ends) - 100
+    kept: list[str] = []
+    for line in lines:
+        left -= _size([line])
+        if left < 0:
+            break
+        kept.append(line)
+    cut = len(lines) - len(kept)
+    said = (
+        [f"{cut:,} more lines do not fit into a comment; `--json` prints them all", ""]
+        if cut
+        else []
+    )
+    return "\n".join([*kept, *said, *ends]) + "\n"
+
+
+def _size(lines: Iterable[str]) -> int:
+    return sum(len(line.encode("utf-8", "replace")) + 1 for line in lines)
+
+
+def text(words_: str) -> str:
+    """Words from outside as mere text: no mark of Markdown or HTML, no mention of a person."""
+    plain = _MARKS.sub(r"\\\1", " ".join(words_.split()))
+    return plain.replace("@", "@\u200b")
+
+
+def code(name: str) -> str:
+    """A name as code, also in a table."""
+    plain = " ".join(name.split())
+    if ("|" in plain and "\\" in plain) or plain.endswith("\\"):
+        return text(plain)  # code has no way to say a bar after a backslash
+    plain = plain.replace("|", "\\|")
+    fence = "`" * (1 + max(map(len, re.findall("`+", plain)), default=0))
+    pad = " " if plain.startswith("`") or plain.endswith("`") else ""
+    return f"{fence}{pad}{plain}{pad}{fence}"
+
+
+def _capital(sentence: str) -> str:
+    return sentence[:1].upper() + sentence[1:]

@@ -1,0 +1,110 @@
+"""Whole: what is said beside the quantiles, of each metric and of failures, for the terminal."""
+
+from collections.abc import Iterator, Mapping
+
+from rich.table import Table
+from rich.text import Text
+
+from analysis.censoring import Survival
+from analysis.comparison import Comparisons, LengthMatched
+from analysis.discordance import Discordance
+from analysis.lengths import WITHIN
+from analysis.metrics import METRICS
+from analysis.omnibus import Omnibus
+from analysis.overall import Overall
+from analysis.report import words
+from analysis.report.sheet import grid
+
+HEADINGS = ("overall", "n", "worth", "typical", "interval", "sure", "largest gap", "anywhere")
+CUT_SHORT = (
+    "cut short: Kaplan-Meier quantiles, since requests were cut short at different times (censored). They "
+    "hold only where that had nothing to do with how slow a request was (independent censoring)."
+)
+LEGEND = (
+    "overall: typical is the geometric mean of candidate / baseline over the requests with a value in both "
+    "arms; worth is that n in independent requests; the largest gap is between the shares of requests that "
+    "stay within a value; anywhere: whether the arms differ at any value, by swapping the labels of blocks."
+)
+
+
+def overall_table(found: Comparisons) -> Table:
+    """A row for each metric."""
+    table = grid(*HEADINGS, left=frozenset({0, 4, 5, 6, 7}))
+    for name, one in found.overall.items():
+        table.add_row(name, *_typical(one), *_anywhere(one.omnibus, METRICS[name].unit))
+    return table
+
+
+def _typical(one: Overall) -> Iterator[str]:
+    """Of the typical request: n, what it is worth, ratio, interval and label."""
+    yield f"{one.effective.n:,}"
+    yield f"{one.effective.worth:,.0f}"
+    mean = one.geometric
+    if mean is None:
+        yield from ("-", "", one.confidence)
+        return
+    yield words.ratio(mean.ratio)
+    yield "" if mean.refusal else words.ratio_interval(mean.low, mean.high)
+    yield "drift" if mean.drift else one.confidence
+
+
+def _anywhere(one: Omnibus, unit: str) -> Iterator[str | Text]:
+    where = f" at {words.amount(one.gap_at, unit)}" if one.gap else ""
+    yield f"{words.points(one.gap)}{where}"
+    if one.p_value is None:
+        yield Text(f"not tested: {one.refusal}", style="dim")
+        return
+    said = f"{'yes' if one.differs else 'none seen'}, p {one.p_value:.2g}"
+    yield Text(said, style="yellow" if one.differs else "dim")
+
+
+def thirds_text(found: Comparisons) -> str:
+    """Where conditions drifted, the ratio in each third of the trace; nothing where they did not."""
+    drifting = {
+        f"{row.metric} {words.percentile(row.quantile)}": row.thirds
+        for row in found.rows
+        if row.thirds
+    }
+    drifting |= {f"{name} typical": one.thirds for name, one in found.overall.items() if one.thirds}
+    said = [f"{name} {', '.join(map(words.ratio, thirds))}" for name, thirds in drifting.items()]
+    return f"SLOW_DRIFT: the ratio in each third of the trace: {'; '.join(said)}" if said else ""
+
+
+def lengths_text(found: LengthMatched) -> str:
+    """Which pairs the length-matched comparison is of, or why there is none."""
+    if found.share is None or found.refusal:
+        return f"e2e among answers of equal length: {found.refusal}; tpot and e2e_per_token compare the rest"
+    return (
+        f"e2e among answers of equal length (output tokens within {WITHIN:.0%}): {found.n:,} pairs, "
+        f"{found.share:.0%} of those answered in both arms"
+    )
+
+
+def pairs_text(found: Discordance) -> str:
+    """Failures pair by pair; nothing where none failed."""
+    if found.neither == found.n:
+        return ""
+    counted = (
+        f"pair by pair: {found.both:,} failed in both, {found.baseline_only:,} in the baseline only, "
+        f"{found.candidate_only:,} in the candidate only"
+    )
+    if found.low is None or found.high is None or found.p_value is None:
+        return f"{counted}; no test as if pairs were independent: {found.refusal}"
+    return (
+        f"{counted}; McNemar p {found.p_value:.2g}, difference [{words.points(found.low)}, "
+        f"{words.points(found.high)}] (Newcombe, paired), both as if pairs were independent"
+    )
+
+
+def survival_table(found: Mapping[str, Mapping[str, Survival]]) -> Table:
+    """By metric and arm, the Kaplan-Meier quantiles where requests were cut short at different times."""
+    some = next(one for sides in found.values() for one in sides.values())
+    points = [words.percentile(one.p) for one in some.quantiles]
+    table = grid("cut short", "", "n", "censored", *points, left=frozenset({0, 1}))
+    for metric, sides in found.items():
+        for place, (name, one) in enumerate(sides.items()):
+            cells = [
+                one.refusal or words.beyond(one.value, one.at_least, "s") for one in one.quantiles
+            ]
+            table.add_row("" if place else metric, name, f"{one.n:,}", f"{one.censored:,}", *cells)
+    return table

@@ -1,0 +1,153 @@
+"""Reservations: the cautions of a judgement. Of runs, of the shared requests, of one candidate's change.
+
+What holds of the requests is checked as for one pair of runs (analysis.cautions), on all runs pooled.
+`analysis.ruling` says which of these forbid a verdict.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+import numpy as np
+
+from analysis.arms import Arm
+from analysis.case import LEAST_RUNS, Case
+from analysis.cautions import cautions
+from analysis.judgement import Method
+from analysis.metrics import METRICS, Metric
+from analysis.pooling import pooled
+from analysis.quantiles import quantile
+from analysis.replicates import Replicates, drawn, interleaved
+from analysis.shared import Group, Shared
+from analysis.summary import Caution
+
+POOLED: Final = (
+    "INVALID_COMPARISON",
+    "OUTPUT_LENGTH_DIFFERS",
+    "CACHED_TOKENS_DIFFER",
+    "FINISH_REASONS_DIFFER",
+    "ERROR_MIX_DIFFERS",
+    "DIFFERENT_PACING",
+    "DIFFERENT_MODEL",
+)
+"""Checks of analysis.cautions that say the same of repeated runs."""
+NOISE: Final = 0.01
+"""Changes below one per cent have no sign worth comparing."""
+NAMED: Final = 3
+"""So many runs are named, the rest counted."""
+
+
+def of_runs(arm: Replicates) -> Iterator[Caution]:
+    """What is wrong with single runs of an arm, or between them."""
+    for run in arm.runs:
+        if run.invalid_because:
+            yield Caution(code="INVALID_RUN", text=f"{run.path}: {run.invalid_because}")
+    if stopped := [run for run in arm.runs if _stopped(run)]:
+        yield Caution(
+            code="PARTIAL_RUN",
+            text=f"{_listed([f'{run.path} ({_stopped(run)})' for run in stopped])}: not the whole trace was "
+            "replayed, so the requests that all runs hold are fewer and no gate can pass; replay again",
+        )
+    if arm.unfinished:
+        yield Caution(
+            code="UNFINISHED_RUN",
+            text=f"{_listed(list(map(str, arm.unfinished)))}: a replay that was killed or still runs lies "
+            "beside the runs and is not counted",
+        )
+    for what in ("model", "target", "pacing"):
+        if len(found := sorted({str(getattr(run, what)) for run in arm.runs})) > 1:
+            yield Caution(
+                code="MIXED_ARM",
+                text=f"the runs of {arm.name} differ in their {what}: {_listed(found)}",
+            )
+
+
+def _stopped(run: Arm) -> str | None:
+    """How a run ended before its trace did."""
+    if not run.run.complete:
+        return f"killed after {len(run):,} requests"
+    totals = run.run.totals
+    if never := totals.get("never_sent"):
+        return (
+            f"{totals.get('ended_by') or 'stopped'}, {never:,} of {totals['planned']:,} never sent"
+        )
+    ended = totals.get("ended_by") or "plan"
+    return None if ended == "plan" else f"ended by {ended} after {len(run):,} requests"
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = len(names) - NAMED
+    return ", ".join(names[:NAMED]) + (f" and {more:,} more" if more > 0 else "")
+
+
+def of_requests(whole: Shared) -> Iterator[Caution]:
+    """Which requests are compared, and which are not."""
+    if whole.dropped:
+        yield Caution(
+            code="WARMUP",
+            text=f"{whole.dropped:,} requests are left out of every run as warm-up",
+        )
+    if whole.lacking:
+        runs = [f"{run.path} lacks {count:,}" for run, count in whole.lacking]
+        yield Caution(
+            code="PARTIAL_OVERLAP",
+            text=f"{whole.n:,} requests are in every run and compared, of {whole.everything:,} in any: "
+            f"{_listed(runs)}",
+        )
+
+
+def of_candidate(
+    arms: tuple[Replicates, Replicates],
+    groups: tuple[Group, Group],
+    cases: Sequence[Case],
+    contrast: Method,
+) -> Iterator[Caution]:
+    """What stands between a candidate and the baseline."""
+    yield from _order(*arms, contrast)
+    yield from cautions(pooled(*groups), POOLED)
+    for case in cases:
+        if _survivors_lie(case, groups):
+            yield Caution(
+                code="SURVIVOR_BIAS",
+                text=f"{case.gate.text}: the answer is another one when failures count as the slowest",
+            )
+
+
+def _order(baseline: Replicates, candidate: Replicates, contrast: Method) -> Iterator[Caution]:
+    runs = len(baseline.runs), len(candidate.runs)
+    begun = baseline.started_ns, candidate.started_ns
+    if min(runs) < LEAST_RUNS:
+        yield Caution(
+            code="TOO_FEW_RUNS",
+            text=f"{runs[0]} and {runs[1]} runs; a gate needs {LEAST_RUNS} of each arm: what differs from "
+            "run to run cannot be seen in fewer",
+        )
+    elif not interleaved(*begun):
+        yield Caution(
+            code="NOT_INTERLEAVED",
+            text="the arms' runs did not take turns (one of each in every consecutive pair), so what changed "
+            "with time looks like a difference; run them A B, B A, A B ...",
+        )
+    elif contrast == "trend" and not drawn(baseline, candidate):
+        yield Caution(
+            code="SYSTEMATIC_ORDER",
+            text="the arms took turns by a rule, and the trend contrast needs an order drawn at random in "
+            "each pair: leave out --trend, or let tbench ab draw it",
+        )
+
+
+def _survivors_lie(case: Case, groups: tuple[Group, Group]) -> bool:
+    """Whether a gain, or a limit that is kept, comes from failing what was slow."""
+    gate, found = case.gate, case.estimate
+    if gate.quantile is None or not METRICS[gate.metric].latency or found is None:
+        return False
+    first, second = (_whole(METRICS[gate.metric], gate.quantile, group) for group in groups)
+    if gate.limit is not None:
+        return found.value < gate.threshold < second
+    return math.isfinite(first) and found.value < -NOISE and second - first > NOISE
+
+
+def _whole(metric: Metric, p: float, group: Group) -> float:
+    """The mean log-quantile with every failure as the slowest; infinite where that is in any run."""
+    figures = [quantile(side, p) for run in group.runs if len(side := run.whole(metric))]
+    return float(np.mean(np.log(figures))) if figures else math.inf

@@ -1,0 +1,102 @@
+"""Service level objectives: what a request must stay within to count as good. `ttft<500ms,tpot<50ms`."""
+
+import re
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from analysis.arms import Arm, Truths
+from analysis.metrics import METRICS, Metric, values
+from capture.errors import InputError
+
+FORM: Final = "ttft<500ms,tpot<50ms,e2e<3s"
+UNITS: Final = {"s": {"s": 1.0, "ms": 1e-3, "us": 1e-6}, "tok/s": {"": 1.0, "tok/s": 1.0}}
+"""Unit of a metric -> how a limit may be written, and what it is in that unit."""
+GAPS: Final = {"tpot": "output_tokens", "itl": "token_events", "itl_p95": "token_events"}
+"""Metrics of what lies between tokens, and the column that says how many there were."""
+_ONE = re.compile(r"(?P<metric>\w+)(?P<sign><=?|>=?)(?P<limit>\d+(?:\.\d*)?|\.\d+)(?P<unit>[\w/]*)")
+_SIGNS = {"lower": "<", "higher": ">"}
+
+
+@dataclass(frozen=True, slots=True)
+class Objective:
+    """A metric and what it must stay below (above, where more is better), in the metric's unit."""
+
+    metric: str
+    limit: float
+
+    @property
+    def text(self) -> str:
+        """As a user writes it."""
+        metric = METRICS[self.metric]
+        return f"{metric.name}{_SIGNS[metric.better]}{written(self.limit, metric.unit)}"
+
+
+Slo = tuple[Objective, ...]
+
+
+def parse_slo(text: str) -> Slo:
+    """`ttft<500ms,tpot<50ms,e2e<3s`. Raises InputError saying what the right form is."""
+    found = tuple(_objective(text, part.strip()) for part in text.split(","))
+    if len({one.metric for one in found}) < len(found):
+        raise InputError(f"--slo {text}: a metric is named twice")
+    return found
+
+
+def _objective(text: str, part: str) -> Objective:
+    found = _ONE.fullmatch(part)
+    if not found:
+        raise InputError(f"--slo {text}: write it as '{FORM}'")
+    metric = METRICS.get(found["metric"])
+    if metric is None or metric.unit not in UNITS or metric.better == "neutral":
+        known = ", ".join(name for name, one in METRICS.items() if one.unit in UNITS)
+        raise InputError(f"--slo {text}: no objective for {found['metric']}; there are {known}")
+    if found["sign"][0] != _SIGNS[metric.better]:
+        raise InputError(
+            f"--slo {text}: good {metric.name} is {metric.better}: write {_SIGNS[metric.better]}"
+        )
+    return Objective(
+        metric.name, parse_amount("--slo", text, (found["limit"], found["unit"]), metric.unit)
+    )
+
+
+def parse_amount(option: str, text: str, amount: tuple[str, str], unit: str) -> float:
+    """Digits and the unit they were written with, as a number of `unit`s above 0."""
+    digits, given = amount
+    if given not in UNITS[unit]:
+        forms = " or ".join(f"{digits}{one}" for one in UNITS[unit])
+        raise InputError(f"{option} {text}: a limit in {unit} is written {forms}")
+    if float(digits) <= 0:
+        raise InputError(f"{option} {text}: the limit lies above 0")
+    return float(digits) * UNITS[unit][given]
+
+
+def written(value: float, unit: str) -> str:
+    """A limit as a user writes it."""
+    if unit == "s":
+        return f"{value * 1e3:.6g}ms" if value < 1 else f"{value:.6g}s"
+    return f"{value:.6g}"
+
+
+def met(arm: Arm, slo: Slo) -> Truths:
+    """True for each request that succeeded and stayed within every objective it can be held to.
+
+    A request without a stream has no first token, one of a single token no time between tokens: it is
+    not held to that. What is missing otherwise (no token came, no usage was reported) is not met.
+    """
+    good = arm.ok.copy()
+    for one in slo:
+        metric = METRICS[one.metric]
+        found = values(arm, metric)
+        within = found < one.limit if metric.better == "lower" else found > one.limit
+        good &= within | ~_held_to(arm, metric)
+    return good
+
+
+def _held_to(arm: Arm, metric: Metric) -> Truths:
+    asked = np.array(arm.columns["stream"] if metric.streamed else np.ones(len(arm)), dtype=bool)
+    if metric.name in GAPS:
+        tokens = arm.columns[GAPS[metric.name]]
+        asked &= (tokens < 0) | (tokens > 1)
+    return asked

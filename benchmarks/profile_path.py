@@ -1,0 +1,185 @@
+"""What the parent does for each request, before it is sent and after it has ended, in us of CPU by step.
+
+    python benchmarks/profile_path.py [--requests 500] [--repeats 40]
+
+The least of several repeats counts, as everything else is other work on the machine. Answers are those of
+benchmarks/truthserver: a token by itself in a read, and at the end the finish, the usage and `[DONE]`.
+"""
+
+import argparse
+import gc
+import tempfile
+import time
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+
+import orjson
+import trio
+from engine import write_trace
+
+from capture.tracereader import read_trace
+from replay import columns
+from replay.answers import to_sample
+from replay.attempt import Attempt
+from replay.cost import Bill
+from replay.label import Label
+from replay.plan import Plan
+from replay.sample import Sample
+from replay.sender import Reply
+from replay.tally import Tally
+from replay.target import Target
+from replay.workers.feed import frame
+from replay.workers.spool import SpoolReader, SpoolWriter
+
+HEADERS = [
+    (b"Content-Type", b"text/event-stream"),
+    (b"Transfer-Encoding", b"chunked"),
+    (b"X-Request-Id", b"0" * 32),
+]
+TOKENS = (1, 2, 50)
+
+
+def main() -> None:
+    """Measure every step, and print a row for each."""
+    options = _options()
+    print("| step | us a request |\n|---|---|")
+    with tempfile.TemporaryDirectory() as folder:
+        trace = Path(folder) / "t.msgpack"
+        write_trace(trace, options.requests, 1)
+        for name, work in {**_before(trace), **_after(Path(folder), options.requests)}.items():
+            print(f"| {name} | {_least(work, options.repeats) / options.requests * 1e6:.1f} |")
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--requests", type=int, default=500)
+    parser.add_argument("--repeats", type=int, default=40)
+    return parser.parse_args()
+
+
+def _least(work: Callable[[], object], repeats: int) -> float:
+    """CPU seconds."""
+    took = []
+    for _ in range(repeats):
+        gc.collect()
+        gc.disable()
+        began = time.process_time()
+        work()
+        took.append(time.process_time() - began)
+        gc.enable()
+    return min(took)
+
+
+def _before(trace: Path) -> dict[str, Callable[[], object]]:
+    """The steps before a request is sent; each begins where the one before it ends."""
+    requests = read_trace(trace).requests
+    target = Target(base_url="http://127.0.0.1:8000")
+    planned = list(Plan(trace=requests))
+    calls = [target.call(one) for one in planned]
+    return {
+        "read the trace": lambda: deque(requests, maxlen=0),
+        "read the trace and plan": lambda: deque(Plan(trace=requests), maxlen=0),
+        "build the call": lambda: [target.call(one) for one in planned],
+        "pack the call": lambda: [frame(one) for one in calls],
+    }
+
+
+def _after(folder: Path, requests: int) -> dict[str, Callable[[], object]]:
+    """The steps after an answer has ended, for each number of tokens."""
+    steps: dict[str, Callable[[], object]] = {}
+    for tokens in TOKENS:
+        attempts = [_attempt(index, tokens) for index in range(requests)]
+        samples = [to_sample(one, 0.0) for one in attempts]
+        steps[f"spool, {tokens} tokens"] = _spooling(folder, attempts)
+        steps[f"answer to sample, {tokens} tokens"] = _reading(attempts)
+        steps[f"tally, {tokens} tokens"] = _tallying(samples)
+        steps[f"columns, {tokens} tokens"] = _packing(samples)
+    return steps
+
+
+def _spooling(folder: Path, attempts: list[Attempt]) -> Callable[[], object]:
+    """Through the file, both sides."""
+
+    def work() -> None:
+        with (folder / "spool").open("w+b") as file:
+            writer = SpoolWriter(file.fileno())
+            writer.begin(0.0)
+            for one in attempts:
+                writer.add(one)
+            writer.finish()
+            trio.run(writer.run)
+            deque(SpoolReader(file.fileno()).attempts(), maxlen=0)
+
+    return work
+
+
+def _reading(attempts: list[Attempt]) -> Callable[[], object]:
+    return lambda: [to_sample(one, 0.0) for one in attempts]
+
+
+def _tallying(samples: list[Sample]) -> Callable[[], object]:
+    def work() -> None:
+        tally = Tally(bill=Bill())
+        for one in samples:
+            tally.add(one)
+
+    return work
+
+
+def _packing(samples: list[Sample]) -> Callable[[], object]:
+    def work() -> None:
+        for start in range(0, len(samples), 1000):
+            block = samples[start : start + 1000]
+            columns.pack(columns.from_samples(block))
+            columns.pack_tokens(block)
+
+    return work
+
+
+def _attempt(index: int, tokens: int) -> Attempt:
+    """As it comes out of the spool: every event in a chunk of its own, the last ones read together."""
+    label = Label(
+        id=f"{index:032x}", endpoint="chat", model="m", stream=True, request_bytes=300
+    ).pack()
+    pieces = [_event(place, delta={"content": "hello "}) for place in range(tokens)]
+    pieces.append(_event(tokens, delta={}, finish="stop"))
+    usage = {"prompt_tokens": 10, "completion_tokens": tokens, "total_tokens": 10 + tokens}
+    pieces.append(_data({**_head(tokens), "choices": [], "usage": usage}))
+    pieces.append(b"data: [DONE]\n\n")
+    times = [index + 0.1 + 0.02 * min(place, tokens - 1) for place in range(len(pieces))]
+    reply = Reply(
+        reused=True,
+        sent=float(index),
+        sent_wall_ns=index * 10**9,
+        status=200,
+        headers=HEADERS,
+        chunks=list(zip(times, pieces, strict=True)),
+        received=sum(map(len, pieces)),
+        end=times[-1],
+    )
+    return Attempt(index=index, due=None, held=0.0, label=label, reply=reply)
+
+
+def _event(place: int, *, delta: dict[str, str], finish: str | None = None) -> bytes:
+    choice = {"index": 0, "delta": delta, "finish_reason": finish}
+    return _data({**_head(place), "choices": [choice]})
+
+
+def _head(place: int) -> dict[str, object]:
+    """What every event of a stream begins with."""
+    return {
+        "id": "chatcmpl-000000000000",
+        "object": "chat.completion.chunk",
+        "created": 1_700_000_000,
+        "model": "sim",
+        "t": 1_795_645_549_838_638_443 + place,
+    }
+
+
+def _data(payload: object) -> bytes:
+    return b"data: " + orjson.dumps(payload) + b"\n\n"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,135 @@
+"""Files: the rows of text, CSV, JSON, JSONL and Parquet files and of folders of images, one by one.
+
+A row is a string, or a map of columns. What is broken comes as Bad, with the reason that is counted.
+"""
+
+import csv
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import orjson
+
+from capture.errors import InputError
+
+LONGEST_CELL: Final = 2**30
+"""Of a CSV file: it may hold images."""
+PICTURES: Final = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
+
+
+class Bad(NamedTuple):
+    """A row that cannot be used, and why: words after a number of rows."""
+
+    reason: str
+
+
+Item = str | Mapping[str, Any] | Bad
+
+
+def read(path: Path, file_format: str | None = None) -> Iterator[Item]:
+    """The rows of a file by its format, or by the end of its name; other names are text."""
+    if not path.is_file():
+        raise InputError(
+            f"{path}: no such file or folder; a name on the Hugging Face Hub has the form OWNER/NAME"
+        )
+    kind = file_format or path.suffix.lower().removeprefix(".")
+    if file_format is not None and kind not in READERS:
+        raise InputError(f"{path}: file_format {file_format}: not one of {', '.join(READERS)}")
+    return READERS.get(kind, _text)(path)
+
+
+def pictures(folder: Path) -> Iterator[Item]:
+    """The images of a folder, by name."""
+    for path in sorted(folder.iterdir()):
+        if path.suffix.lower() in PICTURES:
+            yield {"image": str(path.resolve())}
+        else:
+            yield Bad("not an image")
+
+
+def _text(path: Path) -> Iterator[Item]:
+    """One prompt a line."""
+    with path.open("rb") as file:
+        for line in file:
+            try:
+                yield line.decode("utf-8-sig").strip()
+            except UnicodeDecodeError:
+                yield Bad("not UTF-8")
+
+
+def _csv(path: Path) -> Iterator[Item]:
+    """With the columns' names in the first line."""
+    before = csv.field_size_limit(LONGEST_CELL)
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            for row in csv.DictReader(file, strict=True):
+                whole = None not in row and None not in row.values()
+                yield row if whole else Bad("with another number of columns")
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not CSV in UTF-8: {error}") from None
+    finally:
+        csv.field_size_limit(before)
+
+
+def _json(path: Path) -> Iterator[Item]:
+    """A list of strings or objects; several values, one a line, are JSONL."""
+    data = path.read_bytes().removeprefix(b"\xef\xbb\xbf")
+    try:
+        found = orjson.loads(data)
+    except orjson.JSONDecodeError as error:
+        if not _is_json(data.lstrip().partition(b"\n")[0]):
+            raise InputError(f"{path}: not JSON: {error}") from None
+        yield from _jsonl(path)
+        return
+    if not isinstance(found, list):
+        raise InputError(f"{path}: must hold a list of strings or of objects")
+    yield from map(_value, found)
+
+
+def _jsonl(path: Path) -> Iterator[Item]:
+    with path.open("rb") as file:
+        for line in file:
+            if not line.strip():
+                continue
+            try:
+                yield _value(orjson.loads(line))
+            except orjson.JSONDecodeError:
+                yield Bad("not JSON")
+
+
+def _value(value: object) -> Item:
+    return value if isinstance(value, str | dict) else Bad("neither a string nor an object")
+
+
+def _is_json(line: bytes) -> bool:
+    try:
+        orjson.loads(line)
+    except orjson.JSONDecodeError:
+        return False
+    return True
+
+
+def _parquet(path: Path) -> Iterator[Item]:
+    try:
+        from pyarrow import ArrowInvalid  # noqa: PLC0415 (an extra)
+        from pyarrow.parquet import ParquetFile  # noqa: PLC0415
+    except ImportError:
+        raise InputError(
+            f"{path}: reading Parquet needs pyarrow: pip install 'tbench[parquet]'"
+        ) from None
+    try:
+        with ParquetFile(path) as file:
+            for batch in file.iter_batches():
+                yield from batch.to_pylist()
+    except ArrowInvalid as error:
+        raise InputError(f"{path}: not Parquet: {error}") from None
+
+
+READERS: Final[Mapping[str, Callable[[Path], Iterator[Item]]]] = {
+    "txt": _text,
+    "csv": _csv,
+    "json": _json,
+    "jsonl": _jsonl,
+    "parquet": _parquet,
+}
+"""The end of a name, or a dataset-config's file_format, and what reads it."""

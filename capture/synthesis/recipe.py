@@ -1,0 +1,121 @@
+"""Recipe: genai-bench's dataset-config JSON, which says where rows come from and which columns hold what."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final
+
+import orjson
+
+from capture.errors import InputError
+from capture.synthesis.dataset import Columns, Dataset, from_hub, load_dataset
+from capture.synthesis.expression import read_expression
+
+KNOWN: Final = frozenset(
+    {"source", "prompt_column", "image_column", "prompt_lambda", "unsafe_allow_large_images"}
+)
+KNOWN_OF_SOURCE: Final = frozenset({"type", "path", "file_format", "huggingface_kwargs"})
+REFUSED: Final[Mapping[str, str]] = {
+    "loader_class": "tbench runs no code that a file names",
+    "loader_kwargs": "tbench runs no code that a file names",
+}
+
+
+def is_recipe(path: Path) -> bool:
+    """Whether a file is a dataset-config, and not a dataset: a JSON object with a `source`."""
+    if path.suffix.lower() != ".json" or not path.is_file():
+        return False
+    with path.open("rb") as file:
+        if not file.read(4096).removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"{"):
+            return False
+    try:
+        found = orjson.loads(path.read_bytes())
+    except orjson.JSONDecodeError:  # several objects, one a line
+        return False
+    return isinstance(found, dict) and "source" in found
+
+
+def load_recipe(path: Path, columns: Columns | None = None) -> Dataset:
+    """The dataset that a config describes; columns given beside it win. Raises InputError."""
+    columns = columns or Columns()
+    config = _read(path)
+    source = _object(path, config, "source")
+    _check(path, config, KNOWN, "")
+    _check(path, source, KNOWN_OF_SOURCE, "source.")
+    where = _text(path, source, "path")
+    if where is None:
+        raise InputError(f"{path}: source.path is missing: what is to be loaded?")
+    prompt = _text(path, config, "prompt_column")
+    image = _text(path, config, "image_column") if columns.pictures else None
+    known = replace(
+        columns,
+        prompt=columns.prompt or prompt,
+        image=columns.image or image,
+        prompt_of=None if columns.prompt else _prompt_of(path, config),
+    )
+    large = config.get("unsafe_allow_large_images") is True
+    if source.get("type") == "huggingface":
+        kwargs = _object(path, source, "huggingface_kwargs")
+        return from_hub(where, known, kwargs, large_images=large)
+    if source.get("type") != "file":
+        raise InputError(f"{path}: source.type {source.get('type')}: {_other_type(source)}")
+    kind = _text(path, source, "file_format")
+    return load_dataset(_beside(path, where), known, file_format=kind, large_images=large)
+
+
+def _other_type(source: Mapping[str, Any]) -> str:
+    if source.get("type") == "custom":
+        return (
+            "tbench runs no code that a file names; write the rows into a CSV, JSON or Parquet "
+            "file and name it as source.path of type file"
+        )
+    return "must be file or huggingface"
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        found = orjson.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except orjson.JSONDecodeError as error:
+        raise InputError(f"{path}: not JSON: {error}") from None
+    if not isinstance(found, dict) or "source" not in found:
+        raise InputError(f"{path}: not a dataset-config: it has no source")
+    return found
+
+
+def _check(path: Path, found: Mapping[str, Any], known: frozenset[str], place: str) -> None:
+    """Refuse what would otherwise be ignored; null says nothing."""
+    for name, value in found.items():
+        if name not in known and value not in (None, {}):
+            why = REFUSED.get(name, f"not known; known are {', '.join(sorted(known))}")
+            raise InputError(f"{path}: {place}{name}: {why}")
+
+
+def _prompt_of(path: Path, config: Mapping[str, Any]) -> Any:  # noqa: ANN401 (an Expression or None)
+    text = _text(path, config, "prompt_lambda")
+    try:
+        return None if text is None else read_expression(text)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+
+
+def _text(path: Path, found: Mapping[str, Any], name: str) -> str | None:
+    value = found.get(name)
+    if value is not None and not isinstance(value, str):
+        raise InputError(f"{path}: {name} must be a string")
+    return value
+
+
+def _object(path: Path, found: Mapping[str, Any], name: str) -> dict[str, Any]:
+    value = found.get(name) or {}
+    if not isinstance(value, dict):
+        raise InputError(f"{path}: {name} must be an object")
+    return value
+
+
+def _beside(path: Path, where: str) -> Path:
+    """A path as it is, else from the config's own folder."""
+    found = Path(where).expanduser()
+    beside = path.parent / found
+    return beside if not found.exists() and beside.exists() else found

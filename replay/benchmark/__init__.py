@@ -1,0 +1,1 @@
+"""Benchmarks: synthesised workloads replayed at each point of a sweep (`tbench benchmark`)."""

@@ -1,0 +1,204 @@
+"""Conduct: make a benchmark's points, one after the other; a trace, a run and a result for each.
+
+A point whose requests all fail is a result like any other. Only where nothing has succeeded yet, and
+nothing will (nobody listens, a wrong key, an unknown model), the benchmark ends.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from capture.exchange import Outcome
+from capture.synthesis import Workload, write
+from capture.tracereader import Trace, read_trace
+from replay.benchmark.aggregate import Trim
+from replay.benchmark.layout import result, result_name, stem, write_json
+from replay.benchmark.sweep import Point
+from replay.brake import PASSING
+from replay.closing import check_reached
+from replay.columns import Column
+from replay.measures import Columns
+from replay.order import Order
+from replay.performance import Watch, perform
+from replay.runfile import Run, read_run
+from replay.totals import duration_s, numbers
+
+RUNS: Final = "runs"
+TRACES: Final = "traces"
+ASIDE: Final = "set-aside"
+ENDED: Final = frozenset({"interrupt", "disk", "max_cost"})
+"""Ends of a run after which there is no next one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Benchmark:
+    """What every point has in common. `workload` makes a point's requests; `order` says how to send them.
+
+    `requests` and `duration_s` end a point, whichever comes first; what is in flight then still finishes.
+    `unit` is that of latencies in the results, `s` or `ms`. Everything is written below `folder`.
+    """
+
+    task: str
+    folder: Path
+    order: Order
+    workload: Callable[[Point], Workload]
+    requests: int
+    duration_s: float
+    trim: Trim
+    unit: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Made:
+    """A point that was made, or was there already: its run, its result, and `numbers` of `replay --json`."""
+
+    point: Point
+    run: Run
+    result: Mapping[str, Any]
+    numbers: Mapping[str, Any]
+    fresh: bool
+
+    @property
+    def ended_by(self) -> str:
+        return str(self.run.totals["ended_by"])
+
+
+def conduct(
+    plan: Benchmark,
+    points: Iterator[Point] | Sequence[Point],
+    watch: Callable[[Point], Watch | None],
+    argv: tuple[str, ...] = (),
+) -> Iterator[Made]:
+    """Make each point that is not there yet; yields each, and ends after one that was interrupted.
+
+    `points` may depend on what was yielded before. Raises UnreachableError where nothing will succeed.
+    """
+    for name in (RUNS, TRACES):
+        (plan.folder / name).mkdir(mode=0o700, parents=True, exist_ok=True)
+    succeeded = False
+    for point in points:
+        made = there(plan, point) or _make(plan, point, watch(point), argv)
+        succeeded = succeeded or bool(made.numbers["completed"])
+        yield made
+        if not succeeded and all(map(lasts, made.numbers["errors"])):
+            check_reached(made.run, made.numbers)
+        if made.ended_by in ENDED:
+            return
+
+
+def lasts(kind: str) -> bool:
+    """Whether a kind of failure (`connect_error`, `http_404`) stays what it is however often one asks."""
+    status = kind.removeprefix("http_")
+    if status == kind:
+        return kind == Outcome.CONNECT_ERROR.value
+    return status.startswith("4") and int(status) not in PASSING
+
+
+def there(plan: Benchmark, point: Point) -> Made | None:
+    """A point that an earlier benchmark in this folder made to its end."""
+    path = _run_path(plan, point)
+    if not path.exists():
+        return None
+    run = read_run(path)
+    if not run.complete or run.totals["ended_by"] in ENDED:
+        _set_aside(plan, point)
+        return None
+    return _made(plan, point, run, fresh=False)
+
+
+def _make(plan: Benchmark, point: Point, watch: Watch | None, argv: tuple[str, ...]) -> Made:
+    trace = _trace_path(plan, point)
+    _set_aside(plan, point)
+    trace.with_name(trace.name + ".part").unlink(missing_ok=True)
+    if not trace.exists():
+        write(plan.workload(point), trace)
+    job = order_of(plan, point, trace).job(argv, part_of=_part(plan, point))
+    return _made(plan, point, perform(job, watch), fresh=True)
+
+
+def _made(plan: Benchmark, point: Point, run: Run, *, fresh: bool) -> Made:
+    """The result is written again from the run, in the unit asked for."""
+    found = numbers(run)
+    columns, by = with_lengths(run.columns, read_trace(_trace_path(plan, point)))
+    content = result(point, columns, plan.trim, plan.unit)
+    content["aggregated_metrics"] |= {
+        "prompt_tokens_by": by,
+        "valid": found["valid"],
+        "invalid_because": found["invalid_because"],
+    }
+    for before in plan.folder.glob(f"{glob_of(point, plan.task)}_time_*s.json"):
+        before.unlink()
+    name = result_name(point, plan.task, duration_s(run.columns))
+    if run.totals["ended_by"] not in ENDED:
+        write_json(plan.folder / name, content)
+    return Made(point=point, run=run, result=content, numbers=found, fresh=fresh)
+
+
+def with_lengths(columns: Columns, trace: Trace) -> tuple[dict[str, Column], str]:
+    """Prompt tokens by the trace where the server counts none (Together's embeddings), and by whom."""
+    counts = columns["prompt_tokens"]
+    missing = counts < 0
+    if not missing.any():
+        return dict(columns), "server"
+    known = {
+        exchange.request.id: exchange.request.extra.get("prompt_tokens")
+        for exchange in trace.requests
+    }
+    ours = np.array([known.get(str(name)) or -1 for name in columns["id"].tolist()])
+    by = "client" if missing.all() else "server, else client"
+    return {**columns, "prompt_tokens": np.where(missing, ours, counts)}, by
+
+
+def glob_of(point: Point, task: str) -> str:
+    """The stem of a point's files as a pattern: none of its characters is one of a pattern's."""
+    return stem(point, task).replace("[", "[[]")
+
+
+def order_of(plan: Benchmark, point: Point, trace: Path) -> Order:
+    """How a point's trace is sent: N in flight, or at a rate."""
+    order = replace(
+        plan.order,
+        trace=trace,
+        out=_run_path(plan, point),
+        requests=plan.requests,
+        duration=plan.duration_s,
+        seed=point.seed % 2**31,
+    )
+    if point.concurrency is not None:
+        return replace(order, concurrency=point.concurrency)
+    if point.axis == "poisson":
+        return replace(order, poisson=point.rate)
+    return replace(order, constant=point.rate)
+
+
+def _run_path(plan: Benchmark, point: Point) -> Path:
+    return plan.folder / RUNS / f"{stem(point, plan.task)}.run"
+
+
+def _trace_path(plan: Benchmark, point: Point) -> Path:
+    return plan.folder / TRACES / f"{stem(point, plan.task)}.msgpack"
+
+
+def _part(plan: Benchmark, point: Point) -> dict[str, Any]:
+    return {
+        "benchmark": plan.folder.name,
+        "task": plan.task,
+        "scenario": point.scenario,
+        "axis": point.axis,
+        "value": point.value,
+        "repeat": point.repeat,
+    }
+
+
+def _set_aside(plan: Benchmark, point: Point) -> None:
+    """What an interrupted or killed benchmark left of a point is kept, out of the way."""
+    path = _run_path(plan, point)
+    for left in (path, path.with_name(path.name + ".part")):
+        if left.exists():
+            aside = plan.folder / ASIDE
+            aside.mkdir(mode=0o700, exist_ok=True)
+            number = len(list(aside.glob(f"{left.name.replace('[', '[[]')}.*"))) + 1
+            left.rename(aside / f"{left.name}.{number}")

@@ -1,0 +1,165 @@
+"""The sweep: the points of a benchmark, each a scenario at one concurrency, batch size or rate."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Final, Literal
+
+from capture.errors import InputError
+
+Axis = Literal["num_concurrency", "batch_size", "rate", "poisson"]
+
+CONCURRENCIES: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+BATCH_SIZES: Final = (1, 2, 4, 8, 24, 48, 96)
+BATCHED: Final = frozenset({"text-to-embeddings", "text-to-rerank"})
+"""Tasks of which one request holds several texts: their batch size is swept, unless told otherwise."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Point:
+    """One replay of the benchmark. `value` is that of the `axis`.
+
+    `concurrency` is how many are in flight, None where arrivals are open: then `rate` says how many
+    come per second. `repeat` is 1 for the first run of the point. `seed` is its own.
+    """
+
+    scenario: str
+    axis: Axis
+    value: float
+    concurrency: int | None
+    rate: float | None
+    batch_size: int
+    repeat: int
+    seed: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sweep:
+    """What is swept: every scenario at every value of the axis, `repeats` times over.
+
+    `scenarios` are as they are written. `concurrencies` and `batch_sizes` are as asked for, None where
+    they were not; `rates` and `poisson` (requests per second) make arrivals open.
+    """
+
+    task: str
+    scenarios: Sequence[str]
+    concurrencies: tuple[int, ...] | None = None
+    batch_sizes: tuple[int, ...] | None = None
+    iteration: Literal["num_concurrency", "batch_size"] | None = None
+    rates: tuple[float, ...] = ()
+    poisson: tuple[float, ...] = ()
+    repeats: int = 1
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Raise InputError for a combination that makes no sense."""
+        if self.iteration == "batch_size" and self.task not in BATCHED:
+            raise InputError(
+                f"--iteration-type batch_size: {self.task} sends one text a request; it is for "
+                f"{' and '.join(sorted(BATCHED))}"
+            )
+        if self.rates and self.poisson:
+            raise InputError("--rate and --poisson are two ways of arriving; give one")
+        if (self.rates or self.poisson) and (self.concurrencies or self.iteration):
+            flag = "--num-concurrency" if self.concurrencies else "--iteration-type"
+            raise InputError(f"--rate and --poisson let requests come by themselves; drop {flag}")
+
+    @property
+    def axis(self) -> Axis:
+        """What is swept."""
+        if self.rates or self.poisson:
+            return "rate" if self.rates else "poisson"
+        return self.iteration or ("batch_size" if self.task in BATCHED else "num_concurrency")
+
+    @property
+    def values(self) -> tuple[float, ...]:
+        """The values of the axis, in the order in which they are run."""
+        given: Mapping[Axis, tuple[float, ...]] = {
+            "num_concurrency": self.concurrencies or CONCURRENCIES,
+            "batch_size": self.batch_sizes or BATCH_SIZES,
+            "rate": self.rates,
+            "poisson": self.poisson,
+        }
+        return given[self.axis]
+
+    @property
+    def concurrency(self) -> int | None:
+        """In flight while something else is swept; None in open arrivals."""
+        return (self.concurrencies or (1,))[0] if self.axis == "batch_size" else None
+
+    @property
+    def batch_size(self) -> int:
+        """Texts in a request while something else is swept."""
+        return (self.batch_sizes or (1,))[0] if self.task in BATCHED else 1
+
+    def points(self) -> Iterator[Point]:
+        """All of them. A point's seed depends on its scenario and value, so that each has fresh prompts."""
+        for scenario in self.scenarios:
+            for value in self.values:
+                for repeat in range(1, self.repeats + 1):
+                    yield self.point(scenario, value, repeat)
+
+    def point(self, scenario: str, value: float, repeat: int = 1) -> Point:
+        """One point, also for a value that is not on the list."""
+        axis = self.axis
+        return Point(
+            scenario=scenario,
+            axis=axis,
+            value=value,
+            concurrency=int(value) if axis == "num_concurrency" else self.concurrency,
+            rate=value if axis in {"rate", "poisson"} else None,
+            batch_size=int(value) if axis == "batch_size" else self.batch_size,
+            repeat=repeat,
+            seed=_seed(self.seed, scenario, axis, value, repeat),
+        )
+
+    def idle(self) -> Iterator[str]:
+        """A line for each option that was given and has no meaning for this task."""
+        several = {name: len(given or ()) > 1 for name, given in self._given().items()}
+        if self.batch_sizes and self.task not in BATCHED:
+            yield f"--batch-size: {self.task} sends one text a request; it is not used"
+        elif self.axis != "batch_size" and several["--batch-size"]:
+            yield f"--batch-size: the first given is used, {self.batch_size} texts a request"
+        if self.axis == "batch_size" and several["--num-concurrency"]:
+            yield (
+                f"--num-concurrency: the batch size is swept with {self.concurrency} in flight, the first "
+                "given; --iteration-type num_concurrency sweeps the concurrency instead"
+            )
+
+    def _given(self) -> dict[str, tuple[int, ...] | None]:
+        return {"--batch-size": self.batch_sizes, "--num-concurrency": self.concurrencies}
+
+
+def _seed(seed: int, *what: object) -> int:
+    """A seed of 63 bits that differs wherever anything does, and is the same on every machine."""
+    text = "\x1f".join(map(str, (seed, *what))).encode()
+    return int.from_bytes(blake2b(text, digest_size=8).digest(), "big") >> 1
+
+
+def parse_numbers(flag: str, words: Sequence[str]) -> tuple[int, ...]:
+    """`1,2,4` and `1` given several times, as whole numbers from 1; order kept, repeats dropped."""
+    found = [_whole(flag, word) for text in words for word in text.split(",") if word.strip()]
+    return tuple(dict.fromkeys(found))
+
+
+def parse_rates(flag: str, words: Sequence[str]) -> tuple[float, ...]:
+    """`0.5,1,2` and so on, as requests per second."""
+    found = [_rate(flag, word) for text in words for word in text.split(",") if word.strip()]
+    return tuple(dict.fromkeys(found))
+
+
+def _whole(flag: str, word: str) -> int:
+    if not word.strip().isdecimal() or int(word) < 1:
+        raise InputError(f"{flag} {word.strip()}: give whole numbers from 1, as in {flag} 1,2,4")
+    return int(word)
+
+
+def _rate(flag: str, word: str) -> float:
+    try:
+        rate = float(word)
+    except ValueError:
+        rate = math.nan
+    if not (math.isfinite(rate) and rate > 0):
+        raise InputError(f"{flag} {word.strip()}: give requests per second, as in {flag} 1,2,4")
+    return rate

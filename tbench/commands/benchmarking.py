@@ -1,0 +1,152 @@
+"""`tbench benchmark` with its options read: the plan of a sweep, its points made, its results shown."""
+
+import json
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+from capture.errors import InputError
+from capture.synthesis import Workload, calibrated, parse
+from capture.synthesis.order import read_task
+from replay.benchmark.aggregate import Trim
+from replay.benchmark.calibration import calibrate
+from replay.benchmark.conduct import Benchmark, Made, conduct
+from replay.benchmark.layout import METADATA, write_json
+from replay.benchmark.sweep import Point, Sweep
+from replay.order import Order
+from tbench.benchmark_order import MINUTE_S, BenchmarkOrder
+from tbench.benchmark_view import Log, board, table
+
+OWN: Final = "tbench_benchmark.json"
+"""What is ours in a benchmark's folder besides runs and traces: the options that made it."""
+
+
+def benchmarked(asked: BenchmarkOrder, *, as_json: bool) -> int:
+    """Make the points, write their results, print a table. Returns the exit code."""
+    sweep, folder = asked.sweep(), asked.folder(time.time())
+    base = asked.source().workload()
+    order = asked.order()
+    order.check_key()
+    _opened(asked, folder)
+    with Log.opened(asked.log_dir or folder) as log:
+        if asked.api_key is not None:
+            log.say(
+                "--api-key is readable by everyone on this machine; use the environment variable"
+            )
+        for line in sweep.idle():
+            log.say(line)
+        base = _calibrated(asked, base, order, folder, log)
+        log.say(
+            f"{folder}: {asked.task} at {len(sweep.scenarios)} scenarios; each point ends after "
+            f"{asked.max_requests_per_run:,} requests or {asked.max_time_per_run:g} min; seed {asked.seed}"
+        )
+        write_json(folder / METADATA, asked.metadata(sweep, folder))
+        plan = Benchmark(
+            task=asked.task,
+            folder=folder,
+            order=order,
+            workload=partial(workload_of, base),
+            requests=asked.max_requests_per_run,
+            duration_s=asked.max_time_per_run * MINUTE_S,
+            trim=Trim(warmup=asked.warmup_ratio, cooldown=asked.cooldown_ratio),
+            unit=asked.metrics_time_unit,
+        )
+        made = list(_points(plan, sweep, log))
+    _print(made, folder, as_json=as_json)
+    return _exit(made)
+
+
+def workload_of(base: Workload, point: Point) -> Workload:
+    """The requests of a point: a scenario, a batch size and a seed of its own."""
+    return replace(
+        base, scenario=parse(point.scenario), batch_size=point.batch_size, seed=point.seed
+    )
+
+
+def _points(plan: Benchmark, sweep: Sweep, log: Log) -> Iterator[Made]:
+    points = list(sweep.points())
+    shown = board(points, log)
+    try:
+        for made in conduct(plan, points, shown.watch, tuple(sys.argv[1:])):
+            shown.made(made)
+            yield made
+    finally:
+        shown.close()
+
+
+def _opened(asked: BenchmarkOrder, folder: Path) -> None:
+    """Begin the folder, or find that it holds the same benchmark."""
+    kept = folder / OWN
+    if not folder.exists() or not any(folder.iterdir()):
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        write_json(kept, {"options": asked.words()})
+        return
+    if not asked.resume:
+        raise InputError(
+            f"{folder}: exists already; go on with it by --resume, or choose another name"
+        )
+    if not kept.exists():
+        raise InputError(f"{folder}: no benchmark of tbench is in it; choose another name")
+    before = json.loads(kept.read_text())["options"]
+    now = json.loads(json.dumps(asked.words()))
+    changed = [name for name in sorted({*before, *now}) if before.get(name) != now.get(name)]
+    for name in changed[:1]:
+        flag = "--" + name.replace("_", "-")
+        raise InputError(
+            f"--resume: {folder} was begun with {flag} {before.get(name)}, not {now.get(name)}"
+        )
+
+
+def _calibrated(
+    asked: BenchmarkOrder, base: Workload, order: Order, folder: Path, log: Log
+) -> Workload:
+    """Without a tokenizer, lengths go by the server's own counts, which a folder keeps."""
+    if asked.model_tokenizer or base.from_dataset or asked.task == "image-text-to-text":
+        return base
+    kept = json.loads((folder / OWN).read_text())
+    if "chars_per_token" not in kept:
+        log.say(
+            "no --model-tokenizer: asking the server how long its tokens are (12 small requests)"
+        )
+        found = calibrate(order, partial(_plain, base), asked.task, folder)
+        kept["chars_per_token"] = found and found.chars_per_token
+        write_json(folder / OWN, kept)
+    if kept["chars_per_token"] is None:
+        log.say("the server does not count prompt tokens: lengths are estimated from English text")
+        return base
+    log.say(f"lengths: {kept['chars_per_token']:.3f} characters a token, by the server's counts")
+    return replace(base, tokens=calibrated(kept["chars_per_token"]))
+
+
+def _plain(base: Workload, task: str, scenario: str, requests: int) -> Workload:
+    """A small workload of the same server, without prefix and dataset."""
+    return Workload(
+        task=read_task(task),
+        model=base.model,
+        scenario=parse(scenario),
+        requests=requests,
+        seed=base.seed,
+        additional_request_params=base.additional_request_params,
+    )
+
+
+def _print(made: list[Made], folder: Path, *, as_json: bool) -> None:
+    if as_json:
+        results = [{"run": str(one.run.path), **one.result["aggregated_metrics"]} for one in made]
+        print(json.dumps({"folder": str(folder), "points": results}))
+    else:
+        print("\n".join(table(made)))
+
+
+def _exit(made: list[Made]) -> int:
+    if made and made[-1].ended_by == "interrupt":
+        print("interrupted; the same command with --resume goes on", file=sys.stderr)
+        return 130
+    invalid = [one for one in made if not one.numbers["valid"]]
+    for one in invalid:
+        print(f"{one.run.path}: INVALID, {one.numbers['invalid_because']}", file=sys.stderr)
+    return 4 if invalid else 0

@@ -1,0 +1,222 @@
+"""Tonight's runs against a baseline file: when it decides, when it refuses, and how often it is wrong."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from analysis.comparison import Verdict
+from analysis.endpoints import Figure
+from analysis.gate import parse_gates
+from analysis.history import History, Session
+from analysis.judge_history import judge_history
+from analysis.judgement import Judgement
+from analysis.replicates import Replicates
+from analysis.report.judgement import judgement_json, judgement_text
+from analysis.report.junit import judgement_junit
+from analysis.report.markdown import judgement_markdown
+from capture.errors import InputError
+
+E2E = parse_gates(None, ["e2e:p50:10%"])
+CALM = (0.63, 0.64, 0.65, 0.62, 0.64, 0.63)
+"""Medians of six sessions; the arms' own is 636 ms."""
+
+
+def history(medians: Sequence[float], runs: int = 3, **changes: Any) -> History:
+    """Sessions whose runs all have that median end-to-end latency, and two errors in 500."""
+    return History(
+        path=Path("baseline.json"),
+        sessions=tuple(
+            Session(
+                **{
+                    "recorded": f"2026-11-{day + 1:02}T02:00:00.000+00:00",
+                    "trace": "trace-1",
+                    "name": "nightly",
+                    "model": "m",
+                    "target": None,
+                    "pacing": "as recorded",
+                    "versions": {},
+                    "requests": 500,
+                    "figures": {
+                        "e2e:p50": (Figure(value=value, n=500),) * runs,
+                        "errors": (Figure(value=0.004, n=500, events=2),) * runs,
+                    },
+                    **changes,
+                }
+            )
+            for day, value in enumerate(medians)
+        ),
+    )
+
+
+def tonight(repeats: Any, factor: float = 1.0, runs: int = 3, **told: Any) -> Replicates:
+    _, arm = repeats.arms(factor, repeats=runs, **told)
+    return replace(arm, name="tonight")
+
+
+def codes(found: Judgement) -> set[str]:
+    return {caution.code for caution in found.warnings}
+
+
+@pytest.mark.parametrize(
+    ("factor", "expected"), [(1.0, "PASS"), (1.3, "FAIL"), (1.1, "INCONCLUSIVE")]
+)
+def test_a_session_is_the_unit(repeats: Any, factor: float, expected: str) -> None:
+    """The change is against the mean of the sessions, with the t of five degrees of freedom."""
+    found = judge_history(history(CALM), tonight(repeats, factor), E2E)
+    (row,) = found.rows
+    y = [math.log(value) for value in CALM]
+    new = float(np.mean(np.log(row.candidate_runs)))
+
+    assert found.verdict.value == expected
+    assert row.comparison.ratio == pytest.approx(math.exp(new - float(np.mean(y))))
+    assert row.comparison.method == "prediction t over 6 sessions of 3 runs each, df 5"
+    assert row.baseline_runs == pytest.approx(CALM)
+
+
+def test_too_few_sessions_decide_nothing_and_say_how_many_are_missing(repeats: Any) -> None:
+    """However large the change."""
+    found = judge_history(history(CALM[:3]), tonight(repeats, 3.0), E2E)
+
+    assert found.verdict is Verdict.INCONCLUSIVE
+    assert {row.reason for row in found.rows} == {"NOT_ENOUGH_HISTORY"}
+    assert "3 sessions of e2e:p50; a verdict needs 5: 2 more" in str(found.warnings)
+
+
+def test_sessions_that_rise_decide_nothing(repeats: Any) -> None:
+    """Their mean is not where tonight's should lie."""
+    found = judge_history(history([0.5, 0.53, 0.56, 0.6, 0.63]), tonight(repeats), E2E)
+
+    assert found.verdict is Verdict.INCONCLUSIVE
+    assert "HISTORY_TREND" in codes(found)
+
+
+def test_runs_beyond_the_fewest_are_not_counted(repeats: Any) -> None:
+    """A mean of two runs varies more than one of five: all sessions give as many as the one with fewest."""
+    mixed = history(CALM[:5], runs=5)
+    short = replace(mixed, sessions=(*mixed.sessions, *history(CALM, runs=2).sessions[5:]))
+    (row,) = judge_history(short, tonight(repeats, runs=5), E2E).rows
+
+    assert row.comparison.method == "prediction t over 6 sessions of 2 runs each, df 5"
+    assert len(row.candidate_runs) == 2
+
+
+def test_a_limit_needs_no_history(repeats: Any) -> None:
+    gates = parse_gates(None, ["e2e:p50<=1s", "e2e:p50:10%"])
+    limit, change = judge_history(history(CALM[:1]), tonight(repeats), gates).rows
+
+    assert limit.comparison.verdict is Verdict.PASS
+    assert change.comparison.verdict is Verdict.INCONCLUSIVE
+
+
+def test_errors_that_are_equal_by_chance_have_the_spread_of_independent_requests(
+    repeats: Any,
+) -> None:
+    """Six sessions with 6 errors in 1,500 each show no spread at all; none tonight is 0.4 points fewer."""
+    (row,) = judge_history(
+        history(CALM), tonight(repeats), parse_gates(None, ["errors:0.01pp"])
+    ).rows
+    low, high = row.comparison.low, row.comparison.high
+    assert low is not None
+    assert high is not None
+
+    assert row.comparison.ratio == pytest.approx(-0.004)
+    assert high - low > 0.003
+
+
+@pytest.mark.parametrize(
+    ("changes", "told", "code"),
+    [
+        ({"model": "old"}, {}, "DIFFERENT_MODEL"),
+        ({"target": "h"}, {"target": "http://other/v1"}, "DIFFERENT_TARGET"),
+        ({"pacing": "at 2 requests/s"}, {}, "DIFFERENT_PACING"),
+        ({"versions": {"tbench": "0.0.9"}}, {}, "DIFFERENT_VERSION"),
+        ({"requests": 480}, {}, "PARTIAL_OVERLAP"),
+        ({}, {"ended_by": "interrupt"}, "PARTIAL_RUN"),
+    ],
+)
+def test_what_differs_is_said(
+    repeats: Any, changes: dict[str, Any], told: dict[str, Any], code: str
+) -> None:
+    found = judge_history(history(CALM, **changes), tonight(repeats, **told), E2E)
+
+    assert code in codes(found)
+    assert (found.verdict is Verdict.PASS) == (code != "PARTIAL_RUN")
+    assert codes(judge_history(history(CALM), tonight(repeats), E2E)) == set()
+
+
+@pytest.mark.parametrize(
+    ("kept", "gates", "said"),
+    [
+        (history(CALM, trace="other"), E2E, "a run of trace trace-1, the baseline is of other"),
+        (
+            history(CALM),
+            parse_gates(None, ["tpot:p50:5%"]),
+            "no session has tpot:p50; it has e2e:p50",
+        ),
+        (history(()), E2E, "holds no session"),
+        (history(CALM), (), "needs a gate"),
+        (
+            history(CALM, recorded="1970-01-01T00:00:00.000+00:00"),
+            E2E,
+            "these runs are a session of baseline.json",
+        ),
+    ],
+)
+def test_what_cannot_be_compared_is_refused(
+    repeats: Any, kept: History, gates: Any, said: str
+) -> None:
+    with pytest.raises(InputError, match=said):
+        judge_history(kept, tonight(repeats), gates)
+
+
+def test_every_report_shows_a_history(repeats: Any) -> None:
+    """Text, JSON, JUnit and Markdown."""
+    found = judge_history(history(CALM), tonight(repeats), E2E)
+    lines = list(judgement_text(found))
+
+    assert "baseline   baseline.json, 6 sessions from 2026-11-01 to 2026-11-06" in lines
+    assert max(map(len, lines)) <= 100
+    assert judgement_json(found)["history"]["sessions"] == 6
+    assert '"6 sessions from 2026-11-01 to 2026-11-06"' in judgement_junit(found)
+    assert "3 runs against 6 sessions from" in judgement_markdown(found)
+
+
+def test_equal_sessions_are_rarely_called_different(repeats: Any) -> None:
+    """From runs to verdict: sessions differ by 4 %, runs by 1 %; nominal .05, at most .08."""
+    random, wrong, trials = np.random.default_rng(6), 0, 300
+    base = [repeats.columns(100, seed) for seed in range(3)]
+    plain = [float(np.median(one["end"] - one["due"])) for one in base]
+    for _ in range(trials):
+        offsets = np.exp(random.normal(0, 0.04, 6)[:, None] + random.normal(0, 0.01, (6, 3)))
+        sessions = history([1.0] * 5, requests=100).sessions
+        sessions = tuple(
+            replace(one, figures={"e2e:p50": tuple(Figure(value=m * o, n=100) for m, o in pairs)})
+            for one, pairs in zip(
+                sessions, ([*zip(plain, row, strict=True)] for row in offsets[:5]), strict=True
+            )
+        )
+        runs = [
+            repeats.run(
+                one
+                | {
+                    "end": one["due"] + (one["end"] - one["due"]) * o,
+                    "last_token": one["end"] * np.nan,
+                },
+                at,
+            )
+            for at, (one, o) in enumerate(zip(base, offsets[5], strict=True))
+        ]
+        found = judge_history(
+            History(path=Path("b.json"), sessions=sessions),
+            Replicates(name="t", runs=tuple(runs)),
+            E2E,
+        )
+        row = found.rows[0].comparison
+        wrong += row.finding != "no difference seen"
+
+    assert wrong / trials <= 0.08

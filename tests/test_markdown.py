@@ -1,0 +1,120 @@
+"""Markdown for a comment: the verdict first, tables that nothing breaks, nobody called, no cut unsaid."""
+
+import re
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from analysis.compare import compare
+from analysis.gate import parse_gates
+from analysis.judge import judge
+from analysis.report.judgement import judgement_json
+from analysis.report.markdown import MOST, code, comparison_markdown, judgement_markdown, text
+from analysis.summary import Caution
+
+GATES = parse_gates("10%", ["errors:1pp", "ttft:p99:10%"])
+
+
+def cells(line: str) -> list[str]:
+    """A table's row by the rules of GitHub: a backslash takes the next character along, bars part cells."""
+    return [cell.strip() for cell in re.findall(r"\|((?:\\.|[^|\\])*)", line)[:-1]]
+
+
+def tables(said: str) -> list[list[list[str]]]:
+    """The rows of each table, its heads first; every row has as many cells as the heads."""
+    found: list[list[list[str]]] = []
+    before = ""
+    for line in said.split("\n"):
+        if line.startswith("|"):
+            if not before.startswith("|"):
+                found.append([])
+            if not re.fullmatch(r"\|(---\|)+", line):
+                found[-1].append(cells(line))
+        before = line
+    assert all(len(row) == len(rows[0]) for rows in found for row in rows)
+    return found
+
+
+def test_the_verdict_comes_first_and_the_command_last(repeats: Any) -> None:
+    """Then a table whose figures are those of the JSON."""
+    found = judge(repeats.arms(1.3), GATES)
+    said = judgement_markdown(found, "tbench compare A B --margin 10%")
+    rows = {row[0]: row for row in tables(said)[0][1:]}
+
+    assert said.startswith("### tbench: FAIL\n")
+    assert "```sh\ntbench compare A B --margin 10%\n```" in said
+    assert "500 requests, those that every run has, of trace `trace-1`" in said
+    for row in judgement_json(found)["comparisons"]:
+        shown = rows[f"`{row['gate']}`"]
+        assert shown[1].strip("*") == row["verdict"]
+        if row["ratio"] is not None:
+            assert shown[4] == f"{row['ratio'] - 1:+.1%}"
+            assert shown[5] == f"{row['ci'][0] - 1:+.1%} to {row['ci'][1] - 1:+.1%}"
+    assert rows["`ttft:p99:10%`"][6] == "n too small (needs ≥ 2,000)"
+
+
+def test_every_candidate_has_its_table_and_its_warnings(repeats: Any) -> None:
+    first, same = repeats.arms(model="other")
+    _, slower = repeats.arms(1.3)
+    said = judgement_markdown(judge([first, same, replace(slower, name="C")], GATES))
+
+    assert len(tables(said)) == 2
+    assert "**INCONCLUSIVE**: `B` against `A`, 5 + 5 runs" in said
+    assert "**FAIL**: `C` against `A`" in said
+    assert "- **DIFFERENT\\_MODEL** B: m against other" in said
+
+
+def test_names_break_no_table_and_call_nobody(repeats: Any) -> None:
+    """Bars, backticks, HTML, line breaks, mentions."""
+    first, second = repeats.arms(model="<img src=x>|@owner\n# *big*")
+    name = "b|`c`\n<b>"
+    said = judgement_markdown(judge([replace(first, name="@a"), replace(second, name=name)], GATES))
+
+    tables(said)
+    assert "``b\\|`c` <b>`` against `@a`" in said
+    assert "\\<img src=x\\>\\|@\u200bowner \\# \\*big\\*" in said
+
+
+@given(words=st.text(max_size=40) | st.text(alphabet="a`|\\", max_size=9))
+def test_any_words_are_one_cell(words: str) -> None:
+    for shown in (text(words), code(words or "x")):
+        assert "\n" not in shown
+        assert len(cells(f"| {shown} |")) == 1
+
+
+def test_what_does_not_fit_is_counted(repeats: Any) -> None:
+    """GitHub takes 65,536 characters; the verdict and the command are always there."""
+    found = judge(repeats.arms(), GATES)
+    many = tuple(Caution(code="MIXED_ARM", text=f"{k} " + "ü" * 500) for k in range(100))
+    said = judgement_markdown(replace(found, warnings=many), "tbench compare A B")
+    (cut,) = re.findall(r"^(\d+) more lines do not fit", said, re.MULTILINE)
+
+    assert len(said.encode()) < MOST
+    assert said.startswith("### tbench: ")
+    assert "```sh\ntbench compare A B\n```" in said
+    assert said.count("MIXED") + int(cut) == 101
+    assert "too long" in judgement_markdown(found, "tbench " + "x" * 9000)
+
+
+def test_one_pair_of_runs_has_its_summary_too(repeats: Any) -> None:
+    """With the advice that it is one pair, and its ratios."""
+    first, second = repeats.arms(1.3)
+    found = compare(first.runs[0], second.runs[0])
+    said = comparison_markdown(found, "tbench compare a.run b.run")
+    rows = tables(said)[0]
+
+    assert said.startswith("### tbench: ADVISORY\n\nOne pair of runs advises")
+    assert [row[0] for row in rows[1:3]] == ["ttft p50", "ttft p90"]
+    assert rows[1][4] == f"{found.rows[0].ratio:.3f}"
+    assert "- **LOW\\_CONFIDENCE**" in said
+    assert "500 requests, paired" in said
+
+
+@pytest.mark.parametrize(("command", "fence"), [("a `b`", "```"), ("a ```b", "````")])
+def test_a_command_cannot_end_its_own_block(repeats: Any, command: str, fence: str) -> None:
+    said = judgement_markdown(judge(repeats.arms(), GATES), command)
+
+    assert f"\n{fence}sh\n{command}\n{fence}\n" in said

@@ -1,0 +1,219 @@
+"""Verdicts on shares, rates and limits, from runs whose truth is known, and how often they are wrong."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from analysis.case import LEAST_RUNS, Case, comparison, difference_of, level_of
+from analysis.comparison import Verdict
+from analysis.endpoints import Figure
+from analysis.gate import parse_gate, parse_gates
+from analysis.judge import Judgement, judge
+from analysis.ruling import settled
+from analysis.slo import parse_slo
+from analysis.welch import difference, level
+
+SLO = parse_slo("ttft<300ms,e2e<2s")
+
+
+def verdict(found: Judgement) -> str:
+    (row,) = found.rows
+    return row.comparison.verdict.value
+
+
+def slow(share: float) -> Callable[[dict[str, Any]], None]:
+    """So many requests get their first token after half a second."""
+
+    def spoil(found: dict[str, Any]) -> None:
+        found["first_token"][: int(share * len(found["id"]))] += 0.5
+
+    return spoil
+
+
+def test_goodput_falls_by_points(repeats: Any) -> None:
+    """About 1 % of the baseline's requests miss the SLO, 4 points more of the candidate's."""
+    gates = parse_gates(None, ["goodput:1pp"], SLO)
+    worse = judge(repeats.arms(spoil=slow(0.04)), gates)
+
+    assert verdict(judge(repeats.arms(), gates)) == "PASS"
+    assert verdict(worse) == "FAIL"
+    assert worse.rows[0].comparison.ratio == pytest.approx(-0.04, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("share", "expected"), [(0.0, "PASS"), (0.03, "INCONCLUSIVE"), (0.1, "FAIL")]
+)
+def test_a_goodput_that_must_hold_is_the_candidates_alone(
+    repeats: Any, share: float, expected: str
+) -> None:
+    """At least 97 %, whatever the baseline does, and in whatever order it ran."""
+    gates = parse_gates(None, ["goodput>=97%"], parse_slo("ttft<600ms"))
+
+    assert verdict(judge(repeats.arms(spoil=slow(share)), gates)) == expected
+    assert verdict(judge(repeats.arms(spoil=slow(share), turns=False), gates)) == expected
+    assert verdict(judge(repeats.arms(spoil=slow(share), repeats=2), gates)) == "INCONCLUSIVE"
+
+
+@pytest.mark.parametrize(("limit", "expected"), [("400ms", "PASS"), ("200ms", "FAIL")])
+def test_a_quantile_that_must_hold(repeats: Any, limit: str, expected: str) -> None:
+    """The true p95 is exp(-2 + .3 * 1.645) = 222 ms; the interval is Student's on the logarithms."""
+    found = judge(repeats.arms(), parse_gates(None, [f"ttft:p95<={limit}"]))
+    row = found.rows[0].comparison
+    theirs = stats.ttest_1samp(np.log(found.rows[0].candidate_runs), 0).confidence_interval(0.95)
+
+    assert verdict(found) == expected
+    assert row.ratio is None
+    assert (row.low, row.high) == pytest.approx(tuple(np.exp(theirs)))
+
+
+def test_fewer_requests_per_second_are_worse(repeats: Any) -> None:
+    """The same 500 requests in a quarter more time: a fall of 20 %, which an increase would not fail."""
+
+    def spread(found: dict[str, Any]) -> None:
+        for name in ("due", "sent", "first_token", "last_token", "end"):
+            found[name] = found[name] * 1.25
+
+    gates = parse_gates(None, ["requests_per_s:10%", "output_tokens_per_s:10%"])
+    first, second = repeats.arms(spoil=spread)
+    fewer, more = judge([first, second], gates), judge([second, first], gates)
+
+    assert fewer.rows[0].comparison.ratio == pytest.approx(0.8, rel=1e-3)
+    assert (fewer.verdict, more.verdict) == (Verdict.FAIL, Verdict.PASS)
+    assert fewer.rows[1].comparison.verdict is Verdict.FAIL
+
+
+def test_a_candidate_that_answers_nothing_fails_its_rate(repeats: Any) -> None:
+    """Zero has no logarithm, and is as bad as can be."""
+
+    def fail(found: dict[str, Any]) -> None:
+        found["outcome"][:] = "http_error"
+
+    found = judge(repeats.arms(spoil=fail), parse_gates(None, ["requests_per_s:10%"]))
+
+    assert verdict(found) == "FAIL"
+    assert found.rows[0].reason == "it is zero in every run of the candidate"
+
+
+def of_events(text: str, first: list[int], second: list[int], n: int) -> str:
+    """The verdict on shares of so many events in runs of n requests."""
+    gate = parse_gate(text)
+    sides = [tuple(Figure(value=x / n, n=n, events=x) for x in side) for side in (first, second)]
+    found = (
+        level_of(gate, sides[1])
+        if gate.limit is not None
+        else difference_of(gate, sides, (range(0, 6, 2), range(1, 7, 2)), "welch")
+    )
+    case = Case(
+        arm="B", gate=gate, baseline=sides[0], candidate=sides[1], estimate=found, method=""
+    )
+    (row,) = settled([case], {"B": ()})
+    return row.comparison.verdict.value
+
+
+@pytest.mark.parametrize(
+    ("text", "first", "second", "n", "expected"),
+    [
+        ("errors:0.5pp", [1, 1, 1], [1, 1, 1], 100, "INCONCLUSIVE"),
+        ("errors:0.5pp", [0, 0, 0], [1, 1, 1], 100, "INCONCLUSIVE"),
+        ("errors:0.5pp", [1, 1, 1], [1, 1, 1], 10_000, "PASS"),
+        ("errors:0.5pp", [0, 0, 0], [300, 310, 290], 10_000, "FAIL"),
+        ("errors<=1%", [9, 9, 9], [1, 1, 1], 200, "INCONCLUSIVE"),
+        ("errors<=1%", [9, 9, 9], [0, 0, 0], 100, "PASS"),
+        ("errors<=1%", [9, 9, 9], [0, 0, 0], 99, "INCONCLUSIVE"),
+        ("errors<=1%", [0, 0, 0], [50, 60, 55], 1000, "FAIL"),
+    ],
+)
+def test_runs_whose_few_errors_agree_by_chance_do_not_agree_perfectly(
+    text: str, first: list[int], second: list[int], n: int, expected: str
+) -> None:
+    """The spread of a share is at least that of independent requests, no error at all has an exact bound.
+
+    299 requests are the fewest of which 1 % would show one with 95 %.
+    """
+    assert of_events(text, first, second, n) == expected
+
+
+@pytest.mark.parametrize("bursts", [1, 10])
+@pytest.mark.parametrize("text", ["errors:1pp", "errors<=2%"])
+def test_wrong_verdicts_on_rare_errors_are_rare(text: str, bursts: int) -> None:
+    """A truth at the margin passes or fails at most as often as said, in bursts too."""
+    random = np.random.default_rng(7)
+    n, found = 400, []
+    for _ in range(600):
+        counts = [
+            [int(x) * bursts for x in random.binomial(n // bursts, p, 3)] for p in (0.01, 0.02)
+        ]
+        found.append(of_events(text, counts[0], counts[1], n))
+
+    assert found.count("PASS") / 600 <= 0.08
+    assert found.count("FAIL") / 600 <= 0.08
+
+
+def test_holm_is_over_gates_and_candidates() -> None:
+    """A p-value of .03 alone fails, and not beside nineteen others."""
+    gate = parse_gate("ttft:p50:5%")
+    figures = (Figure(value=1.0, n=500), Figure(value=1.02, n=500), Figure(value=0.98, n=500))
+    worse = tuple(Figure(value=one.value * 1.115, n=500) for one in figures)
+    logs = [[float(np.log(one.value)) for one in side] for side in (figures, worse)]
+    found = difference(*logs)  # type: ignore[arg-type]
+    cases = [
+        Case(arm=str(at), gate=gate, baseline=figures, candidate=worse, estimate=found, method="")
+        for at in range(20)
+    ]
+
+    assert 0.01 < found.worse(float(np.log(1.05))) < 0.05
+    alone = next(settled(cases[:1], {"0": ()}))
+    among = list(
+        settled([*cases[:1], *(same(case) for case in cases[1:])], {str(k): () for k in range(20)})
+    )
+    assert alone.comparison.verdict is Verdict.FAIL
+    assert among[0].comparison.verdict is Verdict.INCONCLUSIVE
+    assert len(figures) == LEAST_RUNS
+
+
+def same(case: Case) -> Case:
+    """With a candidate that is the baseline."""
+    return Case(
+        arm=case.arm,
+        gate=case.gate,
+        baseline=case.baseline,
+        candidate=case.baseline,
+        estimate=difference([0.0, 0.02, -0.02], [0.0, 0.02, -0.02]),
+        method="",
+    )
+
+
+def test_an_interval_of_a_share_stays_one() -> None:
+    """Not below 0 % nor above 100 %, though the t reaches there."""
+    gate = parse_gate("goodput>=90%")
+    side = tuple(Figure(value=x / 100, n=100, events=x) for x in (100, 100, 97))
+    found = level([1.0, 1.0, 0.97])
+    case = Case(arm="B", gate=gate, baseline=side, candidate=side, estimate=found, method="")
+
+    assert found.high > 1
+    assert comparison(case).high == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "passes"),
+    [
+        ("ttft:p50:10%", "below 1.1"),
+        ("requests_per_s:10%", "above 1/1.1"),
+        ("ttft:p95<=1s", "below 1"),
+    ],
+)
+def test_the_bound_decides_a_pass(repeats: Any, text: str, passes: str) -> None:
+    """It is inside the two-sided interval, on the side that is worse, and on the good side of the margin."""
+    (row,) = judge(repeats.arms(), parse_gates(None, [text])).rows
+    low, bound, high = row.comparison.low, row.bound, row.comparison.high
+    assert low is not None
+    assert bound is not None
+    assert high is not None
+    worth = {"below 1.1": 1.1 - bound, "above 1/1.1": bound - 1 / 1.1, "below 1": 1 - bound}[passes]
+
+    assert low < bound < high
+    assert abs(bound - (low if "above" in passes else high)) < abs(high - low) / 4
+    assert (row.comparison.verdict is Verdict.PASS) == (worth > 0)

@@ -1,0 +1,144 @@
+"""Dataset-configs: genai-bench's JSON; nothing in them is run, nothing in them is ignored."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from capture.errors import InputError
+from capture.synthesis.dataset import Columns
+from capture.synthesis.expression import read_expression
+from capture.synthesis.recipe import is_recipe, load_recipe
+
+
+def config(folder: Path, **changes: Any) -> Path:
+    """A config of a CSV file beside it, changed."""
+    (folder / "rows.csv").write_text("ask,why\nWhat?,so\nWho?,no\n")
+    plain = {
+        "source": {"type": "file", "path": "rows.csv", "file_format": "csv"},
+        "prompt_column": "ask",
+    }
+    path = folder / "config.json"
+    path.write_text(json.dumps({**plain, **changes}))
+    return path
+
+
+def test_a_config_names_a_file_and_a_column(tmp_path: Path) -> None:
+    """The path may start at the config's folder; a column that is given beside it wins."""
+    path = config(tmp_path)
+
+    assert load_recipe(path).prompts == ["What?", "Who?"]
+    assert load_recipe(path, Columns(prompt="why")).prompts == ["so", "no"]
+
+
+def test_a_file_format_beats_the_name(tmp_path: Path) -> None:
+    """A CSV file read as text is lines."""
+    source = {"type": "file", "path": "rows.csv", "file_format": "txt"}
+
+    assert load_recipe(config(tmp_path, source=source)).prompts == [
+        "ask,why",
+        "What?,so",
+        "Who?,no",
+    ]
+
+
+def test_a_config_is_told_from_a_dataset(tmp_path: Path) -> None:
+    """By its content, whatever it is called."""
+    assert is_recipe(config(tmp_path))
+    for name, content in (("list.json", '[{"source": 1}]'), ("lines.json", '{"source": 1}\n{"source": 2}'),
+                          ("other.json", '{"rows": []}'), ("config.txt", '{"source": {}}')):  # fmt: skip
+        (tmp_path / name).write_text(content)
+        assert not is_recipe(tmp_path / name)
+
+
+def test_large_images_are_allowed_when_the_config_says_so(tmp_path: Path) -> None:
+    """And only then."""
+    assert not load_recipe(config(tmp_path)).large_images
+    assert load_recipe(config(tmp_path, unsafe_allow_large_images=True)).large_images
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"source": {"type": "custom", "path": "x", "loader_class": "a.B"}}, "runs no code"),
+        ({"source": {"type": "custom", "path": "x"}}, "write the rows into a CSV"),
+        ({"source": {"type": "s3", "path": "x"}}, "must be file or huggingface"),
+        ({"source": {"type": "file"}}, "source.path is missing"),
+        ({"source": {"type": "file", "path": "rows.csv", "file_format": "xml"}}, "not one of txt, csv, json"),
+        ({"source": {"type": "file", "path": "rows.csv", "shuffle": True}}, "source.shuffle: not known"),
+        ({"promptcolumn": "ask"}, "promptcolumn: not known"),
+        ({"prompt_column": 7}, "prompt_column must be a string"),
+        ({"prompt_lambda": "lambda r: open('x').read()"}, "is not understood"),
+        ({"source": {"type": "huggingface", "path": "a/b", "huggingface_kwargs": {"streaming": True}}},
+         "streaming is not supported"),
+        ({"source": []}, "source.path is missing"),
+        ({"source": "rows.csv"}, "source must be an object"),
+    ],
+)  # fmt: skip
+def test_what_is_not_understood_is_refused(
+    tmp_path: Path, changes: dict[str, Any], says: str
+) -> None:
+    """In one line with the config's name."""
+    path = config(tmp_path, **changes)
+    with pytest.raises(InputError) as caught:
+        load_recipe(path)
+
+    assert says in str(caught.value)
+
+
+ROW = {"a": "one", "b": 2, "none": None}
+
+
+@pytest.mark.parametrize(
+    ("text", "prompt"),
+    [
+        ("lambda r: ''", ""),
+        ('lambda row: "Describe this."', "Describe this."),
+        ("lambda x: x['a']", "one"),
+        ("lambda x: x['a'] + ': ' + str(x['b'])", "one: 2"),
+        ("lambda x: f\"{x['a']} of {x['b']}\"", "one of 2"),
+        ("lambda x: x.get('c', 'else')", "else"),
+        ("lambda x: x.get('none')", ""),
+    ],
+)
+def test_a_lambda_is_read_as_data(text: str, prompt: str) -> None:
+    """Python's own evaluation of these harmless ones is the reference, where it gives text."""
+    found = read_expression(text)(ROW)
+
+    assert found == prompt
+    assert (eval(text)(ROW) or "") == prompt
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "lambda x: __import__('os').getcwd()", "lambda x: x.pop('a')", "lambda x: y['a']",
+        "lambda x: x[0]",
+        "lambda x: 'a' * 10**9", "lambda x: f\"{x['a']!r}\"", "lambda x: f\"{x['b']:>99}\"",
+        "lambda x, y: 'a'",
+        "'a'", "lambda x:", "lambda x: (lambda y: y)(x)", "lambda x: [x['a']]",
+        "lambda x: str.format('a')",
+        "lambda x: " + "(" * 500 + "'a'" + ")" * 500,
+    ],
+)  # fmt: skip
+def test_a_lambda_that_would_need_python_is_refused(text: str) -> None:
+    """Calls, names, indexes, arithmetic, formats: whatever is not on the list."""
+    with pytest.raises(InputError, match="prompt_lambda"):
+        read_expression(text)
+
+
+def test_a_row_without_the_column_of_a_lambda_is_counted(tmp_path: Path) -> None:
+    """It is not sent with a hole in it."""
+    rows = [{"a": "x"}, {"b": "y"}, {"a": "z"}]
+    (tmp_path / "rows.json").write_text(json.dumps(rows))
+    path = config(
+        tmp_path,
+        source={"type": "file", "path": "rows.json"},
+        prompt_column=None,
+        prompt_lambda="lambda r: 'Explain ' + r['a']",
+    )
+    found = load_recipe(path)
+
+    assert found.prompts == ["Explain x", "Explain z"]
+    assert found.left_out == {"without a": 1}
