@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from analysis.arms import Arm
 from analysis.comparison import Shift
@@ -66,5 +66,5 @@ def _shift(p: float, first: Sequence[float], second: Sequence[float], *, points:
 
 def _band(found: Difference, points: int) -> tuple[float, float]:
     """The interval at the error rate of one of so many."""
-    half = float(stats.t.isf((1 - CONFIDENCE) / 2 / points, found.df)) * found.se
+    half = -float(special.stdtrit(found.df, (1 - CONFIDENCE) / 2 / points)) * found.se
     return math.exp(found.value - half), math.exp(found.value + half)
