@@ -11,7 +11,6 @@ import pytest
 from tests.benchmark_folder import BenchmarkFolder
 from tests.conftest import Done, Server
 
-
 EMBEDDER = "intfloat/multilingual-e5-large-instruct"
 
 
