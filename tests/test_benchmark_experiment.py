@@ -205,3 +205,15 @@ def test_a_folder_without_results_says_so(benchmark_folder: BenchmarkFolder) -> 
     found = load_experiment(benchmark_folder.metadata().path)
 
     assert (found.points, found.notes) == ((), ("there is no result in this folder",))
+
+
+@pytest.mark.parametrize(
+    "change", [{"traffic_scenario": "D(1,1)"}, {"num_concurrency": ["1"]}, {"batch_size": 4}]
+)
+def test_metadata_of_another_form_are_one_line(
+    benchmark_folder: BenchmarkFolder, change: dict[str, object]
+) -> None:
+    """The field is named."""
+    benchmark_folder.metadata(**change)
+    with pytest.raises(InputError, match=f"{next(iter(change))} is not a list of"):
+        load_experiment(benchmark_folder.path)
