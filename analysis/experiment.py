@@ -147,9 +147,13 @@ def _place(point: Result, scenarios: list[str]) -> tuple[int, str, str, float, i
 
 
 def _missing(metadata: Json, points: Sequence[Result]) -> Iterator[str]:
-    """Points that the metadata promise and no file has; what one scenario has, each should have."""
+    """Points that the metadata promise and no file has; what one scenario has, each should have.
+
+    A search for saturation goes its own way in each scenario, and promises nothing.
+    """
     if not points:
         yield "there is no result in this folder"
+    if not points or metadata.get("saturate"):
         return
     axis = str(metadata.get("iteration_type") or "num_concurrency")
     axes = dict.fromkeys(point.axis for point in points)

@@ -92,6 +92,17 @@ def test_missing_points_are_said(benchmark_folder: BenchmarkFolder) -> None:
     )
 
 
+def test_a_search_promises_no_points(benchmark_folder: BenchmarkFolder) -> None:
+    """What it tried in one scenario it need not try in another."""
+    benchmark_folder.metadata(
+        num_concurrency=[], traffic_scenario=["D(1,1)", "D(2,2)"], saturate=True
+    )
+    benchmark_folder.point("D(1,1)", 8)
+    benchmark_folder.point("D(2,2)", 12)
+
+    assert load_experiment(benchmark_folder.path).notes == ()
+
+
 def test_rates_have_an_axis_of_their_own(benchmark_folder: BenchmarkFolder) -> None:
     """Their value is the rate, not the most that were in flight at once."""
     benchmark_folder.metadata(num_concurrency=[], traffic_scenario=["D(1,1)"])
