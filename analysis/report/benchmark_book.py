@@ -41,8 +41,9 @@ def write_workbook(
             notes = benchmark_book(experiment.in_unit(unit or experiment.unit), file, percentile)
         part.replace(path)
     except OSError as error:
-        part.unlink(missing_ok=True)
         raise InputError(f"{path}: cannot be written: {error.strerror or error}") from None
+    finally:
+        part.unlink(missing_ok=True)
     return notes
 
 
@@ -114,7 +115,8 @@ def _picked(found: Pick, rule: Rule) -> list[Any]:
     if step is None:
         return ["N/A", "N/A", None, found.why]
     figure = step.figure if rule is AUDIO else step.tokens_per_s * 60
-    return [step.value, figure, step.error_rate, found.why]
+    why = found.why if step.valid else f"INVALID (see below); {found.why}"
+    return [step.value, figure, step.error_rate, why]
 
 
 def _appendix(book: Book, experiment: Experiment, rule: Rule, percentile: str) -> None:
