@@ -194,8 +194,11 @@ class BenchmarkOrder:
         return {k: str(v) if isinstance(v, Path) else v for k, v in found.items() if k not in FREE}
 
     def metadata(self, sweep: Sweep, folder: Path) -> dict[str, Any]:
-        """genai-bench's `experiment_metadata.json`."""
+        """genai-bench's `experiment_metadata.json`; `saturate` is ours: then no values are promised."""
         batched = sweep.axis == "batch_size"
+        values = (
+            [] if self.saturate or sweep.rates or sweep.poisson else list(map(int, sweep.values))
+        )
         return {
             "cmd": shlex.join(["tbench", *scrubbed(sys.argv[1:])]),
             "benchmark_version": f"tbench {version('tbench')}",
@@ -205,10 +208,8 @@ class BenchmarkOrder:
             "server_model_tokenizer": self.model_tokenizer,
             "model": self.label,
             "task": self.task,
-            "num_concurrency": [sweep.concurrency or 1]
-            if batched
-            else list(sweep.concurrencies or ()),
-            "batch_size": list(map(int, sweep.values)) if batched else [sweep.batch_size],
+            "num_concurrency": [sweep.concurrency or 1] if batched else values,
+            "batch_size": values if batched else [sweep.batch_size],
             "iteration_type": "batch_size" if batched else "num_concurrency",
             "traffic_scenario": list(sweep.scenarios),
             "additional_request_params": read_params(self.additional_request_params),
@@ -218,6 +219,7 @@ class BenchmarkOrder:
             "experiment_folder_name": str(folder),
             "metrics_time_unit": self.metrics_time_unit,
             "dataset_path": self.dataset_path,
+            "saturate": self.saturate,
         }
 
 

@@ -199,3 +199,26 @@ def test_bad_options_are_one_line(
     assert said in done.err
     assert len(done.err.strip().splitlines()) == 1
     assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize(
+    ("more", "swept"),
+    [
+        ([], [1, 2, 4, 8, 16, 32, 64, 128, 256]),
+        (["--num-concurrency", "3,5"], [3, 5]),
+        (["--saturate", "--slo", "ttft<1s"], []),
+        (["--rate", "2"], []),
+    ],
+)
+def test_metadata_say_what_is_swept(
+    tbench: Callable[..., Done],
+    tmp_path: Path,
+    tokenizer_file: Path,
+    more: list[str],
+    swept: list[int],
+) -> None:
+    """Also where nothing was given, so that points that are missing can be told."""
+    tbench(*words("http://127.0.0.1:9", "--model-tokenizer", tokenizer_file), *more)
+    metadata = json.loads((tmp_path / "x" / "experiment_metadata.json").read_text())
+
+    assert metadata["num_concurrency"] == swept

@@ -41,8 +41,9 @@ def write_workbook(
             notes = benchmark_book(experiment.in_unit(unit or experiment.unit), file, percentile)
         part.replace(path)
     except OSError as error:
-        part.unlink(missing_ok=True)
         raise InputError(f"{path}: cannot be written: {error.strerror or error}") from None
+    finally:
+        part.unlink(missing_ok=True)
     return notes
 
 
@@ -74,11 +75,14 @@ def _summary(
     """A line for each scenario with the point that is picked, notes, and the charts."""
     at = columns.axis_title(experiment)
     rows = [
-        _picked(experiment, scenario, pick(steps(points, rule, percentile), rule), rule)
-        for scenario, _, points in experiment.series()
+        [
+            columns.gpus(experiment.metadata),
+            columns.use_case(columns.series_name(experiment, scenario, axis)),
+            *_picked(pick(steps(points, rule, percentile), rule), rule),
+        ]
+        for scenario, axis, points in experiment.series()
     ]
     grid = lay(book, "Summary", _summary_head(at, rule), rows, 2)
-    grid.sheet.set_column(0, 1, 26)
     figures = "latencies and speed per request" if rule is not AUDIO else "figures per request"
     said = (f"Of {figures}: {_level(percentile)}. Latencies in {experiment.unit}.", *notes)
     for place, line in enumerate(said, grid.rows + 2):
@@ -89,38 +93,38 @@ def _summary(
 
 
 def _summary_head(at: str, rule: Rule) -> list[Heading]:
-    first = [Heading(title="GPU Type"), Heading(title="Use Case")]
     own = [Heading(title="Error Rate at It", format=columns.SHARE), Heading(title="Why")]
     if rule is AUDIO:
         return [
-            *first,
+            *columns.FIRST,
             Heading(title=f"{at} at max audio throughput"),
             Heading(title="Max Audio Throughput (bytes/s)", format=columns.MANY),
             *own,
         ]
     target = "throughput" if rule is THROUGHPUT else "speed"
     return [
-        *first,
+        *columns.FIRST,
         Heading(title=f"{at} at target {target} (>{rule.over:g} tokens/s)"),
         Heading(title="Total Throughput (tokens/min)", format=columns.MANY),
         *own,
     ]
 
 
-def _picked(experiment: Experiment, scenario: str, found: Pick, rule: Rule) -> list[Any]:
-    first = [columns.gpus(experiment.metadata), columns.use_case(scenario)]
+def _picked(found: Pick, rule: Rule) -> list[Any]:
     step = found.step
     if step is None:
-        return [*first, "N/A", "N/A", None, found.why]
+        return ["N/A", "N/A", None, found.why]
     figure = step.figure if rule is AUDIO else step.tokens_per_s * 60
-    return [*first, step.value, figure, step.error_rate, found.why]
+    why = found.why if step.valid else f"INVALID (see below); {found.why}"
+    return [step.value, figure, step.error_rate, why]
 
 
 def _appendix(book: Book, experiment: Experiment, rule: Rule, percentile: str) -> None:
     """The figures of every point by which its task is judged, at the percentile."""
     shown = columns.appendix(experiment, rule, percentile)
     gpus = columns.gpus(experiment.metadata)
-    head = [*_appendix_head(experiment), *(column.heading for column in shown)]
+    at = Heading(title=columns.axis_title(experiment))
+    head = [*columns.FIRST, at, *(column.heading for column in shown)]
     rows = (
         [gpus, columns.use_case(point.scenario), point.value, *(one.cell(point) for one in shown)]
         for point in experiment.points
@@ -128,18 +132,12 @@ def _appendix(book: Book, experiment: Experiment, rule: Rule, percentile: str) -
     lay(book, APPENDIX, head, rows, 3)
 
 
-def _appendix_head(experiment: Experiment) -> list[Heading]:
-    titles = ("GPU Type", "Use Case", columns.axis_title(experiment))
-    return [Heading(title=title) for title in titles]
-
-
 def _table(experiment: Experiment, rule: Rule, percentile: str) -> Table:
     """Where the appendix has what; its rows follow each other scenario by scenario."""
     shown = columns.appendix(experiment, rule, percentile)
     lines, row = [], 1
     for scenario, axis, points in experiment.series():
-        several = len({point.axis for point in experiment.points}) > 1
-        name = f"{scenario} by {axis}" if several else scenario
+        name = columns.series_name(experiment, scenario, axis)
         lines.append(Line(name=name, first=row, last=row + len(points) - 1))
         row += len(points)
     titles = {one.key: one.heading.title for one in shown}

@@ -53,8 +53,8 @@ def draw(book: Book, sheet: Worksheet, row: int, table: Table, rule: Rule) -> No
         chart.set_title(
             {"name": f"{_short(table, up)} by {_short(table, across)}", "name_font": {"size": 12}}
         )
-        doubling = {"log_base": 2} if across == AXIS else {}
-        chart.set_x_axis({"name": table.titles[across], **_grid(), **doubling})
+        scale = {"log_base": 2} if across == AXIS else {"min": 0}
+        chart.set_x_axis({"name": table.titles[across], **_grid(), **scale})
         chart.set_y_axis({"name": table.titles[up], "min": 0, **_grid()})
         chart.set_legend({"position": "bottom"})
         chart.show_blanks_as("gap")

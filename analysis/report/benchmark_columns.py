@@ -24,6 +24,8 @@ USES: Final[Mapping[str, str]] = {
     "D(7800,200)": "long retrieval",
 }
 """What genai-bench's own scenarios stand for."""
+FIRST: Final = (Heading(title="GPU Type", width=12), Heading(title="Use Case", width=30))
+"""What Summary and Appendix begin with."""
 FEW, MANY, COUNT, SHARE = "#,##0.0000", "#,##0.00", "#,##0", "0.00%"
 BASE: Final = (
     *("run_duration", "mean_output_throughput_tokens_per_s", "mean_input_throughput_tokens_per_s"),
@@ -62,6 +64,12 @@ def gpus(metadata: Mapping[str, Any]) -> str | None:
     """`4xH100`; as much of it as was said."""
     parts = [metadata.get("server_gpu_count"), metadata.get("server_gpu_type")]
     return "x".join(str(part) for part in parts if part) or None
+
+
+def series_name(experiment: Experiment, scenario: str, axis: str) -> str:
+    """The scenario, and its axis where the folder has several."""
+    several = len({point.axis for point in experiment.points}) > 1
+    return f"{scenario} by {axis}" if several else scenario
 
 
 def use_case(scenario: str) -> str:
@@ -127,7 +135,7 @@ def aggregated(experiment: Experiment, *, speech: bool) -> tuple[list[Heading], 
     every = dict.fromkeys(name for point in points for name in point.aggregate)
     own = [name for name in every if name not in {*named, *BASE, "stats"}]
     headings = [
-        *(heading(name, experiment.unit, folds=False) for name in named),
+        *(heading(name, experiment.unit, folds=False, width=22) for name in named),
         *(heading(name, experiment.unit) for name in BASE),
         *(Heading(title=title(name, experiment.unit, speech=speech), folds=True) for name in FIGURES),
         *(heading(name, experiment.unit) for name in own),
@@ -152,7 +160,9 @@ REQUEST: Final = (*FIGURES, "error_code", "error_message")
 def requests(experiment: Experiment, *, speech: bool) -> list[Heading]:
     """The columns of the sheet of requests: its point, then its fields."""
     unit = experiment.unit
-    named = [heading(name, unit, folds=False) for name in ("scenario", axis_field(experiment))]
+    named = [
+        heading(name, unit, folds=False, width=22) for name in ("scenario", axis_field(experiment))
+    ]
     figures = [
         Heading(title=title(name, unit, speech=speech), format=style(name, unit), folds=True)
         for name in REQUEST
@@ -166,10 +176,13 @@ def axis_field(experiment: Experiment) -> str:
     return axes.pop() if len(axes) == 1 else "value"
 
 
-def heading(name: str, unit: str, *, folds: bool = True) -> Heading:
+def heading(name: str, unit: str, *, folds: bool = True, width: float = 9) -> Heading:
     """A field as a column; it folds away when empty, unless its 0 says something."""
     return Heading(
-        title=title(name, unit), format=style(name, unit), folds=folds and name not in ALWAYS
+        title=title(name, unit),
+        format=style(name, unit),
+        folds=folds and name not in ALWAYS,
+        width=width,
     )
 
 

@@ -16,11 +16,15 @@ EXACT: Final = 2**53
 
 @dataclass(frozen=True, kw_only=True)
 class Heading:
-    """A column: its title, Excel's number format, and whether it folds away when all of it is empty or 0."""
+    """A column: its title, Excel's number format, and whether it folds away when all of it is empty or 0.
+
+    `width` in characters is the least that it has.
+    """
 
     title: str
     format: str = "General"
     folds: bool = False
+    width: float = 9
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +53,8 @@ def lay(
         filled = [was or _says(cell) for was, cell in zip(filled, row, strict=True)]
     for place, one in enumerate(headings):
         hidden = {"level": 1, "hidden": True} if one.folds and not filled[place] else {}
-        sheet.set_column(place, place, max(9, min(30, len(one.title) * 0.9 + 2)), None, hidden)
+        width = max(one.width, min(30, len(one.title) * 0.9 + 2))
+        sheet.set_column(place, place, width, None, hidden)
     sheet.freeze_panes(1, frozen)
     if n:
         sheet.autofilter(0, 0, n, len(headings) - 1)
