@@ -1,6 +1,5 @@
-"""The running count of a replay: what has ended so far, for the progress line."""
+"""The running count of a replay: what has ended so far, for whoever watches it."""
 
-import math
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import Final
@@ -9,16 +8,36 @@ from capture.exchange import Outcome
 from capture.providers import Usage
 from replay.cost import Bill
 from replay.sample import Fate, Sample
+from replay.spread import Spread
 
-STEP: Final = math.log(1.02)
-"""Latencies so far are kept in buckets of two per cent."""
+
+@dataclass(kw_only=True)
+class Side:
+    """One side of the completed requests, their input or their output; time counts from sent.
+
+    `latency` is the time to the first token, or from there to the end (s); `speed` a request's own
+    tokens/s in that time; `tokens` the sum of those that the server counted.
+    """
+
+    latency: Spread = field(default_factory=Spread)
+    speed: Spread = field(default_factory=Spread)
+    tokens: int = 0
+
+    def add(self, latency: float, steps: int | None, tokens: int | None) -> None:
+        """Count a request; the speed is that of `steps`."""
+        self.latency.add(latency)
+        self.tokens += tokens or 0
+        if steps is not None and steps >= 1 and latency > 0:
+            self.speed.add(steps / latency)
 
 
 @dataclass(kw_only=True)
 class Tally:
     """Counts of ended attempts. `errors` is by kind: an outcome, or `http_STATUS`.
 
-    `tokens` counts token events, `coalesced` those with the stamp of a later one.
+    `tokens` counts token events, `coalesced` those with the stamp of a later one. `input` and `output`
+    have the definitions of a benchmark's results (replay.benchmark.figures); what gives no text has no
+    output.
     """
 
     ended: int = 0
@@ -29,7 +48,9 @@ class Tally:
     bill: Bill = field(default_factory=Bill)
     tokens: int = 0
     coalesced: int = 0
-    _ttft: Counter[int] = field(default_factory=Counter)
+    input: Side = field(default_factory=Side)
+    output: Side = field(default_factory=Side)
+    _ttft: Spread = field(default_factory=Spread)
 
     def add(self, sample: Sample) -> None:
         """Count one ended attempt."""
@@ -49,21 +70,28 @@ class Tally:
         first = sample.first_token if sample.stream else sample.end
         start = sample.sent if sample.due is None else sample.due
         if first is not None and start is not None:
-            self._ttft[round(math.log(max(first - start, 1e-6)) / STEP)] += 1
+            self._ttft.add(first - start)
+        if first is not None and sample.sent is not None:
+            self._add_sides(sample, first - sample.sent)
+
+    def _add_sides(self, sample: Sample, ttft: float) -> None:
+        self.input.add(ttft, sample.prompt_tokens, sample.prompt_tokens)
+        if sample.endpoint in SPEAKING and sample.end is not None and sample.sent is not None:
+            out = sample.output_tokens
+            self.output.add(sample.end - sample.sent - ttft, None if out is None else out - 1, out)
 
     def ttft(self, p: float) -> float | None:
         """About that quantile of the time to the first token (whole answers without a stream), seconds."""
-        left = p * self._ttft.total()
-        for bucket, number in sorted(self._ttft.items()):
-            left -= number
-            if left <= 0:
-                return math.exp(bucket * STEP)
-        return None
+        return self._ttft.quantile(p)
 
     @property
     def coalesced_share(self) -> float | None:
         """The share of token events that were read together with a later one, and have its stamp."""
         return self.coalesced / self.tokens if self.tokens else None
+
+
+SPEAKING: Final = frozenset({"chat", "completions"})
+"""Endpoints that answer with text."""
 
 
 def usage_of(sample: Sample) -> Usage:

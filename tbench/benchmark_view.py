@@ -1,12 +1,15 @@
-"""What a person sees of a benchmark: its points as they are made, a log, and a table at the end."""
+"""What a person sees of a benchmark: its points as they are made, a log, and a table at the end.
+
+On a terminal the points have a dashboard (tbench.dashboard).
+"""
 
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Self, TextIO
+from typing import Final, Protocol, Self, TextIO
 
 from replay.benchmark.conduct import Made
 from replay.benchmark.sweep import Point
@@ -16,11 +19,17 @@ from replay.progress import screen, watching
 LOG: Final = "benchmark.log"
 
 
+def on_stderr(line: str) -> None:
+    """Print it there, at once."""
+    print(line, file=sys.stderr, flush=True)
+
+
 @dataclass
 class Log:
-    """Lines for a person on stderr, and with their time in a file."""
+    """Lines for a person, on stderr or wherever else they are `show`n, and with their time in a file."""
 
     file: TextIO
+    show: Callable[[str], None] = on_stderr
 
     @classmethod
     @contextmanager
@@ -31,35 +40,38 @@ class Log:
             yield cls(file)
 
     def say(self, line: str) -> None:
-        print(line, file=sys.stderr, flush=True)
+        self.show(line)
         self.file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}\n")
         self.file.flush()
 
 
-class Board:
-    """One line for each point that was made, and the progress of the one that is under way."""
+class Board(Protocol):
+    """Shows a benchmark: `watch` begins a point, `made` ends it."""
+
+    def watch(self, point: Point) -> Watch: ...
+    def made(self, one: Made) -> None: ...
+    def close(self) -> None: ...
+
+
+class PlainBoard:
+    """Lines for logs and pipes: one when a point begins, one every ten seconds, one when it is made."""
 
     def __init__(self, points: int | None, log: Log) -> None:
-        self._all = points
-        self._made = 0
+        self._number = 0
+        self._of = points
         self._log = log
 
     def watch(self, point: Point) -> Watch:
-        of = "" if self._all is None else f" of {self._all}"
-        self._log.say(f"point {self._made + 1}{of}: {name(point)}")
+        of = f" of {self._of}" if self._of else ""
+        self._log.say(f"point {self._number + 1}{of}: {name(point)}")
         return watching(screen())
 
     def made(self, one: Made) -> None:
-        self._made += 1
+        self._number += 1
         self._log.say(f"  {line(one)}" + ("" if one.fresh else " (was there already)"))
 
     def close(self) -> None:
         pass
-
-
-def board(points: int | None, log: Log) -> Board:
-    """The one that suits stderr, for so many points; None: nobody knows."""
-    return Board(points, log)
 
 
 def name(point: Point) -> str:

@@ -11,6 +11,7 @@ from tbench.commands.compare import compare
 from tbench.commands.demo import demo
 from tbench.commands.doctor import doctor
 from tbench.commands.excel import excel
+from tbench.commands.plot import plot
 from tbench.commands.power import power
 from tbench.commands.replay import replay
 from tbench.commands.report import report
@@ -53,6 +54,7 @@ app.command()(replay)
 app.command()(ab)
 app.command()(benchmark)
 app.command()(excel)
+app.command()(plot)
 app.command()(report)
 app.command()(compare)
 app.command()(power)

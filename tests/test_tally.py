@@ -2,11 +2,15 @@
 
 from typing import Any
 
+import numpy as np
 import pytest
 
 from capture.errors import InputError
 from capture.exchange import Outcome
+from replay.benchmark.aggregate import Trim, aggregate
 from replay.budget import actual_cost
+from replay.columns import from_samples, pack, unpack
+from replay.measures import Columns
 from replay.performance import Live
 from replay.progress import clock, line, time_left
 from replay.sample import Sample
@@ -40,6 +44,10 @@ def tally_of(samples: list[Sample]) -> Tally:
     return tally
 
 
+def columns_of(samples: list[Sample]) -> Columns:
+    return unpack([pack(from_samples(samples))])
+
+
 def test_latencies_so_far_are_within_two_per_cent() -> None:
     """The shown quantiles come from buckets."""
     tally = tally_of([sample(first_token=1.0 + n / 1000) for n in range(1, 1001)])
@@ -47,6 +55,36 @@ def test_latencies_so_far_are_within_two_per_cent() -> None:
     assert tally.ttft(0.5) == pytest.approx(0.5, rel=0.02)
     assert tally.ttft(0.99) == pytest.approx(0.99, rel=0.02)
     assert Tally().ttft(0.5) is None
+
+
+def test_both_sides_are_as_in_the_results_of_a_benchmark() -> None:
+    """Means, extremes and counts are equal to those of the aggregate over the same samples' columns."""
+    random = np.random.default_rng(3)
+    samples = [
+        sample(
+            n, id=str(n), due=None, sent=n, first_token=n + 0.1 + a, end=n + 0.1 + a + b,
+            prompt_tokens=int(100 * (1 + a)), output_tokens=n % 5,
+        )
+        for n, (a, b) in enumerate(random.exponential(0.3, (40, 2)).tolist())
+    ]  # fmt: skip
+    samples += [
+        sample(41, due=None, outcome=Outcome.TIMEOUT),
+        sample(42, due=None, stream=False, first_token=None, endpoint="embeddings", output_tokens=None),
+    ]  # fmt: skip
+    tally = tally_of(samples)
+    truth = aggregate(columns_of(samples), Trim())["stats"]
+    chat = aggregate(columns_of(samples[:-1]), Trim())["stats"]
+
+    for found, wanted in (
+        (tally.input.latency, truth["ttft"]),
+        (tally.input.speed, truth["input_throughput"]),
+        (tally.output.latency, chat["output_latency"]),
+        (tally.output.speed, chat["output_throughput"]),
+    ):
+        assert found.mean == pytest.approx(wanted["mean"])
+        assert (found.least, found.most) == pytest.approx((wanted["min"], wanted["max"]))
+    assert tally.input.tokens == truth["num_input_tokens"]["sum"]
+    assert tally.output.tokens == chat["num_output_tokens"]["sum"]
 
 
 def test_what_an_attempt_cost() -> None:
@@ -80,7 +118,7 @@ def test_the_line_says_how_far_it_is() -> None:
     shown = line(live(20, 80), 10.0)
 
     assert shown == (
-        "0:10  20 of 80 sent  2.0/s  0 in flight  1 done  TTFT p50 101 ms p99 101 ms  "
+        "0:10  20 of 80 sent  2.0/s  0 in flight  1 done  TTFT p50 100 ms p99 100 ms  "
         "1 failed (timeout)  0:30 left"
     )
 

@@ -24,7 +24,8 @@ from replay.order import Order
 from replay.runfile import Run
 from replay.totals import duration_s
 from tbench.benchmark_order import MINUTE_S, BenchmarkOrder
-from tbench.benchmark_view import Log, board, table
+from tbench.benchmark_view import Log, table
+from tbench.dashboard.board import board
 
 OWN: Final = "tbench_benchmark.json"
 """What is ours in a benchmark's folder besides runs and traces: the options that made it."""
@@ -79,7 +80,7 @@ def _points(plan: Benchmark, sweep: Sweep, asked: BenchmarkOrder, log: Log) -> I
     """Every point of the sweep, or those on the way to saturation."""
     latest: list[Made] = []
     points = _searched(sweep, asked, latest, log) if asked.saturate else sweep.points()
-    shown = board(None if asked.saturate else len(list(sweep.points())), log)
+    shown = board(plan, None if asked.saturate else len(list(sweep.points())), log)
     try:
         for made in conduct(plan, points, shown.watch, tuple(sys.argv[1:])):
             latest.append(made)

@@ -1,0 +1,88 @@
+"""Spread: how values are spread, kept in log buckets: a small, bounded amount for any number of them."""
+
+import math
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple
+
+STEP: Final = math.log(1.002)
+"""The width of a bucket: two per mille of a value."""
+LEAST: Final = 1e-6
+"""Values below it are counted in its bucket."""
+
+
+class Bin(NamedTuple):
+    """`n` values lie in [low, high)."""
+
+    low: float
+    high: float
+    n: int
+
+
+@dataclass(kw_only=True, slots=True)
+class Spread:
+    """Values from 0: `n` of them with their `total` and extremes, exact; quantiles to two per mille.
+
+    One thread may `add` while another takes a `copy`.
+    """
+
+    n: int = 0
+    total: float = 0.0
+    least: float = math.inf
+    most: float = -math.inf
+    _buckets: dict[int, int] = field(default_factory=dict)
+
+    def add(self, value: float) -> None:
+        """Count a value, in constant time."""
+        self.n += 1
+        self.total += value
+        self.least = min(self.least, value)
+        self.most = max(self.most, value)
+        bucket = round(math.log(max(value, LEAST)) / STEP)
+        self._buckets[bucket] = self._buckets.get(bucket, 0) + 1
+
+    def copy(self) -> "Spread":
+        """As it is now; it does not change any more."""
+        return Spread(
+            n=self.n,
+            total=self.total,
+            least=self.least,
+            most=self.most,
+            _buckets=self._buckets.copy(),
+        )
+
+    @property
+    def mean(self) -> float | None:
+        return self.total / self.n if self.n else None
+
+    def quantile(self, p: float) -> float | None:
+        """About that quantile, between the extremes; None without a value."""
+        buckets = self._buckets.copy()
+        left = p * sum(buckets.values())
+        for bucket in sorted(buckets):
+            left -= buckets[bucket]
+            if left <= 0:
+                return min(max(math.exp(bucket * STEP), self.least), self.most)
+        return None
+
+    def histogram(self, bins: int) -> list[Bin]:
+        """At most so many bins, each `bins`-th root of the whole range wide; the counts are exact.
+
+        A bin is made of whole buckets, so values that lie close together have fewer of them.
+        """
+        buckets = self._buckets.copy()
+        if not buckets:
+            return []
+        first, last = min(buckets), max(buckets)
+        each = math.ceil((last - first + 1) / bins)
+        counts = [0] * math.ceil((last - first + 1) / each)
+        for bucket, number in buckets.items():
+            counts[(bucket - first) // each] += number
+        return [
+            Bin(_edge(first + k * each), _edge(first + (k + 1) * each), number)
+            for k, number in enumerate(counts)
+        ]
+
+
+def _edge(bucket: int) -> float:
+    """Where a bucket begins."""
+    return math.exp((bucket - 0.5) * STEP)

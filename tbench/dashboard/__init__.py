@@ -1,0 +1,1 @@
+"""The dashboard: a benchmark on a terminal while it runs, drawn over twice a second."""
