@@ -13,6 +13,7 @@ from analysis.metrics import METRICS, composite, values
 from analysis.pairing import Match, Places
 from analysis.quantiles import minimum_n, newcombe, several
 from analysis.summary import Caution, Floats
+from replay import measures
 from replay.table import tally
 
 LENGTH, CACHED, MIX, FINISH, LAG = 0.05, 0.05, 0.01, 0.05, 0.05
@@ -46,6 +47,9 @@ class Grounds(Protocol):
 
     def quantiles(self, metric: str, points: Sequence[float]) -> list[list[float]]:
         """Their quantiles; none of no values."""
+
+    def lags(self, points: Sequence[float]) -> list[list[float]]:
+        """Quantiles of how late the client itself sent: a wait for valve or connection is not its own."""
 
     def worst(self, metric: str, points: Sequence[float]) -> list[list[float]]:
         """The same with every failure as bad as a timeout."""
@@ -83,6 +87,13 @@ class Evidence:
 
     def quantiles(self, metric: str, points: Sequence[float]) -> list[list[float]]:
         return [several(side, points) for side in self.pair(metric)]
+
+    def lags(self, points: Sequence[float]) -> list[list[float]]:
+        own = (
+            np.where(arm.ok, measures.client_lag(arm.columns), np.nan)[places]
+            for arm, places in self.sides()
+        )
+        return [several(side, points) for side in own]
 
     def worst(self, metric: str, points: Sequence[float]) -> list[list[float]]:
         whole = (composite(arm, METRICS[metric])[places] for arm, places in self.sides())
@@ -128,7 +139,7 @@ def _invalid_run(grounds: Grounds) -> str | None:
 def _lag(grounds: Grounds) -> str | None:
     n = min(grounds.counts("lag"))
     p = next((p for p in _LATE if n >= minimum_n(p)), 0.5)
-    late = [one for side in grounds.quantiles("lag", [p]) for one in side]
+    late = [one for side in grounds.lags([p]) for one in side]
     middles = [one for side in grounds.quantiles("ttft", [0.5]) for one in side]
     if len(late + middles) < 4:
         return None

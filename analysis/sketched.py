@@ -112,6 +112,10 @@ class Counted:
         pair = self.sketches(metric)
         return [[sketch.value(p) for p in points] if sketch.n else [] for sketch in pair]
 
+    def lags(self, points: Sequence[float]) -> list[list[float]]:
+        """Of the whole lag: a wait for the valve or a connection is not told apart."""
+        return self.quantiles("lag", points)
+
     def worst(self, metric: str, points: Sequence[float]) -> list[list[float]]:
         return [[arm.digest.with_failures(metric, p) for p in points] for arm in self.arms]
 

@@ -1,6 +1,7 @@
 """The order of a benchmark: the options of `tbench benchmark`, checked, and what they stand for."""
 
 import os
+import re
 import shlex
 import sys
 from dataclasses import dataclass, fields
@@ -105,6 +106,17 @@ class BenchmarkOrder:
             )
         if self.slo:
             parse_slo(self.slo)
+        if self.saturate and self.repeats > 1:
+            raise InputError("--saturate makes each point once; drop --repeats")
+        _ = self.share
+
+    @property
+    def share(self) -> float:
+        """What part of the requests must keep to the objectives."""
+        found = re.fullmatch(r"(\d+(?:\.\d*)?)%", self.slo_share.strip())
+        if not found or not 0 < float(found[1]) <= 100:
+            raise InputError(f"--slo-share {self.slo_share}: write it as 99%")
+        return float(found[1]) / 100
 
     @property
     def label(self) -> str:
@@ -159,6 +171,10 @@ class BenchmarkOrder:
             model=self.api_model_name,
             scenario=self.scenarios[0],
             requests=self.max_requests_per_run,
+            dataset_path=self.dataset_path,
+            dataset_config=self.dataset_config,
+            dataset_prompt_column=self.dataset_prompt_column,
+            dataset_image_column=self.dataset_image_column,
             prefix_len=self.prefix_len,
             prefix_ratio=self.prefix_ratio,
             additional_request_params=self.additional_request_params,

@@ -39,26 +39,26 @@ class Log:
 class Board:
     """One line for each point that was made, and the progress of the one that is under way."""
 
-    def __init__(self, points: Sequence[Point], log: Log) -> None:
-        self._left = len(points)
-        self._all = len(points)
+    def __init__(self, points: int | None, log: Log) -> None:
+        self._all = points
+        self._made = 0
         self._log = log
 
     def watch(self, point: Point) -> Watch:
-        number = self._all - self._left + 1
-        self._log.say(f"point {number} of {self._all}: {name(point)}")
+        of = "" if self._all is None else f" of {self._all}"
+        self._log.say(f"point {self._made + 1}{of}: {name(point)}")
         return watching(screen())
 
     def made(self, one: Made) -> None:
-        self._left -= 1
+        self._made += 1
         self._log.say(f"  {line(one)}" + ("" if one.fresh else " (was there already)"))
 
     def close(self) -> None:
         pass
 
 
-def board(points: Sequence[Point], log: Log) -> Board:
-    """The one that suits stderr."""
+def board(points: int | None, log: Log) -> Board:
+    """The one that suits stderr, for so many points; None: nobody knows."""
     return Board(points, log)
 
 

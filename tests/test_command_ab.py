@@ -19,6 +19,7 @@ from replay.runfile import read_run
 from tests.conftest import Done, Server
 
 WIDE = ("--gate", "ttft:p50:900%", "--gate", "errors:5pp")
+TEXTS = {".json", ".md", ".xml"}
 PACED = ("--concurrency", "8", "--warmup", "none")
 
 
@@ -308,3 +309,22 @@ def test_a_plan_that_will_not_decide_says_so_before_it_begins(
     )  # fmt: skip
 
     assert "3 + 3 runs with 3 % between runs pass a 5 % margin in about" in done.out
+
+
+def test_a_plan_may_declare_goodput_and_a_trend(
+    tbench: Callable[..., Done], simulator: Server, trace: Path
+) -> None:
+    """Both are kept with the plan, the text says so, and CI gets its files."""
+    said = (*PACED, "--gate", "goodput>=50%", "--slo", "ttft<60s", "--trend", "--repeats", 3)
+    done = tbench("ab", trace, *arms(simulator.url, "A", "B"), *said, "-o", "x")
+    kept = {
+        path.name: path.read_text()
+        for path in (trace.parent / "x").iterdir()
+        if path.suffix in TEXTS
+    }
+
+    assert done.code == 0, done.err
+    assert "declared in the plan, before the runs" in " ".join(done.out.split())
+    assert "ttft<60s" in kept["plan.json"]
+    assert 'name="goodput&gt;=50%"' in kept["junit.xml"]
+    assert kept["report.md"].startswith("### tbench: PASS")

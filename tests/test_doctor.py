@@ -1,6 +1,5 @@
 """The doctor: its server keeps time and truth, its probes do the arithmetic, its words follow from them."""
 
-import itertools
 import json
 import subprocess
 import time
@@ -39,7 +38,7 @@ GOOD = Found(
 
 
 def test_the_server_streams_on_time_and_keeps_the_truth() -> None:
-    """Whole answers with usage; events as far apart as asked for; first writes by request id."""
+    """Whole answers with usage; no event before it is due; first writes by request id."""
     with serving() as (url, truth), httpx.Client(base_url=url) as client:
         headers = {"x-sim-tokens": "5", "x-sim-ttft-ms": "50", "x-sim-itl-ms": "20"}
         before = time.time_ns()
@@ -53,8 +52,8 @@ def test_the_server_streams_on_time_and_keeps_the_truth() -> None:
     assert len(words) == 5
     assert payloads[-1]["usage"]["completion_tokens"] == 5
     assert before + 50_000_000 <= known["first"]["a"] <= words[0]
-    assert all(b - a > 5_000_000 for a, b in itertools.pairwise(words))
     assert len(known["late"]) == 5
+    assert words[-1] - known["first"]["a"] >= 4 * 20_000_000 - known["late"][0] * 1e9
     assert min(known["late"]) >= 0
     assert 0 <= known["share"] <= 1
 

@@ -33,6 +33,7 @@ from calibration.scenes import (
     queue,
 )
 from calibration.traffic import poisson
+from calibration.whole import ANYWHERE, TYPICAL, Whole
 
 USUAL_TESTS = {
     "Mann-Whitney": mann_whitney,
@@ -233,4 +234,19 @@ _ERRORS: dict[str, Cell] = {
     for how, burst in (("each by itself", None), ("in bursts of 20", 20.0))
 }
 
-PAIR_CELLS: Mapping[str, Cell] = {**_INVERSION, **_SLOW, **_INTERVALS, **_ERRORS}
+_WHOLE: dict[str, Cell] = {
+    f"as a whole: {name}": Cell(
+        experiment=experiment,
+        bars=(
+            Bar(measure=ANYWHERE, points=NONE, high=0.08),
+            Bar(measure=TYPICAL, points=NONE, high=most),
+        ),
+    )
+    for name, experiment, most in (
+        ("independent n=2000", Whole(scene=on_poisson(2000, 30)), 0.08),
+        ("full n=2000", Whole(scene=on_sessions(2000, full), effects=_full_effects), 0.08),
+        ("FIFO queue at 0.8", Whole(scene=on_sessions(2000, _QUEUES[0.8])), 0.15),
+    )
+}
+
+PAIR_CELLS: Mapping[str, Cell] = {**_INVERSION, **_SLOW, **_INTERVALS, **_WHOLE, **_ERRORS}

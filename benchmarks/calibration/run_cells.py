@@ -58,6 +58,23 @@ _DRIFTS: dict[str, Cell] = {
     for order in _ORDERS
     for name, drift in _HOURS.items()
 }
+_TRENDS: dict[str, Cell] = {
+    f"{repeats}+{repeats} pairs by trend {name}": Cell(
+        experiment=Drifting(
+            drift=drift, order=drifts.random_pairs, repeats=repeats, contrast="trend"
+        ),
+        bars=(
+            *DRIFTED,
+            *(
+                [Bar(measure=SEES, points=(0.5,), low=0.65)]
+                if (repeats, name) == (5, "linear 20 %")
+                else []
+            ),
+        ),
+    )
+    for repeats in (3, 5)
+    for name, drift in _HOURS.items()
+}
 _UNTURNED: dict[str, Cell] = {
     f"{repeats}+{repeats} AAA BBB linear 20 %": Cell(
         experiment=Unturned(drift=_HOURS["linear 20 %"], repeats=repeats),
@@ -86,4 +103,4 @@ _MONITORED: dict[str, Cell] = {
     for name in ("no drift", "AR(1) 10 %")
 }
 
-RUN_CELLS: Mapping[str, Cell] = {**_RUNS, **_DRIFTS, **_UNTURNED, **_MONITORED}
+RUN_CELLS: Mapping[str, Cell] = {**_RUNS, **_DRIFTS, **_TRENDS, **_UNTURNED, **_MONITORED}

@@ -16,7 +16,7 @@ from numpy.random import Generator
 from analysis.arms import Arm
 from analysis.comparison import NO_DIFFERENCE, Verdict
 from analysis.gate import Gate, parse_gate
-from analysis.judge import Judgement, judge
+from analysis.judge import Judgement, Method, judge
 from analysis.replicates import Replicates
 from analysis.summary import Floats
 from analysis.welch import difference
@@ -29,7 +29,7 @@ from replay.runfile import Run, recount
 
 MARGIN = 0.05
 GATES = tuple(parse_gate(f"ttft:p{p}:5%") for p in (50, 95, 99))
-TRUTHS = {1.0: "equal", 1 + MARGIN: "at the margin", 1.1: "+10 %"}
+TRUTHS = (1.0, 1 + MARGIN, 1.1)
 PASSES, FAILS, SEES = "passes at the margin", "fails at the margin", "sees +10 %"
 WELCH, REFUSED = "A/A differs, Welch unasked", "refused: took no turns"
 
@@ -69,6 +69,7 @@ class Drifting:
     repeats: int
     offset: float = 0.03
     within: float = 0.03
+    contrast: Method = "welch"
 
     def replay(self, random: Generator) -> Outcomes:
         turns, number = self.order(self.repeats, random), 2 * self.repeats
@@ -78,7 +79,7 @@ class Drifting:
         sides = tuple(
             [run for run, turn in zip(runs, turns, strict=True) if turn == arm] for arm in (0, 1)
         )
-        return _outcomes((*sides, turns.tolist()), GATES[:1])
+        return _outcomes((*sides, turns.tolist()), GATES[:1], self.contrast)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,8 +109,10 @@ _SHAPE = np.exp(np.linspace(-0.01, 0.01, 41))
 """A run that is hardly more than its median: as few requests as carry one, all alike."""
 
 
-def _outcomes(experiment: Experiment, gates: tuple[Gate, ...]) -> Outcomes:
-    equal, margin, more = (_judged(experiment, gates, truth) for truth in TRUTHS)
+def _outcomes(
+    experiment: Experiment, gates: tuple[Gate, ...], contrast: Method = "welch"
+) -> Outcomes:
+    equal, margin, more = (_judged(experiment, gates, truth, contrast) for truth in TRUTHS)
     found: Outcomes = {
         (FAILS, None): margin.verdict is Verdict.FAIL,
         ("A/A passes", None): equal.verdict is Verdict.PASS,
@@ -123,17 +126,19 @@ def _outcomes(experiment: Experiment, gates: tuple[Gate, ...]) -> Outcomes:
     return found
 
 
-def _judged(experiment: Experiment, gates: tuple[Gate, ...], truth: float) -> Judgement:
+def _judged(
+    experiment: Experiment, gates: tuple[Gate, ...], truth: float, contrast: Method = "welch"
+) -> Judgement:
     first, second, turns = experiment
     arms = {False: iter(first), True: (run * truth for run in second)}
     sides: dict[bool, list[Arm]] = {False: [], True: []}
     for place, turn in enumerate(turns):
-        sides[turn].append(arm(next(arms[turn]), place))
+        sides[turn].append(arm(next(arms[turn]), place, drawn=contrast == "trend"))
     replicates = [
         Replicates(name=name, runs=tuple(sides[which]))
         for name, which in (("A", False), ("B", True))
     ]
-    return judge(replicates, gates)
+    return judge(replicates, gates, contrast=contrast, planned=contrast == "trend")
 
 
 def _refused(found: Judgement) -> bool:
@@ -148,8 +153,11 @@ def _differs(first: Sequence[float], second: Sequence[float]) -> bool:
     return not found.low <= 0 <= found.high
 
 
-def arm(latency: Floats, place: int) -> Arm:
-    """A run whose requests had this time to first token, and began as the `place`th."""
+def arm(latency: Floats, place: int, *, drawn: bool = False) -> Arm:
+    """A run whose requests had this time to first token, and began as the `place`th.
+
+    `drawn` says in its header that chance decided the order.
+    """
     columns, totals = _template(len(latency))
     first = columns["due"] + latency
     changed = {"first_token": first, "last_token": first + 1.0, "end": first + 1.0}
@@ -158,7 +166,7 @@ def arm(latency: Floats, place: int) -> Arm:
         name=f"run {place}",
         run=Run(
             Path(f"{place}.run"),
-            {"wall_ns": place + 1},
+            {"wall_ns": place + 1, "experiment": {"schedule": "random"} if drawn else {}},
             {**columns, **changed},
             totals,
             complete=True,

@@ -111,14 +111,19 @@ def individual(columns: Columns) -> list[dict[str, Any]]:
 
 def in_unit(found: Mapping[str, Any], unit: str) -> dict[str, Any]:
     """The same with latencies in `unit`, `s` or `ms`: a request's, or an aggregate's statistics."""
-    if unit == "s":
+    return scaled(found, 1.0 if unit == "s" else 1e3)
+
+
+def scaled(found: Mapping[str, Any], factor: float) -> dict[str, Any]:
+    """The same with every latency times `factor`: a request's, or an aggregate's statistics."""
+    if factor == 1.0:
         return dict(found)
     changed: dict[str, Any] = {
-        name: _times(1e3, found[name]) for name in LATENCIES if name in found
+        name: _times(factor, found[name]) for name in LATENCIES if name in found
     }
     if "stats" in found:
         changed["stats"] = {
-            name: {key: _times(1e3, one) for key, one in of.items()} if name in LATENCIES else of
+            name: {key: _times(factor, one) for key, one in of.items()} if name in LATENCIES else of
             for name, of in found["stats"].items()
         }
     return {**found, **changed}
