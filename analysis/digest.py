@@ -41,8 +41,8 @@ class Digest:
     `requests` and `failed` are counted in the blocks of `span`, warm-up left out; so are `kinds` (outcomes
     other than ok), `finish` reasons and the sketches of `metrics`. `worst` counts, per latency metric, the
     failures that would have such a value. `begin` and `end` are when the first and last of them started,
-    seconds; `waited` is the shortest wait that ended in a timeout. `counts` (of `samples`, `ok`, `cancelled`
-    and more) are of all samples.
+    seconds; `waited` is the shortest wait that ended in a timeout. `counts` of tokens are of what is
+    compared, those of `samples`, `ok`, `cancelled`, `warm` and `due` of all.
     """
 
     def __init__(self, span: Span, metrics: Iterable[str]) -> None:

@@ -45,6 +45,9 @@ def slowest(arm: Arm, most: int) -> list[Slow]:
     """The requests outside the warm-up that took longest, the slowest first; at most so many."""
     took = _took(arm)
     known = np.flatnonzero(arm.measured & np.isfinite(took))
+    if len(known) > most:
+        least = np.partition(took[known], -most)[-most]
+        known = known[took[known] >= least]
     first = known[np.argsort(-took[known], kind="stable")[:most]]
     few = at(arm.columns, first, *_KEPT)
     said = _headers(arm, few["index"].tolist())

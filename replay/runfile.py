@@ -78,7 +78,8 @@ class RunWriter:
     def append(self, record: Mapping[str, Any], *, first: int | None = None) -> None:
         """Write a record as it is: for makers of synthetic runs.
 
-        `first` is the `index` of the first of its samples; the file's own index finds samples by it.
+        `first` is the `index` of the first of its samples; the file's own index tells by it which blocks
+        hold samples, or headers, and which nothing but tokens.
         """
         with _writable(self._path):
             self._container.append(record, seq=first)
@@ -95,9 +96,9 @@ class RunWriter:
         if self._waiting:
             first = self._waiting[0].index
             self.append(blocks.pack(blocks.from_samples(self._waiting)), first=first)
-            self.append(blocks.pack_tokens(self._waiting))
             if said := blocks.pack_headers(self._waiting):
-                self.append(said)
+                self.append(said, first=first)
+            self.append(blocks.pack_tokens(self._waiting))
             self._waiting = []
 
 
@@ -135,7 +136,9 @@ class Run:
     def answer_headers(self, indices: Iterable[int]) -> Mapping[int, Headers]:
         """What the server's heads said to these samples (replay.traced), by `index`; read from the file."""
         with readable(self.path):
-            return blocks.unpack_headers(_records(self.path, "headers"), indices)
+            records = sample_blocks(open_container(self.path))
+            said = (record for record in records if record.get("type") == "headers")
+            return blocks.unpack_headers(said, indices)
 
 
 def read_run(path: str | Path) -> Run:
