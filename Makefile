@@ -4,7 +4,7 @@ SHELL := /bin/bash
 PY ?= $(firstword $(foreach p,python3.13 python3.12 python3.14 python3,$(shell command -v $(p) >/dev/null 2>&1 && $(p) -c 'import sys; sys.exit(sys.version_info < (3, 12))' >/dev/null 2>&1 && echo $(p))))
 BIN := .venv/bin
 
-.PHONY: help demo accept bench bench-peers test check fmt clean
+.PHONY: help demo accept bench bench-peers calibrate test check fmt clean
 
 help: ## what can be made
 	@grep -hE '^[a-z]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 10
@@ -59,6 +59,9 @@ benchmarks/truthserver: benchmarks/truthserver.c
 
 benchmarks/truthserver-tls: benchmarks/truthserver.c
 	$(CC) -O2 -DTLS -o $@ $< -lm -lssl -lcrypto || { echo "needs OpenSSL's headers (Debian: apt-get install libssl-dev)"; exit 2; }
+
+calibrate: .venv/.ok ## tbench's own error rates on simulated traffic against their bars: 1,000 replays a cell, three quarters of an hour on two busy cores
+	$(BIN)/python benchmarks/calibrate.py
 
 test: .venv/.ok ## the test-suite with branch coverage
 	$(BIN)/python -m pytest -n 2 --cov --cov-report=term:skip-covered --cov-fail-under=90

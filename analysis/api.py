@@ -3,10 +3,9 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from analysis.arms import load_arm
 from analysis.compare import Question
-from analysis.compare import compare as compared
 from analysis.comparison import Comparisons
+from analysis.sketched import compare_files
 from replay.warmup import parse_warmup
 
 
@@ -18,6 +17,7 @@ def compare(  # noqa: PLR0913 (one keyword for each option of the verb)
     quantiles: Sequence[float] = (),
     paired: bool = True,
     warmup: str | None = None,
+    sketch: bool = False,
 ) -> Comparisons:
     """Compare two runs (or captured traces) of one trace: candidate / baseline, with intervals.
 
@@ -28,6 +28,7 @@ def compare(  # noqa: PLR0913 (one keyword for each option of the verb)
         quantiles: between 0 and 1; none means the defaults.
         paired: request by request; False compares arms that do not share a trace, more weakly.
         warmup: `auto`, `none`, seconds or a share such as `5%`; None keeps what the runs were made with.
+        sketch: count values instead of keeping them, as is done by itself for over 5,000,000 requests.
 
     Raises InputError where a file is not a run or trace, or the arms have nothing in common.
     """
@@ -37,4 +38,4 @@ def compare(  # noqa: PLR0913 (one keyword for each option of the verb)
         paired=paired,
         warmup=None if warmup is None else parse_warmup(warmup),
     )
-    return compared(load_arm(Path(baseline)), load_arm(Path(candidate)), question)
+    return compare_files(Path(baseline), Path(candidate), question, sketch=sketch)

@@ -1,7 +1,7 @@
 """Arm: one side of a comparison, a run or a captured trace, as columns of equal length."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,9 +18,10 @@ from capture.tracereader import read_trace
 from replay import measures
 from replay.columns import Column
 from replay.runfile import Run, read_run, recount
+from replay.table import Truths, where, words
 from replay.totals import why_invalid
 
-Truths = npt.NDArray[np.bool_]
+__all__ = ["Arm", "Truths", "load_arm"]
 
 STOPPED = frozenset(
     {Outcome.CANCELLED, Outcome.CLIENT_ABORT, Outcome.PROXY_SHUTDOWN, Outcome.INCOMPLETE}
@@ -64,22 +65,21 @@ class Arm:
         return why_invalid(self.run) if self.kind == "run" else None
 
     def __len__(self) -> int:
-        return len(self.columns["id"])
+        return len(self.columns["index"])
 
     @cached_property
     def ok(self) -> Truths:
         """True where the request succeeded."""
-        return self._is(Outcome.OK)
+        return where(self.columns, "outcome", Outcome.OK)
 
     @cached_property
     def timed_out(self) -> Truths:
-        return self._is(Outcome.TIMEOUT)
+        return where(self.columns, "outcome", Outcome.TIMEOUT)
 
     @cached_property
     def failed(self) -> Truths:
         """True where the server or the way to it failed, timeouts included."""
-        stopped = [self._is(outcome) for outcome in sorted(STOPPED)]
-        return np.asarray(~np.logical_or.reduce([self.ok, *stopped]), dtype=bool)
+        return ~where(self.columns, "outcome", Outcome.OK, *sorted(STOPPED))
 
     @cached_property
     def timeout_s(self) -> float | None:
@@ -108,9 +108,6 @@ class Arm:
         counts = Counter(str(outcome) for outcome in self.columns["outcome"][unwell])
         return dict(counts.most_common())
 
-    def _is(self, outcome: Outcome) -> Truths:
-        return np.asarray(self.columns["outcome"] == outcome.value, dtype=bool)
-
 
 def load_arm(path: str | Path) -> Arm:
     """Load a run file, or a trace (file, folder or glob), told apart by its header.
@@ -119,18 +116,19 @@ def load_arm(path: str | Path) -> Arm:
     """
     path = Path(path)
     if path.is_file() and open_container(path).header.get("kind") == "run":
-        return _of_run(read_run(path))
+        return arm_of_run(read_run(path))
     return _of_trace(path)
 
 
-def _of_run(run: Run) -> Arm:
+def arm_of_run(run: Run) -> Arm:
+    """A run as an arm."""
     pacing = run.header.get("pacing") or {}
     return Arm(
         kind="run",
         name=run.path.name.removesuffix(".part").removesuffix(".run"),
         run=run,
         source=(run.header.get("trace") or {}).get("capture_id"),
-        model=_models(run.columns["model"]),
+        model=joined(words(run.columns, "model")),
         target=(run.header.get("target") or {}).get("base_url"),
         pacing=pacing.get("meaning") or "pacing unknown",
         as_recorded=(pacing.get("mode"), pacing.get("value")) == ("speed", 1.0),
@@ -148,7 +146,7 @@ def _of_trace(path: Path) -> Arm:
         name=path.name.removesuffix(".part").removesuffix(".msgpack"),
         run=Run(path, header, recorded.columns, totals, complete=True),
         source=trace.header.capture_id,
-        model=_models(recorded.columns["model"]),
+        model=joined(words(recorded.columns, "model")),
         target=trace.header.upstream,
         pacing="as recorded",
         as_recorded=True,
@@ -156,7 +154,6 @@ def _of_trace(path: Path) -> Arm:
     )
 
 
-def _models(models: Column) -> str | None:
+def joined(models: Iterable[str]) -> str | None:
     """The models asked for, joined; None when no request named one."""
-    names = sorted({str(name) for name in set(models.tolist()) if name})
-    return ", ".join(names) or None
+    return ", ".join(sorted(filter(None, models))) or None

@@ -7,7 +7,7 @@ autocorrelation of the 32 fine blocks, as for the quantiles.
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from analysis.inversion import DRIFTING, blocks_for, fine_blocks, lag_one, studentised
 from analysis.summary import Floats
@@ -44,7 +44,7 @@ def mean_of_terms(mean: float, terms: Floats, confidence: float = 0.95) -> Block
     blocks = blocks_for(rho)
     k = int(blocks[0])
     se = 1 / float(studentised(np.ones(1), terms[None], blocks)[0])
-    half = float(stats.t.isf((1 - confidence) / 2, k - 1)) * se
+    half = -float(special.stdtrit(k - 1, (1 - confidence) / 2)) * se
     return BlockMean(
         mean=mean,
         se=se,

@@ -1,8 +1,9 @@
 """Cautions: what makes a comparison less than it seems. Each check is a function; CHECKS lists them."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
@@ -10,8 +11,10 @@ from analysis.arms import Arm
 from analysis.failures import ErrorDifference
 from analysis.metrics import METRICS, composite, values
 from analysis.pairing import Match, Places
-from analysis.quantiles import minimum_n, newcombe, ordered, quantile
+from analysis.quantiles import minimum_n, newcombe, several
 from analysis.summary import Caution, Floats
+from replay import measures
+from replay.table import tally
 
 LENGTH, CACHED, MIX, FINISH, LAG = 0.05, 0.05, 0.01, 0.05, 0.05
 """Tolerated: ratio of output lengths - 1, difference of cached shares, of an error kind's share, of a finish
@@ -21,9 +24,49 @@ _LATE = (0.99, 0.95, 0.9)
 """The lag is compared at the first of these that there are enough requests for."""
 
 
+class Grounds(Protocol):
+    """What a check may ask of two arms, whether their requests are at hand or only counted.
+
+    Of pairs, the baseline's comes first.
+    """
+
+    @property
+    def baseline(self) -> Arm: ...
+
+    @property
+    def candidate(self) -> Arm: ...
+
+    @property
+    def match(self) -> Match: ...
+
+    @property
+    def errors(self) -> ErrorDifference: ...
+
+    def counts(self, metric: str) -> list[int]:
+        """How many values of a metric the compared requests have."""
+
+    def quantiles(self, metric: str, points: Sequence[float]) -> list[list[float]]:
+        """Their quantiles; none of no values."""
+
+    def lags(self, points: Sequence[float]) -> list[list[float]]:
+        """Quantiles of how late the client itself sent: a wait for valve or connection is not its own."""
+
+    def worst(self, metric: str, points: Sequence[float]) -> list[list[float]]:
+        """The same with every failure as bad as a timeout."""
+
+    def length_ratio(self) -> float:
+        """How many times as long the candidate's answers are, typically; 1 where nobody counted."""
+
+    def cached_shares(self) -> list[float]:
+        """The share of prompt tokens that came from the server's cache."""
+
+    def finish_reasons(self) -> list[Mapping[str, int]]:
+        """How often answers ended for each reason, as far as the server said."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
-    """What the checks look at: the two arms, which of their requests are compared, and the failures."""
+    """Grounds of requests that are at hand: the two arms, which requests are compared, and the failures."""
 
     baseline: Arm
     candidate: Arm
@@ -39,33 +82,68 @@ class Evidence:
         first, second = (values(arm, METRICS[metric])[places] for arm, places in self.sides())
         return first, second
 
+    def counts(self, metric: str) -> list[int]:
+        return [int((~np.isnan(side)).sum()) for side in self.pair(metric)]
 
-def cautions(evidence: Evidence, codes: Iterable[str] | None = None) -> tuple[Caution, ...]:
+    def quantiles(self, metric: str, points: Sequence[float]) -> list[list[float]]:
+        return [several(side, points) for side in self.pair(metric)]
+
+    def lags(self, points: Sequence[float]) -> list[list[float]]:
+        own = (
+            np.where(arm.ok, measures.client_lag(arm.columns), np.nan)[places]
+            for arm, places in self.sides()
+        )
+        return [several(side, points) for side in own]
+
+    def worst(self, metric: str, points: Sequence[float]) -> list[list[float]]:
+        whole = (composite(arm, METRICS[metric])[places] for arm, places in self.sides())
+        return [several(side, points) for side in whole]
+
+    def length_ratio(self) -> float:
+        first, second = self.pair("output_tokens")
+        if self.match.paired:
+            both = (first > 0) & (second > 0)
+            return float(np.median(second[both] / first[both])) if both.any() else 1.0
+        return ratio_of_medians(self)
+
+    def cached_shares(self) -> list[float]:
+        pairs = zip(self.pair("cached_tokens"), self.pair("prompt_tokens"), strict=True)
+        totals = ((np.nansum(cached), np.nansum(prompt)) for cached, prompt in pairs)
+        return [float(cached / prompt) if prompt else 0.0 for cached, prompt in totals]
+
+    def finish_reasons(self) -> list[Mapping[str, int]]:
+        return [tally(arm.columns, "finish_reason", places) for arm, places in self.sides()]
+
+
+def ratio_of_medians(grounds: Grounds) -> float:
+    """Of the output tokens; 1 where an arm has none."""
+    first, second = grounds.quantiles("output_tokens", [0.5])
+    return second[0] / first[0] if all([*first, *second]) and first and second else 1.0
+
+
+def cautions(grounds: Grounds, codes: Iterable[str] | None = None) -> tuple[Caution, ...]:
     """All that holds of this comparison as a whole; of these codes only, where they are given."""
     return tuple(
         Caution(code=code, text=text)
         for code in (CHECKS if codes is None else codes)
-        if (text := CHECKS[code](evidence)) is not None
+        if (text := CHECKS[code](grounds)) is not None
     )
 
 
-def _invalid_run(evidence: Evidence) -> str | None:
-    causes = [
-        f"{arm.name}: {arm.invalid_because}" for arm, _ in evidence.sides() if arm.invalid_because
-    ]
+def _invalid_run(grounds: Grounds) -> str | None:
+    arms = (grounds.baseline, grounds.candidate)
+    causes = [f"{arm.name}: {arm.invalid_because}" for arm in arms if arm.invalid_because]
     return "; ".join(causes) or None
 
 
-def _lag(evidence: Evidence) -> str | None:
-    lags = [ordered(side) for side in evidence.pair("lag")]
-    firsts = [ordered(side) for side in evidence.pair("ttft")]
-    if not all(map(len, lags + firsts)):
-        return None
-    n = min(map(len, lags))
+def _lag(grounds: Grounds) -> str | None:
+    n = min(grounds.counts("lag"))
     p = next((p for p in _LATE if n >= minimum_n(p)), 0.5)
-    late = [quantile(side, p) for side in lags]
-    typical = min(quantile(side, 0.5) for side in firsts)
-    if abs(late[0] - late[1]) <= LAG * typical:
+    late = [one for side in grounds.lags([p]) for one in side]
+    middles = [one for side in grounds.quantiles("ttft", [0.5]) for one in side]
+    if len(late + middles) < 4:
+        return None
+    if abs(late[0] - late[1]) <= LAG * min(middles):
         return None
     return (
         f"requests left late by different amounts: lag p{p * 100:g} {late[0] * 1e3:.2f} ms against "
@@ -73,30 +151,19 @@ def _lag(evidence: Evidence) -> str | None:
     )
 
 
-def _output_length(evidence: Evidence) -> str | None:
-    first, second = evidence.pair("output_tokens")
-    medians = [float(np.median(kept)) if len(kept := ordered(x)) else 0.0 for x in (first, second)]
-    if evidence.match.paired:
-        both = (first > 0) & (second > 0)
-        ratio = float(np.median(second[both] / first[both])) if both.any() else 1.0
-    else:
-        ratio = medians[1] / medians[0] if all(medians) else 1.0
+def _output_length(grounds: Grounds) -> str | None:
+    ratio = grounds.length_ratio()
     if abs(ratio - 1) <= LENGTH:
         return None
+    medians = [one for side in grounds.quantiles("output_tokens", [0.5]) for one in side]
     return (
         f"the candidate's answers are {ratio:.2f} times as long (median {medians[0]:.0f} and "
         f"{medians[1]:.0f} tokens); e2e compares lengths too, tpot and e2e_per_token do not"
     )
 
 
-def _cached(evidence: Evidence) -> str | None:
-    shares = []
-    for arm, places in evidence.sides():
-        from_cache, prompt = (
-            np.nansum(values(arm, METRICS[name])[places])
-            for name in ("cached_tokens", "prompt_tokens")
-        )
-        shares.append(float(from_cache / prompt) if prompt else 0.0)
+def _cached(grounds: Grounds) -> str | None:
+    shares = grounds.cached_shares()
     if abs(shares[0] - shares[1]) <= CACHED:
         return None
     return (
@@ -105,8 +172,8 @@ def _cached(evidence: Evidence) -> str | None:
     )
 
 
-def _error_mix(evidence: Evidence) -> str | None:
-    errors = evidence.errors
+def _error_mix(grounds: Grounds) -> str | None:
+    errors = grounds.errors
     parts = []
     if not errors.low <= 0 <= errors.high:
         parts.append(f"failures {errors.baseline:.1%} against {errors.candidate:.1%}")
@@ -120,13 +187,9 @@ def _error_mix(evidence: Evidence) -> str | None:
     return f"{', '.join(parts)}; latencies are of the successes only"
 
 
-def _finish(evidence: Evidence) -> str | None:
+def _finish(grounds: Grounds) -> str | None:
     """Answers that were cut ("length") are not those that ended by themselves ("stop")."""
-    sides = [(arm.columns.get("finish_reason"), places) for arm, places in evidence.sides()]
-    first, second = (
-        Counter(() if reasons is None else (word for word in reasons[places] if word is not None))
-        for reasons, places in sides
-    )
+    first, second = (Counter(reasons) for reasons in grounds.finish_reasons())
     n, m = first.total(), second.total()
     if not n or not m:
         return None
@@ -146,18 +209,16 @@ def _apart(one: tuple[int, int], other: tuple[int, int]) -> bool:
     return abs(one[0] / one[1] - other[0] / other[1]) > FINISH and not low <= 0 <= high
 
 
-def _survivor_bias(evidence: Evidence) -> str | None:
+def _survivor_bias(grounds: Grounds) -> str | None:
     """Failing fast can look fast: does the sign change when a failure counts as the worst latency?"""
-    if not evidence.errors.baseline and not evidence.errors.candidate:
+    if not grounds.errors.baseline and not grounds.errors.candidate:
         return None
     for name in ("ttft", "e2e"):
-        metric = METRICS[name]
-        plain = [ordered(side) for side in evidence.pair(name)]
-        whole = [ordered(composite(arm, metric)[places]) for arm, places in evidence.sides()]
-        if not all(map(len, plain)):
+        plain, whole = grounds.quantiles(name, _HEADLINES), grounds.worst(name, _HEADLINES)
+        if not all(plain):
             continue
-        for p in _HEADLINES:
-            if _sign(plain, p) * _sign(whole, p) < 0:
+        for p, one, other in zip(_HEADLINES, _signs(plain), _signs(whole), strict=True):
+            if one * other < 0:
                 return (
                     f"the sign of {name} p{p * 100:g} changes when a failed request counts as the slowest: "
                     "one arm looks fast because its slow requests failed"
@@ -165,23 +226,23 @@ def _survivor_bias(evidence: Evidence) -> str | None:
     return None
 
 
-def _sign(sides: list[Floats], p: float) -> float:
-    first, second = (quantile(side, p) for side in sides)
-    return float(np.sign(second - first)) if first != second else 0.0
+def _signs(sides: list[list[float]]) -> list[int]:
+    """At each quantile, which arm has the larger one; two timeouts are alike."""
+    return [(second > first) - (second < first) for first, second in zip(*sides, strict=True)]
 
 
-def _partial(evidence: Evidence) -> str | None:
-    first, second = evidence.match.alone
+def _partial(grounds: Grounds) -> str | None:
+    first, second = grounds.match.alone
     if not first and not second:
         return None
     return (
         f"{first:,} requests are only in the baseline and {second:,} only in the candidate: "
-        f"{len(evidence.match.baseline):,} in both are compared"
+        f"{len(grounds.match.baseline):,} in both are compared"
     )
 
 
-def _warm_up(evidence: Evidence) -> str | None:
-    first, second = evidence.match.dropped
+def _warm_up(grounds: Grounds) -> str | None:
+    first, second = grounds.match.dropped
     if not first and not second:
         return None
     if first == second:
@@ -189,20 +250,20 @@ def _warm_up(evidence: Evidence) -> str | None:
     return f"{first:,} and {second:,} requests are left out as warm-up"
 
 
-def _pacing(evidence: Evidence) -> str | None:
-    first, second = evidence.baseline, evidence.candidate
+def _pacing(grounds: Grounds) -> str | None:
+    first, second = grounds.baseline, grounds.candidate
     if first.pacing == second.pacing or (first.as_recorded and second.as_recorded):
         return None
     return f"the arms were sent differently: {first.pacing} against {second.pacing}"
 
 
-def _model(evidence: Evidence) -> str | None:
-    first, second = evidence.baseline.model, evidence.candidate.model
+def _model(grounds: Grounds) -> str | None:
+    first, second = grounds.baseline.model, grounds.candidate.model
     return f"{first} against {second}" if first and second and first != second else None
 
 
-def _recorded(evidence: Evidence) -> str | None:
-    names = [arm.name for arm, _ in evidence.sides() if arm.kind == "trace"]
+def _recorded(grounds: Grounds) -> str | None:
+    names = [arm.name for arm in (grounds.baseline, grounds.candidate) if arm.kind == "trace"]
     if not names:
         return None
     return (
@@ -211,7 +272,7 @@ def _recorded(evidence: Evidence) -> str | None:
     )
 
 
-CHECKS: dict[str, Callable[[Evidence], str | None]] = {
+CHECKS: dict[str, Callable[[Grounds], str | None]] = {
     "INVALID_RUN": _invalid_run,
     "INVALID_COMPARISON": _lag,
     "OUTPUT_LENGTH_DIFFERS": _output_length,

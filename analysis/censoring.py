@@ -9,15 +9,18 @@ have been (independent censoring).
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy import stats
 
 from analysis.arms import Arm, Truths
 from analysis.pairing import Places
 from analysis.quantiles import refusal
 from analysis.summary import Floats, Quantile
 from replay import measures
+
+if TYPE_CHECKING:
+    from scipy.stats import CensoredData
 
 POINTS = (0.5, 0.9, 0.95, 0.99)
 MOMENTS = ("ttft", "e2e")
@@ -82,6 +85,8 @@ def censored_metrics(arms: Iterable[tuple[Arm, Places]]) -> dict[str, tuple[Foll
 
 def compare_survival(baseline: Followed, candidate: Followed) -> Censoring:
     """Both arms, with the logrank statistic."""
+    from scipy import stats  # noqa: PLC0415 (half a second, and seldom needed)
+
     with np.errstate(divide="ignore", invalid="ignore"):
         found = stats.logrank(_censored_data(baseline), _censored_data(candidate))
     z = float(found.statistic)
@@ -94,6 +99,8 @@ def compare_survival(baseline: Followed, candidate: Followed) -> Censoring:
 
 def survival(followed: Followed) -> Survival:
     """The Kaplan-Meier estimate of at least one request."""
+    from scipy import stats  # noqa: PLC0415
+
     steps = stats.ecdf(_censored_data(followed)).sf
     times, alive = np.asarray(steps.quantiles), np.asarray(steps.probabilities)
     n, last = len(followed.times), float(followed.times.max())
@@ -115,7 +122,9 @@ def _quantile(times: Floats, alive: Floats, p: float, followed: tuple[int, float
     return Quantile(p=p, value=value, at_least=None if len(over) else last, refusal=refusal(n, p))
 
 
-def _censored_data(followed: Followed) -> stats.CensoredData:
+def _censored_data(followed: Followed) -> "CensoredData":
+    from scipy import stats  # noqa: PLC0415
+
     return stats.CensoredData.right_censored(followed.times, followed.censored)
 
 

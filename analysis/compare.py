@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from analysis.arms import Arm
-from analysis.cautions import Evidence, cautions
+from analysis.cautions import Evidence, Grounds, cautions
 from analysis.censoring import censored_metrics, compare_survival
 from analysis.comparison import Comparison, Comparisons, LengthMatched, Shift, Verdict
 from analysis.contrast import Contrast
@@ -18,7 +18,7 @@ from analysis.lengths import agree
 from analysis.metrics import METRICS
 from analysis.overall import Overall
 from analysis.pairing import Match, match
-from analysis.quantiles import minimum_n, ordered, quantile, refusal
+from analysis.quantiles import minimum_n, refusal
 from analysis.summary import Caution, Floats
 from capture.errors import InputError, UnreachableError
 from replay.warmup import Warmup
@@ -50,7 +50,8 @@ def compare(baseline: Arm, candidate: Arm, question: Question | None = None) -> 
     when no request of an arm succeeded.
     """
     question = question or Question()
-    _check(question, (baseline, candidate))
+    check(question)
+    _check((baseline, candidate))
     matched = match(baseline, candidate, paired=question.paired, warmup=question.warmup)
     evidence = Evidence(
         baseline=baseline,
@@ -79,24 +80,28 @@ def compare(baseline: Arm, candidate: Arm, question: Question | None = None) -> 
         else None,
         values={name: answer.values for name, answer in answers.items()},
         offset_s=_offsets(evidence),
-        warnings=(*beware, *_of_rows(rows), *_of_load(evidence, rows)),
-        verdict=_verdict(beware),
+        warnings=(*beware, *of_rows(rows), *of_load(evidence, rows)),
+        verdict=verdict(beware),
     )
 
 
-def _verdict(beware: Iterable[Caution]) -> Verdict:
+def verdict(beware: Iterable[Caution]) -> Verdict:
     """A pair advises; not even that where a client was the limit of its own run."""
     invalid = any(caution.code == "INVALID_RUN" for caution in beware)
     return Verdict.INVALID if invalid else Verdict.ADVISORY
 
 
-def _check(question: Question, arms: Iterable[Arm]) -> None:
+def check(question: Question) -> None:
+    """Raises InputError for a question that makes no sense."""
     for name in question.metrics:
         if name not in METRICS:
             raise InputError(f"no metric {name}; there are {', '.join(METRICS)}")
     for p in question.quantiles:
         if not 0 < p < 1:
             raise InputError(f"--quantile {p:g}: give a number between 0 and 1, such as 0.95")
+
+
+def _check(arms: Iterable[Arm]) -> None:
     for arm in arms:
         if not len(arm):
             raise InputError(f"{arm.path}: an empty {arm.kind}, it holds no request")
@@ -184,7 +189,7 @@ def _length_matched(evidence: Evidence, question: Question) -> LengthMatched:
     return LengthMatched(n=n, share=share, rows=rows, refusal=reason)
 
 
-def _of_rows(rows: tuple[Comparison, ...]) -> Iterator[Caution]:
+def of_rows(rows: tuple[Comparison, ...]) -> Iterator[Caution]:
     """Each code that a row carries, once, with where it holds."""
     answered = sum(row.refusal is None for row in rows)
     for code in dict.fromkeys(caution.code for row in rows for caution in row.warnings):
@@ -197,11 +202,11 @@ def _of_rows(rows: tuple[Comparison, ...]) -> Iterator[Caution]:
         yield Caution(code=code, text=f"{found[0][1].text} ({where})")
 
 
-def _of_load(evidence: Evidence, rows: tuple[Comparison, ...]) -> Iterator[Caution]:
+def of_load(grounds: Grounds, rows: tuple[Comparison, ...]) -> Iterator[Caution]:
     """Near saturation a small change of the service becomes a large change of the waiting."""
     lost = [row for row in rows if row.metric == "ttft" and row.quantile >= 0.95 and _lost(row)]
-    sides = [ordered(side) for side in evidence.pair("ttft")] if lost else []
-    if any(quantile(side, 0.95) > QUEUED * quantile(side, 0.5) for side in sides):
+    sides = grounds.quantiles("ttft", (0.5, 0.95)) if lost else []
+    if any(late > QUEUED * middle for middle, late in sides):
         yield Caution(
             code="LOAD_DOMINATED",
             text="waiting in a queue dominates the TTFT: the ratio belongs to this load, and a small "

@@ -95,6 +95,14 @@ class Shift:
     drift: bool = False
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sketched:
+    """How a comparison was made that kept no values: requests compared in each arm, and what is lost."""
+
+    requests: tuple[int, int]
+    relative_error: float
+
+
 @dataclass(frozen=True, kw_only=True)
 class Comparisons:
     """All that two arms say about each other.
@@ -104,7 +112,8 @@ class Comparisons:
     different times, mostly none; `length_matched` is None where the answers are equally long.
     `values` holds, per metric, the baseline's and the candidate's value of each compared request:
     equal length and aligned when `paired`, NaN where absent, +inf where timed out. `offset_s` is the
-    arrival of each, in seconds from the start, aligned likewise.
+    arrival of each, in seconds from the start, aligned likewise. Both are empty where the runs were
+    too large to keep (`sketched`).
     """
 
     baseline: Arm
@@ -121,3 +130,12 @@ class Comparisons:
     offset_s: tuple[Floats, Floats]
     warnings: tuple[Caution, ...]
     verdict: Verdict
+    sketched: Sketched | None = None
+
+    @property
+    def requests(self) -> tuple[int, int]:
+        """How many requests of each arm were compared."""
+        if self.sketched:
+            return self.sketched.requests
+        first, second = self.offset_s
+        return len(first), len(second)

@@ -1,21 +1,23 @@
 """Contrast: one metric in both arms, and the ratio of its quantiles wherever they can be compared."""
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 
+from analysis.blocks import Distribution
 from analysis.comparison import NO_DIFFERENCE, Comparison, Shift, Verdict
-from analysis.drift import quantile_by_thirds, typical_by_thirds
+from analysis.drift import Thirds, quantile_by_thirds, typical_by_thirds
 from analysis.effective import EffectiveSize, effective_size
 from analysis.geometric import GeometricMean, geometric_mean, log_ratios
-from analysis.inversion import Interval, Pair, invert
+from analysis.inversion import Interval, Pair, Side, invert
 from analysis.metrics import Metric
 from analysis.omnibus import omnibus
 from analysis.overall import Overall
-from analysis.quantiles import identified, least_n, minimum_n, ordered, quantile, refusal
+from analysis.quantiles import identified, least_n, minimum_n, refusal
+from analysis.sketch import RELATIVE_ERROR, Sketch
 from analysis.summary import Caution, Confidence, Floats
 
 USUAL, RARE = (0.5, 0.9, 0.95, 0.99), 0.999
@@ -40,7 +42,8 @@ class Contrast:
     """One metric's values in both arms, in arrival order (aligned when `paired`).
 
     `asked` are the quantiles wanted, empty for the usual ones. `span_s` is how long the shorter arm
-    lasted, `timeouts_s` each arm's deadline where known.
+    lasted, `timeouts_s` each arm's deadline where known. Of `sketches` everything is made in the place of
+    `values`, where there are any: unpaired, and with intervals that are wider by their relative error.
     """
 
     metric: Metric
@@ -49,16 +52,17 @@ class Contrast:
     asked: tuple[float, ...]
     span_s: float
     timeouts_s: tuple[float | None, float | None]
+    sketches: tuple[Sketch, Sketch] | None = None
 
     @property
     def in_both(self) -> bool:
         """Whether each arm has a finite value at all."""
-        return all(side.n > side.timeouts for side in self._sides)
+        return all(one.n > one.timeouts for one in self._sides)
 
     @property
     def n(self) -> int:
         """The values of the arm that has fewer, timeouts included."""
-        return min(side.n for side in self._sides)
+        return min(one.n for one in self._sides)
 
     def rows(self) -> Iterator[Comparison]:
         """The comparison at each quantile; a refused one says why."""
@@ -122,22 +126,38 @@ class Contrast:
         return (*USUAL, RARE) if self.n >= minimum_n(RARE) else USUAL
 
     @cached_property
-    def _sides(self) -> "tuple[_Side, _Side]":
+    def _sides(self) -> "tuple[_Arm, _Arm]":
+        found: Iterable[Distribution] = self.sketches or map(Side, self.values)
         baseline, candidate = (
-            _Side(ordered=ordered(values), timeout_s=timeout_s)
-            for values, timeout_s in zip(self.values, self.timeouts_s, strict=True)
+            _Arm(found=one, timeout_s=timeout_s)
+            for one, timeout_s in zip(found, self.timeouts_s, strict=True)
         )
         return baseline, candidate
 
     @cached_property
     def _pair(self) -> Pair:
-        return Pair(*self.values, paired=self.paired)
+        baseline, candidate = self._sides
+        return Pair(baseline.found, candidate.found, paired=self.paired)
 
     @cached_property
     def _intervals(self) -> dict[float, Interval]:
         """By p, wherever nothing forbids one."""
         points = [p for p in sorted({*self._points, *SHIFT}) if self._refusal(p) is None]
-        return {found.p: found for found in invert(self._pair, points)} if points else {}
+        intervals = invert(self._pair, points) if points else ()
+        return {found.p: self._blurred(found) for found in intervals}
+
+    def _blurred(self, found: Interval) -> Interval:
+        """An interval as wide as it takes: the quantiles of two sketches are off by their errors at most."""
+        if self.sketches is None:
+            return found
+        off = (1 + RELATIVE_ERROR) ** 2
+        return replace(
+            found,
+            low=found.low / off,
+            high=found.high * off,
+            band_low=found.band_low / off,
+            band_high=found.band_high * off,
+        )
 
     def _refusal(self, p: float) -> str | None:
         """Why there can be no interval at p."""
@@ -146,7 +166,7 @@ class Contrast:
         lie_in = self._pair.tail_blocks(p)
         if lie_in < TAIL_BLOCKS:
             return f"its extreme requests lie in {lie_in} of 16 time blocks (needs {TAIL_BLOCKS}): a burst"
-        if not any(side.identified(p) for side in self._sides):
+        if not any(one.identified(p) for one in self._sides):
             return "it lies among the timeouts in both arms"
         return None
 
@@ -182,8 +202,12 @@ class Contrast:
             block_seconds=self.span_s / found.blocks if found else None,
             rho=found.rho if found else None,
             drift=found.drift if found else False,
-            thirds=quantile_by_thirds(*self.values, p) if found and found.drift else None,
+            thirds=self._thirds(p) if found and found.drift else None,
         )
+
+    def _thirds(self, p: float) -> Thirds | None:
+        """The ratio within each third of the trace; a sketch does not know them."""
+        return None if self.sketches else quantile_by_thirds(*self.values, p)
 
     def _bounds(self, found: Interval | None) -> tuple[float | None, float | None]:
         """An end that the timeouts hide is open, even if the count of today would close it."""
@@ -197,6 +221,8 @@ class Contrast:
         if found is None:
             return "refused"
         pairs = "paired" if self.paired else "unpaired"
+        if self.sketches:
+            pairs += f", sketched (relative error <= {RELATIVE_ERROR:.1%})"
         return f"block inversion, K={found.blocks}, t{found.blocks - 1}, {pairs}"
 
     def _finding(self, low: float | None, high: float | None) -> str:
@@ -225,31 +251,31 @@ class Contrast:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Side:
-    """One arm's values in ascending order."""
+class _Arm:
+    """One arm's values, and how long it waited."""
 
-    ordered: Floats
+    found: Distribution
     timeout_s: float | None
 
     @property
     def n(self) -> int:
-        return len(self.ordered)
+        return self.found.n
 
-    @cached_property
+    @property
     def timeouts(self) -> int:
-        return self.n - int(self.ordered.searchsorted(math.inf))
+        return self.found.timeouts
 
     def identified(self, p: float) -> bool:
         return identified(self.timeouts, self.n, p)
 
     def value(self, p: float) -> float | None:
-        return quantile(self.ordered, p) if self.identified(p) else None
+        return self.found.value(p) if self.identified(p) else None
 
     def at_least(self, p: float) -> float | None:
         """What the quantile exceeds when it is not identified: the deadline, or the largest value."""
         if self.identified(p):
             return None
-        return self.timeout_s or float(self.ordered[self.n - self.timeouts - 1])
+        return self.timeout_s or self.found.most
 
 
 def _ratio(baseline: float | None, candidate: float | None) -> float | None:

@@ -8,7 +8,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from analysis.arms import Truths
 from analysis.inversion import fine_blocks
@@ -86,7 +86,7 @@ def block_dispersion(series: Floats) -> float | None:
 def mcnemar(first: int, second: int) -> float:
     """The exact two-sided p-value that either kind of discordant pair is as likely; 1 without any."""
     n = first + second
-    return float(stats.binomtest(min(first, second), n).pvalue) if n else 1.0
+    return min(1.0, 2 * float(special.bdtr(min(first, second), n, 0.5))) if n else 1.0
 
 
 def newcombe_paired(e: int, f: int, g: int, h: int) -> tuple[float, float]:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from scipy import stats
+from scipy import special
 
 CONFIDENCE = 0.95
 
@@ -28,7 +28,7 @@ class Estimate:
         """How probable so large a value is if the true one is `by`."""
         if self.se == 0:
             return 0.0 if self.value > by else 1.0
-        return float(stats.t.sf((self.value - by) / self.se, self.df))
+        return float(special.stdtr(self.df, (by - self.value) / self.se))
 
     @property
     def negated(self) -> "Estimate":
@@ -38,7 +38,7 @@ class Estimate:
 
 def student(value: float, se: float, df: float) -> Estimate:
     """The estimate whose error over `se` has Student's t distribution."""
-    both, one = (float(stats.t.ppf(p, df)) * se for p in ((1 + CONFIDENCE) / 2, CONFIDENCE))
+    both, one = (float(special.stdtrit(df, p)) * se for p in ((1 + CONFIDENCE) / 2, CONFIDENCE))
     return Estimate(
         value=value,
         se=se,

@@ -6,7 +6,7 @@ Latencies are in the unit asked for, or as the results have them; everything els
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
@@ -17,6 +17,8 @@ from capture.errors import InputError
 from replay.benchmark.layout import METADATA
 
 SCENARIO: Final = "traffic_scenario"
+LISTS: Final[Mapping[str, type]] = {SCENARIO: str, "num_concurrency": int, "batch_size": int}
+"""Fields of the metadata that are lists, and what of."""
 RESULT: Final = re.compile(
     r"(?!debug_for_run_).+_(concurrency|batch_size|rate|poisson)_[\d.e+-]+(_run_\d+)?_time_\d+s\.json"
 )
@@ -68,8 +70,7 @@ def load_experiment(folder: Path, unit: Unit | None = None) -> Experiment:
     metadata = _metadata(folder)
     written = read_unit(metadata.get("metrics_time_unit") or "s", folder / METADATA)
     unit = unit or written
-    paths = sorted(path for path in folder.iterdir() if RESULT.fullmatch(path.name))
-    found = [read_result(path, written, unit) for path in paths]
+    found = [read_result(path, written, unit) for path in _results(folder)]
     scenarios = list(metadata.get("traffic_scenario") or ())
     points = sorted(found, key=lambda point: _place(point, scenarios))
     return Experiment(
@@ -125,10 +126,18 @@ def _metadata(folder: Path) -> dict[str, Any]:
     if not (folder / METADATA).exists():
         raise InputError(f"{folder}: no experiment: there is no {METADATA} in it")
     found = read_object(folder / METADATA)
-    for name in (SCENARIO, "num_concurrency", "batch_size"):
-        if not isinstance(found.get(name) or [], list):
-            raise InputError(f"{folder / METADATA}: {name} is not a list")
+    for name, kind in LISTS.items():
+        values = found.get(name) or []
+        if not isinstance(values, list) or not all(isinstance(one, kind) for one in values):
+            raise InputError(f"{folder / METADATA}: {name} is not a list of {kind.__name__}")
     return found
+
+
+def _results(folder: Path) -> list[Path]:
+    try:
+        return sorted(path for path in folder.iterdir() if RESULT.fullmatch(path.name))
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be read: {error.strerror}") from None
 
 
 def _place(point: Result, scenarios: list[str]) -> tuple[int, str, str, float, int]:
@@ -138,9 +147,13 @@ def _place(point: Result, scenarios: list[str]) -> tuple[int, str, str, float, i
 
 
 def _missing(metadata: Json, points: Sequence[Result]) -> Iterator[str]:
-    """Points that the metadata promise and no file has; what one scenario has, each should have."""
+    """Points that the metadata promise and no file has; what one scenario has, each should have.
+
+    A search for saturation goes its own way in each scenario, and promises nothing.
+    """
     if not points:
         yield "there is no result in this folder"
+    if not points or metadata.get("saturate"):
         return
     axis = str(metadata.get("iteration_type") or "num_concurrency")
     axes = dict.fromkeys(point.axis for point in points)

@@ -7,7 +7,7 @@ import numpy as np
 
 from analysis.arms import Truths
 from analysis.block_mean import mean_of_terms
-from analysis.inversion import fine_blocks
+from analysis.inversion import Ints, fine_blocks
 from analysis.quantiles import clopper_pearson, newcombe
 from analysis.summary import Floats
 
@@ -42,8 +42,28 @@ class Failures:
     kinds: Mapping[str, int]
 
     @property
+    def counted(self) -> "FailureCounts":
+        """The same as counts."""
+        counts = [(len(block), int(block.sum())) for block in fine_blocks(self.failed)]
+        requests, failed = np.array(counts, dtype=np.int64).T
+        return FailureCounts(requests=requests, failed=failed, kinds=self.kinds)
+
+    @property
     def n(self) -> int:
         return len(self.failed)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FailureCounts:
+    """How many requests of an arm each of 32 blocks of time holds, and how many of them failed."""
+
+    requests: Ints
+    failed: Ints
+    kinds: Mapping[str, int]
+
+    @property
+    def n(self) -> int:
+        return int(self.requests.sum())
 
     @property
     def count(self) -> int:
@@ -58,6 +78,13 @@ def error_difference(
     baseline: Failures, candidate: Failures, confidence: float = 0.95
 ) -> ErrorDifference:
     """How much oftener the candidate fails, by the same blocks as the quantiles; failures come in bursts."""
+    return counted_difference(baseline.counted, candidate.counted, confidence)
+
+
+def counted_difference(
+    baseline: FailureCounts, candidate: FailureCounts, confidence: float = 0.95
+) -> ErrorDifference:
+    """The same from counts alone."""
     low, high, method = _interval(baseline, candidate, confidence)
     return ErrorDifference(
         baseline=baseline.rate,
@@ -73,7 +100,7 @@ def error_difference(
     )
 
 
-def _interval(a: Failures, b: Failures, confidence: float) -> tuple[float, float, str]:
+def _interval(a: FailureCounts, b: FailureCounts, confidence: float) -> tuple[float, float, str]:
     if not a.count and not b.count:
         upper = (clopper_pearson(0, x.n, confidence)[1] for x in (a, b))
         return -next(upper), next(upper), "Clopper-Pearson, no failure in either arm"
@@ -89,6 +116,6 @@ def _block_t(difference: float, terms: Floats, confidence: float) -> tuple[float
     return max(-1.0, found.low), min(1.0, found.high), f"block t, K={found.blocks}"
 
 
-def _terms(arm: Failures) -> Floats:
+def _terms(arm: FailureCounts) -> Floats:
     """What each of the 32 fine blocks adds to the failure rate, less its share of the mean."""
-    return np.array([(block - arm.rate).sum() for block in fine_blocks(arm.failed)]) / arm.n
+    return np.asarray((arm.failed - arm.rate * arm.requests) / arm.n)

@@ -14,16 +14,27 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
+from scipy import special
 
-from analysis.quantiles import ordered, rank
+from analysis.blocks import FINE, Distribution, Ints, Side, fine_blocks, logarithms
 from analysis.summary import Floats
 
-Ints = npt.NDArray[np.int64]
+__all__ = [
+    "FINE",
+    "Interval",
+    "Ints",
+    "Pair",
+    "Side",
+    "blocks_for",
+    "distribution",
+    "fine_blocks",
+    "invert",
+    "lag_one",
+    "studentised",
+]
+
 Truths = npt.NDArray[np.bool_]
 
-FINE = 32
-"""Blocks are cut this fine, then merged to 16, 8 or 4."""
 CALM, DRIFTING = 0.20, 0.35
 """Up to the first autocorrelation 16 blocks are right; beyond the second no number of blocks is."""
 _BIAS = 1 / FINE
@@ -57,14 +68,15 @@ class Pair:
     """Two arms, each cut into 32 blocks of equal request count in arrival order, and sorted.
 
     Arms of equal length are taken request by request; arms of different length share only the order
-    in time (`paired=False`), and then the paired series is left out of the choice of K.
+    in time (`paired=False`), and then the paired series is left out of the choice of K. So it is for a
+    Distribution that has not kept its values.
     """
 
-    def __init__(self, a: Floats, b: Floats, *, paired: bool = True) -> None:
-        with np.errstate(divide="ignore"):
-            log_a, log_b = (np.log(np.maximum(values, 0.0)) for values in (a, b))
-        self._a, self._b = Side(log_a), Side(log_b)
-        self._paired_sums = _paired_sums(log_a, log_b) if paired else None
+    def __init__(
+        self, a: Floats | Distribution, b: Floats | Distribution, *, paired: bool = True
+    ) -> None:
+        self._a, self._b = distribution(a), distribution(b)
+        self._paired_sums = _paired_sums(self._a.given, self._b.given) if paired else None
 
     @property
     def few_pairs(self) -> bool:
@@ -72,8 +84,10 @@ class Pair:
         return self._paired_sums is None
 
     @property
-    def sides(self) -> "tuple[Side, Side]":
-        """The two arms, sorted."""
+    def sides(self) -> tuple[Side, Side]:
+        """The two arms, sorted; a sketch has nothing to show."""
+        assert isinstance(self._a, Side)
+        assert isinstance(self._b, Side)
         return self._a, self._b
 
     def log_ratio(self, p: float) -> float:
@@ -123,48 +137,6 @@ class Pair:
         return np.where(from_a, a, b - shift + tie), np.where(from_a, a + shift + tie, b)
 
 
-class Side:
-    """One arm's logarithms: sorted as a whole (`all`), and in each of the 32 fine blocks (`blocks`)."""
-
-    def __init__(self, logs: Floats) -> None:
-        self.blocks = [ordered(block) for block in fine_blocks(logs)]
-        self.all = np.sort(np.concatenate(self.blocks))
-        self.n = len(self.all)
-        self.sizes = np.array([len(block) for block in self.blocks])
-        seen = int(self.all.searchsorted(np.inf))
-        self.largest = float(self.all[seen - 1]) if seen else -np.inf
-
-    def quantile(self, p: float) -> float:
-        return float(self.all[rank(self.n, p) - 1])
-
-    def tail_blocks(self, p: float) -> int:
-        at, upper = self.quantile(p), p >= 0.5
-        within = [np.searchsorted(block, at, "left" if upper else "right") for block in self.blocks]
-        beyond = self.sizes - np.array(within) if upper else np.array(within)
-        return int((beyond.reshape(16, 2).sum(axis=1) > 0).sum())
-
-    def exceedance(self, at: Floats) -> tuple[Floats, Floats]:
-        """The share of values <= `at`, and each block's excess over that share, per lane."""
-        counts = self.counts(at)
-        share = counts.sum(axis=1) / self.n
-        return share, (counts - share[:, None] * self.sizes) / self.n
-
-    def counts(self, at: Floats) -> Ints:
-        """How many values of each fine block are <= each element of `at`: shape (len(at), 32)."""
-        return np.stack([np.searchsorted(block, at, "right") for block in self.blocks], axis=1)
-
-    def first(self, other: "Side", shift: Floats, p: Floats) -> Floats:
-        """The least own value x with share(<= x) + other's share(<= x + shift) >= 2p; else inf."""
-        low, high = np.zeros(len(p), np.int64), np.full(len(p), self.n)
-        while (open_ := low < high).any():
-            middle = np.minimum((low + high) // 2, self.n - 1)
-            beyond = np.searchsorted(other.all, self.all[middle] + shift, "right") / other.n
-            enough = (middle + 1) / self.n + beyond >= 2 * p - _TIE
-            high = np.where(open_ & enough, middle, high)
-            low = np.where(open_ & ~enough, middle + 1, low)
-        return np.where(low < self.n, self.all[np.minimum(low, self.n - 1)], np.inf)
-
-
 def invert(
     pair: Pair,
     points: Sequence[float] | Floats,
@@ -197,6 +169,11 @@ def invert(
         )
         for i, p in enumerate(points)
     )
+
+
+def distribution(values: Floats | Distribution) -> Distribution:
+    """The values of an arm as the inversion needs them."""
+    return Side(values) if isinstance(values, np.ndarray) else values
 
 
 def blocks_for(rho: Floats) -> Ints:
@@ -236,7 +213,7 @@ def _search(
     middle, p = np.broadcast_to(centre, shape).ravel(), np.broadcast_to(points, shape).ravel()
     k = np.broadcast_to(blocks, shape).ravel()
     tail = np.broadcast_to(levels[:, None] / 2, shape).ravel()
-    critical = np.asarray(stats.t.isf(tail, k - 1))
+    critical = -special.stdtrit(k - 1, tail)
 
     def rejected(step: Floats, which: Ints) -> Truths:
         t = pair.t(middle[which] + side[which] * step, p[which], k[which])
@@ -264,13 +241,15 @@ def _expand(rejected: Callable[[Floats, Ints], Truths], lanes: int) -> tuple[Flo
     return inside, outside
 
 
-def _paired_sums(log_a: Floats, log_b: Floats) -> Floats | None:
+def _paired_sums(a: Floats | None, b: Floats | None) -> Floats | None:
     """Block sums of the winsorised log-ratios; None when a block has too few finite pairs.
 
     Request by request, what both arms share cancels, and what lasts for minutes stands out.
     """
+    if a is None or b is None:
+        return None
     with np.errstate(invalid="ignore"):
-        ratio = log_b - log_a
+        ratio = logarithms(b) - logarithms(a)
     finite = np.isfinite(ratio)
     if min(int(block.sum()) for block in fine_blocks(finite)) < _PAIRS_PER_BLOCK:
         return None
@@ -280,13 +259,3 @@ def _paired_sums(log_a: Floats, log_b: Floats) -> Floats | None:
     centred = np.zeros(len(ratio))
     centred[finite] = clipped - clipped.mean()
     return np.array([block.sum() for block in fine_blocks(centred)]) / len(clipped)
-
-
-def fine_blocks[T: np.generic](values: npt.NDArray[T]) -> list[npt.NDArray[T]]:
-    """The values of requests in arrival order, cut into 32 blocks of equal count."""
-    return np.split(values, _edges(len(values)))
-
-
-def _edges(n: int) -> Ints:
-    """Where to cut n requests into 32 blocks of equal count: request i is in block 32 i // n."""
-    return -(-np.arange(1, FINE, dtype=np.int64) * n // FINE)

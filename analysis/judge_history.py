@@ -41,9 +41,11 @@ def judge_history(
     _check(history, candidate, gates)
     whole = shared([candidate], warmup)
     (group,) = whole.groups
-    cases = [case for gate in gates if not _dropped(case := _case(history, group, gate))]
+    found = (_case(history, group, gate) for gate in gates)
+    cases = [case for case in found if not (case.gate.usual and case.refusal)]
     if not cases:
         raise InputError("the runs have too few requests for any of the gates")
+    _check_kept(history, cases)
     beware = (
         *of_runs(candidate),
         *of_requests(whole),
@@ -76,17 +78,16 @@ def _check(history: History, candidate: Replicates, gates: Sequence[Gate]) -> No
             raise InputError(f"{run.path}: no request succeeded")
     if any(one.recorded == recorded_at(candidate) for one in history.sessions):
         raise InputError(f"{candidate.name}: these runs are a session of {history.path}")
-    kept = {name for session in history.sessions for name in session.figures}
-    for gate in gates:
-        if gate.limit is None and not gate.usual and name_of(gate) not in kept:
+
+
+def _check_kept(history: History, cases: Sequence[Case]) -> None:
+    """Whether the file knows each gate: one that is quietly left out would look like one that passes."""
+    kept = sorted({name for session in history.sessions for name in session.figures})
+    for case in cases:
+        if case.gate.limit is None and not case.baseline:
             raise InputError(
-                f"{history.path}: no session has {name_of(gate)}; it has {', '.join(sorted(kept))}"
+                f"{history.path}: no session has {name_of(case.gate)}; it has {', '.join(kept)}"
             )
-
-
-def _dropped(case: Case) -> bool:
-    """A usual gate that the runs or the file cannot carry."""
-    return case.gate.usual and (case.refusal is not None or not case.baseline)
 
 
 def _case(history: History, group: Group, gate: Gate) -> Case:
@@ -168,6 +169,13 @@ def _cautions(
             text=f"{_named(trending)}: the sessions rise or fall one after another, so their mean is not "
             "where today's should lie",
         )
+    count = len(history.sessions)
+    for case in cases:
+        if case.gate.limit is None and len(case.baseline) < count:
+            yield Caution(
+                code="PARTIAL_HISTORY",
+                text=f"{len(case.baseline)} of {count} sessions have {name_of(case.gate)}",
+            )
     yield from _differences(history, candidate)
     counts = sorted({session.requests for session in history.sessions})
     if counts != [whole.n]:

@@ -40,18 +40,19 @@ def values(arm: Arm, metric: Metric) -> Floats:
     """One number per sample of the arm, successes only: failed is NaN, timed out is +inf."""
     found = np.where(arm.ok, metric.raw(arm), np.nan)
     if metric.latency:
-        found[arm.timed_out & _applies(arm, metric)] = np.inf
+        found[arm.timed_out & applies(arm, metric)] = np.inf
     return found
 
 
 def composite(arm: Arm, metric: Metric) -> Floats:
     """The same with every failure as bad as a timeout, so that failing fast cannot look fast."""
     found = np.where(arm.ok, metric.raw(arm), np.nan)
-    found[arm.failed & _applies(arm, metric)] = np.inf
+    found[arm.failed & applies(arm, metric)] = np.inf
     return found
 
 
-def _applies(arm: Arm, metric: Metric) -> Truths:
+def applies(arm: Arm, metric: Metric) -> Truths:
+    """The requests that have such a latency unless they fail: of streamed metrics, the streams."""
     stream: Truths = arm.columns["stream"]
     return stream if metric.streamed else np.ones_like(stream)
 

@@ -8,6 +8,7 @@ import numpy.typing as npt
 from analysis.arms import Arm, Truths
 from analysis.summary import Floats
 from capture.errors import InputError
+from replay.table import short
 from replay.warmup import Warmup
 
 Places = npt.NDArray[np.int64]
@@ -38,7 +39,7 @@ def match(
     warm = (warm_up(baseline, warmup), warm_up(candidate, warmup))
     if not paired:
         return _apart(warm)
-    _same_source(baseline, candidate)
+    same_source(baseline, candidate)
     first, second = _common(baseline, candidate)
     if not len(first):
         raise InputError(
@@ -77,7 +78,8 @@ def _apart(warm: tuple[Truths, Truths]) -> Match:
     return Match(baseline=first, candidate=second, paired=False, dropped=dropped, alone=(0, 0))
 
 
-def _same_source(baseline: Arm, candidate: Arm) -> None:
+def same_source(baseline: Arm, candidate: Arm) -> None:
+    """Raises InputError for arms of different traces."""
     sources = {baseline.source, candidate.source} - {None}
     if len(sources) > 1:
         raise InputError(
@@ -88,7 +90,7 @@ def _same_source(baseline: Arm, candidate: Arm) -> None:
 
 def _common(baseline: Arm, candidate: Arm) -> tuple[Places, Places]:
     """Where the requests that both arms have lie in each, in the baseline's order."""
-    a, b = ((arm.columns["id"], arm.columns["cycle"]) for arm in (baseline, candidate))
+    a, b = ((short(arm.columns, "id"), arm.columns["cycle"]) for arm in (baseline, candidate))
     if len(baseline) == len(candidate) and (a[0] == b[0]).all() and (a[1] == b[1]).all():
         every = np.arange(len(baseline))
         return every, every

@@ -30,13 +30,14 @@ class Rule:
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """One value of the axis: the means over its runs. `figure` is that of the rule."""
+    """One value of the axis: the means over its runs, `valid` if all are. `figure` is that of the rule."""
 
     value: float
     figure: float | None
     tokens_per_s: float
     requests_per_s: float
     error_rate: float | None
+    valid: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,6 +96,7 @@ def _step(value: float, runs: Sequence[Result], rule: Rule, level: str) -> Step:
         tokens_per_s=_mean(run.number(TOKENS) for run in runs) or 0.0,
         requests_per_s=_mean(run.number("requests_per_second") for run in runs) or 0.0,
         error_rate=_mean(run.number("error_rate") for run in runs),
+        valid=all(run.aggregate.get("valid") is not False for run in runs),
     )
 
 

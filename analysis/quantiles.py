@@ -5,10 +5,14 @@ they are shown beside one run, and never decide between two (docs/statistics.md)
 """
 
 import math
+from bisect import bisect_left
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
-from scipy import special, stats
+from scipy import special
+
+from replay import measures
 
 Floats = npt.NDArray[np.float64]
 
@@ -21,8 +25,18 @@ _WINDOW_SD = 14
 
 
 def ordered(values: Floats) -> Floats:
-    """The values in ascending order: NaN (no such value) dropped, +inf (timed out) last."""
-    return np.sort(values[~np.isnan(values)])
+    """The values in ascending order: NaN (no such value) dropped, +inf (timed out) last.
+
+    Values that are so already come back as they are, uncopied.
+    """
+    some = values[~np.isnan(values)] if np.isnan(values).any() else values
+    return some if bool((some[1:] >= some[:-1]).all()) else np.sort(some)
+
+
+def several(values: Floats, points: Sequence[float]) -> list[float]:
+    """The quantiles of values in any order, NaN dropped, without sorting them all; none of no values."""
+    some = values[~np.isnan(values)]
+    return measures.quantiles(some, points) if len(some) else []
 
 
 def quantile(ordered: Floats, p: float) -> float:
@@ -40,8 +54,19 @@ def interval_ranks(n: int, p: float, confidence: float = 0.95) -> tuple[int, int
 
     Rank 0 and rank n + 1 do not exist: that side is unbounded (n is too small for this p).
     """
-    law, tail = stats.binom(n, p), (1 - confidence) / 2
-    return int(law.ppf(tail)), int(law.isf(tail)) + 1
+    tail = (1 - confidence) / 2
+    low = bisect_left(range(n), True, key=lambda k: _at_most(k, n, p) >= tail)
+    high = bisect_left(range(n), True, key=lambda k: _more_than(k, n, p) <= tail)
+    return low, high + 1
+
+
+def _at_most(k: int, n: int, p: float) -> float:
+    """The binomial chance of at most k in n."""
+    return float(special.betainc(n - k, k + 1, 1 - p))
+
+
+def _more_than(k: int, n: int, p: float) -> float:
+    return float(special.betainc(k + 1, n - k, p))
 
 
 def quantile_interval(
@@ -83,7 +108,7 @@ def refusal(n: int, p: float) -> str | None:
 
 def wilson(count: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
     """The Wilson score interval of a share, for independent requests."""
-    z = float(stats.norm.ppf((1 + confidence) / 2))
+    z = float(special.ndtri((1 + confidence) / 2))
     centre = (count + z * z / 2) / (n + z * z)
     half = z * math.sqrt(count * (n - count) / n + z * z / 4) / (n + z * z)
     return max(0.0, centre - half), min(1.0, centre + half)
@@ -92,8 +117,8 @@ def wilson(count: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
 def clopper_pearson(count: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
     """The exact interval of a share, for independent requests."""
     tail = (1 - confidence) / 2
-    low = float(stats.beta.ppf(tail, count, n - count + 1)) if count else 0.0
-    high = float(stats.beta.isf(tail, count + 1, n - count)) if count < n else 1.0
+    low = float(special.betaincinv(count, n - count + 1, tail)) if count else 0.0
+    high = float(special.betainccinv(count + 1, n - count, tail)) if count < n else 1.0
     return low, high
 
 

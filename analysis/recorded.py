@@ -16,7 +16,9 @@ from capture.providers import Answer, Ask, judge, read_answer, read_ask
 from capture.tracereader import Trace
 from replay import columns
 from replay.columns import Column
+from replay.gaps import gather_gaps
 from replay.sample import Sample
+from replay.table import Columns, Table
 
 _BATCH = 1000
 
@@ -24,7 +26,7 @@ _BATCH = 1000
 class Recorded(NamedTuple):
     """The columns and token gaps of a trace, in the form of `replay.runfile.Run`."""
 
-    columns: dict[str, Column]
+    columns: Columns
     token_gaps: tuple[Column, Column]
 
 
@@ -48,9 +50,9 @@ def measure(trace: Trace) -> Recorded:
         blocks.append(columns.pack(columns.from_samples(batch)))
         tokens.append(columns.pack_tokens(batch))
         n += len(batch)
-    found = columns.unpack(blocks)
-    found["warmup"] = np.zeros(n, dtype=bool)
-    return Recorded(found, columns.unpack_tokens(tokens, n))
+    table = Table(lambda: blocks, rows=n)
+    table.mark("warmup", np.zeros(n, dtype=bool))
+    return Recorded(table, gather_gaps(tokens, n))
 
 
 def samples(trace: Trace) -> Iterator[Sample]:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from analysis.arms import Arm
 from analysis.comparison import Shift
@@ -19,18 +19,22 @@ LEAST_RUNS: Final = 3
 """With fewer of an arm there is no interval."""
 
 
-def shifts(baseline: Sequence[Arm], candidate: Sequence[Arm], metric: str) -> tuple[Shift, ...]:
+def shifts(
+    baseline: Sequence[Arm], candidate: Sequence[Arm], metric: str, *, intervals: bool = True
+) -> tuple[Shift, ...]:
     """The ratio candidate / baseline at deciles, p95, p99 and p99.9, as far as every run has the requests.
 
     Ratios of geometric means over the runs, with Welch's interval on the per-run log-quantiles at each
-    point, and a band that holds at all points at once (Bonferroni). Without interval where an arm has
-    fewer than three runs. Points among the timeouts, or at zero, are left out.
+    point, and a band that holds at all points at once (Bonferroni). Without `intervals`, and where an arm
+    has fewer than three runs, ratios alone. Points among the timeouts, or at zero, are left out.
     """
     sides = [[_values(arm, metric) for arm in arms] for arms in (baseline, candidate)]
     fewest = min((len(run) for side in sides for run in side), default=0)
     points = [p for p in POINTS if fewest and refusal(fewest, p) is None]
     found = [(p, [[quantile(run, p) for run in side] for side in sides]) for p in points]
     known = [(p, pair) for p, pair in found if _usable([*pair[0], *pair[1]])]
+    if not intervals or min(map(len, sides)) < LEAST_RUNS:
+        return tuple(_ratio(p, *pair) for p, pair in known)
     return tuple(_shift(p, *pair, points=len(known)) for p, pair in known)
 
 
@@ -42,12 +46,13 @@ def _usable(figures: Sequence[float]) -> bool:
     return all(math.isfinite(figure) and figure > 0 for figure in figures)
 
 
+def _ratio(p: float, first: Sequence[float], second: Sequence[float]) -> Shift:
+    ratio = math.exp(float(np.mean(np.log(second)) - np.mean(np.log(first))))
+    return Shift(p=p, ratio=ratio, low=None, high=None, band_low=None, band_high=None)
+
+
 def _shift(p: float, first: Sequence[float], second: Sequence[float], *, points: int) -> Shift:
-    logs = [np.log(side).tolist() for side in (first, second)]
-    if min(len(first), len(second)) < LEAST_RUNS:
-        ratio = math.exp(float(np.mean(logs[1]) - np.mean(logs[0])))
-        return Shift(p=p, ratio=ratio, low=None, high=None, band_low=None, band_high=None)
-    found = difference(*logs)
+    found = difference(np.log(first).tolist(), np.log(second).tolist())
     low, high = _band(found, points)
     return Shift(
         p=p,
@@ -61,5 +66,5 @@ def _shift(p: float, first: Sequence[float], second: Sequence[float], *, points:
 
 def _band(found: Difference, points: int) -> tuple[float, float]:
     """The interval at the error rate of one of so many."""
-    half = float(stats.t.isf((1 - CONFIDENCE) / 2 / points, found.df)) * found.se
+    half = -float(special.stdtrit(found.df, (1 - CONFIDENCE) / 2 / points)) * found.se
     return math.exp(found.value - half), math.exp(found.value + half)

@@ -9,6 +9,7 @@ import numpy as np
 from analysis.arms import Arm
 from analysis.summary import Floats
 from replay import measures
+from replay.table import at
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,13 +35,27 @@ class Slow:
     headers: tuple[tuple[str, str], ...]
 
 
+_KEPT = (
+    *("id", "cycle", "index", "sent_wall_ns", "first_token", "prompt_tokens", "output_tokens"),
+    *("status", "outcome", "request_id"),
+)
+
+
 def slowest(arm: Arm, most: int) -> list[Slow]:
     """The requests outside the warm-up that took longest, the slowest first; at most so many."""
     took = _took(arm)
     known = np.flatnonzero(arm.measured & np.isfinite(took))
+    if len(known) > most:
+        least = np.partition(took[known], -most)[-most]
+        known = known[took[known] >= least]
     first = known[np.argsort(-took[known], kind="stable")[:most]]
-    said = _headers(arm, [int(index) for index in arm.columns["index"][first]])
-    return [_slow(arm, int(row), float(took[row]), said) for row in first]
+    few = at(arm.columns, first, *_KEPT)
+    said = _headers(arm, few["index"].tolist())
+    begun = arm.offset_s[first].tolist()
+    return [
+        _slow({name: column[k] for name, column in few.items()}, begun[k], float(took[row]), said)
+        for k, row in enumerate(first.tolist())
+    ]
 
 
 def _took(arm: Arm) -> Floats:
@@ -53,22 +68,26 @@ def _headers(arm: Arm, indices: list[int]) -> Mapping[int, tuple[tuple[str, str]
     return arm.run.answer_headers(indices) if arm.kind == "run" else {}
 
 
-def _slow(arm: Arm, row: int, took: float, said: Mapping[int, Any]) -> Slow:
-    columns = arm.columns
-    first = float(columns["first_token"][row] - arm.offset_s[row])
+def _slow(
+    one: Mapping[str, Any],
+    at_s: float,
+    took_s: float,
+    said: Mapping[int, tuple[tuple[str, str], ...]],
+) -> Slow:
+    first = float(one["first_token"]) - at_s
     return Slow(
-        id=str(columns["id"][row]),
-        cycle=int(columns["cycle"][row]),
-        at_s=float(arm.offset_s[row]),
-        sent_wall_ns=_count(columns["sent_wall_ns"][row]),
-        took_s=took,
+        id=str(one["id"]),
+        cycle=int(one["cycle"]),
+        at_s=at_s,
+        sent_wall_ns=_count(one["sent_wall_ns"]),
+        took_s=took_s,
         ttft_s=None if np.isnan(first) else first,
-        prompt_tokens=_count(columns["prompt_tokens"][row]),
-        output_tokens=_count(columns["output_tokens"][row]),
-        status=_count(columns["status"][row]),
-        outcome=str(columns["outcome"][row]),
-        request_id=str(columns["request_id"][row]) or None,
-        headers=said.get(int(columns["index"][row]), ()),
+        prompt_tokens=_count(one["prompt_tokens"]),
+        output_tokens=_count(one["output_tokens"]),
+        status=_count(one["status"]),
+        outcome=str(one["outcome"]),
+        request_id=str(one["request_id"]) or None,
+        headers=said.get(int(one["index"]), ()),
     )
 
 

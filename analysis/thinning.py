@@ -7,6 +7,7 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
+from analysis.quantiles import ordered
 from analysis.summary import Floats
 
 Places = npt.NDArray[np.int64]
@@ -26,13 +27,13 @@ def ecdf(values: Floats, points: int = 500) -> Steps:
     NaN (absent) is left out. +inf (timed out) counts in the whole but has no place: the curve ends
     below 1. Each kept place is exact. The least and the greatest finite value are always among them.
     """
-    ordered = np.sort(values[~np.isnan(values)])
-    n, finite = len(ordered), int(np.isfinite(ordered).sum())
+    every = ordered(values)
+    n, finite = len(every), int(np.isfinite(every).sum())
     if not finite:
         return Steps(np.empty(0), np.empty(0))
     ranks = _ranks(finite, points)
-    x = ordered[ranks]
-    last = np.searchsorted(ordered, x, side="right")  # ties: all of them are at or below x
+    x = every[ranks]
+    last = np.searchsorted(every, x, side="right")  # ties: all of them are at or below x
     kept = np.append(np.diff(x) > 0, True)
     return Steps(x[kept], last[kept] / n)
 
@@ -57,11 +58,29 @@ def scatter(x: Floats, y: Floats, points: int = 1500) -> Places:
     columns = max(1, int(math.sqrt(points)))
     rows = max(1, points // columns - 2)
     column, row = _cells(x, columns), _cells(y, rows)
-    order = np.lexsort((y, column))
-    starts = np.flatnonzero(np.diff(column[order], prepend=-1))
-    ends = np.append(starts[1:], len(order)) - 1
-    _, firsts = np.unique(column * rows + row, return_index=True)
-    return np.unique(np.concatenate([firsts, order[starts], order[ends]]))
+    extremes = [found for group in _groups(column, columns) for found in _extremes(y, group)]
+    return np.unique(np.concatenate([_firsts(column * rows + row, columns * rows), extremes]))
+
+
+def _groups(cell: Places, cells: int) -> list[Places]:
+    """The places of what lies in each cell, in order. Cells this few sort by counting, in one pass."""
+    order = np.argsort(cell.astype(np.uint16), kind="stable")
+    return np.split(order, np.cumsum(np.bincount(cell, minlength=cells))[:-1])
+
+
+def _extremes(y: Floats, places: Places) -> list[int]:
+    """Of some places, the first with the least y and the last with the greatest."""
+    if not len(places):
+        return []
+    own = y[places]
+    return [int(places[own.argmin()]), int(places[len(own) - 1 - own[::-1].argmax()])]
+
+
+def _firsts(cell: Places, cells: int) -> Places:
+    """The first place in each cell that has any."""
+    first = np.full(cells, -1)
+    first[cell[::-1]] = np.arange(len(cell))[::-1]  # the last to be written stays
+    return first[first >= 0]
 
 
 def _cells(values: Floats, cells: int) -> Places:
@@ -79,9 +98,7 @@ def medians(x: Floats, y: Floats, bins: int = 60, least: int = 5) -> Steps:
     low, high = float(x.min()), float(x.max())
     bins = max(1, min(bins, len(x) // (2 * least)))
     cell = _cells(x, bins)
-    order = np.argsort(cell, kind="stable")
-    places = np.searchsorted(cell[order], np.arange(bins + 1))
-    groups = [y[order[a:b]] for a, b in pairwise(places)]
+    groups = [y[places] for places in _groups(cell, bins)]
     middles = low + (np.arange(bins) + 0.5) * (high - low) / bins
     kept = np.array([len(group) >= least for group in groups])
     found = [float(np.median(group)) for group in groups if len(group) >= least]
@@ -94,13 +111,13 @@ def in_flight(sent: Floats, end: Floats, bins: int = 300) -> tuple[Steps, Floats
     Requests that were never sent (NaN) are left out; one without an end lasts to the end of the run.
     """
     there = ~np.isnan(sent)
-    sent, end = np.sort(sent[there]), end[there]
+    sent, end = ordered(sent[there]), end[there]
     if not len(sent):
         return Steps(np.empty(0), np.empty(0)), np.empty(0)
     horizon = float(np.nanmax(np.append(end, sent[-1])))
     if horizon <= sent[0]:
         return Steps(np.empty(0), np.empty(0)), np.empty(0)
-    end = np.sort(np.where(np.isnan(end), horizon, end))
+    end = ordered(np.where(np.isnan(end), horizon, end))
     edges = np.linspace(sent[0], horizon, bins + 1)
     area = _elapsed(sent, edges) - _elapsed(end, edges)
     return Steps(edges[:-1], np.diff(area) / np.diff(edges)), _most(sent, end, edges)
@@ -115,10 +132,8 @@ def _elapsed(starts: Floats, at: Floats) -> Floats:
 
 def _most(sent: Floats, end: Floats, edges: Floats) -> Floats:
     """The highest count within each part; an end and a send at one instant do not overlap."""
-    times = np.concatenate([end, sent])
-    steps = np.concatenate([np.full(len(end), -1.0), np.ones(len(sent))])
-    order = np.argsort(times, kind="stable")
-    levels = np.concatenate([[0.0], np.cumsum(steps[order])])
-    first = np.searchsorted(times[order], edges[:-1], side="left")
-    last = np.searchsorted(times[order], edges[1:], side="left")
-    return np.array([levels[a : b + 1].max() for a, b in zip(first, last, strict=True)])
+    after = np.arange(1, len(sent) + 1) - np.searchsorted(end, sent, side="right")
+    cuts = np.searchsorted(sent, edges)
+    before = cuts[:-1] - np.searchsorted(end, edges[:-1])
+    parts = zip(before, pairwise(cuts), strict=True)
+    return np.array([float(after[a:b].max(initial=level)) for level, (a, b) in parts])

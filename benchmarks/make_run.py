@@ -98,7 +98,7 @@ def make(args: argparse.Namespace) -> Path:
     for first in range(0, args.samples, BLOCK_SAMPLES):
         columns = block(first, min(BLOCK_SAMPLES, args.samples - first), args, rng)
         failed += int((columns["status"] == 503).sum())
-        writer.append(blocks.pack(columns))
+        writer.append(blocks.pack(columns), first=first)
         writer.append(tokens(columns, rng))
     totals = {
         "planned": args.samples,

@@ -1,4 +1,4 @@
-"""Samples as columns and back: the blocks of a run file. Pure; the file itself is replay.runfile.
+"""Samples as columns: the records of a run file. Back again: replay.table. The file itself: replay.runfile.
 
 A block is a map of plain little-endian arrays, so that a million samples load into numpy in about a
 second. Absent is NaN in a float, -1 in an integer, None in a word and the empty string in a name.
@@ -56,7 +56,10 @@ NAMES: Final = ("id", "request_id")
 """Columns whose values are all different: fixed-width ASCII."""
 NAME_LIMIT: Final = 64
 ABSENT_CODE: Final = 0xFFFF
-_ABSENT: Final = {"f": np.nan, "i": -1, "b": False}
+ABSENT: Final = {"f": np.nan, "i": -1, "b": False}
+"""By the kind of a number: what stands for no value."""
+MOST: Final = 65_534
+"""The most samples of a record."""
 
 
 _PLAIN: Final = tuple(name for name in (*NUMBERS, *WORDS, *NAMES) if name not in COUNTED)
@@ -73,7 +76,7 @@ def from_samples(samples: Sequence[Sample]) -> dict[str, Sequence[Any] | Column]
 
 
 def pack(columns: Mapping[str, Sequence[Any] | Column]) -> Record:
-    """The record of a block; at most 65,534 samples."""
+    """The record of a block; at most MOST samples."""
     numbers = {name: _number(columns[name], kind).tobytes() for name, kind in NUMBERS.items()}
     words = {name: _pack_words(columns[name]) for name in WORDS}
     names = {name: _pack_names(columns[name]) for name in NAMES}
@@ -89,7 +92,7 @@ def pack(columns: Mapping[str, Sequence[Any] | Column]) -> Record:
 def _number(values: Sequence[Any] | Column, kind: str) -> Column:
     if isinstance(values, np.ndarray):
         return values.astype(kind)
-    absent = _ABSENT[np.dtype(kind).kind]
+    absent = ABSENT[np.dtype(kind).kind]
     return np.array([absent if value is None else value for value in values], dtype=kind)
 
 
@@ -105,67 +108,6 @@ def _pack_names(values: Sequence[str | None] | Column) -> Record:
     plain = [(value or "").encode("ascii", "replace")[:NAME_LIMIT] for value in values]
     array = np.array(plain, dtype=bytes)
     return {"width": array.itemsize, "bytes": array.tobytes()}
-
-
-def unpack(records: Iterable[Mapping[str, Any]]) -> dict[str, Column]:
-    """The columns of all `samples` records, in the order of the records; holds one record at a time.
-
-    Raises KeyError, TypeError or ValueError for a record that breaks the format.
-    """
-    numbers = {name: bytearray() for name in NUMBERS}
-    words = {name: _Words() for name in WORDS}
-    names: dict[str, list[Column]] = {name: [] for name in NAMES}
-    for record in records:
-        n = record["n"]
-        for name, kind in NUMBERS.items():
-            numbers[name] += _checked(record["numbers"].get(name), kind, n).tobytes()
-        for name in WORDS:
-            words[name].add(record["words"].get(name), n)
-        for name in NAMES:
-            packed = record["names"][name]
-            names[name].append(_checked(packed["bytes"], f"S{packed['width']}", n))
-    return {
-        **{name: np.frombuffer(numbers[name], dtype=kind) for name, kind in NUMBERS.items()},
-        **{name: column.array() for name, column in words.items()},
-        **{name: _text(parts) for name, parts in names.items()},
-    }
-
-
-def _checked(data: bytes | None, kind: str, n: int) -> Column:
-    """An array of `n`, absent values where a writer did not know the column."""
-    if data is None:
-        return np.full(n, _ABSENT[np.dtype(kind).kind], dtype=kind)
-    array = np.frombuffer(data, dtype=kind)
-    if len(array) != n:
-        raise ValueError(f"a column of {len(array)} in a block of {n}")
-    return array
-
-
-class _Words:
-    """A column of words from blocks that each have a table of their own."""
-
-    def __init__(self) -> None:
-        self._whole: dict[str | None, int] = {None: 0}
-        self._codes = bytearray()
-
-    def add(self, packed: Mapping[str, Any] | None, n: int) -> None:
-        if packed is None:
-            self._codes += np.zeros(n, dtype="<i4").tobytes()
-            return
-        codes = _checked(packed["codes"], "<u2", n)
-        known = np.zeros(len(packed["table"]) + 1, dtype="<i4")
-        known[:-1] = [self._whole.setdefault(word, len(self._whole)) for word in packed["table"]]
-        places = np.where(codes == ABSENT_CODE, len(known) - 1, codes.astype(np.int64))
-        self._codes += known[places].tobytes()
-
-    def array(self) -> Column:
-        table = np.array(list(self._whole), dtype=object)
-        return np.asarray(table[np.frombuffer(self._codes, dtype="<i4")])
-
-
-def _text(parts: list[Column]) -> Column:
-    whole = np.concatenate(parts) if parts else np.zeros(0, dtype="S1")
-    return whole.astype(np.dtypes.StringDType())
 
 
 def pack_tokens(samples: Sequence[Sample]) -> Record:
@@ -221,39 +163,3 @@ def tokens_record(index: Column, counts: Column, gaps_us: Column) -> Record:
         "counts": counts.astype("<u4").tobytes(),
         "gaps_us": gaps_us.astype("<u4").tobytes(),
     }
-
-
-def unpack_tokens(records: Iterable[Mapping[str, Any]], samples: int) -> tuple[Column, Column]:
-    """Gaps between token events as (offsets, gaps in seconds).
-
-    The gaps of the sample in row i, rows ordered by `index`, are `gaps[offsets[i]:offsets[i + 1]]`.
-    """
-    index, counts, gaps = _arrays(records)
-    if int(counts.sum()) != len(gaps) or len(index) != samples:
-        raise ValueError("the token stamps do not belong to the samples")
-    order = np.argsort(index, kind="stable")
-    sizes = counts[order].astype(np.int64)
-    offsets = np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(sizes)])
-    if (np.diff(order) == 1).all():
-        return offsets, _seconds(gaps)
-    ends = np.cumsum(counts, dtype=np.int64)
-    starts = ends - counts
-    ordered = np.concatenate([gaps[starts[row] : ends[row]] for row in order])
-    return offsets, _seconds(ordered)
-
-
-def _seconds(gaps_us: Column) -> Column:
-    return np.multiply(gaps_us, 1e-6, dtype=np.float32)
-
-
-def _arrays(records: Iterable[Mapping[str, Any]]) -> tuple[Column, Column, Column]:
-    parts: tuple[list[bytes], list[bytes], list[bytes]] = ([], [], [])
-    for record in records:
-        for part, name in zip(parts, ("index", "counts", "gaps_us"), strict=True):
-            part.append(record[name])
-    index, counts, gaps = (b"".join(part) for part in parts)
-    return (
-        np.frombuffer(index, dtype="<i4"),
-        np.frombuffer(counts, dtype="<u4"),
-        np.frombuffer(gaps, dtype="<u4"),
-    )

@@ -6,7 +6,7 @@ sets due times (an open loop), from `sent` where it does not.
 
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final
 
 import numpy as np
@@ -14,8 +14,10 @@ import numpy.typing as npt
 
 from capture.exchange import Outcome
 from replay.columns import NUMBERS, Column
+from replay.table import Columns, where
 
-Columns = Mapping[str, Column]
+__all__ = ["Columns", "Values"]
+
 Values = npt.NDArray[np.float64]
 
 LEVELS: Final = (0.5, 0.9, 0.95, 0.99)
@@ -94,18 +96,46 @@ METRICS: Final[Mapping[str, Callable[[Columns], Values]]] = {
 
 def completed(columns: Columns) -> npt.NDArray[np.bool_]:
     """Which samples the metrics are taken over: whole answers outside the warm-up."""
-    return np.asarray((columns["outcome"] == Outcome.OK.value) & ~columns["warmup"])
+    return np.asarray(where(columns, "outcome", Outcome.OK) & ~columns["warmup"])
 
 
-def counted(columns: Columns) -> dict[str, Column]:
+def counted(columns: Columns) -> Columns:
     """The numeric columns of the completed samples outside the warm-up."""
-    rows = completed(columns)
-    return {name: columns[name][rows] for name in NUMBERS}
+    return _Counted(columns)
+
+
+class _Counted(Mapping[str, Column]):
+    """Columns with some rows left out, each when it is asked for."""
+
+    def __init__(self, columns: Columns) -> None:
+        self._columns = columns
+        self._rows = completed(columns)
+
+    def __getitem__(self, name: str) -> Column:
+        if name not in NUMBERS:
+            raise KeyError(name)
+        return self._columns[name][self._rows]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(NUMBERS)
+
+    def __len__(self) -> int:
+        return len(NUMBERS)
 
 
 def quantile(ordered: Values, p: float) -> float:
     """The inverted CDF: the least value that at least a share `p` does not exceed. Sorted, not empty."""
-    return float(ordered[max(math.ceil(p * len(ordered) - 1e-9), 1) - 1])
+    return float(ordered[_place(len(ordered), p)])
+
+
+def quantiles(values: Values, points: Sequence[float]) -> list[float]:
+    """The same at several points of values in any order, without sorting them all. Not empty."""
+    places = [_place(len(values), p) for p in points]
+    return [float(value) for value in np.partition(values, places)[places]]
+
+
+def _place(n: int, p: float) -> int:
+    return max(math.ceil(p * n - 1e-9), 1) - 1
 
 
 def spread(values: Values) -> dict[str, float | None]:
@@ -136,7 +166,7 @@ def in_flight(columns: Columns) -> dict[str, float | int | None]:
 def errors(columns: Columns) -> dict[str, int]:
     """Samples that failed, by kind: an outcome, or `http_STATUS`; the most frequent first."""
     outcomes = columns["outcome"]
-    rows = np.flatnonzero((outcomes != Outcome.OK.value) & (outcomes != Outcome.CANCELLED.value))
+    rows = np.flatnonzero(~where(columns, "outcome", Outcome.OK, Outcome.CANCELLED))
     http = Outcome.HTTP_ERROR.value
     kinds = Counter(
         f"http_{status}" if outcome == http else str(outcome)

@@ -104,7 +104,8 @@ def perform_duet(jobs: Sequence[Job], seed: int = 0, watch: Watch | None = None)
         raise InputError(f"{len(jobs)} targets at once: at most {MOST_ARMS} are possible")
     found = first_look(jobs[0])
     _check_headroom(jobs[0], found)
-    if jobs[0].ca or any(job.target.base_url.startswith("https:") for job in jobs):
+    https = any(job.target.base_url.startswith("https:") for job in jobs)
+    if https or jobs[0].ca or jobs[0].sender == "httpx":
         tls(jobs[0].ca)  # what is wrong with it is said before a process starts
     with _unwrapped():
         paths = trio.run(_Performance(jobs, found, seed).run, watch)

@@ -8,21 +8,39 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
 from capture.container import Container, ContainerWriter, open_container
 from capture.errors import InputError, InvalidRunError
 from capture.exchange import Outcome
+from capture.frames import Rows
 from replay import columns as blocks
 from replay.columns import Column, Record
+from replay.gaps import gather_gaps
 from replay.sample import Sample
+from replay.table import Columns, Table, where
 from replay.traced import Headers
 
 BLOCK_SAMPLES = 1000
 BLOCK_S = 1.0
 """A block is written when it is full or this old, so that a kill loses no more."""
+USUAL: Final = (
+    *("due", "held", "connect", "sent", "first_token", "last_token", "end"),
+    *(
+        "index",
+        "cycle",
+        "status",
+        "prompt_tokens",
+        "output_tokens",
+        "cached_tokens",
+        "token_events",
+        "stream",
+    ),
+    *("model", "outcome", "error", "finish_reason", "id"),
+)
+"""The columns that a comparison asks for, read in one pass; the others cost a second one."""
 LATER = frozenset({"tokens", "headers"})
 """Records that are read when they are asked for."""
 
@@ -57,10 +75,14 @@ class RunWriter:
         with _writable(self._path):
             self._container.pump()
 
-    def append(self, record: Mapping[str, Any]) -> None:
-        """Write a record as it is: for makers of synthetic runs."""
+    def append(self, record: Mapping[str, Any], *, first: int | None = None) -> None:
+        """Write a record as it is: for makers of synthetic runs.
+
+        `first` is the `index` of the first of its samples; the file's own index tells by it which blocks
+        hold samples, or headers, and which nothing but tokens.
+        """
         with _writable(self._path):
-            self._container.append(record)
+            self._container.append(record, seq=first)
 
     def close(self, totals: Mapping[str, Any]) -> Path:
         """Write the rest and the totals, give the file its name; returns its path."""
@@ -72,10 +94,11 @@ class RunWriter:
     def _flush(self) -> None:
         self._flushed = self._clock()
         if self._waiting:
-            self.append(blocks.pack(blocks.from_samples(self._waiting)))
-            self.append(blocks.pack_tokens(self._waiting))
+            first = self._waiting[0].index
+            self.append(blocks.pack(blocks.from_samples(self._waiting)), first=first)
             if said := blocks.pack_headers(self._waiting):
-                self.append(said)
+                self.append(said, first=first)
+            self.append(blocks.pack_tokens(self._waiting))
             self._waiting = []
 
 
@@ -86,7 +109,8 @@ class Run:
     `columns` has one entry per field of `replay.sample.Sample` but `headers` and `token_times`, for which
     there is `token_events`, their number. Floats are seconds, NaN where absent; integers -1 where absent;
     words (`endpoint model outcome error finish_reason`) are str objects or None; `id` and `request_id` are
-    numpy strings, empty where absent. `totals` are the closing figures. `complete` is False for the
+    numpy strings, empty where absent. What statistics seldom ask for is read from the file when first
+    asked for. `totals` are the closing figures. `complete` is False for the
     file of a replay that was killed: its totals were counted again from what it holds.
     """
 
@@ -105,13 +129,16 @@ class Run:
 
         Row i owns `gaps[offsets[i]:offsets[i + 1]]`. Read from the file when first asked for.
         """
-        with _readable(self.path):
-            return blocks.unpack_tokens(_records(self.path, "tokens"), len(self))
+        expected = int(np.maximum(self.columns["token_events"] - 1, 0).sum(dtype=np.int64))
+        with readable(self.path):
+            return gather_gaps(_records(self.path, "tokens"), len(self), expected)
 
     def answer_headers(self, indices: Iterable[int]) -> Mapping[int, Headers]:
         """What the server's heads said to these samples (replay.traced), by `index`; read from the file."""
-        with _readable(self.path):
-            return blocks.unpack_headers(_records(self.path, "headers"), indices)
+        with readable(self.path):
+            records = sample_blocks(open_container(self.path))
+            said = (record for record in records if record.get("type") == "headers")
+            return blocks.unpack_headers(said, indices)
 
 
 def read_run(path: str | Path) -> Run:
@@ -120,58 +147,95 @@ def read_run(path: str | Path) -> Run:
     Raises InputError for a missing file, one that is no run, or one whose records make no sense.
     """
     path = Path(path)
+    container = open_run(path)
+    others: dict[str, Record] = {}
+    with readable(path):
+        table = Table(
+            lambda: _samples(container, others),
+            first=USUAL,
+            rows=expected(container),
+            guard=lambda: readable(path),
+        )
+        closing = closing_totals(container, others)
+        totals = closing or recount(table, [others["progress"]] if "progress" in others else [])
+        table.mark("warmup", in_warmup(table, totals.get("warmup_s") or 0.0))
+    return Run(path, container.header, table, totals, complete=bool(closing))
+
+
+def open_run(path: Path) -> Container:
+    """The container of a run; raises InputError for what is none, or is missing."""
     container = open_container(path)
     if container.header.get("kind") != "run":
         raise InputError(f"{path}: this is a {container.header.get('kind')}, not a run")
-    others: dict[str, Record] = {}
-    with _readable(path):
-        columns = _sorted(blocks.unpack(_samples(container, others)))
-        closing = others.get("totals") or (container.index or {}).get("totals")
-        totals = closing or recount(columns, [others["progress"]] if "progress" in others else [])
-    columns["warmup"] = in_warmup(columns, totals.get("warmup_s") or 0.0)
-    return Run(path, container.header, columns, totals, complete=bool(closing))
+    return container
 
 
-def in_warmup(columns: Mapping[str, Column], warmup_s: float) -> Column:
+def closing_totals(container: Container, others: Mapping[str, Record]) -> Mapping[str, Any] | None:
+    """The closing figures, from the last record or else the index; None of a replay that was killed."""
+    return others.get("totals") or (container.index or {}).get("totals") or None
+
+
+def in_warmup(columns: Columns, warmup_s: float) -> Column:
     """Which samples fall into the first `warmup_s` seconds, by when they were due (or sent)."""
     due = columns["due"]
     start = np.where(np.isnan(due), columns["sent"], due)
     return np.asarray(start < warmup_s)
 
 
-def recount(columns: Mapping[str, Column], progress: Sequence[Record] = ()) -> Record:
+def recount(columns: Columns, progress: Sequence[Record] = ()) -> Record:
     """The identity of a replay that never closed its file, from its samples and its last progress.
 
     Up to a second of samples and progress is gone with it: what was issued and has no sample is lost
     in flight, what was planned by then and never issued was never sent.
     """
-    outcomes = columns["outcome"]
+    completed, cancelled = (
+        int(where(columns, "outcome", outcome).sum()) for outcome in (Outcome.OK, Outcome.CANCELLED)
+    )
+    return identity_of(len(columns["index"]), completed, cancelled, progress)
+
+
+def identity_of(
+    ended: int, completed: int, cancelled: int, progress: Sequence[Record] = ()
+) -> Record:
+    """The same from how many samples ended, and how."""
     counts = {
-        "completed": int((outcomes == Outcome.OK.value).sum()),
-        "cancelled": int((outcomes == Outcome.CANCELLED.value).sum()),
+        "completed": completed,
+        "cancelled": cancelled,
+        "failed": ended - completed - cancelled,
     }
-    counts["failed"] = len(outcomes) - counts["completed"] - counts["cancelled"]
     last = progress[-1] if progress else {}
-    issued = max(last.get("issued") or 0, len(outcomes))
+    issued = max(last.get("issued") or 0, ended)
     planned = max(last.get("planned") or 0, issued)
-    lost = {"lost_in_flight": issued - len(outcomes), "never_sent": planned - issued}
+    lost = {"lost_in_flight": issued - ended, "never_sent": planned - issued}
     return {"planned": planned, **counts, **lost}
 
 
 def _samples(container: Container, others: dict[str, Record]) -> Iterator[Record]:
     """The sample records; the last of each other type goes to `others`."""
-    for record in container.records():
+    for record in sample_blocks(container):
         if record.get("type") == "samples":
             yield record
         elif record.get("type") not in LATER:
             others[str(record.get("type"))] = record
 
 
-def _sorted(columns: dict[str, Column]) -> dict[str, Column]:
-    order = np.argsort(columns["index"], kind="stable")
-    if (np.diff(order) == 1).all():
-        return columns
-    return {name: column[order] for name, column in columns.items()}
+def sample_blocks(container: Container) -> Iterator[Record]:
+    """Every record of the blocks that hold samples, where the index says which; else of all blocks."""
+    every = container.rows if container.rows is not None else Rows()
+    rows = [row for row in map(every.__getitem__, range(len(every))) if row.first_seq is not None]
+    if not rows:
+        yield from container.records()
+    for row in rows:
+        if (raw := container.block(row)) is not None:
+            yield from container.unpack(raw)
+
+
+def expected(container: Container) -> int:
+    """How many samples a file should hold, 0 where nobody can say."""
+    index = container.index or {}
+    totals = index.get("totals") or {}
+    ended = [totals.get(name) or 0 for name in ("completed", "failed", "cancelled")]
+    return min(sum(ended), blocks.MOST * len(container.rows or ()))
 
 
 def _records(path: Path, kind: str) -> Iterator[Record]:
@@ -191,7 +255,7 @@ def _writable(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _readable(path: Path) -> Iterator[None]:
+def readable(path: Path) -> Iterator[None]:
     """Says in one line that a file's records make no sense."""
     try:
         yield

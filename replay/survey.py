@@ -66,9 +66,12 @@ def expected_usage(planned: Planned) -> Usage:
 
 
 def recorded_usage(exchange: Exchange) -> Usage:
-    """What the server counted when the exchange was captured."""
+    """What the server counted when the exchange was captured; of a synthesised one, what was counted then."""
     response = exchange.response
-    if response is None or not response.body or response.status is None:
+    if response is None:
+        made = exchange.request.extra.get("prompt_tokens")
+        return Usage(prompt=made if isinstance(made, int) else None)
+    if not response.body or response.status is None:
         return Usage()
     return read_answer(
         [(0.0, response.body)],

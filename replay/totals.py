@@ -1,5 +1,6 @@
 """The closing figures of a run: the identity, the numbers of `replay --json`, and whether they count."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
@@ -96,6 +97,37 @@ def why_invalid(run: Run, counted: Columns | None = None) -> str | None:
     `counted` is `measures.counted(run.columns)`, for whoever has it already.
     """
     counted = measures.counted(run.columns) if counted is None else counted
+    return cause(run, len(run), waits(counted))
+
+
+@dataclass(frozen=True, slots=True)
+class Waits:
+    """Headline latencies of the samples that count: `n` of them where the client's lateness is known.
+
+    Of those, `said` gives quantiles as they are, `true` without the client's lateness; `typical` is the
+    median of all.
+    """
+
+    n: int
+    said: Callable[[Sequence[float]], Sequence[float]]
+    true: Callable[[Sequence[float]], Sequence[float]]
+    typical: Callable[[], float]
+
+
+def waits(counted: Columns) -> Waits:
+    """Those of columns."""
+    latency, late = headline(counted), measures.client_lag(counted)
+    there = ~np.isnan(latency) & ~np.isnan(late)
+    return Waits(
+        int(there.sum()),
+        lambda levels: measures.quantiles(latency[there], levels),
+        lambda levels: measures.quantiles((latency - late)[there], levels),
+        lambda: measures.spread(latency)["p50"] or 0.0,
+    )
+
+
+def cause(run: Run, size: int, waits: Waits) -> str | None:
+    """The same of a run whose samples are not at hand: how many it holds, and their waits."""
     lost = run.totals["lost_in_flight"]
     if dead := run.totals.get("lost_workers"):
         return (
@@ -106,16 +138,16 @@ def why_invalid(run: Run, counted: Columns | None = None) -> str | None:
         return "the disk took no more answers; free some space and replay again"
     if lost and run.complete:
         return f"{lost} requests were sent and their outcome was lost: a defect, please report it"
-    return _shrunken(run) or _damaged(run) or _late(counted) or _stalled(run, counted)
+    return _shrunken(run, size) or _damaged(run) or _late(waits) or _stalled(run, waits)
 
 
-def _shrunken(run: Run) -> str | None:
+def _shrunken(run: Run, size: int) -> str | None:
     """Whether samples that were written are not in the file any more."""
     ended = sum(run.totals[name] for name in ("completed", "failed", "cancelled"))
-    if not run.complete or len(run) == ended:
+    if not run.complete or size == ended:
         return None
     return (
-        f"the run file is damaged: it holds {len(run):,} of {ended:,} samples; copy it again from "
+        f"the run file is damaged: it holds {size:,} of {ended:,} samples; copy it again from "
         "where it was made, or replay again"
     )
 
@@ -132,16 +164,13 @@ def _damaged(run: Run) -> str | None:
     )
 
 
-def _late(counted: Columns) -> str | None:
+def _late(waits: Waits) -> str | None:
     """Whether the client's own lateness moved a headline quantile."""
-    latency, late = _headline(counted), measures.client_lag(counted)
-    there = ~np.isnan(latency) & ~np.isnan(late)
-    headline, without = np.sort(latency[there]), np.sort((latency - late)[there])
-    for level in measures.LEVELS:
-        few = len(headline) * (1 - level) < BEYOND and level > 0.5
-        if few or not len(headline):
-            continue
-        said, true = measures.quantile(headline, level), measures.quantile(without, level)
+    n = waits.n
+    if not n:
+        return None
+    levels = [level for level in measures.LEVELS if n * (1 - level) >= BEYOND or level <= 0.5]
+    for level, said, true in zip(levels, waits.said(levels), waits.true(levels), strict=True):
         if said - true > max(BUDGET_S, BUDGET_SHARE * true):
             return (
                 f"this client sent late: the p{level * 100:.0f} latency is {said:.3f} s, and "
@@ -151,13 +180,13 @@ def _late(counted: Columns) -> str | None:
     return None
 
 
-def _headline(columns: Columns) -> Values:
+def headline(columns: Columns) -> Values:
     """The first token of a stream, the end of anything else."""
     first = measures.ttft(columns)
     return np.where(np.isnan(first), measures.e2e(columns), first)
 
 
-def _stalled(run: Run, counted: Columns) -> str | None:
+def _stalled(run: Run, waits: Waits) -> str | None:
     """Whether the event loop was too late to take down when things happened.
 
     Stamps of the kernel do not wait for it; what it does to the sending is in the lag.
@@ -165,7 +194,7 @@ def _stalled(run: Run, counted: Columns) -> str | None:
     stall = run.totals.get("loop_stall_s")
     if not stall or stall["p99"] is None or run.totals.get("clock") == "kernel":
         return None
-    allowed = BUDGET_SHARE * (measures.spread(_headline(counted))["p50"] or 0.0)
+    allowed = BUDGET_SHARE * waits.typical()
     for level, least in STALLS.items():
         if stall[level] > max(least, allowed):
             return (

@@ -36,6 +36,7 @@ TRACED: Final = frozenset(
     }
 )
 """Names, lower-case."""
+_ON_THE_WIRE: Final = frozenset(name.encode() for name in TRACED)
 MOST: Final = 16
 """So many fields of an answer are kept,"""
 LONGEST: Final = 200
@@ -45,16 +46,19 @@ LONGEST: Final = 200
 def traced(fields: Iterable[tuple[bytes, bytes]], secrets: Secrets) -> Headers:
     """The fields that are kept, lower-case, in the order of the wire; `secrets` masked in their values."""
     kept = [
-        (name, _cut(secrets.mask_text(_line(value))))
+        (name.decode(), _cut(secrets.mask_text(_line(value))))
         for key, value in fields
-        if (name := key.decode("latin-1").lower()) in TRACED
+        if (name := key.lower()) in _ON_THE_WIRE
     ]
     return tuple(kept[:MOST])
 
 
 def _line(value: bytes) -> str:
     """A value as one printable line."""
-    return "".join(c if c.isprintable() else " " for c in value.decode("latin-1")).strip()
+    text = value.decode("latin-1")
+    if not text.isprintable():
+        text = "".join(c if c.isprintable() else " " for c in text)
+    return text.strip()
 
 
 def _cut(text: str) -> str:

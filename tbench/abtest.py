@@ -9,11 +9,12 @@ from typing import Any
 
 from analysis.arms import load_arm
 from analysis.gate import Gate, parse_gates
-from analysis.judge import LEAST_RUNS, Judgement, judge
+from analysis.judge import LEAST_RUNS, Judgement, Method, judge
 from analysis.looks import Looks
 from analysis.replicates import Replicates
 from analysis.report.judgement import judgement_json
 from analysis.sequential import Decision, as_monitored, monitor
+from analysis.slo import parse_slo
 from capture.errors import InputError, InvalidRunError, TbenchError
 from replay.experiment.conduct import DONE, Performed, conduct, missing
 from replay.experiment.experiment import Experiment, experiment
@@ -71,13 +72,30 @@ def gates_of(plan: Experiment) -> tuple[Gate, ...]:
     margin = said.get("margin")
     if margin is None and not said.get("gate"):
         margin = USUAL_MARGIN
-    return parse_gates(margin, said.get("gate", ()))
+    slo = parse_slo(said["slo"]) if "slo" in said else ()
+    return parse_gates(margin, said.get("gate", ()), slo)
+
+
+def contrast_of(plan: Experiment) -> Method:
+    """How the arms are compared, as declared. Raises InputError where the plan cannot carry it."""
+    if not plan.declared.get("trend"):
+        return "welch"
+    if plan.schedule != "random":
+        raise InputError(
+            f"--trend needs an order of runs that chance drew, not --schedule {plan.schedule}"
+        )
+    if plan.declared.get("monitor"):
+        raise InputError(
+            "--trend and --monitor: the looks of a monitored plan are Welch's; drop one"
+        )
+    return "trend"
 
 
 def prepared(plan: Experiment, folder: Path) -> Ledger:
     """The ledger of the experiment, with everything checked that can be before the first request."""
     gates_of(plan)
     looks_of(plan)
+    contrast_of(plan)
     for arm in plan.treatments:
         arm.order(plan.order).job()  # finds its key, or says which variable is missing
     ledger = Ledger.opened(folder, plan.written)
@@ -162,7 +180,12 @@ def _whole_rounds(plan: Experiment, ledger: Ledger) -> int:
 def _judged(plan: Experiment, ledger: Ledger, rounds: int) -> Judgement:
     """The runs of the first so many rounds, held against the plan's gates."""
     names = [arm.name for arm in plan.treatments]
-    return judge([_replicates(ledger, name, rounds) for name in names], gates_of(plan))
+    return judge(
+        [_replicates(ledger, name, rounds) for name in names],
+        gates_of(plan),
+        contrast=contrast_of(plan),
+        planned=True,
+    )
 
 
 def _replicates(ledger: Ledger, arm: str, rounds: int) -> Replicates:

@@ -1,6 +1,7 @@
 """The order of a benchmark: the options of `tbench benchmark`, checked, and what they stand for."""
 
 import os
+import re
 import shlex
 import sys
 from dataclasses import dataclass, fields
@@ -105,6 +106,17 @@ class BenchmarkOrder:
             )
         if self.slo:
             parse_slo(self.slo)
+        if self.saturate and self.repeats > 1:
+            raise InputError("--saturate makes each point once; drop --repeats")
+        _ = self.share
+
+    @property
+    def share(self) -> float:
+        """What part of the requests must keep to the objectives."""
+        found = re.fullmatch(r"(\d+(?:\.\d*)?)%", self.slo_share.strip())
+        if not found or not 0 < float(found[1]) <= 100:
+            raise InputError(f"--slo-share {self.slo_share}: write it as 99%")
+        return float(found[1]) / 100
 
     @property
     def label(self) -> str:
@@ -159,6 +171,10 @@ class BenchmarkOrder:
             model=self.api_model_name,
             scenario=self.scenarios[0],
             requests=self.max_requests_per_run,
+            dataset_path=self.dataset_path,
+            dataset_config=self.dataset_config,
+            dataset_prompt_column=self.dataset_prompt_column,
+            dataset_image_column=self.dataset_image_column,
             prefix_len=self.prefix_len,
             prefix_ratio=self.prefix_ratio,
             additional_request_params=self.additional_request_params,
@@ -178,8 +194,11 @@ class BenchmarkOrder:
         return {k: str(v) if isinstance(v, Path) else v for k, v in found.items() if k not in FREE}
 
     def metadata(self, sweep: Sweep, folder: Path) -> dict[str, Any]:
-        """genai-bench's `experiment_metadata.json`."""
+        """genai-bench's `experiment_metadata.json`; `saturate` is ours: then no values are promised."""
         batched = sweep.axis == "batch_size"
+        values = (
+            [] if self.saturate or sweep.rates or sweep.poisson else list(map(int, sweep.values))
+        )
         return {
             "cmd": shlex.join(["tbench", *scrubbed(sys.argv[1:])]),
             "benchmark_version": f"tbench {version('tbench')}",
@@ -189,10 +208,8 @@ class BenchmarkOrder:
             "server_model_tokenizer": self.model_tokenizer,
             "model": self.label,
             "task": self.task,
-            "num_concurrency": [sweep.concurrency or 1]
-            if batched
-            else list(sweep.concurrencies or ()),
-            "batch_size": list(map(int, sweep.values)) if batched else [sweep.batch_size],
+            "num_concurrency": [sweep.concurrency or 1] if batched else values,
+            "batch_size": values if batched else [sweep.batch_size],
             "iteration_type": "batch_size" if batched else "num_concurrency",
             "traffic_scenario": list(sweep.scenarios),
             "additional_request_params": read_params(self.additional_request_params),
@@ -202,6 +219,7 @@ class BenchmarkOrder:
             "experiment_folder_name": str(folder),
             "metrics_time_unit": self.metrics_time_unit,
             "dataset_path": self.dataset_path,
+            "saturate": self.saturate,
         }
 
 

@@ -10,6 +10,7 @@ from tbench.commands.capture import capture
 from tbench.commands.compare import compare
 from tbench.commands.demo import demo
 from tbench.commands.doctor import doctor
+from tbench.commands.excel import excel
 from tbench.commands.plot import plot
 from tbench.commands.power import power
 from tbench.commands.replay import replay
@@ -52,6 +53,7 @@ app.add_typer(trace, name="trace")
 app.command()(replay)
 app.command()(ab)
 app.command()(benchmark)
+app.command()(excel)
 app.command()(plot)
 app.command()(report)
 app.command()(compare)

@@ -92,6 +92,17 @@ def test_missing_points_are_said(benchmark_folder: BenchmarkFolder) -> None:
     )
 
 
+def test_a_search_promises_no_points(benchmark_folder: BenchmarkFolder) -> None:
+    """What it tried in one scenario it need not try in another."""
+    benchmark_folder.metadata(
+        num_concurrency=[], traffic_scenario=["D(1,1)", "D(2,2)"], saturate=True
+    )
+    benchmark_folder.point("D(1,1)", 8)
+    benchmark_folder.point("D(2,2)", 12)
+
+    assert load_experiment(benchmark_folder.path).notes == ()
+
+
 def test_rates_have_an_axis_of_their_own(benchmark_folder: BenchmarkFolder) -> None:
     """Their value is the rate, not the most that were in flight at once."""
     benchmark_folder.metadata(num_concurrency=[], traffic_scenario=["D(1,1)"])
@@ -205,3 +216,15 @@ def test_a_folder_without_results_says_so(benchmark_folder: BenchmarkFolder) -> 
     found = load_experiment(benchmark_folder.metadata().path)
 
     assert (found.points, found.notes) == ((), ("there is no result in this folder",))
+
+
+@pytest.mark.parametrize(
+    "change", [{"traffic_scenario": "D(1,1)"}, {"num_concurrency": ["1"]}, {"batch_size": 4}]
+)
+def test_metadata_of_another_form_are_one_line(
+    benchmark_folder: BenchmarkFolder, change: dict[str, object]
+) -> None:
+    """The field is named."""
+    benchmark_folder.metadata(**change)
+    with pytest.raises(InputError, match=f"{next(iter(change))} is not a list of"):
+        load_experiment(benchmark_folder.path)

@@ -7,7 +7,7 @@ import pytest
 import vl_convert
 
 from analysis import charts
-from analysis.charts import Picture
+from analysis.charts import Bar, Dot, Picture
 from analysis.charts.timeline import SCATTERED
 from analysis.comparison import Shift
 
@@ -37,7 +37,7 @@ def test_a_distribution_counts_timeouts_and_not_the_absent() -> None:
     curve = rows(picture)
     assert [(row["x"], row["y"]) for row in curve] == [(100, 0.25), (200, 0.5), (400, 0.75)]
     assert axis(picture, "x")["title"] == "TTFT, ms"
-    assert picture.note.startswith("run n = 4, 1 timed out.")
+    assert picture.text.endswith("run n = 4, 1 timed out.")
 
 
 def test_quantiles_are_marked_on_the_curve_and_said() -> None:
@@ -51,7 +51,7 @@ def test_quantiles_are_marked_on_the_curve_and_said() -> None:
         ("a", "p99"): 99,
         ("b", "p50"): 0.2,
     }
-    assert "a p50 50 s, p90 90 s, p95 95 s, p99 99 s; b p50 200 ms." in picture.text
+    assert picture.text.startswith("a p50 50 s, p90 90 s, p95 95 s, p99 99 s; b p50 200 ms.")
 
 
 @pytest.mark.parametrize(
@@ -116,6 +116,26 @@ def test_nothing_to_draw_is_no_picture() -> None:
     assert charts.shift("TTFT", [absent]) is None
 
 
+def test_what_the_pointer_shows_is_in_the_data() -> None:
+    """No tooltip says undefined."""
+    runs = [Dot("A", 1, "A 1", 0.1), Dot("A", 2, "A 2", 0.2)]
+    timed = {"A": [(np.arange(9.0), np.arange(9.0) + 0.5)] * 2}
+    pictures = [
+        charts.forest("Change", BARS),
+        charts.shift("TTFT", POINTS),
+        charts.dots("TTFT p50", "s", runs, {"A": 0.15}),
+        charts.failures({"A 1": {"cut": 0.1}}),
+        charts.ecdf("TTFT", "s", {"A": [np.arange(9.0) + 1]}),
+        charts.over_time("TTFT", "s", timed),
+        charts.in_flight(timed),
+        charts.arrivals(timed),
+    ]
+    for picture in map(drawn, pictures):
+        for layer, part in enumerate(picture.spec["layer"]):
+            for field in (one["field"] for one in part["encoding"].get("tooltip", [])):
+                assert all(field in row for row in rows(picture, layer)), (picture.title, field)
+
+
 def test_every_picture_is_valid_and_describes_itself() -> None:
     """Vega-Lite's own compiler takes each one, as SVG and without a warning from Altair's schema."""
     pair = {"baseline": [SLOW], "candidate": [SLOW * 2]}
@@ -131,3 +151,117 @@ def test_every_picture_is_valid_and_describes_itself() -> None:
         assert svg.startswith("<svg")
         assert picture.spec["description"]
         assert picture.title
+
+
+LESS, MORE = (None, 1.05), (1 / 1.05, None)
+BARS = (
+    Bar(label="TTFT p50", value=1.1, low=1.05, high=1.15, said="FAIL", passes=LESS, decides=1.14),
+    Bar(label="TTFT p95", value=0.9, low=0.2, high=None, said="INCONCLUSIVE", passes=LESS),
+    Bar(label="speed p50", value=1.01, low=1, high=1.02, said="PASS", passes=MORE, decides=1.003),
+    Bar(label="E2E p99", value=None, low=None, high=None, said="INCONCLUSIVE", passes=LESS),
+)
+
+
+def test_a_forest_shades_what_passes_by_the_way_of_the_metric() -> None:
+    """Up to the margin where less is better, from it on where more is; a bar without value keeps its zone."""
+    picture = drawn(charts.forest("Change", BARS))
+    low, high = axis(picture, "x", 4)["scale"]["domain"]
+    zones = {row["label"]: (row["from"], row["to"]) for row in rows(picture)}
+
+    assert zones["TTFT p50"] == (pytest.approx(low, rel=1e-4), 1.05)
+    assert zones["speed p50"] == (pytest.approx(1 / 1.05, rel=1e-4), pytest.approx(high, rel=1e-4))
+    assert set(zones) == {bar.label for bar in BARS}
+
+
+def test_a_forest_draws_each_interval_and_cuts_it_at_the_edge() -> None:
+    """Estimates are always inside; an open end reaches the edge; the words have the whole interval."""
+    picture = drawn(charts.forest("Change", BARS))
+    low, high = axis(picture, "x", 4)["scale"]["domain"]
+    bars = {row["label"]: row for row in rows(picture, 2)}
+
+    assert (bars["TTFT p50"]["low"], bars["TTFT p50"]["high"]) == (1.05, 1.15)
+    assert bars["TTFT p95"]["high"] == pytest.approx(high, rel=1e-4)
+    assert all(low < row["value"] < high for row in bars.values())
+    assert "E2E p99" not in bars
+    assert bars["TTFT p95"]["interval"] == "[-80.0 %, ∞)"
+    assert picture.text == "1 FAIL, 1 INCONCLUSIVE, 1 PASS, 1 without an interval."
+    assert "TTFT p50 +10.0 % [+5.0 %, +15.0 %], FAIL" in picture.spec["description"]
+
+
+def test_a_forest_of_shares_is_linear_and_in_points() -> None:
+    """Nothing is a logarithm of nothing."""
+    zone = (None, 0.005)
+    bar = Bar(label="x", value=0.0, low=0.0, high=0.01, said="PASS", passes=zone, share=True)
+    picture = drawn(charts.forest("Errors", [bar]))
+
+    assert axis(picture, "x", 4)["scale"]["type"] == "linear"
+    assert rows(picture, 2)[0]["interval"] == "[+0.00 pp, +1.00 pp]"
+
+
+def test_every_run_is_a_dot_at_its_place() -> None:
+    """In the order in which they began; what has no value is said and not drawn."""
+    runs = [Dot("A", 1, "A 1", 0.1), Dot("B", 2, "B 1", 0.12)]
+    runs += [Dot("B", 3, "B 2", np.inf), Dot("A", 4, "A 2", np.nan)]
+    picture = drawn(charts.dots("TTFT p50", "s", runs, {"A": 0.1, "B": np.nan}))
+
+    assert [(row["x"], row["run"], row["y"]) for row in rows(picture, 1)] == [
+        (1, "A 1", 100),
+        (2, "B 1", 120),
+    ]
+    assert rows(picture, 0) == [{"arm": "A", "y": 100}]
+    assert picture.text == "A 100 ms, none; B 120 ms, timed out."
+
+
+@pytest.mark.parametrize(("far", "log"), [(0.5, False), (5.0, True)])
+def test_runs_a_decade_apart_have_a_logarithmic_axis(far: float, log: bool) -> None:
+    """So that one odd run does not press the others flat."""
+    runs = [Dot("A", 1, "A 1", 0.1), Dot("A", 2, "A 2", far)]
+    picture = drawn(charts.dots("TTFT p50", "s", runs, {"A": 0.2}))
+
+    assert (axis(picture, "y", 1)["scale"].get("type") == "log") is log
+
+
+def test_several_runs_have_a_curve_each_behind_that_of_their_arm() -> None:
+    """The strong one is of all values together, each faint one of a run."""
+    picture = drawn(charts.ecdf("TTFT", "s", {"A": [np.array([1.0, 2.0]), np.array([3.0, 4.0])]}))
+    faint, strong = rows(picture, 0), rows(picture, 1)
+
+    assert [(row["run"], row["x"], row["y"]) for row in faint] == [
+        ("A 1", 1, 0.5), ("A 1", 2, 1), ("A 2", 3, 0.5), ("A 2", 4, 1),
+    ]  # fmt: skip
+    assert [(row["x"], row["y"]) for row in strong] == [(1, 0.25), (2, 0.5), (3, 0.75), (4, 1)]
+
+
+def test_arrivals_are_rates_of_what_was_due_and_of_what_left() -> None:
+    """A hundred requests over ten seconds, the second half of which left five seconds late."""
+    due = np.arange(100) / 10
+    sent = np.where(due < 5, due, due + 5)
+    picture = drawn(charts.arrivals({"A": [(due, sent)]}))
+    width = rows(picture)[1]["x"]
+
+    assert sum(row["due"] * width for row in rows(picture)) == pytest.approx(100, rel=1e-3)
+    assert sum(row["sent"] * width for row in rows(picture)) == pytest.approx(100, rel=1e-3)
+    assert picture.text == "A sent 50.0% of its requests within 10 ms of when they were due."
+    assert charts.arrivals({"A": [(np.full(3, np.nan), np.arange(3.0))]}) is None
+
+
+def test_failures_are_bars_by_kind_and_nothing_where_nothing_failed() -> None:
+    """A run without one has its place all the same."""
+    picture = drawn(charts.failures({"A 1": {}, "B 1": {"http_429": 0.02, "cut": 0.01}}))
+
+    assert axis_of(picture, "y")["scale"]["domain"] == ["A 1", "B 1"]
+    assert picture.text == "A 1 none; B 1 http_429 2.00%, cut 1.00%."
+    assert charts.failures({"A 1": {}}) is None
+
+
+def axis_of(picture: Picture, channel: str) -> dict[str, Any]:
+    return axis(picture, channel, 0)
+
+
+def test_a_ninth_arm_still_has_a_colour() -> None:
+    """They are used again from the first on."""
+    arms = {f"arm {k}": [np.array([1.0, 2.0])] for k in range(9)}
+    scale = axis(drawn(charts.ecdf("TTFT", "s", arms)), "color")["scale"]
+
+    assert len(scale["range"]) == len(scale["domain"]) == 9
+    assert scale["range"][8] == scale["range"][0]

@@ -19,6 +19,7 @@ from replay.runfile import read_run
 from tests.conftest import Done, Server
 
 WIDE = ("--gate", "ttft:p50:900%", "--gate", "errors:5pp")
+TEXTS = {".json", ".md", ".xml"}
 PACED = ("--concurrency", "8", "--warmup", "none")
 
 
@@ -103,7 +104,9 @@ def test_an_experiment_ends_with_a_verdict_and_its_reports(
     assert [n for n, _ in runs] == sorted(n for n, _ in runs), "in rounds"
     assert all(run["completed"] == 60 for run in found["runs"])
     assert json.loads((trace.parent / "x" / "report.json").read_text()) == found
-    assert "PASS" in (trace.parent / "x" / "report.html").read_text()
+    for name in ("report.html", "report.md"):
+        assert "PASS" in (trace.parent / "x" / name).read_text()
+    assert 'failures="0"' in (trace.parent / "x" / "junit.xml").read_text()
 
 
 def test_no_run_finds_the_prompts_of_an_earlier_one_in_the_cache(
@@ -216,6 +219,11 @@ def test_a_server_that_is_not_there_ends_it_at_once(
             ["t.msgpack", "--arm", "name=A,api_key_env=NONE_SUCH", "--arm", "name=B"],
             "NONE_SUCH is not set",
         ),
+        (["t.msgpack", "--arm", "name=A", "--arm", "name=B", "--slo", "x"], "--slo x"),
+        (
+            ["t.msgpack", "--arm", "name=A", "--arm", "name=B", "--trend", "--schedule", "abba"],
+            "--trend needs an order of runs that chance drew",
+        ),
         (
             ["t.msgpack", "--arm", "name=A", "--arm", "name=B", "--max-cost", "0.0001"],
             "--max-cost 0.0001: the 10 runs still to be made cost about 0.01 USD",
@@ -301,3 +309,22 @@ def test_a_plan_that_will_not_decide_says_so_before_it_begins(
     )  # fmt: skip
 
     assert "3 + 3 runs with 3 % between runs pass a 5 % margin in about" in done.out
+
+
+def test_a_plan_may_declare_goodput_and_a_trend(
+    tbench: Callable[..., Done], simulator: Server, trace: Path
+) -> None:
+    """Both are kept with the plan, the text says so, and CI gets its files."""
+    said = (*PACED, "--gate", "goodput>=50%", "--slo", "ttft<60s", "--trend", "--repeats", 3)
+    done = tbench("ab", trace, *arms(simulator.url, "A", "B"), *said, "-o", "x")
+    kept = {
+        path.name: path.read_text()
+        for path in (trace.parent / "x").iterdir()
+        if path.suffix in TEXTS
+    }
+
+    assert done.code == 0, done.err
+    assert "declared in the plan, before the runs" in " ".join(done.out.split())
+    assert "ttft<60s" in kept["plan.json"]
+    assert 'name="goodput&gt;=50%"' in kept["junit.xml"]
+    assert kept["report.md"].startswith("### tbench: PASS")

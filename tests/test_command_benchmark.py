@@ -92,6 +92,29 @@ def test_an_open_loop_at_a_rate(
     assert one["aggregated_metrics"]["iteration_type"] == "poisson"
 
 
+def test_the_saturation_is_searched(
+    tbench: Callable[..., Done], serve: Callable[..., Server], tmp_path: Path
+) -> None:
+    """A server that takes two at a time: with more in flight the third waits."""
+    profile = tmp_path / "two.toml"
+    profile.write_text("[engine]\nmax_batch = 2\n")
+    server = serve("serve", "--port", 0, "--profile", profile)
+    done = tbench(
+        *words(server.url, "--saturate", "--slo", "ttft<250ms", "--slo-share", "90%"),
+        "--num-concurrency", "1", "--traffic-scenario", "D(20,60)",
+    )  # fmt: skip
+    kept = {
+        one["aggregated_metrics"]["num_concurrency"]: one["aggregated_metrics"]["goodput"] >= 0.9
+        for one in results(tmp_path / "x")
+    }
+    best = max(value for value, good in kept.items() if good)
+
+    assert done.code == 0, done.err
+    assert 2 <= best <= 4
+    assert not kept[min(value for value in kept if value > best)]
+    assert f"num_concurrency {best} keeps ttft<250ms" in done.err
+
+
 def test_a_point_that_fails_is_a_result(
     tbench: Callable[..., Done], serve: Callable[..., Server], tmp_path: Path
 ) -> None:
@@ -162,6 +185,7 @@ def test_a_key_is_written_nowhere(
         (["--iteration-type", "batch_size"], "--iteration-type batch_size"),
         (["--slo", "ttft"], "--slo ttft"),
         (["--saturate"], "--saturate"),
+        (["--saturate", "--slo", "ttft<1s", "--slo-share", "2"], "--slo-share 2"),
         (["--additional-request-params", "x"], "--additional-request-params"),
         (["--prefix-len", "3", "--prefix-ratio", "0.5"], "give one"),
     ],
@@ -175,3 +199,26 @@ def test_bad_options_are_one_line(
     assert said in done.err
     assert len(done.err.strip().splitlines()) == 1
     assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize(
+    ("more", "swept"),
+    [
+        ([], [1, 2, 4, 8, 16, 32, 64, 128, 256]),
+        (["--num-concurrency", "3,5"], [3, 5]),
+        (["--saturate", "--slo", "ttft<1s"], []),
+        (["--rate", "2"], []),
+    ],
+)
+def test_metadata_say_what_is_swept(
+    tbench: Callable[..., Done],
+    tmp_path: Path,
+    tokenizer_file: Path,
+    more: list[str],
+    swept: list[int],
+) -> None:
+    """Also where nothing was given, so that points that are missing can be told."""
+    tbench(*words("http://127.0.0.1:9", "--model-tokenizer", tokenizer_file), *more)
+    metadata = json.loads((tmp_path / "x" / "experiment_metadata.json").read_text())
+
+    assert metadata["num_concurrency"] == swept

@@ -86,6 +86,16 @@ def test_other_verbs_take_it(tbench: Callable[..., Any]) -> None:
     assert "give --base-url" in tbench("replay", "t.msgpack", "--dry-run").err
 
 
+def test_a_dry_run_knows_what_it_will_cost(tbench: Callable[..., Any]) -> None:
+    """Twenty times 40 tokens in and 12 out, at 0.88 dollars per million."""
+    assert tbench("trace", "synth", *TEXT, "-o", "t.msgpack").code == 0
+    told = tbench("replay", "t.msgpack", "--base-url", "http://127.0.0.1:9", "--dry-run", "--json")
+    found = json.loads(told.out)
+
+    assert (found["prompt_tokens"], found["output_tokens"]) == (800, 240)
+    assert found["cost_usd"] == pytest.approx(20 * 52 * 0.88e-6)
+
+
 def test_the_same_command_makes_the_same_file(tbench: Callable[..., Any], tmp_path: Path) -> None:
     """In two processes; and never over a file that exists."""
     for name in ("a.msgpack", "b.msgpack"):

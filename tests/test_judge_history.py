@@ -158,6 +158,7 @@ def test_what_differs_is_said(
             parse_gates(None, ["tpot:p50:5%"]),
             "no session has tpot:p50; it has e2e:p50",
         ),
+        (history(CALM), parse_gates("10%", []), "no session has ttft:p50"),
         (history(()), E2E, "holds no session"),
         (history(CALM), (), "needs a gate"),
         (
@@ -172,6 +173,17 @@ def test_what_cannot_be_compared_is_refused(
 ) -> None:
     with pytest.raises(InputError, match=said):
         judge_history(kept, tonight(repeats), gates)
+
+
+def test_sessions_without_a_gates_figure_are_counted(repeats: Any) -> None:
+    """A gate that was added later is judged on the sessions that have it."""
+    kept = history(CALM)
+    old = replace(kept.sessions[0], figures={"errors": kept.sessions[0].figures["errors"]})
+    mixed = replace(kept, sessions=(old, *kept.sessions[1:]))
+    found = judge_history(mixed, tonight(repeats), E2E)
+
+    assert "5 of 6 sessions have e2e:p50" in str(found.warnings)
+    assert found.rows[0].comparison.runs == (5, 3)
 
 
 def test_every_report_shows_a_history(repeats: Any) -> None:

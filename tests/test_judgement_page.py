@@ -18,9 +18,11 @@ from analysis.charts import drawing, ratios
 from analysis.compare import compare
 from analysis.gate import parse_gates
 from analysis.judge import Judgement, judge
+from analysis.looks import Looks
 from analysis.replicates import Replicates
 from analysis.report.judgement import judgement_json
 from analysis.report.page import comparison_page, judgement_page, judgement_report, run_page
+from analysis.sequential import as_monitored, monitor
 
 GATES: Final = parse_gates("5%", ["errors:2pp", "output_tokens_per_s:p50:10%"])
 EVIL = '<script>document.title="broken"</script>"\'&{{7*7}}'
@@ -138,6 +140,34 @@ def test_runs_that_did_not_take_turns_say_so_in_the_first_sentence(
         in text
     )
     assert "NOT_INTERLEAVED" in text
+
+
+def test_two_margins_of_one_quantity_are_two_bars(found: Judgement) -> None:
+    """Each under a label of its own."""
+    gates = parse_gates(None, ["ttft:p50:5%", "ttft:p50:30%"])
+    picture = judgement_report(judge(found.arms[:2], gates)).pictures[
+        "change-of-each-gated-quantity"
+    ]
+    labels = {row["label"] for table in picture.tables.values() for row in table if "label" in row}
+
+    assert labels == {"TTFT p50, 5 %", "TTFT p50, 30 %"}
+
+
+def test_an_experiment_that_could_stop_early_shows_no_interval(found: Judgement) -> None:
+    """Neither in words nor in tables nor in pictures: they are made for experiments of a fixed length."""
+    looks = Looks(runs=(4, 8))
+    monitored = as_monitored(found, monitor(found, looks, 1))
+    report = judgement_report(monitored)
+    reader = Reader(report.page())
+    spans = [a for name, a in reader.tags if name == "span" and a.get("class") == "interval"]
+    shifted = [one for name, one in report.pictures.items() if name.startswith("shift-of")]
+
+    assert spans == []
+    assert re.search(r"TTFT p50 \+\d+\.\d %, margin 5 %", reader.words)
+    assert "MONITORED" in reader.words
+    assert "Here no change has an interval" in reader.words
+    assert "[" not in report.pictures["change-of-each-gated-quantity"].spec["description"]
+    assert all("There is no interval" in one.note and "[" not in one.text for one in shifted)
 
 
 def pages(found: Judgement) -> dict[str, str]:

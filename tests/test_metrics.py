@@ -11,8 +11,10 @@ from analysis.arms import Arm
 from analysis.metrics import METRICS, composite, values
 from capture.exchange import Outcome
 from replay import columns as blocks
+from replay.gaps import gather_gaps
 from replay.runfile import Run, recount
 from replay.sample import Sample
+from replay.table import Table
 
 DEFAULT: dict[str, Any] = {
     "endpoint": "chat",
@@ -38,9 +40,9 @@ def sample(index: int = 0, **changes: Any) -> Sample:
 
 
 def arm_of(*samples: Sample) -> Arm:
-    found = blocks.unpack([blocks.pack(blocks.from_samples(samples))])
+    found = dict(Table(lambda: [blocks.pack(blocks.from_samples(samples))]))
     found["warmup"] = np.array([one.warmup for one in samples])
-    gaps = blocks.unpack_tokens([blocks.pack_tokens(samples)], len(samples))
+    gaps = gather_gaps([blocks.pack_tokens(samples)], len(samples))
     return Arm(
         kind="run",
         name="a",

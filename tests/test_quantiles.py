@@ -165,3 +165,29 @@ def test_a_quantile_is_identified_while_the_timeouts_stay_beyond_it() -> None:
     assert quantiles.identified(5, 1000, 0.95)
     assert not quantiles.identified(9, 1000, 0.99)
     assert not quantiles.identified(1000, 1000, 0.5)
+
+
+@given(st.lists(st.floats(-1e9, 1e9) | st.just(math.inf) | st.just(math.nan), max_size=60))
+def test_several_quantiles_need_no_order(values: list[float]) -> None:
+    """The same as one by one from the sorted values; none of no values."""
+    found = quantiles.several(np.array(values), (0.5, 0.9, 0.99))
+    ordered = quantiles.ordered(np.array(values))
+
+    assert found == [quantiles.quantile(ordered, p) for p in (0.5, 0.9, 0.99) if len(ordered)]
+
+
+@given(st.lists(st.floats(-9, 9) | st.just(math.nan), max_size=30))
+def test_values_in_order_stay_as_they_are(values: list[float]) -> None:
+    """Ordering is sorting without the NaN, and of what is ordered already it takes no copy."""
+    once = quantiles.ordered(np.array(values))
+
+    assert once.tolist() == sorted(value for value in values if not math.isnan(value))
+    assert quantiles.ordered(once) is once
+
+
+@given(st.integers(1, 3000), st.floats(0.001, 0.999))
+def test_ranks_agree_with_the_binomial_law(n: int, p: float) -> None:
+    """Those of scipy's binomial distribution."""
+    law = stats.binom(n, p)
+
+    assert quantiles.interval_ranks(n, p) == (int(law.ppf(0.025)), int(law.isf(0.025)) + 1)

@@ -14,8 +14,10 @@ from analysis.compare import compare
 from analysis.report import words
 from analysis.report.terminal import comparison_text, run_text
 from replay import columns as blocks
+from replay.gaps import gather_gaps
 from replay.runfile import Run, recount
 from replay.sample import Sample
+from replay.table import Table
 
 
 def arm(n: int, name: str = "fast", slow: float = 1.0, **changes: Any) -> Arm:
@@ -40,9 +42,9 @@ def arm(n: int, name: str = "fast", slow: float = 1.0, **changes: Any) -> Arm:
         )
         for k in range(n)
     ]
-    found = blocks.unpack([blocks.pack(blocks.from_samples(samples))])
+    found = dict(Table(lambda: [blocks.pack(blocks.from_samples(samples))]))
     found["warmup"] = np.zeros(n, dtype=bool)
-    gaps = blocks.unpack_tokens([blocks.pack_tokens(samples)], n)
+    gaps = gather_gaps([blocks.pack_tokens(samples)], n)
     given: dict[str, Any] = {
         "kind": "run",
         "name": name,

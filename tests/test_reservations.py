@@ -177,3 +177,13 @@ def test_with_several_candidates_a_caution_names_its_own(repeats: Any) -> None:
 
     assert said(found)["OUTPUT_LENGTH_DIFFERS"].startswith("C: the candidate's answers")
     assert found.cautions["B"] == ()
+
+
+def test_a_wait_for_the_valve_is_not_the_clients_lateness(repeats: Any) -> None:
+    """A slower server fills --max-in-flight; what then waits is its latency, not a reason to refuse."""
+
+    def held(found: dict[str, Any]) -> None:
+        found["sent"] = found["due"] + 0.009
+        found["held"] = np.full(len(found["id"]), 0.009)
+
+    assert "INVALID_COMPARISON" not in said(judge(repeats.arms(spoil=held), GATES))

@@ -136,20 +136,31 @@ def test_runs_whose_few_errors_agree_by_chance_do_not_agree_perfectly(
     assert of_events(text, first, second, n) == expected
 
 
-@pytest.mark.parametrize("bursts", [1, 10])
-@pytest.mark.parametrize("text", ["errors:1pp", "errors<=2%"])
-def test_wrong_verdicts_on_rare_errors_are_rare(text: str, bursts: int) -> None:
-    """A truth at the margin passes or fails at most as often as said, in bursts too."""
+@pytest.mark.parametrize(
+    ("text", "bursts", "bar"),
+    [
+        ("errors:1pp", 1, 0.02),
+        ("errors:1pp", 10, 0.08),
+        ("errors<=2%", 1, 0.02),
+        ("errors<=2%", 10, 0.12),
+    ],
+)
+def test_wrong_verdicts_on_rare_errors_are_rare(text: str, bursts: int, bar: float) -> None:
+    """A truth at the margin passes or fails at most as often as said.
+
+    Not quite where errors come ten at a time and a run has less than one burst: 9 % of such triples of
+    runs show none at all, and nothing tells them from a server without errors.
+    """
     random = np.random.default_rng(7)
     n, found = 400, []
-    for _ in range(600):
+    for _ in range(800):
         counts = [
             [int(x) * bursts for x in random.binomial(n // bursts, p, 3)] for p in (0.01, 0.02)
         ]
         found.append(of_events(text, counts[0], counts[1], n))
 
-    assert found.count("PASS") / 600 <= 0.08
-    assert found.count("FAIL") / 600 <= 0.08
+    assert found.count("PASS") / 800 <= bar
+    assert found.count("FAIL") / 800 <= bar
 
 
 def test_holm_is_over_gates_and_candidates() -> None:

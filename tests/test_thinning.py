@@ -56,6 +56,24 @@ def test_a_thinned_scatter_keeps_the_extremes_of_each_moment() -> None:
     assert set(slow.tolist()) <= set(thinning.scatter(np.arange(100_000.0), y).tolist())
 
 
+@settings(max_examples=60)
+@given(st.integers(101, 400), st.integers(1, 30), st.integers(0, 2**32 - 1))
+def test_a_thinned_scatter_is_what_its_grid_says(n: int, ties: int, seed: int) -> None:
+    """Each cell's first point, and of each column the first of its least and the last of its greatest."""
+    random = np.random.default_rng(seed)
+    x, y = random.random(n), random.integers(0, ties, n).astype(float)
+    columns, rows = 10, 8
+    column, row = thinning._cells(x, columns), thinning._cells(y, rows)
+    wanted = {
+        int(np.flatnonzero((column == c) & (row == r))[0]) for c, r in zip(column, row, strict=True)
+    }
+    for c in set(column.tolist()):
+        own = np.flatnonzero(column == c)
+        wanted |= {int(own[y[own] == y[own].min()][0]), int(own[y[own] == y[own].max()][-1])}
+
+    assert thinning.scatter(x, y, 100).tolist() == sorted(wanted)
+
+
 def test_running_medians_follow_the_values() -> None:
     """The median of each part, at its middle; parts with too few values are left out."""
     x = np.concatenate([np.linspace(0, 1, 500), np.linspace(3, 4, 500)])

@@ -76,10 +76,9 @@ def ecdf(title: str, unit: str, arms: Arms) -> Picture | None:
     several = several.encode(x=x, y=share, color=colour(names), detail="run:N")
     said = Words(
         title=f"Distribution of {title}",
-        text=_said(marks),
-        note=_counts(whole)
-        + (" Faint: each run. Strong: all runs of an arm together." if faint else "")
-        + " Marks: p50, p90, p95, p99.",
+        text=f"{_said(marks)} {_counts(whole)}",
+        note="Distribution: marks at p50, p90, p95, p99."
+        + (" Faint: each run; strong: all runs of an arm together." if faint else ""),
     )
     return paper.picture([*([several] if faint else []), line, point], said)
 

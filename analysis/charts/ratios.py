@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import altair as alt
 
@@ -45,8 +45,8 @@ class Bar:
     """One row of a forest plot: a change with its interval, and how much of a change is let pass.
 
     `value`, `low`, `high` are ratios, or differences of shares where `share`; None is unbounded, for
-    `value` unknown. `passes` is the zone that passes, of which an end may be None (open). `decides` is
-    the one-sided bound that has to lie in it. `said` is a key of STYLES.
+    `value` unknown. `bare` ones have no interval at all. `passes` is the zone that passes, of which an end
+    may be None (open), `decides` the one-sided bound that has to lie in it. `said` is a key of STYLES.
     """
 
     label: str
@@ -57,6 +57,7 @@ class Bar:
     passes: tuple[float | None, float | None] | None = None
     decides: float | None = None
     share: bool = False
+    bare: bool = False
 
 
 def forest(title: str, bars: Sequence[Bar]) -> Picture | None:
@@ -66,67 +67,66 @@ def forest(title: str, bars: Sequence[Bar]) -> Picture | None:
     """
     if not any(bar.value is not None for bar in bars):
         return None
-    paper, share = Paper(), bars[0].share
     low, high = _domain(bars)
     rows = [_row(bar, low, high) for bar in bars]
-    scale = alt.Scale(type="linear" if share else "log", domain=[low, high], nice=False)
-    x = alt.X(
-        "value:Q",
-        title=f"candidate {'-' if share else '/'} baseline",
-        scale=scale,
-        axis=alt.Axis(
-            values=_ticks(low, high),
-            labelExpr=f"format({'datum.value' if share else 'datum.value - 1'}, '+.3~%')",
-            labelOverlap="greedy",
-            labelSeparation=8,
-        ),
-    )
-    y = alt.Y(
-        "label:N",
-        title=None,
-        sort=None,
-        axis=alt.Axis(labelLimit=240, domain=False, ticks=False, grid=False, labelPadding=8),
-    )
-    same = paper.on([{"none": 0.0 if share else 1.0}]).mark_rule(
-        strokeDash=[4, 4], color="currentColor"
-    )
-    drawn = [row for row in rows if row["value"] is not None]
-    kinds = list(dict.fromkeys(bar.said for bar in bars if bar.value is not None))
-    by_kind = alt.Color("said:N", scale=_styles(kinds, 0))
-    shown = tip("label", "change", "interval", "verdict")
-    layers = [
-        paper.on([row for row in rows if row["from"] is not None])
-        .mark_bar(height=STEP - 6, color=GOOD, opacity=0.16)
-        .encode(y=y, x=alt.X("from:Q", scale=scale), x2="to:Q"),
-        same.encode(x=alt.X("none:Q", scale=scale)),
-        paper.on(drawn)
-        .mark_rule(strokeWidth=2.5)
-        .encode(y=y, x=alt.X("low:Q", scale=scale), x2="high:Q", color=by_kind, tooltip=shown),
-        paper.on([row for row in drawn if row["decides"] is not None])
-        .mark_tick(thickness=2, size=14, opacity=1)
-        .encode(y=y, x=alt.X("decides:Q", scale=scale), color=by_kind, tooltip=shown),
-        paper.on(drawn)
-        .mark_point(filled=True, size=90, opacity=1)
-        .encode(
-            y=y,
-            x=x,
-            color=by_kind,
-            shape=alt.Shape("said:N", scale=_styles(kinds, 1)),
-            tooltip=shown,
-        ),
-    ]
     text = "; ".join(
         f"{row['label']} {row['change']} {row['interval']}, {row['said']}" for row in rows
     )
+    paper = Paper()
     said = Words(title=title, text=_tally(bars), note=_note(bars), spoken=text)
+    layers = _forest_layers(paper, rows, _change_axis(low, high, share=bars[0].share))
     return paper.picture(layers, said, height=STEP * len(rows), broad=True)
+
+
+def _forest_layers(paper: Paper, rows: Rows, x: alt.X) -> list[alt.Chart]:
+    """Zones that pass, the line of no change, intervals, deciding bounds, estimates: one above the other."""
+    names = alt.Axis(labelLimit=240, domain=False, ticks=False, grid=False, labelPadding=8)
+    y = alt.Y("label:N", title=None, sort=None, axis=names)
+    drawn = [row for row in rows if row["value"] is not None]
+    kinds = list(dict.fromkeys(str(row["said"]) for row in drawn))
+    by_kind = alt.Color("said:N", scale=_styles(kinds, 0))
+    by_shape = alt.Shape("said:N", scale=_styles(kinds, 1))
+    shown = tip("label", "change", "interval", "said")
+    zones = [row for row in rows if row["from"] is not None]
+    bounds = [row for row in drawn if row["decides"] is not None]
+
+    def at(field: str) -> alt.X:
+        return alt.X(f"{field}:Q", scale=x["scale"])
+
+    zone = paper.on(zones).mark_bar(height=STEP - 6, color=GOOD, opacity=0.16)
+    same = paper.on([{"none": rows[0]["none"]}]).mark_rule(strokeDash=[4, 4], color="currentColor")
+    bar = paper.on(drawn).mark_rule(strokeWidth=2.5)
+    tick = paper.on(bounds).mark_tick(thickness=2, size=14, opacity=1)
+    point = paper.on(drawn).mark_point(filled=True, size=90, opacity=1)
+    return [
+        zone.encode(y=y, x=at("from"), x2="to:Q"),
+        same.encode(x=at("none")),
+        bar.encode(y=y, x=at("low"), x2="high:Q", color=by_kind, tooltip=shown),
+        tick.encode(y=y, x=at("decides"), color=by_kind, tooltip=shown),
+        point.encode(y=y, x=x, color=by_kind, shape=by_shape, tooltip=shown),
+    ]
+
+
+def _change_axis(low: float, high: float, *, share: bool) -> alt.X:
+    """Ratios on a logarithmic axis, differences on a linear one; both read as changes in per cent."""
+    change = "datum.value" if share else "datum.value - 1"
+    ticks = alt.Axis(
+        values=_ticks(low, high),
+        labelExpr=f"abs({change}) < 1e-9 ? '0%' : format({change}, '+.3~%')",
+        labelOverlap="greedy",
+        labelSeparation=8,
+    )
+    scale = alt.Scale(type="linear" if share else "log", domain=[low, high], nice=False)
+    return alt.X(
+        "value:Q", title=f"candidate {'-' if share else '/'} baseline", scale=scale, axis=ticks
+    )
 
 
 def _styles(kinds: Sequence[str], which: int) -> alt.Scale:
     return alt.Scale(domain=list(kinds), range=[STYLES[kind][which] for kind in kinds])
 
 
-def _row(bar: Bar, low: float, high: float) -> dict[str, object]:
+def _row(bar: Bar, low: float, high: float) -> dict[str, Any]:
     """A bar as data, cut at the edges of the picture."""
 
     def within(value: float | None, otherwise: float) -> float | None:
@@ -136,14 +136,17 @@ def _row(bar: Bar, low: float, high: float) -> dict[str, object]:
     return {
         "label": bar.label,
         "value": None if bar.value is None else within(bar.value, low),
-        "low": within(bar.low, low),
-        "high": within(bar.high, high),
+        "low": within(bar.value if bar.bare else bar.low, low),
+        "high": within(bar.value if bar.bare else bar.high, high),
         "decides": None if bar.decides is None else within(bar.decides, high),
         "from": None if bar.passes is None else within(start, low),
         "to": None if bar.passes is None else within(stop, high),
+        "none": 0.0 if bar.share else 1.0,
         "said": bar.said,
         "change": words.change(bar.value, share=bar.share),
-        "interval": words.change_interval(bar.low, bar.high, share=bar.share),
+        "interval": "without an interval"
+        if bar.bare
+        else words.change_interval(bar.low, bar.high, share=bar.share),
     }
 
 
@@ -190,7 +193,10 @@ def _tally(bars: Sequence[Bar]) -> str:
 
 
 def _note(bars: Sequence[Bar]) -> str:
-    said = ["Point: the estimate. Bar: its two-sided 95 % interval."]
+    said = ["Point: the estimate."]
+    if not all(bar.bare for bar in bars):
+        gated = any(bar.passes for bar in bars)
+        said.append(f"Bar: its two-sided {'' if gated else 'nominal '}95 % interval.")
     if any(bar.passes for bar in bars):
         said.append("Shade: the changes that pass.")
     if any(bar.decides is not None for bar in bars):
@@ -208,31 +214,47 @@ def shift(
     if not any(point.ratio for point in points):
         return None
     low, high = _bounds(points)
-    paper = Paper()
+    paper, bare = Paper(), all(_bare(point) for point in points)
     rows = _shifted(points, low, high)
     x = alt.X("p:N", title=f"quantile of {title}", sort=None, axis=alt.Axis(labelAngle=0))
     scale = alt.Scale(type="log", domain=[low, high], nice=False)
     y = alt.Y("ratio:Q", title=against, scale=scale, axis=alt.Axis(format=",~r", tickCount=6))
-    shown = tip("p", "ratio", "interval", "band")
+    shown = tip("p", "ratio") if bare else tip("p", "ratio", "interval", "band")
     band = paper.on(rows).mark_area(opacity=0.18, color=COLOURS[1])
     band = band.encode(x=x, y=alt.Y("band_low:Q", scale=scale), y2="band_high:Q")
     bar = paper.on(rows).mark_rule(strokeWidth=2, color=COLOURS[1])
     bar = bar.encode(x=x, y=alt.Y("low:Q", scale=scale), y2="high:Q", tooltip=shown)
     point = paper.on(rows).mark_point(filled=True, size=60, opacity=1, color=COLOURS[1])
     same = paper.on([{"one": 1}]).mark_rule(strokeDash=[4, 4], color="currentColor")
+    rule = same.encode(y=alt.Y("one:Q", scale=scale))
+    dots = point.encode(x=x, y=y, tooltip=shown)
+    said = _shift_words(title, against, points, bare=bare)
+    return paper.picture([rule, dots] if bare else [band, rule, bar, dots], said)
+
+
+def _bare(point: Shift) -> bool:
+    """Whether there is no interval and no band, not even one that is open on one side."""
+    return (point.low, point.high, point.band_low, point.band_high) == (None, None, None, None)
+
+
+def _shift_words(title: str, against: str, points: Sequence[Shift], *, bare: bool) -> Words:
     text = "; ".join(
-        f"{row['p']} {words.ratio(point.ratio)} {row['interval']}"
-        for row, point in zip(rows, points, strict=True)
+        f"{words.percentile(point.p)} {words.ratio(point.ratio)}"
+        + ("" if bare else f" {words.ratio_interval(point.low, point.high)}")
+        for point in points
     )
-    said = Words(
+    what = (
+        "There is no interval: too few runs, or an experiment that could stop early."
+        if bare
+        else "Bars: the interval of each quantile. Shade: the band that holds at all quantiles at once. "
+        "What is open or lies further out is cut at the edge."
+    )
+    return Words(
         title=f"Shift of {title}",
-        text=f"Ratio by quantile with its interval: {text}.",
-        note="Shift: above 1 the candidate's value is higher. Bars: the interval of each quantile. Shade: "
-        "the band that holds at all quantiles at once. What is open or lies further out is cut at the edge.",
+        text=f"Ratio by quantile{'' if bare else ' with its interval'}: {text}.",
+        note=f"Shift: above 1 the candidate's value is higher. {what}",
         spoken=f"Ratio {against} by quantile. {text}",
     )
-    rule = same.encode(y=alt.Y("one:Q", scale=scale))
-    return paper.picture([band, rule, bar, point.encode(x=x, y=y, tooltip=shown)], said)
 
 
 def _shifted(points: Sequence[Shift], low: float, high: float) -> Rows:

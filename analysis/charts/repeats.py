@@ -11,6 +11,7 @@ from analysis.charts.drawing import (
     COLOURS,
     Paper,
     Picture,
+    Rows,
     Scale,
     Words,
     axis,
@@ -50,7 +51,38 @@ def dots(
     share = unit == "share"
     scale = Scale("%", 100) if share else scale_of(unit, [np.array([dot.value for dot in finite])])
     names = list(dict.fromkeys(dot.arm for dot in runs))
-    rows = [
+    means = [
+        {"arm": arm, "y": short(value * scale.factor)}
+        for arm, value in centres.items()
+        if math.isfinite(value)
+    ]
+    x = _order(max(dot.order for dot in runs))
+    log = _log_domain([dot.value * scale.factor for dot in finite])
+    y = alt.Y("y:Q", **axis(f"{title}, {scale.unit}", log))
+    paper = Paper()
+    point = paper.on(_dots(finite, unit, scale)).mark_point(filled=True, size=80, opacity=1)
+    point = point.encode(
+        x=x, y=y, color=colour(names), shape=shape(names), tooltip=tip("run", "value")
+    )
+    rule = paper.on(means).mark_rule(strokeWidth=1.5, opacity=0.7)
+    rule = rule.encode(y=y, color=colour(names), strokeDash=dash(names))
+    return paper.picture([rule, point], _dot_words(title, unit, runs), height=HEIGHT)
+
+
+def _order(last: int) -> alt.X:
+    """Places of runs, from the first to the last."""
+    return alt.X(
+        "x:Q",
+        title="run, in the order in which they began",
+        scale=alt.Scale(domain=[0.5, last + 0.5], nice=False),
+        axis=alt.Axis(
+            values=list(range(1, last + 1)), format="d", labelOverlap="greedy", grid=False
+        ),
+    )
+
+
+def _dots(finite: Sequence[Dot], unit: str, scale: Scale) -> Rows:
+    return [
         {
             "arm": dot.arm,
             "x": dot.order,
@@ -60,41 +92,19 @@ def dots(
         }
         for dot in finite
     ]
-    means = [
-        {"arm": arm, "y": short(value * scale.factor)}
-        for arm, value in centres.items()
-        if math.isfinite(value)
-    ]
-    last = max(dot.order for dot in runs)
-    x = alt.X(
-        "x:Q",
-        title="run, in the order in which they began",
-        scale=alt.Scale(domain=[0.5, last + 0.5], nice=False),
-        axis=alt.Axis(
-            values=list(range(1, last + 1)), format="d", labelOverlap="greedy", grid=False
-        ),
-    )
-    y = alt.Y(
-        "y:Q",
-        **axis(f"{title}, {scale.unit}", _log_domain([dot.value * scale.factor for dot in finite])),
-    )
-    paper = Paper()
-    point = paper.on(rows).mark_point(filled=True, size=80, opacity=1).encode(
-        x=x, y=y, color=colour(names), shape=shape(names), tooltip=tip("run", "value")
-    )  # fmt: skip
-    rule = paper.on(means).mark_rule(strokeWidth=1.5, opacity=0.7)
-    rule = rule.encode(y=y, color=colour(names), strokeDash=dash(names))
+
+
+def _dot_words(title: str, unit: str, runs: Sequence[Dot]) -> Words:
     text = "; ".join(
         f"{name} " + ", ".join(_said(dot.value, unit) for dot in runs if dot.arm == name)
-        for name in names
+        for name in dict.fromkeys(dot.arm for dot in runs)
     )
-    said = Words(
+    return Words(
         title=f"{title} of each run",
         text=f"{text}.",
         note="Each run: a point far from the line of its arm, the mean of its runs, is an odd run; a slope "
         "that all arms share is drift.",
     )
-    return paper.picture([rule, point], said, height=HEIGHT)
 
 
 def _log_domain(figures: Sequence[float]) -> list[float] | None:

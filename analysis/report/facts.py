@@ -15,7 +15,7 @@ from replay.totals import duration_s
 LONGEST = 300
 FRAMING = frozenset({"format", "kind", "type", "version", "crc32", "marker"})
 """Fields of a file that say what kind of file it is, not how it was made."""
-OWN = frozenset({"run_id", "wall_ns", "argv", "capture_id"})
+OWN = frozenset({"run_id", "wall_ns", "argv"})
 """Facts of one run, which are not compared between sides."""
 GROUPS: Mapping[str, str] = {
     "target": "Target and sender",
@@ -27,13 +27,17 @@ GROUPS: Mapping[str, str] = {
     "survey": "What was planned",
     "host": "Host",
     "versions": "Versions",
+}
+"""Titles of what the headers hold, in the order of the report; the rest comes under OTHER."""
+OTHER = "Run"
+OUTCOMES: Mapping[str, str] = {
     "client": "The client while it sent",
     "loop_stall_s": "Lateness of the event loop, s",
     "cost": "Cost",
     "skipped": "Skipped requests",
 }
-"""Titles of what the headers and totals hold, in the order of the report; the rest comes last."""
-OTHER = "Run"
+"""The same of the totals. They differ from run to run, so that a difference is nothing to point at."""
+ENDED = "How it ended"
 
 
 def runs_table(sides: Sides) -> Html:
@@ -64,27 +68,29 @@ def sides_table(sides: Sides) -> Html:
         ["target", *(_common([arm.target or "-" for arm in arms]) for arms in sides.values())],
         ["pacing", *(_common([arm.pacing for arm in arms]) for arms in sides.values())],
     ]
-    return table("Arms", ["", *sides], rows)
+    return table("Arms", ["what", *sides], rows)
 
 
 def facts_tables(sides: Sides) -> Html:
     """What the files say of how they were made, side by side; what differs is marked."""
     found = [
-        table(title, ["", *sides], [_marked(key, cells) for _, key, cells in rows])
+        table(title, ["fact", *sides], [_marked(title, key, cells) for _, key, cells in rows])
         for title, rows in groupby(facts(sides), key=itemgetter(0))
     ]
     return tag("div", join(found), class_="facts")
 
 
-def _marked(key: str, cells: Sequence[str]) -> list[object]:
-    differs = "differs" if len(set(cells)) > 1 else None
+def _marked(title: str, key: str, cells: Sequence[str]) -> list[object]:
+    """What the sides say of a fact; how they were made is marked where it differs."""
+    made = title in {*GROUPS.values(), OTHER}
+    differs = "differs" if made and len(set(cells)) > 1 else None
     return [key, *(tag("span", cell, class_=differs) for cell in cells)]
 
 
 def facts(sides: Sides) -> Iterator[tuple[str, str, list[str]]]:
     """Each fact under its title, with what each side says of it."""
     found = {side: [_grouped(arm) for arm in arms] for side, arms in sides.items()}
-    for title in (*GROUPS.values(), OTHER):
+    for title in (*GROUPS.values(), OTHER, *OUTCOMES.values(), ENDED):
         by_side = {side: [run.get(title, {}) for run in runs] for side, runs in found.items()}
         for key in dict.fromkeys(key for runs in by_side.values() for run in runs for key in run):
             yield (
@@ -106,12 +112,15 @@ def _common(texts: Sequence[str]) -> str:
 def _grouped(arm: Arm) -> dict[str, dict[str, str]]:
     """A run's facts by the title under which they are shown."""
     found: dict[str, dict[str, str]] = {}
-    for key, text in _flat({**arm.run.header, **arm.run.totals}):
-        group, _, rest = key.partition(".")
-        if group in OWN or rest in OWN:
-            continue
-        titled = group in GROUPS
-        found.setdefault(GROUPS.get(group, OTHER), {})[rest if titled and rest else key] = text
+    for parts, titles, rest in (
+        (arm.run.header, GROUPS, OTHER),
+        (arm.run.totals, OUTCOMES, ENDED),
+    ):
+        for key, text in _flat(parts):
+            group, _, inner = key.partition(".")
+            if group not in OWN:
+                titled = group in titles and inner
+                found.setdefault(titles.get(group, rest), {})[inner if titled else key] = text
     return found
 
 

@@ -13,11 +13,9 @@ from functools import cache, cached_property
 from importlib.resources import files
 from typing import Any
 
-import altair as alt
-import vl_convert
-
 from analysis.charts import Picture
 from analysis.charts.drawing import Rows
+from analysis.report import vega
 from analysis.report.markup import Html, html, join, name_of, section, tag
 
 
@@ -102,7 +100,7 @@ NO_SCRIPT = (
 
 def document(title: str, body: Html, pictures: Mapping[str, Picture]) -> str:
     """A whole page: style, body, data and program. Nothing in it comes from elsewhere."""
-    scripts = [_bundle(), _part("page.js")] if pictures else []
+    scripts = [vega.script(), _part("page.js")] if pictures else []
     hashes = " ".join(f"'sha256-{_digest(script)}'" for script in scripts) or "'none'"
     policy = (
         f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; img-src data:; "
@@ -160,14 +158,6 @@ def _json(data: object) -> str:
     """JSON that ends no script element, whatever is in it."""
     text = json.dumps(data, separators=(",", ":"), allow_nan=False)
     return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
-
-
-@cache
-def _bundle() -> str:
-    """Vega, Vega-Lite and their embedder as one script, of the version that Altair writes for."""
-    version = ".".join(alt.SCHEMA_VERSION.split(".")[:2])
-    script = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", vl_version=version)
-    return script.replace("</script", "<\\/script")
 
 
 @cache

@@ -38,13 +38,15 @@ def change(row: Row) -> str:
 
 
 def interval(row: Row) -> str:
-    """The two-sided interval of the change, or of the figure; a dash where there is none."""
+    """The two-sided interval of the change, or of the figure; nothing where there is none."""
     one = row.comparison
+    if one.confidence == "none":
+        return ""
     if row.gate.scale == "level":
         ends = one.low, one.high
-        return "-" if None in ends else f"[{', '.join(figure(end, one.unit) for end in ends)}]"
+        return "" if None in ends else f"[{', '.join(figure(end, one.unit) for end in ends)}]"
     if one.ratio is None:
-        return "-"
+        return ""
     return words.change_interval(one.low, one.high, share=row.gate.scale == "points")
 
 
@@ -70,11 +72,8 @@ def _gate(row: Row) -> Iterator[object]:
     yield verdict_mark(one.verdict)
     for value in (one.baseline, one.candidate):
         yield number(value, figure(value, one.unit))
-    yield (
-        join([number(_shown(row), change(row)), span(one.low, one.high, interval(row))], tag("br"))
-        if interval(row) != "-" or one.ratio is not None
-        else "-"
-    )
+    ends = span(one.low, one.high, interval(row)) if interval(row) else None
+    yield join(filter(None, [number(_shown(row), change(row)), ends]), tag("br"))
     yield margin(row.gate)
     yield tag("span", f"{one.n_baseline:,} / {one.n_candidate:,}", class_="whole")
     yield ". ".join(filter(None, [row.reason, one.method]))
@@ -98,10 +97,16 @@ def figure(value: float | None, unit: str) -> str:
     return f"{value:.2%}" if unit == "share" else words.amount(value, unit)
 
 
+def has_intervals(found: Judgement) -> bool:
+    """Whether its changes have intervals: an experiment that may stop early has none."""
+    return any(interval(row) for row in found.rows)
+
+
 def forests(found: Judgement, names: Names) -> list[Picture | None]:
     """The ratios in one picture, the differences of shares in another; a limit has no change to draw."""
     several = len(found.candidates) > 1
-    rows = [(row, _bar(row, names[row.arm] if several else "")) for row in found.rows]
+    labels = _labels([(names[row.arm] if several else "", row.gate) for row in found.rows])
+    rows = [(row, _bar(row, label)) for row, label in zip(found.rows, labels, strict=True)]
     ratios = [bar for row, bar in rows if row.gate.scale == "ratio"]
     shares = [bar for row, bar in rows if row.gate.scale == "points"]
     named = {row.gate.metric for row in found.rows if row.gate.scale == "points"}
@@ -112,19 +117,29 @@ def forests(found: Judgement, names: Names) -> list[Picture | None]:
     ]
 
 
-def _bar(row: Row, arm: str) -> Bar:
+def _labels(rows: Sequence[tuple[str, Gate]]) -> list[str]:
+    """Each gate with its arm; those that differ only in their margin have it, too."""
+    plain = [" ".join(filter(None, [arm, gate_label(gate)])) for arm, gate in rows]
+    return [
+        label if plain.count(label) == 1 else f"{label}, {margin(gate)}"
+        for label, (_, gate) in zip(plain, rows, strict=True)
+    ]
+
+
+def _bar(row: Row, label: str) -> Bar:
     one, gate = row.comparison, row.gate
     share = gate.scale == "points"
     edge = gate.shown(-gate.threshold if gate.higher else gate.threshold)
     return Bar(
-        label=" ".join(filter(None, [arm, gate_label(gate)])),
+        label=label,
         value=one.ratio,
         low=one.low,
         high=one.high,
         said=one.verdict.value,
         passes=(edge, None) if gate.higher else (None, edge),
-        decides=row.bound,
+        decides=row.bound if interval(row) else None,
         share=share,
+        bare=not interval(row),
     )
 
 

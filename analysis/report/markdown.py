@@ -60,7 +60,7 @@ def comparison_markdown(found: Comparisons, command: str | None = None) -> str:
         (_pair_cells(row) for row in found.rows),
     )
     lines += ["", _errors(found.errors), ""]
-    counts = [len(side) for side in found.offset_s]
+    counts = found.requests
     how = (
         f"{counts[0]:,} requests, paired"
         if found.paired

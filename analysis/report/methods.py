@@ -37,3 +37,11 @@ REPEATED: Final = (
         "them at once (Bonferroni)."
     ),
 )
+WITHOUT_INTERVALS: Final = (
+    (
+        "Here no change has an interval: either an arm has fewer than three runs, or the experiment "
+        "was looked at while it ran, and could stop early. Then its verdicts hold at the level of the "
+        "look that ended it (the warnings say which), and 95 % intervals, which are made for "
+        "experiments of a fixed length, would promise too much."
+    ),
+)

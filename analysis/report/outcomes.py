@@ -12,6 +12,7 @@ from analysis.report import words
 from analysis.report.markup import Html, html, join, number, table, tag
 from analysis.report.sides import Place, Sides, each, places
 from capture.exchange import Outcome
+from replay.table import at
 
 LONGEST = 300
 MESSAGES = 10
@@ -20,10 +21,10 @@ MESSAGES = 10
 def kinds(arm: Arm) -> dict[str, int]:
     """Measured requests that did not succeed, commonest kind first: an outcome, or `http_STATUS`."""
     rows = np.flatnonzero(arm.measured & ~arm.ok)
-    http, columns = Outcome.HTTP_ERROR.value, arm.columns
+    http, few = Outcome.HTTP_ERROR.value, at(arm.columns, rows, "outcome", "status")
     counts = Counter(
         f"http_{status}" if outcome == http else str(outcome)
-        for outcome, status in zip(columns["outcome"][rows], columns["status"][rows], strict=True)
+        for outcome, status in zip(few["outcome"], few["status"], strict=True)
     )
     return dict(counts.most_common())
 

@@ -27,7 +27,7 @@ WORTH = {
     "neutral": ("differs", "differs"),
 }
 """What a ratio below and above 1 is worth, by which way of the metric is better."""
-SHIFTED = ("ttft", "e2e", "tpot")
+SHIFTED = ("ttft", "e2e", "tpot", "itl")
 
 
 def judgement_page(
@@ -80,7 +80,7 @@ def judgement_report(
             sections.failures(sides),
             sections.kept(sides),
             sections.slow(sides),
-            sections.method(metrics, *methods.REPEATED, *_asked(found)),
+            sections.method(metrics, *methods.REPEATED, *_asked(found), *_looked(found)),
             sections.environment(sides),
             sections.made_by(command),
         ],
@@ -93,6 +93,11 @@ def _asked(found: Judgement) -> Iterator[str]:
         yield f"Instead of Welch's t: {TREND}, declared {who}."
     if slo := objectives(found):
         yield f"Goodput counts the requests that succeeded with {', '.join(slo)}."
+
+
+def _looked(found: Judgement) -> tuple[str, ...]:
+    """How an experiment that could stop early was decided."""
+    return () if gates.has_intervals(found) else methods.WITHOUT_INTERVALS
 
 
 def _metrics(found: Judgement) -> list[str]:
@@ -114,7 +119,7 @@ def _run_shift(
     who = f", {names[arm.name]}" if len(found.candidates) > 1 else ""
     return shift(
         f"{words.title(metric)}{who}",
-        shifts(found.baseline.runs, arm.runs, metric),
+        shifts(found.baseline.runs, arm.runs, metric, intervals=gates.has_intervals(found)),
         against=f"{names[arm.name]} / {names[found.baseline.name]}",
     )
 
@@ -124,7 +129,7 @@ def comparison_report(found: Comparisons, *, command: str | None = None) -> Repo
     sides: Sides = {"baseline": (found.baseline,), "candidate": (found.candidate,)}
     title = f"{found.candidate.name} against {found.baseline.name}"
     there = [metric for metric in sections.DRAWN if metric in found.values]
-    metrics = there or list(found.values)[: len(SHIFTED)]
+    metrics = there or list(found.values)[: len(sections.DRAWN)]
     bars = [_bar(row) for row in found.rows if row.finding]
     shifted = {one: [shift(words.title(one), found.shift.get(one, ()))] for one in metrics}
     return Report(

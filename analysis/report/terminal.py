@@ -101,7 +101,7 @@ def _heading(found: Comparisons) -> Iterator[str]:
     alike = _how(first) == _how(second)
     for side, arm in (("baseline ", first), ("candidate", second)):
         yield f"{side}  {arm.name}{_where(arm)}" + ("" if alike else f": {_how(arm)}")
-    counts = [len(side) for side in found.offset_s]
+    counts = found.requests
     how = (
         f"{counts[0]:,} requests, paired"
         if found.paired

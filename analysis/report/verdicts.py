@@ -16,7 +16,7 @@ HEADLINES = (("ttft", 0.5), ("ttft", 0.95), ("e2e", 0.5), ("e2e", 0.95), ("tpot"
 SHOWN = ("ttft", "e2e", "tpot")
 NAMED = 3
 """So many gates are named in a sentence; the table has all."""
-PAIR = "This holds for these two runs; to decide, repeat them interleaved (compare --margin)."
+PAIR = "This holds for these two runs; to decide, let runs of both take turns (tbench ab)."
 
 
 def judgement_verdict(found: Judgement, names: Names) -> Html:
@@ -122,11 +122,10 @@ def _named(rows: Sequence[Row]) -> str:
 
 
 def _one(row: Row) -> str:
-    if interval(row) == "-":
+    if row.comparison.ratio is None and not interval(row):
         return f"{gate_label(row.gate)}, {row.reason or 'no interval'}"
-    if row.gate.limit is not None:
-        return f"{gate_label(row.gate)} {change(row)} {interval(row)}, limit {margin(row.gate)}"
-    return f"{gate_label(row.gate)} {change(row)} {interval(row)}, margin {margin(row.gate)}"
+    figures = " ".join(filter(None, [gate_label(row.gate), change(row), interval(row)]))
+    return f"{figures}, {'margin' if row.gate.limit is None else 'limit'} {margin(row.gate)}"
 
 
 def _worse(row: Row) -> float:

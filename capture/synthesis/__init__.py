@@ -1,8 +1,8 @@
 """Synthesis: a scenario or a dataset becomes the requests of a trace, seeded."""
 
 from capture.synthesis.arrivals import Arrivals
-from capture.synthesis.synthesise import exchanges, write
 from capture.synthesis.scenario import Scenario, Task, parse
+from capture.synthesis.synthesise import exchanges, write
 from capture.synthesis.tokens import Tokens, calibrated, estimated, load_tokens
 from capture.synthesis.workload import Workload
 

@@ -94,7 +94,7 @@ def load_dataset(
     """
     path, columns = Path(name).expanduser(), columns or Columns()
     if hub.is_ours(path):
-        return from_hub(str(name), columns, {}, large_images=large_images)
+        return from_hub(str(path), columns, {}, large_images=large_images)
     if path.is_dir() and not columns.pictures:
         raise InputError(
             f"{path}: a folder of images, which go with image-text-to-text; give a file of prompts"

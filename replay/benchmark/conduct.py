@@ -4,7 +4,7 @@ A point whose requests all fail is a result like any other. Only where nothing h
 nothing will (nobody listens, a wrong key, an unknown model), the benchmark ends.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -38,7 +38,8 @@ class Benchmark:
     """What every point has in common. `workload` makes a point's requests; `order` says how to send them.
 
     `requests` and `duration_s` end a point, whichever comes first; what is in flight then still finishes.
-    `unit` is that of latencies in the results, `s` or `ms`. Everything is written below `folder`.
+    `unit` is that of latencies in the results, `s` or `ms`. `judged` says more of a run, for its result.
+    Everything is written below `folder`.
     """
 
     task: str
@@ -49,6 +50,7 @@ class Benchmark:
     duration_s: float
     trim: Trim
     unit: str
+    judged: Callable[[Run], Mapping[str, Any]] = lambda _: {}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +70,7 @@ class Made:
 
 def conduct(
     plan: Benchmark,
-    points: Iterator[Point] | Sequence[Point],
+    points: Iterable[Point],
     watch: Callable[[Point], Watch | None],
     argv: tuple[str, ...] = (),
 ) -> Iterator[Made]:
@@ -125,6 +127,7 @@ def _made(plan: Benchmark, point: Point, run: Run, *, fresh: bool) -> Made:
     columns, by = with_lengths(run.columns, read_trace(_trace_path(plan, point)))
     content = result(point, columns, plan.trim, plan.unit)
     content["aggregated_metrics"] |= {
+        **plan.judged(run),
         "prompt_tokens_by": by,
         "valid": found["valid"],
         "invalid_because": found["invalid_because"],

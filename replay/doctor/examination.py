@@ -13,7 +13,7 @@ from replay.doctor.probes import Found, Load, probe
 from replay.doctor.verdict import held, limit
 from replay.headroom import headroom
 
-FLAT_OUT: Final = Load(requests=8000, concurrency=64)
+FLAT_OUT: Final = Load(requests=8000, concurrency=64, most_s=3.0)
 PACED: Final = Load(requests=2000, rate=1000.0)
 RAMP: Final = (100, 200, 500, 1000, 2000)
 ENOUGH_S: Final = 17.0

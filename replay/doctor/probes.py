@@ -13,6 +13,7 @@ import numpy as np
 
 from capture.exchange import Exchange, Request, Response
 from capture.tracefile import TraceHeader, TraceWriter
+from replay.doctor.facts import usable_cores
 from replay.doctor.work import Work
 from replay.kin import kin_command, kin_environ
 from replay.order import Order
@@ -25,7 +26,7 @@ PATIENCE_S: Final = 30.0
 
 @dataclass(frozen=True, kw_only=True)
 class Load:
-    """Made traffic: so many requests, answered by the server with these times."""
+    """Made traffic: so many requests, answered with these times; sent for `most_s` seconds at most."""
 
     requests: int
     tokens: int = 1
@@ -33,6 +34,7 @@ class Load:
     itl_ms: float = 0.0
     concurrency: int | None = None
     rate: float | None = None
+    most_s: float | None = None
 
     @property
     def stream_s(self) -> float:
@@ -53,7 +55,8 @@ class Found:
 
     `server_late_s` is the p99 of the server's own lateness, `server_share` its share of a core while it had
     requests, less what it waited awake. `others_cores` is what processes that are not ours and the
-    hypervisor took, in cores. Both None where not known. `errors` counts failures by kind.
+    hypervisor took, in cores, `free_cores` what nobody took of those that this process may use. None where
+    not known. `errors` counts failures by kind.
     """
 
     completed: int
@@ -66,6 +69,7 @@ class Found:
     server_late_s: float
     server_share: float | None
     others_cores: float | None
+    free_cores: float | None
     clock: str
     lost: int
     failed: int
@@ -88,15 +92,16 @@ def probe(load: Load, folder: Path, workers: int = 1) -> Found:
             base_url=url,
             concurrency=load.concurrency,
             constant=load.rate,
+            duration=load.most_s,
             api_key_env="",
             workers=workers,
         )
         run = perform(order.job())
         known = truth()
-    return _found(load, run, known, Work.now().others_since(before))
+    return _found(load, run, known, (before, Work.now()))
 
 
-def _found(load: Load, run: Run, truth: Mapping[str, Any], others: float | None) -> Found:
+def _found(load: Load, run: Run, truth: Mapping[str, Any], work: tuple[Work, Work]) -> Found:
     said = numbers(run)
     ideal = load.ideal
     return Found(
@@ -109,7 +114,8 @@ def _found(load: Load, run: Run, truth: Mapping[str, Any], others: float | None)
         coalesced_share=run.totals["coalesced_share"],
         server_late_s=float(np.quantile(truth["late"], 0.99)) if truth["late"] else 0.0,
         server_share=truth["share"],
-        others_cores=others,
+        others_cores=work[1].others_since(work[0]),
+        free_cores=work[1].free_since(work[0], usable_cores()),
         clock=said["clock"],
         lost=said["lost_in_flight"] + said["never_sent"],
         failed=said["failed"],

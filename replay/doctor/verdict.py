@@ -17,7 +17,7 @@ LATE_S: Final = 0.005
 BUSY: Final = 0.85
 """Of a core: a process that used so much of it could not do much more."""
 CROWDED: Final = 0.25
-"""Cores: others that took so many were in the way."""
+"""Cores: where fewer were free, whoever wanted one had to wait for it."""
 
 Who = Literal["client", "server", "machine"]
 
@@ -67,8 +67,8 @@ RULES: Final[tuple[Rule, ...]] = (
     ),
     (
         "machine",
-        lambda found: (found.others_cores or 0.0) >= CROWDED,
-        lambda found: f"other work took {found.others_cores:.1f} cores",
+        lambda found: found.free_cores is not None and found.free_cores < CROWDED,
+        lambda found: f"all its cores were busy, {found.others_cores:.1f} of them with other work",
         FREE,
     ),
     (

@@ -24,10 +24,16 @@ def text(found: Examination) -> Iterator[str]:
         yield f"streams   {number:>5,} at 50 tokens/s: {_step(step)}"
     if found.untried:
         yield f"streams   no more tried, limited by the machine: {found.untried}"
-    more = found.steps and found.holds == found.steps[-1][0]
-    yield f"holds     {found.holds:,} streams" + (", the most that was tried" if more else "")
+    yield f"holds     {_holds(found)}"
     for note in notes(facts):
         yield f"note      {note}"
+
+
+def _holds(found: Examination) -> str:
+    if not found.steps:
+        return "not known: no number of streams was tried, as what came before took too long"
+    tried = found.holds == found.steps[-1][0]
+    return f"{found.holds:,} streams" + (", the most that was tried" if tried else "")
 
 
 def _step(step: Found) -> str:

@@ -9,14 +9,17 @@ from typing import Final, Self
 STAT: Final = Path("/proc/stat")
 BUSY: Final = (0, 1, 2, 5, 6, 7)
 """Of its first line: user, nice, system, irq, softirq, and what a hypervisor gave to others (steal)."""
+IDLE: Final = (3, 4)
+"""Idle, and waiting for a disk."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Work:
-    """Seconds: the clock, of all processes on all cores (None where not known), and of ours."""
+    """Seconds: the clock; of all processes on all cores, of idle cores (None: not known); of ours."""
 
     at: float
     whole: float | None
+    idle: float | None
     own: float
 
     @classmethod
@@ -24,7 +27,8 @@ class Work:
         """Up to now."""
         used = os.times()
         own = used.user + used.system + used.children_user + used.children_system
-        return cls(at=time.monotonic(), whole=_whole(), own=own)
+        whole, idle = _stat()
+        return cls(at=time.monotonic(), whole=whole, idle=idle, own=own)
 
     def others_since(self, before: "Work") -> float | None:
         """How many cores others had from `before` to this; None where not known."""
@@ -33,10 +37,21 @@ class Work:
         others = (self.whole - before.whole) - (self.own - before.own)
         return max(0.0, others / (self.at - before.at))
 
+    def free_since(self, before: "Work", usable: float) -> float | None:
+        """How many of the `usable` cores nobody had from `before` to this; None where not known."""
+        if self.idle is None or before.idle is None or self.at <= before.at:
+            return None
+        took = self.at - before.at
+        ours = (self.own - before.own) / took
+        return max(0.0, min((self.idle - before.idle) / took, usable - ours))
 
-def _whole() -> float | None:
+
+def _stat() -> tuple[float | None, float | None]:
+    """Of all cores, busy and idle."""
     try:
-        counts = STAT.read_text().split("\n", 1)[0].split()[1:]
-        return sum(int(counts[place]) for place in BUSY) / os.sysconf("SC_CLK_TCK")
+        counts = [int(word) for word in STAT.read_text().split("\n", 1)[0].split()[1:]]
+        tick = os.sysconf("SC_CLK_TCK")
+        busy, idle = (sum(counts[place] for place in places) / tick for places in (BUSY, IDLE))
     except (OSError, ValueError, IndexError):  # no such file here, or another format
-        return None
+        return None, None
+    return busy, idle

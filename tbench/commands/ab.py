@@ -28,6 +28,7 @@ from tbench.commands.options import (
     Speed,
     Until,
 )
+from tbench.commands.sharing import Charts, Shared, Xlsx
 
 if TYPE_CHECKING:
     from replay.experiment.experiment import Experiment
@@ -92,10 +93,26 @@ def ab(
     gate: Annotated[
         list[str] | None,
         typer.Option(
-            help="Gate one quantity: ttft:p95:5% or errors:0.5pp. Repeatable.",
+            help="Gate one quantity: ttft:p95:5%, errors:0.5pp, goodput:1pp, requests_per_s:5%, or a limit "
+            "that candidates must hold: 'ttft:p95<=500ms', 'goodput>=99%'. Repeatable.",
             rich_help_panel=VERDICT,
         ),
     ] = None,
+    slo: Annotated[
+        str | None,
+        typer.Option(
+            help="What makes a request a good one, for gates on goodput: 'ttft<500ms,tpot<50ms,e2e<3s'.",
+            rich_help_panel=VERDICT,
+        ),
+    ] = None,
+    trend: Annotated[
+        bool,
+        typer.Option(
+            "--trend",
+            help="Take a straight drift over the runs out of the difference (random schedule only).",
+            rich_help_panel=VERDICT,
+        ),
+    ] = False,
     monitor: Annotated[
         bool,
         typer.Option(
@@ -171,6 +188,8 @@ def ab(
             "--dry-run", help="Send nothing; say what the whole plan would.", rich_help_panel=OUTPUT
         ),
     ] = False,
+    charts: Charts = None,
+    xlsx: Xlsx = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object.", rich_help_panel=OUTPUT)
     ] = False,
@@ -192,6 +211,8 @@ def ab(
         "redo_invalid": redo_invalid,
         "margin": margin,
         "gate": gate,
+        "slo": slo,
+        "trend": trend or None,
         "monitor": monitor or None,
         "speed": speed,
         "rate": rate,
@@ -220,7 +241,7 @@ def ab(
     experiment: Experiment = words_of(given, plan, out)
     if dry_run:
         return foretold(experiment, out, as_json=as_json)
-    return conducted(experiment, out, as_json=as_json)
+    return conducted(experiment, out, Shared(html=None, charts=charts, xlsx=xlsx), as_json=as_json)
 
 
 def _tables(arms: Sequence[str] | None) -> list[dict[str, Any]] | None:

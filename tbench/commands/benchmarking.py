@@ -7,8 +7,10 @@ from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
+from analysis.arms import load_arm
+from analysis.slo import met, parse_slo
 from capture.errors import InputError
 from capture.synthesis import Workload, calibrated, parse
 from capture.synthesis.order import read_task
@@ -16,8 +18,11 @@ from replay.benchmark.aggregate import Trim
 from replay.benchmark.calibration import calibrate
 from replay.benchmark.conduct import Benchmark, Made, conduct
 from replay.benchmark.layout import METADATA, write_json
+from replay.benchmark.saturation import search
 from replay.benchmark.sweep import Point, Sweep
 from replay.order import Order
+from replay.runfile import Run
+from replay.totals import duration_s
 from tbench.benchmark_order import MINUTE_S, BenchmarkOrder
 from tbench.benchmark_view import Log, table
 from tbench.dashboard.board import board
@@ -40,6 +45,8 @@ def benchmarked(asked: BenchmarkOrder, *, as_json: bool) -> int:
             )
         for line in sweep.idle():
             log.say(line)
+        if base.dataset is not None and (said := base.dataset.complaint()):
+            log.say(said)
         base = _calibrated(asked, base, order, folder, log)
         log.say(
             f"{folder}: {asked.task} at {len(sweep.scenarios)} scenarios; each point ends after "
@@ -55,8 +62,9 @@ def benchmarked(asked: BenchmarkOrder, *, as_json: bool) -> int:
             duration_s=asked.max_time_per_run * MINUTE_S,
             trim=Trim(warmup=asked.warmup_ratio, cooldown=asked.cooldown_ratio),
             unit=asked.metrics_time_unit,
+            judged=partial(goodput, asked.slo),
         )
-        made = list(_points(plan, sweep, log))
+        made = list(_points(plan, sweep, asked, log))
     _print(made, folder, as_json=as_json)
     return _exit(made)
 
@@ -68,15 +76,47 @@ def workload_of(base: Workload, point: Point) -> Workload:
     )
 
 
-def _points(plan: Benchmark, sweep: Sweep, log: Log) -> Iterator[Made]:
-    points = list(sweep.points())
-    shown = board(plan, len(points), log)
+def _points(plan: Benchmark, sweep: Sweep, asked: BenchmarkOrder, log: Log) -> Iterator[Made]:
+    """Every point of the sweep, or those on the way to saturation."""
+    latest: list[Made] = []
+    points = _searched(sweep, asked, latest, log) if asked.saturate else sweep.points()
+    shown = board(plan, None if asked.saturate else len(list(sweep.points())), log)
     try:
         for made in conduct(plan, points, shown.watch, tuple(sys.argv[1:])):
+            latest.append(made)
             shown.made(made)
             yield made
     finally:
         shown.close()
+
+
+def _searched(sweep: Sweep, asked: BenchmarkOrder, latest: list[Made], log: Log) -> Iterator[Point]:
+    share = asked.share
+    for scenario in sweep.scenarios:
+        found = yield from search(
+            sweep, scenario, lambda: latest[-1].result["aggregated_metrics"]["goodput"] >= share
+        )
+        most = "none tried" if found.best is None else f"{found.best:g}"
+        less = "" if found.worst is None else f"; {found.worst:g} does not"
+        log.say(
+            f"saturation of {scenario}: {sweep.axis} {most} keeps {asked.slo} for {share:.4g} of its "
+            f"requests{less}"
+        )
+
+
+def goodput(slo: str | None, run: Run) -> dict[str, Any]:
+    """How many of a run's requests kept to the objectives: their share, and how many a second."""
+    if slo is None:
+        return {}
+    arm = load_arm(run.path)
+    counted = arm.ok | arm.failed
+    good = int((met(arm, parse_slo(slo)) & counted).sum())
+    lasts = duration_s(run.columns)
+    return {
+        "slo": slo,
+        "goodput": good / int(counted.sum()) if counted.any() else 0.0,
+        "goodput_per_s": good / lasts if lasts else 0.0,
+    }
 
 
 def _opened(asked: BenchmarkOrder, folder: Path) -> None:

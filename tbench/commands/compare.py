@@ -107,6 +107,14 @@ def compare(
             "what equal arms show is the noise floor.",
         ),
     ] = False,
+    sketch: Annotated[
+        bool,
+        typer.Option(
+            "--sketch",
+            help="Count values in buckets (relative error 0.1%) instead of keeping them: bounded memory, "
+            "unpaired. By itself for runs of over 5,000,000 requests.",
+        ),
+    ] = False,
     html: Html = None,
     charts: Charts = None,
     xlsx: Xlsx = None,
@@ -135,6 +143,8 @@ def compare(
         baseline_file=baseline_file,
         save_baseline=save_baseline,
     )
+    if sketch and (self_check or asked.repeated):
+        raise InputError("--sketch is for one pair of runs, not for --self-check or gates")
     if self_check:
         from tbench.commands.selfchecking import self_checked
 
@@ -152,12 +162,11 @@ def compare(
             )
         return judged(runs, asked, outlets)
     _check_pair(runs, junit)
-    from analysis.arms import load_arm
     from analysis.compare import Question, Verdict
-    from analysis.compare import compare as compared
     from analysis.report.machine import comparison_json, dump
     from analysis.report.markdown import comparison_markdown
     from analysis.report.terminal import comparison_text
+    from analysis.sketched import compare_files
     from replay.warmup import parse_warmup
     from tbench.commands.output import command_line, terminal
 
@@ -167,7 +176,9 @@ def compare(
         paired=not unpaired,
         warmup=None if warmup is None else parse_warmup(warmup),
     )
-    found = compared(load_arm(runs[0]), load_arm(runs[1]), question)
+    if shared:
+        _check_size(runs, sketch=sketch)
+    found = compare_files(runs[0], runs[1], question, sketch=sketch)
     if shared:
         from analysis.report.page import comparison_report
         from analysis.report.workbook import comparison_book
@@ -182,6 +193,16 @@ def compare(
         shown = put_markdown(comparison_markdown(found, command_line()), markdown) or shown
     typer.echo(shown)
     return 4 if found.verdict is Verdict.INVALID else 0
+
+
+def _check_size(runs: Sequence[Path], *, sketch: bool) -> None:
+    from analysis.outsized import outsized
+
+    if sketch or any(map(outsized, runs)):
+        raise InputError(
+            "a page, pictures and sheets show single requests, which are not kept with --sketch or beyond "
+            "5,000,000 of them; leave out --html, --charts and --xlsx"
+        )
 
 
 def _check_pair(runs: Sequence[Path], junit: Path | None) -> None:

@@ -12,10 +12,14 @@ from typing import Any
 import typer
 
 from analysis.comparison import Verdict
+from analysis.judgement import Judgement
 from analysis.power import plan_warning
 from analysis.report.judgement import judgement_text
+from analysis.report.junit import judgement_junit
 from analysis.report.machine import dump
-from analysis.report.page import judgement_page
+from analysis.report.markdown import judgement_markdown
+from analysis.report.page import judgement_report
+from analysis.report.workbook import judgement_book
 from capture.errors import InvalidRunError
 from replay.closing import outlook as outlook_of_run
 from replay.experiment.conduct import missing
@@ -27,6 +31,7 @@ from replay.performance import Watch
 from replay.progress import clock, watching
 from tbench.abtest import (
     Stopped,
+    contrast_of,
     default_folder,
     early,
     gates_of,
@@ -37,6 +42,7 @@ from tbench.abtest import (
     verdict,
 )
 from tbench.commands.output import private
+from tbench.commands.sharing import Shared
 from tbench.experiment_view import Progress, board
 
 EXITS = {Verdict.PASS: 0, Verdict.FAIL: 1, Verdict.INCONCLUSIVE: 3, Verdict.INVALID: 4}
@@ -53,7 +59,7 @@ def words_of(given: Mapping[str, Any], plan: Path | None, out: Path | None) -> E
 
 def foretold(plan: Experiment, out: Path | None, *, as_json: bool) -> int:
     """Print what the whole plan would send. Returns 0."""
-    gates_of(plan)
+    contrast_of(plan)
     ledger = _begun(plan, out)
     seen = outlook(plan, plan.slots if ledger is None else missing(plan, ledger))
     typer.echo(
@@ -67,7 +73,7 @@ def _begun(plan: Experiment, out: Path | None) -> Ledger | None:
     return Ledger.opened(out, plan.written) if out is not None and (out / PLAN).exists() else None
 
 
-def conducted(plan: Experiment, out: Path | None, *, as_json: bool) -> int:
+def conducted(plan: Experiment, out: Path | None, shared: Shared, *, as_json: bool) -> int:
     """Make the runs that are missing, judge, report. Returns the exit code of the verdict."""
     folder = default_folder(plan.order.trace) if out is None else out
     ledger = prepared(plan, folder)
@@ -77,14 +83,27 @@ def conducted(plan: Experiment, out: Path | None, *, as_json: bool) -> int:
     if stopped := _performed(plan, ledger):
         return _left(stopped, folder)
     found = verdict(plan, ledger)
-    whole = result_json(plan, found)
-    page = judgement_page(found, command=f"tbench ab -o {shlex.quote(str(folder))}")
-    for name, text in (("report.json", dump(whole) + "\n"), ("report.html", page)):
+    whole = dump(result_json(plan, found))
+    _report(found, folder, whole, shared)
+    typer.echo(whole if as_json else "\n".join(judgement_text(found)))
+    print(f"runs, report.html, report.json, report.md, junit.xml: {folder}", file=sys.stderr)
+    return EXITS[found.verdict]
+
+
+def _report(found: Judgement, folder: Path, whole: str, shared: Shared) -> None:
+    """Write what people and CI read beside the runs, and what was asked for besides."""
+    line = f"tbench ab -o {shlex.quote(str(folder))}"
+    page = judgement_report(found, command=line)
+    texts = {
+        "report.html": page.page(),
+        "report.json": whole + "\n",
+        "report.md": judgement_markdown(found, line),
+        "junit.xml": judgement_junit(found),
+    }
+    for name, text in texts.items():
         with private(folder / name, "-o") as file:
             file.write(text.encode())
-    typer.echo(dump(whole) if as_json else "\n".join(judgement_text(found)))
-    print(f"runs, report.html and report.json: {folder}", file=sys.stderr)
-    return EXITS[found.verdict]
+    shared.write(lambda: page, lambda file: judgement_book(found, file, command=line))
 
 
 def _performed(plan: Experiment, ledger: Ledger) -> Stopped | None:
@@ -150,7 +169,8 @@ def _outlook_text(plan: Experiment, seen: Outlook) -> Iterator[str]:
 
 def doubts(plan: Experiment) -> Iterator[str]:
     """Why the plan may decide nothing, before it begins; the spread from run to run is assumed."""
-    for margin in sorted({gate.margin for gate in gates_of(plan) if gate.quantile is not None}):
+    gated = [gate for gate in gates_of(plan) if gate.quantile is not None and gate.limit is None]
+    for margin in sorted({gate.margin for gate in gated}):
         if doubt := plan_warning(plan.repeats, margin):
             yield f"{doubt} (3 % is assumed: tbench power tells it from runs that there are)"
 

@@ -25,7 +25,7 @@ Xlsx = Annotated[
     Path | None,
     typer.Option(
         help="Also write an Excel workbook to this file: verdict, figures, every sample as far as a sheet "
-        "goes (1,048,576 rows), errors, environment."
+        "goes (1,048,576 rows), errors, environment. A million samples take minutes."
     ),
 ]
 

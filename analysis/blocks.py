@@ -1,0 +1,144 @@
+"""Blocks: the values of one metric in one arm, cut into 32 blocks in arrival order, and how they are spread.
+
+NaN is no value; +inf is a timeout and sorts last. Logarithms are of what is above zero: what is not counts as
+zero, whose logarithm is -inf.
+"""
+
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from analysis.quantiles import ordered, quantile
+from analysis.summary import Floats
+
+Ints = npt.NDArray[np.int64]
+
+FINE = 32
+"""Blocks are cut this fine, then merged to 16, 8 or 4."""
+_TIE = 1e-12
+
+
+class Distribution(Protocol):
+    """One arm's values of one metric as the inversion asks of them, on logarithms."""
+
+    @property
+    def n(self) -> int:
+        """How many values there are, timeouts included."""
+
+    @property
+    def timeouts(self) -> int:
+        """How many of them are +inf."""
+
+    @property
+    def given(self) -> Floats | None:
+        """The values in arrival order, NaN where a request has none; None where they were not kept."""
+
+    @property
+    def most(self) -> float:
+        """The largest finite value, itself; -inf without one."""
+
+    @property
+    def largest(self) -> float:
+        """Its logarithm."""
+
+    def value(self, p: float) -> float:
+        """The p-quantile, itself."""
+
+    def quantile(self, p: float) -> float:
+        """Its logarithm."""
+
+    def tail_blocks(self, p: float) -> int:
+        """In how many of 16 blocks the values at and beyond the p-quantile lie."""
+
+    def share(self, at: Floats) -> Floats:
+        """The share of values <= `at`."""
+
+    def exceedance(self, at: Floats) -> tuple[Floats, Floats]:
+        """The share of values <= `at`, and each block's excess over that share, per lane."""
+
+    def first(self, other: "Distribution", shift: Floats, p: Floats) -> Floats:
+        """The least own value x with share(<= x) + other's share(<= x + shift) >= 2p; else inf."""
+
+
+class Side:
+    """A Distribution of values that are all there: sorted as a whole, and block by block.
+
+    `values` are those themselves, `all` their logarithms, `blocks` the logarithms of each fine block.
+    """
+
+    def __init__(self, given: Floats) -> None:
+        pieces = [ordered(block) for block in fine_blocks(given)]
+        # A stable sort finds the pieces that are in order, and merges them.
+        self.values = np.sort(np.concatenate(pieces), kind="stable")
+        self.all = _logs(self.values)
+        self.blocks = [_logs(piece) for piece in pieces]
+        self.given: Floats | None = given
+        self.n = len(self.values)
+        self.sizes = np.array([len(piece) for piece in pieces])
+        self.timeouts = self.n - int(self.values.searchsorted(np.inf))
+
+    @property
+    def most(self) -> float:
+        seen = self.n - self.timeouts
+        return float(self.values[seen - 1]) if seen else -np.inf
+
+    @property
+    def largest(self) -> float:
+        seen = self.n - self.timeouts
+        return float(self.all[seen - 1]) if seen else -np.inf
+
+    def value(self, p: float) -> float:
+        return quantile(self.values, p)
+
+    def quantile(self, p: float) -> float:
+        return quantile(self.all, p)
+
+    def tail_blocks(self, p: float) -> int:
+        at, upper = self.quantile(p), p >= 0.5
+        within = [np.searchsorted(block, at, "left" if upper else "right") for block in self.blocks]
+        beyond = self.sizes - np.array(within) if upper else np.array(within)
+        return int((beyond.reshape(16, 2).sum(axis=1) > 0).sum())
+
+    def share(self, at: Floats) -> Floats:
+        return np.asarray(np.searchsorted(self.all, at, "right") / self.n)
+
+    def exceedance(self, at: Floats) -> tuple[Floats, Floats]:
+        counts = self.counts(at)
+        share = counts.sum(axis=1) / self.n
+        return share, (counts - share[:, None] * self.sizes) / self.n
+
+    def counts(self, at: Floats) -> Ints:
+        """How many values of each fine block are <= each element of `at`: shape (len(at), 32)."""
+        return np.stack([np.searchsorted(block, at, "right") for block in self.blocks], axis=1)
+
+    def first(self, other: Distribution, shift: Floats, p: Floats) -> Floats:
+        low, high = np.zeros(len(p), np.int64), np.full(len(p), self.n)
+        while (open_ := low < high).any():
+            middle = np.minimum((low + high) // 2, self.n - 1)
+            beyond = other.share(self.all[middle] + shift)
+            enough = (middle + 1) / self.n + beyond >= 2 * p - _TIE
+            high = np.where(open_ & enough, middle, high)
+            low = np.where(open_ & ~enough, middle + 1, low)
+        return np.where(low < self.n, self.all[np.minimum(low, self.n - 1)], np.inf)
+
+
+def logarithms(values: Floats) -> Floats:
+    """Of each value, NaN where there is none, -inf for zero and below."""
+    with np.errstate(divide="ignore"):
+        return np.asarray(np.log(np.maximum(values, 0.0)))
+
+
+def _logs(values: Floats) -> Floats:
+    """Of ordered values, ordered: a library's logarithm may be wrong in its last digit."""
+    return ordered(logarithms(values))
+
+
+def fine_blocks[T: np.generic](values: npt.NDArray[T]) -> list[npt.NDArray[T]]:
+    """The values of requests in arrival order, cut into 32 blocks of equal count."""
+    return np.split(values, _edges(len(values)))
+
+
+def _edges(n: int) -> Ints:
+    """Where to cut n requests into 32 blocks of equal count: request i is in block 32 i // n."""
+    return -(-np.arange(1, FINE, dtype=np.int64) * n // FINE)

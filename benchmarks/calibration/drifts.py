@@ -1,0 +1,73 @@
+"""Drifts: what changes from run to run with the time of day, in the logarithm of a run's quantile.
+
+Each gives 2R numbers, one per run in the order in which they began. Pure functions of a numpy Generator.
+"""
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+from numpy.random import Generator
+
+from analysis.inversion import Truths
+from analysis.summary import Floats
+from calibration.disturbances import autoregressive, regimes
+
+Drift = Callable[[int, Generator], Floats]
+Order = Callable[[int, Generator], Truths]
+
+RUN_S, STEP_S = 1800.0, 180.0
+
+
+def none(runs: int, _: Generator) -> Floats:
+    """Nothing changes."""
+    return np.zeros(runs)
+
+
+def linear(reach: float) -> Drift:
+    """From -reach to +reach over all runs, or the other way."""
+    return lambda runs, random: random.choice([-1, 1]) * np.linspace(-reach, reach, runs)
+
+
+def sine(rms: float) -> Drift:
+    """One period over all runs, the phase uniform."""
+
+    def drift(runs: int, random: Generator) -> Floats:
+        at = np.linspace(-1, 1, runs)
+        phase = random.uniform(0, 2 * math.pi)
+        return np.asarray(rms * math.sqrt(2) * np.sin(math.pi * at + phase))
+
+    return drift
+
+
+def wandering(spread: float, memory: float = 0.8) -> Drift:
+    """AR(1) from run to run."""
+    return lambda runs, random: autoregressive(runs, memory, spread, random)
+
+
+def two_states(dwell_min: float, factor: float = 1.5) -> Drift:
+    """Regimes that do not ask when a run begins: 30-minute runs back to back, each the mean of its time."""
+
+    def drift(runs: int, random: Generator) -> Floats:
+        steps = round(RUN_S / STEP_S)
+        at = np.arange(runs * steps, dtype=np.float64) * STEP_S
+        return regimes(at, dwell_min * 60, factor, random).reshape(runs, steps).mean(axis=1)
+
+    return drift
+
+
+def random_pairs(repeats: int, random: Generator) -> Truths:
+    """Neighbours in pairs, who begins drawn for each: True is the candidate."""
+    first = random.random(repeats) < 0.5
+    return np.column_stack([first, ~first]).ravel()
+
+
+def abba(repeats: int, _: Generator) -> Truths:
+    """AB BA AB ..."""
+    first = np.arange(repeats) % 2 == 1
+    return np.column_stack([first, ~first]).ravel()
+
+
+def one_after_the_other(repeats: int, _: Generator) -> Truths:
+    """AAA BBB: what the judge must refuse."""
+    return np.repeat([False, True], repeats)

@@ -1,0 +1,57 @@
+"""Monitored: a gate that may stop at planned looks, beside one that takes each look for the only one."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.random import Generator
+
+from analysis.comparison import Verdict
+from analysis.looks import Looks
+from analysis.sequential import Standing, decide
+from analysis.summary import Floats
+from analysis.welch import difference
+from calibration.drifts import Drift, none, random_pairs
+from calibration.runs import FAILS, GATES, MARGIN, PASSES
+from calibration.tally import Outcomes
+
+PEEKING = "either, with .05 at each look"
+STOPPED = "stops early at +20 %"
+_MARGIN = math.log1p(MARGIN)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Monitored:
+    """Runs in random pairs whose log-quantile is the drift + N(0, `spread`), judged at each of the looks."""
+
+    looks: Looks
+    spread: float = 0.04
+    drift: Drift = none
+
+    def replay(self, random: Generator) -> Outcomes:
+        repeats = self.looks.runs[-1]
+        logs = self.drift(2 * repeats, random) + random.normal(0, self.spread, 2 * repeats)
+        turns = random_pairs(repeats, random)
+        a, b = logs[~turns], logs[turns]
+        verdict, _ = self._walk(a, b + _MARGIN)
+        slower, look = self._walk(a, b + math.log(1.2))
+        return {
+            (PASSES, None): verdict is Verdict.PASS,
+            (FAILS, None): verdict is Verdict.FAIL,
+            (PEEKING, None): self._peeks(a, b + _MARGIN),
+            (STOPPED, None): slower is Verdict.FAIL and look < len(self.looks.runs),
+        }
+
+    def _walk(self, a: Floats, b: Floats) -> tuple[Verdict, int]:
+        """Where it stops, and at which look."""
+        for look, runs in enumerate(self.looks.runs, 1):
+            first, second = (tuple(np.exp(side[:runs]).tolist()) for side in (a, b))
+            standing = Standing(gate=GATES[0], baseline=first, candidate=second, n=runs * 2000)
+            found = decide([standing], self.looks, look)
+            if found.stop:
+                break
+        return found.verdict, look
+
+    def _peeks(self, a: Floats, b: Floats) -> bool:
+        found = (difference(a[:runs].tolist(), b[:runs].tolist()) for runs in self.looks.runs)
+        return any(one.most < _MARGIN or one.worse(_MARGIN) < 0.05 for one in found)

@@ -1,0 +1,252 @@
+"""PAIR_CELLS: two replays of one trace. Rows of name, simulation and bars."""
+
+from collections.abc import Mapping
+from functools import cache, partial
+
+from calibration import disturbances, servers
+from calibration.bars import Bar
+from calibration.cell import NONE, Cell
+from calibration.controls import bootstrap_median, kolmogorov_smirnov, mann_whitney
+from calibration.effects import POINTS, Effect, shift, tail
+from calibration.pairs import (
+    AGREES,
+    FIXED,
+    FLAG,
+    FPR,
+    WRONG,
+    Errors,
+    Intervals,
+    Replays,
+    SlowerServer,
+)
+from calibration.scenes import (
+    MINUTE,
+    Scene,
+    deadline,
+    disturbed,
+    full,
+    lost_in_bursts,
+    on_poisson,
+    on_server,
+    on_sessions,
+    population,
+    queue,
+)
+from calibration.traffic import poisson
+from calibration.whole import ANYWHERE, TYPICAL, Whole
+
+USUAL_TESTS = {
+    "Mann-Whitney": mann_whitney,
+    "Kolmogorov-Smirnov": kolmogorov_smirnov,
+    "bootstrap of the median": bootstrap_median,
+}
+BENIGN = (
+    Bar(measure=FPR, points=(0.5, 0.95), low=0.025, high=0.08),
+    Bar(measure=FPR, points=(0.99,), high=0.08),
+)
+SATURATED = (
+    Bar(measure=FPR, points=POINTS, high=0.15),
+    Bar(measure=WRONG, points=POINTS, high=0.08),
+)
+SLOW = (Bar(measure=WRONG, points=POINTS, high=0.08),)
+
+
+def covers(*effects: str) -> tuple[Bar, ...]:
+    """The interval must hold the truth."""
+    return tuple(Bar(measure=f"covers {name}", points=POINTS, low=0.92) for name in effects)
+
+
+def fooled(least: float, *names: str) -> tuple[Bar, ...]:
+    """The usual tests must fail here at least so often."""
+    return tuple(Bar(measure=f"A/A differs, {name}", points=NONE, low=least) for name in names)
+
+
+@cache
+def _full_effects() -> tuple[Effect, ...]:
+    return shift(1.05), tail(population(full))
+
+
+_FULL = partial(on_sessions, play=full, hide=deadline(full, 0.005))
+_QUEUES = {load: partial(queue, load=load) for load in (0.8, 0.85)}
+SHIFTED = covers("shift5", "tail10")
+
+_INVERSION: dict[str, Cell] = {
+    "full n=2000": Cell(
+        experiment=Replays(
+            scene=_FULL(2000), effects=_full_effects, controls=USUAL_TESTS, fixed=True
+        ),
+        bars=(*BENIGN, *SHIFTED, *fooled(0.12, *USUAL_TESTS)),
+    ),
+    "full n=10000": Cell(
+        experiment=Replays(scene=_FULL(10_000), effects=_full_effects, controls=USUAL_TESTS),
+        bars=(
+            *BENIGN,
+            *SHIFTED,
+            *fooled(0.12, *USUAL_TESTS),
+            Bar(measure="sees shift5", points=(0.5,), low=0.35),
+        ),
+    ),
+    "independent n=500": Cell(
+        experiment=Replays(scene=on_poisson(500, 30), points=POINTS[:2]), bars=BENIGN[:1]
+    ),
+    "independent n=2000": Cell(
+        experiment=Replays(scene=on_poisson(2000, 30), controls=USUAL_TESTS, fixed=True),
+        bars=BENIGN,
+    ),
+    "independent n=10000": Cell(experiment=Replays(scene=on_poisson(10_000, 60)), bars=BENIGN),
+    "batching server at .3": Cell(experiment=Replays(scene=on_server(2000, 0.3)), bars=BENIGN),
+    "batching server at .6": Cell(experiment=Replays(scene=on_server(2000, 0.6)), bars=BENIGN),
+    "batching server at .85": Cell(
+        experiment=Replays(scene=on_server(2000, 0.85), fixed=True), bars=SATURATED
+    ),
+    "batching server at .6 x1.08": Cell(
+        experiment=SlowerServer(
+            scene=on_server(2000, 0.6).against(partial(servers.batching, slow=1.08)),
+            name="x1.08",
+            traces=4,
+            runs=100,
+        ),
+        bars=covers("x1.08"),
+    ),
+    **{
+        f"closed loop of {users}": Cell(
+            experiment=Replays(
+                scene=Scene(
+                    traffic=partial(poisson, 2000, 30 * MINUTE),
+                    play=partial(servers.batching, users=users),
+                )
+            ),
+            bars=BENIGN,
+        )
+        for users in (8, 64)
+    },
+    "Pareto tails and timeouts in bursts": Cell(
+        experiment=Replays(
+            scene=on_poisson(
+                2000,
+                60,
+                disturbed(lambda due, random: disturbances.pareto(len(due), 0.05, 1.5, random)),
+                hide=lost_in_bursts(timeouts=0.005, failures=0.03, mean=20),
+            )
+        ),
+        bars=BENIGN,
+    ),
+    "Pareto tails and bursts of errors": Cell(
+        experiment=Replays(
+            scene=on_poisson(
+                2000,
+                60,
+                disturbed(lambda due, random: disturbances.pareto(len(due), 0.05, 1.5, random)),
+                hide=lost_in_bursts(timeouts=0.0, failures=0.03, mean=20),
+            )
+        ),
+        bars=BENIGN,
+    ),
+    **{
+        f"FIFO queue at {load}": Cell(
+            experiment=Replays(scene=on_sessions(2000, play), controls=USUAL_TESTS, fixed=True),
+            bars=(*SATURATED, *fooled(0.3, *USUAL_TESTS)),
+        )
+        for load, play in _QUEUES.items()
+    },
+    **{
+        f"FIFO queue at {load} x1.08": Cell(
+            experiment=SlowerServer(
+                scene=on_sessions(2000, play).against(partial(play, slow=1.08)), name="x1.08"
+            ),
+            bars=covers("x1.08"),
+        )
+        for load, play in _QUEUES.items()
+    },
+}
+
+
+def _slow(n: int, minutes: float, disturb: disturbances.Disturb) -> Replays:
+    return Replays(scene=on_poisson(n, minutes, disturbed(disturb)), fixed=True)
+
+
+def _regimes(n: int, minutes: float, dwell_min: float, factor: float = 1.5) -> Replays:
+    return _slow(
+        n,
+        minutes,
+        lambda due, random: disturbances.regimes(due, dwell_min * MINUTE, factor, random),
+    )
+
+
+def _drifting(reach: float) -> Replays:
+    """In the candidate alone."""
+    candidate = disturbed(lambda due, _: disturbances.linear(due, reach))
+    return Replays(scene=on_poisson(2000, 60).against(candidate), fixed=True)
+
+
+_SLOW: dict[str, Cell] = {
+    "regimes of 30 s": Cell(experiment=_regimes(2000, 30, 0.5), bars=SLOW),
+    "regimes of 1 min": Cell(experiment=_regimes(3600, 60, 1), bars=SLOW),
+    "regimes of 2 min": Cell(experiment=_regimes(2000, 30, 2), bars=SLOW),
+    "regimes of 5 min": Cell(
+        experiment=_regimes(3600, 60, 5),
+        bars=(
+            *SLOW,
+            Bar(measure=FLAG, points=(0.5,), low=0.85),
+            Bar(measure=FIXED, points=(0.5,), low=0.12),
+        ),
+    ),
+    "regimes of 20 min": Cell(experiment=_regimes(3600, 60, 20), bars=SLOW),
+    "regimes of 40 min in 30": Cell(experiment=_regimes(2000, 30, 40, 1.2)),
+    "linear drift of 10 % in one arm": Cell(experiment=_drifting(0.1), bars=SLOW),
+    "linear drift of 30 % in one arm": Cell(experiment=_drifting(0.3), bars=SLOW),
+    "sine of 20 min and 10 %": Cell(
+        experiment=_slow(
+            2000, 60, lambda due, random: disturbances.sine(due, 20 * MINUTE, 0.1, random)
+        ),
+        bars=SLOW,
+    ),
+    "AR(1) with memory .98": Cell(
+        experiment=_slow(
+            2000,
+            30,
+            lambda due, random: disturbances.autoregressive(len(due), 0.98, 0.2, random),
+        ),
+        bars=SLOW,
+    ),
+}
+
+_INTERVALS: dict[str, Cell] = {
+    f"intervals of {name}": Cell(
+        experiment=Intervals(scene=scene), bars=(Bar(measure=AGREES, points=POINTS, low=0.99),)
+    )
+    for name, scene in {
+        "full n=2000": on_sessions(2000, full),
+        "FIFO queue at 0.8": on_sessions(2000, _QUEUES[0.8]),
+        "regimes of 5 min": _regimes(3600, 60, 5).scene,
+    }.items()
+}
+
+_ERRORS: dict[str, Cell] = {
+    f"errors {how} n={n}": Cell(
+        experiment=Errors(n=n, share=0.02, burst=burst),
+        bars=(
+            Bar(measure=FPR, points=NONE, high=0.08),
+            *(fooled(0.3, "McNemar") if burst else ()),
+        ),
+    )
+    for n in (2000, 10_000)
+    for how, burst in (("each by itself", None), ("in bursts of 20", 20.0))
+}
+
+_WHOLE: dict[str, Cell] = {
+    f"as a whole: {name}": Cell(
+        experiment=experiment,
+        bars=(
+            Bar(measure=ANYWHERE, points=NONE, high=0.08),
+            Bar(measure=TYPICAL, points=NONE, high=most),
+        ),
+    )
+    for name, experiment, most in (
+        ("independent n=2000", Whole(scene=on_poisson(2000, 30)), 0.08),
+        ("full n=2000", Whole(scene=on_sessions(2000, full), effects=_full_effects), 0.08),
+        ("FIFO queue at 0.8", Whole(scene=on_sessions(2000, _QUEUES[0.8])), 0.15),
+    )
+}
+
+PAIR_CELLS: Mapping[str, Cell] = {**_INVERSION, **_SLOW, **_INTERVALS, **_WHOLE, **_ERRORS}

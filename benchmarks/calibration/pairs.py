@@ -1,0 +1,161 @@
+"""Pairs: what tbench says of two replays of one trace, against what is true of them."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+import numpy as np
+from numpy.random import Generator
+
+from analysis.arms import Truths
+from analysis.failures import Failures, error_difference
+from analysis.inversion import Pair
+from analysis.quantiles import quantile
+from analysis.summary import Floats
+from calibration.controls import mcnemar
+from calibration.disturbances import bursts, scattered
+from calibration.effects import POINTS, Effect, shift
+from calibration.scenes import Scene
+from calibration.tally import Outcomes
+from calibration.tested import Tested
+
+Control = Callable[[Floats, Floats, Generator], bool]
+
+FPR, FLAG, WRONG, OPEN = "A/A differs", "flagged", "wrong, unflagged", "unbounded"
+FIXED = "A/A differs, K=16"
+AGREES = "interval agrees with its test"
+EQUAL = shift(1.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Replays:
+    """Pairs of replays of a scene: with equal arms, and with each of the effects.
+
+    `effects` are made when first needed, since the truth of some takes a million latencies. `fixed` also
+    asks what the method says with 16 blocks whatever the data.
+    """
+
+    scene: Scene
+    effects: Callable[[], Sequence[Effect]] = tuple
+    controls: Mapping[str, Control] = field(default_factory=dict)
+    fixed: bool = False
+    points: tuple[float, ...] = POINTS
+
+    def replay(self, random: Generator) -> Outcomes:
+        first, second = self.scene.arms(random)
+        a, hidden = self.scene.hide(first, random), int(random.integers(2**63))
+        b = self.scene.hide(second, np.random.default_rng(hidden))
+        equal = Tested(Pair(a, b), self.points)
+        found = {**of_equal_arms(equal, fixed=self.fixed), **self._usual_tests(a, b, random)}
+        for effect in self.effects():
+            b = self.scene.hide(effect.change(second), np.random.default_rng(hidden))
+            found |= _of_effect(Tested(Pair(a, b), self.points), effect)
+        return found
+
+    def _usual_tests(self, a: Floats, b: Floats, random: Generator) -> Outcomes:
+        return {
+            (f"A/A differs, {name}", None): control(a, b, random)
+            for name, control in self.controls.items()
+        }
+
+
+def of_equal_arms(said: Tested, *, fixed: bool) -> Outcomes:
+    """What is said of arms between which there is no difference; and what fixed K would say."""
+    ones = np.ones(len(said.points))
+    differs = ~said.holds(ones)
+    found = {
+        **_each(FPR, said, differs),
+        **_each(FLAG, said, said.drift),
+        **_each(WRONG, said, differs & ~said.drift),
+    }
+    return {**found, **_each(FIXED, said, ~said.holds(ones, blocks=16))} if fixed else found
+
+
+def _of_effect(said: Tested, effect: Effect) -> Outcomes:
+    truth = np.array([effect.truth[p] for p in said.points.tolist()])
+    return {
+        **_each(f"covers {effect.name}", said, said.holds(truth)),
+        **_each(f"sees {effect.name}", said, ~said.holds(np.ones(len(truth)))),
+    }
+
+
+def _each(measure: str, said: Tested, happened: Truths) -> Outcomes:
+    pairs = zip(said.points.tolist(), happened.tolist(), strict=True)
+    return {(measure, p): did for p, did in pairs}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Intervals:
+    """Whether an interval covers exactly what its test holds, at these ratios, with the same K and flag."""
+
+    scene: Scene
+    ratios: tuple[float, ...] = (1.0, 1.05, 1 / 1.1)
+
+    def replay(self, random: Generator) -> Outcomes:
+        said = Tested(Pair(*self.scene.arms(random)), POINTS)
+        intervals = said.intervals()
+        agrees = [said.agrees(np.full(len(POINTS), ratio), intervals) for ratio in self.ratios]
+        open_ = np.array([one.low == 0 or one.high == np.inf for one in intervals])
+        return {**_each(AGREES, said, np.all(agrees, axis=0)), **_each(OPEN, said, open_)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class SlowerServer:
+    """The candidate's server does its work more slowly, and the queue makes of that what it makes.
+
+    The truth has no formula: on each of `traces` fixed traces it is the ratio of the quantiles of `runs`
+    pooled runs of each arm.
+    """
+
+    scene: Scene
+    name: str
+    traces: int = 8
+    runs: int = 200
+
+    @cached_property
+    def _effects(self) -> dict[int, Effect]:
+        return {}
+
+    def replay(self, random: Generator) -> Outcomes:
+        which = int(random.integers(self.traces))
+        if which not in self._effects:
+            self._effects[which] = replace(EQUAL, name=self.name, truth=self._truth(which))
+        said = Tested(Pair(*self._trace(which).arms(random)), POINTS)
+        return _of_effect(said, self._effects[which])
+
+    def _trace(self, which: int) -> Scene:
+        traffic = self.scene.traffic(np.random.default_rng([7, which]))
+        return replace(self.scene, traffic=lambda _: traffic)
+
+    def _truth(self, which: int) -> dict[float, float]:
+        scene, random = self._trace(which), np.random.default_rng([8, which])
+        arms = [scene.arms(random) for _ in range(self.runs)]
+        first, second = (np.sort(np.concatenate(side)) for side in zip(*arms, strict=True))
+        return {p: quantile(second, p) / quantile(first, p) for p in POINTS}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Errors:
+    """Failures at `share` in both arms, then at twice that in the candidate; in bursts, or each by itself."""
+
+    n: int
+    share: float
+    burst: float | None
+
+    def replay(self, random: Generator) -> Outcomes:
+        a, b, more = (self._failed(times, random) for times in (1, 1, 2))
+        equal, worse = error_difference(a, b), error_difference(a, more)
+        return {
+            (FPR, None): not equal.low <= 0 <= equal.high,
+            ("A/A differs, McNemar", None): mcnemar(a.failed, b.failed),
+            ("covers twice the share", None): worse.low <= self.share <= worse.high,
+        }
+
+    def _failed(self, times: int, random: Generator) -> Failures:
+        share = times * self.share
+        failed = (
+            scattered(self.n, share, random)
+            if self.burst is None
+            else bursts(self.n, share, self.burst, random)
+        )
+        return Failures(failed=failed, kinds={})

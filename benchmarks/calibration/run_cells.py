@@ -1,0 +1,106 @@
+"""RUN_CELLS: repeated runs before the judge. Rows of name, simulation and bars."""
+
+from collections.abc import Mapping
+from functools import partial
+
+from analysis.looks import NAMES, Looks
+from calibration import drifts
+from calibration.bars import Bar
+from calibration.cell import NONE, Cell
+from calibration.effects import POINTS
+from calibration.monitored import PEEKING, Monitored
+from calibration.pairs import FPR
+from calibration.runs import FAILS, PASSES, REFUSED, SEES, WELCH, Drifting, Simulated, Unturned
+from calibration.scenes import full, on_sessions, queue
+
+GATED = (
+    Bar(measure=FPR, points=POINTS, high=0.08),
+    Bar(measure=PASSES, points=POINTS, high=0.08),
+    Bar(measure=FAILS, points=NONE, high=0.08),
+)
+DRIFTED = tuple(
+    Bar(measure=bar.measure, points=bar.points[:1], low=bar.low, high=bar.high) for bar in GATED
+)
+
+_RUNS: dict[str, Cell] = {
+    f"{repeats}+{repeats} runs {name}": Cell(
+        experiment=Simulated(scene=on_sessions(2000, play), repeats=repeats),
+        bars=(
+            *GATED,
+            *(
+                [Bar(measure=SEES, points=(0.5,), low=0.65)]
+                if (repeats, name) == (5, "full")
+                else []
+            ),
+        ),
+    )
+    for repeats in (3, 5)
+    for name, play in (("full", full), ("FIFO queue at .8", partial(queue, load=0.8)))
+}
+
+_HOURS: Mapping[str, drifts.Drift] = {
+    "no drift": drifts.none,
+    "linear 6 %": drifts.linear(0.06),
+    "linear 20 %": drifts.linear(0.20),
+    "sine 10 %": drifts.sine(0.1),
+    "AR(1) 3 %": drifts.wandering(0.03),
+    "AR(1) 10 %": drifts.wandering(0.1),
+    "regimes of 20 min": drifts.two_states(20),
+    "regimes of 60 min": drifts.two_states(60),
+}
+_ORDERS = {"pairs": drifts.random_pairs, "ABBA": drifts.abba}
+
+_DRIFTS: dict[str, Cell] = {
+    f"{repeats}+{repeats} {order} {name}": Cell(
+        experiment=Drifting(drift=drift, order=_ORDERS[order], repeats=repeats), bars=DRIFTED
+    )
+    for repeats in (3, 5)
+    for order in _ORDERS
+    for name, drift in _HOURS.items()
+}
+_TRENDS: dict[str, Cell] = {
+    f"{repeats}+{repeats} pairs by trend {name}": Cell(
+        experiment=Drifting(
+            drift=drift, order=drifts.random_pairs, repeats=repeats, contrast="trend"
+        ),
+        bars=(
+            *DRIFTED,
+            *(
+                [Bar(measure=SEES, points=(0.5,), low=0.65)]
+                if (repeats, name) == (5, "linear 20 %")
+                else []
+            ),
+        ),
+    )
+    for repeats in (3, 5)
+    for name, drift in _HOURS.items()
+}
+_UNTURNED: dict[str, Cell] = {
+    f"{repeats}+{repeats} AAA BBB linear 20 %": Cell(
+        experiment=Unturned(drift=_HOURS["linear 20 %"], repeats=repeats),
+        bars=(
+            Bar(measure=REFUSED, points=NONE, low=1.0),
+            Bar(measure=WELCH, points=(0.5,), low=0.3),
+        ),
+    )
+    for repeats in (3, 5)
+}
+
+_MONITORED: dict[str, Cell] = {
+    f"looks after {' '.join(map(str, looks.runs))} runs {NAMES[looks.shape]} {name}": Cell(
+        experiment=Monitored(looks=looks, drift=_HOURS[name]),
+        bars=(
+            Bar(measure=PASSES, points=NONE, high=0.08),
+            Bar(measure=FAILS, points=NONE, high=0.08),
+            *([Bar(measure=PEEKING, points=NONE, low=0.15)] if name == "no drift" else []),
+        ),
+    )
+    for looks in (
+        Looks(runs=(3, 5, 8)),
+        Looks(runs=(3, 6, 9, 12, 15)),
+        Looks(runs=(3, 6, 9, 12, 15), shape="pocock"),
+    )
+    for name in ("no drift", "AR(1) 10 %")
+}
+
+RUN_CELLS: Mapping[str, Cell] = {**_RUNS, **_DRIFTS, **_TRENDS, **_UNTURNED, **_MONITORED}

@@ -1,0 +1,199 @@
+"""Runs: what the judge says of repeated runs of two arms, against what is true of them.
+
+The judge is given whole arms, as loaded from run files: nothing of it is bypassed but the disk.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.random import Generator
+
+from analysis.arms import Arm
+from analysis.comparison import NO_DIFFERENCE, Verdict
+from analysis.gate import Gate, parse_gate
+from analysis.judge import Judgement, Method, judge
+from analysis.replicates import Replicates
+from analysis.summary import Floats
+from analysis.welch import difference
+from calibration.drifts import Drift, Order, one_after_the_other, random_pairs
+from calibration.pairs import FPR
+from calibration.scenes import Scene
+from calibration.tally import Outcomes
+from replay.columns import NUMBERS, Column
+from replay.runfile import Run, recount
+
+MARGIN = 0.05
+GATES = tuple(parse_gate(f"ttft:p{p}:5%") for p in (50, 95, 99))
+TRUTHS = (1.0, 1 + MARGIN, 1.1)
+PASSES, FAILS, SEES = "passes at the margin", "fails at the margin", "sees +10 %"
+WELCH, REFUSED = "A/A differs, Welch unasked", "refused: took no turns"
+
+Experiment = tuple[list[Floats], list[Floats], Sequence[bool]]
+"""Each run's latencies, of the baseline and of the candidate, and whose turn it was."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Simulated:
+    """`repeats` replays of a scene's trace by each arm; a run as a whole is off by N(0, `offset`)."""
+
+    scene: Scene
+    repeats: int
+    offset: float = 0.03
+
+    def replay(self, random: Generator) -> Outcomes:
+        traffic = self.scene.traffic(random)
+        sides = tuple(
+            [
+                self.scene.play(traffic, random) * math.exp(random.normal(0, self.offset))
+                for _ in range(self.repeats)
+            ]
+            for _ in "AB"
+        )
+        return _outcomes((*sides, random_pairs(self.repeats, random).tolist()), GATES)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drifting:
+    """`repeats` runs of each arm in some order while the hours change; a run is one number times a shape.
+
+    Its logarithm is the drift at its place + N(0, `offset`) + N(0, `within`), the error of its quantile.
+    """
+
+    drift: Drift
+    order: Order
+    repeats: int
+    offset: float = 0.03
+    within: float = 0.03
+    contrast: Method = "welch"
+
+    def replay(self, random: Generator) -> Outcomes:
+        turns, number = self.order(self.repeats, random), 2 * self.repeats
+        logs = self.drift(number, random) + random.normal(0, self.offset, number)
+        logs += random.normal(0, self.within, number)
+        runs = [_SHAPE * math.exp(y) for y in logs]
+        sides = tuple(
+            [run for run, turn in zip(runs, turns, strict=True) if turn == arm] for arm in (0, 1)
+        )
+        return _outcomes((*sides, turns.tolist()), GATES[:1], self.contrast)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unturned:
+    """All runs of one arm after those of the other: what the judge says, and what Welch would."""
+
+    drift: Drift
+    repeats: int
+    offset: float = 0.03
+
+    def replay(self, random: Generator) -> Outcomes:
+        number = 2 * self.repeats
+        logs = self.drift(number, random) + random.normal(0, self.offset, number)
+        turns = one_after_the_other(self.repeats, random)
+        runs = [_SHAPE * math.exp(y) for y in logs]
+        found = _judged(
+            (runs[: self.repeats], runs[self.repeats :], turns.tolist()), GATES[:1], 1.0
+        )
+        row = found.rows[0]
+        return {
+            (REFUSED, None): _refused(found),
+            (WELCH, row.gate.quantile): _differs(row.baseline_runs, row.candidate_runs),
+        }
+
+
+_SHAPE = np.exp(np.linspace(-0.01, 0.01, 41))
+"""A run that is hardly more than its median: as few requests as carry one, all alike."""
+
+
+def _outcomes(
+    experiment: Experiment, gates: tuple[Gate, ...], contrast: Method = "welch"
+) -> Outcomes:
+    equal, margin, more = (_judged(experiment, gates, truth, contrast) for truth in TRUTHS)
+    found: Outcomes = {
+        (FAILS, None): margin.verdict is Verdict.FAIL,
+        ("A/A passes", None): equal.verdict is Verdict.PASS,
+        ("A/A fails", None): equal.verdict is Verdict.FAIL,
+    }
+    for one, at, other in zip(equal.rows, margin.rows, more.rows, strict=True):
+        p = one.gate.quantile
+        found[FPR, p] = one.comparison.finding != NO_DIFFERENCE
+        found[PASSES, p] = at.comparison.verdict is Verdict.PASS
+        found[SEES, p] = other.comparison.finding == "slower"
+    return found
+
+
+def _judged(
+    experiment: Experiment, gates: tuple[Gate, ...], truth: float, contrast: Method = "welch"
+) -> Judgement:
+    first, second, turns = experiment
+    arms = {False: iter(first), True: (run * truth for run in second)}
+    sides: dict[bool, list[Arm]] = {False: [], True: []}
+    for place, turn in enumerate(turns):
+        sides[turn].append(arm(next(arms[turn]), place, drawn=contrast == "trend"))
+    replicates = [
+        Replicates(name=name, runs=tuple(sides[which]))
+        for name, which in (("A", False), ("B", True))
+    ]
+    return judge(replicates, gates, contrast=contrast, planned=contrast == "trend")
+
+
+def _refused(found: Judgement) -> bool:
+    return found.verdict is Verdict.INCONCLUSIVE and "NOT_INTERLEAVED" in {
+        caution.code for caution in found.warnings
+    }
+
+
+def _differs(first: Sequence[float], second: Sequence[float]) -> bool:
+    """Welch at 5 %, whatever the order of the runs."""
+    found = difference(np.log(first).tolist(), np.log(second).tolist())
+    return not found.low <= 0 <= found.high
+
+
+def arm(latency: Floats, place: int, *, drawn: bool = False) -> Arm:
+    """A run whose requests had this time to first token, and began as the `place`th.
+
+    `drawn` says in its header that chance decided the order.
+    """
+    columns, totals = _template(len(latency))
+    first = columns["due"] + latency
+    changed = {"first_token": first, "last_token": first + 1.0, "end": first + 1.0}
+    return Arm(
+        kind="run",
+        name=f"run {place}",
+        run=Run(
+            Path(f"{place}.run"),
+            {"wall_ns": place + 1, "experiment": {"schedule": "random"} if drawn else {}},
+            {**columns, **changed},
+            totals,
+            complete=True,
+        ),
+        source="trace",
+        model="model",
+        target=None,
+        pacing="as recorded",
+        as_recorded=True,
+        token_gaps=lambda: (np.zeros(len(latency) + 1, np.int64), np.zeros(0)),
+    )
+
+
+@cache
+def _template(n: int) -> tuple[dict[str, Column], dict[str, Any]]:
+    """What all runs of n requests have in common: streamed, sent when due, all answered."""
+    absent = {"f": np.nan, "i": -1, "b": False}
+    found: dict[str, Column] = {
+        name: np.full(n, absent[np.dtype(kind).kind], kind) for name, kind in NUMBERS.items()
+    }
+    found["index"], found["cycle"] = np.arange(n), np.zeros(n, np.int64)
+    found["due"] = found["sent"] = np.arange(n) * 1.0
+    found["first_token"] = found["last_token"] = found["end"] = found["due"] + 1.0
+    found["output_tokens"] = found["token_events"] = np.full(n, 20)
+    found["held"] = found["connect"] = np.zeros(n)
+    found["stream"], found["warmup"] = np.ones(n, bool), np.zeros(n, bool)
+    found["status"] = np.full(n, 200)
+    found["outcome"] = np.full(n, "ok", dtype=object)
+    found["id"] = np.array([f"r{i}" for i in range(n)], dtype=np.dtypes.StringDType())
+    return found, recount(found)

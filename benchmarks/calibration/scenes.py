@@ -1,0 +1,144 @@
+"""Scenes: a traffic, and how an arm's latencies come about under it. What they share and what they do not.
+
+A scene draws the traffic once and each arm from it; `hide` then takes away what a client would not see:
+timeouts become +inf, failures NaN.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cache, partial
+
+import numpy as np
+from numpy.random import Generator
+
+from analysis.quantiles import quantile
+from analysis.summary import Floats
+from calibration import disturbances, servers
+from calibration.traffic import CACHED, Draw, Traffic, cached_now, poisson, sessions
+
+Play = Callable[[Traffic, Generator], Floats]
+Hide = Callable[[Floats, Generator], Floats]
+
+POPULATION = 1_000_000
+MINUTE = 60.0
+
+
+def _all_seen(latency: Floats, _: Generator) -> Floats:
+    return latency
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scene:
+    """`candidate` plays the second arm where it differs from the first; `hide` is drawn for each arm."""
+
+    traffic: Draw
+    play: Play
+    candidate: Play | None = None
+    hide: Hide = _all_seen
+
+    def against(self, candidate: Play) -> "Scene":
+        """The same with another second arm."""
+        return replace(self, candidate=candidate)
+
+    def arms(self, random: Generator) -> tuple[Floats, Floats]:
+        """The latencies of both arms, in arrival order, before anything is hidden."""
+        traffic = self.traffic(random)
+        return self.play(traffic, random), (self.candidate or self.play)(traffic, random)
+
+
+def base(traffic: Traffic, random: Generator) -> Floats:
+    """An idle server's time to first token: 80 ms + .4 ms a token, of a cached prompt 15 % of them."""
+    work = np.where(cached_now(traffic, random), CACHED, 1.0)
+    return np.asarray(0.08 + 4e-4 * traffic.prompt * work)
+
+
+def full(traffic: Traffic, random: Generator) -> Floats:
+    """TTFT = base x exp(shared + N(0, .25) + AR(1) + session) x spike.
+
+    AR(1) has memory .95 and sd .25 (39 requests long), session is N(0, .1) for each session and arm, 2 %
+    are spikes of 1 + Pareto(2). p50, p95, p99 are about .24, 1.8 and 4.4 s.
+    """
+    n = len(traffic)
+    logs = traffic.shared + random.normal(0, 0.25, n)
+    logs += disturbances.autoregressive(n, 0.95, 0.25, random)
+    logs += random.normal(0, 0.1, int(traffic.session.max()) + 1)[traffic.session]
+    return np.asarray(base(traffic, random) * np.exp(logs + _spikes(n, random)))
+
+
+def queue(traffic: Traffic, random: Generator, *, load: float, slow: float = 1.0) -> Floats:
+    """TTFT = base x exp(shared + N(0, .25)) x spike + the wait in a FIFO queue at that load."""
+    n = len(traffic)
+    logs = traffic.shared + random.normal(0, 0.25, n) + _spikes(n, random)
+    waits = servers.fifo_waits(traffic.due, load, random, slow=slow)
+    return np.asarray(base(traffic, random) * np.exp(logs) + waits)
+
+
+def _spikes(n: int, random: Generator) -> Floats:
+    return disturbances.pareto(n, 0.02, 2.0, random)
+
+
+def plain(
+    traffic: Traffic, random: Generator, *, disturb: disturbances.Disturb | None = None
+) -> Floats:
+    """(80 ms + prompt / 8,000 per s) exp(shared + N(0, .3) + disturbance of the arm)."""
+    work = np.where(cached_now(traffic, random), CACHED, 1.0)
+    logs = traffic.shared + random.normal(0, 0.3, len(traffic))
+    if disturb is not None:
+        logs = logs + disturb(traffic.due, random)
+    return np.asarray((0.08 + traffic.prompt * work / 8000) * np.exp(logs))
+
+
+@cache
+def population(play: Play) -> Floats:
+    """A million latencies under `sessions`, in ascending order: what its quantiles are."""
+    random = np.random.default_rng(99)
+    return np.sort(play(sessions(POPULATION, random), random))
+
+
+def deadline(play: Play, share: float) -> Hide:
+    """Whoever would take longer than the (1 - share) quantile times out; 1 % fail by themselves."""
+
+    def hide(latency: Floats, random: Generator) -> Floats:
+        at = quantile(population(play), 1 - share)
+        found = np.where(latency > at, np.inf, latency)
+        return np.where(disturbances.scattered(len(latency), 0.01, random), np.nan, found)
+
+    return hide
+
+
+def lost_in_bursts(timeouts: float, failures: float, mean: float) -> Hide:
+    """Bursts of timeouts and of failures, of `mean` requests each, at any latency."""
+
+    def hide(latency: Floats, random: Generator) -> Floats:
+        n = len(latency)
+        if timeouts:
+            latency = np.where(disturbances.bursts(n, timeouts, mean, random), np.inf, latency)
+        if failures:
+            latency = np.where(disturbances.bursts(n, failures, mean, random), np.nan, latency)
+        return latency
+
+    return hide
+
+
+def on_sessions(n: int, play: Play, hide: Hide = _all_seen) -> Scene:
+    """Conversations, one request a second."""
+    return Scene(traffic=partial(sessions, n), play=play, hide=hide)
+
+
+def on_poisson(n: int, minutes: float, play: Play = plain, hide: Hide = _all_seen) -> Scene:
+    """Independent arrivals over that time."""
+    return Scene(traffic=partial(poisson, n, minutes * MINUTE), play=play, hide=hide)
+
+
+def on_server(n: int, load: float) -> Scene:
+    """The batching server at a share of what it can do; Poisson arrivals."""
+
+    def traffic(random: Generator) -> Traffic:
+        return poisson(n, n * servers.demand_s() / load, random)
+
+    return Scene(traffic=traffic, play=servers.batching)
+
+
+def disturbed(disturb: disturbances.Disturb) -> Play:
+    """The plain arm with that disturbance."""
+    return partial(plain, disturb=disturb)

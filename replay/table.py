@@ -1,0 +1,290 @@
+"""Table: the columns of many `samples` records, gathered in one pass into arrays that just hold them.
+
+What a statistic never asks for is not kept: the columns outside the first pass cost a second one, once.
+Words stay codes and names stay bytes until somebody wants the column itself.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from replay.columns import ABSENT, ABSENT_CODE, MOST, NAMES, NUMBERS, WORDS, Column
+
+Truths = npt.NDArray[np.bool_]
+Places = npt.NDArray[np.int64]
+Columns = Mapping[str, Column]
+
+ALL: Final = slice(None)
+EVERY: Final = (*NUMBERS, *WORDS, *NAMES)
+_ROOM: Final = 1024
+"""Rows to begin with where nobody says how many will come."""
+
+
+class Table(Mapping[str, Column]):
+    """A mapping of column name to array, rows ordered by `index`.
+
+    `records` gives all records anew whenever it is called, `first` names what the first pass keeps,
+    `rows` is how many samples to expect (a wrong guess costs time, never a sample). A record that breaks
+    the format raises KeyError, TypeError or ValueError, now or when a column is first asked for: always
+    within `guard`, a context that says what was read.
+    """
+
+    def __init__(
+        self,
+        records: Callable[[], Iterable[Mapping[str, Any]]],
+        *,
+        first: Iterable[str] = EVERY,
+        rows: int = 0,
+        guard: Callable[[], AbstractContextManager[None]] = nullcontext,
+    ) -> None:
+        self._records = records
+        self._guard = guard
+        self._rows = rows
+        self._stores: dict[str, _Store] = {}
+        self._marks: dict[str, Column] = {}
+        self._order: npt.NDArray[np.int64] | None = None
+        self._stores |= self._read({"index", *first})
+
+    def __getitem__(self, name: str) -> Column:
+        return self._marks[name] if name in self._marks else self._store(name).column()
+
+    def __iter__(self) -> Iterator[str]:
+        yield from (*EVERY, *self._marks)
+
+    def __len__(self) -> int:
+        return len(EVERY) + len(self._marks)
+
+    def mark(self, name: str, column: Column) -> None:
+        """Add a column that no record holds."""
+        self._marks[name] = column
+
+    def short(self, name: str) -> Column:
+        """A column in its shortest form: names as bytes, words as codes."""
+        return self._store(name).data
+
+    def at(self, places: Places, names: Iterable[str]) -> dict[str, Column]:
+        """Some columns of a few samples only. What no pass has kept yet is not kept now either."""
+        names = tuple(names)
+        seldom = {name for name in names if name in EVERY and name not in self._stores}
+        brief = self._read(seldom) if seldom else {}
+        found = {**self._stores, **brief}
+        return {
+            name: found[name].column(places) if name in found else self[name][places]
+            for name in names
+        }
+
+    def where(self, name: str, words: Sequence[str]) -> Truths:
+        """Which samples have one of these words."""
+        return self._words(name).where(words)
+
+    def words(self, name: str) -> set[str]:
+        """Every word that some sample has."""
+        return set(self._words(name).tally())
+
+    def tally(self, name: str, places: Places) -> dict[str, int]:
+        """How many of these samples have each word."""
+        return self._words(name).tally(places)
+
+    def _words(self, name: str) -> "_Words":
+        store = self._store(name)
+        assert isinstance(store, _Words)
+        return store
+
+    def _store(self, name: str) -> "_Store":
+        if name not in EVERY:
+            raise KeyError(name)
+        if name not in self._stores:
+            self._stores |= self._read(_together(name).difference(self._stores))
+        return self._stores[name]
+
+    def _read(self, names: Iterable[str]) -> "dict[str, _Store]":
+        with self._guard():
+            return self._gather(names)
+
+    def _gather(self, names: Iterable[str]) -> "dict[str, _Store]":
+        """One pass over the records."""
+        wanted = {name: _empty(name, self._rows or _ROOM) for name in names}
+        at = 0
+        for record in self._records():
+            n = _size(record)
+            for store in wanted.values():
+                store.put(record, at, n)
+            at += n
+        if self._stores and at != self._rows:
+            raise ValueError(f"it had {self._rows} samples and now has {at}")
+        self._arrange(wanted, at)
+        self._rows = at
+        return wanted
+
+    def _arrange(self, wanted: "Mapping[str, _Store]", rows: int) -> None:
+        """Leave out unused room, put the rows in the order of the plan; the first pass finds that order."""
+        for store in wanted.values():
+            store.data = store.data[:rows]
+        if "index" in wanted:
+            index = wanted["index"].data
+            ordered = bool((index[1:] >= index[:-1]).all())
+            self._order = None if ordered else np.argsort(index, kind="stable")
+        if self._order is not None:
+            for store in wanted.values():
+                store.data = store.data[self._order]
+
+
+def where(columns: Columns, name: str, *words: str) -> Truths:
+    """Which samples have one of these words in a column of words."""
+    if isinstance(columns, Table):
+        return columns.where(name, words)
+    column = columns[name]
+    return _any([column == word for word in words], len(column))
+
+
+def words(columns: Columns, name: str) -> set[str]:
+    """Every word that some sample has."""
+    if isinstance(columns, Table):
+        return columns.words(name)
+    return {str(word) for word in set(columns[name].tolist()) if word is not None}
+
+
+def tally(columns: Columns, name: str, places: Places) -> dict[str, int]:
+    """How many of these samples have each word; of a column that is not there, none has any."""
+    if isinstance(columns, Table):
+        return columns.tally(name, places)
+    some = columns[name][places].tolist() if name in columns else []
+    return dict(Counter(str(word) for word in some if word is not None))
+
+
+def at(columns: Columns, places: Places, *names: str) -> dict[str, Column]:
+    """Some columns of a few samples only, without a copy of all of them."""
+    if isinstance(columns, Table):
+        return columns.at(places, names)
+    return {name: columns[name][places] for name in names}
+
+
+def short(columns: Columns, name: str) -> Column:
+    """A column to be compared with itself in another run: bytes where it was read from records."""
+    return columns.short(name) if isinstance(columns, Table) else columns[name]
+
+
+class _Numbers:
+    """A column of numbers."""
+
+    def __init__(self, name: str, room: int) -> None:
+        self._name = name
+        self._kind = np.dtype(NUMBERS[name])
+        self.data: Column = np.empty(room, dtype=self._kind)
+
+    def column(self, places: Places | slice = ALL) -> Column:
+        return self.data[places]
+
+    def put(self, record: Mapping[str, Any], at: int, n: int) -> None:
+        """Take over the `n` values of a record; absent ones where its writer did not know the column."""
+        self.data = roomy(self.data, at + n)
+        packed = record["numbers"].get(self._name)
+        absent = ABSENT[self._kind.kind]
+        self.data[at : at + n] = absent if packed is None else whole(packed, self._kind, n)
+
+
+class _Words:
+    """A column of words from records that each have a table of their own: codes into one for all."""
+
+    def __init__(self, name: str, room: int) -> None:
+        self._name = name
+        self._table: dict[str | None, int] = {None: 0}
+        self.data: Column = np.empty(room, dtype="<i4")
+
+    def column(self, places: Places | slice = ALL) -> Column:
+        table = np.empty(len(self._table), dtype=object)
+        table[:] = list(self._table)
+        return np.asarray(table[self.data[places]])
+
+    def where(self, words: Sequence[str]) -> Truths:
+        codes = [self._table[word] for word in words if word in self._table]
+        return _any([self.data == code for code in codes], len(self.data))
+
+    def tally(self, places: Places | slice = ALL) -> dict[str, int]:
+        counts = np.bincount(self.data[places], minlength=len(self._table)).tolist()
+        pairs = zip(self._table, counts, strict=True)
+        return {word: count for word, count in pairs if word is not None and count}
+
+    def put(self, record: Mapping[str, Any], at: int, n: int) -> None:
+        """Take over the `n` words of a record."""
+        self.data = roomy(self.data, at + n)
+        packed = record["words"].get(self._name)
+        self.data[at : at + n] = 0 if packed is None else self._known(packed, n)
+
+    def _known(self, packed: Mapping[str, Any], n: int) -> Column:
+        codes = whole(packed["codes"], "<u2", n)
+        known = np.zeros(len(packed["table"]) + 1, dtype="<i4")
+        known[:-1] = [self._table.setdefault(word, len(self._table)) for word in packed["table"]]
+        return known[np.where(codes == ABSENT_CODE, len(known) - 1, codes)]
+
+
+class _Names:
+    """A column of names that are all different: bytes of one width."""
+
+    def __init__(self, name: str, room: int) -> None:
+        self._name = name
+        self.data: Column = np.empty(room, dtype="S1")
+
+    def column(self, places: Places | slice = ALL) -> Column:
+        return self.data[places].astype(np.dtypes.StringDType())
+
+    def put(self, record: Mapping[str, Any], at: int, n: int) -> None:
+        """Take over the `n` names of a record."""
+        packed = record["names"][self._name]
+        names = whole(packed["bytes"], f"S{packed['width']}", n)
+        if names.itemsize > self.data.itemsize:
+            wider = np.empty(len(self.data), dtype=names.dtype)
+            wider[:at] = self.data[:at]
+            self.data = wider
+        self.data = roomy(self.data, at + n)
+        self.data[at : at + n] = names
+
+
+_Store = _Numbers | _Words | _Names
+
+
+def _together(name: str) -> set[str]:
+    """What is gathered with a column that is asked for late: all that is small, a name alone."""
+    return {name} if name in NAMES else {*NUMBERS, *WORDS}
+
+
+def _empty(name: str, room: int) -> _Store:
+    if name in NUMBERS:
+        return _Numbers(name, room)
+    return _Words(name, room) if name in WORDS else _Names(name, room)
+
+
+def _size(record: Mapping[str, Any]) -> int:
+    """How many samples a record says that it holds, within the limit of the format."""
+    n: int = record["n"]
+    if not 0 <= n <= MOST:
+        raise ValueError(f"a block of {n} samples")
+    return n
+
+
+def _any(found: Iterable[Column], rows: int) -> Truths:
+    some = np.zeros(rows, dtype=bool)
+    for one in found:
+        some |= one.astype(bool)
+    return some
+
+
+def roomy(data: Column, rows: int) -> Column:
+    """The same values with room for so many; what is not written yet takes no memory."""
+    if rows <= len(data):
+        return data
+    larger = np.empty(max(rows, 2 * len(data)), dtype=data.dtype)
+    larger[: len(data)] = data
+    return larger
+
+
+def whole(data: bytes, kind: npt.DTypeLike, n: int) -> Column:
+    """An array of exactly `n`; ValueError for a column of another length."""
+    array = np.frombuffer(data, dtype=kind)
+    if len(array) != n:
+        raise ValueError(f"a column of {len(array)} in a block of {n}")
+    return array

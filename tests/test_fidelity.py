@@ -1,0 +1,92 @@
+"""Whether a run kept to its plan, and which of its requests took longest."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from analysis.arms import Arm, load_arm
+from analysis.fidelity import fidelity
+from analysis.slowest import slowest
+from capture.exchange import Outcome
+from replay.runfile import RunWriter
+from replay.sample import Sample
+
+
+def arm(path: Path, samples: list[dict[str, Any]], **totals: Any) -> Arm:
+    writer = RunWriter(path, {"clock": "user"}, clock=lambda: 0.0)
+    for index, fields in enumerate(samples):
+        known: dict[str, Any] = {
+            "id": f"r{index}",
+            "endpoint": "chat",
+            "model": "m",
+            "stream": True,
+        }
+        writer.add(Sample(**{**known, "index": index, **fields}))
+    n = len(samples)
+    counts = {"completed": n, "failed": 0, "cancelled": 0, "lost_in_flight": 0, "never_sent": 0}
+    return load_arm(writer.close({"planned": n, **counts, "warmup_s": 0.0, **totals}))
+
+
+def sent(due: float | None, at: float, took: float = 1.0, **fields: Any) -> dict[str, Any]:
+    first = at + took / 2
+    stamps = {"first_byte": first, "first_token": first, "last_token": at + took, "end": at + took}
+    return {"due": due, "sent": at, **stamps, **fields}
+
+
+def test_lag_and_rates_are_what_they_are(tmp_path: Path) -> None:
+    """Eleven requests, one a second; every tenth of a millisecond later than the one before."""
+    samples = [sent(float(k), k + k / 10_000) for k in range(11)]
+    found = fidelity(arm(tmp_path / "a.run", samples, clock="kernel", coalesced_share=0.25))
+
+    assert found.lag_p50 == pytest.approx(0.0005)
+    assert found.lag_max == pytest.approx(0.001)
+    assert found.on_time == 1
+    assert found.due_per_s == pytest.approx(1)
+    assert found.sent_per_s == pytest.approx(10 / 10.001)
+    assert (found.planned, found.sent, found.never_sent) == (11, 11, 0)
+    assert (found.clock, found.coalesced, found.cpu) == ("kernel", 0.25, None)
+
+
+def test_a_late_client_is_seen(tmp_path: Path) -> None:
+    """Half of the requests left 20 ms late: half were on time, and the run does not count."""
+    samples = [sent(float(k), k + 0.02 * (k % 2), 0.1) for k in range(10)]
+    found = fidelity(arm(tmp_path / "a.run", samples))
+
+    assert found.on_time == 0.5
+    assert found.lag_p99 == pytest.approx(0.02)
+
+
+def test_a_closed_loop_was_never_due(tmp_path: Path) -> None:
+    """No lag, no rate that was intended."""
+    found = fidelity(arm(tmp_path / "a.run", [sent(None, float(k)) for k in range(3)]))
+
+    assert (found.lag_p50, found.on_time, found.due_per_s) == (None, None, None)
+    assert found.sent_per_s == pytest.approx(1)
+
+
+def test_the_slowest_come_first_with_what_the_server_said(tmp_path: Path) -> None:
+    """A timeout among them, counted to its end; warm-up and the quick ones are not."""
+    late = {"outcome": Outcome.TIMEOUT, "end": 64.0, "first_token": None, "last_token": None}
+    samples = [
+        sent(0.0, 0.0, 90.0),
+        sent(2.0, 2.0, 1.0),
+        sent(3.0, 3.0, 5.0, request_id="s2", headers=(("cf-ray", "x"),), output_tokens=7),
+        sent(4.0, 4.0, **late),
+    ]
+    found = slowest(arm(tmp_path / "a.run", samples, warmup_s=1.0), 2)
+
+    assert [(one.id, one.took_s, one.outcome) for one in found] == [
+        ("r3", 60.0, "timeout"),
+        ("r2", 5.0, "ok"),
+    ]
+    assert found[0].ttft_s is None
+    assert (found[1].ttft_s, found[1].at_s, found[1].output_tokens) == (2.5, 3.0, 7)
+    assert (found[1].request_id, found[1].headers) == ("s2", (("cf-ray", "x"),))
+
+
+def test_nothing_that_ended_is_no_slow_request(tmp_path: Path) -> None:
+    """Of requests that were never sent there is no time."""
+    never = {"due": 1.0, "sent": None, "outcome": Outcome.CANCELLED}
+
+    assert slowest(arm(tmp_path / "a.run", [never], completed=0, cancelled=1), 5) == []

@@ -1,0 +1,64 @@
+"""Shifts between repeated runs: another implementation's intervals, and when there is none."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from analysis.metrics import METRICS, values
+from analysis.quantiles import ordered, quantile
+from analysis.repeated import POINTS, shifts
+
+Experiment = Callable[..., Any]
+
+
+def log_quantiles(arm: Any, metric: str, p: float) -> list[float]:
+    runs = (ordered(values(run, METRICS[metric])[run.measured]) for run in arm.runs)
+    return [float(np.log(quantile(run, p))) for run in runs]
+
+
+def test_intervals_are_those_of_scipy(experiment: Experiment, tmp_path: Path) -> None:
+    """Welch's on per-run log-quantiles at each point, and the band at its share of the error."""
+    first, second = experiment(tmp_path, {"A": 1.0, "B": 1.1}, 4)
+    found = shifts(first.runs, second.runs, "ttft")
+
+    assert [point.p for point in found] == [p for p in POINTS if p <= 0.95]
+    for point in found:
+        test = stats.ttest_ind(
+            log_quantiles(second, "ttft", point.p), log_quantiles(first, "ttft", point.p), equal_var=False
+        )  # fmt: skip
+        for level, ends in (
+            (0.95, (point.low, point.high)),
+            (1 - 0.05 / len(found), (point.band_low, point.band_high)),
+        ):
+            wanted = test.confidence_interval(level)
+            assert ends == pytest.approx((np.exp(wanted.low), np.exp(wanted.high)), rel=1e-9)
+
+
+def test_swapping_the_arms_inverts_every_ratio(experiment: Experiment, tmp_path: Path) -> None:
+    """And turns every interval around."""
+    first, second = experiment(tmp_path, {"A": 1.0, "B": 1.1}, 3)
+    there, back = (shifts(a.runs, b.runs, "e2e") for a, b in ((first, second), (second, first)))
+
+    for one, other in zip(there, back, strict=True):
+        assert one.ratio
+        assert other.ratio == pytest.approx(1 / one.ratio)
+        assert (other.low, other.high) == pytest.approx((1 / one.high, 1 / one.low))  # type: ignore[operator]
+
+
+def test_two_runs_have_ratios_and_no_interval(experiment: Experiment, tmp_path: Path) -> None:
+    """One degree of freedom or two: nothing worth drawing."""
+    first, second = experiment(tmp_path, {"A": 1.0, "B": 1.1}, 2)
+    found = shifts(first.runs, second.runs, "ttft")
+
+    assert all(point.ratio and point.low is None and point.band_high is None for point in found)
+
+
+def test_a_metric_that_no_run_has_shifts_nowhere(experiment: Experiment, tmp_path: Path) -> None:
+    """Closed loops have no lag, these servers no cache."""
+    first, second = experiment(tmp_path, {"A": 1.0, "B": 1.1}, 3)
+
+    assert shifts(first.runs, second.runs, "cached_tokens") == ()

@@ -1,0 +1,191 @@
+"""The workbook, read back by another program: the numbers of the JSON, and nothing lost unsaid.
+
+Excel's files hold sixteen digits: `same` is equal to that.
+"""
+
+import io
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree as ET
+
+import numpy as np
+import openpyxl
+import pytest
+
+from analysis.compare import compare
+from analysis.gate import parse_gates
+from analysis.judge import Judgement, judge
+from analysis.report.judgement import judgement_json
+from analysis.report.machine import comparison_json, report_json
+from analysis.report.sheets import _shares
+from analysis.report.workbook import comparison_book, judgement_book, run_book
+from replay import measures
+
+EVIL = "=1+1"
+Rows = list[dict[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def found(experiment: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> Judgement:
+    """B is 20 % slower than A and fails; three runs of each, of a model with a formula for a name."""
+    folder = tmp_path_factory.mktemp("runs")
+    arms = experiment(folder, {"A": 1.0, "B": 1.2}, 3, failing={"B": 0.05}, model=EVIL)
+    return judge(arms, parse_gates("5%", ["errors:2pp"]))
+
+
+@pytest.fixture(scope="module")
+def written(found: Judgement) -> bytes:
+    file = io.BytesIO()
+    judgement_book(found, file, command="tbench compare 'A-*.run' 'B-*.run'")
+    return file.getvalue()
+
+
+@pytest.fixture(scope="module")
+def book(written: bytes) -> Any:
+    return openpyxl.load_workbook(io.BytesIO(written))
+
+
+def same(given: Any, wanted: Any) -> bool:
+    """Equal but for what lies beyond the sixteenth digit; nothing is only equal to nothing."""
+    if isinstance(wanted, list):
+        return all(same(one, other) for one, other in zip(given, wanted, strict=True))
+    if wanted is None:
+        return given is None
+    return bool(given == pytest.approx(wanted, rel=1e-14, abs=1e-14))
+
+
+def rows(sheet: Any) -> Rows:
+    """A sheet below its note, by its header."""
+    _, head, *body = list(sheet.iter_rows(values_only=True))
+    return [dict(zip(head, row, strict=True)) for row in body]
+
+
+def test_it_has_its_sheets(book: Any) -> None:
+    """The verdict first, the samples last."""
+    assert book.sheetnames == [
+        *("Verdict", "Gates", "Quantiles per run", "Errors", "Environment", "Samples")
+    ]
+
+
+def test_the_verdict_is_on_the_first_sheet(book: Any) -> None:
+    """The word, why, what to beware of, and the command that made it."""
+    cells = [cell for row in book["Verdict"].iter_rows(values_only=True) for cell in row if cell]
+
+    assert cells[0] == "FAIL"
+    assert any("B is worse than A by more than the margin" in str(cell) for cell in cells)
+    assert "tbench compare 'A-*.run' 'B-*.run'" in cells
+
+
+def test_gates_are_those_of_the_json_as_numbers(found: Judgement, book: Any) -> None:
+    """To the last bit; ratios and differences in columns of their own."""
+    shown = rows(book["Gates"])
+    whole = judgement_json(found)["comparisons"]
+
+    assert len(shown) == len(whole)
+    for row, wanted in zip(shown, whole, strict=True):
+        assert same(row["baseline (in unit)"], wanted["baseline"])
+        assert same(row["candidate (in unit)"], wanted["candidate"])
+        assert same(row["ratio (candidate / baseline)"], wanted["ratio"])
+        assert same(row["difference (share)"], wanted["difference"])
+        assert same([row["change, low"], row["change, high"]], wanted["ci"])
+        assert (row["verdict"], row["margin (share)"]) == (wanted["verdict"], wanted["margin"])
+        assert (row["quantile"], row["unit"]) == (wanted["quantile"], wanted["unit"])
+
+
+def test_every_sample_is_there_as_it_was_measured(found: Judgement, book: Any) -> None:
+    """All runs, in the order of the plan; what is absent is empty."""
+    shown = rows(book["Samples"])
+    runs = [(f"{arm.name[-7]} {k}", run) for arm in found.arms for k, run in enumerate(arm.runs, 1)]
+
+    assert len(shown) == sum(len(run) for _, run in runs)
+    for name, run in runs:
+        own = [row for row in shown if row["run"] == name]
+        ttft = np.array([row["TTFT (s)"] for row in own], dtype=float)
+        np.testing.assert_allclose(ttft, measures.ttft(run.columns), rtol=1e-14)
+        assert [row["request id"] for row in own] == run.columns["id"].tolist()
+        assert [row["HTTP status"] for row in own] == run.columns["status"].tolist()
+        assert {row["output (tokens)"] for row in own} <= {50, None}
+
+
+def test_what_a_sheet_cannot_hold_is_said(found: Judgement) -> None:
+    """Every run gets the same share of the room; the sheet says how many rows are left out."""
+    file = io.BytesIO()
+    judgement_book(found, file, command=None, most=602)
+    sheet = openpyxl.load_workbook(file)["Samples"]
+
+    assert sheet.max_row == 602
+    assert "600 of 3,000: 2,400 are LEFT OUT" in sheet["A1"].value
+    assert {row["run"] for row in rows(sheet)} == {"A 1", "A 2", "A 3", "B 1", "B 2", "B 3"}
+
+
+def test_room_that_a_short_run_leaves_goes_to_the_long_ones() -> None:
+    """Nobody gets more than there is."""
+    assert _shares([10, 1000, 1000], 510) == [10, 250, 250]
+    assert _shares([5, 5], 100) == [5, 5]
+
+
+def test_a_text_is_never_a_formula(written: bytes, book: Any) -> None:
+    """A model called =1+1 stays a name, in the sheet and in the file."""
+    cells = [cell for row in book["Environment"].iter_rows() for cell in row if cell.value == EVIL]
+    with zipfile.ZipFile(io.BytesIO(written)) as parts:
+        sheets = [parts.read(name) for name in parts.namelist() if "worksheets/sheet" in name]
+
+    assert all(cell.data_type == "s" for cell in cells)
+    assert not [sheet for sheet in sheets if b"<f>" in sheet]
+
+
+def test_quantiles_per_run_are_the_figures_that_were_judged(found: Judgement, book: Any) -> None:
+    """p50 of TTFT, run by run."""
+    shown = {
+        row["run"]: row["p50"] for row in rows(book["Quantiles per run"]) if row["metric"] == "ttft"
+    }
+    judged = next(row for row in found.rows if row.gate.text == "ttft:p50:5%")
+
+    assert same([shown[f"A {k}"] for k in (1, 2, 3)], list(judged.baseline_runs))
+    assert same([shown[f"B {k}"] for k in (1, 2, 3)], list(judged.candidate_runs))
+
+
+def test_errors_are_counted_by_kind(found: Judgement, book: Any) -> None:
+    """As the run files have them."""
+    shown = {row["run"]: row["http_429 (requests)"] for row in rows(book["Errors"])}
+
+    assert shown["A 1"] == 0
+    assert shown["B 2"] == int((found.arms[1].runs[1].columns["status"] == 429).sum()) > 0
+
+
+def test_the_file_is_sound(written: bytes) -> None:
+    """A whole archive, every part well-formed, with native charts."""
+    with zipfile.ZipFile(io.BytesIO(written)) as parts:
+        assert parts.testzip() is None
+        for name in parts.namelist():
+            if name.endswith((".xml", ".rels")):
+                ET.fromstring(parts.read(name))
+        assert len([name for name in parts.namelist() if "charts/chart" in name]) == 3
+
+
+def test_a_pair_and_a_run_have_books_too(found: Judgement) -> None:
+    """With the numbers of their JSON."""
+    first, second = found.arms[0].runs[0], found.arms[1].runs[0]
+    pair, single = compare(first, second), io.BytesIO()
+    both = io.BytesIO()
+    comparison_book(pair, both, command=None)
+    run_book(second, single, command=None)
+    compared = rows(openpyxl.load_workbook(both)["Comparison"])
+    metrics = rows(openpyxl.load_workbook(single)["Metrics"])
+    summaries = report_json(second)["summaries"]
+
+    for row, wanted in zip(compared, comparison_json(pair)["comparisons"], strict=True):
+        assert same(row["ratio (candidate / baseline)"], wanted["ratio"])
+        assert same([row["ratio, low"], row["ratio, high"]], wanted["ci"])
+    for row in metrics:
+        wanted = summaries[row["metric"]]["quantiles"][f"p{row['quantile'] * 100:.6g}"]
+        assert same(row["value (in unit)"], wanted["value"])
+        assert same([row["low"], row["high"]], wanted["ci"])
+
+
+def test_a_disk_that_is_full_is_an_error_of_the_system(found: Judgement) -> None:
+    """Whoever opened the file says so in one line."""
+    with Path("/dev/full").open("wb", buffering=0) as file, pytest.raises(OSError, match="space"):
+        run_book(found.arms[0].runs[0], file, command=None)
