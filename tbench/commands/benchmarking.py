@@ -65,6 +65,8 @@ def benchmarked(asked: BenchmarkOrder, *, as_json: bool) -> int:
             judged=partial(goodput, asked.slo),
         )
         made = list(_points(plan, sweep, asked, log))
+        if made:
+            _summarise(folder, log)
     _print(made, folder, as_json=as_json)
     return _exit(made)
 
@@ -74,6 +76,17 @@ def workload_of(base: Workload, point: Point) -> Workload:
     return replace(
         base, scenario=parse(point.scenario), batch_size=point.batch_size, seed=point.seed
     )
+
+
+def _summarise(folder: Path, log: Log) -> None:
+    """The workbook and the pictures of what is there, as genai-bench has them."""
+    from analysis.experiment import load_experiment
+    from analysis.plots.files import default_plots
+    from analysis.report.benchmark_book import write_workbook
+
+    for note in write_workbook(load_experiment(folder), folder / f"{folder.name}_summary.xlsx"):
+        log.say(note)
+    log.say(f"{folder.name}_summary.xlsx and {len(default_plots(folder))} pictures are in {folder}")
 
 
 def _points(plan: Benchmark, sweep: Sweep, asked: BenchmarkOrder, log: Log) -> Iterator[Made]:
