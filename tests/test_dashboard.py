@@ -1,5 +1,6 @@
 """The dashboard: what a frame shows, at every size of terminal; the board hears what is said."""
 
+import re
 import sys
 from collections.abc import Iterator
 from io import StringIO
@@ -139,8 +140,14 @@ def test_the_errors_of_points_and_the_last_of_the_log_stay() -> None:
     many = whole(finished=[finished(str(k)) for k in range(30)])
     text = "\n".join(shown(many, 80, 24))
 
-    assert "D(100,100) 29" in text
+    assert re.search(r"D\(100,100\) +29", text)
     assert "25 more" in text, "how many have no row"
+
+
+def test_a_long_scenario_does_not_hide_where_its_point_is() -> None:
+    long = whole(finished=[finished("256", scenario="N(480,240)/(300,150)")])
+
+    assert any("N(480" in line and " 256 " in line for line in shown(long, 80, 24))
 
 
 @pytest.mark.parametrize(

@@ -380,6 +380,21 @@ def test_a_bad_layout_is_refused_with_its_place(content: object, said: str, tmp_
     assert "\n" not in str(error.value)
 
 
+def test_bars_stand_around_their_value(chat: Path) -> None:
+    """Two panels of bars share no places: each has as many beside each other as it has bars."""
+    bars = {"x_field": "num_concurrency", "y_field": "run_duration", "plot_type": "bar"}
+    of = grid(bars, {**bars, "y_field": "requests_per_second"}, rows=1, cols=2)
+    (sheet,) = checked(load_experiments(chat), of)
+    svg = vl_convert.vegalite_to_svg(drawing.whole(sheet, of, "s"), allowed_base_urls=[])
+    widths = {
+        float(one)
+        for one in re.findall(r'aria-roledescription="bar" d="M[\d.]+,[\d.]+h([\d.]+)', svg)
+    }
+
+    assert len(widths) == 1
+    assert widths.pop() == pytest.approx(drawing.WIDTH / 3 * 0.8 / 2, rel=0.2)
+
+
 def test_a_layout_is_read_as_genai_bench_writes_it(tmp_path: Path) -> None:
     path = tmp_path / "layout.json"
     several = [{"field": "stats.ttft.mean", "label": "m", "color": "#102030", "linestyle": ":"}]
@@ -455,8 +470,10 @@ def test_an_unknown_field_is_refused_with_its_place(chat: Path) -> None:
         checked(load_experiments(chat), grid({}, {"y_field": "stats.ttfb.mean"}), place="x.json")
 
 
-def test_a_folder_without_results_is_refused(tmp_path: Path) -> None:
-    BenchmarkFolder(tmp_path / "e").metadata()
+def test_a_folder_without_results_has_no_pictures(tmp_path: Path) -> None:
+    """Asked for, that is an error; at the end of a benchmark that was interrupted at once, it is none."""
+    folder = BenchmarkFolder(tmp_path / "e").metadata().path
 
     with pytest.raises(InputError, match="no result to plot"):
-        default_plots(tmp_path / "e")
+        checked(load_experiments(folder), grid({}))
+    assert default_plots(folder) == []

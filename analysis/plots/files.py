@@ -84,9 +84,11 @@ def plot(
 def default_plots(folder: Path) -> list[Path]:
     """A benchmark's default pictures, by scenario, into its own folder; latencies as in its results.
 
-    Raises InputError as `load_experiments`, `checked` and `plot`.
+    None without a result. Raises InputError as `load_experiments` and `plot`.
     """
     found = load_experiments(folder)
+    if not any(one.points for one in found):
+        return []
     grid = preset_for("2x4_default", found)
     return list(plot(checked(found, grid), grid, folder, found[0].unit))
 

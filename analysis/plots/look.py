@@ -10,7 +10,7 @@ from analysis.plots.fields import label, metric_of
 from analysis.plots.groups import Sheet
 from analysis.plots.layout import DASHES as STYLES
 from analysis.plots.layout import Panel
-from analysis.plots.rows import named
+from analysis.plots.rows import names
 from replay.benchmark.figures import LATENCIES
 
 STEPS: Final = frozenset({"num_concurrency", "batch_size"})
@@ -21,7 +21,7 @@ class Look:
     """How curves and groups are told apart: groups by colour and shape; curves by colour, or by dash."""
 
     def __init__(self, one: Panel, sheet: Sheet) -> None:
-        self._names = [named(curve, k) for k, curve in enumerate(one.curves)]
+        self._names = names(one)
         self._panel = one
         self._sheet = sheet
         self._curves = len(one.curves) > 1

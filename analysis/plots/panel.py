@@ -156,16 +156,15 @@ def _bars(of: _Plot, rows: Rows) -> list[alt.Chart]:
     for row in middles:
         row["bar"] = f"{row['group']} {row['experiment']} {row['scenario']} {row['curve']}"
         row["mark"] = _short(row["y"])
+    several = len({row["bar"] for row in middles}) > 1
     bars = of.on("means", middles).encode(
-        x=steps(of.panel, middles, of.frame.unit),
-        y=y_axis(of.panel, of.frame.unit, log=False),
-        xOffset=alt.XOffset("bar:N", sort=None),
+        x=steps(of.panel, middles, of.frame.unit), y=y_axis(of.panel, of.frame.unit, log=False)
     )
     tip = _tip("group", "experiment", "curve", "at", "y", "runs")
-    return [
-        bars.mark_bar().encode(color=look.colour, opacity=look.opacity, tooltip=tip),
-        bars.mark_text(dy=-6, fontSize=10, color=INK).encode(text="mark:N"),
-    ]
+    bar = bars.mark_bar().encode(color=look.colour, opacity=look.opacity, tooltip=tip)
+    if several:  # numbers above them would lie on each other
+        return [bar.encode(xOffset=alt.XOffset("bar:N", sort=None))]
+    return [bar, bars.mark_text(dy=-6, fontSize=10, color=INK).encode(text="mark:N")]
 
 
 def _stacks(of: _Plot, rows: Rows) -> list[alt.Chart]:

@@ -7,20 +7,21 @@ from statistics import fmean
 from typing import Any
 
 from analysis.charts.drawing import Rows
+from analysis.plots.fields import label
 from analysis.plots.groups import Line, Sheet
-from analysis.plots.layout import Curve, Panel
+from analysis.plots.layout import Panel
 from analysis.result import Result
 
 
 def dots(one: Panel, sheet: Sheet) -> Iterator[dict[str, Any]]:
     """A row for each point and curve that has both values."""
-    for number, curve in enumerate(one.curves):
+    for name, curve in zip(names(one), one.curves, strict=True):
         for line in sheet.lines:
             for point in line.points:
                 x, y = point.number(one.x), point.number(curve.field)
                 if x is not None and y is not None:
                     yield {
-                        **_who(line, point), "curve": named(curve, number), "x": x, "y": y,
+                        **_who(line, point), "curve": name, "x": x, "y": y,
                     }  # fmt: skip
 
 
@@ -34,9 +35,13 @@ def _who(line: Line, point: Result) -> dict[str, Any]:
     }
 
 
-def named(curve: Curve, number: int) -> str:
-    """A curve in a legend; the number keeps two of one field apart."""
-    return curve.label or f"{curve.field}{f' ({number})' if number else ''}"
+def names(one: Panel) -> list[str]:
+    """The curves in a legend; a number keeps apart those that would be called alike."""
+    found: list[str] = []
+    for curve in one.curves:
+        name = curve.label or label(curve.field, "")
+        found.append(f"{name} ({len(found) + 1})" if name in found else name)
+    return found
 
 
 def codes(one: Panel, sheet: Sheet) -> Iterator[dict[str, Any]]:
@@ -47,13 +52,20 @@ def codes(one: Panel, sheet: Sheet) -> Iterator[dict[str, Any]]:
             if x is None or not n:
                 continue
             below = 0.0
-            for code, count in sorted(point.aggregate["error_codes_frequency"].items()):
+            for code, count in sorted(_counts(point).items()):
                 share = count / n
                 yield {
-                    **_who(line, point), "code": _phrase(str(code)), "x": x, "y": share,
+                    **_who(line, point), "code": _phrase(code), "x": x, "y": share,
                     "from": below, "to": below + share, "count": count, "of": n,
                 }  # fmt: skip
                 below += share
+
+
+def _counts(point: Result) -> dict[str, int]:
+    """Failures by status, as far as the result says."""
+    found = point.aggregate.get("error_codes_frequency")
+    counts = found if isinstance(found, dict) else {}
+    return {str(code): n for code, n in counts.items() if isinstance(n, int)}
 
 
 def _phrase(code: str) -> str:

@@ -39,11 +39,12 @@ def whole(sheet: Sheet, grid: Grid, unit: str) -> dict[str, Any]:
     width, height = _size(grid)
     frame = Frame(sheet=sheet, width=width, height=height, unit=unit, tables=tables)
     places = {one.position: one for one in grid.panels}
-    rows = []
-    for row in range(grid.rows):
-        cells = [_cell(places.get((row, column)), frame) for column in range(grid.columns)]
-        rows.append(alt.hconcat(*cells).resolve_scale(**_APART))
-    return _spec(sheet, rows, tables)
+    cells = [
+        _cell(places.get((row, column)), frame)
+        for row in range(grid.rows)
+        for column in range(grid.columns)
+    ]
+    return _spec(sheet, [alt.concat(*cells, columns=grid.columns).resolve_scale(**_APART)], tables)
 
 
 def single(sheet: Sheet, one: Panel, unit: str) -> dict[str, Any]:
@@ -55,7 +56,7 @@ def single(sheet: Sheet, one: Panel, unit: str) -> dict[str, Any]:
 
 _APART: Final[Any] = {"color": "independent", "strokeDash": "independent", "shape": "independent",
                       "x": "independent", "y": "independent", "opacity": "independent",
-                      "fill": "independent", "stroke": "independent"}  # fmt: skip
+                      "fill": "independent", "stroke": "independent", "xOffset": "independent"}  # fmt: skip
 
 
 def _size(grid: Grid) -> tuple[float, float]:

@@ -246,13 +246,14 @@ def table(finished: Sequence[Finished], unit: str, rows: int, width: int) -> Ren
     shown = finished[-rows:] if rows > 0 else []
     found = Table(box=None, padding=(0, 1 if width < WIDE else 3, 0, 0), expand=width < WIDE)
     found.add_column(_more(len(finished) - len(shown)), no_wrap=True, overflow="ellipsis", ratio=1)
+    found.add_column("at", justify="right", no_wrap=True)
     for heading in [heading for heading, _ in _cells(finished[0], unit, width)]:
         found.add_column(heading, justify="right", no_wrap=True)
     scenarios = list(dict.fromkeys(one.scenario for one in finished))
     for one in shown:
         style = COLOURS[scenarios.index(one.scenario) % len(COLOURS)]
-        name = Text(f"{one.scenario} ", style).append(one.mark, "bold")
-        found.add_row(name, *(cell for _, cell in _cells(one, unit, width)))
+        name, at = Text(one.scenario, style), Text(one.mark, f"bold {style}")
+        found.add_row(name, at, *(cell for _, cell in _cells(one, unit, width)))
     return found
 
 
