@@ -14,7 +14,7 @@ from replay.tally import Tally
 from tbench.benchmark_view import Log
 from tbench.dashboard.board import Story, Sweep, TerminalBoard, frame
 from tbench.dashboard.drawing import TALL, drawn
-from tbench.dashboard.figures import Dot, bar, number, scatter
+from tbench.dashboard.figures import Dot, bar, edges, number, scatter
 from tbench.dashboard.frame import Finished, Frame, Half, Load, Progress
 
 
@@ -98,6 +98,20 @@ def test_a_small_terminal_shows_all_figures() -> None:
         assert any(f"{name} " in line and f" {ms} " in line for line in text.splitlines()), name
     assert "100.0%" in text, "a point whose requests all failed is a row like any other"
     assert "line 39" in text
+
+
+def test_a_search_has_no_end_to_be_shown() -> None:
+    progress = Progress(made=2, of=None, name="p", fraction=0.5, elapsed_s=1.0, left_s=None)
+    lines = shown(whole(progress=progress), 80, 24)
+
+    assert lines[1].split() == ["sweep", "point", "3"]
+    assert " 50% p" in lines[2]
+
+
+def test_edges_of_bins_have_the_digits_that_tell_them_apart() -> None:
+    assert edges([0.1, 0.2], "s") == ["0.100", "0.200"]
+    assert edges([0.3121, 0.3123], "s") == ["0.3121", "0.3123"]
+    assert edges([1.2341, 1.2342], "ms") == ["1,234.1", "1,234.2"]
 
 
 def test_one_that_is_too_small_shows_a_line_for_each_half() -> None:

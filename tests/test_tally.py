@@ -9,11 +9,12 @@ from capture.errors import InputError
 from capture.exchange import Outcome
 from replay.benchmark.aggregate import Trim, aggregate
 from replay.budget import actual_cost
-from replay.columns import from_samples, pack, unpack
+from replay.columns import from_samples, pack
 from replay.measures import Columns
 from replay.performance import Live
 from replay.progress import clock, line, time_left
 from replay.sample import Sample
+from replay.table import Table
 from replay.tally import Tally
 from replay.warmup import Warmup, parse_warmup
 
@@ -45,7 +46,7 @@ def tally_of(samples: list[Sample]) -> Tally:
 
 
 def columns_of(samples: list[Sample]) -> Columns:
-    return unpack([pack(from_samples(samples))])
+    return Table(lambda: [pack(from_samples(samples))])
 
 
 def test_latencies_so_far_are_within_two_per_cent() -> None:

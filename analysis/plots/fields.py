@@ -24,6 +24,8 @@ RUN: Final[Mapping[str, tuple[str, str]]] = {
     "num_completed_requests": ("completed requests", ""),
     "num_requests": ("requests", ""),
     "num_cancelled_requests": ("cancelled requests", ""),
+    "goodput": ("share of requests within the SLO", ""),
+    "goodput_per_s": ("requests within the SLO", "1/s"),
 }
 """A point's own figures: what they are called, and their unit (latencies have that of the results)."""
 METRICS: Final[Mapping[str, tuple[str, str]]] = {

@@ -12,6 +12,7 @@ from analysis.plots import sheets as drawing
 from analysis.plots.fields import check
 from analysis.plots.groups import Sheet, safe, sheets
 from analysis.plots.layout import Grid
+from analysis.plots.page import page
 from analysis.plots.presets import SWEPT, preset
 from analysis.result import Unit
 from capture.errors import InputError
@@ -32,7 +33,7 @@ def _svg(spec: dict[str, Any]) -> bytes:
 
 
 def _html(spec: dict[str, Any]) -> bytes:
-    return str(vl_convert.vegalite_to_html(spec, vl_version=_VERSION, bundle=True)).encode()
+    return page(spec["title"]["text"], spec).encode()
 
 
 FORMATS: Final[Mapping[str, Callable[[dict[str, Any]], bytes]]] = {

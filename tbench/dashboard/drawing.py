@@ -17,7 +17,7 @@ from rich.text import Text
 
 from replay.progress import clock
 from replay.spread import Spread
-from tbench.dashboard.figures import COLOURS, Dot, bar, latency, number, scatter
+from tbench.dashboard.figures import COLOURS, Dot, bar, edges, latency, number, scatter
 from tbench.dashboard.frame import Finished, Frame, Half, Load, Progress
 
 BINS: Final = 10
@@ -81,16 +81,19 @@ def _bars(progress: Progress, width: int) -> Table:
     bars.add_column(justify="right")
     bars.add_column(ratio=1, no_wrap=True, overflow="ellipsis")
     length = max(10, width // 4)
-    of = f" of {progress.of}" if progress.of else ""
     left = "" if progress.left_s is None else f", about {clock(progress.left_s)} left"
-    rows = (
-        ("sweep", progress.whole, f"point {progress.made + 1}{of}", "magenta"),
-        ("point", progress.fraction, f"{progress.name}{left}", "cyan"),
-    )
-    for name, share, text, colour in rows:
-        shown = ProgressBar(total=1.0, completed=share, width=length, complete_style=colour)
-        bars.add_row(name, shown, f"{share:4.0%}", Text(text))
+    point = f"point {progress.made + 1}"
+    if progress.of:
+        _bar(bars, "sweep", progress.whole, length, "magenta", f"{point} of {progress.of}")
+    else:  # a search, which ends when it has found
+        bars.add_row("sweep", "", "", Text(point))
+    _bar(bars, "point", progress.fraction, length, "cyan", f"{progress.name}{left}")
     return bars
+
+
+def _bar(bars: Table, name: str, share: float, length: int, colour: str, text: str) -> None:  # noqa: PLR0913, PLR0917
+    shown = ProgressBar(total=1.0, completed=share, width=length, complete_style=colour)
+    bars.add_row(name, shown, f"{share:4.0%}", Text(text))
 
 
 def requests(load: Load) -> Text:
@@ -157,7 +160,7 @@ def histogram(spread: Spread, unit: str, width: int) -> list[Text]:
     bins = spread.histogram(BINS)
     if not bins:
         return [Text("nothing completed yet", "dim")]
-    labels = [latency(one.low, unit) for one in bins]
+    labels = edges([one.low for one in bins], unit)
     counts = [f"{one.n:,}" for one in bins]
     margin, most = max(map(len, labels)), max(one.n for one in bins)
     room = width - margin - 1

@@ -15,24 +15,33 @@ WIDE: Final = 10.0
 """Beyond this ratio an axis is logarithmic."""
 
 
-def number(value: float | None) -> str:
-    """At least three significant digits in at most seven characters: 0.0123, 12.3, 1,234, 1.23M."""
+def number(value: float | None, digits: int = 3) -> str:
+    """At least so many significant digits below a million: 0.0123, 12.3, 1,234, 1.23M."""
     if value is None or not math.isfinite(value):
         return "-"
     for limit, factor, letter in ((1e10, 1e9, "G"), (1e6, 1e6, "M")):
         if abs(value) >= limit * 0.9999995:
             return f"{value / factor:,.3g}{letter}" if value < 1e12 else f"{value:.2e}"
-    if abs(value) >= 999.5:
+    if abs(value) >= 10**digits - 0.5:
         return f"{value:,.0f}"
     if 0 < abs(value) < 1e-4:
         return f"{value:.1e}"
-    digits = 2 - math.floor(math.log10(abs(value))) if value else 0
-    return f"{value:.{min(max(digits, 0), 5)}f}"
+    places = digits - 1 - math.floor(math.log10(abs(value))) if value else 0
+    return f"{value:,.{min(max(places, 0), digits + 2)}f}"
 
 
-def latency(seconds: float | None, unit: str) -> str:
+def latency(seconds: float | None, unit: str, digits: int = 3) -> str:
     """Seconds in that unit, without its name."""
-    return number(None if seconds is None else seconds * FACTOR[unit])
+    return number(None if seconds is None else seconds * FACTOR[unit], digits)
+
+
+def edges(seconds: Sequence[float], unit: str) -> list[str]:
+    """The same for many, with as many digits (five at most) as it takes to tell them apart."""
+    for digits in (3, 4, 5):
+        found = [latency(one, unit, digits) for one in seconds]
+        if len(set(found)) == len(found):
+            break
+    return found
 
 
 def bar(share: float, width: int) -> str:
