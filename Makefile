@@ -64,7 +64,7 @@ calibrate: .venv/.ok ## tbench's own error rates on simulated traffic against th
 	$(BIN)/python benchmarks/calibrate.py
 
 test: .venv/.ok ## the test-suite with branch coverage
-	$(BIN)/python -m pytest -n 2 --cov --cov-report=term:skip-covered --cov-fail-under=90
+	$(BIN)/python -m pytest -n 2 --cov --cov-report=term:skip-covered --cov-fail-under=90 --durations=25
 
 check: .venv/.ok ## lint, format, types
 	$(BIN)/ruff check .

@@ -35,7 +35,7 @@ FREE: Final = frozenset(
         "rate",
         "poisson",
     }
-    | {"repeats", "slo", "slo_share", "saturate", "metrics_time_unit"}
+    | {"repeats", "slo", "slo_share", "saturate", "metrics_time_unit", "summary"}
 )
 """Options that may differ when a folder is gone on with: they change no point that is there."""
 
@@ -83,6 +83,7 @@ class BenchmarkOrder:
     resume: bool
     log_dir: Path | None
     metrics_time_unit: str
+    summary: bool
     num_workers: int
     timeout: float
 

@@ -14,6 +14,12 @@ MODEL = "openai/gpt-oss-20b"
 
 
 def words(url: str, *more: object, task: str = "text-to-text", model: str = MODEL) -> list[object]:
+    return [*words_with_summary(url, *more, task=task, model=model), "--no-summary"]
+
+
+def words_with_summary(
+    url: str, *more: object, task: str = "text-to-text", model: str = MODEL
+) -> list[object]:
     return [
         "benchmark", "--api-backend", "together", "--api-base", url, "--api-model-name", model,
         "--task", task, "--max-requests-per-run", 12, "--experiment-folder-name", "x", *more,
@@ -29,7 +35,7 @@ def test_a_sweep_makes_a_result_for_each_point(
     tbench: Callable[..., Done], simulator: Server, tmp_path: Path
 ) -> None:
     done = tbench(
-        *words(
+        *words_with_summary(
             simulator.url, "--num-concurrency", "1,3", "--traffic-scenario", "D(100,8)", "--json"
         )
     )

@@ -40,7 +40,7 @@ def test_a_benchmark_becomes_a_workbook(
     tbench(
         "benchmark", "--api-backend", "together", "--api-base", simulator.url, "--api-model-name", model,
         "--task", task, "--max-requests-per-run", 6, "--experiment-folder-name", "x", f"--{axis}", "1,2",
-        "--traffic-scenario", scenario,
+        "--traffic-scenario", scenario, "--no-summary",
     )  # fmt: skip
     done = tbench(
         "excel", "--experiment-folder", "x", "--excel-name", "out", "--metric-percentile", "p90",

@@ -206,6 +206,13 @@ def benchmark(
     metrics_time_unit: Annotated[
         Literal["s", "ms"], typer.Option(help="Of latencies in results.", rich_help_panel=OUTPUT)
     ] = "s",
+    summary: Annotated[
+        bool,
+        typer.Option(
+            help="Write the workbook and the pictures at the end (excel and plot make them later, too).",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = True,
     num_workers: Annotated[
         int,
         typer.Option(help="Processes that send; 0: as many as it takes.", rich_help_panel=OUTPUT),

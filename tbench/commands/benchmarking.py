@@ -65,7 +65,7 @@ def benchmarked(asked: BenchmarkOrder, *, as_json: bool) -> int:
             judged=partial(goodput, asked.slo),
         )
         made = list(_points(plan, sweep, asked, log))
-        if made:
+        if made and asked.summary:
             _summarise(folder, log)
     _print(made, folder, as_json=as_json)
     return _exit(made)
