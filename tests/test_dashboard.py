@@ -144,6 +144,12 @@ def test_the_errors_of_points_and_the_last_of_the_log_stay() -> None:
     assert "25 more" in text, "how many have no row"
 
 
+def test_an_invalid_point_is_called_so() -> None:
+    text = "\n".join(shown(whole(finished=[finished("1", valid=False), finished("2")]), 80, 24))
+
+    assert text.count("0.0% INVALID") == 1
+
+
 def test_a_long_scenario_does_not_hide_where_its_point_is() -> None:
     long = whole(finished=[finished("256", scenario="N(480,240)/(300,150)")])
 

@@ -16,7 +16,7 @@ from analysis.plots import sheets as drawing
 from analysis.plots.fields import KNOWN, held, label
 from analysis.plots.files import FORMATS, _pictures
 from analysis.plots.layout import Grid, grid_of
-from analysis.plots.presets import PRESETS, preset
+from analysis.plots.presets import PRESETS
 from capture.errors import InputError
 from tbench import __main__ as entry
 from tests.benchmark_folder import BenchmarkFolder
@@ -136,12 +136,20 @@ def test_bars_of_several_statuses_lie_on_each_other(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
-def test_a_point_without_answers_is_said(chat: Path) -> None:
-    experiments = load_experiments(chat)
-    (sheet,) = checked(experiments, preset("2x4_default"))
-    title = drawing.whole(sheet, preset("2x4_default"), "s")["title"]
+def test_points_without_answers_and_invalid_ones_are_named(chat: Path) -> None:
+    path = next(chat.glob("*concurrency_1_time*"))
+    content = json.loads(path.read_text())
+    content["aggregated_metrics"]["valid"] = False
+    path.write_text(json.dumps(content))
+    of = grid({})
+    (sheet,) = checked(load_experiments(chat), of)
+    said = drawing.whole(sheet, of, "s")["title"]["subtitle"]
+    scenario = content["aggregated_metrics"]["scenario"]
 
-    assert "No request succeeded: D(100,1000) at concurrency 4" in " ".join(title["subtitle"])
+    assert said[-2:] == [
+        f"INVALID, the client was the limit: {scenario} at concurrency 1.",
+        "No request succeeded, so in no plot of latencies: D(100,1000) at concurrency 4.",
+    ]
 
 
 def test_lines_go_through_the_means_of_repeats(tmp_path: Path) -> None:

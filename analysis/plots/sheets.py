@@ -1,6 +1,6 @@
 """Sheets: panels in their grid with one legend for all, and what they cannot show in words below it."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 import altair as alt
@@ -10,6 +10,7 @@ from analysis.plots.groups import Sheet
 from analysis.plots.layout import Grid, Panel
 from analysis.plots.look import scheme
 from analysis.plots.panel import INK, Frame, Tables, panel
+from analysis.result import Result
 
 WIDTH, HEIGHT = 360, 250
 """Of a panel where the layout has no size; pixels, of which the PNG has twice as many."""
@@ -19,7 +20,7 @@ AROUND: Final = (90, 110)
 LEAST: Final = 140
 ALONE: Final = (640, 380)
 """A panel in a file of its own."""
-MOST_NOTES: Final = 6
+MOST_NOTES: Final = 4
 
 CONFIG: Final[dict[str, Any]] = {
     **THEME,
@@ -107,23 +108,36 @@ def _legend(sheet: Sheet, tables: Tables) -> alt.LayerChart:
 
 
 def _subtitle(sheet: Sheet) -> Iterator[str]:
-    """How to read the points, and which of them have no latency to show."""
+    """How to read the points, and which of them must not be trusted or cannot be shown."""
     axes = list(dict.fromkeys(point.axis for point in sheet.points))
     swept = " or ".join(AXIS_WORDS[axis] for axis in axes)
     yield sheet.about
     yield f"Numbers beside points: the {swept}; where that is x, the value of y."
     if any(point.repeat > 1 for point in sheet.points):
         yield "Repeated runs are points of their own; lines go through their means."
-    silent = [
+    yield from _named(sheet, "INVALID, the client was the limit", _invalid)
+    yield from _named(sheet, "No request succeeded, so in no plot of latencies", _silent)
+
+
+def _invalid(point: Result) -> bool:
+    return point.aggregate.get("valid") is False
+
+
+def _silent(point: Result) -> bool:
+    return point.stat("e2e_latency", "mean") is None
+
+
+def _named(sheet: Sheet, what: str, of: Callable[[Result], bool]) -> Iterator[str]:
+    """A line that names the points of which something holds, the first few of them."""
+    found = [
         f"{line.group or point.scenario} at {AXIS_WORDS[point.axis]} {point.value:g}"
         for line in sheet.lines
         for point in line.points
-        if point.stat("e2e_latency", "mean") is None
+        if of(point)
     ]
-    for one in silent[:MOST_NOTES]:
-        yield f"No request succeeded: {one}; it is in no plot of latencies."
-    if len(silent) > MOST_NOTES:
-        yield f"… and at {len(silent) - MOST_NOTES} more points no request succeeded."
+    if found:
+        more = len(found) - MOST_NOTES
+        yield f"{what}: {'; '.join(found[:MOST_NOTES])}{f'; and {more} more' if more > 0 else ''}."
 
 
 AXIS_WORDS: Final = {

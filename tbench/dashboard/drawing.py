@@ -270,7 +270,9 @@ def _cells(one: Finished, unit: str, width: int) -> Iterable[tuple[str, str | Te
     yield f"TTFT {unit}", latency(one.ttft, unit)
     if width > 60:
         yield f"e2e p99 {unit}", latency(one.e2e_p99, unit)
-    yield "errors", Text(f"{one.error_rate:.1%}", "bold red" if one.error_rate else "dim")
+    bad = bool(one.error_rate) or not one.valid
+    said = f"{one.error_rate:.1%}" + ("" if one.valid else " INVALID")
+    yield "errors", Text(said, "bold red" if bad else "dim")
 
 
 def _log(lines: Sequence[str], rows: int) -> list[Text]:

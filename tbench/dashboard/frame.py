@@ -58,7 +58,8 @@ class Half:
 class Finished:
     """A point that was made. Latencies in seconds, None where there is none.
 
-    `mark` is the value that was swept, which stands for the point in a picture.
+    `mark` is the value that was swept, which stands for the point in a picture. Not `valid`: the client was
+    the limit.
     """
 
     scenario: str
@@ -70,6 +71,7 @@ class Finished:
     output_latency: float | None
     e2e_p99: float | None
     error_rate: float
+    valid: bool = True
 
     @classmethod
     def of(cls, point: Mapping[str, Any], value: float, unit: str) -> "Finished":
@@ -90,6 +92,7 @@ class Finished:
             output_latency=seconds("output_latency", "mean"),
             e2e_p99=seconds("e2e_latency", "p99"),
             error_rate=point["error_rate"],
+            valid=point.get("valid", True),
         )
 
 
