@@ -16,6 +16,7 @@ from analysis.discordance import Discordance, discordance
 from analysis.failures import ErrorDifference, Failures, error_difference
 from analysis.lengths import agree
 from analysis.metrics import METRICS
+from analysis.multiplicity import adjusted
 from analysis.overall import Overall
 from analysis.pairing import Match, match
 from analysis.quantiles import minimum_n, refusal
@@ -61,7 +62,7 @@ def compare(baseline: Arm, candidate: Arm, question: Question | None = None) -> 
     )
     answers = _answers(evidence, question)
     beware = cautions(evidence)
-    rows = tuple(chain.from_iterable(answer.rows for answer in answers.values()))
+    rows = adjusted(chain.from_iterable(answer.rows for answer in answers.values()))
     return Comparisons(
         baseline=baseline,
         candidate=candidate,

@@ -37,6 +37,8 @@ class Comparison:
     autocorrelation that chose K. `drift` is the SLOW_DRIFT flag; `thirds` are then the ratios within each
     third of the trace. `finding` is "faster", "slower",
     "higher" or "lower" where the interval excludes 1, else NO_DIFFERENCE; None without interval.
+    `p_value` is that of no difference by the interval's own test, `q_value` the false discovery rate among
+    all rows compared (analysis.multiplicity).
     """
 
     metric: str
@@ -63,6 +65,8 @@ class Comparison:
     block_seconds: float | None = None
     rho: float | None = None
     drift: bool = False
+    p_value: float | None = None
+    q_value: float | None = None
     thirds: Thirds | None = None
 
 

@@ -202,6 +202,7 @@ class Contrast:
             block_seconds=self.span_s / found.blocks if found else None,
             rho=found.rho if found else None,
             drift=found.drift if found else False,
+            p_value=found.p_value if found else None,
             thirds=self._thirds(p) if found and found.drift else None,
         )
 

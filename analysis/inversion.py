@@ -50,7 +50,8 @@ class Interval:
 
     `ratio` is NaN where a quantile is zero or among the timeouts; 0 and inf mean unbounded. The band
     holds at all the points asked for at once. `rho` is the autocorrelation that chose `blocks`, NaN
-    when K was given; `drift` says that it is beyond repair.
+    when K was given; `drift` says that it is beyond repair. `p_value` is that of no difference (r = 1),
+    two-sided.
     """
 
     p: float
@@ -62,6 +63,7 @@ class Interval:
     blocks: int
     rho: float
     drift: bool
+    p_value: float
 
 
 class Pair:
@@ -155,6 +157,7 @@ def invert(
     k = blocks_for(rho) if blocks is None else np.full(len(points), blocks)
     levels = np.array([1 - confidence, (1 - confidence) / len(points)])
     low, high = _search(pair, centre, points, k, levels)
+    p_values = 2 * special.stdtr(k - 1, -np.abs(pair.t(np.zeros(len(points)), points, k)))
     return tuple(
         Interval(
             p=float(p),
@@ -166,6 +169,7 @@ def invert(
             blocks=int(k[i]),
             rho=float(rho[i]) if blocks is None else float("nan"),
             drift=blocks is None and bool(rho[i] > DRIFTING),
+            p_value=float(p_values[i]),
         )
         for i, p in enumerate(points)
     )

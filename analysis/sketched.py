@@ -17,6 +17,7 @@ from analysis.comparison import Comparisons, Sketched
 from analysis.contrast import Contrast
 from analysis.failures import ErrorDifference, counted_difference
 from analysis.metrics import METRICS
+from analysis.multiplicity import adjusted
 from analysis.outsized import SAMPLES, Unread, outsized, unread
 from analysis.pairing import Match, same_source
 from analysis.sketch import RELATIVE_ERROR, Sketch
@@ -50,7 +51,7 @@ def compare_sketched(baseline: Path, candidate: Path, question: Question) -> Com
         same_source(first, second)
     grounds = Counted(first, second, _errors(first, second))
     contrasts = _contrasts(grounds, question)
-    rows = tuple(row for contrast in contrasts.values() for row in contrast.rows())
+    rows = adjusted(row for contrast in contrasts.values() for row in contrast.rows())
     beware = cautions(grounds)
     return Comparisons(
         baseline=first,

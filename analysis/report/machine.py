@@ -125,6 +125,8 @@ def _row(row: Comparison) -> Json:
         "n_baseline": row.n_baseline,
         "n_candidate": row.n_candidate,
         "finding": row.finding,
+        "p_value": row.p_value,
+        "q_value": row.q_value,
         "refusal": row.refusal,
         "baseline_at_least": row.baseline_at_least,
         "candidate_at_least": row.candidate_at_least,

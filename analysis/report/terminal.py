@@ -13,6 +13,7 @@ from analysis.arms import Arm
 from analysis.censoring import Survival
 from analysis.compare import Comparison, Comparisons
 from analysis.comparison import LengthMatched
+from analysis.multiplicity import RATE
 from analysis.report import whole, words
 from analysis.report.machine import summaries, survivals
 from analysis.report.sheet import Sheet, grid
@@ -55,6 +56,8 @@ def comparison_text(found: Comparisons, *, width: int = 100, colour: bool = Fals
         page.paragraph(whole.pairs_text(found.discordance), indent="  ")
     page.line("")
     page.paragraph(f"{found.verdict}: {_findings(found)}", style="bold")
+    if said := _discoveries(found):
+        page.paragraph(said)
     page.paragraph(PAIR)
     page.cautions(found.warnings)
     page.definitions(found.shift)
@@ -175,6 +178,19 @@ def _findings(found: Comparisons) -> str:
         return f"no difference seen between the candidate and the baseline{doubt}"
     clauses = [f"{finding} at {metric} {' '.join(at)}" for (finding, metric), at in seen.items()]
     return f"candidate {'; '.join(clauses)}{doubt}"
+
+
+def _discoveries(found: Comparisons) -> str | None:
+    """Which differences stay when so many were looked at; None where one or none was."""
+    tried = [row for row in found.rows if row.q_value is not None]
+    kept: dict[str, list[str]] = {}
+    for row in tried:
+        if (row.q_value or 0.0) <= RATE:
+            kept.setdefault(row.metric, []).append(words.percentile(row.quantile))
+    if len(tried) < 2:
+        return None
+    which = "; ".join(f"{metric} {' '.join(at)}" for metric, at in kept.items()) or "none"
+    return f"Of {len(tried)} quantiles compared, different at a false discovery rate of {RATE:.0%}: {which}."
 
 
 def _method(found: Comparisons) -> str:
