@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import json
 import math
+import os
 import random
 import subprocess
 import sys
@@ -108,8 +109,10 @@ def experiment(trace: Path, arms: dict[str, str], out: Path, *more: str) -> dict
         "--json",
     ]
     for name, url in arms.items():
-        words += ["--arm", f"name={name},base_url={url},api_key_env="]
-    done = subprocess.run([*words, *more], capture_output=True, text=True, check=False)
+        words += ["--arm", f"name={name},base_url={url}"]
+    environ = {**os.environ, "TOGETHER_API_KEY": "none-needed"}
+    whole = [*words, *more]
+    done = subprocess.run(whole, capture_output=True, text=True, check=False, env=environ)
     if not done.stdout.startswith("{"):
         raise SystemExit(done.stderr)
     return dict(json.loads(done.stdout))

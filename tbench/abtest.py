@@ -11,10 +11,13 @@ from analysis.arms import load_arm
 from analysis.gate import Gate, parse_gates
 from analysis.judge import LEAST_RUNS, Judgement, Method, judge
 from analysis.looks import Looks
+from analysis.metrics import METRICS
 from analysis.replicates import Replicates
 from analysis.report.judgement import judgement_json
+from analysis.report.planning import spread_json
 from analysis.sequential import Decision, as_monitored, monitor
 from analysis.slo import parse_slo
+from analysis.variance import Spread, spread
 from capture.errors import InputError, InvalidRunError, TbenchError
 from replay.experiment.conduct import DONE, Performed, conduct, missing
 from replay.experiment.experiment import Experiment, experiment
@@ -204,7 +207,19 @@ def result_json(plan: Experiment, found: Judgement) -> dict[str, Any]:
         for arm, one in zip(judged["arms"], plan.treatments, strict=True)
     ]
     runs = sorted(_runs(found), key=lambda run: int(run["started_ns"]))
-    return {**judged, "arms": arms, "runs": runs, "plan": plan.written}
+    variance = [spread_json(one) for one in spreads(found)]
+    return {**judged, "arms": arms, "runs": runs, "variance": variance, "plan": plan.written}
+
+
+def spreads(found: Judgement) -> Iterator[Spread]:
+    """What differed from run to run at each gated quantile, and what of it a run's requests explain."""
+    gated = {
+        (row.gate.metric, row.gate.quantile)
+        for row in found.rows
+        if row.gate.quantile is not None and not row.comparison.refusal
+    }
+    for metric, quantile in sorted(gated):
+        yield spread(found.arms, METRICS[metric], quantile)
 
 
 def _runs(found: Judgement) -> Iterator[dict[str, Any]]:

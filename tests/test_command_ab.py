@@ -103,6 +103,8 @@ def test_an_experiment_ends_with_a_verdict_and_its_reports(
     assert sorted(runs) == [(n, arm) for n in (1, 2, 3) for arm in "AB"]
     assert [n for n, _ in runs] == sorted(n for n, _ in runs), "in rounds"
     assert all(run["completed"] == 60 for run in found["runs"])
+    assert [(one["metric"], one["runs"]) for one in found["variance"]] == [("ttft", 6)]
+    assert found["variance"][0]["run_sd"] > 0
     assert json.loads((trace.parent / "x" / "report.json").read_text()) == found
     for name in ("report.html", "report.md"):
         assert "PASS" in (trace.parent / "x" / name).read_text()

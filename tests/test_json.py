@@ -96,7 +96,9 @@ def test_every_key_is_documented(
         assert done.code in {0, 3, 4}, done.err
         known = SECTIONS[verb] | (SECTIONS["replay"] if verb == "report" else set())
         known |= SECTIONS["report"] if verb == "compare" else set()
-        known |= SECTIONS["compare"] | SECTIONS["replay"] if verb == "ab" else set()
+        known |= (
+            SECTIONS["compare"] | SECTIONS["replay"] | SECTIONS["power"] if verb == "ab" else set()
+        )
         found = set(keys(json.loads(done.out)))
 
         assert found - known == set(), verb

@@ -39,6 +39,7 @@ from tbench.abtest import (
     perform,
     prepared,
     result_json,
+    spreads,
     verdict,
 )
 from tbench.commands.output import private
@@ -85,9 +86,19 @@ def conducted(plan: Experiment, out: Path | None, shared: Shared, *, as_json: bo
     found = verdict(plan, ledger)
     whole = dump(result_json(plan, found))
     _report(found, folder, whole, shared)
-    typer.echo(whole if as_json else "\n".join(judgement_text(found)))
+    typer.echo(whole if as_json else "\n".join([*judgement_text(found), "", *_between(found)]))
     print(f"runs, report.html, report.json, report.md, junit.xml: {folder}", file=sys.stderr)
     return EXITS[found.verdict]
+
+
+def _between(found: Judgement) -> Iterator[str]:
+    """What would make the verdict surer: more runs, or more requests in each."""
+    for one in spreads(found):
+        if one.sd is None:
+            continue
+        within = one.within and f", of which a run's own requests explain {one.within.se:.1%}"
+        advice = f": {one.advice}" if one.advice else ""
+        yield f"from run to run  {one.metric} p{one.quantile * 100:g}  {one.sd:.1%}{within or ''}{advice}"
 
 
 def _report(found: Judgement, folder: Path, whole: str, shared: Shared) -> None:
