@@ -2,6 +2,7 @@
 
 import os
 import platform
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
@@ -115,6 +116,23 @@ def _safe_field(word: str) -> str:
     return f"{name}={WITHHELD}" if hides(name, orjson.loads(value)) else word
 
 
+_ARM_WORD: Final = re.compile(
+    r"(?P<table>header|set)\.(?P<name>[^=,]+)=(?P<value>.*?)"
+    r"(?=,(?:name|base_url|model|api_key_env)=|,(?:set|map_model|header)\.[^=,]+=|$)"
+)
+"""A word of `--arm` whose value may be a credential, up to the next word or the end."""
+
+
+def _safe_arm(text: str) -> str:
+    return _ARM_WORD.sub(_safe_arm_word, text)
+
+
+def _safe_arm_word(found: re.Match[str]) -> str:
+    name, value = found["name"], found["value"]
+    safe = found["table"] == "set" and not ('"' in value and looks_secret(name, value))
+    return found[0] if safe else f"{found['table']}.{name}={WITHHELD}"
+
+
 def hides(name: str, value: object) -> bool:
     """Whether a field given by --set may be a credential; a number (max_tokens) never is."""
     text = dumps(value).decode()
@@ -126,5 +144,6 @@ SCRUBBED: Final[Mapping[str, Callable[[str], str]]] = {
     "--set": _safe_field,
     "--proxy": mask_address,
     "--api-key": lambda _: WITHHELD,
+    "--arm": _safe_arm,
 }
 """Flags whose values may hold a credential, and what of them is written down."""

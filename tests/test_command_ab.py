@@ -185,6 +185,30 @@ def _until(true: Callable[[], bool]) -> None:
     raise AssertionError("it never happened")
 
 
+def test_no_credential_of_an_arm_reaches_a_file(
+    tbench: Callable[..., Done], simulator: Server, trace: Path
+) -> None:
+    """Neither an arm's own, nor that of the other arm in its run's command line."""
+    secrets = ("opaque-value-of-a-header-1", "tgp_v1_abcdefghijklmnop")
+    tbench(
+        "ab", trace, "--arm", f'name=A,base_url={simulator.url},header.X-Team={secrets[0]},set.user="u"',
+        "--arm", f"name=B,base_url={simulator.url},header.X-Key={secrets[1]},set.max_tokens=3",
+        "--repeats", 1, *PACED, *WIDE, "-o", "s",
+    )  # fmt: skip
+    files = [path for path in (trace.parent / "s").rglob("*") if path.is_file()]
+    header = read_run(trace.parent / "s" / "A.1.run").header
+
+    assert len(files) >= 7
+    assert not [
+        (path, secret)
+        for path in files
+        for secret in secrets
+        if secret.encode() in path.read_bytes()
+    ]
+    assert not any(secret in repr(header) for secret in secrets), "compressed or not"
+    assert "set.max_tokens=3" in repr(header["argv"])
+
+
 def test_a_finished_experiment_is_judged_again_without_a_request(
     tbench: Callable[..., Done], serve: Callable[..., Server], trace: Path
 ) -> None:
