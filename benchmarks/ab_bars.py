@@ -202,7 +202,7 @@ def _tail(folder: Path, _options: argparse.Namespace) -> Outcome:
 
 
 def _model(folder: Path, options: argparse.Namespace) -> Outcome:
-    trace = synthesised(folder, 60, MODEL, "D(30,8)")
+    trace = synthesised(folder, 44, MODEL, "D(12,2)")
     gates = ("--concurrency", "2", "--gate", "ttft:p50:10%", "--gate", "e2e:p50:10%")
     with model_server(options.model_python) as address:
         warm_up(address)
