@@ -117,10 +117,12 @@ def perform(
 ) -> Stopped | None:
     """Make the missing runs; None when all are there that it takes: a monitored plan may end early."""
     last: Performed | None = None
+    why: str | None = None
     if early(plan, ledger):
         return None
     for last in conduct(plan, ledger, watch, argv=argv):
         ended(last)
+        why = last.numbers["invalid_because"] or why
         if last.ended == DONE and early(plan, ledger):
             return None
     left = len(missing(plan, ledger))
@@ -128,7 +130,7 @@ def perform(
         return None
     if last is None or last.ended == DONE:
         raise TbenchError(f"{ledger.folder}: {left} runs are missing and none was made: a defect")
-    return Stopped(ended=last.ended, missing=left, why=last.numbers["invalid_because"])
+    return Stopped(ended=last.ended, missing=left, why=why)
 
 
 def verdict(plan: Experiment, ledger: Ledger) -> Judgement:

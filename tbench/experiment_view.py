@@ -138,7 +138,9 @@ def _heading(plan: Experiment, slot: Slot) -> str:
 def run_line(one: Performed) -> str:
     """What became of a run, in one line."""
     found = one.numbers
-    lost = found["invalid_because"] if one.ended == "invalid" else f"ended early: {one.ended}"
+    lost = f"ended early: {one.ended}"
+    if one.ended == "invalid":
+        lost = found["invalid_because"] or "another arm of its duet is invalid"
     figures = "  ".join(
         f"{name} {mean_ms([found[metric][level]])}" for name, metric, level in COLUMNS
     )

@@ -234,6 +234,19 @@ def test_a_server_that_is_not_there_ends_it_at_once(
     assert len(list((trace.parent / "n" / "set-aside").iterdir())) == 1
 
 
+def test_a_run_without_an_answer_does_not_count(
+    tbench: Callable[..., Done], serve: Callable[..., Server], trace: Path
+) -> None:
+    """A server that fails every request: the experiment ends, and the run is made again later."""
+    url = serve("serve", "--port", 0, "--fault", "500=1").url
+    done = tbench("ab", trace, *arms(url, "A", "B"), *PACED, *WIDE, "-o", "e")
+    (entry,) = json.loads((trace.parent / "e" / "plan.json").read_text())["runs"]
+
+    assert done.code == 5, done.err
+    assert entry["ended"] == "errors"
+    assert not list((trace.parent / "e").glob("*.run"))
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

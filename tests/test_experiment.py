@@ -11,10 +11,14 @@ from hypothesis import strategies as st
 
 from analysis.replicates import interleaved
 from capture.errors import InputError
+from replay.experiment import conduct
+from replay.experiment.conduct import Performed
 from replay.experiment.experiment import Experiment, experiment, read_plan
 from replay.experiment.ledger import Ledger
-from replay.experiment.schedule import slots
+from replay.experiment.schedule import Slot, slots
 from replay.experiment.treatment import parse_arm
+from replay.runfile import Run
+from tbench.abtest import Stopped, perform
 
 ARMS: list[dict[str, Any]] = [{"name": "A"}, {"name": "B", "model": "m/two"}]
 
@@ -184,3 +188,34 @@ def test_a_folder_of_somebody_else_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("x")
     with pytest.raises(InputError, match=r"holds files already \(thesis\.tex\)"):
         Ledger.opened(tmp_path, plan().written)
+
+
+@pytest.mark.parametrize("spoilt", [0, 1])
+def test_a_duet_of_which_one_arm_is_invalid_counts_for_neither(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spoilt: int
+) -> None:
+    """Whichever it is: done again as often as said, set aside, and its cause is what is told."""
+    ours = plan(schedule="duet", repeats=1, redo_invalid=2)
+    ledger = Ledger.opened(tmp_path / "ab", ours.written)
+
+    def make(_plan: object, _ledger: object, slot: Slot, *_: object) -> list[Performed]:
+        made = []
+        for place, arm in enumerate(ours.treatments):
+            path = ledger.path(arm.name, slot.round)
+            path.write_bytes(b"run")
+            bad = "the client was late" if place == spoilt else None
+            totals = {"ended_by": "plan", "cost": {"usd": 0.25}}
+            run = Run(path, {}, {}, totals, complete=True)
+            found = {"completed": 9, "failed": 0, "invalid_because": bad}
+            ended = "invalid" if bad else "done"
+            made.append(Performed(slot=slot, arm=arm, run=run, numbers=found, ended=ended))
+        return made
+
+    monkeypatch.setattr(conduct, "_perform", make)
+    told: list[str] = []
+    stopped = perform(ours, ledger, lambda _: None, lambda one: told.append(one.ended))
+
+    assert told == ["invalid"] * 6, "two arms, three times"
+    assert stopped == Stopped(ended="invalid", missing=1, why="the client was late")
+    assert ledger.spent == 1.5
+    assert len(list((tmp_path / "ab" / "set-aside").iterdir())) == 6

@@ -28,7 +28,7 @@ EARLY: Final = frozenset({"interrupt", "errors", "max_cost", "disk"})
 
 @dataclass(frozen=True, kw_only=True)
 class Performed:
-    """One run that was made: how it ended, and `numbers` as `replay --json` has them.
+    """One run that was made: how its slot ended, and `numbers` as `replay --json` has them.
 
     `ended` is "done", "invalid", or what ended it before its time: interrupt, errors, max_cost, disk.
     """
@@ -64,7 +64,7 @@ def conduct(
         for _ in range(plan.redo_invalid + 1):
             made = _perform(plan, ledger, slot, watch(slot), argv)
             ended = _note(ledger, made)
-            yield from made
+            yield from (replace(one, ended=ended) for one in made)
             for one in made:
                 check_reached(one.run, one.numbers)
             if ended != INVALID:
@@ -117,6 +117,8 @@ def _ended(run: Run, found: Mapping[str, Any]) -> str:
     by = run.totals["ended_by"]
     if by in EARLY:
         return str(by)
+    if not found["completed"]:  # nothing to judge by, and asking again may be of use later
+        return "errors"
     return DONE if found["valid"] else INVALID
 
 
