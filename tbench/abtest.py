@@ -18,7 +18,9 @@ from analysis.report.planning import spread_json
 from analysis.sequential import Decision, as_monitored, monitor
 from analysis.slo import parse_slo
 from analysis.variance import Spread, spread
+from capture.container import open_container
 from capture.errors import InputError, InvalidRunError, TbenchError
+from capture.tracereader import read_trace
 from replay.experiment.conduct import DONE, Performed, conduct, missing
 from replay.experiment.experiment import Experiment, experiment
 from replay.experiment.ledger import Ledger
@@ -102,10 +104,23 @@ def prepared(plan: Experiment, folder: Path) -> Ledger:
     for arm in plan.treatments:
         arm.order(plan.order).job()  # finds its key, or says which variable is missing
     ledger = Ledger.opened(folder, plan.written)
+    _check_trace(plan, ledger)
     if plan.max_cost is not None:
         check_budget(plan, outlook(plan, missing(plan, ledger)), ledger.spent)
     ledger.write()
     return ledger
+
+
+def _check_trace(plan: Experiment, ledger: Ledger) -> None:
+    """Raise InputError where the file of the trace holds another one than the runs that there are."""
+    made = [entry for entry in ledger.entries if entry["ended"] == DONE]
+    paths = [path for entry in made if (path := ledger.folder / entry["run"]).exists()]
+    known = {open_container(path).header["trace"]["capture_id"] for path in paths}
+    if known - {read_trace(plan.order.trace).header.capture_id}:
+        raise InputError(
+            f"{plan.order.trace}: not the trace that the runs in {ledger.folder} were made of; "
+            "put that one back, or choose another folder with -o"
+        )
 
 
 def perform(

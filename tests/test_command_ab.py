@@ -219,9 +219,16 @@ def test_a_finished_experiment_is_judged_again_without_a_request(
     first = tbench(*words)
     server.stop()
     again = tbench(*words)
+    trace.unlink()
+    header = TraceHeader(wall_ns=10**18, mono_ns=0, upstream="http://127.0.0.1:1")
+    with TraceWriter(trace, header) as writer:
+        writer.exchange(exchange(1))
+    other = tbench(*words)
 
     assert again.code == first.code == 3, again.err
     assert json.loads(again.out) == json.loads(first.out)
+    assert other.code == 2
+    assert "not the trace that the runs in f were made of" in other.err
 
 
 def test_a_server_that_is_not_there_ends_it_at_once(
