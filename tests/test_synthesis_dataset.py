@@ -107,7 +107,8 @@ def test_rows_that_cannot_be_used_are_counted(
 
     assert found.left_out == left_out
     assert len(found.prompts) == 2
-    assert f"{sum(left_out.values())} rows left out (" in (found.complaint() or "")
+    n = sum(left_out.values())
+    assert f"{n} {'row' if n == 1 else 'rows'} left out (" in (found.complaint() or "")
 
 
 @pytest.mark.parametrize(
@@ -115,7 +116,7 @@ def test_rows_that_cannot_be_used_are_counted(
     [
         ("none.txt", None, "no such file or folder"),
         ("p.txt", b"", "there is nothing in it"),
-        ("p.txt", b"\n\n", "2 rows left out (2 blank)"),
+        ("p.txt", b"\n\n", "no row can be used (2 blank)"),
         ("p.json", b"{broken", "not JSON"),
         ("p.json", b'{"a": 1}', "must hold a list"),
         ("p.csv", b'prompt\n"open', "not CSV"),

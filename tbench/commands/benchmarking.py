@@ -1,6 +1,7 @@
 """`tbench benchmark` with its options read: the plan of a sweep, its points made, its results shown."""
 
 import json
+import shlex
 import sys
 import time
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from analysis.arms import load_arm
 from analysis.slo import met, parse_slo
 from capture.errors import InputError
 from capture.synthesis import Workload, calibrated, parse
+from capture.synthesis.material import materials
 from capture.synthesis.order import read_task
 from replay.benchmark.aggregate import Trim
 from replay.benchmark.calibration import calibrate
@@ -26,49 +28,79 @@ from replay.totals import duration_s
 from tbench.benchmark_order import MINUTE_S, BenchmarkOrder
 from tbench.benchmark_view import Log, table
 from tbench.dashboard.board import board
+from tbench.interrupting import terminable
 
 OWN: Final = "tbench_benchmark.json"
 """What is ours in a benchmark's folder besides runs and traces: the options that made it."""
+INTERRUPTED: Final = 130
 
 
 def benchmarked(asked: BenchmarkOrder, *, as_json: bool) -> int:
     """Make the points, write their results, print a table. Returns the exit code."""
     sweep, folder = asked.sweep(), asked.folder(time.time())
     base = asked.source().workload()
+    for scenario in sweep.scenarios:
+        replace(base, scenario=parse(scenario))  # what is wrong with one is said before any is sent
     order = asked.order()
-    order.check_key()
+    if asked.log_dir is not None:
+        _made_folder("--log-dir", asked.log_dir)
     _opened(asked, folder)
-    with Log.opened(asked.log_dir or folder) as log:
-        if asked.api_key is not None:
-            log.say(
-                "--api-key is readable by everyone on this machine; use the environment variable"
-            )
-        for line in sweep.idle():
+    made: list[Made] = []
+    interrupted = False
+    with Log.opened(asked.log_dir or folder) as log, terminable():
+        for line in _preamble(asked, sweep, base):
             log.say(line)
-        if base.dataset is not None and (said := base.dataset.complaint()):
-            log.say(said)
-        base = _calibrated(asked, base, order, folder, log)
-        log.say(
-            f"{folder}: {asked.task} at {len(sweep.scenarios)} scenarios; each point ends after "
-            f"{asked.max_requests_per_run:,} requests or {asked.max_time_per_run:g} min; seed {asked.seed}"
-        )
-        write_json(folder / METADATA, asked.metadata(sweep, folder))
-        plan = Benchmark(
-            task=asked.task,
-            folder=folder,
-            order=order,
-            workload=partial(workload_of, base),
-            requests=asked.max_requests_per_run,
-            duration_s=asked.max_time_per_run * MINUTE_S,
-            trim=Trim(warmup=asked.warmup_ratio, cooldown=asked.cooldown_ratio),
-            unit=asked.metrics_time_unit,
-            judged=partial(goodput, asked.slo),
-        )
-        made = list(_points(plan, sweep, asked, log))
+        try:
+            base = _calibrated(asked, base, order, folder, log)
+            log.say(f"{folder}: {asked.task}; {_extent(asked, sweep, base)}")
+            write_json(folder / METADATA, asked.metadata(sweep, folder))
+            _conduct(_plan(asked, base, order, folder), sweep, asked, log, made)
+        except KeyboardInterrupt:  # between two points; within one its run ends, and says so
+            interrupted = True
         if made and asked.summary:
             _summarise(folder, log)
     _print(made, folder, as_json=as_json)
-    return _exit(made)
+    return _exit(made, folder, interrupted=interrupted)
+
+
+def _preamble(asked: BenchmarkOrder, sweep: Sweep, base: Workload) -> Iterator[str]:
+    """What a user should know of the options."""
+    if asked.api_key is not None:
+        yield "--api-key is readable by everyone on this machine; use the environment variable"
+    yield from asked.idle(sweep)
+    if base.dataset is not None and (said := base.dataset.complaint()):
+        yield said
+
+
+def _plan(asked: BenchmarkOrder, base: Workload, order: Order, folder: Path) -> Benchmark:
+    return Benchmark(
+        task=asked.task,
+        folder=folder,
+        order=order,
+        workload=partial(workload_of, base),
+        requests=asked.max_requests_per_run,
+        duration_s=asked.max_time_per_run * MINUTE_S,
+        trim=Trim(warmup=asked.warmup_ratio, cooldown=asked.cooldown_ratio),
+        unit=asked.metrics_time_unit,
+        judged=partial(goodput, asked.slo),
+        spawn_rate=asked.spawn_rate,
+        flags=asked.flags,
+    )
+
+
+def _extent(asked: BenchmarkOrder, sweep: Sweep, base: Workload) -> str:
+    """What will be run, defaults included. Raises InputError for a shared prefix that does not fit."""
+    for scenario in sweep.scenarios if base.prefix_tokens else ():
+        next(materials(replace(base, scenario=parse(scenario), requests=1)))
+    values = ",".join(f"{value:g}" for value in sweep.values)
+    over = (
+        f"{sweep.axis} from {sweep.values[0]:g} on" if asked.saturate else f"{sweep.axis} {values}"
+    )
+    again = f", {asked.repeats} times each" if asked.repeats > 1 else ""
+    return (
+        f"{' '.join(sweep.scenarios)} at {over}{again}; each point ends after "
+        f"{asked.max_requests_per_run:,} requests or {asked.max_time_per_run:g} min; seed {asked.seed}"
+    )
 
 
 def workload_of(base: Workload, point: Point) -> Workload:
@@ -89,16 +121,16 @@ def _summarise(folder: Path, log: Log) -> None:
     log.say(f"{folder.name}_summary.xlsx and {len(default_plots(folder))} pictures are in {folder}")
 
 
-def _points(plan: Benchmark, sweep: Sweep, asked: BenchmarkOrder, log: Log) -> Iterator[Made]:
-    """Every point of the sweep, or those on the way to saturation."""
-    latest: list[Made] = []
-    points = _searched(sweep, asked, latest, log) if asked.saturate else sweep.points()
+def _conduct(
+    plan: Benchmark, sweep: Sweep, asked: BenchmarkOrder, log: Log, made: list[Made]
+) -> None:
+    """Make every point of the sweep, or those on the way to saturation; `made` grows by each."""
+    points = _searched(sweep, asked, made, log) if asked.saturate else sweep.points()
     shown = board(plan, None if asked.saturate else len(list(sweep.points())), log)
     try:
-        for made in conduct(plan, points, shown.watch, tuple(sys.argv[1:])):
-            latest.append(made)
-            shown.made(made)
-            yield made
+        for one in conduct(plan, points, shown.watch, tuple(sys.argv[1:])):
+            made.append(one)
+            shown.made(one)
     finally:
         shown.close()
 
@@ -132,11 +164,20 @@ def goodput(slo: str | None, run: Run) -> dict[str, Any]:
     }
 
 
+def _made_folder(option: str, folder: Path) -> None:
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"{option}: the folder {folder} cannot be made: {error.strerror}; name another"
+        ) from None
+
+
 def _opened(asked: BenchmarkOrder, folder: Path) -> None:
     """Begin the folder, or find that it holds the same benchmark."""
     kept = folder / OWN
     if not folder.exists() or not any(folder.iterdir()):
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _made_folder("--experiment-base-dir", folder)
         write_json(kept, {"options": asked.words()})
         return
     if not asked.resume:
@@ -166,11 +207,13 @@ def _calibrated(
         log.say(
             "no --model-tokenizer: asking the server how long its tokens are (12 small requests)"
         )
-        found = calibrate(order, partial(_plain, base), asked.task, folder)
+        found = calibrate(order, partial(_plain, base), asked.task, folder, asked.flags)
         kept["chars_per_token"] = found and found.chars_per_token
         write_json(folder / OWN, kept)
     if kept["chars_per_token"] is None:
-        log.say("the server does not count prompt tokens: lengths are estimated from English text")
+        log.say(
+            "too few counts of prompt tokens from the server: lengths are estimated from English text"
+        )
         return base
     log.say(f"lengths: {kept['chars_per_token']:.3f} characters a token, by the server's counts")
     return replace(base, tokens=calibrated(kept["chars_per_token"]))
@@ -190,16 +233,23 @@ def _plain(base: Workload, task: str, scenario: str, requests: int) -> Workload:
 
 def _print(made: list[Made], folder: Path, *, as_json: bool) -> None:
     if as_json:
-        results = [{"run": str(one.run.path), **one.result["aggregated_metrics"]} for one in made]
+        results = [
+            {"run": str(one.run.path), "ended_by": one.ended_by, **one.result["aggregated_metrics"]}
+            for one in made
+        ]
         print(json.dumps({"folder": str(folder), "points": results}))
     else:
         print("\n".join(table(made)))
 
 
-def _exit(made: list[Made]) -> int:
-    if made and made[-1].ended_by == "interrupt":
-        print("interrupted; the same command with --resume goes on", file=sys.stderr)
-        return 130
+def _exit(made: list[Made], folder: Path, *, interrupted: bool) -> int:
+    if interrupted or (made and made[-1].ended_by == "interrupt"):
+        print(
+            "interrupted; the same command with "
+            f"--experiment-folder-name {shlex.quote(folder.name)} --resume goes on",
+            file=sys.stderr,
+        )
+        return INTERRUPTED
     invalid = [one for one in made if not one.numbers["valid"]]
     for one in invalid:
         print(f"{one.run.path}: INVALID, {one.numbers['invalid_because']}", file=sys.stderr)
