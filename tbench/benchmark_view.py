@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal, Protocol, Self, TextIO
+from typing import Any, Final, Literal, Protocol, Self, TextIO
 
 from replay.benchmark.conduct import Made
 from replay.benchmark.sweep import BATCHED, Point
@@ -86,7 +86,7 @@ def line(one: Made) -> str:
     return (
         f"{found['num_completed_requests']:,} of {found['num_requests']:,} completed in "
         f"{found['run_duration']:.1f} s, {found['requests_per_second']:.2f}/s, "
-        f"{found[f'mean_{side}_throughput_tokens_per_s']:,.0f} {side} tokens/s, ended by {one.ended_by}"
+        f"{_rate(found, side)} {side} tokens/s, ended by {one.ended_by}"
     )
 
 
@@ -126,10 +126,16 @@ def table(made: Sequence[Made]) -> Iterator[str]:
         yield (
             f"{one.point.scenario:<{across}}{one.point.value:>{len(axis) + 1}g}"
             f"{found['requests_per_second']:>9.2f}"
-            f"{found[f'mean_{side}_throughput_tokens_per_s']:>10,.0f}{cells}{found['error_rate']:>8.1%}"
+            f"{_rate(found, side):>10}{cells}{found['error_rate']:>8.1%}"
             + ("" if one.ended_by == "plan" else f"   ended by {one.ended_by}")
         )
     yield f"latencies in {unit}"
+
+
+def _rate(found: Mapping[str, Any], side: str) -> str:
+    """Tokens/s of a side; `-` where nobody counted them."""
+    value = found[f"mean_{side}_throughput_tokens_per_s"]
+    return "-" if value is None else f"{value:,.0f}"
 
 
 def _figure(value: float | None) -> str:

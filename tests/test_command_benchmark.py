@@ -311,6 +311,26 @@ def test_embeddings_are_measured_by_what_is_read(
     assert "TPOT" not in done.out
 
 
+def test_tokens_that_nobody_counted_are_no_zero(
+    tbench: Callable[..., Done], simulator: Server, tmp_path: Path
+) -> None:
+    """Embeddings of a dataset without a tokenizer, which Together counts not; the summary is made all the same."""
+    (tmp_path / "p.txt").write_text("one\ntwo\nthree\n")
+    done = tbench(
+        *words_with_summary(
+            simulator.url, "--batch-size", "2", "--dataset-path", "p.txt",
+            task="text-to-embeddings", model="intfloat/multilingual-e5-large-instruct",
+        )
+    )  # fmt: skip
+    (one,) = results(tmp_path / "x")
+
+    assert done.code == 0, done.err
+    assert "tokens of the dataset are known only where the server counts them" in done.err
+    assert one["aggregated_metrics"]["mean_input_throughput_tokens_per_s"] is None
+    assert one["aggregated_metrics"]["prompt_tokens_by"] is None
+    assert done.out.splitlines()[1].split()[3] == "-"
+
+
 def test_what_was_not_given_is_said(tbench: Callable[..., Done], simulator: Server) -> None:
     """Defaults that decide what is run."""
     done = tbench(

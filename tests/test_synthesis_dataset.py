@@ -261,8 +261,10 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
-def test_a_folder_that_datasets_can_load_is_a_dataset(tmp_path: Path, hub: Any) -> None:
-    """Of data files, or as save_to_disk writes it; train is the split where there are several."""
+def test_a_folder_that_datasets_can_load_is_a_dataset(
+    tmp_path: Path, hub: Any, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Of data files, or as save_to_disk writes it; train is the split where there are several. No bars."""
     files = tmp_path / "files"
     files.mkdir()
     for split, prompts in (("train", PROMPTS), ("test", ["other"])):
@@ -270,9 +272,12 @@ def test_a_folder_that_datasets_can_load_is_a_dataset(tmp_path: Path, hub: Any) 
             "\n".join(json.dumps({"prompt": one}) for one in prompts)
         )
     hub.Dataset.from_dict({"prompt": PROMPTS}).save_to_disk(tmp_path / "saved")
+    hub.enable_progress_bars()
 
     assert load_dataset(files).prompts == PROMPTS
     assert load_dataset(tmp_path / "saved").prompts == PROMPTS
+    assert not capfd.readouterr().err
+    assert hub.is_progress_bar_enabled()
 
 
 @pytest.mark.slow

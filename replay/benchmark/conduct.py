@@ -146,8 +146,11 @@ def _withdraw(plan: Benchmark, point: Point) -> None:
     _remove_result(plan, point)
 
 
-def with_lengths(columns: Columns, trace: Trace) -> tuple[dict[str, Column], str]:
-    """Prompt tokens by the trace where the server counts none (Together's embeddings), and by whom."""
+def with_lengths(columns: Columns, trace: Trace) -> tuple[dict[str, Column], str | None]:
+    """Prompt tokens by the trace where the server counts none (Together's embeddings), and by whom.
+
+    None: nobody counted them (rows of a dataset, without a tokenizer).
+    """
     counts = columns["prompt_tokens"]
     missing = counts < 0
     if not missing.any():
@@ -157,6 +160,8 @@ def with_lengths(columns: Columns, trace: Trace) -> tuple[dict[str, Column], str
         for exchange in trace.requests
     }
     ours = np.array([known.get(str(name)) or -1 for name in columns["id"].tolist()])
+    if missing.all() and (ours < 0).all():
+        return dict(columns), None
     by = "client" if missing.all() else "server, else client"
     return {**columns, "prompt_tokens": np.where(missing, ours, counts)}, by
 

@@ -21,7 +21,7 @@ from replay.benchmark.calibration import calibrate
 from replay.benchmark.conduct import Benchmark, Made, conduct
 from replay.benchmark.layout import METADATA, write_json
 from replay.benchmark.saturation import search
-from replay.benchmark.sweep import Point, Sweep
+from replay.benchmark.sweep import BATCHED, Point, Sweep
 from replay.order import Order
 from replay.runfile import Run
 from replay.totals import duration_s
@@ -70,6 +70,8 @@ def _preamble(asked: BenchmarkOrder, sweep: Sweep, base: Workload) -> Iterator[s
     yield from asked.idle(sweep)
     if base.dataset is not None and (said := base.dataset.complaint()):
         yield said
+    if base.from_dataset and asked.task in BATCHED and asked.model_tokenizer is None:
+        yield "no --model-tokenizer: tokens of the dataset are known only where the server counts them"
 
 
 def _plan(asked: BenchmarkOrder, base: Workload, order: Order, folder: Path) -> Benchmark:
