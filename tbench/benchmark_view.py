@@ -127,9 +127,18 @@ def table(made: Sequence[Made]) -> Iterator[str]:
             f"{one.point.scenario:<{across}}{one.point.value:>{len(axis) + 1}g}"
             f"{found['requests_per_second']:>9.2f}"
             f"{_rate(found, side):>10}{cells}{found['error_rate']:>8.1%}"
-            + ("" if one.ended_by == "plan" else f"   ended by {one.ended_by}")
+            + "".join(f"   {word}" for word in _remarks(one))
         )
     yield f"latencies in {unit}"
+
+
+def _remarks(one: Made) -> Iterator[str]:
+    if one.point.repeat > 1:
+        yield f"run {one.point.repeat}"
+    if one.ended_by != "plan":
+        yield f"ended by {one.ended_by}"
+    if not one.numbers["valid"]:
+        yield "INVALID"
 
 
 def _rate(found: Mapping[str, Any], side: str) -> str:

@@ -109,7 +109,7 @@ def test_the_saturation_is_searched(
     server = serve("serve", "--port", 0, "--profile", profile)
     done = tbench(
         *words(server.url, "--saturate", "--slo", "ttft<250ms", "--slo-share", "90%"),
-        "--num-concurrency", "1", "--traffic-scenario", "D(20,60)",
+        "--num-concurrency", "1", "--traffic-scenario", "D(20,60)", "--max-requests-per-run", 20,
     )  # fmt: skip
     kept = {
         one["aggregated_metrics"]["num_concurrency"]: one["aggregated_metrics"]["goodput"] >= 0.9
@@ -314,7 +314,7 @@ def test_embeddings_are_measured_by_what_is_read(
 def test_tokens_that_nobody_counted_are_no_zero(
     tbench: Callable[..., Done], simulator: Server, tmp_path: Path
 ) -> None:
-    """Embeddings of a dataset without a tokenizer, which Together counts not; the summary is made all the same."""
+    """Embeddings of a dataset, without a tokenizer; Together counts none. All files are made."""
     (tmp_path / "p.txt").write_text("one\ntwo\nthree\n")
     done = tbench(
         *words_with_summary(

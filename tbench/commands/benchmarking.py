@@ -20,7 +20,7 @@ from replay.benchmark.aggregate import Trim
 from replay.benchmark.calibration import calibrate
 from replay.benchmark.conduct import Benchmark, Made, conduct
 from replay.benchmark.layout import METADATA, write_json
-from replay.benchmark.saturation import search
+from replay.benchmark.saturation import kept, search
 from replay.benchmark.sweep import BATCHED, Point, Sweep
 from replay.order import Order
 from replay.runfile import Run
@@ -138,17 +138,12 @@ def _conduct(
 
 
 def _searched(sweep: Sweep, asked: BenchmarkOrder, latest: list[Made], log: Log) -> Iterator[Point]:
-    share = asked.share
+    objective = f"{asked.slo} for {asked.slo_share} of its requests"
     for scenario in sweep.scenarios:
         found = yield from search(
-            sweep, scenario, lambda: latest[-1].result["aggregated_metrics"]["goodput"] >= share
+            sweep, scenario, lambda: kept(latest[-1].result, latest[-1].point, asked.share)
         )
-        most = "none tried" if found.best is None else f"{found.best:g}"
-        less = "" if found.worst is None else f"; {found.worst:g} does not"
-        log.say(
-            f"saturation of {scenario}: {sweep.axis} {most} keeps {asked.slo} for {share:.4g} of its "
-            f"requests{less}"
-        )
+        log.say(found.words(sweep.axis, objective))
 
 
 def goodput(slo: str | None, run: Run) -> dict[str, Any]:
