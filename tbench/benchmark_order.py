@@ -96,7 +96,7 @@ class BenchmarkOrder:
         for name in POSITIVE:
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:
-                raise InputError(f"--{name.replace('_', '-')} {value:g}: must be more than 0")
+                raise InputError(f"--{name.replace('_', '-')} {value:g}: give a number above 0")
         if self.num_workers < 0:
             raise InputError(
                 f"--num-workers {self.num_workers}: give a number of processes; 0: as many as it takes"

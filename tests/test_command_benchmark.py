@@ -205,6 +205,7 @@ def test_a_key_is_written_nowhere(
         (["--warmup-ratio", "nan"], "--warmup-ratio"),
         (["--max-time-per-run", "inf"], "--max-time-per-run inf"),
         (["--num-concurrency", ""], "--num-concurrency ''"),
+        (["--num-concurrency", "1,9000000"], "9,000,000 in flight need"),
         (["--num-workers", "-1"], "--num-workers -1"),
         (["--spawn-rate", "0"], "--spawn-rate 0"),
         (["--api-base", "127.0.0.1:9"], "--api-base '127.0.0.1:9'"),

@@ -143,7 +143,8 @@ def test_a_dataset_is_sent_as_it_is(
         (("--dataset-image-column", "x"), "text-to-text sends no images"),
         (("--dataset-path", "a.csv", "--dataset-config", "b.json"), "give one"),
         (("--additional-request-params", '{"a": NaN}'), "not JSON"),
-        (("--prefix-len", 40), "make the prefix shorter"),
+        (("--prefix-len", 40), "make it shorter"),
+        (("--rate", 0), "requests per second"),
     ],
 )
 def test_bad_words_are_one_line(

@@ -1,6 +1,7 @@
 """`tbench benchmark` with its options read: the plan of a sweep, its points made, its results shown."""
 
 import json
+import os
 import shlex
 import sys
 import time
@@ -12,7 +13,7 @@ from typing import Any, Final
 
 from analysis.arms import load_arm
 from analysis.slo import met, parse_slo
-from capture.errors import InputError
+from capture.errors import InputError, TbenchError
 from capture.synthesis import Workload, calibrated, parse
 from capture.synthesis.material import materials
 from capture.synthesis.order import read_task
@@ -22,6 +23,7 @@ from replay.benchmark.conduct import Benchmark, Made, conduct
 from replay.benchmark.layout import METADATA, write_json
 from replay.benchmark.saturation import kept, search
 from replay.benchmark.sweep import BATCHED, Point, Sweep
+from replay.headroom import headroom
 from replay.order import Order
 from replay.runfile import Run
 from replay.totals import duration_s
@@ -41,6 +43,7 @@ def benchmarked(asked: BenchmarkOrder, *, as_json: bool) -> int:
     base = asked.source().workload()
     for scenario in sweep.scenarios:
         replace(base, scenario=parse(scenario))  # what is wrong with one is said before any is sent
+    _check_headroom(asked, sweep)
     order = asked.order()
     if asked.log_dir is not None:
         _made_folder("--log-dir", asked.log_dir)
@@ -57,10 +60,23 @@ def benchmarked(asked: BenchmarkOrder, *, as_json: bool) -> int:
             _conduct(_plan(asked, base, order, folder), sweep, asked, log, made)
         except KeyboardInterrupt:  # between two points; within one its run ends, and says so
             interrupted = True
+        except TbenchError:
+            if any(one.numbers["completed"] for one in made):
+                _print(made, folder, as_json=as_json)
+            raise
         if made and asked.summary:
             _summarise(folder, log)
     _print(made, folder, as_json=as_json)
     return _exit(made, folder, interrupted=interrupted)
+
+
+def _check_headroom(asked: BenchmarkOrder, sweep: Sweep) -> None:
+    """Raise InputError where the most that is to be in flight needs more connections than can be had."""
+    if asked.saturate or sweep.axis != "num_concurrency":
+        return
+    workers = asked.num_workers or max(1, (os.cpu_count() or 1) - 1)
+    if objection := headroom().objection(int(max(sweep.values)), workers):
+        raise InputError(objection.replace("--workers", "--num-workers"))
 
 
 def _preamble(asked: BenchmarkOrder, sweep: Sweep, base: Workload) -> Iterator[str]:
