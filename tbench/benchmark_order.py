@@ -176,6 +176,8 @@ class BenchmarkOrder:
         yield from sweep.idle()
         if self.spawn_rate is not None and (sweep.rates or sweep.poisson):
             yield "--spawn-rate: requests come by themselves; it is not used"
+        if self.task == "image-text-to-text" and self.model_tokenizer is not None:
+            yield "--model-tokenizer: no length is asked of questions to images; it only names the model"
         if self.saturate and len(sweep.values) > 1 and self._asks(sweep.axis):
             yield f"--saturate begins at the first value given, {sweep.values[0]:g}; it finds the others"
         if not self.saturate and self.slo_share != SHARE:

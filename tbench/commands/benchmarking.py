@@ -67,7 +67,7 @@ def benchmarked(asked: BenchmarkOrder, *, as_json: bool) -> int:
         if made and asked.summary:
             _summarise(folder, log)
     _print(made, folder, as_json=as_json)
-    return _exit(made, folder, interrupted=interrupted)
+    return _exit(made, asked.experiment_folder_name or folder.name, interrupted=interrupted)
 
 
 def _check_headroom(asked: BenchmarkOrder, sweep: Sweep) -> None:
@@ -255,11 +255,11 @@ def _print(made: list[Made], folder: Path, *, as_json: bool) -> None:
         print("\n".join(table(made)))
 
 
-def _exit(made: list[Made], folder: Path, *, interrupted: bool) -> int:
+def _exit(made: list[Made], name: str, *, interrupted: bool) -> int:
     if interrupted or (made and made[-1].ended_by == "interrupt"):
         print(
             "interrupted; the same command with "
-            f"--experiment-folder-name {shlex.quote(folder.name)} --resume goes on",
+            f"--experiment-folder-name {shlex.quote(name)} --resume goes on",
             file=sys.stderr,
         )
         return INTERRUPTED
