@@ -60,6 +60,7 @@ def s3(tmp_path: Path) -> Iterator[tuple[str, Path]]:
                 break
         yield url, data
         server.terminate()
+    shutil.rmtree(data)
 
 
 def test_a_benchmark_ends_up_in_another_folder(
@@ -129,6 +130,7 @@ def test_a_large_file_goes_to_s3_in_parts(
     assert done.code == 0, done.err
     assert "uploaded 2 files, 125.8 MB" in done.err
     assert tree(data / "results" / "big") == tree(folder)
+    shutil.rmtree(folder)
 
 
 @pytest.mark.parametrize(
@@ -260,6 +262,7 @@ def test_a_folder_that_is_no_benchmark_is_not_uploaded(
     tbench: Callable[..., Done], tmp_path: Path
 ) -> None:
     (tmp_path / "private").mkdir()
+    (tmp_path / "private" / "tbench_benchmark.json").write_text("[]")
     done = tbench("upload", "private", f"file://{tmp_path}/share")
 
     assert done.code == 2

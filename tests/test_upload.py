@@ -284,6 +284,15 @@ def test_an_address_that_holds_no_secret_is_kept_as_it_is(url: str, kept: str | 
     assert read_address("upload", url).url == (kept or url)
 
 
+def test_an_object_that_stands_for_the_folder_is_nobody_elses(
+    folder: Path, memory: MemoryFileSystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a cloud's console makes one: its key ends with a slash."""
+    monkeypatch.setattr(MemoryFileSystem, "find", lambda *_: ["/bucket/x/"])
+
+    assert claimed(read_address("upload", "memory://bucket"), folder, OWN).names() == []
+
+
 def test_a_file_of_a_trace_is_one_that_holds_prompts(folder: Path) -> None:
     (folder / "traces" / "2.msgpack.part").write_bytes(b"")
     (folder / "set-aside" / "t.0001.msgpack").write_bytes(b"")

@@ -67,17 +67,25 @@ def exit_of(found: Delivery) -> int:
     return 5 if found.missing else 0
 
 
-def uploaded(folder: Path, url: str, *, traces: bool, as_json: bool) -> int:
-    """`tbench upload`; returns the exit code."""
-    address = read_address("upload", url)
+def _own(folder: Path) -> dict[str, Any]:
+    """What a benchmark's folder keeps of itself; its id is made where an older one has none."""
     kept = folder / OWN
-    if not kept.is_file():
-        raise InputError(f"upload {folder}: no benchmark of tbench is in it")
-    own = json.loads(kept.read_text())
+    try:
+        own = json.loads(kept.read_text())
+    except (OSError, ValueError):
+        own = None
+    if not isinstance(own, dict) or "options" not in own:
+        raise InputError(f"upload {folder}: no benchmark of tbench is in it (no sound {OWN})")
     if "id" not in own:
         own["id"] = uuid4().hex
         write_json(kept, own)
-    found = Upload.checked(folder, address, own, traces=traces).made(on_stderr)
+    return own
+
+
+def uploaded(folder: Path, url: str, *, traces: bool, as_json: bool) -> int:
+    """`tbench upload`; returns the exit code."""
+    address = read_address("upload", url)
+    found = Upload.checked(folder, address, _own(folder), traces=traces).made(on_stderr)
     if as_json:
         typer.echo(json.dumps(found.map()))
     return exit_of(found)

@@ -47,7 +47,8 @@ class Store:
             found = self.system.find(self.root)
         except FileNotFoundError:
             return []
-        return sorted(str(one).removeprefix(self.root).lstrip("/") for one in found)
+        names = (str(one).removeprefix(self.root).lstrip("/") for one in found)
+        return sorted(name for name in names if name)  # an object may stand for the folder itself
 
     def read(self, name: str) -> bytes | None:
         """A small file, or None where there is none."""
