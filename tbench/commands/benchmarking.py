@@ -41,7 +41,8 @@ def benchmarked(asked: BenchmarkOrder, *, as_json: bool) -> int:
     with Log.opened(asked.log_dir or folder) as log:
         if asked.api_key is not None:
             log.say(
-                "--api-key is readable by everyone on this machine; use the environment variable"
+                "--api-key is in the history of your shell, and everyone on this machine can read it at the "
+                "start; use the environment variable"
             )
         for line in sweep.idle():
             log.say(line)
