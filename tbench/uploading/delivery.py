@@ -91,8 +91,8 @@ def chosen(folder: Path, *, traces: bool) -> tuple[list[str], list[str]]:
     names = [
         path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if path.is_file()
     ]
-    stay = [] if traces else [name for name in names if is_trace(name)]
-    return [name for name in names if name not in set(stay)], stay
+    stay = [name for name in names if is_trace(name) and not traces]
+    return [name for name in names if traces or not is_trace(name)], stay
 
 
 def is_trace(name: str) -> bool:
