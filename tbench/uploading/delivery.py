@@ -174,7 +174,7 @@ def report(made: Delivery, folder: Path, address: Address, *, traces: bool) -> I
         yield f"not uploaded: {name}: {why}"
     if made.missing:
         again = shlex.join(
-            ["tbench", "upload", str(folder), address.url, *["--traces"][: int(traces)]]
+            ["tbench", "upload", str(folder), address.url, *(["--traces"] if traces else [])]
         )
         yield (
             f"{len(made.missing):,} of {made.files + len(made.missing):,} files are not at {made.url}; all "
