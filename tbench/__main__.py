@@ -3,10 +3,12 @@
 import sys
 
 from capture.errors import TbenchError
+from tbench.process_list import mask_credentials
 
 
 def main() -> None:
     """Run `tbench`, end the process with the exit code that README.md lists."""
+    mask_credentials(sys.argv)
     sys.exit(run(sys.argv[1:]))
 
 

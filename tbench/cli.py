@@ -16,7 +16,9 @@ from tbench.commands.power import power
 from tbench.commands.replay import replay
 from tbench.commands.report import report
 from tbench.commands.serve import serve
+from tbench.commands.storage_flags import Benchmark
 from tbench.commands.trace import app as trace
+from tbench.commands.upload import upload
 
 app = typer.Typer(
     name="tbench",
@@ -52,7 +54,8 @@ app.command()(capture)
 app.add_typer(trace, name="trace")
 app.command()(replay)
 app.command()(ab)
-app.command()(benchmark)
+app.command(cls=Benchmark)(benchmark)
+app.command()(upload)
 app.command()(excel)
 app.command()(plot)
 app.command()(report)

@@ -6,21 +6,21 @@ import shlex
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
+from uuid import uuid4
 
 from analysis.arms import load_arm
 from analysis.slo import met, parse_slo
 from capture.errors import InputError, TbenchError
-from capture.synthesis import Workload, calibrated, parse
+from capture.synthesis import Workload, parse
 from capture.synthesis.material import materials
-from capture.synthesis.order import read_task
 from replay.benchmark.aggregate import Trim
-from replay.benchmark.calibration import calibrate
 from replay.benchmark.conduct import Benchmark, Made, conduct
-from replay.benchmark.layout import METADATA, write_json
+from replay.benchmark.layout import METADATA, OWN, write_json
 from replay.benchmark.saturation import kept, search
 from replay.benchmark.sweep import BATCHED, Point, Sweep
 from replay.headroom import headroom
@@ -29,11 +29,12 @@ from replay.runfile import Run
 from replay.totals import duration_s
 from tbench.benchmark_order import MINUTE_S, BenchmarkOrder
 from tbench.benchmark_view import Log, table
+from tbench.calibrating import with_lengths
+from tbench.commands.uploading import Upload, exit_of
 from tbench.dashboard.board import board
 from tbench.interrupting import terminable
+from tbench.uploading.delivery import Delivery
 
-OWN: Final = "tbench_benchmark.json"
-"""What is ours in a benchmark's folder besides runs and traces: the options that made it."""
 INTERRUPTED: Final = 130
 
 
@@ -47,27 +48,44 @@ def benchmarked(asked: BenchmarkOrder, *, as_json: bool) -> int:
     order = asked.order()
     if asked.log_dir is not None:
         _made_folder("--log-dir", asked.log_dir)
-    _opened(asked, folder)
+    upload = _opened(asked, folder)
     made: list[Made] = []
-    interrupted = False
     with Log.opened(asked.log_dir or folder) as log, terminable():
         for line in _preamble(asked, sweep, base):
             log.say(line)
-        try:
-            base = _calibrated(asked, base, order, folder, log)
-            log.say(f"{folder}: {asked.task}; {_extent(asked, sweep, base)}")
-            write_json(folder / METADATA, asked.metadata(sweep, folder))
-            _conduct(_plan(asked, base, order, folder), sweep, asked, log, made)
-        except KeyboardInterrupt:  # between two points; within one its run ends, and says so
-            interrupted = True
-        except TbenchError:
-            if any(one.numbers["completed"] for one in made):
-                _print(made, folder, as_json=as_json)
-            raise
-        if made and asked.summary:
-            _summarise(folder, log)
-    _print(made, folder, as_json=as_json)
-    return _exit(made, asked.experiment_folder_name or folder.name, interrupted=interrupted)
+        if upload:
+            log.say(upload.announcement())
+        with _told(upload, log):
+            interrupted = False
+            try:
+                base = with_lengths(asked, base, order, folder, log)
+                log.say(f"{folder}: {asked.task}; {_extent(asked, sweep, base)}")
+                write_json(folder / METADATA, asked.metadata(sweep, folder))
+                _conduct(_plan(asked, base, order, folder), sweep, asked, log, made)
+            except KeyboardInterrupt:  # between two points; within one its run ends, and says so
+                interrupted = True
+            except TbenchError:
+                if any(one.numbers["completed"] for one in made):
+                    _print(made, folder, None, as_json=as_json)
+                raise
+            interrupted |= asked.summary and _summary_was_interrupted(made, folder, log)
+        delivery = upload.made(log.say) if upload and made else None
+        if upload and not made:
+            log.say(upload.again())
+    _print(made, folder, delivery, as_json=as_json)
+    code = _exit(made, asked.experiment_folder_name or folder.name, interrupted=interrupted)
+    return code or (exit_of(delivery) if delivery else 0)
+
+
+@contextmanager
+def _told(upload: Upload | None, log: Log) -> Iterator[None]:
+    """What ends without an upload that was asked for says so."""
+    try:
+        yield
+    except BaseException:
+        if upload:
+            log.say(upload.again())
+        raise
 
 
 def _check_headroom(asked: BenchmarkOrder, sweep: Sweep) -> None:
@@ -82,7 +100,10 @@ def _check_headroom(asked: BenchmarkOrder, sweep: Sweep) -> None:
 def _preamble(asked: BenchmarkOrder, sweep: Sweep, base: Workload) -> Iterator[str]:
     """What a user should know of the options."""
     if asked.api_key is not None:
-        yield "--api-key is readable by everyone on this machine; use the environment variable"
+        yield (
+            "--api-key is in the history of your shell, and everyone on this machine can read it at the "
+            "start; use the environment variable"
+        )
     yield from asked.idle(sweep)
     if base.dataset is not None and (said := base.dataset.complaint()):
         yield said
@@ -126,6 +147,16 @@ def workload_of(base: Workload, point: Point) -> Workload:
     return replace(
         base, scenario=parse(point.scenario), batch_size=point.batch_size, seed=point.seed
     )
+
+
+def _summary_was_interrupted(made: list[Made], folder: Path, log: Log) -> bool:
+    """Summarise what was made, unless one is stopped while doing so."""
+    try:
+        if made:
+            _summarise(folder, log)
+    except KeyboardInterrupt:
+        return True
+    return False
 
 
 def _summarise(folder: Path, log: Log) -> None:
@@ -186,20 +217,30 @@ def _made_folder(option: str, folder: Path) -> None:
         ) from None
 
 
-def _opened(asked: BenchmarkOrder, folder: Path) -> None:
-    """Begin the folder, or find that it holds the same benchmark."""
+def _opened(asked: BenchmarkOrder, folder: Path) -> Upload | None:
+    """Begin the folder, or find that it holds the same benchmark, and the place that it is uploaded to."""
+    new = not folder.exists() or not any(folder.iterdir())
+    own: dict[str, Any] = {"options": asked.words()} if new else _begun(asked, folder)
+    own.setdefault("id", uuid4().hex)
+    upload = None
+    if address := asked.address:
+        upload = Upload.checked(folder, address, own, traces=asked.upload_traces)
+    _made_folder("--experiment-base-dir", folder)
+    write_json(folder / OWN, own)
+    return upload
+
+
+def _begun(asked: BenchmarkOrder, folder: Path) -> dict[str, Any]:
+    """What a folder that is gone on with keeps of itself; refused where it is not of these options."""
     kept = folder / OWN
-    if not folder.exists() or not any(folder.iterdir()):
-        _made_folder("--experiment-base-dir", folder)
-        write_json(kept, {"options": asked.words()})
-        return
     if not asked.resume:
         raise InputError(
             f"{folder}: exists already; go on with it by --resume, or choose another name"
         )
     if not kept.exists():
         raise InputError(f"{folder}: no benchmark of tbench is in it; choose another name")
-    before = json.loads(kept.read_text())["options"]
+    own: dict[str, Any] = json.loads(kept.read_text())
+    before = own["options"]
     now = json.loads(json.dumps(asked.words()))
     changed = [name for name in sorted({*before, *now}) if before.get(name) != now.get(name)]
     for name in changed[:1]:
@@ -207,50 +248,17 @@ def _opened(asked: BenchmarkOrder, folder: Path) -> None:
         raise InputError(
             f"--resume: {folder} was begun with {flag} {before.get(name)}, not {now.get(name)}"
         )
+    return own
 
 
-def _calibrated(
-    asked: BenchmarkOrder, base: Workload, order: Order, folder: Path, log: Log
-) -> Workload:
-    """Without a tokenizer, lengths go by the server's own counts, which a folder keeps."""
-    if asked.model_tokenizer or base.from_dataset or asked.task == "image-text-to-text":
-        return base
-    kept = json.loads((folder / OWN).read_text())
-    if "chars_per_token" not in kept:
-        log.say(
-            "no --model-tokenizer: asking the server how long its tokens are (12 small requests)"
-        )
-        found = calibrate(order, partial(_plain, base), asked.task, folder, asked.flags)
-        kept["chars_per_token"] = found and found.chars_per_token
-        write_json(folder / OWN, kept)
-    if kept["chars_per_token"] is None:
-        log.say(
-            "too few counts of prompt tokens from the server: lengths are estimated from English text"
-        )
-        return base
-    log.say(f"lengths: {kept['chars_per_token']:.3f} characters a token, by the server's counts")
-    return replace(base, tokens=calibrated(kept["chars_per_token"]))
-
-
-def _plain(base: Workload, task: str, scenario: str, requests: int) -> Workload:
-    """A small workload of the same server, without prefix and dataset."""
-    return Workload(
-        task=read_task(task),
-        model=base.model,
-        scenario=parse(scenario),
-        requests=requests,
-        seed=base.seed,
-        additional_request_params=base.additional_request_params,
-    )
-
-
-def _print(made: list[Made], folder: Path, *, as_json: bool) -> None:
+def _print(made: list[Made], folder: Path, delivery: Delivery | None, *, as_json: bool) -> None:
     if as_json:
         results = [
             {"run": str(one.run.path), "ended_by": one.ended_by, **one.result["aggregated_metrics"]}
             for one in made
         ]
-        print(json.dumps({"folder": str(folder), "points": results}))
+        upload = delivery.map() if delivery else None
+        print(json.dumps({"folder": str(folder), "points": results, "upload": upload}))
     else:
         print("\n".join(table(made)))
 
