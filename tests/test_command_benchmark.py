@@ -139,6 +139,33 @@ def test_a_point_that_fails_is_a_result(
     assert first["num_requests"] == second["num_requests"] == 12
 
 
+def test_a_scenario_that_the_server_refuses_does_not_end_the_others(
+    tbench: Callable[..., Done], simulator: Server, tokenizer_file: Path, tmp_path: Path
+) -> None:
+    """Prompts that are too long for the model, in the first point: it is a result, and the next is made."""
+    more = (
+        "--num-concurrency",
+        "1",
+        "--max-requests-per-run",
+        2,
+        "--model-tokenizer",
+        tokenizer_file,
+    )
+    long, short = ("--traffic-scenario", "D(140000,2)"), ("--traffic-scenario", "D(9,2)")
+    done = tbench(*words(simulator.url, *more, *long, *short))
+    rates = {
+        one["aggregated_metrics"]["scenario"]: one["aggregated_metrics"]["error_rate"]
+        for one in results(tmp_path / "x")
+    }
+    alone = tbench(*words(simulator.url, *more, *long, "--experiment-folder-name", "y"))
+
+    assert done.code == 0, done.err
+    assert rates == {"D(140000,2)": 1.0, "D(9,2)": 0.0}
+    assert alone.code == 5, "nothing succeeded; the result is kept"
+    assert "no request succeeded in any point: http_400" in alone.err
+    assert len(results(tmp_path / "y")) == 1
+
+
 def test_nobody_there_ends_it(tbench: Callable[..., Done]) -> None:
     done = tbench(*words("http://127.0.0.1:9", "--model", "m"))
 

@@ -14,7 +14,7 @@ import numpy as np
 from capture.synthesis import Workload, write
 from capture.tracereader import Trace, read_trace
 from replay.benchmark.aggregate import Trim
-from replay.benchmark.hope import check_hope, hopeless
+from replay.benchmark.hope import check_hope, hopeless, too_much
 from replay.benchmark.layout import result, result_name, stem, write_json
 from replay.benchmark.sweep import Point
 from replay.closing import REPLAY, Flags
@@ -90,7 +90,7 @@ def conduct(
         yield made
         if made.ended_by in ENDED:
             return
-        if not succeeded and hopeless(made.numbers):
+        if not succeeded and hopeless(made.numbers) and not too_much(made.numbers):
             _withdraw(plan, point)
             check_hope(made.run, made.numbers, plan.flags)
 

@@ -15,7 +15,7 @@ from uuid import uuid4
 
 from analysis.arms import load_arm
 from analysis.slo import met, parse_slo
-from capture.errors import InputError, TbenchError
+from capture.errors import InputError, TbenchError, UnreachableError
 from capture.synthesis import Workload, parse
 from capture.synthesis.material import materials
 from replay.benchmark.aggregate import Trim
@@ -271,6 +271,10 @@ def _exit(made: list[Made], name: str, *, interrupted: bool) -> int:
             file=sys.stderr,
         )
         return INTERRUPTED
+    if made and not any(one.numbers["completed"] for one in made):
+        errors = dict.fromkeys(kind for one in made for kind in one.numbers["errors"])
+        print(f"no request succeeded in any point: {', '.join(errors)}", file=sys.stderr)
+        return UnreachableError.exit_code
     invalid = [one for one in made if not one.numbers["valid"]]
     for one in invalid:
         print(f"{one.run.path}: INVALID, {one.numbers['invalid_because']}", file=sys.stderr)
