@@ -19,7 +19,7 @@ SCREEN, BACK = b"\x1b[?1049h", b"\x1b[?1049l"
 HIDDEN, SHOWN = b"\x1b[?25l", b"\x1b[?25h"
 KEY = {"TOGETHER_API_KEY": "test-key-0123456789"}
 POINT, BETWEEN = "I(32,32)", "I(3000,3000)"
-"""Pictures that are made at once, and so large that making all of them takes half a minute."""
+"""Pictures that are made at once, and so large that making them takes a second or two."""
 
 
 @dataclass

@@ -252,6 +252,30 @@ def test_bad_options_are_one_line(
     assert not (tmp_path / "x").exists()
 
 
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("{", "no JSON"),
+        ("[]", "not a JSON object"),
+        ("{}", "has no options"),
+        (None, "no benchmark of"),
+    ],
+)
+def test_a_folder_that_is_none_of_ours_is_refused(
+    tbench: Callable[..., Done], tmp_path: Path, content: str | None, said: str
+) -> None:
+    (tmp_path / "x").mkdir()
+    (tmp_path / "x" / ("tbench_benchmark.json" if content else "other")).write_text(content or "")
+    (tmp_path / "y").write_text("")
+    done = tbench(*words("http://127.0.0.1:9", "--resume"))
+    file = tbench(*words("http://127.0.0.1:9", "--experiment-folder-name", "y"))
+
+    assert (done.code, file.code) == (2, 2)
+    assert said in done.err
+    assert "y: is a file" in file.err
+    assert len(done.err.splitlines()) == 1
+
+
 def test_going_on_needs_the_folder_by_its_name(tbench: Callable[..., Done]) -> None:
     """Else a folder of the time would be begun."""
     given = words("http://127.0.0.1:9", "--resume")

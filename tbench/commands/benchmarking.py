@@ -14,6 +14,7 @@ from typing import Any, Final
 from uuid import uuid4
 
 from analysis.arms import load_arm
+from analysis.result import read_object
 from analysis.slo import met, parse_slo
 from capture.errors import InputError, TbenchError, UnreachableError
 from capture.synthesis import Workload, parse
@@ -219,6 +220,8 @@ def _made_folder(option: str, folder: Path) -> None:
 
 def _opened(asked: BenchmarkOrder, folder: Path) -> Upload | None:
     """Begin the folder, or find that it holds the same benchmark, and the place that it is uploaded to."""
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder}: is a file; choose another name")
     new = not folder.exists() or not any(folder.iterdir())
     own: dict[str, Any] = {"options": asked.words()} if new else _begun(asked, folder)
     own.setdefault("id", uuid4().hex)
@@ -239,8 +242,10 @@ def _begun(asked: BenchmarkOrder, folder: Path) -> dict[str, Any]:
         )
     if not kept.exists():
         raise InputError(f"{folder}: no benchmark of tbench is in it; choose another name")
-    own: dict[str, Any] = json.loads(kept.read_text())
-    before = own["options"]
+    own = read_object(kept)
+    before = own.get("options")
+    if not isinstance(before, dict):
+        raise InputError(f"{kept}: has no options; choose another name")
     now = json.loads(json.dumps(asked.words()))
     changed = [name for name in sorted({*before, *now}) if before.get(name) != now.get(name)]
     for name in changed[:1]:
