@@ -1,6 +1,7 @@
 """The end of a replay in words: what a person reads on stdout, and why nothing succeeded."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -127,28 +128,44 @@ def _price(seen: Forecast) -> str:
     return "unknown: the trace does not say how many tokens its requests used"
 
 
-def check_reached(run: Run, numbers: Mapping[str, Any]) -> None:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Flags:
+    """The options of a verb that name its target, as a hint calls them.
+
+    `sent` says which key was sent; None: the one in the variable that the run names.
+    """
+
+    address: str = "--base-url"
+    model: str = "--model"
+    key: str = "--api-key-env or --header"
+    sent: str | None = None
+
+
+REPLAY: Final = Flags()
+
+
+def check_reached(run: Run, numbers: Mapping[str, Any], flags: Flags = REPLAY) -> None:
     """Raise UnreachableError when requests were sent and none succeeded, saying what to do."""
     if numbers["completed"] or not numbers["failed"]:
         return
     kind, count = next(iter(numbers["errors"].items()))
-    raise UnreachableError(_cause(run, kind, count))
+    raise UnreachableError(_cause(run, kind, count, flags))
 
 
-def _cause(run: Run, kind: str, count: int) -> str:
+def _cause(run: Run, kind: str, count: int, flags: Flags) -> str:
     target = run.header["target"]
     said = _said(run, kind)
     where = target["base_url"]
     if kind == "connect_error":
-        return f"{where}: cannot connect ({said}); is the server running, and is --base-url right?"
+        return f"{where}: cannot connect ({said}); is the server running, and is {flags.address} right?"
     if kind in {"http_401", "http_403"}:
         name = target["api_key_env"]
-        sent = f"the key in {name}" if name else "a request without a key"
-        return f"{where}: does not accept {sent} ({said}); set --api-key-env or --header"
+        sent = flags.sent or f"the key in {name}" if name else "a request without a key"
+        return f"{where}: does not accept {sent} ({said}); set {flags.key}"
     if kind in {"http_400", "http_404"}:
         return (
             f"{where}: refused all {count:,} requests for model {_models(run)} with {kind[5:]} ({said}); "
-            "give a model it has with --model, or another --base-url"
+            f"give a model it has with {flags.model}, or another {flags.address}"
         )
     return f"{where}: no request succeeded, {count:,} ended with {kind} ({said})"
 

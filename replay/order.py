@@ -16,7 +16,7 @@ from replay.pace import Mode, Pace
 from replay.salt import new_salt
 from replay.sender import Deadlines
 from replay.senders import Choice, chosen
-from replay.target import Target, checked_base_url, find_key
+from replay.target import CURE, Target, checked_base_url, find_key
 from replay.warmup import Warmup
 from replay.workers.duties import needed
 
@@ -138,9 +138,12 @@ class Order:
             part_of=part_of,
         )
 
-    def check_key(self) -> None:
-        """Raise InputError where `base_url` needs a key and there is none, before anything is made ready."""
-        find_key(self.api_key_env, checked_base_url(self.base_url or ""), self.headers)
+    def check_key(self, cure: str = CURE) -> None:
+        """Raise InputError where `base_url` needs a key and there is none, before anything is made ready.
+
+        `cure` is what to do about it.
+        """
+        find_key(self.api_key_env, checked_base_url(self.base_url or ""), self.headers, cure)
 
     def _workers(self) -> int:
         """How many processes send; `auto` is as many as the load needs and the machine has to spare."""

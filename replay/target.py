@@ -244,19 +244,24 @@ def rebased(base_url: str, path: str) -> str:
     return base + root + route + ("?" + "&".join(pairs) if pairs else "")
 
 
-def checked_base_url(text: str) -> str:
-    """A base URL without trailing slash, or InputError saying what is wrong with it."""
+def checked_base_url(
+    text: str, flag: str = "--base-url", credential: str = "--api-key-env or --header"
+) -> str:
+    """A base URL without trailing slash, or InputError saying what is wrong with it.
+
+    `flag` named it, `credential` is how a verb takes a key.
+    """
     shown = mask_address(text)
     try:
         url = httpx.URL(text)
     except (httpx.InvalidURL, ValueError):
-        raise InputError(f"--base-url {shown!r}: not a URL") from None
+        raise InputError(f"{flag} {shown!r}: not a URL") from None
     if url.scheme not in {"http", "https"} or not re.fullmatch(r"[\w.:-]+", url.host):
-        raise InputError(f"--base-url {shown!r}: needs http:// or https:// and a host")
+        raise InputError(f"{flag} {shown!r}: needs http:// or https:// and a host")
     if url.userinfo or url.query or url.fragment:
         raise InputError(
-            "--base-url: has a user name, query or fragment; give the address alone, and a credential "
-            "by --api-key-env or --header"
+            f"{flag}: has a user name, query or fragment; give the address alone, and a credential "
+            f"by {credential}"
         )
     return str(url).rstrip("/")
 
@@ -307,7 +312,14 @@ def parse_models(words: list[str]) -> dict[str, str]:
     return models
 
 
-def find_key(name: str | None, base_url: str, headers: Headers) -> str | None:
+CURE: Final = (
+    "export it, name another variable with --api-key-env, or use "
+    "--api-key-env '' for a target without keys"
+)
+"""What to do about a key that is not there."""
+
+
+def find_key(name: str | None, base_url: str, headers: Headers, cure: str = CURE) -> str | None:
     """The API key from the environment variable `name` (None: TOGETHER_API_KEY; empty: no key).
 
     A missing variable is an error unless a header carries a credential, or the target is this machine and
@@ -322,10 +334,7 @@ def find_key(name: str | None, base_url: str, headers: Headers) -> str | None:
     if KEYS & {given for given, _ in headers} or (name is None and _is_loopback(base_url)):
         return None
     shown = mask_lookalikes(name or "TOGETHER_API_KEY")  # it may be the key itself
-    raise InputError(
-        f"{shown} is not set; export it, name another variable with --api-key-env, or use "
-        "--api-key-env '' for a target without keys"
-    )
+    raise InputError(f"{shown} is not set; {cure}")
 
 
 def _is_loopback(base_url: str) -> bool:

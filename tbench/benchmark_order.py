@@ -1,9 +1,11 @@
 """The order of a benchmark: the options of `tbench benchmark`, checked, and what they stand for."""
 
+import math
 import os
 import re
 import shlex
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from importlib.metadata import version
 from pathlib import Path
@@ -17,8 +19,10 @@ from capture.synthesis.order import read_params, read_task
 from capture.synthesis.scenario import DEFAULTS
 from replay.benchmark.layout import folder_name
 from replay.benchmark.sweep import Sweep, parse_numbers, parse_rates
+from replay.closing import Flags
 from replay.order import Order
 from replay.provenance import scrubbed
+from replay.target import checked_base_url
 from replay.warmup import Warmup
 from tbench.uploading.address import Address, read_address
 
@@ -93,15 +97,19 @@ class BenchmarkOrder:
 
     def __post_init__(self) -> None:
         """Raise InputError for what makes no sense."""
-        for name, least in (("max_time_per_run", 0), ("max_requests_per_run", 0), ("repeats", 0)):
-            if not getattr(self, name) > least:
-                raise InputError(
-                    f"--{name.replace('_', '-')} {getattr(self, name):g}: must be more than 0"
-                )
-        if (
-            min(self.warmup_ratio, self.cooldown_ratio) < 0
-            or self.warmup_ratio + self.cooldown_ratio >= 1
-        ):
+        for name in POSITIVE:
+            value = getattr(self, name)
+            if value is not None and not 0 < value < math.inf:
+                raise InputError(f"--{name.replace('_', '-')} {value:g}: give a number above 0")
+        if self.num_workers < 0:
+            raise InputError(
+                f"--num-workers {self.num_workers}: give a number of processes; 0: as many as it takes"
+            )
+        if self.resume and self.experiment_folder_name is None:
+            raise InputError("--resume: say which folder by --experiment-folder-name")
+        checked_base_url(self.api_base, "--api-base", self.flags.key)
+        ratios = (self.warmup_ratio, self.cooldown_ratio)
+        if not (all(ratio >= 0 for ratio in ratios) and sum(ratios) < 1):
             raise InputError(
                 "--warmup-ratio and --cooldown-ratio: shares from 0 that add up to less than 1"
             )
@@ -121,7 +129,7 @@ class BenchmarkOrder:
         """What part of the requests must keep to the objectives."""
         found = re.fullmatch(r"(\d+(?:\.\d*)?)%", self.slo_share.strip())
         if not found or not 0 < float(found[1]) <= 100:
-            raise InputError(f"--slo-share {self.slo_share}: write it as 99%")
+            raise InputError(f"--slo-share {self.slo_share}: give a share up to 100%, such as 99%")
         return float(found[1]) / 100
 
     @property
@@ -155,7 +163,7 @@ class BenchmarkOrder:
         """The points that were asked for."""
         return Sweep(
             task=self.task,
-            scenarios=[str(parse(text)) for text in self.scenarios],
+            scenarios=list(dict.fromkeys(str(parse(text)) for text in self.scenarios)),
             concurrencies=_none(parse_numbers("--num-concurrency", self.num_concurrency or [])),
             batch_sizes=_none(parse_numbers("--batch-size", self.batch_size or [])),
             iteration=self.iteration_type,
@@ -165,10 +173,44 @@ class BenchmarkOrder:
             seed=self.seed,
         )
 
+    @property
+    def flags(self) -> Flags:
+        """The options that name the server, for a hint."""
+        variable = KEYS[self.api_backend] or "TOGETHER_API_KEY"
+        key = "--api-key" if KEYS[self.api_backend] == "" else f"{variable} or --api-key"
+        return Flags(
+            address="--api-base",
+            model="--api-model-name",
+            key=key,
+            sent=None if self.api_key is None else "the key given by --api-key",
+        )
+
+    def idle(self, sweep: Sweep) -> Iterator[str]:
+        """A line for each option that was given and does nothing here."""
+        yield from sweep.idle()
+        if self.spawn_rate is not None and (sweep.rates or sweep.poisson):
+            yield "--spawn-rate: requests come by themselves; it is not used"
+        if self.task == "image-text-to-text" and self.model_tokenizer is not None:
+            yield "--model-tokenizer: no length is asked of questions to images; it only names the model"
+        if self.saturate and len(sweep.values) > 1 and self._asks(sweep.axis):
+            yield f"--saturate begins at the first value given, {sweep.values[0]:g}; it finds the others"
+        if not self.saturate and self.slo_share != SHARE:
+            yield "--slo-share: is for --saturate; it is not used"
+
+    def _asks(self, axis: str) -> bool:
+        return bool(getattr(self, axis))
+
     def order(self) -> Order:
-        """How requests are sent; every point adds its trace and its pacing."""
+        """How requests are sent; every point adds its trace and its pacing. A key must be there."""
         if self.api_key is not None:
             os.environ[KEY] = self.api_key
+        order = self._order()
+        order.check_key(
+            "export it or give --api-key (--api-backend vllm is for servers without keys)"
+        )
+        return order
+
+    def _order(self) -> Order:
         return Order(
             trace=Path("-"),
             base_url=self.api_base,
@@ -176,7 +218,6 @@ class BenchmarkOrder:
             timeout=self.timeout,
             warmup=Warmup("seconds", 0.0),
             workers=self.num_workers or "auto",
-            spawn_rate=self.spawn_rate,
         )
 
     def source(self) -> Source:
@@ -238,6 +279,15 @@ class BenchmarkOrder:
         }
 
 
+POSITIVE: Final = (
+    "max_time_per_run",
+    "max_requests_per_run",
+    "repeats",
+    "spawn_rate",
+    "timeout",
+)
+SHARE: Final = "99%"
+"""The default of --slo-share."""
 LABELS: Final = ("server_engine", "server_version", "server_gpu_type", "server_gpu_count")
 MINUTE_S: Final = 60
 

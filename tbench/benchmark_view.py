@@ -5,14 +5,14 @@ On a terminal the points have a dashboard (tbench.dashboard).
 
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Protocol, Self, TextIO
+from typing import Any, Final, Literal, Protocol, Self, TextIO
 
 from replay.benchmark.conduct import Made
-from replay.benchmark.sweep import Point
+from replay.benchmark.sweep import BATCHED, Point
 from replay.performance import Watch
 from replay.progress import screen, watching
 
@@ -82,40 +82,69 @@ def name(point: Point) -> str:
 
 def line(one: Made) -> str:
     """What came out of a point, in one line."""
-    found = one.result["aggregated_metrics"]
+    found, side = one.result["aggregated_metrics"], _side(one)
     return (
         f"{found['num_completed_requests']:,} of {found['num_requests']:,} completed in "
         f"{found['run_duration']:.1f} s, {found['requests_per_second']:.2f}/s, "
-        f"{found['mean_output_throughput_tokens_per_s']:,.0f} output tokens/s, ended by {one.ended_by}"
+        f"{_rate(found, side)} {side} tokens/s, ended by {one.ended_by}"
     )
 
 
-COLUMNS: Final = (
-    ("TTFT p50", "ttft", "p50"),
-    ("p99", "ttft", "p99"),
-    ("TPOT p50", "tpot", "p50"),
-    ("e2e p50", "e2e_latency", "p50"),
-    ("p99", "e2e_latency", "p99"),
-)
+def _side(one: Made) -> Literal["input", "output"]:
+    """Which tokens its server is measured by: those that it wrote, or, of embeddings, those it read."""
+    return "input" if one.task in BATCHED else "output"
+
+
+WHOLE: Final = (("e2e p50", "e2e_latency", "p50"), ("p99", "e2e_latency", "p99"))
+COLUMNS: Final[Mapping[str, Sequence[tuple[str, str, str]]]] = {
+    "input": WHOLE,
+    "output": (
+        ("TTFT p50", "ttft", "p50"),
+        ("p99", "ttft", "p99"),
+        ("TPOT p50", "tpot", "p50"),
+        *WHOLE,
+    ),
+}
+"""Heading, metric and level; an answer that is no text has one latency only."""
 
 
 def table(made: Sequence[Made]) -> Iterator[str]:
     """The points side by side, latencies in the unit of the results."""
-    unit = made[0].result["_time_unit"] if made else "s"
+    if not made:
+        return
+    side, unit, axis = _side(made[0]), made[0].result["_time_unit"], made[0].point.axis
+    across = max(len("scenario"), *(len(one.point.scenario) for one in made))
+    throughput = {"input": "in tok/s", "output": "out tok/s"}[side]
     yield (
-        f"{'scenario':<22}{'at':>22}{'req/s':>9}{'out tok/s':>11}"
-        + "".join(f"{heading:>10}" for heading, _, _ in COLUMNS)
-        + f"{'errors':>9}   latencies in {unit}"
+        f"{'scenario':<{across}}{axis:>{len(axis) + 1}}{'req/s':>9}{throughput:>10}"
+        + "".join(f"{heading:>9}" for heading, _, _ in COLUMNS[side])
+        + f"{'errors':>8}"
     )
     for one in made:
-        found = one.result["aggregated_metrics"]
-        stats = found["stats"]
-        cells = "".join(f"{_figure(stats[metric][level]):>10}" for _, metric, level in COLUMNS)
-        at = f"{one.point.axis} {one.point.value:g}"
+        found, stats = one.result["aggregated_metrics"], one.result["aggregated_metrics"]["stats"]
+        cells = "".join(f"{_figure(stats[metric][level]):>9}" for _, metric, level in COLUMNS[side])
         yield (
-            f"{one.point.scenario:<22}{at:>22}{found['requests_per_second']:>9.2f}"
-            f"{found['mean_output_throughput_tokens_per_s']:>11,.0f}{cells}{found['error_rate']:>9.1%}"
+            f"{one.point.scenario:<{across}}{one.point.value:>{len(axis) + 1}g}"
+            f"{found['requests_per_second']:>9.2f}"
+            f"{_rate(found, side):>10}{cells}{found['error_rate']:>8.1%}"
+            + "".join(f"   {word}" for word in _remarks(one))
         )
+    yield f"latencies in {unit}"
+
+
+def _remarks(one: Made) -> Iterator[str]:
+    if one.point.repeat > 1:
+        yield f"run {one.point.repeat}"
+    if one.ended_by != "plan":
+        yield f"ended by {one.ended_by}"
+    if not one.numbers["valid"]:
+        yield "INVALID"
+
+
+def _rate(found: Mapping[str, Any], side: str) -> str:
+    """Tokens/s of a side; `-` where nobody counted them."""
+    value = found[f"mean_{side}_throughput_tokens_per_s"]
+    return "-" if value is None else f"{value:,.0f}"
 
 
 def _figure(value: float | None) -> str:

@@ -182,6 +182,43 @@ def test_headers_stay_in_view_and_numbers_have_formats(folder: BenchmarkFolder) 
     assert book["Summary"]["D2"].number_format == "#,##0.00"
 
 
+def test_everything_can_be_read_without_dragging(folder: BenchmarkFolder) -> None:
+    """Headers have room for two lines, long values for all of theirs; what fits is one page across."""
+    folder.metadata(cmd="genai-bench " + "--traffic-scenario D(100,100) " * 20)
+    book = written(folder)
+    metadata = book["Experiment Metadata"]
+
+    assert min(book[name].row_dimensions[1].height for name in SHEETS if "Meta" not in name) >= 32
+    assert metadata.row_dimensions[1].height >= 6 * 16, "six hundred characters, a hundred across"
+    assert {cell.alignment.horizontal for cell in metadata["B"] if cell.value is not None} == {
+        "left"
+    }
+    for name in ("Summary", "Appendix", "Experiment Metadata"):
+        assert book[name].page_setup.orientation == "landscape"
+        assert book[name].sheet_properties.pageSetUpPr.fitToPage
+    for name in ("Appendix", AGGREGATED, SHEETS[4]):
+        for cell in book[name][1]:
+            width = next(
+                one.width
+                for one in book[name].column_dimensions.values()
+                if one.min <= cell.column <= one.max
+            )
+            longest = max(map(len, str(cell.value).split(" ")))
+            assert width >= longest, f"{cell.value} breaks within a word"
+
+
+def test_shares_are_shares_in_the_charts(folder: BenchmarkFolder) -> None:
+    written(folder)
+    with zipfile.ZipFile(folder.path / "book.xlsx") as parts:
+        (errors,) = (
+            text
+            for name in parts.namelist()
+            if "charts/chart" in name and "Error Rate" in (text := parts.read(name).decode())
+        )
+
+    assert 'formatCode="0%"' in errors
+
+
 def test_charts_are_over_the_rows_of_each_scenario(folder: BenchmarkFolder) -> None:
     """Six native charts; one line for each scenario, over its own rows of the appendix."""
     written(folder)

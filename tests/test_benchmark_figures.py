@@ -114,6 +114,16 @@ def test_a_point_without_an_answer_is_a_result() -> None:
     assert set(found["stats"]["ttft"].values()) == {None}
 
 
+def test_what_nobody_counted_is_no_zero() -> None:
+    """Prompts of a dataset, a server without usage, no tokenizer: unknown, which is not 0 tokens/s."""
+    found = aggregate(columns({"prompt_tokens": -1}), Trim())
+
+    assert found["mean_input_throughput_tokens_per_s"] is None
+    assert found["mean_total_tokens_throughput_tokens_per_s"] is None
+    assert found["mean_output_throughput_tokens_per_s"] > 0
+    assert found["stats"]["num_input_tokens"]["mean"] is None
+
+
 def test_trimming_cuts_requests_and_time_alike() -> None:
     """Ten requests a second apart have one a second, however many are cut off."""
     found = columns(*[{"sent": i, "first_token": i + 0.5, "end": i + 1.0} for i in range(10)])

@@ -109,7 +109,7 @@ def test_the_saturation_is_searched(
     server = serve("serve", "--port", 0, "--profile", profile)
     done = tbench(
         *words(server.url, "--saturate", "--slo", "ttft<250ms", "--slo-share", "90%"),
-        "--num-concurrency", "1", "--traffic-scenario", "D(20,60)",
+        "--num-concurrency", "1", "--traffic-scenario", "D(20,60)", "--max-requests-per-run", 20,
     )  # fmt: skip
     kept = {
         one["aggregated_metrics"]["num_concurrency"]: one["aggregated_metrics"]["goodput"] >= 0.9
@@ -137,6 +137,33 @@ def test_a_point_that_fails_is_a_result(
     assert 0 < first["error_rate"] < 1
     assert first["error_codes_frequency"] == {"429": first["num_error_requests"]}
     assert first["num_requests"] == second["num_requests"] == 12
+
+
+def test_a_scenario_that_the_server_refuses_does_not_end_the_others(
+    tbench: Callable[..., Done], simulator: Server, tokenizer_file: Path, tmp_path: Path
+) -> None:
+    """Prompts that are too long for the model, in the first point: it is a result, and the next is made."""
+    more = (
+        "--num-concurrency",
+        "1",
+        "--max-requests-per-run",
+        2,
+        "--model-tokenizer",
+        tokenizer_file,
+    )
+    long, short = ("--traffic-scenario", "D(140000,2)"), ("--traffic-scenario", "D(9,2)")
+    done = tbench(*words(simulator.url, *more, *long, *short))
+    rates = {
+        one["aggregated_metrics"]["scenario"]: one["aggregated_metrics"]["error_rate"]
+        for one in results(tmp_path / "x")
+    }
+    alone = tbench(*words(simulator.url, *more, *long, "--experiment-folder-name", "y"))
+
+    assert done.code == 0, done.err
+    assert rates == {"D(140000,2)": 1.0, "D(9,2)": 0.0}
+    assert alone.code == 5, "nothing succeeded; the result is kept"
+    assert "no request succeeded in any point: http_400" in alone.err
+    assert len(results(tmp_path / "y")) == 1
 
 
 def test_nobody_there_ends_it(tbench: Callable[..., Done]) -> None:
@@ -196,6 +223,22 @@ def test_a_key_is_written_nowhere(
         (["--saturate", "--slo", "ttft<1s", "--slo-share", "2"], "--slo-share 2"),
         (["--additional-request-params", "x"], "--additional-request-params"),
         (["--prefix-len", "3", "--prefix-ratio", "0.5"], "give one"),
+        (["--traffic-scenario", "D(9,2)", "--traffic-scenario", "E(4)"], "text-to-text takes"),
+        (["--traffic-scenario", "D(9,2)", "--traffic-scenario", "dataset"], "--dataset-path"),
+        (
+            ["--traffic-scenario", "D(9,2)", "--traffic-scenario", "D(4,2)", "--prefix-len", "6"],
+            "D(4,2)",
+        ),
+        (["--warmup-ratio", "nan"], "--warmup-ratio"),
+        (["--max-time-per-run", "inf"], "--max-time-per-run inf"),
+        (["--num-concurrency", ""], "--num-concurrency ''"),
+        (["--num-concurrency", "1,9000000"], "9,000,000 in flight need"),
+        (["--num-workers", "-1"], "--num-workers -1"),
+        (["--spawn-rate", "0"], "--spawn-rate 0"),
+        (["--api-base", "127.0.0.1:9"], "--api-base '127.0.0.1:9'"),
+        (["--api-base", "http://joe:pw@127.0.0.1:9"], "TOGETHER_API_KEY or --api-key"),
+        (["--experiment-base-dir", "/proc/none"], "--experiment-base-dir"),
+        (["--log-dir", "/proc/none"], "--log-dir"),
     ],
 )
 def test_bad_options_are_one_line(
@@ -207,6 +250,150 @@ def test_bad_options_are_one_line(
     assert said in done.err
     assert len(done.err.strip().splitlines()) == 1
     assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("{", "no JSON"),
+        ("[]", "not a JSON object"),
+        ("{}", "has no options"),
+        (None, "no benchmark of"),
+    ],
+)
+def test_a_folder_that_is_none_of_ours_is_refused(
+    tbench: Callable[..., Done], tmp_path: Path, content: str | None, said: str
+) -> None:
+    (tmp_path / "x").mkdir()
+    (tmp_path / "x" / ("tbench_benchmark.json" if content else "other")).write_text(content or "")
+    (tmp_path / "y").write_text("")
+    done = tbench(*words("http://127.0.0.1:9", "--resume"))
+    file = tbench(*words("http://127.0.0.1:9", "--experiment-folder-name", "y"))
+
+    assert (done.code, file.code) == (2, 2)
+    assert said in done.err
+    assert "y: is a file" in file.err
+    assert len(done.err.splitlines()) == 1
+
+
+def test_going_on_needs_the_folder_by_its_name(tbench: Callable[..., Done]) -> None:
+    """Else a folder of the time would be begun."""
+    given = words("http://127.0.0.1:9", "--resume")
+    place = given.index("--experiment-folder-name")
+    done = tbench(*given[:place], *given[place + 2 :])
+
+    assert done.code == 2
+    assert "--experiment-folder-name" in done.err
+
+
+def test_hints_name_the_options_that_there_are(
+    tbench: Callable[..., Done], simulator: Server, tmp_path: Path
+) -> None:
+    """An address, a key, a model that are wrong; the lengths are not asked about in vain."""
+    nobody = tbench(*words("http://127.0.0.1:9"))
+    key = tbench(
+        *words(simulator.url, "--resume", "--api-base", simulator.url), "--api-key", "bad-x"
+    )
+    model = tbench(*words(simulator.url, "--experiment-folder-name", "y", model="none/such"))
+    missing = tbench(
+        *words("https://192.0.2.1", "--experiment-folder-name", "z"), TOGETHER_API_KEY=""
+    )
+
+    assert [nobody.code, key.code, model.code, missing.code] == [5, 2, 5, 2]
+    assert "is --api-base right?" in nobody.err
+    assert "--api-model-name" in model.err
+    assert "export it or give --api-key" in missing.err
+    assert "too few counts" not in nobody.err + model.err
+    assert not (tmp_path / "z").exists()
+
+
+def test_a_key_that_was_mended_goes_on(
+    tbench: Callable[..., Done], simulator: Server, tokenizer_file: Path, tmp_path: Path
+) -> None:
+    """Points that could not succeed are not there; what they left is set aside."""
+    more = (
+        "--num-concurrency",
+        "1",
+        "--traffic-scenario",
+        "D(9,2)",
+        "--model-tokenizer",
+        tokenizer_file,
+    )
+    wrong = tbench(*words(simulator.url, *more), TOGETHER_API_KEY="bad-key")
+    left = results(tmp_path / "x")
+    right = tbench(*words(simulator.url, *more, "--resume"))
+    (one,) = results(tmp_path / "x")
+
+    assert (wrong.code, left) == (5, [])
+    assert "TOGETHER_API_KEY or --api-key" in wrong.err
+    assert right.code == 0, right.err
+    assert one["aggregated_metrics"]["error_rate"] == 0
+    assert len(list((tmp_path / "x" / "set-aside").iterdir())) == 1
+
+
+def test_the_concurrency_grows_at_the_spawn_rate(
+    tbench: Callable[..., Done], simulator: Server, tmp_path: Path
+) -> None:
+    """Of a closed loop; where requests come by themselves it is said to do nothing."""
+    more = ("--traffic-scenario", "D(9,40)", "--max-requests-per-run", 4)
+    closed = tbench(*words(simulator.url, *more, "--num-concurrency", "4", "--spawn-rate", "20"))
+    other = ("--experiment-folder-name", "y", "--spawn-rate", "20", "--poisson", "40")
+    opened = tbench(*words(simulator.url, *more, *other))
+    (path,) = (tmp_path / "x" / "runs").iterdir()
+    sent = sorted(read_run(path).columns["sent"])
+
+    assert closed.code == opened.code == 0, closed.err + opened.err
+    assert sent == pytest.approx([0, 0.05, 0.1, 0.15], abs=0.03), "all within an answer's time"
+    assert "--spawn-rate: requests come by themselves" in opened.err
+    assert "--spawn-rate" not in closed.err
+
+
+def test_embeddings_are_measured_by_what_is_read(
+    tbench: Callable[..., Done], simulator: Server
+) -> None:
+    done = tbench(
+        *words(
+            simulator.url, "--batch-size", "2", "--traffic-scenario", "E(32)",
+            task="text-to-embeddings", model="intfloat/multilingual-e5-large-instruct",
+        )
+    )  # fmt: skip
+
+    assert "input tokens/s" in done.err
+    assert "in tok/s" in done.out
+    assert "TPOT" not in done.out
+
+
+def test_tokens_that_nobody_counted_are_no_zero(
+    tbench: Callable[..., Done], simulator: Server, tmp_path: Path
+) -> None:
+    """Embeddings of a dataset, without a tokenizer; Together counts none. All files are made."""
+    (tmp_path / "p.txt").write_text("one\ntwo\nthree\n")
+    done = tbench(
+        *words_with_summary(
+            simulator.url, "--batch-size", "2", "--dataset-path", "p.txt",
+            task="text-to-embeddings", model="intfloat/multilingual-e5-large-instruct",
+        )
+    )  # fmt: skip
+    (one,) = results(tmp_path / "x")
+
+    assert done.code == 0, done.err
+    assert "tokens of the dataset are known only where the server counts them" in done.err
+    assert one["aggregated_metrics"]["mean_input_throughput_tokens_per_s"] is None
+    assert one["aggregated_metrics"]["prompt_tokens_by"] is None
+    assert done.out.splitlines()[1].split()[3] == "-"
+
+
+def test_what_was_not_given_is_said(tbench: Callable[..., Done], simulator: Server) -> None:
+    """Defaults that decide what is run."""
+    done = tbench(
+        *words(simulator.url, "--traffic-scenario", "D(9,2)", "--saturate", "--slo", "ttft<1ms")
+    )
+
+    assert (
+        "D(9,2) at num_concurrency from 1 on; each point ends after 12 requests or 5 min"
+        in done.err
+    )
+    assert "seed 0" in done.err
 
 
 @pytest.mark.parametrize(

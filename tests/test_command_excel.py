@@ -80,7 +80,10 @@ def test_what_is_no_experiment_is_one_line(tbench: Callable[..., Done], tmp_path
     nowhere = tbench("excel", "--experiment-folder", "nowhere", "--excel-name", "b")
     empty = tbench("excel", "--experiment-folder", "empty", "--excel-name", "b")
 
-    assert (nowhere.code, empty.code) == (2, 2)
+    unnamed = tbench("excel", "--experiment-folder", "empty", "--excel-name", "")
+
+    assert (nowhere.code, empty.code, unnamed.code) == (2, 2, 2)
+    assert "give the workbook a name" in unnamed.err
     assert "nowhere: no such folder" in nowhere.err
     assert "empty: there is no result" in empty.err
     assert len(nowhere.err.strip().splitlines()) == 1

@@ -121,7 +121,7 @@ def test_a_dataset_is_sent_as_it_is(
     found = json.loads(tbench("trace", "info", "t.msgpack", "--json").out)["synthesis"]
 
     assert made.code == 0
-    assert made.err == "rows.csv: 1 rows left out (1 with another number of columns)\n"
+    assert made.err == "rows.csv: 1 row left out (1 with another number of columns)\n"
     assert (found["scenario"], found["left_out"]) == (
         "dataset",
         {"with another number of columns": 1},
@@ -143,7 +143,8 @@ def test_a_dataset_is_sent_as_it_is(
         (("--dataset-image-column", "x"), "text-to-text sends no images"),
         (("--dataset-path", "a.csv", "--dataset-config", "b.json"), "give one"),
         (("--additional-request-params", '{"a": NaN}'), "not JSON"),
-        (("--prefix-len", 40), "make the prefix shorter"),
+        (("--prefix-len", 40), "make it shorter"),
+        (("--rate", 0), "requests per second"),
     ],
 )
 def test_bad_words_are_one_line(

@@ -16,6 +16,7 @@ from analysis.plots import sheets as drawing
 from analysis.plots.fields import KNOWN, held, label
 from analysis.plots.files import FORMATS, _pictures
 from analysis.plots.layout import Grid, grid_of
+from analysis.plots.look import _span, scheme
 from analysis.plots.presets import PRESETS
 from capture.errors import InputError
 from tbench import __main__ as entry
@@ -485,3 +486,27 @@ def test_a_folder_without_results_has_no_pictures(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no result to plot"):
         checked(load_experiments(folder), grid({}))
     assert default_plots(folder) == []
+
+
+def test_an_axis_of_rates_does_not_go_below_nothing(chat: Path) -> None:
+    """With room beside the outermost points; a single point stands in the middle."""
+    experiments = load_experiments(chat)
+    (sheet,) = checked(experiments, of := grid({}), "traffic_scenario")
+    (layer, *_) = drawing.whole(sheet, of, "s")["vconcat"][0]["concat"][0]["layer"]
+    low, high = layer["encoding"]["x"]["scale"]["domain"]
+    x = [row["x"] for row in rows(chat, of)["dots 0,0"]]
+
+    assert 0 <= low < min(x)
+    assert high > max(x)
+    assert _span([0.1, 900.0])[0] == 0
+    assert _span([4.0]) == [2.0, 6.0]
+
+
+def test_sixteen_groups_all_look_different(tmp_path: Path) -> None:
+    """Eight colours begin again with other shapes."""
+    for k in range(16):
+        BenchmarkFolder(tmp_path / f"f{k:02}").metadata(num_concurrency=[1]).point("D(1,1)", 1)
+    (sheet,) = checked(load_experiments(tmp_path), grid({}), "experiment_folder_name")
+    _, colours, shapes = scheme(sheet)
+
+    assert len(set(zip(colours, shapes, strict=True))) == 16

@@ -107,7 +107,8 @@ def test_rows_that_cannot_be_used_are_counted(
 
     assert found.left_out == left_out
     assert len(found.prompts) == 2
-    assert f"{sum(left_out.values())} rows left out (" in (found.complaint() or "")
+    n = sum(left_out.values())
+    assert f"{n} {'row' if n == 1 else 'rows'} left out (" in (found.complaint() or "")
 
 
 @pytest.mark.parametrize(
@@ -115,7 +116,7 @@ def test_rows_that_cannot_be_used_are_counted(
     [
         ("none.txt", None, "no such file or folder"),
         ("p.txt", b"", "there is nothing in it"),
-        ("p.txt", b"\n\n", "2 rows left out (2 blank)"),
+        ("p.txt", b"\n\n", "no row can be used (2 blank)"),
         ("p.json", b"{broken", "not JSON"),
         ("p.json", b'{"a": 1}', "must hold a list"),
         ("p.csv", b'prompt\n"open', "not CSV"),
@@ -260,8 +261,10 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
-def test_a_folder_that_datasets_can_load_is_a_dataset(tmp_path: Path, hub: Any) -> None:
-    """Of data files, or as save_to_disk writes it; train is the split where there are several."""
+def test_a_folder_that_datasets_can_load_is_a_dataset(
+    tmp_path: Path, hub: Any, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Of data files, or as save_to_disk writes it; train is the split where there are several. No bars."""
     files = tmp_path / "files"
     files.mkdir()
     for split, prompts in (("train", PROMPTS), ("test", ["other"])):
@@ -269,9 +272,12 @@ def test_a_folder_that_datasets_can_load_is_a_dataset(tmp_path: Path, hub: Any) 
             "\n".join(json.dumps({"prompt": one}) for one in prompts)
         )
     hub.Dataset.from_dict({"prompt": PROMPTS}).save_to_disk(tmp_path / "saved")
+    hub.enable_progress_bars()
 
     assert load_dataset(files).prompts == PROMPTS
     assert load_dataset(tmp_path / "saved").prompts == PROMPTS
+    assert not capfd.readouterr().err
+    assert hub.is_progress_bar_enabled()
 
 
 @pytest.mark.slow

@@ -208,7 +208,7 @@ def test_a_written_trace_reads_back_as_the_exchanges(tmp_path: Path) -> None:
 
 def test_a_trace_that_cannot_be_made_leaves_no_file(tmp_path: Path, tokenizer_file: Path) -> None:
     """A prefix that leaves no room for what is each request's own."""
-    found = chat("D(10,1)", prefix_len=10, tokens=load_tokens(tokenizer_file))
+    found = chat("D(10,1)", prefix_len=9, tokens=load_tokens(tokenizer_file))
     with pytest.raises(InputError, match="make the prefix shorter"):
         write(found, tmp_path / "t.msgpack")
 

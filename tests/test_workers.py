@@ -270,11 +270,12 @@ def test_rows_of_the_pulse_do_not_touch_each_other(pulse: Pulse) -> None:
     for _ in range(11):
         pulse.row(1).issue(4)
     pulse.row(1)["starved"] += 2
+    pulse.row(1)["ended"] = 3
     pulse.settled = (1.5, 2.5)
 
     assert [pulse.row(i).issued(0) for i in range(2)] == [7, 0]
     assert [pulse.row(i).issued(4) for i in range(2)] == [0, 11]
-    assert [pulse.row(i)["in_flight"] for i in range(2)] == [0, 0]
+    assert [pulse.row(i).in_flight for i in range(2)] == [7, 8]
     assert [pulse.row(i)["starved"] for i in range(2)] == [0, 2]
     assert pulse.settled == (1.5, 2.5)
 

@@ -17,6 +17,10 @@ STEPS: Final = frozenset({"num_concurrency", "batch_size"})
 """Fields whose values stand side by side at equal distances."""
 
 
+ROOM: Final = 0.05
+"""Beside the outermost points, as a share of what lies between them."""
+
+
 class Look:
     """How curves and groups are told apart: groups by colour and shape; curves by colour, or by dash."""
 
@@ -81,10 +85,11 @@ class Look:
 
 
 def scheme(sheet: Sheet) -> tuple[list[str], list[str], list[str]]:
-    """The groups with their colours and shapes."""
+    """The groups with their colours and shapes: where colours begin again they have other shapes."""
     groups = sheet.groups
     colours = [COLOURS[k % len(COLOURS)] for k in range(len(groups))]
-    return groups, colours, [SHAPES[k % len(SHAPES)] for k in range(len(groups))]
+    turns = (k + k // len(COLOURS) for k in range(len(groups)))
+    return groups, colours, [SHAPES[turn % len(SHAPES)] for turn in turns]
 
 
 def x_axis(one: Panel, rows: Rows, unit: str) -> alt.X:
@@ -92,7 +97,15 @@ def x_axis(one: Panel, rows: Rows, unit: str) -> alt.X:
     if one.x in STEPS:
         return steps(one, rows, unit)
     title = in_unit(one.x_label, one, unit) or label(one.x, unit)
-    return alt.X("x:Q", title=title, scale=alt.Scale(zero=False, padding=14), axis=_AXIS)
+    scale = alt.Scale(domain=_span([row["x"] for row in rows]), nice=False, zero=False)
+    return alt.X("x:Q", title=title, scale=scale, axis=_AXIS)
+
+
+def _span(values: Sequence[float]) -> list[float]:
+    """The values with some room on both sides, but not below 0, where there is none of a rate."""
+    low, high = min(values), max(values)
+    room = (high - low) * ROOM or abs(high) * 0.5 or 1.0
+    return [max(0.0, low - room) if low >= 0 else low - room, high + room]
 
 
 def steps(one: Panel, rows: Rows, unit: str) -> alt.X:

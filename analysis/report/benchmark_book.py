@@ -4,6 +4,7 @@ Headers are genai-bench's, in the first row, with the unit where theirs have non
 right of them. An empty cell is "there is none".
 """
 
+import math
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -15,7 +16,7 @@ from analysis.experiment import Experiment
 from analysis.pick import AUDIO, THROUGHPUT, Pick, Rule, pick, rule_of, steps
 from analysis.report import benchmark_columns as columns
 from analysis.report.benchmark_charts import AXIS, Line, Table, draw
-from analysis.report.benchmark_grid import Grid, Heading, lay
+from analysis.report.benchmark_grid import LINE_PT, Grid, Heading, lay, on_paper
 from analysis.report.benchmark_metadata import shown_metadata
 from analysis.report.sheets import ROWS, Book, opened, write
 from analysis.result import Result, Unit
@@ -23,6 +24,8 @@ from capture.errors import InputError
 
 APPENDIX: Final = "Appendix"
 INDIVIDUAL: Final = "Individual Request Metrics"
+VALUE: Final = 100
+"""Characters across that the value of a field has."""
 CHARTS_BELOW: Final = 2
 """Rows between the last line of the summary and its charts."""
 
@@ -93,7 +96,7 @@ def _summary(
 
 
 def _summary_head(at: str, rule: Rule) -> list[Heading]:
-    own = [Heading(title="Error Rate at It", format=columns.SHARE), Heading(title="Why")]
+    own = [Heading(title="Error Rate at It", format=columns.SHARE), Heading(title="Why", width=45)]
     if rule is AUDIO:
         return [
             *columns.FIRST,
@@ -157,12 +160,15 @@ def _metadata(book: Book, experiment: Experiment, percentile: str) -> None:
     """Field and value, as they were written; credentials never."""
     sheet = book.file.add_worksheet("Experiment Metadata")
     sheet.set_column(0, 0, 30)
-    sheet.set_column(1, 1, 100)
+    sheet.set_column(1, 1, VALUE)
     own = {"workbook_percentile": percentile, "workbook_time_unit": experiment.unit}
+    left = book.file.add_format({"align": "left", "valign": "top", "text_wrap": True})
     for row, (name, value) in enumerate(shown_metadata({**experiment.metadata, **own})):
+        sheet.set_row(row, LINE_PT * max(1, math.ceil(len(str(value)) / VALUE * 1.1)))
         write(sheet, row, 0, name, book.bold)
-        write(sheet, row, 1, value)
+        write(sheet, row, 1, value, left)
     sheet.freeze_panes(0, 1)
+    on_paper(sheet)
 
 
 def _aggregated(book: Book, experiment: Experiment, *, speech: bool) -> None:

@@ -55,7 +55,8 @@ def draw(book: Book, sheet: Worksheet, row: int, table: Table, rule: Rule) -> No
         )
         scale = {"log_base": 2} if across == AXIS else {"min": 0}
         chart.set_x_axis({"name": table.titles[across], **_grid(), **scale})
-        chart.set_y_axis({"name": table.titles[up], "min": 0, **_grid()})
+        share = {"num_format": "0%"} if up == "errors" else {}
+        chart.set_y_axis({"name": table.titles[up], "min": 0, **_grid(), **share})
         chart.set_legend({"position": "bottom"})
         chart.show_blanks_as("gap")
         chart.set_size({"width": WIDTH, "height": HEIGHT})

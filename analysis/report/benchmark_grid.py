@@ -13,6 +13,11 @@ from analysis.report.sheets import Book, Cell, write
 EXACT: Final = 2**53
 """Whole numbers from here on (seeds) lose digits as Excel's numbers, and are written as text."""
 
+LINE_PT: Final = 16
+"""The height of a line of text."""
+ON_A_PAGE: Final = 16
+"""So many columns can be read where they are printed on one page."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Heading:
@@ -44,6 +49,7 @@ def lay(
         name: book.file.add_format({"num_format": name, "valign": "top"})
         for name in {one.format for one in headings}
     }
+    sheet.set_row(0, 2 * LINE_PT)  # a spreadsheet program need not fit it to its text
     for place, one in enumerate(headings):
         write(sheet, 0, place, one.title, book.bold)
     filled = [False] * len(headings)
@@ -53,12 +59,26 @@ def lay(
         filled = [was or _says(cell) for was, cell in zip(filled, row, strict=True)]
     for place, one in enumerate(headings):
         hidden = {"level": 1, "hidden": True} if one.folds and not filled[place] else {}
-        width = max(one.width, min(30, len(one.title) * 0.9 + 2))
-        sheet.set_column(place, place, width, None, hidden)
+        sheet.set_column(place, place, _width(one), None, hidden)
     sheet.freeze_panes(1, frozen)
+    sheet.repeat_rows(0)
+    if len(headings) <= ON_A_PAGE:
+        on_paper(sheet)
     if n:
         sheet.autofilter(0, 0, n, len(headings) - 1)
     return Grid(sheet=sheet, rows=n)
+
+
+def on_paper(sheet: Worksheet) -> None:
+    """Printed, all columns are on one page."""
+    sheet.set_landscape()
+    sheet.fit_to_pages(1, 0)
+
+
+def _width(one: Heading) -> float:
+    """Wide enough for the title in two lines, or in one where it has no place to break."""
+    whole = len(one.title) * 1.1 + 4
+    return max(one.width, min(30, whole) if " " in one.title else whole)
 
 
 def _line(sheet: Worksheet, row: int, cells: Sequence[Any], formats: Sequence[Format]) -> None:

@@ -78,7 +78,8 @@ class Dataset:
         if not self.left_out:
             return None
         reasons = ", ".join(f"{count:,} {reason}" for reason, count in self.left_out.items())
-        return f"{self.name}: {sum(self.left_out.values()):,} rows left out ({reasons})"
+        n = sum(self.left_out.values())
+        return f"{self.name}: {n:,} {'row' if n == 1 else 'rows'} left out ({reasons})"
 
 
 def load_dataset(
@@ -127,7 +128,10 @@ def _dataset(
             rows.append(row)
     found = Dataset(name=name, rows=rows, left_out=left_out, large_images=large_images)
     if not rows:
-        raise InputError(found.complaint() or f"{name}: there is nothing in it")
+        why = ", ".join(f"{count:,} {reason}" for reason, count in left_out.items())
+        raise InputError(
+            f"{name}: no row can be used ({why})" if why else f"{name}: there is nothing in it"
+        )
     return found
 
 

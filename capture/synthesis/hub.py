@@ -1,6 +1,9 @@
 """Hub: datasets by the Hugging Face library (extra `data`): names on the Hub, and folders it can load."""
 
+import logging
+import sys
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -36,7 +39,8 @@ def items(name: str, kwargs: Mapping[str, Any], *, pictures: bool = False) -> It
     except ImportError:
         raise InputError(f"{name}: {_here(name)}{NEEDED}") from None
     try:
-        found = _loaded(datasets, name, kwargs)
+        with _quiet(datasets):
+            found = _loaded(datasets, name, kwargs)
     except Exception as error:  # whatever the library, its loaders and its network raise
         raise InputError(
             f"{name}: {_here(name)}cannot be loaded as a Hugging Face dataset: {error}"
@@ -47,6 +51,22 @@ def items(name: str, kwargs: Mapping[str, Any], *, pictures: bool = False) -> It
             still = datasets.Image(decode=False)
             table = table.cast_column(column, still) if pictures else table.remove_columns(column)
     return iter(table)
+
+
+@contextmanager
+def _quiet(datasets: Any) -> Iterator[None]:  # noqa: ANN401
+    """No line for each attempt at a network that is not there; bars of progress only for a person."""
+    logger, bars = logging.getLogger("huggingface_hub"), datasets.is_progress_bar_enabled()
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    if not sys.stderr.isatty():
+        datasets.disable_progress_bars()
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+        if bars:
+            datasets.enable_progress_bars()
 
 
 def _here(name: str) -> str:

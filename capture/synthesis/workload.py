@@ -106,3 +106,8 @@ class Workload:
             raise InputError(f"{option} {self.prefix_len}: give a number of tokens from 0")
         if self.prefix_ratio is not None and not 0 <= self.prefix_ratio <= 1:
             raise InputError(f"{option} {self.prefix_ratio:g}: give a share from 0 to 1")
+        if self.prefix_tokens >= self.scenario.numbers[0]:
+            raise InputError(
+                f"{option}: a shared prefix of {self.prefix_tokens} tokens leaves nothing of {self.scenario} "
+                "to tell its prompts apart; make it shorter"
+            )

@@ -52,7 +52,8 @@ def counted(columns: Columns, trim: Trim) -> Counted:
 def aggregate(columns: Columns, trim: Trim) -> dict[str, Any]:
     """The `aggregated_metrics` of genai-bench but for what names the point. Seconds.
 
-    `num_cancelled_requests` is ours: requests in flight when the run was stopped.
+    `num_cancelled_requests` is ours: requests in flight when the run was stopped. A throughput of tokens that
+    nobody counted is None.
     """
     chosen = counted(columns, trim)
     values = {name: of[chosen.rows] for name, of in figures(columns).items()}
@@ -60,7 +61,9 @@ def aggregate(columns: Columns, trim: Trim) -> dict[str, Any]:
     errors = Counter(int(code) for code in codes[codes > 0])
     n, failed = len(chosen.rows), errors.total()
     rates = {
-        f"mean_{side}_throughput_tokens_per_s": _per(np.nansum(values[name]), chosen.duration_s)
+        f"mean_{side}_throughput_tokens_per_s": _throughput(
+            values[name], n - failed, chosen.duration_s
+        )
         for side, name in SIDES.items()
     }
     return {
@@ -135,6 +138,11 @@ def _times(factor: float, value: float | None) -> float | None:
 
 def _per(amount: float, seconds: float) -> float:
     return float(amount / seconds) if seconds > 0 else 0.0
+
+
+def _throughput(tokens: Values, completed: int, seconds: float) -> float | None:
+    unknown = completed and np.isnan(tokens).all()
+    return None if unknown else _per(np.nansum(tokens), seconds)
 
 
 def _plain(name: str, value: float) -> float | int | None:

@@ -14,8 +14,11 @@ import orjson
 
 from capture.synthesis import Workload, write
 from capture.tracereader import Trace
+from replay.benchmark.hope import check_hope
+from replay.closing import Flags
 from replay.order import Order
-from replay.performance import Watch, perform
+from replay.performance import perform
+from replay.totals import numbers
 
 REQUESTS: Final = 6
 """Of each length."""
@@ -44,12 +47,13 @@ def calibrate(
     workload: Callable[[str, str, int], Workload],
     task: str,
     folder: Path,
-    watch: Watch | None = None,
+    flags: Flags,
 ) -> Calibration | None:
     """Ask the server. None where it does not count, or its counts do not grow with the text.
 
     `workload(task, scenario, requests)` makes the requests. What is written lies below `folder`, and what
-    an earlier calibration left there is replaced.
+    an earlier calibration left there is replaced. Raises UnreachableError where nothing will succeed (a hint
+    names the options `flags`), and KeyboardInterrupt.
     """
     found: list[tuple[int, int]] = []
     for length in LENGTHS:
@@ -59,7 +63,10 @@ def calibrate(
         for left in (path, out):
             left.unlink(missing_ok=True)
         trace = write(workload(asked, FORMS[task].format(length), REQUESTS), path)
-        run = perform(replace(order, trace=path, out=out, concurrency=1).job(), watch)
+        run = perform(replace(order, trace=path, out=out, concurrency=1).job())
+        if run.totals["ended_by"] == "interrupt":
+            raise KeyboardInterrupt
+        check_hope(run, numbers(run), flags)
         counts = dict(zip(run.columns["id"].tolist(), run.columns["prompt_tokens"], strict=True))
         found += [(chars, int(counts[name])) for name, chars in characters(trace) if name in counts]
     return fitted(found)

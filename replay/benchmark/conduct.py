@@ -11,14 +11,13 @@ from typing import Any, Final
 
 import numpy as np
 
-from capture.exchange import Outcome
 from capture.synthesis import Workload, write
 from capture.tracereader import Trace, read_trace
 from replay.benchmark.aggregate import Trim
+from replay.benchmark.hope import check_hope, hopeless, too_much
 from replay.benchmark.layout import result, result_name, stem, write_json
 from replay.benchmark.sweep import Point
-from replay.brake import PASSING
-from replay.closing import check_reached
+from replay.closing import REPLAY, Flags
 from replay.columns import Column
 from replay.measures import Columns
 from replay.order import Order
@@ -39,7 +38,8 @@ class Benchmark:
 
     `requests` and `duration_s` end a point, whichever comes first; what is in flight then still finishes.
     `unit` is that of latencies in the results, `s` or `ms`. `judged` says more of a run, for its result.
-    Everything is written below `folder`.
+    `spawn_rate` is how fast the requests in flight become as many as asked for, per second; None: at once.
+    `flags` are the options that name the server. Everything is written below `folder`.
     """
 
     task: str
@@ -51,12 +51,15 @@ class Benchmark:
     trim: Trim
     unit: str
     judged: Callable[[Run], Mapping[str, Any]] = lambda _: {}
+    spawn_rate: float | None = None
+    flags: Flags = REPLAY
 
 
 @dataclass(frozen=True, kw_only=True)
 class Made:
     """A point that was made, or was there already: its run, its result, and `numbers` of `replay --json`."""
 
+    task: str
     point: Point
     run: Run
     result: Mapping[str, Any]
@@ -85,18 +88,11 @@ def conduct(
         made = there(plan, point) or _make(plan, point, watch(point), argv)
         succeeded = succeeded or bool(made.numbers["completed"])
         yield made
-        if not succeeded and all(map(lasts, made.numbers["errors"])):
-            check_reached(made.run, made.numbers)
         if made.ended_by in ENDED:
             return
-
-
-def lasts(kind: str) -> bool:
-    """Whether a kind of failure (`connect_error`, `http_404`) stays what it is however often one asks."""
-    status = kind.removeprefix("http_")
-    if status == kind:
-        return kind == Outcome.CONNECT_ERROR.value
-    return status.startswith("4") and int(status) not in PASSING
+        if not succeeded and hopeless(made.numbers) and not too_much(made.numbers):
+            _withdraw(plan, point)
+            check_hope(made.run, made.numbers, plan.flags)
 
 
 def there(plan: Benchmark, point: Point) -> Made | None:
@@ -132,16 +128,29 @@ def _made(plan: Benchmark, point: Point, run: Run, *, fresh: bool) -> Made:
         "valid": found["valid"],
         "invalid_because": found["invalid_because"],
     }
-    for before in plan.folder.glob(f"{glob_of(point, plan.task)}_time_*s.json"):
-        before.unlink()
+    _remove_result(plan, point)
     name = result_name(point, plan.task, duration_s(run.columns))
     if run.totals["ended_by"] not in ENDED:
         write_json(plan.folder / name, content)
-    return Made(point=point, run=run, result=content, numbers=found, fresh=fresh)
+    return Made(task=plan.task, point=point, run=run, result=content, numbers=found, fresh=fresh)
 
 
-def with_lengths(columns: Columns, trace: Trace) -> tuple[dict[str, Column], str]:
-    """Prompt tokens by the trace where the server counts none (Together's embeddings), and by whom."""
+def _remove_result(plan: Benchmark, point: Point) -> None:
+    for before in plan.folder.glob(f"{glob_of(point, plan.task)}_time_*s.json"):
+        before.unlink()
+
+
+def _withdraw(plan: Benchmark, point: Point) -> None:
+    """Make it a point that is not there, so that one who mends the address or the key can go on."""
+    _set_aside(plan, point)
+    _remove_result(plan, point)
+
+
+def with_lengths(columns: Columns, trace: Trace) -> tuple[dict[str, Column], str | None]:
+    """Prompt tokens by the trace where the server counts none (Together's embeddings), and by whom.
+
+    None: nobody counted them (rows of a dataset, without a tokenizer).
+    """
     counts = columns["prompt_tokens"]
     missing = counts < 0
     if not missing.any():
@@ -151,6 +160,8 @@ def with_lengths(columns: Columns, trace: Trace) -> tuple[dict[str, Column], str
         for exchange in trace.requests
     }
     ours = np.array([known.get(str(name)) or -1 for name in columns["id"].tolist()])
+    if missing.all() and (ours < 0).all():
+        return dict(columns), None
     by = "client" if missing.all() else "server, else client"
     return {**columns, "prompt_tokens": np.where(missing, ours, counts)}, by
 
@@ -171,7 +182,7 @@ def order_of(plan: Benchmark, point: Point, trace: Path) -> Order:
         seed=point.seed % 2**31,
     )
     if point.concurrency is not None:
-        return replace(order, concurrency=point.concurrency)
+        return replace(order, concurrency=point.concurrency, spawn_rate=plan.spawn_rate)
     if point.axis == "poisson":
         return replace(order, poisson=point.rate)
     return replace(order, constant=point.rate)

@@ -139,19 +139,22 @@ def _seed(seed: int, *what: object) -> int:
 
 def parse_numbers(flag: str, words: Sequence[str]) -> tuple[int, ...]:
     """`1,2,4` and `1` given several times, as whole numbers from 1; order kept, repeats dropped."""
-    found = [_whole(flag, word) for text in words for word in text.split(",") if word.strip()]
-    return tuple(dict.fromkeys(found))
+    return tuple(dict.fromkeys(_whole(flag, word) for word in _split(words)))
 
 
 def parse_rates(flag: str, words: Sequence[str]) -> tuple[float, ...]:
     """`0.5,1,2` and so on, as requests per second."""
-    found = [_rate(flag, word) for text in words for word in text.split(",") if word.strip()]
-    return tuple(dict.fromkeys(found))
+    return tuple(dict.fromkeys(_rate(flag, word) for word in _split(words)))
+
+
+def _split(words: Sequence[str]) -> Iterator[str]:
+    """The parts of each word; an empty one (a shell variable that is not set) remains, to be refused."""
+    return (part.strip() for text in words for part in text.split(","))
 
 
 def _whole(flag: str, word: str) -> int:
-    if not word.strip().isdecimal() or int(word) < 1:
-        raise InputError(f"{flag} {word.strip()}: give whole numbers from 1, as in {flag} 1,2,4")
+    if not word.isdecimal() or int(word) < 1:
+        raise InputError(f"{flag} {word or "''"}: give whole numbers from 1, as in {flag} 1,2,4")
     return int(word)
 
 
@@ -161,5 +164,5 @@ def _rate(flag: str, word: str) -> float:
     except ValueError:
         rate = math.nan
     if not (math.isfinite(rate) and rate > 0):
-        raise InputError(f"{flag} {word.strip()}: give requests per second, as in {flag} 1,2,4")
+        raise InputError(f"{flag} {word or "''"}: give requests per second, as in {flag} 1,2,4")
     return rate

@@ -120,7 +120,7 @@ class Crew:
 
     @property
     def in_flight(self) -> int:
-        return sum(member.row["in_flight"] for member in self.members)
+        return sum(member.row.in_flight for member in self.members)
 
     @property
     def now(self) -> float:

@@ -11,9 +11,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final, Literal, Self
 
-Field = Literal["in_flight", "full", "starved"]
-FIELDS: Final[tuple[Field, ...]] = ("in_flight", "full", "starved")
-"""`full`: the worker takes no more calls for now. `starved`: how often it had none when one was wanted."""
+Field = Literal["ended", "full", "starved"]
+FIELDS: Final[tuple[Field, ...]] = ("ended", "full", "starved")
+"""`ended`: how many of those that were sent. `full`: the worker takes no more calls for now. `starved`: how
+often it had none when one was wanted."""
 MOST_ARMS: Final = 5
 """So many arms of a duet have a counter of their own for what was issued."""
 WORD: Final = 8
@@ -85,6 +86,11 @@ class Row:
         """How many were sent for an arm."""
         value: int = self._words[len(FIELDS) + arm]
         return value
+
+    @property
+    def in_flight(self) -> int:
+        """How many were sent, and have not ended."""
+        return sum(self._words[len(FIELDS) : len(FIELDS) + MOST_ARMS]) - self["ended"]
 
     def release(self) -> None:
         self._words.release()

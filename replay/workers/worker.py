@@ -144,7 +144,7 @@ class Worker:
 
     def _keep(self, attempt: Attempt) -> None:
         self.spool.add(attempt)
-        self.row["in_flight"] = self.player.in_flight
+        self.row["ended"] = self.player.issued - self.player.in_flight
         brake = self.brakes[attempt.index % self.duty.arms]
         brake.see(attempt.reply)
         if brake.on and not self.player.cancelled:

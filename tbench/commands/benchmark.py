@@ -189,7 +189,8 @@ def benchmark(
         typer.Option(help="Default: backend, task, model and time.", rich_help_panel=OUTPUT),
     ] = None,
     experiment_base_dir: Annotated[
-        Path | None, typer.Option(help="Where the folder is made.", rich_help_panel=OUTPUT)
+        Path | None,
+        typer.Option(help="Where the folder is made. Default: here.", rich_help_panel=OUTPUT),
     ] = None,
     resume: Annotated[
         bool,

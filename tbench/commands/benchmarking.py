@@ -1,94 +1,146 @@
 """`tbench benchmark` with its options read: the plan of a sweep, its points made, its results shown."""
 
 import json
+import os
+import shlex
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 from uuid import uuid4
 
 from analysis.arms import load_arm
+from analysis.result import read_object
 from analysis.slo import met, parse_slo
-from capture.errors import InputError
-from capture.synthesis import Workload, calibrated, parse
-from capture.synthesis.order import read_task
+from capture.errors import InputError, TbenchError, UnreachableError
+from capture.synthesis import Workload, parse
+from capture.synthesis.material import materials
 from replay.benchmark.aggregate import Trim
-from replay.benchmark.calibration import calibrate
 from replay.benchmark.conduct import Benchmark, Made, conduct
 from replay.benchmark.layout import METADATA, OWN, write_json
-from replay.benchmark.saturation import search
-from replay.benchmark.sweep import Point, Sweep
+from replay.benchmark.saturation import kept, search
+from replay.benchmark.sweep import BATCHED, Point, Sweep
+from replay.headroom import headroom
 from replay.order import Order
 from replay.runfile import Run
 from replay.totals import duration_s
 from tbench.benchmark_order import MINUTE_S, BenchmarkOrder
 from tbench.benchmark_view import Log, table
+from tbench.calibrating import with_lengths
 from tbench.commands.uploading import Upload, exit_of
 from tbench.dashboard.board import board
+from tbench.interrupting import terminable
 from tbench.uploading.delivery import Delivery
+
+INTERRUPTED: Final = 130
 
 
 def benchmarked(asked: BenchmarkOrder, *, as_json: bool) -> int:
     """Make the points, write their results, print a table. Returns the exit code."""
     sweep, folder = asked.sweep(), asked.folder(time.time())
     base = asked.source().workload()
+    for scenario in sweep.scenarios:
+        replace(base, scenario=parse(scenario))  # what is wrong with one is said before any is sent
+    _check_headroom(asked, sweep)
     order = asked.order()
-    order.check_key()
+    if asked.log_dir is not None:
+        _made_folder("--log-dir", asked.log_dir)
     upload = _opened(asked, folder)
-    with Log.opened(asked.log_dir or folder) as log:
-        if asked.api_key is not None:
-            log.say(
-                "--api-key is in the history of your shell, and everyone on this machine can read it at the "
-                "start; use the environment variable"
-            )
-        for line in sweep.idle():
+    made: list[Made] = []
+    with Log.opened(asked.log_dir or folder) as log, terminable():
+        for line in _preamble(asked, sweep, base):
             log.say(line)
-        if base.dataset is not None and (said := base.dataset.complaint()):
-            log.say(said)
-        base = _calibrated(asked, base, order, folder, log)
-        log.say(
-            f"{folder}: {asked.task} at {len(sweep.scenarios)} scenarios; each point ends after "
-            f"{asked.max_requests_per_run:,} requests or {asked.max_time_per_run:g} min; seed {asked.seed}"
-        )
         if upload:
             log.say(upload.announcement())
-        write_json(folder / METADATA, asked.metadata(sweep, folder))
-        plan = Benchmark(
-            task=asked.task,
-            folder=folder,
-            order=order,
-            workload=partial(workload_of, base),
-            requests=asked.max_requests_per_run,
-            duration_s=asked.max_time_per_run * MINUTE_S,
-            trim=Trim(warmup=asked.warmup_ratio, cooldown=asked.cooldown_ratio),
-            unit=asked.metrics_time_unit,
-            judged=partial(goodput, asked.slo),
-        )
-        made, delivery = _made(plan, sweep, asked, upload, log)
+        with _told(upload, log):
+            interrupted = False
+            try:
+                base = with_lengths(asked, base, order, folder, log)
+                log.say(f"{folder}: {asked.task}; {_extent(asked, sweep, base)}")
+                write_json(folder / METADATA, asked.metadata(sweep, folder))
+                _conduct(_plan(asked, base, order, folder), sweep, asked, log, made)
+            except KeyboardInterrupt:  # between two points; within one its run ends, and says so
+                interrupted = True
+            except TbenchError:
+                if any(one.numbers["completed"] for one in made):
+                    _print(made, folder, None, as_json=as_json)
+                raise
+            interrupted |= asked.summary and _summary_was_interrupted(made, folder, log)
+        delivery = upload.made(log.say) if upload and made else None
+        if upload and not made:
+            log.say(upload.again())
     _print(made, folder, delivery, as_json=as_json)
-    return _exit(made) or (exit_of(delivery) if delivery else 0)
+    code = _exit(made, asked.experiment_folder_name or folder.name, interrupted=interrupted)
+    return code or (exit_of(delivery) if delivery else 0)
 
 
-def _made(
-    plan: Benchmark, sweep: Sweep, asked: BenchmarkOrder, upload: Upload | None, log: Log
-) -> tuple[list[Made], Delivery | None]:
-    """The points with their summary, also of an interrupted sweep, and what became of the upload."""
+@contextmanager
+def _told(upload: Upload | None, log: Log) -> Iterator[None]:
+    """What ends without an upload that was asked for says so."""
     try:
-        made = list(_points(plan, sweep, asked, log))
-        if made and asked.summary:
-            _summarise(plan.folder, log)
-    except KeyboardInterrupt:  # between two points, or over the summary
-        if upload:
-            upload.made(log.say)
-        raise
+        yield
     except BaseException:
         if upload:
             log.say(upload.again())
         raise
-    return made, upload.made(log.say) if upload else None
+
+
+def _check_headroom(asked: BenchmarkOrder, sweep: Sweep) -> None:
+    """Raise InputError where the most that is to be in flight needs more connections than can be had."""
+    if asked.saturate or sweep.axis != "num_concurrency":
+        return
+    workers = asked.num_workers or max(1, (os.cpu_count() or 1) - 1)
+    if objection := headroom().objection(int(max(sweep.values)), workers):
+        raise InputError(objection.replace("--workers", "--num-workers"))
+
+
+def _preamble(asked: BenchmarkOrder, sweep: Sweep, base: Workload) -> Iterator[str]:
+    """What a user should know of the options."""
+    if asked.api_key is not None:
+        yield (
+            "--api-key is in the history of your shell, and everyone on this machine can read it at the "
+            "start; use the environment variable"
+        )
+    yield from asked.idle(sweep)
+    if base.dataset is not None and (said := base.dataset.complaint()):
+        yield said
+    if base.from_dataset and asked.task in BATCHED and asked.model_tokenizer is None:
+        yield "no --model-tokenizer: tokens of the dataset are known only where the server counts them"
+
+
+def _plan(asked: BenchmarkOrder, base: Workload, order: Order, folder: Path) -> Benchmark:
+    return Benchmark(
+        task=asked.task,
+        folder=folder,
+        order=order,
+        workload=partial(workload_of, base),
+        requests=asked.max_requests_per_run,
+        duration_s=asked.max_time_per_run * MINUTE_S,
+        trim=Trim(warmup=asked.warmup_ratio, cooldown=asked.cooldown_ratio),
+        unit=asked.metrics_time_unit,
+        judged=partial(goodput, asked.slo),
+        spawn_rate=asked.spawn_rate,
+        flags=asked.flags,
+    )
+
+
+def _extent(asked: BenchmarkOrder, sweep: Sweep, base: Workload) -> str:
+    """What will be run, defaults included. Raises InputError for a shared prefix that does not fit."""
+    for scenario in sweep.scenarios if base.prefix_tokens else ():
+        next(materials(replace(base, scenario=parse(scenario), requests=1)))
+    values = ",".join(f"{value:g}" for value in sweep.values)
+    over = (
+        f"{sweep.axis} from {sweep.values[0]:g} on" if asked.saturate else f"{sweep.axis} {values}"
+    )
+    again = f", {asked.repeats} times each" if asked.repeats > 1 else ""
+    return (
+        f"{' '.join(sweep.scenarios)} at {over}{again}; each point ends after "
+        f"{asked.max_requests_per_run:,} requests or {asked.max_time_per_run:g} min; seed {asked.seed}"
+    )
 
 
 def workload_of(base: Workload, point: Point) -> Workload:
@@ -96,6 +148,16 @@ def workload_of(base: Workload, point: Point) -> Workload:
     return replace(
         base, scenario=parse(point.scenario), batch_size=point.batch_size, seed=point.seed
     )
+
+
+def _summary_was_interrupted(made: list[Made], folder: Path, log: Log) -> bool:
+    """Summarise what was made, unless one is stopped while doing so."""
+    try:
+        if made:
+            _summarise(folder, log)
+    except KeyboardInterrupt:
+        return True
+    return False
 
 
 def _summarise(folder: Path, log: Log) -> None:
@@ -109,32 +171,27 @@ def _summarise(folder: Path, log: Log) -> None:
     log.say(f"{folder.name}_summary.xlsx and {len(default_plots(folder))} pictures are in {folder}")
 
 
-def _points(plan: Benchmark, sweep: Sweep, asked: BenchmarkOrder, log: Log) -> Iterator[Made]:
-    """Every point of the sweep, or those on the way to saturation."""
-    latest: list[Made] = []
-    points = _searched(sweep, asked, latest, log) if asked.saturate else sweep.points()
+def _conduct(
+    plan: Benchmark, sweep: Sweep, asked: BenchmarkOrder, log: Log, made: list[Made]
+) -> None:
+    """Make every point of the sweep, or those on the way to saturation; `made` grows by each."""
+    points = _searched(sweep, asked, made, log) if asked.saturate else sweep.points()
     shown = board(plan, None if asked.saturate else len(list(sweep.points())), log)
     try:
-        for made in conduct(plan, points, shown.watch, tuple(sys.argv[1:])):
-            latest.append(made)
-            shown.made(made)
-            yield made
+        for one in conduct(plan, points, shown.watch, tuple(sys.argv[1:])):
+            made.append(one)
+            shown.made(one)
     finally:
         shown.close()
 
 
 def _searched(sweep: Sweep, asked: BenchmarkOrder, latest: list[Made], log: Log) -> Iterator[Point]:
-    share = asked.share
+    objective = f"{asked.slo} for {asked.slo_share} of its requests"
     for scenario in sweep.scenarios:
         found = yield from search(
-            sweep, scenario, lambda: latest[-1].result["aggregated_metrics"]["goodput"] >= share
+            sweep, scenario, lambda: kept(latest[-1].result, latest[-1].point, asked.share)
         )
-        most = "none tried" if found.best is None else f"{found.best:g}"
-        less = "" if found.worst is None else f"; {found.worst:g} does not"
-        log.say(
-            f"saturation of {scenario}: {sweep.axis} {most} keeps {asked.slo} for {share:.4g} of its "
-            f"requests{less}"
-        )
+        log.say(found.words(sweep.axis, objective))
 
 
 def goodput(slo: str | None, run: Run) -> dict[str, Any]:
@@ -152,15 +209,26 @@ def goodput(slo: str | None, run: Run) -> dict[str, Any]:
     }
 
 
+def _made_folder(option: str, folder: Path) -> None:
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"{option}: the folder {folder} cannot be made: {error.strerror}; name another"
+        ) from None
+
+
 def _opened(asked: BenchmarkOrder, folder: Path) -> Upload | None:
     """Begin the folder, or find that it holds the same benchmark, and the place that it is uploaded to."""
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder}: is a file; choose another name")
     new = not folder.exists() or not any(folder.iterdir())
     own: dict[str, Any] = {"options": asked.words()} if new else _begun(asked, folder)
     own.setdefault("id", uuid4().hex)
     upload = None
     if address := asked.address:
         upload = Upload.checked(folder, address, own, traces=asked.upload_traces)
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _made_folder("--experiment-base-dir", folder)
     write_json(folder / OWN, own)
     return upload
 
@@ -174,8 +242,10 @@ def _begun(asked: BenchmarkOrder, folder: Path) -> dict[str, Any]:
         )
     if not kept.exists():
         raise InputError(f"{folder}: no benchmark of tbench is in it; choose another name")
-    own: dict[str, Any] = json.loads(kept.read_text())
-    before = own["options"]
+    own = read_object(kept)
+    before = own.get("options")
+    if not isinstance(before, dict):
+        raise InputError(f"{kept}: has no options; choose another name")
     now = json.loads(json.dumps(asked.words()))
     changed = [name for name in sorted({*before, *now}) if before.get(name) != now.get(name)]
     for name in changed[:1]:
@@ -186,52 +256,30 @@ def _begun(asked: BenchmarkOrder, folder: Path) -> dict[str, Any]:
     return own
 
 
-def _calibrated(
-    asked: BenchmarkOrder, base: Workload, order: Order, folder: Path, log: Log
-) -> Workload:
-    """Without a tokenizer, lengths go by the server's own counts, which a folder keeps."""
-    if asked.model_tokenizer or base.from_dataset or asked.task == "image-text-to-text":
-        return base
-    kept = json.loads((folder / OWN).read_text())
-    if "chars_per_token" not in kept:
-        log.say(
-            "no --model-tokenizer: asking the server how long its tokens are (12 small requests)"
-        )
-        found = calibrate(order, partial(_plain, base), asked.task, folder)
-        kept["chars_per_token"] = found and found.chars_per_token
-        write_json(folder / OWN, kept)
-    if kept["chars_per_token"] is None:
-        log.say("the server does not count prompt tokens: lengths are estimated from English text")
-        return base
-    log.say(f"lengths: {kept['chars_per_token']:.3f} characters a token, by the server's counts")
-    return replace(base, tokens=calibrated(kept["chars_per_token"]))
-
-
-def _plain(base: Workload, task: str, scenario: str, requests: int) -> Workload:
-    """A small workload of the same server, without prefix and dataset."""
-    return Workload(
-        task=read_task(task),
-        model=base.model,
-        scenario=parse(scenario),
-        requests=requests,
-        seed=base.seed,
-        additional_request_params=base.additional_request_params,
-    )
-
-
 def _print(made: list[Made], folder: Path, delivery: Delivery | None, *, as_json: bool) -> None:
     if as_json:
-        results = [{"run": str(one.run.path), **one.result["aggregated_metrics"]} for one in made]
+        results = [
+            {"run": str(one.run.path), "ended_by": one.ended_by, **one.result["aggregated_metrics"]}
+            for one in made
+        ]
         upload = delivery.map() if delivery else None
         print(json.dumps({"folder": str(folder), "points": results, "upload": upload}))
     else:
         print("\n".join(table(made)))
 
 
-def _exit(made: list[Made]) -> int:
-    if made and made[-1].ended_by == "interrupt":
-        print("interrupted; the same command with --resume goes on", file=sys.stderr)
-        return 130
+def _exit(made: list[Made], name: str, *, interrupted: bool) -> int:
+    if interrupted or (made and made[-1].ended_by == "interrupt"):
+        print(
+            "interrupted; the same command with "
+            f"--experiment-folder-name {shlex.quote(name)} --resume goes on",
+            file=sys.stderr,
+        )
+        return INTERRUPTED
+    if made and not any(one.numbers["completed"] for one in made):
+        errors = dict.fromkeys(kind for one in made for kind in one.numbers["errors"])
+        print(f"no request succeeded in any point: {', '.join(errors)}", file=sys.stderr)
+        return UnreachableError.exit_code
     invalid = [one for one in made if not one.numbers["valid"]]
     for one in invalid:
         print(f"{one.run.path}: INVALID, {one.numbers['invalid_because']}", file=sys.stderr)

@@ -30,6 +30,8 @@ def excel(
     from analysis.report.benchmark_book import write_workbook
     from capture.errors import InputError
 
+    if not excel_name.strip():
+        raise InputError("--excel-name '': give the workbook a name")
     name = excel_name if excel_name.lower().endswith(".xlsx") else f"{excel_name}.xlsx"
     experiment = load_experiment(experiment_folder, metrics_time_unit)
     if not experiment.points:

@@ -116,7 +116,9 @@ def _draw(
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"-o {folder}: cannot be made: {error.strerror}") from None
-    for path in plot(sheets, grid, folder, found[0].unit, formats):
+    for path in list(
+        plot(sheets, grid, folder, found[0].unit, formats)
+    ):  # a reader may leave early
         print(path)
         if verbose:
             print(f"wrote {path.stat().st_size:,} bytes: {path}", file=sys.stderr)

@@ -122,6 +122,7 @@ def synth(
     workload = order.workload()
     if workload.dataset and (complaint := workload.dataset.complaint()):
         typer.echo(complaint, err=True)
-    arrivals = Arrivals(poisson or rate or 1.0, poisson=poisson is not None)
+    given = rate if poisson is None else poisson
+    arrivals = Arrivals(1.0 if given is None else given, poisson=poisson is not None)
     write(workload, out, arrivals=arrivals)
     typer.echo(f"{out}: {requests:,} requests; lengths by {workload.tokens.source}")

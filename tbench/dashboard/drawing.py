@@ -202,7 +202,7 @@ def _picture(frame: Frame, y: str, x: str, width: int) -> RenderableType:
     dots = [
         Dot(getattr(one, x), getattr(one, y), one.mark, scenarios.index(one.scenario))
         for one in frame.finished
-        if getattr(one, y) is not None
+        if getattr(one, x) is not None and getattr(one, y) is not None
     ]
     if not dots:
         return Text("a dot for each point that was made", "dim")

@@ -56,7 +56,7 @@ class Half:
 
 @dataclass(frozen=True, kw_only=True)
 class Finished:
-    """A point that was made. Latencies in seconds, None where there is none.
+    """A point that was made. Latencies in seconds and tokens/s, None where there is none.
 
     `mark` is the value that was swept, which stands for the point in a picture. Not `valid`: the client was
     the limit.
@@ -65,8 +65,8 @@ class Finished:
     scenario: str
     mark: str
     requests_per_s: float
-    input_per_s: float
-    output_per_s: float
+    input_per_s: float | None
+    output_per_s: float | None
     ttft: float | None
     output_latency: float | None
     e2e_p99: float | None

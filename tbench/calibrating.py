@@ -1,0 +1,49 @@
+"""Calibrating: without a tokenizer, a benchmark's prompts are as long as its server's own counts say."""
+
+import json
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+from capture.synthesis import Workload, calibrated, parse
+from capture.synthesis.order import read_task
+from replay.benchmark.calibration import calibrate
+from replay.benchmark.layout import OWN, write_json
+from replay.order import Order
+from tbench.benchmark_order import BenchmarkOrder
+from tbench.benchmark_view import Log
+
+
+def with_lengths(
+    asked: BenchmarkOrder, base: Workload, order: Order, folder: Path, log: Log
+) -> Workload:
+    """Without a tokenizer, lengths go by the server's own counts, which a folder keeps."""
+    if asked.model_tokenizer or base.from_dataset or asked.task == "image-text-to-text":
+        return base
+    kept = json.loads((folder / OWN).read_text())
+    if "chars_per_token" not in kept:
+        log.say(
+            "no --model-tokenizer: asking the server how long its tokens are (12 small requests)"
+        )
+        found = calibrate(order, partial(_plain, base), asked.task, folder, asked.flags)
+        kept["chars_per_token"] = found and found.chars_per_token
+        write_json(folder / OWN, kept)
+    if kept["chars_per_token"] is None:
+        log.say(
+            "too few counts of prompt tokens from the server: lengths are estimated from English text"
+        )
+        return base
+    log.say(f"lengths: {kept['chars_per_token']:.3f} characters a token, by the server's counts")
+    return replace(base, tokens=calibrated(kept["chars_per_token"]))
+
+
+def _plain(base: Workload, task: str, scenario: str, requests: int) -> Workload:
+    """A small workload of the same server, without prefix and dataset."""
+    return Workload(
+        task=read_task(task),
+        model=base.model,
+        scenario=parse(scenario),
+        requests=requests,
+        seed=base.seed,
+        additional_request_params=base.additional_request_params,
+    )

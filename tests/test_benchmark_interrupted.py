@@ -1,0 +1,138 @@
+"""tbench benchmark that is stopped, in a point or between two: it gives the terminal back and goes on."""
+
+import os
+import pty
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Server
+
+SCREEN, BACK = b"\x1b[?1049h", b"\x1b[?1049l"
+HIDDEN, SHOWN = b"\x1b[?25l", b"\x1b[?25h"
+KEY = {"TOGETHER_API_KEY": "test-key-0123456789"}
+POINT, BETWEEN = "I(32,32)", "I(3000,3000)"
+"""Pictures that are made at once, and so large that making them takes a second or two."""
+
+
+@dataclass
+class Terminal:
+    """A benchmark on a terminal of its own; `wait` until it says something, then `end` it."""
+
+    process: subprocess.Popen[bytes]
+    fd: int
+    said: bytes = b""
+
+    def wait(self, words: bytes, seconds: float = 30) -> None:
+        until = time.monotonic() + seconds
+        while words not in self.said:
+            assert time.monotonic() < until, self.said[-2000:]
+            self._read(0.2)
+
+    def end(self, number: int) -> int:
+        self.process.send_signal(number)
+        until = time.monotonic() + 30
+        while self._read(0.2) and time.monotonic() < until:
+            pass
+        return self.process.wait(timeout=10)
+
+    def _read(self, seconds: float) -> bool:
+        if not select.select([self.fd], [], [], seconds)[0]:
+            return True
+        try:
+            found = os.read(self.fd, 65536)
+        except OSError:  # the other end is closed
+            return False
+        self.said += found
+        return bool(found)
+
+
+def arguments(url: str, scenarios: tuple[str, ...], *more: str) -> list[str]:
+    given = [word for one in scenarios for word in ("--traffic-scenario", one)]
+    return [
+        sys.executable, "-m", "tbench", "benchmark", "--api-backend", "together", "--api-base", url,
+        "--api-model-name", "Qwen/Qwen2.5-VL-72B-Instruct", "--task", "image-text-to-text",
+        "--num-concurrency", "2", "--experiment-folder-name", "x", "--no-summary",
+        "--additional-request-params", '{"max_tokens": 20}', *given, *more,
+    ]  # fmt: skip
+
+
+@pytest.fixture
+def terminal(
+    simulator: Server, tmp_path: Path, request: pytest.FixtureRequest
+) -> Iterator[Terminal]:
+    scenarios, most = request.param
+    ours, theirs = pty.openpty()
+    environ = {**os.environ, **KEY, "TERM": "xterm", "COLUMNS": "100", "LINES": "30"}
+    with subprocess.Popen(
+        arguments(simulator.url, scenarios, "--max-requests-per-run", str(most)),
+        cwd=tmp_path, env=environ, stdin=theirs, stdout=theirs, stderr=theirs,
+    ) as process:  # fmt: skip
+        os.close(theirs)
+        yield Terminal(process, ours)
+        if process.poll() is None:
+            process.kill()
+    os.close(ours)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    ("terminal", "when"),
+    [
+        (((POINT, "I(33,33)"), 300), b" 2 in flight"),
+        (((POINT, BETWEEN), 12), b"point 2: I(3000,3000)"),
+    ],
+    indirect=["terminal"],
+    ids=["in a point", "between two"],
+)
+def test_the_terminal_is_given_back(terminal: Terminal, when: bytes, number: int) -> None:
+    """The screen, the cursor, what was made, and how to go on."""
+    terminal.wait(when)
+    code = terminal.end(number)
+    said = terminal.said
+
+    assert code == 130, said[-2000:]
+    assert said.count(SCREEN) == said.count(BACK) == 1
+    assert said.rfind(HIDDEN) < said.rfind(SHOWN)
+    assert POINT.encode() in said.rpartition(BACK)[2], "the table of what was made"
+    assert b"--experiment-folder-name x --resume goes on" in said
+    assert b"Traceback" not in said
+
+
+def test_it_goes_on_where_it_was_killed(simulator: Server, tmp_path: Path) -> None:
+    """A point that was not whole is set aside and made again; the others stay."""
+    first = arguments(simulator.url, (POINT, "I(33,33)"), "--max-requests-per-run", "12")
+    with subprocess.Popen(
+        first, cwd=tmp_path, stderr=subprocess.PIPE, env={**os.environ, **KEY}
+    ) as process:
+        assert process.stderr
+        for line in process.stderr:
+            if b"point 2" in line:
+                break
+        part = tmp_path / "x" / "runs" / "I33_33_image-text-to-text_num_concurrency_2.run.part"
+        until = time.monotonic() + 20
+        while not part.exists():
+            assert time.monotonic() < until
+            time.sleep(0.01)
+        process.kill()
+    again = subprocess.run(
+        [*first, "--resume"],
+        cwd=tmp_path,
+        env={**os.environ, **KEY},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert again.returncode == 0, again.stderr
+    assert again.stderr.count("was there already") == 1
+    assert len(list((tmp_path / "x").glob("*_time_*s.json"))) == 2
+    assert len(list((tmp_path / "x" / "set-aside").iterdir())) == 1
