@@ -177,6 +177,31 @@ def test_what_was_interrupted_goes_on(
     assert kept in {path.read_bytes() for path in folder.glob("*.run")}, "it was not made again"
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stop_in_the_pause_between_two_runs_says_how_to_go_on(
+    simulator: Server, trace: Path, number: int
+) -> None:
+    words = [
+        "ab", str(trace), *arms(simulator.url, "A", "B"), "--repeats", "1", "--concurrency", "8",
+        "--warmup", "none", *WIDE, "--pause", "30", "-o", "i",
+    ]  # fmt: skip
+    with subprocess.Popen(
+        [sys.executable, "-m", "tbench", *words],
+        cwd=trace.parent,
+        env={**os.environ, "TOGETHER_API_KEY": "test-key-0123456789"},
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stderr
+        _until(lambda: any(trace.parent.glob("i/*.run")))
+        time.sleep(0.5)  # it was read, and the pause has begun
+        process.send_signal(number)
+        said = process.stderr.read()
+
+    assert process.returncode == 130, said
+    assert "1 replays are still to be made; go on with: tbench ab -o i" in said
+
+
 def _until(true: Callable[[], bool]) -> None:
     for _ in range(600):
         if true():

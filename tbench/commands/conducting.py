@@ -45,6 +45,7 @@ from tbench.abtest import (
 from tbench.commands.output import private
 from tbench.commands.sharing import Shared
 from tbench.experiment_view import Progress, board
+from tbench.interrupting import terminable
 
 EXITS = {Verdict.PASS: 0, Verdict.FAIL: 1, Verdict.INCONCLUSIVE: 3, Verdict.INVALID: 4}
 
@@ -127,7 +128,10 @@ def _performed(plan: Experiment, ledger: Ledger) -> Stopped | None:
         return watching(Progress(shown))
 
     try:
-        return perform(plan, ledger, watch, shown.ended, tuple(sys.argv[1:]))
+        with terminable():
+            return perform(plan, ledger, watch, shown.ended, tuple(sys.argv[1:]))
+    except KeyboardInterrupt:  # between two runs; within one the run ends, and says so
+        return Stopped(ended="interrupt", missing=len(missing(plan, ledger)), why=None)
     finally:
         shown.close()
 
