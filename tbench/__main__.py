@@ -24,9 +24,14 @@ def run(arguments: list[str]) -> int:
 
 
 def _invoke(arguments: list[str]) -> int:
-    from tbench.cli import app  # noqa: PLC0415 (keeps an error at import within run's reach)
+    from typer.main import get_command  # noqa: PLC0415 (keeps an error at import within run's reach)
 
-    result = app(args=arguments, prog_name="tbench", standalone_mode=False)
+    from tbench.cli import app  # noqa: PLC0415
+    from tbench.values import quicken  # noqa: PLC0415
+
+    command = get_command(app(arguments))
+    quicken(command)
+    result = command(args=arguments, prog_name="tbench", standalone_mode=False)
     return result if isinstance(result, int) else 0
 
 
