@@ -22,7 +22,6 @@ from replay.budget import Till
 from replay.calls import calls
 from replay.duet import interleaved
 from replay.headroom import headroom
-from replay.httpx_sender import tls
 from replay.job import Job
 from replay.pace import NEEDS_SURVEY
 from replay.pacing import Fixed
@@ -104,9 +103,7 @@ def perform_duet(jobs: Sequence[Job], seed: int = 0, watch: Watch | None = None)
         raise InputError(f"{len(jobs)} targets at once: at most {MOST_ARMS} are possible")
     found = first_look(jobs[0])
     _check_headroom(jobs[0], found)
-    https = any(job.target.base_url.startswith("https:") for job in jobs)
-    if https or jobs[0].ca or jobs[0].sender == "httpx":
-        tls(jobs[0].ca)  # what is wrong with it is said before a process starts
+    _check_trust(jobs)
     with _unwrapped():
         paths = trio.run(_Performance(jobs, found, seed).run, watch)
     return [read_run(path) for path in paths]
@@ -132,6 +129,15 @@ def _check_headroom(job: Job, found: Survey | None) -> None:
     most = closed.limit if isinstance(closed, Fixed) else max(closed.limits)
     if objection := headroom().objection(most, job.workers):
         raise InputError(objection)
+
+
+def _check_trust(jobs: Sequence[Job]) -> None:
+    """Raise InputError where what is to verify https cannot be read, before a process starts."""
+    https = any(job.target.base_url.startswith("https:") for job in jobs)
+    if https or jobs[0].ca or jobs[0].sender == "httpx":
+        from replay.httpx_sender import tls  # noqa: PLC0415 (httpx takes long to load)
+
+        tls(jobs[0].ca)
 
 
 class _Voice:

@@ -94,9 +94,10 @@ def _path(word: str, limits: Any) -> Path:  # noqa: ANN401
     unlimited = limits.dir_okay and limits.file_okay and not limits.resolve_path
     if not word or not unlimited or limits.exists or limits.writable or limits.path_type:
         raise NotPlainError
-    if os.path.exists(word) and not os.access(word, os.R_OK):
+    path = Path(word)
+    if path.exists() and not os.access(path, os.R_OK):
         raise NotPlainError
-    return Path(word)
+    return path
 
 
 READERS: Final[Mapping[Any, Callable[[str, Any], Any]]] = {
