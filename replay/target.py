@@ -10,7 +10,6 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache, cached_property
-from importlib.metadata import version
 from ipaddress import ip_address
 from string import punctuation
 from typing import Any, Final
@@ -22,6 +21,7 @@ from capture.errors import InputError
 from capture.exchange import Headers, Request
 from capture.providers import Ask, ask_again, one_line
 from capture.redact import Secrets, mask_address, mask_lookalikes, secrets_of
+from capture.versions import version
 from replay.address import address
 from replay.heads import ID, SLOT, Shape, Template, template
 from replay.label import Label

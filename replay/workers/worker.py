@@ -36,8 +36,12 @@ STALL_STEP_S: Final = 0.01
 
 
 def main() -> None:
-    """Do the duty that comes over CONTROL."""
-    feed, control, spool, pulse = map(int, sys.argv[1:])
+    """Work over the descriptors that were given as arguments."""
+    work(*map(int, sys.argv[1:]))
+
+
+def work(feed: int, control: int, spool: int, pulse: int) -> None:
+    """Do the duty that comes over `control`."""
     hears = Connection(control)
     duty: Duty = hears.recv()
     with quiet(clean=duty.sender == "engine"):
