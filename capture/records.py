@@ -8,6 +8,7 @@ import struct
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import accumulate
+from operator import itemgetter
 from typing import Any
 from uuid import uuid4
 
@@ -188,12 +189,12 @@ def read_header(header: Mapping[str, Any]) -> TraceHeader:
 
 def read_request(record: Mapping[str, Any], shift_ns: int = 0) -> Request | None:
     """A request record, its times moved by `shift_ns`; None when it is not what the format promises."""
-    known = _known(record, REQUEST)
+    known = _REQUEST.read(record)
     if known is None:
         return None
     known["arrive_ns"] += shift_ns
     known["end_ns"] += shift_ns
-    return Request(**known, extra=_rest(record, REQUEST))
+    return Request(**known, extra=_REQUEST.rest(record))
 
 
 def read_response(record: Mapping[str, Any], shift_ns: int = 0) -> Response | None:
@@ -201,10 +202,10 @@ def read_response(record: Mapping[str, Any], shift_ns: int = 0) -> Response | No
 
     An outcome that this version does not know reads as protocol_error, with the word kept in `extra`.
     """
-    known, chunks = _known(record, RESPONSE), _known(record, CHUNKS)
+    known, chunks = _RESPONSE.read(record), _CHUNKS.read(record)
     if known is None or chunks is None:
         return None
-    extra = _rest(record, _WHOLE_RESPONSE)
+    extra = _WHOLE.rest(record)
     if known["outcome"] not in Outcome:
         extra["outcome"], known["outcome"] = known["outcome"], Outcome.PROTOCOL_ERROR
     known["outcome"] = Outcome(known["outcome"])
@@ -250,28 +251,59 @@ def read_chunks(fields: Mapping[str, Any], shift_ns: int = 0) -> tuple[Chunk, ..
     )
 
 
-def _known(record: Mapping[str, Any], table: Fields) -> dict[str, Any] | None:
-    """The table's fields of a record; None when one is missing or of a wrong type."""
-    known: dict[str, Any] = {}
-    for name, types in table.items():
-        value: Any = record.get(name)
-        kind = type(value)  # exact, as msgpack makes them: a bool is no int
-        if kind not in types or (kind is int and abs(value) > LATEST):
-            return None
-        known[name] = value
-    if "headers" in known:
-        known["headers"] = _headers(known["headers"])
-    return known
+class _Form:
+    """How records with the fields of a table come in.
+
+    Combinations of types that were found right are remembered, with the places of the numbers among them:
+    of those alone the size is still to be looked at.
+    """
+
+    def __init__(self, table: Fields) -> None:
+        self._names = tuple(table)
+        self._types = tuple(table.values())
+        self._values = itemgetter(*table)
+        self._known = frozenset({*table, "type", "id"})
+        self._sound: dict[tuple[type, ...], tuple[int, ...]] = {}
+
+    def read(self, record: Mapping[str, Any]) -> dict[str, Any] | None:
+        """The table's fields of a record; None when one is missing or of a wrong type."""
+        try:
+            values = self._values(record)
+        except KeyError:
+            values = tuple(map(record.get, self._names))
+        kinds = tuple(map(type, values))
+        numbers = self._sound.get(kinds)
+        if numbers is None:
+            if not self._fit(kinds):
+                return None
+            numbers = tuple(place for place, kind in enumerate(kinds) if kind is int)
+            self._sound[kinds] = numbers
+        for place in numbers:
+            if not -LATEST <= values[place] <= LATEST:
+                return None
+        known = dict(zip(self._names, values, strict=True))
+        if "headers" in known:
+            known["headers"] = _headers(known["headers"])
+        return known
+
+    def rest(self, record: Mapping[str, Any]) -> dict[str, Any]:
+        """What else a record holds."""
+        if record.keys() <= self._known:
+            return {}
+        return {key: value for key, value in record.items() if key not in self._known}
+
+    def _fit(self, kinds: tuple[type, ...]) -> bool:
+        """Exactly as msgpack makes them: a bool is no int."""
+        return all(kind in types for kind, types in zip(kinds, self._types, strict=True))
 
 
 def _headers(pairs: list[Any]) -> Headers:
     return tuple(
-        (str(pair[0]), str(pair[1])) for pair in pairs if isinstance(pair, list) and len(pair) == 2
+        [(str(one[0]), str(one[1])) for one in pairs if isinstance(one, list) and len(one) == 2]
     )
 
 
-def _rest(record: Mapping[str, Any], table: Fields) -> dict[str, Any]:
-    return {k: v for k, v in record.items() if k not in table and k not in {"type", "id"}}
+_REQUEST, _RESPONSE, _CHUNKS, _WHOLE = map(_Form, (REQUEST, RESPONSE, CHUNKS, _WHOLE_RESPONSE))
 
 
 def _unknown(extra: Mapping[str, Any], table: Fields) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """From what a sender saw to a Sample: the answer is read after it has ended, off the sending loop. Pure."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Final
 
 from capture.exchange import Outcome
@@ -10,7 +11,7 @@ from replay.attempt import Attempt
 from replay.label import Label
 from replay.sample import Sample
 from replay.sender import Reply
-from replay.traced import traced
+from replay.traced import NAMES, traced
 
 UNANSWERED: Final = Answer()
 LONGEST_REASON: Final = 64
@@ -24,7 +25,8 @@ def to_sample(attempt: Attempt, began: float, secrets: Secrets = NONE) -> Sample
     `secrets` are masked wherever the server quotes them.
     """
     call, reply = Label.unpack(attempt.label), attempt.reply
-    header = _headers(reply)
+    said = _headers(reply)
+    header = partial(_text, said)
     answer = read(reply, header)
     outcome, error = conclusion(reply, answer, stream=call.stream)
     usage = answer.usage
@@ -64,7 +66,7 @@ def to_sample(attempt: Attempt, began: float, secrets: Secrets = NONE) -> Sample
         response_bytes=reply.received,
         conn_reused=reply.reused,
         request_id=secrets.mask_text(header(b"x-request-id")) or None,
-        headers=traced(reply.headers, secrets),
+        headers=() if NAMES.isdisjoint(said) else traced(reply.headers, secrets),
         token_times=tuple([at - began for at in answer.token_times]),
     )
 
@@ -77,10 +79,14 @@ def _after(reply: Reply, answer: Answer) -> float | None:
     return max((at for at, _ in reply.chunks if at < times[0]), default=reply.sent)
 
 
-def _headers(reply: Reply) -> Callable[[bytes], str]:
-    """What gives the first value of a header field by its lower-case name, or nothing."""
-    found = {name.lower(): value for name, value in reversed(reply.headers)}
-    return lambda name: found.get(name, b"").decode("latin-1")
+def _headers(reply: Reply) -> dict[bytes, bytes]:
+    """The first value of each header field by its lower-case name."""
+    return {name.lower(): value for name, value in reversed(reply.headers)}
+
+
+def _text(headers: Mapping[bytes, bytes], name: bytes) -> str:
+    """A header's value, or nothing."""
+    return headers.get(name, b"").decode("latin-1")
 
 
 def read(reply: Reply, header: Callable[[bytes], str]) -> Answer:

@@ -117,7 +117,9 @@ class Target:
         and does not write: JSON within JSON 255 deep.
         """
         recorded = planned.exchange.request
-        wanted = None if planned.payload is None else self._wanted(planned.payload, planned.ask)
+        if planned.payload is None or self._faithful:
+            return recorded.body or b"", planned.ask
+        wanted = self._wanted(planned.payload, planned.ask)
         if wanted is None:
             return recorded.body or b"", planned.ask
         return orjson.dumps(wanted), ask_again(recorded.method, recorded.path, wanted)
@@ -137,6 +139,11 @@ class Target:
             return None
         wanted = {**payload, **added}
         return {name: value for name, value in wanted.items() if name not in dropped}
+
+    @cached_property
+    def _faithful(self) -> bool:
+        """Whether nothing is to be changed in any body."""
+        return not (self.model or self.models or self.fields or self.salt is not None)
 
     @cached_property
     def _added(self) -> dict[str, Any]:
