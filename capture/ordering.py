@@ -8,7 +8,7 @@ response is looked up where it is, through a shelf of the blocks used last.
 import heapq
 from array import array
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any, NamedTuple
@@ -82,16 +82,37 @@ def _from_scan(container: Container, header: TraceHeader) -> Segment:
     )
 
 
-class _Shelved(NamedTuple):
-    raw: bytes
-    edges: list[int]
+class _Shelved:
+    """A block: its bytes, and where its records are, once that is asked for."""
+
+    __slots__ = ("_edges", "raw")
+
+    def __init__(self, raw: bytes) -> None:
+        self.raw = raw
+        self._edges: list[int] | None = None
 
     def record(self, ordinal: int) -> dict[str, Any]:
         """A record by its ordinal; an empty map when there is none."""
-        if ordinal + 1 >= len(self.edges):
+        if self._edges is None:
+            self._edges = frames.edges(self.raw)
+        if ordinal + 1 >= len(self._edges):
             return {}
-        record = frames.unpack_one(self.raw[self.edges[ordinal] : self.edges[ordinal + 1]])
+        record = frames.unpack_one(self.raw[self._edges[ordinal] : self._edges[ordinal + 1]])
         return record if isinstance(record, dict) else {}
+
+    def some(self, ordinals: Iterable[int]) -> Iterator[dict[str, Any]]:
+        """The records of these ordinals in one pass, as long as they ascend and are sound."""
+        reader = frames.unpacker(self.raw)
+        passed: int | None = 0
+        for ordinal in ordinals:
+            record: object = None
+            if passed is not None and ordinal >= passed:
+                record = frames.unpack_ahead(reader, ordinal - passed)
+                passed = ordinal + 1
+            if not isinstance(record, dict):
+                passed = None
+                record = self.record(ordinal)
+            yield record
 
 
 class _Shelf:
@@ -123,7 +144,7 @@ class _Shelf:
             self._losses.damaged_blocks += 1
             self._losses.skipped_bytes += row.length
             return None
-        shelved = self._blocks[key] = _Shelved(raw, frames.edges(raw))
+        shelved = self._blocks[key] = _Shelved(raw)
         self._room -= len(raw)
         while self._room < 0 and len(self._blocks) > 1:
             self._room += len(self._blocks.popitem(last=False)[1].raw)
@@ -176,8 +197,9 @@ class _Merge:
         if block is None:
             self._losses.orphan_responses += sum(link.response is not None for link in links)
             return
-        for link in links:
-            request = self._request(block.record(link.request.record))
+        records = block.some(link.request.record for link in links)
+        for link, record in zip(links, records, strict=True):
+            request = self._request(record)
             if request is not None:
                 self._park(segment, link, request)
 

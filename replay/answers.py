@@ -30,11 +30,13 @@ def to_sample(attempt: Attempt, began: float, secrets: Secrets = NONE) -> Sample
     answer = read(reply, header)
     outcome, error = conclusion(reply, answer, stream=call.stream)
     usage = answer.usage
-
-    def since(at: float | None) -> float | None:
-        return None if at is None else at - began
-
     first_byte = reply.chunks[0][0] if reply.chunks else None
+    first_token, first_answer, last_token = (
+        answer.first_token,
+        answer.first_answer,
+        answer.last_token,
+    )
+    after, sent, end = _after(reply, answer), reply.sent, reply.end
     return Sample(
         id=call.id,
         index=attempt.index,
@@ -45,15 +47,15 @@ def to_sample(attempt: Attempt, began: float, secrets: Secrets = NONE) -> Sample
         held=attempt.held,
         connect=connect_s(reply),
         due=attempt.due,
-        sent=since(reply.sent),
-        first_byte=since(first_byte),
-        first_token=since(answer.first_token),
-        first_token_after=since(_after(reply, answer)),
-        first_answer=since(answer.first_answer),
-        last_token=since(answer.last_token),
-        end=since(reply.end),
+        sent=None if sent is None else sent - began,
+        first_byte=None if first_byte is None else first_byte - began,
+        first_token=None if first_token is None else first_token - began,
+        first_token_after=None if after is None else after - began,
+        first_answer=None if first_answer is None else first_answer - began,
+        last_token=None if last_token is None else last_token - began,
+        end=None if end is None else end - began,
         sent_wall_ns=reply.sent_wall_ns,
-        first_wall_ns=wall(reply, answer.first_token if call.stream else first_byte),
+        first_wall_ns=wall(reply, first_token if call.stream else first_byte),
         status=reply.status,
         outcome=outcome,
         error=error and secrets.mask_excerpt(error),

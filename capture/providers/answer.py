@@ -1,12 +1,12 @@
 """Answer: what came back, in the words of its API, and the verdict on it."""
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from capture.exchange import Outcome
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Usage:
+class Usage(NamedTuple):
     """Token counts as the server states them; None where it says nothing.
 
     `cached` is a part of `prompt`, `reasoning` a part of `output`.
