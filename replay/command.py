@@ -1,23 +1,20 @@
-"""`tbench replay` with its options checked: run it, print it, and end with the right exit code.
-
-What needs numpy is imported after the workers were forked: its threads would forbid that.
-"""
+"""`tbench replay` with its options checked: run it, print it, and end with the right exit code."""
 
 import json
 import sys
 from dataclasses import asdict
 
 from capture.errors import InvalidRunError
+from replay.closing import check_reached, outlook, summary
+from replay.forecast import forecast
 from replay.order import Order
 from replay.performance import perform
 from replay.progress import screen, watching
+from replay.totals import numbers
 
 
 def dry_run(order: Order, *, as_json: bool) -> int:
     """Print what would be sent. Returns 0."""
-    from replay.closing import outlook  # noqa: PLC0415
-    from replay.forecast import forecast  # noqa: PLC0415
-
     job = order.job(send=False)
     seen = forecast(job)
     print(json.dumps(asdict(seen)) if as_json else "\n".join(outlook(seen, job.pace.meaning)))
@@ -35,9 +32,6 @@ def send(order: Order, *, as_json: bool) -> int:
         file=sys.stderr,
     )
     run = perform(job, watching(screen()), fork=True)
-    from replay.closing import check_reached, summary  # noqa: PLC0415
-    from replay.totals import numbers  # noqa: PLC0415
-
     found = numbers(run)
     print(json.dumps(found) if as_json else "\n".join(summary(run, found)))
     if run.totals["ended_by"] == "interrupt":

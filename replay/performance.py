@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import trio
 
@@ -27,6 +27,7 @@ from replay.pace import NEEDS_SURVEY
 from replay.pacing import Fixed
 from replay.provenance import header
 from replay.quiet import AHEAD, BEHIND, PLAIN, on_thread
+from replay.runfile import Run, RunWriter, read_run
 from replay.scribe import Book, Scribe
 from replay.survey import Survey, survey
 from replay.tally import Tally
@@ -35,9 +36,6 @@ from replay.workers.duties import duties
 from replay.workers.feeder import Feeder
 from replay.workers.pulse import MOST_ARMS
 from replay.workers.shards import Shards
-
-if TYPE_CHECKING:
-    from replay.runfile import Run, RunWriter
 
 LEAD_S: Final = 0.05
 """From the word to start to the start."""
@@ -85,7 +83,7 @@ Watch = Callable[[Live], Awaitable[None]]
 """Started with the live figures, and cancelled when the replay is over."""
 
 
-def perform(job: Job, watch: Watch | None = None, *, fork: bool = False) -> "Run":
+def perform(job: Job, watch: Watch | None = None, *, fork: bool = False) -> Run:
     """Replay; returns the finished run, read back from its file.
 
     `fork` says that this process runs no event loop: workers that are forked start at once.
@@ -98,7 +96,7 @@ def perform(job: Job, watch: Watch | None = None, *, fork: bool = False) -> "Run
 
 def perform_duet(
     jobs: Sequence[Job], seed: int = 0, watch: Watch | None = None, *, fork: bool = False
-) -> "list[Run]":
+) -> list[Run]:
     """Replay one trace to several targets at once, request by request in random order; a run for each.
 
     The jobs differ in `target`, `out` and `key_name` only; what else they say, the first one says. At
@@ -113,8 +111,6 @@ def perform_duet(
     folder = jobs[0].out.absolute().parent
     with _unwrapped(), Crew.hired(duties(jobs, closed), folder, fork=fork) as crew:
         paths = trio.run(_Performance(jobs, found, seed, crew).run, watch)
-    from replay.runfile import read_run  # noqa: PLC0415 (numpy has threads, so it comes after a fork)
-
     return [read_run(path) for path in paths]
 
 
@@ -194,10 +190,8 @@ class _Performance:
             helpers.cancel_scope.cancel()
         return [writer.close(self._totals(arm, planned)) for arm, writer in enumerate(writers)]
 
-    async def _prepared(self) -> "list[RunWriter]":
+    async def _prepared(self) -> list[RunWriter]:
         """Everything that can be done before the first request, and the files open."""
-        import replay.runfile  # noqa: F401, PLC0415 (while the workers get ready)
-
         await self.crew.ready()
         await self._built()
         if not self.feeder.drawn:
@@ -205,9 +199,7 @@ class _Performance:
         await self.crew.warm()
         return [self._writer(arm) for arm in range(len(self.voices))]
 
-    def _writer(self, arm: int) -> "RunWriter":
-        from replay.runfile import RunWriter  # noqa: PLC0415
-
+    def _writer(self, arm: int) -> RunWriter:
         job = self.voices[arm].job
         duet = {"arm": arm, "arms": len(self.voices), "seed": self.seed}
         said = {**header(job, self.found), "duet": duet if len(self.voices) > 1 else None}
@@ -224,7 +216,7 @@ class _Performance:
         feeder = self.feeder
         return feeder.done or self.crew.full or (feeder.horizon or 0.0) > HORIZON_S
 
-    async def _play(self, writers: "Sequence[RunWriter]") -> None:
+    async def _play(self, writers: Sequence[RunWriter]) -> None:
         """Have everything sent, and return when all of it is written down."""
         self.scribe = self._scribe(writers)
         async with trio.open_nursery() as nursery:
@@ -262,14 +254,14 @@ class _Performance:
         rest = await trio.to_thread.run_sync(self.feeder.rest, lambda: self.interrupts > 1)
         return math.ceil((self.feeder.drawn + rest) / len(self.voices))
 
-    def _scribe(self, writers: "Sequence[RunWriter]") -> Scribe:
+    def _scribe(self, writers: Sequence[RunWriter]) -> Scribe:
         return Scribe(
             spools=[member.spool for member in self.crew.members],
             books=[self._book(arm, writer) for arm, writer in enumerate(writers)],
             till=None if self.job.max_cost is None else Till(self.crew.pulse),
         )
 
-    def _book(self, arm: int, writer: "RunWriter") -> Book:
+    def _book(self, arm: int, writer: RunWriter) -> Book:
         voice = self.voices[arm]
         return Book(
             writer=writer,

@@ -3,18 +3,16 @@
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from capture.redact import Secrets
 from replay.answers import to_sample
 from replay.attempt import Attempt
 from replay.budget import Till
 from replay.quiet import give_way
+from replay.runfile import RunWriter
 from replay.tally import Tally
 from replay.workers.spool import SpoolReader
-
-if TYPE_CHECKING:
-    from replay.runfile import RunWriter
 
 PAUSE_S: Final = 0.05
 PUMP: Final = 256
@@ -28,7 +26,7 @@ class Book:
     `progress` gives planned and issued. `secrets` are masked.
     """
 
-    writer: "RunWriter"
+    writer: RunWriter
     tally: Tally
     progress: Callable[[], dict[str, int | None]]
     secrets: Secrets = field(default=Secrets())

@@ -1,5 +1,6 @@
 """The way in: run the command line, and turn what went wrong into one line and an exit code."""
 
+import os
 import sys
 
 from capture.errors import TbenchError
@@ -7,6 +8,9 @@ from capture.errors import TbenchError
 
 def main() -> None:
     """Run `tbench`, end the process with the exit code that README.md lists."""
+    # Numpy's and scipy's OpenBLAS start a thread for each core when they are loaded, which takes longer than
+    # loading them; nothing here multiplies large matrices, and a process without threads can fork its workers.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     sys.exit(run(sys.argv[1:]))
 
 

@@ -172,8 +172,11 @@ class _Events:
         loads, heard = orjson.loads, 0
         hear = None if self._reading is None else self._reading.chunk
         for at, data in events:
+            if data[:7] == b" [DONE]":
+                self._ended = True
+                continue
             try:
-                payload = None if data[:7] == b" [DONE]" else loads(data)
+                payload = loads(data)
             except orjson.JSONDecodeError:
                 payload = None
             if hear is not None and type(payload) is dict:
