@@ -1,5 +1,6 @@
 """The way in: run the command line, and turn what went wrong into one line and an exit code."""
 
+import gc
 import os
 import sys
 
@@ -8,10 +9,12 @@ from capture.errors import TbenchError
 
 def main() -> None:
     """Run `tbench`, end the process with the exit code that README.md lists."""
-    # Numpy's and scipy's OpenBLAS start a thread for each core when they are loaded, which takes longer than
-    # loading them; nothing here multiplies large matrices, and a process without threads can fork its workers.
+    # OpenBLAS starts a thread for each core, which takes longer than to load all of numpy. Nothing here
+    # multiplies large matrices, and a process without threads can fork its workers.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    sys.exit(run(sys.argv[1:]))
+    code = run(sys.argv[1:])
+    gc.freeze()  # the interpreter would look through everything for cycles, to end a process
+    sys.exit(code)
 
 
 def run(arguments: list[str]) -> int:
