@@ -98,20 +98,27 @@ class Reading:
         these are told by a few look-ups. Whatever else a delta holds does not matter once there is text,
         but tool calls.
         """
+        try:
+            (choice,) = payload["choices"]
+            delta = choice["delta"] if choice["index"] == 0 else None
+        except (KeyError, TypeError, ValueError):
+            delta = None
         get = payload.get
-        choices = get("choices")
-        odd = event == "error" or get("error") or get("object") == "error" or "x_groq" in payload
-        if odd or type(choices) is not list or len(choices) != 1 or get("usage"):
-            self._any_chunk(at, payload, event)
-            return
-        choice = choices[0]
-        delta = choice.get("delta") if type(choice) is dict and choice.get("index") == 0 else None
-        if type(delta) is not dict or delta.get("tool_calls"):
+        if (
+            type(delta) is not dict
+            or event == "error"
+            or get("usage")
+            or get("error")
+            or get("object") == "error"
+            or "x_groq" in payload
+            or delta.get("tool_calls")
+        ):
             self._any_chunk(at, payload, event)
             return
         text, reason = delta.get("content"), choice.get("finish_reason")
         if text and type(text) is str and not reason:
-            self._finish.setdefault(0, None)
+            if 0 not in self._finish:
+                self._finish[0] = None
             self._text.append(text)
             self._times.append(at)
             if self._first_answer is None:
