@@ -126,9 +126,13 @@ class SpoolReader:
 
 
 def _attempt(frame: tuple[Any, ...]) -> Attempt:
-    """By place, as `SpoolWriter.add` has them and Reply takes them."""
-    index, due, held, label, cost, *seen, failure = frame
-    reply = Reply(*seen, failure and (Outcome(failure[0]), failure[1]))
+    """By place, as `SpoolWriter.add` has them."""
+    index, due, held, label, cost, connecting, reused, sent, wall_ns, status, *rest = frame
+    headers, chunks, received, end, failure = rest
+    failure = failure and (Outcome(failure[0]), failure[1])
+    reply = Reply(
+        connecting, reused, sent, wall_ns, status, headers, chunks, received, end, failure
+    )
     return Attempt(index=index, due=due, held=held, label=label, cost=cost, reply=reply)
 
 
