@@ -31,6 +31,7 @@ from replay.runfile import Run, RunWriter, read_run
 from replay.scribe import Book, Scribe
 from replay.survey import Survey, survey
 from replay.tally import Tally
+from replay.trust import tls
 from replay.workers.crew import Crew
 from replay.workers.duties import duties
 from replay.workers.feeder import Feeder
@@ -140,8 +141,6 @@ def _check_trust(jobs: Sequence[Job]) -> None:
     """Raise InputError where what is to verify https cannot be read, before a process starts."""
     https = any(job.target.base_url.startswith("https:") for job in jobs)
     if https or jobs[0].ca or jobs[0].sender == "httpx":
-        from replay.httpx_sender import tls  # noqa: PLC0415 (httpx takes long to load)
-
         tls(jobs[0].ca)
 
 

@@ -64,7 +64,7 @@ def _trust(duty: Duty) -> ssl.SSLContext | None:
     """What verifies https; None where nothing is sent by it: certificates take long to load."""
     if duty.sender == "engine" and all(origin.scheme == "http" for origin in duty.origins):
         return None
-    from replay.httpx_sender import tls  # noqa: PLC0415 (nor is httpx loaded then)
+    from replay.trust import tls  # noqa: PLC0415
 
     return tls(duty.ca)
 
