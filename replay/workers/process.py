@@ -81,14 +81,21 @@ class Forked:
     def wait(self, seconds: float | None = None) -> int | None:
         until = math.inf if seconds is None else time.monotonic() + seconds
         while self._code is None:
-            pid, status = os.waitpid(self._pid, os.WNOHANG)
-            if pid:
-                self._code = os.waitstatus_to_exitcode(status)
-            elif time.monotonic() >= until:
+            if self._ended():
+                break
+            if time.monotonic() >= until:
                 return None
-            else:
-                time.sleep(LOOK_S)
+            time.sleep(LOOK_S)
         return self._code
+
+    def _ended(self) -> bool:
+        try:
+            pid, status = os.waitpid(self._pid, os.WNOHANG)
+        except ChildProcessError:  # this process lets the system forget how its children end
+            pid, status = self._pid, 0
+        if pid:
+            self._code = os.waitstatus_to_exitcode(status)
+        return bool(pid)
 
     def kill(self) -> None:
         if self._code is None:
