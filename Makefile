@@ -35,6 +35,7 @@ accept: .venv/.ok .venv-model/.ok ## the same against a real model server on thi
 bench: .venv/.ok benchmarks/truthserver benchmarks/truthserver-tls ## pacing and engine against a server that knows the truth (needs a C compiler)
 	$(BIN)/python benchmarks/pacing_accuracy.py benchmarks/truthserver
 	$(BIN)/python benchmarks/engine.py --table
+	$(BIN)/python benchmarks/sweep_accuracy.py
 
 # Not every peer runs on our Python: make PEER_PY=/path/to/python3.11 bench-peers
 PEER_PY ?= $(firstword $(foreach p,python3.11 python3.12 $(PY),$(shell $(p) -c '' >/dev/null 2>&1 && echo $(p))))
@@ -42,6 +43,7 @@ PEERS := aiperf==0.13.0 guidellm==0.8.1 genai-bench==0.0.5
 
 bench-peers: .venv/.ok benchmarks/truthserver .venv-peers/.ok ## other load generators beside tbench on the same work (installs them: some GB)
 	$(BIN)/python benchmarks/peers.py --venvs .venv-peers
+	$(BIN)/python benchmarks/sweep_accuracy.py --venvs .venv-peers
 
 # A peer that cannot be installed is a row without figures; the rest goes on. Each has a venv of its own.
 .venv-peers/.ok:

@@ -87,6 +87,11 @@ class Pace:
         if self.mode == "concurrency":
             return Fixed(limit=int(self.value), spawn_rate=self.spawn_rate or math.inf)
         assert survey is not None
+        if not any(survey.in_flight):
+            raise InputError(
+                "--concurrency-scale: this trace has no answers (a synthesised one has none), so nothing "
+                "was ever in flight; give a number with --concurrency"
+            )
         limits = diffused(survey.in_flight, self.value)
         if not any(limits):
             raise InputError(

@@ -5,10 +5,12 @@ import os
 import sys
 
 from capture.errors import TbenchError
+from tbench.process_list import mask_credentials
 
 
 def main() -> None:
     """Run `tbench`, end the process with the exit code that README.md lists."""
+    mask_credentials(sys.argv)
     # OpenBLAS starts a thread for each core, which takes longer than to load all of numpy. Nothing here
     # multiplies large matrices, and a process without threads can fork its workers.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")

@@ -20,6 +20,7 @@ from replay.benchmark.sweep import Sweep, parse_numbers, parse_rates
 from replay.order import Order
 from replay.provenance import scrubbed
 from replay.warmup import Warmup
+from tbench.uploading.address import Address, read_address
 
 KEY: Final = "TBENCH_BENCHMARK_KEY"
 """The variable of this process that a key given by --api-key is kept in."""
@@ -27,6 +28,7 @@ KEYS: Final = {"together": None, "openai": "OPENAI_API_KEY", "vllm": "", "sglang
 """Where each backend's key is; None: TOGETHER_API_KEY, empty: it needs none."""
 FREE: Final = frozenset(
     {"resume", "api_key", "log_dir", "num_workers", "timeout", "experiment_folder_name"}
+    | {"upload_results", "upload_traces"}
     | {
         "experiment_base_dir",
         "num_concurrency",
@@ -84,6 +86,8 @@ class BenchmarkOrder:
     log_dir: Path | None
     metrics_time_unit: str
     summary: bool
+    upload_results: str | None
+    upload_traces: bool
     num_workers: int
     timeout: float
 
@@ -110,6 +114,7 @@ class BenchmarkOrder:
         if self.saturate and self.repeats > 1:
             raise InputError("--saturate makes each point once; drop --repeats")
         _ = self.share
+        _ = self.address
 
     @property
     def share(self) -> float:
@@ -118,6 +123,15 @@ class BenchmarkOrder:
         if not found or not 0 < float(found[1]) <= 100:
             raise InputError(f"--slo-share {self.slo_share}: write it as 99%")
         return float(found[1]) / 100
+
+    @property
+    def address(self) -> Address | None:
+        """Where the results are uploaded to."""
+        if self.upload_results is not None:
+            return read_address("--upload-results", self.upload_results)
+        if self.upload_traces:
+            raise InputError("--upload-traces sends more to --upload-results; give its URL, too")
+        return None
 
     @property
     def label(self) -> str:

@@ -5,6 +5,7 @@ from importlib import import_module
 from typing import Annotated, Final
 
 import typer
+from typer.core import TyperCommand
 
 VERBS: Final[Mapping[str, str]] = {
     "capture": "capture",
@@ -12,6 +13,7 @@ VERBS: Final[Mapping[str, str]] = {
     "replay": "replay",
     "ab": "ab",
     "benchmark": "benchmark",
+    "upload": "upload",
     "excel": "excel",
     "plot": "plot",
     "report": "report",
@@ -22,6 +24,10 @@ VERBS: Final[Mapping[str, str]] = {
     "demo": "demo",
 }
 """Verb -> what it is in `tbench.commands.VERB`: a function, or an app with verbs of its own."""
+CLASSES: Final[Mapping[str, tuple[str, str]]] = {
+    "benchmark": ("tbench.commands.storage_flags", "Benchmark"),
+}
+"""Verbs whose words are looked at before their options are read, and the class that does: module, name."""
 
 
 def app(words: Sequence[str] = ()) -> typer.Typer:
@@ -40,8 +46,14 @@ def app(words: Sequence[str] = ()) -> typer.Typer:
         if isinstance(found, typer.Typer):
             whole.add_typer(found, name=verb)
         else:
-            whole.command()(found)
+            whole.command(cls=_class(verb))(found)
     return whole
+
+
+def _class(verb: str) -> type[TyperCommand]:
+    module, name = CLASSES.get(verb, ("typer.core", "TyperCommand"))
+    found: type[TyperCommand] = getattr(import_module(module), name)
+    return found
 
 
 def _version(wanted: bool) -> None:

@@ -155,3 +155,13 @@ def test_bad_words_are_one_line(
     assert (done.code, done.out, done.err.count("\n")) == (2, "", 1)
     assert says in done.err
     assert not list(tmp_path.iterdir())
+
+
+def test_a_synthesised_trace_has_no_recorded_concurrency_to_scale(
+    tbench: Callable[..., Any],
+) -> None:
+    assert tbench("trace", "synth", *TEXT, *FOUR, "-o", "t.msgpack").code == 0
+    where = ("--base-url", "http://127.0.0.1:9")
+    done = tbench("replay", "t.msgpack", "--concurrency-scale", 2, *where, "-o", "a.run")
+    assert done.code == 2
+    assert "give a number with --concurrency" in done.err

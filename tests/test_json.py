@@ -86,7 +86,7 @@ def test_every_key_is_documented(
         "benchmark": (
             "benchmark", "--api-backend", "together", "--api-base", simulator.url, "--api-model-name",
             "openai/gpt-oss-20b", "--task", "text-to-text", "--num-concurrency", "1", "--traffic-scenario",
-            "D(20,4)", "--max-requests-per-run", "4", "--no-summary",
+            "D(20,4)", "--max-requests-per-run", "4", "--no-summary", "--upload-results", f"file://{tmp_path}/up",
         ),
         "doctor": ("doctor",),
     }  # fmt: skip

@@ -16,6 +16,8 @@ from replay.benchmark.sweep import Point
 from replay.measures import Columns, in_flight
 
 METADATA: Final = "experiment_metadata.json"
+OWN: Final = "tbench_benchmark.json"
+"""What is ours in a benchmark's folder besides runs and traces: its id, and the options that made it."""
 _UNSAFE: Final = str.maketrans({"/": "_", ",": "_", "(": None, ")": None})
 
 

@@ -213,6 +213,24 @@ def benchmark(
             rich_help_panel=OUTPUT,
         ),
     ] = True,
+    upload_results: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="Also put the folder below this URL at the end: s3://bucket/prefix, gs://, az://, "
+            "file:///folder (whatever fsspec knows). Checked before anything is sent; credentials come from "
+            "the environment.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = None,
+    upload_traces: Annotated[
+        bool,
+        typer.Option(
+            "--upload-traces",
+            help="With traces/, which hold the prompts: without it they stay here.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = False,
     num_workers: Annotated[
         int,
         typer.Option(help="Processes that send; 0: as many as it takes.", rich_help_panel=OUTPUT),
@@ -228,7 +246,7 @@ def benchmark(
 
     The folder has genai-bench's layout and JSON, and beside them the runs, which report and compare read.
     A point whose requests all fail is a result. Ends with 0; 4 where a point's own client was the limit; 5
-    where nothing succeeds; 130 when interrupted (--resume goes on).
+    where nothing succeeds, or files could not be uploaded; 130 when interrupted (--resume goes on).
     """
     options = {name: value for name, value in locals().items() if name != "as_json"}
     from tbench.benchmark_order import BenchmarkOrder

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
+from uuid import uuid4
 
 from analysis.arms import load_arm
 from analysis.slo import met, parse_slo
@@ -17,7 +18,7 @@ from capture.synthesis.order import read_task
 from replay.benchmark.aggregate import Trim
 from replay.benchmark.calibration import calibrate
 from replay.benchmark.conduct import Benchmark, Made, conduct
-from replay.benchmark.layout import METADATA, write_json
+from replay.benchmark.layout import METADATA, OWN, write_json
 from replay.benchmark.saturation import search
 from replay.benchmark.sweep import Point, Sweep
 from replay.order import Order
@@ -25,10 +26,9 @@ from replay.runfile import Run
 from replay.totals import duration_s
 from tbench.benchmark_order import MINUTE_S, BenchmarkOrder
 from tbench.benchmark_view import Log, table
+from tbench.commands.uploading import Upload, exit_of
 from tbench.dashboard.board import board
-
-OWN: Final = "tbench_benchmark.json"
-"""What is ours in a benchmark's folder besides runs and traces: the options that made it."""
+from tbench.uploading.delivery import Delivery
 
 
 def benchmarked(asked: BenchmarkOrder, *, as_json: bool) -> int:
@@ -37,11 +37,12 @@ def benchmarked(asked: BenchmarkOrder, *, as_json: bool) -> int:
     base = asked.source().workload()
     order = asked.order()
     order.check_key()
-    _opened(asked, folder)
+    upload = _opened(asked, folder)
     with Log.opened(asked.log_dir or folder) as log:
         if asked.api_key is not None:
             log.say(
-                "--api-key is readable by everyone on this machine; use the environment variable"
+                "--api-key is in the history of your shell, and everyone on this machine can read it at the "
+                "start; use the environment variable"
             )
         for line in sweep.idle():
             log.say(line)
@@ -52,6 +53,8 @@ def benchmarked(asked: BenchmarkOrder, *, as_json: bool) -> int:
             f"{folder}: {asked.task} at {len(sweep.scenarios)} scenarios; each point ends after "
             f"{asked.max_requests_per_run:,} requests or {asked.max_time_per_run:g} min; seed {asked.seed}"
         )
+        if upload:
+            log.say(upload.announcement())
         write_json(folder / METADATA, asked.metadata(sweep, folder))
         plan = Benchmark(
             task=asked.task,
@@ -64,11 +67,28 @@ def benchmarked(asked: BenchmarkOrder, *, as_json: bool) -> int:
             unit=asked.metrics_time_unit,
             judged=partial(goodput, asked.slo),
         )
+        made, delivery = _made(plan, sweep, asked, upload, log)
+    _print(made, folder, delivery, as_json=as_json)
+    return _exit(made) or (exit_of(delivery) if delivery else 0)
+
+
+def _made(
+    plan: Benchmark, sweep: Sweep, asked: BenchmarkOrder, upload: Upload | None, log: Log
+) -> tuple[list[Made], Delivery | None]:
+    """The points with their summary, also of an interrupted sweep, and what became of the upload."""
+    try:
         made = list(_points(plan, sweep, asked, log))
         if made and asked.summary:
-            _summarise(folder, log)
-    _print(made, folder, as_json=as_json)
-    return _exit(made)
+            _summarise(plan.folder, log)
+    except KeyboardInterrupt:  # between two points, or over the summary
+        if upload:
+            upload.made(log.say)
+        raise
+    except BaseException:
+        if upload:
+            log.say(upload.again())
+        raise
+    return made, upload.made(log.say) if upload else None
 
 
 def workload_of(base: Workload, point: Point) -> Workload:
@@ -132,20 +152,30 @@ def goodput(slo: str | None, run: Run) -> dict[str, Any]:
     }
 
 
-def _opened(asked: BenchmarkOrder, folder: Path) -> None:
-    """Begin the folder, or find that it holds the same benchmark."""
+def _opened(asked: BenchmarkOrder, folder: Path) -> Upload | None:
+    """Begin the folder, or find that it holds the same benchmark, and the place that it is uploaded to."""
+    new = not folder.exists() or not any(folder.iterdir())
+    own: dict[str, Any] = {"options": asked.words()} if new else _begun(asked, folder)
+    own.setdefault("id", uuid4().hex)
+    upload = None
+    if address := asked.address:
+        upload = Upload.checked(folder, address, own, traces=asked.upload_traces)
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    write_json(folder / OWN, own)
+    return upload
+
+
+def _begun(asked: BenchmarkOrder, folder: Path) -> dict[str, Any]:
+    """What a folder that is gone on with keeps of itself; refused where it is not of these options."""
     kept = folder / OWN
-    if not folder.exists() or not any(folder.iterdir()):
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        write_json(kept, {"options": asked.words()})
-        return
     if not asked.resume:
         raise InputError(
             f"{folder}: exists already; go on with it by --resume, or choose another name"
         )
     if not kept.exists():
         raise InputError(f"{folder}: no benchmark of tbench is in it; choose another name")
-    before = json.loads(kept.read_text())["options"]
+    own: dict[str, Any] = json.loads(kept.read_text())
+    before = own["options"]
     now = json.loads(json.dumps(asked.words()))
     changed = [name for name in sorted({*before, *now}) if before.get(name) != now.get(name)]
     for name in changed[:1]:
@@ -153,6 +183,7 @@ def _opened(asked: BenchmarkOrder, folder: Path) -> None:
         raise InputError(
             f"--resume: {folder} was begun with {flag} {before.get(name)}, not {now.get(name)}"
         )
+    return own
 
 
 def _calibrated(
@@ -188,10 +219,11 @@ def _plain(base: Workload, task: str, scenario: str, requests: int) -> Workload:
     )
 
 
-def _print(made: list[Made], folder: Path, *, as_json: bool) -> None:
+def _print(made: list[Made], folder: Path, delivery: Delivery | None, *, as_json: bool) -> None:
     if as_json:
         results = [{"run": str(one.run.path), **one.result["aggregated_metrics"]} for one in made]
-        print(json.dumps({"folder": str(folder), "points": results}))
+        upload = delivery.map() if delivery else None
+        print(json.dumps({"folder": str(folder), "points": results, "upload": upload}))
     else:
         print("\n".join(table(made)))
 
