@@ -152,7 +152,13 @@ def replayed(
     command = ["taskset", "-c", "1", sys.executable, "-m", "tbench", "replay", str(trace)]
     command += ["--base-url", url, "--warmup", "none", "--json", "-o", str(out), *flags]
     before, began = os.times(), time.monotonic()
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONDONTWRITEBYTECODE": ""},  # compiled once, as if installed
+    )
     memory = Memory(process.pid)
     text, errors = process.communicate()
     after = os.times()

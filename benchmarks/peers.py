@@ -38,6 +38,8 @@ OFFLINE = {
     "HF_DATASETS_OFFLINE": "1",
     "HF_HUB_DISABLE_TELEMETRY": "1",
 }
+COMPILED = {"PYTHONDONTWRITEBYTECODE": ""}
+"""Every client is compiled once, as an installed program is, not at each start."""
 QUIET = {"NO_COLOR": "1", "TERM": "dumb", "ENABLE_UI": "false", "CUDA_VISIBLE_DEVICES": ""}
 
 
@@ -264,7 +266,7 @@ def measure(name: str, load: Load, options: argparse.Namespace) -> dict[str, Any
 
 def _environ(name: str) -> dict[str, str]:
     offline = {} if name == "aiperf" else OFFLINE  # with these it refuses a local tokenizer
-    return {**os.environ, **QUIET, **offline}
+    return {**os.environ, **QUIET, **offline, **COMPILED}
 
 
 def _run(command: list[str], out: Path, environ: Mapping[str, str]) -> dict[str, Any]:

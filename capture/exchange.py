@@ -1,7 +1,8 @@
 """What was said on the wire, and when: one request and what became of it.
 
 Times are integer nanoseconds since the capture's monotonic origin. An absent value is None, never 0.
-Bodies are the exact bytes of the wire, still content-encoded.
+Bodies are the exact bytes of the wire, still content-encoded. Nobody changes these once they are made; to
+have Python see to that would cost more than to read them.
 """
 
 from collections.abc import Mapping
@@ -44,7 +45,7 @@ class Outcome(StrEnum):
     """The trace holds no response: the capture was killed, or the record was lost."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Request:
     """A request as the application sent it, less its credentials.
 
@@ -87,7 +88,7 @@ class Chunk:
     size: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Response:
     """What came back. `status` and `head_ns` are None where not even a head arrived.
 
@@ -116,7 +117,7 @@ class Response:
         return None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Exchange:
     """A request with its response; no response means that the trace holds none."""
 

@@ -105,6 +105,17 @@ def unpack_one(data: bytes | memoryview) -> object:
     return value
 
 
+def unpack_ahead(reader: msgpack.Unpacker, skipped: int) -> object:
+    """The value after so many others; None where there is none, or no sound one. It cannot go on then."""
+    try:
+        for _ in range(skipped):
+            reader.skip()
+        value: object = reader.unpack()
+    except _BROKEN:
+        return None
+    return value
+
+
 def edges(raw: bytes) -> list[int]:
     """Where each record of a decompressed block begins, and where the last sound one ends."""
     reader, found = unpacker(raw), [0]

@@ -7,18 +7,17 @@ response is looked up where it is, through a shelf of the blocks used last.
 
 import heapq
 from array import array
-from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any, NamedTuple
 
-from capture import frames
 from capture.catalogue import Catalogue, Link, is_table, read_links, read_strays
 from capture.container import Container, Losses, Place
 from capture.exchange import Exchange, Request, Response
 from capture.frames import BLOCK, Row, Rows
 from capture.records import TraceHeader, read_request, read_response
+from capture.shelf import Shelf
 
 SHELF_BYTES = 64 * 2**20
 PARKED_BYTES = 32 * 2**20
@@ -82,54 +81,6 @@ def _from_scan(container: Container, header: TraceHeader) -> Segment:
     )
 
 
-class _Shelved(NamedTuple):
-    raw: bytes
-    edges: list[int]
-
-    def record(self, ordinal: int) -> dict[str, Any]:
-        """A record by its ordinal; an empty map when there is none."""
-        if ordinal + 1 >= len(self.edges):
-            return {}
-        record = frames.unpack_one(self.raw[self.edges[ordinal] : self.edges[ordinal + 1]])
-        return record if isinstance(record, dict) else {}
-
-
-class _Shelf:
-    """The decompressed blocks used last, up to a number of bytes; counts each damaged one once."""
-
-    def __init__(self, segments: list[Segment], losses: Losses, budget: int) -> None:
-        self._segments = segments
-        self._losses = losses
-        self._room = budget
-        self._blocks: OrderedDict[tuple[int, int], _Shelved] = OrderedDict()
-        self._damaged: set[tuple[int, int]] = set()
-
-    def block(self, segment: int, ordinal: int) -> _Shelved | None:
-        """A block; None when it is damaged or does not exist."""
-        key = segment, ordinal
-        if key in self._damaged or ordinal >= len(self._segments[segment].rows):
-            return None
-        if key in self._blocks:
-            self._blocks.move_to_end(key)
-            return self._blocks[key]
-        return self._load(key)
-
-    def _load(self, key: tuple[int, int]) -> _Shelved | None:
-        segment = self._segments[key[0]]
-        row = segment.rows[key[1]]
-        raw = segment.container.block(row)
-        if raw is None:
-            self._damaged.add(key)
-            self._losses.damaged_blocks += 1
-            self._losses.skipped_bytes += row.length
-            return None
-        shelved = self._blocks[key] = _Shelved(raw, frames.edges(raw))
-        self._room -= len(raw)
-        while self._room < 0 and len(self._blocks) > 1:
-            self._room += len(self._blocks.popitem(last=False)[1].raw)
-        return shelved
-
-
 class _Waiting(NamedTuple):
     """A request that a later one in the file may precede; without itself when too much waits."""
 
@@ -150,7 +101,7 @@ class _Merge:
         self._shift = how.shift_ns
         self._answers = how.answers
         self._room = how.budgets.parked
-        self._shelf = _Shelf(segments, losses, how.budgets.shelf)
+        self._shelf = Shelf(segments, losses, how.budgets.shelf)
         self._heap: list[_Waiting] = []
         self._taken = 0
         self._strays = {
@@ -176,8 +127,9 @@ class _Merge:
         if block is None:
             self._losses.orphan_responses += sum(link.response is not None for link in links)
             return
-        for link in links:
-            request = self._request(block.record(link.request.record))
+        records = block.some(link.request.record for link in links)
+        for link, record in zip(links, records, strict=True):
+            request = self._request(record)
             if request is not None:
                 self._park(segment, link, request)
 

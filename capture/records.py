@@ -11,14 +11,13 @@ from itertools import accumulate
 from typing import Any
 from uuid import uuid4
 
-from capture.exchange import NOTHING, Chunk, Headers, Outcome, Request, Response
-from capture.frames import LATEST
+from capture.exchange import NOTHING, Chunk, Outcome, Request, Response
+from capture.form import Fields, Form
 
 U32_MAX = 2**32 - 1
 
 _TEXT, _COUNT, _MAYBE_TEXT, _MAYBE_COUNT = (str,), (int,), (str, type(None)), (int, type(None))
 _BODY = (bytes, type(None))
-Fields = dict[str, tuple[type, ...]]
 
 REQUEST: Fields = {
     "id": _TEXT,
@@ -188,12 +187,12 @@ def read_header(header: Mapping[str, Any]) -> TraceHeader:
 
 def read_request(record: Mapping[str, Any], shift_ns: int = 0) -> Request | None:
     """A request record, its times moved by `shift_ns`; None when it is not what the format promises."""
-    known = _known(record, REQUEST)
+    known = _REQUEST.read(record)
     if known is None:
         return None
     known["arrive_ns"] += shift_ns
     known["end_ns"] += shift_ns
-    return Request(**known, extra=_rest(record, REQUEST))
+    return Request(**known, extra=_REQUEST.rest(record))
 
 
 def read_response(record: Mapping[str, Any], shift_ns: int = 0) -> Response | None:
@@ -201,10 +200,10 @@ def read_response(record: Mapping[str, Any], shift_ns: int = 0) -> Response | No
 
     An outcome that this version does not know reads as protocol_error, with the word kept in `extra`.
     """
-    known, chunks = _known(record, RESPONSE), _known(record, CHUNKS)
+    known, chunks = _RESPONSE.read(record), _CHUNKS.read(record)
     if known is None or chunks is None:
         return None
-    extra = _rest(record, _WHOLE_RESPONSE)
+    extra = _WHOLE.rest(record)
     if known["outcome"] not in Outcome:
         extra["outcome"], known["outcome"] = known["outcome"], Outcome.PROTOCOL_ERROR
     known["outcome"] = Outcome(known["outcome"])
@@ -250,28 +249,7 @@ def read_chunks(fields: Mapping[str, Any], shift_ns: int = 0) -> tuple[Chunk, ..
     )
 
 
-def _known(record: Mapping[str, Any], table: Fields) -> dict[str, Any] | None:
-    """The table's fields of a record; None when one is missing or of a wrong type."""
-    known: dict[str, Any] = {}
-    for name, types in table.items():
-        value: Any = record.get(name)
-        kind = type(value)  # exact, as msgpack makes them: a bool is no int
-        if kind not in types or (kind is int and abs(value) > LATEST):
-            return None
-        known[name] = value
-    if "headers" in known:
-        known["headers"] = _headers(known["headers"])
-    return known
-
-
-def _headers(pairs: list[Any]) -> Headers:
-    return tuple(
-        (str(pair[0]), str(pair[1])) for pair in pairs if isinstance(pair, list) and len(pair) == 2
-    )
-
-
-def _rest(record: Mapping[str, Any], table: Fields) -> dict[str, Any]:
-    return {k: v for k, v in record.items() if k not in table and k not in {"type", "id"}}
+_REQUEST, _RESPONSE, _CHUNKS, _WHOLE = map(Form, (REQUEST, RESPONSE, CHUNKS, _WHOLE_RESPONSE))
 
 
 def _unknown(extra: Mapping[str, Any], table: Fields) -> dict[str, Any]:

@@ -107,6 +107,8 @@ class Secrets:
 
     def mask_text(self, text: str) -> str:
         """The same for text."""
+        if not self.spellings and text.isascii():
+            return text
         try:
             data = text.encode("utf-8", "surrogateescape")
         except UnicodeEncodeError:  # half a character, which JSON can spell

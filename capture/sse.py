@@ -5,6 +5,7 @@ event that lacks its blank line, since LLM servers do close without it; browsers
 """
 
 from collections.abc import Iterator, Sequence
+from itertools import repeat
 from typing import NamedTuple
 
 from capture.errors import InputError
@@ -43,13 +44,29 @@ def plain_events(chunks: Sequence[tuple[float, bytes]]) -> Iterator[tuple[float,
     return _timed(chunks, datas)
 
 
+FRAME = 7
+"""Bytes of an event around its data: "data:" before it, a blank line after it."""
+
+
 def _timed(
     chunks: Sequence[tuple[float, bytes]], datas: list[bytes]
 ) -> Iterator[tuple[float, bytes]]:
+    if len(chunks) == 1:
+        return zip(repeat(chunks[0][0]), datas)
+    times = [at for at, _ in chunks]
+    if [len(piece) for _, piece in chunks] == [len(data) + FRAME for data in datas]:
+        return zip(times, datas, strict=True)  # each event was read by itself
+    return _found(chunks, datas)
+
+
+def _found(
+    chunks: Sequence[tuple[float, bytes]], datas: list[bytes]
+) -> Iterator[tuple[float, bytes]]:
+    """By counting the bytes."""
     reads = iter(chunks)
     at, arrived, end = 0.0, 0, 0
     for data in datas:
-        end += len(data) + 7  # "data:" before it, a blank line after it
+        end += len(data) + FRAME
         while arrived < end:
             at, piece = next(reads)
             arrived += len(piece)

@@ -2,6 +2,7 @@
 
 import glob
 import heapq
+import os
 import re
 from collections import defaultdict
 from collections.abc import Iterator
@@ -181,7 +182,8 @@ def _siblings(first: Path) -> list[Path]:
     """The later segments of the trace that begins with this file."""
     base = first.with_suffix("") if first.suffix == PART else first
     number = re.compile(re.escape(base.stem) + r"\.\d{4,}" + re.escape(base.suffix) + f"({PART})?")
-    return _settled([file for file in base.parent.iterdir() if number.fullmatch(file.name)])
+    names = os.listdir(base.parent)  # noqa: PTH208 (a folder of runs holds many, and few are wanted)
+    return _settled([base.parent / name for name in names if number.fullmatch(name)])
 
 
 def _settled(files: list[Path]) -> list[Path]:

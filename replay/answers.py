@@ -1,6 +1,7 @@
 """From what a sender saw to a Sample: the answer is read after it has ended, off the sending loop. Pure."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Final
 
 from capture.exchange import Outcome
@@ -10,7 +11,7 @@ from replay.attempt import Attempt
 from replay.label import Label
 from replay.sample import Sample
 from replay.sender import Reply
-from replay.traced import traced
+from replay.traced import NAMES, traced
 
 UNANSWERED: Final = Answer()
 LONGEST_REASON: Final = 64
@@ -24,15 +25,18 @@ def to_sample(attempt: Attempt, began: float, secrets: Secrets = NONE) -> Sample
     `secrets` are masked wherever the server quotes them.
     """
     call, reply = Label.unpack(attempt.label), attempt.reply
-    header = _headers(reply)
+    said = _headers(reply)
+    header = partial(_text, said)
     answer = read(reply, header)
     outcome, error = conclusion(reply, answer, stream=call.stream)
     usage = answer.usage
-
-    def since(at: float | None) -> float | None:
-        return None if at is None else at - began
-
     first_byte = reply.chunks[0][0] if reply.chunks else None
+    first_token, first_answer, last_token = (
+        answer.first_token,
+        answer.first_answer,
+        answer.last_token,
+    )
+    after, sent, end = _after(reply, answer), reply.sent, reply.end
     return Sample(
         id=call.id,
         index=attempt.index,
@@ -43,15 +47,15 @@ def to_sample(attempt: Attempt, began: float, secrets: Secrets = NONE) -> Sample
         held=attempt.held,
         connect=connect_s(reply),
         due=attempt.due,
-        sent=since(reply.sent),
-        first_byte=since(first_byte),
-        first_token=since(answer.first_token),
-        first_token_after=since(_after(reply, answer)),
-        first_answer=since(answer.first_answer),
-        last_token=since(answer.last_token),
-        end=since(reply.end),
+        sent=None if sent is None else sent - began,
+        first_byte=None if first_byte is None else first_byte - began,
+        first_token=None if first_token is None else first_token - began,
+        first_token_after=None if after is None else after - began,
+        first_answer=None if first_answer is None else first_answer - began,
+        last_token=None if last_token is None else last_token - began,
+        end=None if end is None else end - began,
         sent_wall_ns=reply.sent_wall_ns,
-        first_wall_ns=wall(reply, answer.first_token if call.stream else first_byte),
+        first_wall_ns=wall(reply, first_token if call.stream else first_byte),
         status=reply.status,
         outcome=outcome,
         error=error and secrets.mask_excerpt(error),
@@ -64,7 +68,7 @@ def to_sample(attempt: Attempt, began: float, secrets: Secrets = NONE) -> Sample
         response_bytes=reply.received,
         conn_reused=reply.reused,
         request_id=secrets.mask_text(header(b"x-request-id")) or None,
-        headers=traced(reply.headers, secrets),
+        headers=() if NAMES.isdisjoint(said) else traced(reply.headers, secrets),
         token_times=tuple([at - began for at in answer.token_times]),
     )
 
@@ -77,10 +81,14 @@ def _after(reply: Reply, answer: Answer) -> float | None:
     return max((at for at, _ in reply.chunks if at < times[0]), default=reply.sent)
 
 
-def _headers(reply: Reply) -> Callable[[bytes], str]:
-    """What gives the first value of a header field by its lower-case name, or nothing."""
-    found = {name.lower(): value for name, value in reversed(reply.headers)}
-    return lambda name: found.get(name, b"").decode("latin-1")
+def _headers(reply: Reply) -> dict[bytes, bytes]:
+    """The first value of each header field by its lower-case name."""
+    return {name.lower(): value for name, value in reversed(reply.headers)}
+
+
+def _text(headers: Mapping[bytes, bytes], name: bytes) -> str:
+    """A header's value, or nothing."""
+    return headers.get(name, b"").decode("latin-1")
 
 
 def read(reply: Reply, header: Callable[[bytes], str]) -> Answer:

@@ -31,7 +31,7 @@ def send(order: Order, *, as_json: bool) -> int:
         f"replaying {job.trace_path} against {job.target.base_url}: {job.pace.meaning}",
         file=sys.stderr,
     )
-    run = perform(job, watching(screen()))
+    run = perform(job, watching(screen()), fork=True)
     found = numbers(run)
     print(json.dumps(found) if as_json else "\n".join(summary(run, found)))
     if run.totals["ended_by"] == "interrupt":

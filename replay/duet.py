@@ -12,9 +12,10 @@ def interleaved(voices: Sequence[Iterator[Call]], seed: int) -> Iterator[Call]:
     The call i of voice v gets the index i * len(voices) + v. Raises ValueError when one has more than
     another: they are of the same plan.
     """
-    if len(voices) == 1:
-        yield from voices[0]
-        return
+    return voices[0] if len(voices) == 1 else _drawn(voices, seed)
+
+
+def _drawn(voices: Sequence[Iterator[Call]], seed: int) -> Iterator[Call]:
     source = random.Random(seed)
     for calls in zip(*voices, strict=True):
         for voice in source.sample(range(len(calls)), len(calls)):

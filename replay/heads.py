@@ -1,20 +1,27 @@
-"""Heads: the request line and header fields as they go on the wire, written by httpx once per shape.
+"""Heads: the request line and header fields as they go on the wire, written once per shape.
 
-httpx decides what a request looks like. Of two requests of one shape only the id and the length of the body
-differ, so the rest is kept as a template, and an id and a length are put into it.
+httpx decides what a request looks like; a plain one is written here as httpx would (tests/test_heads.py).
+Of two requests of one shape only the id and the length of the body differ, so the rest is kept as a
+template, and an id and a length are put into it.
 """
 
 import re
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
-import httpx
-
+from replay.address import PORTS, Address, address
 from replay.sender import Fields, Origin
+
+if TYPE_CHECKING:
+    import httpx
 
 ID: Final = b"x-request-id"
 SLOT: Final = b"\x01"
 """The value of the id's field in a template; none that is given by hand may hold such a character."""
-PORTS: Final = {"http": 80, "https": 443}
+METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+BODIED: Final = frozenset({"POST", "PUT", "PATCH"})
+"""Methods whose requests say so when they have no body."""
+FRAMING: Final = frozenset({b"host", b"content-length", b"transfer-encoding"})
+"""Fields that httpx adds; given by hand, they are its business."""
 _TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _LENGTH = b"\r\nContent-Length: 1\r\n"
 """As httpx writes it for a body of one byte. No recorded or given field may have that name."""
@@ -44,29 +51,50 @@ class Template(NamedTuple):
 def template(shape: Shape) -> Template:
     """The template of a shape, whose id has the value SLOT if it is to be filled in.
 
-    Raises ValueError or httpx.InvalidURL for one that HTTP/1.1 cannot carry.
+    Raises ValueError for one that HTTP/1.1 cannot carry.
     """
-    content = b"x" if shape.bodied else b""
-    request = httpx.Request(shape.method, shape.url, headers=shape.fields, content=content)
-    pattern = head_of(request).replace(b"%", b"%%")
+    where = address(shape.url)
+    pattern = (plain_head(shape, where) or httpx_head(shape)).replace(b"%", b"%%")
     slotted = pattern.replace(b"\r\n%b: %b\r\n" % (ID, SLOT), b"\r\n%b: %%b\r\n" % ID)
     pattern = (
         b"%.0b" + pattern if slotted == pattern else slotted
     )  # %.0b takes the id and prints nothing
     if shape.bodied:
         pattern = pattern.replace(_LENGTH, b"\r\nContent-Length: %d\r\n")
-    return Template(origin_of(request.url), pattern, shape.bodied)
+    return Template(origin_at(where), pattern, shape.bodied)
 
 
-def head_of(request: httpx.Request) -> bytes:
+def plain_head(shape: Shape, where: Address) -> bytes | None:
+    """The head of a shape with a body of one byte, or none; None where httpx has to say what it is."""
+    if shape.method not in METHODS or any(name.lower() in FRAMING for name, _ in shape.fields):
+        return None
+    first = [(b"Host", where.netloc)]
+    last = [(b"Content-Length", b"1")] if shape.bodied else []
+    if not shape.bodied and shape.method in BODIED:
+        first.append((b"Content-Length", b"0"))
+    return _head(shape.method, where.target, [*first, *shape.fields, *last])
+
+
+def httpx_head(shape: Shape) -> bytes:
+    """The same of any shape, by httpx."""
+    import httpx  # noqa: PLC0415 (slow to load)
+
+    content = b"x" if shape.bodied else b""
+    return head_of(httpx.Request(shape.method, shape.url, headers=shape.fields, content=content))
+
+
+def head_of(request: "httpx.Request") -> bytes:
     """A request up to its body, as it goes out. Raises ValueError for one that HTTP/1.1 cannot carry."""
-    method = request.method.encode("ascii")
-    fields = request.headers.raw
+    return _head(request.method, request.url.raw_path, request.headers.raw)
+
+
+def _head(verb: str, target: bytes, fields: list[tuple[bytes, bytes]]) -> bytes:
+    method = verb.encode("ascii")
     if not _TOKEN.fullmatch(method):
-        raise ValueError(f"the method {request.method!r} is no word")
+        raise ValueError(f"the method {verb!r} is no word")
     for name, value in fields:
         _check(name, value)
-    lines = [b"%b %b HTTP/1.1" % (method, request.url.raw_path)]
+    lines = [b"%b %b HTTP/1.1" % (method, target)]
     lines += [name + b": " + value for name, value in fields]
     return b"\r\n".join(lines) + b"\r\n\r\n"
 
@@ -80,9 +108,17 @@ def _check(name: bytes, value: bytes) -> None:
         raise ValueError("a request with a transfer-encoding; give its body as bytes")
 
 
-def origin_of(url: httpx.URL) -> Origin:
-    """Where a URL leads. Raises ValueError for one that is neither http nor https."""
-    if url.scheme not in PORTS:
-        raise ValueError(f"{url.scheme}: neither http nor https")
-    host = url.raw_host.decode("ascii").strip("[]")
-    return Origin(url.scheme, host, url.port or PORTS[url.scheme])
+def origin_of(url: "httpx.URL") -> Origin:
+    """Where a URL of httpx's leads. Raises ValueError for one that is neither http nor https."""
+    return _origin(url.scheme, url.raw_host.decode("ascii").strip("[]"), url.port)
+
+
+def origin_at(where: Address) -> Origin:
+    """Where an address leads. Raises ValueError for one that is neither http nor https."""
+    return _origin(where.scheme, where.host, where.port)
+
+
+def _origin(scheme: str, host: str, port: int | None) -> Origin:
+    if scheme not in PORTS:
+        raise ValueError(f"{scheme}: neither http nor https")
+    return Origin(scheme, host, port or PORTS[scheme])

@@ -9,13 +9,11 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final, Self, cast
 
 import httpx
 import trio
 
-from capture.errors import InputError
 from capture.exchange import Outcome
 from replay.rehearsal import rehearse
 from replay.sender import (
@@ -30,6 +28,7 @@ from replay.sender import (
     said,
     too_long,
 )
+from replay.trust import tls
 
 FAILURES: Final[tuple[tuple[type[Exception], Outcome, Outcome], ...]] = (
     (httpx.ConnectError, Outcome.CONNECT_ERROR, Outcome.CONNECT_ERROR),
@@ -72,17 +71,6 @@ def _refined(outcome: Outcome, error: Exception) -> Outcome:
     if broken and not any(words in said for words in _CUT_SHORT):
         return Outcome.PROTOCOL_ERROR
     return outcome
-
-
-def tls(ca: Path | None = None) -> ssl.SSLContext:
-    """Verifying TLS: certifi's roots, or those of SSL_CERT_FILE; `ca` adds a file of more."""
-    context = httpx.create_ssl_context()
-    if ca is not None:
-        try:
-            context.load_verify_locations(cafile=ca)
-        except (OSError, ssl.SSLError) as error:
-            raise InputError(f"--ca {ca}: no readable PEM certificates ({error})") from None
-    return context
 
 
 @dataclass(slots=True)

@@ -22,7 +22,6 @@ from replay.budget import Till
 from replay.calls import calls
 from replay.duet import interleaved
 from replay.headroom import headroom
-from replay.httpx_sender import tls
 from replay.job import Job
 from replay.pace import NEEDS_SURVEY
 from replay.pacing import Fixed
@@ -32,6 +31,7 @@ from replay.runfile import Run, RunWriter, read_run
 from replay.scribe import Book, Scribe
 from replay.survey import Survey, survey
 from replay.tally import Tally
+from replay.trust import tls
 from replay.workers.crew import Crew
 from replay.workers.duties import duties
 from replay.workers.feeder import Feeder
@@ -84,17 +84,20 @@ Watch = Callable[[Live], Awaitable[None]]
 """Started with the live figures, and cancelled when the replay is over."""
 
 
-def perform(job: Job, watch: Watch | None = None) -> Run:
+def perform(job: Job, watch: Watch | None = None, *, fork: bool = False) -> Run:
     """Replay; returns the finished run, read back from its file.
 
+    `fork` says that this process runs no event loop: workers that are forked start at once.
     Raises InputError before anything is sent, InvalidRunError when the run cannot be written (what was
     written stays in OUT.part).
     """
-    (run,) = perform_duet((job,), watch=watch)
+    (run,) = perform_duet((job,), watch=watch, fork=fork)
     return run
 
 
-def perform_duet(jobs: Sequence[Job], seed: int = 0, watch: Watch | None = None) -> list[Run]:
+def perform_duet(
+    jobs: Sequence[Job], seed: int = 0, watch: Watch | None = None, *, fork: bool = False
+) -> list[Run]:
     """Replay one trace to several targets at once, request by request in random order; a run for each.
 
     The jobs differ in `target`, `out` and `key_name` only; what else they say, the first one says. At
@@ -104,11 +107,11 @@ def perform_duet(jobs: Sequence[Job], seed: int = 0, watch: Watch | None = None)
         raise InputError(f"{len(jobs)} targets at once: at most {MOST_ARMS} are possible")
     found = first_look(jobs[0])
     _check_headroom(jobs[0], found)
-    https = any(job.target.base_url.startswith("https:") for job in jobs)
-    if https or jobs[0].ca or jobs[0].sender == "httpx":
-        tls(jobs[0].ca)  # what is wrong with it is said before a process starts
-    with _unwrapped():
-        paths = trio.run(_Performance(jobs, found, seed).run, watch)
+    _check_trust(jobs)
+    closed = None if jobs[0].pace.is_open else jobs[0].pace.closed(found)
+    folder = jobs[0].out.absolute().parent
+    with _unwrapped(), Crew.hired(duties(jobs, closed), folder, fork=fork) as crew:
+        paths = trio.run(_Performance(jobs, found, seed, crew).run, watch)
     return [read_run(path) for path in paths]
 
 
@@ -134,6 +137,13 @@ def _check_headroom(job: Job, found: Survey | None) -> None:
         raise InputError(objection)
 
 
+def _check_trust(jobs: Sequence[Job]) -> None:
+    """Raise InputError where what is to verify https cannot be read, before a process starts."""
+    https = any(job.target.base_url.startswith("https:") for job in jobs)
+    if https or jobs[0].ca or jobs[0].sender == "httpx":
+        tls(jobs[0].ca)
+
+
 class _Voice:
     """One target's share in a performance: its plan and its tally."""
 
@@ -149,38 +159,35 @@ class _Voice:
 class _Performance:
     """One replay on its way."""
 
-    crew: Crew
     feeder: Feeder
     scribe: Scribe
 
-    def __init__(self, jobs: Sequence[Job], found: Survey | None, seed: int) -> None:
+    def __init__(self, jobs: Sequence[Job], found: Survey | None, seed: int, crew: Crew) -> None:
+        self.crew = crew
         self.job = jobs[0]
         self.voices = [_Voice(job, found) for job in jobs]
         self.seed = seed
         self.found = found
         self.plan = self.voices[0].plan
-        self.closed = None if self.job.pace.is_open else self.job.pace.closed(found)
         self.interrupts = 0
         self.fed = trio.Event()
         self.steal = steal_s()
 
     async def run(self, watch: Watch | None) -> list[Path]:
-        shares = duties([voice.job for voice in self.voices], self.closed)
-        with Crew.hired(shares, self.job.out.absolute().parent) as self.crew:
-            self.feeder = self._feeder()
-            async with trio.open_nursery() as helpers:
-                helpers.start_soon(self._heed_signals)
-                helpers.start_soon(self._feed)
-                try:
-                    writers = await self._prepared()
-                    if watch:
-                        helpers.start_soon(watch, self._live())
-                    await self._play(writers)
-                finally:
-                    self.feeder.stop()  # its thread cannot be cancelled
-                planned = await self._planned()
-                helpers.cancel_scope.cancel()
-            return [writer.close(self._totals(arm, planned)) for arm, writer in enumerate(writers)]
+        self.feeder = self._feeder()
+        async with trio.open_nursery() as helpers:
+            helpers.start_soon(self._heed_signals)
+            helpers.start_soon(self._feed)
+            try:
+                writers = await self._prepared()
+                if watch:
+                    helpers.start_soon(watch, self._live())
+                await self._play(writers)
+            finally:
+                self.feeder.stop()  # its thread cannot be cancelled
+            planned = await self._planned()
+            helpers.cancel_scope.cancel()
+        return [writer.close(self._totals(arm, planned)) for arm, writer in enumerate(writers)]
 
     async def _prepared(self) -> list[RunWriter]:
         """Everything that can be done before the first request, and the files open."""
@@ -240,7 +247,7 @@ class _Performance:
     async def _planned(self) -> int | None:
         """How many requests there were for each target; None for what was sent, where time ended it."""
         timed = self.job.duration_s is not None or self.plan.rounds is None
-        if self.closed is not None and timed:
+        if not self.job.pace.is_open and timed:
             return None
         await self.fed.wait()
         rest = await trio.to_thread.run_sync(self.feeder.rest, lambda: self.interrupts > 1)

@@ -40,7 +40,9 @@ def _is_retry(exchange: Exchange, _ask: Ask) -> bool:
 def _leads_elsewhere(exchange: Exchange, _ask: Ask) -> bool:
     """Behind a base URL, "@host/v1" and ":81/v1" would take the key to another server."""
     path = exchange.request.path
-    return not path.startswith("/") or len(path.encode("utf-8", "replace")) > LONGEST_PATH
+    if 4 * len(path) > LONGEST_PATH and len(path.encode("utf-8", "replace")) > LONGEST_PATH:
+        return True
+    return path[:1] != "/"
 
 
 LONGEST_PATH: Final = 16_384

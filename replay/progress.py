@@ -1,15 +1,15 @@
 """What a person sees while a replay runs: one line, on a terminal refreshed in place, else every 10 s."""
 
 import sys
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 import trio
-from rich.console import Console
-from rich.live import Live as Region
-from rich.text import Text
 
 from replay.performance import Live, Watch
 from replay.sample import Fate
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 REFRESH_S: Final = 0.4
 PLAIN_S: Final = 10.0
@@ -29,12 +29,16 @@ class Terminal:
 
     every_s = REFRESH_S
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: "Console") -> None:
+        from rich.live import Live as Region  # noqa: PLC0415 (a pipe needs none of it)
+        from rich.text import Text  # noqa: PLC0415
+
+        self._text = Text
         self._region = Region(console=console, auto_refresh=False, transient=True)
         self._region.start()
 
     def show(self, line: str) -> None:
-        self._region.update(Text(line, overflow="ellipsis", no_wrap=True), refresh=True)
+        self._region.update(self._text(line, overflow="ellipsis", no_wrap=True), refresh=True)
 
     def close(self) -> None:
         self._region.stop()
@@ -54,6 +58,10 @@ class Plain:
 
 def screen() -> Screen:
     """The one that suits stderr."""
+    if not sys.stderr.isatty():
+        return Plain()
+    from rich.console import Console  # noqa: PLC0415 (slow to load)
+
     console = Console(stderr=True)
     return Terminal(console) if console.is_terminal else Plain()
 

@@ -6,7 +6,6 @@ import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Final
 from uuid import uuid4
 
@@ -14,6 +13,7 @@ import orjson
 from orjson import dumps
 
 from capture.redact import looks_secret, mask_address
+from capture.versions import version
 from replay.senders import CLOCKS
 from replay.survey import Survey, as_map
 

@@ -21,9 +21,11 @@ class Fate(StrEnum):
     NEVER_SENT = "never_sent"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Sample:
     """One attempt: four stamps (due, sent, first token, end), the counts, and the outcome.
+
+    Nobody changes it; it is not frozen, since a million are made, and that would take as long as all else.
 
     `id` is the exchange's id in the trace, `cycle` the round of `--loop` (0 first), `index` the place in
     the plan. `due` is None in closed modes. `first_byte` is the first byte of the body, `first_token` the

@@ -6,6 +6,7 @@ from typing import Final, NamedTuple
 
 STEP: Final = math.log(1.002)
 """The width of a bucket: two per mille of a value."""
+_log: Final = math.log
 LEAST: Final = 1e-6
 """Values below it are counted in its bucket."""
 
@@ -35,9 +36,11 @@ class Spread:
         """Count a value, in constant time."""
         self.n += 1
         self.total += value
-        self.least = min(self.least, value)
-        self.most = max(self.most, value)
-        bucket = round(math.log(max(value, LEAST)) / STEP)
+        if value < self.least:  # noqa: PLR1730 (a call is dearer)
+            self.least = value
+        if value > self.most:  # noqa: PLR1730
+            self.most = value
+        bucket = round(_log(max(LEAST, value)) / STEP)
         self._buckets[bucket] = self._buckets.get(bucket, 0) + 1
 
     def copy(self) -> "Spread":

@@ -10,19 +10,19 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache, cached_property
-from importlib.metadata import version
 from ipaddress import ip_address
 from string import punctuation
 from typing import Any, Final
 from urllib.parse import quote_from_bytes
 
-import httpx
 import orjson
 
 from capture.errors import InputError
 from capture.exchange import Headers, Request
 from capture.providers import Ask, ask_again, one_line
 from capture.redact import Secrets, mask_address, mask_lookalikes, secrets_of
+from capture.versions import version
+from replay.address import address
 from replay.heads import ID, SLOT, Shape, Template, template
 from replay.label import Label
 from replay.plan import Planned
@@ -90,7 +90,7 @@ class Target:
             body, ask = self._changed(planned)
             shape = self._template(recorded, bodied=bool(body))
             head = shape.head(request_id(recorded.id, planned.cycle), len(body))
-        except (ValueError, TypeError, httpx.InvalidURL) as error:
+        except (ValueError, TypeError) as error:
             return _refused(planned, due, error)
         if self.salt and ask.endpoint in SALTED and self.salt.encode() not in body:
             self.unsalted[ask.endpoint] += 1
@@ -117,7 +117,9 @@ class Target:
         and does not write: JSON within JSON 255 deep.
         """
         recorded = planned.exchange.request
-        wanted = None if planned.payload is None else self._wanted(planned.payload, planned.ask)
+        if planned.payload is None or self._faithful:
+            return recorded.body or b"", planned.ask
+        wanted = self._wanted(planned.payload, planned.ask)
         if wanted is None:
             return recorded.body or b"", planned.ask
         return orjson.dumps(wanted), ask_again(recorded.method, recorded.path, wanted)
@@ -137,6 +139,11 @@ class Target:
             return None
         wanted = {**payload, **added}
         return {name: value for name, value in wanted.items() if name not in dropped}
+
+    @cached_property
+    def _faithful(self) -> bool:
+        """Whether nothing is to be changed in any body."""
+        return not (self.model or self.models or self.fields or self.salt is not None)
 
     @cached_property
     def _added(self) -> dict[str, Any]:
@@ -239,7 +246,7 @@ def rebased(base_url: str, path: str) -> str:
     tail = _LEADING_V1.sub("", path)
     route, _, query = tail.partition("?")
     pairs = [pair for pair in query.split("&") if pair and not pair.endswith("***")]
-    rooted = _VERSION_SEGMENT.search(httpx.URL(base).path)
+    rooted = _VERSION_SEGMENT.search(address(base).path)
     root = "" if rooted or tail == path else "/v1"
     return base + root + route + ("?" + "&".join(pairs) if pairs else "")
 
@@ -253,17 +260,17 @@ def checked_base_url(
     """
     shown = mask_address(text)
     try:
-        url = httpx.URL(text)
-    except (httpx.InvalidURL, ValueError):
+        url = address(text)
+    except ValueError:
         raise InputError(f"{flag} {shown!r}: not a URL") from None
     if url.scheme not in {"http", "https"} or not re.fullmatch(r"[\w.:-]+", url.host):
         raise InputError(f"{flag} {shown!r}: needs http:// or https:// and a host")
-    if url.userinfo or url.query or url.fragment:
+    if not url.bare:
         raise InputError(
             f"{flag}: has a user name, query or fragment; give the address alone, and a credential "
             f"by {credential}"
         )
-    return str(url).rstrip("/")
+    return url.text.rstrip("/")
 
 
 def parse_headers(lines: list[str]) -> Headers:
@@ -338,7 +345,7 @@ def find_key(name: str | None, base_url: str, headers: Headers, cure: str = CURE
 
 
 def _is_loopback(base_url: str) -> bool:
-    host = httpx.URL(base_url).host
+    host = address(base_url).host
     try:
         return ip_address(host).is_loopback
     except ValueError:

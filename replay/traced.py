@@ -36,7 +36,8 @@ TRACED: Final = frozenset(
     }
 )
 """Names, lower-case."""
-_ON_THE_WIRE: Final = frozenset(name.encode() for name in TRACED)
+NAMES: Final = frozenset(name.encode() for name in TRACED)
+"""The same as on the wire."""
 MOST: Final = 16
 """So many fields of an answer are kept,"""
 LONGEST: Final = 200
@@ -48,7 +49,7 @@ def traced(fields: Iterable[tuple[bytes, bytes]], secrets: Secrets) -> Headers:
     kept = [
         (name.decode(), _cut(secrets.mask_text(_line(value))))
         for key, value in fields
-        if (name := key.lower()) in _ON_THE_WIRE
+        if (name := key.lower()) in NAMES
     ]
     return tuple(kept[:MOST])
 

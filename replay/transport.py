@@ -12,8 +12,8 @@ import trio
 from capture.exchange import Outcome
 from replay.engine.sender import EngineSender
 from replay.heads import head_of, origin_of
-from replay.httpx_sender import tls
 from replay.sender import Call, Deadlines, Reply
+from replay.trust import tls
 
 FOREVER: Final = Deadlines(connect=1e9, first_byte=1e9, between=1e9, total=1e9)
 """The timeouts are the client's own, request by request."""

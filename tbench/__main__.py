@@ -1,5 +1,7 @@
 """The way in: run the command line, and turn what went wrong into one line and an exit code."""
 
+import gc
+import os
 import sys
 
 from capture.errors import TbenchError
@@ -9,7 +11,12 @@ from tbench.process_list import mask_credentials
 def main() -> None:
     """Run `tbench`, end the process with the exit code that README.md lists."""
     mask_credentials(sys.argv)
-    sys.exit(run(sys.argv[1:]))
+    # OpenBLAS starts a thread for each core, which takes longer than to load all of numpy. Nothing here
+    # multiplies large matrices, and a process without threads can fork its workers.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    code = run(sys.argv[1:])
+    gc.freeze()  # the interpreter would look through everything for cycles, to end a process
+    sys.exit(code)
 
 
 def run(arguments: list[str]) -> int:
@@ -26,9 +33,14 @@ def run(arguments: list[str]) -> int:
 
 
 def _invoke(arguments: list[str]) -> int:
-    from tbench.cli import app  # noqa: PLC0415 (keeps an error at import within run's reach)
+    from typer.main import get_command  # noqa: PLC0415 (keeps an error at import within run's reach)
 
-    result = app(args=arguments, prog_name="tbench", standalone_mode=False)
+    from tbench.cli import app  # noqa: PLC0415
+    from tbench.values import quicken  # noqa: PLC0415
+
+    command = get_command(app(arguments))
+    quicken(command)
+    result = command(args=arguments, prog_name="tbench", standalone_mode=False)
     return result if isinstance(result, int) else 0
 
 

@@ -1,33 +1,59 @@
 """The table of contents: which verb lives where. No logic."""
 
-from typing import Annotated
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from typing import Annotated, Final
 
 import typer
+from typer.core import TyperCommand
 
-from tbench.commands.ab import ab
-from tbench.commands.benchmark import benchmark
-from tbench.commands.capture import capture
-from tbench.commands.compare import compare
-from tbench.commands.demo import demo
-from tbench.commands.doctor import doctor
-from tbench.commands.excel import excel
-from tbench.commands.plot import plot
-from tbench.commands.power import power
-from tbench.commands.replay import replay
-from tbench.commands.report import report
-from tbench.commands.serve import serve
-from tbench.commands.storage_flags import Benchmark
-from tbench.commands.trace import app as trace
-from tbench.commands.upload import upload
+VERBS: Final[Mapping[str, str]] = {
+    "capture": "capture",
+    "trace": "app",
+    "replay": "replay",
+    "ab": "ab",
+    "benchmark": "benchmark",
+    "upload": "upload",
+    "excel": "excel",
+    "plot": "plot",
+    "report": "report",
+    "compare": "compare",
+    "power": "power",
+    "serve": "serve",
+    "doctor": "doctor",
+    "demo": "demo",
+}
+"""Verb -> what it is in `tbench.commands.VERB`: a function, or an app with verbs of its own."""
+CLASSES: Final[Mapping[str, tuple[str, str]]] = {
+    "benchmark": ("tbench.commands.storage_flags", "Benchmark"),
+}
+"""Verbs whose words are looked at before their options are read, and the class that does: module, name."""
 
-app = typer.Typer(
-    name="tbench",
-    help="Record real LLM traffic, replay it against any model, and say honestly which is faster.",
-    epilog="--debug, anywhere, shows where an error comes from.",
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
+
+def app(words: Sequence[str] = ()) -> typer.Typer:
+    """The command line; with the one verb that the first of these words names, if it names one."""
+    whole = typer.Typer(
+        name="tbench",
+        help="Record real LLM traffic, replay it against any model, and say honestly which is faster.",
+        epilog="--debug, anywhere, shows where an error comes from.",
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    whole.callback(invoke_without_command=True)(main)
+    for verb in words[:1] if words and words[0] in VERBS else VERBS:
+        found = getattr(import_module(f"tbench.commands.{verb}"), VERBS[verb])
+        if isinstance(found, typer.Typer):
+            whole.add_typer(found, name=verb)
+        else:
+            whole.command(cls=_class(verb))(found)
+    return whole
+
+
+def _class(verb: str) -> type[TyperCommand]:
+    module, name = CLASSES.get(verb, ("typer.core", "TyperCommand"))
+    found: type[TyperCommand] = getattr(import_module(module), name)
+    return found
 
 
 def _version(wanted: bool) -> None:
@@ -38,7 +64,6 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback(invoke_without_command=True)
 def main(
     context: typer.Context,
     _version_too: Annotated[
@@ -48,19 +73,3 @@ def main(
     """Record real LLM traffic, replay it against any model, and say honestly which is faster."""
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())
-
-
-app.command()(capture)
-app.add_typer(trace, name="trace")
-app.command()(replay)
-app.command()(ab)
-app.command(cls=Benchmark)(benchmark)
-app.command()(upload)
-app.command()(excel)
-app.command()(plot)
-app.command()(report)
-app.command()(compare)
-app.command()(power)
-app.command()(serve)
-app.command()(doctor)
-app.command()(demo)

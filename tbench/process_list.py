@@ -3,7 +3,6 @@
 Linux lets a process write to the memory that /proc/PID/cmdline is read from; elsewhere nothing is done.
 """
 
-import ctypes
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,7 +18,9 @@ def mask_credentials(arguments: Sequence[str]) -> None:
     """Overwrite the values in which a credential may be, in place and each as long as it was."""
     if sys.platform != "linux" or not any(word.startswith(MAY_HOLD_ONE) for word in arguments):
         return
-    from replay.provenance import scrubbed  # noqa: PLC0415 (start-up of every other command)
+    import ctypes  # noqa: PLC0415 (these two would be loaded by every command)
+
+    from replay.provenance import scrubbed  # noqa: PLC0415
 
     start, end = _place()
     words = ctypes.string_at(start, end - start).split(b"\0")

@@ -52,7 +52,14 @@ def test_debug_shows_the_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [["nonsense"], ["--nonsense"], ["replay"], ["replay", "x", "--speed", "fast"], ["trace"]],
+    [
+        ["nonsense"],
+        ["--nonsense"],
+        ["replay"],
+        ["benchmark"],
+        ["replay", "x", "--speed", "fast"],
+        ["trace"],
+    ],
 )
 def test_bad_usage_is_one_line_and_exit_code_2(
     arguments: list[str], capsys: pytest.CaptureFixture[str]

@@ -31,7 +31,7 @@ def each(pattern: re.Pattern[str]) -> Iterator[tuple[str, str]]:
 
 def known_options(words: list[str]) -> set[str]:
     """The options of the verb that these words call."""
-    command = get_command(app)
+    command = get_command(app())
     for word in words:
         if not hasattr(command, "commands") or word not in command.commands:
             break
@@ -51,7 +51,7 @@ def test_commands_in_the_documents_exist(document: str, line: str) -> None:
     words = shlex.split(line.rstrip("\\").replace("…", ""))
     flags = {word.partition("=")[0] for word in words if word.startswith("-")}
 
-    assert words[0] in get_command(app).commands, document  # type: ignore[attr-defined]
+    assert words[0] in get_command(app()).commands, document  # type: ignore[attr-defined]
     assert flags - known_options(words) - {"--help", "--debug"} == set(), document
 
 

@@ -82,6 +82,19 @@ def test_help_imports_nothing_heavy() -> None:
     assert not HEAVY & set(done.stdout.split())
 
 
+def test_a_replay_starts_without_what_it_may_not_need() -> None:
+    """A plain address needs no httpx, a pipe no rich, plain options no pydantic."""
+    probe = (
+        "import sys, tbench.commands.replay, tbench.values, replay.command, replay.order; "
+        "print(*sorted({name.split('.')[0] for name in sys.modules}))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", probe], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+
+    assert not {"httpx", "rich", "pydantic", "scipy", "asyncio"} & set(done.stdout.split())
+
+
 def test_a_worker_starts_with_little() -> None:
     """It only sends: without https, neither httpx nor what reads traces and answers is loaded."""
     probe = (

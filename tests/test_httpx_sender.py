@@ -1,7 +1,6 @@
 """What is httpx's own about the httpx sender; how it behaves with servers is in test_senders.py."""
 
 import ssl
-from pathlib import Path
 
 import h2.config
 import h2.connection
@@ -9,12 +8,11 @@ import h2.events
 import httpx
 import pytest
 import trio
-import trustme
 
 from capture.errors import InputError
 from capture.exchange import Outcome
 from replay.heads import head_of, origin_of
-from replay.httpx_sender import HttpxSender, failure, request_of, tls
+from replay.httpx_sender import HttpxSender, failure, request_of
 from replay.sender import Call, Deadlines, Reply, send
 from replay.senders import chosen
 
@@ -43,20 +41,6 @@ def test_a_call_is_read_back_as_the_request_it_was_made_of(request_: httpx.Reque
 
     assert (found.method, found.url) == (request_.method, request_.url)
     assert found.headers.raw == request_.headers.raw
-
-
-def test_a_file_of_authorities_is_added(tmp_path: Path) -> None:
-    """--ca takes PEM; anything else is one line."""
-    ca = trustme.CA()
-    ca.cert_pem.write_to_path(tmp_path / "ca.pem")
-    (tmp_path / "no.pem").write_text("hello")
-
-    assert any(
-        "trustme" in str(cert["subject"]) for cert in tls(tmp_path / "ca.pem").get_ca_certs()
-    )
-    for name in ("no.pem", "absent.pem"):
-        with pytest.raises(InputError, match="--ca"):
-            tls(tmp_path / name)
 
 
 def test_a_proxy_is_asked_for_the_target() -> None:

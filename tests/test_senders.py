@@ -31,10 +31,11 @@ from replay.engine.reader import Reader
 from replay.engine.sender import EngineSender
 from replay.engine.wire import Response
 from replay.heads import head_of, origin_of
-from replay.httpx_sender import HttpxSender, tls
+from replay.httpx_sender import HttpxSender
 from replay.label import Label
 from replay.sample import Sample
 from replay.sender import STOPPED, Call, Deadlines, Origin, Reply
+from replay.trust import tls
 
 Step = bytes | float | str
 Script = Sequence[Step]

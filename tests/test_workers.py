@@ -1,7 +1,6 @@
 """What passes between the parent and its workers: calls, ended attempts, counters, shares, and deaths."""
 
 import os
-import signal
 import socket
 import tempfile
 import threading
@@ -400,7 +399,7 @@ def test_a_worker_that_is_killed_is_named_and_the_others_finish(tmp_path: Path) 
         with Crew.hired([duty(0, 2), duty(1, 2)], tmp_path) as crew, trio.fail_after(60):
             await crew.ready()
             await crew.warm()
-            crew.members[1].process.send_signal(signal.SIGKILL)
+            crew.members[1].kill()
             for member in crew.members:
                 member.feed.close()
             crew.go(0.0)
@@ -416,6 +415,6 @@ def test_a_crew_that_is_left_early_leaves_no_process(tmp_path: Path) -> None:
     async def main() -> Counter[int]:
         with Crew.hired([duty(0, 2), duty(1, 2)], tmp_path) as crew, trio.fail_after(60):
             await crew.ready()
-        return Counter(member.process.returncode for member in crew.members)
+        return Counter(member.process.wait(0) for member in crew.members)
 
     assert trio.run(main) == {0: 2}

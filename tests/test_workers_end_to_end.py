@@ -217,14 +217,6 @@ def test_no_worker_outlives_a_replay_that_is_killed(
     assert not read_run(tmp_path / "o.run.part").complete
 
 
-def test_no_worker_is_told_a_key_in_its_arguments(playing: subprocess.Popen[str]) -> None:
-    """Its command line holds four numbers."""
-    for pid in _workers(playing.pid):
-        words = Path(f"/proc/{pid}/cmdline").read_text().split("\0")
-        assert words[-6:-5] == ["replay.workers"]
-        assert all(word.isdigit() for word in words[-5:-1])
-
-
 def test_a_duet_asks_both_targets_everything_side_by_side(
     serve: Callable[..., Any], tmp_path: Path
 ) -> None:

@@ -169,16 +169,25 @@ class _Events:
 
     def _take_plain(self, events: Iterator[Timed]) -> None:
         """As `_take` does it, by a shorter way for what is a payload."""
-        loads = orjson.loads
+        loads, heard = orjson.loads, 0
+        hear = None if self._reading is None else self._reading.chunk
         for at, data in events:
+            if data[:7] == b" [DONE]":
+                self._ended = True
+                continue
             try:
-                payload = None if data[:7] == b" [DONE]" else loads(data)
+                payload = loads(data)
             except orjson.JSONDecodeError:
                 payload = None
-            if type(payload) is dict:
+            if hear is not None and type(payload) is dict:
+                heard += 1
+                hear(at, payload, "message")
+            elif type(payload) is dict:
                 self._hear(at, payload, "message")
+                hear = self._reading.chunk if self._reading else None
             else:
                 self._take(at, data, "message")
+        self._events += heard
 
     def _take_any(self, chunks: list[Timed]) -> None:
         stream = EventStream()

@@ -1,12 +1,12 @@
 """Answer: what came back, in the words of its API, and the verdict on it."""
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from capture.exchange import Outcome
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Usage:
+class Usage(NamedTuple):
     """Token counts as the server states them; None where it says nothing.
 
     `cached` is a part of `prompt`, `reasoning` a part of `output`.
@@ -18,9 +18,9 @@ class Usage:
     reasoning: int | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Answer:
-    """One response body, read.
+    """One response body, read. Nobody changes it; it is not frozen, since a million are made.
 
     Times are on the caller's clock, each that of the chunk that carried the event's last byte; all are
     absent where nothing was streamed. `first_token` is the first content, reasoning or tool-call delta,

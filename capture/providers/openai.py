@@ -29,6 +29,8 @@ _USAGE: Final[dict[str, tuple[tuple[str | None, str], ...]]] = {
     ),
 }
 """A count -> where it may be: the map within `usage` (None: itself), and the name there."""
+_SHORT: Final = frozenset({"prompt_tokens", "completion_tokens", "total_tokens"})
+"""A usage of nothing else is read at once."""
 UNCOUNTED: Final = Usage()
 _ANSWER = ("refusal", "function_call", "audio")
 _IMAGES = frozenset({"image_url", "input_image", "image"})
@@ -63,6 +65,11 @@ def usage_of(payload: Json) -> Usage | None:
         usage = other.get("usage") if isinstance(other, dict) else None
     if not isinstance(usage, dict):
         return None
+    if usage.keys() <= _SHORT:
+        get = usage.get
+        return Usage(
+            prompt=_counted(get("prompt_tokens")), output=_counted(get("completion_tokens"))
+        )
     return Usage(**{name: _first_of(usage, places) for name, places in _USAGE.items()})
 
 
@@ -85,13 +92,39 @@ class Reading:
         self._error: str | None = None
 
     def chunk(self, at: float, payload: Json, event: str) -> None:
-        """One event of a stream."""
-        if text := _plain_text(payload, event):
-            self._finish.setdefault(0, None)
+        """One event of a stream.
+
+        Most add text to the first choice and say nothing else, and one says no more than how it ended:
+        these are told by a few look-ups. Whatever else a delta holds does not matter once there is text,
+        but tool calls.
+        """
+        try:
+            (choice,) = payload["choices"]
+            delta = choice["delta"] if choice["index"] == 0 else None
+        except (KeyError, TypeError, ValueError):
+            delta = None
+        get = payload.get
+        if (
+            type(delta) is not dict
+            or event == "error"
+            or get("usage")
+            or get("error")
+            or get("object") == "error"
+            or "x_groq" in payload
+            or delta.get("tool_calls")
+        ):
+            self._any_chunk(at, payload, event)
+            return
+        text, reason = delta.get("content"), choice.get("finish_reason")
+        if text and type(text) is str and not reason:
+            if 0 not in self._finish:
+                self._finish[0] = None
             self._text.append(text)
             self._times.append(at)
             if self._first_answer is None:
                 self._first_answer = at
+        elif not delta and reason and type(reason) is str and not choice.get("text"):
+            self._finish[0] = reason
         else:
             self._any_chunk(at, payload, event)
 
@@ -120,14 +153,17 @@ class Reading:
 
     def answer(self, *, events: int, ended: bool) -> Answer:
         """All that was read. `ended` says that an end was seen: `[DONE]`, or a whole body."""
-        finishes = tuple(reason for _, reason in sorted(self._finish.items()) if reason is not None)
+        finish, times = self._finish, self._times
+        finishes = tuple(
+            [reason for place in sorted(finish) if (reason := finish[place]) is not None]
+        )
         return Answer(
             usage=self._usage,
             finish_reasons=finishes,
-            first_token=self._times[0] if self._times else None,
+            first_token=times[0] if times else None,
             first_answer=self._first_answer,
-            last_token=self._times[-1] if self._times else None,
-            token_times=tuple(self._times),
+            last_token=times[-1] if times else None,
+            token_times=tuple(times),
             events=events,
             tool_calls=len(self._tools),
             done=ended or (bool(finishes) and len(finishes) == len(self._finish)),
@@ -180,27 +216,6 @@ class Reading:
             self._tools.add((index, number if isinstance(number, int) else place))
 
 
-def _plain_text(payload: Json, event: str) -> str | None:
-    """The text of an event that adds text to the first choice and says nothing else: most are that.
-
-    None for any other. Whatever else the delta holds does not matter once there is text, but tool calls.
-    """
-    get = payload.get
-    choices = get("choices")
-    if event == "error" or type(choices) is not list or len(choices) != 1:
-        return None
-    if get("usage") or get("error") or get("object") == "error" or "x_groq" in payload:
-        return None
-    choice = choices[0]
-    if type(choice) is not dict or choice.get("index") != 0 or choice.get("finish_reason"):
-        return None
-    delta = choice.get("delta")
-    if type(delta) is not dict or delta.get("tool_calls"):
-        return None
-    text = delta.get("content")
-    return text if type(text) is str else None
-
-
 def _thinks(delta: Json) -> bool:
     return bool(delta.get("reasoning") or delta.get("reasoning_content"))
 
@@ -228,6 +243,8 @@ def _limit(body: Json) -> int | None:
 
 def _counted(value: object) -> int | None:
     """A count as an int that fits 31 bits, as run files have it; anything else was not a count."""
+    if value is None:  # mostly
+        return None
     if type(value) is int:
         return value if 0 <= value < 2**31 else None
     if not isinstance(value, float):

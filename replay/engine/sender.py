@@ -1,5 +1,6 @@
 """The engine's sender: takes a call to a line, and says when its exchange is over. Nothing waits per call."""
 
+import math
 import socket
 import ssl
 from collections.abc import Iterator
@@ -54,6 +55,7 @@ class EngineSender:
         self._dialer = Dialer(self._reader, self._context)
         self._later = trio.lowlevel.current_trio_token().run_sync_soon
         self._nap = trio.CancelScope()
+        self._next_look = math.inf
         allow_descriptors()
         self._stack.enter_context(_anchor())
         self._stack.callback(self._reader.close)
@@ -169,8 +171,9 @@ class EngineSender:
         reply.sent = exchange.sent = sent = clock.now()
         reply.sent_wall_ns = clock.wall_ns(sent)
         line.begin(exchange, call.head, call.body)
-        if exchange.expires < self._nap.deadline:  # noqa: PLR1730 (to set it is dear)
-            self._nap.deadline = exchange.expires
+        expires = min(sent + self.deadlines.first_byte, attempt.ends)
+        if expires < self._next_look:
+            self._next_look = self._nap.deadline = expires
 
     def _over(self, line: Line, exchange: Exchange) -> None:
         """The exchange is over: keep the line or close it, and pass the word on."""
@@ -204,6 +207,7 @@ class EngineSender:
                     _expire(line, exchange, now)
                 elif exchange.expires < soonest:
                     soonest = exchange.expires
+            self._next_look = soonest
             with trio.CancelScope(deadline=soonest) as self._nap:
                 await trio.sleep_forever()
 

@@ -2,7 +2,6 @@
 
 import signal
 import socket
-import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -15,8 +14,8 @@ from typing import IO, Any, Final
 import trio
 
 from capture.errors import InvalidRunError
-from replay.kin import kin_command, kin_environ
 from replay.workers.duty import Duty, Report
+from replay.workers.process import Process, start
 from replay.workers.pulse import Pulse, Row
 from replay.workers.spool import SpoolReader
 
@@ -29,7 +28,7 @@ class Member:
     """One worker, as the parent sees it. `lost` says in words how it died before it could report."""
 
     number: int
-    process: subprocess.Popen[bytes]
+    process: Process
     control: Connection
     feed: socket.socket
     spool: SpoolReader
@@ -84,11 +83,9 @@ class Member:
         self.row.release()
 
     def _waited(self) -> int:
-        try:
-            return self.process.wait(GRACE_S)
-        except subprocess.TimeoutExpired:
+        while (code := self.process.wait(GRACE_S)) is None:
             self.process.kill()
-            return self.process.wait()
+        return code
 
     def _last_words(self) -> str:
         self.said.seek(0)
@@ -107,11 +104,16 @@ class Crew:
 
     @classmethod
     @contextmanager
-    def hired(cls, duties: Sequence[Duty], folder: Path) -> Iterator["Crew"]:
-        """Start a worker for each duty; their spools lie in `folder`, without a name."""
+    def hired(cls, duties: Sequence[Duty], folder: Path, *, fork: bool = False) -> Iterator["Crew"]:
+        """Start a worker for each duty; their spools lie in `folder`, without a name.
+
+        `fork` says that this process runs no event loop: then it may be forked.
+        """
         with ExitStack() as stack:
             pulse = stack.enter_context(Pulse.made(len(duties)))
-            members = [stack.enter_context(_member(duty, pulse, folder)) for duty in duties]
+            members = [
+                stack.enter_context(_member(duty, pulse, folder, fork=fork)) for duty in duties
+            ]
             yield cls(members, pulse)
 
     def issued(self, arm: int = 0) -> int:
@@ -193,23 +195,15 @@ class Crew:
 
 
 @contextmanager
-def _member(duty: Duty, pulse: Pulse, folder: Path) -> Iterator[Member]:
-    """A worker of its own session, so that Ctrl-C at the terminal reaches the parent alone."""
+def _member(duty: Duty, pulse: Pulse, folder: Path, *, fork: bool) -> Iterator[Member]:
+    """A worker, and what the parent holds of it."""
     with ExitStack() as stack:
         spool = stack.enter_context(tempfile.TemporaryFile(dir=folder))
         said = stack.enter_context(tempfile.TemporaryFile())
         ours, theirs = socket.socketpair()
         control, controlled = socket.socketpair()
         fds = (theirs.fileno(), controlled.fileno(), spool.fileno(), pulse.fd)
-        process = subprocess.Popen(  # noqa: S603 (ourselves)
-            [*kin_command("replay.workers"), *map(str, fds)],
-            pass_fds=fds,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=said,
-            start_new_session=True,
-            env=kin_environ(),
-        )
+        process = start(fds, said, fork=fork)
         theirs.close()
         controlled.close()
         member = Member(

@@ -4,9 +4,8 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
-import httpx
-
-from replay.heads import origin_of
+from replay.address import address
+from replay.heads import origin_at
 from replay.pace import Pace
 from replay.pacing import Closed, Fixed
 from replay.workers.duty import Duty, part, share
@@ -36,7 +35,7 @@ def duties(jobs: "Sequence[Job]", closed: Closed | None) -> list[Duty]:
             http2=job.http2,
             proxy=job.proxy,
             deadlines=job.deadlines,
-            origins=tuple(origin_of(httpx.URL(one.target.base_url)) for one in jobs),
+            origins=tuple(origin_at(address(one.target.base_url)) for one in jobs),
             arms=len(jobs),
             connections=min(share(_wanted(closed), number, workers), MOST_CONNECTIONS),
             closed=closed and part(closed, number, workers),

@@ -15,6 +15,7 @@ Field = Literal["ended", "full", "starved"]
 FIELDS: Final[tuple[Field, ...]] = ("ended", "full", "starved")
 """`ended`: how many of those that were sent. `full`: the worker takes no more calls for now. `starved`: how
 often it had none when one was wanted."""
+PLACES: Final[dict[Field, int]] = {name: place for place, name in enumerate(FIELDS)}
 MOST_ARMS: Final = 5
 """So many arms of a duet have a counter of their own for what was issued."""
 WORD: Final = 8
@@ -72,11 +73,11 @@ class Row:
         self._words = words
 
     def __getitem__(self, name: Field) -> int:
-        value: int = self._words[FIELDS.index(name)]
+        value: int = self._words[PLACES[name]]
         return value
 
     def __setitem__(self, name: Field, value: int) -> None:
-        self._words[FIELDS.index(name)] = value
+        self._words[PLACES[name]] = value
 
     def issue(self, arm: int) -> None:
         """Count a call that is sent for an arm."""

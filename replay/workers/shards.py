@@ -17,9 +17,9 @@ class Shards:
         self._drawn: deque[int] = deque()
 
     def __iter__(self) -> Iterator[Planned]:
-        if self._workers == 1:
-            yield from self._plan
-            return
+        return iter(self._plan) if self._workers == 1 else self._sharded()
+
+    def _sharded(self) -> Iterator[Planned]:
         sessions = Sessions()
         for planned in self._plan:
             session = sessions.assign(planned.exchange.request).session

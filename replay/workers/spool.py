@@ -9,7 +9,7 @@ import ctypes
 import os
 import sys
 from collections.abc import Iterator
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import msgpack
 import trio
@@ -126,27 +126,14 @@ class SpoolReader:
 
 
 def _attempt(frame: tuple[Any, ...]) -> Attempt:
-    index, due, held, label, cost, *seen = frame
-    connecting, reused, sent, wall_ns, status, headers, chunks, received, end, failure = seen
-    return Attempt(
-        index=index,
-        due=due,
-        held=held,
-        label=label,
-        cost=cost,
-        reply=Reply(
-            connecting=connecting,
-            reused=reused,
-            sent=sent,
-            sent_wall_ns=wall_ns,
-            status=status,
-            headers=headers,
-            chunks=cast("list[tuple[float, bytes]]", chunks),
-            received=received,
-            end=end,
-            failure=failure and (Outcome(failure[0]), failure[1]),
-        ),
+    """By place, as `SpoolWriter.add` has them."""
+    index, due, held, label, cost, connecting, reused, sent, wall_ns, status, *rest = frame
+    headers, chunks, received, end, failure = rest
+    failure = failure and (Outcome(failure[0]), failure[1])
+    reply = Reply(
+        connecting, reused, sent, wall_ns, status, headers, chunks, received, end, failure
     )
+    return Attempt(index=index, due=due, held=held, label=label, cost=cost, reply=reply)
 
 
 def _punch(fd: int, offset: int, length: int) -> None:

@@ -36,8 +36,12 @@ STALL_STEP_S: Final = 0.01
 
 
 def main() -> None:
-    """Do the duty that comes over CONTROL."""
-    feed, control, spool, pulse = map(int, sys.argv[1:])
+    """Work over the descriptors that were given as arguments."""
+    work(*map(int, sys.argv[1:]))
+
+
+def work(feed: int, control: int, spool: int, pulse: int) -> None:
+    """Do the duty that comes over `control`."""
     hears = Connection(control)
     duty: Duty = hears.recv()
     with quiet(clean=duty.sender == "engine"):
@@ -60,7 +64,7 @@ def _trust(duty: Duty) -> ssl.SSLContext | None:
     """What verifies https; None where nothing is sent by it: certificates take long to load."""
     if duty.sender == "engine" and all(origin.scheme == "http" for origin in duty.origins):
         return None
-    from replay.httpx_sender import tls  # noqa: PLC0415 (nor is httpx loaded then)
+    from replay.trust import tls  # noqa: PLC0415
 
     return tls(duty.ca)
 

@@ -1,6 +1,7 @@
 """genai-bench's flags for uploads: refused with one line that says what to write here instead."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING, Final
 
 from typer.core import TyperCommand
@@ -48,7 +49,7 @@ def refuse(words: Sequence[str]) -> None:
 def _given(words: Sequence[str]) -> dict[str, str | None]:
     """The flags, each with its value where the next word, or what stands behind `=`, is one."""
     found: dict[str, str | None] = {}
-    for word, behind in zip(words, [*words[1:], "--"], strict=True):
+    for word, behind in pairwise([*words, "--"]):
         flag, mark, value = word.partition("=")
         if flag.startswith("--"):
             found[flag] = value if mark else None if behind.startswith("--") else behind

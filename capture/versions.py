@@ -1,0 +1,25 @@
+"""Versions: which release of a package is installed, told by the name of its folder of metadata.
+
+importlib.metadata loads readers of mail and of archives for that; it is asked where the folder does not say.
+"""
+
+import os
+import sys
+from contextlib import suppress
+
+
+def version(name: str) -> str:
+    """The version of an installed package. Raises PackageNotFoundError where there is none."""
+    prefix, suffix = f"{name}-", ".dist-info"
+    for place in sys.path:
+        entries: list[str] = []
+        with suppress(OSError):  # an archive, or nothing
+            entries = os.listdir(place or ".")  # noqa: PTH208 (names are wanted, and at once)
+        found = [one for one in entries if one.startswith(prefix) and one.endswith(suffix)]
+        if len(found) == 1:
+            return found[0].removeprefix(prefix).removesuffix(suffix)
+        if found:
+            break
+    from importlib import metadata  # noqa: PLC0415 (slow to load)
+
+    return metadata.version(name)

@@ -1,0 +1,50 @@
+"""capture.form: which fields a record must have, of which types."""
+
+import pytest
+
+from capture.form import Fields, Form
+from capture.frames import LATEST
+
+TABLE: Fields = {"id": (str,), "at": (int,), "more": (int, type(None)), "headers": (list,)}
+SOUND = {"id": "a", "at": 1, "more": 2, "headers": [["a", "b"], ["c"], "de", ["f", 1]]}
+
+
+def test_a_sound_record_gives_its_fields() -> None:
+    """What may be absent is None; header fields are pairs of text, anything else among them is left out."""
+    form = Form(TABLE)
+
+    assert form.read({**SOUND, "type": "x", "new": 1}) == {
+        **SOUND,
+        "headers": (("a", "b"), ("f", "1")),
+    }
+    assert form.read({"id": "a", "at": 1, "headers": []}) == {
+        "id": "a",
+        "at": 1,
+        "more": None,
+        "headers": (),
+    }
+    assert form.rest({**SOUND, "type": "x", "new": 1}) == {"new": 1}
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"id": 1},
+        {"at": True},
+        {"at": None},
+        {"at": LATEST + 1},
+        {"more": -LATEST - 1},
+        {"headers": ()},
+    ],
+)
+def test_a_wrong_record_is_none_however_many_were_right(wrong: dict[str, object]) -> None:
+    """What is remembered of those before it must not let it in."""
+    form = Form(TABLE)
+    for _ in range(3):
+        assert form.read(SOUND) is not None
+        assert form.read({**SOUND, **wrong}) is None
+
+
+def test_a_field_that_is_missing_is_not_there() -> None:
+    """Unless it may be absent."""
+    assert Form(TABLE).read({"at": 1, "headers": []}) is None

@@ -1,0 +1,47 @@
+"""replay.heads: a plain head is what httpx would send."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from replay.address import address
+from replay.heads import METHODS, Shape, httpx_head, plain_head, template
+
+NAMES = st.sampled_from(
+    [b"accept", b"Content-Type", b"x-sim-a", b"authorization", b"Host", b"content-length", b"te"]
+)
+VALUES = st.sampled_from([b"", b"a", b"application/json", b"\xe9", b"a  b"])
+
+
+@given(
+    st.sampled_from([*sorted(METHODS), "post", "PURGE", "CONNECT"]),
+    st.sampled_from(["http://127.0.0.1:8000/v1/x?a=b", "https://h", "http://[::1]:80/ /", "http://h/%"]),
+    st.lists(st.tuples(NAMES, VALUES), max_size=4).map(tuple),
+    st.booleans(),
+)  # fmt: skip
+def test_a_plain_head_is_what_httpx_writes(
+    method: str, url: str, fields: tuple[tuple[bytes, bytes], ...], bodied: bool
+) -> None:
+    """Byte for byte, or left to httpx."""
+    shape = Shape(method, url, fields, bodied)
+    found = plain_head(shape, address(url))
+
+    assert found is None or found == httpx_head(shape)
+
+
+def test_the_usual_head_is_plain() -> None:
+    """It must not need httpx."""
+    shape = Shape(
+        "POST", "http://h:1/v1", ((b"content-type", b"a/b"), (b"x-request-id", b"\1")), True
+    )
+
+    assert template(shape).head(b"id", 12) == (
+        b"POST /v1 HTTP/1.1\r\nHost: h:1\r\ncontent-type: a/b\r\nx-request-id: id\r\n"
+        b"Content-Length: 12\r\n\r\n"
+    )
+
+
+def test_a_line_break_in_a_field_is_refused() -> None:
+    """Nobody may smuggle a second request into the first."""
+    with pytest.raises(ValueError, match="line break"):
+        template(Shape("POST", "http://h/", ((b"a", b"b\r\nc: d"),), True))
