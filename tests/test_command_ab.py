@@ -155,13 +155,7 @@ def test_what_was_interrupted_goes_on(
         "--warmup", "none", *WIDE, "-o", "i",
     ]  # fmt: skip
     folder = trace.parent / "i"
-    with subprocess.Popen(
-        [sys.executable, "-m", "tbench", *words],
-        cwd=trace.parent,
-        env={**os.environ, "TOGETHER_API_KEY": "test-key-0123456789"},
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
+    with _begun(words, trace.parent) as process:
         assert process.stderr
         _until(lambda: len(list(folder.glob("*.run"))) == 1 and any(folder.glob("*.part")))
         process.send_signal(signal.SIGINT)
@@ -185,13 +179,7 @@ def test_a_stop_in_the_pause_between_two_runs_says_how_to_go_on(
         "ab", str(trace), *arms(simulator.url, "A", "B"), "--repeats", "1", "--concurrency", "8",
         "--warmup", "none", *WIDE, "--pause", "30", "-o", "i",
     ]  # fmt: skip
-    with subprocess.Popen(
-        [sys.executable, "-m", "tbench", *words],
-        cwd=trace.parent,
-        env={**os.environ, "TOGETHER_API_KEY": "test-key-0123456789"},
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
+    with _begun(words, trace.parent) as process:
         assert process.stderr
         _until(lambda: any(trace.parent.glob("i/*.run")))
         time.sleep(0.5)  # it was read, and the pause has begun
@@ -200,6 +188,16 @@ def test_a_stop_in_the_pause_between_two_runs_says_how_to_go_on(
 
     assert process.returncode == 130, said
     assert "1 replays are still to be made; go on with: tbench ab -o i" in said
+
+
+def _begun(words: list[str], folder: Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "tbench", *words],
+        cwd=folder,
+        env={**os.environ, "TOGETHER_API_KEY": "test-key-0123456789"},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
 
 
 def _until(true: Callable[[], bool]) -> None:
