@@ -112,8 +112,13 @@ def _header_name(line: str) -> str:
 
 
 def _safe_field(word: str) -> str:
-    name, _, value = word.partition("=")
-    return f"{name}={WITHHELD}" if hides(name, orjson.loads(value)) else word
+    """What is no JSON will be refused; until then it may be a key whose quotes were forgotten."""
+    name, mark, value = word.partition("=")
+    try:
+        safe = not hides(name, orjson.loads(value))
+    except orjson.JSONDecodeError:
+        safe = False
+    return word if safe or not mark else f"{name}={WITHHELD}"
 
 
 _ARM_WORD: Final = re.compile(

@@ -35,6 +35,10 @@ finally:
         (["--api-key=s3cr", "-o", "x"], ["--api-key=****", "-o", "x"]),
         (["--header", "X-Key: abc", ""], ["--header", "X-Key: ***", ""]),
         (["--arm", "name=A,header.X=abc"], ["--arm", "name=A,header.X=***"]),
+        (["--set", "api_key=sk-abc"], ["--set", "api_key=***" + "***"]),
+        (["--set", "user"], ["--set", "user"]),
+        (["--set"], ["--set"]),
+        (["--set", "temperature=0.5"], ["--set", "temperature=0.5"]),
         (["--model", "secretive"], ["--model", "secretive"]),
     ],
 )
@@ -59,3 +63,13 @@ def test_the_program_does_so_itself() -> None:
     assert done.returncode == 2
     assert f"--api-key\0{'*' * 13}\0--wrong" in done.stdout
     assert "secret" not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("word", ["user=nobody", "user", ""])
+def test_a_word_that_is_no_json_is_still_one_line(word: str) -> None:
+    """The process list is seen to before anybody has looked at the words."""
+    command = [sys.executable, "-m", "tbench", "replay", "x.msgpack", "--set", word]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith("tbench: ")
+    assert len(done.stderr.splitlines()) == 1
