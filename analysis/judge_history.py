@@ -1,12 +1,13 @@
 """Judge against a history: the runs of one arm held against where one more session would lie.
 
 Runs of other days do not take turns with those of today, so no run is a unit here: the session is. Each
-has one y, the mean over its runs; today's is one new draw, and its prediction interval by Student's t is
-what a change must leave (docs/statistics.md).
+has one y, the mean over its runs; today's is one new draw, and its prediction interval by Student's t,
+around the mean of all sessions and around the latest, is what a change must leave (docs/statistics.md).
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from datetime import datetime
 from typing import Final
 
 import numpy as np
@@ -14,9 +15,9 @@ import numpy as np
 from analysis.case import Case, known, least_variance, level_of, make_method
 from analysis.endpoints import Figure
 from analysis.gate import Gate
-from analysis.history import History
+from analysis.history import History, Session
 from analysis.judgement import Judgement, conclude
-from analysis.prediction import has_trend, predicted
+from analysis.prediction import differs_by_kind, has_trend, predicted
 from analysis.replicates import Replicates
 from analysis.reservations import of_requests, of_runs
 from analysis.ruling import settled
@@ -29,6 +30,8 @@ from replay.warmup import Warmup
 LEAST_SESSIONS: Final = 5
 SHORT: Final = "NOT_ENOUGH_HISTORY"
 TRENDING: Final = "HISTORY_TREND"
+WEEKLY: Final = "HISTORY_WEEKLY"
+_SATURDAY: Final = 5
 
 
 def judge_history(
@@ -94,11 +97,9 @@ def _case(history: History, group: Group, gate: Gate) -> Case:
     figures = tuple(gate.endpoint.figure(run, gate.slo) for run in group.runs)
     if gate.limit is not None:
         return _of_limit(group.name, gate, figures)
-    sessions = [
-        kept for one in history.sessions if (kept := one.figures.get(name_of(gate))) is not None
-    ]
-    fewest = min([len(figures), *map(len, sessions)])
-    draws = tuple(_mean(gate, one[:fewest]) for one in sessions)
+    sessions = [session for session in history.sessions if name_of(gate) in session.figures]
+    fewest = min(len(figures), _fewest_runs(sessions, gate))
+    draws = tuple(_mean(gate, session.figures[name_of(gate)][:fewest]) for session in sessions)
     case = Case(
         arm=group.name,
         gate=gate,
@@ -106,9 +107,19 @@ def _case(history: History, group: Group, gate: Gate) -> Case:
         candidate=figures[:fewest],
         estimate=None,
         method="refused",
-        stops=tuple(_stops(gate, draws)),
+        stops=tuple(_stops(gate, draws, [_on_weekend(session) for session in sessions])),
     )
     return _estimated(case)
+
+
+def _fewest_runs(sessions: Sequence[Session], gate: Gate) -> int:
+    """Of a session: means of as many runs vary alike."""
+    return min((len(session.figures[name_of(gate)]) for session in sessions), default=0)
+
+
+def _on_weekend(session: Session) -> bool:
+    """By the date in UTC."""
+    return datetime.fromisoformat(session.recorded).weekday() >= _SATURDAY
 
 
 def _of_limit(arm: str, gate: Gate, figures: tuple[Figure, ...]) -> Case:
@@ -145,11 +156,15 @@ def _estimated(case: Case) -> Case:
     return replace(case, estimate=estimate, method=method)
 
 
-def _stops(gate: Gate, draws: Sequence[Figure]) -> Iterator[str]:
+def _stops(gate: Gate, draws: Sequence[Figure], weekend: Sequence[bool]) -> Iterator[str]:
     if len(draws) < LEAST_SESSIONS:
         yield SHORT
-    elif known(gate, draws) and has_trend([gate.y(one.value) for one in draws]):
+        return
+    y = [gate.y(draw.value) for draw in draws] if known(gate, draws) else []
+    if y and has_trend(y):
         yield TRENDING
+    if y and differs_by_kind(y, weekend):
+        yield WEEKLY
 
 
 def _cautions(
@@ -160,8 +175,8 @@ def _cautions(
         fewest = min(len(case.baseline) for case in short)
         yield Caution(
             code=SHORT,
-            text=f"{fewest} sessions of {_named(short)}; a verdict needs {LEAST_SESSIONS}: "
-            f"{LEAST_SESSIONS - fewest} more must be recorded, on other days",
+            text=f"{fewest} session{'s' if fewest != 1 else ''} of {_named(short)}; a verdict needs "
+            f"{LEAST_SESSIONS}: {LEAST_SESSIONS - fewest} more must be recorded, on other days",
         )
     if trending := [case for case in cases if TRENDING in case.stops]:
         yield Caution(
@@ -169,6 +184,13 @@ def _cautions(
             text=f"{_named(trending)}: the sessions rise or fall one after another, so their mean is not "
             "where today's should lie",
         )
+    if weekly := [case for case in cases if WEEKLY in case.stops]:
+        yield Caution(
+            code=WEEKLY,
+            text=f"{_named(weekly)}: sessions of weekends differ from those of weekdays (UTC); keep a "
+            "baseline file for each",
+        )
+    yield from _unequal_runs(history, candidate, cases)
     count = len(history.sessions)
     for case in cases:
         if case.gate.limit is None and len(case.baseline) < count:
@@ -184,6 +206,25 @@ def _cautions(
             text=f"{whole.n:,} requests are compared with sessions of "
             f"{', '.join(f'{count:,}' for count in counts)}",
         )
+
+
+def _unequal_runs(
+    history: History, candidate: Replicates, cases: Sequence[Case]
+) -> Iterator[Caution]:
+    """Where a session, or the candidate, has more runs than are compared."""
+    for compared in sorted({len(case.candidate) for case in cases if case.gate.limit is None}):
+        gated = [case for case in cases if len(case.candidate) == compared]
+        counts = [
+            len(session.figures.get(name_of(case.gate), ()))
+            for case in gated
+            for session in history.sessions
+        ]
+        if compared < (most := max(*counts, len(candidate.runs))):
+            yield Caution(
+                code="UNEQUAL_RUNS",
+                text=f"{_named(gated)}: the first {compared} of up to {most} runs of each session are "
+                "compared, the fewest that one has, since means of as many runs vary alike",
+            )
 
 
 def _named(cases: Sequence[Case]) -> str:

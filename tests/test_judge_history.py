@@ -85,6 +85,8 @@ def test_too_few_sessions_decide_nothing_and_say_how_many_are_missing(repeats: A
     assert found.verdict is Verdict.INCONCLUSIVE
     assert {row.reason for row in found.rows} == {"NOT_ENOUGH_HISTORY"}
     assert "3 sessions of e2e:p50; a verdict needs 5: 2 more" in str(found.warnings)
+    alone = judge_history(history(CALM[:1]), tonight(repeats), E2E)
+    assert "1 session of e2e:p50; a verdict needs 5: 4 more" in str(alone.warnings)
 
 
 def test_sessions_that_rise_decide_nothing(repeats: Any) -> None:
@@ -95,11 +97,44 @@ def test_sessions_that_rise_decide_nothing(repeats: Any) -> None:
     assert "HISTORY_TREND" in codes(found)
 
 
+@pytest.mark.parametrize(
+    ("medians", "expected"),
+    [
+        ((0.635, 0.64, 0.645, 0.64, 0.65, 0.60), "INCONCLUSIVE"),
+        ((0.60, 0.65, 0.64, 0.645, 0.64, 0.635), "PASS"),
+    ],
+)
+def test_a_pass_holds_against_the_latest_session_too(
+    repeats: Any, medians: tuple[float, ...], expected: str
+) -> None:
+    """Tonight is within 10 % of the mean of all, and of the latest session or not."""
+    found = judge_history(history(medians), tonight(repeats, 1.0), E2E)
+
+    assert found.verdict.value == expected
+
+
+def test_a_week_that_has_a_shape_decides_nothing(repeats: Any) -> None:
+    """Weekends (the first of November 2026 is a Sunday) are 8 % slower than the days between."""
+    fortnight = [0.69, 0.64, 0.645, 0.635, 0.64, 0.638, 0.688, 0.692, 0.641, 0.64]
+    found = judge_history(history(fortnight), tonight(repeats, 1.3), E2E)
+    flat = judge_history(history([0.64, 0.638] * 5), tonight(repeats), E2E)
+
+    assert found.verdict is Verdict.INCONCLUSIVE
+    assert "HISTORY_WEEKLY" in codes(found)
+    assert "weekends differ from those of weekdays" in str(found.warnings)
+    assert flat.verdict is Verdict.PASS
+
+
 def test_runs_beyond_the_fewest_are_not_counted(repeats: Any) -> None:
     """A mean of two runs varies more than one of five: all sessions give as many as the one with fewest."""
     mixed = history(CALM[:5], runs=5)
     short = replace(mixed, sessions=(*mixed.sessions, *history(CALM, runs=2).sessions[5:]))
-    (row,) = judge_history(short, tonight(repeats, runs=5), E2E).rows
+    found = judge_history(short, tonight(repeats, runs=5), E2E)
+    (row,) = found.rows
+
+    assert "e2e:p50: the first 2 of up to 5 runs of each session are compared" in str(
+        found.warnings
+    )
 
     assert row.comparison.method == "prediction t over 6 sessions of 2 runs each, df 5"
     assert len(row.candidate_runs) == 2
