@@ -56,12 +56,14 @@ def _weekend(count: int) -> Floats:
 
 
 def _steady(share: float) -> Level:
-    return lambda count, _: share * np.arange(count)
+    return lambda count, _: share * np.arange(count, dtype=np.float64)
 
 
 def _step(share: float) -> Level:
     """Once, before a session that chance draws."""
-    return lambda count, random: share * (np.arange(count) >= random.integers(1, count - 1))
+    return lambda count, random: np.where(
+        np.arange(count) >= random.integers(1, count - 1), share, 0.0
+    )
 
 
 def _wandering(memory: float, spread: float) -> Level:
