@@ -7,9 +7,11 @@ from pathlib import Path
 
 from capture.synthesis import Workload, calibrated, parse
 from capture.synthesis.order import read_task
-from replay.benchmark.calibration import calibrate
+from replay.benchmark.calibration import REQUESTS, Calibrator, UncalibratedError
 from replay.benchmark.layout import OWN, write_json
 from replay.order import Order
+from replay.performance import Watch
+from replay.progress import screen, watching
 from tbench.benchmark_order import BenchmarkOrder
 from tbench.benchmark_view import Log
 
@@ -25,16 +27,39 @@ def with_lengths(
         log.say(
             "no --model-tokenizer: asking the server how long its tokens are (12 small requests)"
         )
-        found = calibrate(order, partial(_plain, base), asked.task, folder, asked.flags)
-        kept["chars_per_token"] = found and found.chars_per_token
+        kept |= _asked(asked, base, order, folder, log)
         write_json(folder / OWN, kept)
     if kept["chars_per_token"] is None:
         log.say(
-            "too few counts of prompt tokens from the server: lengths are estimated from English text"
+            f"{kept.get('uncalibrated', 'too few counts of prompt tokens from the server')}: lengths "
+            "are estimated from English text; --model-tokenizer makes them exact"
         )
         return base
     log.say(f"lengths: {kept['chars_per_token']:.3f} characters a token, by the server's counts")
     return replace(base, tokens=calibrated(kept["chars_per_token"]))
+
+
+def _asked(
+    asked: BenchmarkOrder, base: Workload, order: Order, folder: Path, log: Log
+) -> dict[str, float | str | None]:
+    """What the folder keeps of the calibration."""
+
+    def watch(tokens: int) -> Watch:
+        log.say(f"lengths: {REQUESTS} requests of about {tokens} tokens")
+        return watching(screen())
+
+    calibrator = Calibrator(
+        order=order,
+        workload=partial(_plain, base),
+        task=asked.task,
+        folder=folder,
+        flags=asked.flags,
+        watch=watch,
+    )
+    try:
+        return {"chars_per_token": calibrator.calibrate().chars_per_token}
+    except UncalibratedError as reason:
+        return {"chars_per_token": None, "uncalibrated": str(reason)}
 
 
 def _plain(base: Workload, task: str, scenario: str, requests: int) -> Workload:

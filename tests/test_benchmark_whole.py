@@ -30,7 +30,7 @@ SILENT = {
     "GPU Type",
 } | {"request_rate (requests/s)"}
 """Columns that have nothing to say of a closed loop without a failure."""
-FIRST = ("no --model-tokenizer", "too few counts of prompt tokens", "lengths: ", "x: ", "point ")
+FIRST = ("no --model-tokenizer", "no counts of prompt tokens", "lengths: ", "x: ", "point ")
 
 
 def empty(sheet: Any) -> list[str]:

@@ -303,7 +303,7 @@ def test_hints_name_the_options_that_there_are(
     assert "is --api-base right?" in nobody.err
     assert "--api-model-name" in model.err
     assert "export it or give --api-key" in missing.err
-    assert "too few counts" not in nobody.err + model.err
+    assert "are estimated" not in nobody.err + model.err
     assert not (tmp_path / "z").exists()
 
 

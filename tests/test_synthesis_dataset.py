@@ -45,6 +45,20 @@ def as_lines(path: Path) -> None:
     path.write_text("\n".join(json.dumps({"text": one}) for one in PROMPTS), encoding="utf-8")
 
 
+def as_lines_of_windows(path: Path) -> None:
+    lines = [json.dumps({"text": one}, ensure_ascii=False) for one in PROMPTS]
+    path.write_text("\ufeff" + "\r\n".join(lines), encoding="utf-8")
+
+
+def as_lines_of_pandas(path: Path) -> None:
+    rows = [{"text": one, "score": float("nan"), "most": float("inf")} for one in PROMPTS]
+    path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+
+
+def as_list_of_python(path: Path) -> None:
+    path.write_text(json.dumps([{"text": one, "score": float("nan")} for one in PROMPTS]))
+
+
 def as_parquet(path: Path) -> None:
     arrow = pytest.importorskip("pyarrow", reason="needs the extra: pip install 'tbench[parquet]'")
     import pyarrow.parquet
@@ -61,7 +75,11 @@ def as_parquet(path: Path) -> None:
         ("p.json", as_json),
         ("p.json", as_objects),
         ("p.json", as_lines),
+        ("p.json", as_lines_of_windows),
+        ("p.json", as_list_of_python),
         ("p.jsonl", as_lines),
+        ("p.jsonl", as_lines_of_windows),
+        ("p.jsonl", as_lines_of_pandas),
         ("p.parquet", as_parquet),
     ],
 )
@@ -84,6 +102,15 @@ def test_columns_are_taken_by_name(tmp_path: Path) -> None:
     assert found.prompts == ["b", "d"]
 
 
+def test_a_column_named_outright_may_hold_any_mark(tmp_path: Path) -> None:
+    """Who names it means it; columns without a name may repeat."""
+    (tmp_path / "p.csv").write_text("a;b\nc;d\n")
+    (tmp_path / "blank.csv").write_text("prompt,,\nx,,\n")
+
+    assert load_dataset(tmp_path / "p.csv", Columns(prompt="a;b")).prompts == ["c;d"]
+    assert load_dataset(tmp_path / "blank.csv").prompts == ["x"]
+
+
 @pytest.mark.parametrize(
     ("name", "content", "left_out"),
     [
@@ -96,6 +123,8 @@ def test_columns_are_taken_by_name(tmp_path: Path) -> None:
             "blank": 1,
         }),
         ("p.jsonl", b'{broken\n{"prompt": "a"}\n\n{"prompt": "b"}\n', {"not JSON": 1}),
+        ("p.jsonl", b'{"prompt": "\\ud83d"}\n{"prompt": "a"}\n{"prompt": "b"}\n', {"not JSON": 1}),
+        ("p.jsonl", b'{"prompt": NaN}\n{"prompt": "a"}\n{"prompt": "b"}\n', {"without a prompt": 1}),
     ],
 )  # fmt: skip
 def test_rows_that_cannot_be_used_are_counted(
@@ -122,6 +151,13 @@ def test_rows_that_cannot_be_used_are_counted(
         ("p.csv", b'prompt\n"open', "not CSV"),
         ("p.csv", b"a,b\n1,2\n", "--dataset-prompt-column a or b"),
         ("p.csv", b"prompt\n\xff\n", "not CSV in UTF-8"),
+        ("p.csv", b"prompt,n,prompt\na,1,b\n", "2 columns are called 'prompt'; rename"),
+        (
+            "p.csv",
+            b"prompt;n\nhello;1\n",
+            "only column is called 'prompt;n', which looks like several",
+        ),
+        ("p.csv", b"prompt\tn\nhello\t1\n", "separate columns by commas"),
     ],
 )
 def test_a_file_that_will_not_do_says_why(

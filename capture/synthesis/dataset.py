@@ -3,6 +3,7 @@
 How each kind of file is read is in capture.synthesis.files; the Hugging Face library in hub.py.
 """
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -154,6 +155,11 @@ def _named(name: str, columns: Columns, there: list[str]) -> Columns:
                 f"{name}: which column holds the prompts? --dataset-prompt-column {' or '.join(there)}"
             )
         prompt = there[0]
+        if re.search(r"[;\t]", prompt):
+            raise InputError(
+                f"{name}: its only column is called {prompt!r}, which looks like several; separate "
+                "columns by commas, or name it by --dataset-prompt-column"
+            )
     return replace(columns, prompt=prompt, image=image)
 
 

@@ -4,6 +4,8 @@ A row is a string, or a map of columns. What is broken comes as Bad, with the re
 """
 
 import csv
+import json
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -14,6 +16,7 @@ from capture.errors import InputError
 
 LONGEST_CELL: Final = 2**30
 """Of a CSV file: it may hold images."""
+BOM: Final = b"\xef\xbb\xbf"
 PICTURES: Final = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 
 
@@ -62,7 +65,13 @@ def _csv(path: Path) -> Iterator[Item]:
     before = csv.field_size_limit(LONGEST_CELL)
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            for row in csv.DictReader(file, strict=True):
+            rows = csv.DictReader(file, strict=True)
+            for name, count in Counter(filter(None, rows.fieldnames or ())).items():
+                if count > 1:
+                    raise InputError(
+                        f"{path}: {count} columns are called {name!r}; rename all but one"
+                    )
+            for row in rows:
                 whole = None not in row and None not in row.values()
                 yield row if whole else Bad("with another number of columns")
     except (csv.Error, UnicodeDecodeError) as error:
@@ -73,10 +82,10 @@ def _csv(path: Path) -> Iterator[Item]:
 
 def _json(path: Path) -> Iterator[Item]:
     """A list of strings or objects; several values, one a line, are JSONL."""
-    data = path.read_bytes().removeprefix(b"\xef\xbb\xbf")
+    data = path.read_bytes().removeprefix(BOM)
     try:
-        found = orjson.loads(data)
-    except orjson.JSONDecodeError as error:
+        found = _loads(data)
+    except ValueError as error:
         if not _is_json(data.lstrip().partition(b"\n")[0]):
             raise InputError(f"{path}: not JSON: {error}") from None
         yield from _jsonl(path)
@@ -89,12 +98,24 @@ def _json(path: Path) -> Iterator[Item]:
 def _jsonl(path: Path) -> Iterator[Item]:
     with path.open("rb") as file:
         for line in file:
-            if not line.strip():
+            text = line.removeprefix(BOM).strip()
+            if not text:
                 continue
             try:
-                yield _value(orjson.loads(line))
-            except orjson.JSONDecodeError:
+                yield _value(_loads(text))
+            except ValueError:
                 yield Bad("not JSON")
+
+
+def _loads(data: bytes) -> object:
+    """Decoded JSON, NaN and Infinity (which Python and pandas write) as null. Raises ValueError."""
+    try:
+        return orjson.loads(data)
+    except orjson.JSONDecodeError as error:
+        try:
+            return orjson.loads(orjson.dumps(json.loads(data)))
+        except (ValueError, TypeError, RecursionError):
+            raise error from None
 
 
 def _value(value: object) -> Item:
@@ -103,8 +124,8 @@ def _value(value: object) -> Item:
 
 def _is_json(line: bytes) -> bool:
     try:
-        orjson.loads(line)
-    except orjson.JSONDecodeError:
+        _loads(line)
+    except ValueError:
         return False
     return True
 

@@ -23,6 +23,8 @@ CONTEXT: Final = "The"
 """Stands before a piece whose cost is asked for: many tokenizers treat the first word in a way of its own."""
 LONGEST_WORD: Final = 12
 """Letters of a word that today's vocabularies of 100,000 tokens and more mostly hold as one."""
+RATIOS: Final = (0.2, 20.0)
+"""Characters a token, the least and the most of any tokenizer: bytes of rare scripts, runs of spaces."""
 
 _WORD = re.compile(r"\w+|[^\w\s]")
 
@@ -76,8 +78,12 @@ class Calibrated:
 
 def calibrated(chars_per_token: float, *, source: str = "characters") -> Calibrated:
     """Lengths by a measured ratio, such as that of characters sent to the server's `prompt_tokens`."""
-    if not (math.isfinite(chars_per_token) and chars_per_token > 0):
-        raise InputError(f"{chars_per_token:g} characters per token: must be more than 0")
+    low, high = RATIOS
+    if not low <= chars_per_token <= high:
+        raise InputError(
+            f"{chars_per_token:g} characters per token: no tokenizer has less than {low:g} or more "
+            f"than {high:g}; --model-tokenizer counts exactly"
+        )
     return Calibrated(chars_per_token, f"{source} ({chars_per_token:.3f} per token)")
 
 

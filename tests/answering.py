@@ -1,0 +1,107 @@
+"""A server whose answers are a function of the request; it keeps what it was sent."""
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Received:
+    """One request as it came."""
+
+    path: str
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+@dataclass(frozen=True)
+class Given:
+    """One answer: its pieces are written one by one, with seconds of `pause` between them."""
+
+    pieces: Sequence[bytes]
+    status: int = 200
+    headers: tuple[tuple[str, str], ...] = (("content-type", "application/json"),)
+    pause: float = 0.0
+
+
+class Answering:
+    """`url` is its address, `received` all requests in the order of their arrival."""
+
+    def __init__(self, answer: Callable[[Received], Given]) -> None:
+        self.received: list[Received] = []
+        self._answer = answer
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_POST(self) -> None:
+                outer._serve(self)
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+
+    def _serve(self, handler: BaseHTTPRequestHandler) -> None:
+        size = int(handler.headers.get("content-length") or 0)
+        headers = {name.lower(): value for name, value in handler.headers.items()}
+        received = Received(handler.path, headers, handler.rfile.read(size))
+        self.received.append(received)
+        given = self._answer(received)
+        handler.send_response(given.status)
+        for name, value in given.headers:
+            handler.send_header(name, value)
+        handler.send_header("content-length", str(sum(map(len, given.pieces))))
+        handler.end_headers()
+        for place, piece in enumerate(given.pieces):
+            time.sleep(given.pause if place else 0)
+            handler.wfile.write(piece)
+            handler.wfile.flush()
+
+
+@contextmanager
+def answering(answer: Callable[[Received], Given]) -> Iterator[Answering]:
+    """A server while the block runs."""
+    server = Answering(answer)
+    thread = threading.Thread(target=server._server.serve_forever, args=(0.05,), daemon=True)
+    thread.start()
+    try:
+        yield server
+    finally:
+        server._server.shutdown()
+        server._server.server_close()
+        thread.join()
+
+
+def chat(prompt_tokens: int = 3, text: str = "hi", tokens: int = 2) -> Given:
+    """An answer in one body."""
+    usage = {"prompt_tokens": prompt_tokens, "completion_tokens": tokens}
+    message = {"role": "assistant", "content": text}
+    choice = {"index": 0, "message": message, "finish_reason": "stop"}
+    return Given([json.dumps({"choices": [choice], "usage": usage}).encode()])
+
+
+def stream(prompt_tokens: int = 3, tokens: int = 4) -> list[bytes]:
+    """The events of a streamed answer: a token each, the usage, the end."""
+    events: list[dict[str, Any]] = [
+        {"choices": [{"index": 0, "delta": {"content": f"t{n} "}, "finish_reason": None}]}
+        for n in range(tokens)
+    ]
+    usage = {"prompt_tokens": prompt_tokens, "completion_tokens": tokens}
+    events.append({"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}], "usage": usage})
+    return [*(b"data: %s\n\n" % json.dumps(one).encode() for one in events), b"data: [DONE]\n\n"]
+
+
+EVENTS = (("content-type", "text/event-stream"),)
