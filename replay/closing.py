@@ -7,6 +7,7 @@ from typing import Any, Final
 import numpy as np
 
 from capture.errors import UnreachableError
+from capture.terminal import named
 from replay import measures
 from replay.forecast import Forecast
 from replay.runfile import Run
@@ -110,7 +111,9 @@ def outlook(seen: Forecast, meaning: str) -> Iterator[str]:
     yield f"pacing    {meaning}"
     yield f"requests  {about}{seen.requests:,}"
     if seen.skipped:
-        yield "left out  " + ", ".join(f"{count:,} {why}" for why, count in seen.skipped.items())
+        yield "left out  " + ", ".join(
+            f"{count:,} {named(why)}" for why, count in seen.skipped.items()
+        )
     at = " at the recorded latencies" if seen.estimated else ""
     yield f"duration  {about}{seen.duration_s:.1f} s{at}"
     mean = "-" if seen.mean_rate is None else f"{seen.mean_rate:.2f}"
@@ -124,7 +127,7 @@ def _price(seen: Forecast) -> str:
     if seen.cost_usd is not None:
         return f"about {seen.cost_usd:.4f} USD at list prices"
     if seen.unpriced:
-        return "price unknown for " + ", ".join(seen.unpriced)
+        return "price unknown for " + ", ".join(map(named, seen.unpriced))
     return "unknown: the trace does not say how many tokens its requests used"
 
 
@@ -180,4 +183,4 @@ def _said(run: Run, kind: str) -> str:
 
 
 def _models(run: Run) -> str:
-    return ", ".join(sorted({str(model) for model in run.columns["model"]})[:3])
+    return ", ".join(sorted({named(str(model)) for model in run.columns["model"]})[:3])

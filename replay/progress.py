@@ -9,7 +9,7 @@ from replay.performance import Live, Watch
 from replay.sample import Fate
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from capture.console import Console
 
 REFRESH_S: Final = 0.4
 PLAIN_S: Final = 10.0
@@ -30,11 +30,12 @@ class Terminal:
     every_s = REFRESH_S
 
     def __init__(self, console: "Console") -> None:
-        from rich.live import Live as Region  # noqa: PLC0415 (a pipe needs none of it)
-        from rich.text import Text  # noqa: PLC0415
+        from rich.text import Text  # noqa: PLC0415 (a pipe needs none of it)
+
+        from capture.console import Live  # noqa: PLC0415
 
         self._text = Text
-        self._region = Region(console=console, auto_refresh=False, transient=True)
+        self._region = Live(console=console, auto_refresh=False, transient=True)
         self._region.start()
 
     def show(self, line: str) -> None:
@@ -60,7 +61,7 @@ def screen() -> Screen:
     """The one that suits stderr."""
     if not sys.stderr.isatty():
         return Plain()
-    from rich.console import Console  # noqa: PLC0415 (slow to load)
+    from capture.console import Console  # noqa: PLC0415 (slow to load)
 
     console = Console(stderr=True)
     return Terminal(console) if console.is_terminal else Plain()

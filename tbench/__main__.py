@@ -3,8 +3,10 @@
 import gc
 import os
 import sys
+import traceback
 
 from capture.errors import TbenchError
+from capture.terminal import LONGEST_LINE, guarded, shortened
 from tbench.process_list import mask_credentials
 
 
@@ -22,14 +24,15 @@ def main() -> None:
 def run(arguments: list[str]) -> int:
     """Run one command line; returns its exit code."""
     debug = "--debug" in arguments
-    try:
-        return _invoke([word for word in arguments if word != "--debug"])
-    except KeyboardInterrupt:
-        return _fail("interrupted", 130)
-    except Exception as error:
-        if debug:
-            raise
-        return _explain(error)
+    with guarded():
+        try:
+            return _invoke([word for word in arguments if word != "--debug"])
+        except KeyboardInterrupt:
+            return _fail("interrupted", 130)
+        except Exception as error:
+            if debug:
+                traceback.print_exc()
+            return _explain(error)
 
 
 def _invoke(arguments: list[str]) -> int:
@@ -58,7 +61,7 @@ def _explain(error: Exception) -> int:
 
 
 def _fail(message: str, code: int) -> int:
-    print(f"tbench: {' '.join(message.split())}", file=sys.stderr)
+    print(f"tbench: {shortened(' '.join(message.split()), LONGEST_LINE)}", file=sys.stderr)
     return code
 
 

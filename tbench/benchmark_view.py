@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal, Protocol, Self, TextIO
 
+from capture.terminal import escaped
 from replay.benchmark.conduct import Made
 from replay.benchmark.sweep import BATCHED, Point
 from replay.performance import Watch
@@ -41,7 +42,7 @@ class Log:
 
     def say(self, line: str) -> None:
         self.show(line)
-        self.file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}\n")
+        self.file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {escaped(line)}\n")
         self.file.flush()
 
 

@@ -7,10 +7,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from rich.console import Console
-from rich.live import Live
 from rich.text import Text
 
+from capture.console import Console, Live
 from capture.recording import Recording
 from capture.tracereader import PART, segment_path
 from capture.watch import Listening, Status
@@ -108,9 +107,7 @@ class View:
 
     def __init__(self, recording: Recording, console: Console | None = None) -> None:
         self._recording = recording
-        self._console = console or Console(
-            stderr=True, soft_wrap=True, highlight=False, markup=False
-        )
+        self._console = console or Console(stderr=True, soft_wrap=True)
         self._live: Live | None = None
         self._plain_due = time.monotonic() + PLAIN_EVERY_S
         self._warned_loss = False

@@ -6,11 +6,11 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Final, Protocol
 
-from rich.console import Console, Group
-from rich.live import Live
+from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from capture.console import Console, Live
 from replay.experiment.conduct import DONE, Performed
 from replay.experiment.experiment import Experiment
 from replay.experiment.schedule import Slot

@@ -38,16 +38,20 @@ def test_each_error_is_one_line_and_its_exit_code(
     assert said.count("\n") == 1
 
 
-def test_debug_shows_the_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With --debug the error itself comes through."""
+def test_debug_shows_the_traceback(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With --debug stderr says where, and the exit code stays (a bare traceback ends with 1, FAIL)."""
 
     def fail(arguments: list[str]) -> int:
         raise InputError("no such trace: x")
 
     monkeypatch.setattr(entry, "_invoke", fail)
 
-    with pytest.raises(InputError):
-        entry.run(["report", "x", "--debug"])
+    assert entry.run(["report", "x", "--debug"]) == 2
+    said = capsys.readouterr().err
+    assert "in fail" in said
+    assert said.endswith("tbench: no such trace: x\n")
 
 
 @pytest.mark.parametrize(

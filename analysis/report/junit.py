@@ -4,7 +4,6 @@ FAIL is a failure. INCONCLUSIVE and INVALID are errors, not skips: a skipped tes
 nothing was shown. What Ant's and Jenkins' schemas ask for is there.
 """
 
-import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Final
@@ -14,6 +13,7 @@ from analysis.comparison import Verdict
 from analysis.judge import Judgement, Row
 from analysis.replicates import Replicates
 from analysis.report.judgement import MEANINGS, change, figure, interval, judgement_text
+from capture.terminal import escaped
 from replay.totals import duration_s
 
 ELEMENTS: Final = {
@@ -22,8 +22,6 @@ ELEMENTS: Final = {
     Verdict.INVALID: "error",
 }
 """What a test case holds by its gate's verdict; one that passed holds nothing."""
-_FORBIDDEN: Final = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-"""What XML 1.0 has no way to say."""
 
 
 def judgement_junit(found: Judgement) -> str:
@@ -39,7 +37,7 @@ def judgement_junit(found: Judgement) -> str:
 
 def _suite(suites: Element, found: Judgement, arm: Replicates, place: int) -> None:
     rows = [row for row in found.rows if row.arm == arm.name]
-    suite = SubElement(suites, "testsuite", name=_clean(arm.name), id=str(place), package="tbench")
+    suite = SubElement(suites, "testsuite", name=escaped(arm.name), id=str(place), package="tbench")
     suite.set("tests", str(len(rows)))
     suite.set("skipped", "0")
     suite.set("hostname", "localhost")
@@ -47,15 +45,15 @@ def _suite(suites: Element, found: Judgement, arm: Replicates, place: int) -> No
     suite.set("time", f"{sum(duration_s(run.columns) for run in arm.runs):.3f}")
     properties = SubElement(suite, "properties")
     for name, value in _properties(found, arm):
-        SubElement(properties, "property", name=name, value=_clean(value))
+        SubElement(properties, "property", name=name, value=escaped(value))
     for row in rows:
         _case(suite, found, row)
     for kind in ("failure", "error"):
         suite.set(f"{kind}s", str(len(suite.findall(f"testcase/{kind}"))))
     text = "\n".join(judgement_text(found)) if not place else ""
-    SubElement(suite, "system-out").text = _clean(text)
+    SubElement(suite, "system-out").text = escaped(text)
     beware = found.cautions.get(arm.name, ())
-    SubElement(suite, "system-err").text = _clean("\n".join(map(str, beware)))
+    SubElement(suite, "system-err").text = escaped("\n".join(map(str, beware)))
 
 
 def _began(arm: Replicates) -> str:
@@ -75,14 +73,14 @@ def _properties(found: Judgement, arm: Replicates) -> Iterator[tuple[str, str]]:
 
 def _case(suite: Element, found: Judgement, row: Row) -> None:
     case = SubElement(suite, "testcase", name=row.gate.text, time="0")
-    case.set("classname", f"tbench.{_clean(row.arm)}")
+    case.set("classname", f"tbench.{escaped(row.arm)}")
     invalid = found.verdict_of(row.arm) is Verdict.INVALID
     verdict = Verdict.INVALID if invalid else row.comparison.verdict
     if verdict is not Verdict.PASS:
         because = "; ".join(_invalid(found, row.arm)) if invalid else row.reason
         message = f"{_said(row)}: {because or MEANINGS[verdict]}"
-        element = SubElement(case, ELEMENTS[verdict], type=verdict.value, message=_clean(message))
-        element.text = _clean(_detail(row))
+        element = SubElement(case, ELEMENTS[verdict], type=verdict.value, message=escaped(message))
+        element.text = escaped(_detail(row))
 
 
 def _invalid(found: Judgement, arm: str) -> list[str]:
@@ -106,7 +104,3 @@ def _detail(row: Row) -> str:
         )
     )
     return "\n".join([*lines, row.comparison.method])
-
-
-def _clean(text: str) -> str:
-    return _FORBIDDEN.sub("\ufffd", text)

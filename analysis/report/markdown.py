@@ -24,6 +24,7 @@ from analysis.report.judgement import (
     objectives,
 )
 from analysis.summary import Caution
+from capture.terminal import escaped
 
 MOST: Final = 65_000
 """Bytes that a comment may have with GitHub (65,536 characters), less some."""
@@ -157,13 +158,13 @@ def _size(lines: Iterable[str]) -> int:
 
 def text(words_: str) -> str:
     """Words from outside as mere text: no mark of Markdown or HTML, no mention of a person."""
-    plain = _MARKS.sub(r"\\\1", " ".join(words_.split()))
+    plain = _MARKS.sub(r"\\\1", escaped(" ".join(words_.split())))
     return plain.replace("@", "@\u200b")
 
 
 def code(name: str) -> str:
     """A name as code, also in a table."""
-    plain = " ".join(name.split())
+    plain = escaped(" ".join(name.split()))
     if ("|" in plain and "\\" in plain) or plain.endswith("\\"):
         return text(plain)  # code has no way to say a bar after a backslash
     plain = plain.replace("|", "\\|")

@@ -4,12 +4,13 @@ from collections.abc import Iterable
 from io import StringIO
 from textwrap import fill
 
-from rich.console import Console, JustifyMethod
+from rich.console import JustifyMethod
 from rich.table import Table
-from rich.text import Text
 
 from analysis.metrics import METRICS
 from analysis.summary import Caution
+from capture.console import Console
+from capture.terminal import escaped
 
 NARROW = frozenset(
     {"n", "baseline", "candidate", "ratio", "interval", "sure", "overall", "worth", "typical"}
@@ -29,7 +30,6 @@ class Sheet:
             force_terminal=colour,
             no_color=not colour,
             color_system="standard" if colour else None,
-            highlight=False,
             legacy_windows=False,
         )
 
@@ -40,12 +40,12 @@ class Sheet:
 
     def line(self, *lines: str, style: str = "") -> None:
         for line in lines:
-            self._console.print(Text(line, style=style))
+            self._console.print(line, style=style)
 
     def paragraph(self, text: str, style: str = "", indent: str = "") -> None:
         if text:
             self.line(
-                fill(text, self._width, subsequent_indent=indent, break_on_hyphens=False),
+                fill(escaped(text), self._width, subsequent_indent=indent, break_on_hyphens=False),
                 style=style,
             )
 

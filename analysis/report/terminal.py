@@ -18,6 +18,7 @@ from analysis.report import whole, words
 from analysis.report.machine import summaries, survivals
 from analysis.report.sheet import Sheet, grid
 from analysis.summary import Quantile, Summary
+from capture.terminal import named
 from replay.totals import identity, numbers
 
 STYLES = {"faster": "green", "slower": "red", "higher": "yellow", "lower": "yellow"}
@@ -118,7 +119,7 @@ def _where(arm: Arm) -> str:
 
 
 def _how(arm: Arm) -> str:
-    return f"{arm.model or 'no model named'}; {arm.pacing}"
+    return f"{named(arm.model or 'no model named')}; {arm.pacing}"
 
 
 def _comparison_table(rows: Iterable[Comparison]) -> Table:

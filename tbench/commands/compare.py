@@ -168,7 +168,7 @@ def compare(
     from analysis.report.terminal import comparison_text
     from analysis.sketched import compare_files
     from replay.warmup import parse_warmup
-    from tbench.commands.output import command_line, terminal
+    from tbench.commands.output import command_line, show, terminal
 
     question = Question(
         metrics=tuple(metric or ()),
@@ -188,10 +188,11 @@ def compare(
             lambda: comparison_report(found, command=line),
             lambda file: comparison_book(found, file, command=line),
         )
-    shown = dump(comparison_json(found)) if as_json else comparison_text(found, **terminal())
-    if markdown is not None:
-        shown = put_markdown(comparison_markdown(found, command_line()), markdown) or shown
-    typer.echo(shown)
+    comment = markdown and put_markdown(comparison_markdown(found, command_line()), markdown)
+    if as_json or comment:
+        typer.echo(comment or dump(comparison_json(found)))
+    else:
+        show(comparison_text(found, **terminal()))
     return 4 if found.verdict is Verdict.INVALID else 0
 
 

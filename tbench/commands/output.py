@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import BinaryIO, TypedDict
 
 from capture.errors import InputError
+from capture.terminal import styled
 
 FRAME = b"\xc9"
 """What every trace and run begins with, and no page."""
@@ -30,6 +31,11 @@ def terminal() -> Terminal:
         return {"width": PIPED_COLUMNS, "colour": False}
     colour = not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
     return {"width": shutil.get_terminal_size((PIPED_COLUMNS, 24)).columns, "colour": colour}
+
+
+def show(text: str) -> None:
+    """Print a report whose words are escaped and whose styling is our own (a Sheet's)."""
+    print(text, file=styled(sys.stdout))
 
 
 def command_line() -> str:

@@ -28,7 +28,7 @@ def report(
     from analysis.report.machine import dump, report_json
     from analysis.report.terminal import run_text
     from capture.errors import InputError, UnreachableError
-    from tbench.commands.output import command_line, terminal
+    from tbench.commands.output import command_line, show, terminal
 
     if samples and not as_json:
         raise InputError("--samples prints JSON: add --json")
@@ -43,6 +43,9 @@ def report(
         shared.write(
             lambda: run_report(arm, command=line), lambda file: run_book(arm, file, command=line)
         )
-    typer.echo(dump(report_json(arm, samples=samples)) if as_json else run_text(arm, **terminal()))
+    if as_json:
+        typer.echo(dump(report_json(arm, samples=samples)))
+    else:
+        show(run_text(arm, **terminal()))
     if not arm.ok.any():
         raise UnreachableError(f"{run}: no request succeeded; the report says how they failed")

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from capture.terminal import named, one_line
 from tbench.commands.synth import synth
 
 if TYPE_CHECKING:
@@ -122,7 +123,7 @@ def _lines(trace: "Trace", figures: Mapping[str, Any]) -> Iterator[tuple[str, st
     if figures["synthesis"]:
         yield from _workload(figures["synthesis"])
     else:
-        yield "recorded by", _plain(f"{trace.header.writer} at {trace.header.upstream or '-'}")
+        yield "recorded by", named(f"{trace.header.writer} at {trace.header.upstream or '-'}")
     yield (
         "lost",
         "; ".join(filter(None, [*_dropped(trace, figures), _losses(trace.losses)])) or "nothing",
@@ -131,8 +132,8 @@ def _lines(trace: "Trace", figures: Mapping[str, Any]) -> Iterator[tuple[str, st
 
 def _workload(made: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """What a synthesised trace was made from: nobody has sent it yet."""
-    yield "synthesised", _plain(f"{made['task']}, scenario {made['scenario']}, seed {made['seed']}")
-    yield "lengths by", _plain(str(made["tokens"]))
+    yield "synthesised", named(f"{made['task']}, scenario {made['scenario']}, seed {made['seed']}")
+    yield "lengths by", named(str(made["tokens"]))
 
 
 def _dropped(trace: "Trace", figures: Mapping[str, Any]) -> Iterator[str]:
@@ -150,7 +151,7 @@ def _print_rows(rows: list[dict[str, Any]]) -> None:
         typer.echo("  ".join(map(str.ljust, cells, widths)).rstrip())
         for name in ("request_body", "response_body"):
             if row.get(name) is not None:
-                typer.echo(f"    {name.replace('_', ' ')}: {_plain(row[name])}")
+                typer.echo(f"    {name.replace('_', ' ')}: {one_line(row[name])}")
 
 
 _TITLES = [
@@ -171,7 +172,7 @@ def _cells(row: Mapping[str, Any]) -> list[str]:
     words = (row[name] for name in ("method", "path", "model", "status", "outcome"))
     return [
         f"{row['offset_s']:.3f} s",
-        *("-" if word is None else _plain(str(word)) for word in words),
+        *("-" if word is None else named(str(word)) for word in words),
         *("-" if row[name] is None else f"{row[name]:.3f} s" for name in ("ttft_s", "e2e_s")),
         _pair(row["request_bytes"], row["response_bytes"]),
         _pair(row["prompt_tokens"], row["output_tokens"]),
@@ -184,7 +185,7 @@ def _pair(sent: int | None, received: int | None) -> str:
 
 
 def _counts(counts: Mapping[str, int]) -> str:
-    return ", ".join(f"{_plain(name)} {count:,}" for name, count in counts.items()) or "-"
+    return ", ".join(f"{named(name)} {count:,}" for name, count in counts.items()) or "-"
 
 
 def _bytes(count: float) -> str:
@@ -205,8 +206,3 @@ def _losses(losses: "Losses") -> str:
         if count
     }
     return ", ".join(words.values())
-
-
-def _plain(text: str) -> str:
-    """Recorded text without the control characters that would play with the terminal."""
-    return "".join(char if char.isprintable() else f"\\x{ord(char):02x}" for char in text)

@@ -15,9 +15,9 @@ from functools import partial
 from typing import Final
 
 import trio
-from rich.console import Console
-from rich.live import Live as Region
 
+from capture.console import Console
+from capture.console import Live as Region
 from replay.benchmark.conduct import Benchmark, Made
 from replay.benchmark.sweep import BATCHED, Point
 from replay.performance import Live, Watch
