@@ -2,9 +2,14 @@
 
 NaN is no value; +inf is a timeout and sorts last. Logarithms are of what is above zero: what is not counts as
 zero, whose logarithm is -inf.
+
+A clock that ticks makes many values equal, and an exceedance that jumps by all of them at once has no
+interval to give. Such values are spread evenly over the step around them, so that shares rise evenly within
+it, and what the step hides is known (`doubt`).
 """
 
-from typing import Protocol
+from functools import cached_property
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +22,10 @@ Ints = npt.NDArray[np.int64]
 FINE = 32
 """Blocks are cut this fine, then merged to 16, 8 or 4."""
 _TIE = 1e-12
+_SAME = 1e-9
+"""Values closer than this, on logarithms, are equal: differences of stamps differ in their last digits."""
+_GOLDEN = (5**0.5 - 1) / 2
+"""Its multiples, less their whole part, fill the unit interval evenly, however many there are."""
 
 
 class Distribution(Protocol):
@@ -41,6 +50,13 @@ class Distribution(Protocol):
     @property
     def largest(self) -> float:
         """Its logarithm."""
+
+    @property
+    def untied(self) -> "Distribution":
+        """The same without steps: equal values of a clock that ticks are spread over its tick."""
+
+    def doubt(self, p: float) -> float:
+        """How far the p-quantile may be from what was measured, on logarithms: half a tick of the clock."""
 
     def value(self, p: float) -> float:
         """The p-quantile, itself."""
@@ -77,6 +93,20 @@ class Side:
         self.n = len(self.values)
         self.sizes = np.array([len(piece) for piece in pieces])
         self.timeouts = self.n - int(self.values.searchsorted(np.inf))
+
+    @cached_property
+    def steps(self) -> "Steps | None":
+        """Where so many values are equal that a clock, or what was measured, goes in steps; else None."""
+        return _steps(self.values[: self.n - self.timeouts])
+
+    @cached_property
+    def untied(self) -> "Side":
+        if self.steps is None or self.given is None:
+            return self
+        return Side(self.steps.spread(self.given))
+
+    def doubt(self, p: float) -> float:
+        return self.steps.doubt(self.value(p)) if self.steps else 0.0
 
     @property
     def most(self) -> float:
@@ -121,6 +151,65 @@ class Side:
             high = np.where(open_ & enough, middle, high)
             low = np.where(open_ & ~enough, middle + 1, low)
         return np.where(low < self.n, self.all[np.minimum(low, self.n - 1)], np.inf)
+
+
+class Steps(NamedTuple):
+    """Values that occur more than once, ascending, and half the step to the nearest other one of them."""
+
+    values: Floats
+    halves: Floats
+
+    @property
+    def tick(self) -> float:
+        """The step between most of them."""
+        return 2 * float(np.median(self.halves))
+
+    def doubt(self, value: float) -> float:
+        """Half the step at a value, on logarithms; 0 for zero and for a timeout."""
+        if not 0 < value < np.inf:
+            return 0.0
+        place, tied = self._places(np.array([value]))
+        half = self.halves[place[0]] if tied[0] else min(self.tick, value) / 2
+        return -float(np.log1p(-half / value))
+
+    def spread(self, given: Floats) -> Floats:
+        """Each value moved within its step, by its number among its equals in arrival order."""
+        place, tied = self._places(given)
+        order = np.flatnonzero(tied)[np.argsort(place[tied], kind="stable")]
+        group = place[order]
+        number = np.arange(len(order)) - np.searchsorted(group, group)
+        within = (number * _GOLDEN + 0.5) % 1
+        moved = given.copy()
+        moved[order] = self.values[group] + (2 * within - 1) * self.halves[group]
+        return moved
+
+    def _places(self, given: Floats) -> "tuple[Ints, npt.NDArray[np.bool_]]":
+        """Which of the values each is nearest to from below, and whether it is that one."""
+        place = np.searchsorted(self.values * (1 + _SAME), given).clip(0, len(self.values) - 1)
+        with np.errstate(invalid="ignore"):
+            tied = np.abs(given - self.values[place]) <= _SAME * self.values[place]
+        return place, tied
+
+
+def _steps(finite: Floats) -> Steps | None:
+    """The steps of ascending values: where one holds more than sqrt(n) of them, or half have an equal."""
+    positive = finite[np.searchsorted(finite, 0.0, "right") :]
+    if len(positive) < 2:
+        return None
+    starts = np.flatnonzero(np.diff(positive, prepend=-np.inf) > _SAME * positive)
+    counts = np.diff(starts, append=len(positive))
+    n = len(positive)
+    if counts.max() <= np.sqrt(n) and n - len(starts) <= n / 2:
+        return None
+    distinct = positive[starts]
+    tied = distinct[counts > 1]
+    others = tied if len(tied) > 1 else distinct
+    if len(others) < 2:
+        return None
+    gaps = np.diff(others)
+    nearest = np.minimum(np.append(np.inf, gaps), np.append(gaps, np.inf))
+    halves = np.minimum(nearest[np.searchsorted(others, tied)], tied) / 2
+    return Steps(tied, halves)
 
 
 def logarithms(values: Floats) -> Floats:

@@ -1,6 +1,6 @@
 """Compare: two arms, request by request, as ratios of quantiles with their intervals."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import chain, groupby
 from typing import NamedTuple
@@ -29,6 +29,8 @@ __all__ = ["Comparison", "Comparisons", "Question", "Shift", "Verdict", "compare
 DEFAULT_METRICS = ("ttft", "e2e", "tpot", "itl")
 QUEUED = 3.0
 """A p95 of TTFT beyond this many medians looks like a queue."""
+QUEUEING = frozenset({"ttft", "ttft_sent", "ttft_answer", "e2e", "e2e_sent"})
+"""Metrics that hold the wait in the server's queue."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +64,15 @@ def compare(baseline: Arm, candidate: Arm, question: Question | None = None) -> 
     )
     answers = _answers(evidence, question)
     beware = cautions(evidence)
-    rows = adjusted(chain.from_iterable(answer.rows for answer in answers.values()))
+    rows = judged(
+        evidence,
+        chain.from_iterable(answer.rows for answer in answers.values()),
+        lambda: (
+            answers["ttft"].tail
+            if "ttft" in answers
+            else _contrast("ttft", evidence, question).tail()
+        ),
+    )
     return Comparisons(
         baseline=baseline,
         candidate=candidate,
@@ -81,7 +91,7 @@ def compare(baseline: Arm, candidate: Arm, question: Question | None = None) -> 
         else None,
         values={name: answer.values for name, answer in answers.items()},
         offset_s=_offsets(evidence),
-        warnings=(*beware, *of_rows(rows), *of_load(evidence, rows)),
+        warnings=(*beware, *of_rows(rows)),
         verdict=verdict(beware),
     )
 
@@ -148,6 +158,7 @@ class _Answer(NamedTuple):
 
     values: tuple[Floats, Floats]
     rows: tuple[Comparison, ...]
+    tail: tuple[Comparison, ...]
     shift: tuple[Shift, ...]
     overall: Overall
 
@@ -156,7 +167,13 @@ def _answers(evidence: Evidence, question: Question) -> dict[str, _Answer]:
     """One for each metric that both arms have; raises InputError when there is none."""
     asked = question.metrics or DEFAULT_METRICS
     found = {
-        name: _Answer(contrast.values, tuple(contrast.rows()), contrast.shift(), contrast.overall())
+        name: _Answer(
+            contrast.values,
+            tuple(contrast.rows()),
+            tuple(contrast.tail()),
+            contrast.shift(),
+            contrast.overall(),
+        )
         for name in asked
         if (contrast := _contrast(name, evidence, question)).in_both
     }
@@ -203,16 +220,31 @@ def of_rows(rows: tuple[Comparison, ...]) -> Iterator[Caution]:
         yield Caution(code=code, text=f"{found[0][1].text} ({where})")
 
 
-def of_load(grounds: Grounds, rows: tuple[Comparison, ...]) -> Iterator[Caution]:
+def judged(
+    grounds: Grounds, rows: Iterable[Comparison], tail: Callable[[], Iterable[Comparison]]
+) -> tuple[Comparison, ...]:
+    """The rows, those of a queue with less confidence, and each with its false discovery rate.
+
+    `tail` gives the rows of the TTFT's tail, whether or not they were asked for.
+    """
+    whole = tuple(rows)
+    queueing = any(row.metric in QUEUEING for row in whole)
+    if not queueing or not _dominated(grounds, tail()):
+        return adjusted(whole)
+    load = Caution(
+        code="LOAD_DOMINATED",
+        text="waiting in a queue dominates the TTFT: the ratio belongs to this load, a small change of the "
+        "service can be a large one here, and so can the luck of a run; repeat at a lower load",
+    )
+    return adjusted(row.doubted(load) if row.metric in QUEUEING else row for row in whole)
+
+
+def _dominated(grounds: Grounds, tail: Iterable[Comparison]) -> bool:
     """Near saturation a small change of the service becomes a large change of the waiting."""
-    lost = [row for row in rows if row.metric == "ttft" and row.quantile >= 0.95 and _lost(row)]
-    sides = grounds.quantiles("ttft", (0.5, 0.95)) if lost else []
-    if any(late > QUEUED * middle for middle, late in sides):
-        yield Caution(
-            code="LOAD_DOMINATED",
-            text="waiting in a queue dominates the TTFT: the ratio belongs to this load, and a small "
-            "change of the service can be a large one here; repeat at a lower load",
-        )
+    if not any(map(_lost, tail)):
+        return False
+    sides = grounds.quantiles("ttft", (0.5, 0.95))
+    return any(late > QUEUED * middle for middle, late in filter(None, sides))
 
 
 def _lost(row: Comparison) -> bool:

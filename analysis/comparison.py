@@ -1,7 +1,7 @@
 """Comparison: what two arms say about one quantile of one metric, and all that they say together."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from analysis.arms import Arm
@@ -13,6 +13,9 @@ from analysis.overall import Overall
 from analysis.summary import Caution, Confidence, Floats
 
 NO_DIFFERENCE = "no difference seen"
+
+UNRELIABLE = frozenset({"SLOW_DRIFT", "LOAD_DOMINATED"})
+"""Codes of a row whose test rejects too often."""
 
 
 class Verdict(StrEnum):
@@ -38,7 +41,7 @@ class Comparison:
     third of the trace. `finding` is "faster", "slower",
     "higher" or "lower" where the interval excludes 1, else NO_DIFFERENCE; None without interval.
     `p_value` is that of no difference by the interval's own test, `q_value` the false discovery rate among
-    all rows compared (analysis.multiplicity).
+    all reliable rows (analysis.multiplicity).
     """
 
     metric: str
@@ -68,6 +71,23 @@ class Comparison:
     p_value: float | None = None
     q_value: float | None = None
     thirds: Thirds | None = None
+
+    @property
+    def differs(self) -> bool:
+        """Whether a difference is seen."""
+        return self.finding is not None and self.finding != NO_DIFFERENCE
+
+    def doubted(self, why: Caution) -> "Comparison":
+        """The same row with a reason to rely on it less; where there is no interval, as it was."""
+        if self.confidence == "none":
+            return self
+        warnings = (*self.warnings, why)
+        return replace(self, confidence="low", verdict=Verdict.INCONCLUSIVE, warnings=warnings)
+
+    @property
+    def reliable(self) -> bool:
+        """Whether nothing says that the test itself is wrong here, however few the requests."""
+        return not any(caution.code in UNRELIABLE for caution in self.warnings)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -29,6 +29,14 @@ SURE_REQUESTS, SURE_S = 1000, 1800.0
 """Fewer requests or a shorter run earn no "95%": see the limits in docs/statistics.md."""
 TAIL_BLOCKS = 10
 """The requests beyond a quantile must lie in this many of 16 blocks, or one burst decides."""
+HARMLESS = frozenset({"STEPS"})
+"""Codes of a row that cost it no confidence: its interval has paid for them."""
+COARSE = 0.05
+"""Steps are said where they widen an interval by this share of its width."""
+NARROWEST = 2.1 * math.log1p(RELATIVE_ERROR)
+"""What two sketches hide by their buckets is no step of a clock."""
+ALPHA = 0.05
+"""A difference is seen where the test of none has a smaller p-value; the interval agrees with it."""
 FINDINGS = {
     "lower": ("faster", "slower"),
     "higher": ("lower", "higher"),
@@ -67,6 +75,10 @@ class Contrast:
     def rows(self) -> Iterator[Comparison]:
         """The comparison at each quantile; a refused one says why."""
         return (self._row(p) for p in self._points)
+
+    def tail(self) -> Iterator[Comparison]:
+        """The comparison at p95 and p99, whatever was asked for; nothing where an arm has no value."""
+        return (self._row(p) for p in TAILS[1:] if self.in_both)
 
     def shift(self) -> tuple[Shift, ...]:
         """Deciles and tail, as far as there are enough requests; the band holds at all of them."""
@@ -144,20 +156,7 @@ class Contrast:
         """By p, wherever nothing forbids one."""
         points = [p for p in sorted({*self._points, *SHIFT}) if self._refusal(p) is None]
         intervals = invert(self._pair, points) if points else ()
-        return {found.p: self._blurred(found) for found in intervals}
-
-    def _blurred(self, found: Interval) -> Interval:
-        """An interval as wide as it takes: the quantiles of two sketches are off by their errors at most."""
-        if self.sketches is None:
-            return found
-        off = (1 + RELATIVE_ERROR) ** 2
-        return replace(
-            found,
-            low=found.low / off,
-            high=found.high * off,
-            band_low=found.band_low / off,
-            band_high=found.band_high * off,
-        )
+        return {found.p: found for found in intervals}
 
     def _refusal(self, p: float) -> str | None:
         """Why there can be no interval at p."""
@@ -177,7 +176,8 @@ class Contrast:
         values = (None, None) if hopeless else (baseline.value(p), candidate.value(p))
         low, high = self._bounds(found)
         warnings = tuple(self._warnings(found)) if found else ()
-        confidence: Confidence = "none" if found is None else "low" if warnings else "95%"
+        doubted = any(caution.code not in HARMLESS for caution in warnings)
+        confidence: Confidence = "none" if found is None else "low" if doubted else "95%"
         return Comparison(
             metric=self.metric.name,
             unit=self.metric.unit,
@@ -192,7 +192,7 @@ class Contrast:
             n_baseline=baseline.n,
             n_candidate=candidate.n,
             verdict=Verdict.ADVISORY if confidence == "95%" else Verdict.INCONCLUSIVE,
-            finding=self._finding(low, high) if found else None,
+            finding=self._finding(found) if found else None,
             refusal=reason,
             baseline_at_least=baseline.at_least(p),
             candidate_at_least=candidate.at_least(p),
@@ -226,18 +226,27 @@ class Contrast:
             pairs += f", sketched (relative error <= {RELATIVE_ERROR:.1%})"
         return f"block inversion, K={found.blocks}, t{found.blocks - 1}, {pairs}"
 
-    def _finding(self, low: float | None, high: float | None) -> str:
+    def _finding(self, found: Interval) -> str:
+        """By the test of no difference, which is exact where steps of a clock make an interval coarse."""
         below, above = FINDINGS[self.metric.better]
-        if high is not None and high < 1:
-            return below
-        return above if low is not None and low > 1 else NO_DIFFERENCE
+        if found.p_value >= ALPHA:
+            return NO_DIFFERENCE
+        return below if found.t > 0 else above
 
     def _warnings(self, found: Interval) -> Iterator[Caution]:
         if found.drift:
             yield Caution(
                 code="SLOW_DRIFT",
-                text="an arm's conditions changed slowly during the run: the interval is too narrow; repeat "
+                text="an arm's conditions may have changed slowly during the run (by chance alone, one "
+                "report of three metrics in five says so somewhere): the interval may be too narrow; repeat "
                 "with >= 3 interleaved runs",
+            )
+        if found.doubt > NARROWEST and 2 * found.doubt > COARSE * math.log(found.high / found.low):
+            yield Caution(
+                code="STEPS",
+                text=f"values go in steps of about {found.doubt:.1%} here (a clock that ticks, or whole "
+                "numbers): each end of the interval is a step further out, and a difference of less than a "
+                "step has a direction and no certain size",
             )
         if doubts := list(self._doubts(self.n)):
             yield Caution(code="LOW_CONFIDENCE", text="; ".join(doubts))

@@ -42,6 +42,7 @@ _PAIRS_PER_BLOCK = 8
 _TIE = 1e-12
 _FURTHEST = float(np.log(64))
 _HALVINGS = 40
+_BELOW, _ABOVE = float(np.nextafter(1, 0)), float(np.nextafter(1, 2))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +52,9 @@ class Interval:
     `ratio` is NaN where a quantile is zero or among the timeouts; 0 and inf mean unbounded. The band
     holds at all the points asked for at once. `rho` is the autocorrelation that chose `blocks`, NaN
     when K was given; `drift` says that it is beyond repair. `p_value` is that of no difference (r = 1),
-    two-sided.
+    two-sided, and `t` its statistic, positive where b is the lower one: below 1 - confidence the interval
+    excludes 1, be it by the last digit, else it holds 1. `doubt` is how much wider either end is, on
+    logarithms, by what a clock's ticks or a sketch's buckets hide.
     """
 
     p: float
@@ -64,6 +67,8 @@ class Interval:
     rho: float
     drift: bool
     p_value: float
+    t: float = 0.0
+    doubt: float = 0.0
 
 
 class Pair:
@@ -77,7 +82,8 @@ class Pair:
     def __init__(
         self, a: Floats | Distribution, b: Floats | Distribution, *, paired: bool = True
     ) -> None:
-        self._a, self._b = distribution(a), distribution(b)
+        self._measured = distribution(a), distribution(b)
+        self._a, self._b = (side.untied for side in self._measured)
         self._paired_sums = _paired_sums(self._a.given, self._b.given) if paired else None
 
     @property
@@ -87,15 +93,21 @@ class Pair:
 
     @property
     def sides(self) -> tuple[Side, Side]:
-        """The two arms, sorted; a sketch has nothing to show."""
-        assert isinstance(self._a, Side)
-        assert isinstance(self._b, Side)
-        return self._a, self._b
+        """The two arms as measured, sorted; a sketch has nothing to show."""
+        a, b = self._measured
+        assert isinstance(a, Side)
+        assert isinstance(b, Side)
+        return a, b
 
     def log_ratio(self, p: float) -> float:
         """log(Q_b / Q_a); NaN or infinite where it is not identified."""
+        a, b = self._measured
         with np.errstate(invalid="ignore"):
-            return float(np.subtract(self._b.quantile(p), self._a.quantile(p)))
+            return float(np.subtract(b.quantile(p), a.quantile(p)))
+
+    def doubt(self, p: float) -> float:
+        """How far both quantiles together may be from what was measured, on logarithms."""
+        return sum(side.doubt(p) for side in self._measured)
 
     def centre(self, p: float) -> float:
         """Where to look for the ends: the log ratio, with the largest value seen for one timed out."""
@@ -104,7 +116,7 @@ class Pair:
 
     def tail_blocks(self, p: float) -> int:
         """In how many of 16 blocks the requests at and beyond the p-quantile lie, in the arm with fewer."""
-        return min(side.tail_blocks(p) for side in (self._a, self._b))
+        return min(side.tail_blocks(p) for side in self._measured)
 
     def scores(self, shift: Floats, p: Floats) -> tuple[Floats, Floats]:
         """F_b - F_a at the pooled p-quantile of {a, b - shift}, and its 32 centred block terms.
@@ -156,8 +168,11 @@ def invert(
     rho = pair.autocorrelation(centre, points)
     k = blocks_for(rho) if blocks is None else np.full(len(points), blocks)
     levels = np.array([1 - confidence, (1 - confidence) / len(points)])
-    low, high = _search(pair, centre, points, k, levels)
-    p_values = 2 * special.stdtr(k - 1, -np.abs(pair.t(np.zeros(len(points)), points, k)))
+    doubt = np.array([pair.doubt(p) for p in points])
+    low, high = _search(pair, centre, points, k, levels) * np.exp([-doubt, doubt])[:, None]
+    t = pair.t(np.zeros(len(points)), points, k)
+    p_values = 2 * special.stdtr(k - 1, -np.abs(t))
+    low, high = _beside_one(low, high, np.where(p_values < 1 - confidence, np.sign(t), 0.0))
     return tuple(
         Interval(
             p=float(p),
@@ -170,9 +185,26 @@ def invert(
             rho=float(rho[i]) if blocks is None else float("nan"),
             drift=blocks is None and bool(rho[i] > DRIFTING),
             p_value=float(p_values[i]),
+            t=float(t[i]),
+            doubt=float(doubt[i]),
         )
         for i, p in enumerate(points)
     )
+
+
+def _beside_one(low: Floats, high: Floats, lower: Floats) -> tuple[Floats, Floats]:
+    """Intervals (the first level of each) that agree with the test of 1, which no step of a clock blurs.
+
+    `lower` is 1 where b is certainly the lower one, -1 where it is the higher one, else 0. The second level,
+    of the band, holds what the first does.
+    """
+    low[0] = np.select(
+        [lower < 0, lower == 0], [np.maximum(low[0], _ABOVE), np.minimum(low[0], 1)], low[0]
+    )
+    high[0] = np.select(
+        [lower > 0, lower == 0], [np.minimum(high[0], _BELOW), np.maximum(high[0], 1)], high[0]
+    )
+    return np.stack([low[0], np.minimum(*low)]), np.stack([high[0], np.maximum(*high)])
 
 
 def distribution(values: Floats | Distribution) -> Distribution:
@@ -208,10 +240,8 @@ def studentised(difference: Floats, terms: Floats, blocks: Ints) -> Floats:
     return np.where(flat, certain, difference / np.where(flat, 1.0, error))
 
 
-def _search(
-    pair: Pair, centre: Floats, points: Floats, blocks: Ints, levels: Floats
-) -> tuple[Floats, Floats]:
-    """Both ends at every level and point, all searched in step: shapes (levels, points)."""
+def _search(pair: Pair, centre: Floats, points: Floats, blocks: Ints, levels: Floats) -> Floats:
+    """Both ends at every level and point, all searched in step: shape (2, levels, points)."""
     shape = (2, len(levels), len(points))
     side = np.broadcast_to(np.array([-1.0, 1.0])[:, None, None], shape).ravel()
     middle, p = np.broadcast_to(centre, shape).ravel(), np.broadcast_to(points, shape).ravel()
@@ -230,8 +260,7 @@ def _search(
         out = rejected(step, found)
         outside[found] = np.where(out, step, outside[found])
         inside[found] = np.where(out, inside[found], step)
-    low, high = np.exp(middle + side * outside).reshape(shape)
-    return low, high
+    return np.asarray(np.exp(middle + side * outside).reshape(shape))
 
 
 def _expand(rejected: Callable[[Floats, Ints], Truths], lanes: int) -> tuple[Floats, Floats]:

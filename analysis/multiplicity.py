@@ -24,10 +24,13 @@ def benjamini_hochberg(p_values: Sequence[float]) -> list[float]:
 
 
 def adjusted(rows: Iterable[Comparison]) -> tuple[Comparison, ...]:
-    """The rows, with `q_value` wherever there is a p-value."""
+    """The rows, with `q_value` wherever there is a p-value to rely on."""
     whole = tuple(rows)
-    tried = [row.p_value for row in whole if row.p_value is not None]
-    q_values = iter(benjamini_hochberg(tried))
+    tried = {
+        at: row.p_value for at, row in enumerate(whole) if row.reliable and row.p_value is not None
+    }
+    q_values = dict(zip(tried, benjamini_hochberg(list(tried.values())), strict=True))
     return tuple(
-        row if row.p_value is None else replace(row, q_value=next(q_values)) for row in whole
+        replace(row, q_value=q_values[at]) if at in q_values else row
+        for at, row in enumerate(whole)
     )

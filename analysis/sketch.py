@@ -116,6 +116,25 @@ class Sketch:
     def largest(self) -> float:
         return float(logarithms(np.array([self.most]))[0])
 
+    @property
+    def untied(self) -> "Sketch":
+        """Itself: shares rise evenly within a bucket."""
+        return self
+
+    def doubt(self, p: float) -> float:
+        """The relative error, whatever p; or half the way to the next value, where a clock's ticks show."""
+        at, least = self.quantile(p), math.log1p(RELATIVE_ERROR)
+        held = self.counts.sum(axis=0)
+        filled = np.flatnonzero(held)
+        if len(filled) < 2 or not np.isfinite(at):
+            return least
+        edges = self._summed().edges[filled]
+        place = max(int(np.searchsorted(edges, at, "right")) - 1, 0)
+        if held[filled[place]] <= math.sqrt(self.n):
+            return least
+        gaps = np.diff(edges, prepend=-np.inf, append=np.inf)
+        return max(least, float(min(gaps[place], gaps[place + 1])) / 2)
+
     def value(self, p: float) -> float:
         """The p-quantile, to a relative error of RELATIVE_ERROR: it lies in the bucket of the exact one."""
         return self.at(rank(self.n, p))

@@ -12,12 +12,11 @@ import numpy as np
 
 from analysis.arms import load_arm
 from analysis.cautions import cautions, ratio_of_medians
-from analysis.compare import DEFAULT_METRICS, Question, check, compare, of_load, of_rows, verdict
+from analysis.compare import DEFAULT_METRICS, Question, check, compare, judged, of_rows, verdict
 from analysis.comparison import Comparisons, Sketched
 from analysis.contrast import Contrast
 from analysis.failures import ErrorDifference, counted_difference
 from analysis.metrics import METRICS
-from analysis.multiplicity import adjusted
 from analysis.outsized import SAMPLES, Unread, outsized, unread
 from analysis.pairing import Match, same_source
 from analysis.sketch import RELATIVE_ERROR, Sketch
@@ -51,7 +50,11 @@ def compare_sketched(baseline: Path, candidate: Path, question: Question) -> Com
         same_source(first, second)
     grounds = Counted(first, second, _errors(first, second))
     contrasts = _contrasts(grounds, question)
-    rows = adjusted(row for contrast in contrasts.values() for row in contrast.rows())
+    rows = judged(
+        grounds,
+        (row for contrast in contrasts.values() for row in contrast.rows()),
+        _contrast("ttft", grounds, question).tail,
+    )
     beware = cautions(grounds)
     return Comparisons(
         baseline=first,
@@ -66,7 +69,7 @@ def compare_sketched(baseline: Path, candidate: Path, question: Question) -> Com
         length_matched=None,
         values={},
         offset_s=(np.empty(0), np.empty(0)),
-        warnings=(_said(grounds), *beware, *of_rows(rows), *of_load(grounds, rows)),
+        warnings=(_said(grounds), *beware, *of_rows(rows)),
         verdict=verdict(beware),
         sketched=Sketched(requests=grounds.requests, relative_error=RELATIVE_ERROR),
     )
@@ -151,24 +154,26 @@ def _errors(first: Unread, second: Unread) -> ErrorDifference:
 
 def _contrasts(grounds: Counted, question: Question) -> dict[str, Contrast]:
     """One for each metric that both arms have; raises InputError when there is none."""
-    digests = [arm.digest for arm in grounds.arms]
     asked = question.metrics or DEFAULT_METRICS
     found = {
-        name: Contrast(
-            metric=METRICS[name],
-            values=(np.empty(0), np.empty(0)),
-            paired=False,
-            asked=question.quantiles,
-            span_s=min(one.end - one.begin for one in digests),
-            timeouts_s=(digests[0].timeout_s, digests[1].timeout_s),
-            sketches=grounds.sketches(name),
-        )
-        for name in asked
+        name: contrast for name in asked if (contrast := _contrast(name, grounds, question)).in_both
     }
-    found = {name: contrast for name, contrast in found.items() if contrast.in_both}
     if not found:
         raise InputError(f"the two arms have no metric in common (looked for {', '.join(asked)})")
     return found
+
+
+def _contrast(name: str, grounds: Counted, question: Question) -> Contrast:
+    digests = [arm.digest for arm in grounds.arms]
+    return Contrast(
+        metric=METRICS[name],
+        values=(np.empty(0), np.empty(0)),
+        paired=False,
+        asked=question.quantiles,
+        span_s=min(one.end - one.begin for one in digests),
+        timeouts_s=(digests[0].timeout_s, digests[1].timeout_s),
+        sketches=grounds.sketches(name),
+    )
 
 
 def _said(grounds: Counted) -> Caution:

@@ -9,6 +9,7 @@ import pytest
 from analysis.arms import Arm
 from analysis.compare import Comparison, Comparisons, Question, Verdict, compare
 from analysis.comparison import NO_DIFFERENCE
+from analysis.report import verdicts
 from capture.errors import InputError, UnreachableError
 from replay.columns import NUMBERS, Column
 from replay.runfile import Run, recount
@@ -277,10 +278,70 @@ def test_a_queue_is_named() -> None:
     """An unbounded or drifting tail with a TTFT far beyond its median is the load's doing."""
     queued = columns(2400, 3)
     waiting = np.repeat([0, 6, 0, 8, 0, 7], 400) * np.linspace(0, 1, 2400)
-    for name in ("first_token", "last_token", "end"):
+    for name in ("first_token", "last_token"):
         queued[name] += waiting
 
-    assert "LOAD_DOMINATED" in codes(compare(arm(columns(2400)), arm(queued, "b")))
+    found = compare(arm(columns(2400)), arm(queued, "b"))
+    alone = compare(
+        arm(columns(2400)), arm(queued, "b"), Question(metrics=("e2e",), quantiles=(0.5,))
+    )
+
+    assert "LOAD_DOMINATED" in codes(found)
+    assert "LOAD_DOMINATED" in codes(alone)
+    waits = [one for one in found.rows if one.metric in {"ttft", "e2e"} and one.refusal is None]
+    assert {(one.confidence, one.verdict) for one in waits} == {("low", Verdict.INCONCLUSIVE)}
+    assert row(found, "tpot", 0.5).confidence == "95%"
+
+
+def test_a_clock_that_ticks_is_said_and_contradicts_nothing() -> None:
+    """All stamps on a grid of 50 ms, the candidate 8 % slower: row, sentence and discovery agree."""
+    ticking = [columns(2400), columns(2400, 3, slow=1.08)]
+    for one in ticking:
+        for name in ("sent", "first_token", "last_token"):
+            one[name] = np.round(one[name] / 0.05) * 0.05
+
+    found = compare(arm(ticking[0]), arm(ticking[1], "b"), Question(metrics=("ttft",)))
+
+    half, text = row(found, "ttft", 0.5), verdicts.seen(found)
+    assert half.finding == "slower"
+    assert half.low is not None
+    assert half.high is not None
+    assert 1 < half.low < 1.08 < half.high
+    assert half.q_value is not None
+    assert half.q_value < 0.05
+    assert "slower at TTFT p50" in text
+    assert [caution.code for caution in half.warnings] == ["STEPS"]
+    assert half.confidence == "95%"
+
+
+def test_a_difference_that_drifts_is_no_headline() -> None:
+    """The candidate slows down half-way: said with low confidence, and no discovery."""
+    step = columns(2400, 3)
+    for name in ("first_token", "last_token"):
+        step[name][1200:] += 0.4
+
+    found = compare(arm(columns(2400)), arm(step, "b"), Question(metrics=("ttft", "tpot")))
+
+    assert row(found, "ttft", 0.5).q_value is None
+    assert row(found, "tpot", 0.5).q_value is not None
+    sure, _, unsure = verdicts.seen(found).partition("low confidence")
+    assert "TTFT" not in sure
+    assert ("TTFT" in unsure) == any(one.differs for one in found.rows if one.metric == "ttft")
+
+
+def test_a_candidate_that_fails_half_is_not_called_faster() -> None:
+    """Its slow half is refused, so that what is left is fast: the sentence begins with the failures."""
+    refusing = columns(2400, 3)
+    slow = refusing["first_token"] - refusing["sent"]
+    refusing["outcome"][slow > np.median(slow)] = "http_error"
+
+    found = compare(arm(columns(2400)), arm(refusing, "b"))
+
+    assert row(found, "ttft", 0.5).finding == "faster"
+    text = verdicts.seen(found)
+    assert text.startswith("The candidate fails more: 50.00% of its requests, the baseline 0.00%")
+    assert "no evidence that it is faster" in text
+    assert "faster at" not in text
 
 
 def longer(found: dict[str, Column]) -> None:

@@ -69,7 +69,7 @@ def test_a_comparison_begins_with_what_matters() -> None:
     assert line.split()[:2] == ["ttft", "p50"]
     assert "2.000" in line
     assert line.endswith("slower")
-    assert "ADVISORY: candidate slower at ttft p50 p90 p95" in text
+    assert "ADVISORY: The candidate was slower at TTFT p50 p90 p95, E2E p50 p90 p95" in text
     assert "(low confidence)" in text
 
 

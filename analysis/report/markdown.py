@@ -57,7 +57,7 @@ def comparison_markdown(found: Comparisons, command: str | None = None) -> str:
     lines = [f"### tbench: {found.verdict.value}", "", f"{_capital(PAIR[found.verdict])}.", ""]
     lines += [f"{code(found.candidate.name)} against {code(found.baseline.name)}", ""]
     lines += _table(
-        ("metric", "n", "baseline", "candidate", "ratio", "interval", "sure", "difference"),
+        ("metric", "n", "baseline", "candidate", "ratio", "95 % interval", "sure", "difference"),
         (_pair_cells(row) for row in found.rows),
     )
     lines += ["", _errors(found.errors), ""]

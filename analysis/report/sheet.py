@@ -13,7 +13,7 @@ from capture.console import Console
 from capture.terminal import escaped
 
 NARROW = frozenset(
-    {"n", "baseline", "candidate", "ratio", "interval", "sure", "overall", "worth", "typical"}
+    {"n", "baseline", "candidate", "ratio", "95% interval", "sure", "overall", "worth", "typical"}
 )
 """Columns that a narrow terminal must not fold."""
 

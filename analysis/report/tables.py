@@ -21,7 +21,7 @@ def cautions(found: Iterable[Caution]) -> Html:
 def comparison_table(rows: Sequence[Comparison]) -> Html:
     """Every quantile of every metric that was compared, or why it was not."""
     head = [
-        *("metric", "baseline", "candidate", "ratio", "interval", "finding", "confidence"),
+        *("metric", "baseline", "candidate", "ratio", "95 % interval", "finding", "confidence"),
         *("n", "method", "warnings"),
     ]
     notes = dict.fromkeys(caution.text for row in rows for caution in row.warnings)

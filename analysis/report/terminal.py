@@ -3,6 +3,7 @@
 Pure: returns the text. Without `colour` it holds no escape sequence.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -14,7 +15,7 @@ from analysis.censoring import Survival
 from analysis.compare import Comparison, Comparisons
 from analysis.comparison import LengthMatched
 from analysis.multiplicity import RATE
-from analysis.report import whole, words
+from analysis.report import verdicts, whole, words
 from analysis.report.machine import summaries, survivals
 from analysis.report.sheet import Sheet, grid
 from analysis.summary import Quantile, Summary
@@ -56,7 +57,7 @@ def comparison_text(found: Comparisons, *, width: int = 100, colour: bool = Fals
     if found.discordance:
         page.paragraph(whole.pairs_text(found.discordance), indent="  ")
     page.line("")
-    page.paragraph(f"{found.verdict}: {_findings(found)}", style="bold")
+    page.paragraph(f"{found.verdict}: {verdicts.seen(found)}", style="bold")
     if said := _discoveries(found):
         page.paragraph(said)
     page.paragraph(PAIR)
@@ -130,7 +131,7 @@ def _comparison_table(rows: Iterable[Comparison]) -> Table:
         "baseline",
         "candidate",
         "ratio",
-        "interval",
+        "95% interval",
         "sure",
         "difference",
     )
@@ -167,20 +168,6 @@ def _errors(found: Comparisons) -> str:
     )
 
 
-def _findings(found: Comparisons) -> str:
-    """One clause per finding, with the quantiles at which it was seen."""
-    seen: dict[tuple[str, str], list[str]] = {}
-    for row in found.rows:
-        if row.finding in STYLES:
-            seen.setdefault((row.finding, row.metric), []).append(words.percentile(row.quantile))
-    sure = any(row.confidence == "95%" for row in found.rows)
-    doubt = "" if sure else " (low confidence)"
-    if not seen:
-        return f"no difference seen between the candidate and the baseline{doubt}"
-    clauses = [f"{finding} at {metric} {' '.join(at)}" for (finding, metric), at in seen.items()]
-    return f"candidate {'; '.join(clauses)}{doubt}"
-
-
 def _discoveries(found: Comparisons) -> str | None:
     """Which differences stay when so many were looked at; None where one or none was."""
     tried = [row for row in found.rows if row.q_value is not None]
@@ -191,17 +178,30 @@ def _discoveries(found: Comparisons) -> str | None:
     if len(tried) < 2:
         return None
     which = "; ".join(f"{metric} {' '.join(at)}" for metric, at in kept.items()) or "none"
-    return f"Of {len(tried)} quantiles compared, different at a false discovery rate of {RATE:.0%}: {which}."
+    low = kept and all(row.confidence == "low" for row in tried)
+    left = sum(row.p_value is not None for row in found.rows) - len(tried)
+    return (
+        f"Of {len(tried)} quantiles compared{f' ({left} unreliable ones left out)' if left else ''}, "
+        f"different at a false discovery rate of {RATE:.0%}: {which}{' (low confidence)' if low else ''}."
+    )
 
 
 def _method(found: Comparisons) -> str:
-    row = next((row for row in found.rows if row.blocks), None)
-    if row is None:
+    """How the intervals were made, with each number of blocks and how many rows have it."""
+    made = [row for row in found.rows if row.blocks]
+    if not made:
         return "No interval: there are too few requests."
+    rows = Counter(_blocks(row) for row in made)
+    counted = ", ".join(f"{blocks} in {n} row{'s' * (n > 1)}" for blocks, n in rows.most_common())
+    how, _, _, *kind = made[0].method.split(", ")
     return (
-        f"Method: {row.method} ({row.metric} {words.percentile(row.quantile)}: {row.block_requests:,} "
-        f"requests and {words.amount(row.block_seconds, 's')} a block). See docs/statistics.md."
+        f"Method: {', '.join([how, *kind])}; K equal blocks, chosen for each row: {counted}. "
+        "See docs/statistics.md."
     )
+
+
+def _blocks(row: Comparison) -> str:
+    return f"K={row.blocks} (about {row.block_requests:,} requests, {words.amount(row.block_seconds, 's')})"
 
 
 def _facts(arm: Arm, facts: dict[str, Any]) -> Iterator[str]:

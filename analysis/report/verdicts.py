@@ -1,10 +1,11 @@
 """Verdicts: what is read in the first five seconds. One big word, one sentence why, then the rest."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 from analysis.arms import Arm
 from analysis.comparison import Comparison, Comparisons, Verdict
+from analysis.failures import ErrorDifference
 from analysis.judge import Judgement, Row
 from analysis.replicates import Replicates
 from analysis.report import tables, words
@@ -16,6 +17,9 @@ HEADLINES = (("ttft", 0.5), ("ttft", 0.95), ("e2e", 0.5), ("e2e", 0.95), ("tpot"
 SHOWN = ("ttft", "e2e", "tpot")
 NAMED = 3
 """So many gates are named in a sentence; the table has all."""
+FAILS = 0.05
+"""A candidate that fails this share more of its requests is never called faster."""
+NONE_SEEN = "No difference of latency seen between the candidate and the baseline"
 PAIR = "This holds for these two runs; to decide, let runs of both take turns (tbench ab)."
 
 
@@ -44,7 +48,7 @@ def comparison_verdict(found: Comparisons) -> Html:
     invalid = found.verdict is Verdict.INVALID
     return _block(
         found.verdict,
-        "A run's own client was its limit, or data was lost." if invalid else seen(found.rows),
+        "A run's own client was its limit, or data was lost." if invalid else seen(found),
         tag("p", PAIR),
         tag("ul", join(tag("li", one) for one in said)),
         tables.cautions(found.warnings),
@@ -166,31 +170,60 @@ def sentence(row: Comparison) -> str:
     if row.warnings:
         others = [one.code for one in row.warnings if one.code != "LOW_CONFIDENCE"]
         trust += f" ({'; '.join([*others, 'see below'])})"
-    if row.finding == "no difference seen":
+    if not row.differs:
         return f"{what}: no difference seen; the ratio is {ratio} {ends}, {trust}."
     return f"Candidate is {row.finding} at {what}: {ratio} times the baseline {ends}, {trust}."
 
 
-def seen(rows: Sequence[Comparison]) -> str:
-    """All findings of a pair in one sentence."""
-    found: dict[tuple[str, str], list[str]] = {}
+def seen(found: Comparisons) -> str:
+    """All findings of a pair in one sentence or two: failures first, then what is sure, then the rest.
+
+    A candidate that fails by more than FAILS more of its requests is not called faster: its latencies are
+    those of the requests that it did not fail.
+    """
+    errors = found.errors
+    more = errors.difference if errors.low > 0 else 0.0
+    rows = [row for row in found.rows if row.finding != "faster" or more <= FAILS]
+    return " ".join(filter(None, [_failing(errors), _differences(rows, among=more > 0)]))
+
+
+def _failing(errors: ErrorDifference) -> str:
+    """That one arm fails more requests, where it does by more than chance."""
+    if errors.low <= 0 <= errors.high:
+        return ""
+    more = "more" if errors.difference > 0 else "fewer"
+    shares = f"{errors.candidate:.2%} of its requests, the baseline {errors.baseline:.2%}"
+    text = f"The candidate fails {more}: {shares}"
+    if errors.difference > FAILS:
+        return f"{text}; the latencies of what is left are no evidence that it is faster."
+    return f"{text}; latencies are of the successes only."
+
+
+def _differences(rows: Sequence[Comparison], *, among: bool) -> str:
+    """What differs: with full confidence, then with low confidence."""
+    levels = {row.confidence for row in rows} - {"none"}
+    sure, unsure = (
+        "; ".join(_clauses([row for row in rows if row.differs and row.confidence == level]))
+        for level in ("95%", "low")
+    )
+    who = "Of the successes, the candidate's were" if among else "The candidate was"
+    if not levels:
+        return "No quantile has an interval."
+    if levels == {"low"}:
+        doubt = " (low confidence)"
+        return f"{who} {unsure}{doubt}." if unsure else f"{NONE_SEEN}{doubt}."
+    text = f"{who} {sure}" if sure else NONE_SEEN
+    return f"{text}; with low confidence: {unsure}." if unsure else f"{text}."
+
+
+def _clauses(rows: Sequence[Comparison]) -> Iterator[str]:
+    """Per finding, each metric with the quantiles at which it holds."""
+    by_finding: dict[str, dict[str, list[str]]] = {}
     for row in rows:
-        if row.finding and row.finding != "no difference seen":
-            key = (row.finding, words.title(row.metric))
-            found.setdefault(key, []).append(words.percentile(row.quantile))
-    sure = any(row.confidence == "95%" for row in rows)
-    doubt = "" if sure else " (low confidence)"
-    if not found:
-        return f"No difference seen between the candidate and the baseline{doubt}."
-    return f"The candidate was {'; '.join(_clauses(found))}{doubt}."
-
-
-def _clauses(found: Mapping[tuple[str, str], Sequence[str]]) -> Iterator[str]:
-    by_finding: dict[str, list[str]] = {}
-    for (finding, metric), at in found.items():
-        by_finding.setdefault(finding, []).append(f"{metric} {' '.join(at)}")
-    for finding, where in by_finding.items():
-        yield f"{finding} at {', '.join(where)}"
+        metrics = by_finding.setdefault(str(row.finding), {})
+        metrics.setdefault(words.title(row.metric), []).append(words.percentile(row.quantile))
+    for finding, metrics in by_finding.items():
+        yield f"{finding} at {', '.join(f'{name} {" ".join(at)}' for name, at in metrics.items())}"
 
 
 def _median(one: Summary) -> str:

@@ -15,7 +15,7 @@ from analysis.overall import Overall
 from analysis.report import words
 from analysis.report.sheet import grid
 
-HEADINGS = ("overall", "n", "worth", "typical", "interval", "sure", "largest gap", "anywhere")
+HEADINGS = ("overall", "n", "worth", "typical", "95% interval", "sure", "largest gap", "anywhere")
 CUT_SHORT = (
     "cut short: Kaplan-Meier quantiles, since requests were cut short at different times (censored). They "
     "hold only where that had nothing to do with how slow a request was (independent censoring)."

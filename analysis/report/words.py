@@ -1,6 +1,8 @@
 """Words: numbers with their units as people read them. The same in every report."""
 
 UNBOUNDED = "∞"
+ROUNDS_TO_1 = 1.0005
+"""What lies between 1 and this is written as 1.000."""
 SHORT = frozenset({"ttft", "e2e", "tpot", "itl"})
 """Words that are written in capitals."""
 
@@ -28,9 +30,12 @@ def ratio(value: float | None) -> str:
 
 
 def ratio_interval(low: float | None, high: float | None) -> str:
-    """An interval of a ratio: an open end is 0 or infinity."""
-    left = "[" + ratio(low) if low is not None else "(0"
-    right = ratio(high) + "]" if high is not None else UNBOUNDED + ")"
+    """An interval of a ratio: an open end is 0 or infinity, or 1 where that is just left out."""
+    left, right = "(0", UNBOUNDED + ")"
+    if low is not None:
+        left = f"{'(' if 1 < low < ROUNDS_TO_1 else '['}{ratio(low)}"
+    if high is not None:
+        right = f"{ratio(high)}{')' if 2 - ROUNDS_TO_1 < high < 1 else ']'}"
     return f"{left}, {right}"
 
 

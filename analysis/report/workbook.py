@@ -86,7 +86,7 @@ def comparison_book(
     """One pair of runs: what was seen, every quantile, and both runs."""
     sides: Sides = {"baseline": (found.baseline,), "candidate": (found.candidate,)}
     book = opened(file)
-    lines = [verdicts.seen(found.rows), verdicts.PAIR]
+    lines = [verdicts.seen(found), verdicts.PAIR]
     _verdict(book, found.verdict.value, lines, found.warnings, command)
     rows: list[list[Cell]] = [
         [

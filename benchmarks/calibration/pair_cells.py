@@ -18,6 +18,7 @@ from calibration.pairs import (
     Intervals,
     Replays,
     SlowerServer,
+    Ticks,
 )
 from calibration.scenes import (
     MINUTE,
@@ -26,6 +27,7 @@ from calibration.scenes import (
     disturbed,
     full,
     lost_in_bursts,
+    narrow,
     on_poisson,
     on_server,
     on_sessions,
@@ -222,6 +224,21 @@ _INTERVALS: dict[str, Cell] = {
     }.items()
 }
 
+_TICKS: dict[str, Cell] = {
+    f"ticks of {tick_s * 1000:g} ms at {middle_s * 1000:g} ms": Cell(
+        experiment=Ticks(
+            scene=on_poisson(2000, 60, partial(narrow, middle_s=middle_s)), tick_s=tick_s
+        ),
+        bars=(
+            Bar(measure=FPR, points=(0.5, 0.95), high=0.065),
+            Bar(measure="sees x1.05", points=(0.5,), low=0.95),
+            Bar(measure="covers x1.05", points=(0.5, 0.95), low=0.94),
+            Bar(measure="interval, p-value agree", points=NONE, low=1),
+        ),
+    )
+    for tick_s, middle_s in ((0.01, 0.06), (0.02, 0.25), (0.001, 0.06))
+}
+
 _ERRORS: dict[str, Cell] = {
     f"errors {how} n={n}": Cell(
         experiment=Errors(n=n, share=0.02, burst=burst),
@@ -249,4 +266,11 @@ _WHOLE: dict[str, Cell] = {
     )
 }
 
-PAIR_CELLS: Mapping[str, Cell] = {**_INVERSION, **_SLOW, **_INTERVALS, **_WHOLE, **_ERRORS}
+PAIR_CELLS: Mapping[str, Cell] = {
+    **_INVERSION,
+    **_SLOW,
+    **_INTERVALS,
+    **_WHOLE,
+    **_TICKS,
+    **_ERRORS,
+}

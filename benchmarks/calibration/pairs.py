@@ -9,7 +9,7 @@ from numpy.random import Generator
 
 from analysis.arms import Truths
 from analysis.failures import Failures, error_difference
-from analysis.inversion import Pair
+from analysis.inversion import Interval, Pair, invert
 from analysis.quantiles import quantile
 from analysis.summary import Floats
 from calibration.controls import mcnemar
@@ -132,6 +132,43 @@ class SlowerServer:
         arms = [scene.arms(random) for _ in range(self.runs)]
         first, second = (np.sort(np.concatenate(side)) for side in zip(*arms, strict=True))
         return {p: quantile(second, p) / quantile(first, p) for p in POINTS}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ticks:
+    """Both arms rounded to a clock's ticks, with equal arms and then with a candidate `slow` times as slow.
+
+    What is asked is the whole interval and its p-value; they agree where both say the same and the interval
+    has a width.
+    """
+
+    scene: Scene
+    tick_s: float
+    slow: float = 1.05
+    points: tuple[float, ...] = (0.5, 0.95)
+
+    def replay(self, random: Generator) -> Outcomes:
+        first, second = self.scene.arms(random)
+        equal = self._intervals(first, second)
+        slower = self._intervals(first, second * self.slow)
+        agree = [
+            (one.p_value < 0.05) == (not one.low <= 1 <= one.high)
+            and one.high > one.low * (1 + 1e-9)
+            for one in (*equal, *slower)
+        ]
+        return {
+            **{(FPR, one.p): one.p_value < 0.05 for one in equal},
+            **{(f"sees x{self.slow:g}", one.p): one.p_value < 0.05 and one.t < 0 for one in slower},
+            **{
+                (f"covers x{self.slow:g}", one.p): one.low <= self.slow <= one.high
+                for one in slower
+            },
+            ("interval, p-value agree", None): all(agree),
+        }
+
+    def _intervals(self, *arms: Floats) -> tuple[Interval, ...]:
+        a, b = (np.maximum(np.round(arm / self.tick_s), 1) * self.tick_s for arm in arms)
+        return invert(Pair(a, b), self.points)
 
 
 @dataclass(frozen=True, kw_only=True)
