@@ -75,13 +75,26 @@ def interleaved(first: Sequence[int], second: Sequence[int]) -> bool:
     return all({arms[i], arms[i + 1]} == {0, 1} for i in range(0, len(arms), 2))
 
 
+def begun(first: Replicates, second: Replicates) -> tuple[int, int] | None:
+    """How many pairs of interleaved runs each arm began; None where both began at once (a duet)."""
+    if _schedules(first, second) == {"duet"}:
+        return None
+    begins = _order(first.started_ns, second.started_ns)[::2]
+    return begins.count(0), begins.count(1)
+
+
 def drawn(first: Replicates, second: Replicates) -> bool:
     """Whether chance decided which arm began each pair: as the runs say, else as far as one can see."""
-    runs = (*first.runs, *second.runs)
-    said = {(arm.run.header.get("experiment") or {}).get("schedule") for arm in runs}
-    if said == {None}:
+    schedules = _schedules(first, second)
+    if schedules == {None}:
         return not systematic(first.started_ns, second.started_ns)
-    return said == {"random"}
+    return schedules == {"random"}
+
+
+def _schedules(*arms: Replicates) -> set[str | None]:
+    """What the runs say of how their order was decided."""
+    runs = (run for arm in arms for run in arm.runs)
+    return {(run.run.header.get("experiment") or {}).get("schedule") for run in runs}
 
 
 def systematic(first: Sequence[int], second: Sequence[int]) -> bool:

@@ -17,7 +17,7 @@ from analysis.judgement import Method
 from analysis.metrics import METRICS, Metric
 from analysis.pooling import pooled
 from analysis.quantiles import quantile
-from analysis.replicates import Replicates, drawn, interleaved
+from analysis.replicates import Replicates, begun, drawn, interleaved
 from analysis.shared import Group, Shared
 from analysis.summary import Caution
 
@@ -115,18 +115,24 @@ def of_candidate(
 
 def _order(baseline: Replicates, candidate: Replicates, contrast: Method) -> Iterator[Caution]:
     runs = len(baseline.runs), len(candidate.runs)
-    begun = baseline.started_ns, candidate.started_ns
     if min(runs) < LEAST_RUNS:
         yield Caution(
             code="TOO_FEW_RUNS",
             text=f"{runs[0]} and {runs[1]} runs; a gate needs {LEAST_RUNS} of each arm: what differs from "
             "run to run cannot be seen in fewer",
         )
-    elif not interleaved(*begun):
+    elif not interleaved(baseline.started_ns, candidate.started_ns):
         yield Caution(
             code="NOT_INTERLEAVED",
             text="the arms' runs did not take turns (one of each in every consecutive pair), so what changed "
             "with time looks like a difference; run them A B, B A, A B ...",
+        )
+    elif (first := begun(baseline, candidate)) and abs(first[0] - first[1]) > 1:
+        yield Caution(
+            code="UNBALANCED_ORDER",
+            text=f"{baseline.name} went first in {first[0]} of {runs[0]} pairs of runs, {candidate.name} in "
+            f"{first[1]}: what slows every second run looks like a difference; let each go first as often "
+            "(A B, B A ..., as tbench ab does)",
         )
     elif contrast == "trend" and not drawn(baseline, candidate):
         yield Caution(

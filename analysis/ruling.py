@@ -16,7 +16,13 @@ from analysis.judgement import Row
 from analysis.welch import holm
 
 ALPHA: Final = 0.05
-STOPS: Final = ("TOO_FEW_RUNS", "NOT_INTERLEAVED", "SYSTEMATIC_ORDER", "INVALID_COMPARISON")
+STOPS: Final = (
+    "TOO_FEW_RUNS",
+    "NOT_INTERLEAVED",
+    "UNBALANCED_ORDER",
+    "SYSTEMATIC_ORDER",
+    "INVALID_COMPARISON",
+)
 """Cautions that forbid a verdict on a change. What the candidate holds by itself is not touched."""
 DOUBTS: Final = ("SURVIVOR_BIAS", "PARTIAL_RUN")
 """Cautions that forbid a PASS."""

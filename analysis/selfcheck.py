@@ -146,7 +146,7 @@ def self_check(
 def balanced(
     arm: Replicates, random: np.random.Generator
 ) -> Iterator[tuple[Replicates, Replicates]]:
-    """The arm's runs as two arms that took turns: of each pair of neighbours one belongs to either.
+    """The arm's runs as two arms that took turns, each going first as often (by one oftener if it must).
 
     All ways where they are at most MOST_SPLITS, else so many drawn; none with fewer than three pairs. The
     last of an odd number of runs is in none.
@@ -154,20 +154,20 @@ def balanced(
     pairs = list(zip(arm.runs[::2], arm.runs[1::2], strict=False))
     if len(pairs) < LEAST_RUNS:
         return
-    ways = 2 ** len(pairs)
-    drawn = range(ways) if ways <= MOST_SPLITS else _drawn(len(pairs), random)
-    for way in drawn:
+    for way in _ways(len(pairs), random):
         turns = [pair[:: -1 if way >> place & 1 else 1] for place, pair in enumerate(pairs)]
         first, second = zip(*turns, strict=True)
         yield Replicates(name="one half", runs=first), Replicates(name="the other", runs=second)
 
 
-def _drawn(pairs: int, random: np.random.Generator) -> Iterable[int]:
-    """Ways without repetition, each as likely."""
+def _ways(pairs: int, random: np.random.Generator) -> Iterable[int]:
+    """Which pairs to turn round, as bits: as many as not, or one more or less."""
+    if math.comb(pairs, pairs // 2) * (1 + pairs % 2) <= MOST_SPLITS:
+        return [way for way in range(2**pairs) if abs(2 * way.bit_count() - pairs) <= 1]
     found: dict[int, None] = {}
     while len(found) < MOST_SPLITS:
-        turns = random.integers(0, 2, pairs).tolist()
-        found[sum(turn << place for place, turn in enumerate(turns))] = None
+        turned = random.permutation(pairs)[: (pairs + random.integers(0, 2)) // 2].tolist()
+        found[sum(1 << place for place in turned)] = None
     return found
 
 

@@ -309,7 +309,8 @@ def repeated() -> Callable[..., Any]:
     """Runs of one arm in memory: `repeated([1.0, 1.03], n=2000)` are two, the second 3 % slower.
 
     Latencies are lognormal: `shared` is the sd that the requests of the trace have in common, `own` that
-    of each run by itself. One request each `gap` seconds; run i begins `at + step * i`.
+    of each run by itself. One request each `gap` seconds. Run i begins at place
+    `at + step * i`: `step` arms take turns, forwards and backwards, and this one is the `at`th of them.
     """
     import numpy as np
 
@@ -369,7 +370,9 @@ def repeated() -> Callable[..., Any]:
             logs = common + np.random.default_rng(1000 * seed + i).normal(size=n) * own
             found = columns(n, factor, gap, logs)
             spoil(found)
-            runs.append(arm(f"{name}-{i}.run", at + step * i, found, changes))
+            turned = i % 2 and at < step
+            place = step * i + (step - 1 - at if turned else at)
+            runs.append(arm(f"{name}-{i}.run", place, found, changes))
         return Replicates(name=name, runs=tuple(runs))
 
     return make

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from analysis.arms import Arm
 from analysis.comparison import Verdict
 from analysis.gate import parse_gates
 from analysis.judge import Judgement, judge
@@ -187,3 +188,43 @@ def test_a_wait_for_the_valve_is_not_the_clients_lateness(repeats: Any) -> None:
         found["held"] = np.full(len(found["id"]), 0.009)
 
     assert "INVALID_COMPARISON" not in said(judge(repeats.arms(spoil=held), GATES))
+
+
+def in_order(arms: tuple[Replicates, Replicates], order: str, **header: Any) -> list[Replicates]:
+    """The arms with their runs begun in this order, as `ABBAAB` says."""
+    left = {"A": iter(arms[0].runs), "B": iter(arms[1].runs)}
+    runs: dict[str, list[Arm]] = {"A": [], "B": []}
+    for at, name in enumerate(order):
+        arm = next(left[name])
+        run = replace(arm.run, header={**arm.run.header, "wall_ns": at + 1, **header})
+        runs[name].append(replace(arm, run=run))
+    return [Replicates(name=name, runs=tuple(own)) for name, own in runs.items()]
+
+
+@pytest.mark.parametrize(
+    ("order", "first"),
+    [
+        ("ABABAB", "A went first in 3 of 3 pairs of runs, B in 0"),
+        ("BABABAABBA", "A went first in 1 of 5 pairs of runs, B in 4"),
+        ("ABBAABBA", None),
+        ("ABBAAB", None),
+    ],
+)
+def test_an_arm_that_went_first_oftener_decides_nothing(
+    repeats: Any, order: str, first: str | None
+) -> None:
+    """What slows every second run falls on one arm, and looks like a difference between servers."""
+    found = judge(in_order(repeats.arms(2.0, len(order) // 2), order), GATES)
+
+    if first is None:
+        assert found.verdict is Verdict.FAIL
+    else:
+        assert first in said(found)["UNBALANCED_ORDER"]
+        assert {row.reason for row in found.rows} == {"UNBALANCED_ORDER"}
+
+
+def test_arms_that_ran_at_once_have_no_order(repeats: Any) -> None:
+    """The runs of a duet begin within a moment of each other, the first arm's always first."""
+    duet = in_order(repeats.arms(2.0, 3), "ABABAB", experiment={"schedule": "duet"})
+
+    assert judge(duet, GATES).verdict is Verdict.FAIL

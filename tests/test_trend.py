@@ -105,11 +105,11 @@ def test_a_judgement_by_trend_says_who_declared_it(repeats: Any) -> None:
 def test_turns_by_a_rule_are_refused_unless_the_runs_say_that_chance_drew_them(
     repeats: Any,
 ) -> None:
-    """Chance may draw ABAB; the runs of `tbench ab` say by which schedule they were made."""
+    """Chance may draw ABBA; the runs of `tbench ab` say by which schedule they were made."""
     first, second = repeats.arms(2.0, repeats=3)
     pairs = zip(first.runs, second.runs, strict=True)
     ruled = [
-        [repeats.run(dict(run.columns), 2 * at + side) for at, run in enumerate(runs)]
+        [repeats.run(dict(run.columns), 2 * at + (side ^ at % 2)) for at, run in enumerate(runs)]
         for side, runs in enumerate(zip(*pairs, strict=True))
     ]
     arms = [

@@ -12,6 +12,7 @@ from numpy.random import Generator
 from analysis.inversion import Truths
 from analysis.summary import Floats
 from calibration.disturbances import autoregressive, regimes
+from replay.experiment.schedule import Kind, slots
 
 Drift = Callable[[int, Generator], Floats]
 Order = Callable[[int, Generator], Truths]
@@ -56,15 +57,36 @@ def two_states(dwell_min: float, factor: float = 1.5) -> Drift:
     return drift
 
 
-def random_pairs(repeats: int, random: Generator) -> Truths:
-    """Neighbours in pairs, who begins drawn for each: True is the candidate."""
+def every_second(rise: float) -> Drift:
+    """Each second run is slower: an hourly job beside runs of half an hour, two hosts behind one name."""
+
+    def drift(runs: int, random: Generator) -> Floats:
+        return np.asarray(rise * ((np.arange(runs) + random.integers(2)) % 2))
+
+    return drift
+
+
+def first_of_pair(rise: float) -> Drift:
+    """The first run of each pair is slower: what a pause before it lets go cold."""
+    return lambda runs, _: rise * (np.arange(runs) % 2 == 0)
+
+
+def _planned(kind: Kind) -> Order:
+    """As `tbench ab` orders two arms: True is the candidate."""
+
+    def order(repeats: int, random: Generator) -> Truths:
+        seed = int(random.integers(2**32))
+        return np.array([slot.arms == (1,) for slot in slots(2, repeats, kind, seed)])
+
+    return order
+
+
+random_pairs, abba = _planned("random"), _planned("abba")
+
+
+def drawn_pairs(repeats: int, random: Generator) -> Truths:
+    """Neighbours in pairs, who begins drawn for each by itself: what hides a place in the pair from Welch."""
     first = random.random(repeats) < 0.5
-    return np.column_stack([first, ~first]).ravel()
-
-
-def abba(repeats: int, _: Generator) -> Truths:
-    """AB BA AB ..."""
-    first = np.arange(repeats) % 2 == 1
     return np.column_stack([first, ~first]).ravel()
 
 

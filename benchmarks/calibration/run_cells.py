@@ -1,15 +1,18 @@
 """RUN_CELLS: repeated runs before the judge. Rows of name, simulation and bars."""
 
+import math
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 
+from analysis.judgement import Method
 from analysis.looks import NAMES, Looks
 from calibration import drifts
 from calibration.bars import Bar
 from calibration.cell import NONE, Cell
 from calibration.effects import POINTS
 from calibration.monitored import PEEKING, Monitored
-from calibration.pairs import FPR
+from calibration.pairs import FPR, WRONG
 from calibration.runs import FAILS, PASSES, REFUSED, SEES, WELCH, Drifting, Simulated, Unturned
 from calibration.scenes import full, on_sessions, queue
 
@@ -75,6 +78,51 @@ _TRENDS: dict[str, Cell] = {
     for repeats in (3, 5)
     for name, drift in _HOURS.items()
 }
+_PLACES: Mapping[str, tuple[drifts.Drift, float]] = {
+    "every second run +10 %, noise 1 %": (drifts.every_second(math.log(1.1)), 0.01),
+    "every second run +5 %, noise 1 %": (drifts.every_second(math.log(1.05)), 0.01),
+    "every second run +5 %, noise 2 %": (drifts.every_second(math.log(1.05)), 0.02),
+    "first of each pair +5 %": (drifts.first_of_pair(math.log(1.05)), 0.01),
+    "AR(1) -.8 of 5 %": (drifts.wandering(0.05, -0.8), 0.0),
+}
+"""What a run's place among its neighbours does to it, and how far runs differ besides."""
+_METHODS: Mapping[str, tuple[drifts.Order, Method]] = {
+    "pairs": (drifts.random_pairs, "welch"),
+    "ABBA": (drifts.abba, "welch"),
+    "pairs by trend": (drifts.random_pairs, "trend"),
+}
+_STRICT = tuple(replace(bar, high=0.065) for bar in DRIFTED)
+
+
+def _in_place(
+    place: str, repeats: int, order: drifts.Order, contrast: Method = "welch"
+) -> Drifting:
+    drift, noise = _PLACES[place]
+    return Drifting(
+        drift=drift, order=order, repeats=repeats, offset=noise, within=0.0, contrast=contrast
+    )
+
+
+_IN_PLACE: dict[str, Cell] = {
+    f"{repeats}+{repeats} {name} {place}": Cell(
+        experiment=_in_place(place, repeats, order, contrast), bars=_STRICT
+    )
+    for repeats in (3, 5, 10)
+    for name, (order, contrast) in _METHODS.items()
+    for place in _PLACES
+}
+_BY_CHANCE: dict[str, Cell] = {
+    f"{repeats}+{repeats} drawn one by one {place}": Cell(
+        experiment=_in_place(place, repeats, drifts.drawn_pairs),
+        bars=(
+            Bar(measure=FPR, points=(0.5,), low=0.08),
+            Bar(measure=WRONG, points=(0.5,), high=0.065),
+        ),
+    )
+    for repeats in (3, 5, 10)
+    for place in _PLACES
+}
+"""The control: without balance the same runs fool Welch, and the judge flags the orders that do."""
 _UNTURNED: dict[str, Cell] = {
     f"{repeats}+{repeats} AAA BBB linear 20 %": Cell(
         experiment=Unturned(drift=_HOURS["linear 20 %"], repeats=repeats),
@@ -88,7 +136,7 @@ _UNTURNED: dict[str, Cell] = {
 
 _MONITORED: dict[str, Cell] = {
     f"looks after {' '.join(map(str, looks.runs))} runs {NAMES[looks.shape]} {name}": Cell(
-        experiment=Monitored(looks=looks, drift=_HOURS[name]),
+        experiment=Monitored(looks=looks, drift=drift, spread=spread),
         bars=(
             Bar(measure=PASSES, points=NONE, high=0.08),
             Bar(measure=FAILS, points=NONE, high=0.08),
@@ -100,7 +148,19 @@ _MONITORED: dict[str, Cell] = {
         Looks(runs=(3, 6, 9, 12, 15)),
         Looks(runs=(3, 6, 9, 12, 15), shape="pocock"),
     )
-    for name in ("no drift", "AR(1) 10 %")
+    for name, (drift, spread) in {
+        "no drift": (drifts.none, 0.04),
+        "AR(1) 10 %": (_HOURS["AR(1) 10 %"], 0.04),
+        "every second run +10 %": (drifts.every_second(math.log(1.1)), 0.01),
+    }.items()
 }
 
-RUN_CELLS: Mapping[str, Cell] = {**_RUNS, **_DRIFTS, **_TRENDS, **_UNTURNED, **_MONITORED}
+RUN_CELLS: Mapping[str, Cell] = {
+    **_RUNS,
+    **_DRIFTS,
+    **_TRENDS,
+    **_IN_PLACE,
+    **_BY_CHANCE,
+    **_UNTURNED,
+    **_MONITORED,
+}

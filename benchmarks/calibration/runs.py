@@ -18,10 +18,11 @@ from analysis.comparison import NO_DIFFERENCE, Verdict
 from analysis.gate import Gate, parse_gate
 from analysis.judge import Judgement, Method, judge
 from analysis.replicates import Replicates
+from analysis.ruling import STOPS
 from analysis.summary import Floats
 from analysis.welch import difference
 from calibration.drifts import Drift, Order, one_after_the_other, random_pairs
-from calibration.pairs import FPR
+from calibration.pairs import FPR, WRONG
 from calibration.scenes import Scene
 from calibration.tally import Outcomes
 from replay.columns import NUMBERS, Column
@@ -121,6 +122,7 @@ def _outcomes(
     for one, at, other in zip(equal.rows, margin.rows, more.rows, strict=True):
         p = one.gate.quantile
         found[FPR, p] = one.comparison.finding != NO_DIFFERENCE
+        found[WRONG, p] = found[FPR, p] and not _stopped(equal)
         found[PASSES, p] = at.comparison.verdict is Verdict.PASS
         found[SEES, p] = other.comparison.finding == "slower"
     return found
@@ -139,6 +141,11 @@ def _judged(
         for name, which in (("A", False), ("B", True))
     ]
     return judge(replicates, gates, contrast=contrast, planned=contrast == "trend")
+
+
+def _stopped(found: Judgement) -> bool:
+    """Whether a caution forbids any verdict on a change."""
+    return bool({caution.code for caution in found.warnings} & set(STOPS))
 
 
 def _refused(found: Judgement) -> bool:

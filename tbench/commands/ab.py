@@ -63,8 +63,8 @@ def ab(
     schedule: Annotated[
         Literal["random", "abba", "duet"] | None,
         typer.Option(
-            help="random (default): rounds that hold every arm once, in an order drawn for each. abba: "
-            "forwards and backwards. duet: all arms at once, request by request.",
+            help="random (default): rounds that hold every arm once, two by two: in a drawn order, then in "
+            "its reverse. abba: forwards and backwards. duet: all arms at once, request by request.",
             rich_help_panel=PLAN,
         ),
     ] = None,
