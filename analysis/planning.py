@@ -3,11 +3,11 @@
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Final
 
 import numpy as np
-from scipy import stats
+from scipy import optimize, stats
 
 from analysis import power
 from analysis.contrast import SURE_REQUESTS, SURE_S
@@ -16,13 +16,14 @@ from analysis.metrics import METRICS
 from analysis.quantiles import minimum_n
 from analysis.replicates import Replicates
 from analysis.summary import Caution
-from analysis.variance import Spread, Within, spread
+from analysis.variance import Spread, Within, correlation, spread
 from analysis.welch import CONFIDENCE
 
 RUNS: Final = (3, 4, 5, 6, 8, 10, 15, 20)
 """Per arm: what a plan is shown for."""
 USUAL_RUNS: Final = 5
-_BLOCKS_DF: Final = 15
+_BLOCKS: Final = {16: 0.8, 8: 0.165, 4: 0.035}
+"""How often so many blocks are taken where requests are independent (1,500 simulated pairs, p50 and p95)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,9 +43,10 @@ class Aim:
 class OnePair:
     """One pair of runs as long as it takes. Half-widths are of the log ratio's 95 % interval.
 
-    `requests` give each arm's interval a half-width of log(1 + effect), `requests_to_find` exclude 1 with
-    the aim's power; None where today's interval is unbounded. `seconds` is how long the latter lasts at
-    the pilot's rate. None is below what a quantile and the label "95%" need.
+    `requests` give the interval a half-width of log(1 + effect), `requests_to_find` exclude 1 with the aim's
+    power, the pilot's own width at its upper limit (`power.SURE`); None where it is unbounded.
+    `seconds` is how long the latter lasts at the pilot's rate. None is below what a quantile and the
+    label "95%" need.
     """
 
     half_width: float
@@ -57,7 +59,7 @@ class OnePair:
 class Chance:
     """What so many runs per arm achieve, as shares of experiments, one gate by itself.
 
-    `passes` if the arms are equal, and with the spread at the upper end of its interval
+    `passes` if the arms are equal, and with the spread at the upper end of its 95 % interval
     (`passes_at_worst`, None where it is assumed); `sees` and `fails` if the candidate is slower by
     the effect.
     """
@@ -85,9 +87,14 @@ class Prospect:
 
     @property
     def sd(self) -> float | None:
-        """The sd of a run's log-quantile: measured; else ASSUMED_SD and what one run's blocks leave open."""
-        if self.spread.sd is not None or self.spread.within is None:
-            return self.spread.sd
+        """What is planned with: the measured sd of a run's log-quantile, at its upper limit (`power.SURE`).
+
+        Else ASSUMED_SD and what one run's blocks leave open.
+        """
+        if self.spread.sd is not None:
+            return power.upper_sd(self.spread.sd, self.spread.df)
+        if self.spread.within is None:
+            return None
         expected = math.hypot(power.ASSUMED_SD, self.spread.within.se)
         return expected if math.isfinite(expected) else None
 
@@ -120,6 +127,18 @@ class Prospect:
         return power.plan_warning(USUAL_RUNS, self.aim.margin, self.sd, self.aim.power)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Together:
+    """All gates that can be planned, as one verdict needs them: shares of experiments with equal arms.
+
+    `passes` are for RUNS, `runs` is the fewest per arm with the aim's power, None where MOST_RUNS do not.
+    """
+
+    gates: int
+    passes: tuple[float, ...]
+    runs: int | None
+
+
 @dataclass(frozen=True, kw_only=True)
 class Plan:
     """A pilot's arms, what is wanted, and the prospect for each quantile. `run_s` is how long a run lasts."""
@@ -129,6 +148,23 @@ class Plan:
     prospects: tuple[Prospect, ...]
     run_s: float
     warnings: tuple[Caution, ...]
+
+    @cached_property
+    def together(self) -> Together | None:
+        """None where no gate can be planned. Without repeated runs they are taken as independent."""
+        planned = [prospect for prospect in self.prospects if prospect.sd is not None]
+        if not planned:
+            return None
+        sds = [prospect.sd for prospect in planned if prospect.sd is not None]
+        measured = all(not prospect.assumed for prospect in planned)
+        known = correlation([prospect.spread.figures for prospect in planned])
+        matrix = known if measured else np.eye(len(sds))
+        margin = self.aim.margin
+        return Together(
+            gates=len(sds),
+            passes=tuple(power.chance_to_pass_all(runs, sds, matrix, margin) for runs in RUNS),
+            runs=power.runs_to_pass_all(sds, matrix, margin, power=self.aim.power),
+        )
 
 
 def plan(arms: Sequence[Replicates], aim: Aim) -> Plan:
@@ -154,25 +190,46 @@ def _span(arm: Replicates) -> float:
 
 def _one_pair(prospect: Prospect) -> OnePair:
     """N grows with the square of how much narrower the interval must become, K being fixed."""
-    found, aim = prospect.spread.within, prospect.aim
-    assert found is not None
-    t_both, t_power = (float(stats.t.ppf(p, _BLOCKS_DF)) for p in ((1 + CONFIDENCE) / 2, aim.power))
+    within, aim = prospect.spread.within, prospect.aim
+    assert within is not None
     width = math.log1p(aim.effect)
-    to_find = requests_needed(found, width * t_both / (t_both + t_power), prospect.spread.quantile)
-    rate = found.n / prospect.run_s if prospect.run_s > 0 else math.inf
+    usual = float(stats.t.ppf((1 + CONFIDENCE) / 2, max(_BLOCKS) - 1))
+    to_find = requests_needed(
+        within, width * usual / _distance(aim.power), prospect.spread.quantile
+    )
+    rate = within.n / prospect.run_s if prospect.run_s > 0 else math.inf
     return OnePair(
-        half_width=found.half_width,
-        requests=requests_needed(found, width, prospect.spread.quantile),
+        half_width=within.half_width,
+        requests=requests_needed(within, math.log1p(aim.effect), prospect.spread.quantile),
         requests_to_find=to_find,
         seconds=None if to_find is None else max(SURE_S, to_find / rate),
     )
 
 
-def requests_needed(found: Within, half_width: float, p: float) -> int | None:
+def requests_to_find(within: Within, aim: Aim, p: float) -> int | None:
+    """Per run, for one pair whose interval excludes 1 with the aim's power; None where unbounded."""
+    usual = float(stats.t.ppf((1 + CONFIDENCE) / 2, max(_BLOCKS) - 1))
+    return requests_needed(within, math.log1p(aim.effect) * usual / _distance(aim.power), p)
+
+
+@cache
+def _distance(wanted: float) -> float:
+    """How many standard errors away a difference is seen so often, K being what the data make it."""
+
+    def short(distance: float) -> float:
+        return wanted - sum(
+            share * float(stats.nct.sf(stats.t.ppf((1 + CONFIDENCE) / 2, k - 1), k - 1, distance))
+            for k, share in _BLOCKS.items()
+        )
+
+    return float(optimize.brentq(short, 0.0, 20.0))
+
+
+def requests_needed(within: Within, half_width: float, p: float) -> int | None:
     """Per run, for this half-width of the log ratio; None where today's is unbounded."""
-    if not math.isfinite(found.half_width):
+    if not math.isfinite(within.half_width):
         return None
-    projected = found.n * (found.half_width / half_width) ** 2
+    projected = within.n * (power.upper_sd(within.half_width, within.df) / half_width) ** 2
     return max(math.ceil(projected), minimum_n(p), SURE_REQUESTS)
 
 

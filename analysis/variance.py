@@ -38,12 +38,13 @@ class Within:
     runs; both infinite where the data bound nothing. From `pairs` of neighbouring runs (by
     `analysis.inversion`: what the requests of a trace have in common cancels), or from one run's `blocks`,
     where it does not, so that they are an upper bound for runs of one trace. `n` is the requests of a run,
-    `drift` the SLOW_DRIFT flag.
+    `df` the degrees of freedom that both rest on, `drift` the SLOW_DRIFT flag.
     """
 
     se: float
     half_width: float
     n: int
+    df: float
     source: Literal["pairs", "blocks"]
     drift: bool
 
@@ -119,12 +120,15 @@ def within(arms: Sequence[Replicates], metric: Metric, p: float) -> Within:
     """
     found = [one for arm in arms for one in _neighbours(arm.runs, metric, p)]
     found = found or list(_neighbours([arm.runs[0] for arm in arms], metric, p))
+    independent = sum(len(arm.runs) // 2 for arm in arms)  # pairs that share no run
     if not found:
         found = [of_blocks(counted(run, metric), p) for arm in arms for run in arm.runs]
+        independent = len(found)
     return Within(
         se=median(one.se for one in found),
         half_width=median(one.half_width for one in found),
         n=min(one.n for one in found),
+        df=median(one.df for one in found) * max(independent, 1),
         source=found[0].source,
         drift=sum(one.drift for one in found) * 2 > len(found),
     )
@@ -149,6 +153,7 @@ def of_pair(a: Floats, b: Floats, p: float) -> Within:
         se=half / _critical(found.blocks) / math.sqrt(2),
         half_width=half,
         n=min(len(ordered(a)), len(ordered(b))),
+        df=found.blocks - 1,
         source="pairs",
         drift=found.drift,
     )
@@ -176,6 +181,7 @@ def of_blocks(one: Floats, p: float) -> Within:
         se=se,
         half_width=_critical(int(k[0])) * math.sqrt(2) * se,
         n=len(whole),
+        df=int(k[0]) - 1,
         source="blocks",
         drift=bool(rho[0] > DRIFTING),
     )
@@ -191,6 +197,26 @@ def _log_at(whole: Floats, p: float) -> float:
 
 def _critical(blocks: int) -> float:
     return float(stats.t.isf(_BOTH, blocks - 1))
+
+
+def correlation(figures: Sequence[Sequence[Sequence[float]]]) -> Floats:
+    """How the gates' log-quantiles go together from run to run. `figures` are by gate, arm and run, positive.
+
+    Inside the arms, and drawn towards independence as if as many runs more as there are gates had shown
+    none: a few runs cannot tell, and gates that go together pass together more often.
+    """
+    logs = np.array(
+        [
+            np.concatenate([np.log(arm) - np.mean(np.log(arm)) for arm in of_gate])
+            for of_gate in figures
+        ]
+    )
+    df = len(logs[0]) - len(figures[0])
+    scale = np.sqrt((logs**2).sum(axis=1))
+    scaled = logs / np.where(scale > 0, scale, 1.0)[:, None]
+    shrunk = scaled @ scaled.T * df / (df + len(logs))
+    np.fill_diagonal(shrunk, 1.0)
+    return np.asarray(shrunk)
 
 
 def pooled_sd(figures: Sequence[Sequence[float]]) -> tuple[float | None, int]:

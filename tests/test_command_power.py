@@ -118,7 +118,7 @@ def test_the_json_contract(pilots: Path, capsys: Said) -> None:
     section = re.findall(r"^## `power`$(.*?)(?=^## )", DOC, re.MULTILINE | re.DOTALL)[0]
     known = set(re.findall(r"`(\w+)`", section))
     row = found["metrics"][0]
-    said = [found, found["pilot"][0], row, row["one_pair"], row["plans"][0]]
+    said = [found, found["pilot"][0], row, row["one_pair"], row["plans"][0], found["together"]]
     assert set().union(*said) <= known
     assert (found["effect"], found["margin"], found["power"]) == pytest.approx((0.1, 0.05, 0.9))
     assert (row["metric"], row["quantile"], row["runs"], row["assumed"]) == ("ttft", 0.5, 6, False)
@@ -132,7 +132,7 @@ def test_the_text_names_the_runs_it_takes(pilots: Path, capsys: Said) -> None:
 
     said = capsys.readouterr()
     assert "A/*.run: 3 runs of 33 min or more" in said.out
-    assert "For each gate of 5 %: " in said.out
+    assert "The gate of 5 % passes in 80 % of plans" in said.out
     assert said.err == ""
 
 

@@ -12,12 +12,15 @@ from analysis.power import (
     MOST_RUNS,
     chance_to_fail,
     chance_to_pass,
+    chance_to_pass_all,
     chance_to_see,
     half_width,
     margin_needed,
     plan_warning,
     runs_needed,
+    runs_to_pass_all,
     runs_to_see,
+    upper_sd,
 )
 from analysis.welch import difference
 
@@ -109,6 +112,39 @@ def test_runs_needed_agree_with_the_closed_form(sd: float, margin: float, ratio:
 
     assert found is not None
     assert abs(found - closed) <= 1
+
+
+@pytest.mark.parametrize("runs", [3, 5, 10])
+@pytest.mark.parametrize(("shared", "together"), [(0.0, 4), (1.0, 1)])
+def test_gates_pass_together_as_their_correlation_has_it(
+    runs: int, shared: float, together: int
+) -> None:
+    """Four independent gates: the fourth power of one; four that are one and the same: one."""
+    matrix = np.full((4, 4), shared) + (1 - shared) * np.eye(4)
+
+    assert chance_to_pass_all(runs, [0.03] * 4, matrix, 0.05) == pytest.approx(
+        chance_to_pass(runs, 0.03, 0.05) ** together, abs=0.04
+    )
+
+
+def test_runs_for_all_gates_are_more_than_for_each() -> None:
+    """And as many where they are one gate; none where one of them never passes."""
+    each = runs_needed(0.03, 0.05) or 0
+    independent, same = np.eye(4), np.ones((4, 4))
+
+    assert (runs_to_pass_all([0.03] * 4, independent, 0.05) or 0) > each
+    assert runs_to_pass_all([0.03], np.ones((1, 1)), 0.05) == each
+    assert runs_to_pass_all([0.03] * 4, same, 0.05) == pytest.approx(each, abs=1)
+    assert runs_to_pass_all([0.03, 1.0], np.eye(2), 0.01) is None
+
+
+def test_the_limit_of_the_sd_holds_as_often_as_said() -> None:
+    """Of 4,000 pilots of three runs in 80 %."""
+    random = np.random.default_rng(1)
+    sds = random.normal(size=(4000, 3)).std(axis=1, ddof=1)
+    below = np.mean([upper_sd(float(sd), 2) >= 1 for sd in sds])
+
+    assert below == pytest.approx(0.8, abs=0.025)
 
 
 @settings(max_examples=25, deadline=None)

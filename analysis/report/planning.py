@@ -5,15 +5,15 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
-from analysis.planning import Chance, OnePair, Plan, Prospect
-from analysis.power import ASSUMED_SD, MOST_RUNS
+from analysis.planning import RUNS, Chance, OnePair, Plan, Prospect, Together
+from analysis.power import ASSUMED_SD, MOST_RUNS, SURE
 from analysis.replicates import Replicates
 from analysis.report.words import percentile
 from analysis.variance import Spread
 
 UNBOUNDED = "unbounded"
 ONE_PAIR = "One pair of runs. It advises only: what differs from run to run is not in it."
-REPEATED = "Repeated runs, which take turns. Each gate by itself; several pass together less often."
+REPEATED = f"Repeated runs, which take turns. Each gate by itself, with the sd at its upper {SURE:.0%} limit."
 
 
 def plan_json(found: Plan) -> dict[str, Any]:
@@ -24,9 +24,14 @@ def plan_json(found: Plan) -> dict[str, Any]:
         "margin": found.aim.margin,
         "power": found.aim.power,
         "run_s": found.run_s,
+        "together": _together_json(found.together),
         "metrics": [_prospect_json(prospect) for prospect in found.prospects],
         "warnings": [str(caution) for caution in found.warnings],
     }
+
+
+def _together_json(together: Together | None) -> dict[str, Any] | None:
+    return None if together is None else {**asdict(together), "plans": list(RUNS)}
 
 
 def _arm_json(arm: Replicates) -> dict[str, Any]:
@@ -142,6 +147,10 @@ def _chances(found: Plan) -> Iterator[str]:
     yield f"{'':<12}{'runs per arm':<18}{runs}   takes"
     for prospect in shown:
         yield from _block(prospect)
+    if (together := found.together) is not None and together.gates > 1:
+        shares = "".join(f"{share * 100:>4.0f} %" for share in together.passes)
+        name = f"all {together.gates}"
+        yield f"{name:<12}{'equal arms PASS':<18}{shares}   {_takes(together.runs)}"
 
 
 def _block(prospect: Prospect) -> Iterator[str]:
@@ -177,19 +186,26 @@ def _conclusions(found: Plan) -> Iterator[str]:
         worst = max(passing, key=lambda prospect: prospect.sd or 0.0)
         if worst.warning:
             yield f"{_name(worst.spread)}: {worst.warning}."
-        yield _advice(found, passing)
+        if found.together is not None:
+            yield _advice(found, found.together)
     for caution in found.warnings:
         yield f"! {caution}"
 
 
-def _advice(found: Plan, prospects: list[Prospect]) -> str:
-    margin = _percent(found.aim.margin)
-    needed = [prospect.runs_to_pass for prospect in prospects]
-    if None in needed:
-        return f"No number of runs up to {MOST_RUNS:,} passes {margin} at every gate: take a wider margin."
-    most = max(number for number in needed if number is not None)
-    lasts = _time(2 * most * found.run_s)
-    return f"For each gate of {margin}: {most} + {most} runs like the pilot's, {lasts} one after another."
+def _advice(found: Plan, together: Together) -> str:
+    margin, chance = _percent(found.aim.margin), _percent(found.aim.power)
+    gates, pass_ = (
+        ("The gate", "passes") if together.gates == 1 else (f"All {together.gates} gates", "pass")
+    )
+    if together.runs is None:
+        return (
+            f"No number of runs up to {MOST_RUNS:,} passes {margin} so often: take a wider margin."
+        )
+    lasts = _time(2 * together.runs * found.run_s)
+    return (
+        f"{gates} of {margin} {pass_} in {chance} of plans if nothing changed with {together.runs} + "
+        f"{together.runs} runs like the pilot's, {lasts} one after another."
+    )
 
 
 def _name(spread: Spread) -> str:

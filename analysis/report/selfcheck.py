@@ -102,8 +102,8 @@ def _conclusion(found: SelfCheck) -> Iterator[str]:
     if sizes:
         most = max(sizes, key=lambda floor: floor.largest_change or 0.0)
         yield (
-            "Of one pair, believe no change below the largest seen here (up to "
-            f"{_percent(most.largest_change)}, {most.metric} {percentile(most.quantile)})."
+            f"Equal runs differed by up to {_percent(most.largest_change)} ({most.metric} "
+            f"{percentile(most.quantile)}) in these pairs; another pair may differ by more. No bound."
         )
     wide = [floor for floor in sizes if floor.margin is not None]
     if wide:

@@ -32,7 +32,8 @@ def power(
     """Say how many requests and how many runs it takes to find an effect or to pass a margin.
 
     One pair of runs: requests, from how wide the pilot's own interval is. Repeated runs: how many of each
-    arm, from how much the pilot's runs differ (one run cannot say it; then 3 % is assumed and said so).
+    arm pass all gates together, from how much the pilot's runs differ, at the upper 80 % limit of their sd
+    (one run cannot say it; then 3 % is assumed and said so).
     A plan that will often not decide is said in one sentence. Ends with 4 where a pilot run is INVALID.
     """
     from analysis.pilot import load_pilot, parse_asked, parse_share
