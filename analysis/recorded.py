@@ -61,7 +61,8 @@ def samples(trace: Trace) -> Iterator[Sample]:
     index = 0
     for exchange in trace:
         request = exchange.request
-        ask = read_ask(request.method, request.path, request.body)
+        encoding = request.header("content-encoding")
+        ask = read_ask(request.method, request.path, request.body, encoding)
         if not ask.replayable:
             continue
         begin_ns = request.arrive_ns if begin_ns is None else begin_ns

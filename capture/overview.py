@@ -30,7 +30,8 @@ def pieces(response: Response) -> Iterator[tuple[float, bytes]]:
 def ask_of(exchange: Exchange) -> Ask:
     """What the exchange's request asks for."""
     request = exchange.request
-    return read_ask(request.method, request.path, request.body)
+    encoding = request.header("content-encoding")
+    return read_ask(request.method, request.path, request.body, encoding)
 
 
 def answer_of(exchange: Exchange) -> Answer | None:
@@ -123,12 +124,15 @@ _SYNTHESIS = frozenset({"task", "scenario", "seed", "tokens"})
 def glance(exchange: Exchange, *, bodies: bool = False) -> dict[str, Any]:
     """One exchange in figures: times in seconds, from its arrival but `offset_s`; None where absent.
 
-    With `bodies` also what was said, as text: undecodable bytes become U+FFFD.
+    `e2e_s` is to the last content of a stream, to the last byte of anything else, as everywhere. With
+    `bodies` also what was said, as text: undecodable bytes become U+FFFD.
     """
     request, response = exchange.request, exchange.response
     ask, answer = ask_of(exchange), answer_of(exchange)
     arrive_s = request.arrive_ns / 1e9
     first = answer.first_token if answer else None
+    last = answer.last_token if answer else None
+    end = response.end_ns / 1e9 if response and last is None else last
     figures = {
         "offset_s": arrive_s,
         "id": request.id,
@@ -138,7 +142,7 @@ def glance(exchange: Exchange, *, bodies: bool = False) -> dict[str, Any]:
         "status": response.status if response else None,
         "outcome": str(exchange.outcome),
         "ttft_s": None if first is None else first - arrive_s,
-        "e2e_s": (response.end_ns - request.arrive_ns) / 1e9 if response else None,
+        "e2e_s": None if end is None else end - arrive_s,
         "request_bytes": request.body_bytes,
         "response_bytes": response.body_bytes if response else None,
         "prompt_tokens": answer.usage.prompt if answer else None,

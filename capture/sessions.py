@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from capture.exchange import Request
-from capture.providers import read_ask
+from capture.providers import read_ask, read_question
 
 SESSION_HEADERS = (
     "x-session-id",
@@ -145,11 +145,9 @@ def _likeness(seen: _Seen, said: bytes | None, client: str | None) -> tuple[bool
 def _messages(request: Request) -> list[Mapping[str, Any]]:
     if request.body is None or read_ask(request.method, request.path, None).endpoint != "chat":
         return []
-    try:
-        body = orjson.loads(request.body)
-    except orjson.JSONDecodeError:
-        return []
-    messages = body.get("messages") if isinstance(body, dict) else None
+    encoding = request.header("content-encoding")
+    question = read_question(request.method, request.path, request.body, encoding)
+    messages = question.payload.get("messages") if question.payload and question.exact else None
     if not isinstance(messages, list) or not all(isinstance(one, dict) for one in messages):
         return []
     return messages

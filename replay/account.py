@@ -43,6 +43,8 @@ class Account:
             "lost_in_flight": self.issued - self.tally.ended,
             "never_sent": never_sent,
             "skipped": dict(self.plan.skipped),
+            "hosts": dict(self.plan.hosts),
+            "unchanged": dict(self.job.target.unchanged),
             "unsalted": dict(self.job.target.unsalted),
             "trace_losses": self._trace_losses(),
             "ended_by": self._ended_by(),

@@ -1,6 +1,6 @@
 """`tbench.replay`: the typed way in for programs."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypedDict, Unpack
 
@@ -30,6 +30,7 @@ class Options(TypedDict, total=False):
     loop: int | None
     requests: int | None
     duration: float | None
+    only: Sequence[str]
     model: str | None
     map_model: Mapping[str, str]
     set: Mapping[str, Any]

@@ -1,7 +1,7 @@
 """The end of a replay in words: what a person reads on stdout, and why nothing succeeded."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -30,6 +30,7 @@ def summary(run: Run, numbers: Mapping[str, Any]) -> Iterator[str]:
     yield f"identity  {identity(run)}"
     if skipped := run.totals.get("skipped"):
         yield "left out  " + ", ".join(f"{count:,} {reason}" for reason, count in skipped.items())
+    yield from departures(run.totals, run.header["target"]["base_url"])
     if unsalted := (run.totals.get("unsalted") or {}).values():
         yield f"cache     {sum(unsalted):,} requests had no text for the salt: a cache may have known them"
     yield from _lost(run.totals.get("trace_losses") or {})
@@ -39,6 +40,25 @@ def summary(run: Run, numbers: Mapping[str, Any]) -> Iterator[str]:
     yield from _held(run)
     yield from _client(run)
     yield _table(numbers, run)
+
+
+KEPT: Final = {
+    "not_json": "are no JSON object: sent as recorded",
+    "no_model": "name no model: sent without one",
+}
+
+
+def departures(counts: Mapping[str, Any], base_url: str) -> Iterator[str]:
+    """Where `hosts` and `unchanged` of a run or a dry run are not what the options may be taken to say."""
+    hosts, unchanged = counts.get("hosts") or {}, counts.get("unchanged") or {}
+    if len(hosts) > 1:
+        each = ", ".join(f"{named(host)} {count:,}" for host, count in list(hosts.items())[:8])
+        yield f"hosts     recorded at {len(hosts):,} ({each}), all sent to {base_url}"
+    for reason, count in unchanged.items():
+        words = KEPT.get(
+            reason, f"are {named(reason)}, which --model is not for: use --map-model OLD=NEW"
+        )
+        yield f"unchanged {count:,} requests {words}"
 
 
 def _lost(losses: Mapping[str, Any]) -> Iterator[str]:
@@ -109,11 +129,13 @@ def outlook(seen: Forecast, meaning: str) -> Iterator[str]:
     """The lines of a dry run."""
     about = "about " if seen.estimated else ""
     yield f"pacing    {meaning}"
+    yield f"target    {seen.base_url}"
     yield f"requests  {about}{seen.requests:,}"
     if seen.skipped:
         yield "left out  " + ", ".join(
             f"{count:,} {named(why)}" for why, count in seen.skipped.items()
         )
+    yield from departures(asdict(seen), seen.base_url)
     at = " at the recorded latencies" if seen.estimated else ""
     yield f"duration  {about}{seen.duration_s:.1f} s{at}"
     mean = "-" if seen.mean_rate is None else f"{seen.mean_rate:.2f}"

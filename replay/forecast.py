@@ -15,16 +15,20 @@ class Forecast:
     """What a job would do.
 
     `duration_s` and the rates (requests per second) are those of the schedule in an open loop. In a
-    closed loop they assume the recorded latencies, and `estimated` says so. `cost_usd` is None where a
+    closed loop they assume the recorded latencies, and `estimated` says so. `skipped`, `hosts` and
+    `unchanged` count requests as the survey does. `cost_usd` is None where a
     price or a token count is missing; `unpriced` are the models without one.
     """
 
+    base_url: str
     requests: int
     duration_s: float
     mean_rate: float | None
     peak_rate: float | None
     estimated: bool
     skipped: dict[str, int]
+    hosts: dict[str, int]
+    unchanged: dict[str, int]
     prompt_tokens: int
     output_tokens: int
     cost_usd: float | None
@@ -40,7 +44,10 @@ def forecast(job: Job) -> Forecast:
     bill = found.bill
     return Forecast(
         **timing,
+        base_url=job.target.base_url,
         skipped=dict(found.skipped),
+        hosts=dict(found.hosts),
+        unchanged=dict(found.unchanged),
         prompt_tokens=round(bill.prompt_tokens * share),
         output_tokens=round(bill.output_tokens * share),
         cost_usd=bill.usd * share if bill.complete else None,

@@ -20,7 +20,7 @@ class Job:
 
     `rounds` repeats the trace, `requests` and `duration_s` end it early (due, or sent in a closed loop,
     before that time; what is in flight then still finishes). `max_cost` is in US dollars. `workers` is
-    how many processes send.
+    how many processes send. `only` and `host` are those of the plan.
     """
 
     trace: Trace
@@ -38,6 +38,8 @@ class Job:
     duration_s: float | None = None
     warmup: Warmup = field(default=Warmup())
     allow_unsafe: bool = False
+    only: frozenset[str] = frozenset()
+    host: str | None = None
     max_cost: float | None = None
     key_name: str | None = None
     ca: Path | None = None
@@ -55,4 +57,7 @@ class Job:
             rounds=None if follows else self.rounds,
             requests=self.requests,
             allow_unsafe=self.allow_unsafe,
+            only=self.only,
+            host=self.host,
+            rewrites=self.target.rewrites,
         )

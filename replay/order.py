@@ -5,14 +5,17 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final, Literal
 
 from capture.errors import InputError
-from capture.exchange import Headers
+from capture.exchange import Headers, Request
+from capture.providers import GENERATIVE
 from capture.tracereader import Trace, read_trace
 from replay.job import Job
 from replay.pace import Mode, Pace
+from replay.plan import Plan
 from replay.salt import new_salt
 from replay.sender import Deadlines
 from replay.senders import Choice, chosen
@@ -29,6 +32,8 @@ FLAGS: Final[Mapping[str, Mode]] = {
     "concurrency_scale": "concurrency-scale",
 }
 """The pacings, of which an order may name one: field -> mode. The flag is the field with hyphens."""
+PREVIEW: Final = 10_000
+"""So many requests of a trace are looked at for what all of it is like."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,9 +43,12 @@ class Order:
     `speed` is a factor, `rate`, `poisson` and `constant` are requests per second, `concurrency` requests in
     flight, `concurrency_scale` a factor; at most one of them. `loop` is how many times the trace is sent.
     `duration` and `timeout` are seconds, `max_cost` US dollars. `workers` is how many processes send.
-    `cache` is `cold` to give the run a salt of its own (replay.salt). `map_model` maps recorded models to
-    new ones, `set` replaces top-level members of JSON bodies (None removes one). `api_key_env` names the
-    variable that holds the key (None: TOGETHER_API_KEY, empty: no key). `out` may not exist yet.
+    `cache` is `cold` to give the run a salt of its own (replay.salt). `only` are endpoints, models and
+    hosts: a request that has none of them is left out. `model` replaces the models of one kind of
+    endpoint: text generation where the trace has any, else the only kind that it has. `map_model` maps
+    recorded models to new ones, `set` replaces top-level members of JSON bodies (None removes one).
+    `api_key_env` names the variable that holds the key (None: TOGETHER_API_KEY, empty: no key). `out`
+    may not exist yet.
     """
 
     trace: Path
@@ -60,6 +68,7 @@ class Order:
     requests: int | None = None
     duration: float | None = None
     warmup: Warmup = field(default=Warmup())
+    only: Sequence[str] = ()
     model: str | None = None
     map_model: Mapping[str, str] = field(default_factory=dict)
     set: Mapping[str, Any] = field(default_factory=dict)
@@ -111,7 +120,9 @@ class Order:
         `part_of` says of which experiment the run is a part (replay.experiment); it is only written down.
         """
         trace = read_trace(self.trace)
-        base_url = self._base_url(trace)
+        plan = Plan(trace=trace.requests, allow_unsafe=self.allow_unsafe, only=frozenset(self.only))
+        host = None if self.base_url or trace.header.upstream else self._host(plan)
+        base_url = self._base_url(trace, host)
         out = default_out(self.trace) if self.out is None else Path(self.out)
         if send and out.exists():
             raise InputError(f"{out}: exists already; choose another name with -o or remove it")
@@ -119,7 +130,7 @@ class Order:
             trace=trace,
             trace_path=self.trace,
             out=out,
-            target=self._target(base_url, send=send),
+            target=self._target(base_url, self._serves(plan), send=send),
             pace=self.pace(),
             deadlines=Deadlines(first_byte=self.timeout, total=self.timeout),
             sender=chosen(self.sender, http2=self.http2, proxy=self.proxy),
@@ -130,7 +141,9 @@ class Order:
             requests=self.requests,
             duration_s=self.duration,
             warmup=self.warmup,
-            allow_unsafe=self.allow_unsafe,
+            allow_unsafe=plan.allow_unsafe,
+            only=plan.only,
+            host=None if host is None else host.host,
             max_cost=self.max_cost,
             key_name=self.api_key_env or "TOGETHER_API_KEY",
             ca=None if self.ca is None else Path(self.ca),
@@ -178,17 +191,54 @@ class Order:
                 "drop --loop or add --until trace"
             )
 
-    def _base_url(self, trace: Trace) -> str:
+    def _base_url(self, trace: Trace, request: Request | None) -> str:
+        """What was given, else the upstream of the capture, else where `request` went."""
         if self.base_url is not None:
             return checked_base_url(self.base_url)
-        if trace.header.upstream is None:
+        if trace.header.upstream is not None:
+            return checked_base_url(trace.header.upstream)
+        if request is None:
             raise InputError(f"{self.trace}: does not say where its requests went; give --base-url")
-        return checked_base_url(trace.header.upstream)
+        return checked_base_url(f"{request.scheme}://{request.host}")
 
-    def _target(self, base_url: str, *, send: bool) -> Target:
+    def _host(self, plan: Plan) -> Request | None:
+        """A request to the one host of a trace from a forward proxy; None where it names no host.
+
+        A key is for one host, so requests to several are never sent without being told where.
+        """
+        hosts: dict[str, Request] = {}
+        for planned in islice(plan, PREVIEW):
+            request = planned.exchange.request
+            if request.host and not request.host.endswith(".invalid"):
+                hosts.setdefault(request.host, request)
+        if len(hosts) > 1:
+            raise InputError(
+                f"{self.trace}: its requests went to {len(hosts)} hosts ({', '.join(sorted(hosts))}): "
+                "give --base-url, or choose one by --only HOST"
+            )
+        return next(iter(hosts.values()), None)
+
+    def _serves(self, plan: Plan) -> frozenset[str] | None:
+        """The endpoints that `model` is for; None without one."""
+        if self.model is None:
+            return None
+        endpoints: set[str] = set()
+        for planned in islice(plan, PREVIEW):
+            if planned.ask.endpoint in GENERATIVE:
+                return GENERATIVE
+            endpoints.add(planned.ask.endpoint)
+        if len(endpoints) > 1:
+            raise InputError(
+                f"--model {self.model}: no one model serves {' and '.join(sorted(endpoints))}; "
+                "use --map-model OLD=NEW, or choose one by --only ENDPOINT"
+            )
+        return frozenset(endpoints)
+
+    def _target(self, base_url: str, serves: frozenset[str] | None, *, send: bool) -> Target:
         return Target(
             base_url=base_url,
             model=self.model,
+            serves=serves,
             models=self.map_model,
             fields=self.set,
             headers=self.headers,

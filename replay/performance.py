@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -147,9 +147,10 @@ def _check_trust(jobs: Sequence[Job]) -> None:
 class _Voice:
     """One target's share in a performance: its plan and its tally."""
 
-    def __init__(self, job: Job, found: Survey | None) -> None:
+    def __init__(self, job: Job, found: Survey | None, *, rewrites: bool) -> None:
         self.job = job
-        self.plan = job.plan(answers=job.max_cost is not None)  # which prices what was answered
+        plan = job.plan(answers=job.max_cost is not None)  # which prices what was answered
+        self.plan = replace(plan, rewrites=rewrites)  # as any of them: all send the same requests
         self.shards = Shards(self.plan, job.workers)
         self.tally = Tally()
         schedule = job.pace.schedule(found) if job.pace.is_open else None
@@ -165,7 +166,8 @@ class _Performance:
     def __init__(self, jobs: Sequence[Job], found: Survey | None, seed: int, crew: Crew) -> None:
         self.crew = crew
         self.job = jobs[0]
-        self.voices = [_Voice(job, found) for job in jobs]
+        rewrites = any(job.target.rewrites for job in jobs)
+        self.voices = [_Voice(job, found, rewrites=rewrites) for job in jobs]
         self.seed = seed
         self.found = found
         self.plan = self.voices[0].plan

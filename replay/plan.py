@@ -59,7 +59,8 @@ SKIPS: Final[tuple[tuple[str, Rule], ...]] = (
 
 websocket: not HTTP. retry: a captured retry. path: not one of this server's, or over 16 KiB. endpoint:
 not stateless inference, so sending it again could change or spend something. no_body, truncated_body: the
-trace does not hold what was sent.
+trace does not hold what was sent. A plan has three more: only (not one of those asked for), host (went
+elsewhere than the first ones, without a base URL), encoding (a body to be changed that cannot be decoded).
 """
 UNSAFE: Final = "endpoint"
 """The reason that `--allow-unsafe` lifts."""
@@ -77,19 +78,28 @@ def reason_to_skip(exchange: Exchange, ask: Ask, *, allow_unsafe: bool = False) 
 class Plan:
     """The requests of `trace` that are sent, `rounds` times over (None: without end).
 
-    Iterating reads the trace as it goes, once per round, and may be done again from the start. `skipped`
-    counts the left-out requests of the first round by reason, as far as it was read. A round follows the
-    last one after the recorded mean gap. `requests` ends the plan early.
+    Iterating reads the trace as it goes, once per round, and may be done again from the start. A round
+    follows the last one after the recorded mean gap. `requests` ends the plan early. `only` are endpoints,
+    models and hosts, of which a request has at least one (empty: all). `host` is the one that every
+    request must have gone to (None: any). `rewrites` says that bodies are to be changed.
+
+    Of the first round, as far as it was read: `skipped` counts the left-out requests by reason, `hosts`
+    the others by where they were recorded.
     """
 
     trace: Iterable[Exchange]
     rounds: int | None = 1
     requests: int | None = None
     allow_unsafe: bool = False
+    only: frozenset[str] = frozenset()
+    host: str | None = None
+    rewrites: bool = False
     skipped: Counter[str] = field(default_factory=Counter, init=False)
+    hosts: Counter[str] = field(default_factory=Counter, init=False)
 
     def __iter__(self) -> Iterator[Planned]:
         self.skipped.clear()
+        self.hosts.clear()
         return islice(self._all(), self.requests)
 
     def _all(self) -> Iterator[Planned]:
@@ -122,9 +132,22 @@ class Plan:
     def _sendable(self, cycle: int) -> Iterator[tuple[Exchange, Question]]:
         for exchange in self.trace:
             request = exchange.request
-            question = read_question(request.method, request.path, request.body)
-            reason = reason_to_skip(exchange, question.ask, allow_unsafe=self.allow_unsafe)
+            encoding = request.header("content-encoding")
+            question = read_question(request.method, request.path, request.body, encoding)
+            reason = self._reason(exchange, question)
+            if cycle == 0:
+                counts, word = (self.skipped, reason) if reason else (self.hosts, request.host)
+                counts[word] += 1
             if reason is None:
                 yield exchange, question
-            elif cycle == 0:
-                self.skipped[reason] += 1
+
+    def _reason(self, exchange: Exchange, question: Question) -> str | None:
+        """Why an exchange is left out of this plan; None when it is not."""
+        ask, host = question.ask, exchange.request.host
+        if self.only and self.only.isdisjoint((ask.endpoint, ask.model, host)):
+            return "only"
+        if self.host is not None and host != self.host:
+            return "host"
+        if self.rewrites and question.opaque:
+            return "encoding"
+        return reason_to_skip(exchange, ask, allow_unsafe=self.allow_unsafe)

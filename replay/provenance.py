@@ -40,6 +40,7 @@ def header(job: "Job", found: Survey | None) -> dict[str, Any]:
             "duration_s": job.duration_s,
             "max_cost_usd": job.max_cost,
             "allow_unsafe": job.allow_unsafe,
+            "only": sorted(job.only),
         },
         "warmup": asdict(job.warmup),
         "cache": {"mode": "cold" if job.target.salt else "as-is", "salt": job.target.salt},
@@ -71,6 +72,7 @@ def _target(job: "Job") -> dict[str, Any]:
     return {
         "base_url": target.base_url,
         "model": target.model,
+        "model_for": None if target.serves is None else sorted(target.serves),
         "map_model": dict(target.models),
         "set": {
             name: WITHHELD if target.secrets.found_in(dumps(value)) or hides(name, value) else value

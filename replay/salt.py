@@ -8,7 +8,9 @@ import secrets
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-SALTED: Final = frozenset({"chat", "completions"})
+from capture.providers import GENERATIVE
+
+SALTED: Final = GENERATIVE
 """The endpoints whose servers keep prefixes. Embeddings and rerank have no prefix to reuse."""
 DIGITS: Final = 8
 

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from capture.exchange import Exchange
@@ -19,7 +19,8 @@ class Survey:
 
     `span_s` is from its first to its last arrival, `busy_s` the sum of the recorded latencies.
     `in_flight` is the recorded mean concurrency of each second; `unended` requests have no recorded end
-    and are not in it. `bill` is filled only where tokens were asked for.
+    and are not in it. `hosts` counts where requests were recorded. `models`, `unchanged` (as that of the
+    target) and `bill` are filled only where tokens were asked for.
     """
 
     requests: int = 0
@@ -28,7 +29,9 @@ class Survey:
     unended: int = 0
     in_flight: list[float] = field(default_factory=list)
     skipped: Counter[str] = field(default_factory=Counter)
+    hosts: Counter[str] = field(default_factory=Counter)
     models: Counter[str] = field(default_factory=Counter)
+    unchanged: Counter[str] = field(default_factory=Counter)
     bill: Bill = field(default_factory=Bill)
 
 
@@ -36,7 +39,7 @@ def survey(plan: Plan, target: Target | None = None) -> Survey:
     """Read one round of the plan; with a target, count the tokens and their price as well."""
     found = Survey()
     occupancy = Occupancy()
-    once = Plan(trace=plan.trace, requests=plan.requests, allow_unsafe=plan.allow_unsafe)
+    once = replace(plan, rounds=1)
     for planned in once:
         found.requests += 1
         found.span_s = planned.offset
@@ -45,8 +48,10 @@ def survey(plan: Plan, target: Target | None = None) -> Survey:
             model = target.asked(planned).model
             found.models[model or "(no model)"] += 1
             found.bill.add(model, expected_usage(planned))
+            if reason := target.unchanged_because(planned):
+                found.unchanged[reason] += 1
     found.in_flight = occupancy.means()
-    found.skipped = Counter(once.skipped)
+    found.skipped, found.hosts = Counter(once.skipped), Counter(once.hosts)
     return found
 
 

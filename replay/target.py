@@ -1,7 +1,8 @@
 """The target: where requests go, and what is changed in them on the way. Keys stay in memory.
 
 A recorded request is sent with its own body bytes unless a model or a field is replaced; then the body is
-written again by orjson. Only the headers below are taken over from the recording.
+written again by orjson, without the content-encoding that it was recorded in: servers that undo one are
+rare, and none needs it. Only the headers below are taken over from the recording.
 """
 
 import os
@@ -60,19 +61,23 @@ class Target:
     """An endpoint and the changes made for it.
 
     `base_url` has no trailing slash. `salt` goes before the first word of each prompt (replay.salt);
-    `unsalted` counts, by endpoint, the calls built that had no place for it. `model` replaces every model,
-    `models` single ones, `fields` sets top-level members of a JSON body (None removes one). `headers` are
-    added to each request, in lower case. `key` is sent as a bearer token and appears in no file or message.
+    `unsalted` counts, by endpoint, the calls built that had no place for it. `model` replaces the model of
+    each request to the endpoints `serves` (None: to any), `models` single ones, `fields` sets top-level
+    members of a JSON body (None removes one). `unchanged` counts the calls built that this could not be done
+    to, by reason: `not_json`, `no_model`, or the endpoint that `model` is not for. `headers` are added to
+    each request, in lower case. `key` is sent as a bearer token and appears in no file or message.
     """
 
     base_url: str
     model: str | None = None
+    serves: frozenset[str] | None = None
     models: Mapping[str, str] = field(default_factory=dict)
     fields: Mapping[str, Any] = field(default_factory=dict)
     headers: Headers = field(default=(), repr=False)
     key: str | None = field(default=None, repr=False)
     salt: str | None = None
     unsalted: Counter[str] = field(default_factory=Counter, init=False, repr=False, compare=False)
+    unchanged: Counter[str] = field(default_factory=Counter, init=False, repr=False, compare=False)
     _templates: dict[Any, Template] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
@@ -88,12 +93,15 @@ class Target:
         recorded = planned.exchange.request
         try:
             body, ask = self._changed(planned)
-            shape = self._template(recorded, bodied=bool(body))
+            rewritten = bool(body) and body is not recorded.body
+            shape = self._template(recorded, bodied=bool(body), rewritten=rewritten)
             head = shape.head(request_id(recorded.id, planned.cycle), len(body))
         except (ValueError, TypeError) as error:
             return _refused(planned, due, error)
         if self.salt and ask.endpoint in SALTED and self.salt.encode() not in body:
             self.unsalted[ask.endpoint] += 1
+        if reason := self.unchanged_because(planned):
+            self.unchanged[reason] += 1
         return Call(
             index=planned.index,
             due=due,
@@ -110,10 +118,28 @@ class Target:
         except TypeError:
             return planned.ask
 
+    @property
+    def rewrites(self) -> bool:
+        """Whether a model or a field of a body is to be replaced."""
+        return bool(self.model or self.models or self.fields)
+
+    def unchanged_because(self, planned: Planned) -> str | None:
+        """Why a request keeps a model or fields that are to be replaced; None when it does not."""
+        if not (self.rewrites and planned.exchange.request.body):
+            return None
+        if planned.payload is None:
+            return "not_json"
+        if self.model is None or planned.ask.model in self.models:
+            return None
+        if self.serves is not None and planned.ask.endpoint not in self.serves:
+            return planned.ask.endpoint
+        return None if "model" in planned.payload else "no_model"
+
     def _changed(self, planned: Planned) -> tuple[bytes, Ask]:
         """The body with model and fields replaced, and what it then asks for.
 
-        The recorded bytes when there is nothing to replace. Raises TypeError for one that orjson reads
+        The recorded object when there is nothing to replace; else it is plain, whatever the recorded
+        content-encoding was. Raises TypeError for one that orjson reads
         and does not write: JSON within JSON 255 deep.
         """
         recorded = planned.exchange.request
@@ -126,14 +152,14 @@ class Target:
 
     def _wanted(self, payload: Mapping[str, Any], ask: Ask) -> dict[str, Any] | None:
         """The payload with its changes and the salt; None when it stays as it is."""
-        wanted = self._rewritten(payload)
+        wanted = self._rewritten(payload, ask)
         if self.salt is None or ask.endpoint not in SALTED:
             return wanted
         return salted(payload if wanted is None else wanted, self.salt) or wanted
 
-    def _rewritten(self, payload: Mapping[str, Any]) -> dict[str, Any] | None:
+    def _rewritten(self, payload: Mapping[str, Any], ask: Ask) -> dict[str, Any] | None:
         """The payload with its changes; None when there is nothing to change."""
-        added = {**self._model(payload), **self._added}
+        added = {**self._model(payload, ask), **self._added}
         dropped = self.fields.keys() - self._added.keys()
         if payload.keys().isdisjoint(dropped) and added.items() <= payload.items():
             return None
@@ -143,25 +169,27 @@ class Target:
     @cached_property
     def _faithful(self) -> bool:
         """Whether nothing is to be changed in any body."""
-        return not (self.model or self.models or self.fields or self.salt is not None)
+        return not self.rewrites and self.salt is None
 
     @cached_property
     def _added(self) -> dict[str, Any]:
         return {name: value for name, value in self.fields.items() if value is not None}
 
-    def _model(self, payload: Mapping[str, Any]) -> dict[str, str]:
+    def _model(self, payload: Mapping[str, Any], ask: Ask) -> dict[str, str]:
         if "model" not in payload or not (self.model or self.models):
             return {}
         recorded = payload["model"]
         mapped = self.models.get(recorded) if isinstance(recorded, str) else None
-        return {"model": mapped or self.model or recorded}
+        served = self.serves is None or ask.endpoint in self.serves
+        return {"model": mapped or (self.model if served else None) or recorded}
 
-    def _template(self, recorded: Request, *, bodied: bool) -> Template:
+    def _template(self, recorded: Request, *, bodied: bool, rewritten: bool = False) -> Template:
         """The template of a request's head, kept for the next of its shape."""
         kept = tuple(
-            pair
-            for pair in recorded.headers
-            if pair[0] in SENT_HEADERS or pair[0].startswith(STEERING)
+            (name, value)
+            for name, value in recorded.headers
+            if (name in SENT_HEADERS and not (rewritten and name == "content-encoding"))
+            or name.startswith(STEERING)
         )
         key = recorded.method, recorded.path, kept, bodied
         found = self._templates.get(key)

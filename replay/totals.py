@@ -74,6 +74,8 @@ def numbers(run: Run) -> dict[str, Any]:
         "run": str(run.path),
         **asdict(whole),
         "skipped": sum(run.totals.get("skipped", {}).values()),
+        "hosts": run.totals.get("hosts") or {},
+        "unchanged": run.totals.get("unchanged") or {},
         "duration_s": duration,
         "requests_per_s": whole.completed / duration if duration else 0.0,
         **{name: measures.spread(metric(counted)) for name, metric in measures.METRICS.items()},

@@ -127,7 +127,7 @@ def test_a_trace_without_upstream_needs_a_target(
 ) -> None:
     """It does not say where its requests went."""
     with TraceWriter(Path("u.msgpack"), TraceHeader(wall_ns=0, mono_ns=0, upstream=None)) as writer:
-        writer.exchange(exchange(0, 0.0))
+        writer.exchange(exchange(0, 0.0, host=""))
 
     assert run(["replay", "u.msgpack"]) == 2
     assert "give --base-url" in capsys.readouterr().err

@@ -35,6 +35,8 @@ OUTCOMES: Mapping[str, str] = {
     "loop_stall_s": "Lateness of the event loop, s",
     "cost": "Cost",
     "skipped": "Skipped requests",
+    "hosts": "Requests by the host that they were recorded at",
+    "unchanged": "Requests that kept their model or fields",
 }
 """The same of the totals. They differ from run to run, so that a difference is nothing to point at."""
 ENDED = "How it ended"

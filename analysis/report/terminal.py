@@ -20,6 +20,7 @@ from analysis.report.machine import summaries, survivals
 from analysis.report.sheet import Sheet, grid
 from analysis.summary import Quantile, Summary
 from capture.terminal import named
+from replay.closing import departures
 from replay.totals import identity, numbers
 
 STYLES = {"faster": "green", "slower": "red", "higher": "yellow", "lower": "yellow"}
@@ -207,6 +208,7 @@ def _blocks(row: Comparison) -> str:
 def _facts(arm: Arm, facts: dict[str, Any]) -> Iterator[str]:
     yield f"{_how(arm)}{_where(arm)}"
     yield str(identity(arm.run)) + (f"; skipped {facts['skipped']:,}" if facts["skipped"] else "")
+    yield from departures(arm.run.totals, arm.target or "-")
     warm = len(arm) - int(arm.measured.sum())
     flying = facts["in_flight"]
     yield (

@@ -12,15 +12,16 @@ from typing import Any, NamedTuple, Protocol
 
 import orjson
 
-from capture.decode import decoder
+from capture.decode import decode, decoder
 from capture.errors import InputError
 from capture.providers import openai, together
 from capture.providers.answer import Answer, Usage, judge
-from capture.providers.ask import Ask
+from capture.providers.ask import GENERATIVE, Ask
 from capture.providers.complaint import complaint, masked, one_line
 from capture.sse import EventStream, plain_events
 
 __all__ = [
+    "GENERATIVE",
     "PROVIDERS",
     "Answer",
     "Ask",
@@ -72,24 +73,36 @@ PROVIDERS: dict[str, Provider] = {
 class Question(NamedTuple):
     """A request, its body read once. `payload` is the JSON object in it; None where it is none.
 
-    `exact` is whether orjson took it, so that it can be written again as it was meant.
+    `exact` is whether orjson took it, so that it can be written again as it was meant, `opaque` whether
+    its content-encoding could not be undone.
     """
 
     ask: Ask
     payload: dict[str, Any] | None
     exact: bool
+    opaque: bool = False
 
 
-def read_ask(method: str, path: str, body: bytes | None) -> Ask:
+def read_ask(
+    method: str, path: str, body: bytes | None, content_encoding: str | None = None
+) -> Ask:
     """What a request asks for. A body that is absent or not JSON leaves only what the path says."""
-    return read_question(method, path, body).ask
+    return read_question(method, path, body, content_encoding).ask
 
 
-def read_question(method: str, path: str, body: bytes | None) -> Question:
-    """What a request asks for, with the payload that says so."""
+def read_question(
+    method: str, path: str, body: bytes | None, content_encoding: str | None = None
+) -> Question:
+    """What a request asks for, with the payload that says so. `content_encoding` is the header's value."""
+    opaque = False
+    if body and content_encoding:
+        try:
+            body = decode(body, content_encoding)
+        except InputError:
+            body, opaque = None, True
     payload, exact = _parsed(body) if body else (None, False)
     found = payload if isinstance(payload, dict) else None
-    return Question(ask_again(method, path, found or {}), found, exact)
+    return Question(ask_again(method, path, found or {}), found, exact, opaque)
 
 
 def ask_again(method: str, path: str, payload: Mapping[str, Any]) -> Ask:

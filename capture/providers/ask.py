@@ -1,6 +1,9 @@
 """Ask: what a request wants of the model, read from its path and body."""
 
-from typing import NamedTuple
+from typing import Final, NamedTuple
+
+GENERATIVE: Final = frozenset({"chat", "completions"})
+"""The endpoints that one and the same text model serves."""
 
 
 class Ask(NamedTuple):

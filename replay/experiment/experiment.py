@@ -32,6 +32,7 @@ _ORDER: Final[Mapping[str, tuple[type, ...]]] = {
     "http2": (bool,),
     "proxy": (str,),
     "allow_unsafe": (bool,),
+    "only": (list,),
     "cache": (str,),
 }
 """What the order of `tbench replay` has too, under the same names, and its type in a plan."""
@@ -146,6 +147,12 @@ def _check(name: str, value: object) -> None:
     if not isinstance(value, types) or (isinstance(value, bool) and bool not in types):
         wanted = " or ".join(one.__name__ for one in types)
         raise InputError(f"plan: {name} is {value!r}; it must be {wanted}")
+    if (
+        name == "only"
+        and isinstance(value, list)
+        and not all(isinstance(one, str) for one in value)
+    ):
+        raise InputError(f"plan: only is {value!r}; it must be a list of texts")
     if name in _CHOICES and value not in _CHOICES[name]:
         raise InputError(f"{_flag(name)} {value}: choose one of {', '.join(_CHOICES[name])}")
     if name in _LEAST and isinstance(value, int | float) and not value >= _LEAST[name]:

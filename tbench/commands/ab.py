@@ -20,6 +20,7 @@ from tbench.commands.options import (
     Http2,
     Loop,
     MaxInFlight,
+    Only,
     Poisson,
     Proxy,
     Rate,
@@ -149,6 +150,7 @@ def ab(
             rich_help_panel=LIMITS,
         ),
     ] = None,
+    only: Only = None,
     allow_unsafe: AllowUnsafe = False,
     base_url: Annotated[
         str | None,
@@ -228,6 +230,7 @@ def ab(
         "duration": duration,
         "warmup": warmup,
         "max_cost": max_cost,
+        "only": only or None,
         "allow_unsafe": allow_unsafe or None,
         "base_url": base_url,
         "cache": cache,

@@ -101,6 +101,15 @@ AllowUnsafe = Annotated[
         rich_help_panel=LIMITS,
     ),
 ]
+Only = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="ENDPOINT|MODEL|HOST",
+        help="Send only requests to this endpoint (chat, completions, embeddings, rerank), for this model or "
+        "to this recorded host. Repeatable: any of them.",
+        rich_help_panel=LIMITS,
+    ),
+]
 Timeout = Annotated[
     float, typer.Option(help="Seconds for one request, all in all.", rich_help_panel=TARGET)
 ]

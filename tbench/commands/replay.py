@@ -20,6 +20,7 @@ from tbench.commands.options import (
     Http2,
     Loop,
     MaxInFlight,
+    Only,
     Poisson,
     Proxy,
     Rate,
@@ -56,6 +57,7 @@ def replay(
             help="Stop before list prices exceed this many US dollars.", rich_help_panel=LIMITS
         ),
     ] = None,
+    only: Only = None,
     allow_unsafe: AllowUnsafe = False,
     base_url: Annotated[
         str | None,
@@ -65,7 +67,12 @@ def replay(
         ),
     ] = None,
     model: Annotated[
-        str | None, typer.Option(help="Ask for this model instead.", rich_help_panel=TARGET)
+        str | None,
+        typer.Option(
+            help="Ask for this model instead: in chat and completions, or, of a trace without any, at the "
+            "only endpoint that it has.",
+            rich_help_panel=TARGET,
+        ),
     ] = None,
     map_model: Annotated[
         list[str] | None,
@@ -152,6 +159,7 @@ def replay(
         http2=http2,
         proxy=proxy,
         workers=parse_workers(workers),
+        only=only or (),
         allow_unsafe=allow_unsafe,
         max_cost=max_cost,
         cache=cache or "as-is",

@@ -1,0 +1,336 @@
+"""What a replay changes in requests, what it leaves as it was, which it sends, and where: each is said."""
+
+import gzip
+import json
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import brotli
+import pytest
+import zstandard
+
+from capture.exchange import Exchange, Request, Response
+from capture.sessions import Sessions
+from capture.tracefile import TraceHeader, TraceWriter
+from replay.order import Order
+from replay.runfile import read_run
+from tests.answering import Answering, answering, chat
+from tests.conftest import Done
+
+PACK: dict[str, Callable[[bytes], bytes]] = {
+    "gzip": gzip.compress,
+    "deflate": zlib.compress,
+    "br": brotli.compress,
+    "zstd": zstandard.compress,
+    "gzip, zstd": lambda body: zstandard.compress(gzip.compress(body)),
+}
+ASKED = {"model": "old", "messages": [{"role": "user", "content": "Hi"}]}
+CHAT = json.dumps(ASKED).encode()
+EMBED = b'{"model":"embedder","input":["a"]}'
+RERANK = b'{"model":"ranker","query":"q","documents":["a"]}'
+
+
+def recorded(
+    body: bytes, *, path: str = "chat/completions", host: str = "h", **headers: str
+) -> Exchange:
+    """One answered exchange; its place in the trace is given when it is written."""
+    names = {"content-type": "application/json", **headers}
+    request = Request(
+        id="", seq=0, arrive_ns=0, end_ns=0, method="POST", scheme="http", host=host, path=f"/v1/{path}",
+        headers=tuple((name.replace("_", "-"), value) for name, value in names.items()),
+        body=body, body_bytes=len(body),
+    )  # fmt: skip
+    return Exchange(request=request, response=None)
+
+
+def embedding(model: bytes = b"embedder") -> Exchange:
+    return recorded(EMBED.replace(b"embedder", model), path="embeddings")
+
+
+@pytest.fixture
+def server() -> Iterator[Answering]:
+    with answering(lambda _: chat()) as server:
+        yield server
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Callable[..., Path]:
+    """Write exchanges, 10 ms apart, as a trace; without `upstream` as a forward proxy does."""
+
+    def write(*exchanges: Exchange, upstream: str | None = None) -> Path:
+        path = tmp_path / "t.msgpack"
+        with TraceWriter(path, TraceHeader(wall_ns=10**18, mono_ns=0, upstream=upstream)) as writer:
+            for seq, exchange in enumerate(exchanges):
+                at = seq * 10_000_000
+                request = exchange.request
+                request.id, request.seq, request.arrive_ns = f"{seq:032x}", seq, at
+                request.end_ns = at
+                answer = Response(head_ns=at, end_ns=at + 5_000_000, status=200)
+                writer.exchange(Exchange(request=request, response=answer))
+        return path
+
+    return write
+
+
+def models(server: Answering) -> list[Any]:
+    return [received.json.get("model") for received in server.received]
+
+
+@pytest.mark.parametrize("encoding", PACK)
+@pytest.mark.parametrize("flags", [("--model", "new"), ("--map-model", "old=new")])
+def test_a_compressed_request_asks_for_the_other_model(
+    tbench: Callable[..., Done],
+    write: Callable[..., Path],
+    server: Answering,
+    encoding: str,
+    flags: tuple[str, str],
+) -> None:
+    """It goes out plain, with the length that it has then."""
+    trace = write(recorded(PACK[encoding](CHAT), content_encoding=encoding))
+    done = tbench("replay", trace, "--base-url", server.url, *flags, "-o", "a.run")
+    (received,) = server.received
+
+    assert done.code == 0, done.err
+    assert received.json == {**ASKED, "model": "new"}
+    assert "content-encoding" not in received.headers
+    assert "left out" not in done.out
+    assert "unchanged" not in done.out
+
+
+def test_a_compressed_request_that_is_not_changed_goes_as_recorded(
+    tbench: Callable[..., Done], write: Callable[..., Path], server: Answering
+) -> None:
+    body = gzip.compress(CHAT)
+    trace = write(recorded(body, content_encoding="gzip"))
+    tbench("replay", trace, "--base-url", server.url, "-o", "a.run")
+    (received,) = server.received
+    run = read_run(trace.with_name("a.run"))
+
+    assert received.body == body
+    assert received.headers["content-encoding"] == "gzip"
+    assert (run.columns["model"][0], run.columns["endpoint"][0]) == ("old", "chat")
+
+
+@pytest.mark.parametrize("flag", [("--set", "max_tokens=7"), ("--cache", "cold")])
+def test_fields_and_salts_reach_compressed_bodies(
+    tbench: Callable[..., Done],
+    write: Callable[..., Path],
+    server: Answering,
+    flag: tuple[str, str],
+) -> None:
+    trace = write(recorded(gzip.compress(CHAT), content_encoding="gzip"))
+    done = tbench("replay", trace, "--base-url", server.url, *flag, "-o", "a.run")
+    (received,) = server.received
+
+    assert done.code == 0, done.err
+    assert received.json != ASKED
+    assert "no text for the salt" not in done.out
+
+
+@pytest.mark.parametrize(("body", "encoding"), [(b"\x00\x01", "gzip"), (CHAT, "aws-chunked")])
+def test_a_body_that_cannot_be_decoded_is_left_out_where_it_would_be_changed(
+    tbench: Callable[..., Done],
+    write: Callable[..., Path],
+    server: Answering,
+    body: bytes,
+    encoding: str,
+) -> None:
+    """A comparison of two models would else hold requests to one model twice."""
+    trace = write(recorded(body, content_encoding=encoding), recorded(CHAT))
+    same = tbench("replay", trace, "--base-url", server.url, "-o", "a.run")
+    other = tbench("replay", trace, "--base-url", server.url, "--model", "new", "-o", "b.run")
+    look = tbench("replay", trace, "--base-url", server.url, "--model", "new", "--dry-run")
+
+    assert [received.body for received in server.received[:2]] == [body, CHAT]
+    assert [received.json["model"] for received in server.received[2:]] == ["new"]
+    assert "left out  1 encoding" in other.out
+    assert "left out  1 encoding" in look.out
+    assert "left out" not in same.out
+
+
+def test_bodies_that_are_no_json_are_counted(
+    tbench: Callable[..., Done], write: Callable[..., Path], server: Answering
+) -> None:
+    """They go as recorded, and one that names no model gets none."""
+    nameless = b'{"messages":[]}'
+    trace = write(recorded(b"model=old"), recorded(nameless), recorded(CHAT))
+    flags = ("replay", trace, "--base-url", server.url, "--model", "new")
+    done, look = tbench(*flags, "-o", "a.run"), tbench(*flags, "--dry-run")
+    report = tbench("report", "a.run")
+
+    assert [one.body for one in server.received[:2]] == [b"model=old", nameless]
+    for shown in (done, look, report):
+        assert "1 requests are no JSON object: sent as recorded" in shown.out
+        assert "1 requests name no model: sent without one" in shown.out
+
+
+def test_trace_head_reads_compressed_requests(
+    tbench: Callable[..., Done], write: Callable[..., Path]
+) -> None:
+    body = gzip.compress(CHAT)
+    trace = write(recorded(body, content_encoding="gzip"), recorded(CHAT))
+    rows = json.loads(tbench("trace", "head", trace, "--json").out)["exchanges"]
+
+    assert [row["model"] for row in rows] == ["old", "old"]
+    assert json.loads(tbench("trace", "info", trace, "--json").out)["models"] == {"old": 2}
+
+
+def test_compressed_turns_are_one_session() -> None:
+    """A later turn holds the earlier one's messages, whatever they were packed by."""
+    first = recorded(gzip.compress(CHAT), content_encoding="gzip").request
+    more = [*ASKED["messages"], {"role": "assistant", "content": "Hello"}, *ASKED["messages"]]
+    body = json.dumps({**ASKED, "messages": more}).encode()
+    second = recorded(zstandard.compress(body), content_encoding="zstd").request
+    first.id, second.id = "a", "b"
+    sessions = Sessions()
+
+    assert sessions.assign(first, answer="Hello").turn == 0
+    assert sessions.assign(second).parent == "a"
+
+
+def test_a_chat_model_is_not_asked_for_embeddings(
+    tbench: Callable[..., Done], write: Callable[..., Path], server: Answering
+) -> None:
+    """Not even where they come first; the run, its report and the dry run say so."""
+    trace = write(embedding(), recorded(CHAT), embedding())
+    flags = ("replay", trace, "--base-url", server.url, "--model", "new")
+    done, look = tbench(*flags, "-o", "a.run", "--json"), tbench(*flags, "--dry-run")
+    report = tbench("report", "a.run")
+
+    assert sorted(models(server)) == ["embedder", "embedder", "new"]
+    assert json.loads(done.out)["unchanged"] == {"embeddings": 2}
+    for shown in (look, report):
+        assert "2 requests are embeddings, which --model is not for: use --map-model" in shown.out
+
+
+def test_a_trace_of_embeddings_alone_gets_the_model(
+    tbench: Callable[..., Done], write: Callable[..., Path], server: Answering
+) -> None:
+    trace = write(embedding(), embedding())
+    done = tbench("replay", trace, "--base-url", server.url, "--model", "new", "-o", "a.run")
+
+    assert models(server) == ["new", "new"]
+    assert "unchanged" not in done.out
+
+
+def test_each_endpoint_has_its_own_new_model(
+    tbench: Callable[..., Done], write: Callable[..., Path], server: Answering
+) -> None:
+    trace = write(recorded(CHAT), embedding(), embedding(b"other"))
+    done = tbench(
+        *("replay", trace, "--base-url", server.url, "--model", "new"),
+        *("--map-model", "embedder=small", "-o", "a.run"),
+    )
+
+    assert sorted(models(server)) == ["new", "other", "small"]
+    assert "1 requests are embeddings" in done.out
+
+
+def test_one_model_cannot_serve_embeddings_and_rerank(
+    tbench: Callable[..., Done], write: Callable[..., Path], server: Answering
+) -> None:
+    """Nothing tells which of them was meant."""
+    trace = write(embedding(), recorded(RERANK, path="rerank"))
+    done = tbench("replay", trace, "--base-url", server.url, "--model", "new")
+    only = tbench(
+        *("replay", trace, "--base-url", server.url, "--model", "new"),
+        *("--only", "rerank", "-o", "a.run"),
+    )
+
+    assert (done.code, only.code) == (2, 0)
+    assert "no one model serves embeddings and rerank; use --map-model OLD=NEW" in done.err
+    assert models(server) == ["new"]
+    assert "left out  1 only" in only.out
+
+
+@pytest.mark.parametrize(
+    ("only", "sent"),
+    [
+        (["chat"], ["old"]),
+        (["embedder"], ["embedder"]),
+        (["other.example"], ["ranker"]),
+        (["embeddings", "old"], ["embedder", "old"]),
+    ],
+)
+def test_only_some_requests_are_sent(
+    tbench: Callable[..., Done],
+    write: Callable[..., Path],
+    server: Answering,
+    only: list[str],
+    sent: list[str],
+) -> None:
+    """By endpoint, model or recorded host; the others are counted."""
+    trace = write(
+        recorded(CHAT), embedding(), recorded(RERANK, path="rerank", host="other.example")
+    )
+    flags = [word for value in only for word in ("--only", value)]
+    done = tbench("replay", trace, "--base-url", server.url, *flags, "-o", "a.run")
+    look = tbench("replay", trace, "--base-url", server.url, *flags, "--dry-run", "--json")
+
+    assert sorted(models(server)) == sent
+    assert json.loads(look.out)["skipped"] == {"only": 3 - len(sent)}
+    assert f"left out  {3 - len(sent)} only" in done.out
+
+
+def test_an_experiment_takes_the_filter(
+    tbench: Callable[..., Done], write: Callable[..., Path], server: Answering, tmp_path: Path
+) -> None:
+    """From the command line and from a plan file."""
+    trace = write(recorded(CHAT), embedding())
+    arms = ("--arm", f"name=a,base_url={server.url}", "--arm", f"name=b,base_url={server.url}")
+    (tmp_path / "p.toml").write_text('only = ["embeddings"]\n')
+    words = ("ab", trace, *arms)
+    flags = tbench(*words, "--only", "chat", "--dry-run", "--json")
+    plan = tbench(*words, "--plan", "p.toml", "--dry-run", "--json")
+
+    for done in (flags, plan):
+        assert done.code == 0, done.err
+        assert [arm["requests"] for arm in json.loads(done.out)["arms"]] == [1, 1]
+
+
+def test_a_trace_of_a_forward_proxy_goes_where_it_went(
+    tbench: Callable[..., Done], write: Callable[..., Path], server: Answering
+) -> None:
+    host = server.url.removeprefix("http://")
+    trace = write(recorded(CHAT, host=host), recorded(CHAT, host=host))
+    done = tbench("replay", trace, "-o", "a.run")
+
+    assert done.code == 0, done.err
+    assert models(server) == ["old", "old"]
+    assert "hosts" not in done.out
+
+
+def test_a_trace_of_several_hosts_needs_to_be_told(
+    tbench: Callable[..., Done], write: Callable[..., Path], server: Answering
+) -> None:
+    """A key is for one of them: it never goes to another by itself."""
+    host = server.url.removeprefix("http://")
+    trace = write(recorded(CHAT, host=host), recorded(CHAT, host="api.example.com"))
+    none = tbench("replay", trace, "-o", "a.run")
+    one = tbench("replay", trace, "--only", host, "-o", "b.run")
+    flags = ("replay", trace, "--base-url", server.url)
+    every, look = tbench(*flags, "-o", "c.run"), tbench(*flags, "--dry-run")
+
+    assert none.code == 2
+    assert f"its requests went to 2 hosts ({host}, api.example.com): give --base-url" in none.err
+    assert one.code == every.code == 0
+    assert len(server.received) == 1 + 2
+    for shown in (every, look):
+        assert f"({host} 1, api.example.com 1), all sent to {server.url}" in shown.out
+
+
+def test_a_host_that_comes_late_is_left_out(
+    write: Callable[..., Path],
+    server: Answering,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Only the beginning of a trace is looked at: whatever follows goes to no other host's address."""
+    monkeypatch.setattr("replay.order.PREVIEW", 1)
+    host = server.url.removeprefix("http://")
+    trace = write(recorded(CHAT, host=host), recorded(CHAT, host="api.example.com"))
+    plan = Order(trace=trace).job(send=False).plan()
+
+    assert [planned.exchange.request.host for planned in plan] == [host]
+    assert plan.skipped == {"host": 1}
