@@ -26,6 +26,8 @@ PACK: dict[str, Callable[[bytes], bytes]] = {
     "zstd": zstandard.compress,
     "gzip, zstd": lambda body: zstandard.compress(gzip.compress(body)),
 }
+CLOSED = ("--concurrency", "1")
+"""A busy machine that sends late makes no difference here."""
 ASKED = {"model": "old", "messages": [{"role": "user", "content": "Hi"}]}
 CHAT = json.dumps(ASKED).encode()
 EMBED = b'{"model":"embedder","input":["a"]}'
@@ -89,7 +91,7 @@ def test_a_compressed_request_asks_for_the_other_model(
 ) -> None:
     """It goes out plain, with the length that it has then."""
     trace = write(recorded(PACK[encoding](CHAT), content_encoding=encoding))
-    done = tbench("replay", trace, "--base-url", server.url, *flags, "-o", "a.run")
+    done = tbench("replay", trace, *CLOSED, "--base-url", server.url, *flags, "-o", "a.run")
     (received,) = server.received
 
     assert done.code == 0, done.err
@@ -104,7 +106,7 @@ def test_a_compressed_request_that_is_not_changed_goes_as_recorded(
 ) -> None:
     body = gzip.compress(CHAT)
     trace = write(recorded(body, content_encoding="gzip"))
-    tbench("replay", trace, "--base-url", server.url, "-o", "a.run")
+    tbench("replay", trace, *CLOSED, "--base-url", server.url, "-o", "a.run")
     (received,) = server.received
     run = read_run(trace.with_name("a.run"))
 
@@ -121,7 +123,7 @@ def test_fields_and_salts_reach_compressed_bodies(
     flag: tuple[str, str],
 ) -> None:
     trace = write(recorded(gzip.compress(CHAT), content_encoding="gzip"))
-    done = tbench("replay", trace, "--base-url", server.url, *flag, "-o", "a.run")
+    done = tbench("replay", trace, *CLOSED, "--base-url", server.url, *flag, "-o", "a.run")
     (received,) = server.received
 
     assert done.code == 0, done.err
@@ -139,9 +141,11 @@ def test_a_body_that_cannot_be_decoded_is_left_out_where_it_would_be_changed(
 ) -> None:
     """A comparison of two models would else hold requests to one model twice."""
     trace = write(recorded(body, content_encoding=encoding), recorded(CHAT))
-    same = tbench("replay", trace, "--base-url", server.url, "-o", "a.run")
-    other = tbench("replay", trace, "--base-url", server.url, "--model", "new", "-o", "b.run")
-    look = tbench("replay", trace, "--base-url", server.url, "--model", "new", "--dry-run")
+    same = tbench("replay", trace, *CLOSED, "--base-url", server.url, "-o", "a.run")
+    other = tbench(
+        "replay", trace, *CLOSED, "--base-url", server.url, "--model", "new", "-o", "b.run"
+    )
+    look = tbench("replay", trace, *CLOSED, "--base-url", server.url, "--model", "new", "--dry-run")
 
     assert [received.body for received in server.received[:2]] == [body, CHAT]
     assert [received.json["model"] for received in server.received[2:]] == ["new"]
@@ -156,7 +160,7 @@ def test_bodies_that_are_no_json_are_counted(
     """They go as recorded, and one that names no model gets none."""
     nameless = b'{"messages":[]}'
     trace = write(recorded(b"model=old"), recorded(nameless), recorded(CHAT))
-    flags = ("replay", trace, "--base-url", server.url, "--model", "new")
+    flags = ("replay", trace, *CLOSED, "--base-url", server.url, "--model", "new")
     done, look = tbench(*flags, "-o", "a.run"), tbench(*flags, "--dry-run")
     report = tbench("report", "a.run")
 
@@ -195,7 +199,7 @@ def test_a_chat_model_is_not_asked_for_embeddings(
 ) -> None:
     """Not even where they come first; the run, its report and the dry run say so."""
     trace = write(embedding(), recorded(CHAT), embedding())
-    flags = ("replay", trace, "--base-url", server.url, "--model", "new")
+    flags = ("replay", trace, *CLOSED, "--base-url", server.url, "--model", "new")
     done, look = tbench(*flags, "-o", "a.run", "--json"), tbench(*flags, "--dry-run")
     report = tbench("report", "a.run")
 
@@ -209,7 +213,9 @@ def test_a_trace_of_embeddings_alone_gets_the_model(
     tbench: Callable[..., Done], write: Callable[..., Path], server: Answering
 ) -> None:
     trace = write(embedding(), embedding())
-    done = tbench("replay", trace, "--base-url", server.url, "--model", "new", "-o", "a.run")
+    done = tbench(
+        "replay", trace, *CLOSED, "--base-url", server.url, "--model", "new", "-o", "a.run"
+    )
 
     assert models(server) == ["new", "new"]
     assert "unchanged" not in done.out
@@ -220,7 +226,7 @@ def test_each_endpoint_has_its_own_new_model(
 ) -> None:
     trace = write(recorded(CHAT), embedding(), embedding(b"other"))
     done = tbench(
-        *("replay", trace, "--base-url", server.url, "--model", "new"),
+        *("replay", trace, *CLOSED, "--base-url", server.url, "--model", "new"),
         *("--map-model", "embedder=small", "-o", "a.run"),
     )
 
@@ -233,9 +239,9 @@ def test_one_model_cannot_serve_embeddings_and_rerank(
 ) -> None:
     """Nothing tells which of them was meant."""
     trace = write(embedding(), recorded(RERANK, path="rerank"))
-    done = tbench("replay", trace, "--base-url", server.url, "--model", "new")
+    done = tbench("replay", trace, *CLOSED, "--base-url", server.url, "--model", "new")
     only = tbench(
-        *("replay", trace, "--base-url", server.url, "--model", "new"),
+        *("replay", trace, *CLOSED, "--base-url", server.url, "--model", "new"),
         *("--only", "rerank", "-o", "a.run"),
     )
 
@@ -266,8 +272,8 @@ def test_only_some_requests_are_sent(
         recorded(CHAT), embedding(), recorded(RERANK, path="rerank", host="other.example")
     )
     flags = [word for value in only for word in ("--only", value)]
-    done = tbench("replay", trace, "--base-url", server.url, *flags, "-o", "a.run")
-    look = tbench("replay", trace, "--base-url", server.url, *flags, "--dry-run", "--json")
+    done = tbench("replay", trace, *CLOSED, "--base-url", server.url, *flags, "-o", "a.run")
+    look = tbench("replay", trace, *CLOSED, "--base-url", server.url, *flags, "--dry-run", "--json")
 
     assert sorted(models(server)) == sent
     assert json.loads(look.out)["skipped"] == {"only": 3 - len(sent)}
@@ -295,7 +301,7 @@ def test_a_trace_of_a_forward_proxy_goes_where_it_went(
 ) -> None:
     host = server.url.removeprefix("http://")
     trace = write(recorded(CHAT, host=host), recorded(CHAT, host=host))
-    done = tbench("replay", trace, "-o", "a.run")
+    done = tbench("replay", trace, *CLOSED, "-o", "a.run")
 
     assert done.code == 0, done.err
     assert models(server) == ["old", "old"]
@@ -308,9 +314,9 @@ def test_a_trace_of_several_hosts_needs_to_be_told(
     """A key is for one of them: it never goes to another by itself."""
     host = server.url.removeprefix("http://")
     trace = write(recorded(CHAT, host=host), recorded(CHAT, host="api.example.com"))
-    none = tbench("replay", trace, "-o", "a.run")
-    one = tbench("replay", trace, "--only", host, "-o", "b.run")
-    flags = ("replay", trace, "--base-url", server.url)
+    none = tbench("replay", trace, *CLOSED, "-o", "a.run")
+    one = tbench("replay", trace, *CLOSED, "--only", host, "-o", "b.run")
+    flags = ("replay", trace, *CLOSED, "--base-url", server.url)
     every, look = tbench(*flags, "-o", "c.run"), tbench(*flags, "--dry-run")
 
     assert none.code == 2

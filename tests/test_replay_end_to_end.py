@@ -161,8 +161,8 @@ def test_the_numbers_are_those_of_the_contract(
     found = json.loads(done.out)
 
     wanted = (
-        "run planned completed failed cancelled lost_in_flight never_sent skipped duration_s requests_per_s "
-        "ttft_s tpot_s itl_s e2e_s lag_s in_flight clock valid invalid_because errors"
+        "run planned completed failed cancelled lost_in_flight never_sent skipped hosts unchanged duration_s "
+        "requests_per_s ttft_s tpot_s itl_s e2e_s lag_s in_flight clock valid invalid_because errors"
     )
     assert list(found) == wanted.split()
     assert set(found["ttft_s"]) == {"mean", "p50", "p90", "p95", "p99", "max"}
