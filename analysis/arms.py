@@ -13,6 +13,7 @@ import numpy.typing as npt
 from analysis.recorded import measure
 from analysis.summary import Floats
 from capture.container import open_container
+from capture.errors import InputError, InvalidRunError
 from capture.exchange import Outcome
 from capture.tracereader import read_trace
 from replay import measures
@@ -66,6 +67,14 @@ class Arm:
 
     def __len__(self) -> int:
         return len(self.columns["index"])
+
+    def check_not_empty(self) -> None:
+        """Raise InputError where there is no request, InvalidRunError where there were some once."""
+        if len(self):
+            return
+        if self.invalid_because:
+            raise InvalidRunError(f"{self.path}: INVALID, {self.invalid_because}")
+        raise InputError(f"{self.path}: an empty {self.kind}, it holds no request")
 
     @cached_property
     def ok(self) -> Truths:

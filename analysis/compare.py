@@ -114,8 +114,7 @@ def check(question: Question) -> None:
 
 def _check(arms: Iterable[Arm]) -> None:
     for arm in arms:
-        if not len(arm):
-            raise InputError(f"{arm.path}: an empty {arm.kind}, it holds no request")
+        arm.check_not_empty()
         if not arm.ok.any():
             raise UnreachableError(f"{arm.path}: no request succeeded ({_commonest(arm)})")
 

@@ -141,8 +141,7 @@ def _errors(first: Unread, second: Unread) -> ErrorDifference:
     """The difference of failures; raises where there is nothing to compare."""
     for arm in (first, second):
         counts = arm.digest.counts
-        if not counts["samples"]:
-            raise InputError(f"{arm.path}: an empty {arm.kind}, it holds no request")
+        arm.check_not_empty()
         if not counts["ok"]:
             kinds = list(arm.digest.kinds.most_common(3))
             said = ", ".join(f"{kind} {count:,}" for kind, count in kinds)

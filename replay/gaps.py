@@ -25,13 +25,13 @@ def gather_gaps(
     for record in records:
         few, owned, stamps = _tokens(record)
         if at + len(few) > samples:
-            raise ValueError("the token stamps do not belong to the samples")
+            raise ValueError("the token stamps are not those of its samples: it is damaged")
         index[at : at + len(few)], counts[at : at + len(few)] = few, owned
         found = roomy(found, end + len(stamps))
         np.multiply(stamps, 1e-6, out=found[end : end + len(stamps)], dtype=np.float32)
         at, end = at + len(few), end + len(stamps)
     if at != samples:
-        raise ValueError("the token stamps do not belong to the samples")
+        raise ValueError("the token stamps are not those of its samples: it is damaged")
     return _arranged(index, counts.astype(np.int64), found[:end])
 
 

@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 from capture.container import Container
 from replay.columns import Column, Record
 from replay.gaps import gather_gaps
-from replay.runfile import LATER, USUAL, open_run, readable, sample_blocks
+from replay.runfile import LATER, USUAL, check_order, open_run, readable, sample_blocks
 from replay.table import Table
 
 SAMPLES: Final = 65_536
@@ -64,6 +64,9 @@ class Pieces:
             rows=2 * SAMPLES,
             guard=lambda: readable(self.path),
         )
+        if "end" in self._first:
+            with readable(self.path):
+                check_order(table)
 
         def gaps() -> tuple[Column, Column]:
             with readable(self.path):

@@ -17,6 +17,7 @@ from capture.errors import InputError, InvalidRunError
 from capture.exchange import Outcome
 from capture.frames import Rows
 from replay import columns as blocks
+from replay import runform
 from replay.columns import Column, Record
 from replay.gaps import gather_gaps
 from replay.sample import Sample
@@ -41,6 +42,15 @@ USUAL: Final = (
     *("model", "outcome", "error", "finish_reason", "id"),
 )
 """The columns that a comparison asks for, read in one pass; the others cost a second one."""
+IN_ORDER: Final = (
+    ("due", "sent"),
+    ("sent", "first_token"),
+    ("first_token", "last_token"),
+    ("sent", "end"),
+)
+"""Times of which the first cannot be later than the second."""
+SLACK_S: Final = 1.0
+"""What a step of the clock may do to stamps of two clocks."""
 LATER = frozenset({"tokens", "headers"})
 """Records that are read when they are asked for."""
 
@@ -156,6 +166,7 @@ def read_run(path: str | Path) -> Run:
             rows=expected(container),
             guard=lambda: readable(path),
         )
+        check_order(table)
         closing = closing_totals(container, others)
         totals = closing or recount(table, [others["progress"]] if "progress" in others else [])
         table.mark("warmup", in_warmup(table, totals.get("warmup_s") or 0.0))
@@ -167,12 +178,26 @@ def open_run(path: Path) -> Container:
     container = open_container(path)
     if container.header.get("kind") != "run":
         raise InputError(f"{path}: this is a {container.header.get('kind')}, not a run")
+    with readable(path):
+        runform.check(container.header, runform.HEADER, "header")
+        if totals := (container.index or {}).get("totals"):
+            runform.check(totals, runform.TOTALS, "totals")
     return container
 
 
 def closing_totals(container: Container, others: Mapping[str, Record]) -> Mapping[str, Any] | None:
     """The closing figures, from the last record or else the index; None of a replay that was killed."""
-    return others.get("totals") or (container.index or {}).get("totals") or None
+    if totals := others.get("totals"):
+        with readable(container.path):
+            runform.check(totals, runform.TOTALS, "totals")
+    return totals or (container.index or {}).get("totals") or None
+
+
+def check_order(columns: Columns) -> None:
+    """Raise ValueError where a sample's times are the wrong way round; absent ones (NaN) are not."""
+    for earlier, later in IN_ORDER:
+        if (columns[later] < columns[earlier] - SLACK_S).any():
+            raise ValueError(f"a sample's {later} is before its {earlier}")
 
 
 def in_warmup(columns: Columns, warmup_s: float) -> Column:
@@ -204,6 +229,7 @@ def identity_of(
         "failed": ended - completed - cancelled,
     }
     last = progress[-1] if progress else {}
+    runform.check(last, runform.PROGRESS, "progress")
     issued = max(last.get("issued") or 0, ended)
     planned = max(last.get("planned") or 0, issued)
     lost = {"lost_in_flight": issued - ended, "never_sent": planned - issued}
@@ -259,5 +285,5 @@ def readable(path: Path) -> Iterator[None]:
     """Says in one line that a file's records make no sense."""
     try:
         yield
-    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+    except (AttributeError, IndexError, KeyError, OverflowError, TypeError, ValueError) as error:
         raise InputError(f"{path}: not a run that this version understands ({error})") from error

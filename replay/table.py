@@ -20,6 +20,14 @@ Columns = Mapping[str, Column]
 
 ALL: Final = slice(None)
 EVERY: Final = (*NUMBERS, *WORDS, *NAMES)
+KINDS: Final[Mapping[str, tuple[float, float]]] = {
+    "f": (-1e9, 1e9),
+    "i": (0, 2**63 - 1),
+    "b": (0, 1),
+}
+"""By the kind of a number, the least and the largest that it can be where it is there (s: 30 years)."""
+BOUNDS: Final[Mapping[str, tuple[float, float]]] = {"status": (100, 999)}
+"""The same of single columns."""
 _ROOM: Final = 1024
 """Rows to begin with where nobody says how many will come."""
 
@@ -124,6 +132,7 @@ class Table(Mapping[str, Column]):
         """Leave out unused room, put the rows in the order of the plan; the first pass finds that order."""
         for store in wanted.values():
             store.data = store.data[:rows]
+            store.check()
         if "index" in wanted:
             index = wanted["index"].data
             ordered = bool((index[1:] >= index[:-1]).all())
@@ -186,11 +195,19 @@ class _Numbers:
         absent = ABSENT[self._kind.kind]
         self.data[at : at + n] = absent if packed is None else whole(packed, self._kind, n)
 
+    def check(self) -> None:
+        """Raise ValueError for a value that cannot be; NaN, which is absent, passes."""
+        data = self.data.view("u1") if self._kind.kind == "b" else self.data
+        low, high = BOUNDS.get(self._name, KINDS[self._kind.kind])
+        if ((data < low) & (data != ABSENT[self._kind.kind]) | (data > high)).any():
+            raise ValueError(f"a sample's {self._name} is not within {low:g} and {high:g}")
+
 
 class _Words:
     """A column of words from records that each have a table of their own: codes into one for all."""
 
     def __init__(self, name: str, room: int) -> None:
+        self._name = name
         self._name = name
         self._table: dict[str | None, int] = {None: 0}
         self.data: Column = np.empty(room, dtype="<i4")
@@ -199,6 +216,9 @@ class _Words:
         table = np.empty(len(self._table), dtype=object)
         table[:] = list(self._table)
         return np.asarray(table[self.data[places]])
+
+    def check(self) -> None:
+        """Each word was looked at when it was taken over."""
 
     def where(self, words: Sequence[str]) -> Truths:
         codes = [self._table[word] for word in words if word in self._table]
@@ -218,6 +238,8 @@ class _Words:
     def _known(self, packed: Mapping[str, Any], n: int) -> Column:
         codes = whole(packed["codes"], "<u2", n)
         known = np.zeros(len(packed["table"]) + 1, dtype="<i4")
+        if not all(isinstance(word, str) for word in packed["table"]):
+            raise TypeError(f"a sample's {self._name} is no text")
         known[:-1] = [self._table.setdefault(word, len(self._table)) for word in packed["table"]]
         return known[np.where(codes == ABSENT_CODE, len(known) - 1, codes)]
 
@@ -231,6 +253,11 @@ class _Names:
 
     def column(self, places: Places | slice = ALL) -> Column:
         return self.data[places].astype(np.dtypes.StringDType())
+
+    def check(self) -> None:
+        """Raise ValueError for a name that is not of ASCII."""
+        if (self.data.view("u1") > 0x7F).any():
+            raise ValueError(f"a sample's {self._name} is not of ASCII")
 
     def put(self, record: Mapping[str, Any], at: int, n: int) -> None:
         """Take over the `n` names of a record."""

@@ -131,6 +131,12 @@ def waits(counted: Columns) -> Waits:
 def cause(run: Run, size: int, waits: Waits) -> str | None:
     """The same of a run whose samples are not at hand: how many it holds, and their waits."""
     lost = run.totals["lost_in_flight"]
+    if not run.complete:
+        planned = run.totals["planned"]
+        return (
+            f"killed, or still running: {lost + run.totals['never_sent']:,} of {planned:,} planned requests "
+            "have no outcome; replay again"
+        )
     if dead := run.totals.get("lost_workers"):
         return (
             f"{'; '.join(dead)} ({lost:,} requests lost in flight, {run.totals['never_sent']:,} never "
@@ -138,7 +144,7 @@ def cause(run: Run, size: int, waits: Waits) -> str | None:
         )
     if run.totals.get("ended_by") == "disk":
         return "the disk took no more answers; free some space and replay again"
-    if lost and run.complete:
+    if lost:
         return f"{lost} requests were sent and their outcome was lost: a defect, please report it"
     return _shrunken(run, size) or _damaged(run) or _late(waits) or _stalled(run, waits)
 
@@ -146,7 +152,7 @@ def cause(run: Run, size: int, waits: Waits) -> str | None:
 def _shrunken(run: Run, size: int) -> str | None:
     """Whether samples that were written are not in the file any more."""
     ended = sum(run.totals[name] for name in ("completed", "failed", "cancelled"))
-    if not run.complete or size == ended:
+    if size == ended:
         return None
     return (
         f"the run file is damaged: it holds {size:,} of {ended:,} samples; copy it again from "

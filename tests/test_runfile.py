@@ -17,6 +17,7 @@ from capture.errors import InputError, InvalidRunError
 from capture.exchange import Outcome
 from replay import columns as blocks
 from replay.runfile import RunWriter, read_run
+from replay.runform import IDENTITY
 from replay.sample import Sample
 from replay.table import Table
 
@@ -35,11 +36,14 @@ def sample(index: int = 0, **fields: Any) -> Sample:
     return Sample(**{**known, **fields})
 
 
+NONE = dict.fromkeys(IDENTITY, 0)
+
+
 def written(path: Path, samples: list[Sample], **totals: Any) -> Path:
     writer = RunWriter(path, {"target": {"base_url": "http://h"}}, clock=lambda: 0.0)
     for one in samples:
         writer.add(one)
-    return writer.close({"planned": len(samples), **totals})
+    return writer.close({**NONE, "planned": len(samples), **totals})
 
 
 times = st.none() | st.floats(0, 1e6)
@@ -142,7 +146,10 @@ def test_rounding_of_token_stamps_does_not_add_up(tmp_path: Path) -> None:
 
 def test_many_blocks_read_as_one(tmp_path: Path) -> None:
     """The tables of words differ from block to block and still mean the same."""
-    whole = [sample(i, model=f"m{i % 7 if i < 1500 else i % 3}", due=i / 10) for i in range(2500)]
+    whole = [
+        sample(i, model=f"m{i % 7 if i < 1500 else i % 3}", due=i / 10, sent=i / 10, token_times=())
+        for i in range(2500)
+    ]
     run = read_run(written(tmp_path / "a.run", whole))
 
     assert len(run) == 2500
@@ -154,7 +161,11 @@ def test_many_blocks_read_as_one(tmp_path: Path) -> None:
 def test_the_warm_up_is_a_mark_in_the_columns(tmp_path: Path) -> None:
     """Samples due before `warmup_s` are marked, and nothing is left out."""
     run = read_run(
-        written(tmp_path / "a.run", [sample(i, due=float(i)) for i in range(4)], warmup_s=2.0)
+        written(
+            tmp_path / "a.run",
+            [sample(i, due=float(i), sent=float(i)) for i in range(4)],
+            warmup_s=2.0,
+        )
     )
 
     assert run.columns["warmup"].tolist() == [True, True, False, False]
@@ -252,6 +263,6 @@ def test_fields_of_newer_writers_are_passed_over(tmp_path: Path) -> None:
     writer = RunWriter(tmp_path / "a.run", {}, clock=lambda: 0.0)
     writer.append({"type": "novelty"})
     writer.append(block)
-    run = read_run(writer.close({}))
+    run = read_run(writer.close(NONE))
 
     assert np.array_equal(run.columns["due"], [0.5])

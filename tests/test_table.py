@@ -15,8 +15,11 @@ from capture.errors import InputError
 from replay import columns as blocks
 from replay.columns import MOST
 from replay.runfile import USUAL, RunWriter, read_run
+from replay.runform import IDENTITY
 from replay.sample import Sample
 from replay.table import EVERY, Table, at, short, where, words
+
+NONE = dict.fromkeys(IDENTITY, 0)
 
 
 def sample(index: int, **fields: Any) -> Sample:
@@ -122,7 +125,7 @@ def test_a_broken_column_is_one_line_whenever_it_is_read(tmp_path: Path) -> None
     broken["numbers"]["first_byte"] = b"1"
     writer = RunWriter(tmp_path / "a.run", {}, clock=lambda: 0.0)
     writer.append(broken, first=0)
-    run = read_run(writer.close({}))
+    run = read_run(writer.close(NONE))
 
     assert run.columns["due"].tolist() == [0, 1 / 8]
     with pytest.raises(InputError, match=r"a\.run: not a run that this version understands"):
@@ -138,7 +141,7 @@ def test_a_run_whose_index_knows_where_samples_are_is_read_alike(
     for first in range(0, 40, 10):
         writer.append(record(*range(first, first + 10)), first=first if known else None)
         writer.append({"type": "novelty", "bytes": b"x" * 300_000})
-    run = read_run(writer.close({"completed": 40}))
+    run = read_run(writer.close({**NONE, "completed": 40}))
     container = open_container(run.path)
 
     assert run.columns["index"].tolist() == list(range(40))
@@ -153,7 +156,7 @@ def test_a_damaged_block_costs_its_own_samples(tmp_path: Path) -> None:
     writer = RunWriter(tmp_path / "a.run", {}, clock=lambda: 0.0)
     for first in (0, 10, 20):
         writer.append({**record(*range(first, first + 10)), "more": bytes(260_000)}, first=first)
-    path = writer.close({"completed": 30, "failed": 0, "cancelled": 0})
+    path = writer.close({**NONE, "completed": 30})
     rows = open_container(path).rows
     assert rows is not None
     data = bytearray(path.read_bytes())

@@ -100,7 +100,7 @@ def test_one_output_token_has_no_time_per_token(tmp_path: Path) -> None:
 def test_failures_and_warm_up_are_not_in_the_latencies(tmp_path: Path) -> None:
     """They are counted, and named, beside them."""
     samples = [
-        sample(0, first_token=9.0),
+        sample(0, first_token=9.0, last_token=9.5),
         sample(1),
         sample(2, outcome=Outcome.HTTP_ERROR, status=429, first_token=None),
         sample(3, outcome=Outcome.TIMEOUT, status=None, first_token=None),

@@ -22,19 +22,19 @@ def report(
 ) -> None:
     """Report one run: what became of its requests, and each metric with its quantiles.
 
-    A quantile that there are too few requests for is refused, with the number that it needs.
+    A quantile that there are too few requests for is refused, with the number that it needs. Ends with 4
+    where the run is INVALID: its client was the limit, it was killed, or its file is damaged.
     """
     from analysis.arms import load_arm
     from analysis.report.machine import dump, report_json
     from analysis.report.terminal import run_text
-    from capture.errors import InputError, UnreachableError
+    from capture.errors import InputError, InvalidRunError, UnreachableError
     from tbench.commands.output import command_line, show, terminal
 
     if samples and not as_json:
         raise InputError("--samples prints JSON: add --json")
     arm = load_arm(run)
-    if not len(arm):
-        raise InputError(f"{run}: an empty {arm.kind}, it holds no request")
+    arm.check_not_empty()
     if shared := Shared(html=html, charts=charts, xlsx=xlsx):
         from analysis.report.page import run_report
         from analysis.report.workbook import run_book
@@ -49,3 +49,5 @@ def report(
         show(run_text(arm, **terminal()))
     if not arm.ok.any():
         raise UnreachableError(f"{run}: no request succeeded; the report says how they failed")
+    if arm.invalid_because:
+        raise InvalidRunError(f"{run}: INVALID, {arm.invalid_because}")
