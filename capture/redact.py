@@ -11,7 +11,7 @@ import json
 import re
 import secrets as entropy
 from base64 import b64decode
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain
 from urllib.parse import quote, quote_plus, unquote_plus
@@ -71,6 +71,10 @@ LONGEST_SHAPE = 4096
 _SECRET_NAME = re.compile(
     r"auth|key|token|secret|passw|credential|cookie|session|signature|\bsig\b", re.IGNORECASE
 )
+_CREDENTIAL = re.compile(
+    r"(?:^|[_-])(?:authorization|api[_-]?key|token|secret|password|credentials?)$", re.IGNORECASE
+)
+"""How a member within a field is called that is one: a schema has a "key" or an "author" that is none."""
 _QUERY_NAME = re.compile(r"[A-Za-z][\w.\-\[\]]{0,31}")
 _USERINFO = re.compile(r"//[^/?@]*@")
 _KEY_SEGMENT = re.compile(
@@ -179,6 +183,24 @@ def looks_secret(name: str, value: str) -> bool:
     """Whether a value may be a credential, by what it is called or by its shape."""
     known = value[:LONGEST_SHAPE]
     return bool(_SECRET_NAME.search(name)) or masked(known) != known
+
+
+def hides(name: str, value: object) -> bool:
+    """Whether a field of a JSON body holds what may be a credential; a number (max_tokens) never is."""
+    return any(True for _ in credentials_in(name, value))
+
+
+def credentials_in(name: str, value: object) -> Iterator[str]:
+    """The texts of a field that may be credentials, by the field's name, by their own, or by their shape."""
+    if isinstance(value, str):
+        if looks_secret(name, value):
+            yield value
+    elif isinstance(value, list):
+        for one in value:
+            yield from credentials_in(name, one)
+    elif isinstance(value, dict):
+        for inner, one in value.items():
+            yield from credentials_in(inner if _CREDENTIAL.search(inner) else "", one)
 
 
 def _userpass(encoded: str) -> list[str]:

@@ -12,7 +12,7 @@ from uuid import uuid4
 import orjson
 from orjson import dumps
 
-from capture.redact import looks_secret, mask_address
+from capture.redact import hides, looks_secret, mask_address
 from capture.versions import version
 from replay.senders import CLOCKS
 from replay.survey import Survey, as_map
@@ -140,15 +140,24 @@ def _safe_arm_word(found: re.Match[str]) -> str:
     return found[0] if safe else f"{found['table']}.{name}={WITHHELD}"
 
 
-def hides(name: str, value: object) -> bool:
-    """Whether a field given by --set may be a credential; a number (max_tokens) never is."""
-    text = dumps(value).decode()
-    return '"' in text and looks_secret(name, text)
+def _safe_params(text: str) -> str:
+    """A JSON object without the members that may be credentials; what is no JSON will be refused."""
+    try:
+        members = orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return WITHHELD
+    return dumps(without_credentials(members)).decode() if isinstance(members, dict) else WITHHELD
+
+
+def without_credentials(members: Mapping[str, Any]) -> dict[str, Any]:
+    """Top-level members of a body, those that may be credentials withheld."""
+    return {name: WITHHELD if hides(name, value) else value for name, value in members.items()}
 
 
 SCRUBBED: Final[Mapping[str, Callable[[str], str]]] = {
     "--header": _header_name,
     "--set": _safe_field,
+    "--additional-request-params": _safe_params,
     "--proxy": mask_address,
     "--api-key": lambda _: WITHHELD,
     "--arm": _safe_arm,

@@ -21,7 +21,7 @@ import orjson
 from capture.errors import InputError
 from capture.exchange import Headers, Request
 from capture.providers import Ask, ask_again, one_line
-from capture.redact import Secrets, mask_address, mask_lookalikes, secrets_of
+from capture.redact import Secrets, credentials_in, mask_address, mask_lookalikes, secrets_of
 from capture.versions import version
 from replay.address import address
 from replay.heads import ID, SLOT, Shape, Template, template
@@ -84,8 +84,9 @@ class Target:
 
     @property
     def secrets(self) -> Secrets:
-        """The key and the values of `headers`, which must not be written anywhere."""
+        """The key, the values of `headers` and of secret `fields`, which must not be written anywhere."""
         values = [value for _, value in self.headers]
+        values += [text for name, one in self.fields.items() for text in credentials_in(name, one)]
         return secrets_of([*self.headers, ("authorization", self.key or "")], also=values)
 
     def call(self, planned: Planned, due: float | None = None) -> Call:

@@ -1,5 +1,6 @@
 """The order of a benchmark: the options of `tbench benchmark`, checked, and what they stand for."""
 
+import json
 import math
 import os
 import re
@@ -13,6 +14,7 @@ from typing import Any, Final
 
 from analysis.slo import parse_slo
 from capture.errors import InputError
+from capture.redact import hides
 from capture.synthesis import parse
 from capture.synthesis.order import Order as Source
 from capture.synthesis.order import read_params, read_task
@@ -21,7 +23,7 @@ from replay.benchmark.layout import folder_name
 from replay.benchmark.sweep import Sweep, parse_numbers, parse_rates
 from replay.closing import Flags
 from replay.order import Order
-from replay.provenance import scrubbed
+from replay.provenance import scrubbed, without_credentials
 from replay.target import checked_base_url
 from replay.warmup import Warmup
 from tbench.uploading.address import Address, read_address
@@ -216,9 +218,15 @@ class BenchmarkOrder:
             base_url=self.api_base,
             api_key_env=KEYS[self.api_backend] if self.api_key is None else KEY,
             timeout=self.timeout,
+            set={name: value for name, value in self._params.items() if hides(name, value)},
             warmup=Warmup("seconds", 0.0),
             workers=self.num_workers or "auto",
         )
+
+    @property
+    def _params(self) -> dict[str, Any]:
+        """What goes into every body: a credential at sending time (`_order`), the rest into the traces."""
+        return read_params(self.additional_request_params)
 
     def source(self) -> Source:
         """What requests are made of, for the first scenario; a point's own replace what differs."""
@@ -233,7 +241,9 @@ class BenchmarkOrder:
             dataset_image_column=self.dataset_image_column,
             prefix_len=self.prefix_len,
             prefix_ratio=self.prefix_ratio,
-            additional_request_params=self.additional_request_params,
+            additional_request_params=json.dumps(
+                {name: value for name, value in self._params.items() if not hides(name, value)}
+            ),
             seed=self.seed,
             tokenizer=self.model_tokenizer,
         )
@@ -247,6 +257,8 @@ class BenchmarkOrder:
     def words(self) -> dict[str, Any]:
         """What decides the points, for whoever goes on with the folder; no key is among it."""
         found = {field.name: getattr(self, field.name) for field in fields(self)}
+        if (shown := without_credentials(self._params)) != self._params:
+            found["additional_request_params"] = json.dumps(shown)
         return {k: str(v) if isinstance(v, Path) else v for k, v in found.items() if k not in FREE}
 
     def metadata(self, sweep: Sweep, folder: Path) -> dict[str, Any]:
@@ -268,7 +280,7 @@ class BenchmarkOrder:
             "batch_size": values if batched else [sweep.batch_size],
             "iteration_type": "batch_size" if batched else "num_concurrency",
             "traffic_scenario": list(sweep.scenarios),
-            "additional_request_params": read_params(self.additional_request_params),
+            "additional_request_params": without_credentials(self._params),
             **{name: getattr(self, name) for name in LABELS},
             "max_time_per_run_s": round(self.max_time_per_run * MINUTE_S),
             "max_requests_per_run": self.max_requests_per_run,

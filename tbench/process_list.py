@@ -10,7 +10,14 @@ from typing import Final
 
 _ARG_START, _ARG_END = 45, 46
 """Places in /proc/PID/stat after the name in brackets, of proc_pid_stat(5)'s fields 48 and 49."""
-MAY_HOLD_ONE: Final = ("--api-key", "--header", "--set", "--arm", "--proxy")
+MAY_HOLD_ONE: Final = (
+    "--api-key",
+    "--header",
+    "--set",
+    "--arm",
+    "--proxy",
+    "--additional-request-params",
+)
 """The flags of `replay.provenance.SCRUBBED`, which costs an import."""
 
 

@@ -36,6 +36,10 @@ finally:
         (["--header", "X-Key: abc", ""], ["--header", "X-Key: ***", ""]),
         (["--arm", "name=A,header.X=abc"], ["--arm", "name=A,header.X=***"]),
         (["--set", "api_key=sk-abc"], ["--set", "api_key=***" + "***"]),
+        (
+            ["--additional-request-params", '{"api_key":"sk-abcdef","top_p":1}'],
+            ["--additional-request-params", '{"api_key":"***","top_p":1}******'],
+        ),
         (["--set", "user"], ["--set", "user"]),
         (["--set"], ["--set"]),
         (["--set", "temperature=0.5"], ["--set", "temperature=0.5"]),

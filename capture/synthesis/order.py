@@ -7,6 +7,7 @@ from typing import Any, cast
 import orjson
 
 from capture.errors import InputError
+from capture.redact import hides
 from capture.synthesis.dataset import Columns, Dataset, load_dataset
 from capture.synthesis.recipe import is_recipe, load_recipe
 from capture.synthesis.scenario import SCENARIOS, Task, parse
@@ -47,6 +48,12 @@ class Order:
             raise InputError(
                 "no workload: give --scenario, such as 'D(100,100)', or --dataset-path"
             )
+        params = read_params(self.additional_request_params)
+        if secret := [name for name, value in params.items() if hides(name, value)]:
+            raise InputError(
+                f"--additional-request-params {secret[0]}: this may be a credential, which no trace holds; "
+                "give it when the trace is sent, by replay --set"
+            )
         return Workload(
             task=read_task(self.task),
             model=self.model,
@@ -56,7 +63,7 @@ class Order:
             batch_size=self.batch_size,
             prefix_len=self.prefix_len,
             prefix_ratio=self.prefix_ratio,
-            additional_request_params=read_params(self.additional_request_params),
+            additional_request_params=params,
             seed=self.seed,
             tokens=self._tokens(),
         )

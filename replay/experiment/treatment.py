@@ -11,7 +11,7 @@ from capture.errors import InputError
 from capture.exchange import Headers
 from capture.redact import mask_lookalikes
 from replay.order import Order
-from replay.provenance import WITHHELD, hides
+from replay.provenance import WITHHELD, without_credentials
 from replay.target import parse_headers
 
 FORM: Final = "name=A,model=M,base_url=URL,api_key_env=VAR,set.max_tokens=64,header.NAME=VALUE"
@@ -52,7 +52,7 @@ class Treatment:
         found = {
             **{name: getattr(self, name) for name in _PLAIN},
             "map_model": dict(self.map_model),
-            "set": {k: WITHHELD if hides(k, v) else v for k, v in self.set.items()},
+            "set": without_credentials(self.set),
             "header": {name: WITHHELD for name, _ in self.headers},
         }
         return {name: value for name, value in found.items() if value not in (None, {})}
