@@ -201,7 +201,7 @@ class Capture:
             seq=self._seq,
             arrive_ns=arrive_ns,
             end_ns=arrive_ns,
-            method=flow.request.method,
+            method=secrets.mask_text(flow.request.method),
             scheme=flow.request.scheme or "https",
             host=secrets.mask_text(_host(flow.request)),
             path=safe_path(flow.request.path, secrets),
@@ -236,7 +236,7 @@ class Capture:
             body_bytes=size or len(body or b""),
         )
         live.upload.forget()
-        self.recorder.request(request, live.secrets)
+        self.recorder.request(request, live.secrets, dropped=whole and body is None)
 
     def _failure(self, live: Live, text: str) -> Failure:
         server = live.flow.server_conn

@@ -235,7 +235,7 @@ _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EMLINK, errno.ENOSYS}
 
 def _create(path: Path, part: Path) -> int:
     """A new file that only its owner may read, from its first byte on; never one that exists."""
-    if path.exists():
+    if os.path.lexists(path):  # a dangling link, too
         raise InputError(f"{path}: exists already; choose another name or remove it")
     try:
         return os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
@@ -254,6 +254,10 @@ def _rename(part: Path, path: Path) -> None:
     """Give the file its name without ever replacing another (os.rename would)."""
     try:
         os.link(part, path)
+    except FileExistsError:
+        raise FileExistsError(
+            errno.EEXIST, f"{path} was made by someone else meanwhile; {part} is whole"
+        ) from None
     except OSError as error:
         if error.errno not in _NO_LINKS or path.exists():
             raise

@@ -10,13 +10,16 @@ from capture.decode import decode
 from capture.errors import InputError
 from capture.exchange import Chunk, Outcome, Request, Response
 from capture.providers import judge, read_answer
-from capture.redact import Redactor, Secrets, mask_hints, mask_lookalikes
+from capture.redact import Redactor, Secrets, mask_hints, mask_lookalikes, without_credentials
 from capture.retries import Retries
 from capture.tee import Tee
 
 LONGEST_ERROR = 500
 UPGRADED, NOT_MODIFIED = 101, 304
 """Statuses of whole answers: a websocket begins, a model list is unchanged."""
+NONE = Secrets()
+PLAIN = ("", "identity")
+"""Content codings that leave a body as it is."""
 TAIL = 4096
 """Where `[DONE]` stands in a stream that ended well."""
 
@@ -27,19 +30,45 @@ class Editor:
     def __init__(self, redactor: Redactor, *, retries: Retries | None = None) -> None:
         self._redactor = redactor
         self._retries = retries or Retries()
+        self._inner: dict[str, Secrets] = {}
 
     def request(self, request: Request, secrets: Secrets) -> Request:
-        """The request without secrets, linked to the attempt that it repeats."""
-        retry_of = self._retries.begin(
-            self._ask(request), request.id, request.arrive_ns, count=_retry_count(request)
-        )
+        """The request without secrets, linked to the attempt that it repeats.
+
+        Without its bytes there is nothing to compare it by.
+        """
+        retry_of = None
+        if request.body is not None:
+            retry_of = self._retries.begin(
+                self._ask(request), request.id, request.arrive_ns, count=_retry_count(request)
+            )
+            request = self._without_inner(request)
+            secrets |= self._inner.get(request.id, NONE)
         body, extra = self._clean(request, secrets, exact=False)
         return replace(request, body=body, extra=extra, retry_of=retry_of)
+
+    def _without_inner(self, request: Request) -> Request:
+        """The request without the credentials that its body carries for others; they are remembered.
+
+        An encoded body cannot be masked: it is not kept.
+        """
+        coding = request.header("content-encoding") or ""
+        plain = _decoded(request.body or b"", coding)
+        credentials = without_credentials(plain) if plain else None
+        if not credentials or not credentials.masked:
+            return request
+        self._inner[request.id] = credentials.secrets
+        if coding in PLAIN:
+            extra = {**request.extra, "body_masked": credentials.masked}
+            return replace(request, body=credentials.body, extra=extra)
+        extra = {**request.extra, "body_withheld": "credential"}
+        return replace(request, body=None, extra=extra)
 
     def response(
         self, request_id: str, response: Response, tee: Tee | None, secrets: Secrets
     ) -> Response:
         """The response with its body and chunks from the tee, without secrets, and judged."""
+        secrets |= self._inner.pop(request_id, NONE)
         response = _filled(response, tee) if tee else response
         response = replace(response, outcome=_judged(response))
         body, extra = self._clean(response, secrets, exact=True)
@@ -66,7 +95,7 @@ class Editor:
         coding = record.header("content-encoding") or ""
         if not body:
             return body, extra
-        if coding in ("", "identity"):
+        if coding in PLAIN:
             return self._redactor.identities(secrets.mask(body), exact=exact), extra
         plain = _decoded(body, coding)
         if plain is None or secrets.found_in(plain) or self._redactor.identities(plain) != plain:

@@ -95,6 +95,7 @@ class Overview:
             "responses": self._counts["responses"],
             "incomplete": self._counts["requests"] - self._counts["responses"],
             "dropped": totals.get("dropped_requests", 0) + totals.get("dropped_responses", 0),
+            "dropped_bytes": totals.get("dropped_bytes", 0),
             "outcomes": dict(self._outcomes.most_common()),
             "retries": self._counts["retries"],
             "duration_s": 0.0 if first is None else (self._end - first) / 1e9,

@@ -49,6 +49,10 @@ class Counts:
     lost_requests: int = 0
     lost_responses: int = 0
     lost_bytes: int = 0
+    lost_by: Counter[str] = field(default_factory=Counter)
+    """How often each reason of a gap struck."""
+    masked: int = 0
+    """Credentials in request bodies, not the caller's own."""
     outcomes: Counter[str] = field(default_factory=Counter)
 
     @property
@@ -118,13 +122,17 @@ class Recorder:
             return "disk"
         return "memory" if self.budget.tight else None
 
-    def request(self, request: Request, secrets: Secrets) -> None:
-        """Queue a request. Its body is dropped, and counted, where it breaks the memory limit."""
-        size = len(request.body or b"")
-        cost = size + REQUEST_OVERHEAD
+    def request(self, request: Request, secrets: Secrets, *, dropped: bool = False) -> None:
+        """Queue a request. Its body is dropped, and counted, where it breaks the memory limit.
+
+        `dropped`: it broke the limit on its way already, and of its body only the size came here.
+        """
+        cost = len(request.body or b"") + REQUEST_OVERHEAD
         if not self.budget.take(cost):
-            self._losses.add("memory", nbytes=size)
-            request, cost = _without_body(request), 0
+            dropped = dropped or bool(request.body)
+            request, cost = replace(request, body=None), 0
+        if dropped:
+            self._losses.add("memory", nbytes=request.body_bytes)
         self._queue.put(_Asked(request, secrets, cost))
 
     def response(self, request_id: str, response: Response, tee: Tee, secrets: Secrets) -> None:
@@ -183,6 +191,7 @@ class Recorder:
                 self._writer.request(request)
                 self.counts.requests += 1
                 self.counts.bytes += len(request.body or b"")
+                self.counts.masked += request.extra.get("body_masked", 0)
             case _Answered():
                 response = self._editor.response(
                     item.request_id, item.response, item.tee, item.secrets
@@ -215,7 +224,7 @@ class Recorder:
         try:
             step()
         except (OSError, InputError) as error:
-            self._fail(str(error))
+            self._fail(getattr(error, "strerror", None) or str(error))
             return False
         except Exception as error:
             self._complain(error)
@@ -235,10 +244,6 @@ class Recorder:
             print(f"tbench capture: a record was not written ({kind})", file=sys.stderr)
 
 
-def _without_body(request: Request) -> Request:
-    return replace(request, body=None)
-
-
 class _Losses:
     """What was lost since the last gap record, by reason; any thread may add."""
 
@@ -254,6 +259,7 @@ class _Losses:
             lost = self._pending.setdefault(reason, [0, 0, 0])
             for place, count in enumerate((requests, responses, nbytes)):
                 lost[place] += count
+            self._counts.lost_by[reason] += 1
             self._counts.lost_requests += requests
             self._counts.lost_responses += responses
             self._counts.lost_bytes += nbytes

@@ -14,9 +14,11 @@ from base64 import b64decode
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain
+from typing import NamedTuple
 from urllib.parse import quote, quote_plus, unquote_plus
 
 from capture.exchange import Headers
+from capture.members import Kind, Member, private_members
 from capture.providers import masked
 from capture.sessions import SESSION_HEADERS
 
@@ -59,9 +61,6 @@ KEPT_QUERY = _words(
     "after api-version before beta include limit model offset order page purpose stream timeout"
 )
 
-IDENTITY_FIELDS = frozenset({"user", "safety_identifier", "prompt_cache_key", "metadata.user_id"})
-"""JSON members, by their path from the top, whose values name a person or an account."""
-
 MIN_SECRET = 8
 """A shorter word is no credential ("EMPTY", "none"), and masking it would garble prompts."""
 
@@ -82,8 +81,6 @@ _KEY_SEGMENT = re.compile(
 )
 _QUERY_VALUE = re.compile(r"([?&][\w.\-\[\]]+=)[^\s&\"']+")
 _PART_MASKED = re.compile(rb"[\w\-.]{2,16}\*{3,}[\w\-.]{1,8}")
-_JSON_TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[{}\[\],:]|[^\s"{}\[\],:]+', re.DOTALL)
-_IDENTITY_KEY = re.compile(rb'"(?:user|safety_identifier|prompt_cache_key|user_id)"\s*:')
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +98,12 @@ class Secrets:
     def found_in(self, data: bytes) -> bool:
         """Whether any of them occurs in `data`."""
         return any(spelling in data for spelling in self.spellings)
+
+    def __or__(self, other: "Secrets") -> "Secrets":
+        if not other.spellings:
+            return self
+        both = {*self.spellings, *other.spellings}
+        return Secrets(tuple(sorted(both, key=len, reverse=True)))
 
     def mask(self, data: bytes) -> bytes:
         """`data` with every occurrence overwritten by as many asterisks: offsets stay valid."""
@@ -174,6 +177,11 @@ def _credentials(name: str, value: str) -> list[str]:
         return []
     if "cookie" in name:
         return [part.partition("=")[2].strip() for part in value.split(";")]
+    return _with_its_parts(value)
+
+
+def _with_its_parts(value: str) -> list[str]:
+    """A credential, and what stands after its scheme ("Bearer ...")."""
     scheme, *rest = value.split(maxsplit=1) or [""]
     inner = [_userpass(word) for word in rest if scheme.lower() == "basic"]
     return [value, *rest, *chain.from_iterable(inner)]
@@ -275,11 +283,10 @@ class Redactor:
         `exact` keeps the length too, so that short names may share a pseudonym. Anything that is not
         a JSON object comes back unchanged.
         """
-        if not _IDENTITY_KEY.search(body):
-            return body
-        spans = _identity_spans(body)
-        for start, end in reversed(spans):
-            body = body[:start] + self._stand_in(body[start:end], exact=exact) + body[end:]
+        for member in reversed(private_members(body)):
+            if member.kind is Kind.IDENTITY:
+                literal = self._stand_in(body[member.start : member.end], exact=exact)
+                body = body[: member.start] + literal + body[member.end :]
         return body
 
     def _stand_in(self, literal: bytes, *, exact: bool) -> bytes:
@@ -294,29 +301,90 @@ class Redactor:
         return (name * (length // 64 + 1))[:length]
 
 
-def _identity_spans(body: bytes) -> list[tuple[int, int]]:
-    """Where the values of the identity fields lie, in one pass over the tokens."""
-    spans: list[tuple[int, int]] = []
-    path: list[str | None] = []  # the member name at each open object, None for an array
-    expect_key = False
-    for token in _JSON_TOKEN.finditer(body):
-        text = token[0]
-        if text in b"{[":
-            path.append("" if text == b"{" else None)
-            expect_key = text == b"{"
-        elif text in b"}]":
-            del path[-1:]
-            expect_key = False
-        elif text == b",":
-            expect_key = bool(path) and path[-1] is not None
-        elif text == b":":
-            expect_key = False
-        elif expect_key:
-            path[-1] = text[1:-1].decode("utf-8", "replace")
-        elif _names_someone(path) and text not in (b"null", b"true", b"false", b'""'):
-            spans.append(token.span())
-    return spans
+class Credentials(NamedTuple):
+    """What a request body held for others than its caller's server: tools, data sources, ..."""
+
+    body: bytes
+    """The body with each of them overwritten by as many asterisks."""
+    masked: int
+    """How many values."""
+    secrets: Secrets
+    """Those long enough to be looked for in the answer."""
 
 
-def _names_someone(path: list[str | None]) -> bool:
-    return 1 <= len(path) <= 2 and ".".join(part or "[]" for part in path) in IDENTITY_FIELDS
+def without_credentials(body: bytes) -> Credentials:
+    """Mask the credentials in a JSON body, by the names of its members; see `capture.members`."""
+    pieces: list[bytes] = []
+    words: list[str] = []
+    masked_count = place = 0
+    for member in private_members(body):
+        literal = body[member.start : member.end]
+        if member.kind is Kind.IDENTITY or (mask := _masked_literal(member, literal)) == literal:
+            continue
+        words += _told(member, literal)
+        pieces += [body[place : member.start], mask]
+        place = member.end
+        masked_count += 1
+    return Credentials(b"".join([*pieces, body[place:]]), masked_count, Secrets.of(words))
+
+
+def _masked_literal(member: Member, literal: bytes) -> bytes:
+    """A JSON literal as long as this one, without what is secret in it."""
+    if literal[:1] != b'"':  # a number, or what is no JSON
+        return b"0".ljust(len(literal))
+    inner = literal[1:-1]
+    if member.kind is Kind.ADDRESS and b"\\" not in inner:
+        parts = _url_parts(inner.decode("utf-8", "surrogateescape"))
+        masked_parts = ("*" * len(_bytes(text)) if secret else text for text, secret in parts)
+        return b'"' + _bytes("".join(masked_parts)) + b'"'
+    return b'"' + b"*" * len(inner) + b'"'
+
+
+def _packed(value: str) -> Iterator[str]:
+    """The credentials in a value that holds several: a connection string, or JSON in a string."""
+    if "=" in value:
+        yield from (part.partition("=")[2] for part in value.split(";"))
+    data = _bytes(value)
+    for member in private_members(data) if value[:1] == "{" else ():
+        yield from _told(member, data[member.start : member.end])
+
+
+def _url_parts(url: str) -> Iterator[tuple[str, bool]]:
+    """An address in pieces, and whether each may be a credential.
+
+    That is its user, the query values that are not on the allowlist, its fragment, and what in its path
+    looks drawn.
+    """
+    target, hash_mark, fragment = url.partition("#")
+    route, question_mark, query = target.partition("?")
+    for part in re.split(r"((?<=//)[^/]*(?=@)|/)", route):
+        user = part != "" and f"//{part}@" in route
+        yield part, user or masked(part) != part
+    yield question_mark, False
+    for pair in re.split("([&;])", query):
+        name, mark, value = pair.partition("=")
+        yield name + mark, not mark and pair not in {"&", ";"}
+        yield value, name not in KEPT_QUERY
+    yield hash_mark, False
+    yield fragment, True
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")
+
+
+def _told(member: Member, literal: bytes) -> list[str]:
+    """The words in a masked value that a server may repeat, and that would be secret there, too."""
+    try:
+        value = json.loads(literal)
+    except ValueError:
+        return []
+    if not isinstance(value, str):
+        return []
+    if member.kind is Kind.ADDRESS:
+        words = [text for text, secret in _url_parts(value) if secret]
+        words += [text.partition(":")[2] for text in words]  # a user's password alone
+    else:
+        harmless = _kept(member.name.lower()) or "user" in member.name.lower()
+        words = [] if harmless else [*_with_its_parts(value), *_packed(value)]
+    return words + [unquote_plus(word) for word in words]

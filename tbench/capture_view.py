@@ -23,6 +23,12 @@ OPTIONS = {
     "limit": "--requests",
 }
 """What keeps an exchange out of the trace, in the words of the command line."""
+LOSSES = {
+    "memory": "what is under way is more than --max-pending holds: exchanges pass through unrecorded, "
+    "or lose their bodies",
+    "defect": "a record could not be made, which is a defect of tbench; it is left out and counted",
+}
+"""What is said the first time that a reason strikes; of a failed disk there is a line of its own."""
 
 
 def base_url_lines(address: str, bundle: Path) -> Iterator[str]:
@@ -69,15 +75,18 @@ def summary(status: Status, files: list[Path]) -> Iterator[str]:
     more = f" and {len(files) - 1} more segments" if len(files) > 1 else ""
     yield f"{counts.requests} requests, {counts.responses} responses{f' ({outcomes})' if outcomes else ''}"
     if counts.lost:
+        noted = "the trace could not note them" if status.failure else "noted as gaps in the trace"
         yield (
             f"DROPPED: {counts.lost_requests} requests, {counts.lost_responses} responses, "
-            f"{counts.lost_bytes} bytes of bodies (noted as gaps in the trace)"
+            f"{counts.lost_bytes} bytes of bodies ({noted})"
         )
     else:
         yield "dropped: nothing"
     if left := {why: n for why, n in status.left_out.items() if n}:
         words = ", ".join(f"{n} by {OPTIONS[why]}" for why, n in left.items())
         yield f"passed through unrecorded, as asked: {words}"
+    if counts.masked:
+        yield f"masked: {counts.masked} credentials in request bodies (of tools, data sources, ...)"
     yield f"{first}{more}: {size / MEGA:.2f} MB, {status.elapsed_s:.1f} s"
     p50, p99 = status.lag.quantile(0.5), status.lag.quantile(0.99)
     if p50 is not None and p99 is not None:
@@ -110,7 +119,7 @@ class View:
         self._console = console or Console(stderr=True, soft_wrap=True)
         self._live: Live | None = None
         self._plain_due = time.monotonic() + PLAIN_EVERY_S
-        self._warned_loss = False
+        self._warned: set[str] = set()
 
     def __enter__(self) -> Self:
         return self
@@ -139,9 +148,9 @@ class View:
 
     def tick(self, status: Status) -> None:
         """Show the state; the first loss is said at once."""
-        if status.counts.lost_requests and not self._warned_loss:
-            self._warned_loss = True
-            self.warn("the disk is slower than the traffic: exchanges pass through unrecorded")
+        for reason in sorted(LOSSES.keys() & status.counts.lost_by.keys() - self._warned):
+            self._warned.add(reason)
+            self.warn(LOSSES[reason])
         if self._live:
             self._live.update(Text(live_line(status)), refresh=True)
         elif time.monotonic() >= self._plain_due:

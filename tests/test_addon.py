@@ -12,10 +12,12 @@ import pytest
 
 from capture.editor import Editor
 from capture.exchange import Exchange, Outcome
+from capture.overview import overview
 from capture.recorder import Recorder
 from capture.recording import Parts
 from capture.records import TraceHeader
 from capture.redact import Redactor
+from capture.repair import check
 from capture.selection import Selection
 from capture.tee import Budget
 from capture.tracefile import TraceWriter, read_trace
@@ -316,6 +318,40 @@ def test_a_large_body_streams_upstream_and_is_kept(kit: Callable[..., Kit]) -> N
     assert exchange.request.body == b"a" * STREAM_ABOVE + b"b"
     assert exchange.request.body_bytes == STREAM_ABOVE + 1
     assert one.budget.held == 0
+
+
+def test_a_large_upload_that_memory_cannot_hold_is_counted(kit: Callable[..., Kit]) -> None:
+    """Its body is absent, not empty; its bytes are in a gap, and in what the capture says it lost."""
+    one = kit(limit_bytes=STREAM_ABOVE)
+    chat = flow(content_length=str(2 * STREAM_ABOVE))
+    chat.request.raw_content = None
+    one.capture.requestheaders(chat)
+    upload = chat.request.stream
+    assert callable(upload)
+    for piece in (b"a" * STREAM_ABOVE, b"b" * STREAM_ABOVE, b""):
+        assert upload(piece) == piece
+    one.capture.request(chat)
+    one.capture.responseheaders(chat)
+    one.capture.response(chat)
+
+    (exchange,) = one.trace()
+    assert (exchange.request.body, exchange.request.body_bytes) == (None, 2 * STREAM_ABOVE)
+    assert one.capture.recorder.counts.lost_bytes == 2 * STREAM_ABOVE
+    assert overview(read_trace(one.path))["dropped_bytes"] == 2 * STREAM_ABOVE
+    assert check(one.path).problems == [
+        f"{2 * STREAM_ABOVE} bytes of bodies were dropped by the capture"
+    ]
+
+
+def test_a_method_of_any_bytes_is_recorded(kit: Callable[..., Kit]) -> None:
+    """As a path of any bytes is: what is no UTF-8 reads as U+FFFD."""
+    one, chat = kit(paths=("*",)), flow()
+    chat.request.data.method = b"P\xffST"
+    start(one.capture, chat)
+    one.capture.response(chat)
+
+    assert [exchange.request.method for exchange in one.trace()] == ["P\ufffdST"]
+    assert not one.capture.recorder.counts.lost
 
 
 def test_a_flow_that_never_ends_is_swept_when_its_client_leaves(kit: Callable[..., Kit]) -> None:

@@ -3,6 +3,7 @@
 import io
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -21,13 +22,13 @@ def status(
     *,
     draining: bool = False,
     left_out: dict[str, int] | None = None,
-    **counts: int,
+    **counts: Any,
 ) -> Status:
     lag = Lag()
     for _ in range(200 if lag_ns else 0):
         lag.add(lag_ns)
     return Status(
-        counts=Counts(**counts, outcomes=Counter({"ok": 3, "cut": 1})),  # type: ignore[arg-type]
+        counts=Counts(**counts, outcomes=Counter({"ok": 3, "cut": 1})),
         left_out=left_out or {},
         in_flight=2,
         elapsed_s=2.0,
@@ -117,15 +118,32 @@ def test_a_terminal_gets_a_live_line_and_a_log_does_not(terminal: bool) -> None:
     assert ("7 requests" in said.getvalue()) is terminal
 
 
-def test_the_first_loss_is_said_at_once() -> None:
-    """And only once."""
+@pytest.mark.parametrize(
+    ("reason", "words"), [("memory", "--max-pending"), ("defect", "a defect of tbench")]
+)
+def test_the_first_loss_is_said_at_once(reason: str, words: str) -> None:
+    """By its reason, once; the disk is not blamed for another's."""
     said = io.StringIO()
     recording = Recording(output=Path("t.msgpack"), selection=Selection(), upstream="http://u")
     with View(recording, Console(file=said, width=200)) as view:
         for _ in range(3):
-            view.tick(status(lost_requests=1))
+            view.tick(status(lost_requests=1, lost_by=Counter({reason: 1})))
 
-    assert said.getvalue().count("slower than the traffic") == 1
+    assert said.getvalue().count(words) == 1
+    assert "disk" not in said.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("failure", "words"), [(None, "noted as gaps"), ("No space left", "could not note them")]
+)
+def test_a_trace_that_could_not_be_written_notes_nothing(failure: str | None, words: str) -> None:
+    """The summary must not promise gap records that a full disk refused."""
+    assert words in "\n".join(summary(status(failure=failure, lost_requests=2), []))
+
+
+def test_the_summary_says_how_many_credentials_were_masked() -> None:
+    """So that nobody wonders where an MCP server's token went."""
+    assert "masked: 3 credentials" in "\n".join(summary(status(masked=3), []))
 
 
 def test_the_summary_says_what_the_filters_kept_out() -> None:

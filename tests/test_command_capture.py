@@ -76,6 +76,15 @@ def test_an_existing_trace_is_never_overwritten(
     assert (tmp_path / name).read_bytes() == b"precious"
 
 
+def test_a_link_that_leads_nowhere_is_refused_at_the_start(
+    refusal: Callable[..., str], tmp_path: Path
+) -> None:
+    """At the end its name would be taken."""
+    (tmp_path / "t.msgpack").symlink_to(tmp_path / "nowhere")
+
+    assert "exists already" in refusal("-o", "t.msgpack", "--port", "0")
+
+
 def test_a_capture_of_nothing_ends_by_itself(tbench: Callable[..., Any], tmp_path: Path) -> None:
     """The duration ends it; the lines to paste were shown, the summary is on stdout."""
     done = tbench("capture", "--port", 0, "--duration", 0.2, "--upstream", "http://127.0.0.1:9")

@@ -19,6 +19,7 @@ KEYS = {
     "responses": 3,
     "incomplete": 1,
     "dropped": 5,
+    "dropped_bytes": 7_000,
     "outcomes": {"ok": 2, "incomplete": 1, "http_error": 1},
     "retries": 1,
     "duration_s": 4.5,

@@ -206,3 +206,12 @@ def test_a_repeat_after_a_429_is_linked() -> None:
 
     assert editor.request(request(id="b", client="c", body=b"{}"), SECRETS).retry_of == "a"
     assert editor.request(request(id="c", client="d", body=b"{}"), SECRETS).retry_of is None
+
+
+def test_without_their_bytes_no_two_requests_are_the_same() -> None:
+    """A body that was dropped, or an upload that was refused: there is nothing to compare."""
+    editor = Editor(Redactor())
+    editor.request(request(id="a", client="c", body=None, body_bytes=9), SECRETS)
+    editor.response("a", response(429, JSON), tee_of(b"{}"), SECRETS)
+
+    assert editor.request(request(id="b", client="c", body_bytes=7), SECRETS).retry_of is None

@@ -118,9 +118,12 @@ def capture(
     for line in summary(status, files):
         typer.echo(line)
     if status.failure:
+        lost = status.counts.lost_requests
+        part = next((file for file in files if file.name.endswith(".part")), None)
         raise InvalidRunError(
-            f"{output}: recording stopped ({status.failure}); {status.counts.lost_requests} requests "
-            "and what followed are not in the trace. Make room and capture again."
+            f"{output}: recording stopped ({status.failure}); {lost} requests and what followed are not "
+            "in the trace."
+            + (f" 'tbench trace repair {part} -o NEW' keeps what is there." if part else "")
         )
 
 
