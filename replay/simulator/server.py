@@ -119,7 +119,7 @@ def run(profile: Profile, rules: Rules, place: Place, log: Path | None) -> None:
         stack.callback(sock.close)
         ledger = Ledger(stream)
         asyncio.run(_serve(profile, rules, ledger, place, sock))
-        _say(_summary(ledger))
+        say(_summary(ledger))
 
 
 async def _serve(
@@ -130,7 +130,7 @@ async def _serve(
     host, port = sock.getsockname()[:2]
     url = f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
     said = f"listening on {url} (profile {profile.name}, seed {rules.seed})"
-    server = Server(_config(service, place), service, lambda: _say(f"{said}; base_url {url}/v1"))
+    server = Server(_config(service, place), service, lambda: say(f"{said}; base_url {url}/v1"))
     async with asyncio.TaskGroup() as tasks:
         engine = tasks.create_task(service.driver.run())
         limit = tasks.create_task(_until(server, ledger, place))
@@ -177,5 +177,6 @@ def _summary(ledger: Ledger) -> str:
     return f"served {stats['served']} requests, at most {most} in flight{lateness}"
 
 
-def _say(text: str) -> None:
+def say(text: str) -> None:
+    """A line for whoever started the server."""
     print(f"tbench serve: {text}", file=sys.stderr, flush=True)

@@ -44,6 +44,14 @@ def serve(
         float | None, typer.Option(min=0, help="End after so many seconds.")
     ] = None,
     requests: Annotated[int | None, typer.Option(min=1, help="End after so many requests.")] = None,
+    odd: Annotated[
+        bool,
+        typer.Option(
+            "--odd",
+            help="Serve the odd behaviours of real servers instead, one for each model name; "
+            "GET /v1/models lists them. Of the other options --host, --port, --duration, --requests hold.",
+        ),
+    ] = False,
     tls_cert: Annotated[Path | None, typer.Option(help="Serve https: certificate, PEM.")] = None,
     tls_key: Annotated[Path | None, typer.Option(help="Its key, PEM.")] = None,
 ) -> None:
@@ -53,12 +61,29 @@ def serve(
     x-sim-ttft-ms, x-sim-itl-ms, x-sim-fault, x-sim-encoding. What truly happened is told by the response
     header x-sim-timing, by --log, and by GET /_truth, /_stats and /_reset. Ends on SIGINT or SIGTERM.
     """
+    import asyncio
     from dataclasses import replace
 
+    from replay.simulator.odd import OddServer
     from replay.simulator.profile import check_faults, load_profile
     from replay.simulator.server import Place, run
     from replay.simulator.service import Rules
 
+    place = Place(
+        host=host,
+        port=port,
+        tls_cert=tls_cert,
+        tls_key=tls_key,
+        duration_s=duration,
+        requests=requests,
+    )
+    if odd:
+        if log or api_key or any_model or fault or rate_limit or tls_cert or tls_key:
+            raise InputError(
+                "--odd goes with --host, --port, --duration and --requests only; leave out the others"
+            )
+        asyncio.run(OddServer().serve(place))
+        return
     chosen = load_profile(profile)
     faults = _rates(fault or [])
     check_faults(faults, "--fault")
@@ -72,14 +97,6 @@ def serve(
     if bool(tls_cert) != bool(tls_key):
         raise InputError("--tls-cert and --tls-key go together; give both or none")
     rules = Rules(seed=seed, keys=_keys(api_key or []), any_model=any_model)
-    place = Place(
-        host=host,
-        port=port,
-        tls_cert=tls_cert,
-        tls_key=tls_key,
-        duration_s=duration,
-        requests=requests,
-    )
     run(chosen, rules, place, log)
 
 

@@ -1,0 +1,107 @@
+"""Odd servers: what each behaviour truly is, and that capture, report and both senders say so."""
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from analysis.arms import Arm, load_arm
+from replay.simulator.oddities import ODD
+from tests.conftest import Done, Server
+
+SENDERS = ["httpx", "engine"] if sys.platform == "linux" else ["httpx"]
+ALONE = {name: odd for name, odd in ODD.items() if not odd.every}
+"""Whose answer does not depend on how often it was asked."""
+UNHURRIED = {name: odd for name, odd in ALONE.items() if name not in {"hangs", "closes"}}
+UNSETTLED = {
+    *("done-only", "empty-stream", "empty-200", "status-204", "finish-abort", "finish-error"),
+    *("early-hints", "continue", "wrong-encoding", "usage-then-zero"),
+    *("reasoning-details", "thinking", "thinking-blocks"),
+}
+
+
+def ask(url: str, model: str) -> None:
+    """Whatever comes: the client does not judge."""
+    body = {"model": model, "stream": True, "messages": [{"role": "user", "content": "hi"}]}
+    with suppress(httpx.HTTPError):
+        httpx.post(f"{url}/v1/chat/completions", json=body, timeout=30)
+
+
+@pytest.fixture(scope="module")
+def odd() -> Iterator[Server]:
+    server = Server("serve", "--odd", "--port", "0", "--duration", "300")
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="module")
+def trace(odd: Server, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One request for every behaviour, through a capture."""
+    path = tmp_path_factory.mktemp("odd") / "t.msgpack"
+    capture = Server("capture", "--upstream", odd.url, "--port", "0", "-o", path)
+    with ThreadPoolExecutor(16) as pool:
+        list(pool.map(lambda model: ask(capture.url, model), UNHURRIED))
+    assert capture.stop() == 0
+    return path
+
+
+@pytest.fixture(scope="module")
+def arms(odd: Server, trace: Path) -> dict[str, Arm]:
+    """The capture as a report reads it, and a replay by each sender."""
+    from tbench import replay
+
+    arms = {"capture": load_arm(trace)}
+    for sender in SENDERS:
+        out = trace.with_name(f"{sender}.run")
+        replay(trace, base_url=odd.url, concurrency=16, sender=sender, out=out, timeout=20)
+        arms[sender] = load_arm(out)
+    return arms
+
+
+def row(arm: Arm, model: str) -> dict[str, Any]:
+    """The columns of the one request that went to this model."""
+    (at,) = (place for place, name in enumerate(arm.columns["model"]) if name == model)
+    return {name: column[at] for name, column in arm.columns.items() if len(column) == len(arm)}
+
+
+@pytest.mark.parametrize("place", ["capture", *SENDERS])
+@pytest.mark.parametrize("model", [name for name in UNHURRIED if name not in UNSETTLED])
+def test_an_odd_answer_is_read_for_what_it_is(arms: dict[str, Arm], model: str, place: str) -> None:
+    """The same outcome, output tokens and number of token events wherever the same bytes are judged."""
+    truth, sample = ODD[model], row(arms[place], model)
+
+    assert sample["outcome"] == truth.outcome
+    assert sample["output_tokens"] == (-1 if truth.output is None else truth.output)
+    if truth.events is not None:
+        assert sample["token_events"] == truth.events
+
+
+@pytest.mark.parametrize(("model", "failed"), [("half-refused", 5), ("third-fails", 3)])
+def test_some_requests_fail_as_often_as_told(
+    odd: Server, trace: Path, model: str, failed: int, tbench: Callable[..., Done]
+) -> None:
+    """Every second or third by count, whatever is in flight."""
+    words = ["--base-url", odd.url, "--model", model, "--concurrency", 2, "--requests", 10]
+    done = tbench("replay", trace, *words, "--loop", 2, "-o", "x.run", "--json", "--warmup", "none")
+    said = json.loads(done.out)
+
+    assert (said["planned"], said["failed"]) == (10, failed)
+
+
+def test_what_goes_with_odd_models_is_said(tbench: Callable[..., Done], odd: Server) -> None:
+    """They have no profile, keys or faults; an unknown one is a 404 that says where the names are."""
+    refused = tbench("serve", "--odd", "--fault", "429=1")
+    unknown = httpx.post(f"{odd.url}/v1/chat/completions", json={"model": "even"})
+    listed = httpx.get(f"{odd.url}/v1/models").json()
+
+    assert refused.code == 2
+    assert "--odd goes with --host, --port, --duration and --requests only" in refused.err
+    assert (unknown.status_code, "GET /v1/models" in unknown.text) == (404, True)
+    assert {model["id"] for model in listed} == set(ODD)
+    assert all(model["about"] for model in listed)
