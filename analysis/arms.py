@@ -65,6 +65,11 @@ class Arm:
         """Why the run's numbers do not count; None when they do, and for a trace."""
         return why_invalid(self.run) if self.kind == "run" else None
 
+    @cached_property
+    def buffered(self) -> str | None:
+        """Why its times between tokens are refused; None where they are not."""
+        return measures.buffered(*measures.gaps(measures.counted(self.columns)))
+
     def __len__(self) -> int:
         return len(self.columns["index"])
 

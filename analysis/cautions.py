@@ -136,6 +136,11 @@ def _invalid_run(grounds: Grounds) -> str | None:
     return "; ".join(causes) or None
 
 
+def _buffered(grounds: Grounds) -> str | None:
+    arms = (grounds.baseline, grounds.candidate)
+    return "; ".join(f"{arm.name}: {arm.buffered}" for arm in arms if arm.buffered) or None
+
+
 def _lag(grounds: Grounds) -> str | None:
     n = min(grounds.counts("lag"))
     p = next((p for p in _LATE if n >= minimum_n(p)), 0.5)
@@ -274,6 +279,7 @@ def _recorded(grounds: Grounds) -> str | None:
 
 CHECKS: dict[str, Callable[[Grounds], str | None]] = {
     "INVALID_RUN": _invalid_run,
+    "BUFFERED_STREAM": _buffered,
     "INVALID_COMPARISON": _lag,
     "OUTPUT_LENGTH_DIFFERS": _output_length,
     "CACHED_TOKENS_DIFFER": _cached,

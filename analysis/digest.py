@@ -42,7 +42,8 @@ class Digest:
     other than ok), `finish` reasons and the sketches of `metrics`. `worst` counts, per latency metric, the
     failures that would have such a value. `begin` and `end` are when the first and last of them started,
     seconds; `waited` is the shortest wait that ended in a timeout. `counts` of tokens are of what is
-    compared, those of `samples`, `ok`, `cancelled`, `warm` and `due` of all.
+    compared, those of `samples`, `ok`, `cancelled`, `warm` and `due` of all; `gaps` and `no_gaps` are those
+    between token events (replay.measures.gaps).
     """
 
     def __init__(self, span: Span, metrics: Iterable[str]) -> None:
@@ -139,6 +140,8 @@ class Digest:
 
     def _judge_client(self, arm: Arm) -> None:
         own = measures.counted(arm.columns)
+        gaps, none = measures.gaps(own)
+        self.counts.update(gaps=gaps, no_gaps=none)
         latency, late = headline(own), measures.client_lag(own)
         there = ~np.isnan(latency) & ~np.isnan(late)
         for sketch, some in (

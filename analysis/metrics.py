@@ -25,6 +25,7 @@ class Metric:
     """A row of the table. `raw` gives one number per sample, whatever became of the request.
 
     `latency` metrics are +inf for a timeout; of those, `streamed` ones only where a stream was asked for.
+    `spaced` ones are of the time between tokens: no sample has one where something buffers the streams.
     """
 
     name: str
@@ -34,10 +35,13 @@ class Metric:
     raw: Callable[[Arm], Floats]
     latency: bool = False
     streamed: bool = False
+    spaced: bool = False
 
 
 def values(arm: Arm, metric: Metric) -> Floats:
     """One number per sample of the arm, successes only: failed is NaN, timed out is +inf."""
+    if metric.spaced and arm.buffered:
+        return np.full(len(arm), np.nan)
     found = np.where(arm.ok, metric.raw(arm), np.nan)
     if metric.latency:
         found[arm.timed_out & applies(arm, metric)] = np.inf
@@ -46,6 +50,8 @@ def values(arm: Arm, metric: Metric) -> Floats:
 
 def composite(arm: Arm, metric: Metric) -> Floats:
     """The same with every failure as bad as a timeout, so that failing fast cannot look fast."""
+    if metric.spaced and arm.buffered:
+        return np.full(len(arm), np.nan)
     found = np.where(arm.ok, metric.raw(arm), np.nan)
     found[arm.failed & applies(arm, metric)] = np.inf
     return found
@@ -144,6 +150,7 @@ _ROWS = (
         raw=lambda arm: measures.tpot(arm.columns),
         latency=True,
         streamed=True,
+        spaced=True,
     ),
     Metric(
         name="itl",
@@ -154,6 +161,7 @@ _ROWS = (
         raw=lambda arm: measures.itl(arm.columns),
         latency=True,
         streamed=True,
+        spaced=True,
     ),
     Metric(
         name="itl_p95",
@@ -163,6 +171,7 @@ _ROWS = (
         raw=_itl_p95,
         latency=True,
         streamed=True,
+        spaced=True,
     ),
     Metric(
         name="output_tokens_per_s",

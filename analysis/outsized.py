@@ -15,6 +15,7 @@ import numpy as np
 from analysis.arms import Arm, Truths, arm_of_run, joined, load_arm
 from analysis.digest import Digest, Span
 from capture.container import open_container
+from replay import measures
 from replay.columns import Record
 from replay.pieces import LIGHT, Pieces
 from replay.runfile import Run, closing_totals, expected, identity_of, in_warmup, open_run
@@ -58,6 +59,10 @@ class Unread(Arm):
     @property
     def open_loop(self) -> bool:
         return self.digest.counts["due"] > 0
+
+    @cached_property
+    def buffered(self) -> str | None:
+        return measures.buffered(self.digest.counts["gaps"], self.digest.counts["no_gaps"])
 
     @cached_property
     def invalid_because(self) -> str | None:

@@ -22,6 +22,7 @@ from analysis.shared import Group, Shared
 from analysis.summary import Caution
 
 POOLED: Final = (
+    "BUFFERED_STREAM",
     "INVALID_COMPARISON",
     "OUTPUT_LENGTH_DIFFERS",
     "CACHED_TOKENS_DIFFER",

@@ -70,10 +70,9 @@ class Account:
         for report in reports:
             stall.merge(report.stall)
         clocks = {report.clock for report in reports} or {"user"}
-        kernel = self.job.sender == "engine"
         return {
             "clock": clocks.pop() if len(clocks) == 1 else "user",
-            "coalesced_share": self.tally.coalesced_share if kernel else None,
+            "coalesced_share": self.tally.coalesced_share,
             "loop_stall_s": _seconds(stall),
             "most_in_flight": sum(report.most_in_flight for report in reports),
             "workers": self.job.workers,

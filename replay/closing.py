@@ -30,7 +30,7 @@ def summary(run: Run, numbers: Mapping[str, Any]) -> Iterator[str]:
     yield f"identity  {identity(run)}"
     if skipped := run.totals.get("skipped"):
         yield "left out  " + ", ".join(f"{count:,} {reason}" for reason, count in skipped.items())
-    yield from departures(run.totals, run.header["target"]["base_url"])
+    yield from departures(run.totals, run.header.get("target", {}).get("base_url", "-"))
     if unsalted := (run.totals.get("unsalted") or {}).values():
         yield f"cache     {sum(unsalted):,} requests had no text for the salt: a cache may have known them"
     yield from _lost(run.totals.get("trace_losses") or {})
@@ -39,6 +39,8 @@ def summary(run: Run, numbers: Mapping[str, Any]) -> Iterator[str]:
     yield _load(numbers)
     yield from _held(run)
     yield from _client(run)
+    if buffered := measures.buffered(*measures.gaps(measures.counted(run.columns))):
+        yield f"buffered  {buffered}"
     yield _table(numbers, run)
 
 

@@ -103,9 +103,12 @@ class HttpxSender:
         self._shared: Lane | None = None
         self._under_way: set[trio.CancelScope] = set()
         self._reads = 0
+        self._rounds = _Rounds()
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
+        trio.lowlevel.add_instrument(self._rounds)
+        self._stack.callback(trio.lowlevel.remove_instrument, self._rounds)
         self._nursery = await self._stack.enter_async_context(trio.open_nursery())
         self._stack.callback(self._nursery.cancel_scope.cancel)
         self._shared = self._lane() if self._http2 else None
@@ -165,7 +168,7 @@ class HttpxSender:
         if reason := call.refusal:
             reply.failure = (Outcome.PROTOCOL_ERROR, reason)
             return
-        watch = _Watch(reply, self.deadlines)
+        watch = _Watch(reply, self.deadlines, self._rounds)
         lane = self._shared or await self._take()
         whole = False
         try:
@@ -258,12 +261,24 @@ async def _read(response: httpx.Response, reply: Reply, watch: "_Watch") -> None
     reply.end = trio.current_time()
 
 
+class _Rounds(trio.abc.Instrument):
+    """Counts the rounds of the loop: between two reads of a socket there is at least one."""
+
+    def __init__(self) -> None:
+        self.number = 0
+
+    def after_io_wait(self, timeout: float) -> None:  # noqa: ARG002 (trio's signature)
+        self.number += 1
+
+
 class _Watch:
     """The stamps and deadlines of one attempt."""
 
-    def __init__(self, reply: Reply, deadlines: Deadlines) -> None:
+    def __init__(self, reply: Reply, deadlines: Deadlines, rounds: _Rounds) -> None:
         self._reply = reply
         self._deadlines = deadlines
+        self._rounds = rounds
+        self._round = -1
         self._ends = trio.current_time() + deadlines.total
         self.scope = trio.CancelScope()
         self._wait_for("connect", deadlines.connect)
@@ -284,9 +299,11 @@ class _Watch:
         """Note a piece of the body. An answer that has grown too long is cancelled.
 
         Only a cancellation unwinds the generators inside httpx; leaving the loop would leave them open.
+        Pieces of one read share its stamp, as they do in the engine.
         """
-        reply = self._reply
-        now = trio.current_time()
+        reply, together = self._reply, self._round == self._rounds.number
+        self._round = self._rounds.number
+        now = reply.chunks[-1][0] if together and reply.chunks else trio.current_time()
         reply.chunks.append((now, piece))
         reply.received += len(piece)
         self.scope.deadline = min(now + self._deadlines.between, self._ends)

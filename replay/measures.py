@@ -69,6 +69,29 @@ def itl(columns: Columns) -> Values:
     return _per(columns["last_token"] - columns["first_token"], columns["token_events"] - 1)
 
 
+COALESCED: Final = 0.9
+"""Where more of the gaps between token events are none, the others are not the model's."""
+
+
+def gaps(columns: Columns) -> tuple[int, int]:
+    """How many gaps there are between the token events of each stream, and how many of them are none.
+
+    None is the gap where both events came with one read of the connection.
+    """
+    each = np.maximum(columns["token_events"] - 1, 0)
+    return int(each.sum()), int(np.maximum(columns["coalesced"], 0).sum())
+
+
+def buffered(of: int, none: int) -> str | None:
+    """Why the times between tokens are refused, by their `gaps`; None where they are not."""
+    if none <= COALESCED * of:
+        return None
+    return (
+        f"{none / of:.0%} of tokens came together with an earlier one: something between the model and this "
+        "client buffers the streams (a proxy, compression), so that TPOT and ITL cannot be told"
+    )
+
+
 def lag(columns: Columns) -> Values:
     """`sent` - `due`: how late the request left, for whatever reason."""
     return np.asarray(columns["sent"] - columns["due"])
@@ -92,6 +115,8 @@ METRICS: Final[Mapping[str, Callable[[Columns], Values]]] = {
     "lag_s": lag,
 }
 """The metrics of `replay --json`."""
+SPACED: Final = frozenset({"tpot_s", "itl_s"})
+"""Of them those that tell the time between tokens: refused where the stream is `buffered`."""
 
 
 def completed(columns: Columns) -> npt.NDArray[np.bool_]:

@@ -78,12 +78,22 @@ def numbers(run: Run) -> dict[str, Any]:
         "unchanged": run.totals.get("unchanged") or {},
         "duration_s": duration,
         "requests_per_s": whole.completed / duration if duration else 0.0,
-        **{name: measures.spread(metric(counted)) for name, metric in measures.METRICS.items()},
+        **spreads(counted),
         "in_flight": measures.in_flight(run.columns),
         "clock": run.totals.get("clock") or run.header.get("clock", "user"),
         "valid": cause is None,
         "invalid_because": cause,
         "errors": measures.errors(run.columns),
+    }
+
+
+def spreads(counted: Columns) -> dict[str, dict[str, float | None]]:
+    """The spread of each metric; of the time between tokens none where something buffers the streams."""
+    refused = measures.SPACED if measures.buffered(*measures.gaps(counted)) else frozenset()
+    absent = np.empty(0)
+    return {
+        name: measures.spread(absent if name in refused else metric(counted))
+        for name, metric in measures.METRICS.items()
     }
 
 

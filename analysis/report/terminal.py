@@ -216,6 +216,8 @@ def _facts(arm: Arm, facts: dict[str, Any]) -> Iterator[str]:
         f"in flight {words.three(flying['mean'] or 0)} on average (by time), {flying['max'] or 0:,} at most"
         + (f"; {warm:,} requests are warm-up and left out" if warm else "")
     )
+    if arm.buffered:
+        yield f"! {arm.buffered}"
     yield f"INVALID: {facts['invalid_because']}" if not facts["valid"] else "valid"
 
 

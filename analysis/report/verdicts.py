@@ -63,7 +63,8 @@ def run_verdict(arm: Arm, metrics: Sequence[Summary]) -> Html:
     said = tag("ul", join(tag("li", _median(one)) for one in metrics if one.metric in SHOWN))
     if arm.invalid_because:
         return _block(Verdict.INVALID, f"{arm.invalid_because}.", tag("p", fate), said)
-    return tag("div", tag("p", fate, class_="why"), said, class_="verdict", id="results")
+    beware = tag("p", f"{arm.buffered}.") if arm.buffered else None
+    return tag("div", tag("p", fate, class_="why"), beware, said, class_="verdict", id="results")
 
 
 def _block(verdict: Verdict, reason: str, *rest: object) -> Html:

@@ -108,7 +108,8 @@ def run_book(arm: Arm, file: BinaryIO, *, command: str | None, most: int = ROWS)
     book = opened(file)
     verdict = f"INVALID: {arm.invalid_because}" if arm.invalid_because else f"one {arm.kind}"
     good, n = int((arm.ok & arm.measured).sum()), int(arm.measured.sum())
-    _verdict(book, verdict, [f"{good:,} of {n:,} requests succeeded."], (), command)
+    said = [f"{good:,} of {n:,} requests succeeded.", *([arm.buffered] if arm.buffered else [])]
+    _verdict(book, verdict, said, (), command)
     head = [
         "metric",
         "unit",

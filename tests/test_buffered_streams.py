@@ -1,0 +1,120 @@
+"""A stream that something buffers has no time between tokens: it is refused and said, never 0."""
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from capture.exchange import Exchange, Request
+from capture.tracefile import TraceHeader, TraceWriter
+from replay.measures import buffered
+from replay.runfile import read_run
+from tests.answering import EVENTS, Answering, Given, Received, answering, stream
+from tests.conftest import Done
+
+TOKENS = 12
+
+
+def answer(received: Received) -> Given:
+    """All events in one write below /buffered, one every 10 ms elsewhere."""
+    events = stream(tokens=TOKENS)
+    if received.path.startswith("/buffered"):
+        return Given([b"".join(events)], headers=EVENTS)
+    return Given(events, headers=EVENTS, pause=0.01)
+
+
+@pytest.fixture
+def server() -> Iterator[Answering]:
+    with answering(answer) as server:
+        yield server
+
+
+@pytest.fixture
+def trace(tmp_path: Path) -> Path:
+    """Sixteen streams."""
+    body = b'{"model":"m","stream":true,"messages":[{"role":"user","content":"Hi"}]}'
+    path = tmp_path / "t.msgpack"
+    with TraceWriter(path, TraceHeader(wall_ns=10**18, mono_ns=0)) as writer:
+        for seq in range(16):
+            request = Request(
+                id=f"{seq:032x}", seq=seq, arrive_ns=seq, end_ns=seq, method="POST", scheme="http",
+                host="h", path="/v1/chat/completions", headers=(("content-type", "application/json"),),
+                body=body, body_bytes=len(body),
+            )  # fmt: skip
+            writer.exchange(Exchange(request=request, response=None))
+    return path
+
+
+@pytest.fixture
+def replay(tbench: Callable[..., Done], trace: Path) -> Callable[..., dict[str, Any]]:
+    def replay(url: str, out: str, sender: str = "auto") -> dict[str, Any]:
+        done = tbench(
+            *("replay", trace, "--base-url", url, "--concurrency", 1, "--sender", sender),
+            *("-o", out, "--warmup", "none", "--json"),
+        )
+        found: dict[str, Any] = json.loads(done.out)
+        return found
+
+    return replay
+
+
+@pytest.mark.parametrize("sender", ["engine", "httpx"])
+def test_both_senders_see_that_tokens_came_together(
+    replay: Callable[..., dict[str, Any]], server: Answering, tmp_path: Path, sender: str
+) -> None:
+    """Every token but one of each stream shares the stamp of another; none of a stream that flows does."""
+    together = replay(f"{server.url}/buffered/v1", "b.run", sender)
+    apart = replay(f"{server.url}/v1", "a.run", sender)
+    share = read_run(tmp_path / "b.run").totals["coalesced_share"]
+
+    assert together["completed"] == apart["completed"] == 16
+    assert share == pytest.approx((TOKENS - 1) / TOKENS, abs=0.05)
+    assert together["tpot_s"]["p50"] is together["itl_s"]["mean"] is None
+    assert together["ttft_s"]["p50"] is not None
+    assert apart["tpot_s"]["p50"] is not None
+
+
+def test_report_and_comparison_refuse_and_say_why(
+    replay: Callable[..., dict[str, Any]], tbench: Callable[..., Done], server: Answering
+) -> None:
+    """A ratio of 0.000 would read as infinitely fast tokens."""
+    replay(f"{server.url}/v1", "a.run")
+    replay(f"{server.url}/buffered/v1", "b.run")
+    report = tbench("report", "b.run", "--html", "b.html", "--xlsx", "b.xlsx")
+    text = tbench("compare", "a.run", "b.run")
+    for sketch in ((), ("--sketch",)):
+        found = json.loads(tbench("compare", "a.run", "b.run", "--json", *sketch).out)
+
+        assert {row["metric"] for row in found["comparisons"]} == {"ttft", "e2e"}
+        (warning,) = (one for one in found["warnings"] if one.startswith("BUFFERED_STREAM"))
+        assert "b: 100% of tokens came together with an earlier one" in warning
+
+    assert "tokens came together" in report.out
+    assert "tpot" not in report.out
+    assert "0.000" not in text.out
+    assert "tpot" not in text.out
+
+
+def test_a_gate_on_what_is_refused_decides_nothing(
+    tbench: Callable[..., Done], trace: Path, server: Answering
+) -> None:
+    """Not even for the arm that looks faster."""
+    done = tbench(
+        *("ab", trace, "--arm", f"name=a,base_url={server.url}/v1"),
+        *("--arm", f"name=b,base_url={server.url}/buffered/v1", "--concurrency", 1, "--repeats", 3),
+        *("--gate", "tpot:p50:5%", "-o", "ab"),
+    )
+
+    assert done.code == 3, done.out + done.err
+    assert "BUFFERED_STREAM: b: " in done.out
+
+
+@pytest.mark.parametrize(
+    ("gaps", "none", "refused"),
+    [(0, 0, False), (100, 0, False), (99, 75, False), (100, 90, False), (100, 91, True), (11, 11, True)],
+)  # fmt: skip
+def test_nine_gaps_in_ten(gaps: int, none: int, refused: bool) -> None:
+    """Servers that write four tokens at once are no buffers: their mean gap is right."""
+    assert (buffered(gaps, none) is not None) == refused
