@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from capture.exchange import Exchange, Outcome, Response
-from capture.providers import Answer, Ask, judge, read_answer, read_ask
+from capture.providers import Answer, Ask, outcome_of, read_ask, read_response
 from capture.tracereader import Trace
 from replay import columns
 from replay.columns import Column
@@ -90,6 +90,7 @@ def _sample(exchange: Exchange, ask: Ask, index: int, clock: _Clock) -> Sample:
 
 def _answered(sample: Sample, response: Response, clock: _Clock) -> Sample:
     answer = _read(response, clock)
+    outcome = outcome_of(response, answer, endpoint=sample.endpoint)
     first_byte = clock.since(response.chunks[0].at_ns) if response.chunks else None
     return replace(
         sample,
@@ -100,8 +101,8 @@ def _answered(sample: Sample, response: Response, clock: _Clock) -> Sample:
         end=clock.since(response.end_ns),
         first_wall_ns=clock.wall(answer.first_token if sample.stream else first_byte),
         status=response.status,
-        outcome=_outcome(response, answer, stream=sample.stream),
-        error=response.error or answer.error,
+        outcome=outcome,
+        error=None if outcome is Outcome.OK else response.error or answer.error,
         finish_reason=",".join(answer.finish_reasons) or None,
         prompt_tokens=answer.usage.prompt,
         output_tokens=answer.usage.output,
@@ -115,21 +116,9 @@ def _answered(sample: Sample, response: Response, clock: _Clock) -> Sample:
 
 def _read(response: Response, clock: _Clock) -> Answer:
     """The answer as far as its body was kept; its times in seconds of `clock`."""
-    if not response.body or response.status is None:
+    if response.body is None or response.status is None:
         return Answer()
     edges = [0, *accumulate(chunk.size for chunk in response.chunks)]
     pieces = [response.body[start:end] for start, end in pairwise(edges)]
     times = [(chunk.at_ns - clock.mono_ns) / 1e9 for chunk in response.chunks]
-    return read_answer(
-        zip(times, pieces, strict=True),
-        content_type=response.header("content-type") or "",
-        content_encoding=response.header("content-encoding") or "",
-        status=response.status,
-    )
-
-
-def _outcome(response: Response, answer: Answer, *, stream: bool) -> Outcome:
-    """What the capture saw of the transport, and if that went well, what the answer says."""
-    if response.outcome is not Outcome.OK or not response.body or response.status is None:
-        return response.outcome
-    return judge(response.status, answer, stream=stream)
+    return read_response(response, zip(times, pieces, strict=True))

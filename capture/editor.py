@@ -3,25 +3,36 @@
 Runs in the writer thread, where a millisecond costs nobody anything.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import NamedTuple
 
 from capture.decode import decode
 from capture.errors import InputError
 from capture.exchange import Chunk, Outcome, Request, Response
-from capture.providers import judge, read_answer
+from capture.providers import outcome_of, read_ask, read_response
 from capture.redact import Redactor, Secrets, mask_hints, mask_lookalikes, without_credentials
 from capture.retries import Retries
 from capture.tee import Tee
 
 LONGEST_ERROR = 500
-UPGRADED, NOT_MODIFIED = 101, 304
-"""Statuses of whole answers: a websocket begins, a model list is unchanged."""
-NONE = Secrets()
 PLAIN = ("", "identity")
 """Content codings that leave a body as it is."""
 TAIL = 4096
 """Where `[DONE]` stands in a stream that ended well."""
+_DONE = re.compile(rb"^data: ?\[DONE\]", re.MULTILINE)
+
+
+class _Asked(NamedTuple):
+    """What is known of a request until its response comes."""
+
+    endpoint: str
+    secrets: Secrets
+    """Credentials that its body carried for others."""
+
+
+UNKNOWN = _Asked("other", Secrets())
 
 
 class Editor:
@@ -30,7 +41,7 @@ class Editor:
     def __init__(self, redactor: Redactor, *, retries: Retries | None = None) -> None:
         self._redactor = redactor
         self._retries = retries or Retries()
-        self._inner: dict[str, Secrets] = {}
+        self._asked: dict[str, _Asked] = {}
 
     def request(self, request: Request, secrets: Secrets) -> Request:
         """The request without secrets, linked to the attempt that it repeats.
@@ -38,39 +49,25 @@ class Editor:
         Without its bytes there is nothing to compare it by.
         """
         retry_of = None
+        inner = Secrets()
         if request.body is not None:
             retry_of = self._retries.begin(
                 self._ask(request), request.id, request.arrive_ns, count=_retry_count(request)
             )
-            request = self._without_inner(request)
-            secrets |= self._inner.get(request.id, NONE)
-        body, extra = self._clean(request, secrets, exact=False)
+            request, inner = _without_inner(request)
+        endpoint = read_ask(request.method, request.path, None).endpoint
+        self._asked[request.id] = _Asked(endpoint, inner)
+        body, extra = self._clean(request, secrets | inner, exact=False)
         return replace(request, body=body, extra=extra, retry_of=retry_of)
-
-    def _without_inner(self, request: Request) -> Request:
-        """The request without the credentials that its body carries for others; they are remembered.
-
-        An encoded body cannot be masked: it is not kept.
-        """
-        coding = request.header("content-encoding") or ""
-        plain = _decoded(request.body or b"", coding)
-        credentials = without_credentials(plain) if plain else None
-        if not credentials or not credentials.masked:
-            return request
-        self._inner[request.id] = credentials.secrets
-        if coding in PLAIN:
-            extra = {**request.extra, "body_masked": credentials.masked}
-            return replace(request, body=credentials.body, extra=extra)
-        extra = {**request.extra, "body_withheld": "credential"}
-        return replace(request, body=None, extra=extra)
 
     def response(
         self, request_id: str, response: Response, tee: Tee | None, secrets: Secrets
     ) -> Response:
         """The response with its body and chunks from the tee, without secrets, and judged."""
-        secrets |= self._inner.pop(request_id, NONE)
+        endpoint, inner = self._asked.pop(request_id, UNKNOWN)
+        secrets |= inner
         response = _filled(response, tee) if tee else response
-        response = replace(response, outcome=_judged(response))
+        response = replace(response, outcome=_judged(response, endpoint))
         body, extra = self._clean(response, secrets, exact=True)
         if body is not None and (response.status or 0) >= 400:
             body = mask_hints(body)
@@ -103,6 +100,23 @@ class Editor:
         return body, extra
 
 
+def _without_inner(request: Request) -> tuple[Request, Secrets]:
+    """The request without the credentials that its body carries for others, and those.
+
+    An encoded body cannot be masked: it is not kept.
+    """
+    coding = request.header("content-encoding") or ""
+    plain = _decoded(request.body or b"", coding)
+    credentials = without_credentials(plain) if plain else None
+    if not credentials or not credentials.masked:
+        return request, Secrets()
+    if coding in PLAIN:
+        extra = {**request.extra, "body_masked": credentials.masked}
+        return replace(request, body=credentials.body, extra=extra), credentials.secrets
+    extra = {**request.extra, "body_withheld": "credential"}
+    return replace(request, body=None, extra=extra), credentials.secrets
+
+
 def _safe_error(error: str | None, secrets: Secrets) -> str | None:
     """Mitmproxy quotes what it could not parse: that may be anything, at any length."""
     return mask_lookalikes(secrets.mask_text(error))[:LONGEST_ERROR] if error else None
@@ -126,37 +140,17 @@ def _decoded(body: bytes, coding: str) -> bytes | None:
         return None
 
 
-def _judged(response: Response) -> Outcome:
+def _judged(response: Response, endpoint: str) -> Outcome:
     """The outcome on the wire, corrected by what was said.
 
     A whole answer may still be an error. And a client that hangs up after `[DONE]`, as SDKs do, left
     nothing behind but the end of the chunked body.
     """
-    coding = response.header("content-encoding") or ""
-    plain = _decoded(response.body, coding) if response.body else None
-    kind = response.header("content-type") or ""
-    if response.outcome is Outcome.CLIENT_ABORT and plain and b"[DONE]" in plain[-TAIL:]:
+    if response.outcome is Outcome.CLIENT_ABORT and _is_done(response):
         response = replace(response, outcome=Outcome.OK)
-    if response.outcome is not Outcome.OK:
-        return response.outcome
-    if (said := _told_by(response.status or 0)) is not None:
-        return said
-    if not plain or not _doubtful(plain, kind):
-        return Outcome.OK
-    answer = read_answer([(0.0, plain)], content_type=kind)
-    return judge(response.status or 200, answer, stream="event-stream" in kind)
+    return outcome_of(response, read_response(response), endpoint=endpoint)
 
 
-def _told_by(status: int) -> Outcome | None:
-    """What a status alone says. Mitmproxy takes an informational answer for the whole one."""
-    if status >= 300 and status != NOT_MODIFIED:
-        return Outcome.HTTP_ERROR
-    return Outcome.PROTOCOL_ERROR if 100 <= status < 200 and status != UPGRADED else None
-
-
-def _doubtful(plain: bytes, kind: str) -> bool:
-    """Whether the content needs reading: most streams of tokens end in `[DONE]` and name no error."""
-    if "event-stream" in kind:
-        ended = b'"choices"' not in plain or b"[DONE]" in plain[-TAIL:]
-        return not ended or b"error" in plain
-    return "json" in kind and b'"error"' in plain[:TAIL]
+def _is_done(response: Response) -> bool:
+    plain = _decoded(response.body or b"", response.header("content-encoding") or "") or b""
+    return bool(_DONE.search(plain, max(0, len(plain) - TAIL)))

@@ -8,8 +8,8 @@ from typing import Any
 from capture.decode import decode
 from capture.dispersion import WINDOWS_S, Dispersion
 from capture.errors import InputError
-from capture.exchange import Exchange, Response
-from capture.providers import Answer, Ask, read_answer, read_ask
+from capture.exchange import Exchange, Outcome, Response
+from capture.providers import Answer, Ask, outcome_of, read_ask, read_response
 from capture.sessions import Sessions
 from capture.tracereader import Trace
 
@@ -39,12 +39,14 @@ def answer_of(exchange: Exchange) -> Answer | None:
     response = exchange.response
     if response is None:
         return None
-    return read_answer(
-        pieces(response),
-        content_type=response.header("content-type") or "",
-        content_encoding=response.header("content-encoding") or "",
-        status=response.status or 200,
-    )
+    return read_response(response, pieces(response))
+
+
+def judged(exchange: Exchange, ask: Ask, answer: Answer | None) -> Outcome:
+    """The exchange's outcome by today's judgement, whichever version recorded it."""
+    if exchange.response is None or answer is None:
+        return exchange.outcome
+    return outcome_of(exchange.response, answer, endpoint=ask.endpoint)
 
 
 class Overview:
@@ -68,7 +70,7 @@ class Overview:
         self._counts["responses"] += response is not None
         self._counts["retries"] += request.retry_of is not None
         self._counts["bytes"] += request.body_bytes + (response.body_bytes if response else 0)
-        self._outcomes[str(exchange.outcome)] += 1
+        self._outcomes[str(judged(exchange, ask, answer))] += 1
         self._endpoints[ask.endpoint] += 1
         if ask.model is not None:
             self._models[ask.model] += 1
@@ -141,7 +143,7 @@ def glance(exchange: Exchange, *, bodies: bool = False) -> dict[str, Any]:
         "path": request.path,
         "model": ask.model,
         "status": response.status if response else None,
-        "outcome": str(exchange.outcome),
+        "outcome": str(judged(exchange, ask, answer)),
         "ttft_s": None if first is None else first - arrive_s,
         "e2e_s": None if end is None else end - arrive_s,
         "request_bytes": request.body_bytes,

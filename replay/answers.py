@@ -28,7 +28,7 @@ def to_sample(attempt: Attempt, began: float, secrets: Secrets = NONE) -> Sample
     said = _headers(reply)
     header = partial(_text, said)
     answer = read(reply, header)
-    outcome, error = conclusion(reply, answer, stream=call.stream)
+    outcome, error = conclusion(reply, answer, endpoint=call.endpoint)
     usage = answer.usage
     first_byte = reply.chunks[0][0] if reply.chunks else None
     first_token, first_answer, last_token = (
@@ -103,13 +103,13 @@ def read(reply: Reply, header: Callable[[bytes], str]) -> Answer:
     )
 
 
-def conclusion(reply: Reply, answer: Answer, *, stream: bool) -> tuple[Outcome, str | None]:
+def conclusion(reply: Reply, answer: Answer, *, endpoint: str) -> tuple[Outcome, str | None]:
     """How the attempt ended, and why in one line unless it went well."""
     if reply.failure:
         return reply.failure
     if reply.status is None:
         return Outcome.PROTOCOL_ERROR, "the sender ended without an answer and without a reason"
-    outcome = judge(reply.status, answer, stream=stream)
+    outcome = judge(reply.status, answer, endpoint=endpoint)
     if outcome is Outcome.OK:
         return outcome, None
     return outcome, answer.error or "the answer ended before its end"

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from capture.exchange import Exchange
-from capture.providers import Usage, read_answer
+from capture.providers import Usage, read_response
 from replay.cost import Bill, expected
 from replay.pacing import Occupancy
 from replay.plan import Plan, Planned
@@ -78,12 +78,7 @@ def recorded_usage(exchange: Exchange) -> Usage:
         return Usage(prompt=made if isinstance(made, int) else None)
     if not response.body or response.status is None:
         return Usage()
-    return read_answer(
-        [(0.0, response.body)],
-        content_type=response.header("content-type") or "",
-        content_encoding=response.header("content-encoding") or "",
-        status=response.status,
-    ).usage
+    return read_response(response).usage
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -67,7 +67,7 @@ def test_the_verdict_is_the_case_s(sdk: str, name: str) -> None:
     wanted = {"error": "http_error", "stream-error": "stream_error", "stream-without-end": "cut"}
     kind = "error" if name.startswith("error-") else name
 
-    outcome = judge(status, answer, stream=bool(CASES[name].arguments.get("stream")))
+    outcome = judge(status, answer, endpoint="chat")
     assert outcome == wanted.get(kind, "ok")
 
 

@@ -53,8 +53,15 @@ def tee_of(*pieces: bytes) -> Tee:
     return tee
 
 
-def edited(head: Response, *pieces: bytes, secrets: Secrets = Secrets()) -> Response:  # noqa: B008
-    return Editor(Redactor()).response("a", head, tee_of(*pieces), secrets)
+def edited(
+    head: Response,
+    *pieces: bytes,
+    secrets: Secrets = Secrets(),  # noqa: B008
+    path: str = "/v1/chat/completions",
+) -> Response:
+    editor = Editor(Redactor())
+    editor.request(request(path=path), secrets)
+    return editor.response("a", head, tee_of(*pieces), secrets)
 
 
 @pytest.mark.parametrize(
@@ -67,8 +74,8 @@ def edited(head: Response, *pieces: bytes, secrets: Secrets = Secrets()) -> Resp
         ([TOKEN, b"event: error\ndata: overloaded\n\n"], Outcome.STREAM_ERROR),
         ([TOKEN, TOKEN], Outcome.CUT),
         ([TOKEN.replace(b"hi", b"an error occurred"), FINISH, DONE], Outcome.OK),
-        ([b'data: {"type":"ping"}\n\n'], Outcome.OK),
-        ([], Outcome.OK),
+        ([b'data: {"type":"ping"}\n\n'], Outcome.CUT),
+        ([], Outcome.CUT),
     ],
 )
 @pytest.mark.parametrize("coding", ["", *CODINGS])
@@ -98,8 +105,17 @@ def test_a_redirect_and_a_status_from_400_are_http_errors(status: int) -> None:
     ],
 )
 def test_an_answer_without_a_body_is_judged_by_its_status(status: int, outcome: Outcome) -> None:
-    """Early hints are not an answer, though mitmproxy passes nothing on after them."""
-    assert edited(response(status)).outcome is outcome
+    """Where no inference was asked for. Early hints are not an answer."""
+    assert edited(response(status, ()), path="/v1/models").outcome is outcome
+
+
+def test_events_of_another_api_are_whole_unless_they_say_otherwise() -> None:
+    """Messages and Responses: a text that speaks of errors is none, an error event is one."""
+    said = b'event: delta\ndata: {"type":"delta","text":"error","error":null}\n\n'
+    failed = b'event: error\ndata: {"type":"error","error":{"message":"overloaded"}}\n\n'
+
+    assert edited(response(), said, path="/v1/messages").outcome is Outcome.OK
+    assert edited(response(), said, failed, path="/v1/messages").outcome is Outcome.STREAM_ERROR
 
 
 def test_an_error_in_a_whole_answer_of_status_200_is_seen() -> None:
@@ -116,6 +132,15 @@ def test_a_client_that_leaves_after_done_has_its_whole_answer() -> None:
 
     assert edited(left, TOKEN, FINISH, DONE).outcome is Outcome.OK
     assert edited(left, TOKEN, FINISH).outcome is Outcome.CLIENT_ABORT
+
+
+def test_a_text_that_says_done_is_not_the_end() -> None:
+    """An abort after it left the rest behind: `data: [DONE]` has a line of its own."""
+    left = response(outcome=Outcome.CLIENT_ABORT)
+    said = TOKEN.replace(b"hi", b"\\ndata: [DONE]\\n")
+
+    assert edited(left, TOKEN, said).outcome is Outcome.CLIENT_ABORT
+    assert edited(left, TOKEN, b"data:[DONE]\n\n").outcome is Outcome.OK
 
 
 def test_chunks_carry_the_time_and_size_of_every_piece() -> None:

@@ -164,9 +164,10 @@ def test_togethers_text_stream() -> None:
         token_times=(0.0, 1.0),
         events=3,
         done=True,
+        streamed=True,
         text="HelloHello",
     )
-    assert judge(200, answer, stream=True) is Outcome.OK
+    assert judge(200, answer, endpoint="chat") is Outcome.OK
 
 
 def test_togethers_tool_stream() -> None:
@@ -188,12 +189,28 @@ def test_togethers_tool_stream() -> None:
     assert answer.usage == Usage(prompt=11, output=3)
 
 
-@pytest.mark.parametrize("key", ["reasoning", "reasoning_content"])
-def test_reasoning_is_a_token_but_no_answer(key: str) -> None:
-    """TTFT counts the first thought; the first answer comes later."""
+@pytest.mark.parametrize(
+    "delta",
+    [
+        {"reasoning": "Hm"},
+        {"reasoning_content": "Hm"},
+        {"thinking": "Hm"},
+        {"content": "", "reasoning_details": [{"type": "reasoning.text", "text": "Hm"}]},
+        {"content": "", "reasoning_details": [{"type": "reasoning.summary", "summary": "Hm"}]},
+        {"content": None, "thinking_blocks": [{"type": "thinking", "thinking": "Hm"}]},
+    ],
+)
+def test_reasoning_is_a_token_but_no_answer(delta: dict[str, Any]) -> None:
+    """TTFT counts the first thought, whichever server's; the first answer comes later."""
+    sealed = {"content": "", "reasoning_details": [{"type": "reasoning.encrypted", "data": "QUJD"}]}
     answer = stream(
-        chat({"role": "assistant", "content": ""}), chat({key: "Hm"}), chat({"content": "4"}), STOP
+        chat({"role": "assistant", "content": ""}),
+        chat(delta),
+        chat({"content": "4"}),
+        chat(sealed),
+        STOP,
     )
+    assert answer.last_token == 2.0
     assert (answer.first_token, answer.first_answer, answer.text) == (1.0, 2.0, "4")
 
 
@@ -256,6 +273,16 @@ def test_what_is_no_count_is_absent(count: object) -> None:
     assert body({"choices": [], "usage": usage}).usage == Usage(prompt=None, output=2**31 - 1)
 
 
+def test_zeros_after_the_true_counts_are_no_counts() -> None:
+    """Some gateways end a stream with a placeholder."""
+    zeros = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
+    end = {"choices": [], "usage": zeros}
+
+    answer = stream(chat({"content": "x"}, usage=USAGE), STOP, end)
+
+    assert answer.usage == Usage(prompt=11, output=3)
+
+
 def test_without_usage_there_are_no_counts() -> None:
     """Chunks are not tokens: no usage, no numbers."""
     assert stream(chat({"content": "a"}), chat({}, finish="stop")).usage == Usage()
@@ -311,26 +338,26 @@ def test_azures_empty_first_chunk_and_comments() -> None:
 
 def test_done_may_be_missing() -> None:
     """A finish reason ends a stream as well as [DONE] does."""
-    assert judge(200, stream(STOP, done=False), stream=True) is Outcome.OK
-    assert judge(200, stream(chat({"content": "x"})), stream=True) is Outcome.OK
+    assert judge(200, stream(STOP, done=False), endpoint="chat") is Outcome.OK
+    assert judge(200, stream(chat({"content": "x"})), endpoint="chat") is Outcome.OK
 
 
 @pytest.mark.parametrize("tail", [b"", b'data: {"id":"x","choi', b"data: [DO"])
 def test_a_stream_without_an_end_is_cut(tail: bytes) -> None:
     """No finish reason, no [DONE]: also when the last event is torn."""
     answer = read_answer([(0.0, event(chat({"content": "x"})) + tail)], content_type=SSE)
-    assert judge(200, answer, stream=True) is Outcome.CUT
+    assert judge(200, answer, endpoint="chat") is Outcome.CUT
 
 
 def test_one_choice_of_two_unfinished_is_cut() -> None:
     """Every choice that spoke must have finished."""
     answer = stream(chat({"content": "a"}, index=1), STOP, done=False)
-    assert judge(200, answer, stream=True) is Outcome.CUT
+    assert judge(200, answer, endpoint="chat") is Outcome.CUT
 
 
 def test_an_empty_stream_is_cut() -> None:
     """A head and nothing else."""
-    assert judge(200, read_answer([], content_type=SSE), stream=True) is Outcome.CUT
+    assert judge(200, read_answer([], content_type=SSE), endpoint="chat") is Outcome.CUT
 
 
 @pytest.mark.parametrize(
@@ -351,13 +378,13 @@ def test_an_error_event_fails_the_stream(broken: bytes) -> None:
         content_type=SSE,
     )
     assert (answer.error, answer.first_token) == ("overloaded", 0.0)
-    assert judge(200, answer, stream=True) is Outcome.STREAM_ERROR
+    assert judge(200, answer, endpoint="chat") is Outcome.STREAM_ERROR
 
 
 def test_an_event_that_is_not_json_breaks_the_protocol() -> None:
     """The message quotes it, shortened and masked."""
     answer = stream(chat({"content": "x"}), b"Bearer abcdef123456 is what", STOP)
-    assert judge(200, answer, stream=True) is Outcome.PROTOCOL_ERROR
+    assert judge(200, answer, endpoint="chat") is Outcome.PROTOCOL_ERROR
     assert answer.error == "an event that is not JSON: Bearer *** is what"
 
 
@@ -405,7 +432,7 @@ def test_a_compressed_json_body_is_read() -> None:
 def test_a_wrong_encoding_breaks_the_protocol() -> None:
     """The header promises gzip, the body is not."""
     answer = body(b"{}", content_encoding="gzip")
-    assert judge(200, answer, stream=False) is Outcome.PROTOCOL_ERROR
+    assert judge(200, answer, endpoint="chat") is Outcome.PROTOCOL_ERROR
 
 
 # Whole bodies
@@ -427,18 +454,18 @@ def test_a_json_answer_has_no_token_times() -> None:
         done=True,
         text="hi",
     )
-    assert judge(200, answer, stream=False) is Outcome.OK
+    assert judge(200, answer, endpoint="chat") is Outcome.OK
 
 
 def test_embeddings_without_usage_are_whole() -> None:
     """Together's embeddings state no usage: None, not 0."""
     answer = body({"object": "list", "data": [{"embedding": [0.1], "index": 0}]})
-    assert (answer.usage, judge(200, answer, stream=False)) == (Usage(), Outcome.OK)
+    assert (answer.usage, judge(200, answer, endpoint="chat")) == (Usage(), Outcome.OK)
 
 
 def test_a_bare_array_is_an_answer() -> None:
     """Together's list of models."""
-    assert judge(200, body([{"id": "m"}]), stream=False) is Outcome.OK
+    assert judge(200, body([{"id": "m"}]), endpoint="chat") is Outcome.OK
 
 
 @pytest.mark.parametrize(
@@ -446,16 +473,17 @@ def test_a_bare_array_is_an_answer() -> None:
 )
 def test_bodies_that_promise_no_json_are_taken_as_they_are(kind: str, raw: bytes) -> None:
     """Audio and plain transcripts."""
-    assert judge(200, body(raw, kind), stream=False) is Outcome.OK
+    assert judge(200, body(raw, kind), endpoint="audio") is Outcome.OK
+    assert judge(200, body(raw, kind), endpoint="chat") is Outcome.PROTOCOL_ERROR
 
 
 def test_content_tells_more_than_its_type() -> None:
     """A JSON body announced as a stream, and a stream announced as JSON or not at all."""
     whole = body({"choices": [{"message": {"content": "x"}, "finish_reason": "stop"}]}, SSE)
-    assert (whole.text, judge(200, whole, stream=True)) == ("x", Outcome.OK)
+    assert (whole.text, judge(200, whole, endpoint="chat")) == ("x", Outcome.OK)
     for kind in (JSON, ""):
         streamed = stream(chat({"content": "x"}), STOP, content_type=kind)
-        assert (streamed.first_token, judge(200, streamed, stream=True)) == (0.0, Outcome.OK)
+        assert (streamed.first_token, judge(200, streamed, endpoint="chat")) == (0.0, Outcome.OK)
 
 
 @pytest.mark.parametrize("kind", [JSON, SSE, "text/html"])
@@ -463,14 +491,14 @@ def test_a_page_in_place_of_an_answer_breaks_the_protocol(kind: str) -> None:
     """A log-in page with status 200 is neither JSON nor a stream."""
     page = b"<!DOCTYPE html><html><head><title>Log in</title></head><body>please</body></html>"
     answer = body(page, kind)
-    assert judge(200, answer, stream=True) is Outcome.PROTOCOL_ERROR
+    assert judge(200, answer, endpoint="chat") is Outcome.PROTOCOL_ERROR
     assert answer.error is not None
     assert answer.error.endswith(": Log in")
 
 
 def test_an_empty_body_is_no_answer() -> None:
     """Status 200 and nothing: not what JSON promises."""
-    assert judge(200, body(b""), stream=False) is Outcome.PROTOCOL_ERROR
+    assert judge(200, body(b""), endpoint="chat") is Outcome.PROTOCOL_ERROR
 
 
 @given(
@@ -484,7 +512,7 @@ def test_no_answer_is_too_strange_to_read(
 ) -> None:
     """Reading and judging never raise."""
     answer = read_answer(chunks, content_type=kind, content_encoding=encoding, status=status)
-    assert judge(status, answer, stream=True) in Outcome
+    assert judge(status, answer, endpoint="chat") in Outcome
 
 
 FIELDS = st.sampled_from(
@@ -527,19 +555,19 @@ def test_no_payload_is_too_strange_to_read(payload: Any) -> None:
 def test_error_bodies_give_their_message(payload: Any, message: str, kind: str) -> None:
     """JSON of any shape, text or a page, whatever the announced type."""
     answer = body(payload, kind, status=429)
-    assert (answer.error, judge(429, answer, stream=True)) == (message, Outcome.HTTP_ERROR)
+    assert (answer.error, judge(429, answer, endpoint="chat")) == (message, Outcome.HTTP_ERROR)
 
 
 def test_an_error_sent_as_a_stream_is_an_http_error() -> None:
     """Some servers answer a streaming request's error as an event."""
     answer = stream({"error": {"message": "bad"}}, status=400)
-    assert (answer.error, judge(400, answer, stream=True)) == ("bad", Outcome.HTTP_ERROR)
+    assert (answer.error, judge(400, answer, endpoint="chat")) == ("bad", Outcome.HTTP_ERROR)
 
 
 def test_a_redirect_is_not_ok() -> None:
     """Nobody follows it; the message says so."""
     answer = body(b"", "text/html", status=302)
-    assert judge(302, answer, stream=True) is Outcome.HTTP_ERROR
+    assert judge(302, answer, endpoint="chat") is Outcome.HTTP_ERROR
     assert "redirect" in (answer.error or "")
 
 

@@ -39,7 +39,9 @@ def plainly(chunks: Iterable[Timed]) -> Answer:
     if whole is None:
         return answer
     text = one_line(whole.decode(errors="replace"))
-    return replace(answer, readable=False, error=f"an event that is not JSON: {text}")
+    return replace(
+        answer, readable=False, foreign=False, error=f"an event that is not JSON: {text}"
+    )
 
 
 class Plain:
@@ -96,7 +98,7 @@ class Plain:
         for name, paths in PLACES.items():
             counts = [n for path in paths if (n := counted(reached(usage, path))) is not None]
             if counts:
-                self.usage[name] = counts[0]
+                self.usage[name] = max(counts[0], self.usage[name] or 0)
 
     def choice(self, choice: dict[str, Any]) -> tuple[bool, bool]:
         """Whether it spoke at all, and whether it answered."""
@@ -109,7 +111,13 @@ class Plain:
             self.finish.setdefault(index, None)
         delta = choice.get("delta")
         delta = delta if isinstance(delta, dict) else {}
-        thinks = bool(delta.get("reasoning") or delta.get("reasoning_content"))
+        details = delta.get("reasoning_details")
+        thinks = any(
+            delta.get(key) for key in ("reasoning", "reasoning_content", "thinking")
+        ) or any(
+            isinstance(one, dict) and bool(one.get("text"))
+            for one in (details if isinstance(details, list) else [])
+        )
         text = delta.get("content")
         if text is None and not thinks:
             text = choice.get("text")
@@ -125,6 +133,11 @@ class Plain:
 
     def answer(self) -> Answer:
         finishes = tuple(reason for _, reason in sorted(self.finish.items()) if reason is not None)
+        counted_any = any(count is not None for count in self.usage.values())
+        came = bool(self.times or finishes or counted_any)
+        error = self.error
+        if error is None and "abort" in finishes:
+            error = f"the server gave up: finish_reason {', '.join(finishes)}"
         return Answer(
             usage=Usage(**self.usage),
             finish_reasons=finishes,
@@ -134,8 +147,10 @@ class Plain:
             token_times=tuple(self.times),
             events=self.events,
             tool_calls=len(self.tools),
-            done=self.ended or (bool(finishes) and len(finishes) == len(self.finish)),
-            error=self.error,
+            done=(self.ended and came) or (bool(finishes) and len(finishes) == len(self.finish)),
+            streamed=True,
+            foreign=self.events > 0 and not self.finish,
+            error=error,
             text=self.text,
         )
 
@@ -200,6 +215,8 @@ DELTA = some(
         "role": st.just("assistant"),
         "reasoning": TEXT,
         "reasoning_content": TEXT,
+        "thinking": TEXT,
+        "reasoning_details": st.lists(some({"text": TEXT}), max_size=2),
         "tool_calls": st.lists(some({"index": st.integers(0, 2)}), max_size=2),
         "refusal": TEXT,
         "function_call": st.just({"name": "f"}),
@@ -209,7 +226,7 @@ CHOICE = some(
     {
         "index": st.integers(0, 2),
         "delta": DELTA,
-        "finish_reason": st.sampled_from([None, None, "stop", "length"]),
+        "finish_reason": st.sampled_from([None, None, "stop", "length", "abort"]),
         "text": TEXT,
     }
 )

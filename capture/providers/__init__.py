@@ -4,6 +4,7 @@ A provider is one file with the shapes of one API and one entry in PROVIDERS.
 """
 
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import lru_cache
@@ -14,6 +15,7 @@ import orjson
 
 from capture.decode import decode, decoder
 from capture.errors import InputError
+from capture.exchange import Outcome, Response
 from capture.providers import openai, together
 from capture.providers.answer import Answer, Usage, judge
 from capture.providers.ask import GENERATIVE, Ask
@@ -32,12 +34,17 @@ __all__ = [
     "judge",
     "masked",
     "one_line",
+    "outcome_of",
     "read_answer",
     "read_ask",
     "read_question",
+    "read_response",
 ]
 
 Timed = tuple[float, bytes]
+
+_PROMISE = re.compile(r"[/+]json$|event-stream")
+"""Content types that are broken by any other content, whatever the endpoint."""
 
 
 class Reading(Protocol):
@@ -45,7 +52,7 @@ class Reading(Protocol):
 
     def chunk(self, at: float, payload: Mapping[str, Any], event: str) -> None: ...
     def whole(self, payload: Mapping[str, Any]) -> None: ...
-    def answer(self, *, events: int, ended: bool) -> Answer: ...
+    def answer(self, *, events: int, ended: bool, streamed: bool) -> Answer: ...
 
 
 class Provider(NamedTuple):
@@ -143,6 +150,28 @@ def read_answer(
     return answer if status < 300 else _refusal(answer, decoded, status)
 
 
+def read_response(response: Response, chunks: Iterable[Timed] | None = None) -> Answer:
+    """What a recorded response says; without `chunks` (its body, in timed pieces) all at time 0."""
+    return read_answer(
+        [(0.0, response.body or b"")] if chunks is None else chunks,
+        content_type=response.header("content-type") or "",
+        content_encoding=response.header("content-encoding") or "",
+        status=response.status or 200,
+    )
+
+
+def outcome_of(response: Response, answer: Answer, *, endpoint: str) -> Outcome:
+    """The outcome of a recorded response: what its transport says and, if that ended well, its content.
+
+    A body that was not kept is taken for a whole answer, as the capture judged it when it was there.
+    """
+    if response.outcome is not Outcome.OK or response.status is None:
+        return response.outcome
+    if response.body is None:
+        answer = Answer(done=True)
+    return judge(response.status, answer, endpoint=endpoint)
+
+
 def _is_stream(chunks: list[Timed], content_type: str) -> bool:
     """By how the body begins, then by its type."""
     if chunks and chunks[0][1][:5] == b"data:":  # as nearly all do
@@ -214,11 +243,12 @@ class _Events:
 
     def answer(self) -> Answer:
         reading = self._reading or openai.Reading()
-        answer = reading.answer(events=self._events, ended=self._ended)
+        answer = reading.answer(events=self._events, ended=self._ended, streamed=True)
         if self._strange is None:
             return answer
         text = one_line(self._strange.decode(errors="replace"))
-        return replace(answer, readable=False, error=f"an event that is not JSON: {text}")
+        error = f"an event that is not JSON: {text}"
+        return replace(answer, readable=False, foreign=False, error=error)
 
     def _take(self, at: float, data: bytes, kind: str) -> None:
         data = data.strip()
@@ -246,16 +276,19 @@ def _body(body: bytes, content_type: str) -> Answer:
     if isinstance(payload, dict):
         reading = _provider_of(payload, "message").reading()
         reading.whole(payload)
-        return reading.answer(events=0, ended=True)
+        return reading.answer(events=0, ended=True, streamed=False)
     if isinstance(payload, list):  # Together's list of models is a bare array
         return Answer(done=True)
     if not body.strip():
-        return Answer()
-    if any(word in content_type for word in ("json", "event-stream", "html")):
-        text = one_line(body[:20_000].decode(errors="replace"))
-        promised = content_type.partition(";")[0]
-        return Answer(readable=False, error=f"{promised} that is neither JSON nor a stream: {text}")
-    return Answer(done=True, text=body.decode(errors="replace") if "text/" in content_type else "")
+        return Answer(readable=False, foreign=True, error="an empty body")
+    kind = content_type.partition(";")[0].strip()
+    shown = one_line(body[:20_000].decode(errors="replace"))
+    return Answer(
+        readable=False,
+        foreign=not _PROMISE.search(kind),
+        error=f"{kind or 'a body'} that is neither JSON nor a stream: {shown}",
+        text=body.decode(errors="replace") if "text/" in kind else "",
+    )
 
 
 def _refusal(answer: Answer, chunks: list[Timed], status: int) -> Answer:

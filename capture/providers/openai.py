@@ -33,6 +33,12 @@ _SHORT: Final = frozenset({"prompt_tokens", "completion_tokens", "total_tokens"}
 """A usage of nothing else is read at once."""
 UNCOUNTED: Final = Usage()
 _ANSWER = ("refusal", "function_call", "audio")
+_THOUGHT = ("reasoning", "reasoning_content", "thinking")
+"""Where a delta holds reasoning as text."""
+_THOUGHTS = ("reasoning_details", "thinking_blocks")
+"""Where it holds reasoning as a list of parts, some of them without text (encrypted, redacted)."""
+_GIVEN_UP = frozenset({"abort", "error", "network_error", "insufficient_system_resource"})
+"""Finish reasons of a server that gave up (vLLM, OpenRouter, Zhipu, DeepSeek): none is whole with one."""
 _IMAGES = frozenset({"image_url", "input_image", "image"})
 _INPUTS = {
     "chat": "messages",
@@ -151,12 +157,19 @@ class Reading:
             index, message = self._choice(choice, "message")
             self._said(index, choice, message)
 
-    def answer(self, *, events: int, ended: bool) -> Answer:
-        """All that was read. `ended` says that an end was seen: `[DONE]`, or a whole body."""
+    def answer(self, *, events: int, ended: bool, streamed: bool) -> Answer:
+        """All that was read. `ended` says that an end was seen: `[DONE]`, or a whole body.
+
+        An end alone is no answer: a stream needs content, a finish or a count as well.
+        """
         finish, times = self._finish, self._times
         finishes = tuple(
             [reason for place in sorted(finish) if (reason := finish[place]) is not None]
         )
+        error = self._error
+        if error is None and not _GIVEN_UP.isdisjoint(finishes):
+            error = f"the server gave up: finish_reason {', '.join(finishes)}"
+        came = not streamed or bool(times or finishes) or self._usage != UNCOUNTED
         return Answer(
             usage=self._usage,
             finish_reasons=finishes,
@@ -166,13 +179,15 @@ class Reading:
             token_times=tuple(times),
             events=events,
             tool_calls=len(self._tools),
-            done=ended or (bool(finishes) and len(finishes) == len(self._finish)),
-            error=self._error,
+            done=(ended and came) or (bool(finishes) and len(finishes) == len(self._finish)),
+            streamed=streamed,
+            foreign=streamed and events > 0 and not finish,
+            error=error,
             text="".join(self._text),
         )
 
     def _count(self, payload: Json) -> None:
-        """Later counts replace earlier ones: they repeat or grow, they never add up."""
+        """The larger counts: they repeat or grow and never add up; some servers end with zeros."""
         new = usage_of(payload)
         if new is None:
             return
@@ -181,10 +196,10 @@ class Reading:
             self._usage = new
             return
         self._usage = Usage(
-            prompt=old.prompt if new.prompt is None else new.prompt,
-            output=old.output if new.output is None else new.output,
-            cached=old.cached if new.cached is None else new.cached,
-            reasoning=old.reasoning if new.reasoning is None else new.reasoning,
+            prompt=_larger(old.prompt, new.prompt),
+            output=_larger(old.output, new.output),
+            cached=_larger(old.cached, new.cached),
+            reasoning=_larger(old.reasoning, new.reasoning),
         )
 
     def _choice(self, choice: Json, key: str) -> tuple[int, Json]:
@@ -216,8 +231,21 @@ class Reading:
             self._tools.add((index, number if isinstance(number, int) else place))
 
 
+def _larger(old: int | None, new: int | None) -> int | None:
+    return old if new is None or (old is not None and old > new) else new
+
+
 def _thinks(delta: Json) -> bool:
-    return bool(delta.get("reasoning") or delta.get("reasoning_content"))
+    """Whether a delta holds reasoning, as a text or as parts with one."""
+    if any(delta.get(name) for name in _THOUGHT):
+        return True
+    parts = [
+        part for name in _THOUGHTS if isinstance(found := delta.get(name), list) for part in found
+    ]
+    return any(
+        isinstance(part, dict) and any(part.get(name) for name in ("text", "summary", "thinking"))
+        for part in parts
+    )
 
 
 def _choices(payload: Json) -> list[Json]:

@@ -32,6 +32,9 @@ ENDPOINTS: dict[tuple[str, str], Endpoint] = {
     ("GET", "/models"): Endpoint("models", replayable=False),
 }
 
+INFERENCE = frozenset(one.name for one in ENDPOINTS.values() if one.replayable)
+"""Endpoints that promise an answer in the shape that their provider reads."""
+
 
 def endpoint_of(method: str, path: str) -> Endpoint:
     """The endpoint of a request by the longest tail that fits; `OTHER` where none does."""
