@@ -56,6 +56,12 @@ class Result:
         """Which run of the point it is, from 1."""
         return int(self.aggregate.get("repeat") or 1)
 
+    @property
+    def warnings(self) -> list[str]:
+        """What its maker found to know of its figures."""
+        found = self.aggregate.get("warnings")
+        return [str(one) for one in found] if isinstance(found, list) else []
+
     def stat(self, metric: str, level: str) -> float | None:
         """A statistic over the requests (`ttft`, `p90`); None where no request has the metric."""
         return self.number(f"stats.{metric}.{level}")

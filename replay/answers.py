@@ -5,7 +5,7 @@ from functools import partial
 from typing import Final
 
 from capture.exchange import Outcome
-from capture.providers import Answer, judge, read_answer
+from capture.providers import Answer, judge, one_line, read_answer
 from capture.redact import Secrets
 from replay.attempt import Attempt
 from replay.label import Label
@@ -112,6 +112,9 @@ def conclusion(reply: Reply, answer: Answer, *, endpoint: str) -> tuple[Outcome,
     outcome = judge(reply.status, answer, endpoint=endpoint)
     if outcome is Outcome.OK:
         return outcome, None
+    if 300 <= reply.status < 400 and (there := reply.header("location")):
+        there = one_line(there.partition("?")[0])
+        return outcome, f"a redirect to {there}, which is not followed; give that address"
     return outcome, answer.error or "the answer ended before its end"
 
 

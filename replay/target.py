@@ -21,6 +21,7 @@ import orjson
 from capture.errors import InputError
 from capture.exchange import Headers, Request
 from capture.providers import Ask, ask_again, one_line
+from capture.providers.together import ENDPOINTS
 from capture.redact import Secrets, credentials_in, mask_address, mask_lookalikes, secrets_of
 from capture.versions import version
 from replay.address import address
@@ -299,6 +300,10 @@ def checked_base_url(
             f"{flag}: has a user name, query or fragment; give the address alone, and a credential "
             f"by {credential}"
         )
+    path = url.path.rstrip("/")
+    if tail := max((tail for _, tail in ENDPOINTS if path.endswith(tail)), key=len, default=""):
+        base = url.text.rstrip("/").removesuffix(tail)
+        raise InputError(f"{flag} {shown!r}: is a whole endpoint; give the API's address, {base}")
     return url.text.rstrip("/")
 
 

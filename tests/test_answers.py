@@ -79,3 +79,15 @@ def test_tokens_that_were_read_together_say_between_what_they_came() -> None:
     ]
 
     assert bounds == [None, 1.0, 1.5]
+
+
+def test_a_redirect_names_where_it_leads() -> None:
+    """Without the query, which may hold whatever a server likes to sign."""
+    there = (b"Location", b"https://other.example/v1/chat/completions/?signature=s3cret")
+    found = sample(Reply(status=307, headers=(there,), end=1.0))
+
+    assert found.outcome is Outcome.HTTP_ERROR
+    assert (
+        found.error == "a redirect to https://other.example/v1/chat/completions/, which is not "
+        "followed; give that address"
+    )

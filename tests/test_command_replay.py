@@ -80,6 +80,14 @@ def trace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
         (["--map-model", "a"], "OLD=NEW"),
         (["--header", "nocolon"], "Name: value"),
         (["--base-url", "localhost:8000"], "--base-url 'localhost:8000'"),
+        (
+            ["--base-url", "http://h/v1/chat/completions"],
+            "is a whole endpoint; give the API's address, http://h/v1\n",
+        ),
+        (
+            ["--base-url", "http://h/api/v1/embeddings/"],
+            "give the API's address, http://h/api/v1\n",
+        ),
         (["--base-url", "https://h.example"], "TOGETHER_API_KEY is not set"),
         (["--api-key-env", "NOBODY_SET_THIS"], "NOBODY_SET_THIS is not set"),
         (["--max-cost", "1", "--model", "unheard-of"], "no price is known for unheard-of"),

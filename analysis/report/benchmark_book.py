@@ -210,6 +210,7 @@ def _flawed(points: Sequence[Result]) -> Iterator[str]:
         at = f"{point.scenario} at {point.axis} {point.value:g}"
         if because := columns.invalid(point):
             yield f"{at}: INVALID, {because}"
+        yield from (f"{at}: {warning}" for warning in point.warnings)
         rate = point.number("error_rate")
         if rate is None:
             yield f"{at}: no request ended"

@@ -13,7 +13,9 @@ import numpy as np
 
 from capture.synthesis import Workload, write
 from capture.tracereader import Trace, read_trace
+from replay import measures
 from replay.benchmark.aggregate import Trim
+from replay.benchmark.figures import figures
 from replay.benchmark.hope import check_hope, hopeless, too_much
 from replay.benchmark.layout import result, result_name, stem, write_json
 from replay.benchmark.sweep import Point
@@ -65,6 +67,11 @@ class Made:
     result: Mapping[str, Any]
     numbers: Mapping[str, Any]
     fresh: bool
+
+    @property
+    def warnings(self) -> list[str]:
+        """What to know of its figures."""
+        return list(self.result["aggregated_metrics"]["warnings"])
 
     @property
     def ended_by(self) -> str:
@@ -125,6 +132,7 @@ def _made(plan: Benchmark, point: Point, run: Run, *, fresh: bool) -> Made:
     content["aggregated_metrics"] |= {
         **plan.judged(run),
         "prompt_tokens_by": by,
+        "warnings": list(_warnings(point, run.columns, found)),
         "valid": found["valid"],
         "invalid_because": found["invalid_because"],
     }
@@ -133,6 +141,33 @@ def _made(plan: Benchmark, point: Point, run: Run, *, fresh: bool) -> Made:
     if run.totals["ended_by"] not in ENDED:
         write_json(plan.folder / name, content)
     return Made(task=plan.task, point=point, run=run, result=content, numbers=found, fresh=fresh)
+
+
+def _warnings(point: Point, columns: Columns, found: Mapping[str, Any]) -> Iterator[str]:
+    """What a reader of the point's figures would else take for something that it is not."""
+    most = found["in_flight"]["max"] or 0
+    if point.concurrency is not None and most < point.concurrency:
+        yield (
+            f"at most {most:,} of {point.concurrency:,} were in flight: the point has only "
+            f"{found['planned']:,} requests; raise --max-requests-per-run"
+        )
+    whole = measures.counted(columns)
+    if buffered := measures.buffered(*measures.gaps(whole)):
+        yield buffered
+        return
+    ours, theirs = (
+        measures.spread(one[~np.isnan(one) & (one > 0)])["p50"]
+        for one in (measures.tpot(whole), figures(columns)["tpot"])
+    )
+    if ours and theirs and max(ours, theirs) > APART * min(ours, theirs):
+        yield (
+            f"TPOT p50 is {theirs * 1e3:.1f} ms here, to the end of an answer as genai-bench has it, and "
+            f"{ours * 1e3:.1f} ms to its last token, as in tbench report: the server ends answers late"
+        )
+
+
+APART: Final = 1.5
+"""Two definitions of one name that differ by more than this factor are said."""
 
 
 def _remove_result(plan: Benchmark, point: Point) -> None:

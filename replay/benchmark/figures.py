@@ -10,10 +10,11 @@ import numpy as np
 
 from capture.exchange import Outcome
 from replay.columns import Column
-from replay.measures import Columns, Values
+from replay.measures import Columns, Values, buffered, gaps
 
 LATENCIES: Final = ("ttft", "tpot", "e2e_latency", "output_latency")
 """Those that are times; the others stay as they are when the unit is ms."""
+PACE: Final = frozenset({"tpot", "output_inference_speed", "output_throughput"})
 IMPLAUSIBLE_S: Final = 0.001
 """An answer that took less from its first token to its end says nothing of the pace of its tokens."""
 CODES: Final[Mapping[Outcome, int]] = {
@@ -25,9 +26,16 @@ CODES: Final[Mapping[Outcome, int]] = {
 
 
 def figures(columns: Columns) -> dict[str, Values]:
-    """One array for each figure, a place for each sample; NaN where it failed or has none."""
+    """One array for each figure, a place for each sample; NaN where it failed or has none.
+
+    What tells the pace of tokens is NaN everywhere where something buffers the streams (replay.measures).
+    """
     ok = columns["outcome"] == Outcome.OK.value
-    found = {name: of(columns) for name, of in FIGURES.items()}
+    refused = PACE if buffered(*gaps(columns)) else frozenset()
+    found = {
+        name: np.full(len(ok), np.nan) if name in refused else of(columns)
+        for name, of in FIGURES.items()
+    }
     return {name: np.where(ok, values, np.nan) for name, values in found.items()}
 
 

@@ -181,6 +181,8 @@ def _conduct(
         for one in conduct(plan, points, shown.watch, tuple(sys.argv[1:])):
             made.append(one)
             shown.made(one)
+            for warning in one.warnings:
+                log.say(f"  ! {warning}")
     finally:
         shown.close()
 
