@@ -112,6 +112,11 @@ class Arm:
         return measures.origin(self.columns)
 
     @property
+    def sessions(self) -> Column:
+        """The number of the conversation that each request belongs to, -1 where no run said."""
+        return self.columns["session"]
+
+    @property
     def measured(self) -> Truths:
         """True for the samples that count: not warm-up."""
         return np.logical_not(self.columns["warmup"])

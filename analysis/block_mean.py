@@ -4,12 +4,15 @@ Batch means with Student's t (docs/statistics.md). K, the number of blocks, foll
 autocorrelation of the 32 fine blocks, as for the quantiles.
 """
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from scipy import special
 
-from analysis.inversion import DRIFTING, blocks_for, fine_blocks, lag_one, studentised
+from analysis.clusters import Clusters, freedom, inflated
+from analysis.inversion import DRIFTING, blocks_for, fine_blocks, lag_one, variance
 from analysis.summary import Floats
 
 
@@ -29,28 +32,46 @@ class BlockMean:
     drift: bool
 
 
-def mean_of_series(series: Floats, confidence: float = 0.95) -> BlockMean:
+def mean_of_series(
+    series: Floats, confidence: float = 0.95, *, sessions: Clusters | None = None
+) -> BlockMean:
     """The mean of the finite values of a series in arrival order; there must be one."""
     there = np.isfinite(series)
     n, mean = int(there.sum()), float(series[there].mean())
-    deviations = np.where(there, series - mean, 0.0)
-    terms = np.array([block.sum() for block in fine_blocks(deviations)]) / n
-    return mean_of_terms(mean, terms, confidence)
+    deviations = np.where(there, series - mean, 0.0) / n
+    terms = np.array([block.sum() for block in fine_blocks(deviations)])
+    return mean_of_terms(mean, terms, confidence, beside=_beside(deviations, sessions))
 
 
-def mean_of_terms(mean: float, terms: Floats, confidence: float = 0.95) -> BlockMean:
-    """The same for a mean to which the 32 fine blocks add `terms`, each less its share of the mean."""
+def _beside(deviations: Floats, sessions: Clusters | None) -> Sequence[tuple[Clusters, float]]:
+    if sessions is None:
+        return ()
+    return [(sessions, sessions.excess(sessions.sums(deviations[sessions.order])))]
+
+
+def mean_of_terms(
+    mean: float,
+    terms: Floats,
+    confidence: float = 0.95,
+    *,
+    beside: Sequence[tuple[Clusters, float]] = (),
+) -> BlockMean:
+    """The same for a mean to which the 32 fine blocks add `terms`, each less its share of the mean.
+
+    `beside` are sessions, with what they add to its variance.
+    """
     rho = lag_one(terms[None])
     blocks = blocks_for(rho)
-    k = int(blocks[0])
-    se = 1 / float(studentised(np.ones(1), terms[None], blocks)[0])
-    half = -float(special.stdtrit(k - 1, (1 - confidence) / 2)) * se
+    time = float(variance(terms[None], blocks)[0])
+    se = math.sqrt(time * inflated([excess for _, excess in beside], time))
+    degrees = float(freedom([sessions for sessions, _ in beside], blocks)[0])
+    half = -float(special.stdtrit(degrees, (1 - confidence) / 2)) * se
     return BlockMean(
         mean=mean,
         se=se,
         low=mean - half,
         high=mean + half,
-        blocks=k,
+        blocks=int(blocks[0]),
         rho=float(rho[0]),
         drift=bool(rho[0] > DRIFTING),
     )

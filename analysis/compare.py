@@ -10,6 +10,7 @@ import numpy as np
 from analysis.arms import Arm
 from analysis.cautions import Evidence, Grounds, cautions
 from analysis.censoring import censored_metrics, compare_survival
+from analysis.clusters import Clusters, clusters_of
 from analysis.comparison import Comparison, Comparisons, LengthMatched, Shift, Verdict
 from analysis.contrast import Contrast
 from analysis.discordance import Discordance, discordance
@@ -56,13 +57,14 @@ def compare(baseline: Arm, candidate: Arm, question: Question | None = None) -> 
     check(question)
     _check((baseline, candidate))
     matched = match(baseline, candidate, paired=question.paired, warmup=question.warmup)
+    sessions = _sessions(baseline, candidate, matched)
     evidence = Evidence(
         baseline=baseline,
         candidate=candidate,
         match=matched,
-        errors=_errors(baseline, candidate, matched),
+        errors=_errors(baseline, candidate, matched, sessions),
     )
-    answers = _answers(evidence, question)
+    answers = _answers(evidence, question, sessions)
     beware = cautions(evidence)
     rows = judged(
         evidence,
@@ -70,7 +72,7 @@ def compare(baseline: Arm, candidate: Arm, question: Question | None = None) -> 
         lambda: (
             answers["ttft"].tail
             if "ttft" in answers
-            else _contrast("ttft", evidence, question).tail()
+            else _contrast("ttft", evidence, question, sessions).tail()
         ),
     )
     return Comparisons(
@@ -86,7 +88,7 @@ def compare(baseline: Arm, candidate: Arm, question: Question | None = None) -> 
             name: compare_survival(*sides)
             for name, sides in censored_metrics(evidence.sides()).items()
         },
-        length_matched=_length_matched(evidence, question)
+        length_matched=_length_matched(evidence, question, sessions)
         if any(caution.code == "OUTPUT_LENGTH_DIFFERS" for caution in beware)
         else None,
         values={name: answer.values for name, answer in answers.items()},
@@ -124,14 +126,21 @@ def _commonest(arm: Arm) -> str:
     return ", ".join(f"{kind} {count:,}" for kind, count in list(kinds.items())[:3])
 
 
-def _errors(baseline: Arm, candidate: Arm, matched: Match) -> ErrorDifference:
+def _sessions(baseline: Arm, candidate: Arm, matched: Match) -> tuple[Clusters, ...]:
+    first = baseline.sessions[matched.baseline]
+    return clusters_of(first, candidate.sessions[matched.candidate], paired=matched.paired)
+
+
+def _errors(
+    baseline: Arm, candidate: Arm, matched: Match, sessions: tuple[Clusters, ...]
+) -> ErrorDifference:
     sides = ((baseline, matched.baseline), (candidate, matched.candidate))
     first, second = (
         Failures(failed=arm.failed[places], kinds=arm.kinds(places)) for arm, places in sides
     )
     if not first.n or not second.n:
         raise InputError("nothing is left to compare after the warm-up; try --warmup none")
-    return error_difference(first, second)
+    return error_difference(first, second, sessions=sessions)
 
 
 def _discordance(evidence: Evidence) -> Discordance | None:
@@ -162,7 +171,9 @@ class _Answer(NamedTuple):
     overall: Overall
 
 
-def _answers(evidence: Evidence, question: Question) -> dict[str, _Answer]:
+def _answers(
+    evidence: Evidence, question: Question, sessions: tuple[Clusters, ...]
+) -> dict[str, _Answer]:
     """One for each metric that both arms have; raises InputError when there is none."""
     asked = question.metrics or DEFAULT_METRICS
     found = {
@@ -174,14 +185,16 @@ def _answers(evidence: Evidence, question: Question) -> dict[str, _Answer]:
             contrast.overall(),
         )
         for name in asked
-        if (contrast := _contrast(name, evidence, question)).in_both
+        if (contrast := _contrast(name, evidence, question, sessions)).in_both
     }
     if not found:
         raise InputError(f"the two arms have no metric in common (looked for {', '.join(asked)})")
     return found
 
 
-def _contrast(name: str, evidence: Evidence, question: Question) -> Contrast:
+def _contrast(
+    name: str, evidence: Evidence, question: Question, sessions: tuple[Clusters, ...]
+) -> Contrast:
     offsets = _offsets(evidence)
     return Contrast(
         metric=METRICS[name],
@@ -190,18 +203,25 @@ def _contrast(name: str, evidence: Evidence, question: Question) -> Contrast:
         asked=question.quantiles,
         span_s=min(float(np.nanmax(offset) - np.nanmin(offset)) for offset in offsets),
         timeouts_s=(evidence.baseline.timeout_s, evidence.candidate.timeout_s),
+        sessions=sessions,
     )
 
 
-def _length_matched(evidence: Evidence, question: Question) -> LengthMatched:
+def _length_matched(
+    evidence: Evidence, question: Question, sessions: tuple[Clusters, ...]
+) -> LengthMatched:
     """End to end once more, over the pairs of about equally long answers."""
     if not evidence.match.paired:
         return LengthMatched(n=0, share=None, rows=(), refusal="the arms are not paired")
     chosen, share = agree(*evidence.pair("output_tokens"))
     n = int(chosen.sum())
     reason = refusal(n, 0.5)
-    whole = _contrast("e2e", evidence, question)
-    stratum = replace(whole, values=(whole.values[0][chosen], whole.values[1][chosen]))
+    whole = _contrast("e2e", evidence, question, sessions)
+    stratum = replace(
+        whole,
+        values=(whole.values[0][chosen], whole.values[1][chosen]),
+        sessions=tuple(one.of(chosen) for one in sessions),
+    )
     rows = () if reason else tuple(stratum.rows())
     return LengthMatched(n=n, share=share, rows=rows, refusal=reason)
 

@@ -14,7 +14,7 @@ from analysis.summary import Caution, Confidence, Floats
 
 NO_DIFFERENCE = "no difference seen"
 
-UNRELIABLE = frozenset({"SLOW_DRIFT", "LOAD_DOMINATED"})
+UNRELIABLE = frozenset({"SLOW_DRIFT", "LOAD_DOMINATED", "FEW_SESSIONS"})
 """Codes of a row whose test rejects too often."""
 
 
@@ -41,7 +41,8 @@ class Comparison:
     third of the trace. `finding` is "faster", "slower",
     "higher" or "lower" where the interval excludes 1, else NO_DIFFERENCE; None without interval.
     `p_value` is that of no difference by the interval's own test, `q_value` the false discovery rate among
-    all reliable rows (analysis.multiplicity).
+    all reliable rows (analysis.multiplicity). `sessions` are the sessions of equal size that the requests are
+    as good as, None where no run says which conversation a request belongs to.
     """
 
     metric: str
@@ -70,6 +71,7 @@ class Comparison:
     drift: bool = False
     p_value: float | None = None
     q_value: float | None = None
+    sessions: float | None = None
     thirds: Thirds | None = None
 
     @property

@@ -8,6 +8,7 @@ from functools import cached_property
 import numpy as np
 
 from analysis.blocks import Distribution
+from analysis.clusters import Clusters
 from analysis.comparison import NO_DIFFERENCE, Comparison, Shift, Verdict
 from analysis.drift import Thirds, quantile_by_thirds, typical_by_thirds
 from analysis.effective import EffectiveSize, effective_size
@@ -31,6 +32,8 @@ TAIL_BLOCKS = 10
 """The requests beyond a quantile must lie in this many of 16 blocks, or one burst decides."""
 HARMLESS = frozenset({"STEPS"})
 """Codes of a row that cost it no confidence: its interval has paid for them."""
+OWN = 1.5
+"""Where sessions multiply the variance of the blocks by more than this, swaps of blocks say too much."""
 COARSE = 0.05
 """Steps are said where they widen an interval by this share of its width."""
 NARROWEST = 2.1 * math.log1p(RELATIVE_ERROR)
@@ -52,6 +55,7 @@ class Contrast:
     `asked` are the quantiles wanted, empty for the usual ones. `span_s` is how long the shorter arm
     lasted, `timeouts_s` each arm's deadline where known. Of `sketches` everything is made in the place of
     `values`, where there are any: unpaired, and with intervals that are wider by their relative error.
+    `sessions` are as of a Pair.
     """
 
     metric: Metric
@@ -61,6 +65,7 @@ class Contrast:
     span_s: float
     timeouts_s: tuple[float | None, float | None]
     sketches: tuple[Sketch, Sketch] | None = None
+    sessions: tuple[Clusters, ...] = ()
 
     @property
     def in_both(self) -> bool:
@@ -97,7 +102,8 @@ class Contrast:
 
     def overall(self) -> Overall:
         """What is said of the metric beside its quantiles."""
-        geometric = geometric_mean(*self.values) if self.paired else None
+        together = next(iter(self.sessions), None)
+        geometric = geometric_mean(*self.values, sessions=together) if self.paired else None
         found = omnibus(
             self._pair,
             [p for p in TAILS if self._refusal(p) is None],
@@ -119,8 +125,11 @@ class Contrast:
         """Why the labels of blocks cannot be swapped."""
         if not self.paired:
             return "the arms are not paired: their blocks are not the same traffic"
-        if any(self._intervals[p].drift for p in USUAL if p in self._intervals):
+        usual = [self._intervals[p] for p in USUAL if p in self._intervals]
+        if any(one.drift for one in usual):
             return "SLOW_DRIFT"
+        if any(one.inflation > OWN for one in usual):
+            return "requests of one session have something in common"
         return "SLOW_DRIFT of the typical request" if geometric and geometric.drift else None
 
     def _effective(self) -> EffectiveSize:
@@ -149,7 +158,7 @@ class Contrast:
     @cached_property
     def _pair(self) -> Pair:
         baseline, candidate = self._sides
-        return Pair(baseline.found, candidate.found, paired=self.paired)
+        return Pair(baseline.found, candidate.found, paired=self.paired, sessions=self.sessions)
 
     @cached_property
     def _intervals(self) -> dict[float, Interval]:
@@ -203,6 +212,7 @@ class Contrast:
             rho=found.rho if found else None,
             drift=found.drift if found else False,
             p_value=found.p_value if found else None,
+            sessions=found.sessions if found and math.isfinite(found.sessions) else None,
             thirds=self._thirds(p) if found and found.drift else None,
         )
 
@@ -224,7 +234,9 @@ class Contrast:
         pairs = "paired" if self.paired else "unpaired"
         if self.sketches:
             pairs += f", sketched (relative error <= {RELATIVE_ERROR:.1%})"
-        return f"block inversion, K={found.blocks}, t{found.blocks - 1}, {pairs}"
+        if math.isfinite(found.sessions):
+            pairs += ", by time and session"
+        return f"block inversion, K={found.blocks}, t{found.freedom:.3g}, {pairs}"
 
     def _finding(self, found: Interval) -> str:
         """By the test of no difference, which is exact where steps of a clock make an interval coarse."""
@@ -247,6 +259,12 @@ class Contrast:
                 text=f"values go in steps of about {found.doubt:.1%} here (a clock that ticks, or whole "
                 "numbers): each end of the interval is a step further out, and a difference of less than a "
                 "step has a direction and no certain size",
+            )
+        if found.few_sessions:
+            yield Caution(
+                code="FEW_SESSIONS",
+                text="a few sessions hold most of the requests, or most of what differs (all are as good as "
+                f"{found.sessions:.0f} of equal size): how far sessions are apart is known from few only",
             )
         if doubts := list(self._doubts(self.n)):
             yield Caution(code="LOW_CONFIDENCE", text="; ".join(doubts))

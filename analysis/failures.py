@@ -1,12 +1,13 @@
 """Failures: how much more often one arm fails than the other. An endpoint of its own, never a latency."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from analysis.arms import Truths
 from analysis.block_mean import mean_of_terms
+from analysis.clusters import Clusters
 from analysis.inversion import Ints, fine_blocks
 from analysis.quantiles import clopper_pearson, newcombe
 from analysis.summary import Floats
@@ -75,17 +76,37 @@ class FailureCounts:
 
 
 def error_difference(
-    baseline: Failures, candidate: Failures, confidence: float = 0.95
+    baseline: Failures,
+    candidate: Failures,
+    confidence: float = 0.95,
+    *,
+    sessions: tuple[Clusters, ...] = (),
 ) -> ErrorDifference:
-    """How much oftener the candidate fails, by the same blocks as the quantiles; failures come in bursts."""
-    return counted_difference(baseline.counted, candidate.counted, confidence)
+    """How much oftener the candidate fails, by the same blocks as the quantiles; failures come in bursts.
+
+    `sessions` are those of both arms together when paired, of each otherwise.
+    """
+    parts = [
+        sign * (arm.failed - arm.failed.mean()) / len(arm.failed)
+        for sign, arm in ((-1, baseline), (1, candidate))
+    ]
+    parts = [parts[0] + parts[1]] if len(sessions) == 1 else parts
+    beside = [
+        (one, one.excess(one.sums(part[one.order])))
+        for one, part in zip(sessions, parts, strict=False)
+    ]
+    return counted_difference(baseline.counted, candidate.counted, confidence, beside=beside)
 
 
 def counted_difference(
-    baseline: FailureCounts, candidate: FailureCounts, confidence: float = 0.95
+    baseline: FailureCounts,
+    candidate: FailureCounts,
+    confidence: float = 0.95,
+    *,
+    beside: Sequence[tuple[Clusters, float]] = (),
 ) -> ErrorDifference:
-    """The same from counts alone."""
-    low, high, method = _interval(baseline, candidate, confidence)
+    """The same from counts alone, and what sessions add to the variance."""
+    low, high, method = _interval(baseline, candidate, confidence, beside)
     return ErrorDifference(
         baseline=baseline.rate,
         candidate=candidate.rate,
@@ -100,7 +121,9 @@ def counted_difference(
     )
 
 
-def _interval(a: FailureCounts, b: FailureCounts, confidence: float) -> tuple[float, float, str]:
+def _interval(
+    a: FailureCounts, b: FailureCounts, confidence: float, beside: Sequence[tuple[Clusters, float]]
+) -> tuple[float, float, str]:
     if not a.count and not b.count:
         upper = (clopper_pearson(0, x.n, confidence)[1] for x in (a, b))
         return -next(upper), next(upper), "Clopper-Pearson, no failure in either arm"
@@ -108,11 +131,7 @@ def _interval(a: FailureCounts, b: FailureCounts, confidence: float) -> tuple[fl
     if min(a.n, b.n) < _REQUESTS_FOR_BLOCKS or not terms.any():
         low, high = newcombe((b.count, b.n), (a.count, a.n), confidence)
         return low, high, "Newcombe, as if requests were independent"
-    return _block_t(b.rate - a.rate, terms, confidence)
-
-
-def _block_t(difference: float, terms: Floats, confidence: float) -> tuple[float, float, str]:
-    found = mean_of_terms(difference, terms, confidence)
+    found = mean_of_terms(b.rate - a.rate, terms, confidence, beside=beside)
     return max(-1.0, found.low), min(1.0, found.high), f"block t, K={found.blocks}"
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from analysis.block_mean import mean_of_series
+from analysis.clusters import Clusters
 from analysis.quantiles import refusal
 from analysis.summary import Floats
 
@@ -33,13 +34,15 @@ class GeometricMean:
     refusal: str | None
 
 
-def geometric_mean(a: Floats, b: Floats, confidence: float = 0.95) -> GeometricMean | None:
+def geometric_mean(
+    a: Floats, b: Floats, confidence: float = 0.95, *, sessions: Clusters | None = None
+) -> GeometricMean | None:
     """The ratio b / a of paired values in arrival order, with its block-t interval; None without a pair."""
     logs = log_ratios(a, b)
     n = int(np.isfinite(logs).sum())
     if not n:
         return None
-    found, reason = mean_of_series(logs, confidence), refusal(n, 0.5)
+    found, reason = mean_of_series(logs, confidence, sessions=sessions), refusal(n, 0.5)
     return GeometricMean(
         ratio=math.exp(found.mean),
         low=None if reason else math.exp(found.low),

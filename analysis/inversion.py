@@ -11,12 +11,15 @@ the result exactly. NaN is no value; +inf is a timeout and sorts last; what is b
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from scipy import special
 
 from analysis.blocks import FINE, Distribution, Ints, Side, fine_blocks, logarithms
+from analysis.clusters import Clusters, Exceedance, few, freedom, inflated
 from analysis.summary import Floats
 
 __all__ = [
@@ -50,11 +53,13 @@ class Interval:
     """The ratio of the p-quantiles, b / a: all r between `low` and `high` agree with the data.
 
     `ratio` is NaN where a quantile is zero or among the timeouts; 0 and inf mean unbounded. The band
-    holds at all the points asked for at once. `rho` is the autocorrelation that chose `blocks`, NaN
-    when K was given; `drift` says that it is beyond repair. `p_value` is that of no difference (r = 1),
+    holds at all the points asked for at once. `rho` is the autocorrelation that chose `blocks`, NaN when
+    K was given; `drift` says that it is beyond repair. `p_value` is that of no difference (r = 1),
     two-sided, and `t` its statistic, positive where b is the lower one: below 1 - confidence the interval
-    excludes 1, be it by the last digit, else it holds 1. `doubt` is how much wider either end is, on
-    logarithms, by what a clock's ticks or a sketch's buckets hide.
+    excludes 1, be it by the last digit, else it holds 1. `inflation` is by what sessions multiply the
+    variance of the blocks, `sessions` how many of equal size they are worth (NaN unknown), `freedom` the
+    degrees of Student's t; `few_sessions` says that a few of them decide. `doubt` is how much wider
+    either end is, on logarithms, by what ticks of a clock or buckets hide.
     """
 
     p: float
@@ -69,6 +74,10 @@ class Interval:
     p_value: float
     t: float = 0.0
     doubt: float = 0.0
+    inflation: float = 1.0
+    sessions: float = float("nan")
+    freedom: float = float("nan")
+    few_sessions: bool = False
 
 
 class Pair:
@@ -76,15 +85,22 @@ class Pair:
 
     Arms of equal length are taken request by request; arms of different length share only the order
     in time (`paired=False`), and then the paired series is left out of the choice of K. So it is for a
-    Distribution that has not kept its values.
+    Distribution that has not kept its values. `sessions` are those of both arms together when paired, of
+    each otherwise; none where none is known.
     """
 
     def __init__(
-        self, a: Floats | Distribution, b: Floats | Distribution, *, paired: bool = True
+        self,
+        a: Floats | Distribution,
+        b: Floats | Distribution,
+        *,
+        paired: bool = True,
+        sessions: tuple[Clusters, ...] = (),
     ) -> None:
         self._measured = distribution(a), distribution(b)
         self._a, self._b = (side.untied for side in self._measured)
         self._paired_sums = _paired_sums(self._a.given, self._b.given) if paired else None
+        self._clusters = sessions
 
     @property
     def few_pairs(self) -> bool:
@@ -136,6 +152,49 @@ class Pair:
         difference, terms = self.scores(shift, p)
         return studentised(difference, terms, blocks)
 
+    @property
+    def sessions(self) -> float:
+        """How many sessions of equal size there are, as good as; NaN where none is known."""
+        return min((one.count for one in self._clusters), default=float("nan"))
+
+    def freedom(self, blocks: Ints) -> Floats:
+        """The degrees of freedom of Student's t: of the blocks, or of the sessions if those are fewer."""
+        return freedom(self._clusters, blocks)
+
+    def few_sessions(self, inflation: Floats, blocks: Ints) -> Truths:
+        """Where a few sessions decide, by the inflation of each lane."""
+        return few(self._clusters, inflation, blocks)
+
+    def inflation(self, shift: Floats, p: Floats, blocks: Ints) -> Floats:
+        """By what sessions multiply the variance of the blocks, per lane."""
+        if all(one.plain for one in self._clusters):
+            return np.ones(len(shift))
+        _, terms = self.scores(shift, p)
+        at_a, at_b = self._pooled(shift, p)
+        time = variance(terms, blocks)
+        a, b = self._exceedances
+        found = np.ones(len(shift))
+        for lane in np.flatnonzero(np.isfinite(at_a) & np.isfinite(at_b)):
+            cells = [-a.cells(at_a[lane]), b.cells(at_b[lane])]
+            parts = [cells[0] + cells[1]] if len(self._clusters) == 1 else cells
+            excess = [one.excess(part) for one, part in zip(self._clusters, parts, strict=True)]
+            found[lane] = inflated(excess, float(time[lane]))
+        return found
+
+    @cached_property
+    def _exceedances(self) -> tuple[Exceedance, Exceedance]:
+        first, second = self._clusters[0], self._clusters[-1]
+        assert self._a.given is not None
+        assert self._b.given is not None
+        return (
+            Exceedance(first, logarithms(self._a.given)),
+            Exceedance(second, logarithms(self._b.given)),
+        )
+
+    def tested(self, shift: Floats, p: Floats, blocks: Ints) -> Floats:
+        """The statistic of each lane over time and sessions: Student's t on `freedom` degrees."""
+        return np.asarray(self.t(shift, p, blocks) / np.sqrt(self.inflation(shift, p, blocks)))
+
     def autocorrelation(self, shift: Floats, p: Floats) -> Floats:
         """The larger of the paired series' and the exceedance's own, per lane."""
         _, terms = self.scores(shift, p)
@@ -168,10 +227,16 @@ def invert(
     rho = pair.autocorrelation(centre, points)
     k = blocks_for(rho) if blocks is None else np.full(len(points), blocks)
     levels = np.array([1 - confidence, (1 - confidence) / len(points)])
+    inflation = pair.inflation(centre, points, k)
     doubt = np.array([pair.doubt(p) for p in points])
-    low, high = _search(pair, centre, points, k, levels) * np.exp([-doubt, doubt])[:, None]
-    t = pair.t(np.zeros(len(points)), points, k)
-    p_values = 2 * special.stdtr(k - 1, -np.abs(t))
+    scarce = pair.few_sessions(inflation, k)
+    lanes = _Points(centre, points, k)
+    ends = _search(pair, lanes, levels, np.stack([inflation, inflation]))
+    if (inflation > 1).any():
+        ends = _search(pair, lanes, levels, _at_ends(pair, ends, lanes, inflation))
+    low, high = ends * np.exp([-doubt, doubt])[:, None]
+    t = pair.tested(np.zeros(len(points)), points, k)
+    p_values = 2 * special.stdtr(pair.freedom(k), -np.abs(t))
     low, high = _beside_one(low, high, np.where(p_values < 1 - confidence, np.sign(t), 0.0))
     return tuple(
         Interval(
@@ -187,9 +252,36 @@ def invert(
             p_value=float(p_values[i]),
             t=float(t[i]),
             doubt=float(doubt[i]),
+            inflation=float(inflation[i]),
+            sessions=pair.sessions,
+            freedom=float(pair.freedom(k)[i]),
+            few_sessions=bool(scarce[i]),
         )
         for i, p in enumerate(points)
     )
+
+
+class _Points(NamedTuple):
+    """What is inverted: where to begin, on logarithms, at which quantile, over how many blocks."""
+
+    centre: Floats
+    p: Floats
+    blocks: Ints
+
+
+def _at_ends(pair: Pair, ends: Floats, points: _Points, least: Floats) -> Floats:
+    """The inflation at both ends of the first level, and no less than at the estimate: shape (2, points)."""
+    found = np.empty((2, len(least)))
+    for side, end in enumerate(ends[:, 0]):
+        with np.errstate(divide="ignore"):
+            shift = np.log(end)
+        bounded = np.isfinite(shift)
+        found[side] = least
+        found[side, bounded] = np.maximum(
+            least[bounded],
+            pair.inflation(shift[bounded], points.p[bounded], points.blocks[bounded]),
+        )
+    return found
 
 
 def _beside_one(low: Floats, high: Floats, lower: Floats) -> tuple[Floats, Floats]:
@@ -230,24 +322,34 @@ def studentised(difference: Floats, terms: Floats, blocks: Ints) -> Floats:
 
     Without any variance a difference is certain (the arms do not overlap), no difference is none.
     """
-    error = np.empty(len(difference))
-    for k in np.unique(blocks):
-        lanes = blocks == k
-        merged = terms[lanes].reshape(-1, k, FINE // k).sum(axis=2)
-        error[lanes] = np.sqrt(k / (k - 1) * (merged * merged).sum(axis=1))
+    error = np.sqrt(variance(terms, blocks))
     flat = error <= _TIE
     certain = np.select([difference > _TIE, difference < -_TIE], [np.inf, -np.inf], 0.0)
     return np.where(flat, certain, difference / np.where(flat, 1.0, error))
 
 
-def _search(pair: Pair, centre: Floats, points: Floats, blocks: Ints, levels: Floats) -> Floats:
-    """Both ends at every level and point, all searched in step: shape (2, levels, points)."""
-    shape = (2, len(levels), len(points))
+def variance(terms: Floats, blocks: Ints) -> Floats:
+    """Of the sum of each lane's 32 terms, by how its merged blocks scatter."""
+    found = np.empty(len(terms))
+    for k in np.unique(blocks):
+        lanes = blocks == k
+        merged = terms[lanes].reshape(-1, k, FINE // k).sum(axis=2)
+        found[lanes] = k / (k - 1) * (merged * merged).sum(axis=1)
+    return found
+
+
+def _search(pair: Pair, points: _Points, levels: Floats, inflation: Floats) -> Floats:
+    """Both ends at every level and point, all searched in step: shape (2, levels, points).
+
+    `inflation` has the shape (2, points).
+    """
+    shape = (2, len(levels), len(points.p))
     side = np.broadcast_to(np.array([-1.0, 1.0])[:, None, None], shape).ravel()
-    middle, p = np.broadcast_to(centre, shape).ravel(), np.broadcast_to(points, shape).ravel()
-    k = np.broadcast_to(blocks, shape).ravel()
+    middle, p = (np.broadcast_to(one, shape).ravel() for one in (points.centre, points.p))
+    k = np.broadcast_to(points.blocks, shape).ravel()
     tail = np.broadcast_to(levels[:, None] / 2, shape).ravel()
-    critical = -special.stdtrit(k - 1, tail)
+    wider = np.sqrt(np.broadcast_to(inflation[:, None], shape).ravel())
+    critical = -special.stdtrit(pair.freedom(k), tail) * wider
 
     def rejected(step: Floats, which: Ints) -> Truths:
         t = pair.t(middle[which] + side[which] * step, p[which], k[which])

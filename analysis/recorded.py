@@ -12,7 +12,8 @@ from typing import NamedTuple
 import numpy as np
 
 from capture.exchange import Exchange, Outcome, Response
-from capture.providers import Answer, Ask, outcome_of, read_ask, read_response
+from capture.providers import Answer, Ask, outcome_of, read_question, read_response
+from capture.sessions import Sessions
 from capture.tracereader import Trace
 from replay import columns
 from replay.columns import Column
@@ -59,14 +60,17 @@ def samples(trace: Trace) -> Iterator[Sample]:
     """A sample for each exchange with an inference endpoint; seconds from the first one's arrival."""
     begin_ns: int | None = None
     index = 0
+    sessions = Sessions()
     for exchange in trace:
         request = exchange.request
         encoding = request.header("content-encoding")
-        ask = read_ask(request.method, request.path, request.body, encoding)
-        if not ask.replayable:
+        question = read_question(request.method, request.path, request.body, encoding)
+        if not question.ask.replayable:
             continue
+        place = sessions.assign(request, question=question)
         begin_ns = request.arrive_ns if begin_ns is None else begin_ns
-        yield _sample(exchange, ask, index, _Clock(begin_ns, trace.header.wall(begin_ns)))
+        clock = _Clock(begin_ns, trace.header.wall(begin_ns))
+        yield replace(_sample(exchange, question.ask, index, clock), session=place.number)
         index += 1
 
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from capture.exchange import Request
-from capture.providers import read_ask, read_question
+from capture.providers import Question, read_question
 
 SESSION_HEADERS = (
     "x-session-id",
@@ -35,12 +35,17 @@ RIVALS = 16
 class Place(NamedTuple):
     """Where a request stands: its session, its turn (0 first), the exchange whose answer it contains.
 
-    A retry has the place of the attempt that it repeats.
+    A retry has the place of the attempt that it repeats. Sessions are numbered from 1 on, as they begin.
     """
 
     session: str
     turn: int
     parent: str | None
+
+    @property
+    def number(self) -> int:
+        """The session's."""
+        return int(self.session[1:])
 
 
 @dataclass(slots=True)
@@ -81,24 +86,32 @@ class Sessions:
         self._places: _Recent[Place] = _Recent(remembered)
         self._count = 0
 
-    def assign(self, request: Request, *, answer: str | None = None) -> Place:
+    def assign(
+        self, request: Request, *, question: Question | None = None, answer: str | None = None
+    ) -> Place:
         """The place of one request.
 
         Args:
             request: the next by arrival.
+            question: its body, where that has been read already.
             answer: the text that came back, where it is known; it tells apart two conversations that
                 began with the same words.
         """
         place = self._places.get(request.retry_of) if request.retry_of else None
         if place is None:
-            place = self._first_attempt(request, answer)
+            encoding = request.header("content-encoding")
+            question = question or read_question(
+                request.method, request.path, request.body, encoding
+            )
+            place = self._first_attempt(request, _messages(question), answer)
         self._places[request.id] = place
         return place
 
-    def _first_attempt(self, request: Request, answer: str | None) -> Place:
-        messages = _messages(request)
+    def _first_attempt(
+        self, request: Request, messages: list[Mapping[str, Any]], answer: str | None
+    ) -> Place:
         chain = list(_chain(messages))
-        name = next((value for key in SESSION_HEADERS if (value := request.header(key))), None)
+        name = _name(request)
         parent = self._parent(messages, chain, request.client)
         if name is not None:
             last = self._named.get(name)
@@ -142,11 +155,15 @@ def _likeness(seen: _Seen, said: bytes | None, client: str | None) -> tuple[bool
     )
 
 
-def _messages(request: Request) -> list[Mapping[str, Any]]:
-    if request.body is None or read_ask(request.method, request.path, None).endpoint != "chat":
+def _name(request: Request) -> str | None:
+    """What the first header that names a conversation says."""
+    given = {name: value for name, value in reversed(request.headers) if name in SESSION_HEADERS}
+    return next((value for name in SESSION_HEADERS if (value := given.get(name))), None)
+
+
+def _messages(question: Question) -> list[Mapping[str, Any]]:
+    if question.ask.endpoint != "chat":
         return []
-    encoding = request.header("content-encoding")
-    question = read_question(request.method, request.path, request.body, encoding)
     messages = question.payload.get("messages") if question.payload and question.exact else None
     if not isinstance(messages, list) or not all(isinstance(one, dict) for one in messages):
         return []

@@ -41,6 +41,7 @@ def to_sample(attempt: Attempt, began: float, secrets: Secrets = NONE) -> Sample
         id=call.id,
         index=attempt.index,
         cycle=call.cycle,
+        session=call.session,
         endpoint=call.endpoint,
         model=call.model,
         stream=call.stream,

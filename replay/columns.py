@@ -32,6 +32,7 @@ NUMBERS: Final[Mapping[str, str]] = {
     "first_wall_ns": "<i8",
     "index": "<i4",
     "cycle": "<i4",
+    "session": "<i4",
     "status": "<i2",
     "prompt_tokens": "<i4",
     "output_tokens": "<i4",

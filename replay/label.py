@@ -8,7 +8,10 @@ _packer: Final = msgpack.Packer(unicode_errors="surrogatepass")
 
 
 class Label(NamedTuple):
-    """`id` is the exchange's id in the trace, `cycle` the round, `request_bytes` the body's length."""
+    """`id` is the exchange's id in the trace, `cycle` the round, `request_bytes` the body's length.
+
+    `session` numbers the conversation.
+    """
 
     id: str
     cycle: int = 0
@@ -16,6 +19,7 @@ class Label(NamedTuple):
     model: str | None = None
     stream: bool = False
     request_bytes: int = 0
+    session: int | None = None
 
     def pack(self) -> bytes:
         """As bytes. Half a character in a recorded word survives."""

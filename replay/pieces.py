@@ -12,7 +12,7 @@ from replay.table import Table
 
 SAMPLES: Final = 65_536
 """A piece ends with the block that makes it this large."""
-LIGHT: Final = tuple(name for name in USUAL if name not in {"id", "cycle", "error"})
+LIGHT: Final = tuple(name for name in USUAL if name not in {"id", "cycle", "session", "error"})
 """The usual columns, without what pairs requests and what explains failures."""
 
 

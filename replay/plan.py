@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from capture.exchange import Exchange
 from capture.providers import Ask, Question, read_question
+from capture.sessions import Sessions
 from replay.pacing import gap_between_rounds
 
 
@@ -16,11 +17,13 @@ class Planned:
     """One request to send: its place, its round, and its recorded arrival.
 
     `offset` is seconds after the first planned request, rounds included. `payload` is the JSON object of
-    its body where that can be written again (an orjson reading), else None.
+    its body where that can be written again (an orjson reading), else None. `session` numbers the
+    conversation that it belongs to; it is the same in every round.
     """
 
     index: int
     cycle: int
+    session: int
     offset: float
     exchange: Exchange
     ask: Ask
@@ -45,6 +48,8 @@ def _leads_elsewhere(exchange: Exchange, _ask: Ask) -> bool:
     return path[:1] != "/"
 
 
+REMEMBERED: Final = 30_000
+"""A conversation whose last turn is older than so many requests starts anew: what bounds the memory."""
 LONGEST_PATH: Final = 16_384
 """Bytes of a path and its query that are sent; servers take 4,096 to 16,384."""
 SKIPS: Final[tuple[tuple[str, Rule], ...]] = (
@@ -116,12 +121,14 @@ class Plan:
 
     def _round(self, cycle: int, index: int, begin: float) -> Iterator[Planned]:
         first_ns: int | None = None
+        sessions = Sessions(remembered=REMEMBERED)
         for exchange, question in self._sendable(cycle):
             arrive_ns = exchange.request.arrive_ns
             first_ns = arrive_ns if first_ns is None else first_ns
             yield Planned(
                 index=index,
                 cycle=cycle,
+                session=sessions.assign(exchange.request, question=question).number,
                 offset=begin + (arrive_ns - first_ns) / 1e9,
                 exchange=exchange,
                 ask=question.ask,

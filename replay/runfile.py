@@ -32,6 +32,7 @@ USUAL: Final = (
     *(
         "index",
         "cycle",
+        "session",
         "status",
         "prompt_tokens",
         "output_tokens",

@@ -28,22 +28,24 @@ class Sample:
     Nobody changes it; it is not frozen, since a million are made, and that would take as long as all else.
 
     `id` is the exchange's id in the trace, `cycle` the round of `--loop` (0 first), `index` the place in
-    the plan. `due` is None in closed modes. `first_byte` is the first byte of the body, `first_token` the
-    first content, reasoning or tool-call delta of a stream, `first_answer` the first that is not
-    reasoning, `last_token` the last; all three are None without a stream. `end` is the last byte.
-    `token_times` are the arrivals of the content-bearing events; those that were read together
-    have the stamp of the last, and `first_token_after` is when the read before that ended: the first token
-    came between the two (None: it was read by itself). Token counts are the server's `usage`.
-    `warmup` samples are kept and left out of the statistics. `held` is how long the request waited for
-    `--max-in-flight`, `connect` how long it opened a connection before it was sent (0: it had one);
-    both are seconds and lie between `due` and `sent`. `sent_wall_ns` is the wall clock at `sent`,
-    `first_wall_ns` at `first_token` (at `first_byte` without a stream). `request_id` is the answer's own
-    (`x-request-id`), `headers` what else of its head leads into the server's logs (replay.traced).
+    the plan, `session` numbers the conversation that it belongs to (None: not known). `due` is None in
+    closed modes. `first_byte` is the first byte of the body, `first_token` the first content, reasoning
+    or tool-call delta of a stream, `first_answer` the first that is not reasoning, `last_token` the last;
+    all three are None without a stream. `end` is the last byte. `token_times` are the arrivals of the
+    content-bearing events; those that were read together have the stamp of the last, and
+    `first_token_after` is when the read before that ended: the first token came between the two (None: it
+    was read by itself). Token counts are the server's `usage`. `warmup` samples are kept and left out of
+    the statistics. `held` is how long the request waited for `--max-in-flight`, `connect` how long it
+    opened a connection before it was sent (0: it had one); both are seconds and lie between `due` and
+    `sent`. `sent_wall_ns` is the wall clock at `sent`, `first_wall_ns` at `first_token` (at `first_byte`
+    without a stream). `request_id` is the answer's own (`x-request-id`), `headers` what else of its head
+    leads into the server's logs (replay.traced).
     """
 
     id: str
     index: int
     cycle: int = 0
+    session: int | None = None
     endpoint: str
     model: str | None
     stream: bool

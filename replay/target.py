@@ -236,6 +236,7 @@ def _label(planned: Planned, ask: Ask, size: int) -> bytes:
         model=ask.model,
         stream=ask.stream,
         request_bytes=size,
+        session=planned.session,
     ).pack()
 
 

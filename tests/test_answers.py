@@ -19,6 +19,15 @@ def sample(reply: Reply) -> Sample:
     return to_sample(attempt, 0.0, Secrets.of([SECRET]))
 
 
+def test_a_sample_knows_its_conversation() -> None:
+    """The number that the plan gave travels with the call; none is none."""
+    reply = Reply(status=200)
+    known = Attempt(index=0, due=None, held=0.0, label=Label(id="x", session=7).pack(), reply=reply)
+
+    assert to_sample(known, 0.0).session == 7
+    assert sample(reply).session is None
+
+
 def refusal(message: str) -> Reply:
     body = json.dumps({"error": {"message": message}}).encode()
     return Reply(

@@ -186,3 +186,12 @@ def test_what_is_neither_run_nor_trace_is_refused(tmp_path: Path, content: bytes
 
     with pytest.raises(InputError, match=r"x\.run"):
         load_arm(path)
+
+
+def test_an_arm_knows_which_requests_belong_together(tmp_path: Path) -> None:
+    """A run by its column, where a sample has one; a trace by its conversations."""
+    run = load_arm(run_file(tmp_path / "a.run", [sample(0, session=4), sample(1)]))
+    trace = load_arm(trace_file(tmp_path / "t.msgpack", streamed(request(0)), streamed(request(1))))
+
+    assert run.sessions.tolist() == [4, -1]
+    assert trace.sessions.tolist() == [1, 2]

@@ -10,6 +10,7 @@ from analysis.arms import Arm
 from analysis.compare import Comparison, Comparisons, Question, Verdict, compare
 from analysis.comparison import NO_DIFFERENCE
 from analysis.report import verdicts
+from analysis.report.terminal import comparison_text
 from capture.errors import InputError, UnreachableError
 from replay.columns import NUMBERS, Column
 from replay.runfile import Run, recount
@@ -489,3 +490,42 @@ def test_few_failures_fall_back_on_newcombe() -> None:
 
     assert errors.method.startswith("Newcombe")
     assert errors.low < 0.07 < errors.high
+
+
+def sessioned(seed: int, groups: int, **changes: float) -> dict[str, Column]:
+    found = columns(2400, seed, **changes)
+    found["session"] = np.random.default_rng(7).integers(1, groups + 1, 2400)
+    return found
+
+
+def test_a_few_sessions_lower_the_confidence() -> None:
+    """Eight sessions hold all requests: said, low, and no discovery; 200 of them are enough."""
+    few = compare(
+        arm(sessioned(1, 8)), arm(sessioned(2, 8, slow=1.3), "b"), Question(metrics=("ttft",))
+    )
+    many = compare(
+        arm(sessioned(1, 200)), arm(sessioned(3, 200, slow=1.3), "b"), Question(metrics=("ttft",))
+    )
+
+    assert row(few, "ttft", 0.5).confidence == "low"
+    assert row(few, "ttft", 0.5).sessions == pytest.approx(8, abs=0.2)
+    assert row(few, "ttft", 0.5).q_value is None
+    assert "FEW_SESSIONS" in {caution.code for caution in few.warnings}
+    assert row(many, "ttft", 0.5).confidence == "95%"
+    assert row(many, "ttft", 0.5).finding == "slower"
+
+
+def test_a_report_says_whether_sessions_are_known() -> None:
+    """Runs of an earlier version do not hold them."""
+    known = comparison_text(compare(arm(sessioned(1, 200)), arm(sessioned(2, 200), "b")))
+    unknown = comparison_text(compare(arm(columns(2400)), arm(columns(2400, 2), "b")))
+
+    assert "by time and session" in " ".join(known.split())
+    assert "sessions not known" in " ".join(unknown.split())
+
+
+def test_one_arm_that_knows_is_enough() -> None:
+    """A pair is the same request: what one run knows of it holds for both."""
+    found = compare(arm(sessioned(1, 200)), arm(columns(2400, 2), "b"), Question(metrics=("ttft",)))
+
+    assert row(found, "ttft", 0.5).sessions is not None

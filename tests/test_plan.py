@@ -146,3 +146,20 @@ def test_a_survey_measures_one_round() -> None:
 
     assert (found.requests, found.span_s, found.busy_s, found.unended) == (3, 3.0, 2.0, 1)
     assert found.in_flight[:2] == pytest.approx([1.0, 1.0])
+
+
+def turn(*said: str) -> bytes:
+    roles = ("user", "assistant")
+    messages = [{"role": roles[at % 2], "content": text} for at, text in enumerate(said)]
+    return json.dumps({"model": "m", "messages": messages}).encode()
+
+
+def test_requests_of_one_conversation_have_its_number() -> None:
+    """A second turn contains the first one; a stranger between them does not. Rounds repeat the numbers."""
+    bodies = [turn("hello"), turn("stranger"), turn("hello", "hi", "and now?")]
+    trace = [exchange(seq, seq, body=body, body_bytes=len(body)) for seq, body in enumerate(bodies)]
+
+    numbers = [one.session for one in Plan(trace=trace, rounds=2)]
+
+    assert numbers[0] == numbers[2] != numbers[1]
+    assert numbers[:3] == numbers[3:]

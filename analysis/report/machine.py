@@ -127,6 +127,7 @@ def _row(row: Comparison) -> Json:
         "finding": row.finding,
         "p_value": row.p_value,
         "q_value": row.q_value,
+        "sessions": row.sessions,
         "refusal": row.refusal,
         "baseline_at_least": row.baseline_at_least,
         "candidate_at_least": row.candidate_at_least,

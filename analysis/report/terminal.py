@@ -195,6 +195,8 @@ def _method(found: Comparisons) -> str:
     rows = Counter(_blocks(row) for row in made)
     counted = ", ".join(f"{blocks} in {n} row{'s' * (n > 1)}" for blocks, n in rows.most_common())
     how, _, _, *kind = made[0].method.split(", ")
+    if made[0].sessions is None:
+        kind.append("sessions not known, so that none has anything of its own")
     return (
         f"Method: {', '.join([how, *kind])}; K equal blocks, chosen for each row: {counted}. "
         "See docs/statistics.md."

@@ -3,6 +3,9 @@
 from collections.abc import Mapping
 from functools import cache, partial
 
+from numpy.random import Generator
+
+from analysis.clusters import FEW
 from calibration import disturbances, servers
 from calibration.bars import Bar
 from calibration.cell import NONE, Cell
@@ -10,6 +13,7 @@ from calibration.controls import bootstrap_median, kolmogorov_smirnov, mann_whit
 from calibration.effects import POINTS, Effect, shift, tail
 from calibration.pairs import (
     AGREES,
+    BY_TIME,
     FIXED,
     FLAG,
     FPR,
@@ -23,6 +27,7 @@ from calibration.pairs import (
 from calibration.scenes import (
     MINUTE,
     Scene,
+    apart,
     deadline,
     disturbed,
     full,
@@ -34,7 +39,7 @@ from calibration.scenes import (
     population,
     queue,
 )
-from calibration.traffic import poisson
+from calibration.traffic import Traffic, interleaved, poisson
 from calibration.whole import ANYWHERE, TYPICAL, Whole
 
 USUAL_TESTS = {
@@ -224,6 +229,44 @@ _INTERVALS: dict[str, Cell] = {
     }.items()
 }
 
+
+def _interleaved(sessions: int, share: float, spread: float, power: float = 0.0) -> Cell:
+    """Sessions that last the whole hour and are `spread` apart in each arm; few ones carry a flag."""
+
+    def traffic(random: Generator) -> Traffic:
+        drawn = poisson(2000, 60 * MINUTE, random)
+        return interleaved(drawn, random, sessions=sessions, share=share, power=power)
+
+    points, blind = (0.5, 0.95), spread > 0.1 and sessions < 100
+    return Cell(
+        experiment=Replays(
+            scene=Scene(traffic=traffic, play=partial(apart, spread=spread, sessions=sessions)),
+            sessions=True,
+            effects=lambda: (shift(1.05),),
+            points=points,
+        ),
+        bars=(
+            Bar(measure=WRONG, points=points, high=0.065),
+            Bar(
+                measure="covers shift5",
+                points=points,
+                low=0.88 if sessions < FEW or power else 0.93,
+            ),
+            *((Bar(measure=BY_TIME, points=(0.5,), low=0.2),) if blind else ()),
+        ),
+    )
+
+
+_SESSIONS: dict[str, Cell] = {
+    "6 sessions hold 80 %, 15 % apart": _interleaved(6, 0.8, 0.15),
+    "6 sessions hold 80 %, 5 % apart": _interleaved(6, 0.8, 0.05),
+    "30 sessions, 15 % apart": _interleaved(30, 1.0, 0.15),
+    "30 sessions, 5 % apart": _interleaved(30, 1.0, 0.05),
+    "200 sessions, 15 % apart": _interleaved(200, 1.0, 0.15),
+    "200 sessions, not apart": _interleaved(200, 1.0, 0.0),
+    "200 sessions of size 1/k, 15 % apart": _interleaved(200, 1.0, 0.15, power=1.0),
+}
+
 _TICKS: dict[str, Cell] = {
     f"ticks of {tick_s * 1000:g} ms at {middle_s * 1000:g} ms": Cell(
         experiment=Ticks(
@@ -271,6 +314,7 @@ PAIR_CELLS: Mapping[str, Cell] = {
     **_SLOW,
     **_INTERVALS,
     **_WHOLE,
+    **_SESSIONS,
     **_TICKS,
     **_ERRORS,
 }

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.random import Generator
 
 from analysis.arms import Truths
+from analysis.clusters import Clusters
 from analysis.failures import Failures, error_difference
 from analysis.inversion import Interval, Pair, invert
 from analysis.quantiles import quantile
@@ -23,6 +24,7 @@ Control = Callable[[Floats, Floats, Generator], bool]
 
 FPR, FLAG, WRONG, OPEN = "A/A differs", "flagged", "wrong, unflagged", "unbounded"
 FIXED = "A/A differs, K=16"
+BY_TIME = "A/A differs, sessions ignored"
 AGREES = "interval agrees with its test"
 EQUAL = shift(1.0)
 
@@ -32,24 +34,28 @@ class Replays:
     """Pairs of replays of a scene: with equal arms, and with each of the effects.
 
     `effects` are made when first needed, since the truth of some takes a million latencies. `fixed` also
-    asks what the method says with 16 blocks whatever the data.
+    asks what the method says with 16 blocks whatever the data. `sessions` tells the method which requests
+    belong together.
     """
 
     scene: Scene
+    sessions: bool = False
     effects: Callable[[], Sequence[Effect]] = tuple
     controls: Mapping[str, Control] = field(default_factory=dict)
     fixed: bool = False
     points: tuple[float, ...] = POINTS
 
     def replay(self, random: Generator) -> Outcomes:
-        first, second = self.scene.arms(random)
+        traffic = self.scene.traffic(random)
+        first, second = self.scene.replayed(traffic, random)
+        known = (Clusters(traffic.session),) if self.sessions else ()
         a, hidden = self.scene.hide(first, random), int(random.integers(2**63))
         b = self.scene.hide(second, np.random.default_rng(hidden))
-        equal = Tested(Pair(a, b), self.points)
+        equal = Tested(Pair(a, b, sessions=known), self.points)
         found = {**of_equal_arms(equal, fixed=self.fixed), **self._usual_tests(a, b, random)}
         for effect in self.effects():
             b = self.scene.hide(effect.change(second), np.random.default_rng(hidden))
-            found |= _of_effect(Tested(Pair(a, b), self.points), effect)
+            found |= _of_effect(Tested(Pair(a, b, sessions=known), self.points), effect)
         return found
 
     def _usual_tests(self, a: Floats, b: Floats, random: Generator) -> Outcomes:
@@ -68,6 +74,9 @@ def of_equal_arms(said: Tested, *, fixed: bool) -> Outcomes:
         **_each(FLAG, said, said.drift),
         **_each(WRONG, said, differs & ~said.drift),
     }
+    if said.pair.sessions == said.pair.sessions:  # known
+        by_time = ~said.over_time(ones)
+        found |= _each(BY_TIME, said, by_time)
     return {**found, **_each(FIXED, said, ~said.holds(ones, blocks=16))} if fixed else found
 
 

@@ -42,7 +42,10 @@ class Scene:
 
     def arms(self, random: Generator) -> tuple[Floats, Floats]:
         """The latencies of both arms, in arrival order, before anything is hidden."""
-        traffic = self.traffic(random)
+        return self.replayed(self.traffic(random), random)
+
+    def replayed(self, traffic: Traffic, random: Generator) -> tuple[Floats, Floats]:
+        """The same for a traffic that was drawn already."""
         return self.play(traffic, random), (self.candidate or self.play)(traffic, random)
 
 
@@ -86,6 +89,13 @@ def plain(
     if disturb is not None:
         logs = logs + disturb(traffic.due, random)
     return np.asarray((0.08 + traffic.prompt * work / 8000) * np.exp(logs))
+
+
+def apart(traffic: Traffic, random: Generator, *, spread: float, sessions: int) -> Floats:
+    """The plain arm with N(0, spread) for each of the first `sessions` sessions, drawn for each arm."""
+    own = random.normal(0, spread, int(traffic.session.max()) + 1)
+    own[sessions:] = 0
+    return np.asarray(plain(traffic, random) * np.exp(own[traffic.session]))
 
 
 def narrow(traffic: Traffic, random: Generator, *, middle_s: float) -> Floats:

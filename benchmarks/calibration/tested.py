@@ -15,19 +15,29 @@ from analysis.summary import Floats
 
 
 class Tested:
-    """A pair at some quantiles, with the K that its data choose. `drift` is the SLOW_DRIFT flag."""
+    """A pair at some quantiles, with the K that its data choose.
+
+    `drift` is its flag: SLOW_DRIFT or FEW_SESSIONS.
+    """
 
     def __init__(self, pair: Pair, points: Sequence[float]) -> None:
         self.pair, self.points = pair, np.array(points)
         centre = np.array([pair.centre(p) for p in points])
         rho = pair.autocorrelation(centre, self.points)
-        self.blocks, self.drift = blocks_for(rho), rho > DRIFTING
+        self.blocks = blocks_for(rho)
+        scarce = pair.few_sessions(pair.inflation(centre, self.points, self.blocks), self.blocks)
+        self.drift = (rho > DRIFTING) | scarce
 
     def holds(self, ratios: Floats, blocks: int | None = None) -> Truths:
         """Whether each quantile's ratio may be this; K of the data, or the given one."""
         k = self.blocks if blocks is None else np.full(len(self.points), blocks)
-        t = self.pair.t(np.log(ratios), self.points, k)
-        return np.asarray(np.abs(t) <= stats.t.isf(0.025, k - 1))
+        t = self.pair.tested(np.log(ratios), self.points, k)
+        return np.asarray(np.abs(t) <= stats.t.isf(0.025, self.pair.freedom(k)))
+
+    def over_time(self, ratios: Floats) -> Truths:
+        """The same as if no session were known."""
+        t = self.pair.t(np.log(ratios), self.points, self.blocks)
+        return np.asarray(np.abs(t) <= stats.t.isf(0.025, self.blocks - 1))
 
     def intervals(self) -> tuple[Interval, ...]:
         """What the product shows."""

@@ -5,7 +5,7 @@ those under which the method was chosen; the equations are in the docstrings.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.random import Generator
@@ -86,6 +86,21 @@ def poisson(n: int, span_s: float, random: Generator) -> Traffic:
         shared=random.normal(0, 0.2, n),
         session=np.arange(n),
     )
+
+
+def interleaved(
+    traffic: Traffic, random: Generator, *, sessions: int, share: float, power: float = 0.0
+) -> Traffic:
+    """The same requests, of which a share belongs to few sessions that last from end to end.
+
+    Session k of them has k^-power of that share; every other request is a session of its own.
+    """
+    n = len(traffic)
+    weights = np.arange(1, sessions + 1) ** -power
+    drawn = random.choice(sessions, n, p=weights / weights.sum())
+    held = random.random(n) < share
+    session = np.where(held, drawn, sessions + np.arange(n)).astype(np.int64)
+    return replace(traffic, session=session)
 
 
 def prompt_tokens(n: int, random: Generator) -> Floats:

@@ -4,7 +4,6 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from zlib import crc32
 
-from capture.sessions import Sessions
 from replay.plan import Planned
 
 
@@ -20,10 +19,8 @@ class Shards:
         return iter(self._plan) if self._workers == 1 else self._sharded()
 
     def _sharded(self) -> Iterator[Planned]:
-        sessions = Sessions()
         for planned in self._plan:
-            session = sessions.assign(planned.exchange.request).session
-            self._drawn.append(crc32(session.encode()) % self._workers)
+            self._drawn.append(crc32(b"%d" % planned.session) % self._workers)
             yield planned
 
     def next(self) -> int:
