@@ -28,7 +28,8 @@ UNSURE = 8
 class Clusters:
     """The sessions of requests in arrival order, numbered; -1 is a request of its own.
 
-    The rest goes by cells: the requests of one session in one block of time.
+    The rest goes by cells: the requests of one session in one block of time. A session that lies within one
+    block is left out of `order` and all that follows: what it adds to V(session) it adds to V(both).
     """
 
     def __init__(self, sessions: Ints) -> None:
@@ -36,13 +37,18 @@ class Clusters:
         self._given = sessions
         lone = sessions < 0
         numbers = np.where(lone, int(sessions.max(initial=0)) + np.cumsum(lone), sessions)
-        self.order = np.argsort(numbers, kind="stable")
-        ordered, block = numbers[self.order], self.order * BLOCKS // max(n, 1)
-        other = np.diff(ordered, prepend=-1) != 0
-        cells = other | (np.diff(block, prepend=-1) != 0)
-        self._cells = np.flatnonzero(cells)
-        self._sessions = np.flatnonzero(other[self._cells])
-        self.sizes = np.diff(np.flatnonzero(other), append=n)
+        order = np.argsort(numbers, kind="stable")
+        block = order * BLOCKS // max(n, 1)
+        first = np.diff(numbers[order], prepend=-1) != 0
+        cell = first | (np.diff(block, prepend=-1) != 0)
+        starts = np.flatnonzero(first)
+        self.sizes = np.diff(starts, append=n)
+        long = (
+            np.repeat(np.add.reduceat(cell, starts, dtype=np.int64) > 1, self.sizes) if n else first
+        )
+        self.order = order[long]
+        self._cells = np.flatnonzero(cell[long])
+        self._sessions = np.flatnonzero(first[long][self._cells])
 
     def of(self, chosen: Truths) -> "Clusters":
         """Those of some of the requests."""
@@ -61,15 +67,19 @@ class Clusters:
 
     @property
     def plain(self) -> bool:
-        """Whether every request is a session of its own, so that there is nothing to add."""
-        return bool((self.sizes <= 1).all())
+        """Whether no session reaches from one block into another, so that there is nothing to add."""
+        return not len(self.order)
 
     def sums(self, ordered: Floats | Truths) -> Floats:
         """The sum of each cell, of terms that are already in `order`."""
-        return np.add.reduceat(ordered, self._cells, dtype=np.float64)
+        return (
+            np.add.reduceat(ordered, self._cells, dtype=np.float64) if len(ordered) else np.empty(0)
+        )
 
     def excess(self, cells: Floats) -> float:
         """V(session) - V(both) of a sum, by what each cell adds to it; negative where sessions cancel."""
+        if not len(cells):
+            return 0.0
         sessions = np.add.reduceat(cells, self._sessions)
         g = len(sessions)
         return g / max(g - 1, 1) * float((sessions**2).sum()) - float((cells**2).sum())
@@ -82,12 +92,11 @@ class Exceedance:
         self._clusters = clusters
         self._logs = logs[clusters.order]
         self._there = clusters.sums(~np.isnan(self._logs))
-        self._n = max(float(self._there.sum()), 1.0)
+        self._n = max(int((~np.isnan(logs)).sum()), 1)
 
-    def cells(self, at: float) -> Floats:
-        """What each cell adds to the share of values <= `at`, less its part of it."""
-        below = self._clusters.sums(self._logs <= at)
-        return (below - below.sum() / self._n * self._there) / self._n
+    def cells(self, at: float, share: float) -> Floats:
+        """What each cell adds to the `share` of values <= `at`, less its part of it."""
+        return (self._clusters.sums(self._logs <= at) - share * self._there) / self._n
 
 
 def clusters_of(baseline: Ints, candidate: Ints, *, paired: bool) -> tuple[Clusters, ...]:

@@ -173,9 +173,13 @@ class Pair:
         at_a, at_b = self._pooled(shift, p)
         time = variance(terms, blocks)
         a, b = self._exceedances
+        shares = self._a.share(at_a), self._b.share(at_b)
         found = np.ones(len(shift))
         for lane in np.flatnonzero(np.isfinite(at_a) & np.isfinite(at_b)):
-            cells = [-a.cells(at_a[lane]), b.cells(at_b[lane])]
+            cells = [
+                -a.cells(at_a[lane], shares[0][lane]),
+                b.cells(at_b[lane], shares[1][lane]),
+            ]
             parts = [cells[0] + cells[1]] if len(self._clusters) == 1 else cells
             excess = [one.excess(part) for one, part in zip(self._clusters, parts, strict=True)]
             found[lane] = inflated(excess, float(time[lane]))

@@ -42,7 +42,7 @@ def block(first: int, n: int, args: argparse.Namespace, rng: np.random.Generator
     counts: dict[str, Any] = {
         "index": index,
         "cycle": np.zeros(n),
-        "session": rng.integers(0, max(args.samples // 6, 1), n),
+        "session": index // 6000 * 1000 + rng.integers(0, 1000, n),
         "status": np.where(failed, 503, 200),
         "prompt_tokens": rng.integers(20, 2000, n),
         "output_tokens": np.where(failed, -1, args.tokens),
