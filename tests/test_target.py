@@ -80,7 +80,7 @@ def test_the_body_is_byte_identical_without_changes() -> None:
     assert sent.body == BODY
     assert fields(sent)["content-length"] == str(len(BODY))
     assert label(sent) == Label(
-        id="abc", endpoint="chat", model="old", stream=True, request_bytes=len(BODY)
+        id="abc", endpoint="chat", model="old", stream=True, request_bytes=len(BODY), session=1
     )
 
 
