@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from analysis.endpoints import Figure
 from capture.errors import InputError
+from capture.jsontext import loads
 
 FORMAT: Final = 1
 DIGITS: Final = 7
@@ -56,7 +57,7 @@ class History:
 def read_history(path: Path) -> History:
     """Read a baseline file. Raises InputError for one that is none, or whose sessions make no sense."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = loads(path.read_bytes())
         if found["tbench_baseline"] != FORMAT:
             raise InputError(
                 f"{path}: a baseline of format {found['tbench_baseline']}; update tbench"
@@ -77,6 +78,8 @@ def _session(found: Mapping[str, Any]) -> Session:
     words = {
         name: found[name] for name in ("recorded", "trace", "name", "model", "target", "pacing")
     }
+    if not all(isinstance(word, str) for word in words.values() if word is not None):
+        raise TypeError("a session's name, trace, model, target or pacing is no text")
     return Session(
         **words, versions=dict(found["versions"]), requests=int(found["requests"]), figures=figures
     )

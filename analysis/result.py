@@ -1,6 +1,5 @@
 """A result: the file of one point of a benchmark, ours or genai-bench's, checked and in one unit."""
 
-import json
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -8,6 +7,7 @@ from pathlib import Path
 from typing import Any, Final, Literal, Self, cast
 
 from capture.errors import InputError
+from capture.jsontext import read_json
 from replay.benchmark.aggregate import scaled
 
 Unit = Literal["s", "ms"]
@@ -113,6 +113,9 @@ def _aggregate(content: Json, path: Path) -> dict[str, Any]:
     value = found.setdefault(AXES[axis], None if axis in {"rate", "poisson"} else 1)
     if not isinstance(value, (int, float)) or not math.isfinite(value):
         raise _bad(path, f"{AXES[axis]} {value} is not a number")
+    repeat = found.get("repeat") or 1
+    if not isinstance(repeat, int) or repeat < 1:
+        raise _bad(path, f"repeat {repeat} is not a number from 1")
     if not isinstance(found.get("scenario"), str):
         raise _bad(path, "it names no scenario")
     if not _tabular(found.setdefault("stats", {})):
@@ -149,12 +152,7 @@ def read_unit(name: object, path: Path) -> Unit:
 
 def read_object(path: Path) -> dict[str, Any]:
     """A JSON object from a file; raises InputError that names it."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from None
-    except ValueError as error:
-        raise InputError(f"{path}: no JSON: {error}; move it away") from None
+    content = read_json(path)
     if not isinstance(content, dict):
         raise InputError(f"{path}: not a JSON object; move it away")
     return content

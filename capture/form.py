@@ -5,7 +5,7 @@ from operator import itemgetter
 from typing import Any
 
 from capture.exchange import Headers
-from capture.frames import LATEST
+from capture.frames import FARTHEST
 
 Fields = dict[str, tuple[type, ...]]
 """The names of a record's fields, and the types that each may have."""
@@ -39,7 +39,7 @@ class Form:
             numbers = tuple(place for place, kind in enumerate(kinds) if kind is int)
             self._sound[kinds] = numbers
         for place in numbers:
-            if not -LATEST <= values[place] <= LATEST:
+            if not -FARTHEST <= values[place] <= FARTHEST:
                 return None
         known = dict(zip(self._names, values, strict=True))
         if "headers" in known:

@@ -20,6 +20,8 @@ VERSION = (1, 0)
 MARKER_BYTES = 16
 MAX_PAYLOAD = 256 * 2**20
 """The most bytes of a frame's payload, and of a block once decompressed."""
+MAX_RECORDS = 65_536
+"""The most records of a block; what is behind them is not looked at."""
 EXT32 = 0xC9
 FRAME = struct.Struct(">BIb")
 """What every frame begins with: 0xC9, payload length (big-endian, as msgpack has it), ext code."""
@@ -55,6 +57,9 @@ _ROW = struct.Struct("<QIIIqqq")
 _NO = -(2**63)
 LATEST = 2**63 - 2
 """The greatest time and seq that an index can hold; its negative is the least."""
+FARTHEST = 2**61
+"""The greatest time of a record, ns (73 years, or 1970 to 2043): sums and differences of four stay within
+64 bits."""
 
 
 def pack(value: object) -> bytes:
@@ -87,11 +92,15 @@ def unpacker(data: bytes | memoryview) -> msgpack.Unpacker:
 def unpack_all(raw: bytes) -> Iterator[Any]:
     """Every record of a decompressed block; ValueError where it is no msgpack."""
     reader = unpacker(raw)
-    while (offset := reader.tell()) < len(raw):
+    for _ in range(MAX_RECORDS):
+        if (offset := reader.tell()) == len(raw):
+            return
         try:
             yield reader.unpack()
         except _BROKEN as error:
             raise ValueError(f"no msgpack at byte {offset} of the block: {error}") from error
+    if reader.tell() < len(raw):
+        raise ValueError(f"more than {MAX_RECORDS:,} records in a block")
 
 
 def unpack_one(data: bytes | memoryview) -> object:
@@ -107,6 +116,8 @@ def unpack_one(data: bytes | memoryview) -> object:
 
 def unpack_ahead(reader: msgpack.Unpacker, skipped: int) -> object:
     """The value after so many others; None where there is none, or no sound one. It cannot go on then."""
+    if skipped >= MAX_RECORDS:
+        return None
     try:
         for _ in range(skipped):
             reader.skip()
@@ -119,7 +130,7 @@ def unpack_ahead(reader: msgpack.Unpacker, skipped: int) -> object:
 def edges(raw: bytes) -> list[int]:
     """Where each record of a decompressed block begins, and where the last sound one ends."""
     reader, found = unpacker(raw), [0]
-    while found[-1] < len(raw):
+    while found[-1] < len(raw) and len(found) <= MAX_RECORDS:
         try:
             reader.skip()
         except _BROKEN:

@@ -171,6 +171,8 @@ class _Merge:
         record = block.record(place.record)
         fits = (record.get("type"), record.get("id")) == ("response", id_)
         response = read_response(record, self._shift) if fits else None
+        if response and response.end_ns < waiting.arrive_ns:
+            response = None
         self._losses.bad_records += response is None
         return response
 

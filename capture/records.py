@@ -13,6 +13,7 @@ from uuid import uuid4
 
 from capture.exchange import NOTHING, Chunk, Outcome, Request, Response
 from capture.form import Fields, Form
+from capture.frames import FARTHEST
 
 U32_MAX = 2**32 - 1
 
@@ -180,6 +181,7 @@ def read_header(header: Mapping[str, Any]) -> TraceHeader:
         name: header[name]
         for name, types in HEADER.items()
         if name in header and isinstance(header[name], types)
+        if not isinstance(header[name], int) or abs(header[name]) <= FARTHEST
     }
     extra = {key: value for key, value in header.items() if key not in CONTAINER_KEYS}
     return TraceHeader(**(lost | known), extra=_unknown(extra, HEADER))
@@ -188,7 +190,7 @@ def read_header(header: Mapping[str, Any]) -> TraceHeader:
 def read_request(record: Mapping[str, Any], shift_ns: int = 0) -> Request | None:
     """A request record, its times moved by `shift_ns`; None when it is not what the format promises."""
     known = _REQUEST.read(record)
-    if known is None:
+    if known is None or known["end_ns"] < known["arrive_ns"] or known["body_bytes"] < 0:
         return None
     known["arrive_ns"] += shift_ns
     known["end_ns"] += shift_ns
@@ -201,7 +203,7 @@ def read_response(record: Mapping[str, Any], shift_ns: int = 0) -> Response | No
     An outcome that this version does not know reads as protocol_error, with the word kept in `extra`.
     """
     known, chunks = _RESPONSE.read(record), _CHUNKS.read(record)
-    if known is None or chunks is None:
+    if known is None or chunks is None or not _possible(known, chunks):
         return None
     extra = _WHOLE.rest(record)
     if known["outcome"] not in Outcome:
@@ -211,6 +213,17 @@ def read_response(record: Mapping[str, Any], shift_ns: int = 0) -> Response | No
     if known["head_ns"] is not None:
         known["head_ns"] += shift_ns
     return Response(**known, chunks=read_chunks(chunks, shift_ns), extra=extra)
+
+
+def _possible(known: Mapping[str, Any], chunks: Mapping[str, Any]) -> bool:
+    """Whether a response's values go together: the sizes of its chunks add up to the body, where both are."""
+    status, body = known["status"], known["body"]
+    dts, sizes = chunks["chunk_dt_us"], chunks["chunk_sizes"]
+    if len(dts) != len(sizes) or len(sizes) % 4 or known["body_bytes"] < 0:
+        return False
+    if status is not None and not 100 <= status <= 999:
+        return False
+    return body is None or not sizes or sum(memoryview(sizes).cast("I")) == len(body)
 
 
 def pack_chunks(chunks: Iterable[Chunk]) -> dict[str, Any]:
@@ -235,9 +248,9 @@ def pack_chunks(chunks: Iterable[Chunk]) -> dict[str, Any]:
 
 
 def read_chunks(fields: Mapping[str, Any], shift_ns: int = 0) -> tuple[Chunk, ...]:
-    """The chunks of a response; none when the two arrays do not fit each other."""
+    """The chunks of a response, whose two arrays fit each other; none without a first time."""
     first, dts, sizes = fields["first_chunk_ns"], fields["chunk_dt_us"], fields["chunk_sizes"]
-    if first is None or len(dts) != len(sizes) or len(dts) % 4:
+    if first is None:
         return ()
     layout = f"<{len(dts) // 4}I"
     times = accumulate(struct.unpack(layout, dts))

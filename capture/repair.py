@@ -135,7 +135,7 @@ def _damage(losses: Losses) -> Iterator[str]:
     if losses.damaged_index:
         yield "the index is damaged"
     if losses.bad_records:
-        yield f"{losses.bad_records} records are not msgpack maps"
+        yield f"{losses.bad_records} records are no msgpack maps, or empty"
 
 
 def _lies(container: Container, rows: Rows, catalogue: Catalogue) -> Iterator[str]:

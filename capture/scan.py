@@ -15,6 +15,9 @@ from capture.errors import InputError
 from capture.frames import BLOCK, FRAME, HEADER, INDEX, MARKER_BYTES, Row, Rows
 from capture.source import Source
 
+MOST_BAD = 100
+"""So many records of a block may be none before the rest of it is not looked at."""
+
 
 @dataclass(kw_only=True)
 class Losses:
@@ -87,11 +90,18 @@ class Container:
                 yield from self.unpack(frame.raw)
 
     def unpack(self, raw: bytes) -> Iterator[dict[str, Any]]:
-        """The records of a block; one that is no map is counted and given as an empty map."""
+        """The records of a block; one that is none is counted and given as an empty map.
+
+        A block of which MOST_BAD are none is given up: a frame of a kilobyte may hold millions.
+        """
+        bad = 0
         try:
             for record in frames.unpack_all(raw):
-                self.losses.bad_records += not isinstance(record, dict)
-                yield record if isinstance(record, dict) else {}
+                sound = isinstance(record, dict) and bool(record)
+                self.losses.bad_records += not sound
+                yield record if sound else {}
+                if (bad := bad + (not sound)) >= MOST_BAD:
+                    break
         except ValueError:
             self.losses.bad_records += 1
 

@@ -87,13 +87,13 @@ class Pace:
         if self.mode == "concurrency":
             return Fixed(limit=int(self.value), spawn_rate=self.spawn_rate or math.inf)
         assert survey is not None
-        if not any(survey.in_flight):
+        if not len(survey.in_flight):
             raise InputError(
                 "--concurrency-scale: this trace has no answers (a synthesised one has none), so nothing "
                 "was ever in flight; give a number with --concurrency"
             )
         limits = diffused(survey.in_flight, self.value)
-        if not any(limits):
+        if not limits.total:
             raise InputError(
                 f"--concurrency-scale {self.value:g}: the recorded number in flight times that never "
                 "reaches one request; raise it"

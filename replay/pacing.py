@@ -7,9 +7,12 @@ seconds from the first replayed request.
 
 import math
 import random
+from bisect import bisect_right
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import count
+from itertools import accumulate, count
+from typing import overload
 
 from capture.errors import InputError
 
@@ -121,34 +124,82 @@ class Profile:
 Closed = Fixed | Profile
 
 
-def diffused(means: Iterable[float], factor: float) -> list[int]:
-    """Whole limits for `factor` times the mean concurrency of each window.
+class Stretches(Sequence[float]):
+    """A mean for each window, kept as (windows, mean) where neighbours have the same: years may be empty."""
 
-    The rounding error is carried into the next window, so that every prefix of the limits sums to within
-    one half of what it should.
+    def __init__(self, stretches: Iterable[tuple[int, float]] = ()) -> None:
+        self.parts = [part for part in stretches if part[0]]
+        self._ends = list(accumulate(windows for windows, _ in self.parts))
+
+    def __len__(self) -> int:
+        return self._ends[-1] if self._ends else 0
+
+    @overload
+    def __getitem__(self, window: int) -> float: ...
+    @overload
+    def __getitem__(self, window: slice) -> list[float]: ...
+    def __getitem__(self, window: int | slice) -> float | list[float]:
+        if isinstance(window, slice):
+            return [self[one] for one in range(*window.indices(len(self)))]
+        return self.parts[bisect_right(self._ends, range(len(self))[window])][1]
+
+
+class Limits(Sequence[int]):
+    """Whole limits whose sum up to any window is within one half of what the means times `factor` sum to.
+
+    Each is the difference of two rounded sums, so that none has to be kept.
     """
-    limits = []
-    carried = 0.0
-    for mean in means:
-        wanted = factor * mean + carried
-        limit = max(0, math.floor(wanted + 0.5))
-        carried = wanted - limit
-        limits.append(limit)
-    return limits
+
+    def __init__(self, means: Stretches, factor: float) -> None:
+        self._slopes = [factor * mean for _, mean in means.parts]
+        self._starts = [0, *accumulate(windows for windows, _ in means.parts)]
+        rises = (n * slope for (n, _), slope in zip(means.parts, self._slopes, strict=True))
+        self._sums = [0.0, *accumulate(rises)]
+
+    def __len__(self) -> int:
+        return self._starts[-1]
+
+    @property
+    def total(self) -> int:
+        """The sum of all."""
+        return math.floor(self._sums[-1] + 0.5)
+
+    @overload
+    def __getitem__(self, window: int) -> int: ...
+    @overload
+    def __getitem__(self, window: slice) -> list[int]: ...
+    def __getitem__(self, window: int | slice) -> int | list[int]:
+        if isinstance(window, slice):
+            return [self[one] for one in range(*window.indices(len(self)))]
+        at = range(len(self))[window]
+        return max(0, self._up_to(at + 1) - self._up_to(at))
+
+    def _up_to(self, windows: int) -> int:
+        part = min(bisect_right(self._starts, windows), len(self._slopes)) - 1
+        rise = (windows - self._starts[part]) * self._slopes[part]
+        return math.floor(self._sums[part] + rise + 0.5)
+
+
+def diffused(means: Stretches | Iterable[float], factor: float) -> Limits:
+    """Whole limits for `factor` times the mean concurrency of each window."""
+    known = means if isinstance(means, Stretches) else Stretches((1, mean) for mean in means)
+    return Limits(known, factor)
 
 
 class Occupancy:
-    """The recorded concurrency, averaged over windows: add the span of every request, in any order."""
+    """The recorded concurrency, averaged over windows: add the span of every request, in any order.
+
+    Memory goes by requests, not by time.
+    """
 
     def __init__(self, window_s: float = WINDOW_S) -> None:
         self.window_s = window_s
-        self._partial: list[float] = []
-        self._steps: list[int] = []
+        self._partial: dict[int, float] = defaultdict(float)
+        self._steps: dict[int, int] = defaultdict(int)
 
     def add(self, start: float, end: float) -> None:
         """Count a request that was in flight from `start` to `end`, seconds."""
         first, last = int(start / self.window_s), int(end / self.window_s)
-        self._reach(last + 1)
         if first == last:
             self._partial[first] += end - start
             return
@@ -157,19 +208,15 @@ class Occupancy:
         self._steps[first + 1] += 1
         self._steps[last] -= 1
 
-    def means(self) -> list[float]:
+    def means(self) -> Stretches:
         """The time-weighted mean in flight, window by window, up to the last with anything in it."""
-        means = []
-        whole = 0
-        for partial, step in zip(self._partial, self._steps, strict=True):
-            whole += step
-            means.append(whole + partial / self.window_s)
-        while means and means[-1] <= 0:
-            means.pop()
-        return means
-
-    def _reach(self, windows: int) -> None:
-        missing = windows + 1 - len(self._partial)
-        if missing > 0:
-            self._partial.extend([0.0] * missing)
-            self._steps.extend([0] * missing)
+        parts: list[tuple[int, float]] = []
+        whole = at = 0
+        for window in sorted({*self._partial, *self._steps}):
+            parts.append((window - at, whole))
+            whole += self._steps.get(window, 0)
+            parts.append((1, max(0.0, whole + self._partial.get(window, 0.0) / self.window_s)))
+            at = window + 1
+        while parts and parts[-1][1] <= 0:
+            parts.pop()
+        return Stretches(parts)

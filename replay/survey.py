@@ -8,7 +8,7 @@ from typing import Any
 from capture.exchange import Exchange
 from capture.providers import Usage, read_response
 from replay.cost import Bill, expected
-from replay.pacing import Occupancy
+from replay.pacing import Occupancy, Stretches
 from replay.plan import Plan, Planned
 from replay.target import Target
 
@@ -27,7 +27,7 @@ class Survey:
     span_s: float = 0.0
     busy_s: float = 0.0
     unended: int = 0
-    in_flight: list[float] = field(default_factory=list)
+    in_flight: Stretches = field(default_factory=Stretches)
     skipped: Counter[str] = field(default_factory=Counter)
     hosts: Counter[str] = field(default_factory=Counter)
     models: Counter[str] = field(default_factory=Counter)

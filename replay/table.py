@@ -21,11 +21,11 @@ Columns = Mapping[str, Column]
 ALL: Final = slice(None)
 EVERY: Final = (*NUMBERS, *WORDS, *NAMES)
 KINDS: Final[Mapping[str, tuple[float, float]]] = {
-    "f": (-1e9, 1e9),
+    "f": (-1.2e10, 1.2e10),
     "i": (0, 2**63 - 1),
     "b": (0, 1),
 }
-"""By the kind of a number, the least and the largest that it can be where it is there (s: 30 years)."""
+"""By the kind of a number, the least and the largest that it can be where it is there (s: 380 years)."""
 BOUNDS: Final[Mapping[str, tuple[float, float]]] = {"status": (100, 999)}
 """The same of single columns."""
 _ROOM: Final = 1024

@@ -1,10 +1,10 @@
 """Calibrating: without a tokenizer, a benchmark's prompts are as long as its server's own counts say."""
 
-import json
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+from capture.jsontext import read_json
 from capture.synthesis import Workload, calibrated, parse
 from capture.synthesis.order import read_task
 from replay.benchmark.calibration import REQUESTS, Calibrator, UncalibratedError
@@ -22,7 +22,7 @@ def with_lengths(
     """Without a tokenizer, lengths go by the server's own counts, which a folder keeps."""
     if asked.model_tokenizer or base.from_dataset or asked.task == "image-text-to-text":
         return base
-    kept = json.loads((folder / OWN).read_text())
+    kept = read_json(folder / OWN)
     if "chars_per_token" not in kept:
         log.say(
             "no --model-tokenizer: asking the server how long its tokens are (12 small requests)"

@@ -32,7 +32,7 @@ values = st.recursive(
     ),
     max_leaves=6,
 )
-records = st.dictionaries(st.text(max_size=6), values, max_size=5)
+records = st.dictionaries(st.text(max_size=6), values, min_size=1, max_size=5)
 
 
 class Time:

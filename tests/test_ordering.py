@@ -49,7 +49,8 @@ def request(number: int, arrive_ns: int | None = None, body: bytes = b"") -> Req
 
 
 def response(number: int) -> Response:
-    return Response(head_ns=None, end_ns=number * 1000 + 500, status=200, error=f"to r{number}")
+    end_ns = 10_000 + number * 1000
+    return Response(head_ns=None, end_ns=end_ns, status=200, error=f"to r{number}")
 
 
 @st.composite

@@ -79,7 +79,7 @@ def ask(number: int, body: bytes = b"{}") -> Request:
 
 
 def answer() -> Response:
-    return Response(head_ns=1, end_ns=2, status=200)
+    return Response(head_ns=1, end_ns=1000, status=200)
 
 
 def record(one: Recorder, number: int, body: bytes = b"{}", reply: bytes = b"ok") -> None:

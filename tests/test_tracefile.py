@@ -37,7 +37,8 @@ HEADER = TraceHeader(
     extra={"host": "b2c4"},
 )
 
-times = st.integers(0, 2**62)
+times = st.integers(0, 2**60)
+later = st.integers(2**60, 2**61)
 text = st.text(max_size=12)
 headers = st.lists(st.tuples(text, text), max_size=3).map(tuple)
 bodies = st.none() | st.binary(max_size=60)
@@ -51,7 +52,7 @@ requests = st.builds(
     id=text,
     seq=st.integers(0, 2**40),
     arrive_ns=times,
-    end_ns=times,
+    end_ns=later,
     method=text,
     scheme=text,
     host=text,
@@ -72,7 +73,7 @@ chunk_lists = st.lists(
 responses = st.builds(
     Response,
     head_ns=st.none() | times,
-    end_ns=times,
+    end_ns=later,
     status=st.none() | st.integers(100, 599),
     http_version=text,
     headers=headers,

@@ -4,15 +4,13 @@ A row is a string, or a map of columns. What is broken comes as Bad, with the re
 """
 
 import csv
-import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-import orjson
-
 from capture.errors import InputError
+from capture.jsontext import loads
 
 LONGEST_CELL: Final = 2**30
 """Of a CSV file: it may hold images."""
@@ -84,7 +82,7 @@ def _json(path: Path) -> Iterator[Item]:
     """A list of strings or objects; several values, one a line, are JSONL."""
     data = path.read_bytes().removeprefix(BOM)
     try:
-        found = _loads(data)
+        found = loads(data)
     except ValueError as error:
         if not _is_json(data.lstrip().partition(b"\n")[0]):
             raise InputError(f"{path}: not JSON: {error}") from None
@@ -102,20 +100,9 @@ def _jsonl(path: Path) -> Iterator[Item]:
             if not text:
                 continue
             try:
-                yield _value(_loads(text))
+                yield _value(loads(text))
             except ValueError:
                 yield Bad("not JSON")
-
-
-def _loads(data: bytes) -> object:
-    """Decoded JSON, NaN and Infinity (which Python and pandas write) as null. Raises ValueError."""
-    try:
-        return orjson.loads(data)
-    except orjson.JSONDecodeError as error:
-        try:
-            return orjson.loads(orjson.dumps(json.loads(data)))
-        except (ValueError, TypeError, RecursionError):
-            raise error from None
 
 
 def _value(value: object) -> Item:
@@ -124,7 +111,7 @@ def _value(value: object) -> Item:
 
 def _is_json(line: bytes) -> bool:
     try:
-        _loads(line)
+        loads(line)
     except ValueError:
         return False
     return True

@@ -5,9 +5,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
-import orjson
-
 from capture.errors import InputError
+from capture.jsontext import loads, read_json
 from capture.synthesis.dataset import Columns, Dataset, from_hub, load_dataset
 from capture.synthesis.expression import read_expression
 
@@ -29,8 +28,8 @@ def is_recipe(path: Path) -> bool:
         if not file.read(4096).removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"{"):
             return False
     try:
-        found = orjson.loads(path.read_bytes())
-    except orjson.JSONDecodeError:  # several objects, one a line
+        found = loads(path.read_bytes())
+    except ValueError:  # several objects, one a line
         return False
     return isinstance(found, dict) and "source" in found
 
@@ -73,12 +72,7 @@ def _other_type(source: Mapping[str, Any]) -> str:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    try:
-        found = orjson.loads(path.read_bytes())
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
-    except orjson.JSONDecodeError as error:
-        raise InputError(f"{path}: not JSON: {error}") from None
+    found = read_json(path, "mend it")
     if not isinstance(found, dict) or "source" not in found:
         raise InputError(f"{path}: not a dataset-config: it has no source")
     return found

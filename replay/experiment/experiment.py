@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, get_args
 
-import orjson
-
 from capture.errors import InputError
+from capture.jsontext import loads
 from capture.redact import mask_address
 from replay.experiment.schedule import Kind, Slot, slots
 from replay.experiment.treatment import Treatment, treatments
@@ -174,7 +173,7 @@ def read_plan(path: Path) -> dict[str, Any]:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from None
     try:
         kept = path.suffix == ".json"
-        words = orjson.loads(text)["plan"] if kept else tomllib.loads(text.decode())
+        words = loads(text)["plan"] if kept else tomllib.loads(text.decode())
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path}: no plan: {error}") from None
     if not isinstance(words, dict):

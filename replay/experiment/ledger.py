@@ -10,6 +10,7 @@ from typing import Any, Final, Self
 import orjson
 
 from capture.errors import InputError
+from capture.jsontext import loads
 
 PLAN: Final = "plan.json"
 ASIDE: Final = "set-aside"
@@ -132,7 +133,7 @@ class Ledger:
 
 def _read(place: Path) -> dict[str, Any]:
     try:
-        kept = orjson.loads(place.read_bytes())
+        kept = loads(place.read_bytes())
         if isinstance(kept["plan"], dict) and isinstance(kept["runs"], list):
             return dict(kept)
     except (OSError, ValueError, KeyError, TypeError):

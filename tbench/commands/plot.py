@@ -134,10 +134,10 @@ def _formats(names: Sequence[str]) -> list[str]:
 
 
 def _criteria(text: str) -> dict[str, Any]:
-    import json
+    from capture.jsontext import loads
 
     try:
-        found = json.loads(text)
+        found = loads(text)
     except ValueError as error:
         raise InputError(f"--filter-criteria: no JSON: {error}") from None
     if not isinstance(found, dict):

@@ -10,6 +10,7 @@ from uuid import uuid4
 import typer
 
 from capture.errors import InputError
+from capture.jsontext import read_json
 from replay.benchmark.layout import OWN, write_json
 from tbench.benchmark_view import on_stderr
 from tbench.uploading.address import Address, read_address
@@ -71,8 +72,8 @@ def _own(folder: Path) -> dict[str, Any]:
     """What a benchmark's folder keeps of itself; its id is made where an older one has none."""
     kept = folder / OWN
     try:
-        own = json.loads(kept.read_text())
-    except (OSError, ValueError):
+        own = read_json(kept)
+    except InputError:
         own = None
     if not isinstance(own, dict) or "options" not in own:
         raise InputError(f"upload {folder}: no benchmark of tbench is in it (no sound {OWN})")

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from capture.errors import InputError
+from capture.jsontext import loads
 from replay.benchmark.conduct import TRACES
 from replay.benchmark.layout import OWN
 from tbench.uploading.address import LOCAL, Address
@@ -80,7 +81,7 @@ def _check_elsewhere(store: Store, folder: Path) -> None:
 
 def _id(content: bytes) -> object:
     try:
-        found = json.loads(content)
+        found = loads(content)
     except ValueError:
         return None
     return found.get("id") if isinstance(found, dict) else None

@@ -1,0 +1,57 @@
+"""JSON from outside: one way to read it, which gives a value or says in one line why there is none."""
+
+import json
+from pathlib import Path
+from typing import Any, NoReturn
+
+import orjson
+
+from capture.errors import InputError
+
+LONGEST_NUMBER = 20
+"""Characters of a whole number: 64 bits have no more."""
+
+
+def loads(data: str | bytes) -> Any:  # noqa: ANN401 (whatever it holds)
+    """The value of JSON text; NaN and Infinity, which Python and pandas write, are null.
+
+    Raises ValueError for anything else that is no JSON, for numbers that no double holds, for half
+    characters, and for text that is nested a thousand deep.
+    """
+    try:
+        return orjson.loads(data)
+    except orjson.JSONDecodeError as error:
+        if "depth" in str(error):
+            raise
+    try:
+        value = json.loads(
+            data, parse_constant=lambda _: None, parse_int=_whole, parse_float=_finite
+        )
+        return orjson.loads(json.dumps(value, ensure_ascii=False).encode())
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    except UnicodeEncodeError:
+        raise ValueError("it holds half a character") from None
+
+
+def read_json(path: Path, cure: str = "move it away") -> Any:  # noqa: ANN401
+    """The value that a file holds; raises InputError that names it and the `cure`."""
+    try:
+        return loads(path.read_bytes().removeprefix(b"\xef\xbb\xbf"))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from None
+    except ValueError as error:
+        raise InputError(f"{path}: no JSON: {error}; {cure}") from None
+
+
+def _whole(text: str) -> int:
+    return int(text) if len(text) <= LONGEST_NUMBER else _refuse(text)
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    return number if abs(number) < float("inf") else _refuse(text)
+
+
+def _refuse(text: str) -> NoReturn:
+    raise ValueError(f"the number {text[:LONGEST_NUMBER]}… is too large")
