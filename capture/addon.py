@@ -7,6 +7,7 @@ serves `tbench capture` and `mitmdump -s capture/addon.py`, for which `Script` a
 
 import asyncio
 import logging
+import re
 import time
 from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Sequence
@@ -15,15 +16,19 @@ from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
+from urllib.parse import SplitResult, urlsplit
 
 from mitmproxy import connection, ctx, http, tls
 from mitmproxy.addonmanager import Loader
+from mitmproxy.proxy import commands, events, layer
+from mitmproxy.proxy.layers import http as _http_layer
+from mitmproxy.proxy.layers.http import _http1
 
 from capture.endings import Failure
 from capture.errors import TbenchError
 from capture.exchange import Outcome, Request, Response
 from capture.recording import MAX_PENDING, Parts, Recording, begin
-from capture.redact import Secrets, safe_path, secrets_of
+from capture.redact import Secrets, mask_lookalikes, safe_path, secrets_of
 from capture.selection import Selection
 from capture.sessions import SESSION_HEADERS
 from capture.tee import Tee
@@ -34,6 +39,9 @@ STREAM_ABOVE = 1 << 20
 """Larger request bodies go upstream as they come in, instead of after their last byte."""
 
 PLENTY = 1 << 20
+
+USUAL_PORTS = {"http": 80, "https": 443}
+REDIRECT = 3
 
 CALLER_HEADERS = frozenset({"authorization", "x-api-key", "api-key"})
 
@@ -56,20 +64,24 @@ class Live:
 class Capture:
     """The hooks of one capture. Whatever the filters leave out passes through, streamed.
 
-    After `limit` exchanges the rest passes through too.
+    After `limit` exchanges the rest passes through too. `reverse`: there is one upstream, and clients know
+    the capture by its own address.
     """
 
-    def __init__(self, parts: Parts, *, limit: int | None = None) -> None:
+    def __init__(self, parts: Parts, *, limit: int | None = None, reverse: bool = False) -> None:
+        _http_layer.Http1Client = _PatientClient  # type: ignore[attr-defined]
         self.recorder = parts.recorder
         self.live: dict[str, Live] = {}
         self.passing: dict[str, str] = {}
         self.closing = False
         self.finished = 0
         self.left_out: Counter[str] = Counter()
+        self.redirected: Counter[str] = Counter()
         self._selection = parts.selection
         self._redactor = parts.redactor
         self._now = parts.now
         self._limit = limit
+        self._reverse = reverse
         self._seq = 0
         self._timed_out: set[str] = set()
         self._conns: defaultdict[str, int] = defaultdict(count(1).__next__)
@@ -136,6 +148,7 @@ class Capture:
         flow.response.stream = live.answer.pass_on if live else True
         if live:
             live.head_ns = self._now()
+        self._keep_redirect(flow)
         if self.closing and not flow.request.is_http2:
             flow.response.headers["connection"] = "close"
 
@@ -146,11 +159,18 @@ class Capture:
             self._end(live, Outcome.OK)
 
     def error(self, flow: http.HTTPFlow) -> None:
-        """The exchange broke off, on either side."""
+        """The exchange broke off, on either side.
+
+        A server that closes before its head leaves the client with a closed connection, as it would have
+        without a proxy: SDKs tell that from the 502 that mitmproxy would answer.
+        """
         self.passing.pop(flow.id, None)
+        text = flow.error.msg if flow.error else "unknown error"
+        outcome = self._failure(flow, text).outcome
         if live := self.live.get(flow.id):
-            text = flow.error.msg if flow.error else "unknown error"
-            self._end(live, self._failure(live, text).outcome, text)
+            self._end(live, outcome, text)
+        if outcome is Outcome.RESET and flow.killable:
+            flow.kill()  # type: ignore[no-untyped-call]
 
     def http_connect(self, flow: http.HTTPFlow) -> None:
         """A tunnel begins; one to a host that is not looked into is all that will be seen of it."""
@@ -171,6 +191,29 @@ class Capture:
         for live in list(self.live.values()):
             self._end(live, Outcome.PROXY_SHUTDOWN, "the capture was stopped")
         self.passing.clear()
+
+    def _keep_redirect(self, flow: http.HTTPFlow) -> None:
+        """In reverse mode, lead a redirect to the upstream's own origin back through the capture.
+
+        A relative `Location` does, whatever address the client knows the capture by. Redirects to other
+        origins are counted: what follows them goes past the capture.
+        """
+        assert flow.response
+        location = flow.response.headers.get("location")
+        if not location or not self._reverse or "://" not in location:
+            return
+        try:
+            target = urlsplit(location)
+            port = target.port or USUAL_PORTS.get(target.scheme)
+        except ValueError:
+            return
+        request = flow.request
+        origin = (request.scheme, request.host.lower(), request.port)
+        if (target.scheme, target.hostname, port) == origin and not target.path.startswith("//"):
+            rest = target._replace(scheme="", netloc="", path=target.path or "/")
+            flow.response.headers["location"] = rest.geturl()
+        elif flow.response.status_code // 100 == REDIRECT:
+            self.redirected[mask_lookalikes(_location_host(target))] += 1
 
     def _records(self, flow: http.HTTPFlow) -> bool:
         if reason := self._leaves_out(flow):
@@ -238,15 +281,15 @@ class Capture:
         live.upload.forget()
         self.recorder.request(request, live.secrets, dropped=whole and body is None)
 
-    def _failure(self, live: Live, text: str) -> Failure:
-        server = live.flow.server_conn
+    def _failure(self, flow: http.HTTPFlow, text: str) -> Failure:
+        server = flow.server_conn
         return Failure(
             text=text,
-            timed_out=live.flow.client_conn.id in self._timed_out,
-            client_connected=live.flow.client_conn.connected,
+            timed_out=flow.client_conn.id in self._timed_out,
+            client_connected=flow.client_conn.connected,
             upstream_connected=server.timestamp_tcp_setup is not None,
             upstream_http2=server.alpn == b"h2",
-            head_seen=live.head_ns is not None,
+            head_seen=flow.response is not None,
         )
 
     def _end(self, live: Live, outcome: Outcome, error: str | None = None) -> None:
@@ -290,8 +333,12 @@ def _address(flow: http.HTTPFlow) -> str:
     return str(peer[0]) if peer else ""
 
 
+def _location_host(target: SplitResult) -> str:
+    return target.netloc.rpartition("@")[2]
+
+
 def _host(request: http.Request) -> str:
-    usual = {"http": 80, "https": 443}.get(request.scheme)
+    usual = USUAL_PORTS.get(request.scheme)
     host = f"[{request.host}]" if ":" in request.host else request.host
     return host if request.port == usual else f"{host}:{request.port}"
 
@@ -318,6 +365,25 @@ def _upstream_times(flow: http.HTTPFlow) -> dict[str, Any]:
         extra["upstream_connect_ns"] = round((tcp - start) * 1e9)
         extra["upstream_tls_ns"] = round((tls - tcp) * 1e9) if tls else None
     return extra
+
+
+class _PatientClient(_http1.Http1Client):
+    """Mitmproxy's side towards an HTTP/1.1 server, which takes an interim answer for the final one.
+
+    Here 100 to 199, but for the upgrade, are passed on as they come (RFC 9110, 15.2), where the client
+    speaks HTTP/1.1 as well, and the answer is waited for.
+    """
+
+    def read_headers(self, event: events.ConnectionEvent) -> layer.CommandGenerator[None]:
+        if isinstance(event, events.DataReceived) and self.request:
+            while interim := _INTERIM.match(bytes(self.buf)):
+                self.buf.maybe_extract_at_most(interim.end())
+                if self.request.http_version == "HTTP/1.1":
+                    yield commands.SendData(self.context.client, interim[0])
+        yield from super().read_headers(event)
+
+
+_INTERIM = re.compile(rb"HTTP/1\.\d 1(?!01)\d\d\b[^\n]*\n(?:[^\r\n][^\n]*\n)*\r?\n")
 
 
 class Script:

@@ -7,6 +7,7 @@ DumpMaster's thirty others would halve the throughput, serve mitm.it, and end th
 import asyncio
 import gc
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -35,6 +36,8 @@ LAG_EVERY_S = 0.1
 START_S, HANG_UP_S = 30.0, 2.0
 TICK_S = 0.5
 CLOCK_EVERY_S = 60.0
+KEY_FILES = ("mitmproxy-ca.pem", "mitmproxy-ca.p12")
+"""Where mitmproxy writes the private key of the throw-away CA, which it reads once."""
 SWITCH_S = 0.0005
 """How long the writer thread may keep the interpreter while a chunk waits (Python's default is 5 ms)."""
 
@@ -56,12 +59,33 @@ class Setup:
 def run(setup: Setup, watch: Watch) -> Status:
     """Capture until a signal, the duration or the number of requests ends it; returns the last status.
 
-    SIGINT and SIGTERM drain what is in flight for at most the grace; a second one cuts it short. The
+    SIGINT, SIGTERM and SIGHUP drain what is in flight for at most the grace; a second one cuts it short. The
     trace is closed in any case. Raises InputError, before anything listens, where it cannot begin.
     """
     check_port(setup.host, setup.port)
-    with tempfile.TemporaryDirectory(prefix="tbench-ca-") as folder, _low_latency():
-        return asyncio.run(_Proxy(setup, watch, Path(folder)).run())
+    with _passing_folder() as folder, _low_latency():
+        return asyncio.run(_Proxy(setup, watch, folder).run())
+
+
+@contextmanager
+def _passing_folder() -> Iterator[Path]:
+    """A folder that ends with this process, even by `kill -9`: a shell in a session of its own sees to it.
+
+    The shell waits for the end of a pipe whose other end only this process holds.
+    """
+    with tempfile.TemporaryDirectory(prefix="tbench-ca-", ignore_cleanup_errors=True) as folder:
+        guard = subprocess.Popen(  # noqa: S603 (nothing in it comes from outside)
+            ["/bin/sh", "-c", 'cat; rm -rf -- "$0"', folder],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            cwd="/",
+            start_new_session=True,
+        )
+        try:
+            yield Path(folder)
+        finally:
+            guard.communicate()
 
 
 @contextmanager
@@ -96,7 +120,8 @@ class _Proxy:
             master = Master(self._options(), event_loop=loop)
             self._add_addons(master)
             self._parts = begin(self._setup.recording, lambda why: self._disk_failed(loop, why))
-            self._capture = Capture(self._parts, limit=self._setup.requests)
+            reverse = self._setup.recording.upstream is not None
+            self._capture = Capture(self._parts, limit=self._setup.requests, reverse=reverse)
             _addons(master).add(self._capture)
             try:
                 await self._serve(master)
@@ -176,6 +201,8 @@ class _Proxy:
         addresses = servers.listen_addrs()
         if not addresses:
             raise InputError(f"cannot listen on {self._setup.host}:{self._setup.port}")
+        for name in KEY_FILES:  # it is in memory by now
+            (self._folder / name).unlink(missing_ok=True)
         host, port = addresses[0][:2]
         shown = f"[{host}]" if ":" in host else host
         bundle = _bundle(self._folder / "ca-bundle.pem", self._folder / "mitmproxy-ca-cert.pem")
@@ -217,6 +244,7 @@ class _Proxy:
         return Status(
             counts=self._parts.recorder.counts,
             left_out=self._capture.left_out,
+            redirected=self._capture.redirected,
             in_flight=self._capture.in_flight,
             elapsed_s=time.monotonic() - self._began,
             draining=self._draining,
@@ -263,7 +291,9 @@ async def _until(condition: Callable[[], bool], timeout_s: float) -> None:
 
 @contextmanager
 def _signals(loop: asyncio.AbstractEventLoop, act: Callable[[], None]) -> Iterator[None]:
-    numbers = (signal.SIGINT, signal.SIGTERM)
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as under nohup
+        numbers.append(signal.SIGHUP)
     for number in numbers:
         loop.add_signal_handler(number, act)
     try:

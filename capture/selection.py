@@ -82,7 +82,8 @@ class Selection:
     def _path_matches(self, method: str, path: str) -> bool:
         if self.paths:
             return any(fnmatchcase(path, glob) for glob in self.paths)
-        return any(method == verb and fnmatchcase(path, glob) for verb, glob in INFERENCE)
+        route = path.rstrip("/")
+        return any(method == verb and fnmatchcase(route, glob) for verb, glob in INFERENCE)
 
 
 def _compiled(hosts: Iterable[str]) -> Iterable[re.Pattern[str]]:

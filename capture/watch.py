@@ -22,11 +22,13 @@ class Status:
     """The state of a capture at one moment; `lag` is over its whole time, in ns.
 
     `left_out` counts what passed through unrecorded as asked, by the option that keeps it out: `host`
-    (tunnels count once), `path`, `sample`, `limit`.
+    (tunnels count once), `path`, `sample`, `limit`. `redirected` counts answers that sent clients past the
+    capture, by the host they sent them to.
     """
 
     counts: Counts
     left_out: Mapping[str, int]
+    redirected: Mapping[str, int]
     in_flight: int
     elapsed_s: float
     draining: bool

@@ -1,11 +1,14 @@
 """What `tbench capture` shows: the lines to paste, a live line, and the summary at the end."""
 
+import os
+import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Self, TextIO
 
 from rich.text import Text
 
@@ -36,6 +39,7 @@ def base_url_lines(address: str, bundle: Path) -> Iterator[str]:
     yield f"openai        OpenAI(base_url='{address}/v1')    OPENAI_BASE_URL={address}/v1"
     yield f"together 3    Together(base_url='{address}')     TOGETHER_BASE_URL={address}"
     yield f"together 1,2  Together(base_url='{address}/v1')  TOGETHER_BASE_URL={address}/v1"
+    yield f"node          new OpenAI or new Together({{ baseURL: '{address}/v1' }}), or the same variables"
     yield f"curl          {address}/v1/chat/completions -H 'Authorization: Bearer '$TOGETHER_API_KEY"
     yield f"the same port speaks TLS and HTTP/2 with a throw-away CA: SSL_CERT_FILE={bundle}"
 
@@ -85,6 +89,11 @@ def summary(status: Status, files: list[Path]) -> Iterator[str]:
     if left := {why: n for why, n in status.left_out.items() if n}:
         words = ", ".join(f"{n} by {OPTIONS[why]}" for why, n in left.items())
         yield f"passed through unrecorded, as asked: {words}"
+    for host, number in status.redirected.items():
+        yield (
+            f"WARNING: {number} answers redirected clients to {host}: what they send there is not recorded. "
+            "Is --upstream the address that the server itself uses?"
+        )
     if counts.masked:
         yield f"masked: {counts.masked} credentials in request bodies (of tools, data sources, ...)"
     yield f"{first}{more}: {size / MEGA:.2f} MB, {status.elapsed_s:.1f} s"
@@ -104,7 +113,7 @@ def files_of(output: Path) -> list[Path]:
     for number in count():
         path = segment_path(output, number)
         part = path.with_name(path.name + PART)
-        found = next((file for file in (path, part) if file.exists()), None)
+        found = next((file for file in (part, path) if file.exists()), None)
         if found is None:
             return files
         files.append(found)
@@ -131,32 +140,47 @@ class View:
         traceback: TracebackType | None,
     ) -> None:
         if self._live:
-            self._live.stop()
+            with heard(sys.stderr):
+                self._live.stop()
 
     def listening(self, place: Listening) -> None:
         """Say where, and what to paste."""
         upstream = self._recording.upstream
         to = f", forwarding to {upstream}" if upstream else ", a proxy"
-        self._console.print(f"tbench capture: listening on {place.address}{to}")
-        lines = base_url_lines if upstream else proxy_lines
-        for line in lines(place.address, place.ca_bundle):
-            self._console.print(f"  {line}")
-        self._console.print(f"  recording to {self._recording.output}; stop with Ctrl-C")
-        if self._console.is_terminal:
-            self._live = Live(console=self._console, auto_refresh=False, transient=True)
-            self._live.start()
+        with heard(sys.stderr):
+            self._console.print(f"tbench capture: listening on {place.address}{to}")
+            lines = base_url_lines if upstream else proxy_lines
+            for line in lines(place.address, place.ca_bundle):
+                self._console.print(f"  {line}")
+            self._console.print(f"  recording to {self._recording.output}; stop with Ctrl-C")
+            if self._console.is_terminal:
+                self._live = Live(console=self._console, auto_refresh=False, transient=True)
+                self._live.start()
 
     def tick(self, status: Status) -> None:
-        """Show the state; the first loss is said at once."""
+        """Show the state; the first loss of each kind is said at once."""
         for reason in sorted(LOSSES.keys() & status.counts.lost_by.keys() - self._warned):
             self._warned.add(reason)
             self.warn(LOSSES[reason])
-        if self._live:
-            self._live.update(Text(live_line(status)), refresh=True)
-        elif time.monotonic() >= self._plain_due:
-            self._plain_due += PLAIN_EVERY_S
-            self._console.print(f"tbench capture: {live_line(status)}")
+        with heard(sys.stderr):
+            if self._live:
+                self._live.update(Text(live_line(status)), refresh=True)
+            elif time.monotonic() >= self._plain_due:
+                self._plain_due += PLAIN_EVERY_S
+                self._console.print(f"tbench capture: {live_line(status)}")
 
     def warn(self, line: str) -> None:
         """Print one line of warning."""
-        self._console.print(f"tbench capture: {line}")
+        with heard(sys.stderr):
+            self._console.print(f"tbench capture: {line}")
+
+
+@contextmanager
+def heard(stream: TextIO) -> Iterator[None]:
+    """Let the capture go on when the terminal has been closed: from then on `stream` leads nowhere."""
+    try:
+        yield
+    except OSError:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)

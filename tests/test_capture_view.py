@@ -22,6 +22,7 @@ def status(
     *,
     draining: bool = False,
     left_out: dict[str, int] | None = None,
+    redirected: dict[str, int] | None = None,
     **counts: Any,
 ) -> Status:
     lag = Lag()
@@ -30,6 +31,7 @@ def status(
     return Status(
         counts=Counts(**counts, outcomes=Counter({"ok": 3, "cut": 1})),
         left_out=left_out or {},
+        redirected=redirected or {},
         in_flight=2,
         elapsed_s=2.0,
         draining=draining,
@@ -40,11 +42,12 @@ def status(
 
 def test_the_v1_is_where_each_sdk_wants_it() -> None:
     """Together's SDK appends it from version 3 on, the others do not."""
-    openai, together3, together1, *_ = base_url_lines("http://h:1", Path("/b"))
+    openai, together3, together1, node, *_ = base_url_lines("http://h:1", Path("/b"))
 
     assert "http://h:1/v1" in openai
     assert "/v1" not in together3
     assert "http://h:1/v1" in together1
+    assert "baseURL: 'http://h:1/v1'" in node
 
 
 def test_proxy_mode_prints_every_export() -> None:
@@ -139,6 +142,16 @@ def test_the_first_loss_is_said_at_once(reason: str, words: str) -> None:
 def test_a_trace_that_could_not_be_written_notes_nothing(failure: str | None, words: str) -> None:
     """The summary must not promise gap records that a full disk refused."""
     assert words in "\n".join(summary(status(failure=failure, lost_requests=2), []))
+
+
+def test_the_summary_warns_of_redirects_past_the_capture() -> None:
+    """Otherwise a trace of redirects only looks like a server that fails."""
+    text = "\n".join(summary(status(redirected={"h:8443": 7}), []))
+
+    assert (
+        "WARNING: 7 answers redirected clients to h:8443: what they send there is not recorded"
+        in text
+    )
 
 
 def test_the_summary_says_how_many_credentials_were_masked() -> None:

@@ -1,5 +1,6 @@
 """tbench capture: put a recording proxy between an application and its server."""
 
+import sys
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated
@@ -84,7 +85,7 @@ def capture(
     from capture.proxy import Setup, run
     from capture.recording import Recording
     from capture.selection import API_HOSTS, Selection
-    from tbench.capture_view import View, files_of, summary
+    from tbench.capture_view import View, files_of, heard, summary
 
     _check_usage(mode, listen, upstream, host)
     proxied = mode == "proxy"
@@ -115,8 +116,9 @@ def capture(
             view.warn("keys and prompts cross the network in the clear to this address")
         status = run(setup, view)
     files = files_of(output)
-    for line in summary(status, files):
-        typer.echo(line)
+    with heard(sys.stdout):
+        for line in summary(status, files):
+            typer.echo(line)
     if status.failure:
         lost = status.counts.lost_requests
         part = next((file for file in files if file.name.endswith(".part")), None)
