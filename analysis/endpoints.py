@@ -9,18 +9,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
 
-import numpy as np
-
 from analysis.metrics import METRICS, Direction
 from analysis.quantiles import quantile, refusal
 from analysis.shared import Observed
 from analysis.slo import Slo, met
+from replay.throughput import Throughput, throughput
 
 Scale = Literal["ratio", "points"]
 ERRORS: Final = "errors"
 GOODPUT: Final = "goodput"
-WORDLESS: Final = ("embeddings", "rerank", "images", "audio", "models")
-"""Endpoints whose answers have no output tokens to count."""
 NOTHING: Final = "a run has no request that counts"
 
 
@@ -94,32 +91,33 @@ def _goodput(run: Observed, slo: Slo) -> Figure:
     return _share(int(good.sum()), len(good))
 
 
-def _rate(total: float, n: int, run: Observed) -> Figure:
-    sent, end = run.column("sent"), run.column("end")
-    there = ~np.isnan(sent) & ~np.isnan(end)
-    wall = float(end[there].max() - sent[there].min()) if there.any() else 0.0
-    if wall <= 0:
+def _rate(run: Observed, amount: float, n: int) -> Figure:
+    rate = _throughput(run).per_s(amount)
+    if rate is None:
         return Figure(value=math.nan, n=n, refusal=NOTHING)
-    return Figure(value=total / wall, n=n)
+    return Figure(value=rate, n=n)
+
+
+def _throughput(run: Observed) -> Throughput:
+    return throughput(run.arm.columns, run.places)
 
 
 def _requests(run: Observed, _: Slo) -> Figure:
-    ok = run.counted(run.arm.ok)
-    return _rate(float(ok.sum()), len(ok), run)
+    n = len(run.counted(run.arm.ok))
+    return _rate(run, _throughput(run).successes, n)
 
 
 def _good_requests(run: Observed, slo: Slo) -> Figure:
     share = _goodput(run, slo)
-    return share if share.refusal else _rate(float(share.events), share.n, run)
+    return share if share.refusal else _rate(run, share.events, share.n)
 
 
 def _tokens(run: Observed, _: Slo) -> Figure:
-    writes = ~np.logical_or.reduce([run.column("endpoint") == name for name in WORDLESS])
-    tokens = run.column("output_tokens")[run.arm.ok[run.places] & writes]
-    if unknown := int((tokens < 0).sum()):
-        why = f"{unknown:,} of a run's {len(tokens):,} successes have no token count by the server"
-        return Figure(value=math.nan, n=len(tokens), refusal=why)
-    return _rate(float(tokens.sum()), len(tokens), run)
+    tokens = _throughput(run).output
+    if tokens.uncounted:
+        why = f"{tokens.uncounted:,} of a run's {tokens.n:,} successes have no token count by the server"
+        return Figure(value=math.nan, n=tokens.n, refusal=why)
+    return _rate(run, tokens.total, tokens.n)
 
 
 _ROWS = (

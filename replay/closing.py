@@ -11,6 +11,7 @@ from capture.terminal import named
 from replay import measures
 from replay.forecast import Forecast
 from replay.runfile import Run
+from replay.throughput import spoken
 from replay.totals import identity
 
 LATENCIES: Final = {
@@ -75,8 +76,8 @@ def _load(numbers: Mapping[str, Any]) -> str:
     flight = numbers["in_flight"]
     mean = "-" if flight["mean"] is None else f"{flight['mean']:.2f}"
     return (
-        f"load      {numbers['requests_per_s']:.2f} completed/s over {numbers['duration_s']:.1f} s, "
-        f"in flight {mean} on average, {flight['max'] or 0} at most"
+        f"throughput {spoken(numbers)}\n"
+        f"load      {numbers['duration_s']:.1f} s, in flight {mean} on average, {flight['max'] or 0} at most"
     )
 
 

@@ -1,12 +1,14 @@
 """What a person sees while a replay runs: one line, on a terminal refreshed in place, else every 10 s."""
 
 import sys
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final, Protocol
 
 import trio
 
 from replay.performance import Live, Watch
 from replay.sample import Fate
+from replay.tally import Tally
 
 if TYPE_CHECKING:
     from capture.console import Console
@@ -91,12 +93,19 @@ def line(live: Live, elapsed: float) -> str:
         f"{live.issued / elapsed if elapsed else 0:.1f}/s",
         f"{live.in_flight} in flight",
         f"{tally.fates[Fate.COMPLETED]:,} done",
-        f"TTFT p50 {_ms(tally.ttft(0.5))} p99 {_ms(tally.ttft(0.99))}",
+        *_first_tokens(tally),
         f"{tally.errors.total():,} failed"
         + "".join(f" ({kind})" for kind, _ in tally.errors.most_common(1)),
     ]
     left = time_left(live, elapsed)
     return "  ".join(parts) + (f"  {clock(left)} left" if left is not None else "")
+
+
+def _first_tokens(tally: Tally) -> Iterator[str]:
+    """The time to the first token so far, once a stream has ended."""
+    half, late = tally.ttft(0.5), tally.ttft(0.99)
+    if half is not None and late is not None:
+        yield f"TTFT p50 {half * 1e3:.0f} ms p99 {late * 1e3:.0f} ms"
 
 
 def time_left(live: Live, elapsed: float) -> float | None:
@@ -113,7 +122,3 @@ def clock(seconds: float) -> str:
     """Minutes and seconds, as in 2:05."""
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes}:{rest:02d}"
-
-
-def _ms(seconds: float | None) -> str:
-    return "-" if seconds is None else f"{seconds * 1e3:.0f} ms"

@@ -69,7 +69,7 @@ class Tally:
         self.bill.add(sample.model, usage_of(sample))
         first = sample.first_token if sample.stream else sample.end
         start = sample.sent if sample.due is None else sample.due
-        if first is not None and start is not None:
+        if sample.stream and first is not None and start is not None:
             self._ttft.add(first - start)
         if first is not None and sample.sent is not None:
             self._add_sides(sample, first - sample.sent)
@@ -81,7 +81,7 @@ class Tally:
             self.output.add(sample.end - sample.sent - ttft, None if out is None else out - 1, out)
 
     def ttft(self, p: float) -> float | None:
-        """About that quantile of the time to the first token (whole answers without a stream), seconds."""
+        """About that quantile of the streams' time to the first token, seconds; None without a stream."""
         return self._ttft.quantile(p)
 
     @property

@@ -10,6 +10,7 @@ from capture.errors import InvalidRunError
 from replay import measures
 from replay.measures import Columns, Values
 from replay.runfile import Run
+from replay.throughput import throughput
 
 BUDGET_S: Final = 0.010
 BUDGET_SHARE: Final = 0.10
@@ -63,11 +64,10 @@ def identity(run: Run) -> Identity:
 def numbers(run: Run) -> dict[str, Any]:
     """The object that `replay --json` prints. Seconds; None where there is no value.
 
-    Latencies are of completed requests outside the warm-up. `duration_s` is from the run's start to its
-    last end, `requests_per_s` the completed requests over it.
+    Latencies are of completed requests outside the warm-up, and so is the throughput (replay.throughput);
+    `duration_s` is from the run's start to its last end, all requests included.
     """
     counted = measures.counted(run.columns)
-    duration = duration_s(run.columns)
     cause = why_invalid(run, counted)
     whole = identity(run)
     return {
@@ -76,8 +76,8 @@ def numbers(run: Run) -> dict[str, Any]:
         "skipped": sum(run.totals.get("skipped", {}).values()),
         "hosts": run.totals.get("hosts") or {},
         "unchanged": run.totals.get("unchanged") or {},
-        "duration_s": duration,
-        "requests_per_s": whole.completed / duration if duration else 0.0,
+        "duration_s": duration_s(run.columns),
+        **throughput(run.columns, ~run.columns["warmup"]).figures,
         **spreads(counted),
         "in_flight": measures.in_flight(run.columns),
         "clock": run.totals.get("clock") or run.header.get("clock", "user"),

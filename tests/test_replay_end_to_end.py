@@ -134,9 +134,29 @@ def test_every_kind_of_request_comes_back_with_the_servers_counts(
             if columns[count][row] >= 0 and seen[name][count] is not None:
                 assert columns[count][row] == seen[name][count]
     assert (columns["output_tokens"][columns["endpoint"] == "chat"] > 0).all()
+    _is_the_servers(numbers(run), list(seen.values()))
     streams = columns["stream"]
     assert (columns["token_events"][streams] > 1).all()
     assert np.isnan(columns["first_token"][~streams]).all()
+
+
+def _is_the_servers(found: dict[str, Any], seen: list[dict[str, Any]]) -> None:
+    """What it counted and told, over no less than from its first arrival to its last end.
+
+    It tells no usage of embeddings, as Together's own does not.
+    """
+    took = max(row["end_wall_ns"] for row in seen) - min(row["arrival_wall_ns"] for row in seen)
+    over = found["throughput_over_s"]
+    put_in, put_out = (
+        sum(row[name] or 0 for row in seen if row["endpoint"] != "embeddings")
+        for name in ("prompt_tokens", "output_tokens")
+    )
+
+    assert over >= took / 1e9
+    assert found["requests_per_s"] * over == pytest.approx(len(seen))
+    assert found["input_tokens_per_s"] * over == pytest.approx(put_in)
+    assert found["output_tokens_per_s"] * over == pytest.approx(put_out)
+    assert found["without_token_counts"] == {"input": 1, "output": 0}
 
 
 def test_the_stamps_agree_with_the_servers(server: str, tmp_path: Path) -> None:
@@ -162,7 +182,9 @@ def test_the_numbers_are_those_of_the_contract(
 
     wanted = (
         "run planned completed failed cancelled lost_in_flight never_sent skipped hosts unchanged duration_s "
-        "requests_per_s ttft_s tpot_s itl_s e2e_s lag_s in_flight clock valid invalid_because errors"
+        "throughput_over_s requests_per_s output_tokens_per_s input_tokens_per_s total_tokens_per_s "
+        "without_token_counts "
+        "ttft_s tpot_s itl_s e2e_s lag_s in_flight clock valid invalid_because errors"
     )
     assert list(found) == wanted.split()
     assert set(found["ttft_s"]) == {"mean", "p50", "p90", "p95", "p99", "max"}

@@ -201,9 +201,9 @@ def test_a_pipe_gets_no_escape_sequence_and_a_terminal_colour() -> None:
     [
         (None, "s", "-"),
         (0.0, "s", "0 s"),
-        (1.5e-5, "s", "15 µs"),
+        (1.5e-5, "s", "15.0 µs"),
         (0.01234, "s", "12.3 ms"),
-        (2.5, "s", "2.5 s"),
+        (2.5, "s", "2.50 s"),
         (1234.5, "s", "1,234 s"),
         (54321, "tok", "54,321 tok"),
         (45.678, "tok/s", "45.7 tok/s"),
@@ -221,7 +221,7 @@ def test_open_ends_are_said() -> None:
     assert words.ratio_interval(0.9, None) == "[0.900, ∞)"
     assert words.ratio_interval(None, 1.5) == "(0, 1.500]"
     assert words.amount_interval(0.1, 0.25, "s") == "[100, 250] ms"
-    assert words.beyond(None, 60, "s") == "> 60 s"
+    assert words.beyond(None, 60, "s") == "> 60.0 s"
 
 
 @given(st.floats(1e-7, 1e5))

@@ -58,6 +58,21 @@ def test_latencies_so_far_are_within_two_per_cent() -> None:
     assert Tally().ttft(0.5) is None
 
 
+def test_the_shown_time_to_a_first_token_is_that_of_streams() -> None:
+    """Whole answers and embeddings have none: they move no quantile, and alone they show none."""
+    others = [
+        sample(n, stream=False, first_token=None, endpoint=endpoint, end=1.0 + took)
+        for n in range(20)
+        for endpoint, took in (("embeddings", 0.002), ("chat", 9.0))
+    ]
+    tally = tally_of([*others, sample(first_token=1.1)])
+
+    assert tally.ttft(0.5) == tally.ttft(0.99) == pytest.approx(0.1, rel=0.01)
+    crew: Any = Sending(40)
+    alone = Live(crew=crew, tallies=[tally_of(others)], expected=lambda: None, duration_s=None)
+    assert "TTFT" not in line(alone, 10.0)
+
+
 def test_both_sides_are_as_in_the_results_of_a_benchmark() -> None:
     """Means, extremes and counts are equal to those of the aggregate over the same samples' columns."""
     random = np.random.default_rng(3)

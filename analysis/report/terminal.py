@@ -21,6 +21,7 @@ from analysis.report.sheet import Sheet, grid
 from analysis.summary import Quantile, Summary
 from capture.terminal import named
 from replay.closing import departures
+from replay.throughput import spoken
 from replay.totals import identity, numbers
 
 STYLES = {"faster": "green", "slower": "red", "higher": "yellow", "lower": "yellow"}
@@ -212,10 +213,11 @@ def _facts(arm: Arm, facts: dict[str, Any]) -> Iterator[str]:
     yield str(identity(arm.run)) + (f"; skipped {facts['skipped']:,}" if facts["skipped"] else "")
     yield from departures(arm.run.totals, arm.target or "-")
     warm = len(arm) - int(arm.measured.sum())
+    yield f"throughput: {spoken(facts)}"
     flying = facts["in_flight"]
     yield (
-        f"{words.amount(facts['duration_s'], 's')}, {words.three(facts['requests_per_s'])} completed/s, "
-        f"in flight {words.three(flying['mean'] or 0)} on average (by time), {flying['max'] or 0:,} at most"
+        f"{words.amount(facts['duration_s'], 's')}, in flight {words.three(flying['mean'] or 0)} on average "
+        f"(by time), {flying['max'] or 0:,} at most"
         + (f"; {warm:,} requests are warm-up and left out" if warm else "")
     )
     if arm.buffered:

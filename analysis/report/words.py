@@ -1,5 +1,7 @@
 """Words: numbers with their units as people read them. The same in every report."""
 
+from replay.throughput import three
+
 UNBOUNDED = "∞"
 ROUNDS_TO_1 = 1.0005
 """What lies between 1 and this is written as 1.000."""
@@ -97,10 +99,3 @@ def title(metric: str) -> str:
 def percentile(p: float) -> str:
     """0.999 is p99.9."""
     return f"p{p * 100:.6g}"
-
-
-def three(value: float) -> str:
-    """Three significant digits, never scientific below a million."""
-    if abs(value) >= 100:
-        return f"{value:,.0f}"
-    return f"{value:.3g}"

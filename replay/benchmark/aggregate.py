@@ -27,8 +27,9 @@ class Counted:
     """What of a run the aggregate is over.
 
     `rows` are the places of the requests that count, `duration_s` the time in which they ended: the whole
-    run's without a trim, else from the end of the last request before them to that of their last one,
-    so that requests and time are cut alike.
+    run's without a trim (from the first request sent to the last end, as replay.throughput has it), else
+    from the end of the last request before them to that of their last one, so that requests and time are
+    cut alike.
     """
 
     rows: Column
@@ -44,7 +45,7 @@ def counted(columns: Columns, trim: Trim) -> Counted:
     if not n:
         return Counted(rows=order, duration_s=0.0)
     end = columns["end"][order]
-    began = float(end[first - 1]) if first else 0.0
+    began = float(end[first - 1]) if first else float(np.nanmin(columns["sent"]))
     ended = float(np.nanmax(columns["end"])) if last == n else float(end[last - 1])
     return Counted(rows=order[first:last], duration_s=ended - began)
 

@@ -1,0 +1,144 @@
+"""Throughput: what a run did per second. The one definition: replay, report, compare and the gates ask here.
+
+Successes, over the time from the first request sent to the last end (of all the requests that are asked
+for, failures too). Tokens are those of the server's `usage`; a success that should have some and names
+none is counted as such, so that a sum is known to be a lower bound.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+
+from capture.exchange import Outcome
+from replay.columns import Column
+from replay.measures import Columns
+from replay.table import where
+
+WORDLESS: Final = ("embeddings", "rerank", "images", "audio", "models")
+"""Endpoints whose answers have no output tokens to count."""
+TEXTLESS: Final = ("images", "audio", "models")
+"""Endpoints whose requests have no input tokens to count."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tokens:
+    """The tokens of one side: those that the server counted, and the `uncounted` of `n` successes."""
+
+    total: int = 0
+    n: int = 0
+    uncounted: int = 0
+
+    def __add__(self, other: "Tokens") -> "Tokens":
+        return Tokens(
+            total=self.total + other.total,
+            n=self.n + other.n,
+            uncounted=self.uncounted + other.uncounted,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Throughput:
+    """What some requests of a run add up to: `n` of them, from `began` to `ended` (s), and their successes.
+
+    Those of parts of a run add up to that of the whole.
+    """
+
+    n: int = 0
+    began: float = np.inf
+    ended: float = -np.inf
+    successes: int = 0
+    input: Tokens = Tokens()
+    output: Tokens = Tokens()
+
+    def __add__(self, other: "Throughput") -> "Throughput":
+        return Throughput(
+            n=self.n + other.n,
+            began=min(self.began, other.began),
+            ended=max(self.ended, other.ended),
+            successes=self.successes + other.successes,
+            input=self.input + other.input,
+            output=self.output + other.output,
+        )
+
+    @property
+    def seconds(self) -> float:
+        """The time that rates are over; 0 where nothing was sent and ended."""
+        return max(0.0, self.ended - self.began)
+
+    def per_s(self, amount: float) -> float | None:
+        """So much per second; None where there is no time."""
+        return amount / self.seconds if self.seconds else None
+
+    def tokens_per_s(self, *sides: Tokens) -> float | None:
+        """Tokens per second, at least; None where no success has a count, though some should."""
+        if any(side.n and side.uncounted == side.n for side in sides):
+            return None
+        return self.per_s(sum(side.total for side in sides))
+
+    @property
+    def figures(self) -> dict[str, Any]:
+        """The keys of `replay --json`."""
+        return {
+            "throughput_over_s": self.seconds,
+            "requests_per_s": self.per_s(self.successes) or 0.0,
+            "output_tokens_per_s": self.tokens_per_s(self.output),
+            "input_tokens_per_s": self.tokens_per_s(self.input),
+            "total_tokens_per_s": self.tokens_per_s(self.input, self.output),
+            "without_token_counts": {
+                "input": self.input.uncounted,
+                "output": self.output.uncounted,
+            },
+        }
+
+
+def throughput(columns: Columns, rows: Column) -> Throughput:
+    """That of the requests at these places, or where a mask is true."""
+    sent, end = columns["sent"][rows], columns["end"][rows]
+    timed = ~np.isnan(sent) & ~np.isnan(end)
+    ok = where(columns, "outcome", Outcome.OK)
+    return Throughput(
+        n=len(sent),
+        began=float(sent[timed].min(initial=np.inf)),
+        ended=float(end[timed].max(initial=-np.inf)),
+        successes=int(ok[rows].sum()),
+        input=_tokens(columns["prompt_tokens"][rows], ok[rows], columns, rows, TEXTLESS),
+        output=_tokens(columns["output_tokens"][rows], ok[rows], columns, rows, WORDLESS),
+    )
+
+
+def _tokens(
+    counts: Column, ok: Column, columns: Columns, rows: Column, without: Iterable[str]
+) -> Tokens:
+    """Of the successes; -1 is "not counted", which at the endpoints `without` tokens is as it should be."""
+    due = ok & ~where(columns, "endpoint", *without)[rows]
+    return Tokens(
+        total=int(counts[due & (counts > 0)].sum()),
+        n=int(due.sum()),
+        uncounted=int((due & (counts < 0)).sum()),
+    )
+
+
+SIDES: Final = {"output": "output tok/s", "input": "input tok/s"}
+
+
+def spoken(figures: Mapping[str, Any]) -> str:
+    """The throughput of `replay --json` in words."""
+    parts = [f"{three(figures['requests_per_s'])} req/s"]
+    for side, unit in SIDES.items():
+        rate, missing = figures[f"{side}_tokens_per_s"], figures["without_token_counts"][side]
+        if rate is None:
+            parts.append(f"{unit} unknown ({missing:,} without token counts)")
+        elif missing:
+            parts.append(f"at least {three(rate)} {unit} ({missing:,} without token counts)")
+        else:
+            parts.append(f"{three(rate)} {unit}")
+    return ", ".join(parts)
+
+
+def three(value: float) -> str:
+    """Three significant digits, so that 15 stands as 15.0 beside 14.5; never scientific from 0.001 on."""
+    if not value:
+        return "0"
+    return f"{value:,.0f}" if abs(value) >= 99.95 else f"{value:#.3g}"

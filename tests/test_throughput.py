@@ -1,0 +1,171 @@
+"""What a run did per second: by hand, in parts, and the same in every verb."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from analysis.arms import arm_of_run
+from analysis.endpoints import endpoint
+from analysis.report.terminal import run_text
+from analysis.shared import Observed
+from capture.exchange import Outcome
+from replay.benchmark.aggregate import Trim, aggregate
+from replay.closing import summary
+from replay.columns import from_samples, pack
+from replay.runfile import Run, RunWriter, read_run
+from replay.sample import Sample
+from replay.table import Table
+from replay.throughput import Throughput, Tokens, three, throughput
+from replay.totals import numbers
+
+
+def sample(index: int, **fields: Any) -> Sample:
+    """A stream that is sent half a second after its index, and ends a second later: 100 and 20 tokens."""
+    known: dict[str, Any] = {
+        "id": f"{index}",
+        "index": index,
+        "endpoint": "chat",
+        "model": "m",
+        "stream": True,
+        "due": float(index),
+        "sent": index + 0.5,
+        "first_token": index + 0.7,
+        "last_token": index + 1.4,
+        "end": index + 1.5,
+        "status": 200,
+        "prompt_tokens": 100,
+        "output_tokens": 20,
+    }
+    return Sample(**{**known, **fields})
+
+
+TRAFFIC = [
+    sample(0),
+    sample(1, outcome=Outcome.HTTP_ERROR, status=500, prompt_tokens=None, output_tokens=None),
+    sample(2, endpoint="embeddings", stream=False, first_token=None, last_token=None,
+           output_tokens=None, prompt_tokens=40),
+    sample(3),
+    sample(4, outcome=Outcome.TIMEOUT, status=None, prompt_tokens=None, output_tokens=None),
+]  # fmt: skip
+"""From 0.5 s to 5.5 s: three successes, 240 tokens in, 40 out."""
+
+
+def columns(samples: list[Sample]) -> Table:
+    return Table(lambda: [pack(from_samples(samples))])
+
+
+def run_of(path: Path, samples: list[Sample], **totals: Any) -> Run:
+    header = {"pacing": {"open_loop": True, "meaning": "as recorded"}}
+    writer = RunWriter(path, header, clock=lambda: 0.0)
+    for one in samples:
+        writer.add(one)
+    fates = [one.fate.value for one in samples]
+    counts = {name: fates.count(name) for name in ("completed", "failed", "cancelled")}
+    rest = {"planned": len(samples), "lost_in_flight": 0, "never_sent": 0}
+    return read_run(writer.close({**counts, **rest, **totals}))
+
+
+def test_rates_are_of_the_successes_from_the_first_sent_to_the_last_end(tmp_path: Path) -> None:
+    """What failed took time and gave nothing; an embedding has no output to count."""
+    found = numbers(run_of(tmp_path / "a.run", TRAFFIC))
+
+    assert found["throughput_over_s"] == pytest.approx(5.0)
+    assert found["requests_per_s"] == pytest.approx(3 / 5)
+    assert found["input_tokens_per_s"] == pytest.approx(240 / 5)
+    assert found["output_tokens_per_s"] == pytest.approx(40 / 5)
+    assert found["total_tokens_per_s"] == pytest.approx(280 / 5)
+    assert found["without_token_counts"] == {"input": 0, "output": 0}
+
+
+def test_the_warm_up_is_in_neither_the_count_nor_the_time(tmp_path: Path) -> None:
+    """Without the first request: two successes from 1.5 s to 5.5 s."""
+    found = numbers(run_of(tmp_path / "a.run", TRAFFIC, warmup_s=0.5))
+
+    assert found["requests_per_s"] == pytest.approx(2 / 4)
+    assert found["output_tokens_per_s"] == pytest.approx(20 / 4)
+
+
+def test_report_gates_and_benchmark_say_the_same(tmp_path: Path) -> None:
+    """One definition: a gate's figure, `replay --json`, and a benchmark's point over the same requests."""
+    run = run_of(tmp_path / "a.run", TRAFFIC)
+    observed = Observed(arm=arm_of_run(run), places=np.arange(len(TRAFFIC)), at=0)
+    said, point = numbers(run), aggregate(run.columns, Trim())
+
+    for metric in ("requests_per_s", "output_tokens_per_s"):
+        assert endpoint(metric, None).figure(observed, ()).value == pytest.approx(said[metric])
+    assert point["requests_per_second"] == pytest.approx(said["requests_per_s"])
+    for side in ("output", "input", "total"):
+        name = f"mean_{side}{'_tokens' * (side == 'total')}_throughput_tokens_per_s"
+        assert point[name] == pytest.approx(said[f"{side}_tokens_per_s"])
+
+
+def test_tokens_that_nobody_counted_make_a_lower_bound_and_are_said(tmp_path: Path) -> None:
+    """One of two streams names no usage: at least 20 tokens in 5 s, and one is missing."""
+    run = run_of(tmp_path / "a.run", [*TRAFFIC[:3], sample(3, output_tokens=None), TRAFFIC[4]])
+    found = numbers(run)
+
+    assert found["output_tokens_per_s"] == pytest.approx(20 / 5)
+    assert found["without_token_counts"] == {"input": 0, "output": 1}
+    said = "at least 4.00 output tok/s (1 without token counts)"
+    assert said in "\n".join(summary(run, found))
+    assert said in run_text(arm_of_run(run), width=200)
+
+
+def test_no_count_at_all_is_no_zero(tmp_path: Path) -> None:
+    """A server without usage: unknown, not 0 tokens a second."""
+    run = run_of(tmp_path / "a.run", [sample(k, output_tokens=None) for k in range(3)])
+    found = numbers(run)
+
+    assert found["output_tokens_per_s"] is None
+    assert found["total_tokens_per_s"] is None
+    assert "output tok/s unknown (3 without token counts)" in run_text(arm_of_run(run))
+
+
+def test_only_embeddings_put_out_no_token(tmp_path: Path) -> None:
+    """There is nothing to count, so that 0 is the truth."""
+    run = run_of(tmp_path / "a.run", [replace(TRAFFIC[2], index=0)])
+
+    assert numbers(run)["output_tokens_per_s"] == 0
+    assert numbers(run)["input_tokens_per_s"] == pytest.approx(40)
+
+
+def test_the_summary_and_the_report_begin_with_it(tmp_path: Path) -> None:
+    """The first figures that users of other tools look for."""
+    run = run_of(tmp_path / "a.run", TRAFFIC)
+    said = "0.600 req/s, 8.00 output tok/s, 48.0 input tok/s"
+
+    assert f"throughput {said}" in "\n".join(summary(run, numbers(run)))
+    assert f"throughput: {said}" in run_text(arm_of_run(run))
+
+
+@given(st.lists(st.sampled_from(range(5)), min_size=1, max_size=30), st.integers(0, 30))
+def test_parts_add_up(picks: list[int], cut: int) -> None:
+    """The sum of two parts of a run is that of the whole; nothing is neutral."""
+    samples = [replace(TRAFFIC[pick], index=at, id=str(at)) for at, pick in enumerate(picks)]
+    whole = columns(samples)
+    mask = np.arange(len(samples)) < cut
+
+    assert throughput(whole, mask) + throughput(whole, ~mask) == throughput(
+        whole, np.arange(len(samples))
+    )
+    assert Throughput() + throughput(whole, mask) == throughput(whole, mask)
+
+
+def test_nothing_has_no_rate() -> None:
+    """No request, or none that ended."""
+    assert Throughput().figures["requests_per_s"] == 0.0
+    assert Throughput(output=Tokens(n=1)).figures["output_tokens_per_s"] is None
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [(15, "15.0"), (14.5, "14.5"), (99.97, "100"), (1234.5, "1,234"), (0, "0"), (0.0421, "0.0421")],
+)
+def test_figures_have_three_digits(value: float, said: str) -> None:
+    """15.0 beside 14.5: as many digits in each cell of a row."""
+    assert three(value) == said
