@@ -7,6 +7,8 @@ from replay.sender import Reply
 
 ENOUGH: Final = 20
 """After so many attempts that all failed alike, nothing else is to be expected."""
+UNAUTHORIZED: Final = 5
+"""After so many with 401: the key is wrong. A key may be for some endpoints only, so one is not enough."""
 PASSING: Final = frozenset({408, 409, 425, 429})
 """Statuses of the 4xx kind that may be gone the next time."""
 
@@ -14,17 +16,19 @@ PASSING: Final = frozenset({408, 409, 425, 429})
 class Brake:
     """Watches replies as they end; `on` when nothing else is to be expected.
 
-    Any other reply takes it out of service for good.
+    Any other reply takes it out of service for good. `keyless` says that no key is sent: then one 401 is
+    enough.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, keyless: bool = False) -> None:
+        self._enough = {"http_401": 1 if keyless else UNAUTHORIZED}
         self._alike = 0
         self._kind: str | None = None
         self._watching = True
 
     @property
     def on(self) -> bool:
-        return self._alike >= ENOUGH
+        return bool(self._kind) and self._alike >= self._enough.get(self._kind or "", ENOUGH)
 
     def see(self, reply: Reply) -> None:
         """Count an ended attempt."""

@@ -1,5 +1,6 @@
 """The end of a replay in words: what a person reads on stdout, and why nothing succeeded."""
 
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Final
@@ -11,6 +12,7 @@ from capture.terminal import named
 from replay import measures
 from replay.forecast import Forecast
 from replay.runfile import Run
+from replay.target import KEYS
 from replay.throughput import spoken
 from replay.totals import identity
 
@@ -160,13 +162,16 @@ def _price(seen: Forecast) -> str:
 class Flags:
     """The options of a verb that name its target, as a hint calls them.
 
-    `sent` says which key was sent; None: the one in the variable that the run names.
+    `sent` says which key was sent; None: the one in the variable that the run names. Where none was sent,
+    `variable` is looked for, and `instead` is what else gives one.
     """
 
     address: str = "--base-url"
     model: str = "--model"
     key: str = "--api-key-env or --header"
     sent: str | None = None
+    variable: str = "TOGETHER_API_KEY"
+    instead: str = "name another with --api-key-env"
 
 
 REPLAY: Final = Flags()
@@ -187,15 +192,22 @@ def _cause(run: Run, kind: str, count: int, flags: Flags) -> str:
     if kind == "connect_error":
         return f"{where}: cannot connect ({said}); is the server running, and is {flags.address} right?"
     if kind in {"http_401", "http_403"}:
-        name = target["api_key_env"]
-        sent = flags.sent or f"the key in {name}" if name else "a request without a key"
-        return f"{where}: does not accept {sent} ({said}); set {flags.key}"
+        if not target["api_key_env"] and KEYS.isdisjoint(target.get("headers") or ()):
+            return f"{where}: wants a key ({said}): {_keyless(flags)}"
+        sent = flags.sent or f"the key in {target['api_key_env'] or 'a header'}"
+        return f"{where}: refused {sent} ({said}); set {flags.key}"
     if kind in {"http_400", "http_404"}:
         return (
             f"{where}: refused all {count:,} requests for model {_models(run)} with {kind[5:]} ({said}); "
             f"give a model it has with {flags.model}, or another {flags.address}"
         )
     return f"{where}: no request succeeded, {count:,} ended with {kind} ({said})"
+
+
+def _keyless(flags: Flags) -> str:
+    if os.environ.get(flags.variable):
+        return f"none was sent, as was asked; {flags.instead}"
+    return f"{flags.variable} is not set; export it or {flags.instead}"
 
 
 def _said(run: Run, kind: str) -> str:

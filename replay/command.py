@@ -33,7 +33,10 @@ def send(order: Order, *, as_json: bool) -> int:
     )
     run = perform(job, watching(screen()), fork=True)
     found = numbers(run)
-    print(json.dumps(found) if as_json else "\n".join(summary(run, found)))
+    if as_json:
+        print(json.dumps(found))
+    elif found["completed"] or not found["failed"]:
+        print("\n".join(summary(run, found)))
     if run.totals["ended_by"] == "interrupt":
         print(f"interrupted; what was measured is in {run.path}", file=sys.stderr)
         return 130

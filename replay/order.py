@@ -9,13 +9,14 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from capture.errors import InputError
+from capture.errors import InputError, TbenchError
 from capture.exchange import Headers, Request
 from capture.providers import GENERATIVE
 from capture.tracereader import Trace, read_trace
 from replay.job import Job
 from replay.pace import Mode, Pace
 from replay.plan import Plan
+from replay.runfile import read_run
 from replay.salt import new_salt
 from replay.sender import Deadlines
 from replay.senders import Choice, chosen
@@ -124,8 +125,8 @@ class Order:
         host = None if self.base_url or trace.header.upstream else self._host(plan)
         base_url = self._base_url(trace, host)
         out = default_out(self.trace) if self.out is None else Path(self.out)
-        if send and out.exists():
-            raise InputError(f"{out}: exists already; choose another name with -o or remove it")
+        if send:
+            make_room(out)
         return Job(
             trace=trace,
             trace_path=self.trace,
@@ -272,6 +273,19 @@ def default_out(trace: Path) -> Path:
     """A new name in the current folder: the trace's, and the time."""
     stem = trace.resolve().name.removesuffix(".part").removesuffix(".msgpack") or "trace"
     return Path(f"{stem}.{time.strftime('%Y%m%d-%H%M%S')}.run")
+
+
+def make_room(out: Path) -> None:
+    """Raise InputError where `out` holds something; a run in which no request succeeded is removed."""
+    if not os.path.lexists(out):
+        return
+    try:
+        barren = not read_run(out).totals["completed"]
+    except TbenchError:
+        barren = False
+    if not barren:
+        raise InputError(f"{out}: exists already; choose another name with -o or remove it")
+    out.unlink()
 
 
 def _cores() -> int:

@@ -84,6 +84,11 @@ class Target:
     )
 
     @property
+    def keyless(self) -> bool:
+        """Whether requests go out without a credential."""
+        return self.key is None and KEYS.isdisjoint(name for name, _ in self.headers)
+
+    @property
     def secrets(self) -> Secrets:
         """The key, the values of `headers` and of secret `fields`, which must not be written anywhere."""
         values = [value for _, value in self.headers]

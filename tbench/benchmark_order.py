@@ -185,6 +185,8 @@ class BenchmarkOrder:
             model="--api-model-name",
             key=key,
             sent=None if self.api_key is None else "the key given by --api-key",
+            variable=variable,
+            instead="give --api-key",
         )
 
     def idle(self, sweep: Sweep) -> Iterator[str]:

@@ -436,3 +436,29 @@ def test_the_trace_of_a_killed_capture_is_replayed_and_says_that_it_was_cut(
 
     assert done.code == 0, done.err
     assert "cut short" in done.out
+
+
+def test_a_missing_key_is_one_line_and_leaves_nothing_in_the_way(
+    serve: Callable[..., Any], tmp_path: Path, tbench: Callable[..., Any]
+) -> None:
+    """The first 401 ends the run, one line names the variable, and the same command works again."""
+    guarded = serve("serve", "--port", 0, "--profile", "fast", "--api-key", KEY)
+    write_trace(tmp_path / "t.msgpack", [chat(i) for i in range(30)], gap_s=0.1)
+    line = ("replay", "t.msgpack", "--base-url", guarded.url, "-o", "a.run")
+
+    missing = tbench(*line, TOGETHER_API_KEY="")
+    assert (missing.code, missing.out) == (5, "")
+    assert (
+        "TOGETHER_API_KEY is not set; export it or name another with --api-key-env" in missing.err
+    )
+    assert len(read_run(tmp_path / "a.run")) < 30
+
+    refused = tbench(*line, TOGETHER_API_KEY="another-key-9876543210")
+    assert (refused.code, refused.out) == (5, "")
+    assert "refused the key in TOGETHER_API_KEY (" in refused.err
+    assert len(read_run(tmp_path / "a.run")) < 30
+
+    right = tbench(*line, TOGETHER_API_KEY=KEY)
+    assert right.code in {0, 4}, right.err
+    assert "30 requests" in right.out or "completed 30" in right.out
+    assert tbench(*line, TOGETHER_API_KEY=KEY).code == 2, "what succeeded is never overwritten"

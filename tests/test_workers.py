@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from capture.exchange import Outcome
 from replay.attempt import Attempt
-from replay.brake import ENOUGH, Brake
+from replay.brake import ENOUGH, UNAUTHORIZED, Brake
 from replay.budget import Till
 from replay.pace import Pace
 from replay.pacing import Fixed, Profile
@@ -343,6 +343,7 @@ def refused(status: int) -> Reply:
     [
         (lambda: Reply(failure=(Outcome.CONNECT_ERROR, "refused")), True),
         (lambda: refused(401), True),
+        (lambda: refused(403), True),
         (lambda: refused(404), True),
         (lambda: refused(429), False),
         (lambda: refused(503), False),
@@ -354,7 +355,6 @@ def test_only_lasting_failures_stop_a_replay(reply: Callable[[], Reply], stops: 
     """Nobody listens, a wrong key, an unknown model: not a busy server."""
     brake = Brake()
     for _ in range(ENOUGH):
-        assert not brake.on
         brake.see(reply())
 
     assert brake.on is stops
@@ -363,10 +363,26 @@ def test_only_lasting_failures_stop_a_replay(reply: Callable[[], Reply], stops: 
 def test_one_other_reply_takes_the_brake_out_of_service() -> None:
     """A target that ever answered otherwise may do so again."""
     brake = Brake()
-    for status in [401] * (ENOUGH - 1) + [404] + [401] * 100:
+    for status in [404] * (ENOUGH - 1) + [401] + [404] * 100:
         brake.see(refused(status))
 
     assert not brake.on
+
+
+@pytest.mark.parametrize(
+    ("keyless", "status", "after"),
+    [(True, 401, 1), (False, 401, UNAUTHORIZED), (True, 404, ENOUGH), (False, 404, ENOUGH)],
+)
+def test_a_missing_key_stops_at_the_first_401(keyless: bool, status: int, after: int) -> None:
+    """A wrong key after a few, since a key may be for some endpoints only."""
+    brake = Brake(keyless=keyless)
+    seen = [brake.see(refused(status)) or brake.on for _ in range(after)]
+
+    assert seen == [False] * (after - 1) + [True]
+    ever = Brake(keyless=keyless)
+    for one in (200, *[status] * 100):
+        ever.see(refused(one))
+    assert not ever.on
 
 
 # The crew
@@ -382,6 +398,7 @@ def duty(number: int, workers: int) -> Duty:
         deadlines=Deadlines(),
         origins=(HERE,),
         arms=1,
+        keyless=(False,),
         connections=0,
         closed=Fixed(limit=1),
         ends=60.0,

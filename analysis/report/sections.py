@@ -17,6 +17,7 @@ from analysis.report.markup import Html, join, number, table, tag
 from analysis.report.sides import Sides, places
 from analysis.slowest import Slow, slowest
 from analysis.summary import Floats
+from replay.throughput import three
 
 DRAWN = ("ttft", "e2e", "tpot", "itl")
 Shifts = Mapping[str, Sequence[Picture | None]]
@@ -105,7 +106,7 @@ def _fidelity_table(sides: Sides) -> Html:
 def _fidelity(one: Fidelity) -> Iterator[object]:
     yield from (f"{one.planned:,}", f"{one.sent:,}", f"{one.never_sent:,}")
     for rate in (one.due_per_s, one.sent_per_s):
-        yield number(rate, "-" if rate is None else words.three(rate))
+        yield number(rate, "-" if rate is None else three(rate))
     yield number(one.on_time, "-" if one.on_time is None else f"{one.on_time:.1%}")
     for lag in (one.lag_p50, one.lag_p99, one.lag_max):
         yield number(lag, words.amount(lag, "s"))

@@ -21,7 +21,7 @@ from analysis.report.sheet import Sheet, grid
 from analysis.summary import Quantile, Summary
 from capture.terminal import named
 from replay.closing import departures
-from replay.throughput import spoken
+from replay.throughput import spoken, three
 from replay.totals import identity, numbers
 
 STYLES = {"faster": "green", "slower": "red", "higher": "yellow", "lower": "yellow"}
@@ -216,7 +216,7 @@ def _facts(arm: Arm, facts: dict[str, Any]) -> Iterator[str]:
     yield f"throughput: {spoken(facts)}"
     flying = facts["in_flight"]
     yield (
-        f"{words.amount(facts['duration_s'], 's')}, in flight {words.three(flying['mean'] or 0)} on average "
+        f"{words.amount(facts['duration_s'], 's')}, in flight {three(flying['mean'] or 0)} on average "
         f"(by time), {flying['max'] or 0:,} at most"
         + (f"; {warm:,} requests are warm-up and left out" if warm else "")
     )
@@ -251,7 +251,7 @@ def _metric_table(metrics: list[Summary]) -> Table:
 
 
 def _times(value: float | None, factor: float) -> str:
-    return "-" if value is None else words.three(value * factor)
+    return "-" if value is None else three(value * factor)
 
 
 def _quantile(one: Quantile, factor: float) -> Text:

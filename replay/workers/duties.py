@@ -37,6 +37,7 @@ def duties(jobs: "Sequence[Job]", closed: Closed | None) -> list[Duty]:
             deadlines=job.deadlines,
             origins=tuple(origin_at(address(one.target.base_url)) for one in jobs),
             arms=len(jobs),
+            keyless=tuple(one.target.keyless for one in jobs),
             connections=min(share(_wanted(closed), number, workers), MOST_CONNECTIONS),
             closed=closed and part(closed, number, workers),
             ends=math.inf if job.duration_s is None else job.duration_s,

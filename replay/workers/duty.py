@@ -19,7 +19,7 @@ class Duty:
     """One worker's share. `closed` is None in open modes, where each call has its due time.
 
     `connections` to each of `origins` are opened ahead. Calls of the arm i of a duet have indices i modulo
-    `arms`. `ends` ends a closed loop, seconds from the start.
+    `arms`; `keyless` says of each whether it sends no key. `ends` ends a closed loop, seconds from the start.
     `budget` is in US dollars. `ahead_bytes` is how much is kept at hand.
     """
 
@@ -31,6 +31,7 @@ class Duty:
     deadlines: Deadlines
     origins: tuple[Origin, ...]
     arms: int
+    keyless: tuple[bool, ...]
     connections: int
     closed: Closed | None
     ends: float

@@ -81,7 +81,7 @@ class Worker:
         self.purse = None if duty.budget is None else Purse(duty.budget, pulse)
         self.spool = SpoolWriter(spool)
         self.feed_fd = feed
-        self.brakes = [Brake() for _ in range(duty.arms)]
+        self.brakes = [Brake(keyless=keyless) for keyless in duty.keyless]
         self.stall = Lag()
 
     async def run(self) -> None:
