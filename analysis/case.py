@@ -4,9 +4,9 @@ The run is the unit: y is the logarithm of a run's quantile or rate, or its shar
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
 import numpy as np
 
@@ -15,8 +15,10 @@ from analysis.contrast import FINDINGS
 from analysis.endpoints import Figure
 from analysis.estimate import Estimate
 from analysis.gate import Gate
-from analysis.judgement import Method
-from analysis.shared import Group
+from analysis.judgement import BURST, Evidence, Method
+from analysis.metrics import METRICS, Metric
+from analysis.quantiles import quantile
+from analysis.shared import Group, Observed
 from analysis.trend import trend
 from analysis.welch import difference, level
 
@@ -30,7 +32,10 @@ NONE_LEFT: Final = "it is zero"
 class Case:
     """The figures of each arm's runs, and the estimate on y's scale; None where it cannot be made.
 
-    `stops` are codes of cautions that forbid a verdict on this gate alone.
+    `strict` is what a PASS needs besides (`analysis.judgement.Evidence`), by default the estimate alone.
+    `lag_s` is by how much the client's own lag can have raised the candidate's figure over the baseline's,
+    and by how much it can have lowered it, seconds. `stops` are codes of cautions that forbid a verdict on
+    this gate alone.
     """
 
     arm: str
@@ -40,6 +45,8 @@ class Case:
     estimate: Estimate | None
     method: str
     stops: tuple[str, ...] = ()
+    strict: Estimate | Literal["alike"] | None = "alike"
+    lag_s: tuple[float, float] = (0.0, 0.0)
 
     @property
     def refusal(self) -> str | None:
@@ -48,11 +55,42 @@ class Case:
         return next((figure.refusal for figure in sides if figure.refusal), None)
 
     @property
-    def worsening(self) -> Estimate | None:
-        """The change, or the level, turned so that more is worse."""
-        if self.estimate is None or not self.gate.higher:
-            return self.estimate
-        return self.estimate.negated
+    def evidence(self) -> Evidence:
+        """What there is to decide by."""
+        strict = self.estimate if self.strict == "alike" else self.strict
+        return Evidence(
+            gate=self.gate,
+            worsening=self._turned(self.estimate),
+            strict=self._turned(strict),
+            lag=self._lag,
+            spotless=self._spotless,
+        )
+
+    def _turned(self, found: Estimate | None) -> Estimate | None:
+        """So that more is worse."""
+        return found.negated if found is not None and self.gate.higher else found
+
+    @property
+    def _lag(self) -> tuple[float, float]:
+        """The lag as y: taken from the candidate's figure, or from the baseline's."""
+        raised, lowered = self.lag_s
+        if not raised and not lowered:
+            return 0.0, 0.0
+        first, second = (
+            _centre(self.gate, side) or 0.0 for side in (self.baseline, self.candidate)
+        )
+        return _off(raised, second), _off(lowered, first)
+
+    @property
+    def _spotless(self) -> tuple[int, int] | None:
+        limit, gate = self.gate.limit is not None, self.gate
+        sides = self.candidate if limit else (*self.baseline, *self.candidate)
+        if gate.endpoint.scale != "points" or any(
+            one.events != (one.n if gate.higher else 0) for one in sides
+        ):
+            return None
+        first = 0 if limit else sum(one.n for one in self.baseline)
+        return first, sum(one.n for one in self.candidate)
 
     @property
     def lost(self) -> str | None:
@@ -69,13 +107,15 @@ class Case:
 
 def make_case(gate: Gate, baseline: Group, candidate: Group, contrast: Method) -> Case:
     """The figures of all runs, and Welch's or the trend's difference; the candidate's level for a limit."""
-    sides = [
-        tuple(gate.endpoint.figure(run, gate.slo) for run in group.runs)
-        for group in (baseline, candidate)
-    ]
-    estimate = level_of(gate, sides[1]) if gate.limit is not None else None
-    if gate.limit is None:
-        estimate = difference_of(gate, sides, (baseline.at, candidate.at), contrast)
+    groups = (baseline, candidate)
+    sides = _sides(groups, lambda run: gate.endpoint.figure(run, gate.slo))
+    estimate = estimate_of(gate, sides, (baseline.at, candidate.at), contrast)
+    strict: Estimate | Literal["alike"] | None = "alike"
+    if gate.endpoint.scale == "points":
+        strict = at_the_margin(gate, sides, estimate)
+    elif any(worst := [worst_figures(gate, group) for group in groups]):
+        first, second = (one or side for one, side in zip(worst, sides, strict=True))
+        strict = estimate_of(gate, (first, second), (baseline.at, candidate.at), contrast)
     return Case(
         arm=candidate.name,
         gate=gate,
@@ -83,7 +123,63 @@ def make_case(gate: Gate, baseline: Group, candidate: Group, contrast: Method) -
         candidate=sides[1],
         estimate=estimate,
         method=make_method(gate, tuple(map(len, sides)), estimate, contrast),
+        strict=strict,
+        lag_s=_lag_s(gate, groups),
     )
+
+
+Sides = tuple[tuple[Figure, ...], tuple[Figure, ...]]
+
+
+def _sides(groups: tuple[Group, Group], figure: Callable[[Observed], Figure]) -> Sides:
+    first, second = (tuple(figure(run) for run in group.runs) for group in groups)
+    return first, second
+
+
+def estimate_of(
+    gate: Gate, sides: Sides, at: tuple[Sequence[int], Sequence[int]], contrast: Method
+) -> Estimate | None:
+    """The change, or the candidate's level for a limit; None where there are too few runs or y is unknown."""
+    if gate.limit is not None:
+        return level_of(gate, sides[1])
+    return difference_of(gate, sides, at, contrast)
+
+
+def worst_figures(gate: Gate, group: Group) -> tuple[Figure, ...] | None:
+    """The runs' figures with every failure as the slowest request; None where no such request failed."""
+    worst = gate.endpoint.worst
+    if worst is None or not any(run.failures(METRICS[gate.metric]) for run in group.runs):
+        return None
+    return tuple(worst(run) for run in group.runs)
+
+
+def _lag_s(gate: Gate, groups: tuple[Group, Group]) -> tuple[float, float]:
+    """What the client's own lag can have done to a quantile, by the larger of two reckonings.
+
+    How far the quantile of each run falls once every request counts from when it could have been sent; and
+    the same quantile of the lag itself.
+    """
+    if gate.limit is not None or gate.quantile is None or not METRICS[gate.metric].from_due:
+        return 0.0, 0.0
+    metric, p = METRICS[gate.metric], gate.quantile
+    means = [
+        np.mean([_late(run, metric, p) for run in group.runs], axis=0).tolist() for group in groups
+    ]
+    apart = [second - first for first, second in zip(*means, strict=True)]
+    return max(0.0, *apart), max(0.0, *(-one for one in apart))
+
+
+def _late(run: Observed, metric: Metric, p: float) -> tuple[float, float]:
+    found, punctual, lag = run.ordered(metric), run.punctual(metric), run.lag
+    if not len(found) or not len(lag):
+        return 0.0, 0.0
+    plain, without = quantile(found, p), quantile(punctual, p)
+    return (plain - without if math.isfinite(plain) else 0.0), max(0.0, quantile(lag, p))
+
+
+def _off(seconds: float, figure: float) -> float:
+    """By how much a figure's logarithm falls when so much is taken from it."""
+    return -math.log1p(-seconds / figure) if 0 <= seconds < figure else math.inf
 
 
 def known(gate: Gate, figures: Sequence[Figure]) -> bool:
@@ -98,7 +194,7 @@ def _y(gate: Gate, figures: Iterable[Figure]) -> list[float]:
 
 def difference_of(
     gate: Gate,
-    sides: Sequence[tuple[Figure, ...]],
+    sides: Sides,
     at: tuple[Sequence[int], Sequence[int]],
     contrast: Method,
 ) -> Estimate | None:
@@ -119,17 +215,53 @@ def level_of(gate: Gate, side: tuple[Figure, ...]) -> Estimate | None:
     return level(_y(gate, side), least_variance(gate, side))
 
 
-def least_variance(gate: Gate, side: Sequence[Figure]) -> float:
-    """The least variance that a mean share has, that of as many independent requests.
+def burst(figures: Sequence[Figure]) -> float:
+    """How many events come at once, typically: the variance of their counts over that of single ones."""
+    ordered = [one for one in figures if one.clumps is not None and 0 < one.events < one.n]
+    if not ordered:
+        return BURST
+    single = sum(one.events * (1 - one.events / one.n) for one in ordered)
+    return max(1.0, sum(one.clumps or 0.0 for one in ordered) / single)
 
-    Runs whose few events are equal by chance would else seem to agree perfectly. With one event and one
-    other more, as Agresti and Caffo (2000) do.
+
+def least_variance(gate: Gate, side: Sequence[Figure], size: float = 1.0) -> float:
+    """The least variance that a mean share has, that of as many independent bursts of this size.
+
+    Runs whose few events are equal by chance would else seem to agree perfectly. With one burst of events and
+    one of others more, as Agresti and Caffo (2000) do.
     """
     if gate.endpoint.scale != "points":
         return 0.0
-    n = sum(one.n for one in side)
-    share = (sum(one.events for one in side) + 1) / (n + 2)
+    n = sum(one.n for one in side) / size
+    share = (sum(one.events for one in side) / size + 1) / (n + 2)
     return share * (1 - share) / (n + 2)
+
+
+def at_the_margin(gate: Gate, sides: Sides, found: Estimate | None) -> Estimate | None:
+    """The estimate with the spread that shares have in bursts, the candidate's if it were at the margin.
+
+    Rare events have the smaller spread the fewer of them one happens to see, so that bounds would pass too
+    easily. Of the variance what bursts explain grows with the share, what runs differ by with its square.
+    """
+    if found is None:
+        return None
+    size = burst((*sides[0], *sides[1]))
+    more = 0.0
+    rises = (_rise(gate, sides, size), 1.0)
+    for side, rise in zip(sides[::-1][: 1 if gate.limit is not None else 2], rises, strict=False):
+        seen = float(np.var([one.value for one in side], ddof=1)) / len(side)
+        bursts = least_variance(gate, side, size)
+        at_margin = bursts * rise + max(0.0, seen - bursts) * rise**2
+        more += at_margin - max(seen, least_variance(gate, side))
+    return found.widened(max(0.0, more))
+
+
+def _rise(gate: Gate, sides: Sides, size: float) -> float:
+    """How many times what the candidate shows of bad requests its share is at the margin; at least once."""
+    bad = [[one.n - one.events if gate.higher else one.events for one in side] for side in sides]
+    n = sum(one.n for one in sides[1])
+    base = 0.0 if gate.limit is not None else sum(bad[0]) / sum(one.n for one in sides[0])
+    return max(1.0, (base + gate.allowance) * (n + 2 * size) / (sum(bad[1]) + size))
 
 
 def make_method(gate: Gate, runs: tuple[int, ...], found: Estimate | None, contrast: Method) -> str:
@@ -150,8 +282,7 @@ def make_method(gate: Gate, runs: tuple[int, ...], found: Estimate | None, contr
 def comparison(case: Case) -> Comparison:
     """The case as a comparison, yet without a verdict."""
     gate, found = case.gate, case.estimate
-    ends = (None, None) if found is None else (found.low, found.high)
-    low, high = (None if end is None else gate.shown(end) for end in ends)
+    low, high = _ends(gate, case.evidence.interval)
     return Comparison(
         metric=gate.metric,
         unit=gate.endpoint.unit,
@@ -161,7 +292,7 @@ def comparison(case: Case) -> Comparison:
         ratio=None if found is None or gate.limit is not None else gate.shown(found.value),
         low=low,
         high=high,
-        confidence="none" if found is None else "95%",
+        confidence="none" if found is None else "90%",
         method=case.method,
         n_baseline=sum(one.n for one in case.baseline),
         n_candidate=sum(one.n for one in case.candidate),
@@ -170,6 +301,14 @@ def comparison(case: Case) -> Comparison:
         finding=_finding(gate, found),
         refusal=case.refusal,
     )
+
+
+def _ends(gate: Gate, worse: tuple[float, float] | None) -> tuple[float | None, float | None]:
+    """An interval of the worsening as one of the change."""
+    if worse is None:
+        return None, None
+    low, high = (-worse[1], -worse[0]) if gate.higher else worse
+    return gate.shown(low), gate.shown(high)
 
 
 def _centre(gate: Gate, figures: Sequence[Figure]) -> float | None:

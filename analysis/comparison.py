@@ -19,12 +19,16 @@ UNRELIABLE = frozenset({"SLOW_DRIFT", "LOAD_DOMINATED", "FEW_SESSIONS"})
 
 
 class Verdict(StrEnum):
-    """What a comparison concludes. Without a margin there is no gate, and a pair only advises."""
+    """What a comparison concludes. Without a margin there is no gate, and a pair only advises.
+
+    SKIPPED is a gate that nobody named and that these runs are too short for: it decides nothing.
+    """
 
     PASS = "PASS"  # noqa: S105 (a verdict, not a password)
     FAIL = "FAIL"
     INCONCLUSIVE = "INCONCLUSIVE"
     INVALID = "INVALID"
+    SKIPPED = "SKIPPED"
     ADVISORY = "ADVISORY"
 
 

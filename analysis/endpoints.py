@@ -9,33 +9,47 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
 
+import numpy as np
+
+from analysis.arms import Truths
 from analysis.metrics import METRICS, Direction
 from analysis.quantiles import quantile, refusal
 from analysis.shared import Observed
 from analysis.slo import Slo, met
+from analysis.summary import Floats
 from replay.throughput import Throughput, throughput
 
 Scale = Literal["ratio", "points"]
 ERRORS: Final = "errors"
 GOODPUT: Final = "goodput"
 NOTHING: Final = "a run has no request that counts"
+BLOCKS: Final = 16
+"""Stretches of a run in which events are counted, to see whether they come in bursts."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Figure:
-    """One run's figure: of `n` requests, `events` of them (shares only). `refusal`: why there is none."""
+    """One run's figure: of `n` requests, `events` of them (shares only). `refusal`: why there is none.
+
+    `clumps` is by how much the events of BLOCKS stretches of the run vary (shares): the sum of their squared
+    deviations, to be held against events * (1 - share), what it would be if they came one by one; None
+    where the order is not known. `offered` is the rate that an open loop's arrivals would allow (rates).
+    """
 
     value: float
     n: int
     events: int = 0
     refusal: str | None = None
+    clumps: float | None = None
+    offered: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Endpoint:
     """A row of the table. `scale` says whether arms differ by a ratio, or by points of a share.
 
-    `form` is a gate on it as a user writes one.
+    `form` is a gate on it as a user writes one. `worst` is the figure with every failure as the slowest
+    request (of latencies). `paced`: in an open loop the arrivals set it, up to what the server can take.
     """
 
     name: str
@@ -45,7 +59,9 @@ class Endpoint:
     form: str
     definition: str
     figure: Callable[[Observed, Slo], Figure]
+    worst: Callable[[Observed], Figure] | None = None
     needs_slo: bool = False
+    paced: bool = False
 
 
 def endpoint(metric: str, p: float | None) -> Endpoint:
@@ -56,8 +72,7 @@ def endpoint(metric: str, p: float | None) -> Endpoint:
 def _quantile(name: str, p: float) -> Endpoint:
     metric = METRICS[name]
 
-    def figure(run: Observed, _: Slo) -> Figure:
-        found = run.ordered(metric)
+    def figure(found: Floats) -> Figure:
         if why := refusal(len(found), p):
             return Figure(value=math.nan, n=len(found), refusal=why)
         return Figure(value=quantile(found, p), n=len(found))
@@ -69,33 +84,40 @@ def _quantile(name: str, p: float) -> Endpoint:
         scale="ratio",
         form=f"{name}:p95:5%",
         definition=metric.definition,
-        figure=figure,
+        figure=lambda run, _: figure(run.ordered(metric)),
+        worst=(lambda run: figure(run.whole(metric))) if metric.latency else None,
     )
 
 
-def _share(events: int, n: int) -> Figure:
+def share(event: Truths) -> Figure:
+    """Of requests in the order of the trace, which are events."""
+    n, events = len(event), int(event.sum())
     if not n:
         return Figure(value=math.nan, n=0, refusal=NOTHING)
-    return Figure(value=events / n, n=n, events=events)
+    parts = np.array_split(event, min(BLOCKS, n))
+    apart = sum((float(part.sum()) - len(part) * events / n) ** 2 for part in parts)
+    clumps = apart * len(parts) / (len(parts) - 1) if len(parts) > 1 else None
+    return Figure(value=events / n, n=n, events=events, clumps=clumps)
 
 
 def _errors(run: Observed, _: Slo) -> Figure:
-    failed = run.counted(run.arm.failed)
-    return _share(int(failed.sum()), len(failed))
+    return share(run.counted(run.arm.failed))
 
 
 def _goodput(run: Observed, slo: Slo) -> Figure:
     if absent := [one.metric for one in slo if not len(run.ordered(METRICS[one.metric]))]:
         return Figure(value=math.nan, n=0, refusal=f"a run has no {' and no '.join(absent)} at all")
-    good = run.counted(met(run.arm, slo))
-    return _share(int(good.sum()), len(good))
+    return share(run.counted(met(run.arm, slo)))
 
 
-def _rate(run: Observed, amount: float, n: int) -> Figure:
-    rate = _throughput(run).per_s(amount)
+def _rate(run: Observed, amount: float, n: int, most: float | None = None) -> Figure:
+    """So much per second of the run; `most` would be there if nothing failed (None: as much as is)."""
+    rate, due = _throughput(run).per_s(amount), run.column("due")
     if rate is None:
         return Figure(value=math.nan, n=n, refusal=NOTHING)
-    return Figure(value=rate, n=n)
+    span = float(np.nanmax(due) - np.nanmin(due)) if np.isfinite(due).any() else 0.0
+    offered = (amount if most is None else most) / span if span > 0 else None
+    return Figure(value=rate, n=n, offered=offered)
 
 
 def _throughput(run: Observed) -> Throughput:
@@ -104,12 +126,12 @@ def _throughput(run: Observed) -> Throughput:
 
 def _requests(run: Observed, _: Slo) -> Figure:
     n = len(run.counted(run.arm.ok))
-    return _rate(run, _throughput(run).successes, n)
+    return _rate(run, _throughput(run).successes, n, n)
 
 
 def _good_requests(run: Observed, slo: Slo) -> Figure:
-    share = _goodput(run, slo)
-    return share if share.refusal else _rate(run, share.events, share.n)
+    good = _goodput(run, slo)
+    return good if good.refusal else _rate(run, good.events, good.n, good.n)
 
 
 def _tokens(run: Observed, _: Slo) -> Figure:
@@ -148,6 +170,7 @@ _ROWS = (
         form="goodput_per_s:5%, or 'goodput_per_s>=20'",
         definition="requests that met every objective of --slo, per second of the run",
         figure=_good_requests,
+        paced=True,
         needs_slo=True,
     ),
     Endpoint(
@@ -158,6 +181,7 @@ _ROWS = (
         form="requests_per_s:5%, or 'requests_per_s>=20'",
         definition="requests that succeeded, per second of the run",
         figure=_requests,
+        paced=True,
     ),
     Endpoint(
         name="output_tokens_per_s",
@@ -167,6 +191,7 @@ _ROWS = (
         form="output_tokens_per_s:5% (the run's total), or output_tokens_per_s:p50:5% (a request's)",
         definition="output tokens of all successes by the server's usage, per second of the run",
         figure=_tokens,
+        paced=True,
     ),
 )
 

@@ -1,5 +1,6 @@
 """Estimate: a number from a few runs, with the ends of its intervals by Student's t."""
 
+import math
 from dataclasses import dataclass
 
 from scipy import special
@@ -29,6 +30,14 @@ class Estimate:
         if self.se == 0:
             return 0.0 if self.value > by else 1.0
         return float(special.stdtr(self.df, (by - self.value) / self.se))
+
+    def above(self, level: float) -> float:
+        """The one-sided upper bound that the truth exceeds with probability `level`."""
+        return self.value - float(special.stdtrit(self.df, level)) * self.se
+
+    def widened(self, variance: float) -> "Estimate":
+        """With so much variance more."""
+        return student(self.value, math.sqrt(self.se**2 + variance), self.df)
 
     @property
     def negated(self) -> "Estimate":

@@ -19,7 +19,9 @@ from capture.errors import InputError
 __all__ = ["ERRORS", "USUAL", "Gate", "parse_gate", "parse_gates", "parse_margin"]
 
 USUAL: Final = (("ttft", 0.5), ("ttft", 0.95), ("e2e", 0.5), ("e2e", 0.95))
-"""What `--margin` stands for: as many of these as the runs can carry."""
+"""What `--margin` stands for, with the failures: as many of these as the runs can carry."""
+MORE_FAILURES: Final = 0.005
+"""By how much more of a candidate's requests may fail where no gate says otherwise."""
 MARGINS: Final = {"ratio": "%", "points": "pp"}
 """What a margin is written in, by the endpoint's scale."""
 SIGNS: Final = {"lower": "<=", "higher": ">="}
@@ -180,12 +182,13 @@ def _limit(text: str, of: Endpoint, digits: str, unit: str) -> float:
 
 
 def parse_margin(text: str) -> tuple[Gate, ...]:
-    """`5%`: the usual gates with that margin."""
+    """`5%`: the usual gates with that margin, and the failures with theirs."""
     found = re.fullmatch(r"([\d.]+)%", text.strip())
     if not found or _number(text, found[1]) <= 0:
         raise InputError(f"--margin {text}: write it as 5%")
     margin = _number(text, found[1]) / 100
-    return tuple(Gate(metric=m, quantile=p, margin=margin, usual=True) for m, p in USUAL)
+    failures = Gate(metric=ERRORS, quantile=None, margin=MORE_FAILURES, usual=True)
+    return (*(Gate(metric=m, quantile=p, margin=margin, usual=True) for m, p in USUAL), failures)
 
 
 def parse_gates(margin: str | None, gates: Sequence[str], slo: Slo = ()) -> tuple[Gate, ...]:

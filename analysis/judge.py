@@ -10,10 +10,10 @@ from collections.abc import Iterator, Sequence
 
 from analysis.case import LEAST_RUNS, Case, make_case
 from analysis.gate import Gate
-from analysis.judgement import Judgement, Method, Row, conclude
+from analysis.judgement import ALPHA, Judgement, Method, Row, conclude
 from analysis.replicates import Replicates
 from analysis.reservations import of_candidate, of_requests, of_runs
-from analysis.ruling import ALPHA, settled
+from analysis.ruling import settled
 from analysis.shared import Shared, shared
 from analysis.summary import Caution
 from capture.errors import InputError
@@ -40,10 +40,6 @@ def judge(
     _check(arms, gates)
     whole = shared(arms, warmup)
     cases = list(_cases(whole, gates, contrast))
-    if not cases:
-        raise InputError(
-            "the runs have too few requests for any of the gates; give --gate with a lower one"
-        )
     beware = _cautions(arms, whole, cases, contrast)
     rows = tuple(settled(cases, {name: [c.code for c in found] for name, found in beware.items()}))
     warnings = tuple(dict.fromkeys(caution for found in beware.values() for caution in found))
@@ -76,19 +72,14 @@ def _check(arms: Sequence[Replicates], gates: Sequence[Gate]) -> None:
         raise InputError(
             f"{' and '.join(names)}: runs of {len(sources)} different traces; replay one trace for all arms"
         )
-    for run in runs:
-        if not run.ok.any() and all(gate.quantile is not None for gate in gates):
-            raise InputError(f"{run.path}: no request succeeded")
 
 
 def _cases(whole: Shared, gates: Sequence[Gate], contrast: Method) -> Iterator[Case]:
-    """Every gate for every candidate, without the usual ones that the runs cannot carry."""
+    """Every gate for every candidate."""
     baseline, *candidates = whole.groups
     for candidate in candidates:
         for gate in gates:
-            case = make_case(gate, baseline, candidate, contrast)
-            if not (gate.usual and case.refusal):
-                yield case
+            yield make_case(gate, baseline, candidate, contrast)
 
 
 def _cautions(

@@ -5,6 +5,7 @@ has one y, the mean over its runs; today's is one new draw, and its prediction i
 around the mean of all sessions and around the latest, is what a change must leave (docs/statistics.md).
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -12,8 +13,16 @@ from typing import Final
 
 import numpy as np
 
-from analysis.case import Case, known, least_variance, level_of, make_method
-from analysis.endpoints import Figure
+from analysis.case import (
+    Case,
+    at_the_margin,
+    known,
+    least_variance,
+    make_case,
+    worst_figures,
+)
+from analysis.endpoints import ERRORS, Figure
+from analysis.estimate import Estimate
 from analysis.gate import Gate
 from analysis.history import History, Session
 from analysis.judgement import Judgement, conclude
@@ -44,10 +53,7 @@ def judge_history(
     _check(history, candidate, gates)
     whole = shared([candidate], warmup)
     (group,) = whole.groups
-    found = (_case(history, group, gate) for gate in gates)
-    cases = [case for case in found if not (case.gate.usual and case.refusal)]
-    if not cases:
-        raise InputError("the runs have too few requests for any of the gates")
+    cases = [_case(history, group, gate) for gate in gates]
     _check_kept(history, cases)
     beware = (
         *of_runs(candidate),
@@ -77,8 +83,6 @@ def _check(history: History, candidate: Replicates, gates: Sequence[Gate]) -> No
             raise InputError(
                 f"{run.path}: a run of trace {run.source}, the baseline is of {trace}; replay that one"
             )
-        if not run.ok.any() and all(gate.quantile is not None for gate in gates):
-            raise InputError(f"{run.path}: no request succeeded")
     if any(one.recorded == recorded_at(candidate) for one in history.sessions):
         raise InputError(f"{candidate.name}: these runs are a session of {history.path}")
 
@@ -87,16 +91,16 @@ def _check_kept(history: History, cases: Sequence[Case]) -> None:
     """Whether the file knows each gate: one that is quietly left out would look like one that passes."""
     kept = sorted({name for session in history.sessions for name in session.figures})
     for case in cases:
-        if case.gate.limit is None and not case.baseline:
+        if case.gate.limit is None and not case.baseline and not case.refusal:
             raise InputError(
                 f"{history.path}: no session has {name_of(case.gate)}; it has {', '.join(kept)}"
             )
 
 
 def _case(history: History, group: Group, gate: Gate) -> Case:
+    if gate.limit is not None:  # what the candidate holds by itself needs no history
+        return make_case(gate, Group(name=str(history.path), runs=()), group, "welch")
     figures = tuple(gate.endpoint.figure(run, gate.slo) for run in group.runs)
-    if gate.limit is not None:
-        return _of_limit(group.name, gate, figures)
     sessions = [session for session in history.sessions if name_of(gate) in session.figures]
     fewest = min(len(figures), _fewest_runs(sessions, gate))
     draws = tuple(_mean(gate, session.figures[name_of(gate)][:fewest]) for session in sessions)
@@ -109,7 +113,10 @@ def _case(history: History, group: Group, gate: Gate) -> Case:
         method="refused",
         stops=tuple(_stops(gate, draws, [_on_weekend(session) for session in sessions])),
     )
-    return _estimated(case)
+    if gate.usual and gate.metric == ERRORS and not sessions:  # as in files of older versions
+        unknown = Figure(value=math.nan, n=0, refusal=f"no session of the file has {name_of(gate)}")
+        return replace(case, baseline=(unknown,))
+    return _estimated(case, group)
 
 
 def _fewest_runs(sessions: Sequence[Session], gate: Gate) -> int:
@@ -122,19 +129,6 @@ def _on_weekend(session: Session) -> bool:
     return datetime.fromisoformat(session.recorded).weekday() >= _SATURDAY
 
 
-def _of_limit(arm: str, gate: Gate, figures: tuple[Figure, ...]) -> Case:
-    """What the candidate holds by itself needs no history."""
-    estimate = level_of(gate, figures)
-    return Case(
-        arm=arm,
-        gate=gate,
-        baseline=(),
-        candidate=figures,
-        estimate=estimate,
-        method=make_method(gate, (0, len(figures)), estimate, "welch"),
-    )
-
-
 def _mean(gate: Gate, runs: Sequence[Figure]) -> Figure:
     """One figure of a session's runs; geometric but for shares."""
     if not known(gate, runs):
@@ -143,17 +137,31 @@ def _mean(gate: Gate, runs: Sequence[Figure]) -> Figure:
     return Figure(value=value, n=sum(one.n for one in runs), events=sum(one.events for one in runs))
 
 
-def _estimated(case: Case) -> Case:
-    """With the new draw's distance from the mean of the sessions."""
+def _estimated(case: Case, group: Group) -> Case:
+    """With the new draw's distance from the mean of the sessions.
+
+    Sessions keep no figures with failures as the slowest: theirs would be larger, and the change smaller.
+    """
     gate, draws, runs = case.gate, case.baseline, case.candidate
-    if case.refusal or len(draws) < 3 or not (known(gate, draws) and known(gate, runs)):
+    found = _predicted(gate, draws, runs)
+    if case.refusal or found is None:
         return case
+    count = f"{len(runs)} run{'s' if len(runs) != 1 else ''}"
+    method = f"prediction t over {len(draws)} sessions of {count} each, df {found.df:.0f}"
+    strict = case.strict
+    if gate.endpoint.scale == "points":
+        strict = at_the_margin(gate, (draws, runs), found)
+    elif (worst := worst_figures(gate, group)) is not None:
+        strict = _predicted(gate, draws, worst[: len(runs)])
+    return replace(case, estimate=found, method=method, strict=strict)
+
+
+def _predicted(gate: Gate, draws: tuple[Figure, ...], runs: tuple[Figure, ...]) -> Estimate | None:
+    if len(draws) < 3 or not (known(gate, draws) and known(gate, runs)):
+        return None
     floor = least_variance(gate, draws) + least_variance(gate, runs)
     y = [gate.y(one.value) for one in draws]
-    estimate = predicted(y, float(np.mean([gate.y(one.value) for one in runs])), floor)
-    count = f"{len(runs)} run{'s' if len(runs) != 1 else ''}"
-    method = f"prediction t over {len(draws)} sessions of {count} each, df {estimate.df:.0f}"
-    return replace(case, estimate=estimate, method=method)
+    return predicted(y, float(np.mean([gate.y(one.value) for one in runs])), floor)
 
 
 def _stops(gate: Gate, draws: Sequence[Figure], weekend: Sequence[bool]) -> Iterator[str]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Final, Literal
 
 from analysis.comparison import Comparison, Verdict
 from analysis.estimate import Estimate
@@ -14,15 +14,71 @@ from analysis.summary import Caution
 Method = Literal["welch", "trend"]
 
 
+ALPHA: Final = 0.05
+BURST: Final = 10
+"""So many errors come at once where no run shows how they come."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evidence:
+    """What the runs say of a gate: the worsening (the change, or the level, turned so that more is worse).
+
+    All on the scale of y, to be held against `gate.threshold`. `strict` is what a PASS needs besides: the
+    worsening with every failure as the slowest request; of a share, with the spread that it would have at
+    the margin. None is unknown: nothing passes. `lag` is how much of the worsening the client's own lag can
+    have made, and how much it can have hidden. `spotless` is set where a share shows nothing bad at all: how
+    many requests of baseline (0 for a limit) and candidate say so.
+    """
+
+    gate: Gate
+    worsening: Estimate | None
+    strict: Estimate | None
+    lag: tuple[float, float] = (0.0, 0.0)
+    spotless: tuple[int, int] | None = None
+
+    @property
+    def p_value(self) -> float:
+        """How probable so large a worsening is at the margin."""
+        if self.worsening is None:
+            return 1.0
+        return self.worsening.worse(self.gate.threshold + self.lag[0])
+
+    def passes(self, level: float = ALPHA) -> bool:
+        """Whether the one-sided bounds of that level lie below the margin."""
+        if self.worsening is None or self.strict is None:
+            return False
+        if self.spotless is not None:
+            return hidden(self.spotless[1], level, BURST) < self.gate.allowance
+        most = max(self.worsening.above(level), self.strict.above(level))
+        return most + self.lag[1] < self.gate.threshold
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """The two one-sided 95 % bounds of the worsening: where the lower one begins to pass and to fail."""
+        if self.worsening is None:
+            return None
+        if self.spotless is not None:
+            least, most = (hidden(n, ALPHA, BURST) if n else 0.0 for n in self.spotless)
+            level = self.gate.limit is not None and self.gate.higher
+            return (-1.0, most - 1.0) if level else (-least, most)
+        worse = self.strict if self.gate.endpoint.scale == "points" else None
+        return self.worsening.least, (worse or self.worsening).most
+
+
+def hidden(n: int, level: float, burst: float) -> float:
+    """The share that n requests can hide which show none, bad ones coming `burst` at a time: exact."""
+    return float(1 - level ** (burst / n))
+
+
 @dataclass(frozen=True, kw_only=True)
 class Row:
     """One gate for one candidate, and what became of it.
 
     `arm` is the candidate's name, `comparison` has the figures. By `gate.scale` its `ratio`, `low` and
     `high` are of candidate / baseline ("ratio"), of their difference as a share ("points"), or of the
-    candidate's own figure ("level": then `ratio` is None). `baseline_runs` and `candidate_runs` are the
-    figure of each run, in the order in which they began. `worsening` is the change (or the level) turned so
-    that more is worse, on the scale of y, and `gate.threshold` what it must stay below.
+    candidate's own figure ("level": then `ratio` is None); `low` and `high` are one-sided 95 % bounds each,
+    together a 90 % interval. `baseline_runs` and `candidate_runs` are the
+    figure of each run, in the order in which they began. `evidence` is what the verdict was made of.
     """
 
     arm: str
@@ -30,15 +86,17 @@ class Row:
     comparison: Comparison
     baseline_runs: tuple[float, ...]
     candidate_runs: tuple[float, ...]
+    evidence: Evidence
     reason: str | None = None
-    worsening: Estimate | None = None
+
+    @property
+    def worsening(self) -> Estimate | None:
+        return self.evidence.worsening
 
     @property
     def bound(self) -> float | None:
-        """The one-sided 95 % bound that decides a PASS, as `low` and `high` are; None without an estimate."""
-        if self.worsening is None or self.comparison.low is None:
-            return None
-        return self.gate.shown(-self.worsening.most if self.gate.higher else self.worsening.most)
+        """The one-sided 95 % bound that decides a PASS: the worse end of the interval."""
+        return self.comparison.low if self.gate.higher else self.comparison.high
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,10 +135,10 @@ class Judgement:
 
 
 def conclude(rows: list[Row], beware: tuple[Caution, ...]) -> Verdict:
-    """INVALID where a run does not count, FAIL where a gate fails, PASS where all pass."""
+    """INVALID where a run does not count, FAIL where a gate fails, PASS where all pass that can be tested."""
     if any(caution.code == "INVALID_RUN" for caution in beware):
         return Verdict.INVALID
-    found = {row.comparison.verdict for row in rows}
+    found = {row.comparison.verdict for row in rows} - {Verdict.SKIPPED}
     if Verdict.FAIL in found:
         return Verdict.FAIL
     return Verdict.PASS if found == {Verdict.PASS} else Verdict.INCONCLUSIVE

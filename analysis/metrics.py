@@ -26,6 +26,7 @@ class Metric:
 
     `latency` metrics are +inf for a timeout; of those, `streamed` ones only where a stream was asked for.
     `spaced` ones are of the time between tokens: no sample has one where something buffers the streams.
+    `from_due` ones count from when the request was due, so that the client's own lag is part of them.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Metric:
     latency: bool = False
     streamed: bool = False
     spaced: bool = False
+    from_due: bool = False
 
 
 def values(arm: Arm, metric: Metric) -> Floats:
@@ -104,6 +106,7 @@ _ROWS = (
         "first content, reasoning or tool-call token",
         raw=lambda arm: measures.ttft(arm.columns),
         latency=True,
+        from_due=True,
         streamed=True,
     ),
     Metric(
@@ -122,6 +125,7 @@ _ROWS = (
         definition="as ttft, to the first token that is not reasoning",
         raw=lambda arm: measures.ttft_answer(arm.columns),
         latency=True,
+        from_due=True,
         streamed=True,
     ),
     Metric(
@@ -132,6 +136,7 @@ _ROWS = (
         "without a stream to the last byte",
         raw=lambda arm: measures.e2e(arm.columns),
         latency=True,
+        from_due=True,
     ),
     Metric(
         name="e2e_per_token",
@@ -140,6 +145,7 @@ _ROWS = (
         definition="end to end / output tokens, by the server's usage: for answers of different length",
         raw=_per_token,
         latency=True,
+        from_due=True,
     ),
     Metric(
         name="tpot",

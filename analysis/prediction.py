@@ -23,6 +23,12 @@ class Strictest(Estimate):
     def worse(self, by: float) -> float:
         return max(part.worse(by) for part in self.parts)
 
+    def above(self, level: float) -> float:
+        return max(part.above(level) for part in self.parts)
+
+    def widened(self, variance: float) -> Estimate:
+        return strictest(*(part.widened(variance) for part in self.parts))
+
     @property
     def negated(self) -> Estimate:
         return strictest(*(part.negated for part in self.parts))

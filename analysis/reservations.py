@@ -4,26 +4,24 @@ What holds of the requests is checked as for one pair of runs (analysis.cautions
 `analysis.ruling` says which of these forbid a verdict.
 """
 
-import math
 from collections.abc import Iterator, Sequence
 from typing import Final
-
-import numpy as np
 
 from analysis.arms import Arm
 from analysis.case import LEAST_RUNS, Case
 from analysis.cautions import cautions
+from analysis.endpoints import ERRORS, endpoint
+from analysis.estimate import Estimate
+from analysis.gate import MORE_FAILURES
 from analysis.judgement import Method
-from analysis.metrics import METRICS, Metric
 from analysis.pooling import pooled
-from analysis.quantiles import quantile
 from analysis.replicates import Replicates, begun, drawn, interleaved
 from analysis.shared import Group, Shared
 from analysis.summary import Caution
 
 POOLED: Final = (
     "BUFFERED_STREAM",
-    "INVALID_COMPARISON",
+    "CLIENT_LAG_DIFFERS",
     "OUTPUT_LENGTH_DIFFERS",
     "CACHED_TOKENS_DIFFER",
     "FINISH_REASONS_DIFFER",
@@ -106,12 +104,29 @@ def of_candidate(
     """What stands between a candidate and the baseline."""
     yield from _order(*arms, contrast)
     yield from cautions(pooled(*groups), POOLED)
-    for case in cases:
-        if _survivors_lie(case, groups):
-            yield Caution(
-                code="SURVIVOR_BIAS",
-                text=f"{case.gate.text}: the answer is another one when failures count as the slowest",
-            )
+    if lying := [case for case in cases if _survivors_lie(case)]:
+        changes = (f"{case.gate.text}: {_both_changes(case)}" for case in lying)
+        yield Caution(
+            code="SURVIVOR_BIAS",
+            text="of the answers alone, and with every failure as the slowest request: "
+            f"{'; '.join(changes)}",
+        )
+    yield from _failures(groups, cases)
+
+
+def _failures(groups: tuple[Group, Group], cases: Sequence[Case]) -> Iterator[Caution]:
+    """Whether more requests fail than may, by a gate on errors or by the usual margin."""
+    counts = [[endpoint(ERRORS, None).figure(run, ()) for run in group.runs] for group in groups]
+    first, second = (
+        sum(one.events for one in side) / max(1, sum(one.n for one in side)) for side in counts
+    )
+    named = (c.gate.margin for c in cases if c.gate.metric == ERRORS and c.gate.limit is None)
+    if second - first > max(named, default=MORE_FAILURES):
+        yield Caution(
+            code="FAILURES_ROSE",
+            text=f"{second:.2%} of the candidate's requests fail, {first:.2%} of the baseline's: what is "
+            "left cannot show that nothing got worse",
+        )
 
 
 def _order(baseline: Replicates, candidate: Replicates, contrast: Method) -> Iterator[Caution]:
@@ -143,18 +158,27 @@ def _order(baseline: Replicates, candidate: Replicates, contrast: Method) -> Ite
         )
 
 
-def _survivors_lie(case: Case, groups: tuple[Group, Group]) -> bool:
-    """Whether a gain, or a limit that is kept, comes from failing what was slow."""
-    gate, found = case.gate, case.estimate
-    if gate.quantile is None or not METRICS[gate.metric].latency or found is None:
+def _survivors_lie(case: Case) -> bool:
+    """Whether a PASS, or a gain, comes from failing what was slow."""
+    evidence = case.evidence
+    found, strict = evidence.worsening, evidence.strict
+    if case.gate.quantile is None or found is None or found == strict:
         return False
-    first, second = (_whole(METRICS[gate.metric], gate.quantile, group) for group in groups)
-    if gate.limit is not None:
-        return found.value < gate.threshold < second
-    return math.isfinite(first) and found.value < -NOISE and second - first > NOISE
+    threshold = case.gate.threshold
+    if found.most < threshold and (strict is None or strict.most >= threshold):
+        return True
+    gained = case.gate.limit is None and found.value < -NOISE
+    return gained and (strict is None or strict.value > NOISE)
 
 
-def _whole(metric: Metric, p: float, group: Group) -> float:
-    """The mean log-quantile with every failure as the slowest; infinite where that is in any run."""
-    figures = [quantile(side, p) for run in group.runs if len(side := run.whole(metric))]
-    return float(np.mean(np.log(figures))) if figures else math.inf
+def _both_changes(case: Case) -> str:
+    """Of the answers alone, and with the failures."""
+    plain, strict = case.evidence.worsening, case.evidence.strict
+    return " and ".join(
+        "among the failures" if one is None else _shown(case, one) for one in (plain, strict)
+    )
+
+
+def _shown(case: Case, found: Estimate) -> str:
+    value = case.gate.shown(found.value)
+    return f"{value - 1:+.1%}" if case.gate.limit is None else f"{value * 1e3:.3g} ms"

@@ -17,7 +17,7 @@ import numpy as np
 
 from analysis.arms import Arm
 from analysis.compare import Question, compare
-from analysis.comparison import Comparison, Verdict
+from analysis.comparison import NO_DIFFERENCE, Comparison, Verdict
 from analysis.gate import Gate
 from analysis.judge import LEAST_RUNS, Row, judge
 from analysis.metrics import METRICS
@@ -34,8 +34,6 @@ MOST_SPLITS: Final = 64
 """As many as six pairs of runs have; of more this many are drawn."""
 EXPECTED: Final = 0.05
 """Intervals that miss 1, by their label."""
-NONE: Final = {"ratio": 1.0, "points": 0.0, "level": math.nan}
-"""No change, by a gate's scale; a level has none to miss."""
 NARROW: Final = 0.15
 """Beyond this share of them one pair cannot be relied on."""
 
@@ -207,18 +205,19 @@ def _splits(
     rows: dict[Gate, list[Row]] = {}
     for first, second in halves:
         for row in judge((first, second), gates).rows:
-            rows.setdefault(row.gate, []).append(row)
+            if row.comparison.verdict is not Verdict.SKIPPED:
+                rows.setdefault(row.gate, []).append(row)
     for gate, found in rows.items():
         yield Splits(
             gate=gate,
             count=len(found),
             verdicts=dict(Counter(row.comparison.verdict for row in found)),
-            missed=sum(_misses(row.comparison, NONE[gate.scale]) for row in found),
+            missed=sum(row.comparison.finding not in (None, NO_DIFFERENCE) for row in found),
         )
 
 
-def _misses(row: Comparison, truth: float = 1.0) -> bool:
-    return (row.low is not None and row.low > truth) or (row.high is not None and row.high < truth)
+def _misses(row: Comparison) -> bool:
+    return (row.low is not None and row.low > 1) or (row.high is not None and row.high < 1)
 
 
 def _warnings(arms: Sequence[Replicates], floors: Sequence[Floor]) -> Iterator[Caution]:

@@ -6,15 +6,12 @@ Statistics in Biopharmaceutical Research 5, 2013).
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from scipy import stats
-
 from analysis.comparison import Verdict
-from analysis.estimate import Estimate
 from analysis.gate import Gate
-from analysis.judge import Judgement, Row
+from analysis.judgement import Evidence, Judgement, Row
 from analysis.looks import NAMES, Looks
 from analysis.summary import Caution
 from analysis.welch import difference
@@ -23,16 +20,11 @@ from capture.errors import InputError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Standing:
-    """A gate and each run's figure so far: its quantile, rate or share. `n`: candidate's requests.
+    """A gate and each run's figure so far: its quantile, rate or share, and what they say of it."""
 
-    `worsening` is the judge's estimate (`analysis.judgement.Row`); without it Welch's t on the figures.
-    """
-
-    gate: Gate
     baseline: tuple[float, ...]
     candidate: tuple[float, ...]
-    n: int
-    worsening: Estimate | None = None
+    evidence: Evidence
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,13 +56,12 @@ def decide(standings: Sequence[Standing], looks: Looks, look: int) -> Decision:
     """Hold the gates against a look's levels. Raises InputError where it has other runs than planned."""
     _check(standings, looks, look)
     level, last = looks.level(look), look == len(looks.runs)
-    turned = [_worsening(one) for one in standings]
-    failed = _failed(turned, looks, look)
+    failed = _failed([one.evidence.p_value for one in standings], looks, look)
     verdicts = tuple(
         Verdict.FAIL
         if place in failed or (last and _lost(one))
         else Verdict.PASS
-        if _passes(one, turned[place], level)
+        if one.evidence.passes(level)
         else Verdict.INCONCLUSIVE
         for place, one in enumerate(standings)
     )
@@ -81,29 +72,43 @@ def monitor(found: Judgement, looks: Looks, look: int) -> Decision:
     """The decision on a judgement of the runs so far, of all its candidates together.
 
     A look's levels are stricter than the judge's own, so what is not PASS or FAIL there (runs that did not
-    take turns, say) is not so here. INVALID stops at any look.
+    take turns, say) is not so here, and what cannot be tested stays so. INVALID stops at any look.
     """
-    decision = decide([standing(row) for row in found.rows], looks, look)
-    both = zip(decision.verdicts, found.rows, strict=True)
-    verdicts = tuple(
-        verdict if verdict is row.comparison.verdict else Verdict.INCONCLUSIVE
-        for verdict, row in both
-    )
+    tested = [row for row in found.rows if row.comparison.verdict is not Verdict.SKIPPED]
+    decided = iter(decide([standing(row) for row in tested], looks, look).verdicts)
+    verdicts = tuple(_agreed(row.comparison.verdict, decided) for row in found.rows)
     decision = _decision(looks, look, verdicts)
     if found.verdict is Verdict.INVALID:
         return replace(decision, stop=True, verdict=Verdict.INVALID)
     return decision
 
 
+def _agreed(judged: Verdict, decided: Iterator[Verdict]) -> Verdict:
+    """A row's verdict where its look has the same."""
+    if judged is Verdict.SKIPPED:
+        return judged
+    return judged if next(decided) is judged else Verdict.INCONCLUSIVE
+
+
 def standing(row: Row) -> Standing:
     """A row of a judgement as `decide` takes it."""
-    return Standing(
-        gate=row.gate,
-        baseline=row.baseline_runs,
-        candidate=row.candidate_runs,
-        n=row.comparison.n_candidate,
-        worsening=row.worsening,
-    )
+    return Standing(baseline=row.baseline_runs, candidate=row.candidate_runs, evidence=row.evidence)
+
+
+def of_figures(
+    gate: Gate, baseline: tuple[float, ...], candidate: tuple[float, ...], n: int
+) -> Standing:
+    """The same of bare figures, by Welch's t alone; each arm has `n` requests in all."""
+    least = -math.inf if gate.endpoint.scale == "points" else 0.0
+    evidence = Evidence(gate=gate, worsening=None, strict=None)
+    if all(least < figure < math.inf for figure in (*baseline, *candidate)):
+        first, second = ([gate.y(one) for one in side] for side in (baseline, candidate))
+        found = difference(first, second)
+        turned = found.negated if gate.higher else found
+        perfect = {*baseline, *candidate} == {1.0 if gate.higher else 0.0}
+        spotless = (n, n) if perfect and gate.endpoint.scale == "points" else None
+        evidence = Evidence(gate=gate, worsening=turned, strict=turned, spotless=spotless)
+    return Standing(baseline=baseline, candidate=candidate, evidence=evidence)
 
 
 def as_monitored(found: Judgement, decision: Decision) -> Judgement:
@@ -127,8 +132,8 @@ def as_monitored(found: Judgement, decision: Decision) -> Judgement:
     )
     caution = Caution(
         code="MONITORED",
-        text=f"{decision.text}; an experiment that may stop early has no 95 % interval, and the change is "
-        "shown as it stood",
+        text=f"{decision.text}; an experiment that may stop early has no interval of a fixed level, and the "
+        "change is shown as it stood",
     )
     return replace(found, rows=rows, verdict=decision.verdict, warnings=(*found.warnings, caution))
 
@@ -144,44 +149,14 @@ def _check(standings: Sequence[Standing], looks: Looks, look: int) -> None:
             )
 
 
-def _worsening(one: Standing) -> tuple[Estimate, float] | None:
-    """The change turned so that more is worse, and its margin; None where a figure is not finite."""
-    gate, both = one.gate, (*one.baseline, *one.candidate)
-    if one.worsening is not None:
-        return one.worsening, gate.threshold
-    if not all(map(math.isfinite, both)) or (gate.scale != "points" and min(both) <= 0):
-        return None
-    first, second = ([gate.y(figure) for figure in side] for side in (one.baseline, one.candidate))
-    found = difference(first, second)
-    return found.negated if gate.higher else found, gate.threshold
-
-
-def _failed(turned: Sequence[tuple[Estimate, float] | None], looks: Looks, look: int) -> set[int]:
+def _failed(p_values: Sequence[float], looks: Looks, look: int) -> set[int]:
     """The gates that fail: Holm's steps, each against the level of its own share."""
-    p_values = [1.0 if one is None else one[0].worse(one[1]) for one in turned]
     failed: set[int] = set()
-    for place in sorted(range(len(turned)), key=p_values.__getitem__):
-        if p_values[place] >= looks.level(look, len(turned) - len(failed)):
+    for place in sorted(range(len(p_values)), key=p_values.__getitem__):
+        if p_values[place] >= looks.level(look, len(p_values) - len(failed)):
             break
         failed.add(place)
     return failed
-
-
-def _passes(one: Standing, turned: tuple[Estimate, float] | None, level: float) -> bool:
-    if turned is None:
-        return False
-    found, margin = turned
-    if one.gate.endpoint.scale == "points" and _spotless(one):
-        hidden: float = 1 - level ** (1 / one.n)
-        return hidden < one.gate.allowance
-    return found.value + float(stats.t.isf(level, found.df)) * found.se < margin
-
-
-def _spotless(one: Standing) -> bool:
-    """Whether there is nothing bad in any share that is looked at."""
-    best = 1.0 if one.gate.higher else 0.0
-    sides = one.candidate if one.gate.limit is not None else (*one.baseline, *one.candidate)
-    return all(share == best for share in sides)
 
 
 def _lost(one: Standing) -> bool:
@@ -202,7 +177,7 @@ def _decision(looks: Looks, look: int, verdicts: tuple[Verdict, ...]) -> Decisio
 
 
 def _overall(verdicts: Sequence[Verdict]) -> Verdict:
-    if Verdict.FAIL in verdicts:
+    tested = {verdict for verdict in verdicts if verdict is not Verdict.SKIPPED}
+    if Verdict.FAIL in tested:
         return Verdict.FAIL
-    passed = bool(verdicts) and all(verdict is Verdict.PASS for verdict in verdicts)
-    return Verdict.PASS if passed else Verdict.INCONCLUSIVE
+    return Verdict.PASS if tested == {Verdict.PASS} else Verdict.INCONCLUSIVE

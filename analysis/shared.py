@@ -1,19 +1,23 @@
 """Shared: the requests that every run of every arm holds and counts. Repeated runs are compared on these."""
 
+from collections import ChainMap
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import reduce
 from itertools import chain
+from typing import cast
 
 import numpy as np
 
 from analysis.arms import Arm, Truths
-from analysis.metrics import Metric, composite, values
+from analysis.metrics import Metric, applies, composite, values
 from analysis.pairing import Places, warm_up
 from analysis.quantiles import ordered
 from analysis.replicates import Replicates
 from analysis.summary import Floats
 from capture.errors import InputError
+from replay import measures
+from replay.columns import Column
 from replay.warmup import Warmup
 
 
@@ -39,9 +43,27 @@ class Observed:
             self._sorted[metric.name] = ordered(self.values(metric))
         return self._sorted[metric.name]
 
+    def failures(self, metric: Metric) -> int:
+        """How many of the shared requests failed that the metric applies to, timeouts included."""
+        return int((self.arm.failed & applies(self.arm, metric))[self.places].sum())
+
     def whole(self, metric: Metric) -> Floats:
         """The same with every failure as the slowest."""
         return ordered(composite(self.arm, metric)[self.places])
+
+    def punctual(self, metric: Metric) -> Floats:
+        """The metric as it would be had the client sent in time, in ascending order; answers as they came."""
+        late = np.maximum(np.nan_to_num(measures.client_lag(self.arm.columns)), 0.0)
+        due = {"due": self.arm.columns["due"] + late}
+        columns = ChainMap(due, cast("dict[str, Column]", self.arm.columns))  # read, never written
+        arm = replace(self.arm, run=replace(self.arm.run, columns=columns))
+        return ordered(values(arm, metric)[self.places])
+
+    @property
+    def lag(self) -> Floats:
+        """How late the client itself sent what succeeded, in ascending order; empty in a closed loop."""
+        own = np.where(self.arm.ok, measures.client_lag(self.arm.columns), np.nan)
+        return ordered(own[self.places])
 
     def column(self, name: str) -> Floats:
         """A column of the samples, of the shared requests."""

@@ -11,7 +11,7 @@ from analysis.quantiles import Floats
 
 __all__ = ["Caution", "Confidence", "Floats", "Quantile", "Summary", "summarise"]
 
-Confidence = Literal["95%", "low", "none"]
+Confidence = Literal["95%", "90%", "low", "none"]
 """The label that an interval has earned (docs/statistics.md); "none" without an interval."""
 
 POINTS = (0.5, 0.9, 0.95, 0.99, 0.999)

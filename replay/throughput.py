@@ -137,8 +137,8 @@ def spoken(figures: Mapping[str, Any]) -> str:
     return ", ".join(parts)
 
 
-def three(value: float) -> str:
-    """Three significant digits, so that 15 stands as 15.0 beside 14.5; never scientific from 0.001 on."""
+def three(value: float, digits: int = 3) -> str:
+    """Three significant digits (or so many): 15 stands as 15.0 beside 14.5; not scientific from 0.001 on."""
     if not value:
         return "0"
-    return f"{value:,.0f}" if abs(value) >= 99.95 else f"{value:#.3g}"
+    return f"{value:,.0f}" if abs(value) >= 10 ** (digits - 1) - 0.05 else f"{value:#.{digits}g}"

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from xml.etree import ElementTree as ET
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from capture.tracefile import TraceHeader, TraceWriter
 from replay.runfile import read_run
 from tests.conftest import Done, Server
 
-WIDE = ("--gate", "ttft:p50:900%", "--gate", "errors:5pp")
+WIDE = ("--gate", "ttft:p50:900%", "--gate", "errors:20pp")
 TEXTS = {".json", ".md", ".xml"}
 PACED = ("--concurrency", "8", "--warmup", "none")
 
@@ -342,7 +343,7 @@ def test_the_same_from_a_program(
         repeats=3,
         concurrency=8,
         warmup="none",
-        gate=["errors:5pp"],
+        gate=["errors:20pp"],
         ended=lambda one: made.append(one.arm.name),
     )
 
@@ -402,3 +403,55 @@ def test_a_plan_may_declare_goodput_and_a_trend(
     assert "ttft<60s" in kept["plan.json"]
     assert 'name="goodput&gt;=50%"' in kept["junit.xml"]
     assert kept["report.md"].startswith("### tbench: PASS")
+
+
+FILES = ("report.html", "report.json", "report.md", "junit.xml")
+
+
+@pytest.mark.parametrize("share", [0.5, 0.05])
+def test_an_arm_that_refuses_requests_never_passes(
+    tbench: Callable[..., Done], serve: Callable[..., Server], trace: Path, share: float
+) -> None:
+    """What it answers is as fast as ever. All files are written, JUnit's with a failure or an error."""
+    good = serve("serve", "--port", 0).url
+    bad = serve("serve", "--port", 0, "--fault", f"429={share}").url
+    done = tbench(
+        "ab", trace, *arms(good, "A"), *arms(bad, "B"), "--repeats", 3, *PACED,
+        "--margin", "900%", "-o", "r",
+    )  # fmt: skip
+    folder = trace.parent / "r"
+    suite = ET.parse(folder / "junit.xml").getroot()
+
+    assert done.code in (1, 3), done.out
+    assert all((folder / name).exists() for name in FILES)
+    assert int(suite.get("failures", 0)) + int(suite.get("errors", 0)) > 0
+    assert "FAILURES_ROSE" in done.out
+
+
+def test_too_few_successes_for_any_gate_decide_nothing(
+    tbench: Callable[..., Done], serve: Callable[..., Server], trace: Path
+) -> None:
+    """2 would say that nothing was sent. Each gate has its row, and what it needs."""
+    url = serve("serve", "--port", 0, "--fault", "429=0.6").url
+    done = tbench("ab", trace, *arms(url, "A", "B"), "--repeats", 3, *PACED, "-o", "f")
+    found = json.loads((trace.parent / "f" / "report.json").read_text())
+    rows = {row["gate"]: row for row in found["comparisons"]}
+
+    assert done.code == 3, done.err
+    assert all((trace.parent / "f" / name).exists() for name in FILES)
+    assert rows["ttft:p50:5%"]["verdict"] == "SKIPPED"
+    assert rows["ttft:p50:5%"]["reason"].endswith("requests in a run, needs 40")
+
+
+def test_a_slow_arm_fails_beside_whatever_the_client_does(
+    tbench: Callable[..., Done], serve: Callable[..., Server], trace: Path
+) -> None:
+    """An open loop on this machine as it is: client lag bounds what it explains and forbids nothing."""
+    url = serve("serve", "--port", 0).url
+    slow = ("--arm", f"name=B,base_url={url},header.x-sim-ttft-ms=4000")
+    done = tbench(
+        "ab", trace, *arms(url, "A"), *slow, "--repeats", 3, "--warmup", "none",
+        "--margin", "5%", "-o", "s",
+    )  # fmt: skip
+
+    assert done.code == 1, done.out

@@ -373,7 +373,7 @@ def surviving(found: dict[str, Column]) -> None:
         (longer, "OUTPUT_LENGTH_DIFFERS"),
         (cached, "CACHED_TOKENS_DIFFER"),
         (failing, "ERROR_MIX_DIFFERS"),
-        (late, "INVALID_COMPARISON"),
+        (late, "CLIENT_LAG_DIFFERS"),
         (surviving, "SURVIVOR_BIAS"),
     ],
 )

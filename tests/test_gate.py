@@ -46,8 +46,8 @@ def test_a_bad_gate_is_one_line(text: str, said: str) -> None:
         parse_gate(text)
 
 
-def test_a_margin_is_four_gates_and_one_that_is_named_replaces_its_own() -> None:
-    """TTFT and end to end, at the median and the p95."""
+def test_a_margin_is_five_gates_and_one_that_is_named_replaces_its_own() -> None:
+    """TTFT and end to end, at the median and the p95, and half a point of failures."""
     gates = parse_gates("5%", ["ttft:p95:20%", "errors:1pp"])
 
     assert [gate.text for gate in parse_margin("5%")] == [
@@ -55,6 +55,7 @@ def test_a_margin_is_four_gates_and_one_that_is_named_replaces_its_own() -> None
         "ttft:p95:5%",
         "e2e:p50:5%",
         "e2e:p95:5%",
+        "errors:0.5pp",
     ]
     assert [gate.text for gate in gates] == [
         "ttft:p50:5%",
@@ -128,4 +129,4 @@ def test_goodput_and_the_slo_need_each_other() -> None:
 
 def test_a_limit_does_not_replace_a_usual_gate() -> None:
     """Two questions about one quantile."""
-    assert len(parse_gates("5%", ["ttft:p95<=500ms"])) == 5
+    assert len(parse_gates("5%", ["ttft:p95<=500ms"])) == 6

@@ -123,7 +123,7 @@ def test_one_candidate_has_its_sentence_under_the_word(
     text = read(judgement_page(judge(arms, parse_gates("30%", [])))).words
 
     assert re.search(
-        r"PASS B is not worse than A by the margin or more, at any of \d gates; nearest to it: ",
+        r"PASS B is not worse than A by the margin or more at any of \d gates \(one-sided level 5 %\); near",
         text,
     )
 

@@ -27,6 +27,7 @@ REQUIRED = {
     "testcase": {"name", "classname", "time"},
     "failure": {"type", "message"},
     "error": {"type", "message"},
+    "skipped": {"message"},
     "property": {"name", "value"},
 }
 """Attributes by element: Ant's schema (windyroad) demands more than Jenkins' (junit-10.xsd)."""
@@ -38,7 +39,7 @@ CHILDREN = {
     "testsuites": r"(testsuite )*",
     "testsuite": r"properties (testcase )*system-out system-err ",
     "properties": r"(property )*",
-    "testcase": r"((failure|error) )?",
+    "testcase": r"((failure|error|skipped) )?",
 }
 """The children that an element has, in their order."""
 
@@ -55,6 +56,7 @@ def check(element: Element) -> None:
     if element.tag == "testsuite":
         assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d", element.attrib["timestamp"])
         counted = {"tests": "testcase", "failures": "testcase/failure", "errors": "testcase/error"}
+        counted["skipped"] = "testcase/skipped"
         for name, where in counted.items():
             assert int(element.attrib[name]) == len(element.findall(where))
         names = [(case.get("classname"), case.get("name")) for case in element.iter("testcase")]

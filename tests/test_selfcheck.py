@@ -95,7 +95,9 @@ def test_the_gate_judges_the_splits(repeated: Repeated) -> None:
     quiet = check(repeated([1.0] * 6, 500))
     wild = check(repeated(np.exp(np.random.default_rng(2).normal(size=6) * 0.2), 500))
 
-    assert [one.gate.text for one in quiet.splits] == [gate.text for gate in GATES]
+    assert [one.gate.text for one in quiet.splits] == [gate.text for gate in GATES[:-1]], (
+        "half a point of failures needs more"
+    )
     assert quiet.split_runs == (3,)
     assert all(one.verdicts == {"PASS": 6} for one in quiet.splits)
     assert all(one.verdicts.get("INCONCLUSIVE", 0) >= 3 for one in wild.splits)

@@ -14,7 +14,7 @@ from analysis.gate import Gate, parse_gate, parse_gates
 from analysis.judge import judge
 from analysis.looks import Looks
 from analysis.report.judgement import judgement_json, judgement_text
-from analysis.sequential import Standing, as_monitored, decide, monitor
+from analysis.sequential import Standing, as_monitored, decide, monitor, of_figures
 from analysis.summary import Floats
 from analysis.welch import difference
 from capture.errors import InputError
@@ -29,12 +29,7 @@ TRIALS = 1000
 def standings(arms: Floats, runs: int, gates: Sequence[Gate] = (GATE,)) -> list[Standing]:
     """Of log-quantiles (gate, arm, run), the first `runs` of each arm."""
     return [
-        Standing(
-            gate=gate,
-            baseline=tuple(np.exp(arms[i, 0, :runs])),
-            candidate=tuple(np.exp(arms[i, 1, :runs])),
-            n=1000,
-        )
+        of_figures(gate, tuple(np.exp(arms[i, 0, :runs])), tuple(np.exp(arms[i, 1, :runs])), 1000)
         for i, gate in enumerate(gates)
     ]
 
@@ -165,11 +160,11 @@ def test_errors_are_held_against_the_same_levels() -> None:
     def at(look: int, n: int, candidate: float) -> Verdict:
         runs = FIVE.runs[look - 1]
         noise = np.random.default_rng(1).normal(size=runs) * 0.001 * (candidate > 0)
-        one = Standing(gate=gate, baseline=(0.0,) * runs, candidate=tuple(candidate + noise), n=n)
+        one = of_figures(gate, (0.0,) * runs, tuple(candidate + noise), n)
         return decide([one], FIVE, look).verdict
 
-    assert at(1, 1900, 0.0) is Verdict.INCONCLUSIVE  # 4.5e-5 hides .53 points
-    assert at(1, 2100, 0.0) is Verdict.PASS
+    assert at(1, 19_000, 0.0) is Verdict.INCONCLUSIVE  # 4.5e-5 hides .53 points, ten at a time
+    assert at(1, 21_000, 0.0) is Verdict.PASS
     assert at(2, 2100, 0.05) is Verdict.FAIL
 
 
@@ -179,7 +174,7 @@ def test_a_gate_among_the_timeouts_fails_at_the_last_look_only() -> None:
 
     def at(look: int) -> Verdict:
         runs = (3, 5)[look - 1]
-        one = Standing(gate=GATE, baseline=known[:runs], candidate=lost[:runs], n=500)
+        one = of_figures(GATE, known[:runs], lost[:runs], 500)
         return decide([one], Looks(runs=(3, 5)), look).verdict
 
     assert (at(1), at(2)) == (Verdict.INCONCLUSIVE, Verdict.FAIL)

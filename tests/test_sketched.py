@@ -143,7 +143,7 @@ def test_a_sketched_comparison_is_the_unpaired_one(tmp_path: Path, name: str) ->
 
 
 CAUSES: dict[str, tuple[dict[str, Any], str]] = {
-    "late": ({"sent": None, "held": 0.0}, "INVALID_COMPARISON"),
+    "late": ({"sent": None, "held": 0.0}, "CLIENT_LAG_DIFFERS"),
     "longer": ({"output_tokens": 300}, "OUTPUT_LENGTH_DIFFERS"),
     "cached": ({"cached_tokens": 90}, "CACHED_TOKENS_DIFFER"),
     "failing": ({"unwell": 0.5}, "ERROR_MIX_DIFFERS"),

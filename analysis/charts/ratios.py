@@ -26,6 +26,7 @@ STYLES: Final = {
     "PASS": (GOOD, "circle"),
     "FAIL": (BAD, "diamond"),
     "INCONCLUSIVE": (UNSURE, "square"),
+    "SKIPPED": (UNSURE, "cross"),
     "better": (GOOD, "circle"),
     "worse": (BAD, "diamond"),
     "differs": (COLOURS[0], "triangle-up"),
@@ -196,11 +197,13 @@ def _note(bars: Sequence[Bar]) -> str:
     said = ["Point: the estimate."]
     if not all(bar.bare for bar in bars):
         gated = any(bar.passes for bar in bars)
-        said.append(f"Bar: its two-sided {'' if gated else 'nominal '}95 % interval.")
+        said.append(f"Bar: its two-sided {'90 %' if gated else 'nominal 95 %'} interval.")
     if any(bar.passes for bar in bars):
         said.append("Shade: the changes that pass.")
     if any(bar.decides is not None for bar in bars):
-        said.append("Tick: the one-sided 95 % bound, which must lie in the shade to pass.")
+        said.append(
+            "Tick: its worse end, the one-sided 95 % bound, which must lie in the shade to pass."
+        )
     return " ".join([*said, "What is open or lies further out is cut at the edge."])
 
 

@@ -7,8 +7,9 @@ from analysis.charts import Bar, Dot, Picture, dots, forest
 from analysis.comparison import Verdict
 from analysis.endpoints import endpoint
 from analysis.gate import ERRORS, Gate
-from analysis.judge import Judgement, Row
+from analysis.judgement import Judgement, Row
 from analysis.report import words
+from analysis.report.judgement import ends
 from analysis.report.markup import Html, join, number, span, table, tag
 from analysis.report.sides import Place, Sides, places
 
@@ -39,15 +40,8 @@ def change(row: Row) -> str:
 
 def interval(row: Row) -> str:
     """The two-sided interval of the change, or of the figure; nothing where there is none."""
-    one = row.comparison
-    if one.confidence == "none":
-        return ""
-    if row.gate.scale == "level":
-        ends = one.low, one.high
-        return "" if None in ends else f"[{', '.join(figure(end, one.unit) for end in ends)}]"
-    if one.ratio is None:
-        return ""
-    return words.change_interval(one.low, one.high, share=row.gate.scale == "points")
+    shown = ends(row)
+    return "" if shown is None else f"[{', '.join(shown)}]"
 
 
 def gate_table(found: Judgement, names: Names) -> Html:
@@ -61,8 +55,8 @@ def gate_table(found: Judgement, names: Names) -> Html:
     ]
     caption = (
         "What was gated. Quantiles and rates are geometric means over an arm's runs, shares plain means; a "
-        "change is candidate / baseline - 1, of shares candidate - baseline, with its 95 % interval; where "
-        "the candidate must hold a limit it is its own figure"
+        "change is candidate / baseline - 1, of shares candidate - baseline, with its 90 % interval, each "
+        "end the one-sided 95 % bound; where the candidate must hold a limit it is its own figure"
     )
     return table(caption, head, rows)
 

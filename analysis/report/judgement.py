@@ -9,18 +9,53 @@ from typing import Any, Final
 from analysis.comparison import Verdict
 from analysis.gate import Gate
 from analysis.history import History
-from analysis.judge import Judgement, Row
+from analysis.judgement import ALPHA, Judgement, Row
 from analysis.replicates import Replicates
 from analysis.report import words
 
 MEANINGS: Final = {
-    Verdict.PASS: "no gated quantity got worse by its margin or more, every limit is kept",
-    Verdict.FAIL: "a gated quantity got worse by more than its margin, or missed its limit",
+    Verdict.PASS: "each gated change is below its margin at one-sided level 5 %",
+    Verdict.FAIL: "a gated change exceeds its margin at level 5 % (Holm, over all gates)",
     Verdict.INCONCLUSIVE: "these runs cannot tell",
     Verdict.INVALID: "a run does not count",
+    Verdict.SKIPPED: "not testable by these runs",
 }
 TREND: Final = "trend (least squares of each run's figure on its arm and its place among the runs)"
 WIDTH: Final = 100
+LEVEL: Final = 0.9
+"""Of the interval of a change: each end by itself is the one-sided 95 % bound that decides."""
+
+
+def meaning(found: Judgement) -> str:
+    """The verdict over all in a sentence without its full stop; of limits where some are gated."""
+    tested = [row for row in found.rows if row.comparison.verdict is not Verdict.SKIPPED]
+    text = MEANINGS[found.verdict]
+    if all(row.gate.limit is None for row in tested):
+        return text
+    both = any(row.gate.limit is None for row in tested)
+    if found.verdict is Verdict.PASS:
+        kept = "each limit is kept at one-sided level 5 %"
+        return f"{text}, {kept}" if both else kept
+    if found.verdict is Verdict.FAIL:
+        what = "change exceeds its margin, or a limit" if both else "limit"
+        return f"a gated {what} is missed, at level 5 % (Holm, over all gates)"
+    return text
+
+
+def left_open(found: Judgement) -> str | None:
+    """What a PASS cannot know: the runs that did not happen to be bad. None without a PASS."""
+    if found.verdict is not Verdict.PASS:
+        return None
+    runs = min(len(arm.runs) for arm in found.candidates)
+    return (
+        f"PASS is about the mean run: {runs} runs without a bad one leave open that up to "
+        f"{unseen_runs(runs):.0%} of runs are bad"
+    )
+
+
+def unseen_runs(runs: int) -> float:
+    """The share of bad runs of which so many runs show none with probability .05."""
+    return float(1 - ALPHA ** (1 / runs))
 
 
 def judgement_json(found: Judgement) -> dict[str, Any]:
@@ -58,6 +93,7 @@ def _arm(found: Judgement, arm: Replicates) -> dict[str, Any]:
         "runs": [str(run.path) for run in arm.runs],
         "started_ns": list(arm.started_ns),
         "verdict": found.verdict_of(arm.name).value if judged else None,
+        "unseen_bad_runs": unseen_runs(len(arm.runs)) if arm.runs else None,
     }
 
 
@@ -90,6 +126,7 @@ def _row(row: Row) -> dict[str, Any]:
         "difference": one.ratio if gate.scale == "points" else None,
         "ci": [one.low, one.high],
         "bound": row.bound,
+        "level": None if one.low is None else LEVEL,
         "confidence": one.confidence,
         "method": one.method,
         "n": [one.n_baseline, one.n_candidate],
@@ -107,7 +144,7 @@ def _known(figure: float) -> float | None:
 
 def judgement_text(found: Judgement) -> Iterator[str]:
     """Lines for a terminal or a log, at most 100 columns wide: a table for each candidate."""
-    yield f"{found.verdict.value}: {MEANINGS[found.verdict]}"
+    yield from _paragraph(f"{found.verdict.value}: {meaning(found)}", indent=4)
     yield f"baseline   {found.baseline.name}, {amount(found, found.baseline)}"
     many = len(found.candidates) > 1
     if not many:
@@ -124,8 +161,10 @@ def judgement_text(found: Judgement) -> Iterator[str]:
         if many:
             yield f"candidate  {arm.name}, {amount(found, arm)}: {found.verdict_of(arm.name).value}"
         yield from _table([row for row in found.rows if row.arm == arm.name])
-    if found.warnings:
+    if found.warnings or left_open(found):
         yield ""
+    if rest := left_open(found):
+        yield from _paragraph(rest, indent=2)
     yield from chain.from_iterable(
         _paragraph(f"! {caution}", indent=2) for caution in found.warnings
     )
@@ -142,7 +181,7 @@ def _paragraph(text: str, indent: int) -> list[str]:
     return fill(text, WIDTH, subsequent_indent=" " * indent, break_on_hyphens=False).split("\n")
 
 
-HEADS: Final = ("gate", "baseline", "candidate", "change", "95 % interval", "verdict")
+HEADS: Final = ("gate", "baseline", "candidate", "change", "90 % interval", "verdict")
 
 
 def _table(rows: list[Row]) -> Iterator[str]:
@@ -172,20 +211,46 @@ def figure(gate: Gate, value: float | None) -> str:
 
 def change(row: Row) -> str:
     """By how much the candidate's figure is another one; a dash where that is not asked, or not known."""
-    return "-" if row.gate.scale == "level" else _shown(row.gate, row.comparison.ratio)
+    if row.gate.scale == "level" or row.comparison.ratio is None:
+        return "-"
+    return _tight(words.change(row.comparison.ratio, share=row.gate.scale == "points"))
 
 
 def interval(row: Row) -> str:
-    """The 95 % interval of the change; of the candidate's own figure where a limit is asked."""
-    one = row.comparison
+    """The 90 % interval of the change; of the candidate's own figure where a limit is asked."""
+    shown = ends(row)
+    return "-" if shown is None else " to ".join(map(_tight, shown))
+
+
+def _tight(text: str) -> str:
+    return text.removesuffix(" %") + "%" if text.endswith(" %") else text.replace(" pp", "pp")
+
+
+def ends(row: Row) -> tuple[str, str] | None:
+    """The ends of the interval as people read them; None where there is none.
+
+    With as many digits as it takes to tell them from the margin, or the limit: an interval that passes
+    must not seem to hold it.
+    """
+    one, gate = row.comparison, row.gate
     if one.low is None or one.high is None:
-        return "-"
-    return f"{_shown(row.gate, one.low)} to {_shown(row.gate, one.high)}"
+        return None
+    edge = gate.shown(-gate.threshold if gate.higher else gate.threshold)
+    return _end(gate, one.low, edge), _end(gate, one.high, edge)
 
 
-def _shown(gate: Gate, value: float | None) -> str:
-    if value is None:
-        return "-"
-    if gate.scale == "level":
-        return figure(gate, value)
-    return f"{value * 100:+.2f}pp" if gate.scale == "points" else f"{value - 1:+.1%}"
+def _end(gate: Gate, value: float, edge: float) -> str:
+    for more in range(4):
+        text = _digits(gate, value, more)
+        if text != _digits(gate, edge, more):
+            break
+    return text
+
+
+def _digits(gate: Gate, value: float, more: int) -> str:
+    """A figure, a ratio or a difference, with so many digits more than usual."""
+    if gate.scale != "level":
+        return words.change(value, share=gate.scale == "points", more=more)
+    if gate.endpoint.unit == "share":
+        return f"{value:.{2 + more}%}"
+    return words.amount(value, gate.endpoint.unit, digits=3 + more)

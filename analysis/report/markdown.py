@@ -14,13 +14,14 @@ from analysis.judge import Judgement, Row
 from analysis.replicates import Replicates
 from analysis.report import words
 from analysis.report.judgement import (
-    MEANINGS,
     TREND,
     amount,
     change,
     declared,
     figure,
     interval,
+    left_open,
+    meaning,
     objectives,
 )
 from analysis.summary import Caution
@@ -39,13 +40,15 @@ _MARKS: Final = re.compile(r"([\\`*_\[\]<>#|~&$])")
 
 def judgement_markdown(found: Judgement, command: str | None = None) -> str:
     """The verdict, a table of gates for each candidate, what to beware of, and how to get it again."""
-    lines = [f"### tbench: {found.verdict.value}", "", f"{_capital(MEANINGS[found.verdict])}.", ""]
+    lines = [f"### tbench: {found.verdict.value}", "", f"{_capital(meaning(found))}.", ""]
     for arm in found.candidates:
         lines += [*_candidate(found, arm), ""]
     if slo := objectives(found):
         lines += [f"A good request: {code(', '.join(slo))}.", ""]
     if who := declared(found):
         lines += [f"Contrast: {text(TREND)}, declared {who}.", ""]
+    if rest := left_open(found):
+        lines += [f"{rest}.", ""]
     source = found.arms[-1].runs[0].source
     trace = f", of trace {code(source)}" if source else ""
     ends = [*_reproduce(command), f"{found.n:,} requests, those that every run has{trace}"]
@@ -87,7 +90,7 @@ def _candidate(found: Judgement, arm: Replicates) -> Iterator[str]:
     yield f"**{verdict}**: {code(arm.name)} against {code(base.name)}, {runs}"
     yield ""
     rows = [row for row in found.rows if row.arm == arm.name]
-    heads = ("gate", "verdict", "baseline", "candidate", "change", "95 % interval", "why")
+    heads = ("gate", "verdict", "baseline", "candidate", "change", "90 % interval", "why")
     yield from _table(heads, (_cells(row) for row in rows))
 
 

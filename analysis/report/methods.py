@@ -28,11 +28,12 @@ REPEATED: Final = (
         "where the change is beyond it at 5 % by Holm's rule over all gates and arms, else "
         "INCONCLUSIVE. The verdict is PASS only if every gate passes, FAIL if one fails, INVALID if a "
         "run's own client was its limit. Runs that did not take turns are not judged. A limit is held "
-        "against the candidate's own figures by Student's t."
+        "against the (geometric) mean of the candidate's runs, by Student's t."
     ),
     (
         "Latency counts from when a request was due, in closed loops from when it was sent. A timeout "
-        "is longer than every other value. Failures have a gate of their own and are in no latency. "
+        "is longer than every other value. Failures have a gate of their own; a latency passes only if it "
+        "does with every failure as the slowest request as well. "
         "In the shift plots the intervals are Welch's at each quantile, and the band holds at all of "
         "them at once (Bonferroni)."
     ),
@@ -41,7 +42,7 @@ WITHOUT_INTERVALS: Final = (
     (
         "Here no change has an interval: either an arm has fewer than three runs, or the experiment "
         "was looked at while it ran, and could stop early. Then its verdicts hold at the level of the "
-        "look that ended it (the warnings say which), and 95 % intervals, which are made for "
+        "look that ended it (the warnings say which), and intervals, which are made for "
         "experiments of a fixed length, would promise too much."
     ),
 )

@@ -6,10 +6,11 @@ from collections.abc import Iterator, Sequence
 from analysis.arms import Arm
 from analysis.comparison import Comparison, Comparisons, Verdict
 from analysis.failures import ErrorDifference
-from analysis.judge import Judgement, Row
+from analysis.judgement import Judgement, Row, conclude
 from analysis.replicates import Replicates
 from analysis.report import tables, words
 from analysis.report.gates import Names, change, gate_label, interval, margin
+from analysis.report.judgement import left_open
 from analysis.report.markup import Html, join, tag
 from analysis.summary import Summary
 
@@ -26,14 +27,15 @@ PAIR = "This holds for these two runs; to decide, let runs of both take turns (t
 def judgement_verdict(found: Judgement, names: Names) -> Html:
     """The verdict over all, a sentence for each candidate, and what to beware of."""
     cards = [_card(found, arm, names) for arm in found.candidates]
+    rest = tag("p", f"{text}.") if (text := left_open(found)) else ""
     if len(cards) == 1:
         only = why(found, found.candidates[0], names)
-        return _block(found.verdict, only, tables.cautions(found.warnings))
+        return _block(found.verdict, only, rest, tables.cautions(found.warnings))
     tally = [standing(found, arm) for arm in found.candidates]
     parts = [f"{tally.count(one)} {one.value}" for one in Verdict if one in tally]
     whole = f"{len(cards)} candidates against {names[found.baseline.name]}: {', '.join(parts)}."
     listed = tag("ul", join(cards), class_="cards")
-    return _block(found.verdict, whole, listed, tables.cautions(found.warnings))
+    return _block(found.verdict, whole, listed, rest, tables.cautions(found.warnings))
 
 
 def comparison_verdict(found: Comparisons) -> Html:
@@ -89,15 +91,13 @@ def standing(found: Judgement, arm: Replicates) -> Verdict:
     """The verdict on one candidate alone."""
     if any(run.invalid_because for run in (*found.baseline.runs, *arm.runs)):
         return Verdict.INVALID
-    verdicts = {row.comparison.verdict for row in found.rows if row.arm == arm.name}
-    if Verdict.FAIL in verdicts:
-        return Verdict.FAIL
-    return Verdict.PASS if verdicts == {Verdict.PASS} else Verdict.INCONCLUSIVE
+    return conclude([row for row in found.rows if row.arm == arm.name], ())
 
 
 def why(found: Judgement, arm: Replicates, names: Names) -> str:
     """One sentence: what decided it."""
-    rows = [row for row in found.rows if row.arm == arm.name]
+    of_arm = [row for row in found.rows if row.arm == arm.name]
+    rows = [row for row in of_arm if row.comparison.verdict is not Verdict.SKIPPED] or of_arm
     who, base = names[arm.name], names[found.baseline.name]
     verdict = standing(found, arm)
     if verdict is Verdict.INVALID:
@@ -110,7 +110,8 @@ def why(found: Judgement, arm: Replicates, names: Names) -> str:
     if verdict is Verdict.PASS:
         held = all(row.gate.limit is not None for row in rows)
         said = "keeps its limit" if held else f"is not worse than {base} by the margin or more"
-        return f"{who} {said}, at {_count(rows)}; nearest to it: {_one(max(rows, key=_worse))}."
+        near = _one(max(rows, key=_worse))
+        return f"{who} {said} at {_count(rows)} (one-sided level 5 %); nearest to it: {near}."
     return f"These runs cannot tell whether {who} is worse than {base}: {_undecided(found, rows)}."
 
 

@@ -9,12 +9,12 @@ SHORT = frozenset({"ttft", "e2e", "tpot", "itl"})
 """Words that are written in capitals."""
 
 
-def amount(value: float | None, unit: str) -> str:
+def amount(value: float | None, unit: str, digits: int = 3) -> str:
     """A value in the unit that suits its size: 0.0123 s is 12.3 ms. Nothing is a dash."""
     if value is None:
         return "-"
     name, factor = scale(abs(value), unit)
-    return f"{three(value * factor)} {name}"
+    return f"{three(value * factor, digits)} {name}"
 
 
 def beyond(value: float | None, at_least: float | None, unit: str) -> str:
@@ -62,18 +62,18 @@ def amount_interval(low: float | None, high: float | None, unit: str) -> str:
     return f"{interval(*scaled)} {name}"
 
 
-def points(share: float) -> str:
-    """A difference of two shares, in percentage points."""
-    return f"{share * 100:+.2f} pp"
+def points(share: float, *, more: int = 0) -> str:
+    """A difference of two shares, in percentage points; `more` digits than usual."""
+    return f"{share * 100:+.{2 + more}f} pp"
 
 
-def change(value: float | None, *, share: bool = False) -> str:
-    """A ratio as a change in per cent, 1.05 is +5.0 %; a difference of shares in points."""
+def change(value: float | None, *, share: bool = False, more: int = 0) -> str:
+    """A ratio as a change in per cent, 1.05 is +5.0 %; a difference of shares in points; `more` digits."""
     if value is None:
         return "unknown"
     if share:
-        return points(value)
-    return f"{(value - 1) * 100:+.1f} %" if value < 10 else f"x {three(value)}"
+        return points(value, more=more)
+    return f"{(value - 1) * 100:+.{1 + more}f} %" if value < 10 else f"x {three(value)}"
 
 
 def change_interval(low: float | None, high: float | None, *, share: bool = False) -> str:

@@ -57,9 +57,9 @@ def judgement_book(
     ]
     _verdict(book, found.verdict.value, lines, found.warnings, command)
     note = (
-        "A change is a ratio, for shares their difference; low and high are the ends of its two-sided 95 % "
-        "interval (with a limit, of the candidate's own figure), empty where there is none. Quantiles are "
-        "geometric means over runs."
+        "A change is a ratio, for shares their difference; low and high are the ends of its 90 % interval, "
+        "each the one-sided 95 % bound (with a limit, of the candidate's own figure), empty where there is "
+        "none. Quantiles are geometric means over runs."
     )
     sheet, n = table(book, "Gates", note, GATED, [_gate(row, names[row.arm]) for row in found.rows])
     if n:

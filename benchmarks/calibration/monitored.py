@@ -8,7 +8,7 @@ from numpy.random import Generator
 
 from analysis.comparison import Verdict
 from analysis.looks import Looks
-from analysis.sequential import Standing, decide
+from analysis.sequential import decide, of_figures
 from analysis.summary import Floats
 from analysis.welch import difference
 from calibration.drifts import Drift, none, random_pairs
@@ -46,7 +46,7 @@ class Monitored:
         """Where it stops, and at which look."""
         for look, runs in enumerate(self.looks.runs, 1):
             first, second = (tuple(np.exp(side[:runs]).tolist()) for side in (a, b))
-            standing = Standing(gate=GATES[0], baseline=first, candidate=second, n=runs * 2000)
+            standing = of_figures(GATES[0], first, second, runs * 2000)
             found = decide([standing], self.looks, look)
             if found.stop:
                 break

@@ -11,6 +11,14 @@ from calibration import drifts
 from calibration.bars import Bar
 from calibration.cell import NONE, Cell
 from calibration.effects import POINTS
+from calibration.failing import (
+    KINDS,
+    PASSES_ANYWAY,
+    Failing,
+    RarelyBad,
+    Shedding,
+    in_one_run_of_five,
+)
 from calibration.monitored import PEEKING, Monitored
 from calibration.pairs import FPR, WRONG
 from calibration.runs import FAILS, PASSES, REFUSED, SEES, WELCH, Drifting, Simulated, Unturned
@@ -155,6 +163,56 @@ _MONITORED: dict[str, Cell] = {
     }.items()
 }
 
+_SHARES: Mapping[str, tuple[float, float]] = {
+    "errors:0.5pp": (0.005, 0.01),
+    "errors<=1%": (0.0, 0.01),
+}
+_FAILING: dict[str, Cell] = {
+    f"{gate} {kind}, {repeats} runs of {n:,}": Cell(
+        experiment=Failing(
+            gate=gate, errors=errors, baseline=first, candidate=second, n=n, repeats=repeats
+        ),
+        bars=(
+            *(
+                []
+                if errors is in_one_run_of_five
+                else [Bar(measure=PASSES, points=NONE, high=0.065)]
+            ),
+            Bar(measure=FAILS, points=NONE, high=0.065),
+        ),
+    )
+    for gate, (first, second) in _SHARES.items()
+    for kind, errors in KINDS.items()
+    for n in (300, 2000)
+    for repeats in (3, 5, 10)
+}
+"""Errors all in one run of five have no bar: runs of which none is bad show no error."""
+_NONE_PASSES = (Bar(measure=PASSES_ANYWAY, points=NONE, high=0.01),)
+_SHEDDING: dict[str, Cell] = {
+    f"5+5 runs {name}, {asked}": Cell(
+        experiment=Shedding(margin=margin, gates=gates, random_share=by_chance, slow_share=slowest),
+        bars=_NONE_PASSES,
+    )
+    for name, by_chance, slowest in (
+        ("3 % fail by chance", 0.03, 0.0),
+        ("half fail by chance", 0.5, 0.0),
+        ("the slowest 2.7 % fail", 0.0, 0.027),
+    )
+    for asked, margin, gates in (
+        ("--margin 5%", "5%", ()),
+        ("--gate ttft:p95:5%", None, ("ttft:p95:5%",)),
+        ("--gate ttft:p50:5%", None, ("ttft:p50:5%",)),
+    )
+}
+_RARE: dict[str, Cell] = {
+    f"{repeats}+{repeats} one run in {one_in} is bad": Cell(
+        experiment=RarelyBad(one_in=one_in, repeats=repeats)
+    )
+    for one_in in (5, 10)
+    for repeats in (3, 5, 10)
+}
+"""No test can see what did not happen: shown, and printed beside every PASS."""
+
 RUN_CELLS: Mapping[str, Cell] = {
     **_RUNS,
     **_DRIFTS,
@@ -163,4 +221,7 @@ RUN_CELLS: Mapping[str, Cell] = {
     **_BY_CHANCE,
     **_UNTURNED,
     **_MONITORED,
+    **_FAILING,
+    **_SHEDDING,
+    **_RARE,
 }

@@ -16,6 +16,7 @@ from numpy.random import Generator
 from analysis.arms import Arm
 from analysis.comparison import NO_DIFFERENCE, Verdict
 from analysis.gate import Gate, parse_gate
+from analysis.inversion import Truths
 from analysis.judge import Judgement, Method, judge
 from analysis.replicates import Replicates
 from analysis.ruling import STOPS
@@ -160,14 +161,16 @@ def _differs(first: Sequence[float], second: Sequence[float]) -> bool:
     return not found.low <= 0 <= found.high
 
 
-def arm(latency: Floats, place: int, *, drawn: bool = False) -> Arm:
+def arm(latency: Floats, place: int, *, drawn: bool = False, failed: Truths | None = None) -> Arm:
     """A run whose requests had this time to first token, and began as the `place`th.
 
-    `drawn` says in its header that chance decided the order.
+    `drawn` says in its header that chance decided the order; `failed` which requests did.
     """
     columns, totals = _template(len(latency))
     first = columns["due"] + latency
     changed = {"first_token": first, "last_token": first + 1.0, "end": first + 1.0}
+    if failed is not None:
+        changed["outcome"] = np.where(failed, "http_error", "ok").astype(object)
     return Arm(
         kind="run",
         name=f"run {place}",

@@ -1,6 +1,7 @@
 """`tbench ab` with its options read: say what would be done, or do it, judge it, and report."""
 
 import json
+import math
 import shlex
 import sys
 from collections.abc import Iterator, Mapping
@@ -20,7 +21,8 @@ from analysis.report.machine import dump
 from analysis.report.markdown import judgement_markdown
 from analysis.report.page import judgement_report
 from analysis.report.workbook import judgement_book
-from capture.errors import InvalidRunError
+from analysis.variance import Within
+from capture.errors import InputError, InvalidRunError
 from replay.closing import outlook as outlook_of_run
 from replay.experiment.conduct import missing
 from replay.experiment.experiment import Experiment, experiment, read_plan
@@ -84,7 +86,11 @@ def conducted(plan: Experiment, out: Path | None, shared: Shared, *, as_json: bo
         print(f"! {doubt}", file=sys.stderr)
     if stopped := _performed(plan, ledger):
         return _left(stopped, folder)
-    found = verdict(plan, ledger)
+    try:
+        found = verdict(plan, ledger)
+    except InputError as error:  # 2 says that nothing was sent, and here everything was
+        print(f"INCONCLUSIVE: {error}; the runs are in {folder}", file=sys.stderr)
+        return EXITS[Verdict.INCONCLUSIVE]
     whole = dump(result_json(plan, found))
     _report(found, folder, whole, shared)
     typer.echo(whole if as_json else "\n".join([*judgement_text(found), "", *_between(found)]))
@@ -97,9 +103,18 @@ def _between(found: Judgement) -> Iterator[str]:
     for one in spreads(found):
         if one.sd is None:
             continue
-        within = one.within and f", of which a run's own requests explain {one.within.se:.1%}"
         advice = f": {one.advice}" if one.advice else ""
-        yield f"from run to run  {one.metric} p{one.quantile * 100:g}  {one.sd:.1%}{within or ''}{advice}"
+        sd = f"from run to run  {one.metric} p{one.quantile * 100:g}  {one.sd:.1%}"
+        yield f"{sd}{_explained(one.within)}{advice}"
+
+
+def _explained(within: Within | None) -> str:
+    """What of the spread is that of the requests of a run; pairs whose interval is open cannot tell."""
+    if within is None:
+        return ""
+    if not math.isfinite(within.se):
+        return "; what a run's own requests explain of it cannot be told"
+    return f", of which a run's own requests explain {within.se:.1%}"
 
 
 def _report(found: Judgement, folder: Path, whole: str, shared: Shared) -> None:
