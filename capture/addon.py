@@ -64,11 +64,10 @@ class Live:
 class Capture:
     """The hooks of one capture. Whatever the filters leave out passes through, streamed.
 
-    After `limit` exchanges the rest passes through too. `reverse`: there is one upstream, and clients know
-    the capture by its own address.
+    After `limit` exchanges the rest passes through too.
     """
 
-    def __init__(self, parts: Parts, *, limit: int | None = None, reverse: bool = False) -> None:
+    def __init__(self, parts: Parts, *, limit: int | None = None) -> None:
         _http_layer.Http1Client = _PatientClient  # type: ignore[attr-defined]
         self.recorder = parts.recorder
         self.live: dict[str, Live] = {}
@@ -81,7 +80,6 @@ class Capture:
         self._redactor = parts.redactor
         self._now = parts.now
         self._limit = limit
-        self._reverse = reverse
         self._seq = 0
         self._timed_out: set[str] = set()
         self._conns: defaultdict[str, int] = defaultdict(count(1).__next__)
@@ -200,7 +198,8 @@ class Capture:
         """
         assert flow.response
         location = flow.response.headers.get("location")
-        if not location or not self._reverse or "://" not in location:
+        reverse = flow.client_conn.proxy_mode.type_name == "reverse"
+        if not location or not reverse or "://" not in location:
             return
         try:
             target = urlsplit(location)

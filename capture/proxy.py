@@ -120,8 +120,7 @@ class _Proxy:
             master = Master(self._options(), event_loop=loop)
             self._add_addons(master)
             self._parts = begin(self._setup.recording, lambda why: self._disk_failed(loop, why))
-            reverse = self._setup.recording.upstream is not None
-            self._capture = Capture(self._parts, limit=self._setup.requests, reverse=reverse)
+            self._capture = Capture(self._parts, limit=self._setup.requests)
             _addons(master).add(self._capture)
             try:
                 await self._serve(master)

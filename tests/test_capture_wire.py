@@ -194,6 +194,20 @@ def test_a_dropped_upload_is_shown_wherever_losses_are(capturing: Callable[..., 
     assert f"{size} bytes of bodies (noted as gaps in the trace)" in said
 
 
+def test_a_client_that_half_closes_is_recorded_as_one_that_left(
+    capturing: Callable[..., Capturing],
+) -> None:
+    """A limit of mitmproxy that docs/capture.md names: no answer comes back."""
+    one = capturing()
+    body = json.dumps({"model": "half"}).encode()
+    with socket.create_connection(("127.0.0.1", one.port), timeout=WAIT) as conn:
+        head = b"POST %s HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n"
+        conn.sendall(head % (CHAT.encode(), len(body)) + body)
+        conn.shutdown(socket.SHUT_WR)
+        assert conn.recv(65536) == b""
+    assert one.of("half").outcome is Outcome.CLIENT_ABORT
+
+
 # The end of a capture
 
 
