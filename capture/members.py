@@ -13,6 +13,11 @@ from typing import NamedTuple
 IDENTITIES = frozenset({"user", "safety_identifier", "prompt_cache_key", "metadata.user_id"})
 """Members, by their path from the top, whose values name a person or an account."""
 DEEPEST_IDENTITY = 2
+_IDENTITY = re.compile(
+    r'"(?:{})"\s*:'.format(
+        "|".join(path.rpartition(".")[2] for path in sorted(IDENTITIES))
+    ).encode()
+)
 
 _CREDENTIAL = re.compile(
     r"(?:api|access|secret|private|account|subscription|shared|master)keys?$"
@@ -50,6 +55,7 @@ _WINDOW = 1 << 20
 
 _NAME = re.compile(rb'"([\w$.-]{1,64})"\s*:')
 _TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[{}\[\],:]|[^\s"{}\[\],:]+', re.DOTALL)
+_NOTHING = (b"null", b"true", b"false", b'""')
 _NUMBER = re.compile(rb"-?\d[\d.eE+-]*")
 
 
@@ -90,28 +96,30 @@ class _Level:
         self.member = member
 
 
-def private_members(body: bytes) -> list[Member]:
-    """The private values of a JSON body, in order. What is no JSON object has none, or a guess."""
-    return list(_walk(body)) if _hinted(body) else []
+def identities(body: bytes) -> list[Member]:
+    """The values of a JSON body that name someone, in order. What is no JSON object has none, or a guess."""
+    if not _IDENTITY.search(body):  # as most
+        return []
+    return [member for member in _walk(body) if member.kind is Kind.IDENTITY]
 
 
-def _hinted(body: bytes) -> bool:
-    """Whether any name in it may matter; most bodies are done with here."""
-    return any(
-        _matters(name)
+def credentials(body: bytes) -> list[Member]:
+    """Those that authenticate, or are addresses that may, in order."""
+    names = (
+        name
         for start in range(0, len(body), _WINDOW)
         for name in set(_NAME.findall(body, start, start + _WINDOW + 2 * _LONGEST_NAME))
     )
+    if not any(map(_may_authenticate, names)):
+        return []
+    return [member for member in _walk(body) if member.kind is not Kind.IDENTITY]
 
 
 @lru_cache(maxsize=4096)
-def _matters(name: bytes) -> bool:
-    text = name.decode("utf-8", "replace")
-    plain = _plain(text)
-    return (
-        any(path.endswith(text) for path in IDENTITIES)
-        or plain == _SERVERS
-        or any(names.search(plain) for names in (_CREDENTIAL, _HOLDER, _ADDRESS))
+def _may_authenticate(name: bytes) -> bool:
+    plain = _plain(name.decode("utf-8", "replace"))
+    return plain == _SERVERS or any(
+        names.search(plain) for names in (_CREDENTIAL, _HOLDER, _ADDRESS)
     )
 
 
@@ -133,10 +141,8 @@ def _walk(body: bytes) -> Iterator[Member]:
             expect_name = False
         elif expect_name:
             levels[-1].member = text[1:-1].decode("utf-8", "replace")
-        elif levels and text not in (b"null", b"true", b"false", b'""'):
-            kind = _kind(levels, number=bool(_NUMBER.fullmatch(text)))
-            if kind:
-                yield Member(kind, levels[-1].member, *token.span())
+        elif levels and text not in _NOTHING and (kind := _kind(levels, text)):
+            yield Member(kind, levels[-1].member, *token.span())
 
 
 def _opened(levels: list[_Level], *, array: bool) -> _Level:
@@ -160,8 +166,8 @@ def _zone(name: str, *, top: bool) -> _Zone | None:
     return _Zone.SERVERS if plain == _SERVERS else None
 
 
-def _kind(levels: list[_Level], *, number: bool) -> Kind | None:
-    """How the value that stands at this place is private."""
+def _kind(levels: list[_Level], text: bytes) -> Kind | None:
+    """How the value `text` that stands at this place is private."""
     last = levels[-1]
     if len(levels) <= DEEPEST_IDENTITY and not any(level.array for level in levels):
         path = ".".join(level.member for level in levels)
@@ -169,6 +175,7 @@ def _kind(levels: list[_Level], *, number: bool) -> Kind | None:
             return Kind.IDENTITY
     if last.zone is _Zone.CLOSED:
         return None
+    number = text[:1] != b'"' and bool(_NUMBER.fullmatch(text))
     return _named(last.member, last.zone, number=number, top=len(levels) == 1)
 
 

@@ -18,7 +18,7 @@ from typing import NamedTuple
 from urllib.parse import quote, quote_plus, unquote_plus
 
 from capture.exchange import Headers
-from capture.members import Kind, Member, private_members
+from capture.members import Kind, Member, credentials, identities
 from capture.providers import masked
 from capture.sessions import SESSION_HEADERS
 
@@ -283,10 +283,9 @@ class Redactor:
         `exact` keeps the length too, so that short names may share a pseudonym. Anything that is not
         a JSON object comes back unchanged.
         """
-        for member in reversed(private_members(body)):
-            if member.kind is Kind.IDENTITY:
-                literal = self._stand_in(body[member.start : member.end], exact=exact)
-                body = body[: member.start] + literal + body[member.end :]
+        for member in reversed(identities(body)):
+            literal = self._stand_in(body[member.start : member.end], exact=exact)
+            body = body[: member.start] + literal + body[member.end :]
         return body
 
     def _stand_in(self, literal: bytes, *, exact: bool) -> bytes:
@@ -317,9 +316,9 @@ def without_credentials(body: bytes) -> Credentials:
     pieces: list[bytes] = []
     words: list[str] = []
     masked_count = place = 0
-    for member in private_members(body):
+    for member in credentials(body):
         literal = body[member.start : member.end]
-        if member.kind is Kind.IDENTITY or (mask := _masked_literal(member, literal)) == literal:
+        if (mask := _masked_literal(member, literal)) == literal:
             continue
         words += _told(member, literal)
         pieces += [body[place : member.start], mask]
@@ -345,7 +344,7 @@ def _packed(value: str) -> Iterator[str]:
     if "=" in value:
         yield from (part.partition("=")[2] for part in value.split(";"))
     data = _bytes(value)
-    for member in private_members(data) if value[:1] == "{" else ():
+    for member in credentials(data) if value[:1] == "{" else ():
         yield from _told(member, data[member.start : member.end])
 
 
