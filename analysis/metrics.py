@@ -83,7 +83,7 @@ def _itl_p95(arm: Arm) -> Floats:
         for few in np.array_split(rows, 1 + len(rows) * size // _GAPS_AT_ONCE):
             table = gaps[offsets[few][:, None] + np.arange(size)]
             found[few] = np.partition(table, place, axis=1)[:, place]
-    return found
+    return np.where(np.isnan(measures.itl(arm.columns)), np.nan, found)
 
 
 def _speed(arm: Arm) -> Floats:
@@ -152,7 +152,7 @@ _ROWS = (
         unit="s",
         better="lower",
         definition="time per output token: (last token - first token) / (output tokens - 1), by the "
-        "server's usage",
+        "server's usage; none where all came at once",
         raw=lambda arm: measures.tpot(arm.columns),
         latency=True,
         streamed=True,

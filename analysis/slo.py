@@ -82,8 +82,9 @@ def written(value: float, unit: str) -> str:
 def met(arm: Arm, slo: Slo) -> Truths:
     """True for each request that succeeded and stayed within every objective it can be held to.
 
-    A request without a stream has no first token, one of a single token no time between tokens: it is
-    not held to that. What is missing otherwise (no token came, no usage was reported) is not met.
+    A request without a stream has no first token, one of a single token, or whose tokens all came at once,
+    no time between tokens: it is not held to that. What is missing otherwise (no token came, no usage was
+    reported) is not met.
     """
     good = arm.ok.copy()
     for one in slo:
@@ -99,4 +100,5 @@ def _held_to(arm: Arm, metric: Metric) -> Truths:
     if metric.name in GAPS:
         tokens = arm.columns[GAPS[metric.name]]
         asked &= (tokens < 0) | (tokens > 1)
+        asked &= arm.columns["first_token"] != arm.columns["last_token"]
     return asked

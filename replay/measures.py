@@ -61,12 +61,18 @@ def _finish(columns: Columns) -> Values:
 
 def tpot(columns: Columns) -> Values:
     """(last token - first token) / (output tokens - 1), where the server counted two or more."""
-    return _per(columns["last_token"] - columns["first_token"], columns["output_tokens"] - 1)
+    return _per(_flow(columns), columns["output_tokens"] - 1)
 
 
 def itl(columns: Columns) -> Values:
     """The mean gap between a stream's content-bearing events, where there were two or more."""
-    return _per(columns["last_token"] - columns["first_token"], columns["token_events"] - 1)
+    return _per(_flow(columns), columns["token_events"] - 1)
+
+
+def _flow(columns: Columns) -> Values:
+    """How long a stream's tokens took to come; NaN where all came at once: that is no speed."""
+    span = columns["last_token"] - columns["first_token"]
+    return np.where(span > 0, span, np.nan)
 
 
 COALESCED: Final = 0.9

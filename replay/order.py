@@ -121,7 +121,8 @@ class Order:
         `part_of` says of which experiment the run is a part (replay.experiment); it is only written down.
         """
         trace = read_trace(self.trace)
-        plan = Plan(trace=trace.requests, allow_unsafe=self.allow_unsafe, only=frozenset(self.only))
+        only = frozenset([self.only] if isinstance(self.only, str) else self.only)
+        plan = Plan(trace=trace.requests, allow_unsafe=self.allow_unsafe, only=only)
         host = None if self.base_url or trace.header.upstream else self._host(plan)
         base_url = self._base_url(trace, host)
         out = default_out(self.trace) if self.out is None else Path(self.out)

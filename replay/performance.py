@@ -302,6 +302,8 @@ class _Performance:
     def _nothing(self) -> str:
         skipped = ", ".join(f"{count} {reason}" for reason, count in self.plan.skipped.items())
         why = f" (left out: {skipped})" if skipped else ""
+        if "only" in self.plan.skipped:
+            why += "; --only takes an endpoint (chat, embeddings), a model or a recorded host"
         return f"{self.job.trace_path}: holds no request to send{why}"
 
     async def _heed_signals(self) -> None:

@@ -118,3 +118,20 @@ def test_a_gate_on_what_is_refused_decides_nothing(
 def test_nine_gaps_in_ten(gaps: int, none: int, refused: bool) -> None:
     """Servers that write four tokens at once are no buffers: their mean gap is right."""
     assert (buffered(gaps, none) is not None) == refused
+
+
+def test_tokens_that_came_at_once_have_no_pace(
+    tbench: Callable[..., Done], trace: Path, tmp_path: Path
+) -> None:
+    """One event with the whole answer, as a server's cache gives it, is no token every 0 s."""
+    (event, *_, usage, end) = stream(tokens=TOKENS)
+    with answering(lambda _: Given([event, usage, end], headers=EVENTS, pause=0.01)) as server:
+        done = tbench(
+            *("replay", trace, "--base-url", server.url, "--concurrency", 1, "--warmup", "none"),
+            *("-o", "a.run", "--json"),
+        )
+    run = read_run(tmp_path / "a.run")
+
+    assert run.columns["output_tokens"].tolist() == [TOKENS] * 16
+    assert json.loads(done.out)["tpot_s"]["p50"] is None
+    assert json.loads(done.out)["ttft_s"]["p50"] is not None
