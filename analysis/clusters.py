@@ -34,7 +34,6 @@ class Clusters:
 
     def __init__(self, sessions: Ints) -> None:
         n = len(sessions)
-        self._given = sessions
         lone = sessions < 0
         numbers = np.where(lone, int(sessions.max(initial=0)) + np.cumsum(lone), sessions)
         order = np.argsort(numbers, kind="stable")
@@ -49,10 +48,6 @@ class Clusters:
         self.order = order[long]
         self._cells = np.flatnonzero(cell[long])
         self._sessions = np.flatnonzero(first[long][self._cells])
-
-    def of(self, chosen: Truths) -> "Clusters":
-        """Those of some of the requests."""
-        return Clusters(self._given[chosen])
 
     @cached_property
     def count(self) -> float:

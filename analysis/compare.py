@@ -11,11 +11,11 @@ from analysis.arms import Arm
 from analysis.cautions import Evidence, Grounds, cautions
 from analysis.censoring import censored_metrics, compare_survival
 from analysis.clusters import Clusters, clusters_of
-from analysis.comparison import Comparison, Comparisons, LengthMatched, Shift, Verdict
+from analysis.comparison import Comparison, Comparisons, EqualLengths, Shift, Verdict
 from analysis.contrast import Contrast
 from analysis.discordance import Discordance, discordance
 from analysis.failures import ErrorDifference, Failures, error_difference
-from analysis.lengths import agree
+from analysis.lengths import COMMON, length_bins, overlap
 from analysis.metrics import METRICS
 from analysis.multiplicity import adjusted
 from analysis.overall import Overall
@@ -88,9 +88,7 @@ def compare(baseline: Arm, candidate: Arm, question: Question | None = None) -> 
             name: compare_survival(*sides)
             for name, sides in censored_metrics(evidence.sides()).items()
         },
-        length_matched=_length_matched(evidence, question, sessions)
-        if any(caution.code == "OUTPUT_LENGTH_DIFFERS" for caution in beware)
-        else None,
+        equal_lengths=_equal_lengths(evidence, question, sessions),
         values={name: answer.values for name, answer in answers.items()},
         offset_s=_offsets(evidence),
         warnings=(*beware, *of_rows(rows)),
@@ -207,23 +205,23 @@ def _contrast(
     )
 
 
-def _length_matched(
+def _equal_lengths(
     evidence: Evidence, question: Question, sessions: tuple[Clusters, ...]
-) -> LengthMatched:
-    """End to end once more, over the pairs of about equally long answers."""
-    if not evidence.match.paired:
-        return LengthMatched(n=0, share=None, rows=(), refusal="the arms are not paired")
-    chosen, share = agree(*evidence.pair("output_tokens"))
-    n = int(chosen.sum())
-    reason = refusal(n, 0.5)
-    whole = _contrast("e2e", evidence, question, sessions)
-    stratum = replace(
-        whole,
-        values=(whole.values[0][chosen], whole.values[1][chosen]),
-        sessions=tuple(one.of(chosen) for one in sessions),
-    )
-    rows = () if reason else tuple(stratum.rows())
-    return LengthMatched(n=n, share=share, rows=rows, refusal=reason)
+) -> EqualLengths | None:
+    """End to end once more, with the output length taken out; None where lengths have nothing to say."""
+    tokens = evidence.pair("output_tokens")
+    both = np.concatenate(tokens)
+    if not min(evidence.counts("output_tokens")) or np.nanmin(both) == np.nanmax(both):
+        return None
+    contrast = _contrast("e2e", evidence, question, sessions)
+    answered = [~np.isnan(side) for side in tokens]
+    bins = length_bins(*tokens)
+    share = overlap(*(side[known] for side, known in zip(bins, answered, strict=True)))
+    reason = refusal(contrast.n, 0.5)
+    if share < COMMON:
+        reason = f"only {share:.0%} of the answers are as long in both arms (needs {COMMON:.0%})"
+    rows = () if reason else tuple(replace(contrast, bins=bins).rows())
+    return EqualLengths(n=contrast.n, overlap=share, rows=rows, refusal=reason)
 
 
 def of_rows(rows: tuple[Comparison, ...]) -> Iterator[Caution]:

@@ -97,14 +97,15 @@ class Comparison:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LengthMatched:
-    """e2e over the `n` pairs whose answers are about equally long, a `share` of those answered in both arms.
+class EqualLengths:
+    """End to end with the output length taken out, over `n` requests of the arm with fewer.
 
-    `share` is None for unpaired arms. `rows` are as in the whole comparison; there are none with a `refusal`.
+    `overlap` is what share of the answers both arms have at the same lengths. `rows` are as in the whole
+    comparison, each ratio at equal lengths and without values of its own; there are none with a `refusal`.
     """
 
     n: int
-    share: float | None
+    overlap: float
     rows: tuple[Comparison, ...]
     refusal: str | None
 
@@ -139,7 +140,8 @@ class Comparisons:
 
     `overall` holds, per metric, what is said beside its quantiles. `discordance` counts failures pair by
     pair, None for unpaired arms. `censoring` holds the metrics of which requests were cut short at
-    different times, mostly none; `length_matched` is None where the answers are equally long.
+    different times, mostly none; `equal_lengths` is None where no tokens were counted, or all
+    answers are equally long.
     `values` holds, per metric, the baseline's and the candidate's value of each compared request:
     equal length and aligned when `paired`, NaN where absent, +inf where timed out. `offset_s` is the
     arrival of each, in seconds from the start, aligned likewise. Both are empty where the runs were
@@ -155,7 +157,7 @@ class Comparisons:
     errors: ErrorDifference
     discordance: Discordance | None
     censoring: Mapping[str, Censoring]
-    length_matched: LengthMatched | None
+    equal_lengths: EqualLengths | None
     values: Mapping[str, tuple[Floats, Floats]]
     offset_s: tuple[Floats, Floats]
     warnings: tuple[Caution, ...]

@@ -7,13 +7,14 @@ from functools import cached_property
 
 import numpy as np
 
-from analysis.blocks import Distribution
+from analysis.blocks import Distribution, Ints
 from analysis.clusters import Clusters
 from analysis.comparison import NO_DIFFERENCE, Comparison, Shift, Verdict
 from analysis.drift import Thirds, quantile_by_thirds, typical_by_thirds
 from analysis.effective import EffectiveSize, effective_size
 from analysis.geometric import GeometricMean, geometric_mean, log_ratios
 from analysis.inversion import Interval, Pair, Side, invert
+from analysis.lengths import AtEqualLengths
 from analysis.metrics import Metric
 from analysis.omnibus import omnibus
 from analysis.overall import Overall
@@ -55,7 +56,8 @@ class Contrast:
     `asked` are the quantiles wanted, empty for the usual ones. `span_s` is how long the shorter arm
     lasted, `timeouts_s` each arm's deadline where known. Of `sketches` everything is made in the place of
     `values`, where there are any: unpaired, and with intervals that are wider by their relative error.
-    `sessions` are as of a Pair.
+    `sessions` are as of a Pair. With `bins` (analysis.lengths) the output length is taken out, and a row has
+    no values of its own.
     """
 
     metric: Metric
@@ -66,6 +68,7 @@ class Contrast:
     timeouts_s: tuple[float | None, float | None]
     sketches: tuple[Sketch, Sketch] | None = None
     sessions: tuple[Clusters, ...] = ()
+    bins: tuple[Ints, Ints] | None = None
 
     @property
     def in_both(self) -> bool:
@@ -158,12 +161,17 @@ class Contrast:
     @cached_property
     def _pair(self) -> Pair:
         baseline, candidate = self._sides
-        return Pair(baseline.found, candidate.found, paired=self.paired, sessions=self.sessions)
+        if self.bins is None:
+            return Pair(baseline.found, candidate.found, paired=self.paired, sessions=self.sessions)
+        sides = (baseline.found, candidate.found)
+        first, second = (side if isinstance(side, Side) else Side(np.empty(0)) for side in sides)
+        return AtEqualLengths(first, second, self.bins, paired=self.paired, sessions=self.sessions)
 
     @cached_property
     def _intervals(self) -> dict[float, Interval]:
         """By p, wherever nothing forbids one."""
-        points = [p for p in sorted({*self._points, *SHIFT}) if self._refusal(p) is None]
+        asked = {*self._points, *SHIFT} if self.bins is None else set(self._points)
+        points = [p for p in sorted(asked) if self._refusal(p) is None]
         intervals = invert(self._pair, points) if points else ()
         return {found.p: found for found in intervals}
 
@@ -181,8 +189,8 @@ class Contrast:
     def _row(self, p: float) -> Comparison:
         baseline, candidate = self._sides
         found, reason = self._intervals.get(p), self._refusal(p)
-        hopeless = self.n < least_n(p)
-        values = (None, None) if hopeless else (baseline.value(p), candidate.value(p))
+        hidden = self.bins is not None or self.n < least_n(p)
+        values = (None, None) if hidden else (baseline.value(p), candidate.value(p))
         low, high = self._bounds(found)
         warnings = tuple(self._warnings(found)) if found else ()
         doubted = any(caution.code not in HARMLESS for caution in warnings)
@@ -193,7 +201,7 @@ class Contrast:
             quantile=p,
             baseline=values[0],
             candidate=values[1],
-            ratio=_ratio(*values),
+            ratio=self._ratio(values, found),
             low=low,
             high=high,
             confidence=confidence,
@@ -216,6 +224,13 @@ class Contrast:
             thirds=self._thirds(p) if found and found.drift else None,
         )
 
+    def _ratio(
+        self, values: tuple[float | None, float | None], found: Interval | None
+    ) -> float | None:
+        if self.bins is None:
+            return _ratio(*values)
+        return _finite(found.ratio) if found else None
+
     def _thirds(self, p: float) -> Thirds | None:
         """The ratio within each third of the trace; a sketch does not know them."""
         return None if self.sketches else quantile_by_thirds(*self.values, p)
@@ -234,6 +249,8 @@ class Contrast:
         pairs = "paired" if self.paired else "unpaired"
         if self.sketches:
             pairs += f", sketched (relative error <= {RELATIVE_ERROR:.1%})"
+        if self.bins is not None:
+            pairs += ", output length taken out"
         if math.isfinite(found.sessions):
             pairs += ", by time and session"
         return f"block inversion, K={found.blocks}, t{found.freedom:.3g}, {pairs}"

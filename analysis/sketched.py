@@ -66,7 +66,7 @@ def compare_sketched(baseline: Path, candidate: Path, question: Question) -> Com
         errors=grounds.errors,
         discordance=None,
         censoring={},
-        length_matched=None,
+        equal_lengths=None,
         values={},
         offset_s=(np.empty(0), np.empty(0)),
         warnings=(_said(grounds), *beware, *of_rows(rows)),

@@ -429,49 +429,45 @@ def test_failures_are_counted_pair_by_pair() -> None:
     assert compare(arm(one), arm(other), Question(paired=False)).discordance is None
 
 
-def test_answers_of_equal_length_are_compared_once_more() -> None:
-    """Two thirds of the answers become twice as long: among the others e2e is what it was."""
-    longer_ones = columns(2400, 3)
-    which = np.arange(2400) % 3 > 0
-    longer_ones["output_tokens"] = longer_ones["output_tokens"] * np.where(which, 2, 1)
-    extra = longer_ones["last_token"] - longer_ones["first_token"]
-    longer_ones["last_token"] = longer_ones["last_token"] + np.where(which, extra, 0)
+def test_end_to_end_is_compared_once_more_at_equal_lengths() -> None:
+    """Answers are 30 % longer and none is slower per token: e2e says slower, at equal lengths nothing is."""
+    long = columns(2400, 3)
+    extra = long["last_token"] - long["first_token"]
+    long["output_tokens"] = np.rint(long["output_tokens"] * 1.3).astype(np.int32)
+    long["last_token"] = long["first_token"] + 1.3 * extra
 
-    found = compare(arm(columns(2400)), arm(longer_ones, "b"))
+    for question in (Question(), Question(paired=False)):
+        found = compare(arm(columns(2400)), arm(long, "b"), question)
 
-    matched = found.length_matched
-    assert matched is not None
-    assert (matched.n, matched.share, matched.refusal) == (800, pytest.approx(1 / 3), None)
-    half = next(one for one in matched.rows if one.quantile == 0.5)
-    assert half.low is not None
-    assert half.high is not None
-    assert half.low < 1 < half.high
-    assert (half.n_baseline, half.confidence) == (800, "low")
-    whole = row(found, "e2e", 0.5)
-    assert whole.low is not None
-    assert whole.low > 1.3
+        equal = found.equal_lengths
+        assert equal is not None
+        assert (equal.n, equal.refusal) == (2400, None)
+        assert 0.5 < equal.overlap < 1
+        half = next(one for one in equal.rows if one.quantile == 0.5)
+        assert half.low is not None
+        assert half.high is not None
+        assert half.ratio is not None
+        assert half.low < 1 < half.high
+        assert 0.95 < half.ratio < 1.05
+        assert (half.baseline, half.candidate, half.n_baseline) == (None, None, 2400)
+        assert "output length taken out" in half.method
+        assert row(found, "e2e", 0.5).finding == "slower"
 
 
-def test_too_few_answers_of_equal_length_are_not_compared() -> None:
-    """All are twice as long, or nothing pairs: the reason instead of rows; without a difference nothing."""
-    spoilt = columns(2400, 3)
-    longer(spoilt)
-    base = arm(columns(2400))
+def test_answers_without_lengths_in_common_are_not_compared_at_equal_lengths() -> None:
+    """All are ten times as long: the reason instead of rows. Of one length, or uncounted: nothing."""
+    spoilt, uncounted, alike = columns(2400, 3), columns(2400, 3), columns(2400)
+    spoilt["output_tokens"] = spoilt["output_tokens"] * 10
+    uncounted["output_tokens"] = np.full(2400, -1)
+    alike["output_tokens"] = np.full(2400, 50)
 
-    paired, unpaired, equal = (
-        compare(base, arm(other, "b"), question).length_matched
-        for other, question in [
-            (spoilt, Question()),
-            (spoilt, Question(paired=False)),
-            (columns(2400, 3), Question()),
-        ]
-    )
+    far = compare(arm(columns(2400)), arm(spoilt, "b")).equal_lengths
 
-    assert paired is not None
-    assert (paired.n, paired.rows, paired.refusal) == (0, (), "n too small (needs ≥ 40)")
-    assert unpaired is not None
-    assert unpaired.refusal == "the arms are not paired"
-    assert equal is None
+    assert far is not None
+    assert far.rows == ()
+    assert "as long in both arms" in str(far.refusal)
+    assert compare(arm(columns(2400)), arm(uncounted, "b")).equal_lengths is None
+    assert compare(arm(alike), arm(alike, "b")).equal_lengths is None
 
 
 def test_no_failure_at_all_has_an_exact_bound() -> None:

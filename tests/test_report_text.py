@@ -136,19 +136,21 @@ def test_a_drift_is_printed_by_thirds() -> None:
     assert first < middle < last
 
 
-def test_answers_of_equal_length_have_a_table_of_their_own() -> None:
-    """Every second answer is longer by half: which pairs are compared, and what compares them all."""
+def test_equal_lengths_have_a_table_of_their_own() -> None:
+    """Every second answer is longer by half: what the table is of; and why there is none."""
     longer = arm(500, "b")
     longer.columns["output_tokens"][::2] = 32
     longer.columns["output_tokens"][1::4] = 31
+    base = arm(500)
+    base.columns["output_tokens"][::3] = 32
 
-    text = " ".join(comparison_text(compare(arm(500), longer)).split())
+    text = " ".join(comparison_text(compare(base, longer)).split())
 
-    assert "(output tokens within 10%): 125 pairs, 25% of those answered in both arms" in text
+    assert "e2e at equal output lengths (what length explains is taken out; 500 requests" in text
     assert "tpot and e2e_per_token do not" in text
-    longer.columns["output_tokens"][:] = 32
-    text = " ".join(comparison_text(compare(arm(500), longer)).split())
-    assert "e2e among answers of equal length: n too small (needs ≥ 40)" in text
+    longer.columns["output_tokens"][:] = np.where(np.arange(500) % 2, 40, 41)
+    text = " ".join(comparison_text(compare(base, longer)).split())
+    assert "e2e at equal output lengths: only 0% of the answers are as long in both arms" in text
 
 
 def test_failures_in_bursts_say_why_there_is_no_test() -> None:

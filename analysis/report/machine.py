@@ -10,7 +10,7 @@ import orjson
 from analysis.arms import Arm
 from analysis.censoring import Censoring, Survival, censored_metrics, survival
 from analysis.compare import Comparison, Comparisons
-from analysis.comparison import LengthMatched
+from analysis.comparison import EqualLengths
 from analysis.discordance import Discordance
 from analysis.failures import ErrorDifference
 from analysis.geometric import GeometricMean
@@ -42,7 +42,7 @@ def comparison_json(found: Comparisons) -> Json:
         "arms": [_arm(found.baseline), _arm(found.candidate)],
         "errors": _errors(found.errors),
         "discordance": _with_interval(found.discordance) if found.discordance else None,
-        "length_matched": _length_matched(found.length_matched),
+        "equal_lengths": _equal_lengths(found.equal_lengths),
         "censoring": {name: _censoring(one) for name, one in found.censoring.items()},
         "shift": {
             name: [asdict(point) for point in points] for name, points in found.shift.items()
@@ -171,11 +171,11 @@ def _with_interval(found: GeometricMean | Discordance) -> Json:
     return {"ci": [fields.pop("low"), fields.pop("high")], **fields}
 
 
-def _length_matched(found: LengthMatched | None) -> Json | None:
+def _equal_lengths(found: EqualLengths | None) -> Json | None:
     if found is None:
         return None
     rows = [_row(row) for row in found.rows]
-    return {"n": found.n, "share": found.share, "refusal": found.refusal, "comparisons": rows}
+    return {"n": found.n, "overlap": found.overlap, "refusal": found.refusal, "comparisons": rows}
 
 
 def _censoring(found: Censoring) -> Json:

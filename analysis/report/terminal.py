@@ -13,7 +13,7 @@ from rich.text import Text
 from analysis.arms import Arm
 from analysis.censoring import Survival
 from analysis.compare import Comparison, Comparisons
-from analysis.comparison import LengthMatched
+from analysis.comparison import EqualLengths
 from analysis.multiplicity import RATE
 from analysis.report import verdicts, whole, words
 from analysis.report.machine import summaries, survivals
@@ -47,7 +47,7 @@ def comparison_text(found: Comparisons, *, width: int = 100, colour: bool = Fals
     if thirds := whole.thirds_text(found):
         page.paragraph(thirds, indent="  ")
         page.line("")
-    _equal_lengths(page, found.length_matched)
+    _equal_lengths(page, found.equal_lengths)
     _cut_short(
         page,
         {
@@ -86,7 +86,7 @@ def run_text(arm: Arm, *, width: int = 100, colour: bool = False) -> str:
     return page.text
 
 
-def _equal_lengths(page: Sheet, found: LengthMatched | None) -> None:
+def _equal_lengths(page: Sheet, found: EqualLengths | None) -> None:
     if found is None:
         return
     page.paragraph(whole.lengths_text(found))

@@ -6,9 +6,8 @@ from rich.table import Table
 from rich.text import Text
 
 from analysis.censoring import Survival
-from analysis.comparison import Comparisons, LengthMatched
+from analysis.comparison import Comparisons, EqualLengths
 from analysis.discordance import Discordance
-from analysis.lengths import WITHIN
 from analysis.metrics import METRICS
 from analysis.omnibus import Omnibus
 from analysis.overall import Overall
@@ -70,13 +69,13 @@ def thirds_text(found: Comparisons) -> str:
     return f"SLOW_DRIFT: the ratio in each third of the trace: {'; '.join(said)}" if said else ""
 
 
-def lengths_text(found: LengthMatched) -> str:
-    """Which pairs the length-matched comparison is of, or why there is none."""
-    if found.share is None or found.refusal:
-        return f"e2e among answers of equal length: {found.refusal}; tpot and e2e_per_token compare the rest"
+def lengths_text(found: EqualLengths) -> str:
+    """What the table at equal lengths is of, or why there is none."""
+    if found.refusal:
+        return f"e2e at equal output lengths: {found.refusal}; tpot and e2e_per_token compare per token"
     return (
-        f"e2e among answers of equal length (output tokens within {WITHIN:.0%}): {found.n:,} pairs, "
-        f"{found.share:.0%} of those answered in both arms"
+        f"e2e at equal output lengths (what length explains is taken out; {found.n:,} requests, "
+        f"{found.overlap:.0%} as long in both arms):"
     )
 
 

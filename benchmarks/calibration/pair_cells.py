@@ -20,6 +20,7 @@ from calibration.pairs import (
     WRONG,
     Errors,
     Intervals,
+    Lengths,
     Replays,
     SlowerServer,
     Ticks,
@@ -267,6 +268,17 @@ _SESSIONS: dict[str, Cell] = {
     "200 sessions of size 1/k, 15 % apart": _interleaved(200, 1.0, 0.15, power=1.0),
 }
 
+_LENGTHS: dict[str, Cell] = {
+    f"answers differ in length by {spread:.0%}{text}": Cell(
+        experiment=Lengths(spread=spread, longer=longer),
+        bars=(
+            Bar(measure=WRONG, points=(0.5, 0.95), high=0.065),
+            Bar(measure="covers x1.05", points=(0.5, 0.95), low=0.935),
+        ),
+    )
+    for spread, longer, text in ((0.4, 1.0, ""), (0.2, 1.0, ""), (0.4, 1.2, ", 20 % longer"))
+}
+
 _TICKS: dict[str, Cell] = {
     f"ticks of {tick_s * 1000:g} ms at {middle_s * 1000:g} ms": Cell(
         experiment=Ticks(
@@ -315,6 +327,7 @@ PAIR_CELLS: Mapping[str, Cell] = {
     **_INTERVALS,
     **_WHOLE,
     **_SESSIONS,
+    **_LENGTHS,
     **_TICKS,
     **_ERRORS,
 }

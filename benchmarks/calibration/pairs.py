@@ -10,15 +10,17 @@ from numpy.random import Generator
 from analysis.arms import Truths
 from analysis.clusters import Clusters
 from analysis.failures import Failures, error_difference
-from analysis.inversion import Interval, Pair, invert
+from analysis.inversion import Interval, Pair, Side, invert
+from analysis.lengths import AtEqualLengths, length_bins
 from analysis.quantiles import quantile
 from analysis.summary import Floats
 from calibration.controls import mcnemar
-from calibration.disturbances import bursts, scattered
+from calibration.disturbances import autoregressive, bursts, scattered
 from calibration.effects import POINTS, Effect, shift
-from calibration.scenes import Scene
+from calibration.scenes import Scene, plain
 from calibration.tally import Outcomes
 from calibration.tested import Tested
+from calibration.traffic import Traffic, poisson
 
 Control = Callable[[Floats, Floats, Generator], bool]
 
@@ -178,6 +180,48 @@ class Ticks:
     def _intervals(self, *arms: Floats) -> tuple[Interval, ...]:
         a, b = (np.maximum(np.round(arm / self.tick_s), 1) * self.tick_s for arm in arms)
         return invert(Pair(a, b), self.points)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lengths:
+    """End to end of answers whose length is drawn in each arm, plain and with the length taken out.
+
+    tokens = the traffic's exp(N(0, spread)), the candidate's `longer` times as many; end to end = TTFT +
+    20 ms exp(N(0, .1) + AR(1)) a token, with memory .95 and sd .1; at equal lengths the candidate takes
+    `slow` times as long.
+    """
+
+    spread: float
+    longer: float = 1.0
+    slow: float = 1.05
+    n: int = 2000
+    points: tuple[float, ...] = (0.5, 0.95)
+
+    def replay(self, random: Generator) -> Outcomes:
+        traffic = poisson(self.n, 3600.0, random)
+        (a, short), (b, long) = (
+            self._arm(traffic, 1.0, random),
+            self._arm(traffic, self.longer, random),
+        )
+        bins = length_bins(short, long)
+        equal = Tested(AtEqualLengths(Side(a), Side(b), bins), self.points)
+        slower = Tested(AtEqualLengths(Side(a), Side(b * self.slow), bins), self.points)
+        whole = Tested(Pair(a, b * self.slow), self.points)
+        truth, ones = np.full(len(self.points), self.slow), np.ones(len(self.points))
+        return {
+            **of_equal_arms(equal, fixed=False),
+            **_each(f"covers x{self.slow:g}", slower, slower.holds(truth)),
+            **_each(f"sees x{self.slow:g}", slower, ~slower.holds(ones)),
+            **_each(f"sees x{self.slow:g}, length not taken out", whole, ~whole.holds(ones)),
+        }
+
+    def _arm(self, traffic: Traffic, longer: float, random: Generator) -> tuple[Floats, Floats]:
+        n = len(traffic)
+        tokens = np.maximum(
+            1, np.rint(traffic.output * longer * np.exp(random.normal(0, self.spread, n)))
+        )
+        pace = random.normal(0, 0.1, n) + autoregressive(n, 0.95, 0.1, random)
+        return plain(traffic, random) + 0.02 * np.exp(pace) * tokens, tokens
 
 
 @dataclass(frozen=True, kw_only=True)
