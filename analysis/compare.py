@@ -15,12 +15,12 @@ from analysis.comparison import Comparison, Comparisons, EqualLengths, Shift, Ve
 from analysis.contrast import Contrast
 from analysis.discordance import Discordance, discordance
 from analysis.failures import ErrorDifference, Failures, error_difference
-from analysis.lengths import COMMON, length_bins, overlap
+from analysis.lengths import COMMON, FEWEST, length_bins, overlap
 from analysis.metrics import METRICS
 from analysis.multiplicity import adjusted
 from analysis.overall import Overall
 from analysis.pairing import Match, match
-from analysis.quantiles import minimum_n, refusal
+from analysis.quantiles import minimum_n
 from analysis.summary import Caution, Floats
 from capture.errors import InputError, UnreachableError
 from replay.warmup import Warmup
@@ -217,8 +217,8 @@ def _equal_lengths(
     answered = [~np.isnan(side) for side in tokens]
     bins = length_bins(*tokens)
     share = overlap(*(side[known] for side, known in zip(bins, answered, strict=True)))
-    reason = refusal(contrast.n, 0.5)
-    if share < COMMON:
+    reason = f"n too small (needs ≥ {FEWEST})" if contrast.n < FEWEST else None
+    if reason is None and share < COMMON:
         reason = f"only {share:.0%} of the answers are as long in both arms (needs {COMMON:.0%})"
     rows = () if reason else tuple(replace(contrast, bins=bins).rows())
     return EqualLengths(n=contrast.n, overlap=share, rows=rows, refusal=reason)

@@ -18,6 +18,8 @@ from analysis.summary import Floats
 
 MOST_BINS, PER_BIN = 40, 50
 """Answers are sorted by length into so many bins at most, with so many of an arm in each on average."""
+FEWEST: Final = 4 * PER_BIN
+"""Fewer answers have too few bins to say anything of their lengths."""
 COMMON: Final = 0.5
 """The distributions of lengths must overlap by this share."""
 _HALVINGS = 40
