@@ -113,6 +113,20 @@ def test_hours_that_drift_do_not_fool_the_judge(order: str) -> None:
         assert simulate(f"5+5 {order} {hours}", 50)[FPR, 0.5].bar == (0.0, 0.08)
 
 
+def test_a_place_among_the_runs_fools_only_orders_drawn_one_by_one() -> None:
+    """An hourly job that meets every second run: with either arm first as often nothing differs."""
+    place = "every second run +10 %, noise 1 %"
+
+    assert simulate(f"5+5 pairs {place}", 60)[FPR, 0.5].rate == 0
+    assert simulate(f"5+5 drawn one by one {place}", 60)[FPR, 0.5].rate > 0.08
+
+
+@pytest.mark.parametrize("kind", ["in bursts of 10", "rate varies from run to run"])
+def test_errors_that_come_together_do_not_pass_at_the_margin(kind: str) -> None:
+    """However few of them a run happens to show."""
+    assert barred(simulate(f"errors:0.5pp {kind}, 5 runs of 300", 100)) == {PASSES, FAILS}
+
+
 def test_the_judge_refuses_what_would_fool_welch() -> None:
     """All runs of one arm before those of the other: most equal arms differ, and none is judged."""
     found = simulate("5+5 AAA BBB linear 20 %", 50)

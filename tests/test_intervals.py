@@ -1,0 +1,92 @@
+"""What is shown of a gate agrees with its verdict: no PASS beside an interval that holds its margin."""
+
+import math
+import re
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from analysis.case import Case, at_the_margin, estimate_of
+from analysis.comparison import Verdict
+from analysis.endpoints import Figure, share
+from analysis.gate import Gate, parse_gates
+from analysis.judgement import Row
+from analysis.report.gates import interval as on_page
+from analysis.report.judgement import interval as in_text
+from analysis.ruling import settled
+from analysis.slo import parse_slo
+
+GATES = parse_gates(
+    None,
+    [
+        "ttft:p50:5%",
+        "requests_per_s:5%",
+        "output_tokens_per_s:p50:5%",
+        "errors:0.5pp",
+        "goodput:1pp",
+        "ttft:p50<=500ms",
+        "errors<=1%",
+        "goodput>=99%",
+    ],
+    parse_slo("ttft<1s"),
+)
+NUMBER = re.compile(r"[-+]?\d[\d,]*\.?\d*")
+
+
+def made(gate: Gate, seed: int, repeats: int) -> Row:
+    """A row of random runs whose change lies about the margin, so that ends come near it."""
+    random = np.random.default_rng(seed)
+    sides: list[tuple[Figure, ...]] = []
+    for which in (0, 1):
+        if gate.endpoint.scale == "points":
+            bad = random.choice([0.0, 0.002, 0.005, 0.01])
+            flags = [random.random(2000) < bad for _ in range(repeats)]
+            sides.append(tuple(share(~one if gate.higher else one) for one in flags))
+            continue
+        edge = gate.limit or (1.05 if which else 1.0)
+        edge = 1 / edge if gate.higher and gate.limit is None else edge
+        near = edge * math.exp(random.normal(0, 0.03))
+        logs = random.normal(math.log(near), random.choice([0.0001, 0.003, 0.03]), repeats)
+        sides.append(tuple(Figure(value=float(math.exp(y)), n=500) for y in logs))
+    both, at = (sides[0], sides[1]), (range(0, 2 * repeats, 2), range(1, 2 * repeats, 2))
+    found = estimate_of(gate, both, at, "welch")
+    strict = at_the_margin(gate, both, found) if gate.endpoint.scale == "points" else "alike"
+    case = Case(
+        arm="B", gate=gate, baseline=both[0], candidate=both[1], estimate=found, method="", strict=strict
+    )  # fmt: skip
+    (row,) = settled([case], {"B": ()})
+    return row
+
+
+def ends(text: str) -> tuple[float, float]:
+    """The two numbers of an interval as it is printed, in per cent, points or milliseconds."""
+    low, high = (float(one.replace(",", "")) for one in NUMBER.findall(text))
+    return low, high
+
+
+def edge(gate: Gate) -> float:
+    """What the worse end must stay clear of, in the unit of the text."""
+    bound = gate.shown(-gate.threshold if gate.higher else gate.threshold)
+    if gate.scale == "level":
+        return bound * (100 if gate.endpoint.unit == "share" else 1000)
+    return bound * 100 if gate.scale == "points" else (bound - 1) * 100
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.sampled_from(GATES), st.integers(0, 2**32), st.integers(3, 6))
+def test_no_format_shows_a_pass_whose_interval_holds_the_margin(
+    gate: Gate, seed: int, repeats: int
+) -> None:
+    """Nor a FAIL, whose better end lies beyond it. Rounding never reaches the margin."""
+    row = made(gate, seed, repeats)
+    page, text = (
+        on_page(row),
+        in_text(row),
+    )  # text is the terminal's, the Markdown's and the JUnit file's
+    assert bool(page) == (text != "-")
+    for low, high in (ends(text), ends(page)) if page else ():
+        if row.comparison.verdict is Verdict.PASS:
+            assert low > edge(gate) if gate.higher else high < edge(gate)
+        elif row.comparison.verdict is Verdict.FAIL:
+            assert high < edge(gate) if gate.higher else low > edge(gate)
