@@ -31,6 +31,8 @@ class Outcome(StrEnum):
     """The connection closed or was reset before the first byte of an answer."""
     CONNECT_ERROR = "connect_error"
     """No connection: refused, no such host, TLS failure."""
+    CLIENT_LIMIT = "client_limit"
+    """No connection, as this machine could open no more: descriptors, ports, memory (replays only)."""
     TIMEOUT = "timeout"
     """A deadline passed (connect, first byte, between chunks, or total)."""
     PROTOCOL_ERROR = "protocol_error"

@@ -42,6 +42,8 @@ class Account:
             "cancelled": fates[Fate.CANCELLED],
             "lost_in_flight": self.issued - self.tally.ended,
             "never_sent": never_sent,
+            "reconnected": self.tally.reconnected,
+            "client_limit": dict(self.tally.limits),
             "skipped": dict(self.plan.skipped),
             "hosts": dict(self.plan.hosts),
             "unchanged": dict(self.job.target.unchanged),

@@ -68,6 +68,7 @@ def to_sample(attempt: Attempt, began: float, secrets: Secrets = NONE) -> Sample
         request_bytes=call.request_bytes,
         response_bytes=reply.received,
         conn_reused=reply.reused,
+        reconnected=reply.reconnected,
         request_id=secrets.mask_text(header(b"x-request-id")) or None,
         headers=() if NAMES.isdisjoint(said) else traced(reply.headers, secrets),
         token_times=tuple([at - began for at in answer.token_times]),

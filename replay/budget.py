@@ -22,13 +22,17 @@ class Till:
 
 
 def actual_cost(sample: Sample, most: float) -> float:
-    """What an attempt cost, US dollars; `most` where the server did not count. An HTTP error is free."""
-    if sample.outcome in {Outcome.HTTP_ERROR, Outcome.CONNECT_ERROR}:
-        return 0.0
+    """What an attempt cost, US dollars; `most` where the server did not count. An HTTP error is free.
+
+    What was sent twice may have been worked on twice: `most` for the first try.
+    """
+    again = most if sample.reconnected else 0.0
+    if sample.outcome in {Outcome.HTTP_ERROR, Outcome.CONNECT_ERROR, Outcome.CLIENT_LIMIT}:
+        return again
     price = price_of(sample.model)
     if price is None or sample.prompt_tokens is None:
-        return most
-    return cost(
+        return again + most
+    return again + cost(
         price,
         prompt=sample.prompt_tokens,
         output=sample.output_tokens or 0,

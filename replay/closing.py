@@ -54,7 +54,16 @@ KEPT: Final = {
 
 
 def departures(counts: Mapping[str, Any], base_url: str) -> Iterator[str]:
-    """Where `hosts` and `unchanged` of a run or a dry run are not what the options may be taken to say."""
+    """Where `hosts` and `unchanged` of a run or a dry run are not what the options may be taken to say.
+
+    Of a run also what the target made the sender do: `reconnected`.
+    """
+    if again := counts.get("reconnected"):
+        sent = sum(counts[fate] for fate in ("completed", "failed", "cancelled"))
+        yield (
+            f"target    closes connections unannounced: {again:,} of {sent:,} calls were sent twice, "
+            "which is part of their latency"
+        )
     hosts, unchanged = counts.get("hosts") or {}, counts.get("unchanged") or {}
     if len(hosts) > 1:
         each = ", ".join(f"{named(host)} {count:,}" for host, count in list(hosts.items())[:8])
@@ -179,7 +188,7 @@ REPLAY: Final = Flags()
 
 def check_reached(run: Run, numbers: Mapping[str, Any], flags: Flags = REPLAY) -> None:
     """Raise UnreachableError when requests were sent and none succeeded, saying what to do."""
-    if numbers["completed"] or not numbers["failed"]:
+    if numbers["completed"] or not numbers["failed"] or run.totals.get("client_limit"):
         return
     kind, count = next(iter(numbers["errors"].items()))
     raise UnreachableError(_cause(run, kind, count, flags))

@@ -44,6 +44,7 @@ NUMBERS: Final[Mapping[str, str]] = {
     "response_bytes": "<i8",
     "stream": "|b1",
     "conn_reused": "|b1",
+    "reconnected": "|b1",
 }
 """Column name -> type on disk and in memory."""
 COUNTED: Final[Mapping[str, Callable[[Sequence[float]], int]]] = {

@@ -1,14 +1,17 @@
 """The general sender: plain httpx transports, one connection each, used last in, first out.
 
 httpcore's pool looks at every idle connection for every request, so a pool per connection (a lane) is
-what keeps it fast. HTTP/1.1, no proxy from the environment, no redirects, no retries; TLS is verified.
+what keeps it fast. HTTP/1.1, no proxy from the environment, no redirects; TLS is verified. What is sent
+again is a request whose connection was a kept one and ended before the head of a response: once, on a new
+connection. Nothing else is.
 """
 
 import ssl
 import time
+from collections import defaultdict
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AsyncExitStack, aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, Self, cast
 
 import httpx
@@ -16,6 +19,7 @@ import trio
 
 from capture.exchange import Outcome
 from replay.rehearsal import rehearse
+from replay.reuse import TIDY_S, Reuse
 from replay.sender import (
     IDLE_S,
     MOST_BYTES,
@@ -27,6 +31,7 @@ from replay.sender import (
     Reply,
     said,
     too_long,
+    unconnected,
 )
 from replay.trust import tls
 
@@ -50,8 +55,8 @@ ANSWERED: Final = frozenset(
 )
 """Events of httpcore, by what they say of an attempt."""
 
-_CLOSED: Final = "without sending a response"
-_CUT_SHORT: Final = ("incomplete", "without sending complete")
+_CLOSED: Final = ("Server disconnected", "ConnectionTerminated")
+_CUT_SHORT: Final = ("incomplete", "without sending complete", *_CLOSED)
 
 
 def failure(error: Exception, *, answered: bool) -> tuple[Outcome, str] | None:
@@ -63,9 +68,9 @@ def failure(error: Exception, *, answered: bool) -> tuple[Outcome, str] | None:
 
 
 def _refined(outcome: Outcome, error: Exception) -> Outcome:
-    """h11 words a closed connection and a broken protocol as the same exception."""
+    """h11 and httpcore word a closed connection and a broken protocol as the same exception."""
     said = str(error)
-    if outcome is Outcome.PROTOCOL_ERROR and _CLOSED in said:
+    if outcome is Outcome.PROTOCOL_ERROR and any(words in said for words in _CLOSED):
         return Outcome.RESET
     broken = outcome is Outcome.CUT and isinstance(error, httpx.RemoteProtocolError)
     if broken and not any(words in said for words in _CUT_SHORT):
@@ -75,10 +80,26 @@ def _refined(outcome: Outcome, error: Exception) -> Outcome:
 
 @dataclass(slots=True)
 class Lane:
-    """One connection at most, with the time it was last used."""
+    """One connection at most, with the time it was last used (0: never)."""
 
     transport: httpx.AsyncHTTPTransport
     used: float = 0.0
+
+
+@dataclass(slots=True)
+class Lanes:
+    """The idle lanes to one origin, and which are kept."""
+
+    idle: list[Lane] = field(default_factory=list)
+    reuse: Reuse = field(default_factory=Reuse)
+
+    def dismissed(self, now: float) -> list[Lane]:
+        """Those that idled for too long, or hold up a request on another connection. They are taken out."""
+        rested = sum(lane.used < now - TIDY_S for lane in self.idle)
+        stale = sum(lane.used < now - IDLE_S for lane in self.idle)
+        count = max(stale, min(rested, self.reuse.surplus(len(self.idle))))
+        gone, self.idle = self.idle[:count], self.idle[count:]
+        return gone
 
 
 class HttpxSender:
@@ -99,7 +120,7 @@ class HttpxSender:
         self._context = context if context is not None else tls()
         self._http2 = http2
         self._proxy = proxy
-        self._idle: list[Lane] = []
+        self._lanes: defaultdict[Origin, Lanes] = defaultdict(Lanes)
         self._shared: Lane | None = None
         self._under_way: set[trio.CancelScope] = set()
         self._reads = 0
@@ -111,6 +132,7 @@ class HttpxSender:
         self._stack.callback(trio.lowlevel.remove_instrument, self._rounds)
         self._nursery = await self._stack.enter_async_context(trio.open_nursery())
         self._stack.callback(self._nursery.cancel_scope.cancel)
+        self._nursery.start_soon(self._tidy)
         self._shared = self._lane() if self._http2 else None
         return self
 
@@ -169,16 +191,32 @@ class HttpxSender:
             reply.failure = (Outcome.PROTOCOL_ERROR, reason)
             return
         watch = _Watch(reply, self.deadlines, self._rounds)
-        lane = self._shared or await self._take()
-        whole = False
-        try:
-            with watch.scope:
-                whole = await self._exchange(lane, call, reply, watch)
-        finally:
-            if lane is not self._shared:
-                await self._put_back(lane, whole=whole)
+        lanes = self._lanes[call.origin]
+        with watch.scope:
+            await self._try(lanes, call, reply, watch)
+            if reply.reused and reply.failure and reply.failure[0] is Outcome.RESET:
+                lanes.reuse.broke()
+                watch.again()
+                await self._try(lanes, call, reply, watch)
         if watch.scope.cancelled_caught and reply.failure is None:
             reply.failure = (Outcome.TIMEOUT, watch.verdict())
+
+    async def _try(self, lanes: Lanes, call: Call, reply: Reply, watch: "_Watch") -> None:
+        """Send it on a lane that is idle, or a new one; on a new one when it is sent again."""
+        lane = self._shared or (lanes.idle.pop() if lanes.idle and not reply.reconnected else None)
+        lane = lane or self._lane()
+        whole = False
+        lanes.reuse.began(reply, fresh=not lane.used)
+        try:
+            whole = await self._exchange(lane, call, reply, watch)
+        finally:
+            lanes.reuse.ended(reply)
+            if lane is not self._shared:
+                lane.used = trio.current_time()
+                if whole and lanes.reuse.keeps:
+                    lanes.idle.append(lane)
+                else:
+                    await self._close(lane)
 
     async def _exchange(self, lane: Lane, call: Call, reply: Reply, watch: "_Watch") -> bool:
         """Whether the answer was read to its end."""
@@ -192,14 +230,10 @@ class HttpxSender:
             return reply.failure is None
         except (httpx.HTTPError, ssl.SSLError) as error:
             reply.failure = failure(error, answered=reply.status is not None)
+            if isinstance(error, httpx.ConnectError):
+                reached = self._lanes[call.origin].reuse.reached
+                reply.failure = unconnected(error, reached=reached)
             return False
-
-    async def _take(self) -> Lane:
-        """The lane used last, or a new one. Lanes that idled too long are closed."""
-        stale = trio.current_time() - IDLE_S
-        while self._idle and self._idle[0].used < stale:
-            await self._close(self._idle.pop(0))
-        return self._idle.pop() if self._idle else self._lane()
 
     def _lane(self) -> Lane:
         most = None if self._http2 else 1
@@ -216,16 +250,18 @@ class HttpxSender:
         )
         return Lane(transport)
 
-    async def _put_back(self, lane: Lane, *, whole: bool) -> None:
-        if whole:
-            lane.used = trio.current_time()
-            self._idle.append(lane)
-        else:
-            await self._close(lane)
+    async def _tidy(self) -> None:
+        """Close the idle lanes that are not to be kept, for ever."""
+        while True:
+            await trio.sleep(TIDY_S)
+            now = trio.current_time()
+            for lane in [lane for lanes in self._lanes.values() for lane in lanes.dismissed(now)]:
+                await self._close(lane)
 
     async def _close_idle(self) -> None:
-        while self._idle:
-            await self._close(self._idle.pop())
+        for lanes in self._lanes.values():
+            while lanes.idle:
+                await self._close(lanes.idle.pop())
 
     async def _close(self, lane: Lane) -> None:
         with trio.CancelScope(shield=True, deadline=trio.current_time() + 1):
@@ -286,11 +322,14 @@ class _Watch:
     async def trace(self, event: str, _details: dict[str, Any]) -> None:
         """The events of httpcore, each at the instant it happens."""
         if event in SENDING:
+            self._wait_for("first byte", self._deadlines.first_byte)
+            if self._reply.sent is not None:  # httpcore does so itself after a GOAWAY
+                self._reply.reused, self._reply.reconnected = False, True
+                return
             self._reply.sent_wall_ns = time.time_ns()
             self._reply.sent = trio.current_time()
             self._reply.reused = self._reply.connecting is None
-            self._wait_for("first byte", self._deadlines.first_byte)
-        elif event == "connection.connect_tcp.started":
+        elif event == "connection.connect_tcp.started" and self._reply.sent is None:
             self._reply.connecting = trio.current_time()
         elif event in ANSWERED:
             self._wait_for("next byte", self._deadlines.between)
@@ -310,6 +349,12 @@ class _Watch:
         if reply.received > MOST_BYTES:
             reply.failure = too_long(MOST_BYTES)
             self.scope.cancel()
+
+    def again(self) -> None:
+        """The same call goes out once more. It is still the same call: its stamps and its end stay."""
+        self._reply.failure = None
+        self._reply.reused, self._reply.reconnected = False, True
+        self._wait_for("connect", self._deadlines.connect)
 
     def verdict(self) -> str:
         """Which deadline passed, in words."""

@@ -40,6 +40,8 @@ class Sample:
     `sent`. `sent_wall_ns` is the wall clock at `sent`, `first_wall_ns` at `first_token` (at `first_byte`
     without a stream). `request_id` is the answer's own (`x-request-id`), `headers` what else of its head
     leads into the server's logs (replay.traced).
+    `reconnected`: its kept connection ended without a byte of an answer, and it was sent again on a new
+    one; `sent` is the first try's.
     """
 
     id: str
@@ -73,6 +75,7 @@ class Sample:
     request_bytes: int = 0
     response_bytes: int = 0
     conn_reused: bool = False
+    reconnected: bool = False
     request_id: str | None = None
     headers: Headers = ()
     token_times: tuple[float, ...] = ()

@@ -4,7 +4,9 @@ A sender fills in a Reply as things happen, so that an attempt which is cancelle
 Times are `trio.current_time()`; whoever makes a Sample of them subtracts the start of the run.
 """
 
-from collections.abc import Callable
+import errno
+import ssl
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple, Protocol
 
@@ -94,6 +96,8 @@ class Reply:
 
     `connecting` is when it began to open a connection for it (None: there was one), `reused` whether
     that connection had carried a request before, `sent` just before the first byte of the request left,
+    `reconnected` whether it was sent again, as the first connection, a kept one, ended without a byte of an
+    answer (`sent` and `connecting` are of the first try),
     `end` the last byte of the answer. `headers` are as on the wire. `chunks` holds every read of the body
     with its time, `received` their bytes. `failure` is set when the transport failed; else the answer
     decides. `heed` is called by the engine when something more has come, for who reads along.
@@ -103,6 +107,7 @@ class Reply:
     reused: bool = False
     sent: float | None = None
     sent_wall_ns: int | None = None
+    reconnected: bool = False
     status: int | None = None
     headers: Fields | list[tuple[bytes, bytes]] = ()
     chunks: list[tuple[float, bytes]] = field(default_factory=list)
@@ -148,6 +153,37 @@ async def send(sender: Sender, call: Call) -> Reply:
 def too_long(most: int) -> tuple[Outcome, str]:
     """The failure of an answer that is longer than what is read."""
     return Outcome.PROTOCOL_ERROR, f"an answer over {most >> 20} MiB, not read on"
+
+
+LIMITS: Final = frozenset(
+    getattr(errno, name)
+    for name in ("EMFILE", "ENFILE", "ENOBUFS", "ENOMEM", "EADDRNOTAVAIL", "EACCES", "EPERM")
+)
+"""Why this machine opens no connection, whatever the server would say: descriptors, memory, ports, rules."""
+
+
+def unconnected(error: BaseException, *, reached: bool) -> tuple[Outcome, str]:
+    """The failure of a call for which no connection could be opened; `reached` says that others could."""
+    own = all(_own(cause, reached=reached) for cause in _causes(error))
+    return Outcome.CLIENT_LIMIT if own else Outcome.CONNECT_ERROR, said(error)
+
+
+def _own(cause: BaseException, *, reached: bool) -> bool:
+    """Whether this machine is to blame. No address of its own is also the mark of a network it is not in."""
+    if not isinstance(cause, OSError) or isinstance(cause, ssl.SSLError):
+        return False
+    return cause.errno in LIMITS and (reached or cause.errno != errno.EADDRNOTAVAIL)
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """The errors that others only pass on; several where several addresses were tried."""
+    if isinstance(error, BaseExceptionGroup):
+        for each in error.exceptions:
+            yield from _causes(each)
+    elif below := _below(error):
+        yield from _causes(below)
+    else:
+        yield error
 
 
 def said(error: BaseException) -> str:

@@ -33,16 +33,20 @@ class Side:
 
 @dataclass(kw_only=True)
 class Tally:
-    """Counts of ended attempts. `errors` is by kind: an outcome, or `http_STATUS`.
+    """Counts of ended attempts.
 
+    `reconnected` of them were sent twice. `errors` is by kind: an outcome, or `http_STATUS`; `limits` by
+    why this machine opened no connection.
     `tokens` counts token events, `coalesced` those with the stamp of a later one. `input` and `output`
     have the definitions of a benchmark's results (replay.benchmark.figures); what gives no text has no
     output.
     """
 
     ended: int = 0
+    reconnected: int = 0
     fates: Counter[Fate] = field(default_factory=Counter)
     errors: Counter[str] = field(default_factory=Counter)
+    limits: Counter[str] = field(default_factory=Counter)
     last_error: str | None = None
     last_end: float = 0.0
     bill: Bill = field(default_factory=Bill)
@@ -55,6 +59,7 @@ class Tally:
     def add(self, sample: Sample) -> None:
         """Count one ended attempt."""
         self.ended += 1
+        self.reconnected += sample.reconnected
         fate, times = sample.fate, sample.token_times
         self.fates[fate] += 1
         self.last_end = max(self.last_end, sample.end or 0.0)
@@ -63,6 +68,8 @@ class Tally:
             self.coalesced += len(times) - len(set(times))
         if fate is Fate.FAILED:
             self.errors[kind_of(sample)] += 1
+            if sample.outcome is Outcome.CLIENT_LIMIT:
+                self.limits[sample.error or "no reason"] += 1
             self.last_error = sample.error
         if fate is not Fate.COMPLETED:
             return

@@ -74,6 +74,7 @@ def numbers(run: Run) -> dict[str, Any]:
         "run": str(run.path),
         **asdict(whole),
         "skipped": sum(run.totals.get("skipped", {}).values()),
+        "reconnected": run.totals.get("reconnected", 0),
         "hosts": run.totals.get("hosts") or {},
         "unchanged": run.totals.get("unchanged") or {},
         "duration_s": duration_s(run.columns),
@@ -156,7 +157,13 @@ def cause(run: Run, size: int, waits: Waits) -> str | None:
         return "the disk took no more answers; free some space and replay again"
     if lost:
         return f"{lost} requests were sent and their outcome was lost: a defect, please report it"
-    return _shrunken(run, size) or _damaged(run) or _late(waits) or _stalled(run, waits)
+    return (
+        _shrunken(run, size)
+        or _damaged(run)
+        or _limited(run)
+        or _late(waits)
+        or _stalled(run, waits)
+    )
 
 
 def _shrunken(run: Run, size: int) -> str | None:
@@ -179,6 +186,21 @@ def _damaged(run: Run) -> str | None:
     return (
         f"the trace is damaged ({', '.join(parts)}), so requests of it were not sent; "
         "replay what 'tbench trace repair TRACE -o NEW' saves"
+    )
+
+
+def _limited(run: Run) -> str | None:
+    """Whether this machine could not open the connections that the run asked for."""
+    limits = run.totals.get("client_limit")
+    if not limits:
+        return None
+    own, workers = run.totals.get("client") or {}, run.totals["workers"]
+    return (
+        f"this client could open no connection for {sum(limits.values()):,} requests "
+        f"({', '.join(limits)}): with {run.totals['most_in_flight']:,} in flight over {workers} workers, "
+        f"the system allows {own.get('descriptors') or 0:,} file descriptors in each, and "
+        f"{own.get('ports') or 0:,} ports to one address; "
+        "raise 'ulimit -Hn', raise --workers, lower the rate, or set --max-in-flight"
     )
 
 

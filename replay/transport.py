@@ -19,6 +19,7 @@ FOREVER: Final = Deadlines(connect=1e9, first_byte=1e9, between=1e9, total=1e9)
 """The timeouts are the client's own, request by request."""
 RAISED: Final = {
     Outcome.CONNECT_ERROR: httpx.ConnectError,
+    Outcome.CLIENT_LIMIT: httpx.ConnectError,
     Outcome.RESET: httpx.ReadError,
     Outcome.CUT: httpx.RemoteProtocolError,
     Outcome.PROTOCOL_ERROR: httpx.RemoteProtocolError,
@@ -32,7 +33,8 @@ class EngineTransport(httpx.AsyncBaseTransport):
     Requests are sent whole, answers are streamed. `response.extensions["tbench"]` is the
     replay.sender.Reply: when the request was sent and when the kernel received each piece, in seconds of
     trio's clock. What a program does not read waits in memory; answers over 64 MiB are not read on.
-    No proxy, no retries.
+    No proxy. A request is sent again only where its kept connection ended before any byte of a response:
+    once, on a new one.
     """
 
     def __init__(self, verify: ssl.SSLContext | None = None) -> None:

@@ -289,6 +289,206 @@ def test_a_server_that_closes_after_each_answer_costs_no_request(kind: str, scri
     assert server.connections == 3
 
 
+@pytest.mark.parametrize("secure", [False, True], ids=["plain", "tls"])
+@pytest.mark.parametrize("how", ["close", "reset"])
+def test_a_kept_connection_that_ends_without_a_word_costs_no_request(
+    kind: str, trust: tuple[ssl.SSLContext, ssl.SSLContext], secure: bool, how: str
+) -> None:
+    """The request goes out once more on a new connection, with its first stamps; the server counted both."""
+    server = Server([(STREAM,), (0.05, how), (STREAM,)], trust[0] if secure else None)
+    (_, second) = exchange(kind, server, {}, {}, context=trust[1] if secure else None)
+    sample, _ = second
+
+    assert (sample.outcome, sample.reconnected, sample.conn_reused) == (Outcome.OK, True, False)
+    assert (len(server.seen), server.connections) == (3, 2)
+    assert sample.connect == 0.0
+    assert sample.first_token and sample.sent
+    assert sample.first_token - sample.sent > 0.045  # the first try's time is part of it
+
+
+@pytest.mark.parametrize("after", [0.0, 0.001, 0.005, 0.05])
+@pytest.mark.parametrize("pause", [0.0, 0.003])
+def test_a_server_that_closes_after_each_answer_unannounced_costs_no_request(
+    kind: str, after: float, pause: float
+) -> None:
+    """However soon it does. What it saw are the requests, and at most those that were sent twice."""
+    server = Server([(STREAM, after, "close")])
+    samples = [sample for sample, _ in exchange(kind, server, *[{}] * 12, pause=pause)]
+    again = sum(sample.reconnected for sample in samples)
+
+    assert {sample.outcome for sample in samples} == {Outcome.OK}
+    assert 12 <= len(server.seen) <= 12 + again
+    assert again <= 3
+
+
+UNANNOUNCED: dict[str, Script] = {
+    "close": (whole(), "close"),
+    "reset": (whole(), "reset"),
+    "unasked 408": (whole(), 0.001, b"HTTP/1.1 408 Timeout\r\nconnection: close\r\n\r\n", "close"),
+}
+
+
+@pytest.mark.parametrize("last", UNANNOUNCED.values(), ids=UNANNOUNCED)
+def test_a_server_that_ends_every_third_answer_unannounced_costs_no_request(
+    kind: str, last: Script
+) -> None:
+    """With a moment in between what is known to be over is not even written to."""
+    server = Server([*[(whole(),), (whole(),), last] * 4, (whole(),)])
+    samples = [s for s, _ in exchange(kind, server, *[{"stream": False}] * 12, pause=0.01)]
+
+    assert [sample.outcome for sample in samples] == [Outcome.OK] * 12
+    assert [sample.reconnected for sample in samples] == [False] * 12
+    assert len(server.seen) == 12
+
+
+NOT_AGAIN: dict[str, tuple[Sequence[Script], Outcome, int]] = {
+    "new connection closed": ([("close",)], Outcome.RESET, 1),
+    "new connection reset": ([("reset",)], Outcome.RESET, 1),
+    "the second one closed, too": ([(STREAM,), ("close",), ("close",)], Outcome.RESET, 3),
+    "half an answer": ([(STREAM,), (HEAD + event(b"a"), "close")], Outcome.CUT, 2),
+    "half an answer, reset": ([(STREAM,), (HEAD + event(b"a"), 0.05, "reset")], Outcome.CUT, 2),
+    "a deadline": ([(STREAM,), ("stay",)], Outcome.TIMEOUT, 2),
+}
+
+
+@pytest.mark.parametrize("case", NOT_AGAIN)
+def test_what_is_no_unannounced_end_is_a_failure_and_sent_once(kind: str, case: str) -> None:
+    """A new connection, a second try, an answer that has begun, a deadline: the target failed."""
+    scripts, outcome, seen = NOT_AGAIN[case]
+    server = Server(scripts)
+    calls = [{}] * min(2, len(scripts))
+    *_, (sample, _) = exchange(kind, server, *calls, deadlines=Deadlines(first_byte=0.5))
+
+    assert sample.outcome is outcome
+    assert len(server.seen) == seen
+    assert sample.reconnected == (seen == 3)
+
+
+@pytest.mark.skipif("engine" not in KINDS, reason="httpcore does not say how much of a head came")
+def test_half_a_head_is_an_answer_that_began() -> None:
+    """Not sent again: the server has acted upon it."""
+    server = Server([(STREAM,), (HEAD[:30], "close")])
+    *_, (sample, _) = exchange("engine", server, {}, {})
+
+    assert (sample.outcome, sample.reconnected) == (Outcome.RESET, False)
+    assert len(server.seen) == 2
+
+
+def test_a_body_that_was_half_written_is_sent_again_whole(kind: str) -> None:
+    """The server closes the kept connection while four megabytes are on their way to it."""
+    body = b"x" * 2**22
+
+    class Hasty(Server):
+        async def serve(self, tcp: trio.SocketStream) -> None:
+            self.connections += 1
+            if self.connections == 1:
+                await read_request(tcp)
+                await tcp.send_all(whole())
+                await tcp.receive_some(1000)
+                await play(tcp, ("reset",))
+            else:
+                self.connections -= 1
+                await super().serve(tcp)
+
+    server = Hasty([(whole(),)])
+    _, (sample, _) = exchange(kind, server, {"stream": False}, {"stream": False, "body": body})
+
+    assert (sample.outcome, sample.reconnected) == (Outcome.OK, True)
+    assert [len(seen.partition(b"\r\n\r\n")[2]) for seen in server.seen] == [len(body)]
+
+
+def test_after_two_unannounced_ends_nothing_is_kept(kind: str) -> None:
+    """A server that never answers a second request: two are sent twice, the others go out once."""
+    refusal = [(whole(),), ("close",)]
+    server = Server([*refusal, *refusal, (whole(),)])
+    samples = [sample for sample, _ in exchange(kind, server, *[{"stream": False}] * 10)]
+
+    assert [sample.outcome for sample in samples] == [Outcome.OK] * 10
+    assert sum(sample.reconnected for sample in samples) == 2
+    assert len(server.seen) == 12
+
+
+class Threads(Server):
+    """Reads from so many connections at a time, each until it ends: a thread for each, and keep-alive."""
+
+    def __init__(self, threads: int) -> None:
+        super().__init__([(0.01, STREAM)])
+        self._threads = trio.CapacityLimiter(threads)
+
+    async def serve(self, tcp: trio.SocketStream) -> None:
+        async with self._threads:
+            await super().serve(tcp)
+
+
+@pytest.mark.parametrize("threads", [1, 4, 8])
+@pytest.mark.parametrize("at_once", [1, 12])
+def test_a_server_with_a_thread_for_each_connection_is_never_starved(
+    kind: str, threads: int, at_once: int
+) -> None:
+    """Bursts with pauses: connections that are idle never hold the threads that a request waits for."""
+    server = Threads(threads)
+
+    async def main() -> list[Reply]:
+        replies = []
+        with trio.fail_after(20):
+            async with server.listening() as url, opened as sender:
+                await sender.preopen(call(url).origin, 0)
+                for _ in range(4):
+                    async with trio.open_nursery() as burst:
+                        for _ in range(at_once):
+                            replies.append(Reply())
+                            burst.start_soon(send, sender, call(url), replies[-1])
+                    await trio.sleep(0.05)
+        return replies
+
+    opened = KINDS[kind](Deadlines(first_byte=2.0), None)
+    replies = trio.run(main)
+
+    assert [reply.failure for reply in replies] == [None] * 4 * at_once
+    assert len(server.seen) == 4 * at_once
+    assert not any(reply.reconnected for reply in replies)
+
+
+@pytest.mark.skipif("engine" not in KINDS, reason="httpx opens none ahead")
+def test_connections_that_were_opened_ahead_starve_nobody() -> None:
+    """A closed loop for which there is less to send than it may have in flight."""
+    server = Threads(4)
+
+    async def main() -> list[Reply]:
+        replies = [Reply() for _ in range(8)]
+        with trio.fail_after(20):
+            async with server.listening() as url, engine(Deadlines(first_byte=2.0)) as sender:
+                await sender.preopen(call(url).origin, 16)
+                async with trio.open_nursery() as loop:
+                    for reply in replies:
+                        loop.start_soon(send, sender, call(url), reply)
+        return replies
+
+    assert [reply.failure for reply in trio.run(main)] == [None] * 8
+
+
+def test_idle_connections_are_closed_although_nothing_is_sent(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A timer does it, not the next request."""
+    for module in ("replay.httpx_sender", "replay.engine.pool"):
+        monkeypatch.setattr(f"{module}.IDLE_S", 0.05)
+    gone = trio.Event()
+
+    class Watched(Server):
+        async def serve(self, tcp: trio.SocketStream) -> None:
+            await super().serve(tcp)
+            gone.set()
+
+    async def main() -> None:
+        with trio.fail_after(10):
+            async with Watched([(whole(),)]).listening() as url, KINDS[kind](Deadlines()) as sender:
+                await send(sender, call(url), Reply())
+                await gone.wait()
+
+    trio.run(main)
+
+
 REFUSED = b'{"error":{"message":"slow down"}}'
 FAULTS: dict[str, tuple[Script, Outcome, int | None, int]] = {
     "closed before the head": (("close",), Outcome.RESET, None, 0),

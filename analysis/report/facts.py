@@ -34,6 +34,7 @@ OUTCOMES: Mapping[str, str] = {
     "client": "The client while it sent",
     "loop_stall_s": "Lateness of the event loop, s",
     "cost": "Cost",
+    "client_limit": "Requests for which this client could open no connection",
     "skipped": "Skipped requests",
     "hosts": "Requests by the host that they were recorded at",
     "unchanged": "Requests that kept their model or fields",

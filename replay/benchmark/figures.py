@@ -20,6 +20,7 @@ IMPLAUSIBLE_S: Final = 0.001
 CODES: Final[Mapping[Outcome, int]] = {
     Outcome.TIMEOUT: 408,
     Outcome.CONNECT_ERROR: 503,
+    Outcome.CLIENT_LIMIT: 503,
     Outcome.RESET: 503,
 }
 """What a failure without a status of its own is counted as; anything else is 500."""

@@ -1,51 +1,44 @@
-"""The idle lines, by origin: the one used last is used first, and none that idled for too long."""
+"""The idle lines to one origin: the one used last is used first, and none that idles for too long."""
 
 from collections import deque
-from typing import Final
 
 from replay.engine.line import Line
-from replay.sender import IDLE_S, Origin
-
-FRESH_S: Final = 0.001
-"""A line that was read until it was empty so shortly before is not asked again whether it is still good."""
+from replay.reuse import TIDY_S, Reuse
+from replay.sender import IDLE_S
 
 
 class Pool:
     """Lines that wait to be used again. `now` is always the present, on the reader's clock."""
 
+    __slots__ = ("_idle", "reuse")
+
     def __init__(self) -> None:
-        self._idle: dict[Origin, deque[Line]] = {}
+        self.reuse = Reuse()
+        self._idle: deque[Line] = deque()
 
-    def take(self, origin: Origin, now: float) -> Line | None:
-        """A line that is still open, or nothing."""
-        lines = self._idle.get(origin)
-        if not lines:
-            return None
-        line = lines.pop()
-        if line.open and now - line.used < FRESH_S:
-            return line
-        lines.append(line)
-        return self._checked(lines, now)
-
-    def put(self, origin: Origin, line: Line, now: float) -> None:
-        """Keep a line for later."""
-        line.used = now
-        lines = self._idle.get(origin)
-        if lines is None:
-            lines = self._idle[origin] = deque()
-        lines.append(line)
-        _expire(lines, now)
-
-    def _checked(self, lines: deque[Line], now: float) -> Line | None:
-        _expire(lines, now)
-        while lines:
-            line = lines.pop()
+    def take(self) -> Line | None:
+        """A line that the server has neither closed nor written to unasked; nothing when there is none."""
+        while self._idle:
+            line = self._idle.pop()
             if line.fresh():
                 return line
         return None
 
+    def put(self, line: Line, now: float) -> None:
+        """Keep a line for later."""
+        line.used = now
+        self._idle.append(line)
 
-def _expire(lines: deque[Line], now: float) -> None:
-    """Close those that idled too long; closed ones go with them."""
-    while lines and (not lines[0].open or lines[0].used < now - IDLE_S):
-        lines.popleft().close()
+    def tidy(self, now: float) -> None:
+        """Close what idles for too long, and what holds up a request on another connection."""
+        idle = self._idle
+        while idle and (not idle[0].open or idle[0].used < now - IDLE_S):
+            idle.popleft().close()
+        if not idle or not self.reuse.waiting:
+            return
+        rested = [line for line in idle if line.open and line.used < now - TIDY_S]
+        unused = [line for line in rested if not line.served]
+        served = [line for line in rested if line.served]
+        young = sum(line.open for line in idle) - len(rested)
+        for line in (*unused, *served[: self.reuse.surplus(len(served) + young)]):
+            line.close()

@@ -3,6 +3,7 @@
 import math
 import socket
 import ssl
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import AsyncExitStack, contextmanager, suppress
 from typing import Final, NamedTuple, Self
@@ -17,7 +18,8 @@ from replay.engine.reader import Reader
 from replay.engine.wire import Response
 from replay.headroom import allow_descriptors
 from replay.rehearsal import rehearse
-from replay.sender import STOPPED, Call, Deadlines, Ended, Origin, Reply, said
+from replay.reuse import TIDY_S
+from replay.sender import STOPPED, Call, Deadlines, Ended, Origin, Reply, unconnected
 
 DIALS: Final = 64
 """So many connections at a time are opened ahead."""
@@ -36,15 +38,16 @@ class _Attempt(NamedTuple):
 class EngineSender:
     """Sends calls over lines of its own. Use as `async with EngineSender(...) as sender`.
 
-    HTTP/1.1 on Linux; no proxy, no redirects, no retries; https only with a `context`. A kept connection
-    that turns out to be closed before a byte of the request has left is replaced by another one.
+    HTTP/1.1 on Linux; no proxy, no redirects; https only with a `context`. What is sent again is a request
+    whose connection was a kept one and ended before any byte of the response: once, on a new connection
+    (RFC 9112, 9.3.1). Nothing else is.
     """
 
     def __init__(self, deadlines: Deadlines, context: ssl.SSLContext | None) -> None:
         self.deadlines = deadlines
         self._context = context
         self._stack = AsyncExitStack()
-        self._pool = Pool()
+        self._pools: defaultdict[Origin, Pool] = defaultdict(Pool)
         self._active: dict[Exchange, tuple[Line, _Attempt]] = {}
         self._dials: dict[int, trio.CancelScope] = {}
         self._launching = False
@@ -62,6 +65,7 @@ class EngineSender:
         self._nursery = await self._stack.enter_async_context(trio.open_nursery())
         self._nursery.start_soon(self._reader.run)
         self._nursery.start_soon(self._watch)
+        self._nursery.start_soon(self._tidy)
         self._stack.callback(self._nursery.cancel_scope.cancel)
         return self
 
@@ -97,7 +101,7 @@ class EngineSender:
             self._later(ended)
             return
         now = self._now()
-        line = self._pool.take(call.origin, now)
+        line = self._pools[call.origin].take()
         attempt = _Attempt(call, reply, ended, now + self.deadlines.total, line is not None)
         if line is None:
             self._nursery.start_soon(self._open, attempt)
@@ -129,7 +133,7 @@ class EngineSender:
         async with limit:
             with trio.move_on_after(self.deadlines.connect), suppress(OSError, ValueError):
                 line = await self._dialer.dial(origin)
-                self._pool.put(origin, line, self._now())
+                self._pools[origin].put(line, self._now())
 
     async def _open(self, attempt: _Attempt) -> None:
         """Open a connection for a call, and put it there."""
@@ -149,13 +153,15 @@ class EngineSender:
 
     async def _new_line(self, attempt: _Attempt) -> Line | None:
         """A new connection; None when there is none, and the reply says why."""
-        limits, reply = self.deadlines, attempt.reply
-        reply.connecting = begun = self._now()
+        limits, reply, begun = self.deadlines, attempt.reply, self._now()
+        if not reply.reconnected:
+            reply.connecting = begun
         try:
             with trio.move_on_at(min(begun + limits.connect, attempt.ends)):
                 return await self._dialer.dial(attempt.call.origin)
         except (OSError, ValueError) as error:
-            reply.failure = (Outcome.CONNECT_ERROR, said(error))
+            reached = self._pools[attempt.call.origin].reuse.reached
+            reply.failure = unconnected(error, reached=reached)
             return None
         total = attempt.ends <= begun + limits.connect
         words = limits.verdict("connect", limits.connect, total=total)
@@ -163,13 +169,16 @@ class EngineSender:
         return None
 
     def _begin(self, line: Line, attempt: _Attempt) -> None:
-        """Put a call on a line; its stamp is taken just before the first byte goes."""
+        """Put a call on a line; its stamp is taken just before the first byte goes, at its first try."""
         call, reply, clock = attempt.call, attempt.reply, self._reader.clock
         response = Response(reply, bodyless=call.bodyless)
         exchange = Exchange(response, self.deadlines, attempt.ends, self._over)
         self._active[exchange] = (line, attempt)
-        reply.sent = exchange.sent = sent = clock.now()
-        reply.sent_wall_ns = clock.wall_ns(sent)
+        self._pools[call.origin].reuse.began(reply, fresh=not line.served)
+        exchange.sent = sent = clock.now()
+        if not reply.reconnected:
+            reply.sent = sent
+            reply.sent_wall_ns = clock.wall_ns(sent)
         line.begin(exchange, call.head, call.body)
         expires = min(sent + self.deadlines.first_byte, attempt.ends)
         if expires < self._next_look:
@@ -178,20 +187,30 @@ class EngineSender:
     def _over(self, line: Line, exchange: Exchange) -> None:
         """The exchange is over: keep the line or close it, and pass the word on."""
         _, attempt = self._active.pop(exchange)
-        if exchange.response.keep and line.open and line.idle:
+        pool, reply = self._pools[attempt.call.origin], attempt.reply
+        pool.reuse.ended(reply)
+        if exchange.response.keep and line.open and line.idle and pool.reuse.keeps:
             line.served += 1
-            self._pool.put(attempt.call.origin, line, self._now())
+            pool.put(line, self._now())
         else:
             line.close()
-        reply = attempt.reply
-        if attempt.kept and line.flushed == 0 and _broken(reply):
-            reply.failure = reply.sent = reply.sent_wall_ns = None
-            reply.reused = False
+        if attempt.kept and exchange.response.silent and _broken(reply):
+            pool.reuse.broke()
+            reply.failure = None
+            reply.reused, reply.reconnected = False, True
             self._nursery.start_soon(self._open, attempt._replace(kept=False))
         elif self._launching:
             self._later(attempt.ended)
         else:
             attempt.ended()
+
+    async def _tidy(self) -> None:
+        """Close the idle lines that are not to be kept, for ever."""
+        while True:
+            await trio.sleep(TIDY_S)
+            now = self._now()
+            for pool in self._pools.values():
+                pool.tidy(now)
 
     async def _watch(self) -> None:
         """End what takes too long, looking only when a deadline can have passed.

@@ -51,6 +51,11 @@ class Response:
         self._parser: httptools.HttpResponseParser | None = httptools.HttpResponseParser(self)
         self._parser.set_dangerous_leniencies(lenient_optional_cr_before_lf=True)
 
+    @property
+    def silent(self) -> bool:
+        """Whether not a byte of it has come."""
+        return not self._fed
+
     def feed(self, at: float, data: bytes) -> None:
         """Read on. `at` is when these bytes arrived."""
         if self._parser is None:

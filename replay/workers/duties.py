@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 from replay.address import address
 from replay.heads import origin_at
 from replay.pace import Pace
-from replay.pacing import Closed, Fixed
+from replay.pacing import Closed
 from replay.workers.duty import Duty, part, share
 
 if TYPE_CHECKING:
@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 
 AHEAD_BYTES: Final = 64 * 2**20
 """Calls that all workers together keep at hand, about."""
-OPEN_CONNECTIONS: Final = 16
-"""Connections that are opened before an open loop, whose need nobody knows."""
 MOST_CONNECTIONS: Final = 1024
 """No more are opened ahead: they would be idle for too long."""
 WORKER_STREAMS: Final = 500
@@ -38,7 +36,7 @@ def duties(jobs: "Sequence[Job]", closed: Closed | None) -> list[Duty]:
             origins=tuple(origin_at(address(one.target.base_url)) for one in jobs),
             arms=len(jobs),
             keyless=tuple(one.target.keyless for one in jobs),
-            connections=min(share(_wanted(closed), number, workers), MOST_CONNECTIONS),
+            connections=min(share(_at_once(closed), number, workers), MOST_CONNECTIONS),
             closed=closed and part(closed, number, workers),
             ends=math.inf if job.duration_s is None else job.duration_s,
             max_in_flight=job.pace.max_in_flight
@@ -51,10 +49,9 @@ def duties(jobs: "Sequence[Job]", closed: Closed | None) -> list[Duty]:
     ]
 
 
-def _wanted(closed: Closed | None) -> int:
-    if closed is None:
-        return OPEN_CONNECTIONS
-    return closed.limit if isinstance(closed, Fixed) else max(closed.limits, default=0)
+def _at_once(closed: Closed | None) -> int:
+    """How many connections the first instant needs. An idle one could hold a thread that another needs."""
+    return 0 if closed is None else closed.allowed(0.0)
 
 
 def needed(pace: Pace) -> int:

@@ -56,6 +56,7 @@ class SpoolWriter:
                     reply.reused,
                     reply.sent,
                     reply.sent_wall_ns,
+                    reply.reconnected,
                     reply.status,
                     reply.headers,
                     reply.chunks,
@@ -127,12 +128,10 @@ class SpoolReader:
 
 def _attempt(frame: tuple[Any, ...]) -> Attempt:
     """By place, as `SpoolWriter.add` has them."""
-    index, due, held, label, cost, connecting, reused, sent, wall_ns, status, *rest = frame
-    headers, chunks, received, end, failure = rest
-    failure = failure and (Outcome(failure[0]), failure[1])
-    reply = Reply(
-        connecting, reused, sent, wall_ns, status, headers, chunks, received, end, failure
-    )
+    index, due, held, label, cost, connecting, reused, sent, *rest = frame
+    *seen, failure = rest
+    reply = Reply(connecting, reused, sent, *seen)
+    reply.failure = failure and (Outcome(failure[0]), failure[1])
     return Attempt(index=index, due=due, held=held, label=label, cost=cost, reply=reply)
 
 
