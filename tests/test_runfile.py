@@ -82,6 +82,7 @@ samples = st.builds(
     request_bytes=st.integers(0, 2**40),
     response_bytes=st.integers(0, 2**40),
     conn_reused=st.booleans(),
+    reconnected=st.booleans(),
     request_id=st.none() | st.text("abcdef0123456789-", min_size=1, max_size=64),
 )
 

@@ -1,0 +1,243 @@
+"""Whole replays against servers that hold, drop or refuse connections: what they saw is what the run says."""
+
+import errno
+import json
+import socket
+import ssl
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from capture.exchange import Exchange, Outcome, Request
+from capture.tracefile import TraceHeader, TraceWriter
+from replay.reuse import Reuse
+from replay.sender import Reply, unconnected
+
+BODY = b'{"model":"m","messages":[]}'
+ANSWER = (
+    b'{"choices":[{"index":0,"message":{"content":"hi"},"finish_reason":"stop"}],'
+    b'"usage":{"prompt_tokens":3,"completion_tokens":1}}'
+)
+
+
+class Threads(HTTPServer):
+    """A thread for each connection, of which there are so many; keep-alive until the client goes.
+
+    With `fickle` every second request of a connection is read and not answered. `seen` counts them all.
+    """
+
+    request_queue_size = 128
+    daemon_threads = True
+
+    def __init__(self, threads: int, takes_s: float, *, fickle: bool = False) -> None:
+        outer = self
+        self.seen = 0
+        self._lock = threading.Lock()
+        self._pool = ThreadPoolExecutor(threads)
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+            disable_nagle_algorithm = True
+            timeout = 20
+            answered = 0
+
+            def do_POST(self) -> None:
+                self.rfile.read(int(self.headers["content-length"]))
+                with outer._lock:
+                    outer.seen += 1
+                self.close_connection = fickle and self.answered > 0
+                if self.close_connection:
+                    return
+                self.answered += 1
+                time.sleep(takes_s)
+                self.send_response(200)
+                self.send_header("content-type", "application/json")
+                self.send_header("content-length", str(len(ANSWER)))
+                self.end_headers()
+                self.wfile.write(ANSWER)
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server_port}"
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        self._pool.submit(self._serve, request, client_address)
+
+    def _serve(self, request: Any, client_address: Any) -> None:
+        try:
+            self.finish_request(request, client_address)
+        except OSError:
+            pass
+        finally:
+            self.shutdown_request(request)
+
+    @contextmanager
+    def serving(self) -> Iterator[str]:
+        thread = threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            yield self.url
+        finally:
+            self.shutdown()
+            thread.join()
+            self._pool.shutdown(cancel_futures=True)
+            self.server_close()
+
+
+@pytest.fixture
+def trace(tmp_path: Path) -> Path:
+    """24 requests, 50 ms apart."""
+    path = tmp_path / "t.msgpack"
+    with TraceWriter(path, TraceHeader(wall_ns=10**18, mono_ns=0, upstream=None)) as writer:
+        for seq in range(24):
+            request = Request(
+                id=f"{seq:032x}",
+                seq=seq,
+                arrive_ns=seq * 50_000_000,
+                end_ns=seq * 50_000_000,
+                method="POST",
+                scheme="http",
+                host="h",
+                path="/v1/chat/completions",
+                body=BODY,
+                body_bytes=len(BODY),
+            )
+            writer.exchange(Exchange(request=request, response=None))
+    return path
+
+
+def tbench(*words: object, limit: str = "") -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "tbench", *map(str, words)]
+    shell = ["sh", "-c", f'{limit}exec "$@"', "sh"]
+    return subprocess.run(
+        [*shell, *command], check=False, capture_output=True, text=True, timeout=60
+    )
+
+
+@pytest.mark.parametrize("sender", ["engine", "httpx"])
+@pytest.mark.parametrize("threads", [1, 4, 8])
+def test_an_open_loop_starves_no_server_with_few_threads(
+    trace: Path, sender: str, threads: int
+) -> None:
+    """Every request is answered, far sooner than either side gives up an idle connection."""
+    server = Threads(threads, takes_s=0.02)
+    with server.serving() as url:
+        out = trace.with_suffix(".run")
+        done = tbench(
+            *("replay", trace, "--base-url", url, "--sender", sender, "--timeout", "3"),
+            *("-o", out, "--json"),
+        )
+    numbers = json.loads(done.stdout)
+
+    assert (numbers["planned"], numbers["completed"], numbers["errors"]) == (24, 24, {})
+    assert server.seen == 24 + numbers["reconnected"]
+
+
+@pytest.mark.parametrize("sender", ["engine", "httpx"])
+def test_a_target_that_drops_kept_connections_is_named(trace: Path, sender: str) -> None:
+    """The server counted what it read: the plan, and what the run says was sent twice."""
+    server = Threads(8, takes_s=0.0, fickle=True)
+    out = trace.with_suffix(".run")
+    with server.serving() as url:
+        words = ("replay", trace, "--base-url", url, "--sender", sender, "--concurrency", 1)
+        done = tbench(*words, "-o", out)
+    told = json.loads(tbench("report", out, "--json").stdout)
+    line = "closes connections unannounced: 2 of 24 calls were sent twice"
+
+    assert server.seen == 26
+    assert (told["completed"], told["reconnected"]) == (24, 2)
+    assert line in done.stdout
+    assert line in " ".join(tbench("report", out).stdout.split())
+
+
+@pytest.mark.parametrize("sender", ["engine", "httpx"])
+def test_a_client_out_of_descriptors_is_invalid_and_says_how_many_it_has(
+    trace: Path, sender: str
+) -> None:
+    """Not the server's fault, whatever succeeded: exit 4, the number and the cure."""
+    with Threads(64, takes_s=3.0).serving() as url:
+        words = ("replay", trace, "--base-url", url, "--sender", sender, "--timeout", "5")
+        pace = ("--constant", 400, "--loop", 4, "-o", trace.with_suffix(".run"), "--json")
+        done = tbench(*words, *pace, limit="ulimit -n 48; ")
+    numbers = json.loads(done.stdout)
+
+    assert done.returncode == 4, done.stderr
+    assert numbers["errors"]["client_limit"] > 0
+    assert numbers["valid"] is False
+    assert "the system allows 48 file descriptors" in done.stderr
+    assert "ulimit -Hn" in done.stderr
+    assert "server" not in done.stderr.partition("INVALID")[2]
+
+
+OWN = ("EMFILE", "ENFILE", "ENOBUFS", "ENOMEM", "EADDRNOTAVAIL", "EACCES", "EPERM")
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_what_this_machine_refuses_is_its_own_limit(name: str) -> None:
+    """However many libraries passed it on."""
+    cause = OSError(getattr(errno, name), "no")
+    wrapped = OSError("all attempts to connect failed")
+    wrapped.__cause__ = ExceptionGroup("each", [cause, cause])
+
+    assert unconnected(cause, reached=True)[0] is Outcome.CLIENT_LIMIT
+    assert unconnected(wrapped, reached=True)[0] is Outcome.CLIENT_LIMIT
+
+
+THEIRS: dict[str, Exception] = {
+    "refused": ConnectionRefusedError(errno.ECONNREFUSED, "refused"),
+    "one address refused": ExceptionGroup(
+        "each", [OSError(errno.EADDRNOTAVAIL, "no"), ConnectionRefusedError(errno.ECONNREFUSED, "")]
+    ),
+    "no such name": socket.gaierror(socket.EAI_NONAME, "unknown"),
+    "tls": ssl.SSLError(1, "certificate"),  # an OSError whose errno is not the system's
+    "no network of that kind": OSError(errno.EADDRNOTAVAIL, "never reached before"),
+}
+
+
+@pytest.mark.parametrize("error", THEIRS.values(), ids=THEIRS)
+def test_what_the_other_side_refuses_is_no_limit_of_ours(error: Exception) -> None:
+    """Also where one of several addresses could not be tried at all."""
+    assert unconnected(error, reached=False)[0] is Outcome.CONNECT_ERROR
+
+
+def test_a_server_that_rotates_its_connections_keeps_them() -> None:
+    """One unannounced end in a hundred re-uses is no habit; one in five is."""
+    rare, often = Reuse(), Reuse()
+    for reuse, breaks in ((rare, 100), (often, 5)):
+        for number in range(1, 1001):
+            reply = Reply()
+            reuse.began(reply, fresh=False)
+            reuse.ended(reply)
+            if number % breaks == 0:
+                reuse.broke()
+
+    assert rare.keeps
+    assert not often.keeps
+
+
+def test_idle_connections_are_given_up_only_where_the_server_may_have_no_thread() -> None:
+    """It held three at once: two idle ones and one in use hold up a fourth, one less does not."""
+    reuse = Reuse()
+    replies = [Reply() for _ in range(3)]
+    for reply in replies:
+        reuse.began(reply, fresh=True)
+    for reply in replies:
+        reply.status = 200
+    assert reuse.surplus(0) == 0
+    for reply in replies[1:]:
+        reuse.ended(reply)
+    reuse.began(Reply(), fresh=True)
+
+    assert reuse.surplus(2) == 1
+    assert reuse.surplus(1) == 0
