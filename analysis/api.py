@@ -1,8 +1,9 @@
-"""`tbench.compare`: the typed way in for programs."""
+"""`tbench.compare` and `tbench.report`: the typed way in for programs."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
+from analysis.arms import Arm, load_arm
 from analysis.compare import Question
 from analysis.comparison import Comparisons
 from analysis.sketched import compare_files
@@ -30,6 +31,8 @@ def compare(  # noqa: PLR0913 (one keyword for each option of the verb)
         warmup: `auto`, `none`, seconds or a share such as `5%`; None keeps what the runs were made with.
         sketch: count values instead of keeping them, as is done by itself for over 5,000,000 requests.
 
+    Returns all that the two say about each other; printed, it is the table of `tbench compare`.
+
     Raises InputError where a file is not a run or trace, or the arms have nothing in common.
     """
     question = Question(
@@ -39,3 +42,13 @@ def compare(  # noqa: PLR0913 (one keyword for each option of the verb)
         warmup=None if warmup is None else parse_warmup(warmup),
     )
     return compare_files(Path(baseline), Path(candidate), question, sketch=sketch)
+
+
+def report(run: str | Path) -> Arm:
+    """A run, or a captured trace, as columns of its samples; printed, it is the table of `tbench report`.
+
+    Raises InputError where the file is neither, or holds no request; InvalidRunError where it lost them.
+    """
+    arm = load_arm(run)
+    arm.check_not_empty()
+    return arm

@@ -50,6 +50,15 @@ class Arm:
     as_recorded: bool
     token_gaps: Callable[[], tuple[Column, Column]]
 
+    def __str__(self) -> str:
+        """What `tbench report` prints."""
+        from analysis.report.terminal import run_text  # noqa: PLC0415 (which builds on this file)
+
+        return run_text(self)
+
+    def __repr__(self) -> str:
+        return f"<{self.kind} {self.path}: {len(self):,} requests; print it for the table>"
+
     @property
     def path(self) -> Path:
         """Where it was read from."""

@@ -11,9 +11,10 @@ from analysis.arms import Arm
 from analysis.failures import ErrorDifference
 from analysis.metrics import METRICS, composite, values
 from analysis.pairing import Match, Places
-from analysis.quantiles import minimum_n, newcombe, several
+from analysis.quantiles import newcombe, several
 from analysis.summary import Caution, Floats
 from replay import measures
+from replay.measures import minimum_n
 from replay.table import tally
 
 LENGTH, CACHED, MIX, FINISH, LAG = 0.05, 0.05, 0.01, 0.05, 0.05

@@ -20,9 +20,9 @@ from analysis.metrics import METRICS
 from analysis.multiplicity import adjusted
 from analysis.overall import Overall
 from analysis.pairing import Match, match
-from analysis.quantiles import minimum_n
 from analysis.summary import Caution, Floats
 from capture.errors import InputError, UnreachableError
+from replay.measures import minimum_n
 from replay.warmup import Warmup
 
 __all__ = ["Comparison", "Comparisons", "Question", "Shift", "Verdict", "compare"]

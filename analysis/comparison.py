@@ -164,6 +164,18 @@ class Comparisons:
     verdict: Verdict
     sketched: Sketched | None = None
 
+    def __str__(self) -> str:
+        """What `tbench compare` prints."""
+        from analysis.report.terminal import comparison_text  # noqa: PLC0415 (which builds on this file)
+
+        return comparison_text(self)
+
+    def __repr__(self) -> str:
+        names = f"{self.candidate.name} against {self.baseline.name}"
+        return (
+            f"<Comparisons: {names}, {self.verdict}, {len(self.rows)} rows; print it for the table>"
+        )
+
     @property
     def requests(self) -> tuple[int, int]:
         """How many requests of each arm were compared."""

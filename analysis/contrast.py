@@ -18,9 +18,10 @@ from analysis.lengths import AtEqualLengths
 from analysis.metrics import Metric
 from analysis.omnibus import omnibus
 from analysis.overall import Overall
-from analysis.quantiles import identified, least_n, minimum_n, refusal
+from analysis.quantiles import identified, least_n, refusal
 from analysis.sketch import RELATIVE_ERROR, Sketch
 from analysis.summary import Caution, Confidence, Floats
+from replay.measures import minimum_n
 
 USUAL, RARE = (0.5, 0.9, 0.95, 0.99), 0.999
 """The quantiles shown when none is asked for; the rare one only where there are enough requests."""

@@ -13,11 +13,11 @@ from analysis import power
 from analysis.contrast import SURE_REQUESTS, SURE_S
 from analysis.gate import USUAL
 from analysis.metrics import METRICS
-from analysis.quantiles import minimum_n
 from analysis.replicates import Replicates
 from analysis.summary import Caution
 from analysis.variance import Spread, Within, correlation, spread
 from analysis.welch import CONFIDENCE
+from replay.measures import minimum_n
 
 RUNS: Final = (3, 4, 5, 6, 8, 10, 15, 20)
 """Per arm: what a plan is shown for."""

@@ -13,11 +13,9 @@ import numpy.typing as npt
 from scipy import special
 
 from replay import measures
+from replay.measures import minimum_n
 
 Floats = npt.NDArray[np.float64]
-
-TAIL_REQUESTS = 20
-"""A quantile needs this many requests beyond it (and before it) to be worth reading."""
 
 _ROUNDING = 1e-9
 _WINDOW_SD = 14
@@ -88,11 +86,6 @@ def harrell_davis(ordered: Floats, p: float) -> float:
     edges = np.arange(first, last + 1) / n
     weights = np.diff(special.betainc((n + 1) * p, (n + 1) * (1 - p), edges))
     return float(weights @ ordered[first:last])
-
-
-def minimum_n(p: float) -> int:
-    """How many values the p-quantile needs: TAIL_REQUESTS on its thinner side."""
-    return math.ceil(TAIL_REQUESTS / min(p, 1 - p) - _ROUNDING * TAIL_REQUESTS)
 
 
 def least_n(p: float, confidence: float = 0.95) -> int:

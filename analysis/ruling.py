@@ -14,8 +14,8 @@ from analysis.case import HIDDEN, NONE_LEFT, Case, comparison
 from analysis.comparison import Verdict
 from analysis.endpoints import ERRORS
 from analysis.judgement import ALPHA, BURST, Row, hidden
-from analysis.quantiles import minimum_n
 from analysis.welch import holm
+from replay.measures import minimum_n
 
 STOPS: Final = ("TOO_FEW_RUNS", "NOT_INTERLEAVED", "UNBALANCED_ORDER", "SYSTEMATIC_ORDER")
 """Cautions that forbid a verdict on a change. What the candidate holds by itself is not touched."""

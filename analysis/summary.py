@@ -34,7 +34,8 @@ class Quantile:
 
     `value` is None when it lies among the timeouts; then `at_least` says what it exceeds. `low` and
     `high` treat the requests as independent (descriptive); None is unbounded. `smooth` is the
-    Harrell-Davis estimate, None with timeouts. `refusal` says why the quantile should not be read.
+    Harrell-Davis estimate, None with timeouts. `refusal` says why it has no
+    interval to rely on; the value is shown nevertheless, and marked.
     """
 
     p: float

@@ -1,7 +1,7 @@
 """The end of a replay in words: what a person reads on stdout, and why nothing succeeded."""
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
@@ -42,6 +42,7 @@ def summary(run: Run, numbers: Mapping[str, Any]) -> Iterator[str]:
     yield _load(numbers)
     yield from _held(run)
     yield from _client(run)
+    yield from _cost(run)
     if buffered := measures.buffered(*measures.gaps(measures.counted(run.columns))):
         yield f"buffered  {buffered}"
     yield _table(numbers, run)
@@ -121,6 +122,13 @@ def _client(run: Run) -> Iterator[str]:
     yield "client    " + "; ".join(parts)
 
 
+def _cost(run: Run) -> Iterator[str]:
+    """What the successes cost, where a price is known."""
+    cost = run.totals.get("cost") or {}
+    if cost.get("usd"):
+        yield f"cost      {priced(cost['usd'], cost['uncounted'], cost['unpriced'])}"
+
+
 def _table(numbers: Mapping[str, Any], run: Run) -> str:
     since = "due" if run.header["pacing"]["open_loop"] else "sent"
     warm = int(run.columns["warmup"].sum())
@@ -128,11 +136,25 @@ def _table(numbers: Mapping[str, Any], run: Run) -> str:
     head = f"latency   from {since}, ms, n = {n:,}" + (
         f" ({warm:,} warm-up not counted)" if warm else ""
     )
+    counted = measures.counted(run.columns)
     rows = [head, " " * 10 + "".rjust(11) + "".join(name.rjust(10) for name in SHOWN)]
     for key, name in LATENCIES.items():
-        cells = (_ms(numbers[key][column]) for column in SHOWN)
-        rows.append(" " * 10 + name.ljust(11) + "".join(cell.rjust(10) for cell in cells))
+        of = int((~np.isnan(measures.METRICS[key](counted))).sum())
+        cells = [_ms(numbers[key][column]) + _mark(column, of) for column in SHOWN]
+        rows.append(" " * 10 + name.ljust(11) + "".join(cell.rjust(10) for cell in cells).rstrip())
+    if any("*" in row for row in rows):
+        rows.append(f"          {FEW}")
     return "\n".join(rows)
+
+
+FEW: Final = "* few values: read it as a hint, it has no interval"
+"""Under a table with a quantile that has too few values for an interval."""
+
+
+def _mark(column: str, n: int) -> str:
+    """The mark of a quantile of so many values that `report` gives no interval for it."""
+    level = measures.NAMED.get(column)
+    return "*" if level is not None and 0 < n < measures.minimum_n(level) else " "
 
 
 def _ms(seconds: float | None) -> str:
@@ -160,11 +182,20 @@ def outlook(seen: Forecast, meaning: str) -> Iterator[str]:
 
 
 def _price(seen: Forecast) -> str:
-    if seen.cost_usd is not None:
-        return f"about {seen.cost_usd:.4f} USD at list prices"
-    if seen.unpriced:
-        return "price unknown for " + ", ".join(map(named, seen.unpriced))
-    return "unknown: the trace does not say how many tokens its requests used"
+    if seen.cost_usd is None and not seen.unpriced:
+        return "unknown: the trace does not say how many tokens its requests used"
+    return priced(seen.cost_usd, seen.uncounted, seen.unpriced, about="about ")
+
+
+def priced(usd: float | None, uncounted: int, unpriced: Iterable[str], *, about: str = "") -> str:
+    """A cost by list prices, and what it leaves out."""
+    omitted = [f"{uncounted:,} requests without token counts"] if uncounted else []
+    if models := ", ".join(map(named, unpriced)):
+        omitted.append(f"models without a known price: {models}")
+    if usd is None:
+        return f"unknown ({'; '.join(omitted)})"
+    less = f" (left out: {'; '.join(omitted)})" if omitted else ""
+    return f"{about}${usd:,.{2 if usd >= 1 else 4}f} at list prices{less}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

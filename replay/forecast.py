@@ -16,8 +16,9 @@ class Forecast:
 
     `duration_s` and the rates (requests per second) are those of the schedule in an open loop. In a
     closed loop they assume the recorded latencies, and `estimated` says so. `skipped`, `hosts` and
-    `unchanged` count requests as the survey does. `cost_usd` is None where a
-    price or a token count is missing; `unpriced` are the models without one.
+    `unchanged` count requests as the survey does. `cost_usd` leaves out the
+    requests of the models `unpriced`, which have no known price, and the `uncounted` ones, of which the trace
+    does not say how many tokens they used; None where that leaves nothing.
     """
 
     base_url: str
@@ -32,6 +33,7 @@ class Forecast:
     prompt_tokens: int
     output_tokens: int
     cost_usd: float | None
+    uncounted: int
     unpriced: list[str]
 
 
@@ -50,7 +52,8 @@ def forecast(job: Job) -> Forecast:
         unchanged=dict(found.unchanged),
         prompt_tokens=round(bill.prompt_tokens * share),
         output_tokens=round(bill.output_tokens * share),
-        cost_usd=bill.usd * share if bill.complete else None,
+        cost_usd=bill.usd * share if bill.usd or bill.complete else None,
+        uncounted=round(bill.uncounted * share),
         unpriced=sorted(bill.unpriced),
     )
 

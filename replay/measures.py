@@ -21,6 +21,10 @@ __all__ = ["Columns", "Values"]
 Values = npt.NDArray[np.float64]
 
 LEVELS: Final = (0.5, 0.9, 0.95, 0.99)
+NAMED: Final = {f"p{level * 100:.0f}": level for level in LEVELS}
+"""The same by the names that they have in a `spread`."""
+TAIL_REQUESTS: Final = 20
+"""A quantile needs this many requests beyond it (and before it) to have an interval."""
 
 
 def origin(columns: Columns) -> Values:
@@ -159,6 +163,11 @@ def quantile(ordered: Values, p: float) -> float:
     return float(ordered[_place(len(ordered), p)])
 
 
+def minimum_n(p: float) -> int:
+    """How many values the p-quantile needs: TAIL_REQUESTS on its thinner side."""
+    return math.ceil(TAIL_REQUESTS / min(p, 1 - p) - 1e-9 * TAIL_REQUESTS)
+
+
 def quantiles(values: Values, points: Sequence[float]) -> list[float]:
     """The same at several points of values in any order, without sorting them all. Not empty."""
     places = [_place(len(values), p) for p in points]
@@ -176,7 +185,7 @@ def spread(values: Values) -> dict[str, float | None]:
         return dict.fromkeys(("mean", "p50", "p90", "p95", "p99", "max"))
     return {
         "mean": float(ordered.mean()),
-        **{f"p{level * 100:.0f}": quantile(ordered, level) for level in LEVELS},
+        **{name: quantile(ordered, level) for name, level in NAMED.items()},
         "max": float(ordered[-1]),
     }
 

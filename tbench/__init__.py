@@ -7,7 +7,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from analysis.api import compare
+    from analysis.api import compare, report
+    from analysis.arms import Arm
     from analysis.comparison import Comparison, Comparisons, Verdict
     from analysis.judge import Judgement
     from capture.errors import InputError, InvalidRunError, TbenchError, UnreachableError
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
     from tbench.abtest import ab
 
 _HOMES = {
-    "analysis.api": ("compare",),
+    "analysis.api": ("compare", "report"),
+    "analysis.arms": ("Arm",),
     "analysis.comparison": ("Comparison", "Comparisons", "Verdict"),
     "analysis.judge": ("Judgement",),
     "capture.errors": ("InputError", "InvalidRunError", "TbenchError", "UnreachableError"),
@@ -35,6 +37,7 @@ _HOMES = {
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "Arm",
     "Chunk",
     "Comparison",
     "Comparisons",
@@ -60,6 +63,7 @@ __all__ = [
     "read_run",
     "read_trace",
     "replay",
+    "report",
 ]
 
 

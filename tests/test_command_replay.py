@@ -1,6 +1,7 @@
 """The replay command's words: flags, conflicts, the dry run, and what they exit with."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +122,28 @@ def test_bad_traces_are_one_line_and_exit_2(trace: str, capsys: pytest.CaptureFi
     assert run(["replay", "none.msgpack", "--dry-run"]) == 0
 
 
+def test_a_price_leaves_out_what_it_cannot_know(
+    trace: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Three of ten requests have no token counts: the price of the seven, and how many are not in it."""
+    header = TraceHeader(wall_ns=10**18, mono_ns=0, upstream="http://127.0.0.1:1")
+    with TraceWriter(tmp_path / "some.msgpack", header) as writer:
+        for seq in range(10):
+            one = exchange(seq, float(seq))
+            assert one.response is not None
+            silent = replace(one, response=replace(one.response, body=b"{}", body_bytes=2))
+            writer.exchange(silent if seq < 3 else one)
+
+    assert run(["replay", "some.msgpack", "--dry-run", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["cost_usd"] == pytest.approx(7 * (100 * 0.05 + 10 * 0.20) / 1e6)
+    assert found["uncounted"] == 3
+
+    assert run(["replay", "some.msgpack", "--dry-run"]) == 0
+    said = "cost      about $0.0000 at list prices (left out: 3 requests without token counts)"
+    assert said in capsys.readouterr().out
+
+
 def test_a_run_is_never_overwritten(trace: str, capsys: pytest.CaptureFixture[str]) -> None:
     """The name must be free before anything is sent."""
     Path("a.run").write_text("precious")
@@ -180,7 +203,7 @@ def test_the_dry_run_says_what_would_be_sent(
 def test_the_dry_run_never_guesses_a_price(trace: str, capsys: pytest.CaptureFixture[str]) -> None:
     """An unknown model has no price, and the text says so."""
     assert run(["replay", trace, "--dry-run", "--model", "unheard-of"]) == 0
-    assert "price unknown for unheard-of" in capsys.readouterr().out
+    assert "models without a known price: unheard-of" in capsys.readouterr().out
 
 
 def test_an_unreachable_target_is_exit_5(trace: str, capsys: pytest.CaptureFixture[str]) -> None:

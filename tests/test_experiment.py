@@ -50,7 +50,7 @@ def test_an_arm_is_what_the_words_say() -> None:
     [
         ({"arm": [{"name": "A"}]}, "two arms or more"),
         ({"arm": [{"name": "A"}, {"name": "a"}]}, "the same name"),
-        ({"arm": [{"name": "A"}, {"model": "m"}]}, "needs a name"),
+        ({"arm": [{"name": "A"}, {"model": "m"}]}, "an arm has no name; write it as 'name=A,"),
         ({"arm": [{"name": "A"}, {"name": "../B"}]}, "needs a name"),
         ({"arm": [{"name": "A"}, {"name": "B", "speed": 2}]}, "no such key speed"),
         ({"arm": [{"name": "A"}, {"name": "B", "model": 2}]}, "model must be a text"),

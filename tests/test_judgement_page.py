@@ -409,3 +409,31 @@ def test_the_keyboard_reaches_results_contents_and_tables(
     assert seen[0] == "#results"
     assert seen[1:3] == ["#gates", "#each-run"]
     assert seen[11] == "wide"
+
+
+def test_arms_keep_their_name_and_colour_whoever_ran_first(
+    experiment: Experiment, tmp_path: Path
+) -> None:
+    """The baseline comes first in every legend, and so has the first colour; the tables have its name."""
+    first, second = experiment(tmp_path, {"A": 1.0, "B": 1.2}, 4)
+    report = judgement_report(judge((first, second), GATES))
+    domains = [
+        tuple(scale["domain"])
+        for picture in report.pictures.values()
+        for scale in _scales(picture.chart.to_dict())
+    ]
+
+    assert second.started_ns[0] < first.started_ns[0], "the candidate ran first"
+    assert len(domains) > 10
+    assert set(domains) == {("A", "B")}
+    gates = str(report.parts[0].body)
+    assert gates.index(">A</th>") < gates.index(">B</th>")
+    assert ">candidate</th>" not in gates
+
+
+def _scales(spec: Any) -> Iterator[dict[str, Any]]:
+    """Every scale of colours that names arms."""
+    for part in spec.get("layer", [spec]):
+        scale = part.get("encoding", {}).get("color", {}).get("scale") or {}
+        if set(scale.get("domain", ())) & {"A", "B"}:
+            yield scale

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from analysis import quantiles
+from replay.measures import minimum_n
 
 FINITE = st.lists(st.floats(0, 1e6), min_size=1, max_size=60)
 SHARES = st.sampled_from([0.001, 0.1, 0.25, 0.5, 0.9, 0.95, 0.99, 0.999])
@@ -154,7 +155,7 @@ def test_intervals_of_a_share_agree_with_scipy(n: int, data: st.DataObject) -> N
 )
 def test_a_quantile_needs_twenty_requests_beyond_it(p: float, needed: int) -> None:
     """The minimum n, and a refusal that names it."""
-    assert quantiles.minimum_n(p) == needed
+    assert minimum_n(p) == needed
     assert quantiles.refusal(needed, p) is None
     assert f"{needed:,}" in str(quantiles.refusal(needed - 1, p))
 

@@ -14,6 +14,7 @@ from analysis.compare import compare
 from analysis.report import words
 from analysis.report.terminal import comparison_text, run_text
 from replay import columns as blocks
+from replay.closing import FEW
 from replay.gaps import gather_gaps
 from replay.runfile import Run, recount
 from replay.sample import Sample
@@ -76,7 +77,29 @@ def test_a_comparison_begins_with_what_matters() -> None:
 def test_a_refused_quantile_says_what_it_needs() -> None:
     """Both reports print the number that the quantile takes."""
     assert "n too small (needs ≥ 2,000)" in comparison_text(compare(arm(500), arm(500)))
-    assert "(needs ≥ 2,000)" in run_text(arm(500))
+    assert "needs ≥ 2,000" in run_text(arm(500))
+
+
+def test_a_quantile_of_few_values_is_shown_and_marked() -> None:
+    """399 requests: `replay` prints their p95, so `report` does, with its mark; 400 need none."""
+    few, enough = run_text(arm(399)), run_text(arm(400))
+    value = float(np.sort(arm(399).columns["last_token"] - arm(399).columns["due"])[379]) * 1e3
+
+    assert f"{value:.0f}*" in few
+    assert "needs ≥ 400" in few
+    assert "needs ≥ 400" not in enough
+    assert "needs ≥ 2,000" in enough
+    assert FEW in few
+
+
+def test_objects_print_what_the_verbs_print() -> None:
+    """In a notebook: the table, not eighty thousand characters of arrays."""
+    alone, both = arm(100), compare(arm(100), arm(100, "slow", slow=2))
+
+    assert str(alone) == run_text(alone)
+    assert str(both) == comparison_text(both)
+    assert len(repr(alone)) < 200
+    assert len(repr(both)) < 200
 
 
 def test_definitions_and_cautions_are_printed() -> None:

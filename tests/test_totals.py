@@ -14,7 +14,7 @@ from capture.container import open_container
 from capture.errors import InvalidRunError
 from capture.exchange import Outcome
 from replay import measures
-from replay.closing import summary
+from replay.closing import FEW, summary
 from replay.runfile import Run, RunWriter, read_run
 from replay.sample import Sample
 from replay.totals import Identity, identity, numbers, why_invalid
@@ -235,3 +235,14 @@ def test_what_the_capture_dropped_is_said(tmp_path: Path) -> None:
     assert "trace     7 requests passed its capture unrecorded" in "\n".join(
         summary(run, numbers(run))
     )
+
+
+def test_a_quantile_of_few_values_is_marked(tmp_path: Path) -> None:
+    """400 values are enough for a p95 and not for a p99, which needs 2,000: as `report` has it."""
+    run = run_of(tmp_path, [sample(k) for k in range(400)])
+    run = replace(run, header={"pacing": {"open_loop": True, "meaning": "as recorded"}})
+    lines = "\n".join(summary(run, numbers(run))).splitlines()
+    (ttft,) = (line.split() for line in lines if line.strip().startswith("TTFT"))
+
+    assert ttft == ["TTFT", "200.0", "200.0", "200.0", "200.0", "200.0*", "200.0"]
+    assert lines[-1].strip() == FEW

@@ -43,6 +43,7 @@ def dots(
 ) -> Picture | None:
     """The figure of every run in the order in which they began, and each arm's mean.
 
+    `centres` has every arm, the baseline first, whichever ran first: their order is that of the colours.
     `unit` "share" is shown in per cent. None when there is no finite value.
     """
     finite = [dot for dot in runs if math.isfinite(dot.value)]
@@ -50,7 +51,7 @@ def dots(
         return None
     share = unit == "share"
     scale = Scale("%", 100) if share else scale_of(unit, [np.array([dot.value for dot in finite])])
-    names = list(dict.fromkeys(dot.arm for dot in runs))
+    names = list(centres)
     means = [
         {"arm": arm, "y": short(value * scale.factor)}
         for arm, value in centres.items()

@@ -47,8 +47,9 @@ def interval(row: Row) -> str:
 def gate_table(found: Judgement, names: Names) -> Html:
     """Every gate of every candidate with its figures, its verdict, and why it is not decided."""
     several = len(found.candidates) > 1
+    other = "candidate" if several else names[found.candidates[0].name]
     head = ["gate", *(["arm"] if several else []), "verdict", names[found.baseline.name]]
-    head += ["candidate", "change", "asked", "requests", "why, and how"]
+    head += [other, "change", "asked", "requests", "why, and how"]
     rows = [
         [gate_label(row.gate), *([names[row.arm]] if several else []), *_gate(row)]
         for row in found.rows

@@ -73,13 +73,13 @@ def kept(sides: Sides) -> Part:
         side: [(arm.columns["due"], arm.columns["sent"]) for arm in arms if arm.open_loop]
         for side, arms in sides.items()
     }
-    late = {side: arms for side, arms in _measured(sides, "lag").items() if due[side]}
+    late = {side: runs if due[side] else [] for side, runs in _measured(sides, "lag").items()}
     return part(
         "Fidelity: intended against achieved",
         _fidelity_table(sides),
         pictures=[
             charts.ecdf("lag (sent - due)", "s", late),
-            charts.arrivals({side: runs for side, runs in due.items() if runs}),
+            charts.arrivals(due),
         ],
     )
 

@@ -99,12 +99,12 @@ def write(sheet: Worksheet, row: int, column: int, cell: Cell, style: Format | N
 def quantile_sheet(book: Book, sides: Sides, metrics: Sequence[str]) -> None:
     """Every run's quantiles of every metric, and a chart of the medians of the first."""
     head = ["run", "arm", "began, of all", "metric", "unit", "n (values)", "timed out", "mean"]
-    head += [*map(words.percentile, POINTS), "max", "not to be read"]
+    head += [*map(words.percentile, POINTS), "max", "few values"]
     order = places(sides)
     rows = (_quantiles(place, metric) for metric in metrics for place in order)
     note = (
-        "One row for each run and metric, without the warm-up. Quantiles are in the row's unit; one that "
-        "there are too few values for is left out and named in the last column."
+        "One row for each run and metric, without the warm-up. Quantiles are in the row's unit; those that "
+        "there are too few values for to have an interval are named in the last column."
     )
     sheet, n = table(book, "Quantiles per run", note, head, rows)
     if not n:
@@ -132,7 +132,7 @@ def _quantiles(place: Place, metric: str) -> list[Cell]:
     found = ordered(values(place.arm, row)[place.arm.measured])
     finite = found[np.isfinite(found)]
     refused = [p for p in POINTS if refusal(len(found), p)]
-    known = [None if p in refused else quantile(found, p) for p in POINTS]
+    known = [quantile(found, p) if len(found) else None for p in POINTS]
     beyond = ["timed out" if one is not None and math.isinf(one) else one for one in known]
     return [
         *(place.name, place.side, place.order, metric, row.unit),

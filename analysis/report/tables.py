@@ -79,13 +79,14 @@ def _notes(numbers: Mapping[str, int]) -> Html:
 
 
 def summary_table(summaries: Sequence[Summary]) -> Html:
-    """One run's metrics with their quantiles, each with its interval or why it is not to be read."""
+    """One run's metrics with their quantiles, each with its interval or why it has none."""
     every = [one for summary in summaries for one in summary.quantiles]
     points = sorted({one.p for one in every if one.p <= USUAL or not one.refusal})
     head = ["metric", "n", "timed out", "mean", *map(words.percentile, points), "max"]
     rows = [_summary(one, points) for one in summaries]
     return table(
-        "Quantiles of this run, each with its interval (nominal 95%, requests taken as independent)",
+        "Quantiles of this run, each with its interval (nominal 95%, requests taken as independent). "
+        "* few values: a hint, without an interval",
         head,
         rows,
     )
@@ -107,7 +108,8 @@ def _quantile(one: Quantile | None, unit: str) -> Html:
     if one is None:
         return html("-")
     if one.refusal:
-        return tag("span", one.refusal, class_="quiet")
+        value = join([_value(one.value, one.at_least, unit), "*"])
+        return join([value, tag("span", one.refusal, class_="quiet")], tag("br"))
     ends = span(one.low, one.high, words.amount_interval(one.low, one.high, unit))
     return join([_value(one.value, one.at_least, unit), ends], tag("br"))
 

@@ -18,9 +18,10 @@ from analysis.multiplicity import RATE
 from analysis.report import verdicts, whole, words
 from analysis.report.machine import summaries, survivals
 from analysis.report.sheet import Sheet, grid
+from analysis.report.tables import USUAL
 from analysis.summary import Quantile, Summary
 from capture.terminal import named
-from replay.closing import departures
+from replay.closing import FEW, departures
 from replay.throughput import spoken, three
 from replay.totals import identity, numbers
 
@@ -80,6 +81,8 @@ def run_text(arm: Arm, *, width: int = 100, colour: bool = False) -> str:
     page.table(_metric_table(metrics))
     if metrics:
         page.paragraph(DESCRIPTIVE)
+        if any(one.refusal for each in metrics for one in each.quantiles if one.p <= USUAL):
+            page.paragraph(FEW)
     _cut_short(page, {metric: {"": one} for metric, one in survivals(arm).items()})
     page.paragraph(_failures(facts["errors"]))
     page.definitions(summary.metric for summary in metrics)
@@ -237,8 +240,8 @@ def _worth_showing(metrics: list[Summary]) -> list[Summary]:
 
 
 def _metric_table(metrics: list[Summary]) -> Table:
-    rare = any(one.p > 0.99 and not one.refusal for each in metrics for one in each.quantiles)
-    points = [one.p for one in metrics[0].quantiles if one.p <= 0.99 or rare] if metrics else []
+    rare = any(one.p > USUAL and not one.refusal for each in metrics for one in each.quantiles)
+    points = [one.p for one in metrics[0].quantiles if one.p <= USUAL or rare] if metrics else []
     names = [words.percentile(p) for p in points]
     table = grid("metric", "mean", *names, "max", left=frozenset({0}))
     for one in metrics:
@@ -255,12 +258,12 @@ def _times(value: float | None, factor: float) -> str:
 
 
 def _quantile(one: Quantile, factor: float) -> Text:
-    """The value, and under it what is said of its doubt."""
-    if one.refusal:
-        return Text(one.refusal.replace(" (", "\n("), style="dim")
+    """The value, and under it its interval; with too few values a mark, and how many it needs."""
     value = _times(one.value, factor)
     if one.value is None and one.at_least is not None:
         value = f"> {_times(one.at_least, factor)}"
+    if one.refusal:
+        return Text.assemble(f"{value}*\n", (one.refusal.partition(" (")[2].rstrip(")"), "dim"))
     ends = (None if end is None else end * factor for end in (one.low, one.high))
     return Text.assemble(value, "\n", (words.interval(*ends), "dim"))
 

@@ -120,7 +120,7 @@ def run_book(arm: Arm, file: BinaryIO, *, command: str | None, most: int = ROWS)
         "n (values)",
         "timed out",
     ]
-    head += ["beyond (in unit)", "not to be read"]
+    head += ["beyond (in unit)", "few values"]
     note = "The intervals (nominal 95 %) treat requests as independent; they describe this run."
     table(book, "Metrics", note, head, _summaries(metrics))
     _rest(book, sides, [one.metric for one in metrics], most)

@@ -14,8 +14,9 @@ from replay.forecast import Forecast, forecast
 class Outlook:
     """One forecast for a run of each arm, and the sums over the runs that are still to be made.
 
-    `requests`, `prompt_tokens`, `output_tokens` and `cost_usd` (None where a price or a count is missing)
-    are of all arms' runs; `duration_s` is that of the runs one after the other, with the pauses.
+    `requests`, `prompt_tokens`, `output_tokens`, `cost_usd` and `uncounted` are of all arms' runs, `unpriced`
+    the models without a price, as in a forecast; `duration_s` is that of the runs one after the other, with
+    the pauses.
     """
 
     arms: tuple[tuple[Treatment, Forecast], ...]
@@ -26,6 +27,8 @@ class Outlook:
     duration_s: float
     estimated: bool
     cost_usd: float | None
+    uncounted: int
+    unpriced: tuple[str, ...]
 
 
 def outlook(plan: Experiment, slots: Sequence[Slot]) -> Outlook:
@@ -42,7 +45,9 @@ def outlook(plan: Experiment, slots: Sequence[Slot]) -> Outlook:
         output_tokens=sum(seen[arm].output_tokens for arm in due),
         duration_s=lasts + plan.pause_s * max(0, len(slots) - 1),
         estimated=any(one.estimated for one in seen),
-        cost_usd=None if None in costs else sum(costs[arm] or 0.0 for arm in due),
+        cost_usd=None if set(costs) == {None} else sum(costs[arm] or 0.0 for arm in due),
+        uncounted=sum(seen[arm].uncounted for arm in due),
+        unpriced=tuple(sorted({model for one in seen for model in one.unpriced})),
     )
 
 

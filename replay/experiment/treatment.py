@@ -102,6 +102,8 @@ def _treatment(table: Mapping[str, Any]) -> Treatment:
             f"arm: no such key {min(unknown)}; there are {', '.join((*_PLAIN, *_TABLES))}"
         )
     name = table.get("name")
+    if name is None:
+        raise InputError(f"an arm has no name; write it as {FORM!r}")
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise InputError(
             f"arm {name!r}: every arm needs a name of letters, digits, '_' and '-', 40 at most"

@@ -24,6 +24,7 @@ from analysis.report.workbook import judgement_book
 from analysis.variance import Within
 from capture.errors import InputError, InvalidRunError
 from replay.closing import outlook as outlook_of_run
+from replay.closing import priced
 from replay.experiment.conduct import missing
 from replay.experiment.experiment import Experiment, experiment, read_plan
 from replay.experiment.ledger import PLAN, Ledger
@@ -192,9 +193,10 @@ def _outlook_text(plan: Experiment, seen: Outlook) -> Iterator[str]:
         yield f"\narm {arm.name}, each run: {arm.model or 'the recorded models'}"
         yield from outlook_of_run(one, plan.order.pace().meaning)
     about = "about " if seen.estimated else ""
-    cost = "unknown" if seen.cost_usd is None else f"about {seen.cost_usd:.4f} USD at list prices"
+    cost = priced(seen.cost_usd, seen.uncounted, seen.unpriced, about="about ")
     yield f"\nin all    {seen.runs} runs, {about}{seen.requests:,} requests, {about}{clock(seen.duration_s)}"
-    yield f"          {seen.prompt_tokens:,} prompt and {seen.output_tokens:,} output tokens expected, {cost}"
+    yield f"          {seen.prompt_tokens:,} prompt and {seen.output_tokens:,} output tokens expected"
+    yield f"          cost {cost}"
 
 
 def doubts(plan: Experiment) -> Iterator[str]:
