@@ -168,8 +168,8 @@ def _missed(peer: Peer, found: dict[str, Any]) -> str | None:
     if found["completed"] < found["planned"] or not found["planned"]:
         return f"FAILED {found['errors']}"
     ttft = found["ttft_s"]
-    if peer.first_s is None:
-        return None
+    if peer.first_s is None or not found["valid"]:
+        return None  # nobody knows, or the run itself says that this machine was too busy to tell
     if not peer.first_s <= ttft["p50"] <= 2 * peer.first_s or ttft["max"] > SLOWEST_S:
         return f"SLOW: its first token comes after {_ms(peer.first_s)}"
     return None
