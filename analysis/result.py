@@ -9,6 +9,7 @@ from typing import Any, Final, Literal, Self, cast
 from capture.errors import InputError
 from capture.jsontext import read_json
 from replay.benchmark.aggregate import scaled
+from replay.benchmark.figures import LATENCIES
 
 Unit = Literal["s", "ms"]
 Json = Mapping[str, Any]
@@ -96,6 +97,8 @@ def read_result(path: Path, written: Unit, unit: Unit) -> Result:
     requests = content.get("individual_request_metrics") or []
     if not isinstance(requests, list) or not all(isinstance(one, dict) for one in requests):
         raise _bad(path, "individual_request_metrics is not a list of maps")
+    if not all(map(_timed, (aggregate, *requests))):
+        raise _bad(path, "a latency is not a number")
     source = read_unit(content.get("_time_unit") or written, path)
     factor = PER_SECOND[unit] / PER_SECOND[source]
     whole = {**scaled(aggregate, factor), "error_rate": _error_rate(aggregate, path)}
@@ -129,6 +132,11 @@ def _tabular(stats: object) -> bool:
         return False
     values = (value for of in stats.values() for value in of.values())
     return all(value is None or isinstance(value, (int, float)) for value in values)
+
+
+def _timed(found: Json) -> bool:
+    """Whether every latency in it is a number, or null."""
+    return all(isinstance(found.get(name), int | float | None) for name in LATENCIES)
 
 
 def _error_rate(aggregate: Json, path: Path) -> float | None:

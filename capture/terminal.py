@@ -62,11 +62,13 @@ class Guard(io.TextIOBase):
         self.encoding, self.errors = stream.encoding, stream.errors
 
     def write(self, text: str) -> int:
-        self.styled.write(escaped(text))
+        with naming(self.styled):
+            self.styled.write(escaped(text))
         return len(text)
 
     def flush(self) -> None:
-        self.styled.flush()
+        with naming(self.styled):
+            self.styled.flush()
 
     def isatty(self) -> bool:
         return self.styled.isatty()
@@ -76,6 +78,16 @@ class Guard(io.TextIOBase):
 
     def writable(self) -> bool:
         return True
+
+
+@contextmanager
+def naming(stream: TextIO) -> Iterator[None]:
+    """A disk that is full behind a stream says of what it is the end."""
+    try:
+        yield
+    except OSError as error:
+        name = getattr(stream, "name", "the output")
+        raise OSError(error.errno, error.strerror, name) from None
 
 
 def guard(stream: TextIO) -> TextIO:

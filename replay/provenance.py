@@ -154,11 +154,13 @@ def without_credentials(members: Mapping[str, Any]) -> dict[str, Any]:
     return {name: WITHHELD if hides(name, value) else value for name, value in members.items()}
 
 
+ADDRESSES: Final = ("--proxy", "--base-url", "--api-base", "--upstream", "--upload-results")
+"""Flags whose value is a URL: one with a password is refused, and shown to nobody until then."""
 SCRUBBED: Final[Mapping[str, Callable[[str], str]]] = {
     "--header": _header_name,
     "--set": _safe_field,
     "--additional-request-params": _safe_params,
-    "--proxy": mask_address,
+    **dict.fromkeys(ADDRESSES, mask_address),
     "--api-key": lambda _: WITHHELD,
     "--arm": _safe_arm,
 }

@@ -3,6 +3,7 @@
 On a terminal the points have a dashboard (tbench.dashboard).
 """
 
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -37,7 +38,8 @@ class Log:
     def opened(cls, folder: Path) -> Iterator[Self]:
         """A log in this folder, which is made where it is not there; lines are added to an older one."""
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with (folder / LOG).open("a") as file:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+        with os.fdopen(os.open(folder / LOG, flags, 0o600), "a") as file:
             yield cls(file)
 
     def say(self, line: str) -> None:

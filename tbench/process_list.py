@@ -23,7 +23,8 @@ MAY_HOLD_ONE: Final = (
 
 def mask_credentials(arguments: Sequence[str]) -> None:
     """Overwrite the values in which a credential may be, in place and each as long as it was."""
-    if sys.platform != "linux" or not any(word.startswith(MAY_HOLD_ONE) for word in arguments):
+    told = any(word.startswith(MAY_HOLD_ONE) or "@" in word for word in arguments)
+    if sys.platform != "linux" or not told:
         return
     import ctypes  # noqa: PLC0415 (these two would be loaded by every command)
 

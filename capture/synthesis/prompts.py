@@ -123,7 +123,12 @@ class Prompts:
     def _known_fillers(self) -> list[tuple[str, float]]:
         """Fillers that cost something, the dearest first."""
         priced = zip(FILLERS, self._tokens.costs(FILLERS), strict=True)
-        return sorted((pair for pair in priced if pair[1] > 0), key=lambda pair: -pair[1])
+        found = sorted((pair for pair in priced if pair[1] > 0), key=lambda pair: -pair[1])
+        if not found:
+            raise InputError(
+                f"{self._tokens.source}: no word of ours is a token by it; give another"
+            )
+        return found
 
     def _mended(self, draft: list[str], wanted: Wanted) -> str:
         """The draft made longer or shorter at its end until it counts right."""

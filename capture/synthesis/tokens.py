@@ -55,7 +55,12 @@ class Counted:
 
     def counts(self, texts: Sequence[str]) -> list[int]:
         encode = self._tokenizer.encode_batch_fast
-        return [len(one.ids) for one in encode(list(texts), add_special_tokens=False)]
+        try:
+            return [len(one.ids) for one in encode(list(texts), add_special_tokens=False)]
+        except Exception as error:
+            if type(error) is not Exception:  # what the library raises for whatever its file lacks
+                raise
+            raise InputError(f"{self.source}: cannot encode text: {error}") from None
 
     def costs(self, pieces: Sequence[str]) -> list[float]:
         alone, *together = self.counts([CONTEXT, *(CONTEXT + piece for piece in pieces)])

@@ -11,7 +11,7 @@ from typing import IO, Any
 
 import orjson
 
-KEPT = 100_000
+KEPT = 10_000
 """Finished records that stay in memory for /_truth."""
 
 

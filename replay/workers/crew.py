@@ -13,7 +13,7 @@ from typing import IO, Any, Final
 
 import trio
 
-from capture.errors import InvalidRunError
+from capture.errors import InputError, InvalidRunError
 from replay.workers.duty import Duty, Report
 from replay.workers.process import Process, start
 from replay.workers.pulse import Pulse, Row
@@ -198,7 +198,10 @@ class Crew:
 def _member(duty: Duty, pulse: Pulse, folder: Path, *, fork: bool) -> Iterator[Member]:
     """A worker, and what the parent holds of it."""
     with ExitStack() as stack:
-        spool = stack.enter_context(tempfile.TemporaryFile(dir=folder))
+        try:
+            spool = stack.enter_context(tempfile.TemporaryFile(dir=folder))
+        except OSError as error:
+            raise InputError(f"{folder}: no run can be written here: {error.strerror}") from None
         said = stack.enter_context(tempfile.TemporaryFile())
         ours, theirs = socket.socketpair()
         control, controlled = socket.socketpair()

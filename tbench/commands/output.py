@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import BinaryIO, TypedDict
 
 from capture.errors import InputError
-from capture.terminal import styled
+from capture.terminal import naming, styled
 
 FRAME = b"\xc9"
 """What every trace and run begins with, and no page."""
@@ -35,7 +35,9 @@ def terminal() -> Terminal:
 
 def show(text: str) -> None:
     """Print a report whose words are escaped and whose styling is our own (a Sheet's)."""
-    print(text, file=styled(sys.stdout))
+    stream = styled(sys.stdout)
+    with naming(stream):
+        print(text, file=stream, flush=True)
 
 
 def command_line() -> str:
@@ -49,13 +51,8 @@ def private(path: Path, option: str) -> Iterator[BinaryIO]:
 
     Raises InputError where that cannot be, or where a trace or a run would be lost by it.
     """
-    try:
-        if _is_container(path):
-            raise InputError(f"{option} {path}: this is a trace or a run; name another file")
-        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-            yield file
-    except OSError as error:
-        raise InputError(f"{option} {path}: cannot be written: {error.strerror}") from None
+    with _replaced(path, option, 0o600) as file:
+        yield file
 
 
 def write_shared(option: str, path: Path, text: str) -> None:
@@ -63,12 +60,30 @@ def write_shared(option: str, path: Path, text: str) -> None:
 
     Raises InputError as `private`; `option` is what named the file.
     """
+    with _replaced(path, option, 0o666) as file:
+        file.write(text.encode("utf-8", "replace"))
+
+
+@contextmanager
+def _replaced(path: Path, option: str, mode: int) -> Iterator[BinaryIO]:
+    """A file that takes the place of another when it is whole; a device or a pipe is written to."""
+    part = None
     try:
         if _is_container(path):
             raise InputError(f"{option} {path}: this is a trace or a run; name another file")
-        path.write_text(text, encoding="utf-8", errors="replace")
+        target = path.resolve()
+        if not target.exists() or target.is_file():
+            part = target.with_name(f".{target.name[:200]}.{os.getpid()}")
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+        with os.fdopen(os.open(part or path, flags, mode), "wb") as file:
+            yield file
+        if part:
+            part.replace(target)
     except OSError as error:
-        raise InputError(f"{option} {path}: cannot be written: {error.strerror}") from None
+        raise InputError(f"{option} {path}: cannot be written: {error.strerror or error}") from None
+    finally:
+        if part:
+            part.unlink(missing_ok=True)
 
 
 def _is_container(path: Path) -> bool:

@@ -1,0 +1,114 @@
+"""A disk that takes no more, and folders that take nothing: no half file, and the name that the user gave."""
+
+import os
+import resource
+import stat
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tbench.benchmark_view import Log
+from tbench.commands.output import private, write_shared
+
+LIMIT = 30_000
+"""Bytes that a file may have: fewer than a page or a workbook takes."""
+
+
+def limited(folder: Path, *words: object, stdout: int = subprocess.PIPE) -> tuple[int, str]:
+    """A command none of whose files may pass LIMIT; its exit code and what it said on stderr."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tbench", *map(str, words)],
+        stdout=stdout, stderr=subprocess.PIPE, text=True, check=False, timeout=90, cwd=folder,
+        env={**os.environ, "HOME": str(folder)},
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (LIMIT, LIMIT)),
+    )  # fmt: skip
+    return done.returncode, done.stderr
+
+
+@pytest.fixture(scope="module")
+def run(experiment: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of 500."""
+    folder = tmp_path_factory.mktemp("runs")
+    experiment(folder, {"A": 1.0, "B": 1.0}, 1)
+    return folder / "A-0.run"
+
+
+@pytest.mark.parametrize("flag", ["--html", "--xlsx"])
+@pytest.mark.parametrize("before", [None, b"what was there"])
+def test_a_report_that_does_not_fit_is_not_there(
+    flag: str, before: bytes | None, run: Path, tmp_path: Path
+) -> None:
+    """Neither an empty file nor a part of one; an older one stays as it was."""
+    page = tmp_path / "report.out"
+    if before:
+        page.write_bytes(before)
+    code, said = limited(tmp_path, "report", run, flag, page)
+
+    assert code == 2
+    assert f"{flag} {page}: cannot be written" in said
+    assert said.count("tbench: ") == 1
+    assert (page.read_bytes() if page.exists() else None) == before
+    assert not list(tmp_path.glob(".report*"))
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device of Linux")
+def test_a_full_stdout_is_named(run: Path, tmp_path: Path) -> None:
+    """Instead of an errno about nothing."""
+    with Path("/dev/full").open("wb") as full:
+        code, said = limited(tmp_path, "report", run, stdout=full.fileno())
+
+    assert code == 2
+    assert "No space left on device: '<stdout>'" in said
+
+
+def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
+    """And not the name of a file that only tbench knows."""
+    synth = (
+        "trace",
+        "synth",
+        "-o",
+        "t.msgpack",
+        "--model",
+        "m",
+        "--requests",
+        1,
+        "--scenario",
+        "D(3,3)",
+    )
+    assert limited(tmp_path, *synth)[0] == 0
+    code, said = limited(
+        tmp_path, "replay", "t.msgpack", "--base-url", "http://127.0.0.1:1", "-o", "nodir/x.run"
+    )
+
+    assert code == 2
+    assert "nodir: no run can be written here: No such file or directory" in said
+
+
+def test_files_have_the_mode_that_their_words_need(tmp_path: Path) -> None:
+    """What may quote prompts or a server is the owner's; verdicts are for whoever may read the folder."""
+    with private(tmp_path / "page.html", "--html") as file:
+        file.write(b"x")
+    with Log.opened(tmp_path) as log:
+        log.show = str
+        log.say("x")
+    before = os.umask(0o022)
+    write_shared("--junit", tmp_path / "j.xml", "x")
+    os.umask(before)
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()}
+
+    assert modes == {"page.html": 0o600, "benchmark.log": 0o600, "j.xml": 0o644}
+
+
+def test_a_link_stays_a_link(tmp_path: Path) -> None:
+    """The file that it names gets the content."""
+    (tmp_path / "a.html").write_text("old")
+    (tmp_path / "b.html").symlink_to("a.html")
+    with private(tmp_path / "b.html", "--html") as file:
+        file.write(b"new")
+
+    assert (tmp_path / "b.html").is_symlink()
+    assert (tmp_path / "a.html").read_text() == "new"
