@@ -763,7 +763,9 @@ def test_a_full_disk_lets_traffic_pass_and_ends_with_4(
     assert "RECORDING STOPPED, traffic goes on" in one.said
     assert code == 4
     assert "DROPPED" in said
+    assert "the trace could not note them" in said
     assert "recording stopped" in one.said
+    assert f"{one.path}.part -o NEW' keeps what is there" in one.said
     assert "Traceback" not in one.said
 
 

@@ -7,7 +7,7 @@ import socketserver
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -130,20 +130,20 @@ def outcomes(odd: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, di
     cases = {
         one.request.id: json.loads(one.request.body or b"")["model"] for one in capture.exchanges()
     }
-    listed = tbench("trace", "head", trace, "-n", len(CASES), "--json")["exchanges"]
+    listed = printed("trace", "head", trace, "-n", len(CASES), "--json")["exchanges"]
     found = {"trace head": {cases[row["id"]]: row["outcome"] for row in listed}}
     runs = {"report": trace}
     for sender in ("engine", "httpx"):
         runs[sender] = folder / f"{sender}.run"
-        tbench("replay", trace, "--sender", sender, "--rate", 50, "-o", runs[sender], "--json")
+        printed("replay", trace, "--sender", sender, "--rate", 50, "-o", runs[sender], "--json")
     for verb, run in runs.items():
-        samples = tbench("report", run, "--json", "--samples")["samples"]
+        samples = printed("report", run, "--json", "--samples")["samples"]
         ids, words = samples["id"], samples["outcome"]
         found[verb] = {cases[one]: word for one, word in zip(ids, words, strict=True)}
     return found
 
 
-def tbench(*arguments: object) -> Any:
+def printed(*arguments: object) -> Any:
     """What a command prints as JSON."""
     whole = [sys.executable, "-m", "tbench", *map(str, arguments)]
     env = {**os.environ, "TOGETHER_API_KEY": "test-key-0123456789"}
@@ -159,6 +159,19 @@ def test_the_same_bytes_have_the_same_outcome(
 ) -> None:
     """Whoever looks at them."""
     assert outcomes[verb][case] == CASES[case][3]
+
+
+def test_a_benchmark_counts_an_aborted_answer_as_failed(
+    odd: str, tbench: Callable[..., Any], tmp_path: Path
+) -> None:
+    """A server that gave up after the first of its tokens is no fast server."""
+    load = ["--traffic-scenario", "D(20,4)", "--num-concurrency", 1, "--max-requests-per-run", 3]
+    place = ["--api-backend", "together", "--api-base", odd, "--api-model-name", "abort"]
+    where = ["--task", "text-to-text", "--max-time-per-run", 1, "--experiment-base-dir", tmp_path]
+    done = tbench("benchmark", *place, *where, *load)
+
+    assert done.code == 5
+    assert "no request succeeded in any point: stream_error" in done.err
 
 
 def test_what_is_no_inference_promises_nothing(odd: str, tmp_path: Path) -> None:
