@@ -18,7 +18,7 @@ from analysis.lengths import AtEqualLengths
 from analysis.metrics import Metric
 from analysis.omnibus import omnibus
 from analysis.overall import Overall
-from analysis.quantiles import identified, least_n, refusal
+from analysis.quantiles import identified, refusal
 from analysis.sketch import RELATIVE_ERROR, Sketch
 from analysis.summary import Caution, Confidence, Floats
 from replay.measures import minimum_n
@@ -190,8 +190,8 @@ class Contrast:
     def _row(self, p: float) -> Comparison:
         baseline, candidate = self._sides
         found, reason = self._intervals.get(p), self._refusal(p)
-        hidden = self.bins is not None or self.n < least_n(p)
-        values = (None, None) if hidden else (baseline.value(p), candidate.value(p))
+        plain = self.bins is None
+        values = (baseline.value(p), candidate.value(p)) if plain else (None, None)
         low, high = self._bounds(found)
         warnings = tuple(self._warnings(found)) if found else ()
         doubted = any(caution.code not in HARMLESS for caution in warnings)

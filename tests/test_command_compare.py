@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from capture.exchange import Outcome
-from replay.runfile import RunWriter
+from replay.runfile import RunWriter, read_run
 from replay.sample import Sample
+from replay.totals import numbers
 from tbench.__main__ import run as tbench
 
 Said = pytest.CaptureFixture[str]
@@ -171,3 +172,28 @@ def test_unpaired_arms_may_come_from_different_traces(runs: Runs, capsys: Said) 
     found = json.loads(capsys.readouterr().out)
     assert found["paired"] is False
     assert found["comparisons"][0]["method"].endswith("unpaired")
+
+
+def test_one_figure_is_the_same_in_replay_report_and_compare(runs: Runs, capsys: Said) -> None:
+    """Of 378 streams and some warm-up: each quantile in all three, where its interval is refused as well."""
+    path = runs("a.run", n=378)
+    run = read_run(path)
+    assert tbench(["report", str(path), "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert tbench(["compare", str(path), str(path), "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)["comparisons"]
+
+    replayed = numbers(run)
+    for metric in ("ttft", "tpot", "e2e"):
+        for p in (0.5, 0.9, 0.95, 0.99):
+            name = f"p{p * 100:g}"
+            row = next(one for one in rows if (one["metric"], one["quantile"]) == (metric, p))
+            shown = [
+                replayed[f"{metric}_s"][name],
+                report[f"{metric}_s"][name],
+                report["summaries"][metric]["quantiles"][name]["value"],
+                row["baseline"],
+                row["candidate"],
+            ]
+            assert shown == [shown[0]] * 5
+            assert shown[0] is not None
