@@ -17,7 +17,7 @@ from analysis.estimate import Estimate
 from analysis.gate import Gate
 from analysis.judgement import BURST, Evidence, Method
 from analysis.metrics import METRICS, Metric
-from analysis.quantiles import quantile
+from analysis.quantiles import ordered, quantile
 from analysis.shared import Group, Observed
 from analysis.trend import trend
 from analysis.welch import difference, level
@@ -170,11 +170,13 @@ def _lag_s(gate: Gate, groups: tuple[Group, Group]) -> tuple[float, float]:
 
 
 def _late(run: Observed, metric: Metric, p: float) -> tuple[float, float]:
-    found, punctual, lag = run.ordered(metric), run.punctual(metric), run.lag
-    if not len(found) or not len(lag):
+    found, punctual = run.values(metric), run.punctual(metric)
+    with np.errstate(invalid="ignore"):  # of a timeout nothing is known
+        lag = ordered(found - punctual)
+    if not len(lag):
         return 0.0, 0.0
-    plain, without = quantile(found, p), quantile(punctual, p)
-    return (plain - without if math.isfinite(plain) else 0.0), max(0.0, quantile(lag, p))
+    plain, without = (quantile(ordered(side), p) for side in (found, punctual))
+    return (plain - without if math.isfinite(plain) else 0.0), quantile(lag, p)
 
 
 def _off(seconds: float, figure: float) -> float:

@@ -52,18 +52,12 @@ class Observed:
         return ordered(composite(self.arm, metric)[self.places])
 
     def punctual(self, metric: Metric) -> Floats:
-        """The metric as it would be had the client sent in time, in ascending order; answers as they came."""
+        """The metric as it would be had the client sent in time, the answers being what they were."""
         late = np.maximum(np.nan_to_num(measures.client_lag(self.arm.columns)), 0.0)
         due = {"due": self.arm.columns["due"] + late}
         columns = ChainMap(due, cast("dict[str, Column]", self.arm.columns))  # read, never written
         arm = replace(self.arm, run=replace(self.arm.run, columns=columns))
-        return ordered(values(arm, metric)[self.places])
-
-    @property
-    def lag(self) -> Floats:
-        """How late the client itself sent what succeeded, in ascending order; empty in a closed loop."""
-        own = np.where(self.arm.ok, measures.client_lag(self.arm.columns), np.nan)
-        return ordered(own[self.places])
+        return values(arm, metric)[self.places]
 
     def column(self, name: str) -> Floats:
         """A column of the samples, of the shared requests."""

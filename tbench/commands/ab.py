@@ -86,8 +86,8 @@ def ab(
     margin: Annotated[
         str | None,
         typer.Option(
-            help="TTFT and end to end, p50 and p95, may get worse by less than this. Default: 5%, unless "
-            "there is a --gate.",
+            help="TTFT and end to end, p50 and p95, may get worse by less than this, and failures by 0.5 "
+            "points (--gate errors:2pp says otherwise). Default: 5%, unless there is a --gate.",
             rich_help_panel=VERDICT,
         ),
     ] = None,

@@ -50,8 +50,9 @@ def compare(
     margin: Annotated[
         str | None,
         typer.Option(
-            help="Gate: TTFT and end to end, p50 and p95, may get worse by less than this (5%). For repeated "
-            "runs: BASELINE and CANDIDATE are then folders or quoted globs of at least three runs."
+            help="Gate: TTFT and end to end, p50 and p95, may get worse by less than this (5%), and failures "
+            "by 0.5 points (--gate errors:2pp says otherwise). For repeated runs: BASELINE and CANDIDATE are "
+            "then folders or quoted globs of at least three runs."
         ),
     ] = None,
     gate: Annotated[
