@@ -20,6 +20,8 @@ from analysis.metrics import METRICS
 from analysis.multiplicity import adjusted
 from analysis.overall import Overall
 from analysis.pairing import Match, match
+from analysis.rates import rates
+from analysis.slo import Slo
 from analysis.summary import Caution, Floats
 from capture.errors import InputError, UnreachableError
 from replay.measures import minimum_n
@@ -38,13 +40,14 @@ QUEUEING = frozenset({"ttft", "ttft_sent", "ttft_answer", "e2e", "e2e_sent"})
 class Question:
     """What to compare: empty `metrics` and `quantiles` mean the usual ones that the arms allow.
 
-    `warmup` None keeps the runs' own flags (a trace has none: auto).
+    `warmup` None keeps the runs' own flags (a trace has none: auto). `slo` says what a good request is.
     """
 
     metrics: tuple[str, ...] = ()
     quantiles: tuple[float, ...] = ()
     paired: bool = True
     warmup: Warmup | None = None
+    slo: Slo = ()
 
 
 def compare(baseline: Arm, candidate: Arm, question: Question | None = None) -> Comparisons:
@@ -80,6 +83,13 @@ def compare(baseline: Arm, candidate: Arm, question: Question | None = None) -> 
         candidate=candidate,
         paired=matched.paired,
         rows=rows,
+        rates=tuple(
+            zip(
+                rates(baseline, matched.baseline, question.slo),
+                rates(candidate, matched.candidate, question.slo),
+                strict=True,
+            )
+        ),
         shift={name: answer.shift for name, answer in answers.items()},
         overall={name: answer.overall for name, answer in answers.items()},
         errors=evidence.errors,

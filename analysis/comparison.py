@@ -10,6 +10,7 @@ from analysis.discordance import Discordance
 from analysis.drift import Thirds
 from analysis.failures import ErrorDifference
 from analysis.overall import Overall
+from analysis.rates import Pair
 from analysis.summary import Caution, Confidence, Floats
 
 NO_DIFFERENCE = "no difference seen"
@@ -138,6 +139,7 @@ class Sketched:
 class Comparisons:
     """All that two arms say about each other.
 
+    `rates` holds what each arm did as a whole over the compared requests, baseline first.
     `overall` holds, per metric, what is said beside its quantiles. `discordance` counts failures pair by
     pair, None for unpaired arms. `censoring` holds the metrics of which requests were cut short at
     different times, mostly none; `equal_lengths` is None where no tokens were counted, or all
@@ -152,6 +154,7 @@ class Comparisons:
     candidate: Arm
     paired: bool
     rows: tuple[Comparison, ...]
+    rates: tuple[Pair, ...]
     shift: Mapping[str, tuple[Shift, ...]]
     overall: Mapping[str, Overall]
     errors: ErrorDifference

@@ -19,6 +19,7 @@ from analysis.sketch import Sketch
 from capture.exchange import Outcome
 from replay import measures
 from replay.table import tally, where, words
+from replay.throughput import Throughput, throughput
 from replay.totals import Waits, headline
 
 
@@ -42,8 +43,8 @@ class Digest:
     other than ok), `finish` reasons and the sketches of `metrics`. `worst` counts, per latency metric, the
     failures that would have such a value. `begin` and `end` are when the first and last of them started,
     seconds; `waited` is the shortest wait that ended in a timeout. `counts` of tokens are of what is
-    compared, those of `samples`, `ok`, `cancelled`, `warm` and `due` of all; `gaps` and `no_gaps` are those
-    between token events (replay.measures.gaps).
+    compared, as `throughput` is, those of `samples`, `ok`, `cancelled`, `warm` and `due` of all; `gaps` and
+    `no_gaps` are those between token events (replay.measures.gaps).
     """
 
     def __init__(self, span: Span, metrics: Iterable[str]) -> None:
@@ -54,6 +55,7 @@ class Digest:
         self.kinds: Counter[str] = Counter()
         self.worst: Counter[str] = Counter()
         self.finish: Counter[str] = Counter()
+        self.throughput = Throughput()
         self.models: set[str] = set()
         self.begin, self.end, self.waited = math.inf, -math.inf, math.inf
         self.headline, self.said, self.true = Sketch(1), Sketch(1), Sketch(1)
@@ -66,6 +68,7 @@ class Digest:
         counted = np.flatnonzero(~warm)
         blocks = self.span.blocks(arm.columns["index"][counted])
         self._count(arm, counted, blocks)
+        self.throughput += throughput(arm.columns, counted)
         for name, sketch in self.metrics.items():
             metric = METRICS[name]
             sketch.add(values(arm, metric)[counted], blocks)
@@ -82,6 +85,7 @@ class Digest:
         both.requests, both.failed = self.requests + other.requests, self.failed + other.failed
         both.counts, both.kinds = self.counts + other.counts, self.kinds + other.kinds
         both.finish = self.finish + other.finish
+        both.throughput = self.throughput + other.throughput
         both.worst, both.models = self.worst + other.worst, self.models | other.models
         both.begin, both.end = min(self.begin, other.begin), max(self.end, other.end)
         both.waited = min(self.waited, other.waited)

@@ -19,6 +19,7 @@ from analysis.failures import ErrorDifference, counted_difference
 from analysis.metrics import METRICS
 from analysis.outsized import SAMPLES, Unread, outsized, unread
 from analysis.pairing import Match, same_source
+from analysis.rates import rates_of
 from analysis.sketch import RELATIVE_ERROR, Sketch
 from analysis.summary import Caution
 from capture.errors import InputError, UnreachableError
@@ -44,6 +45,10 @@ def compare_files(
 def compare_sketched(baseline: Path, candidate: Path, question: Question) -> Comparisons:
     """Compare two files in bounded memory, by histograms of their values."""
     check(question)
+    if question.slo:
+        raise InputError(
+            "--slo asks of single requests: not with --sketch, nor of over 5,000,000 requests"
+        )
     metrics = dict.fromkeys((*(question.metrics or DEFAULT_METRICS), *NEEDED))
     first, second = (unread(path, metrics, question.warmup) for path in (baseline, candidate))
     if question.paired:
@@ -61,6 +66,7 @@ def compare_sketched(baseline: Path, candidate: Path, question: Question) -> Com
         candidate=second,
         paired=False,
         rows=rows,
+        rates=tuple(zip(*(rates_of(arm.digest.throughput) for arm in grounds.arms), strict=True)),
         shift={name: contrast.shift() for name, contrast in contrasts.items()},
         overall={},
         errors=grounds.errors,

@@ -5,12 +5,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import openpyxl
 import pytest
 
 from analysis.arms import arm_of_run
+from analysis.compare import Question, compare
+from analysis.comparison import Comparisons
 from analysis.endpoints import endpoint
-from analysis.report.terminal import run_text
+from analysis.report.machine import comparison_json, report_json
+from analysis.report.markdown import comparison_markdown
+from analysis.report.page import comparison_page
+from analysis.report.terminal import comparison_text, run_text
+from analysis.report.workbook import run_book
 from analysis.shared import Observed
+from analysis.sketched import compare_files
+from analysis.slo import parse_slo
 from capture.exchange import Outcome
 from replay.benchmark.aggregate import Trim, aggregate
 from replay.closing import summary
@@ -168,3 +177,63 @@ def test_nothing_has_no_rate() -> None:
 def test_figures_have_three_digits(value: float, said: str) -> None:
     """15.0 beside 14.5: as many digits in each cell of a row."""
     assert three(value) == said
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> Comparisons:
+    """The candidate sends as the baseline does, and takes a second longer for the last stream."""
+    slow = [*TRAFFIC[:3], sample(3, end=5.5, last_token=5.4), TRAFFIC[4]]
+    runs = [run_of(tmp_path / f"{name}.run", many) for name, many in (("a", TRAFFIC), ("b", slow))]
+    slo = parse_slo("e2e<1.6s")
+    return compare(*map(arm_of_run, runs), Question(metrics=("e2e",), slo=slo))
+
+
+def test_a_comparison_has_the_rates_of_both_arms(pair: Comparisons) -> None:
+    """By hand: two streams and an embedding in 5 s; one of the candidate's is late for the objective."""
+    found = {first.name: (first.value, second.value) for first, second in pair.rates}
+
+    assert found["requests_per_s"] == pytest.approx((3 / 5, 3 / 5))
+    assert found["output_tokens_per_s"] == pytest.approx((40 / 5, 40 / 5))
+    assert found["input_tokens_per_s"] == pytest.approx((240 / 5, 240 / 5))
+    assert found["goodput"] == pytest.approx((3 / 5, 2 / 5))
+    assert found["goodput_per_s"] == pytest.approx((3 / 5, 2 / 5))
+
+
+def test_each_report_of_a_pair_shows_them_and_what_sets_them(pair: Comparisons) -> None:
+    """Text, Markdown, page and JSON; in an open loop equal rates say nothing of speed."""
+    texts = (comparison_text(pair), comparison_markdown(pair), comparison_page(pair))
+
+    for text in texts:
+        assert "output tokens/s" in text
+        assert "the trace sets the load" in " ".join(text.split())
+    assert comparison_json(pair)["rates"]["goodput"]["candidate"] == pytest.approx(2 / 5)
+
+
+def test_sketches_have_the_same_rates(tmp_path: Path) -> None:
+    """Counted piece by piece, and none is kept."""
+    paths = [run_of(tmp_path / f"{name}.run", TRAFFIC * 3).path for name in "ab"]
+    question = Question(metrics=("e2e",), paired=False)
+    whole = compare_files(*paths, question)
+
+    assert compare_files(*paths, question, sketch=True).rates == whole.rates
+
+
+def test_a_report_has_goodput_where_there_are_objectives(tmp_path: Path) -> None:
+    """Three of five requests met it, in 5 s; without objectives nothing is said of it."""
+    arm, slo = arm_of_run(run_of(tmp_path / "a.run", TRAFFIC)), parse_slo("e2e<1.6s")
+
+    assert report_json(arm, slo=slo)["goodput"] == pytest.approx(3 / 5)
+    assert report_json(arm, slo=slo)["goodput_per_s"] == pytest.approx(3 / 5)
+    assert "goodput 60.00%, good requests/s 0.600 (e2e<1.6s)" in run_text(arm, slo=slo)
+    assert "goodput" not in report_json(arm)
+
+
+def test_a_workbook_has_them_as_numbers(tmp_path: Path) -> None:
+    """The sheet of a run: requests, output, input and total per second."""
+    book = tmp_path / "a.xlsx"
+    with book.open("wb") as file:
+        run_book(arm_of_run(run_of(tmp_path / "a.run", TRAFFIC)), file, command=None)
+    rows = list(openpyxl.load_workbook(book)["Throughput"].values)
+
+    assert rows[1][2:4] == ("requests_per_s (/s)", "output_tokens_per_s (tok/s)")
+    assert rows[2][2:6] == pytest.approx((3 / 5, 8, 48, 56))

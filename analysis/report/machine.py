@@ -16,7 +16,9 @@ from analysis.failures import ErrorDifference
 from analysis.geometric import GeometricMean
 from analysis.metrics import METRICS, Metric, values
 from analysis.overall import Overall
+from analysis.rates import GOOD, Pair, rates, ratio
 from analysis.report.words import percentile
+from analysis.slo import Slo
 from analysis.summary import Summary, summarise
 from replay import measures
 from replay.columns import Column
@@ -35,6 +37,7 @@ def comparison_json(found: Comparisons) -> Json:
     return {
         "verdict": found.verdict.value,
         "comparisons": [_row(row) for row in found.rows],
+        "rates": {first.name: _pair((first, second)) for first, second in found.rates},
         "warnings": [str(caution) for caution in found.warnings],
         "paired": found.paired,
         "requests": list(found.requests),
@@ -52,11 +55,23 @@ def comparison_json(found: Comparisons) -> Json:
     }
 
 
-def report_json(arm: Arm, *, samples: bool = False) -> Json:
+def _pair(pair: Pair) -> Json:
+    first, second = pair
+    return {
+        "unit": first.unit,
+        "baseline": first.value,
+        "candidate": second.value,
+        "ratio": ratio(pair),
+        "without_token_counts": [first.uncounted, second.uncounted],
+    }
+
+
+def report_json(arm: Arm, *, samples: bool = False, slo: Slo = ()) -> Json:
     """The object of `report --json`: the numbers of `replay --json`, and each metric with its intervals."""
     document = {
         **numbers(arm.run),
         **_arm(arm),
+        **{one.name: one.value for one in rates(arm, slo=slo) if one.name in GOOD},
         "summaries": {one.metric: _summary(one) for one in summaries(arm)},
         "censoring": {name: _survival(one) for name, one in survivals(arm).items()},
     }

@@ -11,6 +11,7 @@ from analysis.compare import Comparison, Comparisons
 from analysis.comparison import Verdict
 from analysis.failures import ErrorDifference
 from analysis.judge import Judgement, Row
+from analysis.rates import OPEN_LOOP
 from analysis.replicates import Replicates
 from analysis.report import words
 from analysis.report.judgement import (
@@ -63,7 +64,7 @@ def comparison_markdown(found: Comparisons, command: str | None = None) -> str:
         ("metric", "n", "baseline", "candidate", "ratio", "95 % interval", "sure", "difference"),
         (_pair_cells(row) for row in found.rows),
     )
-    lines += ["", _errors(found.errors), ""]
+    lines += ["", _errors(found.errors), "", f"{_throughput(found)}.", ""]
     counts = found.requests
     how = (
         f"{counts[0]:,} requests, paired"
@@ -71,6 +72,12 @@ def comparison_markdown(found: Comparisons, command: str | None = None) -> str:
         else f"{counts[0]:,} and {counts[1]:,} requests"
     )
     return _fitted([*lines, *_warnings(found.warnings)], [*_reproduce(command), how])
+
+
+def _throughput(found: Comparisons) -> str:
+    """Baseline and candidate."""
+    pairs = [f"{first.title} {first.text} and {second.text}" for first, second in found.rates]
+    return f"Throughput: {'; '.join(pairs)}{f' ({OPEN_LOOP})' if found.candidate.open_loop else ''}"
 
 
 def _errors(found: ErrorDifference) -> str:

@@ -20,6 +20,7 @@ from analysis.report.judgement import TREND, declared, objectives
 from analysis.report.machine import summaries
 from analysis.report.markup import join, tag
 from analysis.report.sides import Sides, shown_names
+from analysis.slo import Slo
 
 WORTH = {
     "lower": ("better", "worse"),
@@ -75,6 +76,7 @@ def judgement_report(
                 gates.figures_table(found, names, sides),
                 pictures=gates.run_dots(found, names, sides),
             ),
+            sections.throughput(sides),
             sections.distributions(sides, metrics, _run_shifts(found, names)),
             sections.over_time(sides),
             sections.failures(sides),
@@ -147,6 +149,7 @@ def comparison_report(found: Comparisons, *, command: str | None = None) -> Repo
                 tables.comparison_table(found.rows),
                 pictures=[forest("Ratio of each quantile", bars) if bars else None],
             ),
+            part("Throughput", tables.rates_table(found)),
             sections.distributions(sides, metrics, shifted),
             sections.over_time(sides),
             sections.failures(sides, found.errors),
@@ -172,7 +175,7 @@ def _bar(row: Comparison) -> Bar:
     )
 
 
-def run_report(arm: Arm, *, command: str | None = None) -> Report:
+def run_report(arm: Arm, *, command: str | None = None, slo: Slo = ()) -> Report:
     """A single run, or a trace: what became of its requests, and each metric with its quantiles."""
     sides: Sides = {arm.kind: (arm,)}
     metrics = summaries(arm)
@@ -186,6 +189,7 @@ def run_report(arm: Arm, *, command: str | None = None) -> Report:
             ]
         ),
         parts=[
+            sections.throughput(sides, slo),
             part("Metrics", tables.summary_table(metrics)),
             sections.distributions(sides, sections.DRAWN),
             sections.over_time(sides),

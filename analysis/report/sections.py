@@ -11,10 +11,12 @@ from analysis.charts import Picture
 from analysis.failures import ErrorDifference
 from analysis.fidelity import Fidelity, fidelity
 from analysis.metrics import METRICS, values
+from analysis.rates import rates
 from analysis.report import facts, outcomes, tables, words
 from analysis.report.figures import Part, part
 from analysis.report.markup import Html, join, number, table, tag
 from analysis.report.sides import Sides, places
+from analysis.slo import Slo
 from analysis.slowest import Slow, slowest
 from analysis.summary import Floats
 from replay.throughput import three
@@ -38,6 +40,19 @@ def distributions(sides: Sides, metrics: Iterable[str], shifts: Shifts | None = 
 
 def _spread(sides: Sides, metric: str) -> Picture | None:
     return charts.ecdf(words.title(metric), METRICS[metric].unit, _measured(sides, metric))
+
+
+def throughput(sides: Sides, slo: Slo = ()) -> Part:
+    """What each run did per second, warm-up left out."""
+    runs = [(place.name, rates(place.arm, slo=slo)) for place in places(sides)]
+    head = ["run", *(one.title for one in runs[0][1])]
+    rows = [[name, *(number(one.value, one.text) for one in found)] for name, found in runs]
+    caption = (
+        "Successes per second of each run, from the first sent to the last end, without the warm-up"
+    )
+    if any(one.uncounted for _, found in runs for one in found):
+        caption += "; ≥ where successes name no tokens"
+    return part("Throughput", table(caption, head, rows))
 
 
 def over_time(sides: Sides) -> Part:

@@ -16,6 +16,7 @@ from xlsxwriter.worksheet import Worksheet
 from analysis.arms import Arm
 from analysis.metrics import METRICS, values
 from analysis.quantiles import ordered, quantile, refusal
+from analysis.rates import rates
 from analysis.report import facts, outcomes, words
 from analysis.report.sides import Place, Sides, places
 from analysis.summary import Floats
@@ -94,6 +95,27 @@ def write(sheet: Worksheet, row: int, column: int, cell: Cell, style: Format | N
         text = cell.encode("utf-8", "replace").decode()
         text = text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"
         sheet.write_string(row, column, text, style)
+
+
+def throughput_sheet(book: Book, sides: Sides) -> None:
+    """What each run did per second."""
+    runs = [(place, rates(place.arm)) for place in places(sides)]
+    head = ["run", "arm", *(f"{one.name} ({one.unit})" for one in runs[0][1])]
+    head += [f"without {one.title} (successes)" for one in runs[0][1][1:]]
+    rows = (
+        [
+            place.name,
+            place.side,
+            *(one.value for one in found),
+            *(one.uncounted for one in found[1:]),
+        ]
+        for place, found in runs
+    )
+    note = (
+        "Successes per second, from the first sent to the last end, without the warm-up. Tokens are lower "
+        "bounds where successes name none: so many in the last columns."
+    )
+    table(book, "Throughput", note, head, rows)
 
 
 def quantile_sheet(book: Book, sides: Sides, metrics: Sequence[str]) -> None:

@@ -2,10 +2,12 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from analysis.comparison import Comparison
+from analysis.comparison import Comparison, Comparisons
 from analysis.metrics import METRICS
+from analysis.rates import ratio
 from analysis.report import words
 from analysis.report.markup import Html, html, join, number, span, table, tag
+from analysis.report.whole import rates_notes
 from analysis.summary import Caution, Quantile, Summary
 
 USUAL = 0.99
@@ -76,6 +78,21 @@ def _marked(row: Comparison, numbers: Mapping[str, int]) -> Html:
 def _notes(numbers: Mapping[str, int]) -> Html:
     items = [tag("li", text, id=f"note-{k}", value=k) for text, k in numbers.items()]
     return tag("ol", join(items), class_="quiet", aria_label="warnings") if items else html(None)
+
+
+def rates_table(found: Comparisons) -> Html:
+    """What each arm did per second, over the compared requests."""
+    rows = [
+        [
+            pair[0].title,
+            *(number(one.value, one.text) for one in pair),
+            number(ratio(pair), words.ratio(ratio(pair))),
+        ]
+        for pair in found.rates
+    ]
+    caption = "Throughput: successes per second, from the first sent to the last end"
+    notes = [tag("p", line, class_="quiet") for line in rates_notes(found)]
+    return join([table(caption, ["rate", "baseline", "candidate", "ratio"], rows), *notes])
 
 
 def summary_table(summaries: Sequence[Summary]) -> Html:

@@ -15,10 +15,12 @@ from analysis.censoring import Survival
 from analysis.compare import Comparison, Comparisons
 from analysis.comparison import EqualLengths
 from analysis.multiplicity import RATE
+from analysis.rates import GOOD, rates
 from analysis.report import verdicts, whole, words
 from analysis.report.machine import summaries, survivals
 from analysis.report.sheet import Sheet, grid
 from analysis.report.tables import USUAL
+from analysis.slo import Slo
 from analysis.summary import Quantile, Summary
 from capture.terminal import named
 from replay.closing import FEW, departures
@@ -44,6 +46,9 @@ def comparison_text(found: Comparisons, *, width: int = 100, colour: bool = Fals
     for line in _heading(found):
         page.paragraph(line)
     page.table(_comparison_table(found.rows))
+    page.table(whole.rates_table(found))
+    for line in whole.rates_notes(found):
+        page.paragraph(line, indent="  ")
     page.table(whole.overall_table(found))
     if thirds := whole.thirds_text(found):
         page.paragraph(thirds, indent="  ")
@@ -71,13 +76,15 @@ def comparison_text(found: Comparisons, *, width: int = 100, colour: bool = Fals
     return page.text
 
 
-def run_text(arm: Arm, *, width: int = 100, colour: bool = False) -> str:
+def run_text(arm: Arm, *, slo: Slo = (), width: int = 100, colour: bool = False) -> str:
     """One run or trace: what happened, whether it counts, and each metric with its quantiles."""
     page, facts = Sheet(width, colour), numbers(arm.run)
     metrics = _worth_showing(summaries(arm))
     page.line(f"{arm.kind} {arm.path}", style="bold")
     for line in _facts(arm, facts):
         page.paragraph(line)
+    if good := [f"{one.title} {one.text}" for one in rates(arm, slo=slo) if one.name in GOOD]:
+        page.paragraph(f"{', '.join(good)} ({', '.join(one.text for one in slo)})")
     page.table(_metric_table(metrics))
     if metrics:
         page.paragraph(DESCRIPTIVE)

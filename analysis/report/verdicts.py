@@ -7,6 +7,7 @@ from analysis.arms import Arm
 from analysis.comparison import Comparison, Comparisons, Verdict
 from analysis.failures import ErrorDifference
 from analysis.judgement import Judgement, Row, conclude
+from analysis.rates import rates
 from analysis.replicates import Replicates
 from analysis.report import tables, words
 from analysis.report.gates import Names, change, gate_label, interval, margin
@@ -62,7 +63,9 @@ def run_verdict(arm: Arm, metrics: Sequence[Summary]) -> Html:
     measured = arm.measured
     n, good = int(measured.sum()), int((arm.ok & measured).sum())
     fate = f"{good:,} of {n:,} requests succeeded." if n else "No request was measured."
-    said = tag("ul", join(tag("li", _median(one)) for one in metrics if one.metric in SHOWN))
+    speed = f"Throughput: {', '.join(f'{one.text} {one.title}' for one in rates(arm)[:3])}."
+    medians = [_median(one) for one in metrics if one.metric in SHOWN]
+    said = tag("ul", join(tag("li", one) for one in [speed, *medians]))
     if arm.invalid_because:
         return _block(Verdict.INVALID, f"{arm.invalid_because}.", tag("p", fate), said)
     beware = tag("p", f"{arm.buffered}.") if arm.buffered else None

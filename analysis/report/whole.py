@@ -11,6 +11,7 @@ from analysis.discordance import Discordance
 from analysis.metrics import METRICS
 from analysis.omnibus import Omnibus
 from analysis.overall import Overall
+from analysis.rates import OPEN_LOOP, footnote, ratio
 from analysis.report import words
 from analysis.report.sheet import grid
 
@@ -24,6 +25,23 @@ LEGEND = (
     "arms; worth is that n in independent requests; the largest gap is between the shares of requests that "
     "stay within a value; anywhere: whether the arms differ at any value, by swapping the labels of blocks."
 )
+
+
+def rates_table(found: Comparisons) -> Table:
+    """What each arm did per second."""
+    table = grid("throughput", "baseline", "candidate", "ratio", left=frozenset({0}))
+    for pair in found.rates:
+        first, second = pair
+        table.add_row(first.title, first.text, second.text, words.ratio(ratio(pair)))
+    return table
+
+
+def rates_notes(found: Comparisons) -> Iterator[str]:
+    """What to know beside them."""
+    if found.baseline.open_loop or found.candidate.open_loop:
+        yield OPEN_LOOP
+    if missing := footnote(found.rates):
+        yield missing
 
 
 def overall_table(found: Comparisons) -> Table:

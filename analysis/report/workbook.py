@@ -23,6 +23,7 @@ from analysis.report.sheets import (
     quantile_sheet,
     sample_sheet,
     table,
+    throughput_sheet,
     write,
 )
 from analysis.report.sides import Sides, shown_names
@@ -181,6 +182,7 @@ def _ratio_chart(book: Book, rows: Sequence[Row]) -> Chart:
 
 def _rest(book: Book, sides: Sides, metrics: Sequence[str], most: int) -> None:
     """The sheets that every report has; then the file is written."""
+    throughput_sheet(book, sides)
     quantile_sheet(book, sides, metrics)
     error_sheet(book, sides)
     environment_sheet(book, sides)

@@ -66,7 +66,7 @@ def compare(
     slo: Annotated[
         str | None,
         typer.Option(
-            help="What makes a request a good one, for gates on goodput: 'ttft<500ms,tpot<50ms,e2e<3s'."
+            help="What makes a request a good one, for goodput: 'ttft<500ms,tpot<50ms,e2e<3s'."
         ),
     ] = None,
     trend: Annotated[
@@ -149,14 +149,15 @@ def compare(
     if self_check:
         from tbench.commands.selfchecking import self_checked
 
-        if unpaired or outlets.files or asked.more:
+        if unpaired or outlets.files or asked.more or slo is not None:
             raise InputError(
                 "--self-check has no page and pairs its runs: no --html, --charts, --xlsx, --junit, "
                 "--markdown, no --unpaired, --slo, --trend, no baseline file"
             )
         options = (metric or (), quantile or (), warmup)
         return self_checked(runs, options, (margin, gate or []), as_json=as_json)
-    if asked.repeated:
+    several = len(runs) > 2 or any(not path.is_file() for path in runs)
+    if asked.repeated or (slo is not None and several):
         if metric or quantile or unpaired:
             raise InputError(
                 "--metric, --quantile and --unpaired are for one pair of runs, not for gates"
@@ -168,6 +169,7 @@ def compare(
     from analysis.report.markdown import comparison_markdown
     from analysis.report.terminal import comparison_text
     from analysis.sketched import compare_files
+    from analysis.slo import parse_slo
     from replay.warmup import parse_warmup
     from tbench.commands.output import command_line, show, terminal
 
@@ -176,6 +178,7 @@ def compare(
         quantiles=tuple(quantile or ()),
         paired=not unpaired,
         warmup=None if warmup is None else parse_warmup(warmup),
+        slo=() if slo is None else parse_slo(slo),
     )
     if shared:
         _check_size(runs, sketch=sketch)

@@ -37,7 +37,7 @@ class Asked:
     def more(self) -> bool:
         """Whether anything is asked besides gates."""
         files = self.baseline_file or self.save_baseline
-        return bool(self.slo is not None or self.trend or files)
+        return bool(self.trend or files)
 
     def read(self) -> "tuple[tuple[Gate, ...], Warmup | None]":
         """The gates and the warm-up. Raises InputError where one is not understood."""
