@@ -75,6 +75,11 @@ class Arm:
         return why_invalid(self.run) if self.kind == "run" else None
 
     @cached_property
+    def uncertain(self) -> int:
+        """How many first tokens may have come over a millisecond before their stamp."""
+        return int((measures.unsure(measures.counted(self.columns)) > 0).sum())
+
+    @cached_property
     def buffered(self) -> str | None:
         """Why its times between tokens are refused; None where they are not."""
         return measures.buffered(*measures.gaps(measures.counted(self.columns)))

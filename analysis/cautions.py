@@ -142,6 +142,14 @@ def _buffered(grounds: Grounds) -> str | None:
     return "; ".join(f"{arm.name}: {arm.buffered}" for arm in arms if arm.buffered) or None
 
 
+def _uncertain(grounds: Grounds) -> str | None:
+    arms = [arm for arm in (grounds.baseline, grounds.candidate) if arm.uncertain]
+    if not arms:
+        return None
+    counts = ", ".join(f"{arm.name} {arm.uncertain:,} of {len(arm):,}" for arm in arms)
+    return f"first tokens were read late and may have come over 1 ms before their stamp: {counts}"
+
+
 def _lag(grounds: Grounds) -> str | None:
     n = min(grounds.counts("lag"))
     p = next((p for p in _LATE if n >= minimum_n(p)), 0.5)
@@ -283,6 +291,7 @@ CHECKS: dict[str, Callable[[Grounds], str | None]] = {
     "INVALID_RUN": _invalid_run,
     "BUFFERED_STREAM": _buffered,
     "CLIENT_LAG_DIFFERS": _lag,
+    "TTFT_UNCERTAIN": _uncertain,
     "OUTPUT_LENGTH_DIFFERS": _output_length,
     "CACHED_TOKENS_DIFFER": _cached,
     "FINISH_REASONS_DIFFER": _finish,

@@ -5,8 +5,9 @@ Digests of parts (of a file, of several workers' or machines' files) add up to t
 
 import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -58,7 +59,7 @@ class Digest:
         self.throughput = Throughput()
         self.models: set[str] = set()
         self.begin, self.end, self.waited = math.inf, -math.inf, math.inf
-        self.headline, self.said, self.true = Sketch(1), Sketch(1), Sketch(1)
+        self.headline, self.earliest, self.said, self.true = (Sketch(1) for _ in range(4))
 
     def add(self, arm: Arm, warm: Truths) -> None:
         """Count the samples of a part; `warm` marks those that a comparison leaves out.
@@ -90,6 +91,7 @@ class Digest:
         both.begin, both.end = min(self.begin, other.begin), max(self.end, other.end)
         both.waited = min(self.waited, other.waited)
         both.headline = self.headline.merge(other.headline)
+        both.earliest = self.earliest.merge(other.earliest)
         both.said, both.true = self.said.merge(other.said), self.true.merge(other.true)
         return both
 
@@ -109,9 +111,11 @@ class Digest:
         """What tells whether the client was late."""
         return Waits(
             self.said.n,
-            lambda levels: [self.said.value(p) for p in levels],
-            lambda levels: [self.true.value(p) for p in levels],
-            lambda: self.headline.value(0.5) if self.headline.n else 0.0,
+            self.headline.n,
+            *(
+                partial(_values, sketch)
+                for sketch in (self.said, self.true, self.headline, self.earliest)
+            ),
         )
 
     def with_failures(self, metric: str, p: float) -> float:
@@ -145,12 +149,18 @@ class Digest:
     def _judge_client(self, arm: Arm) -> None:
         own = measures.counted(arm.columns)
         gaps, none = measures.gaps(own)
-        self.counts.update(gaps=gaps, no_gaps=none)
+        uncertain = int((measures.unsure(own) > 0).sum())
+        self.counts.update(gaps=gaps, no_gaps=none, uncertain=uncertain)
         latency, late = headline(own), measures.client_lag(own)
         there = ~np.isnan(latency) & ~np.isnan(late)
         for sketch, some in (
             (self.headline, latency),
+            (self.earliest, latency - measures.unsure(own)),
             (self.said, latency[there]),
             (self.true, (latency - late)[there]),
         ):
             sketch.add(some, np.zeros(len(some), np.int64))
+
+
+def _values(sketch: Sketch, levels: Sequence[float]) -> list[float]:
+    return [sketch.value(level) for level in levels]

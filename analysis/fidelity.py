@@ -17,7 +17,8 @@ class Fidelity:
     `planned` and `never_sent` are of the whole plan, warm-up included. `lag_*` is sent - due: over all
     requests that were due. `due_per_s` and `sent_per_s` are mean rates from the first to the last.
     `on_time` is the share sent within 10 ms of when they were due. `clock` is who stamped arrivals,
-    `coalesced` the share of token events with the stamp of a later one, `stall_p99` how late the event
+    `coalesced` the share of token events with the stamp of a later one, `uncertain` how many first tokens may
+    have come over a millisecond before their stamp, `stall_p99` how late the event
     loop woke, `cpu` the share of a core of the busiest sending process.
     """
 
@@ -32,6 +33,7 @@ class Fidelity:
     sent_per_s: float | None
     clock: str
     coalesced: float | None
+    uncertain: int
     stall_p99: float | None
     cpu: float | None
     invalid_because: str | None
@@ -54,6 +56,7 @@ def fidelity(arm: Arm) -> Fidelity:
         sent_per_s=_rate(columns["sent"]),
         clock=str(totals.get("clock") or arm.run.header.get("clock") or "unknown"),
         coalesced=totals.get("coalesced_share"),
+        uncertain=arm.uncertain,
         stall_p99=(totals.get("loop_stall_s") or {}).get("p99"),
         cpu=(totals.get("client") or {}).get("cpu_share"),
         invalid_because=arm.invalid_because,

@@ -61,6 +61,10 @@ class Unread(Arm):
         return self.digest.counts["due"] > 0
 
     @cached_property
+    def uncertain(self) -> int:
+        return self.digest.counts["uncertain"]
+
+    @cached_property
     def buffered(self) -> str | None:
         return measures.buffered(self.digest.counts["gaps"], self.digest.counts["no_gaps"])
 

@@ -25,7 +25,7 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +67,13 @@ def streams(number: int, seconds: float, *, tls: bool = False) -> Case:
     )
 
 
+def lockstep(number: int, rounds: int) -> Case:
+    """The same, begun together and equally long: the tokens of all come at once, and so do the ends."""
+    return replace(
+        streams(number, 0), name=f"{number:,} streams in lockstep", requests=number * rounds
+    )
+
+
 NO_DELAY = ("--ttft-ms", "0", "--itl-ms", "0", "--tokens", "1")
 CASES = {
     "closed": Case(
@@ -78,6 +85,8 @@ CASES = {
     "streams200": streams(200, 10),
     "streams1000": streams(1000, 10),
     "minutes": streams(1000, 300),
+    "lockstep1000": lockstep(1000, 12),
+    "lockstep2000": lockstep(2000, 6),
     "streams5000": Case(
         name="5,000 streams x 50 tokens at 100 ms",
         server=("--ttft-ms", "100", "--itl-ms", "100", "--tokens", "50"),
@@ -94,7 +103,7 @@ CASES = {
         ideal=1000.0,
     ),
 }
-USUAL = "closed,streams200,streams1000,streams5000,tls,open"
+USUAL = "closed,streams200,streams1000,lockstep1000,lockstep2000,streams5000,tls,open"
 
 
 def main() -> None:

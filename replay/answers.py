@@ -76,11 +76,11 @@ def to_sample(attempt: Attempt, began: float, secrets: Secrets = NONE) -> Sample
 
 
 def _after(reply: Reply, answer: Answer) -> float | None:
-    """The read before that of the first token, where that one held later tokens too; else None."""
-    times = answer.token_times
-    if len(times) < 2 or times[1] > times[0]:
+    """Since when the first token may have been there, where that is uncertain by a millisecond; else None."""
+    if answer.first_token is None or not reply.unsure:
         return None
-    return max((at for at, _ in reply.chunks if at < times[0]), default=reply.sent)
+    place = next(at for at, chunk in enumerate(reply.chunks) if chunk[0] >= answer.first_token)
+    return reply.unsure.get(place)
 
 
 def _headers(reply: Reply) -> dict[bytes, bytes]:

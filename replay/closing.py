@@ -115,6 +115,8 @@ def _client(run: Run) -> Iterator[str]:
     parts = [f"{run.totals['workers']} sending, the busiest {share:.0%} of a core"]
     if together is not None:
         parts.append(f"{together:.1%} of tokens share the stamp of a later one")
+    if uncertain := int((measures.unsure(run.columns) > 0).sum()):
+        parts.append(f"{uncertain:,} first tokens may have come over 1 ms before their stamp")
     if own.get("steal_s"):
         parts.append(f"{own['steal_s']:.1f} s of CPU went to other machines")
     if share > BUSY:

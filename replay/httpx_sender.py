@@ -18,9 +18,11 @@ import httpx
 import trio
 
 from capture.exchange import Outcome
+from replay.engine.clock import Passes
 from replay.rehearsal import rehearse
 from replay.reuse import TIDY_S, Reuse
 from replay.sender import (
+    CERTAIN_S,
     IDLE_S,
     MOST_BYTES,
     STOPPED,
@@ -50,10 +52,16 @@ FAILURES: Final[tuple[tuple[type[Exception], Outcome, Outcome], ...]] = (
 SENDING: Final = frozenset(
     {"http11.send_request_headers.started", "http2.send_request_headers.started"}
 )
+ASKING: Final = frozenset(
+    {"http11.receive_response_headers.started", "http2.receive_response_headers.started"}
+)
 ANSWERED: Final = frozenset(
     {"http11.receive_response_headers.complete", "http2.receive_response_headers.complete"}
 )
 """Events of httpcore, by what they say of an attempt."""
+
+UNASKED: Final = 2
+"""A read that ends within so many passes of the loop did not wait: what it got may have been there before."""
 
 _CLOSED: Final = ("Server disconnected", "ConnectionTerminated")
 _CUT_SHORT: Final = ("incomplete", "without sending complete", *_CLOSED)
@@ -124,13 +132,13 @@ class HttpxSender:
         self._shared: Lane | None = None
         self._under_way: set[trio.CancelScope] = set()
         self._reads = 0
-        self._rounds = _Rounds()
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
-        trio.lowlevel.add_instrument(self._rounds)
-        self._stack.callback(trio.lowlevel.remove_instrument, self._rounds)
+        self._passes = Passes()
+        self._stack.callback(self._passes.close)
         self._nursery = await self._stack.enter_async_context(trio.open_nursery())
+        self._nursery.start_soon(self._passes.tick)
         self._stack.callback(self._nursery.cancel_scope.cancel)
         self._nursery.start_soon(self._tidy)
         self._shared = self._lane() if self._http2 else None
@@ -190,7 +198,7 @@ class HttpxSender:
         if reason := call.refusal:
             reply.failure = (Outcome.PROTOCOL_ERROR, reason)
             return
-        watch = _Watch(reply, self.deadlines, self._rounds)
+        watch = _Watch(reply, self.deadlines, self._passes)
         lanes = self._lanes[call.origin]
         with watch.scope:
             await self._try(lanes, call, reply, watch)
@@ -297,24 +305,14 @@ async def _read(response: httpx.Response, reply: Reply, watch: "_Watch") -> None
     reply.end = trio.current_time()
 
 
-class _Rounds(trio.abc.Instrument):
-    """Counts the rounds of the loop: between two reads of a socket there is at least one."""
-
-    def __init__(self) -> None:
-        self.number = 0
-
-    def after_io_wait(self, timeout: float) -> None:  # noqa: ARG002 (trio's signature)
-        self.number += 1
-
-
 class _Watch:
     """The stamps and deadlines of one attempt."""
 
-    def __init__(self, reply: Reply, deadlines: Deadlines, rounds: _Rounds) -> None:
+    def __init__(self, reply: Reply, deadlines: Deadlines, passes: Passes) -> None:
         self._reply = reply
         self._deadlines = deadlines
-        self._rounds = rounds
-        self._round = -1
+        self._passes = passes
+        self._pass, self._since = -UNASKED, 0.0
         self._ends = trio.current_time() + deadlines.total
         self.scope = trio.CancelScope()
         self._wait_for("connect", deadlines.connect)
@@ -331,7 +329,10 @@ class _Watch:
             self._reply.reused = self._reply.connecting is None
         elif event == "connection.connect_tcp.started" and self._reply.sent is None:
             self._reply.connecting = trio.current_time()
+        elif event in ASKING:
+            self._pass, self._since = self._passes.number, self._reply.sent or 0.0
         elif event in ANSWERED:
+            self._read()
             self._wait_for("next byte", self._deadlines.between)
 
     def took(self, piece: bytes) -> None:
@@ -340,9 +341,11 @@ class _Watch:
         Only a cancellation unwinds the generators inside httpx; leaving the loop would leave them open.
         Pieces of one read share its stamp, as they do in the engine.
         """
-        reply, together = self._reply, self._round == self._rounds.number
-        self._round = self._rounds.number
+        reply, together = self._reply, self._pass == self._passes.number
         now = reply.chunks[-1][0] if together and reply.chunks else trio.current_time()
+        since = max(self._read(), reply.sent or 0.0)
+        if now - since > CERTAIN_S:
+            reply.unsure[len(reply.chunks)] = since
         reply.chunks.append((now, piece))
         reply.received += len(piece)
         self.scope.deadline = min(now + self._deadlines.between, self._ends)
@@ -355,6 +358,13 @@ class _Watch:
         self._reply.failure = None
         self._reply.reused, self._reply.reconnected = False, True
         self._wait_for("connect", self._deadlines.connect)
+
+    def _read(self) -> float:
+        """Something was read in this pass of the loop. Since when it may have been there."""
+        if self._passes.number > self._pass + UNASKED:
+            self._since = self._passes.empty
+        self._pass = self._passes.number
+        return self._since
 
     def verdict(self) -> str:
         """Which deadline passed, in words."""

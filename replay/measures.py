@@ -102,6 +102,11 @@ def buffered(of: int, none: int) -> str | None:
     )
 
 
+def unsure(columns: Columns) -> Values:
+    """How much earlier than its stamp each first token may have come, seconds; 0 where that is known."""
+    return np.asarray(np.nan_to_num(columns["first_token"] - columns["first_token_after"]))
+
+
 def lag(columns: Columns) -> Values:
     """`sent` - `due`: how late the request left, for whatever reason."""
     return np.asarray(columns["sent"] - columns["due"])

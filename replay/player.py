@@ -19,8 +19,8 @@ from replay.sender import Call, Reply, Sender
 
 NUDGE_S: Final = 1e-6
 """Added to the time before a profile is asked, so that rounding cannot ask for a window twice."""
-BURST: Final = 16
-"""Calls that are due already are sent so many at a time before answers are read again."""
+BURST: Final = 8
+"""Calls that can go already are sent so many at a time before answers are read again."""
 
 
 class Supply(Protocol):
@@ -63,6 +63,7 @@ class Player:
     refused: bool = field(default=False, init=False)
     cancelled: bool = field(default=False, init=False)
     _refill: Callable[[], bool] | None = field(default=None, init=False)
+    _more: bool = field(default=False, init=False)
     _scope: trio.CancelScope = field(default_factory=trio.CancelScope, init=False)
     _woken: trio.Event | None = field(default=None, init=False)
 
@@ -104,6 +105,9 @@ class Player:
             await trio.sleep_until(self.began)
             self._refill = refill
             while not self.cancelled and refill():
+                if self._more:
+                    await trio.lowlevel.checkpoint()
+                    continue
                 with trio.move_on_at(self.began + min(pacing.changes_after(self._tau), ends)):
                     await self._something()
         self._refill = None
@@ -118,10 +122,12 @@ class Player:
         tau = self._tau
         if tau >= ends or self.refused:
             return False
-        allowed = pacing.allowed(tau)
-        while self.in_flight < allowed:
+        missing = pacing.allowed(tau) - self.in_flight
+        self._more = missing > BURST
+        for _ in range(min(missing, BURST)):
             call = self.supply.take()
             if call is None:
+                self._more = False
                 return not self.supply.over
             if not self._start(call, 0.0):
                 return False
@@ -185,5 +191,5 @@ class Player:
                 reply=reply,
             )
         )
-        if self._refill is None or not self._refill():
+        if self._refill is None or not self._refill() or self._more:
             self._wake()

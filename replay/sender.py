@@ -16,6 +16,8 @@ from capture.exchange import Outcome
 
 IDLE_S: Final = 4.0
 """An idle connection older than this is closed, not used: servers commonly close theirs after 5 s."""
+CERTAIN_S: Final = 0.001
+"""A time that is known to within this is taken as known."""
 MOST_BYTES: Final = 64 * 2**20
 """The longest answer that is read."""
 
@@ -99,8 +101,10 @@ class Reply:
     `reconnected` whether it was sent again, as the first connection, a kept one, ended without a byte of an
     answer (`sent` and `connecting` are of the first try),
     `end` the last byte of the answer. `headers` are as on the wire. `chunks` holds every read of the body
-    with its time, `received` their bytes. `failure` is set when the transport failed; else the answer
-    decides. `heed` is called by the engine when something more has come, for who reads along.
+    with its time, `received` their bytes. `unsure` has, by their place in `chunks`, those of which a part may
+    have come more than a millisecond before that time, and since when. `failure` is set when the transport
+    failed; else the answer decides. `heed` is called by the engine when something more has come, for who
+    reads along.
     """
 
     connecting: float | None = None
@@ -111,6 +115,7 @@ class Reply:
     status: int | None = None
     headers: Fields | list[tuple[bytes, bytes]] = ()
     chunks: list[tuple[float, bytes]] = field(default_factory=list)
+    unsure: dict[int, float] = field(default_factory=dict)
     received: int = 0
     end: float | None = None
     failure: tuple[Outcome, str] | None = None

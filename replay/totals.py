@@ -18,6 +18,8 @@ BUDGET_SHARE: Final = 0.10
 STALLS: Final = {"p50": 0.001, "p99": 0.050}
 """The event loop's own lateness that is let pass, seconds, or BUDGET_SHARE of the median latency: with
 user stamps an answer is read as late as the loop is, and often several rounds of it later."""
+UNCERTAIN_SHARE: Final = 0.05
+"""First tokens whose time is uncertain may move a headline quantile by this share of it."""
 BEYOND: Final = 10
 """A quantile is judged where at least so many samples lie beyond it; the median always."""
 
@@ -81,6 +83,7 @@ def numbers(run: Run) -> dict[str, Any]:
         **throughput(run.columns, ~run.columns["warmup"]).figures,
         **spreads(counted),
         "in_flight": measures.in_flight(run.columns),
+        "uncertain_first_tokens": int((measures.unsure(counted) > 0).sum()),
         "clock": run.totals.get("clock") or run.header.get("clock", "user"),
         "valid": cause is None,
         "invalid_because": cause,
@@ -113,29 +116,41 @@ def why_invalid(run: Run, counted: Columns | None = None) -> str | None:
     return cause(run, len(run), waits(counted))
 
 
+Quantiles = Callable[[Sequence[float]], Sequence[float]]
+
+
 @dataclass(frozen=True, slots=True)
 class Waits:
     """Headline latencies of the samples that count: `n` of them where the client's lateness is known.
 
-    Of those, `said` gives quantiles as they are, `true` without the client's lateness; `typical` is the
-    median of all.
+    Of those, `said` gives quantiles as they are, `true` without the client's lateness. Of all `size` of them
+    `latest` gives quantiles as they are, `earliest` with each first token as soon as it may have come.
     """
 
     n: int
-    said: Callable[[Sequence[float]], Sequence[float]]
-    true: Callable[[Sequence[float]], Sequence[float]]
-    typical: Callable[[], float]
+    size: int
+    said: Quantiles
+    true: Quantiles
+    latest: Quantiles
+    earliest: Quantiles
 
 
 def waits(counted: Columns) -> Waits:
     """Those of columns."""
     latency, late = headline(counted), measures.client_lag(counted)
-    there = ~np.isnan(latency) & ~np.isnan(late)
+    known = ~np.isnan(latency)
+    there = known & ~np.isnan(late)
+
+    def of(values: Values) -> Quantiles:
+        return lambda levels: measures.quantiles(values, levels)
+
     return Waits(
         int(there.sum()),
-        lambda levels: measures.quantiles(latency[there], levels),
-        lambda levels: measures.quantiles((latency - late)[there], levels),
-        lambda: measures.spread(latency)["p50"] or 0.0,
+        int(known.sum()),
+        of(latency[there]),
+        of((latency - late)[there]),
+        of(latency[known]),
+        of((latency - measures.unsure(counted))[known]),
     )
 
 
@@ -163,6 +178,7 @@ def cause(run: Run, size: int, waits: Waits) -> str | None:
         or _limited(run)
         or _late(waits)
         or _stalled(run, waits)
+        or _uncertain(waits)
     )
 
 
@@ -209,13 +225,39 @@ def _late(waits: Waits) -> str | None:
     n = waits.n
     if not n:
         return None
-    levels = [level for level in measures.LEVELS if n * (1 - level) >= BEYOND or level <= 0.5]
+    levels = _judged(n)
     for level, said, true in zip(levels, waits.said(levels), waits.true(levels), strict=True):
         if said - true > max(BUDGET_S, BUDGET_SHARE * true):
             return (
                 f"this client sent late: the p{level * 100:.0f} latency is {said:.3f} s, and "
                 f"{true:.3f} s without the client's own lateness; lower --speed or the rate, raise "
                 "--workers, or give the replay a core of its own"
+            )
+    return None
+
+
+def _judged(n: int) -> list[float]:
+    """The quantiles of n samples that can move a run to INVALID."""
+    return [level for level in measures.LEVELS if n * (1 - level) >= BEYOND or level <= 0.5]
+
+
+def _uncertain(waits: Waits) -> str | None:
+    """Whether first tokens that waited in their sockets may have moved a headline quantile.
+
+    The kernel stamps what meets in a socket with the time of the last: a first token that was read late, with
+    others, came some time since the socket was seen empty.
+    """
+    if not waits.size:
+        return None
+    levels = _judged(waits.size)
+    for level, late, early in zip(
+        levels, waits.latest(levels), waits.earliest(levels), strict=True
+    ):
+        if late - early > UNCERTAIN_SHARE * early:
+            return (
+                f"this client read first tokens late: the p{level * 100:.0f} latency lies between "
+                f"{early:.4g} s and {late:.4g} s; raise --workers, let the streams begin one after another "
+                "(--spawn-rate), take fewer streams, or give the replay a core of its own"
             )
     return None
 
@@ -234,7 +276,7 @@ def _stalled(run: Run, waits: Waits) -> str | None:
     stall = run.totals.get("loop_stall_s")
     if not stall or stall["p99"] is None or run.totals.get("clock") == "kernel":
         return None
-    allowed = BUDGET_SHARE * waits.typical()
+    allowed = BUDGET_SHARE * waits.latest((0.5,))[0] if waits.size else 0.0
     for level, least in STALLS.items():
         if stall[level] > max(least, allowed):
             return (

@@ -9,6 +9,8 @@ import socket
 import ssl
 import struct
 import sys
+import threading
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
@@ -18,6 +20,7 @@ from typing import Any, Protocol
 import httpx
 import pytest
 import trio
+import trio.lowlevel
 import trustme
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -244,6 +247,73 @@ def test_a_stream_is_stamped_as_it_arrives(kind: str) -> None:
     assert took == pytest.approx(found.first_token - found.sent, abs=1e-6)
     assert found.connect > 0
     assert not found.conn_reused
+
+
+class Timed:
+    """A server in a thread of its own that writes a piece every 60 ms, and keeps when it wrote each."""
+
+    def __init__(self, pieces: Sequence[bytes]) -> None:
+        self.pieces = pieces
+        self.wrote: list[float] = []
+        self._listening = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self._listening.getsockname()[1]}"
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+        self._thread.start()
+
+    def _serve(self) -> None:
+        with self._listening, self._listening.accept()[0] as sock:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            sock.recv(65536)
+            for piece in self.pieces:
+                time.sleep(0.06)
+                self.wrote.append(time.perf_counter())
+                sock.sendall(piece)
+            sock.recv(1)
+
+
+@pytest.mark.parametrize("blocked", [0.0, 0.3])
+@pytest.mark.parametrize(
+    ("pieces", "first"),
+    [
+        ((HEAD, event(b"a"), event(b"b") + STOP + LAST), 1),
+        ((HEAD + event(b"a") + event(b"b"), STOP + LAST), 0),
+    ],
+    ids=["one by one", "two at once"],
+)
+def test_a_first_token_lies_where_its_sample_says(
+    kind: str, pieces: tuple[bytes, ...], first: int, blocked: float
+) -> None:
+    """The server's own time of its write: no sooner than `first_token_after` and no later than `first_token`.
+
+    While this thread is kept from reading, what the server writes meets in the socket.
+    """
+    server = Timed(pieces)
+
+    async def main() -> tuple[Sample, float]:
+        async with KINDS[kind](Deadlines()) as sender:
+            await sender.rehearse()
+            reply, over, made = Reply(), trio.Event(), call(server.url)
+            sender.launch(made, reply, over.set)
+            while reply.sent is None:
+                await trio.lowlevel.checkpoint()
+            time.sleep(blocked)  # noqa: ASYNC251 (on purpose)
+            await over.wait()
+            offset = trio.current_time() - time.perf_counter()
+            attempt = Attempt(index=0, due=None, held=0.0, label=made.label, reply=reply)
+            return to_sample(attempt, 0.0), offset
+
+    sample, offset = trio.run(main)
+    truth, after = server.wrote[first] + offset, sample.first_token_after
+
+    assert sample.first_token is not None
+    assert truth <= sample.first_token + 0.0002
+    if after is None:
+        assert sample.first_token - truth < 0.005
+    else:
+        assert after <= truth + 0.0002
+    if blocked and first:
+        assert after is not None
+        assert sample.first_token - after > 0.1
 
 
 def test_the_request_goes_out_as_it_was_built(kind: str) -> None:

@@ -246,3 +246,27 @@ def test_a_quantile_of_few_values_is_marked(tmp_path: Path) -> None:
 
     assert ttft == ["TTFT", "200.0", "200.0", "200.0", "200.0", "200.0*", "200.0"]
     assert lines[-1].strip() == FEW
+
+
+@pytest.mark.parametrize(
+    ("uncertain", "latency", "by", "invalid"),
+    [(120, 0.2, 0.05, "p50"), (24, 0.4, 0.1, "p90"), (8, 0.2, 0.05, None), (120, 0.2, 0.005, None)],
+)
+def test_first_tokens_that_were_read_late_may_make_a_run_invalid(
+    tmp_path: Path, uncertain: int, latency: float, by: float, invalid: str | None
+) -> None:
+    """Of 200: where a judged quantile could be over 5 % less, it is said which, and by how much."""
+    late = [
+        sample(i, first_token=i + latency, first_token_after=i + latency - by)
+        for i in range(uncertain)
+    ]
+    run = run_of(tmp_path, [*late, *(sample(i) for i in range(uncertain, 200))])
+    cause = why_invalid(run)
+
+    assert numbers(run)["uncertain_first_tokens"] == uncertain
+    if invalid is None:
+        assert cause is None
+    else:
+        assert cause is not None
+        assert f"the {invalid} latency lies between {latency - by:g} s and {latency:g} s" in cause
+        assert "--workers" in cause

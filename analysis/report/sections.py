@@ -111,7 +111,15 @@ def _fidelity_table(sides: Sides) -> Html:
         "lag p50",
         "lag p99",
     ]
-    head += ["lag max", "stamps by", "read together", "loop late p99", "CPU of a core", "counts"]
+    head += [
+        "lag max",
+        "stamps by",
+        "read together",
+        "TTFT uncertain",
+        "loop late p99",
+        "CPU of a core",
+        "counts",
+    ]
     rows = [[place.name, *_fidelity(fidelity(place.arm))] for place in places(sides)]
     return table(
         "What each run sent and when; lag is sent - due, none in a closed loop", head, rows
@@ -127,6 +135,7 @@ def _fidelity(one: Fidelity) -> Iterator[object]:
         yield number(lag, words.amount(lag, "s"))
     yield one.clock
     yield number(one.coalesced, "-" if one.coalesced is None else f"{one.coalesced:.1%}")
+    yield number(one.uncertain, f"{one.uncertain:,}")
     yield number(one.stall_p99, words.amount(one.stall_p99, "s"))
     yield number(one.cpu, "-" if one.cpu is None else f"{one.cpu:.0%}")
     yield f"INVALID: {one.invalid_because}" if one.invalid_because else "valid"

@@ -1,13 +1,23 @@
-"""Two clocks read together: the kernel stamps data by the wall clock, everything else is on trio's clock."""
+"""Two clocks read together: the kernel stamps data by the wall clock, everything else is on trio's clock.
 
+And how long what is found when the loop wakes may have waited.
+"""
+
+import os
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final
+
+import trio
 
 STALE_S: Final = 0.1
 """Readings older than this are taken again: the wall clock may be set."""
 SLACK_S: Final = 0.0001
 """Stamps that contradict each other by more are not to be believed: the wall clock was set."""
+TICK_S: Final = 0.010
+MISSED_S: Final = 0.025
+"""A loop that has not come round for so long was stopped, or blocked."""
 TRIES: Final = 3
 """Of so many readings the one is kept that was interrupted least."""
 
@@ -61,3 +71,46 @@ class Clock:
 
 def _width(pair: tuple[float, int, float]) -> float:
     return pair[2] - pair[0]
+
+
+class Passes(trio.abc.Instrument):
+    """The passes of trio's loop: what a task reads in this one was not there before `empty` (trio's clock).
+
+    A loop that sleeps until something comes is woken by the first that does. So what it finds then came no
+    earlier than its thread has been awake since: running, or waiting for a core (Linux's schedstat,
+    proc(5); elsewhere that part counts as nothing). A thread that was stopped, or blocked elsewhere, is
+    neither: then the loop misses its `tick`, and only the pass before is known. `number` counts the passes.
+    """
+
+    def __init__(self) -> None:
+        self.number = 0
+        self.empty = self._passed = trio.current_time()
+        self._stat = -1
+        with suppress(OSError):
+            self._stat = os.open("/proc/thread-self/schedstat", os.O_RDONLY | os.O_CLOEXEC)
+        self._awake = self._awake_s()
+        trio.lowlevel.add_instrument(self)
+
+    async def tick(self) -> None:
+        """Let a pass happen every so often. Start it in a nursery."""
+        at = trio.current_time()
+        while True:
+            at = max(at + TICK_S, trio.current_time())
+            await trio.sleep_until(at)
+
+    def after_io_wait(self, timeout: float) -> None:  # noqa: ARG002 (trio's signature)
+        now, awake = trio.current_time(), self._awake_s()
+        stopped = now - self._passed > MISSED_S
+        self.empty = self._passed if stopped else now - (awake - self._awake)
+        self._passed, self._awake = now, awake
+        self.number += 1
+
+    def close(self) -> None:
+        """Watch no more."""
+        trio.lowlevel.remove_instrument(self)
+        if self._stat >= 0:
+            os.close(self._stat)
+
+    def _awake_s(self) -> float:
+        waited = int(os.pread(self._stat, 96, 0).split()[1]) if self._stat >= 0 else 0
+        return time.thread_time() + waited / 1e9

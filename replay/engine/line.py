@@ -6,13 +6,14 @@ The reader calls `readable` and `push`; the exchange's `over` is called when not
 import socket
 import ssl
 import struct
+from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from capture.exchange import Outcome
 from replay.engine.clock import SLACK_S
 from replay.engine.wire import Response
-from replay.sender import Deadlines, said
+from replay.sender import CERTAIN_S, Deadlines, said
 
 if TYPE_CHECKING:
     from replay.engine.reader import Reader
@@ -27,6 +28,7 @@ PIECES: Final = 4
 SMALL_BYTES: Final = 16384
 """A body up to this goes out with its head in one call."""
 NOTHING: Final = memoryview(b"")
+
 
 Over = Callable[["Line", "Exchange"], None]
 """Told that an exchange is over, and on which line; it says what becomes of both."""
@@ -71,19 +73,24 @@ class Exchange:
             return self._heard + self._deadlines.between
         return self.sent + self._deadlines.first_byte
 
-    def take(self, at: float, data: bytes) -> None:
-        """Bytes of the response, and when they arrived."""
+    def take(self, at: float, data: bytes, since: float | None, *, by_kernel: bool) -> None:
+        """Bytes of the response: when the last of them came, and since when the first may have."""
         self._heard = at
-        self.response.feed(at, data)
+        self.response.feed(at, data, since, by_kernel=by_kernel)
         if self.response.heed is not None:
             self.response.heed()
 
 
-class Line:
-    """A plain connection. `unread` is what was read and not looked at yet.
+Read = tuple[Exchange | None, float, bytes, str, bool, float | None]
+"""A read: on whose behalf, when its last byte arrived, the bytes, what the trouble was, whether the kernel
+timed it, and since when its first byte may have been there, where that is over a millisecond (else None)."""
 
-    `flushed` counts the bytes sent of the present request, `served` the exchanges that ended well on it,
-    `used` is for the pool.
+
+class Line:
+    """A plain connection. `unread` is what was read and not looked at yet, in order.
+
+    `reads` counts the reads since the present request began, `flushed` the bytes sent of it, `served` the
+    exchanges that ended well on the line; `used` is for the pool.
     """
 
     sealed = False
@@ -103,7 +110,9 @@ class Line:
         self.served = 0
         self._heard = self._asked = 0.0
         self._by_kernel = False
-        self.unread: tuple[Exchange | None, float, bytes, str] | None = None
+        self.reads = 0
+        self._deaf = False
+        self.unread: deque[Read] = deque()
         reader.add(self)
 
     @property
@@ -115,7 +124,7 @@ class Line:
         """Put an exchange on this line and send what can be sent at once."""
         self.exchange = exchange
         self._heard = self._asked = exchange.sent
-        self.flushed = 0
+        self.flushed = self.reads = 0
         if len(body) > SMALL_BYTES:
             self._request, self._body = memoryview(head), memoryview(body)
         elif self.sealed:
@@ -133,35 +142,47 @@ class Line:
         return self.open
 
     def readable(self) -> bool:
-        """Read once. False when there was nothing to read."""
-        if not self.receive():
+        """Read once, and look at all that was read. False when there was nothing to look at."""
+        if not self.receive(self._heard) and not self.unread:
             return False
-        self.deliver()
+        while self.unread:
+            self.deliver()
         return self.open
 
-    def receive(self) -> bool:
-        """Read once without looking at it, for `deliver`. False when there was nothing to read."""
-        if not self.open or self.unread:
+    def receive(self, empty: float) -> bool:
+        """Read once without looking at it, for `deliver`. False when there was nothing to read.
+
+        `empty` is when the socket was last seen to be so.
+        """
+        if not self.open or self._deaf:
             return False
+        data, trouble, at = b"", "", 0.0
         try:
             data, notes, _, _ = self._recvmsg(READ_BYTES, NOTE_BYTES)
         except BlockingIOError:
             return False
         except OSError as error:
-            self.unread = (self.exchange, 0.0, b"", said(error))
-            return True
-        self.unread = (self.exchange, self._stamp(notes), data, "")
+            trouble = said(error)
+        else:
+            at = self._stamp(notes)
+        self._deaf = not data
+        self.reads += 1
+        since = max(empty, self._asked)
+        unsure = since if at - since > CERTAIN_S else None
+        self.unread.append((self.exchange, at, data, trouble, self._by_kernel, unsure))
+        self._reader.unread_bytes += len(data)
         return True
 
     def deliver(self) -> None:
-        """Look at what was read last."""
-        if self.unread is None:
+        """Look at what was read first."""
+        if not self.unread:
             return
-        (exchange, at, data, trouble), self.unread = self.unread, None
+        exchange, at, data, trouble, by_kernel, since = self.unread.popleft()
+        self._reader.unread_bytes -= len(data)
         if self.exchange is not exchange:
             self.fail("the server sent bytes that nobody had asked for")
         elif data:
-            self._received(at, data)
+            self._received(at, data, since, by_kernel=by_kernel)
         elif trouble:
             self.fail(trouble)
         else:
@@ -203,6 +224,8 @@ class Line:
         """Close the connection; what is on it is not told."""
         if self.open:
             self.open = False
+            self._reader.unread_bytes -= sum(len(data) for _, _, data, *_ in self.unread)
+            self.unread.clear()
             self._reader.drop(self)
             self._sock.close()
 
@@ -245,16 +268,16 @@ class Line:
         self._heard = now
         return now
 
-    def _received(self, at: float, data: bytes) -> None:
+    def _received(self, at: float, data: bytes, since: float | None, *, by_kernel: bool) -> None:
         exchange = self.exchange
         if exchange is None:
             self.close()  # bytes that nobody asked for
             return
-        if self._by_kernel:
+        if by_kernel:
             self._reader.kernel_stamps += 1
         else:
             self._reader.user_stamps += 1
-        exchange.take(at, data)
+        exchange.take(at, data, since, by_kernel=by_kernel)
         if exchange.response.over:
             self._settle(exchange)
 
@@ -296,7 +319,7 @@ class SealedLine(Line):
         self._out = memoryview(self._tls.outgoing.read())
         return bool(self._out)
 
-    def _received(self, at: float, data: bytes) -> None:
+    def _received(self, at: float, data: bytes, since: float | None, *, by_kernel: bool) -> None:
         tls = self._tls
         tls.incoming.write(data)
         pieces: list[bytes] = []
@@ -312,7 +335,7 @@ class SealedLine(Line):
         if (
             pieces
         ):  # all at once: what follows the end of a response must not look like the next one's
-            super()._received(at, b"".join(pieces))
+            super()._received(at, b"".join(pieces), since, by_kernel=by_kernel)
         if not self.open:
             return
         if over:

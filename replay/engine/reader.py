@@ -1,23 +1,36 @@
 """The reader: one task that drains every line through an epoll of its own, nested in trio's."""
 
 import select
+from collections import deque
 from typing import Final
 
 import trio
 
-from replay.engine.clock import Clock
+from replay.engine.clock import Clock, Passes
 from replay.engine.line import Line
 from replay.sender import said
 
-EVENTS: Final = 256
-"""So many events are taken at a time; while they come so thick, `ROUNDS` times before others may run."""
-ROUNDS: Final = 4
+EVENTS: Final = 512
+"""So many are taken at a time. Once fewer come, all other sockets have been seen empty."""
+FIRST_READS: Final = 2
+"""So many reads of an answer may come before its first token: a head, a role."""
+SLICE_S: Final = 0.0003
+"""So long is what was read being understood, and what follows from it launched, before the next look."""
+AT_ONCE: Final = 4
+"""Reads, before the time is asked again; an end that launches the next call takes 60 us."""
+TURN_S: Final = 0.001
+"""So long before others of this thread have their turn."""
+MOST_UNREAD: Final = 32 * 2**20
+"""Bytes that were read and are not understood. Beyond, sockets are left alone: memory is bounded."""
 READS: Final = select.EPOLLIN | select.EPOLLRDHUP
 WRITES: Final = select.EPOLLOUT
 
 
 class Reader:
-    """Start `run` in a nursery. `kernel_stamps` and `user_stamps` count the reads by how they were timed."""
+    """Start `run` in a nursery. `kernel_stamps` and `user_stamps` count the reads by how they were timed.
+
+    `unread_bytes` is what the lines hold unread.
+    """
 
     def __init__(self) -> None:
         self.clock = Clock(trio.lowlevel.current_clock().current_time)
@@ -25,34 +38,81 @@ class Reader:
         self.user_stamps = 0
         self._epoll = select.epoll()
         self._lines: dict[int, Line] = {}
+        self._unread: deque[Line] = deque()  # a line for each of its reads, in their order
+        self.unread_bytes = 0
+        self._looked = 0.0
+        self.passes = Passes()
 
     async def run(self) -> None:
-        """Drain the lines, for ever."""
+        """Drain the lines, for ever.
+
+        Reading goes before understanding: segments that meet in a socket are merged by the kernel under the
+        stamp of the last. So what is read is queued with its stamp, and between two looks at the
+        sockets no more of it is understood than takes `SLICE_S`.
+        """
         while True:
             await trio.lowlevel.wait_readable(self._epoll.fileno())
             self.clock.refresh(self.clock.now())
+            self._looked = max(self._looked, self.passes.empty)
             self.drain()
+            while self._unread:
+                await trio.lowlevel.checkpoint()
+                self.drain()
 
     def drain(self) -> None:
-        """Serve what is ready, without waiting.
+        """Read all that is there, and understand what was read for a while. Waits for nothing."""
+        ends = self.clock.now() + TURN_S
+        while True:
+            if self.unread_bytes < MOST_UNREAD:
+                self._look()
+            now = self._understand()
+            if not self._unread or now >= ends:
+                return
 
-        Everything is read before anything is looked at: a read that waits for a thousand others to be
-        understood would meet the next one in the socket, and share its stamp.
-        """
-        read: list[Line] = []
-        for _ in range(ROUNDS):
+    def _understand(self) -> float:
+        """Look at what was read, for `SLICE_S`. The time when it is over."""
+        now = self.clock.now()
+        ends = now + SLICE_S
+        while self._unread and now < ends:
+            for _ in range(min(AT_ONCE, len(self._unread))):
+                line = self._unread.popleft()
+                try:
+                    line.deliver()
+                except Exception as error:
+                    _blame(line, error)
+            now = self.clock.now()
+        return now
+
+    def _look(self) -> None:
+        """Read once from every line that has something, those first that wait for their first tokens."""
+        empty = self._looked
+        while True:
+            now = self.clock.now()
             events = self._epoll.poll(0, EVENTS)
+            later = []
             for fd, what in events:
                 line = self._lines.get(fd)
-                if line is not None and _attend(line, what):
-                    read.append(line)
+                if line is None:
+                    continue
+                if line.reads > FIRST_READS:
+                    later.append((line, what))
+                else:
+                    self._attend(line, what, empty)
+            for line, what in later:
+                self._attend(line, what, empty)
             if len(events) < EVENTS:
-                break
-        for line in read:
-            try:
-                line.deliver()
-            except Exception as error:
-                _blame(line, error)
+                self._looked = now
+                return
+
+    def _attend(self, line: Line, what: int, empty: float) -> None:
+        """Send and read what is possible."""
+        try:
+            if what & WRITES:
+                line.push()
+            if what & ~WRITES and line.receive(empty):
+                self._unread.append(line)
+        except Exception as error:
+            _blame(line, error)
 
     def add(self, line: Line) -> None:
         """Watch a new line."""
@@ -73,17 +133,7 @@ class Reader:
         for line in list(self._lines.values()):
             line.close()
         self._epoll.close()
-
-
-def _attend(line: Line, what: int) -> bool:
-    """Send and read what is possible. Whether something was read."""
-    try:
-        if what & WRITES:
-            line.push()
-        return bool(what & ~WRITES) and line.receive()
-    except Exception as error:
-        _blame(line, error)
-        return False
+        self.passes.close()
 
 
 def _blame(line: Line, error: Exception) -> None:

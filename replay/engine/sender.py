@@ -64,6 +64,7 @@ class EngineSender:
         self._stack.callback(self._reader.close)
         self._nursery = await self._stack.enter_async_context(trio.open_nursery())
         self._nursery.start_soon(self._reader.run)
+        self._nursery.start_soon(self._reader.passes.tick)
         self._nursery.start_soon(self._watch)
         self._nursery.start_soon(self._tidy)
         self._stack.callback(self._nursery.cancel_scope.cancel)

@@ -1,5 +1,6 @@
 """HTTP/1.1 on the wire, without I/O: a response read to its end."""
 
+import re
 from typing import Final
 
 import httptools
@@ -10,6 +11,7 @@ from replay.sender import MOST_BYTES, Reply, too_long
 MOST_HEAD: Final = 100 * 1024
 """The longest head of a response that is read, with any interim ones, bytes."""
 BODYLESS: Final = frozenset({204, 304})
+EVENT_END: Final = re.compile(rb"\n\n|\r\n\r\n|\r\r")
 VERSIONS: Final = frozenset({"1.0", "1.1"})
 
 SILENT: Final = "Server disconnected without sending a response."
@@ -26,6 +28,7 @@ class Response:
     __slots__ = (
         "_at",
         "_bodyless",
+        "_encoded",
         "_fed",
         "_fields",
         "_parser",
@@ -41,6 +44,7 @@ class Response:
         self._reply = reply
         self.heed = reply.heed
         self._bodyless = bodyless
+        self._encoded = False
         self._at = 0.0
         self._fed = 0
         self._fields: list[tuple[bytes, bytes]] = []
@@ -56,8 +60,10 @@ class Response:
         """Whether not a byte of it has come."""
         return not self._fed
 
-    def feed(self, at: float, data: bytes) -> None:
-        """Read on. `at` is when these bytes arrived."""
+    def feed(
+        self, at: float, data: bytes, since: float | None = None, *, by_kernel: bool = True
+    ) -> None:
+        """Read on. `at` is when the last of these bytes arrived; the first may have since `since`."""
         if self._parser is None:
             self.keep = False
             return
@@ -68,12 +74,24 @@ class Response:
         except httptools.HttpParserError as error:
             self._broken(str(error))
         if self._pieces:
-            self._reply.chunks.append((at, b"".join(self._pieces)))
+            piece = b"".join(self._pieces)
+            if since is not None and not (by_kernel and self._alone(piece)):
+                self._reply.unsure[len(self._reply.chunks)] = since
+            self._reply.chunks.append((at, piece))
             self._pieces.clear()
         if not self.answered and self._fed > MOST_HEAD:
             self._broken(f"a response head over {MOST_HEAD >> 10} KiB")
         if self.over:
             self._parser = None  # it holds our methods: a cycle for the collector
+
+    def _alone(self, piece: bytes) -> bool:
+        """Whether nothing follows the first event that ends in it: the last byte's time is its own."""
+        if self._encoded:
+            return False
+        if piece.find(b"\n\n") == len(piece) - 2:  # as nearly always
+            return True
+        end = EVENT_END.search(piece)
+        return end is None or end.end() == len(piece)
 
     def eof(self, at: float) -> None:
         """The server will send nothing more."""
@@ -161,6 +179,7 @@ class Response:
         reply = self._reply
         reply.status = status
         reply.headers = self._fields
+        self._encoded = bool(reply.header("content-encoding"))
         self.answered = True
         if self._bodyless or status in BODYLESS:
             reply.end = self._at

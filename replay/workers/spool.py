@@ -20,6 +20,8 @@ from replay.sender import Reply
 
 FLUSH_S: Final = 0.1
 PIECE: Final = 2**20
+TOGETHER: Final = 64
+"""Frames that are written at once: one long join would keep the loop from the interpreter."""
 GIVE_BACK: Final = 16 * 2**20
 """What was read is given back to the disk in portions of so many bytes."""
 MOST_FRAME: Final = 2**30
@@ -60,6 +62,7 @@ class SpoolWriter:
                     reply.status,
                     reply.headers,
                     reply.chunks,
+                    reply.unsure,
                     reply.received,
                     reply.end,
                     reply.failure,
@@ -81,10 +84,11 @@ class SpoolWriter:
                 await trio.to_thread.run_sync(self._write, frames)
 
     def _write(self, frames: list[bytes]) -> None:
-        left = memoryview(b"".join(frames))
         try:
-            while left:
-                left = left[os.write(self._fd, left) :]
+            for at in range(0, len(frames), TOGETHER):
+                left = memoryview(b"".join(frames[at : at + TOGETHER]))
+                while left:
+                    left = left[os.write(self._fd, left) :]
         except OSError as error:
             self.error = error
 
@@ -99,7 +103,10 @@ class SpoolReader:
         self._fd = fd
         self._offset = self._kept = 0
         self._frames = msgpack.Unpacker(
-            use_list=False, unicode_errors="surrogatepass", max_buffer_size=MOST_FRAME
+            use_list=False,
+            strict_map_key=False,
+            unicode_errors="surrogatepass",
+            max_buffer_size=MOST_FRAME,
         )
         self.read = 0
         self.began = 0.0
