@@ -83,7 +83,7 @@ class RunWriter:
         if self._clock() - self._flushed >= BLOCK_S:
             self._flush()
             self.append({"type": "progress", **progress})
-        with _writable(self._path):
+        with self._writable():
             self._container.pump()
 
     def append(self, record: Mapping[str, Any], *, first: int | None = None) -> None:
@@ -92,15 +92,31 @@ class RunWriter:
         `first` is the `index` of the first of its samples; the file's own index tells by it which blocks
         hold samples, or headers, and which nothing but tokens.
         """
-        with _writable(self._path):
+        with self._writable():
             self._container.append(record, seq=first)
 
     def close(self, totals: Mapping[str, Any]) -> Path:
         """Write the rest and the totals, give the file its name; returns its path."""
         self._flush()
         self.append({"type": "totals", **totals})
-        with _writable(self._path):
+        with self._writable():
             return self._container.close(totals)
+
+    @contextmanager
+    def _writable(self) -> Iterator[None]:
+        """Says in one line that a run cannot be written, and where what was written is."""
+        try:
+            yield
+        except OSError as error:
+            blocks = self._container.blocks
+            where = (
+                f"the samples up to then are in {self._path}.part"
+                if blocks
+                else "no sample was kept"
+            )
+            raise InvalidRunError(
+                f"{self._path}: cannot be written ({error.strerror or error}); {where}"
+            ) from error
 
     def _flush(self) -> None:
         self._flushed = self._clock()
@@ -267,18 +283,6 @@ def expected(container: Container) -> int:
 
 def _records(path: Path, kind: str) -> Iterator[Record]:
     return (record for record in open_container(path).records() if record.get("type") == kind)
-
-
-@contextmanager
-def _writable(path: Path) -> Iterator[None]:
-    """Says in one line that a run cannot be written, and where the rest of it is."""
-    try:
-        yield
-    except OSError as error:
-        raise InvalidRunError(
-            f"{path}: cannot be written ({error.strerror or error}); "
-            f"the samples up to then are in {path}.part"
-        ) from error
 
 
 @contextmanager

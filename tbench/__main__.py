@@ -2,6 +2,7 @@
 
 import gc
 import os
+import signal
 import sys
 import traceback
 
@@ -13,6 +14,10 @@ from tbench.process_list import mask_credentials
 def main() -> None:
     """Run `tbench`, end the process with the exit code that README.md lists."""
     mask_credentials(sys.argv)
+    if (
+        signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    ):  # so a shell starts what is in the background
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     # OpenBLAS starts a thread for each core, which takes longer than to load all of numpy. Nothing here
     # multiplies large matrices, and a process without threads can fork its workers.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")

@@ -11,6 +11,9 @@ from typing import Any
 
 import pytest
 
+from capture.errors import InvalidRunError
+from replay.runfile import RunWriter
+from replay.runform import IDENTITY
 from tbench.benchmark_view import Log
 from tbench.commands.output import private, write_shared
 
@@ -112,3 +115,17 @@ def test_a_link_stays_a_link(tmp_path: Path) -> None:
 
     assert (tmp_path / "b.html").is_symlink()
     assert (tmp_path / "a.html").read_text() == "new"
+
+
+def test_a_run_that_kept_nothing_says_so(tmp_path: Path) -> None:
+    """Where the disk was full before the first block."""
+    writer = RunWriter(tmp_path / "a.run", {}, clock=lambda: 0.0)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10, hard))
+    try:
+        with pytest.raises(
+            InvalidRunError, match=r"a\.run: cannot be written .*; no sample was kept"
+        ):
+            writer.close(dict.fromkeys(IDENTITY, 0))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

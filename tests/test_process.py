@@ -1,9 +1,11 @@
 """replay.workers.process: a worker's process, forked or started anew, with nothing but what it needs."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -84,3 +86,36 @@ def test_a_process_with_threads_is_not_forked(words: tuple[str, ...]) -> None:
 def test_a_worker_that_is_killed_says_of_what(words: tuple[str, ...]) -> None:
     """As `subprocess` has it."""
     assert outcome(*words, "kill")["code"] == -signal.SIGKILL
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc is Linux's")
+def test_a_background_job_may_be_interrupted(tmp_path: Path) -> None:
+    """A shell starts it with SIGINT ignored; here it waits for a pipe that nobody writes."""
+    os.mkfifo(tmp_path / "t.msgpack")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tbench", "trace", "info", str(tmp_path / "t.msgpack")],
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),  # noqa: PLW1509
+    )
+    try:
+        until = time.monotonic() + 60
+        while not _catches(process.pid, signal.SIGINT) and time.monotonic() < until:
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        said = process.communicate(timeout=20)[1]
+    finally:
+        process.kill()
+
+    assert process.returncode == 130
+    assert "interrupted" in said
+
+
+def _catches(pid: int, signum: int) -> bool:
+    """Whether a process has a handler for a signal."""
+    (line,) = (
+        one
+        for one in Path(f"/proc/{pid}/status").read_text().splitlines()
+        if one.startswith("SigCgt:")
+    )
+    return bool(int(line.split()[1], 16) >> (signum - 1) & 1)

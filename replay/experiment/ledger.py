@@ -11,11 +11,24 @@ import orjson
 
 from capture.errors import InputError
 from capture.jsontext import loads
+from replay.runform import COUNT, NUMBER, TEXT, Fields, Items, check
 
 PLAN: Final = "plan.json"
 ASIDE: Final = "set-aside"
 FREE: Final = frozenset({"max_cost"})
 """Words of a plan that may be others when it is taken up again: they decide nothing about the verdict."""
+
+KEPT: Final = Fields(
+    {
+        "runs": Items(
+            Fields(
+                {"run": TEXT, "arm": TEXT, "round": COUNT, "ended": TEXT, "usd": NUMBER},
+                needed=frozenset({"arm", "round", "ended", "usd"}),
+            )
+        )
+    }
+)
+"""What the file of a plan holds beside it: an entry for each run that was made."""
 
 
 class Ledger:
@@ -134,7 +147,8 @@ class Ledger:
 def _read(place: Path) -> dict[str, Any]:
     try:
         kept = loads(place.read_bytes())
-        if isinstance(kept["plan"], dict) and isinstance(kept["runs"], list):
+        check(kept, KEPT, PLAN)
+        if isinstance(kept["plan"], dict) and all(isinstance(one, dict) for one in kept["runs"]):
             return dict(kept)
     except (OSError, ValueError, KeyError, TypeError):
         pass
