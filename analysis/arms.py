@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +17,9 @@ from capture.errors import InputError, InvalidRunError
 from capture.exchange import Outcome
 from capture.tracereader import read_trace
 from replay import measures
+from replay.benchmark.layout import METADATA
 from replay.columns import Column
+from replay.experiment.ledger import PLAN
 from replay.runfile import Run, read_run, recount
 from replay.table import Truths, where, words
 from replay.totals import why_invalid
@@ -28,6 +30,12 @@ STOPPED = frozenset(
     {Outcome.CANCELLED, Outcome.CLIENT_ABORT, Outcome.PROXY_SHUTDOWN, Outcome.INCOMPLETE}
 )
 """Outcomes that somebody else than the server brought about: neither a success nor an error."""
+
+SEVERAL: Final = {
+    METADATA: ("a benchmark's", "tbench excel --experiment-folder {}"),
+    PLAN: ("an experiment's", "{}/report.html"),
+}
+"""Files that mark a folder of several runs: what it is, and where all of them are shown."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,9 +156,22 @@ def load_arm(path: str | Path) -> Arm:
     Raises InputError for what is neither, or is missing.
     """
     path = Path(path)
+    _check_single(path)
     if path.is_file() and open_container(path).header.get("kind") == "run":
         return arm_of_run(read_run(path))
     return _of_trace(path)
+
+
+def _check_single(path: Path) -> None:
+    """Raise InputError for the folder of a benchmark or an experiment, whose traces are not its results."""
+    for name, (what, all_of_it) in SEVERAL.items():
+        if (path / name).is_file():
+            runs = sorted(path.rglob("*.run"))
+            first = f" ({runs[0]})" if runs else ""
+            raise InputError(
+                f"{path}: {what} folder of {len(runs):,} runs: report one of them{first}, or all of it: "
+                + all_of_it.format(path)
+            )
 
 
 def arm_of_run(run: Run) -> Arm:

@@ -155,3 +155,26 @@ def test_bad_input_is_one_line(
     assert words in said.err
     assert said.err.count("\n") == 1
     assert said.out == ""
+
+
+@pytest.mark.parametrize(
+    ("mark", "said"),
+    [
+        ("experiment_metadata.json", "a benchmark's folder of 1 runs"),
+        ("plan.json", "an experiment's folder of 1 runs"),
+    ],
+)
+def test_a_folder_of_runs_is_not_read_as_its_traces(
+    mark: str, said: str, tmp_path: Path, capsys: Said
+) -> None:
+    """One line that names a run and where all of them are shown; the traces in it are no result."""
+    folder = tmp_path / "bench"
+    (folder / "runs").mkdir(parents=True)
+    (folder / mark).write_text("{}")
+    path = run_file(folder / "runs" / "point.run")
+
+    assert tbench(["report", str(folder)]) == 2
+    shown = capsys.readouterr()
+    assert said in shown.err
+    assert str(path) in shown.err
+    assert not shown.out

@@ -65,7 +65,7 @@ def rows(sheet: Any) -> Rows:
 def test_it_has_its_sheets(book: Any) -> None:
     """The verdict first, the samples last."""
     assert book.sheetnames == [
-        *("Verdict", "Gates", "Quantiles per run", "Errors", "Environment", "Samples")
+        *("Verdict", "Gates", "Throughput", "Quantiles per run", "Errors", "Environment", "Samples")
     ]
 
 
