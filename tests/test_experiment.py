@@ -55,6 +55,7 @@ def test_an_arm_is_what_the_words_say() -> None:
         ({"arm": [{"name": "A"}, {"name": "B", "speed": 2}]}, "no such key speed"),
         ({"arm": [{"name": "A"}, {"name": "B", "model": 2}]}, "model must be a text"),
         ({"arm": [{"name": "A"}, {"name": "B", "header": {"x": "***"}}]}, "not written down"),
+        ({"arm": ["name=A", {"name": "B"}]}, "every arm is a table"),
         ({"repeats": 0}, "--repeats 0: must be at least 1"),
         ({"repeats": "5"}, "repeats is '5'; it must be int"),
         ({"repeats": True}, "repeats is True"),

@@ -84,7 +84,7 @@ def _json(word: str, value: str) -> object:
     return found
 
 
-def treatments(tables: Iterable[Mapping[str, Any]]) -> tuple[Treatment, ...]:
+def treatments(tables: Iterable[object]) -> tuple[Treatment, ...]:
     """The arms of a plan, checked: names are unique, and there are at least two."""
     found = tuple(_treatment(table) for table in tables)
     names = [one.name for one in found]
@@ -95,7 +95,9 @@ def treatments(tables: Iterable[Mapping[str, Any]]) -> tuple[Treatment, ...]:
     return found
 
 
-def _treatment(table: Mapping[str, Any]) -> Treatment:
+def _treatment(table: object) -> Treatment:
+    if not isinstance(table, dict):
+        raise InputError("arm: every arm is a table with a name and what it changes")
     unknown = table.keys() - {*_PLAIN, *_TABLES}
     if unknown:
         raise InputError(
