@@ -4,7 +4,7 @@ import json
 from urllib.parse import quote
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from capture.redact import (
@@ -295,6 +295,7 @@ def test_other_bodies_stay_byte_for_byte(body: bytes) -> None:
     assert Redactor().identities(body) == body
 
 
+@settings(suppress_health_check=[HealthCheck.too_slow])  # large by nature, slow on a busy machine
 @given(
     st.dictionaries(
         st.sampled_from(["user", "model", "metadata", "messages", "x"]),

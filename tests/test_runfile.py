@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from capture.container import ContainerWriter
@@ -102,6 +102,7 @@ def test_the_gaps_of_a_block_are_those_of_its_samples(times: list[list[float]]) 
     ]
 
 
+@settings(suppress_health_check=[HealthCheck.too_slow])  # large by nature, slow on a busy machine
 @given(st.lists(samples, min_size=1, max_size=8, unique_by=lambda s: s.index), st.integers(1, 4))
 def test_every_field_of_a_sample_comes_back(whole: list[Sample], per_block: int) -> None:
     """Columns hold each sample's fields, with their own marks for what is absent."""

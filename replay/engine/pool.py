@@ -39,6 +39,6 @@ class Pool:
         rested = [line for line in idle if line.open and line.used < now - TIDY_S]
         unused = [line for line in rested if not line.served]
         served = [line for line in rested if line.served]
-        young = sum(line.open for line in idle) - len(rested)
-        for line in (*unused, *served[: self.reuse.surplus(len(served) + young)]):
+        answered = sum(line.open and line.served > 0 for line in idle)
+        for line in (*unused, *served[: self.reuse.surplus(answered)]):
             line.close()
