@@ -182,8 +182,9 @@ def test_a_stop_in_the_pause_between_two_runs_says_how_to_go_on(
     ]  # fmt: skip
     with _begun(words, trace.parent) as process:
         assert process.stderr
-        _until(lambda: any(trace.parent.glob("i/*.run")))
-        time.sleep(0.5)  # it was read, and the pause has begun
+        plan = trace.parent / "i/plan.json"
+        _until(lambda: plan.exists() and '"done"' in plan.read_text())
+        time.sleep(0.1)  # what is written last before the pause
         process.send_signal(number)
         said = process.stderr.read()
 
