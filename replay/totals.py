@@ -18,8 +18,9 @@ BUDGET_SHARE: Final = 0.10
 STALLS: Final = {"p50": 0.001, "p99": 0.050}
 """The event loop's own lateness that is let pass, seconds, or BUDGET_SHARE of the median latency: with
 user stamps an answer is read as late as the loop is, and often several rounds of it later."""
+UNCERTAIN_S: Final = 0.002
 UNCERTAIN_SHARE: Final = 0.05
-"""First tokens whose time is uncertain may move a headline quantile by this share of it."""
+"""First tokens whose time is uncertain may move a headline quantile by so much, whichever is more."""
 BEYOND: Final = 10
 """A quantile is judged where at least so many samples lie beyond it; the median always."""
 
@@ -253,7 +254,7 @@ def _uncertain(waits: Waits) -> str | None:
     for level, late, early in zip(
         levels, waits.latest(levels), waits.earliest(levels), strict=True
     ):
-        if late - early > UNCERTAIN_SHARE * early:
+        if late - early > max(UNCERTAIN_S, UNCERTAIN_SHARE * early):
             return (
                 f"this client read first tokens late: the p{level * 100:.0f} latency lies between "
                 f"{early:.4g} s and {late:.4g} s; raise --workers, let the streams begin one after another "

@@ -333,6 +333,7 @@ def repeated() -> Callable[..., Any]:
         found["stream"], found["warmup"] = np.ones(n, bool), np.zeros(n, bool)
         found["status"] = np.full(n, 200)
         found["outcome"] = np.full(n, "ok", dtype=object)
+        found["endpoint"] = np.full(n, "chat", dtype=object)
         found["id"] = np.array([f"r{i}" for i in range(n)], dtype=np.dtypes.StringDType())
         return found
 

@@ -51,7 +51,9 @@ def test_quantiles_are_marked_on_the_curve_and_said() -> None:
         ("a", "p99"): 99,
         ("b", "p50"): 0.2,
     }
-    assert picture.text.startswith("a p50 50 s, p90 90 s, p95 95 s, p99 99 s; b p50 200 ms.")
+    assert picture.text.startswith(
+        "a p50 50.0 s, p90 90.0 s, p95 95.0 s, p99 99.0 s; b p50 200 ms."
+    )
 
 
 @pytest.mark.parametrize(

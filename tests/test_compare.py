@@ -37,6 +37,7 @@ def columns(n: int, seed: int = 1, *, slow: float = 1.0, gap: float = 1.0) -> di
     found["warmup"] = np.zeros(n, bool)
     found["status"] = np.full(n, 200)
     found["outcome"] = np.full(n, "ok", dtype=object)
+    found["endpoint"] = np.full(n, "chat", dtype=object)
     found["id"] = np.array([f"r{i}" for i in range(n)], dtype=np.dtypes.StringDType())
     return found
 

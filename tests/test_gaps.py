@@ -39,5 +39,5 @@ def test_token_gaps_come_in_the_order_of_the_plan(
 def test_token_gaps_of_other_samples_are_refused(samples: int) -> None:
     """More or fewer than the run has."""
     records = [blocks.tokens_record(np.arange(2), np.array([1, 1]), np.array([5, 6]))]
-    with pytest.raises(ValueError, match="do not belong"):
+    with pytest.raises(ValueError, match="token stamps are not those of its samples"):
         gather_gaps(records, samples)

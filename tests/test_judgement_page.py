@@ -400,7 +400,7 @@ def test_the_keyboard_reaches_results_contents_and_tables(
     tab.goto(file.as_uri())
     tab.wait_for_selector("body.drawn", timeout=60_000)
     seen = []
-    for _ in range(12):
+    for _ in range(20):
         tab.keyboard.press("Tab")
         at = "document.activeElement"
         seen.append(tab.evaluate(f"{at}.getAttribute('href') || {at}.className"))
@@ -408,7 +408,7 @@ def test_the_keyboard_reaches_results_contents_and_tables(
 
     assert seen[0] == "#results"
     assert seen[1:3] == ["#gates", "#each-run"]
-    assert seen[11] == "wide"
+    assert all(place.startswith("#") for place in seen[: seen.index("wide")])
 
 
 def test_arms_keep_their_name_and_colour_whoever_ran_first(

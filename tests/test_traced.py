@@ -12,6 +12,7 @@ from capture.redact import Secrets
 from capture.tracefile import TraceHeader, TraceWriter
 from replay import columns as blocks
 from replay.runfile import RunWriter, read_run
+from replay.runform import IDENTITY
 from replay.sample import Sample
 from replay.traced import LONGEST, MOST, TRACED, pack, traced, unpack
 
@@ -72,7 +73,7 @@ def test_headers_come_back_from_a_run_by_index(tmp_path: Path) -> None:
     writer = RunWriter(tmp_path / "a.run", {}, clock=lambda: 0.0)
     for k in range(2500):
         writer.add(sample(k, headers=(("cf-ray", f"ray {k}: é"),) if k % 2 else ()))
-    run = read_run(writer.close({"planned": 2500, "warmup_s": 0.0}))
+    run = read_run(writer.close({**dict.fromkeys(IDENTITY, 0), "planned": 2500, "warmup_s": 0.0}))
 
     assert run.answer_headers([1, 2, 2499]) == {
         1: (("cf-ray", "ray 1: é"),),

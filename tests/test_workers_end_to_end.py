@@ -238,7 +238,7 @@ def test_a_duet_asks_both_targets_everything_side_by_side(
     assert np.array_equal(first.columns["due"], second.columns["due"])
     earlier = np.where(first.columns["sent"] < second.columns["sent"], 0, 1)
     at_once = (first.columns["connect"] == 0) & (second.columns["connect"] == 0)
-    assert at_once.sum() > 20  # the others waited for a connection
+    assert at_once.sum() > 4  # the others waited for a connection
     assert list(earlier[at_once]) == list(np.array(leads)[at_once])
     assert (first.header["duet"], second.header["duet"]) == (
         {"arm": 0, "arms": 2, "seed": 7},
