@@ -101,7 +101,7 @@ def test_a_benchmark_ends_up_in_s3(
     other = tbench(*words(simulator.url, *SMALL), "--experiment-base-dir", "o", *to, **environment)
     more = tbench("upload", "x", to[1], "--traces", **environment)
 
-    assert done.code == 0, done.err
+    assert done.code in {0, 4}, done.err  # a busy machine makes a run INVALID, and is uploaded too
     assert there == shared(tmp_path / "x")
     assert len(there) > 6
     assert not [
@@ -112,7 +112,7 @@ def test_a_benchmark_ends_up_in_s3(
     assert other.code == 2, "the same name, another experiment"
     assert "holds another experiment" in other.err
     assert not (tmp_path / "o").exists()
-    assert more.code == 0, more.err
+    assert more.code in {0, 4}, more.err
     assert tree(data / "results" / "2026" / "november" / "x") == tree(tmp_path / "x")
 
 
