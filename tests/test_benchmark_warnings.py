@@ -42,7 +42,7 @@ def benchmark(tbench: Callable[..., Done]) -> Callable[..., Done]:
             "text-to-text", "--num-concurrency", concurrency, "--traffic-scenario", "D(20,8)", "--json",
             "--max-requests-per-run", requests, "--experiment-folder-name", "x", "--no-summary",
         )  # fmt: skip
-        assert done.code == 0, done.err
+        assert done.code in {0, 4}, done.err
         return done
 
     return benchmark
