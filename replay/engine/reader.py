@@ -18,7 +18,7 @@ SLICE_S: Final = 0.0003
 """So long is what was read being understood, and what follows from it launched, before the next look."""
 AT_ONCE: Final = 4
 """Reads, before the time is asked again; an end that launches the next call takes 60 us."""
-TURN_S: Final = 0.001
+TURN_S: Final = 0.002
 """So long before others of this thread have their turn."""
 MOST_UNREAD: Final = 32 * 2**20
 """Bytes that were read and are not understood. Beyond, sockets are left alone: memory is bounded."""

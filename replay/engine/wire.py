@@ -44,7 +44,7 @@ class Response:
         self._reply = reply
         self.heed = reply.heed
         self._bodyless = bodyless
-        self._encoded = False
+        self._encoded: bool | None = None
         self._at = 0.0
         self._fed = 0
         self._fields: list[tuple[bytes, bytes]] = []
@@ -86,6 +86,8 @@ class Response:
 
     def _alone(self, piece: bytes) -> bool:
         """Whether nothing follows the first event that ends in it: the last byte's time is its own."""
+        if self._encoded is None:
+            self._encoded = bool(self._reply.header("content-encoding"))
         if self._encoded:
             return False
         if piece.find(b"\n\n") == len(piece) - 2:  # as nearly always
@@ -179,7 +181,6 @@ class Response:
         reply = self._reply
         reply.status = status
         reply.headers = self._fields
-        self._encoded = bool(reply.header("content-encoding"))
         self.answered = True
         if self._bodyless or status in BODYLESS:
             reply.end = self._at
