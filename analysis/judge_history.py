@@ -28,7 +28,7 @@ from analysis.history import History, Session
 from analysis.judgement import Judgement, conclude
 from analysis.prediction import differs_by_kind, has_trend, predicted
 from analysis.replicates import Replicates
-from analysis.reservations import of_requests, of_runs
+from analysis.reservations import failures_of, failures_rose, of_requests, of_runs
 from analysis.ruling import settled
 from analysis.session import host_of, name_of, recorded_at
 from analysis.shared import Group, Shared, shared
@@ -198,6 +198,8 @@ def _cautions(
             text=f"{_named(weekly)}: sessions of weekends differ from those of weekdays (UTC); keep a "
             "baseline file for each",
         )
+    kept = [one for session in history.sessions for one in session.figures.get(ERRORS, ())]
+    yield from failures_rose(kept, failures_of(whole.groups[0].runs), cases)
     yield from _unequal_runs(history, candidate, cases)
     count = len(history.sessions)
     for case in cases:

@@ -10,13 +10,13 @@ from typing import Final
 from analysis.arms import Arm
 from analysis.case import LEAST_RUNS, Case
 from analysis.cautions import cautions
-from analysis.endpoints import ERRORS, endpoint
+from analysis.endpoints import ERRORS, Figure, endpoint
 from analysis.estimate import Estimate
 from analysis.gate import MORE_FAILURES
 from analysis.judgement import Method
 from analysis.pooling import pooled
 from analysis.replicates import Replicates, begun, drawn, interleaved
-from analysis.shared import Group, Shared
+from analysis.shared import Group, Observed, Shared
 from analysis.summary import Caution
 
 POOLED: Final = (
@@ -111,20 +111,32 @@ def of_candidate(
             text="of the answers alone, and with every failure as the slowest request: "
             f"{'; '.join(changes)}",
         )
-    yield from _failures(groups, cases)
+    first, second = (failures_of(group.runs) for group in groups)
+    yield from failures_rose(first, second, cases)
 
 
-def _failures(groups: tuple[Group, Group], cases: Sequence[Case]) -> Iterator[Caution]:
-    """Whether more requests fail than may, by a gate on errors or by the usual margin."""
-    counts = [[endpoint(ERRORS, None).figure(run, ()) for run in group.runs] for group in groups]
+def failures_of(runs: Sequence[Observed]) -> tuple[Figure, ...]:
+    """How many requests of each run failed."""
+    return tuple(endpoint(ERRORS, None).figure(run, ()) for run in runs)
+
+
+def failures_rose(
+    baseline: Sequence[Figure], candidate: Sequence[Figure], cases: Sequence[Case]
+) -> Iterator[Caution]:
+    """Whether more requests fail than may, by a gate on errors or by the usual margin.
+
+    A baseline that does not say how many failed (a file of an older version) counts as one without failures.
+    """
     first, second = (
-        sum(one.events for one in side) / max(1, sum(one.n for one in side)) for side in counts
+        sum(one.events for one in side) / max(1, sum(one.n for one in side))
+        for side in (baseline, candidate)
     )
     named = (c.gate.margin for c in cases if c.gate.metric == ERRORS and c.gate.limit is None)
     if second - first > max(named, default=MORE_FAILURES):
+        before = f"{first:.2%}" if baseline else "an unknown share"
         yield Caution(
             code="FAILURES_ROSE",
-            text=f"{second:.2%} of the candidate's requests fail, {first:.2%} of the baseline's: what is "
+            text=f"{second:.2%} of the candidate's requests fail, {before} of the baseline's: what is "
             "left cannot show that nothing got worse",
         )
 

@@ -4,11 +4,11 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from urllib.parse import urlsplit
 
-from analysis.endpoints import Figure
+from analysis.endpoints import ERRORS, Figure
 from analysis.gate import Gate
 from analysis.history import Session
 from analysis.replicates import Replicates
-from analysis.reservations import of_runs
+from analysis.reservations import failures_of, of_runs
 from analysis.shared import Observed, shared
 from capture.errors import InputError
 from replay.warmup import Warmup
@@ -74,3 +74,5 @@ def _figures(
         if why or not all(0 <= one.value < float("inf") for one in found):
             raise InputError(f"{gate.what}: no baseline ({why or 'it lies among the timeouts'})")
         yield name_of(gate), found
+    if not any(gate.metric == ERRORS for gate in gates):
+        yield ERRORS, failures_of(runs)  # without which nobody can say that they rose

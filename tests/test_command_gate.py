@@ -217,7 +217,7 @@ def test_runs_of_one_arm_may_be_named_one_by_one(compare: Compare, tmp_path: Pat
         "sessions": 1,
         "missing": 4,
         "recorded": "2027-01-15T08:00:00.000+00:00",
-        "figures": ["e2e:p50"],
+        "figures": ["e2e:p50", "errors"],
     }
 
 

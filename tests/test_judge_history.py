@@ -19,6 +19,7 @@ from analysis.replicates import Replicates
 from analysis.report.judgement import judgement_json, judgement_text
 from analysis.report.junit import judgement_junit
 from analysis.report.markdown import judgement_markdown
+from analysis.session import session_of
 from capture.errors import InputError
 
 E2E = parse_gates(None, ["e2e:p50:10%"])
@@ -161,6 +162,43 @@ def test_errors_that_are_equal_by_chance_have_the_spread_of_independent_requests
 
     assert row.comparison.ratio == pytest.approx(-0.004)
     assert high - low > 0.003
+
+
+def _failing(run: dict[str, Any]) -> None:
+    run["outcome"][::33] = "http_error"
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_candidate_that_fails_more_than_the_sessions_did_never_passes(
+    repeats: Any, kept: bool
+) -> None:
+    """3 % of its requests, against .4 % or a share that an old file does not hold: 20 % faster or not."""
+    calm = history(CALM)
+    if not kept:
+        sessions = [
+            replace(one, figures={"e2e:p50": one.figures["e2e:p50"]}) for one in calm.sessions
+        ]
+        calm = replace(calm, sessions=tuple(sessions))
+    found = judge_history(calm, tonight(repeats, 0.8, spoil=_failing), E2E)
+    allowed = judge_history(
+        history(CALM),
+        tonight(repeats, 0.8, spoil=_failing),
+        (*E2E, *parse_gates(None, ["errors:20pp"])),
+    )
+
+    assert [(row.comparison.verdict.value, row.reason) for row in found.rows] == [
+        ("INCONCLUSIVE", "FAILURES_ROSE")
+    ]
+    said = {caution.code: caution.text for caution in found.warnings}["FAILURES_ROSE"]
+    before = "0.40%" if kept else "an unknown share"
+    assert said.startswith(f"3.20% of the candidate's requests fail, {before} of the baseline's")
+    assert allowed.rows[0].comparison.verdict is Verdict.PASS
+
+
+def test_a_session_keeps_how_many_requests_failed_whatever_is_gated(repeats: Any) -> None:
+    session = session_of(tonight(repeats, spoil=_failing), E2E)
+
+    assert [one.events for one in session.figures["errors"]] == [16, 16, 16]
 
 
 @pytest.mark.parametrize(
