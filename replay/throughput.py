@@ -125,16 +125,19 @@ SIDES: Final = {"output": "output tok/s", "input": "input tok/s"}
 
 def spoken(figures: Mapping[str, Any]) -> str:
     """The throughput of `replay --json` in words."""
-    parts = [f"{three(figures['requests_per_s'])} req/s"]
-    for side, unit in SIDES.items():
-        rate, missing = figures[f"{side}_tokens_per_s"], figures["without_token_counts"][side]
-        if rate is None:
-            parts.append(f"{unit} unknown ({missing:,} without token counts)")
-        elif missing:
-            parts.append(f"at least {three(rate)} {unit} ({missing:,} without token counts)")
-        else:
-            parts.append(f"{three(rate)} {unit}")
-    return ", ".join(parts)
+    rates = (
+        tokens_rate(figures[f"{side}_tokens_per_s"], unit, figures["without_token_counts"][side])
+        for side, unit in SIDES.items()
+    )
+    return ", ".join([f"{three(figures['requests_per_s'])} req/s", *rates])
+
+
+def tokens_rate(rate: float | None, unit: str, missing: int) -> str:
+    """A rate of tokens in words; at least that where some successes name none, unknown where none does."""
+    if not missing:
+        return f"{'-' if rate is None else three(rate)} {unit}"
+    shown = f"{unit} unknown" if rate is None else f"at least {three(rate)} {unit}"
+    return f"{shown} ({missing:,} without token counts)"
 
 
 def three(value: float, digits: int = 3) -> str:

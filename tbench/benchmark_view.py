@@ -145,9 +145,10 @@ def _remarks(one: Made) -> Iterator[str]:
 
 
 def _rate(found: Mapping[str, Any], side: str) -> str:
-    """Tokens/s of a side; `-` where nobody counted them."""
+    """Tokens/s of a side; `-` where nobody counted them, a lower bound where some requests were not."""
     value = found[f"mean_{side}_throughput_tokens_per_s"]
-    return "-" if value is None else f"{value:,.0f}"
+    bound = "≥ " if found["without_token_counts"][side] else ""
+    return "-" if value is None else f"{bound}{value:,.0f}"
 
 
 def _figure(value: float | None) -> str:

@@ -124,6 +124,16 @@ def test_what_nobody_counted_is_no_zero() -> None:
     assert found["stats"]["num_input_tokens"]["mean"] is None
 
 
+def test_what_only_some_answers_count_is_a_lower_bound_and_says_so() -> None:
+    """Of three answers of 11 tokens in two seconds one names none: 22 tokens are known, not 33."""
+    late = {"sent": 0.5, "first_token": 0.9, "end": 2.0}
+    found = aggregate(columns({}, late, {"output_tokens": -1}), Trim())
+
+    assert found["mean_output_throughput_tokens_per_s"] == 11.0
+    assert found["mean_total_tokens_throughput_tokens_per_s"] == 161.0
+    assert found["without_token_counts"] == {"input": 0, "output": 1}
+
+
 def test_trimming_cuts_requests_and_time_alike() -> None:
     """Ten requests a second apart have one a second, however many are cut off."""
     found = columns(*[{"sent": i, "first_token": i + 0.5, "end": i + 1.0} for i in range(10)])

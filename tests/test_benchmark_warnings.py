@@ -1,5 +1,6 @@
 """Figures of a point that are not what they seem: said in the text, the log, the JSON and the workbook."""
 
+import itertools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -89,6 +90,40 @@ def test_the_pace_of_buffered_streams_is_refused(benchmark: Callable[..., Done])
     assert "came together with an earlier one" in point(done)["warnings"][0]
     assert stats["tpot"]["p50"] is stats["output_inference_speed"]["mean"] is None
     assert stats["ttft"]["p50"] is not None
+
+
+def test_answers_without_token_counts_are_said_wherever_a_point_is(
+    tbench: Callable[..., Done], tmp_path: Path
+) -> None:
+    """Two of six answers name no usage, so that the tokens per second that are known are no rate."""
+    begun = itertools.count()
+
+    def forgetful(_: Received) -> Given:
+        *events, usage, end = stream(tokens=TOKENS)
+        told = b"" if next(begun) in {3, 5} else usage
+        return Given([*events, told + end], headers=EVENTS, pause=GAP_S)
+
+    (tmp_path / "p.txt").write_text("one\ntwo\nthree\n")
+    wanted = "output tok/s (2 without token counts)"
+    with answering(forgetful) as server:
+        done = tbench(
+            "benchmark", "--api-backend", "vllm", "--api-base", server.url, "--api-model-name", "m",
+            "--task", "text-to-text", "--num-concurrency", 1, "--traffic-scenario", "dataset",
+            "--dataset-path", "p.txt", "--max-requests-per-run", 6, "--experiment-folder-name", "x",
+        )  # fmt: skip
+    (result,) = (tmp_path / "x").glob("*_time_*s.json")
+    metrics = json.loads(result.read_text())["aggregated_metrics"]
+    (book,) = tmp_path.rglob("*.xlsx")
+    cells = [str(cell.value) for row in openpyxl.load_workbook(book)["Summary"] for cell in row]
+
+    assert done.code in {0, 4}, done.err
+    assert "≥ " in done.out.splitlines()[1]
+    assert "! throughput at least " in done.err
+    assert wanted in done.err
+    assert wanted in (tmp_path / "x" / "benchmark.log").read_text()
+    assert wanted in metrics["warnings"][0]
+    assert metrics["without_token_counts"]["output"] == 2
+    assert any(wanted in cell for cell in cells)
 
 
 def test_a_plain_point_has_no_warning(benchmark: Callable[..., Done]) -> None:

@@ -231,6 +231,7 @@ def test_a_point_in_ms_is_shown_in_its_true_size() -> None:
         {
             "stats": stats, "scenario": "E(4)", "requests_per_second": 1.0, "error_rate": 0.0,
             "mean_input_throughput_tokens_per_s": 1.0, "mean_output_throughput_tokens_per_s": 0.0,
+            "without_token_counts": {"input": 2, "output": 0},
         },
         4.0,
         "ms",
@@ -238,6 +239,7 @@ def test_a_point_in_ms_is_shown_in_its_true_size() -> None:
 
     assert (found.ttft, found.output_latency, found.e2e_p99) == (0.25, 1.0, None)
     assert found.mark == "4"
+    assert found.at_least == {"input"}
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
@@ -10,6 +10,7 @@ import numpy as np
 from replay.benchmark.figures import LATENCIES, WHOLE, cancelled, error_codes, figures
 from replay.columns import Column
 from replay.measures import Columns, Values
+from replay.throughput import throughput
 
 PERCENTILES: Final = (25, 50, 75, 90, 95, 99)
 
@@ -53,24 +54,20 @@ def counted(columns: Columns, trim: Trim) -> Counted:
 def aggregate(columns: Columns, trim: Trim) -> dict[str, Any]:
     """The `aggregated_metrics` of genai-bench but for what names the point. Seconds.
 
-    `num_cancelled_requests` is ours: requests in flight when the run was stopped. A throughput of tokens that
-    nobody counted is None.
+    Ours are `num_cancelled_requests`: requests in flight at the stop; and `without_token_counts`:
+    successes that name no tokens of a side, whose throughput is then a lower bound, or None if none has any.
     """
     chosen = counted(columns, trim)
+    whole = throughput(columns, chosen.rows)  # without any time no rate either
+    rates = replace(whole, began=0.0, ended=chosen.duration_s or np.inf).figures
     values = {name: of[chosen.rows] for name, of in figures(columns).items()}
     codes = error_codes(columns)[chosen.rows]
     errors = Counter(int(code) for code in codes[codes > 0])
     n, failed = len(chosen.rows), errors.total()
-    rates = {
-        f"mean_{side}_throughput_tokens_per_s": _throughput(
-            values[name], n - failed, chosen.duration_s
-        )
-        for side, name in SIDES.items()
-    }
     return {
         "run_duration": chosen.duration_s,
-        **rates,
-        "requests_per_second": _per(n - failed, chosen.duration_s),
+        **{field: rates[name] for field, name in RATES.items()},
+        "without_token_counts": rates["without_token_counts"],
         "error_codes_frequency": {str(code): count for code, count in sorted(errors.items())},
         "error_rate": failed / n if n else 0.0,
         "num_error_requests": failed,
@@ -81,11 +78,13 @@ def aggregate(columns: Columns, trim: Trim) -> dict[str, Any]:
     }
 
 
-SIDES: Final = {
-    "output": "num_output_tokens",
-    "input": "num_input_tokens",
-    "total_tokens": "total_tokens",
+RATES: Final = {
+    "mean_output_throughput_tokens_per_s": "output_tokens_per_s",
+    "mean_input_throughput_tokens_per_s": "input_tokens_per_s",
+    "mean_total_tokens_throughput_tokens_per_s": "total_tokens_per_s",
+    "requests_per_second": "requests_per_s",
 }
+"""genai-bench's name of each rate -> its name in `replay --json`."""
 
 
 def stats(values: Values) -> dict[str, float | None]:
@@ -135,15 +134,6 @@ def scaled(found: Mapping[str, Any], factor: float) -> dict[str, Any]:
 
 def _times(factor: float, value: float | None) -> float | None:
     return None if value is None else value * factor
-
-
-def _per(amount: float, seconds: float) -> float:
-    return float(amount / seconds) if seconds > 0 else 0.0
-
-
-def _throughput(tokens: Values, completed: int, seconds: float) -> float | None:
-    unknown = completed and np.isnan(tokens).all()
-    return None if unknown else _per(np.nansum(tokens), seconds)
 
 
 def _plain(name: str, value: float) -> float | int | None:

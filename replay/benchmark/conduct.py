@@ -25,6 +25,7 @@ from replay.measures import Columns
 from replay.order import Order
 from replay.performance import Watch, perform
 from replay.runfile import Run, read_run
+from replay.throughput import SIDES, tokens_rate
 from replay.totals import duration_s, numbers
 
 RUNS: Final = "runs"
@@ -132,7 +133,7 @@ def _made(plan: Benchmark, point: Point, run: Run, *, fresh: bool) -> Made:
     content["aggregated_metrics"] |= {
         **plan.judged(run),
         "prompt_tokens_by": by,
-        "warnings": list(_warnings(point, run.columns, found)),
+        "warnings": list(_warnings(point, run.columns, found, content["aggregated_metrics"])),
         "valid": found["valid"],
         "invalid_because": found["invalid_because"],
     }
@@ -143,8 +144,14 @@ def _made(plan: Benchmark, point: Point, run: Run, *, fresh: bool) -> Made:
     return Made(task=plan.task, point=point, run=run, result=content, numbers=found, fresh=fresh)
 
 
-def _warnings(point: Point, columns: Columns, found: Mapping[str, Any]) -> Iterator[str]:
+def _warnings(
+    point: Point, columns: Columns, found: Mapping[str, Any], metrics: Mapping[str, Any]
+) -> Iterator[str]:
     """What a reader of the point's figures would else take for something that it is not."""
+    for side, unit in SIDES.items():
+        if missing := metrics["without_token_counts"][side]:
+            rate = metrics[f"mean_{side}_throughput_tokens_per_s"]
+            yield f"throughput {tokens_rate(rate, unit, missing)}"
     most = found["in_flight"]["max"] or 0
     if point.concurrency is not None and most < point.concurrency:
         yield (

@@ -265,8 +265,11 @@ def _cells(one: Finished, unit: str, width: int) -> Iterable[tuple[str, str | Te
     """Heading and content of a row; what is least needed goes where there is no room."""
     yield "req/s", number(one.requests_per_s)
     if width > 50:
-        yield "in tok/s", number(one.input_per_s)
-        yield "out tok/s", number(one.output_per_s)
+        for side, heading, rate in (
+            ("input", "in tok/s", one.input_per_s),
+            ("output", "out tok/s", one.output_per_s),
+        ):
+            yield heading, f"{'≥ ' if side in one.at_least else ''}{number(rate)}"
     yield f"TTFT {unit}", latency(one.ttft, unit)
     if width > 60:
         yield f"e2e p99 {unit}", latency(one.e2e_p99, unit)

@@ -59,7 +59,7 @@ class Finished:
     """A point that was made. Latencies in seconds and tokens/s, None where there is none.
 
     `mark` is the value that was swept, which stands for the point in a picture. Not `valid`: the client was
-    the limit.
+    the limit. `at_least` names the sides whose rate is a lower bound.
     """
 
     scenario: str
@@ -72,6 +72,7 @@ class Finished:
     e2e_p99: float | None
     error_rate: float
     valid: bool = True
+    at_least: frozenset[str] = frozenset()
 
     @classmethod
     def of(cls, point: Mapping[str, Any], value: float, unit: str) -> "Finished":
@@ -93,6 +94,9 @@ class Finished:
             e2e_p99=seconds("e2e_latency", "p99"),
             error_rate=point["error_rate"],
             valid=point.get("valid", True),
+            at_least=frozenset(
+                side for side, missing in point["without_token_counts"].items() if missing
+            ),
         )
 
 
