@@ -69,15 +69,16 @@ def compare(baseline: Arm, candidate: Arm, question: Question | None = None) -> 
     )
     answers = _answers(evidence, question, sessions)
     beware = cautions(evidence)
-    rows = judged(
-        evidence,
-        chain.from_iterable(answer.rows for answer in answers.values()),
-        lambda: (
-            answers["ttft"].tail
-            if "ttft" in answers
-            else _contrast("ttft", evidence, question, sessions).tail()
-        ),
-    )
+    equal_lengths = _equal_lengths(evidence, question, sessions)
+
+    def tail() -> Iterable[Comparison]:
+        if "ttft" in answers:
+            return answers["ttft"].tail
+        return _contrast("ttft", evidence, question, sessions).tail()
+
+    rows = judged(evidence, chain.from_iterable(answer.rows for answer in answers.values()), tail)
+    if equal_lengths:
+        equal_lengths = replace(equal_lengths, rows=doubted(evidence, equal_lengths.rows, tail))
     return Comparisons(
         baseline=baseline,
         candidate=candidate,
@@ -98,7 +99,7 @@ def compare(baseline: Arm, candidate: Arm, question: Question | None = None) -> 
             name: compare_survival(*sides)
             for name, sides in censored_metrics(evidence.sides()).items()
         },
-        equal_lengths=_equal_lengths(evidence, question, sessions),
+        equal_lengths=equal_lengths,
         values={name: answer.values for name, answer in answers.items()},
         offset_s=_offsets(evidence),
         warnings=(*beware, *of_rows(rows)),
@@ -250,20 +251,27 @@ def of_rows(rows: tuple[Comparison, ...]) -> Iterator[Caution]:
 def judged(
     grounds: Grounds, rows: Iterable[Comparison], tail: Callable[[], Iterable[Comparison]]
 ) -> tuple[Comparison, ...]:
-    """The rows, those of a queue with less confidence, and each with its false discovery rate.
+    """The rows as `doubted`, and each with its false discovery rate."""
+    return adjusted(doubted(grounds, rows, tail))
+
+
+def doubted(
+    grounds: Grounds, rows: Iterable[Comparison], tail: Callable[[], Iterable[Comparison]]
+) -> tuple[Comparison, ...]:
+    """The rows, those of a queue with less confidence.
 
     `tail` gives the rows of the TTFT's tail, whether or not they were asked for.
     """
     whole = tuple(rows)
     queueing = any(row.metric in QUEUEING for row in whole)
     if not queueing or not _dominated(grounds, tail()):
-        return adjusted(whole)
+        return whole
     load = Caution(
         code="LOAD_DOMINATED",
         text="waiting in a queue dominates the TTFT: the ratio belongs to this load, a small change of the "
         "service can be a large one here, and so can the luck of a run; repeat at a lower load",
     )
-    return adjusted(row.doubted(load) if row.metric in QUEUEING else row for row in whole)
+    return tuple(row.doubted(load) if row.metric in QUEUEING else row for row in whole)
 
 
 def _dominated(grounds: Grounds, tail: Iterable[Comparison]) -> bool:

@@ -22,9 +22,9 @@ FEWEST: Final = 4 * PER_BIN
 """Fewer answers have too few bins to say anything of their lengths."""
 COMMON: Final = 0.5
 """The distributions of lengths must overlap by this share."""
-_HALVINGS = 40
 _NONE = 1e-9
-_REACH = 5.0
+_REACH, _HALVINGS = 5.0, 26
+"""How far from the plain ratio to look, on logarithms, and how often to halve that: to a millionth."""
 
 
 def length_bins(baseline: Floats, candidate: Floats) -> tuple[Ints, Ints]:

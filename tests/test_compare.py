@@ -294,6 +294,10 @@ def test_a_queue_is_named() -> None:
     waits = [one for one in found.rows if one.metric in {"ttft", "e2e"} and one.refusal is None]
     assert {(one.confidence, one.verdict) for one in waits} == {("low", Verdict.INCONCLUSIVE)}
     assert row(found, "tpot", 0.5).confidence == "95%"
+    for comparisons in (found, alone):
+        assert comparisons.equal_lengths is not None
+        equal = [one for one in comparisons.equal_lengths.rows if one.refusal is None]
+        assert {(one.confidence, one.verdict) for one in equal} == {("low", Verdict.INCONCLUSIVE)}
 
 
 def test_a_clock_that_ticks_is_said_and_contradicts_nothing() -> None:

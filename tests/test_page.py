@@ -6,6 +6,7 @@ import math
 import re
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -192,6 +193,21 @@ def test_the_table_holds_the_numbers_of_the_json(arms: tuple[Arm, Arm], page: Pa
                 for side in ("low", "high")
             ]
             assert given == row["ci"]
+
+
+def test_equal_lengths_have_a_table_beside_the_ratios(arms: tuple[Arm, Arm], page: Page) -> None:
+    """The ratios of the JSON in a table of its own; a reason where there is none."""
+    equal = comparison_json(compare(*arms))["equal_lengths"]
+    shown = set(Reader(page("comparison")).values())
+    texts = " ".join(Reader(page("comparison")).texts)
+
+    assert {row["ratio"] for row in equal["comparisons"] if row["ratio"] is not None} <= shown
+    assert "e2e at equal output lengths (what length explains is taken out; 1,1" in texts
+    assert "output length taken out" in texts
+    found = compare(*arms)
+    assert found.equal_lengths is not None
+    refused = replace(found, equal_lengths=replace(found.equal_lengths, rows=(), refusal="no pair"))
+    assert "e2e at equal output lengths: no pair" in comparison_page(refused)
 
 
 def test_the_table_of_a_run_holds_the_numbers_of_the_json(

@@ -6,6 +6,7 @@ Excel's files hold sixteen digits: `same` is equal to that.
 import io
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
@@ -183,6 +184,30 @@ def test_a_pair_and_a_run_have_books_too(found: Judgement) -> None:
         wanted = summaries[row["metric"]]["quantiles"][f"p{row['quantile'] * 100:.6g}"]
         assert same(row["value (in unit)"], wanted["value"])
         assert same([row["low"], row["high"]], wanted["ci"])
+
+
+def test_equal_lengths_have_a_sheet(found: Judgement) -> None:
+    """The ratios of the JSON; where all answers are of one length there is nothing to say."""
+    first, second = found.arms[0].runs[0], found.arms[1].runs[0]
+    pair = compare(first, second)
+    lengths = np.random.default_rng(1).integers(40, 60, (2, len(first)))
+    arms = [
+        replace(one, run=replace(one.run, columns={**one.run.columns, "output_tokens": tokens}))
+        for one, tokens in zip((first, second), lengths, strict=True)
+    ]
+    books = []
+    for one in (pair, other := compare(*arms)):
+        file = io.BytesIO()
+        comparison_book(one, file, command=None)
+        books.append(openpyxl.load_workbook(file))
+    shown = rows(books[1]["Equal lengths"])
+    wanted = comparison_json(other)["equal_lengths"]["comparisons"]
+
+    assert "Equal lengths" not in books[0].sheetnames
+    assert [row["quantile"] for row in shown] == [row["quantile"] for row in wanted]
+    for row, of_json in zip(shown, wanted, strict=True):
+        assert same(row["ratio (candidate / baseline)"], of_json["ratio"])
+        assert same([row["ratio, low"], row["ratio, high"]], of_json["ci"])
 
 
 def test_a_disk_that_is_full_is_an_error_of_the_system(found: Judgement) -> None:

@@ -146,7 +146,7 @@ def comparison_report(found: Comparisons, *, command: str | None = None) -> Repo
         parts=[
             part(
                 "Comparison",
-                tables.comparison_table(found.rows),
+                tables.comparison_table(found),
                 pictures=[forest("Ratio of each quantile", bars) if bars else None],
             ),
             part("Throughput", tables.rates_table(found)),

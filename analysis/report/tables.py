@@ -2,12 +2,12 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from analysis.comparison import Comparison, Comparisons
+from analysis.comparison import Comparison, Comparisons, EqualLengths
 from analysis.metrics import METRICS
 from analysis.rates import ratio
 from analysis.report import words
 from analysis.report.markup import Html, html, join, number, span, table, tag
-from analysis.report.whole import rates_notes
+from analysis.report.whole import lengths_text, rates_notes
 from analysis.summary import Caution, Quantile, Summary
 
 USUAL = 0.99
@@ -20,16 +20,32 @@ def cautions(found: Iterable[Caution]) -> Html:
     return tag("ul", join(items), class_="cautions") if items else html(None)
 
 
-def comparison_table(rows: Sequence[Comparison]) -> Html:
-    """Every quantile of every metric that was compared, or why it was not."""
-    head = [
-        *("metric", "baseline", "candidate", "ratio", "95 % interval", "finding", "confidence"),
-        *("n", "method", "warnings"),
-    ]
-    notes = dict.fromkeys(caution.text for row in rows for caution in row.warnings)
+RATIO = ("ratio", "95 % interval", "finding", "confidence", "n", "method", "warnings")
+
+
+def comparison_table(found: Comparisons) -> Html:
+    """Every quantile of every metric, or why there is none; and end to end at equal lengths."""
+    equal = found.equal_lengths
+    every = (*found.rows, *(equal.rows if equal else ()))
+    notes = dict.fromkeys(caution.text for row in every for caution in row.warnings)
     numbers = {text: k for k, text in enumerate(notes, 1)}
-    body = [[name(row), *_compared(row), _marked(row, numbers)] for row in rows]
-    return join([table("Candidate / baseline, by quantile", head, body), _notes(numbers)])
+    body = [[name(row), *_values(row), *_compared(row, numbers)] for row in found.rows]
+    head = ["metric", "baseline", "candidate", *RATIO]
+    return join(
+        [
+            table("Candidate / baseline, by quantile", head, body),
+            _at_equal_lengths(equal, numbers) if equal else None,
+            _notes(numbers),
+        ]
+    )
+
+
+def _at_equal_lengths(equal: EqualLengths, numbers: Mapping[str, int]) -> Html:
+    """A ratio at equal lengths has no values of its own."""
+    if not equal.rows:
+        return tag("p", lengths_text(equal), class_="quiet")
+    rows = [[name(row), *_compared(row, numbers)] for row in equal.rows]
+    return table(lengths_text(equal), ["metric", *RATIO], rows)
 
 
 def name(row: Comparison) -> str:
@@ -37,20 +53,26 @@ def name(row: Comparison) -> str:
     return f"{row.metric} {words.percentile(row.quantile)}"
 
 
-def _compared(row: Comparison) -> list[object]:
+def _values(row: Comparison) -> list[object]:
+    return [
+        _value(row.baseline, row.baseline_at_least, row.unit),
+        _value(row.candidate, row.candidate_at_least, row.unit),
+    ]
+
+
+def _compared(row: Comparison, numbers: Mapping[str, int]) -> list[object]:
     n = f"{row.n_baseline:,}"
     if row.n_candidate != row.n_baseline:
         n = f"{n} / {row.n_candidate:,}"
     some = row.finding is not None
     return [
-        _value(row.baseline, row.baseline_at_least, row.unit),
-        _value(row.candidate, row.candidate_at_least, row.unit),
         number(row.ratio, words.ratio(row.ratio)),
         span(row.low, row.high, words.ratio_interval(row.low, row.high)) if some else "none",
         tag("span", row.finding or "refused", class_=(row.finding or "refused").split(" ")[0]),
         row.confidence,
         n,
         row.refusal or row.method,
+        _marked(row, numbers),
     ]
 
 

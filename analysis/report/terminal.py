@@ -99,7 +99,7 @@ def run_text(arm: Arm, *, slo: Slo = (), width: int = 100, colour: bool = False)
 def _equal_lengths(page: Sheet, found: EqualLengths | None) -> None:
     if found is None:
         return
-    page.paragraph(whole.lengths_text(found))
+    page.paragraph(whole.lengths_text(found) + (":" if found.rows else ""))
     if found.rows:
         page.table(_comparison_table(found.rows))
     else:

@@ -93,7 +93,7 @@ def lengths_text(found: EqualLengths) -> str:
         return f"e2e at equal output lengths: {found.refusal}; tpot and e2e_per_token compare per token"
     return (
         f"e2e at equal output lengths (what length explains is taken out; {found.n:,} requests, "
-        f"{found.overlap:.0%} as long in both arms):"
+        f"{found.overlap:.0%} as long in both arms)"
     )
 
 

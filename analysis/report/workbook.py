@@ -7,7 +7,7 @@ from xlsxwriter.chart import Chart
 from xlsxwriter.exceptions import FileCreateError
 
 from analysis.arms import Arm
-from analysis.comparison import Comparisons
+from analysis.comparison import Comparison, Comparisons
 from analysis.judge import Judgement, Row
 from analysis.report import verdicts
 from analysis.report.gates import gate_label
@@ -27,12 +27,13 @@ from analysis.report.sheets import (
     write,
 )
 from analysis.report.sides import Sides, shown_names
+from analysis.report.whole import lengths_text
 from analysis.summary import Caution, Summary
 
 USUAL = ("ttft", "e2e", "tpot", "itl", "output_tokens_per_s", "output_tokens", "lag")
 """Metrics whose quantiles a workbook has."""
-COMPARED = (
-    *("metric", "quantile", "unit", "baseline (in unit)", "candidate (in unit)"),
+VALUES = ("unit", "baseline (in unit)", "candidate (in unit)")
+RATIO = (
     *("ratio (candidate / baseline)", "ratio, low", "ratio, high", "confidence", "finding"),
     *("n baseline (requests)", "n candidate (requests)", "method", "refusal", "warnings"),
 )
@@ -90,16 +91,23 @@ def comparison_book(
     lines = [verdicts.seen(found), verdicts.PAIR]
     _verdict(book, found.verdict.value, lines, found.warnings, command)
     rows: list[list[Cell]] = [
-        [
-            *(row.metric, row.quantile, row.unit, row.baseline, row.candidate, row.ratio),
-            *(row.low, row.high, row.confidence, row.finding, row.n_baseline, row.n_candidate),
-            *(row.method, row.refusal, " ".join(one.code for one in row.warnings) or None),
-        ]
+        [row.metric, row.quantile, row.unit, row.baseline, row.candidate, *_ratio(row)]
         for row in found.rows
     ]
     note = "Candidate / baseline, by quantile; low and high are the ends of the interval, empty is unbounded."
-    table(book, "Comparison", note, COMPARED, rows)
+    table(book, "Comparison", note, ("metric", "quantile", *VALUES, *RATIO), rows)
+    if equal := found.equal_lengths:
+        rows = [[row.metric, row.quantile, *_ratio(row)] for row in equal.rows]
+        table(book, "Equal lengths", lengths_text(equal), ("metric", "quantile", *RATIO), rows)
     _rest(book, sides, list(dict.fromkeys([*USUAL, *found.values])), most)
+
+
+def _ratio(row: Comparison) -> list[Cell]:
+    return [
+        *(row.ratio, row.low, row.high, row.confidence, row.finding),
+        *(row.n_baseline, row.n_candidate),
+        *(row.method, row.refusal, " ".join(one.code for one in row.warnings) or None),
+    ]
 
 
 def run_book(arm: Arm, file: BinaryIO, *, command: str | None, most: int = ROWS) -> None:
@@ -172,7 +180,7 @@ def _ratio_chart(book: Book, rows: Sequence[Row]) -> Chart:
             "x_error_bars": {"type": "custom", "plus_values": above, "minus_values": below},
         }
     )
-    chart.set_title({"name": "Ratio candidate / baseline with its 95 % interval"})
+    chart.set_title({"name": "Ratio candidate / baseline with its 90 % interval"})
     chart.set_y_axis({"reverse": True})
     chart.set_x_axis({"crossing": 1})
     chart.set_legend({"none": True})
