@@ -7,8 +7,8 @@ import pytest
 from calibration import disturbances, drifts, servers
 from calibration.effects import POINTS, shift, tail
 from calibration.runs import arm
-from calibration.scenes import full, on_sessions
-from calibration.traffic import poisson, sessions
+from calibration.scenes import full, on_sessions, routed
+from calibration.traffic import poisson, self_exciting, sessions, surging
 
 from analysis.metrics import METRICS, values
 from analysis.quantiles import quantile
@@ -151,6 +151,42 @@ def test_the_tail_effect_moves_the_p99_by_ten_per_cent_and_no_median() -> None:
         assert (np.diff(changed) >= 0).all()
     assert tail(population).truth[0.5] == 1
     assert tail(population).truth[0.99] == pytest.approx(1.1)
+
+
+def test_a_surge_holds_its_share_of_the_arrivals() -> None:
+    """1.7 times the mean rate in the middle fifth of the time, less and evenly outside."""
+    due = surging(MANY, 3600.0, random(), peak=1.7, share=0.2).due
+    counts, _ = np.histogram(due, bins=10, range=(0, 3600))
+    middle, outside = counts[4:6].sum(), np.delete(counts, [4, 5])
+
+    assert middle / MANY == pytest.approx(1.7 * 0.2, rel=0.02)
+    assert outside / MANY == pytest.approx(np.full(8, (1 - 1.7 * 0.2) / 8), rel=0.03)
+
+
+def test_self_exciting_arrivals_vary_as_hawkes_did() -> None:
+    """In long windows the counts have Poisson's variance times 1 / (1 - branching)^2."""
+    due = self_exciting(MANY, float(MANY), random(), branching=0.7, delay_s=10.0).due
+    counts, _ = np.histogram(due, bins=200)
+
+    assert (len(due), due[-1]) == (MANY, MANY)
+    assert counts.var() / counts.mean() == pytest.approx(1 / 0.3**2, rel=0.3)
+
+
+def test_a_sticky_route_keeps_each_user_on_a_replica() -> None:
+    """Replicas have a standard deviation of 10 % between them, and each arm another route."""
+    scene = routed(40)
+    drawn = random()
+    traffic = scene.traffic(drawn)
+    requests = np.bincount(traffic.session)
+    logs = [np.log(scene.play(traffic, drawn)) for _ in range(40)]
+    gaps = [
+        np.bincount(traffic.session, other - one) / requests
+        for one, other in zip(logs[::2], logs[1::2], strict=True)
+    ]
+
+    cached = np.log(scene.play(traffic, drawn)) - logs[0]
+    noise = np.var(cached) - 2 * 0.1**2  # of a request, which its replica is no part of
+    assert np.var(gaps) == pytest.approx(2 * 0.1**2 + noise * np.mean(1 / requests), rel=0.12)
 
 
 def test_arms_share_their_requests() -> None:

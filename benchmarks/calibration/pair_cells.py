@@ -7,6 +7,7 @@ from numpy.random import Generator
 
 from analysis.clusters import FEW
 from calibration import disturbances, servers
+from calibration.advice import HEADLINES, UNLABELLED, WRONG_95, Advice, covers_95
 from calibration.bars import Bar
 from calibration.cell import NONE, Cell
 from calibration.controls import bootstrap_median, kolmogorov_smirnov, mann_whitney
@@ -29,6 +30,7 @@ from calibration.scenes import (
     MINUTE,
     Scene,
     apart,
+    before_queue,
     deadline,
     disturbed,
     full,
@@ -39,8 +41,9 @@ from calibration.scenes import (
     on_sessions,
     population,
     queue,
+    routed,
 )
-from calibration.traffic import Traffic, interleaved, poisson
+from calibration.traffic import Traffic, interleaved, poisson, self_exciting, surging
 from calibration.whole import ANYWHERE, TYPICAL, Whole
 
 USUAL_TESTS = {
@@ -56,6 +59,8 @@ SATURATED = (
     Bar(measure=FPR, points=POINTS, high=0.15),
     Bar(measure=WRONG, points=POINTS, high=0.08),
 )
+REFUSED = (Bar(measure=UNLABELLED, points=HEADLINES, low=0.98),)
+SURGE = partial(surging, peak=1.7, share=0.2)
 SLOW = (Bar(measure=WRONG, points=POINTS, high=0.08),)
 
 
@@ -258,6 +263,51 @@ def _interleaved(sessions: int, share: float, spread: float, power: float = 0.0)
     )
 
 
+_ROUTED: dict[str, Cell] = {
+    f"{users} users on 8 replicas": Cell(
+        experiment=Replays(scene=routed(users), sessions=True, points=(0.5, 0.95)),
+        bars=(
+            Bar(measure=WRONG, points=(0.5, 0.95), high=0.065),
+            *((Bar(measure=BY_TIME, points=(0.5,), low=0.1),) if users < 100 else ()),
+        ),
+    )
+    for users in (40, 200)
+}
+"""Where the trace knows its users. Where it does not, a pair speaks of its own two routes alone."""
+
+_BUSY: dict[str, Cell] = {
+    **{
+        f"{name} at a load of {load}": Cell(
+            experiment=Advice(scene=before_queue(draw, load)),
+            bars=(Bar(measure=WRONG_95, points=HEADLINES, high=0.065),) if labelled else REFUSED,
+        )
+        for name, draw, load, labelled in (
+            ("self-exciting arrivals", self_exciting, 0.2, True),
+            ("self-exciting arrivals", self_exciting, 0.4, True),
+            ("self-exciting arrivals", self_exciting, 0.6, False),
+            ("a surge to 0.34", SURGE, 0.2, True),
+            ("a surge to 0.68", SURGE, 0.4, True),
+            ("a surge to 1.36", SURGE, 0.8, False),
+        )
+    },
+    **{
+        f"self-exciting arrivals at a load of {load} x1.08": Cell(
+            experiment=Advice(
+                scene=SlowerServer(
+                    scene=before_queue(self_exciting, load).against(
+                        partial(queue, load=load, slow=1.08)
+                    ),
+                    name="x1.08",
+                    points=HEADLINES,
+                )
+            ),
+            bars=(Bar(measure=covers_95("x1.08"), points=HEADLINES, low=0.93),),
+        )
+        for load in (0.2, 0.4)
+    },
+}
+"""Where a queue waits so long that its luck decides, no row is labelled 95 %."""
+
 _SESSIONS: dict[str, Cell] = {
     "6 sessions hold 80 %, 15 % apart": _interleaved(6, 0.8, 0.15),
     "6 sessions hold 80 %, 5 % apart": _interleaved(6, 0.8, 0.05),
@@ -269,14 +319,17 @@ _SESSIONS: dict[str, Cell] = {
 }
 
 _LENGTHS: dict[str, Cell] = {
-    f"answers differ in length by {spread:.0%}{text}": Cell(
-        experiment=Lengths(spread=spread, longer=longer),
-        bars=(
-            Bar(measure=WRONG, points=(0.5, 0.95), high=0.065),
-            Bar(measure="covers x1.05", points=(0.5, 0.95), low=0.935),
-        ),
+    f"answers differ in length by {spread:.0%}{text}, memory {memory:g}": Cell(
+        experiment=Lengths(spread=spread, longer=longer, memory=memory),
+        bars=(Bar(measure="covers x1.05", points=(0.5, 0.95), low=0.94),),
     )
-    for spread, longer, text in ((0.4, 1.0, ""), (0.2, 1.0, ""), (0.4, 1.2, ", 20 % longer"))
+    for spread, longer, text in (
+        (0.4, 1.0, ""),
+        (0.2, 1.0, ""),
+        (0.0, 1.0, ""),
+        (0.4, 1.2, ", 20 % longer"),
+    )
+    for memory in (0.0, 0.95)
 }
 
 _TICKS: dict[str, Cell] = {
@@ -327,6 +380,8 @@ PAIR_CELLS: Mapping[str, Cell] = {
     **_INTERVALS,
     **_WHOLE,
     **_SESSIONS,
+    **_ROUTED,
+    **_BUSY,
     **_LENGTHS,
     **_TICKS,
     **_ERRORS,

@@ -14,15 +14,15 @@ from calibration.effects import POINTS
 from calibration.failing import (
     KINDS,
     PASSES_ANYWAY,
+    UNSEEN_KINDS,
     Failing,
     RarelyBad,
     Shedding,
-    in_one_run_of_five,
 )
 from calibration.monitored import PEEKING, Monitored
 from calibration.pairs import FPR, WRONG
 from calibration.runs import FAILS, PASSES, REFUSED, SEES, WELCH, Drifting, Simulated, Unturned
-from calibration.scenes import full, on_sessions, queue
+from calibration.scenes import full, on_sessions, queue, routed
 
 GATED = (
     Bar(measure=FPR, points=POINTS, high=0.08),
@@ -47,6 +47,14 @@ _RUNS: dict[str, Cell] = {
     )
     for repeats in (3, 5)
     for name, play in (("full", full), ("FIFO queue at .8", partial(queue, load=0.8)))
+}
+
+_ROUTED: dict[str, Cell] = {
+    f"{repeats}+{repeats} runs, 40 users on 8 replicas": Cell(
+        experiment=Simulated(scene=routed(40), repeats=repeats, offset=0.0),
+        bars=tuple(replace(bar, high=0.065) for bar in GATED),
+    )
+    for repeats in (3, 5)
 }
 
 _HOURS: Mapping[str, drifts.Drift] = {
@@ -173,11 +181,7 @@ _FAILING: dict[str, Cell] = {
             gate=gate, errors=errors, baseline=first, candidate=second, n=n, repeats=repeats
         ),
         bars=(
-            *(
-                []
-                if errors is in_one_run_of_five
-                else [Bar(measure=PASSES, points=NONE, high=0.065)]
-            ),
+            *([] if kind in UNSEEN_KINDS else [Bar(measure=PASSES, points=NONE, high=0.065)]),
             Bar(measure=FAILS, points=NONE, high=0.065),
         ),
     )
@@ -186,7 +190,6 @@ _FAILING: dict[str, Cell] = {
     for n in (300, 2000)
     for repeats in (3, 5, 10)
 }
-"""Errors all in one run of five have no bar: runs of which none is bad show no error."""
 _NONE_PASSES = (Bar(measure=PASSES_ANYWAY, points=NONE, high=0.01),)
 _SHEDDING: dict[str, Cell] = {
     f"5+5 runs {name}, {asked}": Cell(
@@ -204,6 +207,12 @@ _SHEDDING: dict[str, Cell] = {
         ("--gate ttft:p50:5%", None, ("ttft:p50:5%",)),
     )
 }
+_PACED: dict[str, Cell] = {
+    f"5+5 runs half as slow again, open loop, --gate {rate}:5%": Cell(
+        experiment=Shedding(margin=None, gates=(f"{rate}:5%",), slow=1.5), bars=_NONE_PASSES
+    )
+    for rate in ("requests_per_s", "output_tokens_per_s")
+}
 _RARE: dict[str, Cell] = {
     f"{repeats}+{repeats} one run in {one_in} is bad": Cell(
         experiment=RarelyBad(one_in=one_in, repeats=repeats)
@@ -215,6 +224,7 @@ _RARE: dict[str, Cell] = {
 
 RUN_CELLS: Mapping[str, Cell] = {
     **_RUNS,
+    **_ROUTED,
     **_DRIFTS,
     **_TRENDS,
     **_IN_PLACE,
@@ -223,5 +233,6 @@ RUN_CELLS: Mapping[str, Cell] = {
     **_MONITORED,
     **_FAILING,
     **_SHEDDING,
+    **_PACED,
     **_RARE,
 }

@@ -26,7 +26,7 @@ from calibration.drifts import Drift, Order, one_after_the_other, random_pairs
 from calibration.pairs import FPR, WRONG
 from calibration.scenes import Scene
 from calibration.tally import Outcomes
-from replay.columns import NUMBERS, Column
+from replay.columns import NUMBERS, WORDS, Column
 from replay.runfile import Run, recount
 
 MARGIN = 0.05
@@ -204,6 +204,7 @@ def _template(n: int) -> tuple[dict[str, Column], dict[str, Any]]:
     found["held"] = found["connect"] = np.zeros(n)
     found["stream"], found["warmup"] = np.ones(n, bool), np.zeros(n, bool)
     found["status"] = np.full(n, 200)
+    found |= {name: np.full(n, None, dtype=object) for name in WORDS}
     found["outcome"] = np.full(n, "ok", dtype=object)
     found["id"] = np.array([f"r{i}" for i in range(n)], dtype=np.dtypes.StringDType())
     return found, recount(found)

@@ -14,7 +14,15 @@ from numpy.random import Generator
 from analysis.quantiles import quantile
 from analysis.summary import Floats
 from calibration import disturbances, servers
-from calibration.traffic import CACHED, Draw, Traffic, cached_now, poisson, sessions
+from calibration.traffic import (
+    CACHED,
+    Draw,
+    Traffic,
+    cached_now,
+    interleaved,
+    poisson,
+    sessions,
+)
 
 Play = Callable[[Traffic, Generator], Floats]
 Hide = Callable[[Floats, Generator], Floats]
@@ -98,6 +106,17 @@ def apart(traffic: Traffic, random: Generator, *, spread: float, sessions: int) 
     return np.asarray(plain(traffic, random) * np.exp(own[traffic.session]))
 
 
+def sticky(traffic: Traffic, random: Generator, *, replicas: int, spread: float) -> Floats:
+    """The plain arm behind a router that sends each session to one replica, drawn anew for each arm.
+
+    Replicas are evenly apart, with standard deviation `spread`.
+    """
+    places = np.arange(replicas) - (replicas - 1) / 2
+    route = random.integers(replicas, size=int(traffic.session.max()) + 1)
+    speed = (spread * places / places.std())[route]
+    return np.asarray(plain(traffic, random) * np.exp(speed[traffic.session]))
+
+
 def narrow(traffic: Traffic, random: Generator, *, middle_s: float) -> Floats:
     """TTFT = middle exp(shared + N(0, .15)): an idle server that a change of 5 % is easily seen of."""
     return np.asarray(middle_s * np.exp(traffic.shared + random.normal(0, 0.15, len(traffic))))
@@ -152,6 +171,20 @@ def on_server(n: int, load: float) -> Scene:
         return poisson(n, n * servers.demand_s() / load, random)
 
     return Scene(traffic=traffic, play=servers.batching)
+
+
+def routed(users: int) -> Scene:
+    """2,000 requests of an hour behind a router that keeps each user on one of 8 replicas, 10 % apart."""
+
+    def traffic(random: Generator) -> Traffic:
+        return interleaved(poisson(2000, 60 * MINUTE, random), random, sessions=users, share=1.0)
+
+    return Scene(traffic=traffic, play=partial(sticky, replicas=8, spread=0.1))
+
+
+def before_queue(draw: Callable[[int, float, Generator], Traffic], load: float) -> Scene:
+    """2,000 requests, one a second on average, before a FIFO queue at that load."""
+    return Scene(traffic=partial(draw, 2000, 2000.0), play=partial(queue, load=load))
 
 
 def disturbed(disturb: disturbances.Disturb) -> Play:

@@ -88,6 +88,38 @@ def poisson(n: int, span_s: float, random: Generator) -> Traffic:
     )
 
 
+def surging(n: int, span_s: float, random: Generator, *, peak: float, share: float) -> Traffic:
+    """Poisson arrivals, in the middle `share` of the time `peak` times as many as on average."""
+    drawn = poisson(n, span_s, random)
+    rest = (1 - peak * share) / 2
+    at = np.interp(
+        drawn.due / drawn.due[-1],
+        [0, rest, 1 - rest, 1],
+        [0, (1 - share) / 2, (1 + share) / 2, 1],
+    )
+    return replace(drawn, due=span_s * at)
+
+
+def self_exciting(
+    n: int, span_s: float, random: Generator, *, branching: float = 0.7, delay_s: float = 10.0
+) -> Traffic:
+    """A. Hawkes' process: each arrival brings Poisson(branching) more, each after an exponential delay.
+
+    Of some more than are needed the first n after a start-up are taken, and stretched to the span.
+    """
+    before_s = 20 * delay_s
+    first = random.poisson(1.5 * n * (1 - branching) * (1 + before_s / span_s))
+    births = random.uniform(-before_s, 1.5 * span_s, first)
+    arrivals = [births]
+    while len(births):
+        births = np.repeat(births, random.poisson(branching, len(births)))
+        births = births + random.exponential(delay_s, len(births))
+        arrivals.append(births)
+    due = np.sort(np.concatenate(arrivals))
+    due = due[due > 0][:n]
+    return replace(poisson(n, span_s, random), due=due * (span_s / due[-1]))
+
+
 def interleaved(
     traffic: Traffic, random: Generator, *, sessions: int, share: float, power: float = 0.0
 ) -> Traffic:
