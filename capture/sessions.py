@@ -28,6 +28,7 @@ SESSION_HEADERS = (
 )
 """Headers that name a conversation; the first that is there wins. A pseudonym serves as well."""
 
+_NAMING = frozenset(SESSION_HEADERS)
 REMEMBERED = 100_000
 RIVALS = 16
 
@@ -67,8 +68,9 @@ class _Recent[Value](OrderedDict[bytes | str, Value]):
         self._size = size
 
     def __setitem__(self, key: bytes | str, value: Value) -> None:
+        if key in self:
+            self.move_to_end(key)
         super().__setitem__(key, value)
-        self.move_to_end(key)
         if len(self) > self._size:
             self.popitem(last=False)
 
@@ -157,7 +159,9 @@ def _likeness(seen: _Seen, said: bytes | None, client: str | None) -> tuple[bool
 
 def _name(request: Request) -> str | None:
     """What the first header that names a conversation says."""
-    given = {name: value for name, value in reversed(request.headers) if name in SESSION_HEADERS}
+    given = {name: value for name, value in request.headers[::-1] if name in _NAMING}
+    if not given:
+        return None
     return next((value for name in SESSION_HEADERS if (value := given.get(name))), None)
 
 

@@ -35,6 +35,7 @@ class Clock:
         self.second = 0
         self.origin = 0.0
         self.steps = 0
+        self._passed = 0.0
         self.read()
 
     def read(self) -> bool:
@@ -54,6 +55,12 @@ class Clock:
             before = self.wall_ns(now)
             if self.read():
                 self.steps += abs(self.wall_ns(now) - before) > SLACK_S * 1e9
+
+    def past(self, at: float) -> bool:
+        """Whether a time has passed; the clock is only read for one later than when it was read last."""
+        if at > self._passed:
+            self._passed = self.now()
+        return at <= self._passed
 
     def of(self, second: int, ns: int) -> float:
         """The monotonic time of a kernel's stamp, a timespec."""

@@ -3,6 +3,7 @@
 The reader calls `readable` and `push`; the exchange's `over` is called when nothing more is to come of it.
 """
 
+import select
 import socket
 import ssl
 import struct
@@ -39,10 +40,11 @@ _timespec = struct.Struct("ll").unpack_from
 class Exchange:
     """One request and its response on a line, with its deadlines. Set `sent` when it begins.
 
-    `over` is called once, when nothing more is to come. Times are those of the reader's clock.
+    `heard` is when bytes of the response last came. `over` is called once, when nothing more is to come.
+    Times are those of the reader's clock.
     """
 
-    __slots__ = ("_deadlines", "_ends", "_heard", "over", "response", "sent")
+    __slots__ = ("_deadlines", "_ends", "heard", "over", "response", "sent")
 
     def __init__(self, response: Response, deadlines: Deadlines, ends: float, over: Over) -> None:
         self.response = response
@@ -50,7 +52,7 @@ class Exchange:
         self.sent = 0.0
         self._deadlines = deadlines
         self._ends = ends
-        self._heard = 0.0
+        self.heard = 0.0
 
     @property
     def expires(self) -> float:
@@ -70,15 +72,8 @@ class Exchange:
     @property
     def _phase_ends(self) -> float:
         if self.response.answered:
-            return self._heard + self._deadlines.between
+            return self.heard + self._deadlines.between
         return self.sent + self._deadlines.first_byte
-
-    def take(self, at: float, data: bytes, since: float | None, *, by_kernel: bool) -> None:
-        """Bytes of the response: when the last of them came, and since when the first may have."""
-        self._heard = at
-        self.response.feed(at, data, since, by_kernel=by_kernel)
-        if self.response.heed is not None:
-            self.response.heed()
 
 
 Read = tuple[Exchange | None, float, bytes, str, bool, float | None]
@@ -99,6 +94,9 @@ class Line:
         self._sock = sock
         self._recvmsg = sock.recvmsg
         self._reader = reader
+        stirs = select.poll()
+        stirs.register(sock, select.POLLIN | select.POLLRDHUP)
+        self._stirs = stirs.poll
         self._request = self._body = NOTHING
         self._out = NOTHING
         self._writing = False
@@ -134,10 +132,16 @@ class Line:
         self.push()
 
     def fresh(self) -> bool:
-        """Whether an idle line is still good: the server has neither closed it nor said anything."""
+        """Whether an idle line is still good: the server has neither closed it nor said anything.
+
+        The socket itself is asked, not what the reader has seen: a FIN that came since its last look counts.
+        One that comes between this and the `send` that follows, some 20 us later, is no different from one
+        that is still on its way: the request is sent again on another connection. (A poll of one socket
+        takes a fifth of the time of a read that finds nothing.)
+        """
         if self.unread:
             self.close()
-        while self.open and self.readable():
+        while self.open and self._stirs(0) and self.readable():
             pass
         return self.open
 
@@ -167,8 +171,9 @@ class Line:
             at = self._stamp(notes)
         self._deaf = not data
         self.reads += 1
-        since = max(empty, self._asked)
-        unsure = since if at - since > CERTAIN_S else None
+        unsure = None
+        if at - empty > CERTAIN_S and at - self._asked > CERTAIN_S:
+            unsure = max(empty, self._asked)
         self.unread.append((self.exchange, at, data, trouble, self._by_kernel, unsure))
         self._reader.unread_bytes += len(data)
         return True
@@ -254,19 +259,16 @@ class Line:
 
     def _stamp(self, notes: list[tuple[int, int, bytes]]) -> float:
         """When what was just read arrived: by the kernel's stamp, else by our clock."""
-        reader = self._reader
-        now = reader.clock.now()
+        clock = self._reader.clock
         if notes:
-            at = reader.clock.of(*_timespec(notes[0][2]))
-            if self._asked - SLACK_S <= at <= now + SLACK_S:
+            at = clock.of(*_timespec(notes[0][2]))
+            if self._asked - SLACK_S <= at and clock.past(at - SLACK_S):
                 self._by_kernel = True
-                self._heard = max(
-                    at, self._heard
-                )  # what waited for a lost segment is older than it
+                self._heard = max(at, self._heard)  # one that waited for a lost segment is older
                 return self._heard
         self._by_kernel = False
-        self._heard = now
-        return now
+        self._heard = clock.now()
+        return self._heard
 
     def _received(self, at: float, data: bytes, since: float | None, *, by_kernel: bool) -> None:
         exchange = self.exchange
@@ -277,7 +279,8 @@ class Line:
             self._reader.kernel_stamps += 1
         else:
             self._reader.user_stamps += 1
-        exchange.take(at, data, since, by_kernel=by_kernel)
+        exchange.heard = at
+        exchange.response.feed(at, data, since, by_kernel=by_kernel)
         if exchange.response.over:
             self._settle(exchange)
 

@@ -15,6 +15,7 @@ EVENT_END: Final = re.compile(rb"\n\n|\r\n\r\n|\r\r")
 VERSIONS: Final = frozenset({"1.0", "1.1"})
 
 SILENT: Final = "Server disconnected without sending a response."
+MISPLACED: Final = "a body where none belongs"
 SHORT: Final = "peer closed connection without sending complete message body"
 
 
@@ -37,6 +38,7 @@ class Response:
         "answered",
         "heed",
         "keep",
+        "on_body",
         "over",
     )
 
@@ -49,6 +51,7 @@ class Response:
         self._fed = 0
         self._fields: list[tuple[bytes, bytes]] = []
         self._pieces: list[bytes] = []
+        self.on_body = self._pieces.append
         self.answered = False
         self.over = False
         self.keep = False
@@ -74,15 +77,28 @@ class Response:
         except httptools.HttpParserError as error:
             self._broken(str(error))
         if self._pieces:
-            piece = b"".join(self._pieces)
-            if since is not None and not (by_kernel and self._alone(piece)):
-                self._reply.unsure[len(self._reply.chunks)] = since
-            self._reply.chunks.append((at, piece))
+            if self.answered and not self._bodyless:
+                self._chunk(b"".join(self._pieces), since, by_kernel=by_kernel)
+            else:
+                self._broken(MISPLACED)
             self._pieces.clear()
         if not self.answered and self._fed > MOST_HEAD:
             self._broken(f"a response head over {MOST_HEAD >> 10} KiB")
         if self.over:
             self._parser = None  # it holds our methods: a cycle for the collector
+        if self.heed is not None:
+            self.heed()
+
+    def _chunk(self, piece: bytes, since: float | None, *, by_kernel: bool) -> None:
+        """Keep what a read had of the body."""
+        reply = self._reply
+        if since is not None and not (by_kernel and self._alone(piece)):
+            reply.unsure[len(reply.chunks)] = since
+        reply.chunks.append((self._at, piece))
+        reply.received += len(piece)
+        if reply.received > MOST_BYTES:
+            reply.failure = too_long(MOST_BYTES)
+            self.over, self.keep = True, False
 
     def _alone(self, piece: bytes) -> bool:
         """Whether nothing follows the first event that ends in it: the last byte's time is its own."""
@@ -138,11 +154,14 @@ class Response:
             return "incomplete chunked read"
         return f"received {self._reply.received} bytes, expected {length}"
 
-    # What the parser calls:
+    # What the parser calls, and `on_body` with each piece of the body:
 
     def on_message_begin(self) -> None:
         if self.over:
             self.keep = False
+            self._pieces = (
+                self._pieces.copy()
+            )  # what follows goes to the old list, which nobody reads
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if not self.answered:  # later ones are trailers
@@ -160,18 +179,12 @@ class Response:
         else:
             self._head(status)
 
-    def on_body(self, data: bytes) -> None:
-        if self.over or not self.answered:
-            self._broken("a body where none belongs")
-            return
-        self._pieces.append(data)
-        reply = self._reply
-        reply.received += len(data)
-        if reply.received > MOST_BYTES:
-            self.fail(*too_long(MOST_BYTES))
-
     def on_message_complete(self) -> None:
-        if self.over or not self.answered:
+        if self.over:
+            return
+        if not self.answered:  # an interim one
+            if self._pieces:
+                self._broken(MISPLACED)
             return
         self._reply.end = self._at
         self.over = True
@@ -182,7 +195,8 @@ class Response:
         reply.status = status
         reply.headers = self._fields
         self.answered = True
-        if self._bodyless or status in BODYLESS:
+        self._bodyless |= status in BODYLESS
+        if self._bodyless:
             reply.end = self._at
             self.over = True
             self.keep = self._parser is not None and self._parser.should_keep_alive()
