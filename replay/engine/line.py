@@ -139,9 +139,7 @@ class Line:
         that is still on its way: the request is sent again on another connection. (A poll of one socket
         takes a fifth of the time of a read that finds nothing.)
         """
-        if self.unread:
-            self.close()
-        while self.open and self._stirs(0) and self.readable():
+        while self.open and (self.unread or self._stirs(0)) and self.readable():
             pass
         return self.open
 
