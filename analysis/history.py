@@ -14,6 +14,7 @@ from typing import Any, Final
 from analysis.endpoints import Figure
 from capture.errors import InputError
 from capture.jsontext import loads
+from capture.writing import SHARED, write_whole
 
 FORMAT: Final = 1
 DIGITS: Final = 7
@@ -107,12 +108,7 @@ def appended(history: History, session: Session) -> History:
 
 def write_history(history: History) -> None:
     """Write the file in one go. Raises InputError where that cannot be."""
-    path, new = history.path, history.path.with_name(f"{history.path.name}.new")
-    try:
-        new.write_text(written(history.sessions), encoding="utf-8")
-        new.replace(path)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written: {error.strerror}") from None
+    write_whole(history.path, written(history.sessions), SHARED)
 
 
 def written(sessions: Sequence[Session]) -> str:

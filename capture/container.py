@@ -212,10 +212,10 @@ class ContainerWriter:
 
     def _fail(self, error: OSError) -> None:
         assert self._fd is not None
-        self._failure = error
+        self._failure = OSError(error.errno, error.strerror, str(self.part))
         with contextlib.suppress(OSError):
             os.ftruncate(self._fd, self._size)
-        raise error
+        raise self._failure
 
     def _check(self) -> None:
         if self._failure is not None:

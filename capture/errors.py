@@ -4,6 +4,9 @@ The line says what is wrong, where, and what to do about it. `tbench.__main__` p
 `exit_code`; a traceback appears only with `--debug`.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class TbenchError(Exception):
     """A failure with a message for the user. Raise one of its children."""
@@ -25,3 +28,14 @@ class UnreachableError(TbenchError):
     """The target cannot be reached, or no request succeeded."""
 
     exit_code = 5
+
+
+@contextmanager
+def after_sending(sent: bool) -> Iterator[None]:
+    """What stops a series of runs after the first is no bad usage: with `sent`, an InvalidRunError."""
+    try:
+        yield
+    except (InputError, OSError) as error:
+        if not sent:
+            raise
+        raise InvalidRunError(str(error)) from error

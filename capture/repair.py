@@ -60,7 +60,8 @@ def repair(source: str | Path, out: Path) -> Losses:
     """Copy what is sound of one capture, all its segments, into the new file `out`.
 
     Records and frames that this version does not know are copied too. Returns what was lost; raises
-    InputError when `source` is no trace or holds several captures, or `out` exists.
+    InputError when `source` is no trace or holds several captures, or `out` exists, and OSError when the
+    disk takes no more. Then no file is left.
     """
     trace = read_trace(source)
     if len({segment.header.capture_id for segment in trace.segments}) > 1:
@@ -69,11 +70,15 @@ def repair(source: str | Path, out: Path) -> Losses:
     writer = ContainerWriter(out, _header(containers))
     catalogue = Catalogue()
     lost = Losses(missing_segments=trace.losses.missing_segments)
-    for container in containers:
-        _copy(container, writer, catalogue)
-        lost.add(container.losses)
-    totals = {**catalogue.totals, "continued": False}
-    writer.close(totals, detail={**catalogue.detail(), "repaired": asdict(lost)})
+    try:
+        for container in containers:
+            _copy(container, writer, catalogue)
+            lost.add(container.losses)
+        totals = {**catalogue.totals, "continued": False}
+        writer.close(totals, detail={**catalogue.detail(), "repaired": asdict(lost)})
+    except BaseException:
+        writer.discard()
+        raise
     return lost
 
 

@@ -60,7 +60,8 @@ def _explain(error: Exception) -> int:
 
         return _fail(f"{mask_lookalikes(usage())} Try --help.", 2)  # a key that was not quoted, say
     if isinstance(error, OSError):
-        return _fail(str(error), 2)
+        named = error.filename is not None and error.strerror
+        return _fail(f"{error.filename}: {error.strerror}" if named else str(error), 2)
     kind = type(error).__name__
     return _fail(f"unexpected {kind}: {error}. This is a defect; --debug shows where it is.", 70)
 

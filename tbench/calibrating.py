@@ -4,6 +4,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+from capture.errors import InvalidRunError
 from capture.jsontext import read_json
 from capture.synthesis import Workload, calibrated, parse
 from capture.synthesis.order import read_task
@@ -28,7 +29,7 @@ def with_lengths(
             "no --model-tokenizer: asking the server how long its tokens are (12 small requests)"
         )
         kept |= _asked(asked, base, order, folder, log)
-        write_json(folder / OWN, kept)
+        write_json(folder / OWN, kept, failure=InvalidRunError)
     if kept["chars_per_token"] is None:
         log.say(
             f"{kept.get('uncalibrated', 'too few counts of prompt tokens from the server')}: lengths "

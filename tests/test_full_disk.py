@@ -1,21 +1,28 @@
 """A disk that takes no more, and folders that take nothing: no half file, and the name that the user gave."""
 
+import contextlib
 import os
 import resource
 import stat
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from capture.errors import InvalidRunError
+from analysis.history import History, write_history
+from capture.errors import InvalidRunError, TbenchError
+from replay.benchmark.layout import write_json
+from replay.experiment.ledger import Ledger
 from replay.runfile import RunWriter
 from replay.runform import IDENTITY
+from tbench.__main__ import run as tbench
 from tbench.benchmark_view import Log
 from tbench.commands.output import private, write_shared
+from tests.benchmark_folder import BenchmarkFolder
+from tests.test_history import session
 
 LIMIT = 30_000
 """Bytes that a file may have: fewer than a page or a workbook takes."""
@@ -65,7 +72,7 @@ def test_a_full_stdout_is_named(run: Path, tmp_path: Path) -> None:
         code, said = limited(tmp_path, "report", run, stdout=full.fileno())
 
     assert code == 2
-    assert "No space left on device: '<stdout>'" in said
+    assert "tbench: <stdout>: No space left on device" in said
 
 
 def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
@@ -117,15 +124,91 @@ def test_a_link_stays_a_link(tmp_path: Path) -> None:
     assert (tmp_path / "a.html").read_text() == "new"
 
 
+@contextlib.contextmanager
+def full(most: int) -> Iterator[None]:
+    """No file of this process may pass so many bytes, as on a disk that is full."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def everything(folder: Path) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+SYNTH = ("trace", "synth", "--model", "m", "--requests", 60, "--scenario", "D(20,5)")
+COMMANDS: dict[str, Callable[[Path, Path], list[object]]] = {
+    "synth": lambda at, _: [*SYNTH, "-o", at / "new.msgpack"],
+    "repair": lambda at, _: ["trace", "repair", at / "t.msgpack", "-o", at / "new.msgpack"],
+    "charts": lambda at, run: ["report", run, "--charts", at],
+    "plot": lambda at, _: ["plot", "--experiments-folder", at / "bench", "-o", at],
+    "excel": lambda at, _: [
+        "excel", "--experiment-folder", at / "bench", "--excel-name", at / "b.xlsx"
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("verb", COMMANDS)
+@pytest.mark.parametrize("most", [100, 700])
+def test_a_verb_that_cannot_write_its_file_leaves_none(
+    verb: str, most: int, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One line that names the file and the reason; what was there stays as it was."""
+    assert tbench([*map(str, SYNTH), "-o", str(tmp_path / "t.msgpack")]) == 0
+    BenchmarkFolder(tmp_path / "bench").metadata(num_concurrency=[1]).point(
+        "D(100,100)", 1, rps=1.0
+    )
+    before = everything(tmp_path)
+    capsys.readouterr()
+    with full(most):
+        code = tbench([*map(str, COMMANDS[verb](tmp_path, run))])
+    said = capsys.readouterr().err.splitlines()[-1]
+
+    assert code == 2
+    assert said.startswith("tbench: ")
+    assert str(tmp_path) in said
+    assert said.endswith("File too large")
+    assert "Errno" not in said
+    assert everything(tmp_path) == before
+
+
+def noted(folder: Path, runs: int) -> None:
+    Ledger(folder, {"a": "x" * LIMIT}, [{}] * runs).write()
+
+
+WRITERS: dict[str, tuple[int, Callable[[Path], None]]] = {
+    "plan.json": (2, lambda at: noted(at, 0)),
+    "plan.json of runs that were made": (4, lambda at: noted(at, 1)),
+    "result": (4, lambda at: write_json(at / "r.json", {"a": "x" * LIMIT}, failure=InvalidRunError)),
+    "options": (2, lambda at: write_json(at / "o.json", {"a": "x" * LIMIT})),
+    "baseline": (2, lambda at: write_history(History(path=at / "plan.json", sessions=(session(),) * 200))),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_a_file_that_does_not_fit_is_as_it_was(name: str, tmp_path: Path) -> None:
+    """2 where nothing was sent, 4 where runs are there."""
+    code, write = WRITERS[name]
+    (tmp_path / "plan.json").write_text("before")
+    before = everything(tmp_path)
+    with (
+        full(LIMIT),
+        pytest.raises(TbenchError, match=r"\.json: cannot be written: File") as caught,
+    ):
+        write(tmp_path)
+
+    assert caught.value.exit_code == code
+    assert everything(tmp_path) == before
+
+
 def test_a_run_that_kept_nothing_says_so(tmp_path: Path) -> None:
     """Where the disk was full before the first block."""
     writer = RunWriter(tmp_path / "a.run", {}, clock=lambda: 0.0)
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (10, hard))
-    try:
-        with pytest.raises(
-            InvalidRunError, match=r"a\.run: cannot be written .*; no sample was kept"
-        ):
-            writer.close(dict.fromkeys(IDENTITY, 0))
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    with (
+        full(10),
+        pytest.raises(InvalidRunError, match=r"a\.run: cannot be written .*; no sample was kept"),
+    ):
+        writer.close(dict.fromkeys(IDENTITY, 0))

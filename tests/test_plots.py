@@ -433,6 +433,7 @@ def test_plot_draws_from_the_command_line(tbench: Callable[..., Done], chat: Pat
     assert drawn.code == 0, drawn.err
     assert len(drawn.out.splitlines()) == 5
     assert {path.name for path in set(chat.iterdir()) - before} == {"p"}
+    assert {path.stat().st_mode & 0o777 for path in (chat / "p").iterdir()} == {0o600}
 
 
 def test_only_validating_writes_nothing(chat: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,6 +16,7 @@ from analysis.plots.page import page
 from analysis.plots.presets import SWEPT, preset
 from analysis.result import Unit
 from capture.errors import InputError
+from capture.writing import write_whole
 from replay.benchmark.sweep import BATCHED
 
 SCALE: Final = 2
@@ -78,7 +79,9 @@ def plot(
         for name, spec, single in _pictures(sheet, grid, unit):
             for form in formats:
                 if not (single and form == "html"):
-                    yield _written(folder / f"{name}.{form}", FORMATS[form](spec))
+                    path = folder / f"{name}.{form}"
+                    write_whole(path, FORMATS[form](spec))
+                    yield path
 
 
 def default_plots(folder: Path) -> list[Path]:
@@ -99,11 +102,3 @@ def _pictures(sheet: Sheet, grid: Grid, unit: Unit) -> Iterator[tuple[str, dict[
         yield f"{sheet.name}_{safe(one.title)}", drawing.single(sheet, one, unit), True
     whole = drawing.whole(sheet, grid, unit)
     yield f"{sheet.name}_combined_plots_{grid.rows}x{grid.columns}", whole, False
-
-
-def _written(path: Path, content: bytes) -> Path:
-    try:
-        path.write_bytes(content)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written: {error.strerror}") from None
-    return path

@@ -5,12 +5,9 @@ right of them. An empty cell is "there is none".
 """
 
 import math
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, Final
-
-from xlsxwriter.exceptions import FileCreateError
 
 from analysis.experiment import Experiment
 from analysis.pick import AUDIO, THROUGHPUT, Pick, Rule, pick, rule_of, steps
@@ -20,7 +17,7 @@ from analysis.report.benchmark_grid import LINE_PT, Grid, Heading, lay, on_paper
 from analysis.report.benchmark_metadata import shown_metadata
 from analysis.report.sheets import ROWS, Book, opened, write
 from analysis.result import Result, Unit
-from capture.errors import InputError
+from capture.writing import whole_file
 
 APPENDIX: Final = "Appendix"
 INDIVIDUAL: Final = "Individual Request Metrics"
@@ -38,16 +35,8 @@ def write_workbook(
     `percentile` (`mean`, `p25` ... `p99`) is that of latencies and speed in Summary and Appendix, `unit` that
     of latencies, None: as the results have it. Raises InputError where it cannot be written.
     """
-    part = path.with_name(path.name + ".part")
-    try:
-        with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-            notes = benchmark_book(experiment.in_unit(unit or experiment.unit), file, percentile)
-        part.replace(path)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written: {error.strerror or error}") from None
-    finally:
-        part.unlink(missing_ok=True)
-    return notes
+    with whole_file(path) as file:
+        return benchmark_book(experiment.in_unit(unit or experiment.unit), file, percentile)
 
 
 def benchmark_book(
@@ -65,10 +54,7 @@ def benchmark_book(
     _metadata(book, experiment, percentile)
     _aggregated(book, experiment, speech=rule is AUDIO)
     _individual(book, experiment, share, speech=rule is AUDIO)
-    try:
-        book.file.close()
-    except FileCreateError as error:
-        raise OSError(*error.args) from error
+    book.close()
     return notes
 
 

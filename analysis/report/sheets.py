@@ -10,6 +10,7 @@ from typing import Any, BinaryIO, Final
 
 import numpy as np
 import xlsxwriter
+from xlsxwriter.exceptions import FileCreateError
 from xlsxwriter.format import Format
 from xlsxwriter.worksheet import Worksheet
 
@@ -41,6 +42,13 @@ class Book:
     bold: Format
     quiet: Format
     big: Format
+
+    def close(self) -> None:
+        """Write it. Raises OSError where that cannot be."""
+        try:
+            self.file.close()
+        except FileCreateError as error:
+            raise error.args[0] from None
 
 
 def opened(file: BinaryIO) -> Book:

@@ -4,7 +4,6 @@ from collections.abc import Iterator, Sequence
 from typing import BinaryIO
 
 from xlsxwriter.chart import Chart
-from xlsxwriter.exceptions import FileCreateError
 
 from analysis.arms import Arm
 from analysis.comparison import Comparison, Comparisons
@@ -195,7 +194,4 @@ def _rest(book: Book, sides: Sides, metrics: Sequence[str], most: int) -> None:
     error_sheet(book, sides)
     environment_sheet(book, sides)
     sample_sheet(book, sides, most=most)
-    try:
-        book.file.close()
-    except FileCreateError as error:
-        raise OSError(*error.args) from error
+    book.close()

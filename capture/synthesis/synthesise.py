@@ -77,10 +77,10 @@ def write(workload: Workload, path: str | Path, *, arrivals: Arrivals = ONE_A_SE
     try:
         for exchange in exchanges(workload, arrivals):
             writer.exchange(exchange)
+        return read_trace(writer.close())
     except BaseException:
         writer.discard()
         raise
-    return read_trace(writer.close())
 
 
 def _described(workload: Workload, arrivals: Arrivals) -> dict[str, Any]:

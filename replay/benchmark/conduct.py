@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from capture.errors import InvalidRunError, after_sending
 from capture.synthesis import Workload, write
 from capture.tracereader import Trace, read_trace
 from replay import measures
@@ -91,9 +92,11 @@ def conduct(
     """
     for name in (RUNS, TRACES):
         (plan.folder / name).mkdir(mode=0o700, parents=True, exist_ok=True)
-    succeeded = False
+    sent = succeeded = False
     for point in points:
-        made = there(plan, point) or _make(plan, point, watch(point), argv)
+        with after_sending(sent):
+            made = there(plan, point) or _make(plan, point, watch(point), argv)
+        sent = True
         succeeded = succeeded or bool(made.numbers["completed"])
         yield made
         if made.ended_by in ENDED:
@@ -140,7 +143,7 @@ def _made(plan: Benchmark, point: Point, run: Run, *, fresh: bool) -> Made:
     _remove_result(plan, point)
     name = result_name(point, plan.task, duration_s(run.columns))
     if run.totals["ended_by"] not in ENDED:
-        write_json(plan.folder / name, content)
+        write_json(plan.folder / name, content, failure=InvalidRunError)
     return Made(task=plan.task, point=point, run=run, result=content, numbers=found, fresh=fresh)
 
 

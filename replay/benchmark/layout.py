@@ -5,12 +5,13 @@ is ours: the runs, and the traces that they replayed.
 """
 
 import json
-import os
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from capture.errors import InputError, TbenchError
+from capture.writing import write_whole
 from replay.benchmark.aggregate import Trim, aggregate, in_unit, individual
 from replay.benchmark.sweep import Point
 from replay.measures import Columns, in_flight
@@ -57,9 +58,8 @@ def result(point: Point, columns: Columns, trim: Trim, unit: str) -> dict[str, A
     }
 
 
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write it for its owner only, as a whole or not at all."""
-    part = path.with_name(path.name + ".part")
-    with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-        json.dump(content, file, indent=4)
-    part.replace(path)
+def write_json(
+    path: Path, content: Mapping[str, Any], *, failure: type[TbenchError] = InputError
+) -> None:
+    """Write it for its owner only, as a whole or not at all. Raises `failure` where that cannot be."""
+    write_whole(path, json.dumps(content, indent=4), failure=failure)

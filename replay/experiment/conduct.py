@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
+from capture.errors import after_sending
 from replay.closing import check_reached
 from replay.experiment.experiment import Experiment
 from replay.experiment.ledger import Ledger
@@ -56,13 +57,15 @@ def conduct(
     """Make every run that is missing, in the plan's order; yields each as it ends.
 
     The iterator ends after a slot that does not count. Raises InputError before anything is sent,
-    UnreachableError when no request of a run succeeded.
+    InvalidRunError where a later run or its note cannot be made, UnreachableError when no request of a run
+    succeeded.
     """
     for place, slot in enumerate(missing(plan, ledger)):
         if place:
             sleep(plan.pause_s)
         for _ in range(plan.redo_invalid + 1):
-            made = _perform(plan, ledger, slot, watch(slot), argv)
+            with after_sending(bool(ledger.entries)):
+                made = _perform(plan, ledger, slot, watch(slot), argv)
             ended = _note(ledger, made)
             yield from (replace(one, ended=ended) for one in made)
             for one in made:

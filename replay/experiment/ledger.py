@@ -1,16 +1,15 @@
 """The ledger: an experiment's folder, its plan, and which of its runs are there. It survives a kill."""
 
 import json
-import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, Self
 
 import orjson
 
-from capture.errors import InputError
+from capture.errors import InputError, InvalidRunError
 from capture.jsontext import loads
+from capture.writing import write_whole
 from replay.runform import COUNT, NUMBER, TEXT, Fields, Items, check
 
 PLAN: Final = "plan.json"
@@ -124,14 +123,13 @@ class Ledger:
                 self._set_aside(left)
 
     def write(self) -> None:
-        """Keep the plan and the entries, as a whole or not at all."""
+        """Keep the plan and the entries, as a whole or not at all.
+
+        Raises InputError where that cannot be and no run is there yet, else InvalidRunError.
+        """
         text = json.dumps({"plan": self.plan, "runs": self.entries}, indent=1, default=str)
-        handle, name = tempfile.mkstemp(dir=self.folder, prefix=".plan-")
-        with os.fdopen(handle, "w") as file:
-            file.write(text + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).replace(self.folder / PLAN)
+        failure = InvalidRunError if self.entries else InputError
+        write_whole(self.folder / PLAN, text + "\n", failure=failure)
 
     def _set_aside(self, path: Path) -> Path:
         if not path.exists():

@@ -5,12 +5,13 @@ import shlex
 import shutil
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, TypedDict
 
 from capture.errors import InputError
 from capture.terminal import naming, styled
+from capture.writing import PRIVATE, SHARED, whole_file
 
 FRAME = b"\xc9"
 """What every trace and run begins with, and no page."""
@@ -51,7 +52,8 @@ def private(path: Path, option: str) -> Iterator[BinaryIO]:
 
     Raises InputError where that cannot be, or where a trace or a run would be lost by it.
     """
-    with _replaced(path, option, 0o600) as file:
+    _refuse_container(path, option)
+    with whole_file(path, PRIVATE, named=f"{option} {path}") as file:
         yield file
 
 
@@ -60,34 +62,13 @@ def write_shared(option: str, path: Path, text: str) -> None:
 
     Raises InputError as `private`; `option` is what named the file.
     """
-    with _replaced(path, option, 0o666) as file:
+    _refuse_container(path, option)
+    with whole_file(path, SHARED, named=f"{option} {path}") as file:
         file.write(text.encode("utf-8", "replace"))
 
 
-@contextmanager
-def _replaced(path: Path, option: str, mode: int) -> Iterator[BinaryIO]:
-    """A file that takes the place of another when it is whole; a device or a pipe is written to."""
-    part = None
-    try:
-        if _is_container(path):
+def _refuse_container(path: Path, option: str) -> None:
+    """Not a trace, nor a run: it would be lost. A file that cannot be read may be written over."""
+    with suppress(OSError):
+        if path.is_file() and path.open("rb").read(1) == FRAME:
             raise InputError(f"{option} {path}: this is a trace or a run; name another file")
-        target = path.resolve()
-        if not target.exists() or target.is_file():
-            part = target.with_name(f".{target.name[:200]}.{os.getpid()}")
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
-        with os.fdopen(os.open(part or path, flags, mode), "wb") as file:
-            yield file
-        if part:
-            part.replace(target)
-    except OSError as error:
-        raise InputError(f"{option} {path}: cannot be written: {error.strerror or error}") from None
-    finally:
-        if part:
-            part.unlink(missing_ok=True)
-
-
-def _is_container(path: Path) -> bool:
-    if not path.is_file():
-        return False
-    with path.open("rb") as file:
-        return file.read(1) == FRAME

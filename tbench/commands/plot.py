@@ -113,7 +113,7 @@ def _draw(
         print(f"{place}: {len(grid.panels)} plots on each of {len(sheets)} sheets are in order")
         return
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"-o {folder}: cannot be made: {error.strerror}") from None
     for path in list(

@@ -61,7 +61,7 @@ def _charts(folder: Path, report: "Report") -> None:
     from analysis.report.pictures import pictures
 
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"--charts {folder}: cannot be made: {error.strerror}") from None
     for name, content in pictures(report.pictures):
