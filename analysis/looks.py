@@ -11,7 +11,7 @@ from functools import lru_cache
 from typing import Final, Literal
 
 import numpy as np
-from scipy import optimize, stats
+from scipy import optimize, special
 
 from analysis.judge import ALPHA, LEAST_RUNS
 from analysis.summary import Floats
@@ -55,7 +55,7 @@ class Looks:
     def level(self, look: int, share: int = 1) -> float:
         """The nominal one-sided level of a look (the first is 1); over all looks ALPHA / `share` is spent."""
         z = bounds(self.fractions, ALPHA / share, self.shape)[look - 1]
-        return float(stats.norm.sf(z))
+        return float(special.ndtr(-z))
 
 
 def evenly(runs: int, looks: int, shape: Shape = "obrien-fleming") -> Looks:

@@ -7,7 +7,7 @@ from functools import cache, cached_property
 from typing import Final
 
 import numpy as np
-from scipy import optimize, stats
+from scipy import optimize, special
 
 from analysis import power
 from analysis.contrast import SURE_REQUESTS, SURE_S
@@ -193,7 +193,7 @@ def _one_pair(prospect: Prospect) -> OnePair:
     within, aim = prospect.spread.within, prospect.aim
     assert within is not None
     width = math.log1p(aim.effect)
-    usual = float(stats.t.ppf((1 + CONFIDENCE) / 2, max(_BLOCKS) - 1))
+    usual = float(special.stdtrit(max(_BLOCKS) - 1, (1 + CONFIDENCE) / 2))
     to_find = requests_needed(
         within, width * usual / _distance(aim.power), prospect.spread.quantile
     )
@@ -208,19 +208,19 @@ def _one_pair(prospect: Prospect) -> OnePair:
 
 def requests_to_find(within: Within, aim: Aim, p: float) -> int | None:
     """Per run, for one pair whose interval excludes 1 with the aim's power; None where unbounded."""
-    usual = float(stats.t.ppf((1 + CONFIDENCE) / 2, max(_BLOCKS) - 1))
+    usual = float(special.stdtrit(max(_BLOCKS) - 1, (1 + CONFIDENCE) / 2))
     return requests_needed(within, math.log1p(aim.effect) * usual / _distance(aim.power), p)
 
 
 @cache
 def _distance(wanted: float) -> float:
     """How many standard errors away a difference is seen so often, K being what the data make it."""
+    df = np.array(list(_BLOCKS)) - 1
+    critical = special.stdtrit(df, (1 + CONFIDENCE) / 2)
 
     def short(distance: float) -> float:
-        return wanted - sum(
-            share * float(stats.nct.sf(stats.t.ppf((1 + CONFIDENCE) / 2, k - 1), k - 1, distance))
-            for k, share in _BLOCKS.items()
-        )
+        seen = 1 - special.nctdtr(df, distance, critical)
+        return wanted - float(np.dot(list(_BLOCKS.values()), seen))
 
     return float(optimize.brentq(short, 0.0, 20.0))
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 import numpy as np
-from scipy import optimize, special, stats
+from scipy import optimize, special
 
 from analysis.judge import LEAST_RUNS
 from analysis.summary import Floats
@@ -50,7 +50,7 @@ def chance_to_see(runs: int, sd: float, effect: float) -> float:
 
 def half_width(runs: int, sd: float) -> float:
     """Half of the two-sided interval of the log ratio, if both arms show just this `sd`."""
-    return float(stats.t.isf(_TAIL / 2, 2 * runs - 2)) * sd * math.sqrt(2 / runs)
+    return -float(special.stdtrit(2 * runs - 2, _TAIL / 2)) * sd * math.sqrt(2 / runs)
 
 
 def runs_needed(
@@ -85,7 +85,7 @@ def upper_sd(sd: float, df: float) -> float:
 
     By the pilot's own sd, a plan from three runs is too small in six of ten cases.
     """
-    return sd if math.isinf(df) else sd * math.sqrt(df / float(stats.chi2.ppf(1 - SURE, df)))
+    return sd if math.isinf(df) else sd * math.sqrt(df / float(special.chdtri(df, SURE)))
 
 
 def chance_to_pass_all(
@@ -172,8 +172,8 @@ def _beyond(runs: int, sd: float, distance: float, tail: float) -> float:
     power = (runs - 3) / 2
     nodes, weights = special.roots_jacobi(_NODES, power, power)
     share = (1 + nodes) / 2
-    critical = stats.t.isf(tail, (runs - 1) / (share**2 + (1 - share) ** 2))
-    seen = stats.nct.sf(critical, 2 * runs - 2, distance / (sd * math.sqrt(2 / runs)))
+    critical = -special.stdtrit((runs - 1) / (share**2 + (1 - share) ** 2), tail)
+    seen = 1 - special.nctdtr(2 * runs - 2, distance / (sd * math.sqrt(2 / runs)), critical)
     return float(np.average(seen, weights=weights))
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from analysis.estimate import Estimate, student
 
@@ -85,4 +85,4 @@ def _correlated(x: Sequence[float] | np.ndarray, y: Sequence[float]) -> bool:
     r, df = float(np.corrcoef(x, y)[0, 1]), len(y) - 2
     if abs(r) >= 1:
         return True
-    return 2 * float(stats.t.sf(abs(r) * math.sqrt(df / (1 - r * r)), df)) < UNLIKELY
+    return 2 * float(special.stdtr(df, -abs(r) * math.sqrt(df / (1 - r * r)))) < UNLIKELY

@@ -13,7 +13,7 @@ from statistics import median
 from typing import Final, Literal
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from analysis.arms import Arm
 from analysis.inversion import DRIFTING, Pair, blocks_for, fine_blocks, invert, lag_one, studentised
@@ -196,7 +196,7 @@ def _log_at(whole: Floats, p: float) -> float:
 
 
 def _critical(blocks: int) -> float:
-    return float(stats.t.isf(_BOTH, blocks - 1))
+    return -float(special.stdtrit(blocks - 1, _BOTH))
 
 
 def correlation(figures: Sequence[Sequence[Sequence[float]]]) -> Floats:
@@ -233,6 +233,6 @@ def sd_interval(sd: float | None, df: int) -> tuple[float | None, float | None]:
     if sd is None:
         return None, None
     low, high = (
-        sd * math.sqrt(df / float(stats.chi2.isf(tail, df))) for tail in (_BOTH, 1 - _BOTH)
+        sd * math.sqrt(df / float(special.chdtri(df, tail))) for tail in (_BOTH, 1 - _BOTH)
     )
     return low, high

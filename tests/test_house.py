@@ -109,6 +109,19 @@ def test_a_worker_starts_with_little() -> None:
     assert not needless & set(done.stdout.split())
 
 
+def test_what_judges_loads_neither_charts_nor_every_distribution() -> None:
+    """They cost a second of CPU, three times what else an experiment needs to say that a word is wrong."""
+    probe = (
+        "import sys, tbench.commands.conducting, tbench.commands.power, analysis.planning; "
+        "print(*sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", probe], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+
+    assert not {"altair", "scipy.stats"} & set(done.stdout.split())
+
+
 def test_constraint_files_hold_no_address() -> None:
     """Only bare name==version lines: an address would tie the project to one index."""
     lines = [

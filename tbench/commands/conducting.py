@@ -19,8 +19,6 @@ from analysis.report.judgement import judgement_text
 from analysis.report.junit import judgement_junit
 from analysis.report.machine import dump
 from analysis.report.markdown import judgement_markdown
-from analysis.report.page import judgement_report
-from analysis.report.workbook import judgement_book
 from analysis.variance import Within
 from capture.errors import InputError, InvalidRunError
 from replay.closing import outlook as outlook_of_run
@@ -120,6 +118,9 @@ def _explained(within: Within | None) -> str:
 
 def _report(found: Judgement, folder: Path, whole: str, shared: Shared) -> None:
     """Write what people and CI read beside the runs, and what was asked for besides."""
+    from analysis.report.page import judgement_report
+    from analysis.report.workbook import judgement_book
+
     line = f"tbench ab -o {shlex.quote(str(folder))}"
     page = judgement_report(found, command=line)
     texts = {
