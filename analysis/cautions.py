@@ -1,5 +1,6 @@
 """Cautions: what makes a comparison less than it seems. Each check is a function; CHECKS lists them."""
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -232,18 +233,28 @@ def _survivor_bias(grounds: Grounds) -> str | None:
         plain, whole = grounds.quantiles(name, _HEADLINES), grounds.worst(name, _HEADLINES)
         if not all(plain):
             continue
-        for p, one, other in zip(_HEADLINES, _signs(plain), _signs(whole), strict=True):
-            if one * other < 0:
+        for p, one, other in zip(
+            _HEADLINES, zip(*plain, strict=True), zip(*whole, strict=True), strict=True
+        ):
+            if _sign(*one) * _sign(*other) < 0:
                 return (
-                    f"the sign of {name} p{p * 100:g} changes when a failed request counts as the slowest: "
-                    "one arm looks fast because its slow requests failed"
+                    f"{name} p{p * 100:g} of the answers alone, and with every failure as the slowest "
+                    f"request: {_change(*one)} and {_change(*other)}; one arm looks fast because its slow "
+                    "requests failed"
                 )
     return None
 
 
-def _signs(sides: list[list[float]]) -> list[int]:
-    """At each quantile, which arm has the larger one; two timeouts are alike."""
-    return [(second > first) - (second < first) for first, second in zip(*sides, strict=True)]
+def _sign(first: float, second: float) -> int:
+    """Which arm has the larger one; two timeouts are alike."""
+    return (second > first) - (second < first)
+
+
+def _change(first: float, second: float) -> str:
+    """From the baseline's quantile to the candidate's; a failure has no length."""
+    if math.isfinite(first) and math.isfinite(second):
+        return f"{second / first - 1:+.1%}"
+    return f"the {'baseline' if math.isinf(first) else 'candidate'}'s lies among the failures"
 
 
 def _partial(grounds: Grounds) -> str | None:

@@ -1,5 +1,6 @@
 """Whole comparisons of two arms: pairing, rows, refusals, cautions, and what is refused outright."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -390,6 +391,25 @@ def test_each_caution_appears_when_its_cause_does(spoil: Any, code: str) -> None
 
     assert code in codes(compare(arm(columns(2400)), arm(spoilt, "b")))
     assert code not in codes(compare(arm(columns(2400)), arm(columns(2400, 3), "b")))
+
+
+@pytest.mark.parametrize(("lost", "change"), [(0.46, "+"), (0.6, "the candidate's lies among")])
+def test_survivors_say_both_changes(lost: float, change: str) -> None:
+    """Of the answers alone, and with every failure as the slowest: by how much, or that there is none."""
+    base, spoilt = columns(2400), columns(2400, 3)
+    ttft = spoilt["first_token"] - spoilt["due"]
+    failed = ttft > np.quantile(ttft, 1 - lost)
+    spoilt["outcome"][failed] = "http_error"
+    before = np.median((base["first_token"] - base["due"])[base["outcome"] == "ok"])
+    alone = np.median(ttft[spoilt["outcome"] == "ok"]) / before - 1
+
+    found = compare(arm(base), arm(spoilt, "b"))
+
+    said = {caution.code: caution.text for caution in found.warnings}["SURVIVOR_BIAS"]
+    stated = re.search(r"ttft p50 of the answers alone.*: (-\d+\.\d)% and (.*); one arm", said)
+    assert stated
+    assert float(stated[1]) / 100 == pytest.approx(alone, abs=0.002)
+    assert stated[2].startswith(change)
 
 
 def test_what_the_arms_are_is_said() -> None:
