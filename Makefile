@@ -65,7 +65,7 @@ benchmarks/truthserver: benchmarks/truthserver.c
 benchmarks/truthserver-tls: benchmarks/truthserver.c
 	$(CC) -O2 -DTLS -o $@ $< -lm -lssl -lcrypto || { echo "needs OpenSSL's headers (Debian: apt-get install libssl-dev)"; exit 2; }
 
-calibrate: .venv/.ok ## tbench's own error rates on simulated traffic against their bars: 400 replays a cell, 40 minutes on two cores
+calibrate: .venv/.ok ## tbench's own error rates on simulated traffic against their bars: 400 replays a cell, about 75 minutes of CPU
 	$(BIN)/python benchmarks/calibrate.py
 
 test: .venv/.ok ## the test-suite with branch coverage

@@ -8,7 +8,8 @@ the table has the rate, the band in which 99 % of simulations lie where theory n
 Of hundreds of bars chance alone would miss some: a cell that misses one is simulated four times as often
 at the end, and shown again. Every replay has random numbers of its own, so neither the number of processes
 nor the choice of cells changes one. With fewer than 400 replays the bars are widened by what chance may do.
-Exit code 1 when a bar is missed. `--cells` takes parts of names. All cells take about 75 minutes of CPU.
+Exit code 1 when a bar is missed. `--cells` takes parts of names. All cells take about 75 minutes of
+CPU, by the time of their first 25 replays.
 """
 
 import argparse
