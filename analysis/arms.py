@@ -15,6 +15,7 @@ from analysis.summary import Floats
 from capture.container import open_container
 from capture.errors import InputError, InvalidRunError
 from capture.exchange import Outcome
+from capture.terminal import plural
 from capture.tracereader import read_trace
 from replay import measures
 from replay.benchmark.layout import METADATA
@@ -32,7 +33,7 @@ STOPPED = frozenset(
 """Outcomes that somebody else than the server brought about: neither a success nor an error."""
 
 SEVERAL: Final = {
-    METADATA: ("a benchmark's", "tbench excel --experiment-folder {}"),
+    METADATA: ("a benchmark's", "tbench report {}"),
     PLAN: ("an experiment's", "{}/report.html"),
 }
 """Files that mark a folder of several runs: what it is, and where all of them are shown."""
@@ -169,7 +170,7 @@ def _check_single(path: Path) -> None:
             runs = sorted(path.rglob("*.run"))
             first = f" ({runs[0]})" if runs else ""
             raise InputError(
-                f"{path}: {what} folder of {len(runs):,} runs: report one of them{first}, or all of it: "
+                f"{path}: {what} folder of {plural(len(runs), 'run')}: take one{first}; all of it: "
                 + all_of_it.format(path)
             )
 

@@ -43,6 +43,11 @@ def one_line(text: str) -> str:
     return escaped(text).replace("\n", "\\n")
 
 
+def plural(n: int, noun: str) -> str:
+    """A count and what is counted: 1 request, 2,000 requests."""
+    return f"{n:,} {noun}{'s' * (n != 1)}"
+
+
 def named(text: str) -> str:
     """A name that came from outside, as it is shown: on one line, and cut where it is very long."""
     return shortened(one_line(text))

@@ -142,7 +142,7 @@ def _table(numbers: Mapping[str, Any], run: Run) -> str:
     rows = [head, " " * 10 + "".rjust(11) + "".join(name.rjust(10) for name in SHOWN)]
     for key, name in LATENCIES.items():
         of = int((~np.isnan(measures.METRICS[key](counted))).sum())
-        cells = [_ms(numbers[key][column]) + _mark(column, of) for column in SHOWN]
+        cells = [_ms(numbers[key][column]) + mark(column, of).ljust(1) for column in SHOWN]
         rows.append(" " * 10 + name.ljust(11) + "".join(cell.rjust(10) for cell in cells).rstrip())
     if any("*" in row for row in rows):
         rows.append(f"          {FEW}")
@@ -153,10 +153,10 @@ FEW: Final = "* few values: read it as a hint, it has no interval"
 """Under a table with a quantile that has too few values for an interval."""
 
 
-def _mark(column: str, n: int) -> str:
-    """The mark of a quantile of so many values that `report` gives no interval for it."""
+def mark(column: str, n: int) -> str:
+    """The mark of a quantile of so many values that `report` gives no interval for it; else nothing."""
     level = measures.NAMED.get(column)
-    return "*" if level is not None and 0 < n < measures.minimum_n(level) else " "
+    return "*" if level is not None and 0 < n < measures.minimum_n(level) else ""
 
 
 def _ms(seconds: float | None) -> str:

@@ -160,8 +160,8 @@ def test_bad_input_is_one_line(
 @pytest.mark.parametrize(
     ("mark", "said"),
     [
-        ("experiment_metadata.json", "a benchmark's folder of 1 runs"),
-        ("plan.json", "an experiment's folder of 1 runs"),
+        ("experiment_metadata.json", "a benchmark's folder of 1 run"),
+        ("plan.json", "an experiment's folder of 1 run"),
     ],
 )
 def test_a_folder_of_runs_is_not_read_as_its_traces(
@@ -173,7 +173,7 @@ def test_a_folder_of_runs_is_not_read_as_its_traces(
     (folder / mark).write_text("{}")
     path = run_file(folder / "runs" / "point.run")
 
-    assert tbench(["report", str(folder)]) == 2
+    assert tbench(["compare", str(folder), str(path)]) == 2
     shown = capsys.readouterr()
     assert said in shown.err
     assert str(path) in shown.err

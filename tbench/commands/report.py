@@ -1,7 +1,9 @@
 """tbench report: one run or trace in numbers."""
 
+import shlex
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
@@ -9,7 +11,7 @@ from tbench.commands.sharing import Charts, Html, Shared, Xlsx
 
 
 def report(
-    run: Annotated[Path, typer.Argument(help="A run file, or a trace.")],
+    run: Annotated[Path, typer.Argument(help="A run file, a trace, or a benchmark's folder.")],
     samples: Annotated[
         bool, typer.Option("--samples", help="With --json: every sample as well, as columns.")
     ] = False,
@@ -27,21 +29,28 @@ def report(
         bool, typer.Option("--json", help="Print the numbers as one JSON object.")
     ] = False,
 ) -> None:
-    """Report one run: what became of its requests, and each metric with its quantiles.
+    """Report one run: what became of its requests, each metric with its quantiles. Of a benchmark: its points.
 
     A quantile of too few requests is marked, with the number that it needs for an interval. Ends with 4
-    where the run is INVALID: its client was the limit, it was killed, or its file is damaged.
+    where the run, or a point, is INVALID: its client was the limit, it was killed, or its file is damaged.
     """
     from analysis.arms import load_arm
     from analysis.report.machine import dump, report_json
     from analysis.report.terminal import run_text
     from analysis.slo import parse_slo
     from capture.errors import InputError, InvalidRunError, UnreachableError
+    from replay.benchmark.layout import METADATA
     from tbench.commands.output import command_line, show, terminal
 
     if samples and not as_json:
         raise InputError("--samples prints JSON: add --json")
     objectives = () if slo is None else parse_slo(slo)
+    if (run / METADATA).is_file():
+        given = {"--html": html, "--charts": charts, "--xlsx": xlsx, "--slo": slo}
+        _sweep(
+            run, [name for name, value in given.items() if value], samples=samples, as_json=as_json
+        )
+        return
     arm = load_arm(run)
     arm.check_not_empty()
     if shared := Shared(html=html, charts=charts, xlsx=xlsx):
@@ -61,3 +70,29 @@ def report(
         raise UnreachableError(f"{run}: no request succeeded; the report says how they failed")
     if arm.invalid_because:
         raise InvalidRunError(f"{run}: INVALID, {arm.invalid_because}")
+
+
+def _sweep(folder: Path, given: Sequence[str], *, samples: bool, as_json: bool) -> None:
+    """Report a benchmark's folder; `given` are the options that only one run has."""
+    from analysis.experiment import load_experiment
+    from analysis.report.machine import dump
+    from analysis.report.sweep import check, sweep_json, sweep_text
+    from capture.errors import InputError
+    from tbench.commands.output import show, terminal
+
+    for option in [*given, *(["--samples"] if samples else [])]:
+        instead = ELSEWHERE.get(option, "report one of its runs").format(shlex.quote(str(folder)))
+        raise InputError(f"{option}: not of a benchmark's folder; {instead}")
+    sweep = load_experiment(folder)
+    if sweep.points:
+        show(dump(sweep_json(sweep)) if as_json else sweep_text(sweep, **terminal()))
+    check(sweep)
+
+
+PAGES: Final = "tbench plot --experiments-folder {}"
+ELSEWHERE: Final = {
+    "--html": f"its pages: {PAGES} --format html",
+    "--charts": f"its pictures: {PAGES}",
+    "--xlsx": "its workbook: tbench excel --experiment-folder {}",
+}
+"""Where a benchmark has what an option asks for."""
