@@ -97,7 +97,13 @@ class Arm:
         return len(self.columns["index"])
 
     def check_not_empty(self) -> None:
-        """Raise InputError where there is no request, InvalidRunError where there were some once."""
+        """Raise InputError where no request was sent, or answered; InvalidRunError where some were lost."""
+        unsent = self.kind == "trace" and where(self.columns, "outcome", Outcome.INCOMPLETE).all()
+        if len(self) and unsent:
+            raise InputError(
+                f"{self.path}: no answers recorded (it was synthesised, or its capture killed); replay it "
+                "first, or see tbench trace info"
+            )
         if len(self):
             return
         if self.invalid_because:

@@ -14,6 +14,7 @@ from analysis.metrics import METRICS, composite, values
 from analysis.pairing import Match, Places
 from analysis.quantiles import newcombe, several
 from analysis.summary import Caution, Floats
+from capture.terminal import plural
 from replay import measures
 from replay.measures import minimum_n
 from replay.table import tally
@@ -272,8 +273,8 @@ def _warm_up(grounds: Grounds) -> str | None:
     if not first and not second:
         return None
     if first == second:
-        return f"{first:,} requests are left out of each arm as warm-up"
-    return f"{first:,} and {second:,} requests are left out as warm-up"
+        return f"{plural(first, 'request')} of each arm left out as warm-up"
+    return f"{first:,} and {plural(second, 'request')} left out as warm-up"
 
 
 def _pacing(grounds: Grounds) -> str | None:

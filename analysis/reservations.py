@@ -18,6 +18,7 @@ from analysis.pooling import pooled
 from analysis.replicates import Replicates, begun, drawn, interleaved
 from analysis.shared import Group, Observed, Shared
 from analysis.summary import Caution
+from capture.terminal import plural
 
 POOLED: Final = (
     "BUFFERED_STREAM",
@@ -84,7 +85,7 @@ def of_requests(whole: Shared) -> Iterator[Caution]:
     if whole.dropped:
         yield Caution(
             code="WARMUP",
-            text=f"{whole.dropped:,} requests are left out of every run as warm-up",
+            text=f"{plural(whole.dropped, 'request')} of every run left out as warm-up",
         )
     if whole.lacking:
         runs = [f"{run.path} lacks {count:,}" for run, count in whole.lacking]

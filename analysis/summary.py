@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 import numpy as np
 
@@ -26,6 +26,19 @@ class Caution:
 
     def __str__(self) -> str:
         return f"{self.code}: {self.text}"
+
+    @property
+    def is_fact(self) -> bool:
+        """Whether people read it as a plain fact in a heading, not among what to beware of."""
+        return self.code in FACTS
+
+
+FACTS: Final = frozenset({"WARMUP"})
+
+
+def facts(cautions: Iterable[Caution]) -> list[str]:
+    """The sentences of those that are facts."""
+    return [one.text for one in cautions if one.is_fact]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -75,8 +75,9 @@ class Overview:
         if ask.model is not None:
             self._models[ask.model] += 1
         if answer is not None:
-            self._counts["prompt_tokens"] += answer.usage.prompt or 0
-            self._counts["output_tokens"] += answer.usage.output or 0
+            for name, tokens in (("prompt", answer.usage.prompt), ("output", answer.usage.output)):
+                if tokens is not None:
+                    self._counts[f"{name}_tokens"] += tokens
         place = self._sessions.assign(request, answer=answer.text if answer else None)
         self._counts["sessions"] += place.turn == 0 and request.retry_of is None
         self._time(exchange)
@@ -90,27 +91,34 @@ class Overview:
             bursts.add(request.arrive_ns)
 
     def figures(self, trace: Trace) -> dict[str, Any]:
-        """All figures, with the losses that the trace knows of after it was read."""
+        """All figures, with the losses that the trace knows of after it was read.
+
+        None where nobody could know: when a synthesised trace arrived and what became of it, tokens that no
+        answer names.
+        """
         totals, first = trace.totals, self._first
+        made = _synthesis(trace)
+        sent = made is None or self._counts["responses"] > 0
+        known = first is not None and sent
         return {
             "requests": self._counts["requests"],
             "responses": self._counts["responses"],
-            "incomplete": self._counts["requests"] - self._counts["responses"],
+            "incomplete": self._counts["requests"] - self._counts["responses"] if sent else None,
             "dropped": totals.get("dropped_requests", 0) + totals.get("dropped_responses", 0),
             "dropped_bytes": totals.get("dropped_bytes", 0),
-            "outcomes": dict(self._outcomes.most_common()),
+            "outcomes": dict(self._outcomes.most_common()) if sent else {},
             "retries": self._counts["retries"],
             "duration_s": 0.0 if first is None else (self._end - first) / 1e9,
-            "first_arrival": None if first is None else _iso(trace.header.wall(first)),
-            "last_arrival": None if first is None else _iso(trace.header.wall(self._last)),
+            "first_arrival": _iso(trace.header.wall(first or 0)) if known else None,
+            "last_arrival": _iso(trace.header.wall(self._last)) if known else None,
             "sessions": self._counts["sessions"],
             "models": dict(self._models.most_common()),
             "endpoints": dict(self._endpoints.most_common()),
-            "prompt_tokens": self._counts["prompt_tokens"],
-            "output_tokens": self._counts["output_tokens"],
+            "prompt_tokens": self._counts.get("prompt_tokens"),
+            "output_tokens": self._counts.get("output_tokens"),
             "bytes": self._counts["bytes"],
             "idc": {name: bursts.index for name, bursts in self._bursts.items()},
-            "synthesis": _synthesis(trace),
+            "synthesis": made,
             "damaged_blocks": trace.losses.damaged_blocks,
         }
 

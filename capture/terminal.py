@@ -43,9 +43,9 @@ def one_line(text: str) -> str:
     return escaped(text).replace("\n", "\\n")
 
 
-def plural(n: int, noun: str) -> str:
-    """A count and what is counted: 1 request, 2,000 requests."""
-    return f"{n:,} {noun}{'s' * (n != 1)}"
+def plural(n: int, noun: str, many: str | None = None) -> str:
+    """A count and what is counted: 1 request, 2,000 requests; `many` where it is not `noun` and an s."""
+    return f"{n:,} {noun if n == 1 else many or noun + 's'}"
 
 
 def named(text: str) -> str:

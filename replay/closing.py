@@ -8,7 +8,7 @@ from typing import Any, Final
 import numpy as np
 
 from capture.errors import UnreachableError
-from capture.terminal import named
+from capture.terminal import named, plural
 from replay import measures
 from replay.forecast import Forecast
 from replay.runfile import Run
@@ -39,6 +39,8 @@ def summary(run: Run, numbers: Mapping[str, Any]) -> Iterator[str]:
     yield from _lost(run.totals.get("trace_losses") or {})
     if errors := numbers["errors"]:
         yield "errors    " + ", ".join(f"{count:,} {kind}" for kind, count in errors.items())
+    if warm := int(run.columns["warmup"].sum()):
+        yield f"warm-up   {plural(warm, 'request')} left out of throughput and latency"
     yield _load(numbers)
     yield from _held(run)
     yield from _client(run)
@@ -133,11 +135,8 @@ def _cost(run: Run) -> Iterator[str]:
 
 def _table(numbers: Mapping[str, Any], run: Run) -> str:
     since = "due" if run.header["pacing"]["open_loop"] else "sent"
-    warm = int(run.columns["warmup"].sum())
     n = int(measures.completed(run.columns).sum())
-    head = f"latency   from {since}, ms, n = {n:,}" + (
-        f" ({warm:,} warm-up not counted)" if warm else ""
-    )
+    head = f"latency   from {since}, ms, n = {n:,}"
     counted = measures.counted(run.columns)
     rows = [head, " " * 10 + "".rjust(11) + "".join(name.rjust(10) for name in SHOWN)]
     for key, name in LATENCIES.items():

@@ -1,6 +1,7 @@
 """`tbench trace synth`: a trace that the other verbs take, and what a server counts when it is replayed."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -81,6 +82,14 @@ def test_other_verbs_take_it(tbench: Callable[..., Any]) -> None:
     assert figures["synthesis"]["scenario"] == "D(40,12)"
     assert "synthesised   text-to-text, scenario D(40,12), seed 0" in shown
     assert "lengths by    estimate (" in shown
+    assert "outcomes      no answers recorded (synthesised)" in shown
+    unknown = ("incomplete", "first_arrival", "last_arrival", "prompt_tokens", "output_tokens")
+    assert [figures[name] for name in unknown] == [None] * 5
+    assert figures["outcomes"] == {}
+    assert not {"incomplete", "1970", "prompt"} & set(re.findall(r"\w+", shown))
+    told = tbench("report", "t.msgpack")
+    assert (told.code, told.out, told.err.count("\n")) == (2, "", 1)
+    assert "no answers recorded" in told.err
     assert tbench("trace", "check", "t.msgpack").code == 0
     assert len(tbench("trace", "head", "t.msgpack").out.splitlines()) == 11
     assert "give --base-url" in tbench("replay", "t.msgpack", "--dry-run").err

@@ -145,7 +145,7 @@ def test_info_for_people_has_units(trace: Path, run: Run) -> None:
 
     assert code == 0
     for words in (
-        "4 (1 retries, 1 incomplete)",
+        "4 (1 retry, 1 incomplete)",
         "4.5 s",
         "16 prompt, 3 output",
         "5 records dropped by the capture; 7.0 kB of bodies dropped by the capture",

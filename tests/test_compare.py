@@ -11,6 +11,7 @@ from analysis.arms import Arm
 from analysis.compare import Comparison, Comparisons, Question, Verdict, compare
 from analysis.comparison import NO_DIFFERENCE
 from analysis.report import verdicts
+from analysis.report.markdown import comparison_markdown
 from analysis.report.terminal import comparison_text
 from capture.errors import InputError, UnreachableError
 from replay.columns import NUMBERS, Column
@@ -185,7 +186,15 @@ def test_warm_up_of_either_arm_is_left_out_of_both() -> None:
     found = compare(arm(one), arm(other, "b"))
 
     assert len(found.offset_s[0]) == len(found.offset_s[1]) == 2320
-    assert codes(found) == {"WARMUP"}
+    assert codes(found) == {"WARMUP"}  # which programs read; people read it as a fact, once
+    texts = (
+        comparison_text(found),
+        str(verdicts.comparison_verdict(found)),
+        comparison_markdown(found),
+    )
+    for shown in texts:
+        assert " ".join(shown.split()).count("80 requests of each arm left out as warm-up") == 1
+        assert "WARMUP" not in shown
     everything = compare(arm(one), arm(other, "b"), Question(warmup=parse_warmup("none")))
     assert len(everything.offset_s[0]) == 2400
 

@@ -14,6 +14,7 @@ from analysis.comparison import Verdict
 from analysis.gate import parse_gates
 from analysis.judge import Judgement, judge
 from analysis.replicates import Replicates
+from analysis.report.judgement import judgement_text
 
 GATES = parse_gates("10%", [])
 Spoil = Callable[[dict[str, Any]], None]
@@ -191,8 +192,11 @@ def test_a_failing_gate_fails_though_a_run_is_partial(repeats: Any) -> None:
 def test_warm_up_is_the_same_everywhere_and_counted(repeats: Any) -> None:
     found = judge(repeats.arms(spoil=lambda one: one["warmup"].__setitem__(slice(8), True)), GATES)
 
-    assert said(found)["WARMUP"].startswith("8 requests are left out of every run")
+    assert said(found)["WARMUP"].startswith("8 requests of every run left out")
     assert found.n == 492
+    shown = "\n".join(judgement_text(found))
+    assert "every run has; 8 requests of every run left out as warm-up" in " ".join(shown.split())
+    assert "WARMUP" not in shown
     assert found.verdict is Verdict.PASS
 
 

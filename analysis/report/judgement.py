@@ -12,6 +12,8 @@ from analysis.history import History
 from analysis.judgement import ALPHA, Judgement, Row
 from analysis.replicates import Replicates
 from analysis.report import words
+from analysis.summary import facts
+from capture.terminal import plural
 
 MEANINGS: Final = {
     Verdict.PASS: "each gated change is below its margin at one-sided level 5 %",
@@ -149,7 +151,8 @@ def judgement_text(found: Judgement) -> Iterator[str]:
     many = len(found.candidates) > 1
     if not many:
         yield f"candidate  {found.candidates[0].name}, {amount(found, found.candidates[0])}"
-    yield f"compared   {found.n:,} requests, those that every run has"
+    compared = f"{plural(found.n, 'request')}, those that every run has"
+    yield from _paragraph(f"compared   {'; '.join([compared, *facts(found.warnings)])}", indent=11)
     if found.history is not None:
         yield "judged     each session is one draw and the candidate one more, by a prediction interval"
     if slo := objectives(found):
@@ -161,13 +164,12 @@ def judgement_text(found: Judgement) -> Iterator[str]:
         if many:
             yield f"candidate  {arm.name}, {amount(found, arm)}: {found.verdict_of(arm.name).value}"
         yield from _table([row for row in found.rows if row.arm == arm.name])
-    if found.warnings or left_open(found):
+    beware = [caution for caution in found.warnings if not caution.is_fact]
+    if beware or left_open(found):
         yield ""
     if rest := left_open(found):
         yield from _paragraph(rest, indent=2)
-    yield from chain.from_iterable(
-        _paragraph(f"! {caution}", indent=2) for caution in found.warnings
-    )
+    yield from chain.from_iterable(_paragraph(f"! {caution}", indent=2) for caution in beware)
 
 
 def amount(found: Judgement, arm: Replicates) -> str:

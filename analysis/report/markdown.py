@@ -25,7 +25,7 @@ from analysis.report.judgement import (
     meaning,
     objectives,
 )
-from analysis.summary import Caution
+from analysis.summary import Caution, facts
 from capture.terminal import escaped
 
 MOST: Final = 65_000
@@ -52,7 +52,10 @@ def judgement_markdown(found: Judgement, command: str | None = None) -> str:
         lines += [f"{rest}.", ""]
     source = found.arms[-1].runs[0].source
     trace = f", of trace {code(source)}" if source else ""
-    ends = [*_reproduce(command), f"{found.n:,} requests, those that every run has{trace}"]
+    how = "; ".join(
+        [f"{found.n:,} requests, those that every run has{trace}", *facts(found.warnings)]
+    )
+    ends = [*_reproduce(command), how]
     return _fitted([*lines, *_warnings(found.warnings)], ends)
 
 
@@ -71,6 +74,7 @@ def comparison_markdown(found: Comparisons, command: str | None = None) -> str:
         if found.paired
         else f"{counts[0]:,} and {counts[1]:,} requests"
     )
+    how = "; ".join([how, *facts(found.warnings)])
     return _fitted([*lines, *_warnings(found.warnings)], [*_reproduce(command), how])
 
 
@@ -130,8 +134,9 @@ def _table(heads: Sequence[str], rows: Iterable[Iterable[str]]) -> list[str]:
 
 
 def _warnings(found: Sequence[Caution]) -> Iterator[str]:
-    yield from (f"- **{one.code.replace('_', chr(92) + '_')}** {text(one.text)}" for one in found)
-    if found:
+    beware = [one for one in found if not one.is_fact]
+    yield from (f"- **{one.code.replace('_', chr(92) + '_')}** {text(one.text)}" for one in beware)
+    if beware:
         yield ""
 
 

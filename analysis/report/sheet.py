@@ -57,7 +57,7 @@ class Sheet:
         self.line("")
 
     def cautions(self, found: Iterable[Caution]) -> None:
-        for caution in found:
+        for caution in (one for one in found if not one.is_fact):
             self.paragraph(f"! {caution}", style="yellow", indent="  ")
 
     def definitions(self, names: Iterable[str]) -> None:

@@ -8,16 +8,22 @@ from analysis.rates import ratio
 from analysis.report import words
 from analysis.report.markup import Html, html, join, number, span, table, tag
 from analysis.report.whole import lengths_text, rates_notes
-from analysis.summary import Caution, Quantile, Summary
+from analysis.summary import Caution, Quantile, Summary, facts
 
 USUAL = 0.99
 """Up to this quantile a run's table has a column even where all are refused."""
 
 
 def cautions(found: Iterable[Caution]) -> Html:
-    """Warnings as a list: the code for programs, the sentence for people."""
-    items = [tag("li", tag("span", one.code, class_="code"), " ", one.text) for one in found]
-    return tag("ul", join(items), class_="cautions") if items else html(None)
+    """Warnings as a list: the code for programs, the sentence for people; before it plain facts."""
+    found = list(found)
+    known = [tag("p", f"{fact}.") for fact in facts(found)]
+    items = [
+        tag("li", tag("span", one.code, class_="code"), " ", one.text)
+        for one in found
+        if not one.is_fact
+    ]
+    return join([*known, tag("ul", join(items), class_="cautions") if items else html(None)])
 
 
 RATIO = ("ratio", "95 % interval", "finding", "confidence", "n", "method", "warnings")

@@ -21,8 +21,8 @@ from analysis.report.machine import summaries, survivals
 from analysis.report.sheet import Sheet, grid
 from analysis.report.tables import USUAL
 from analysis.slo import Slo
-from analysis.summary import Quantile, Summary
-from capture.terminal import named
+from analysis.summary import Quantile, Summary, facts
+from capture.terminal import named, plural
 from replay.closing import FEW, departures
 from replay.throughput import spoken, three
 from replay.totals import identity, numbers
@@ -120,11 +120,12 @@ def _heading(found: Comparisons) -> Iterator[str]:
         yield f"{side}  {arm.name}{_where(arm)}" + ("" if alike else f": {_how(arm)}")
     counts = found.requests
     how = (
-        f"{counts[0]:,} requests, paired"
+        f"{plural(counts[0], 'request')}, paired"
         if found.paired
-        else f"{counts[0]:,} and {counts[1]:,} requests"
+        else f"{counts[0]:,} and {plural(counts[1], 'request')}"
     )
-    yield f"{f'{_how(first)}; ' if alike else ''}{how}; ratio = candidate / baseline"
+    parts = [*([_how(first)] if alike else []), how, *facts(found.warnings)]
+    yield "; ".join([*parts, "ratio = candidate / baseline"])
 
 
 def _where(arm: Arm) -> str:
@@ -228,7 +229,7 @@ def _facts(arm: Arm, facts: dict[str, Any]) -> Iterator[str]:
     yield (
         f"{words.amount(facts['duration_s'], 's')}, in flight {three(flying['mean'] or 0)} on average "
         f"(by time), {flying['max'] or 0:,} at most"
-        + (f"; {warm:,} requests are warm-up and left out" if warm else "")
+        + (f"; {plural(warm, 'request')} left out as warm-up" if warm else "")
     )
     if arm.buffered:
         yield f"! {arm.buffered}"

@@ -29,7 +29,7 @@ def report(
         bool, typer.Option("--json", help="Print the numbers as one JSON object.")
     ] = False,
 ) -> None:
-    """Report one run: what became of its requests, each metric with its quantiles. Of a benchmark: its points.
+    """Report one run: what became of its requests, and each metric with its quantiles. Or a benchmark.
 
     A quantile of too few requests is marked, with the number that it needs for an interval. Ends with 4
     where the run, or a point, is INVALID: its client was the limit, it was killed, or its file is damaged.

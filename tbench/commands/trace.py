@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from capture.terminal import named, one_line
+from capture.terminal import named, one_line, plural
 from tbench.commands.synth import synth
 
 if TYPE_CHECKING:
@@ -107,14 +107,22 @@ def _print_table(trace: "Trace", figures: Mapping[str, Any]) -> None:
 def _lines(trace: "Trace", figures: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """The figures for people, with units."""
     retries, incomplete = figures["retries"], figures["incomplete"]
-    yield "requests", f"{figures['requests']:,} ({retries} retries, {incomplete} incomplete)"
-    yield "outcomes", _counts(figures["outcomes"])
+    if incomplete is None:
+        yield "requests", f"{figures['requests']:,}"
+        yield "outcomes", "no answers recorded (synthesised)"
+    else:
+        again = plural(retries, "retry", "retries")
+        yield "requests", f"{figures['requests']:,} ({again}, {incomplete:,} incomplete)"
+        yield "outcomes", _counts(figures["outcomes"])
     yield "duration", f"{figures['duration_s']:,.1f} s"
-    yield "arrivals", f"{figures['first_arrival'] or '-'} to {figures['last_arrival'] or '-'}"
+    if figures["first_arrival"]:
+        yield "arrivals", f"{figures['first_arrival']} to {figures['last_arrival']}"
     yield "sessions", f"{figures['sessions']:,}"
     yield "models", _counts(figures["models"])
     yield "endpoints", _counts(figures["endpoints"])
-    yield "tokens", f"{figures['prompt_tokens']:,} prompt, {figures['output_tokens']:,} output"
+    sides = {name: figures[f"{name}_tokens"] for name in ("prompt", "output")}
+    if counted := [f"{tokens:,} {name}" for name, tokens in sides.items() if tokens is not None]:
+        yield "tokens", ", ".join(counted)
     yield "bodies", f"{_bytes(figures['bytes'])} on the wire"
     idc = (
         f"{value:.2f} in {name} s" for name, value in figures["idc"].items() if value is not None
