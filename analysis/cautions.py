@@ -253,9 +253,9 @@ def _sign(first: float, second: float) -> int:
 
 def _change(first: float, second: float) -> str:
     """From the baseline's quantile to the candidate's; a failure has no length."""
-    if math.isfinite(first) and math.isfinite(second):
-        return f"{second / first - 1:+.1%}"
-    return f"the {'baseline' if math.isinf(first) else 'candidate'}'s lies among the failures"
+    if math.isinf(first) or math.isinf(second):
+        return f"the {'baseline' if math.isinf(first) else 'candidate'}'s lies among the failures"
+    return f"{second / first - 1:+.1%}" if first > 0 else "up from zero"
 
 
 def _partial(grounds: Grounds) -> str | None:

@@ -421,6 +421,18 @@ def test_survivors_say_both_changes(lost: float, change: str) -> None:
     assert stated[2].startswith(change)
 
 
+def test_survivors_of_an_arm_that_took_no_time_are_said_too() -> None:
+    """A clock that shows 0 for most first tokens leaves no share of a change."""
+    base, spoilt = columns(2400), columns(2400, 3)
+    base["first_token"] = base["due"].copy()
+    base["outcome"][::2] = "http_error"
+    base["outcome"][1] = "http_error"
+
+    found = compare(arm(base), arm(spoilt, "b"))
+
+    assert "up from zero" in str(found.warnings)
+
+
 def test_what_the_arms_are_is_said() -> None:
     """Another model, another pacing, a recorded arm."""
     plain, found = arm(columns(2400)), columns(2400, 3)
