@@ -35,7 +35,7 @@ KEPT_HEADERS = _words(
     accept accept-encoding age anthropic-beta anthropic-version cache-control cf-cache-status cf-ray
     connection content-encoding content-length content-type date expect host keep-alive openai-beta
     openai-model openai-processing-ms openai-version retry-after retry-after-ms server server-timing
-    transfer-encoding user-agent vary via x-api-call-end x-api-call-start x-api-received x-cache
+    transfer-encoding upgrade user-agent vary via x-api-call-end x-api-call-start x-api-received x-cache
     x-cluster x-engine-pod x-envoy-upstream-service-time x-generation-id x-hostname x-inference-version
     x-request-id x-should-retry x-stainless-arch x-stainless-async x-stainless-helper-method
     x-stainless-lang x-stainless-os x-stainless-package-version x-stainless-raw-response

@@ -172,16 +172,19 @@ class HttpxSender:
 
     def launch(self, call: Call, reply: Reply, ended: Ended) -> None:
         """Begin to send; `ended` is called when the reply is complete."""
-        self._nursery.start_soon(self._attempt, call, reply, ended)
+        scope = trio.CancelScope()
+        self._under_way.add(scope)
+        self._nursery.start_soon(self._attempt, scope, call, reply, ended)
 
     def abandon(self) -> None:
         """Cancel all that is in flight: each ends as CANCELLED with what it had."""
         for scope in tuple(self._under_way):
             scope.cancel()
 
-    async def _attempt(self, call: Call, reply: Reply, ended: Ended) -> None:
-        with trio.CancelScope() as scope:
-            self._under_way.add(scope)
+    async def _attempt(
+        self, scope: trio.CancelScope, call: Call, reply: Reply, ended: Ended
+    ) -> None:
+        with scope:
             try:
                 await self._send(call, reply)
             except Exception as error:

@@ -40,6 +40,10 @@ def _is_retry(exchange: Exchange, _ask: Ask) -> bool:
     return (exchange.request.header("x-stainless-retry-count") or "0") != "0"
 
 
+def _is_websocket(exchange: Exchange, _ask: Ask) -> bool:
+    return (exchange.request.header("upgrade") or "").lower() == "websocket"
+
+
 def _leads_elsewhere(exchange: Exchange, _ask: Ask) -> bool:
     """Behind a base URL, "@host/v1" and ":81/v1" would take the key to another server."""
     path = exchange.request.path
@@ -53,7 +57,7 @@ REMEMBERED: Final = 30_000
 LONGEST_PATH: Final = 16_384
 """Bytes of a path and its query that are sent; servers take 4,096 to 16,384."""
 SKIPS: Final[tuple[tuple[str, Rule], ...]] = (
-    ("websocket", lambda exchange, _: (exchange.request.header("upgrade") or "") != ""),
+    ("websocket", _is_websocket),
     ("retry", _is_retry),
     ("path", _leads_elsewhere),
     ("endpoint", lambda _, ask: not ask.replayable),

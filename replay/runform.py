@@ -92,8 +92,8 @@ HEADER: Final = Fields(
 TOTALS: Final = Fields(
     {
         **dict.fromkeys(IDENTITY, COUNT),
-        "skipped": Each(COUNT),
-        "unsalted": Each(COUNT),
+        "reconnected": COUNT,
+        **dict.fromkeys(("client_limit", "skipped", "hosts", "unchanged", "unsalted"), Each(COUNT)),
         "trace_losses": Each(LOSS),
         "ended_by": TEXT,
         "warmup_s": NUMBER,

@@ -21,6 +21,7 @@ from capture.repair import check
 from capture.selection import Selection
 from capture.tee import Budget
 from capture.tracefile import TraceWriter, read_trace
+from replay.plan import Plan
 
 with warnings.catch_warnings():  # of pyparsing and ldap3, which mitmproxy imports
     warnings.simplefilter("ignore")
@@ -447,8 +448,8 @@ def test_a_session_is_sampled_as_a_whole(kit: Callable[..., Kit]) -> None:
 
 
 def test_a_websocket_is_marked_as_unsupported(kit: Callable[..., Kit]) -> None:
-    """It passes through; the trace says that something was there."""
-    one, chat = kit(paths=("*",)), flow("/v1/realtime")
+    """It passes through; the trace says that something was there, and a plan why it is left out."""
+    one, chat = kit(paths=("*",)), flow("/v1/realtime", connection="Upgrade", upgrade="WebSocket")
     start(one.capture, chat)
     assert chat.response
     chat.response.status_code = 101
@@ -458,6 +459,9 @@ def test_a_websocket_is_marked_as_unsupported(kit: Callable[..., Kit]) -> None:
     (exchange,) = one.trace()
     assert exchange.response
     assert exchange.response.extra["unsupported"] == "websocket"
+    plan = Plan(trace=[exchange], allow_unsafe=True)
+    assert not list(plan)
+    assert plan.skipped == {"websocket": 1}
 
 
 def test_a_refused_tunnel_is_recorded_for_known_hosts_only(kit: Callable[..., Kit]) -> None:

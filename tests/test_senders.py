@@ -947,7 +947,7 @@ def test_what_is_abandoned_keeps_its_stamps_and_closes_the_connection(
     kind: str, script: Script
 ) -> None:
     """The server sees the client go; the reply is cancelled, and has what came until then."""
-    gone = trio.Event()
+    asked, gone = trio.Event(), trio.Event()
     reply = Reply()
 
     async def serve(stream: trio.SocketStream) -> None:
@@ -955,6 +955,7 @@ def test_what_is_abandoned_keeps_its_stamps_and_closes_the_connection(
         for step in script[:-1]:
             assert isinstance(step, bytes)
             await stream.send_all(step)
+        asked.set()
         assert not await stream.receive_some()
         gone.set()
 
@@ -965,7 +966,8 @@ def test_what_is_abandoned_keeps_its_stamps_and_closes_the_connection(
                 url = f"http://127.0.0.1:{listeners[0].socket.getsockname()[1]}"
                 async with KINDS[kind](Deadlines()) as sender, trio.open_nursery() as sending:
                     sending.start_soon(send, sender, call(url), reply)
-                    await trio.sleep(0.2)
+                    await asked.wait()
+                    await trio.sleep(0.05)
                     sender.abandon()
                     await gone.wait()
                 nursery.cancel_scope.cancel()
@@ -975,6 +977,23 @@ def test_what_is_abandoned_keeps_its_stamps_and_closes_the_connection(
     assert reply.failure == STOPPED
     assert reply.sent is not None
     assert (reply.status, len(reply.chunks)) == ((200, 1) if len(script) > 1 else (None, 0))
+
+
+def test_what_was_just_launched_is_abandoned(kind: str) -> None:
+    """No request goes out after the stop, although nothing had been done for it before."""
+    server, reply = Server([(STREAM,)]), Reply()
+
+    async def main() -> None:
+        over = trio.Event()
+        with trio.fail_after(10):
+            async with server.listening() as url, KINDS[kind](Deadlines()) as sender:
+                sender.launch(call(url), reply, over.set)
+                sender.abandon()
+                await over.wait()
+
+    trio.run(main)
+
+    assert (reply.failure, reply.sent, server.seen) == (STOPPED, None, [])
 
 
 def test_a_connection_that_is_being_opened_is_abandoned(kind: str) -> None:

@@ -105,7 +105,7 @@ class EngineSender:
         line = self._pools[call.origin].take()
         attempt = _Attempt(call, reply, ended, now + self.deadlines.total, line is not None)
         if line is None:
-            self._nursery.start_soon(self._open, attempt)
+            self._dial(attempt)
             return
         reply.reused = line.served > 0
         self._launching = True
@@ -136,18 +136,23 @@ class EngineSender:
                 line = await self._dialer.dial(origin)
                 self._pools[origin].put(line, self._now())
 
-    async def _open(self, attempt: _Attempt) -> None:
+    def _dial(self, attempt: _Attempt) -> None:
+        """Begin to open a connection for a call. From here on it can be abandoned."""
+        scope = self._dials[id(attempt.reply)] = trio.CancelScope()
+        self._nursery.start_soon(self._open, attempt, scope)
+
+    async def _open(self, attempt: _Attempt, scope: trio.CancelScope) -> None:
         """Open a connection for a call, and put it there."""
         line = None
-        with trio.CancelScope() as scope:
-            self._dials[id(attempt.reply)] = scope
-            try:
-                line = await self._new_line(attempt)
-            finally:
-                del self._dials[id(attempt.reply)]
-        if scope.cancelled_caught:
+        with scope:
+            line = await self._new_line(attempt)
+        del self._dials[id(attempt.reply)]
+        if scope.cancel_called:  # perhaps when the connection was there already
             attempt.reply.failure = STOPPED
-        if line is None:
+            if line is not None:
+                line.close()
+            attempt.ended()
+        elif line is None:
             attempt.ended()
         else:
             self._begin(line, attempt)
@@ -199,7 +204,7 @@ class EngineSender:
             pool.reuse.broke()
             reply.failure = None
             reply.reused, reply.reconnected = False, True
-            self._nursery.start_soon(self._open, attempt._replace(kept=False))
+            self._dial(attempt._replace(kept=False))
         elif self._launching:
             self._later(attempt.ended)
         else:
