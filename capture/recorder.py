@@ -268,8 +268,9 @@ class _Losses:
         match item:
             case _Asked():
                 self.add(reason, requests=1, nbytes=len(item.request.body or b""))
-            case _Answered():
-                self.add(reason, responses=1, nbytes=item.tee.size)
+            case _Answered():  # a body that memory did not hold is counted already
+                kept = item.tee.size if item.tee.pieces is not None else 0
+                self.add(reason, responses=1, nbytes=kept)
 
     def take(self, now_ns: int) -> list[Gap]:
         """The gaps since the last call, at most once a second."""

@@ -51,15 +51,14 @@ class Tee:
         self.stamps: list[int] = []
         self.sizes: list[int] = []
         self.pieces: list[bytes] | None = []
-        self.broken = False
 
     def pass_on(self, data: bytes) -> bytes:
         """The stream callable of mitmproxy: note the piece, return it unchanged. Empty means the end."""
         try:
             if data:
                 self._note(data)
-        except Exception:  # it would cut the client off
-            self.broken = True
+        except Exception:  # it would cut the client off; a body with a gap is none
+            self.forget()
         return data
 
     def _note(self, data: bytes) -> None:
@@ -81,7 +80,7 @@ class Tee:
 
     def body(self) -> bytes | None:
         """The whole body; None where it was not kept."""
-        return None if self.pieces is None or self.broken else b"".join(self.pieces)
+        return None if self.pieces is None else b"".join(self.pieces)
 
     def forget(self) -> None:
         """Give the memory back; stamps and sizes stay. Called once the record is written, or too big."""

@@ -8,10 +8,12 @@ from typing import Any, Final
 import numpy as np
 
 from capture.errors import UnreachableError
+from capture.exchange import Outcome
 from capture.terminal import named, plural
 from replay import measures
 from replay.forecast import Forecast
 from replay.runfile import Run
+from replay.table import where
 from replay.target import KEYS
 from replay.throughput import spoken
 from replay.totals import identity
@@ -43,7 +45,7 @@ def summary(run: Run, numbers: Mapping[str, Any]) -> Iterator[str]:
         yield f"warm-up   {plural(warm, 'request')} left out of throughput and latency"
     yield _load(numbers)
     yield from _held(run)
-    yield from _client(run)
+    yield from _client(run, numbers)
     yield from _cost(run)
     if buffered := measures.buffered(*measures.gaps(measures.counted(run.columns))):
         yield f"buffered  {buffered}"
@@ -108,7 +110,7 @@ BUSY: Final = 0.9
 """A sending process that was busier than this share of a core may have been the limit of the rate."""
 
 
-def _client(run: Run) -> Iterator[str]:
+def _client(run: Run, numbers: Mapping[str, Any]) -> Iterator[str]:
     """How near this client was to its own limits."""
     own = run.totals.get("client") or {}
     share, together = own.get("cpu_share"), run.totals.get("coalesced_share")
@@ -117,7 +119,7 @@ def _client(run: Run) -> Iterator[str]:
     parts = [f"{run.totals['workers']} sending, the busiest {share:.0%} of a core"]
     if together is not None:
         parts.append(f"{together:.1%} of tokens share the stamp of a later one")
-    if uncertain := int((measures.unsure(run.columns) > 0).sum()):
+    if uncertain := numbers["uncertain_first_tokens"]:
         parts.append(f"{uncertain:,} first tokens may have come over 1 ms before their stamp")
     if own.get("steal_s"):
         parts.append(f"{own['steal_s']:.1f} s of CPU went to other machines")
@@ -135,13 +137,18 @@ def _cost(run: Run) -> Iterator[str]:
 
 def _table(numbers: Mapping[str, Any], run: Run) -> str:
     since = "due" if run.header["pacing"]["open_loop"] else "sent"
+    late = where(run.columns, "outcome", Outcome.TIMEOUT) & ~run.columns["warmup"]
     n = int(measures.completed(run.columns).sum())
-    head = f"latency   from {since}, ms, n = {n:,}"
+    head = f"latency   from {since}, ms, n = {n:,}" + (
+        f" (without {plural(int(late.sum()), 'timeout')}, slower than any in 'tbench report')"
+        if late.any()
+        else ""
+    )
     counted = measures.counted(run.columns)
     rows = [head, " " * 10 + "".rjust(11) + "".join(name.rjust(10) for name in SHOWN)]
     for key, name in LATENCIES.items():
         of = int((~np.isnan(measures.METRICS[key](counted))).sum())
-        cells = [_ms(numbers[key][column]) + mark(column, of).ljust(1) for column in SHOWN]
+        cells = [_cell(numbers[key][column], column, of) for column in SHOWN]
         rows.append(" " * 10 + name.ljust(11) + "".join(cell.rjust(10) for cell in cells).rstrip())
     if any("*" in row for row in rows):
         rows.append(f"          {FEW}")
@@ -158,8 +165,9 @@ def mark(column: str, n: int) -> str:
     return "*" if level is not None and 0 < n < measures.minimum_n(level) else ""
 
 
-def _ms(seconds: float | None) -> str:
-    return "-" if seconds is None else f"{seconds * 1e3:.1f}"
+def _cell(seconds: float | None, column: str, n: int) -> str:
+    """A time of so many values in ms, with its mark."""
+    return "- " if seconds is None else f"{seconds * 1e3:.1f}{mark(column, n) or ' '}"
 
 
 def outlook(seen: Forecast, meaning: str) -> Iterator[str]:

@@ -184,6 +184,21 @@ def test_a_failing_disk_turns_recording_off_and_counts_the_rest(code: int) -> No
     assert one.budget.held == 0
 
 
+def test_a_body_that_neither_memory_nor_the_disk_takes_is_lost_once() -> None:
+    """300 bytes that did not fit, and a disk that fails before their record: 300 bytes, not 600."""
+
+    def full() -> None:
+        raise OSError(errno.ENOSPC, "disk trouble")
+
+    one = recorder(Shelf(full), limit=REQUEST_OVERHEAD + 100)
+    one.start()
+    record(one, 1, body=b"", reply=b"x" * 300)
+    one.close()
+
+    assert (one.counts.lost_requests, one.counts.lost_responses) == (1, 1)
+    assert one.counts.lost_bytes == 300
+
+
 def test_one_bad_record_does_not_end_the_recording(capsys: pytest.CaptureFixture[str]) -> None:
     """A defect loses the record it meets, is counted, and quotes nothing of it."""
     shelf = Shelf()

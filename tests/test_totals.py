@@ -9,6 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from analysis.arms import arm_of_run
+from analysis.compare import Question, compare
+from analysis.report.machine import comparison_json, report_json
 from capture import frames
 from capture.container import open_container
 from capture.errors import InvalidRunError
@@ -246,6 +249,79 @@ def test_a_quantile_of_few_values_is_marked(tmp_path: Path) -> None:
 
     assert ttft == ["TTFT", "200.0", "200.0", "200.0", "200.0", "200.0*", "200.0"]
     assert lines[-1].strip() == FEW
+
+
+def told(run: Run) -> list[str]:
+    """What `tbench replay` prints of a run."""
+    run = replace(run, header={"pacing": {"open_loop": True, "meaning": "as recorded"}})
+    return "\n".join(summary(run, numbers(run))).splitlines()
+
+
+def test_a_figure_that_is_refused_has_no_mark(tmp_path: Path) -> None:
+    """All tokens of a stream in one read: no time between them, whatever its few values are."""
+    streams = [sample(k, token_times=(k + 0.2,) * 3, last_token=k + 0.2) for k in range(20)]
+    (tpot,) = (
+        line.split() for line in told(run_of(tmp_path, streams)) if line.split()[0] == "TPOT"
+    )
+
+    assert tpot == ["TPOT", *"------"]
+
+
+def test_timeouts_are_said_beside_the_latencies_that_leave_them_out(tmp_path: Path) -> None:
+    """One of the warm-up is warm-up."""
+    late = [sample(k, outcome=Outcome.TIMEOUT, status=None) for k in (0, 3, 7)]
+    rest = [sample(k) for k in (1, 2, 4, 5, 6)]
+    lines = told(run_of(tmp_path, [*late, *rest], warmup_s=0.5))
+
+    words = (
+        "n = 5 (not counted: 1 warm-up, 2 timeouts, which 'tbench report' takes as slower than any)"
+    )
+    assert any(line.endswith(words) for line in lines), lines
+
+
+def test_uncertain_first_tokens_are_the_same_in_words_and_in_numbers(tmp_path: Path) -> None:
+    """Those of the warm-up and of failures count in neither."""
+    samples = [sample(k, first_token_after=k + 0.15) for k in range(10)]
+    samples[5] = replace(samples[5], outcome=Outcome.CUT)
+    run = run_of(tmp_path, samples, warmup_s=2, client={"cpu_share": 0.1}, workers=1)
+
+    assert numbers(run)["uncertain_first_tokens"] == 7
+    assert any("7 first tokens may have come" in line for line in told(run))
+
+
+def test_replay_report_and_comparison_have_the_same_quantiles(tmp_path: Path) -> None:
+    """Of one run with failures, cancelled and whole answers, and a warm-up: 1,000 drawn latencies."""
+    source = np.random.default_rng(1)
+    kinds = [
+        {},
+        {"outcome": Outcome.HTTP_ERROR, "status": 500, "first_token": None, "last_token": None},
+        {"outcome": Outcome.CANCELLED},
+        {"stream": False, "first_token": None, "last_token": None, "token_times": ()},
+    ]
+    samples = []
+    for k in range(1000):
+        first = k + 0.1 + 0.1 * source.random()
+        last = first + 0.1 * source.random()
+        times = {"first_token": first, "last_token": last, "end": last + 0.1}
+        times["token_times"] = (first, last)
+        samples.append(sample(k, **{**times, **kinds[source.choice(4, p=[0.7, 0.1, 0.1, 0.1])]}))
+    run = run_of(tmp_path, samples, warmup_s=60.0)
+    arm = arm_of_run(run)
+    printed, reported = numbers(run), report_json(arm)
+    compared = comparison_json(compare(arm, arm, Question()))["comparisons"]
+
+    assert all(reported[name] == figure for name, figure in printed.items())
+    for name in ("ttft", "tpot", "itl", "e2e"):
+        spread = printed[f"{name}_s"]
+        summary_of = reported["summaries"][name]
+        levels = {level: spread[level] for level in measures.NAMED}
+        assert {one: summary_of["quantiles"][one]["value"] for one in levels} == levels
+        assert (summary_of["mean"], summary_of["max"]) == (spread["mean"], spread["max"])
+        for row in (row for row in compared if row["metric"] == name):
+            level = f"p{row['quantile'] * 100:g}"
+            assert (
+                level not in levels or (row["baseline"], row["candidate"]) == (levels[level],) * 2
+            )
 
 
 @pytest.mark.parametrize(
