@@ -41,7 +41,8 @@ class Reuse:
     def ended(self, reply: Reply) -> None:
         """That request is over, or is to be sent again."""
         self.busy -= 1
-        self._fresh.pop(id(reply), None)
+        if self._fresh:
+            self._fresh.pop(id(reply), None)
 
     def broke(self) -> None:
         """A re-used connection ended before any byte of the response."""

@@ -185,7 +185,7 @@ class Line:
         if self.exchange is not exchange:
             self.fail("the server sent bytes that nobody had asked for")
         elif data:
-            self._received(at, data, since, by_kernel=by_kernel)
+            self._received(at, data, since, by_kernel)
         elif trouble:
             self.fail(trouble)
         else:
@@ -259,7 +259,8 @@ class Line:
         """When what was just read arrived: by the kernel's stamp, else by our clock."""
         clock = self._reader.clock
         if notes:
-            at = clock.of(*_timespec(notes[0][2]))
+            second, ns = _timespec(notes[0][2])
+            at = clock.of(second, ns)
             if self._asked - SLACK_S <= at and clock.past(at - SLACK_S):
                 self._by_kernel = True
                 self._heard = max(at, self._heard)  # one that waited for a lost segment is older
@@ -268,7 +269,7 @@ class Line:
         self._heard = clock.now()
         return self._heard
 
-    def _received(self, at: float, data: bytes, since: float | None, *, by_kernel: bool) -> None:
+    def _received(self, at: float, data: bytes, since: float | None, by_kernel: bool) -> None:
         exchange = self.exchange
         if exchange is None:
             self.close()  # bytes that nobody asked for
@@ -278,8 +279,9 @@ class Line:
         else:
             self._reader.user_stamps += 1
         exchange.heard = at
-        exchange.response.feed(at, data, since, by_kernel=by_kernel)
-        if exchange.response.over:
+        response = exchange.response
+        response.feed(at, data, since, by_kernel)
+        if response.over:
             self._settle(exchange)
 
     def _settle(self, exchange: Exchange) -> None:
@@ -320,7 +322,7 @@ class SealedLine(Line):
         self._out = memoryview(self._tls.outgoing.read())
         return bool(self._out)
 
-    def _received(self, at: float, data: bytes, since: float | None, *, by_kernel: bool) -> None:
+    def _received(self, at: float, data: bytes, since: float | None, by_kernel: bool) -> None:
         tls = self._tls
         tls.incoming.write(data)
         pieces: list[bytes] = []
@@ -336,7 +338,7 @@ class SealedLine(Line):
         if (
             pieces
         ):  # all at once: what follows the end of a response must not look like the next one's
-            super()._received(at, b"".join(pieces), since, by_kernel=by_kernel)
+            super()._received(at, b"".join(pieces), since, by_kernel)
         if not self.open:
             return
         if over:

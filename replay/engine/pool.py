@@ -8,7 +8,7 @@ from replay.sender import IDLE_S
 
 
 class Pool:
-    """Lines that wait to be used again. `now` is always the present, on the reader's clock."""
+    """Lines that wait to be used again. Times are those of the reader's clock."""
 
     __slots__ = ("_idle", "reuse")
 
@@ -24,9 +24,9 @@ class Pool:
                 return line
         return None
 
-    def put(self, line: Line, now: float) -> None:
-        """Keep a line for later."""
-        line.used = now
+    def put(self, line: Line, used: float) -> None:
+        """Keep a line for later, which was last used then."""
+        line.used = used
         self._idle.append(line)
 
     def tidy(self, now: float) -> None:

@@ -2,6 +2,7 @@
 
 import select
 from collections import deque
+from itertools import chain
 from typing import Final
 
 import trio
@@ -85,34 +86,26 @@ class Reader:
 
     def _look(self) -> None:
         """Read once from every line that has something, those first that wait for their first tokens."""
-        empty = self._looked
+        empty, lines = self._looked, self._lines
         while True:
             now = self.clock.now()
             events = self._epoll.poll(0, EVENTS)
-            later = []
+            waiting: list[tuple[Line, int]] = []
+            later: list[tuple[Line, int]] = []
             for fd, what in events:
-                line = self._lines.get(fd)
-                if line is None:
-                    continue
-                if line.reads > FIRST_READS:
-                    later.append((line, what))
-                else:
-                    self._attend(line, what, empty)
-            for line, what in later:
-                self._attend(line, what, empty)
+                if line := lines.get(fd):
+                    (later if line.reads > FIRST_READS else waiting).append((line, what))
+            for line, what in chain(waiting, later):
+                try:
+                    if what & WRITES:
+                        line.push()
+                    if what & ~WRITES and line.receive(empty):
+                        self._unread.append(line)
+                except Exception as error:
+                    _blame(line, error)
             if len(events) < EVENTS:
                 self._looked = now
                 return
-
-    def _attend(self, line: Line, what: int, empty: float) -> None:
-        """Send and read what is possible."""
-        try:
-            if what & WRITES:
-                line.push()
-            if what & ~WRITES and line.receive(empty):
-                self._unread.append(line)
-        except Exception as error:
-            _blame(line, error)
 
     def add(self, line: Line) -> None:
         """Watch a new line."""

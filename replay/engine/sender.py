@@ -197,7 +197,7 @@ class EngineSender:
         pool.reuse.ended(reply)
         if exchange.response.keep and line.open and line.idle and pool.reuse.keeps:
             line.served += 1
-            pool.put(line, self._now())
+            pool.put(line, exchange.heard)
         else:
             line.close()
         if attempt.kept and exchange.response.silent and _broken(reply):

@@ -64,9 +64,12 @@ class Response:
         return not self._fed
 
     def feed(
-        self, at: float, data: bytes, since: float | None = None, *, by_kernel: bool = True
+        self, at: float, data: bytes, since: float | None = None, by_kernel: bool = True
     ) -> None:
-        """Read on. `at` is when the last of these bytes arrived; the first may have since `since`."""
+        """Read on. `at` is when the last of these bytes arrived; the first may have since `since`.
+
+        This is the hot path: what it calls for each read, and how, was measured.
+        """
         if self._parser is None:
             self.keep = False
             return
@@ -77,28 +80,25 @@ class Response:
         except httptools.HttpParserError as error:
             self._broken(str(error))
         if self._pieces:
+            piece = b"".join(self._pieces)
+            self._pieces.clear()
             if self.answered and not self._bodyless:
-                self._chunk(b"".join(self._pieces), since, by_kernel=by_kernel)
+                reply = self._reply
+                if since is not None and not (by_kernel and self._alone(piece)):
+                    reply.unsure[len(reply.chunks)] = since
+                reply.chunks.append((at, piece))
+                reply.received += len(piece)
+                if reply.received > MOST_BYTES:
+                    reply.failure = too_long(MOST_BYTES)
+                    self.over, self.keep = True, False
             else:
                 self._broken(MISPLACED)
-            self._pieces.clear()
         if not self.answered and self._fed > MOST_HEAD:
             self._broken(f"a response head over {MOST_HEAD >> 10} KiB")
         if self.over:
             self._parser = None  # it holds our methods: a cycle for the collector
         if self.heed is not None:
             self.heed()
-
-    def _chunk(self, piece: bytes, since: float | None, *, by_kernel: bool) -> None:
-        """Keep what a read had of the body."""
-        reply = self._reply
-        if since is not None and not (by_kernel and self._alone(piece)):
-            reply.unsure[len(reply.chunks)] = since
-        reply.chunks.append((self._at, piece))
-        reply.received += len(piece)
-        if reply.received > MOST_BYTES:
-            reply.failure = too_long(MOST_BYTES)
-            self.over, self.keep = True, False
 
     def _alone(self, piece: bytes) -> bool:
         """Whether nothing follows the first event that ends in it: the last byte's time is its own."""
