@@ -30,6 +30,7 @@ from replay.answers import to_sample
 from replay.attempt import Attempt
 from replay.engine.clock import Clock
 from replay.engine.line import Line
+from replay.engine.pool import Pool
 from replay.engine.reader import Reader
 from replay.engine.sender import EngineSender
 from replay.engine.wire import Response
@@ -1266,6 +1267,32 @@ def test_a_retransmitted_segment_does_not_turn_time_back() -> None:
     assert trio.run(main) == pytest.approx([0.0005, 0.0005, 0.0006], abs=1e-7)
 
 
+@ENGINE
+@pytest.mark.parametrize("last", [b"", b"HTTP/1.1 408 Timeout\r\n\r\n"], ids=["FIN", "bytes, FIN"])
+def test_a_connection_that_the_server_closed_is_not_taken_even_if_nobody_has_read_it(
+    last: bytes,
+) -> None:
+    """The reader of these lines never runs: what is in the socket counts, not what was seen."""
+
+    async def main() -> list[bool]:
+        reader, pool = Reader(), Pool()
+        taken = []
+        for closed in (False, True):
+            ours, theirs = socket.socketpair()
+            ours.setblocking(False)
+            line = Line(ours, reader)
+            pool.put(line, reader.clock.now())
+            if closed:
+                theirs.sendall(last)
+                theirs.close()
+            taken.append(pool.take() is line)
+            theirs.close()
+        reader.close()
+        return taken
+
+    assert trio.run(main) == [True, False]
+
+
 def place_of(one: object) -> str:
     """Where an object comes from: the file of a frame's code, else the module of its class."""
     code = getattr(one, "f_code", None)
@@ -1351,7 +1378,10 @@ ANSWERS = [
     whole()[:-5],
     b"HTTP/1.1 200 OK\r\n\r\nuntil the end",
     whole() + b"and more",
+    whole() + whole(),
     b"HTTP/1.1 204 No\r\n\r\n",
+    b"HTTP/1.1 204 No\r\ncontent-length: 2\r\n\r\nhi",
+    b"HTTP/1.1 103 Early Hints\r\ncontent-length: 2\r\n\r\nhi" + STREAM,
 ]
 
 
@@ -1363,6 +1393,37 @@ def test_any_cut_of_the_bytes_gives_the_same_result(answer: bytes, cuts: list[in
     pieces = [answer[a:b] for a, b in pairwise(edges)]
 
     assert fed(*pieces) == fed(answer)
+
+
+BODY = whole().partition(b"\r\n\r\n")[2]
+
+
+@pytest.mark.parametrize(
+    ("answer", "bodyless", "body", "kind"),
+    [
+        (whole() + whole(), False, BODY, None),
+        (whole(), True, b"", None),
+        (b"HTTP/1.1 204 No\r\ncontent-length: 2\r\n\r\nhi", False, b"", None),
+        (
+            b"HTTP/1.1 103 Early Hints\r\ncontent-length: 2\r\n\r\nhi" + whole(),
+            False,
+            b"",
+            Outcome.PROTOCOL_ERROR,
+        ),
+    ],
+    ids=["a second answer", "of HEAD", "of 204", "of an interim answer"],
+)
+def test_only_its_own_body_is_an_answers(
+    answer: bytes, bodyless: bool, body: bytes, kind: Outcome | None
+) -> None:
+    """What comes beside it in the same read is not kept, and the connection is not used again."""
+    reply = Reply()
+    response = Response(reply, bodyless=bodyless)
+    response.feed(1.0, answer)
+
+    assert b"".join(data for _, data in reply.chunks) == body
+    assert (reply.received, reply.failure and reply.failure[0]) == (len(body), kind)
+    assert (response.over, response.keep) == (True, False)
 
 
 @settings(max_examples=300, deadline=None)
