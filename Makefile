@@ -4,7 +4,7 @@ SHELL := /bin/bash
 PY ?= $(firstword $(foreach p,python3.13 python3.12 python3.14 python3,$(shell command -v $(p) >/dev/null 2>&1 && $(p) -c 'import sys; sys.exit(sys.version_info < (3, 12))' >/dev/null 2>&1 && echo $(p))))
 BIN := .venv/bin
 
-.PHONY: help demo accept bench bench-peers calibrate test check fmt clean
+.PHONY: help demo accept bench bench-peers calibrate test check lint types fmt clean
 
 help: ## what can be made
 	@grep -hE '^[a-z]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 10
@@ -69,11 +69,15 @@ calibrate: .venv/.ok ## tbench's own error rates on simulated traffic against th
 	$(BIN)/python benchmarks/calibrate.py
 
 test: .venv/.ok ## the test-suite with branch coverage
-	$(BIN)/python -m pytest -n 2 --cov --cov-report=term:skip-covered --cov-fail-under=90 --durations=25
+	$(BIN)/python -m pytest -n 2 --dist worksteal --cov --cov-report=term:skip-covered --cov-fail-under=90 --durations=25
 
-check: .venv/.ok ## lint, format, types
+check: lint types ## lint, format, types
+
+lint: .venv/.ok
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+types: .venv/.ok
 	$(BIN)/mypy
 
 fmt: .venv/.ok ## put the code in order

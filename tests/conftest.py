@@ -22,6 +22,16 @@ from replay.runfile import Run, recount
 ADDRESS = re.compile(r"listening on (https?://[\w.:]+)")
 
 
+def interruptible(**environ: str) -> dict[str, str]:
+    """The environment of a command that a signal will interrupt: it runs without coverage.
+
+    Coverage takes a lock at the first call into each file; an interrupt just then leaves it locked, and the
+    command waits for it for ever.
+    """
+    plain = {name: word for name, word in os.environ.items() if "COVERAGE_PROCESS" not in name}
+    return {**plain, "TOGETHER_API_KEY": "test-key-0123456789", **environ}
+
+
 @dataclass(frozen=True)
 class Done:
     """A finished command: its exit code and what it said."""

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import Server
+from tests.conftest import Server, interruptible
 
 SCREEN, BACK = b"\x1b[?1049h", b"\x1b[?1049l"
 HIDDEN, SHOWN = b"\x1b[?25l", b"\x1b[?25h"
@@ -70,7 +70,7 @@ def terminal(
 ) -> Iterator[Terminal]:
     scenarios, most = request.param
     ours, theirs = pty.openpty()
-    environ = {**os.environ, **KEY, "TERM": "xterm", "COLUMNS": "100", "LINES": "30"}
+    environ = interruptible(TERM="xterm", COLUMNS="100", LINES="30")
     with subprocess.Popen(
         arguments(simulator.url, scenarios, "--max-requests-per-run", str(most)),
         cwd=tmp_path, env=environ, stdin=theirs, stdout=theirs, stderr=theirs,

@@ -1,7 +1,6 @@
 """tbench ab from the command line: runs in turns, a verdict, and going on where it stopped."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -17,7 +16,7 @@ import tbench as tbench_api
 from capture.exchange import Exchange, Request, Response
 from capture.tracefile import TraceHeader, TraceWriter
 from replay.runfile import read_run
-from tests.conftest import Done, Server
+from tests.conftest import Done, Server, interruptible
 
 WIDE = ("--gate", "ttft:p50:900%", "--gate", "errors:20pp")
 TEXTS = {".json", ".md", ".xml"}
@@ -196,7 +195,7 @@ def _begun(words: list[str], folder: Path) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-m", "tbench", *words],
         cwd=folder,
-        env={**os.environ, "TOGETHER_API_KEY": "test-key-0123456789"},
+        env=interruptible(),
         stderr=subprocess.PIPE,
         text=True,
     )

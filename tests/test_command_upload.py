@@ -15,7 +15,7 @@ from urllib.request import urlopen
 
 import pytest
 
-from tests.conftest import Done, Server
+from tests.conftest import Done, Server, interruptible
 from tests.test_command_benchmark import words
 
 SMALL = ("--num-concurrency", "1", "--traffic-scenario", "D(20,4)")
@@ -224,11 +224,10 @@ def test_an_interrupted_sweep_is_uploaded_as_far_as_it_came(
         *words(simulator.url, "--num-concurrency", "1,2,3", "--traffic-scenario", "D(20,30)"),
         "--max-requests-per-run", "3000", "--max-time-per-run", "0.03", "--upload-results", url,
     ]  # fmt: skip
-    env = {**os.environ, "TOGETHER_API_KEY": "test-key-0123456789"}
     with subprocess.Popen(
         list(map(str, whole)),
         cwd=tmp_path,
-        env=env,
+        env=interruptible(),
         stderr=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from tests.conftest import interruptible
+
 SCRIPT = """
 import json, os, socket, sys, tempfile, threading, time
 from pathlib import Path
@@ -94,6 +96,7 @@ def test_a_background_job_may_be_interrupted(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "t.msgpack")
     process = subprocess.Popen(
         [sys.executable, "-m", "tbench", "trace", "info", str(tmp_path / "t.msgpack")],
+        env=interruptible(),
         stderr=subprocess.PIPE,
         text=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),  # noqa: PLW1509

@@ -2,7 +2,6 @@
 
 import base64
 import json
-import os
 import signal
 import stat
 import subprocess
@@ -22,6 +21,7 @@ from capture.tracefile import TraceHeader, TraceWriter
 from replay.api import replay
 from replay.runfile import Run, read_run
 from replay.totals import identity, numbers
+from tests.conftest import interruptible
 
 CHAT = "meta-llama/Llama-3.3-70B-Instruct-Turbo"
 VISION = "Qwen/Qwen2.5-VL-72B-Instruct"
@@ -339,7 +339,7 @@ def replaying(tmp_path: Path, *flags: str) -> subprocess.Popen[str]:
     process = subprocess.Popen(
         whole,
         cwd=tmp_path,
-        env={**os.environ, "TOGETHER_API_KEY": KEY},
+        env=interruptible(),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

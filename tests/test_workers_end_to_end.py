@@ -24,6 +24,7 @@ from replay.plan import Plan
 from replay.runfile import read_run
 from replay.totals import identity, numbers
 from replay.workers.shards import Shards
+from tests.conftest import interruptible
 
 MODEL = "meta-llama/Llama-3.3-70B-Instruct-Turbo"
 
@@ -139,7 +140,9 @@ def playing(serve: Callable[..., Any], tmp_path: Path) -> Iterator[subprocess.Po
         "2",
     ]
     command += ["--concurrency", "20", "-o", "o.run", "--warmup", "none"]
-    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command, cwd=tmp_path, env=interruptible(), stderr=subprocess.PIPE, text=True
+    )
     _wait(lambda: len(seen(url)) >= 20)
     yield process
     if process.poll() is None:
