@@ -558,6 +558,23 @@ def test_a_few_sessions_lower_the_confidence() -> None:
     assert row(many, "ttft", 0.5).finding == "slower"
 
 
+def test_equal_arms_whose_sessions_differ_are_rarely_told_apart() -> None:
+    """30 sessions, each some 15 % faster or slower than its like: blocks of time alone tell half apart."""
+    findings = []
+    for seed in range(8):
+        random, arms = np.random.default_rng(seed), []
+        session = random.integers(0, 30, 1200)
+        for name in "ab":
+            found = columns(1200, seed=2 * seed + (name == "b"))
+            slow = np.exp(random.normal(0, 0.15, 30))[session]
+            found["first_token"] = found["sent"] + (found["first_token"] - found["sent"]) * slow
+            arms.append(arm(found | {"session": session}, name))
+        pair = compare(*arms, Question(metrics=("ttft",), quantiles=(0.5,)))
+        findings.append(row(pair, "ttft", 0.5).finding)
+
+    assert sum(finding in {"slower", "faster"} for finding in findings) <= 2
+
+
 def test_a_report_says_whether_sessions_are_known() -> None:
     """Runs of an earlier version do not hold them."""
     known = comparison_text(compare(arm(sessioned(1, 200)), arm(sessioned(2, 200), "b")))

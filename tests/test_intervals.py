@@ -2,6 +2,7 @@
 
 import math
 import re
+from typing import Any
 
 import numpy as np
 from hypothesis import given, settings
@@ -11,9 +12,11 @@ from analysis.case import Case, at_the_margin, estimate_of
 from analysis.comparison import Verdict
 from analysis.endpoints import Figure, share
 from analysis.gate import Gate, parse_gates
+from analysis.judge import judge
 from analysis.judgement import Row
 from analysis.report.gates import interval as on_page
 from analysis.report.judgement import interval as in_text
+from analysis.report.judgement import judgement_text
 from analysis.ruling import settled
 from analysis.slo import parse_slo
 
@@ -31,6 +34,7 @@ GATES = parse_gates(
     ],
     parse_slo("ttft<1s"),
 )
+ROW = re.compile(r"\s*ttft:p50:([\d.]+)% .* to ([-+][\d.]+)%\s.*(PASS|FAIL|INCONCLUSIVE)")
 NUMBER = re.compile(r"[-+]?\d[\d,]*\.?\d*")
 
 
@@ -90,3 +94,15 @@ def test_no_format_shows_a_pass_whose_interval_holds_the_margin(
             assert low > edge(gate) if gate.higher else high < edge(gate)
         elif row.comparison.verdict is Verdict.FAIL:
             assert high < edge(gate) if gate.higher else low > edge(gate)
+
+
+def test_exactly_the_gates_that_pass_show_an_interval_below_their_margin(repeats: Any) -> None:
+    """As a reader sees them: the same two arms, and margins from 0.5 % to 9.5 %."""
+    asked = [f"ttft:p50:{tenths / 10:g}%" for tenths in range(5, 100, 3)]
+    text = judgement_text(judge(repeats.arms(noise=0.03), parse_gates(None, asked)))
+    rows = [found.groups() for line in text if (found := ROW.match(line))]
+
+    assert len(rows) == len(asked)
+    assert {verdict for *_, verdict in rows} == {"PASS", "INCONCLUSIVE"}
+    for margin, high, verdict in rows:
+        assert (float(high) < float(margin)) == (verdict == "PASS")

@@ -344,7 +344,7 @@ def replaying(tmp_path: Path, *flags: str) -> subprocess.Popen[str]:
         stderr=subprocess.PIPE,
         text=True,
     )
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 90
     while time.monotonic() < deadline and process.poll() is None:
         part = tmp_path / "a.run.part"
         if part.exists() and part.stat().st_size > 4000:

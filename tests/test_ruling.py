@@ -137,6 +137,13 @@ def test_a_candidate_that_answers_nothing_fails_its_rate(repeats: Any) -> None:
     assert found.rows[0].reason == "it is zero in every run of the candidate"
 
 
+def test_a_spotless_arm_counts_its_requests_as_bursts(repeats: Any) -> None:
+    """1,500 requests of which none failed: 150 bursts of ten, which may hide 2 %, not half a point."""
+    found = judge(repeats.arms(repeats=3), parse_gates(None, ["errors:0.5pp"]))
+
+    assert verdict(found) == "INCONCLUSIVE"
+
+
 def spread(count: int, n: int) -> Figure:
     """So many events among n requests, as far apart as can be."""
     event = np.zeros(n, bool)
