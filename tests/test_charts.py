@@ -98,7 +98,7 @@ def test_a_shift_draws_open_ends_to_the_edge_and_says_them() -> None:
     assert high > 2
     edge = rows(picture)[1]
     assert (edge["low"], edge["high"]) == (1.5, pytest.approx(high, rel=1e-4))
-    assert "p50 1.200 [1.100, 1.300]; p99 2.000 [1.500, ∞)" in picture.text
+    assert "p50 1.20x [1.10, 1.30]; p99 2.00x [1.50, ∞)" in picture.text
 
 
 def test_requests_in_flight_are_the_mean_of_each_moment() -> None:
@@ -187,7 +187,7 @@ def test_a_forest_draws_each_interval_and_cuts_it_at_the_edge() -> None:
     assert "E2E p99" not in bars
     assert bars["TTFT p95"]["interval"] == "[-80.0 %, ∞)"
     assert picture.text == "1 FAIL, 1 INCONCLUSIVE, 1 PASS, 1 without an interval."
-    assert "TTFT p50 +10.0 % [+5.0 %, +15.0 %], FAIL" in picture.spec["description"]
+    assert "TTFT p50 +10.0% [+5.0%, +15.0%], FAIL" in picture.spec["description"]
 
 
 def test_a_forest_of_shares_is_linear_and_in_points() -> None:

@@ -225,7 +225,7 @@ def test_the_verdict_is_said_first_in_plain_words(page: Page) -> None:
     """Before the first table: which is slower, by how much, how sure, and what it is worth."""
     words = " ".join(Reader(page("comparison").partition("<table")[0]).texts)
     assert re.search(
-        r"Candidate is slower at TTFT p50: 1\.\d+ times the baseline \[1\.\d+, 1\.\d+\]", words
+        r"Candidate is slower at TTFT p50: 1\.\d+x the baseline \[1\.\d+, 1\.\d+\]", words
     )
     assert "ADVISORY" in words
 

@@ -68,7 +68,7 @@ def test_a_comparison_begins_with_what_matters() -> None:
     assert "m; as recorded; 500 requests, paired" in text
     line = next(line for line in text.splitlines() if line.startswith("ttft"))
     assert line.split()[:2] == ["ttft", "p50"]
-    assert "2.000" in line
+    assert "2.00x" in line
     assert line.endswith("slower")
     assert "ADVISORY: The candidate was slower at TTFT p50 p90 p95, E2E p50 p90 p95" in text
     assert "(low confidence)" in text
@@ -244,9 +244,65 @@ def test_amounts_are_said_in_the_unit_of_their_size(
 def test_open_ends_are_said() -> None:
     """Unbounded is 0 or infinity with an open bracket."""
     assert words.ratio_interval(0.9, None) == "[0.900, ∞)"
-    assert words.ratio_interval(None, 1.5) == "(0, 1.500]"
+    assert words.ratio_interval(None, 1.5) == "(0, 1.50]"
     assert words.amount_interval(0.1, 0.25, "s") == "[100, 250] ms"
     assert words.beyond(None, 60, "s") == "> 60.0 s"
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        *(
+            (None, "-"),
+            (3.7341, "3.73x"),
+            (12.34, "12.3x"),
+            (1234.5, "1,234x"),
+            (0.05123, "0.0512x"),
+        ),
+        *((0.992, "0.992x"), (1.004, "1.004x"), (1.0, "1.000x"), (1.1, "1.10x"), (0.9, "0.900x")),
+    ],
+)
+def test_a_ratio_has_three_digits_and_near_one_three_decimals(
+    value: float | None, said: str
+) -> None:
+    """Near 1 its distance from 1 is what is read."""
+    assert words.ratio(value) == said
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        *(
+            (1.021, "+2.1%"),
+            (0.958, "-4.2%"),
+            (3.22, "+222%"),
+            (9.996, "+900%"),
+            (1.9994, "+99.9%"),
+        ),
+        *((1.9996, "+100%"), (12.0, "12.0x"), (1.0, "+0.0%"), (None, "unknown")),
+    ],
+)
+def test_a_change_has_no_digits_that_nobody_measures(value: float | None, said: str) -> None:
+    """One decimal below a doubling, none above, a ratio from ten times on; no blank before the sign."""
+    assert words.change(value) == said
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ((0.527, 1.44), "527 ms, 1,440 ms"),
+        ((0.0005, 0.016232), "0.500 ms, 16.2 ms"),
+        ((0.0005, 0.0009), "500 µs, 900 µs"),
+        ((1.5, 2.5), "1.50 s, 2.50 s"),
+        ((0.5, 12.0), "0.500 s, 12.0 s"),
+        ((None, 0.2), "-, 200 ms"),
+        ((0.0, 0.2), "0 ms, 200 ms"),
+        ((float("nan"), float("inf")), "-, timed out"),
+    ],
+)
+def test_figures_side_by_side_share_a_unit(values: tuple[float | None, ...], said: str) -> None:
+    """527 ms beside 1.44 s do not compare at a glance."""
+    assert ", ".join(words.figure(value, "s", beside=values) for value in values) == said
 
 
 @given(st.floats(1e-7, 1e5))

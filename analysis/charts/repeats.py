@@ -156,6 +156,4 @@ def failures(kinds: Mapping[str, Mapping[str, float]]) -> Picture | None:
 
 
 def _said(value: float, unit: str) -> str:
-    if not math.isfinite(value):
-        return "none" if math.isnan(value) else "timed out"
-    return f"{value:.2%}" if unit == "share" else words.amount(value, unit)
+    return "none" if math.isnan(value) else words.figure(value, unit)

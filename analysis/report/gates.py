@@ -9,7 +9,7 @@ from analysis.endpoints import endpoint
 from analysis.gate import ERRORS, Gate
 from analysis.judgement import Judgement, Row
 from analysis.report import words
-from analysis.report.judgement import ends
+from analysis.report.judgement import ends, sides
 from analysis.report.markup import Html, join, number, span, table, tag
 from analysis.report.sides import Place, Sides, places
 
@@ -34,7 +34,7 @@ def margin(gate: Gate) -> str:
 def change(row: Row) -> str:
     """The change with its sign: per cent of the baseline, or points; for a limit the candidate's figure."""
     if row.gate.scale == "level":
-        return figure(row.comparison.candidate, row.comparison.unit)
+        return words.figure(row.comparison.candidate, row.comparison.unit)
     return words.change(row.comparison.ratio, share=row.gate.scale == "points")
 
 
@@ -65,8 +65,8 @@ def gate_table(found: Judgement, names: Names) -> Html:
 def _gate(row: Row) -> Iterator[object]:
     one = row.comparison
     yield verdict_mark(one.verdict)
-    for value in (one.baseline, one.candidate):
-        yield number(value, figure(value, one.unit))
+    for value, shown in zip((one.baseline, one.candidate), sides(row), strict=True):
+        yield number(value, shown)
     ends = span(one.low, one.high, interval(row)) if interval(row) else None
     yield join(filter(None, [number(_shown(row), change(row)), ends]), tag("br"))
     yield margin(row.gate)
@@ -81,15 +81,6 @@ def _shown(row: Row) -> float | None:
 def verdict_mark(verdict: Verdict) -> Html:
     """A verdict as a word with a colour."""
     return tag("span", verdict.value, class_=f"mark {verdict.value}")
-
-
-def figure(value: float | None, unit: str) -> str:
-    """A figure as people read it; a share in per cent."""
-    if value is None or math.isnan(value):
-        return "-"
-    if math.isinf(value):
-        return "timed out"
-    return f"{value:.2%}" if unit == "share" else words.amount(value, unit)
 
 
 def has_intervals(found: Judgement) -> bool:
@@ -190,5 +181,6 @@ def _figures(
     for (metric, p), by_side in by.items():
         runs = by_side.get(place.side)
         value = math.nan if runs is None else runs[place.number - 1]
-        unit = endpoint(metric, p).unit
-        yield number(value if math.isfinite(value) else None, figure(value, unit))
+        column = [one for figures in by_side.values() for one in figures]
+        shown = words.figure(value, endpoint(metric, p).unit, beside=column)
+        yield number(value if math.isfinite(value) else None, shown)

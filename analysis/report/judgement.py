@@ -200,32 +200,27 @@ def _table(rows: list[Row]) -> Iterator[str]:
 
 def _cells(row: Row) -> tuple[str, ...]:
     one, gate = row.comparison, row.gate
-    sides = figure(gate, one.baseline), figure(gate, one.candidate)
-    return gate.text, *sides, change(row), interval(row), one.verdict.value
+    return gate.text, *sides(row), change(row), interval(row), one.verdict.value
 
 
-def figure(gate: Gate, value: float | None) -> str:
-    """A figure of an arm as people read it."""
-    if value is not None and gate.endpoint.unit == "share":
-        return f"{value:.2%}"
-    return words.amount(value, gate.endpoint.unit)
+def sides(row: Row) -> tuple[str, str]:
+    """The figures of baseline and candidate as people read them, in one unit."""
+    both = row.comparison.baseline, row.comparison.candidate
+    first, second = (words.figure(value, row.gate.endpoint.unit, beside=both) for value in both)
+    return first, second
 
 
 def change(row: Row) -> str:
     """By how much the candidate's figure is another one; a dash where that is not asked, or not known."""
     if row.gate.scale == "level" or row.comparison.ratio is None:
         return "-"
-    return _tight(words.change(row.comparison.ratio, share=row.gate.scale == "points"))
+    return words.change(row.comparison.ratio, share=row.gate.scale == "points")
 
 
 def interval(row: Row) -> str:
     """The 90 % interval of the change; of the candidate's own figure where a limit is asked."""
     shown = ends(row)
-    return "-" if shown is None else " to ".join(map(_tight, shown))
-
-
-def _tight(text: str) -> str:
-    return text.removesuffix(" %") + "%" if text.endswith(" %") else text.replace(" pp", "pp")
+    return "-" if shown is None else " to ".join(shown)
 
 
 def ends(row: Row) -> tuple[str, str] | None:

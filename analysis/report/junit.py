@@ -13,7 +13,8 @@ from xml.etree.ElementTree import Element, SubElement, indent, tostring
 from analysis.comparison import Verdict
 from analysis.judge import Judgement, Row
 from analysis.replicates import Replicates
-from analysis.report.judgement import MEANINGS, change, figure, interval, judgement_text
+from analysis.report import words
+from analysis.report.judgement import MEANINGS, change, interval, judgement_text
 from capture.terminal import escaped
 from replay.totals import duration_s
 
@@ -94,15 +95,21 @@ def _invalid(found: Judgement, arm: str) -> list[str]:
 def _said(row: Row) -> str:
     """What was found, in a line."""
     if row.gate.scale == "level":
-        return f"{row.gate.text}: {figure(row.gate, row.comparison.candidate)} [{interval(row)}]"
+        held = words.figure(row.comparison.candidate, row.gate.endpoint.unit)
+        return f"{row.gate.text}: {held} [{interval(row)}]"
     return f"{row.gate.text}: {change(row)} [{interval(row)}]"
 
 
 def _detail(row: Row) -> str:
     """The figures of both arms, run by run, and how they were compared."""
     sides = {"baseline": row.baseline_runs, "candidate": row.candidate_runs}
+    beside = [*row.baseline_runs, *row.candidate_runs]
+
+    def figure(value: float | None) -> str:
+        return words.figure(value, row.gate.endpoint.unit, beside)
+
     lines = (
-        f"{side:<10} {figure(row.gate, mean)} over: {', '.join(figure(row.gate, x) for x in runs)}"
+        f"{side:<10} {figure(mean)} over: {', '.join(map(figure, runs))}"
         for (side, runs), mean in zip(
             sides.items(), (row.comparison.baseline, row.comparison.candidate), strict=True
         )

@@ -19,11 +19,11 @@ from analysis.report.judgement import (
     amount,
     change,
     declared,
-    figure,
     interval,
     left_open,
     meaning,
     objectives,
+    sides,
 )
 from analysis.summary import Caution, facts
 from capture.terminal import escaped
@@ -106,19 +106,17 @@ def _candidate(found: Judgement, arm: Replicates) -> Iterator[str]:
 
 
 def _cells(row: Row) -> Iterator[str]:
-    one, gate = row.comparison, row.gate
-    verdict = one.verdict.value
-    yield code(gate.text)
-    yield verdict if one.verdict is Verdict.PASS else f"**{verdict}**"
-    yield from (text(figure(gate, value)) for value in (one.baseline, one.candidate))
+    verdict = row.comparison.verdict
+    yield code(row.gate.text)
+    yield verdict.value if verdict is Verdict.PASS else f"**{verdict.value}**"
+    yield from map(text, sides(row))
     yield from (text(change(row)), text(interval(row)), text(row.reason or ""))
 
 
 def _pair_cells(row: Comparison) -> Iterator[str]:
     yield f"{row.metric.replace('_', chr(92) + '_')} {words.percentile(row.quantile)}"
     yield f"{min(row.n_baseline, row.n_candidate):,}"
-    yield text(words.beyond(row.baseline, row.baseline_at_least, row.unit))
-    yield text(words.beyond(row.candidate, row.candidate_at_least, row.unit))
+    yield from map(text, words.pair(row))
     yield text(words.ratio(row.ratio))
     if row.refusal:
         yield from ("", "", text(row.refusal))

@@ -131,8 +131,9 @@ def _fidelity(one: Fidelity) -> Iterator[object]:
     for rate in (one.due_per_s, one.sent_per_s):
         yield number(rate, "-" if rate is None else three(rate))
     yield number(one.on_time, "-" if one.on_time is None else f"{one.on_time:.1%}")
-    for lag in (one.lag_p50, one.lag_p99, one.lag_max):
-        yield number(lag, words.amount(lag, "s"))
+    lags = one.lag_p50, one.lag_p99, one.lag_max
+    for lag in lags:
+        yield number(lag, words.amount(lag, "s", beside=lags))
     yield one.clock
     yield number(one.coalesced, "-" if one.coalesced is None else f"{one.coalesced:.1%}")
     yield number(one.uncertain, f"{one.uncertain:,}")

@@ -60,10 +60,7 @@ def name(row: Comparison) -> str:
 
 
 def _values(row: Comparison) -> list[object]:
-    return [
-        _value(row.baseline, row.baseline_at_least, row.unit),
-        _value(row.candidate, row.candidate_at_least, row.unit),
-    ]
+    return list(map(number, (row.baseline, row.candidate), words.pair(row)))
 
 
 def _compared(row: Comparison, numbers: Mapping[str, int]) -> list[object]:
@@ -80,14 +77,6 @@ def _compared(row: Comparison, numbers: Mapping[str, int]) -> list[object]:
         row.refusal or row.method,
         _marked(row, numbers),
     ]
-
-
-def _value(value: float | None, at_least: float | None, unit: str) -> Html:
-    return number(value, words.beyond(value, at_least, unit))
-
-
-def _amount(value: float | None, unit: str) -> Html:
-    return number(value, words.amount(value, unit))
 
 
 def _marked(row: Comparison, numbers: Mapping[str, int]) -> Html:
@@ -138,25 +127,25 @@ def summary_table(summaries: Sequence[Summary]) -> Html:
 
 
 def _summary(one: Summary, points: Sequence[float]) -> list[object]:
+    """A row in the unit that suits its mean, as the terminal has it."""
     by_p = {quantile.p: quantile for quantile in one.quantiles}
-    return [
-        one.metric,
-        f"{one.n:,}",
-        f"{one.timeouts:,}",
-        _amount(one.mean, one.unit),
-        *(_quantile(by_p.get(p), one.unit) for p in points),
-        _amount(one.maximum, one.unit),
-    ]
+    mean, maximum = (
+        number(value, words.amount(value, one.unit, beside=[one.mean]))
+        for value in (one.mean, one.maximum)
+    )
+    cells = [_quantile(by_p.get(p), one.unit, one.mean) for p in points]
+    return [one.metric, f"{one.n:,}", f"{one.timeouts:,}", mean, *cells, maximum]
 
 
-def _quantile(one: Quantile | None, unit: str) -> Html:
+def _quantile(one: Quantile | None, unit: str, mean: float | None) -> Html:
     if one is None:
         return html("-")
+    value = number(one.value, words.beyond(one.value, one.at_least, unit, [mean]))
     if one.refusal:
-        value = join([_value(one.value, one.at_least, unit), "*"])
-        return join([value, tag("span", one.refusal, class_="quiet")], tag("br"))
-    ends = span(one.low, one.high, words.amount_interval(one.low, one.high, unit))
-    return join([_value(one.value, one.at_least, unit), ends], tag("br"))
+        marked = join([value, "*"])
+        return join([marked, tag("span", one.refusal, class_="quiet")], tag("br"))
+    ends = span(one.low, one.high, words.amount_interval(one.low, one.high, unit, [mean]))
+    return join([value, ends], tag("br"))
 
 
 def definitions(metrics: Iterable[str]) -> Html:

@@ -160,8 +160,7 @@ def _cells(row: Comparison) -> list[str | Text]:
     shown: list[str | Text] = [
         words.percentile(row.quantile),
         f"{min(row.n_baseline, row.n_candidate):,}",
-        words.beyond(row.baseline, row.baseline_at_least, row.unit),
-        words.beyond(row.candidate, row.candidate_at_least, row.unit),
+        *words.pair(row),
         words.ratio(row.ratio),
     ]
     if row.refusal:

@@ -177,7 +177,7 @@ def sentence(row: Comparison) -> str:
         trust += f" ({'; '.join([*others, 'see below'])})"
     if not row.differs:
         return f"{what}: no difference seen; the ratio is {ratio} {ends}, {trust}."
-    return f"Candidate is {row.finding} at {what}: {ratio} times the baseline {ends}, {trust}."
+    return f"Candidate is {row.finding} at {what}: {ratio} the baseline {ends}, {trust}."
 
 
 def seen(found: Comparisons) -> str:

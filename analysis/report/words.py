@@ -1,43 +1,75 @@
 """Words: numbers with their units as people read them. The same in every report."""
 
+import math
+from collections.abc import Iterable
+
+from analysis.comparison import Comparison
 from replay.throughput import three
 
 UNBOUNDED = "∞"
 ROUNDS_TO_1 = 1.0005
 """What lies between 1 and this is written as 1.000."""
+NEAR_1 = (0.9, 1.1)
+"""Between these a ratio has three decimals: its distance from 1 is what matters."""
 SHORT = frozenset({"ttft", "e2e", "tpot", "itl"})
 """Words that are written in capitals."""
 
 
-def amount(value: float | None, unit: str, digits: int = 3) -> str:
-    """A value in the unit that suits its size: 0.0123 s is 12.3 ms. Nothing is a dash."""
+def amount(
+    value: float | None, unit: str, digits: int = 3, beside: Iterable[float | None] = ()
+) -> str:
+    """A value in the unit that suits its size: 0.0123 s is 12.3 ms. Nothing is a dash.
+
+    With the values `beside` it in a row, itself among them: in the unit that all of these share.
+    """
     if value is None:
         return "-"
-    name, factor = scale(abs(value), unit)
+    name, factor = shared_scale(beside, unit) if beside else scale(abs(value), unit)
     return f"{three(value * factor, digits)} {name}"
 
 
-def beyond(value: float | None, at_least: float | None, unit: str) -> str:
+def figure(value: float | None, unit: str, beside: Iterable[float | None] = ()) -> str:
+    """An arm's figure: a share in per cent, all else an amount. NaN is none, infinity timed out."""
+    if value is None or math.isnan(value):
+        return "-"
+    if math.isinf(value):
+        return "timed out"
+    return f"{value:.2%}" if unit == "share" else amount(value, unit, beside=beside)
+
+
+def beyond(
+    value: float | None, at_least: float | None, unit: str, beside: Iterable[float | None] = ()
+) -> str:
     """A value, or what it is known to exceed where timeouts hide it."""
     if value is None and at_least is not None:
-        return f"> {amount(at_least, unit)}"
-    return amount(value, unit)
+        return f"> {amount(at_least, unit, beside=beside)}"
+    return amount(value, unit, beside=beside)
+
+
+def pair(row: Comparison) -> tuple[str, str]:
+    """Baseline and candidate of a row, in one unit."""
+    both = [(row.baseline, row.baseline_at_least), (row.candidate, row.candidate_at_least)]
+    beside = [end for value in both for end in value]
+    first, second = (beyond(*value, row.unit, beside) for value in both)
+    return first, second
 
 
 def ratio(value: float | None) -> str:
-    """A ratio to three decimals, or to three digits when it is large."""
-    if value is None:
-        return "-"
-    return f"{value:.3f}" if value < 10 else three(value)
+    """A ratio to three digits, 3.73x; near 1 to three decimals, 0.992x and 1.004x."""
+    return "-" if value is None else f"{_ratio(value)}x"
+
+
+def _ratio(value: float) -> str:
+    return f"{value:.3f}" if NEAR_1[0] < value < NEAR_1[1] else three(value)
 
 
 def ratio_interval(low: float | None, high: float | None) -> str:
     """An interval of a ratio: an open end is 0 or infinity, or 1 where that is just left out."""
     left, right = "(0", UNBOUNDED + ")"
     if low is not None:
-        left = f"{'(' if 1 < low < ROUNDS_TO_1 else '['}{ratio(low)}"
+        left = f"{'(' if 1 < low < ROUNDS_TO_1 else '['}{_ratio(low)}"
     if high is not None:
-        right = f"{ratio(high)}{')' if 2 - ROUNDS_TO_1 < high < 1 else ']'}"
+        right = f"{_ratio(high)}{')' if 2 - ROUNDS_TO_1 < high < 1 else ']'}"
     return f"{left}, {right}"
 
 
@@ -48,16 +80,28 @@ def scale(size: float, unit: str) -> tuple[str, float]:
     return ("ms", 1e3) if size >= 1e-3 else ("µs", 1e6)
 
 
+def shared_scale(values: Iterable[float | None], unit: str) -> tuple[str, float]:
+    """The one unit for values that stand side by side, so that they compare at a glance.
+
+    Of seconds ms, unless the least is 1 s or the largest 10 s (s), or the largest below 1 ms (µs).
+    """
+    sizes = [abs(value) for value in values if value and math.isfinite(value)]
+    if unit != "s" or not sizes or min(sizes) >= 1 or max(sizes) >= 10:
+        return unit, 1.0
+    return ("ms", 1e3) if max(sizes) >= 1e-3 else ("µs", 1e6)
+
+
 def interval(low: float | None, high: float | None) -> str:
     """An interval of a value; an open end is 0 or infinity."""
     left = "[" + three(low) if low is not None else "(0"
     return f"{left}, {three(high)}]" if high is not None else f"{left}, {UNBOUNDED})"
 
 
-def amount_interval(low: float | None, high: float | None, unit: str) -> str:
+def amount_interval(
+    low: float | None, high: float | None, unit: str, beside: Iterable[float | None] = ()
+) -> str:
     """An interval of a value with its unit, said once; an open end is 0 or infinity."""
-    ends = [abs(end) for end in (low, high) if end is not None]
-    name, factor = scale(max(ends, default=0.0), unit)
+    name, factor = shared_scale(beside or (low, high), unit)
     scaled = (None if end is None else end * factor for end in (low, high))
     return f"{interval(*scaled)} {name}"
 
@@ -68,20 +112,24 @@ def points(share: float, *, more: int = 0) -> str:
 
 
 def change(value: float | None, *, share: bool = False, more: int = 0) -> str:
-    """A ratio as a change in per cent, 1.05 is +5.0 %; a difference of shares in points; `more` digits."""
+    """A ratio as a change in per cent, 1.05 is +5.0%; a difference of shares in points; `more` digits.
+
+    Three digits from a doubling on: +220%; from ten times on it is a ratio.
+    """
     if value is None:
         return "unknown"
     if share:
         return points(value, more=more)
-    return f"{(value - 1) * 100:+.{1 + more}f} %" if value < 10 else f"x {three(value)}"
+    if value >= 10:
+        return ratio(value)
+    per_cent = (value - 1) * 100
+    return f"{per_cent:+.{more + (abs(per_cent) < 99.95)}f}%"
 
 
 def change_interval(low: float | None, high: float | None, *, share: bool = False) -> str:
     """An interval of a change; an open end is as far as it goes."""
     left = (
-        f"[{change(low, share=share)}"
-        if low is not None
-        else f"({'-100 pp' if share else '-100 %'}"
+        f"[{change(low, share=share)}" if low is not None else f"({'-100 pp' if share else '-100%'}"
     )
     right = (
         f"{change(high, share=share)}]"
