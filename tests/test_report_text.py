@@ -154,7 +154,7 @@ def test_a_drift_is_printed_by_thirds() -> None:
     text = " ".join(comparison_text(compare(arm(500), step)).split())
 
     said = text.split("SLOW_DRIFT: the ratio in each third of the trace: e2e p50 ")[1]
-    first, middle, last = map(float, said.split(";")[0].split(", ")[:3])
+    first, middle, last = (float(x[:-1]) for x in said.split(";")[0].split(", ")[:3])
     assert first == 1
     assert first < middle < last
 

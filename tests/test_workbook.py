@@ -57,6 +57,16 @@ def same(given: Any, wanted: Any) -> bool:
     return bool(given == pytest.approx(wanted, rel=1e-14, abs=1e-14))
 
 
+def shown_in(unit: str, value: float | None) -> float | None:
+    """A figure in the unit of the workbook: of seconds milliseconds."""
+    return value * 1e3 if unit == "s" and value is not None else value
+
+
+def by_heading(sheet: Any, row: int = 0) -> dict[str, Any]:
+    """The cells of a row of data by their headings."""
+    return dict(zip((cell.value for cell in sheet[2]), sheet[3 + row], strict=True))
+
+
 def rows(sheet: Any) -> Rows:
     """A sheet below its note, by its header."""
     _, head, *body = list(sheet.iter_rows(values_only=True))
@@ -86,13 +96,14 @@ def test_gates_are_those_of_the_json_as_numbers(found: Judgement, book: Any) -> 
 
     assert len(shown) == len(whole)
     for row, wanted in zip(shown, whole, strict=True):
-        assert same(row["baseline (in unit)"], wanted["baseline"])
-        assert same(row["candidate (in unit)"], wanted["candidate"])
+        assert same(row["baseline (in unit)"], shown_in(wanted["unit"], wanted["baseline"]))
+        assert same(row["candidate (in unit)"], shown_in(wanted["unit"], wanted["candidate"]))
         assert same(row["ratio (candidate / baseline)"], wanted["ratio"])
         assert same(row["difference (share)"], wanted["difference"])
         assert same([row["change, low"], row["change, high"]], wanted["ci"])
         assert (row["verdict"], row["margin (share)"]) == (wanted["verdict"], wanted["margin"])
-        assert (row["quantile"], row["unit"]) == (wanted["quantile"], wanted["unit"])
+        unit = "ms" if wanted["unit"] == "s" else wanted["unit"]
+        assert (row["quantile"], row["unit"]) == (wanted["quantile"], unit)
 
 
 def test_every_sample_is_there_as_it_was_measured(found: Judgement, book: Any) -> None:
@@ -103,8 +114,8 @@ def test_every_sample_is_there_as_it_was_measured(found: Judgement, book: Any) -
     assert len(shown) == sum(len(run) for _, run in runs)
     for name, run in runs:
         own = [row for row in shown if row["run"] == name]
-        ttft = np.array([row["TTFT (s)"] for row in own], dtype=float)
-        np.testing.assert_allclose(ttft, measures.ttft(run.columns), rtol=1e-14)
+        ttft = np.array([row["TTFT (ms)"] for row in own], dtype=float)
+        np.testing.assert_allclose(ttft, measures.ttft(run.columns) * 1e3, rtol=1e-14)
         assert [row["request id"] for row in own] == run.columns["id"].tolist()
         assert [row["HTTP status"] for row in own] == run.columns["status"].tolist()
         assert {row["output (tokens)"] for row in own} <= {50, None}
@@ -144,8 +155,8 @@ def test_quantiles_per_run_are_the_figures_that_were_judged(found: Judgement, bo
     }
     judged = next(row for row in found.rows if row.gate.text == "ttft:p50:5%")
 
-    assert same([shown[f"A {k}"] for k in (1, 2, 3)], list(judged.baseline_runs))
-    assert same([shown[f"B {k}"] for k in (1, 2, 3)], list(judged.candidate_runs))
+    for name, figures in (("A", judged.baseline_runs), ("B", judged.candidate_runs)):
+        assert same([shown[f"{name} {k}"] for k in (1, 2, 3)], [x * 1e3 for x in figures])
 
 
 def test_errors_are_counted_by_kind(found: Judgement, book: Any) -> None:
@@ -182,8 +193,65 @@ def test_a_pair_and_a_run_have_books_too(found: Judgement) -> None:
         assert same([row["ratio, low"], row["ratio, high"]], wanted["ci"])
     for row in metrics:
         wanted = summaries[row["metric"]]["quantiles"][f"p{row['quantile'] * 100:.6g}"]
-        assert same(row["value (in unit)"], wanted["value"])
-        assert same([row["low"], row["high"]], wanted["ci"])
+        figures = [row["value (in unit)"], row["low"], row["high"]]
+        unit = summaries[row["metric"]]["unit"]
+        assert same(figures, [shown_in(unit, one) for one in (wanted["value"], *wanted["ci"])])
+
+
+def test_figures_have_the_digits_and_the_colours_of_the_page(found: Judgement) -> None:
+    """Milliseconds with a decimal, ratios as 1.20x, shares in per cent; the exact value behind each."""
+    both, gates = io.BytesIO(), io.BytesIO()
+    comparison_book(compare(found.arms[0].runs[0], found.arms[1].runs[0]), both, command=None)
+    judgement_book(found, gates, command=None)
+    compared, gated = openpyxl.load_workbook(both), openpyxl.load_workbook(gates)
+
+    cells = by_heading(compared["Comparison"])
+    assert cells["unit"].value == "ms"
+    assert cells["baseline (in unit)"].number_format == "#,##0.0"
+    for heading in ("ratio (candidate / baseline)", "ratio, low", "ratio, high"):
+        assert '0.00"x"' in cells[heading].number_format
+    assert cells["n baseline (requests)"].number_format == "#,##0"
+    assert by_heading(compared["Errors"])["failed (share)"].number_format == "0.00%"
+    errors = next(k for k, row in enumerate(found.rows) if row.gate.metric == "errors")
+    assert by_heading(gated["Gates"], errors)["candidate (in unit)"].number_format == "0.00%"
+    assert by_heading(gated["Gates"], errors)["change, low"].number_format == "0.00%"
+    assert by_heading(gated["Gates"], errors)["verdict"].font.color.rgb == "FFB3261E"
+    assert gated["Verdict"]["A1"].font.color.rgb == "FFB3261E"
+    slower = [row for row in rows(compared["Comparison"]) if row["finding"] == "slower"]
+    assert slower
+    at = rows(compared["Comparison"]).index(slower[0])
+    assert by_heading(compared["Comparison"], at)["finding"].font.color.rgb == "FFB3261E"
+
+
+def test_every_sheet_prints_one_page_wide_with_its_header(written: bytes, book: Any) -> None:
+    """Sentences wrap in their columns, and a row is as high as its text."""
+    for sheet in book.worksheets:
+        assert (sheet.page_setup.fitToWidth or 1, sheet.page_setup.fitToHeight) == (1, 0)
+        assert sheet.sheet_properties.pageSetUpPr.fitToPage
+        if sheet.title != "Verdict":
+            assert sheet.freeze_panes == "B3"
+            assert sheet.print_title_rows == "$2:$2"
+    for row in book["Verdict"].iter_rows(min_row=3):
+        assert row[1].alignment.wrap_text
+        lines = -(-len(str(row[1].value or "")) // 100)
+        assert lines < 2 or book["Verdict"].row_dimensions[row[1].row].height >= 15 * lines
+
+
+def test_the_comparison_has_a_chart_of_its_ratios(found: Judgement) -> None:
+    """A bar for each row from no change on, with its interval, in the colour of its finding."""
+    file = io.BytesIO()
+    pair = compare(found.arms[0].runs[0], found.arms[1].runs[0])
+    comparison_book(pair, file, command=None)
+    with zipfile.ZipFile(file) as parts:
+        chart = parts.read("xl/charts/chart1.xml").decode()
+
+    slower = sum(row.finding == "slower" for row in pair.rows)
+    assert "Ratio candidate / baseline with its 95 % interval" in chart
+    assert f"Comparison!$A$3:$A${2 + len(pair.rows)}" in chart
+    assert chart.count("<c:dPt>") == len(pair.rows)
+    assert chart.count("B3261E") == slower > 0
+    assert "<c:errBars>" in chart
+    assert '<c:crossesAt val="1"/>' in chart
 
 
 def test_equal_lengths_have_a_sheet(found: Judgement) -> None:

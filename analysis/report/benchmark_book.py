@@ -13,9 +13,9 @@ from analysis.experiment import Experiment
 from analysis.pick import AUDIO, THROUGHPUT, Pick, Rule, pick, rule_of, steps
 from analysis.report import benchmark_columns as columns
 from analysis.report.benchmark_charts import AXIS, Line, Table, draw
-from analysis.report.benchmark_grid import LINE_PT, Grid, Heading, lay, on_paper
+from analysis.report.benchmark_grid import Grid, Heading, lay
 from analysis.report.benchmark_metadata import shown_metadata
-from analysis.report.sheets import ROWS, Book, opened, write
+from analysis.report.sheets import LINE_PT, ROWS, Book, on_paper, opened, write
 from analysis.result import Result, Unit
 from capture.writing import whole_file
 

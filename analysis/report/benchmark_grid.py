@@ -8,13 +8,11 @@ from typing import Any, Final
 from xlsxwriter.format import Format
 from xlsxwriter.worksheet import Worksheet
 
-from analysis.report.sheets import Book, Cell, write
+from analysis.report.sheets import LINE_PT, Book, Cell, on_paper, write
 
 EXACT: Final = 2**53
 """Whole numbers from here on (seeds) lose digits as Excel's numbers, and are written as text."""
 
-LINE_PT: Final = 16
-"""The height of a line of text."""
 ON_A_PAGE: Final = 16
 """So many columns can be read where they are printed on one page."""
 
@@ -67,12 +65,6 @@ def lay(
     if n:
         sheet.autofilter(0, 0, n, len(headings) - 1)
     return Grid(sheet=sheet, rows=n)
-
-
-def on_paper(sheet: Worksheet) -> None:
-    """Printed, all columns are on one page."""
-    sheet.set_landscape()
-    sheet.fit_to_pages(1, 0)
 
 
 def _width(one: Heading) -> float:

@@ -1,11 +1,13 @@
 """Sheets: the parts of a workbook that every report has. Numbers are numbers; units stand in the headers.
 
-Times are seconds. An empty cell is "there is none". A text is never taken for a formula.
+Latencies are milliseconds, places in time seconds, as exact as they are and shown with the digits that
+anybody reads. An empty cell is "there is none". A text is never taken for a formula.
 """
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Any, BinaryIO, Final
 
 import numpy as np
@@ -28,10 +30,62 @@ ROWS: Final = 1_048_576
 LONGEST: Final = 32_000
 """Characters of a cell; Excel takes 32,767."""
 POINTS: Final = (0.5, 0.9, 0.95, 0.99, 0.999)
+LINE_PT: Final = 16
+"""The height of a line of text."""
+LINES: Final = 12
+"""So many lines of a cell are shown at most."""
+SCREEN: Final = 130
+"""Characters that a screen is wide."""
 SECOND_ROW: Final = 2
 """Where a table's first row of data is, counted from 0: below its note and its header."""
 
+RATIO: Final = '[<0.9]0.00"x";[<1.1]0.000"x";#,##0.00"x"'
+"""A ratio as pages show it, nearer to 1 with a digit more."""
+FORMATS: Final = {
+    **dict.fromkeys(("(ms)", "/s)", "(in unit)"), "#,##0.0"),
+    **dict.fromkeys(("(requests)", "(values)", "(tokens)", "(successes)"), "#,##0"),
+    "(s)": "#,##0.000",
+    "(share)": "0.00%",
+    "ratio": RATIO,
+    "baseline)": RATIO,
+    **dict.fromkeys(("ratio, low", "ratio, high"), RATIO),
+}
+"""How a heading ends -> Excel's number format of its column."""
+UNITS: Final = {"s": "ms"}
+"""What figures in these units are written in."""
+TONES: Final = {
+    **dict.fromkeys(("PASS", "faster"), "#14713f"),
+    **dict.fromkeys(("FAIL", "INVALID", "slower"), "#b3261e"),
+    "INCONCLUSIVE": "#7d5800",
+    "ADVISORY": "#1f5fa8",
+}
+"""Words of a verdict or a finding in the colours that they have on a page."""
+WIDE: Final = {
+    **dict.fromkeys(("method", "refusal", "warnings", "why not decided", "error"), 32),
+    **dict.fromkeys(("request id", "server's request id", "few values"), 36),
+    "metric": 20,
+}
+"""How wide columns of sentences and of names are, characters."""
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A value in its row's unit: seconds are written as milliseconds, shares shown in per cent."""
+
+    value: float | None
+    unit: str
+
+    @property
+    def cell(self) -> float | None:
+        return self.value * 1e3 if self.value is not None and self.unit == "s" else self.value
+
+    @property
+    def format(self) -> str:
+        return {"share": "0.00%", "ratio": RATIO}.get(self.unit, "#,##0.0")
+
+
 Cell = str | float | int | bool | None
+Shown = Cell | Figure
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +96,14 @@ class Book:
     bold: Format
     quiet: Format
     big: Format
+    _styles: dict[tuple[tuple[str, str | float], ...], Format] = field(default_factory=dict)
+
+    def style(self, **properties: str | float) -> Format:
+        """A cell at the top of its row with these properties; each is made once."""
+        key = tuple(properties.items())
+        if key not in self._styles:
+            self._styles[key] = self.file.add_format({"valign": "top", **properties})
+        return self._styles[key]
 
     def close(self) -> None:
         """Write it. Raises OSError where that cannot be."""
@@ -66,29 +128,81 @@ def opened(file: BinaryIO) -> Book:
     return Book(
         file=whole,
         bold=whole.add_format({"bold": True, "text_wrap": True, "valign": "top", "bottom": 1}),
-        quiet=whole.add_format({"italic": True, "font_color": "#565d66"}),
+        quiet=whole.add_format(
+            {"italic": True, "font_color": "#565d66", "text_wrap": True, "valign": "top"}
+        ),
         big=whole.add_format({"bold": True, "font_size": 20}),
     )
 
 
 def table(
-    book: Book, title: str, note: str, head: Sequence[str], rows: Iterable[Sequence[Cell]]
+    book: Book,
+    title: str,
+    note: str,
+    head: Sequence[str] | Mapping[str, float],
+    rows: Iterable[Sequence[Shown]],
 ) -> tuple[Worksheet, int]:
-    """A sheet with a note, a header that stays in view and can be filtered by, and rows; and their number."""
+    """A sheet with a note, a header that stays in view and can be filtered by, and rows; and their number.
+
+    `head` names the columns, or maps each to its least width in characters.
+    """
+    least = head if isinstance(head, Mapping) else WIDE
     sheet = book.file.add_worksheet(title)
-    for column, name in enumerate(head):
-        sheet.set_column(column, column, max(9, min(26, len(name) * 0.9 + 2)))
-    write(sheet, 0, 0, note, book.quiet)
+    widths = [max(least.get(name, 9), min(14, len(name) * 0.9 + 2)) for name in head]
+    for column, width in enumerate(widths):
+        sheet.set_column(column, column, width)
+    _note(book, sheet, note, widths)
+    tall(sheet, 1, list(head), widths)
     for column, name in enumerate(head):
         write(sheet, 1, column, name, book.bold)
+    styles = [book.style(text_wrap=True, num_format=_number_format(name)) for name in head]
     n = 0
     for n, row in enumerate(rows, 1):
-        for column, cell in enumerate(row):
-            write(sheet, n + 1, column, cell)
+        tall(sheet, n + 1, row, widths)
+        for column, (cell, style) in enumerate(zip(row, styles, strict=True)):
+            write(sheet, n + 1, column, *_styled(book, cell, style))
     sheet.freeze_panes(SECOND_ROW, 1)
+    sheet.repeat_rows(1)
+    on_paper(sheet)
     if n:
         sheet.autofilter(1, 0, n + 1, len(head) - 1)
     return sheet, n
+
+
+def on_paper(sheet: Worksheet) -> None:
+    """Printed, all columns are on one page."""
+    sheet.set_landscape()
+    sheet.fit_to_pages(1, 0)
+
+
+def _note(book: Book, sheet: Worksheet, note: str, widths: Sequence[float]) -> None:
+    """What the sheet is, over as many columns as fit on a screen and as many lines as it takes."""
+    columns = sum(end <= SCREEN for end in accumulate(widths))
+    tall(sheet, 0, [note], [sum(widths[:columns])])
+    if columns > 1:
+        sheet.merge_range(0, 0, 0, columns - 1, "", book.quiet)
+    write(sheet, 0, 0, note, book.quiet)
+
+
+def _number_format(heading: str) -> str:
+    return next((one for end, one in FORMATS.items() if heading.endswith(end)), "General")
+
+
+def tall(sheet: Worksheet, row: int, cells: Sequence[Shown], widths: Sequence[float]) -> None:
+    """A row that shows all of its texts: a program need not fit it to what wraps."""
+    texts = zip(cells, widths, strict=True)
+    lines = [math.ceil(len(cell) / width) for cell, width in texts if isinstance(cell, str)]
+    if max(lines, default=1) > 1:
+        sheet.set_row(row, LINE_PT * min(max(lines), LINES))
+
+
+def _styled(book: Book, cell: Shown, style: Format) -> tuple[Cell, Format]:
+    """A figure in its unit, a word of a verdict in its colour, all else as its column has it."""
+    if isinstance(cell, Figure):
+        return cell.cell, book.style(num_format=cell.format)
+    if isinstance(cell, str) and cell in TONES:
+        return cell, book.style(bold=True, font_color=TONES[cell])
+    return cell, style
 
 
 def write(sheet: Worksheet, row: int, column: int, cell: Cell, style: Format | None = None) -> None:
@@ -153,30 +267,32 @@ def quantile_sheet(book: Book, sides: Sides, metrics: Sequence[str]) -> None:
         )
     first = METRICS[metrics[0]]
     chart.set_title({"name": f"{words.title(first.name)} of each run, in order"})
-    chart.set_y_axis({"name": first.unit})
+    chart.set_y_axis({"name": UNITS.get(first.unit, first.unit)})
     sheet.insert_chart(SECOND_ROW, len(head) + 1, chart)
 
 
-def _quantiles(place: Place, metric: str) -> list[Cell]:
+def _quantiles(place: Place, metric: str) -> list[Shown]:
     row = METRICS[metric]
     found = ordered(values(place.arm, row)[place.arm.measured])
     finite = found[np.isfinite(found)]
     refused = [p for p in POINTS if refusal(len(found), p)]
     known = [quantile(found, p) if len(found) else None for p in POINTS]
-    beyond = ["timed out" if one is not None and math.isinf(one) else one for one in known]
+    mean, most = (float(finite.mean()), float(finite[-1])) if len(finite) else (None, None)
+    shown: list[Shown] = [
+        "timed out" if one is not None and math.isinf(one) else Figure(one, row.unit)
+        for one in (mean, *known, most)
+    ]
     return [
-        *(place.name, place.side, place.order, metric, row.unit),
+        *(place.name, place.side, place.order, metric, UNITS.get(row.unit, row.unit)),
         *(len(found), len(found) - len(finite)),
-        float(finite.mean()) if len(finite) else None,
-        *beyond,
-        float(finite[-1]) if len(finite) else None,
+        *shown,
         " ".join(map(words.percentile, refused)) or None,
     ]
 
 
 SAMPLES: Final = (
-    *("run", "arm", "request id", "round", "in plan", "warm-up", "due (s)", "sent (s)", "lag (s)"),
-    *("TTFT (s)", "end to end (s)", "TPOT (s)", "prompt (tokens)", "output (tokens)"),
+    *("run", "arm", "request id", "round", "in plan", "warm-up", "due (s)", "sent (s)", "lag (ms)"),
+    *("TTFT (ms)", "end to end (ms)", "TPOT (ms)", "prompt (tokens)", "output (tokens)"),
     *("cached (tokens)", "HTTP status", "outcome", "finish reason", "server's request id", "error"),
 )
 
@@ -214,7 +330,7 @@ def _samples(place: Place, count: int) -> Iterator[list[Cell]]:
         np.asarray(columns["warmup"][:count]).tolist(),
         *(columns[name][:count].tolist() for name in ("due", "sent")),
         *(
-            measure(columns)[:count].tolist()
+            (measure(columns)[:count] * 1e3).tolist()
             for measure in (measures.lag, measures.ttft, measures.e2e, measures.tpot)
         ),
         *(
@@ -281,4 +397,4 @@ def environment_sheet(book: Book, sides: Sides) -> None:
     ]
     rows += [[title, key, *cells] for title, key, cells in facts.facts(sides)]
     note = "What the files say of how they were made; where an arm's runs differ, each value."
-    table(book, "Environment", note, ["part", "fact", *sides], rows)
+    table(book, "Environment", note, {"part": 20, "fact": 24} | dict.fromkeys(sides, 44), rows)

@@ -3,25 +3,30 @@
 from collections.abc import Iterator, Sequence
 from typing import BinaryIO
 
-from xlsxwriter.chart import Chart
+from xlsxwriter.worksheet import Worksheet
 
 from analysis.arms import Arm
 from analysis.comparison import Comparison, Comparisons
 from analysis.judge import Judgement, Row
-from analysis.report import verdicts
+from analysis.report import verdicts, words
 from analysis.report.gates import gate_label
 from analysis.report.machine import summaries
 from analysis.report.sheets import (
     ROWS,
     SECOND_ROW,
+    TONES,
+    UNITS,
     Book,
-    Cell,
+    Figure,
+    Shown,
     environment_sheet,
     error_sheet,
+    on_paper,
     opened,
     quantile_sheet,
     sample_sheet,
     table,
+    tall,
     throughput_sheet,
     write,
 )
@@ -31,6 +36,11 @@ from analysis.summary import Caution, Summary
 
 USUAL = ("ttft", "e2e", "tpot", "itl", "output_tokens_per_s", "output_tokens", "lag")
 """Metrics whose quantiles a workbook has."""
+VERDICT = (28, 100)
+"""The widths of the first sheet's columns, characters."""
+QUIET = "#9aa3ad"
+"""Of a bar of which nothing is said."""
+ROW = ("what", "metric", "quantile")
 VALUES = ("unit", "baseline (in unit)", "candidate (in unit)")
 RATIO = (
     *("ratio (candidate / baseline)", "ratio, low", "ratio, high", "confidence", "finding"),
@@ -62,20 +72,31 @@ def judgement_book(
         "each the one-sided 95 % bound (with a limit, of the candidate's own figure), empty where there is "
         "none. Quantiles are geometric means over runs."
     )
-    sheet, n = table(book, "Gates", note, GATED, [_gate(row, names[row.arm]) for row in found.rows])
-    if n:
-        sheet.insert_chart(SECOND_ROW + n + 2, 0, _ratio_chart(book, found.rows))
+    sheet, _ = table(book, "Gates", note, GATED, [_gate(row, names[row.arm]) for row in found.rows])
+    _ratio_chart(
+        book,
+        sheet,
+        GATED.index("ratio (candidate / baseline)"),
+        [
+            (row.comparison, row.comparison.verdict.value if row.gate.scale == "ratio" else None)
+            for row in found.rows
+        ],
+        level=90,
+    )
     metrics = [*USUAL, *(r.gate.metric for r in found.rows if r.gate.quantile is not None)]
     _rest(book, sides, list(dict.fromkeys(metrics)), most)
 
 
-def _gate(row: Row, arm: str) -> list[Cell]:
+def _gate(row: Row, arm: str) -> list[Shown]:
     one, gate = row.comparison, row.gate
+    change = {"ratio": "ratio", "points": "share", "level": one.unit}[gate.scale]
     return [
-        *(gate_label(gate), arm, one.verdict.value, one.metric, gate.quantile, one.unit),
-        *(one.baseline, one.candidate),
+        *(gate_label(gate), arm, one.verdict.value, one.metric, gate.quantile),
+        *(UNITS.get(one.unit, one.unit), Figure(one.baseline, one.unit)),
+        Figure(one.candidate, one.unit),
         *(one.ratio if gate.scale == scale else None for scale in ("ratio", "points")),
-        *(one.low, one.high, None if gate.scale == "level" else gate.margin, gate.limit),
+        *(Figure(one.low, change), Figure(one.high, change)),
+        *(None if gate.scale == "level" else gate.margin, Figure(gate.limit, one.unit)),
         *(*one.runs, one.n_baseline, one.n_candidate),
         *(row.reason, one.method),
     ]
@@ -89,19 +110,29 @@ def comparison_book(
     book = opened(file)
     lines = [verdicts.seen(found), verdicts.PAIR]
     _verdict(book, found.verdict.value, lines, found.warnings, command)
-    rows: list[list[Cell]] = [
-        [row.metric, row.quantile, row.unit, row.baseline, row.candidate, *_ratio(row)]
-        for row in found.rows
+    rows: list[list[Shown]] = [
+        [_label(row), row.metric, row.quantile, *_values(row), *_ratio(row)] for row in found.rows
     ]
     note = "Candidate / baseline, by quantile; low and high are the ends of the interval, empty is unbounded."
-    table(book, "Comparison", note, ("metric", "quantile", *VALUES, *RATIO), rows)
+    sheet, _ = table(book, "Comparison", note, (*ROW, *VALUES, *RATIO), rows)
+    bars = [(row, row.finding) for row in found.rows]
+    _ratio_chart(book, sheet, len(ROW) + len(VALUES), bars, level=95)
     if equal := found.equal_lengths:
-        rows = [[row.metric, row.quantile, *_ratio(row)] for row in equal.rows]
-        table(book, "Equal lengths", lengths_text(equal), ("metric", "quantile", *RATIO), rows)
+        rows = [[_label(row), row.metric, row.quantile, *_ratio(row)] for row in equal.rows]
+        table(book, "Equal lengths", lengths_text(equal), (*ROW, *RATIO), rows)
     _rest(book, sides, list(dict.fromkeys([*USUAL, *found.values])), most)
 
 
-def _ratio(row: Comparison) -> list[Cell]:
+def _label(row: Comparison) -> str:
+    return f"{words.title(row.metric)} {words.percentile(row.quantile)}"
+
+
+def _values(row: Comparison) -> list[Shown]:
+    figures = (Figure(value, row.unit) for value in (row.baseline, row.candidate))
+    return [UNITS.get(row.unit, row.unit), *figures]
+
+
+def _ratio(row: Comparison) -> list[Shown]:
     return [
         *(row.ratio, row.low, row.high, row.confidence, row.finding),
         *(row.n_baseline, row.n_candidate),
@@ -134,12 +165,14 @@ def run_book(arm: Arm, file: BinaryIO, *, command: str | None, most: int = ROWS)
     _rest(book, sides, [one.metric for one in metrics], most)
 
 
-def _summaries(metrics: Sequence[Summary]) -> Iterator[list[Cell]]:
+def _summaries(metrics: Sequence[Summary]) -> Iterator[list[Shown]]:
     for one in metrics:
         for point in one.quantiles:
+            figures = (Figure(value, one.unit) for value in (point.value, point.low, point.high))
             yield [
-                *(one.metric, one.unit, point.p, point.value, point.low, point.high),
-                *(one.n, one.timeouts, point.at_least, point.refusal),
+                *(one.metric, UNITS.get(one.unit, one.unit), point.p),
+                *figures,
+                *(one.n, one.timeouts, Figure(point.at_least, one.unit), point.refusal),
             ]
 
 
@@ -152,39 +185,54 @@ def _verdict(
 ) -> None:
     """The first sheet: the word, a sentence for each candidate, what to beware of."""
     sheet = book.file.add_worksheet("Verdict")
-    sheet.set_column(0, 0, 24)
-    sheet.set_column(1, 1, 120)
-    write(sheet, 0, 0, word, book.big)
+    for column, width in enumerate(VERDICT):
+        sheet.set_column(column, column, width)
+    on_paper(sheet)
+    tone = TONES.get(word.partition(":")[0], "#000000")
+    write(sheet, 0, 0, word, book.style(bold=True, font_size=20, font_color=tone))
     rows = [("", line) for line in lines]
     rows += [(one.code, one.text) for one in warnings]
     rows += [("made by", command)] if command else []
     for at, (key, text) in enumerate(rows, 2):
-        write(sheet, at, 0, key, book.bold)
-        write(sheet, at, 1, text)
+        tall(sheet, at, (key, text), VERDICT)
+        write(sheet, at, 0, key, book.style(bold=True))
+        write(sheet, at, 1, text, book.style(text_wrap=True))
 
 
-def _ratio_chart(book: Book, rows: Sequence[Row]) -> Chart:
-    """Bars of the ratios with their intervals; a difference of error rates has an empty place."""
-    first, last = SECOND_ROW, SECOND_ROW + len(rows) - 1
-    label, ratio = GATED.index("gate"), GATED.index("ratio (candidate / baseline)")
-    known = [row.comparison if row.gate.scale == "ratio" else None for row in rows]
+def _ratio_chart(
+    book: Book,
+    sheet: Worksheet,
+    column: int,
+    bars: Sequence[tuple[Comparison, str | None]],
+    *,
+    level: int,
+) -> None:
+    """Below a table: bars of its ratios, in the colour of what they say, with their intervals.
+
+    `bars` are the table's rows, each with its verdict or finding; one without has an empty place.
+    """
+    if not any(row.ratio is not None and word for row, word in bars):
+        return
+    first, last = SECOND_ROW, SECOND_ROW + len(bars) - 1
+    known = [row if word else None for row, word in bars]
     above = [one.high - one.ratio if one and one.ratio and one.high else 0.0 for one in known]
     below = [one.ratio - one.low if one and one.ratio and one.low else 0.0 for one in known]
     chart = book.file.add_chart({"type": "bar"})
     chart.add_series(
         {
             "name": "ratio (candidate / baseline)",
-            "categories": ["Gates", first, label, last, label + 1],
-            "values": ["Gates", first, ratio, last, ratio],
+            "categories": [sheet.name, first, 0, last, 0],
+            "values": [sheet.name, first, column, last, column],
+            "points": [{"fill": {"color": TONES.get(word or "", QUIET)}} for _, word in bars],
             "x_error_bars": {"type": "custom", "plus_values": above, "minus_values": below},
         }
     )
-    chart.set_title({"name": "Ratio candidate / baseline with its 90 % interval"})
+    chart.set_title({"name": f"Ratio candidate / baseline with its {level} % interval"})
     chart.set_y_axis({"reverse": True})
-    chart.set_x_axis({"crossing": 1})
+    chart.set_x_axis({"crossing": 1, "min": 0, "num_format": '0.0"x"'})
     chart.set_legend({"none": True})
-    chart.set_size({"width": 900, "height": 120 + 28 * len(rows)})
-    return chart
+    chart.set_size({"width": 900, "height": 120 + 28 * len(bars)})
+    sheet.insert_chart(last + 3, 0, chart)
 
 
 def _rest(book: Book, sides: Sides, metrics: Sequence[str], most: int) -> None:
