@@ -107,7 +107,7 @@ def test_the_verdict_is_read_first(page: str) -> None:
 
     assert re.search(r"FAIL 2 candidates against A: 2 FAIL\.", head)
     assert re.search(
-        r"B: FAIL\. B is worse than A by more than the margin: .*TTFT p50 \+\d+\.\d %", head
+        r"B: FAIL\. B is worse than A by more than the margin: .*TTFT p50 \+\d+\.\d%", head
     )
     assert re.search(
         r"C: FAIL\. C is worse than A by more than the margin: errors \+\d\.\d+ pp", head

@@ -108,7 +108,7 @@ def test_one_pair_of_runs_has_its_summary_too(repeats: Any) -> None:
 
     assert said.startswith("### tbench: ADVISORY\n\nOne pair of runs advises")
     assert [row[0] for row in rows[1:3]] == ["ttft p50", "ttft p90"]
-    assert rows[1][4] == f"{found.rows[0].ratio:.3f}"
+    assert rows[1][4] == f"{found.rows[0].ratio:.2f}x"
     assert "- **LOW\\_CONFIDENCE**" in said
     assert "500 requests, paired" in said
 
