@@ -501,6 +501,20 @@ def test_end_to_end_is_compared_once_more_at_equal_lengths() -> None:
         assert row(found, "e2e", 0.5).finding == "slower"
 
 
+def test_a_ratio_at_equal_lengths_has_no_value_among_the_timeouts_either() -> None:
+    """The plain rows say `> T` at p99 where 2.5 % time out; here no value is anybody's."""
+    timed_out = [columns(2400, seed) for seed in (2, 3)]
+    for one in timed_out:
+        one["outcome"][::40] = "timeout"
+
+    found = compare(*(arm(one, name) for one, name in zip(timed_out, "ab", strict=True)))
+
+    assert found.equal_lengths is not None
+    late = next(one for one in found.equal_lengths.rows if one.quantile == 0.99)
+    assert row(found, "e2e", 0.99).baseline_at_least is not None
+    assert (late.baseline_at_least, late.candidate_at_least) == (None, None)
+
+
 def test_answers_without_lengths_in_common_are_not_compared_at_equal_lengths() -> None:
     """All are ten times as long: the reason instead of rows. Of one length, or uncounted: nothing."""
     spoilt, uncounted, alike = columns(2400, 3), columns(2400, 3), columns(2400)
