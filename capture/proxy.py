@@ -6,7 +6,6 @@ DumpMaster's thirty others would halve the throughput, serve mitm.it, and end th
 
 import asyncio
 import gc
-import signal
 import subprocess
 import sys
 import tempfile
@@ -29,6 +28,7 @@ from capture.lag import Lag
 from capture.notices import notices
 from capture.recorder import FLUSH_S
 from capture.recording import Recording, begin
+from capture.stopping import stop_signals
 from capture.watch import Listening, Status, Watch
 
 HURRIED_FLUSH_S = 5.0
@@ -290,9 +290,7 @@ async def _until(condition: Callable[[], bool], timeout_s: float) -> None:
 
 @contextmanager
 def _signals(loop: asyncio.AbstractEventLoop, act: Callable[[], None]) -> Iterator[None]:
-    numbers = [signal.SIGINT, signal.SIGTERM]
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as under nohup
-        numbers.append(signal.SIGHUP)
+    numbers = stop_signals()
     for number in numbers:
         loop.add_signal_handler(number, act)
     try:

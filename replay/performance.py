@@ -5,7 +5,6 @@ sending; its trio loop only waits, for signals and for the workers.
 """
 
 import math
-import signal
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
@@ -17,6 +16,7 @@ from typing import Any, Final
 import trio
 
 from capture.errors import InputError
+from capture.stopping import stop_signals
 from replay.account import Account, steal_s
 from replay.budget import Till
 from replay.calls import calls
@@ -307,10 +307,10 @@ class _Performance:
         return f"{self.job.trace_path}: holds no request to send{why}"
 
     async def _heed_signals(self) -> None:
-        """The first SIGINT or SIGTERM stops the sending, the second also what follows it."""
+        """The first signal to stop ends the sending, the second also what follows it."""
         if threading.current_thread() is not threading.main_thread():
             return
-        with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        with trio.open_signal_receiver(*stop_signals()) as signals:
             async for _ in signals:
                 self.interrupts += 1
                 if self.interrupts > 1:

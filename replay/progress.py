@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 import trio
 
+from capture.stopping import heard
 from replay.performance import Live, Watch
 from replay.sample import Fate
 from replay.tally import Tally
@@ -72,13 +73,18 @@ def screen() -> Screen:
 def watching(screen: Screen) -> Watch:
     """A watch that keeps `screen` up to date; drawing happens off the sending loop."""
 
+    def show(text: str) -> None:
+        with heard(sys.stderr):
+            screen.show(text)
+
     async def watch(live: Live) -> None:
         try:
             while True:
                 await trio.sleep(screen.every_s)
-                await trio.to_thread.run_sync(screen.show, line(live, max(0.0, live.now)))
+                await trio.to_thread.run_sync(show, line(live, max(0.0, live.now)))
         finally:
-            screen.close()
+            with heard(sys.stderr):
+                screen.close()
 
     return watch
 

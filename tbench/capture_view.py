@@ -1,19 +1,18 @@
 """What `tbench capture` shows: the lines to paste, a live line, and the summary at the end."""
 
-import os
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 from types import TracebackType
-from typing import Self, TextIO
+from typing import Self
 
 from rich.text import Text
 
 from capture.console import Console, Live
 from capture.recording import Recording
+from capture.stopping import heard
 from capture.tracereader import PART, segment_path
 from capture.watch import Listening, Status
 
@@ -173,14 +172,3 @@ class View:
         """Print one line of warning."""
         with heard(sys.stderr):
             self._console.print(f"tbench capture: {line}")
-
-
-@contextmanager
-def heard(stream: TextIO) -> Iterator[None]:
-    """Let the capture go on when the terminal has been closed: from then on `stream` leads nowhere."""
-    try:
-        yield
-    except OSError:
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, stream.fileno())
-        os.close(nowhere)

@@ -1,4 +1,4 @@
-"""Interrupting: SIGTERM as what Ctrl-C is, so that whoever is stopped either way gives back what it took."""
+"""Interrupting: every signal to stop as what Ctrl-C is: whoever is stopped gives back what it took."""
 
 import signal
 import threading
@@ -6,18 +6,22 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from capture.stopping import stop_signals
+
 
 @contextmanager
 def terminable() -> Iterator[None]:
-    """Within, SIGTERM does what SIGINT does at that moment: mostly it raises KeyboardInterrupt."""
+    """Within, the other signals to stop do what SIGINT does: mostly it raises KeyboardInterrupt."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, _interrupt)
+    others = [number for number in stop_signals() if number != signal.SIGINT]
+    before = {number: signal.signal(number, _interrupt) for number in others}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:

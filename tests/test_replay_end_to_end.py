@@ -2,6 +2,8 @@
 
 import base64
 import json
+import os
+import pty
 import signal
 import stat
 import subprocess
@@ -333,27 +335,29 @@ def test_a_hopeless_target_is_left_early(tmp_path: Path, tbench: Callable[..., A
     assert found["never_sent"] > 200
 
 
-def replaying(tmp_path: Path, *flags: str) -> subprocess.Popen[str]:
-    """A replay process that has begun to write."""
+def replaying(
+    tmp_path: Path, *flags: str, stderr: int = subprocess.PIPE, written: int = 4000
+) -> subprocess.Popen[str]:
+    """A replay process that has written so many bytes."""
     whole = [sys.executable, "-m", "tbench", "replay", "t.msgpack", "-o", "a.run", *flags]
     process = subprocess.Popen(
         whole,
         cwd=tmp_path,
         env=interruptible(),
         stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        stderr=stderr,
         text=True,
     )
     deadline = time.monotonic() + 90
     while time.monotonic() < deadline and process.poll() is None:
         part = tmp_path / "a.run.part"
-        if part.exists() and part.stat().st_size > 4000:
+        if part.exists() and part.stat().st_size > written:
             return process
         time.sleep(0.05)
     raise AssertionError(process.communicate(timeout=10))
 
 
-@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_an_interrupt_keeps_what_is_there(
     server: str, tmp_path: Path, signum: signal.Signals
 ) -> None:
@@ -371,6 +375,19 @@ def test_an_interrupt_keeps_what_is_there(
     assert whole.lost_in_flight == 0
     assert whole.never_sent > 0
     assert whole.cancelled == int((run.columns["outcome"] == Outcome.CANCELLED.value).sum())
+
+
+def test_a_terminal_that_closes_ends_no_replay(server: str, tmp_path: Path) -> None:
+    """What it cannot show any more is not shown; every request is sent and kept."""
+    write_trace(tmp_path / "t.msgpack", [chat(i) for i in range(60)], gap_s=0.025)
+    ours, theirs = pty.openpty()
+    process = replaying(tmp_path, "--base-url", server, stderr=theirs, written=0)
+    os.close(theirs)
+    os.close(ours)
+    process.communicate(timeout=30)
+
+    assert process.returncode in {0, 4}, "4: a busy machine"
+    assert identity(read_run(tmp_path / "a.run")).completed == 60
 
 
 def test_a_killed_replay_can_be_read(server: str, tmp_path: Path) -> None:

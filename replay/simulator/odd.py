@@ -2,11 +2,11 @@
 
 import asyncio
 import json
-import signal
 from contextlib import suppress
 from dataclasses import replace
 from typing import Final
 
+from capture.stopping import stop_signals
 from replay.simulator.oddities import ODD, REFUSED, WHOLE, Odd, joined
 from replay.simulator.server import Place, listen, say
 
@@ -19,11 +19,11 @@ class OddServer:
         self._counts: dict[str, int] = {}
 
     async def serve(self, place: Place) -> None:
-        """Listen until SIGINT, SIGTERM, or as long as `place` says. Raises InputError where it cannot."""
+        """Listen until a signal to stop, or as long as `place` says. Raises InputError where it cannot."""
         sock = listen(place.host, place.port)
         host, port = sock.getsockname()[:2]
         loop, ended = asyncio.get_running_loop(), asyncio.Event()
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in stop_signals():
             loop.add_signal_handler(number, ended.set)
         server = await asyncio.start_server(self.connection, sock=sock)
         say(

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import signal
 import socket
 import struct
 import sys
@@ -14,6 +13,7 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from capture.errors import InputError
+from capture.stopping import stop_signals
 from replay.simulator.app import application
 from replay.simulator.profile import Profile
 from replay.simulator.service import Rules, Service
@@ -76,7 +76,7 @@ class Server(uvicorn.Server):
         with contextlib.suppress(
             ValueError, RuntimeError
         ):  # not in the main thread: nobody signals
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in stop_signals():
                 loop.add_signal_handler(number, self.end)
         yield
 

@@ -16,6 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, Final, NoReturn, Protocol
 
+from capture.stopping import stop_signals
 from replay.kin import kin_command, kin_environ
 
 THREADS: Final = Path("/proc/self/task")
@@ -119,8 +120,8 @@ def _live(work: Callable[..., None], fds: Sequence[int], said: int) -> NoReturn:
 def _leave(fds: Sequence[int], said: int) -> None:
     """Let go of all that is the parent's, and keep what a worker has."""
     os.setsid()
-    for one in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(one, signal.SIG_DFL)
+    for number in stop_signals():
+        signal.signal(number, signal.SIG_DFL)
     null = os.open(os.devnull, os.O_RDWR)
     for standard, place in enumerate((null, null, said)):
         os.dup2(place, standard)

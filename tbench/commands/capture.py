@@ -85,7 +85,8 @@ def capture(
     from capture.proxy import Setup, run
     from capture.recording import Recording
     from capture.selection import API_HOSTS, Selection
-    from tbench.capture_view import View, files_of, heard, summary
+    from capture.stopping import heard
+    from tbench.capture_view import View, files_of, summary
 
     _check_usage(mode, listen, upstream, host)
     proxied = mode == "proxy"
