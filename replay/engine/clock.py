@@ -99,7 +99,7 @@ class Passes(trio.abc.Instrument):
         trio.lowlevel.add_instrument(self)
 
     async def tick(self) -> None:
-        """Let a pass happen every so often. Start it in a nursery."""
+        """Let a pass happen every so often. Start it in a nursery, unless another task wakes as often."""
         at = trio.current_time()
         while True:
             at = max(at + TICK_S, trio.current_time())

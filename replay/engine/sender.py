@@ -64,7 +64,6 @@ class EngineSender:
         self._stack.callback(self._reader.close)
         self._nursery = await self._stack.enter_async_context(trio.open_nursery())
         self._nursery.start_soon(self._reader.run)
-        self._nursery.start_soon(self._reader.passes.tick)
         self._nursery.start_soon(self._watch)
         self._nursery.start_soon(self._tidy)
         self._stack.callback(self._nursery.cancel_scope.cancel)
@@ -211,7 +210,7 @@ class EngineSender:
             attempt.ended()
 
     async def _tidy(self) -> None:
-        """Close the idle lines that are not to be kept, for ever."""
+        """Close the idle lines that are not to be kept, for ever. This is also the tick of `Passes`."""
         while True:
             await trio.sleep(TIDY_S)
             now = self._now()
