@@ -5,6 +5,7 @@ import re
 from typing import Any
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -106,3 +107,16 @@ def test_exactly_the_gates_that_pass_show_an_interval_below_their_margin(repeats
     assert {verdict for *_, verdict in rows} == {"PASS", "INCONCLUSIVE"}
     for margin, high, verdict in rows:
         assert (float(high) < float(margin)) == (verdict == "PASS")
+
+
+@pytest.mark.parametrize(("runs", "bad"), [(3, "63%"), (5, "45%"), (7, "35%")])
+def test_a_pass_says_its_level_and_what_its_runs_leave_open(
+    repeats: Any, runs: int, bad: str
+) -> None:
+    """1 - .05^(1/R) of all runs may be bad ones where R show none; no absolute, no limit that nobody set."""
+    found = judge(repeats.arms(repeats=runs), parse_gates(None, ["ttft:p50:50%"]))
+    text = " ".join(" ".join(judgement_text(found)).split())
+
+    assert text.startswith("PASS: each gated change is below its margin at one-sided level 5 %")
+    assert f"{runs} runs without a bad one leave open that up to {bad} of runs are bad" in text
+    assert "90 % interval" in text
