@@ -4,7 +4,7 @@ Runs in the writer thread, where a millisecond costs nobody anything.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -30,6 +30,8 @@ class _Asked(NamedTuple):
     endpoint: str
     secrets: Secrets
     """Credentials that its body carried for others."""
+    people: tuple[bytes, ...] = ()
+    """Whom it named, as a server may repeat it."""
 
 
 UNKNOWN = _Asked("other", Secrets())
@@ -50,13 +52,15 @@ class Editor:
         """
         retry_of = None
         inner = Secrets()
+        people: tuple[bytes, ...] = ()
         if request.body is not None:
             retry_of = self._retries.begin(
                 self._ask(request), request.id, request.arrive_ns, count=_retry_count(request)
             )
+            people = self._redactor.people(_plain(request) or b"")
             request, inner = _without_inner(request)
         endpoint = read_ask(request.method, request.path, None).endpoint
-        self._asked[request.id] = _Asked(endpoint, inner)
+        self._asked[request.id] = _Asked(endpoint, inner, people)
         body, extra = self._clean(request, secrets | inner, exact=False)
         return replace(request, body=body, extra=extra, retry_of=retry_of)
 
@@ -64,14 +68,14 @@ class Editor:
         self, request_id: str, response: Response, tee: Tee | None, secrets: Secrets
     ) -> Response:
         """The response with its body and chunks from the tee, without secrets, and judged."""
-        endpoint, inner = self._asked.pop(request_id, UNKNOWN)
+        endpoint, inner, people = self._asked.pop(request_id, UNKNOWN)
         secrets |= inner
         response = _filled(response, tee) if tee else response
         response = replace(response, outcome=_judged(response, endpoint))
-        body, extra = self._clean(response, secrets, exact=True)
+        body, extra = self._clean(response, secrets, people, exact=True)
         if body is not None and (response.status or 0) >= 400:
             body = mask_hints(body)
-        error = _safe_error(response.error, secrets)
+        error = self._safe_error(response.error, secrets, people)
         response = replace(response, body=body, extra=extra, error=error)
         self._retries.end(request_id, response)
         return response
@@ -81,7 +85,12 @@ class Editor:
         return self._redactor.digest(head + (request.body or b""))
 
     def _clean(
-        self, record: Request | Response, secrets: Secrets, *, exact: bool
+        self,
+        record: Request | Response,
+        secrets: Secrets,
+        people: Sequence[bytes] = (),
+        *,
+        exact: bool,
     ) -> tuple[bytes | None, Mapping[str, object]]:
         """The body without credentials and identities.
 
@@ -93,11 +102,27 @@ class Editor:
         if not body:
             return body, extra
         if coding in PLAIN:
-            return self._redactor.identities(secrets.mask(body), exact=exact), extra
+            cleaned = self._redactor.identities(secrets.mask(body), exact=exact)
+            return self._redactor.without_people(cleaned, people), extra
         plain = _decoded(body, coding)
-        if plain is None or secrets.found_in(plain) or self._redactor.identities(plain) != plain:
+        if plain is None or secrets.found_in(plain) or self._names(plain, people):
             return None, {**extra, "body_withheld": "unreadable" if plain is None else "credential"}
         return body, extra
+
+    def _names(self, plain: bytes, people: Sequence[bytes]) -> bool:
+        redactor = self._redactor
+        return redactor.without_people(redactor.identities(plain), people) != plain
+
+    def _safe_error(
+        self, error: str | None, secrets: Secrets, people: Sequence[bytes]
+    ) -> str | None:
+        """Mitmproxy quotes what it could not parse: that may be anything, at any length."""
+        if not error:
+            return None
+        shown = mask_lookalikes(secrets.mask_text(error)).encode("utf-8", "replace")
+        return self._redactor.without_people(shown, people).decode("utf-8", "replace")[
+            :LONGEST_ERROR
+        ]
 
 
 def _without_inner(request: Request) -> tuple[Request, Secrets]:
@@ -106,7 +131,7 @@ def _without_inner(request: Request) -> tuple[Request, Secrets]:
     An encoded body cannot be masked: it is not kept.
     """
     coding = request.header("content-encoding") or ""
-    plain = _decoded(request.body or b"", coding)
+    plain = _plain(request)
     credentials = without_credentials(plain) if plain else None
     if not credentials or not credentials.masked:
         return request, Secrets()
@@ -115,11 +140,6 @@ def _without_inner(request: Request) -> tuple[Request, Secrets]:
         return replace(request, body=credentials.body, extra=extra), credentials.secrets
     extra = {**request.extra, "body_withheld": "credential"}
     return replace(request, body=None, extra=extra), credentials.secrets
-
-
-def _safe_error(error: str | None, secrets: Secrets) -> str | None:
-    """Mitmproxy quotes what it could not parse: that may be anything, at any length."""
-    return mask_lookalikes(secrets.mask_text(error))[:LONGEST_ERROR] if error else None
 
 
 def _filled(response: Response, tee: Tee) -> Response:
@@ -131,6 +151,10 @@ def _filled(response: Response, tee: Tee) -> Response:
 def _retry_count(request: Request) -> int | None:
     count = request.header("x-stainless-retry-count")
     return int(count) if count and count.isdecimal() else None
+
+
+def _plain(record: Request | Response) -> bytes | None:
+    return _decoded(record.body or b"", record.header("content-encoding") or "")
 
 
 def _decoded(body: bytes, coding: str) -> bytes | None:
@@ -152,5 +176,5 @@ def _judged(response: Response, endpoint: str) -> Outcome:
 
 
 def _is_done(response: Response) -> bool:
-    plain = _decoded(response.body or b"", response.header("content-encoding") or "") or b""
+    plain = _plain(response) or b""
     return bool(_DONE.search(plain, max(0, len(plain) - TAIL)))

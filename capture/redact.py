@@ -64,6 +64,9 @@ KEPT_QUERY = _words(
 MIN_SECRET = 8
 """A shorter word is no credential ("EMPTY", "none"), and masking it would garble prompts."""
 
+TAIL, HEAD = 8, 12
+"""So many of its last, or first, characters are a credential's too, where they look drawn."""
+
 LONGEST_SHAPE = 4096
 """A longer value of an unknown field is no credential."""
 
@@ -80,6 +83,9 @@ _KEY_SEGMENT = re.compile(
     r"(?<=/)(?:sk|pk|rk|gsk|tgp|fw|hf|r8|xai|key|AIza|eyJ)[-_]?(?=[^/]*\d)[\w.-]{16,}(?=/|$)"
 )
 _QUERY_VALUE = re.compile(r"([?&][\w.\-\[\]]+=)[^\s&\"']+")
+_DRAWN = re.compile(rb".*\d|.*[a-z].*[A-Z]")
+_WORDED = re.compile(rb"[\s.\"']|\d-\d")
+"""In what is a version, a date or a sentence: no piece of a key."""
 _PART_MASKED = re.compile(rb"[\w\-.]{2,16}\*{3,}[\w\-.]{1,8}")
 
 
@@ -97,7 +103,9 @@ class Secrets:
 
     def found_in(self, data: bytes) -> bool:
         """Whether any of them occurs in `data`."""
-        return any(spelling in data for spelling in self.spellings)
+        return any(spelling in data for spelling in self.spellings) or any(
+            piece in data for piece in self._pieces()
+        )
 
     def __or__(self, other: "Secrets") -> "Secrets":
         if not other.spellings:
@@ -110,7 +118,19 @@ class Secrets:
         for spelling in self.spellings:
             if spelling in data:
                 data = data.replace(spelling, b"*" * len(spelling))
+        for piece, (spelling, offset) in self._pieces().items():
+            if piece in data:
+                data = _without_part(data, piece, spelling, offset)
         return data
+
+    def _pieces(self) -> dict[bytes, tuple[bytes, int]]:
+        """What tells that a part of a secret is there: its end or its beginning, and where that stands."""
+        return {
+            spelling[at : at + size]: (spelling, at)
+            for spelling in self.spellings
+            for at, size in ((len(spelling) - TAIL, TAIL), (0, HEAD))
+            if len(spelling) >= TAIL + HEAD and _is_drawn(spelling[at : at + size])
+        }
 
     def mask_text(self, text: str) -> str:
         """The same for text."""
@@ -130,6 +150,26 @@ class Secrets:
             return text
         longest = max((_overlap(body, spelling) for spelling in self.spellings), default=0)
         return (body[: len(body) - longest] + b"*" * longest).decode("utf-8", "replace") + "…"
+
+
+def _is_drawn(piece: bytes) -> bool:
+    """Whether characters are no word, version or date, which a text may hold by itself."""
+    return bool(_DRAWN.match(piece)) and not _WORDED.search(piece)
+
+
+def _without_part(data: bytes, piece: bytes, spelling: bytes, offset: int) -> bytes:
+    """`data` without each `piece`, and without as much of `spelling` as stands around it."""
+    masked_data = bytearray(data)
+    start = data.find(piece)
+    while start >= 0:
+        begin, end, left, right = start, start + len(piece), offset, offset + len(piece)
+        while left and begin and data[begin - 1] == spelling[left - 1]:
+            begin, left = begin - 1, left - 1
+        while right < len(spelling) and end < len(data) and data[end] == spelling[right]:
+            end, right = end + 1, right + 1
+        masked_data[begin:end] = b"*" * (end - begin)
+        start = data.find(piece, end)
+    return bytes(masked_data)
 
 
 def _overlap(body: bytes, spelling: bytes) -> int:
@@ -288,6 +328,18 @@ class Redactor:
             body = body[: member.start] + literal + body[member.end :]
         return body
 
+    def people(self, body: bytes) -> tuple[bytes, ...]:
+        """The identities of a JSON body that an answer is searched for, in every spelling; not short ones."""
+        named = (_value(body[member.start : member.end]) for member in identities(body))
+        return Secrets.of(str(value) for value in named if value is not None).spellings
+
+    def without_people(self, data: bytes, people: Iterable[bytes]) -> bytes:
+        """`data` with each of them under the pseudonym that has its length."""
+        for spelling in people:
+            if spelling in data:
+                data = data.replace(spelling, self._digits(spelling, len(spelling)))
+        return data
+
     def _stand_in(self, literal: bytes, *, exact: bool) -> bytes:
         """A JSON string for a JSON string or number; as long, or else within 12 to 64 digits."""
         inner = literal.strip(b'"')
@@ -372,12 +424,17 @@ def _bytes(text: str) -> bytes:
     return text.encode("utf-8", "surrogateescape")
 
 
+def _value(literal: bytes) -> object:
+    """What a JSON literal stands for; None for what is none."""
+    try:
+        return json.loads(literal)
+    except ValueError:
+        return None
+
+
 def _told(member: Member, literal: bytes) -> list[str]:
     """The words in a masked value that a server may repeat, and that would be secret there, too."""
-    try:
-        value = json.loads(literal)
-    except ValueError:
-        return []
+    value = _value(literal)
     if not isinstance(value, str):
         return []
     if member.kind is Kind.ADDRESS:

@@ -3,6 +3,7 @@
 import gzip
 import itertools
 import json
+from dataclasses import replace
 
 import brotli
 import pytest
@@ -175,6 +176,30 @@ def test_a_key_split_over_pieces_is_masked() -> None:
     out = edited(response(401, JSON), b'{"error":"sk-edit', b'or-0123456789"}', secrets=SECRETS)
 
     assert out.body == b'{"error":"' + b"*" * len(KEY) + b'"}'
+
+
+@pytest.mark.parametrize("coding", ["", "gzip"])
+@pytest.mark.parametrize("where", ["body", "error"])
+def test_a_user_that_a_server_repeats_is_the_pseudonym(where: str, coding: str) -> None:
+    """In its answer or its error, at any status; as long as it was, and the one that the request has."""
+    who, editor = "joe@example.com", Editor(Redactor())
+    asked = json.dumps({"user": who, "messages": []}).encode()
+    told = f"{who} is over quota"
+    body = json.dumps({"error": {"message": told if where == "body" else "no"}}).encode()
+    headers = (*JSON, ("content-encoding", coding)) if coding else JSON
+    head = replace(response(429, headers), error=told if where == "error" else None)
+
+    sent = editor.request(request(body=asked), Secrets())
+    out = editor.response("a", head, tee_of(CODINGS[coding](body) if coding else body), Secrets())
+    assert sent.body
+    name = json.loads(sent.body)["user"]
+
+    if where == "error":
+        assert out.error == f"{name} is over quota"
+    elif coding:
+        assert (out.body, out.extra) == (None, {"body_withheld": "credential"})
+    else:
+        assert out.body == body.replace(who.encode(), name.encode())
 
 
 @pytest.mark.parametrize("coding", CODINGS)

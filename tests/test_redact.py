@@ -331,3 +331,40 @@ def test_an_answer_keeps_its_length() -> None:
 
     assert len(out) == len(body)
     assert b"joe" not in out
+
+
+LONG = "sk-proj-Zq81mVtR4kd0WxQ2"
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("the key Zq81mVtR4kd0WxQ2 is bad", "the key **************** is bad"),
+        ("the key ...R4kd0WxQ2 is bad", "the key ...********* is bad"),
+        ("d0WxQ2", "d0WxQ2"),
+        ("sk-proj-Zq81mVtR...", "****************..."),
+        ("sk-proj-...", "sk-proj-..."),
+        ("kd0WxQ2kd0WxQ2 4kd0WxQ24kd0WxQ2", "kd0WxQ2kd0WxQ2 ****************"),
+        (LONG, "*" * len(LONG)),
+    ],
+)
+def test_a_part_of_a_key_is_masked(text: str, shown: str) -> None:
+    """From 8 characters of its end or 12 of its beginning on, as far as it goes."""
+    secrets = secrets_of([("authorization", f"Bearer {LONG}")])
+
+    assert secrets.mask_text(text) == shown
+    assert secrets.found_in(text.encode()) == (text != shown)
+
+
+@pytest.mark.parametrize(
+    ("key", "text"),
+    [
+        ("my-local-test-assistant", '{"role": "assistant"}'),
+        ("deployment-gpt-4o-2024-08-06", "gpt-4o-mini-2024-08-06"),
+        ("serving-Llama-3.1-8b-v0.1", "Mistral-7b-v0.1"),
+        (LONG, "send Bearer sk-proj keys"),
+    ],
+)
+def test_words_that_a_key_ends_with_stay(key: str, text: str) -> None:
+    """A key that somebody made up is no reason to garble every prompt."""
+    assert secrets_of([("authorization", f"Bearer {key}")]).mask_text(text) == text
