@@ -26,7 +26,7 @@ from mitmproxy.proxy.layers.http import _http1
 
 from capture.endings import Failure
 from capture.errors import TbenchError
-from capture.exchange import Outcome, Request, Response
+from capture.exchange import LED_BACK, Outcome, Request, Response
 from capture.recording import MAX_PENDING, Parts, Recording, begin
 from capture.redact import Secrets, mask_lookalikes, safe_path, secrets_of
 from capture.selection import Selection
@@ -194,13 +194,14 @@ class Capture:
         """In reverse mode, lead a redirect to the upstream's own origin back through the capture.
 
         A relative `Location` does, whatever address the client knows the capture by. Redirects to other
-        origins are counted: what follows them goes past the capture.
+        origins are counted: what follows them goes past the capture. Those that lead back are marked.
         """
         assert flow.response
         location = flow.response.headers.get("location")
-        reverse = flow.client_conn.proxy_mode.type_name == "reverse"
-        if not location or not reverse or "://" not in location:
+        if not location:
             return
+        redirects = flow.response.status_code // 100 == REDIRECT
+        reverse = flow.client_conn.proxy_mode.type_name == "reverse"
         try:
             target = urlsplit(location)
             port = target.port or USUAL_PORTS.get(target.scheme)
@@ -208,10 +209,15 @@ class Capture:
             return
         request = flow.request
         origin = (request.scheme, request.host.lower(), request.port)
+        relative = not target.scheme and not target.netloc
+        if relative or (target.scheme, target.hostname, port) == origin:
+            flow.metadata[LED_BACK] = redirects
+        if not reverse or "://" not in location:
+            return
         if (target.scheme, target.hostname, port) == origin and not target.path.startswith("//"):
             rest = target._replace(scheme="", netloc="", path=target.path or "/")
             flow.response.headers["location"] = rest.geturl()
-        elif flow.response.status_code // 100 == REDIRECT:
+        elif redirects:
             self.redirected[mask_lookalikes(_location_host(target))] += 1
 
     def _records(self, flow: http.HTTPFlow) -> bool:
@@ -301,7 +307,7 @@ class Capture:
             status=None,
             outcome=outcome,
             error=error,
-            extra=_upstream_times(live.flow),
+            extra=_circumstances(live.flow),
         )
         if live.flow.response:
             response = self._with_head(response, live.flow.response, live.secrets)
@@ -352,10 +358,12 @@ def _sample_key(flow: http.HTTPFlow) -> str:
     return next((headers[name] for name in SESSION_HEADERS if name in headers), flow.id)
 
 
-def _upstream_times(flow: http.HTTPFlow) -> dict[str, Any]:
-    """What the upstream connection cost, where this exchange opened it; all in ns."""
+def _circumstances(flow: http.HTTPFlow) -> dict[str, Any]:
+    """What the format says beside an answer, and what its connection cost, ns, where it opened one."""
     server = flow.server_conn
     extra: dict[str, Any] = {"unsupported": "websocket"} if flow.websocket else {}
+    if flow.metadata.get(LED_BACK):
+        extra[LED_BACK] = True
     start, tcp, tls = server.timestamp_start, server.timestamp_tcp_setup, server.timestamp_tls_setup
     if start is None or tcp is None:
         return extra

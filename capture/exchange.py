@@ -9,10 +9,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Final
 
 Headers = tuple[tuple[str, str], ...]
 """Header fields in wire order, names in lower case."""
+
+LED_BACK: Final = "redirected_back"
+"""What the format calls a redirect to where the capture is."""
 
 NOTHING: Mapping[str, Any] = MappingProxyType({})
 
@@ -117,6 +120,11 @@ class Response:
             if key == name:
                 return value
         return None
+
+    @property
+    def led_back(self) -> bool:
+        """Whether it redirected its client to where what the client asks next is recorded, too."""
+        return self.extra.get(LED_BACK) is True
 
 
 @dataclass(slots=True, kw_only=True)

@@ -68,12 +68,13 @@ class Kind(Enum):
 
 
 class Member(NamedTuple):
-    """A private value: the name of its member, and the span of its literal in the body."""
+    """A private value: the name of its member, its literal's span, and the body's own member around it."""
 
     kind: Kind
     name: str
     start: int
     end: int
+    top: str
 
 
 class _Zone(Enum):
@@ -142,7 +143,7 @@ def _walk(body: bytes) -> Iterator[Member]:
         elif expect_name:
             levels[-1].member = text[1:-1].decode("utf-8", "replace")
         elif levels and text not in _NOTHING and (kind := _kind(levels, text)):
-            yield Member(kind, levels[-1].member, *token.span())
+            yield Member(kind, levels[-1].member, *token.span(), levels[0].member)
 
 
 def _opened(levels: list[_Level], *, array: bool) -> _Level:

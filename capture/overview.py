@@ -69,6 +69,8 @@ class Overview:
         self._counts["requests"] += 1
         self._counts["responses"] += response is not None
         self._counts["retries"] += request.retry_of is not None
+        self._counts["redirected"] += response is not None and response.led_back
+        self._counts["masked"] += bool(request.extra.get("body_masked"))
         self._counts["bytes"] += request.body_bytes + (response.body_bytes if response else 0)
         self._outcomes[str(judged(exchange, ask, answer))] += 1
         self._endpoints[ask.endpoint] += 1
@@ -108,6 +110,8 @@ class Overview:
             "dropped_bytes": totals.get("dropped_bytes", 0),
             "outcomes": dict(self._outcomes.most_common()) if sent else {},
             "retries": self._counts["retries"],
+            "redirected": self._counts["redirected"],
+            "masked": self._counts["masked"],
             "duration_s": 0.0 if first is None else (self._end - first) / 1e9,
             "first_arrival": _iso(trace.header.wall(first or 0)) if known else None,
             "last_arrival": _iso(trace.header.wall(self._last)) if known else None,

@@ -379,6 +379,16 @@ def without_credentials(body: bytes) -> Credentials:
     return Credentials(b"".join([*pieces, body[place:]]), masked_count, Secrets.of(words))
 
 
+def masked_members(body: bytes) -> frozenset[str]:
+    """The members of a body's own in which `without_credentials` has masked something."""
+    return frozenset(
+        member.top
+        for member in credentials(body)
+        if b"*" in (literal := body[member.start : member.end])
+        and _masked_literal(member, literal) == literal
+    )
+
+
 def _masked_literal(member: Member, literal: bytes) -> bytes:
     """A JSON literal as long as this one, without what is secret in it."""
     if literal[:1] != b'"':  # a number, or what is no JSON

@@ -47,6 +47,7 @@ class Account:
             "skipped": dict(self.plan.skipped),
             "hosts": dict(self.plan.hosts),
             "unchanged": dict(self.job.target.unchanged),
+            "masked": dict(self.job.target.masked),
             "unsalted": dict(self.job.target.unsalted),
             "trace_losses": self._trace_losses(),
             "ended_by": self._ended_by(),

@@ -59,7 +59,7 @@ KEPT: Final = {
 
 
 def departures(counts: Mapping[str, Any], base_url: str) -> Iterator[str]:
-    """Where `hosts` and `unchanged` of a run or a dry run are not what the options may be taken to say.
+    """Where `hosts`, `unchanged` and `masked` of a run or a dry run are not what one may take for granted.
 
     Of a run also what the target made the sender do: `reconnected`.
     """
@@ -78,6 +78,11 @@ def departures(counts: Mapping[str, Any], base_url: str) -> Iterator[str]:
             reason, f"are {named(reason)}, which --model is not for: use --map-model OLD=NEW"
         )
         yield f"unchanged {count:,} requests {words}"
+    for member, count in (counts.get("masked") or {}).items():
+        yield (
+            f"masked    {count:,} requests hold asterisks for a credential in {named(member)}, which the "
+            f"capture did not keep; to put it back: --set '{named(member)}=JSON', the whole member"
+        )
 
 
 def _lost(losses: Mapping[str, Any]) -> Iterator[str]:

@@ -15,8 +15,8 @@ class Forecast:
     """What a job would do.
 
     `duration_s` and the rates (requests per second) are those of the schedule in an open loop. In a
-    closed loop they assume the recorded latencies, and `estimated` says so. `skipped`, `hosts` and
-    `unchanged` count requests as the survey does. `cost_usd` leaves out the
+    closed loop they assume the recorded latencies, and `estimated` says so. `skipped`, `hosts`,
+    `unchanged` and `masked` count requests as the survey does. `cost_usd` leaves out the
     requests of the models `unpriced`, which have no known price, and the `uncounted` ones, of which the trace
     does not say how many tokens they used; None where that leaves nothing.
     """
@@ -30,6 +30,7 @@ class Forecast:
     skipped: dict[str, int]
     hosts: dict[str, int]
     unchanged: dict[str, int]
+    masked: dict[str, int]
     prompt_tokens: int
     output_tokens: int
     cost_usd: float | None
@@ -50,6 +51,7 @@ def forecast(job: Job) -> Forecast:
         skipped=dict(found.skipped),
         hosts=dict(found.hosts),
         unchanged=dict(found.unchanged),
+        masked=dict(found.masked),
         prompt_tokens=round(bill.prompt_tokens * share),
         output_tokens=round(bill.output_tokens * share),
         cost_usd=bill.usd * share if bill.usd or bill.complete else None,

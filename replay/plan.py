@@ -52,6 +52,11 @@ def _leads_elsewhere(exchange: Exchange, _ask: Ask) -> bool:
     return path[:1] != "/"
 
 
+def _is_redirected(exchange: Exchange, _ask: Ask) -> bool:
+    """Its client asked again where it was led, through the capture: that request is in the trace, too."""
+    return exchange.response is not None and exchange.response.led_back
+
+
 REMEMBERED: Final = 30_000
 """A conversation whose last turn is older than so many requests starts anew: what bounds the memory."""
 LONGEST_PATH: Final = 16_384
@@ -59,6 +64,7 @@ LONGEST_PATH: Final = 16_384
 SKIPS: Final[tuple[tuple[str, Rule], ...]] = (
     ("websocket", _is_websocket),
     ("retry", _is_retry),
+    ("redirect", _is_redirected),
     ("path", _leads_elsewhere),
     ("endpoint", lambda _, ask: not ask.replayable),
     ("no_body", lambda exchange, _: not exchange.request.body and exchange.request.body_bytes > 0),
@@ -66,10 +72,11 @@ SKIPS: Final[tuple[tuple[str, Rule], ...]] = (
 )
 """Reason -> rule; the first that holds is why a request is not sent again.
 
-websocket: not HTTP. retry: a captured retry. path: not one of this server's, or over 16 KiB. endpoint:
-not stateless inference, so sending it again could change or spend something. no_body, truncated_body: the
-trace does not hold what was sent. A plan has three more: only (not one of those asked for), host (went
-elsewhere than the first ones, without a base URL), encoding (a body to be changed that cannot be decoded).
+websocket: not HTTP. retry: a captured retry. redirect: answered by one that led back to the capture. path:
+not one of this server's, or over 16 KiB. endpoint: not stateless inference, so sending it again could change
+or spend something. no_body, truncated_body: the trace does not hold what was sent. A plan has three more:
+only (not one of those asked for), host (went elsewhere than the first ones, without a base URL), encoding (a
+body to be changed that cannot be decoded).
 """
 UNSAFE: Final = "endpoint"
 """The reason that `--allow-unsafe` lifts."""

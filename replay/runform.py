@@ -93,7 +93,9 @@ TOTALS: Final = Fields(
     {
         **dict.fromkeys(IDENTITY, COUNT),
         "reconnected": COUNT,
-        **dict.fromkeys(("client_limit", "skipped", "hosts", "unchanged", "unsalted"), Each(COUNT)),
+        **dict.fromkeys(
+            ("client_limit", "skipped", "hosts", "unchanged", "masked", "unsalted"), Each(COUNT)
+        ),
         "trace_losses": Each(LOSS),
         "ended_by": TEXT,
         "warmup_s": NUMBER,

@@ -19,8 +19,8 @@ class Survey:
 
     `span_s` is from its first to its last arrival, `busy_s` the sum of the recorded latencies.
     `in_flight` is the recorded mean concurrency of each second; `unended` requests have no recorded end
-    and are not in it. `hosts` counts where requests were recorded. `models`, `unchanged` (as that of the
-    target) and `bill` are filled only where tokens were asked for.
+    and are not in it. `hosts` counts where requests were recorded. `models`, `unchanged` and `masked` (as
+    those of the target) and `bill` are filled only where tokens were asked for.
     """
 
     requests: int = 0
@@ -32,6 +32,7 @@ class Survey:
     hosts: Counter[str] = field(default_factory=Counter)
     models: Counter[str] = field(default_factory=Counter)
     unchanged: Counter[str] = field(default_factory=Counter)
+    masked: Counter[str] = field(default_factory=Counter)
     bill: Bill = field(default_factory=Bill)
 
 
@@ -50,6 +51,7 @@ def survey(plan: Plan, target: Target | None = None) -> Survey:
             found.bill.add(model, expected_usage(planned))
             if reason := target.unchanged_because(planned):
                 found.unchanged[reason] += 1
+            found.masked.update(target.masked_in(planned))
     found.in_flight = occupancy.means()
     found.skipped, found.hosts = Counter(once.skipped), Counter(once.hosts)
     return found

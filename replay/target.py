@@ -22,7 +22,14 @@ from capture.errors import InputError
 from capture.exchange import Headers, Request
 from capture.providers import Ask, ask_again, one_line
 from capture.providers.together import ENDPOINTS
-from capture.redact import Secrets, credentials_in, mask_address, mask_lookalikes, secrets_of
+from capture.redact import (
+    Secrets,
+    credentials_in,
+    mask_address,
+    mask_lookalikes,
+    masked_members,
+    secrets_of,
+)
 from capture.versions import version
 from replay.address import address
 from replay.heads import ID, SLOT, Shape, Template, template
@@ -65,8 +72,9 @@ class Target:
     `unsalted` counts, by endpoint, the calls built that had no place for it. `model` replaces the model of
     each request to the endpoints `serves` (None: to any), `models` single ones, `fields` sets top-level
     members of a JSON body (None removes one). `unchanged` counts the calls built that this could not be done
-    to, by reason: `not_json`, `no_model`, or the endpoint that `model` is not for. `headers` are added to
-    each request, in lower case. `key` is sent as a bearer token and appears in no file or message.
+    to, by reason: `not_json`, `no_model`, or the endpoint that `model` is not for; `masked` those with what a
+    capture masked, by the member of the body that holds it. `headers` are added to each request, in lower
+    case. `key` is sent as a bearer token and appears in no file or message.
     """
 
     base_url: str
@@ -79,6 +87,7 @@ class Target:
     salt: str | None = None
     unsalted: Counter[str] = field(default_factory=Counter, init=False, repr=False, compare=False)
     unchanged: Counter[str] = field(default_factory=Counter, init=False, repr=False, compare=False)
+    masked: Counter[str] = field(default_factory=Counter, init=False, repr=False, compare=False)
     _templates: dict[Any, Template] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
@@ -109,6 +118,7 @@ class Target:
             self.unsalted[ask.endpoint] += 1
         if reason := self.unchanged_because(planned):
             self.unchanged[reason] += 1
+        self.masked.update(self.masked_in(planned))
         return Call(
             index=planned.index,
             due=due,
@@ -141,6 +151,13 @@ class Target:
         if self.serves is not None and planned.ask.endpoint not in self.serves:
             return planned.ask.endpoint
         return None if "model" in planned.payload else "no_model"
+
+    def masked_in(self, planned: Planned) -> frozenset[str]:
+        """The members of a request's body that go out with asterisks for credentials."""
+        request = planned.exchange.request
+        if not request.extra.get("body_masked"):
+            return frozenset()
+        return masked_members(request.body or b"") - self.fields.keys()
 
     def _changed(self, planned: Planned) -> tuple[bytes, Ask]:
         """The body with model and fields replaced, and what it then asks for.

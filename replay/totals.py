@@ -80,6 +80,7 @@ def numbers(run: Run) -> dict[str, Any]:
         "reconnected": run.totals.get("reconnected", 0),
         "hosts": run.totals.get("hosts") or {},
         "unchanged": run.totals.get("unchanged") or {},
+        "masked": run.totals.get("masked") or {},
         "duration_s": duration_s(run.columns),
         **throughput(run.columns, ~run.columns["warmup"]).figures,
         **spreads(counted),

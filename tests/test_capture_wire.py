@@ -21,6 +21,7 @@ import pytest
 from capture.exchange import Outcome
 from capture.overview import overview
 from capture.tracefile import read_trace
+from replay.plan import Plan
 from tests.test_capture_end_to_end import WAIT, Capturing
 
 WHOLE = b'{"choices":[{"index":0,"message":{"role":"assistant","content":"hi"},"finish_reason":"stop"}]}'
@@ -148,9 +149,14 @@ def test_a_redirect_to_the_upstream_itself_stays_within_the_capture(
     code, said = one.stop()
 
     assert (answer.content, str(answer.url)) == (WHOLE, address + "/?a=1")
-    assert [str(exchange.outcome) for exchange in one.exchanges()] == ["http_error", "ok"]
+    exchanges = one.exchanges()
+    assert [str(exchange.outcome) for exchange in exchanges] == ["http_error", "ok"]
     assert code == 0
     assert "redirected" not in said
+
+    plan = Plan(trace=exchanges)
+    assert [planned.exchange.request.path for planned in plan] == [CHAT + "/?a=***"]
+    assert plan.skipped == {"redirect": 1}
 
 
 def test_a_redirect_to_another_host_is_said(capturing: Callable[..., Capturing]) -> None:
@@ -162,6 +168,7 @@ def test_a_redirect_to_another_host_is_said(capturing: Callable[..., Capturing])
     _, said = one.stop()
 
     assert "2 answers redirected clients to other.example:8443: what they send there" in said
+    assert len(list(Plan(trace=one.exchanges()))) == 2, "what followed is not in the trace"
     assert "pw" not in said
 
 

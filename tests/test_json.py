@@ -20,7 +20,8 @@ SECTIONS = {
 }
 DATA = {
     "outcomes", "models", "endpoints", "idc", "errors", "skipped", "shift", "summaries", "definitions",
-    "quantiles", "kinds", "hosts", "unchanged", "overall", "censoring", "plan", "error_codes_frequency",
+    "quantiles", "kinds", "hosts", "unchanged", "masked", "overall", "censoring", "plan",
+    "error_codes_frequency",
 }  # fmt: skip
 """Maps from data to numbers: their own keys are not part of the contract."""
 

@@ -12,6 +12,7 @@ import pytest
 import zstandard
 
 from capture.exchange import Exchange, Request, Response
+from capture.redact import without_credentials
 from capture.sessions import Sessions
 from capture.tracefile import TraceHeader, TraceWriter
 from replay.order import Order
@@ -207,6 +208,53 @@ def test_a_chat_model_is_not_asked_for_embeddings(
     assert json.loads(done.out)["unchanged"] == {"embeddings": 2}
     for shown in (look, report):
         assert "2 requests are embeddings, which --model is not for: use --map-model" in shown.out
+
+
+def hidden(**members: Any) -> Exchange:
+    """As a capture records a request with credentials for others in these members."""
+    clean = without_credentials(json.dumps(ASKED | members).encode())
+    assert clean.masked
+    exchange = recorded(clean.body)
+    exchange.request.extra = {"body_masked": clean.masked}
+    return exchange
+
+
+def test_requests_with_masked_credentials_are_counted(
+    tbench: Callable[..., Done], write: Callable[..., Path], server: Answering
+) -> None:
+    """By member, with the cure, in the look at the trace, the dry run, the run and its report."""
+    tool = {
+        "type": "mcp",
+        "server_url": "https://x/?token=t0ken-t0ken",
+        "authorization": "mcp-SECRET-1",
+    }
+    schema = {"properties": {"password": {"default": "********"}}}
+    trace = write(
+        hidden(tools=[tool]), hidden(tools=[tool], api_key="key-SECRET-1", x=schema), recorded(CHAT)
+    )
+    flags = ("replay", trace, *CLOSED, "--base-url", server.url)
+    info, look = tbench("trace", "info", trace), tbench(*flags, "--dry-run")
+    done = tbench(*flags, "-o", "a.run", "--json")
+    report = tbench("report", "a.run")
+
+    assert "masked        2 requests hold asterisks" in info.out
+    assert json.loads(done.out)["masked"] == {"tools": 2, "api_key": 1}
+    for shown in (look, report):
+        assert "2 requests hold asterisks for a credential in tools" in shown.out
+        assert "--set 'api_key=JSON'" in shown.out
+
+
+def test_a_member_that_is_put_back_is_not_masked(
+    tbench: Callable[..., Done], write: Callable[..., Path], server: Answering
+) -> None:
+    trace = write(hidden(api_key="key-SECRET-1"))
+    done = tbench(
+        *("replay", trace, *CLOSED, "--base-url", server.url, "-o", "a.run", "--json"),
+        *("--set", 'api_key="key-SECRET-2"'),
+    )
+
+    assert server.received[0].json["api_key"] == "key-SECRET-2"
+    assert json.loads(done.out)["masked"] == {}
 
 
 def test_a_trace_of_embeddings_alone_gets_the_model(

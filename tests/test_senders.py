@@ -553,23 +553,27 @@ def test_connections_that_were_opened_ahead_starve_nobody(
 def test_idle_connections_are_closed_although_nothing_is_sent(
     kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A timer does it, not the next request."""
+    """A timer does it, not the next request: the server sees the end while the sender lives and rests."""
     for module in ("replay.httpx_sender", "replay.engine.pool"):
         monkeypatch.setattr(f"{module}.IDLE_S", 0.05)
+    events: list[str] = []
     gone = trio.Event()
 
     class Watched(Server):
         async def serve(self, tcp: trio.SocketStream) -> None:
             await super().serve(tcp)
+            events.append("closed")
             gone.set()
 
     async def main() -> None:
-        with trio.fail_after(10):
-            async with Watched([(whole(),)]).listening() as url, KINDS[kind](Deadlines()) as sender:
-                await send(sender, call(url), Reply())
+        async with Watched([(whole(),)]).listening() as url, KINDS[kind](Deadlines()) as sender:
+            await send(sender, call(url), Reply())
+            with trio.move_on_after(10):
                 await gone.wait()
+            events.append("sender ends")
 
     trio.run(main)
+    assert events[:2] == ["closed", "sender ends"]
 
 
 REFUSED = b'{"error":{"message":"slow down"}}'

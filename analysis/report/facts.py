@@ -38,6 +38,7 @@ OUTCOMES: Mapping[str, str] = {
     "skipped": "Skipped requests",
     "hosts": "Requests by the host that they were recorded at",
     "unchanged": "Requests that kept their model or fields",
+    "masked": "Requests with asterisks for credentials",
 }
 """The same of the totals. They differ from run to run, so that a difference is nothing to point at."""
 ENDED = "How it ended"

@@ -146,6 +146,7 @@ PLAIN: Final = Odd(about="nothing odd", body=_stream())
 FAILED: Final = Odd(about="", outcome=Outcome.STREAM_ERROR, output=None, events=None)
 WHOLE: Final = Odd(about="", fields=(JSON_TYPE,), frame="length", events=None)
 REFUSED: Final = replace(WHOLE, outcome=Outcome.HTTP_ERROR, output=None)
+UNREADABLE: Final = replace(WHOLE, outcome=Outcome.PROTOCOL_ERROR, output=None)
 _ANSWER = {
     "choices": [{"index": 0, "message": {"content": "hi"}, "finish_reason": "stop"}],
     "usage": _usage(),
@@ -372,34 +373,26 @@ ODD: Final[Mapping[str, Odd]] = {
         frame="none",
     ),
     "html-200": replace(
-        WHOLE,
+        UNREADABLE,
         about="a page with 200",
         body=(FIRST_S, b"<html>log in</html>"),
         fields=("Content-Type: text/html",),
-        outcome=Outcome.PROTOCOL_ERROR,
-        output=None,
     ),
     "ndjson-200": replace(
-        WHOLE,
+        UNREADABLE,
         about="lines of JSON with 200",
         body=(FIRST_S, b'{"response":"hi"}\n{"done":true}\n'),
         fields=("Content-Type: application/x-ndjson",),
-        outcome=Outcome.PROTOCOL_ERROR,
-        output=None,
     ),
     "bad-utf8-200": replace(
-        WHOLE,
+        UNREADABLE,
         about="JSON with bytes that are no UTF-8",
         body=(FIRST_S, b'{"choices":[{"message":{"content":"\xff\xfe"}}]}'),
-        outcome=Outcome.PROTOCOL_ERROR,
-        output=None,
     ),
     "not-json-200": replace(
-        WHOLE,
+        UNREADABLE,
         about="JSON by its type, text by its bytes",
         body=(FIRST_S, b"upstream timed out"),
-        outcome=Outcome.PROTOCOL_ERROR,
-        output=None,
     ),
     "stream-ignored": replace(
         WHOLE,

@@ -111,9 +111,14 @@ def _lines(trace: "Trace", figures: Mapping[str, Any]) -> Iterator[tuple[str, st
         yield "requests", f"{figures['requests']:,}"
         yield "outcomes", "no answers recorded (synthesised)"
     else:
-        again = plural(retries, "retry", "retries")
-        yield "requests", f"{figures['requests']:,} ({again}, {incomplete:,} incomplete)"
+        parts = [plural(retries, "retry", "retries"), f"{incomplete:,} incomplete"]
+        if led := figures["redirected"]:
+            parts.insert(1, f"{led:,} redirected back to the capture")
+        yield "requests", f"{figures['requests']:,} ({', '.join(parts)})"
         yield "outcomes", _counts(figures["outcomes"])
+    if count := figures["masked"]:
+        hidden = "hold asterisks for credentials; replay --dry-run says how to put them back"
+        yield "masked", f"{plural(count, 'request')} {hidden}"
     yield "duration", f"{figures['duration_s']:,.1f} s"
     if figures["first_arrival"]:
         yield "arrivals", f"{figures['first_arrival']} to {figures['last_arrival']}"
