@@ -186,7 +186,7 @@ def outlook(seen: Forecast, meaning: str) -> Iterator[str]:
             f"{count:,} {named(why)}" for why, count in seen.skipped.items()
         )
     yield from departures(asdict(seen), seen.base_url)
-    at = " at the recorded latencies" if seen.estimated else ""
+    at = " at the recorded latencies" if seen.estimated and seen.peak_rate is None else ""
     yield f"duration  {about}{seen.duration_s:.1f} s{at}"
     mean = "-" if seen.mean_rate is None else f"{seen.mean_rate:.2f}"
     peak = "" if seen.peak_rate is None else f", {seen.peak_rate:.0f} in the busiest second"

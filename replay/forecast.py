@@ -1,13 +1,17 @@
 """The dry run: what a replay would send, how long it would take, what it would cost. Sends nothing."""
 
+import math
 from dataclasses import dataclass
-from itertools import takewhile
-from typing import Any
+from itertools import islice, takewhile
+from typing import Any, Final
 
 from replay.job import Job
 from replay.pacing import WINDOW_S
 from replay.performance import first_look
-from replay.survey import Survey, rates
+from replay.survey import Rates, Survey, rates
+
+WALKED: Final = 20_000
+"""So many requests of a schedule are walked through, or its first round; the rounds after that are alike."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,7 +19,8 @@ class Forecast:
     """What a job would do.
 
     `duration_s` and the rates (requests per second) are those of the schedule in an open loop. In a
-    closed loop they assume the recorded latencies, and `estimated` says so. `skipped`, `hosts`,
+    closed loop they assume the recorded latencies, of a very long schedule that it goes on as it began, and
+    `estimated` says so. `skipped`, `hosts`,
     `unchanged` and `masked` count requests as the survey does. `cost_usd` leaves out the
     requests of the models `unpriced`, which have no known price, and the `uncounted` ones, of which the trace
     does not say how many tokens they used; None where that leaves nothing.
@@ -61,17 +66,31 @@ def forecast(job: Job) -> Forecast:
 
 
 def _open(job: Job, found: Survey) -> dict[str, Any]:
-    dues = job.pace.schedule(found)(planned.offset for planned in job.plan())
+    planned = min(found.requests * job.rounds, job.requests or math.inf)
+    walked = max(WALKED, found.requests)
+    offsets = (planned.offset for planned in islice(job.plan(answers=False), walked))
+    dues = job.pace.schedule(found)(offsets)
     if job.duration_s is not None:
         dues = takewhile(lambda due: due < (job.duration_s or 0), dues)
     counted = rates(dues)
+    requests, lasts = counted.requests, counted.duration_s
+    if more := counted.requests == walked < planned:
+        requests, lasts = _continued(counted, int(planned), job.duration_s)
     return {
-        "requests": counted.requests,
-        "duration_s": counted.duration_s,
+        "requests": requests,
+        "duration_s": lasts,
         "mean_rate": counted.mean,
         "peak_rate": float(counted.peak),
-        "estimated": False,
+        "estimated": more,
     }
+
+
+def _continued(counted: Rates, planned: int, duration_s: float | None) -> tuple[int, float]:
+    """How many requests, and seconds, a schedule has that goes on at the mean rate of its beginning."""
+    each = counted.duration_s / (counted.requests - 1)
+    if duration_s is not None and each:
+        planned = min(planned, math.ceil(duration_s / each))
+    return planned, (planned - 1) * each
 
 
 def _closed(job: Job, found: Survey) -> dict[str, Any]:

@@ -94,14 +94,16 @@ class Rates:
 
 
 def rates(dues: Iterable[float]) -> Rates:
-    """Count a schedule; the peak is over whole seconds."""
-    seconds: Counter[int] = Counter()
+    """Count a schedule, which never decreases; the peak is over whole seconds."""
+    total = peak = before = second = 0
     last = 0.0
     for last in dues:
-        seconds[int(last)] += 1
-    total = seconds.total()
+        if int(last) != second:
+            before, second = total, int(last)
+        total += 1
+        peak = max(peak, total - before)
     mean = (total - 1) / last if total > 1 and last > 0 else None
-    return Rates(requests=total, duration_s=last, mean=mean, peak=max(seconds.values(), default=0))
+    return Rates(requests=total, duration_s=last, mean=mean, peak=peak)
 
 
 def as_map(found: Survey) -> dict[str, Any]:
