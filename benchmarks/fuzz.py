@@ -4,8 +4,8 @@
 
 Each mutant is made from its number alone, so that `--seed NUMBER --n 1 --kind KIND --show` makes it again.
 Ends with 1 where a verb ended with a code that README.md does not list (70: a defect), printed what steers
-a terminal, or took more than SLOW_S of CPU. A mutant is a file with bytes changed at random, or a sound one
-(right checksums, JSON) with values that cannot be.
+a terminal, or took more than SLOW_S of CPU or MOST_BYTES of memory. A mutant is a file with bytes changed at
+random, or a sound one (right checksums, JSON) with values that cannot be.
 """
 
 import argparse
@@ -15,7 +15,9 @@ import json
 import os
 import random
 import re
+import resource
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -37,6 +39,7 @@ from tbench.__main__ import run as tbench
 
 CODES: Final = {0, 1, 2, 3, 4, 5}
 SLOW_S: Final = 20.0
+MOST_BYTES: Final = 4 << 30
 STEERING: Final = re.compile(
     r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
 )
@@ -290,7 +293,9 @@ def run_file(path: Path, number: int = 0) -> Path:
             writer.pump({"planned": 120, "issued": k + 1})
     return writer.close(
         {"planned": 120, "completed": 107, "failed": 13, "cancelled": 0, "lost_in_flight": 0, "never_sent": 0,
-         "skipped": {"other": 2}, "unsalted": {}, "trace_losses": {}, "ended_by": "plan", "warmup_s": 0.0,
+         "skipped": {"other": 2}, "unsalted": {"chat": 1}, "hosts": {"h": 119, "g": 1},
+         "masked": {"tools": 1}, "unchanged": {"embeddings": 1, "not_json": 1}, "client_limit": {},
+         "reconnected": 1, "trace_losses": {}, "ended_by": "plan", "warmup_s": 0.0,
          "most_in_flight": 3, "loop_stall_s": {"p50": 0.0, "p99": 0.001, "max": 0.002}, "clock": "kernel",
          "coalesced_share": 0.0, "workers": 1, "lost_workers": [], "client": {"cpu_share": 0.1},
          "cost": {"usd": 0.1, "unpriced": {}, "uncounted": 0}}
@@ -555,9 +560,16 @@ def _quiet() -> Iterator[io.StringIO]:
 def _run(words: list[str]) -> tuple[int, str, float]:
     """A command line in this process: its code, what it said, and the CPU time it took, seconds."""
     began = time.process_time()
+    signal.setitimer(signal.ITIMER_PROF, SLOW_S)
     with _quiet() as said:
         code = tbench(words)
+    signal.setitimer(signal.ITIMER_PROF, 0)
     return code, said.getvalue(), time.process_time() - began
+
+
+def _too_slow(*_: object) -> None:
+    """Ends a verb as a defect would."""
+    raise RuntimeError(f"took over {SLOW_S:g} s of CPU")
 
 
 def main() -> int:
@@ -570,6 +582,8 @@ def main() -> int:
     parser.add_argument("--show", action="store_true", help="print what the verbs say")
     asked = parser.parse_args()
     os.environ.setdefault("TOGETHER_API_KEY", "none-at-all-0000")
+    signal.signal(signal.SIGPROF, _too_slow)
+    resource.setrlimit(resource.RLIMIT_AS, (MOST_BYTES, MOST_BYTES))
     began, made = time.monotonic(), 0
     with tempfile.TemporaryDirectory() as folder:
         fuzzer = Fuzzer(Path(folder), asked.kind or tuple(KINDS))

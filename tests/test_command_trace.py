@@ -22,6 +22,8 @@ KEYS = {
     "dropped_bytes": 7_000,
     "outcomes": {"ok": 2, "incomplete": 1, "http_error": 1},
     "retries": 1,
+    "redirected": 0,
+    "masked": 0,
     "duration_s": 4.5,
     "first_arrival": "2026-01-01T00:00:01.000000Z",
     "last_arrival": "2026-01-01T00:00:04.000000Z",
