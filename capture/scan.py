@@ -135,6 +135,10 @@ class Container:
         )
 
     def _open(self) -> FileIO:
+        if self.path.is_fifo():  # opening it would wait for a writer
+            raise InputError(
+                f"{self.path}: this is a pipe; write it to a file first, it is read in places"
+            )
         try:
             return self.path.open("rb", buffering=0)
         except FileNotFoundError:

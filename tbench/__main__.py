@@ -14,6 +14,7 @@ from tbench.process_list import mask_credentials
 def main() -> None:
     """Run `tbench`, end the process with the exit code that README.md lists."""
     mask_credentials(sys.argv)
+    _open_streams()
     if (
         signal.getsignal(signal.SIGINT) is signal.SIG_IGN
     ):  # so a shell starts what is in the background
@@ -24,6 +25,13 @@ def main() -> None:
     code = run(sys.argv[1:])
     gc.freeze()  # the interpreter would look through everything for cycles, to end a process
     sys.exit(code)
+
+
+def _open_streams() -> None:
+    """A standard stream that was closed (`>&-`) is the null device; the next file would get its number."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), mode))
 
 
 def run(arguments: list[str]) -> int:

@@ -1,4 +1,4 @@
-"""A disk that takes no more, and folders that take nothing: no half file, and the name that the user gave."""
+"""A disk that is full, streams and folders that take nothing: no half file, and the name that was given."""
 
 import contextlib
 import os
@@ -73,6 +73,21 @@ def test_a_full_stdout_is_named(run: Path, tmp_path: Path) -> None:
 
     assert code == 2
     assert "tbench: <stdout>: No space left on device" in said
+
+
+@pytest.mark.parametrize("closed", [0, 1, 2])
+def test_a_stream_that_was_closed_is_the_null_device(closed: int, tmp_path: Path) -> None:
+    """`tbench ... >&-`: no traceback, the usual codes, and no file takes the stream's number."""
+    ends = []
+    for words in (["--help"], ["trace", "info", "none"]):
+        done = subprocess.run(
+            [sys.executable, "-m", "tbench", *words], capture_output=True, text=True, check=False,
+            timeout=90, cwd=tmp_path, preexec_fn=lambda: os.close(closed),
+        )  # fmt: skip
+        ends.append(done.returncode)
+        assert "Traceback" not in done.stderr + done.stdout
+
+    assert ends == [0, 2]
 
 
 def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import struct
 import tracemalloc
 from collections.abc import Callable
@@ -94,6 +95,19 @@ def test_two_requests_may_be_decades_apart(apart_ns: int, tmp_path: Path, capsys
     for words, shown in verbs:
         assert tbench(words) == 0, words
         assert shown in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "verb", [["trace", "info"], ["trace", "check"], ["report"], ["replay", "--dry-run"]]
+)
+def test_a_pipe_is_refused_instead_of_waited_for(
+    verb: list[str], tmp_path: Path, capsys: Said
+) -> None:
+    """Nobody writes to it."""
+    os.mkfifo(tmp_path / "t.msgpack")
+
+    assert tbench([*verb, str(tmp_path / "t.msgpack")]) == 2
+    assert "t.msgpack: this is a pipe; write it to a file first" in capsys.readouterr().err
 
 
 def test_times_beyond_what_64_bits_can_subtract_are_no_records(
