@@ -86,7 +86,7 @@ class Arm:
     @cached_property
     def uncertain(self) -> int:
         """How many first tokens may have come over a millisecond before their stamp."""
-        return int((measures.unsure(measures.counted(self.columns)) > 0).sum())
+        return measures.uncertain(measures.counted(self.columns))
 
     @cached_property
     def buffered(self) -> str | None:

@@ -149,8 +149,7 @@ class Digest:
     def _judge_client(self, arm: Arm) -> None:
         own = measures.counted(arm.columns)
         gaps, none = measures.gaps(own)
-        uncertain = int((measures.unsure(own) > 0).sum())
-        self.counts.update(gaps=gaps, no_gaps=none, uncertain=uncertain)
+        self.counts.update(gaps=gaps, no_gaps=none, uncertain=measures.uncertain(own))
         latency, late = headline(own), measures.client_lag(own)
         there = ~np.isnan(latency) & ~np.isnan(late)
         for sketch, some in (

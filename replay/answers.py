@@ -114,9 +114,9 @@ def conclusion(reply: Reply, answer: Answer, *, endpoint: str) -> tuple[Outcome,
     outcome = judge(reply.status, answer, endpoint=endpoint)
     if outcome is Outcome.OK:
         return outcome, None
-    if 300 <= reply.status < 400 and (there := reply.header("location")):
-        there = one_line(there.partition("?")[0])
-        return outcome, f"a redirect to {there}, which is not followed; give that address"
+    if 300 <= reply.status < 400 and (location := reply.header("location")):
+        address = one_line(location.partition("?")[0])
+        return outcome, f"a redirect to {address}, which is not followed; give that address"
     return outcome, answer.error or "the answer ended before its end"
 
 

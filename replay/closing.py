@@ -117,8 +117,8 @@ BUSY: Final = 0.9
 
 def _client(run: Run, numbers: Mapping[str, Any]) -> Iterator[str]:
     """How near this client was to its own limits."""
-    own = run.totals.get("client") or {}
-    share, together = own.get("cpu_share"), run.totals.get("coalesced_share")
+    client = run.totals.get("client") or {}
+    share, together = client.get("cpu_share"), run.totals.get("coalesced_share")
     if share is None:
         return
     parts = [f"{run.totals['workers']} sending, the busiest {share:.0%} of a core"]
@@ -126,8 +126,8 @@ def _client(run: Run, numbers: Mapping[str, Any]) -> Iterator[str]:
         parts.append(f"{together:.1%} of tokens share the stamp of a later one")
     if uncertain := numbers["uncertain_first_tokens"]:
         parts.append(f"{uncertain:,} first tokens may have come over 1 ms before their stamp")
-    if own.get("steal_s"):
-        parts.append(f"{own['steal_s']:.1f} s of CPU went to other machines")
+    if client.get("steal_s"):
+        parts.append(f"{client['steal_s']:.1f} s of CPU went to other machines")
     if share > BUSY:
         parts.append("its own limit may be in the rate: raise --workers")
     yield "client    " + "; ".join(parts)

@@ -216,15 +216,15 @@ class HttpxSender:
         """Send it on a lane that is idle, or a new one; on a new one when it is sent again."""
         lane = self._shared or (lanes.idle.pop() if lanes.idle and not reply.reconnected else None)
         lane = lane or self._lane()
-        whole = False
+        complete = False
         lanes.reuse.began(reply, fresh=not lane.used)
         try:
-            whole = await self._exchange(lane, call, reply, watch)
+            complete = await self._exchange(lane, call, reply, watch)
         finally:
             lanes.reuse.ended(reply)
             if lane is not self._shared:
                 lane.used = trio.current_time()
-                if whole and lanes.reuse.keeps:
+                if complete and lanes.reuse.keeps:
                     lanes.idle.append(lane)
                 else:
                     await self._close(lane)

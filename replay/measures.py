@@ -107,6 +107,11 @@ def unsure(columns: Columns) -> Values:
     return np.asarray(np.nan_to_num(columns["first_token"] - columns["first_token_after"]))
 
 
+def uncertain(counted: Columns) -> int:
+    """How many first tokens may have come over a millisecond before their stamp."""
+    return int((unsure(counted) > 0).sum())
+
+
 def lag(columns: Columns) -> Values:
     """`sent` - `due`: how late the request left, for whatever reason."""
     return np.asarray(columns["sent"] - columns["due"])

@@ -211,11 +211,11 @@ class Occupancy:
     def means(self) -> Stretches:
         """The time-weighted mean in flight, window by window, up to the last with anything in it."""
         parts: list[tuple[int, float]] = []
-        whole = at = 0
+        level = at = 0
         for window in sorted({*self._partial, *self._steps}):
-            parts.append((window - at, whole))
-            whole += self._steps.get(window, 0)
-            parts.append((1, max(0.0, whole + self._partial.get(window, 0.0) / self.window_s)))
+            parts.append((window - at, level))
+            level += self._steps.get(window, 0)
+            parts.append((1, max(0.0, level + self._partial.get(window, 0.0) / self.window_s)))
             at = window + 1
         while parts and parts[-1][1] <= 0:
             parts.pop()

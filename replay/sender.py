@@ -169,11 +169,11 @@ LIMITS: Final = frozenset(
 
 def unconnected(error: BaseException, *, reached: bool) -> tuple[Outcome, str]:
     """The failure of a call for which no connection could be opened; `reached` says that others could."""
-    own = all(_own(cause, reached=reached) for cause in _causes(error))
-    return Outcome.CLIENT_LIMIT if own else Outcome.CONNECT_ERROR, said(error)
+    local = all(_is_local(cause, reached=reached) for cause in _causes(error))
+    return Outcome.CLIENT_LIMIT if local else Outcome.CONNECT_ERROR, said(error)
 
 
-def _own(cause: BaseException, *, reached: bool) -> bool:
+def _is_local(cause: BaseException, *, reached: bool) -> bool:
     """Whether this machine is to blame. No address of its own is also the mark of a network it is not in."""
     if not isinstance(cause, OSError) or isinstance(cause, ssl.SSLError):
         return False

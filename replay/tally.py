@@ -6,6 +6,7 @@ from typing import Final
 
 from capture.exchange import Outcome
 from capture.providers import Usage
+from replay.columns import COUNTED
 from replay.cost import Bill
 from replay.sample import Fate, Sample
 from replay.spread import Spread
@@ -64,8 +65,7 @@ class Tally:
         self.fates[fate] += 1
         self.last_end = max(self.last_end, sample.end or 0.0)
         self.tokens += len(times)
-        if len(times) > 1:
-            self.coalesced += len(times) - len(set(times))
+        self.coalesced += COUNTED["coalesced"](times)
         if fate is Fate.FAILED:
             self.errors[kind_of(sample)] += 1
             if sample.outcome is Outcome.CLIENT_LIMIT:

@@ -112,11 +112,11 @@ def _tokens(
     counts: Column, ok: Column, columns: Columns, rows: Column, without: Iterable[str]
 ) -> Tokens:
     """Of the successes; -1 is "not counted", which at the endpoints `without` tokens is as it should be."""
-    due = ok & ~where(columns, "endpoint", *without)[rows]
+    asked = ok & ~where(columns, "endpoint", *without)[rows]
     return Tokens(
-        total=int(counts[due & (counts > 0)].sum()),
-        n=int(due.sum()),
-        uncounted=int((due & (counts < 0)).sum()),
+        total=int(counts[asked & (counts > 0)].sum()),
+        n=int(asked.sum()),
+        uncounted=int((asked & (counts < 0)).sum()),
     )
 
 

@@ -72,10 +72,9 @@ def numbers(run: Run) -> dict[str, Any]:
     """
     counted = measures.counted(run.columns)
     cause = why_invalid(run, counted)
-    whole = identity(run)
     return {
         "run": str(run.path),
-        **asdict(whole),
+        **asdict(identity(run)),
         "skipped": sum(run.totals.get("skipped", {}).values()),
         "reconnected": run.totals.get("reconnected", 0),
         "hosts": run.totals.get("hosts") or {},
@@ -85,7 +84,7 @@ def numbers(run: Run) -> dict[str, Any]:
         **throughput(run.columns, ~run.columns["warmup"]).figures,
         **spreads(counted),
         "in_flight": measures.in_flight(run.columns),
-        "uncertain_first_tokens": int((measures.unsure(counted) > 0).sum()),
+        "uncertain_first_tokens": measures.uncertain(counted),
         "clock": run.totals.get("clock") or run.header.get("clock", "user"),
         "valid": cause is None,
         "invalid_because": cause,
@@ -141,16 +140,16 @@ def waits(counted: Columns) -> Waits:
     """Those of columns."""
     latency, late = headline(counted), measures.client_lag(counted)
     known = ~np.isnan(latency)
-    there = known & ~np.isnan(late)
+    timed = known & ~np.isnan(late)
 
     def of(values: Values) -> Quantiles:
         return lambda levels: measures.quantiles(values, levels)
 
     return Waits(
-        int(there.sum()),
+        int(timed.sum()),
         int(known.sum()),
-        of(latency[there]),
-        of((latency - late)[there]),
+        of(latency[timed]),
+        of((latency - late)[timed]),
         of(latency[known]),
         of((latency - measures.unsure(counted))[known]),
     )
@@ -212,12 +211,12 @@ def _limited(run: Run) -> str | None:
     limits = run.totals.get("client_limit")
     if not limits:
         return None
-    own, workers = run.totals.get("client") or {}, run.totals["workers"]
+    client, workers = run.totals.get("client") or {}, run.totals["workers"]
     return (
         f"this client could open no connection for {sum(limits.values()):,} requests "
         f"({', '.join(limits)}): with {run.totals['most_in_flight']:,} in flight over {workers} workers, "
-        f"the system allows {own.get('descriptors') or 0:,} file descriptors in each, and "
-        f"{own.get('ports') or 0:,} ports to one address; "
+        f"the system allows {client.get('descriptors') or 0:,} file descriptors in each, and "
+        f"{client.get('ports') or 0:,} ports to one address; "
         "raise 'ulimit -Hn', raise --workers, lower the rate, or set --max-in-flight"
     )
 
