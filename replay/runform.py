@@ -24,17 +24,19 @@ class Kind(NamedTuple):
 
 @dataclass(frozen=True)
 class Fields:
-    """A map with these fields, of which some are `needed`."""
+    """A map with these fields, of which some are `needed`; `filled`: and may not be null."""
 
     forms: Mapping[str, "Form"]
     needed: frozenset[str] = frozenset()
+    filled: bool = False
 
 
 @dataclass(frozen=True)
 class Each:
-    """A map of any names, whose values all have one form."""
+    """A map of any names, whose values all have one form, and are null only where not `filled`."""
 
     form: "Form"
+    filled: bool = True
 
 
 @dataclass(frozen=True)
@@ -107,10 +109,11 @@ TOTALS: Final = Fields(
         "most_in_flight": COUNT,
         "workers": COUNT,
         "lost_workers": Items(TEXT),
-        "client": Each(NUMBER),
+        "client": Each(NUMBER, filled=False),
         "cost": Fields({"usd": NUMBER, "unpriced": Each(COUNT), "uncounted": COUNT}),
     },
     needed=frozenset(IDENTITY),
+    filled=True,
 )
 PROGRESS: Final = Fields({"planned": COUNT, "issued": COUNT})
 
@@ -145,8 +148,11 @@ def _inside(
         if not isinstance(name, str):
             yield f"{place} has the key {name!r:.60}, which is not a text"
             return
+        if one is None and isinstance(form, Each) and form.filled:
+            yield f"{place}.{name} is null"
         inner = form.forms.get(name) if isinstance(form, Fields) else form and form.form
         yield from _faults(one, inner, f"{place}.{name}", depth + 1)
-    for name in sorted(form.needed) if isinstance(form, Fields) else ():
-        if name not in value:
-            yield f"{place} has no {name}"
+    if isinstance(form, Fields):
+        for name in sorted(form.needed):
+            if name not in value or (form.filled and value[name] is None):
+                yield f"{place} has no {name}"

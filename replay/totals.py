@@ -211,10 +211,11 @@ def _limited(run: Run) -> str | None:
     limits = run.totals.get("client_limit")
     if not limits:
         return None
-    client, workers = run.totals.get("client") or {}, run.totals["workers"]
+    client, workers = run.totals.get("client") or {}, run.totals.get("workers") or 1
+    most = run.totals.get("most_in_flight") or 0
     return (
         f"this client could open no connection for {sum(limits.values()):,} requests "
-        f"({', '.join(limits)}): with {run.totals['most_in_flight']:,} in flight over {workers} workers, "
+        f"({', '.join(limits)}): with {most:,} in flight over {workers} workers, "
         f"the system allows {client.get('descriptors') or 0:,} file descriptors in each, and "
         f"{client.get('ports') or 0:,} ports to one address; "
         "raise 'ulimit -Hn', raise --workers, lower the rate, or set --max-in-flight"

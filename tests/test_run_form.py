@@ -54,8 +54,10 @@ TOTALS: list[dict[str, Any]] = [
     {"planned": "left out"},
     {"planned": 2**60},
     {"planned": True},
+    {"planned": None},
     {"skipped": []},
     {"skipped": {"x": "y"}},
+    {"skipped": {"x": None}},
     {"unsalted": [1]},
     {"reconnected": "2"},
     {"client_limit": ["x"]},
@@ -122,6 +124,14 @@ def test_wrong_types_are_one_line(place: str, tmp_path: Path, capsys: Said) -> N
             assert code == 2, (odd, words, said)
             assert said.count("\n") == 1
             assert "odd/2.run" in said
+
+
+def test_a_client_limit_needs_no_other_totals(tmp_path: Path, capsys: Said) -> None:
+    """A run that says nothing of workers and descriptors is INVALID all the same, in one line."""
+    path = str(written(tmp_path / "a.run", totals={"client_limit": {"no ports": 3}}))
+
+    assert tbench(["report", path]) == 4
+    assert "could open no connection for 3 requests" in capsys.readouterr().out
 
 
 IMPOSSIBLE: list[dict[str, Any]] = [
