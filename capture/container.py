@@ -15,6 +15,7 @@ from capture import frames
 from capture.errors import InputError
 from capture.frames import LATEST, Row, Rows
 from capture.scan import Container, Losses, open_container
+from capture.writing import check_folder
 
 __all__ = ["Container", "ContainerWriter", "Losses", "Place", "open_container"]
 
@@ -235,6 +236,7 @@ _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EMLINK, errno.ENOSYS}
 
 def _create(path: Path, part: Path) -> int:
     """A new file that only its owner may read, from its first byte on; never one that exists."""
+    check_folder(path)
     if os.path.lexists(path):  # a dangling link, too
         raise InputError(f"{path}: exists already; choose another name or remove it")
     try:
@@ -243,10 +245,6 @@ def _create(path: Path, part: Path) -> int:
         raise InputError(
             f"{part}: another process writes it, or one was killed; "
             f"save it with 'tbench trace repair {part} -o NEW', or remove it"
-        ) from None
-    except (FileNotFoundError, NotADirectoryError):
-        raise InputError(
-            f"{path}: the folder {path.parent} does not exist; make it first"
         ) from None
 
 

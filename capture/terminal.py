@@ -5,10 +5,12 @@ does it on a `capture.console.Console`, which escapes its words before it styles
 """
 
 import io
+import os
 import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from textwrap import fill
 from typing import Final, TextIO, cast
 
 _STEERING: Final = re.compile(
@@ -53,8 +55,32 @@ def named(text: str) -> str:
     return shortened(one_line(text))
 
 
+def folded(line: str, width: int) -> str:
+    """A line folded at words; what follows stands under the text after a label, or two further in.
+
+    JSON stays as it is, and so does a word that is longer than a line: a path, an address.
+    """
+    if len(line) <= width or line.lstrip().startswith(("{", "[", '"')):
+        return line
+    label = _LABEL.match(line)
+    indent = label.end() if label and label.end() <= width // 3 else 0
+    return fill(
+        line,
+        width,
+        subsequent_indent=" " * (indent or 2),
+        break_long_words=False,
+        break_on_hyphens=False,
+        replace_whitespace=False,
+    )
+
+
+_LABEL: Final = re.compile(r" *(?:\S+ {2,}|! )?")
+
+
 class Guard(io.TextIOBase):
     """A stream that escapes what is written to it; what is our own styling goes to `styled`, beneath it.
+
+    On a terminal lines are folded at words; a table that is drawn to its width is not touched.
 
     It has no `buffer`: click would write to that, past the guard, where the locale is plain ASCII.
     """
@@ -68,8 +94,17 @@ class Guard(io.TextIOBase):
 
     def write(self, text: str) -> int:
         with naming(self.styled):
-            self.styled.write(escaped(text))
+            self.styled.write(
+                "\n".join(folded(line, self._columns()) for line in escaped(text).split("\n"))
+            )
         return len(text)
+
+    def _columns(self) -> int:
+        """The width of the terminal; without end for a file or a pipe."""
+        try:
+            return os.get_terminal_size(self.fileno()).columns or sys.maxsize
+        except (OSError, ValueError):
+            return sys.maxsize
 
     def flush(self) -> None:
         with naming(self.styled):

@@ -19,6 +19,14 @@ SHARED: Final = 0o666
 """For whoever the umask lets read it: verdicts and figures."""
 
 
+def check_folder(
+    path: Path, named: str | None = None, failure: type[TbenchError] = InputError
+) -> None:
+    """Raise `failure` where there is no folder for a file; asked of every output before the work begins."""
+    if not path.parent.is_dir():
+        raise failure(f"{named or path}: the folder {path.parent} does not exist; make it first")
+
+
 @contextmanager
 def whole_file(
     path: Path,
@@ -33,6 +41,7 @@ def whole_file(
     as `named` (default: its path) and the reason. A link stays a link.
     """
     part = None
+    check_folder(path, named, failure)
     try:
         target = Path(os.path.realpath(path))
         if not target.exists() or target.is_file():

@@ -150,11 +150,11 @@ def _table(numbers: Mapping[str, Any], run: Run) -> str:
         else ""
     )
     counted = measures.counted(run.columns)
-    rows = [head, " " * 10 + "".rjust(11) + "".join(name.rjust(10) for name in SHOWN)]
+    rows = [head, " " * 20 + "".join(name.rjust(10) for name in SHOWN)]
     for key, name in LATENCIES.items():
         of = int((~np.isnan(measures.METRICS[key](counted))).sum())
         cells = [_cell(numbers[key][column], column, of) for column in SHOWN]
-        rows.append(" " * 10 + name.ljust(11) + "".join(cell.rjust(10) for cell in cells).rstrip())
+        rows.append(" " * 10 + name.ljust(10) + "".join(cell.rjust(10) for cell in cells).rstrip())
     if any("*" in row for row in rows):
         rows.append(f"          {FEW}")
     return "\n".join(rows)

@@ -13,6 +13,7 @@ from capture.errors import InputError, TbenchError
 from capture.exchange import Headers, Request
 from capture.providers import GENERATIVE
 from capture.tracereader import Trace, read_trace
+from capture.writing import check_folder
 from replay.job import Job
 from replay.pace import Mode, Pace
 from replay.plan import Plan
@@ -277,7 +278,8 @@ def default_out(trace: Path) -> Path:
 
 
 def make_room(out: Path) -> None:
-    """Raise InputError where `out` holds something; a run in which no request succeeded is removed."""
+    """Raise InputError where `out` holds something, or has no folder; a run without a success is removed."""
+    check_folder(out)
     if not os.path.lexists(out):
         return
     try:

@@ -100,8 +100,7 @@ def line(live: Live, elapsed: float) -> str:
         f"{live.in_flight} in flight",
         f"{tally.fates[Fate.COMPLETED]:,} done",
         *_first_tokens(tally),
-        f"{tally.errors.total():,} failed"
-        + "".join(f" ({kind})" for kind, _ in tally.errors.most_common(1)),
+        *(f"{tally.errors.total():,} failed ({kind})" for kind, _ in tally.errors.most_common(1)),
     ]
     left = time_left(live, elapsed)
     return "  ".join(parts) + (f"  {clock(left)} left" if left is not None else "")

@@ -66,7 +66,11 @@ def _explain(error: Exception) -> int:
     if callable(usage := getattr(error, "format_message", None)):
         from capture.redact import mask_lookalikes  # noqa: PLC0415 (start-up)
 
-        return _fail(f"{mask_lookalikes(usage())} Try --help.", 2)  # a key that was not quoted, say
+        message = mask_lookalikes(usage())  # a key that was not quoted, say
+        about = getattr(getattr(error, "param", None), "help", None)
+        if about and message.startswith("Missing "):
+            message = f"{message.rstrip('.')}: {about}"
+        return _fail(f"{message} Try --help.", 2)
     if isinstance(error, OSError):
         named = error.filename is not None and error.strerror
         return _fail(f"{error.filename}: {error.strerror}" if named else str(error), 2)

@@ -146,7 +146,8 @@ def run_line(one: Performed) -> str:
     )
     return (
         f"{one.run.path.name:<16} {found['completed']:,} of {found['planned']:,} done in "
-        f"{clock(found['duration_s'])}  {figures}  {found['failed']:,} failed"
+        f"{clock(found['duration_s'])}  {figures}"
+        + (f"  {found['failed']:,} failed" if found["failed"] else "")
         + ("" if one.ended == DONE else f"  DOES NOT COUNT: {lost}")
     )
 

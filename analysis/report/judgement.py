@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from functools import partial
 from itertools import chain
 from textwrap import fill
 from typing import Any, Final
@@ -144,49 +145,51 @@ def _known(figure: float) -> float | None:
     return figure if math.isfinite(figure) else None
 
 
-def judgement_text(found: Judgement) -> Iterator[str]:
-    """Lines for a terminal or a log, at most 100 columns wide: a table for each candidate."""
-    yield from _paragraph(f"{found.verdict.value}: {meaning(found)}", indent=4)
+def judgement_text(found: Judgement, width: int = WIDTH) -> Iterator[str]:
+    """Lines for a terminal of this width or a log, at most 100 columns: a table for each candidate."""
+    folded = partial(paragraph, width=min(width, WIDTH))
+    yield from folded(f"{found.verdict.value}: {meaning(found)}", indent=4)
     yield f"baseline   {found.baseline.name}, {amount(found, found.baseline)}"
     many = len(found.candidates) > 1
     if not many:
         yield f"candidate  {found.candidates[0].name}, {amount(found, found.candidates[0])}"
     compared = f"{plural(found.n, 'request')}, those that every run has"
-    yield from _paragraph(f"compared   {'; '.join([compared, *facts(found.warnings)])}", indent=11)
+    yield from folded(f"compared   {'; '.join([compared, *facts(found.warnings)])}", indent=11)
     if found.history is not None:
         yield "judged     each session is one draw and the candidate one more, by a prediction interval"
     if slo := objectives(found):
         yield f"good       {', '.join(slo)}"
     if who := declared(found):
-        yield from _paragraph(f"contrast   {TREND}, declared {who}", indent=11)
+        yield from folded(f"contrast   {TREND}, declared {who}", indent=11)
     for arm in found.candidates:
         yield ""
         if many:
             yield f"candidate  {arm.name}, {amount(found, arm)}: {found.verdict_of(arm.name).value}"
-        yield from _table([row for row in found.rows if row.arm == arm.name])
+        yield from _table([row for row in found.rows if row.arm == arm.name], width)
     beware = [caution for caution in found.warnings if not caution.is_fact]
     if beware or left_open(found):
         yield ""
     if rest := left_open(found):
-        yield from _paragraph(rest, indent=2)
-    yield from chain.from_iterable(_paragraph(f"! {caution}", indent=2) for caution in beware)
+        yield from folded(rest, indent=2)
+    yield from chain.from_iterable(folded(f"! {caution}", indent=2) for caution in beware)
 
 
 def amount(found: Judgement, arm: Replicates) -> str:
     """How many runs an arm has, or how many sessions the history."""
     if found.history is not None and arm is found.baseline:
         return found.history.text
-    return f"{len(arm.runs)} runs" if len(arm.runs) > 1 else "1 run"
+    return plural(len(arm.runs), "run")
 
 
-def _paragraph(text: str, indent: int) -> list[str]:
-    return fill(text, WIDTH, subsequent_indent=" " * indent, break_on_hyphens=False).split("\n")
+def paragraph(text: str, *, indent: int, width: int) -> list[str]:
+    """Its lines, folded at words."""
+    return fill(text, width, subsequent_indent=" " * indent, break_on_hyphens=False).split("\n")
 
 
 HEADS: Final = ("gate", "baseline", "candidate", "change", "90 % interval", "verdict")
 
 
-def _table(rows: list[Row]) -> Iterator[str]:
+def _table(rows: list[Row], width: int) -> Iterator[str]:
     """Columns as wide as they need to be, two spaces apart; a reason under its row."""
     cells = [HEADS, *map(_cells, rows)]
     wide = [max(map(len, column)) for column in zip(*cells, strict=True)]
@@ -195,7 +198,7 @@ def _table(rows: list[Row]) -> Iterator[str]:
         aligned += [f"{cell:>{size}}" for cell, size in zip(line[1:4], wide[1:4], strict=True)]
         yield "  ".join([*aligned, f"{line[4]:<{wide[4]}}", line[5]])
         if row is not None and row.reason:
-            yield from _paragraph(f"    {row.reason}", indent=4)
+            yield from paragraph(f"    {row.reason}", indent=4, width=min(width, WIDTH))
 
 
 def _cells(row: Row) -> tuple[str, ...]:

@@ -8,12 +8,14 @@ import sys
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from capture.errors import InputError
 from capture.stopping import stop_signals
+from capture.writing import check_folder
 from replay.simulator.app import application
 from replay.simulator.profile import Profile
 from replay.simulator.service import Rules, Service
@@ -111,10 +113,18 @@ def listen(host: str, port: int) -> socket.socket:
     return sock
 
 
+def _opened(log: Path) -> BinaryIO:
+    check_folder(log, f"--log {log}")
+    try:
+        return log.open("wb")
+    except OSError as error:
+        raise InputError(f"--log {log}: cannot be written: {error.strerror}") from None
+
+
 def run(profile: Profile, rules: Rules, place: Place, log: Path | None) -> None:
     """Serve until a signal, or as long as `place` says. Raises InputError before it listens."""
     with contextlib.ExitStack() as stack:
-        stream = stack.enter_context(log.open("wb")) if log else None
+        stream = stack.enter_context(_opened(log)) if log else None
         sock = listen(place.host, place.port)
         stack.callback(sock.close)
         ledger = Ledger(stream)

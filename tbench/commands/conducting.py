@@ -43,7 +43,7 @@ from tbench.abtest import (
     spreads,
     verdict,
 )
-from tbench.commands.output import private
+from tbench.commands.output import private, terminal
 from tbench.commands.sharing import Shared
 from tbench.experiment_view import Progress, board
 from tbench.interrupting import terminable
@@ -92,7 +92,8 @@ def conducted(plan: Experiment, out: Path | None, shared: Shared, *, as_json: bo
         return EXITS[Verdict.INCONCLUSIVE]
     whole = dump(result_json(plan, found))
     _report(found, folder, whole, shared)
-    typer.echo(whole if as_json else "\n".join([*judgement_text(found), "", *_between(found)]))
+    lines = [*judgement_text(found, terminal()["width"]), "", *_between(found)]
+    typer.echo(whole if as_json else "\n".join(lines))
     print(f"runs, report.html, report.json, report.md, junit.xml: {folder}", file=sys.stderr)
     return EXITS[found.verdict]
 

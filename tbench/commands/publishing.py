@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from capture.errors import InputError
+from capture.writing import check_folder
 from tbench.commands.sharing import Shared
 
 if TYPE_CHECKING:
@@ -25,6 +26,9 @@ class Outlets:
     def __post_init__(self) -> None:
         if self.as_json and self.markdown == "-":
             raise InputError("--json and --markdown - both print to stdout; name a file for one")
+        for option, name in (("--junit", self.junit), ("--markdown", self.markdown)):
+            if name is not None and name != "-":
+                check_folder(Path(name), f"{option} {name}")
 
     @property
     def files(self) -> bool:
@@ -39,13 +43,17 @@ def published(found: "Judgement", outlets: Outlets) -> int:
     from analysis.report.junit import judgement_junit
     from analysis.report.machine import dump
     from analysis.report.markdown import judgement_markdown
-    from tbench.commands.output import command_line, write_shared
+    from tbench.commands.output import command_line, terminal, write_shared
 
     if outlets.shared:
         _share(found, outlets.shared)
     if outlets.junit is not None:
         write_shared("--junit", outlets.junit, judgement_junit(found))
-    shown = dump(judgement_json(found)) if outlets.as_json else "\n".join(judgement_text(found))
+    shown = (
+        dump(judgement_json(found))
+        if outlets.as_json
+        else "\n".join(judgement_text(found, terminal()["width"]))
+    )
     if outlets.markdown is not None:
         shown = put_markdown(judgement_markdown(found, command_line()), outlets.markdown) or shown
     typer.echo(shown)

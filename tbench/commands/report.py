@@ -51,9 +51,10 @@ def report(
             run, [name for name, value in given.items() if value], samples=samples, as_json=as_json
         )
         return
+    shared = Shared(html=html, charts=charts, xlsx=xlsx)
     arm = load_arm(run)
     arm.check_not_empty()
-    if shared := Shared(html=html, charts=charts, xlsx=xlsx):
+    if shared:
         from analysis.report.page import run_report
         from analysis.report.workbook import run_book
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, BinaryIO
 import typer
 
 from capture.errors import InputError
+from capture.writing import check_folder
 from tbench.commands.output import private
 
 if TYPE_CHECKING:
@@ -37,6 +38,11 @@ class Shared:
     html: Path | None
     charts: Path | None
     xlsx: Path | None
+
+    def __post_init__(self) -> None:
+        for option, path in (("--html", self.html), ("--xlsx", self.xlsx)):
+            if path is not None:
+                check_folder(path, f"{option} {path}")
 
     def __bool__(self) -> bool:
         return any((self.html, self.charts, self.xlsx))
