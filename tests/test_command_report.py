@@ -108,7 +108,7 @@ def test_a_run_without_a_success_is_reported_and_fails(tmp_path: Path, capsys: S
     ("place", "words"),
     [
         ("a.run", "this is a trace or a run"),
-        ("none/x.html", "No such file"),
+        ("none/x.html", "the folder none does not exist"),
         (".", "directory"),
         ("/dev/full", "No space left"),
     ],

@@ -85,8 +85,8 @@ def run_text(arm: Arm, *, slo: Slo = (), width: int = 100, colour: bool = False)
         page.paragraph(line)
     if good := [f"{one.title} {one.text}" for one in rates(arm, slo=slo) if one.name in GOOD]:
         page.paragraph(f"{', '.join(good)} ({', '.join(one.text for one in slo)})")
-    page.table(_metric_table(metrics))
     if metrics:
+        page.table(_metric_table(metrics))
         page.paragraph(DESCRIPTIVE)
         if any(one.refusal for each in metrics for one in each.quantiles if one.p <= USUAL):
             page.paragraph(FEW)

@@ -20,7 +20,7 @@ from capture.errors import InputError, TbenchError, UnreachableError
 from capture.synthesis import Workload, parse
 from capture.synthesis.material import materials
 from replay.benchmark.aggregate import Trim
-from replay.benchmark.conduct import Benchmark, Made, conduct
+from replay.benchmark.conduct import RUNS, Benchmark, Made, conduct
 from replay.benchmark.layout import METADATA, OWN, write_json
 from replay.benchmark.saturation import kept, search
 from replay.benchmark.sweep import BATCHED, Point, Sweep
@@ -224,7 +224,7 @@ def _opened(asked: BenchmarkOrder, folder: Path) -> Upload | None:
     """Begin the folder, or find that it holds the same benchmark, and the place that it is uploaded to."""
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder}: is a file; choose another name")
-    new = not folder.exists() or not any(folder.iterdir())
+    new = not folder.exists() or not any(folder.iterdir()) or _barren(asked, folder)
     own: dict[str, Any] = {"options": asked.words()} if new else _begun(asked, folder)
     own.setdefault("id", uuid4().hex)
     upload = None
@@ -233,6 +233,11 @@ def _opened(asked: BenchmarkOrder, folder: Path) -> Upload | None:
     _made_folder("--experiment-base-dir", folder)
     write_json(folder / OWN, own)
     return upload
+
+
+def _barren(asked: BenchmarkOrder, folder: Path) -> bool:
+    """Whether an earlier benchmark in it made no point at all (a wrong key, say): nothing is in the way."""
+    return not asked.resume and (folder / OWN).exists() and not any((folder / RUNS).glob("*.run"))
 
 
 def _begun(asked: BenchmarkOrder, folder: Path) -> dict[str, Any]:
