@@ -333,7 +333,7 @@ def test_it_is_private_and_whole(folder: BenchmarkFolder) -> None:
 
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert not list(folder.path.glob("*.part"))
-    with pytest.raises(InputError, match="cannot be written"):
+    with pytest.raises(InputError, match="nowhere does not exist"):
         write_workbook(load_experiment(folder.path), folder.path / "nowhere" / "book.xlsx")
 
 

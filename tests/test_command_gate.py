@@ -161,7 +161,7 @@ def test_markdown_of_one_pair(compare: Compare) -> None:
         (("A-*.run", "B-*.run", *GATE, "--json", "--markdown", "-"), "both print to stdout"),
         (
             ("A-*.run", "B-*.run", *GATE, "--junit", "no/x.xml"),
-            "--junit no/x.xml: cannot be written",
+            "--junit no/x.xml: the folder no does not exist",
         ),
         (("A-*.run", "B-*.run", *GATE, "--markdown", "A-0.run"), "this is a trace or a run"),
         (("A-0.run", "B-0.run", "--junit", "x.xml"), "--junit has a test case for each gate"),
@@ -235,7 +235,10 @@ def test_runs_of_one_arm_may_be_named_one_by_one(compare: Compare, tmp_path: Pat
         (("--save-baseline", "b.json", "A-*.run"), "keeps the figures of gates"),
         (("--save-baseline", "b.json", "A-*.run", *GATE, "--junit", "x"), "judges nothing"),
         (("--save-baseline", "b.json", "A-*.run", *GATE, "--html", "x"), "judges nothing"),
-        (("--save-baseline", "no/b.json", "A-*.run", *GATE), "no/b.json: cannot be written"),
+        (
+            ("--save-baseline", "no/b.json", "A-*.run", *GATE),
+            "no/b.json: the folder no does not exist",
+        ),
         (("A-*.run",), "--help"),
         (("A-*.run", *GATE), "a CANDIDATE is missing"),
         (("A-0.run", "B-0.run", "A-1.run"), "one pair of runs"),

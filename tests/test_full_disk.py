@@ -110,7 +110,7 @@ def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
     )
 
     assert code == 2
-    assert "nodir: no run can be written here: No such file or directory" in said
+    assert "nodir/x.run: the folder nodir does not exist; make it first" in said
 
 
 def test_files_have_the_mode_that_their_words_need(tmp_path: Path) -> None:

@@ -179,5 +179,5 @@ def test_a_broken_file_is_one_line(tmp_path: Path, change: Any, said: str) -> No
 def test_a_file_that_is_not_there_is_said(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot be read"):
         read_history(tmp_path / "none.json")
-    with pytest.raises(InputError, match="cannot be written"):
+    with pytest.raises(InputError, match="no does not exist"):
         write_history(History(path=tmp_path / "no" / "b.json", sessions=()))
