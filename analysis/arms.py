@@ -66,7 +66,7 @@ class Arm:
         return run_text(self)
 
     def __repr__(self) -> str:
-        return f"<{self.kind} {self.path}: {len(self):,} requests; print it for the table>"
+        return f"<{self.kind} {self.path}: {plural(len(self), 'request')}; print it for the table>"
 
     @property
     def path(self) -> Path:

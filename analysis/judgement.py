@@ -119,6 +119,17 @@ class Judgement:
     cautions: Mapping[str, tuple[Caution, ...]] = field(default_factory=dict)
     history: History | None = None
 
+    def __str__(self) -> str:
+        """What `tbench ab` prints."""
+        from analysis.report.judgement import judgement_text  # noqa: PLC0415 (which builds on this file)
+
+        return "\n".join(judgement_text(self))
+
+    def __repr__(self) -> str:
+        names = ", ".join(arm.name for arm in self.candidates)
+        pair = f"{names} against {self.baseline.name}"
+        return f"<Judgement: {pair}, {self.verdict}, {len(self.rows)} rows; print it for the table>"
+
     @property
     def baseline(self) -> Replicates:
         return self.arms[0]

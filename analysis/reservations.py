@@ -65,14 +65,14 @@ def of_runs(arm: Replicates) -> Iterator[Caution]:
 def _stopped(run: Arm) -> str | None:
     """How a run ended before its trace did."""
     if not run.run.complete:
-        return f"killed after {len(run):,} requests"
+        return f"killed after {plural(len(run), 'request')}"
     totals = run.run.totals
     if never := totals.get("never_sent"):
         return (
             f"{totals.get('ended_by') or 'stopped'}, {never:,} of {totals['planned']:,} never sent"
         )
     ended = totals.get("ended_by") or "plan"
-    return None if ended == "plan" else f"ended by {ended} after {len(run):,} requests"
+    return None if ended == "plan" else f"ended by {ended} after {plural(len(run), 'request')}"
 
 
 def _listed(names: Sequence[str]) -> str:

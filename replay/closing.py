@@ -31,13 +31,14 @@ SHOWN: Final = ("mean", "p50", "p90", "p95", "p99", "max")
 def summary(run: Run, numbers: Mapping[str, Any]) -> Iterator[str]:
     """The lines that `tbench replay` prints."""
     yield f"run       {run.path}"
-    yield f"pacing    {run.header['pacing']['meaning']}"
+    yield f"pacing    {(run.header.get('pacing') or {}).get('meaning', '-')}"
     yield f"identity  {identity(run)}"
     if skipped := run.totals.get("skipped"):
         yield "left out  " + ", ".join(f"{count:,} {reason}" for reason, count in skipped.items())
     yield from departures(run.totals, run.header.get("target", {}).get("base_url", "-"))
     if unsalted := (run.totals.get("unsalted") or {}).values():
-        yield f"cache     {sum(unsalted):,} requests had no text for the salt: a cache may have known them"
+        count = plural(sum(unsalted), "request")
+        yield f"cache     {count} had no text for the salt: a cache may have known them"
     yield from _lost(run.totals.get("trace_losses") or {})
     if errors := numbers["errors"]:
         yield "errors    " + ", ".join(f"{count:,} {kind}" for kind, count in errors.items())
@@ -90,7 +91,8 @@ def _lost(losses: Mapping[str, Any]) -> Iterator[str]:
     if losses.get("truncated_tail"):
         yield "trace     cut short (its capture was killed, or still runs): what it held last is missing"
     if dropped := losses.get("dropped_requests"):
-        yield f"trace     {dropped:,} requests passed its capture unrecorded (memory or disk ran short)"
+        count = plural(dropped, "request")
+        yield f"trace     {count} passed its capture unrecorded (memory or disk ran short)"
 
 
 def _load(numbers: Mapping[str, Any]) -> str:
@@ -106,7 +108,7 @@ def _held(run: Run) -> Iterator[str]:
     held = run.columns["held"]
     if waited := int((held > 0).sum()):
         yield (
-            f"valve     {waited:,} requests waited for --max-in-flight, {held.max():.3f} s at most: "
+            f"valve     {plural(waited, 'request')} waited for --max-in-flight, {held.max():.3f} s at most: "
             "that is part of their latency"
         )
 
@@ -134,14 +136,14 @@ def _client(run: Run, numbers: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _cost(run: Run) -> Iterator[str]:
-    """What the successes cost, where a price is known."""
+    """What the successes cost, and what that leaves out."""
     cost = run.totals.get("cost") or {}
-    if cost.get("usd"):
+    if cost.get("usd") or cost.get("uncounted"):
         yield f"cost      {priced(cost['usd'], cost['uncounted'], cost['unpriced'])}"
 
 
 def _table(numbers: Mapping[str, Any], run: Run) -> str:
-    since = "due" if run.header["pacing"]["open_loop"] else "sent"
+    since = "due" if (run.header.get("pacing") or {}).get("open_loop") else "sent"
     late = where(run.columns, "outcome", Outcome.TIMEOUT) & ~run.columns["warmup"]
     n = int(measures.completed(run.columns).sum())
     head = f"latency   from {since}, ms, n = {n:,}" + (
@@ -203,13 +205,19 @@ def _price(seen: Forecast) -> str:
 
 def priced(usd: float | None, uncounted: int, unpriced: Iterable[str], *, about: str = "") -> str:
     """A cost by list prices, and what it leaves out."""
-    omitted = [f"{uncounted:,} requests without token counts"] if uncounted else []
+    omitted = [f"{plural(uncounted, 'request')} without token counts"] if uncounted else []
     if models := ", ".join(map(named, unpriced)):
         omitted.append(f"models without a known price: {models}")
-    if usd is None:
+    if usd is None or (omitted and not usd):
         return f"unknown ({'; '.join(omitted)})"
     less = f" (left out: {'; '.join(omitted)})" if omitted else ""
+    if 0 < usd < LEAST_USD:
+        return f"under ${LEAST_USD:.4f} at list prices{less}"
     return f"{about}${usd:,.{2 if usd >= 1 else 4}f} at list prices{less}"
+
+
+LEAST_USD: Final = 0.0001
+"""A cost below this has no digit to show."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,6 +16,7 @@ from capture.container import Container, ContainerWriter, open_container
 from capture.errors import InputError, InvalidRunError
 from capture.exchange import Outcome
 from capture.frames import Rows
+from capture.terminal import plural
 from replay import columns as blocks
 from replay import runform
 from replay.columns import Column, Record
@@ -149,6 +150,16 @@ class Run:
 
     def __len__(self) -> int:
         return len(self.columns["index"])
+
+    def __str__(self) -> str:
+        """What `tbench replay` prints."""
+        from replay.closing import summary  # noqa: PLC0415 (which builds on this file)
+        from replay.totals import numbers  # noqa: PLC0415
+
+        return "\n".join(summary(self, numbers(self)))
+
+    def __repr__(self) -> str:
+        return f"<Run {self.path}: {plural(len(self), 'request')}; print it for the table>"
 
     @cached_property
     def token_gaps(self) -> tuple[Column, Column]:

@@ -9,6 +9,7 @@ import pytest
 
 from capture.exchange import Exchange, Request, Response
 from capture.tracefile import TraceHeader, TraceWriter
+from replay.closing import priced
 from tbench.__main__ import run
 
 BODY = json.dumps(
@@ -140,8 +141,21 @@ def test_a_price_leaves_out_what_it_cannot_know(
     assert found["uncounted"] == 3
 
     assert run(["replay", "some.msgpack", "--dry-run"]) == 0
-    said = "cost      about $0.0000 at list prices (left out: 3 requests without token counts)"
+    said = "cost      under $0.0001 at list prices (left out: 3 requests without token counts)"
     assert said in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("usd", "uncounted", "said"),
+    [
+        (0.19, 1, "$0.1900 at list prices (left out: 1 request without token counts)"),
+        (12.345, 0, "$12.35 at list prices"),
+        (0.00001, 0, "under $0.0001 at list prices"),
+        (0.0, 2, "unknown (2 requests without token counts)"),
+    ],
+)
+def test_a_cost_is_no_row_of_zeros(usd: float, uncounted: int, said: str) -> None:
+    assert priced(usd, uncounted, ()) == said
 
 
 def test_a_run_is_never_overwritten(trace: str, capsys: pytest.CaptureFixture[str]) -> None:

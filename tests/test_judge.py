@@ -169,6 +169,8 @@ def test_what_is_printed(repeats: Any) -> None:
     found = judge(repeats.arms(1.3), parse_gates("10%", ["errors:1pp"]))
     text = "\n".join(judgement_text(found))
     said = judgement_json(found)
+    assert str(found) == text
+    assert len(repr(found)) < 200
 
     assert text.startswith("FAIL: ")
     assert all(row["gate"] in text for row in said["comparisons"])

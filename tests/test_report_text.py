@@ -98,8 +98,10 @@ def test_objects_print_what_the_verbs_print() -> None:
 
     assert str(alone) == run_text(alone)
     assert str(both) == comparison_text(both)
-    assert len(repr(alone)) < 200
-    assert len(repr(both)) < 200
+    assert "identity  planned 100 = completed 100" in str(alone.run)
+    for shown in map(repr, (alone, both, alone.run)):
+        assert len(shown) < 200
+        assert "\n" not in shown
 
 
 def test_definitions_and_cautions_are_printed() -> None:

@@ -7,6 +7,7 @@ from analysis.comparison import Verdict
 from analysis.planning import USUAL_RUNS
 from analysis.report.words import percentile
 from analysis.selfcheck import Floor, SelfCheck, Splits
+from capture.terminal import plural
 
 ORDER = (Verdict.PASS, Verdict.FAIL, Verdict.INCONCLUSIVE)
 NOT_INDEPENDENT = (
@@ -57,7 +58,7 @@ def _splits_json(splits: Splits) -> dict[str, Any]:
 def self_check_text(found: SelfCheck) -> Iterator[str]:
     """Lines for a terminal or a log."""
     for arm in found.arms:
-        yield f"self-check  {arm.name}: {len(arm.runs)} runs, which should not differ"
+        yield f"self-check  {arm.name}: {plural(len(arm.runs), 'run')}, which should not differ"
     yield ""
     yield f"One pair of runs, {found.pairs} comparisons; 5 % of the intervals may miss 1:"
     margin = f"margin for {USUAL_RUNS} + {USUAL_RUNS}"

@@ -19,6 +19,7 @@ from analysis.slo import met, parse_slo
 from capture.errors import InputError, TbenchError, UnreachableError
 from capture.synthesis import Workload, parse
 from capture.synthesis.material import materials
+from capture.terminal import plural
 from replay.benchmark.aggregate import Trim
 from replay.benchmark.conduct import RUNS, Benchmark, Made, conduct
 from replay.benchmark.layout import METADATA, OWN, write_json
@@ -139,7 +140,8 @@ def _extent(asked: BenchmarkOrder, sweep: Sweep, base: Workload) -> str:
     again = f", {asked.repeats} times each" if asked.repeats > 1 else ""
     return (
         f"{' '.join(sweep.scenarios)} at {over}{again}; each point ends after "
-        f"{asked.max_requests_per_run:,} requests or {asked.max_time_per_run:g} min; seed {asked.seed}"
+        f"{plural(asked.max_requests_per_run, 'request')} or {asked.max_time_per_run:g} min; "
+        f"seed {asked.seed}"
     )
 
 

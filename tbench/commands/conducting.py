@@ -21,6 +21,7 @@ from analysis.report.machine import dump
 from analysis.report.markdown import judgement_markdown
 from analysis.variance import Within
 from capture.errors import InputError, InvalidRunError
+from capture.terminal import plural
 from replay.closing import outlook as outlook_of_run
 from replay.closing import priced
 from replay.experiment.conduct import missing
@@ -157,7 +158,7 @@ def _performed(plan: Experiment, ledger: Ledger) -> Stopped | None:
 def _left(stopped: Stopped, folder: Path) -> int:
     """Say why there is no verdict, and how to go on."""
     go_on = f"go on with: tbench ab -o {shlex.quote(str(folder))}"
-    left = f"{stopped.missing} replays are still to be made; {go_on}"
+    left = f"{plural(stopped.missing, 'replay')} still to be made; {go_on}"
     match stopped.ended:
         case "interrupt":
             print(f"interrupted; {left}", file=sys.stderr)
@@ -176,7 +177,7 @@ def _opening(plan: Experiment, ledger: Ledger) -> str:
     slots = len(missing(plan, ledger))
     done = f", {slots} of {len(plan.slots)} still to be made" if slots < len(plan.slots) else ""
     return (
-        f"{names}: {plan.repeats} runs each, {MEANINGS[plan.schedule]} (seed {plan.seed}); "
+        f"{names}: {plural(plan.repeats, 'run')} each, {MEANINGS[plan.schedule]} (seed {plan.seed}); "
         f"{plan.order.pace().meaning}{done}"
     )
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from capture.errors import InputError
+from capture.terminal import plural
 
 if TYPE_CHECKING:
     from analysis.experiment import Experiment
@@ -165,7 +166,9 @@ def _say(found: Sequence["Experiment"], *, verbose: bool) -> None:
     for one in found:
         if verbose:
             scenarios = ", ".join(one.scenarios) or "no scenario"
-            print(f"{one.folder}: {len(one.points)} points of {scenarios}", file=sys.stderr)
+            print(
+                f"{one.folder}: {plural(len(one.points), 'point')} of {scenarios}", file=sys.stderr
+            )
         for note in one.notes:
             print(f"{one.folder}: {note}", file=sys.stderr)
 

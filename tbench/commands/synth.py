@@ -99,6 +99,7 @@ def synth(
     from capture.errors import InputError
     from capture.synthesis import Arrivals, write
     from capture.synthesis.order import Order
+    from capture.terminal import plural
 
     if rate is not None and poisson is not None:
         raise InputError("--rate and --poisson both say when requests come; give one")
@@ -125,4 +126,4 @@ def synth(
     given = rate if poisson is None else poisson
     arrivals = Arrivals(1.0 if given is None else given, poisson=poisson is not None)
     write(workload, out, arrivals=arrivals)
-    typer.echo(f"{out}: {requests:,} requests; lengths by {workload.tokens.source}")
+    typer.echo(f"{out}: {plural(requests, 'request')}; lengths by {workload.tokens.source}")
