@@ -164,7 +164,7 @@ def test_what_was_interrupted_goes_on(
     done = tbench("ab", "-o", "i", "--json")
 
     assert process.returncode == 130
-    assert "1 replays are still to be made; go on with: tbench ab -o i" in said
+    assert "1 replay still to be made; go on with: tbench ab -o i" in said
     assert len(list((folder / "set-aside").iterdir())) == 1
     assert done.code == 3, done.err
     assert len(json.loads(done.out)["runs"]) == 2
@@ -188,7 +188,7 @@ def test_a_stop_in_the_pause_between_two_runs_says_how_to_go_on(
         said = process.stderr.read()
 
     assert process.returncode == 130, said
-    assert "1 replays are still to be made; go on with: tbench ab -o i" in said
+    assert "1 replay still to be made; go on with: tbench ab -o i" in said
 
 
 def _begun(words: list[str], folder: Path) -> subprocess.Popen[str]:
