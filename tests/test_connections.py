@@ -16,10 +16,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trio
 
 from capture.exchange import Exchange, Outcome, Request
 from capture.tracefile import TraceHeader, TraceWriter
-from replay.reuse import Reuse
+from replay.engine.line import Line
+from replay.engine.pool import Pool
+from replay.engine.reader import Reader
+from replay.reuse import TIDY_S, Reuse
 from replay.sender import Reply, unconnected
 
 BODY = b'{"model":"m","messages":[]}'
@@ -241,3 +245,28 @@ def test_idle_connections_are_given_up_only_where_the_server_may_have_no_thread(
 
     assert reuse.surplus(2) == 1
     assert reuse.surplus(1) == 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the engine runs on Linux")
+def test_connections_opened_ahead_wait_for_their_calls_and_no_longer() -> None:
+    """A first wave may take longer than the time after which an idle one is closed for others."""
+
+    async def main() -> tuple[list[bool], list[bool]]:
+        reader, pool = Reader(), Pool()
+        pairs = [socket.socketpair() for _ in range(6)]
+        for ours, _ in pairs:
+            ours.setblocking(False)
+            pool.put(Line(ours, reader), 0.0)
+        taken = []
+        for at in (1.0, 1.0 + 0.8 * TIDY_S, 1.0 + 1.6 * TIDY_S):
+            taken.append(pool.take(at) is not None)
+            pool.reuse.began(Reply(), fresh=True)
+            pool.tidy(at + 0.1 * TIDY_S)
+        pool.tidy(1.0 + 3 * TIDY_S)
+        left = [pool.take(2.0) is not None]
+        reader.close()
+        for _, theirs in pairs:
+            theirs.close()
+        return taken, left
+
+    assert trio.run(main) == ([True, True, True], [False])

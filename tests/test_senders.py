@@ -1289,7 +1289,7 @@ def test_a_connection_that_the_server_closed_is_not_taken_even_if_nobody_has_rea
             if closed:
                 theirs.sendall(last)
                 theirs.close()
-            taken.append(pool.take() is line)
+            taken.append(pool.take(reader.clock.now()) is line)
             theirs.close()
         reader.close()
         return taken

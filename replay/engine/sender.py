@@ -101,7 +101,7 @@ class EngineSender:
             self._later(ended)
             return
         now = self._now()
-        line = self._pools[call.origin].take()
+        line = self._pools[call.origin].take(now)
         attempt = _Attempt(call, reply, ended, now + self.deadlines.total, line is not None)
         if line is None:
             self._dial(attempt)
