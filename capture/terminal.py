@@ -58,9 +58,9 @@ def named(text: str) -> str:
 def folded(line: str, width: int) -> str:
     """A line folded at words; what follows stands under the text after a label, or two further in.
 
-    JSON stays as it is, and so does a word that is longer than a line: a path, an address.
+    JSON and lines for a shell stay as they are, and so does a word longer than a line: a path, an address.
     """
-    if len(line) <= width or line.lstrip().startswith(("{", "[", '"')):
+    if len(line) <= width or line.lstrip().startswith(_WHOLE):
         return line
     label = _LABEL.match(line)
     indent = label.end() if label and label.end() <= width // 3 else 0
@@ -74,6 +74,7 @@ def folded(line: str, width: int) -> str:
     )
 
 
+_WHOLE: Final = ("{", "[", '"', "export ", "curl ")
 _LABEL: Final = re.compile(r" *(?:\S+ {2,}|! )?")
 
 

@@ -39,7 +39,7 @@ def test_what_is_folded_stands_under_its_text(line: str, hang: int) -> None:
     assert {len(one) - len(one.lstrip()) for one in rest} == {hang}
 
 
-def test_paths_and_json_stay_whole() -> None:
+def test_paths_json_and_lines_to_paste_stay_whole() -> None:
     path = "/a/very/long/path/that/no/line/of/this/width/can/hold.run"
 
     assert path in folded(f"tbench: there is no {path} to read", 40).split()
@@ -47,6 +47,8 @@ def test_paths_and_json_stay_whole() -> None:
         folded('  "warnings": "a long sentence that is a value of a JSON string"', 40).count("\n")
         == 0
     )
+    export = "export SSL_CERT_FILE=/tmp/ca/bundle.pem        # httpx, openai, together"
+    assert folded(export, 40) == export
 
 
 @pytest.mark.parametrize("columns", [80, 100])
