@@ -8,8 +8,10 @@ import vl_convert
 
 from analysis import charts
 from analysis.charts import Bar, Dot, Picture
+from analysis.charts.drawing import ticks
 from analysis.charts.timeline import SCATTERED
 from analysis.comparison import Shift
+from analysis.report.pictures import pictures
 
 
 def drawn(picture: Picture | None) -> Picture:
@@ -267,3 +269,44 @@ def test_a_ninth_arm_still_has_a_colour() -> None:
 
     assert len(scale["range"]) == len(scale["domain"]) == 9
     assert scale["range"][8] == scale["range"][0]
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "labels"),
+    [
+        (9.0, 205.0, [10, 20, 50, 100, 200]),
+        (0.03, 12.0, [0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10]),
+        (0.95, 1.3, [0.95, 1, 1.05, 1.1, 1.15, 1.2, 1.25, 1.3]),
+    ],
+)
+def test_axes_are_labelled_at_round_places(low: float, high: float, labels: list[float]) -> None:
+    """1, 2 and 5 of each decade where it spans much: never 9 and 90."""
+    assert ticks(low, high) == pytest.approx(labels)
+
+
+def test_a_logarithmic_axis_has_its_round_labels() -> None:
+    """Of milliseconds from 9 to 205."""
+    picture = drawn(charts.ecdf("TTFT", "s", {"a": [np.geomspace(0.009, 0.205, 500)]}))
+    axes = [
+        layer["encoding"]["x"]["axis"]
+        for layer in picture.spec["layer"]
+        if "axis" in layer["encoding"].get("x", {})
+    ]
+    assert axes[0]["values"] == [10, 20, 50, 100, 200]
+
+
+def test_an_exported_picture_says_whose_it_is() -> None:
+    """Models, n and day under the title: a slide has no page around it."""
+    picture = drawn(charts.ecdf("TTFT", "s", {"a": [np.linspace(0.1, 0.2, 50)]}))
+    files = dict(pictures({"x": picture}, ["baseline: model-7b, n = 50, 2026-11-28"]))
+
+    assert "baseline: model-7b, n = 50, 2026-11-28" in files["x.svg"].decode()
+    assert files["x.png"].startswith(b"\x89PNG")
+
+
+def test_only_points_say_figures_to_the_pointer() -> None:
+    """A line would tell the figure of its first place, wherever the pointer is."""
+    times = np.arange(50.0)
+    runs = {"a": [(times, times + 1)]}
+    for picture in map(drawn, (charts.in_flight(runs), charts.arrivals(runs))):
+        assert not [one for one in picture.spec["layer"] if "tooltip" in one["encoding"]]

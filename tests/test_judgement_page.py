@@ -78,7 +78,7 @@ class Reader(html.parser.HTMLParser):
 
     def handle_data(self, data: str) -> None:
         if not {"script", "style"} & set(self._open):
-            self.texts.append(data)
+            self.texts.append(data.replace("\N{NO-BREAK SPACE}", " "))
 
     @property
     def words(self) -> str:

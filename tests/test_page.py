@@ -17,8 +17,11 @@ import pytest
 
 from analysis.arms import Arm, load_arm
 from analysis.compare import Question, compare
+from analysis.report.facts import differences
 from analysis.report.machine import comparison_json, report_json
+from analysis.report.markup import tag
 from analysis.report.page import comparison_page, run_page
+from analysis.report.sides import about, places
 from capture.exchange import Outcome
 from replay.runfile import RunWriter
 from replay.sample import Sample
@@ -117,7 +120,7 @@ class Reader(html.parser.HTMLParser):
         self.tags.append((tag, dict(attrs)))
 
     def handle_data(self, data: str) -> None:
-        self.texts.append(data)
+        self.texts.append(data.replace("\N{NO-BREAK SPACE}", " "))
 
     def values(self) -> list[float]:
         return [float(a["value"] or "nan") for name, a in self.tags if name == "data"]
@@ -324,3 +327,98 @@ def test_a_browser_draws_every_chart(tmp_path: Path, page: Page, kind: str, them
     assert title != "broken"
     assert widths[0] <= widths[1]
     assert math.isfinite(sum(marks))
+
+
+def test_a_line_parts_no_number_from_its_unit_and_no_interval() -> None:
+    """In sentences; what may be copied, as a command, stays as it is."""
+    text = "+0.10 pp [-0.64 pp, +0.64 pp], the 90 % interval of 5 ms (needs 10)"
+    gap = "\N{NO-BREAK SPACE}"
+    whole = f"+0.10{gap}pp [-0.64{gap}pp,{gap}+0.64{gap}pp], the 90{gap}% interval of 5{gap}ms (needs 10)"
+
+    assert tag("p", text) == f"<p>{whole}</p>"
+    assert tag("code", text) == f"<code>{text}</code>"
+
+
+@KINDS
+def test_where_a_chart_needs_javascript_it_says_so(page: Page, kind: str) -> None:
+    """In the place of each chart; what it shows is below in words, folded where that is long."""
+    chart = re.findall(r'<div id="[^"]*" class="chart"><noscript>[^<]*JavaScript', page(kind))
+    captions = re.findall(r"<figcaption>(.*?)</figcaption>", page(kind), re.DOTALL)
+
+    assert len(chart) == page(kind).count("<figure") > 3
+    assert all("<p>" in one for one in captions)
+    assert all(
+        ("<details" in one) == (len(re.findall("<p>([^<]*)</p>", one)[0]) > 90) for one in captions
+    )
+
+
+def test_the_second_picture_of_the_same_is_folded(page: Page) -> None:
+    """ITL where TPOT stands."""
+    assert (
+        'id="shift-of-itl"'
+        in page("comparison").partition("<summary>ITL")[2].partition("</section>")[0]
+    )
+    assert 'id="distribution-of-tpot"' in page("comparison").partition("<summary>ITL")[0]
+
+
+def test_what_differs_between_the_arms_stands_before_all_else(arms: tuple[Arm, Arm]) -> None:
+    """And nothing that is alike; the rest is folded."""
+    sides = {"baseline": arms[:1], "candidate": arms[1:]}
+    assert "nothing that differs" in differences(sides)
+
+    header = arms[1].run.header
+    other = replace(
+        arms[1].run, header={**header, "target": {"base_url": "http://other", "model": "m"}}
+    )
+    shown = differences({**sides, "candidate": (replace(arms[1], run=other),)})
+    assert "http://other" in shown
+    assert "Pacing" not in shown
+
+
+def test_a_pair_has_its_baseline_first_whichever_ran_first(arms: tuple[Arm, Arm]) -> None:
+    """In every table and legend."""
+    late = replace(
+        arms[0], run=replace(arms[0].run, header={**arms[0].run.header, "wall_ns": 2 * 10**18})
+    )
+    soon = replace(
+        arms[1], run=replace(arms[1].run, header={**arms[1].run.header, "wall_ns": 10**18})
+    )
+
+    found = places({"baseline": (late,), "candidate": (soon,)})
+    assert [(place.side, place.order) for place in found] == [("baseline", 2), ("candidate", 1)]
+    assert about({"baseline": (late,)})[0].endswith("n = 1,200, 2033-05-18")
+
+
+@pytest.mark.browser
+def test_a_browser_shows_figures_under_the_pointer_and_fits_a_phone(
+    tmp_path: Path, page: Page
+) -> None:
+    """A point says its value with its unit; a phone has metric, ratio and finding whole."""
+    sync = pytest.importorskip("playwright.sync_api")
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        pytest.skip("no chromium on this machine")
+    file = tmp_path / "report.html"
+    file.write_text(page("comparison"), encoding="utf-8")
+    with sync.sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=chromium, args=FLAGS)
+        tab = browser.new_page(viewport={"width": 1280, "height": 900})
+        tab.goto(file.as_uri())
+        tab.wait_for_selector("body.drawn", timeout=60_000)
+        tab.locator("#distribution-of-ttft svg .mark-symbol path").first.hover(force=True)
+        tab.wait_for_selector("#vg-tooltip-element.visible", timeout=10_000)
+        shown = tab.locator("#vg-tooltip-element").inner_text()
+        tab.get_by_text("ITL (where").click()
+        tab.wait_for_function("document.querySelector('#shift-of-itl svg').clientWidth > 200")
+        tab.set_viewport_size({"width": 390, "height": 800})
+        heads = tab.eval_on_selector_all(
+            "#comparison ~ .wide:first-of-type th[scope=col]",
+            "all => all.filter(one => one.offsetWidth).map(one => one.innerText)",
+        )
+        cut = tab.eval_on_selector(
+            "#comparison ~ .wide", "one => one.scrollWidth - one.clientWidth"
+        )
+        browser.close()
+    assert re.search(r"p50\s+value\s+\d+ ms", shown)
+    assert heads == ["metric", "ratio", "finding"]
+    assert cut <= 0

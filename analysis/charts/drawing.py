@@ -29,6 +29,10 @@ SHAPES = (
     *("circle", "triangle-up", "square", "diamond"),
     *("cross", "triangle-down", "triangle-right", "triangle-left"),
 )
+SPREAD = 5.0
+"""From here on a logarithmic axis has ticks at 1 2 5 10."""
+APART: dict[str, Any] = {"labelOverlap": "greedy", "labelSeparation": 8}
+"""Labels of an axis never touch."""
 FAINT = 0.3
 """How strong the line of one run is behind that of its arm."""
 
@@ -52,6 +56,7 @@ THEME: dict[str, Any] = {
         "gridOpacity": 0.12,
         "labelColor": "currentColor",
         "labelFontSize": 12,
+        **APART,
         "tickColor": "currentColor",
         "titleColor": "currentColor",
         "titleFontSize": 12,
@@ -188,10 +193,20 @@ def shape(arms: Iterable[str]) -> alt.Shape:
 def axis(title: str, domain: list[float] | None) -> dict[str, Any]:
     """A quantitative axis: logarithmic over a domain, without one linear and not forced to zero."""
     scale = alt.Scale(type="log", domain=domain, nice=False) if domain else alt.Scale(zero=False)
-    ticks = alt.Axis(format=",~r", labelOverlap="greedy", labelSeparation=8)
-    return {"title": title, "scale": scale, "axis": ticks}
+    places: dict[str, Any] = {"values": ticks(*domain)} if domain else {}
+    shown = alt.Axis(labelExpr="format(datum.value, ',~r')", **APART, **places)
+    return {"title": title, "scale": scale, "axis": shown}
 
 
-def tip(*names: str) -> list[alt.Tooltip]:
-    """What the pointer shows: fields of the data as they are, under their names."""
-    return [alt.Tooltip(f"{name}:N", title={"x": "s"}.get(name, name)) for name in names]
+def ticks(low: float, high: float) -> list[float]:
+    """Round places on an axis: 1 2 5 10 20 50 where it spans much, else about eight in equal steps."""
+    sizes = [m * 10.0**k for k in range(-6, 9) for m in (1, 2, 5)]
+    if low > 0 and high / low > SPREAD:
+        return [size for size in sizes if low <= size <= high]
+    step = next(size for size in sizes if (high - low) / size <= 8)
+    return [round(k * step, 10) for k in range(math.ceil(low / step), math.floor(high / step) + 1)]
+
+
+def tip(*names: str, **titles: str) -> list[alt.Tooltip]:
+    """What the pointer shows: fields of the data as they are, under their names or these titles."""
+    return [alt.Tooltip(f"{name}:N", title=titles.get(name, name)) for name in names]

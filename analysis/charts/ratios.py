@@ -14,6 +14,7 @@ from analysis.charts.drawing import (
     Rows,
     Words,
     short,
+    ticks,
     tip,
 )
 from analysis.comparison import Shift
@@ -33,8 +34,6 @@ STYLES: Final = {
     "no difference seen": (UNSURE, "square"),
 }
 """What a bar of a forest plot says: its colour, and its shape for those who do not see colours."""
-SPREAD: Final = 5.0
-"""From here on an axis of ratios has ticks in equal ratios, 1 2 5 10."""
 STEP: Final = 30
 """Height of one bar, pixels."""
 FURTHEST: Final = 1.5
@@ -111,15 +110,15 @@ def _forest_layers(paper: Paper, rows: Rows, x: alt.X) -> list[alt.Chart]:
 def _change_axis(low: float, high: float, *, share: bool) -> alt.X:
     """Ratios on a logarithmic axis, differences on a linear one; both read as changes in per cent."""
     change = "datum.value" if share else "datum.value - 1"
-    ticks = alt.Axis(
-        values=_ticks(low, high),
+    places = alt.Axis(
+        values=ticks(low, high),
         labelExpr=f"abs({change}) < 1e-9 ? '0%' : format({change}, '+.3~%')",
         labelOverlap="greedy",
         labelSeparation=8,
     )
     scale = alt.Scale(type="linear" if share else "log", domain=[low, high], nice=False)
     return alt.X(
-        "value:Q", title=f"candidate {'-' if share else '/'} baseline", scale=scale, axis=ticks
+        "value:Q", title=f"candidate {'-' if share else '/'} baseline", scale=scale, axis=places
     )
 
 
@@ -176,15 +175,6 @@ def _domain(bars: Sequence[Bar]) -> tuple[float, float]:
     return (low - room, high + room) if share else (math.exp(low - room), math.exp(high + room))
 
 
-def _ticks(low: float, high: float) -> list[float]:
-    """Round places on the axis, no more than nine; in equal ratios where it spans much."""
-    sizes = [m * 10.0**k for k in range(-4, 4) for m in (1, 2, 5)]
-    if low > 0 and high / low > SPREAD:
-        return [size for size in sizes if low <= size <= high]
-    step = next(size for size in sizes if (high - low) / size <= 8)
-    return [round(k * step, 10) for k in range(math.ceil(low / step), math.floor(high / step) + 1)]
-
-
 def _tally(bars: Sequence[Bar]) -> str:
     """How many bars say what; the figures stand in the table beside the picture."""
     said = [bar.said for bar in bars if bar.value is not None]
@@ -221,8 +211,9 @@ def shift(
     rows = _shifted(points, low, high)
     x = alt.X("p:N", title=f"quantile of {title}", sort=None, axis=alt.Axis(labelAngle=0))
     scale = alt.Scale(type="log", domain=[low, high], nice=False)
-    y = alt.Y("ratio:Q", title=against, scale=scale, axis=alt.Axis(format=",~r", tickCount=6))
-    shown = tip("p", "ratio") if bare else tip("p", "ratio", "interval", "band")
+    y = alt.Y("ratio:Q", title=against, scale=scale, axis=_ratio_axis(low, high))
+    named = {"p": "quantile", "said": "ratio"}
+    shown = tip("p", "said", *([] if bare else ["interval", "band"]), **named)
     band = paper.on(rows).mark_area(opacity=0.18, color=COLOURS[1])
     band = band.encode(x=x, y=alt.Y("band_low:Q", scale=scale), y2="band_high:Q")
     bar = paper.on(rows).mark_rule(strokeWidth=2, color=COLOURS[1])
@@ -233,6 +224,10 @@ def shift(
     dots = point.encode(x=x, y=y, tooltip=shown)
     said = _shift_words(title, against, points, bare=bare)
     return paper.picture([rule, dots] if bare else [band, rule, bar, dots], said)
+
+
+def _ratio_axis(low: float, high: float) -> alt.Axis:
+    return alt.Axis(values=ticks(low, high), labelExpr="format(datum.value, ',~r') + 'x'")
 
 
 def _bare(point: Shift) -> bool:
@@ -265,6 +260,7 @@ def _shifted(points: Sequence[Shift], low: float, high: float) -> Rows:
         {
             "p": words.percentile(point.p),
             "ratio": short(point.ratio),
+            "said": words.ratio(point.ratio),
             "low": short(max(low, point.low or low)),
             "high": short(min(high, point.high or high)),
             "band_low": short(max(low, point.band_low or low)),

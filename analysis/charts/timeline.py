@@ -58,15 +58,16 @@ def over_time(title: str, unit: str, arms: Series) -> Picture | None:
         for at in x[np.isposinf(y)][:: max(1, math.ceil(np.isposinf(y).sum() / TIMEOUTS))]
     ]
     x = alt.X("x:Q", title="arrival, s from the start")
+    named = {"x": "arrival, s", "y": f"{title}, {scale.unit}"}
     y = alt.Y("y:Q", **axis(f"{title}, {scale.unit}", domain))
     paper, names = Paper(), list(arms)
     dot = paper.on(dots).mark_point(filled=True, size=14, opacity=0.45).encode(
-        x=x, y=y, color=colour(names), shape=shape(names), tooltip=tip("arm", "x", "y")
+        x=x, y=y, color=colour(names), shape=shape(names), tooltip=tip("arm", "x", "y", **named)
     )  # fmt: skip
     line = paper.on(lines).mark_line(strokeWidth=2.5)
     line = line.encode(x=x, y=y, color=colour(names), strokeDash=dash(names))
     tick = paper.on(late).mark_tick(orient="vertical", size=8, thickness=2)
-    tick = tick.encode(x=x, y=alt.value(0), color=colour(names), tooltip=tip("arm", "x"))
+    tick = tick.encode(x=x, y=alt.value(0), color=colour(names), tooltip=tip("arm", "x", **named))
     note = _thinned(len(dots), sum(len(y) for y in values))
     note += f" Ticks at the top: {_timeouts(whole)} timed out." if late else ""
     text = "; ".join(_trend(name, lines, scale) for name in names)
@@ -89,7 +90,6 @@ def in_flight(arms: Series) -> Picture | None:
         y=alt.Y("y:Q", title="requests in flight"),
         color=colour(arms),
         strokeDash=dash(arms),
-        tooltip=tip("arm", "x", "y"),
     )  # fmt: skip
     behind = paper.on(faint).mark_line(interpolate="step-after", strokeWidth=1, opacity=FAINT + 0.1)
     behind = behind.encode(x=x, y="y:Q", color=colour(arms), detail="run:N")
@@ -128,7 +128,6 @@ def arrivals(arms: Series) -> Picture | None:
         y=alt.Y("sent:Q", title="requests/s"),
         color=colour(arms),
         strokeDash=dash(arms),
-        tooltip=tip("arm", "x", "due", "sent"),
     )  # fmt: skip
     text = "; ".join(_kept(name, runs) for name, runs in arms.items())
     said = Words(

@@ -30,6 +30,8 @@ GROUPS: Mapping[str, str] = {
 }
 """Titles of what the headers hold, in the order of the report; the rest comes under OTHER."""
 OTHER = "Run"
+MADE = frozenset({*GROUPS.values(), OTHER})
+"""Titles of how a run was made, where a difference between arms may explain what they show."""
 OUTCOMES: Mapping[str, str] = {
     "client": "The client while it sent",
     "loop_stall_s": "Lateness of the event loop, s",
@@ -48,9 +50,8 @@ def runs_table(sides: Sides) -> Html:
     """Every run: when it began, what became of it, and whether it counts."""
     head = ["run", "of all", "name", "kind", "began (UTC)", "duration", "requests"]
     head += ["succeeded", "failed", "timed out", "warm-up", "valid"]
-    return table(
-        "Runs, in the order in which they began", head, (list(_run(one)) for one in places(sides))
-    )
+    caption = "Runs; `of all` is the place in the order in which they began"
+    return table(caption, head, (list(_run(one)) for one in places(sides)))
 
 
 def _run(place: Place) -> Iterator[object]:
@@ -66,13 +67,27 @@ def _run(place: Place) -> Iterator[object]:
 
 def sides_table(sides: Sides) -> Html:
     """What each side is: where it was sent, and when."""
-    rows = [
+    return table("Arms", ["what", *sides], _sides(sides))
+
+
+def _sides(sides: Sides) -> list[list[str]]:
+    return [
         ["runs", *(f"{len(arms):,}" for arms in sides.values())],
         ["model", *(_common([arm.model or "-" for arm in arms]) for arms in sides.values())],
         ["target", *(_common([arm.target or "-" for arm in arms]) for arms in sides.values())],
         ["pacing", *(_common([arm.pacing for arm in arms]) for arms in sides.values())],
     ]
-    return table("Arms", ["what", *sides], rows)
+
+
+def differences(sides: Sides) -> Html:
+    """What was not the same on all sides: of a comparison the first thing to look at."""
+    if len(sides) < 2:
+        return html(None)
+    made = [[f"{title}: {key}", *cells] for title, key, cells in facts(sides) if title in MADE]
+    rows = [row for row in (*_sides(sides), *made) if len(set(row[1:])) > 1]
+    if not rows:
+        return tag("p", "The files name nothing that differs between the arms.")
+    return table("What differs between the arms", ["what", *sides], rows)
 
 
 def facts_tables(sides: Sides) -> Html:
@@ -86,8 +101,7 @@ def facts_tables(sides: Sides) -> Html:
 
 def _marked(title: str, key: str, cells: Sequence[str]) -> list[object]:
     """What the sides say of a fact; how they were made is marked where it differs."""
-    made = title in {*GROUPS.values(), OTHER}
-    differs = "differs" if made and len(set(cells)) > 1 else None
+    differs = "differs" if title in MADE and len(set(cells)) > 1 else None
     return [key, *(tag("span", cell, class_=differs) for cell in cells)]
 
 

@@ -16,19 +16,24 @@ from typing import Any
 from analysis.charts import Picture
 from analysis.charts.drawing import Rows
 from analysis.report import vega
-from analysis.report.markup import Html, html, join, name_of, section, tag
+from analysis.report.markup import Html, details, html, join, name_of, section, tag
 
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """A section of a report: what stands under its heading, then its pictures. Empty: it is left out."""
+    """A section of a report: what stands under its heading, then its pictures. Empty: it is left out.
+
+    The `folded` ones show what the others nearly show; a reader opens them by their `summary`.
+    """
 
     title: str
     body: Html
     pictures: tuple[Picture, ...] = ()
+    folded: tuple[Picture, ...] = ()
+    summary: str = ""
 
     def __bool__(self) -> bool:
-        return bool(self.body or self.pictures)
+        return bool(self.body or self.pictures or self.folded)
 
 
 def part(title: str, *body: object, pictures: Iterable[Picture | None] = ()) -> Part:
@@ -38,9 +43,10 @@ def part(title: str, *body: object, pictures: Iterable[Picture | None] = ()) -> 
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """A whole report: its title, what is read first, and its sections."""
+    """A whole report: its title, what it is about (for pictures alone), what is read first, its sections."""
 
     title: str
+    about: Sequence[str]
     head: Html
     parts: Sequence[Part]
 
@@ -49,7 +55,7 @@ class Report:
         """Every picture by a name that is fit for a file and for an element."""
         found: dict[str, Picture] = {}
         for one in self.parts:
-            for picture in one.pictures:
+            for picture in (*one.pictures, *one.folded):
                 name, again = name_of(picture.title), 2
                 while name in found:
                     name, again = f"{name_of(picture.title)}-{again}", again + 1
@@ -60,7 +66,10 @@ class Report:
         """The report as an HTML page that needs nothing else."""
         there = [one for one in self.parts if one]
         names = {id(picture): name for name, picture in self.pictures.items()}
-        sections = [section(one.title, one.body, _grid(one.pictures, names)) for one in there]
+        sections = [
+            section(one.title, one.body, _grid(one.pictures, names), _more(one, names))
+            for one in there
+        ]
         body = tag("main", join([self.head, _contents(there), *sections]))
         return document(self.title, body, self.pictures)
 
@@ -80,22 +89,30 @@ def _grid(pictures: Sequence[Picture], names: Mapping[int, str]) -> Html:
     return join([*shared, tag("div", join(own), class_="figures")])
 
 
+def _more(one: Part, names: Mapping[int, str]) -> Html | None:
+    return details(one.summary, _grid(one.folded, names)) if one.folded else None
+
+
 def _figure(name: str, picture: Picture, *, alone: bool) -> Html:
     note = tag("p", picture.note, class_="quiet") if alone else None
     return tag(
         "figure",
         tag("h3", picture.title, id=f"{name}-title"),
-        tag("div", id=name, class_="chart"),
-        tag("figcaption", tag("p", picture.text), note),
+        tag("div", tag("noscript", NO_SCRIPT), id=name, class_="chart"),
+        tag("figcaption", _in_words(picture.text), note),
         aria_labelledby=f"{name}-title",
         class_="broad" if picture.broad else None,
     )
 
 
-NO_SCRIPT = (
-    "The charts are drawn by a script, which is in this page and did not run. "
-    "The verdict and the tables need none; under each chart its figures stand in words."
-)
+def _in_words(text: str) -> Html:
+    """What a picture shows; folded where it repeats each number that is drawn."""
+    return tag("p", text) if len(text) <= CAPTION else details("Figures in words", tag("p", text))
+
+
+CAPTION = 90
+"""Characters of a caption that need no folding."""
+NO_SCRIPT = "This chart needs JavaScript, which did not run; its figures are below in words."
 
 
 def document(title: str, body: Html, pictures: Mapping[str, Picture]) -> str:
@@ -119,7 +136,6 @@ def document(title: str, body: Html, pictures: Mapping[str, Picture]) -> str:
     data = {name: _compact(picture) for name, picture in pictures.items()}
     end = join(
         [
-            tag("noscript", tag("p", NO_SCRIPT, class_="quiet")),
             tag("script", Html(_json(data)), type="application/json", id="pictures"),
             *(tag("script", Html(script)) for script in scripts),
         ]

@@ -59,7 +59,7 @@ def gate_table(found: Judgement, names: Names) -> Html:
         "change is candidate / baseline - 1, of shares candidate - baseline, with its 90 % interval, each "
         "end the one-sided 95 % bound; where the candidate must hold a limit it is its own figure"
     )
-    return table(caption, head, rows)
+    return table(caption, head, rows, phone={"gate", "arm", "verdict", "change"})
 
 
 def _gate(row: Row) -> Iterator[object]:

@@ -1,12 +1,19 @@
 """HTML that cannot be broken by what is in it: whatever is not markup is escaped."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from html import escape
 
 PROSE = 30
 """Characters from which a cell is a sentence."""
+NARROW = " More columns on a wider screen."
 VOID = frozenset({"meta", "br"})
+
+
+VERBATIM = frozenset({"code", "pre", "title", "script", "style"})
+"""Elements whose text may be copied: it stays as it is."""
+_UNIT = re.compile(r"(?<=\d) (?=%|(?:ms|s|µs|pp)\b)")
+_INTERVAL = re.compile(r"[\[(][-+]?[\d.,]+[ %xpms]*, [-+]?[\d.,∞]+[ %xpms]*[\])]")
 
 
 class Html(str):
@@ -36,7 +43,16 @@ def tag(name: str, /, *children: object, **attributes: object) -> Html:
     )
     if name in VOID:
         return Html(f"<{name}{given}>")
-    return Html(f"<{name}{given}>{join(children)}</{name}>")
+    inside = children if name in VERBATIM else map(_unbroken, children)
+    return Html(f"<{name}{given}>{join(inside)}</{name}>")
+
+
+def _unbroken(part: object) -> object:
+    """A text whose numbers no line parts from their units, and whose intervals stay whole."""
+    if not isinstance(part, str) or isinstance(part, Html):
+        return part
+    whole = _INTERVAL.sub(lambda interval: interval[0].replace(" ", "\N{NO-BREAK SPACE}"), part)
+    return _UNIT.sub("\N{NO-BREAK SPACE}", whole)
 
 
 def number(value: float | None, shown: str) -> Html:
@@ -50,27 +66,53 @@ def span(low: float | None, high: float | None, shown: str) -> Html:
     return tag("span", shown, class_="interval", data_low=ends[0], data_high=ends[1])
 
 
-def table(caption: object, head: Sequence[object], rows: Iterable[Sequence[object]]) -> Html:
-    """A table whose first column names its rows; it scrolls by itself when it is wide."""
+def table(
+    caption: object,
+    head: Sequence[object],
+    rows: Iterable[Sequence[object]],
+    *,
+    phone: Container[object] | None = None,
+) -> Html:
+    """A table whose first column names its rows; it scrolls by itself when it is wide.
+
+    A narrow screen shows only the columns headed by one of `phone`, where that is given.
+    """
     rows = list(rows)
     assert all(len(row) == len(head) for row in rows), f"{caption}: a row of another length"
-    columns = join(tag("th", cell, scope="col") for cell in head)
+    rest = ["rest" if phone is not None and name not in phone else None for name in head]
+    columns = join(map(_column, head, rest))
     body = join(
-        tag("tr", tag("th", row[0], scope="row"), join(map(_cell, row[1:]))) for row in rows
+        tag("tr", tag("th", row[0], scope="row"), join(map(_cell, row[1:], rest[1:])))
+        for row in rows
     )
     whole = tag(
         "table",
-        tag("caption", tag("span", caption)),
+        tag(
+            "caption",
+            tag("span", caption),
+            tag("span", NARROW, class_="narrow") if any(rest) else None,
+        ),
         tag("thead", tag("tr", columns)),
         tag("tbody", body),
     )
     return tag("div", whole, class_="wide", tabindex="0", role="region", aria_label=caption)
 
 
-def _cell(content: object) -> Html:
+def _column(name: object, rest: str | None) -> Html:
+    return tag("th", name, scope="col", class_=rest)
+
+
+def _cell(content: object, rest: str | None) -> Html:
     """A cell; one that holds a sentence is given room for it."""
     prose = isinstance(content, str) and not isinstance(content, Html) and len(content) > PROSE
-    return tag("td", content, class_="prose" if prose else None)
+    return tag(
+        "td", content, class_=" ".join(filter(None, ["prose" if prose else "", rest])) or None
+    )
+
+
+def details(summary: str, *parts: object) -> Html:
+    """Parts that a reader opens by their summary."""
+    return tag("details", tag("summary", summary), *parts)
 
 
 def section(title: str, *parts: object) -> Html:

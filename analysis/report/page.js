@@ -25,5 +25,8 @@ const drawn = Object.entries(pictures).map(([id, spec]) => {
   );
 });
 Promise.all(drawn).then(() => document.body.classList.add("drawn"));
+// What is folded has no width until it is opened.
+for (const one of document.querySelectorAll("details"))
+  one.addEventListener("toggle", () => dispatchEvent(new Event("resize")));
 // A chart is as wide as its place; paper has another width than the screen.
 addEventListener("beforeprint", () => dispatchEvent(new Event("resize")));

@@ -19,7 +19,7 @@ from analysis.report.figures import Report, part
 from analysis.report.judgement import TREND, declared, objectives
 from analysis.report.machine import summaries
 from analysis.report.markup import join, tag
-from analysis.report.sides import Sides, shown_names
+from analysis.report.sides import Sides, about, shown_names
 from analysis.slo import Slo
 
 WORTH = {
@@ -60,6 +60,7 @@ def judgement_report(
     metrics = _metrics(found)
     return Report(
         title=title,
+        about=about(sides),
         head=join(
             [
                 tag("h1", title),
@@ -136,6 +137,7 @@ def comparison_report(found: Comparisons, *, command: str | None = None) -> Repo
     shifted = {one: [shift(words.title(one), found.shift.get(one, ()))] for one in metrics}
     return Report(
         title=title,
+        about=about(sides),
         head=join(
             [
                 tag("h1", title),
@@ -181,6 +183,7 @@ def run_report(arm: Arm, *, command: str | None = None, slo: Slo = ()) -> Report
     metrics = summaries(arm)
     return Report(
         title=arm.name,
+        about=about(sides),
         head=join(
             [
                 tag("h1", arm.name),

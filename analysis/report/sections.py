@@ -14,7 +14,7 @@ from analysis.metrics import METRICS, values
 from analysis.rates import rates
 from analysis.report import facts, outcomes, tables, words
 from analysis.report.figures import Part, part
-from analysis.report.markup import Html, join, number, table, tag
+from analysis.report.markup import Html, details, join, number, table, tag
 from analysis.report.sides import Sides, places
 from analysis.slo import Slo
 from analysis.slowest import Slow, slowest
@@ -29,13 +29,20 @@ SLOWEST = 10
 
 def distributions(sides: Sides, metrics: Iterable[str], shifts: Shifts | None = None) -> Part:
     """How each metric is spread, and beside it how it shifted: `shifts` has pictures by metric."""
-    shifts = shifts or {}
-    drawn = [
-        picture
-        for metric in metrics
-        for picture in (_spread(sides, metric), *shifts.get(metric, ()))
-    ]
-    return part("Distributions and shift" if shifts else "Distributions", pictures=drawn)
+    shifts, metrics = shifts or {}, list(metrics)
+    twins = {"itl"} if "tpot" in metrics else set()
+
+    def drawn(names: Iterable[str]) -> tuple[Picture, ...]:
+        every = ((_spread(sides, name), *shifts.get(name, ())) for name in names)
+        return tuple(picture for pictures in every for picture in pictures if picture)
+
+    return Part(
+        title="Distributions and shift" if shifts else "Distributions",
+        body=join([]),
+        pictures=drawn(name for name in metrics if name not in twins),
+        folded=drawn(twins),
+        summary="ITL (where each event carries one token, its curves are those of TPOT)",
+    )
 
 
 def _spread(sides: Sides, metric: str) -> Picture | None:
@@ -158,11 +165,16 @@ def _slow_table(side: str, arms: Sequence[Arm], found: Sequence[tuple[int, Slow]
     several = len(arms) > 1
     if not found:
         return None
+    same = all(one.request_id == one.id for _, one in found)
     head = ["request", *(["run"] if several else []), "sent (UTC)", "at", "TTFT", "to its end"]
-    head += ["tokens in", "tokens out", "outcome", "the server's id"]
+    head += ["tokens in", "tokens out", "outcome", *([] if same else ["the server's id"])]
     n = sum(int(arm.measured.sum()) for arm in arms)
-    rows = [[tag("code", one.id), *([k] if several else []), *_slow(one)] for k, one in found]
-    return table(f"The slowest {len(rows)} of {n:,} requests of {side}", head, rows)
+    rows = [
+        [tag("code", one.id), *([k] if several else []), *_slow(one), *([] if same else [_id(one)])]
+        for k, one in found
+    ]
+    caption = f"The slowest {len(rows)} of {n:,} requests of {side}"
+    return table(caption + (". The server's ids are the same" if same else ""), head, rows)
 
 
 def _slow(one: Slow) -> Iterator[object]:
@@ -174,19 +186,36 @@ def _slow(one: Slow) -> Iterator[object]:
     for count in (one.prompt_tokens, one.output_tokens):
         yield "-" if count is None else f"{count:,}"
     yield one.outcome + (f" {one.status}" if one.status and one.outcome != "ok" else "")
-    same = one.request_id == one.id
-    yield "the same" if same else tag("code", one.request_id) if one.request_id else "-"
+
+
+def _id(one: Slow) -> Html | str:
+    """The server's own id of an answer."""
+    if one.request_id == one.id:
+        return "the same"
+    return tag("code", one.request_id) if one.request_id else "-"
 
 
 def _words_of_server(side: str, found: Sequence[tuple[int, Slow]]) -> Html | None:
-    """What else the heads of these answers say, where they say anything."""
+    """What else the heads of these answers say, where they say anything; once what all of them say."""
+    heads = [(one.id, one.headers) for _, one in found if one.headers]
+    if not heads:
+        return None
+    every = [pair for pair in heads[0][1] if all(pair in headers for _, headers in heads)]
+    alike = every if len(heads) > 1 else []
     rows = [
-        [tag("code", one.id), "; ".join(f"{name}: {value}" for name, value in one.headers)]
-        for _, one in found
-        if one.headers
+        [tag("code", name), _headers(pair for pair in headers if pair not in alike)]
+        for name, headers in heads
     ]
     caption = f"What the server's headers said of these requests of {side}"
-    return table(caption, ["request", "headers"], rows) if rows else None
+    return details(
+        caption,
+        tag("p", f"In all of them: {_headers(alike)}") if alike else None,
+        table(caption, ["request", "headers"], rows) if any(text for _, text in rows) else None,
+    )
+
+
+def _headers(pairs: Iterable[tuple[str, str]]) -> str:
+    return "; ".join(f"{name}: {value}" for name, value in pairs)
 
 
 def _moment(wall_ns: int) -> str:
@@ -204,9 +233,13 @@ def environment(sides: Sides) -> Part:
     """What each arm is, which runs there are, and how they were made."""
     return part(
         "Arms and environment",
-        facts.sides_table(sides),
+        facts.differences(sides),
         facts.runs_table(sides),
-        facts.facts_tables(sides),
+        details(
+            "Everything that the files say of how the runs were made",
+            facts.sides_table(sides),
+            facts.facts_tables(sides),
+        ),
         facts.commands_table(sides),
     )
 

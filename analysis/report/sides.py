@@ -3,9 +3,11 @@
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import PurePath
 
 from analysis.arms import Arm
+from capture.terminal import named
 
 Sides = Mapping[str, tuple[Arm, ...]]
 """Shown name -> runs; the baseline first. A report of one pair has one run on each side."""
@@ -28,15 +30,20 @@ class Place:
 
 
 def places(sides: Sides) -> list[Place]:
-    """All runs in the order in which they began; those that do not say when stay as they were given."""
+    """All runs in the order in which they began; those that do not say when stay as they were given.
+
+    One run on each side: the baseline first, whichever began first.
+    """
     runs = [
         (side, number, arm) for side, arms in sides.items() for number, arm in enumerate(arms, 1)
     ]
     runs.sort(key=lambda run: began_ns(run[2]))
-    return [
+    found = [
         Place(side=side, number=number, order=order, several=len(sides[side]) > 1, arm=arm)
         for order, (side, number, arm) in enumerate(runs, 1)
     ]
+    alone = not any(place.several for place in found)
+    return sorted(found, key=lambda place: list(sides).index(place.side)) if alone else found
 
 
 def began_ns(arm: Arm) -> int:
@@ -57,6 +64,22 @@ def shown_names(names: Sequence[str]) -> dict[str, str]:
 def _short(name: str) -> str:
     last = PurePath(name).name.removesuffix(".run")
     return re.sub(r"\[[^\]]*\]|[*?]", "", last).strip("-_. ")
+
+
+def about(sides: Sides) -> list[str]:
+    """What a picture of these runs is of, a line for each side: model, requests, and the day they began."""
+    return [f"{side}: {_about(arms)}" for side, arms in sides.items()]
+
+
+def _about(arms: Sequence[Arm]) -> str:
+    models = ", ".join(dict.fromkeys(named(arm.model) for arm in arms if arm.model))
+    n = sum(int(arm.measured.sum()) for arm in arms)
+    runs = f" in {len(arms)} runs" if len(arms) > 1 else ""
+    days = sorted(
+        {f"{datetime.fromtimestamp(ns / 1e9, tz=UTC):%Y-%m-%d}" for ns in map(began_ns, arms) if ns}
+    )
+    when = [" to ".join(dict.fromkeys([days[0], days[-1]]))] if days else []
+    return ", ".join([models or "no model named", f"n = {n:,}{runs}", *when])
 
 
 def each(sides: Sides) -> Iterator[tuple[str, Arm]]:

@@ -26,6 +26,8 @@ def cautions(found: Iterable[Caution]) -> Html:
     return join([*known, tag("ul", join(items), class_="cautions") if items else html(None)])
 
 
+PHONE = frozenset({"metric", "ratio", "finding"})
+"""What of a comparison a narrow screen shows."""
 RATIO = ("ratio", "95 % interval", "finding", "confidence", "n", "method", "warnings")
 
 
@@ -39,7 +41,7 @@ def comparison_table(found: Comparisons) -> Html:
     head = ["metric", "baseline", "candidate", *RATIO]
     return join(
         [
-            table("Candidate / baseline, by quantile", head, body),
+            table("Candidate / baseline, by quantile", head, body, phone=PHONE),
             _at_equal_lengths(equal, numbers) if equal else None,
             _notes(numbers),
         ]
@@ -51,7 +53,7 @@ def _at_equal_lengths(equal: EqualLengths, numbers: Mapping[str, int]) -> Html:
     if not equal.rows:
         return tag("p", lengths_text(equal), class_="quiet")
     rows = [[name(row), *_compared(row, numbers)] for row in equal.rows]
-    return table(lengths_text(equal), ["metric", *RATIO], rows)
+    return table(lengths_text(equal), ["metric", *RATIO], rows, phone=PHONE)
 
 
 def name(row: Comparison) -> str:

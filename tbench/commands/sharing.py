@@ -70,7 +70,7 @@ def _charts(folder: Path, report: "Report") -> None:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"--charts {folder}: cannot be made: {error.strerror}") from None
-    for name, content in pictures(report.pictures):
+    for name, content in pictures(report.pictures, report.about):
         with private(folder / name, "--charts") as file:
             file.write(content)
     print(f"charts: {folder} ({len(report.pictures)}, each as PNG and SVG)", file=sys.stderr)
