@@ -187,7 +187,7 @@ def test_a_forest_draws_each_interval_and_cuts_it_at_the_edge() -> None:
     assert bars["TTFT p95"]["high"] == pytest.approx(high, rel=1e-4)
     assert all(low < row["value"] < high for row in bars.values())
     assert "E2E p99" not in bars
-    assert bars["TTFT p95"]["interval"] == "[-80.0 %, ∞)"
+    assert bars["TTFT p95"]["interval"] == "[-80.0%, ∞)"
     assert picture.text == "1 FAIL, 1 INCONCLUSIVE, 1 PASS, 1 without an interval."
     assert "TTFT p50 +10.0% [+5.0%, +15.0%], FAIL" in picture.spec["description"]
 
