@@ -59,7 +59,8 @@ class Digest:
         self.throughput = Throughput()
         self.models: set[str] = set()
         self.begin, self.end, self.waited = math.inf, -math.inf, math.inf
-        self.headline, self.earliest, self.said, self.true = (Sketch(1) for _ in range(4))
+        self.headline, self.said, self.true = (Sketch(1) for _ in range(3))
+        self.bounds = {name: (Sketch(1), Sketch(1)) for name in measures.JUDGED}
 
     def add(self, arm: Arm, warm: Truths) -> None:
         """Count the samples of a part; `warm` marks those that a comparison leaves out.
@@ -91,7 +92,10 @@ class Digest:
         both.begin, both.end = min(self.begin, other.begin), max(self.end, other.end)
         both.waited = min(self.waited, other.waited)
         both.headline = self.headline.merge(other.headline)
-        both.earliest = self.earliest.merge(other.earliest)
+        both.bounds = {
+            name: (least.merge(other.bounds[name][0]), most.merge(other.bounds[name][1]))
+            for name, (least, most) in self.bounds.items()
+        }
         both.said, both.true = self.said.merge(other.said), self.true.merge(other.true)
         return both
 
@@ -109,13 +113,18 @@ class Digest:
     @property
     def waits(self) -> Waits:
         """What tells whether the client was late."""
+        refused = measures.refused(self.counts["gaps"], self.counts["no_gaps"])
         return Waits(
             self.said.n,
             self.headline.n,
-            *(
-                partial(_values, sketch)
-                for sketch in (self.said, self.true, self.headline, self.earliest)
-            ),
+            partial(_values, self.said),
+            partial(_values, self.true),
+            partial(_values, self.headline),
+            {
+                name: (most.n, partial(_values, least), partial(_values, most))
+                for name, (least, most) in self.bounds.items()
+                if most.n and name not in refused
+            },
         )
 
     def with_failures(self, metric: str, p: float) -> float:
@@ -154,9 +163,13 @@ class Digest:
         there = ~np.isnan(latency) & ~np.isnan(late)
         for sketch, some in (
             (self.headline, latency),
-            (self.earliest, latency - measures.unsure(own)),
             (self.said, latency[there]),
             (self.true, (latency - late)[there]),
+            *(
+                bound
+                for name, *bounds in measures.bounds(own)
+                for bound in zip(self.bounds[name], bounds, strict=True)
+            ),
         ):
             sketch.add(some, np.zeros(len(some), np.int64))
 

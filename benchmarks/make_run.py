@@ -31,14 +31,16 @@ def block(first: int, n: int, args: argparse.Namespace, rng: np.random.Generator
         "sent": sent,
         "first_byte": sent + ttft,
         "first_token": np.where(failed, np.nan, sent + ttft),
-        "first_token_after": np.full(n, np.nan),
         "first_answer": np.where(failed, np.nan, sent + ttft),
         "last_token": np.where(failed, np.nan, last),
         "end": np.where(failed, sent + 0.01, last + 0.0001),
         "sent_wall_ns": (1_750_000_000 + sent) * 1e9,
         "first_wall_ns": (1_750_000_000 + sent + ttft) * 1e9,
     }
-    absent = np.full(n, -1)
+    absent = {
+        name: np.full(n, blocks.ABSENT[np.dtype(kind).kind])
+        for name, kind in blocks.NUMBERS.items()
+    }
     counts: dict[str, Any] = {
         "index": index,
         "cycle": np.zeros(n),
@@ -46,8 +48,6 @@ def block(first: int, n: int, args: argparse.Namespace, rng: np.random.Generator
         "status": np.where(failed, 503, 200),
         "prompt_tokens": rng.integers(20, 2000, n),
         "output_tokens": np.where(failed, -1, args.tokens),
-        "cached_tokens": absent,
-        "reasoning_tokens": absent,
         "coalesced": np.zeros(n),
         "token_events": np.where(failed, 0, args.tokens),
         "request_bytes": np.full(n, 1200),
@@ -66,7 +66,7 @@ def block(first: int, n: int, args: argparse.Namespace, rng: np.random.Generator
         "id": [f"{number:032x}" for number in index],
         "request_id": [f"{number:032x}" for number in index],
     }
-    return {**stamps, **counts, **words}
+    return {**absent, **stamps, **counts, **words}
 
 
 def tokens(columns: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """From what a sender saw to a Sample: the answer is read after it has ended, off the sending loop. Pure."""
 
+from bisect import bisect_left
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Final
@@ -36,7 +37,12 @@ def to_sample(attempt: Attempt, began: float, secrets: Secrets = NONE) -> Sample
         answer.first_answer,
         answer.last_token,
     )
-    after, sent, end = _after(reply, answer), reply.sent, reply.end
+    sent, end = reply.sent, reply.end
+
+    def since(place: int | None) -> float | None:
+        after = None if place is None else reply.unsure.get(place)
+        return None if after is None else after - began
+
     return Sample(
         id=call.id,
         index=attempt.index,
@@ -51,10 +57,13 @@ def to_sample(attempt: Attempt, began: float, secrets: Secrets = NONE) -> Sample
         sent=None if sent is None else sent - began,
         first_byte=None if first_byte is None else first_byte - began,
         first_token=None if first_token is None else first_token - began,
-        first_token_after=None if after is None else after - began,
+        first_token_after=since(_place(reply, first_token)),
         first_answer=None if first_answer is None else first_answer - began,
+        first_answer_after=since(_place(reply, first_answer)),
         last_token=None if last_token is None else last_token - began,
+        last_token_after=since(_place(reply, last_token)),
         end=None if end is None else end - began,
+        end_after=since(len(reply.chunks)),
         sent_wall_ns=reply.sent_wall_ns,
         first_wall_ns=wall(reply, first_token if call.stream else first_byte),
         status=reply.status,
@@ -75,12 +84,11 @@ def to_sample(attempt: Attempt, began: float, secrets: Secrets = NONE) -> Sample
     )
 
 
-def _after(reply: Reply, answer: Answer) -> float | None:
-    """Since when the first token may have been there, where that is uncertain by a millisecond; else None."""
-    if answer.first_token is None or not reply.unsure:
+def _place(reply: Reply, at: float | None) -> int | None:
+    """Which of the chunks brought what is stamped so; None where that is of no interest."""
+    if at is None or not reply.unsure:
         return None
-    place = next(at for at, chunk in enumerate(reply.chunks) if chunk[0] >= answer.first_token)
-    return reply.unsure.get(place)
+    return bisect_left(reply.chunks, (at,))
 
 
 def _headers(reply: Reply) -> dict[bytes, bytes]:

@@ -306,6 +306,7 @@ async def _read(response: httpx.Response, reply: Reply, watch: "_Watch") -> None
         async for piece in pieces:
             watch.took(piece)
     reply.end = trio.current_time()
+    watch.dated(reply.end)
 
 
 class _Watch:
@@ -346,15 +347,19 @@ class _Watch:
         """
         reply, together = self._reply, self._pass == self._passes.number
         now = reply.chunks[-1][0] if together and reply.chunks else trio.current_time()
-        since = max(self._read(), reply.sent or 0.0)
-        if now - since > CERTAIN_S:
-            reply.unsure[len(reply.chunks)] = since
+        self.dated(now)
         reply.chunks.append((now, piece))
         reply.received += len(piece)
         self.scope.deadline = min(now + self._deadlines.between, self._ends)
         if reply.received > MOST_BYTES:
             reply.failure = too_long(MOST_BYTES)
             self.scope.cancel()
+
+    def dated(self, at: float) -> None:
+        """Note since when what is stamped `at`, the next piece or the end, may have been there."""
+        since = max(self._read(), self._reply.sent or 0.0)
+        if at - since > CERTAIN_S:
+            self._reply.unsure[len(self._reply.chunks)] = since
 
     def again(self) -> None:
         """The same call goes out once more. It is still the same call: its stamps and its end stay."""

@@ -6,8 +6,8 @@ sets due times (an open loop), from `sent` where it does not.
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Final
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -76,7 +76,7 @@ def itl(columns: Columns) -> Values:
 def _flow(columns: Columns) -> Values:
     """How long a stream's tokens took to come; NaN where all came at once: that is no speed."""
     span = columns["last_token"] - columns["first_token"]
-    return np.where(span > 0, span, np.nan)
+    return np.where((span > 0) & (columns["token_events"] != 1), span, np.nan)
 
 
 COALESCED: Final = 0.9
@@ -102,9 +102,71 @@ def buffered(of: int, none: int) -> str | None:
     )
 
 
-def unsure(columns: Columns) -> Values:
-    """How much earlier than its stamp each first token may have come, seconds; 0 where that is known."""
-    return np.asarray(np.nan_to_num(columns["first_token"] - columns["first_token_after"]))
+SLICE_S: Final = 0.002
+"""A stamp that is uncertain by no more counts as known: about what Linux lets another program run (one
+slice: 1.4 ms on two cores, 2.8 ms on eight) before whoever is woken has its turn."""
+
+
+def refused(of: int, none: int) -> frozenset[str]:
+    """The metrics that are refused, by the same."""
+    return SPACED if buffered(of, none) else frozenset()
+
+
+def unsure(columns: Columns, stamp: str = "first_token") -> Values:
+    """How much earlier than stamped each may have been, seconds; 0 where that is known."""
+    return np.asarray(np.nan_to_num(columns[stamp] - columns[f"{stamp}_after"]))
+
+
+class _Moved(Mapping[str, Column]):
+    """Columns in which some stamps are as early as they may have been."""
+
+    def __init__(self, columns: Columns, stamps: Collection[str]) -> None:
+        self._columns, self._stamps = columns, stamps
+
+    def __getitem__(self, name: str) -> Column:
+        if name not in self._stamps:
+            return self._columns[name]
+        early = unsure(self._columns, name)
+        return np.asarray(self._columns[name] - np.where(early > SLICE_S, early, 0.0))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._columns)
+
+    def __len__(self) -> int:
+        return len(self._columns)
+
+
+class Judged(NamedTuple):
+    """A metric that a late read may falsify: it is least with these stamps early, most with those."""
+
+    metric: Callable[[Columns], Values]
+    least: tuple[str, ...]
+    most: tuple[str, ...] = ()
+
+
+JUDGED: Final[Mapping[str, Judged]] = {
+    "ttft_s": Judged(ttft, ("first_token",)),
+    "ttft_sent_s": Judged(ttft_from_sent, ("first_token",)),
+    "ttft_answer_s": Judged(ttft_answer, ("first_answer",)),
+    "e2e_s": Judged(e2e, ("last_token", "end")),
+    "e2e_sent_s": Judged(e2e_from_sent, ("last_token", "end")),
+    "tpot_s": Judged(tpot, ("last_token",), ("first_token",)),
+    "itl_s": Judged(itl, ("last_token",), ("first_token",)),
+}
+"""The metrics that make a run INVALID where late reads may have moved their quantiles too far."""
+
+
+def bounds(columns: Columns) -> Iterator[tuple[str, Values, Values]]:
+    """Of each metric in JUDGED the least and the most that each value may be; one array if none is late."""
+    stamps = {name for _, least, most in JUDGED.values() for name in (*least, *most)}
+    late = {name for name in stamps if (unsure(columns, name) > SLICE_S).any()}
+    for name, (metric, least, most) in JUDGED.items():
+        values = metric(_Moved(columns, most))
+        there = ~np.isnan(values)
+        high = low = values[there]
+        if not late.isdisjoint((*least, *most)):
+            low = np.nan_to_num(metric(_Moved(columns, least))[there])
+        yield name, low, high
 
 
 def uncertain(counted: Columns) -> int:

@@ -32,14 +32,14 @@ class Sample:
     closed modes. `first_byte` is the first byte of the body, `first_token` the first content, reasoning
     or tool-call delta of a stream, `first_answer` the first that is not reasoning, `last_token` the last;
     all three are None without a stream. `end` is the last byte. `token_times` are the arrivals of the
-    content-bearing events; those that were read together have the stamp of the last, and
-    `first_token_after` is when the read before that ended: the first token came between the two (None: it
-    was read by itself). Token counts are the server's `usage`. `warmup` samples are kept and left out of
-    the statistics. `held` is how long the request waited for `--max-in-flight`, `connect` how long it
-    opened a connection before it was sent (0: it had one); both are seconds and lie between `due` and
-    `sent`. `sent_wall_ns` is the wall clock at `sent`, `first_wall_ns` at `first_token` (at `first_byte`
-    without a stream). `request_id` is the answer's own (`x-request-id`), `headers` what else of its head
-    leads into the server's logs (replay.traced).
+    content-bearing events; those that were read together have the stamp of the last. What was read late came
+    no sooner than `first_token_after`, `first_answer_after`, `last_token_after` and `end_after`, and no later
+    than its stamp (None: known to a millisecond). Token counts are the server's `usage`. `warmup` samples are
+    kept and left out of the statistics. `held` is how long the request waited for `--max-in-flight`,
+    `connect` how long it opened a connection before it was sent (0: it had one); both are seconds and lie
+    between `due` and `sent`. `sent_wall_ns` is the wall clock at `sent`, `first_wall_ns` at `first_token` (at
+    `first_byte` without a stream). `request_id` is the answer's own (`x-request-id`), `headers` what else of
+    its head leads into the server's logs (replay.traced).
     `reconnected`: its kept connection ended without a byte of an answer, and it was sent again on a new
     one; `sent` is the first try's.
     """
@@ -60,8 +60,11 @@ class Sample:
     first_token: float | None = None
     first_token_after: float | None = None
     first_answer: float | None = None
+    first_answer_after: float | None = None
     last_token: float | None = None
+    last_token_after: float | None = None
     end: float | None = None
+    end_after: float | None = None
     sent_wall_ns: int | None = None
     first_wall_ns: int | None = None
     status: int | None = None

@@ -102,7 +102,8 @@ class Reply:
     answer (`sent` and `connecting` are of the first try),
     `end` the last byte of the answer. `headers` are as on the wire. `chunks` holds every read of the body
     with its time, `received` their bytes. `unsure` has, by their place in `chunks`, those of which a part may
-    have come more than a millisecond before that time, and since when. `failure` is set when the transport
+    have come more than a millisecond before that time, and since when; the place behind the last is that of
+    `end`. `failure` is set when the transport
     failed; else the answer decides. `heed` is called by the engine when something more has come, for who
     reads along.
     """

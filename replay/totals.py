@@ -1,6 +1,6 @@
 """The closing figures of a run: the identity, the numbers of `replay --json`, and whether they count."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
@@ -18,9 +18,8 @@ BUDGET_SHARE: Final = 0.10
 STALLS: Final = {"p50": 0.001, "p99": 0.050}
 """The event loop's own lateness that is let pass, seconds, or BUDGET_SHARE of the median latency: with
 user stamps an answer is read as late as the loop is, and often several rounds of it later."""
-UNCERTAIN_S: Final = 0.002
 UNCERTAIN_SHARE: Final = 0.05
-"""First tokens whose time is uncertain may move a headline quantile by so much, whichever is more."""
+"""What was read late may move a quantile by so much of it."""
 BEYOND: Final = 10
 """A quantile is judged where at least so many samples lie beyond it; the median always."""
 
@@ -94,7 +93,7 @@ def numbers(run: Run) -> dict[str, Any]:
 
 def spreads(counted: Columns) -> dict[str, dict[str, float | None]]:
     """The spread of each metric; of the time between tokens none where something buffers the streams."""
-    refused = measures.SPACED if measures.buffered(*measures.gaps(counted)) else frozenset()
+    refused = measures.refused(*measures.gaps(counted))
     absent = np.empty(0)
     return {
         name: measures.spread(absent if name in refused else metric(counted))
@@ -124,16 +123,17 @@ Quantiles = Callable[[Sequence[float]], Sequence[float]]
 class Waits:
     """Headline latencies of the samples that count: `n` of them where the client's lateness is known.
 
-    Of those, `said` gives quantiles as they are, `true` without the client's lateness. Of all `size` of them
-    `latest` gives quantiles as they are, `earliest` with each first token as soon as it may have come.
+    Of those, `said` gives quantiles as they are, `true` without the client's lateness. `headline` gives those
+    of all `size` of them. `bounds` has how many values a metric of measures.JUDGED has, and gives the
+    quantiles of the least and of the most that each may be, where late reads left that open.
     """
 
     n: int
     size: int
     said: Quantiles
     true: Quantiles
-    latest: Quantiles
-    earliest: Quantiles
+    headline: Quantiles
+    bounds: Mapping[str, tuple[int, Quantiles, Quantiles]]
 
 
 def waits(counted: Columns) -> Waits:
@@ -141,6 +141,7 @@ def waits(counted: Columns) -> Waits:
     latency, late = headline(counted), measures.client_lag(counted)
     known = ~np.isnan(latency)
     timed = known & ~np.isnan(late)
+    refused = measures.refused(*measures.gaps(counted))
 
     def of(values: Values) -> Quantiles:
         return lambda levels: measures.quantiles(values, levels)
@@ -151,7 +152,11 @@ def waits(counted: Columns) -> Waits:
         of(latency[timed]),
         of((latency - late)[timed]),
         of(latency[known]),
-        of((latency - measures.unsure(counted))[known]),
+        {
+            name: (len(most), of(least), of(most))
+            for name, least, most in measures.bounds(counted)
+            if least is not most and name not in refused
+        },
     )
 
 
@@ -244,23 +249,22 @@ def _judged(n: int) -> list[float]:
 
 
 def _uncertain(waits: Waits) -> str | None:
-    """Whether first tokens that waited in their sockets may have moved a headline quantile.
+    """Whether what waited in its socket may have moved a quantile.
 
-    The kernel stamps what meets in a socket with the time of the last: a first token that was read late, with
-    others, came some time since the socket was seen empty.
+    The kernel stamps what meets in a socket with the time of the last: what was read late, with others, came
+    some time since the socket was seen empty.
     """
-    if not waits.size:
-        return None
-    levels = _judged(waits.size)
-    for level, late, early in zip(
-        levels, waits.latest(levels), waits.earliest(levels), strict=True
-    ):
-        if late - early > max(UNCERTAIN_S, UNCERTAIN_SHARE * early):
-            return (
-                f"this client read first tokens late: the p{level * 100:.0f} latency lies between "
-                f"{early:.4g} s and {late:.4g} s; raise --workers, let the streams begin one after another "
-                "(--spawn-rate), take fewer streams, or give the replay a core of its own"
-            )
+    for name, (n, least, most) in waits.bounds.items():
+        levels = _judged(n)
+        for level, low, high in zip(levels, least(levels), most(levels), strict=True):
+            if high - low > UNCERTAIN_SHARE * low:
+                return (
+                    f"this client read answers late: the p{level * 100:.0f} {name.removesuffix('_s')} "
+                    f"lies between {low:.4g} s and {high:.4g} s, over {UNCERTAIN_SHARE:.0%} apart, as stamps "
+                    f"are uncertain by over {measures.SLICE_S * 1e3:.0f} ms; raise --workers, let the "
+                    "streams begin one after another (--spawn-rate), take fewer streams, or give the "
+                    "replay a core of its own"
+                )
     return None
 
 
@@ -278,7 +282,7 @@ def _stalled(run: Run, waits: Waits) -> str | None:
     stall = run.totals.get("loop_stall_s")
     if not stall or stall["p99"] is None or run.totals.get("clock") == "kernel":
         return None
-    allowed = BUDGET_SHARE * waits.latest((0.5,))[0] if waits.size else 0.0
+    allowed = BUDGET_SHARE * waits.headline((0.5,))[0] if waits.size else 0.0
     for level, least in STALLS.items():
         if stall[level] > max(least, allowed):
             return (

@@ -219,6 +219,7 @@ def test_parts_of_a_run_add_up(tmp_path: Path) -> None:
         assert both.failed.tolist() == whole.failed.tolist()
         assert (both.begin, both.end, both.waited) == (whole.begin, whole.end, whole.waited)
         assert (both.said, both.true, both.headline) == (whole.said, whole.true, whole.headline)
+        assert both.bounds == whole.bounds
 
 
 def _only(arm: Any, rows: Column) -> Any:

@@ -189,7 +189,7 @@ class Line:
         elif trouble:
             self.fail(trouble)
         else:
-            self._eof()
+            self._eof(since)
 
     def push(self) -> None:
         """Send what the socket takes, up to a bound, and have the reader call again for the rest."""
@@ -290,11 +290,11 @@ class Line:
             self.exchange = None
             exchange.over(self, exchange)
 
-    def _eof(self) -> None:
+    def _eof(self, since: float | None) -> None:
         exchange = self.exchange
         self.close()
         if exchange:
-            exchange.response.eof(self._reader.clock.now())
+            exchange.response.eof(self._reader.clock.now(), since)
             self._settle(exchange)
 
     def _unsendable(self, error: OSError) -> None:
@@ -342,7 +342,7 @@ class SealedLine(Line):
         if not self.open:
             return
         if over:
-            self._eof()
+            self._eof(since)
         elif trouble:
             self.fail(trouble)
         elif tls.outgoing.pending:

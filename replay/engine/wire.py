@@ -96,6 +96,8 @@ class Response:
         if not self.answered and self._fed > MOST_HEAD:
             self._broken(f"a response head over {MOST_HEAD >> 10} KiB")
         if self.over:
+            if since is not None and not by_kernel:
+                self._reply.unsure[len(self._reply.chunks)] = since
             self._parser = None  # it holds our methods: a cycle for the collector
         if self.heed is not None:
             self.heed()
@@ -111,8 +113,8 @@ class Response:
         end = EVENT_END.search(piece)
         return end is None or end.end() == len(piece)
 
-    def eof(self, at: float) -> None:
-        """The server will send nothing more."""
+    def eof(self, at: float, since: float | None = None) -> None:
+        """The server will send nothing more. That is known `at`, and true since `since` at the earliest."""
         if self.over:
             self.keep = False
         elif not self.answered:
@@ -121,6 +123,8 @@ class Response:
             self.fail(Outcome.CUT, f"{SHORT} ({self._missing()})")
         else:
             self._reply.end = at
+            if since is not None:
+                self._reply.unsure[len(self._reply.chunks)] = since
             self._finish()
 
     def lost(self, words: str) -> None:
