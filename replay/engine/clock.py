@@ -86,12 +86,15 @@ class Passes(trio.abc.Instrument):
     A loop that sleeps until something comes is woken by the first that does. So what it finds then came no
     earlier than its thread has been awake since: running, or waiting for a core (Linux's schedstat,
     proc(5); elsewhere that part counts as nothing). A thread that was stopped, or blocked elsewhere, is
-    neither: then the loop misses its `tick`, and only the pass before is known. `number` counts the passes.
+    neither: then the loop misses its `tick`, and only the pass before is known; so it is in the pass that
+    follows, since an interrupted wait that took too long ends without asking what is there (PEP 475).
+    `number` counts the passes.
     """
 
     def __init__(self) -> None:
         self.number = 0
         self.empty = self._passed = trio.current_time()
+        self._stopped = False
         self._stat = -1
         with suppress(OSError):
             self._stat = os.open("/proc/thread-self/schedstat", os.O_RDONLY | os.O_CLOEXEC)
@@ -107,8 +110,11 @@ class Passes(trio.abc.Instrument):
 
     def after_io_wait(self, timeout: float) -> None:  # noqa: ARG002 (trio's signature)
         now, awake = trio.current_time(), self._awake_s()
-        stopped = now - self._passed > MISSED_S
-        self.empty = self._passed if stopped else now - (awake - self._awake)
+        before, self._stopped = self._stopped, now - self._passed > MISSED_S
+        if self._stopped:
+            self.empty = self._passed
+        elif not before:
+            self.empty = now - (awake - self._awake)
         self._passed, self._awake = now, awake
         self.number += 1
 
