@@ -96,11 +96,15 @@ class Response:
         if not self.answered and self._fed > MOST_HEAD:
             self._broken(f"a response head over {MOST_HEAD >> 10} KiB")
         if self.over:
-            if since is not None and not by_kernel:
-                self._reply.unsure[len(self._reply.chunks)] = since
+            self._date_end(None if by_kernel else since)
             self._parser = None  # it holds our methods: a cycle for the collector
         if self.heed is not None:
             self.heed()
+
+    def _date_end(self, since: float | None) -> None:
+        """Note since when the answer may have ended, where that is uncertain."""
+        if since is not None:
+            self._reply.unsure[len(self._reply.chunks)] = since
 
     def _alone(self, piece: bytes) -> bool:
         """Whether nothing follows the first event that ends in it: the last byte's time is its own."""
@@ -123,8 +127,7 @@ class Response:
             self.fail(Outcome.CUT, f"{SHORT} ({self._missing()})")
         else:
             self._reply.end = at
-            if since is not None:
-                self._reply.unsure[len(self._reply.chunks)] = since
+            self._date_end(since)
             self._finish()
 
     def lost(self, words: str) -> None:
