@@ -103,6 +103,7 @@ class Lanes:
 
     def dismissed(self, now: float) -> list[Lane]:
         """Those that idled for too long, or hold up a request on another connection. They are taken out."""
+        self.reuse.pass_time(now)
         rested = sum(lane.used < now - TIDY_S for lane in self.idle)
         stale = sum(lane.used < now - IDLE_S for lane in self.idle)
         count = max(stale, min(rested, self.reuse.surplus(len(self.idle))))

@@ -4,6 +4,7 @@ A server may close a kept connection without a word, and a server with a thread 
 nobody else while we keep one. Both are told apart from servers without such habits by what they answer.
 """
 
+import math
 from typing import Final
 
 from replay.sender import Reply
@@ -12,7 +13,9 @@ TIDY_S: Final = 0.005
 """Idle connections are looked through so often; younger ones are not closed for the sake of others."""
 BREAKS: Final = 2
 BREAKS_SHARE: Final = 0.1
-"""So many re-used connections, and that share of all, ended unannounced: then none is kept any more."""
+"""So many re-used connections, and that share of all, ended unannounced: then none is kept."""
+MEMORY_S: Final = 60.0
+"""What a server did counts for so long. It may be restarted, or be another one behind the same address."""
 
 
 class Reuse:
@@ -26,8 +29,19 @@ class Reuse:
         self.busy = 0
         self.reached = False
         self._fresh: dict[int, Reply] = {}
-        self._most = 0
-        self._reused = self._broken = 0
+        self._since = math.inf
+        self._learnt()
+
+    def pass_time(self, now: float) -> None:
+        """Call it now and then: what was learnt is forgotten every MEMORY_S seconds, and learnt anew."""
+        self._since = min(self._since, now)
+        if now - self._since > MEMORY_S:
+            self._since = now
+            self._learnt()
+
+    def _learnt(self) -> None:
+        """Nothing yet."""
+        self._most = self._reused = self._broken = 0
 
     def began(self, reply: Reply, *, fresh: bool) -> None:
         """A request goes out, on a connection that is `fresh` when nothing was ever answered on it."""
@@ -63,8 +77,8 @@ class Reuse:
     def surplus(self, idle: int) -> int:
         """How many of so many idle connections, which were answered on, others may be waiting for.
 
-        A server that holds as many as it ever did, and does not answer on a new one, may have no thread
-        left for it. One that has answered on more at once has: nobody waits for what is idle.
+        A server that holds as many as it lately did at most, and does not answer on a new one, may have no
+        thread left for it. One that has answered on more at once has: nobody waits for what is idle.
         """
         waiting = self.waiting
         held = idle + self.busy - waiting

@@ -23,7 +23,7 @@ from capture.tracefile import TraceHeader, TraceWriter
 from replay.engine.line import Line
 from replay.engine.pool import Pool
 from replay.engine.reader import Reader
-from replay.reuse import TIDY_S, Reuse
+from replay.reuse import BREAKS, MEMORY_S, TIDY_S, Reuse
 from replay.sender import Reply, unconnected
 
 BODY = b'{"model":"m","messages":[]}'
@@ -228,6 +228,46 @@ def test_a_server_that_rotates_its_connections_keeps_them() -> None:
 
     assert rare.keeps
     assert not often.keeps
+
+
+def test_what_a_server_did_a_minute_ago_does_not_decide_for_ever() -> None:
+    """It broke its connections, and held eight, before it was restarted; now it keeps them, on one thread."""
+    reuse = Reuse()
+    reuse.pass_time(1000.0)
+    replies = [Reply(status=200) for _ in range(8)]
+    for reply in replies:
+        reuse.began(reply, fresh=False)
+        reuse.broke()
+    assert reuse.surplus(0) == 0
+    for reply in replies:
+        reuse.ended(reply)
+    reuse.began(Reply(), fresh=True)
+    reuse.pass_time(1000.0 + MEMORY_S)
+
+    assert not reuse.keeps
+    assert reuse.surplus(1) == 0
+
+    reuse.pass_time(1000.1 + MEMORY_S)
+
+    assert reuse.keeps
+    assert reuse.surplus(1) == 1
+
+
+def test_a_new_habit_is_seen_however_long_the_old_one_was() -> None:
+    """A million re-uses that went well are no reason to send a hundred thousand requests twice."""
+    reuse = Reuse()
+    reply = Reply(status=200)
+    for _ in range(100_000):
+        reuse.began(reply, fresh=False)
+        reuse.ended(reply)
+    reuse.pass_time(0.0)
+    reuse.pass_time(1 + MEMORY_S)
+    for _ in range(BREAKS):
+        reuse.began(reply, fresh=False)
+        reuse.ended(reply)
+        reuse.broke()
+
+    assert not reuse.keeps
 
 
 def test_idle_connections_are_given_up_only_where_the_server_may_have_no_thread() -> None:

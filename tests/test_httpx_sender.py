@@ -1,6 +1,7 @@
 """What is httpx's own about the httpx sender; how it behaves with servers is in test_senders.py."""
 
 import ssl
+from collections.abc import Awaitable, Callable
 
 import h2.config
 import h2.connection
@@ -115,6 +116,98 @@ def test_http2_carries_many_at_once_on_one_connection() -> None:
     ]
     assert all(reply.sent is not None for reply in replies)
     assert connections == 1
+
+
+Served = Callable[[trio.SocketStream], Awaitable[None]]
+
+
+def one_by_one(serve: Served, count: int, pause: float, *, http2: bool, proxy: bool) -> list[Reply]:
+    """So many requests, one after the other, to a server or by a proxy."""
+
+    async def main() -> list[Reply]:
+        replies = []
+        with trio.fail_after(20):
+            async with trio.open_nursery() as nursery:
+                listeners = await nursery.start(trio.serve_tcp, serve, 0)
+                url = f"http://127.0.0.1:{listeners[0].socket.getsockname()[1]}"
+                far = "http://far.invalid" if proxy else url
+                by = url if proxy else None
+                async with HttpxSender(Deadlines(), http2=http2, proxy=by) as sender:
+                    for _ in range(count):
+                        request = httpx.Request("POST", f"{far}/v1/x", content=b"{}")
+                        replies.append(await send(sender, call_of(request)))
+                        await trio.sleep(pause)
+                nursery.cancel_scope.cancel()
+        return replies
+
+    return trio.run(main)
+
+
+class Leaving:
+    """Answers on each connection once, by HTTP/2 or 1.1, and ends it: so long after, or when asked again."""
+
+    def __init__(self, after: float | None, *, goaway: bool, http2: bool) -> None:
+        self.after, self.goaway, self.http2 = after, goaway, http2
+        self.asked = 0
+
+    async def __call__(self, stream: trio.SocketStream) -> None:
+        await (self._second if self.http2 else self._first)(stream)
+        await stream.aclose()
+
+    async def _first(self, stream: trio.SocketStream) -> None:
+        while data := bytes(await stream.receive_some()):
+            if not data.endswith(b"{}"):
+                continue
+            self.asked += 1
+            await stream.send_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}")
+            if self.after is None:
+                self.asked += bool(await stream.receive_some())
+            else:
+                await trio.sleep(self.after)
+            return
+
+    async def _second(self, stream: trio.SocketStream) -> None:
+        conn = h2.connection.H2Connection(h2.config.H2Configuration(client_side=False))
+        conn.initiate_connection()
+        await stream.send_all(conn.data_to_send())
+        while data := await stream.receive_some():
+            leaves = False
+            for event in conn.receive_data(bytes(data)):
+                if not isinstance(event, h2.events.StreamEnded):
+                    continue
+                self.asked += 1
+                leaves = event.stream_id > 1 or self.after is not None
+                if event.stream_id == 1:
+                    conn.send_headers(1, [(":status", "200")])
+                    conn.send_data(1, b"{}", end_stream=True)
+            await stream.send_all(conn.data_to_send())
+            if leaves:
+                await trio.sleep(self.after or 0)
+                if self.goaway:
+                    conn.close_connection(last_stream_id=1)
+                    await stream.send_all(conn.data_to_send())
+                return
+
+
+@pytest.mark.parametrize("after", [0.0, 0.05, None])
+@pytest.mark.parametrize(
+    ("http2", "goaway"),
+    [(True, False), (True, True), (False, False)],
+    ids=["http2", "http2 with goaway", "proxy"],
+)
+def test_a_server_or_proxy_that_leaves_after_each_answer_costs_no_request(
+    http2: bool, goaway: bool, after: float | None
+) -> None:
+    """What goes out on its kept connection is sent again, once, and says so; nothing else is sent twice."""
+    server = Leaving(after, goaway=goaway, http2=http2)
+    replies = one_by_one(server, 8, after or 0.0, http2=http2, proxy=not http2)
+    again = sum(reply.reconnected for reply in replies)
+
+    assert [(reply.status, reply.failure) for reply in replies] == [(200, None)] * 8
+    assert server.asked <= 8 + again
+    if after is None:
+        assert again >= 2
+        assert server.asked == 8 + again
 
 
 def test_which_sender_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:

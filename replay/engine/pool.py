@@ -38,6 +38,7 @@ class Pool:
         Lines that were opened ahead are left alone while calls still begin on others of them: a thousand
         take longer than `TIDY_S`.
         """
+        self.reuse.pass_time(now)
         idle = self._idle
         while idle and (not idle[0].open or idle[0].used < now - IDLE_S):
             idle.popleft().close()
