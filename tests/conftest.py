@@ -40,6 +40,11 @@ class Done:
     out: str
     err: str
 
+    @property
+    def ended(self) -> bool:
+        """Whether it did all it was asked for: a busy machine makes a run INVALID (4), and no less whole."""
+        return self.code in {0, 4}
+
 
 @pytest.fixture
 def tbench(tmp_path: Path) -> Callable[..., Done]:

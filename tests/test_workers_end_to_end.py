@@ -97,7 +97,7 @@ def test_three_workers_send_every_request_once(
     loop = ["--until", "trace"] if pacing[0] == "--concurrency-scale" else []
     command = ["--base-url", server, "--workers", 3, "-o", "o.run", "--json", "--warmup", "none"]
     done = tbench("replay", trace, *command, *pacing, *loop)
-    assert done.code in {0, 4}, done.err  # a busy machine makes a run INVALID, and no less whole
+    assert done.ended, done.err
     run = read_run(tmp_path / "o.run")
 
     assert sorted(seen(server)) == [f"{seq:032x}" for seq in range(120)]
