@@ -386,7 +386,7 @@ def test_a_pair_has_its_baseline_first_whichever_ran_first(arms: tuple[Arm, Arm]
 
     found = places({"baseline": (late,), "candidate": (soon,)})
     assert [(place.side, place.order) for place in found] == [("baseline", 2), ("candidate", 1)]
-    assert about({"baseline": (late,)})[0].endswith("n = 1,200, 2033-05-18")
+    assert about({"baseline": (late,)})[0].endswith("1,200 requests, 2033-05-18")
 
 
 @pytest.mark.browser

@@ -79,7 +79,7 @@ def _about(arms: Sequence[Arm]) -> str:
         {f"{datetime.fromtimestamp(ns / 1e9, tz=UTC):%Y-%m-%d}" for ns in map(began_ns, arms) if ns}
     )
     when = [" to ".join(dict.fromkeys([days[0], days[-1]]))] if days else []
-    return ", ".join([models or "no model named", f"n = {n:,}{runs}", *when])
+    return ", ".join([models or "no model named", f"{n:,} requests{runs}", *when])
 
 
 def each(sides: Sides) -> Iterator[tuple[str, Arm]]:
