@@ -6,7 +6,7 @@ from html import escape
 
 PROSE = 30
 """Characters from which a cell is a sentence."""
-NARROW = " More columns on a wider screen."
+NARROW = " (more columns on a wider screen)"
 VOID = frozenset({"meta", "br"})
 
 
