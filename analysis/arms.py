@@ -98,11 +98,11 @@ class Arm:
 
     def check_not_empty(self) -> None:
         """Raise InputError where no request was sent, or answered; InvalidRunError where some were lost."""
-        unsent = self.kind == "trace" and where(self.columns, "outcome", Outcome.INCOMPLETE).all()
-        if len(self) and unsent:
+        unsent = where(self.columns, "outcome", Outcome.INCOMPLETE).all()
+        if len(self) and unsent and self.run.header.get("synthesised"):
             raise InputError(
-                f"{self.path}: no answers recorded (it was synthesised, or its capture killed); replay it "
-                "first, or see tbench trace info"
+                f"{self.path}: no answers recorded (it was synthesised); replay it first, or see "
+                "tbench trace info"
             )
         if len(self):
             return
@@ -200,7 +200,11 @@ def arm_of_run(run: Run) -> Arm:
 def _of_trace(path: Path) -> Arm:
     trace = read_trace(path)
     recorded = measure(trace)
-    header = {"upstream": trace.header.upstream, "writer": trace.header.writer}
+    header = {
+        "upstream": trace.header.upstream,
+        "writer": trace.header.writer,
+        "synthesised": "synthesis" in trace.header.extra,
+    }
     totals = recount(recorded.columns)
     return Arm(
         kind="trace",
