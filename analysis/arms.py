@@ -98,8 +98,8 @@ class Arm:
 
     def check_not_empty(self) -> None:
         """Raise InputError where no request was sent, or answered; InvalidRunError where some were lost."""
-        unsent = where(self.columns, "outcome", Outcome.INCOMPLETE).all()
-        if len(self) and unsent and self.run.header.get("synthesised"):
+        synthesised = self.run.header.get("synthesised")  # only a trace's; sketches have no columns
+        if len(self) and synthesised and where(self.columns, "outcome", Outcome.INCOMPLETE).all():
             raise InputError(
                 f"{self.path}: no answers recorded (it was synthesised); replay it first, or see "
                 "tbench trace info"
