@@ -155,7 +155,7 @@ def waits(counted: Columns) -> Waits:
         {
             name: (len(most), of(least), of(most))
             for name, least, most in measures.bounds(counted)
-            if least is not most and name not in refused
+            if least is not most and len(most) and name not in refused
         },
     )
 

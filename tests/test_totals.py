@@ -323,6 +323,8 @@ def test_replay_report_and_comparison_have_the_same_quantiles(tmp_path: Path) ->
             )
 
 
+ONE_TOKEN = {"last_token": 0.2, "output_tokens": 1, "token_times": (0.2,)}
+"""Neither TPOT nor ITL has a value."""
 WHOLE_ANSWER = {"stream": False, "first_token": None, "last_token": None, "token_times": ()}
 
 
@@ -348,6 +350,7 @@ WHOLE_ANSWER = {"stream": False, "first_token": None, "last_token": None, "token
             {"first_token_after": 0.1925, "last_token": 0.3, "output_tokens": None},
             "p50 itl lies between 0.05 s and 0.05375 s",
         ),
+        (200, {**ONE_TOKEN, "first_token_after": 0.192}, None),
         (120, {**WHOLE_ANSWER, "end_after": 0.6}, "p50 e2e lies between 0.6 s and 0.7 s"),
         (120, {"end_after": 0.6}, None),
     ],
