@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from analysis.arms import Arm, load_arm
-from analysis.compare import Question
-from analysis.comparison import Comparisons
-from analysis.sketched import compare_files
-from replay.warmup import parse_warmup
+from tbench.analysis.arms import Arm, load_arm
+from tbench.analysis.compare import Question
+from tbench.analysis.comparison import Comparisons
+from tbench.analysis.sketched import compare_files
+from tbench.replay.warmup import parse_warmup
 
 
 def compare(  # noqa: PLR0913 (one keyword for each option of the verb)

@@ -10,20 +10,20 @@ from typing import Final, Literal
 import numpy as np
 import numpy.typing as npt
 
-from analysis.recorded import measure
-from analysis.summary import Floats
-from capture.container import open_container
-from capture.errors import InputError, InvalidRunError
-from capture.exchange import Outcome
-from capture.terminal import plural
-from capture.tracereader import read_trace
-from replay import measures
-from replay.benchmark.layout import METADATA
-from replay.columns import Column
-from replay.experiment.ledger import PLAN
-from replay.runfile import Run, read_run, recount
-from replay.table import Truths, where, words
-from replay.totals import why_invalid
+from tbench.analysis.recorded import measure
+from tbench.analysis.summary import Floats
+from tbench.capture.container import open_container
+from tbench.capture.errors import InputError, InvalidRunError
+from tbench.capture.exchange import Outcome
+from tbench.capture.terminal import plural
+from tbench.capture.tracereader import read_trace
+from tbench.replay import measures
+from tbench.replay.benchmark.layout import METADATA
+from tbench.replay.columns import Column
+from tbench.replay.experiment.ledger import PLAN
+from tbench.replay.runfile import Run, read_run, recount
+from tbench.replay.table import Truths, where, words
+from tbench.replay.totals import why_invalid
 
 __all__ = ["Arm", "Truths", "load_arm"]
 
@@ -61,7 +61,7 @@ class Arm:
 
     def __str__(self) -> str:
         """What `tbench report` prints."""
-        from analysis.report.terminal import run_text  # noqa: PLC0415 (which builds on this file)
+        from tbench.analysis.report.terminal import run_text  # noqa: PLC0415 (which builds on this file)
 
         return run_text(self)
 

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import special
 
-from analysis.clusters import Clusters, freedom, inflated
-from analysis.inversion import DRIFTING, blocks_for, fine_blocks, lag_one, variance
-from analysis.summary import Floats
+from tbench.analysis.clusters import Clusters, freedom, inflated
+from tbench.analysis.inversion import DRIFTING, blocks_for, fine_blocks, lag_one, variance
+from tbench.analysis.summary import Floats
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,8 +14,8 @@ from typing import NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from analysis.quantiles import ordered, quantile
-from analysis.summary import Floats
+from tbench.analysis.quantiles import ordered, quantile
+from tbench.analysis.summary import Floats
 
 Ints = npt.NDArray[np.int64]
 

@@ -10,17 +10,17 @@ from typing import Final, Literal
 
 import numpy as np
 
-from analysis.comparison import NO_DIFFERENCE, Comparison, Verdict
-from analysis.contrast import FINDINGS
-from analysis.endpoints import Figure
-from analysis.estimate import Estimate
-from analysis.gate import Gate
-from analysis.judgement import BURST, Evidence, Method
-from analysis.metrics import METRICS, Metric
-from analysis.quantiles import ordered, quantile
-from analysis.shared import Group, Observed
-from analysis.trend import trend
-from analysis.welch import difference, level
+from tbench.analysis.comparison import NO_DIFFERENCE, Comparison, Verdict
+from tbench.analysis.contrast import FINDINGS
+from tbench.analysis.endpoints import Figure
+from tbench.analysis.estimate import Estimate
+from tbench.analysis.gate import Gate
+from tbench.analysis.judgement import BURST, Evidence, Method
+from tbench.analysis.metrics import METRICS, Metric
+from tbench.analysis.quantiles import ordered, quantile
+from tbench.analysis.shared import Group, Observed
+from tbench.analysis.trend import trend
+from tbench.analysis.welch import difference, level
 
 LEAST_RUNS: Final = 3
 """With fewer there are one or two degrees of freedom, and no interval worth showing."""

@@ -8,16 +8,16 @@ from typing import Protocol
 
 import numpy as np
 
-from analysis.arms import Arm
-from analysis.failures import ErrorDifference
-from analysis.metrics import METRICS, composite, values
-from analysis.pairing import Match, Places
-from analysis.quantiles import newcombe, several
-from analysis.summary import Caution, Floats
-from capture.terminal import plural
-from replay import measures
-from replay.measures import minimum_n
-from replay.table import tally
+from tbench.analysis.arms import Arm
+from tbench.analysis.failures import ErrorDifference
+from tbench.analysis.metrics import METRICS, composite, values
+from tbench.analysis.pairing import Match, Places
+from tbench.analysis.quantiles import newcombe, several
+from tbench.analysis.summary import Caution, Floats
+from tbench.capture.terminal import plural
+from tbench.replay import measures
+from tbench.replay.measures import minimum_n
+from tbench.replay.table import tally
 
 LENGTH, CACHED, MIX, FINISH, LAG = 0.05, 0.05, 0.01, 0.05, 0.05
 """Tolerated: ratio of output lengths - 1, difference of cached shares, of an error kind's share, of a finish

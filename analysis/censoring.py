@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from analysis.arms import Arm, Truths
-from analysis.pairing import Places
-from analysis.quantiles import refusal
-from analysis.summary import Floats, Quantile
-from replay import measures
+from tbench.analysis.arms import Arm, Truths
+from tbench.analysis.pairing import Places
+from tbench.analysis.quantiles import refusal
+from tbench.analysis.summary import Floats, Quantile
+from tbench.replay import measures
 
 if TYPE_CHECKING:
     from scipy.stats import CensoredData

@@ -12,8 +12,8 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from analysis.blocks import Ints
-from analysis.summary import Floats
+from tbench.analysis.blocks import Ints
+from tbench.analysis.summary import Floats
 
 Truths = npt.NDArray[np.bool_]
 

@@ -7,25 +7,25 @@ from typing import NamedTuple
 
 import numpy as np
 
-from analysis.arms import Arm
-from analysis.cautions import Evidence, Grounds, cautions
-from analysis.censoring import censored_metrics, compare_survival
-from analysis.clusters import Clusters, clusters_of
-from analysis.comparison import Comparison, Comparisons, EqualLengths, Shift, Verdict
-from analysis.contrast import Contrast
-from analysis.discordance import Discordance, discordance
-from analysis.failures import ErrorDifference, Failures, error_difference
-from analysis.lengths import COMMON, FEWEST, length_bins, overlap
-from analysis.metrics import METRICS
-from analysis.multiplicity import adjusted
-from analysis.overall import Overall
-from analysis.pairing import Match, match
-from analysis.rates import rates
-from analysis.slo import Slo
-from analysis.summary import Caution, Floats
-from capture.errors import InputError, UnreachableError
-from replay.measures import minimum_n
-from replay.warmup import Warmup
+from tbench.analysis.arms import Arm
+from tbench.analysis.cautions import Evidence, Grounds, cautions
+from tbench.analysis.censoring import censored_metrics, compare_survival
+from tbench.analysis.clusters import Clusters, clusters_of
+from tbench.analysis.comparison import Comparison, Comparisons, EqualLengths, Shift, Verdict
+from tbench.analysis.contrast import Contrast
+from tbench.analysis.discordance import Discordance, discordance
+from tbench.analysis.failures import ErrorDifference, Failures, error_difference
+from tbench.analysis.lengths import COMMON, FEWEST, length_bins, overlap
+from tbench.analysis.metrics import METRICS
+from tbench.analysis.multiplicity import adjusted
+from tbench.analysis.overall import Overall
+from tbench.analysis.pairing import Match, match
+from tbench.analysis.rates import rates
+from tbench.analysis.slo import Slo
+from tbench.analysis.summary import Caution, Floats
+from tbench.capture.errors import InputError, UnreachableError
+from tbench.replay.measures import minimum_n
+from tbench.replay.warmup import Warmup
 
 __all__ = ["Comparison", "Comparisons", "Question", "Shift", "Verdict", "compare"]
 

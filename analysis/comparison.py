@@ -4,14 +4,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from analysis.arms import Arm
-from analysis.censoring import Censoring
-from analysis.discordance import Discordance
-from analysis.drift import Thirds
-from analysis.failures import ErrorDifference
-from analysis.overall import Overall
-from analysis.rates import Pair
-from analysis.summary import Caution, Confidence, Floats
+from tbench.analysis.arms import Arm
+from tbench.analysis.censoring import Censoring
+from tbench.analysis.discordance import Discordance
+from tbench.analysis.drift import Thirds
+from tbench.analysis.failures import ErrorDifference
+from tbench.analysis.overall import Overall
+from tbench.analysis.rates import Pair
+from tbench.analysis.summary import Caution, Confidence, Floats
 
 NO_DIFFERENCE = "no difference seen"
 
@@ -169,7 +169,7 @@ class Comparisons:
 
     def __str__(self) -> str:
         """What `tbench compare` prints."""
-        from analysis.report.terminal import comparison_text  # noqa: PLC0415 (which builds on this file)
+        from tbench.analysis.report.terminal import comparison_text  # noqa: PLC0415 (which builds on this file)
 
         return comparison_text(self)
 

@@ -7,21 +7,21 @@ from functools import cached_property
 
 import numpy as np
 
-from analysis.blocks import Distribution, Ints
-from analysis.clusters import Clusters
-from analysis.comparison import NO_DIFFERENCE, Comparison, Shift, Verdict
-from analysis.drift import Thirds, quantile_by_thirds, typical_by_thirds
-from analysis.effective import EffectiveSize, effective_size
-from analysis.geometric import GeometricMean, geometric_mean, log_ratios
-from analysis.inversion import Interval, Pair, Side, invert
-from analysis.lengths import AtEqualLengths
-from analysis.metrics import Metric
-from analysis.omnibus import omnibus
-from analysis.overall import Overall
-from analysis.quantiles import identified, refusal
-from analysis.sketch import RELATIVE_ERROR, Sketch
-from analysis.summary import Caution, Confidence, Floats
-from replay.measures import minimum_n
+from tbench.analysis.blocks import Distribution, Ints
+from tbench.analysis.clusters import Clusters
+from tbench.analysis.comparison import NO_DIFFERENCE, Comparison, Shift, Verdict
+from tbench.analysis.drift import Thirds, quantile_by_thirds, typical_by_thirds
+from tbench.analysis.effective import EffectiveSize, effective_size
+from tbench.analysis.geometric import GeometricMean, geometric_mean, log_ratios
+from tbench.analysis.inversion import Interval, Pair, Side, invert
+from tbench.analysis.lengths import AtEqualLengths
+from tbench.analysis.metrics import Metric
+from tbench.analysis.omnibus import omnibus
+from tbench.analysis.overall import Overall
+from tbench.analysis.quantiles import identified, refusal
+from tbench.analysis.sketch import RELATIVE_ERROR, Sketch
+from tbench.analysis.summary import Caution, Confidence, Floats
+from tbench.replay.measures import minimum_n
 
 USUAL, RARE = (0.5, 0.9, 0.95, 0.99), 0.999
 """The quantiles shown when none is asked for; the rare one only where there are enough requests."""

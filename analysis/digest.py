@@ -11,17 +11,17 @@ from functools import partial
 
 import numpy as np
 
-from analysis.arms import Arm, Truths
-from analysis.blocks import FINE, Ints
-from analysis.failures import FailureCounts
-from analysis.metrics import METRICS, applies, values
-from analysis.quantiles import rank
-from analysis.sketch import Sketch
-from capture.exchange import Outcome
-from replay import measures
-from replay.table import tally, where, words
-from replay.throughput import Throughput, throughput
-from replay.totals import Waits, headline
+from tbench.analysis.arms import Arm, Truths
+from tbench.analysis.blocks import FINE, Ints
+from tbench.analysis.failures import FailureCounts
+from tbench.analysis.metrics import METRICS, applies, values
+from tbench.analysis.quantiles import rank
+from tbench.analysis.sketch import Sketch
+from tbench.capture.exchange import Outcome
+from tbench.replay import measures
+from tbench.replay.table import tally, where, words
+from tbench.replay.throughput import Throughput, throughput
+from tbench.replay.totals import Waits, headline
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import special
 
-from analysis.arms import Truths
-from analysis.inversion import fine_blocks
-from analysis.quantiles import wilson
-from analysis.summary import Floats
+from tbench.analysis.arms import Truths
+from tbench.analysis.inversion import fine_blocks
+from tbench.analysis.quantiles import wilson
+from tbench.analysis.summary import Floats
 
 BLOCKS = 16
 BURSTY = 1.5

@@ -5,9 +5,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from analysis.geometric import log_ratios
-from analysis.quantiles import identified, least_n, ordered, quantile
-from analysis.summary import Floats
+from tbench.analysis.geometric import log_ratios
+from tbench.analysis.quantiles import identified, least_n, ordered, quantile
+from tbench.analysis.summary import Floats
 
 Thirds = tuple[float | None, float | None, float | None]
 """Of the first, the middle and the last third of an arm's requests; None where there is none."""

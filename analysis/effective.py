@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from analysis.block_mean import mean_of_series
-from analysis.summary import Floats
+from tbench.analysis.block_mean import mean_of_series
+from tbench.analysis.summary import Floats
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,13 +11,13 @@ from typing import Final, Literal
 
 import numpy as np
 
-from analysis.arms import Truths
-from analysis.metrics import METRICS, Direction
-from analysis.quantiles import quantile, refusal
-from analysis.shared import Observed
-from analysis.slo import Slo, met
-from analysis.summary import Floats
-from replay.throughput import Throughput, throughput
+from tbench.analysis.arms import Truths
+from tbench.analysis.metrics import METRICS, Direction
+from tbench.analysis.quantiles import quantile, refusal
+from tbench.analysis.shared import Observed
+from tbench.analysis.slo import Slo, met
+from tbench.analysis.summary import Floats
+from tbench.replay.throughput import Throughput, throughput
 
 Scale = Literal["ratio", "points"]
 ERRORS: Final = "errors"

@@ -12,9 +12,9 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, Final, Self
 
-from analysis.result import Json, Result, Unit, read_object, read_result, read_unit
-from capture.errors import InputError
-from replay.benchmark.layout import METADATA
+from tbench.analysis.result import Json, Result, Unit, read_object, read_result, read_unit
+from tbench.capture.errors import InputError
+from tbench.replay.benchmark.layout import METADATA
 
 SCENARIO: Final = "traffic_scenario"
 LISTS: Final[Mapping[str, type]] = {SCENARIO: str, "num_concurrency": int, "batch_size": int}

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from analysis.arms import Truths
-from analysis.block_mean import mean_of_terms
-from analysis.clusters import Clusters
-from analysis.inversion import Ints, fine_blocks
-from analysis.quantiles import clopper_pearson, newcombe
-from analysis.summary import Floats
+from tbench.analysis.arms import Truths
+from tbench.analysis.block_mean import mean_of_terms
+from tbench.analysis.clusters import Clusters
+from tbench.analysis.inversion import Ints, fine_blocks
+from tbench.analysis.quantiles import clopper_pearson, newcombe
+from tbench.analysis.summary import Floats
 
 _REQUESTS_FOR_BLOCKS = 256
 """Fewer requests leave blocks of a handful: treat them as independent, and say so."""

@@ -4,10 +4,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from analysis.arms import Arm
-from analysis.quantiles import ordered, quantile
-from analysis.summary import Floats
-from replay import measures
+from tbench.analysis.arms import Arm
+from tbench.analysis.quantiles import ordered, quantile
+from tbench.analysis.summary import Floats
+from tbench.replay import measures
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

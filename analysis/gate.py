@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
-from analysis.endpoints import ERRORS, RUN_LEVEL, Endpoint, endpoint
-from analysis.metrics import METRICS
-from analysis.slo import UNITS, Slo, parse_amount, written
-from capture.errors import InputError
+from tbench.analysis.endpoints import ERRORS, RUN_LEVEL, Endpoint, endpoint
+from tbench.analysis.metrics import METRICS
+from tbench.analysis.slo import UNITS, Slo, parse_amount, written
+from tbench.capture.errors import InputError
 
 __all__ = ["ERRORS", "USUAL", "Gate", "parse_gate", "parse_gates", "parse_margin"]
 

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from analysis.block_mean import mean_of_series
-from analysis.clusters import Clusters
-from analysis.quantiles import refusal
-from analysis.summary import Floats
+from tbench.analysis.block_mean import mean_of_series
+from tbench.analysis.clusters import Clusters
+from tbench.analysis.quantiles import refusal
+from tbench.analysis.summary import Floats
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,10 +11,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
-from analysis.endpoints import Figure
-from capture.errors import InputError
-from capture.jsontext import loads
-from capture.writing import SHARED, write_whole
+from tbench.analysis.endpoints import Figure
+from tbench.capture.errors import InputError
+from tbench.capture.jsontext import loads
+from tbench.capture.writing import SHARED, write_whole
 
 FORMAT: Final = 1
 DIGITS: Final = 7

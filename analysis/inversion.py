@@ -18,9 +18,9 @@ import numpy as np
 import numpy.typing as npt
 from scipy import special
 
-from analysis.blocks import FINE, Distribution, Ints, Side, fine_blocks, logarithms
-from analysis.clusters import Clusters, Exceedance, few, freedom, inflated
-from analysis.summary import Floats
+from tbench.analysis.blocks import FINE, Distribution, Ints, Side, fine_blocks, logarithms
+from tbench.analysis.clusters import Clusters, Exceedance, few, freedom, inflated
+from tbench.analysis.summary import Floats
 
 __all__ = [
     "FINE",

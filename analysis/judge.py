@@ -8,16 +8,16 @@ of) and ruling (the verdicts).
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from analysis.case import LEAST_RUNS, Case, make_case
-from analysis.gate import Gate
-from analysis.judgement import ALPHA, Judgement, Method, Row, conclude
-from analysis.replicates import Replicates
-from analysis.reservations import of_candidate, of_requests, of_runs
-from analysis.ruling import settled
-from analysis.shared import Shared, shared
-from analysis.summary import Caution
-from capture.errors import InputError
-from replay.warmup import Warmup
+from tbench.analysis.case import LEAST_RUNS, Case, make_case
+from tbench.analysis.gate import Gate
+from tbench.analysis.judgement import ALPHA, Judgement, Method, Row, conclude
+from tbench.analysis.replicates import Replicates
+from tbench.analysis.reservations import of_candidate, of_requests, of_runs
+from tbench.analysis.ruling import settled
+from tbench.analysis.shared import Shared, shared
+from tbench.analysis.summary import Caution
+from tbench.capture.errors import InputError
+from tbench.replay.warmup import Warmup
 
 __all__ = ["ALPHA", "LEAST_RUNS", "Judgement", "Method", "Row", "judge"]
 

@@ -13,7 +13,7 @@ from typing import Final
 
 import numpy as np
 
-from analysis.case import (
+from tbench.analysis.case import (
     Case,
     at_the_margin,
     known,
@@ -21,20 +21,20 @@ from analysis.case import (
     make_case,
     worst_figures,
 )
-from analysis.endpoints import ERRORS, Figure
-from analysis.estimate import Estimate
-from analysis.gate import Gate
-from analysis.history import History, Session
-from analysis.judgement import Judgement, conclude
-from analysis.prediction import differs_by_kind, has_trend, predicted
-from analysis.replicates import Replicates
-from analysis.reservations import failures_of, failures_rose, of_requests, of_runs
-from analysis.ruling import settled
-from analysis.session import host_of, name_of, recorded_at
-from analysis.shared import Group, Shared, shared
-from analysis.summary import Caution
-from capture.errors import InputError
-from replay.warmup import Warmup
+from tbench.analysis.endpoints import ERRORS, Figure
+from tbench.analysis.estimate import Estimate
+from tbench.analysis.gate import Gate
+from tbench.analysis.history import History, Session
+from tbench.analysis.judgement import Judgement, conclude
+from tbench.analysis.prediction import differs_by_kind, has_trend, predicted
+from tbench.analysis.replicates import Replicates
+from tbench.analysis.reservations import failures_of, failures_rose, of_requests, of_runs
+from tbench.analysis.ruling import settled
+from tbench.analysis.session import host_of, name_of, recorded_at
+from tbench.analysis.shared import Group, Shared, shared
+from tbench.analysis.summary import Caution
+from tbench.capture.errors import InputError
+from tbench.replay.warmup import Warmup
 
 LEAST_SESSIONS: Final = 5
 SHORT: Final = "NOT_ENOUGH_HISTORY"

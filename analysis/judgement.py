@@ -4,12 +4,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
-from analysis.comparison import Comparison, Verdict
-from analysis.estimate import Estimate
-from analysis.gate import Gate
-from analysis.history import History
-from analysis.replicates import Replicates
-from analysis.summary import Caution
+from tbench.analysis.comparison import Comparison, Verdict
+from tbench.analysis.estimate import Estimate
+from tbench.analysis.gate import Gate
+from tbench.analysis.history import History
+from tbench.analysis.replicates import Replicates
+from tbench.analysis.summary import Caution
 
 Method = Literal["welch", "trend"]
 
@@ -121,7 +121,7 @@ class Judgement:
 
     def __str__(self) -> str:
         """What `tbench ab` prints."""
-        from analysis.report.judgement import judgement_text  # noqa: PLC0415 (which builds on this file)
+        from tbench.analysis.report.judgement import judgement_text  # noqa: PLC0415 (which builds on this file)
 
         return "\n".join(judgement_text(self))
 

@@ -11,10 +11,10 @@ from typing import Final
 
 import numpy as np
 
-from analysis.blocks import FINE, Ints, Side, logarithms
-from analysis.clusters import BLOCKS, Clusters, inflated
-from analysis.inversion import Pair, variance
-from analysis.summary import Floats
+from tbench.analysis.blocks import FINE, Ints, Side, logarithms
+from tbench.analysis.clusters import BLOCKS, Clusters, inflated
+from tbench.analysis.inversion import Pair, variance
+from tbench.analysis.summary import Floats
 
 MOST_BINS, PER_BIN = 40, 50
 """Answers are sorted by length into so many bins at most, with so many of an arm in each on average."""

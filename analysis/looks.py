@@ -13,9 +13,9 @@ from typing import Final, Literal
 import numpy as np
 from scipy import optimize, special
 
-from analysis.judge import ALPHA, LEAST_RUNS
-from analysis.summary import Floats
-from capture.errors import InputError
+from tbench.analysis.judge import ALPHA, LEAST_RUNS
+from tbench.analysis.summary import Floats
+from tbench.capture.errors import InputError
 
 Shape = Literal["obrien-fleming", "pocock"]
 SHAPES: Final[Mapping[Shape, Callable[[Floats], Floats]]] = {

@@ -10,10 +10,10 @@ from typing import Literal
 
 import numpy as np
 
-from analysis.arms import Arm, Truths
-from analysis.quantiles import rank
-from analysis.summary import Floats
-from replay import measures
+from tbench.analysis.arms import Arm, Truths
+from tbench.analysis.quantiles import rank
+from tbench.analysis.summary import Floats
+from tbench.replay import measures
 
 Direction = Literal["lower", "higher", "neutral"]
 

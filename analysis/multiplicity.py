@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Final
 
-from analysis.comparison import Comparison
+from tbench.analysis.comparison import Comparison
 
 RATE: Final = 0.05
 """Of the differences that are called so, this share may be none."""

@@ -14,9 +14,9 @@ from functools import cache
 import numpy as np
 import numpy.typing as npt
 
-from analysis.inversion import FINE, Pair, Side
-from analysis.quantiles import rank
-from analysis.summary import Floats
+from tbench.analysis.inversion import FINE, Pair, Side
+from tbench.analysis.quantiles import rank
+from tbench.analysis.summary import Floats
 
 BLOCKS = 16
 SIGNIFICANT = 0.05

@@ -12,15 +12,15 @@ from typing import Any, Final
 
 import numpy as np
 
-from analysis.arms import Arm, Truths, arm_of_run, joined, load_arm
-from analysis.digest import Digest, Span
-from capture.container import open_container
-from replay import measures
-from replay.columns import Record
-from replay.pieces import LIGHT, Pieces
-from replay.runfile import Run, closing_totals, expected, identity_of, in_warmup, open_run
-from replay.totals import cause
-from replay.warmup import Warmup
+from tbench.analysis.arms import Arm, Truths, arm_of_run, joined, load_arm
+from tbench.analysis.digest import Digest, Span
+from tbench.capture.container import open_container
+from tbench.replay import measures
+from tbench.replay.columns import Record
+from tbench.replay.pieces import LIGHT, Pieces
+from tbench.replay.runfile import Run, closing_totals, expected, identity_of, in_warmup, open_run
+from tbench.replay.totals import cause
+from tbench.replay.warmup import Warmup
 
 SAMPLES: Final = 5_000_000
 """Beyond so many samples in an arm a comparison counts them instead of keeping them."""

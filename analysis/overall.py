@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass
 
-from analysis.drift import Thirds
-from analysis.effective import EffectiveSize
-from analysis.geometric import GeometricMean
-from analysis.omnibus import Omnibus
-from analysis.summary import Confidence
+from tbench.analysis.drift import Thirds
+from tbench.analysis.effective import EffectiveSize
+from tbench.analysis.geometric import GeometricMean
+from tbench.analysis.omnibus import Omnibus
+from tbench.analysis.summary import Confidence
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from analysis.arms import Arm, Truths
-from analysis.summary import Floats
-from capture.errors import InputError
-from replay.table import short
-from replay.warmup import Warmup
+from tbench.analysis.arms import Arm, Truths
+from tbench.analysis.summary import Floats
+from tbench.capture.errors import InputError
+from tbench.replay.table import short
+from tbench.replay.warmup import Warmup
 
 Places = npt.NDArray[np.int64]
 

@@ -10,7 +10,7 @@ from itertools import groupby
 from statistics import fmean
 from typing import Final
 
-from analysis.result import Result
+from tbench.analysis.result import Result
 
 PLATEAU: Final = 0.05
 """A change of throughput and of requests per second, up or down, that is not worth a higher value."""

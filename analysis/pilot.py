@@ -4,12 +4,12 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from analysis.arms import load_arm
-from analysis.gate import ERRORS
-from analysis.metrics import METRICS
-from analysis.replicates import Replicates, find_runs, load_replicates
-from capture.container import open_container
-from capture.errors import InputError
+from tbench.analysis.arms import load_arm
+from tbench.analysis.gate import ERRORS
+from tbench.analysis.metrics import METRICS
+from tbench.analysis.replicates import Replicates, find_runs, load_replicates
+from tbench.capture.container import open_container
+from tbench.capture.errors import InputError
 
 _SHARE = re.compile(r"(\d+(?:\.\d+)?)%")
 _ASKED = re.compile(r"(?P<metric>\w+):p(?P<quantile>\d+(?:\.\d+)?)")

@@ -9,15 +9,15 @@ from typing import Final
 import numpy as np
 from scipy import optimize, special
 
-from analysis import power
-from analysis.contrast import SURE_REQUESTS, SURE_S
-from analysis.gate import USUAL
-from analysis.metrics import METRICS
-from analysis.replicates import Replicates
-from analysis.summary import Caution
-from analysis.variance import Spread, Within, correlation, spread
-from analysis.welch import CONFIDENCE
-from replay.measures import minimum_n
+from tbench.analysis import power
+from tbench.analysis.contrast import SURE_REQUESTS, SURE_S
+from tbench.analysis.gate import USUAL
+from tbench.analysis.metrics import METRICS
+from tbench.analysis.replicates import Replicates
+from tbench.analysis.summary import Caution
+from tbench.analysis.variance import Spread, Within, correlation, spread
+from tbench.analysis.welch import CONFIDENCE
+from tbench.replay.measures import minimum_n
 
 RUNS: Final = (3, 4, 5, 6, 8, 10, 15, 20)
 """Per arm: what a plan is shown for."""

@@ -5,14 +5,14 @@ from itertools import accumulate
 
 import numpy as np
 
-from analysis.arms import Arm
-from analysis.cautions import Evidence
-from analysis.failures import ErrorDifference
-from analysis.pairing import Match
-from analysis.shared import Group
-from analysis.welch import difference
-from replay.columns import Column
-from replay.runfile import Run, recount
+from tbench.analysis.arms import Arm
+from tbench.analysis.cautions import Evidence
+from tbench.analysis.failures import ErrorDifference
+from tbench.analysis.pairing import Match
+from tbench.analysis.shared import Group
+from tbench.analysis.welch import difference
+from tbench.replay.columns import Column
+from tbench.replay.runfile import Run, recount
 
 
 def pooled(baseline: Group, candidate: Group) -> Evidence:

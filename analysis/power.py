@@ -13,9 +13,9 @@ from typing import Final
 import numpy as np
 from scipy import optimize, special
 
-from analysis.judge import LEAST_RUNS
-from analysis.summary import Floats
-from analysis.welch import CONFIDENCE
+from tbench.analysis.judge import LEAST_RUNS
+from tbench.analysis.summary import Floats
+from tbench.analysis.welch import CONFIDENCE
 
 ASSUMED_SD: Final = 0.03
 """From run to run, where no pilot says it: a guess, and always called one."""

@@ -8,7 +8,7 @@ from typing import Final
 import numpy as np
 from scipy import special
 
-from analysis.estimate import Estimate, student
+from tbench.analysis.estimate import Estimate, student
 
 UNLIKELY: Final = 0.05
 """A slope, or a difference between two kinds of draws, this improbable by chance is called one."""

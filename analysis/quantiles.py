@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy import special
 
-from replay import measures
-from replay.measures import minimum_n
+from tbench.replay import measures
+from tbench.replay.measures import minimum_n
 
 Floats = npt.NDArray[np.float64]
 

@@ -10,12 +10,12 @@ from typing import Final
 
 import numpy as np
 
-from analysis.arms import Arm
-from analysis.endpoints import GOODPUT, RUN_LEVEL
-from analysis.pairing import Places
-from analysis.shared import Observed
-from analysis.slo import Slo
-from replay.throughput import Throughput, Tokens, three, throughput
+from tbench.analysis.arms import Arm
+from tbench.analysis.endpoints import GOODPUT, RUN_LEVEL
+from tbench.analysis.pairing import Places
+from tbench.analysis.shared import Observed
+from tbench.analysis.slo import Slo
+from tbench.replay.throughput import Throughput, Tokens, three, throughput
 
 OPEN_LOOP: Final = "open loop: the trace sets the load, so that equal rates say nothing of speed"
 

@@ -11,15 +11,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-from capture.exchange import Exchange, Outcome, Response
-from capture.providers import Answer, Ask, outcome_of, read_question, read_response
-from capture.sessions import Sessions
-from capture.tracereader import Trace
-from replay import columns
-from replay.columns import Column
-from replay.gaps import gather_gaps
-from replay.sample import Sample
-from replay.table import Columns, Table
+from tbench.capture.exchange import Exchange, Outcome, Response
+from tbench.capture.providers import Answer, Ask, outcome_of, read_question, read_response
+from tbench.capture.sessions import Sessions
+from tbench.capture.tracereader import Trace
+from tbench.replay import columns
+from tbench.replay.columns import Column
+from tbench.replay.gaps import gather_gaps
+from tbench.replay.sample import Sample
+from tbench.replay.table import Columns, Table
 
 _BATCH = 1000
 

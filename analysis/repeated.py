@@ -7,12 +7,12 @@ from typing import Final
 import numpy as np
 from scipy import special
 
-from analysis.arms import Arm
-from analysis.comparison import Shift
-from analysis.metrics import METRICS, values
-from analysis.quantiles import ordered, quantile, refusal
-from analysis.summary import Floats
-from analysis.welch import CONFIDENCE, Difference, difference
+from tbench.analysis.arms import Arm
+from tbench.analysis.comparison import Shift
+from tbench.analysis.metrics import METRICS, values
+from tbench.analysis.quantiles import ordered, quantile, refusal
+from tbench.analysis.summary import Floats
+from tbench.analysis.welch import CONFIDENCE, Difference, difference
 
 POINTS: Final = (*(k / 10 for k in range(1, 10)), 0.95, 0.99, 0.999)
 LEAST_RUNS: Final = 3

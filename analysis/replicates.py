@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
-from analysis.arms import Arm, load_arm
-from capture.errors import InputError
+from tbench.analysis.arms import Arm, load_arm
+from tbench.capture.errors import InputError
 
 
 @dataclass(frozen=True, kw_only=True)

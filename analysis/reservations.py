@@ -7,18 +7,18 @@ What holds of the requests is checked as for one pair of runs (analysis.cautions
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from analysis.arms import Arm
-from analysis.case import LEAST_RUNS, Case
-from analysis.cautions import cautions
-from analysis.endpoints import ERRORS, Figure, endpoint
-from analysis.estimate import Estimate
-from analysis.gate import MORE_FAILURES
-from analysis.judgement import Method
-from analysis.pooling import pooled
-from analysis.replicates import Replicates, begun, drawn, interleaved
-from analysis.shared import Group, Observed, Shared
-from analysis.summary import Caution
-from capture.terminal import plural
+from tbench.analysis.arms import Arm
+from tbench.analysis.case import LEAST_RUNS, Case
+from tbench.analysis.cautions import cautions
+from tbench.analysis.endpoints import ERRORS, Figure, endpoint
+from tbench.analysis.estimate import Estimate
+from tbench.analysis.gate import MORE_FAILURES
+from tbench.analysis.judgement import Method
+from tbench.analysis.pooling import pooled
+from tbench.analysis.replicates import Replicates, begun, drawn, interleaved
+from tbench.analysis.shared import Group, Observed, Shared
+from tbench.analysis.summary import Caution
+from tbench.capture.terminal import plural
 
 POOLED: Final = (
     "BUFFERED_STREAM",

@@ -6,10 +6,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Literal, Self, cast
 
-from capture.errors import InputError
-from capture.jsontext import read_json
-from replay.benchmark.aggregate import scaled
-from replay.benchmark.figures import LATENCIES
+from tbench.capture.errors import InputError
+from tbench.capture.jsontext import read_json
+from tbench.replay.benchmark.aggregate import scaled
+from tbench.replay.benchmark.figures import LATENCIES
 
 Unit = Literal["s", "ms"]
 Json = Mapping[str, Any]

@@ -10,12 +10,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
-from analysis.case import HIDDEN, NONE_LEFT, Case, comparison
-from analysis.comparison import Verdict
-from analysis.endpoints import ERRORS
-from analysis.judgement import ALPHA, BURST, Row, hidden
-from analysis.welch import holm
-from replay.measures import minimum_n
+from tbench.analysis.case import HIDDEN, NONE_LEFT, Case, comparison
+from tbench.analysis.comparison import Verdict
+from tbench.analysis.endpoints import ERRORS
+from tbench.analysis.judgement import ALPHA, BURST, Row, hidden
+from tbench.analysis.welch import holm
+from tbench.replay.measures import minimum_n
 
 STOPS: Final = ("TOO_FEW_RUNS", "NOT_INTERLEAVED", "UNBALANCED_ORDER", "SYSTEMATIC_ORDER")
 """Cautions that forbid a verdict on a change. What the candidate holds by itself is not touched."""

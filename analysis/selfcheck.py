@@ -15,20 +15,20 @@ from typing import Final
 
 import numpy as np
 
-from analysis.arms import Arm
-from analysis.compare import Question, compare
-from analysis.comparison import NO_DIFFERENCE, Comparison, Verdict
-from analysis.gate import Gate
-from analysis.judge import LEAST_RUNS, Row, judge
-from analysis.metrics import METRICS
-from analysis.planning import USUAL_RUNS
-from analysis.power import margin_needed
-from analysis.quantiles import ordered, quantile, refusal
-from analysis.replicates import Replicates
-from analysis.summary import Caution
-from analysis.variance import counted, pooled_sd
-from capture.errors import InputError
-from replay.warmup import Warmup
+from tbench.analysis.arms import Arm
+from tbench.analysis.compare import Question, compare
+from tbench.analysis.comparison import NO_DIFFERENCE, Comparison, Verdict
+from tbench.analysis.gate import Gate
+from tbench.analysis.judge import LEAST_RUNS, Row, judge
+from tbench.analysis.metrics import METRICS
+from tbench.analysis.planning import USUAL_RUNS
+from tbench.analysis.power import margin_needed
+from tbench.analysis.quantiles import ordered, quantile, refusal
+from tbench.analysis.replicates import Replicates
+from tbench.analysis.summary import Caution
+from tbench.analysis.variance import counted, pooled_sd
+from tbench.capture.errors import InputError
+from tbench.replay.warmup import Warmup
 
 MOST_SPLITS: Final = 64
 """As many as six pairs of runs have; of more this many are drawn."""

@@ -9,13 +9,13 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from analysis.comparison import Verdict
-from analysis.gate import Gate
-from analysis.judgement import Evidence, Judgement, Row
-from analysis.looks import NAMES, Looks
-from analysis.summary import Caution
-from analysis.welch import difference
-from capture.errors import InputError
+from tbench.analysis.comparison import Verdict
+from tbench.analysis.gate import Gate
+from tbench.analysis.judgement import Evidence, Judgement, Row
+from tbench.analysis.looks import NAMES, Looks
+from tbench.analysis.summary import Caution
+from tbench.analysis.welch import difference
+from tbench.capture.errors import InputError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,14 +4,14 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from urllib.parse import urlsplit
 
-from analysis.endpoints import ERRORS, Figure
-from analysis.gate import Gate
-from analysis.history import Session
-from analysis.replicates import Replicates
-from analysis.reservations import failures_of, of_runs
-from analysis.shared import Observed, shared
-from capture.errors import InputError
-from replay.warmup import Warmup
+from tbench.analysis.endpoints import ERRORS, Figure
+from tbench.analysis.gate import Gate
+from tbench.analysis.history import Session
+from tbench.analysis.replicates import Replicates
+from tbench.analysis.reservations import failures_of, of_runs
+from tbench.analysis.shared import Observed, shared
+from tbench.capture.errors import InputError
+from tbench.replay.warmup import Warmup
 
 
 def name_of(gate: Gate) -> str:

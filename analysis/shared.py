@@ -9,16 +9,16 @@ from typing import cast
 
 import numpy as np
 
-from analysis.arms import Arm, Truths
-from analysis.metrics import Metric, applies, composite, values
-from analysis.pairing import Places, warm_up
-from analysis.quantiles import ordered
-from analysis.replicates import Replicates
-from analysis.summary import Floats
-from capture.errors import InputError
-from replay import measures
-from replay.columns import Column
-from replay.warmup import Warmup
+from tbench.analysis.arms import Arm, Truths
+from tbench.analysis.metrics import Metric, applies, composite, values
+from tbench.analysis.pairing import Places, warm_up
+from tbench.analysis.quantiles import ordered
+from tbench.analysis.replicates import Replicates
+from tbench.analysis.summary import Floats
+from tbench.capture.errors import InputError
+from tbench.replay import measures
+from tbench.replay.columns import Column
+from tbench.replay.warmup import Warmup
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,9 +10,9 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from analysis.blocks import FINE, Distribution, Ints, logarithms
-from analysis.quantiles import rank
-from analysis.summary import Floats
+from tbench.analysis.blocks import FINE, Distribution, Ints, logarithms
+from tbench.analysis.quantiles import rank
+from tbench.analysis.summary import Floats
 
 _BITS: Final = 10
 RELATIVE_ERROR: Final = 2.0**-_BITS

@@ -10,19 +10,27 @@ from typing import Final
 
 import numpy as np
 
-from analysis.arms import load_arm
-from analysis.cautions import cautions, ratio_of_medians
-from analysis.compare import DEFAULT_METRICS, Question, check, compare, judged, of_rows, verdict
-from analysis.comparison import Comparisons, Sketched
-from analysis.contrast import Contrast
-from analysis.failures import ErrorDifference, counted_difference
-from analysis.metrics import METRICS
-from analysis.outsized import SAMPLES, Unread, outsized, unread
-from analysis.pairing import Match, same_source
-from analysis.rates import rates_of
-from analysis.sketch import RELATIVE_ERROR, Sketch
-from analysis.summary import Caution
-from capture.errors import InputError, UnreachableError
+from tbench.analysis.arms import load_arm
+from tbench.analysis.cautions import cautions, ratio_of_medians
+from tbench.analysis.compare import (
+    DEFAULT_METRICS,
+    Question,
+    check,
+    compare,
+    judged,
+    of_rows,
+    verdict,
+)
+from tbench.analysis.comparison import Comparisons, Sketched
+from tbench.analysis.contrast import Contrast
+from tbench.analysis.failures import ErrorDifference, counted_difference
+from tbench.analysis.metrics import METRICS
+from tbench.analysis.outsized import SAMPLES, Unread, outsized, unread
+from tbench.analysis.pairing import Match, same_source
+from tbench.analysis.rates import rates_of
+from tbench.analysis.sketch import RELATIVE_ERROR, Sketch
+from tbench.analysis.summary import Caution
+from tbench.capture.errors import InputError, UnreachableError
 
 NEEDED: Final = ("lag", "ttft", "e2e", "output_tokens")
 """Metrics that the cautions ask for."""

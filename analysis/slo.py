@@ -6,9 +6,9 @@ from typing import Final
 
 import numpy as np
 
-from analysis.arms import Arm, Truths
-from analysis.metrics import METRICS, Metric, values
-from capture.errors import InputError
+from tbench.analysis.arms import Arm, Truths
+from tbench.analysis.metrics import METRICS, Metric, values
+from tbench.capture.errors import InputError
 
 FORM: Final = "ttft<500ms,tpot<50ms,e2e<3s"
 UNITS: Final = {"s": {"s": 1.0, "ms": 1e-3, "us": 1e-6}, "tok/s": {"": 1.0, "tok/s": 1.0}}

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from analysis.arms import Arm
-from analysis.summary import Floats
-from replay import measures
-from replay.table import at
+from tbench.analysis.arms import Arm
+from tbench.analysis.summary import Floats
+from tbench.replay import measures
+from tbench.replay.table import at
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

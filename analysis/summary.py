@@ -6,8 +6,8 @@ from typing import Final, Literal
 
 import numpy as np
 
-from analysis import quantiles
-from analysis.quantiles import Floats
+from tbench.analysis import quantiles
+from tbench.analysis.quantiles import Floats
 
 __all__ = ["Caution", "Confidence", "Floats", "Quantile", "Summary", "summarise"]
 

@@ -7,8 +7,8 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
-from analysis.quantiles import ordered
-from analysis.summary import Floats
+from tbench.analysis.quantiles import ordered
+from tbench.analysis.summary import Floats
 
 Places = npt.NDArray[np.int64]
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from analysis.estimate import Estimate, student
+from tbench.analysis.estimate import Estimate, student
 
 
 def trend(

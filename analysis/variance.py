@@ -15,15 +15,23 @@ from typing import Final, Literal
 import numpy as np
 from scipy import special
 
-from analysis.arms import Arm
-from analysis.inversion import DRIFTING, Pair, blocks_for, fine_blocks, invert, lag_one, studentised
-from analysis.metrics import Metric, values
-from analysis.pairing import match, warm_up
-from analysis.quantiles import ordered, quantile, rank, refusal
-from analysis.replicates import Replicates
-from analysis.summary import Floats
-from analysis.welch import CONFIDENCE
-from replay.warmup import Warmup
+from tbench.analysis.arms import Arm
+from tbench.analysis.inversion import (
+    DRIFTING,
+    Pair,
+    blocks_for,
+    fine_blocks,
+    invert,
+    lag_one,
+    studentised,
+)
+from tbench.analysis.metrics import Metric, values
+from tbench.analysis.pairing import match, warm_up
+from tbench.analysis.quantiles import ordered, quantile, rank, refusal
+from tbench.analysis.replicates import Replicates
+from tbench.analysis.summary import Floats
+from tbench.analysis.welch import CONFIDENCE
+from tbench.replay.warmup import Warmup
 
 MORE_REQUESTS: Final = "more requests per run help"
 MORE_RUNS: Final = "only more runs help"

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from analysis.estimate import CONFIDENCE, Estimate, student
+from tbench.analysis.estimate import CONFIDENCE, Estimate, student
 
 __all__ = ["CONFIDENCE", "Difference", "difference", "holm", "level"]
 

@@ -30,7 +30,7 @@ from starlette.requests import Request
 from starlette.responses import StreamingResponse
 from starlette.routing import Route
 
-from capture.synthesis import Workload, parse, write
+from tbench.capture.synthesis import Workload, parse, write
 from tbench.mainjob import server as tbench_server
 
 MEDIAN_S, SIGMA = 0.030, 0.25

@@ -273,7 +273,7 @@ def tbench_json(*arguments: str) -> dict[str, Any]:
 
 def usage_by_hand(trace: Path) -> tuple[int, int]:
     """Prompt and output tokens summed over the trace's answers, by json alone."""
-    from capture import read_trace  # noqa: PLC0415 (only the container is ours, not the parsing)
+    from tbench.capture import read_trace  # noqa: PLC0415 (only the container is ours, not the parsing)
 
     found = [one for exchange in read_trace(trace) if (one := _usage(exchange.response))]
     return sum(one["prompt_tokens"] for one in found), sum(

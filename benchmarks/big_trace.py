@@ -21,8 +21,8 @@ from pathlib import Path
 
 from engine import Memory, serving
 
-from capture.exchange import Exchange, Request, Response
-from capture.tracefile import TraceHeader, TraceWriter
+from tbench.capture.exchange import Exchange, Request, Response
+from tbench.capture.tracefile import TraceHeader, TraceWriter
 
 HERE = Path(__file__).parent
 BODY = 256 * 1024

@@ -33,9 +33,9 @@ import httpx
 import numpy as np
 import trustme
 
-from capture.exchange import Exchange, Request, Response
-from capture.tracefile import TraceHeader, TraceWriter
-from replay.runfile import Run, read_run
+from tbench.capture.exchange import Exchange, Request, Response
+from tbench.capture.tracefile import TraceHeader, TraceWriter
+from tbench.replay.runfile import Run, read_run
 
 HERE = Path(__file__).parent
 

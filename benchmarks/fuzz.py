@@ -29,13 +29,13 @@ from typing import Any, Final
 
 import msgpack
 
-from capture import Exchange, Outcome, Request, Response, TraceHeader, TraceWriter, frames
-from capture.container import open_container
-from capture.exchange import Chunk
-from capture.frames import BLOCK
-from replay.runfile import RunWriter
-from replay.sample import Sample
 from tbench.__main__ import run as tbench
+from tbench.capture import Exchange, Outcome, Request, Response, TraceHeader, TraceWriter, frames
+from tbench.capture.container import open_container
+from tbench.capture.exchange import Chunk
+from tbench.capture.frames import BLOCK
+from tbench.replay.runfile import RunWriter
+from tbench.replay.sample import Sample
 
 CODES: Final = {0, 1, 2, 3, 4, 5}
 SLOW_S: Final = 20.0

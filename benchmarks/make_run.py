@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from replay import columns as blocks
-from replay.runfile import BLOCK_SAMPLES, RunWriter
+from tbench.replay import columns as blocks
+from tbench.replay.runfile import BLOCK_SAMPLES, RunWriter
 
 
 def block(first: int, n: int, args: argparse.Namespace, rng: np.random.Generator) -> dict[str, Any]:

@@ -25,8 +25,8 @@ from pathlib import Path
 
 import numpy as np
 
-from capture.exchange import Exchange, Request, Response
-from capture.tracefile import TraceHeader, TraceWriter
+from tbench.capture.exchange import Exchange, Request, Response
+from tbench.capture.tracefile import TraceHeader, TraceWriter
 
 TTFT_MS, ITL_MS, TOKENS = 60, 10, 20
 

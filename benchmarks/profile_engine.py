@@ -21,9 +21,9 @@ import httpx
 import trio
 from engine import serving
 
-from replay.engine.sender import EngineSender
-from replay.heads import origin_of
-from replay.sender import Call, Deadlines, Reply
+from tbench.replay.engine.sender import EngineSender
+from tbench.replay.heads import origin_of
+from tbench.replay.sender import Call, Deadlines, Reply
 
 HERE = Path(__file__).parent
 LEFT_OUT = ("'poll'", "gc.collect")

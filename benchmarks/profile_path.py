@@ -18,19 +18,19 @@ import orjson
 import trio
 from engine import write_trace
 
-from capture.tracereader import read_trace
-from replay import columns
-from replay.answers import to_sample
-from replay.attempt import Attempt
-from replay.cost import Bill
-from replay.label import Label
-from replay.plan import Plan
-from replay.sample import Sample
-from replay.sender import Reply
-from replay.tally import Tally
-from replay.target import Target
-from replay.workers.feed import frame
-from replay.workers.spool import SpoolReader, SpoolWriter
+from tbench.capture.tracereader import read_trace
+from tbench.replay import columns
+from tbench.replay.answers import to_sample
+from tbench.replay.attempt import Attempt
+from tbench.replay.cost import Bill
+from tbench.replay.label import Label
+from tbench.replay.plan import Plan
+from tbench.replay.sample import Sample
+from tbench.replay.sender import Reply
+from tbench.replay.tally import Tally
+from tbench.replay.target import Target
+from tbench.replay.workers.feed import frame
+from tbench.replay.workers.spool import SpoolReader, SpoolWriter
 
 HEADERS = [
     (b"Content-Type", b"text/event-stream"),

@@ -28,7 +28,7 @@ import numpy as np
 from engine import serving
 from peers import OFFLINE, QUIET
 
-from replay.runfile import read_run
+from tbench.replay.runfile import read_run
 
 HERE = Path(__file__).parent
 POINTS = (1, 64, 256)

@@ -14,7 +14,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from capture.synthesis import Workload, estimated, load_tokens, parse, write
+from tbench.capture.synthesis import Workload, estimated, load_tokens, parse, write
 
 CASES = (
     ("text-to-text", "D(100,100)", {}, 1),

@@ -20,7 +20,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from capture import Chunk, Request, Response, TraceHeader, TraceWriter, read_trace
+from tbench.capture import Chunk, Request, Response, TraceHeader, TraceWriter, read_trace
 
 BODY = 8_000
 CHUNKS = 60

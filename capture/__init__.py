@@ -7,8 +7,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from capture.exchange import Chunk, Exchange, Outcome, Request, Response
-    from capture.tracefile import Clock, Gap, Trace, TraceHeader, TraceWriter, read_trace
+    from tbench.capture.exchange import Chunk, Exchange, Outcome, Request, Response
+    from tbench.capture.tracefile import Clock, Gap, Trace, TraceHeader, TraceWriter, read_trace
 
 _EXCHANGE = ("Chunk", "Exchange", "Outcome", "Request", "Response")
 
@@ -29,7 +29,7 @@ __all__ = [
 
 def __getattr__(name: str) -> object:
     if name not in __all__:
-        raise AttributeError(f"module 'capture' has no attribute {name!r}")
-    home = "capture.exchange" if name in _EXCHANGE else "capture.tracefile"
+        raise AttributeError(f"module 'tbench.capture' has no attribute {name!r}")
+    home = "tbench.capture.exchange" if name in _EXCHANGE else "tbench.capture.tracefile"
     value = globals()[name] = getattr(import_module(home), name)
     return value

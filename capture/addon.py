@@ -24,14 +24,14 @@ from mitmproxy.proxy import commands, events, layer
 from mitmproxy.proxy.layers import http as _http_layer
 from mitmproxy.proxy.layers.http import _http1
 
-from capture.endings import Failure
-from capture.errors import TbenchError
-from capture.exchange import LED_BACK, Outcome, Request, Response
-from capture.recording import MAX_PENDING, Parts, Recording, begin
-from capture.redact import Secrets, mask_lookalikes, safe_path, secrets_of
-from capture.selection import Selection
-from capture.sessions import SESSION_HEADERS
-from capture.tee import Tee
+from tbench.capture.endings import Failure
+from tbench.capture.errors import TbenchError
+from tbench.capture.exchange import LED_BACK, Outcome, Request, Response
+from tbench.capture.recording import MAX_PENDING, Parts, Recording, begin
+from tbench.capture.redact import Secrets, mask_lookalikes, safe_path, secrets_of
+from tbench.capture.selection import Selection
+from tbench.capture.sessions import SESSION_HEADERS
+from tbench.capture.tee import Tee
 
 logger = logging.getLogger(__name__)
 

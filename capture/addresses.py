@@ -3,8 +3,8 @@
 import socket
 from urllib.parse import urlsplit
 
-from capture.errors import InputError
-from capture.redact import mask_address
+from tbench.capture.errors import InputError
+from tbench.capture.redact import mask_address
 
 
 def parse_upstream(text: str) -> str:

@@ -8,8 +8,8 @@ import struct
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from capture.container import Contents, Place
-from capture.frames import LATEST
+from tbench.capture.container import Contents, Place
+from tbench.capture.frames import LATEST
 
 _LINK = struct.Struct("<IIII")
 NOWHERE = 0xFFFFFFFF

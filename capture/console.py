@@ -13,7 +13,7 @@ from rich.file_proxy import FileProxy
 from rich.segment import Segment
 from rich.text import Text
 
-from capture.terminal import LONGEST_LINE, escaped, guard, shortened, styled
+from tbench.capture.terminal import LONGEST_LINE, escaped, guard, shortened, styled
 
 
 class Console(rich.console.Console):

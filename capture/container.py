@@ -11,11 +11,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from capture import frames
-from capture.errors import InputError
-from capture.frames import LATEST, Row, Rows
-from capture.scan import Container, Losses, open_container
-from capture.writing import check_folder
+from tbench.capture import frames
+from tbench.capture.errors import InputError
+from tbench.capture.frames import LATEST, Row, Rows
+from tbench.capture.scan import Container, Losses, open_container
+from tbench.capture.writing import check_folder
 
 __all__ = ["Container", "ContainerWriter", "Losses", "Place", "open_container"]
 

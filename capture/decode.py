@@ -3,7 +3,7 @@
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 
-from capture.errors import InputError
+from tbench.capture.errors import InputError
 
 Step = Callable[[bytes], bytes]
 Inflate = Callable[[bytes], Iterator[bytes]]

@@ -8,13 +8,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
-from capture.decode import decode
-from capture.errors import InputError
-from capture.exchange import Chunk, Outcome, Request, Response
-from capture.providers import outcome_of, read_ask, read_response
-from capture.redact import Redactor, Secrets, mask_hints, mask_lookalikes, without_credentials
-from capture.retries import Retries
-from capture.tee import Tee
+from tbench.capture.decode import decode
+from tbench.capture.errors import InputError
+from tbench.capture.exchange import Chunk, Outcome, Request, Response
+from tbench.capture.providers import outcome_of, read_ask, read_response
+from tbench.capture.redact import (
+    Redactor,
+    Secrets,
+    mask_hints,
+    mask_lookalikes,
+    without_credentials,
+)
+from tbench.capture.retries import Retries
+from tbench.capture.tee import Tee
 
 LONGEST_ERROR = 500
 PLAIN = ("", "identity")

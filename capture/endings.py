@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass
 
-from capture.exchange import Outcome
+from tbench.capture.exchange import Outcome
 
 _CLIENT = re.compile(r"^Client disconnected|^stream reset by client \(CANCEL\)")
 _RESET_BY_STREAM = re.compile(r"^stream reset by client")

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from operator import itemgetter
 from typing import Any
 
-from capture.exchange import Headers
-from capture.frames import FARTHEST
+from tbench.capture.exchange import Headers
+from tbench.capture.frames import FARTHEST
 
 Fields = dict[str, tuple[type, ...]]
 """The names of a record's fields, and the types that each may have."""

@@ -6,7 +6,7 @@ from typing import Any, NoReturn
 
 import orjson
 
-from capture.errors import InputError
+from tbench.capture.errors import InputError
 
 LONGEST_NUMBER = 20
 """Characters of a whole number: 64 bits have no more."""

@@ -5,7 +5,7 @@ import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from capture.redact import mask_lookalikes
+from tbench.capture.redact import mask_lookalikes
 
 
 class _Warnings(logging.Handler):

@@ -12,12 +12,12 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any, NamedTuple
 
-from capture.catalogue import Catalogue, Link, is_table, read_links, read_strays
-from capture.container import Container, Losses, Place
-from capture.exchange import Exchange, Request, Response
-from capture.frames import BLOCK, Row, Rows
-from capture.records import TraceHeader, read_request, read_response
-from capture.shelf import Shelf
+from tbench.capture.catalogue import Catalogue, Link, is_table, read_links, read_strays
+from tbench.capture.container import Container, Losses, Place
+from tbench.capture.exchange import Exchange, Request, Response
+from tbench.capture.frames import BLOCK, Row, Rows
+from tbench.capture.records import TraceHeader, read_request, read_response
+from tbench.capture.shelf import Shelf
 
 SHELF_BYTES = 64 * 2**20
 PARKED_BYTES = 32 * 2**20

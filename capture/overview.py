@@ -5,13 +5,13 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
-from capture.decode import decode
-from capture.dispersion import WINDOWS_S, Dispersion
-from capture.errors import InputError
-from capture.exchange import Exchange, Outcome, Response
-from capture.providers import Answer, Ask, outcome_of, read_ask, read_response
-from capture.sessions import Sessions
-from capture.tracereader import Trace
+from tbench.capture.decode import decode
+from tbench.capture.dispersion import WINDOWS_S, Dispersion
+from tbench.capture.errors import InputError
+from tbench.capture.exchange import Exchange, Outcome, Response
+from tbench.capture.providers import Answer, Ask, outcome_of, read_ask, read_response
+from tbench.capture.sessions import Sessions
+from tbench.capture.tracereader import Trace
 
 
 def pieces(response: Response) -> Iterator[tuple[float, bytes]]:

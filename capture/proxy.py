@@ -21,15 +21,15 @@ from mitmproxy.addons import block, core, disable_h2c, next_layer, proxyserver, 
 from mitmproxy.master import Master
 from mitmproxy.options import Options
 
-from capture.addon import Capture
-from capture.addresses import check_port
-from capture.errors import InputError
-from capture.lag import Lag
-from capture.notices import notices
-from capture.recorder import FLUSH_S
-from capture.recording import Recording, begin
-from capture.stopping import stop_signals
-from capture.watch import Listening, Status, Watch
+from tbench.capture.addon import Capture
+from tbench.capture.addresses import check_port
+from tbench.capture.errors import InputError
+from tbench.capture.lag import Lag
+from tbench.capture.notices import notices
+from tbench.capture.recorder import FLUSH_S
+from tbench.capture.recording import Recording, begin
+from tbench.capture.stopping import stop_signals
+from tbench.capture.watch import Listening, Status, Watch
 
 HURRIED_FLUSH_S = 5.0
 LAG_EVERY_S = 0.1

@@ -14,12 +14,12 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Protocol
 
-from capture.editor import Editor
-from capture.errors import InputError
-from capture.exchange import Request, Response
-from capture.records import Clock, Gap
-from capture.redact import Secrets
-from capture.tee import Budget, Tee
+from tbench.capture.editor import Editor
+from tbench.capture.errors import InputError
+from tbench.capture.exchange import Request, Response
+from tbench.capture.records import Clock, Gap
+from tbench.capture.redact import Secrets
+from tbench.capture.tee import Budget, Tee
 
 TICK_S = 0.05
 GAP_EVERY_NS = 1_000_000_000

@@ -5,14 +5,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from capture.editor import Editor
-from capture.errors import InputError
-from capture.recorder import Recorder
-from capture.records import TraceHeader
-from capture.redact import Redactor
-from capture.selection import Selection
-from capture.tee import Budget
-from capture.tracefile import TraceWriter
+from tbench.capture.editor import Editor
+from tbench.capture.errors import InputError
+from tbench.capture.recorder import Recorder
+from tbench.capture.records import TraceHeader
+from tbench.capture.redact import Redactor
+from tbench.capture.selection import Selection
+from tbench.capture.tee import Budget
+from tbench.capture.tracefile import TraceWriter
 
 MAX_PENDING = 256 << 20
 

@@ -11,9 +11,9 @@ from itertools import accumulate
 from typing import Any
 from uuid import uuid4
 
-from capture.exchange import NOTHING, Chunk, Outcome, Request, Response
-from capture.form import Fields, Form
-from capture.frames import FARTHEST
+from tbench.capture.exchange import NOTHING, Chunk, Outcome, Request, Response
+from tbench.capture.form import Fields, Form
+from tbench.capture.frames import FARTHEST
 
 U32_MAX = 2**32 - 1
 

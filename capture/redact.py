@@ -17,10 +17,10 @@ from itertools import chain
 from typing import NamedTuple
 from urllib.parse import quote, quote_plus, unquote_plus
 
-from capture.exchange import Headers
-from capture.members import Kind, Member, credentials, identities
-from capture.providers import masked
-from capture.sessions import SESSION_HEADERS
+from tbench.capture.exchange import Headers
+from tbench.capture.members import Kind, Member, credentials, identities
+from tbench.capture.providers import masked
+from tbench.capture.sessions import SESSION_HEADERS
 
 Fields = Iterable[tuple[str, str]]
 """Header fields as they came off the wire, any case."""

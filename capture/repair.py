@@ -9,13 +9,13 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from capture.catalogue import Catalogue
-from capture.container import Container, ContainerWriter, Losses
-from capture.errors import InputError
-from capture.frames import BLOCK, HEADER, INDEX, Row, Rows
-from capture.ordering import Segment
-from capture.records import TraceHeader, header_map
-from capture.tracereader import read_trace
+from tbench.capture.catalogue import Catalogue
+from tbench.capture.container import Container, ContainerWriter, Losses
+from tbench.capture.errors import InputError
+from tbench.capture.frames import BLOCK, HEADER, INDEX, Row, Rows
+from tbench.capture.ordering import Segment
+from tbench.capture.records import TraceHeader, header_map
+from tbench.capture.tracereader import read_trace
 
 OURS = {HEADER, BLOCK, INDEX}
 NOT_COPIED = {"format", "marker"}

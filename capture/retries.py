@@ -7,7 +7,7 @@ within a minute of a failure is the same ask again; each failure explains one re
 from collections import OrderedDict, deque
 from dataclasses import dataclass
 
-from capture.exchange import Outcome, Response
+from tbench.capture.exchange import Outcome, Response
 
 WINDOW_NS = 60_000_000_000
 CAPACITY = 8_192

@@ -10,10 +10,10 @@ from io import FileIO
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from capture import frames
-from capture.errors import InputError
-from capture.frames import BLOCK, FRAME, HEADER, INDEX, MARKER_BYTES, Row, Rows
-from capture.source import Source
+from tbench.capture import frames
+from tbench.capture.errors import InputError
+from tbench.capture.frames import BLOCK, FRAME, HEADER, INDEX, MARKER_BYTES, Row, Rows
+from tbench.capture.source import Source
 
 MOST_BAD = 100
 """So many records of a block may be none before the rest of it is not looked at."""

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
-from capture.errors import InputError
+from tbench.capture.errors import InputError
 
 INFERENCE = (
     ("POST", "*/chat/completions"),

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from capture.exchange import Request
-from capture.providers import Question, read_question
+from tbench.capture.exchange import Request
+from tbench.capture.providers import Question, read_question
 
 SESSION_HEADERS = (
     "x-session-id",

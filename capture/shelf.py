@@ -4,11 +4,11 @@ from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from capture import frames
-from capture.container import Losses
+from tbench.capture import frames
+from tbench.capture.container import Losses
 
 if TYPE_CHECKING:
-    from capture.ordering import Segment
+    from tbench.capture.ordering import Segment
 
 
 class Shelved:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from itertools import repeat
 from typing import NamedTuple
 
-from capture.errors import InputError
+from tbench.capture.errors import InputError
 
 BOM = b"\xef\xbb\xbf"
 MAX_EVENT_BYTES = 64 * 2**20

@@ -8,11 +8,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from capture.catalogue import Catalogue
-from capture.container import ContainerWriter
-from capture.errors import InputError
-from capture.exchange import Exchange, Request, Response
-from capture.records import (
+from tbench.capture.catalogue import Catalogue
+from tbench.capture.container import ContainerWriter
+from tbench.capture.errors import InputError
+from tbench.capture.exchange import Exchange, Request, Response
+from tbench.capture.records import (
     Clock,
     Gap,
     TraceHeader,
@@ -22,7 +22,7 @@ from capture.records import (
     request_record,
     response_record,
 )
-from capture.tracereader import Trace, read_trace, segment_path
+from tbench.capture.tracereader import Trace, read_trace, segment_path
 
 __all__ = ["Clock", "Gap", "Trace", "TraceHeader", "TraceWriter", "read_trace"]
 

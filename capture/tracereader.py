@@ -9,11 +9,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from capture.container import Container, Losses, open_container
-from capture.errors import InputError
-from capture.exchange import Exchange
-from capture.ordering import Budgets, How, Segment, exchanges, open_segment
-from capture.records import read_header
+from tbench.capture.container import Container, Losses, open_container
+from tbench.capture.errors import InputError
+from tbench.capture.exchange import Exchange
+from tbench.capture.ordering import Budgets, How, Segment, exchanges, open_segment
+from tbench.capture.records import read_header
 
 FORWARD = Budgets(shelf=8 * 2**20)
 """Without answers hardly any block is read a second time."""

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from capture.lag import Lag
-from capture.recorder import Counts
+from tbench.capture.lag import Lag
+from tbench.capture.recorder import Counts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

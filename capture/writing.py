@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, Final
 
-from capture.errors import InputError, TbenchError
+from tbench.capture.errors import InputError, TbenchError
 
 PRIVATE: Final = 0o600
 """For its owner's eyes: what may quote a prompt, a server's error, or names that an operator chose."""

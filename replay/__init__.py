@@ -1,5 +1,20 @@
-"""Replay: a trace sent again, measured.
+"""Replay: a trace sent again, measured. Called, `tbench.replay(...)` is the function of `tbench.replay.api`.
 
 An order (what was asked for) becomes a job; the plan says which requests, the pacing when, the target
 where; the player starts them, a sender sends them, the scribe writes a sample of each into the run file.
 """
+
+import sys
+from types import ModuleType
+
+
+class _CallablePackage(ModuleType):
+    """Package and function share a name: whichever part is imported first, the name can be called."""
+
+    def __call__(self, *args: object, **options: object) -> object:
+        from tbench.replay.api import replay  # noqa: PLC0415 - a worker needs none of it
+
+        return replay(*args, **options)  # type: ignore[arg-type]
+
+
+sys.modules[__name__].__class__ = _CallablePackage

@@ -6,13 +6,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from capture.lag import Lag
-from replay.headroom import headroom
-from replay.job import Job
-from replay.plan import Plan
-from replay.sample import Fate
-from replay.tally import Tally
-from replay.workers.crew import Crew
+from tbench.capture.lag import Lag
+from tbench.replay.headroom import headroom
+from tbench.replay.job import Job
+from tbench.replay.plan import Plan
+from tbench.replay.sample import Fate
+from tbench.replay.tally import Tally
+from tbench.replay.workers.crew import Crew
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,14 +5,14 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Final
 
-from capture.exchange import Outcome
-from capture.providers import Answer, judge, one_line, read_answer
-from capture.redact import Secrets
-from replay.attempt import Attempt
-from replay.label import Label
-from replay.sample import Sample
-from replay.sender import Reply
-from replay.traced import NAMES, traced
+from tbench.capture.exchange import Outcome
+from tbench.capture.providers import Answer, judge, one_line, read_answer
+from tbench.capture.redact import Secrets
+from tbench.replay.attempt import Attempt
+from tbench.replay.label import Label
+from tbench.replay.sample import Sample
+from tbench.replay.sender import Reply
+from tbench.replay.traced import NAMES, traced
 
 UNANSWERED: Final = Answer()
 LONGEST_REASON: Final = 64

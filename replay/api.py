@@ -4,12 +4,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypedDict, Unpack
 
-from replay.order import Order
-from replay.performance import Watch, perform
-from replay.runfile import Run
-from replay.senders import Choice
-from replay.target import parse_headers
-from replay.warmup import parse_warmup
+from tbench.replay.order import Order
+from tbench.replay.performance import Watch, perform
+from tbench.replay.runfile import Run
+from tbench.replay.senders import Choice
+from tbench.replay.target import parse_headers
+from tbench.replay.warmup import parse_warmup
 
 
 class Options(TypedDict, total=False):

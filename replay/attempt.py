@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from replay.sender import Reply
+from tbench.replay.sender import Reply
 
 
 @dataclass(slots=True, kw_only=True)

@@ -2,8 +2,8 @@
 
 from typing import Final
 
-from capture.exchange import Outcome
-from replay.sender import Reply
+from tbench.capture.exchange import Outcome
+from tbench.replay.sender import Reply
 
 ENOUGH: Final = 20
 """After so many attempts that all failed alike, nothing else is to be expected."""

@@ -4,10 +4,10 @@ The worker reserves (replay.workers.purse), the parent settles when it has read 
 meet in the pulse.
 """
 
-from capture.exchange import Outcome
-from replay.cost import cost, price_of
-from replay.sample import Sample
-from replay.workers.pulse import Pulse
+from tbench.capture.exchange import Outcome
+from tbench.replay.cost import cost, price_of
+from tbench.replay.sample import Sample
+from tbench.replay.workers.pulse import Pulse
 
 
 class Till:

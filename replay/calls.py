@@ -4,15 +4,15 @@ from collections.abc import Iterable, Iterator
 from itertools import takewhile, tee
 from typing import TYPE_CHECKING
 
-from replay.cost import cost, price_of
-from replay.label import Label
-from replay.pacing import Schedule
-from replay.plan import Planned
-from replay.sender import Call
-from replay.survey import expected_usage
+from tbench.replay.cost import cost, price_of
+from tbench.replay.label import Label
+from tbench.replay.pacing import Schedule
+from tbench.replay.plan import Planned
+from tbench.replay.sender import Call
+from tbench.replay.survey import expected_usage
 
 if TYPE_CHECKING:
-    from replay.job import Job
+    from tbench.replay.job import Job
 
 
 def calls(job: "Job", plan: Iterable[Planned], schedule: Schedule | None) -> Iterator[Call]:

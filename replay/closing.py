@@ -7,16 +7,16 @@ from typing import Any, Final
 
 import numpy as np
 
-from capture.errors import UnreachableError
-from capture.exchange import Outcome
-from capture.terminal import named, plural
-from replay import measures
-from replay.forecast import Forecast
-from replay.runfile import Run
-from replay.table import where
-from replay.target import KEYS
-from replay.throughput import spoken
-from replay.totals import identity
+from tbench.capture.errors import UnreachableError
+from tbench.capture.exchange import Outcome
+from tbench.capture.terminal import named, plural
+from tbench.replay import measures
+from tbench.replay.forecast import Forecast
+from tbench.replay.runfile import Run
+from tbench.replay.table import where
+from tbench.replay.target import KEYS
+from tbench.replay.throughput import spoken
+from tbench.replay.totals import identity
 
 LATENCIES: Final = {
     "ttft_s": "TTFT",

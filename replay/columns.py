@@ -11,8 +11,8 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from replay import traced
-from replay.sample import Sample
+from tbench.replay import traced
+from tbench.replay.sample import Sample
 
 Column = npt.NDArray[Any]
 Record = dict[str, Any]

@@ -4,13 +4,13 @@ import json
 import sys
 from dataclasses import asdict
 
-from capture.errors import InvalidRunError
-from replay.closing import check_reached, outlook, summary
-from replay.forecast import forecast
-from replay.order import Order
-from replay.performance import perform
-from replay.progress import screen, watching
-from replay.totals import numbers
+from tbench.capture.errors import InvalidRunError
+from tbench.replay.closing import check_reached, outlook, summary
+from tbench.replay.forecast import forecast
+from tbench.replay.order import Order
+from tbench.replay.performance import perform
+from tbench.replay.progress import screen, watching
+from tbench.replay.totals import numbers
 
 
 def dry_run(order: Order, *, as_json: bool) -> int:

@@ -8,7 +8,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from capture.providers import Usage
+from tbench.capture.providers import Usage
 
 
 class Price(NamedTuple):

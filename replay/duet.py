@@ -3,7 +3,7 @@
 import random
 from collections.abc import Iterator, Sequence
 
-from replay.sender import Call
+from tbench.replay.sender import Call
 
 
 def interleaved(voices: Sequence[Iterator[Call]], seed: int) -> Iterator[Call]:

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from itertools import islice, takewhile
 from typing import Any, Final
 
-from replay.job import Job
-from replay.pacing import WINDOW_S
-from replay.performance import first_look
-from replay.survey import Rates, Survey, rates
+from tbench.replay.job import Job
+from tbench.replay.pacing import WINDOW_S
+from tbench.replay.performance import first_look
+from tbench.replay.survey import Rates, Survey, rates
 
 WALKED: Final = 20_000
 """So many requests of a schedule are walked through, or its first round; the rounds after that are alike."""

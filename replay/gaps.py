@@ -5,8 +5,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from replay.columns import Column
-from replay.table import roomy, whole
+from tbench.replay.columns import Column
+from tbench.replay.table import roomy, whole
 
 _ROOM: Final = 1024
 _AT_ONCE: Final = 1_000_000

@@ -8,8 +8,8 @@ template, and an id and a length are put into it.
 import re
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from replay.address import PORTS, Address, address
-from replay.sender import Fields, Origin
+from tbench.replay.address import PORTS, Address, address
+from tbench.replay.sender import Fields, Origin
 
 if TYPE_CHECKING:
     import httpx

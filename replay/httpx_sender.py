@@ -17,11 +17,11 @@ from typing import Any, Final, Self, cast
 import httpx
 import trio
 
-from capture.exchange import Outcome
-from replay.engine.clock import Passes
-from replay.rehearsal import rehearse
-from replay.reuse import TIDY_S, Reuse
-from replay.sender import (
+from tbench.capture.exchange import Outcome
+from tbench.replay.engine.clock import Passes
+from tbench.replay.rehearsal import rehearse
+from tbench.replay.reuse import TIDY_S, Reuse
+from tbench.replay.sender import (
     CERTAIN_S,
     IDLE_S,
     MOST_BYTES,
@@ -35,7 +35,7 @@ from replay.sender import (
     too_long,
     unconnected,
 )
-from replay.trust import tls
+from tbench.replay.trust import tls
 
 FAILURES: Final[tuple[tuple[type[Exception], Outcome, Outcome], ...]] = (
     (httpx.ConnectError, Outcome.CONNECT_ERROR, Outcome.CONNECT_ERROR),

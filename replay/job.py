@@ -5,13 +5,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from capture.tracereader import Trace
-from replay.pace import Pace
-from replay.plan import Plan
-from replay.sender import Deadlines
-from replay.senders import Kind, chosen
-from replay.target import Target
-from replay.warmup import Warmup
+from tbench.capture.tracereader import Trace
+from tbench.replay.pace import Pace
+from tbench.replay.plan import Plan
+from tbench.replay.sender import Deadlines
+from tbench.replay.senders import Kind, chosen
+from tbench.replay.target import Target
+from tbench.replay.warmup import Warmup
 
 
 @dataclass(frozen=True, kw_only=True)

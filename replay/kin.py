@@ -12,6 +12,6 @@ def kin_command(module: str) -> list[str]:
 
 def kin_environ() -> dict[str, str]:
     """Our environment, with the place of this package first: kin must not find another one."""
-    here = str(Path(__file__).parents[1])
+    here = str(Path(__file__).parents[2])
     given = os.environ.get("PYTHONPATH")
     return {**os.environ, "PYTHONPATH": os.pathsep.join([here, given] if given else [here])}

@@ -12,9 +12,9 @@ from typing import Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from capture.exchange import Outcome
-from replay.columns import NUMBERS, Column
-from replay.table import Columns, where
+from tbench.capture.exchange import Outcome
+from tbench.replay.columns import NUMBERS, Column
+from tbench.replay.table import Columns, where
 
 __all__ = ["Columns", "Values"]
 

@@ -9,21 +9,21 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from capture.errors import InputError, TbenchError
-from capture.exchange import Headers, Request
-from capture.providers import GENERATIVE
-from capture.tracereader import Trace, read_trace
-from capture.writing import check_folder
-from replay.job import Job
-from replay.pace import Mode, Pace
-from replay.plan import Plan
-from replay.runfile import read_run
-from replay.salt import new_salt
-from replay.sender import Deadlines
-from replay.senders import Choice, chosen
-from replay.target import CURE, Target, checked_base_url, find_key
-from replay.warmup import Warmup
-from replay.workers.duties import needed
+from tbench.capture.errors import InputError, TbenchError
+from tbench.capture.exchange import Headers, Request
+from tbench.capture.providers import GENERATIVE
+from tbench.capture.tracereader import Trace, read_trace
+from tbench.capture.writing import check_folder
+from tbench.replay.job import Job
+from tbench.replay.pace import Mode, Pace
+from tbench.replay.plan import Plan
+from tbench.replay.runfile import read_run
+from tbench.replay.salt import new_salt
+from tbench.replay.sender import Deadlines
+from tbench.replay.senders import Choice, chosen
+from tbench.replay.target import CURE, Target, checked_base_url, find_key
+from tbench.replay.warmup import Warmup
+from tbench.replay.workers.duties import needed
 
 FLAGS: Final[Mapping[str, Mode]] = {
     "speed": "speed",

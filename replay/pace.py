@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from capture.errors import InputError
-from replay.pacing import (
+from tbench.capture.errors import InputError
+from tbench.replay.pacing import (
     Closed,
     Fixed,
     Profile,
@@ -17,7 +17,7 @@ from replay.pacing import (
     scaled,
     speed_for,
 )
-from replay.survey import Survey
+from tbench.replay.survey import Survey
 
 Mode = Literal["speed", "rate", "poisson", "constant", "concurrency", "concurrency-scale"]
 

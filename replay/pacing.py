@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from itertools import accumulate, count
 from typing import overload
 
-from capture.errors import InputError
+from tbench.capture.errors import InputError
 
 Schedule = Callable[[Iterable[float]], Iterator[float]]
 """Recorded offsets in, due times out: one for one, in the same order, never decreasing."""

@@ -15,28 +15,28 @@ from typing import Any, Final
 
 import trio
 
-from capture.errors import InputError
-from capture.stopping import stop_signals
-from replay.account import Account, steal_s
-from replay.budget import Till
-from replay.calls import calls
-from replay.duet import interleaved
-from replay.headroom import headroom
-from replay.job import Job
-from replay.pace import NEEDS_SURVEY
-from replay.pacing import Fixed
-from replay.provenance import header
-from replay.quiet import AHEAD, BEHIND, PLAIN, on_thread
-from replay.runfile import Run, RunWriter, read_run
-from replay.scribe import Book, Scribe
-from replay.survey import Survey, survey
-from replay.tally import Tally
-from replay.trust import tls
-from replay.workers.crew import Crew
-from replay.workers.duties import duties
-from replay.workers.feeder import Feeder
-from replay.workers.pulse import MOST_ARMS
-from replay.workers.shards import Shards
+from tbench.capture.errors import InputError
+from tbench.capture.stopping import stop_signals
+from tbench.replay.account import Account, steal_s
+from tbench.replay.budget import Till
+from tbench.replay.calls import calls
+from tbench.replay.duet import interleaved
+from tbench.replay.headroom import headroom
+from tbench.replay.job import Job
+from tbench.replay.pace import NEEDS_SURVEY
+from tbench.replay.pacing import Fixed
+from tbench.replay.provenance import header
+from tbench.replay.quiet import AHEAD, BEHIND, PLAIN, on_thread
+from tbench.replay.runfile import Run, RunWriter, read_run
+from tbench.replay.scribe import Book, Scribe
+from tbench.replay.survey import Survey, survey
+from tbench.replay.tally import Tally
+from tbench.replay.trust import tls
+from tbench.replay.workers.crew import Crew
+from tbench.replay.workers.duties import duties
+from tbench.replay.workers.feeder import Feeder
+from tbench.replay.workers.pulse import MOST_ARMS
+from tbench.replay.workers.shards import Shards
 
 LEAD_S: Final = 0.05
 """From the word to start to the start."""

@@ -4,11 +4,11 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from capture.container import Container
-from replay.columns import Column, Record
-from replay.gaps import gather_gaps
-from replay.runfile import LATER, USUAL, check_order, open_run, readable, sample_blocks
-from replay.table import Table
+from tbench.capture.container import Container
+from tbench.replay.columns import Column, Record
+from tbench.replay.gaps import gather_gaps
+from tbench.replay.runfile import LATER, USUAL, check_order, open_run, readable, sample_blocks
+from tbench.replay.table import Table
 
 SAMPLES: Final = 65_536
 """A piece ends with the block that makes it this large."""

@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 from itertools import count, islice
 from typing import Any, Final
 
-from capture.exchange import Exchange
-from capture.providers import Ask, Question, read_question
-from capture.sessions import Sessions
-from replay.pacing import gap_between_rounds
+from tbench.capture.exchange import Exchange
+from tbench.capture.providers import Ask, Question, read_question
+from tbench.capture.sessions import Sessions
+from tbench.replay.pacing import gap_between_rounds
 
 
 @dataclass(slots=True, kw_only=True)

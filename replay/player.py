@@ -11,11 +11,11 @@ from typing import Final, Protocol
 
 import trio
 
-from capture.exchange import Outcome
-from replay.alarm import SleepUntil
-from replay.attempt import Attempt
-from replay.pacing import Closed
-from replay.sender import Call, Reply, Sender
+from tbench.capture.exchange import Outcome
+from tbench.replay.alarm import SleepUntil
+from tbench.replay.attempt import Attempt
+from tbench.replay.pacing import Closed
+from tbench.replay.sender import Call, Reply, Sender
 
 NUDGE_S: Final = 1e-6
 """Added to the time before a profile is asked, so that rounding cannot ask for a window twice."""

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 import trio
 
-from capture.stopping import heard
-from replay.performance import Live, Watch
-from replay.sample import Fate
-from replay.tally import Tally
+from tbench.capture.stopping import heard
+from tbench.replay.performance import Live, Watch
+from tbench.replay.sample import Fate
+from tbench.replay.tally import Tally
 
 if TYPE_CHECKING:
-    from capture.console import Console
+    from tbench.capture.console import Console
 
 REFRESH_S: Final = 0.4
 PLAIN_S: Final = 10.0
@@ -35,7 +35,7 @@ class Terminal:
     def __init__(self, console: "Console") -> None:
         from rich.text import Text  # noqa: PLC0415 (a pipe needs none of it)
 
-        from capture.console import Live  # noqa: PLC0415
+        from tbench.capture.console import Live  # noqa: PLC0415
 
         self._text = Text
         self._region = Live(console=console, auto_refresh=False, transient=True)
@@ -64,7 +64,7 @@ def screen() -> Screen:
     """The one that suits stderr."""
     if not sys.stderr.isatty():
         return Plain()
-    from capture.console import Console  # noqa: PLC0415 (slow to load)
+    from tbench.capture.console import Console  # noqa: PLC0415 (slow to load)
 
     console = Console(stderr=True)
     return Terminal(console) if console.is_terminal else Plain()

@@ -12,13 +12,13 @@ from uuid import uuid4
 import orjson
 from orjson import dumps
 
-from capture.redact import hides, looks_secret, mask_address
-from capture.versions import version
-from replay.senders import CLOCKS
-from replay.survey import Survey, as_map
+from tbench.capture.redact import hides, looks_secret, mask_address
+from tbench.capture.versions import version
+from tbench.replay.senders import CLOCKS
+from tbench.replay.survey import Survey, as_map
 
 if TYPE_CHECKING:
-    from replay.job import Job
+    from tbench.replay.job import Job
 
 WITHHELD: Final = "***"
 LIBRARIES: Final = ("tbench", "httpx", "httpcore", "h11", "httptools", "trio")

@@ -4,7 +4,7 @@ from typing import Final
 
 import trio
 
-from replay.sender import Call, Origin, Sender, send
+from tbench.replay.sender import Call, Origin, Sender, send
 
 PATIENCE_S: Final = 1.0
 

@@ -7,7 +7,7 @@ nobody else while we keep one. Both are told apart from servers without such hab
 import math
 from typing import Final
 
-from replay.sender import Reply
+from tbench.replay.sender import Reply
 
 TIDY_S: Final = 0.005
 """Idle connections are looked through so often; younger ones are not closed for the sake of others."""

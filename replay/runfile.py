@@ -12,18 +12,18 @@ from typing import Any, Final
 
 import numpy as np
 
-from capture.container import Container, ContainerWriter, open_container
-from capture.errors import InputError, InvalidRunError
-from capture.exchange import Outcome
-from capture.frames import Rows
-from capture.terminal import plural
-from replay import columns as blocks
-from replay import runform
-from replay.columns import Column, Record
-from replay.gaps import gather_gaps
-from replay.sample import Sample
-from replay.table import Columns, Table, where
-from replay.traced import Headers
+from tbench.capture.container import Container, ContainerWriter, open_container
+from tbench.capture.errors import InputError, InvalidRunError
+from tbench.capture.exchange import Outcome
+from tbench.capture.frames import Rows
+from tbench.capture.terminal import plural
+from tbench.replay import columns as blocks
+from tbench.replay import runform
+from tbench.replay.columns import Column, Record
+from tbench.replay.gaps import gather_gaps
+from tbench.replay.sample import Sample
+from tbench.replay.table import Columns, Table, where
+from tbench.replay.traced import Headers
 
 BLOCK_SAMPLES = 1000
 BLOCK_S = 1.0
@@ -153,8 +153,8 @@ class Run:
 
     def __str__(self) -> str:
         """What `tbench replay` prints."""
-        from replay.closing import summary  # noqa: PLC0415 (which builds on this file)
-        from replay.totals import numbers  # noqa: PLC0415
+        from tbench.replay.closing import summary  # noqa: PLC0415 (which builds on this file)
+        from tbench.replay.totals import numbers  # noqa: PLC0415
 
         return "\n".join(summary(self, numbers(self)))
 

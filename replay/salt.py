@@ -8,7 +8,7 @@ import secrets
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from capture.providers import GENERATIVE
+from tbench.capture.providers import GENERATIVE
 
 SALTED: Final = GENERATIVE
 """The endpoints whose servers keep prefixes. Embeddings and rerank have no prefix to reuse."""

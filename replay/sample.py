@@ -7,8 +7,8 @@ absent value is None. A failed request is a sample, never an exception.
 from dataclasses import dataclass
 from enum import StrEnum
 
-from capture.exchange import Outcome
-from replay.traced import Headers
+from tbench.capture.exchange import Outcome
+from tbench.replay.traced import Headers
 
 
 class Fate(StrEnum):

@@ -5,14 +5,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from capture.redact import Secrets
-from replay.answers import to_sample
-from replay.attempt import Attempt
-from replay.budget import Till
-from replay.quiet import give_way
-from replay.runfile import RunWriter
-from replay.tally import Tally
-from replay.workers.spool import SpoolReader
+from tbench.capture.redact import Secrets
+from tbench.replay.answers import to_sample
+from tbench.replay.attempt import Attempt
+from tbench.replay.budget import Till
+from tbench.replay.quiet import give_way
+from tbench.replay.runfile import RunWriter
+from tbench.replay.tally import Tally
+from tbench.replay.workers.spool import SpoolReader
 
 PAUSE_S: Final = 0.05
 PUMP: Final = 256

@@ -12,7 +12,7 @@ from typing import Final, NamedTuple, Protocol
 
 import trio
 
-from capture.exchange import Outcome
+from tbench.capture.exchange import Outcome
 
 IDLE_S: Final = 4.0
 """An idle connection older than this is closed, not used: servers commonly close theirs after 5 s."""
@@ -194,7 +194,7 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 
 def said(error: BaseException) -> str:
     """The words of the error that began it: the others only pass it on."""
-    from capture.providers import one_line  # noqa: PLC0415 (a worker starts without it)
+    from tbench.capture.providers import one_line  # noqa: PLC0415 (a worker starts without it)
 
     words = ""
     below: BaseException | None = error

@@ -5,8 +5,8 @@ import sys
 from importlib.util import find_spec
 from typing import Final, Literal, Protocol, Self
 
-from capture.errors import InputError
-from replay.sender import Deadlines, Origin, Sender
+from tbench.capture.errors import InputError
+from tbench.replay.sender import Deadlines, Origin, Sender
 
 Choice = Literal["auto", "engine", "httpx"]
 Kind = Literal["engine", "httpx"]
@@ -59,17 +59,17 @@ def make_sender(
 ) -> OpenSender:
     """A sender of that kind; `http2` and `proxy` are for httpx. Without a `context` no https."""
     if kind == "engine":
-        from replay.engine.sender import EngineSender  # noqa: PLC0415 (does not import elsewhere)
+        from tbench.replay.engine.sender import EngineSender  # noqa: PLC0415 (does not import elsewhere)
 
         return EngineSender(deadlines, context)
-    from replay.httpx_sender import HttpxSender  # noqa: PLC0415 (and this one not needlessly)
+    from tbench.replay.httpx_sender import HttpxSender  # noqa: PLC0415 (and this one not needlessly)
 
     return HttpxSender(deadlines, context, http2=http2, proxy=proxy)
 
 
 def _check_proxy(proxy: str) -> None:
     """Raise InputError, without the URL's credentials in it."""
-    from capture.redact import mask_address  # noqa: PLC0415 (a worker starts without it)
+    from tbench.capture.redact import mask_address  # noqa: PLC0415 (a worker starts without it)
 
     scheme, mark, rest = proxy.partition("://")
     if scheme not in {"http", "https"} or not mark or not rest:

@@ -5,12 +5,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from capture.exchange import Exchange
-from capture.providers import Usage, read_response
-from replay.cost import Bill, expected
-from replay.pacing import Occupancy, Stretches
-from replay.plan import Plan, Planned
-from replay.target import Target
+from tbench.capture.exchange import Exchange
+from tbench.capture.providers import Usage, read_response
+from tbench.replay.cost import Bill, expected
+from tbench.replay.pacing import Occupancy, Stretches
+from tbench.replay.plan import Plan, Planned
+from tbench.replay.target import Target
 
 
 @dataclass(kw_only=True)

@@ -12,7 +12,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from replay.columns import ABSENT, ABSENT_CODE, MOST, NAMES, NUMBERS, WORDS, Column
+from tbench.replay.columns import ABSENT, ABSENT_CODE, MOST, NAMES, NUMBERS, WORDS, Column
 
 Truths = npt.NDArray[np.bool_]
 Places = npt.NDArray[np.int64]

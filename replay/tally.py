@@ -4,12 +4,12 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Final
 
-from capture.exchange import Outcome
-from capture.providers import Usage
-from replay.columns import COUNTED
-from replay.cost import Bill
-from replay.sample import Fate, Sample
-from replay.spread import Spread
+from tbench.capture.exchange import Outcome
+from tbench.capture.providers import Usage
+from tbench.replay.columns import COUNTED
+from tbench.replay.cost import Bill
+from tbench.replay.sample import Fate, Sample
+from tbench.replay.spread import Spread
 
 
 @dataclass(kw_only=True)

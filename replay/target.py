@@ -18,11 +18,11 @@ from urllib.parse import quote_from_bytes
 
 import orjson
 
-from capture.errors import InputError
-from capture.exchange import Headers, Request
-from capture.providers import Ask, ask_again, one_line
-from capture.providers.together import ENDPOINTS
-from capture.redact import (
+from tbench.capture.errors import InputError
+from tbench.capture.exchange import Headers, Request
+from tbench.capture.providers import Ask, ask_again, one_line
+from tbench.capture.providers.together import ENDPOINTS
+from tbench.capture.redact import (
     Secrets,
     credentials_in,
     mask_address,
@@ -30,13 +30,13 @@ from capture.redact import (
     masked_members,
     secrets_of,
 )
-from capture.versions import version
-from replay.address import address
-from replay.heads import ID, SLOT, Shape, Template, template
-from replay.label import Label
-from replay.plan import Planned
-from replay.salt import SALTED, salted
-from replay.sender import Call, Fields, Origin
+from tbench.capture.versions import version
+from tbench.replay.address import address
+from tbench.replay.heads import ID, SLOT, Shape, Template, template
+from tbench.replay.label import Label
+from tbench.replay.plan import Planned
+from tbench.replay.salt import SALTED, salted
+from tbench.replay.sender import Call, Fields, Origin
 
 SENT_HEADERS: Final = frozenset(
     {

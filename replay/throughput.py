@@ -11,10 +11,10 @@ from typing import Any, Final
 
 import numpy as np
 
-from capture.exchange import Outcome
-from replay.columns import Column
-from replay.measures import Columns
-from replay.table import where
+from tbench.capture.exchange import Outcome
+from tbench.replay.columns import Column
+from tbench.replay.measures import Columns
+from tbench.replay.table import where
 
 WORDLESS: Final = ("embeddings", "rerank", "images", "audio", "models")
 """Endpoints whose answers have no output tokens to count."""

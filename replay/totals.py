@@ -6,11 +6,11 @@ from typing import Any, Final
 
 import numpy as np
 
-from capture.errors import InvalidRunError
-from replay import measures
-from replay.measures import Columns, Values
-from replay.runfile import Run
-from replay.throughput import throughput
+from tbench.capture.errors import InvalidRunError
+from tbench.replay import measures
+from tbench.replay.measures import Columns, Values
+from tbench.replay.runfile import Run
+from tbench.replay.throughput import throughput
 
 BUDGET_S: Final = 0.010
 BUDGET_SHARE: Final = 0.10

@@ -6,7 +6,7 @@ By allowlist; no credential and nothing about the caller is on it. `x-request-id
 from collections.abc import Iterable
 from typing import Final
 
-from capture.redact import Secrets
+from tbench.capture.redact import Secrets
 
 Headers = tuple[tuple[str, str], ...]
 

@@ -9,11 +9,11 @@ from typing import Final, Self
 import httpx
 import trio
 
-from capture.exchange import Outcome
-from replay.engine.sender import EngineSender
-from replay.heads import head_of, origin_of
-from replay.sender import Call, Deadlines, Reply
-from replay.trust import tls
+from tbench.capture.exchange import Outcome
+from tbench.replay.engine.sender import EngineSender
+from tbench.replay.heads import head_of, origin_of
+from tbench.replay.sender import Call, Deadlines, Reply
+from tbench.replay.trust import tls
 
 FOREVER: Final = Deadlines(connect=1e9, first_byte=1e9, between=1e9, total=1e9)
 """The timeouts are the client's own, request by request."""

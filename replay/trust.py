@@ -4,7 +4,7 @@ import os
 import ssl
 from pathlib import Path
 
-from capture.errors import InputError
+from tbench.capture.errors import InputError
 
 
 def tls(ca: Path | None = None) -> ssl.SSLContext:

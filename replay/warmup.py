@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from capture.errors import InputError
+from tbench.capture.errors import InputError
 
 AUTO_S: Final = 60.0
 AUTO_SHARE: Final = 1 / 16

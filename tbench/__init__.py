@@ -7,31 +7,30 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from analysis.api import compare, report
-    from analysis.arms import Arm
-    from analysis.comparison import Comparison, Comparisons, Verdict
-    from analysis.judge import Judgement
-    from capture.errors import InputError, InvalidRunError, TbenchError, UnreachableError
-    from capture.exchange import Chunk, Exchange, Outcome, Request, Response
-    from capture.tracefile import Trace, TraceHeader, TraceWriter, read_trace
-    from replay.api import replay
-    from replay.runfile import Run, read_run
-    from replay.sample import Fate, Sample
-    from replay.transport import EngineTransport
     from tbench.abtest import ab
+    from tbench.analysis.api import compare, report
+    from tbench.analysis.arms import Arm
+    from tbench.analysis.comparison import Comparison, Comparisons, Verdict
+    from tbench.analysis.judge import Judgement
+    from tbench.capture.errors import InputError, InvalidRunError, TbenchError, UnreachableError
+    from tbench.capture.exchange import Chunk, Exchange, Outcome, Request, Response
+    from tbench.capture.tracefile import Trace, TraceHeader, TraceWriter, read_trace
+    from tbench.replay.api import replay
+    from tbench.replay.runfile import Run, read_run
+    from tbench.replay.sample import Fate, Sample
+    from tbench.replay.transport import EngineTransport
 
 _HOMES = {
-    "analysis.api": ("compare", "report"),
-    "analysis.arms": ("Arm",),
-    "analysis.comparison": ("Comparison", "Comparisons", "Verdict"),
-    "analysis.judge": ("Judgement",),
-    "capture.errors": ("InputError", "InvalidRunError", "TbenchError", "UnreachableError"),
-    "capture.exchange": ("Chunk", "Exchange", "Outcome", "Request", "Response"),
-    "capture.tracefile": ("Trace", "TraceHeader", "TraceWriter", "read_trace"),
-    "replay.api": ("replay",),
-    "replay.runfile": ("Run", "read_run"),
-    "replay.sample": ("Fate", "Sample"),
-    "replay.transport": ("EngineTransport",),
+    "tbench.analysis.api": ("compare", "report"),
+    "tbench.analysis.arms": ("Arm",),
+    "tbench.analysis.comparison": ("Comparison", "Comparisons", "Verdict"),
+    "tbench.analysis.judge": ("Judgement",),
+    "tbench.capture.errors": ("InputError", "InvalidRunError", "TbenchError", "UnreachableError"),
+    "tbench.capture.exchange": ("Chunk", "Exchange", "Outcome", "Request", "Response"),
+    "tbench.capture.tracefile": ("Trace", "TraceHeader", "TraceWriter", "read_trace"),
+    "tbench.replay.runfile": ("Run", "read_run"),
+    "tbench.replay.sample": ("Fate", "Sample"),
+    "tbench.replay.transport": ("EngineTransport",),
     "tbench.abtest": ("ab",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
@@ -68,6 +67,10 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
+    if (
+        name == "replay"
+    ):  # the package, which can be called: what is imported below it is not hidden
+        return import_module("tbench.replay")
     if name not in _HOME_OF:
         raise AttributeError(f"module 'tbench' has no attribute {name!r}")
     value = getattr(import_module(_HOME_OF[name]), name)

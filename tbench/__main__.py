@@ -6,8 +6,8 @@ import signal
 import sys
 import traceback
 
-from capture.errors import TbenchError
-from capture.terminal import LONGEST_LINE, guarded, shortened
+from tbench.capture.errors import TbenchError
+from tbench.capture.terminal import LONGEST_LINE, guarded, shortened
 from tbench.process_list import mask_credentials
 
 
@@ -64,7 +64,7 @@ def _explain(error: Exception) -> int:
     if isinstance(error, TbenchError):
         return _fail(str(error), error.exit_code)
     if callable(usage := getattr(error, "format_message", None)):
-        from capture.redact import mask_lookalikes  # noqa: PLC0415 (start-up)
+        from tbench.capture.redact import mask_lookalikes  # noqa: PLC0415 (start-up)
 
         message = mask_lookalikes(usage())  # a key that was not quoted, say
         about = getattr(getattr(error, "param", None), "help", None)

@@ -7,27 +7,27 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-from analysis.arms import load_arm
-from analysis.gate import Gate, parse_gates
-from analysis.judge import LEAST_RUNS, Judgement, Method, judge
-from analysis.looks import Looks
-from analysis.metrics import METRICS
-from analysis.replicates import Replicates
-from analysis.report.judgement import judgement_json
-from analysis.report.planning import spread_json
-from analysis.sequential import Decision, as_monitored, monitor
-from analysis.slo import parse_slo
-from analysis.variance import Spread, spread
-from capture.container import open_container
-from capture.errors import InputError, InvalidRunError, TbenchError
-from capture.tracereader import read_trace
-from replay.experiment.conduct import DONE, Performed, conduct, missing
-from replay.experiment.experiment import Experiment, experiment
-from replay.experiment.ledger import Ledger
-from replay.experiment.outlook import check_budget, outlook
-from replay.experiment.schedule import Slot
-from replay.performance import Watch
-from replay.totals import numbers
+from tbench.analysis.arms import load_arm
+from tbench.analysis.gate import Gate, parse_gates
+from tbench.analysis.judge import LEAST_RUNS, Judgement, Method, judge
+from tbench.analysis.looks import Looks
+from tbench.analysis.metrics import METRICS
+from tbench.analysis.replicates import Replicates
+from tbench.analysis.report.judgement import judgement_json
+from tbench.analysis.report.planning import spread_json
+from tbench.analysis.sequential import Decision, as_monitored, monitor
+from tbench.analysis.slo import parse_slo
+from tbench.analysis.variance import Spread, spread
+from tbench.capture.container import open_container
+from tbench.capture.errors import InputError, InvalidRunError, TbenchError
+from tbench.capture.tracereader import read_trace
+from tbench.replay.experiment.conduct import DONE, Performed, conduct, missing
+from tbench.replay.experiment.experiment import Experiment, experiment
+from tbench.replay.experiment.ledger import Ledger
+from tbench.replay.experiment.outlook import check_budget, outlook
+from tbench.replay.experiment.schedule import Slot
+from tbench.replay.performance import Watch
+from tbench.replay.totals import numbers
 
 USUAL_MARGIN = "5%"
 

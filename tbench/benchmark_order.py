@@ -12,20 +12,20 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
-from analysis.slo import parse_slo
-from capture.errors import InputError
-from capture.redact import hides
-from capture.synthesis import parse
-from capture.synthesis.order import Order as Source
-from capture.synthesis.order import read_params, read_task
-from capture.synthesis.scenario import DEFAULTS
-from replay.benchmark.layout import folder_name
-from replay.benchmark.sweep import Sweep, parse_numbers, parse_rates
-from replay.closing import Flags
-from replay.order import Order
-from replay.provenance import scrubbed, without_credentials
-from replay.target import checked_base_url
-from replay.warmup import Warmup
+from tbench.analysis.slo import parse_slo
+from tbench.capture.errors import InputError
+from tbench.capture.redact import hides
+from tbench.capture.synthesis import parse
+from tbench.capture.synthesis.order import Order as Source
+from tbench.capture.synthesis.order import read_params, read_task
+from tbench.capture.synthesis.scenario import DEFAULTS
+from tbench.replay.benchmark.layout import folder_name
+from tbench.replay.benchmark.sweep import Sweep, parse_numbers, parse_rates
+from tbench.replay.closing import Flags
+from tbench.replay.order import Order
+from tbench.replay.provenance import scrubbed, without_credentials
+from tbench.replay.target import checked_base_url
+from tbench.replay.warmup import Warmup
 from tbench.uploading.address import Address, read_address
 
 KEY: Final = "TBENCH_BENCHMARK_KEY"

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal, Protocol, Self, TextIO
 
-from capture.terminal import escaped
-from replay.benchmark.conduct import Made
-from replay.benchmark.sweep import BATCHED, Point
-from replay.performance import Watch
-from replay.progress import screen, watching
+from tbench.capture.terminal import escaped
+from tbench.replay.benchmark.conduct import Made
+from tbench.replay.benchmark.sweep import BATCHED, Point
+from tbench.replay.performance import Watch
+from tbench.replay.progress import screen, watching
 
 LOG: Final = "benchmark.log"
 

@@ -4,17 +4,17 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from capture.errors import InvalidRunError
-from capture.jsontext import read_json
-from capture.synthesis import Workload, calibrated, parse
-from capture.synthesis.order import read_task
-from replay.benchmark.calibration import REQUESTS, Calibrator, UncalibratedError
-from replay.benchmark.layout import OWN, write_json
-from replay.order import Order
-from replay.performance import Watch
-from replay.progress import screen, watching
 from tbench.benchmark_order import BenchmarkOrder
 from tbench.benchmark_view import Log
+from tbench.capture.errors import InvalidRunError
+from tbench.capture.jsontext import read_json
+from tbench.capture.synthesis import Workload, calibrated, parse
+from tbench.capture.synthesis.order import read_task
+from tbench.replay.benchmark.calibration import REQUESTS, Calibrator, UncalibratedError
+from tbench.replay.benchmark.layout import OWN, write_json
+from tbench.replay.order import Order
+from tbench.replay.performance import Watch
+from tbench.replay.progress import screen, watching
 
 
 def with_lengths(

@@ -10,11 +10,11 @@ from typing import Self
 
 from rich.text import Text
 
-from capture.console import Console, Live
-from capture.recording import Recording
-from capture.stopping import heard
-from capture.tracereader import PART, segment_path
-from capture.watch import Listening, Status
+from tbench.capture.console import Console, Live
+from tbench.capture.recording import Recording
+from tbench.capture.stopping import heard
+from tbench.capture.tracereader import PART, segment_path
+from tbench.capture.watch import Listening, Status
 
 PLAIN_EVERY_S = 10.0
 MEGA = 1e6

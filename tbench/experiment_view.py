@@ -10,11 +10,11 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from capture.console import Console, Live
-from replay.experiment.conduct import DONE, Performed
-from replay.experiment.experiment import Experiment
-from replay.experiment.schedule import Slot
-from replay.progress import PLAIN_S, REFRESH_S, clock
+from tbench.capture.console import Console, Live
+from tbench.replay.experiment.conduct import DONE, Performed
+from tbench.replay.experiment.experiment import Experiment
+from tbench.replay.experiment.schedule import Slot
+from tbench.replay.progress import PLAIN_S, REFRESH_S, clock
 
 COLUMNS: Final = (
     ("TTFT p50", "ttft_s", "p50"),

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from capture.stopping import stop_signals
+from tbench.capture.stopping import stop_signals
 
 
 @contextmanager

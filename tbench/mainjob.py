@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from capture.errors import InputError, TbenchError
+from tbench.capture.errors import InputError, TbenchError
 
 Say = Callable[[str], None]
 Drive = Callable[[str], None]

@@ -28,7 +28,7 @@ def mask_credentials(arguments: Sequence[str]) -> None:
         return
     import ctypes  # noqa: PLC0415 (these two would be loaded by every command)
 
-    from replay.provenance import scrubbed  # noqa: PLC0415
+    from tbench.replay.provenance import scrubbed  # noqa: PLC0415
 
     try:
         start, end = _place()

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from capture.errors import InputError
+from tbench.capture.errors import InputError
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from analysis.arms import Arm
-from analysis.replicates import Replicates
-from replay.columns import NUMBERS
-from replay.runfile import Run, recount
+from tbench.analysis.arms import Arm
+from tbench.analysis.replicates import Replicates
+from tbench.replay.columns import NUMBERS
+from tbench.replay.runfile import Run, recount
 
 ADDRESS = re.compile(r"listening on (https?://[\w.:]+)")
 
@@ -235,9 +235,9 @@ def experiment() -> Callable[..., Any]:
     """
     import numpy as np
 
-    from analysis.replicates import load_replicates
-    from replay import columns as blocks
-    from replay.runfile import RunWriter
+    from tbench.analysis.replicates import load_replicates
+    from tbench.replay import columns as blocks
+    from tbench.replay.runfile import RunWriter
 
     def columns(n: int, seed: int, factor: float, failing: float, model: str) -> dict[str, Any]:
         random = np.random.default_rng(seed)
@@ -329,10 +329,10 @@ def repeated() -> Callable[..., Any]:
     """
     import numpy as np
 
-    from analysis.arms import Arm
-    from analysis.replicates import Replicates
-    from replay.columns import NUMBERS, Column
-    from replay.runfile import Run, recount
+    from tbench.analysis.arms import Arm
+    from tbench.analysis.replicates import Replicates
+    from tbench.replay.columns import NUMBERS, Column
+    from tbench.replay.runfile import Run, recount
 
     def columns(n: int, slow: float, gap: float, logs: Any) -> dict[str, Column]:
         absent = {"f": np.nan, "i": -1, "b": False}
@@ -399,7 +399,7 @@ def tokenizer_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A byte-level BPE tokenizer of 1,500 tokens, trained on the spot; it cuts at 32 unless told not to."""
     from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
-    from capture.synthesis.corpus import pool
+    from tbench.capture.synthesis.corpus import pool
 
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)

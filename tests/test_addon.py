@@ -10,18 +10,18 @@ from types import SimpleNamespace
 
 import pytest
 
-from capture.editor import Editor
-from capture.exchange import Exchange, Outcome
-from capture.overview import overview
-from capture.recorder import Recorder
-from capture.recording import Parts
-from capture.records import TraceHeader
-from capture.redact import Redactor
-from capture.repair import check
-from capture.selection import Selection
-from capture.tee import Budget
-from capture.tracefile import TraceWriter, read_trace
-from replay.plan import Plan
+from tbench.capture.editor import Editor
+from tbench.capture.exchange import Exchange, Outcome
+from tbench.capture.overview import overview
+from tbench.capture.recorder import Recorder
+from tbench.capture.recording import Parts
+from tbench.capture.records import TraceHeader
+from tbench.capture.redact import Redactor
+from tbench.capture.repair import check
+from tbench.capture.selection import Selection
+from tbench.capture.tee import Budget
+from tbench.capture.tracefile import TraceWriter, read_trace
+from tbench.replay.plan import Plan
 
 with warnings.catch_warnings():  # of pyparsing and ldap3, which mitmproxy imports
     warnings.simplefilter("ignore")
@@ -31,7 +31,7 @@ with warnings.catch_warnings():  # of pyparsing and ldap3, which mitmproxy impor
     from mitmproxy.test import taddons, tflow, tutils
     from mitmproxy.websocket import WebSocketData
 
-    from capture.addon import STREAM_ABOVE, Capture, Script
+    from tbench.capture.addon import STREAM_ABOVE, Capture, Script
 
 KEY = "sk-addon-0123456789"
 EVENT = b'data: {"choices":[{"index":0,"delta":{"content":"x"},"finish_reason":"stop"}]}\n\n'

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from replay.address import address, by_httpx, plain
+from tbench.replay.address import address, by_httpx, plain
 
 PIECES = st.sampled_from(
     [

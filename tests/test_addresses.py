@@ -4,8 +4,8 @@ import socket
 
 import pytest
 
-from capture.addresses import check_port, parse_upstream
-from capture.errors import InputError
+from tbench.capture.addresses import check_port, parse_upstream
+from tbench.capture.errors import InputError
 
 
 @pytest.mark.parametrize(

@@ -2,13 +2,13 @@
 
 import json
 
-from capture.exchange import Outcome
-from capture.redact import Secrets
-from replay.answers import to_sample
-from replay.attempt import Attempt
-from replay.label import Label
-from replay.sample import Sample
-from replay.sender import Reply
+from tbench.capture.exchange import Outcome
+from tbench.capture.redact import Secrets
+from tbench.replay.answers import to_sample
+from tbench.replay.attempt import Attempt
+from tbench.replay.label import Label
+from tbench.replay.sample import Sample
+from tbench.replay.sender import Reply
 
 SECRET = "correct-horse-battery"
 

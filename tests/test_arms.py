@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from analysis.arms import load_arm
-from analysis.metrics import METRICS, values
-from capture.errors import InputError
-from capture.exchange import Chunk, Exchange, Outcome, Request, Response
-from capture.tracefile import TraceHeader, TraceWriter
-from replay.runfile import RunWriter
-from replay.sample import Sample
+from tbench.analysis.arms import load_arm
+from tbench.analysis.metrics import METRICS, values
+from tbench.capture.errors import InputError
+from tbench.capture.exchange import Chunk, Exchange, Outcome, Request, Response
+from tbench.capture.tracefile import TraceHeader, TraceWriter
+from tbench.replay.runfile import RunWriter
+from tbench.replay.sample import Sample
 
 MS = 1_000_000
 HEADER = {

@@ -11,9 +11,9 @@ from xml.etree import ElementTree as ET
 import openpyxl
 import pytest
 
-from analysis.experiment import load_experiment
-from analysis.report.benchmark_book import benchmark_book, write_workbook
-from capture.errors import InputError
+from tbench.analysis.experiment import load_experiment
+from tbench.analysis.report.benchmark_book import benchmark_book, write_workbook
+from tbench.capture.errors import InputError
 from tests.benchmark_folder import BenchmarkFolder
 
 SHEETS = [

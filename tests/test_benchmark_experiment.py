@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from analysis.experiment import chosen, load_experiment, load_experiments
-from capture.errors import InputError
+from tbench.analysis.experiment import chosen, load_experiment, load_experiments
+from tbench.capture.errors import InputError
 from tests.benchmark_folder import BenchmarkFolder
 
 

@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from replay.benchmark.aggregate import Trim, aggregate, counted, in_unit, individual, stats
-from replay.benchmark.figures import error_codes, figures
-from replay.columns import NUMBERS, Column
+from tbench.replay.benchmark.aggregate import Trim, aggregate, counted, in_unit, individual, stats
+from tbench.replay.benchmark.figures import error_codes, figures
+from tbench.replay.columns import NUMBERS, Column
 
 
 def columns(*rows: dict[str, Any]) -> dict[str, Column]:

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from capture.exchange import Exchange, Request
-from capture.tracefile import TraceHeader, TraceWriter
-from replay.measures import buffered
-from replay.runfile import read_run
+from tbench.capture.exchange import Exchange, Request
+from tbench.capture.tracefile import TraceHeader, TraceWriter
+from tbench.replay.measures import buffered
+from tbench.replay.runfile import read_run
 from tests.answering import EVENTS, Answering, Given, Received, answering, stream
 from tests.conftest import Done
 

@@ -28,8 +28,8 @@ import pytest
 import trustme
 import zstandard
 
-from capture.exchange import Exchange, Outcome
-from capture.tracefile import read_trace
+from tbench.capture.exchange import Exchange, Outcome
+from tbench.capture.tracefile import read_trace
 
 KEY = "sk-end2end-0123456789abcdef"
 AUTH = {"authorization": f"Bearer {KEY}"}

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from capture.lag import Lag
-from capture.recorder import Counts
-from capture.recording import Recording
-from capture.selection import Selection
-from capture.watch import Listening, Status
+from tbench.capture.lag import Lag
+from tbench.capture.recorder import Counts
+from tbench.capture.recording import Recording
+from tbench.capture.selection import Selection
+from tbench.capture.watch import Listening, Status
 from tbench.capture_view import View, base_url_lines, files_of, live_line, proxy_lines, summary
 
 

@@ -18,10 +18,10 @@ import httpx
 import openai
 import pytest
 
-from capture.exchange import Outcome
-from capture.overview import overview
-from capture.tracefile import read_trace
-from replay.plan import Plan
+from tbench.capture.exchange import Outcome
+from tbench.capture.overview import overview
+from tbench.capture.tracefile import read_trace
+from tbench.replay.plan import Plan
 from tests.test_capture_end_to_end import WAIT, Capturing
 
 WHOLE = b'{"choices":[{"index":0,"message":{"role":"assistant","content":"hi"},"finish_reason":"stop"}]}'

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
-from capture.providers import Answer, judge, read_answer
+from tbench.capture.providers import Answer, judge, read_answer
 
 ROOT = Path(__file__).parent.parent
 RECORDER = runpy.run_path(str(ROOT / "fixtures" / "record_cassettes.py"))

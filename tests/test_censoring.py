@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from analysis.arms import Arm
-from analysis.censoring import Followed, censored_metrics, compare_survival, follow, survival
-from analysis.quantiles import ordered, quantile
-from replay.columns import NUMBERS, Column
-from replay.runfile import Run, recount
+from tbench.analysis.arms import Arm
+from tbench.analysis.censoring import Followed, censored_metrics, compare_survival, follow, survival
+from tbench.analysis.quantiles import ordered, quantile
+from tbench.replay.columns import NUMBERS, Column
+from tbench.replay.runfile import Run, recount
 
 SEEDS = st.integers(0, 2**32 - 1)
 REMISSION = [6, 6, 6, 7, 10, 13, 16, 22, 23, 6, 9, 10, 11, 17, 19, 20, 25, 32, 32, 34, 35]

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import vl_convert
 
-from analysis import charts
-from analysis.charts import Bar, Dot, Picture
-from analysis.charts.drawing import ticks
-from analysis.charts.timeline import SCATTERED
-from analysis.comparison import Shift
-from analysis.report.pictures import pictures
+from tbench.analysis import charts
+from tbench.analysis.charts import Bar, Dot, Picture
+from tbench.analysis.charts.drawing import ticks
+from tbench.analysis.charts.timeline import SCATTERED
+from tbench.analysis.comparison import Shift
+from tbench.analysis.report.pictures import pictures
 
 
 def drawn(picture: Picture | None) -> Picture:

@@ -4,8 +4,8 @@ import errno
 
 import pytest
 
-from capture.errors import InputError, InvalidRunError, UnreachableError
 from tbench import __main__ as entry
+from tbench.capture.errors import InputError, InvalidRunError, UnreachableError
 
 
 @pytest.mark.parametrize(

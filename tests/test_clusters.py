@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
-from analysis.block_mean import mean_of_series
-from analysis.clusters import Clusters, clusters_of, freedom
-from analysis.failures import Failures, error_difference
-from analysis.inversion import Pair, invert
-from analysis.summary import Floats
-from replay.columns import Column
+from tbench.analysis.block_mean import mean_of_series
+from tbench.analysis.clusters import Clusters, clusters_of, freedom
+from tbench.analysis.failures import Failures, error_difference
+from tbench.analysis.inversion import Pair, invert
+from tbench.analysis.summary import Floats
+from tbench.replay.columns import Column
 
 HALF = np.array([0.5])
 

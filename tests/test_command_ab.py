@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 import tbench as tbench_api
-from capture.exchange import Exchange, Request, Response
-from capture.tracefile import TraceHeader, TraceWriter
-from replay.runfile import read_run
+from tbench.capture.exchange import Exchange, Request, Response
+from tbench.capture.tracefile import TraceHeader, TraceWriter
+from tbench.replay.runfile import read_run
 from tests.conftest import Done, Server, interruptible
 
 WIDE = ("--gate", "ttft:p50:900%", "--gate", "errors:20pp")

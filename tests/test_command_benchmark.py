@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from replay.runfile import read_run
+from tbench.replay.runfile import read_run
 from tests.conftest import Done, Server
 
 MODEL = "openai/gpt-oss-20b"

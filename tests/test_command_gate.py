@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 import pytest
 
-from replay.runfile import RunWriter
-from replay.sample import Sample
 from tbench.__main__ import run as tbench
+from tbench.replay.runfile import RunWriter
+from tbench.replay.sample import Sample
 
 GATE = ("--gate", "e2e:p50:10%")
 

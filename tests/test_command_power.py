@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from analysis.pilot import load_pilot, parse_asked, parse_share
-from capture.errors import InputError
-from capture.exchange import Exchange, Outcome, Request, Response
-from capture.tracefile import TraceHeader, TraceWriter
-from replay.runfile import RunWriter
-from replay.sample import Sample
 from tbench.__main__ import run as tbench
+from tbench.analysis.pilot import load_pilot, parse_asked, parse_share
+from tbench.capture.errors import InputError
+from tbench.capture.exchange import Exchange, Outcome, Request, Response
+from tbench.capture.tracefile import TraceHeader, TraceWriter
+from tbench.replay.runfile import RunWriter
+from tbench.replay.sample import Sample
 
 Said = pytest.CaptureFixture[str]
 DOC = (Path(__file__).parent.parent / "docs" / "json.md").read_text()

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from capture.exchange import Exchange, Request, Response
-from capture.tracefile import TraceHeader, TraceWriter
-from replay.closing import priced
 from tbench.__main__ import run
+from tbench.capture.exchange import Exchange, Request, Response
+from tbench.capture.tracefile import TraceHeader, TraceWriter
+from tbench.replay.closing import priced
 
 BODY = json.dumps(
     {"model": "openai/gpt-oss-20b", "messages": [], "max_tokens": 10, "stream": True}

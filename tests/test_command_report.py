@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from capture.exchange import Outcome
-from replay.runfile import RunWriter, read_run
-from replay.sample import Sample
-from replay.totals import numbers
 from tbench.__main__ import run as tbench
+from tbench.capture.exchange import Outcome
+from tbench.replay.runfile import RunWriter, read_run
+from tbench.replay.sample import Sample
+from tbench.replay.totals import numbers
 
 Said = pytest.CaptureFixture[str]
 COLUMNS = (

@@ -9,9 +9,18 @@ from typing import Any
 
 import pytest
 
-from capture import Chunk, Exchange, Gap, Outcome, Request, Response, TraceHeader, TraceWriter
-from capture.container import ContainerWriter
 from tbench import __main__ as entry
+from tbench.capture import (
+    Chunk,
+    Exchange,
+    Gap,
+    Outcome,
+    Request,
+    Response,
+    TraceHeader,
+    TraceWriter,
+)
+from tbench.capture.container import ContainerWriter
 
 WALL = 1_767_225_600_000_000_000  # 2026-01-01T00:00:00Z
 KEYS = {

@@ -7,16 +7,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from analysis.arms import Arm
-from analysis.compare import Comparison, Comparisons, Question, Verdict, compare
-from analysis.comparison import NO_DIFFERENCE
-from analysis.report import verdicts
-from analysis.report.markdown import comparison_markdown
-from analysis.report.terminal import comparison_text
-from capture.errors import InputError, UnreachableError
-from replay.columns import NUMBERS, Column
-from replay.runfile import Run, recount
-from replay.warmup import parse_warmup
+from tbench.analysis.arms import Arm
+from tbench.analysis.compare import Comparison, Comparisons, Question, Verdict, compare
+from tbench.analysis.comparison import NO_DIFFERENCE
+from tbench.analysis.report import verdicts
+from tbench.analysis.report.markdown import comparison_markdown
+from tbench.analysis.report.terminal import comparison_text
+from tbench.capture.errors import InputError, UnreachableError
+from tbench.replay.columns import NUMBERS, Column
+from tbench.replay.runfile import Run, recount
+from tbench.replay.warmup import parse_warmup
 
 
 def columns(n: int, seed: int = 1, *, slow: float = 1.0, gap: float = 1.0) -> dict[str, Column]:

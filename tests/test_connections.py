@@ -18,13 +18,13 @@ from typing import Any
 import pytest
 import trio
 
-from capture.exchange import Exchange, Outcome, Request
-from capture.tracefile import TraceHeader, TraceWriter
-from replay.engine.line import Line
-from replay.engine.pool import Pool
-from replay.engine.reader import Reader
-from replay.reuse import BREAKS, MEMORY_S, TIDY_S, Reuse
-from replay.sender import Reply, unconnected
+from tbench.capture.exchange import Exchange, Outcome, Request
+from tbench.capture.tracefile import TraceHeader, TraceWriter
+from tbench.replay.engine.line import Line
+from tbench.replay.engine.pool import Pool
+from tbench.replay.engine.reader import Reader
+from tbench.replay.reuse import BREAKS, MEMORY_S, TIDY_S, Reuse
+from tbench.replay.sender import Reply, unconnected
 
 BODY = b'{"model":"m","messages":[]}'
 ANSWER = (

@@ -14,9 +14,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from capture import frames
-from capture.container import Container, ContainerWriter, open_container
-from capture.errors import InputError
+from tbench.capture import frames
+from tbench.capture.container import Container, ContainerWriter, open_container
+from tbench.capture.errors import InputError
 
 HEADER = {"kind": "trace", "purpose": "test", "newer": {"a": [1, None]}}
 

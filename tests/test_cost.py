@@ -2,8 +2,8 @@
 
 import pytest
 
-from capture.providers import Usage
-from replay.cost import PRICES, Bill, Price, cost, expected, price_of
+from tbench.capture.providers import Usage
+from tbench.replay.cost import PRICES, Bill, Price, cost, expected, price_of
 
 
 def test_a_known_model_has_its_list_price() -> None:

@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from replay.performance import Live
-from replay.spread import Spread
-from replay.tally import Tally
 from tbench.benchmark_view import Log
 from tbench.dashboard.board import Story, Sweep, TerminalBoard, frame
 from tbench.dashboard.drawing import TALL, drawn
 from tbench.dashboard.figures import Dot, bar, edges, number, scatter
 from tbench.dashboard.frame import Finished, Frame, Half, Load, Progress
+from tbench.replay.performance import Live
+from tbench.replay.spread import Spread
+from tbench.replay.tally import Tally
 
 
 def spread_of(*values: float) -> Spread:

@@ -10,9 +10,9 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from capture import decode as decoding
-from capture.decode import MOST_BYTES, decode, decoder
-from capture.errors import InputError
+from tbench.capture import decode as decoding
+from tbench.capture.decode import MOST_BYTES, decode, decoder
+from tbench.capture.errors import InputError
 
 TEXT = b'data: {"choices":[]}\n\n' * 40
 

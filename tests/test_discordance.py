@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from analysis.discordance import (
+from tbench.analysis.discordance import (
     BURSTY,
     Discordance,
     block_dispersion,

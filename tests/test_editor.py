@@ -9,10 +9,10 @@ import brotli
 import pytest
 import zstandard
 
-from capture.editor import Editor
-from capture.exchange import Headers, Outcome, Request, Response
-from capture.redact import Redactor, Secrets
-from capture.tee import Budget, Tee
+from tbench.capture.editor import Editor
+from tbench.capture.exchange import Headers, Outcome, Request, Response
+from tbench.capture.redact import Redactor, Secrets
+from tbench.capture.tee import Budget, Tee
 
 KEY = "sk-editor-0123456789"
 SECRETS = Secrets.of([KEY])

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from capture.endings import Failure
-from capture.exchange import Outcome
+from tbench.capture.endings import Failure
+from tbench.capture.exchange import Outcome
 
 MIDWAY = Failure(
     text="",

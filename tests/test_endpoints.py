@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from analysis.endpoints import Figure, endpoint
-from analysis.replicates import Replicates
-from analysis.shared import Observed, shared
-from analysis.slo import parse_slo
+from tbench.analysis.endpoints import Figure, endpoint
+from tbench.analysis.replicates import Replicates
+from tbench.analysis.shared import Observed, shared
+from tbench.analysis.slo import parse_slo
 
 SLO = parse_slo("ttft<300ms")
 

@@ -10,16 +10,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analysis.replicates import interleaved
-from capture.errors import InputError
-from replay.experiment import conduct
-from replay.experiment.conduct import Performed
-from replay.experiment.experiment import Experiment, experiment, read_plan
-from replay.experiment.ledger import Ledger
-from replay.experiment.schedule import Slot, slots
-from replay.experiment.treatment import parse_arm
-from replay.runfile import Run
 from tbench.abtest import Stopped, perform
+from tbench.analysis.replicates import interleaved
+from tbench.capture.errors import InputError
+from tbench.replay.experiment import conduct
+from tbench.replay.experiment.conduct import Performed
+from tbench.replay.experiment.experiment import Experiment, experiment, read_plan
+from tbench.replay.experiment.ledger import Ledger
+from tbench.replay.experiment.schedule import Slot, slots
+from tbench.replay.experiment.treatment import parse_arm
+from tbench.replay.runfile import Run
 
 ARMS: list[dict[str, Any]] = [{"name": "A"}, {"name": "B", "model": "m/two"}]
 

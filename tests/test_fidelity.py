@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 
-from analysis.arms import Arm, load_arm
-from analysis.fidelity import fidelity
-from analysis.slowest import slowest
-from capture.exchange import Outcome
-from replay.runfile import RunWriter
-from replay.sample import Sample
+from tbench.analysis.arms import Arm, load_arm
+from tbench.analysis.fidelity import fidelity
+from tbench.analysis.slowest import slowest
+from tbench.capture.exchange import Outcome
+from tbench.replay.runfile import RunWriter
+from tbench.replay.sample import Sample
 
 
 def arm(path: Path, samples: list[dict[str, Any]], **totals: Any) -> Arm:

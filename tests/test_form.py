@@ -2,8 +2,8 @@
 
 import pytest
 
-from capture.form import Fields, Form
-from capture.frames import LATEST
+from tbench.capture.form import Fields, Form
+from tbench.capture.frames import LATEST
 
 TABLE: Fields = {"id": (str,), "at": (int,), "more": (int, type(None)), "headers": (list,)}
 SOUND = {"id": "a", "at": 1, "more": 2, "headers": [["a", "b"], ["c"], "de", ["f", 1]]}

@@ -12,15 +12,15 @@ from typing import Any
 
 import pytest
 
-from analysis.history import History, write_history
-from capture.errors import InvalidRunError, TbenchError
-from replay.benchmark.layout import write_json
-from replay.experiment.ledger import Ledger
-from replay.runfile import RunWriter
-from replay.runform import IDENTITY
 from tbench.__main__ import run as tbench
+from tbench.analysis.history import History, write_history
 from tbench.benchmark_view import Log
+from tbench.capture.errors import InvalidRunError, TbenchError
 from tbench.commands.output import private, write_shared
+from tbench.replay.benchmark.layout import write_json
+from tbench.replay.experiment.ledger import Ledger
+from tbench.replay.runfile import RunWriter
+from tbench.replay.runform import IDENTITY
 from tests.benchmark_folder import BenchmarkFolder
 from tests.test_history import session
 

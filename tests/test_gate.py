@@ -2,9 +2,9 @@
 
 import pytest
 
-from analysis.gate import Gate, parse_gate, parse_gates, parse_margin
-from analysis.slo import parse_slo
-from capture.errors import InputError
+from tbench.analysis.gate import Gate, parse_gate, parse_gates, parse_margin
+from tbench.analysis.slo import parse_slo
+from tbench.capture.errors import InputError
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import signal, stats
 
-from analysis.geometric import GeometricMean, geometric_mean
-from analysis.summary import Floats
+from tbench.analysis.geometric import GeometricMean, geometric_mean
+from tbench.analysis.summary import Floats
 
 SEEDS = st.integers(0, 2**32 - 1)
 

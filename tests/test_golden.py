@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from analysis.arms import load_arm
-from analysis.compare import Question, compare
-from analysis.report.machine import comparison_json, dump, report_json
-from capture.exchange import Outcome
-from replay.runfile import RunWriter
-from replay.sample import Sample
-from replay.warmup import parse_warmup
+from tbench.analysis.arms import load_arm
+from tbench.analysis.compare import Question, compare
+from tbench.analysis.report.machine import comparison_json, dump, report_json
+from tbench.capture.exchange import Outcome
+from tbench.replay.runfile import RunWriter
+from tbench.replay.sample import Sample
+from tbench.replay.warmup import parse_warmup
 
 GOLDEN = Path(__file__).with_name("golden.json")
 KEPT = ("comparisons", "errors", "shift", "requests", "paired")

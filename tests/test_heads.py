@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from replay.address import address
-from replay.heads import METHODS, Shape, httpx_head, plain_head, template
+from tbench.replay.address import address
+from tbench.replay.heads import METHODS, Shape, httpx_head, plain_head, template
 
 NAMES = st.sampled_from(
     [b"accept", b"Content-Type", b"x-sim-a", b"authorization", b"Host", b"content-length", b"te"]

@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analysis.endpoints import Figure
-from analysis.gate import parse_gates
-from analysis.history import History, Session, appended, read_history, write_history, written
-from analysis.replicates import Replicates
-from analysis.session import host_of, session_of
-from analysis.slo import parse_slo
-from capture.errors import InputError
+from tbench.analysis.endpoints import Figure
+from tbench.analysis.gate import parse_gates
+from tbench.analysis.history import History, Session, appended, read_history, write_history, written
+from tbench.analysis.replicates import Replicates
+from tbench.analysis.session import host_of, session_of
+from tbench.analysis.slo import parse_slo
+from tbench.capture.errors import InputError
 
 SLO = parse_slo("ttft<500ms,e2e<2s")
 GATES = parse_gates("10%", ["errors:1pp", "goodput:1pp", "requests_per_s:5%"], SLO)

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from capture import (
+from tbench.__main__ import run as tbench
+from tbench.capture import (
     Chunk,
     Exchange,
     Outcome,
@@ -21,14 +22,13 @@ from capture import (
     TraceWriter,
     read_trace,
 )
-from capture.container import ContainerWriter, open_container
-from capture.errors import InputError
-from capture.frames import FARTHEST, MAX_RECORDS
-from capture.jsontext import loads, read_json
-from capture.records import header_map, request_record, response_record
-from capture.scan import MOST_BAD
-from replay.pacing import Occupancy, diffused
-from tbench.__main__ import run as tbench
+from tbench.capture.container import ContainerWriter, open_container
+from tbench.capture.errors import InputError
+from tbench.capture.frames import FARTHEST, MAX_RECORDS
+from tbench.capture.jsontext import loads, read_json
+from tbench.capture.records import header_map, request_record, response_record
+from tbench.capture.scan import MOST_BAD
+from tbench.replay.pacing import Occupancy, diffused
 from tests.benchmark_folder import BenchmarkFolder
 
 Said = pytest.CaptureFixture[str]

@@ -16,14 +16,14 @@ from typing import Any
 import pytest
 from rich.text import Text
 
-from analysis.report.sheet import Sheet, grid
-from capture import Exchange, Outcome, Request, Response, TraceHeader, TraceWriter
-from capture.console import Console
-from capture.terminal import Guard, escaped, named
-from replay.runfile import RunWriter
-from replay.sample import Sample
 from tbench.__main__ import run as tbench
+from tbench.analysis.report.sheet import Sheet, grid
 from tbench.benchmark_view import Log
+from tbench.capture import Exchange, Outcome, Request, Response, TraceHeader, TraceWriter
+from tbench.capture.console import Console
+from tbench.capture.terminal import Guard, escaped, named
+from tbench.replay.runfile import RunWriter
+from tbench.replay.sample import Sample
 from tests.benchmark_folder import BenchmarkFolder
 
 BIDI = "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"

@@ -6,7 +6,6 @@ import re
 import stat
 import subprocess
 import sys
-import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,10 +14,11 @@ import pytest
 ROOT = Path(__file__).parent.parent
 FOLDERS = ("analysis", "capture", "replay", "tbench")
 HEAVY = {"altair", "httpx", "mitmproxy", "numpy", "openai", "scipy", "starlette", "trio", "uvicorn"}
-ABOVE = {
-    "capture": {"replay", "analysis", "tbench"},
-    "replay": {"analysis", "tbench"},
-    "analysis": {"tbench"},
+LIBRARIES = {"analysis", "capture", "replay"}
+BELOW = {
+    "capture": set(),
+    "replay": {"tbench.capture"},
+    "analysis": {"tbench.capture", "tbench.replay"},
 }
 
 
@@ -28,34 +28,57 @@ def sources(folder: str) -> Iterator[tuple[Path, ast.Module]]:
 
 
 def imported(tree: ast.Module) -> set[str]:
-    """Top-level names of everything a module imports, anywhere in it."""
+    """The libraries that a module imports, anywhere in it: `tbench.X` for ours, else the top-level name."""
     names: set[str] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            names |= {alias.name.split(".")[0] for alias in node.names}
+            names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
-            names.add(node.module.split(".")[0])
-    return names
-
-
-def test_the_wheel_packs_the_four_folders_and_every_package_below_them() -> None:
-    """A new folder of code that pyproject.toml does not name would be missing from the wheel."""
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    packed = set(project["tool"]["setuptools"]["packages"])
-    there = {
-        ".".join(path.parent.relative_to(ROOT).parts)
-        for folder in FOLDERS
-        for path in (ROOT / folder).rglob("__init__.py")
+            names.add(node.module)
+    return {
+        ".".join(name.split(".")[:2]) if name.startswith("tbench.") else name.split(".")[0]
+        for name in names
     }
 
-    assert packed == there
-    assert {name.split(".")[0] for name in packed} == set(FOLDERS)
+
+def test_all_code_imports_through_tbench() -> None:
+    """`import replay` would be whatever file of that name lies beside the user's script."""
+    wrong = {
+        str(path): imported(tree) & LIBRARIES
+        for folder in (*FOLDERS, "tests", "benchmarks", "fixtures", "docs")
+        for path, tree in sources(folder)
+    }
+
+    assert not {path: names for path, names in wrong.items() if names}
 
 
-@pytest.mark.parametrize("folder", sorted(ABOVE))
+def test_import_tbench_does_not_mind_files_of_those_names(tmp_path: Path) -> None:
+    """A user's own replay.py, capture.py and analysis/ beside the script stay the user's."""
+    (tmp_path / "replay.py").write_text("raise SystemExit('the wrong replay')")
+    (tmp_path / "capture.py").write_text("raise SystemExit('the wrong capture')")
+    (tmp_path / "analysis").mkdir()
+    (tmp_path / "analysis" / "__init__.py").write_text("raise SystemExit('the wrong analysis')")
+    probe = tmp_path / "mine.py"
+    probe.write_text(
+        "import tbench, tbench.replay.plan\n"
+        "print(callable(tbench.replay), tbench.compare, tbench.read_trace, tbench.ab)\n"
+    )
+    for words in ([str(probe)], ["-m", "tbench", "--version"]):
+        done = subprocess.run(
+            [sys.executable, *words], capture_output=True, text=True, check=False, cwd=tmp_path
+        )
+
+        assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("folder", sorted(BELOW))
 def test_folders_depend_one_way(folder: str) -> None:
     """Imports go from analysis to replay to capture, and never back."""
-    wrong = {str(path): imported(tree) & ABOVE[folder] for path, tree in sources(folder)}
+    allowed = BELOW[folder] | {f"tbench.{folder}"}
+    wrong = {
+        str(path): {name for name in imported(tree) if name.startswith("tbench")} - allowed
+        for path, tree in sources(folder)
+    }
 
     assert not {path: names for path, names in wrong.items() if names}
 
@@ -85,7 +108,7 @@ def test_help_imports_nothing_heavy() -> None:
 def test_a_replay_starts_without_what_it_may_not_need() -> None:
     """A plain address needs no httpx, a pipe no rich, plain options no pydantic."""
     probe = (
-        "import sys, tbench.commands.replay, tbench.values, replay.command, replay.order; "
+        "import sys, tbench.commands.replay, tbench.values, tbench.replay.command, tbench.replay.order; "
         "print(*sorted({name.split('.')[0] for name in sys.modules}))"
     )
     done = subprocess.run(
@@ -98,13 +121,18 @@ def test_a_replay_starts_without_what_it_may_not_need() -> None:
 def test_a_worker_starts_with_little() -> None:
     """It only sends: without https, neither httpx nor what reads traces and answers is loaded."""
     probe = (
-        "import sys, replay.workers.worker, replay.engine.sender; "
+        "import sys, tbench.replay.workers.worker, tbench.replay.engine.sender; "
         "print(*sorted(name for name in sys.modules if not name.startswith('_')))"
     )
     done = subprocess.run(
         [sys.executable, "-c", probe], capture_output=True, text=True, check=True, cwd=ROOT
     )
-    needless = HEAVY - {"trio"} | {"capture.tracefile", "capture.providers", "orjson", "zstandard"}
+    needless = HEAVY - {"trio"} | {
+        "tbench.capture.tracefile",
+        "tbench.capture.providers",
+        "orjson",
+        "zstandard",
+    }
 
     assert not needless & set(done.stdout.split())
 
@@ -112,7 +140,7 @@ def test_a_worker_starts_with_little() -> None:
 def test_what_judges_loads_neither_charts_nor_every_distribution() -> None:
     """They cost a second of CPU, three times what else an experiment needs to say that a word is wrong."""
     probe = (
-        "import sys, tbench.commands.conducting, tbench.commands.power, analysis.planning; "
+        "import sys, tbench.commands.conducting, tbench.commands.power, tbench.analysis.planning; "
         "print(*sys.modules)"
     )
     done = subprocess.run(

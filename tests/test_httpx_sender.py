@@ -10,12 +10,12 @@ import httpx
 import pytest
 import trio
 
-from capture.errors import InputError
-from capture.exchange import Outcome
-from replay.heads import head_of, origin_of
-from replay.httpx_sender import HttpxSender, failure, request_of
-from replay.sender import Call, Deadlines, Reply, send
-from replay.senders import chosen
+from tbench.capture.errors import InputError
+from tbench.capture.exchange import Outcome
+from tbench.replay.heads import head_of, origin_of
+from tbench.replay.httpx_sender import HttpxSender, failure, request_of
+from tbench.replay.sender import Call, Deadlines, Reply, send
+from tbench.replay.senders import chosen
 
 
 def call_of(request: httpx.Request) -> Call:
@@ -226,7 +226,7 @@ def test_which_sender_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
     assert chosen("auto") == "httpx"
     with pytest.raises(InputError, match="Linux only"):
         chosen("engine")
-    monkeypatch.setattr("replay.senders.find_spec", lambda _: None)
+    monkeypatch.setattr("tbench.replay.senders.find_spec", lambda _: None)
     with pytest.raises(InputError, match=r"pip install 'httpx\[http2\]'"):
         chosen("auto", http2=True)
 

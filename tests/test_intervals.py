@@ -9,17 +9,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from analysis.case import Case, at_the_margin, estimate_of
-from analysis.comparison import Verdict
-from analysis.endpoints import Figure, share
-from analysis.gate import Gate, parse_gates
-from analysis.judge import judge
-from analysis.judgement import Row
-from analysis.report.gates import interval as on_page
-from analysis.report.judgement import interval as in_text
-from analysis.report.judgement import judgement_text
-from analysis.ruling import settled
-from analysis.slo import parse_slo
+from tbench.analysis.case import Case, at_the_margin, estimate_of
+from tbench.analysis.comparison import Verdict
+from tbench.analysis.endpoints import Figure, share
+from tbench.analysis.gate import Gate, parse_gates
+from tbench.analysis.judge import judge
+from tbench.analysis.judgement import Row
+from tbench.analysis.report.gates import interval as on_page
+from tbench.analysis.report.judgement import interval as in_text
+from tbench.analysis.report.judgement import judgement_text
+from tbench.analysis.ruling import settled
+from tbench.analysis.slo import parse_slo
 
 GATES = parse_gates(
     None,

@@ -8,8 +8,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy import signal, stats
 
-from analysis.inversion import DRIFTING, Interval, Pair, Side, blocks_for, invert, lag_one
-from analysis.summary import Floats
+from tbench.analysis.inversion import DRIFTING, Interval, Pair, Side, blocks_for, invert, lag_one
+from tbench.analysis.summary import Floats
 
 HALF_AND_TAIL = np.array([0.5, 0.95])
 SEEDS = st.integers(0, 2**32 - 1)

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from capture.exchange import Exchange, Outcome, Request, Response
-from capture.tracefile import TraceHeader, TraceWriter
-from replay.runfile import RunWriter
-from replay.sample import Sample
+from tbench.capture.exchange import Exchange, Outcome, Request, Response
+from tbench.capture.tracefile import TraceHeader, TraceWriter
+from tbench.replay.runfile import RunWriter
+from tbench.replay.sample import Sample
 
 DOC = (Path(__file__).parent.parent / "docs" / "json.md").read_text()
 SECTIONS = {

@@ -9,14 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analysis.comparison import Verdict
-from analysis.gate import parse_gates, parse_margin
-from analysis.judge import Judgement, Row, judge
-from analysis.replicates import Replicates, interleaved
-from analysis.report.judgement import judgement_json, judgement_text
-from analysis.slo import parse_slo
-from capture.errors import InputError
-from replay.columns import Column
+from tbench.analysis.comparison import Verdict
+from tbench.analysis.gate import parse_gates, parse_margin
+from tbench.analysis.judge import Judgement, Row, judge
+from tbench.analysis.replicates import Replicates, interleaved
+from tbench.analysis.report.judgement import judgement_json, judgement_text
+from tbench.analysis.slo import parse_slo
+from tbench.capture.errors import InputError
+from tbench.replay.columns import Column
 
 SLO = parse_slo("ttft<500ms,e2e<2s")
 

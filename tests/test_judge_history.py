@@ -9,18 +9,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from analysis.comparison import Verdict
-from analysis.endpoints import Figure
-from analysis.gate import parse_gates
-from analysis.history import History, Session
-from analysis.judge_history import judge_history
-from analysis.judgement import Judgement
-from analysis.replicates import Replicates
-from analysis.report.judgement import judgement_json, judgement_text
-from analysis.report.junit import judgement_junit
-from analysis.report.markdown import judgement_markdown
-from analysis.session import session_of
-from capture.errors import InputError
+from tbench.analysis.comparison import Verdict
+from tbench.analysis.endpoints import Figure
+from tbench.analysis.gate import parse_gates
+from tbench.analysis.history import History, Session
+from tbench.analysis.judge_history import judge_history
+from tbench.analysis.judgement import Judgement
+from tbench.analysis.replicates import Replicates
+from tbench.analysis.report.judgement import judgement_json, judgement_text
+from tbench.analysis.report.junit import judgement_junit
+from tbench.analysis.report.markdown import judgement_markdown
+from tbench.analysis.session import session_of
+from tbench.capture.errors import InputError
 
 E2E = parse_gates(None, ["e2e:p50:10%"])
 CALM = (0.63, 0.64, 0.65, 0.62, 0.64, 0.63)

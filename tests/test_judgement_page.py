@@ -14,15 +14,15 @@ from typing import Any, Final
 
 import pytest
 
-from analysis.charts import drawing, ratios
-from analysis.compare import compare
-from analysis.gate import parse_gates
-from analysis.judge import Judgement, judge
-from analysis.looks import Looks
-from analysis.replicates import Replicates
-from analysis.report.judgement import judgement_json
-from analysis.report.page import comparison_page, judgement_page, judgement_report, run_page
-from analysis.sequential import as_monitored, monitor
+from tbench.analysis.charts import drawing, ratios
+from tbench.analysis.compare import compare
+from tbench.analysis.gate import parse_gates
+from tbench.analysis.judge import Judgement, judge
+from tbench.analysis.looks import Looks
+from tbench.analysis.replicates import Replicates
+from tbench.analysis.report.judgement import judgement_json
+from tbench.analysis.report.page import comparison_page, judgement_page, judgement_report, run_page
+from tbench.analysis.sequential import as_monitored, monitor
 
 GATES: Final = parse_gates("5%", ["errors:2pp", "output_tokens_per_s:p50:10%"])
 EVIL = '<script>document.title="broken"</script>"\'&{{7*7}}'
@@ -287,7 +287,7 @@ def contrast(one: str, other: str) -> float:
 
 def themes() -> Iterator[dict[str, str]]:
     """The colours of the page by name: on the screen light and dark, and on paper."""
-    style = files("analysis.report").joinpath("page.css").read_text()
+    style = files("tbench.analysis.report").joinpath("page.css").read_text()
     for block in re.findall(r":root \{(.*?)\}", style, re.DOTALL):
         yield dict(re.findall(r"--(\w+): (#\w+)", block))
 

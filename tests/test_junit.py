@@ -8,9 +8,9 @@ from xml.etree.ElementTree import Element, fromstring
 import numpy as np
 import pytest
 
-from analysis.gate import parse_gates
-from analysis.judge import Judgement, judge
-from analysis.report.junit import judgement_junit
+from tbench.analysis.gate import parse_gates
+from tbench.analysis.judge import Judgement, judge
+from tbench.analysis.report.junit import judgement_junit
 
 REQUIRED = {
     "testsuite": {

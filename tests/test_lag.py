@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from capture.lag import STEP_NS, Lag
+from tbench.capture.lag import STEP_NS, Lag
 
 
 @given(

@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from capture.exchange import Exchange, Request
-from capture.tracefile import TraceHeader, TraceWriter
-from replay.runfile import read_run
+from tbench.capture.exchange import Exchange, Request
+from tbench.capture.tracefile import TraceHeader, TraceWriter
+from tbench.replay.runfile import read_run
 
 TOKENS = 5
 HEAD = (

@@ -5,11 +5,11 @@ import math
 import numpy as np
 import pytest
 
-from analysis.blocks import Ints, Side
-from analysis.clusters import clusters_of
-from analysis.inversion import Pair, invert
-from analysis.lengths import AtEqualLengths, length_bins, overlap
-from analysis.summary import Floats
+from tbench.analysis.blocks import Ints, Side
+from tbench.analysis.clusters import clusters_of
+from tbench.analysis.inversion import Pair, invert
+from tbench.analysis.lengths import AtEqualLengths, length_bins, overlap
+from tbench.analysis.summary import Floats
 
 HALF = np.array([0.5])
 

@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from analysis.looks import Looks, Shape, bounds, crossing, evenly
-from capture.errors import InputError
+from tbench.analysis.looks import Looks, Shape, bounds, crossing, evenly
+from tbench.capture.errors import InputError
 
 FIFTHS = (0.2, 0.4, 0.6, 0.8, 1.0)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from capture.errors import InputError
+from tbench.capture.errors import InputError
 from tbench.mainjob import command, prepare
 from tbench.traffic import Workload, conversations
 

@@ -8,12 +8,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analysis.compare import compare
-from analysis.gate import parse_gates
-from analysis.judge import judge
-from analysis.report.judgement import judgement_json
-from analysis.report.markdown import MOST, code, comparison_markdown, judgement_markdown, text
-from analysis.summary import Caution
+from tbench.analysis.compare import compare
+from tbench.analysis.gate import parse_gates
+from tbench.analysis.judge import judge
+from tbench.analysis.report.judgement import judgement_json
+from tbench.analysis.report.markdown import (
+    MOST,
+    code,
+    comparison_markdown,
+    judgement_markdown,
+    text,
+)
+from tbench.analysis.summary import Caution
 
 GATES = parse_gates("10%", ["errors:1pp", "ttft:p99:10%"])
 

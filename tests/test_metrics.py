@@ -7,14 +7,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from analysis.arms import Arm
-from analysis.metrics import METRICS, composite, values
-from capture.exchange import Outcome
-from replay import columns as blocks
-from replay.gaps import gather_gaps
-from replay.runfile import Run, recount
-from replay.sample import Sample
-from replay.table import Table
+from tbench.analysis.arms import Arm
+from tbench.analysis.metrics import METRICS, composite, values
+from tbench.capture.exchange import Outcome
+from tbench.replay import columns as blocks
+from tbench.replay.gaps import gather_gaps
+from tbench.replay.runfile import Run, recount
+from tbench.replay.sample import Sample
+from tbench.replay.table import Table
 
 DEFAULT: dict[str, Any] = {
     "endpoint": "chat",

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from analysis.inversion import Pair, invert
-from analysis.multiplicity import benjamini_hochberg
+from tbench.analysis.inversion import Pair, invert
+from tbench.analysis.multiplicity import benjamini_hochberg
 
 
 def test_golden_case_g9() -> None:

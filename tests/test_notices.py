@@ -3,7 +3,7 @@
 import asyncio
 import logging
 
-from capture.notices import notices
+from tbench.capture.notices import notices
 
 log = logging.getLogger("mitmproxy.test")
 

@@ -11,8 +11,8 @@ from typing import Any
 import httpx
 import pytest
 
-from analysis.arms import Arm, load_arm
-from replay.simulator.oddities import ODD
+from tbench.analysis.arms import Arm, load_arm
+from tbench.replay.simulator.oddities import ODD
 from tests.conftest import Done, Server
 
 SENDERS = ["httpx", "engine"] if sys.platform == "linux" else ["httpx"]

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import signal, stats
 
-from analysis.inversion import Pair
-from analysis.omnibus import Omnibus, joined, omnibus, shares, swaps
-from analysis.summary import Floats
+from tbench.analysis.inversion import Pair
+from tbench.analysis.omnibus import Omnibus, joined, omnibus, shares, swaps
+from tbench.analysis.summary import Floats
 
 TAILS = (0.9, 0.95, 0.99)
 SEEDS = st.integers(0, 2**32 - 1)

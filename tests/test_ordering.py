@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from capture import Exchange, Request, Response, TraceHeader, TraceWriter, frames, read_trace
-from capture.container import Losses, open_container
-from capture.ordering import Budgets, How, exchanges
+from tbench.capture import Exchange, Request, Response, TraceHeader, TraceWriter, frames, read_trace
+from tbench.capture.container import Losses, open_container
+from tbench.capture.ordering import Budgets, How, exchanges
 
 ROOT = Path(__file__).parent.parent
 HEADER = TraceHeader(wall_ns=10**18, mono_ns=0, capture_id="c")

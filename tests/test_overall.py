@@ -5,11 +5,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from analysis.contrast import Contrast
-from analysis.effective import effective_size
-from analysis.metrics import METRICS
-from analysis.overall import Overall
-from analysis.summary import Floats
+from tbench.analysis.contrast import Contrast
+from tbench.analysis.effective import effective_size
+from tbench.analysis.metrics import METRICS
+from tbench.analysis.overall import Overall
+from tbench.analysis.summary import Floats
 
 
 def arms(n: int = 2400, slow: float = 1.0) -> tuple[Floats, Floats]:

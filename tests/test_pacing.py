@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from capture.errors import InputError
-from replay.pacing import (
+from tbench.capture.errors import InputError
+from tbench.replay.pacing import (
     Fixed,
     Occupancy,
     Profile,

@@ -15,16 +15,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from analysis.arms import Arm, load_arm
-from analysis.compare import Question, compare
-from analysis.report.facts import differences
-from analysis.report.machine import comparison_json, report_json
-from analysis.report.markup import tag
-from analysis.report.page import comparison_page, run_page
-from analysis.report.sides import about, places
-from capture.exchange import Outcome
-from replay.runfile import RunWriter
-from replay.sample import Sample
+from tbench.analysis.arms import Arm, load_arm
+from tbench.analysis.compare import Question, compare
+from tbench.analysis.report.facts import differences
+from tbench.analysis.report.machine import comparison_json, report_json
+from tbench.analysis.report.markup import tag
+from tbench.analysis.report.page import comparison_page, run_page
+from tbench.analysis.report.sides import about, places
+from tbench.capture.exchange import Outcome
+from tbench.replay.runfile import RunWriter
+from tbench.replay.sample import Sample
 
 EVIL = '<script>document.title="broken"</script></td><img src=x onerror=alert(1)>"\'&{{7*7}}'
 COMMAND = "tbench compare a.run 'b & <b>.run' --html report.html"
@@ -166,7 +166,7 @@ def test_the_page_stays_small(page: Page, kind: str) -> None:
 
 def test_a_million_requests_make_no_larger_page() -> None:
     """Curves, points and time lines have a size of their own, whatever n is."""
-    from analysis import charts
+    from tbench.analysis import charts
 
     random = np.random.default_rng(3)
     n = 300_000

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from capture.exchange import Exchange, Outcome, Request, Response
-from replay.plan import Plan
-from replay.survey import survey
+from tbench.capture.exchange import Exchange, Outcome, Request, Response
+from tbench.replay.plan import Plan
+from tbench.replay.survey import survey
 
 
 def exchange(seq: int = 0, at: float = 0.0, took: float | None = 1.0, **fields: Any) -> Exchange:

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from analysis.inversion import Pair, invert
-from analysis.planning import Aim, OnePair, Prospect, plan, requests_needed
-from analysis.power import chance_to_pass, runs_needed
-from analysis.report.planning import plan_json, plan_text
-from analysis.variance import Spread, Within
+from tbench.analysis.inversion import Pair, invert
+from tbench.analysis.planning import Aim, OnePair, Prospect, plan, requests_needed
+from tbench.analysis.power import chance_to_pass, runs_needed
+from tbench.analysis.report.planning import plan_json, plan_text
+from tbench.analysis.variance import Spread, Within
 
 Repeated = Callable[..., Any]
 MEDIAN = (("ttft", 0.5),)

@@ -9,11 +9,11 @@ import pytest
 import trio
 import trio.testing
 
-from capture.exchange import Outcome
-from replay.attempt import Attempt
-from replay.pacing import Closed, Fixed, Profile
-from replay.player import Player
-from replay.sender import Call, Ended, Origin, Reply
+from tbench.capture.exchange import Outcome
+from tbench.replay.attempt import Attempt
+from tbench.replay.pacing import Closed, Fixed, Profile
+from tbench.replay.player import Player
+from tbench.replay.sender import Call, Ended, Origin, Reply
 
 HERE = Origin("http", "h", 80)
 

@@ -10,16 +10,16 @@ from typing import Any
 import pytest
 import vl_convert
 
-from analysis.experiment import load_experiments
-from analysis.plots import checked, default_plots, plot, preset_for, read_grid
-from analysis.plots import sheets as drawing
-from analysis.plots.fields import KNOWN, held, label
-from analysis.plots.files import FORMATS, _pictures
-from analysis.plots.layout import Grid, grid_of
-from analysis.plots.look import _span, scheme
-from analysis.plots.presets import PRESETS
-from capture.errors import InputError
 from tbench import __main__ as entry
+from tbench.analysis.experiment import load_experiments
+from tbench.analysis.plots import checked, default_plots, plot, preset_for, read_grid
+from tbench.analysis.plots import sheets as drawing
+from tbench.analysis.plots.fields import KNOWN, held, label
+from tbench.analysis.plots.files import FORMATS, _pictures
+from tbench.analysis.plots.layout import Grid, grid_of
+from tbench.analysis.plots.look import _span, scheme
+from tbench.analysis.plots.presets import PRESETS
+from tbench.capture.errors import InputError
 from tests.benchmark_folder import BenchmarkFolder
 from tests.conftest import Done
 

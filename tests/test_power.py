@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from analysis.power import (
+from tbench.analysis.power import (
     MOST_RUNS,
     chance_to_fail,
     chance_to_pass,
@@ -22,7 +22,7 @@ from analysis.power import (
     runs_to_see,
     upper_sd,
 )
-from analysis.welch import difference
+from tbench.analysis.welch import difference
 
 TRIALS = 2000
 

@@ -16,7 +16,7 @@ from tests.conftest import interruptible
 SCRIPT = """
 import json, os, socket, sys, tempfile, threading, time
 from pathlib import Path
-from replay.workers.process import start
+from tbench.replay.workers.process import start
 secret = tempfile.TemporaryFile()
 if "threaded" in sys.argv:
     threading.Thread(target=time.sleep, args=(30,), daemon=True).start()
@@ -79,7 +79,7 @@ def test_a_process_with_threads_is_not_forked(words: tuple[str, ...]) -> None:
     """A thread may hold a lock that nobody would ever release in the copy. All can read the arguments."""
     found = outcome(*words)
 
-    assert found["words"][-6] == "replay.workers"
+    assert found["words"][-6] == "tbench.replay.workers"
     assert all(word.isdigit() for word in found["words"][-5:-1])
     assert (found["session"], found["code"], found["said"]) == (True, 1, ["EOFError"])
 

@@ -5,8 +5,8 @@ import sys
 
 import pytest
 
-from replay.provenance import ADDRESSES, SCRUBBED
 from tbench.process_list import MAY_HOLD_ONE
+from tbench.replay.provenance import ADDRESSES, SCRUBBED
 
 LOOK = """
 import sys

@@ -11,8 +11,17 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from capture.exchange import Outcome
-from capture.providers import Answer, Ask, Usage, judge, masked, one_line, read_answer, read_ask
+from tbench.capture.exchange import Outcome
+from tbench.capture.providers import (
+    Answer,
+    Ask,
+    Usage,
+    judge,
+    masked,
+    one_line,
+    read_answer,
+    read_ask,
+)
 
 SSE = "text/event-stream;charset=utf-8"
 JSON = "application/json"

@@ -8,13 +8,13 @@ from pathlib import Path
 import msgpack
 import zstandard
 
-from capture.recording import Recording
-from capture.selection import Selection
-from capture.watch import Listening, Status
+from tbench.capture.recording import Recording
+from tbench.capture.selection import Selection
+from tbench.capture.watch import Listening, Status
 
 with warnings.catch_warnings():  # of pyparsing and ldap3, which mitmproxy imports
     warnings.simplefilter("ignore")
-    from capture.proxy import Setup, run
+    from tbench.capture.proxy import Setup, run
 
 
 class Notes:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import tbench
-from capture.exchange import Chunk, Exchange, Request, Response
+from tbench.capture.exchange import Chunk, Exchange, Request, Response
 
 ROOT = Path(__file__).parent.parent
 ASK = (

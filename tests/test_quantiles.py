@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from analysis import quantiles
-from replay.measures import minimum_n
+from tbench.analysis import quantiles
+from tbench.replay.measures import minimum_n
 
 FINITE = st.lists(st.floats(0, 1e6), min_size=1, max_size=60)
 SHARES = st.sampled_from([0.001, 0.1, 0.25, 0.5, 0.9, 0.95, 0.99, 0.999])

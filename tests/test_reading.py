@@ -14,9 +14,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from capture.providers import Answer, Usage, one_line, read_answer
-from capture.providers.complaint import complaint
-from capture.sse import PLAIN_BYTES, EventStream, plain_events
+from tbench.capture.providers import Answer, Usage, one_line, read_answer
+from tbench.capture.providers.complaint import complaint
+from tbench.capture.sse import PLAIN_BYTES, EventStream, plain_events
 
 Timed = tuple[float, bytes]
 SSE = "text/event-stream"

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from capture.editor import Editor
-from capture.exchange import Request, Response
-from capture.recorder import REQUEST_OVERHEAD, Recorder
-from capture.records import Clock, Gap, TraceHeader
-from capture.redact import Redactor, Secrets
-from capture.tee import Budget, Tee
-from capture.tracefile import TraceWriter, read_trace
+from tbench.capture.editor import Editor
+from tbench.capture.exchange import Request, Response
+from tbench.capture.recorder import REQUEST_OVERHEAD, Recorder
+from tbench.capture.records import Clock, Gap, TraceHeader
+from tbench.capture.redact import Redactor, Secrets
+from tbench.capture.tee import Budget, Tee
+from tbench.capture.tracefile import TraceWriter, read_trace
 
 
 class Shelf:

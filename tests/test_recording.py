@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from capture.errors import InputError
-from capture.recording import Recording, begin
-from capture.selection import Selection
-from capture.tracefile import read_trace
+from tbench.capture.errors import InputError
+from tbench.capture.recording import Recording, begin
+from tbench.capture.selection import Selection
+from tbench.capture.tracefile import read_trace
 
 
 def test_the_header_holds_upstream_filters_and_sampling(tmp_path: Path) -> None:

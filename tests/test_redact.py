@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from capture.redact import (
+from tbench.capture.redact import (
     Redactor,
     Secrets,
     mask_address,

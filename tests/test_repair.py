@@ -4,11 +4,20 @@ from pathlib import Path
 
 import pytest
 
-from capture import Clock, Exchange, Gap, Request, Response, TraceHeader, TraceWriter, read_trace
-from capture import frames as wire
-from capture.container import ContainerWriter, Place, open_container
-from capture.errors import InputError
-from capture.repair import check, repair
+from tbench.capture import (
+    Clock,
+    Exchange,
+    Gap,
+    Request,
+    Response,
+    TraceHeader,
+    TraceWriter,
+    read_trace,
+)
+from tbench.capture import frames as wire
+from tbench.capture.container import ContainerWriter, Place, open_container
+from tbench.capture.errors import InputError
+from tbench.capture.repair import check, repair
 
 HEADER = TraceHeader(capture_id="c", wall_ns=10**18, mono_ns=0, extra={"newer": [1]})
 

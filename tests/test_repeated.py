@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from analysis.metrics import METRICS, values
-from analysis.quantiles import ordered, quantile
-from analysis.repeated import POINTS, shifts
+from tbench.analysis.metrics import METRICS, values
+from tbench.analysis.quantiles import ordered, quantile
+from tbench.analysis.repeated import POINTS, shifts
 
 Experiment = Callable[..., Any]
 

@@ -17,12 +17,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from capture.container import open_container
-from capture.exchange import Exchange, Outcome, Request, Response
-from capture.tracefile import TraceHeader, TraceWriter
-from replay.api import replay
-from replay.runfile import Run, read_run
-from replay.totals import identity, numbers
+from tbench.capture.container import open_container
+from tbench.capture.exchange import Exchange, Outcome, Request, Response
+from tbench.capture.tracefile import TraceHeader, TraceWriter
+from tbench.replay.api import replay
+from tbench.replay.runfile import Run, read_run
+from tbench.replay.totals import identity, numbers
 from tests.conftest import interruptible
 
 CHAT = "meta-llama/Llama-3.3-70B-Instruct-Turbo"

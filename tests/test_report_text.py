@@ -9,16 +9,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analysis.arms import Arm
-from analysis.compare import compare
-from analysis.report import words
-from analysis.report.terminal import comparison_text, run_text
-from replay import columns as blocks
-from replay.closing import FEW
-from replay.gaps import gather_gaps
-from replay.runfile import Run, recount
-from replay.sample import Sample
-from replay.table import Table
+from tbench.analysis.arms import Arm
+from tbench.analysis.compare import compare
+from tbench.analysis.report import words
+from tbench.analysis.report.terminal import comparison_text, run_text
+from tbench.replay import columns as blocks
+from tbench.replay.closing import FEW
+from tbench.replay.gaps import gather_gaps
+from tbench.replay.runfile import Run, recount
+from tbench.replay.sample import Sample
+from tbench.replay.table import Table
 
 
 def arm(n: int, name: str = "fast", slow: float = 1.0, **changes: Any) -> Arm:

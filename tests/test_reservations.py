@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from analysis.arms import Arm
-from analysis.comparison import Verdict
-from analysis.gate import parse_gates
-from analysis.judge import Judgement, judge
-from analysis.replicates import Replicates
-from analysis.report.judgement import judgement_text
+from tbench.analysis.arms import Arm
+from tbench.analysis.comparison import Verdict
+from tbench.analysis.gate import parse_gates
+from tbench.analysis.judge import Judgement, judge
+from tbench.analysis.replicates import Replicates
+from tbench.analysis.report.judgement import judgement_text
 
 GATES = parse_gates("10%", [])
 Spoil = Callable[[dict[str, Any]], None]

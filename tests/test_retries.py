@@ -2,8 +2,8 @@
 
 import pytest
 
-from capture.exchange import Outcome, Response
-from capture.retries import Retries
+from tbench.capture.exchange import Outcome, Response
+from tbench.capture.retries import Retries
 
 SECOND = 1_000_000_000
 

@@ -8,15 +8,22 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from analysis.arms import Arm
-from analysis.case import LEAST_RUNS, Case, at_the_margin, comparison, difference_of, level_of
-from analysis.comparison import Verdict
-from analysis.endpoints import Figure, share
-from analysis.gate import parse_gate, parse_gates
-from analysis.judge import Judgement, judge
-from analysis.ruling import settled
-from analysis.slo import parse_slo
-from analysis.welch import difference, level
+from tbench.analysis.arms import Arm
+from tbench.analysis.case import (
+    LEAST_RUNS,
+    Case,
+    at_the_margin,
+    comparison,
+    difference_of,
+    level_of,
+)
+from tbench.analysis.comparison import Verdict
+from tbench.analysis.endpoints import Figure, share
+from tbench.analysis.gate import parse_gate, parse_gates
+from tbench.analysis.judge import Judgement, judge
+from tbench.analysis.ruling import settled
+from tbench.analysis.slo import parse_slo
+from tbench.analysis.welch import difference, level
 
 SLO = parse_slo("ttft<300ms,e2e<2s")
 

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from capture.container import open_container
-from replay.runfile import RunWriter
-from replay.runform import IDENTITY
-from replay.sample import Sample
 from tbench.__main__ import run as tbench
+from tbench.capture.container import open_container
+from tbench.replay.runfile import RunWriter
+from tbench.replay.runform import IDENTITY
+from tbench.replay.sample import Sample
 
 Said = pytest.CaptureFixture[str]
 HEADER: dict[str, Any] = {

@@ -12,14 +12,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from capture.container import ContainerWriter
-from capture.errors import InputError, InvalidRunError
-from capture.exchange import Outcome
-from replay import columns as blocks
-from replay.runfile import RunWriter, read_run
-from replay.runform import IDENTITY
-from replay.sample import Sample
-from replay.table import Table
+from tbench.capture.container import ContainerWriter
+from tbench.capture.errors import InputError, InvalidRunError
+from tbench.capture.exchange import Outcome
+from tbench.replay import columns as blocks
+from tbench.replay.runfile import RunWriter, read_run
+from tbench.replay.runform import IDENTITY
+from tbench.replay.sample import Sample
+from tbench.replay.table import Table
 
 
 def sample(index: int = 0, **fields: Any) -> Sample:

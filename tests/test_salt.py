@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from replay.salt import DIGITS, new_salt, salted
+from tbench.replay.salt import DIGITS, new_salt, salted
 
 TEXTS = st.text(max_size=20)
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import zstandard
 
-from capture.redact import Secrets
-from replay.target import Target
+from tbench.capture.redact import Secrets
+from tbench.replay.target import Target
 from tests.conftest import Done
 
 Run = Callable[..., Done]

@@ -2,8 +2,8 @@
 
 import pytest
 
-from capture.errors import InputError
-from capture.selection import API_HOSTS, Selection
+from tbench.capture.errors import InputError
+from tbench.capture.selection import API_HOSTS, Selection
 
 
 @pytest.mark.parametrize(

@@ -10,16 +10,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from analysis.compare import Question
-from analysis.gate import parse_gates
-from analysis.power import margin_needed
-from analysis.replicates import interleaved
-from analysis.report.selfcheck import self_check_json, self_check_text
-from analysis.selfcheck import MOST_SPLITS, SelfCheck, balanced, self_check
-from capture.errors import InputError
-from replay.runfile import RunWriter
-from replay.sample import Sample
 from tbench.__main__ import run as tbench
+from tbench.analysis.compare import Question
+from tbench.analysis.gate import parse_gates
+from tbench.analysis.power import margin_needed
+from tbench.analysis.replicates import interleaved
+from tbench.analysis.report.selfcheck import self_check_json, self_check_text
+from tbench.analysis.selfcheck import MOST_SPLITS, SelfCheck, balanced, self_check
+from tbench.capture.errors import InputError
+from tbench.replay.runfile import RunWriter
+from tbench.replay.sample import Sample
 
 Repeated = Callable[..., Any]
 HALF = Question(metrics=("ttft",), quantiles=(0.5,))

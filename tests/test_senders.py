@@ -25,22 +25,22 @@ import trustme
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from capture.exchange import Outcome
-from replay.answers import to_sample
-from replay.attempt import Attempt
-from replay.engine.clock import Clock
-from replay.engine.line import Line
-from replay.engine.pool import Pool
-from replay.engine.reader import Reader
-from replay.engine.sender import EngineSender
-from replay.engine.wire import Response
-from replay.heads import head_of, origin_of
-from replay.httpx_sender import HttpxSender
-from replay.label import Label
-from replay.reuse import TIDY_S
-from replay.sample import Sample
-from replay.sender import STOPPED, Call, Deadlines, Origin, Reply
-from replay.trust import tls
+from tbench.capture.exchange import Outcome
+from tbench.replay.answers import to_sample
+from tbench.replay.attempt import Attempt
+from tbench.replay.engine.clock import Clock
+from tbench.replay.engine.line import Line
+from tbench.replay.engine.pool import Pool
+from tbench.replay.engine.reader import Reader
+from tbench.replay.engine.sender import EngineSender
+from tbench.replay.engine.wire import Response
+from tbench.replay.heads import head_of, origin_of
+from tbench.replay.httpx_sender import HttpxSender
+from tbench.replay.label import Label
+from tbench.replay.reuse import TIDY_S
+from tbench.replay.sample import Sample
+from tbench.replay.sender import STOPPED, Call, Deadlines, Origin, Reply
+from tbench.replay.trust import tls
 
 Step = bytes | float | str
 Script = Sequence[Step]
@@ -499,7 +499,7 @@ def test_a_server_with_a_thread_for_each_connection_is_never_starved(
     kind: str, threads: int, at_once: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Bursts with pauses: connections that are idle never hold the threads that a request waits for."""
-    for module in ("replay.httpx_sender", "replay.engine.pool"):
+    for module in ("tbench.replay.httpx_sender", "tbench.replay.engine.pool"):
         monkeypatch.setattr(f"{module}.IDLE_S", 3600.0)  # time alone frees no thread
     server = Threads(threads)
 
@@ -534,8 +534,8 @@ def test_connections_that_were_opened_ahead_starve_nobody(
     However often its connections are looked through before one has idled for long enough to be closed: the
     server holds those that it answered on, not those that were opened.
     """
-    monkeypatch.setattr("replay.engine.pool.TIDY_S", rest_s)
-    monkeypatch.setattr("replay.engine.pool.IDLE_S", 3600.0)  # time alone frees no thread
+    monkeypatch.setattr("tbench.replay.engine.pool.TIDY_S", rest_s)
+    monkeypatch.setattr("tbench.replay.engine.pool.IDLE_S", 3600.0)  # time alone frees no thread
     server = Threads(4)
 
     async def main() -> list[Reply]:
@@ -555,7 +555,7 @@ def test_idle_connections_are_closed_although_nothing_is_sent(
     kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A timer does it, not the next request: the server sees the end while the sender lives and rests."""
-    for module in ("replay.httpx_sender", "replay.engine.pool"):
+    for module in ("tbench.replay.httpx_sender", "tbench.replay.engine.pool"):
         monkeypatch.setattr(f"{module}.IDLE_S", 0.05)
     events: list[str] = []
     gone = trio.Event()
@@ -1131,7 +1131,7 @@ def test_an_endless_answer_is_not_read_to_the_end(
     kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Memory stays bounded, and the sample says why."""
-    for module in ("replay.httpx_sender", "replay.engine.wire"):
+    for module in ("tbench.replay.httpx_sender", "tbench.replay.engine.wire"):
         monkeypatch.setattr(f"{module}.MOST_BYTES", 200_000)
     found, _ = only(kind, HEAD, *[chunk(b"x" * 50_000)] * 100)
 
@@ -1219,7 +1219,7 @@ def test_a_wall_clock_that_was_set_spoils_no_stamp(hours: int) -> None:
 def test_the_clocks_are_read_again_and_a_step_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     """A pair of readings maps both ways; after the wall clock was set, the new pair does."""
     wall, mono = [10**18 + 5], [100.0]
-    monkeypatch.setattr("replay.engine.clock.time.time_ns", lambda: wall[0])
+    monkeypatch.setattr("tbench.replay.engine.clock.time.time_ns", lambda: wall[0])
     clock = Clock(lambda: mono[0])
 
     assert clock.wall_ns(101.5) == 10**18 + 1_500_000_005
@@ -1242,7 +1242,7 @@ def test_readings_that_were_interrupted_are_not_used(monkeypatch: pytest.MonkeyP
         mono[0] += pause[0]
         return mono[0]
 
-    monkeypatch.setattr("replay.engine.clock.time.time_ns", lambda: 10**18)
+    monkeypatch.setattr("tbench.replay.engine.clock.time.time_ns", lambda: 10**18)
     clock = Clock(now)
     before = clock.wall_ns(100.0)
     pause[0] = 0.01

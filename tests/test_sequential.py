@@ -9,15 +9,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from analysis.comparison import Verdict
-from analysis.gate import Gate, parse_gate, parse_gates
-from analysis.judge import judge
-from analysis.looks import Looks
-from analysis.report.judgement import judgement_json, judgement_text
-from analysis.sequential import Standing, as_monitored, decide, monitor, of_figures
-from analysis.summary import Floats
-from analysis.welch import difference
-from capture.errors import InputError
+from tbench.analysis.comparison import Verdict
+from tbench.analysis.gate import Gate, parse_gate, parse_gates
+from tbench.analysis.judge import judge
+from tbench.analysis.looks import Looks
+from tbench.analysis.report.judgement import judgement_json, judgement_text
+from tbench.analysis.sequential import Standing, as_monitored, decide, monitor, of_figures
+from tbench.analysis.summary import Floats
+from tbench.analysis.welch import difference
+from tbench.capture.errors import InputError
 
 Repeated = Callable[..., Any]
 FIVE = Looks(runs=(3, 6, 9, 12, 15))

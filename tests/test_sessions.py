@@ -6,8 +6,8 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from capture.exchange import Request
-from capture.sessions import Place, Sessions
+from tbench.capture.exchange import Request
+from tbench.capture.sessions import Place, Sessions
 
 
 def say(role: str, content: Any) -> dict[str, Any]:

@@ -5,13 +5,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from analysis.cautions import cautions
-from analysis.metrics import METRICS, values
-from analysis.pooling import pooled
-from analysis.replicates import Replicates
-from analysis.shared import shared
-from capture.errors import InputError
-from replay.warmup import parse_warmup
+from tbench.analysis.cautions import cautions
+from tbench.analysis.metrics import METRICS, values
+from tbench.analysis.pooling import pooled
+from tbench.analysis.replicates import Replicates
+from tbench.analysis.shared import shared
+from tbench.capture.errors import InputError
+from tbench.replay.warmup import parse_warmup
 
 
 def arm(name: str, *runs: Any) -> Replicates:

@@ -4,7 +4,7 @@ import msgpack
 from hypothesis import given
 from hypothesis import strategies as st
 
-from capture.shelf import Shelved
+from tbench.capture.shelf import Shelved
 
 VALUES = st.one_of(
     st.dictionaries(st.text(max_size=3), st.integers(0, 300) | st.binary(max_size=5), max_size=3),

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from analysis.report.sides import places, shown_names
+from tbench.analysis.report.sides import places, shown_names
 
 
 @pytest.mark.parametrize(

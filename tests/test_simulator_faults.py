@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from capture.errors import InputError
-from replay.simulator.faults import Fault, RateLimit, asked_fault, drawn_fault
-from replay.simulator.profile import check_faults, load_profile, parse_profile
-from replay.simulator.service import Rules
+from tbench.capture.errors import InputError
+from tbench.replay.simulator.faults import Fault, RateLimit, asked_fault, drawn_fault
+from tbench.replay.simulator.profile import check_faults, load_profile, parse_profile
+from tbench.replay.simulator.service import Rules
 
 
 @pytest.mark.parametrize(

@@ -9,11 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from analysis.blocks import FINE, Ints, Side
-from analysis.inversion import Interval, Pair, invert
-from analysis.quantiles import ordered, quantile
-from analysis.sketch import BEYOND, LEAST, RELATIVE_ERROR, Sketch
-from analysis.summary import Floats
+from tbench.analysis.blocks import FINE, Ints, Side
+from tbench.analysis.inversion import Interval, Pair, invert
+from tbench.analysis.quantiles import ordered, quantile
+from tbench.analysis.sketch import BEYOND, LEAST, RELATIVE_ERROR, Sketch
+from tbench.analysis.summary import Floats
 
 POINTS = (0.01, 0.1, 0.5, 0.9, 0.95, 0.99)
 WITHIN = 1 + RELATIVE_ERROR

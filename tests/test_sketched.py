@@ -10,24 +10,24 @@ from typing import Any
 import numpy as np
 import pytest
 
-from analysis import outsized as bounds
-from analysis.arms import load_arm
-from analysis.compare import Question, compare
-from analysis.comparison import Comparison, Comparisons, Verdict
-from analysis.digest import Digest, Span
-from analysis.metrics import METRICS
-from analysis.outsized import outsized, unread
-from analysis.sketch import RELATIVE_ERROR
-from analysis.sketched import compare_files, compare_sketched
-from capture.container import ContainerWriter, open_container
-from capture.errors import InputError, UnreachableError
-from capture.exchange import Outcome
-from replay import pieces
-from replay.columns import Column
-from replay.runfile import Run, RunWriter, read_run
-from replay.sample import Sample
-from replay.warmup import parse_warmup
 from tbench.__main__ import run as tbench
+from tbench.analysis import outsized as bounds
+from tbench.analysis.arms import load_arm
+from tbench.analysis.compare import Question, compare
+from tbench.analysis.comparison import Comparison, Comparisons, Verdict
+from tbench.analysis.digest import Digest, Span
+from tbench.analysis.metrics import METRICS
+from tbench.analysis.outsized import outsized, unread
+from tbench.analysis.sketch import RELATIVE_ERROR
+from tbench.analysis.sketched import compare_files, compare_sketched
+from tbench.capture.container import ContainerWriter, open_container
+from tbench.capture.errors import InputError, UnreachableError
+from tbench.capture.exchange import Outcome
+from tbench.replay import pieces
+from tbench.replay.columns import Column
+from tbench.replay.runfile import Run, RunWriter, read_run
+from tbench.replay.sample import Sample
+from tbench.replay.warmup import parse_warmup
 
 UNWELL = (Outcome.TIMEOUT, Outcome.HTTP_ERROR, Outcome.CANCELLED)
 TWICE = (1 + RELATIVE_ERROR) ** 2

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from analysis.slo import met, parse_slo
-from capture.errors import InputError
+from tbench.analysis.slo import met, parse_slo
+from tbench.capture.errors import InputError
 
 
 def test_an_slo_is_read_and_written() -> None:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from replay.spread import STEP, Spread
+from tbench.replay.spread import STEP, Spread
 
 
 def spread_of(values: list[float]) -> Spread:

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from capture.errors import InputError
-from capture.sse import Event, EventStream
+from tbench.capture.errors import InputError
+from tbench.capture.sse import Event, EventStream
 
 
 def parse(*pieces: bytes) -> list[Event]:

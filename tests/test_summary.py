@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from analysis.summary import Caution, summarise
+from tbench.analysis.summary import Caution, summarise
 
 
 def test_a_summary_of_plain_numbers() -> None:

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from capture.errors import InputError
-from capture.synthesis.dataset import Columns, Dataset, Row, load_dataset
+from tbench.capture.errors import InputError
+from tbench.capture.synthesis.dataset import Columns, Dataset, Row, load_dataset
 
 PICTURES = Columns(pictures=True)
 PROMPTS = ["What is a harbour?", "Zwölf Boxkämpfer", 'He said "no", twice']

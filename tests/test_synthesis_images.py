@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from capture.errors import InputError
-from capture.synthesis import Workload, exchanges, parse
-from capture.synthesis.dataset import Columns, Dataset, Row, load_dataset
-from capture.synthesis.images import data_url, generated, readable
-from replay.simulator.prompt import image_size
+from tbench.capture.errors import InputError
+from tbench.capture.synthesis import Workload, exchanges, parse
+from tbench.capture.synthesis.dataset import Columns, Dataset, Row, load_dataset
+from tbench.capture.synthesis.images import data_url, generated, readable
+from tbench.replay.simulator.prompt import image_size
 
 RED = (255, 0, 0)
 LLAMA = "meta-llama/Llama-3.3-70B-Instruct-Turbo"

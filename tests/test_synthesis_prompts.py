@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 
-from capture.errors import InputError
-from capture.synthesis.corpus import opening, pool, sentence
-from capture.synthesis.prompts import Prompts, Wanted
-from capture.synthesis.tokens import Counted, calibrated, load_tokens
+from tbench.capture.errors import InputError
+from tbench.capture.synthesis.corpus import opening, pool, sentence
+from tbench.capture.synthesis.prompts import Prompts, Wanted
+from tbench.capture.synthesis.tokens import Counted, calibrated, load_tokens
 
 
 def trained(model: object, trainer: object, pre: object, normalizer: object = None) -> Tokenizer:

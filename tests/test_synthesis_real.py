@@ -9,9 +9,9 @@ from zipfile import ZipFile
 import pytest
 from tokenizers import Tokenizer
 
-from capture.synthesis import estimated, load_tokens
-from capture.synthesis.corpus import pool
-from capture.synthesis.prompts import Prompts, Wanted
+from tbench.capture.synthesis import estimated, load_tokens
+from tbench.capture.synthesis.corpus import pool
+from tbench.capture.synthesis.prompts import Prompts, Wanted
 
 PACKAGE = "anthropic==0.38.0"
 

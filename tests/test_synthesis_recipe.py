@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from capture.errors import InputError
-from capture.synthesis.dataset import Columns
-from capture.synthesis.expression import read_expression
-from capture.synthesis.recipe import is_recipe, load_recipe
+from tbench.capture.errors import InputError
+from tbench.capture.synthesis.dataset import Columns
+from tbench.capture.synthesis.expression import read_expression
+from tbench.capture.synthesis.recipe import is_recipe, load_recipe
 
 
 def config(folder: Path, **changes: Any) -> Path:

@@ -6,8 +6,8 @@ from random import Random
 
 import pytest
 
-from capture.errors import InputError
-from capture.synthesis.scenario import DEFAULTS, FORMS, SCENARIOS, Size, check_task, parse
+from tbench.capture.errors import InputError
+from tbench.capture.synthesis.scenario import DEFAULTS, FORMS, SCENARIOS, Size, check_task, parse
 
 READ = {
     "D(100,7)": ("D", (100, 7)),

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from tokenizers import Tokenizer
 
-from capture.errors import InputError
-from capture.synthesis.tokens import calibrated, estimated, load_tokens
+from tbench.capture.errors import InputError
+from tbench.capture.synthesis.tokens import calibrated, estimated, load_tokens
 
 TEXTS = ["The old harbour.", "x", "", "Zwölf Boxkämpfer jagen " * 40]
 

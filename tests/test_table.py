@@ -10,14 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from capture.container import open_container
-from capture.errors import InputError
-from replay import columns as blocks
-from replay.columns import MOST
-from replay.runfile import USUAL, RunWriter, read_run
-from replay.runform import IDENTITY
-from replay.sample import Sample
-from replay.table import EVERY, Table, at, short, where, words
+from tbench.capture.container import open_container
+from tbench.capture.errors import InputError
+from tbench.replay import columns as blocks
+from tbench.replay.columns import MOST
+from tbench.replay.runfile import USUAL, RunWriter, read_run
+from tbench.replay.runform import IDENTITY
+from tbench.replay.sample import Sample
+from tbench.replay.table import EVERY, Table, at, short, where, words
 
 NONE = dict.fromkeys(IDENTITY, 0)
 

@@ -5,18 +5,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from capture.errors import InputError
-from capture.exchange import Outcome
-from replay.benchmark.aggregate import Trim, aggregate
-from replay.budget import actual_cost
-from replay.columns import from_samples, pack
-from replay.measures import Columns
-from replay.performance import Live
-from replay.progress import clock, line, time_left
-from replay.sample import Sample
-from replay.table import Table
-from replay.tally import Tally
-from replay.warmup import Warmup, parse_warmup
+from tbench.capture.errors import InputError
+from tbench.capture.exchange import Outcome
+from tbench.replay.benchmark.aggregate import Trim, aggregate
+from tbench.replay.budget import actual_cost
+from tbench.replay.columns import from_samples, pack
+from tbench.replay.measures import Columns
+from tbench.replay.performance import Live
+from tbench.replay.progress import clock, line, time_left
+from tbench.replay.sample import Sample
+from tbench.replay.table import Table
+from tbench.replay.tally import Tally
+from tbench.replay.warmup import Warmup, parse_warmup
 
 PRICED = "openai/gpt-oss-20b"
 

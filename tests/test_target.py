@@ -13,13 +13,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from capture.errors import InputError
-from capture.exchange import Exchange, Request
-from replay.label import Label
-from replay.plan import Plan
-from replay.provenance import scrubbed
-from replay.sender import Call, Origin
-from replay.target import (
+from tbench.capture.errors import InputError
+from tbench.capture.exchange import Exchange, Request
+from tbench.replay.label import Label
+from tbench.replay.plan import Plan
+from tbench.replay.provenance import scrubbed
+from tbench.replay.sender import Call, Origin
+from tbench.replay.target import (
     MOST_TEMPLATES,
     SENT_HEADERS,
     Target,

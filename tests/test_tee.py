@@ -6,7 +6,7 @@ import threading
 from hypothesis import given
 from hypothesis import strategies as st
 
-from capture.tee import PIECE_OVERHEAD, Budget, Tee
+from tbench.capture.tee import PIECE_OVERHEAD, Budget, Tee
 
 
 def tee(limit: int = 1 << 20) -> Tee:

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from capture.terminal import folded, plural
+from tbench.capture.terminal import folded, plural
 
 
 @given(st.lists(st.text("abc,.;", min_size=1, max_size=12), min_size=1), st.integers(40, 120))

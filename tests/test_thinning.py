@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from analysis import thinning
-from analysis.summary import Floats
+from tbench.analysis import thinning
+from tbench.analysis.summary import Floats
 
 FINITE = st.floats(-1e6, 1e6)
 VALUES = hnp.arrays(np.float64, st.integers(0, 400), elements=FINITE)

@@ -8,27 +8,27 @@ import numpy as np
 import openpyxl
 import pytest
 
-from analysis.arms import arm_of_run
-from analysis.compare import Question, compare
-from analysis.comparison import Comparisons
-from analysis.endpoints import endpoint
-from analysis.report.machine import comparison_json, report_json
-from analysis.report.markdown import comparison_markdown
-from analysis.report.page import comparison_page
-from analysis.report.terminal import comparison_text, run_text
-from analysis.report.workbook import run_book
-from analysis.shared import Observed
-from analysis.sketched import compare_files
-from analysis.slo import parse_slo
-from capture.exchange import Outcome
-from replay.benchmark.aggregate import Trim, aggregate
-from replay.closing import summary
-from replay.columns import from_samples, pack
-from replay.runfile import Run, RunWriter, read_run
-from replay.sample import Sample
-from replay.table import Table
-from replay.throughput import Throughput, Tokens, three, throughput
-from replay.totals import numbers
+from tbench.analysis.arms import arm_of_run
+from tbench.analysis.compare import Question, compare
+from tbench.analysis.comparison import Comparisons
+from tbench.analysis.endpoints import endpoint
+from tbench.analysis.report.machine import comparison_json, report_json
+from tbench.analysis.report.markdown import comparison_markdown
+from tbench.analysis.report.page import comparison_page
+from tbench.analysis.report.terminal import comparison_text, run_text
+from tbench.analysis.report.workbook import run_book
+from tbench.analysis.shared import Observed
+from tbench.analysis.sketched import compare_files
+from tbench.analysis.slo import parse_slo
+from tbench.capture.exchange import Outcome
+from tbench.replay.benchmark.aggregate import Trim, aggregate
+from tbench.replay.closing import summary
+from tbench.replay.columns import from_samples, pack
+from tbench.replay.runfile import Run, RunWriter, read_run
+from tbench.replay.sample import Sample
+from tbench.replay.table import Table
+from tbench.replay.throughput import Throughput, Tokens, three, throughput
+from tbench.replay.totals import numbers
 
 
 def sample(index: int, **fields: Any) -> Sample:

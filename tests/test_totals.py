@@ -9,19 +9,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analysis.arms import arm_of_run
-from analysis.compare import Question, compare
-from analysis.outsized import unread
-from analysis.report.machine import comparison_json, report_json
-from capture import frames
-from capture.container import open_container
-from capture.errors import InvalidRunError
-from capture.exchange import Outcome
-from replay import measures
-from replay.closing import FEW, summary
-from replay.runfile import Run, RunWriter, read_run
-from replay.sample import Sample
-from replay.totals import Identity, identity, numbers, why_invalid
+from tbench.analysis.arms import arm_of_run
+from tbench.analysis.compare import Question, compare
+from tbench.analysis.outsized import unread
+from tbench.analysis.report.machine import comparison_json, report_json
+from tbench.capture import frames
+from tbench.capture.container import open_container
+from tbench.capture.errors import InvalidRunError
+from tbench.capture.exchange import Outcome
+from tbench.replay import measures
+from tbench.replay.closing import FEW, summary
+from tbench.replay.runfile import Run, RunWriter, read_run
+from tbench.replay.sample import Sample
+from tbench.replay.totals import Identity, identity, numbers, why_invalid
 
 WHOLE = {
     "planned": 0,

@@ -163,9 +163,9 @@ def test_the_writers_tables_and_the_page_agree() -> None:
     """Every field that capture.records knows has its row, also those absent from the example."""
     from dataclasses import fields
 
-    from capture.container import Losses
-    from capture.exchange import Outcome
-    from capture.records import CHUNKS, CLOCK, GAP, HEADER, REQUEST, RESPONSE
+    from tbench.capture.container import Losses
+    from tbench.capture.exchange import Outcome
+    from tbench.capture.records import CHUNKS, CLOCK, GAP, HEADER, REQUEST, RESPONSE
 
     known = {name for table in (CHUNKS, CLOCK, GAP, HEADER, REQUEST, RESPONSE) for name in table}
     words = known | set(Outcome) | {field.name for field in fields(Losses)}

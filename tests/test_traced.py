@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 
-from capture.exchange import Exchange, Request, Response
-from capture.redact import Secrets
-from capture.tracefile import TraceHeader, TraceWriter
-from replay import columns as blocks
-from replay.runfile import RunWriter, read_run
-from replay.runform import IDENTITY
-from replay.sample import Sample
-from replay.traced import LONGEST, MOST, TRACED, pack, traced, unpack
+from tbench.capture.exchange import Exchange, Request, Response
+from tbench.capture.redact import Secrets
+from tbench.capture.tracefile import TraceHeader, TraceWriter
+from tbench.replay import columns as blocks
+from tbench.replay.runfile import RunWriter, read_run
+from tbench.replay.runform import IDENTITY
+from tbench.replay.sample import Sample
+from tbench.replay.traced import LONGEST, MOST, TRACED, pack, traced, unpack
 
 NOTHING = Secrets()
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from capture import (
+from tbench.capture import (
     Chunk,
     Clock,
     Exchange,
@@ -20,10 +20,10 @@ from capture import (
     TraceWriter,
     read_trace,
 )
-from capture import frames as wire
-from capture.container import ContainerWriter, Losses
-from capture.errors import InputError
-from capture.records import pack_chunks, read_chunks
+from tbench.capture import frames as wire
+from tbench.capture.container import ContainerWriter, Losses
+from tbench.capture.errors import InputError
+from tbench.capture.records import pack_chunks, read_chunks
 
 HEADER = TraceHeader(
     capture_id="c",
@@ -485,7 +485,7 @@ def test_a_flipped_bit_costs_at_most_one_blocks_exchanges(tmp_path: Path, close:
 
 
 def _map(record: Request | Response) -> dict:
-    from capture.records import request_record, response_record
+    from tbench.capture.records import request_record, response_record
 
     return request_record(record) if isinstance(record, Request) else response_record("", record)
 

@@ -11,7 +11,7 @@ import trio
 if sys.platform != "linux":
     pytest.skip("the engine runs on Linux", allow_module_level=True)
 
-from replay.transport import EngineTransport
+from tbench.replay.transport import EngineTransport
 
 Serve = Callable[[trio.SocketStream, bytes], Awaitable[None]]
 CHUNKED = b"HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ntransfer-encoding: chunked\r\n\r\n"

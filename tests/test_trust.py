@@ -7,8 +7,8 @@ import httpx
 import pytest
 import trustme
 
-from capture.errors import InputError
-from replay.trust import tls
+from tbench.capture.errors import InputError
+from tbench.replay.trust import tls
 
 
 @pytest.fixture

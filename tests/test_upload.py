@@ -12,7 +12,7 @@ import fsspec
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
-from capture.errors import InputError
+from tbench.capture.errors import InputError
 from tbench.commands.storage_flags import refuse
 from tbench.uploading import store as stores
 from tbench.uploading.address import read_address

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from scipy import signal, stats
 
-from analysis.metrics import METRICS
-from analysis.summary import Floats
-from analysis.variance import (
+from tbench.analysis.metrics import METRICS
+from tbench.analysis.summary import Floats
+from tbench.analysis.variance import (
     MORE_REQUESTS,
     MORE_RUNS,
     of_blocks,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from analysis.report.vega import folder, kept
+from tbench.analysis.report.vega import folder, kept
 
 SCRIPT = "draw('é');\nend();\n"
 

@@ -15,14 +15,14 @@ import numpy as np
 import openpyxl
 import pytest
 
-from analysis.compare import compare
-from analysis.gate import parse_gates
-from analysis.judge import Judgement, judge
-from analysis.report.judgement import judgement_json
-from analysis.report.machine import comparison_json, report_json
-from analysis.report.sheets import _shares
-from analysis.report.workbook import comparison_book, judgement_book, run_book
-from replay import measures
+from tbench.analysis.compare import compare
+from tbench.analysis.gate import parse_gates
+from tbench.analysis.judge import Judgement, judge
+from tbench.analysis.report.judgement import judgement_json
+from tbench.analysis.report.machine import comparison_json, report_json
+from tbench.analysis.report.sheets import _shares
+from tbench.analysis.report.workbook import comparison_book, judgement_book, run_book
+from tbench.replay import measures
 
 EVIL = "=1+1"
 Rows = list[dict[str, Any]]

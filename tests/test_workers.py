@@ -13,22 +13,22 @@ import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
-from capture.exchange import Outcome
-from replay.attempt import Attempt
-from replay.brake import ENOUGH, UNAUTHORIZED, Brake
-from replay.budget import Till
-from replay.pace import Pace
-from replay.pacing import Fixed, Profile
-from replay.sample import Sample
-from replay.sender import Call, Deadlines, Origin, Reply
-from replay.workers.crew import Crew
-from replay.workers.duties import needed
-from replay.workers.duty import Duty, part, share
-from replay.workers.feed import Feed, frame
-from replay.workers.feeder import Feeder
-from replay.workers.pulse import Pulse
-from replay.workers.purse import Purse
-from replay.workers.spool import SpoolReader, SpoolWriter
+from tbench.capture.exchange import Outcome
+from tbench.replay.attempt import Attempt
+from tbench.replay.brake import ENOUGH, UNAUTHORIZED, Brake
+from tbench.replay.budget import Till
+from tbench.replay.pace import Pace
+from tbench.replay.pacing import Fixed, Profile
+from tbench.replay.sample import Sample
+from tbench.replay.sender import Call, Deadlines, Origin, Reply
+from tbench.replay.workers.crew import Crew
+from tbench.replay.workers.duties import needed
+from tbench.replay.workers.duty import Duty, part, share
+from tbench.replay.workers.feed import Feed, frame
+from tbench.replay.workers.feeder import Feeder
+from tbench.replay.workers.pulse import Pulse
+from tbench.replay.workers.purse import Purse
+from tbench.replay.workers.spool import SpoolReader, SpoolWriter
 
 HERE = Origin("http", "127.0.0.1", 9)
 

@@ -15,15 +15,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from capture.exchange import Exchange, Request, Response
-from capture.tracefile import TraceHeader, TraceWriter
-from capture.tracereader import read_trace
-from replay.order import Order
-from replay.performance import perform_duet
-from replay.plan import Plan
-from replay.runfile import read_run
-from replay.totals import identity, numbers
-from replay.workers.shards import Shards
+from tbench.capture.exchange import Exchange, Request, Response
+from tbench.capture.tracefile import TraceHeader, TraceWriter
+from tbench.capture.tracereader import read_trace
+from tbench.replay.order import Order
+from tbench.replay.performance import perform_duet
+from tbench.replay.plan import Plan
+from tbench.replay.runfile import read_run
+from tbench.replay.totals import identity, numbers
+from tbench.replay.workers.shards import Shards
 from tests.conftest import interruptible
 
 MODEL = "meta-llama/Llama-3.3-70B-Instruct-Turbo"

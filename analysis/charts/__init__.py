@@ -3,11 +3,11 @@
 How they look is `analysis.charts.drawing`'s. What was thinned is said in the picture's note.
 """
 
-from analysis.charts.distribution import ecdf
-from analysis.charts.drawing import Picture
-from analysis.charts.ratios import Bar, forest, shift
-from analysis.charts.repeats import Dot, dots, failures
-from analysis.charts.timeline import arrivals, in_flight, over_time
+from tbench.analysis.charts.distribution import ecdf
+from tbench.analysis.charts.drawing import Picture
+from tbench.analysis.charts.ratios import Bar, forest, shift
+from tbench.analysis.charts.repeats import Dot, dots, failures
+from tbench.analysis.charts.timeline import arrivals, in_flight, over_time
 
 __all__ = [
     "Bar",

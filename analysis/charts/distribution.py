@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 import altair as alt
 import numpy as np
 
-from analysis import thinning
-from analysis.charts.drawing import (
+from tbench.analysis import thinning
+from tbench.analysis.charts.drawing import (
     FAINT,
     Paper,
     Picture,
@@ -23,9 +23,9 @@ from analysis.charts.drawing import (
     short,
     tip,
 )
-from analysis.quantiles import ordered, quantile
-from analysis.report import words
-from analysis.summary import Floats
+from tbench.analysis.quantiles import ordered, quantile
+from tbench.analysis.report import words
+from tbench.analysis.summary import Floats
 
 MARKS = (0.5, 0.9, 0.95, 0.99)
 POINTS = 500

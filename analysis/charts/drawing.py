@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import altair as alt
 import numpy as np
 
-from analysis.report import words
-from analysis.summary import Floats
+from tbench.analysis.report import words
+from tbench.analysis.summary import Floats
 
 HEIGHT = 260
 COLOURS = (

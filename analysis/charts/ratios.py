@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import altair as alt
 
-from analysis.charts.drawing import (
+from tbench.analysis.charts.drawing import (
     COLOURS,
     Paper,
     Picture,
@@ -17,8 +17,8 @@ from analysis.charts.drawing import (
     ticks,
     tip,
 )
-from analysis.comparison import Shift
-from analysis.report import words
+from tbench.analysis.comparison import Shift
+from tbench.analysis.report import words
 
 GOOD: Final = "#1f9271"
 BAD: Final = "#d1495b"

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import altair as alt
 import numpy as np
 
-from analysis.charts.drawing import (
+from tbench.analysis.charts.drawing import (
     COLOURS,
     Paper,
     Picture,
@@ -22,7 +22,7 @@ from analysis.charts.drawing import (
     short,
     tip,
 )
-from analysis.report import words
+from tbench.analysis.report import words
 
 HEIGHT = 190
 STEP = 20

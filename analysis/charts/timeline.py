@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 import altair as alt
 import numpy as np
 
-from analysis import thinning
-from analysis.charts.drawing import (
+from tbench.analysis import thinning
+from tbench.analysis.charts.drawing import (
     FAINT,
     Paper,
     Picture,
@@ -23,7 +23,7 @@ from analysis.charts.drawing import (
     short,
     tip,
 )
-from analysis.summary import Floats
+from tbench.analysis.summary import Floats
 
 SCATTERED = 1500
 """Points of an arm at most,"""

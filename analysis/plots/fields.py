@@ -4,11 +4,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from analysis.plots.layout import Grid
-from analysis.result import Result
-from capture.errors import InputError
-from replay.benchmark.aggregate import PERCENTILES
-from replay.benchmark.figures import FIGURES, LATENCIES
+from tbench.analysis.plots.layout import Grid
+from tbench.analysis.result import Result
+from tbench.capture.errors import InputError
+from tbench.replay.benchmark.aggregate import PERCENTILES
+from tbench.replay.benchmark.figures import FIGURES, LATENCIES
 
 RUN: Final[Mapping[str, tuple[str, str]]] = {
     "num_concurrency": ("concurrency", ""),

@@ -7,17 +7,17 @@ from typing import Any, Final
 import altair as alt
 import vl_convert
 
-from analysis.experiment import SCENARIO, Experiment, load_experiments
-from analysis.plots import sheets as drawing
-from analysis.plots.fields import check
-from analysis.plots.groups import Sheet, safe, sheets
-from analysis.plots.layout import Grid
-from analysis.plots.page import page
-from analysis.plots.presets import SWEPT, preset
-from analysis.result import Unit
-from capture.errors import InputError
-from capture.writing import write_whole
-from replay.benchmark.sweep import BATCHED
+from tbench.analysis.experiment import SCENARIO, Experiment, load_experiments
+from tbench.analysis.plots import sheets as drawing
+from tbench.analysis.plots.fields import check
+from tbench.analysis.plots.groups import Sheet, safe, sheets
+from tbench.analysis.plots.layout import Grid
+from tbench.analysis.plots.page import page
+from tbench.analysis.plots.presets import SWEPT, preset
+from tbench.analysis.result import Unit
+from tbench.capture.errors import InputError
+from tbench.capture.writing import write_whole
+from tbench.replay.benchmark.sweep import BATCHED
 
 SCALE: Final = 2
 _VERSION: Final = ".".join(alt.SCHEMA_VERSION.split(".")[:2])

@@ -5,9 +5,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from analysis.experiment import SCENARIO, Experiment
-from analysis.result import Result
-from capture.errors import InputError
+from tbench.analysis.experiment import SCENARIO, Experiment
+from tbench.analysis.result import Result
+from tbench.capture.errors import InputError
 
 NONE: Final = "none"
 FOLDER: Final = "experiment_folder_name"

@@ -7,8 +7,8 @@ from typing import Any, Final, Literal, cast
 
 from PIL import ImageColor
 
-from analysis.result import read_object
-from capture.errors import InputError
+from tbench.analysis.result import read_object
+from tbench.capture.errors import InputError
 
 Kind = Literal["line", "scatter", "bar"]
 Scale = Literal["linear", "log"]

@@ -5,13 +5,13 @@ from typing import Final
 
 import altair as alt
 
-from analysis.charts.drawing import COLOURS, DASHES, SHAPES, Rows
-from analysis.plots.fields import label, metric_of
-from analysis.plots.groups import Sheet
-from analysis.plots.layout import DASHES as STYLES
-from analysis.plots.layout import Panel
-from analysis.plots.rows import names
-from replay.benchmark.figures import LATENCIES
+from tbench.analysis.charts.drawing import COLOURS, DASHES, SHAPES, Rows
+from tbench.analysis.plots.fields import label, metric_of
+from tbench.analysis.plots.groups import Sheet
+from tbench.analysis.plots.layout import DASHES as STYLES
+from tbench.analysis.plots.layout import Panel
+from tbench.analysis.plots.rows import names
+from tbench.replay.benchmark.figures import LATENCIES
 
 STEPS: Final = frozenset({"num_concurrency", "batch_size"})
 """Fields whose values stand side by side at equal distances."""

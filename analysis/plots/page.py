@@ -5,8 +5,8 @@ import hashlib
 import json
 from typing import Any, Final
 
-from analysis.report import vega
-from analysis.report.markup import Html, join, tag
+from tbench.analysis.report import vega
+from tbench.analysis.report.markup import Html, join, tag
 
 DRAW: Final = (
     'vegaEmbed(document.getElementById("sheet"), JSON.parse(document.getElementById("spec").textContent),'

@@ -10,13 +10,13 @@ from typing import Any, Final
 
 import altair as alt
 
-from analysis.charts.drawing import Rows
-from analysis.plots.fields import label
-from analysis.plots.groups import Sheet
-from analysis.plots.layout import Panel
-from analysis.plots.look import Look, in_unit, scheme, steps, x_axis, y_axis
-from analysis.plots.rows import codes, dots, means
-from analysis.result import AXES
+from tbench.analysis.charts.drawing import Rows
+from tbench.analysis.plots.fields import label
+from tbench.analysis.plots.groups import Sheet
+from tbench.analysis.plots.layout import Panel
+from tbench.analysis.plots.look import Look, in_unit, scheme, steps, x_axis, y_axis
+from tbench.analysis.plots.rows import codes, dots, means
+from tbench.analysis.result import AXES
 
 INK: Final = "#1a1d21"
 CODES: Final = (

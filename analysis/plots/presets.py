@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
-from analysis.plots.layout import Grid, grid_of
-from analysis.result import AXES
+from tbench.analysis.plots.layout import Grid, grid_of
+from tbench.analysis.result import AXES
 
 OUT, IN = "mean_output_throughput_tokens_per_s", "mean_input_throughput_tokens_per_s"
 TOTAL, RPS, ERRORS = (

@@ -6,11 +6,11 @@ from itertools import groupby
 from statistics import fmean
 from typing import Any
 
-from analysis.charts.drawing import Rows
-from analysis.plots.fields import label
-from analysis.plots.groups import Line, Sheet
-from analysis.plots.layout import Panel
-from analysis.result import Result
+from tbench.analysis.charts.drawing import Rows
+from tbench.analysis.plots.fields import label
+from tbench.analysis.plots.groups import Line, Sheet
+from tbench.analysis.plots.layout import Panel
+from tbench.analysis.result import Result
 
 
 def dots(one: Panel, sheet: Sheet) -> Iterator[dict[str, Any]]:

@@ -5,12 +5,12 @@ from typing import Any, Final
 
 import altair as alt
 
-from analysis.charts.drawing import THEME
-from analysis.plots.groups import Sheet
-from analysis.plots.layout import Grid, Panel
-from analysis.plots.look import scheme
-from analysis.plots.panel import INK, Frame, Tables, panel
-from analysis.result import Result
+from tbench.analysis.charts.drawing import THEME
+from tbench.analysis.plots.groups import Sheet
+from tbench.analysis.plots.layout import Grid, Panel
+from tbench.analysis.plots.look import scheme
+from tbench.analysis.plots.panel import INK, Frame, Tables, panel
+from tbench.analysis.result import Result
 
 WIDTH, HEIGHT = 360, 250
 """Of a panel where the layout has no size; pixels, of which the PNG has twice as many."""

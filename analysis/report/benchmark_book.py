@@ -9,15 +9,15 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
-from analysis.experiment import Experiment
-from analysis.pick import AUDIO, THROUGHPUT, Pick, Rule, pick, rule_of, steps
-from analysis.report import benchmark_columns as columns
-from analysis.report.benchmark_charts import AXIS, Line, Table, draw
-from analysis.report.benchmark_grid import Grid, Heading, lay
-from analysis.report.benchmark_metadata import shown_metadata
-from analysis.report.sheets import LINE_PT, ROWS, Book, on_paper, opened, write
-from analysis.result import Result, Unit
-from capture.writing import whole_file
+from tbench.analysis.experiment import Experiment
+from tbench.analysis.pick import AUDIO, THROUGHPUT, Pick, Rule, pick, rule_of, steps
+from tbench.analysis.report import benchmark_columns as columns
+from tbench.analysis.report.benchmark_charts import AXIS, Line, Table, draw
+from tbench.analysis.report.benchmark_grid import Grid, Heading, lay
+from tbench.analysis.report.benchmark_metadata import shown_metadata
+from tbench.analysis.report.sheets import LINE_PT, ROWS, Book, on_paper, opened, write
+from tbench.analysis.result import Result, Unit
+from tbench.capture.writing import whole_file
 
 APPENDIX: Final = "Appendix"
 INDIVIDUAL: Final = "Individual Request Metrics"

@@ -6,8 +6,8 @@ from typing import Any, Final
 
 from xlsxwriter.worksheet import Worksheet
 
-from analysis.pick import AUDIO, SPEED, THROUGHPUT, Rule
-from analysis.report.sheets import Book
+from tbench.analysis.pick import AUDIO, SPEED, THROUGHPUT, Rule
+from tbench.analysis.report.sheets import Book
 
 WIDTH, HEIGHT, ACROSS = 620, 340, 2
 AXIS: Final = "axis value"

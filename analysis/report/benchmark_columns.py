@@ -4,11 +4,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from analysis.experiment import Experiment
-from analysis.pick import AUDIO, SPEED, THROUGHPUT, TOKENS, Rule
-from analysis.report.benchmark_grid import Heading
-from analysis.result import AXES, Result
-from replay.benchmark.figures import FIGURES, LATENCIES
+from tbench.analysis.experiment import Experiment
+from tbench.analysis.pick import AUDIO, SPEED, THROUGHPUT, TOKENS, Rule
+from tbench.analysis.report.benchmark_grid import Heading
+from tbench.analysis.result import AXES, Result
+from tbench.replay.benchmark.figures import FIGURES, LATENCIES
 
 AXIS_TITLES: Final[Mapping[str, str]] = {
     "num_concurrency": "Concurrency",

@@ -8,7 +8,7 @@ from typing import Any, Final
 from xlsxwriter.format import Format
 from xlsxwriter.worksheet import Worksheet
 
-from analysis.report.sheets import LINE_PT, Book, Cell, on_paper, write
+from tbench.analysis.report.sheets import LINE_PT, Book, Cell, on_paper, write
 
 EXACT: Final = 2**53
 """Whole numbers from here on (seeds) lose digits as Excel's numbers, and are written as text."""

@@ -8,9 +8,9 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from analysis.report.sheets import Cell
-from capture.providers import masked
-from capture.redact import looks_secret
+from tbench.analysis.report.sheets import Cell
+from tbench.capture.providers import masked
+from tbench.capture.redact import looks_secret
 
 WITHHELD: Final = "***"
 FLAG: Final = re.compile(

@@ -6,11 +6,11 @@ from datetime import UTC, datetime
 from itertools import groupby
 from operator import itemgetter
 
-from analysis.arms import Arm
-from analysis.report import words
-from analysis.report.markup import Html, html, join, table, tag
-from analysis.report.sides import Place, Sides, began_ns, places
-from replay.totals import duration_s
+from tbench.analysis.arms import Arm
+from tbench.analysis.report import words
+from tbench.analysis.report.markup import Html, html, join, table, tag
+from tbench.analysis.report.sides import Place, Sides, began_ns, places
+from tbench.replay.totals import duration_s
 
 LONGEST = 300
 FRAMING = frozenset({"format", "kind", "type", "version", "crc32", "marker"})

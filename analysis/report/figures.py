@@ -13,10 +13,10 @@ from functools import cache, cached_property
 from importlib.resources import files
 from typing import Any
 
-from analysis.charts import Picture
-from analysis.charts.drawing import Rows
-from analysis.report import vega
-from analysis.report.markup import Html, details, html, join, name_of, section, tag
+from tbench.analysis.charts import Picture
+from tbench.analysis.charts.drawing import Rows
+from tbench.analysis.report import vega
+from tbench.analysis.report.markup import Html, details, html, join, name_of, section, tag
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,7 +178,7 @@ def _json(data: object) -> str:
 
 @cache
 def _part(name: str) -> str:
-    return files("analysis.report").joinpath(name).read_text(encoding="utf-8")
+    return files("tbench.analysis.report").joinpath(name).read_text(encoding="utf-8")
 
 
 def _digest(script: str) -> str:

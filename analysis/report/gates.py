@@ -3,15 +3,15 @@
 import math
 from collections.abc import Iterator, Mapping, Sequence
 
-from analysis.charts import Bar, Dot, Picture, dots, forest
-from analysis.comparison import Verdict
-from analysis.endpoints import endpoint
-from analysis.gate import ERRORS, Gate
-from analysis.judgement import Judgement, Row
-from analysis.report import words
-from analysis.report.judgement import ends, sides
-from analysis.report.markup import Html, join, number, span, table, tag
-from analysis.report.sides import Place, Sides, places
+from tbench.analysis.charts import Bar, Dot, Picture, dots, forest
+from tbench.analysis.comparison import Verdict
+from tbench.analysis.endpoints import endpoint
+from tbench.analysis.gate import ERRORS, Gate
+from tbench.analysis.judgement import Judgement, Row
+from tbench.analysis.report import words
+from tbench.analysis.report.judgement import ends, sides
+from tbench.analysis.report.markup import Html, join, number, span, table, tag
+from tbench.analysis.report.sides import Place, Sides, places
 
 Names = Mapping[str, str]
 """An arm's own name -> the one that is shown."""

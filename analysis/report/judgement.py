@@ -7,14 +7,14 @@ from itertools import chain
 from textwrap import fill
 from typing import Any, Final
 
-from analysis.comparison import Verdict
-from analysis.gate import Gate
-from analysis.history import History
-from analysis.judgement import ALPHA, Judgement, Row
-from analysis.replicates import Replicates
-from analysis.report import words
-from analysis.summary import facts
-from capture.terminal import plural
+from tbench.analysis.comparison import Verdict
+from tbench.analysis.gate import Gate
+from tbench.analysis.history import History
+from tbench.analysis.judgement import ALPHA, Judgement, Row
+from tbench.analysis.replicates import Replicates
+from tbench.analysis.report import words
+from tbench.analysis.summary import facts
+from tbench.capture.terminal import plural
 
 MEANINGS: Final = {
     Verdict.PASS: "each gated change is below its margin at one-sided level 5 %",

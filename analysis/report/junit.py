@@ -10,13 +10,13 @@ from datetime import UTC, datetime
 from typing import Final
 from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
-from analysis.comparison import Verdict
-from analysis.judge import Judgement, Row
-from analysis.replicates import Replicates
-from analysis.report import words
-from analysis.report.judgement import MEANINGS, change, interval, judgement_text
-from capture.terminal import escaped
-from replay.totals import duration_s
+from tbench.analysis.comparison import Verdict
+from tbench.analysis.judge import Judgement, Row
+from tbench.analysis.replicates import Replicates
+from tbench.analysis.report import words
+from tbench.analysis.report.judgement import MEANINGS, change, interval, judgement_text
+from tbench.capture.terminal import escaped
+from tbench.replay.totals import duration_s
 
 ELEMENTS: Final = {
     Verdict.FAIL: "failure",

@@ -7,22 +7,22 @@ from typing import Any
 import numpy as np
 import orjson
 
-from analysis.arms import Arm
-from analysis.censoring import Censoring, Survival, censored_metrics, survival
-from analysis.compare import Comparison, Comparisons
-from analysis.comparison import EqualLengths
-from analysis.discordance import Discordance
-from analysis.failures import ErrorDifference
-from analysis.geometric import GeometricMean
-from analysis.metrics import METRICS, Metric, values
-from analysis.overall import Overall
-from analysis.rates import GOOD, Pair, rates, ratio
-from analysis.report.words import percentile
-from analysis.slo import Slo
-from analysis.summary import Summary, summarise
-from replay import measures
-from replay.columns import Column
-from replay.totals import numbers
+from tbench.analysis.arms import Arm
+from tbench.analysis.censoring import Censoring, Survival, censored_metrics, survival
+from tbench.analysis.compare import Comparison, Comparisons
+from tbench.analysis.comparison import EqualLengths
+from tbench.analysis.discordance import Discordance
+from tbench.analysis.failures import ErrorDifference
+from tbench.analysis.geometric import GeometricMean
+from tbench.analysis.metrics import METRICS, Metric, values
+from tbench.analysis.overall import Overall
+from tbench.analysis.rates import GOOD, Pair, rates, ratio
+from tbench.analysis.report.words import percentile
+from tbench.analysis.slo import Slo
+from tbench.analysis.summary import Summary, summarise
+from tbench.replay import measures
+from tbench.replay.columns import Column
+from tbench.replay.totals import numbers
 
 Json = dict[str, Any]
 

@@ -7,14 +7,14 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
-from analysis.compare import Comparison, Comparisons
-from analysis.comparison import Verdict
-from analysis.failures import ErrorDifference
-from analysis.judge import Judgement, Row
-from analysis.rates import OPEN_LOOP
-from analysis.replicates import Replicates
-from analysis.report import words
-from analysis.report.judgement import (
+from tbench.analysis.compare import Comparison, Comparisons
+from tbench.analysis.comparison import Verdict
+from tbench.analysis.failures import ErrorDifference
+from tbench.analysis.judge import Judgement, Row
+from tbench.analysis.rates import OPEN_LOOP
+from tbench.analysis.replicates import Replicates
+from tbench.analysis.report import words
+from tbench.analysis.report.judgement import (
     TREND,
     amount,
     change,
@@ -25,8 +25,8 @@ from analysis.report.judgement import (
     objectives,
     sides,
 )
-from analysis.summary import Caution, facts
-from capture.terminal import escaped
+from tbench.analysis.summary import Caution, facts
+from tbench.capture.terminal import escaped
 
 MOST: Final = 65_000
 """Bytes that a comment may have with GitHub (65,536 characters), less some."""

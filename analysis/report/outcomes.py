@@ -5,14 +5,14 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from analysis.arms import Arm
-from analysis.charts import Picture, failures
-from analysis.failures import ErrorDifference
-from analysis.report import words
-from analysis.report.markup import Html, html, join, number, table, tag
-from analysis.report.sides import Place, Sides, each, places
-from capture.exchange import Outcome
-from replay.table import at
+from tbench.analysis.arms import Arm
+from tbench.analysis.charts import Picture, failures
+from tbench.analysis.failures import ErrorDifference
+from tbench.analysis.report import words
+from tbench.analysis.report.markup import Html, html, join, number, table, tag
+from tbench.analysis.report.sides import Place, Sides, each, places
+from tbench.capture.exchange import Outcome
+from tbench.replay.table import at
 
 LONGEST = 300
 MESSAGES = 10

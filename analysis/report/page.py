@@ -6,21 +6,21 @@ pair of runs, or repeated runs, is said here.
 
 from collections.abc import Iterator
 
-from analysis.arms import Arm
-from analysis.charts import Bar, Picture, forest, shift
-from analysis.comparison import NO_DIFFERENCE, Comparison, Comparisons
-from analysis.contrast import FINDINGS
-from analysis.judge import Judgement
-from analysis.metrics import METRICS
-from analysis.repeated import shifts
-from analysis.replicates import Replicates
-from analysis.report import gates, methods, sections, tables, verdicts, words
-from analysis.report.figures import Report, part
-from analysis.report.judgement import TREND, declared, objectives
-from analysis.report.machine import summaries
-from analysis.report.markup import join, tag
-from analysis.report.sides import Sides, about, shown_names
-from analysis.slo import Slo
+from tbench.analysis.arms import Arm
+from tbench.analysis.charts import Bar, Picture, forest, shift
+from tbench.analysis.comparison import NO_DIFFERENCE, Comparison, Comparisons
+from tbench.analysis.contrast import FINDINGS
+from tbench.analysis.judge import Judgement
+from tbench.analysis.metrics import METRICS
+from tbench.analysis.repeated import shifts
+from tbench.analysis.replicates import Replicates
+from tbench.analysis.report import gates, methods, sections, tables, verdicts, words
+from tbench.analysis.report.figures import Report, part
+from tbench.analysis.report.judgement import TREND, declared, objectives
+from tbench.analysis.report.machine import summaries
+from tbench.analysis.report.markup import join, tag
+from tbench.analysis.report.sides import Sides, about, shown_names
+from tbench.analysis.slo import Slo
 
 WORTH = {
     "lower": ("better", "worse"),

@@ -7,7 +7,7 @@ from typing import Any, Final
 import altair as alt
 import vl_convert
 
-from analysis.charts import Picture
+from tbench.analysis.charts import Picture
 
 WIDTH: Final = 720
 """Pixels; the PNG has twice as many of them."""

@@ -5,11 +5,11 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
-from analysis.planning import RUNS, Chance, OnePair, Plan, Prospect, Together
-from analysis.power import ASSUMED_SD, MOST_RUNS, SURE
-from analysis.replicates import Replicates
-from analysis.report.words import percentile
-from analysis.variance import Spread
+from tbench.analysis.planning import RUNS, Chance, OnePair, Plan, Prospect, Together
+from tbench.analysis.power import ASSUMED_SD, MOST_RUNS, SURE
+from tbench.analysis.replicates import Replicates
+from tbench.analysis.report.words import percentile
+from tbench.analysis.variance import Spread
 
 UNBOUNDED = "unbounded"
 ONE_PAIR = "One pair of runs. It advises only: what differs from run to run is not in it."

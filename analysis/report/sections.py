@@ -5,21 +5,21 @@ from datetime import UTC, datetime
 
 import numpy as np
 
-from analysis import charts
-from analysis.arms import Arm
-from analysis.charts import Picture
-from analysis.failures import ErrorDifference
-from analysis.fidelity import Fidelity, fidelity
-from analysis.metrics import METRICS, values
-from analysis.rates import rates
-from analysis.report import facts, outcomes, tables, words
-from analysis.report.figures import Part, part
-from analysis.report.markup import Html, details, join, number, table, tag
-from analysis.report.sides import Sides, places
-from analysis.slo import Slo
-from analysis.slowest import Slow, slowest
-from analysis.summary import Floats
-from replay.throughput import three
+from tbench.analysis import charts
+from tbench.analysis.arms import Arm
+from tbench.analysis.charts import Picture
+from tbench.analysis.failures import ErrorDifference
+from tbench.analysis.fidelity import Fidelity, fidelity
+from tbench.analysis.metrics import METRICS, values
+from tbench.analysis.rates import rates
+from tbench.analysis.report import facts, outcomes, tables, words
+from tbench.analysis.report.figures import Part, part
+from tbench.analysis.report.markup import Html, details, join, number, table, tag
+from tbench.analysis.report.sides import Sides, places
+from tbench.analysis.slo import Slo
+from tbench.analysis.slowest import Slow, slowest
+from tbench.analysis.summary import Floats
+from tbench.replay.throughput import three
 
 DRAWN = ("ttft", "e2e", "tpot", "itl")
 Shifts = Mapping[str, Sequence[Picture | None]]

@@ -3,11 +3,11 @@
 from collections.abc import Iterator
 from typing import Any
 
-from analysis.comparison import Verdict
-from analysis.planning import USUAL_RUNS
-from analysis.report.words import percentile
-from analysis.selfcheck import Floor, SelfCheck, Splits
-from capture.terminal import plural
+from tbench.analysis.comparison import Verdict
+from tbench.analysis.planning import USUAL_RUNS
+from tbench.analysis.report.words import percentile
+from tbench.analysis.selfcheck import Floor, SelfCheck, Splits
+from tbench.capture.terminal import plural
 
 ORDER = (Verdict.PASS, Verdict.FAIL, Verdict.INCONCLUSIVE)
 NOT_INDEPENDENT = (

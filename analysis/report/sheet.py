@@ -7,10 +7,10 @@ from textwrap import fill
 from rich.console import JustifyMethod
 from rich.table import Table
 
-from analysis.metrics import METRICS
-from analysis.summary import Caution
-from capture.console import Console
-from capture.terminal import escaped
+from tbench.analysis.metrics import METRICS
+from tbench.analysis.summary import Caution
+from tbench.capture.console import Console
+from tbench.capture.terminal import escaped
 
 NARROW = frozenset(
     {"n", "baseline", "candidate", "ratio", "95% interval", "sure", "overall", "worth", "typical"}

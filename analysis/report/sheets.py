@@ -16,14 +16,14 @@ from xlsxwriter.exceptions import FileCreateError
 from xlsxwriter.format import Format
 from xlsxwriter.worksheet import Worksheet
 
-from analysis.arms import Arm
-from analysis.metrics import METRICS, values
-from analysis.quantiles import ordered, quantile, refusal
-from analysis.rates import rates
-from analysis.report import facts, outcomes, words
-from analysis.report.sides import Place, Sides, places
-from analysis.summary import Floats
-from replay import measures
+from tbench.analysis.arms import Arm
+from tbench.analysis.metrics import METRICS, values
+from tbench.analysis.quantiles import ordered, quantile, refusal
+from tbench.analysis.rates import rates
+from tbench.analysis.report import facts, outcomes, words
+from tbench.analysis.report.sides import Place, Sides, places
+from tbench.analysis.summary import Floats
+from tbench.replay import measures
 
 ROWS: Final = 1_048_576
 """Rows of an Excel sheet."""

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import PurePath
 
-from analysis.arms import Arm
-from capture.terminal import named
+from tbench.analysis.arms import Arm
+from tbench.capture.terminal import named
 
 Sides = Mapping[str, tuple[Arm, ...]]
 """Shown name -> runs; the baseline first. A report of one pair has one run on each side."""

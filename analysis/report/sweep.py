@@ -9,15 +9,15 @@ from typing import Any, Final
 from rich.table import Table
 from rich.text import Text
 
-from analysis.experiment import Experiment
-from analysis.report.sheet import Sheet, grid
-from analysis.result import Result
-from capture.errors import InputError, InvalidRunError, UnreachableError
-from capture.terminal import named, plural
-from replay.benchmark.conduct import RUNS
-from replay.benchmark.sweep import BATCHED
-from replay.closing import FEW, mark
-from replay.throughput import three
+from tbench.analysis.experiment import Experiment
+from tbench.analysis.report.sheet import Sheet, grid
+from tbench.analysis.result import Result
+from tbench.capture.errors import InputError, InvalidRunError, UnreachableError
+from tbench.capture.terminal import named, plural
+from tbench.replay.benchmark.conduct import RUNS
+from tbench.replay.benchmark.sweep import BATCHED
+from tbench.replay.closing import FEW, mark
+from tbench.replay.throughput import three
 
 LATENCIES: Final = (("TTFT", "ttft"), ("TPOT", "tpot"), ("E2E", "e2e_latency"))
 LEVELS: Final = ("p50", "p95")

@@ -2,13 +2,13 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from analysis.comparison import Comparison, Comparisons, EqualLengths
-from analysis.metrics import METRICS
-from analysis.rates import ratio
-from analysis.report import words
-from analysis.report.markup import Html, html, join, number, span, table, tag
-from analysis.report.whole import lengths_text, rates_notes
-from analysis.summary import Caution, Quantile, Summary, facts
+from tbench.analysis.comparison import Comparison, Comparisons, EqualLengths
+from tbench.analysis.metrics import METRICS
+from tbench.analysis.rates import ratio
+from tbench.analysis.report import words
+from tbench.analysis.report.markup import Html, html, join, number, span, table, tag
+from tbench.analysis.report.whole import lengths_text, rates_notes
+from tbench.analysis.summary import Caution, Quantile, Summary, facts
 
 USUAL = 0.99
 """Up to this quantile a run's table has a column even where all are refused."""

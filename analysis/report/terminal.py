@@ -10,22 +10,22 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from analysis.arms import Arm
-from analysis.censoring import Survival
-from analysis.compare import Comparison, Comparisons
-from analysis.comparison import EqualLengths
-from analysis.multiplicity import RATE
-from analysis.rates import GOOD, rates
-from analysis.report import verdicts, whole, words
-from analysis.report.machine import summaries, survivals
-from analysis.report.sheet import Sheet, grid
-from analysis.report.tables import USUAL
-from analysis.slo import Slo
-from analysis.summary import Quantile, Summary, facts
-from capture.terminal import named, plural
-from replay.closing import FEW, departures
-from replay.throughput import spoken, three
-from replay.totals import identity, numbers
+from tbench.analysis.arms import Arm
+from tbench.analysis.censoring import Survival
+from tbench.analysis.compare import Comparison, Comparisons
+from tbench.analysis.comparison import EqualLengths
+from tbench.analysis.multiplicity import RATE
+from tbench.analysis.rates import GOOD, rates
+from tbench.analysis.report import verdicts, whole, words
+from tbench.analysis.report.machine import summaries, survivals
+from tbench.analysis.report.sheet import Sheet, grid
+from tbench.analysis.report.tables import USUAL
+from tbench.analysis.slo import Slo
+from tbench.analysis.summary import Quantile, Summary, facts
+from tbench.capture.terminal import named, plural
+from tbench.replay.closing import FEW, departures
+from tbench.replay.throughput import spoken, three
+from tbench.replay.totals import identity, numbers
 
 STYLES = {"faster": "green", "slower": "red", "higher": "yellow", "lower": "yellow"}
 PAIR = (

@@ -3,17 +3,17 @@
 import math
 from collections.abc import Iterator, Sequence
 
-from analysis.arms import Arm
-from analysis.comparison import Comparison, Comparisons, Verdict
-from analysis.failures import ErrorDifference
-from analysis.judgement import Judgement, Row, conclude
-from analysis.rates import rates
-from analysis.replicates import Replicates
-from analysis.report import tables, words
-from analysis.report.gates import Names, change, gate_label, interval, margin
-from analysis.report.judgement import left_open
-from analysis.report.markup import Html, join, tag
-from analysis.summary import Summary
+from tbench.analysis.arms import Arm
+from tbench.analysis.comparison import Comparison, Comparisons, Verdict
+from tbench.analysis.failures import ErrorDifference
+from tbench.analysis.judgement import Judgement, Row, conclude
+from tbench.analysis.rates import rates
+from tbench.analysis.replicates import Replicates
+from tbench.analysis.report import tables, words
+from tbench.analysis.report.gates import Names, change, gate_label, interval, margin
+from tbench.analysis.report.judgement import left_open
+from tbench.analysis.report.markup import Html, join, tag
+from tbench.analysis.summary import Summary
 
 HEADLINES = (("ttft", 0.5), ("ttft", 0.95), ("e2e", 0.5), ("e2e", 0.95), ("tpot", 0.5))
 SHOWN = ("ttft", "e2e", "tpot")

@@ -5,15 +5,15 @@ from collections.abc import Iterator, Mapping
 from rich.table import Table
 from rich.text import Text
 
-from analysis.censoring import Survival
-from analysis.comparison import Comparisons, EqualLengths
-from analysis.discordance import Discordance
-from analysis.metrics import METRICS
-from analysis.omnibus import Omnibus
-from analysis.overall import Overall
-from analysis.rates import OPEN_LOOP, footnote, ratio
-from analysis.report import words
-from analysis.report.sheet import grid
+from tbench.analysis.censoring import Survival
+from tbench.analysis.comparison import Comparisons, EqualLengths
+from tbench.analysis.discordance import Discordance
+from tbench.analysis.metrics import METRICS
+from tbench.analysis.omnibus import Omnibus
+from tbench.analysis.overall import Overall
+from tbench.analysis.rates import OPEN_LOOP, footnote, ratio
+from tbench.analysis.report import words
+from tbench.analysis.report.sheet import grid
 
 HEADINGS = ("overall", "n", "worth", "typical", "95% interval", "sure", "largest gap", "anywhere")
 CUT_SHORT = (

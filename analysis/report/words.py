@@ -3,8 +3,8 @@
 import math
 from collections.abc import Iterable
 
-from analysis.comparison import Comparison
-from replay.throughput import three
+from tbench.analysis.comparison import Comparison
+from tbench.replay.throughput import three
 
 UNBOUNDED = "∞"
 ROUNDS_TO_1 = 1.0005

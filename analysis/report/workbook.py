@@ -5,13 +5,13 @@ from typing import BinaryIO
 
 from xlsxwriter.worksheet import Worksheet
 
-from analysis.arms import Arm
-from analysis.comparison import Comparison, Comparisons
-from analysis.judge import Judgement, Row
-from analysis.report import verdicts, words
-from analysis.report.gates import gate_label
-from analysis.report.machine import summaries
-from analysis.report.sheets import (
+from tbench.analysis.arms import Arm
+from tbench.analysis.comparison import Comparison, Comparisons
+from tbench.analysis.judge import Judgement, Row
+from tbench.analysis.report import verdicts, words
+from tbench.analysis.report.gates import gate_label
+from tbench.analysis.report.machine import summaries
+from tbench.analysis.report.sheets import (
     ROWS,
     SECOND_ROW,
     TONES,
@@ -30,9 +30,9 @@ from analysis.report.sheets import (
     throughput_sheet,
     write,
 )
-from analysis.report.sides import Sides, shown_names
-from analysis.report.whole import lengths_text
-from analysis.summary import Caution, Summary
+from tbench.analysis.report.sides import Sides, shown_names
+from tbench.analysis.report.whole import lengths_text
+from tbench.analysis.summary import Caution, Summary
 
 USUAL = ("ttft", "e2e", "tpot", "itl", "output_tokens_per_s", "output_tokens", "lag")
 """Metrics whose quantiles a workbook has."""

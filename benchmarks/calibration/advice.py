@@ -10,13 +10,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.random import Generator
 
-from analysis.compare import Comparison, Question, compare
-from analysis.summary import Floats
 from calibration.effects import Effect
 from calibration.pairs import EQUAL, FPR, SlowerServer
 from calibration.runs import arm
 from calibration.scenes import Scene
 from calibration.tally import Key, Outcomes
+from tbench.analysis.compare import Comparison, Question, compare
+from tbench.analysis.summary import Floats
 
 HEADLINES = (0.5, 0.9, 0.95)
 UNLABELLED, WRONG_95 = "refused, or low", "differs, of those labelled 95%"

@@ -7,8 +7,8 @@ import numpy as np
 from numpy.random import Generator
 from scipy import stats
 
-from analysis.arms import Truths
-from analysis.summary import Floats
+from tbench.analysis.arms import Truths
+from tbench.analysis.summary import Floats
 
 _RESAMPLES = 399
 

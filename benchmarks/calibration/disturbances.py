@@ -10,8 +10,8 @@ import numpy as np
 from numpy.random import Generator
 from scipy import signal
 
-from analysis.arms import Truths
-from analysis.summary import Floats
+from tbench.analysis.arms import Truths
+from tbench.analysis.summary import Floats
 
 Disturb = Callable[[Floats, Generator], Floats]
 """From the arrival times."""

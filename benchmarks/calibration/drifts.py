@@ -9,10 +9,10 @@ from collections.abc import Callable
 import numpy as np
 from numpy.random import Generator
 
-from analysis.inversion import Truths
-from analysis.summary import Floats
 from calibration.disturbances import autoregressive, regimes
-from replay.experiment.schedule import Kind, slots
+from tbench.analysis.inversion import Truths
+from tbench.analysis.summary import Floats
+from tbench.replay.experiment.schedule import Kind, slots
 
 Drift = Callable[[int, Generator], Floats]
 Order = Callable[[int, Generator], Truths]

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from analysis.quantiles import quantile
-from analysis.summary import Floats
+from tbench.analysis.quantiles import quantile
+from tbench.analysis.summary import Floats
 
 POINTS = (0.5, 0.95, 0.99)
 

@@ -11,18 +11,18 @@ from functools import partial
 import numpy as np
 from numpy.random import Generator
 
-from analysis.arms import Arm
-from analysis.case import Case, at_the_margin, estimate_of
-from analysis.comparison import Verdict
-from analysis.endpoints import share
-from analysis.gate import parse_gate, parse_gates
-from analysis.inversion import Truths
-from analysis.judge import judge
-from analysis.replicates import Replicates
-from analysis.ruling import settled
 from calibration.drifts import random_pairs
 from calibration.runs import FAILS, PASSES, arm
 from calibration.tally import Outcomes
+from tbench.analysis.arms import Arm
+from tbench.analysis.case import Case, at_the_margin, estimate_of
+from tbench.analysis.comparison import Verdict
+from tbench.analysis.endpoints import share
+from tbench.analysis.gate import parse_gate, parse_gates
+from tbench.analysis.inversion import Truths
+from tbench.analysis.judge import judge
+from tbench.analysis.replicates import Replicates
+from tbench.analysis.ruling import settled
 
 Errors = Callable[[int, float, Generator], Truths]
 """Of n requests, which fail, the share being what was asked on average."""

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.random import Generator
 
-from analysis.prediction import differs_by_kind, has_trend, predicted
-from analysis.summary import Floats
 from calibration.bars import Bar
 from calibration.cell import NONE, Cell
 from calibration.runs import FAILS, MARGIN, PASSES
 from calibration.tally import Outcomes
+from tbench.analysis.prediction import differs_by_kind, has_trend, predicted
+from tbench.analysis.summary import Floats
 
 FLAGGED, EQUAL = "flagged", "A/A passes"
 _MARGIN = math.log1p(MARGIN)

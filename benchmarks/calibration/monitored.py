@@ -6,14 +6,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.random import Generator
 
-from analysis.comparison import Verdict
-from analysis.looks import Looks
-from analysis.sequential import decide, of_figures
-from analysis.summary import Floats
-from analysis.welch import difference
 from calibration.drifts import Drift, none, random_pairs
 from calibration.runs import FAILS, GATES, MARGIN, PASSES
 from calibration.tally import Outcomes
+from tbench.analysis.comparison import Verdict
+from tbench.analysis.looks import Looks
+from tbench.analysis.sequential import decide, of_figures
+from tbench.analysis.summary import Floats
+from tbench.analysis.welch import difference
 
 PEEKING = "either, with .05 at each look"
 STOPPED = "stops early at +20 %"

@@ -5,7 +5,6 @@ from functools import cache, partial
 
 from numpy.random import Generator
 
-from analysis.clusters import FEW
 from calibration import disturbances, servers
 from calibration.advice import HEADLINES, UNLABELLED, WRONG_95, Advice, covers_95
 from calibration.bars import Bar
@@ -45,6 +44,7 @@ from calibration.scenes import (
 )
 from calibration.traffic import Traffic, interleaved, poisson, self_exciting, surging
 from calibration.whole import ANYWHERE, TYPICAL, Whole
+from tbench.analysis.clusters import FEW
 
 USUAL_TESTS = {
     "Mann-Whitney": mann_whitney,

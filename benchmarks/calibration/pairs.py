@@ -7,13 +7,6 @@ from functools import cached_property
 import numpy as np
 from numpy.random import Generator
 
-from analysis.arms import Truths
-from analysis.clusters import Clusters
-from analysis.failures import Failures, error_difference
-from analysis.inversion import Interval, Pair, Side, invert
-from analysis.lengths import AtEqualLengths, length_bins
-from analysis.quantiles import quantile
-from analysis.summary import Floats
 from calibration.controls import mcnemar
 from calibration.disturbances import autoregressive, bursts, scattered
 from calibration.effects import POINTS, Effect, shift
@@ -21,6 +14,13 @@ from calibration.scenes import Scene, plain
 from calibration.tally import Outcomes
 from calibration.tested import Tested
 from calibration.traffic import Traffic, poisson
+from tbench.analysis.arms import Truths
+from tbench.analysis.clusters import Clusters
+from tbench.analysis.failures import Failures, error_difference
+from tbench.analysis.inversion import Interval, Pair, Side, invert
+from tbench.analysis.lengths import AtEqualLengths, length_bins
+from tbench.analysis.quantiles import quantile
+from tbench.analysis.summary import Floats
 
 Control = Callable[[Floats, Floats, Generator], bool]
 

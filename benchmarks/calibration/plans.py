@@ -7,9 +7,13 @@ from typing import Final
 import numpy as np
 from numpy.random import Generator
 
-from analysis.inversion import Pair, invert
-from analysis.planning import Aim, requests_to_find
-from analysis.power import (
+from calibration.bars import Bar
+from calibration.cell import NONE, Cell
+from calibration.runs import MARGIN
+from calibration.tally import Outcomes
+from tbench.analysis.inversion import Pair, invert
+from tbench.analysis.planning import Aim, requests_to_find
+from tbench.analysis.power import (
     POWER,
     chance_to_pass,
     chance_to_pass_all,
@@ -17,11 +21,7 @@ from analysis.power import (
     runs_to_pass_all,
     upper_sd,
 )
-from analysis.variance import correlation, of_pair, pooled_sd
-from calibration.bars import Bar
-from calibration.cell import NONE, Cell
-from calibration.runs import MARGIN
-from calibration.tally import Outcomes
+from tbench.analysis.variance import correlation, of_pair, pooled_sd
 
 ENOUGH, BY_PILOT = "has the power asked for", "has it, by the pilot's own sd"
 ALL_ENOUGH, FINDS = "all four gates have it together", "finds +5 %"

@@ -5,8 +5,6 @@ from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 
-from analysis.judgement import Method
-from analysis.looks import NAMES, Looks
 from calibration import drifts
 from calibration.bars import Bar
 from calibration.cell import NONE, Cell
@@ -23,6 +21,8 @@ from calibration.monitored import PEEKING, Monitored
 from calibration.pairs import FPR, WRONG
 from calibration.runs import FAILS, PASSES, REFUSED, SEES, WELCH, Drifting, Simulated, Unturned
 from calibration.scenes import full, on_sessions, queue, routed
+from tbench.analysis.judgement import Method
+from tbench.analysis.looks import NAMES, Looks
 
 GATED = (
     Bar(measure=FPR, points=POINTS, high=0.08),

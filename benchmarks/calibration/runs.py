@@ -13,21 +13,21 @@ from typing import Any
 import numpy as np
 from numpy.random import Generator
 
-from analysis.arms import Arm
-from analysis.comparison import NO_DIFFERENCE, Verdict
-from analysis.gate import Gate, parse_gate
-from analysis.inversion import Truths
-from analysis.judge import Judgement, Method, judge
-from analysis.replicates import Replicates
-from analysis.ruling import STOPS
-from analysis.summary import Floats
-from analysis.welch import difference
 from calibration.drifts import Drift, Order, one_after_the_other, random_pairs
 from calibration.pairs import FPR, WRONG
 from calibration.scenes import Scene
 from calibration.tally import Outcomes
-from replay.columns import NUMBERS, WORDS, Column
-from replay.runfile import Run, recount
+from tbench.analysis.arms import Arm
+from tbench.analysis.comparison import NO_DIFFERENCE, Verdict
+from tbench.analysis.gate import Gate, parse_gate
+from tbench.analysis.inversion import Truths
+from tbench.analysis.judge import Judgement, Method, judge
+from tbench.analysis.replicates import Replicates
+from tbench.analysis.ruling import STOPS
+from tbench.analysis.summary import Floats
+from tbench.analysis.welch import difference
+from tbench.replay.columns import NUMBERS, WORDS, Column
+from tbench.replay.runfile import Run, recount
 
 MARGIN = 0.05
 GATES = tuple(parse_gate(f"ttft:p{p}:5%") for p in (50, 95, 99))

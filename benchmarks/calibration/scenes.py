@@ -11,8 +11,6 @@ from functools import cache, partial
 import numpy as np
 from numpy.random import Generator
 
-from analysis.quantiles import quantile
-from analysis.summary import Floats
 from calibration import disturbances, servers
 from calibration.traffic import (
     CACHED,
@@ -23,6 +21,8 @@ from calibration.traffic import (
     poisson,
     sessions,
 )
+from tbench.analysis.quantiles import quantile
+from tbench.analysis.summary import Floats
 
 Play = Callable[[Traffic, Generator], Floats]
 Hide = Callable[[Floats, Generator], Floats]

@@ -11,8 +11,8 @@ from functools import cache
 import numpy as np
 from numpy.random import Generator
 
-from analysis.summary import Floats
 from calibration.traffic import CACHED, Traffic, cached_now, output_tokens, prompt_tokens
+from tbench.analysis.summary import Floats
 
 SLOTS = 32
 STEP_S, STEP_PER_STREAM_S = 0.015, 0.0005

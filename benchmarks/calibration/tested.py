@@ -9,9 +9,9 @@ from collections.abc import Sequence
 import numpy as np
 from scipy import stats
 
-from analysis.arms import Truths
-from analysis.inversion import DRIFTING, Interval, Pair, blocks_for, invert
-from analysis.summary import Floats
+from tbench.analysis.arms import Truths
+from tbench.analysis.inversion import DRIFTING, Interval, Pair, blocks_for, invert
+from tbench.analysis.summary import Floats
 
 
 class Tested:

@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.random import Generator
 
-from analysis.arms import Truths
-from analysis.inversion import Ints
-from analysis.summary import Floats
+from tbench.analysis.arms import Truths
+from tbench.analysis.inversion import Ints
+from tbench.analysis.summary import Floats
 
 THINK_S = 20.0
 SESSION = 6

@@ -6,15 +6,15 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.random import Generator
 
-from analysis.contrast import TAILS, USUAL
-from analysis.geometric import geometric_mean
-from analysis.inversion import Pair
-from analysis.omnibus import omnibus
-from analysis.summary import Floats
 from calibration.effects import Effect
 from calibration.scenes import Scene
 from calibration.tally import Outcomes
 from calibration.tested import Tested
+from tbench.analysis.contrast import TAILS, USUAL
+from tbench.analysis.geometric import geometric_mean
+from tbench.analysis.inversion import Pair
+from tbench.analysis.omnibus import omnibus
+from tbench.analysis.summary import Floats
 
 ANYWHERE, TYPICAL = "A/A differs, anywhere", "A/A differs, typical request"
 REFUSED = "swaps refused"

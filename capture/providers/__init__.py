@@ -13,14 +13,14 @@ from typing import Any, NamedTuple, Protocol
 
 import orjson
 
-from capture.decode import decode, decoder
-from capture.errors import InputError
-from capture.exchange import Outcome, Response
-from capture.providers import openai, together
-from capture.providers.answer import Answer, Usage, judge
-from capture.providers.ask import GENERATIVE, Ask
-from capture.providers.complaint import complaint, masked, one_line
-from capture.sse import EventStream, plain_events
+from tbench.capture.decode import decode, decoder
+from tbench.capture.errors import InputError
+from tbench.capture.exchange import Outcome, Response
+from tbench.capture.providers import openai, together
+from tbench.capture.providers.answer import Answer, Usage, judge
+from tbench.capture.providers.ask import GENERATIVE, Ask
+from tbench.capture.providers.complaint import complaint, masked, one_line
+from tbench.capture.sse import EventStream, plain_events
 
 __all__ = [
     "GENERATIVE",

@@ -3,8 +3,8 @@
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from capture.exchange import Outcome
-from capture.providers.together import INFERENCE
+from tbench.capture.exchange import Outcome
+from tbench.capture.providers.together import INFERENCE
 
 UPGRADED, FIRST_SUCCESS, FIRST_REDIRECT, NOT_MODIFIED = 101, 200, 300, 304
 """101: a websocket begins. 304: a list of models is unchanged."""

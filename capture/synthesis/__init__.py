@@ -1,10 +1,10 @@
 """Synthesis: a scenario or a dataset becomes the requests of a trace, seeded."""
 
-from capture.synthesis.arrivals import Arrivals
-from capture.synthesis.scenario import Scenario, Task, parse
-from capture.synthesis.synthesise import exchanges, write
-from capture.synthesis.tokens import Tokens, calibrated, estimated, load_tokens
-from capture.synthesis.workload import Workload
+from tbench.capture.synthesis.arrivals import Arrivals
+from tbench.capture.synthesis.scenario import Scenario, Task, parse
+from tbench.capture.synthesis.synthesise import exchanges, write
+from tbench.capture.synthesis.tokens import Tokens, calibrated, estimated, load_tokens
+from tbench.capture.synthesis.workload import Workload
 
 __all__ = [
     "Arrivals",

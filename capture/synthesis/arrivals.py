@@ -6,7 +6,7 @@ from itertools import count
 from math import isfinite
 from random import Random
 
-from capture.errors import InputError
+from tbench.capture.errors import InputError
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,8 +5,8 @@ from typing import Any, Final, NamedTuple
 
 import orjson
 
-from capture.synthesis.material import Material
-from capture.synthesis.scenario import Task
+from tbench.capture.synthesis.material import Material
+from tbench.capture.synthesis.scenario import Task
 
 Json = dict[str, Any]
 

@@ -12,11 +12,11 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from capture.errors import InputError
-from capture.exchange import NOTHING
-from capture.synthesis import files, hub
-from capture.synthesis.expression import Expression
-from capture.synthesis.images import readable
+from tbench.capture.errors import InputError
+from tbench.capture.exchange import NOTHING
+from tbench.capture.synthesis import files, hub
+from tbench.capture.synthesis.expression import Expression
+from tbench.capture.synthesis.images import readable
 
 PROMPT_NAMES: Final = ("prompt", "text", "question", "instruction")
 IMAGE_NAMES: Final = ("image", "images", "image_path", "image_url")

@@ -7,7 +7,7 @@ import ast
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from capture.errors import InputError
+from tbench.capture.errors import InputError
 
 Row = Mapping[str, Any]
 Expression = Callable[[Row], Any]

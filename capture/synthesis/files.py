@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from capture.errors import InputError
-from capture.jsontext import loads
+from tbench.capture.errors import InputError
+from tbench.capture.jsontext import loads
 
 LONGEST_CELL: Final = 2**30
 """Of a CSV file: it may hold images."""

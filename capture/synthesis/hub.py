@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from capture.errors import InputError
-from capture.synthesis.files import PICTURES, READERS, Item
+from tbench.capture.errors import InputError
+from tbench.capture.synthesis.files import PICTURES, READERS, Item
 
 SAVED: Final = ("dataset_dict.json", "dataset_info.json")
 """One of them is in a folder that `save_to_disk` made."""

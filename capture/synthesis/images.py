@@ -11,7 +11,7 @@ from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any, Final
 
-from capture.errors import InputError
+from tbench.capture.errors import InputError
 
 if TYPE_CHECKING:
     from PIL.Image import Image

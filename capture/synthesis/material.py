@@ -6,13 +6,13 @@ from itertools import batched
 from random import Random
 from typing import Final
 
-from capture.errors import InputError
-from capture.synthesis.corpus import QUESTIONS
-from capture.synthesis.images import data_url, generated
-from capture.synthesis.prompts import Prompts, Wanted
-from capture.synthesis.scenario import Size
-from capture.synthesis.tokens import Counted
-from capture.synthesis.workload import BATCHED, Workload
+from tbench.capture.errors import InputError
+from tbench.capture.synthesis.corpus import QUESTIONS
+from tbench.capture.synthesis.images import data_url, generated
+from tbench.capture.synthesis.prompts import Prompts, Wanted
+from tbench.capture.synthesis.scenario import Size
+from tbench.capture.synthesis.tokens import Counted
+from tbench.capture.synthesis.workload import BATCHED, Workload
 
 KEPT: Final = 256 * 2**20
 """Bytes of encoded images that are kept for the next time they are drawn."""

@@ -6,13 +6,13 @@ from typing import Any, cast
 
 import orjson
 
-from capture.errors import InputError
-from capture.redact import hides
-from capture.synthesis.dataset import Columns, Dataset, load_dataset
-from capture.synthesis.recipe import is_recipe, load_recipe
-from capture.synthesis.scenario import SCENARIOS, Task, parse
-from capture.synthesis.tokens import Tokens, calibrated, estimated, load_tokens
-from capture.synthesis.workload import Workload
+from tbench.capture.errors import InputError
+from tbench.capture.redact import hides
+from tbench.capture.synthesis.dataset import Columns, Dataset, load_dataset
+from tbench.capture.synthesis.recipe import is_recipe, load_recipe
+from tbench.capture.synthesis.scenario import SCENARIOS, Task, parse
+from tbench.capture.synthesis.tokens import Tokens, calibrated, estimated, load_tokens
+from tbench.capture.synthesis.workload import Workload
 
 
 @dataclass(frozen=True, kw_only=True)

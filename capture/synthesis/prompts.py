@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterable, Sequence
 from random import Random
 from typing import Final, NamedTuple
 
-from capture.errors import InputError
-from capture.synthesis import corpus
-from capture.synthesis.tokens import Tokens
+from tbench.capture.errors import InputError
+from tbench.capture.synthesis import corpus
+from tbench.capture.synthesis.tokens import Tokens
 
 PIECE = re.compile(r"\s*\S{1,16}")
 """A word with the space before it; words without end (a line of Chinese) in parts."""

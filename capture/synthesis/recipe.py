@@ -5,10 +5,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
-from capture.errors import InputError
-from capture.jsontext import loads, read_json
-from capture.synthesis.dataset import Columns, Dataset, from_hub, load_dataset
-from capture.synthesis.expression import read_expression
+from tbench.capture.errors import InputError
+from tbench.capture.jsontext import loads, read_json
+from tbench.capture.synthesis.dataset import Columns, Dataset, from_hub, load_dataset
+from tbench.capture.synthesis.expression import read_expression
 
 KNOWN: Final = frozenset(
     {"source", "prompt_column", "image_column", "prompt_lambda", "unsafe_allow_large_images"}

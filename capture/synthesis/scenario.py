@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Final, Literal, NamedTuple
 
-from capture.errors import InputError
+from tbench.capture.errors import InputError
 
 Task = Literal["text-to-text", "image-text-to-text", "text-to-embeddings", "text-to-rerank"]
 

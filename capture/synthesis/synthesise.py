@@ -11,15 +11,15 @@ from typing import Any, Final
 
 import orjson
 
-from capture.errors import InputError
-from capture.exchange import Exchange, Request
-from capture.frames import MARKER_BYTES, MAX_PAYLOAD
-from capture.synthesis.arrivals import Arrivals
-from capture.synthesis.bodies import ENDPOINTS, body
-from capture.synthesis.material import materials
-from capture.synthesis.workload import Workload
-from capture.tracefile import TraceHeader, TraceWriter
-from capture.tracereader import Trace, read_trace
+from tbench.capture.errors import InputError
+from tbench.capture.exchange import Exchange, Request
+from tbench.capture.frames import MARKER_BYTES, MAX_PAYLOAD
+from tbench.capture.synthesis.arrivals import Arrivals
+from tbench.capture.synthesis.bodies import ENDPOINTS, body
+from tbench.capture.synthesis.material import materials
+from tbench.capture.synthesis.workload import Workload
+from tbench.capture.tracefile import TraceHeader, TraceWriter
+from tbench.capture.tracereader import Trace, read_trace
 
 NOWHERE: Final = "synthesised.invalid"
 """The host of requests that were never sent: a name that no resolver knows."""

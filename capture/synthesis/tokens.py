@@ -12,8 +12,8 @@ from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Final, Protocol
 
-from capture.errors import InputError
-from capture.synthesis.corpus import sentence
+from tbench.capture.errors import InputError
+from tbench.capture.synthesis.corpus import sentence
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

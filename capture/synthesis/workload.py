@@ -4,11 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from capture.errors import InputError
-from capture.exchange import NOTHING
-from capture.synthesis.dataset import Dataset
-from capture.synthesis.scenario import Scenario, Task, check_task
-from capture.synthesis.tokens import Tokens, estimated
+from tbench.capture.errors import InputError
+from tbench.capture.exchange import NOTHING
+from tbench.capture.synthesis.dataset import Dataset
+from tbench.capture.synthesis.scenario import Scenario, Task, check_task
+from tbench.capture.synthesis.tokens import Tokens, estimated
 
 BATCHED = frozenset({"text-to-embeddings", "text-to-rerank"})
 """Tasks whose requests hold several documents."""

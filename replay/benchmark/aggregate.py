@@ -7,10 +7,10 @@ from typing import Any, Final
 
 import numpy as np
 
-from replay.benchmark.figures import LATENCIES, WHOLE, cancelled, error_codes, figures
-from replay.columns import Column
-from replay.measures import Columns, Values
-from replay.throughput import throughput
+from tbench.replay.benchmark.figures import LATENCIES, WHOLE, cancelled, error_codes, figures
+from tbench.replay.columns import Column
+from tbench.replay.measures import Columns, Values
+from tbench.replay.throughput import throughput
 
 PERCENTILES: Final = (25, 50, 75, 90, 95, 99)
 

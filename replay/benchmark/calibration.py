@@ -12,14 +12,14 @@ from typing import Any, Final
 import numpy as np
 import orjson
 
-from capture.synthesis import Workload, write
-from capture.synthesis.tokens import RATIOS
-from capture.tracereader import Trace
-from replay.benchmark.hope import check_hope, hopeless, too_much
-from replay.closing import Flags
-from replay.order import Order
-from replay.performance import Watch, perform
-from replay.totals import numbers
+from tbench.capture.synthesis import Workload, write
+from tbench.capture.synthesis.tokens import RATIOS
+from tbench.capture.tracereader import Trace
+from tbench.replay.benchmark.hope import check_hope, hopeless, too_much
+from tbench.replay.closing import Flags
+from tbench.replay.order import Order
+from tbench.replay.performance import Watch, perform
+from tbench.replay.totals import numbers
 
 REQUESTS: Final = 6
 """Of each length."""

@@ -11,23 +11,23 @@ from typing import Any, Final
 
 import numpy as np
 
-from capture.errors import InvalidRunError, after_sending
-from capture.synthesis import Workload, write
-from capture.tracereader import Trace, read_trace
-from replay import measures
-from replay.benchmark.aggregate import Trim
-from replay.benchmark.figures import figures
-from replay.benchmark.hope import check_hope, hopeless, too_much
-from replay.benchmark.layout import result, result_name, stem, write_json
-from replay.benchmark.sweep import Point
-from replay.closing import REPLAY, Flags
-from replay.columns import Column
-from replay.measures import Columns
-from replay.order import Order
-from replay.performance import Watch, perform
-from replay.runfile import Run, read_run
-from replay.throughput import SIDES, tokens_rate
-from replay.totals import duration_s, numbers
+from tbench.capture.errors import InvalidRunError, after_sending
+from tbench.capture.synthesis import Workload, write
+from tbench.capture.tracereader import Trace, read_trace
+from tbench.replay import measures
+from tbench.replay.benchmark.aggregate import Trim
+from tbench.replay.benchmark.figures import figures
+from tbench.replay.benchmark.hope import check_hope, hopeless, too_much
+from tbench.replay.benchmark.layout import result, result_name, stem, write_json
+from tbench.replay.benchmark.sweep import Point
+from tbench.replay.closing import REPLAY, Flags
+from tbench.replay.columns import Column
+from tbench.replay.measures import Columns
+from tbench.replay.order import Order
+from tbench.replay.performance import Watch, perform
+from tbench.replay.runfile import Run, read_run
+from tbench.replay.throughput import SIDES, tokens_rate
+from tbench.replay.totals import duration_s, numbers
 
 RUNS: Final = "runs"
 TRACES: Final = "traces"

@@ -8,9 +8,9 @@ from typing import Final
 
 import numpy as np
 
-from capture.exchange import Outcome
-from replay.columns import Column
-from replay.measures import Columns, Values, buffered, gaps
+from tbench.capture.exchange import Outcome
+from tbench.replay.columns import Column
+from tbench.replay.measures import Columns, Values, buffered, gaps
 
 LATENCIES: Final = ("ttft", "tpot", "e2e_latency", "output_latency")
 """Those that are times; the others stay as they are when the unit is ms."""

@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 from typing import Any, Final
 
-from capture.exchange import Outcome
-from replay.brake import PASSING
-from replay.closing import Flags, check_reached
-from replay.runfile import Run
+from tbench.capture.exchange import Outcome
+from tbench.replay.brake import PASSING
+from tbench.replay.closing import Flags, check_reached
+from tbench.replay.runfile import Run
 
 REFUSED: Final = frozenset({"http_400", "http_413", "http_422"})
 

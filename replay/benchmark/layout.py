@@ -10,11 +10,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from capture.errors import InputError, TbenchError
-from capture.writing import write_whole
-from replay.benchmark.aggregate import Trim, aggregate, in_unit, individual
-from replay.benchmark.sweep import Point
-from replay.measures import Columns, in_flight
+from tbench.capture.errors import InputError, TbenchError
+from tbench.capture.writing import write_whole
+from tbench.replay.benchmark.aggregate import Trim, aggregate, in_unit, individual
+from tbench.replay.benchmark.sweep import Point
+from tbench.replay.measures import Columns, in_flight
 
 METADATA: Final = "experiment_metadata.json"
 OWN: Final = "tbench_benchmark.json"

@@ -9,7 +9,7 @@ from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from replay.benchmark.sweep import Point, Sweep
+from tbench.replay.benchmark.sweep import Point, Sweep
 
 MOST: Final = 4096
 """A concurrency or rate beyond which nothing is searched."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Final, Literal
 
-from capture.errors import InputError
+from tbench.capture.errors import InputError
 
 Axis = Literal["num_concurrency", "batch_size", "rate", "poisson"]
 

@@ -7,11 +7,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from capture.errors import InvalidRunError
-from replay.doctor.facts import machine_facts
-from replay.doctor.probes import Found, Load, probe
-from replay.doctor.verdict import held, limit
-from replay.headroom import headroom
+from tbench.capture.errors import InvalidRunError
+from tbench.replay.doctor.facts import machine_facts
+from tbench.replay.doctor.probes import Found, Load, probe
+from tbench.replay.doctor.verdict import held, limit
+from tbench.replay.headroom import headroom
 
 FLAT_OUT: Final = Load(requests=8000, concurrency=64, most_s=3.0)
 PACED: Final = Load(requests=2000, rate=1000.0)

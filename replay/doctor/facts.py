@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from replay.headroom import headroom
+from tbench.replay.headroom import headroom
 
 CPU_MAX: Final = Path("/sys/fs/cgroup/cpu.max")
 SOMAXCONN: Final = Path("/proc/sys/net/core/somaxconn")

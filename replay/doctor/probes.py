@@ -11,15 +11,15 @@ from typing import Any, Final
 
 import numpy as np
 
-from capture.exchange import Exchange, Request, Response
-from capture.tracefile import TraceHeader, TraceWriter
-from replay.doctor.facts import usable_cores
-from replay.doctor.work import Work
-from replay.kin import kin_command, kin_environ
-from replay.order import Order
-from replay.performance import perform
-from replay.runfile import Run
-from replay.totals import numbers
+from tbench.capture.exchange import Exchange, Request, Response
+from tbench.capture.tracefile import TraceHeader, TraceWriter
+from tbench.replay.doctor.facts import usable_cores
+from tbench.replay.doctor.work import Work
+from tbench.replay.kin import kin_command, kin_environ
+from tbench.replay.order import Order
+from tbench.replay.performance import perform
+from tbench.replay.runfile import Run
+from tbench.replay.totals import numbers
 
 PATIENCE_S: Final = 30.0
 
@@ -137,7 +137,7 @@ def stamp_errors(run: Run, first: Mapping[str, int]) -> Mapping[str, float]:
 def serving() -> Iterator[tuple[str, Callable[[], Mapping[str, Any]]]]:
     """The server in a process of its own: its base URL, and what asks it for the truth."""
     process = subprocess.Popen(  # noqa: S603 (ourselves)
-        kin_command("replay.doctor.server"),
+        kin_command("tbench.replay.doctor.server"),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         env=kin_environ(),

@@ -1,6 +1,6 @@
 """The doctor's server: a bare epoll loop that streams chat completions on time and keeps what it did.
 
-    python -m replay.doctor.server
+    python -m tbench.replay.doctor.server
 
 It listens on 127.0.0.1, prints its port, and ends when its standard input does, or after `LIFE_S`. A request
 says in its headers `x-sim-ttft-ms`, `x-sim-itl-ms` and `x-sim-tokens`; `GET /_truth` gives, by x-request-id,
@@ -17,7 +17,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Final
 
-from replay.headroom import allow_descriptors
+from tbench.replay.headroom import allow_descriptors
 
 LIFE_S: Final = 120.0
 NEAR_S: Final = 0.001

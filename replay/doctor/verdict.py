@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from replay.doctor.probes import Found
+from tbench.replay.doctor.probes import Found
 
 HELD: Final = 0.95
 """Of the ideal rate: what holds a load."""

@@ -2,10 +2,10 @@
 
 from collections.abc import Iterator
 
-from replay.doctor.examination import Examination
-from replay.doctor.facts import notes
-from replay.doctor.probes import Found
-from replay.doctor.verdict import held, limit
+from tbench.replay.doctor.examination import Examination
+from tbench.replay.doctor.facts import notes
+from tbench.replay.doctor.probes import Found
+from tbench.replay.doctor.verdict import held, limit
 
 
 def text(found: Examination) -> Iterator[str]:

@@ -8,9 +8,9 @@ from typing import Any, Final
 
 import trio
 
-from replay.engine.line import Line, SealedLine, Tls
-from replay.engine.reader import Reader
-from replay.sender import Origin
+from tbench.replay.engine.line import Line, SealedLine, Tls
+from tbench.replay.engine.reader import Reader
+from tbench.replay.sender import Origin
 
 KNOWN_S: Final = 5.0
 """How long an address that answered is used without asking again, as names may move."""

@@ -11,13 +11,13 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
-from capture.exchange import Outcome
-from replay.engine.clock import SLACK_S
-from replay.engine.wire import Response
-from replay.sender import CERTAIN_S, Deadlines, said
+from tbench.capture.exchange import Outcome
+from tbench.replay.engine.clock import SLACK_S
+from tbench.replay.engine.wire import Response
+from tbench.replay.sender import CERTAIN_S, Deadlines, said
 
 if TYPE_CHECKING:
-    from replay.engine.reader import Reader
+    from tbench.replay.engine.reader import Reader
 
 READ_BYTES: Final = 65536
 NOTE_BYTES: Final = 64

@@ -2,9 +2,9 @@
 
 from collections import deque
 
-from replay.engine.line import Line
-from replay.reuse import TIDY_S, Reuse
-from replay.sender import IDLE_S
+from tbench.replay.engine.line import Line
+from tbench.replay.reuse import TIDY_S, Reuse
+from tbench.replay.sender import IDLE_S
 
 
 class Pool:

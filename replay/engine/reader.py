@@ -7,9 +7,9 @@ from typing import Final
 
 import trio
 
-from replay.engine.clock import Clock, Passes
-from replay.engine.line import Line
-from replay.sender import said
+from tbench.replay.engine.clock import Clock, Passes
+from tbench.replay.engine.line import Line
+from tbench.replay.sender import said
 
 EVENTS: Final = 512
 """So many are taken at a time. Once fewer come, all other sockets have been seen empty."""

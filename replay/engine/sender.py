@@ -10,16 +10,16 @@ from typing import Final, NamedTuple, Self
 
 import trio
 
-from capture.exchange import Outcome
-from replay.engine.dial import Dialer, stamped
-from replay.engine.line import Exchange, Line
-from replay.engine.pool import Pool
-from replay.engine.reader import Reader
-from replay.engine.wire import Response
-from replay.headroom import allow_descriptors
-from replay.rehearsal import rehearse
-from replay.reuse import TIDY_S
-from replay.sender import STOPPED, Call, Deadlines, Ended, Origin, Reply, unconnected
+from tbench.capture.exchange import Outcome
+from tbench.replay.engine.dial import Dialer, stamped
+from tbench.replay.engine.line import Exchange, Line
+from tbench.replay.engine.pool import Pool
+from tbench.replay.engine.reader import Reader
+from tbench.replay.engine.wire import Response
+from tbench.replay.headroom import allow_descriptors
+from tbench.replay.rehearsal import rehearse
+from tbench.replay.reuse import TIDY_S
+from tbench.replay.sender import STOPPED, Call, Deadlines, Ended, Origin, Reply, unconnected
 
 DIALS: Final = 64
 """So many connections at a time are opened ahead."""

@@ -5,8 +5,8 @@ from typing import Final
 
 import httptools
 
-from capture.exchange import Outcome
-from replay.sender import MOST_BYTES, Reply, too_long
+from tbench.capture.exchange import Outcome
+from tbench.replay.sender import MOST_BYTES, Reply, too_long
 
 MOST_HEAD: Final = 100 * 1024
 """The longest head of a response that is read, with any interim ones, bytes."""

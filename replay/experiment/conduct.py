@@ -10,16 +10,16 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from capture.errors import after_sending
-from replay.closing import check_reached
-from replay.experiment.experiment import Experiment
-from replay.experiment.ledger import Ledger
-from replay.experiment.schedule import Slot
-from replay.experiment.treatment import Treatment
-from replay.job import Job
-from replay.performance import Watch, perform_duet
-from replay.runfile import Run
-from replay.totals import numbers
+from tbench.capture.errors import after_sending
+from tbench.replay.closing import check_reached
+from tbench.replay.experiment.experiment import Experiment
+from tbench.replay.experiment.ledger import Ledger
+from tbench.replay.experiment.schedule import Slot
+from tbench.replay.experiment.treatment import Treatment
+from tbench.replay.job import Job
+from tbench.replay.performance import Watch, perform_duet
+from tbench.replay.runfile import Run
+from tbench.replay.totals import numbers
 
 DONE: Final = "done"
 INVALID: Final = "invalid"

@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, get_args
 
-from capture.errors import InputError
-from capture.jsontext import loads
-from capture.redact import mask_address
-from replay.experiment.schedule import Kind, Slot, slots
-from replay.experiment.treatment import Treatment, treatments
-from replay.order import FLAGS, Order, parse_workers
-from replay.warmup import parse_warmup
-from replay.workers.pulse import MOST_ARMS
+from tbench.capture.errors import InputError
+from tbench.capture.jsontext import loads
+from tbench.capture.redact import mask_address
+from tbench.replay.experiment.schedule import Kind, Slot, slots
+from tbench.replay.experiment.treatment import Treatment, treatments
+from tbench.replay.order import FLAGS, Order, parse_workers
+from tbench.replay.warmup import parse_warmup
+from tbench.replay.workers.pulse import MOST_ARMS
 
 _ORDER: Final[Mapping[str, tuple[type, ...]]] = {
     **dict.fromkeys(FLAGS, (int, float)),

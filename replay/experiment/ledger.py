@@ -7,10 +7,10 @@ from typing import Any, Final, Self
 
 import orjson
 
-from capture.errors import InputError, InvalidRunError
-from capture.jsontext import loads
-from capture.writing import write_whole
-from replay.runform import COUNT, NUMBER, TEXT, Fields, Items, check
+from tbench.capture.errors import InputError, InvalidRunError
+from tbench.capture.jsontext import loads
+from tbench.capture.writing import write_whole
+from tbench.replay.runform import COUNT, NUMBER, TEXT, Fields, Items, check
 
 PLAN: Final = "plan.json"
 ASIDE: Final = "set-aside"

@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from capture.errors import InputError
-from replay.experiment.experiment import Experiment
-from replay.experiment.schedule import Slot
-from replay.experiment.treatment import Treatment
-from replay.forecast import Forecast, forecast
+from tbench.capture.errors import InputError
+from tbench.replay.experiment.experiment import Experiment
+from tbench.replay.experiment.schedule import Slot
+from tbench.replay.experiment.treatment import Treatment
+from tbench.replay.forecast import Forecast, forecast
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,12 +7,12 @@ from typing import Any, Final
 
 import orjson
 
-from capture.errors import InputError
-from capture.exchange import Headers
-from capture.redact import mask_lookalikes
-from replay.order import Order
-from replay.provenance import WITHHELD, without_credentials
-from replay.target import parse_headers
+from tbench.capture.errors import InputError
+from tbench.capture.exchange import Headers
+from tbench.capture.redact import mask_lookalikes
+from tbench.replay.order import Order
+from tbench.replay.provenance import WITHHELD, without_credentials
+from tbench.replay.target import parse_headers
 
 FORM: Final = "name=A,model=M,base_url=URL,api_key_env=VAR,set.max_tokens=64,header.NAME=VALUE"
 _PLAIN: Final = ("name", "base_url", "model", "api_key_env")

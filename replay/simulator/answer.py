@@ -9,10 +9,10 @@ from typing import Any
 
 import orjson
 
-from replay.simulator.order import Order
-from replay.simulator.profile import Lengths
-from replay.simulator.refusal import invalid
-from replay.simulator.words import LONG, prose, split
+from tbench.replay.simulator.order import Order
+from tbench.replay.simulator.profile import Lengths
+from tbench.replay.simulator.refusal import invalid
+from tbench.replay.simulator.words import LONG, prose, split
 
 _ALPHABET = "abcdefghijklmnopqrstuvwxyz0123456789"
 

@@ -9,12 +9,12 @@ import orjson
 from starlette.applications import Starlette
 from starlette.routing import Route
 
-from replay.simulator import wire
-from replay.simulator.call import Call, ClientGoneError, HungUpError, Receive, Send
-from replay.simulator.endpoints import POSTS, Handle, models
-from replay.simulator.order import parse_body
-from replay.simulator.refusal import Refusal, refusal
-from replay.simulator.service import Service
+from tbench.replay.simulator import wire
+from tbench.replay.simulator.call import Call, ClientGoneError, HungUpError, Receive, Send
+from tbench.replay.simulator.endpoints import POSTS, Handle, models
+from tbench.replay.simulator.order import parse_body
+from tbench.replay.simulator.refusal import Refusal, refusal
+from tbench.replay.simulator.service import Service
 
 Answer = Callable[[Service, Call], Awaitable[None]]
 """Answers one request. Raises Refusal, HungUpError, ClientGoneError."""

@@ -6,8 +6,8 @@ from datetime import UTC, datetime
 from random import Random
 from typing import Any, Protocol
 
-from replay.simulator.faults import Fault
-from replay.simulator.truth import Record
+from tbench.replay.simulator.faults import Fault
+from tbench.replay.simulator.truth import Record
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]

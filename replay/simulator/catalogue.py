@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from replay.cost import PRICES, Price
+from tbench.replay.cost import PRICES, Price
 
 OTHERS: dict[str, tuple[str, Price]] = {
     "meta-llama/Meta-Llama-3.1-8B-Instruct-Turbo": ("chat", Price(0.18, 0.18)),

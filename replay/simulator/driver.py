@@ -7,11 +7,11 @@ from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field, replace
 from heapq import heappop, heappush
 
-from replay.simulator.alarm import Alarm
-from replay.simulator.call import Line
-from replay.simulator.engine import Engine, Step
-from replay.simulator.engine import Sequence as Work
-from replay.simulator.prompt import Prompt
+from tbench.replay.simulator.alarm import Alarm
+from tbench.replay.simulator.call import Line
+from tbench.replay.simulator.engine import Engine, Step
+from tbench.replay.simulator.engine import Sequence as Work
+from tbench.replay.simulator.prompt import Prompt
 
 
 @dataclass(slots=True, eq=False)

@@ -5,16 +5,16 @@ from typing import Any
 
 import orjson
 
-from replay.simulator import catalogue, wire
-from replay.simulator.answer import compose
-from replay.simulator.call import Call, ClientGoneError
-from replay.simulator.order import Order, chat_order, completion_order, strings
-from replay.simulator.prompt import Prompt, text_prompt
-from replay.simulator.refusal import Refusal, invalid
-from replay.simulator.service import Service, asked_number
-from replay.simulator.speech import Speech, send_json
-from replay.simulator.vectors import embedding, relevance
-from replay.simulator.words import TOKEN_BYTES
+from tbench.replay.simulator import catalogue, wire
+from tbench.replay.simulator.answer import compose
+from tbench.replay.simulator.call import Call, ClientGoneError
+from tbench.replay.simulator.order import Order, chat_order, completion_order, strings
+from tbench.replay.simulator.prompt import Prompt, text_prompt
+from tbench.replay.simulator.refusal import Refusal, invalid
+from tbench.replay.simulator.service import Service, asked_number
+from tbench.replay.simulator.speech import Speech, send_json
+from tbench.replay.simulator.vectors import embedding, relevance
+from tbench.replay.simulator.words import TOKEN_BYTES
 
 Handle = Callable[[Service, Call, dict[str, Any]], Awaitable[None]]
 

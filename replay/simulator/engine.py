@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from itertools import count
 from random import Random
 
-from capture.errors import InputError
-from replay.simulator.prefixes import PrefixCache
+from tbench.capture.errors import InputError
+from tbench.replay.simulator.prefixes import PrefixCache
 
 
 class QueueFullError(Exception):

@@ -6,9 +6,9 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Final
 
-from capture.stopping import stop_signals
-from replay.simulator.oddities import ODD, REFUSED, WHOLE, Odd, joined
-from replay.simulator.server import Place, listen, say
+from tbench.capture.stopping import stop_signals
+from tbench.replay.simulator.oddities import ODD, REFUSED, WHOLE, Odd, joined
+from tbench.replay.simulator.server import Place, listen, say
 
 
 class OddServer:

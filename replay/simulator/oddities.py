@@ -15,7 +15,7 @@ from typing import Any, Final
 import brotli  # type: ignore[import-untyped, unused-ignore]
 import zstandard
 
-from capture.exchange import Outcome
+from tbench.capture.exchange import Outcome
 
 WORDS: Final = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 FIRST_S: Final = 0.1

@@ -6,8 +6,8 @@ from typing import Any
 
 import orjson
 
-from replay.simulator.prompt import Prompt, chat_prompt, text_prompt
-from replay.simulator.refusal import Refusal, invalid
+from tbench.replay.simulator.prompt import Prompt, chat_prompt, text_prompt
+from tbench.replay.simulator.refusal import Refusal, invalid
 
 THINKERS = ("gpt-oss", "-R1", "QwQ", "Thinking")
 """Models with one of these in the name reason unless told not to."""

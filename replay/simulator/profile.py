@@ -7,9 +7,9 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from capture.errors import InputError
-from replay.simulator.engine import EngineSpec
-from replay.simulator.faults import known_fault
+from tbench.capture.errors import InputError
+from tbench.replay.simulator.engine import EngineSpec
+from tbench.replay.simulator.faults import known_fault
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +53,7 @@ class Profile:
 
 def load_profile(name: str) -> Profile:
     """One of the profiles that come with tbench, by name, or a TOML file by its path."""
-    shipped = files("replay.simulator") / "profiles" / f"{name}.toml"
+    shipped = files("tbench.replay.simulator") / "profiles" / f"{name}.toml"
     path = Path(name)
     if "/" not in name and shipped.is_file():
         return parse_profile(shipped.read_text(), name)

@@ -14,8 +14,8 @@ from typing import Any
 
 import orjson
 
-from replay.simulator.prefixes import BLOCK_TOKENS
-from replay.simulator.words import TOKEN_BYTES
+from tbench.replay.simulator.prefixes import BLOCK_TOKENS
+from tbench.replay.simulator.words import TOKEN_BYTES
 
 TILE_PIXELS = 560
 TILE_TOKENS = 1601

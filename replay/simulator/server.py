@@ -13,13 +13,13 @@ from typing import BinaryIO
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from capture.errors import InputError
-from capture.stopping import stop_signals
-from capture.writing import check_folder
-from replay.simulator.app import application
-from replay.simulator.profile import Profile
-from replay.simulator.service import Rules, Service
-from replay.simulator.truth import Ledger
+from tbench.capture.errors import InputError
+from tbench.capture.stopping import stop_signals
+from tbench.capture.writing import check_folder
+from tbench.replay.simulator.app import application
+from tbench.replay.simulator.profile import Profile
+from tbench.replay.simulator.service import Rules, Service
+from tbench.replay.simulator.truth import Ledger
 
 GRACE_S = 2.0
 """How long streams may go on after the signal to end."""

@@ -8,15 +8,15 @@ from itertools import count
 from random import Random
 from typing import Any
 
-from replay.simulator import catalogue
-from replay.simulator.call import Call, HungUpError, Receive, Send
-from replay.simulator.driver import Driver, Outlet
-from replay.simulator.engine import Engine, QueueFullError
-from replay.simulator.faults import RateLimit, asked_fault, drawn_fault
-from replay.simulator.profile import Profile
-from replay.simulator.prompt import Prompt
-from replay.simulator.refusal import gateway_page, invalid, no_such_model, refusal
-from replay.simulator.truth import Ledger
+from tbench.replay.simulator import catalogue
+from tbench.replay.simulator.call import Call, HungUpError, Receive, Send
+from tbench.replay.simulator.driver import Driver, Outlet
+from tbench.replay.simulator.engine import Engine, QueueFullError
+from tbench.replay.simulator.faults import RateLimit, asked_fault, drawn_fault
+from tbench.replay.simulator.profile import Profile
+from tbench.replay.simulator.prompt import Prompt
+from tbench.replay.simulator.refusal import gateway_page, invalid, no_such_model, refusal
+from tbench.replay.simulator.truth import Ledger
 
 _ALPHABET = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
 

@@ -6,14 +6,22 @@ from typing import Any
 
 import orjson
 
-from replay.simulator.answer import Branch
-from replay.simulator.call import Call, ClientGoneError, HungUpError
-from replay.simulator.driver import Outlet
-from replay.simulator.encoding import Encode, encoder
-from replay.simulator.faults import Fault
-from replay.simulator.order import Order
-from replay.simulator.refusal import error, invalid, refusal
-from replay.simulator.wire import DONE, JSON_TYPE, STREAM_TYPE, Head, Stream, completion, event
+from tbench.replay.simulator.answer import Branch
+from tbench.replay.simulator.call import Call, ClientGoneError, HungUpError
+from tbench.replay.simulator.driver import Outlet
+from tbench.replay.simulator.encoding import Encode, encoder
+from tbench.replay.simulator.faults import Fault
+from tbench.replay.simulator.order import Order
+from tbench.replay.simulator.refusal import error, invalid, refusal
+from tbench.replay.simulator.wire import (
+    DONE,
+    JSON_TYPE,
+    STREAM_TYPE,
+    Head,
+    Stream,
+    completion,
+    event,
+)
 
 GARBAGE = b'data: {"id": "oops", "choi\n\n'
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import orjson
 
-from replay.simulator.answer import Branch, Kind, Piece
-from replay.simulator.order import Order
-from replay.simulator.words import END_OF_TURN, token_id
+from tbench.replay.simulator.answer import Branch, Kind, Piece
+from tbench.replay.simulator.order import Order
+from tbench.replay.simulator.words import END_OF_TURN, token_id
 
 DONE = b"data: [DONE]\n\n"
 STREAM_TYPE = "text/event-stream;charset=utf-8"

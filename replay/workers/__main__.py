@@ -1,5 +1,5 @@
-"""`python -m replay.workers`: started by replay.workers.crew, not by hand."""
+"""`python -m tbench.replay.workers`: started by replay.workers.crew, not by hand."""
 
-from replay.workers.worker import main
+from tbench.replay.workers.worker import main
 
 main()

@@ -13,11 +13,11 @@ from typing import IO, Any, Final
 
 import trio
 
-from capture.errors import InputError, InvalidRunError
-from replay.workers.duty import Duty, Report
-from replay.workers.process import Process, start
-from replay.workers.pulse import Pulse, Row
-from replay.workers.spool import SpoolReader
+from tbench.capture.errors import InputError, InvalidRunError
+from tbench.replay.workers.duty import Duty, Report
+from tbench.replay.workers.process import Process, start
+from tbench.replay.workers.pulse import Pulse, Row
+from tbench.replay.workers.spool import SpoolReader
 
 GRACE_S: Final = 10.0
 """How long a worker may take to end what it was told to end, before it is killed."""

@@ -4,14 +4,14 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
-from replay.address import address
-from replay.heads import origin_at
-from replay.pace import Pace
-from replay.pacing import Closed
-from replay.workers.duty import Duty, part, share
+from tbench.replay.address import address
+from tbench.replay.heads import origin_at
+from tbench.replay.pace import Pace
+from tbench.replay.pacing import Closed
+from tbench.replay.workers.duty import Duty, part, share
 
 if TYPE_CHECKING:
-    from replay.job import Job
+    from tbench.replay.job import Job
 
 AHEAD_BYTES: Final = 64 * 2**20
 """Calls that all workers together keep at hand, about."""

@@ -4,10 +4,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from capture.lag import Lag
-from replay.pacing import Closed, Fixed, Profile
-from replay.sender import Deadlines, Origin
-from replay.senders import Kind
+from tbench.capture.lag import Lag
+from tbench.replay.pacing import Closed, Fixed, Profile
+from tbench.replay.sender import Deadlines, Origin
+from tbench.replay.senders import Kind
 
 Word = Literal["ready", "warm", "go", "stop"]
 """A worker says `ready` when it could send, and `warm` when its connections are open; the parent says

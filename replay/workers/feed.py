@@ -10,8 +10,8 @@ from typing import Any, Final
 import msgpack
 import trio
 
-from replay.sender import Call, Origin
-from replay.workers.pulse import Row
+from tbench.replay.sender import Call, Origin
+from tbench.replay.workers.pulse import Row
 
 PIECE: Final = 65536
 CALL_BYTES: Final = 600

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from typing import Final
 
-from replay.sender import Call
-from replay.workers.feed import frame
+from tbench.replay.sender import Call
+from tbench.replay.workers.feed import frame
 
 BATCH: Final = 32768
 BATCH_S: Final = 0.005

@@ -16,8 +16,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, Final, NoReturn, Protocol
 
-from capture.stopping import stop_signals
-from replay.kin import kin_command, kin_environ
+from tbench.capture.stopping import stop_signals
+from tbench.replay.kin import kin_command, kin_environ
 
 THREADS: Final = Path("/proc/self/task")
 OPEN: Final = Path("/proc/self/fd")
@@ -50,7 +50,7 @@ class Started:
 
     def __init__(self, fds: Sequence[int], said: IO[bytes]) -> None:
         self._process = subprocess.Popen(  # noqa: S603 (ourselves)
-            [*kin_command("replay.workers"), *map(str, fds)],
+            [*kin_command("tbench.replay.workers"), *map(str, fds)],
             pass_fds=fds,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
@@ -72,7 +72,7 @@ class Forked:
     """A copy of this process."""
 
     def __init__(self, fds: Sequence[int], said: IO[bytes]) -> None:
-        from replay.workers.worker import work  # noqa: PLC0415 (in the parent, for all workers at once)
+        from tbench.replay.workers.worker import work  # noqa: PLC0415 (in the parent, for all workers at once)
 
         self._code: int | None = None
         self._pid = os.fork()

@@ -2,7 +2,7 @@
 
 import math
 
-from replay.workers.pulse import Pulse
+from tbench.replay.workers.pulse import Pulse
 
 
 class Purse:

@@ -4,7 +4,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from zlib import crc32
 
-from replay.plan import Planned
+from tbench.replay.plan import Planned
 
 
 class Shards:

@@ -14,9 +14,9 @@ from typing import Any, Final
 import msgpack
 import trio
 
-from capture.exchange import Outcome
-from replay.attempt import Attempt
-from replay.sender import Reply
+from tbench.capture.exchange import Outcome
+from tbench.replay.attempt import Attempt
+from tbench.replay.sender import Reply
 
 FLUSH_S: Final = 0.1
 PIECE: Final = 2**20

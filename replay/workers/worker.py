@@ -1,6 +1,6 @@
 """A worker: the process that sends. It knows no trace, no file names and no key but those on the wire.
 
-    python -m replay.workers FEED CONTROL SPOOL PULSE
+    python -m tbench.replay.workers FEED CONTROL SPOOL PULSE
 
 The four are file descriptors from the parent (see replay.workers.crew). It ends when its calls have ended,
 or when the parent is gone.
@@ -19,18 +19,18 @@ from typing import Any, Final
 
 import trio
 
-from capture.lag import Lag
-from replay.alarm import punctual
-from replay.attempt import Attempt
-from replay.brake import Brake
-from replay.player import Player
-from replay.sender import Call
-from replay.senders import OpenSender, make_sender
-from replay.workers.duty import Duty, Report
-from replay.workers.feed import Feed
-from replay.workers.pulse import Pulse, Row
-from replay.workers.purse import Purse
-from replay.workers.spool import SpoolWriter
+from tbench.capture.lag import Lag
+from tbench.replay.alarm import punctual
+from tbench.replay.attempt import Attempt
+from tbench.replay.brake import Brake
+from tbench.replay.player import Player
+from tbench.replay.sender import Call
+from tbench.replay.senders import OpenSender, make_sender
+from tbench.replay.workers.duty import Duty, Report
+from tbench.replay.workers.feed import Feed
+from tbench.replay.workers.pulse import Pulse, Row
+from tbench.replay.workers.purse import Purse
+from tbench.replay.workers.spool import SpoolWriter
 
 STALL_STEP_S: Final = 0.01
 
@@ -64,7 +64,7 @@ def _trust(duty: Duty) -> ssl.SSLContext | None:
     """What verifies https; None where nothing is sent by it: certificates take long to load."""
     if duty.sender == "engine" and all(origin.scheme == "http" for origin in duty.origins):
         return None
-    from replay.trust import tls  # noqa: PLC0415
+    from tbench.replay.trust import tls  # noqa: PLC0415
 
     return tls(duty.ca)
 

@@ -32,7 +32,7 @@ from tbench.commands.options import (
 from tbench.commands.sharing import Charts, Shared, Xlsx
 
 if TYPE_CHECKING:
-    from replay.experiment.experiment import Experiment
+    from tbench.replay.experiment.experiment import Experiment
 
 PLAN, VERDICT = "The plan", "The verdict"
 
@@ -248,6 +248,6 @@ def ab(
 
 
 def _tables(arms: Sequence[str] | None) -> list[dict[str, Any]] | None:
-    from replay.experiment.treatment import parse_arm
+    from tbench.replay.experiment.treatment import parse_arm
 
     return [parse_arm(text) for text in arms] if arms else None

@@ -13,28 +13,28 @@ from pathlib import Path
 from typing import Any, Final
 from uuid import uuid4
 
-from analysis.arms import load_arm
-from analysis.result import read_object
-from analysis.slo import met, parse_slo
-from capture.errors import InputError, TbenchError, UnreachableError
-from capture.synthesis import Workload, parse
-from capture.synthesis.material import materials
-from capture.terminal import plural
-from replay.benchmark.aggregate import Trim
-from replay.benchmark.conduct import RUNS, Benchmark, Made, conduct
-from replay.benchmark.layout import METADATA, OWN, write_json
-from replay.benchmark.saturation import kept, search
-from replay.benchmark.sweep import BATCHED, Point, Sweep
-from replay.headroom import headroom
-from replay.order import Order
-from replay.runfile import Run
-from replay.totals import duration_s
+from tbench.analysis.arms import load_arm
+from tbench.analysis.result import read_object
+from tbench.analysis.slo import met, parse_slo
 from tbench.benchmark_order import MINUTE_S, BenchmarkOrder
 from tbench.benchmark_view import Log, table
 from tbench.calibrating import with_lengths
+from tbench.capture.errors import InputError, TbenchError, UnreachableError
+from tbench.capture.synthesis import Workload, parse
+from tbench.capture.synthesis.material import materials
+from tbench.capture.terminal import plural
 from tbench.commands.uploading import Upload, exit_of
 from tbench.dashboard.board import board
 from tbench.interrupting import terminable
+from tbench.replay.benchmark.aggregate import Trim
+from tbench.replay.benchmark.conduct import RUNS, Benchmark, Made, conduct
+from tbench.replay.benchmark.layout import METADATA, OWN, write_json
+from tbench.replay.benchmark.saturation import kept, search
+from tbench.replay.benchmark.sweep import BATCHED, Point, Sweep
+from tbench.replay.headroom import headroom
+from tbench.replay.order import Order
+from tbench.replay.runfile import Run
+from tbench.replay.totals import duration_s
 from tbench.uploading.delivery import Delivery
 
 INTERRUPTED: Final = 130
@@ -164,9 +164,9 @@ def _summary_was_interrupted(made: list[Made], folder: Path, log: Log) -> bool:
 
 def _summarise(folder: Path, log: Log) -> None:
     """The workbook and the pictures of what is there, as genai-bench has them."""
-    from analysis.experiment import load_experiment
-    from analysis.plots.files import default_plots
-    from analysis.report.benchmark_book import write_workbook
+    from tbench.analysis.experiment import load_experiment
+    from tbench.analysis.plots.files import default_plots
+    from tbench.analysis.report.benchmark_book import write_workbook
 
     for note in write_workbook(load_experiment(folder), folder / f"{folder.name}_summary.xlsx"):
         log.say(note)

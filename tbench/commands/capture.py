@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from capture.errors import InputError, InvalidRunError
+from tbench.capture.errors import InputError, InvalidRunError
 
 DEFAULT_UPSTREAM = "https://api.together.xyz"
 MEGA = 1 << 20
@@ -81,11 +81,11 @@ def capture(
     The answers stream through as they arrive; keys and cookies are never written. Stop with Ctrl-C: streams
     in flight may end first (--grace), a second Ctrl-C cuts them short.
     """
-    from capture.addresses import parse_upstream
-    from capture.proxy import Setup, run
-    from capture.recording import Recording
-    from capture.selection import API_HOSTS, Selection
-    from capture.stopping import heard
+    from tbench.capture.addresses import parse_upstream
+    from tbench.capture.proxy import Setup, run
+    from tbench.capture.recording import Recording
+    from tbench.capture.selection import API_HOSTS, Selection
+    from tbench.capture.stopping import heard
     from tbench.capture_view import View, files_of, summary
 
     _check_usage(mode, listen, upstream, host)

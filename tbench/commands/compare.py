@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from capture.errors import InputError
+from tbench.capture.errors import InputError
 from tbench.commands.gating import Asked, judged
 from tbench.commands.publishing import Outlets, put_markdown
 from tbench.commands.sharing import Charts, Html, Shared, Xlsx
@@ -164,14 +164,14 @@ def compare(
             )
         return judged(runs, asked, outlets)
     _check_pair(runs, junit)
-    from analysis.compare import Question, Verdict
-    from analysis.report.machine import comparison_json, dump
-    from analysis.report.markdown import comparison_markdown
-    from analysis.report.terminal import comparison_text
-    from analysis.sketched import compare_files
-    from analysis.slo import parse_slo
-    from replay.warmup import parse_warmup
+    from tbench.analysis.compare import Question, Verdict
+    from tbench.analysis.report.machine import comparison_json, dump
+    from tbench.analysis.report.markdown import comparison_markdown
+    from tbench.analysis.report.terminal import comparison_text
+    from tbench.analysis.sketched import compare_files
+    from tbench.analysis.slo import parse_slo
     from tbench.commands.output import command_line, show, terminal
+    from tbench.replay.warmup import parse_warmup
 
     question = Question(
         metrics=tuple(metric or ()),
@@ -184,8 +184,8 @@ def compare(
         _check_size(runs, sketch=sketch)
     found = compare_files(runs[0], runs[1], question, sketch=sketch)
     if shared:
-        from analysis.report.page import comparison_report
-        from analysis.report.workbook import comparison_book
+        from tbench.analysis.report.page import comparison_report
+        from tbench.analysis.report.workbook import comparison_book
 
         line = command_line()
         shared.write(
@@ -201,7 +201,7 @@ def compare(
 
 
 def _check_size(runs: Sequence[Path], *, sketch: bool) -> None:
-    from analysis.outsized import outsized
+    from tbench.analysis.outsized import outsized
 
     if sketch or any(map(outsized, runs)):
         raise InputError(

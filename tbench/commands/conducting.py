@@ -12,25 +12,6 @@ from typing import Any
 
 import typer
 
-from analysis.comparison import Verdict
-from analysis.judgement import Judgement
-from analysis.power import plan_warning
-from analysis.report.judgement import judgement_text
-from analysis.report.junit import judgement_junit
-from analysis.report.machine import dump
-from analysis.report.markdown import judgement_markdown
-from analysis.variance import Within
-from capture.errors import InputError, InvalidRunError
-from capture.terminal import plural
-from replay.closing import outlook as outlook_of_run
-from replay.closing import priced
-from replay.experiment.conduct import missing
-from replay.experiment.experiment import Experiment, experiment, read_plan
-from replay.experiment.ledger import PLAN, Ledger
-from replay.experiment.outlook import Outlook, outlook
-from replay.experiment.schedule import MEANINGS, Slot
-from replay.performance import Watch
-from replay.progress import clock, watching
 from tbench.abtest import (
     Stopped,
     contrast_of,
@@ -44,10 +25,29 @@ from tbench.abtest import (
     spreads,
     verdict,
 )
+from tbench.analysis.comparison import Verdict
+from tbench.analysis.judgement import Judgement
+from tbench.analysis.power import plan_warning
+from tbench.analysis.report.judgement import judgement_text
+from tbench.analysis.report.junit import judgement_junit
+from tbench.analysis.report.machine import dump
+from tbench.analysis.report.markdown import judgement_markdown
+from tbench.analysis.variance import Within
+from tbench.capture.errors import InputError, InvalidRunError
+from tbench.capture.terminal import plural
 from tbench.commands.output import private, terminal
 from tbench.commands.sharing import Shared
 from tbench.experiment_view import Progress, board
 from tbench.interrupting import terminable
+from tbench.replay.closing import outlook as outlook_of_run
+from tbench.replay.closing import priced
+from tbench.replay.experiment.conduct import missing
+from tbench.replay.experiment.experiment import Experiment, experiment, read_plan
+from tbench.replay.experiment.ledger import PLAN, Ledger
+from tbench.replay.experiment.outlook import Outlook, outlook
+from tbench.replay.experiment.schedule import MEANINGS, Slot
+from tbench.replay.performance import Watch
+from tbench.replay.progress import clock, watching
 
 EXITS = {Verdict.PASS: 0, Verdict.FAIL: 1, Verdict.INCONCLUSIVE: 3, Verdict.INVALID: 4}
 
@@ -120,8 +120,8 @@ def _explained(within: Within | None) -> str:
 
 def _report(found: Judgement, folder: Path, whole: str, shared: Shared) -> None:
     """Write what people and CI read beside the runs, and what was asked for besides."""
-    from analysis.report.page import judgement_report
-    from analysis.report.workbook import judgement_book
+    from tbench.analysis.report.page import judgement_report
+    from tbench.analysis.report.workbook import judgement_book
 
     line = f"tbench ab -o {shlex.quote(str(folder))}"
     page = judgement_report(found, command=line)

@@ -17,8 +17,8 @@ def doctor(
     """
     import json
 
-    from replay.doctor.examination import examine
-    from replay.doctor.wording import text
+    from tbench.replay.doctor.examination import examine
+    from tbench.replay.doctor.wording import text
 
     found = examine(workers, lambda what: print(what, file=sys.stderr, flush=True))
     typer.echo(json.dumps(found.as_json()) if as_json else "\n".join(text(found)))

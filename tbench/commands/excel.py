@@ -26,9 +26,9 @@ def excel(
 
     What its reader must know (points that are missing, requests that failed) is in it, and on stderr.
     """
-    from analysis.experiment import load_experiment
-    from analysis.report.benchmark_book import write_workbook
-    from capture.errors import InputError
+    from tbench.analysis.experiment import load_experiment
+    from tbench.analysis.report.benchmark_book import write_workbook
+    from tbench.capture.errors import InputError
 
     if not excel_name.strip():
         raise InputError("--excel-name '': give the workbook a name")

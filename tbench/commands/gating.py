@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from capture.errors import InputError
+from tbench.capture.errors import InputError
 from tbench.commands.publishing import Outlets, published
 
 if TYPE_CHECKING:
-    from analysis.gate import Gate
-    from analysis.judgement import Method
-    from replay.warmup import Warmup
+    from tbench.analysis.gate import Gate
+    from tbench.analysis.judgement import Method
+    from tbench.replay.warmup import Warmup
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,9 +41,9 @@ class Asked:
 
     def read(self) -> "tuple[tuple[Gate, ...], Warmup | None]":
         """The gates and the warm-up. Raises InputError where one is not understood."""
-        from analysis.gate import parse_gates
-        from analysis.slo import parse_slo
-        from replay.warmup import parse_warmup
+        from tbench.analysis.gate import parse_gates
+        from tbench.analysis.slo import parse_slo
+        from tbench.replay.warmup import parse_warmup
 
         slo = () if self.slo is None else parse_slo(self.slo)
         warmup = None if self.warmup is None else parse_warmup(self.warmup)
@@ -65,8 +65,8 @@ def judged(runs: Sequence[Path], asked: Asked, outlets: Outlets) -> int:
 
 def _gated(runs: Sequence[Path], asked: Asked, outlets: Outlets) -> int:
     """Judge and publish; the exit code says the verdict. Each path is an arm, the first the baseline."""
-    from analysis.judge import judge
-    from analysis.replicates import load_replicates
+    from tbench.analysis.judge import judge
+    from tbench.analysis.replicates import load_replicates
 
     gates, warmup = asked.read()
     if len(runs) < 2:
@@ -84,9 +84,9 @@ def _gated(runs: Sequence[Path], asked: Asked, outlets: Outlets) -> int:
 
 def _by_history(history: Path, runs: Sequence[Path], asked: Asked, outlets: Outlets) -> int:
     """Judge the runs of one arm against a baseline file, and publish."""
-    from analysis.history import read_history
-    from analysis.judge_history import judge_history
-    from analysis.replicates import load_replicates
+    from tbench.analysis.history import read_history
+    from tbench.analysis.judge_history import judge_history
+    from tbench.analysis.replicates import load_replicates
 
     if asked.trend:
         raise InputError("--trend is for runs that took turns; a baseline file has sessions")
@@ -97,11 +97,11 @@ def _by_history(history: Path, runs: Sequence[Path], asked: Asked, outlets: Outl
 
 def _kept(history: Path, runs: Sequence[Path], asked: Asked, *, as_json: bool) -> int:
     """Append the runs of one arm to a baseline file as a session. Returns 0."""
-    from analysis.history import History, appended, read_history, write_history
-    from analysis.judge_history import LEAST_SESSIONS
-    from analysis.replicates import load_replicates
-    from analysis.report.machine import dump
-    from analysis.session import session_of
+    from tbench.analysis.history import History, appended, read_history, write_history
+    from tbench.analysis.judge_history import LEAST_SESSIONS
+    from tbench.analysis.replicates import load_replicates
+    from tbench.analysis.report.machine import dump
+    from tbench.analysis.session import session_of
 
     gates, warmup = asked.read()
     if not gates:

@@ -9,9 +9,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, TypedDict
 
-from capture.errors import InputError
-from capture.terminal import naming, styled
-from capture.writing import PRIVATE, SHARED, whole_file
+from tbench.capture.errors import InputError
+from tbench.capture.terminal import naming, styled
+from tbench.capture.writing import PRIVATE, SHARED, whole_file
 
 FRAME = b"\xc9"
 """What every trace and run begins with, and no page."""

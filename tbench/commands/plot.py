@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from capture.errors import InputError
-from capture.terminal import plural
+from tbench.capture.errors import InputError
+from tbench.capture.terminal import plural
 
 if TYPE_CHECKING:
-    from analysis.experiment import Experiment
-    from analysis.plots.layout import Grid
+    from tbench.analysis.experiment import Experiment
+    from tbench.analysis.plots.layout import Grid
 
 DEFAULT = "2x4_default"
 SPEECH = "2x4_tts"
@@ -77,7 +77,7 @@ def plot(
 
     A combined picture and one for each panel, under genai-bench's names. Reads its folders, too.
     """
-    from analysis.experiment import chosen, load_experiments
+    from tbench.analysis.experiment import chosen, load_experiments
 
     chosen_formats = _formats(formats or ["png"])
     if preset == SPEECH:
@@ -107,7 +107,7 @@ def _draw(
     """Check everything, then write into the folder; None: the check is all."""
     import sys
 
-    from analysis.plots.files import checked, plot
+    from tbench.analysis.plots.files import checked, plot
 
     sheets = checked(found, grid, key, place)
     if folder is None:
@@ -135,7 +135,7 @@ def _formats(names: Sequence[str]) -> list[str]:
 
 
 def _criteria(text: str) -> dict[str, Any]:
-    from capture.jsontext import loads
+    from tbench.capture.jsontext import loads
 
     try:
         found = loads(text)
@@ -150,8 +150,8 @@ def _grid(
     found: Sequence["Experiment"], config: Path | None, preset: str | None
 ) -> tuple["Grid", str]:
     """The layout, and where it comes from."""
-    from analysis.plots.files import preset_for
-    from analysis.plots.layout import read_grid
+    from tbench.analysis.plots.files import preset_for
+    from tbench.analysis.plots.layout import read_grid
 
     if config and not preset:
         return read_grid(config), str(config)
@@ -174,7 +174,7 @@ def _say(found: Sequence["Experiment"], *, verbose: bool) -> None:
 
 
 def _list(found: Sequence["Experiment"]) -> None:
-    from analysis.plots.fields import held
+    from tbench.analysis.plots.fields import held
 
     points = [point for one in found for point in one.points]
     print(f"{'field':<46}{'unit':<12}{'points':>7}  values")

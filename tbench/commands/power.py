@@ -36,11 +36,11 @@ def power(
     (one run cannot say it; then 3 % is assumed and said so).
     A plan that will often not decide is said in one sentence. Ends with 4 where a pilot run is INVALID.
     """
-    from analysis.pilot import load_pilot, parse_asked, parse_share
-    from analysis.planning import Aim, plan
-    from analysis.report.machine import dump
-    from analysis.report.planning import plan_json, plan_text
-    from capture.errors import InputError
+    from tbench.analysis.pilot import load_pilot, parse_asked, parse_share
+    from tbench.analysis.planning import Aim, plan
+    from tbench.analysis.report.machine import dump
+    from tbench.analysis.report.planning import plan_json, plan_text
+    from tbench.capture.errors import InputError
 
     if not 0.5 <= power <= 0.99:
         raise InputError(f"--power {power:g}: give a share between 0.5 and 0.99, such as 0.8")

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from capture.errors import InputError
-from capture.writing import check_folder
+from tbench.capture.errors import InputError
+from tbench.capture.writing import check_folder
 from tbench.commands.sharing import Shared
 
 if TYPE_CHECKING:
-    from analysis.judgement import Judgement
+    from tbench.analysis.judgement import Judgement
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,11 +38,11 @@ class Outlets:
 
 def published(found: "Judgement", outlets: Outlets) -> int:
     """Print the judgement and write its files; returns the exit code of its verdict."""
-    from analysis.comparison import Verdict
-    from analysis.report.judgement import judgement_json, judgement_text
-    from analysis.report.junit import judgement_junit
-    from analysis.report.machine import dump
-    from analysis.report.markdown import judgement_markdown
+    from tbench.analysis.comparison import Verdict
+    from tbench.analysis.report.judgement import judgement_json, judgement_text
+    from tbench.analysis.report.junit import judgement_junit
+    from tbench.analysis.report.machine import dump
+    from tbench.analysis.report.markdown import judgement_markdown
     from tbench.commands.output import command_line, terminal, write_shared
 
     if outlets.shared:
@@ -62,8 +62,8 @@ def published(found: "Judgement", outlets: Outlets) -> int:
 
 
 def _share(found: "Judgement", shared: Shared) -> None:
-    from analysis.report.page import judgement_report
-    from analysis.report.workbook import judgement_book
+    from tbench.analysis.report.page import judgement_report
+    from tbench.analysis.report.workbook import judgement_book
     from tbench.commands.output import command_line
 
     if found.history is not None:

@@ -126,9 +126,9 @@ def replay(
     Latency counts from when a request was due in open loops (so waiting for a slow target counts), from
     when it was sent in closed loops. Ctrl-C stops and keeps what is there.
     """
-    from replay.order import Order, parse_workers
-    from replay.target import parse_fields, parse_headers, parse_models
-    from replay.warmup import parse_warmup
+    from tbench.replay.order import Order, parse_workers
+    from tbench.replay.target import parse_fields, parse_headers, parse_models
+    from tbench.replay.warmup import parse_warmup
 
     order = Order(
         trace=trace,
@@ -164,7 +164,7 @@ def replay(
         max_cost=max_cost,
         cache=cache or "as-is",
     )
-    from replay.command import dry_run as look
-    from replay.command import send
+    from tbench.replay.command import dry_run as look
+    from tbench.replay.command import send
 
     return look(order, as_json=as_json) if dry_run else send(order, as_json=as_json)

@@ -34,13 +34,13 @@ def report(
     A quantile of too few requests is marked, with the number that it needs for an interval. Ends with 4
     where the run, or a point, is INVALID: its client was the limit, it was killed, or its file is damaged.
     """
-    from analysis.arms import load_arm
-    from analysis.report.machine import dump, report_json
-    from analysis.report.terminal import run_text
-    from analysis.slo import parse_slo
-    from capture.errors import InputError, InvalidRunError, UnreachableError
-    from replay.benchmark.layout import METADATA
+    from tbench.analysis.arms import load_arm
+    from tbench.analysis.report.machine import dump, report_json
+    from tbench.analysis.report.terminal import run_text
+    from tbench.analysis.slo import parse_slo
+    from tbench.capture.errors import InputError, InvalidRunError, UnreachableError
     from tbench.commands.output import command_line, show, terminal
+    from tbench.replay.benchmark.layout import METADATA
 
     if samples and not as_json:
         raise InputError("--samples prints JSON: add --json")
@@ -55,8 +55,8 @@ def report(
     arm = load_arm(run)
     arm.check_not_empty()
     if shared:
-        from analysis.report.page import run_report
-        from analysis.report.workbook import run_book
+        from tbench.analysis.report.page import run_report
+        from tbench.analysis.report.workbook import run_book
 
         line = command_line()
         shared.write(
@@ -75,10 +75,10 @@ def report(
 
 def _sweep(folder: Path, given: Sequence[str], *, samples: bool, as_json: bool) -> None:
     """Report a benchmark's folder; `given` are the options that only one run has."""
-    from analysis.experiment import load_experiment
-    from analysis.report.machine import dump
-    from analysis.report.sweep import check, sweep_json, sweep_text
-    from capture.errors import InputError
+    from tbench.analysis.experiment import load_experiment
+    from tbench.analysis.report.machine import dump
+    from tbench.analysis.report.sweep import check, sweep_json, sweep_text
+    from tbench.capture.errors import InputError
     from tbench.commands.output import show, terminal
 
     for option in [*given, *(["--samples"] if samples else [])]:

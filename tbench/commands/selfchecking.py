@@ -19,13 +19,13 @@ def self_checked(
     """Print what equal arms show, for metrics, quantiles and a warm-up; 4 where a run is INVALID, else 0."""
     import numpy as np
 
-    from analysis.compare import Question
-    from analysis.gate import parse_gates, parse_margin
-    from analysis.replicates import load_replicates
-    from analysis.report.machine import dump
-    from analysis.report.selfcheck import self_check_json, self_check_text
-    from analysis.selfcheck import self_check
-    from replay.warmup import parse_warmup
+    from tbench.analysis.compare import Question
+    from tbench.analysis.gate import parse_gates, parse_margin
+    from tbench.analysis.replicates import load_replicates
+    from tbench.analysis.report.machine import dump
+    from tbench.analysis.report.selfcheck import self_check_json, self_check_text
+    from tbench.analysis.selfcheck import self_check
+    from tbench.replay.warmup import parse_warmup
 
     metrics, quantiles, warmup = asked
     question = Question(

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from capture.errors import InputError
+from tbench.capture.errors import InputError
 
 KEY_ENV = "TBENCH_SERVE_KEY"
 
@@ -65,10 +65,10 @@ def serve(
     import asyncio
     from dataclasses import replace
 
-    from replay.simulator.odd import OddServer
-    from replay.simulator.profile import check_faults, load_profile
-    from replay.simulator.server import Place, run
-    from replay.simulator.service import Rules
+    from tbench.replay.simulator.odd import OddServer
+    from tbench.replay.simulator.profile import check_faults, load_profile
+    from tbench.replay.simulator.server import Place, run
+    from tbench.replay.simulator.service import Rules
 
     place = Place(
         host=host,

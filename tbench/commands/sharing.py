@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Annotated, BinaryIO
 
 import typer
 
-from capture.errors import InputError
-from capture.writing import check_folder
+from tbench.capture.errors import InputError
+from tbench.capture.writing import check_folder
 from tbench.commands.output import private
 
 if TYPE_CHECKING:
-    from analysis.report.figures import Report
+    from tbench.analysis.report.figures import Report
 
 Html = Annotated[
     Path | None, typer.Option(help="Also write a self-contained HTML page to this file.")
@@ -64,7 +64,7 @@ class Shared:
 
 
 def _charts(folder: Path, report: "Report") -> None:
-    from analysis.report.pictures import pictures
+    from tbench.analysis.report.pictures import pictures
 
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from typer.core import TyperCommand
 
-from capture.errors import InputError
+from tbench.capture.errors import InputError
 
 if TYPE_CHECKING:
     from typer._click.core import Context

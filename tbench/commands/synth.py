@@ -96,10 +96,10 @@ def synth(
 
     Prompt tokens are those of the text alone: a server's chat template adds its own.
     """
-    from capture.errors import InputError
-    from capture.synthesis import Arrivals, write
-    from capture.synthesis.order import Order
-    from capture.terminal import plural
+    from tbench.capture.errors import InputError
+    from tbench.capture.synthesis import Arrivals, write
+    from tbench.capture.synthesis.order import Order
+    from tbench.capture.terminal import plural
 
     if rate is not None and poisson is not None:
         raise InputError("--rate and --poisson both say when requests come; give one")

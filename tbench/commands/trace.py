@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from capture.terminal import named, one_line, plural
+from tbench.capture.terminal import named, one_line, plural
 from tbench.commands.synth import synth
 
 if TYPE_CHECKING:
-    from capture.container import Losses
-    from capture.tracereader import Trace
+    from tbench.capture.container import Losses
+    from tbench.capture.tracereader import Trace
 
 app = typer.Typer(help="Look into traces, check, repair and synthesise them.")
 
@@ -29,8 +29,8 @@ def info(trace: Source, json: Json = False) -> None:
     Burstiness (idc) is the variance of the arrivals per window over their mean: 1 is Poisson traffic.
     Dropped are the records that the capture could not write. Damage is counted, never an error.
     """
-    from capture.overview import overview
-    from capture.tracereader import read_trace
+    from tbench.capture.overview import overview
+    from tbench.capture.tracereader import read_trace
 
     found = read_trace(trace)
     figures = overview(found)
@@ -50,8 +50,8 @@ def head(
     """List the first exchanges by arrival, one line each; prompts only with --bodies."""
     from itertools import islice
 
-    from capture.overview import glance
-    from capture.tracereader import read_trace
+    from tbench.capture.overview import glance
+    from tbench.capture.tracereader import read_trace
 
     rows = [glance(exchange, bodies=bodies) for exchange in islice(read_trace(trace), number)]
     if json:
@@ -63,7 +63,7 @@ def head(
 @app.command()
 def check(trace: Source) -> None:
     """Read every byte of a trace. Exit code 0: sound; 4: damaged, cut or lossy; 2: not a trace."""
-    from capture.repair import check as check_trace
+    from tbench.capture.repair import check as check_trace
 
     found = check_trace(trace)
     for line in found.problems:
@@ -81,7 +81,7 @@ def repair(
     out: Annotated[Path, typer.Option("-o", "--output", metavar="OUT", help="The new file.")],
 ) -> None:
     """Copy every sound block of a trace, all its segments, into one new file with a new index."""
-    from capture.repair import repair as repair_trace
+    from tbench.capture.repair import repair as repair_trace
 
     lost = repair_trace(trace, out)
     typer.echo(f"{out}: written; {_losses(lost) or 'nothing was lost'}")

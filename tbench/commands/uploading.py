@@ -9,10 +9,10 @@ from uuid import uuid4
 
 import typer
 
-from capture.errors import InputError
-from capture.jsontext import read_json
-from replay.benchmark.layout import OWN, write_json
 from tbench.benchmark_view import on_stderr
+from tbench.capture.errors import InputError
+from tbench.capture.jsontext import read_json
+from tbench.replay.benchmark.layout import OWN, write_json
 from tbench.uploading.address import Address, read_address
 from tbench.uploading.delivery import Delivery, claimed, deliver, report
 from tbench.uploading.store import Store

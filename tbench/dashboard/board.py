@@ -16,17 +16,17 @@ from typing import Final
 
 import trio
 
-from capture.console import Console
-from capture.console import Live as Region
-from replay.benchmark.conduct import Benchmark, Made
-from replay.benchmark.sweep import BATCHED, Point
-from replay.performance import Live, Watch
-from replay.quiet import BEHIND, on_thread
-from replay.sample import Fate
-from replay.tally import Side, Tally
 from tbench.benchmark_view import Board, Log, PlainBoard, line, name
+from tbench.capture.console import Console
+from tbench.capture.console import Live as Region
 from tbench.dashboard.drawing import drawn
 from tbench.dashboard.frame import Finished, Frame, Half, Load, Progress
+from tbench.replay.benchmark.conduct import Benchmark, Made
+from tbench.replay.benchmark.sweep import BATCHED, Point
+from tbench.replay.performance import Live, Watch
+from tbench.replay.quiet import BEHIND, on_thread
+from tbench.replay.sample import Fate
+from tbench.replay.tally import Side, Tally
 
 EVERY_S: Final = 0.5
 KEPT: Final = 200

@@ -15,10 +15,10 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from replay.progress import clock
-from replay.spread import Spread
 from tbench.dashboard.figures import COLOURS, Dot, bar, edges, latency, number, scatter
 from tbench.dashboard.frame import Finished, Frame, Half, Load, Progress
+from tbench.replay.progress import clock
+from tbench.replay.spread import Spread
 
 BINS: Final = 10
 NARROW: Final = (80, 24)

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from replay.spread import Spread
+from tbench.replay.spread import Spread
 
 
 @dataclass(frozen=True, kw_only=True)

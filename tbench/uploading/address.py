@@ -4,8 +4,8 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
-from capture.errors import InputError
-from capture.redact import mask_address
+from tbench.capture.errors import InputError
+from tbench.capture.redact import mask_address
 
 EXAMPLE: Final = "s3://bucket/prefix, gs://, az:// or file:///folder"
 LOCAL: Final = frozenset({"file", "local"})

@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from capture.errors import InputError
-from capture.jsontext import loads
-from replay.benchmark.conduct import TRACES
-from replay.benchmark.layout import OWN
+from tbench.capture.errors import InputError
+from tbench.capture.jsontext import loads
+from tbench.replay.benchmark.conduct import TRACES
+from tbench.replay.benchmark.layout import OWN
 from tbench.uploading.address import LOCAL, Address
 from tbench.uploading.store import Store, opened, refusal, said
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from capture.errors import InputError
-from capture.redact import Secrets, mask_lookalikes
+from tbench.capture.errors import InputError
+from tbench.capture.redact import Secrets, mask_lookalikes
 from tbench.uploading.address import ENVIRONMENT, LOCAL, Address
 
 PIECE: Final = 1 << 20
