@@ -18,9 +18,7 @@ from tbench.capture.exchange import Outcome
 from tbench.capture.terminal import plural
 from tbench.capture.tracereader import read_trace
 from tbench.replay import measures
-from tbench.replay.benchmark.layout import METADATA
 from tbench.replay.columns import Column
-from tbench.replay.experiment.ledger import PLAN
 from tbench.replay.runfile import Run, read_run, recount
 from tbench.replay.table import Truths, where, words
 from tbench.replay.totals import why_invalid
@@ -33,8 +31,8 @@ STOPPED = frozenset(
 """Outcomes that somebody else than the server brought about: neither a success nor an error."""
 
 SEVERAL: Final = {
-    METADATA: ("a benchmark's", "tbench report {}"),
-    PLAN: ("an experiment's", "{}/report.html"),
+    "experiment_metadata.json": ("a benchmark's", "tbench report {}"),
+    "plan.json": ("an experiment's", "{}/report.html"),
 }
 """Files that mark a folder of several runs: what it is, and where all of them are shown."""
 

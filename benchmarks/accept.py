@@ -29,8 +29,8 @@ from typing import Any
 
 import wsgi_app
 
-from tbench.mainjob import Arm, Job, main_job
-from tbench.traffic import Workload, drive
+from tbench.demo.job import Arm, Job, main_job
+from tbench.demo.traffic import Workload, drive
 
 HERE = Path(__file__).parent
 MODEL = "smollm2-135m"

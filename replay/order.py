@@ -119,7 +119,7 @@ class Order:
     ) -> Job:
         """The job, with its trace opened and its key found; without `send` no key is needed.
 
-        `part_of` says of which experiment the run is a part (replay.experiment); it is only written down.
+        `part_of` says of which experiment the run is a part (tbench.abtest); it is only written down.
         """
         trace = read_trace(self.trace)
         only = frozenset([self.only] if isinstance(self.only, str) else self.only)

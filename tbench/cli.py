@@ -8,24 +8,24 @@ import typer
 from typer.core import TyperCommand
 
 VERBS: Final[Mapping[str, str]] = {
-    "capture": "capture",
-    "trace": "app",
-    "replay": "replay",
-    "ab": "ab",
-    "benchmark": "benchmark",
-    "upload": "upload",
-    "excel": "excel",
-    "plot": "plot",
-    "report": "report",
-    "compare": "compare",
-    "power": "power",
-    "serve": "serve",
-    "doctor": "doctor",
-    "demo": "demo",
+    "capture": "tbench.commands.capture",
+    "trace": "tbench.commands.trace",
+    "replay": "tbench.commands.replay",
+    "ab": "tbench.abtest.command",
+    "benchmark": "tbench.benchmark.commands.benchmark",
+    "upload": "tbench.benchmark.commands.upload",
+    "excel": "tbench.benchmark.commands.excel",
+    "plot": "tbench.benchmark.commands.plot",
+    "report": "tbench.commands.report",
+    "compare": "tbench.commands.compare",
+    "power": "tbench.commands.power",
+    "serve": "tbench.simulator.command",
+    "doctor": "tbench.doctor.command",
+    "demo": "tbench.demo.command",
 }
-"""Verb -> what it is in `tbench.commands.VERB`: a function, or an app with verbs of its own."""
+"""Verb -> its module, which has a function of that name, or `app` where it has verbs of its own."""
 CLASSES: Final[Mapping[str, tuple[str, str]]] = {
-    "benchmark": ("tbench.commands.storage_flags", "Benchmark"),
+    "benchmark": ("tbench.benchmark.commands.storage_flags", "Benchmark"),
 }
 """Verbs whose words are looked at before their options are read, and the class that does: module, name."""
 
@@ -42,11 +42,11 @@ def app(words: Sequence[str] = ()) -> typer.Typer:
     )
     whole.callback(invoke_without_command=True)(main)
     for verb in words[:1] if words and words[0] in VERBS else VERBS:
-        found = getattr(import_module(f"tbench.commands.{verb}"), VERBS[verb])
-        if isinstance(found, typer.Typer):
-            whole.add_typer(found, name=verb)
+        module = import_module(VERBS[verb])
+        if hasattr(module, "app"):
+            whole.add_typer(module.app, name=verb)
         else:
-            whole.command(cls=_class(verb))(found)
+            whole.command(cls=_class(verb))(getattr(module, verb))
     return whole
 
 

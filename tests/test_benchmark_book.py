@@ -11,8 +11,8 @@ from xml.etree import ElementTree as ET
 import openpyxl
 import pytest
 
-from tbench.analysis.experiment import load_experiment
-from tbench.analysis.report.benchmark_book import benchmark_book, write_workbook
+from tbench.benchmark.experiment import load_experiment
+from tbench.benchmark.workbook.book import benchmark_book, write_workbook
 from tbench.capture.errors import InputError
 from tests.benchmark_folder import BenchmarkFolder
 

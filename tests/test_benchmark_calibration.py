@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tbench.replay.benchmark.calibration import UncalibratedError, fitted
+from tbench.benchmark.calibration import UncalibratedError, fitted
 from tests.answering import Given, Received, answering, chat
 from tests.conftest import Done
 

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tbench.replay.benchmark.aggregate import Trim, aggregate, counted, in_unit, individual, stats
-from tbench.replay.benchmark.figures import error_codes, figures
+from tbench.benchmark.aggregate import Trim, aggregate, counted, in_unit, individual, stats
+from tbench.benchmark.figures import error_codes, figures
 from tbench.replay.columns import NUMBERS, Column
 
 

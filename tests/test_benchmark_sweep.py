@@ -5,15 +5,15 @@ from typing import Any
 
 import pytest
 
-from tbench.capture.errors import InputError
-from tbench.replay.benchmark.layout import folder_name, result_name
-from tbench.replay.benchmark.sweep import (
+from tbench.benchmark.layout import folder_name, result_name
+from tbench.benchmark.sweep import (
     BATCH_SIZES,
     CONCURRENCIES,
     Sweep,
     parse_numbers,
     parse_rates,
 )
+from tbench.capture.errors import InputError
 
 LOADED = re.compile(r"^.+_.+_(?:concurrency|batch_size)_\d+_time_\d+s\.json$")
 """The names that genai-bench's loader reads."""

@@ -9,9 +9,9 @@ import openpyxl
 import pytest
 from PIL import Image
 
-from tbench.analysis.experiment import load_experiments
-from tbench.analysis.plots import checked, preset_for
-from tbench.analysis.plots import sheets as drawing
+from tbench.benchmark.experiment import load_experiments
+from tbench.benchmark.plots import checked, preset_for
+from tbench.benchmark.plots import sheets as drawing
 from tests.conftest import Done, Server
 
 EMBEDDINGS = (

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from tbench.benchmark_view import Log
-from tbench.dashboard.board import Story, Sweep, TerminalBoard, frame
-from tbench.dashboard.drawing import TALL, drawn
-from tbench.dashboard.figures import Dot, bar, edges, number, scatter
-from tbench.dashboard.frame import Finished, Frame, Half, Load, Progress
+from tbench.benchmark.dashboard.board import Story, Sweep, TerminalBoard, frame
+from tbench.benchmark.dashboard.drawing import TALL, drawn
+from tbench.benchmark.dashboard.figures import Dot, bar, edges, number, scatter
+from tbench.benchmark.dashboard.frame import Finished, Frame, Half, Load, Progress
+from tbench.benchmark.view import Log
 from tbench.replay.performance import Live
 from tbench.replay.spread import Spread
 from tbench.replay.tally import Tally

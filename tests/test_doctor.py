@@ -10,12 +10,12 @@ import httpx
 import pytest
 
 from tbench.capture.errors import InvalidRunError
-from tbench.replay.doctor.examination import RAMP, Examination, examine
-from tbench.replay.doctor.facts import machine_facts, notes
-from tbench.replay.doctor.probes import Found, Load, probe, serving
-from tbench.replay.doctor.verdict import held, limit
-from tbench.replay.doctor.wording import text
-from tbench.replay.doctor.work import Work
+from tbench.doctor.examination import RAMP, Examination, examine
+from tbench.doctor.facts import machine_facts, notes
+from tbench.doctor.probes import Found, Load, probe, serving
+from tbench.doctor.verdict import held, limit
+from tbench.doctor.wording import text
+from tbench.doctor.work import Work
 from tbench.replay.kin import kin_command, kin_environ
 
 GOOD = Found(
@@ -72,7 +72,7 @@ def test_waiting_awake_is_no_work_of_the_server() -> None:
 def test_the_server_ends_with_whoever_started_it() -> None:
     """When its standard input closes nobody is there any more."""
     process = subprocess.Popen(
-        kin_command("tbench.replay.doctor.server"),
+        kin_command("tbench.doctor.server"),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         env=kin_environ(),

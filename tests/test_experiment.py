@@ -10,15 +10,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tbench.abtest import Stopped, perform
+from tbench.abtest import conduct
+from tbench.abtest.api import Stopped, perform
+from tbench.abtest.conduct import Performed
+from tbench.abtest.experiment import Experiment, experiment, read_plan
+from tbench.abtest.ledger import Ledger
+from tbench.abtest.schedule import Slot, slots
+from tbench.abtest.treatment import parse_arm
 from tbench.analysis.replicates import interleaved
 from tbench.capture.errors import InputError
-from tbench.replay.experiment import conduct
-from tbench.replay.experiment.conduct import Performed
-from tbench.replay.experiment.experiment import Experiment, experiment, read_plan
-from tbench.replay.experiment.ledger import Ledger
-from tbench.replay.experiment.schedule import Slot, slots
-from tbench.replay.experiment.treatment import parse_arm
 from tbench.replay.runfile import Run
 
 ARMS: list[dict[str, Any]] = [{"name": "A"}, {"name": "B", "model": "m/two"}]

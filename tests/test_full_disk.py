@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 
 from tbench.__main__ import run as tbench
+from tbench.abtest.ledger import Ledger
 from tbench.analysis.history import History, write_history
-from tbench.benchmark_view import Log
+from tbench.benchmark.layout import write_json
+from tbench.benchmark.view import Log
 from tbench.capture.errors import InvalidRunError, TbenchError
 from tbench.commands.output import private, write_shared
-from tbench.replay.benchmark.layout import write_json
-from tbench.replay.experiment.ledger import Ledger
 from tbench.replay.runfile import RunWriter
 from tbench.replay.runform import IDENTITY
 from tests.benchmark_folder import BenchmarkFolder

@@ -18,7 +18,7 @@ from rich.text import Text
 
 from tbench.__main__ import run as tbench
 from tbench.analysis.report.sheet import Sheet, grid
-from tbench.benchmark_view import Log
+from tbench.benchmark.view import Log
 from tbench.capture import Exchange, Outcome, Request, Response, TraceHeader, TraceWriter
 from tbench.capture.console import Console
 from tbench.capture.terminal import Guard, escaped, named

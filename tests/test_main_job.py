@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from tbench.capture.errors import InputError
-from tbench.mainjob import command, prepare
-from tbench.traffic import Workload, conversations
+from tbench.demo.job import command, prepare
+from tbench.demo.traffic import Workload, conversations
 
 
 @pytest.mark.slow

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from tbench.analysis.experiment import load_experiment
-from tbench.analysis.pick import Pick, pick, rule_of, steps
+from tbench.benchmark.experiment import load_experiment
+from tbench.benchmark.pick import Pick, pick, rule_of, steps
 from tests.benchmark_folder import BenchmarkFolder
 
 S = "D(100,100)"

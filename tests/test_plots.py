@@ -11,14 +11,14 @@ import pytest
 import vl_convert
 
 from tbench import __main__ as entry
-from tbench.analysis.experiment import load_experiments
-from tbench.analysis.plots import checked, default_plots, plot, preset_for, read_grid
-from tbench.analysis.plots import sheets as drawing
-from tbench.analysis.plots.fields import KNOWN, held, label
-from tbench.analysis.plots.files import FORMATS, _pictures
-from tbench.analysis.plots.layout import Grid, grid_of
-from tbench.analysis.plots.look import _span, scheme
-from tbench.analysis.plots.presets import PRESETS
+from tbench.benchmark.experiment import load_experiments
+from tbench.benchmark.plots import checked, default_plots, plot, preset_for, read_grid
+from tbench.benchmark.plots import sheets as drawing
+from tbench.benchmark.plots.fields import KNOWN, held, label
+from tbench.benchmark.plots.files import FORMATS, _pictures
+from tbench.benchmark.plots.layout import Grid, grid_of
+from tbench.benchmark.plots.look import _span, scheme
+from tbench.benchmark.plots.presets import PRESETS
 from tbench.capture.errors import InputError
 from tests.benchmark_folder import BenchmarkFolder
 from tests.conftest import Done

@@ -19,7 +19,7 @@ import together
 import trustme
 
 from tbench.__main__ import run
-from tbench.replay.simulator.server import listen
+from tbench.simulator.server import listen
 
 MODEL = "meta-llama/Llama-3.3-70B-Instruct-Turbo"
 MESSAGES: list[Any] = [{"role": "user", "content": "Tell me of the sea"}]

@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tbench.capture.errors import InputError
-from tbench.replay.simulator.faults import Fault, RateLimit, asked_fault, drawn_fault
-from tbench.replay.simulator.profile import check_faults, load_profile, parse_profile
-from tbench.replay.simulator.service import Rules
+from tbench.simulator.faults import Fault, RateLimit, asked_fault, drawn_fault
+from tbench.simulator.profile import check_faults, load_profile, parse_profile
+from tbench.simulator.service import Rules
 
 
 @pytest.mark.parametrize(

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tbench.replay.simulator.answer import Branch, Kind, compose, instance
-from tbench.replay.simulator.order import chat_order, completion_order, parse_body
-from tbench.replay.simulator.profile import Lengths
-from tbench.replay.simulator.refusal import Refusal
+from tbench.simulator.answer import Branch, Kind, compose, instance
+from tbench.simulator.order import chat_order, completion_order, parse_body
+from tbench.simulator.profile import Lengths
+from tbench.simulator.refusal import Refusal
 
 CONTEXT = 10_000
 TOOL = {

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tbench.replay.simulator.prompt import chat_prompt, image_size, image_tokens, text_prompt
-from tbench.replay.simulator.words import LONG, SHORT, count, prose, split
+from tbench.simulator.prompt import chat_prompt, image_size, image_tokens, text_prompt
+from tbench.simulator.words import LONG, SHORT, count, prose, split
 
 
 @given(seed=st.integers(), tokens=st.integers(0, 300))

@@ -15,7 +15,7 @@ from tbench.capture.errors import InputError
 from tbench.capture.synthesis import Workload, exchanges, parse
 from tbench.capture.synthesis.dataset import Columns, Dataset, Row, load_dataset
 from tbench.capture.synthesis.images import data_url, generated, readable
-from tbench.replay.simulator.prompt import image_size
+from tbench.simulator.prompt import image_size
 
 RED = (255, 0, 0)
 LLAMA = "meta-llama/Llama-3.3-70B-Instruct-Turbo"

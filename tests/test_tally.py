@@ -5,9 +5,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tbench.benchmark.aggregate import Trim, aggregate
 from tbench.capture.errors import InputError
 from tbench.capture.exchange import Outcome
-from tbench.replay.benchmark.aggregate import Trim, aggregate
 from tbench.replay.budget import actual_cost
 from tbench.replay.columns import from_samples, pack
 from tbench.replay.measures import Columns

@@ -20,8 +20,8 @@ from tbench.analysis.report.workbook import run_book
 from tbench.analysis.shared import Observed
 from tbench.analysis.sketched import compare_files
 from tbench.analysis.slo import parse_slo
+from tbench.benchmark.aggregate import Trim, aggregate
 from tbench.capture.exchange import Outcome
-from tbench.replay.benchmark.aggregate import Trim, aggregate
 from tbench.replay.closing import summary
 from tbench.replay.columns import from_samples, pack
 from tbench.replay.runfile import Run, RunWriter, read_run

@@ -12,12 +12,12 @@ import fsspec
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
+from tbench.benchmark.commands.storage_flags import refuse
+from tbench.benchmark.uploading import store as stores
+from tbench.benchmark.uploading.address import read_address
+from tbench.benchmark.uploading.delivery import Delivery, chosen, claimed, deliver, report
+from tbench.benchmark.uploading.store import Store, md5_of, opened
 from tbench.capture.errors import InputError
-from tbench.commands.storage_flags import refuse
-from tbench.uploading import store as stores
-from tbench.uploading.address import read_address
-from tbench.uploading.delivery import Delivery, chosen, claimed, deliver, report
-from tbench.uploading.store import Store, md5_of, opened
 
 OWN: dict[str, Any] = {"id": "one", "options": {}}
 FILES = ("a.json", "b.json", "c.json", "d.json", "e.json", "tbench_benchmark.json")

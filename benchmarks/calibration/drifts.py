@@ -10,9 +10,9 @@ import numpy as np
 from numpy.random import Generator
 
 from calibration.disturbances import autoregressive, regimes
+from tbench.abtest.schedule import Kind, slots
 from tbench.analysis.inversion import Truths
 from tbench.analysis.summary import Floats
-from tbench.replay.experiment.schedule import Kind, slots
 
 Drift = Callable[[int, Generator], Floats]
 Order = Callable[[int, Generator], Truths]

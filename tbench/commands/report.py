@@ -38,9 +38,9 @@ def report(
     from tbench.analysis.report.machine import dump, report_json
     from tbench.analysis.report.terminal import run_text
     from tbench.analysis.slo import parse_slo
+    from tbench.benchmark.layout import METADATA
     from tbench.capture.errors import InputError, InvalidRunError, UnreachableError
     from tbench.commands.output import command_line, show, terminal
-    from tbench.replay.benchmark.layout import METADATA
 
     if samples and not as_json:
         raise InputError("--samples prints JSON: add --json")
@@ -75,9 +75,9 @@ def report(
 
 def _sweep(folder: Path, given: Sequence[str], *, samples: bool, as_json: bool) -> None:
     """Report a benchmark's folder; `given` are the options that only one run has."""
-    from tbench.analysis.experiment import load_experiment
     from tbench.analysis.report.machine import dump
-    from tbench.analysis.report.sweep import check, sweep_json, sweep_text
+    from tbench.benchmark.experiment import load_experiment
+    from tbench.benchmark.report import check, sweep_json, sweep_text
     from tbench.capture.errors import InputError
     from tbench.commands.output import show, terminal
 

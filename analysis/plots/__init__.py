@@ -1,6 +1,0 @@
-"""Plots: the points of benchmarks as panels on sheets, by presets or by a layout of the user's own."""
-
-from tbench.analysis.plots.files import checked, default_plots, plot, preset_for
-from tbench.analysis.plots.layout import read_grid
-
-__all__ = ["checked", "default_plots", "plot", "preset_for", "read_grid"]

@@ -1,0 +1,258 @@
+"""An A/B test from plan to verdict: the runs that are missing are made, then all of them are judged."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import takewhile
+from pathlib import Path
+from typing import Any
+
+from tbench.abtest.conduct import DONE, Performed, conduct, missing
+from tbench.abtest.experiment import Experiment, experiment
+from tbench.abtest.ledger import Ledger
+from tbench.abtest.outlook import check_budget, outlook
+from tbench.abtest.schedule import Slot
+from tbench.analysis.arms import load_arm
+from tbench.analysis.gate import Gate, parse_gates
+from tbench.analysis.judge import LEAST_RUNS, Judgement, Method, judge
+from tbench.analysis.looks import Looks
+from tbench.analysis.metrics import METRICS
+from tbench.analysis.replicates import Replicates
+from tbench.analysis.report.judgement import judgement_json
+from tbench.analysis.report.planning import spread_json
+from tbench.analysis.sequential import Decision, as_monitored, monitor
+from tbench.analysis.slo import parse_slo
+from tbench.analysis.variance import Spread, spread
+from tbench.capture.container import open_container
+from tbench.capture.errors import InputError, InvalidRunError, TbenchError
+from tbench.capture.tracereader import read_trace
+from tbench.replay.performance import Watch
+from tbench.replay.totals import numbers
+
+USUAL_MARGIN = "5%"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stopped:
+    """An experiment that came to no verdict: how its last run ended, and what is still missing."""
+
+    ended: str
+    missing: int
+    why: str | None
+
+
+def ab(
+    trace: str | Path,
+    *,
+    arms: Sequence[Mapping[str, Any]],
+    out: str | Path,
+    ended: Callable[[Performed], None] = lambda _: None,
+    **words: object,
+) -> Judgement:
+    """Replay one trace to several arms, several times each and in turns, and judge them.
+
+    Args:
+        trace: a trace file, folder or glob.
+        arms: a table for each arm, the baseline first, with the words of docs/ab.md (`name`, `model`, ...).
+        out: the folder for the runs. One that holds this experiment already is gone on with.
+        ended: called with each run that was made.
+        words: what a plan file may say besides (docs/ab.md): `repeats`, `margin`, `schedule`, `speed` ...
+
+    Raises InputError before anything is sent, UnreachableError where an arm answered nothing,
+    InvalidRunError where it ended early for another reason, KeyboardInterrupt after an interrupt.
+    """
+    plan = experiment({**words, "trace": str(trace), "arm": [dict(arm) for arm in arms]})
+    ledger = prepared(plan, Path(out))
+    if stopped := perform(plan, ledger, lambda _: None, ended):
+        if stopped.ended == "interrupt":
+            raise KeyboardInterrupt
+        why = stopped.why or stopped.ended
+        raise InvalidRunError(f"{out}: {stopped.missing} replays are missing: {why}")
+    return verdict(plan, ledger)
+
+
+def gates_of(plan: Experiment) -> tuple[Gate, ...]:
+    """The gates that the plan declares. Raises InputError where one is not understood."""
+    said = plan.declared
+    margin = said.get("margin")
+    if margin is None and not said.get("gate"):
+        margin = USUAL_MARGIN
+    slo = parse_slo(said["slo"]) if "slo" in said else ()
+    return parse_gates(margin, said.get("gate", ()), slo)
+
+
+def contrast_of(plan: Experiment) -> Method:
+    """How the arms are compared, as declared. Raises InputError where the plan cannot carry it."""
+    if not plan.declared.get("trend"):
+        return "welch"
+    if plan.schedule != "random":
+        raise InputError(
+            f"--trend needs an order of runs that chance drew, not --schedule {plan.schedule}"
+        )
+    if plan.declared.get("monitor"):
+        raise InputError(
+            "--trend and --monitor: the looks of a monitored plan are Welch's; drop one"
+        )
+    return "trend"
+
+
+def prepared(plan: Experiment, folder: Path) -> Ledger:
+    """The ledger of the experiment, with everything checked that can be before the first request."""
+    gates_of(plan)
+    looks_of(plan)
+    contrast_of(plan)
+    for arm in plan.treatments:
+        arm.order(plan.order).job()  # finds its key, or says which variable is missing
+    ledger = Ledger.opened(folder, plan.written)
+    _check_trace(plan, ledger)
+    if plan.max_cost is not None:
+        check_budget(plan, outlook(plan, missing(plan, ledger)), ledger.spent)
+    ledger.write()
+    return ledger
+
+
+def _check_trace(plan: Experiment, ledger: Ledger) -> None:
+    """Raise InputError where the file of the trace holds another one than the runs that there are."""
+    made = [entry for entry in ledger.entries if entry["ended"] == DONE]
+    paths = [path for entry in made if (path := ledger.folder / entry["run"]).exists()]
+    known = {open_container(path).header["trace"]["capture_id"] for path in paths}
+    if known - {read_trace(plan.order.trace).header.capture_id}:
+        raise InputError(
+            f"{plan.order.trace}: not the trace that the runs in {ledger.folder} were made of; "
+            "put that one back, or choose another folder with -o"
+        )
+
+
+def perform(
+    plan: Experiment,
+    ledger: Ledger,
+    watch: Callable[[Slot], Watch | None],
+    ended: Callable[[Performed], None],
+    argv: tuple[str, ...] = (),
+) -> Stopped | None:
+    """Make the missing runs; None when all are there that it takes: a monitored plan may end early."""
+    last: Performed | None = None
+    why: str | None = None
+    if early(plan, ledger):
+        return None
+    for last in conduct(plan, ledger, watch, argv=argv):
+        ended(last)
+        why = last.numbers["invalid_because"] or why
+        if last.ended == DONE and early(plan, ledger):
+            return None
+    left = len(missing(plan, ledger))
+    if not left:
+        return None
+    if last is None or last.ended == DONE:
+        raise TbenchError(f"{ledger.folder}: {left} runs are missing and none was made: a defect")
+    return Stopped(ended=last.ended, missing=left, why=why)
+
+
+def verdict(plan: Experiment, ledger: Ledger) -> Judgement:
+    """Judge the runs of a finished experiment by the gates that it declared."""
+    if (looks := looks_of(plan)) is None:
+        return _judged(plan, ledger, plan.repeats)
+    return early(plan, ledger) or _at_look(plan, ledger, looks, len(looks.runs))[1]
+
+
+def early(plan: Experiment, ledger: Ledger) -> Judgement | None:
+    """What a monitored plan was stopped with before its last look; None where it goes on."""
+    looks = looks_of(plan)
+    whole = _whole_rounds(plan, ledger)
+    if looks is None:
+        return None
+    for number, runs in enumerate(looks.runs[:-1], start=1):
+        if runs <= whole:
+            decision, found = _at_look(plan, ledger, looks, number)
+            if decision.stop:
+                return found
+    return None
+
+
+def looks_of(plan: Experiment) -> Looks | None:
+    """When a monitored plan looks: every round from the third on. Raises InputError where none is left."""
+    if not plan.declared.get("monitor"):
+        return None
+    if plan.repeats <= LEAST_RUNS:
+        raise InputError(
+            f"--monitor: {plan.repeats} runs of each arm leave no look before the last; take --repeats "
+            f"{LEAST_RUNS + 1} or more"
+        )
+    return Looks(runs=tuple(range(LEAST_RUNS, plan.repeats + 1)))
+
+
+def _at_look(
+    plan: Experiment, ledger: Ledger, looks: Looks, number: int
+) -> tuple[Decision, Judgement]:
+    found = _judged(plan, ledger, looks.runs[number - 1])
+    decision = monitor(found, looks, number)
+    return decision, as_monitored(found, decision)
+
+
+def _whole_rounds(plan: Experiment, ledger: Ledger) -> int:
+    """How many rounds, from the first, have a run of every arm."""
+    names = [arm.name for arm in plan.treatments]
+    rounds = range(1, plan.repeats + 1)
+    whole = takewhile(lambda number: all(ledger.done(name, number) for name in names), rounds)
+    return len(list(whole))
+
+
+def _judged(plan: Experiment, ledger: Ledger, rounds: int) -> Judgement:
+    """The runs of the first so many rounds, held against the plan's gates."""
+    names = [arm.name for arm in plan.treatments]
+    return judge(
+        [_replicates(ledger, name, rounds) for name in names],
+        gates_of(plan),
+        contrast=contrast_of(plan),
+        planned=True,
+    )
+
+
+def _replicates(ledger: Ledger, arm: str, rounds: int) -> Replicates:
+    paths = [ledger.path(arm, number) for number in range(1, rounds + 1)]
+    runs = [load_arm(path) for path in paths]
+    return Replicates(
+        name=arm, runs=tuple(sorted(runs, key=lambda run: int(run.run.header["wall_ns"])))
+    )
+
+
+def result_json(plan: Experiment, found: Judgement) -> dict[str, Any]:
+    """What `tbench ab --json` prints (docs/json.md): the judgement, the plan, and each run's figures."""
+    judged = judgement_json(found)
+    arms = [
+        {**arm, "model": one.model, "base_url": one.base_url}
+        for arm, one in zip(judged["arms"], plan.treatments, strict=True)
+    ]
+    runs = sorted(_runs(found), key=lambda run: int(run["started_ns"]))
+    variance = [spread_json(one) for one in spreads(found)]
+    return {**judged, "arms": arms, "runs": runs, "variance": variance, "plan": plan.written}
+
+
+def spreads(found: Judgement) -> Iterator[Spread]:
+    """What differed from run to run at each gated quantile, and what of it a run's requests explain."""
+    gated = {
+        (row.gate.metric, row.gate.quantile)
+        for row in found.rows
+        if row.gate.quantile is not None and not row.comparison.refusal
+    }
+    for metric, quantile in sorted(gated):
+        yield spread(found.arms, METRICS[metric], quantile)
+
+
+def _runs(found: Judgement) -> Iterator[dict[str, Any]]:
+    for arm in found.arms:
+        for run in arm.runs:
+            part = run.run.header["experiment"]
+            started = run.run.header["wall_ns"]
+            yield {
+                "arm": arm.name,
+                "round": part["round"],
+                "started_ns": started,
+                **numbers(run.run),
+            }
+
+
+def default_folder(trace: Path) -> Path:
+    """A new name in the current folder: the trace's, and the time."""
+    stem = trace.resolve().name.removesuffix(".part").removesuffix(".msgpack") or "trace"
+    return Path(f"{stem}.{time.strftime('%Y%m%d-%H%M%S')}.ab")

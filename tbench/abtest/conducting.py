@@ -1,0 +1,224 @@
+"""`tbench ab` with its options read: say what would be done, or do it, judge it, and report."""
+
+import json
+import math
+import shlex
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from tbench.abtest.api import (
+    Stopped,
+    contrast_of,
+    default_folder,
+    early,
+    gates_of,
+    looks_of,
+    perform,
+    prepared,
+    result_json,
+    spreads,
+    verdict,
+)
+from tbench.abtest.conduct import missing
+from tbench.abtest.experiment import Experiment, experiment, read_plan
+from tbench.abtest.ledger import PLAN, Ledger
+from tbench.abtest.outlook import Outlook, outlook
+from tbench.abtest.schedule import MEANINGS, Slot
+from tbench.abtest.view import Progress, board
+from tbench.analysis.comparison import Verdict
+from tbench.analysis.judgement import Judgement
+from tbench.analysis.power import plan_warning
+from tbench.analysis.report.judgement import judgement_text
+from tbench.analysis.report.junit import judgement_junit
+from tbench.analysis.report.machine import dump
+from tbench.analysis.report.markdown import judgement_markdown
+from tbench.analysis.variance import Within
+from tbench.capture.errors import InputError, InvalidRunError
+from tbench.capture.terminal import plural
+from tbench.commands.output import private, terminal
+from tbench.commands.sharing import Shared
+from tbench.interrupting import terminable
+from tbench.replay.closing import outlook as outlook_of_run
+from tbench.replay.closing import priced
+from tbench.replay.performance import Watch
+from tbench.replay.progress import clock, watching
+
+EXITS = {Verdict.PASS: 0, Verdict.FAIL: 1, Verdict.INCONCLUSIVE: 3, Verdict.INVALID: 4}
+
+
+def words_of(given: Mapping[str, Any], plan: Path | None, out: Path | None) -> Experiment:
+    """The experiment that the options name: over a plan file, or over the plan that a folder keeps."""
+    asked = {name: value for name, value in given.items() if value is not None}
+    kept = None if out is None else out / PLAN
+    if plan is None and "trace" not in asked and "arm" not in asked and kept and kept.exists():
+        plan = kept
+    return experiment({**(read_plan(plan) if plan else {}), **asked})
+
+
+def foretold(plan: Experiment, out: Path | None, *, as_json: bool) -> int:
+    """Print what the whole plan would send. Returns 0."""
+    contrast_of(plan)
+    ledger = _begun(plan, out)
+    seen = outlook(plan, plan.slots if ledger is None else missing(plan, ledger))
+    typer.echo(
+        json.dumps(_outlook_json(plan, seen)) if as_json else "\n".join(_outlook_text(plan, seen))
+    )
+    return 0
+
+
+def _begun(plan: Experiment, out: Path | None) -> Ledger | None:
+    """What a folder holds of the experiment already; looking makes no folder."""
+    return Ledger.opened(out, plan.written) if out is not None and (out / PLAN).exists() else None
+
+
+def conducted(plan: Experiment, out: Path | None, shared: Shared, *, as_json: bool) -> int:
+    """Make the runs that are missing, judge, report. Returns the exit code of the verdict."""
+    folder = default_folder(plan.order.trace) if out is None else out
+    ledger = prepared(plan, folder)
+    print(f"{folder}: {_opening(plan, ledger)}", file=sys.stderr)
+    for doubt in doubts(plan):
+        print(f"! {doubt}", file=sys.stderr)
+    if stopped := _performed(plan, ledger):
+        return _left(stopped, folder)
+    try:
+        found = verdict(plan, ledger)
+    except InputError as error:  # 2 says that nothing was sent, and here everything was
+        print(f"INCONCLUSIVE: {error}; the runs are in {folder}", file=sys.stderr)
+        return EXITS[Verdict.INCONCLUSIVE]
+    whole = dump(result_json(plan, found))
+    _report(found, folder, whole, shared)
+    lines = [*judgement_text(found, terminal()["width"]), "", *_between(found)]
+    typer.echo(whole if as_json else "\n".join(lines))
+    print(f"runs, report.html, report.json, report.md, junit.xml: {folder}", file=sys.stderr)
+    return EXITS[found.verdict]
+
+
+def _between(found: Judgement) -> Iterator[str]:
+    """What would make the verdict surer: more runs, or more requests in each."""
+    for one in spreads(found):
+        if one.sd is None:
+            continue
+        advice = f": {one.advice}" if one.advice else ""
+        sd = f"from run to run  {one.metric} p{one.quantile * 100:g}  {one.sd:.1%}"
+        yield f"{sd}{_explained(one.within)}{advice}"
+
+
+def _explained(within: Within | None) -> str:
+    """What of the spread is that of the requests of a run; pairs whose interval is open cannot tell."""
+    if within is None:
+        return ""
+    if not math.isfinite(within.se):
+        return "; what a run's own requests explain of it cannot be told"
+    return f", of which a run's own requests explain {within.se:.1%}"
+
+
+def _report(found: Judgement, folder: Path, whole: str, shared: Shared) -> None:
+    """Write what people and CI read beside the runs, and what was asked for besides."""
+    from tbench.analysis.report.page import judgement_report
+    from tbench.analysis.report.workbook import judgement_book
+
+    line = f"tbench ab -o {shlex.quote(str(folder))}"
+    page = judgement_report(found, command=line)
+    texts = {
+        "report.html": page.page(),
+        "report.json": whole + "\n",
+        "report.md": judgement_markdown(found, line),
+        "junit.xml": judgement_junit(found),
+    }
+    for name, text in texts.items():
+        with private(folder / name, "-o") as file:
+            file.write(text.encode())
+    shared.write(lambda: page, lambda file: judgement_book(found, file, command=line))
+
+
+def _performed(plan: Experiment, ledger: Ledger) -> Stopped | None:
+    if not missing(plan, ledger) or early(plan, ledger):
+        return None
+    shown = board(plan)
+
+    def watch(slot: Slot) -> Watch:
+        shown.begin(slot)
+        return watching(Progress(shown))
+
+    try:
+        with terminable():
+            return perform(plan, ledger, watch, shown.ended, tuple(sys.argv[1:]))
+    except KeyboardInterrupt:  # between two runs; within one the run ends, and says so
+        return Stopped(ended="interrupt", missing=len(missing(plan, ledger)), why=None)
+    finally:
+        shown.close()
+
+
+def _left(stopped: Stopped, folder: Path) -> int:
+    """Say why there is no verdict, and how to go on."""
+    go_on = f"go on with: tbench ab -o {shlex.quote(str(folder))}"
+    left = f"{plural(stopped.missing, 'replay')} still to be made; {go_on}"
+    match stopped.ended:
+        case "interrupt":
+            print(f"interrupted; {left}", file=sys.stderr)
+            return 130
+        case "max_cost":
+            print(f"INCONCLUSIVE: stopped before --max-cost was exceeded; {left}", file=sys.stderr)
+            return 3
+        case "invalid":
+            raise InvalidRunError(f"INVALID: {stopped.why}; {left}")
+        case _:
+            raise InvalidRunError(f"INVALID: the last run ended early ({stopped.ended}); {left}")
+
+
+def _opening(plan: Experiment, ledger: Ledger) -> str:
+    names = ", ".join(arm.name for arm in plan.treatments)
+    slots = len(missing(plan, ledger))
+    done = f", {slots} of {len(plan.slots)} still to be made" if slots < len(plan.slots) else ""
+    return (
+        f"{names}: {plural(plan.repeats, 'run')} each, {MEANINGS[plan.schedule]} (seed {plan.seed}); "
+        f"{plan.order.pace().meaning}{done}"
+    )
+
+
+def _outlook_text(plan: Experiment, seen: Outlook) -> Iterator[str]:
+    yield f"order     {MEANINGS[plan.schedule]}, seed {plan.seed}"
+    for number, slots in groupby(plan.slots, key=lambda slot: slot.round):
+        names = (" + ".join(plan.treatments[arm].name for arm in slot.arms) for slot in slots)
+        yield f"          round {number}: {', '.join(names)}"
+    yield f"gates     {', '.join(gate.text for gate in gates_of(plan))}"
+    if looks := looks_of(plan):
+        yield f"looks     after {', '.join(map(str, looks.runs))} runs of each arm (O'Brien-Fleming)"
+    for doubt in doubts(plan):
+        yield f"!         {doubt}"
+    for arm, one in seen.arms:
+        yield f"\narm {arm.name}, each run: {arm.model or 'the recorded models'}"
+        yield from outlook_of_run(one, plan.order.pace().meaning)
+    about = "about " if seen.estimated else ""
+    cost = priced(seen.cost_usd, seen.uncounted, seen.unpriced, about="about ")
+    yield f"\nin all    {seen.runs} runs, {about}{seen.requests:,} requests, {about}{clock(seen.duration_s)}"
+    yield f"          {seen.prompt_tokens:,} prompt and {seen.output_tokens:,} output tokens expected"
+    yield f"          cost {cost}"
+
+
+def doubts(plan: Experiment) -> Iterator[str]:
+    """Why the plan may decide nothing, before it begins; the spread from run to run is assumed."""
+    gated = [gate for gate in gates_of(plan) if gate.quantile is not None and gate.limit is None]
+    for margin in sorted({gate.margin for gate in gated}):
+        if doubt := plan_warning(plan.repeats, margin):
+            yield f"{doubt} (3 % is assumed: tbench power tells it from runs that there are)"
+
+
+def _outlook_json(plan: Experiment, seen: Outlook) -> dict[str, Any]:
+    sums = {name: value for name, value in asdict(seen).items() if name != "arms"}
+    return {
+        **sums,
+        "order": [
+            {"round": slot.round, "arms": [plan.treatments[arm].name for arm in slot.arms]}
+            for slot in plan.slots
+        ],
+        "gates": [gate.text for gate in gates_of(plan)],
+        "warnings": list(doubts(plan)),
+        "arms": [{"name": arm.name, **asdict(one)} for arm, one in seen.arms],
+    }

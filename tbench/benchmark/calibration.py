@@ -1,0 +1,158 @@
+"""Calibration: how many characters a token of the served model has, from the server's own counts.
+
+Two small workloads of different lengths are sent, one request at a time; the slope between the characters
+sent and the prompt tokens counted leaves out what a chat template adds to every message.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import orjson
+
+from tbench.benchmark.hope import check_hope, hopeless, too_much
+from tbench.capture.synthesis import Workload, write
+from tbench.capture.synthesis.tokens import RATIOS
+from tbench.capture.tracereader import Trace
+from tbench.replay.closing import Flags
+from tbench.replay.order import Order
+from tbench.replay.performance import Watch, perform
+from tbench.replay.totals import numbers
+
+REQUESTS: Final = 6
+"""Of each length."""
+SHORT: Final = 64
+LONG: Final = (512, 256, 128)
+"""Tokens of the two lengths; of the longer ones the first that the server does not refuse."""
+EXPLAINED: Final = 0.9
+"""The least share of the counts' variance that the length of the texts explains."""
+FORMS: Final = {
+    "text-to-text": "D({},2)",
+    "image-text-to-text": "D({},2)",
+    "text-to-embeddings": "E({})",
+    "text-to-rerank": "R({},16)",
+}
+"""A scenario of each task's texts by their length; a vision model is asked in words alone."""
+WITHOUT_IMAGES: Final = {"image-text-to-text": "text-to-text"}
+
+
+Pairs = list[tuple[int, int]]
+"""Characters sent and tokens counted, of each request."""
+
+
+class UncalibratedError(ValueError):
+    """Why the server's counts do not say how long its tokens are, in words."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Calibration:
+    """`chars_per_token` of `requests` requests; `overhead` is what the server adds to each, tokens."""
+
+    chars_per_token: float
+    overhead: float
+    requests: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Calibrator:
+    """Asks a server. `workload(task, scenario, requests)` makes the requests; files lie below `folder`.
+
+    What an earlier calibration left there is replaced. A hint names the options `flags`. `watch(tokens)`
+    is told of each length that is tried.
+    """
+
+    order: Order
+    workload: Callable[[str, str, int], Workload]
+    task: str
+    folder: Path
+    flags: Flags
+    watch: Callable[[int], Watch | None] = lambda _: None
+
+    def calibrate(self) -> Calibration:
+        """The server's own measure.
+
+        Raises UncalibratedError where it does not count, or its counts do not grow with the text;
+        UnreachableError where nothing will succeed, and KeyboardInterrupt.
+        """
+        short = self._counted(SHORT)
+        if not short:
+            raise UncalibratedError("no counts of prompt tokens from the server")
+        for tokens in LONG:
+            if long := self._counted(tokens, last=False):
+                return fitted([*short, *long])
+        raise UncalibratedError(f"the server takes no prompt of {LONG[-1]} tokens")
+
+    def _counted(self, tokens: int, *, last: bool = True) -> Pairs:
+        """What the server counts of texts of a length; empty where it refuses them as too long.
+
+        `last` says that there is no shorter length to try.
+        """
+        asked = WITHOUT_IMAGES.get(self.task, self.task)
+        path = self.folder / f"calibration_{tokens}.msgpack"
+        out = path.with_suffix(".run")
+        for left in (path, out):
+            left.unlink(missing_ok=True)
+        trace = write(self.workload(asked, FORMS[asked].format(tokens), REQUESTS), path)
+        job = replace(self.order, trace=path, out=out, concurrency=1).job()
+        run = perform(job, self.watch(tokens))
+        if run.totals["ended_by"] == "interrupt":
+            raise KeyboardInterrupt
+        figures = numbers(run)
+        if last or not (hopeless(figures) and too_much(figures)):
+            check_hope(run, figures, self.flags)
+        counts = dict(zip(run.columns["id"].tolist(), run.columns["prompt_tokens"], strict=True))
+        return [
+            (chars, count)
+            for name, chars in characters(trace)
+            if (count := int(counts.get(name, -1))) > 0
+        ]
+
+
+def fitted(pairs: Sequence[tuple[int, int]]) -> Calibration:
+    """The line through (characters, tokens). Raises UncalibratedError where there is none to believe.
+
+    Where every request has the same count, the least-squares slope is rounding noise of either sign.
+    """
+    chars, tokens = np.array(pairs, dtype=float).reshape(-1, 2).T
+    if len(chars) < REQUESTS or chars.max() < 2 * chars.min():
+        raise UncalibratedError("too few counts of prompt tokens from the server")
+    spread = float(np.ptp(tokens))
+    if spread > 0:
+        slope, overhead = map(float, np.polyfit(chars, tokens, 1))
+        rest = float(np.var(tokens - (slope * chars + overhead)) / np.var(tokens))
+    if spread == 0 or slope <= 0 or rest > 1 - EXPLAINED:
+        raise UncalibratedError(
+            "the server's counts of prompt tokens do not grow with the prompt "
+            f"({tokens.min():,.0f} to {tokens.max():,.0f} of {chars.min():,.0f} to "
+            f"{chars.max():,.0f} characters)"
+        )
+    low, high = RATIOS
+    if not low <= 1 / slope <= high:
+        raise UncalibratedError(
+            f"the server counts a token for each {1 / slope:.3g} characters, "
+            f"which no tokenizer does ({low:g} to {high:g})"
+        )
+    return Calibration(chars_per_token=1 / slope, overhead=overhead, requests=len(chars))
+
+
+def characters(trace: Trace) -> Iterator[tuple[str, int]]:
+    """The id of each request, and how many characters of text it has."""
+    for exchange in trace.requests:
+        yield (
+            exchange.request.id,
+            sum(map(len, texts(orjson.loads(exchange.request.body or b"{}")))),
+        )
+
+
+def texts(body: dict[str, Any]) -> Iterator[str]:
+    """All that a model is given to read."""
+    for message in body.get("messages", ()):
+        content = message["content"]
+        parts = [content] if isinstance(content, str) else [p.get("text", "") for p in content]
+        yield from parts
+    for name in ("input", "documents"):
+        yield from body.get(name, ())
+    if "query" in body:
+        yield body["query"]

@@ -1,0 +1,1 @@
+"""The verbs of a benchmark: benchmark, excel, plot, upload."""

@@ -1,0 +1,295 @@
+"""`tbench benchmark` with its options read: the plan of a sweep, its points made, its results shown."""
+
+import json
+import os
+import shlex
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+from uuid import uuid4
+
+from tbench.analysis.arms import load_arm
+from tbench.analysis.slo import met, parse_slo
+from tbench.benchmark.aggregate import Trim
+from tbench.benchmark.calibrating import with_lengths
+from tbench.benchmark.commands.uploading import Upload, exit_of
+from tbench.benchmark.conduct import RUNS, Benchmark, Made, conduct
+from tbench.benchmark.dashboard.board import board
+from tbench.benchmark.layout import METADATA, OWN, write_json
+from tbench.benchmark.order import MINUTE_S, BenchmarkOrder
+from tbench.benchmark.result import read_object
+from tbench.benchmark.saturation import kept, search
+from tbench.benchmark.sweep import BATCHED, Point, Sweep
+from tbench.benchmark.uploading.delivery import Delivery
+from tbench.benchmark.view import Log, table
+from tbench.capture.errors import InputError, TbenchError, UnreachableError
+from tbench.capture.synthesis import Workload, parse
+from tbench.capture.synthesis.material import materials
+from tbench.capture.terminal import plural
+from tbench.interrupting import terminable
+from tbench.replay.headroom import headroom
+from tbench.replay.order import Order
+from tbench.replay.runfile import Run
+from tbench.replay.totals import duration_s
+
+INTERRUPTED: Final = 130
+
+
+def benchmarked(asked: BenchmarkOrder, *, as_json: bool) -> int:
+    """Make the points, write their results, print a table. Returns the exit code."""
+    sweep, folder = asked.sweep(), asked.folder(time.time())
+    base = asked.source().workload()
+    for scenario in sweep.scenarios:
+        replace(base, scenario=parse(scenario))  # what is wrong with one is said before any is sent
+    _check_headroom(asked, sweep)
+    order = asked.order()
+    if asked.log_dir is not None:
+        _made_folder("--log-dir", asked.log_dir)
+    upload = _opened(asked, folder)
+    made: list[Made] = []
+    with Log.opened(asked.log_dir or folder) as log, terminable():
+        for line in _preamble(asked, sweep, base):
+            log.say(line)
+        if upload:
+            log.say(upload.announcement())
+        with _told(upload, log):
+            interrupted = False
+            try:
+                base = with_lengths(asked, base, order, folder, log)
+                log.say(f"{folder}: {asked.task}; {_extent(asked, sweep, base)}")
+                write_json(folder / METADATA, asked.metadata(sweep, folder))
+                _conduct(_plan(asked, base, order, folder), sweep, asked, log, made)
+            except KeyboardInterrupt:  # between two points; within one its run ends, and says so
+                interrupted = True
+            except TbenchError:
+                if any(one.numbers["completed"] for one in made):
+                    _print(made, folder, None, as_json=as_json)
+                raise
+            interrupted |= asked.summary and _summary_was_interrupted(made, folder, log)
+        delivery = upload.made(log.say) if upload and made else None
+        if upload and not made:
+            log.say(upload.again())
+    _print(made, folder, delivery, as_json=as_json)
+    code = _exit(made, asked.experiment_folder_name or folder.name, interrupted=interrupted)
+    return code or (exit_of(delivery) if delivery else 0)
+
+
+@contextmanager
+def _told(upload: Upload | None, log: Log) -> Iterator[None]:
+    """What ends without an upload that was asked for says so."""
+    try:
+        yield
+    except BaseException:
+        if upload:
+            log.say(upload.again())
+        raise
+
+
+def _check_headroom(asked: BenchmarkOrder, sweep: Sweep) -> None:
+    """Raise InputError where the most that is to be in flight needs more connections than can be had."""
+    if asked.saturate or sweep.axis != "num_concurrency":
+        return
+    workers = asked.num_workers or max(1, (os.cpu_count() or 1) - 1)
+    if objection := headroom().objection(int(max(sweep.values)), workers):
+        raise InputError(objection.replace("--workers", "--num-workers"))
+
+
+def _preamble(asked: BenchmarkOrder, sweep: Sweep, base: Workload) -> Iterator[str]:
+    """What a user should know of the options."""
+    if asked.api_key is not None:
+        yield (
+            "--api-key is in the history of your shell, and everyone on this machine can read it at the "
+            "start; use the environment variable"
+        )
+    yield from asked.idle(sweep)
+    if base.dataset is not None and (said := base.dataset.complaint()):
+        yield said
+    if base.from_dataset and asked.task in BATCHED and asked.model_tokenizer is None:
+        yield "no --model-tokenizer: tokens of the dataset are known only where the server counts them"
+
+
+def _plan(asked: BenchmarkOrder, base: Workload, order: Order, folder: Path) -> Benchmark:
+    return Benchmark(
+        task=asked.task,
+        folder=folder,
+        order=order,
+        workload=partial(workload_of, base),
+        requests=asked.max_requests_per_run,
+        duration_s=asked.max_time_per_run * MINUTE_S,
+        trim=Trim(warmup=asked.warmup_ratio, cooldown=asked.cooldown_ratio),
+        unit=asked.metrics_time_unit,
+        judged=partial(goodput, asked.slo),
+        spawn_rate=asked.spawn_rate,
+        flags=asked.flags,
+    )
+
+
+def _extent(asked: BenchmarkOrder, sweep: Sweep, base: Workload) -> str:
+    """What will be run, defaults included. Raises InputError for a shared prefix that does not fit."""
+    for scenario in sweep.scenarios if base.prefix_tokens else ():
+        next(materials(replace(base, scenario=parse(scenario), requests=1)))
+    values = ",".join(f"{value:g}" for value in sweep.values)
+    over = (
+        f"{sweep.axis} from {sweep.values[0]:g} on" if asked.saturate else f"{sweep.axis} {values}"
+    )
+    again = f", {asked.repeats} times each" if asked.repeats > 1 else ""
+    return (
+        f"{' '.join(sweep.scenarios)} at {over}{again}; each point ends after "
+        f"{plural(asked.max_requests_per_run, 'request')} or {asked.max_time_per_run:g} min; "
+        f"seed {asked.seed}"
+    )
+
+
+def workload_of(base: Workload, point: Point) -> Workload:
+    """The requests of a point: a scenario, a batch size and a seed of its own."""
+    return replace(
+        base, scenario=parse(point.scenario), batch_size=point.batch_size, seed=point.seed
+    )
+
+
+def _summary_was_interrupted(made: list[Made], folder: Path, log: Log) -> bool:
+    """Summarise what was made, unless one is stopped while doing so."""
+    try:
+        if made:
+            _summarise(folder, log)
+    except KeyboardInterrupt:
+        return True
+    return False
+
+
+def _summarise(folder: Path, log: Log) -> None:
+    """The workbook and the pictures of what is there, as genai-bench has them."""
+    from tbench.benchmark.experiment import load_experiment
+    from tbench.benchmark.plots.files import default_plots
+    from tbench.benchmark.workbook.book import write_workbook
+
+    for note in write_workbook(load_experiment(folder), folder / f"{folder.name}_summary.xlsx"):
+        log.say(note)
+    log.say(f"{folder.name}_summary.xlsx and {len(default_plots(folder))} pictures are in {folder}")
+
+
+def _conduct(
+    plan: Benchmark, sweep: Sweep, asked: BenchmarkOrder, log: Log, made: list[Made]
+) -> None:
+    """Make every point of the sweep, or those on the way to saturation; `made` grows by each."""
+    points = _searched(sweep, asked, made, log) if asked.saturate else sweep.points()
+    shown = board(plan, None if asked.saturate else len(list(sweep.points())), log)
+    try:
+        for one in conduct(plan, points, shown.watch, tuple(sys.argv[1:])):
+            made.append(one)
+            shown.made(one)
+            for warning in one.warnings:
+                log.say(f"  ! {warning}")
+    finally:
+        shown.close()
+
+
+def _searched(sweep: Sweep, asked: BenchmarkOrder, latest: list[Made], log: Log) -> Iterator[Point]:
+    objective = f"{asked.slo} for {asked.slo_share} of its requests"
+    for scenario in sweep.scenarios:
+        found = yield from search(
+            sweep, scenario, lambda: kept(latest[-1].result, latest[-1].point, asked.share)
+        )
+        log.say(found.words(sweep.axis, objective))
+
+
+def goodput(slo: str | None, run: Run) -> dict[str, Any]:
+    """How many of a run's requests kept to the objectives: their share, and how many a second."""
+    if slo is None:
+        return {}
+    arm = load_arm(run.path)
+    counted = arm.ok | arm.failed
+    good = int((met(arm, parse_slo(slo)) & counted).sum())
+    lasts = duration_s(run.columns)
+    return {
+        "slo": slo,
+        "goodput": good / int(counted.sum()) if counted.any() else 0.0,
+        "goodput_per_s": good / lasts if lasts else 0.0,
+    }
+
+
+def _made_folder(option: str, folder: Path) -> None:
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"{option}: the folder {folder} cannot be made: {error.strerror}; name another"
+        ) from None
+
+
+def _opened(asked: BenchmarkOrder, folder: Path) -> Upload | None:
+    """Begin the folder, or find that it holds the same benchmark, and the place that it is uploaded to."""
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder}: is a file; choose another name")
+    new = not folder.exists() or not any(folder.iterdir()) or _barren(asked, folder)
+    own: dict[str, Any] = {"options": asked.words()} if new else _begun(asked, folder)
+    own.setdefault("id", uuid4().hex)
+    upload = None
+    if address := asked.address:
+        upload = Upload.checked(folder, address, own, traces=asked.upload_traces)
+    _made_folder("--experiment-base-dir", folder)
+    write_json(folder / OWN, own)
+    return upload
+
+
+def _barren(asked: BenchmarkOrder, folder: Path) -> bool:
+    """Whether an earlier benchmark in it made no point at all (a wrong key, say): nothing is in the way."""
+    return not asked.resume and (folder / OWN).exists() and not any((folder / RUNS).glob("*.run"))
+
+
+def _begun(asked: BenchmarkOrder, folder: Path) -> dict[str, Any]:
+    """What a folder that is gone on with keeps of itself; refused where it is not of these options."""
+    kept = folder / OWN
+    if not asked.resume:
+        raise InputError(
+            f"{folder}: exists already; go on with it by --resume, or choose another name"
+        )
+    if not kept.exists():
+        raise InputError(f"{folder}: no benchmark of tbench is in it; choose another name")
+    own = read_object(kept)
+    before = own.get("options")
+    if not isinstance(before, dict):
+        raise InputError(f"{kept}: has no options; choose another name")
+    now = json.loads(json.dumps(asked.words()))
+    changed = [name for name in sorted({*before, *now}) if before.get(name) != now.get(name)]
+    for name in changed[:1]:
+        flag = "--" + name.replace("_", "-")
+        raise InputError(
+            f"--resume: {folder} was begun with {flag} {before.get(name)}, not {now.get(name)}"
+        )
+    return own
+
+
+def _print(made: list[Made], folder: Path, delivery: Delivery | None, *, as_json: bool) -> None:
+    if as_json:
+        results = [
+            {"run": str(one.run.path), "ended_by": one.ended_by, **one.result["aggregated_metrics"]}
+            for one in made
+        ]
+        upload = delivery.map() if delivery else None
+        print(json.dumps({"folder": str(folder), "points": results, "upload": upload}))
+    else:
+        print("\n".join(table(made)))
+
+
+def _exit(made: list[Made], name: str, *, interrupted: bool) -> int:
+    if interrupted or (made and made[-1].ended_by == "interrupt"):
+        print(
+            "interrupted; the same command with "
+            f"--experiment-folder-name {shlex.quote(name)} --resume goes on",
+            file=sys.stderr,
+        )
+        return INTERRUPTED
+    if made and not any(one.numbers["completed"] for one in made):
+        errors = dict.fromkeys(kind for one in made for kind in one.numbers["errors"])
+        print(f"no request succeeded in any point: {', '.join(errors)}", file=sys.stderr)
+        return UnreachableError.exit_code
+    invalid = [one for one in made if not one.numbers["valid"]]
+    for one in invalid:
+        print(f"{one.run.path}: INVALID, {one.numbers['invalid_because']}", file=sys.stderr)
+    return 4 if invalid else 0

@@ -1,0 +1,185 @@
+"""tbench plot: the points of benchmarks as pictures (genai-bench's flags and file names)."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from tbench.capture.errors import InputError
+from tbench.capture.terminal import plural
+
+if TYPE_CHECKING:
+    from tbench.benchmark.experiment import Experiment
+    from tbench.benchmark.plots.layout import Grid
+
+DEFAULT = "2x4_default"
+SPEECH = "2x4_tts"
+
+
+def plot(
+    experiments_folder: Annotated[
+        Path, typer.Option(help="A benchmark's folder, or a folder of several.")
+    ],
+    group_key: Annotated[
+        str,
+        typer.Option(
+            help="What a line is: traffic_scenario; experiment_folder_name or a field of the metadata (a "
+            "sheet for each scenario, a line for each experiment); none (a sheet for each scenario)."
+        ),
+    ] = "traffic_scenario",
+    filter_criteria: Annotated[
+        str | None,
+        typer.Option(
+            help="A JSON object: only experiments whose metadata have these values. traffic_scenario picks "
+            "points as well.",
+            metavar="JSON",
+        ),
+    ] = None,
+    plot_config: Annotated[
+        Path | None, typer.Option(help="A layout of your own: a JSON file (docs/benchmark.md).")
+    ] = None,
+    preset: Annotated[
+        Literal[
+            "2x4_default", "2x4_tts", "simple_2x2", "multi_line_latency", "single_scenario_analysis"
+        ]
+        | None,
+        typer.Option(
+            help="A layout that is there. Default: 2x4_default. Goes before --plot-config."
+        ),
+    ] = None,
+    metrics_time_unit: Annotated[
+        Literal["s", "ms"], typer.Option(help="Of latencies in the pictures.")
+    ] = "s",
+    formats: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--format",
+            help="png, svg or html (one page for each sheet, which needs nothing else); may be repeated. "
+            "Default: png.",
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", help="Folder for the pictures. Default: the experiments'."),
+    ] = None,
+    list_fields: Annotated[
+        bool, typer.Option("--list-fields", help="Print the fields that can be plotted, and end.")
+    ] = False,
+    validate_only: Annotated[
+        bool, typer.Option("--validate-only", help="Check the layout and the data, and end.")
+    ] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", help="Say what is read and what is written.")
+    ] = False,
+) -> None:
+    """Draw the points of benchmarks: throughput against latency, errors, by group; a picture for each panel.
+
+    A combined picture and one for each panel, under genai-bench's names. Reads its folders, too.
+    """
+    from tbench.benchmark.experiment import chosen, load_experiments
+
+    chosen_formats = _formats(formats or ["png"])
+    if preset == SPEECH:
+        raise InputError(f"--preset {SPEECH}: it is for speech, which tbench does not measure")
+    found = load_experiments(experiments_folder, metrics_time_unit)
+    if filter_criteria is not None:
+        found = chosen(found, _criteria(filter_criteria))
+    _say(found, verbose=verbose)
+    if list_fields:
+        _list(found)
+        return
+    grid, place = _grid(found, plot_config, preset)
+    _draw(found, grid, place, group_key, None if validate_only else output or experiments_folder,
+          chosen_formats, verbose=verbose)  # fmt: skip
+
+
+def _draw(
+    found: Sequence["Experiment"],
+    grid: "Grid",
+    place: str,
+    key: str,
+    folder: Path | None,
+    formats: Sequence[str],
+    *,
+    verbose: bool,
+) -> None:
+    """Check everything, then write into the folder; None: the check is all."""
+    import sys
+
+    from tbench.benchmark.plots.files import checked, plot
+
+    sheets = checked(found, grid, key, place)
+    if folder is None:
+        print(f"{place}: {len(grid.panels)} plots on each of {len(sheets)} sheets are in order")
+        return
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"-o {folder}: cannot be made: {error.strerror}") from None
+    for path in list(
+        plot(sheets, grid, folder, found[0].unit, formats)
+    ):  # a reader may leave early
+        print(path)
+        if verbose:
+            print(f"wrote {path.stat().st_size:,} bytes: {path}", file=sys.stderr)
+
+
+def _formats(names: Sequence[str]) -> list[str]:
+    """`png,svg` and the option given several times; raises InputError for another format."""
+    found = list(dict.fromkeys(name for text in names for name in text.split(",")))
+    for name in found:
+        if name not in {"png", "svg", "html"}:
+            raise InputError(f"--format {name}: give png, svg or html")
+    return found
+
+
+def _criteria(text: str) -> dict[str, Any]:
+    from tbench.capture.jsontext import loads
+
+    try:
+        found = loads(text)
+    except ValueError as error:
+        raise InputError(f"--filter-criteria: no JSON: {error}") from None
+    if not isinstance(found, dict):
+        raise InputError('--filter-criteria: give a JSON object, as in {"model": "m"}')
+    return found
+
+
+def _grid(
+    found: Sequence["Experiment"], config: Path | None, preset: str | None
+) -> tuple["Grid", str]:
+    """The layout, and where it comes from."""
+    from tbench.benchmark.plots.files import preset_for
+    from tbench.benchmark.plots.layout import read_grid
+
+    if config and not preset:
+        return read_grid(config), str(config)
+    name = preset or DEFAULT
+    return preset_for(name, found), f"preset {name}"
+
+
+def _say(found: Sequence["Experiment"], *, verbose: bool) -> None:
+    """What is missing always, what is there when asked for."""
+    import sys
+
+    for one in found:
+        if verbose:
+            scenarios = ", ".join(one.scenarios) or "no scenario"
+            print(
+                f"{one.folder}: {plural(len(one.points), 'point')} of {scenarios}", file=sys.stderr
+            )
+        for note in one.notes:
+            print(f"{one.folder}: {note}", file=sys.stderr)
+
+
+def _list(found: Sequence["Experiment"]) -> None:
+    from tbench.benchmark.plots.fields import held
+
+    points = [point for one in found for point in one.points]
+    print(f"{'field':<46}{'unit':<12}{'points':>7}  values")
+    for one in held(points, found[0].unit):
+        span = "-"
+        if one.low is not None and one.high is not None:
+            span = f"{one.low:.6g}" + (f" to {one.high:.6g}" if one.high > one.low else "")
+        print(f"{one.field:<46}{one.unit:<12}{one.points:>7}  {span}")

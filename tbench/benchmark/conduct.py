@@ -1,0 +1,263 @@
+"""Conduct: make a benchmark's points, one after the other; a trace, a run and a result for each.
+
+A point whose requests all fail is a result like any other. Only where nothing has succeeded yet, and
+nothing will (nobody listens, a wrong key, an unknown model), the benchmark ends.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from tbench.benchmark.aggregate import Trim
+from tbench.benchmark.figures import figures
+from tbench.benchmark.hope import check_hope, hopeless, too_much
+from tbench.benchmark.layout import result, result_name, stem, write_json
+from tbench.benchmark.sweep import Point
+from tbench.capture.errors import InvalidRunError, after_sending
+from tbench.capture.synthesis import Workload, write
+from tbench.capture.tracereader import Trace, read_trace
+from tbench.replay import measures
+from tbench.replay.closing import REPLAY, Flags
+from tbench.replay.columns import Column
+from tbench.replay.measures import Columns
+from tbench.replay.order import Order
+from tbench.replay.performance import Watch, perform
+from tbench.replay.runfile import Run, read_run
+from tbench.replay.throughput import SIDES, tokens_rate
+from tbench.replay.totals import duration_s, numbers
+
+RUNS: Final = "runs"
+TRACES: Final = "traces"
+ASIDE: Final = "set-aside"
+ENDED: Final = frozenset({"interrupt", "disk", "max_cost"})
+"""Ends of a run after which there is no next one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Benchmark:
+    """What every point has in common. `workload` makes a point's requests; `order` says how to send them.
+
+    `requests` and `duration_s` end a point, whichever comes first; what is in flight then still finishes.
+    `unit` is that of latencies in the results, `s` or `ms`. `judged` says more of a run, for its result.
+    `spawn_rate` is how fast the requests in flight become as many as asked for, per second; None: at once.
+    `flags` are the options that name the server. Everything is written below `folder`.
+    """
+
+    task: str
+    folder: Path
+    order: Order
+    workload: Callable[[Point], Workload]
+    requests: int
+    duration_s: float
+    trim: Trim
+    unit: str
+    judged: Callable[[Run], Mapping[str, Any]] = lambda _: {}
+    spawn_rate: float | None = None
+    flags: Flags = REPLAY
+
+
+@dataclass(frozen=True, kw_only=True)
+class Made:
+    """A point that was made, or was there already: its run, its result, and `numbers` of `replay --json`."""
+
+    task: str
+    point: Point
+    run: Run
+    result: Mapping[str, Any]
+    numbers: Mapping[str, Any]
+    fresh: bool
+
+    @property
+    def warnings(self) -> list[str]:
+        """What to know of its figures."""
+        return list(self.result["aggregated_metrics"]["warnings"])
+
+    @property
+    def ended_by(self) -> str:
+        return str(self.run.totals["ended_by"])
+
+
+def conduct(
+    plan: Benchmark,
+    points: Iterable[Point],
+    watch: Callable[[Point], Watch | None],
+    argv: tuple[str, ...] = (),
+) -> Iterator[Made]:
+    """Make each point that is not there yet; yields each, and ends after one that was interrupted.
+
+    `points` may depend on what was yielded before. Raises UnreachableError where nothing will succeed.
+    """
+    for name in (RUNS, TRACES):
+        (plan.folder / name).mkdir(mode=0o700, parents=True, exist_ok=True)
+    sent = succeeded = False
+    for point in points:
+        with after_sending(sent):
+            made = there(plan, point) or _make(plan, point, watch(point), argv)
+        sent = True
+        succeeded = succeeded or bool(made.numbers["completed"])
+        yield made
+        if made.ended_by in ENDED:
+            return
+        if not succeeded and hopeless(made.numbers) and not too_much(made.numbers):
+            _withdraw(plan, point)
+            check_hope(made.run, made.numbers, plan.flags)
+
+
+def there(plan: Benchmark, point: Point) -> Made | None:
+    """A point that an earlier benchmark in this folder made to its end."""
+    path = _run_path(plan, point)
+    if not path.exists():
+        return None
+    run = read_run(path)
+    if not run.complete or run.totals["ended_by"] in ENDED:
+        _set_aside(plan, point)
+        return None
+    return _made(plan, point, run, fresh=False)
+
+
+def _make(plan: Benchmark, point: Point, watch: Watch | None, argv: tuple[str, ...]) -> Made:
+    trace = _trace_path(plan, point)
+    _set_aside(plan, point)
+    trace.with_name(trace.name + ".part").unlink(missing_ok=True)
+    if not trace.exists():
+        write(plan.workload(point), trace)
+    job = order_of(plan, point, trace).job(argv, part_of=_part(plan, point))
+    return _made(plan, point, perform(job, watch), fresh=True)
+
+
+def _made(plan: Benchmark, point: Point, run: Run, *, fresh: bool) -> Made:
+    """The result is written again from the run, in the unit asked for."""
+    found = numbers(run)
+    columns, by = with_lengths(run.columns, read_trace(_trace_path(plan, point)))
+    content = result(point, columns, plan.trim, plan.unit)
+    content["aggregated_metrics"] |= {
+        **plan.judged(run),
+        "prompt_tokens_by": by,
+        "warnings": list(_warnings(point, run.columns, found, content["aggregated_metrics"])),
+        "valid": found["valid"],
+        "invalid_because": found["invalid_because"],
+    }
+    _remove_result(plan, point)
+    name = result_name(point, plan.task, duration_s(run.columns))
+    if run.totals["ended_by"] not in ENDED:
+        write_json(plan.folder / name, content, failure=InvalidRunError)
+    return Made(task=plan.task, point=point, run=run, result=content, numbers=found, fresh=fresh)
+
+
+def _warnings(
+    point: Point, columns: Columns, found: Mapping[str, Any], metrics: Mapping[str, Any]
+) -> Iterator[str]:
+    """What a reader of the point's figures would else take for something that it is not."""
+    for side, unit in SIDES.items():
+        if missing := metrics["without_token_counts"][side]:
+            rate = metrics[f"mean_{side}_throughput_tokens_per_s"]
+            yield f"throughput {tokens_rate(rate, unit, missing)}"
+    most = found["in_flight"]["max"] or 0
+    if point.concurrency is not None and most < point.concurrency:
+        yield (
+            f"at most {most:,} of {point.concurrency:,} were in flight: the point has only "
+            f"{found['planned']:,} requests; raise --max-requests-per-run"
+        )
+    whole = measures.counted(columns)
+    if buffered := measures.buffered(*measures.gaps(whole)):
+        yield buffered
+        return
+    ours, theirs = (
+        measures.spread(one[~np.isnan(one) & (one > 0)])["p50"]
+        for one in (measures.tpot(whole), figures(columns)["tpot"])
+    )
+    if ours and theirs and max(ours, theirs) > APART * min(ours, theirs):
+        yield (
+            f"TPOT p50 is {theirs * 1e3:.1f} ms here, to the end of an answer as genai-bench has it, and "
+            f"{ours * 1e3:.1f} ms to its last token, as in tbench report: the server ends answers late"
+        )
+
+
+APART: Final = 1.5
+"""Two definitions of one name that differ by more than this factor are said."""
+
+
+def _remove_result(plan: Benchmark, point: Point) -> None:
+    for before in plan.folder.glob(f"{glob_of(point, plan.task)}_time_*s.json"):
+        before.unlink()
+
+
+def _withdraw(plan: Benchmark, point: Point) -> None:
+    """Make it a point that is not there, so that one who mends the address or the key can go on."""
+    _set_aside(plan, point)
+    _remove_result(plan, point)
+
+
+def with_lengths(columns: Columns, trace: Trace) -> tuple[dict[str, Column], str | None]:
+    """Prompt tokens by the trace where the server counts none (Together's embeddings), and by whom.
+
+    None: nobody counted them (rows of a dataset, without a tokenizer).
+    """
+    counts = columns["prompt_tokens"]
+    missing = counts < 0
+    if not missing.any():
+        return dict(columns), "server"
+    known = {
+        exchange.request.id: exchange.request.extra.get("prompt_tokens")
+        for exchange in trace.requests
+    }
+    ours = np.array([known.get(str(name)) or -1 for name in columns["id"].tolist()])
+    if missing.all() and (ours < 0).all():
+        return dict(columns), None
+    by = "client" if missing.all() else "server, else client"
+    return {**columns, "prompt_tokens": np.where(missing, ours, counts)}, by
+
+
+def glob_of(point: Point, task: str) -> str:
+    """The stem of a point's files as a pattern: none of its characters is one of a pattern's."""
+    return stem(point, task).replace("[", "[[]")
+
+
+def order_of(plan: Benchmark, point: Point, trace: Path) -> Order:
+    """How a point's trace is sent: N in flight, or at a rate."""
+    order = replace(
+        plan.order,
+        trace=trace,
+        out=_run_path(plan, point),
+        requests=plan.requests,
+        duration=plan.duration_s,
+        seed=point.seed % 2**31,
+    )
+    if point.concurrency is not None:
+        return replace(order, concurrency=point.concurrency, spawn_rate=plan.spawn_rate)
+    if point.axis == "poisson":
+        return replace(order, poisson=point.rate)
+    return replace(order, constant=point.rate)
+
+
+def _run_path(plan: Benchmark, point: Point) -> Path:
+    return plan.folder / RUNS / f"{stem(point, plan.task)}.run"
+
+
+def _trace_path(plan: Benchmark, point: Point) -> Path:
+    return plan.folder / TRACES / f"{stem(point, plan.task)}.msgpack"
+
+
+def _part(plan: Benchmark, point: Point) -> dict[str, Any]:
+    return {
+        "benchmark": plan.folder.name,
+        "task": plan.task,
+        "scenario": point.scenario,
+        "axis": point.axis,
+        "value": point.value,
+        "repeat": point.repeat,
+    }
+
+
+def _set_aside(plan: Benchmark, point: Point) -> None:
+    """What an interrupted or killed benchmark left of a point is kept, out of the way."""
+    path = _run_path(plan, point)
+    for left in (path, path.with_name(path.name + ".part")):
+        if left.exists():
+            aside = plan.folder / ASIDE
+            aside.mkdir(mode=0o700, exist_ok=True)
+            number = len(list(aside.glob(f"{left.name.replace('[', '[[]')}.*"))) + 1
+            left.rename(aside / f"{left.name}.{number}")

@@ -1,0 +1,181 @@
+"""An experiment: a benchmark's folder as it was written, by us or by genai-bench, with its points in order.
+
+Latencies are in the unit asked for, or as the results have them; everything else is as in the files.
+"""
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
+from pathlib import Path
+from typing import Any, Final, Self
+
+from tbench.benchmark.layout import METADATA
+from tbench.benchmark.result import Json, Result, Unit, read_object, read_result, read_unit
+from tbench.capture.errors import InputError
+
+SCENARIO: Final = "traffic_scenario"
+LISTS: Final[Mapping[str, type]] = {SCENARIO: str, "num_concurrency": int, "batch_size": int}
+"""Fields of the metadata that are lists, and what of."""
+RESULT: Final = re.compile(
+    r"(?!debug_for_run_).+_(concurrency|batch_size|rate|poisson)_[\d.e+-]+(_run_\d+)?_time_\d+s\.json"
+)
+"""Names of results: genai-bench's, and those of repeats and of open arrivals, which are ours."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experiment:
+    """A folder: `metadata` as in its file, the points by scenario, axis, value and repeat.
+
+    `notes` are sentences for the reader: points that are missing, files that say the same point.
+    """
+
+    folder: Path
+    metadata: Json
+    points: tuple[Result, ...]
+    unit: Unit
+    notes: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        return self.folder.resolve().name
+
+    @property
+    def task(self) -> str:
+        return str(self.metadata.get("task") or "")
+
+    @property
+    def scenarios(self) -> tuple[str, ...]:
+        """Those that have points, in the order of the metadata."""
+        return tuple(dict.fromkeys(point.scenario for point in self.points))
+
+    def series(self) -> Iterator[tuple[str, str, tuple[Result, ...]]]:
+        """Scenario, axis and the points of each, which follow each other."""
+        for (scenario, axis), points in groupby(self.points, lambda one: (one.scenario, one.axis)):
+            yield scenario, axis, tuple(points)
+
+    def in_unit(self, unit: Unit) -> Self:
+        """The same with latencies in this unit."""
+        return replace(self, unit=unit, points=tuple(one.in_unit(unit) for one in self.points))
+
+
+def load_experiment(folder: Path, unit: Unit | None = None) -> Experiment:
+    """Read a benchmark's folder. `unit` None: as its metadata says.
+
+    A folder without results has no points and a note. Raises InputError, one line, for a folder that is
+    none, and for a file that cannot be read as what its name says.
+    """
+    metadata = _metadata(folder)
+    written = read_unit(metadata.get("metrics_time_unit") or "s", folder / METADATA)
+    unit = unit or written
+    found = [read_result(path, written, unit) for path in _results(folder)]
+    scenarios = list(metadata.get("traffic_scenario") or ())
+    points = sorted(found, key=lambda point: _place(point, scenarios))
+    return Experiment(
+        folder=folder,
+        metadata=metadata,
+        points=tuple(points),
+        unit=unit,
+        notes=(*_missing(metadata, points), *_twice(points)),
+    )
+
+
+def load_experiments(folder: Path, unit: Unit | None = None) -> list[Experiment]:
+    """The experiment that the folder is, or those in its subfolders by name; all in one unit.
+
+    `unit` None: that of the first. Raises InputError where there is none, and as `load_experiment`.
+    """
+    if (folder / METADATA).exists():
+        return [load_experiment(folder, unit)]
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder")
+    found: list[Experiment] = []
+    for path in sorted(path.parent for path in folder.glob(f"*/{METADATA}")):
+        found.append(load_experiment(path, unit or (found[0].unit if found else None)))
+    if not found:
+        raise InputError(f"{folder}: neither an experiment nor a folder of some: no {METADATA}")
+    return found
+
+
+def chosen(experiments: Sequence[Experiment], criteria: Json) -> list[Experiment]:
+    """Those whose metadata have these values; `traffic_scenario` (one or a list) picks points as well.
+
+    Raises InputError for a field that no experiment has, and where nothing is left.
+    """
+    known = {name for one in experiments for name in one.metadata}
+    for name in criteria:
+        if name not in known:
+            raise InputError(
+                f"filter {name}: no such field of the metadata; there are {', '.join(sorted(known))}"
+            )
+    wanted = {name: value for name, value in criteria.items() if name != SCENARIO}
+    left = [one for one in experiments if all(one.metadata.get(k) == v for k, v in wanted.items())]
+    if SCENARIO in criteria:
+        left = [_within(one, criteria[SCENARIO]) for one in left]
+        left = [one for one in left if one.points]
+    if not left:
+        raise InputError(f"filter {json.dumps(dict(criteria))}: no experiment is like that")
+    return left
+
+
+def _metadata(folder: Path) -> dict[str, Any]:
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder")
+    if not (folder / METADATA).exists():
+        raise InputError(f"{folder}: no experiment: there is no {METADATA} in it")
+    found = read_object(folder / METADATA)
+    for name, kind in LISTS.items():
+        values = found.get(name) or []
+        if not isinstance(values, list) or not all(isinstance(one, kind) for one in values):
+            raise InputError(f"{folder / METADATA}: {name} is not a list of {kind.__name__}")
+    return found
+
+
+def _results(folder: Path) -> list[Path]:
+    try:
+        return sorted(path for path in folder.iterdir() if RESULT.fullmatch(path.name))
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be read: {error.strerror}") from None
+
+
+def _place(point: Result, scenarios: list[str]) -> tuple[int, str, str, float, int]:
+    known = point.scenario in scenarios
+    rank = scenarios.index(point.scenario) if known else len(scenarios)
+    return rank, "" if known else point.scenario, point.axis, point.value, point.repeat
+
+
+def _missing(metadata: Json, points: Sequence[Result]) -> Iterator[str]:
+    """Points that the metadata promise and no file has; what one scenario has, each should have.
+
+    A search for saturation goes its own way in each scenario, and promises nothing.
+    """
+    if not points:
+        yield "there is no result in this folder"
+    if not points or metadata.get("saturate"):
+        return
+    axis = str(metadata.get("iteration_type") or "num_concurrency")
+    axes = dict.fromkeys(point.axis for point in points)
+    promised = {name: {float(n) for n in metadata.get(name) or () if name == axis} for name in axes}
+    scenarios = [*(metadata.get(SCENARIO) or ()), *(point.scenario for point in points)]
+    for name in axes:
+        wanted = promised[name] | {point.value for point in points if point.axis == name}
+        for scenario in dict.fromkeys(scenarios):
+            of = {p.value for p in points if (p.axis, p.scenario) == (name, scenario)}
+            if lacks := sorted(wanted - of):
+                yield f"{scenario}: no result at {name} {', '.join(f'{n:g}' for n in lacks)}"
+
+
+def _twice(points: Sequence[Result]) -> Iterator[str]:
+    """Several files for the same run of the same point: all are shown, and it is said."""
+    counts = Counter((one.scenario, one.axis, one.value, one.repeat) for one in points)
+    for (scenario, axis, value, _), count in counts.items():
+        if count > 1:
+            yield f"{scenario}: {count} results at {axis} {value:g}; all are shown"
+
+
+def _within(experiment: Experiment, scenarios: object) -> Experiment:
+    wanted = scenarios if isinstance(scenarios, list) else [scenarios]
+    points = tuple(point for point in experiment.points if point.scenario in wanted)
+    return replace(experiment, points=points)

@@ -1,0 +1,104 @@
+"""Plots as files: a combined picture of each sheet and one of each panel, under genai-bench's names."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import altair as alt
+import vl_convert
+
+from tbench.benchmark.experiment import SCENARIO, Experiment, load_experiments
+from tbench.benchmark.plots import sheets as drawing
+from tbench.benchmark.plots.fields import check
+from tbench.benchmark.plots.groups import Sheet, safe, sheets
+from tbench.benchmark.plots.layout import Grid
+from tbench.benchmark.plots.page import page
+from tbench.benchmark.plots.presets import SWEPT, preset
+from tbench.benchmark.result import Unit
+from tbench.benchmark.sweep import BATCHED
+from tbench.capture.errors import InputError
+from tbench.capture.writing import write_whole
+
+SCALE: Final = 2
+_VERSION: Final = ".".join(alt.SCHEMA_VERSION.split(".")[:2])
+
+
+def _png(spec: dict[str, Any]) -> bytes:
+    return bytes(
+        vl_convert.vegalite_to_png(spec, vl_version=_VERSION, scale=SCALE, allowed_base_urls=[])
+    )
+
+
+def _svg(spec: dict[str, Any]) -> bytes:
+    return str(vl_convert.vegalite_to_svg(spec, vl_version=_VERSION, allowed_base_urls=[])).encode()
+
+
+def _html(spec: dict[str, Any]) -> bytes:
+    return page(spec["title"]["text"], spec).encode()
+
+
+FORMATS: Final[Mapping[str, Callable[[dict[str, Any]], bytes]]] = {
+    "png": _png, "svg": _svg, "html": _html,
+}  # fmt: skip
+"""How a picture is written. A page (html) needs nothing else, and holds a whole sheet."""
+
+
+def preset_for(name: str, experiments: Sequence[Experiment]) -> Grid:
+    """A preset that suits what was swept, and whether there are output tokens."""
+    axes = {point.axis for one in experiments for point in one.points}
+    speaks = not experiments or any(one.task not in BATCHED for one in experiments)
+    return preset(name, axes.pop() if len(axes) == 1 else SWEPT, speaks=speaks)
+
+
+def checked(
+    experiments: Sequence[Experiment], grid: Grid, key: str = SCENARIO, place: str = "plots"
+) -> list[Sheet]:
+    """The sheets of these experiments, which are all in one unit; `place` is where the grid comes from.
+
+    Raises InputError for a key that is none, a field that no result has, and a folder without results.
+    """
+    points = [point for one in experiments for point in one.points]
+    if not points:
+        raise InputError(f"{experiments[0].folder}: there is no result to plot in it")
+    check(grid, points, place)
+    return sheets(experiments, key)
+
+
+def plot(
+    found: Sequence[Sheet],
+    grid: Grid,
+    folder: Path,
+    unit: Unit,
+    formats: Sequence[str] = ("png",),
+) -> Iterator[Path]:
+    """Write every sheet, and yield each file when it is there. `formats` are keys of FORMATS.
+
+    Raises InputError where a file cannot be written.
+    """
+    for sheet in found:
+        for name, spec, single in _pictures(sheet, grid, unit):
+            for form in formats:
+                if not (single and form == "html"):
+                    path = folder / f"{name}.{form}"
+                    write_whole(path, FORMATS[form](spec))
+                    yield path
+
+
+def default_plots(folder: Path) -> list[Path]:
+    """A benchmark's default pictures, by scenario, into its own folder; latencies as in its results.
+
+    None without a result. Raises InputError as `load_experiments` and `plot`.
+    """
+    found = load_experiments(folder)
+    if not any(one.points for one in found):
+        return []
+    grid = preset_for("2x4_default", found)
+    return list(plot(checked(found, grid), grid, folder, found[0].unit))
+
+
+def _pictures(sheet: Sheet, grid: Grid, unit: Unit) -> Iterator[tuple[str, dict[str, Any], bool]]:
+    """Names without their endings, specifications, and whether it is of a single panel."""
+    for one in grid.panels:
+        yield f"{sheet.name}_{safe(one.title)}", drawing.single(sheet, one, unit), True
+    whole = drawing.whole(sheet, grid, unit)
+    yield f"{sheet.name}_combined_plots_{grid.rows}x{grid.columns}", whole, False

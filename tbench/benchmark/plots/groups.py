@@ -1,0 +1,128 @@
+"""Groups: which points belong to one line, and which lines to one sheet, by genai-bench's --group-key."""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from tbench.benchmark.experiment import SCENARIO, Experiment
+from tbench.benchmark.result import Result
+from tbench.capture.errors import InputError
+
+NONE: Final = "none"
+FOLDER: Final = "experiment_folder_name"
+_UNSAFE: Final = str.maketrans({"/": "_", ",": "_", "(": None, ")": None})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Line:
+    """Points that are joined, in the order of what was swept; lines of one `group` look alike."""
+
+    group: str
+    experiment: str
+    points: tuple[Result, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sheet:
+    """One picture of many panels. `name` is what its files begin with, `about` what was measured."""
+
+    name: str
+    title: str
+    about: str
+    lines: tuple[Line, ...]
+
+    @property
+    def groups(self) -> list[str]:
+        return list(dict.fromkeys(line.group for line in self.lines))
+
+    @property
+    def points(self) -> Iterator[Result]:
+        for line in self.lines:
+            yield from line.points
+
+
+def sheets(experiments: Sequence[Experiment], key: str) -> list[Sheet]:
+    """The sheets for this key: traffic_scenario, none, experiment_folder_name, or a field of the metadata.
+
+    Raises InputError for another key.
+    """
+    if key == SCENARIO:
+        return [_by_scenario(experiments)]
+    if key == NONE:
+        return [sheet for one in experiments for sheet in _alone(one, experiments)]
+    known = sorted(
+        {SCENARIO, NONE, FOLDER, *(name for one in experiments for name in one.metadata)}
+    )
+    if key not in known:
+        raise InputError(f"--group-key {key}: no such field; there are {', '.join(known)}")
+    return [_by_key(experiments, scenario, key) for scenario in _scenarios(experiments)]
+
+
+def _by_scenario(experiments: Sequence[Experiment]) -> Sheet:
+    several = len(experiments) > 1
+    lines = [
+        line
+        for one in experiments
+        for scenario in one.scenarios
+        for line in _lines(one, scenario, f"{scenario}, {one.name}" if several else scenario)
+    ]
+    return Sheet(
+        name=SCENARIO, title="By traffic scenario", about=_about(experiments), lines=tuple(lines)
+    )
+
+
+def _alone(one: Experiment, experiments: Sequence[Experiment]) -> Iterator[Sheet]:
+    several = f"{one.name}_" if len(experiments) > 1 else ""
+    for scenario in one.scenarios:
+        yield Sheet(
+            name=safe(f"{several}single_analysis_{scenario}"),
+            title=scenario,
+            about=_about([one]),
+            lines=tuple(_lines(one, scenario, "")),
+        )
+
+
+def _by_key(experiments: Sequence[Experiment], scenario: str, key: str) -> Sheet:
+    lines = [
+        line for one in experiments for line in _lines(one, scenario, f"{key}: {_value(one, key)}")
+    ]
+    return Sheet(
+        name=safe(f"{scenario}_group_by_{key}"),
+        title=scenario,
+        about=_about(experiments),
+        lines=tuple(lines),
+    )
+
+
+def _lines(one: Experiment, scenario: str, group: str) -> Iterator[Line]:
+    """The line of a scenario; one for each axis where more than one was swept."""
+    found = [(axis, points) for of, axis, points in one.series() if of == scenario]
+    for axis, points in found:
+        name = ", ".join(part for part in (group, axis) if part) if len(found) > 1 else group
+        yield Line(group=name, experiment=one.name, points=points)
+
+
+def _about(experiments: Sequence[Experiment]) -> str:
+    """Tasks, models and backends, each once."""
+    found = {
+        name: dict.fromkeys(str(one.metadata.get(name) or "") for one in experiments)
+        for name in ("task", "model", "api_backend")
+    }
+    return "; ".join(", ".join(filter(None, words)) for words in found.values() if any(words))
+
+
+def _value(one: Experiment, key: str) -> str:
+    if key == FOLDER:
+        return one.name
+    found = one.metadata.get(key)
+    return found if isinstance(found, str) else json.dumps(found)
+
+
+def _scenarios(experiments: Sequence[Experiment]) -> list[str]:
+    return list(dict.fromkeys(name for one in experiments for name in one.scenarios))
+
+
+def safe(text: str) -> str:
+    """As genai-bench writes it into names of files."""
+    return text.translate(_UNSAFE)

@@ -1,0 +1,231 @@
+"""The layout of a sheet of panels: genai-bench's plot-config JSON, checked; complaints name their place."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Literal, cast
+
+from PIL import ImageColor
+
+from tbench.benchmark.result import read_object
+from tbench.capture.errors import InputError
+
+Kind = Literal["line", "scatter", "bar"]
+Scale = Literal["linear", "log"]
+
+MOST_ROWS: Final = 5
+MOST_COLUMNS: Final = 6
+DASHES: Final[Mapping[str, list[int]]] = {
+    "-": [1, 0],
+    "--": [7, 3],
+    "-.": [7, 3, 2, 3],
+    ":": [2, 3],
+}
+LETTERS: Final[Mapping[str, str]] = {
+    "b": "#0000ff", "g": "#008000", "r": "#ff0000", "c": "#00bfbf", "m": "#bf00bf", "y": "#bfbf00",
+    "k": "#000000", "w": "#ffffff",
+    "tab:blue": "#1f77b4", "tab:orange": "#ff7f0e", "tab:green": "#2ca02c", "tab:red": "#d62728",
+    "tab:purple": "#9467bd", "tab:brown": "#8c564b", "tab:pink": "#e377c2", "tab:gray": "#7f7f7f",
+    "tab:olive": "#bcbd22", "tab:cyan": "#17becf",
+}  # fmt: skip
+"""Colours as matplotlib's users write them, besides the names and forms of CSS."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Curve:
+    """One field over x. `colour` is `#rrggbb`, `dash` a key of DASHES; None: the plot's own choice."""
+
+    field: str
+    label: str | None = None
+    colour: str | None = None
+    dash: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Panel:
+    """One plot. `position` is row and column from 0; `scale` None: logarithmic for TTFT, else linear."""
+
+    title: str
+    x: str
+    curves: tuple[Curve, ...]
+    position: tuple[int, int]
+    x_label: str | None = None
+    y_label: str | None = None
+    kind: Kind = "line"
+    scale: Scale | None = None
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        return (self.x, *(curve.field for curve in self.curves))
+
+    @property
+    def log(self) -> bool:
+        """Whether y is to be logarithmic, where all values can be."""
+        if self.scale is not None:
+            return self.scale == "log"
+        return self.kind != "bar" and any("ttft" in curve.field for curve in self.curves)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grid:
+    """Panels in `rows` and `columns`; `size` is width and height of all in inches, None: by the grid."""
+
+    rows: int
+    columns: int
+    panels: tuple[Panel, ...]
+    size: tuple[float, float] | None = None
+
+
+def read_grid(path: Path) -> Grid:
+    """A plot-config file; raises InputError, one line that names the place, where it is none."""
+    return grid_of(read_object(path), str(path))
+
+
+def grid_of(content: object, place: str) -> Grid:
+    """The same from what JSON holds; `place` is what complaints begin with."""
+    whole = _Object(content, place, "")
+    layout = whole.child("layout")
+    rows = layout.whole("rows", MOST_ROWS, 2)
+    columns = layout.whole("cols", MOST_COLUMNS, 4)
+    size = layout.pair("figsize")
+    layout.end()
+    panels = tuple(_panel(one, rows, columns) for one in whole.children("plots"))
+    whole.end()
+    if not panels:
+        raise whole.wrong("plots", "there is none; give at least one")
+    taken: dict[tuple[int, int], int] = {}
+    for number, panel in enumerate(panels):
+        if panel.position in taken:
+            raise whole.wrong(
+                f"plots[{number}].position",
+                f"{list(panel.position)} is taken by plots[{taken[panel.position]}]",
+            )
+        taken[panel.position] = number
+    if size and min(size) <= 0:
+        raise whole.wrong("layout.figsize", "two sizes above 0, in inches")
+    return Grid(rows=rows, columns=columns, panels=panels, size=size)
+
+
+def _panel(one: "_Object", rows: int, columns: int) -> Panel:
+    panel = Panel(
+        title=one.text("title"),
+        x=one.text("x_field"),
+        curves=_curves(one),
+        position=_position(one, rows, columns),
+        x_label=one.maybe("x_label"),
+        y_label=one.maybe("y_label"),
+        kind=cast("Kind", one.among("plot_type", ("line", "scatter", "bar")) or "line"),
+        scale=cast("Scale | None", one.among("y_scale", ("linear", "log"))),
+    )
+    one.end()
+    return panel
+
+
+def _curves(one: "_Object") -> tuple[Curve, ...]:
+    field, several = one.maybe("y_field"), one.children("y_fields")
+    if field is not None and several:
+        raise one.wrong("y_fields", "y_field is there as well; give one of the two")
+    if field is not None:
+        return (Curve(field=field),)
+    if not several:
+        raise one.wrong("y_field", "missing; give y_field, or y_fields with at least one")
+    return tuple(_curve(each) for each in several)
+
+
+def _curve(one: "_Object") -> Curve:
+    colour = one.maybe("color")
+    curve = Curve(
+        field=one.text("field"),
+        label=one.maybe("label"),
+        colour=None if colour is None else _colour(one, colour),
+        dash=one.among("linestyle", tuple(DASHES)),
+    )
+    one.end()
+    return curve
+
+
+def _colour(one: "_Object", text: str) -> str:
+    try:
+        red, green, blue = ImageColor.getrgb(LETTERS.get(text, text))[:3]
+    except ValueError:
+        raise one.wrong("color", f"{text!r} is no colour; as in blue or #1f77b4") from None
+    return f"#{red:02x}{green:02x}{blue:02x}"
+
+
+def _position(one: "_Object", rows: int, columns: int) -> tuple[int, int]:
+    pair = one.pair("position")
+    if pair is None or any(value != int(value) or value < 0 for value in pair):
+        raise one.wrong("position", "give row and column from 0, as in [0, 1]")
+    row, column = map(int, pair)
+    if row >= rows or column >= columns:
+        raise one.wrong("position", f"[{row}, {column}] is outside {rows} rows of {columns}")
+    return row, column
+
+
+class _Object:
+    """A JSON object that is being read: what is wrong is said with its file and its place."""
+
+    def __init__(self, content: object, file: str, place: str) -> None:
+        self._file = file
+        self._place = place
+        if not isinstance(content, dict):
+            raise self.wrong("", "not a JSON object")
+        self._left: dict[str, Any] = dict(content)
+
+    def wrong(self, key: str, what: str) -> InputError:
+        """The complaint about a key of it, or about itself."""
+        place = ".".join(part for part in (self._place, key) if part)
+        return InputError(f"{self._file}: {f'{place}: ' if place else ''}{what}")
+
+    def text(self, key: str) -> str:
+        found = self.maybe(key)
+        if not found:
+            raise self.wrong(key, "missing; give a text")
+        return found
+
+    def maybe(self, key: str) -> str | None:
+        found = self._left.pop(key, None)
+        if found is not None and not isinstance(found, str):
+            raise self.wrong(key, f"{found!r} is not a text")
+        return found
+
+    def among(self, key: str, words: Sequence[str]) -> str | None:
+        found = self.maybe(key)
+        if found is not None and found not in words:
+            raise self.wrong(key, f"{found!r} is none of {' '.join(words)}")
+        return found
+
+    def whole(self, key: str, most: int, usual: int) -> int:
+        found = self._left.pop(key, usual)
+        if not isinstance(found, int) or isinstance(found, bool) or not 1 <= found <= most:
+            raise self.wrong(key, f"{found!r} is not a whole number from 1 to {most}")
+        return found
+
+    def pair(self, key: str) -> tuple[float, float] | None:
+        found = self._left.pop(key, None)
+        if found is None:
+            return None
+        numbers = isinstance(found, list) and all(
+            isinstance(one, (int, float)) and not isinstance(one, bool) for one in found
+        )
+        if not numbers or len(found) != 2:
+            raise self.wrong(key, f"{found!r} is not two numbers")
+        return found[0], found[1]
+
+    def child(self, key: str) -> "_Object":
+        return _Object(self._left.pop(key, None) or {}, self._file, self._below(key))
+
+    def children(self, key: str) -> list["_Object"]:
+        found = self._left.pop(key, None) or []
+        if not isinstance(found, list):
+            raise self.wrong(key, "not a list")
+        place = self._below(key)
+        return [_Object(one, self._file, f"{place}[{k}]") for k, one in enumerate(found)]
+
+    def end(self) -> None:
+        """Everything was read: what is left is a mistake."""
+        for key in self._left:
+            raise self.wrong(key, "no such key")
+
+    def _below(self, key: str) -> str:
+        return f"{self._place}.{key}" if self._place else key

@@ -1,0 +1,169 @@
+"""Sweep: a benchmark's folder as text and as JSON, a row for each point. Latencies in ms in the text."""
+
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+from rich.table import Table
+from rich.text import Text
+
+from tbench.analysis.report.sheet import Sheet, grid
+from tbench.benchmark.conduct import RUNS
+from tbench.benchmark.experiment import Experiment
+from tbench.benchmark.result import Result
+from tbench.benchmark.sweep import BATCHED
+from tbench.capture.errors import InputError, InvalidRunError, UnreachableError
+from tbench.capture.terminal import named, plural
+from tbench.replay.closing import FEW, mark
+from tbench.replay.throughput import three
+
+LATENCIES: Final = (("TTFT", "ttft"), ("TPOT", "tpot"), ("E2E", "e2e_latency"))
+LEVELS: Final = ("p50", "p95")
+ROOMY: Final = 96
+"""A terminal of so many columns has room for two spaces between those of the table."""
+AXES: Final = {
+    "num_concurrency": "concurrency",
+    "batch_size": "texts in a request",
+    "rate": "requests/s, evenly",
+    "poisson": "requests/s, Poisson arrivals",
+}
+"""What was swept, in words."""
+
+
+def sweep_text(sweep: Experiment, *, width: int = 100, colour: bool = False) -> str:
+    """A table for each scenario, what to beware of, and where to look further."""
+    page, sweep = Sheet(width, colour), sweep.in_unit("ms")
+    model = sweep.metadata.get("model") or sweep.metadata.get("api_model_name") or "no model named"
+    page.line(f"benchmark {sweep.folder}", style="bold")
+    page.paragraph(
+        f"{named(str(model))}; {named(sweep.task)}; {plural(len(sweep.points), 'point')}"
+    )
+    page.line("")
+    for scenario, axis, points in sweep.series():
+        page.line(f"{named(scenario)}, by {AXES[axis]}; latencies in ms, from sent")
+        table = _table(points, sweep.task, padding=2 if width >= ROOMY else 1)
+        page.table(table)
+    if any("*" in cell for point in sweep.points for cell in _latencies(point, sweep.task)):
+        page.paragraph(FEW)
+    for note in (*sweep.notes, *_doubts(sweep)):
+        page.paragraph(f"! {note}", style="yellow", indent="  ")
+    folder = shlex.quote(str(sweep.folder))
+    for run in [run for point in sweep.points if (run := run_of(point))][:1]:
+        page.paragraph(f"one point  tbench report {shlex.quote(str(run))}", indent="  ")
+    page.paragraph(f"workbook   tbench excel --experiment-folder {folder}", indent="  ")
+    page.paragraph(f"pictures   tbench plot --experiments-folder {folder}", indent="  ")
+    return page.text
+
+
+def sweep_json(sweep: Experiment) -> dict[str, Any]:
+    """The object of `report FOLDER --json`: points as `benchmark --json` has them, in the unit they have."""
+    points = []
+    for point in sweep.points:
+        run = run_of(point)
+        points.append({"run": None if run is None else str(run), **point.aggregate})
+    return {
+        "folder": str(sweep.folder),
+        "metrics_time_unit": sweep.unit,
+        "points": points,
+        "notes": list(sweep.notes),
+    }
+
+
+def run_of(point: Result) -> Path | None:
+    """The run beside a point's result; None where there is none: genai-bench keeps none."""
+    stem = re.sub(r"_time_\d+s$", "", point.path.stem)
+    path = point.path.parent / RUNS / f"{stem}.run"
+    return path if path.is_file() else None
+
+
+def check(sweep: Experiment) -> None:
+    """Raise what ends a report of it: InputError without a point, else as for a run of all of them."""
+    if not sweep.points:
+        raise InputError(f"{sweep.folder}: {sweep.notes[0]}")
+    if not any(point.number("num_completed_requests") for point in sweep.points):
+        raise UnreachableError(f"{sweep.folder}: no request succeeded in any point")
+    invalid = [point for point in sweep.points if _validity(point) == INVALID]
+    if invalid:
+        raise InvalidRunError(
+            f"{sweep.folder}: {len(invalid)} of {plural(len(sweep.points), 'point')} INVALID, first "
+            f"{name_of(invalid[0])}: {named(str(invalid[0].aggregate.get('invalid_because')))}"
+        )
+
+
+def name_of(point: Result) -> str:
+    """A point in words."""
+    again = f", run {point.repeat}" if point.repeat > 1 else ""
+    return f"{named(point.scenario)} at {point.axis} {point.value:g}{again}"
+
+
+INVALID: Final = "INVALID"
+
+
+def _validity(point: Result) -> str:
+    """By its run; genai-bench does not say."""
+    valid = point.aggregate.get("valid")
+    return "valid" if valid is True else INVALID if valid is False else "-"
+
+
+def _doubts(sweep: Experiment) -> Iterator[str]:
+    for point in sweep.points:
+        if _validity(point) == INVALID:
+            yield f"{name_of(point)}: INVALID, {point.aggregate.get('invalid_because')}"
+        yield from (f"{name_of(point)}: {warning}" for warning in point.warnings)
+
+
+def _table(points: tuple[Result, ...], task: str, padding: int) -> Table:
+    side = _side(task)
+    latencies = [heading for name, _ in _shown(task) for heading in (f"{name}\np50", "\np95")]
+    headings = ("\nat", "\nok", "\nfailed", "\nreq/s", f"{side}\ntok/s", *latencies, "")
+    table = grid(*headings, left=frozenset({len(headings) - 1}))
+    table.padding = (0, padding, 0, 0)
+    for column in table.columns:
+        column.no_wrap = True
+    for point in points:
+        again = f" run {point.repeat}" if any(one.repeat > 1 for one in points) else ""
+        valid = _validity(point)
+        table.add_row(
+            f"{point.value:g}{again}",
+            *(_count(point, name) for name in ("num_completed_requests", "num_error_requests")),
+            _figure(point.number("requests_per_second")),
+            _tokens(point, side),
+            *_latencies(point, task),
+            Text(valid, style="red" if valid == INVALID else "dim"),
+        )
+    return table
+
+
+def _side(task: str) -> str:
+    """Which tokens a server is measured by: those that it wrote, or, of embeddings, those it read."""
+    return "input" if task in BATCHED else "output"
+
+
+def _shown(task: str) -> tuple[tuple[str, str], ...]:
+    """An answer that is no text has one latency only."""
+    return LATENCIES[-1:] if task in BATCHED else LATENCIES
+
+
+def _latencies(point: Result, task: str) -> Iterator[str]:
+    n = int(point.number("num_completed_requests") or 0)
+    for _, metric in _shown(task):
+        for level in LEVELS:
+            value = point.stat(metric, level)
+            yield "-" if value is None else f"{three(value)}{mark(level, n):<1}"
+
+
+def _tokens(point: Result, side: str) -> str:
+    """A lower bound where some answers have no token count."""
+    rate = _figure(point.number(f"mean_{side}_throughput_tokens_per_s"))
+    return f"≥ {rate}" if point.number(f"without_token_counts.{side}") and rate != "-" else rate
+
+
+def _count(point: Result, field: str) -> str:
+    value = point.number(field)
+    return "-" if value is None else f"{value:,.0f}"
+
+
+def _figure(value: float | None) -> str:
+    return "-" if value is None else three(value)

@@ -1,0 +1,208 @@
+"""Benchmark book: an experiment as an Excel file, with genai-bench's five sheets and charts of Excel's own.
+
+Headers are genai-bench's, in the first row, with the unit where theirs have none; what is ours stands to the
+right of them. An empty cell is "there is none".
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO, Final
+
+from tbench.analysis.report.sheets import LINE_PT, ROWS, Book, on_paper, opened, write
+from tbench.benchmark.experiment import Experiment
+from tbench.benchmark.pick import AUDIO, THROUGHPUT, Pick, Rule, pick, rule_of, steps
+from tbench.benchmark.result import Result, Unit
+from tbench.benchmark.workbook import columns
+from tbench.benchmark.workbook.charts import AXIS, Line, Table, draw
+from tbench.benchmark.workbook.grid import Grid, Heading, lay
+from tbench.benchmark.workbook.metadata import shown_metadata
+from tbench.capture.writing import whole_file
+
+APPENDIX: Final = "Appendix"
+INDIVIDUAL: Final = "Individual Request Metrics"
+VALUE: Final = 100
+"""Characters across that the value of a field has."""
+CHARTS_BELOW: Final = 2
+"""Rows between the last line of the summary and its charts."""
+
+
+def write_workbook(
+    experiment: Experiment, path: Path, percentile: str = "mean", unit: Unit | None = None
+) -> tuple[str, ...]:
+    """Write the workbook, for its owner only, as a whole or not at all; returns what its reader must know.
+
+    `percentile` (`mean`, `p25` ... `p99`) is that of latencies and speed in Summary and Appendix, `unit` that
+    of latencies, None: as the results have it. Raises InputError where it cannot be written.
+    """
+    with whole_file(path) as file:
+        return benchmark_book(experiment.in_unit(unit or experiment.unit), file, percentile)
+
+
+def benchmark_book(
+    experiment: Experiment, file: BinaryIO, percentile: str, most: int = ROWS
+) -> tuple[str, ...]:
+    """Write it to an open binary file; a sheet has `most` rows. Returns the notes, which are in it too.
+
+    Raises OSError where the file cannot be written.
+    """
+    book, rule = opened(file), rule_of(experiment.task)
+    share = _share(experiment, most)
+    notes = (*experiment.notes, *_flawed(experiment.points), *_left_out(experiment, share))
+    _summary(book, experiment, rule, percentile, notes)
+    _appendix(book, experiment, rule, percentile)
+    _metadata(book, experiment, percentile)
+    _aggregated(book, experiment, speech=rule is AUDIO)
+    _individual(book, experiment, share, speech=rule is AUDIO)
+    book.close()
+    return notes
+
+
+def _summary(
+    book: Book, experiment: Experiment, rule: Rule, percentile: str, notes: Sequence[str]
+) -> None:
+    """A line for each scenario with the point that is picked, notes, and the charts."""
+    at = columns.axis_title(experiment)
+    rows = [
+        [
+            columns.gpus(experiment.metadata),
+            columns.use_case(columns.series_name(experiment, scenario, axis)),
+            *_picked(pick(steps(points, rule, percentile), rule), rule),
+        ]
+        for scenario, axis, points in experiment.series()
+    ]
+    grid = lay(book, "Summary", _summary_head(at, rule), rows, 2)
+    figures = "latencies and speed per request" if rule is not AUDIO else "figures per request"
+    said = (f"Of {figures}: {_level(percentile)}. Latencies in {experiment.unit}.", *notes)
+    for place, line in enumerate(said, grid.rows + 2):
+        write(grid.sheet, place, 0, line, book.quiet)
+    below = grid.rows + 2 + len(said) + CHARTS_BELOW
+    if experiment.points:
+        draw(book, grid.sheet, below, _table(experiment, rule, percentile), rule)
+
+
+def _summary_head(at: str, rule: Rule) -> list[Heading]:
+    own = [Heading(title="Error Rate at It", format=columns.SHARE), Heading(title="Why", width=45)]
+    if rule is AUDIO:
+        return [
+            *columns.FIRST,
+            Heading(title=f"{at} at max audio throughput"),
+            Heading(title="Max Audio Throughput (bytes/s)", format=columns.MANY),
+            *own,
+        ]
+    target = "throughput" if rule is THROUGHPUT else "speed"
+    return [
+        *columns.FIRST,
+        Heading(title=f"{at} at target {target} (>{rule.over:g} tokens/s)"),
+        Heading(title="Total Throughput (tokens/min)", format=columns.MANY),
+        *own,
+    ]
+
+
+def _picked(found: Pick, rule: Rule) -> list[Any]:
+    step = found.step
+    if step is None:
+        return ["N/A", "N/A", None, found.why]
+    figure = step.figure if rule is AUDIO else step.tokens_per_s * 60
+    why = found.why if step.valid else f"INVALID (see below); {found.why}"
+    return [step.value, figure, step.error_rate, why]
+
+
+def _appendix(book: Book, experiment: Experiment, rule: Rule, percentile: str) -> None:
+    """The figures of every point by which its task is judged, at the percentile."""
+    shown = columns.appendix(experiment, rule, percentile)
+    gpus = columns.gpus(experiment.metadata)
+    at = Heading(title=columns.axis_title(experiment))
+    head = [*columns.FIRST, at, *(column.heading for column in shown)]
+    rows = (
+        [gpus, columns.use_case(point.scenario), point.value, *(one.cell(point) for one in shown)]
+        for point in experiment.points
+    )
+    lay(book, APPENDIX, head, rows, 3)
+
+
+def _table(experiment: Experiment, rule: Rule, percentile: str) -> Table:
+    """Where the appendix has what; its rows follow each other scenario by scenario."""
+    shown = columns.appendix(experiment, rule, percentile)
+    lines, row = [], 1
+    for scenario, axis, points in experiment.series():
+        name = columns.series_name(experiment, scenario, axis)
+        lines.append(Line(name=name, first=row, last=row + len(points) - 1))
+        row += len(points)
+    titles = {one.key: one.heading.title for one in shown}
+    per_request = {"ttft", "e2e", "speed", "audio"}
+    return Table(
+        sheet=APPENDIX,
+        places={AXIS: 2, **{one.key: place for place, one in enumerate(shown, 3)}},
+        titles={
+            AXIS: columns.axis_title(experiment),
+            **{k: f"{percentile} {v}" if k in per_request else v for k, v in titles.items()},
+        },
+        lines=lines,
+    )
+
+
+def _metadata(book: Book, experiment: Experiment, percentile: str) -> None:
+    """Field and value, as they were written; credentials never."""
+    sheet = book.file.add_worksheet("Experiment Metadata")
+    sheet.set_column(0, 0, 30)
+    sheet.set_column(1, 1, VALUE)
+    own = {"workbook_percentile": percentile, "workbook_time_unit": experiment.unit}
+    left = book.file.add_format({"align": "left", "valign": "top", "text_wrap": True})
+    for row, (name, value) in enumerate(shown_metadata({**experiment.metadata, **own})):
+        sheet.set_row(row, LINE_PT * max(1, math.ceil(len(str(value)) / VALUE * 1.1)))
+        write(sheet, row, 0, name, book.bold)
+        write(sheet, row, 1, value, left)
+    sheet.freeze_panes(0, 1)
+    on_paper(sheet)
+
+
+def _aggregated(book: Book, experiment: Experiment, *, speech: bool) -> None:
+    head, rows = columns.aggregated(experiment, speech=speech)
+    lay(book, "Aggregated Metrics for Each Run", head, rows, 2)
+
+
+def _individual(book: Book, experiment: Experiment, share: int, *, speech: bool) -> Grid:
+    """The first `share` requests of each point."""
+    head = columns.requests(experiment, speech=speech)
+    return lay(book, INDIVIDUAL, head, _requests(experiment, share), 2)
+
+
+def _requests(experiment: Experiment, share: int) -> Iterator[list[Any]]:
+    for point in experiment.points:
+        for _, one in zip(range(share), point.requests(), strict=False):
+            yield [point.scenario, point.value, *(one.get(name) for name in columns.REQUEST)]
+
+
+def _share(experiment: Experiment, most: int) -> int:
+    """How many requests of each point a sheet has room for: all, or the same number of each."""
+    room, sizes = most - 1, [point.ended for point in experiment.points]
+    return max(sizes, default=0) if sum(sizes) <= room else room // len(sizes)
+
+
+def _left_out(experiment: Experiment, share: int) -> Iterator[str]:
+    left = sum(max(0, point.ended - share) for point in experiment.points)
+    if left:
+        whole = sum(point.ended for point in experiment.points)
+        yield (
+            f"{INDIVIDUAL}: {left:,} of {whole:,} requests are LEFT OUT, since a sheet has no more rows: the "
+            f"first {share:,} of each point are there; all are in the JSON files"
+        )
+
+
+def _flawed(points: Sequence[Result]) -> Iterator[str]:
+    """Points whose figures are not what they seem."""
+    for point in points:
+        at = f"{point.scenario} at {point.axis} {point.value:g}"
+        if because := columns.invalid(point):
+            yield f"{at}: INVALID, {because}"
+        yield from (f"{at}: {warning}" for warning in point.warnings)
+        rate = point.number("error_rate")
+        if rate is None:
+            yield f"{at}: no request ended"
+        elif rate:
+            yield f"{at}: {rate:.2%} of {point.number('num_requests'):,.0f} requests failed"
+
+
+def _level(percentile: str) -> str:
+    return "the mean" if percentile == "mean" else f"the {percentile} over a point's requests"

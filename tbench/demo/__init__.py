@@ -1,0 +1,1 @@
+"""`tbench demo`: the main job on the embedded simulator."""

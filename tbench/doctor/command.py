@@ -1,0 +1,25 @@
+"""tbench doctor: what this machine can hold."""
+
+import sys
+from typing import Annotated
+
+import typer
+
+
+def doctor(
+    workers: Annotated[int, typer.Option(help="Processes that send.", min=1)] = 1,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> int:
+    """Find out in 20 s what this machine can hold: requests/s, streams, lag, exactness of the stamps.
+
+    Real replays against a server of our own that knows when it wrote what. On two cores that server
+    takes one; where it was the limit, the line says so.
+    """
+    import json
+
+    from tbench.doctor.examination import examine
+    from tbench.doctor.wording import text
+
+    found = examine(workers, lambda what: print(what, file=sys.stderr, flush=True))
+    typer.echo(json.dumps(found.as_json()) if as_json else "\n".join(text(found)))
+    return 0

@@ -1,0 +1,194 @@
+"""Probes: replays of made traffic against the doctor's server, each held against what the server did."""
+
+import json
+import subprocess
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from tbench.capture.exchange import Exchange, Request, Response
+from tbench.capture.tracefile import TraceHeader, TraceWriter
+from tbench.doctor.facts import usable_cores
+from tbench.doctor.work import Work
+from tbench.replay.kin import kin_command, kin_environ
+from tbench.replay.order import Order
+from tbench.replay.performance import perform
+from tbench.replay.runfile import Run
+from tbench.replay.totals import numbers
+
+PATIENCE_S: Final = 30.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Load:
+    """Made traffic: so many requests, answered with these times; sent for `most_s` seconds at most."""
+
+    requests: int
+    tokens: int = 1
+    ttft_ms: float = 0.0
+    itl_ms: float = 0.0
+    concurrency: int | None = None
+    rate: float | None = None
+    most_s: float | None = None
+
+    @property
+    def stream_s(self) -> float:
+        """How long one answer takes by the server's schedule."""
+        return (self.ttft_ms + (self.tokens - 1) * self.itl_ms) / 1e3
+
+    @property
+    def ideal(self) -> float | None:
+        """The rate of a client that takes no time, requests/s; None where nothing bounds it."""
+        if self.rate is None and self.concurrency and self.stream_s:
+            return self.concurrency / self.stream_s
+        return self.rate
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """What a probe found. Errors are of the client's stamp of each first token against the server's write, s.
+
+    `server_late_s` is the p99 of the server's own lateness, `server_share` its share of a core while it had
+    requests, less what it waited awake. `others_cores` is what processes that are not ours and the
+    hypervisor took, in cores, `free_cores` what nobody took of those that this process may use. None where
+    not known. `errors` counts failures by kind.
+    """
+
+    completed: int
+    requests_per_s: float
+    of_ideal: float | None
+    ttft_error_s: Mapping[str, float]
+    lag_s: Mapping[str, float | None]
+    cpu_share: float | None
+    coalesced_share: float | None
+    server_late_s: float
+    server_share: float | None
+    others_cores: float | None
+    free_cores: float | None
+    clock: str
+    lost: int
+    failed: int
+    errors: Mapping[str, int]
+    invalid_because: str | None
+
+
+def probe(load: Load, folder: Path, workers: int = 1) -> Found:
+    """Replay a load against a server of its own."""
+    trace = folder / "made.msgpack"
+    trace.unlink(missing_ok=True)
+    write_trace(trace, load)
+    out = folder / "made.run"
+    out.unlink(missing_ok=True)
+    before = Work.now()
+    with serving() as (url, truth):
+        order = Order(
+            trace=trace,
+            out=out,
+            base_url=url,
+            concurrency=load.concurrency,
+            constant=load.rate,
+            duration=load.most_s,
+            api_key_env="",
+            workers=workers,
+        )
+        run = perform(order.job())
+        known = truth()
+    return _found(load, run, known, (before, Work.now()))
+
+
+def _found(load: Load, run: Run, truth: Mapping[str, Any], work: tuple[Work, Work]) -> Found:
+    said = numbers(run)
+    ideal = load.ideal
+    return Found(
+        completed=said["completed"],
+        requests_per_s=said["requests_per_s"],
+        of_ideal=said["requests_per_s"] / ideal if ideal else None,
+        ttft_error_s=stamp_errors(run, truth["first"]),
+        lag_s={name: said["lag_s"][name] for name in ("p50", "p99")},
+        cpu_share=run.totals["client"]["cpu_share"],
+        coalesced_share=run.totals["coalesced_share"],
+        server_late_s=float(np.quantile(truth["late"], 0.99)) if truth["late"] else 0.0,
+        server_share=truth["share"],
+        others_cores=work[1].others_since(work[0]),
+        free_cores=work[1].free_since(work[0], usable_cores()),
+        clock=said["clock"],
+        lost=said["lost_in_flight"] + said["never_sent"],
+        failed=said["failed"],
+        errors=said["errors"],
+        invalid_because=said["invalid_because"],
+    )
+
+
+def stamp_errors(run: Run, first: Mapping[str, int]) -> Mapping[str, float]:
+    """Median and p99 of our stamp of each first token less the server's first write, seconds."""
+    rows = zip(run.columns["id"], run.columns["first_wall_ns"], strict=True)
+    errors = [(at - first[key]) / 1e9 for key, at in rows if at > 0 and key in first]
+    if not errors:
+        return {}
+    return {name: float(np.quantile(errors, p)) for name, p in (("p50", 0.5), ("p99", 0.99))}
+
+
+@contextmanager
+def serving() -> Iterator[tuple[str, Callable[[], Mapping[str, Any]]]]:
+    """The server in a process of its own: its base URL, and what asks it for the truth."""
+    process = subprocess.Popen(  # noqa: S603 (ourselves)
+        kin_command("tbench.doctor.server"),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env=kin_environ(),
+    )
+    assert process.stdin and process.stdout
+    try:
+        url = f"http://127.0.0.1:{int(process.stdout.readline())}"
+        yield url, lambda: _truth(url)
+    finally:
+        process.stdin.close()
+        process.stdout.close()
+        try:
+            process.wait(PATIENCE_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _truth(url: str) -> Mapping[str, Any]:
+    with urllib.request.urlopen(f"{url}/_truth", timeout=PATIENCE_S) as answer:  # noqa: S310 (our own)
+        found: Mapping[str, Any] = json.load(answer)
+    return found
+
+
+def write_trace(path: Path, load: Load) -> None:
+    """A trace of that many streamed chat completions, whose headers tell the server what to do."""
+    with TraceWriter(path, TraceHeader(wall_ns=10**18, mono_ns=0)) as writer:
+        for seq in range(load.requests):
+            writer.exchange(_exchange(seq, load))
+
+
+def _exchange(seq: int, load: Load) -> Exchange:
+    messages = [{"role": "user", "content": f"request {seq}"}]
+    body = json.dumps({"model": "m", "messages": messages, "stream": True}).encode()
+    request = Request(
+        id=f"{seq:032x}",
+        seq=seq,
+        arrive_ns=seq * 10**6,
+        end_ns=seq * 10**6,
+        method="POST",
+        scheme="http",
+        host="doctor",
+        path="/v1/chat/completions",
+        headers=(
+            ("content-type", "application/json"),
+            ("x-sim-ttft-ms", f"{load.ttft_ms:g}"),
+            ("x-sim-itl-ms", f"{load.itl_ms:g}"),
+            ("x-sim-tokens", f"{load.tokens}"),
+        ),
+        body=body,
+        body_bytes=len(body),
+    )
+    at = seq * 10**6
+    return Exchange(request=request, response=Response(head_ns=at, end_ns=at, status=200))

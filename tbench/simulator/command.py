@@ -1,0 +1,120 @@
+"""tbench serve."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tbench.capture.errors import InputError
+
+KEY_ENV = "TBENCH_SERVE_KEY"
+
+
+def serve(
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 = any free one.")] = 8000,
+    profile: Annotated[str, typer.Option(help="fast, slow, or a TOML file.")] = "fast",
+    seed: Annotated[
+        int, typer.Option(help="Seeds the answers, the engine's noise, the faults.")
+    ] = 0,
+    log: Annotated[
+        Path | None, typer.Option(help="Write the truth here: one JSON line per request.")
+    ] = None,
+    api_key: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A key to accept, again for more; also from TBENCH_SERVE_KEY. "
+            "Without one, any key passes but one that begins with 'bad'."
+        ),
+    ] = None,
+    any_model: Annotated[
+        bool, typer.Option("--any-model", help="Serve every model name, not only known ones.")
+    ] = False,
+    fault: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="KIND=SHARE of requests, again for more: a status (429=0.02), reset, close, slow, "
+            "stall, cut, eof, error, garbage, html. One request: header 'x-sim-fault: cut;at=3'."
+        ),
+    ] = None,
+    rate_limit: Annotated[
+        float | None, typer.Option(min=0, help="Requests per second; above it 429. 0 = no limit.")
+    ] = None,
+    duration: Annotated[
+        float | None, typer.Option(min=0, help="End after so many seconds.")
+    ] = None,
+    requests: Annotated[int | None, typer.Option(min=1, help="End after so many requests.")] = None,
+    odd: Annotated[
+        bool,
+        typer.Option(
+            "--odd",
+            help="Serve the odd behaviours of real servers instead, one for each model name; "
+            "GET /v1/models lists them. Of the other options --host, --port, --duration, --requests hold.",
+        ),
+    ] = False,
+    tls_cert: Annotated[Path | None, typer.Option(help="Serve https: certificate, PEM.")] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="Its key, PEM.")] = None,
+) -> None:
+    """Serve a simulated Together endpoint: its wire, a modelled engine behind it, no model.
+
+    The same seed and prompt give the same answer. Request headers set a request's fate: x-sim-tokens,
+    x-sim-ttft-ms, x-sim-itl-ms, x-sim-fault, x-sim-encoding. What truly happened is told by the response
+    header x-sim-timing, by --log, and by GET /_truth (the last 10,000 that ended), /_stats and /_reset.
+    Ends on SIGINT or SIGTERM.
+    """
+    import asyncio
+    from dataclasses import replace
+
+    from tbench.simulator.odd import OddServer
+    from tbench.simulator.profile import check_faults, load_profile
+    from tbench.simulator.server import Place, run
+    from tbench.simulator.service import Rules
+
+    place = Place(
+        host=host,
+        port=port,
+        tls_cert=tls_cert,
+        tls_key=tls_key,
+        duration_s=duration,
+        requests=requests,
+    )
+    if odd:
+        if log or api_key or any_model or fault or rate_limit or tls_cert or tls_key:
+            raise InputError(
+                "--odd goes with --host, --port, --duration and --requests only; leave out the others"
+            )
+        asyncio.run(OddServer().serve(place))
+        return
+    chosen = load_profile(profile)
+    faults = _rates(fault or [])
+    check_faults(faults, "--fault")
+    limits = (
+        chosen.limits if rate_limit is None else replace(chosen.limits, requests_per_s=rate_limit)
+    )
+    chosen = replace(chosen, limits=limits, faults={**chosen.faults, **faults})
+    for name, path in (("--tls-cert", tls_cert), ("--tls-key", tls_key)):
+        if path and not path.is_file():
+            raise InputError(f"{name} {path}: no such file")
+    if bool(tls_cert) != bool(tls_key):
+        raise InputError("--tls-cert and --tls-key go together; give both or none")
+    rules = Rules(seed=seed, keys=_keys(api_key or []), any_model=any_model)
+    run(chosen, rules, place, log)
+
+
+def _keys(given: list[str]) -> tuple[str, ...]:
+    import os
+
+    named = os.environ.get(KEY_ENV)
+    return (*given, named) if named else tuple(given)
+
+
+def _rates(given: list[str]) -> dict[str, float]:
+    """`KIND=SHARE` words as a table."""
+    rates = {}
+    for word in given:
+        kind, _, share = word.partition("=")
+        try:
+            rates[kind] = float(share)
+        except ValueError:
+            raise InputError(f"--fault {word}: write KIND=SHARE, as in 429=0.02") from None
+    return rates

@@ -1,0 +1,181 @@
+"""A model of a serving engine: first come, first served, continuous batching, chunked prefill.
+
+It owns its own timeline in seconds and never looks at a clock: `begin` forms the next step and says when
+it ends, `finish` says which sequences got a token by then. Same seed and same arrivals, same times.
+"""
+
+import math
+from collections import deque
+from collections.abc import Sequence as Series
+from dataclasses import dataclass
+from itertools import count
+from random import Random
+
+from tbench.capture.errors import InputError
+from tbench.simulator.prefixes import PrefixCache
+
+
+class QueueFullError(Exception):
+    """The engine takes no more for now: the server answers 503."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineSpec:
+    """How fast the engine is. Times in seconds, rates in tokens per second, sizes in tokens or blocks.
+
+    A step lasts `step_s` + `step_per_sequence_s` for each decoding sequence, times lognormal noise of that
+    sigma (mean 1), plus prefill at `prefill_tokens_per_s` of at most `chunk_tokens` prompt tokens.
+    """
+
+    max_batch: int = 256
+    max_queue: int = 2048
+    prefill_tokens_per_s: float = 40_000.0
+    chunk_tokens: int = 2048
+    step_s: float = 0.008
+    step_per_sequence_s: float = 0.00002
+    noise: float = 0.05
+    cache_blocks: int = 65_536
+
+    def __post_init__(self) -> None:
+        for name in ("max_batch", "prefill_tokens_per_s", "chunk_tokens"):
+            if getattr(self, name) <= 0:
+                raise InputError(f"[engine] {name} must be above 0")
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Sequence:
+    """One answer in the making. Times are seconds on the engine's timeline, None until they come.
+
+    `tokens` counts those that are out, of `output_tokens`; an embedding has none and ends with its prefill.
+    """
+
+    id: int
+    arrived: float
+    prompt_tokens: int
+    blocks: Series[bytes]
+    output_tokens: int
+    cached_tokens: int = 0
+    admitted: float | None = None
+    prefill_began: float | None = None
+    prefill_ended: float | None = None
+    ended: float | None = None
+    tokens: int = 0
+    to_prefill: int = 0
+
+    @property
+    def finished(self) -> bool:
+        return self.ended is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One pass of the model: who decodes a token, who has how much prompt computed, from when to when."""
+
+    start: float
+    end: float
+    decoding: tuple[Sequence, ...]
+    prefilling: tuple[tuple[Sequence, int], ...]
+
+
+class Engine:
+    """Submit at any time, then `begin` and `finish` one step after the other."""
+
+    def __init__(self, spec: EngineSpec, seed: int) -> None:
+        self.spec = spec
+        self.cache = PrefixCache(spec.cache_blocks)
+        self.free_at = 0.0
+        self._rng = Random(seed)
+        self._ids = count()
+        self._waiting: deque[Sequence] = deque()
+        self._running: list[Sequence] = []
+
+    @property
+    def waiting(self) -> int:
+        return len(self._waiting)
+
+    @property
+    def running(self) -> int:
+        return len(self._running)
+
+    def submit(
+        self, now: float, prompt_tokens: int, output_tokens: int, blocks: Series[bytes] = ()
+    ) -> Sequence:
+        """Queue one sequence that arrives now. Raises QueueFullError beyond `max_queue` waiting ones."""
+        if len(self._waiting) >= self.spec.max_queue:
+            raise QueueFullError
+        sequence = Sequence(
+            id=next(self._ids),
+            arrived=now,
+            prompt_tokens=prompt_tokens,
+            blocks=blocks,
+            output_tokens=output_tokens,
+        )
+        self._waiting.append(sequence)
+        return sequence
+
+    def cancel(self, sequence: Sequence) -> None:
+        """Forget a sequence whose client went away. Its place is free from the next step on."""
+        sequence.ended = self.free_at
+        if sequence in self._waiting:
+            self._waiting.remove(sequence)
+        elif sequence in self._running:
+            self._running.remove(sequence)
+
+    def begin(self) -> Step | None:
+        """Form the next step, as early as can be; None while there is nothing to do."""
+        start = self.free_at
+        if not self._running:
+            if not self._waiting:
+                return None
+            start = max(start, self._waiting[0].arrived)
+        self._admit(start)
+        prefilling = tuple(self._share_prefill(start))
+        decoding = tuple(one for one in self._running if not one.to_prefill)
+        self.free_at = start + self._duration(len(decoding), sum(n for _, n in prefilling))
+        return Step(start, self.free_at, decoding, prefilling)
+
+    def finish(self, step: Step) -> list[Sequence]:
+        """The step is over: count its tokens; returns whose state changed, in order of admission."""
+        changed = [one for one in step.decoding if not one.finished]
+        for sequence, part in step.prefilling:
+            sequence.to_prefill -= part
+            if not sequence.to_prefill and not sequence.finished:
+                sequence.prefill_ended = step.end
+                self.cache.insert(sequence.blocks)
+                changed.append(sequence)
+        for sequence in changed:
+            sequence.tokens = min(sequence.tokens + 1, sequence.output_tokens)
+            if sequence.tokens == sequence.output_tokens:
+                sequence.ended = step.end
+        self._running = [one for one in self._running if not one.finished]
+        return changed
+
+    def _admit(self, start: float) -> None:
+        while (
+            self._waiting
+            and len(self._running) < self.spec.max_batch
+            and self._waiting[0].arrived <= start
+        ):
+            sequence = self._waiting.popleft()
+            sequence.admitted = start
+            tokens = self.cache.cached_tokens(sequence.blocks, sequence.prompt_tokens)
+            sequence.cached_tokens = tokens
+            sequence.to_prefill = max(1, sequence.prompt_tokens - tokens)
+            self._running.append(sequence)
+
+    def _share_prefill(self, start: float) -> list[tuple[Sequence, int]]:
+        left = self.spec.chunk_tokens
+        shares = []
+        for sequence in self._running:
+            if sequence.to_prefill and left:
+                part = min(left, sequence.to_prefill)
+                left -= part
+                sequence.prefill_began = sequence.prefill_began or start
+                shares.append((sequence, part))
+        return shares
+
+    def _duration(self, decoding: int, prefill: int) -> float:
+        spec = self.spec
+        decode = spec.step_s + spec.step_per_sequence_s * decoding
+        noise = math.exp(spec.noise * self._rng.gauss() - spec.noise**2 / 2)
+        return decode * noise + prefill / spec.prefill_tokens_per_s
