@@ -9,9 +9,9 @@ from typing import Protocol
 import numpy as np
 
 from tbench.analysis.arms import Arm
-from tbench.analysis.failures import ErrorDifference
 from tbench.analysis.metrics import METRICS, composite, values
 from tbench.analysis.pairing import Match, Places
+from tbench.analysis.proportions import ErrorDifference
 from tbench.analysis.quantiles import newcombe, several
 from tbench.analysis.summary import Caution, Floats
 from tbench.capture.terminal import plural

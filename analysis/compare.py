@@ -14,15 +14,14 @@ from tbench.analysis.clusters import Clusters, clusters_of
 from tbench.analysis.comparison import Comparison, Comparisons, EqualLengths, Shift, Verdict
 from tbench.analysis.contrast import Contrast
 from tbench.analysis.discordance import Discordance, discordance
-from tbench.analysis.failures import ErrorDifference, Failures, error_difference
 from tbench.analysis.lengths import COMMON, FEWEST, length_bins, overlap
+from tbench.analysis.mean_ratio import Overall
 from tbench.analysis.metrics import METRICS
-from tbench.analysis.multiplicity import adjusted
-from tbench.analysis.overall import Overall
 from tbench.analysis.pairing import Match, match
-from tbench.analysis.rates import rates
+from tbench.analysis.proportions import ErrorDifference, Failures, error_difference, rates
 from tbench.analysis.slo import Slo
 from tbench.analysis.summary import Caution, Floats
+from tbench.analysis.t_tests import adjusted
 from tbench.capture.errors import InputError, UnreachableError
 from tbench.replay.measures import minimum_n
 from tbench.replay.warmup import Warmup

@@ -7,10 +7,8 @@ from enum import StrEnum
 from tbench.analysis.arms import Arm
 from tbench.analysis.censoring import Censoring
 from tbench.analysis.discordance import Discordance
-from tbench.analysis.drift import Thirds
-from tbench.analysis.failures import ErrorDifference
-from tbench.analysis.overall import Overall
-from tbench.analysis.rates import Pair
+from tbench.analysis.mean_ratio import Overall, Thirds
+from tbench.analysis.proportions import ErrorDifference, Pair
 from tbench.analysis.summary import Caution, Confidence, Floats
 
 NO_DIFFERENCE = "no difference seen"
@@ -46,7 +44,7 @@ class Comparison:
     third of the trace. `finding` is "faster", "slower",
     "higher" or "lower" where the interval excludes 1, else NO_DIFFERENCE; None without interval.
     `p_value` is that of no difference by the interval's own test, `q_value` the false discovery rate among
-    all reliable rows (analysis.multiplicity). `sessions` are the sessions of equal size that the requests are
+    all reliable rows (analysis.t_tests). `sessions` are the sessions of equal size that the requests are
     as good as, None where no run says which conversation a request belongs to.
     """
 

@@ -10,14 +10,21 @@ import numpy as np
 from tbench.analysis.blocks import Distribution, Ints
 from tbench.analysis.clusters import Clusters
 from tbench.analysis.comparison import NO_DIFFERENCE, Comparison, Shift, Verdict
-from tbench.analysis.drift import Thirds, quantile_by_thirds, typical_by_thirds
-from tbench.analysis.effective import EffectiveSize, effective_size
-from tbench.analysis.geometric import GeometricMean, geometric_mean, log_ratios
 from tbench.analysis.inversion import Interval, Pair, Side, invert
 from tbench.analysis.lengths import AtEqualLengths
+from tbench.analysis.mean_ratio import (
+    EffectiveSize,
+    GeometricMean,
+    Overall,
+    Thirds,
+    effective_size,
+    geometric_mean,
+    log_ratios,
+    quantile_by_thirds,
+    typical_by_thirds,
+)
 from tbench.analysis.metrics import Metric
 from tbench.analysis.omnibus import omnibus
-from tbench.analysis.overall import Overall
 from tbench.analysis.quantiles import identified, refusal
 from tbench.analysis.sketch import RELATIVE_ERROR, Sketch
 from tbench.analysis.summary import Caution, Confidence, Floats

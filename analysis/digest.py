@@ -13,8 +13,8 @@ import numpy as np
 
 from tbench.analysis.arms import Arm, Truths
 from tbench.analysis.blocks import FINE, Ints
-from tbench.analysis.failures import FailureCounts
 from tbench.analysis.metrics import METRICS, applies, values
+from tbench.analysis.proportions import FailureCounts
 from tbench.analysis.quantiles import rank
 from tbench.analysis.sketch import Sketch
 from tbench.capture.exchange import Outcome

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
-from tbench.analysis.endpoints import ERRORS, RUN_LEVEL, Endpoint, endpoint
 from tbench.analysis.metrics import METRICS
+from tbench.analysis.run_metrics import ERRORS, RUN_LEVEL, Endpoint, endpoint
 from tbench.analysis.slo import UNITS, Slo, parse_amount, written
 from tbench.capture.errors import InputError
 

@@ -11,7 +11,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
-from tbench.analysis.endpoints import Figure
+from tbench.analysis.run_metrics import Figure
 from tbench.capture.errors import InputError
 from tbench.capture.jsontext import loads
 from tbench.capture.writing import SHARED, write_whole

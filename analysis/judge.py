@@ -1,7 +1,7 @@
 """Judge: repeated runs of two or more arms held against gates. PASS, FAIL or INCONCLUSIVE, with the reasons.
 
 The run is the unit: y = log of a run's quantile, Welch's t between the arms (docs/statistics.md). The steps
-are analysis.shared (which requests), case (the figures and their change), reservations (what to beware
+are analysis.pairing (which requests), case (the figures and their change), reservations (what to beware
 of) and ruling (the verdicts).
 """
 
@@ -11,10 +11,10 @@ from collections.abc import Iterator, Sequence
 from tbench.analysis.case import LEAST_RUNS, Case, make_case
 from tbench.analysis.gate import Gate
 from tbench.analysis.judgement import ALPHA, Judgement, Method, Row, conclude
+from tbench.analysis.pairing import Shared, shared
 from tbench.analysis.replicates import Replicates
 from tbench.analysis.reservations import of_candidate, of_requests, of_runs
 from tbench.analysis.ruling import settled
-from tbench.analysis.shared import Shared, shared
 from tbench.analysis.summary import Caution
 from tbench.capture.errors import InputError
 from tbench.replay.warmup import Warmup

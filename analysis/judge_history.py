@@ -7,11 +7,13 @@ around the mean of all sessions and around the latest, is what a change must lea
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
-from datetime import datetime
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from typing import Final
+from urllib.parse import urlsplit
 
 import numpy as np
+from scipy import special
 
 from tbench.analysis.case import (
     Case,
@@ -21,20 +23,165 @@ from tbench.analysis.case import (
     make_case,
     worst_figures,
 )
-from tbench.analysis.endpoints import ERRORS, Figure
-from tbench.analysis.estimate import Estimate
 from tbench.analysis.gate import Gate
 from tbench.analysis.history import History, Session
 from tbench.analysis.judgement import Judgement, conclude
-from tbench.analysis.prediction import differs_by_kind, has_trend, predicted
+from tbench.analysis.pairing import Group, Observed, Shared, shared
 from tbench.analysis.replicates import Replicates
 from tbench.analysis.reservations import failures_of, failures_rose, of_requests, of_runs
 from tbench.analysis.ruling import settled
-from tbench.analysis.session import host_of, name_of, recorded_at
-from tbench.analysis.shared import Group, Shared, shared
+from tbench.analysis.run_metrics import ERRORS, Figure
 from tbench.analysis.summary import Caution
+from tbench.analysis.t_tests import Estimate, student
 from tbench.capture.errors import InputError
 from tbench.replay.warmup import Warmup
+
+# Session: the runs of one arm, recorded together, as what a baseline file keeps of them.
+
+
+def name_of(gate: Gate) -> str:
+    """What a gate looks at, as a history names it: goodput with its objectives."""
+    slo = ",".join(one.text for one in gate.slo)
+    return f"{gate.what} {slo}" if slo else gate.what
+
+
+def host_of(url: str | None) -> str | None:
+    """Host and port of a target: a user or a token in its address stays out."""
+    try:
+        parts = urlsplit(url or "")
+        return f"{parts.hostname}:{parts.port}" if parts.port else parts.hostname
+    except ValueError:
+        return None
+
+
+def recorded_at(arm: Replicates) -> str:
+    """When the first run of an arm began, ISO 8601 in UTC."""
+    first = min(arm.started_ns)
+    return datetime.fromtimestamp(first / 1e9, UTC).isoformat(timespec="milliseconds")
+
+
+def session_of(arm: Replicates, gates: Sequence[Gate], warmup: Warmup | None = None) -> Session:
+    """The runs of one arm as a session. Raises InputError unless they are whole, valid and of one trace."""
+    _check_session(arm)
+    whole = shared([arm], warmup)
+    figures = dict(_figures(whole.groups[0].runs, gates))
+    first = arm.runs[0]
+    return Session(
+        recorded=recorded_at(arm),
+        trace=str(first.source),
+        name=arm.name,
+        model=first.model,
+        target=host_of(first.target),
+        pacing=first.pacing,
+        versions=dict(first.run.header.get("versions") or {}),
+        requests=whole.n,
+        figures=figures,
+    )
+
+
+def _check_session(arm: Replicates) -> None:
+    sources = {run.source for run in arm.runs}
+    if len(sources) > 1 or None in sources:
+        raise InputError(f"{arm.name}: a session holds runs of one trace that has an id")
+    for caution in of_runs(arm):
+        if caution.code in ("INVALID_RUN", "PARTIAL_RUN", "MIXED_ARM"):
+            raise InputError(f"{caution.code}: {caution.text}; no baseline can be made of it")
+
+
+def _figures(
+    runs: Sequence[Observed], gates: Sequence[Gate]
+) -> Iterator[tuple[str, tuple[Figure, ...]]]:
+    for gate in gates:
+        found = tuple(gate.endpoint.figure(run, gate.slo) for run in runs)
+        why = next((one.refusal for one in found if one.refusal), None)
+        if why and gate.usual:
+            continue
+        if why or not all(0 <= one.value < float("inf") for one in found):
+            raise InputError(f"{gate.what}: no baseline ({why or 'it lies among the timeouts'})")
+        yield name_of(gate), found
+    if not any(gate.metric == ERRORS for gate in gates):
+        yield ERRORS, failures_of(runs)  # without which nobody can say that they rose
+
+
+# Prediction: where one more draw lies after some, by Student's t; and whether the draws are of one law.
+
+UNLIKELY: Final = 0.05
+"""A slope, or a difference between two kinds of draws, this improbable by chance is called one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Strictest(Estimate):
+    """The first of several estimates, with ends and p-values that hold by every one of them."""
+
+    parts: tuple[Estimate, ...]
+
+    def worse(self, by: float) -> float:
+        return max(part.worse(by) for part in self.parts)
+
+    def above(self, level: float) -> float:
+        return max(part.above(level) for part in self.parts)
+
+    def widened(self, variance: float) -> Estimate:
+        return strictest(*(part.widened(variance) for part in self.parts))
+
+    @property
+    def negated(self) -> Estimate:
+        return strictest(*(part.negated for part in self.parts))
+
+
+def strictest(*parts: Estimate) -> Strictest:
+    """One estimate that decides only what all of them decide (an intersection-union test)."""
+    first = parts[0]
+    return Strictest(
+        value=first.value,
+        se=first.se,
+        df=first.df,
+        low=min(part.low for part in parts),
+        high=max(part.high for part in parts),
+        least=min(part.least for part in parts),
+        most=max(part.most for part in parts),
+        parts=parts,
+    )
+
+
+def predicted(draws: Sequence[float], new: float, floor: float = 0.0) -> Estimate:
+    """How far `new` lies above at least two ordered draws of one normal law, if it is one more of them.
+
+    Above their mean its error is sd * sqrt(1 + 1/N), above the latest sd * sqrt(2), on N - 1 degrees of
+    freedom: the ends are those of a prediction interval, turned round. What is decided must hold against
+    both: where draws wander, rise or fall unnoticed, their mean lies behind, and the latest hardly does.
+    `floor` is the least variance that this difference has.
+    """
+    seen = np.asarray(draws, dtype=float)
+    n, variance = len(seen), float(np.var(seen, ddof=1))
+    levels = ((float(seen.mean()), 1 + 1 / n), (float(seen[-1]), 2.0))
+    return strictest(
+        *(
+            student(new - level, math.sqrt(max(variance * factor, floor)), n - 1)
+            for level, factor in levels
+        )
+    )
+
+
+def has_trend(draws: Sequence[float]) -> bool:
+    """Whether at least three draws in their order rise or fall: the t-test of a straight line's slope."""
+    return _correlated(np.arange(len(draws)), draws)
+
+
+def differs_by_kind(draws: Sequence[float], kinds: Sequence[bool]) -> bool:
+    """Whether draws of two kinds, at least two of each, have different means: Student's pooled t-test."""
+    return min(sum(kinds), len(kinds) - sum(kinds)) >= 2 and _correlated(kinds, draws)
+
+
+def _correlated(x: Sequence[float] | np.ndarray, y: Sequence[float]) -> bool:
+    """By the t-test of Pearson's r, which for two kinds is Student's pooled t-test."""
+    if np.ptp(y) == 0:
+        return False
+    r, df = float(np.corrcoef(x, y)[0, 1]), len(y) - 2
+    if abs(r) >= 1:
+        return True
+    return 2 * float(special.stdtr(df, -abs(r) * math.sqrt(df / (1 - r * r)))) < UNLIKELY
+
 
 LEAST_SESSIONS: Final = 5
 SHORT: Final = "NOT_ENOUGH_HISTORY"

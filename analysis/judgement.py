@@ -5,11 +5,11 @@ from dataclasses import dataclass, field
 from typing import Final, Literal
 
 from tbench.analysis.comparison import Comparison, Verdict
-from tbench.analysis.estimate import Estimate
 from tbench.analysis.gate import Gate
 from tbench.analysis.history import History
 from tbench.analysis.replicates import Replicates
 from tbench.analysis.summary import Caution
+from tbench.analysis.t_tests import Estimate
 
 Method = Literal["welch", "trend"]
 

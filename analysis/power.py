@@ -15,7 +15,7 @@ from scipy import optimize, special
 
 from tbench.analysis.judge import LEAST_RUNS
 from tbench.analysis.summary import Floats
-from tbench.analysis.welch import CONFIDENCE
+from tbench.analysis.t_tests import CONFIDENCE
 
 ASSUMED_SD: Final = 0.03
 """From run to run, where no pilot says it: a guess, and always called one."""

@@ -17,9 +17,8 @@ from tbench.capture.sessions import Sessions
 from tbench.capture.tracereader import Trace
 from tbench.replay import columns
 from tbench.replay.columns import Column
-from tbench.replay.gaps import gather_gaps
 from tbench.replay.sample import Sample
-from tbench.replay.table import Columns, Table
+from tbench.replay.table import Columns, Table, gather_gaps
 
 _BATCH = 1000
 

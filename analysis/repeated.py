@@ -12,7 +12,7 @@ from tbench.analysis.comparison import Shift
 from tbench.analysis.metrics import METRICS, values
 from tbench.analysis.quantiles import ordered, quantile, refusal
 from tbench.analysis.summary import Floats
-from tbench.analysis.welch import CONFIDENCE, Difference, difference
+from tbench.analysis.t_tests import CONFIDENCE, Difference, difference
 
 POINTS: Final = (*(k / 10 for k in range(1, 10)), 0.95, 0.99, 0.999)
 LEAST_RUNS: Final = 3

@@ -12,9 +12,9 @@ from typing import Final
 
 from tbench.analysis.case import HIDDEN, NONE_LEFT, Case, comparison
 from tbench.analysis.comparison import Verdict
-from tbench.analysis.endpoints import ERRORS
 from tbench.analysis.judgement import ALPHA, BURST, Row, hidden
-from tbench.analysis.welch import holm
+from tbench.analysis.run_metrics import ERRORS
+from tbench.analysis.t_tests import holm
 from tbench.replay.measures import minimum_n
 
 STOPS: Final = ("TOO_FEW_RUNS", "NOT_INTERLEAVED", "UNBALANCED_ORDER", "SYSTEMATIC_ORDER")

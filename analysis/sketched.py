@@ -23,11 +23,10 @@ from tbench.analysis.compare import (
 )
 from tbench.analysis.comparison import Comparisons, Sketched
 from tbench.analysis.contrast import Contrast
-from tbench.analysis.failures import ErrorDifference, counted_difference
 from tbench.analysis.metrics import METRICS
 from tbench.analysis.outsized import SAMPLES, Unread, outsized, unread
 from tbench.analysis.pairing import Match, same_source
-from tbench.analysis.rates import rates_of
+from tbench.analysis.proportions import ErrorDifference, counted_difference, rates_of
 from tbench.analysis.sketch import RELATIVE_ERROR, Sketch
 from tbench.analysis.summary import Caution
 from tbench.capture.errors import InputError, UnreachableError

@@ -30,7 +30,7 @@ from tbench.analysis.pairing import match, warm_up
 from tbench.analysis.quantiles import ordered, quantile, rank, refusal
 from tbench.analysis.replicates import Replicates
 from tbench.analysis.summary import Floats
-from tbench.analysis.welch import CONFIDENCE
+from tbench.analysis.t_tests import CONFIDENCE
 from tbench.replay.warmup import Warmup
 
 MORE_REQUESTS: Final = "more requests per run help"

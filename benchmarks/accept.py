@@ -29,8 +29,7 @@ from typing import Any
 
 import wsgi_app
 
-from tbench.demo.job import Arm, Job, main_job
-from tbench.demo.traffic import Workload, drive
+from tbench.demo.job import Arm, Job, Workload, drive, main_job
 
 HERE = Path(__file__).parent
 MODEL = "smollm2-135m"

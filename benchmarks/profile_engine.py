@@ -22,7 +22,7 @@ import trio
 from engine import serving
 
 from tbench.replay.engine.sender import EngineSender
-from tbench.replay.heads import origin_of
+from tbench.replay.request import origin_of
 from tbench.replay.sender import Call, Deadlines, Reply
 
 HERE = Path(__file__).parent

@@ -21,15 +21,14 @@ from engine import write_trace
 from tbench.capture.tracereader import read_trace
 from tbench.replay import columns
 from tbench.replay.answers import to_sample
-from tbench.replay.attempt import Attempt
 from tbench.replay.cost import Bill
-from tbench.replay.label import Label
 from tbench.replay.plan import Plan
+from tbench.replay.request import Label
+from tbench.replay.run_recorder import Tally
 from tbench.replay.sample import Sample
-from tbench.replay.sender import Reply
-from tbench.replay.tally import Tally
+from tbench.replay.sender import Attempt, Reply
 from tbench.replay.target import Target
-from tbench.replay.workers.feed import frame
+from tbench.replay.workers.call_queue import frame
 from tbench.replay.workers.spool import SpoolReader, SpoolWriter
 
 HEADERS = [

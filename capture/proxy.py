@@ -6,15 +6,18 @@ DumpMaster's thirty others would halve the throughput, serve mitm.it, and end th
 
 import asyncio
 import gc
+import logging
+import socket
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
+from urllib.parse import urlsplit
 
 import certifi
 from mitmproxy.addons import block, core, disable_h2c, next_layer, proxyserver, tlsconfig
@@ -22,14 +25,126 @@ from mitmproxy.master import Master
 from mitmproxy.options import Options
 
 from tbench.capture.addon import Capture
-from tbench.capture.addresses import check_port
 from tbench.capture.errors import InputError
 from tbench.capture.lag import Lag
-from tbench.capture.notices import notices
-from tbench.capture.recorder import FLUSH_S
-from tbench.capture.recording import Recording, begin
+from tbench.capture.recorder import FLUSH_S, Counts, Recording, begin
+from tbench.capture.redact import mask_address, mask_lookalikes
 from tbench.capture.stopping import stop_signals
-from tbench.capture.watch import Listening, Status, Watch
+
+# What mitmproxy warns of, as single lines without credentials.
+
+
+class _Warnings(logging.Handler):
+    """Mitmproxy's warnings as one masked line each; a kind that repeats is said once a minute."""
+
+    def __init__(self, warn: Callable[[str], None]) -> None:
+        super().__init__(logging.WARNING)
+        self._warn = warn
+        self._said: dict[str, float] = {}
+
+    def emit(self, record: logging.LogRecord) -> None:
+        error = record.exc_info[1] if record.exc_info else None
+        if isinstance(error, asyncio.CancelledError):
+            return
+        text = " ".join(record.getMessage().split())
+        text = f"{text} ({type(error).__name__})" if error else text
+        if record.created - self._said.get(text, -60.0) >= 60.0:
+            self._said[text] = record.created
+            self._warn(mask_lookalikes(text))
+
+
+@contextmanager
+def notices(warn: Callable[[str], None]) -> Iterator[None]:
+    """Log records from WARNING up go to `warn`; what is below is never even formatted."""
+    root = logging.getLogger()
+    before, handler = root.level, _Warnings(warn)
+    root.setLevel(logging.WARNING)
+    root.addHandler(handler)
+    try:
+        yield
+    finally:
+        root.removeHandler(handler)
+        root.setLevel(before)
+
+
+# What a running capture tells whoever watches it.
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listening:
+    """Where the capture listens. `ca_bundle` holds the public roots and the throw-away CA."""
+
+    address: str
+    ca_bundle: Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Status:
+    """The state of a capture at one moment; `lag` is over its whole time, in ns.
+
+    `left_out` counts what passed through unrecorded as asked, by the option that keeps it out: `host`
+    (tunnels count once), `path`, `sample`, `limit`. `redirected` counts answers that sent clients past the
+    capture, by the host they sent them to.
+    """
+
+    counts: Counts
+    left_out: Mapping[str, int]
+    redirected: Mapping[str, int]
+    in_flight: int
+    elapsed_s: float
+    draining: bool
+    failure: str | None
+    lag: Lag
+
+
+class Watch(Protocol):
+    """Who is told what happens: the command line, or a test. Called on the event loop."""
+
+    def listening(self, place: Listening) -> None: ...
+    def tick(self, status: Status) -> None: ...
+    def warn(self, line: str) -> None: ...
+
+
+# Where a capture listens and where it forwards: checked before anything begins.
+
+
+def parse_upstream(text: str) -> str:
+    """A server's address as SCHEME://HOST[:PORT]; a path of /v1 is what applications add, and goes.
+
+    Raises InputError for anything else, never quoting a credential.
+    """
+    try:
+        url = urlsplit(text)
+        port = url.port
+    except ValueError:
+        raise InputError(f"--upstream: {mask_address(text)!r} is not a URL") from None
+    if url.username is not None or url.query or url.fragment:
+        raise InputError(
+            "--upstream takes no user, password or query: keys come from the application"
+        )
+    if url.scheme not in ("http", "https") or not url.hostname:
+        raise InputError(
+            f"--upstream {mask_address(text)!r}: give it as http://HOST:PORT or https://HOST"
+        )
+    if url.path.rstrip("/") not in ("", "/v1"):
+        raise InputError(
+            f"--upstream {mask_address(text)!r}: leave out the path; the application's own is passed on"
+        )
+    host = f"[{url.hostname}]" if ":" in url.hostname else url.hostname
+    return f"{url.scheme}://{host}" + (f":{port}" if port else "")
+
+
+def check_port(host: str, port: int) -> None:
+    """Fail before a file is made. Mitmproxy itself only logs that it could not listen."""
+    try:
+        family, kind, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except OSError as error:
+        why = error.strerror or str(error)
+        raise InputError(f"cannot listen on {host}:{port}: {why}; choose another --port") from None
+
 
 HURRIED_FLUSH_S = 5.0
 LAG_EVERY_S = 0.1

@@ -14,12 +14,14 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Protocol
 
-from tbench.capture.editor import Editor
 from tbench.capture.errors import InputError
 from tbench.capture.exchange import Request, Response
-from tbench.capture.records import Clock, Gap
-from tbench.capture.redact import Secrets
+from tbench.capture.records import Clock, Gap, TraceHeader
+from tbench.capture.redact import Redactor, Secrets
+from tbench.capture.sanitize import Editor
+from tbench.capture.selection import Selection
 from tbench.capture.tee import Budget, Tee
+from tbench.capture.tracefile import TraceWriter
 
 TICK_S = 0.05
 GAP_EVERY_NS = 1_000_000_000
@@ -284,3 +286,71 @@ class _Losses:
             Gap(from_ns=since, to_ns=now_ns, requests=n[0], responses=n[1], bytes=n[2], reason=why)
             for why, n in pending.items()
         ]
+
+
+# Recording: what is recorded and where it goes, and the parts that do it, wired together.
+
+MAX_PENDING = 256 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recording:
+    """What the user asked for. `max_pending` and `rotate_bytes` are bytes, `rotate_s` seconds."""
+
+    output: Path
+    selection: Selection
+    upstream: str | None = None
+    mode: str = "reverse"
+    max_pending: int = MAX_PENDING
+    rotate_bytes: int | None = None
+    rotate_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """A recording under way. `now` is the capture's clock: ns since its origin."""
+
+    recorder: Recorder
+    redactor: Redactor
+    selection: Selection
+    now: Callable[[], int]
+
+
+def begin(recording: Recording, on_failure: Callable[[str], None]) -> Parts:
+    """Create the trace file and start its writer thread.
+
+    Raises InputError where the file exists or cannot be made. `on_failure`: see Recorder.
+    """
+    origin_ns = time.monotonic_ns()
+
+    def now() -> int:
+        return time.monotonic_ns() - origin_ns
+
+    redactor = Redactor()
+    recorder = Recorder(
+        _writer(recording, now),
+        Editor(redactor),
+        Budget(recording.max_pending),
+        now=now,
+        on_failure=on_failure,
+    )
+    recorder.start()
+    return Parts(recorder=recorder, redactor=redactor, selection=recording.selection, now=now)
+
+
+def _writer(recording: Recording, now: Callable[[], int]) -> TraceWriter:
+    selection = recording.selection
+    header = TraceHeader(
+        wall_ns=time.time_ns(),
+        mono_ns=now(),
+        upstream=recording.upstream,
+        filters={"hosts": list(selection.hosts), "paths": list(selection.paths)},
+        sampling=selection.sample,
+        tokens_source="server_usage",
+        extra={"mode": recording.mode},
+    )
+    rotation = {"rotate_bytes": recording.rotate_bytes, "rotate_s": recording.rotate_s}
+    try:
+        return TraceWriter(recording.output, header, **rotation)  # type: ignore[arg-type]
+    except OSError as error:
+        raise InputError(f"{recording.output}: cannot be written: {error.strerror}") from None

@@ -9,12 +9,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tbench.capture.catalogue import Catalogue
 from tbench.capture.container import Container, ContainerWriter, Losses
 from tbench.capture.errors import InputError
 from tbench.capture.frames import BLOCK, HEADER, INDEX, Row, Rows
 from tbench.capture.ordering import Segment
 from tbench.capture.records import TraceHeader, header_map
+from tbench.capture.trace_index import Catalogue
 from tbench.capture.tracereader import read_trace
 
 OURS = {HEADER, BLOCK, INDEX}

@@ -8,7 +8,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from tbench.capture.catalogue import Catalogue
 from tbench.capture.container import ContainerWriter
 from tbench.capture.errors import InputError
 from tbench.capture.exchange import Exchange, Request, Response
@@ -22,6 +21,7 @@ from tbench.capture.records import (
     request_record,
     response_record,
 )
+from tbench.capture.trace_index import Catalogue
 from tbench.capture.tracereader import Trace, read_trace, segment_path
 
 __all__ = ["Clock", "Gap", "Trace", "TraceHeader", "TraceWriter", "read_trace"]

@@ -8,10 +8,9 @@ from typing import Final
 from tbench.capture.exchange import Outcome
 from tbench.capture.providers import Answer, judge, one_line, read_answer
 from tbench.capture.redact import Secrets
-from tbench.replay.attempt import Attempt
-from tbench.replay.label import Label
+from tbench.replay.request import Label
 from tbench.replay.sample import Sample
-from tbench.replay.sender import Reply
+from tbench.replay.sender import Attempt, Reply
 from tbench.replay.traced import NAMES, traced
 
 UNANSWERED: Final = Answer()

@@ -4,16 +4,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypedDict, Unpack
 
-from tbench.replay.order import Order
-from tbench.replay.performance import Watch, perform
+from tbench.replay.options import Order
 from tbench.replay.runfile import Run
+from tbench.replay.runner import Watch, perform
 from tbench.replay.senders import Choice
 from tbench.replay.target import parse_headers
 from tbench.replay.warmup import parse_warmup
 
 
 class Options(TypedDict, total=False):
-    """The options of `tbench.replay`, as in `tbench replay --help` and replay.order.Order."""
+    """The options of `tbench.replay`, as in `tbench replay --help` and replay.options.Order."""
 
     out: str | Path | None
     base_url: str | None

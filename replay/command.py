@@ -7,9 +7,9 @@ from dataclasses import asdict
 from tbench.capture.errors import InvalidRunError
 from tbench.replay.closing import check_reached, outlook, summary
 from tbench.replay.forecast import forecast
-from tbench.replay.order import Order
-from tbench.replay.performance import perform
+from tbench.replay.options import Order
 from tbench.replay.progress import screen, watching
+from tbench.replay.runner import perform
 from tbench.replay.totals import numbers
 
 

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from tbench.replay.job import Job
 from tbench.replay.pacing import WINDOW_S
-from tbench.replay.performance import first_look
+from tbench.replay.runner import first_look
 from tbench.replay.survey import Rates, Survey, rates
 
 WALKED: Final = 20_000

@@ -19,8 +19,8 @@ import trio
 
 from tbench.capture.exchange import Outcome
 from tbench.replay.engine.clock import Passes
-from tbench.replay.rehearsal import rehearse
 from tbench.replay.reuse import TIDY_S, Reuse
+from tbench.replay.self_test import rehearse
 from tbench.replay.sender import (
     CERTAIN_S,
     IDLE_S,
@@ -35,7 +35,7 @@ from tbench.replay.sender import (
     too_long,
     unconnected,
 )
-from tbench.replay.trust import tls
+from tbench.replay.tls import tls
 
 FAILURES: Final[tuple[tuple[type[Exception], Outcome, Outcome], ...]] = (
     (httpx.ConnectError, Outcome.CONNECT_ERROR, Outcome.CONNECT_ERROR),

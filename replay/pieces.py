@@ -6,9 +6,8 @@ from typing import Final, NamedTuple
 
 from tbench.capture.container import Container
 from tbench.replay.columns import Column, Record
-from tbench.replay.gaps import gather_gaps
 from tbench.replay.runfile import LATER, USUAL, check_order, open_run, readable, sample_blocks
-from tbench.replay.table import Table
+from tbench.replay.table import Table, gather_gaps
 
 SAMPLES: Final = 65_536
 """A piece ends with the block that makes it this large."""

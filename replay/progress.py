@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Final, Protocol
 import trio
 
 from tbench.capture.stopping import heard
-from tbench.replay.performance import Live, Watch
+from tbench.replay.run_recorder import Tally
+from tbench.replay.runner import Live, Watch
 from tbench.replay.sample import Fate
-from tbench.replay.tally import Tally
 
 if TYPE_CHECKING:
     from tbench.capture.console import Console

@@ -20,9 +20,8 @@ from tbench.capture.terminal import plural
 from tbench.replay import columns as blocks
 from tbench.replay import runform
 from tbench.replay.columns import Column, Record
-from tbench.replay.gaps import gather_gaps
 from tbench.replay.sample import Sample
-from tbench.replay.table import Columns, Table, where
+from tbench.replay.table import Columns, Table, gather_gaps, where
 from tbench.replay.traced import Headers
 
 BLOCK_SAMPLES = 1000

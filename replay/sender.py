@@ -68,7 +68,7 @@ class Call:
     `index` is its place in the plan; `due` is when it should be sent, seconds from the run's start, None
     in a closed loop. `head` is the request line and the header fields with the blank line after them,
     as they go out; `body` follows it. `cost` is the most that it is expected to cost, US dollars, where
-    a budget asks. `label` is what the sample will say of it (replay.label), which no sender reads.
+    a budget asks. `label` is what the sample will say of it (replay.request), which no sender reads.
 
     A request that HTTP/1.1 cannot carry is a call, too: its head is empty and its body says why.
     """
@@ -208,3 +208,21 @@ def _below(error: BaseException) -> BaseException | None:
     if isinstance(error, BaseExceptionGroup):
         return error.exceptions[0]
     return error.__cause__ or error.__context__
+
+
+# Attempt: one call that has ended, with all that its sender saw of it.
+
+
+@dataclass(slots=True, kw_only=True)
+class Attempt:
+    """`index`, `due`, `cost` and `label` are the call's.
+
+    `held` is how long it waited for `--max-in-flight`, seconds.
+    """
+
+    index: int
+    due: float | None
+    held: float
+    label: bytes
+    reply: Reply
+    cost: float = 0.0

@@ -32,9 +32,8 @@ from tbench.capture.redact import (
 )
 from tbench.capture.versions import version
 from tbench.replay.address import address
-from tbench.replay.heads import ID, SLOT, Shape, Template, template
-from tbench.replay.label import Label
 from tbench.replay.plan import Planned
+from tbench.replay.request import ID, SLOT, Label, Shape, Template, template
 from tbench.replay.salt import SALTED, salted
 from tbench.replay.sender import Call, Fields, Origin
 

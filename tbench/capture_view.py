@@ -11,10 +11,10 @@ from typing import Self
 from rich.text import Text
 
 from tbench.capture.console import Console, Live
-from tbench.capture.recording import Recording
+from tbench.capture.proxy import Listening, Status
+from tbench.capture.recorder import Recording
 from tbench.capture.stopping import heard
 from tbench.capture.tracereader import PART, segment_path
-from tbench.capture.watch import Listening, Status
 
 PLAIN_EVERY_S = 10.0
 MEGA = 1e6

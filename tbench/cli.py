@@ -25,7 +25,7 @@ VERBS: Final[Mapping[str, str]] = {
 }
 """Verb -> its module, which has a function of that name, or `app` where it has verbs of its own."""
 CLASSES: Final[Mapping[str, tuple[str, str]]] = {
-    "benchmark": ("tbench.benchmark.commands.storage_flags", "Benchmark"),
+    "benchmark": ("tbench.benchmark.commands.benchmark", "Benchmark"),
 }
 """Verbs whose words are looked at before their options are read, and the class that does: module, name."""
 

@@ -10,16 +10,15 @@ from types import SimpleNamespace
 
 import pytest
 
-from tbench.capture.editor import Editor
 from tbench.capture.exchange import Exchange, Outcome
-from tbench.capture.overview import overview
-from tbench.capture.recorder import Recorder
-from tbench.capture.recording import Parts
+from tbench.capture.recorder import Parts, Recorder
 from tbench.capture.records import TraceHeader
 from tbench.capture.redact import Redactor
 from tbench.capture.repair import check
+from tbench.capture.sanitize import Editor
 from tbench.capture.selection import Selection
 from tbench.capture.tee import Budget
+from tbench.capture.trace_info import overview
 from tbench.capture.tracefile import TraceWriter, read_trace
 from tbench.replay.plan import Plan
 

@@ -4,8 +4,8 @@ import socket
 
 import pytest
 
-from tbench.capture.addresses import check_port, parse_upstream
 from tbench.capture.errors import InputError
+from tbench.capture.proxy import check_port, parse_upstream
 
 
 @pytest.mark.parametrize(

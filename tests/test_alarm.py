@@ -3,7 +3,7 @@
 import pytest
 import trio
 
-from tbench.replay.alarm import punctual
+from tbench.replay.player import punctual
 
 
 def test_it_never_wakes_early() -> None:

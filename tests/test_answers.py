@@ -5,10 +5,9 @@ import json
 from tbench.capture.exchange import Outcome
 from tbench.capture.redact import Secrets
 from tbench.replay.answers import to_sample
-from tbench.replay.attempt import Attempt
-from tbench.replay.label import Label
+from tbench.replay.request import Label
 from tbench.replay.sample import Sample
-from tbench.replay.sender import Reply
+from tbench.replay.sender import Attempt, Reply
 
 SECRET = "correct-horse-battery"
 

@@ -11,7 +11,7 @@ from xml.etree import ElementTree as ET
 import openpyxl
 import pytest
 
-from tbench.benchmark.experiment import load_experiment
+from tbench.benchmark.folder import load_experiment
 from tbench.benchmark.workbook.book import benchmark_book, write_workbook
 from tbench.capture.errors import InputError
 from tests.benchmark_folder import BenchmarkFolder

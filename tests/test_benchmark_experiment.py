@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tbench.benchmark.experiment import chosen, load_experiment, load_experiments
+from tbench.benchmark.folder import chosen, load_experiment, load_experiments
 from tbench.capture.errors import InputError
 from tests.benchmark_folder import BenchmarkFolder
 

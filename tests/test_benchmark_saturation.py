@@ -4,8 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tbench.benchmark.saturation import CLOSE, Found, kept, search
-from tbench.benchmark.sweep import Point, Sweep
+from tbench.benchmark.sweep import CLOSE, Found, Point, Sweep, kept, search
 
 
 def found(limit: float, first: float = 1, *, rate: bool = False) -> tuple[Found, list[float]]:

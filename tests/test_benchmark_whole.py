@@ -9,7 +9,7 @@ import openpyxl
 import pytest
 from PIL import Image
 
-from tbench.benchmark.experiment import load_experiments
+from tbench.benchmark.folder import load_experiments
 from tbench.benchmark.plots import checked, preset_for
 from tbench.benchmark.plots import sheets as drawing
 from tests.conftest import Done, Server

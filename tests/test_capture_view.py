@@ -9,10 +9,9 @@ import pytest
 from rich.console import Console
 
 from tbench.capture.lag import Lag
-from tbench.capture.recorder import Counts
-from tbench.capture.recording import Recording
+from tbench.capture.proxy import Listening, Status
+from tbench.capture.recorder import Counts, Recording
 from tbench.capture.selection import Selection
-from tbench.capture.watch import Listening, Status
 from tbench.capture_view import View, base_url_lines, files_of, live_line, proxy_lines, summary
 
 

@@ -19,7 +19,7 @@ import openai
 import pytest
 
 from tbench.capture.exchange import Outcome
-from tbench.capture.overview import overview
+from tbench.capture.trace_info import overview
 from tbench.capture.tracefile import read_trace
 from tbench.replay.plan import Plan
 from tests.test_capture_end_to_end import WAIT, Capturing

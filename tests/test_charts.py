@@ -11,7 +11,7 @@ from tbench.analysis.charts import Bar, Dot, Picture
 from tbench.analysis.charts.drawing import ticks
 from tbench.analysis.charts.timeline import SCATTERED
 from tbench.analysis.comparison import Shift
-from tbench.analysis.report.pictures import pictures
+from tbench.analysis.report.figures import pictures
 
 
 def drawn(picture: Picture | None) -> Picture:

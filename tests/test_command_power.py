@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tbench.__main__ import run as tbench
-from tbench.analysis.pilot import load_pilot, parse_asked, parse_share
+from tbench.analysis.planning import load_pilot, parse_asked, parse_share
 from tbench.capture.errors import InputError
 from tbench.capture.exchange import Exchange, Outcome, Request, Response
 from tbench.capture.tracefile import TraceHeader, TraceWriter

@@ -11,7 +11,7 @@ from tbench.analysis.arms import Arm
 from tbench.analysis.compare import Comparison, Comparisons, Question, Verdict, compare
 from tbench.analysis.comparison import NO_DIFFERENCE
 from tbench.analysis.report import verdicts
-from tbench.analysis.report.markdown import comparison_markdown
+from tbench.analysis.report.ci import comparison_markdown
 from tbench.analysis.report.terminal import comparison_text
 from tbench.capture.errors import InputError, UnreachableError
 from tbench.replay.columns import NUMBERS, Column

@@ -20,9 +20,9 @@ import trio
 
 from tbench.capture.exchange import Exchange, Outcome, Request
 from tbench.capture.tracefile import TraceHeader, TraceWriter
-from tbench.replay.engine.line import Line
-from tbench.replay.engine.pool import Pool
+from tbench.replay.engine.connection import Line
 from tbench.replay.engine.reader import Reader
+from tbench.replay.engine.sender import Pool
 from tbench.replay.reuse import BREAKS, MEMORY_S, TIDY_S, Reuse
 from tbench.replay.sender import Reply, unconnected
 

@@ -11,12 +11,22 @@ from rich.console import Console
 
 from tbench.benchmark.dashboard.board import Story, Sweep, TerminalBoard, frame
 from tbench.benchmark.dashboard.drawing import TALL, drawn
-from tbench.benchmark.dashboard.figures import Dot, bar, edges, number, scatter
-from tbench.benchmark.dashboard.frame import Finished, Frame, Half, Load, Progress
+from tbench.benchmark.dashboard.frame import (
+    Dot,
+    Finished,
+    Frame,
+    Half,
+    Load,
+    Progress,
+    bar,
+    edges,
+    number,
+    scatter,
+)
 from tbench.benchmark.view import Log
-from tbench.replay.performance import Live
+from tbench.replay.run_recorder import Tally
+from tbench.replay.runner import Live
 from tbench.replay.spread import Spread
-from tbench.replay.tally import Tally
 
 
 def spread_of(*values: float) -> Spread:

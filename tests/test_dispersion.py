@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tbench.capture.dispersion import dispersion
+from tbench.capture.trace_info import dispersion
 
 
 @given(st.lists(st.integers(0, 10**6), max_size=200), st.integers(1, 10**5))

@@ -11,12 +11,10 @@ import pytest
 
 from tbench.capture.errors import InvalidRunError
 from tbench.doctor.examination import RAMP, Examination, examine
-from tbench.doctor.facts import machine_facts, notes
-from tbench.doctor.probes import Found, Load, probe, serving
+from tbench.doctor.probes import Found, Load, Work, machine_facts, notes, probe, serving
 from tbench.doctor.verdict import held, limit
 from tbench.doctor.wording import text
-from tbench.doctor.work import Work
-from tbench.replay.kin import kin_command, kin_environ
+from tbench.replay.workers.pool import kin_command, kin_environ
 
 GOOD = Found(
     completed=300,

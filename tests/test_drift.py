@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tbench.analysis.drift import quantile_by_thirds, typical_by_thirds
+from tbench.analysis.mean_ratio import quantile_by_thirds, typical_by_thirds
 from tbench.analysis.summary import Floats
 
 SEEDS = st.integers(0, 2**32 - 1)

@@ -9,9 +9,9 @@ import brotli
 import pytest
 import zstandard
 
-from tbench.capture.editor import Editor
 from tbench.capture.exchange import Headers, Outcome, Request, Response
 from tbench.capture.redact import Redactor, Secrets
+from tbench.capture.sanitize import Editor
 from tbench.capture.tee import Budget, Tee
 
 KEY = "sk-editor-0123456789"

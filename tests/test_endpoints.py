@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tbench.analysis.endpoints import Figure, endpoint
+from tbench.analysis.pairing import Observed, shared
 from tbench.analysis.replicates import Replicates
-from tbench.analysis.shared import Observed, shared
+from tbench.analysis.run_metrics import Figure, endpoint
 from tbench.analysis.slo import parse_slo
 
 SLO = parse_slo("ttft<300ms")

@@ -10,13 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tbench.abtest import conduct
+from tbench.abtest import runner
 from tbench.abtest.api import Stopped, perform
-from tbench.abtest.conduct import Performed
-from tbench.abtest.experiment import Experiment, experiment, read_plan
-from tbench.abtest.ledger import Ledger
-from tbench.abtest.schedule import Slot, slots
-from tbench.abtest.treatment import parse_arm
+from tbench.abtest.plan import Experiment, Slot, experiment, parse_arm, read_plan, slots
+from tbench.abtest.run_store import Ledger
+from tbench.abtest.runner import Performed
 from tbench.analysis.replicates import interleaved
 from tbench.capture.errors import InputError
 from tbench.replay.runfile import Run
@@ -231,7 +229,7 @@ def test_a_duet_of_which_one_arm_is_invalid_counts_for_neither(
             made.append(Performed(slot=slot, arm=arm, run=run, numbers=found, ended=ended))
         return made
 
-    monkeypatch.setattr(conduct, "_perform", make)
+    monkeypatch.setattr(runner, "_perform", make)
     told: list[str] = []
     stopped = perform(ours, ledger, lambda _: None, lambda one: told.append(one.ended))
 

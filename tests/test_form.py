@@ -1,9 +1,9 @@
-"""capture.form: which fields a record must have, of which types."""
+"""capture.records: which fields a record must have, of which types."""
 
 import pytest
 
-from tbench.capture.form import Fields, Form
 from tbench.capture.frames import LATEST
+from tbench.capture.records import Fields, Form
 
 TABLE: Fields = {"id": (str,), "at": (int,), "more": (int, type(None)), "headers": (list,)}
 SOUND = {"id": "a", "at": 1, "more": 2, "headers": [["a", "b"], ["c"], "de", ["f", 1]]}

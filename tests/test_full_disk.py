@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tbench.__main__ import run as tbench
-from tbench.abtest.ledger import Ledger
+from tbench.abtest.run_store import Ledger
 from tbench.analysis.history import History, write_history
 from tbench.benchmark.layout import write_json
 from tbench.benchmark.view import Log

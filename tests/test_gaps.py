@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tbench.replay import columns as blocks
-from tbench.replay.gaps import gather_gaps
+from tbench.replay.table import gather_gaps
 
 GAPS = st.lists(st.lists(st.integers(0, 2**32 - 1), max_size=5), max_size=12)
 

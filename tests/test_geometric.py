@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import signal, stats
 
-from tbench.analysis.geometric import GeometricMean, geometric_mean
+from tbench.analysis.mean_ratio import GeometricMean, geometric_mean
 from tbench.analysis.summary import Floats
 
 SEEDS = st.integers(0, 2**32 - 1)

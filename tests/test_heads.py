@@ -1,11 +1,11 @@
-"""replay.heads: a plain head is what httpx would send."""
+"""replay.request: a plain head is what httpx would send."""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tbench.replay.address import address
-from tbench.replay.heads import METHODS, Shape, httpx_head, plain_head, template
+from tbench.replay.request import METHODS, Shape, httpx_head, plain_head, template
 
 NAMES = st.sampled_from(
     [b"accept", b"Content-Type", b"x-sim-a", b"authorization", b"Host", b"content-length", b"te"]

@@ -12,8 +12,8 @@ import trio
 
 from tbench.capture.errors import InputError
 from tbench.capture.exchange import Outcome
-from tbench.replay.heads import head_of, origin_of
 from tbench.replay.httpx_sender import HttpxSender, failure, request_of
+from tbench.replay.request import head_of, origin_of
 from tbench.replay.sender import Call, Deadlines, Reply, send
 from tbench.replay.senders import chosen
 

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from tbench.analysis.case import Case, at_the_margin, estimate_of
 from tbench.analysis.comparison import Verdict
-from tbench.analysis.endpoints import Figure, share
 from tbench.analysis.gate import Gate, parse_gates
 from tbench.analysis.judge import judge
 from tbench.analysis.judgement import Row
@@ -19,6 +18,7 @@ from tbench.analysis.report.gates import interval as on_page
 from tbench.analysis.report.judgement import interval as in_text
 from tbench.analysis.report.judgement import judgement_text
 from tbench.analysis.ruling import settled
+from tbench.analysis.run_metrics import Figure, share
 from tbench.analysis.slo import parse_slo
 
 GATES = parse_gates(

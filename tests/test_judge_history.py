@@ -10,16 +10,14 @@ import numpy as np
 import pytest
 
 from tbench.analysis.comparison import Verdict
-from tbench.analysis.endpoints import Figure
 from tbench.analysis.gate import parse_gates
 from tbench.analysis.history import History, Session
-from tbench.analysis.judge_history import judge_history
+from tbench.analysis.judge_history import judge_history, session_of
 from tbench.analysis.judgement import Judgement
 from tbench.analysis.replicates import Replicates
+from tbench.analysis.report.ci import judgement_junit, judgement_markdown
 from tbench.analysis.report.judgement import judgement_json, judgement_text
-from tbench.analysis.report.junit import judgement_junit
-from tbench.analysis.report.markdown import judgement_markdown
-from tbench.analysis.session import session_of
+from tbench.analysis.run_metrics import Figure
 from tbench.capture.errors import InputError
 
 E2E = parse_gates(None, ["e2e:p50:10%"])

@@ -17,12 +17,11 @@ import pytest
 from tbench.analysis.charts import drawing, ratios
 from tbench.analysis.compare import compare
 from tbench.analysis.gate import parse_gates
+from tbench.analysis.interim import Looks, as_monitored, monitor
 from tbench.analysis.judge import Judgement, judge
-from tbench.analysis.looks import Looks
 from tbench.analysis.replicates import Replicates
 from tbench.analysis.report.judgement import judgement_json
 from tbench.analysis.report.page import comparison_page, judgement_page, judgement_report, run_page
-from tbench.analysis.sequential import as_monitored, monitor
 
 GATES: Final = parse_gates("5%", ["errors:2pp", "output_tokens_per_s:p50:10%"])
 EVIL = '<script>document.title="broken"</script>"\'&{{7*7}}'

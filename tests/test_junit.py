@@ -10,7 +10,7 @@ import pytest
 
 from tbench.analysis.gate import parse_gates
 from tbench.analysis.judge import Judgement, judge
-from tbench.analysis.report.junit import judgement_junit
+from tbench.analysis.report.ci import judgement_junit
 
 REQUIRED = {
     "testsuite": {

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from tbench.analysis.looks import Looks, Shape, bounds, crossing, evenly
+from tbench.analysis.interim import Looks, Shape, bounds, crossing, evenly
 from tbench.capture.errors import InputError
 
 FIFTHS = (0.2, 0.4, 0.6, 0.8, 1.0)

@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 
 from tbench.capture.errors import InputError
-from tbench.demo.job import command, prepare
-from tbench.demo.traffic import Workload, conversations
+from tbench.demo.job import Workload, command, conversations, prepare
 
 
 @pytest.mark.slow

@@ -11,14 +11,14 @@ from hypothesis import strategies as st
 from tbench.analysis.compare import compare
 from tbench.analysis.gate import parse_gates
 from tbench.analysis.judge import judge
-from tbench.analysis.report.judgement import judgement_json
-from tbench.analysis.report.markdown import (
+from tbench.analysis.report.ci import (
     MOST,
     code,
     comparison_markdown,
     judgement_markdown,
     text,
 )
+from tbench.analysis.report.judgement import judgement_json
 from tbench.analysis.summary import Caution
 
 GATES = parse_gates("10%", ["errors:1pp", "ttft:p99:10%"])

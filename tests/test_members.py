@@ -12,10 +12,10 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tbench.capture.editor import Editor
 from tbench.capture.exchange import Request, Response
 from tbench.capture.records import TraceHeader
 from tbench.capture.redact import Redactor, Secrets, without_credentials
+from tbench.capture.sanitize import Editor
 from tbench.capture.tee import Budget, Tee
 from tbench.capture.tracefile import TraceWriter, read_trace
 from tests.test_capture_end_to_end import frames

@@ -11,10 +11,9 @@ from tbench.analysis.arms import Arm
 from tbench.analysis.metrics import METRICS, composite, values
 from tbench.capture.exchange import Outcome
 from tbench.replay import columns as blocks
-from tbench.replay.gaps import gather_gaps
 from tbench.replay.runfile import Run, recount
 from tbench.replay.sample import Sample
-from tbench.replay.table import Table
+from tbench.replay.table import Table, gather_gaps
 
 DEFAULT: dict[str, Any] = {
     "endpoint": "chat",

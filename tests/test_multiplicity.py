@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from tbench.analysis.inversion import Pair, invert
-from tbench.analysis.multiplicity import benjamini_hochberg
+from tbench.analysis.t_tests import benjamini_hochberg
 
 
 def test_golden_case_g9() -> None:

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 
-from tbench.capture.notices import notices
+from tbench.capture.proxy import notices
 
 log = logging.getLogger("mitmproxy.test")
 

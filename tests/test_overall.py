@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 
 from tbench.analysis.contrast import Contrast
-from tbench.analysis.effective import effective_size
+from tbench.analysis.mean_ratio import Overall, effective_size
 from tbench.analysis.metrics import METRICS
-from tbench.analysis.overall import Overall
 from tbench.analysis.summary import Floats
 
 

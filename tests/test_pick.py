@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tbench.benchmark.experiment import load_experiment
+from tbench.benchmark.folder import load_experiment
 from tbench.benchmark.pick import Pick, pick, rule_of, steps
 from tests.benchmark_folder import BenchmarkFolder
 

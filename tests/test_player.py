@@ -10,10 +10,9 @@ import trio
 import trio.testing
 
 from tbench.capture.exchange import Outcome
-from tbench.replay.attempt import Attempt
 from tbench.replay.pacing import Closed, Fixed, Profile
 from tbench.replay.player import Player
-from tbench.replay.sender import Call, Ended, Origin, Reply
+from tbench.replay.sender import Attempt, Call, Ended, Origin, Reply
 
 HERE = Origin("http", "h", 80)
 

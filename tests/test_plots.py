@@ -11,7 +11,7 @@ import pytest
 import vl_convert
 
 from tbench import __main__ as entry
-from tbench.benchmark.experiment import load_experiments
+from tbench.benchmark.folder import load_experiments
 from tbench.benchmark.plots import checked, default_plots, plot, preset_for, read_grid
 from tbench.benchmark.plots import sheets as drawing
 from tbench.benchmark.plots.fields import KNOWN, held, label

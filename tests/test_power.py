@@ -22,7 +22,7 @@ from tbench.analysis.power import (
     runs_to_see,
     upper_sd,
 )
-from tbench.analysis.welch import difference
+from tbench.analysis.t_tests import difference
 
 TRIALS = 2000
 

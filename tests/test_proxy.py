@@ -8,9 +8,9 @@ from pathlib import Path
 import msgpack
 import zstandard
 
-from tbench.capture.recording import Recording
+from tbench.capture.proxy import Listening, Status
+from tbench.capture.recorder import Recording
 from tbench.capture.selection import Selection
-from tbench.capture.watch import Listening, Status
 
 with warnings.catch_warnings():  # of pyparsing and ldap3, which mitmproxy imports
     warnings.simplefilter("ignore")

@@ -15,7 +15,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tbench.capture.providers import Answer, Usage, one_line, read_answer
-from tbench.capture.providers.complaint import complaint
+from tbench.capture.providers.message import complaint
 from tbench.capture.sse import PLAIN_BYTES, EventStream, plain_events
 
 Timed = tuple[float, bytes]

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from tbench.capture.editor import Editor
 from tbench.capture.exchange import Request, Response
 from tbench.capture.recorder import REQUEST_OVERHEAD, Recorder
 from tbench.capture.records import Clock, Gap, TraceHeader
 from tbench.capture.redact import Redactor, Secrets
+from tbench.capture.sanitize import Editor
 from tbench.capture.tee import Budget, Tee
 from tbench.capture.tracefile import TraceWriter, read_trace
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tbench.capture.errors import InputError
-from tbench.capture.recording import Recording, begin
+from tbench.capture.recorder import Recording, begin
 from tbench.capture.selection import Selection
 from tbench.capture.tracefile import read_trace
 

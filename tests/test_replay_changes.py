@@ -15,7 +15,7 @@ from tbench.capture.exchange import Exchange, Request, Response
 from tbench.capture.redact import without_credentials
 from tbench.capture.sessions import Sessions
 from tbench.capture.tracefile import TraceHeader, TraceWriter
-from tbench.replay.order import Order
+from tbench.replay.options import Order
 from tbench.replay.runfile import read_run
 from tests.answering import Answering, answering, chat
 from tests.conftest import Done
@@ -382,7 +382,7 @@ def test_a_host_that_comes_late_is_left_out(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Only the beginning of a trace is looked at: whatever follows goes to no other host's address."""
-    monkeypatch.setattr("tbench.replay.order.PREVIEW", 1)
+    monkeypatch.setattr("tbench.replay.options.PREVIEW", 1)
     host = server.url.removeprefix("http://")
     trace = write(recorded(CHAT, host=host), recorded(CHAT, host="api.example.com"))
     plan = Order(trace=trace).job(send=False).plan()

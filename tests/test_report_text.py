@@ -15,10 +15,9 @@ from tbench.analysis.report import words
 from tbench.analysis.report.terminal import comparison_text, run_text
 from tbench.replay import columns as blocks
 from tbench.replay.closing import FEW
-from tbench.replay.gaps import gather_gaps
 from tbench.replay.runfile import Run, recount
 from tbench.replay.sample import Sample
-from tbench.replay.table import Table
+from tbench.replay.table import Table, gather_gaps
 
 
 def arm(n: int, name: str = "fast", slow: float = 1.0, **changes: Any) -> Arm:

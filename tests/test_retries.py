@@ -3,7 +3,7 @@
 import pytest
 
 from tbench.capture.exchange import Outcome, Response
-from tbench.capture.retries import Retries
+from tbench.capture.sanitize import Retries
 
 SECOND = 1_000_000_000
 

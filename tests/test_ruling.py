@@ -18,12 +18,12 @@ from tbench.analysis.case import (
     level_of,
 )
 from tbench.analysis.comparison import Verdict
-from tbench.analysis.endpoints import Figure, share
 from tbench.analysis.gate import parse_gate, parse_gates
 from tbench.analysis.judge import Judgement, judge
 from tbench.analysis.ruling import settled
+from tbench.analysis.run_metrics import Figure, share
 from tbench.analysis.slo import parse_slo
-from tbench.analysis.welch import difference, level
+from tbench.analysis.t_tests import difference, level
 
 SLO = parse_slo("ttft<300ms,e2e<2s")
 

@@ -15,7 +15,7 @@ from tbench.analysis.compare import Question
 from tbench.analysis.gate import parse_gates
 from tbench.analysis.power import margin_needed
 from tbench.analysis.replicates import interleaved
-from tbench.analysis.report.selfcheck import self_check_json, self_check_text
+from tbench.analysis.report.planning import self_check_json, self_check_text
 from tbench.analysis.selfcheck import MOST_SPLITS, SelfCheck, balanced, self_check
 from tbench.capture.errors import InputError
 from tbench.replay.runfile import RunWriter

@@ -27,20 +27,17 @@ from hypothesis import strategies as st
 
 from tbench.capture.exchange import Outcome
 from tbench.replay.answers import to_sample
-from tbench.replay.attempt import Attempt
 from tbench.replay.engine.clock import Clock
-from tbench.replay.engine.line import Line
-from tbench.replay.engine.pool import Pool
+from tbench.replay.engine.connection import Line
+from tbench.replay.engine.http1 import Response
 from tbench.replay.engine.reader import Reader
-from tbench.replay.engine.sender import EngineSender
-from tbench.replay.engine.wire import Response
-from tbench.replay.heads import head_of, origin_of
+from tbench.replay.engine.sender import EngineSender, Pool
 from tbench.replay.httpx_sender import HttpxSender
-from tbench.replay.label import Label
+from tbench.replay.request import Label, head_of, origin_of
 from tbench.replay.reuse import TIDY_S
 from tbench.replay.sample import Sample
-from tbench.replay.sender import STOPPED, Call, Deadlines, Origin, Reply
-from tbench.replay.trust import tls
+from tbench.replay.sender import STOPPED, Attempt, Call, Deadlines, Origin, Reply
+from tbench.replay.tls import tls
 
 Step = bytes | float | str
 Script = Sequence[Step]
@@ -499,7 +496,7 @@ def test_a_server_with_a_thread_for_each_connection_is_never_starved(
     kind: str, threads: int, at_once: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Bursts with pauses: connections that are idle never hold the threads that a request waits for."""
-    for module in ("tbench.replay.httpx_sender", "tbench.replay.engine.pool"):
+    for module in ("tbench.replay.httpx_sender", "tbench.replay.engine.sender"):
         monkeypatch.setattr(f"{module}.IDLE_S", 3600.0)  # time alone frees no thread
     server = Threads(threads)
 
@@ -534,8 +531,8 @@ def test_connections_that_were_opened_ahead_starve_nobody(
     However often its connections are looked through before one has idled for long enough to be closed: the
     server holds those that it answered on, not those that were opened.
     """
-    monkeypatch.setattr("tbench.replay.engine.pool.TIDY_S", rest_s)
-    monkeypatch.setattr("tbench.replay.engine.pool.IDLE_S", 3600.0)  # time alone frees no thread
+    monkeypatch.setattr("tbench.replay.engine.sender.TIDY_S", rest_s)
+    monkeypatch.setattr("tbench.replay.engine.sender.IDLE_S", 3600.0)  # time alone frees no thread
     server = Threads(4)
 
     async def main() -> list[Reply]:
@@ -555,7 +552,7 @@ def test_idle_connections_are_closed_although_nothing_is_sent(
     kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A timer does it, not the next request: the server sees the end while the sender lives and rests."""
-    for module in ("tbench.replay.httpx_sender", "tbench.replay.engine.pool"):
+    for module in ("tbench.replay.httpx_sender", "tbench.replay.engine.sender"):
         monkeypatch.setattr(f"{module}.IDLE_S", 0.05)
     events: list[str] = []
     gone = trio.Event()
@@ -1131,7 +1128,7 @@ def test_an_endless_answer_is_not_read_to_the_end(
     kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Memory stays bounded, and the sample says why."""
-    for module in ("tbench.replay.httpx_sender", "tbench.replay.engine.wire"):
+    for module in ("tbench.replay.httpx_sender", "tbench.replay.engine.http1"):
         monkeypatch.setattr(f"{module}.MOST_BYTES", 200_000)
     found, _ = only(kind, HEAD, *[chunk(b"x" * 50_000)] * 100)
 

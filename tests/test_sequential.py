@@ -11,12 +11,11 @@ from hypothesis import strategies as st
 
 from tbench.analysis.comparison import Verdict
 from tbench.analysis.gate import Gate, parse_gate, parse_gates
+from tbench.analysis.interim import Looks, Standing, as_monitored, decide, monitor, of_figures
 from tbench.analysis.judge import judge
-from tbench.analysis.looks import Looks
 from tbench.analysis.report.judgement import judgement_json, judgement_text
-from tbench.analysis.sequential import Standing, as_monitored, decide, monitor, of_figures
 from tbench.analysis.summary import Floats
-from tbench.analysis.welch import difference
+from tbench.analysis.t_tests import difference
 from tbench.capture.errors import InputError
 
 Repeated = Callable[..., Any]

@@ -7,9 +7,9 @@ import pytest
 
 from tbench.analysis.cautions import cautions
 from tbench.analysis.metrics import METRICS, values
-from tbench.analysis.pooling import pooled
+from tbench.analysis.pairing import shared
 from tbench.analysis.replicates import Replicates
-from tbench.analysis.shared import shared
+from tbench.analysis.reservations import pooled
 from tbench.capture.errors import InputError
 from tbench.replay.warmup import parse_warmup
 

@@ -1,10 +1,10 @@
-"""capture.shelf: the records of a block, one by one or in one pass."""
+"""capture.ordering: the records of a block, one by one or in one pass."""
 
 import msgpack
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tbench.capture.shelf import Shelved
+from tbench.capture.ordering import Shelved
 
 VALUES = st.one_of(
     st.dictionaries(st.text(max_size=3), st.integers(0, 300) | st.binary(max_size=5), max_size=3),

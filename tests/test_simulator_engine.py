@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tbench.simulator.engine import Engine, EngineSpec, QueueFullError, Sequence
-from tbench.simulator.prefixes import BLOCK_TOKENS, PrefixCache
+from tbench.simulator.prompt import BLOCK_TOKENS, PrefixCache
 
 QUIET = EngineSpec(
     max_batch=4,

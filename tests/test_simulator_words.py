@@ -8,8 +8,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tbench.simulator.prompt import chat_prompt, image_size, image_tokens, text_prompt
-from tbench.simulator.words import LONG, SHORT, count, prose, split
+from tbench.simulator.prompt import (
+    LONG,
+    SHORT,
+    chat_prompt,
+    count,
+    image_size,
+    image_tokens,
+    prose,
+    split,
+    text_prompt,
+)
 
 
 @given(seed=st.integers(), tokens=st.integers(0, 300))

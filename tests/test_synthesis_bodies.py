@@ -3,8 +3,8 @@
 import json
 from typing import Any
 
-from tbench.capture.synthesis.bodies import ENDPOINTS, body
-from tbench.capture.synthesis.material import Material
+from tbench.capture.synthesis.content import Material
+from tbench.capture.synthesis.generate import ENDPOINTS, body
 
 
 def made(task: Any, material: Material, **extra: Any) -> dict[str, Any]:

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 
 from tbench.capture.errors import InputError
+from tbench.capture.synthesis.content import Prompts, Wanted
 from tbench.capture.synthesis.corpus import opening, pool, sentence
-from tbench.capture.synthesis.prompts import Prompts, Wanted
 from tbench.capture.synthesis.tokens import Counted, calibrated, load_tokens
 
 

@@ -10,8 +10,8 @@ import pytest
 from tokenizers import Tokenizer
 
 from tbench.capture.synthesis import estimated, load_tokens
+from tbench.capture.synthesis.content import Prompts, Wanted
 from tbench.capture.synthesis.corpus import pool
-from tbench.capture.synthesis.prompts import Prompts, Wanted
 
 PACKAGE = "anthropic==0.38.0"
 

@@ -8,8 +8,8 @@ import pytest
 
 from tbench.capture.errors import InputError
 from tbench.capture.synthesis.dataset import Columns
+from tbench.capture.synthesis.dataset_config import is_recipe, load_recipe
 from tbench.capture.synthesis.expression import read_expression
-from tbench.capture.synthesis.recipe import is_recipe, load_recipe
 
 
 def config(folder: Path, **changes: Any) -> Path:

@@ -16,7 +16,7 @@ from tbench.capture.errors import InputError
 from tbench.capture.exchange import Exchange
 from tbench.capture.synthesis import Arrivals, Workload, exchanges, load_tokens, parse, write
 from tbench.capture.synthesis.dataset import Dataset, Row
-from tbench.capture.synthesis.order import Order, read_params, read_task
+from tbench.capture.synthesis.options import Order, read_params, read_task
 
 LINES = Dataset(name="lines", rows=[Row(f"line {n} of the set") for n in range(50)])
 PLAIN: dict[str, Any] = {"model": "m", "requests": 20, "seed": 1}
@@ -131,7 +131,7 @@ def test_a_request_that_no_trace_holds_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its body would be left out otherwise."""
-    monkeypatch.setattr("tbench.capture.synthesis.synthesise.MOST_BYTES", 500)
+    monkeypatch.setattr("tbench.capture.synthesis.generate.MOST_BYTES", 500)
     with pytest.raises(InputError, match="a trace holds at most 500"):
         write(chat(), tmp_path / "t.msgpack")
 

@@ -8,14 +8,13 @@ import pytest
 from tbench.benchmark.aggregate import Trim, aggregate
 from tbench.capture.errors import InputError
 from tbench.capture.exchange import Outcome
-from tbench.replay.budget import actual_cost
 from tbench.replay.columns import from_samples, pack
 from tbench.replay.measures import Columns
-from tbench.replay.performance import Live
 from tbench.replay.progress import clock, line, time_left
+from tbench.replay.run_recorder import Tally, actual_cost
+from tbench.replay.runner import Live
 from tbench.replay.sample import Sample
 from tbench.replay.table import Table
-from tbench.replay.tally import Tally
 from tbench.replay.warmup import Warmup, parse_warmup
 
 PRICED = "openai/gpt-oss-20b"

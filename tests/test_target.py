@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 
 from tbench.capture.errors import InputError
 from tbench.capture.exchange import Exchange, Request
-from tbench.replay.label import Label
 from tbench.replay.plan import Plan
 from tbench.replay.provenance import scrubbed
+from tbench.replay.request import Label
 from tbench.replay.sender import Call, Origin
 from tbench.replay.target import (
     MOST_TEMPLATES,

@@ -11,13 +11,13 @@ import pytest
 from tbench.analysis.arms import arm_of_run
 from tbench.analysis.compare import Question, compare
 from tbench.analysis.comparison import Comparisons
-from tbench.analysis.endpoints import endpoint
+from tbench.analysis.pairing import Observed
+from tbench.analysis.report.ci import comparison_markdown
 from tbench.analysis.report.machine import comparison_json, report_json
-from tbench.analysis.report.markdown import comparison_markdown
 from tbench.analysis.report.page import comparison_page
 from tbench.analysis.report.terminal import comparison_text, run_text
 from tbench.analysis.report.workbook import run_book
-from tbench.analysis.shared import Observed
+from tbench.analysis.run_metrics import endpoint
 from tbench.analysis.sketched import compare_files
 from tbench.analysis.slo import parse_slo
 from tbench.benchmark.aggregate import Trim, aggregate

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from tbench.analysis.case import trend
 from tbench.analysis.comparison import Verdict
 from tbench.analysis.gate import parse_gates
 from tbench.analysis.judge import judge
 from tbench.analysis.replicates import systematic
 from tbench.analysis.report.judgement import judgement_json, judgement_text
-from tbench.analysis.trend import trend
-from tbench.analysis.welch import difference
+from tbench.analysis.t_tests import difference
 
 Order = tuple[list[int], list[int]]
 

@@ -1,4 +1,4 @@
-"""replay.trust: https is verified as httpx would verify it."""
+"""replay.tls: https is verified as httpx would verify it."""
 
 import ssl
 from pathlib import Path
@@ -8,7 +8,7 @@ import pytest
 import trustme
 
 from tbench.capture.errors import InputError
-from tbench.replay.trust import tls
+from tbench.replay.tls import tls
 
 
 @pytest.fixture

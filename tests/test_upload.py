@@ -12,11 +12,10 @@ import fsspec
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
-from tbench.benchmark.commands.storage_flags import refuse
+from tbench.benchmark.commands.benchmark import refuse
 from tbench.benchmark.uploading import store as stores
-from tbench.benchmark.uploading.address import read_address
 from tbench.benchmark.uploading.delivery import Delivery, chosen, claimed, deliver, report
-from tbench.benchmark.uploading.store import Store, md5_of, opened
+from tbench.benchmark.uploading.store import Store, md5_of, opened, read_address
 from tbench.capture.errors import InputError
 
 OWN: dict[str, Any] = {"id": "one", "options": {}}

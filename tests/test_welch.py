@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from tbench.analysis.welch import difference, holm, level
+from tbench.analysis.t_tests import difference, holm, level
 
 
 def test_welch_is_welchs() -> None:

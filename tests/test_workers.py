@@ -14,21 +14,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tbench.capture.exchange import Outcome
-from tbench.replay.attempt import Attempt
-from tbench.replay.brake import ENOUGH, UNAUTHORIZED, Brake
-from tbench.replay.budget import Till
+from tbench.replay.breaker import ENOUGH, UNAUTHORIZED, Brake
 from tbench.replay.pace import Pace
 from tbench.replay.pacing import Fixed, Profile
+from tbench.replay.run_recorder import Till
 from tbench.replay.sample import Sample
-from tbench.replay.sender import Call, Deadlines, Origin, Reply
-from tbench.replay.workers.crew import Crew
-from tbench.replay.workers.duties import needed
-from tbench.replay.workers.duty import Duty, part, share
-from tbench.replay.workers.feed import Feed, frame
-from tbench.replay.workers.feeder import Feeder
-from tbench.replay.workers.pulse import Pulse
-from tbench.replay.workers.purse import Purse
+from tbench.replay.sender import Attempt, Call, Deadlines, Origin, Reply
+from tbench.replay.workers.call_queue import Feed, Feeder, frame
+from tbench.replay.workers.counters import Pulse
+from tbench.replay.workers.messages import Duty, part, share
+from tbench.replay.workers.pool import Crew
 from tbench.replay.workers.spool import SpoolReader, SpoolWriter
+from tbench.replay.workers.tasks import needed
+from tbench.replay.workers.worker import Purse
 
 HERE = Origin("http", "127.0.0.1", 9)
 

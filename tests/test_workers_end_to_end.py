@@ -18,12 +18,11 @@ import pytest
 from tbench.capture.exchange import Exchange, Request, Response
 from tbench.capture.tracefile import TraceHeader, TraceWriter
 from tbench.capture.tracereader import read_trace
-from tbench.replay.order import Order
-from tbench.replay.performance import perform_duet
+from tbench.replay.options import Order
 from tbench.replay.plan import Plan
 from tbench.replay.runfile import read_run
+from tbench.replay.runner import Shards, perform_duet
 from tbench.replay.totals import identity, numbers
-from tbench.replay.workers.shards import Shards
 from tests.conftest import interruptible
 
 MODEL = "meta-llama/Llama-3.3-70B-Instruct-Turbo"

@@ -5,13 +5,13 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from tbench.analysis.charts import Bar, Dot, Picture, dots, forest
 from tbench.analysis.comparison import Verdict
-from tbench.analysis.endpoints import endpoint
 from tbench.analysis.gate import ERRORS, Gate
 from tbench.analysis.judgement import Judgement, Row
 from tbench.analysis.report import words
 from tbench.analysis.report.judgement import ends, sides
 from tbench.analysis.report.markup import Html, join, number, span, table, tag
 from tbench.analysis.report.sides import Place, Sides, places
+from tbench.analysis.run_metrics import endpoint
 
 Names = Mapping[str, str]
 """An arm's own name -> the one that is shown."""

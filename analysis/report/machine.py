@@ -12,11 +12,9 @@ from tbench.analysis.censoring import Censoring, Survival, censored_metrics, sur
 from tbench.analysis.compare import Comparison, Comparisons
 from tbench.analysis.comparison import EqualLengths
 from tbench.analysis.discordance import Discordance
-from tbench.analysis.failures import ErrorDifference
-from tbench.analysis.geometric import GeometricMean
+from tbench.analysis.mean_ratio import GeometricMean, Overall
 from tbench.analysis.metrics import METRICS, Metric, values
-from tbench.analysis.overall import Overall
-from tbench.analysis.rates import GOOD, Pair, rates, ratio
+from tbench.analysis.proportions import GOOD, ErrorDifference, Pair, rates, ratio
 from tbench.analysis.report.words import percentile
 from tbench.analysis.slo import Slo
 from tbench.analysis.summary import Summary, summarise

@@ -8,11 +8,10 @@ import numpy as np
 from tbench.analysis import charts
 from tbench.analysis.arms import Arm
 from tbench.analysis.charts import Picture
-from tbench.analysis.failures import ErrorDifference
 from tbench.analysis.fidelity import Fidelity, fidelity
 from tbench.analysis.metrics import METRICS, values
-from tbench.analysis.rates import rates
-from tbench.analysis.report import facts, outcomes, tables, words
+from tbench.analysis.proportions import ErrorDifference, rates
+from tbench.analysis.report import facts, tables, words
 from tbench.analysis.report.figures import Part, part
 from tbench.analysis.report.markup import Html, details, join, number, table, tag
 from tbench.analysis.report.sides import Sides, places
@@ -82,10 +81,10 @@ def failures(sides: Sides, errors: ErrorDifference | None = None) -> Part:
     """How often requests failed, how, and in which words."""
     return part(
         "Failures",
-        outcomes.difference(errors) if errors else None,
-        outcomes.outcome_table(sides),
-        outcomes.messages(sides),
-        pictures=[outcomes.outcome_picture(sides)],
+        facts.difference(errors) if errors else None,
+        facts.outcome_table(sides),
+        facts.messages(sides),
+        pictures=[facts.outcome_picture(sides)],
     )
 
 

@@ -18,9 +18,9 @@ from xlsxwriter.worksheet import Worksheet
 
 from tbench.analysis.arms import Arm
 from tbench.analysis.metrics import METRICS, values
+from tbench.analysis.proportions import rates
 from tbench.analysis.quantiles import ordered, quantile, refusal
-from tbench.analysis.rates import rates
-from tbench.analysis.report import facts, outcomes, words
+from tbench.analysis.report import facts, words
 from tbench.analysis.report.sides import Place, Sides, places
 from tbench.analysis.summary import Floats
 from tbench.replay import measures
@@ -353,7 +353,7 @@ def _counts(column: Floats) -> list[int | None]:
 def error_sheet(book: Book, sides: Sides) -> None:
     """Each run's failures by kind."""
     order = places(sides)
-    found = {place.name: outcomes.kinds(place.arm) for place in order}
+    found = {place.name: facts.kinds(place.arm) for place in order}
     names = sorted({kind for kinds in found.values() for kind in kinds})
     head = ["run", "arm", "measured (requests)", "failed (requests)", "failed (share)"]
     head += [f"{name} (requests)" for name in names]
@@ -382,7 +382,7 @@ def error_sheet(book: Book, sides: Sides) -> None:
 def _errors(place: Place) -> list[Cell]:
     arm: Arm = place.arm
     failed = int((arm.failed & arm.measured).sum())
-    return [place.name, place.side, int(arm.measured.sum()), failed, outcomes.failed_share(arm)]
+    return [place.name, place.side, int(arm.measured.sum()), failed, facts.failed_share(arm)]
 
 
 def environment_sheet(book: Book, sides: Sides) -> None:

@@ -4,10 +4,10 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from tbench.analysis.comparison import Comparison, Comparisons, EqualLengths
 from tbench.analysis.metrics import METRICS
-from tbench.analysis.rates import ratio
+from tbench.analysis.proportions import ratio
 from tbench.analysis.report import words
 from tbench.analysis.report.markup import Html, html, join, number, span, table, tag
-from tbench.analysis.report.whole import lengths_text, rates_notes
+from tbench.analysis.report.terminal_tables import lengths_text, rates_notes
 from tbench.analysis.summary import Caution, Quantile, Summary, facts
 
 USUAL = 0.99

@@ -14,14 +14,14 @@ from tbench.analysis.arms import Arm
 from tbench.analysis.censoring import Survival
 from tbench.analysis.compare import Comparison, Comparisons
 from tbench.analysis.comparison import EqualLengths
-from tbench.analysis.multiplicity import RATE
-from tbench.analysis.rates import GOOD, rates
-from tbench.analysis.report import verdicts, whole, words
+from tbench.analysis.proportions import GOOD, rates
+from tbench.analysis.report import terminal_tables, verdicts, words
 from tbench.analysis.report.machine import summaries, survivals
-from tbench.analysis.report.sheet import Sheet, grid
 from tbench.analysis.report.tables import USUAL
+from tbench.analysis.report.terminal_tables import Sheet, grid
 from tbench.analysis.slo import Slo
 from tbench.analysis.summary import Quantile, Summary, facts
+from tbench.analysis.t_tests import RATE
 from tbench.capture.terminal import named, plural
 from tbench.replay.closing import FEW, departures
 from tbench.replay.throughput import spoken, three
@@ -46,11 +46,11 @@ def comparison_text(found: Comparisons, *, width: int = 100, colour: bool = Fals
     for line in _heading(found):
         page.paragraph(line)
     page.table(_comparison_table(found.rows))
-    page.table(whole.rates_table(found))
-    for line in whole.rates_notes(found):
+    page.table(terminal_tables.rates_table(found))
+    for line in terminal_tables.rates_notes(found):
         page.paragraph(line, indent="  ")
-    page.table(whole.overall_table(found))
-    if thirds := whole.thirds_text(found):
+    page.table(terminal_tables.overall_table(found))
+    if thirds := terminal_tables.thirds_text(found):
         page.paragraph(thirds, indent="  ")
         page.line("")
     _equal_lengths(page, found.equal_lengths)
@@ -63,7 +63,7 @@ def comparison_text(found: Comparisons, *, width: int = 100, colour: bool = Fals
     )
     page.paragraph(_errors(found))
     if found.discordance:
-        page.paragraph(whole.pairs_text(found.discordance), indent="  ")
+        page.paragraph(terminal_tables.pairs_text(found.discordance), indent="  ")
     page.line("")
     page.paragraph(f"{found.verdict}: {verdicts.seen(found)}", style="bold")
     if said := _discoveries(found):
@@ -71,7 +71,7 @@ def comparison_text(found: Comparisons, *, width: int = 100, colour: bool = Fals
     page.paragraph(PAIR)
     page.cautions(found.warnings)
     page.definitions(found.shift)
-    page.paragraph(whole.LEGEND, style="dim", indent="  ")
+    page.paragraph(terminal_tables.LEGEND, style="dim", indent="  ")
     page.paragraph(_method(found))
     return page.text
 
@@ -99,7 +99,7 @@ def run_text(arm: Arm, *, slo: Slo = (), width: int = 100, colour: bool = False)
 def _equal_lengths(page: Sheet, found: EqualLengths | None) -> None:
     if found is None:
         return
-    page.paragraph(whole.lengths_text(found) + (":" if found.rows else ""))
+    page.paragraph(terminal_tables.lengths_text(found) + (":" if found.rows else ""))
     if found.rows:
         page.table(_comparison_table(found.rows))
     else:
@@ -108,8 +108,8 @@ def _equal_lengths(page: Sheet, found: EqualLengths | None) -> None:
 
 def _cut_short(page: Sheet, found: Mapping[str, Mapping[str, Survival]]) -> None:
     if found:
-        page.table(whole.survival_table(found))
-        page.paragraph(whole.CUT_SHORT)
+        page.table(terminal_tables.survival_table(found))
+        page.paragraph(terminal_tables.CUT_SHORT)
         page.line("")
 
 

@@ -5,9 +5,8 @@ from collections.abc import Iterator, Sequence
 
 from tbench.analysis.arms import Arm
 from tbench.analysis.comparison import Comparison, Comparisons, Verdict
-from tbench.analysis.failures import ErrorDifference
 from tbench.analysis.judgement import Judgement, Row, conclude
-from tbench.analysis.rates import rates
+from tbench.analysis.proportions import ErrorDifference, rates
 from tbench.analysis.replicates import Replicates
 from tbench.analysis.report import tables, words
 from tbench.analysis.report.gates import Names, change, gate_label, interval, margin

@@ -31,7 +31,7 @@ from tbench.analysis.report.sheets import (
     write,
 )
 from tbench.analysis.report.sides import Sides, shown_names
-from tbench.analysis.report.whole import lengths_text
+from tbench.analysis.report.terminal_tables import lengths_text
 from tbench.analysis.summary import Caution, Summary
 
 USUAL = ("ttft", "e2e", "tpot", "itl", "output_tokens_per_s", "output_tokens", "lag")

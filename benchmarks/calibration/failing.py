@@ -17,12 +17,12 @@ from calibration.tally import Outcomes
 from tbench.analysis.arms import Arm
 from tbench.analysis.case import Case, at_the_margin, estimate_of
 from tbench.analysis.comparison import Verdict
-from tbench.analysis.endpoints import share
 from tbench.analysis.gate import parse_gate, parse_gates
 from tbench.analysis.inversion import Truths
 from tbench.analysis.judge import judge
 from tbench.analysis.replicates import Replicates
 from tbench.analysis.ruling import settled
+from tbench.analysis.run_metrics import share
 
 Errors = Callable[[int, float, Generator], Truths]
 """Of n requests, which fail, the share being what was asked on average."""

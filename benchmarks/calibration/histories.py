@@ -14,7 +14,7 @@ from calibration.bars import Bar
 from calibration.cell import NONE, Cell
 from calibration.runs import FAILS, MARGIN, PASSES
 from calibration.tally import Outcomes
-from tbench.analysis.prediction import differs_by_kind, has_trend, predicted
+from tbench.analysis.judge_history import differs_by_kind, has_trend, predicted
 from tbench.analysis.summary import Floats
 
 FLAGGED, EQUAL = "flagged", "A/A passes"

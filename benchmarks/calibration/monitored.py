@@ -10,10 +10,9 @@ from calibration.drifts import Drift, none, random_pairs
 from calibration.runs import FAILS, GATES, MARGIN, PASSES
 from calibration.tally import Outcomes
 from tbench.analysis.comparison import Verdict
-from tbench.analysis.looks import Looks
-from tbench.analysis.sequential import decide, of_figures
+from tbench.analysis.interim import Looks, decide, of_figures
 from tbench.analysis.summary import Floats
-from tbench.analysis.welch import difference
+from tbench.analysis.t_tests import difference
 
 PEEKING = "either, with .05 at each look"
 STOPPED = "stops early at +20 %"

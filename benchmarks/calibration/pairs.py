@@ -16,9 +16,9 @@ from calibration.tested import Tested
 from calibration.traffic import Traffic, poisson
 from tbench.analysis.arms import Truths
 from tbench.analysis.clusters import Clusters
-from tbench.analysis.failures import Failures, error_difference
 from tbench.analysis.inversion import Interval, Pair, Side, invert
 from tbench.analysis.lengths import AtEqualLengths, length_bins
+from tbench.analysis.proportions import Failures, error_difference
 from tbench.analysis.quantiles import quantile
 from tbench.analysis.summary import Floats
 

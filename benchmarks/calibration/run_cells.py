@@ -21,8 +21,8 @@ from calibration.monitored import PEEKING, Monitored
 from calibration.pairs import FPR, WRONG
 from calibration.runs import FAILS, PASSES, REFUSED, SEES, WELCH, Drifting, Simulated, Unturned
 from calibration.scenes import full, on_sessions, queue, routed
+from tbench.analysis.interim import NAMES, Looks
 from tbench.analysis.judgement import Method
-from tbench.analysis.looks import NAMES, Looks
 
 GATED = (
     Bar(measure=FPR, points=POINTS, high=0.08),

@@ -25,7 +25,7 @@ from tbench.analysis.judge import Judgement, Method, judge
 from tbench.analysis.replicates import Replicates
 from tbench.analysis.ruling import STOPS
 from tbench.analysis.summary import Floats
-from tbench.analysis.welch import difference
+from tbench.analysis.t_tests import difference
 from tbench.replay.columns import NUMBERS, WORDS, Column
 from tbench.replay.runfile import Run, recount
 

@@ -11,8 +11,8 @@ from calibration.scenes import Scene
 from calibration.tally import Outcomes
 from calibration.tested import Tested
 from tbench.analysis.contrast import TAILS, USUAL
-from tbench.analysis.geometric import geometric_mean
 from tbench.analysis.inversion import Pair
+from tbench.analysis.mean_ratio import geometric_mean
 from tbench.analysis.omnibus import omnibus
 from tbench.analysis.summary import Floats
 

@@ -17,9 +17,16 @@ from tbench.capture.decode import decode, decoder
 from tbench.capture.errors import InputError
 from tbench.capture.exchange import Outcome, Response
 from tbench.capture.providers import openai, together
-from tbench.capture.providers.answer import Answer, Usage, judge
-from tbench.capture.providers.ask import GENERATIVE, Ask
-from tbench.capture.providers.complaint import complaint, masked, one_line
+from tbench.capture.providers.message import (
+    GENERATIVE,
+    Answer,
+    Ask,
+    Usage,
+    complaint,
+    judge,
+    masked,
+    one_line,
+)
 from tbench.capture.sse import EventStream, plain_events
 
 __all__ = [

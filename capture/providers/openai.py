@@ -7,9 +7,7 @@ under two names, tools, errors inside a stream. tests/test_providers.py has an e
 from collections.abc import Mapping
 from typing import Any, Final
 
-from tbench.capture.providers.answer import Answer, Usage
-from tbench.capture.providers.ask import Ask
-from tbench.capture.providers.complaint import complaint
+from tbench.capture.providers.message import Answer, Ask, Usage, complaint
 
 Json = Mapping[str, Any]
 

@@ -1,6 +1,6 @@
 """Dataset: rows of prompts and images from whatever a user names. What cannot be used is counted by reason.
 
-How each kind of file is read is in capture.synthesis.files; the Hugging Face library in hub.py.
+How each kind of file is read is in capture.synthesis.files; the Hugging Face library in huggingface.py.
 """
 
 import re
@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple
 
 from tbench.capture.errors import InputError
 from tbench.capture.exchange import NOTHING
-from tbench.capture.synthesis import files, hub
+from tbench.capture.synthesis import files, huggingface
 from tbench.capture.synthesis.expression import Expression
 from tbench.capture.synthesis.images import readable
 
@@ -95,7 +95,7 @@ def load_dataset(
     Raises InputError, also where not one row can be used.
     """
     path, columns = Path(name).expanduser(), columns or Columns()
-    if hub.is_ours(path):
+    if huggingface.is_ours(path):
         return from_hub(str(path), columns, {}, large_images=large_images)
     if path.is_dir() and not columns.pictures:
         raise InputError(
@@ -109,7 +109,7 @@ def from_hub(
     name: str, columns: Columns, kwargs: Mapping[str, Any], *, large_images: bool = False
 ) -> Dataset:
     """A dataset that the Hugging Face library loads; `kwargs` (split, name, revision, ...) go to it."""
-    items = hub.items(name, kwargs, pictures=columns.pictures)
+    items = huggingface.items(name, kwargs, pictures=columns.pictures)
     return _dataset(name, items, columns, folder=Path(), large_images=large_images)
 
 

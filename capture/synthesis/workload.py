@@ -1,4 +1,4 @@
-"""Workload: which requests are to be made, all in one value. capture.synthesis.material makes them."""
+"""Workload: which requests are to be made, all in one value. capture.synthesis.content makes them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

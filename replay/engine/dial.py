@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import trio
 
-from tbench.replay.engine.line import Line, SealedLine, Tls
+from tbench.replay.engine.connection import Line, SealedLine, Tls
 from tbench.replay.engine.reader import Reader
 from tbench.replay.sender import Origin
 

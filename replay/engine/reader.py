@@ -8,7 +8,7 @@ from typing import Final
 import trio
 
 from tbench.replay.engine.clock import Clock, Passes
-from tbench.replay.engine.line import Line
+from tbench.replay.engine.connection import Line
 from tbench.replay.sender import said
 
 EVENTS: Final = 512

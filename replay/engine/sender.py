@@ -3,7 +3,7 @@
 import math
 import socket
 import ssl
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Iterator
 from contextlib import AsyncExitStack, contextmanager, suppress
 from typing import Final, NamedTuple, Self
@@ -11,15 +11,63 @@ from typing import Final, NamedTuple, Self
 import trio
 
 from tbench.capture.exchange import Outcome
+from tbench.replay.engine.connection import Exchange, Line
 from tbench.replay.engine.dial import Dialer, stamped
-from tbench.replay.engine.line import Exchange, Line
-from tbench.replay.engine.pool import Pool
+from tbench.replay.engine.http1 import Response
 from tbench.replay.engine.reader import Reader
-from tbench.replay.engine.wire import Response
-from tbench.replay.headroom import allow_descriptors
-from tbench.replay.rehearsal import rehearse
-from tbench.replay.reuse import TIDY_S
-from tbench.replay.sender import STOPPED, Call, Deadlines, Ended, Origin, Reply, unconnected
+from tbench.replay.limits import allow_descriptors
+from tbench.replay.reuse import TIDY_S, Reuse
+from tbench.replay.self_test import rehearse
+from tbench.replay.sender import IDLE_S, STOPPED, Call, Deadlines, Ended, Origin, Reply, unconnected
+
+# The idle lines to one origin: the one used last is used first, and none that idles for too long.
+
+
+class Pool:
+    """Lines that wait to be used again. Times are those of the reader's clock."""
+
+    __slots__ = ("_begun", "_idle", "reuse")
+
+    def __init__(self) -> None:
+        self.reuse = Reuse()
+        self._idle: deque[Line] = deque()
+        self._begun = 0.0
+
+    def take(self, now: float) -> Line | None:
+        """A line that the server has neither closed nor written to unasked; nothing when there is none."""
+        while self._idle:
+            line = self._idle.pop()
+            if line.fresh():
+                if not line.served:
+                    self._begun = now
+                return line
+        return None
+
+    def put(self, line: Line, used: float) -> None:
+        """Keep a line for later, which was last used then."""
+        line.used = used
+        self._idle.append(line)
+
+    def tidy(self, now: float) -> None:
+        """Close what idles for too long, and what holds up a request on another connection.
+
+        Lines that were opened ahead are left alone while calls still begin on others of them: a thousand
+        take longer than `TIDY_S`.
+        """
+        self.reuse.pass_time(now)
+        idle = self._idle
+        while idle and (not idle[0].open or idle[0].used < now - IDLE_S):
+            idle.popleft().close()
+        if not idle or not self.reuse.waiting:
+            return
+        rested = [line for line in idle if line.open and line.used < now - TIDY_S]
+        begins = now - self._begun < TIDY_S
+        unused = [line for line in rested if not line.served and not begins]
+        served = [line for line in rested if line.served]
+        answered = sum(line.open and line.served > 0 for line in idle)
+        for line in (*unused, *served[: self.reuse.surplus(answered)]):
+            line.close()
+
 
 DIALS: Final = 64
 """So many connections at a time are opened ahead."""

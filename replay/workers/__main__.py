@@ -1,4 +1,4 @@
-"""`python -m tbench.replay.workers`: started by replay.workers.crew, not by hand."""
+"""`python -m tbench.replay.workers`: started by replay.workers.pool, not by hand."""
 
 from tbench.replay.workers.worker import main
 

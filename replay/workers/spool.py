@@ -15,8 +15,7 @@ import msgpack
 import trio
 
 from tbench.capture.exchange import Outcome
-from tbench.replay.attempt import Attempt
-from tbench.replay.sender import Reply
+from tbench.replay.sender import Attempt, Reply
 
 FLUSH_S: Final = 0.1
 PIECE: Final = 2**20

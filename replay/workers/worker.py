@@ -2,11 +2,12 @@
 
     python -m tbench.replay.workers FEED CONTROL SPOOL PULSE
 
-The four are file descriptors from the parent (see replay.workers.crew). It ends when its calls have ended,
+The four are file descriptors from the parent (see replay.workers.pool). It ends when its calls have ended,
 or when the parent is gone.
 """
 
 import gc
+import math
 import resource
 import socket
 import ssl
@@ -20,17 +21,33 @@ from typing import Any, Final
 import trio
 
 from tbench.capture.lag import Lag
-from tbench.replay.alarm import punctual
-from tbench.replay.attempt import Attempt
-from tbench.replay.brake import Brake
-from tbench.replay.player import Player
-from tbench.replay.sender import Call
+from tbench.replay.breaker import Brake
+from tbench.replay.player import Player, punctual
+from tbench.replay.sender import Attempt, Call
 from tbench.replay.senders import OpenSender, make_sender
-from tbench.replay.workers.duty import Duty, Report
-from tbench.replay.workers.feed import Feed
-from tbench.replay.workers.pulse import Pulse, Row
-from tbench.replay.workers.purse import Purse
+from tbench.replay.workers.call_queue import Feed
+from tbench.replay.workers.counters import Pulse, Row
+from tbench.replay.workers.messages import Duty, Report
 from tbench.replay.workers.spool import SpoolWriter
+
+# The purse: the worker's side of the budget (replay.run_recorder has the other).
+
+
+class Purse:
+    """US dollars that may be spent. `allows` reserves one more call's, or says that it would not fit."""
+
+    def __init__(self, limit: float, pulse: Pulse) -> None:
+        self._limit = limit
+        self._pulse = pulse
+        self._reserved = 0.0
+
+    def allows(self, most: float) -> bool:
+        spent, freed = self._pulse.settled
+        if math.fsum((spent, self._reserved, -freed, most)) > self._limit:
+            return False
+        self._reserved += most
+        return True
+
 
 STALL_STEP_S: Final = 0.01
 
@@ -64,7 +81,7 @@ def _trust(duty: Duty) -> ssl.SSLContext | None:
     """What verifies https; None where nothing is sent by it: certificates take long to load."""
     if duty.sender == "engine" and all(origin.scheme == "http" for origin in duty.origins):
         return None
-    from tbench.replay.trust import tls  # noqa: PLC0415
+    from tbench.replay.tls import tls  # noqa: PLC0415
 
     return tls(duty.ca)
 

@@ -7,26 +7,23 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-from tbench.abtest.conduct import DONE, Performed, conduct, missing
-from tbench.abtest.experiment import Experiment, experiment
-from tbench.abtest.ledger import Ledger
-from tbench.abtest.outlook import check_budget, outlook
-from tbench.abtest.schedule import Slot
+from tbench.abtest.plan import Experiment, Slot, experiment
+from tbench.abtest.run_store import Ledger
+from tbench.abtest.runner import DONE, Performed, check_budget, conduct, missing, outlook
 from tbench.analysis.arms import load_arm
 from tbench.analysis.gate import Gate, parse_gates
+from tbench.analysis.interim import Decision, Looks, as_monitored, monitor
 from tbench.analysis.judge import LEAST_RUNS, Judgement, Method, judge
-from tbench.analysis.looks import Looks
 from tbench.analysis.metrics import METRICS
 from tbench.analysis.replicates import Replicates
 from tbench.analysis.report.judgement import judgement_json
 from tbench.analysis.report.planning import spread_json
-from tbench.analysis.sequential import Decision, as_monitored, monitor
 from tbench.analysis.slo import parse_slo
 from tbench.analysis.variance import Spread, spread
 from tbench.capture.container import open_container
 from tbench.capture.errors import InputError, InvalidRunError, TbenchError
 from tbench.capture.tracereader import read_trace
-from tbench.replay.performance import Watch
+from tbench.replay.runner import Watch
 from tbench.replay.totals import numbers
 
 USUAL_MARGIN = "5%"

@@ -29,10 +29,10 @@ from tbench.commands.options import (
     Speed,
     Until,
 )
-from tbench.commands.sharing import Charts, Shared, Xlsx
+from tbench.commands.output import Charts, Shared, Xlsx
 
 if TYPE_CHECKING:
-    from tbench.abtest.experiment import Experiment
+    from tbench.abtest.plan import Experiment
 
 PLAN, VERDICT = "The plan", "The verdict"
 
@@ -248,6 +248,6 @@ def ab(
 
 
 def _tables(arms: Sequence[str] | None) -> list[dict[str, Any]] | None:
-    from tbench.abtest.treatment import parse_arm
+    from tbench.abtest.plan import parse_arm
 
     return [parse_arm(text) for text in arms] if arms else None

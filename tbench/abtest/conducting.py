@@ -25,29 +25,24 @@ from tbench.abtest.api import (
     spreads,
     verdict,
 )
-from tbench.abtest.conduct import missing
-from tbench.abtest.experiment import Experiment, experiment, read_plan
-from tbench.abtest.ledger import PLAN, Ledger
-from tbench.abtest.outlook import Outlook, outlook
-from tbench.abtest.schedule import MEANINGS, Slot
+from tbench.abtest.plan import MEANINGS, Experiment, Slot, experiment, read_plan
+from tbench.abtest.run_store import PLAN, Ledger
+from tbench.abtest.runner import Outlook, missing, outlook
 from tbench.abtest.view import Progress, board
 from tbench.analysis.comparison import Verdict
 from tbench.analysis.judgement import Judgement
 from tbench.analysis.power import plan_warning
+from tbench.analysis.report.ci import judgement_junit, judgement_markdown
 from tbench.analysis.report.judgement import judgement_text
-from tbench.analysis.report.junit import judgement_junit
 from tbench.analysis.report.machine import dump
-from tbench.analysis.report.markdown import judgement_markdown
 from tbench.analysis.variance import Within
 from tbench.capture.errors import InputError, InvalidRunError
 from tbench.capture.terminal import plural
-from tbench.commands.output import private, terminal
-from tbench.commands.sharing import Shared
-from tbench.interrupting import terminable
+from tbench.commands.output import Shared, private, terminable, terminal
 from tbench.replay.closing import outlook as outlook_of_run
 from tbench.replay.closing import priced
-from tbench.replay.performance import Watch
 from tbench.replay.progress import clock, watching
+from tbench.replay.runner import Watch
 
 EXITS = {Verdict.PASS: 0, Verdict.FAIL: 1, Verdict.INCONCLUSIVE: 3, Verdict.INVALID: 4}
 

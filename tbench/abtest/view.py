@@ -10,9 +10,8 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from tbench.abtest.conduct import DONE, Performed
-from tbench.abtest.experiment import Experiment
-from tbench.abtest.schedule import Slot
+from tbench.abtest.plan import Experiment, Slot
+from tbench.abtest.runner import DONE, Performed
 from tbench.capture.console import Console, Live
 from tbench.replay.progress import PLAIN_S, REFRESH_S, clock
 

@@ -13,21 +13,52 @@ import numpy as np
 
 from tbench.benchmark.aggregate import Trim
 from tbench.benchmark.figures import figures
-from tbench.benchmark.hope import check_hope, hopeless, too_much
 from tbench.benchmark.layout import result, result_name, stem, write_json
 from tbench.benchmark.sweep import Point
 from tbench.capture.errors import InvalidRunError, after_sending
+from tbench.capture.exchange import Outcome
 from tbench.capture.synthesis import Workload, write
 from tbench.capture.tracereader import Trace, read_trace
 from tbench.replay import measures
-from tbench.replay.closing import REPLAY, Flags
+from tbench.replay.breaker import PASSING
+from tbench.replay.closing import REPLAY, Flags, check_reached
 from tbench.replay.columns import Column
 from tbench.replay.measures import Columns
-from tbench.replay.order import Order
-from tbench.replay.performance import Watch, perform
+from tbench.replay.options import Order
 from tbench.replay.runfile import Run, read_run
+from tbench.replay.runner import Watch, perform
 from tbench.replay.throughput import SIDES, tokens_rate
 from tbench.replay.totals import duration_s, numbers
+
+# Hope: whether failures stay what they are however often one asks (nobody listens, a wrong key).
+
+REFUSED: Final = frozenset({"http_400", "http_413", "http_422"})
+
+
+def hopeless(numbers: Mapping[str, Any]) -> bool:
+    """Whether a run (its `numbers`) has failures, no success, and none that could become one."""
+    failed, completed = numbers["failed"], numbers["completed"]
+    return bool(failed) and not completed and all(map(lasts, numbers["errors"]))
+
+
+def too_much(numbers: Mapping[str, Any]) -> bool:
+    """Whether it may be the request that is refused (too long, say): another point's need not be."""
+    return any(kind in REFUSED for kind in numbers["errors"])
+
+
+def check_hope(run: Run, numbers: Mapping[str, Any], flags: Flags) -> None:
+    """Raise UnreachableError where it is hopeless, saying what to do by the options `flags`."""
+    if hopeless(numbers):
+        check_reached(run, numbers, flags)
+
+
+def lasts(kind: str) -> bool:
+    """Whether a kind of failure (`connect_error`, `http_404`) stays what it is."""
+    status = kind.removeprefix("http_")
+    if status == kind:
+        return kind == Outcome.CONNECT_ERROR.value
+    return status.startswith("4") and int(status) not in PASSING
+
 
 RUNS: Final = "runs"
 TRACES: Final = "traces"

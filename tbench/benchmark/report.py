@@ -9,9 +9,9 @@ from typing import Any, Final
 from rich.table import Table
 from rich.text import Text
 
-from tbench.analysis.report.sheet import Sheet, grid
+from tbench.analysis.report.terminal_tables import Sheet, grid
 from tbench.benchmark.conduct import RUNS
-from tbench.benchmark.experiment import Experiment
+from tbench.benchmark.folder import Experiment
 from tbench.benchmark.result import Result
 from tbench.benchmark.sweep import BATCHED
 from tbench.capture.errors import InputError, InvalidRunError, UnreachableError

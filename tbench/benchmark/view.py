@@ -15,8 +15,8 @@ from typing import Any, Final, Literal, Protocol, Self, TextIO
 from tbench.benchmark.conduct import Made
 from tbench.benchmark.sweep import BATCHED, Point
 from tbench.capture.terminal import escaped
-from tbench.replay.performance import Watch
 from tbench.replay.progress import screen, watching
+from tbench.replay.runner import Watch
 
 LOG: Final = "benchmark.log"
 

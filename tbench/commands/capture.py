@@ -81,9 +81,8 @@ def capture(
     The answers stream through as they arrive; keys and cookies are never written. Stop with Ctrl-C: streams
     in flight may end first (--grace), a second Ctrl-C cuts them short.
     """
-    from tbench.capture.addresses import parse_upstream
-    from tbench.capture.proxy import Setup, run
-    from tbench.capture.recording import Recording
+    from tbench.capture.proxy import Setup, parse_upstream, run
+    from tbench.capture.recorder import Recording
     from tbench.capture.selection import API_HOSTS, Selection
     from tbench.capture.stopping import heard
     from tbench.capture_view import View, files_of, summary

@@ -1,15 +1,204 @@
 """tbench compare: two runs of one trace, as ratios of quantiles with their intervals."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from tbench.capture.errors import InputError
-from tbench.commands.gating import Asked, judged
-from tbench.commands.publishing import Outlets, put_markdown
-from tbench.commands.sharing import Charts, Html, Shared, Xlsx
+from tbench.capture.writing import check_folder
+from tbench.commands.output import Charts, Html, Shared, Xlsx
+
+if TYPE_CHECKING:
+    from tbench.analysis.gate import Gate
+    from tbench.analysis.judgement import Judgement, Method
+    from tbench.replay.warmup import Warmup
+
+
+# Publishing: where a judgement goes, for every verb that makes one: stdout, JUnit, Markdown, pages.
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outlets:
+    """What a result is printed as, and the files that it is written to; `markdown` "-" is stdout."""
+
+    as_json: bool = False
+    junit: Path | None = None
+    markdown: str | None = None
+    shared: Shared | None = None
+
+    def __post_init__(self) -> None:
+        if self.as_json and self.markdown == "-":
+            raise InputError("--json and --markdown - both print to stdout; name a file for one")
+        for option, name in (("--junit", self.junit), ("--markdown", self.markdown)):
+            if name is not None and name != "-":
+                check_folder(Path(name), f"{option} {name}")
+
+    @property
+    def files(self) -> bool:
+        """Whether anything but the text or the JSON is asked for."""
+        return bool(self.junit or self.markdown or self.shared)
+
+
+def published(found: "Judgement", outlets: Outlets) -> int:
+    """Print the judgement and write its files; returns the exit code of its verdict."""
+    from tbench.analysis.comparison import Verdict
+    from tbench.analysis.report.ci import judgement_junit, judgement_markdown
+    from tbench.analysis.report.judgement import judgement_json, judgement_text
+    from tbench.analysis.report.machine import dump
+    from tbench.commands.output import command_line, terminal, write_shared
+
+    if outlets.shared:
+        _share(found, outlets.shared)
+    if outlets.junit is not None:
+        write_shared("--junit", outlets.junit, judgement_junit(found))
+    shown = (
+        dump(judgement_json(found))
+        if outlets.as_json
+        else "\n".join(judgement_text(found, terminal()["width"]))
+    )
+    if outlets.markdown is not None:
+        shown = put_markdown(judgement_markdown(found, command_line()), outlets.markdown) or shown
+    typer.echo(shown)
+    exits = {Verdict.PASS: 0, Verdict.FAIL: 1, Verdict.INCONCLUSIVE: 3, Verdict.INVALID: 4}
+    return exits[found.verdict]
+
+
+def _share(found: "Judgement", shared: Shared) -> None:
+    from tbench.analysis.report.page import judgement_report
+    from tbench.analysis.report.workbook import judgement_book
+    from tbench.commands.output import command_line
+
+    if found.history is not None:
+        raise InputError(
+            "--html, --charts and --xlsx show runs; a baseline file has none of its own"
+        )
+    line = command_line()
+    shared.write(
+        lambda: judgement_report(found, command=line),
+        lambda file: judgement_book(found, file, command=line),
+    )
+
+
+def put_markdown(text: str, where: str) -> str | None:
+    """Write it to a file; what is to be printed is given back."""
+    from tbench.commands.output import write_shared
+
+    if where == "-":
+        return text.rstrip("\n")
+    write_shared("--markdown", Path(where), text)
+    return None
+
+
+# Repeated runs held against gates, or against a baseline file, for `tbench compare`.
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """What the options of `tbench compare` ask of repeated runs, as they were written."""
+
+    margin: str | None
+    gates: Sequence[str]
+    slo: str | None
+    trend: bool
+    warmup: str | None
+    baseline_file: Path | None = None
+    save_baseline: Path | None = None
+
+    @property
+    def repeated(self) -> bool:
+        """Whether anything is asked of repeated runs at all."""
+        return bool(self.margin is not None or self.gates or self.more)
+
+    @property
+    def more(self) -> bool:
+        """Whether anything is asked besides gates."""
+        files = self.baseline_file or self.save_baseline
+        return bool(self.trend or files)
+
+    def read(self) -> "tuple[tuple[Gate, ...], Warmup | None]":
+        """The gates and the warm-up. Raises InputError where one is not understood."""
+        from tbench.analysis.gate import parse_gates
+        from tbench.analysis.slo import parse_slo
+        from tbench.replay.warmup import parse_warmup
+
+        slo = () if self.slo is None else parse_slo(self.slo)
+        warmup = None if self.warmup is None else parse_warmup(self.warmup)
+        return parse_gates(self.margin, self.gates, slo), warmup
+
+
+def judged(runs: Sequence[Path], asked: Asked, outlets: Outlets) -> int:
+    """Judge the runs, against each other or a baseline file, or keep them in one. Returns the exit code."""
+    if asked.baseline_file and asked.save_baseline:
+        raise InputError("--baseline-file judges, --save-baseline keeps: one after the other")
+    if asked.save_baseline:
+        if outlets.files or asked.trend:
+            raise InputError("--save-baseline judges nothing: no reports, no --trend")
+        return _kept(asked.save_baseline, runs, asked, as_json=outlets.as_json)
+    if asked.baseline_file:
+        return _by_history(asked.baseline_file, runs, asked, outlets)
+    return _gated(runs, asked, outlets)
+
+
+def _gated(runs: Sequence[Path], asked: Asked, outlets: Outlets) -> int:
+    """Judge and publish; the exit code says the verdict. Each path is an arm, the first the baseline."""
+    from tbench.analysis.judge import judge
+    from tbench.analysis.replicates import load_replicates
+
+    gates, warmup = asked.read()
+    if len(runs) < 2:
+        raise InputError(
+            "a CANDIDATE is missing: gates hold several runs against a BASELINE. Try --help."
+        )
+    if len(runs) > 2 and all(path.is_file() for path in runs):
+        raise InputError(
+            f"{len(runs)} run files: with gates each argument is an arm; name folders, or quote the globs"
+        )
+    contrast: Method = "trend" if asked.trend else "welch"
+    arms = [load_replicates(run) for run in runs]
+    return published(judge(arms, gates, contrast=contrast, warmup=warmup), outlets)
+
+
+def _by_history(history: Path, runs: Sequence[Path], asked: Asked, outlets: Outlets) -> int:
+    """Judge the runs of one arm against a baseline file, and publish."""
+    from tbench.analysis.history import read_history
+    from tbench.analysis.judge_history import judge_history
+    from tbench.analysis.replicates import load_replicates
+
+    if asked.trend:
+        raise InputError("--trend is for runs that took turns; a baseline file has sessions")
+    gates, warmup = asked.read()
+    found = judge_history(read_history(history), load_replicates(*runs), gates, warmup)
+    return published(found, outlets)
+
+
+def _kept(history: Path, runs: Sequence[Path], asked: Asked, *, as_json: bool) -> int:
+    """Append the runs of one arm to a baseline file as a session. Returns 0."""
+    from tbench.analysis.history import History, appended, read_history, write_history
+    from tbench.analysis.judge_history import LEAST_SESSIONS, session_of
+    from tbench.analysis.replicates import load_replicates
+    from tbench.analysis.report.machine import dump
+
+    gates, warmup = asked.read()
+    if not gates:
+        raise InputError("--save-baseline keeps the figures of gates: give --margin or --gate")
+    before = read_history(history) if history.exists() else History(path=history, sessions=())
+    session = session_of(load_replicates(*runs), gates, warmup)
+    after = appended(before, session)
+    write_history(after)
+    count = len(after.sessions)
+    facts = {
+        "file": str(history),
+        "sessions": count,
+        "missing": max(0, LEAST_SESSIONS - count),
+        "recorded": session.recorded,
+        "figures": list(session.figures),
+    }
+    more = f"; {facts['missing']} more until it can judge" if facts["missing"] else ""
+    typer.echo(dump(facts) if as_json else f"{history}: {after.text}{more}")
+    return 0
 
 
 def compare(
@@ -147,8 +336,6 @@ def compare(
     if sketch and (self_check or asked.repeated):
         raise InputError("--sketch is for one pair of runs, not for --self-check or gates")
     if self_check:
-        from tbench.commands.selfchecking import self_checked
-
         if unpaired or outlets.files or asked.more or slo is not None:
             raise InputError(
                 "--self-check has no page and pairs its runs: no --html, --charts, --xlsx, --junit, "
@@ -165,8 +352,8 @@ def compare(
         return judged(runs, asked, outlets)
     _check_pair(runs, junit)
     from tbench.analysis.compare import Question, Verdict
+    from tbench.analysis.report.ci import comparison_markdown
     from tbench.analysis.report.machine import comparison_json, dump
-    from tbench.analysis.report.markdown import comparison_markdown
     from tbench.analysis.report.terminal import comparison_text
     from tbench.analysis.sketched import compare_files
     from tbench.analysis.slo import parse_slo
@@ -217,3 +404,41 @@ def _check_pair(runs: Sequence[Path], junit: Path | None) -> None:
         )
     if junit is not None:
         raise InputError("--junit has a test case for each gate: give --margin or --gate")
+
+
+# The noise floor of one arm's repeated runs, for `tbench compare --self-check`.
+
+SEED = 1
+"""Of the splits that are drawn where there are too many: the same files give the same numbers."""
+
+
+def self_checked(
+    arms: Sequence[Path],
+    asked: tuple[Sequence[str], Sequence[float], str | None],
+    gates: tuple[str | None, Sequence[str]],
+    *,
+    as_json: bool,
+) -> int:
+    """Print what equal arms show, for metrics, quantiles and a warm-up; 4 where a run is INVALID, else 0."""
+    import numpy as np
+
+    from tbench.analysis.compare import Question
+    from tbench.analysis.gate import parse_gates, parse_margin
+    from tbench.analysis.replicates import load_replicates
+    from tbench.analysis.report.machine import dump
+    from tbench.analysis.report.planning import self_check_json, self_check_text
+    from tbench.analysis.selfcheck import self_check
+    from tbench.replay.warmup import parse_warmup
+
+    metrics, quantiles, warmup = asked
+    question = Question(
+        metrics=tuple(metrics),
+        quantiles=tuple(quantiles),
+        warmup=None if warmup is None else parse_warmup(warmup),
+    )
+    held = parse_gates(*gates) or parse_margin("5%")
+    found = self_check(
+        [load_replicates(arm) for arm in arms], question, held, np.random.default_rng(SEED)
+    )
+    typer.echo(dump(self_check_json(found)) if as_json else "\n".join(self_check_text(found)))
+    return 4 if any(caution.code == "INVALID_RUN" for caution in found.warnings) else 0

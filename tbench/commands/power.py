@@ -36,8 +36,7 @@ def power(
     (one run cannot say it; then 3 % is assumed and said so).
     A plan that will often not decide is said in one sentence. Ends with 4 where a pilot run is INVALID.
     """
-    from tbench.analysis.pilot import load_pilot, parse_asked, parse_share
-    from tbench.analysis.planning import Aim, plan
+    from tbench.analysis.planning import Aim, load_pilot, parse_asked, parse_share, plan
     from tbench.analysis.report.machine import dump
     from tbench.analysis.report.planning import plan_json, plan_text
     from tbench.capture.errors import InputError

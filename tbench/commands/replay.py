@@ -126,7 +126,7 @@ def replay(
     Latency counts from when a request was due in open loops (so waiting for a slow target counts), from
     when it was sent in closed loops. Ctrl-C stops and keeps what is there.
     """
-    from tbench.replay.order import Order, parse_workers
+    from tbench.replay.options import Order, parse_workers
     from tbench.replay.target import parse_fields, parse_headers, parse_models
     from tbench.replay.warmup import parse_warmup
 

@@ -7,7 +7,7 @@ from typing import Annotated, Final
 
 import typer
 
-from tbench.commands.sharing import Charts, Html, Shared, Xlsx
+from tbench.commands.output import Charts, Html, Shared, Xlsx
 
 
 def report(
@@ -76,7 +76,7 @@ def report(
 def _sweep(folder: Path, given: Sequence[str], *, samples: bool, as_json: bool) -> None:
     """Report a benchmark's folder; `given` are the options that only one run has."""
     from tbench.analysis.report.machine import dump
-    from tbench.benchmark.experiment import load_experiment
+    from tbench.benchmark.folder import load_experiment
     from tbench.benchmark.report import check, sweep_json, sweep_text
     from tbench.capture.errors import InputError
     from tbench.commands.output import show, terminal

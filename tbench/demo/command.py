@@ -28,8 +28,7 @@ def demo(
     import time
     from contextlib import AbstractContextManager
 
-    from tbench.demo.job import Arm, Job, main_job, server
-    from tbench.demo.traffic import Workload, drive
+    from tbench.demo.job import Arm, Job, Workload, drive, main_job, server
 
     def say(line: str) -> None:
         typer.echo(line, err=True)

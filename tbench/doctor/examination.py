@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from tbench.capture.errors import InvalidRunError
-from tbench.doctor.facts import machine_facts
-from tbench.doctor.probes import Found, Load, probe
+from tbench.doctor.probes import Found, Load, machine_facts, probe
 from tbench.doctor.verdict import held, limit
-from tbench.replay.headroom import headroom
+from tbench.replay.limits import headroom
 
 FLAT_OUT: Final = Load(requests=8000, concurrency=64, most_s=3.0)
 PACED: Final = Load(requests=2000, rate=1000.0)

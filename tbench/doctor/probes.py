@@ -1,25 +1,127 @@
 """Probes: replays of made traffic against the doctor's server, each held against what the server did."""
 
 import json
+import os
+import platform
 import subprocess
+import time
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import numpy as np
 
 from tbench.capture.exchange import Exchange, Request, Response
 from tbench.capture.tracefile import TraceHeader, TraceWriter
-from tbench.doctor.facts import usable_cores
-from tbench.doctor.work import Work
-from tbench.replay.kin import kin_command, kin_environ
-from tbench.replay.order import Order
-from tbench.replay.performance import perform
+from tbench.replay.limits import headroom
+from tbench.replay.options import Order
 from tbench.replay.runfile import Run
+from tbench.replay.runner import perform
 from tbench.replay.totals import numbers
+from tbench.replay.workers.pool import kin_command, kin_environ
+
+# Facts about this machine that bound what a replay can do. Cheap to ask for.
+
+CPU_MAX: Final = Path("/sys/fs/cgroup/cpu.max")
+SOMAXCONN: Final = Path("/proc/sys/net/core/somaxconn")
+
+
+def machine_facts() -> Mapping[str, Any]:
+    """Cores (of the machine, and that this process may use), limits, load. None where not known."""
+    room = headroom()
+    return {
+        "cores": os.cpu_count(),
+        "usable_cores": usable_cores(),
+        "load_average": os.getloadavg()[0],
+        "descriptors": room.descriptors,
+        "ports": room.ports,
+        "backlog": _number(SOMAXCONN),
+        "clock_resolution_s": time.get_clock_info("monotonic").resolution,
+        "python": platform.python_version(),
+        "kernel": f"{platform.system()} {platform.release()}",
+    }
+
+
+def usable_cores() -> float:
+    """What the affinity and a container's quota leave."""
+    own = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = CPU_MAX.read_text().split()
+        return min(float(own), int(quota) / int(period))
+    except (OSError, ValueError):  # no such file, or "max"
+        return float(own)
+
+
+def notes(facts: Mapping[str, Any]) -> Iterator[str]:
+    """What of it makes figures low."""
+    if facts["usable_cores"] < 2:
+        yield "one core for the client, the server and everything else: figures are low"
+    elif facts["load_average"] > facts["usable_cores"] / 2:
+        yield f"other work is running (load {facts['load_average']:.1f}): figures are low"
+
+
+def _number(path: Path) -> int | None:
+    try:
+        return int(path.read_text())
+    except (OSError, ValueError):
+        return None
+
+
+# Work: how much CPU this machine has given, and how much of it to us and our children that have ended.
+
+STAT: Final = Path("/proc/stat")
+BUSY: Final = (0, 1, 2, 5, 6, 7)
+"""Of its first line: user, nice, system, irq, softirq, and what a hypervisor gave to others (steal)."""
+IDLE: Final = (3, 4)
+"""Idle, and waiting for a disk."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """Seconds: the clock; of all processes on all cores, of idle cores (None: not known); of ours."""
+
+    at: float
+    whole: float | None
+    idle: float | None
+    own: float
+
+    @classmethod
+    def now(cls) -> Self:
+        """Up to now."""
+        used = os.times()
+        own = used.user + used.system + used.children_user + used.children_system
+        whole, idle = _stat()
+        return cls(at=time.monotonic(), whole=whole, idle=idle, own=own)
+
+    def others_since(self, before: "Work") -> float | None:
+        """How many cores others had from `before` to this; None where not known."""
+        if self.whole is None or before.whole is None or self.at <= before.at:
+            return None
+        others = (self.whole - before.whole) - (self.own - before.own)
+        return max(0.0, others / (self.at - before.at))
+
+    def free_since(self, before: "Work", usable: float) -> float | None:
+        """How many of the `usable` cores nobody had from `before` to this; None where not known."""
+        if self.idle is None or before.idle is None or self.at <= before.at:
+            return None
+        took = self.at - before.at
+        ours = (self.own - before.own) / took
+        return max(0.0, min((self.idle - before.idle) / took, usable - ours))
+
+
+def _stat() -> tuple[float | None, float | None]:
+    """Of all cores, busy and idle."""
+    try:
+        counts = [int(word) for word in STAT.read_text().split("\n", 1)[0].split()[1:]]
+        tick = os.sysconf("SC_CLK_TCK")
+        busy, idle = (sum(counts[place] for place in places) / tick for places in (BUSY, IDLE))
+    except (OSError, ValueError, IndexError):  # no such file here, or another format
+        return None, None
+    return busy, idle
+
 
 PATIENCE_S: Final = 30.0
 

@@ -3,8 +3,7 @@
 from collections.abc import Iterator
 
 from tbench.doctor.examination import Examination
-from tbench.doctor.facts import notes
-from tbench.doctor.probes import Found
+from tbench.doctor.probes import Found, notes
 from tbench.doctor.verdict import held, limit
 
 

@@ -11,8 +11,8 @@ import orjson
 
 from tbench.simulator.order import Order
 from tbench.simulator.profile import Lengths
+from tbench.simulator.prompt import LONG, prose, split
 from tbench.simulator.refusal import invalid
-from tbench.simulator.words import LONG, prose, split
 
 _ALPHABET = "abcdefghijklmnopqrstuvwxyz0123456789"
 

@@ -1,6 +1,9 @@
 """The endpoints: from a JSON body to an answer."""
 
+import math
+from array import array
 from collections.abc import Awaitable, Callable
+from hashlib import shake_256
 from typing import Any
 
 import orjson
@@ -9,12 +12,27 @@ from tbench.simulator import catalogue, wire
 from tbench.simulator.answer import compose
 from tbench.simulator.call import Call, ClientGoneError
 from tbench.simulator.order import Order, chat_order, completion_order, strings
-from tbench.simulator.prompt import Prompt, text_prompt
+from tbench.simulator.prompt import TOKEN_BYTES, Prompt, text_prompt
 from tbench.simulator.refusal import Refusal, invalid
 from tbench.simulator.service import Service, asked_number
 from tbench.simulator.speech import Speech, send_json
-from tbench.simulator.vectors import embedding, relevance
-from tbench.simulator.words import TOKEN_BYTES
+
+# Embeddings and relevance without a model: stable numbers from the text alone.
+
+
+def embedding(text: bytes, dims: int) -> list[float]:
+    """A unit vector of so many dimensions that follows from the text."""
+    raw = array("h", shake_256(text).digest(2 * dims))
+    norm = math.sqrt(math.sumprod(raw, raw)) or 1.0
+    return [value / norm for value in raw]
+
+
+def relevance(query: str, document: str) -> float:
+    """The share of the query's words that the document has, from 0 to 1, ties broken by the text."""
+    wanted, held = set(query.lower().split()), set(document.lower().split())
+    share = len(wanted & held) / len(wanted) if wanted else 0.0
+    return round(0.9 * share + 0.1 * shake_256(document.encode()).digest(1)[0] / 256, 6)
+
 
 Handle = Callable[[Service, Call, dict[str, Any]], Awaitable[None]]
 

@@ -12,7 +12,7 @@ from itertools import count
 from random import Random
 
 from tbench.capture.errors import InputError
-from tbench.simulator.prefixes import PrefixCache
+from tbench.simulator.prompt import PrefixCache
 
 
 class QueueFullError(Exception):

@@ -10,7 +10,7 @@ import orjson
 
 from tbench.simulator.answer import Branch, Kind, Piece
 from tbench.simulator.order import Order
-from tbench.simulator.words import END_OF_TURN, token_id
+from tbench.simulator.prompt import END_OF_TURN, token_id
 
 DONE = b"data: [DONE]\n\n"
 STREAM_TYPE = "text/event-stream;charset=utf-8"

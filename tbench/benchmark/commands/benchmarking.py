@@ -16,24 +16,23 @@ from uuid import uuid4
 from tbench.analysis.arms import load_arm
 from tbench.analysis.slo import met, parse_slo
 from tbench.benchmark.aggregate import Trim
-from tbench.benchmark.calibrating import with_lengths
+from tbench.benchmark.calibration import with_lengths
 from tbench.benchmark.commands.uploading import Upload, exit_of
 from tbench.benchmark.conduct import RUNS, Benchmark, Made, conduct
 from tbench.benchmark.dashboard.board import board
 from tbench.benchmark.layout import METADATA, OWN, write_json
-from tbench.benchmark.order import MINUTE_S, BenchmarkOrder
+from tbench.benchmark.options import MINUTE_S, BenchmarkOrder
 from tbench.benchmark.result import read_object
-from tbench.benchmark.saturation import kept, search
-from tbench.benchmark.sweep import BATCHED, Point, Sweep
+from tbench.benchmark.sweep import BATCHED, Point, Sweep, kept, search
 from tbench.benchmark.uploading.delivery import Delivery
 from tbench.benchmark.view import Log, table
 from tbench.capture.errors import InputError, TbenchError, UnreachableError
 from tbench.capture.synthesis import Workload, parse
-from tbench.capture.synthesis.material import materials
+from tbench.capture.synthesis.content import materials
 from tbench.capture.terminal import plural
-from tbench.interrupting import terminable
-from tbench.replay.headroom import headroom
-from tbench.replay.order import Order
+from tbench.commands.output import terminable
+from tbench.replay.limits import headroom
+from tbench.replay.options import Order
 from tbench.replay.runfile import Run
 from tbench.replay.totals import duration_s
 
@@ -164,7 +163,7 @@ def _summary_was_interrupted(made: list[Made], folder: Path, log: Log) -> bool:
 
 def _summarise(folder: Path, log: Log) -> None:
     """The workbook and the pictures of what is there, as genai-bench has them."""
-    from tbench.benchmark.experiment import load_experiment
+    from tbench.benchmark.folder import load_experiment
     from tbench.benchmark.plots.files import default_plots
     from tbench.benchmark.workbook.book import write_workbook
 

@@ -26,7 +26,7 @@ def excel(
 
     What its reader must know (points that are missing, requests that failed) is in it, and on stderr.
     """
-    from tbench.benchmark.experiment import load_experiment
+    from tbench.benchmark.folder import load_experiment
     from tbench.benchmark.workbook.book import write_workbook
     from tbench.capture.errors import InputError
 

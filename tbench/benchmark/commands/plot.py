@@ -10,7 +10,7 @@ from tbench.capture.errors import InputError
 from tbench.capture.terminal import plural
 
 if TYPE_CHECKING:
-    from tbench.benchmark.experiment import Experiment
+    from tbench.benchmark.folder import Experiment
     from tbench.benchmark.plots.layout import Grid
 
 DEFAULT = "2x4_default"
@@ -77,7 +77,7 @@ def plot(
 
     A combined picture and one for each panel, under genai-bench's names. Reads its folders, too.
     """
-    from tbench.benchmark.experiment import chosen, load_experiments
+    from tbench.benchmark.folder import chosen, load_experiments
 
     chosen_formats = _formats(formats or ["png"])
     if preset == SPEECH:

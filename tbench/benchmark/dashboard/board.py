@@ -23,10 +23,10 @@ from tbench.benchmark.sweep import BATCHED, Point
 from tbench.benchmark.view import Board, Log, PlainBoard, line, name
 from tbench.capture.console import Console
 from tbench.capture.console import Live as Region
-from tbench.replay.performance import Live, Watch
-from tbench.replay.quiet import BEHIND, on_thread
+from tbench.replay.background import BEHIND, on_thread
+from tbench.replay.run_recorder import Side, Tally
+from tbench.replay.runner import Live, Watch
 from tbench.replay.sample import Fate
-from tbench.replay.tally import Side, Tally
 
 EVERY_S: Final = 0.5
 KEPT: Final = 200

@@ -15,8 +15,20 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from tbench.benchmark.dashboard.figures import COLOURS, Dot, bar, edges, latency, number, scatter
-from tbench.benchmark.dashboard.frame import Finished, Frame, Half, Load, Progress
+from tbench.benchmark.dashboard.frame import (
+    COLOURS,
+    Dot,
+    Finished,
+    Frame,
+    Half,
+    Load,
+    Progress,
+    bar,
+    edges,
+    latency,
+    number,
+    scatter,
+)
 from tbench.replay.progress import clock
 from tbench.replay.spread import Spread
 

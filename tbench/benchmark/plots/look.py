@@ -8,10 +8,9 @@ import altair as alt
 from tbench.analysis.charts.drawing import COLOURS, DASHES, SHAPES, Rows
 from tbench.benchmark.figures import LATENCIES
 from tbench.benchmark.plots.fields import label, metric_of
-from tbench.benchmark.plots.groups import Sheet
+from tbench.benchmark.plots.groups import Sheet, names
 from tbench.benchmark.plots.layout import DASHES as STYLES
 from tbench.benchmark.plots.layout import Panel
-from tbench.benchmark.plots.rows import names
 
 STEPS: Final = frozenset({"num_concurrency", "batch_size"})
 """Fields whose values stand side by side at equal distances."""

@@ -1,16 +1,230 @@
 """Sheets: panels in their grid with one legend for all, and what they cannot show in words below it."""
 
+import textwrap
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import groupby
 from typing import Any, Final
 
 import altair as alt
 
-from tbench.analysis.charts.drawing import THEME
-from tbench.benchmark.plots.groups import Sheet
+from tbench.analysis.charts.drawing import THEME, Rows
+from tbench.benchmark.plots.fields import label
+from tbench.benchmark.plots.groups import Sheet, codes, dots, means
 from tbench.benchmark.plots.layout import Grid, Panel
-from tbench.benchmark.plots.look import scheme
-from tbench.benchmark.plots.panel import INK, Frame, Tables, panel
-from tbench.benchmark.result import Result
+from tbench.benchmark.plots.look import Look, in_unit, scheme, steps, x_axis, y_axis
+from tbench.benchmark.result import AXES, Result
+
+# A panel: one plot of a sheet as a Vega-Lite layer.
+#
+# Repeats of a point are dots of their own, and the line goes through their means.
+
+INK: Final = "#1a1d21"
+CODES: Final = (
+    "#c23b3b",
+    "#e08a1e",
+    "#7d5ba6",
+    "#4a7ba6",
+    "#8c8c3a",
+    "#a0522d",
+    "#c06c9c",
+    "#5f6b73",
+)
+"""For statuses of failed requests."""
+HEADROOM: Final = 1.15
+"""Space for marks above the highest bar."""
+LETTER: Final = 6.6
+"""Pixels of a letter of a title."""
+
+
+class Tables:
+    """The data of a picture by name, each held once."""
+
+    def __init__(self) -> None:
+        self.rows: dict[str, Rows] = {}
+
+    def on(self, name: str, rows: Rows) -> alt.Chart:
+        """A layer that shows these rows."""
+        self.rows[name] = rows
+        return alt.Chart(alt.NamedData(name=name))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Frame:
+    """What all panels of a sheet have in common; the size of one is in pixels, `unit` that of latencies."""
+
+    sheet: Sheet
+    width: float
+    height: float
+    unit: str
+    tables: Tables
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Plot:
+    """A panel that is being drawn."""
+
+    panel: Panel
+    frame: Frame
+
+    @property
+    def stacked(self) -> bool:
+        """Whether it is the bars of error rates, which are stacked by status."""
+        fields = [curve.field for curve in self.panel.curves]
+        return self.panel.kind == "bar" and fields == ["error_rate"]
+
+    def on(self, what: str, rows: Rows) -> alt.Chart:
+        row, column = self.panel.position
+        return self.frame.tables.on(f"{what} {row},{column}", rows)
+
+
+def panel(one: Panel, frame: Frame) -> alt.LayerChart:
+    """The plot; where no point has both values, that is what it says."""
+    of = _Plot(panel=one, frame=frame)
+    text = in_unit(one.title, one, frame.unit)
+    title = alt.TitleParams(
+        text=textwrap.wrap(text, int(frame.width / LETTER)), anchor="start", fontSize=13, color=INK,
+        offset=8,
+    )  # fmt: skip
+    return alt.LayerChart(layer=_layers(of), width=frame.width, height=frame.height, title=title)
+
+
+def _layers(of: _Plot) -> list[alt.Chart]:
+    if of.stacked:
+        rows = list(codes(of.panel, of.frame.sheet))
+        return _stacks(of, rows) if rows else _nothing(of)
+    rows = list(dots(of.panel, of.frame.sheet))
+    if not rows:
+        return _nothing(of)
+    return _bars(of, rows) if of.panel.kind == "bar" else _curves(of, rows)
+
+
+def _nothing(of: _Plot) -> list[alt.Chart]:
+    failed = any(point.number("num_error_requests") for point in of.frame.sheet.points)
+    said = "no request failed" if of.stacked and not failed else "no point has both values"
+    layer = of.on("nothing", [{"said": said}])
+    return [layer.mark_text(fontSize=13, color=INK, opacity=0.6).encode(text="said:N")]
+
+
+def _curves(of: _Plot, rows: Rows) -> list[alt.Chart]:
+    """Lines or dots, beside each dot the value that was swept (or its y, where that is x)."""
+    one, look = of.panel, Look(of.panel, of.frame.sheet)
+    log = one.log and min(row["y"] for row in rows) > 0
+    middles = means(rows)
+    x, y = x_axis(one, rows, of.frame.unit), y_axis(one, of.frame.unit, log=log)
+    middle = of.on("means", middles).encode(x=x, y=y, color=look.colour)
+    line = middle.mark_line(strokeWidth=2).encode(
+        order="at:Q", detail=["experiment:N", "scenario:N", "curve:N"], strokeDash=look.dash
+    )
+    dot = of.on("dots", rows).mark_point(filled=True, size=46, opacity=0.9).encode(
+        x=x, y=y, color=look.colour, shape=look.shape,
+        tooltip=_tip("group", "experiment", "curve", "at", "repeat", "x", "y"),
+    )  # fmt: skip
+    texts = _marks(of, middles, x, y)
+    return [line, dot, *texts] if one.kind == "line" else [dot, *texts]
+
+
+def _marks(of: _Plot, middles: Rows, x: alt.X, y: alt.Y) -> list[alt.Chart]:
+    """Numbers on a white seam: of several curves the last has them, whose points lie at the same x.
+
+    Where x is what was swept they are values of y, and several curves of several groups have none.
+    """
+    swept, several = of.panel.x in AXES.values(), len(of.panel.curves) > 1
+    if several and swept and len(of.frame.sheet.groups) > 1:
+        return []
+    last = middles[-1]["curve"]
+    rows = [
+        {**row, "mark": _short(row["y"]) if swept else f"{row['at']:g}"}
+        for row in middles
+        if swept or row["curve"] == last
+    ]
+    look = Look(of.panel, of.frame.sheet)
+    base = of.on("marks", rows).encode(x=x, y=y, text="mark:N")
+    place: dict[str, Any] = {"dx": 6, "dy": -7, "align": "left", "fontSize": 10}
+    return [
+        base.mark_text(**place, stroke="white", strokeWidth=3, opacity=0.85),
+        base.mark_text(**place).encode(color=look.colour),
+    ]
+
+
+def _short(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+
+
+def _bars(of: _Plot, rows: Rows) -> list[alt.Chart]:
+    """Bars side by side: a place for each x, in it one for each group and curve."""
+    look, middles = Look(of.panel, of.frame.sheet), means(rows)
+    for row in middles:
+        row["bar"] = f"{row['group']} {row['experiment']} {row['scenario']} {row['curve']}"
+        row["mark"] = _short(row["y"])
+    several = len({row["bar"] for row in middles}) > 1
+    bars = of.on("means", middles).encode(
+        x=steps(of.panel, middles, of.frame.unit), y=y_axis(of.panel, of.frame.unit, log=False)
+    )
+    tip = _tip("group", "experiment", "curve", "at", "y", "runs")
+    bar = bars.mark_bar().encode(color=look.colour, opacity=look.opacity, tooltip=tip)
+    if several:  # numbers above them would lie on each other
+        return [bar.encode(xOffset=alt.XOffset("bar:N", sort=None))]
+    return [bar, bars.mark_text(dy=-6, fontSize=10, color=INK).encode(text="mark:N")]
+
+
+def _stacks(of: _Plot, rows: Rows) -> list[alt.Chart]:
+    """Failed requests as shares, stacked by status; with several groups the group's mark is on top."""
+    for row in rows:
+        row["bar"] = f"{row['group']} {row['experiment']} {row['scenario']} {row['repeat']}"
+    base = of.on("codes", rows).encode(
+        x=_all_values(of),
+        xOffset=alt.XOffset("bar:N", sort=None),
+    )
+    most = max(row["to"] for row in rows)
+    axis = alt.Axis(format=".3~%", tickCount=5)
+    room = alt.Scale(domain=[0, most * HEADROOM], nice=False)
+    title = of.panel.y_label or label("error_rate", "")
+    bars = base.mark_bar().encode(
+        y=alt.Y("from:Q", title=title, axis=axis, scale=room),
+        y2="to:Q",
+        color=_by_code(rows),
+        tooltip=_tip("group", "experiment", "at", "code", "count", "of"),
+    )
+    if len(of.frame.sheet.groups) == 1:
+        return [bars]
+    tops = [list(each)[-1] for _, each in groupby(rows, lambda row: (row["bar"], row["x"]))]
+    return [bars, _tops(of, of.on("tops", tops).encode(x=_all_values(of), xOffset="bar:N"))]
+
+
+def _all_values(of: _Plot) -> alt.X:
+    """Every value that was swept has its place, also where nothing failed."""
+    found = (point.number(of.panel.x) for point in of.frame.sheet.points)
+    return steps(of.panel, [{"x": value} for value in found if value is not None], of.frame.unit)
+
+
+def _by_code(rows: Rows) -> alt.Color:
+    known = sorted({row["code"] for row in rows})
+    colours = [CODES[k % len(CODES)] for k in range(len(known))]
+    return alt.Color(
+        "code:N",
+        scale=alt.Scale(domain=known, range=colours),
+        legend=alt.Legend(orient="top", title=None, columns=2),
+    )
+
+
+def _tops(of: _Plot, base: alt.Chart) -> alt.Chart:
+    """The mark of its group on top of each bar."""
+    groups, colours, shapes = scheme(of.frame.sheet)
+    scale = alt.Scale(domain=groups, range=colours)
+    mark = base.mark_point(filled=True, size=60, opacity=1, yOffset=-7)
+    drawn: alt.Chart = mark.encode(
+        y="to:Q",
+        shape=alt.Shape("group:N", scale=alt.Scale(domain=groups, range=shapes), legend=None),
+        stroke=alt.Stroke("group:N", scale=scale, legend=None),
+        fill=alt.Fill("group:N", scale=scale, legend=None),
+    )
+    return drawn
+
+
+def _tip(*names: str) -> list[alt.Tooltip]:
+    return [alt.Tooltip(f"{name}:N") for name in names]
+
 
 WIDTH, HEIGHT = 360, 250
 """Of a panel where the layout has no size; pixels, of which the PNG has twice as many."""

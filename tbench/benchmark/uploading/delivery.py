@@ -13,8 +13,7 @@ from typing import Any, Final
 
 from tbench.benchmark.conduct import TRACES
 from tbench.benchmark.layout import OWN
-from tbench.benchmark.uploading.address import LOCAL, Address
-from tbench.benchmark.uploading.store import Store, opened, refusal, said
+from tbench.benchmark.uploading.store import LOCAL, Address, Store, opened, refusal, said
 from tbench.capture.errors import InputError
 from tbench.capture.jsontext import loads
 

@@ -4,20 +4,59 @@ Headers are genai-bench's, in the first row, with the unit where theirs have non
 right of them. An empty cell is "there is none".
 """
 
+import json
 import math
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
-from tbench.analysis.report.sheets import LINE_PT, ROWS, Book, on_paper, opened, write
-from tbench.benchmark.experiment import Experiment
+from tbench.analysis.report.sheets import LINE_PT, ROWS, Book, Cell, on_paper, opened, write
+from tbench.benchmark.folder import Experiment
 from tbench.benchmark.pick import AUDIO, THROUGHPUT, Pick, Rule, pick, rule_of, steps
 from tbench.benchmark.result import Result, Unit
 from tbench.benchmark.workbook import columns
 from tbench.benchmark.workbook.charts import AXIS, Line, Table, draw
 from tbench.benchmark.workbook.grid import Grid, Heading, lay
-from tbench.benchmark.workbook.metadata import shown_metadata
+from tbench.capture.providers import masked
+from tbench.capture.redact import looks_secret
 from tbench.capture.writing import whole_file
+
+# Benchmark metadata: what a folder says of itself, as cells. Keys that others wrote down are masked.
+#
+# genai-bench rebuilds its command from all of its parameters, so that keys can be in it.
+
+WITHHELD: Final = "***"
+FLAG: Final = re.compile(
+    r"""(--[\w-]*(?:key|token(?!iz)|secret|passw|credential|connection[-_]string)[\w-]*(?:=|\s+))"""
+    r"""('[^']*'|"[^"]*"|[^\s'"]\S*)""",
+    re.IGNORECASE,
+)
+"""A flag that may hold a credential, and its value."""
+
+
+def shown_metadata(metadata: Mapping[str, Any]) -> Iterator[tuple[str, Cell]]:
+    """Each field with its value as a cell: lists joined by commas, maps as JSON."""
+    for name, value in metadata.items():
+        yield name, _cell(value)
+
+
+def _cell(value: object) -> Cell:
+    if isinstance(value, Mapping):
+        return json.dumps({name: _field(name, one) for name, one in value.items()})
+    if isinstance(value, list):
+        return masked(", ".join(map(str, value)))
+    if isinstance(value, str):
+        return masked(FLAG.sub(rf"\1{WITHHELD}", value))
+    return value if isinstance(value, (bool, int, float)) else None
+
+
+def _field(name: str, value: object) -> object:
+    """A value of a map; a text whose name may be a credential's is not shown."""
+    if not isinstance(value, str):
+        return value
+    return WITHHELD if looks_secret(name, value) else masked(value)
+
 
 APPENDIX: Final = "Appendix"
 INDIVIDUAL: Final = "Individual Request Metrics"

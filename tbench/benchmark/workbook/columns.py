@@ -4,8 +4,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from tbench.benchmark.experiment import Experiment
 from tbench.benchmark.figures import FIGURES, LATENCIES
+from tbench.benchmark.folder import Experiment
 from tbench.benchmark.pick import AUDIO, SPEED, THROUGHPUT, TOKENS, Rule
 from tbench.benchmark.result import AXES, Result
 from tbench.benchmark.workbook.grid import Heading

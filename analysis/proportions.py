@@ -1,0 +1,241 @@
+"""Failures: how much more often one arm fails than the other. An endpoint of its own, never a latency."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from tbench.analysis.arms import Arm, Truths
+from tbench.analysis.block_mean import mean_of_terms
+from tbench.analysis.clusters import Clusters
+from tbench.analysis.inversion import Ints, fine_blocks
+from tbench.analysis.pairing import Observed, Places
+from tbench.analysis.quantiles import clopper_pearson, newcombe
+from tbench.analysis.run_metrics import GOODPUT, RUN_LEVEL
+from tbench.analysis.slo import Slo
+from tbench.analysis.summary import Floats
+from tbench.replay.throughput import Throughput, Tokens, three, throughput
+
+_REQUESTS_FOR_BLOCKS = 256
+"""Fewer requests leave blocks of a handful: treat them as independent, and say so."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ErrorDifference:
+    """The share of failed requests in each arm (0 to 1), and candidate - baseline with its interval.
+
+    `kinds_*` count the outcomes other than ok by name, those included that nobody blames on the server.
+    """
+
+    baseline: float
+    candidate: float
+    difference: float
+    low: float
+    high: float
+    method: str
+    n_baseline: int
+    n_candidate: int
+    kinds_baseline: Mapping[str, int]
+    kinds_candidate: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failures:
+    """Which requests of an arm failed, in arrival order, and all outcomes other than ok by name."""
+
+    failed: Truths
+    kinds: Mapping[str, int]
+
+    @property
+    def counted(self) -> "FailureCounts":
+        """The same as counts."""
+        counts = [(len(block), int(block.sum())) for block in fine_blocks(self.failed)]
+        requests, failed = np.array(counts, dtype=np.int64).T
+        return FailureCounts(requests=requests, failed=failed, kinds=self.kinds)
+
+    @property
+    def n(self) -> int:
+        return len(self.failed)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FailureCounts:
+    """How many requests of an arm each of 32 blocks of time holds, and how many of them failed."""
+
+    requests: Ints
+    failed: Ints
+    kinds: Mapping[str, int]
+
+    @property
+    def n(self) -> int:
+        return int(self.requests.sum())
+
+    @property
+    def count(self) -> int:
+        return int(self.failed.sum())
+
+    @property
+    def rate(self) -> float:
+        return self.count / self.n
+
+
+def error_difference(
+    baseline: Failures,
+    candidate: Failures,
+    confidence: float = 0.95,
+    *,
+    sessions: tuple[Clusters, ...] = (),
+) -> ErrorDifference:
+    """How much oftener the candidate fails, by the same blocks as the quantiles; failures come in bursts.
+
+    `sessions` are those of both arms together when paired, of each otherwise.
+    """
+    parts = [
+        sign * (arm.failed - arm.failed.mean()) / len(arm.failed)
+        for sign, arm in ((-1, baseline), (1, candidate))
+    ]
+    parts = [parts[0] + parts[1]] if len(sessions) == 1 else parts
+    beside = [
+        (one, one.excess(one.sums(part[one.order])))
+        for one, part in zip(sessions, parts, strict=False)
+    ]
+    return counted_difference(baseline.counted, candidate.counted, confidence, beside=beside)
+
+
+def counted_difference(
+    baseline: FailureCounts,
+    candidate: FailureCounts,
+    confidence: float = 0.95,
+    *,
+    beside: Sequence[tuple[Clusters, float]] = (),
+) -> ErrorDifference:
+    """The same from counts alone, and what sessions add to the variance."""
+    low, high, method = _interval(baseline, candidate, confidence, beside)
+    return ErrorDifference(
+        baseline=baseline.rate,
+        candidate=candidate.rate,
+        difference=candidate.rate - baseline.rate,
+        low=low,
+        high=high,
+        method=method,
+        n_baseline=baseline.n,
+        n_candidate=candidate.n,
+        kinds_baseline=baseline.kinds,
+        kinds_candidate=candidate.kinds,
+    )
+
+
+def _interval(
+    a: FailureCounts, b: FailureCounts, confidence: float, beside: Sequence[tuple[Clusters, float]]
+) -> tuple[float, float, str]:
+    if not a.count and not b.count:
+        upper = (clopper_pearson(0, x.n, confidence)[1] for x in (a, b))
+        return -next(upper), next(upper), "Clopper-Pearson, no failure in either arm"
+    terms = _terms(b) - _terms(a)
+    if min(a.n, b.n) < _REQUESTS_FOR_BLOCKS or not terms.any():
+        low, high = newcombe((b.count, b.n), (a.count, a.n), confidence)
+        return low, high, "Newcombe, as if requests were independent"
+    found = mean_of_terms(b.rate - a.rate, terms, confidence, beside=beside)
+    return max(-1.0, found.low), min(1.0, found.high), f"block t, K={found.blocks}"
+
+
+def _terms(arm: FailureCounts) -> Floats:
+    """What each of the 32 fine blocks adds to the failure rate, less its share of the mean."""
+    return np.asarray((arm.failed - arm.rate * arm.requests) / arm.n)
+
+
+# Rates: what a run did as a whole, per second, and the share of good requests where there are objectives.
+#
+# They have no interval: a run gives one figure of each. In an open loop the arrivals set them for as long
+# as the server keeps up.
+
+OPEN_LOOP: Final = "open loop: the trace sets the load, so that equal rates say nothing of speed"
+
+GOOD: Final = ("goodput", "goodput_per_s")
+"""Those that need objectives."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rate:
+    """One figure of a run, None where there is none; at least that where `uncounted` names no tokens."""
+
+    name: str
+    title: str
+    unit: str
+    value: float | None
+    uncounted: int = 0
+
+    @property
+    def text(self) -> str:
+        """With its doubt; the unit stands in the title."""
+        if self.value is None:
+            return "unknown" if self.uncounted else "-"
+        figure = f"{self.value:.2%}" if self.unit == "share" else three(self.value)
+        return f"≥ {figure}" if self.uncounted else figure
+
+
+Pair = tuple[Rate, Rate]
+
+
+def rates(arm: Arm, places: Places | None = None, slo: Slo = ()) -> tuple[Rate, ...]:
+    """Those of the requests at these places; of all outside the warm-up without any."""
+    places = np.flatnonzero(arm.measured) if places is None else places
+    whole = throughput(arm.columns, places)
+    return (*rates_of(whole), *_goodput(arm, places, slo, whole))
+
+
+def rates_of(whole: Throughput) -> tuple[Rate, ...]:
+    """Those that need no single request."""
+    sides = {
+        "output": (whole.output,),
+        "input": (whole.input,),
+        "total": (whole.input, whole.output),
+    }
+    return (
+        Rate(
+            name="requests_per_s",
+            title="requests/s",
+            unit="/s",
+            value=whole.per_s(whole.successes),
+        ),
+        *(_tokens(whole, name, *tokens) for name, tokens in sides.items()),
+    )
+
+
+def _tokens(whole: Throughput, side: str, *tokens: Tokens) -> Rate:
+    return Rate(
+        name=f"{side}_tokens_per_s",
+        title=f"{side} tokens/s",
+        unit="tok/s",
+        value=whole.tokens_per_s(*tokens),
+        uncounted=sum(one.uncounted for one in tokens),
+    )
+
+
+def _goodput(arm: Arm, places: Places, slo: Slo, whole: Throughput) -> Iterator[Rate]:
+    """The share of requests that met every objective, and how many of them there were per second."""
+    if not slo:
+        return
+    good = RUN_LEVEL[GOODPUT].figure(Observed(arm=arm, places=places, at=0), slo)
+    share, per_s = (None, None) if good.refusal else (good.value, whole.per_s(good.events))
+    yield Rate(name="goodput", title="goodput", unit="share", value=share)
+    yield Rate(name="goodput_per_s", title="good requests/s", unit="/s", value=per_s)
+
+
+def ratio(pair: Pair) -> float | None:
+    """Candidate / baseline of rates; None of shares, and where either is unknown or only a bound."""
+    first, second = pair
+    if first.unit == "share" or first.uncounted or second.uncounted or not first.value:
+        return None
+    return None if second.value is None else second.value / first.value
+
+
+def footnote(pairs: tuple[Pair, ...]) -> str | None:
+    """How many successes name no tokens, where some do not."""
+    missing = [
+        f"{pair[0].title} {pair[0].uncounted:,} and {pair[1].uncounted:,}"
+        for pair in pairs
+        if pair[0].uncounted or pair[1].uncounted
+    ]
+    return f"successes without token counts: {'; '.join(missing)}" if missing else None

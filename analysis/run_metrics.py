@@ -1,0 +1,199 @@
+"""Endpoints: what a gate looks at, as one figure of one run. Quantiles, shares, and rates over the run.
+
+A share or a rate has no quantile: the run is its only unit. Rates are over the wall time from the first
+shared request sent to the last one's end.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Final, Literal
+
+import numpy as np
+
+from tbench.analysis.arms import Truths
+from tbench.analysis.metrics import METRICS, Direction
+from tbench.analysis.pairing import Observed
+from tbench.analysis.quantiles import quantile, refusal
+from tbench.analysis.slo import Slo, met
+from tbench.analysis.summary import Floats
+from tbench.replay.throughput import Throughput, throughput
+
+Scale = Literal["ratio", "points"]
+ERRORS: Final = "errors"
+GOODPUT: Final = "goodput"
+NOTHING: Final = "a run has no request that counts"
+BLOCKS: Final = 16
+"""Stretches of a run in which events are counted, to see whether they come in bursts."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figure:
+    """One run's figure: of `n` requests, `events` of them (shares only). `refusal`: why there is none.
+
+    `clumps` is by how much the events of BLOCKS stretches of the run vary (shares): the sum of their squared
+    deviations, to be held against events * (1 - share), what it would be if they came one by one; None
+    where the order is not known. `offered` is the rate that an open loop's arrivals would allow (rates).
+    """
+
+    value: float
+    n: int
+    events: int = 0
+    refusal: str | None = None
+    clumps: float | None = None
+    offered: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Endpoint:
+    """A row of the table. `scale` says whether arms differ by a ratio, or by points of a share.
+
+    `form` is a gate on it as a user writes one. `worst` is the figure with every failure as the slowest
+    request (of latencies). `paced`: in an open loop the arrivals set it, up to what the server can take.
+    """
+
+    name: str
+    unit: str
+    better: Direction
+    scale: Scale
+    form: str
+    definition: str
+    figure: Callable[[Observed, Slo], Figure]
+    worst: Callable[[Observed], Figure] | None = None
+    needs_slo: bool = False
+    paced: bool = False
+
+
+def endpoint(metric: str, p: float | None) -> Endpoint:
+    """The endpoint of a gate: a row of RUN_LEVEL, or a quantile of a metric of METRICS."""
+    return RUN_LEVEL[metric] if p is None else _quantile(metric, p)
+
+
+def _quantile(name: str, p: float) -> Endpoint:
+    metric = METRICS[name]
+
+    def figure(found: Floats) -> Figure:
+        if why := refusal(len(found), p):
+            return Figure(value=math.nan, n=len(found), refusal=why)
+        return Figure(value=quantile(found, p), n=len(found))
+
+    return Endpoint(
+        name=name,
+        unit=metric.unit,
+        better=metric.better,
+        scale="ratio",
+        form=f"{name}:p95:5%",
+        definition=metric.definition,
+        figure=lambda run, _: figure(run.ordered(metric)),
+        worst=(lambda run: figure(run.whole(metric))) if metric.latency else None,
+    )
+
+
+def share(event: Truths) -> Figure:
+    """Of requests in the order of the trace, which are events."""
+    n, events = len(event), int(event.sum())
+    if not n:
+        return Figure(value=math.nan, n=0, refusal=NOTHING)
+    parts = np.array_split(event, min(BLOCKS, n))
+    apart = sum((float(part.sum()) - len(part) * events / n) ** 2 for part in parts)
+    clumps = apart * len(parts) / (len(parts) - 1) if len(parts) > 1 else None
+    return Figure(value=events / n, n=n, events=events, clumps=clumps)
+
+
+def _errors(run: Observed, _: Slo) -> Figure:
+    return share(run.counted(run.arm.failed))
+
+
+def _goodput(run: Observed, slo: Slo) -> Figure:
+    if absent := [one.metric for one in slo if not len(run.ordered(METRICS[one.metric]))]:
+        return Figure(value=math.nan, n=0, refusal=f"a run has no {' and no '.join(absent)} at all")
+    return share(run.counted(met(run.arm, slo)))
+
+
+def _rate(run: Observed, amount: float, n: int, most: float | None = None) -> Figure:
+    """So much per second of the run; `most` would be there if nothing failed (None: as much as is)."""
+    rate, due = _throughput(run).per_s(amount), run.column("due")
+    if rate is None:
+        return Figure(value=math.nan, n=n, refusal=NOTHING)
+    span = float(np.nanmax(due) - np.nanmin(due)) if np.isfinite(due).any() else 0.0
+    offered = (amount if most is None else most) / span if span > 0 else None
+    return Figure(value=rate, n=n, offered=offered)
+
+
+def _throughput(run: Observed) -> Throughput:
+    return throughput(run.arm.columns, run.places)
+
+
+def _requests(run: Observed, _: Slo) -> Figure:
+    n = len(run.counted(run.arm.ok))
+    return _rate(run, _throughput(run).successes, n, n)
+
+
+def _good_requests(run: Observed, slo: Slo) -> Figure:
+    good = _goodput(run, slo)
+    return good if good.refusal else _rate(run, good.events, good.n, good.n)
+
+
+def _tokens(run: Observed, _: Slo) -> Figure:
+    tokens = _throughput(run).output
+    if tokens.uncounted:
+        why = f"{tokens.uncounted:,} of a run's {tokens.n:,} successes have no token count by the server"
+        return Figure(value=math.nan, n=tokens.n, refusal=why)
+    return _rate(run, tokens.total, tokens.n)
+
+
+_ROWS = (
+    Endpoint(
+        name=ERRORS,
+        unit="share",
+        better="lower",
+        scale="points",
+        form="errors:0.5pp, or 'errors<=1%'",
+        definition="the share of requests that failed, timeouts included",
+        figure=_errors,
+    ),
+    Endpoint(
+        name=GOODPUT,
+        unit="share",
+        better="higher",
+        scale="points",
+        form="goodput:1pp, or 'goodput>=99%'",
+        definition="the share of requests that met every objective of --slo; failures and timeouts do not",
+        figure=_goodput,
+        needs_slo=True,
+    ),
+    Endpoint(
+        name="goodput_per_s",
+        unit="/s",
+        better="higher",
+        scale="ratio",
+        form="goodput_per_s:5%, or 'goodput_per_s>=20'",
+        definition="requests that met every objective of --slo, per second of the run",
+        figure=_good_requests,
+        paced=True,
+        needs_slo=True,
+    ),
+    Endpoint(
+        name="requests_per_s",
+        unit="/s",
+        better="higher",
+        scale="ratio",
+        form="requests_per_s:5%, or 'requests_per_s>=20'",
+        definition="requests that succeeded, per second of the run",
+        figure=_requests,
+        paced=True,
+    ),
+    Endpoint(
+        name="output_tokens_per_s",
+        unit="tok/s",
+        better="higher",
+        scale="ratio",
+        form="output_tokens_per_s:5% (the run's total), or output_tokens_per_s:p50:5% (a request's)",
+        definition="output tokens of all successes by the server's usage, per second of the run",
+        figure=_tokens,
+        paced=True,
+    ),
+)
+
+RUN_LEVEL: Final[Mapping[str, Endpoint]] = {row.name: row for row in _ROWS}
+"""Endpoints that are one number per run and have no quantile."""

@@ -1,0 +1,254 @@
+"""The last hand on a record before it is written: masks, pseudonyms, retry links, and the final outcome.
+
+Runs in the writer thread, where a millisecond costs nobody anything.
+"""
+
+import re
+from collections import OrderedDict, deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+from tbench.capture.decode import decode
+from tbench.capture.errors import InputError
+from tbench.capture.exchange import Chunk, Outcome, Request, Response
+from tbench.capture.providers import outcome_of, read_ask, read_response
+from tbench.capture.redact import (
+    Redactor,
+    Secrets,
+    mask_hints,
+    mask_lookalikes,
+    without_credentials,
+)
+from tbench.capture.tee import Tee
+
+# Retries: which request repeats an earlier one that failed. No I/O; time comes in with each call.
+#
+# An SDK that counts its attempts is believed. Without a count, the same caller sending the same bytes
+# within a minute of a failure is the same ask again; each failure explains one repeat at most.
+
+WINDOW_NS = 60_000_000_000
+CAPACITY = 8_192
+"""Distinct asks remembered; the oldest go first."""
+
+RETRIED_STATUS = frozenset({408, 409, 425, 429, *range(500, 600)})
+FAILED_OUTCOMES = frozenset(
+    {Outcome.RESET, Outcome.CUT, Outcome.CONNECT_ERROR, Outcome.TIMEOUT, Outcome.PROTOCOL_ERROR}
+)
+
+
+@dataclass(slots=True)
+class _Attempt:
+    id: str
+    began_ns: int
+    failed_ns: int | None = None
+
+
+class Retries:
+    """The recent attempts of each ask; an ask is a caller and a digest of what it sent."""
+
+    def __init__(self, *, window_ns: int = WINDOW_NS, capacity: int = CAPACITY) -> None:
+        self._window_ns = window_ns
+        self._capacity = capacity
+        self._asks: OrderedDict[bytes, deque[_Attempt]] = OrderedDict()
+        self._open: OrderedDict[str, _Attempt] = OrderedDict()
+
+    def begin(self, ask: bytes, id: str, at_ns: int, *, count: int | None = None) -> str | None:  # noqa: A002
+        """Note an attempt; returns the id of the one it repeats. `count` is the SDK's own, if any."""
+        attempts = self._asks.setdefault(ask, deque(maxlen=16))
+        self._asks.move_to_end(ask)
+        earlier = None if count == 0 else self._repeated(attempts, at_ns, declared=bool(count))
+        if earlier:
+            attempts.remove(earlier)
+        attempt = _Attempt(id, at_ns)
+        attempts.append(attempt)
+        self._open[id] = attempt
+        self._forget()
+        return earlier.id if earlier else None
+
+    def end(self, id: str, response: Response) -> None:  # noqa: A002
+        """Note how an attempt ended."""
+        attempt = self._open.pop(id, None)
+        if attempt and _invites_retry(response):
+            attempt.failed_ns = response.end_ns
+
+    def _repeated(
+        self, attempts: deque[_Attempt], at_ns: int, *, declared: bool
+    ) -> _Attempt | None:
+        recent = [a for a in attempts if at_ns - (a.failed_ns or a.began_ns) <= self._window_ns]
+        failed = next((a for a in reversed(recent) if a.failed_ns is not None), None)
+        # A client that gave up waiting counts a retry while its first attempt may still look alive.
+        return failed or (attempts[-1] if declared and attempts else None)
+
+    def _forget(self) -> None:
+        for table in (self._asks, self._open):
+            while len(table) > self._capacity:
+                table.popitem(last=False)
+
+
+def _invites_retry(response: Response) -> bool:
+    return response.outcome in FAILED_OUTCOMES or response.status in RETRIED_STATUS
+
+
+LONGEST_ERROR = 500
+PLAIN = ("", "identity")
+"""Content codings that leave a body as it is."""
+TAIL = 4096
+"""Where `[DONE]` stands in a stream that ended well."""
+_DONE = re.compile(rb"^data: ?\[DONE\]", re.MULTILINE)
+
+
+class _Asked(NamedTuple):
+    """What is known of a request until its response comes."""
+
+    endpoint: str
+    secrets: Secrets
+    """Credentials that its body carried for others."""
+    people: tuple[bytes, ...] = ()
+    """Whom it named, as a server may repeat it."""
+
+
+UNKNOWN = _Asked("other", Secrets())
+
+
+class Editor:
+    """Finishes the records of one capture."""
+
+    def __init__(self, redactor: Redactor, *, retries: Retries | None = None) -> None:
+        self._redactor = redactor
+        self._retries = retries or Retries()
+        self._asked: dict[str, _Asked] = {}
+
+    def request(self, request: Request, secrets: Secrets) -> Request:
+        """The request without secrets, linked to the attempt that it repeats.
+
+        Without its bytes there is nothing to compare it by.
+        """
+        retry_of = None
+        inner = Secrets()
+        people: tuple[bytes, ...] = ()
+        if request.body is not None:
+            retry_of = self._retries.begin(
+                self._ask(request), request.id, request.arrive_ns, count=_retry_count(request)
+            )
+            people = self._redactor.people(_plain(request) or b"")
+            request, inner = _without_inner(request)
+        endpoint = read_ask(request.method, request.path, None).endpoint
+        self._asked[request.id] = _Asked(endpoint, inner, people)
+        body, extra = self._clean(request, secrets | inner, exact=False)
+        return replace(request, body=body, extra=extra, retry_of=retry_of)
+
+    def response(
+        self, request_id: str, response: Response, tee: Tee | None, secrets: Secrets
+    ) -> Response:
+        """The response with its body and chunks from the tee, without secrets, and judged."""
+        endpoint, inner, people = self._asked.pop(request_id, UNKNOWN)
+        secrets |= inner
+        response = _filled(response, tee) if tee else response
+        response = replace(response, outcome=_judged(response, endpoint))
+        body, extra = self._clean(response, secrets, people, exact=True)
+        if body is not None and (response.status or 0) >= 400:
+            body = mask_hints(body)
+        error = self._safe_error(response.error, secrets, people)
+        response = replace(response, body=body, extra=extra, error=error)
+        self._retries.end(request_id, response)
+        return response
+
+    def _ask(self, request: Request) -> bytes:
+        head = f"{request.client} {request.method} {request.host} {request.path}\n".encode()
+        return self._redactor.digest(head + (request.body or b""))
+
+    def _clean(
+        self,
+        record: Request | Response,
+        secrets: Secrets,
+        people: Sequence[bytes] = (),
+        *,
+        exact: bool,
+    ) -> tuple[bytes | None, Mapping[str, object]]:
+        """The body without credentials and identities.
+
+        An encoded body is kept as it is or, where that would tell a secret or cannot be looked into,
+        not at all: `extra` then says why. `exact` keeps the length, so that chunk sizes still fit.
+        """
+        body, extra = record.body, record.extra
+        coding = record.header("content-encoding") or ""
+        if not body:
+            return body, extra
+        if coding in PLAIN:
+            cleaned = self._redactor.identities(secrets.mask(body), exact=exact)
+            return self._redactor.without_people(cleaned, people), extra
+        plain = _decoded(body, coding)
+        if plain is None or secrets.found_in(plain) or self._names(plain, people):
+            return None, {**extra, "body_withheld": "unreadable" if plain is None else "credential"}
+        return body, extra
+
+    def _names(self, plain: bytes, people: Sequence[bytes]) -> bool:
+        redactor = self._redactor
+        return redactor.without_people(redactor.identities(plain), people) != plain
+
+    def _safe_error(
+        self, error: str | None, secrets: Secrets, people: Sequence[bytes]
+    ) -> str | None:
+        """Mitmproxy quotes what it could not parse: that may be anything, at any length."""
+        if not error:
+            return None
+        shown = mask_lookalikes(secrets.mask_text(error)).encode("utf-8", "replace")
+        return self._redactor.without_people(shown, people).decode("utf-8", "replace")[
+            :LONGEST_ERROR
+        ]
+
+
+def _without_inner(request: Request) -> tuple[Request, Secrets]:
+    """The request without the credentials that its body carries for others, and those.
+
+    An encoded body cannot be masked: it is not kept.
+    """
+    coding = request.header("content-encoding") or ""
+    plain = _plain(request)
+    credentials = without_credentials(plain) if plain else None
+    if not credentials or not credentials.masked:
+        return request, Secrets()
+    if coding in PLAIN:
+        extra = {**request.extra, "body_masked": credentials.masked}
+        return replace(request, body=credentials.body, extra=extra), credentials.secrets
+    extra = {**request.extra, "body_withheld": "credential"}
+    return replace(request, body=None, extra=extra), credentials.secrets
+
+
+def _filled(response: Response, tee: Tee) -> Response:
+    stamps = zip(tee.stamps, tee.sizes, strict=True)
+    chunks = tuple(Chunk(at_ns=at_ns, size=size) for at_ns, size in stamps)
+    return replace(response, body=tee.body(), body_bytes=tee.size, chunks=chunks)
+
+
+def _retry_count(request: Request) -> int | None:
+    count = request.header("x-stainless-retry-count")
+    return int(count) if count and count.isdecimal() else None
+
+
+def _plain(record: Request | Response) -> bytes | None:
+    return _decoded(record.body or b"", record.header("content-encoding") or "")
+
+
+def _decoded(body: bytes, coding: str) -> bytes | None:
+    try:
+        return decode(body, coding)
+    except InputError:
+        return None
+
+
+def _judged(response: Response, endpoint: str) -> Outcome:
+    """The outcome on the wire, corrected by what was said.
+
+    A whole answer may still be an error. And a client that hangs up after `[DONE]`, as SDKs do, left
+    nothing behind but the end of the chunked body.
+    """
+    if response.outcome is Outcome.CLIENT_ABORT and _is_done(response):
+        response = replace(response, outcome=Outcome.OK)
+    return outcome_of(response, read_response(response), endpoint=endpoint)
+
+
+def _is_done(response: Response) -> bool:
+    plain = _plain(response) or b""
+    return bool(_DONE.search(plain, max(0, len(plain) - TAIL)))

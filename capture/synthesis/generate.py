@@ -1,0 +1,187 @@
+"""Synthesise: a workload as requests that nobody has sent yet, and as a trace file of them.
+
+The same workload and arrivals make the same file, byte for byte (with the same versions of tbench, zstd and
+the tokenizer).
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from hashlib import blake2b
+from itertools import count
+from math import isfinite
+from pathlib import Path
+from random import Random
+from typing import Any, Final, NamedTuple
+
+import orjson
+
+from tbench.capture.errors import InputError
+from tbench.capture.exchange import Exchange, Request
+from tbench.capture.frames import MARKER_BYTES, MAX_PAYLOAD
+from tbench.capture.synthesis.content import Material, materials
+from tbench.capture.synthesis.scenario import Task
+from tbench.capture.synthesis.workload import Workload
+from tbench.capture.tracefile import TraceHeader, TraceWriter
+from tbench.capture.tracereader import Trace, read_trace
+
+# Bodies: the JSON that each task sends, as genai-bench's Together backend sends it (docs/synthesis.md).
+
+Json = dict[str, Any]
+
+
+class Endpoint(NamedTuple):
+    """Where a task's requests go, and how their bodies are made of a model and material."""
+
+    path: str
+    body: Callable[[str, Material], Json]
+
+
+def body(task: Task, model: str, material: Material, extra: Mapping[str, Any]) -> bytes:
+    """The body as bytes; `extra` is merged last, so that it can replace anything."""
+    return orjson.dumps({**ENDPOINTS[task].body(model, material), **extra})
+
+
+def _chat(model: str, material: Material) -> Json:
+    wanted: Json = {} if material.output is None else {"max_tokens": material.output}
+    return {
+        "model": model,
+        "messages": [{"role": "user", "content": _content(material)}],
+        **wanted,
+        "temperature": 0.0,
+        "ignore_eos": bool(wanted),
+        "stream": True,
+        "stream_options": {"include_usage": True},
+    }
+
+
+def _content(material: Material) -> str | list[Json]:
+    """A string; with images parts, the text first."""
+    (text,) = material.texts
+    if not material.images:
+        return text
+    images = [{"type": "image_url", "image_url": {"url": url}} for url in material.images]
+    return [{"type": "text", "text": text}, *images]
+
+
+def _embeddings(model: str, material: Material) -> Json:
+    return {"model": model, "input": [*material.texts], "encoding_format": "float"}
+
+
+def _rerank(model: str, material: Material) -> Json:
+    return {"model": model, "query": material.query, "documents": [*material.texts]}
+
+
+ENDPOINTS: Final[Mapping[Task, Endpoint]] = {
+    "text-to-text": Endpoint("/v1/chat/completions", _chat),
+    "image-text-to-text": Endpoint("/v1/chat/completions", _chat),
+    "text-to-embeddings": Endpoint("/v1/embeddings", _embeddings),
+    "text-to-rerank": Endpoint("/v1/rerank", _rerank),
+}
+
+
+# Arrivals: when synthesised requests come. A replay may pace them otherwise.
+
+
+@dataclass(frozen=True, slots=True)
+class Arrivals:
+    """Requests per second: evenly spaced or, with `poisson`, with exponential gaps of that mean."""
+
+    rate: float = 1.0
+    poisson: bool = False
+
+    def __post_init__(self) -> None:
+        """Raise InputError for a rate that is none."""
+        if not (isfinite(self.rate) and 1e-6 <= self.rate <= 1e6):
+            raise InputError(
+                f"arrivals: {self.rate:g} requests per second; give a rate from 1e-6 to 1e6"
+            )
+
+    def times(self, seed: int) -> Iterator[int]:
+        """Arrival times without end: ns since the first, which comes at 0."""
+        return self._random(Random(f"{seed} arrivals")) if self.poisson else self._even()
+
+    def _even(self) -> Iterator[int]:
+        return (round(number * 1e9 / self.rate) for number in count())
+
+    def _random(self, rng: Random) -> Iterator[int]:
+        at = 0.0
+        while True:
+            yield round(at * 1e9)
+            at += rng.expovariate(self.rate)
+
+
+NOWHERE: Final = "synthesised.invalid"
+"""The host of requests that were never sent: a name that no resolver knows."""
+ONE_A_SECOND: Final = Arrivals()
+MOST_BYTES: Final = MAX_PAYLOAD - 2**21
+"""Of a body: a larger one would not fit into a block of a trace."""
+
+
+def exchanges(workload: Workload, arrivals: Arrivals = ONE_A_SECOND) -> Iterator[Exchange]:
+    """The requests of a workload by arrival, without responses.
+
+    `extra` of a request holds `prompt_tokens` (as `workload.tokens` counts its texts) and `output_tokens`
+    (what was asked for), None where the dataset decides.
+    """
+    name = _identity(workload, arrivals)
+    times = arrivals.times(workload.seed)
+    for number, (material, at_ns) in enumerate(zip(materials(workload), times, strict=False)):
+        data = body(workload.task, workload.model, material, workload.additional_request_params)
+        if len(data) > MOST_BYTES:
+            raise InputError(
+                f"request {number} has {len(data):,} bytes; a trace holds at most {MOST_BYTES:,}"
+            )
+        request = Request(
+            id=_digest(name, str(number), 16).hex(),
+            seq=number,
+            arrive_ns=at_ns,
+            end_ns=at_ns,
+            method="POST",
+            scheme="https",
+            host=NOWHERE,
+            path=ENDPOINTS[workload.task].path,
+            headers=(("content-type", "application/json"),),
+            body=data,
+            body_bytes=len(data),
+            extra={"prompt_tokens": material.input, "output_tokens": material.output},
+        )
+        yield Exchange(request=request, response=None)
+
+
+def write(workload: Workload, path: str | Path, *, arrivals: Arrivals = ONE_A_SECOND) -> Trace:
+    """Write the trace of a workload (mode 0600; nothing is replaced) and open it.
+
+    Raises InputError where the workload or the path will not do; then no file is left.
+    """
+    name = _identity(workload, arrivals)
+    header = TraceHeader(
+        capture_id=name,
+        wall_ns=0,
+        mono_ns=0,
+        tokens_source=workload.tokens.source,
+        extra={"synthesis": _described(workload, arrivals)},
+    )
+    marker = _digest(name, "marker", MARKER_BYTES)
+    writer = TraceWriter(Path(path), header, clock=lambda: 0.0, marker=marker)
+    try:
+        for exchange in exchanges(workload, arrivals):
+            writer.exchange(exchange)
+        return read_trace(writer.close())
+    except BaseException:
+        writer.discard()
+        raise
+
+
+def _described(workload: Workload, arrivals: Arrivals) -> dict[str, Any]:
+    timing = {"rate": arrivals.rate, "poisson": arrivals.poisson}
+    return {**workload.description(), "arrivals": timing}
+
+
+def _identity(workload: Workload, arrivals: Arrivals) -> str:
+    """The capture's id: the same for the same trace, and for no other."""
+    described = orjson.dumps(_described(workload, arrivals), option=orjson.OPT_SORT_KEYS)
+    return blake2b(described, digest_size=16).hexdigest()
+
+
+def _digest(name: str, part: str, size: int) -> bytes:
+    return blake2b(f"{name} {part}".encode(), digest_size=size).digest()

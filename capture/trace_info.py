@@ -1,0 +1,246 @@
+"""Overview: what a trace holds, in figures. The content of `tbench trace info`."""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+from tbench.capture.decode import decode
+from tbench.capture.errors import InputError
+from tbench.capture.exchange import Exchange, Outcome, Response
+from tbench.capture.providers import Answer, Ask, outcome_of, read_ask, read_response
+from tbench.capture.sessions import Sessions
+from tbench.capture.tracereader import Trace
+
+# Dispersion: how bursty arrivals are. Poisson traffic has 1 in every window, bursts have more.
+
+WINDOWS_S = {"0.1": 0.1, "1": 1.0, "10": 10.0, "60": 60.0}
+
+
+class Dispersion:
+    """The index of dispersion of counts: variance / mean of arrivals per window, window by window.
+
+    Windows begin at the first arrival; the one that the last arrival lies in is incomplete and left
+    out. Variance is that of the whole population of windows. Feed arrivals (ns) in order.
+    """
+
+    def __init__(self, window_ns: int) -> None:
+        self._window_ns = window_ns
+        self._first: int | None = None
+        self._current = 0
+        self._count = 0
+        self._sum = 0
+        self._squares = 0
+
+    def add(self, at_ns: int) -> None:
+        """Count one arrival."""
+        self._first = at_ns if self._first is None else self._first
+        window = (at_ns - self._first) // self._window_ns
+        if window > self._current:
+            self._sum += self._count
+            self._squares += self._count**2
+            self._current, self._count = window, 0
+        self._count += 1
+
+    @property
+    def index(self) -> float | None:
+        """Variance over mean; None with fewer than two whole windows."""
+        windows = self._current
+        if windows < 2:
+            return None
+        return self._squares / self._sum - self._sum / windows
+
+
+def dispersion(arrivals_ns: Iterable[int], window_ns: int) -> float | None:
+    """The index of dispersion of sorted arrivals."""
+    counter = Dispersion(window_ns)
+    for at_ns in arrivals_ns:
+        counter.add(at_ns)
+    return counter.index
+
+
+def pieces(response: Response) -> Iterator[tuple[float, bytes]]:
+    """The body as it was read: seconds since the capture's origin, bytes. Nothing without a body."""
+    if response.body is None:
+        return
+    if sum(chunk.size for chunk in response.chunks) != len(response.body):
+        yield response.end_ns / 1e9, response.body
+        return
+    start = 0
+    for chunk in response.chunks:
+        yield chunk.at_ns / 1e9, response.body[start : start + chunk.size]
+        start += chunk.size
+
+
+def ask_of(exchange: Exchange) -> Ask:
+    """What the exchange's request asks for."""
+    request = exchange.request
+    encoding = request.header("content-encoding")
+    return read_ask(request.method, request.path, request.body, encoding)
+
+
+def answer_of(exchange: Exchange) -> Answer | None:
+    """What the exchange's response says; None without one. Times are seconds since the origin."""
+    response = exchange.response
+    if response is None:
+        return None
+    return read_response(response, pieces(response))
+
+
+def judged(exchange: Exchange, ask: Ask, answer: Answer | None) -> Outcome:
+    """The exchange's outcome by today's judgement, whichever version recorded it."""
+    if exchange.response is None or answer is None:
+        return exchange.outcome
+    return outcome_of(exchange.response, answer, endpoint=ask.endpoint)
+
+
+class Overview:
+    """Adds up exchanges in arrival order, in memory that does not grow with their number."""
+
+    def __init__(self) -> None:
+        self._counts: Counter[str] = Counter()
+        self._outcomes: Counter[str] = Counter()
+        self._models: Counter[str] = Counter()
+        self._endpoints: Counter[str] = Counter()
+        self._sessions = Sessions()
+        self._bursts = {name: Dispersion(round(s * 1e9)) for name, s in WINDOWS_S.items()}
+        self._first: int | None = None
+        self._last = self._end = 0
+
+    def add(self, exchange: Exchange) -> None:
+        """Count the next exchange."""
+        request, response = exchange.request, exchange.response
+        ask, answer = ask_of(exchange), answer_of(exchange)
+        self._counts["requests"] += 1
+        self._counts["responses"] += response is not None
+        self._counts["retries"] += request.retry_of is not None
+        self._counts["redirected"] += response is not None and response.led_back
+        self._counts["masked"] += bool(request.extra.get("body_masked"))
+        self._counts["bytes"] += request.body_bytes + (response.body_bytes if response else 0)
+        self._outcomes[str(judged(exchange, ask, answer))] += 1
+        self._endpoints[ask.endpoint] += 1
+        if ask.model is not None:
+            self._models[ask.model] += 1
+        if answer is not None:
+            for name, tokens in (("prompt", answer.usage.prompt), ("output", answer.usage.output)):
+                if tokens is not None:
+                    self._counts[f"{name}_tokens"] += tokens
+        place = self._sessions.assign(request, answer=answer.text if answer else None)
+        self._counts["sessions"] += place.turn == 0 and request.retry_of is None
+        self._time(exchange)
+
+    def _time(self, exchange: Exchange) -> None:
+        request, response = exchange.request, exchange.response
+        self._first = request.arrive_ns if self._first is None else self._first
+        self._last = request.arrive_ns
+        self._end = max(self._end, request.end_ns, response.end_ns if response else 0)
+        for bursts in self._bursts.values():
+            bursts.add(request.arrive_ns)
+
+    def figures(self, trace: Trace) -> dict[str, Any]:
+        """All figures, with the losses that the trace knows of after it was read.
+
+        None where nobody could know: when a synthesised trace arrived and what became of it, tokens that no
+        answer names.
+        """
+        totals, first = trace.totals, self._first
+        made = _synthesis(trace)
+        sent = made is None or self._counts["responses"] > 0
+        known = first is not None and sent
+        return {
+            "requests": self._counts["requests"],
+            "responses": self._counts["responses"],
+            "incomplete": self._counts["requests"] - self._counts["responses"] if sent else None,
+            "dropped": totals.get("dropped_requests", 0) + totals.get("dropped_responses", 0),
+            "dropped_bytes": totals.get("dropped_bytes", 0),
+            "outcomes": dict(self._outcomes.most_common()) if sent else {},
+            "retries": self._counts["retries"],
+            "redirected": self._counts["redirected"],
+            "masked": self._counts["masked"],
+            "duration_s": 0.0 if first is None else (self._end - first) / 1e9,
+            "first_arrival": _iso(trace.header.wall(first or 0)) if known else None,
+            "last_arrival": _iso(trace.header.wall(self._last)) if known else None,
+            "sessions": self._counts["sessions"],
+            "models": dict(self._models.most_common()),
+            "endpoints": dict(self._endpoints.most_common()),
+            "prompt_tokens": self._counts.get("prompt_tokens"),
+            "output_tokens": self._counts.get("output_tokens"),
+            "bytes": self._counts["bytes"],
+            "idc": {name: bursts.index for name, bursts in self._bursts.items()},
+            "synthesis": made,
+            "damaged_blocks": trace.losses.damaged_blocks,
+        }
+
+
+def _synthesis(trace: Trace) -> dict[str, Any] | None:
+    """What a synthesised trace was made from; None for one that was captured."""
+    found = trace.header.extra.get("synthesis")
+    return found if isinstance(found, dict) and found.keys() >= _SYNTHESIS else None
+
+
+_SYNTHESIS = frozenset({"task", "scenario", "seed", "tokens"})
+
+
+def glance(exchange: Exchange, *, bodies: bool = False) -> dict[str, Any]:
+    """One exchange in figures: times in seconds, from its arrival but `offset_s`; None where absent.
+
+    `e2e_s` is to the last content of a stream, to the last byte of anything else, as everywhere. With
+    `bodies` also what was said, as text: undecodable bytes become U+FFFD.
+    """
+    request, response = exchange.request, exchange.response
+    ask, answer = ask_of(exchange), answer_of(exchange)
+    arrive_s = request.arrive_ns / 1e9
+    first = answer.first_token if answer else None
+    last = answer.last_token if answer else None
+    end = response.end_ns / 1e9 if response and last is None else last
+    figures = {
+        "offset_s": arrive_s,
+        "id": request.id,
+        "method": request.method,
+        "path": request.path,
+        "model": ask.model,
+        "status": response.status if response else None,
+        "outcome": str(judged(exchange, ask, answer)),
+        "ttft_s": None if first is None else first - arrive_s,
+        "e2e_s": None if end is None else end - arrive_s,
+        "request_bytes": request.body_bytes,
+        "response_bytes": response.body_bytes if response else None,
+        "prompt_tokens": answer.usage.prompt if answer else None,
+        "output_tokens": answer.usage.output if answer else None,
+    }
+    return figures | (_said(exchange) if bodies else {})
+
+
+def _said(exchange: Exchange) -> dict[str, str | None]:
+    request, response = exchange.request, exchange.response
+    encoding = response.header("content-encoding") if response else None
+    return {
+        "request_body": _text(request.body, request.header("content-encoding")),
+        "response_body": _text(response.body if response else None, encoding),
+    }
+
+
+def _text(body: bytes | None, encoding: str | None) -> str | None:
+    """A body for people; still encoded where its encoding is unknown or broken."""
+    if body is None:
+        return None
+    try:
+        return decode(body, encoding or "").decode(errors="replace")
+    except InputError:
+        return body.decode(errors="replace")
+
+
+def overview(trace: Trace) -> dict[str, Any]:
+    """Read all of a trace; the figures of `trace info --json` (docs/json.md)."""
+    seen = Overview()
+    for exchange in trace:
+        seen.add(exchange)
+    return seen.figures(trace)
+
+
+def _iso(wall_ns: int) -> str:
+    """UTC to the microsecond; whole nanoseconds do not fit a datetime."""
+    moment = datetime.fromtimestamp(wall_ns // 10**9, UTC).replace(
+        microsecond=wall_ns // 1000 % 10**6
+    )
+    return moment.isoformat(timespec="microseconds").replace("+00:00", "Z")

@@ -1,0 +1,156 @@
+"""Heads: the request line and header fields as they go on the wire, written once per shape.
+
+httpx decides what a request looks like; a plain one is written here as httpx would (tests/test_heads.py).
+Of two requests of one shape only the id and the length of the body differ, so the rest is kept as a
+template, and an id and a length are put into it.
+"""
+
+import re
+from typing import TYPE_CHECKING, Final, NamedTuple, Self
+
+import msgpack
+
+from tbench.replay.address import PORTS, Address, address
+from tbench.replay.sender import Fields, Origin
+
+if TYPE_CHECKING:
+    import httpx
+
+ID: Final = b"x-request-id"
+SLOT: Final = b"\x01"
+"""The value of the id's field in a template; none that is given by hand may hold such a character."""
+METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+BODIED: Final = frozenset({"POST", "PUT", "PATCH"})
+"""Methods whose requests say so when they have no body."""
+FRAMING: Final = frozenset({b"host", b"content-length", b"transfer-encoding"})
+"""Fields that httpx adds; given by hand, they are its business."""
+_TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_LENGTH = b"\r\nContent-Length: 1\r\n"
+"""As httpx writes it for a body of one byte. No recorded or given field may have that name."""
+
+
+class Shape(NamedTuple):
+    """What a head depends on beside id and length. `bodied` is whether there is a body at all."""
+
+    method: str
+    url: str
+    fields: Fields
+    bodied: bool
+
+
+class Template(NamedTuple):
+    """A head with places for an id and, where `bodied`, a length; and where it is to be sent."""
+
+    origin: Origin
+    pattern: bytes
+    bodied: bool
+
+    def head(self, request_id: bytes, length: int) -> bytes:
+        """The head of one request."""
+        return self.pattern % ((request_id, length) if self.bodied else request_id)
+
+
+def template(shape: Shape) -> Template:
+    """The template of a shape, whose id has the value SLOT if it is to be filled in.
+
+    Raises ValueError for one that HTTP/1.1 cannot carry.
+    """
+    where = address(shape.url)
+    pattern = (plain_head(shape, where) or httpx_head(shape)).replace(b"%", b"%%")
+    slotted = pattern.replace(b"\r\n%b: %b\r\n" % (ID, SLOT), b"\r\n%b: %%b\r\n" % ID)
+    pattern = (
+        b"%.0b" + pattern if slotted == pattern else slotted
+    )  # %.0b takes the id and prints nothing
+    if shape.bodied:
+        pattern = pattern.replace(_LENGTH, b"\r\nContent-Length: %d\r\n")
+    return Template(origin_at(where), pattern, shape.bodied)
+
+
+def plain_head(shape: Shape, where: Address) -> bytes | None:
+    """The head of a shape with a body of one byte, or none; None where httpx has to say what it is."""
+    if shape.method not in METHODS or any(name.lower() in FRAMING for name, _ in shape.fields):
+        return None
+    first = [(b"Host", where.netloc)]
+    last = [(b"Content-Length", b"1")] if shape.bodied else []
+    if not shape.bodied and shape.method in BODIED:
+        first.append((b"Content-Length", b"0"))
+    return _head(shape.method, where.target, [*first, *shape.fields, *last])
+
+
+def httpx_head(shape: Shape) -> bytes:
+    """The same of any shape, by httpx."""
+    import httpx  # noqa: PLC0415 (slow to load)
+
+    content = b"x" if shape.bodied else b""
+    return head_of(httpx.Request(shape.method, shape.url, headers=shape.fields, content=content))
+
+
+def head_of(request: "httpx.Request") -> bytes:
+    """A request up to its body, as it goes out. Raises ValueError for one that HTTP/1.1 cannot carry."""
+    return _head(request.method, request.url.raw_path, request.headers.raw)
+
+
+def _head(verb: str, target: bytes, fields: list[tuple[bytes, bytes]]) -> bytes:
+    method = verb.encode("ascii")
+    if not _TOKEN.fullmatch(method):
+        raise ValueError(f"the method {verb!r} is no word")
+    for name, value in fields:
+        _check(name, value)
+    lines = [b"%b %b HTTP/1.1" % (method, target)]
+    lines += [name + b": " + value for name, value in fields]
+    return b"\r\n".join(lines) + b"\r\n\r\n"
+
+
+def _check(name: bytes, value: bytes) -> None:
+    if not _TOKEN.fullmatch(name):
+        raise ValueError("a header's name is no word")
+    if b"\n" in value or b"\r" in value or b"\0" in value:
+        raise ValueError("a header holds a line break or a zero byte")
+    if name.lower() == b"transfer-encoding":
+        raise ValueError("a request with a transfer-encoding; give its body as bytes")
+
+
+def origin_of(url: "httpx.URL") -> Origin:
+    """Where a URL of httpx's leads. Raises ValueError for one that is neither http nor https."""
+    return _origin(url.scheme, url.raw_host.decode("ascii").strip("[]"), url.port)
+
+
+def origin_at(where: Address) -> Origin:
+    """Where an address leads. Raises ValueError for one that is neither http nor https."""
+    return _origin(where.scheme, where.host, where.port)
+
+
+def _origin(scheme: str, host: str, port: int | None) -> Origin:
+    if scheme not in PORTS:
+        raise ValueError(f"{scheme}: neither http nor https")
+    return Origin(scheme, host, port or PORTS[scheme])
+
+
+# The label of a call: what its sample will say of it, packed small, and carried along unread.
+
+_packer: Final = msgpack.Packer(unicode_errors="surrogatepass")
+
+
+class Label(NamedTuple):
+    """`id` is the exchange's id in the trace, `cycle` the round, `request_bytes` the body's length.
+
+    `session` numbers the conversation.
+    """
+
+    id: str
+    cycle: int = 0
+    endpoint: str = "other"
+    model: str | None = None
+    stream: bool = False
+    request_bytes: int = 0
+    session: int | None = None
+
+    def pack(self) -> bytes:
+        """As bytes. Half a character in a recorded word survives."""
+        packed: bytes = _packer.pack(self)
+        return packed
+
+    @classmethod
+    def unpack(cls, packed: bytes) -> Self:
+        """From its bytes."""
+        return cls._make(msgpack.unpackb(packed, unicode_errors="surrogatepass"))

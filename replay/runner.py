@@ -1,0 +1,434 @@
+"""A performance: one replay from beginning to end, planned, paced, sent by workers, and written down.
+
+The parent reads ahead and builds the calls on one thread, and writes the run on another, behind the
+sending; its trio loop only waits, for signals and for the workers.
+"""
+
+import math
+import random
+import threading
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from itertools import takewhile, tee
+from pathlib import Path
+from typing import Any, Final
+from zlib import crc32
+
+import trio
+
+from tbench.capture.errors import InputError
+from tbench.capture.stopping import stop_signals
+from tbench.replay.background import AHEAD, BEHIND, PLAIN, on_thread
+from tbench.replay.cost import cost, price_of
+from tbench.replay.job import Job
+from tbench.replay.limits import headroom
+from tbench.replay.pace import NEEDS_SURVEY
+from tbench.replay.pacing import Fixed, Schedule
+from tbench.replay.plan import Planned
+from tbench.replay.provenance import header
+from tbench.replay.request import Label
+from tbench.replay.run_recorder import Account, Book, Scribe, Tally, Till, steal_s
+from tbench.replay.runfile import Run, RunWriter, read_run
+from tbench.replay.sender import Call
+from tbench.replay.survey import Survey, expected_usage, survey
+from tbench.replay.tls import tls
+from tbench.replay.workers.call_queue import Feeder
+from tbench.replay.workers.counters import MOST_ARMS
+from tbench.replay.workers.pool import Crew
+from tbench.replay.workers.tasks import duties
+
+# The duet: the same plan for several targets at once, request by request, in an order drawn each time.
+
+
+def interleaved(voices: Sequence[Iterator[Call]], seed: int) -> Iterator[Call]:
+    """The first call of each, in random order, then the second of each, and so on.
+
+    The call i of voice v gets the index i * len(voices) + v. Raises ValueError when one has more than
+    another: they are of the same plan.
+    """
+    return voices[0] if len(voices) == 1 else _drawn(voices, seed)
+
+
+def _drawn(voices: Sequence[Iterator[Call]], seed: int) -> Iterator[Call]:
+    source = random.Random(seed)
+    for turn in zip(*voices, strict=True):
+        for voice in source.sample(range(len(turn)), len(turn)):
+            call = turn[voice]
+            call.index = call.index * len(turn) + voice
+            yield call
+
+
+# The calls of a plan: each request built for its target, given its due time and what it may cost.
+
+
+def calls(job: "Job", plan: Iterable[Planned], schedule: Schedule | None) -> Iterator[Call]:
+    """The calls of a plan, built one by one as they are asked for; due by `schedule` if there is one."""
+    if schedule is None:
+        return (_call(job, planned, None) for planned in plan)
+    planned, ahead = tee(plan)
+    dues = schedule(one.offset for one in ahead)
+    timed: Iterator[tuple[float, Planned]] = zip(dues, planned, strict=True)
+    if job.duration_s is not None:
+        timed = takewhile(lambda pair: pair[0] < (job.duration_s or 0), timed)
+    return (_call(job, one, due) for due, one in timed)
+
+
+def _call(job: "Job", planned: Planned, due: float | None) -> Call:
+    call = job.target.call(planned, due)
+    if job.max_cost is not None:
+        call.cost = most_cost(planned, Label.unpack(call.label))
+    return call
+
+
+def most_cost(planned: Planned, label: Label) -> float:
+    """What a call costs, US dollars, if it uses all the output it may; 0 without a price.
+
+    Prompt tokens are the recorded ones, else a third of the body's bytes.
+    """
+    price = price_of(label.model)
+    if price is None:
+        return 0.0
+    usage = expected_usage(planned)
+    allowed = (planned.ask.max_tokens or 0) * planned.ask.n
+    prompt = label.request_bytes // 3 if usage.prompt is None else usage.prompt
+    return cost(price, prompt=prompt, output=max(allowed, usage.output or 0))
+
+
+# Shards: which worker sends which request. A session stays with one worker, from its first turn on.
+
+
+class Shards:
+    """The plan, and beside it the worker of each request that was drawn from it: `next`, in that order."""
+
+    def __init__(self, plan: Iterable[Planned], workers: int) -> None:
+        self._plan = plan
+        self._workers = workers
+        self._drawn: deque[int] = deque()
+
+    def __iter__(self) -> Iterator[Planned]:
+        return iter(self._plan) if self._workers == 1 else self._sharded()
+
+    def _sharded(self) -> Iterator[Planned]:
+        for planned in self._plan:
+            self._drawn.append(crc32(b"%d" % planned.session) % self._workers)
+            yield planned
+
+    def next(self) -> int:
+        """The worker of the next request."""
+        return self._drawn.popleft() if self._workers > 1 else 0
+
+
+LEAD_S: Final = 0.05
+"""From the word to start to the start."""
+PREPARE_S: Final = 2.0
+"""Calls are built for so long at most before the first is sent."""
+HORIZON_S: Final = 3.0
+"""Enough is built when it lasts for so long."""
+POLL_S: Final = 0.005
+
+
+@dataclass(kw_only=True)
+class Live:
+    """What may be watched while a replay runs. `expected()` is how many requests, None if unknown.
+
+    `tallies` (one for each target) count what has been read of the answers, which may be behind the
+    sending.
+    """
+
+    crew: Crew
+    tallies: Sequence[Tally]
+    expected: Callable[[], int | None]
+    duration_s: float | None
+
+    @property
+    def tally(self) -> Tally:
+        """Of the first target, which is mostly the only one."""
+        return self.tallies[0]
+
+    @property
+    def issued(self) -> int:
+        """How many requests were sent, to all targets."""
+        return sum(self.crew.issued(arm) for arm in range(len(self.tallies)))
+
+    @property
+    def in_flight(self) -> int:
+        return self.crew.in_flight
+
+    @property
+    def now(self) -> float:
+        """Seconds since the start, 0 before it."""
+        return max(0.0, self.crew.now)
+
+
+Watch = Callable[[Live], Awaitable[None]]
+"""Started with the live figures, and cancelled when the replay is over."""
+
+
+def perform(job: Job, watch: Watch | None = None, *, fork: bool = False) -> Run:
+    """Replay; returns the finished run, read back from its file.
+
+    `fork` says that this process runs no event loop: workers that are forked start at once.
+    Raises InputError before anything is sent, InvalidRunError when the run cannot be written (what was
+    written stays in OUT.part).
+    """
+    (run,) = perform_duet((job,), watch=watch, fork=fork)
+    return run
+
+
+def perform_duet(
+    jobs: Sequence[Job], seed: int = 0, watch: Watch | None = None, *, fork: bool = False
+) -> list[Run]:
+    """Replay one trace to several targets at once, request by request in random order; a run for each.
+
+    The jobs differ in `target`, `out` and `key_name` only; what else they say, the first one says. At
+    most replay.workers.counters.MOST_ARMS. Raises as `perform`.
+    """
+    if len(jobs) > MOST_ARMS:
+        raise InputError(f"{len(jobs)} targets at once: at most {MOST_ARMS} are possible")
+    found = first_look(jobs[0])
+    _check_headroom(jobs[0], found)
+    _check_trust(jobs)
+    closed = None if jobs[0].pace.is_open else jobs[0].pace.closed(found)
+    folder = jobs[0].out.absolute().parent
+    with _unwrapped(), Crew.hired(duties(jobs, closed), folder, fork=fork) as crew:
+        paths = trio.run(_Performance(jobs, found, seed, crew).run, watch)
+    return [read_run(path) for path in paths]
+
+
+def first_look(job: Job, *, tokens: bool = False) -> Survey | None:
+    """Survey the trace where the pacing or the budget needs it, or `tokens` are asked for."""
+    priced = tokens or job.max_cost is not None
+    if job.pace.mode not in NEEDS_SURVEY and not priced:
+        return None
+    found = survey(job.plan(answers=True), job.target if priced else None)
+    if job.max_cost is not None and found.bill.unpriced:
+        unknown = ", ".join(sorted(found.bill.unpriced))
+        raise InputError(f"--max-cost cannot be kept: no price is known for {unknown}")
+    return found
+
+
+def _check_headroom(job: Job, found: Survey | None) -> None:
+    """Raise InputError where a closed loop needs more connections than can be had."""
+    if job.pace.is_open:
+        return
+    closed = job.pace.closed(found)
+    most = closed.limit if isinstance(closed, Fixed) else max(closed.limits)
+    if objection := headroom().objection(most, job.workers):
+        raise InputError(objection)
+
+
+def _check_trust(jobs: Sequence[Job]) -> None:
+    """Raise InputError where what is to verify https cannot be read, before a process starts."""
+    https = any(job.target.base_url.startswith("https:") for job in jobs)
+    if https or jobs[0].ca or jobs[0].sender == "httpx":
+        tls(jobs[0].ca)
+
+
+class _Voice:
+    """One target's share in a performance: its plan and its tally."""
+
+    def __init__(self, job: Job, found: Survey | None, *, rewrites: bool) -> None:
+        self.job = job
+        plan = job.plan(answers=job.max_cost is not None)  # which prices what was answered
+        self.plan = replace(plan, rewrites=rewrites)  # as any of them: all send the same requests
+        self.shards = Shards(self.plan, job.workers)
+        self.tally = Tally()
+        schedule = job.pace.schedule(found) if job.pace.is_open else None
+        self.calls = calls(job, self.shards, schedule)
+
+
+class _Performance:
+    """One replay on its way."""
+
+    feeder: Feeder
+    scribe: Scribe
+
+    def __init__(self, jobs: Sequence[Job], found: Survey | None, seed: int, crew: Crew) -> None:
+        self.crew = crew
+        self.job = jobs[0]
+        rewrites = any(job.target.rewrites for job in jobs)
+        self.voices = [_Voice(job, found, rewrites=rewrites) for job in jobs]
+        self.seed = seed
+        self.found = found
+        self.plan = self.voices[0].plan
+        self.interrupts = 0
+        self.fed = trio.Event()
+        self.steal = steal_s()
+
+    async def run(self, watch: Watch | None) -> list[Path]:
+        self.feeder = self._feeder()
+        async with trio.open_nursery() as helpers:
+            helpers.start_soon(self._heed_signals)
+            helpers.start_soon(self._feed)
+            try:
+                writers = await self._prepared()
+                if watch:
+                    helpers.start_soon(watch, self._live())
+                await self._play(writers)
+            finally:
+                self.feeder.stop()  # its thread cannot be cancelled
+            planned = await self._planned()
+            helpers.cancel_scope.cancel()
+        return [writer.close(self._totals(arm, planned)) for arm, writer in enumerate(writers)]
+
+    async def _prepared(self) -> list[RunWriter]:
+        """Everything that can be done before the first request, and the files open."""
+        await self.crew.ready()
+        await self._built()
+        if not self.feeder.drawn:
+            raise InputError(self._nothing())
+        await self.crew.warm()
+        return [self._writer(arm) for arm in range(len(self.voices))]
+
+    def _writer(self, arm: int) -> RunWriter:
+        job = self.voices[arm].job
+        duet = {"arm": arm, "arms": len(self.voices), "seed": self.seed}
+        said = {**header(job, self.found), "duet": duet if len(self.voices) > 1 else None}
+        return RunWriter(job.out, said, clock=time.monotonic)
+
+    async def _built(self) -> None:
+        """Wait until enough calls are built: all, as many as workers take, or for the next seconds."""
+        with trio.move_on_after(PREPARE_S):
+            await _until(lambda: self._enough or bool(self.interrupts))
+        await _until(lambda: bool(self.feeder.drawn) or self.feeder.done)
+
+    @property
+    def _enough(self) -> bool:
+        feeder = self.feeder
+        return feeder.done or self.crew.full or (feeder.horizon or 0.0) > HORIZON_S
+
+    async def _play(self, writers: Sequence[RunWriter]) -> None:
+        """Have everything sent, and return when all of it is written down."""
+        self.scribe = self._scribe(writers)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(on_thread, self.scribe.follow, BEHIND)
+            try:
+                self.crew.go(LEAD_S)
+                if self.interrupts:
+                    self.crew.stop()
+                await self.crew.finished()
+            finally:
+                self.scribe.finish()
+        await on_thread(self.scribe.complete, PLAIN)
+
+    async def _feed(self) -> None:
+        try:
+            await on_thread(self.feeder.run, AHEAD)
+        finally:
+            self.fed.set()
+
+    def _feeder(self) -> Feeder:
+        arms = len(self.voices)
+        drawn = interleaved([voice.calls for voice in self.voices], self.seed)
+        return Feeder(
+            drawn,
+            [member.feed for member in self.crew.members],
+            lambda call: self.voices[call.index % arms].shards.next(),
+        )
+
+    async def _planned(self) -> int | None:
+        """How many requests there were for each target; None for what was sent, where time ended it."""
+        timed = self.job.duration_s is not None or self.plan.rounds is None
+        if not self.job.pace.is_open and timed:
+            return None
+        await self.fed.wait()
+        rest = await trio.to_thread.run_sync(self.feeder.rest, lambda: self.interrupts > 1)
+        return math.ceil((self.feeder.drawn + rest) / len(self.voices))
+
+    def _scribe(self, writers: Sequence[RunWriter]) -> Scribe:
+        return Scribe(
+            spools=[member.spool for member in self.crew.members],
+            books=[self._book(arm, writer) for arm, writer in enumerate(writers)],
+            till=None if self.job.max_cost is None else Till(self.crew.pulse),
+        )
+
+    def _book(self, arm: int, writer: RunWriter) -> Book:
+        voice = self.voices[arm]
+        return Book(
+            writer=writer,
+            tally=voice.tally,
+            progress=lambda: {"planned": self._known(), "issued": self.crew.issued(arm)},
+            secrets=voice.job.target.secrets,
+        )
+
+    def _live(self) -> Live:
+        return Live(
+            crew=self.crew,
+            tallies=[voice.tally for voice in self.voices],
+            expected=self._expected,
+            duration_s=self.job.duration_s,
+        )
+
+    def _expected(self) -> int | None:
+        """How many requests there will be: by the survey, or at most as many as the trace holds."""
+        each = self._each()
+        return None if each is None else each * len(self.voices)
+
+    def _each(self) -> int | None:
+        if self.plan.rounds is None or self.job.duration_s is not None:
+            return None
+        held = self.found.requests if self.found else self.job.trace.totals.get("requests")
+        if not held:
+            return None
+        return min(held * self.plan.rounds, self.job.requests or held * self.plan.rounds)
+
+    def _known(self) -> int:
+        """How many requests for each target are known to be planned so far."""
+        drawn = math.ceil(self.feeder.drawn / len(self.voices))
+        if self.found is None or self.plan.rounds is None or self.job.duration_s is not None:
+            return drawn
+        return self._each() or drawn
+
+    def _nothing(self) -> str:
+        skipped = ", ".join(f"{count} {reason}" for reason, count in self.plan.skipped.items())
+        why = f" (left out: {skipped})" if skipped else ""
+        if "only" in self.plan.skipped:
+            why += "; --only takes an endpoint (chat, embeddings), a model or a recorded host"
+        return f"{self.job.trace_path}: holds no request to send{why}"
+
+    async def _heed_signals(self) -> None:
+        """The first signal to stop ends the sending, the second also what follows it."""
+        if threading.current_thread() is not threading.main_thread():
+            return
+        with trio.open_signal_receiver(*stop_signals()) as signals:
+            async for _ in signals:
+                self.interrupts += 1
+                if self.interrupts > 1:
+                    self.crew.kill()
+                elif self.crew.began:
+                    self.crew.stop()
+
+    def _totals(self, arm: int, planned: int | None) -> dict[str, Any]:
+        voice = self.voices[arm]
+        account = Account(
+            job=voice.job,
+            plan=voice.plan,
+            tally=voice.tally,
+            crew=self.crew,
+            issued=self.crew.issued(arm),
+            planned=planned,
+            interrupted=bool(self.interrupts),
+            steal_s=None if self.steal is None else (steal_s() or 0.0) - self.steal,
+        )
+        return account.totals()
+
+
+async def _until(true: Callable[[], bool]) -> None:
+    """Wait for what a thread or another process will do."""
+    while not true():  # noqa: ASYNC110 (neither can set an event of this loop)
+        await trio.sleep(POLL_S)
+
+
+@contextmanager
+def _unwrapped() -> Iterator[None]:
+    """Raise the one error inside nested groups by itself: it has a line for the user."""
+    try:
+        yield
+    except BaseExceptionGroup as group:
+        error: BaseException = group
+        while isinstance(error, BaseExceptionGroup):
+            error = error.exceptions[0]
+        raise error from None

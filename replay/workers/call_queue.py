@@ -1,0 +1,195 @@
+"""The feed: calls on their way from the parent to a worker, over a socket, ahead of their time.
+
+The worker keeps a bounded number at hand, so that sending waits for nobody. A frame is one msgpack array.
+"""
+
+import socket
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
+from typing import Any, Final
+
+import msgpack
+import trio
+
+from tbench.replay.sender import Call, Origin
+from tbench.replay.workers.counters import Row
+
+PIECE: Final = 65536
+CALL_BYTES: Final = 600
+"""About what a call weighs in memory beside its head and body."""
+MOST_FRAME: Final = 2**31 - 1
+
+_pack: Callable[[object], bytes] = msgpack.Packer(unicode_errors="surrogatepass").pack
+
+
+def frame(call: Call) -> bytes:
+    """A call as bytes."""
+    return _pack((call.index, call.due, call.origin, call.head, call.body, call.cost, call.label))
+
+
+class Feed:
+    """A player's Supply: the calls that come over `sock`. Start `run` in a nursery.
+
+    About `most_bytes` are kept at hand, and `row` says `full` when they are.
+    """
+
+    def __init__(self, sock: trio.socket.SocketType, row: Row, *, most_bytes: int) -> None:
+        self._sock = sock
+        self._row = row
+        self._most = most_bytes
+        self._calls: deque[Call] = deque()
+        self._weight = 0
+        self._ended = False
+        self._hungry = False
+        self._room: trio.Event | None = None
+        self._woken: Callable[[], None] = lambda: None
+        self._origins: dict[tuple[str, str, int], Origin] = {}
+
+    def take(self) -> Call | None:
+        """The next call; None when none is at hand."""
+        if not self._calls:
+            if not self._hungry and not self._ended:
+                self._hungry = True
+                self._row["starved"] += 1
+            return None
+        call = self._calls.popleft()
+        self._weight -= _weight(call)
+        if self._room is not None and self._weight * 2 < self._most:
+            self._room.set()
+        return call
+
+    @property
+    def over(self) -> bool:
+        """Whether there is nothing more, now and ever."""
+        return self._ended and not self._calls
+
+    def tell(self, woken: Callable[[], None]) -> None:
+        """Call `woken` when calls come after there were none, and when there will be none any more."""
+        self._woken = woken
+
+    async def run(self) -> None:
+        """Receive until the parent closes its side."""
+        frames = msgpack.Unpacker(
+            use_list=False, unicode_errors="surrogatepass", max_buffer_size=MOST_FRAME
+        )
+        while data := await self._received():
+            frames.feed(data)
+            self._add(frames)
+            await self._space()
+        self._ended = True
+        self._row["full"] = 1
+        self._woken()
+
+    def _add(self, frames: msgpack.Unpacker) -> None:
+        for one in frames:
+            call = self._call(one)
+            self._weight += _weight(call)
+            self._calls.append(call)
+        if self._hungry and self._calls:
+            self._hungry = False
+            self._woken()
+
+    async def _received(self) -> bytes:
+        try:
+            return await self._sock.recv(PIECE)
+        except OSError:  # the parent is gone
+            return b""
+
+    async def _space(self) -> None:
+        """Wait while enough is at hand."""
+        if self._weight >= self._most:
+            self._row["full"] = 1
+            self._room = trio.Event()
+            await self._room.wait()
+            self._room = None
+
+    def _call(self, parts: tuple[Any, ...]) -> Call:
+        index, due, origin, head, body, cost, label = parts
+        known = self._origins.setdefault(origin, Origin(*origin))
+        return Call(
+            index=index, due=due, origin=known, head=head, body=body, cost=cost, label=label
+        )
+
+
+def _weight(call: Call) -> int:
+    return len(call.head) + len(call.body) + CALL_BYTES
+
+
+# The feeder: draws calls from the plan on a thread, and hands each to the worker that is to send it.
+
+BATCH: Final = 32768
+BATCH_S: Final = 0.005
+"""Frames are handed on when they are so many bytes together, or so old."""
+
+
+class Feeder:
+    """Feeds workers over `socks`; `shard` says which gets a call just drawn. For one thread: `run`.
+
+    `drawn` counts the calls taken from the plan, `horizon` is when the last of them is due. A worker that
+    is gone loses its calls, which then were never sent. `stop` may be called from another thread.
+    """
+
+    def __init__(
+        self, calls: Iterator[Call], socks: Sequence[socket.socket], shard: Callable[[Call], int]
+    ) -> None:
+        self._calls = calls
+        self._socks = socks
+        self._shard = shard
+        self._waiting: list[list[bytes]] = [[] for _ in socks]
+        self._bytes = [0] * len(socks)
+        self._flushed = [0.0] * len(socks)
+        self._stopped = False
+        self.drawn = 0
+        self.horizon: float | None = None
+        self.done = False
+
+    def run(self) -> None:
+        """Feed until the plan ends or `stop` is called; then no worker gets any more."""
+        try:
+            for call in self._calls:
+                self.drawn += 1
+                self.horizon = call.due
+                self._hand(self._shard(call), call)
+                if self._stopped:
+                    return
+        finally:
+            for worker, sock in enumerate(self._socks):
+                self._flush(worker)
+                with suppress(OSError):
+                    sock.shutdown(socket.SHUT_WR)
+            self.done = True
+
+    def stop(self) -> None:
+        """Draw no more; a worker that takes none holds nobody up."""
+        self._stopped = True
+        for sock in self._socks:
+            with suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
+
+    def rest(self, give_up: Callable[[], bool]) -> int:
+        """Draw the rest of the plan only to count it, unless `give_up` says so. After `run`."""
+        return sum(1 for _ in _until(self._calls, give_up))
+
+    def _hand(self, worker: int, call: Call) -> None:
+        data = frame(call)
+        self._waiting[worker].append(data)
+        self._bytes[worker] += len(data)
+        old = time.monotonic() - self._flushed[worker] > BATCH_S
+        if old or self._bytes[worker] >= BATCH:
+            self._flush(worker)
+
+    def _flush(self, worker: int) -> None:
+        frames, self._waiting[worker] = self._waiting[worker], []
+        self._bytes[worker] = 0
+        self._flushed[worker] = time.monotonic()
+        with suppress(OSError):  # it is gone: whoever watches it says so
+            self._socks[worker].sendall(b"".join(frames))
+
+
+def _until[T](items: Iterable[T], stop: Callable[[], bool]) -> Iterator[T]:
+    for item in items:
+        if stop():
+            return
+        yield item

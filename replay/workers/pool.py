@@ -1,0 +1,371 @@
+"""The crew: starts the workers, passes the word to them, and notices when one is gone."""
+
+import math
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import IO, Any, Final, NoReturn, Protocol
+
+import trio
+
+from tbench.capture.errors import InputError, InvalidRunError
+from tbench.capture.stopping import stop_signals
+from tbench.replay.workers.counters import Pulse, Row
+from tbench.replay.workers.messages import Duty, Report
+from tbench.replay.workers.spool import SpoolReader
+
+# Kin: processes of this very package, whatever the folder they are started in holds.
+
+
+def kin_command(module: str) -> list[str]:
+    """What runs a module of ours. -P: a folder of that name in the user's own place is not ours."""
+    return [sys.executable, "-P", "-m", module]
+
+
+def kin_environ() -> dict[str, str]:
+    """Our environment, with the place of this package first: kin must not find another one."""
+    here = str(Path(__file__).parents[2])
+    given = os.environ.get("PYTHONPATH")
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([here, given] if given else [here])}
+
+
+# A worker's process: forked where that is safe and asked for, else a new interpreter.
+#
+# A fork shares what its parent has loaded, which is what starting an interpreter takes its time for. It is
+# safe where nothing else runs in the parent: no second thread may hold a lock, and no event loop be
+# running.
+
+THREADS: Final = Path("/proc/self/task")
+OPEN: Final = Path("/proc/self/fd")
+LOOK_S: Final = 0.005
+
+
+class Process(Protocol):
+    """A process that was started."""
+
+    def wait(self, seconds: float | None = None) -> int | None:
+        """Its exit code, or minus the signal that ended it; None when it still runs after that time."""
+        ...
+
+    def kill(self) -> None: ...
+
+
+def start(fds: Sequence[int], said: IO[bytes], *, fork: bool) -> Process:
+    """A worker over these descriptors, whose last words go to `said`.
+
+    It is of its own session, so that Ctrl-C at the terminal reaches the parent alone. With `fork` the
+    caller says that its process runs no event loop.
+    """
+    if fork and sys.platform == "linux" and len(os.listdir(THREADS)) == 1:  # noqa: PTH208
+        return Forked(fds, said)
+    return Started(fds, said)
+
+
+class Started:
+    """A new interpreter."""
+
+    def __init__(self, fds: Sequence[int], said: IO[bytes]) -> None:
+        self._process = subprocess.Popen(  # noqa: S603 (ourselves)
+            [*kin_command("tbench.replay.workers"), *map(str, fds)],
+            pass_fds=fds,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=said,
+            start_new_session=True,
+            env=kin_environ(),
+        )
+
+    def wait(self, seconds: float | None = None) -> int | None:
+        with suppress(subprocess.TimeoutExpired):
+            return self._process.wait(seconds)
+        return None
+
+    def kill(self) -> None:
+        self._process.kill()
+
+
+class Forked:
+    """A copy of this process."""
+
+    def __init__(self, fds: Sequence[int], said: IO[bytes]) -> None:
+        from tbench.replay.workers.worker import work  # noqa: PLC0415 (in the parent, for all workers at once)
+
+        self._code: int | None = None
+        self._pid = os.fork()
+        if self._pid == 0:
+            _live(work, fds, said.fileno())
+
+    def wait(self, seconds: float | None = None) -> int | None:
+        until = math.inf if seconds is None else time.monotonic() + seconds
+        while self._code is None:
+            if self._ended():
+                break
+            if time.monotonic() >= until:
+                return None
+            time.sleep(LOOK_S)
+        return self._code
+
+    def _ended(self) -> bool:
+        try:
+            pid, status = os.waitpid(self._pid, os.WNOHANG)
+        except ChildProcessError:  # this process lets the system forget how its children end
+            pid, status = self._pid, 0
+        if pid:
+            self._code = os.waitstatus_to_exitcode(status)
+        return bool(pid)
+
+    def kill(self) -> None:
+        if self._code is None:
+            os.kill(self._pid, signal.SIGKILL)
+
+
+def _live(work: Callable[..., None], fds: Sequence[int], said: int) -> NoReturn:
+    """A copy's whole life. Nothing of the parent's is cleaned up at its end: it is not its own."""
+    code = 1
+    try:
+        _leave(fds, said)
+        work(*fds)
+        code = 0
+    except BaseException:
+        traceback.print_exc()
+        sys.stderr.flush()
+    finally:
+        os._exit(code)
+
+
+def _leave(fds: Sequence[int], said: int) -> None:
+    """Let go of all that is the parent's, and keep what a worker has."""
+    os.setsid()
+    for number in stop_signals():
+        signal.signal(number, signal.SIG_DFL)
+    null = os.open(os.devnull, os.O_RDWR)
+    for standard, place in enumerate((null, null, said)):
+        os.dup2(place, standard)
+    for fd in map(int, os.listdir(OPEN)):  # noqa: PTH208
+        if fd > 2 and fd not in fds:
+            with suppress(OSError):  # the one that lists them
+                os.close(fd)
+
+
+GRACE_S: Final = 10.0
+"""How long a worker may take to end what it was told to end, before it is killed."""
+
+
+@dataclass(kw_only=True)
+class Member:
+    """One worker, as the parent sees it. `lost` says in words how it died before it could report."""
+
+    number: int
+    process: Process
+    control: Connection
+    feed: socket.socket
+    spool: SpoolReader
+    row: Row
+    said: IO[bytes]
+    report: Report | None = None
+    lost: str | None = None
+    over: trio.Event = field(default_factory=trio.Event)
+
+    def tell(self, word: object) -> None:
+        """Pass a word, if it still listens."""
+        with suppress(OSError):
+            self.control.send(word)
+
+    async def hear(self) -> Any:  # noqa: ANN401 (a Word, or a Report)
+        """The next word; None when the worker is gone."""
+        await trio.lowlevel.wait_readable(self.control.fileno())
+        try:
+            return self.control.recv()
+        except (EOFError, OSError):
+            return None
+
+    async def expect(self, word: str) -> None:
+        """Wait for a word of getting ready; `lost` says when the worker is gone instead."""
+        if await self.hear() != word:
+            await self.bury()
+
+    async def attend(self) -> None:
+        """Until it has reported, or is gone."""
+        while not self.over.is_set():
+            word = await self.hear()
+            if isinstance(word, Report):
+                self.report = word
+                self.over.set()
+            elif word is None:
+                await self.bury()
+
+    async def bury(self) -> None:
+        """Note how it died."""
+        code = await trio.to_thread.run_sync(self._waited)
+        self.lost = f"worker {self.number + 1} {_death(code)}{self._last_words()}"
+        self.over.set()
+
+    def kill(self) -> None:
+        self.process.kill()
+
+    def close(self) -> None:
+        """Let go of everything; the process ends."""
+        self.control.close()
+        self.feed.close()
+        self._waited()
+        self.row.release()
+
+    def _waited(self) -> int:
+        while (code := self.process.wait(GRACE_S)) is None:
+            self.process.kill()
+        return code
+
+    def _last_words(self) -> str:
+        self.said.seek(0)
+        lines = self.said.read().decode(errors="replace").strip().splitlines()
+        return f": {lines[-1]}" if lines else ""
+
+
+class Crew:
+    """The workers of one replay. Use `hired`."""
+
+    def __init__(self, members: Sequence[Member], pulse: Pulse) -> None:
+        self.members = members
+        self.pulse = pulse
+        self.began = 0.0
+        self.stopped = trio.Event()
+
+    @classmethod
+    @contextmanager
+    def hired(cls, duties: Sequence[Duty], folder: Path, *, fork: bool = False) -> Iterator["Crew"]:
+        """Start a worker for each duty; their spools lie in `folder`, without a name.
+
+        `fork` says that this process runs no event loop: then it may be forked.
+        """
+        with ExitStack() as stack:
+            pulse = stack.enter_context(Pulse.made(len(duties)))
+            members = [
+                stack.enter_context(_member(duty, pulse, folder, fork=fork)) for duty in duties
+            ]
+            yield cls(members, pulse)
+
+    def issued(self, arm: int = 0) -> int:
+        """How many calls were sent for an arm."""
+        return sum(member.row.issued(arm) for member in self.members)
+
+    @property
+    def in_flight(self) -> int:
+        return sum(member.row.in_flight for member in self.members)
+
+    @property
+    def now(self) -> float:
+        """Seconds since the start of the run; below 0 before it."""
+        return time.monotonic() - self.began if self.began else 0.0
+
+    @property
+    def full(self) -> bool:
+        """Whether every worker has as many calls at hand as it takes."""
+        return all(member.row["full"] for member in self.members)
+
+    @property
+    def lost(self) -> list[str]:
+        """How the workers died that did."""
+        return [member.lost for member in self.members if member.lost]
+
+    @property
+    def reports(self) -> list[Report]:
+        return [member.report for member in self.members if member.report]
+
+    async def ready(self) -> None:
+        """Wait until each could send. Raises InvalidRunError when one died instead."""
+        await self._each("ready")
+
+    async def warm(self) -> None:
+        """Have each open its connections. Raises InvalidRunError when one died instead."""
+        self.tell("warm")
+        await self._each("warm")
+
+    def go(self, lead_s: float) -> None:
+        """Set the one instant at which all start."""
+        self.began = time.monotonic() + lead_s
+        self.tell(("go", self.began))
+
+    def tell(self, word: object) -> None:
+        for member in self.members:
+            member.tell(word)
+
+    def stop(self) -> None:
+        """Have each stop sending, and cancel what is in flight."""
+        self.stopped.set()
+        self.tell("stop")
+
+    def kill(self) -> None:
+        """End all at once; what is in flight is lost."""
+        for member in self.members:
+            member.kill()
+
+    async def finished(self) -> None:
+        """Wait until each has reported or is gone. One that ignores the word to stop is killed."""
+        async with trio.open_nursery() as nursery:
+            for member in self.members:
+                nursery.start_soon(member.attend)
+            nursery.start_soon(self._enforce)
+            for member in self.members:
+                await member.over.wait()
+            nursery.cancel_scope.cancel()
+
+    async def _enforce(self) -> None:
+        await self.stopped.wait()
+        await trio.sleep(GRACE_S)
+        self.kill()
+
+    async def _each(self, word: str) -> None:
+        async with trio.open_nursery() as nursery:
+            for member in self.members:
+                nursery.start_soon(member.expect, word)
+        if self.lost:
+            raise InvalidRunError(f"{self.lost[0]}; nothing was sent")
+
+
+@contextmanager
+def _member(duty: Duty, pulse: Pulse, folder: Path, *, fork: bool) -> Iterator[Member]:
+    """A worker, and what the parent holds of it."""
+    with ExitStack() as stack:
+        try:
+            spool = stack.enter_context(tempfile.TemporaryFile(dir=folder))
+        except OSError as error:
+            raise InputError(f"{folder}: no run can be written here: {error.strerror}") from None
+        said = stack.enter_context(tempfile.TemporaryFile())
+        ours, theirs = socket.socketpair()
+        control, controlled = socket.socketpair()
+        fds = (theirs.fileno(), controlled.fileno(), spool.fileno(), pulse.fd)
+        process = start(fds, said, fork=fork)
+        theirs.close()
+        controlled.close()
+        member = Member(
+            number=duty.number,
+            process=process,
+            control=Connection(control.detach()),
+            feed=ours,
+            spool=SpoolReader(spool.fileno()),
+            row=pulse.row(duty.number),
+            said=said,
+        )
+        stack.callback(member.close)
+        member.tell(duty)
+        yield member
+
+
+def _death(code: int) -> str:
+    """How a process ended, in words."""
+    if code >= 0:
+        return f"ended with exit code {code}"
+    try:
+        return f"was killed by {signal.Signals(-code).name}"
+    except ValueError:
+        return f"was killed by signal {-code}"

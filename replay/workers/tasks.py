@@ -1,0 +1,62 @@
+"""Duties: a job cut into as many shares as it has workers."""
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final
+
+from tbench.replay.address import address
+from tbench.replay.pace import Pace
+from tbench.replay.pacing import Closed
+from tbench.replay.request import origin_at
+from tbench.replay.workers.messages import Duty, part, share
+
+if TYPE_CHECKING:
+    from tbench.replay.job import Job
+
+AHEAD_BYTES: Final = 64 * 2**20
+"""Calls that all workers together keep at hand, about."""
+MOST_CONNECTIONS: Final = 1024
+"""No more are opened ahead: they would be idle for too long."""
+WORKER_STREAMS: Final = 500
+WORKER_RATE: Final = 2000
+"""What one worker does with ease: requests in flight, and requests/s of an open loop."""
+
+
+def duties(jobs: "Sequence[Job]", closed: Closed | None) -> list[Duty]:
+    """One for each worker. Of several jobs (a duet) the first says how, each says where to."""
+    job, workers = jobs[0], jobs[0].workers
+    return [
+        Duty(
+            number=number,
+            workers=workers,
+            sender=job.sender,
+            http2=job.http2,
+            proxy=job.proxy,
+            deadlines=job.deadlines,
+            origins=tuple(origin_at(address(one.target.base_url)) for one in jobs),
+            arms=len(jobs),
+            keyless=tuple(one.target.keyless for one in jobs),
+            connections=min(share(_at_once(closed), number, workers), MOST_CONNECTIONS),
+            closed=closed and part(closed, number, workers),
+            ends=math.inf if job.duration_s is None else job.duration_s,
+            max_in_flight=job.pace.max_in_flight
+            and max(1, share(job.pace.max_in_flight, number, workers)),
+            budget=job.max_cost,
+            ca=job.ca,
+            ahead_bytes=AHEAD_BYTES // workers,
+        )
+        for number in range(workers)
+    ]
+
+
+def _at_once(closed: Closed | None) -> int:
+    """How many connections the first instant needs. An idle one could hold a thread that another needs."""
+    return 0 if closed is None else closed.allowed(0.0)
+
+
+def needed(pace: Pace) -> int:
+    """How many workers a pacing needs, by its own words: recorded times and profiles count as one."""
+    if pace.mode == "concurrency":
+        return math.ceil(pace.value / WORKER_STREAMS)
+    rate = pace.value if pace.mode in {"rate", "poisson", "constant"} else 0.0
+    return max(1, math.ceil(rate / WORKER_RATE))

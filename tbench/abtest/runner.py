@@ -1,0 +1,194 @@
+"""Conduct: make the runs of an experiment, one slot after the other, and say how each ended.
+
+A run counts when it came to its planned end on a client that kept up. One whose client was the limit is
+done again in its place, a stated number of times; any other end ends the experiment, which can be taken up
+again.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from tbench.abtest.plan import Experiment, Slot, Treatment
+from tbench.abtest.run_store import Ledger
+from tbench.capture.errors import InputError, after_sending
+from tbench.replay.closing import check_reached
+from tbench.replay.forecast import Forecast, forecast
+from tbench.replay.job import Job
+from tbench.replay.runfile import Run
+from tbench.replay.runner import Watch, perform_duet
+from tbench.replay.totals import numbers
+
+DONE: Final = "done"
+INVALID: Final = "invalid"
+EARLY: Final = frozenset({"interrupt", "errors", "max_cost", "disk"})
+"""Ends before the planned one: the next run would end alike, or nobody wants it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Performed:
+    """One run that was made: how its slot ended, and `numbers` as `replay --json` has them.
+
+    `ended` is "done", "invalid", or what ended it before its time: interrupt, errors, max_cost, disk.
+    """
+
+    slot: Slot
+    arm: Treatment
+    run: Run
+    numbers: Mapping[str, Any]
+    ended: str
+
+    @property
+    def usd(self) -> float:
+        """What it cost by list prices, US dollars, as far as they are known."""
+        return float((self.run.totals.get("cost") or {}).get("usd") or 0.0)
+
+
+def conduct(
+    plan: Experiment,
+    ledger: Ledger,
+    watch: Callable[[Slot], Watch | None],
+    *,
+    argv: tuple[str, ...] = (),
+    sleep: Callable[[float], None] = time.sleep,
+) -> Iterator[Performed]:
+    """Make every run that is missing, in the plan's order; yields each as it ends.
+
+    The iterator ends after a slot that does not count. Raises InputError before anything is sent,
+    InvalidRunError where a later run or its note cannot be made, UnreachableError when no request of a run
+    succeeded.
+    """
+    for place, slot in enumerate(missing(plan, ledger)):
+        if place:
+            sleep(plan.pause_s)
+        for _ in range(plan.redo_invalid + 1):
+            with after_sending(bool(ledger.entries)):
+                made = _perform(plan, ledger, slot, watch(slot), argv)
+            ended = _note(ledger, made)
+            yield from (replace(one, ended=ended) for one in made)
+            for one in made:
+                check_reached(one.run, one.numbers)
+            if ended != INVALID:
+                break
+        if ended != DONE:
+            return
+
+
+def missing(plan: Experiment, ledger: Ledger) -> list[Slot]:
+    """The slots of which a run is not there yet."""
+    return [
+        slot
+        for slot in plan.slots
+        if not all(ledger.done(plan.treatments[arm].name, slot.round) for arm in slot.arms)
+    ]
+
+
+def _perform(
+    plan: Experiment, ledger: Ledger, slot: Slot, watch: Watch | None, argv: tuple[str, ...]
+) -> list[Performed]:
+    arms = [plan.treatments[arm] for arm in slot.arms]
+    for arm in arms:
+        ledger.clear(arm.name, slot.round)
+    jobs = [_job(plan, ledger, slot, arm, argv) for arm in arms]
+    runs = perform_duet(jobs, seed=plan.seed + slot.round, watch=watch)
+    return [
+        Performed(
+            slot=slot, arm=arm, run=run, numbers=(found := numbers(run)), ended=_ended(run, found)
+        )
+        for arm, run in zip(arms, runs, strict=True)
+    ]
+
+
+def _job(
+    plan: Experiment, ledger: Ledger, slot: Slot, arm: Treatment, argv: tuple[str, ...]
+) -> Job:
+    left = None if plan.max_cost is None else max(plan.max_cost - ledger.spent, 1e-9)
+    order = replace(arm.order(plan.order), out=ledger.path(arm.name, slot.round), max_cost=left)
+    part = {
+        "arm": arm.name,
+        "round": slot.round,
+        "rounds": plan.repeats,
+        "arms": [one.name for one in plan.treatments],
+        "schedule": plan.schedule,
+    }
+    return order.job(argv, part_of=part)
+
+
+def _ended(run: Run, found: Mapping[str, Any]) -> str:
+    by = run.totals["ended_by"]
+    if by in EARLY:
+        return str(by)
+    if not found["completed"]:  # nothing to judge by, and asking again may be of use later
+        return "errors"
+    return DONE if found["valid"] else INVALID
+
+
+def _note(ledger: Ledger, made: list[Performed]) -> str:
+    """Write down how a slot ended. Its runs count together: of a duet none counts without the others."""
+    ends = {one.ended for one in made} - {DONE}
+    together = min(ends - {INVALID}, default=INVALID) if ends else DONE
+    for one in made:
+        ledger.note(one.arm.name, one.slot.round, together, one.usd)
+    return together
+
+
+# The outlook: what a whole experiment would send, how long it would take, and what it would cost.
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outlook:
+    """One forecast for a run of each arm, and the sums over the runs that are still to be made.
+
+    `requests`, `prompt_tokens`, `output_tokens`, `cost_usd` and `uncounted` are of all arms' runs, `unpriced`
+    the models without a price, as in a forecast; `duration_s` is that of the runs one after the other, with
+    the pauses.
+    """
+
+    arms: tuple[tuple[Treatment, Forecast], ...]
+    runs: int
+    requests: int
+    prompt_tokens: int
+    output_tokens: int
+    duration_s: float
+    estimated: bool
+    cost_usd: float | None
+    uncounted: int
+    unpriced: tuple[str, ...]
+
+
+def outlook(plan: Experiment, slots: Sequence[Slot]) -> Outlook:
+    """Read the trace once for each arm, and add up. `slots` are those that are still to be performed."""
+    seen = [_forecast(plan, arm) for arm in plan.treatments]
+    due = [arm for slot in slots for arm in slot.arms]
+    costs = [one.cost_usd for one in seen]
+    lasts = sum(max(seen[arm].duration_s for arm in slot.arms) for slot in slots)
+    return Outlook(
+        arms=tuple(zip(plan.treatments, seen, strict=True)),
+        runs=len(due),
+        requests=sum(seen[arm].requests for arm in due),
+        prompt_tokens=sum(seen[arm].prompt_tokens for arm in due),
+        output_tokens=sum(seen[arm].output_tokens for arm in due),
+        duration_s=lasts + plan.pause_s * max(0, len(slots) - 1),
+        estimated=any(one.estimated for one in seen),
+        cost_usd=None if set(costs) == {None} else sum(costs[arm] or 0.0 for arm in due),
+        uncounted=sum(seen[arm].uncounted for arm in due),
+        unpriced=tuple(sorted({model for one in seen for model in one.unpriced})),
+    )
+
+
+def check_budget(plan: Experiment, seen: Outlook, spent: float) -> None:
+    """Raise InputError where `--max-cost` could not last to the end: half an experiment decides nothing."""
+    if plan.max_cost is None or seen.cost_usd is None:
+        return
+    if spent + seen.cost_usd > plan.max_cost:
+        raise InputError(
+            f"--max-cost {plan.max_cost:g}: the {seen.runs} runs still to be made cost about "
+            f"{seen.cost_usd:.2f} USD at list prices, with {spent:.2f} spent; raise it, or take fewer "
+            "--repeats or --requests"
+        )
+
+
+def _forecast(plan: Experiment, arm: Treatment) -> Forecast:
+    order = replace(arm.order(plan.order), max_cost=plan.max_cost)
+    return forecast(order.job(send=False))
