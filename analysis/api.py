@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tbench.analysis.arms import Arm, load_arm
-from tbench.analysis.compare import Question
+from tbench.analysis.compare import CompareOptions
 from tbench.analysis.comparison import Comparisons
 from tbench.analysis.sketched import compare_files
 from tbench.replay.warmup import parse_warmup
@@ -35,7 +35,7 @@ def compare(  # noqa: PLR0913 (one keyword for each option of the verb)
 
     Raises InputError where a file is not a run or trace, or the arms have nothing in common.
     """
-    question = Question(
+    question = CompareOptions(
         metrics=tuple(metrics),
         quantiles=tuple(quantiles),
         paired=paired,

@@ -15,7 +15,7 @@ from tbench.analysis.contrast import FINDINGS
 from tbench.analysis.gate import Gate
 from tbench.analysis.judgement import BURST, Evidence, Method
 from tbench.analysis.metrics import METRICS, Metric
-from tbench.analysis.pairing import Group, Observed
+from tbench.analysis.pairing import ArmRuns, RunView
 from tbench.analysis.quantiles import ordered, quantile
 from tbench.analysis.run_metrics import Figure
 from tbench.analysis.t_tests import Estimate, difference, level, student
@@ -55,7 +55,7 @@ NONE_LEFT: Final = "it is zero"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Case:
+class GateEstimate:
     """The figures of each arm's runs, and the estimate on y's scale; None where it cannot be made.
 
     `strict` is what a PASS needs besides (`analysis.judgement.Evidence`), by default the estimate alone.
@@ -131,7 +131,7 @@ class Case:
         return f"{HIDDEN if worst else NONE_LEFT} in every run of the candidate"
 
 
-def make_case(gate: Gate, baseline: Group, candidate: Group, contrast: Method) -> Case:
+def make_case(gate: Gate, baseline: ArmRuns, candidate: ArmRuns, contrast: Method) -> GateEstimate:
     """The figures of all runs, and Welch's or the trend's difference; the candidate's level for a limit."""
     groups = (baseline, candidate)
     sides = _sides(groups, lambda run: gate.endpoint.figure(run, gate.slo))
@@ -142,7 +142,7 @@ def make_case(gate: Gate, baseline: Group, candidate: Group, contrast: Method) -
     elif any(worst := [worst_figures(gate, group) for group in groups]):
         first, second = (one or side for one, side in zip(worst, sides, strict=True))
         strict = estimate_of(gate, (first, second), (baseline.at, candidate.at), contrast)
-    return Case(
+    return GateEstimate(
         arm=candidate.name,
         gate=gate,
         baseline=sides[0],
@@ -157,7 +157,7 @@ def make_case(gate: Gate, baseline: Group, candidate: Group, contrast: Method) -
 Sides = tuple[tuple[Figure, ...], tuple[Figure, ...]]
 
 
-def _sides(groups: tuple[Group, Group], figure: Callable[[Observed], Figure]) -> Sides:
+def _sides(groups: tuple[ArmRuns, ArmRuns], figure: Callable[[RunView], Figure]) -> Sides:
     first, second = (tuple(figure(run) for run in group.runs) for group in groups)
     return first, second
 
@@ -171,7 +171,7 @@ def estimate_of(
     return difference_of(gate, sides, at, contrast)
 
 
-def worst_figures(gate: Gate, group: Group) -> tuple[Figure, ...] | None:
+def worst_figures(gate: Gate, group: ArmRuns) -> tuple[Figure, ...] | None:
     """The runs' figures with every failure as the slowest request; None where no such request failed."""
     worst = gate.endpoint.worst
     if worst is None or not any(run.failures(METRICS[gate.metric]) for run in group.runs):
@@ -179,7 +179,7 @@ def worst_figures(gate: Gate, group: Group) -> tuple[Figure, ...] | None:
     return tuple(worst(run) for run in group.runs)
 
 
-def _lag_s(gate: Gate, groups: tuple[Group, Group]) -> tuple[float, float]:
+def _lag_s(gate: Gate, groups: tuple[ArmRuns, ArmRuns]) -> tuple[float, float]:
     """What the client's own lag can have done to a quantile, by the larger of two reckonings.
 
     How far the quantile of each run falls once every request counts from when it could have been sent; and
@@ -195,7 +195,7 @@ def _lag_s(gate: Gate, groups: tuple[Group, Group]) -> tuple[float, float]:
     return max(0.0, *apart), max(0.0, *(-one for one in apart))
 
 
-def _late(run: Observed, metric: Metric, p: float) -> tuple[float, float]:
+def _late(run: RunView, metric: Metric, p: float) -> tuple[float, float]:
     found, punctual = run.values(metric), run.punctual(metric)
     with np.errstate(invalid="ignore"):  # of a timeout nothing is known
         lag = ordered(found - punctual)
@@ -307,7 +307,7 @@ def make_method(gate: Gate, runs: tuple[int, ...], found: Estimate | None, contr
     return f"Welch t on per-run {what}, {both}, df {found.df:.1f}"
 
 
-def comparison(case: Case) -> Comparison:
+def comparison(case: GateEstimate) -> Comparison:
     """The case as a comparison, yet without a verdict."""
     gate, found = case.gate, case.estimate
     low, high = _ends(gate, case.evidence.interval)

@@ -26,7 +26,7 @@ from tbench.capture.errors import InputError, UnreachableError
 from tbench.replay.measures import minimum_n
 from tbench.replay.warmup import Warmup
 
-__all__ = ["Comparison", "Comparisons", "Question", "Shift", "Verdict", "compare"]
+__all__ = ["CompareOptions", "Comparison", "Comparisons", "Shift", "Verdict", "compare"]
 
 DEFAULT_METRICS = ("ttft", "e2e", "tpot", "itl")
 QUEUED = 3.0
@@ -36,7 +36,7 @@ QUEUEING = frozenset({"ttft", "ttft_sent", "ttft_answer", "e2e", "e2e_sent"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Question:
+class CompareOptions:
     """What to compare: empty `metrics` and `quantiles` mean the usual ones that the arms allow.
 
     `warmup` None keeps the runs' own flags (a trace has none: auto). `slo` says what a good request is.
@@ -49,13 +49,13 @@ class Question:
     slo: Slo = ()
 
 
-def compare(baseline: Arm, candidate: Arm, question: Question | None = None) -> Comparisons:
+def compare(baseline: Arm, candidate: Arm, question: CompareOptions | None = None) -> Comparisons:
     """Compare two arms of the same trace.
 
     Raises InputError when there is nothing to compare or the question makes no sense, UnreachableError
     when no request of an arm succeeded.
     """
-    question = question or Question()
+    question = question or CompareOptions()
     check(question)
     _check((baseline, candidate))
     matched = match(baseline, candidate, paired=question.paired, warmup=question.warmup)
@@ -112,7 +112,7 @@ def verdict(beware: Iterable[Caution]) -> Verdict:
     return Verdict.INVALID if invalid else Verdict.ADVISORY
 
 
-def check(question: Question) -> None:
+def check(question: CompareOptions) -> None:
     """Raises InputError for a question that makes no sense."""
     for name in question.metrics:
         if name not in METRICS:
@@ -180,7 +180,7 @@ class _Answer(NamedTuple):
 
 
 def _answers(
-    evidence: Evidence, question: Question, sessions: tuple[Clusters, ...]
+    evidence: Evidence, question: CompareOptions, sessions: tuple[Clusters, ...]
 ) -> dict[str, _Answer]:
     """One for each metric that both arms have; raises InputError when there is none."""
     asked = question.metrics or DEFAULT_METRICS
@@ -201,7 +201,7 @@ def _answers(
 
 
 def _contrast(
-    name: str, evidence: Evidence, question: Question, sessions: tuple[Clusters, ...]
+    name: str, evidence: Evidence, question: CompareOptions, sessions: tuple[Clusters, ...]
 ) -> Contrast:
     offsets = _offsets(evidence)
     return Contrast(
@@ -216,7 +216,7 @@ def _contrast(
 
 
 def _equal_lengths(
-    evidence: Evidence, question: Question, sessions: tuple[Clusters, ...]
+    evidence: Evidence, question: CompareOptions, sessions: tuple[Clusters, ...]
 ) -> EqualLengths | None:
     """End to end once more, with the output length taken out; None where lengths have nothing to say."""
     tokens = evidence.pair("output_tokens")

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 from tbench.analysis.metrics import METRICS
-from tbench.analysis.run_metrics import ERRORS, RUN_LEVEL, Endpoint, endpoint
+from tbench.analysis.run_metrics import ERRORS, RUN_LEVEL, RunMetric, endpoint
 from tbench.analysis.slo import UNITS, Slo, parse_amount, written
 from tbench.capture.errors import InputError
 
@@ -53,7 +53,7 @@ class Gate:
     slo: Slo = ()
 
     @property
-    def endpoint(self) -> Endpoint:
+    def endpoint(self) -> RunMetric:
         return endpoint(self.metric, self.quantile)
 
     @property
@@ -130,7 +130,7 @@ def parse_gate(text: str) -> Gate:
     return replace(gate, limit=_limit(text, of, found["limit"], found["of"]))
 
 
-def _endpoint(text: str, metric: str, level: str | None) -> Endpoint:
+def _endpoint(text: str, metric: str, level: str | None) -> RunMetric:
     """What the gate is about, or why there is no such thing."""
     if metric in RUN_LEVEL and (level is None or metric not in METRICS):
         of = RUN_LEVEL[metric]
@@ -158,7 +158,7 @@ def _quantile(text: str, level: str) -> float:
     return quantile
 
 
-def _margin(text: str, of: Endpoint, digits: str, unit: str) -> float:
+def _margin(text: str, of: RunMetric, digits: str, unit: str) -> float:
     if unit != MARGINS[of.scale]:
         points, whole = of.scale == "points", of.name in RUN_LEVEL
         has = "has a margin in points" if points else "has a margin in per cent"
@@ -170,7 +170,7 @@ def _margin(text: str, of: Endpoint, digits: str, unit: str) -> float:
     return margin
 
 
-def _limit(text: str, of: Endpoint, digits: str, unit: str) -> float:
+def _limit(text: str, of: RunMetric, digits: str, unit: str) -> float:
     number = _number(text, digits)
     if of.unit in UNITS:
         return parse_amount("--gate", text, (digits, unit), of.unit)

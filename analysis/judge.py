@@ -8,10 +8,10 @@ of) and ruling (the verdicts).
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from tbench.analysis.case import LEAST_RUNS, Case, make_case
+from tbench.analysis.case import LEAST_RUNS, GateEstimate, make_case
 from tbench.analysis.gate import Gate
 from tbench.analysis.judgement import ALPHA, Judgement, Method, Row, conclude
-from tbench.analysis.pairing import Shared, shared
+from tbench.analysis.pairing import CommonRequests, shared
 from tbench.analysis.replicates import Replicates
 from tbench.analysis.reservations import of_candidate, of_requests, of_runs
 from tbench.analysis.ruling import settled
@@ -74,7 +74,9 @@ def _check(arms: Sequence[Replicates], gates: Sequence[Gate]) -> None:
         )
 
 
-def _cases(whole: Shared, gates: Sequence[Gate], contrast: Method) -> Iterator[Case]:
+def _cases(
+    whole: CommonRequests, gates: Sequence[Gate], contrast: Method
+) -> Iterator[GateEstimate]:
     """Every gate for every candidate."""
     baseline, *candidates = whole.groups
     for candidate in candidates:
@@ -83,7 +85,10 @@ def _cases(whole: Shared, gates: Sequence[Gate], contrast: Method) -> Iterator[C
 
 
 def _cautions(
-    arms: Sequence[Replicates], whole: Shared, cases: Sequence[Case], contrast: Method
+    arms: Sequence[Replicates],
+    whole: CommonRequests,
+    cases: Sequence[GateEstimate],
+    contrast: Method,
 ) -> dict[str, tuple[Caution, ...]]:
     """By candidate: those of all requests, of the baseline's runs, of its own, of the two together."""
     baseline, *candidates = zip(arms, whole.groups, strict=True)

@@ -16,7 +16,7 @@ import numpy as np
 from scipy import special
 
 from tbench.analysis.case import (
-    Case,
+    GateEstimate,
     at_the_margin,
     known,
     least_variance,
@@ -26,7 +26,7 @@ from tbench.analysis.case import (
 from tbench.analysis.gate import Gate
 from tbench.analysis.history import History, Session
 from tbench.analysis.judgement import Judgement, conclude
-from tbench.analysis.pairing import Group, Observed, Shared, shared
+from tbench.analysis.pairing import ArmRuns, CommonRequests, RunView, shared
 from tbench.analysis.replicates import Replicates
 from tbench.analysis.reservations import failures_of, failures_rose, of_requests, of_runs
 from tbench.analysis.ruling import settled
@@ -89,7 +89,7 @@ def _check_session(arm: Replicates) -> None:
 
 
 def _figures(
-    runs: Sequence[Observed], gates: Sequence[Gate]
+    runs: Sequence[RunView], gates: Sequence[Gate]
 ) -> Iterator[tuple[str, tuple[Figure, ...]]]:
     for gate in gates:
         found = tuple(gate.endpoint.figure(run, gate.slo) for run in runs)
@@ -234,7 +234,7 @@ def _check(history: History, candidate: Replicates, gates: Sequence[Gate]) -> No
         raise InputError(f"{candidate.name}: these runs are a session of {history.path}")
 
 
-def _check_kept(history: History, cases: Sequence[Case]) -> None:
+def _check_kept(history: History, cases: Sequence[GateEstimate]) -> None:
     """Whether the file knows each gate: one that is quietly left out would look like one that passes."""
     kept = sorted({name for session in history.sessions for name in session.figures})
     for case in cases:
@@ -244,14 +244,14 @@ def _check_kept(history: History, cases: Sequence[Case]) -> None:
             )
 
 
-def _case(history: History, group: Group, gate: Gate) -> Case:
+def _case(history: History, group: ArmRuns, gate: Gate) -> GateEstimate:
     if gate.limit is not None:  # what the candidate holds by itself needs no history
-        return make_case(gate, Group(name=str(history.path), runs=()), group, "welch")
+        return make_case(gate, ArmRuns(name=str(history.path), runs=()), group, "welch")
     figures = tuple(gate.endpoint.figure(run, gate.slo) for run in group.runs)
     sessions = [session for session in history.sessions if name_of(gate) in session.figures]
     fewest = min(len(figures), _fewest_runs(sessions, gate))
     draws = tuple(_mean(gate, session.figures[name_of(gate)][:fewest]) for session in sessions)
-    case = Case(
+    case = GateEstimate(
         arm=group.name,
         gate=gate,
         baseline=draws,
@@ -284,7 +284,7 @@ def _mean(gate: Gate, runs: Sequence[Figure]) -> Figure:
     return Figure(value=value, n=sum(one.n for one in runs), events=sum(one.events for one in runs))
 
 
-def _estimated(case: Case, group: Group) -> Case:
+def _estimated(case: GateEstimate, group: ArmRuns) -> GateEstimate:
     """With the new draw's distance from the mean of the sessions.
 
     Sessions keep no figures with failures as the slowest: theirs would be larger, and the change smaller.
@@ -323,7 +323,7 @@ def _stops(gate: Gate, draws: Sequence[Figure], weekend: Sequence[bool]) -> Iter
 
 
 def _cautions(
-    history: History, candidate: Replicates, whole: Shared, cases: Sequence[Case]
+    history: History, candidate: Replicates, whole: CommonRequests, cases: Sequence[GateEstimate]
 ) -> Iterator[Caution]:
     short = [case for case in cases if SHORT in case.stops]
     if short:
@@ -366,7 +366,7 @@ def _cautions(
 
 
 def _unequal_runs(
-    history: History, candidate: Replicates, cases: Sequence[Case]
+    history: History, candidate: Replicates, cases: Sequence[GateEstimate]
 ) -> Iterator[Caution]:
     """Where a session, or the candidate, has more runs than are compared."""
     for compared in sorted({len(case.candidate) for case in cases if case.gate.limit is None}):
@@ -384,7 +384,7 @@ def _unequal_runs(
             )
 
 
-def _named(cases: Sequence[Case]) -> str:
+def _named(cases: Sequence[GateEstimate]) -> str:
     return ", ".join(case.gate.what for case in cases)
 
 

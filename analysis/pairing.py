@@ -117,7 +117,7 @@ def _common(baseline: Arm, candidate: Arm) -> tuple[Places, Places]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Observed:
+class RunView:
     """One run, and where in it the shared requests lie: the same request at the same place of `places`.
 
     `at` is the run's place among all runs, by when it began.
@@ -164,11 +164,11 @@ class Observed:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Group:
+class ArmRuns:
     """The observed runs of one arm, in the order in which they began."""
 
     name: str
-    runs: tuple[Observed, ...]
+    runs: tuple[RunView, ...]
 
     @property
     def at(self) -> tuple[int, ...]:
@@ -176,20 +176,20 @@ class Group:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Shared:
+class CommonRequests:
     """The arms on the requests that they share: `n` of them, after `dropped` were left out as warm-up.
 
     `everything` is how many requests there are in any run, `alone` of which each run lacks how many.
     """
 
-    groups: tuple[Group, ...]
+    groups: tuple[ArmRuns, ...]
     n: int
     dropped: int
     everything: int
     lacking: tuple[tuple[Arm, int], ...]
 
 
-def shared(arms: Sequence[Replicates], warmup: Warmup | None = None) -> Shared:
+def shared(arms: Sequence[Replicates], warmup: Warmup | None = None) -> CommonRequests:
     """Find them by exchange and round; a request that is warm-up in any run is left out of all.
 
     Raises InputError where there are none. `warmup` None keeps the runs' own flags.
@@ -204,7 +204,7 @@ def shared(arms: Sequence[Replicates], warmup: Warmup | None = None) -> Shared:
     if warm.all():
         raise InputError("nothing is left to compare after the warm-up; try --warmup none")
     everything = _everything(runs, len(places[0]))
-    return Shared(
+    return CommonRequests(
         groups=_groups(arms, [at[~warm] for at in places]),
         n=int((~warm).sum()),
         dropped=int(warm.sum()),
@@ -213,15 +213,15 @@ def shared(arms: Sequence[Replicates], warmup: Warmup | None = None) -> Shared:
     )
 
 
-def _groups(arms: Sequence[Replicates], places: Sequence[Places]) -> tuple[Group, ...]:
+def _groups(arms: Sequence[Replicates], places: Sequence[Places]) -> tuple[ArmRuns, ...]:
     begun = list(chain.from_iterable(arm.started_ns for arm in arms))
     rank = np.argsort(np.argsort(begun, kind="stable"), kind="stable").tolist()
     each = iter(zip(places, rank, strict=True))
     return tuple(
-        Group(
+        ArmRuns(
             name=arm.name,
             runs=tuple(
-                Observed(arm=run, places=where, at=at)
+                RunView(arm=run, places=where, at=at)
                 for run, (where, at) in zip(arm.runs, each, strict=False)
             ),
         )

@@ -32,7 +32,7 @@ _BLOCKS: Final = {16: 0.8, 8: 0.165, 4: 0.035}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Aim:
+class PowerGoal:
     """What the runs to come shall do: find `effect`, pass `margin` if nothing changed; each with `power`.
 
     `asked` are pairs of metric and quantile; none means those that `--margin` gates.
@@ -45,7 +45,7 @@ class Aim:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class OnePair:
+class PairPlan:
     """One pair of runs as long as it takes. Half-widths are of the log ratio's 95 % interval.
 
     `requests` give the interval a half-width of log(1 + effect), `requests_to_find` exclude 1 with the aim's
@@ -61,7 +61,7 @@ class OnePair:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Chance:
+class PassRate:
     """What so many runs per arm achieve, as shares of experiments, one gate by itself.
 
     `passes` if the arms are equal, and with the spread at the upper end of its 95 % interval
@@ -78,11 +78,11 @@ class Chance:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Prospect:
+class PowerEstimate:
     """One quantile of one metric: its spread in the pilot, and what follows for the plan."""
 
     spread: Spread
-    aim: Aim
+    aim: PowerGoal
     run_s: float
 
     @property
@@ -104,11 +104,11 @@ class Prospect:
         return expected if math.isfinite(expected) else None
 
     @cached_property
-    def one_pair(self) -> OnePair | None:
+    def one_pair(self) -> PairPlan | None:
         return _one_pair(self) if self.spread.within else None
 
     @cached_property
-    def chances(self) -> tuple[Chance, ...]:
+    def chances(self) -> tuple[PassRate, ...]:
         sd, worst = self.sd, self.spread.high
         return () if sd is None else tuple(_chance(runs, sd, worst, self.aim) for runs in RUNS)
 
@@ -149,8 +149,8 @@ class Plan:
     """A pilot's arms, what is wanted, and the prospect for each quantile. `run_s` is how long a run lasts."""
 
     arms: tuple[Replicates, ...]
-    aim: Aim
-    prospects: tuple[Prospect, ...]
+    aim: PowerGoal
+    prospects: tuple[PowerEstimate, ...]
     run_s: float
     warnings: tuple[Caution, ...]
 
@@ -172,11 +172,11 @@ class Plan:
         )
 
 
-def plan(arms: Sequence[Replicates], aim: Aim) -> Plan:
+def plan(arms: Sequence[Replicates], aim: PowerGoal) -> Plan:
     """What the pilot's arms (of one trace, each of one run or more) say about the aim."""
     run_s = min(_span(arm) for arm in arms)
     prospects = tuple(
-        Prospect(spread=spread(arms, METRICS[metric], p), aim=aim, run_s=run_s)
+        PowerEstimate(spread=spread(arms, METRICS[metric], p), aim=aim, run_s=run_s)
         for metric, p in aim.asked or USUAL
     )
     return Plan(
@@ -193,7 +193,7 @@ def _span(arm: Replicates) -> float:
     return min(float(np.nanmax(run.offset_s) - np.nanmin(run.offset_s)) for run in arm.runs)
 
 
-def _one_pair(prospect: Prospect) -> OnePair:
+def _one_pair(prospect: PowerEstimate) -> PairPlan:
     """N grows with the square of how much narrower the interval must become, K being fixed."""
     within, aim = prospect.spread.within, prospect.aim
     assert within is not None
@@ -203,7 +203,7 @@ def _one_pair(prospect: Prospect) -> OnePair:
         within, width * usual / _distance(aim.power), prospect.spread.quantile
     )
     rate = within.n / prospect.run_s if prospect.run_s > 0 else math.inf
-    return OnePair(
+    return PairPlan(
         half_width=within.half_width,
         requests=requests_needed(within, math.log1p(aim.effect), prospect.spread.quantile),
         requests_to_find=to_find,
@@ -211,7 +211,7 @@ def _one_pair(prospect: Prospect) -> OnePair:
     )
 
 
-def requests_to_find(within: Within, aim: Aim, p: float) -> int | None:
+def requests_to_find(within: Within, aim: PowerGoal, p: float) -> int | None:
     """Per run, for one pair whose interval excludes 1 with the aim's power; None where unbounded."""
     usual = float(special.stdtrit(max(_BLOCKS) - 1, (1 + CONFIDENCE) / 2))
     return requests_needed(within, math.log1p(aim.effect) * usual / _distance(aim.power), p)
@@ -238,8 +238,8 @@ def requests_needed(within: Within, half_width: float, p: float) -> int | None:
     return max(math.ceil(projected), minimum_n(p), SURE_REQUESTS)
 
 
-def _chance(runs: int, sd: float, worst: float | None, aim: Aim) -> Chance:
-    return Chance(
+def _chance(runs: int, sd: float, worst: float | None, aim: PowerGoal) -> PassRate:
+    return PassRate(
         runs=runs,
         half_width=power.half_width(runs, sd),
         passes=power.chance_to_pass(runs, sd, aim.margin),
@@ -250,7 +250,7 @@ def _chance(runs: int, sd: float, worst: float | None, aim: Aim) -> Chance:
 
 
 def _warnings(
-    arms: Sequence[Replicates], prospects: Sequence[Prospect], run_s: float
+    arms: Sequence[Replicates], prospects: Sequence[PowerEstimate], run_s: float
 ) -> Iterator[Caution]:
     for run in (run for arm in arms for run in arm.runs):
         if run.invalid_because:

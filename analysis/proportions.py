@@ -10,7 +10,7 @@ from tbench.analysis.arms import Arm, Truths
 from tbench.analysis.block_mean import mean_of_terms
 from tbench.analysis.clusters import Clusters
 from tbench.analysis.inversion import Ints, fine_blocks
-from tbench.analysis.pairing import Observed, Places
+from tbench.analysis.pairing import Places, RunView
 from tbench.analysis.quantiles import clopper_pearson, newcombe
 from tbench.analysis.run_metrics import GOODPUT, RUN_LEVEL
 from tbench.analysis.slo import Slo
@@ -217,7 +217,7 @@ def _goodput(arm: Arm, places: Places, slo: Slo, whole: Throughput) -> Iterator[
     """The share of requests that met every objective, and how many of them there were per second."""
     if not slo:
         return
-    good = RUN_LEVEL[GOODPUT].figure(Observed(arm=arm, places=places, at=0), slo)
+    good = RUN_LEVEL[GOODPUT].figure(RunView(arm=arm, places=places, at=0), slo)
     share, per_s = (None, None) if good.refusal else (good.value, whole.per_s(good.events))
     yield Rate(name="goodput", title="goodput", unit="share", value=share)
     yield Rate(name="goodput_per_s", title="good requests/s", unit="/s", value=per_s)

@@ -12,7 +12,13 @@ from typing import NamedTuple
 import numpy as np
 
 from tbench.capture.exchange import Exchange, Outcome, Response
-from tbench.capture.providers import Answer, Ask, outcome_of, read_question, read_response
+from tbench.capture.providers import (
+    ParsedResponse,
+    RequestInfo,
+    outcome_of,
+    parse_request,
+    read_response,
+)
 from tbench.capture.sessions import Sessions
 from tbench.capture.tracereader import Trace
 from tbench.replay import columns
@@ -63,7 +69,7 @@ def samples(trace: Trace) -> Iterator[Sample]:
     for exchange in trace:
         request = exchange.request
         encoding = request.header("content-encoding")
-        question = read_question(request.method, request.path, request.body, encoding)
+        question = parse_request(request.method, request.path, request.body, encoding)
         if not question.ask.replayable:
             continue
         place = sessions.assign(request, question=question)
@@ -73,7 +79,7 @@ def samples(trace: Trace) -> Iterator[Sample]:
         index += 1
 
 
-def _sample(exchange: Exchange, ask: Ask, index: int, clock: _Clock) -> Sample:
+def _sample(exchange: Exchange, ask: RequestInfo, index: int, clock: _Clock) -> Sample:
     request, response = exchange.request, exchange.response
     sent = clock.since(request.arrive_ns)
     bare = Sample(
@@ -117,10 +123,10 @@ def _answered(sample: Sample, response: Response, clock: _Clock) -> Sample:
     )
 
 
-def _read(response: Response, clock: _Clock) -> Answer:
+def _read(response: Response, clock: _Clock) -> ParsedResponse:
     """The answer as far as its body was kept; its times in seconds of `clock`."""
     if response.body is None or response.status is None:
-        return Answer()
+        return ParsedResponse()
     edges = [0, *accumulate(chunk.size for chunk in response.chunks)]
     pieces = [response.body[start:end] for start, end in pairwise(edges)]
     times = [(chunk.at_ns - clock.mono_ns) / 1e9 for chunk in response.chunks]

@@ -11,11 +11,11 @@ from typing import Final
 import numpy as np
 
 from tbench.analysis.arms import Arm
-from tbench.analysis.case import LEAST_RUNS, Case
+from tbench.analysis.case import LEAST_RUNS, GateEstimate
 from tbench.analysis.cautions import Evidence, cautions
 from tbench.analysis.gate import MORE_FAILURES
 from tbench.analysis.judgement import Method
-from tbench.analysis.pairing import Group, Match, Observed, Shared
+from tbench.analysis.pairing import ArmRuns, CommonRequests, Match, RunView
 from tbench.analysis.proportions import ErrorDifference
 from tbench.analysis.replicates import Replicates, begun, drawn, interleaved
 from tbench.analysis.run_metrics import ERRORS, Figure, endpoint
@@ -28,7 +28,7 @@ from tbench.replay.runfile import Run, recount
 # Pooling: an arm's runs laid end to end, so that what is checked of one pair of runs is checked of all.
 
 
-def pooled(baseline: Group, candidate: Group) -> Evidence:
+def pooled(baseline: ArmRuns, candidate: ArmRuns) -> Evidence:
     """The shared requests of all runs of two arms, paired by run where there are as many.
 
     The failure rates' interval is Welch's over the runs; without two runs of each it excludes nothing.
@@ -52,7 +52,7 @@ def pooled(baseline: Group, candidate: Group) -> Evidence:
     )
 
 
-def _places(group: Group) -> Column:
+def _places(group: ArmRuns) -> Column:
     starts = accumulate((len(run.arm) for run in group.runs), initial=0)
     return np.concatenate(
         [run.places + start for run, start in zip(group.runs, starts, strict=False)]
@@ -60,7 +60,7 @@ def _places(group: Group) -> Column:
 
 
 def _errors(
-    arms: Sequence[Arm], groups: tuple[Group, Group], places: Sequence[Column]
+    arms: Sequence[Arm], groups: tuple[ArmRuns, ArmRuns], places: Sequence[Column]
 ) -> ErrorDifference:
     shares = [[float(run.arm.failed[run.places].mean()) for run in group.runs] for group in groups]
     first, second = (float(np.mean(side)) for side in shares)
@@ -183,7 +183,7 @@ def _listed(names: Sequence[str]) -> str:
     return ", ".join(names[:NAMED]) + (f" and {more:,} more" if more > 0 else "")
 
 
-def of_requests(whole: Shared) -> Iterator[Caution]:
+def of_requests(whole: CommonRequests) -> Iterator[Caution]:
     """Which requests are compared, and which are not."""
     if whole.dropped:
         yield Caution(
@@ -201,8 +201,8 @@ def of_requests(whole: Shared) -> Iterator[Caution]:
 
 def of_candidate(
     arms: tuple[Replicates, Replicates],
-    groups: tuple[Group, Group],
-    cases: Sequence[Case],
+    groups: tuple[ArmRuns, ArmRuns],
+    cases: Sequence[GateEstimate],
     contrast: Method,
 ) -> Iterator[Caution]:
     """What stands between a candidate and the baseline."""
@@ -219,13 +219,13 @@ def of_candidate(
     yield from failures_rose(first, second, cases)
 
 
-def failures_of(runs: Sequence[Observed]) -> tuple[Figure, ...]:
+def failures_of(runs: Sequence[RunView]) -> tuple[Figure, ...]:
     """How many requests of each run failed."""
     return tuple(endpoint(ERRORS, None).figure(run, ()) for run in runs)
 
 
 def failures_rose(
-    baseline: Sequence[Figure], candidate: Sequence[Figure], cases: Sequence[Case]
+    baseline: Sequence[Figure], candidate: Sequence[Figure], cases: Sequence[GateEstimate]
 ) -> Iterator[Caution]:
     """Whether more requests fail than may, by a gate on errors or by the usual margin.
 
@@ -274,7 +274,7 @@ def _order(baseline: Replicates, candidate: Replicates, contrast: Method) -> Ite
         )
 
 
-def _survivors_lie(case: Case) -> bool:
+def _survivors_lie(case: GateEstimate) -> bool:
     """Whether a PASS, or a gain, comes from failing what was slow."""
     evidence = case.evidence
     found, strict = evidence.worsening, evidence.strict
@@ -287,7 +287,7 @@ def _survivors_lie(case: Case) -> bool:
     return gained and (strict is None or strict.value > NOISE)
 
 
-def _both_changes(case: Case) -> str:
+def _both_changes(case: GateEstimate) -> str:
     """Of the answers alone, and with the failures."""
     plain, strict = case.evidence.worsening, case.evidence.strict
     return " and ".join(
@@ -295,6 +295,6 @@ def _both_changes(case: Case) -> str:
     )
 
 
-def _shown(case: Case, found: Estimate) -> str:
+def _shown(case: GateEstimate, found: Estimate) -> str:
     value = case.gate.shown(found.value)
     return f"{value - 1:+.1%}" if case.gate.limit is None else f"{value * 1e3:.3g} ms"

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
-from tbench.analysis.case import HIDDEN, NONE_LEFT, Case, comparison
+from tbench.analysis.case import HIDDEN, NONE_LEFT, GateEstimate, comparison
 from tbench.analysis.comparison import Verdict
 from tbench.analysis.judgement import ALPHA, BURST, Row, hidden
 from tbench.analysis.run_metrics import ERRORS
@@ -27,7 +27,7 @@ FAILING: Final = "FAILURES_ROSE"
 Outcome = tuple[Verdict, str | None]
 
 
-def settled(cases: Sequence[Case], beware: Mapping[str, Sequence[str]]) -> Iterator[Row]:
+def settled(cases: Sequence[GateEstimate], beware: Mapping[str, Sequence[str]]) -> Iterator[Row]:
     """Each case as a row with its verdict; `beware` has the codes of each candidate's cautions."""
     tested = [case for case in cases if not (case.gate.usual and case.refusal)]
     p_values = holm([case.evidence.p_value for case in tested])
@@ -47,7 +47,7 @@ def settled(cases: Sequence[Case], beware: Mapping[str, Sequence[str]]) -> Itera
         )
 
 
-def rise(case: Case) -> float:
+def rise(case: GateEstimate) -> float:
     """By how much more of the candidate's requests fail, as a share."""
     first, second = (
         sum(one.events for one in side) / max(1, sum(one.n for one in side))
@@ -56,7 +56,7 @@ def rise(case: Case) -> float:
     return second - first
 
 
-def _skipped(case: Case) -> Outcome | None:
+def _skipped(case: GateEstimate) -> Outcome | None:
     """A gate that nobody named and that these runs are too short for."""
     if not case.gate.usual or not case.refusal:
         return None
@@ -67,7 +67,7 @@ def _skipped(case: Case) -> Outcome | None:
     return Verdict.SKIPPED, f"not testable: {fewest:,} requests in a run, needs {needed:,}"
 
 
-def _capped(case: Case, outcome: Outcome, beware: Sequence[str]) -> Outcome:
+def _capped(case: GateEstimate, outcome: Outcome, beware: Sequence[str]) -> Outcome:
     """What the cautions leave of a verdict."""
     verdict, reason = outcome
     if case.stops:
@@ -80,7 +80,7 @@ def _capped(case: Case, outcome: Outcome, beware: Sequence[str]) -> Outcome:
     return verdict, reason
 
 
-def _outcome(case: Case, p: float, beware: Sequence[str]) -> Outcome:
+def _outcome(case: GateEstimate, p: float, beware: Sequence[str]) -> Outcome:
     evidence, gate = case.evidence, case.gate
     if evidence.worsening is None:
         if case.lost:
@@ -95,7 +95,7 @@ def _outcome(case: Case, p: float, beware: Sequence[str]) -> Outcome:
     return _few(case) or (Verdict.INCONCLUSIVE, _open(case))
 
 
-def _open(case: Case) -> str:
+def _open(case: GateEstimate) -> str:
     """Why neither bound decides."""
     evidence, gate = case.evidence, case.gate
     found = evidence.worsening
@@ -114,7 +114,7 @@ def _open(case: Case) -> str:
     return f"the interval holds the {what}; more runs would narrow it"
 
 
-def _strict(case: Case) -> str:
+def _strict(case: GateEstimate) -> str:
     """The change, or the level, that a PASS lacks."""
     gate, strict = case.gate, case.evidence.strict
     if strict is None:
@@ -125,11 +125,11 @@ def _strict(case: Case) -> str:
     return f"{value - 1:+.1%}, up to {most - 1:+.1%}"
 
 
-def _pass_reason(case: Case, beware: Sequence[str]) -> str | None:
+def _pass_reason(case: GateEstimate, beware: Sequence[str]) -> str | None:
     return _may_hide(case) if case.evidence.spotless else _lag_reason(case, beware, 1)
 
 
-def _lag_reason(case: Case, beware: Sequence[str], side: int) -> str | None:
+def _lag_reason(case: GateEstimate, beware: Sequence[str], side: int) -> str | None:
     """What of it the client's lag can explain (0) or hide (1), where that is said at all."""
     if "CLIENT_LAG_DIFFERS" not in beware or not case.lag_s[side]:
         return None
@@ -138,7 +138,7 @@ def _lag_reason(case: Case, beware: Sequence[str], side: int) -> str | None:
     return f"client lag can explain at most {_ms(case.lag_s[0])} of {_apart(case)}"
 
 
-def _apart(case: Case) -> str:
+def _apart(case: GateEstimate) -> str:
     """By how much the candidate's figure is more than the baseline's."""
     both = comparison(case)
     return _ms((both.candidate or 0.0) - (both.baseline or 0.0))
@@ -148,7 +148,7 @@ def _ms(seconds: float) -> str:
     return f"{seconds * 1e3:.3g} ms"
 
 
-def _may_hide(case: Case) -> str:
+def _may_hide(case: GateEstimate) -> str:
     """What runs without a bad request leave open, as errors come in bursts or one by one."""
     n = sum(one.n for one in case.candidate)
     kind = "one that misses it" if case.gate.higher else "an error"
@@ -158,7 +158,7 @@ def _may_hide(case: Case) -> str:
     )
 
 
-def _few(case: Case) -> Outcome | None:
+def _few(case: GateEstimate) -> Outcome | None:
     """Of the failures that nobody named: too few requests to pass even without any."""
     if not case.gate.usual or case.gate.metric != ERRORS:
         return None
@@ -175,7 +175,7 @@ def _few(case: Case) -> Outcome | None:
     return Verdict.SKIPPED, why
 
 
-def _paced(case: Case, p: float) -> Outcome | None:
+def _paced(case: GateEstimate, p: float) -> Outcome | None:
     """Of a rate in an open loop: the arrivals set it, so it shows only what the server could not take."""
     offered = [one.offered for one in case.candidate if one.offered is not None]
     if not offered:
@@ -193,7 +193,7 @@ def _paced(case: Case, p: float) -> Outcome | None:
     return None
 
 
-def _unknown(case: Case) -> str:
+def _unknown(case: GateEstimate) -> str:
     """Why there is no estimate where every run has a figure."""
     if any(math.isinf(one.value) for one in (*case.baseline, *case.candidate)):
         return f"{HIDDEN} in some run"

@@ -13,7 +13,7 @@ import numpy as np
 
 from tbench.analysis.arms import Truths
 from tbench.analysis.metrics import METRICS, Direction
-from tbench.analysis.pairing import Observed
+from tbench.analysis.pairing import RunView
 from tbench.analysis.quantiles import quantile, refusal
 from tbench.analysis.slo import Slo, met
 from tbench.analysis.summary import Floats
@@ -45,7 +45,7 @@ class Figure:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Endpoint:
+class RunMetric:
     """A row of the table. `scale` says whether arms differ by a ratio, or by points of a share.
 
     `form` is a gate on it as a user writes one. `worst` is the figure with every failure as the slowest
@@ -58,18 +58,18 @@ class Endpoint:
     scale: Scale
     form: str
     definition: str
-    figure: Callable[[Observed, Slo], Figure]
-    worst: Callable[[Observed], Figure] | None = None
+    figure: Callable[[RunView, Slo], Figure]
+    worst: Callable[[RunView], Figure] | None = None
     needs_slo: bool = False
     paced: bool = False
 
 
-def endpoint(metric: str, p: float | None) -> Endpoint:
+def endpoint(metric: str, p: float | None) -> RunMetric:
     """The endpoint of a gate: a row of RUN_LEVEL, or a quantile of a metric of METRICS."""
     return RUN_LEVEL[metric] if p is None else _quantile(metric, p)
 
 
-def _quantile(name: str, p: float) -> Endpoint:
+def _quantile(name: str, p: float) -> RunMetric:
     metric = METRICS[name]
 
     def figure(found: Floats) -> Figure:
@@ -77,7 +77,7 @@ def _quantile(name: str, p: float) -> Endpoint:
             return Figure(value=math.nan, n=len(found), refusal=why)
         return Figure(value=quantile(found, p), n=len(found))
 
-    return Endpoint(
+    return RunMetric(
         name=name,
         unit=metric.unit,
         better=metric.better,
@@ -100,17 +100,17 @@ def share(event: Truths) -> Figure:
     return Figure(value=events / n, n=n, events=events, clumps=clumps)
 
 
-def _errors(run: Observed, _: Slo) -> Figure:
+def _errors(run: RunView, _: Slo) -> Figure:
     return share(run.counted(run.arm.failed))
 
 
-def _goodput(run: Observed, slo: Slo) -> Figure:
+def _goodput(run: RunView, slo: Slo) -> Figure:
     if absent := [one.metric for one in slo if not len(run.ordered(METRICS[one.metric]))]:
         return Figure(value=math.nan, n=0, refusal=f"a run has no {' and no '.join(absent)} at all")
     return share(run.counted(met(run.arm, slo)))
 
 
-def _rate(run: Observed, amount: float, n: int, most: float | None = None) -> Figure:
+def _rate(run: RunView, amount: float, n: int, most: float | None = None) -> Figure:
     """So much per second of the run; `most` would be there if nothing failed (None: as much as is)."""
     rate, due = _throughput(run).per_s(amount), run.column("due")
     if rate is None:
@@ -120,21 +120,21 @@ def _rate(run: Observed, amount: float, n: int, most: float | None = None) -> Fi
     return Figure(value=rate, n=n, offered=offered)
 
 
-def _throughput(run: Observed) -> Throughput:
+def _throughput(run: RunView) -> Throughput:
     return throughput(run.arm.columns, run.places)
 
 
-def _requests(run: Observed, _: Slo) -> Figure:
+def _requests(run: RunView, _: Slo) -> Figure:
     n = len(run.counted(run.arm.ok))
     return _rate(run, _throughput(run).successes, n, n)
 
 
-def _good_requests(run: Observed, slo: Slo) -> Figure:
+def _good_requests(run: RunView, slo: Slo) -> Figure:
     good = _goodput(run, slo)
     return good if good.refusal else _rate(run, good.events, good.n, good.n)
 
 
-def _tokens(run: Observed, _: Slo) -> Figure:
+def _tokens(run: RunView, _: Slo) -> Figure:
     tokens = _throughput(run).output
     if tokens.uncounted:
         why = f"{tokens.uncounted:,} of a run's {tokens.n:,} successes have no token count by the server"
@@ -143,7 +143,7 @@ def _tokens(run: Observed, _: Slo) -> Figure:
 
 
 _ROWS = (
-    Endpoint(
+    RunMetric(
         name=ERRORS,
         unit="share",
         better="lower",
@@ -152,7 +152,7 @@ _ROWS = (
         definition="the share of requests that failed, timeouts included",
         figure=_errors,
     ),
-    Endpoint(
+    RunMetric(
         name=GOODPUT,
         unit="share",
         better="higher",
@@ -162,7 +162,7 @@ _ROWS = (
         figure=_goodput,
         needs_slo=True,
     ),
-    Endpoint(
+    RunMetric(
         name="goodput_per_s",
         unit="/s",
         better="higher",
@@ -173,7 +173,7 @@ _ROWS = (
         paced=True,
         needs_slo=True,
     ),
-    Endpoint(
+    RunMetric(
         name="requests_per_s",
         unit="/s",
         better="higher",
@@ -183,7 +183,7 @@ _ROWS = (
         figure=_requests,
         paced=True,
     ),
-    Endpoint(
+    RunMetric(
         name="output_tokens_per_s",
         unit="tok/s",
         better="higher",
@@ -195,5 +195,5 @@ _ROWS = (
     ),
 )
 
-RUN_LEVEL: Final[Mapping[str, Endpoint]] = {row.name: row for row in _ROWS}
+RUN_LEVEL: Final[Mapping[str, RunMetric]] = {row.name: row for row in _ROWS}
 """Endpoints that are one number per run and have no quantile."""

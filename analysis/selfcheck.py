@@ -16,7 +16,7 @@ from typing import Final
 import numpy as np
 
 from tbench.analysis.arms import Arm
-from tbench.analysis.compare import Question, compare
+from tbench.analysis.compare import CompareOptions, compare
 from tbench.analysis.comparison import NO_DIFFERENCE, Comparison, Verdict
 from tbench.analysis.gate import Gate
 from tbench.analysis.judge import LEAST_RUNS, Row, judge
@@ -115,7 +115,7 @@ class SelfCheck:
 
 def self_check(
     arms: Sequence[Replicates],
-    question: Question,
+    question: CompareOptions,
     gates: Sequence[Gate],
     random: np.random.Generator,
 ) -> SelfCheck:
@@ -170,7 +170,7 @@ def _ways(pairs: int, random: np.random.Generator) -> Iterable[int]:
 
 
 def _floors(
-    pairs: Sequence[tuple[Arm, Arm]], arms: Sequence[Replicates], question: Question
+    pairs: Sequence[tuple[Arm, Arm]], arms: Sequence[Replicates], question: CompareOptions
 ) -> tuple[Floor, ...]:
     rows: dict[tuple[str, float], list[Comparison]] = {}
     for first, second in pairs:

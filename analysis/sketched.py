@@ -14,7 +14,7 @@ from tbench.analysis.arms import load_arm
 from tbench.analysis.cautions import cautions, ratio_of_medians
 from tbench.analysis.compare import (
     DEFAULT_METRICS,
-    Question,
+    CompareOptions,
     check,
     compare,
     judged,
@@ -37,19 +37,19 @@ _NOWHERE: Final = np.empty(0, dtype=np.int64)
 
 
 def compare_files(
-    baseline: Path, candidate: Path, question: Question | None = None, *, sketch: bool = False
+    baseline: Path, candidate: Path, question: CompareOptions | None = None, *, sketch: bool = False
 ) -> Comparisons:
     """Compare two runs or traces; by their sketches when asked to, or when one has over SAMPLES samples.
 
     Raises what `analysis.compare.compare` raises, and InputError for what is neither a run nor a trace.
     """
-    question = question or Question()
+    question = question or CompareOptions()
     if sketch or outsized(baseline) or outsized(candidate):
         return compare_sketched(baseline, candidate, question)
     return compare(load_arm(baseline), load_arm(candidate), question)
 
 
-def compare_sketched(baseline: Path, candidate: Path, question: Question) -> Comparisons:
+def compare_sketched(baseline: Path, candidate: Path, question: CompareOptions) -> Comparisons:
     """Compare two files in bounded memory, by histograms of their values."""
     check(question)
     if question.slo:
@@ -164,7 +164,7 @@ def _errors(first: Unread, second: Unread) -> ErrorDifference:
     return counted_difference(first.digest.failures, second.digest.failures)
 
 
-def _contrasts(grounds: Counted, question: Question) -> dict[str, Contrast]:
+def _contrasts(grounds: Counted, question: CompareOptions) -> dict[str, Contrast]:
     """One for each metric that both arms have; raises InputError when there is none."""
     asked = question.metrics or DEFAULT_METRICS
     found = {
@@ -175,7 +175,7 @@ def _contrasts(grounds: Counted, question: Question) -> dict[str, Contrast]:
     return found
 
 
-def _contrast(name: str, grounds: Counted, question: Question) -> Contrast:
+def _contrast(name: str, grounds: Counted, question: CompareOptions) -> Contrast:
     digests = [arm.digest for arm in grounds.arms]
     return Contrast(
         metric=METRICS[name],

@@ -26,7 +26,7 @@ from mitmproxy.proxy.layers.http import _http1
 
 from tbench.capture.errors import TbenchError
 from tbench.capture.exchange import LED_BACK, Outcome, Request, Response
-from tbench.capture.recorder import MAX_PENDING, Parts, Recording, begin
+from tbench.capture.recorder import MAX_PENDING, RecorderSetup, Recording, begin
 from tbench.capture.redact import Secrets, mask_lookalikes, safe_path, secrets_of
 from tbench.capture.selection import Selection
 from tbench.capture.sessions import SESSION_HEADERS
@@ -114,7 +114,7 @@ class Capture:
     After `limit` exchanges the rest passes through too.
     """
 
-    def __init__(self, parts: Parts, *, limit: int | None = None) -> None:
+    def __init__(self, parts: RecorderSetup, *, limit: int | None = None) -> None:
         _http_layer.Http1Client = _PatientClient  # type: ignore[attr-defined]
         self.recorder = parts.recorder
         self.live: dict[str, Live] = {}
@@ -448,7 +448,7 @@ class Script:
     """
 
     def __init__(self) -> None:
-        self._parts: Parts | None = None
+        self._parts: RecorderSetup | None = None
         self._capture: Capture | None = None
 
     def load(self, loader: Loader) -> None:

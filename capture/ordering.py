@@ -18,7 +18,7 @@ from tbench.capture.container import Container, Losses, Place
 from tbench.capture.exchange import Exchange, Request, Response
 from tbench.capture.frames import BLOCK, Row, Rows
 from tbench.capture.records import TraceHeader, read_request, read_response
-from tbench.capture.trace_index import Catalogue, Link, is_table, read_links, read_strays
+from tbench.capture.trace_index import Link, TraceIndex, is_table, read_links, read_strays
 
 # Shelf: the blocks of a capture that were used last, decompressed, and the records in them.
 
@@ -56,7 +56,7 @@ class Shelved:
             yield record
 
 
-class Shelf:
+class BlockCache:
     """The decompressed blocks used last, up to a number of bytes; counts each damaged one once."""
 
     def __init__(self, segments: "list[Segment]", losses: Losses, budget: int) -> None:
@@ -136,7 +136,7 @@ def _from_index(container: Container, header: TraceHeader) -> Segment | None:
 
 
 def _from_scan(container: Container, header: TraceHeader) -> Segment:
-    catalogue = Catalogue()
+    catalogue = TraceIndex()
     rows = Rows()
     for frame in container.walk():
         if frame.code == BLOCK:
@@ -174,7 +174,7 @@ class _Merge:
         self._shift = how.shift_ns
         self._answers = how.answers
         self._room = how.budgets.parked
-        self._shelf = Shelf(segments, losses, how.budgets.shelf)
+        self._shelf = BlockCache(segments, losses, how.budgets.shelf)
         self._heap: list[_Waiting] = []
         self._taken = 0
         self._strays = {

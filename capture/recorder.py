@@ -18,7 +18,7 @@ from tbench.capture.errors import InputError
 from tbench.capture.exchange import Request, Response
 from tbench.capture.records import Clock, Gap, TraceHeader
 from tbench.capture.redact import Redactor, Secrets
-from tbench.capture.sanitize import Editor
+from tbench.capture.sanitize import Sanitizer
 from tbench.capture.selection import Selection
 from tbench.capture.tee import Budget, Tee
 from tbench.capture.tracefile import TraceWriter
@@ -94,7 +94,7 @@ class Recorder:
     def __init__(
         self,
         writer: Writer,
-        editor: Editor,
+        editor: Sanitizer,
         budget: Budget,
         *,
         now: Callable[[], int] = time.monotonic_ns,
@@ -307,7 +307,7 @@ class Recording:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Parts:
+class RecorderSetup:
     """A recording under way. `now` is the capture's clock: ns since its origin."""
 
     recorder: Recorder
@@ -316,7 +316,7 @@ class Parts:
     now: Callable[[], int]
 
 
-def begin(recording: Recording, on_failure: Callable[[str], None]) -> Parts:
+def begin(recording: Recording, on_failure: Callable[[str], None]) -> RecorderSetup:
     """Create the trace file and start its writer thread.
 
     Raises InputError where the file exists or cannot be made. `on_failure`: see Recorder.
@@ -329,13 +329,15 @@ def begin(recording: Recording, on_failure: Callable[[str], None]) -> Parts:
     redactor = Redactor()
     recorder = Recorder(
         _writer(recording, now),
-        Editor(redactor),
+        Sanitizer(redactor),
         Budget(recording.max_pending),
         now=now,
         on_failure=on_failure,
     )
     recorder.start()
-    return Parts(recorder=recorder, redactor=redactor, selection=recording.selection, now=now)
+    return RecorderSetup(
+        recorder=recorder, redactor=redactor, selection=recording.selection, now=now
+    )
 
 
 def _writer(recording: Recording, now: Callable[[], int]) -> TraceWriter:

@@ -21,7 +21,7 @@ Fields = dict[str, tuple[type, ...]]
 """The names of a record's fields, and the types that each may have."""
 
 
-class Form:
+class RecordSchema:
     """How records with the fields of a table come in.
 
     Combinations of types that were found right are remembered, with the places of the numbers among them:
@@ -320,7 +320,9 @@ def read_chunks(fields: Mapping[str, Any], shift_ns: int = 0) -> tuple[Chunk, ..
     )
 
 
-_REQUEST, _RESPONSE, _CHUNKS, _WHOLE = map(Form, (REQUEST, RESPONSE, CHUNKS, _WHOLE_RESPONSE))
+_REQUEST, _RESPONSE, _CHUNKS, _WHOLE = map(
+    RecordSchema, (REQUEST, RESPONSE, CHUNKS, _WHOLE_RESPONSE)
+)
 
 
 def _unknown(extra: Mapping[str, Any], table: Fields) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from tbench.capture.errors import InputError
 from tbench.capture.frames import BLOCK, HEADER, INDEX, Row, Rows
 from tbench.capture.ordering import Segment
 from tbench.capture.records import TraceHeader, header_map
-from tbench.capture.trace_index import Catalogue
+from tbench.capture.trace_index import TraceIndex
 from tbench.capture.tracereader import read_trace
 
 OURS = {HEADER, BLOCK, INDEX}
@@ -68,7 +68,7 @@ def repair(source: str | Path, out: Path) -> Losses:
         raise InputError(f"{source}: several captures; repair them one at a time, by first segment")
     containers = [segment.container for segment in trace.segments]
     writer = ContainerWriter(out, _header(containers))
-    catalogue = Catalogue()
+    catalogue = TraceIndex()
     lost = Losses(missing_segments=trace.losses.missing_segments)
     try:
         for container in containers:
@@ -82,7 +82,7 @@ def repair(source: str | Path, out: Path) -> Losses:
     return lost
 
 
-def _copy(container: Container, writer: ContainerWriter, catalogue: Catalogue) -> None:
+def _copy(container: Container, writer: ContainerWriter, catalogue: TraceIndex) -> None:
     for frame in container.walk():
         if frame.code == BLOCK:
             contents = catalogue.survey(writer.blocks, container.unpack(frame.raw))
@@ -113,7 +113,7 @@ def _clock(containers: list[Container]) -> tuple[int, int]:
 
 def _check_segment(segment: Segment, found: Findings) -> None:
     container = segment.container
-    catalogue = Catalogue()
+    catalogue = TraceIndex()
     rows = Rows()
     unknown = 0
     for frame in container.walk():
@@ -143,7 +143,7 @@ def _damage(losses: Losses) -> Iterator[str]:
         yield f"{losses.bad_records} records are no msgpack maps, or empty"
 
 
-def _lies(container: Container, rows: Rows, catalogue: Catalogue) -> Iterator[str]:
+def _lies(container: Container, rows: Rows, catalogue: TraceIndex) -> Iterator[str]:
     """Where an index that is whole does not fit the blocks."""
     index = container.index or {}
     totals = index.get("totals") or {}

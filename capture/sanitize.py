@@ -111,7 +111,7 @@ class _Asked(NamedTuple):
 UNKNOWN = _Asked("other", Secrets())
 
 
-class Editor:
+class Sanitizer:
     """Finishes the records of one capture."""
 
     def __init__(self, redactor: Redactor, *, retries: Retries | None = None) -> None:

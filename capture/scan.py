@@ -19,7 +19,7 @@ from tbench.capture.frames import BLOCK, FRAME, HEADER, INDEX, MARKER_BYTES, Row
 WINDOW = 2**20
 
 
-class Source:
+class FileWindow:
     """A file by offset, up to the size it had when it was opened."""
 
     def __init__(self, fd: int, size: int) -> None:
@@ -109,7 +109,7 @@ class Container:
             self.size = os.fstat(file.fileno()).st_size
             if not self.size:
                 raise InputError(f"{path}: the file is empty")
-            source = Source(file.fileno(), self.size)
+            source = FileWindow(file.fileno(), self.size)
             self.index = self._find_index(source)
             self.header, self.marker = self._find_header(source)
             self.rows = self._find_rows(source)
@@ -142,7 +142,7 @@ class Container:
         """Every sound frame in file order, resuming after damage at the next sound-looking block."""
         self.losses = self._known()
         with self._open() as file:
-            source = Source(file.fileno(), self.size)
+            source = FileWindow(file.fileno(), self.size)
             at = 0
             while at < self.size:
                 frame = self._frame(source, at)
@@ -157,7 +157,7 @@ class Container:
         if not FRAME.size < row.length <= frames.MAX_PAYLOAD + FRAME.size:
             return None
         with self._open() as file:
-            frame = self._frame(Source(file.fileno(), self.size), row.offset)
+            frame = self._frame(FileWindow(file.fileno(), self.size), row.offset)
         return frame.raw if frame and (frame.code, frame.length) == (BLOCK, row.length) else None
 
     def _known(self) -> Losses:
@@ -183,7 +183,7 @@ class Container:
         except IsADirectoryError:
             raise InputError(f"{self.path}: this is a folder, not a file") from None
 
-    def _frame(self, source: Source, at: int) -> Frame | None:
+    def _frame(self, source: FileWindow, at: int) -> Frame | None:
         head = source.read(at, FRAME.size)
         if len(head) < FRAME.size:
             return None
@@ -207,7 +207,7 @@ class Container:
         # The marker stands in blocks only: here it tells of a damaged code or length.
         return None if self.marker and self.marker in payload else payload
 
-    def _resync(self, source: Source, at: int) -> int:
+    def _resync(self, source: FileWindow, at: int) -> int:
         """Count the damage at `at`; returns where reading goes on."""
         resumed = self._next_block(source, at + 1)
         self.losses.skipped_bytes += resumed - at
@@ -217,7 +217,7 @@ class Container:
         self.losses.damaged_blocks += not (cut or in_header or at_index)
         return resumed
 
-    def _reaches_end(self, source: Source, at: int) -> bool:
+    def _reaches_end(self, source: FileWindow, at: int) -> bool:
         """Whether a frame that begins at `at` was cut by the end of the file."""
         head = source.read(at, FRAME.size)
         if len(head) < FRAME.size:
@@ -225,7 +225,7 @@ class Container:
         first, length, _ = FRAME.unpack(head)
         return bool(first == frames.EXT32 and at + FRAME.size + length > self.size)
 
-    def _next_block(self, source: Source, start: int) -> int:
+    def _next_block(self, source: FileWindow, start: int) -> int:
         """The next place that looks like a block, or the index, or the end of the file."""
         at = start
         while self.marker and (found := source.find(self.marker, at + FRAME.size)) is not None:
@@ -236,7 +236,7 @@ class Container:
             at += 1
         return self._index_at if start <= self._index_at else self.size
 
-    def _find_index(self, source: Source) -> dict[str, Any] | None:
+    def _find_index(self, source: FileWindow) -> dict[str, Any] | None:
         """The index by its tail; None when the file does not end with a sound one."""
         self._index_at = self.size
         tail = source.read(self.size - frames.TAIL.size, frames.TAIL.size)
@@ -254,7 +254,7 @@ class Container:
             self._index_at = at
         return index
 
-    def _find_header(self, source: Source) -> tuple[dict[str, Any], bytes]:
+    def _find_header(self, source: FileWindow) -> tuple[dict[str, Any], bytes]:
         """The header, or its copy in the index, or at least the marker, learnt from the blocks."""
         header = _first_header(source)
         if header is None:
@@ -280,7 +280,7 @@ class Container:
                     f"{frames.VERSION[0]}; install a newer tbench"
                 )
 
-    def _find_rows(self, source: Source) -> Rows | None:
+    def _find_rows(self, source: FileWindow) -> Rows | None:
         """The index's table of blocks; an index without a whole one counts as none."""
         table = (self.index or {}).get("blocks")
         try:
@@ -293,7 +293,7 @@ class Container:
             self._misfit, rows = True, None
         return rows
 
-    def _fits(self, source: Source, rows: Rows) -> bool:
+    def _fits(self, source: FileWindow, rows: Rows) -> bool:
         """Whether the last block is where the index has it: not after bytes were lost or put in."""
         if not len(rows):
             return True
@@ -303,7 +303,7 @@ class Container:
         return there or row.offset + row.length == self._index_at
 
 
-def _first_header(source: Source) -> dict[str, Any] | None:
+def _first_header(source: FileWindow) -> dict[str, Any] | None:
     head = source.read(0, FRAME.size)
     if len(head) < FRAME.size:
         return None
@@ -313,7 +313,7 @@ def _first_header(source: Source) -> dict[str, Any] | None:
     return frames.read_header(source.read(FRAME.size, length))
 
 
-def _learn_marker(source: Source) -> bytes | None:
+def _learn_marker(source: FileWindow) -> bytes | None:
     """The marker of the first sound block, found by the magic number that begins its zstd frame."""
     at, lead = 0, FRAME.size + frames.BLOCK_HEAD
     while (found := source.find(frames.ZSTD_MAGIC, at)) is not None:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from tbench.capture.exchange import Request
-from tbench.capture.providers import Question, read_question
+from tbench.capture.providers import ParsedRequest, parse_request
 
 SESSION_HEADERS = (
     "x-session-id",
@@ -89,7 +89,7 @@ class Sessions:
         self._count = 0
 
     def assign(
-        self, request: Request, *, question: Question | None = None, answer: str | None = None
+        self, request: Request, *, question: ParsedRequest | None = None, answer: str | None = None
     ) -> Place:
         """The place of one request.
 
@@ -102,7 +102,7 @@ class Sessions:
         place = self._places.get(request.retry_of) if request.retry_of else None
         if place is None:
             encoding = request.header("content-encoding")
-            question = question or read_question(
+            question = question or parse_request(
                 request.method, request.path, request.body, encoding
             )
             place = self._first_attempt(request, _messages(question), answer)
@@ -165,7 +165,7 @@ def _name(request: Request) -> str | None:
     return next((value for name in SESSION_HEADERS if (value := given.get(name))), None)
 
 
-def _messages(question: Question) -> list[Mapping[str, Any]]:
+def _messages(question: ParsedRequest) -> list[Mapping[str, Any]]:
     if question.ask.endpoint != "chat":
         return []
     messages = question.payload.get("messages") if question.payload and question.exact else None

@@ -37,7 +37,7 @@ class Link(NamedTuple):
     response: Place | None
 
 
-class Catalogue:
+class TraceIndex:
     """Counts records and links responses to requests by id, in file order.
 
     A response belongs to the latest request of its id before it, else to the next one after it. 16

@@ -8,7 +8,13 @@ from typing import Any
 from tbench.capture.decode import decode
 from tbench.capture.errors import InputError
 from tbench.capture.exchange import Exchange, Outcome, Response
-from tbench.capture.providers import Answer, Ask, outcome_of, read_ask, read_response
+from tbench.capture.providers import (
+    ParsedResponse,
+    RequestInfo,
+    outcome_of,
+    read_ask,
+    read_response,
+)
 from tbench.capture.sessions import Sessions
 from tbench.capture.tracereader import Trace
 
@@ -72,14 +78,14 @@ def pieces(response: Response) -> Iterator[tuple[float, bytes]]:
         start += chunk.size
 
 
-def ask_of(exchange: Exchange) -> Ask:
+def ask_of(exchange: Exchange) -> RequestInfo:
     """What the exchange's request asks for."""
     request = exchange.request
     encoding = request.header("content-encoding")
     return read_ask(request.method, request.path, request.body, encoding)
 
 
-def answer_of(exchange: Exchange) -> Answer | None:
+def answer_of(exchange: Exchange) -> ParsedResponse | None:
     """What the exchange's response says; None without one. Times are seconds since the origin."""
     response = exchange.response
     if response is None:
@@ -87,7 +93,7 @@ def answer_of(exchange: Exchange) -> Answer | None:
     return read_response(response, pieces(response))
 
 
-def judged(exchange: Exchange, ask: Ask, answer: Answer | None) -> Outcome:
+def judged(exchange: Exchange, ask: RequestInfo, answer: ParsedResponse | None) -> Outcome:
     """The exchange's outcome by today's judgement, whichever version recorded it."""
     if exchange.response is None or answer is None:
         return exchange.outcome
@@ -181,7 +187,7 @@ def _synthesis(trace: Trace) -> dict[str, Any] | None:
 _SYNTHESIS = frozenset({"task", "scenario", "seed", "tokens"})
 
 
-def glance(exchange: Exchange, *, bodies: bool = False) -> dict[str, Any]:
+def exchange_row(exchange: Exchange, *, bodies: bool = False) -> dict[str, Any]:
     """One exchange in figures: times in seconds, from its arrival but `offset_s`; None where absent.
 
     `e2e_s` is to the last content of a stream, to the last byte of anything else, as everywhere. With
@@ -230,7 +236,7 @@ def _text(body: bytes | None, encoding: str | None) -> str | None:
         return body.decode(errors="replace")
 
 
-def overview(trace: Trace) -> dict[str, Any]:
+def trace_info(trace: Trace) -> dict[str, Any]:
     """Read all of a trace; the figures of `trace info --json` (docs/json.md)."""
     seen = Overview()
     for exchange in trace:

@@ -21,7 +21,7 @@ from tbench.capture.records import (
     request_record,
     response_record,
 )
-from tbench.capture.trace_index import Catalogue
+from tbench.capture.trace_index import TraceIndex
 from tbench.capture.tracereader import Trace, read_trace, segment_path
 
 __all__ = ["Clock", "Gap", "Trace", "TraceHeader", "TraceWriter", "read_trace"]
@@ -166,7 +166,7 @@ class _Segment:
         marker: bytes | None = None,
     ) -> None:
         self.container = ContainerWriter(path, header_map(header), clock=now, marker=marker)
-        self.catalogue = Catalogue()
+        self.catalogue = TraceIndex()
         self.began_at: float | None = None
         self._now = now
 

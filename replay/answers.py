@@ -6,14 +6,14 @@ from functools import partial
 from typing import Final
 
 from tbench.capture.exchange import Outcome
-from tbench.capture.providers import Answer, judge, one_line, read_answer
+from tbench.capture.providers import ParsedResponse, judge, one_line, read_answer
 from tbench.capture.redact import Secrets
 from tbench.replay.request import Label
 from tbench.replay.sample import Sample
 from tbench.replay.sender import Attempt, Reply
 from tbench.replay.traced import NAMES, traced
 
-UNANSWERED: Final = Answer()
+UNANSWERED: Final = ParsedResponse()
 LONGEST_REASON: Final = 64
 """Characters: a reason is a word; what is longer is a server's joke on whoever keeps it."""
 NONE: Final = Secrets()
@@ -100,7 +100,7 @@ def _text(headers: Mapping[bytes, bytes], name: bytes) -> str:
     return headers.get(name, b"").decode("latin-1")
 
 
-def read(reply: Reply, header: Callable[[bytes], str]) -> Answer:
+def read(reply: Reply, header: Callable[[bytes], str]) -> ParsedResponse:
     """The answer as far as it came."""
     if reply.status is None:
         return UNANSWERED
@@ -112,7 +112,9 @@ def read(reply: Reply, header: Callable[[bytes], str]) -> Answer:
     )
 
 
-def conclusion(reply: Reply, answer: Answer, *, endpoint: str) -> tuple[Outcome, str | None]:
+def conclusion(
+    reply: Reply, answer: ParsedResponse, *, endpoint: str
+) -> tuple[Outcome, str | None]:
     """How the attempt ended, and why in one line unless it went well."""
     if reply.failure:
         return reply.failure

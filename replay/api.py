@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypedDict, Unpack
 
-from tbench.replay.options import Order
+from tbench.replay.options import ReplayOptions
 from tbench.replay.runfile import Run
-from tbench.replay.runner import Watch, perform
+from tbench.replay.runner import Watch, run_replay
 from tbench.replay.senders import Choice
 from tbench.replay.target import parse_headers
 from tbench.replay.warmup import parse_warmup
@@ -66,10 +66,10 @@ def replay(
     Raises InputError before anything is sent. Failed requests are samples, not exceptions: look at
     `replay.totals.numbers(run)`.
     """
-    order = Order(
+    order = ReplayOptions(
         trace=Path(trace),
         warmup=parse_warmup(warmup),
         headers=parse_headers([f"{name}: {value}" for name, value in (headers or {}).items()]),
         **options,
     )
-    return perform(order.job(), watch)
+    return run_replay(order.job(), watch)

@@ -7,13 +7,13 @@ from dataclasses import asdict
 from tbench.capture.errors import InvalidRunError
 from tbench.replay.closing import check_reached, outlook, summary
 from tbench.replay.forecast import forecast
-from tbench.replay.options import Order
+from tbench.replay.options import ReplayOptions
 from tbench.replay.progress import screen, watching
-from tbench.replay.runner import perform
+from tbench.replay.runner import run_replay
 from tbench.replay.totals import numbers
 
 
-def dry_run(order: Order, *, as_json: bool) -> int:
+def dry_run(order: ReplayOptions, *, as_json: bool) -> int:
     """Print what would be sent. Returns 0."""
     job = order.job(send=False)
     seen = forecast(job)
@@ -21,7 +21,7 @@ def dry_run(order: Order, *, as_json: bool) -> int:
     return 0
 
 
-def send(order: Order, *, as_json: bool) -> int:
+def send(order: ReplayOptions, *, as_json: bool) -> int:
     """Replay and print the numbers. Returns 0, or 130 after an interrupt.
 
     Raises UnreachableError when no request succeeded, InvalidRunError when the client was the limit.
@@ -31,7 +31,7 @@ def send(order: Order, *, as_json: bool) -> int:
         f"replaying {job.trace_path} against {job.target.base_url}: {job.pace.meaning}",
         file=sys.stderr,
     )
-    run = perform(job, watching(screen()), fork=True)
+    run = run_replay(job, watching(screen()), fork=True)
     found = numbers(run)
     if as_json:
         print(json.dumps(found))

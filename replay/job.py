@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from tbench.capture.tracereader import Trace
-from tbench.replay.pace import Pace
+from tbench.replay.pace import Pacing
 from tbench.replay.plan import Plan
 from tbench.replay.sender import Deadlines
 from tbench.replay.senders import Kind, chosen
@@ -27,7 +27,7 @@ class Job:
     trace_path: Path
     out: Path
     target: Target
-    pace: Pace = field(default=Pace())
+    pace: Pacing = field(default=Pacing())
     deadlines: Deadlines = field(default=Deadlines())
     sender: Kind = field(default_factory=lambda: chosen("auto"))
     http2: bool = False

@@ -15,7 +15,7 @@ from tbench.capture.providers import GENERATIVE
 from tbench.capture.tracereader import Trace, read_trace
 from tbench.capture.writing import check_folder
 from tbench.replay.job import Job
-from tbench.replay.pace import Mode, Pace
+from tbench.replay.pace import Mode, Pacing
 from tbench.replay.plan import Plan
 from tbench.replay.runfile import read_run
 from tbench.replay.salt import new_salt
@@ -39,7 +39,7 @@ PREVIEW: Final = 10_000
 
 
 @dataclass(frozen=True, kw_only=True)
-class Order:
+class ReplayOptions:
     """The options of `tbench replay` and of `tbench.replay`, None where not given.
 
     `speed` is a factor, `rate`, `poisson` and `constant` are requests per second, `concurrency` requests in
@@ -97,11 +97,11 @@ class Order:
             raise InputError(f"{_flag(given[0])} and {_flag(given[1])} are two pacings; give one")
         self._check_company(given[0] if given else "speed")
 
-    def pace(self) -> Pace:
+    def pace(self) -> Pacing:
         """The pacing; without any, the recorded times as they are."""
         given = self._pacings()
         name = given[0] if given else "speed"
-        return Pace(
+        return Pacing(
             mode=FLAGS[name],
             value=float(getattr(self, name) or 1.0),
             seed=self.seed,

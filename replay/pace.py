@@ -37,7 +37,7 @@ NEEDS_SURVEY: Final = frozenset({"rate", "concurrency-scale"})
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pace:
+class Pacing:
     """How a trace is paced. `value` is the speed, rate, number or factor of the mode.
 
     `seed` is for poisson; `until` (profile or trace) for concurrency-scale; `max_in_flight` caps an open

@@ -7,7 +7,7 @@ from itertools import count, islice
 from typing import Any, Final
 
 from tbench.capture.exchange import Exchange
-from tbench.capture.providers import Ask, Question, read_question
+from tbench.capture.providers import ParsedRequest, RequestInfo, parse_request
 from tbench.capture.sessions import Sessions
 from tbench.replay.pacing import gap_between_rounds
 
@@ -26,25 +26,25 @@ class Planned:
     session: int
     offset: float
     exchange: Exchange
-    ask: Ask
+    ask: RequestInfo
     payload: Mapping[str, Any] | None = None
 
 
-Rule = Callable[[Exchange, Ask], bool]
+Rule = Callable[[Exchange, RequestInfo], bool]
 
 
-def _is_retry(exchange: Exchange, _ask: Ask) -> bool:
+def _is_retry(exchange: Exchange, _ask: RequestInfo) -> bool:
     """An SDK's second attempt: the replay must not add to the load what a failure caused."""
     if exchange.request.retry_of is not None:
         return True
     return (exchange.request.header("x-stainless-retry-count") or "0") != "0"
 
 
-def _is_websocket(exchange: Exchange, _ask: Ask) -> bool:
+def _is_websocket(exchange: Exchange, _ask: RequestInfo) -> bool:
     return (exchange.request.header("upgrade") or "").lower() == "websocket"
 
 
-def _leads_elsewhere(exchange: Exchange, _ask: Ask) -> bool:
+def _leads_elsewhere(exchange: Exchange, _ask: RequestInfo) -> bool:
     """Behind a base URL, "@host/v1" and ":81/v1" would take the key to another server."""
     path = exchange.request.path
     if 4 * len(path) > LONGEST_PATH and len(path.encode("utf-8", "replace")) > LONGEST_PATH:
@@ -52,7 +52,7 @@ def _leads_elsewhere(exchange: Exchange, _ask: Ask) -> bool:
     return path[:1] != "/"
 
 
-def _is_redirected(exchange: Exchange, _ask: Ask) -> bool:
+def _is_redirected(exchange: Exchange, _ask: RequestInfo) -> bool:
     """Its client asked again where it was led, through the capture: that request is in the trace, too."""
     return exchange.response is not None and exchange.response.led_back
 
@@ -82,7 +82,9 @@ UNSAFE: Final = "endpoint"
 """The reason that `--allow-unsafe` lifts."""
 
 
-def reason_to_skip(exchange: Exchange, ask: Ask, *, allow_unsafe: bool = False) -> str | None:
+def reason_to_skip(
+    exchange: Exchange, ask: RequestInfo, *, allow_unsafe: bool = False
+) -> str | None:
     """Why this exchange is not sent again; None when it is."""
     for reason, rule in SKIPS:
         if rule(exchange, ask) and not (allow_unsafe and reason == UNSAFE):
@@ -147,11 +149,11 @@ class Plan:
             )
             index += 1
 
-    def _sendable(self, cycle: int) -> Iterator[tuple[Exchange, Question]]:
+    def _sendable(self, cycle: int) -> Iterator[tuple[Exchange, ParsedRequest]]:
         for exchange in self.trace:
             request = exchange.request
             encoding = request.header("content-encoding")
-            question = read_question(request.method, request.path, request.body, encoding)
+            question = parse_request(request.method, request.path, request.body, encoding)
             reason = self._reason(exchange, question)
             if cycle == 0:
                 counts, word = (self.skipped, reason) if reason else (self.hosts, request.host)
@@ -159,7 +161,7 @@ class Plan:
             if reason is None:
                 yield exchange, question
 
-    def _reason(self, exchange: Exchange, question: Question) -> str | None:
+    def _reason(self, exchange: Exchange, question: ParsedRequest) -> str | None:
         """Why an exchange is left out of this plan; None when it is not."""
         ask, host = question.ask, exchange.request.host
         if self.only and self.only.isdisjoint((ask.endpoint, ask.model, host)):

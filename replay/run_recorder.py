@@ -23,8 +23,8 @@ from tbench.replay.runfile import RunWriter
 from tbench.replay.sample import Fate, Sample
 from tbench.replay.sender import Attempt
 from tbench.replay.spread import Spread
-from tbench.replay.workers.counters import Pulse
-from tbench.replay.workers.pool import Crew
+from tbench.replay.workers.counters import SharedCounters
+from tbench.replay.workers.pool import WorkerPool
 from tbench.replay.workers.spool import SpoolReader
 
 # The running count of a replay: what has ended so far, for whoever watches it.
@@ -146,7 +146,7 @@ class Account:
     job: Job
     plan: Plan
     tally: Tally
-    crew: Crew
+    crew: WorkerPool
     issued: int
     planned: int | None
     interrupted: bool
@@ -250,7 +250,7 @@ def _seconds(lag: Lag) -> dict[str, float | None]:
 class Till:
     """The parent's side: `settle` replaces a reservation by what the attempt cost."""
 
-    def __init__(self, pulse: Pulse) -> None:
+    def __init__(self, pulse: SharedCounters) -> None:
         self._pulse = pulse
 
     def settle(self, sample: Sample, most: float) -> None:
@@ -283,7 +283,7 @@ PUMP: Final = 256
 
 
 @dataclass(frozen=True, kw_only=True)
-class Book:
+class ArmOutput:
     """Where the attempts of one arm go: the run's `writer`, and the `tally` of them.
 
     `progress` gives planned and issued. `secrets` are masked.
@@ -300,7 +300,7 @@ class Book:
 
 
 @dataclass(kw_only=True)
-class Scribe:
+class RunRecorder:
     """Writes what comes through `spools` into `books`; for one thread at a time.
 
     The attempts of book i have indices i modulo the number of books. `follow` writes behind the sending
@@ -308,7 +308,7 @@ class Scribe:
     """
 
     spools: Sequence[SpoolReader]
-    books: Sequence[Book]
+    books: Sequence[ArmOutput]
     till: Till | None = None
     _finished: threading.Event = field(default_factory=threading.Event, init=False)
 

@@ -30,15 +30,15 @@ from tbench.replay.pacing import Fixed, Schedule
 from tbench.replay.plan import Planned
 from tbench.replay.provenance import header
 from tbench.replay.request import Label
-from tbench.replay.run_recorder import Account, Book, Scribe, Tally, Till, steal_s
+from tbench.replay.run_recorder import Account, ArmOutput, RunRecorder, Tally, Till, steal_s
 from tbench.replay.runfile import Run, RunWriter, read_run
 from tbench.replay.sender import Call
 from tbench.replay.survey import Survey, expected_usage, survey
 from tbench.replay.tls import tls
 from tbench.replay.workers.call_queue import Feeder
 from tbench.replay.workers.counters import MOST_ARMS
-from tbench.replay.workers.pool import Crew
-from tbench.replay.workers.tasks import duties
+from tbench.replay.workers.pool import WorkerPool
+from tbench.replay.workers.tasks import worker_tasks
 
 # The duet: the same plan for several targets at once, request by request, in an order drawn each time.
 
@@ -138,7 +138,7 @@ class Live:
     sending.
     """
 
-    crew: Crew
+    crew: WorkerPool
     tallies: Sequence[Tally]
     expected: Callable[[], int | None]
     duration_s: float | None
@@ -167,18 +167,18 @@ Watch = Callable[[Live], Awaitable[None]]
 """Started with the live figures, and cancelled when the replay is over."""
 
 
-def perform(job: Job, watch: Watch | None = None, *, fork: bool = False) -> Run:
+def run_replay(job: Job, watch: Watch | None = None, *, fork: bool = False) -> Run:
     """Replay; returns the finished run, read back from its file.
 
     `fork` says that this process runs no event loop: workers that are forked start at once.
     Raises InputError before anything is sent, InvalidRunError when the run cannot be written (what was
     written stays in OUT.part).
     """
-    (run,) = perform_duet((job,), watch=watch, fork=fork)
+    (run,) = run_duet((job,), watch=watch, fork=fork)
     return run
 
 
-def perform_duet(
+def run_duet(
     jobs: Sequence[Job], seed: int = 0, watch: Watch | None = None, *, fork: bool = False
 ) -> list[Run]:
     """Replay one trace to several targets at once, request by request in random order; a run for each.
@@ -193,8 +193,8 @@ def perform_duet(
     _check_trust(jobs)
     closed = None if jobs[0].pace.is_open else jobs[0].pace.closed(found)
     folder = jobs[0].out.absolute().parent
-    with _unwrapped(), Crew.hired(duties(jobs, closed), folder, fork=fork) as crew:
-        paths = trio.run(_Performance(jobs, found, seed, crew).run, watch)
+    with _unwrapped(), WorkerPool.hired(worker_tasks(jobs, closed), folder, fork=fork) as crew:
+        paths = trio.run(_ReplayRun(jobs, found, seed, crew).run, watch)
     return [read_run(path) for path in paths]
 
 
@@ -227,7 +227,7 @@ def _check_trust(jobs: Sequence[Job]) -> None:
         tls(jobs[0].ca)
 
 
-class _Voice:
+class _ArmState:
     """One target's share in a performance: its plan and its tally."""
 
     def __init__(self, job: Job, found: Survey | None, *, rewrites: bool) -> None:
@@ -240,17 +240,19 @@ class _Voice:
         self.calls = calls(job, self.shards, schedule)
 
 
-class _Performance:
+class _ReplayRun:
     """One replay on its way."""
 
     feeder: Feeder
-    scribe: Scribe
+    scribe: RunRecorder
 
-    def __init__(self, jobs: Sequence[Job], found: Survey | None, seed: int, crew: Crew) -> None:
+    def __init__(
+        self, jobs: Sequence[Job], found: Survey | None, seed: int, crew: WorkerPool
+    ) -> None:
         self.crew = crew
         self.job = jobs[0]
         rewrites = any(job.target.rewrites for job in jobs)
-        self.voices = [_Voice(job, found, rewrites=rewrites) for job in jobs]
+        self.voices = [_ArmState(job, found, rewrites=rewrites) for job in jobs]
         self.seed = seed
         self.found = found
         self.plan = self.voices[0].plan
@@ -338,16 +340,16 @@ class _Performance:
         rest = await trio.to_thread.run_sync(self.feeder.rest, lambda: self.interrupts > 1)
         return math.ceil((self.feeder.drawn + rest) / len(self.voices))
 
-    def _scribe(self, writers: Sequence[RunWriter]) -> Scribe:
-        return Scribe(
+    def _scribe(self, writers: Sequence[RunWriter]) -> RunRecorder:
+        return RunRecorder(
             spools=[member.spool for member in self.crew.members],
             books=[self._book(arm, writer) for arm, writer in enumerate(writers)],
             till=None if self.job.max_cost is None else Till(self.crew.pulse),
         )
 
-    def _book(self, arm: int, writer: RunWriter) -> Book:
+    def _book(self, arm: int, writer: RunWriter) -> ArmOutput:
         voice = self.voices[arm]
-        return Book(
+        return ArmOutput(
             writer=writer,
             tally=voice.tally,
             progress=lambda: {"planned": self._known(), "issued": self.crew.issued(arm)},

@@ -20,7 +20,7 @@ import orjson
 
 from tbench.capture.errors import InputError
 from tbench.capture.exchange import Headers, Request
-from tbench.capture.providers import Ask, ask_again, one_line
+from tbench.capture.providers import RequestInfo, ask_again, one_line
 from tbench.capture.providers.together import ENDPOINTS
 from tbench.capture.redact import (
     Secrets,
@@ -127,7 +127,7 @@ class Target:
             label=_label(planned, ask, len(body)),
         )
 
-    def asked(self, planned: Planned) -> Ask:
+    def asked(self, planned: Planned) -> RequestInfo:
         """What the request asks for as it will be sent; as recorded where it cannot be."""
         try:
             return self._changed(planned)[1]
@@ -158,7 +158,7 @@ class Target:
             return frozenset()
         return masked_members(request.body or b"") - self.fields.keys()
 
-    def _changed(self, planned: Planned) -> tuple[bytes, Ask]:
+    def _changed(self, planned: Planned) -> tuple[bytes, RequestInfo]:
         """The body with model and fields replaced, and what it then asks for.
 
         The recorded object when there is nothing to replace; else it is plain, whatever the recorded
@@ -173,14 +173,14 @@ class Target:
             return recorded.body or b"", planned.ask
         return orjson.dumps(wanted), ask_again(recorded.method, recorded.path, wanted)
 
-    def _wanted(self, payload: Mapping[str, Any], ask: Ask) -> dict[str, Any] | None:
+    def _wanted(self, payload: Mapping[str, Any], ask: RequestInfo) -> dict[str, Any] | None:
         """The payload with its changes and the salt; None when it stays as it is."""
         wanted = self._rewritten(payload, ask)
         if self.salt is None or ask.endpoint not in SALTED:
             return wanted
         return salted(payload if wanted is None else wanted, self.salt) or wanted
 
-    def _rewritten(self, payload: Mapping[str, Any], ask: Ask) -> dict[str, Any] | None:
+    def _rewritten(self, payload: Mapping[str, Any], ask: RequestInfo) -> dict[str, Any] | None:
         """The payload with its changes; None when there is nothing to change."""
         added = {**self._model(payload, ask), **self._added}
         dropped = self.fields.keys() - self._added.keys()
@@ -198,7 +198,7 @@ class Target:
     def _added(self) -> dict[str, Any]:
         return {name: value for name, value in self.fields.items() if value is not None}
 
-    def _model(self, payload: Mapping[str, Any], ask: Ask) -> dict[str, str]:
+    def _model(self, payload: Mapping[str, Any], ask: RequestInfo) -> dict[str, str]:
         if "model" not in payload or not (self.model or self.models):
             return {}
         recorded = payload["model"]
@@ -249,7 +249,7 @@ def _refused(planned: Planned, due: float | None, error: Exception) -> Call:
     )
 
 
-def _label(planned: Planned, ask: Ask, size: int) -> bytes:
+def _label(planned: Planned, ask: RequestInfo, size: int) -> bytes:
     return Label(
         id=planned.exchange.request.id,
         cycle=planned.cycle,

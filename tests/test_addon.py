@@ -11,14 +11,14 @@ from types import SimpleNamespace
 import pytest
 
 from tbench.capture.exchange import Exchange, Outcome
-from tbench.capture.recorder import Parts, Recorder
+from tbench.capture.recorder import Recorder, RecorderSetup
 from tbench.capture.records import TraceHeader
 from tbench.capture.redact import Redactor
 from tbench.capture.repair import check
-from tbench.capture.sanitize import Editor
+from tbench.capture.sanitize import Sanitizer
 from tbench.capture.selection import Selection
 from tbench.capture.tee import Budget
-from tbench.capture.trace_info import overview
+from tbench.capture.trace_info import trace_info
 from tbench.capture.tracefile import TraceWriter, read_trace
 from tbench.replay.plan import Plan
 
@@ -87,9 +87,9 @@ def kit(tmp_path: Path, loop: asyncio.AbstractEventLoop) -> Iterator[Callable[..
         clock, budget, redactor = Ticks(), Budget(limit_bytes), Redactor()
         path = tmp_path / f"t{len(made)}.msgpack"
         writer = TraceWriter(path, TraceHeader(wall_ns=0, mono_ns=0))
-        recorder = Recorder(writer, Editor(redactor), budget, now=clock)
+        recorder = Recorder(writer, Sanitizer(redactor), budget, now=clock)
         recorder.start()
-        parts = Parts(
+        parts = RecorderSetup(
             recorder=recorder,
             redactor=redactor,
             selection=Selection(**filters),  # type: ignore[arg-type]
@@ -337,7 +337,7 @@ def test_a_large_upload_that_memory_cannot_hold_is_counted(kit: Callable[..., Ki
     (exchange,) = one.trace()
     assert (exchange.request.body, exchange.request.body_bytes) == (None, 2 * STREAM_ABOVE)
     assert one.capture.recorder.counts.lost_bytes == 2 * STREAM_ABOVE
-    assert overview(read_trace(one.path))["dropped_bytes"] == 2 * STREAM_ABOVE
+    assert trace_info(read_trace(one.path))["dropped_bytes"] == 2 * STREAM_ABOVE
     assert check(one.path).problems == [
         f"{2 * STREAM_ABOVE} bytes of bodies were dropped by the capture"
     ]

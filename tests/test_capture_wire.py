@@ -19,7 +19,7 @@ import openai
 import pytest
 
 from tbench.capture.exchange import Outcome
-from tbench.capture.trace_info import overview
+from tbench.capture.trace_info import trace_info
 from tbench.capture.tracefile import read_trace
 from tbench.replay.plan import Plan
 from tests.test_capture_end_to_end import WAIT, Capturing
@@ -197,7 +197,7 @@ def test_a_dropped_upload_is_shown_wherever_losses_are(capturing: Callable[..., 
     exchanges = one.exchanges()
     size = sum(exchange.request.body_bytes for exchange in exchanges)
     assert [(e.request.body, e.request.retry_of) for e in exchanges] == [(None, None)] * 2
-    assert overview(read_trace(one.path))["dropped_bytes"] == size
+    assert trace_info(read_trace(one.path))["dropped_bytes"] == size
     assert f"{size} bytes of bodies (noted as gaps in the trace)" in said
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tbench.capture.providers import Answer, judge, read_answer
+from tbench.capture.providers import ParsedResponse, judge, read_answer
 
 ROOT = Path(__file__).parent.parent
 RECORDER = runpy.run_path(str(ROOT / "fixtures" / "record_cassettes.py"))
@@ -32,7 +32,7 @@ def response_of(sdk: str, name: str) -> Any:
     return interaction["response"]
 
 
-def read(sdk: str, name: str) -> tuple[int, Answer]:
+def read(sdk: str, name: str) -> tuple[int, ParsedResponse]:
     """What our reader makes of the same bytes, cut into pieces of seven."""
     response = response_of(sdk, name)
     body, status = response["body"]["string"], response["status"]["code"]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tbench.analysis.arms import Arm
-from tbench.analysis.compare import Comparison, Comparisons, Question, Verdict, compare
+from tbench.analysis.compare import CompareOptions, Comparison, Comparisons, Verdict, compare
 from tbench.analysis.comparison import NO_DIFFERENCE
 from tbench.analysis.report import verdicts
 from tbench.analysis.report.ci import comparison_markdown
@@ -171,7 +171,7 @@ def test_rounds_of_a_loop_pair_with_their_own() -> None:
     looped["cycle"] = np.repeat([0, 1], 400)
     second = {name: column[400:] for name, column in looped.items()}
 
-    found = compare(arm(looped), arm(second, "b"), Question(warmup=parse_warmup("none")))
+    found = compare(arm(looped), arm(second, "b"), CompareOptions(warmup=parse_warmup("none")))
 
     assert len(found.offset_s[0]) == 400
     assert found.offset_s[0].tolist() == second["due"].tolist()
@@ -195,7 +195,7 @@ def test_warm_up_of_either_arm_is_left_out_of_both() -> None:
     for shown in texts:
         assert " ".join(shown.split()).count("80 requests of each arm left out as warm-up") == 1
         assert "WARMUP" not in shown
-    everything = compare(arm(one), arm(other, "b"), Question(warmup=parse_warmup("none")))
+    everything = compare(arm(one), arm(other, "b"), CompareOptions(warmup=parse_warmup("none")))
     assert len(everything.offset_s[0]) == 2400
 
 
@@ -206,7 +206,7 @@ def test_different_traces_need_a_word() -> None:
     with pytest.raises(InputError, match="--unpaired"):
         compare(one, other)
 
-    found = compare(one, other, Question(paired=False))
+    found = compare(one, other, CompareOptions(paired=False))
     assert not found.paired
     assert row(found, "ttft", 0.5).method == "block inversion, K=16, t15, unpaired"
 
@@ -232,7 +232,7 @@ def test_timeouts_hide_a_quantile() -> None:
 
 def test_only_what_was_asked_for() -> None:
     """Metrics and quantiles of the question, in order, once each."""
-    question = Question(metrics=("output_tokens",), quantiles=(0.9, 0.5, 0.9))
+    question = CompareOptions(metrics=("output_tokens",), quantiles=(0.9, 0.5, 0.9))
 
     found = compare(arm(columns(2400)), arm(columns(2400, 3)), question)
 
@@ -245,12 +245,12 @@ def test_only_what_was_asked_for() -> None:
 @pytest.mark.parametrize(
     ("question", "words"),
     [
-        (Question(metrics=("speed",)), "no metric speed"),
-        (Question(quantiles=(95.0,)), "between 0 and 1"),
-        (Question(metrics=("reasoning_tokens",)), "no metric in common"),
+        (CompareOptions(metrics=("speed",)), "no metric speed"),
+        (CompareOptions(quantiles=(95.0,)), "between 0 and 1"),
+        (CompareOptions(metrics=("reasoning_tokens",)), "no metric in common"),
     ],
 )
-def test_a_senseless_question_is_refused(question: Question, words: str) -> None:
+def test_a_senseless_question_is_refused(question: CompareOptions, words: str) -> None:
     """One line that says what is wrong."""
     with pytest.raises(InputError, match=words):
         compare(arm(columns(100)), arm(columns(100, 2)), question)
@@ -297,7 +297,7 @@ def test_a_queue_is_named() -> None:
 
     found = compare(arm(columns(2400)), arm(queued, "b"))
     alone = compare(
-        arm(columns(2400)), arm(queued, "b"), Question(metrics=("e2e",), quantiles=(0.5,))
+        arm(columns(2400)), arm(queued, "b"), CompareOptions(metrics=("e2e",), quantiles=(0.5,))
     )
 
     assert "LOAD_DOMINATED" in codes(found)
@@ -318,7 +318,7 @@ def test_a_clock_that_ticks_is_said_and_contradicts_nothing() -> None:
         for name in ("sent", "first_token", "last_token"):
             one[name] = np.round(one[name] / 0.05) * 0.05
 
-    found = compare(arm(ticking[0]), arm(ticking[1], "b"), Question(metrics=("ttft",)))
+    found = compare(arm(ticking[0]), arm(ticking[1], "b"), CompareOptions(metrics=("ttft",)))
 
     half, text = row(found, "ttft", 0.5), verdicts.seen(found)
     assert half.finding == "slower"
@@ -338,7 +338,7 @@ def test_a_difference_that_drifts_is_no_headline() -> None:
     for name in ("first_token", "last_token"):
         step[name][1200:] += 0.4
 
-    found = compare(arm(columns(2400)), arm(step, "b"), Question(metrics=("ttft", "tpot")))
+    found = compare(arm(columns(2400)), arm(step, "b"), CompareOptions(metrics=("ttft", "tpot")))
 
     assert row(found, "ttft", 0.5).q_value is None
     assert row(found, "tpot", 0.5).q_value is not None
@@ -474,7 +474,7 @@ def test_failures_are_counted_pair_by_pair() -> None:
     assert plain.p_value == pytest.approx(0.503445, abs=1e-6)
     assert bursts.p_value is None
     assert "failures come in bursts" in str(bursts.refusal)
-    assert compare(arm(one), arm(other), Question(paired=False)).discordance is None
+    assert compare(arm(one), arm(other), CompareOptions(paired=False)).discordance is None
 
 
 def test_end_to_end_is_compared_once_more_at_equal_lengths() -> None:
@@ -484,7 +484,7 @@ def test_end_to_end_is_compared_once_more_at_equal_lengths() -> None:
     long["output_tokens"] = np.rint(long["output_tokens"] * 1.3).astype(np.int32)
     long["last_token"] = long["first_token"] + 1.3 * extra
 
-    for question in (Question(), Question(paired=False)):
+    for question in (CompareOptions(), CompareOptions(paired=False)):
         found = compare(arm(columns(2400)), arm(long, "b"), question)
 
         equal = found.equal_lengths
@@ -559,10 +559,12 @@ def sessioned(seed: int, groups: int, **changes: float) -> dict[str, Column]:
 def test_a_few_sessions_lower_the_confidence() -> None:
     """Eight sessions hold all requests: said, low, and no discovery; 200 of them are enough."""
     few = compare(
-        arm(sessioned(1, 8)), arm(sessioned(2, 8, slow=1.3), "b"), Question(metrics=("ttft",))
+        arm(sessioned(1, 8)), arm(sessioned(2, 8, slow=1.3), "b"), CompareOptions(metrics=("ttft",))
     )
     many = compare(
-        arm(sessioned(1, 200)), arm(sessioned(3, 200, slow=1.3), "b"), Question(metrics=("ttft",))
+        arm(sessioned(1, 200)),
+        arm(sessioned(3, 200, slow=1.3), "b"),
+        CompareOptions(metrics=("ttft",)),
     )
 
     assert row(few, "ttft", 0.5).confidence == "low"
@@ -584,7 +586,7 @@ def test_equal_arms_whose_sessions_differ_are_rarely_told_apart() -> None:
             slow = np.exp(random.normal(0, 0.15, 30))[session]
             found["first_token"] = found["sent"] + (found["first_token"] - found["sent"]) * slow
             arms.append(arm(found | {"session": session}, name))
-        pair = compare(*arms, Question(metrics=("ttft",), quantiles=(0.5,)))
+        pair = compare(*arms, CompareOptions(metrics=("ttft",), quantiles=(0.5,)))
         findings.append(row(pair, "ttft", 0.5).finding)
 
     assert sum(finding in {"slower", "faster"} for finding in findings) <= 2
@@ -601,6 +603,8 @@ def test_a_report_says_whether_sessions_are_known() -> None:
 
 def test_one_arm_that_knows_is_enough() -> None:
     """A pair is the same request: what one run knows of it holds for both."""
-    found = compare(arm(sessioned(1, 200)), arm(columns(2400, 2), "b"), Question(metrics=("ttft",)))
+    found = compare(
+        arm(sessioned(1, 200)), arm(columns(2400, 2), "b"), CompareOptions(metrics=("ttft",))
+    )
 
     assert row(found, "ttft", 0.5).sessions is not None

@@ -20,7 +20,7 @@ import trio
 
 from tbench.capture.exchange import Exchange, Outcome, Request
 from tbench.capture.tracefile import TraceHeader, TraceWriter
-from tbench.replay.engine.connection import Line
+from tbench.replay.engine.connection import Connection
 from tbench.replay.engine.reader import Reader
 from tbench.replay.engine.sender import Pool
 from tbench.replay.reuse import BREAKS, MEMORY_S, TIDY_S, Reuse
@@ -296,7 +296,7 @@ def test_connections_opened_ahead_wait_for_their_calls_and_no_longer() -> None:
         pairs = [socket.socketpair() for _ in range(6)]
         for ours, _ in pairs:
             ours.setblocking(False)
-            pool.put(Line(ours, reader), 0.0)
+            pool.put(Connection(ours, reader), 0.0)
         taken = []
         for at in (1.0, 1.0 + 0.8 * TIDY_S, 1.0 + 1.6 * TIDY_S):
             taken.append(pool.take(at) is not None)

@@ -11,7 +11,7 @@ import zstandard
 
 from tbench.capture.exchange import Headers, Outcome, Request, Response
 from tbench.capture.redact import Redactor, Secrets
-from tbench.capture.sanitize import Editor
+from tbench.capture.sanitize import Sanitizer
 from tbench.capture.tee import Budget, Tee
 
 KEY = "sk-editor-0123456789"
@@ -60,7 +60,7 @@ def edited(
     secrets: Secrets = Secrets(),  # noqa: B008
     path: str = "/v1/chat/completions",
 ) -> Response:
-    editor = Editor(Redactor())
+    editor = Sanitizer(Redactor())
     editor.request(request(path=path), secrets)
     return editor.response("a", head, tee_of(*pieces), secrets)
 
@@ -149,7 +149,7 @@ def test_chunks_carry_the_time_and_size_of_every_piece() -> None:
     tee = tee_of(b"ab", b"cde")
     tee.forget()
 
-    out = Editor(Redactor()).response("a", response(), tee, Secrets())
+    out = Sanitizer(Redactor()).response("a", response(), tee, Secrets())
 
     assert [(chunk.at_ns, chunk.size) for chunk in out.chunks] == [(5, 2), (6, 3)]
     assert (out.body, out.body_bytes) == (None, 5)
@@ -182,7 +182,7 @@ def test_a_key_split_over_pieces_is_masked() -> None:
 @pytest.mark.parametrize("where", ["body", "error"])
 def test_a_user_that_a_server_repeats_is_the_pseudonym(where: str, coding: str) -> None:
     """In its answer or its error, at any status; as long as it was, and the one that the request has."""
-    who, editor = "joe@example.com", Editor(Redactor())
+    who, editor = "joe@example.com", Sanitizer(Redactor())
     asked = json.dumps({"user": who, "messages": []}).encode()
     told = f"{who} is over quota"
     body = json.dumps({"error": {"message": told if where == "body" else "no"}}).encode()
@@ -240,7 +240,7 @@ def test_a_request_loses_its_secrets_and_identities_only() -> None:
         {"user": "joe", "messages": [{"role": "user", "content": f"my key is {KEY}"}]}
     )
 
-    out = Editor(Redactor()).request(request(body=body.encode(), body_bytes=len(body)), SECRETS)
+    out = Sanitizer(Redactor()).request(request(body=body.encode(), body_bytes=len(body)), SECRETS)
 
     assert out.body is not None
     assert json.loads(out.body)["messages"][0]["content"] == "my key is " + "*" * len(KEY)
@@ -250,7 +250,7 @@ def test_a_request_loses_its_secrets_and_identities_only() -> None:
 
 def test_a_repeat_after_a_429_is_linked() -> None:
     """Same caller, same bytes, after a failure."""
-    editor = Editor(Redactor())
+    editor = Sanitizer(Redactor())
     editor.request(request(id="a", client="c", body=b"{}"), SECRETS)
     editor.response("a", response(429, JSON), tee_of(b"{}"), SECRETS)
 
@@ -260,7 +260,7 @@ def test_a_repeat_after_a_429_is_linked() -> None:
 
 def test_without_their_bytes_no_two_requests_are_the_same() -> None:
     """A body that was dropped, or an upload that was refused: there is nothing to compare."""
-    editor = Editor(Redactor())
+    editor = Sanitizer(Redactor())
     editor.request(request(id="a", client="c", body=None, body_bytes=9), SECRETS)
     editor.response("a", response(429, JSON), tee_of(b"{}"), SECRETS)
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tbench.analysis.pairing import Observed, shared
+from tbench.analysis.pairing import RunView, shared
 from tbench.analysis.replicates import Replicates
 from tbench.analysis.run_metrics import Figure, endpoint
 from tbench.analysis.slo import parse_slo
@@ -26,7 +26,7 @@ def observed(repeats: Any) -> Any:
     found["first_token"][20:29] += 0.5
     found["output_tokens"] = np.full(100, 20)
 
-    def make(**changes: Any) -> Observed:
+    def make(**changes: Any) -> RunView:
         for name, value in changes.items():
             found[name] = value
         arm = Replicates(name="A", runs=(repeats.run(found, 0),))

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from tbench.abtest import runner
 from tbench.abtest.api import Stopped, perform
-from tbench.abtest.plan import Experiment, Slot, experiment, parse_arm, read_plan, slots
-from tbench.abtest.run_store import Ledger
-from tbench.abtest.runner import Performed
+from tbench.abtest.plan import AbPlan, Slot, experiment, parse_arm, read_plan, slots
+from tbench.abtest.run_store import RunStore
+from tbench.abtest.runner import RunResult
 from tbench.analysis.replicates import interleaved
 from tbench.capture.errors import InputError
 from tbench.replay.runfile import Run
@@ -22,7 +22,7 @@ from tbench.replay.runfile import Run
 ARMS: list[dict[str, Any]] = [{"name": "A"}, {"name": "B", "model": "m/two"}]
 
 
-def plan(**words: Any) -> Experiment:
+def plan(**words: Any) -> AbPlan:
     return experiment({"trace": "t.msgpack", "arm": ARMS, **words})
 
 
@@ -157,13 +157,13 @@ def test_a_file_that_is_no_plan_says_so(tmp_path: Path, text: str) -> None:
 
 def test_a_folder_remembers_what_was_made(tmp_path: Path) -> None:
     folder = tmp_path / "ab"
-    ledger = Ledger.opened(folder, plan().written)
+    ledger = RunStore.opened(folder, plan().written)
     ledger.write()
     ledger.path("A", 1).write_bytes(b"run")
     ledger.note("A", 1, "done", 0.5)
     ledger.path("B", 1).write_bytes(b"run")
     ledger.note("B", 1, "interrupt", 0.25)
-    again = Ledger.opened(folder, plan().written)
+    again = RunStore.opened(folder, plan().written)
 
     assert again.done("A", 1)
     assert not again.done("B", 1)
@@ -175,7 +175,7 @@ def test_a_folder_remembers_what_was_made(tmp_path: Path) -> None:
 
 def test_a_run_that_nobody_noted_is_set_aside(tmp_path: Path) -> None:
     """A kill between the end of a run and its entry: nothing is lost, nothing counted twice."""
-    ledger = Ledger.opened(tmp_path / "ab", plan().written)
+    ledger = RunStore.opened(tmp_path / "ab", plan().written)
     ledger.path("A", 1).write_bytes(b"one")
     ledger.path("A", 1).with_name("A.1.run.part").write_bytes(b"two")
     ledger.clear("A", 1)
@@ -191,21 +191,21 @@ def test_a_run_that_nobody_noted_is_set_aside(tmp_path: Path) -> None:
 def test_a_plan_cannot_change_once_it_began(
     tmp_path: Path, words: dict[str, Any], said: str
 ) -> None:
-    Ledger.opened(tmp_path / "ab", plan().written).write()
+    RunStore.opened(tmp_path / "ab", plan().written).write()
     with pytest.raises(InputError, match=f"another experiment .{said}"):
-        Ledger.opened(tmp_path / "ab", plan(**words).written)
+        RunStore.opened(tmp_path / "ab", plan(**words).written)
 
 
 def test_what_may_be_spent_can_change(tmp_path: Path) -> None:
-    Ledger.opened(tmp_path / "ab", plan(max_cost=1).written).write()
+    RunStore.opened(tmp_path / "ab", plan(max_cost=1).written).write()
 
-    assert not Ledger.opened(tmp_path / "ab", plan(max_cost=2).written).entries
+    assert not RunStore.opened(tmp_path / "ab", plan(max_cost=2).written).entries
 
 
 def test_a_folder_of_somebody_else_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("x")
     with pytest.raises(InputError, match=r"holds files already \(thesis\.tex\)"):
-        Ledger.opened(tmp_path, plan().written)
+        RunStore.opened(tmp_path, plan().written)
 
 
 @pytest.mark.parametrize("spoilt", [0, 1])
@@ -214,9 +214,9 @@ def test_a_duet_of_which_one_arm_is_invalid_counts_for_neither(
 ) -> None:
     """Whichever it is: done again as often as said, set aside, and its cause is what is told."""
     ours = plan(schedule="duet", repeats=1, redo_invalid=2)
-    ledger = Ledger.opened(tmp_path / "ab", ours.written)
+    ledger = RunStore.opened(tmp_path / "ab", ours.written)
 
-    def make(_plan: object, _ledger: object, slot: Slot, *_: object) -> list[Performed]:
+    def make(_plan: object, _ledger: object, slot: Slot, *_: object) -> list[RunResult]:
         made = []
         for place, arm in enumerate(ours.treatments):
             path = ledger.path(arm.name, slot.round)
@@ -226,7 +226,7 @@ def test_a_duet_of_which_one_arm_is_invalid_counts_for_neither(
             run = Run(path, {}, {}, totals, complete=True)
             found = {"completed": 9, "failed": 0, "invalid_because": bad}
             ended = "invalid" if bad else "done"
-            made.append(Performed(slot=slot, arm=arm, run=run, numbers=found, ended=ended))
+            made.append(RunResult(slot=slot, arm=arm, run=run, numbers=found, ended=ended))
         return made
 
     monkeypatch.setattr(runner, "_perform", make)

@@ -3,7 +3,7 @@
 import pytest
 
 from tbench.capture.frames import LATEST
-from tbench.capture.records import Fields, Form
+from tbench.capture.records import Fields, RecordSchema
 
 TABLE: Fields = {"id": (str,), "at": (int,), "more": (int, type(None)), "headers": (list,)}
 SOUND = {"id": "a", "at": 1, "more": 2, "headers": [["a", "b"], ["c"], "de", ["f", 1]]}
@@ -11,7 +11,7 @@ SOUND = {"id": "a", "at": 1, "more": 2, "headers": [["a", "b"], ["c"], "de", ["f
 
 def test_a_sound_record_gives_its_fields() -> None:
     """What may be absent is None; header fields are pairs of text, anything else among them is left out."""
-    form = Form(TABLE)
+    form = RecordSchema(TABLE)
 
     assert form.read({**SOUND, "type": "x", "new": 1}) == {
         **SOUND,
@@ -39,7 +39,7 @@ def test_a_sound_record_gives_its_fields() -> None:
 )
 def test_a_wrong_record_is_none_however_many_were_right(wrong: dict[str, object]) -> None:
     """What is remembered of those before it must not let it in."""
-    form = Form(TABLE)
+    form = RecordSchema(TABLE)
     for _ in range(3):
         assert form.read(SOUND) is not None
         assert form.read({**SOUND, **wrong}) is None
@@ -47,4 +47,4 @@ def test_a_wrong_record_is_none_however_many_were_right(wrong: dict[str, object]
 
 def test_a_field_that_is_missing_is_not_there() -> None:
     """Unless it may be absent."""
-    assert Form(TABLE).read({"at": 1, "headers": []}) is None
+    assert RecordSchema(TABLE).read({"at": 1, "headers": []}) is None

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tbench.__main__ import run as tbench
-from tbench.abtest.run_store import Ledger
+from tbench.abtest.run_store import RunStore
 from tbench.analysis.history import History, write_history
 from tbench.benchmark.layout import write_json
 from tbench.benchmark.view import Log
@@ -191,7 +191,7 @@ def test_a_verb_that_cannot_write_its_file_leaves_none(
 
 
 def noted(folder: Path, runs: int) -> None:
-    Ledger(folder, {"a": "x" * LIMIT}, [{}] * runs).write()
+    RunStore(folder, {"a": "x" * LIMIT}, [{}] * runs).write()
 
 
 WRITERS: dict[str, tuple[int, Callable[[Path], None]]] = {

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from tbench.analysis.arms import load_arm
-from tbench.analysis.compare import Question, compare
+from tbench.analysis.compare import CompareOptions, compare
 from tbench.analysis.report.machine import comparison_json, dump, report_json
 from tbench.capture.exchange import Outcome
 from tbench.replay.runfile import RunWriter
@@ -30,10 +30,10 @@ MEASURED = (
 )
 """The metrics that there were when the figures were written."""
 QUESTIONS = {
-    "plain": Question(),
-    "everything": Question(metrics=MEASURED, quantiles=(0.5, 0.95)),
-    "unpaired": Question(paired=False, metrics=("ttft", "e2e")),
-    "warmup": Question(warmup=parse_warmup("5%"), metrics=("ttft",)),
+    "plain": CompareOptions(),
+    "everything": CompareOptions(metrics=MEASURED, quantiles=(0.5, 0.95)),
+    "unpaired": CompareOptions(paired=False, metrics=("ttft", "e2e")),
+    "warmup": CompareOptions(warmup=parse_warmup("5%"), metrics=("ttft",)),
 }
 
 

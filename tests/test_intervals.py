@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tbench.analysis.case import Case, at_the_margin, estimate_of
+from tbench.analysis.case import GateEstimate, at_the_margin, estimate_of
 from tbench.analysis.comparison import Verdict
 from tbench.analysis.gate import Gate, parse_gates
 from tbench.analysis.judge import judge
@@ -57,7 +57,7 @@ def made(gate: Gate, seed: int, repeats: int) -> Row:
     both, at = (sides[0], sides[1]), (range(0, 2 * repeats, 2), range(1, 2 * repeats, 2))
     found = estimate_of(gate, both, at, "welch")
     strict = at_the_margin(gate, both, found) if gate.endpoint.scale == "points" else "alike"
-    case = Case(
+    case = GateEstimate(
         arm="B", gate=gate, baseline=both[0], candidate=both[1], estimate=found, method="", strict=strict
     )  # fmt: skip
     (row,) = settled([case], {"B": ()})

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from tbench.capture.exchange import Request, Response
 from tbench.capture.records import TraceHeader
 from tbench.capture.redact import Redactor, Secrets, without_credentials
-from tbench.capture.sanitize import Editor
+from tbench.capture.sanitize import Sanitizer
 from tbench.capture.tee import Budget, Tee
 from tbench.capture.tracefile import TraceWriter, read_trace
 from tests.test_capture_end_to_end import frames
@@ -144,7 +144,7 @@ def test_no_credential_of_a_body_is_in_any_byte_of_the_trace(
     body = json.dumps({"note": f"mine is {key}", **PLACES[place](key)}).encode()
     tee = Tee(Budget(1 << 20), lambda: 0)
     tee.pass_on(json.dumps({"error": {"message": f"bad token {key}"}}).encode())
-    editor, none = Editor(Redactor()), Secrets()
+    editor, none = Sanitizer(Redactor()), Secrets()
     with TemporaryDirectory() as folder:
         path = Path(folder) / "t.msgpack"
         with TraceWriter(path, TraceHeader(wall_ns=0, mono_ns=0)) as writer:

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from tbench.analysis.arms import Arm, load_arm
-from tbench.analysis.compare import Question, compare
+from tbench.analysis.compare import CompareOptions, compare
 from tbench.analysis.report.facts import differences
 from tbench.analysis.report.machine import comparison_json, report_json
 from tbench.analysis.report.markup import tag
@@ -283,7 +283,7 @@ def test_arms_with_nothing_to_draw_still_make_a_page(tmp_path: Path) -> None:
 
 def test_a_question_about_one_metric_draws_that_metric(arms: tuple[Arm, Arm]) -> None:
     """What was asked is what is shown."""
-    text = comparison_page(compare(*arms, Question(metrics=("output_tokens",))))
+    text = comparison_page(compare(*arms, CompareOptions(metrics=("output_tokens",))))
     assert "Distribution of output tokens" in text
     assert "Distribution of E2E" not in text
 

@@ -10,7 +10,7 @@ import pytest
 from scipy import stats
 
 from tbench.analysis.inversion import Pair, invert
-from tbench.analysis.planning import Aim, OnePair, Prospect, plan, requests_needed
+from tbench.analysis.planning import PairPlan, PowerEstimate, PowerGoal, plan, requests_needed
 from tbench.analysis.power import chance_to_pass, runs_needed
 from tbench.analysis.report.planning import plan_json, plan_text
 from tbench.analysis.variance import Spread, Within
@@ -19,7 +19,7 @@ Repeated = Callable[..., Any]
 MEDIAN = (("ttft", 0.5),)
 
 
-def prospect(half_width: float, n: int, p: float = 0.5, **aim: Any) -> Prospect:
+def prospect(half_width: float, n: int, p: float = 0.5, **aim: Any) -> PowerEstimate:
     """Of a pilot of 10 hours that has this interval of the log ratio."""
     within = Within(se=0.01, half_width=half_width, n=n, df=math.inf, source="pairs", drift=False)
     spread = Spread(
@@ -34,10 +34,10 @@ def prospect(half_width: float, n: int, p: float = 0.5, **aim: Any) -> Prospect:
         high=0.9,
         within=within,
     )
-    return Prospect(spread=spread, aim=Aim(**aim), run_s=36_000)
+    return PowerEstimate(spread=spread, aim=PowerGoal(**aim), run_s=36_000)
 
 
-def pair(found: Prospect) -> OnePair:
+def pair(found: PowerEstimate) -> PairPlan:
     assert found.one_pair is not None
     return found.one_pair
 
@@ -108,7 +108,7 @@ def test_repeated_runs_are_planned_with_their_own_spread(repeated: Repeated) -> 
     """Six runs 3 % apart: measured, and the chances of its upper 80 % limit (chi-square on five degrees)."""
     offsets = np.exp(np.random.default_rng(2).normal(size=6) * 0.03)
 
-    (found,) = plan([repeated(offsets)], Aim(asked=MEDIAN)).prospects
+    (found,) = plan([repeated(offsets)], PowerGoal(asked=MEDIAN)).prospects
 
     assert not found.assumed
     assert found.spread.sd is not None
@@ -122,7 +122,7 @@ def test_repeated_runs_are_planned_with_their_own_spread(repeated: Repeated) -> 
 
 def test_one_run_assumes_three_per_cent_and_says_so(repeated: Repeated) -> None:
     """And adds what its own requests leave open."""
-    found = plan([repeated([1.0])], Aim(asked=MEDIAN))
+    found = plan([repeated([1.0])], PowerGoal(asked=MEDIAN))
 
     (prospect,) = found.prospects
     assert prospect.assumed
@@ -140,7 +140,7 @@ def test_what_a_pilot_does_not_carry_is_said(repeated: Repeated) -> None:
     """A short one, a drifting one, one whose client was the limit."""
 
     def codes(*arms: Any) -> list[str]:
-        return [caution.code for caution in plan(arms, Aim(asked=MEDIAN)).warnings]
+        return [caution.code for caution in plan(arms, PowerGoal(asked=MEDIAN)).warnings]
 
     assert codes(repeated([1.0, 1.01])) == []
     assert codes(repeated([1.0, 1.01], gap=0.1)) == ["SHORT_PILOT"]
@@ -149,7 +149,7 @@ def test_what_a_pilot_does_not_carry_is_said(repeated: Repeated) -> None:
 
 def test_the_usual_gates_are_planned_when_none_is_named(repeated: Repeated) -> None:
     """And a quantile with too few requests says how many it takes."""
-    found = plan([repeated([1.0, 1.01, 0.99], 300)], Aim())
+    found = plan([repeated([1.0, 1.01, 0.99], 300)], PowerGoal())
 
     rows = {(one.spread.metric, one.spread.quantile): one for one in found.prospects}
     assert list(rows) == [("ttft", 0.5), ("ttft", 0.95), ("e2e", 0.5), ("e2e", 0.95)]
@@ -162,7 +162,7 @@ def test_the_usual_gates_are_planned_when_none_is_named(repeated: Repeated) -> N
 def test_text_and_json_say_the_same(repeated: Repeated) -> None:
     """Runs needed, spread and the one sentence."""
     offsets = np.exp(np.random.default_rng(3).normal(size=5) * 0.04)
-    found = plan([repeated(offsets)], Aim(effect=0.2, asked=MEDIAN))
+    found = plan([repeated(offsets)], PowerGoal(effect=0.2, asked=MEDIAN))
     text, said = "\n".join(plan_text(found)), plan_json(found)
 
     (row,) = said["metrics"]
@@ -182,7 +182,7 @@ def test_text_and_json_say_the_same(repeated: Repeated) -> None:
 def test_all_gates_together_are_planned_for(repeated: Repeated) -> None:
     """As a verdict needs them: oftener than if independent, rarer than each by itself."""
     offsets = np.exp(np.random.default_rng(4).normal(size=6) * 0.03)
-    found = plan([repeated(offsets)], Aim())
+    found = plan([repeated(offsets)], PowerGoal())
     together, single = found.together, [p for p in found.prospects if p.sd is not None]
 
     assert together is not None
@@ -200,8 +200,8 @@ def test_all_gates_together_are_planned_for(repeated: Repeated) -> None:
 
 def test_hopeless_plans_say_so(repeated: Repeated) -> None:
     """Runs that differ threefold, and a metric with too few requests."""
-    wild = plan([repeated([1.0, 3.0, 0.3])], Aim(margin=0.01, asked=MEDIAN))
-    few = plan([repeated([1.0, 1.0], 300)], Aim(asked=(("ttft", 0.99),)))
+    wild = plan([repeated([1.0, 3.0, 0.3])], PowerGoal(margin=0.01, asked=MEDIAN))
+    few = plan([repeated([1.0, 1.0], 300)], PowerGoal(asked=(("ttft", 0.99),)))
 
     assert "No number of runs up to 1,000" in "\n".join(plan_text(wild))
     assert "n too small (needs ≥ 2,000)" in "\n".join(plan_text(few))
@@ -213,7 +213,7 @@ def test_a_tail_among_the_timeouts_has_no_plan(repeated: Repeated) -> None:
     def late(found: dict[str, Any]) -> None:
         found["outcome"][::10] = "timeout"
 
-    whole = plan([repeated([1.0], spoil=late)], Aim(asked=(("ttft", 0.95),)))
+    whole = plan([repeated([1.0], spoil=late)], PowerGoal(asked=(("ttft", 0.95),)))
     (found,) = whole.prospects
 
     assert found.sd is None

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from tbench.capture.exchange import Outcome
 from tbench.capture.providers import (
-    Answer,
-    Ask,
+    ParsedResponse,
+    RequestInfo,
     Usage,
     judge,
     masked,
@@ -42,7 +42,9 @@ def chat(
     return {"id": "x", "object": "chat.completion.chunk", "choices": [choice], **top}
 
 
-def stream(*payloads: Any, done: bool = True, content_type: str = SSE, **options: Any) -> Answer:
+def stream(
+    *payloads: Any, done: bool = True, content_type: str = SSE, **options: Any
+) -> ParsedResponse:
     """Read one event per chunk, the k-th (from 0) at k seconds."""
     events = [event(payload) for payload in payloads] + ([event(b"[DONE]")] if done else [])
     return read_answer(
@@ -50,7 +52,7 @@ def stream(*payloads: Any, done: bool = True, content_type: str = SSE, **options
     )
 
 
-def body(payload: Any, content_type: str = JSON, **options: Any) -> Answer:
+def body(payload: Any, content_type: str = JSON, **options: Any) -> ParsedResponse:
     raw = payload if isinstance(payload, bytes) else json.dumps(payload).encode()
     return read_answer([(1.0, raw)], content_type=content_type, **options)
 
@@ -104,7 +106,7 @@ def test_a_chat_request_is_read_whole() -> None:
         "n": 2,
         "messages": [{"role": "system", "content": "s"}, {"role": "user", "content": parts}],
     }
-    assert read_ask("POST", "/v1/chat/completions", json.dumps(request).encode()) == Ask(
+    assert read_ask("POST", "/v1/chat/completions", json.dumps(request).encode()) == RequestInfo(
         endpoint="chat",
         model="m",
         stream=True,
@@ -149,7 +151,7 @@ def test_the_newer_name_of_the_limit_counts_first() -> None:
 def test_no_request_is_too_strange_to_read(path: str, raw: bytes) -> None:
     """Reading never raises."""
     for tail in (path, "/v1/chat/completions", "/v1/embeddings"):
-        assert isinstance(read_ask("POST", tail, raw), Ask)
+        assert isinstance(read_ask("POST", tail, raw), RequestInfo)
 
 
 # Streams
@@ -164,7 +166,7 @@ def test_togethers_text_stream() -> None:
     )
     last["choices"][0] |= {"text": "", "seed": 15924764223251450000}
     answer = stream(first, first, last)
-    assert answer == Answer(
+    assert answer == ParsedResponse(
         usage=Usage(prompt=11, output=3, cached=0),
         finish_reasons=("stop",),
         first_token=0.0,
@@ -456,7 +458,7 @@ def test_a_json_answer_has_no_token_times() -> None:
     }
     choice = {"index": 0, "message": message, "finish_reason": "tool_calls", "seed": 2**64 - 1}
     answer = body({"choices": [choice], "usage": USAGE})
-    assert answer == Answer(
+    assert answer == ParsedResponse(
         usage=Usage(prompt=11, output=3),
         finish_reasons=("tool_calls",),
         tool_calls=2,
@@ -537,8 +539,8 @@ def test_no_payload_is_too_strange_to_read(payload: Any) -> None:
     """The known field names with any values in any nesting."""
     nested = {"choices": [payload, {"delta": payload, "index": payload}], "usage": payload}
     for strange in (payload, nested):
-        assert isinstance(stream(strange), Answer)
-        assert isinstance(body(strange), Answer)
+        assert isinstance(stream(strange), ParsedResponse)
+        assert isinstance(body(strange), ParsedResponse)
 
 
 # Errors

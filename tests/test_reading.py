@@ -14,7 +14,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from tbench.capture.providers import Answer, Usage, one_line, read_answer
+from tbench.capture.providers import ParsedResponse, Usage, one_line, read_answer
 from tbench.capture.providers.message import complaint
 from tbench.capture.sse import PLAIN_BYTES, EventStream, plain_events
 
@@ -25,7 +25,7 @@ SSE = "text/event-stream"
 # The plain reader
 
 
-def plainly(chunks: Iterable[Timed]) -> Answer:
+def plainly(chunks: Iterable[Timed]) -> ParsedResponse:
     """The answer of an event stream."""
     chunks, stream, reading = list(chunks), EventStream(), Plain()
     for at, piece in chunks:
@@ -131,14 +131,14 @@ class Plain:
         answered = bool(text or calls) or any(others)
         return answered or thinks, answered
 
-    def answer(self) -> Answer:
+    def answer(self) -> ParsedResponse:
         finishes = tuple(reason for _, reason in sorted(self.finish.items()) if reason is not None)
         counted_any = any(count is not None for count in self.usage.values())
         came = bool(self.times or finishes or counted_any)
         error = self.error
         if error is None and "abort" in finishes:
             error = f"the server gave up: finish_reason {', '.join(finishes)}"
-        return Answer(
+        return ParsedResponse(
             usage=Usage(**self.usage),
             finish_reasons=finishes,
             first_token=self.times[0] if self.times else None,
@@ -364,7 +364,7 @@ def test_a_stream_of_the_usual_shape_reads_as_it_always_did(chunks: list[Timed])
     assert read_answer(chunks, content_type=SSE) == as_stream(chunks)
 
 
-def as_stream(chunks: list[Timed]) -> Answer:
+def as_stream(chunks: list[Timed]) -> ParsedResponse:
     """By the plain reader; a body that begins as no stream does is read as one body instead."""
     head = b"".join(piece for _, piece in chunks).removeprefix(b"\xef\xbb\xbf").lstrip()
     return (

@@ -11,7 +11,7 @@ from tbench.capture.exchange import Request, Response
 from tbench.capture.recorder import REQUEST_OVERHEAD, Recorder
 from tbench.capture.records import Clock, Gap, TraceHeader
 from tbench.capture.redact import Redactor, Secrets
-from tbench.capture.sanitize import Editor
+from tbench.capture.sanitize import Sanitizer
 from tbench.capture.tee import Budget, Tee
 from tbench.capture.tracefile import TraceWriter, read_trace
 
@@ -60,7 +60,7 @@ class Clockwork:
 
 
 def recorder(writer: object, limit: int = 1 << 20, **options: object) -> Recorder:
-    return Recorder(writer, Editor(Redactor()), Budget(limit), **options)  # type: ignore[arg-type]
+    return Recorder(writer, Sanitizer(Redactor()), Budget(limit), **options)  # type: ignore[arg-type]
 
 
 def ask(number: int, body: bytes = b"{}") -> Request:

@@ -11,7 +11,7 @@ from scipy import stats
 from tbench.analysis.arms import Arm
 from tbench.analysis.case import (
     LEAST_RUNS,
-    Case,
+    GateEstimate,
     at_the_margin,
     comparison,
     difference_of,
@@ -167,7 +167,7 @@ def of_events(text: str, first: Sequence[Figure], second: Sequence[Figure]) -> s
         if gate.limit is not None
         else difference_of(gate, sides, (range(0, 6, 2), range(1, 7, 2)), "welch")
     )
-    case = Case(
+    case = GateEstimate(
         arm="B",
         gate=gate,
         baseline=sides[0],
@@ -231,7 +231,9 @@ def test_holm_is_over_gates_and_candidates() -> None:
     logs = [[float(np.log(one.value)) for one in side] for side in (figures, worse)]
     found = difference(*logs)  # type: ignore[arg-type]
     cases = [
-        Case(arm=str(at), gate=gate, baseline=figures, candidate=worse, estimate=found, method="")
+        GateEstimate(
+            arm=str(at), gate=gate, baseline=figures, candidate=worse, estimate=found, method=""
+        )
         for at in range(20)
     ]
 
@@ -245,9 +247,9 @@ def test_holm_is_over_gates_and_candidates() -> None:
     assert len(figures) == LEAST_RUNS
 
 
-def same(case: Case) -> Case:
+def same(case: GateEstimate) -> GateEstimate:
     """With a candidate that is the baseline."""
-    return Case(
+    return GateEstimate(
         arm=case.arm,
         gate=case.gate,
         baseline=case.baseline,
@@ -262,7 +264,9 @@ def test_an_interval_of_a_share_stays_one() -> None:
     gate = parse_gate("goodput>=90%")
     side = tuple(Figure(value=x / 100, n=100, events=x) for x in (100, 100, 97))
     found = level([1.0, 1.0, 0.97])
-    case = Case(arm="B", gate=gate, baseline=side, candidate=side, estimate=found, method="")
+    case = GateEstimate(
+        arm="B", gate=gate, baseline=side, candidate=side, estimate=found, method=""
+    )
 
     assert found.high > 1
     assert comparison(case).high == 1

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from tbench.__main__ import run as tbench
-from tbench.analysis.compare import Question
+from tbench.analysis.compare import CompareOptions
 from tbench.analysis.gate import parse_gates
 from tbench.analysis.power import margin_needed
 from tbench.analysis.replicates import interleaved
@@ -22,12 +22,12 @@ from tbench.replay.runfile import RunWriter
 from tbench.replay.sample import Sample
 
 Repeated = Callable[..., Any]
-HALF = Question(metrics=("ttft",), quantiles=(0.5,))
+HALF = CompareOptions(metrics=("ttft",), quantiles=(0.5,))
 GATES = parse_gates("10%", [])
 DOC = (Path(__file__).parent.parent / "docs" / "json.md").read_text()
 
 
-def check(*arms: Any, question: Question = HALF) -> SelfCheck:
+def check(*arms: Any, question: CompareOptions = HALF) -> SelfCheck:
     return self_check(arms, question, GATES, np.random.default_rng(1))
 
 
@@ -106,7 +106,7 @@ def test_the_gate_judges_the_splits(repeated: Repeated) -> None:
 
 def test_what_is_refused_says_why(repeated: Repeated) -> None:
     """p99 of 500 requests: no interval, how many it takes, and a median beside it."""
-    both = Question(metrics=("ttft",), quantiles=(0.5, 0.99))
+    both = CompareOptions(metrics=("ttft",), quantiles=(0.5, 0.99))
 
     found = check(repeated([1.0, 1.0], 500), question=both)
     text, said = "\n".join(self_check_text(found)), self_check_json(found)

@@ -28,7 +28,7 @@ from hypothesis import strategies as st
 from tbench.capture.exchange import Outcome
 from tbench.replay.answers import to_sample
 from tbench.replay.engine.clock import Clock
-from tbench.replay.engine.connection import Line
+from tbench.replay.engine.connection import Connection
 from tbench.replay.engine.http1 import Response
 from tbench.replay.engine.reader import Reader
 from tbench.replay.engine.sender import EngineSender, Pool
@@ -1255,7 +1255,7 @@ def test_a_retransmitted_segment_does_not_turn_time_back() -> None:
     async def main() -> list[float]:
         ours, theirs = socket.socketpair()
         reader = Reader()
-        line = Line(ours, reader)
+        line = Connection(ours, reader)
         stamps = []
         origin = reader.clock.second, reader.clock.origin
         line._heard = line._asked = origin[1]
@@ -1282,7 +1282,7 @@ def test_a_connection_that_the_server_closed_is_not_taken_even_if_nobody_has_rea
         for closed in (False, True):
             ours, theirs = socket.socketpair()
             ours.setblocking(False)
-            line = Line(ours, reader)
+            line = Connection(ours, reader)
             pool.put(line, reader.clock.now())
             if closed:
                 theirs.sendall(last)

@@ -13,7 +13,7 @@ import pytest
 from tbench.__main__ import run as tbench
 from tbench.analysis import outsized as bounds
 from tbench.analysis.arms import load_arm
-from tbench.analysis.compare import Question, compare
+from tbench.analysis.compare import CompareOptions, compare
 from tbench.analysis.comparison import Comparison, Comparisons, Verdict
 from tbench.analysis.digest import Digest, Span
 from tbench.analysis.metrics import METRICS
@@ -90,7 +90,7 @@ def _sample(
     return Sample(id=f"r{index}", index=index, endpoint="chat", stream=stream, **{**given, **more})
 
 
-def exactly(a: Path, b: Path, question: Question) -> Comparisons:
+def exactly(a: Path, b: Path, question: CompareOptions) -> Comparisons:
     return compare(load_arm(a), load_arm(b), question)
 
 
@@ -118,10 +118,10 @@ def rows_agree(found: Comparison, exact: Comparison) -> None:
 
 
 QUESTIONS = {
-    "usual": Question(paired=False),
-    "every metric": Question(paired=False, metrics=tuple(METRICS), quantiles=(0.5, 0.9)),
-    "own warm-up": Question(paired=False, warmup=parse_warmup("5%"), metrics=("e2e",)),
-    "no warm-up": Question(paired=False, warmup=parse_warmup("none"), metrics=("ttft",)),
+    "usual": CompareOptions(paired=False),
+    "every metric": CompareOptions(paired=False, metrics=tuple(METRICS), quantiles=(0.5, 0.9)),
+    "own warm-up": CompareOptions(paired=False, warmup=parse_warmup("5%"), metrics=("e2e",)),
+    "no warm-up": CompareOptions(paired=False, warmup=parse_warmup("none"), metrics=("ttft",)),
 }
 
 
@@ -156,7 +156,7 @@ def test_cautions_are_raised_from_counts_too(tmp_path: Path, cause: str) -> None
     """Each with its own cause, in the words of any other comparison."""
     changes, code = CAUSES[cause]
     a, b = run_file(tmp_path / "a.run"), run_file(tmp_path / "b.run", 2, **changes)
-    question = Question(paired=False)
+    question = CompareOptions(paired=False)
     found, exact = (
         [str(one) for one in compared(a, b, question).warnings if one.code == code]
         for compared in (compare_sketched, exactly)
@@ -174,7 +174,7 @@ def test_a_late_client_is_invalid(tmp_path: Path) -> None:
     for index in range(len(late)):
         writer.add(_moved(late.columns, index, by=0.5))
     c = writer.close(late.totals)
-    found = compare_sketched(a, c, Question())
+    found = compare_sketched(a, c, CompareOptions())
 
     assert found.verdict is Verdict.INVALID
     assert found.candidate.invalid_because is not None
@@ -308,11 +308,11 @@ def test_what_cannot_be_compared_is_refused_alike(tmp_path: Path) -> None:
     empty = run_file(tmp_path / "empty.run", n=0)
 
     for bad, question, error, said in (
-        (other, Question(), InputError, "different traces"),
-        (dead, Question(), UnreachableError, "no request succeeded"),
-        (empty, Question(), InputError, "an empty run"),
-        (a, Question(metrics=("mood",)), InputError, "no metric mood"),
-        (a, Question(warmup=parse_warmup("9999")), InputError, "nothing is left"),
+        (other, CompareOptions(), InputError, "different traces"),
+        (dead, CompareOptions(), UnreachableError, "no request succeeded"),
+        (empty, CompareOptions(), InputError, "an empty run"),
+        (a, CompareOptions(metrics=("mood",)), InputError, "no metric mood"),
+        (a, CompareOptions(warmup=parse_warmup("9999")), InputError, "nothing is left"),
     ):
         with pytest.raises(error, match=said):
             compare_sketched(a, bad, question)

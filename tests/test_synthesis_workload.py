@@ -16,7 +16,7 @@ from tbench.capture.errors import InputError
 from tbench.capture.exchange import Exchange
 from tbench.capture.synthesis import Arrivals, Workload, exchanges, load_tokens, parse, write
 from tbench.capture.synthesis.dataset import Dataset, Row
-from tbench.capture.synthesis.options import Order, read_params, read_task
+from tbench.capture.synthesis.options import SynthOptions, read_params, read_task
 
 LINES = Dataset(name="lines", rows=[Row(f"line {n} of the set") for n in range(50)])
 PLAIN: dict[str, Any] = {"model": "m", "requests": 20, "seed": 1}
@@ -270,7 +270,7 @@ def test_words_of_the_command_line_are_checked() -> None:
         read_params("{top_p: 1}")
     with pytest.raises(InputError, match="give a JSON object"):
         read_params("[1]")
-    order = Order(task="text-to-text", model="m", scenario="D(9,9)", requests=1)
+    order = SynthOptions(task="text-to-text", model="m", scenario="D(9,9)", requests=1)
     with pytest.raises(InputError, match="give one"):
         replace(order, tokenizer="x", chars_per_token=4.0).workload()
     with pytest.raises(InputError, match="give --scenario"):

@@ -9,9 +9,9 @@ import openpyxl
 import pytest
 
 from tbench.analysis.arms import arm_of_run
-from tbench.analysis.compare import Question, compare
+from tbench.analysis.compare import CompareOptions, compare
 from tbench.analysis.comparison import Comparisons
-from tbench.analysis.pairing import Observed
+from tbench.analysis.pairing import RunView
 from tbench.analysis.report.ci import comparison_markdown
 from tbench.analysis.report.machine import comparison_json, report_json
 from tbench.analysis.report.page import comparison_page
@@ -100,7 +100,7 @@ def test_the_warm_up_is_in_neither_the_count_nor_the_time(tmp_path: Path) -> Non
 def test_report_gates_and_benchmark_say_the_same(tmp_path: Path) -> None:
     """One definition: a gate's figure, `replay --json`, and a benchmark's point over the same requests."""
     run = run_of(tmp_path / "a.run", TRAFFIC)
-    observed = Observed(arm=arm_of_run(run), places=np.arange(len(TRAFFIC)), at=0)
+    observed = RunView(arm=arm_of_run(run), places=np.arange(len(TRAFFIC)), at=0)
     said, point = numbers(run), aggregate(run.columns, Trim())
 
     for metric in ("requests_per_s", "output_tokens_per_s"):
@@ -185,7 +185,7 @@ def pair(tmp_path: Path) -> Comparisons:
     slow = [*TRAFFIC[:3], sample(3, end=5.5, last_token=5.4), TRAFFIC[4]]
     runs = [run_of(tmp_path / f"{name}.run", many) for name, many in (("a", TRAFFIC), ("b", slow))]
     slo = parse_slo("e2e<1.6s")
-    return compare(*map(arm_of_run, runs), Question(metrics=("e2e",), slo=slo))
+    return compare(*map(arm_of_run, runs), CompareOptions(metrics=("e2e",), slo=slo))
 
 
 def test_a_comparison_has_the_rates_of_both_arms(pair: Comparisons) -> None:
@@ -212,7 +212,7 @@ def test_each_report_of_a_pair_shows_them_and_what_sets_them(pair: Comparisons) 
 def test_sketches_have_the_same_rates(tmp_path: Path) -> None:
     """Counted piece by piece, and none is kept."""
     paths = [run_of(tmp_path / f"{name}.run", TRAFFIC * 3).path for name in "ab"]
-    question = Question(metrics=("e2e",), paired=False)
+    question = CompareOptions(metrics=("e2e",), paired=False)
     whole = compare_files(*paths, question)
 
     assert compare_files(*paths, question, sketch=True).rates == whole.rates

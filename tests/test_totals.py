@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tbench.analysis.arms import arm_of_run
-from tbench.analysis.compare import Question, compare
+from tbench.analysis.compare import CompareOptions, compare
 from tbench.analysis.outsized import unread
 from tbench.analysis.report.machine import comparison_json, report_json
 from tbench.capture import frames
@@ -307,7 +307,7 @@ def test_replay_report_and_comparison_have_the_same_quantiles(tmp_path: Path) ->
     run = run_of(tmp_path, samples, warmup_s=60.0)
     arm = arm_of_run(run)
     printed, reported = numbers(run), report_json(arm)
-    compared = comparison_json(compare(arm, arm, Question()))["comparisons"]
+    compared = comparison_json(compare(arm, arm, CompareOptions()))["comparisons"]
 
     assert all(reported[name] == figure for name, figure in printed.items())
     for name in ("ttft", "tpot", "itl", "e2e"):

@@ -15,15 +15,15 @@ from hypothesis import strategies as st
 
 from tbench.capture.exchange import Outcome
 from tbench.replay.breaker import ENOUGH, UNAUTHORIZED, Brake
-from tbench.replay.pace import Pace
+from tbench.replay.pace import Pacing
 from tbench.replay.pacing import Fixed, Profile
 from tbench.replay.run_recorder import Till
 from tbench.replay.sample import Sample
 from tbench.replay.sender import Attempt, Call, Deadlines, Origin, Reply
 from tbench.replay.workers.call_queue import Feed, Feeder, frame
-from tbench.replay.workers.counters import Pulse
-from tbench.replay.workers.messages import Duty, part, share
-from tbench.replay.workers.pool import Crew
+from tbench.replay.workers.counters import SharedCounters
+from tbench.replay.workers.messages import WorkerTask, part, share
+from tbench.replay.workers.pool import WorkerPool
 from tbench.replay.workers.spool import SpoolReader, SpoolWriter
 from tbench.replay.workers.tasks import needed
 from tbench.replay.workers.worker import Purse
@@ -39,8 +39,8 @@ def call(index: int, body: bytes = b"{}", due: float | None = None) -> Call:
 
 
 @pytest.fixture
-def pulse() -> Iterator[Pulse]:
-    with Pulse.made(2) as made:
+def pulse() -> Iterator[SharedCounters]:
+    with SharedCounters.made(2) as made:
         yield made
 
 
@@ -147,7 +147,7 @@ def test_a_spool_that_cannot_be_written_says_so(tmp_path: Path) -> None:
 # The feed
 
 
-def fed(calls: list[Call], pulse: Pulse, most_bytes: int = 2**20) -> list[Call]:
+def fed(calls: list[Call], pulse: SharedCounters, most_bytes: int = 2**20) -> list[Call]:
     """What a worker has of them after the parent's thread has fed them."""
     ours, theirs = socket.socketpair()
     feeder = Feeder(iter(calls), [ours], lambda _: 0)
@@ -181,21 +181,21 @@ def fed(calls: list[Call], pulse: Pulse, most_bytes: int = 2**20) -> list[Call]:
         assert feeder.done
 
 
-def test_calls_reach_the_worker_in_order_and_whole(pulse: Pulse) -> None:
+def test_calls_reach_the_worker_in_order_and_whole(pulse: SharedCounters) -> None:
     """Small and large bodies, with their due times, costs and labels."""
     calls = [call(i, bytes(i * 1000), due=i / 8) for i in range(200)]
 
     assert fed(calls, pulse) == calls
 
 
-def test_a_body_larger_than_what_is_kept_at_hand_passes(pulse: Pulse) -> None:
+def test_a_body_larger_than_what_is_kept_at_hand_passes(pulse: SharedCounters) -> None:
     """The bound is on what waits, not on what a request may weigh."""
     calls = [call(0, bytes(5_000_000)), call(1), call(2, bytes(3_000_000))]
 
     assert fed(calls, pulse, most_bytes=1000) == calls
 
 
-def test_no_more_is_kept_at_hand_than_allowed(pulse: Pulse) -> None:
+def test_no_more_is_kept_at_hand_than_allowed(pulse: SharedCounters) -> None:
     """A worker that sends nothing yet takes its fill and no more, however long the plan is."""
     ours, theirs = socket.socketpair()
     endless = (call(i, bytes(10_000)) for i in range(10**9))
@@ -226,7 +226,7 @@ def test_no_more_is_kept_at_hand_than_allowed(pulse: Pulse) -> None:
     assert feeder.rest(lambda: True) == 0
 
 
-def test_a_worker_that_is_gone_holds_up_nobody(pulse: Pulse) -> None:
+def test_a_worker_that_is_gone_holds_up_nobody(pulse: SharedCounters) -> None:
     """Its calls are drawn and dropped; the other worker gets all of its own."""
     (ours, theirs), (gone, closed) = socket.socketpair(), socket.socketpair()
     closed.close()
@@ -260,7 +260,7 @@ def test_a_frame_carries_half_a_character() -> None:
 # Counters, shares, budget
 
 
-def test_rows_of_the_pulse_do_not_touch_each_other(pulse: Pulse) -> None:
+def test_rows_of_the_pulse_do_not_touch_each_other(pulse: SharedCounters) -> None:
     """Each worker has counters of its own, and the money is neither's."""
     for _ in range(7):
         pulse.row(0).issue(0)
@@ -297,13 +297,13 @@ def test_a_profile_is_divided_window_by_window(limits: list[int], workers: int) 
 
 def test_how_many_workers_a_pacing_needs() -> None:
     """One for every 500 in flight, or 2,000 requests/s."""
-    assert needed(Pace(mode="concurrency", value=64)) == 1
-    assert needed(Pace(mode="concurrency", value=1001)) == 3
-    assert needed(Pace(mode="constant", value=5000)) == 3
-    assert needed(Pace(mode="speed", value=100)) == 1
+    assert needed(Pacing(mode="concurrency", value=64)) == 1
+    assert needed(Pacing(mode="concurrency", value=1001)) == 3
+    assert needed(Pacing(mode="constant", value=5000)) == 3
+    assert needed(Pacing(mode="speed", value=100)) == 1
 
 
-def test_the_budget_reserves_and_settles_across_the_pulse(pulse: Pulse) -> None:
+def test_the_budget_reserves_and_settles_across_the_pulse(pulse: SharedCounters) -> None:
     """What is in flight counts with the most it may cost, what has ended with what it did cost."""
     purse, till = Purse(1.0, pulse), Till(pulse)
 
@@ -386,8 +386,8 @@ def test_a_missing_key_stops_at_the_first_401(keyless: bool, status: int, after:
 # The crew
 
 
-def duty(number: int, workers: int) -> Duty:
-    return Duty(
+def duty(number: int, workers: int) -> WorkerTask:
+    return WorkerTask(
         number=number,
         workers=workers,
         sender="engine",
@@ -411,7 +411,7 @@ def test_a_worker_that_is_killed_is_named_and_the_others_finish(tmp_path: Path) 
     """Nothing hangs, and the crew says who died of what."""
 
     async def main() -> tuple[list[str], int]:
-        with Crew.hired([duty(0, 2), duty(1, 2)], tmp_path) as crew, trio.fail_after(60):
+        with WorkerPool.hired([duty(0, 2), duty(1, 2)], tmp_path) as crew, trio.fail_after(60):
             await crew.ready()
             await crew.warm()
             crew.members[1].kill()
@@ -428,7 +428,7 @@ def test_a_crew_that_is_left_early_leaves_no_process(tmp_path: Path) -> None:
     """Also before the start: the workers end with the connection to their parent."""
 
     async def main() -> Counter[int]:
-        with Crew.hired([duty(0, 2), duty(1, 2)], tmp_path) as crew, trio.fail_after(60):
+        with WorkerPool.hired([duty(0, 2), duty(1, 2)], tmp_path) as crew, trio.fail_after(60):
             await crew.ready()
         return Counter(member.process.wait(0) for member in crew.members)
 

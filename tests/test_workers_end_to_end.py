@@ -18,10 +18,10 @@ import pytest
 from tbench.capture.exchange import Exchange, Request, Response
 from tbench.capture.tracefile import TraceHeader, TraceWriter
 from tbench.capture.tracereader import read_trace
-from tbench.replay.options import Order
+from tbench.replay.options import ReplayOptions
 from tbench.replay.plan import Plan
 from tbench.replay.runfile import read_run
-from tbench.replay.runner import Shards, perform_duet
+from tbench.replay.runner import Shards, run_duet
 from tbench.replay.totals import identity, numbers
 from tests.conftest import interruptible
 
@@ -226,10 +226,10 @@ def test_a_duet_asks_both_targets_everything_side_by_side(
     urls = [serve("serve", "--port", "0", "--profile", "fast").url for _ in range(2)]
     trace = write_trace(tmp_path / "t.msgpack", 200, gap_s=0.005)
     jobs = [
-        Order(trace=trace, base_url=url, out=tmp_path / f"{arm}.run").job()
+        ReplayOptions(trace=trace, base_url=url, out=tmp_path / f"{arm}.run").job()
         for arm, url in enumerate(urls)
     ]
-    first, second = perform_duet(jobs, seed=7)
+    first, second = run_duet(jobs, seed=7)
     source = random.Random(7)
     leads = [source.sample(range(2), 2)[0] for _ in range(200)]
 

@@ -6,7 +6,15 @@ from dataclasses import asdict
 from typing import Any
 
 from tbench.analysis.comparison import Verdict
-from tbench.analysis.planning import RUNS, USUAL_RUNS, Chance, OnePair, Plan, Prospect, Together
+from tbench.analysis.planning import (
+    RUNS,
+    USUAL_RUNS,
+    PairPlan,
+    PassRate,
+    Plan,
+    PowerEstimate,
+    Together,
+)
 from tbench.analysis.power import ASSUMED_SD, MOST_RUNS, SURE
 from tbench.analysis.replicates import Replicates
 from tbench.analysis.report.words import percentile
@@ -45,7 +53,7 @@ def _arm_json(arm: Replicates) -> dict[str, Any]:
     }
 
 
-def _prospect_json(prospect: Prospect) -> dict[str, Any]:
+def _prospect_json(prospect: PowerEstimate) -> dict[str, Any]:
     spread, pair = prospect.spread, prospect.one_pair
     return {
         **spread_json(spread),
@@ -111,7 +119,7 @@ def _one_pair(found: Plan) -> Iterator[str]:
         yield "interval: from one run's own blocks, as if nothing were shared; pairs are often narrower"
 
 
-def _pair(pair: OnePair) -> str:
+def _pair(pair: PairPlan) -> str:
     width = (
         f"±{_percent(math.expm1(pair.half_width))}" if math.isfinite(pair.half_width) else UNBOUNDED
     )
@@ -130,7 +138,7 @@ def _spreads(found: Plan) -> Iterator[str]:
             yield f"{_name(spread):<12}{_run_sd(prospect)}{_percent(spread.within.se):>13}  {advice}"
 
 
-def _run_sd(prospect: Prospect) -> str:
+def _run_sd(prospect: PowerEstimate) -> str:
     spread = prospect.spread
     if prospect.assumed:
         return f"{_percent(ASSUMED_SD):>11}  {'assumed':<18}"
@@ -156,7 +164,7 @@ def _chances(found: Plan) -> Iterator[str]:
         yield f"{name:<12}{'equal arms PASS':<18}{shares}   {_takes(together.runs)}"
 
 
-def _block(prospect: Prospect) -> Iterator[str]:
+def _block(prospect: PowerEstimate) -> Iterator[str]:
     aim, high = prospect.aim, prospect.spread.high
     yield _line(
         _name(prospect.spread), "equal arms PASS", prospect, "passes", prospect.runs_to_pass
@@ -168,13 +176,13 @@ def _block(prospect: Prospect) -> Iterator[str]:
         yield _line("", f"+{_percent(aim.effect)} FAILs", prospect, "fails", None)
 
 
-def _line(name: str, what: str, prospect: Prospect, field: str, takes: int | None) -> str:
+def _line(name: str, what: str, prospect: PowerEstimate, field: str, takes: int | None) -> str:
     shares = "".join(f"{_share(chance, field):>6}" for chance in prospect.chances)
     needed = "" if field not in {"passes", "sees"} else _takes(takes)
     return f"{name:<12}{what:<18}{shares}   {needed}".rstrip()
 
 
-def _share(chance: Chance, field: str) -> str:
+def _share(chance: PassRate, field: str) -> str:
     return f"{getattr(chance, field) * 100:.0f} %"
 
 

@@ -15,7 +15,7 @@ from calibration.pairs import EQUAL, FPR, SlowerServer
 from calibration.runs import arm
 from calibration.scenes import Scene
 from calibration.tally import Key, Outcomes
-from tbench.analysis.compare import Comparison, Question, compare
+from tbench.analysis.compare import CompareOptions, Comparison, compare
 from tbench.analysis.summary import Floats
 
 HEADLINES = (0.5, 0.9, 0.95)
@@ -56,7 +56,7 @@ class Advice:
                     yield (covers_95(effect.name), p), holds
 
     def _rows(self, first: Floats, second: Floats) -> tuple[Comparison, ...]:
-        asked = Question(metrics=("ttft",), quantiles=self.points)
+        asked = CompareOptions(metrics=("ttft",), quantiles=self.points)
         return compare(arm(first, 0), arm(second, 1), asked).rows
 
 

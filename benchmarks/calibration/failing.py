@@ -15,7 +15,7 @@ from calibration.drifts import random_pairs
 from calibration.runs import FAILS, PASSES, arm
 from calibration.tally import Outcomes
 from tbench.analysis.arms import Arm
-from tbench.analysis.case import Case, at_the_margin, estimate_of
+from tbench.analysis.case import GateEstimate, at_the_margin, estimate_of
 from tbench.analysis.comparison import Verdict
 from tbench.analysis.gate import parse_gate, parse_gates
 from tbench.analysis.inversion import Truths
@@ -81,7 +81,7 @@ class Failing:
         )
         at = np.flatnonzero(~turns).tolist(), np.flatnonzero(turns).tolist()
         found = estimate_of(gate, (first, second), at, "welch")
-        case = Case(
+        case = GateEstimate(
             arm="B",
             gate=gate,
             baseline=first,

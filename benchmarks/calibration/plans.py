@@ -12,7 +12,7 @@ from calibration.cell import NONE, Cell
 from calibration.runs import MARGIN
 from calibration.tally import Outcomes
 from tbench.analysis.inversion import Pair, invert
-from tbench.analysis.planning import Aim, requests_to_find
+from tbench.analysis.planning import PowerGoal, requests_to_find
 from tbench.analysis.power import (
     POWER,
     chance_to_pass,
@@ -68,7 +68,7 @@ class Requests:
 
     def replay(self, random: Generator) -> Outcomes:
         within = of_pair(*self._pair(2000, 0.0, random), self.quantile)
-        requests = requests_to_find(within, Aim(effect=_EFFECT), self.quantile)
+        requests = requests_to_find(within, PowerGoal(effect=_EFFECT), self.quantile)
         if requests is None:
             return {}
         (interval,) = invert(Pair(*self._pair(requests, _EFFECT, random)), (self.quantile,))

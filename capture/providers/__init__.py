@@ -19,8 +19,8 @@ from tbench.capture.exchange import Outcome, Response
 from tbench.capture.providers import openai, together
 from tbench.capture.providers.message import (
     GENERATIVE,
-    Answer,
-    Ask,
+    ParsedResponse,
+    RequestInfo,
     Usage,
     complaint,
     judge,
@@ -32,9 +32,9 @@ from tbench.capture.sse import EventStream, plain_events
 __all__ = [
     "GENERATIVE",
     "PROVIDERS",
-    "Answer",
-    "Ask",
-    "Question",
+    "ParsedRequest",
+    "ParsedResponse",
+    "RequestInfo",
     "Usage",
     "ask_again",
     "complaint",
@@ -54,12 +54,12 @@ _PROMISE = re.compile(r"[/+]json$|event-stream")
 """Content types that are broken by any other content, whatever the endpoint."""
 
 
-class Reading(Protocol):
+class ResponseParser(Protocol):
     """A response being read, payload by payload."""
 
     def chunk(self, at: float, payload: Mapping[str, Any], event: str) -> None: ...
     def whole(self, payload: Mapping[str, Any]) -> None: ...
-    def answer(self, *, events: int, ended: bool, streamed: bool) -> Answer: ...
+    def answer(self, *, events: int, ended: bool, streamed: bool) -> ParsedResponse: ...
 
 
 class Provider(NamedTuple):
@@ -69,9 +69,9 @@ class Provider(NamedTuple):
     """
 
     endpoint_of: Callable[[str, str], together.Endpoint]
-    ask_of: Callable[..., Ask]
+    ask_of: Callable[..., RequestInfo]
     speaks: Callable[[Mapping[str, Any], str], bool]
-    reading: Callable[[], Reading]
+    reading: Callable[[], ResponseParser]
 
 
 PROVIDERS: dict[str, Provider] = {
@@ -84,14 +84,14 @@ PROVIDERS: dict[str, Provider] = {
 }
 
 
-class Question(NamedTuple):
+class ParsedRequest(NamedTuple):
     """A request, its body read once. `payload` is the JSON object in it; None where it is none.
 
     `exact` is whether orjson took it, so that it can be written again as it was meant, `opaque` whether
     its content-encoding could not be undone.
     """
 
-    ask: Ask
+    ask: RequestInfo
     payload: dict[str, Any] | None
     exact: bool
     opaque: bool = False
@@ -99,14 +99,14 @@ class Question(NamedTuple):
 
 def read_ask(
     method: str, path: str, body: bytes | None, content_encoding: str | None = None
-) -> Ask:
+) -> RequestInfo:
     """What a request asks for. A body that is absent or not JSON leaves only what the path says."""
-    return read_question(method, path, body, content_encoding).ask
+    return parse_request(method, path, body, content_encoding).ask
 
 
-def read_question(
+def parse_request(
     method: str, path: str, body: bytes | None, content_encoding: str | None = None
-) -> Question:
+) -> ParsedRequest:
     """What a request asks for, with the payload that says so. `content_encoding` is the header's value."""
     opaque = False
     if body and content_encoding:
@@ -116,10 +116,10 @@ def read_question(
             body, opaque = None, True
     payload, exact = _parsed(body) if body else (None, False)
     found = payload if isinstance(payload, dict) else None
-    return Question(ask_again(method, path, found or {}), found, exact, opaque)
+    return ParsedRequest(ask_again(method, path, found or {}), found, exact, opaque)
 
 
-def ask_again(method: str, path: str, payload: Mapping[str, Any]) -> Ask:
+def ask_again(method: str, path: str, payload: Mapping[str, Any]) -> RequestInfo:
     """What a request asks for, from its payload."""
     provider, endpoint = _endpoint(method, path)
     return provider.ask_of(payload, endpoint.name, replayable=endpoint.replayable)
@@ -137,7 +137,7 @@ def _endpoint(method: str, path: str) -> tuple[Provider, together.Endpoint]:
 
 def read_answer(
     chunks: Iterable[Timed], *, content_type: str, content_encoding: str = "", status: int = 200
-) -> Answer:
+) -> ParsedResponse:
     """What a response body says, event stream or JSON, judged by its content before its type.
 
     Args:
@@ -149,7 +149,7 @@ def read_answer(
     try:
         decoded = _decoded(chunks, content_encoding)
     except InputError as error:
-        return Answer(readable=False, error=str(error))
+        return ParsedResponse(readable=False, error=str(error))
     if _is_stream(decoded, content_type):
         answer = _stream(decoded)
     else:
@@ -157,7 +157,7 @@ def read_answer(
     return answer if status < 300 else _refusal(answer, decoded, status)
 
 
-def read_response(response: Response, chunks: Iterable[Timed] | None = None) -> Answer:
+def read_response(response: Response, chunks: Iterable[Timed] | None = None) -> ParsedResponse:
     """What a recorded response says; without `chunks` (its body, in timed pieces) all at time 0."""
     return read_answer(
         [(0.0, response.body or b"")] if chunks is None else chunks,
@@ -167,7 +167,7 @@ def read_response(response: Response, chunks: Iterable[Timed] | None = None) -> 
     )
 
 
-def outcome_of(response: Response, answer: Answer, *, endpoint: str) -> Outcome:
+def outcome_of(response: Response, answer: ParsedResponse, *, endpoint: str) -> Outcome:
     """The outcome of a recorded response: what its transport says and, if that ended well, its content.
 
     A body that was not kept is taken for a whole answer, as the capture judged it when it was there.
@@ -175,7 +175,7 @@ def outcome_of(response: Response, answer: Answer, *, endpoint: str) -> Outcome:
     if response.outcome is not Outcome.OK or response.status is None:
         return response.outcome
     if response.body is None:
-        answer = Answer(done=True)
+        answer = ParsedResponse(done=True)
     return judge(response.status, answer, endpoint=endpoint)
 
 
@@ -195,18 +195,18 @@ def _decoded(chunks: Iterable[Timed], content_encoding: str) -> list[Timed]:
     return [(at, step(piece)) for at, piece in chunks]
 
 
-def _stream(chunks: list[Timed]) -> Answer:
+def _stream(chunks: list[Timed]) -> ParsedResponse:
     try:
         return _Events(chunks).answer()
     except InputError as error:
-        return Answer(readable=False, error=str(error))
+        return ParsedResponse(readable=False, error=str(error))
 
 
 class _Events:
     """One event stream, read to its end."""
 
     def __init__(self, chunks: list[Timed]) -> None:
-        self._reading: Reading | None = None
+        self._reading: ResponseParser | None = None
         self._ended = False
         self._strange: bytes | None = None
         self._events = 0
@@ -248,7 +248,7 @@ class _Events:
             self._take(chunks[-1][0], event.data, event.event)
         self._strange = whole  # an event without its blank line may well be half an event
 
-    def answer(self) -> Answer:
+    def answer(self) -> ParsedResponse:
         reading = self._reading or openai.Reading()
         answer = reading.answer(events=self._events, ended=self._ended, streamed=True)
         if self._strange is None:
@@ -277,7 +277,7 @@ class _Events:
         self._reading.chunk(at, payload, kind)
 
 
-def _body(body: bytes, content_type: str) -> Answer:
+def _body(body: bytes, content_type: str) -> ParsedResponse:
     """A body that is no event stream: JSON, or what its type lets it be."""
     payload = _json(body)
     if isinstance(payload, dict):
@@ -285,12 +285,12 @@ def _body(body: bytes, content_type: str) -> Answer:
         reading.whole(payload)
         return reading.answer(events=0, ended=True, streamed=False)
     if isinstance(payload, list):  # Together's list of models is a bare array
-        return Answer(done=True)
+        return ParsedResponse(done=True)
     if not body.strip():
-        return Answer(readable=False, foreign=True, error="an empty body")
+        return ParsedResponse(readable=False, foreign=True, error="an empty body")
     kind = content_type.partition(";")[0].strip()
     shown = one_line(body[:20_000].decode(errors="replace"))
-    return Answer(
+    return ParsedResponse(
         readable=False,
         foreign=not _PROMISE.search(kind),
         error=f"{kind or 'a body'} that is neither JSON nor a stream: {shown}",
@@ -298,7 +298,7 @@ def _body(body: bytes, content_type: str) -> Answer:
     )
 
 
-def _refusal(answer: Answer, chunks: list[Timed], status: int) -> Answer:
+def _refusal(answer: ParsedResponse, chunks: list[Timed], status: int) -> ParsedResponse:
     """The answer of a status that is no success: whatever its body is, it is a complaint."""
     body = b"".join(piece for _, piece in chunks)
     said = answer.error if answer.readable else None

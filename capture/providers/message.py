@@ -11,7 +11,7 @@ GENERATIVE: Final = frozenset({"chat", "completions"})
 """The endpoints that one and the same text model serves."""
 
 
-class Ask(NamedTuple):
+class RequestInfo(NamedTuple):
     """One request in the words of its API. What it does not say is None, or the API's default.
 
     `endpoint` is chat, completions, embeddings, rerank, images, audio, models or other. `n` is how many
@@ -49,7 +49,7 @@ class Usage(NamedTuple):
 
 
 @dataclass(slots=True, kw_only=True)
-class Answer:
+class ParsedResponse:
     """One response body, read. Nobody changes it; it is not frozen, since a million are made.
 
     Times are on the caller's clock, each that of the chunk that carried the event's last byte; all are
@@ -78,7 +78,7 @@ class Answer:
     text: str = ""
 
 
-def judge(status: int, answer: Answer, *, endpoint: str) -> Outcome:
+def judge(status: int, answer: ParsedResponse, *, endpoint: str) -> Outcome:
     """The outcome of an exchange whose transport ended cleanly: the one judgement of captures and replays.
 
     A redirect is an `http_error`: nobody follows it with a prompt in hand. Endpoints other than those of

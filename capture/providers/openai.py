@@ -7,7 +7,7 @@ under two names, tools, errors inside a stream. tests/test_providers.py has an e
 from collections.abc import Mapping
 from typing import Any, Final
 
-from tbench.capture.providers.message import Answer, Ask, Usage, complaint
+from tbench.capture.providers.message import ParsedResponse, RequestInfo, Usage, complaint
 
 Json = Mapping[str, Any]
 
@@ -46,10 +46,10 @@ _INPUTS = {
 }
 
 
-def ask_of(body: Json, endpoint: str, *, replayable: bool) -> Ask:
+def ask_of(body: Json, endpoint: str, *, replayable: bool) -> RequestInfo:
     """The request of a JSON body; a field of the wrong type counts as absent."""
     model = body.get("model")
-    return Ask(
+    return RequestInfo(
         endpoint=endpoint,
         model=model if isinstance(model, str) else None,
         stream=body.get("stream") is True,
@@ -155,7 +155,7 @@ class Reading:
             index, message = self._choice(choice, "message")
             self._said(index, choice, message)
 
-    def answer(self, *, events: int, ended: bool, streamed: bool) -> Answer:
+    def answer(self, *, events: int, ended: bool, streamed: bool) -> ParsedResponse:
         """All that was read. `ended` says that an end was seen: `[DONE]`, or a whole body.
 
         An end alone is no answer: a stream needs content, a finish or a count as well.
@@ -168,7 +168,7 @@ class Reading:
         if error is None and not _GIVEN_UP.isdisjoint(finishes):
             error = f"the server gave up: finish_reason {', '.join(finishes)}"
         came = not streamed or bool(times or finishes) or self._usage != UNCOUNTED
-        return Answer(
+        return ParsedResponse(
             usage=self._usage,
             finish_reasons=finishes,
             first_token=times[0] if times else None,

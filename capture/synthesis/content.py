@@ -189,7 +189,7 @@ AT_ONCE: Final = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Material:
+class RequestContent:
     """What one request says: its texts (one, or a batch of documents), its query and image addresses.
 
     `input` is how many tokens the texts and the query have together, None where nobody counted; `output` how
@@ -203,14 +203,14 @@ class Material:
     output: int | None = None
 
 
-def materials(workload: Workload) -> Iterator[Material]:
+def materials(workload: Workload) -> Iterator[RequestContent]:
     """The material of each request. Raises InputError where a length cannot be had."""
     if workload.task == "image-text-to-text":
         return _shown(workload)
     return _quoted(workload) if workload.from_dataset else _written(workload)
 
 
-def _quoted(workload: Workload) -> Iterator[Material]:
+def _quoted(workload: Workload) -> Iterator[RequestContent]:
     """Rows of the dataset as they are, drawn with replacement."""
     assert workload.dataset is not None
     prompts, rng = workload.dataset.prompts, _random(workload, "rows")
@@ -219,10 +219,10 @@ def _quoted(workload: Workload) -> Iterator[Material]:
         drawn = rng.choices(prompts, k=_texts(workload))
         query, texts = _dealt(workload, drawn)
         tokens = sum(workload.tokens.counts(drawn)) if exact else None
-        yield Material(query=query, texts=texts, input=tokens)
+        yield RequestContent(query=query, texts=texts, input=tokens)
 
 
-def _shown(workload: Workload) -> Iterator[Material]:
+def _shown(workload: Workload) -> Iterator[RequestContent]:
     """Images with a question: rows of the dataset, drawn with replacement, else generated ones.
 
     Several images are those of several rows; the question is that of the first.
@@ -230,10 +230,10 @@ def _shown(workload: Workload) -> Iterator[Material]:
     album, sizes = _Album(workload), _sizes(workload)
     for size in sizes:
         question, images = album.page(size)
-        yield Material(texts=[question], images=images)
+        yield RequestContent(texts=[question], images=images)
 
 
-def _written(workload: Workload) -> Iterator[Material]:
+def _written(workload: Workload) -> Iterator[RequestContent]:
     """Texts of the sizes that the scenario draws."""
     lines = None if workload.dataset is None else workload.dataset.prompts
     prompts, words = Prompts(workload.tokens, lines), _random(workload, "words")
@@ -244,7 +244,7 @@ def _written(workload: Workload) -> Iterator[Material]:
         for _, size in group:
             query, found = _dealt(workload, [next(texts) for _ in range(_texts(workload))])
             tokens = (size.query or 0) + (size.input or 0) * len(found)
-            yield Material(query=query, texts=found, input=tokens, output=size.output)
+            yield RequestContent(query=query, texts=found, input=tokens, output=size.output)
 
 
 def _sizes(workload: Workload) -> Iterator[Size]:

@@ -18,7 +18,7 @@ import orjson
 from tbench.capture.errors import InputError
 from tbench.capture.exchange import Exchange, Request
 from tbench.capture.frames import MARKER_BYTES, MAX_PAYLOAD
-from tbench.capture.synthesis.content import Material, materials
+from tbench.capture.synthesis.content import RequestContent, materials
 from tbench.capture.synthesis.scenario import Task
 from tbench.capture.synthesis.workload import Workload
 from tbench.capture.tracefile import TraceHeader, TraceWriter
@@ -33,15 +33,15 @@ class Endpoint(NamedTuple):
     """Where a task's requests go, and how their bodies are made of a model and material."""
 
     path: str
-    body: Callable[[str, Material], Json]
+    body: Callable[[str, RequestContent], Json]
 
 
-def body(task: Task, model: str, material: Material, extra: Mapping[str, Any]) -> bytes:
+def body(task: Task, model: str, material: RequestContent, extra: Mapping[str, Any]) -> bytes:
     """The body as bytes; `extra` is merged last, so that it can replace anything."""
     return orjson.dumps({**ENDPOINTS[task].body(model, material), **extra})
 
 
-def _chat(model: str, material: Material) -> Json:
+def _chat(model: str, material: RequestContent) -> Json:
     wanted: Json = {} if material.output is None else {"max_tokens": material.output}
     return {
         "model": model,
@@ -54,7 +54,7 @@ def _chat(model: str, material: Material) -> Json:
     }
 
 
-def _content(material: Material) -> str | list[Json]:
+def _content(material: RequestContent) -> str | list[Json]:
     """A string; with images parts, the text first."""
     (text,) = material.texts
     if not material.images:
@@ -63,11 +63,11 @@ def _content(material: Material) -> str | list[Json]:
     return [{"type": "text", "text": text}, *images]
 
 
-def _embeddings(model: str, material: Material) -> Json:
+def _embeddings(model: str, material: RequestContent) -> Json:
     return {"model": model, "input": [*material.texts], "encoding_format": "float"}
 
 
-def _rerank(model: str, material: Material) -> Json:
+def _rerank(model: str, material: RequestContent) -> Json:
     return {"model": model, "query": material.query, "documents": [*material.texts]}
 
 

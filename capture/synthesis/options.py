@@ -16,7 +16,7 @@ from tbench.capture.synthesis.workload import Workload
 
 
 @dataclass(frozen=True, kw_only=True)
-class Order:
+class SynthOptions:
     """The options of `tbench trace synth`, None where not given.
 
     `dataset_path` is a file, a folder, a name on the Hub, or a dataset-config, for which `dataset_config`

@@ -31,13 +31,13 @@ SMALL_BYTES: Final = 16384
 NOTHING: Final = memoryview(b"")
 
 
-Over = Callable[["Line", "Exchange"], None]
+Over = Callable[["Connection", "InFlight"], None]
 """Told that an exchange is over, and on which line; it says what becomes of both."""
 
 _timespec = struct.Struct("ll").unpack_from
 
 
-class Exchange:
+class InFlight:
     """One request and its response on a line, with its deadlines. Set `sent` when it begins.
 
     `heard` is when bytes of the response last came. `over` is called once, when nothing more is to come.
@@ -76,12 +76,12 @@ class Exchange:
         return self.sent + self._deadlines.first_byte
 
 
-Read = tuple[Exchange | None, float, bytes, str, bool, float | None]
+Read = tuple[InFlight | None, float, bytes, str, bool, float | None]
 """A read: on whose behalf, when its last byte arrived, the bytes, what the trouble was, whether the kernel
 timed it, and since when its first byte may have been there, where that is over a millisecond (else None)."""
 
 
-class Line:
+class Connection:
     """A plain connection. `unread` is what was read and not looked at yet, in order.
 
     `reads` counts the reads since the present request began, `flushed` the bytes sent of it, `served` the
@@ -101,7 +101,7 @@ class Line:
         self._out = NOTHING
         self._writing = False
         self.fd = sock.fileno()
-        self.exchange: Exchange | None = None
+        self.exchange: InFlight | None = None
         self.open = True
         self.used = 0.0
         self.flushed = 0
@@ -118,7 +118,7 @@ class Line:
         """Whether the whole request has left."""
         return not self._request and not self._body and not self._out
 
-    def begin(self, exchange: Exchange, head: bytes, body: bytes) -> None:
+    def begin(self, exchange: InFlight, head: bytes, body: bytes) -> None:
         """Put an exchange on this line and send what can be sent at once."""
         self.exchange = exchange
         self._heard = self._asked = exchange.sent
@@ -209,7 +209,7 @@ class Line:
             self._writing = not self._writing
             self._reader.watch(self, writing=self._writing)
 
-    def expire(self, exchange: Exchange, outcome: Outcome, words: str) -> None:
+    def expire(self, exchange: InFlight, outcome: Outcome, words: str) -> None:
         """End an exchange that takes too long, or is not wanted any more."""
         exchange.response.fail(outcome, words)
         self.close()
@@ -284,7 +284,7 @@ class Line:
         if response.over:
             self._settle(exchange)
 
-    def _settle(self, exchange: Exchange) -> None:
+    def _settle(self, exchange: InFlight) -> None:
         """The exchange is over, and told so once."""
         if self.exchange is exchange:
             self.exchange = None
@@ -307,7 +307,7 @@ class Line:
             self.fail(said(error))
 
 
-class SealedLine(Line):
+class TlsConnection(Connection):
     """A connection under TLS: `tls` works on the two buffers. The stamp of a read goes to what it yields."""
 
     sealed = True

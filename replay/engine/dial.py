@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import trio
 
-from tbench.replay.engine.connection import Line, SealedLine, Tls
+from tbench.replay.engine.connection import Connection, Tls, TlsConnection
 from tbench.replay.engine.reader import Reader
 from tbench.replay.sender import Origin
 
@@ -28,16 +28,16 @@ class Dialer:
             context.set_alpn_protocols(["http/1.1"])
         self._known: dict[Origin, tuple[float, socket.AddressFamily, Any]] = {}
 
-    async def dial(self, origin: Origin) -> Line:
+    async def dial(self, origin: Origin) -> Connection:
         """A new line. Raises OSError (also for TLS that fails) when there is none to be had."""
         context = None if origin.scheme == "http" else self._trusted()
         sock = await self._connected(origin)
         try:
             if context is None:
-                return Line(sock, self._reader)
+                return Connection(sock, self._reader)
             tls = Tls(context, origin.host)
             await _shake_hands(sock, tls)
-            return SealedLine(sock, self._reader, tls)
+            return TlsConnection(sock, self._reader, tls)
         except BaseException:
             sock.close()
             raise

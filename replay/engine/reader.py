@@ -8,7 +8,7 @@ from typing import Final
 import trio
 
 from tbench.replay.engine.clock import Clock, Passes
-from tbench.replay.engine.connection import Line
+from tbench.replay.engine.connection import Connection
 from tbench.replay.sender import said
 
 EVENTS: Final = 512
@@ -38,8 +38,8 @@ class Reader:
         self.kernel_stamps = 0
         self.user_stamps = 0
         self._epoll = select.epoll()
-        self._lines: dict[int, Line] = {}
-        self._unread: deque[Line] = deque()  # a line for each of its reads, in their order
+        self._lines: dict[int, Connection] = {}
+        self._unread: deque[Connection] = deque()  # a line for each of its reads, in their order
         self.unread_bytes = 0
         self._looked = 0.0
         self.passes = Passes()
@@ -90,8 +90,8 @@ class Reader:
         while True:
             now = self.clock.now()
             events = self._epoll.poll(0, EVENTS)
-            waiting: list[tuple[Line, int]] = []
-            later: list[tuple[Line, int]] = []
+            waiting: list[tuple[Connection, int]] = []
+            later: list[tuple[Connection, int]] = []
             for fd, what in events:
                 if line := lines.get(fd):
                     (later if line.reads > FIRST_READS else waiting).append((line, what))
@@ -107,16 +107,16 @@ class Reader:
                 self._looked = now
                 return
 
-    def add(self, line: Line) -> None:
+    def add(self, line: Connection) -> None:
         """Watch a new line."""
         self._lines[line.fd] = line
         self._epoll.register(line.fd, READS)
 
-    def watch(self, line: Line, *, writing: bool) -> None:
+    def watch(self, line: Connection, *, writing: bool) -> None:
         """Also call its `push` when it can send, or no more."""
         self._epoll.modify(line.fd, READS | WRITES if writing else READS)
 
-    def drop(self, line: Line) -> None:
+    def drop(self, line: Connection) -> None:
         """Forget a line, before its socket is closed."""
         del self._lines[line.fd]
         self._epoll.unregister(line.fd)
@@ -129,5 +129,5 @@ class Reader:
         self.passes.close()
 
 
-def _blame(line: Line, error: Exception) -> None:
+def _blame(line: Connection, error: Exception) -> None:
     line.fail(f"engine: {type(error).__name__}: {said(error)}")

@@ -11,7 +11,7 @@ from typing import Final, NamedTuple, Self
 import trio
 
 from tbench.capture.exchange import Outcome
-from tbench.replay.engine.connection import Exchange, Line
+from tbench.replay.engine.connection import Connection, InFlight
 from tbench.replay.engine.dial import Dialer, stamped
 from tbench.replay.engine.http1 import Response
 from tbench.replay.engine.reader import Reader
@@ -30,10 +30,10 @@ class Pool:
 
     def __init__(self) -> None:
         self.reuse = Reuse()
-        self._idle: deque[Line] = deque()
+        self._idle: deque[Connection] = deque()
         self._begun = 0.0
 
-    def take(self, now: float) -> Line | None:
+    def take(self, now: float) -> Connection | None:
         """A line that the server has neither closed nor written to unasked; nothing when there is none."""
         while self._idle:
             line = self._idle.pop()
@@ -43,7 +43,7 @@ class Pool:
                 return line
         return None
 
-    def put(self, line: Line, used: float) -> None:
+    def put(self, line: Connection, used: float) -> None:
         """Keep a line for later, which was last used then."""
         line.used = used
         self._idle.append(line)
@@ -96,7 +96,7 @@ class EngineSender:
         self._context = context
         self._stack = AsyncExitStack()
         self._pools: defaultdict[Origin, Pool] = defaultdict(Pool)
-        self._active: dict[Exchange, tuple[Line, _Attempt]] = {}
+        self._active: dict[InFlight, tuple[Connection, _Attempt]] = {}
         self._dials: dict[int, trio.CancelScope] = {}
         self._launching = False
 
@@ -204,7 +204,7 @@ class EngineSender:
         else:
             self._begin(line, attempt)
 
-    async def _new_line(self, attempt: _Attempt) -> Line | None:
+    async def _new_line(self, attempt: _Attempt) -> Connection | None:
         """A new connection; None when there is none, and the reply says why."""
         limits, reply, begun = self.deadlines, attempt.reply, self._now()
         if not reply.reconnected:
@@ -221,11 +221,11 @@ class EngineSender:
         reply.failure = (Outcome.TIMEOUT, words)
         return None
 
-    def _begin(self, line: Line, attempt: _Attempt) -> None:
+    def _begin(self, line: Connection, attempt: _Attempt) -> None:
         """Put a call on a line; its stamp is taken just before the first byte goes, at its first try."""
         call, reply, clock = attempt.call, attempt.reply, self._reader.clock
         response = Response(reply, bodyless=call.bodyless)
-        exchange = Exchange(response, self.deadlines, attempt.ends, self._over)
+        exchange = InFlight(response, self.deadlines, attempt.ends, self._over)
         self._active[exchange] = (line, attempt)
         self._pools[call.origin].reuse.began(reply, fresh=not line.served)
         exchange.sent = sent = clock.now()
@@ -237,7 +237,7 @@ class EngineSender:
         if expires < self._next_look:
             self._next_look = self._nap.deadline = expires
 
-    def _over(self, line: Line, exchange: Exchange) -> None:
+    def _over(self, line: Connection, exchange: InFlight) -> None:
         """The exchange is over: keep the line or close it, and pass the word on."""
         _, attempt = self._active.pop(exchange)
         pool, reply = self._pools[attempt.call.origin], attempt.reply
@@ -289,7 +289,7 @@ def _broken(reply: Reply) -> bool:
     return reply.failure is not None and reply.failure[0] is Outcome.RESET
 
 
-def _expire(line: Line, exchange: Exchange, now: float) -> None:
+def _expire(line: Connection, exchange: InFlight, now: float) -> None:
     """End an exchange whose deadline has passed, unless what came in time is still to be read."""
     while line.exchange is exchange and line.readable():
         pass

@@ -14,7 +14,7 @@ import msgpack
 import trio
 
 from tbench.replay.sender import Call, Origin
-from tbench.replay.workers.counters import Row
+from tbench.replay.workers.counters import WorkerCounters
 
 PIECE: Final = 65536
 CALL_BYTES: Final = 600
@@ -35,7 +35,9 @@ class Feed:
     About `most_bytes` are kept at hand, and `row` says `full` when they are.
     """
 
-    def __init__(self, sock: trio.socket.SocketType, row: Row, *, most_bytes: int) -> None:
+    def __init__(
+        self, sock: trio.socket.SocketType, row: WorkerCounters, *, most_bytes: int
+    ) -> None:
         self._sock = sock
         self._row = row
         self._most = most_bytes

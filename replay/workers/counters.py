@@ -23,7 +23,7 @@ ROW: Final = 64
 """Bytes of a row: a cache line. Row 0 is the parent's: what was spent, and what was reserved for that."""
 
 
-class Pulse:
+class SharedCounters:
     """The page, with room for `workers` rows. Counters are 64 bit integers, money is US dollars."""
 
     def __init__(self, fd: int, workers: int) -> None:
@@ -50,9 +50,9 @@ class Pulse:
         self._money.release()
         self._map.close()
 
-    def row(self, worker: int) -> "Row":
+    def row(self, worker: int) -> "WorkerCounters":
         """The counters of a worker, from 0."""
-        return Row(self._counters[(worker + 1) * ROW // WORD :])
+        return WorkerCounters(self._counters[(worker + 1) * ROW // WORD :])
 
     @property
     def settled(self) -> tuple[float, float]:
@@ -64,7 +64,7 @@ class Pulse:
         self._money[0], self._money[1] = amounts
 
 
-class Row:
+class WorkerCounters:
     """A worker's counters by name."""
 
     __slots__ = ("_words",)

@@ -15,7 +15,7 @@ Word = Literal["ready", "warm", "go", "stop"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Duty:
+class WorkerTask:
     """One worker's share. `closed` is None in open modes, where each call has its due time.
 
     `connections` to each of `origins` are opened ahead. Calls of the arm i of a duet have indices i modulo
@@ -42,7 +42,7 @@ class Duty:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Report:
+class WorkerStats:
     """What a worker saw of itself. `stamps` counts the reads stamped by the kernel and by the process.
 
     `stall` is how late its loop woke, `cpu_s` and `wall_s` what the sending took. `failure` says why it

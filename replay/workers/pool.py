@@ -20,8 +20,8 @@ import trio
 
 from tbench.capture.errors import InputError, InvalidRunError
 from tbench.capture.stopping import stop_signals
-from tbench.replay.workers.counters import Pulse, Row
-from tbench.replay.workers.messages import Duty, Report
+from tbench.replay.workers.counters import SharedCounters, WorkerCounters
+from tbench.replay.workers.messages import WorkerStats, WorkerTask
 from tbench.replay.workers.spool import SpoolReader
 
 # Kin: processes of this very package, whatever the folder they are started in holds.
@@ -162,7 +162,7 @@ GRACE_S: Final = 10.0
 
 
 @dataclass(kw_only=True)
-class Member:
+class WorkerHandle:
     """One worker, as the parent sees it. `lost` says in words how it died before it could report."""
 
     number: int
@@ -170,9 +170,9 @@ class Member:
     control: Connection
     feed: socket.socket
     spool: SpoolReader
-    row: Row
+    row: WorkerCounters
     said: IO[bytes]
-    report: Report | None = None
+    report: WorkerStats | None = None
     lost: str | None = None
     over: trio.Event = field(default_factory=trio.Event)
 
@@ -198,7 +198,7 @@ class Member:
         """Until it has reported, or is gone."""
         while not self.over.is_set():
             word = await self.hear()
-            if isinstance(word, Report):
+            if isinstance(word, WorkerStats):
                 self.report = word
                 self.over.set()
             elif word is None:
@@ -231,10 +231,10 @@ class Member:
         return f": {lines[-1]}" if lines else ""
 
 
-class Crew:
+class WorkerPool:
     """The workers of one replay. Use `hired`."""
 
-    def __init__(self, members: Sequence[Member], pulse: Pulse) -> None:
+    def __init__(self, members: Sequence[WorkerHandle], pulse: SharedCounters) -> None:
         self.members = members
         self.pulse = pulse
         self.began = 0.0
@@ -242,13 +242,15 @@ class Crew:
 
     @classmethod
     @contextmanager
-    def hired(cls, duties: Sequence[Duty], folder: Path, *, fork: bool = False) -> Iterator["Crew"]:
+    def hired(
+        cls, duties: Sequence[WorkerTask], folder: Path, *, fork: bool = False
+    ) -> Iterator["WorkerPool"]:
         """Start a worker for each duty; their spools lie in `folder`, without a name.
 
         `fork` says that this process runs no event loop: then it may be forked.
         """
         with ExitStack() as stack:
-            pulse = stack.enter_context(Pulse.made(len(duties)))
+            pulse = stack.enter_context(SharedCounters.made(len(duties)))
             members = [
                 stack.enter_context(_member(duty, pulse, folder, fork=fork)) for duty in duties
             ]
@@ -278,7 +280,7 @@ class Crew:
         return [member.lost for member in self.members if member.lost]
 
     @property
-    def reports(self) -> list[Report]:
+    def reports(self) -> list[WorkerStats]:
         return [member.report for member in self.members if member.report]
 
     async def ready(self) -> None:
@@ -333,7 +335,9 @@ class Crew:
 
 
 @contextmanager
-def _member(duty: Duty, pulse: Pulse, folder: Path, *, fork: bool) -> Iterator[Member]:
+def _member(
+    duty: WorkerTask, pulse: SharedCounters, folder: Path, *, fork: bool
+) -> Iterator[WorkerHandle]:
     """A worker, and what the parent holds of it."""
     with ExitStack() as stack:
         try:
@@ -347,7 +351,7 @@ def _member(duty: Duty, pulse: Pulse, folder: Path, *, fork: bool) -> Iterator[M
         process = start(fds, said, fork=fork)
         theirs.close()
         controlled.close()
-        member = Member(
+        member = WorkerHandle(
             number=duty.number,
             process=process,
             control=Connection(control.detach()),

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from tbench.replay.address import address
-from tbench.replay.pace import Pace
+from tbench.replay.pace import Pacing
 from tbench.replay.pacing import Closed
 from tbench.replay.request import origin_at
-from tbench.replay.workers.messages import Duty, part, share
+from tbench.replay.workers.messages import WorkerTask, part, share
 
 if TYPE_CHECKING:
     from tbench.replay.job import Job
@@ -22,11 +22,11 @@ WORKER_RATE: Final = 2000
 """What one worker does with ease: requests in flight, and requests/s of an open loop."""
 
 
-def duties(jobs: "Sequence[Job]", closed: Closed | None) -> list[Duty]:
+def worker_tasks(jobs: "Sequence[Job]", closed: Closed | None) -> list[WorkerTask]:
     """One for each worker. Of several jobs (a duet) the first says how, each says where to."""
     job, workers = jobs[0], jobs[0].workers
     return [
-        Duty(
+        WorkerTask(
             number=number,
             workers=workers,
             sender=job.sender,
@@ -54,7 +54,7 @@ def _at_once(closed: Closed | None) -> int:
     return 0 if closed is None else closed.allowed(0.0)
 
 
-def needed(pace: Pace) -> int:
+def needed(pace: Pacing) -> int:
     """How many workers a pacing needs, by its own words: recorded times and profiles count as one."""
     if pace.mode == "concurrency":
         return math.ceil(pace.value / WORKER_STREAMS)

@@ -26,8 +26,8 @@ from tbench.replay.player import Player, punctual
 from tbench.replay.sender import Attempt, Call
 from tbench.replay.senders import OpenSender, make_sender
 from tbench.replay.workers.call_queue import Feed
-from tbench.replay.workers.counters import Pulse, Row
-from tbench.replay.workers.messages import Duty, Report
+from tbench.replay.workers.counters import SharedCounters, WorkerCounters
+from tbench.replay.workers.messages import WorkerStats, WorkerTask
 from tbench.replay.workers.spool import SpoolWriter
 
 # The purse: the worker's side of the budget (replay.run_recorder has the other).
@@ -36,7 +36,7 @@ from tbench.replay.workers.spool import SpoolWriter
 class Purse:
     """US dollars that may be spent. `allows` reserves one more call's, or says that it would not fit."""
 
-    def __init__(self, limit: float, pulse: Pulse) -> None:
+    def __init__(self, limit: float, pulse: SharedCounters) -> None:
         self._limit = limit
         self._pulse = pulse
         self._reserved = 0.0
@@ -60,9 +60,9 @@ def main() -> None:
 def work(feed: int, control: int, spool: int, pulse: int) -> None:
     """Do the duty that comes over `control`."""
     hears = Connection(control)
-    duty: Duty = hears.recv()
+    duty: WorkerTask = hears.recv()
     with quiet(clean=duty.sender == "engine"):
-        trio.run(Worker(duty, feed, spool, Pulse(pulse, duty.workers), hears).run)
+        trio.run(Worker(duty, feed, spool, SharedCounters(pulse, duty.workers), hears).run)
 
 
 @contextmanager
@@ -77,7 +77,7 @@ def quiet(*, clean: bool) -> Iterator[None]:
         gc.enable()
 
 
-def _trust(duty: Duty) -> ssl.SSLContext | None:
+def _trust(duty: WorkerTask) -> ssl.SSLContext | None:
     """What verifies https; None where nothing is sent by it: certificates take long to load."""
     if duty.sender == "engine" and all(origin.scheme == "http" for origin in duty.origins):
         return None
@@ -90,10 +90,10 @@ class Worker:
     """One worker at work."""
 
     def __init__(
-        self, duty: Duty, feed: int, spool: int, pulse: Pulse, control: Connection
+        self, duty: WorkerTask, feed: int, spool: int, pulse: SharedCounters, control: Connection
     ) -> None:
         self.duty = duty
-        self.row: Row = pulse.row(duty.number)
+        self.row: WorkerCounters = pulse.row(duty.number)
         self.control = control
         self.purse = None if duty.budget is None else Purse(duty.budget, pulse)
         self.spool = SpoolWriter(spool)
@@ -195,9 +195,9 @@ class Worker:
             await trio.sleep_until(wanted)
             self.stall.add(round((trio.current_time() - wanted) * 1e9))
 
-    def _report(self, sender: OpenSender, cpu_s: float, wall_s: float) -> Report:
+    def _report(self, sender: OpenSender, cpu_s: float, wall_s: float) -> WorkerStats:
         error = self.spool.error
-        return Report(
+        return WorkerStats(
             clock=sender.clock,
             stamps=sender.stamps,
             stall=self.stall,

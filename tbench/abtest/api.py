@@ -7,9 +7,9 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-from tbench.abtest.plan import Experiment, Slot, experiment
-from tbench.abtest.run_store import Ledger
-from tbench.abtest.runner import DONE, Performed, check_budget, conduct, missing, outlook
+from tbench.abtest.plan import AbPlan, Slot, experiment
+from tbench.abtest.run_store import RunStore
+from tbench.abtest.runner import DONE, RunResult, check_budget, conduct, missing, outlook
 from tbench.analysis.arms import load_arm
 from tbench.analysis.gate import Gate, parse_gates
 from tbench.analysis.interim import Decision, Looks, as_monitored, monitor
@@ -43,7 +43,7 @@ def ab(
     *,
     arms: Sequence[Mapping[str, Any]],
     out: str | Path,
-    ended: Callable[[Performed], None] = lambda _: None,
+    ended: Callable[[RunResult], None] = lambda _: None,
     **words: object,
 ) -> Judgement:
     """Replay one trace to several arms, several times each and in turns, and judge them.
@@ -68,7 +68,7 @@ def ab(
     return verdict(plan, ledger)
 
 
-def gates_of(plan: Experiment) -> tuple[Gate, ...]:
+def gates_of(plan: AbPlan) -> tuple[Gate, ...]:
     """The gates that the plan declares. Raises InputError where one is not understood."""
     said = plan.declared
     margin = said.get("margin")
@@ -78,7 +78,7 @@ def gates_of(plan: Experiment) -> tuple[Gate, ...]:
     return parse_gates(margin, said.get("gate", ()), slo)
 
 
-def contrast_of(plan: Experiment) -> Method:
+def contrast_of(plan: AbPlan) -> Method:
     """How the arms are compared, as declared. Raises InputError where the plan cannot carry it."""
     if not plan.declared.get("trend"):
         return "welch"
@@ -93,14 +93,14 @@ def contrast_of(plan: Experiment) -> Method:
     return "trend"
 
 
-def prepared(plan: Experiment, folder: Path) -> Ledger:
+def prepared(plan: AbPlan, folder: Path) -> RunStore:
     """The ledger of the experiment, with everything checked that can be before the first request."""
     gates_of(plan)
     looks_of(plan)
     contrast_of(plan)
     for arm in plan.treatments:
         arm.order(plan.order).job()  # finds its key, or says which variable is missing
-    ledger = Ledger.opened(folder, plan.written)
+    ledger = RunStore.opened(folder, plan.written)
     _check_trace(plan, ledger)
     if plan.max_cost is not None:
         check_budget(plan, outlook(plan, missing(plan, ledger)), ledger.spent)
@@ -108,7 +108,7 @@ def prepared(plan: Experiment, folder: Path) -> Ledger:
     return ledger
 
 
-def _check_trace(plan: Experiment, ledger: Ledger) -> None:
+def _check_trace(plan: AbPlan, ledger: RunStore) -> None:
     """Raise InputError where the file of the trace holds another one than the runs that there are."""
     made = [entry for entry in ledger.entries if entry["ended"] == DONE]
     paths = [path for entry in made if (path := ledger.folder / entry["run"]).exists()]
@@ -121,14 +121,14 @@ def _check_trace(plan: Experiment, ledger: Ledger) -> None:
 
 
 def perform(
-    plan: Experiment,
-    ledger: Ledger,
+    plan: AbPlan,
+    ledger: RunStore,
     watch: Callable[[Slot], Watch | None],
-    ended: Callable[[Performed], None],
+    ended: Callable[[RunResult], None],
     argv: tuple[str, ...] = (),
 ) -> Stopped | None:
     """Make the missing runs; None when all are there that it takes: a monitored plan may end early."""
-    last: Performed | None = None
+    last: RunResult | None = None
     why: str | None = None
     if early(plan, ledger):
         return None
@@ -145,14 +145,14 @@ def perform(
     return Stopped(ended=last.ended, missing=left, why=why)
 
 
-def verdict(plan: Experiment, ledger: Ledger) -> Judgement:
+def verdict(plan: AbPlan, ledger: RunStore) -> Judgement:
     """Judge the runs of a finished experiment by the gates that it declared."""
     if (looks := looks_of(plan)) is None:
         return _judged(plan, ledger, plan.repeats)
     return early(plan, ledger) or _at_look(plan, ledger, looks, len(looks.runs))[1]
 
 
-def early(plan: Experiment, ledger: Ledger) -> Judgement | None:
+def early(plan: AbPlan, ledger: RunStore) -> Judgement | None:
     """What a monitored plan was stopped with before its last look; None where it goes on."""
     looks = looks_of(plan)
     whole = _whole_rounds(plan, ledger)
@@ -166,7 +166,7 @@ def early(plan: Experiment, ledger: Ledger) -> Judgement | None:
     return None
 
 
-def looks_of(plan: Experiment) -> Looks | None:
+def looks_of(plan: AbPlan) -> Looks | None:
     """When a monitored plan looks: every round from the third on. Raises InputError where none is left."""
     if not plan.declared.get("monitor"):
         return None
@@ -179,14 +179,14 @@ def looks_of(plan: Experiment) -> Looks | None:
 
 
 def _at_look(
-    plan: Experiment, ledger: Ledger, looks: Looks, number: int
+    plan: AbPlan, ledger: RunStore, looks: Looks, number: int
 ) -> tuple[Decision, Judgement]:
     found = _judged(plan, ledger, looks.runs[number - 1])
     decision = monitor(found, looks, number)
     return decision, as_monitored(found, decision)
 
 
-def _whole_rounds(plan: Experiment, ledger: Ledger) -> int:
+def _whole_rounds(plan: AbPlan, ledger: RunStore) -> int:
     """How many rounds, from the first, have a run of every arm."""
     names = [arm.name for arm in plan.treatments]
     rounds = range(1, plan.repeats + 1)
@@ -194,7 +194,7 @@ def _whole_rounds(plan: Experiment, ledger: Ledger) -> int:
     return len(list(whole))
 
 
-def _judged(plan: Experiment, ledger: Ledger, rounds: int) -> Judgement:
+def _judged(plan: AbPlan, ledger: RunStore, rounds: int) -> Judgement:
     """The runs of the first so many rounds, held against the plan's gates."""
     names = [arm.name for arm in plan.treatments]
     return judge(
@@ -205,7 +205,7 @@ def _judged(plan: Experiment, ledger: Ledger, rounds: int) -> Judgement:
     )
 
 
-def _replicates(ledger: Ledger, arm: str, rounds: int) -> Replicates:
+def _replicates(ledger: RunStore, arm: str, rounds: int) -> Replicates:
     paths = [ledger.path(arm, number) for number in range(1, rounds + 1)]
     runs = [load_arm(path) for path in paths]
     return Replicates(
@@ -213,7 +213,7 @@ def _replicates(ledger: Ledger, arm: str, rounds: int) -> Replicates:
     )
 
 
-def result_json(plan: Experiment, found: Judgement) -> dict[str, Any]:
+def result_json(plan: AbPlan, found: Judgement) -> dict[str, Any]:
     """What `tbench ab --json` prints (docs/json.md): the judgement, the plan, and each run's figures."""
     judged = judgement_json(found)
     arms = [

@@ -32,7 +32,7 @@ from tbench.commands.options import (
 from tbench.commands.output import Charts, Shared, Xlsx
 
 if TYPE_CHECKING:
-    from tbench.abtest.plan import Experiment
+    from tbench.abtest.plan import AbPlan
 
 PLAN, VERDICT = "The plan", "The verdict"
 
@@ -241,7 +241,7 @@ def ab(
         "proxy": proxy,
         "workers": workers,
     }
-    experiment: Experiment = words_of(given, plan, out)
+    experiment: AbPlan = words_of(given, plan, out)
     if dry_run:
         return foretold(experiment, out, as_json=as_json)
     return conducted(experiment, out, Shared(html=None, charts=charts, xlsx=xlsx), as_json=as_json)

@@ -25,8 +25,8 @@ from tbench.abtest.api import (
     spreads,
     verdict,
 )
-from tbench.abtest.plan import MEANINGS, Experiment, Slot, experiment, read_plan
-from tbench.abtest.run_store import PLAN, Ledger
+from tbench.abtest.plan import MEANINGS, AbPlan, Slot, experiment, read_plan
+from tbench.abtest.run_store import PLAN, RunStore
 from tbench.abtest.runner import Outlook, missing, outlook
 from tbench.abtest.view import Progress, board
 from tbench.analysis.comparison import Verdict
@@ -47,7 +47,7 @@ from tbench.replay.runner import Watch
 EXITS = {Verdict.PASS: 0, Verdict.FAIL: 1, Verdict.INCONCLUSIVE: 3, Verdict.INVALID: 4}
 
 
-def words_of(given: Mapping[str, Any], plan: Path | None, out: Path | None) -> Experiment:
+def words_of(given: Mapping[str, Any], plan: Path | None, out: Path | None) -> AbPlan:
     """The experiment that the options name: over a plan file, or over the plan that a folder keeps."""
     asked = {name: value for name, value in given.items() if value is not None}
     kept = None if out is None else out / PLAN
@@ -56,7 +56,7 @@ def words_of(given: Mapping[str, Any], plan: Path | None, out: Path | None) -> E
     return experiment({**(read_plan(plan) if plan else {}), **asked})
 
 
-def foretold(plan: Experiment, out: Path | None, *, as_json: bool) -> int:
+def foretold(plan: AbPlan, out: Path | None, *, as_json: bool) -> int:
     """Print what the whole plan would send. Returns 0."""
     contrast_of(plan)
     ledger = _begun(plan, out)
@@ -67,12 +67,12 @@ def foretold(plan: Experiment, out: Path | None, *, as_json: bool) -> int:
     return 0
 
 
-def _begun(plan: Experiment, out: Path | None) -> Ledger | None:
+def _begun(plan: AbPlan, out: Path | None) -> RunStore | None:
     """What a folder holds of the experiment already; looking makes no folder."""
-    return Ledger.opened(out, plan.written) if out is not None and (out / PLAN).exists() else None
+    return RunStore.opened(out, plan.written) if out is not None and (out / PLAN).exists() else None
 
 
-def conducted(plan: Experiment, out: Path | None, shared: Shared, *, as_json: bool) -> int:
+def conducted(plan: AbPlan, out: Path | None, shared: Shared, *, as_json: bool) -> int:
     """Make the runs that are missing, judge, report. Returns the exit code of the verdict."""
     folder = default_folder(plan.order.trace) if out is None else out
     ledger = prepared(plan, folder)
@@ -132,7 +132,7 @@ def _report(found: Judgement, folder: Path, whole: str, shared: Shared) -> None:
     shared.write(lambda: page, lambda file: judgement_book(found, file, command=line))
 
 
-def _performed(plan: Experiment, ledger: Ledger) -> Stopped | None:
+def _performed(plan: AbPlan, ledger: RunStore) -> Stopped | None:
     if not missing(plan, ledger) or early(plan, ledger):
         return None
     shown = board(plan)
@@ -167,7 +167,7 @@ def _left(stopped: Stopped, folder: Path) -> int:
             raise InvalidRunError(f"INVALID: the last run ended early ({stopped.ended}); {left}")
 
 
-def _opening(plan: Experiment, ledger: Ledger) -> str:
+def _opening(plan: AbPlan, ledger: RunStore) -> str:
     names = ", ".join(arm.name for arm in plan.treatments)
     slots = len(missing(plan, ledger))
     done = f", {slots} of {len(plan.slots)} still to be made" if slots < len(plan.slots) else ""
@@ -177,7 +177,7 @@ def _opening(plan: Experiment, ledger: Ledger) -> str:
     )
 
 
-def _outlook_text(plan: Experiment, seen: Outlook) -> Iterator[str]:
+def _outlook_text(plan: AbPlan, seen: Outlook) -> Iterator[str]:
     yield f"order     {MEANINGS[plan.schedule]}, seed {plan.seed}"
     for number, slots in groupby(plan.slots, key=lambda slot: slot.round):
         names = (" + ".join(plan.treatments[arm].name for arm in slot.arms) for slot in slots)
@@ -197,7 +197,7 @@ def _outlook_text(plan: Experiment, seen: Outlook) -> Iterator[str]:
     yield f"          cost {cost}"
 
 
-def doubts(plan: Experiment) -> Iterator[str]:
+def doubts(plan: AbPlan) -> Iterator[str]:
     """Why the plan may decide nothing, before it begins; the spread from run to run is assumed."""
     gated = [gate for gate in gates_of(plan) if gate.quantile is not None and gate.limit is None]
     for margin in sorted({gate.margin for gate in gated}):
@@ -205,7 +205,7 @@ def doubts(plan: Experiment) -> Iterator[str]:
             yield f"{doubt} (3 % is assumed: tbench power tells it from runs that there are)"
 
 
-def _outlook_json(plan: Experiment, seen: Outlook) -> dict[str, Any]:
+def _outlook_json(plan: AbPlan, seen: Outlook) -> dict[str, Any]:
     sums = {name: value for name, value in asdict(seen).items() if name != "arms"}
     return {
         **sums,

@@ -14,7 +14,7 @@ from tbench.capture.errors import InputError
 from tbench.capture.exchange import Headers
 from tbench.capture.jsontext import loads
 from tbench.capture.redact import mask_address, mask_lookalikes
-from tbench.replay.options import FLAGS, Order, parse_workers
+from tbench.replay.options import FLAGS, ReplayOptions, parse_workers
 from tbench.replay.provenance import WITHHELD, without_credentials
 from tbench.replay.target import parse_headers
 from tbench.replay.warmup import parse_warmup
@@ -91,7 +91,7 @@ _CUT = re.compile(rf",(?=(?:{'|'.join(_PLAIN)})=|(?:{'|'.join(_TABLES)})\.[^=,]+
 
 
 @dataclass(frozen=True, kw_only=True)
-class Treatment:
+class ArmSpec:
     """An arm's name and what it changes of the shared order: None, or empty, is as the others have it."""
 
     name: str
@@ -102,7 +102,7 @@ class Treatment:
     set: Mapping[str, Any] = field(default_factory=dict)
     headers: Headers = field(default=(), repr=False)
 
-    def order(self, shared: Order) -> Order:
+    def order(self, shared: ReplayOptions) -> ReplayOptions:
         """The shared order, for this arm."""
         return replace(
             shared,
@@ -152,7 +152,7 @@ def _json(word: str, value: str) -> object:
     return found
 
 
-def treatments(tables: Iterable[object]) -> tuple[Treatment, ...]:
+def treatments(tables: Iterable[object]) -> tuple[ArmSpec, ...]:
     """The arms of a plan, checked: names are unique, and there are at least two."""
     found = tuple(_treatment(table) for table in tables)
     names = [one.name for one in found]
@@ -163,7 +163,7 @@ def treatments(tables: Iterable[object]) -> tuple[Treatment, ...]:
     return found
 
 
-def _treatment(table: object) -> Treatment:
+def _treatment(table: object) -> ArmSpec:
     if not isinstance(table, dict):
         raise InputError("arm: every arm is a table with a name and what it changes")
     unknown = table.keys() - {*_PLAIN, *_TABLES}
@@ -184,7 +184,7 @@ def _treatment(table: object) -> Treatment:
     for key in _TABLES:
         if not isinstance(table.get(key, {}), dict):
             raise InputError(f"arm {name}: {key} must be a table, as in {key}.NAME=VALUE")
-    return Treatment(
+    return ArmSpec(
         **{key: table[key] for key in _PLAIN if key in table},
         map_model=_texts(name, table.get("map_model", {})),
         set=table.get("set", {}),
@@ -255,7 +255,7 @@ _LEAST: Final = {"repeats": 1, "pause": 0, "redo_invalid": 0}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Experiment:
+class AbPlan:
     """Arms, rounds and order of the runs. `order` is what all arms share.
 
     `repeats` is how many runs each arm has, `pause_s` the seconds between two of them, `redo_invalid` how
@@ -263,8 +263,8 @@ class Experiment:
     together. `declared` says how the runs will be judged (DECLARED), in the words of the plan.
     """
 
-    order: Order
-    treatments: tuple[Treatment, ...]
+    order: ReplayOptions
+    treatments: tuple[ArmSpec, ...]
     repeats: int = 5
     schedule: Kind = "random"
     seed: int = 0
@@ -288,7 +288,7 @@ class Experiment:
         return {**kept, "arm": [one.written for one in self.treatments]}
 
 
-def experiment(words: Mapping[str, Any]) -> Experiment:
+def experiment(words: Mapping[str, Any]) -> AbPlan:
     """The experiment of a plan's words (docs/ab.md). Raises InputError naming the word that is wrong."""
     for name, value in words.items():
         _check(name, value)
@@ -305,7 +305,7 @@ def experiment(words: Mapping[str, Any]) -> Experiment:
         for name in ("repeats", "redo_invalid", "seed", "max_cost")
         if name in words
     }
-    return Experiment(
+    return AbPlan(
         order=_order(words),
         treatments=arms,
         schedule=schedule,
@@ -316,11 +316,11 @@ def experiment(words: Mapping[str, Any]) -> Experiment:
     )
 
 
-def _order(words: Mapping[str, Any]) -> Order:
+def _order(words: Mapping[str, Any]) -> ReplayOptions:
     """The shared order; an experiment's prompts are new to every cache unless it says otherwise."""
     given = {name: words[name] for name in _ORDER if name in words}
     workers = words.get("workers", "auto")
-    return Order(
+    return ReplayOptions(
         trace=Path(words["trace"]),
         warmup=parse_warmup(words.get("warmup", "auto")),
         workers=parse_workers(workers) if isinstance(workers, str) else workers,

@@ -30,7 +30,7 @@ KEPT: Final = Fields(
 """What the file of a plan holds beside it: an entry for each run that was made."""
 
 
-class Ledger:
+class RunStore:
     """The folder of one experiment. Its files are for their owner only.
 
     `plan.json` holds the plan, as it was when the first run began, and one entry for each run that has

@@ -10,14 +10,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from tbench.abtest.plan import Experiment, Slot, Treatment
-from tbench.abtest.run_store import Ledger
+from tbench.abtest.plan import AbPlan, ArmSpec, Slot
+from tbench.abtest.run_store import RunStore
 from tbench.capture.errors import InputError, after_sending
 from tbench.replay.closing import check_reached
 from tbench.replay.forecast import Forecast, forecast
 from tbench.replay.job import Job
 from tbench.replay.runfile import Run
-from tbench.replay.runner import Watch, perform_duet
+from tbench.replay.runner import Watch, run_duet
 from tbench.replay.totals import numbers
 
 DONE: Final = "done"
@@ -27,14 +27,14 @@ EARLY: Final = frozenset({"interrupt", "errors", "max_cost", "disk"})
 
 
 @dataclass(frozen=True, kw_only=True)
-class Performed:
+class RunResult:
     """One run that was made: how its slot ended, and `numbers` as `replay --json` has them.
 
     `ended` is "done", "invalid", or what ended it before its time: interrupt, errors, max_cost, disk.
     """
 
     slot: Slot
-    arm: Treatment
+    arm: ArmSpec
     run: Run
     numbers: Mapping[str, Any]
     ended: str
@@ -46,13 +46,13 @@ class Performed:
 
 
 def conduct(
-    plan: Experiment,
-    ledger: Ledger,
+    plan: AbPlan,
+    ledger: RunStore,
     watch: Callable[[Slot], Watch | None],
     *,
     argv: tuple[str, ...] = (),
     sleep: Callable[[float], None] = time.sleep,
-) -> Iterator[Performed]:
+) -> Iterator[RunResult]:
     """Make every run that is missing, in the plan's order; yields each as it ends.
 
     The iterator ends after a slot that does not count. Raises InputError before anything is sent,
@@ -75,7 +75,7 @@ def conduct(
             return
 
 
-def missing(plan: Experiment, ledger: Ledger) -> list[Slot]:
+def missing(plan: AbPlan, ledger: RunStore) -> list[Slot]:
     """The slots of which a run is not there yet."""
     return [
         slot
@@ -85,24 +85,22 @@ def missing(plan: Experiment, ledger: Ledger) -> list[Slot]:
 
 
 def _perform(
-    plan: Experiment, ledger: Ledger, slot: Slot, watch: Watch | None, argv: tuple[str, ...]
-) -> list[Performed]:
+    plan: AbPlan, ledger: RunStore, slot: Slot, watch: Watch | None, argv: tuple[str, ...]
+) -> list[RunResult]:
     arms = [plan.treatments[arm] for arm in slot.arms]
     for arm in arms:
         ledger.clear(arm.name, slot.round)
     jobs = [_job(plan, ledger, slot, arm, argv) for arm in arms]
-    runs = perform_duet(jobs, seed=plan.seed + slot.round, watch=watch)
+    runs = run_duet(jobs, seed=plan.seed + slot.round, watch=watch)
     return [
-        Performed(
+        RunResult(
             slot=slot, arm=arm, run=run, numbers=(found := numbers(run)), ended=_ended(run, found)
         )
         for arm, run in zip(arms, runs, strict=True)
     ]
 
 
-def _job(
-    plan: Experiment, ledger: Ledger, slot: Slot, arm: Treatment, argv: tuple[str, ...]
-) -> Job:
+def _job(plan: AbPlan, ledger: RunStore, slot: Slot, arm: ArmSpec, argv: tuple[str, ...]) -> Job:
     left = None if plan.max_cost is None else max(plan.max_cost - ledger.spent, 1e-9)
     order = replace(arm.order(plan.order), out=ledger.path(arm.name, slot.round), max_cost=left)
     part = {
@@ -124,7 +122,7 @@ def _ended(run: Run, found: Mapping[str, Any]) -> str:
     return DONE if found["valid"] else INVALID
 
 
-def _note(ledger: Ledger, made: list[Performed]) -> str:
+def _note(ledger: RunStore, made: list[RunResult]) -> str:
     """Write down how a slot ended. Its runs count together: of a duet none counts without the others."""
     ends = {one.ended for one in made} - {DONE}
     together = min(ends - {INVALID}, default=INVALID) if ends else DONE
@@ -145,7 +143,7 @@ class Outlook:
     the pauses.
     """
 
-    arms: tuple[tuple[Treatment, Forecast], ...]
+    arms: tuple[tuple[ArmSpec, Forecast], ...]
     runs: int
     requests: int
     prompt_tokens: int
@@ -157,7 +155,7 @@ class Outlook:
     unpriced: tuple[str, ...]
 
 
-def outlook(plan: Experiment, slots: Sequence[Slot]) -> Outlook:
+def outlook(plan: AbPlan, slots: Sequence[Slot]) -> Outlook:
     """Read the trace once for each arm, and add up. `slots` are those that are still to be performed."""
     seen = [_forecast(plan, arm) for arm in plan.treatments]
     due = [arm for slot in slots for arm in slot.arms]
@@ -177,7 +175,7 @@ def outlook(plan: Experiment, slots: Sequence[Slot]) -> Outlook:
     )
 
 
-def check_budget(plan: Experiment, seen: Outlook, spent: float) -> None:
+def check_budget(plan: AbPlan, seen: Outlook, spent: float) -> None:
     """Raise InputError where `--max-cost` could not last to the end: half an experiment decides nothing."""
     if plan.max_cost is None or seen.cost_usd is None:
         return
@@ -189,6 +187,6 @@ def check_budget(plan: Experiment, seen: Outlook, spent: float) -> None:
         )
 
 
-def _forecast(plan: Experiment, arm: Treatment) -> Forecast:
+def _forecast(plan: AbPlan, arm: ArmSpec) -> Forecast:
     order = replace(arm.order(plan.order), max_cost=plan.max_cost)
     return forecast(order.job(send=False))

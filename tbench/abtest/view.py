@@ -10,8 +10,8 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from tbench.abtest.plan import Experiment, Slot
-from tbench.abtest.runner import DONE, Performed
+from tbench.abtest.plan import AbPlan, Slot
+from tbench.abtest.runner import DONE, RunResult
 from tbench.capture.console import Console, Live
 from tbench.replay.progress import PLAIN_S, REFRESH_S, clock
 
@@ -30,7 +30,7 @@ class Board(Protocol):
 
     def begin(self, slot: Slot) -> None: ...
     def show(self, line: str) -> None: ...
-    def ended(self, one: Performed) -> None: ...
+    def ended(self, one: RunResult) -> None: ...
     def close(self) -> None: ...
 
 
@@ -53,9 +53,9 @@ class TerminalBoard:
 
     every_s = REFRESH_S
 
-    def __init__(self, console: Console, plan: Experiment, made: Sequence[Performed] = ()) -> None:
+    def __init__(self, console: Console, plan: AbPlan, made: Sequence[RunResult] = ()) -> None:
         self._plan = plan
-        self._runs: dict[str, list[Performed]] = defaultdict(list)
+        self._runs: dict[str, list[RunResult]] = defaultdict(list)
         self._now, self._line = "", ""
         for one in made:
             self._runs[one.arm.name].append(one)
@@ -70,7 +70,7 @@ class TerminalBoard:
         self._line = line
         self._draw()
 
-    def ended(self, one: Performed) -> None:
+    def ended(self, one: RunResult) -> None:
         self._runs[one.arm.name].append(one)
         self._live.console.print(Text(run_line(one)), highlight=False)
         self._draw()
@@ -88,7 +88,7 @@ class TerminalBoard:
         line = Text(f"{self._now}  {self._line}", overflow="ellipsis", no_wrap=True)
         self._live.update(Group(table, line), refresh=True)
 
-    def _cells(self, made: list[Performed]) -> list[str]:
+    def _cells(self, made: list[RunResult]) -> list[str]:
         runs = [one for one in made if one.ended == DONE]
         figures = [
             mean_ms([one.numbers[metric][level] for one in runs]) for _, metric, level in COLUMNS
@@ -103,7 +103,7 @@ class PlainBoard:
 
     every_s = PLAIN_S
 
-    def __init__(self, plan: Experiment) -> None:
+    def __init__(self, plan: AbPlan) -> None:
         self._plan = plan
 
     def begin(self, slot: Slot) -> None:
@@ -113,7 +113,7 @@ class PlainBoard:
         if line:
             self._say(f"  {line}")
 
-    def ended(self, one: Performed) -> None:
+    def ended(self, one: RunResult) -> None:
         self._say(run_line(one))
 
     def close(self) -> None:
@@ -123,18 +123,18 @@ class PlainBoard:
         print(line, file=sys.stderr, flush=True)
 
 
-def board(plan: Experiment) -> Board:
+def board(plan: AbPlan) -> Board:
     """The one that suits stderr."""
     console = Console(stderr=True)
     return TerminalBoard(console, plan) if console.is_terminal else PlainBoard(plan)
 
 
-def _heading(plan: Experiment, slot: Slot) -> str:
+def _heading(plan: AbPlan, slot: Slot) -> str:
     names = " and ".join(plan.treatments[arm].name for arm in slot.arms)
     return f"round {slot.round} of {plan.repeats}: {names}"
 
 
-def run_line(one: Performed) -> str:
+def run_line(one: RunResult) -> str:
     """What became of a run, in one line."""
     found = one.numbers
     lost = f"ended early: {one.ended}"

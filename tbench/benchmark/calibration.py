@@ -15,7 +15,7 @@ import orjson
 
 from tbench.benchmark.conduct import check_hope, hopeless, too_much
 from tbench.benchmark.layout import OWN, write_json
-from tbench.benchmark.options import BenchmarkOrder
+from tbench.benchmark.options import BenchmarkOptions
 from tbench.benchmark.view import Log
 from tbench.capture.errors import InvalidRunError
 from tbench.capture.jsontext import read_json
@@ -24,9 +24,9 @@ from tbench.capture.synthesis.options import read_task
 from tbench.capture.synthesis.tokens import RATIOS
 from tbench.capture.tracereader import Trace
 from tbench.replay.closing import Flags
-from tbench.replay.options import Order
+from tbench.replay.options import ReplayOptions
 from tbench.replay.progress import screen, watching
-from tbench.replay.runner import Watch, perform
+from tbench.replay.runner import Watch, run_replay
 from tbench.replay.totals import numbers
 
 REQUESTS: Final = 6
@@ -71,7 +71,7 @@ class Calibrator:
     is told of each length that is tried.
     """
 
-    order: Order
+    order: ReplayOptions
     workload: Callable[[str, str, int], Workload]
     task: str
     folder: Path
@@ -104,7 +104,7 @@ class Calibrator:
             left.unlink(missing_ok=True)
         trace = write(self.workload(asked, FORMS[asked].format(tokens), REQUESTS), path)
         job = replace(self.order, trace=path, out=out, concurrency=1).job()
-        run = perform(job, self.watch(tokens))
+        run = run_replay(job, self.watch(tokens))
         if run.totals["ended_by"] == "interrupt":
             raise KeyboardInterrupt
         figures = numbers(run)
@@ -170,7 +170,7 @@ def texts(body: dict[str, Any]) -> Iterator[str]:
 
 
 def with_lengths(
-    asked: BenchmarkOrder, base: Workload, order: Order, folder: Path, log: Log
+    asked: BenchmarkOptions, base: Workload, order: ReplayOptions, folder: Path, log: Log
 ) -> Workload:
     """Without a tokenizer, lengths go by the server's own counts, which a folder keeps."""
     if asked.model_tokenizer or base.from_dataset or asked.task == "image-text-to-text":
@@ -193,7 +193,7 @@ def with_lengths(
 
 
 def _asked(
-    asked: BenchmarkOrder, base: Workload, order: Order, folder: Path, log: Log
+    asked: BenchmarkOptions, base: Workload, order: ReplayOptions, folder: Path, log: Log
 ) -> dict[str, float | str | None]:
     """What the folder keeps of the calibration."""
 

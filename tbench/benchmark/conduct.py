@@ -24,9 +24,9 @@ from tbench.replay.breaker import PASSING
 from tbench.replay.closing import REPLAY, Flags, check_reached
 from tbench.replay.columns import Column
 from tbench.replay.measures import Columns
-from tbench.replay.options import Order
+from tbench.replay.options import ReplayOptions
 from tbench.replay.runfile import Run, read_run
-from tbench.replay.runner import Watch, perform
+from tbench.replay.runner import Watch, run_replay
 from tbench.replay.throughput import SIDES, tokens_rate
 from tbench.replay.totals import duration_s, numbers
 
@@ -79,7 +79,7 @@ class Benchmark:
 
     task: str
     folder: Path
-    order: Order
+    order: ReplayOptions
     workload: Callable[[Point], Workload]
     requests: int
     duration_s: float
@@ -91,7 +91,7 @@ class Benchmark:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Made:
+class PointResult:
     """A point that was made, or was there already: its run, its result, and `numbers` of `replay --json`."""
 
     task: str
@@ -116,7 +116,7 @@ def conduct(
     points: Iterable[Point],
     watch: Callable[[Point], Watch | None],
     argv: tuple[str, ...] = (),
-) -> Iterator[Made]:
+) -> Iterator[PointResult]:
     """Make each point that is not there yet; yields each, and ends after one that was interrupted.
 
     `points` may depend on what was yielded before. Raises UnreachableError where nothing will succeed.
@@ -137,7 +137,7 @@ def conduct(
             check_hope(made.run, made.numbers, plan.flags)
 
 
-def there(plan: Benchmark, point: Point) -> Made | None:
+def there(plan: Benchmark, point: Point) -> PointResult | None:
     """A point that an earlier benchmark in this folder made to its end."""
     path = _run_path(plan, point)
     if not path.exists():
@@ -149,17 +149,17 @@ def there(plan: Benchmark, point: Point) -> Made | None:
     return _made(plan, point, run, fresh=False)
 
 
-def _make(plan: Benchmark, point: Point, watch: Watch | None, argv: tuple[str, ...]) -> Made:
+def _make(plan: Benchmark, point: Point, watch: Watch | None, argv: tuple[str, ...]) -> PointResult:
     trace = _trace_path(plan, point)
     _set_aside(plan, point)
     trace.with_name(trace.name + ".part").unlink(missing_ok=True)
     if not trace.exists():
         write(plan.workload(point), trace)
     job = order_of(plan, point, trace).job(argv, part_of=_part(plan, point))
-    return _made(plan, point, perform(job, watch), fresh=True)
+    return _made(plan, point, run_replay(job, watch), fresh=True)
 
 
-def _made(plan: Benchmark, point: Point, run: Run, *, fresh: bool) -> Made:
+def _made(plan: Benchmark, point: Point, run: Run, *, fresh: bool) -> PointResult:
     """The result is written again from the run, in the unit asked for."""
     found = numbers(run)
     columns, by = with_lengths(run.columns, read_trace(_trace_path(plan, point)))
@@ -175,7 +175,9 @@ def _made(plan: Benchmark, point: Point, run: Run, *, fresh: bool) -> Made:
     name = result_name(point, plan.task, duration_s(run.columns))
     if run.totals["ended_by"] not in ENDED:
         write_json(plan.folder / name, content, failure=InvalidRunError)
-    return Made(task=plan.task, point=point, run=run, result=content, numbers=found, fresh=fresh)
+    return PointResult(
+        task=plan.task, point=point, run=run, result=content, numbers=found, fresh=fresh
+    )
 
 
 def _warnings(
@@ -247,7 +249,7 @@ def glob_of(point: Point, task: str) -> str:
     return stem(point, task).replace("[", "[[]")
 
 
-def order_of(plan: Benchmark, point: Point, trace: Path) -> Order:
+def order_of(plan: Benchmark, point: Point, trace: Path) -> ReplayOptions:
     """How a point's trace is sent: N in flight, or at a rate."""
     order = replace(
         plan.order,

@@ -26,7 +26,7 @@ RESULT: Final = re.compile(
 
 
 @dataclass(frozen=True, kw_only=True)
-class Experiment:
+class BenchmarkFolder:
     """A folder: `metadata` as in its file, the points by scenario, axis, value and repeat.
 
     `notes` are sentences for the reader: points that are missing, files that say the same point.
@@ -61,7 +61,7 @@ class Experiment:
         return replace(self, unit=unit, points=tuple(one.in_unit(unit) for one in self.points))
 
 
-def load_experiment(folder: Path, unit: Unit | None = None) -> Experiment:
+def load_experiment(folder: Path, unit: Unit | None = None) -> BenchmarkFolder:
     """Read a benchmark's folder. `unit` None: as its metadata says.
 
     A folder without results has no points and a note. Raises InputError, one line, for a folder that is
@@ -73,7 +73,7 @@ def load_experiment(folder: Path, unit: Unit | None = None) -> Experiment:
     found = [read_result(path, written, unit) for path in _results(folder)]
     scenarios = list(metadata.get("traffic_scenario") or ())
     points = sorted(found, key=lambda point: _place(point, scenarios))
-    return Experiment(
+    return BenchmarkFolder(
         folder=folder,
         metadata=metadata,
         points=tuple(points),
@@ -82,7 +82,7 @@ def load_experiment(folder: Path, unit: Unit | None = None) -> Experiment:
     )
 
 
-def load_experiments(folder: Path, unit: Unit | None = None) -> list[Experiment]:
+def load_experiments(folder: Path, unit: Unit | None = None) -> list[BenchmarkFolder]:
     """The experiment that the folder is, or those in its subfolders by name; all in one unit.
 
     `unit` None: that of the first. Raises InputError where there is none, and as `load_experiment`.
@@ -91,7 +91,7 @@ def load_experiments(folder: Path, unit: Unit | None = None) -> list[Experiment]
         return [load_experiment(folder, unit)]
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder")
-    found: list[Experiment] = []
+    found: list[BenchmarkFolder] = []
     for path in sorted(path.parent for path in folder.glob(f"*/{METADATA}")):
         found.append(load_experiment(path, unit or (found[0].unit if found else None)))
     if not found:
@@ -99,7 +99,7 @@ def load_experiments(folder: Path, unit: Unit | None = None) -> list[Experiment]
     return found
 
 
-def chosen(experiments: Sequence[Experiment], criteria: Json) -> list[Experiment]:
+def chosen(experiments: Sequence[BenchmarkFolder], criteria: Json) -> list[BenchmarkFolder]:
     """Those whose metadata have these values; `traffic_scenario` (one or a list) picks points as well.
 
     Raises InputError for a field that no experiment has, and where nothing is left.
@@ -175,7 +175,7 @@ def _twice(points: Sequence[Result]) -> Iterator[str]:
             yield f"{scenario}: {count} results at {axis} {value:g}; all are shown"
 
 
-def _within(experiment: Experiment, scenarios: object) -> Experiment:
+def _within(experiment: BenchmarkFolder, scenarios: object) -> BenchmarkFolder:
     wanted = scenarios if isinstance(scenarios, list) else [scenarios]
     points = tuple(point for point in experiment.points if point.scenario in wanted)
     return replace(experiment, points=points)

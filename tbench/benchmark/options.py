@@ -19,11 +19,11 @@ from tbench.benchmark.uploading.store import Address, read_address
 from tbench.capture.errors import InputError
 from tbench.capture.redact import hides
 from tbench.capture.synthesis import parse
-from tbench.capture.synthesis.options import Order as Source
+from tbench.capture.synthesis.options import SynthOptions as Source
 from tbench.capture.synthesis.options import read_params, read_task
 from tbench.capture.synthesis.scenario import DEFAULTS
 from tbench.replay.closing import Flags
-from tbench.replay.options import Order
+from tbench.replay.options import ReplayOptions
 from tbench.replay.provenance import scrubbed, without_credentials
 from tbench.replay.target import checked_base_url
 from tbench.replay.warmup import Warmup
@@ -49,7 +49,7 @@ FREE: Final = frozenset(
 
 
 @dataclass(frozen=True, kw_only=True)
-class BenchmarkOrder:
+class BenchmarkOptions:
     """The options of `tbench benchmark`, as its help has them."""
 
     api_backend: str
@@ -204,7 +204,7 @@ class BenchmarkOrder:
     def _asks(self, axis: str) -> bool:
         return bool(getattr(self, axis))
 
-    def order(self) -> Order:
+    def order(self) -> ReplayOptions:
         """How requests are sent; every point adds its trace and its pacing. A key must be there."""
         if self.api_key is not None:
             os.environ[KEY] = self.api_key
@@ -214,8 +214,8 @@ class BenchmarkOrder:
         )
         return order
 
-    def _order(self) -> Order:
-        return Order(
+    def _order(self) -> ReplayOptions:
+        return ReplayOptions(
             trace=Path("-"),
             base_url=self.api_base,
             api_key_env=KEYS[self.api_backend] if self.api_key is None else KEY,

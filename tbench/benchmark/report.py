@@ -11,7 +11,7 @@ from rich.text import Text
 
 from tbench.analysis.report.terminal_tables import Sheet, grid
 from tbench.benchmark.conduct import RUNS
-from tbench.benchmark.folder import Experiment
+from tbench.benchmark.folder import BenchmarkFolder
 from tbench.benchmark.result import Result
 from tbench.benchmark.sweep import BATCHED
 from tbench.capture.errors import InputError, InvalidRunError, UnreachableError
@@ -32,7 +32,7 @@ AXES: Final = {
 """What was swept, in words."""
 
 
-def sweep_text(sweep: Experiment, *, width: int = 100, colour: bool = False) -> str:
+def sweep_text(sweep: BenchmarkFolder, *, width: int = 100, colour: bool = False) -> str:
     """A table for each scenario, what to beware of, and where to look further."""
     page, sweep = Sheet(width, colour), sweep.in_unit("ms")
     model = sweep.metadata.get("model") or sweep.metadata.get("api_model_name") or "no model named"
@@ -57,7 +57,7 @@ def sweep_text(sweep: Experiment, *, width: int = 100, colour: bool = False) -> 
     return page.text
 
 
-def sweep_json(sweep: Experiment) -> dict[str, Any]:
+def sweep_json(sweep: BenchmarkFolder) -> dict[str, Any]:
     """The object of `report FOLDER --json`: points as `benchmark --json` has them, in the unit they have."""
     points = []
     for point in sweep.points:
@@ -78,7 +78,7 @@ def run_of(point: Result) -> Path | None:
     return path if path.is_file() else None
 
 
-def check(sweep: Experiment) -> None:
+def check(sweep: BenchmarkFolder) -> None:
     """Raise what ends a report of it: InputError without a point, else as for a run of all of them."""
     if not sweep.points:
         raise InputError(f"{sweep.folder}: {sweep.notes[0]}")
@@ -107,7 +107,7 @@ def _validity(point: Result) -> str:
     return "valid" if valid is True else INVALID if valid is False else "-"
 
 
-def _doubts(sweep: Experiment) -> Iterator[str]:
+def _doubts(sweep: BenchmarkFolder) -> Iterator[str]:
     for point in sweep.points:
         if _validity(point) == INVALID:
             yield f"{name_of(point)}: INVALID, {point.aggregate.get('invalid_because')}"

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal, Protocol, Self, TextIO
 
-from tbench.benchmark.conduct import Made
+from tbench.benchmark.conduct import PointResult
 from tbench.benchmark.sweep import BATCHED, Point
 from tbench.capture.terminal import escaped
 from tbench.replay.progress import screen, watching
@@ -52,7 +52,7 @@ class Board(Protocol):
     """Shows a benchmark: `watch` begins a point, `made` ends it."""
 
     def watch(self, point: Point) -> Watch: ...
-    def made(self, one: Made) -> None: ...
+    def made(self, one: PointResult) -> None: ...
     def close(self) -> None: ...
 
 
@@ -69,7 +69,7 @@ class PlainBoard:
         self._log.say(f"point {self._number + 1}{of}: {name(point)}")
         return watching(screen())
 
-    def made(self, one: Made) -> None:
+    def made(self, one: PointResult) -> None:
         self._number += 1
         self._log.say(f"  {line(one)}" + ("" if one.fresh else " (was there already)"))
 
@@ -83,7 +83,7 @@ def name(point: Point) -> str:
     return f"{point.scenario} {point.axis} {point.value:g}{again}"
 
 
-def line(one: Made) -> str:
+def line(one: PointResult) -> str:
     """What came out of a point, in one line."""
     found, side = one.result["aggregated_metrics"], _side(one)
     return (
@@ -93,7 +93,7 @@ def line(one: Made) -> str:
     )
 
 
-def _side(one: Made) -> Literal["input", "output"]:
+def _side(one: PointResult) -> Literal["input", "output"]:
     """Which tokens its server is measured by: those that it wrote, or, of embeddings, those it read."""
     return "input" if one.task in BATCHED else "output"
 
@@ -111,7 +111,7 @@ COLUMNS: Final[Mapping[str, Sequence[tuple[str, str, str]]]] = {
 """Heading, metric and level; an answer that is no text has one latency only."""
 
 
-def table(made: Sequence[Made]) -> Iterator[str]:
+def table(made: Sequence[PointResult]) -> Iterator[str]:
     """The points side by side, latencies in the unit of the results."""
     if not made:
         return
@@ -135,7 +135,7 @@ def table(made: Sequence[Made]) -> Iterator[str]:
     yield f"latencies in {unit}"
 
 
-def _remarks(one: Made) -> Iterator[str]:
+def _remarks(one: PointResult) -> Iterator[str]:
     if one.point.repeat > 1:
         yield f"run {one.point.repeat}"
     if one.ended_by != "plan":

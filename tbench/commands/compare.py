@@ -351,7 +351,7 @@ def compare(
             )
         return judged(runs, asked, outlets)
     _check_pair(runs, junit)
-    from tbench.analysis.compare import Question, Verdict
+    from tbench.analysis.compare import CompareOptions, Verdict
     from tbench.analysis.report.ci import comparison_markdown
     from tbench.analysis.report.machine import comparison_json, dump
     from tbench.analysis.report.terminal import comparison_text
@@ -360,7 +360,7 @@ def compare(
     from tbench.commands.output import command_line, show, terminal
     from tbench.replay.warmup import parse_warmup
 
-    question = Question(
+    question = CompareOptions(
         metrics=tuple(metric or ()),
         quantiles=tuple(quantile or ()),
         paired=not unpaired,
@@ -422,7 +422,7 @@ def self_checked(
     """Print what equal arms show, for metrics, quantiles and a warm-up; 4 where a run is INVALID, else 0."""
     import numpy as np
 
-    from tbench.analysis.compare import Question
+    from tbench.analysis.compare import CompareOptions
     from tbench.analysis.gate import parse_gates, parse_margin
     from tbench.analysis.replicates import load_replicates
     from tbench.analysis.report.machine import dump
@@ -431,7 +431,7 @@ def self_checked(
     from tbench.replay.warmup import parse_warmup
 
     metrics, quantiles, warmup = asked
-    question = Question(
+    question = CompareOptions(
         metrics=tuple(metrics),
         quantiles=tuple(quantiles),
         warmup=None if warmup is None else parse_warmup(warmup),

@@ -36,14 +36,14 @@ def power(
     (one run cannot say it; then 3 % is assumed and said so).
     A plan that will often not decide is said in one sentence. Ends with 4 where a pilot run is INVALID.
     """
-    from tbench.analysis.planning import Aim, load_pilot, parse_asked, parse_share, plan
+    from tbench.analysis.planning import PowerGoal, load_pilot, parse_asked, parse_share, plan
     from tbench.analysis.report.machine import dump
     from tbench.analysis.report.planning import plan_json, plan_text
     from tbench.capture.errors import InputError
 
     if not 0.5 <= power <= 0.99:
         raise InputError(f"--power {power:g}: give a share between 0.5 and 0.99, such as 0.8")
-    aim = Aim(
+    aim = PowerGoal(
         effect=parse_share("--effect", effect),
         margin=parse_share("--margin", margin),
         power=power,

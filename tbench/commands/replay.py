@@ -126,11 +126,11 @@ def replay(
     Latency counts from when a request was due in open loops (so waiting for a slow target counts), from
     when it was sent in closed loops. Ctrl-C stops and keeps what is there.
     """
-    from tbench.replay.options import Order, parse_workers
+    from tbench.replay.options import ReplayOptions, parse_workers
     from tbench.replay.target import parse_fields, parse_headers, parse_models
     from tbench.replay.warmup import parse_warmup
 
-    order = Order(
+    order = ReplayOptions(
         trace=trace,
         out=out,
         base_url=base_url,

@@ -108,12 +108,12 @@ def synth(
     """
     from tbench.capture.errors import InputError
     from tbench.capture.synthesis import Arrivals, write
-    from tbench.capture.synthesis.options import Order
+    from tbench.capture.synthesis.options import SynthOptions
     from tbench.capture.terminal import plural
 
     if rate is not None and poisson is not None:
         raise InputError("--rate and --poisson both say when requests come; give one")
-    order = Order(
+    order = SynthOptions(
         task=task,
         model=model,
         scenario=scenario,
@@ -155,11 +155,11 @@ def info(trace: Source, json: Json = False) -> None:
     Burstiness (idc) is the variance of the arrivals per window over their mean: 1 is Poisson traffic.
     Dropped are the records that the capture could not write. Damage is counted, never an error.
     """
-    from tbench.capture.trace_info import overview
+    from tbench.capture.trace_info import trace_info
     from tbench.capture.tracereader import read_trace
 
     found = read_trace(trace)
-    figures = overview(found)
+    figures = trace_info(found)
     if json:
         _print_json(figures)
     else:
@@ -176,10 +176,10 @@ def head(
     """List the first exchanges by arrival, one line each; prompts only with --bodies."""
     from itertools import islice
 
-    from tbench.capture.trace_info import glance
+    from tbench.capture.trace_info import exchange_row
     from tbench.capture.tracereader import read_trace
 
-    rows = [glance(exchange, bodies=bodies) for exchange in islice(read_trace(trace), number)]
+    rows = [exchange_row(exchange, bodies=bodies) for exchange in islice(read_trace(trace), number)]
     if json:
         _print_json({"exchanges": rows})
     else:

@@ -17,9 +17,9 @@ import numpy as np
 from tbench.capture.exchange import Exchange, Request, Response
 from tbench.capture.tracefile import TraceHeader, TraceWriter
 from tbench.replay.limits import headroom
-from tbench.replay.options import Order
+from tbench.replay.options import ReplayOptions
 from tbench.replay.runfile import Run
-from tbench.replay.runner import perform
+from tbench.replay.runner import run_replay
 from tbench.replay.totals import numbers
 from tbench.replay.workers.pool import kin_command, kin_environ
 
@@ -188,7 +188,7 @@ def probe(load: Load, folder: Path, workers: int = 1) -> Found:
     out.unlink(missing_ok=True)
     before = Work.now()
     with serving() as (url, truth):
-        order = Order(
+        order = ReplayOptions(
             trace=trace,
             out=out,
             base_url=url,
@@ -198,7 +198,7 @@ def probe(load: Load, folder: Path, workers: int = 1) -> Found:
             api_key_env="",
             workers=workers,
         )
-        run = perform(order.job())
+        run = run_replay(order.job())
         known = truth()
     return _found(load, run, known, (before, Work.now()))
 

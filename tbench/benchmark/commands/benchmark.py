@@ -259,9 +259,9 @@ def benchmark(
     """
     options = {name: value for name, value in locals().items() if name != "as_json"}
     from tbench.benchmark.commands.benchmarking import benchmarked
-    from tbench.benchmark.options import BenchmarkOrder
+    from tbench.benchmark.options import BenchmarkOptions
 
-    return benchmarked(BenchmarkOrder(**options), as_json=as_json)
+    return benchmarked(BenchmarkOptions(**options), as_json=as_json)
 
 
 # genai-bench's flags for uploads: refused with one line that says what to write here instead.

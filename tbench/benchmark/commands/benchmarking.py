@@ -18,10 +18,10 @@ from tbench.analysis.slo import met, parse_slo
 from tbench.benchmark.aggregate import Trim
 from tbench.benchmark.calibration import with_lengths
 from tbench.benchmark.commands.uploading import Upload, exit_of
-from tbench.benchmark.conduct import RUNS, Benchmark, Made, conduct
+from tbench.benchmark.conduct import RUNS, Benchmark, PointResult, conduct
 from tbench.benchmark.dashboard.board import board
 from tbench.benchmark.layout import METADATA, OWN, write_json
-from tbench.benchmark.options import MINUTE_S, BenchmarkOrder
+from tbench.benchmark.options import MINUTE_S, BenchmarkOptions
 from tbench.benchmark.result import read_object
 from tbench.benchmark.sweep import BATCHED, Point, Sweep, kept, search
 from tbench.benchmark.uploading.delivery import Delivery
@@ -32,14 +32,14 @@ from tbench.capture.synthesis.content import materials
 from tbench.capture.terminal import plural
 from tbench.commands.output import terminable
 from tbench.replay.limits import headroom
-from tbench.replay.options import Order
+from tbench.replay.options import ReplayOptions
 from tbench.replay.runfile import Run
 from tbench.replay.totals import duration_s
 
 INTERRUPTED: Final = 130
 
 
-def benchmarked(asked: BenchmarkOrder, *, as_json: bool) -> int:
+def benchmarked(asked: BenchmarkOptions, *, as_json: bool) -> int:
     """Make the points, write their results, print a table. Returns the exit code."""
     sweep, folder = asked.sweep(), asked.folder(time.time())
     base = asked.source().workload()
@@ -50,7 +50,7 @@ def benchmarked(asked: BenchmarkOrder, *, as_json: bool) -> int:
     if asked.log_dir is not None:
         _made_folder("--log-dir", asked.log_dir)
     upload = _opened(asked, folder)
-    made: list[Made] = []
+    made: list[PointResult] = []
     with Log.opened(asked.log_dir or folder) as log, terminable():
         for line in _preamble(asked, sweep, base):
             log.say(line)
@@ -89,7 +89,7 @@ def _told(upload: Upload | None, log: Log) -> Iterator[None]:
         raise
 
 
-def _check_headroom(asked: BenchmarkOrder, sweep: Sweep) -> None:
+def _check_headroom(asked: BenchmarkOptions, sweep: Sweep) -> None:
     """Raise InputError where the most that is to be in flight needs more connections than can be had."""
     if asked.saturate or sweep.axis != "num_concurrency":
         return
@@ -98,7 +98,7 @@ def _check_headroom(asked: BenchmarkOrder, sweep: Sweep) -> None:
         raise InputError(objection.replace("--workers", "--num-workers"))
 
 
-def _preamble(asked: BenchmarkOrder, sweep: Sweep, base: Workload) -> Iterator[str]:
+def _preamble(asked: BenchmarkOptions, sweep: Sweep, base: Workload) -> Iterator[str]:
     """What a user should know of the options."""
     if asked.api_key is not None:
         yield (
@@ -112,7 +112,7 @@ def _preamble(asked: BenchmarkOrder, sweep: Sweep, base: Workload) -> Iterator[s
         yield "no --model-tokenizer: tokens of the dataset are known only where the server counts them"
 
 
-def _plan(asked: BenchmarkOrder, base: Workload, order: Order, folder: Path) -> Benchmark:
+def _plan(asked: BenchmarkOptions, base: Workload, order: ReplayOptions, folder: Path) -> Benchmark:
     return Benchmark(
         task=asked.task,
         folder=folder,
@@ -128,7 +128,7 @@ def _plan(asked: BenchmarkOrder, base: Workload, order: Order, folder: Path) -> 
     )
 
 
-def _extent(asked: BenchmarkOrder, sweep: Sweep, base: Workload) -> str:
+def _extent(asked: BenchmarkOptions, sweep: Sweep, base: Workload) -> str:
     """What will be run, defaults included. Raises InputError for a shared prefix that does not fit."""
     for scenario in sweep.scenarios if base.prefix_tokens else ():
         next(materials(replace(base, scenario=parse(scenario), requests=1)))
@@ -151,7 +151,7 @@ def workload_of(base: Workload, point: Point) -> Workload:
     )
 
 
-def _summary_was_interrupted(made: list[Made], folder: Path, log: Log) -> bool:
+def _summary_was_interrupted(made: list[PointResult], folder: Path, log: Log) -> bool:
     """Summarise what was made, unless one is stopped while doing so."""
     try:
         if made:
@@ -173,7 +173,7 @@ def _summarise(folder: Path, log: Log) -> None:
 
 
 def _conduct(
-    plan: Benchmark, sweep: Sweep, asked: BenchmarkOrder, log: Log, made: list[Made]
+    plan: Benchmark, sweep: Sweep, asked: BenchmarkOptions, log: Log, made: list[PointResult]
 ) -> None:
     """Make every point of the sweep, or those on the way to saturation; `made` grows by each."""
     points = _searched(sweep, asked, made, log) if asked.saturate else sweep.points()
@@ -188,7 +188,9 @@ def _conduct(
         shown.close()
 
 
-def _searched(sweep: Sweep, asked: BenchmarkOrder, latest: list[Made], log: Log) -> Iterator[Point]:
+def _searched(
+    sweep: Sweep, asked: BenchmarkOptions, latest: list[PointResult], log: Log
+) -> Iterator[Point]:
     objective = f"{asked.slo} for {asked.slo_share} of its requests"
     for scenario in sweep.scenarios:
         found = yield from search(
@@ -221,7 +223,7 @@ def _made_folder(option: str, folder: Path) -> None:
         ) from None
 
 
-def _opened(asked: BenchmarkOrder, folder: Path) -> Upload | None:
+def _opened(asked: BenchmarkOptions, folder: Path) -> Upload | None:
     """Begin the folder, or find that it holds the same benchmark, and the place that it is uploaded to."""
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder}: is a file; choose another name")
@@ -236,12 +238,12 @@ def _opened(asked: BenchmarkOrder, folder: Path) -> Upload | None:
     return upload
 
 
-def _barren(asked: BenchmarkOrder, folder: Path) -> bool:
+def _barren(asked: BenchmarkOptions, folder: Path) -> bool:
     """Whether an earlier benchmark in it made no point at all (a wrong key, say): nothing is in the way."""
     return not asked.resume and (folder / OWN).exists() and not any((folder / RUNS).glob("*.run"))
 
 
-def _begun(asked: BenchmarkOrder, folder: Path) -> dict[str, Any]:
+def _begun(asked: BenchmarkOptions, folder: Path) -> dict[str, Any]:
     """What a folder that is gone on with keeps of itself; refused where it is not of these options."""
     kept = folder / OWN
     if not asked.resume:
@@ -264,7 +266,9 @@ def _begun(asked: BenchmarkOrder, folder: Path) -> dict[str, Any]:
     return own
 
 
-def _print(made: list[Made], folder: Path, delivery: Delivery | None, *, as_json: bool) -> None:
+def _print(
+    made: list[PointResult], folder: Path, delivery: Delivery | None, *, as_json: bool
+) -> None:
     if as_json:
         results = [
             {"run": str(one.run.path), "ended_by": one.ended_by, **one.result["aggregated_metrics"]}
@@ -276,7 +280,7 @@ def _print(made: list[Made], folder: Path, delivery: Delivery | None, *, as_json
         print("\n".join(table(made)))
 
 
-def _exit(made: list[Made], name: str, *, interrupted: bool) -> int:
+def _exit(made: list[PointResult], name: str, *, interrupted: bool) -> int:
     if interrupted or (made and made[-1].ended_by == "interrupt"):
         print(
             "interrupted; the same command with "

@@ -10,7 +10,7 @@ from tbench.capture.errors import InputError
 from tbench.capture.terminal import plural
 
 if TYPE_CHECKING:
-    from tbench.benchmark.folder import Experiment
+    from tbench.benchmark.folder import BenchmarkFolder
     from tbench.benchmark.plots.layout import Grid
 
 DEFAULT = "2x4_default"
@@ -95,7 +95,7 @@ def plot(
 
 
 def _draw(
-    found: Sequence["Experiment"],
+    found: Sequence["BenchmarkFolder"],
     grid: "Grid",
     place: str,
     key: str,
@@ -147,7 +147,7 @@ def _criteria(text: str) -> dict[str, Any]:
 
 
 def _grid(
-    found: Sequence["Experiment"], config: Path | None, preset: str | None
+    found: Sequence["BenchmarkFolder"], config: Path | None, preset: str | None
 ) -> tuple["Grid", str]:
     """The layout, and where it comes from."""
     from tbench.benchmark.plots.files import preset_for
@@ -159,7 +159,7 @@ def _grid(
     return preset_for(name, found), f"preset {name}"
 
 
-def _say(found: Sequence["Experiment"], *, verbose: bool) -> None:
+def _say(found: Sequence["BenchmarkFolder"], *, verbose: bool) -> None:
     """What is missing always, what is there when asked for."""
     import sys
 
@@ -173,7 +173,7 @@ def _say(found: Sequence["Experiment"], *, verbose: bool) -> None:
             print(f"{one.folder}: {note}", file=sys.stderr)
 
 
-def _list(found: Sequence["Experiment"]) -> None:
+def _list(found: Sequence["BenchmarkFolder"]) -> None:
     from tbench.benchmark.plots.fields import held
 
     points = [point for one in found for point in one.points]

@@ -16,7 +16,7 @@ from typing import Final
 
 import trio
 
-from tbench.benchmark.conduct import Benchmark, Made
+from tbench.benchmark.conduct import Benchmark, PointResult
 from tbench.benchmark.dashboard.drawing import drawn
 from tbench.benchmark.dashboard.frame import Finished, Frame, Half, Load, Progress
 from tbench.benchmark.sweep import BATCHED, Point
@@ -104,7 +104,7 @@ class TerminalBoard:
         self._draw()
         return self._watch
 
-    def made(self, one: Made) -> None:
+    def made(self, one: PointResult) -> None:
         self._live = None
         found = one.result["aggregated_metrics"]
         self._story.finished.append(Finished.of(found, one.point.value, self._sweep.unit))

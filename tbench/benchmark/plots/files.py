@@ -12,7 +12,7 @@ import vl_convert
 
 from tbench.analysis.report import vega
 from tbench.analysis.report.markup import Html, join, tag
-from tbench.benchmark.folder import SCENARIO, Experiment, load_experiments
+from tbench.benchmark.folder import SCENARIO, BenchmarkFolder, load_experiments
 from tbench.benchmark.plots import sheets as drawing
 from tbench.benchmark.plots.fields import check
 from tbench.benchmark.plots.groups import Sheet, safe, sheets
@@ -94,7 +94,7 @@ FORMATS: Final[Mapping[str, Callable[[dict[str, Any]], bytes]]] = {
 """How a picture is written. A page (html) needs nothing else, and holds a whole sheet."""
 
 
-def preset_for(name: str, experiments: Sequence[Experiment]) -> Grid:
+def preset_for(name: str, experiments: Sequence[BenchmarkFolder]) -> Grid:
     """A preset that suits what was swept, and whether there are output tokens."""
     axes = {point.axis for one in experiments for point in one.points}
     speaks = not experiments or any(one.task not in BATCHED for one in experiments)
@@ -102,7 +102,7 @@ def preset_for(name: str, experiments: Sequence[Experiment]) -> Grid:
 
 
 def checked(
-    experiments: Sequence[Experiment], grid: Grid, key: str = SCENARIO, place: str = "plots"
+    experiments: Sequence[BenchmarkFolder], grid: Grid, key: str = SCENARIO, place: str = "plots"
 ) -> list[Sheet]:
     """The sheets of these experiments, which are all in one unit; `place` is where the grid comes from.
 

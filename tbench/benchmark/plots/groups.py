@@ -9,7 +9,7 @@ from statistics import fmean
 from typing import Any, Final
 
 from tbench.analysis.charts.drawing import Rows
-from tbench.benchmark.folder import SCENARIO, Experiment
+from tbench.benchmark.folder import SCENARIO, BenchmarkFolder
 from tbench.benchmark.plots.fields import label
 from tbench.benchmark.plots.layout import Panel
 from tbench.benchmark.result import Result
@@ -48,7 +48,7 @@ class Sheet:
             yield from line.points
 
 
-def sheets(experiments: Sequence[Experiment], key: str) -> list[Sheet]:
+def sheets(experiments: Sequence[BenchmarkFolder], key: str) -> list[Sheet]:
     """The sheets for this key: traffic_scenario, none, experiment_folder_name, or a field of the metadata.
 
     Raises InputError for another key.
@@ -65,7 +65,7 @@ def sheets(experiments: Sequence[Experiment], key: str) -> list[Sheet]:
     return [_by_key(experiments, scenario, key) for scenario in _scenarios(experiments)]
 
 
-def _by_scenario(experiments: Sequence[Experiment]) -> Sheet:
+def _by_scenario(experiments: Sequence[BenchmarkFolder]) -> Sheet:
     several = len(experiments) > 1
     lines = [
         line
@@ -78,7 +78,7 @@ def _by_scenario(experiments: Sequence[Experiment]) -> Sheet:
     )
 
 
-def _alone(one: Experiment, experiments: Sequence[Experiment]) -> Iterator[Sheet]:
+def _alone(one: BenchmarkFolder, experiments: Sequence[BenchmarkFolder]) -> Iterator[Sheet]:
     several = f"{one.name}_" if len(experiments) > 1 else ""
     for scenario in one.scenarios:
         yield Sheet(
@@ -89,7 +89,7 @@ def _alone(one: Experiment, experiments: Sequence[Experiment]) -> Iterator[Sheet
         )
 
 
-def _by_key(experiments: Sequence[Experiment], scenario: str, key: str) -> Sheet:
+def _by_key(experiments: Sequence[BenchmarkFolder], scenario: str, key: str) -> Sheet:
     lines = [
         line for one in experiments for line in _lines(one, scenario, f"{key}: {_value(one, key)}")
     ]
@@ -101,7 +101,7 @@ def _by_key(experiments: Sequence[Experiment], scenario: str, key: str) -> Sheet
     )
 
 
-def _lines(one: Experiment, scenario: str, group: str) -> Iterator[Line]:
+def _lines(one: BenchmarkFolder, scenario: str, group: str) -> Iterator[Line]:
     """The line of a scenario; one for each axis where more than one was swept."""
     found = [(axis, points) for of, axis, points in one.series() if of == scenario]
     for axis, points in found:
@@ -109,7 +109,7 @@ def _lines(one: Experiment, scenario: str, group: str) -> Iterator[Line]:
         yield Line(group=name, experiment=one.name, points=points)
 
 
-def _about(experiments: Sequence[Experiment]) -> str:
+def _about(experiments: Sequence[BenchmarkFolder]) -> str:
     """Tasks, models and backends, each once."""
     found = {
         name: dict.fromkeys(str(one.metadata.get(name) or "") for one in experiments)
@@ -118,14 +118,14 @@ def _about(experiments: Sequence[Experiment]) -> str:
     return "; ".join(", ".join(filter(None, words)) for words in found.values() if any(words))
 
 
-def _value(one: Experiment, key: str) -> str:
+def _value(one: BenchmarkFolder, key: str) -> str:
     if key == FOLDER:
         return one.name
     found = one.metadata.get(key)
     return found if isinstance(found, str) else json.dumps(found)
 
 
-def _scenarios(experiments: Sequence[Experiment]) -> list[str]:
+def _scenarios(experiments: Sequence[BenchmarkFolder]) -> list[str]:
     return list(dict.fromkeys(name for one in experiments for name in one.scenarios))
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Final
 
 from tbench.analysis.report.sheets import LINE_PT, ROWS, Book, Cell, on_paper, opened, write
-from tbench.benchmark.folder import Experiment
+from tbench.benchmark.folder import BenchmarkFolder
 from tbench.benchmark.pick import AUDIO, THROUGHPUT, Pick, Rule, pick, rule_of, steps
 from tbench.benchmark.result import Result, Unit
 from tbench.benchmark.workbook import columns
@@ -67,7 +67,7 @@ CHARTS_BELOW: Final = 2
 
 
 def write_workbook(
-    experiment: Experiment, path: Path, percentile: str = "mean", unit: Unit | None = None
+    experiment: BenchmarkFolder, path: Path, percentile: str = "mean", unit: Unit | None = None
 ) -> tuple[str, ...]:
     """Write the workbook, for its owner only, as a whole or not at all; returns what its reader must know.
 
@@ -79,7 +79,7 @@ def write_workbook(
 
 
 def benchmark_book(
-    experiment: Experiment, file: BinaryIO, percentile: str, most: int = ROWS
+    experiment: BenchmarkFolder, file: BinaryIO, percentile: str, most: int = ROWS
 ) -> tuple[str, ...]:
     """Write it to an open binary file; a sheet has `most` rows. Returns the notes, which are in it too.
 
@@ -98,7 +98,7 @@ def benchmark_book(
 
 
 def _summary(
-    book: Book, experiment: Experiment, rule: Rule, percentile: str, notes: Sequence[str]
+    book: Book, experiment: BenchmarkFolder, rule: Rule, percentile: str, notes: Sequence[str]
 ) -> None:
     """A line for each scenario with the point that is picked, notes, and the charts."""
     at = columns.axis_title(experiment)
@@ -147,7 +147,7 @@ def _picked(found: Pick, rule: Rule) -> list[Any]:
     return [step.value, figure, step.error_rate, why]
 
 
-def _appendix(book: Book, experiment: Experiment, rule: Rule, percentile: str) -> None:
+def _appendix(book: Book, experiment: BenchmarkFolder, rule: Rule, percentile: str) -> None:
     """The figures of every point by which its task is judged, at the percentile."""
     shown = columns.appendix(experiment, rule, percentile)
     gpus = columns.gpus(experiment.metadata)
@@ -160,7 +160,7 @@ def _appendix(book: Book, experiment: Experiment, rule: Rule, percentile: str) -
     lay(book, APPENDIX, head, rows, 3)
 
 
-def _table(experiment: Experiment, rule: Rule, percentile: str) -> Table:
+def _table(experiment: BenchmarkFolder, rule: Rule, percentile: str) -> Table:
     """Where the appendix has what; its rows follow each other scenario by scenario."""
     shown = columns.appendix(experiment, rule, percentile)
     lines, row = [], 1
@@ -181,7 +181,7 @@ def _table(experiment: Experiment, rule: Rule, percentile: str) -> Table:
     )
 
 
-def _metadata(book: Book, experiment: Experiment, percentile: str) -> None:
+def _metadata(book: Book, experiment: BenchmarkFolder, percentile: str) -> None:
     """Field and value, as they were written; credentials never."""
     sheet = book.file.add_worksheet("Experiment Metadata")
     sheet.set_column(0, 0, 30)
@@ -196,30 +196,30 @@ def _metadata(book: Book, experiment: Experiment, percentile: str) -> None:
     on_paper(sheet)
 
 
-def _aggregated(book: Book, experiment: Experiment, *, speech: bool) -> None:
+def _aggregated(book: Book, experiment: BenchmarkFolder, *, speech: bool) -> None:
     head, rows = columns.aggregated(experiment, speech=speech)
     lay(book, "Aggregated Metrics for Each Run", head, rows, 2)
 
 
-def _individual(book: Book, experiment: Experiment, share: int, *, speech: bool) -> Grid:
+def _individual(book: Book, experiment: BenchmarkFolder, share: int, *, speech: bool) -> Grid:
     """The first `share` requests of each point."""
     head = columns.requests(experiment, speech=speech)
     return lay(book, INDIVIDUAL, head, _requests(experiment, share), 2)
 
 
-def _requests(experiment: Experiment, share: int) -> Iterator[list[Any]]:
+def _requests(experiment: BenchmarkFolder, share: int) -> Iterator[list[Any]]:
     for point in experiment.points:
         for _, one in zip(range(share), point.requests(), strict=False):
             yield [point.scenario, point.value, *(one.get(name) for name in columns.REQUEST)]
 
 
-def _share(experiment: Experiment, most: int) -> int:
+def _share(experiment: BenchmarkFolder, most: int) -> int:
     """How many requests of each point a sheet has room for: all, or the same number of each."""
     room, sizes = most - 1, [point.ended for point in experiment.points]
     return max(sizes, default=0) if sum(sizes) <= room else room // len(sizes)
 
 
-def _left_out(experiment: Experiment, share: int) -> Iterator[str]:
+def _left_out(experiment: BenchmarkFolder, share: int) -> Iterator[str]:
     left = sum(max(0, point.ended - share) for point in experiment.points)
     if left:
         whole = sum(point.ended for point in experiment.points)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from tbench.benchmark.figures import FIGURES, LATENCIES
-from tbench.benchmark.folder import Experiment
+from tbench.benchmark.folder import BenchmarkFolder
 from tbench.benchmark.pick import AUDIO, SPEED, THROUGHPUT, TOKENS, Rule
 from tbench.benchmark.result import AXES, Result
 from tbench.benchmark.workbook.grid import Heading
@@ -54,7 +54,7 @@ class Column:
     cell: Callable[[Result], Any]
 
 
-def axis_title(experiment: Experiment) -> str:
+def axis_title(experiment: BenchmarkFolder) -> str:
     """What the column of the points' values is called."""
     axes = {point.axis for point in experiment.points}
     return AXIS_TITLES[axes.pop()] if len(axes) == 1 else "Value"
@@ -66,7 +66,7 @@ def gpus(metadata: Mapping[str, Any]) -> str | None:
     return "x".join(str(part) for part in parts if part) or None
 
 
-def series_name(experiment: Experiment, scenario: str, axis: str) -> str:
+def series_name(experiment: BenchmarkFolder, scenario: str, axis: str) -> str:
     """The scenario, and its axis where the folder has several."""
     several = len({point.axis for point in experiment.points}) > 1
     return f"{scenario} by {axis}" if several else scenario
@@ -77,7 +77,7 @@ def use_case(scenario: str) -> str:
     return f"{scenario} ({USES[scenario]})" if scenario in USES else scenario
 
 
-def appendix(experiment: Experiment, rule: Rule, level: str) -> list[Column]:
+def appendix(experiment: BenchmarkFolder, rule: Rule, level: str) -> list[Column]:
     """The figures of a point that its task is judged by, then what is ours."""
     known = {column.key: column for column in _figures(experiment.unit, rule, level)}
     points = experiment.points
@@ -128,7 +128,9 @@ def _column(key: str, title: str, style: str, cell: Callable[[Result], Any]) -> 
     return Column(key=key, heading=Heading(title=title, format=style), cell=cell)
 
 
-def aggregated(experiment: Experiment, *, speech: bool) -> tuple[list[Heading], list[list[Any]]]:
+def aggregated(
+    experiment: BenchmarkFolder, *, speech: bool
+) -> tuple[list[Heading], list[list[Any]]]:
     """Every field of every point: genai-bench's, a map of statistics for each metric, then ours."""
     named = ("scenario", axis_field(experiment))
     points = experiment.points
@@ -157,7 +159,7 @@ REQUEST: Final = (*FIGURES, "error_code", "error_message")
 """The fields of a request, in genai-bench's order."""
 
 
-def requests(experiment: Experiment, *, speech: bool) -> list[Heading]:
+def requests(experiment: BenchmarkFolder, *, speech: bool) -> list[Heading]:
     """The columns of the sheet of requests: its point, then its fields."""
     unit = experiment.unit
     named = [
@@ -170,7 +172,7 @@ def requests(experiment: Experiment, *, speech: bool) -> list[Heading]:
     return [*named, *figures]
 
 
-def axis_field(experiment: Experiment) -> str:
+def axis_field(experiment: BenchmarkFolder) -> str:
     """The field that the points' values are of."""
     axes = {AXES[point.axis] for point in experiment.points}
     return axes.pop() if len(axes) == 1 else "value"
