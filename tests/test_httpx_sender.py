@@ -2,6 +2,7 @@
 
 import ssl
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 
 import h2.config
 import h2.connection
@@ -9,6 +10,7 @@ import h2.events
 import httpx
 import pytest
 import trio
+import trustme
 
 from tbench.capture.errors import InputError
 from tbench.capture.exchange import Outcome
@@ -121,8 +123,16 @@ def test_http2_carries_many_at_once_on_one_connection() -> None:
 Served = Callable[[trio.SocketStream], Awaitable[None]]
 
 
-def one_by_one(serve: Served, count: int, pause: float, *, http2: bool, proxy: bool) -> list[Reply]:
-    """So many requests, one after the other, to a server or by a proxy."""
+def one_by_one(
+    serve: Served,
+    count: int,
+    pause: float,
+    *,
+    http2: bool = False,
+    far: str | None = None,
+    context: ssl.SSLContext | None = None,
+) -> list[Reply]:
+    """So many requests, one after the other, to a server, or to a far one by it as a proxy."""
 
     async def main() -> list[Reply]:
         replies = []
@@ -130,11 +140,10 @@ def one_by_one(serve: Served, count: int, pause: float, *, http2: bool, proxy: b
             async with trio.open_nursery() as nursery:
                 listeners = await nursery.start(trio.serve_tcp, serve, 0)
                 url = f"http://127.0.0.1:{listeners[0].socket.getsockname()[1]}"
-                far = "http://far.invalid" if proxy else url
-                by = url if proxy else None
-                async with HttpxSender(Deadlines(), http2=http2, proxy=by) as sender:
+                proxy = url if far else None
+                async with HttpxSender(Deadlines(), context, http2=http2, proxy=proxy) as sender:
                     for _ in range(count):
-                        request = httpx.Request("POST", f"{far}/v1/x", content=b"{}")
+                        request = httpx.Request("POST", f"{far or url}/v1/x", content=b"{}")
                         replies.append(await send(sender, call_of(request)))
                         await trio.sleep(pause)
                 nursery.cancel_scope.cancel()
@@ -200,7 +209,9 @@ def test_a_server_or_proxy_that_leaves_after_each_answer_costs_no_request(
 ) -> None:
     """What goes out on its kept connection is sent again, once, and says so; nothing else is sent twice."""
     server = Leaving(after, goaway=goaway, http2=http2)
-    replies = one_by_one(server, 8, after or 0.0, http2=http2, proxy=not http2)
+    replies = one_by_one(
+        server, 8, after or 0.0, http2=http2, far=None if http2 else "http://far.invalid"
+    )
     again = sum(reply.reconnected for reply in replies)
 
     assert [(reply.status, reply.failure) for reply in replies] == [(200, None)] * 8
@@ -208,6 +219,32 @@ def test_a_server_or_proxy_that_leaves_after_each_answer_costs_no_request(
     if after is None:
         assert again >= 2
         assert server.asked == 8 + again
+
+
+@pytest.mark.parametrize("after", [0.0, 0.05, None])
+def test_what_closes_behind_a_tunnel_costs_no_request(after: float | None) -> None:
+    """The proxy answers CONNECT and carries TLS: its far end leaves, and the kept tunnel with it."""
+    ca = trustme.CA()
+    inside, outside = (
+        ssl.SSLContext(side) for side in (ssl.PROTOCOL_TLS_SERVER, ssl.PROTOCOL_TLS_CLIENT)
+    )
+    ca.issue_cert("far.invalid").configure_cert(inside)
+    ca.configure_trust(outside)
+    server = Leaving(after, goaway=False, http2=False)
+    asked: list[bytes] = []
+
+    async def tunnel(stream: trio.SocketStream) -> None:
+        asked.append(bytes(await stream.receive_some()))
+        await stream.send_all(b"HTTP/1.1 200 Connection established\r\n\r\n")
+        with suppress(trio.BrokenResourceError):
+            await server(trio.SSLStream(stream, inside, server_side=True, https_compatible=True))
+
+    replies = one_by_one(tunnel, 6, after or 0.0, far="https://far.invalid", context=outside)
+    again = sum(reply.reconnected for reply in replies)
+
+    assert [(reply.status, reply.failure) for reply in replies] == [(200, None)] * 6
+    assert server.asked <= 6 + again
+    assert {words.split(b" HTTP")[0] for words in asked} == {b"CONNECT far.invalid:443"}
 
 
 def test_which_sender_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
