@@ -160,15 +160,13 @@ def test_every_request_is_there(folder: BenchmarkFolder) -> None:
 
 
 def test_columns_that_say_nothing_fold_away(folder: BenchmarkFolder) -> None:
-    """Audio of a chat; but never a rate of errors that is 0."""
+    """Reasoning of a model that does none; but never a rate of errors that is 0."""
     for path in folder.path.glob("D7_7*"):
         path.unlink()
     book = written(folder)
 
-    assert hidden(book[INDIVIDUAL]) == {
-        "audio_throughput (bytes/s)", "num_reasoning_tokens", "error_code", "error_message",
-    }  # fmt: skip
-    assert {"audio_throughput (bytes/s)", "error_codes_frequency"} <= hidden(book[AGGREGATED])
+    assert hidden(book[INDIVIDUAL]) == {"num_reasoning_tokens", "error_code", "error_message"}
+    assert {"num_reasoning_tokens", "error_codes_frequency"} <= hidden(book[AGGREGATED])
     assert not {"error_rate", "num_error_requests", "scenario"} & hidden(book[AGGREGATED])
 
 
@@ -274,21 +272,6 @@ def test_embeddings_go_by_batch_size(tmp_path: Path) -> None:
     assert [row["Batch Size"] for row in appendix] == [1, 4]
     assert "Output Throughput of Server (tokens/s)" not in appendix[0]
     assert "output_inference_speed (tokens/s)" in hidden(book[AGGREGATED])
-
-
-def test_speech_has_audio_and_its_first_byte(tmp_path: Path) -> None:
-    folder = BenchmarkFolder(tmp_path / "x").metadata(
-        task="text-to-speech", traffic_scenario=["A(100)"]
-    )
-    for value, audio in ((1, 100.0), (2, 250.0)):
-        folder.point("A(100)", value, audio=audio)
-    book = written(folder)
-    (summary, *_) = rows(book["Summary"])
-
-    assert summary["Concurrency at max audio throughput"] == 2
-    assert summary["Max Audio Throughput (bytes/s)"] == 250
-    assert rows(book["Appendix"])[0]["TTFB (s)"] == 0.1
-    assert "ttfb (s)" in rows(book[INDIVIDUAL])[0]
 
 
 def test_rates_repeats_and_invalid_points_are_told_apart(tmp_path: Path) -> None:

@@ -23,7 +23,6 @@ VISION = (
 )  # fmt: skip
 POINTS, REQUESTS = 3, 8
 SILENT = {
-    "audio_throughput (bytes/s)",
     "error_code",
     "error_message",
     "invalid_because",

@@ -103,17 +103,6 @@ def test_batches_without_throughput_have_no_pick(tmp_path: Path) -> None:
     assert value(picked(folder)) is None
 
 
-def test_speech_takes_the_best_audio_throughput(tmp_path: Path) -> None:
-    folder = BenchmarkFolder(tmp_path / "x").metadata(task="text-to-speech")
-    for at, audio in ((1, 100.0), (2, 300.0), (4, 300.0), (8, 200.0)):
-        folder.point("A(100)", at, audio=audio)
-    found = picked(folder)
-
-    assert value(found) == 2, "the first of the best"
-    assert found.step
-    assert found.step.figure == 300
-
-
 def test_nothing_but_errors_has_no_pick(folder: BenchmarkFolder) -> None:
     folder.point(S, 1, n=2, errors=2, tokens=0, rps=0)
     folder.point(S, 2, n=2, errors=2, tokens=0, rps=0)

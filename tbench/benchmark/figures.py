@@ -128,7 +128,6 @@ FIGURES: Final[Mapping[str, Callable[[Columns], Values]]] = {
     "total_tokens": _total,
     "input_throughput": _input_throughput,
     "output_throughput": _output_throughput,
-    "audio_throughput": lambda columns: np.full(len(columns["sent"]), np.nan),
 }
 """Name -> how it is taken from the columns of a run. Seconds, tokens, tokens/s."""
 WHOLE: Final = frozenset({name for name in FIGURES if name.startswith("num_")} | {"total_tokens"})

@@ -20,12 +20,11 @@ Figure = Callable[[Result, str], float | None]
 
 @dataclass(frozen=True, kw_only=True)
 class Rule:
-    """What a point must have more than `over` of, in `unit`; `over` None: the point that has most."""
+    """What a point must have more than `over` of, in tokens/s."""
 
     figure: Figure
     name: str
-    unit: str
-    over: float | None
+    over: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,23 +50,13 @@ class Pick:
 SPEED: Final = Rule(
     figure=lambda point, level: point.stat("output_inference_speed", level),
     name="speed",
-    unit="tokens/s",
     over=10,
 )
-THROUGHPUT: Final = Rule(
-    figure=lambda point, _: point.number(TOKENS), name="throughput", unit="tokens/s", over=100
-)
-AUDIO: Final = Rule(
-    figure=lambda point, level: point.stat("audio_throughput", level),
-    name="audio throughput",
-    unit="bytes/s",
-    over=None,
-)
+THROUGHPUT: Final = Rule(figure=lambda point, _: point.number(TOKENS), name="throughput", over=100)
 RULES: Final[Mapping[str, Rule]] = {
     "text-to-embeddings": THROUGHPUT,
     "image-to-embeddings": THROUGHPUT,
     "text-to-rerank": THROUGHPUT,
-    "text-to-speech": AUDIO,
 }
 """Task -> its rule; every other task speaks, and goes by SPEED."""
 
@@ -84,11 +73,6 @@ def steps(points: Sequence[Result], rule: Rule, level: str) -> list[Step]:
     ]
 
 
-def pick(found: Sequence[Step], rule: Rule) -> Pick:
-    """The step of one scenario that the summary names."""
-    return _most(found, rule) if rule.over is None else _last(found, rule, rule.over)
-
-
 def _step(value: float, runs: Sequence[Result], rule: Rule, level: str) -> Step:
     return Step(
         value=value,
@@ -100,31 +84,22 @@ def _step(value: float, runs: Sequence[Result], rule: Rule, level: str) -> Step:
     )
 
 
-def _last(found: Sequence[Step], rule: Rule, over: float) -> Pick:
-    kept: Step | None = None
-    for step in found:
-        if step.figure is None or step.figure <= over:
-            continue
-        if kept and _plateau(kept, step):
-            return Pick(step=kept, why=f"{step.value:g} changes throughput and requests/s by < 5 %")
-        kept = step
-    if kept is None:
-        return Pick(step=None, why=f"no point has a {rule.name} over {over:g} {rule.unit}")
-    return Pick(step=kept, why=f"the highest with a {rule.name} over {over:g} {rule.unit}")
-
-
-def _most(found: Sequence[Step], rule: Rule) -> Pick:
+def pick(ladder: Sequence[Step], rule: Rule) -> Pick:
+    """The step of one scenario that the summary names."""
     best: Step | None = None
-    for step in found:
-        if step.figure and step.figure > ((best and best.figure) or 0.0):
-            best = step
-    return Pick(step=best, why=f"the most {rule.name}" if best else f"no point has {rule.name}")
-
-
-def _plateau(kept: Step, step: Step) -> bool:
-    return _alike(kept.tokens_per_s, step.tokens_per_s) and _alike(
-        kept.requests_per_s, step.requests_per_s
-    )
+    for step in ladder:
+        if step.figure is None or step.figure <= rule.over:
+            continue
+        if (
+            best
+            and _alike(best.tokens_per_s, step.tokens_per_s)
+            and _alike(best.requests_per_s, step.requests_per_s)
+        ):
+            return Pick(step=best, why=f"{step.value:g} changes throughput and requests/s by < 5 %")
+        best = step
+    if best is None:
+        return Pick(step=None, why=f"no point has a {rule.name} over {rule.over:g} tokens/s")
+    return Pick(step=best, why=f"the highest with a {rule.name} over {rule.over:g} tokens/s")
 
 
 def _alike(before: float, after: float) -> bool:

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from tbench.benchmark.plots.layout import Grid
 
 DEFAULT = "2x4_default"
-SPEECH = "2x4_tts"
 
 
 def plot(
@@ -40,9 +39,7 @@ def plot(
         Path | None, typer.Option(help="A layout of your own: a JSON file (docs/benchmark.md).")
     ] = None,
     preset: Annotated[
-        Literal[
-            "2x4_default", "2x4_tts", "simple_2x2", "multi_line_latency", "single_scenario_analysis"
-        ]
+        Literal["2x4_default", "simple_2x2", "multi_line_latency", "single_scenario_analysis"]
         | None,
         typer.Option(
             help="A layout that is there. Default: 2x4_default. Goes before --plot-config."
@@ -80,8 +77,6 @@ def plot(
     from tbench.benchmark.folder import chosen, load_experiments
 
     chosen_formats = _formats(formats or ["png"])
-    if preset == SPEECH:
-        raise InputError(f"--preset {SPEECH}: it is for speech, which tbench does not measure")
     found = load_experiments(experiments_folder, metrics_time_unit)
     if filter_criteria is not None:
         found = chosen(found, _criteria(filter_criteria))

@@ -40,7 +40,6 @@ METRICS: Final[Mapping[str, tuple[str, str]]] = {
     "total_tokens": ("input + output tokens", ""),
     "input_throughput": ("input throughput per request", "tokens/s"),
     "output_throughput": ("output throughput per request", "tokens/s"),
-    "audio_throughput": ("audio throughput per request", "bytes/s"),
 }
 """Those of its requests, of which there are statistics."""
 LEVELS: Final = ("min", "max", "mean", "stddev", "sum", *(f"p{level}" for level in PERCENTILES))

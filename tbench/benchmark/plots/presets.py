@@ -26,7 +26,6 @@ NAMES: Final[Mapping[str, str]] = {
     "num_concurrency": "Concurrency", "batch_size": "Batch Size", "request_rate": "Request Rate",
 }  # fmt: skip
 """What was swept, in titles."""
-SPEECH: Final = "2x4_tts"
 
 Row = tuple[str, str, str | Sequence[Mapping[str, str]], str]
 """Title, x, y or several of them, kind."""

@@ -13,11 +13,11 @@ from typing import Any, BinaryIO, Final
 
 from tbench.analysis.report.sheets import LINE_PT, ROWS, Book, Cell, on_paper, opened, write
 from tbench.benchmark.folder import BenchmarkFolder
-from tbench.benchmark.pick import AUDIO, THROUGHPUT, Pick, Rule, pick, rule_of, steps
+from tbench.benchmark.pick import THROUGHPUT, Pick, Rule, pick, rule_of, steps
 from tbench.benchmark.result import Result, Unit
 from tbench.benchmark.workbook import columns
 from tbench.benchmark.workbook.charts import AXIS, Line, Table, draw
-from tbench.benchmark.workbook.grid import Grid, Heading, lay
+from tbench.benchmark.workbook.grid import Heading, lay
 from tbench.capture.providers import masked
 from tbench.capture.redact import looks_secret
 from tbench.capture.writing import whole_file
@@ -91,8 +91,8 @@ def benchmark_book(
     _summary(book, experiment, rule, percentile, notes)
     _appendix(book, experiment, rule, percentile)
     _metadata(book, experiment, percentile)
-    _aggregated(book, experiment, speech=rule is AUDIO)
-    _individual(book, experiment, share, speech=rule is AUDIO)
+    lay(book, "Aggregated Metrics for Each Run", *columns.aggregated(experiment), 2)
+    lay(book, INDIVIDUAL, columns.requests(experiment), _requests(experiment, share), 2)
     book.close()
     return notes
 
@@ -106,45 +106,40 @@ def _summary(
         [
             columns.gpus(experiment.metadata),
             columns.use_case(columns.series_name(experiment, scenario, axis)),
-            *_picked(pick(steps(points, rule, percentile), rule), rule),
+            *_picked(pick(steps(points, rule, percentile), rule)),
         ]
         for scenario, axis, points in experiment.series()
     ]
     grid = lay(book, "Summary", _summary_head(at, rule), rows, 2)
-    figures = "latencies and speed per request" if rule is not AUDIO else "figures per request"
-    said = (f"Of {figures}: {_level(percentile)}. Latencies in {experiment.unit}.", *notes)
-    for place, line in enumerate(said, grid.rows + 2):
+    level = "the mean" if percentile == "mean" else f"the {percentile} over a point's requests"
+    lines = (
+        f"Of latencies and speed per request: {level}. Latencies in {experiment.unit}.",
+        *notes,
+    )
+    for place, line in enumerate(lines, grid.rows + 2):
         write(grid.sheet, place, 0, line, book.quiet)
-    below = grid.rows + 2 + len(said) + CHARTS_BELOW
+    below = grid.rows + 2 + len(lines) + CHARTS_BELOW
     if experiment.points:
         draw(book, grid.sheet, below, _table(experiment, rule, percentile), rule)
 
 
 def _summary_head(at: str, rule: Rule) -> list[Heading]:
-    own = [Heading(title="Error Rate at It", format=columns.SHARE), Heading(title="Why", width=45)]
-    if rule is AUDIO:
-        return [
-            *columns.FIRST,
-            Heading(title=f"{at} at max audio throughput"),
-            Heading(title="Max Audio Throughput (bytes/s)", format=columns.MANY),
-            *own,
-        ]
     target = "throughput" if rule is THROUGHPUT else "speed"
     return [
         *columns.FIRST,
         Heading(title=f"{at} at target {target} (>{rule.over:g} tokens/s)"),
         Heading(title="Total Throughput (tokens/min)", format=columns.MANY),
-        *own,
+        Heading(title="Error Rate at It", format=columns.SHARE),
+        Heading(title="Why", width=45),
     ]
 
 
-def _picked(found: Pick, rule: Rule) -> list[Any]:
-    step = found.step
+def _picked(choice: Pick) -> list[Any]:
+    step = choice.step
     if step is None:
-        return ["N/A", "N/A", None, found.why]
-    figure = step.figure if rule is AUDIO else step.tokens_per_s * 60
-    why = found.why if step.valid else f"INVALID (see below); {found.why}"
-    return [step.value, figure, step.error_rate, why]
+        return ["N/A", "N/A", None, choice.why]
+    why = choice.why if step.valid else f"INVALID (see below); {choice.why}"
+    return [step.value, step.tokens_per_s * 60, step.error_rate, why]
 
 
 def _appendix(book: Book, experiment: BenchmarkFolder, rule: Rule, percentile: str) -> None:
@@ -169,7 +164,7 @@ def _table(experiment: BenchmarkFolder, rule: Rule, percentile: str) -> Table:
         lines.append(Line(name=name, first=row, last=row + len(points) - 1))
         row += len(points)
     titles = {one.key: one.heading.title for one in shown}
-    per_request = {"ttft", "e2e", "speed", "audio"}
+    per_request = {"ttft", "e2e", "speed"}
     return Table(
         sheet=APPENDIX,
         places={AXIS: 2, **{one.key: place for place, one in enumerate(shown, 3)}},
@@ -196,18 +191,8 @@ def _metadata(book: Book, experiment: BenchmarkFolder, percentile: str) -> None:
     on_paper(sheet)
 
 
-def _aggregated(book: Book, experiment: BenchmarkFolder, *, speech: bool) -> None:
-    head, rows = columns.aggregated(experiment, speech=speech)
-    lay(book, "Aggregated Metrics for Each Run", head, rows, 2)
-
-
-def _individual(book: Book, experiment: BenchmarkFolder, share: int, *, speech: bool) -> Grid:
-    """The first `share` requests of each point."""
-    head = columns.requests(experiment, speech=speech)
-    return lay(book, INDIVIDUAL, head, _requests(experiment, share), 2)
-
-
 def _requests(experiment: BenchmarkFolder, share: int) -> Iterator[list[Any]]:
+    """The first `share` requests of each point."""
     for point in experiment.points:
         for _, one in zip(range(share), point.requests(), strict=False):
             yield [point.scenario, point.value, *(one.get(name) for name in columns.REQUEST)]
@@ -241,7 +226,3 @@ def _flawed(points: Sequence[Result]) -> Iterator[str]:
             yield f"{at}: no request ended"
         elif rate:
             yield f"{at}: {rate:.2%} of {point.number('num_requests'):,.0f} requests failed"
-
-
-def _level(percentile: str) -> str:
-    return "the mean" if percentile == "mean" else f"the {percentile} over a point's requests"

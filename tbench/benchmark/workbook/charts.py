@@ -7,7 +7,7 @@ from typing import Any, Final
 from xlsxwriter.worksheet import Worksheet
 
 from tbench.analysis.report.sheets import Book
-from tbench.benchmark.pick import AUDIO, SPEED, THROUGHPUT, Rule
+from tbench.benchmark.pick import SPEED, THROUGHPUT, Rule
 
 WIDTH, HEIGHT, ACROSS = 620, 340, 2
 AXIS: Final = "axis value"
@@ -39,7 +39,6 @@ PICTURES: Final[Mapping[str, Sequence[tuple[str, str]]]] = {
         *((AXIS, "output"), (AXIS, "errors")),
     ],
     THROUGHPUT.name: [("e2e", "total"), (AXIS, "e2e"), (AXIS, "rps"), (AXIS, "errors")],
-    AUDIO.name: [("e2e", "audio"), (AXIS, "ttft"), (AXIS, "e2e"), (AXIS, "errors")],
 }
 """What is drawn of a task: the columns across and up."""
 

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from tbench.benchmark.figures import FIGURES, LATENCIES
 from tbench.benchmark.folder import BenchmarkFolder
-from tbench.benchmark.pick import AUDIO, SPEED, THROUGHPUT, TOKENS, Rule
+from tbench.benchmark.pick import SPEED, THROUGHPUT, TOKENS, Rule
 from tbench.benchmark.result import AXES, Result
 from tbench.benchmark.workbook.grid import Heading
 
@@ -40,7 +40,6 @@ UNITS: Final[Mapping[str, str]] = {
     "output_inference_speed": "tokens/s",
     "input_throughput": "tokens/s",
     "output_throughput": "tokens/s",
-    "audio_throughput": "bytes/s",
     "request_rate": "requests/s",
 }
 
@@ -79,7 +78,7 @@ def use_case(scenario: str) -> str:
 
 def appendix(experiment: BenchmarkFolder, rule: Rule, level: str) -> list[Column]:
     """The figures of a point that its task is judged by, then what is ours."""
-    known = {column.key: column for column in _figures(experiment.unit, rule, level)}
+    known = {column.key: column for column in _figures(experiment.unit, level)}
     points = experiment.points
     own = [_column("errors", "Error Rate", SHARE, _reader("error_rate"))]
     if any(point.repeat > 1 for point in points):
@@ -99,17 +98,15 @@ def invalid(point: Result) -> str | None:
 SHOWN: Final[Mapping[str, tuple[str, ...]]] = {
     SPEED.name: ("ttft", "speed", "output", "e2e", "rps", "total"),
     THROUGHPUT.name: ("ttft", "e2e", "rps", "total"),
-    AUDIO.name: ("ttft", "audio", "e2e", "rps"),
 }
 
 
-def _figures(unit: str, rule: Rule, level: str) -> Iterator[Column]:
-    first, latency = ("TTFB" if rule is AUDIO else "TTFT"), latency_format(unit)
+def _figures(unit: str, level: str) -> Iterator[Column]:
+    latency = latency_format(unit)
     for key, title, style, metric in (
-        ("ttft", f"{first} ({unit})", latency, "ttft"),
+        ("ttft", f"TTFT ({unit})", latency, "ttft"),
         ("e2e", f"End-to-End Latency per Request ({unit})", latency, "e2e_latency"),
         ("speed", "Output Inference Speed per Request (tokens/s)", MANY, "output_inference_speed"),
-        ("audio", "Audio Throughput per Request (bytes/s)", MANY, "audio_throughput"),
     ):
         yield _column(key, title, style, _reader(f"stats.{metric}.{level}"))
     for key, title, field in (
@@ -128,9 +125,7 @@ def _column(key: str, title: str, style: str, cell: Callable[[Result], Any]) -> 
     return Column(key=key, heading=Heading(title=title, format=style), cell=cell)
 
 
-def aggregated(
-    experiment: BenchmarkFolder, *, speech: bool
-) -> tuple[list[Heading], list[list[Any]]]:
+def aggregated(experiment: BenchmarkFolder) -> tuple[list[Heading], list[list[Any]]]:
     """Every field of every point: genai-bench's, a map of statistics for each metric, then ours."""
     named = ("scenario", axis_field(experiment))
     points = experiment.points
@@ -139,7 +134,7 @@ def aggregated(
     headings = [
         *(heading(name, experiment.unit, folds=False, width=22) for name in named),
         *(heading(name, experiment.unit) for name in BASE),
-        *(Heading(title=title(name, experiment.unit, speech=speech), folds=True) for name in FIGURES),
+        *(Heading(title=title(name, experiment.unit), folds=True) for name in FIGURES),
         *(heading(name, experiment.unit) for name in own),
     ]  # fmt: skip
     return headings, [_aggregate(point, own) for point in points]
@@ -159,15 +154,14 @@ REQUEST: Final = (*FIGURES, "error_code", "error_message")
 """The fields of a request, in genai-bench's order."""
 
 
-def requests(experiment: BenchmarkFolder, *, speech: bool) -> list[Heading]:
+def requests(experiment: BenchmarkFolder) -> list[Heading]:
     """The columns of the sheet of requests: its point, then its fields."""
     unit = experiment.unit
     named = [
         heading(name, unit, folds=False, width=22) for name in ("scenario", axis_field(experiment))
     ]
     figures = [
-        Heading(title=title(name, unit, speech=speech), format=style(name, unit), folds=True)
-        for name in REQUEST
+        Heading(title=title(name, unit), format=style(name, unit), folds=True) for name in REQUEST
     ]
     return [*named, *figures]
 
@@ -188,11 +182,10 @@ def heading(name: str, unit: str, *, folds: bool = True, width: float = 9) -> He
     )
 
 
-def title(name: str, unit: str, *, speech: bool = False) -> str:
+def title(name: str, unit: str) -> str:
     """The field's name with its unit, where the name does not say it."""
     of = unit if name in LATENCIES else UNITS.get(name)
-    shown = "ttfb" if speech and name == "ttft" else name
-    return f"{shown} ({of})" if of else shown
+    return f"{name} ({of})" if of else name
 
 
 def style(name: str, unit: str) -> str:
