@@ -9,7 +9,6 @@ import pytest
 from tbench.capture.errors import InputError
 from tbench.capture.synthesis.dataset import Columns
 from tbench.capture.synthesis.dataset_config import is_recipe, load_recipe
-from tbench.capture.synthesis.expression import read_expression
 
 
 def config(folder: Path, **changes: Any) -> Path:
@@ -69,7 +68,7 @@ def test_large_images_are_allowed_when_the_config_says_so(tmp_path: Path) -> Non
         ({"source": {"type": "file", "path": "rows.csv", "shuffle": True}}, "source.shuffle: not known"),
         ({"promptcolumn": "ask"}, "promptcolumn: not known"),
         ({"prompt_column": 7}, "prompt_column must be a string"),
-        ({"prompt_lambda": "lambda r: open('x').read()"}, "is not understood"),
+        ({"prompt_lambda": "lambda r: r['ask']"}, "prompt_lambda: tbench runs no code that a file holds"),
         ({"source": {"type": "huggingface", "path": "a/b", "huggingface_kwargs": {"streaming": True}}},
          "streaming is not supported"),
         ({"source": []}, "source.path is missing"),
@@ -85,60 +84,3 @@ def test_what_is_not_understood_is_refused(
         load_recipe(path)
 
     assert says in str(caught.value)
-
-
-ROW = {"a": "one", "b": 2, "none": None}
-
-
-@pytest.mark.parametrize(
-    ("text", "prompt"),
-    [
-        ("lambda r: ''", ""),
-        ('lambda row: "Describe this."', "Describe this."),
-        ("lambda x: x['a']", "one"),
-        ("lambda x: x['a'] + ': ' + str(x['b'])", "one: 2"),
-        ("lambda x: f\"{x['a']} of {x['b']}\"", "one of 2"),
-        ("lambda x: x.get('c', 'else')", "else"),
-        ("lambda x: x.get('none')", ""),
-    ],
-)
-def test_a_lambda_is_read_as_data(text: str, prompt: str) -> None:
-    """Python's own evaluation of these harmless ones is the reference, where it gives text."""
-    found = read_expression(text)(ROW)
-
-    assert found == prompt
-    assert (eval(text)(ROW) or "") == prompt
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "lambda x: __import__('os').getcwd()", "lambda x: x.pop('a')", "lambda x: y['a']",
-        "lambda x: x[0]",
-        "lambda x: 'a' * 10**9", "lambda x: f\"{x['a']!r}\"", "lambda x: f\"{x['b']:>99}\"",
-        "lambda x, y: 'a'",
-        "'a'", "lambda x:", "lambda x: (lambda y: y)(x)", "lambda x: [x['a']]",
-        "lambda x: str.format('a')",
-        "lambda x: " + "(" * 500 + "'a'" + ")" * 500,
-    ],
-)  # fmt: skip
-def test_a_lambda_that_would_need_python_is_refused(text: str) -> None:
-    """Calls, names, indexes, arithmetic, formats: whatever is not on the list."""
-    with pytest.raises(InputError, match="prompt_lambda"):
-        read_expression(text)
-
-
-def test_a_row_without_the_column_of_a_lambda_is_counted(tmp_path: Path) -> None:
-    """It is not sent with a hole in it."""
-    rows = [{"a": "x"}, {"b": "y"}, {"a": "z"}]
-    (tmp_path / "rows.json").write_text(json.dumps(rows))
-    path = config(
-        tmp_path,
-        source={"type": "file", "path": "rows.json"},
-        prompt_column=None,
-        prompt_lambda="lambda r: 'Explain ' + r['a']",
-    )
-    found = load_recipe(path)
-
-    assert found.prompts == ["Explain x", "Explain z"]
-    assert found.left_out == {"without a": 1}

@@ -15,7 +15,6 @@ from typing import Any, Final, NamedTuple
 from tbench.capture.errors import InputError
 from tbench.capture.exchange import NOTHING
 from tbench.capture.synthesis import files, huggingface
-from tbench.capture.synthesis.expression import Expression
 from tbench.capture.synthesis.images import readable
 
 PROMPT_NAMES: Final = ("prompt", "text", "question", "instruction")
@@ -32,14 +31,13 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Columns:
-    """Which columns hold what; None: the usual names. `prompt_of` makes the prompt of a whole row instead.
+    """Which columns hold what; None: the usual names.
 
     `pictures` says whether images are wanted: then a row without one is left out, else nobody looks at them.
     """
 
     prompt: str | None = None
     image: str | None = None
-    prompt_of: Expression | None = None
     pictures: bool = False
 
 
@@ -149,7 +147,7 @@ def _named(name: str, columns: Columns, there: list[str]) -> Columns:
         raise InputError(
             f"{name}: which column holds the images? --dataset-image-column {' or '.join(there)}"
         )
-    if not columns.pictures and prompt is None and columns.prompt_of is None:
+    if not columns.pictures and prompt is None:
         if len(there) != 1:
             raise InputError(
                 f"{name}: which column holds the prompts? --dataset-prompt-column {' or '.join(there)}"
@@ -184,13 +182,10 @@ def _row(item: files.Item, columns: Columns, folder: Path) -> tuple[Row, str | N
 
 
 def _prompt(item: Mapping[str, Any], columns: Columns) -> str | files.Bad | None:
-    try:
-        found = columns.prompt_of(item) if columns.prompt_of else item.get(columns.prompt or "")
-    except KeyError as missing:
-        return files.Bad(f"without {missing.args[0]}")
-    if found is None or (isinstance(found, str) and not found.strip()):
+    prompt = item.get(columns.prompt or "")
+    if prompt is None or (isinstance(prompt, str) and not prompt.strip()):
         return None
-    return found if isinstance(found, str) else files.Bad("with a prompt that is no text")
+    return prompt if isinstance(prompt, str) else files.Bad("with a prompt that is no text")
 
 
 def _image(value: object, folder: Path) -> object:

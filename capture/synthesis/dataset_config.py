@@ -8,15 +8,14 @@ from typing import Any, Final
 from tbench.capture.errors import InputError
 from tbench.capture.jsontext import loads, read_json
 from tbench.capture.synthesis.dataset import Columns, Dataset, from_hub, load_dataset
-from tbench.capture.synthesis.expression import read_expression
 
-KNOWN: Final = frozenset(
-    {"source", "prompt_column", "image_column", "prompt_lambda", "unsafe_allow_large_images"}
-)
+KNOWN: Final = frozenset({"source", "prompt_column", "image_column", "unsafe_allow_large_images"})
 KNOWN_OF_SOURCE: Final = frozenset({"type", "path", "file_format", "huggingface_kwargs"})
 REFUSED: Final[Mapping[str, str]] = {
     "loader_class": "tbench runs no code that a file names",
     "loader_kwargs": "tbench runs no code that a file names",
+    "prompt_lambda": "tbench runs no code that a file holds; write the prompts into a column of the data and "
+    "name it as prompt_column",
 }
 
 
@@ -50,7 +49,6 @@ def load_recipe(path: Path, columns: Columns | None = None) -> Dataset:
         columns,
         prompt=columns.prompt or prompt,
         image=columns.image or image,
-        prompt_of=None if columns.prompt else _prompt_of(path, config),
     )
     large = config.get("unsafe_allow_large_images") is True
     if source.get("type") == "huggingface":
@@ -84,14 +82,6 @@ def _check(path: Path, found: Mapping[str, Any], known: frozenset[str], place: s
         if name not in known and value not in (None, {}):
             why = REFUSED.get(name, f"not known; known are {', '.join(sorted(known))}")
             raise InputError(f"{path}: {place}{name}: {why}")
-
-
-def _prompt_of(path: Path, config: Mapping[str, Any]) -> Any:  # noqa: ANN401 (an Expression or None)
-    text = _text(path, config, "prompt_lambda")
-    try:
-        return None if text is None else read_expression(text)
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from None
 
 
 def _text(path: Path, found: Mapping[str, Any], name: str) -> str | None:

@@ -399,20 +399,16 @@ ODD: Final[Mapping[str, Odd]] = {
         about="an answer in one piece although a stream was wanted",
         body=(FIRST_S, json.dumps(_ANSWER).encode()),
     ),
-    "finish-abort": replace(
-        FAILED,
-        about="aborted after four tokens",
-        body=[*_STARTED, _chunk({}, "abort"), _tail(_usage(4)), DONE],
-        output=4,
-        events=4,
-    ),
-    "finish-error": replace(
-        FAILED,
-        about="finish reason error after four tokens",
-        body=[*_STARTED, _chunk({}, "error"), _tail(_usage(4)), DONE],
-        output=4,
-        events=4,
-    ),
+    **{
+        f"finish-{reason}": replace(
+            FAILED,
+            about=f"finish reason {reason} after four tokens",
+            body=[*_STARTED, _chunk({}, reason), _tail(_usage(4)), DONE],
+            output=4,
+            events=4,
+        )
+        for reason in ("abort", "error")
+    },
     "error-first": replace(
         FAILED, about="an error as the first event", body=[FIRST_S, _data(_ERROR), DONE]
     ),
