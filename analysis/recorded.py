@@ -15,9 +15,9 @@ from tbench.capture.exchange import Exchange, Outcome, Response
 from tbench.capture.providers import (
     ParsedResponse,
     RequestInfo,
-    outcome_of,
+    parse_recorded,
     parse_request,
-    read_response,
+    recorded_outcome,
 )
 from tbench.capture.sessions import Sessions
 from tbench.capture.tracereader import Trace
@@ -69,13 +69,13 @@ def samples(trace: Trace) -> Iterator[Sample]:
     for exchange in trace:
         request = exchange.request
         encoding = request.header("content-encoding")
-        question = parse_request(request.method, request.path, request.body, encoding)
-        if not question.ask.replayable:
+        parsed = parse_request(request.method, request.path, request.body, encoding)
+        if not parsed.info.replayable:
             continue
-        place = sessions.assign(request, question=question)
+        place = sessions.assign(request, parsed=parsed)
         begin_ns = request.arrive_ns if begin_ns is None else begin_ns
         clock = _Clock(begin_ns, trace.header.wall(begin_ns))
-        yield replace(_sample(exchange, question.ask, index, clock), session=place.number)
+        yield replace(_sample(exchange, parsed.info, index, clock), session=place.number)
         index += 1
 
 
@@ -99,7 +99,7 @@ def _sample(exchange: Exchange, ask: RequestInfo, index: int, clock: _Clock) -> 
 
 def _answered(sample: Sample, response: Response, clock: _Clock) -> Sample:
     answer = _read(response, clock)
-    outcome = outcome_of(response, answer, endpoint=sample.endpoint)
+    outcome = recorded_outcome(response, answer, endpoint=sample.endpoint)
     first_byte = clock.since(response.chunks[0].at_ns) if response.chunks else None
     return replace(
         sample,
@@ -130,4 +130,4 @@ def _read(response: Response, clock: _Clock) -> ParsedResponse:
     edges = [0, *accumulate(chunk.size for chunk in response.chunks)]
     pieces = [response.body[start:end] for start, end in pairwise(edges)]
     times = [(chunk.at_ns - clock.mono_ns) / 1e9 for chunk in response.chunks]
-    return read_response(response, zip(times, pieces, strict=True))
+    return parse_recorded(response, zip(times, pieces, strict=True))

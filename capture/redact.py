@@ -19,7 +19,7 @@ from urllib.parse import quote, quote_plus, unquote_plus
 
 from tbench.capture.exchange import Headers
 from tbench.capture.members import Kind, Member, credentials, identities
-from tbench.capture.providers import masked
+from tbench.capture.providers import SENT_HEADERS, masked
 from tbench.capture.sessions import SESSION_HEADERS
 
 Fields = Iterable[tuple[str, str]]
@@ -30,17 +30,16 @@ def _words(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
-KEPT_HEADERS = _words(
+KEPT_HEADERS = SENT_HEADERS | _words(
     """
-    accept accept-encoding age anthropic-beta anthropic-version cache-control cf-cache-status cf-ray
-    connection content-encoding content-length content-type date expect host keep-alive openai-beta
+    age cache-control cf-cache-status cf-ray connection content-length date expect host keep-alive
     openai-model openai-processing-ms openai-version retry-after retry-after-ms server server-timing
     transfer-encoding upgrade user-agent vary via x-api-call-end x-api-call-start x-api-received x-cache
     x-cluster x-engine-pod x-envoy-upstream-service-time x-generation-id x-hostname x-inference-version
     x-request-id x-should-retry x-stainless-arch x-stainless-async x-stainless-helper-method
     x-stainless-lang x-stainless-os x-stainless-package-version x-stainless-raw-response
     x-stainless-read-timeout x-stainless-retry-count x-stainless-runtime x-stainless-runtime-version
-    x-stainless-timeout x-together-debug x-together-traceid x-total-time
+    x-stainless-timeout x-together-traceid x-total-time
     fireworks-prompt-tokens fireworks-server-processing-time fireworks-server-time-to-first-token
     """
 )

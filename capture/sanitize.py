@@ -12,7 +12,7 @@ from typing import NamedTuple
 from tbench.capture.decode import decode
 from tbench.capture.errors import InputError
 from tbench.capture.exchange import Chunk, Outcome, Request, Response
-from tbench.capture.providers import outcome_of, read_ask, read_response
+from tbench.capture.providers import endpoint_of, parse_recorded, recorded_outcome
 from tbench.capture.redact import (
     Redactor,
     Secrets,
@@ -133,7 +133,7 @@ class Sanitizer:
             )
             people = self._redactor.people(_plain(request) or b"")
             request, inner = _without_inner(request)
-        endpoint = read_ask(request.method, request.path, None).endpoint
+        endpoint = endpoint_of(request.method, request.path).name
         self._asked[request.id] = _Asked(endpoint, inner, people)
         body, extra = self._clean(request, secrets | inner, exact=False)
         return replace(request, body=body, extra=extra, retry_of=retry_of)
@@ -246,7 +246,7 @@ def _judged(response: Response, endpoint: str) -> Outcome:
     """
     if response.outcome is Outcome.CLIENT_ABORT and _is_done(response):
         response = replace(response, outcome=Outcome.OK)
-    return outcome_of(response, read_response(response), endpoint=endpoint)
+    return recorded_outcome(response, parse_recorded(response), endpoint=endpoint)
 
 
 def _is_done(response: Response) -> bool:

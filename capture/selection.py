@@ -5,37 +5,23 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from typing import Final
 
 from tbench.capture.errors import InputError
+from tbench.capture.providers import PROVIDERS
 
-INFERENCE = (
-    ("POST", "*/chat/completions"),
-    ("POST", "*/completions"),
-    ("POST", "*/embeddings"),
-    ("POST", "*/rerank"),
-    ("POST", "*/responses"),
-    ("POST", "*/messages"),
-    ("POST", "*/images/generations"),
-    ("POST", "*/audio/*"),
-    ("POST", "*/moderations"),
-    ("POST", "/inference"),
-    ("GET", "*/models"),
-    ("GET", "*/models/*"),
-    ("GET", "*/realtime"),
-    ("GET", "*/audio/speech/websocket"),
+RECORDED: Final = tuple(
+    (method, pattern)
+    for provider in PROVIDERS.values()
+    for method, pattern in (
+        *((method, f"*{tail}") for method, tail in provider.endpoints),
+        *provider.also_recorded,
+    )
 )
-"""What is recorded unless `--path` says otherwise: inference, and the model list."""
+"""Method and glob of what is recorded unless `--path` says otherwise: inference, and the model list."""
 
-API_HOSTS = (
-    r"api(-inference)?\.together\.(xyz|ai)",
-    r"api\.openai\.com",
-    r".*\.openai\.azure\.com",
-    r"api\.anthropic\.com",
-    r"api\.groq\.com",
-    r"api\.mistral\.ai",
-    r"api\.fireworks\.ai",
-    r"api\.deepinfra\.com",
-    r"openrouter\.ai",
+API_HOSTS: Final = (
+    *(host for provider in PROVIDERS.values() for host in provider.hosts),
     r"localhost|127\.\d+\.\d+\.\d+|\[?::1\]?",
 )
 """The hosts that `--mode proxy` looks into unless `--host` says otherwise: APIs, and this machine."""
@@ -83,7 +69,7 @@ class Selection:
         if self.paths:
             return any(fnmatchcase(path, glob) for glob in self.paths)
         route = path.rstrip("/")
-        return any(method == verb and fnmatchcase(route, glob) for verb, glob in INFERENCE)
+        return any(method == verb and fnmatchcase(route, glob) for verb, glob in RECORDED)
 
 
 def _compiled(hosts: Iterable[str]) -> Iterable[re.Pattern[str]]:

@@ -5,7 +5,7 @@ message, begin its own. Hashes are chained over messages and live in memory only
 """
 
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any, NamedTuple
@@ -89,28 +89,26 @@ class Sessions:
         self._count = 0
 
     def assign(
-        self, request: Request, *, question: ParsedRequest | None = None, answer: str | None = None
+        self, request: Request, *, parsed: ParsedRequest | None = None, answer: str | None = None
     ) -> Place:
         """The place of one request.
 
         Args:
             request: the next by arrival.
-            question: its body, where that has been read already.
+            parsed: its body, where that has been read already.
             answer: the text that came back, where it is known; it tells apart two conversations that
                 began with the same words.
         """
         place = self._places.get(request.retry_of) if request.retry_of else None
         if place is None:
             encoding = request.header("content-encoding")
-            question = question or parse_request(
-                request.method, request.path, request.body, encoding
-            )
-            place = self._first_attempt(request, _messages(question), answer)
+            parsed = parsed or parse_request(request.method, request.path, request.body, encoding)
+            place = self._first_attempt(request, parsed.messages, answer)
         self._places[request.id] = place
         return place
 
     def _first_attempt(
-        self, request: Request, messages: list[Mapping[str, Any]], answer: str | None
+        self, request: Request, messages: Sequence[Mapping[str, Any]], answer: str | None
     ) -> Place:
         chain = list(_chain(messages))
         name = _name(request)
@@ -137,21 +135,21 @@ class Sessions:
         return Place(f"s{self._count}", 0, None)
 
     def _parent(
-        self, messages: list[Mapping[str, Any]], chain: list[bytes], client: str | None
+        self, messages: Sequence[Mapping[str, Any]], chain: list[bytes], client: str | None
     ) -> _Seen | None:
         """The request with the longest prefix of these messages that an assistant's message follows."""
         for length in range(len(chain) - 1, 0, -1):
             reply = messages[length]
             if reply.get("role") == "assistant" and (seen := self._prefixes.get(chain[length - 1])):
-                said = _digest(reply.get("content"))
-                return max(reversed(seen), key=lambda one: _likeness(one, said, client))
+                quoted = _digest(_text(reply.get("content")))
+                return max(reversed(seen), key=lambda earlier: _likeness(earlier, quoted, client))
         return None
 
 
-def _likeness(seen: _Seen, said: bytes | None, client: str | None) -> tuple[bool, bool, bool]:
+def _likeness(seen: _Seen, quoted: bytes | None, client: str | None) -> tuple[bool, bool, bool]:
     """How well an earlier request fits: its answer is quoted, same caller, not yet continued."""
     return (
-        seen.answer is not None and seen.answer == said,
+        seen.answer is not None and seen.answer == quoted,
         seen.client == client,
         not seen.continued,
     )
@@ -165,15 +163,6 @@ def _name(request: Request) -> str | None:
     return next((value for name in SESSION_HEADERS if (value := given.get(name))), None)
 
 
-def _messages(question: ParsedRequest) -> list[Mapping[str, Any]]:
-    if question.ask.endpoint != "chat":
-        return []
-    messages = question.payload.get("messages") if question.payload and question.exact else None
-    if not isinstance(messages, list) or not all(isinstance(one, dict) for one in messages):
-        return []
-    return messages
-
-
 def _chain(messages: Iterable[Mapping[str, Any]]) -> Iterable[bytes]:
     """For each message, a hash of it and all before it; the order of keys does not matter."""
     last = b""
@@ -183,7 +172,16 @@ def _chain(messages: Iterable[Mapping[str, Any]]) -> Iterable[bytes]:
         yield last
 
 
-def _digest(text: object) -> bytes | None:
-    if not isinstance(text, str) or not text.strip():
+def _text(content: object) -> str:
+    """The words of a message: a text, or the texts of its parts."""
+    if isinstance(content, str):
+        return content
+    parts = content if isinstance(content, list) else ()
+    texts = [part.get("text") for part in parts if isinstance(part, dict)]
+    return "".join(text for text in texts if isinstance(text, str))
+
+
+def _digest(text: str | None) -> bytes | None:
+    if not text or not text.strip():
         return None
     return blake2b(text.strip().encode(errors="surrogatepass"), digest_size=8).digest()

@@ -11,9 +11,9 @@ from tbench.capture.exchange import Exchange, Outcome, Response
 from tbench.capture.providers import (
     ParsedResponse,
     RequestInfo,
-    outcome_of,
-    read_ask,
-    read_response,
+    parse_recorded,
+    recorded_outcome,
+    request_info,
 )
 from tbench.capture.sessions import Sessions
 from tbench.capture.tracereader import Trace
@@ -78,11 +78,11 @@ def pieces(response: Response) -> Iterator[tuple[float, bytes]]:
         start += chunk.size
 
 
-def ask_of(exchange: Exchange) -> RequestInfo:
+def info_of(exchange: Exchange) -> RequestInfo:
     """What the exchange's request asks for."""
     request = exchange.request
     encoding = request.header("content-encoding")
-    return read_ask(request.method, request.path, request.body, encoding)
+    return request_info(request.method, request.path, request.body, encoding)
 
 
 def answer_of(exchange: Exchange) -> ParsedResponse | None:
@@ -90,14 +90,14 @@ def answer_of(exchange: Exchange) -> ParsedResponse | None:
     response = exchange.response
     if response is None:
         return None
-    return read_response(response, pieces(response))
+    return parse_recorded(response, pieces(response))
 
 
-def judged(exchange: Exchange, ask: RequestInfo, answer: ParsedResponse | None) -> Outcome:
+def judged(exchange: Exchange, info: RequestInfo, answer: ParsedResponse | None) -> Outcome:
     """The exchange's outcome by today's judgement, whichever version recorded it."""
     if exchange.response is None or answer is None:
         return exchange.outcome
-    return outcome_of(exchange.response, answer, endpoint=ask.endpoint)
+    return recorded_outcome(exchange.response, answer, endpoint=info.endpoint)
 
 
 class Overview:
@@ -116,17 +116,17 @@ class Overview:
     def add(self, exchange: Exchange) -> None:
         """Count the next exchange."""
         request, response = exchange.request, exchange.response
-        ask, answer = ask_of(exchange), answer_of(exchange)
+        info, answer = info_of(exchange), answer_of(exchange)
         self._counts["requests"] += 1
         self._counts["responses"] += response is not None
         self._counts["retries"] += request.retry_of is not None
         self._counts["redirected"] += response is not None and response.led_back
         self._counts["masked"] += bool(request.extra.get("body_masked"))
         self._counts["bytes"] += request.body_bytes + (response.body_bytes if response else 0)
-        self._outcomes[str(judged(exchange, ask, answer))] += 1
-        self._endpoints[ask.endpoint] += 1
-        if ask.model is not None:
-            self._models[ask.model] += 1
+        self._outcomes[str(judged(exchange, info, answer))] += 1
+        self._endpoints[info.endpoint] += 1
+        if info.model is not None:
+            self._models[info.model] += 1
         if answer is not None:
             for name, tokens in (("prompt", answer.usage.prompt), ("output", answer.usage.output)):
                 if tokens is not None:
@@ -194,7 +194,7 @@ def exchange_row(exchange: Exchange, *, bodies: bool = False) -> dict[str, Any]:
     `bodies` also what was said, as text: undecodable bytes become U+FFFD.
     """
     request, response = exchange.request, exchange.response
-    ask, answer = ask_of(exchange), answer_of(exchange)
+    info, answer = info_of(exchange), answer_of(exchange)
     arrive_s = request.arrive_ns / 1e9
     first = answer.first_token if answer else None
     last = answer.last_token if answer else None
@@ -204,9 +204,9 @@ def exchange_row(exchange: Exchange, *, bodies: bool = False) -> dict[str, Any]:
         "id": request.id,
         "method": request.method,
         "path": request.path,
-        "model": ask.model,
+        "model": info.model,
         "status": response.status if response else None,
-        "outcome": str(judged(exchange, ask, answer)),
+        "outcome": str(judged(exchange, info, answer)),
         "ttft_s": None if first is None else first - arrive_s,
         "e2e_s": None if end is None else end - arrive_s,
         "request_bytes": request.body_bytes,

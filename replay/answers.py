@@ -6,7 +6,7 @@ from functools import partial
 from typing import Final
 
 from tbench.capture.exchange import Outcome
-from tbench.capture.providers import ParsedResponse, judge, one_line, read_answer
+from tbench.capture.providers import ParsedResponse, one_line, outcome_of, parse_response
 from tbench.capture.redact import Secrets
 from tbench.replay.request import Label
 from tbench.replay.sample import Sample
@@ -104,7 +104,7 @@ def read(reply: Reply, header: Callable[[bytes], str]) -> ParsedResponse:
     """The answer as far as it came."""
     if reply.status is None:
         return UNANSWERED
-    return read_answer(
+    return parse_response(
         reply.chunks,
         content_type=header(b"content-type"),
         content_encoding=header(b"content-encoding"),
@@ -120,7 +120,7 @@ def conclusion(
         return reply.failure
     if reply.status is None:
         return Outcome.PROTOCOL_ERROR, "the sender ended without an answer and without a reason"
-    outcome = judge(reply.status, answer, endpoint=endpoint)
+    outcome = outcome_of(reply.status, answer, endpoint=endpoint)
     if outcome is Outcome.OK:
         return outcome, None
     if 300 <= reply.status < 400 and (location := reply.header("location")):

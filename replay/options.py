@@ -18,10 +18,9 @@ from tbench.replay.job import Job
 from tbench.replay.pace import Mode, Pacing
 from tbench.replay.plan import Plan
 from tbench.replay.runfile import read_run
-from tbench.replay.salt import new_salt
 from tbench.replay.sender import Deadlines
 from tbench.replay.senders import Choice, chosen
-from tbench.replay.target import CURE, Target, checked_base_url, find_key
+from tbench.replay.target import CURE, Target, checked_base_url, find_key, new_salt
 from tbench.replay.warmup import Warmup
 from tbench.replay.workers.tasks import needed
 
@@ -45,7 +44,7 @@ class ReplayOptions:
     `speed` is a factor, `rate`, `poisson` and `constant` are requests per second, `concurrency` requests in
     flight, `concurrency_scale` a factor; at most one of them. `loop` is how many times the trace is sent.
     `duration` and `timeout` are seconds, `max_cost` US dollars. `workers` is how many processes send.
-    `cache` is `cold` to give the run a salt of its own (replay.salt). `only` are endpoints, models and
+    `cache` is `cold` to give the run a salt of its own (replay.target). `only` are endpoints, models and
     hosts: a request that has none of them is left out. `model` replaces the models of one kind of
     endpoint: text generation where the trace has any, else the only kind that it has. `map_model` maps
     recorded models to new ones, `set` replaces top-level members of JSON bodies (None removes one).
@@ -227,9 +226,9 @@ class ReplayOptions:
             return None
         endpoints: set[str] = set()
         for planned in islice(plan, PREVIEW):
-            if planned.ask.endpoint in GENERATIVE:
+            if planned.info.endpoint in GENERATIVE:
                 return GENERATIVE
-            endpoints.add(planned.ask.endpoint)
+            endpoints.add(planned.info.endpoint)
         if len(endpoints) > 1:
             raise InputError(
                 f"--model {self.model}: no one model serves {' and '.join(sorted(endpoints))}; "

@@ -26,25 +26,25 @@ class Planned:
     session: int
     offset: float
     exchange: Exchange
-    ask: RequestInfo
+    info: RequestInfo
     payload: Mapping[str, Any] | None = None
 
 
 Rule = Callable[[Exchange, RequestInfo], bool]
 
 
-def _is_retry(exchange: Exchange, _ask: RequestInfo) -> bool:
+def _is_retry(exchange: Exchange, _info: RequestInfo) -> bool:
     """An SDK's second attempt: the replay must not add to the load what a failure caused."""
     if exchange.request.retry_of is not None:
         return True
     return (exchange.request.header("x-stainless-retry-count") or "0") != "0"
 
 
-def _is_websocket(exchange: Exchange, _ask: RequestInfo) -> bool:
+def _is_websocket(exchange: Exchange, _info: RequestInfo) -> bool:
     return (exchange.request.header("upgrade") or "").lower() == "websocket"
 
 
-def _leads_elsewhere(exchange: Exchange, _ask: RequestInfo) -> bool:
+def _leads_elsewhere(exchange: Exchange, _info: RequestInfo) -> bool:
     """Behind a base URL, "@host/v1" and ":81/v1" would take the key to another server."""
     path = exchange.request.path
     if 4 * len(path) > LONGEST_PATH and len(path.encode("utf-8", "replace")) > LONGEST_PATH:
@@ -52,7 +52,7 @@ def _leads_elsewhere(exchange: Exchange, _ask: RequestInfo) -> bool:
     return path[:1] != "/"
 
 
-def _is_redirected(exchange: Exchange, _ask: RequestInfo) -> bool:
+def _is_redirected(exchange: Exchange, _info: RequestInfo) -> bool:
     """Its client asked again where it was led, through the capture: that request is in the trace, too."""
     return exchange.response is not None and exchange.response.led_back
 
@@ -66,7 +66,7 @@ SKIPS: Final[tuple[tuple[str, Rule], ...]] = (
     ("retry", _is_retry),
     ("redirect", _is_redirected),
     ("path", _leads_elsewhere),
-    ("endpoint", lambda _, ask: not ask.replayable),
+    ("endpoint", lambda _, info: not info.replayable),
     ("no_body", lambda exchange, _: not exchange.request.body and exchange.request.body_bytes > 0),
     ("truncated_body", lambda exchange, _: bool(exchange.request.extra.get("truncated"))),
 )
@@ -83,11 +83,11 @@ UNSAFE: Final = "endpoint"
 
 
 def reason_to_skip(
-    exchange: Exchange, ask: RequestInfo, *, allow_unsafe: bool = False
+    exchange: Exchange, info: RequestInfo, *, allow_unsafe: bool = False
 ) -> str | None:
     """Why this exchange is not sent again; None when it is."""
     for reason, rule in SKIPS:
-        if rule(exchange, ask) and not (allow_unsafe and reason == UNSAFE):
+        if rule(exchange, info) and not (allow_unsafe and reason == UNSAFE):
             return reason
     return None
 
@@ -135,17 +135,17 @@ class Plan:
     def _round(self, cycle: int, index: int, begin: float) -> Iterator[Planned]:
         first_ns: int | None = None
         sessions = Sessions(remembered=REMEMBERED)
-        for exchange, question in self._sendable(cycle):
+        for exchange, parsed in self._sendable(cycle):
             arrive_ns = exchange.request.arrive_ns
             first_ns = arrive_ns if first_ns is None else first_ns
             yield Planned(
                 index=index,
                 cycle=cycle,
-                session=sessions.assign(exchange.request, question=question).number,
+                session=sessions.assign(exchange.request, parsed=parsed).number,
                 offset=begin + (arrive_ns - first_ns) / 1e9,
                 exchange=exchange,
-                ask=question.ask,
-                payload=question.payload if question.exact else None,
+                info=parsed.info,
+                payload=parsed.payload if parsed.exact else None,
             )
             index += 1
 
@@ -153,21 +153,21 @@ class Plan:
         for exchange in self.trace:
             request = exchange.request
             encoding = request.header("content-encoding")
-            question = parse_request(request.method, request.path, request.body, encoding)
-            reason = self._reason(exchange, question)
+            parsed = parse_request(request.method, request.path, request.body, encoding)
+            reason = self._reason(exchange, parsed)
             if cycle == 0:
                 counts, word = (self.skipped, reason) if reason else (self.hosts, request.host)
                 counts[word] += 1
             if reason is None:
-                yield exchange, question
+                yield exchange, parsed
 
-    def _reason(self, exchange: Exchange, question: ParsedRequest) -> str | None:
+    def _reason(self, exchange: Exchange, parsed: ParsedRequest) -> str | None:
         """Why an exchange is left out of this plan; None when it is not."""
-        ask, host = question.ask, exchange.request.host
-        if self.only and self.only.isdisjoint((ask.endpoint, ask.model, host)):
+        info, host = parsed.info, exchange.request.host
+        if self.only and self.only.isdisjoint((info.endpoint, info.model, host)):
             return "only"
         if self.host is not None and host != self.host:
             return "host"
-        if self.rewrites and question.opaque:
+        if self.rewrites and parsed.opaque:
             return "encoding"
-        return reason_to_skip(exchange, ask, allow_unsafe=self.allow_unsafe)
+        return reason_to_skip(exchange, info, allow_unsafe=self.allow_unsafe)

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from tbench.capture.exchange import Outcome
 from tbench.capture.lag import Lag
-from tbench.capture.providers import Usage
+from tbench.capture.providers import GENERATIVE, Usage
 from tbench.capture.redact import Secrets
 from tbench.replay.answers import to_sample
 from tbench.replay.background import give_way
@@ -101,7 +101,7 @@ class Tally:
 
     def _add_sides(self, sample: Sample, ttft: float) -> None:
         self.input.add(ttft, sample.prompt_tokens, sample.prompt_tokens)
-        if sample.endpoint in SPEAKING and sample.end is not None and sample.sent is not None:
+        if sample.endpoint in GENERATIVE and sample.end is not None and sample.sent is not None:
             out = sample.output_tokens
             self.output.add(sample.end - sample.sent - ttft, None if out is None else out - 1, out)
 
@@ -113,10 +113,6 @@ class Tally:
     def coalesced_share(self) -> float | None:
         """The share of token events that were read together with a later one, and have its stamp."""
         return self.coalesced / self.tokens if self.tokens else None
-
-
-SPEAKING: Final = frozenset({"chat", "completions"})
-"""Endpoints that answer with text."""
 
 
 def usage_of(sample: Sample) -> Usage:

@@ -92,7 +92,7 @@ def most_cost(planned: Planned, label: Label) -> float:
     if price is None:
         return 0.0
     usage = expected_usage(planned)
-    allowed = (planned.ask.max_tokens or 0) * planned.ask.n
+    allowed = (planned.info.max_tokens or 0) * planned.info.n
     prompt = label.request_bytes // 3 if usage.prompt is None else usage.prompt
     return cost(price, prompt=prompt, output=max(allowed, usage.output or 0))
 

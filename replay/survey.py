@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tbench.capture.exchange import Exchange
-from tbench.capture.providers import Usage, read_response
+from tbench.capture.providers import Usage, parse_recorded
 from tbench.replay.cost import Bill, expected
 from tbench.replay.pacing import Occupancy, Stretches
 from tbench.replay.plan import Plan, Planned
@@ -69,7 +69,7 @@ def _occupy(planned: Planned, occupancy: Occupancy, found: Survey) -> None:
 
 def expected_usage(planned: Planned) -> Usage:
     """The tokens to expect of a request: the recorded ones, else what can be told from the request."""
-    return expected(recorded_usage(planned.exchange), planned.ask.max_tokens)
+    return expected(recorded_usage(planned.exchange), planned.info.max_tokens)
 
 
 def recorded_usage(exchange: Exchange) -> Usage:
@@ -80,7 +80,7 @@ def recorded_usage(exchange: Exchange) -> Usage:
         return Usage(prompt=made if isinstance(made, int) else None)
     if not response.body or response.status is None:
         return Usage()
-    return read_response(response).usage
+    return parse_recorded(response).usage
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,6 +7,7 @@ rare, and none needs it. Only the headers below are taken over from the recordin
 
 import os
 import re
+import secrets
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -20,8 +21,15 @@ import orjson
 
 from tbench.capture.errors import InputError
 from tbench.capture.exchange import Headers, Request
-from tbench.capture.providers import RequestInfo, ask_again, one_line
-from tbench.capture.providers.together import ENDPOINTS
+from tbench.capture.providers import (
+    GENERATIVE,
+    PROVIDERS,
+    SENT_HEADERS,
+    RequestInfo,
+    describe,
+    one_line,
+    provider_of,
+)
 from tbench.capture.redact import (
     Secrets,
     credentials_in,
@@ -34,23 +42,10 @@ from tbench.capture.versions import version
 from tbench.replay.address import address
 from tbench.replay.plan import Planned
 from tbench.replay.request import ID, SLOT, Label, Shape, Template, template
-from tbench.replay.salt import SALTED, salted
 from tbench.replay.sender import Call, Fields, Origin
 
-SENT_HEADERS: Final = frozenset(
-    {
-        "accept",
-        "accept-encoding",
-        "anthropic-beta",
-        "anthropic-version",
-        "content-encoding",
-        "content-type",
-        "openai-beta",
-        "x-together-debug",
-    }
-)
-"""Recorded headers that go to the target as they are, with all of `x-sim-*` (which steer simulators)."""
 STEERING: Final = "x-sim-"
+"""Recorded headers that steer simulators go to the target, beside those that an API needs."""
 KEYS: Final = frozenset({"authorization", "api-key", "x-api-key"})
 """Headers that carry a credential: given by hand, they take the place of the key from the environment."""
 
@@ -67,7 +62,7 @@ _LEADING_V1 = re.compile(r"^(/v1)+(?=/|\?|$)")
 class Target:
     """An endpoint and the changes made for it.
 
-    `base_url` has no trailing slash. `salt` goes before the first word of each prompt (replay.salt);
+    `base_url` has no trailing slash. `salt` goes before the first word of each prompt (`new_salt`);
     `unsalted` counts, by endpoint, the calls built that had no place for it. `model` replaces the model of
     each request to the endpoints `serves` (None: to any), `models` single ones, `fields` sets top-level
     members of a JSON body (None removes one). `unchanged` counts the calls built that this could not be done
@@ -107,14 +102,14 @@ class Target:
         """The request as it goes on the wire, complete; `due` is passed on."""
         recorded = planned.exchange.request
         try:
-            body, ask = self._changed(planned)
+            body, info = self._changed(planned)
             rewritten = bool(body) and body is not recorded.body
             shape = self._template(recorded, bodied=bool(body), rewritten=rewritten)
             head = shape.head(request_id(recorded.id, planned.cycle), len(body))
         except (ValueError, TypeError) as error:
             return _refused(planned, due, error)
-        if self.salt and ask.endpoint in SALTED and self.salt.encode() not in body:
-            self.unsalted[ask.endpoint] += 1
+        if self.salt and info.endpoint in GENERATIVE and self.salt.encode() not in body:
+            self.unsalted[info.endpoint] += 1
         if reason := self.unchanged_because(planned):
             self.unchanged[reason] += 1
         self.masked.update(self.masked_in(planned))
@@ -124,7 +119,7 @@ class Target:
             origin=shape.origin,
             head=head,
             body=body,
-            label=_label(planned, ask, len(body)),
+            label=_label(planned, info, len(body)),
         )
 
     def asked(self, planned: Planned) -> RequestInfo:
@@ -132,7 +127,7 @@ class Target:
         try:
             return self._changed(planned)[1]
         except TypeError:
-            return planned.ask
+            return planned.info
 
     @property
     def rewrites(self) -> bool:
@@ -145,10 +140,10 @@ class Target:
             return None
         if planned.payload is None:
             return "not_json"
-        if self.model is None or planned.ask.model in self.models:
+        if self.model is None or planned.info.model in self.models:
             return None
-        if self.serves is not None and planned.ask.endpoint not in self.serves:
-            return planned.ask.endpoint
+        if self.serves is not None and planned.info.endpoint not in self.serves:
+            return planned.info.endpoint
         return None if "model" in planned.payload else "no_model"
 
     def masked_in(self, planned: Planned) -> frozenset[str]:
@@ -167,22 +162,25 @@ class Target:
         """
         recorded = planned.exchange.request
         if planned.payload is None or self._faithful:
-            return recorded.body or b"", planned.ask
-        wanted = self._wanted(planned.payload, planned.ask)
+            return recorded.body or b"", planned.info
+        wanted = self._wanted(recorded, planned.payload, planned.info)
         if wanted is None:
-            return recorded.body or b"", planned.ask
-        return orjson.dumps(wanted), ask_again(recorded.method, recorded.path, wanted)
+            return recorded.body or b"", planned.info
+        return orjson.dumps(wanted), describe(recorded.method, recorded.path, wanted)
 
-    def _wanted(self, payload: Mapping[str, Any], ask: RequestInfo) -> dict[str, Any] | None:
+    def _wanted(
+        self, recorded: Request, payload: Mapping[str, Any], info: RequestInfo
+    ) -> dict[str, Any] | None:
         """The payload with its changes and the salt; None when it stays as it is."""
-        wanted = self._rewritten(payload, ask)
-        if self.salt is None or ask.endpoint not in SALTED:
+        wanted = self._rewritten(payload, info)
+        if self.salt is None or info.endpoint not in GENERATIVE:
             return wanted
-        return salted(payload if wanted is None else wanted, self.salt) or wanted
+        salted = provider_of(recorded.method, recorded.path).with_prefix
+        return salted(payload if wanted is None else wanted, f"{self.salt}\n") or wanted
 
-    def _rewritten(self, payload: Mapping[str, Any], ask: RequestInfo) -> dict[str, Any] | None:
+    def _rewritten(self, payload: Mapping[str, Any], info: RequestInfo) -> dict[str, Any] | None:
         """The payload with its changes; None when there is nothing to change."""
-        added = {**self._model(payload, ask), **self._added}
+        added = {**self._model(payload, info), **self._added}
         dropped = self.fields.keys() - self._added.keys()
         if payload.keys().isdisjoint(dropped) and added.items() <= payload.items():
             return None
@@ -198,12 +196,12 @@ class Target:
     def _added(self) -> dict[str, Any]:
         return {name: value for name, value in self.fields.items() if value is not None}
 
-    def _model(self, payload: Mapping[str, Any], ask: RequestInfo) -> dict[str, str]:
+    def _model(self, payload: Mapping[str, Any], info: RequestInfo) -> dict[str, str]:
         if "model" not in payload or not (self.model or self.models):
             return {}
         recorded = payload["model"]
         mapped = self.models.get(recorded) if isinstance(recorded, str) else None
-        served = self.serves is None or ask.endpoint in self.serves
+        served = self.serves is None or info.endpoint in self.serves
         return {"model": mapped or (self.model if served else None) or recorded}
 
     def _template(self, recorded: Request, *, bodied: bool, rewritten: bool = False) -> Template:
@@ -245,17 +243,17 @@ def _refused(planned: Planned, due: float | None, error: Exception) -> Call:
         origin=NOWHERE,
         head=b"",
         body=one_line(str(error)).encode(),
-        label=_label(planned, planned.ask, len(planned.exchange.request.body or b"")),
+        label=_label(planned, planned.info, len(planned.exchange.request.body or b"")),
     )
 
 
-def _label(planned: Planned, ask: RequestInfo, size: int) -> bytes:
+def _label(planned: Planned, info: RequestInfo, size: int) -> bytes:
     return Label(
         id=planned.exchange.request.id,
         cycle=planned.cycle,
-        endpoint=ask.endpoint,
-        model=ask.model,
-        stream=ask.stream,
+        endpoint=info.endpoint,
+        model=info.model,
+        stream=info.stream,
         request_bytes=size,
         session=planned.session,
     ).pack()
@@ -264,6 +262,18 @@ def _label(planned: Planned, ask: RequestInfo, size: int) -> bytes:
 @cache
 def _version() -> str:
     return version("tbench")
+
+
+# The salt: a word before a request's first word, so that no cache of an earlier run holds its prefix. One
+# serves a whole run: what the requests of a run share among themselves they still share. Without it the
+# second of two replays finds the prompts of the first in the server's prefix cache.
+
+DIGITS: Final = 8
+
+
+def new_salt() -> str:
+    """A salt that no run had; all are equally long, so that they cost about the same number of tokens."""
+    return "".join(secrets.choice("0123456789") for _ in range(DIGITS))
 
 
 def request_id(exchange: str, cycle: int) -> bytes:
@@ -323,7 +333,8 @@ def checked_base_url(
             f"by {credential}"
         )
     path = url.path.rstrip("/")
-    if tail := max((tail for _, tail in ENDPOINTS if path.endswith(tail)), key=len, default=""):
+    tails = (tail for provider in PROVIDERS.values() for _, tail in provider.endpoints)
+    if tail := max((tail for tail in tails if path.endswith(tail)), key=len, default=""):
         base = url.text.rstrip("/").removesuffix(tail)
         raise InputError(f"{flag} {shown!r}: is a whole endpoint; give the API's address, {base}")
     return url.text.rstrip("/")

@@ -12,14 +12,10 @@ from typing import Any, Final
 import numpy as np
 
 from tbench.capture.exchange import Outcome
+from tbench.capture.providers import TEXTLESS, WORDLESS
 from tbench.replay.columns import Column
 from tbench.replay.measures import Columns
 from tbench.replay.table import where
-
-WORDLESS: Final = ("embeddings", "rerank", "images", "audio", "models")
-"""Endpoints whose answers have no output tokens to count."""
-TEXTLESS: Final = ("images", "audio", "models")
-"""Endpoints whose requests have no input tokens to count."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tbench.capture.providers import ParsedResponse, judge, read_answer
+from tbench.capture.providers import ParsedResponse, outcome_of, parse_response
 
 ROOT = Path(__file__).parent.parent
 RECORDER = runpy.run_path(str(ROOT / "fixtures" / "record_cassettes.py"))
@@ -39,7 +39,7 @@ def read(sdk: str, name: str) -> tuple[int, ParsedResponse]:
     raw = body if isinstance(body, bytes) else body.encode()
     pieces = [(float(at), raw[at : at + 7]) for at in range(0, len(raw), 7)]
     kind = response["headers"]["content-type"][0]
-    return status, read_answer(pieces, content_type=kind, status=status)
+    return status, parse_response(pieces, content_type=kind, status=status)
 
 
 @EVERY
@@ -67,7 +67,7 @@ def test_the_verdict_is_the_case_s(sdk: str, name: str) -> None:
     wanted = {"error": "http_error", "stream-error": "stream_error", "stream-without-end": "cut"}
     kind = "error" if name.startswith("error-") else name
 
-    outcome = judge(status, answer, endpoint="chat")
+    outcome = outcome_of(status, answer, endpoint="chat")
     assert outcome == wanted.get(kind, "ok")
 
 

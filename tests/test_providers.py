@@ -16,11 +16,11 @@ from tbench.capture.providers import (
     ParsedResponse,
     RequestInfo,
     Usage,
-    judge,
     masked,
     one_line,
-    read_answer,
-    read_ask,
+    outcome_of,
+    parse_response,
+    request_info,
 )
 
 SSE = "text/event-stream;charset=utf-8"
@@ -47,14 +47,14 @@ def stream(
 ) -> ParsedResponse:
     """Read one event per chunk, the k-th (from 0) at k seconds."""
     events = [event(payload) for payload in payloads] + ([event(b"[DONE]")] if done else [])
-    return read_answer(
+    return parse_response(
         [(float(at), body) for at, body in enumerate(events)], content_type=content_type, **options
     )
 
 
 def body(payload: Any, content_type: str = JSON, **options: Any) -> ParsedResponse:
     raw = payload if isinstance(payload, bytes) else json.dumps(payload).encode()
-    return read_answer([(1.0, raw)], content_type=content_type, **options)
+    return parse_response([(1.0, raw)], content_type=content_type, **options)
 
 
 USAGE = {"prompt_tokens": 11, "completion_tokens": 3, "total_tokens": 14}
@@ -92,7 +92,7 @@ def test_only_stateless_inference_is_replayable(
     method: str, path: str, endpoint: str, replayable: bool
 ) -> None:
     """Class A of Together's endpoints, under any prefix; all else is not sent twice."""
-    ask = read_ask(method, path, None)
+    ask = request_info(method, path, None)
     assert (ask.endpoint, ask.replayable) == (endpoint, replayable)
 
 
@@ -106,7 +106,9 @@ def test_a_chat_request_is_read_whole() -> None:
         "n": 2,
         "messages": [{"role": "system", "content": "s"}, {"role": "user", "content": parts}],
     }
-    assert read_ask("POST", "/v1/chat/completions", json.dumps(request).encode()) == RequestInfo(
+    assert request_info(
+        "POST", "/v1/chat/completions", json.dumps(request).encode()
+    ) == RequestInfo(
         endpoint="chat",
         model="m",
         stream=True,
@@ -133,13 +135,13 @@ def test_a_chat_request_is_read_whole() -> None:
 )
 def test_inputs_are_counted(path: str, fields: dict[str, Any], inputs: int) -> None:
     """One text or one list of tokens is one input."""
-    assert read_ask("POST", f"/v1/{path}", json.dumps(fields).encode()).inputs == inputs
+    assert request_info("POST", f"/v1/{path}", json.dumps(fields).encode()).inputs == inputs
 
 
 def test_the_newer_name_of_the_limit_counts_first() -> None:
     """OpenAI's max_completion_tokens supersedes max_tokens."""
     fields = b'{"max_tokens": 1, "max_completion_tokens": 9}'
-    assert read_ask("POST", "/v1/chat/completions", fields).max_tokens == 9
+    assert request_info("POST", "/v1/chat/completions", fields).max_tokens == 9
 
 
 @given(st.text(), st.binary() | st.recursive(
@@ -151,7 +153,7 @@ def test_the_newer_name_of_the_limit_counts_first() -> None:
 def test_no_request_is_too_strange_to_read(path: str, raw: bytes) -> None:
     """Reading never raises."""
     for tail in (path, "/v1/chat/completions", "/v1/embeddings"):
-        assert isinstance(read_ask("POST", tail, raw), RequestInfo)
+        assert isinstance(request_info("POST", tail, raw), RequestInfo)
 
 
 # Streams
@@ -178,7 +180,7 @@ def test_togethers_text_stream() -> None:
         streamed=True,
         text="HelloHello",
     )
-    assert judge(200, answer, endpoint="chat") is Outcome.OK
+    assert outcome_of(200, answer, endpoint="chat") is Outcome.OK
 
 
 def test_togethers_tool_stream() -> None:
@@ -335,7 +337,7 @@ def test_several_choices_each_need_their_finish() -> None:
 def test_azures_empty_first_chunk_and_comments() -> None:
     """Prompt filter results without choices are no token, comments no event."""
     azure = {"choices": [], "id": "", "model": "", "created": 0, "prompt_filter_results": []}
-    answer = read_answer(
+    answer = parse_response(
         [
             (0.0, b": OPENROUTER PROCESSING\n\n"),
             (1.0, event(azure)),
@@ -349,26 +351,26 @@ def test_azures_empty_first_chunk_and_comments() -> None:
 
 def test_done_may_be_missing() -> None:
     """A finish reason ends a stream as well as [DONE] does."""
-    assert judge(200, stream(STOP, done=False), endpoint="chat") is Outcome.OK
-    assert judge(200, stream(chat({"content": "x"})), endpoint="chat") is Outcome.OK
+    assert outcome_of(200, stream(STOP, done=False), endpoint="chat") is Outcome.OK
+    assert outcome_of(200, stream(chat({"content": "x"})), endpoint="chat") is Outcome.OK
 
 
 @pytest.mark.parametrize("tail", [b"", b'data: {"id":"x","choi', b"data: [DO"])
 def test_a_stream_without_an_end_is_cut(tail: bytes) -> None:
     """No finish reason, no [DONE]: also when the last event is torn."""
-    answer = read_answer([(0.0, event(chat({"content": "x"})) + tail)], content_type=SSE)
-    assert judge(200, answer, endpoint="chat") is Outcome.CUT
+    answer = parse_response([(0.0, event(chat({"content": "x"})) + tail)], content_type=SSE)
+    assert outcome_of(200, answer, endpoint="chat") is Outcome.CUT
 
 
 def test_one_choice_of_two_unfinished_is_cut() -> None:
     """Every choice that spoke must have finished."""
     answer = stream(chat({"content": "a"}, index=1), STOP, done=False)
-    assert judge(200, answer, endpoint="chat") is Outcome.CUT
+    assert outcome_of(200, answer, endpoint="chat") is Outcome.CUT
 
 
 def test_an_empty_stream_is_cut() -> None:
     """A head and nothing else."""
-    assert judge(200, read_answer([], content_type=SSE), endpoint="chat") is Outcome.CUT
+    assert outcome_of(200, parse_response([], content_type=SSE), endpoint="chat") is Outcome.CUT
 
 
 @pytest.mark.parametrize(
@@ -384,18 +386,18 @@ def test_an_empty_stream_is_cut() -> None:
 )
 def test_an_error_event_fails_the_stream(broken: bytes) -> None:
     """Whatever its shape, and although [DONE] follows."""
-    answer = read_answer(
+    answer = parse_response(
         [(0.0, event(chat({"content": "x"}))), (1.0, broken), (2.0, event(b"[DONE]"))],
         content_type=SSE,
     )
     assert (answer.error, answer.first_token) == ("overloaded", 0.0)
-    assert judge(200, answer, endpoint="chat") is Outcome.STREAM_ERROR
+    assert outcome_of(200, answer, endpoint="chat") is Outcome.STREAM_ERROR
 
 
 def test_an_event_that_is_not_json_breaks_the_protocol() -> None:
     """The message quotes it, shortened and masked."""
     answer = stream(chat({"content": "x"}), b"Bearer abcdef123456 is what", STOP)
-    assert judge(200, answer, endpoint="chat") is Outcome.PROTOCOL_ERROR
+    assert outcome_of(200, answer, endpoint="chat") is Outcome.PROTOCOL_ERROR
     assert answer.error == "an event that is not JSON: Bearer *** is what"
 
 
@@ -428,7 +430,7 @@ def test_compressed_events_keep_the_time_of_their_chunk(encoding: str) -> None:
     """Each event is dated by the read that completed it, not by the end of the body."""
     events = [event(chat({"content": "a"})), event(chat({"content": "b"})), event(STOP)]
     chunks = list(enumerate(in_pieces(encoding, events)))
-    answer = read_answer(
+    answer = parse_response(
         [(float(at), raw) for at, raw in chunks], content_type=SSE, content_encoding=encoding
     )
     assert (answer.token_times, answer.text, answer.done) == ((0.0, 1.0), "ab", True)
@@ -443,7 +445,7 @@ def test_a_compressed_json_body_is_read() -> None:
 def test_a_wrong_encoding_breaks_the_protocol() -> None:
     """The header promises gzip, the body is not."""
     answer = body(b"{}", content_encoding="gzip")
-    assert judge(200, answer, endpoint="chat") is Outcome.PROTOCOL_ERROR
+    assert outcome_of(200, answer, endpoint="chat") is Outcome.PROTOCOL_ERROR
 
 
 # Whole bodies
@@ -465,18 +467,18 @@ def test_a_json_answer_has_no_token_times() -> None:
         done=True,
         text="hi",
     )
-    assert judge(200, answer, endpoint="chat") is Outcome.OK
+    assert outcome_of(200, answer, endpoint="chat") is Outcome.OK
 
 
 def test_embeddings_without_usage_are_whole() -> None:
     """Together's embeddings state no usage: None, not 0."""
     answer = body({"object": "list", "data": [{"embedding": [0.1], "index": 0}]})
-    assert (answer.usage, judge(200, answer, endpoint="chat")) == (Usage(), Outcome.OK)
+    assert (answer.usage, outcome_of(200, answer, endpoint="chat")) == (Usage(), Outcome.OK)
 
 
 def test_a_bare_array_is_an_answer() -> None:
     """Together's list of models."""
-    assert judge(200, body([{"id": "m"}]), endpoint="chat") is Outcome.OK
+    assert outcome_of(200, body([{"id": "m"}]), endpoint="chat") is Outcome.OK
 
 
 @pytest.mark.parametrize(
@@ -484,17 +486,20 @@ def test_a_bare_array_is_an_answer() -> None:
 )
 def test_bodies_that_promise_no_json_are_taken_as_they_are(kind: str, raw: bytes) -> None:
     """Audio and plain transcripts."""
-    assert judge(200, body(raw, kind), endpoint="audio") is Outcome.OK
-    assert judge(200, body(raw, kind), endpoint="chat") is Outcome.PROTOCOL_ERROR
+    assert outcome_of(200, body(raw, kind), endpoint="audio") is Outcome.OK
+    assert outcome_of(200, body(raw, kind), endpoint="chat") is Outcome.PROTOCOL_ERROR
 
 
 def test_content_tells_more_than_its_type() -> None:
     """A JSON body announced as a stream, and a stream announced as JSON or not at all."""
     whole = body({"choices": [{"message": {"content": "x"}, "finish_reason": "stop"}]}, SSE)
-    assert (whole.text, judge(200, whole, endpoint="chat")) == ("x", Outcome.OK)
+    assert (whole.text, outcome_of(200, whole, endpoint="chat")) == ("x", Outcome.OK)
     for kind in (JSON, ""):
         streamed = stream(chat({"content": "x"}), STOP, content_type=kind)
-        assert (streamed.first_token, judge(200, streamed, endpoint="chat")) == (0.0, Outcome.OK)
+        assert (streamed.first_token, outcome_of(200, streamed, endpoint="chat")) == (
+            0.0,
+            Outcome.OK,
+        )
 
 
 @pytest.mark.parametrize("kind", [JSON, SSE, "text/html"])
@@ -502,14 +507,14 @@ def test_a_page_in_place_of_an_answer_breaks_the_protocol(kind: str) -> None:
     """A log-in page with status 200 is neither JSON nor a stream."""
     page = b"<!DOCTYPE html><html><head><title>Log in</title></head><body>please</body></html>"
     answer = body(page, kind)
-    assert judge(200, answer, endpoint="chat") is Outcome.PROTOCOL_ERROR
+    assert outcome_of(200, answer, endpoint="chat") is Outcome.PROTOCOL_ERROR
     assert answer.error is not None
     assert answer.error.endswith(": Log in")
 
 
 def test_an_empty_body_is_no_answer() -> None:
     """Status 200 and nothing: not what JSON promises."""
-    assert judge(200, body(b""), endpoint="chat") is Outcome.PROTOCOL_ERROR
+    assert outcome_of(200, body(b""), endpoint="chat") is Outcome.PROTOCOL_ERROR
 
 
 @given(
@@ -522,8 +527,8 @@ def test_no_answer_is_too_strange_to_read(
     chunks: list[tuple[float, bytes]], kind: str, encoding: str, status: int
 ) -> None:
     """Reading and judging never raise."""
-    answer = read_answer(chunks, content_type=kind, content_encoding=encoding, status=status)
-    assert judge(status, answer, endpoint="chat") in Outcome
+    answer = parse_response(chunks, content_type=kind, content_encoding=encoding, status=status)
+    assert outcome_of(status, answer, endpoint="chat") in Outcome
 
 
 FIELDS = st.sampled_from(
@@ -566,19 +571,19 @@ def test_no_payload_is_too_strange_to_read(payload: Any) -> None:
 def test_error_bodies_give_their_message(payload: Any, message: str, kind: str) -> None:
     """JSON of any shape, text or a page, whatever the announced type."""
     answer = body(payload, kind, status=429)
-    assert (answer.error, judge(429, answer, endpoint="chat")) == (message, Outcome.HTTP_ERROR)
+    assert (answer.error, outcome_of(429, answer, endpoint="chat")) == (message, Outcome.HTTP_ERROR)
 
 
 def test_an_error_sent_as_a_stream_is_an_http_error() -> None:
     """Some servers answer a streaming request's error as an event."""
     answer = stream({"error": {"message": "bad"}}, status=400)
-    assert (answer.error, judge(400, answer, endpoint="chat")) == ("bad", Outcome.HTTP_ERROR)
+    assert (answer.error, outcome_of(400, answer, endpoint="chat")) == ("bad", Outcome.HTTP_ERROR)
 
 
 def test_a_redirect_is_not_ok() -> None:
     """Nobody follows it; the message says so."""
     answer = body(b"", "text/html", status=302)
-    assert judge(302, answer, endpoint="chat") is Outcome.HTTP_ERROR
+    assert outcome_of(302, answer, endpoint="chat") is Outcome.HTTP_ERROR
     assert "redirect" in (answer.error or "")
 
 

@@ -14,8 +14,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from tbench.capture.providers import ParsedResponse, Usage, one_line, read_answer
-from tbench.capture.providers.message import complaint
+from tbench.capture.providers import ParsedResponse, Usage, one_line, parse_response
+from tbench.capture.providers.provider import error_text
 from tbench.capture.sse import PLAIN_BYTES, EventStream, plain_events
 
 Timed = tuple[float, bytes]
@@ -76,7 +76,7 @@ class Plain:
         self.events += 1
         broken = payload.get("error") or payload.get("object") == "error" or kind == "error"
         if broken and self.error is None:
-            self.error = complaint(payload) or "an error without a message"
+            self.error = error_text(payload) or "an error without a message"
         self.count(payload)
         choices = payload.get("choices")
         said = [
@@ -354,14 +354,14 @@ CONTENT = b'data: {"choices":[{"index":0,"delta":{"content":"a"}}]}\n\n'
 @example([(0.0, b"data:"), (1.0, b""), (2.0, CONTENT[5:])])
 def test_a_stream_reads_as_it_always_did(chunks: list[Timed]) -> None:
     """Whatever a server sends, and wherever the network cuts it."""
-    assert read_answer(chunks, content_type=SSE) == as_stream(chunks)
+    assert parse_response(chunks, content_type=SSE) == as_stream(chunks)
 
 
 @settings(max_examples=200)
 @given(streams(DATAS.map(lambda data: b"data: " + data.replace(b"\n", b" ") + b"\n\n")))
 def test_a_stream_of_the_usual_shape_reads_as_it_always_did(chunks: list[Timed]) -> None:
     """Nothing but data events of one line: the short way, with every payload."""
-    assert read_answer(chunks, content_type=SSE) == as_stream(chunks)
+    assert parse_response(chunks, content_type=SSE) == as_stream(chunks)
 
 
 def as_stream(chunks: list[Timed]) -> ParsedResponse:
@@ -370,7 +370,7 @@ def as_stream(chunks: list[Timed]) -> ParsedResponse:
     return (
         plainly(chunks)
         if head[:1] not in (b"{", b"[", b"<")
-        else read_answer(chunks, content_type=SSE)
+        else parse_response(chunks, content_type=SSE)
     )
 
 

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tbench.replay.salt import DIGITS, new_salt, salted
+from tbench.capture.providers.openai import with_prefix
+from tbench.replay.target import DIGITS, new_salt
 
 TEXTS = st.text(max_size=20)
 
@@ -51,7 +52,7 @@ TEXTS = st.text(max_size=20)
     ],
 )
 def test_the_first_text_gets_it(payload: dict[str, Any], wanted: dict[str, Any]) -> None:
-    assert salted(payload, "1") == wanted
+    assert with_prefix(payload, "1\n") == wanted
 
 
 @pytest.mark.parametrize(
@@ -59,7 +60,7 @@ def test_the_first_text_gets_it(payload: dict[str, Any], wanted: dict[str, Any])
     [{}, {"messages": []}, {"messages": "no"}, {"prompt": [1, 2]}, {"prompt": []}, {"input": "x"}],
 )
 def test_where_there_is_no_text_there_is_no_salt(payload: dict[str, Any]) -> None:
-    assert salted(payload, "1") is None
+    assert with_prefix(payload, "1\n") is None
 
 
 @given(st.lists(st.tuples(st.sampled_from(["system", "user", "assistant"]), TEXTS), min_size=1))
@@ -67,7 +68,7 @@ def test_requests_that_shared_a_prefix_still_do(turns: list[tuple[str, str]]) ->
     """A turn and the one after it share all of the first, salted or not."""
     messages = [{"role": role, "content": content} for role, content in turns]
     shorter, longer = ({"messages": part} for part in (messages[:-1] or messages, messages))
-    first, second = (salted(one, "7") for one in (shorter, longer))
+    first, second = (with_prefix(payload, "7\n") for payload in (shorter, longer))
 
     assert first and second
     assert second["messages"][: len(first["messages"])] == first["messages"]

@@ -1,87 +1,93 @@
 """What requests and answers mean: pure functions of bytes and times, that never raise.
 
-A provider is one file with the shapes of one API and one entry in PROVIDERS.
+PROVIDERS is the table: an API is one file that makes a Provider, and its row here. What else tbench knows of
+APIs (what it records, which headers it sends, which endpoints answer with text) follows from the rows.
 """
 
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from http import HTTPStatus
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple
 
 import orjson
 
 from tbench.capture.decode import decode, decoder
 from tbench.capture.errors import InputError
 from tbench.capture.exchange import Outcome, Response
-from tbench.capture.providers import openai, together
-from tbench.capture.providers.message import (
-    GENERATIVE,
+from tbench.capture.providers.openai import OPENAI
+from tbench.capture.providers.provider import (
+    OTHER,
+    Endpoint,
     ParsedResponse,
+    Provider,
     RequestInfo,
+    ResponseParser,
     Usage,
-    complaint,
-    judge,
+    error_text,
     masked,
     one_line,
 )
 from tbench.capture.sse import EventStream, plain_events
 
 __all__ = [
+    "ENDPOINTS",
     "GENERATIVE",
+    "OTHER",
     "PROVIDERS",
+    "SENT_HEADERS",
+    "TEXTLESS",
+    "WORDLESS",
+    "Endpoint",
     "ParsedRequest",
     "ParsedResponse",
+    "Provider",
     "RequestInfo",
+    "ResponseParser",
     "Usage",
-    "ask_again",
-    "complaint",
-    "judge",
+    "describe",
+    "endpoint_of",
+    "error_text",
     "masked",
     "one_line",
     "outcome_of",
-    "read_answer",
-    "read_ask",
-    "read_question",
-    "read_response",
+    "parse_recorded",
+    "parse_request",
+    "parse_response",
+    "provider_of",
+    "recorded_outcome",
+    "request_info",
 ]
+
+PROVIDERS: Final[Mapping[str, Provider]] = {
+    "openai": OPENAI,  # stays last: it takes the answers that nobody else claims
+}
+
+ENDPOINTS: Final = tuple(
+    endpoint for provider in PROVIDERS.values() for endpoint in provider.endpoints.values()
+)
+GENERATIVE: Final = frozenset(endpoint.name for endpoint in ENDPOINTS if endpoint.gives_text)
+"""The endpoints that one and the same text model serves, by name."""
+WORDLESS: Final = frozenset(endpoint.name for endpoint in ENDPOINTS) - GENERATIVE
+"""Endpoints whose answers have no output tokens to count."""
+TEXTLESS: Final = frozenset(endpoint.name for endpoint in ENDPOINTS if not endpoint.takes_text)
+"""Endpoints whose requests have no input tokens to count."""
+PROMISED: Final = frozenset(endpoint.name for endpoint in ENDPOINTS if endpoint.replayable)
+"""Endpoints that promise an answer in the shape that their provider reads."""
+SENT_HEADERS: Final = frozenset(
+    {"accept", "accept-encoding", "content-encoding", "content-type"}
+).union(*(provider.sent_headers for provider in PROVIDERS.values()))
+"""Recorded headers that go to a replay's target as they are."""
+
+UPGRADED, FIRST_SUCCESS, FIRST_REDIRECT, NOT_MODIFIED = 101, 200, 300, 304
+"""101: a websocket begins. 304: a list of models is unchanged."""
 
 Timed = tuple[float, bytes]
 
 _PROMISE = re.compile(r"[/+]json$|event-stream")
 """Content types that are broken by any other content, whatever the endpoint."""
-
-
-class ResponseParser(Protocol):
-    """A response being read, payload by payload."""
-
-    def chunk(self, at: float, payload: Mapping[str, Any], event: str) -> None: ...
-    def whole(self, payload: Mapping[str, Any]) -> None: ...
-    def answer(self, *, events: int, ended: bool, streamed: bool) -> ParsedResponse: ...
-
-
-class Provider(NamedTuple):
-    """One API: its endpoints by method and path, its request bodies, its answers.
-
-    `speaks` says whether a payload of an answer, with its event's type, is of this API.
-    """
-
-    endpoint_of: Callable[[str, str], together.Endpoint]
-    ask_of: Callable[..., RequestInfo]
-    speaks: Callable[[Mapping[str, Any], str], bool]
-    reading: Callable[[], ResponseParser]
-
-
-PROVIDERS: dict[str, Provider] = {
-    "together": Provider(
-        endpoint_of=together.endpoint_of,
-        ask_of=openai.ask_of,
-        speaks=lambda _payload, _event: True,  # stays last: the shapes that nobody else claims
-        reading=openai.Reading,
-    ),
-}
 
 
 class ParsedRequest(NamedTuple):
@@ -91,17 +97,25 @@ class ParsedRequest(NamedTuple):
     its content-encoding could not be undone.
     """
 
-    ask: RequestInfo
+    info: RequestInfo
     payload: dict[str, Any] | None
+    provider: Provider
     exact: bool
     opaque: bool = False
 
+    @property
+    def messages(self) -> Sequence[Mapping[str, Any]]:
+        """The conversation that it continues; empty where it is none, or is not exactly known."""
+        if self.payload is None or not self.exact or self.info.endpoint not in GENERATIVE:
+            return ()
+        return self.provider.messages(self.payload)
 
-def read_ask(
+
+def request_info(
     method: str, path: str, body: bytes | None, content_encoding: str | None = None
 ) -> RequestInfo:
     """What a request asks for. A body that is absent or not JSON leaves only what the path says."""
-    return parse_request(method, path, body, content_encoding).ask
+    return parse_request(method, path, body, content_encoding).info
 
 
 def parse_request(
@@ -114,28 +128,38 @@ def parse_request(
             body = decode(body, content_encoding)
         except InputError:
             body, opaque = None, True
-    payload, exact = _parsed(body) if body else (None, False)
-    found = payload if isinstance(payload, dict) else None
-    return ParsedRequest(ask_again(method, path, found or {}), found, exact, opaque)
+    value, exact = _parsed(body) if body else (None, False)
+    payload = value if isinstance(value, dict) else None
+    provider, endpoint = _route(method, path)
+    info = provider.request_info(payload or {}, endpoint)
+    return ParsedRequest(info, payload, provider, exact, opaque)
 
 
-def ask_again(method: str, path: str, payload: Mapping[str, Any]) -> RequestInfo:
+def describe(method: str, path: str, payload: Mapping[str, Any]) -> RequestInfo:
     """What a request asks for, from its payload."""
-    provider, endpoint = _endpoint(method, path)
-    return provider.ask_of(payload, endpoint.name, replayable=endpoint.replayable)
+    provider, endpoint = _route(method, path)
+    return provider.request_info(payload, endpoint)
 
 
-@lru_cache(maxsize=256)
-def _endpoint(method: str, path: str) -> tuple[Provider, together.Endpoint]:
-    """Whose endpoint it is: traffic goes to few."""
-    found = ((one, one.endpoint_of(method, path)) for one in PROVIDERS.values())
-    return next(
-        (pair for pair in found if pair[1] != together.OTHER),
-        (PROVIDERS["together"], together.OTHER),
-    )
+def provider_of(method: str, path: str) -> Provider:
+    """Whose API a request is for; OpenAI's where nobody knows it."""
+    return _route(method, path)[0]
 
 
-def read_answer(
+def endpoint_of(method: str, path: str) -> Endpoint:
+    """Which endpoint a request is for; OTHER where nobody knows it."""
+    return _route(method, path)[1]
+
+
+@lru_cache(maxsize=256)  # traffic goes to few
+def _route(method: str, path: str) -> tuple[Provider, Endpoint]:
+    for provider in PROVIDERS.values():
+        if (endpoint := provider.endpoint_of(method, path)) is not OTHER:
+            return provider, endpoint
+    return OPENAI, OTHER
+
+
+def parse_response(
     chunks: Iterable[Timed], *, content_type: str, content_encoding: str = "", status: int = 200
 ) -> ParsedResponse:
     """What a response body says, event stream or JSON, judged by its content before its type.
@@ -157,9 +181,9 @@ def read_answer(
     return answer if status < 300 else _refusal(answer, decoded, status)
 
 
-def read_response(response: Response, chunks: Iterable[Timed] | None = None) -> ParsedResponse:
+def parse_recorded(response: Response, chunks: Iterable[Timed] | None = None) -> ParsedResponse:
     """What a recorded response says; without `chunks` (its body, in timed pieces) all at time 0."""
-    return read_answer(
+    return parse_response(
         [(0.0, response.body or b"")] if chunks is None else chunks,
         content_type=response.header("content-type") or "",
         content_encoding=response.header("content-encoding") or "",
@@ -167,7 +191,28 @@ def read_response(response: Response, chunks: Iterable[Timed] | None = None) -> 
     )
 
 
-def outcome_of(response: Response, answer: ParsedResponse, *, endpoint: str) -> Outcome:
+def outcome_of(status: int, answer: ParsedResponse, *, endpoint: str) -> Outcome:
+    """The outcome of an exchange whose transport ended cleanly: the one judgement of captures and replays.
+
+    A redirect is an `http_error`: nobody follows it with a prompt in hand. Endpoints other than those of
+    inference promise nothing: what they send is whole, unless it says otherwise.
+    """
+    promised = endpoint in PROMISED
+    if status == UPGRADED or (status == NOT_MODIFIED and not promised):
+        return Outcome.OK
+    if status >= FIRST_REDIRECT:
+        return Outcome.HTTP_ERROR
+    accepted = answer.foreign and not promised
+    if status < FIRST_SUCCESS or not (answer.readable or accepted):
+        return Outcome.PROTOCOL_ERROR
+    if answer.readable and answer.error is not None:
+        return Outcome.STREAM_ERROR
+    if answer.done or accepted:
+        return Outcome.OK
+    return Outcome.CUT if answer.streamed else Outcome.PROTOCOL_ERROR
+
+
+def recorded_outcome(response: Response, answer: ParsedResponse, *, endpoint: str) -> Outcome:
     """The outcome of a recorded response: what its transport says and, if that ended well, its content.
 
     A body that was not kept is taken for a whole answer, as the capture judged it when it was there.
@@ -176,7 +221,7 @@ def outcome_of(response: Response, answer: ParsedResponse, *, endpoint: str) -> 
         return response.outcome
     if response.body is None:
         answer = ParsedResponse(done=True)
-    return judge(response.status, answer, endpoint=endpoint)
+    return outcome_of(response.status, answer, endpoint=endpoint)
 
 
 def _is_stream(chunks: list[Timed], content_type: str) -> bool:
@@ -206,7 +251,7 @@ class _Events:
     """One event stream, read to its end."""
 
     def __init__(self, chunks: list[Timed]) -> None:
-        self._reading: ResponseParser | None = None
+        self._parser: ResponseParser | None = None
         self._ended = False
         self._strange: bytes | None = None
         self._events = 0
@@ -219,7 +264,7 @@ class _Events:
     def _take_plain(self, events: Iterator[Timed]) -> None:
         """As `_take` does it, by a shorter way for what is a payload."""
         loads, heard = orjson.loads, 0
-        hear = None if self._reading is None else self._reading.chunk
+        hear = None if self._parser is None else self._parser.event
         for at, data in events:
             if data[:7] == b" [DONE]":
                 self._ended = True
@@ -233,7 +278,7 @@ class _Events:
                 hear(at, payload, "message")
             elif type(payload) is dict:
                 self._hear(at, payload, "message")
-                hear = self._reading.chunk if self._reading else None
+                hear = self._parser.event if self._parser else None
             else:
                 self._take(at, data, "message")
         self._events += heard
@@ -249,8 +294,8 @@ class _Events:
         self._strange = whole  # an event without its blank line may well be half an event
 
     def answer(self) -> ParsedResponse:
-        reading = self._reading or openai.Reading()
-        answer = reading.answer(events=self._events, ended=self._ended, streamed=True)
+        parser = self._parser or OPENAI.parser()
+        answer = parser.parsed(events=self._events, ended=self._ended, streamed=True)
         if self._strange is None:
             return answer
         text = one_line(self._strange.decode(errors="replace"))
@@ -272,18 +317,18 @@ class _Events:
 
     def _hear(self, at: float, payload: Mapping[str, Any], kind: str) -> None:
         self._events += 1
-        if self._reading is None:
-            self._reading = _provider_of(payload, kind).reading()
-        self._reading.chunk(at, payload, kind)
+        if self._parser is None:
+            self._parser = _speaker(payload, kind).parser()
+        self._parser.event(at, payload, kind)
 
 
 def _body(body: bytes, content_type: str) -> ParsedResponse:
     """A body that is no event stream: JSON, or what its type lets it be."""
     payload = _json(body)
     if isinstance(payload, dict):
-        reading = _provider_of(payload, "message").reading()
-        reading.whole(payload)
-        return reading.answer(events=0, ended=True, streamed=False)
+        parser = _speaker(payload, "message").parser()
+        parser.body(payload)
+        return parser.parsed(events=0, ended=True, streamed=False)
     if isinstance(payload, list):  # Together's list of models is a bare array
         return ParsedResponse(done=True)
     if not body.strip():
@@ -301,16 +346,17 @@ def _body(body: bytes, content_type: str) -> ParsedResponse:
 def _refusal(answer: ParsedResponse, chunks: list[Timed], status: int) -> ParsedResponse:
     """The answer of a status that is no success: whatever its body is, it is a complaint."""
     body = b"".join(piece for _, piece in chunks)
-    said = answer.error if answer.readable else None
-    said = said or complaint(_json(body)) or one_line(body.decode(errors="replace"))
+    error = answer.error if answer.readable else None
+    error = error or error_text(_json(body)) or one_line(body.decode(errors="replace"))
     if status < 400:
-        said = "a redirect, which is not followed; give the address it leads to"
-    phrase = next((one.phrase for one in HTTPStatus if one == status), "")
-    return replace(answer, readable=True, error=said or f"{status} {phrase}".strip(), text="")
+        error = "a redirect, which is not followed; give the address it leads to"
+    phrase = next((known.phrase for known in HTTPStatus if known == status), "")
+    return replace(answer, readable=True, error=error or f"{status} {phrase}".strip(), text="")
 
 
-def _provider_of(payload: Mapping[str, Any], event: str) -> Provider:
-    return next(one for one in PROVIDERS.values() if one.speaks(payload, event))
+def _speaker(payload: Mapping[str, Any], event: str) -> Provider:
+    """Whose answer it is, by its content: what a proxy translates is no longer its endpoint's."""
+    return next(api for api in PROVIDERS.values() if api.matches(payload, event))
 
 
 def _json(data: bytes) -> object:

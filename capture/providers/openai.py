@@ -4,12 +4,18 @@ It bears the differences between servers that speak them: where usage sits, repe
 under two names, tools, errors inside a stream. tests/test_providers.py has an example of each.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from tbench.capture.providers.message import ParsedResponse, RequestInfo, Usage, complaint
-
-Json = Mapping[str, Any]
+from tbench.capture.providers.provider import (
+    Endpoint,
+    Json,
+    ParsedResponse,
+    Provider,
+    RequestInfo,
+    Usage,
+    error_text,
+)
 
 _USAGE: Final[dict[str, tuple[tuple[str | None, str], ...]]] = {
     "prompt": ((None, "prompt_tokens"), (None, "input_tokens")),
@@ -46,18 +52,18 @@ _INPUTS = {
 }
 
 
-def ask_of(body: Json, endpoint: str, *, replayable: bool) -> RequestInfo:
+def request_info(body: Json, endpoint: Endpoint) -> RequestInfo:
     """The request of a JSON body; a field of the wrong type counts as absent."""
     model = body.get("model")
     return RequestInfo(
-        endpoint=endpoint,
+        endpoint=endpoint.name,
         model=model if isinstance(model, str) else None,
         stream=body.get("stream") is True,
         max_tokens=_limit(body),
         n=_counted(body.get("n")) or 1,
-        inputs=_length(body.get(_INPUTS.get(endpoint, ""))),
+        inputs=_length(body.get(_INPUTS.get(endpoint.name, ""))),
         images=_images(body.get("messages")),
-        replayable=replayable,
+        replayable=endpoint.replayable,
     )
 
 
@@ -80,11 +86,11 @@ def usage_of(payload: Json) -> Usage | None:
 def error_of(payload: Json, *, event: str = "message") -> str | None:
     """The error that a payload reports in place of an answer, None where it reports none."""
     broken = payload.get("error") or payload.get("object") == "error" or event == "error"
-    return (complaint(payload) or "an error without a message") if broken else None
+    return (error_text(payload) or "an error without a message") if broken else None
 
 
-class Reading:
-    """A response being read: payloads in, in order, with their times; then `answer`."""
+class Parser:
+    """The ResponseParser of these shapes."""
 
     def __init__(self) -> None:
         self._usage = UNCOUNTED
@@ -95,7 +101,7 @@ class Reading:
         self._text: list[str] = []
         self._error: str | None = None
 
-    def chunk(self, at: float, payload: Json, event: str) -> None:
+    def event(self, at: float, payload: Json, name: str) -> None:
         """One event of a stream.
 
         Most add text to the first choice and say nothing else, and one says no more than how it ended:
@@ -110,14 +116,14 @@ class Reading:
         get = payload.get
         if (
             type(delta) is not dict
-            or event == "error"
+            or name == "error"
             or get("usage")
             or get("error")
             or get("object") == "error"
             or "x_groq" in payload
             or delta.get("tool_calls")
         ):
-            self._any_chunk(at, payload, event)
+            self._any_event(at, payload, name)
             return
         text, reason = delta.get("content"), choice.get("finish_reason")
         if text and type(text) is str and not reason:
@@ -130,10 +136,10 @@ class Reading:
         elif not delta and reason and type(reason) is str and not choice.get("text"):
             self._finish[0] = reason
         else:
-            self._any_chunk(at, payload, event)
+            self._any_event(at, payload, name)
 
-    def _any_chunk(self, at: float, payload: Json, event: str) -> None:
-        if (error := error_of(payload, event=event)) and self._error is None:
+    def _any_event(self, at: float, payload: Json, name: str) -> None:
+        if (error := error_of(payload, event=name)) and self._error is None:
             self._error = error
         self._count(payload)
         spoke = answered = False
@@ -147,7 +153,7 @@ class Reading:
         if answered and self._first_answer is None:
             self._first_answer = at
 
-    def whole(self, payload: Json) -> None:
+    def body(self, payload: Json) -> None:
         """The one JSON body of an answer that was not streamed."""
         self._error = error_of(payload)
         self._count(payload)
@@ -155,7 +161,7 @@ class Reading:
             index, message = self._choice(choice, "message")
             self._said(index, choice, message)
 
-    def answer(self, *, events: int, ended: bool, streamed: bool) -> ParsedResponse:
+    def parsed(self, *, events: int, ended: bool, streamed: bool) -> ParsedResponse:
         """All that was read. `ended` says that an end was seen: `[DONE]`, or a whole body.
 
         An end alone is no answer: a stream needs content, a finish or a count as well.
@@ -294,3 +300,98 @@ def _images(messages: object) -> int:
         if isinstance(content, list):
             found += sum(isinstance(part, dict) and part.get("type") in _IMAGES for part in content)
     return found
+
+
+def messages(payload: Json) -> list[Json]:
+    """The messages of a chat; none where they are not a list of maps."""
+    listed = payload.get("messages")
+    if not isinstance(listed, list) or not all(isinstance(message, dict) for message in listed):
+        return []
+    return listed
+
+
+def with_prefix(payload: Json, prefix: str) -> dict[str, Any] | None:
+    """The body with a text before its first; None where it has no text to put it before."""
+    for name, prefixed in _PREFIXED.items():
+        changed = prefixed(payload.get(name), prefix)
+        if changed is not None:
+            return {**payload, name: changed}
+    return None
+
+
+def _prefixed_messages(listed: object, prefix: str) -> list[Any] | None:
+    """The first message that can carry it, which is mostly the system's."""
+    if not isinstance(listed, list):
+        return None
+    for place, message in enumerate(listed):
+        content = message.get("content") if isinstance(message, dict) else None
+        if isinstance(content, str):
+            content = prefix + content
+        elif isinstance(content, list):
+            content = [{"type": "text", "text": prefix}, *content]
+        else:
+            continue
+        return [*listed[:place], {**message, "content": content}, *listed[place + 1 :]]
+    return None
+
+
+def _prefixed_prompt(prompt: object, prefix: str) -> str | list[str] | None:
+    """A text or a list of texts; a prompt of token ids would need its tokenizer."""
+    if isinstance(prompt, str):
+        return prefix + prompt
+    if isinstance(prompt, list) and prompt and all(isinstance(text, str) for text in prompt):
+        return [prefix + text for text in prompt]
+    return None
+
+
+_PREFIXED: Final[Mapping[str, Callable[[object, str], Any]]] = {
+    "messages": _prefixed_messages,
+    "prompt": _prefixed_prompt,
+}
+
+_TEXT = {"replayable": True, "takes_text": True, "gives_text": True}
+OPENAI: Final = Provider(
+    hosts=(
+        r"api(-inference)?\.together\.(xyz|ai)",
+        r"api\.openai\.com",
+        r".*\.openai\.azure\.com",
+        r"api\.anthropic\.com",
+        r"api\.groq\.com",
+        r"api\.mistral\.ai",
+        r"api\.fireworks\.ai",
+        r"api\.deepinfra\.com",
+        r"openrouter\.ai",
+    ),
+    # Also behind other prefixes than /v1: `/v1/v1` (Together's SDK of version 3 with a base that ends in
+    # /v1), `/api/v1`, `/openai/deployments/NAME`. Pictures and audio are repeatable but dear and no text.
+    endpoints={
+        ("POST", "/chat/completions"): Endpoint("chat", **_TEXT),
+        ("POST", "/completions"): Endpoint("completions", **_TEXT),
+        ("POST", "/embeddings"): Endpoint("embeddings", replayable=True, takes_text=True),
+        ("POST", "/rerank"): Endpoint("rerank", replayable=True, takes_text=True),
+        ("POST", "/images/generations"): Endpoint("images"),
+        ("POST", "/audio/speech"): Endpoint("audio"),
+        ("POST", "/audio/transcriptions"): Endpoint("audio"),
+        ("POST", "/audio/translations"): Endpoint("audio"),
+        ("GET", "/models"): Endpoint("models"),
+    },
+    # Recorded, though nobody here reads it yet: Responses and Messages are APIs of their own.
+    also_recorded=(
+        ("POST", "*/responses"),
+        ("POST", "*/messages"),
+        ("POST", "*/audio/*"),
+        ("POST", "*/moderations"),
+        ("POST", "/inference"),
+        ("GET", "*/models/*"),
+        ("GET", "*/realtime"),
+        ("GET", "*/audio/speech/websocket"),
+    ),
+    sent_headers=frozenset(
+        {"anthropic-beta", "anthropic-version", "openai-beta", "x-together-debug"}
+    ),
+    request_info=request_info,
+    matches=lambda _payload, _event: True,  # the last row: the shapes that nobody else claims
+    parser=Parser,
+    messages=messages,
+    with_prefix=with_prefix,
+)

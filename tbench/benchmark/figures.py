@@ -9,6 +9,7 @@ from typing import Final
 import numpy as np
 
 from tbench.capture.exchange import Outcome
+from tbench.capture.providers import GENERATIVE
 from tbench.replay.columns import Column
 from tbench.replay.measures import Columns, Values, buffered, gaps
 
@@ -104,7 +105,7 @@ def _reasoning(columns: Columns) -> Values:
 
 def _speaks(columns: Columns) -> Column:
     """Which requests asked for text; of embeddings and rerank the output figures are 0."""
-    return np.isin(columns["endpoint"].astype(str), ("chat", "completions"))
+    return np.isin(columns["endpoint"].astype(str), sorted(GENERATIVE))
 
 
 def _count(columns: Columns, name: str) -> Values:

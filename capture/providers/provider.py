@@ -1,26 +1,43 @@
-"""Ask: what a request wants of the model, read from its path and body."""
+"""The seam of a provider: what one API has to tell, and the records that the rest of tbench reads.
+
+A provider is one file that makes a Provider, and one row in PROVIDERS (capture/providers/__init__.py).
+"""
 
 import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple, Protocol
 
-from tbench.capture.exchange import Outcome
-from tbench.capture.providers.together import INFERENCE
+Json = Mapping[str, Any]
 
-GENERATIVE: Final = frozenset({"chat", "completions"})
-"""The endpoints that one and the same text model serves."""
+
+class Endpoint(NamedTuple):
+    """One of an API's endpoints; `name` is what samples, filters and reports call it.
+
+    `replayable` is stateless inference: sending it again costs tokens and changes nothing. `takes_text` and
+    `gives_text` say whether requests have input tokens and answers output tokens; what gives text is made
+    token by token, behind a cache of prefixes.
+    """
+
+    name: str
+    replayable: bool = False
+    takes_text: bool = False
+    gives_text: bool = False
+
+
+OTHER: Final = Endpoint("other")
+"""What no provider knows."""
 
 
 class RequestInfo(NamedTuple):
     """One request in the words of its API. What it does not say is None, or the API's default.
 
-    `endpoint` is chat, completions, embeddings, rerank, images, audio, models or other. `n` is how many
-    answers are wanted. `inputs` counts messages, prompts, embedding inputs or rerank documents, `images`
-    the pictures among them. `replayable` means stateless inference: sending it again costs tokens and
-    changes nothing.
+    `endpoint` is an Endpoint's name. `n` is how many answers are wanted. `inputs` counts messages, prompts,
+    embedding inputs or rerank documents, `images` the pictures among them. `replayable` is the endpoint's,
+    unless this request depends on what the server remembers.
     """
 
-    endpoint: str = "other"
+    endpoint: str = OTHER.name
     model: str | None = None
     stream: bool = False
     max_tokens: int | None = None
@@ -28,12 +45,6 @@ class RequestInfo(NamedTuple):
     inputs: int = 0
     images: int = 0
     replayable: bool = False
-
-
-# Answer: what came back, in the words of its API, and the verdict on it.
-
-UPGRADED, FIRST_SUCCESS, FIRST_REDIRECT, NOT_MODIFIED = 101, 200, 300, 304
-"""101: a websocket begins. 304: a list of models is unchanged."""
 
 
 class Usage(NamedTuple):
@@ -78,25 +89,57 @@ class ParsedResponse:
     text: str = ""
 
 
-def judge(status: int, answer: ParsedResponse, *, endpoint: str) -> Outcome:
-    """The outcome of an exchange whose transport ended cleanly: the one judgement of captures and replays.
+class ResponseParser(Protocol):
+    """Reads one response: the events of a stream in order, or one JSON body; then `parsed`. Never raises."""
 
-    A redirect is an `http_error`: nobody follows it with a prompt in hand. Endpoints other than those of
-    inference promise nothing: what they send is whole, unless it says otherwise.
+    def event(self, at: float, payload: Json, name: str) -> None:
+        """An event that holds a JSON object; `name` is its `event:` field, "message" where it has none."""
+        ...
+
+    def body(self, payload: Json) -> None:
+        """The JSON object of an answer that was not streamed."""
+        ...
+
+    def parsed(self, *, events: int, ended: bool, streamed: bool) -> ParsedResponse:
+        """All that was read; `ended` says that `[DONE]` or a whole body was seen."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Provider:
+    """One API. Its functions are pure, take whatever JSON comes, and never raise.
+
+    Args:
+        hosts: regular expressions of the hosts that `--mode proxy` looks into.
+        endpoints: by method and the end of a path, one or two segments, whatever prefix is before it.
+        also_recorded: globs over method and path of what else is recorded unless `--path` says otherwise.
+        sent_headers: request headers, lower case, that are recorded and go to a replay's target as they are.
+        request_info: what a request asks for, of its payload (empty: no JSON object) and endpoint.
+        matches: whether the payload of an answer, with its event's name, is of this API.
+        parser: a new parser for one response.
+        messages: the conversation in a payload, oldest first, the system's before all; each has a `role`,
+            and a `content` that is a text or parts with a `text`. Empty where it is none.
+        with_prefix: the payload with a text before its first text; None where it has no place for it.
     """
-    promised = endpoint in INFERENCE
-    if status == UPGRADED or (status == NOT_MODIFIED and not promised):
-        return Outcome.OK
-    if status >= FIRST_REDIRECT:
-        return Outcome.HTTP_ERROR
-    taken = answer.foreign and not promised
-    if status < FIRST_SUCCESS or not (answer.readable or taken):
-        return Outcome.PROTOCOL_ERROR
-    if answer.readable and answer.error is not None:
-        return Outcome.STREAM_ERROR
-    if answer.done or taken:
-        return Outcome.OK
-    return Outcome.CUT if answer.streamed else Outcome.PROTOCOL_ERROR
+
+    hosts: Sequence[str]
+    endpoints: Mapping[tuple[str, str], Endpoint]
+    also_recorded: Sequence[tuple[str, str]] = ()
+    sent_headers: frozenset[str] = frozenset()
+    request_info: Callable[[Json, Endpoint], RequestInfo]
+    matches: Callable[[Json, str], bool]
+    parser: Callable[[], ResponseParser]
+    messages: Callable[[Json], Sequence[Json]]
+    with_prefix: Callable[[Json, str], dict[str, Any] | None]
+
+    def endpoint_of(self, method: str, path: str) -> Endpoint:
+        """The endpoint of a request by the longest end of its path that fits; OTHER where none does."""
+        segments = path.partition("?")[0].rstrip("/").rsplit("/", 2)
+        for count in (2, 1):
+            tail = "/" + "/".join(segments[-count:]).lstrip("/")
+            if endpoint := self.endpoints.get((method.upper(), tail)):
+                return endpoint
+        return OTHER
 
 
 # What a server complains about: one line out of any error body, short and without secrets.
@@ -125,7 +168,7 @@ _WORD = re.compile(r"[a-z]{7}")
 _RUN = re.compile(r"[A-Za-z0-9]{20,}")
 
 
-def complaint(payload: object) -> str | None:
+def error_text(payload: object) -> str | None:
     """The message in an error body, or None where it holds no error.
 
     Args:
