@@ -1,6 +1,9 @@
-"""Headroom: how many connections this system lets a process have, and all processes to one address."""
+"""What this system grants: connections for a process and for all to one address, and a punctual timer."""
 
+import os
 import resource
+import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,3 +56,15 @@ def allow_descriptors() -> None:
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     with suppress(OSError, ValueError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
+def timer_fd() -> int | None:
+    """A timer of CLOCK_MONOTONIC to poll; None: not had here. Event loops' own are up to 1 ms late."""
+    create: Callable[..., int] | None = getattr(os, "timerfd_create", None)  # Linux, Python 3.13
+    return create(time.CLOCK_MONOTONIC, flags=os.O_NONBLOCK | os.O_CLOEXEC) if create else None
+
+
+def arm(fd: int, when_ns: int) -> None:
+    """Let a timer become readable at this time, at once if it is past."""
+    settime: Callable[..., object] = getattr(os, "timerfd_settime_ns")  # noqa: B009 (3.13)
+    settime(fd, flags=1, initial=max(1, when_ns))  # 1: absolute; an initial time of 0 would disarm

@@ -15,6 +15,7 @@ from typing import Final, Protocol
 import trio
 
 from tbench.capture.exchange import Outcome
+from tbench.replay.limits import arm, timer_fd
 from tbench.replay.pacing import Closed
 from tbench.replay.sender import Attempt, Call, Reply, Sender
 
@@ -29,7 +30,7 @@ SleepUntil = Callable[[float], Awaitable[None]]
 @contextmanager
 def punctual() -> Iterator[SleepUntil]:
     """Yields what sleeps until a time of trio's clock, for one task at a time."""
-    fd = _timer_fd()
+    fd = timer_fd()
     if fd is None:
         yield trio.sleep_until
         return
@@ -49,21 +50,11 @@ class _Alarm:
         await trio.lowlevel.checkpoint()
         left = at - trio.current_time() - EARLY_S
         if left > 0:
-            _arm(self._fd, time.monotonic_ns() + round(left * 1e9))
+            arm(self._fd, time.monotonic_ns() + round(left * 1e9))
             await trio.lowlevel.wait_readable(self._fd)
             os.read(self._fd, 8)
         while trio.current_time() < at:
             pass
-
-
-def _timer_fd() -> int | None:
-    create: Callable[..., int] | None = getattr(os, "timerfd_create", None)  # Linux, Python 3.13
-    return create(time.CLOCK_MONOTONIC, flags=os.O_NONBLOCK | os.O_CLOEXEC) if create else None
-
-
-def _arm(fd: int, when_ns: int) -> None:
-    settime: Callable[..., object] = getattr(os, "timerfd_settime_ns")  # noqa: B009 (3.13)
-    settime(fd, flags=1, initial=when_ns)  # 1: absolute
 
 
 NUDGE_S: Final = 1e-6

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tbench.capture.errors import InputError
-from tbench.simulator.faults import Fault, RateLimit, asked_fault, drawn_fault
-from tbench.simulator.profile import check_faults, load_profile, parse_profile
+from tbench.simulator.call import Fault, RateLimit, asked_fault, drawn_fault
+from tbench.simulator.engine import check_faults, load_profile, parse_profile
 from tbench.simulator.service import Rules
 
 

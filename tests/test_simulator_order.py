@@ -8,9 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tbench.simulator.answer import Branch, Kind, compose, instance
-from tbench.simulator.order import chat_order, completion_order, parse_body
-from tbench.simulator.profile import Lengths
-from tbench.simulator.refusal import Refusal
+from tbench.simulator.engine import Lengths
+from tbench.simulator.order import Refusal, chat_order, completion_order, parse_body
 
 CONTEXT = 10_000
 TOOL = {

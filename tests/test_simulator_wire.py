@@ -7,10 +7,18 @@ from typing import Any
 
 import pytest
 
-from tbench.simulator.answer import Branch, Kind, Piece
+from tbench.simulator.answer import (
+    Branch,
+    Head,
+    Kind,
+    Piece,
+    Stream,
+    completion,
+    embeddings,
+    rerank,
+)
 from tbench.simulator.order import Order
 from tbench.simulator.prompt import Prompt
-from tbench.simulator.wire import Head, Stream, completion, embeddings, rerank
 
 HEAD = Head(id="ogzjdpL-6Ng1vN-9f391a08f8af75e1", created=1777411129, model="m")
 PROMPT = Prompt(tokens=42, blocks=(), digest=b"")

@@ -1,13 +1,254 @@
 """One request in the making: reading it, answering it, hanging up on it."""
 
+import time
+from array import array
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from random import Random
-from typing import Any, Protocol
+from typing import IO, Any, Protocol
 
-from tbench.simulator.faults import Fault
-from tbench.simulator.truth import Record
+import orjson
+
+# What goes wrong, and to whom: seeded draws by the order of arrival, or asked for by a header.
+
+FAULTS: dict[str, str] = {
+    "reset": "the connection is reset before any answer",
+    "close": "the connection is closed before any answer",
+    "slow": "the head comes `s` seconds late",
+    "stall": "the stream pauses for `s` seconds",
+    "cut": "the connection closes in the middle of the body",
+    "eof": "the stream ends in the middle as if it were complete: no finish, no [DONE]",
+    "error": "an error event in the middle of the stream, then [DONE]",
+    "garbage": "an event that is no JSON in the middle of the stream",
+    "html": "status 520 with a page in HTML, as from a gateway",
+}
+"""What a fault does to a request that it befalls; a status code from 400 to 599 is a fault too."""
+
+BEFORE = frozenset({"reset", "close", "html"})
+"""The faults that come instead of an answer; so do all status codes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """What befalls one request: after token number `at` (0: before the first), for `seconds`."""
+
+    kind: str
+    at: int | None = None
+    seconds: float = 1.0
+
+    @property
+    def status(self) -> int | None:
+        return int(self.kind) if self.kind.isdigit() else None
+
+    @property
+    def before(self) -> bool:
+        return self.status is not None or self.kind in BEFORE
+
+    def place(self, tokens: int, rng: Random) -> int:
+        """After which token it strikes a stream of so many: as asked, else anywhere before the last."""
+        if self.at is not None:
+            return min(self.at, max(tokens - 1, 0))
+        return rng.randint(min(1, tokens - 1), max(1, tokens - 1))
+
+
+def known_fault(kind: str) -> bool:
+    """Whether there is a fault of this name."""
+    return kind in FAULTS or (kind.isdigit() and 400 <= int(kind) <= 599)
+
+
+def asked_fault(text: str) -> Fault | None:
+    """A fault from the header x-sim-fault: `cut`, `stall;at=3;s=0.5`, `503`. None where it means nothing."""
+    kind, *rest = (word.strip() for word in text.split(";"))
+    options = dict(word.partition("=")[::2] for word in rest)
+    if not known_fault(kind):
+        return None
+    try:
+        at = int(options["at"]) if "at" in options else None
+        return Fault(kind, at, float(options.get("s", 1.0)))
+    except ValueError:
+        return None
+
+
+def drawn_fault(rates: Mapping[str, float], rng: Random) -> Fault | None:
+    """At most one of the faults, each with its own probability."""
+    point = rng.random()
+    for kind, rate in rates.items():
+        if point < rate:
+            return Fault(kind)
+        point -= rate
+    return None
+
+
+class RateLimit:
+    """A token bucket of requests: `per_s` flow in, `burst` fit. No limit where `per_s` is 0."""
+
+    def __init__(self, per_s: float, burst: float) -> None:
+        self.per_s = per_s
+        self._burst = max(1.0, burst)
+        self._left = self._burst
+        self._at = 0.0
+
+    def take(self, now: float) -> float:
+        """Take one request's worth: 0 when it was there, else the seconds until it will be."""
+        if not self.per_s:
+            return 0.0
+        self._left = min(self._burst, self._left + (now - self._at) * self.per_s)
+        self._at = now
+        if self._left < 1:
+            return (1 - self._left) / self.per_s
+        self._left -= 1
+        return 0.0
+
+    def headers(self, wait: float = 0.0) -> dict[str, str]:
+        """What the service says of its limit; nothing where it has none and nobody must wait."""
+        if not self.per_s and not wait:
+            return {}
+        return {
+            "x-ratelimit-limit": f"{self.per_s:g}",
+            "x-ratelimit-remaining": f"{int(self._left) if not wait else 0}",
+            "x-ratelimit-reset": f"{wait:.3f}",
+        }
+
+
+# What really happened, by the server's own clock: one record per request, kept and written as JSON lines.
+#
+# `*_wall_ns` are CLOCK_REALTIME. No prompt, no key, no address.
+
+KEPT = 10_000
+"""Finished records that stay in memory for /_truth."""
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Record:
+    """One request. `first_wall_ns` was taken just before the write of the first token.
+
+    `last_wall_ns` before that of the last. `queue_s` and `prefill_s` are the engine's own times.
+    `in_flight` counts this one too.
+    """
+
+    id: str
+    request_id: str
+    endpoint: str
+    arrival_wall_ns: int
+    in_flight: int
+    model: str | None = None
+    stream: bool = False
+    first_wall_ns: int | None = None
+    last_wall_ns: int | None = None
+    end_wall_ns: int | None = None
+    status: int | None = None
+    outcome: str = "ok"
+    fault: str | None = None
+    prompt_tokens: int | None = None
+    cached_tokens: int | None = None
+    output_tokens: int | None = None
+    tokens_written: int = 0
+    queue_s: float | None = None
+    prefill_s: float | None = None
+    writes_wall_ns: array[int] = field(default_factory=lambda: array("q"))
+
+    def wrote(self) -> None:
+        """A token is about to be written."""
+        now = time.time_ns()
+        self.first_wall_ns = self.first_wall_ns or now
+        self.last_wall_ns = now
+        self.tokens_written += 1
+        self.writes_wall_ns.append(now)
+
+    def fields(self) -> dict[str, Any]:
+        """As written to the log; `token_offsets_us` are the later writes in microseconds from the first."""
+        row = {name: getattr(self, name) for name in _PLAIN}
+        first = self.first_wall_ns or 0
+        row["token_offsets_us"] = [(at - first) // 1000 for at in self.writes_wall_ns[1:]]
+        return row
+
+
+_PLAIN = tuple(name for name in Record.__slots__ if name != "writes_wall_ns")
+
+
+class Ledger:
+    """Opens a record at arrival, closes it at the end, and knows how many are in flight."""
+
+    def __init__(self, log: IO[bytes] | None = None) -> None:
+        self._log = log
+        self.lateness_ms: Counter[float] = Counter()
+        self.in_flight = 0
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget what is finished; the mean starts anew, with the next arrival if nothing is in flight."""
+        self.max_in_flight = self.in_flight
+        self.served = 0
+        self._records: deque[Record] = deque(maxlen=KEPT)
+        self._area_s = 0.0
+        self._changed = time.monotonic()
+        self._began = self._changed if self.in_flight else None
+        self.lateness_ms.clear()
+
+    def open(self, *, id: str, request_id: str, endpoint: str) -> Record:  # noqa: A002 (its name)
+        """A request has come. Whoever opens a record closes it."""
+        wall = time.time_ns()
+        self._change(1)
+        return Record(
+            id=id,
+            request_id=request_id,
+            endpoint=endpoint,
+            arrival_wall_ns=wall,
+            in_flight=self.in_flight,
+        )
+
+    def close(self, record: Record) -> None:
+        """The request is over, in whatever way."""
+        record.end_wall_ns = time.time_ns()
+        self._change(-1)
+        self.served += 1
+        self._records.append(record)
+        if self._log:
+            self._log.write(orjson.dumps(record.fields()) + b"\n")
+            self._log.flush()
+
+    def late(self, seconds: float) -> None:
+        """The engine's tokens came out so long after they were due."""
+        self.lateness_ms[round(seconds * 1e3, 1)] += 1
+
+    def truth(self) -> list[dict[str, Any]]:
+        """The finished requests, in the order of their end."""
+        return [record.fields() for record in self._records]
+
+    def stats(self) -> dict[str, Any]:
+        """Counts since the start or the last reset; the mean is weighted by time since the first arrival."""
+        self._change(0)
+        since = self._changed - self._began if self._began is not None else 0.0
+        return {
+            "in_flight": self.in_flight,
+            "max_in_flight": self.max_in_flight,
+            "mean_in_flight": self._area_s / since if since else 0.0,
+            "served": self.served,
+            "since_first_s": since,
+            "lateness_p50_ms": self._late_by(0.5),
+            "lateness_p99_ms": self._late_by(0.99),
+        }
+
+    def _change(self, by: int) -> None:
+        now = time.monotonic()
+        if self._began is None and by > 0:
+            self._began = now
+        elif self._began is not None:
+            self._area_s += self.in_flight * (now - self._changed)
+        self._changed = now
+        self.in_flight += by
+        self.max_in_flight = max(self.max_in_flight, self.in_flight)
+
+    def _late_by(self, share: float) -> float | None:
+        left = share * self.lateness_ms.total()
+        for late, times in sorted(self.lateness_ms.items()):
+            left -= times
+            if left <= 0:
+                return late
+        return None
+
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -34,7 +275,7 @@ class Line(Protocol):
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class Call:
-    """A request with what the simulator has decided about it. `said` are headers for any answer."""
+    """A request with what the simulator has decided about it. `extra` are headers for any answer."""
 
     headers: Mapping[str, str]
     receive: Receive
@@ -43,7 +284,7 @@ class Call:
     record: Record
     rng: Random
     fault: Fault | None = None
-    said: dict[str, str] = field(default_factory=dict)
+    extra: dict[str, str] = field(default_factory=dict)
 
     async def body(self) -> bytes:
         """The whole body. Raises ClientGoneError."""
@@ -59,8 +300,8 @@ class Call:
     async def head(self, status: int, headers: Mapping[str, str]) -> None:
         """Send the status line and the headers."""
         self.record.status = status
-        whole = {**headers, "x-request-id": self.record.request_id, **self.timing(), **self.said}
-        pairs = [(name.encode(), value.encode("latin-1")) for name, value in whole.items()]
+        fields = {**headers, "x-request-id": self.record.request_id, **self.timing(), **self.extra}
+        pairs = [(name.encode(), value.encode("latin-1")) for name, value in fields.items()]
         await self.send({"type": "http.response.start", "status": status, "headers": pairs})
 
     async def reply(self, status: int, body: bytes, content_type: str) -> None:

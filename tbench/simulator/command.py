@@ -65,8 +65,8 @@ def serve(
     import asyncio
     from dataclasses import replace
 
+    from tbench.simulator.engine import check_faults, load_profile
     from tbench.simulator.odd import OddServer
-    from tbench.simulator.profile import check_faults, load_profile
     from tbench.simulator.server import Place, run
     from tbench.simulator.service import Rules
 

@@ -2,16 +2,63 @@
 
 import asyncio
 import contextlib
+import math
+import os
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field, replace
 from heapq import heappop, heappush
 
-from tbench.simulator.alarm import Alarm
+from tbench.replay.limits import arm, timer_fd
 from tbench.simulator.call import Line
 from tbench.simulator.engine import Engine, Step
 from tbench.simulator.engine import Sequence as Work
 from tbench.simulator.prompt import Prompt
+
+# An alarm clock for one task: by timerfd where there is one, since asyncio's timers are up to 1 ms late.
+
+
+class Alarm:
+    """Wakes whoever waits at an absolute time of the running loop. Close it in the end."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._rung = asyncio.Event()
+        self._at = math.inf
+        self._timer: asyncio.TimerHandle | None = None
+        self._fd = timer_fd()
+        if self._fd is not None:
+            self._loop.add_reader(self._fd, self._ring)
+
+    def at(self, when: float) -> None:
+        """Ring at this time, or earlier if that was asked for before; at once if it is past."""
+        if when >= self._at:
+            return
+        self._at = when
+        if self._fd is not None:
+            arm(self._fd, int(when * 1e9))
+            return
+        if self._timer:
+            self._timer.cancel()
+        self._timer = self._loop.call_at(when, self._ring)
+
+    async def wait(self) -> None:
+        """Until it rings. Afterwards it is silent until `at` is called again."""
+        await self._rung.wait()
+        self._rung.clear()
+
+    def close(self) -> None:
+        if self._timer:
+            self._timer.cancel()
+        if self._fd is not None:
+            self._loop.remove_reader(self._fd)
+            os.close(self._fd)
+
+    def _ring(self) -> None:
+        if self._fd is not None:
+            os.read(self._fd, 8)
+        self._at = math.inf
+        self._rung.set()
 
 
 @dataclass(slots=True, eq=False)
@@ -136,10 +183,8 @@ class Driver:
 
     def close_all(self) -> None:
         """The server ends: nobody gets another token."""
-        for outlet in [
-            *(one for one, _ in self._outlets.values()),
-            *(t.outlet for t in self._ticks),
-        ]:
+        waiting = [outlet for outlet, _ in self._outlets.values()]
+        for outlet in (*waiting, *(tick.outlet for tick in self._ticks)):
             outlet.close()
 
     def _advance(self, now: float) -> None:
@@ -147,8 +192,9 @@ class Driver:
         if self._step and self._step.end <= now:
             self._late(now - self._step.end)
             for work in self._engine.finish(self._step):
-                if found := self._outlets.get(work.id):
-                    found[0].put(found[1])
+                if work.id in self._outlets:
+                    outlet, branch = self._outlets[work.id]
+                    outlet.put(branch)
             self._begin()
         elif self._step:
             self._alarm.at(self._step.end)

@@ -1,13 +1,83 @@
 """What a generation request orders: the body checked and made sense of, or a Refusal."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
 
 from tbench.simulator.prompt import Prompt, chat_prompt, text_prompt
-from tbench.simulator.refusal import Refusal, invalid
+
+# The error answers of the service: status, body and headers as Together's public documents have them.
+
+
+@dataclass
+class Refusal(Exception):  # noqa: N818 (a refusal is an answer, not a defect)
+    """An error answer, with a JSON body unless it has a page."""
+
+    status: int
+    message: str
+    type: str = "invalid_request_error"
+    code: str | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+    page: bytes | None = None
+
+    def content(self, request_id: str) -> tuple[bytes, str]:
+        """The body and its content type."""
+        if self.page is not None:
+            return self.page, "text/html; charset=UTF-8"
+        content = {"id": request_id, **error(self.message, self.type, self.code)}
+        return orjson.dumps(content), "application/json; charset=utf-8"
+
+
+def error(message: str, kind: str, code: str | None = None) -> dict[str, Any]:
+    """The error object, in a body or in a stream."""
+    return {"error": {"message": message, "type": kind, "param": None, "code": code}}
+
+
+_KNOWN: dict[int, tuple[str, str, str | None]] = {
+    400: ("Input validation error", "invalid_request_error", None),
+    401: (
+        "Invalid API key provided. You can find your API key in the settings of your account.",
+        "invalid_request_error",
+        "invalid_api_key",
+    ),
+    402: ("Credit limit exceeded. Please add credits.", "credit_limit", "credit_limit"),
+    404: ("Not found", "invalid_request_error", None),
+    429: (
+        "You have reached the rate limit of this model. Please slow down.",
+        "dynamic_request_limited",
+        "rate_limit_exceeded",
+    ),
+    500: ("Internal server error", "server_error", None),
+    503: ("The server is overloaded or not ready yet.", "service_unavailable", None),
+    504: ("The request timed out.", "timeout", None),
+}
+
+
+def refusal(status: int, headers: Mapping[str, str] | None = None) -> Refusal:
+    """The usual error answer of a status."""
+    fallback = ("Server error", "server_error", None)
+    return Refusal(status, *_KNOWN.get(status, fallback), headers=headers or {})
+
+
+def invalid(message: str) -> Refusal:
+    """400: the body is not what the endpoint takes."""
+    return Refusal(400, f"Input validation error: {message}")
+
+
+def no_such_model(model: str) -> Refusal:
+    """404: the model is not served here."""
+    message = f"Unable to access model {model}. Please see the list of supported models."
+    return Refusal(404, message, code="model_not_available")
+
+
+def gateway_page() -> Refusal:
+    """520: what a gateway in front of the service answers in its stead."""
+    title = "520: Web server is returning an unknown error"
+    page = f"<!DOCTYPE html><html><head><title>{title}</title></head><body>{title}</body></html>"
+    return Refusal(520, title, page=page.encode())
+
 
 THINKERS = ("gpt-oss", "-R1", "QwQ", "Thinking")
 """Models with one of these in the name reason unless told not to."""
@@ -65,7 +135,9 @@ def chat_order(fields: Mapping[str, Any], context_tokens: int) -> Order:
     messages = fields.get("messages")
     if not isinstance(messages, list) or not messages:
         raise invalid("'messages' must be a non-empty array")
-    if not all(isinstance(one, dict) and isinstance(one.get("role"), str) for one in messages):
+    if not all(
+        isinstance(message, dict) and isinstance(message.get("role"), str) for message in messages
+    ):
         raise invalid("each of 'messages' must be an object with a 'role'")
     _check(fields)
     tools = fields.get("tools") or []
@@ -97,7 +169,7 @@ def strings(fields: Mapping[str, Any], key: str) -> list[str]:
     """A field that holds one string or several. Raises Refusal."""
     given = fields.get(key)
     several = given if isinstance(given, list) else [given]
-    texts = [one for one in several if isinstance(one, str)]
+    texts = [text for text in several if isinstance(text, str)]
     if not texts or len(texts) < len(several):
         raise invalid(f"'{key}' must be a string or an array of strings")
     return texts
@@ -113,7 +185,7 @@ def _number(low: float, high: float) -> Callable[[Any], bool]:
 
 def _stop(value: object) -> bool:
     return isinstance(value, str) or (
-        isinstance(value, list) and all(isinstance(one, str) for one in value)
+        isinstance(value, list) and all(isinstance(text, str) for text in value)
     )
 
 
@@ -149,7 +221,7 @@ def _common(fields: Mapping[str, Any], prompt_tokens: int, context_tokens: int) 
         "n": fields.get("n") or 1,
         "max_tokens": _room(fields, prompt_tokens, context_tokens),
         "ignore_eos": bool(fields.get("ignore_eos")),
-        "stop": (stop,) if isinstance(stop, str) else tuple(one for one in stop if one),
+        "stop": (stop,) if isinstance(stop, str) else tuple(value for value in stop if value),
         "logprobs": bool(fields.get("logprobs")),
         "echo": bool(fields.get("echo")),
         "seed": fields.get("seed"),
@@ -176,16 +248,14 @@ def _object(value: object) -> dict[str, Any]:
 
 def _tool(tools: list[Any], choice: object, last_role: str) -> Mapping[str, Any] | None:
     """The function to call: the one asked for, else the first unless a tool has just answered."""
-    named = [one.get("function") for one in tools if isinstance(one, dict)]
-    functions: list[dict[str, Any]] = [
-        one for one in named if isinstance(one, dict) and one.get("name")
-    ]
+    offered = [tool.get("function") for tool in tools if isinstance(tool, dict)]
+    functions = [entry for entry in offered if isinstance(entry, dict) and entry.get("name")]
     if isinstance(choice, dict):
         name = _object(choice.get("function")).get("name")
-        found = next((one for one in functions if one["name"] == name), None)
-        if not found:
+        function = next((entry for entry in functions if entry["name"] == name), None)
+        if not function:
             raise invalid(f"'tool_choice' names no tool: {name}")
-        return found
+        return function
     if not functions or choice == "none" or (choice != "required" and last_role == "tool"):
         return None
     return functions[0]
@@ -205,7 +275,7 @@ def _reasoning(fields: Mapping[str, Any]) -> bool:
         return bool(asked["enabled"])
     template = fields.get("chat_template_kwargs") or {}
     switches = [template.get("thinking"), template.get("enable_thinking")]
-    said = [one for one in switches if isinstance(one, bool)]
-    if said:
-        return said[0]
+    for switch in switches:
+        if isinstance(switch, bool):
+            return switch
     return bool(fields.get("reasoning_effort")) or any(t in fields["model"] for t in THINKERS)

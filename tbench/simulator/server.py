@@ -19,14 +19,11 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from tbench.capture.errors import InputError
 from tbench.capture.stopping import stop_signals
 from tbench.capture.writing import check_folder
-from tbench.simulator import wire
-from tbench.simulator.call import Call, ClientGoneError, HungUpError, Receive, Send
-from tbench.simulator.endpoints import POSTS, Handle, models
-from tbench.simulator.order import parse_body
-from tbench.simulator.profile import Profile
-from tbench.simulator.refusal import Refusal, refusal
-from tbench.simulator.service import Rules, Service
-from tbench.simulator.truth import Ledger
+from tbench.simulator.answer import JSON_TYPE
+from tbench.simulator.call import Call, ClientGoneError, HungUpError, Ledger, Receive, Send
+from tbench.simulator.engine import Profile
+from tbench.simulator.order import Refusal, parse_body, refusal
+from tbench.simulator.service import POSTS, Handle, Rules, Service, models
 
 # The service as an ASGI application: routes, and the one way in and out of every endpoint.
 
@@ -66,7 +63,7 @@ class Endpoint:
             await self.answer(self.service, call)
         except Refusal as refused:
             call.record.outcome = "http_error"
-            call.said |= refused.headers
+            call.extra |= refused.headers
             await call.reply(refused.status, *refused.content(call.record.id))
         except HungUpError:
             call.record.outcome = "reset" if call.record.status is None else "cut"
@@ -108,7 +105,7 @@ class Telling:
     tell: Callable[[], object]
 
     async def __call__(self, _scope: Mapping[str, Any], _receive: Receive, send: Send) -> None:
-        headers = [(b"content-type", wire.JSON_TYPE.encode())]
+        headers = [(b"content-type", JSON_TYPE.encode())]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": orjson.dumps(self.tell())})
 
@@ -231,8 +228,8 @@ async def _serve(
     scheme = "https" if place.tls_cert else "http"
     host, port = sock.getsockname()[:2]
     url = f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
-    said = f"listening on {url} (profile {profile.name}, seed {rules.seed})"
-    server = Server(_config(service, place), service, lambda: say(f"{said}; base_url {url}/v1"))
+    line = f"listening on {url} (profile {profile.name}, seed {rules.seed})"
+    server = Server(_config(service, place), service, lambda: say(f"{line}; base_url {url}/v1"))
     async with asyncio.TaskGroup() as tasks:
         engine = tasks.create_task(service.driver.run())
         limit = tasks.create_task(_until(server, ledger, place))

@@ -9,21 +9,19 @@ from typing import Any
 import orjson
 import zstandard
 
-from tbench.simulator.answer import Branch
-from tbench.simulator.call import Call, ClientGoneError, HungUpError
-from tbench.simulator.driver import Outlet
-from tbench.simulator.faults import Fault
-from tbench.simulator.order import Order
-from tbench.simulator.refusal import error, invalid, refusal
-from tbench.simulator.wire import (
+from tbench.simulator.answer import (
     DONE,
     JSON_TYPE,
     STREAM_TYPE,
+    Branch,
     Head,
     Stream,
     completion,
     event,
 )
+from tbench.simulator.call import Call, ClientGoneError, Fault, HungUpError
+from tbench.simulator.driver import Outlet
+from tbench.simulator.order import Order, error, invalid, refusal
 
 # Content encodings for a streamed body: every piece comes out at once, as a flushed block.
 
@@ -139,7 +137,7 @@ class Speech:
         record.prompt_tokens = self.order.prompt_tokens
         record.output_tokens = self.tokens
         work = self.outlet.work
-        record.cached_tokens = sum(one.cached_tokens for one in work)
+        record.cached_tokens = sum(sequence.cached_tokens for sequence in work)
         if work and work[0].admitted is not None and work[0].prefill_ended is not None:
             record.queue_s = work[0].admitted - work[0].arrived
             record.prefill_s = work[0].prefill_ended - work[0].admitted
@@ -169,8 +167,8 @@ class Speech:
             return True
         elif fault.kind == "error":
             record.outcome = "stream_error"
-            said = event(error("The model failed while answering.", "server_error"))
-            await self.call.write(encode(said + DONE, True), last=True)
+            failure = event(error("The model failed while answering.", "server_error"))
+            await self.call.write(encode(failure + DONE, True), last=True)
             return True
         return False
 
