@@ -1,6 +1,7 @@
 """The end of a replay in words: what a person reads on stdout, and why nothing succeeded."""
 
 import os
+import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Final
@@ -15,48 +16,83 @@ from tbench.replay.forecast import Forecast
 from tbench.replay.runfile import Run
 from tbench.replay.table import where
 from tbench.replay.target import KEYS
-from tbench.replay.throughput import spoken
+from tbench.replay.throughput import spoken, three
 from tbench.replay.totals import identity
 
-LATENCIES: Final = {
-    "ttft_s": "TTFT",
-    "tpot_s": "TPOT",
-    "itl_s": "ITL",
-    "e2e_s": "end to end",
-    "lag_s": "lag",
-}
+LATENCIES: Final = {"ttft_s": "TTFT", "tpot_s": "TPOT", "e2e_s": "E2E"}
+MORE_LATENCIES: Final = {"itl_s": "ITL", "lag_s": "schedule lag"}
+"""Rows that only --verbose adds: ITL repeats TPOT where each event carries one token."""
 SHOWN: Final = ("mean", "p50", "p90", "p95", "p99", "max")
 
 
-def summary(run: Run, numbers: Mapping[str, Any]) -> Iterator[str]:
-    """The lines that `tbench replay` prints."""
-    yield f"run       {run.path}"
-    yield f"pacing    {(run.header.get('pacing') or {}).get('meaning', '-')}"
-    yield f"identity  {identity(run)}"
-    if skipped := run.totals.get("skipped"):
-        yield "left out  " + ", ".join(f"{count:,} {reason}" for reason, count in skipped.items())
+def summary(run: Run, numbers: Mapping[str, Any], *, verbose: bool = False) -> Iterator[str]:
+    """The lines that `tbench replay` prints: ten, and one more for each thing that went otherwise."""
+    yield _heading(run, numbers)
+    yield row("requests", _fates(run, numbers))
+    yield from _skipped(run.totals.get("skipped") or {})
     yield from departures(run.totals, run.header.get("target", {}).get("base_url", "-"))
-    if unsalted := (run.totals.get("unsalted") or {}).values():
-        count = plural(sum(unsalted), "request")
-        yield f"cache     {count} had no text for the salt: a cache may have known them"
-    yield from _lost(run.totals.get("trace_losses") or {})
-    if errors := numbers["errors"]:
-        yield "errors    " + ", ".join(f"{count:,} {kind}" for kind, count in errors.items())
-    if warm := int(run.columns["warmup"].sum()):
-        yield f"warm-up   {plural(warm, 'request')} left out of throughput and latency"
-    yield _load(numbers)
+    yield from _lost(run.totals)
     yield from _held(run)
+    if buffered := measures.buffered(*measures.gaps(measures.counted(run.columns))):
+        yield row("buffered", buffered)
+    yield row("throughput", spoken(numbers) + _concurrency(numbers))
+    few = False
+    for line in _table(run, numbers, LATENCIES | (MORE_LATENCIES if verbose else {})):
+        few = few or "*" in line
+        yield line
     yield from _client(run, numbers)
     yield from _cost(run)
-    if buffered := measures.buffered(*measures.gaps(measures.counted(run.columns))):
-        yield f"buffered  {buffered}"
-    yield _table(numbers, run)
+    if verbose:
+        yield from _details(run)
+    if few:
+        yield FEW
+    yield row(
+        "next", f"tbench report {shlex.quote(str(run.path))}, or tbench compare it with another run"
+    )
+
+
+def _heading(run: Run, numbers: Mapping[str, Any]) -> str:
+    pacing, target = run.header.get("pacing") or {}, run.header.get("target") or {}
+    return (
+        f"{run.path}  {plural(numbers['planned'], 'request')} in {three(numbers['duration_s'])} s, "
+        f"{pacing.get('meaning', 'pacing unknown')} -> {target.get('base_url', '-')}"
+    )
+
+
+def _fates(run: Run, numbers: Mapping[str, Any]) -> str:
+    """What became of every request; what did not happen is left out, but for failures."""
+    kinds = ", ".join(f"{kind} {count:,}" for kind, count in numbers["errors"].items())
+    rare = [fate for fate in ("cancelled", "lost_in_flight", "never_sent") if numbers[fate]]
+    parts = [
+        f"{numbers['completed']:,} ok",
+        f"{numbers['failed']:,} failed" + (f" ({kinds})" if kinds else ""),
+        *(f"{numbers[fate]:,} {fate.replace('_', ' ')}" for fate in rare),
+    ]
+    if warm := int(run.columns["warmup"].sum()):
+        parts.append(f"warm-up excluded: first {warm:,}")
+    return ", ".join(parts)
+
+
+def _skipped(reasons: Mapping[str, int]) -> Iterator[str]:
+    if reasons:
+        yield row("skipped", ", ".join(f"{n:,} {named(why)}" for why, n in reasons.items()))
+
+
+def _concurrency(numbers: Mapping[str, Any]) -> str:
+    flight = numbers["in_flight"]
+    mean = "-" if flight["mean"] is None else three(flight["mean"])
+    return f", mean concurrency {mean} (max {flight['max'] or 0:,})"
 
 
 KEPT: Final = {
-    "not_json": "are no JSON object: sent as recorded",
-    "no_model": "name no model: sent without one",
+    "not_json": "not a JSON object, sent as recorded",
+    "no_model": "no model named, sent without one",
 }
+
+
+def row(label: str, text: str) -> str:
+    """A line of a summary: what it is about, and the text, in a column of its own."""
+    return f"{label:<12}{text}"
 
 
 def departures(counts: Mapping[str, Any], base_url: str) -> Iterator[str]:
@@ -66,50 +102,51 @@ def departures(counts: Mapping[str, Any], base_url: str) -> Iterator[str]:
     """
     if again := counts.get("reconnected"):
         sent = sum(counts[fate] for fate in ("completed", "failed", "cancelled"))
-        yield (
-            f"target    closes connections unannounced: {again:,} of {sent:,} calls were sent twice, "
-            "which is part of their latency"
+        yield row(
+            "target",
+            f"closes connections unannounced: {again:,} of {sent:,} calls were sent twice, "
+            "which is part of their latency",
         )
     hosts, unchanged = counts.get("hosts") or {}, counts.get("unchanged") or {}
     if len(hosts) > 1:
         each = ", ".join(f"{named(host)} {count:,}" for host, count in list(hosts.items())[:8])
-        yield f"hosts     recorded at {len(hosts):,} ({each}), all sent to {base_url}"
+        yield row("hosts", f"recorded at {len(hosts):,} ({each}), all sent to {base_url}")
     for reason, count in unchanged.items():
         words = KEPT.get(
-            reason, f"are {named(reason)}, which --model is not for: use --map-model OLD=NEW"
+            reason, f"{named(reason)}, which --model is not for: use --map-model OLD=NEW"
         )
-        yield f"unchanged {count:,} requests {words}"
+        yield row("unchanged", f"{plural(count, 'request')}: {words}")
     for member, count in (counts.get("masked") or {}).items():
-        yield (
-            f"masked    {count:,} requests hold asterisks for a credential in {named(member)}, which the "
-            f"capture did not keep; to put it back: --set '{named(member)}=JSON', the whole member"
+        yield row(
+            "masked",
+            f"{plural(count, 'request')}: asterisks for a credential in {named(member)}, which the "
+            f"capture did not keep; to put it back: --set '{named(member)}=JSON', the whole member",
         )
 
 
-def _lost(losses: Mapping[str, Any]) -> Iterator[str]:
-    """What of the recorded traffic could not be replayed, as the trace does not hold it."""
+def _lost(totals: Mapping[str, Any]) -> Iterator[str]:
+    """What of the recorded traffic could not be replayed, or not as it was asked."""
+    losses = totals.get("trace_losses") or {}
     if losses.get("truncated_tail"):
-        yield "trace     cut short (its capture was killed, or still runs): what it held last is missing"
+        yield row(
+            "trace",
+            "cut short (its capture was killed, or still runs): what it held last is missing",
+        )
     if dropped := losses.get("dropped_requests"):
         count = plural(dropped, "request")
-        yield f"trace     {count} passed its capture unrecorded (memory or disk ran short)"
-
-
-def _load(numbers: Mapping[str, Any]) -> str:
-    flight = numbers["in_flight"]
-    mean = "-" if flight["mean"] is None else f"{flight['mean']:.2f}"
-    return (
-        f"throughput {spoken(numbers)}\n"
-        f"load      {numbers['duration_s']:.1f} s, in flight {mean} on average, {flight['max'] or 0} at most"
-    )
+        yield row("trace", f"{count} passed its capture unrecorded (memory or disk ran short)")
+    if unsalted := (totals.get("unsalted") or {}).values():
+        count = plural(sum(unsalted), "request")
+        yield row("cache", f"{count} had no text for the salt: a cache may have known them")
 
 
 def _held(run: Run) -> Iterator[str]:
     held = run.columns["held"]
     if waited := int((held > 0).sum()):
-        yield (
-            f"valve     {plural(waited, 'request')} waited for --max-in-flight, {held.max():.3f} s at most: "
-            "that is part of their latency"
+        yield row(
+            "queued",
+            f"{plural(waited, 'request')} waited for --max-in-flight, {held.max():.3f} s at most: that is "
+            "part of their latency",
         )
 
 
@@ -118,51 +155,57 @@ BUSY: Final = 0.9
 
 
 def _client(run: Run, numbers: Mapping[str, Any]) -> Iterator[str]:
-    """How near this client was to its own limits."""
-    client = run.totals.get("client") or {}
-    share, together = client.get("cpu_share"), run.totals.get("coalesced_share")
-    if share is None:
-        return
-    parts = [f"{run.totals['workers']} sending, the busiest {share:.0%} of a core"]
-    if together is not None:
-        parts.append(f"{together:.1%} of tokens share the stamp of a later one")
+    """Whether this client was the limit, and how near it came."""
+    client, lag = run.totals.get("client") or {}, numbers["lag_s"]["p95"]
+    share = client.get("cpu_share")
+    parts = [] if lag is None else [f"schedule lag p95 {three(lag * 1e3)} ms"]
+    if share is not None:
+        parts.append(f"{plural(run.totals['workers'], 'worker')}, CPU {share:.0%}")
     if uncertain := numbers["uncertain_first_tokens"]:
-        parts.append(f"{uncertain:,} first tokens may have come over 1 ms before their stamp")
+        parts.append(f"{plural(uncertain, 'first token')} uncertain by over 1 ms")
     if client.get("steal_s"):
-        parts.append(f"{client['steal_s']:.1f} s of CPU went to other machines")
-    if share > BUSY:
+        parts.append(f"CPU steal {client['steal_s']:.1f} s")
+    if share is not None and share > BUSY:
         parts.append("its own limit may be in the rate: raise --workers")
-    yield "client    " + "; ".join(parts)
+    if parts:
+        yield row("client", f"{'OK' if numbers['valid'] else 'INVALID'}: {', '.join(parts)}")
 
 
 def _cost(run: Run) -> Iterator[str]:
     """What the successes cost, and what that leaves out."""
     cost = run.totals.get("cost") or {}
     if cost.get("usd") or cost.get("uncounted"):
-        yield f"cost      {priced(cost['usd'], cost['uncounted'], cost['unpriced'])}"
+        yield row("cost", priced(cost["usd"], cost["uncounted"], cost["unpriced"]))
 
 
-def _table(numbers: Mapping[str, Any], run: Run) -> str:
-    since = "due" if (run.header.get("pacing") or {}).get("open_loop") else "sent"
-    late = where(run.columns, "outcome", Outcome.TIMEOUT) & ~run.columns["warmup"]
-    n = int(measures.completed(run.columns).sum())
-    head = f"latency   from {since}, ms, n = {n:,}" + (
-        f" (without {plural(int(late.sum()), 'timeout')}, slower than any in 'tbench report')"
-        if late.any()
-        else ""
-    )
+def _details(run: Run) -> Iterator[str]:
+    """What --verbose adds: where latency counts from, and the sum of all planned requests."""
+    if (run.header.get("pacing") or {}).get("open_loop"):
+        yield row(
+            "latency", "counts from when a request was scheduled (coordinated-omission corrected)"
+        )
+    else:
+        yield row("latency", "counts from when a request was sent: a closed loop schedules none")
+    yield row("identity", str(identity(run)))
+    if (coalesced := run.totals.get("coalesced_share")) is not None:
+        yield row("chunks", f"{coalesced:.1%} of tokens coalesced: read together with a later one")
+
+
+def _table(run: Run, numbers: Mapping[str, Any], rows: Mapping[str, str]) -> Iterator[str]:
+    """Latencies of successes outside the warm-up; a row for each metric that has a value."""
+    yield f"{'latency, ms':<14}{''.join(f'{name:>8} ' for name in SHOWN)}{'n':>8}"
     counted = measures.counted(run.columns)
-    rows = [head, " " * 20 + "".join(name.rjust(10) for name in SHOWN)]
-    for key, name in LATENCIES.items():
-        of = int((~np.isnan(measures.METRICS[key](counted))).sum())
-        cells = [_cell(numbers[key][column], column, of) for column in SHOWN]
-        rows.append(" " * 10 + name.ljust(10) + "".join(cell.rjust(10) for cell in cells).rstrip())
-    if any("*" in row for row in rows):
-        rows.append(f"          {FEW}")
-    return "\n".join(rows)
+    for key, name in rows.items():
+        if n := int((~np.isnan(measures.METRICS[key](counted))).sum()):
+            cells = (f"{_cell(numbers[key][column], column, n):>9}" for column in SHOWN)
+            yield f"{'  ' + name:<14}{''.join(cells)}{n:>8,}"
+    timeouts = where(run.columns, "outcome", Outcome.TIMEOUT) & ~run.columns["warmup"]
+    if timeouts.any():
+        count = plural(int(timeouts.sum()), "timeout")
+        yield f"  without {count}, slower than any of these: tbench report counts them"
 
 
-FEW: Final = "* few values: read it as a hint, it has no interval"
+FEW: Final = "* few samples: a hint without an interval (p95 needs 400, p99 2,000)"
 """Under a table with a quantile that has too few values for an interval."""
 
 
@@ -174,27 +217,24 @@ def mark(column: str, n: int) -> str:
 
 def _cell(seconds: float | None, column: str, n: int) -> str:
     """A time of so many values in ms, with its mark."""
-    return "- " if seconds is None else f"{seconds * 1e3:.1f}{mark(column, n) or ' '}"
+    return "- " if seconds is None else f"{three(seconds * 1e3)}{mark(column, n) or ' '}"
 
 
 def outlook(seen: Forecast, meaning: str) -> Iterator[str]:
     """The lines of a dry run."""
     about = "about " if seen.estimated else ""
-    yield f"pacing    {meaning}"
-    yield f"target    {seen.base_url}"
-    yield f"requests  {about}{seen.requests:,}"
-    if seen.skipped:
-        yield "left out  " + ", ".join(
-            f"{count:,} {named(why)}" for why, count in seen.skipped.items()
-        )
+    yield row("pacing", meaning)
+    yield row("target", seen.base_url)
+    yield row("requests", f"{about}{seen.requests:,}")
+    yield from _skipped(seen.skipped)
     yield from departures(asdict(seen), seen.base_url)
     at = " at the recorded latencies" if seen.estimated and seen.peak_rate is None else ""
-    yield f"duration  {about}{seen.duration_s:.1f} s{at}"
+    yield row("duration", f"{about}{seen.duration_s:.1f} s{at}")
     mean = "-" if seen.mean_rate is None else f"{seen.mean_rate:.2f}"
     peak = "" if seen.peak_rate is None else f", {seen.peak_rate:.0f} in the busiest second"
-    yield f"rate      {about}{mean} requests/s{peak}"
-    yield f"tokens    {seen.prompt_tokens:,} prompt, {seen.output_tokens:,} output expected"
-    yield f"cost      {_price(seen)}"
+    yield row("rate", f"{about}{mean} requests/s{peak}")
+    yield row("tokens", f"{seen.prompt_tokens:,} prompt, {seen.output_tokens:,} output expected")
+    yield row("cost", _price(seen))
 
 
 def _price(seen: Forecast) -> str:

@@ -21,7 +21,7 @@ def dry_run(order: ReplayOptions, *, as_json: bool) -> int:
     return 0
 
 
-def send(order: ReplayOptions, *, as_json: bool) -> int:
+def send(order: ReplayOptions, *, as_json: bool, verbose: bool = False) -> int:
     """Replay and print the numbers. Returns 0, or 130 after an interrupt.
 
     Raises UnreachableError when no request succeeded, InvalidRunError when the client was the limit.
@@ -36,7 +36,7 @@ def send(order: ReplayOptions, *, as_json: bool) -> int:
     if as_json:
         print(json.dumps(found))
     elif found["completed"] or not found["failed"]:
-        print("\n".join(summary(run, found)))
+        print("\n".join(summary(run, found, verbose=verbose)))
     if run.totals["ended_by"] == "interrupt":
         print(f"interrupted; what was measured is in {run.path}", file=sys.stderr)
         return 130

@@ -22,7 +22,7 @@ from tbench.replay.survey import Survey
 Mode = Literal["speed", "rate", "poisson", "constant", "concurrency", "concurrency-scale"]
 
 MEANINGS: Final[Mapping[Mode, str]] = {
-    "speed": "open loop: every request at its recorded time / {value:g}",
+    "speed": "open loop at {value:g}x recorded speed",
     "rate": "open loop: recorded times scaled to a mean of {value:g} requests/s",
     "poisson": "open loop: Poisson arrivals at {value:g} requests/s (seed {seed}) replace the recorded times",
     "constant": "open loop: one request every {gap:g} s replaces the recorded times",

@@ -10,6 +10,7 @@ from tbench.capture.stopping import heard
 from tbench.replay.run_recorder import Tally
 from tbench.replay.runner import Live, Watch
 from tbench.replay.sample import Fate
+from tbench.replay.throughput import three
 
 if TYPE_CHECKING:
     from tbench.capture.console import Console
@@ -110,7 +111,7 @@ def _first_tokens(tally: Tally) -> Iterator[str]:
     """The time to the first token so far, once a stream has ended."""
     half, late = tally.ttft(0.5), tally.ttft(0.99)
     if half is not None and late is not None:
-        yield f"TTFT p50 {half * 1e3:.0f} ms p99 {late * 1e3:.0f} ms"
+        yield f"TTFT p50 {three(half * 1e3)} ms, p99 {three(late * 1e3)} ms"
 
 
 def time_left(live: Live, elapsed: float) -> float | None:

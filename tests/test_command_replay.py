@@ -141,7 +141,7 @@ def test_a_price_leaves_out_what_it_cannot_know(
     assert found["uncounted"] == 3
 
     assert run(["replay", "some.msgpack", "--dry-run"]) == 0
-    said = "cost      under $0.0001 at list prices (left out: 3 requests without token counts)"
+    said = "cost        under $0.0001 at list prices (left out: 3 requests without token counts)"
     assert said in capsys.readouterr().out
 
 

@@ -98,7 +98,7 @@ def test_a_compressed_request_asks_for_the_other_model(
     assert done.ended, done.err
     assert received.json == {**ASKED, "model": "new"}
     assert "content-encoding" not in received.headers
-    assert "left out  " not in done.out
+    assert "skipped     " not in done.out
     assert "unchanged" not in done.out
 
 
@@ -150,8 +150,8 @@ def test_a_body_that_cannot_be_decoded_is_left_out_where_it_would_be_changed(
 
     assert [received.body for received in server.received[:2]] == [body, CHAT]
     assert [received.json["model"] for received in server.received[2:]] == ["new"]
-    assert "left out  1 encoding" in other.out
-    assert "left out  1 encoding" in look.out
+    assert "skipped     1 encoding" in other.out
+    assert "skipped     1 encoding" in look.out
     assert "left out" not in same.out
 
 
@@ -167,8 +167,8 @@ def test_bodies_that_are_no_json_are_counted(
 
     assert [one.body for one in server.received[:2]] == [b"model=old", nameless]
     for shown in (done, look, report):
-        assert "1 requests are no JSON object: sent as recorded" in shown.out
-        assert "1 requests name no model: sent without one" in shown.out
+        assert "1 request: not a JSON object, sent as recorded" in shown.out
+        assert "1 request: no model named, sent without one" in shown.out
 
 
 def test_trace_head_reads_compressed_requests(
@@ -207,7 +207,7 @@ def test_a_chat_model_is_not_asked_for_embeddings(
     assert sorted(models(server)) == ["embedder", "embedder", "new"]
     assert json.loads(done.out)["unchanged"] == {"embeddings": 2}
     for shown in (look, report):
-        assert "2 requests are embeddings, which --model is not for: use --map-model" in shown.out
+        assert "2 requests: embeddings, which --model is not for: use --map-model" in shown.out
 
 
 def hidden(**members: Any) -> Exchange:
@@ -240,7 +240,7 @@ def test_requests_with_masked_credentials_are_counted(
     assert "masked        2 requests hold asterisks" in info.out
     assert json.loads(done.out)["masked"] == {"tools": 2, "api_key": 1}
     for shown in (look, report):
-        assert "2 requests hold asterisks for a credential in tools" in shown.out
+        assert "2 requests: asterisks for a credential in tools" in shown.out
         assert "--set 'api_key=JSON'" in shown.out
 
 
@@ -279,7 +279,7 @@ def test_each_endpoint_has_its_own_new_model(
     )
 
     assert sorted(models(server)) == ["new", "other", "small"]
-    assert "1 requests are embeddings" in done.out
+    assert "1 request: embeddings" in done.out
 
 
 def test_one_model_cannot_serve_embeddings_and_rerank(
@@ -296,7 +296,7 @@ def test_one_model_cannot_serve_embeddings_and_rerank(
     assert (done.code, only.code) == (2, 0)
     assert "no one model serves embeddings and rerank; use --map-model OLD=NEW" in done.err
     assert models(server) == ["new"]
-    assert "left out  1 only" in only.out
+    assert "skipped     1 only" in only.out
 
 
 @pytest.mark.parametrize(
@@ -325,7 +325,7 @@ def test_only_some_requests_are_sent(
 
     assert sorted(models(server)) == sent
     assert json.loads(look.out)["skipped"] == {"only": 3 - len(sent)}
-    assert f"left out  {3 - len(sent)} only" in done.out
+    assert f"skipped     {3 - len(sent)} only" in done.out
 
 
 def test_an_experiment_takes_the_filter(

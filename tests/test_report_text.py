@@ -97,7 +97,7 @@ def test_objects_print_what_the_verbs_print() -> None:
 
     assert str(alone) == run_text(alone)
     assert str(both) == comparison_text(both)
-    assert "identity  planned 100 = completed 100" in str(alone.run)
+    assert "requests    100 ok, 0 failed" in str(alone.run)
     for shown in map(repr, (alone, both, alone.run)):
         assert len(shown) < 200
         assert "\n" not in shown

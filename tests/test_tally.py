@@ -133,7 +133,7 @@ def test_the_line_says_how_far_it_is() -> None:
     shown = line(live(20, 80), 10.0)
 
     assert shown == (
-        "0:10  20 of 80 sent  2.0/s  0 in flight  1 done  TTFT p50 100 ms p99 100 ms  "
+        "0:10  20 of 80 sent  2.0/s  0 in flight  1 done  TTFT p50 100 ms, p99 100 ms  "
         "1 failed (timeout)  0:30 left"
     )
 

@@ -27,7 +27,7 @@ def test_a_line_is_folded_at_words_and_loses_none(words: list[str], width: int) 
 @pytest.mark.parametrize(
     ("line", "hang"),
     [
-        ("client    1 sending, the busiest 4% of a core; 37 first tokens came late", 10),
+        ("client      OK: 1 worker, CPU 4%, 37 first tokens uncertain by over 1 ms", 12),
         ("! 3 + 3 runs pass a 5 % margin in about 44 % of plans even for equal arms", 2),
         ("abx: now, next: 3 runs each, in rounds that hold every arm once, two by two", 2),
     ],

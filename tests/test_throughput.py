@@ -146,7 +146,7 @@ def test_the_summary_and_the_report_begin_with_it(tmp_path: Path) -> None:
     run = run_of(tmp_path / "a.run", TRAFFIC)
     said = "0.600 req/s, 8.00 output tok/s, 48.0 input tok/s"
 
-    assert f"throughput {said}" in "\n".join(summary(run, numbers(run)))
+    assert f"throughput  {said}" in "\n".join(summary(run, numbers(run)))
     assert f"throughput: {said}" in run_text(arm_of_run(run))
 
 

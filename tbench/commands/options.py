@@ -154,3 +154,12 @@ Cache = Annotated[
         rich_help_panel=TARGET,
     ),
 ]
+Verbose = Annotated[
+    bool,
+    typer.Option(
+        "--verbose",
+        "-v",
+        help="Print every table and how the numbers were made.",
+        rich_help_panel=OUTPUT,
+    ),
+]

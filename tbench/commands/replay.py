@@ -30,6 +30,7 @@ from tbench.commands.options import (
     Speed,
     Timeout,
     Until,
+    Verbose,
     Warmup,
     Workers,
 )
@@ -120,6 +121,7 @@ def replay(
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object.", rich_help_panel=OUTPUT)
     ] = False,
+    verbose: Verbose = False,
 ) -> int:
     """Send a trace again, paced as recorded or otherwise, and measure every request.
 
@@ -167,4 +169,6 @@ def replay(
     from tbench.replay.command import dry_run as look
     from tbench.replay.command import send
 
-    return look(order, as_json=as_json) if dry_run else send(order, as_json=as_json)
+    if dry_run:
+        return look(order, as_json=as_json)
+    return send(order, as_json=as_json, verbose=verbose)
