@@ -26,7 +26,7 @@ from mitmproxy.options import Options
 
 from tbench.capture.addon import Capture
 from tbench.capture.errors import InputError
-from tbench.capture.lag import Lag
+from tbench.capture.histogram import Histogram
 from tbench.capture.recorder import FLUSH_S, Counts, Recording, begin
 from tbench.capture.redact import mask_address, mask_lookalikes
 from tbench.capture.stopping import stop_signals
@@ -80,7 +80,7 @@ class Listening:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Status:
-    """The state of a capture at one moment; `lag` is over its whole time, in ns.
+    """The state of a capture at one moment; `lag` is how late its loop woke, over its whole time, s.
 
     `left_out` counts what passed through unrecorded as asked, by the option that keeps it out: `host`
     (tunnels count once), `path`, `sample`, `limit`. `redirected` counts answers that sent clients past the
@@ -94,7 +94,12 @@ class Status:
     elapsed_s: float
     draining: bool
     failure: str | None
-    lag: Lag
+    lag: Histogram
+
+    @property
+    def is_late(self) -> bool:
+        """Whether a hundredth or more of the wake-ups came too late, of a hundred at least."""
+        return self.lag.n >= 100 and (self.lag.quantile(0.99) or 0.0) > TROUBLING_S
 
 
 class Watch(Protocol):
@@ -148,6 +153,8 @@ def check_port(host: str, port: int) -> None:
 
 HURRIED_FLUSH_S = 5.0
 LAG_EVERY_S = 0.1
+TROUBLING_S = 0.02
+"""Of the loop's lag (p99): above it, recorded arrival times are the proxy's own, not the network's."""
 START_S, HANG_UP_S = 30.0, 2.0
 TICK_S = 0.5
 CLOCK_EVERY_S = 60.0
@@ -227,7 +234,7 @@ class _Proxy:
         self._began = time.monotonic()
         self._draining = False
         self._stop, self._hurry = asyncio.Event(), asyncio.Event()
-        self._lag, self._recent_lag = Lag(), Lag()
+        self._lag, self._recent_lag = Histogram(), Histogram()
 
     async def run(self) -> Status:
         loop = asyncio.get_running_loop()
@@ -250,7 +257,7 @@ class _Proxy:
     async def _close(self) -> None:
         self._capture.shut()
         recorder = self._parts.recorder
-        recorder.clock(self._recent_lag.summary())
+        recorder.clock(_clock_record(self._recent_lag))
         flush_s = HURRIED_FLUSH_S if self._hurry.is_set() else FLUSH_S
         await asyncio.to_thread(recorder.close, flush_s=flush_s)
 
@@ -333,18 +340,17 @@ class _Proxy:
         await _until(lambda: not capture.in_flight or hurry.is_set(), self._setup.grace_s)
 
     async def _sample_lag(self) -> None:
-        due = time.monotonic_ns()
         clock_due = time.monotonic() + CLOCK_EVERY_S
         while True:
-            due = time.monotonic_ns() + round(LAG_EVERY_S * 1e9)
+            due = time.monotonic() + LAG_EVERY_S
             await asyncio.sleep(LAG_EVERY_S)
-            late = time.monotonic_ns() - due
+            late = time.monotonic() - due
             self._lag.add(late)
             self._recent_lag.add(late)
             if time.monotonic() >= clock_due:
                 clock_due += CLOCK_EVERY_S
-                self._parts.recorder.clock(self._recent_lag.summary())
-                self._recent_lag = Lag()
+                self._parts.recorder.clock(_clock_record(self._recent_lag))
+                self._recent_lag = Histogram()
 
     async def _tick(self) -> None:
         while True:
@@ -365,6 +371,21 @@ class _Proxy:
             failure=self._parts.recorder.failure,
             lag=self._lag,
         )
+
+
+def _clock_record(lag: Histogram) -> dict[str, int | None]:
+    """Of a clock record, `extra`: ns, and the number of samples."""
+
+    def ns(p: float) -> int | None:
+        late = lag.quantile(p)
+        return None if late is None else round(late * 1e9)
+
+    return {
+        "loop_lag_p50_ns": ns(0.5),
+        "loop_lag_p99_ns": ns(0.99),
+        "loop_lag_max_ns": ns(1.0),
+        "loop_lag_samples": lag.n,
+    }
 
 
 def _addons(master: Master) -> Any:  # noqa: ANN401 (mitmproxy's addon manager has no static types)

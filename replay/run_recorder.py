@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from tbench.capture.exchange import Outcome
-from tbench.capture.lag import Lag
+from tbench.capture.histogram import Histogram
 from tbench.capture.providers import GENERATIVE, Usage
 from tbench.capture.redact import Secrets
 from tbench.replay.answers import to_sample
@@ -22,7 +22,6 @@ from tbench.replay.plan import Plan
 from tbench.replay.runfile import RunWriter
 from tbench.replay.sample import Fate, Sample
 from tbench.replay.sender import Attempt
-from tbench.replay.spread import Spread
 from tbench.replay.workers.counters import SharedCounters
 from tbench.replay.workers.pool import WorkerPool
 from tbench.replay.workers.spool import SpoolReader
@@ -38,8 +37,8 @@ class Side:
     tokens/s in that time; `tokens` the sum of those that the server counted.
     """
 
-    latency: Spread = field(default_factory=Spread)
-    speed: Spread = field(default_factory=Spread)
+    latency: Histogram = field(default_factory=Histogram)
+    speed: Histogram = field(default_factory=Histogram)
     tokens: int = 0
 
     def add(self, latency: float, steps: int | None, tokens: int | None) -> None:
@@ -73,7 +72,7 @@ class Tally:
     coalesced: int = 0
     input: Side = field(default_factory=Side)
     output: Side = field(default_factory=Side)
-    _ttft: Spread = field(default_factory=Spread)
+    _ttft: Histogram = field(default_factory=Histogram)
 
     def add(self, sample: Sample) -> None:
         """Count one ended attempt."""
@@ -186,14 +185,18 @@ class Account:
     def _own(self) -> dict[str, Any]:
         """What the client says of itself: its clock, and how near it was to its own limits."""
         reports = self.crew.reports
-        stall = Lag()
+        stall = Histogram()
         for report in reports:
             stall.merge(report.stall)
         clocks = {report.clock for report in reports} or {"user"}
         return {
             "clock": clocks.pop() if len(clocks) == 1 else "user",
             "coalesced_share": self.tally.coalesced_share,
-            "loop_stall_s": _seconds(stall),
+            "loop_stall_s": {
+                "p50": stall.quantile(0.5),
+                "p99": stall.quantile(0.99),
+                "max": stall.quantile(1.0),
+            },
             "most_in_flight": sum(report.most_in_flight for report in reports),
             "workers": self.job.workers,
             "lost_workers": self.crew.lost,
@@ -230,11 +233,6 @@ def steal_s() -> float | None:
     except OSError:
         return None
     return int(first[8]) / os.sysconf("SC_CLK_TCK") if len(first) > 8 else None
-
-
-def _seconds(lag: Lag) -> dict[str, float | None]:
-    named = {"p50": lag.quantile(0.5), "p99": lag.quantile(0.99), "max": lag.quantile(1.0)}
-    return {name: None if late is None else late / 1e9 for name, late in named.items()}
 
 
 # The budget: US dollars that may be spent. What is in flight counts with the most that it may cost.

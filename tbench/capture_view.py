@@ -98,8 +98,8 @@ def summary(status: Status, files: list[Path]) -> Iterator[str]:
     yield f"{first}{more}: {size / MEGA:.2f} MB, {status.elapsed_s:.1f} s"
     p50, p99 = status.lag.quantile(0.5), status.lag.quantile(0.99)
     if p50 is not None and p99 is not None:
-        yield f"event loop late by p50 {p50 / 1e6:.1f} ms, p99 {p99 / 1e6:.1f} ms"
-        if status.lag.troubling:
+        yield f"event loop late by p50 {p50 * 1e3:.1f} ms, p99 {p99 * 1e3:.1f} ms"
+        if status.is_late:
             yield (
                 "WARNING: the capture ran late (p99 above 20 ms): arrival times within that are its own. "
                 "Give it a core of its own, or less traffic (--sample does not help: sample at the client)."

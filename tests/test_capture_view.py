@@ -1,6 +1,7 @@
 """What a capture shows: the lines to paste, the live line, the summary."""
 
 import io
+import warnings
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -8,11 +9,14 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from tbench.capture.lag import Lag
-from tbench.capture.proxy import Listening, Status
+from tbench.capture.histogram import Histogram
 from tbench.capture.recorder import Counts, Recording
 from tbench.capture.selection import Selection
 from tbench.capture_view import View, base_url_lines, files_of, live_line, proxy_lines, summary
+
+with warnings.catch_warnings():  # of pyparsing and ldap3, which mitmproxy imports
+    warnings.simplefilter("ignore")
+    from tbench.capture.proxy import Listening, Status
 
 
 def status(
@@ -24,9 +28,9 @@ def status(
     redirected: dict[str, int] | None = None,
     **counts: Any,
 ) -> Status:
-    lag = Lag()
+    lag = Histogram()
     for _ in range(200 if lag_ns else 0):
-        lag.add(lag_ns)
+        lag.add(lag_ns / 1e9)
     return Status(
         counts=Counts(**counts, outcomes=Counter({"ok": 3, "cut": 1})),
         left_out=left_out or {},

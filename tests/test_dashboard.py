@@ -24,13 +24,13 @@ from tbench.benchmark.dashboard.frame import (
     scatter,
 )
 from tbench.benchmark.view import Log
+from tbench.capture.histogram import Histogram
 from tbench.replay.run_recorder import Tally
 from tbench.replay.runner import Live
-from tbench.replay.spread import Spread
 
 
-def spread_of(*values: float) -> Spread:
-    spread = Spread()
+def spread_of(*values: float) -> Histogram:
+    spread = Histogram()
     for value in values:
         spread.add(value)
     return spread

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from tbench.capture.lag import Lag
+from tbench.capture.histogram import Histogram
 from tbench.replay.pacing import Closed, Fixed, Profile
 from tbench.replay.sender import Deadlines, Origin
 from tbench.replay.senders import Kind
@@ -45,13 +45,13 @@ class WorkerTask:
 class WorkerStats:
     """What a worker saw of itself. `stamps` counts the reads stamped by the kernel and by the process.
 
-    `stall` is how late its loop woke, `cpu_s` and `wall_s` what the sending took. `failure` says why it
+    `stall` is how late its loop woke (s), `cpu_s` and `wall_s` what the sending took. `failure` says why it
     could not go on.
     """
 
     clock: str
     stamps: tuple[int, int]
-    stall: Lag
+    stall: Histogram
     most_in_flight: int
     refused: bool
     hopeless: bool

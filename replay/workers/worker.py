@@ -20,7 +20,7 @@ from typing import Any, Final
 
 import trio
 
-from tbench.capture.lag import Lag
+from tbench.capture.histogram import Histogram
 from tbench.replay.breaker import Brake
 from tbench.replay.player import Player, punctual
 from tbench.replay.sender import Attempt, Call
@@ -99,7 +99,7 @@ class Worker:
         self.spool = SpoolWriter(spool)
         self.feed_fd = feed
         self.brakes = [Brake(keyless=keyless) for keyless in duty.keyless]
-        self.stall = Lag()
+        self.stall = Histogram()
 
     async def run(self) -> None:
         """From the first word to the last."""
@@ -193,7 +193,7 @@ class Worker:
         while True:
             wanted = trio.current_time() + STALL_STEP_S
             await trio.sleep_until(wanted)
-            self.stall.add(round((trio.current_time() - wanted) * 1e9))
+            self.stall.add(trio.current_time() - wanted)
 
     def _report(self, sender: OpenSender, cpu_s: float, wall_s: float) -> WorkerStats:
         error = self.spool.error

@@ -29,8 +29,8 @@ from tbench.benchmark.dashboard.frame import (
     number,
     scatter,
 )
+from tbench.capture.histogram import Histogram
 from tbench.replay.progress import clock
-from tbench.replay.spread import Spread
 
 BINS: Final = 10
 NARROW: Final = (80, 24)
@@ -157,7 +157,7 @@ def stats(half: Half, unit: str) -> Table:
     return table
 
 
-def _figures(spread: Spread) -> list[tuple[str, float | None]]:
+def _figures(spread: Histogram) -> list[tuple[str, float | None]]:
     ends = (spread.least, spread.most) if spread.n else (None, None)
     return [
         ("avg", spread.mean),
@@ -167,9 +167,9 @@ def _figures(spread: Spread) -> list[tuple[str, float | None]]:
     ]
 
 
-def histogram(spread: Spread, unit: str, width: int) -> list[Text]:
+def histogram(spread: Histogram, unit: str, width: int) -> list[Text]:
     """Ten lines at most: where a bin begins, its bar, and how many are in it where that has room."""
-    bins = spread.histogram(BINS)
+    bins = spread.bins(BINS)
     if not bins:
         return [Text("nothing completed yet", "dim")]
     labels = edges([one.low for one in bins], unit)

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from rich.text import Text
 
-from tbench.replay.spread import Spread
+from tbench.capture.histogram import Histogram
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,8 +52,8 @@ class Half:
 
     title: str
     what: str
-    latency: Spread
-    speed: Spread
+    latency: Histogram
+    speed: Histogram
     per_s: float
 
 

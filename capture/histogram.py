@@ -1,4 +1,8 @@
-"""Spread: how values are spread, kept in log buckets: a small, bounded amount for any number of them."""
+"""Histogram: counts in log buckets, a small and bounded amount of memory for any number of values.
+
+Those of parts add up to that of the whole. A bucket is two per mille wide, which no figure that is shown from
+it can tell; what a verdict rests on is computed from the values themselves.
+"""
 
 import math
 from dataclasses import dataclass, field
@@ -20,10 +24,10 @@ class Bin(NamedTuple):
 
 
 @dataclass(kw_only=True, slots=True)
-class Spread:
-    """Values from 0: `n` of them with their `total` and extremes, exact; quantiles to two per mille.
+class Histogram:
+    """Values from 0, of any unit: `n` of them with their `total` and extremes, exact.
 
-    One thread may `add` while another takes a `copy`.
+    Below zero counts as zero. One thread may `add` while another takes a `copy`.
     """
 
     n: int = 0
@@ -34,6 +38,8 @@ class Spread:
 
     def add(self, value: float) -> None:
         """Count a value, in constant time."""
+        if value < 0.0:  # noqa: PLR1730 (a call is dearer)
+            value = 0.0
         self.n += 1
         self.total += value
         if value < self.least:  # noqa: PLR1730 (a call is dearer)
@@ -43,9 +49,17 @@ class Spread:
         bucket = round(_log(max(LEAST, value)) / STEP)
         self._buckets[bucket] = self._buckets.get(bucket, 0) + 1
 
-    def copy(self) -> "Spread":
+    def merge(self, other: "Histogram") -> None:
+        """Count another one's values, too."""
+        self.n += other.n
+        self.total += other.total
+        self.least, self.most = min(self.least, other.least), max(self.most, other.most)
+        for bucket, count in other._buckets.items():  # noqa: SLF001 (one of our own)
+            self._buckets[bucket] = self._buckets.get(bucket, 0) + count
+
+    def copy(self) -> "Histogram":
         """As it is now; it does not change any more."""
-        return Spread(
+        return Histogram(
             n=self.n,
             total=self.total,
             least=self.least,
@@ -58,7 +72,7 @@ class Spread:
         return self.total / self.n if self.n else None
 
     def quantile(self, p: float) -> float | None:
-        """About that quantile, between the extremes; None without a value."""
+        """The p-quantile to two per mille, the extremes exactly; None without a value."""
         buckets = self._buckets.copy()
         left = p * sum(buckets.values())
         for bucket in sorted(buckets):
@@ -67,8 +81,8 @@ class Spread:
                 return min(max(math.exp(bucket * STEP), self.least), self.most)
         return None
 
-    def histogram(self, bins: int) -> list[Bin]:
-        """At most so many bins, each `bins`-th root of the whole range wide; the counts are exact.
+    def bins(self, most: int) -> list[Bin]:
+        """At most so many bins, equally wide in the logarithm; the counts are exact.
 
         A bin is made of whole buckets, so values that lie close together have fewer of them.
         """
@@ -76,13 +90,13 @@ class Spread:
         if not buckets:
             return []
         first, last = min(buckets), max(buckets)
-        each = math.ceil((last - first + 1) / bins)
+        each = math.ceil((last - first + 1) / most)
         counts = [0] * math.ceil((last - first + 1) / each)
-        for bucket, number in buckets.items():
-            counts[(bucket - first) // each] += number
+        for bucket, count in buckets.items():
+            counts[(bucket - first) // each] += count
         return [
-            Bin(_edge(first + k * each), _edge(first + (k + 1) * each), number)
-            for k, number in enumerate(counts)
+            Bin(_edge(first + k * each), _edge(first + (k + 1) * each), count)
+            for k, count in enumerate(counts)
         ]
 
 
