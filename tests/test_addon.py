@@ -1,7 +1,6 @@
 """The addon's hooks, with mitmproxy's own test kit: what each sequence of hooks leaves in the trace."""
 
 import asyncio
-import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -9,7 +8,13 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from mitmproxy import http
+from mitmproxy.connection import ConnectionState
+from mitmproxy.flow import Error
+from mitmproxy.test import taddons, tflow, tutils
+from mitmproxy.websocket import WebSocketData
 
+from tbench.capture.addon import STREAM_ABOVE, Capture, Script
 from tbench.capture.exchange import Exchange, Outcome
 from tbench.capture.recorder import Recorder, RecorderSetup
 from tbench.capture.records import TraceHeader
@@ -21,16 +26,6 @@ from tbench.capture.tee import Budget
 from tbench.capture.trace_info import trace_info
 from tbench.capture.tracefile import TraceWriter, read_trace
 from tbench.replay.plan import Plan
-
-with warnings.catch_warnings():  # of pyparsing and ldap3, which mitmproxy imports
-    warnings.simplefilter("ignore")
-    from mitmproxy import http
-    from mitmproxy.connection import ConnectionState
-    from mitmproxy.flow import Error
-    from mitmproxy.test import taddons, tflow, tutils
-    from mitmproxy.websocket import WebSocketData
-
-    from tbench.capture.addon import STREAM_ABOVE, Capture, Script
 
 KEY = "sk-addon-0123456789"
 EVENT = b'data: {"choices":[{"index":0,"delta":{"content":"x"},"finish_reason":"stop"}]}\n\n'

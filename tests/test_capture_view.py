@@ -1,7 +1,6 @@
 """What a capture shows: the lines to paste, the live line, the summary."""
 
 import io
-import warnings
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -10,13 +9,10 @@ import pytest
 from rich.console import Console
 
 from tbench.capture.histogram import Histogram
+from tbench.capture.proxy import Listening, Status
 from tbench.capture.recorder import Counts, Recording
 from tbench.capture.selection import Selection
 from tbench.capture_view import View, base_url_lines, files_of, live_line, proxy_lines, summary
-
-with warnings.catch_warnings():  # of pyparsing and ldap3, which mitmproxy imports
-    warnings.simplefilter("ignore")
-    from tbench.capture.proxy import Listening, Status
 
 
 def status(

@@ -9,9 +9,6 @@ import pytest
 
 from tbench import __main__ as entry
 
-# of pyparsing and ldap3, which mitmproxy imports
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
-
 
 @pytest.fixture
 def refusal(

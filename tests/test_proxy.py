@@ -2,19 +2,14 @@
 
 import gc
 import sys
-import warnings
 from pathlib import Path
 
 import msgpack
 import zstandard
 
-from tbench.capture.proxy import Listening, Status
+from tbench.capture.proxy import Listening, Setup, Status, run
 from tbench.capture.recorder import Recording
 from tbench.capture.selection import Selection
-
-with warnings.catch_warnings():  # of pyparsing and ldap3, which mitmproxy imports
-    warnings.simplefilter("ignore")
-    from tbench.capture.proxy import Setup, run
 
 
 class Notes:
