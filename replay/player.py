@@ -228,6 +228,7 @@ class Player:
                 held=held,
                 label=call.label,
                 cost=call.cost,
+                arm=call.arm,
                 reply=reply,
             )
         )

@@ -295,10 +295,9 @@ class ArmOutput:
 
 @dataclass(kw_only=True)
 class RunRecorder:
-    """Writes what comes through `spools` into `books`; for one thread at a time.
+    """Writes what comes through `spools` into `books`, one for each arm; for one thread at a time.
 
-    The attempts of book i have indices i modulo the number of books. `follow` writes behind the sending
-    until `finish` is called, `complete` writes the rest.
+    `follow` writes behind the sending until `finish` is called, `complete` writes the rest.
     """
 
     spools: Sequence[SpoolReader]
@@ -341,8 +340,7 @@ class RunRecorder:
             book.pump()
 
     def _write(self, attempt: Attempt, began: float) -> None:
-        attempt.index, arm = divmod(attempt.index, len(self.books))
-        book = self.books[arm]
+        book = self.books[attempt.arm]
         sample = to_sample(attempt, began, book.secrets)
         book.writer.add(sample)
         book.tally.add(sample)

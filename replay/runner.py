@@ -46,19 +46,17 @@ from tbench.replay.workers.tasks import worker_tasks
 def interleaved(voices: Sequence[Iterator[Call]], seed: int) -> Iterator[Call]:
     """The first call of each, in random order, then the second of each, and so on.
 
-    The call i of voice v gets the index i * len(voices) + v. Raises ValueError when one has more than
-    another: they are of the same plan.
+    Says in each of which arm it is. Raises ValueError when one has more than another: they are of the same
+    plan.
     """
-    return voices[0] if len(voices) == 1 else _drawn(voices, seed)
-
-
-def _drawn(voices: Sequence[Iterator[Call]], seed: int) -> Iterator[Call]:
+    if len(voices) == 1:
+        yield from voices[0]
+        return
     source = random.Random(seed)
     for turn in zip(*voices, strict=True):
-        for voice in source.sample(range(len(turn)), len(turn)):
-            call = turn[voice]
-            call.index = call.index * len(turn) + voice
-            yield call
+        for arm in source.sample(range(len(turn)), len(turn)):
+            turn[arm].arm = arm
+            yield turn[arm]
 
 
 # The calls of a plan: each request built for its target, given its due time and what it may cost.
@@ -323,12 +321,11 @@ class _ReplayRun:
             self.fed.set()
 
     def _feeder(self) -> Feeder:
-        arms = len(self.voices)
         drawn = interleaved([voice.calls for voice in self.voices], self.seed)
         return Feeder(
             drawn,
             [member.feed for member in self.crew.members],
-            lambda call: self.voices[call.index % arms].shards.next(),
+            lambda call: self.voices[call.arm].shards.next(),
         )
 
     async def _planned(self) -> int | None:

@@ -68,9 +68,9 @@ class Call:
     `index` is its place in the plan; `due` is when it should be sent, seconds from the run's start, None
     in a closed loop. `head` is the request line and the header fields with the blank line after them,
     as they go out; `body` follows it. `cost` is the most that it is expected to cost, US dollars, where
-    a budget asks. `label` is what the sample will say of it (replay.request), which no sender reads.
-
-    A request that HTTP/1.1 cannot carry is a call, too: its head is empty and its body says why.
+    a budget asks. `label` is what the sample will say of it (replay.request), which no sender reads. `arm` is
+    the place of its target among those of a duet. `refusal` says why HTTP/1.1 cannot carry it (it ends as a
+    PROTOCOL_ERROR), None when it can.
     """
 
     index: int
@@ -80,11 +80,8 @@ class Call:
     body: bytes
     cost: float = 0.0
     label: bytes = b""
-
-    @property
-    def refusal(self) -> str | None:
-        """Why it cannot be sent (a PROTOCOL_ERROR); None when it can."""
-        return None if self.head else self.body.decode(errors="replace")
+    arm: int = 0
+    refusal: str | None = None
 
     @property
     def bodyless(self) -> bool:
@@ -215,7 +212,7 @@ def _below(error: BaseException) -> BaseException | None:
 
 @dataclass(slots=True, kw_only=True)
 class Attempt:
-    """`index`, `due`, `cost` and `label` are the call's.
+    """`index`, `due`, `cost`, `label` and `arm` are the call's.
 
     `held` is how long it waited for `--max-in-flight`, seconds.
     """
@@ -226,3 +223,4 @@ class Attempt:
     label: bytes
     reply: Reply
     cost: float = 0.0
+    arm: int = 0

@@ -242,7 +242,8 @@ def _refused(planned: Planned, due: float | None, error: Exception) -> Call:
         due=due,
         origin=NOWHERE,
         head=b"",
-        body=one_line(str(error)).encode(),
+        body=b"",
+        refusal=one_line(str(error)),
         label=_label(planned, planned.info, len(planned.exchange.request.body or b"")),
     )
 

@@ -1025,11 +1025,12 @@ def test_a_connection_that_is_being_opened_is_abandoned(kind: str) -> None:
 
 
 def test_a_call_that_cannot_be_sent_says_why(kind: str) -> None:
-    """Its head is empty and its body is the reason; no connection is opened for it."""
+    """No connection is opened for it."""
 
     async def main() -> Reply:
         reply = Reply()
-        made = Call(index=0, due=None, origin=Origin("http", "h", 80), head=b"", body=b"no way")
+        nowhere = Origin("http", "h", 80)
+        made = Call(index=0, due=None, origin=nowhere, head=b"", body=b"", refusal="no way")
         async with KINDS[kind](Deadlines()) as sender:
             await send(sender, made, reply)
         return reply

@@ -34,7 +34,14 @@ HERE = Origin("http", "127.0.0.1", 9)
 def call(index: int, body: bytes = b"{}", due: float | None = None) -> Call:
     head = b"POST / HTTP/1.1\r\nhost: h\r\n\r\n"
     return Call(
-        index=index, due=due, origin=HERE, head=head, body=body, cost=0.5, label=b"l%d" % index
+        index=index,
+        due=due,
+        origin=HERE,
+        head=head,
+        body=body,
+        cost=0.5,
+        label=b"l%d" % index,
+        arm=2,
     )
 
 
@@ -66,7 +73,7 @@ def attempt(index: int, chunks: list[tuple[float, bytes]]) -> Attempt:
         end=3.25,
         failure=(Outcome.CUT, "half an answer \udce4"),
     )
-    return Attempt(index=index, due=0.125, held=0.5, label=b"\x00l", cost=0.25, reply=reply)
+    return Attempt(index=index, due=0.125, held=0.5, label=b"\x00l", cost=0.25, reply=reply, arm=3)
 
 
 def spooled(fd: int, attempts: list[Attempt]) -> None:
@@ -184,6 +191,7 @@ def fed(calls: list[Call], pulse: SharedCounters, most_bytes: int = 2**20) -> li
 def test_calls_reach_the_worker_in_order_and_whole(pulse: SharedCounters) -> None:
     """Small and large bodies, with their due times, costs and labels."""
     calls = [call(i, bytes(i * 1000), due=i / 8) for i in range(200)]
+    calls[7].refusal = "no"
 
     assert fed(calls, pulse) == calls
 
@@ -395,7 +403,6 @@ def duty(number: int, workers: int) -> WorkerTask:
         proxy=None,
         deadlines=Deadlines(),
         origins=(HERE,),
-        arms=1,
         keyless=(False,),
         connections=0,
         closed=Fixed(limit=1),

@@ -26,7 +26,8 @@ _pack: Callable[[object], bytes] = msgpack.Packer(unicode_errors="surrogatepass"
 
 def frame(call: Call) -> bytes:
     """A call as bytes."""
-    return _pack((call.index, call.due, call.origin, call.head, call.body, call.cost, call.label))
+    place = call.index, call.arm, call.due, call.origin
+    return _pack((*place, call.head, call.body, call.cost, call.label, call.refusal))
 
 
 class Feed:
@@ -108,10 +109,17 @@ class Feed:
             self._room = None
 
     def _call(self, parts: tuple[Any, ...]) -> Call:
-        index, due, origin, head, body, cost, label = parts
-        known = self._origins.setdefault(origin, Origin(*origin))
+        index, arm, due, origin, head, body, cost, label, refusal = parts
         return Call(
-            index=index, due=due, origin=known, head=head, body=body, cost=cost, label=label
+            index=index,
+            due=due,
+            origin=self._origins.setdefault(origin, Origin(*origin)),
+            head=head,
+            body=body,
+            cost=cost,
+            label=label,
+            arm=arm,
+            refusal=refusal,
         )
 
 

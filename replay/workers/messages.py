@@ -18,8 +18,8 @@ Word = Literal["ready", "warm", "go", "stop"]
 class WorkerTask:
     """One worker's share. `closed` is None in open modes, where each call has its due time.
 
-    `connections` to each of `origins` are opened ahead. Calls of the arm i of a duet have indices i modulo
-    `arms`; `keyless` says of each whether it sends no key. `ends` ends a closed loop, seconds from the start.
+    `connections` to each of `origins` are opened ahead. `keyless` says of each arm of a duet whether it
+    sends no key. `ends` ends a closed loop, seconds from the start.
     `budget` is in US dollars. `ahead_bytes` is how much is kept at hand.
     """
 
@@ -30,7 +30,6 @@ class WorkerTask:
     proxy: str | None = field(repr=False)
     deadlines: Deadlines
     origins: tuple[Origin, ...]
-    arms: int
     keyless: tuple[bool, ...]
     connections: int
     closed: Closed | None

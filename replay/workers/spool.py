@@ -49,6 +49,7 @@ class SpoolWriter:
             self._pack(
                 (
                     attempt.index,
+                    attempt.arm,
                     attempt.due,
                     attempt.held,
                     attempt.label,
@@ -134,11 +135,11 @@ class SpoolReader:
 
 def _attempt(frame: tuple[Any, ...]) -> Attempt:
     """By place, as `SpoolWriter.add` has them."""
-    index, due, held, label, cost, connecting, reused, sent, *rest = frame
+    index, arm, due, held, label, cost, connecting, reused, sent, *rest = frame
     *seen, failure = rest
     reply = Reply(connecting, reused, sent, *seen)
     reply.failure = failure and (Outcome(failure[0]), failure[1])
-    return Attempt(index=index, due=due, held=held, label=label, cost=cost, reply=reply)
+    return Attempt(index=index, due=due, held=held, label=label, reply=reply, cost=cost, arm=arm)
 
 
 def _punch(fd: int, offset: int, length: int) -> None:

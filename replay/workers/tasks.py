@@ -34,7 +34,6 @@ def worker_tasks(jobs: "Sequence[Job]", closed: Closed | None) -> list[WorkerTas
             proxy=job.proxy,
             deadlines=job.deadlines,
             origins=tuple(origin_at(address(one.target.base_url)) for one in jobs),
-            arms=len(jobs),
             keyless=tuple(one.target.keyless for one in jobs),
             connections=min(share(_at_once(closed), number, workers), MOST_CONNECTIONS),
             closed=closed and part(closed, number, workers),

@@ -160,13 +160,13 @@ class Worker:
     def _may_send(self, call: Call) -> bool:
         if self.purse is not None and not self.purse.allows(call.cost):
             return False
-        self.row.issue(call.index % self.duty.arms)
+        self.row.issue(call.arm)
         return True
 
     def _keep(self, attempt: Attempt) -> None:
         self.spool.add(attempt)
         self.row["ended"] = self.player.issued - self.player.in_flight
-        brake = self.brakes[attempt.index % self.duty.arms]
+        brake = self.brakes[attempt.arm]
         brake.see(attempt.reply)
         if brake.on and not self.player.cancelled:
             self.player.cancel()
