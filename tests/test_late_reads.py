@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -75,7 +75,7 @@ class Truth(threading.Thread):
         self.start()
 
     def run(self) -> None:
-        ends = time.monotonic() + 60
+        ends = time.monotonic() + 120
         while not self.over.is_set() and time.monotonic() < ends:
             left = self._due[0][0] - time.monotonic() if self._due else 0.05
             for key, _ in self._events.select(max(0.0, min(left, 0.05))):
@@ -172,7 +172,7 @@ class Replay:
 
     def ended(self) -> tuple[int, dict[str, Any]]:
         """Its exit code, and what it printed."""
-        out, err = self._process.communicate(timeout=60)
+        out, err = self._process.communicate(timeout=120)
         assert out, err
         return self._process.returncode, json.loads(out)
 
@@ -232,23 +232,30 @@ def test_a_sender_that_was_stopped_knows_it(
     assert any(words in numbers["invalid_because"] for words in late[: 1 + (sender == "httpx")])
 
 
+@pytest.fixture
+def busy() -> Iterator[None]:
+    """A process for each core that wants all of it."""
+    loop = "import time\nend = time.monotonic() + 120\nwhile time.monotonic() < end: pass"
+    processes = [subprocess.Popen([sys.executable, "-c", loop]) for _ in range(os.cpu_count() or 1)]
+    yield
+    for process in processes:
+        process.kill()
+        process.wait()
+
+
+@pytest.mark.usefixtures("busy")
 @pytest.mark.parametrize("sender", ["engine", "httpx"])
 def test_streams_in_lockstep_are_stamped_truly(trace: Path, sender: str) -> None:
     """200 streams that begin and end together, tokens 2 ms apart: a stamp is true, or says since when.
 
-    Where others have the cores the server may be stopped between a write and its note of it: three tries.
+    Beside others the sender loses its core, and its interpreter to the thread that writes its answers. The
+    server may, too: that only makes the two times between which it wrote lie further apart.
     """
-    wrong: dict[str, int] = {}
-    for _ in range(3):
-        server = Truth((0.005, 0.007, 0.009, 0.011, 0.013, 0.013))
-        running = Replay(trace, server.url, sender, 600, 200)
-        code, numbers = running.ended()
-        server.over.set()
-        assert code in {0, 4}, numbers
-        assert numbers["completed"] == 600
-        wrong = outside(running.path, server.writes)
-        running.path.unlink()
-        if not any(wrong.values()):
-            break
+    server = Truth((0.005, 0.007, 0.009, 0.011, 0.013, 0.013))
+    running = Replay(trace, server.url, sender, 600, 200)
+    code, numbers = running.ended()
+    server.over.set()
 
-    assert wrong == dict.fromkeys(STAMPS, 0)
+    assert code in {0, 4}, numbers
+    assert numbers["completed"] == 600
+    assert outside(running.path, server.writes) == dict.fromkeys(STAMPS, 0)

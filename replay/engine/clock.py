@@ -16,8 +16,10 @@ STALE_S: Final = 0.1
 SLACK_S: Final = 0.0001
 """Stamps that contradict each other by more are not to be believed: the wall clock was set."""
 TICK_S: Final = 0.010
-MISSED_S: Final = 0.025
-"""A loop that has not come round for so long was stopped, or blocked."""
+ASLEEP_S: Final = 0.0001
+"""What looks like a shorter sleep may be interrupts, which no thread's clock counts."""
+LATE_S: Final = 0.002
+"""A sleep that lasts longer than was asked for by more is that of a stopped thread: trio asks in whole ms."""
 TRIES: Final = 3
 """Of so many readings the one is kept that was interrupted least."""
 
@@ -83,22 +85,26 @@ def _width(pair: tuple[float, int, float]) -> float:
 class Passes(trio.abc.Instrument):
     """The passes of trio's loop: what a task reads in this one was not there before `empty` (trio's clock).
 
-    A loop that sleeps until something comes is woken by the first that does. So what it finds then came no
-    earlier than its thread has been awake since: running, or waiting for a core (Linux's schedstat,
-    proc(5); elsewhere that part counts as nothing). A thread that was stopped, or blocked elsewhere, is
-    neither: then the loop misses its `tick`, and only the pass before is known; so it is in the pass that
-    follows, since an interrupted wait that took too long ends without asking what is there (PEP 475).
+    The wait of a pass asks the kernel what is ready, and sleeps only if nothing is. So after a sleep nothing
+    was there until its end: as long ago as the thread has been awake since, running or waiting for a core
+    (Linux's schedstat, proc(5); elsewhere that part counts as sleep). After a wait without a sleep, nothing
+    was there when the wait before it asked.
+
+    A thread may sleep for another reason. One that is stopped sleeps for longer than its loop asked, and an
+    interrupted wait may end without having asked (PEP 475): it counts for nothing. One that waits for the
+    interpreter, which another thread holds, may have had events long before: its sleep counts for nothing.
+
     `number` counts the passes.
     """
 
     def __init__(self) -> None:
         self.number = 0
-        self.empty = self._passed = trio.current_time()
-        self._stopped = False
         self._stat = -1
         with suppress(OSError):
             self._stat = os.open("/proc/thread-self/schedstat", os.O_RDONLY | os.O_CLOEXEC)
-        self._awake = self._awake_s()
+        self._threads = trio.to_thread.current_default_thread_limiter()
+        self.before_io_wait(0.0)
+        self.empty = self._asked = self._begun
         trio.lowlevel.add_instrument(self)
 
     async def tick(self) -> None:
@@ -108,14 +114,21 @@ class Passes(trio.abc.Instrument):
             at = max(at + TICK_S, trio.current_time())
             await trio.sleep_until(at)
 
-    def after_io_wait(self, timeout: float) -> None:  # noqa: ARG002 (trio's signature)
-        now, awake = trio.current_time(), self._awake_s()
-        before, self._stopped = self._stopped, now - self._passed > MISSED_S
-        if self._stopped:
-            self.empty = self._passed
-        elif not before:
-            self.empty = now - (awake - self._awake)
-        self._passed, self._awake = now, awake
+    def before_io_wait(self, timeout: float) -> None:  # noqa: ARG002 (trio's signature)
+        # Read in this order, and behind the wait in the other: where another process gets the core in
+        # between, the sleep looks shorter than it was, never longer.
+        self._threaded = self._threads.borrowed_tokens
+        self._awake = self._awake_s()
+        self._begun = trio.current_time()
+
+    def after_io_wait(self, timeout: float) -> None:
+        slept = trio.current_time() - self._begun
+        slept -= self._awake_s() - self._awake
+        self.empty = self._asked
+        if slept <= timeout + LATE_S:
+            self._asked = self._begun
+            if slept > ASLEEP_S and not (self._threaded or self._threads.borrowed_tokens):
+                self.empty = self._asked = self._begun + slept
         self.number += 1
 
     def close(self) -> None:

@@ -170,8 +170,10 @@ class Connection:
         self._deaf = not data
         self.reads += 1
         unsure = None
-        if at - empty > CERTAIN_S and at - self._asked > CERTAIN_S:
-            unsure = max(empty, self._asked)
+        if not -SLACK_S <= at - empty <= CERTAIN_S:
+            # What is stamped before the socket was seen empty was on its way then, for who knows how long.
+            since = self._asked if at < empty else max(empty, self._asked)
+            unsure = since if at - since > CERTAIN_S else None
         self.unread.append((self.exchange, at, data, trouble, self._by_kernel, unsure))
         self._reader.unread_bytes += len(data)
         return True
