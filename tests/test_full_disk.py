@@ -15,8 +15,8 @@ import pytest
 from tbench.__main__ import run as tbench
 from tbench.abtest.run_store import RunStore
 from tbench.analysis.history import History, write_history
+from tbench.benchmark.board import Log
 from tbench.benchmark.layout import write_json
-from tbench.benchmark.view import Log
 from tbench.capture.errors import InvalidRunError, TbenchError
 from tbench.commands.output import private, write_shared
 from tbench.replay.runfile import RunWriter

@@ -18,7 +18,7 @@ from rich.text import Text
 
 from tbench.__main__ import run as tbench
 from tbench.analysis.report.terminal_tables import Sheet, grid
-from tbench.benchmark.view import Log
+from tbench.benchmark.board import Log
 from tbench.capture import Exchange, Outcome, Request, Response, TraceHeader, TraceWriter
 from tbench.capture.console import Console
 from tbench.capture.terminal import Guard, escaped, named

@@ -13,10 +13,10 @@ from typing import Any, Final
 import numpy as np
 import orjson
 
+from tbench.benchmark.board import Log
 from tbench.benchmark.conduct import check_hope, hopeless, too_much
 from tbench.benchmark.layout import OWN, write_json
 from tbench.benchmark.options import BenchmarkOptions
-from tbench.benchmark.view import Log
 from tbench.capture.errors import InvalidRunError
 from tbench.capture.jsontext import read_json
 from tbench.capture.synthesis import Workload, calibrated, parse, write

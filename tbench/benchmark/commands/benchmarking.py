@@ -16,21 +16,22 @@ from uuid import uuid4
 from tbench.analysis.arms import load_arm
 from tbench.analysis.slo import met, parse_slo
 from tbench.benchmark.aggregate import Trim
+from tbench.benchmark.board import Log, board
 from tbench.benchmark.calibration import with_lengths
 from tbench.benchmark.commands.uploading import Upload, exit_of
 from tbench.benchmark.conduct import RUNS, Benchmark, PointResult, conduct
-from tbench.benchmark.dashboard.board import board
+from tbench.benchmark.folder import load_experiment
 from tbench.benchmark.layout import METADATA, OWN, write_json
 from tbench.benchmark.options import MINUTE_S, BenchmarkOptions
+from tbench.benchmark.report import sweep_text
 from tbench.benchmark.result import read_object
 from tbench.benchmark.sweep import BATCHED, Point, Sweep, kept, search
 from tbench.benchmark.uploading.delivery import Delivery
-from tbench.benchmark.view import Log, table
 from tbench.capture.errors import InputError, TbenchError, UnreachableError
 from tbench.capture.synthesis import Workload, parse
 from tbench.capture.synthesis.content import materials
 from tbench.capture.terminal import plural
-from tbench.commands.output import terminable
+from tbench.commands.output import show, terminable, terminal
 from tbench.replay.limits import headroom
 from tbench.replay.options import ReplayOptions
 from tbench.replay.runfile import Run
@@ -163,7 +164,6 @@ def _summary_was_interrupted(made: list[PointResult], folder: Path, log: Log) ->
 
 def _summarise(folder: Path, log: Log) -> None:
     """The workbook and the pictures of what is there, as genai-bench has them."""
-    from tbench.benchmark.folder import load_experiment
     from tbench.benchmark.plots.files import default_plots
     from tbench.benchmark.workbook.book import write_workbook
 
@@ -276,8 +276,8 @@ def _print(
         ]
         upload = delivery.map() if delivery else None
         print(json.dumps({"folder": str(folder), "points": results, "upload": upload}))
-    else:
-        print("\n".join(table(made)))
+    elif (sweep := load_experiment(folder)).points:
+        show(sweep_text(sweep, **terminal()))
 
 
 def _exit(made: list[PointResult], name: str, *, interrupted: bool) -> int:

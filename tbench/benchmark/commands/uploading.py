@@ -9,10 +9,10 @@ from uuid import uuid4
 
 import typer
 
+from tbench.benchmark.board import on_stderr
 from tbench.benchmark.layout import OWN, write_json
 from tbench.benchmark.uploading.delivery import Delivery, claimed, deliver, report
 from tbench.benchmark.uploading.store import Address, Store, read_address
-from tbench.benchmark.view import on_stderr
 from tbench.capture.errors import InputError
 from tbench.capture.jsontext import read_json
 
