@@ -290,12 +290,16 @@ def pack_chunks(chunks: Iterable[Chunk]) -> dict[str, Any]:
     deltas: list[int] = []
     sizes: list[int] = []
     last = 0
-    for chunk in chunks:
-        first = chunk.at_ns if first is None else first
-        at = max(last, (chunk.at_ns - first + 500) // 1000)
-        fillers, delta = divmod(at - last, U32_MAX)
-        deltas += [U32_MAX] * fillers + [delta]
-        sizes += [0] * fillers + [chunk.size]
+    for at_ns, size in chunks:
+        first = at_ns if first is None else first
+        at = max(last, (at_ns - first + 500) // 1000)
+        delta = at - last
+        if delta >= U32_MAX:  # 71 minutes of silence, as chunks of no bytes
+            fillers, delta = divmod(delta, U32_MAX)
+            deltas += [U32_MAX] * fillers
+            sizes += [0] * fillers
+        deltas.append(delta)
+        sizes.append(size)
         last = at
     layout = f"<{len(sizes)}I"
     return {

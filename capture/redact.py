@@ -12,7 +12,7 @@ import re
 import secrets as entropy
 from base64 import b64decode
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
 from typing import NamedTuple
 from urllib.parse import quote, quote_plus, unquote_plus
@@ -93,6 +93,17 @@ class Secrets:
     """What a caller must never see written down: exact byte strings, each in every common spelling."""
 
     spellings: tuple[bytes, ...] = ()
+    _parts: dict[bytes, tuple[bytes, int]] = field(init=False, repr=False, compare=False)
+    """What tells that a part of a secret is there: its end or its beginning, and where that stands."""
+
+    def __post_init__(self) -> None:
+        parts = {
+            spelling[at : at + size]: (spelling, at)
+            for spelling in self.spellings
+            for at, size in ((len(spelling) - TAIL, TAIL), (0, HEAD))
+            if len(spelling) >= TAIL + HEAD and _is_drawn(spelling[at : at + size])
+        }
+        object.__setattr__(self, "_parts", parts)
 
     @staticmethod
     def of(words: Iterable[str]) -> "Secrets":
@@ -103,7 +114,7 @@ class Secrets:
     def found_in(self, data: bytes) -> bool:
         """Whether any of them occurs in `data`."""
         return any(spelling in data for spelling in self.spellings) or any(
-            piece in data for piece in self._pieces()
+            part in data for part in self._parts
         )
 
     def __or__(self, other: "Secrets") -> "Secrets":
@@ -117,19 +128,10 @@ class Secrets:
         for spelling in self.spellings:
             if spelling in data:
                 data = data.replace(spelling, b"*" * len(spelling))
-        for piece, (spelling, offset) in self._pieces().items():
-            if piece in data:
-                data = _without_part(data, piece, spelling, offset)
+        for part, (spelling, offset) in self._parts.items():
+            if part in data:
+                data = _without_part(data, part, spelling, offset)
         return data
-
-    def _pieces(self) -> dict[bytes, tuple[bytes, int]]:
-        """What tells that a part of a secret is there: its end or its beginning, and where that stands."""
-        return {
-            spelling[at : at + size]: (spelling, at)
-            for spelling in self.spellings
-            for at, size in ((len(spelling) - TAIL, TAIL), (0, HEAD))
-            if len(spelling) >= TAIL + HEAD and _is_drawn(spelling[at : at + size])
-        }
 
     def mask_text(self, text: str) -> str:
         """The same for text."""
@@ -156,18 +158,18 @@ def _is_drawn(piece: bytes) -> bool:
     return bool(_DRAWN.match(piece)) and not _WORDED.search(piece)
 
 
-def _without_part(data: bytes, piece: bytes, spelling: bytes, offset: int) -> bytes:
-    """`data` without each `piece`, and without as much of `spelling` as stands around it."""
+def _without_part(data: bytes, part: bytes, spelling: bytes, offset: int) -> bytes:
+    """`data` without each `part`, and without as much of `spelling` as stands around it."""
     masked_data = bytearray(data)
-    start = data.find(piece)
+    start = data.find(part)
     while start >= 0:
-        begin, end, left, right = start, start + len(piece), offset, offset + len(piece)
+        begin, end, left, right = start, start + len(part), offset, offset + len(part)
         while left and begin and data[begin - 1] == spelling[left - 1]:
             begin, left = begin - 1, left - 1
         while right < len(spelling) and end < len(data) and data[end] == spelling[right]:
             end, right = end + 1, right + 1
         masked_data[begin:end] = b"*" * (end - begin)
-        start = data.find(piece, end)
+        start = data.find(part, end)
     return bytes(masked_data)
 
 

@@ -1,4 +1,4 @@
-"""The last hand on a record before it is written: masks, pseudonyms, retry links, and the final outcome.
+"""What a record goes through before it is written: masks, pseudonyms, retry links, the final outcome.
 
 Runs in the writer thread, where a millisecond costs nobody anything.
 """
@@ -144,13 +144,15 @@ class Sanitizer:
         """The response with its body and chunks from the tee, without secrets, and judged."""
         endpoint, inner, people = self._asked.pop(request_id, UNKNOWN)
         secrets |= inner
-        response = _filled(response, tee) if tee else response
-        response = replace(response, outcome=_judged(response, endpoint))
-        body, extra = self._clean(response, secrets, people, exact=True)
-        if body is not None and (response.status or 0) >= 400:
-            body = mask_hints(body)
-        error = self._safe_error(response.error, secrets, people)
-        response = replace(response, body=body, extra=extra, error=error)
+        response = replace(response)  # our own from here on
+        if tee:
+            response.body, response.body_bytes = tee.body(), tee.size
+            response.chunks = tuple(map(Chunk, tee.stamps, tee.sizes))
+        response.outcome = _outcome(response, endpoint)
+        response.body, response.extra = self._clean(response, secrets, people, exact=True)
+        if response.body is not None and (response.status or 0) >= 400:
+            response.body = mask_hints(response.body)
+        response.error = self._safe_error(response.error, secrets, people)
         self._retries.end(request_id, response)
         return response
 
@@ -216,12 +218,6 @@ def _without_inner(request: Request) -> tuple[Request, Secrets]:
     return replace(request, body=None, extra=extra), credentials.secrets
 
 
-def _filled(response: Response, tee: Tee) -> Response:
-    stamps = zip(tee.stamps, tee.sizes, strict=True)
-    chunks = tuple(Chunk(at_ns=at_ns, size=size) for at_ns, size in stamps)
-    return replace(response, body=tee.body(), body_bytes=tee.size, chunks=chunks)
-
-
 def _retry_count(request: Request) -> int | None:
     count = request.header("x-stainless-retry-count")
     return int(count) if count and count.isdecimal() else None
@@ -238,7 +234,7 @@ def _decoded(body: bytes, coding: str) -> bytes | None:
         return None
 
 
-def _judged(response: Response, endpoint: str) -> Outcome:
+def _outcome(response: Response, endpoint: str) -> Outcome:
     """The outcome on the wire, corrected by what was said.
 
     A whole answer may still be an error. And a client that hangs up after `[DONE]`, as SDKs do, left
