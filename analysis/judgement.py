@@ -53,6 +53,19 @@ class Evidence:
         return most + self.lag[1] < self.gate.threshold
 
     @property
+    def distance(self) -> float | None:
+        """How far the change lies from the margin on y's scale, on whichever side, less what bars a verdict.
+
+        Not above 0 where the client's lag, or the failures, leave nothing that more runs could show.
+        """
+        if self.worsening is None or self.strict is None:
+            return None
+        beyond = self.worsening.value - self.gate.threshold
+        if beyond > 0:
+            return beyond - self.lag[0]
+        return self.gate.threshold - max(self.worsening.value, self.strict.value) - self.lag[1]
+
+    @property
     def interval(self) -> tuple[float, float] | None:
         """The two one-sided 95 % bounds of the worsening: where the lower one begins to pass and to fail."""
         if self.worsening is None:

@@ -14,9 +14,9 @@ from tbench.analysis.comparison import Verdict
 from tbench.analysis.gate import Gate, parse_gates
 from tbench.analysis.judge import judge
 from tbench.analysis.judgement import Row
-from tbench.analysis.report.gates import interval as on_page
-from tbench.analysis.report.judgement import interval as in_text
 from tbench.analysis.report.judgement import judgement_text
+from tbench.analysis.report.sentences import interval as on_page
+from tbench.analysis.report.sentences import interval_cell as in_text
 from tbench.analysis.ruling import settled
 from tbench.analysis.run_metrics import Figure, share
 from tbench.analysis.slo import parse_slo
@@ -35,7 +35,7 @@ GATES = parse_gates(
     ],
     parse_slo("ttft<1s"),
 )
-ROW = re.compile(r"\s*ttft:p50:([\d.]+)% .* to ([-+][\d.]+)%\s.*(PASS|FAIL|INCONCLUSIVE)")
+ROW = re.compile(r"TTFT p50 .* to ([-+][\d.]+)%\s+([\d.]+)%  (PASS|FAIL|INCONCLUSIVE)")
 NUMBER = re.compile(r"[-+]?\d[\d,]*\.?\d*")
 
 
@@ -105,7 +105,7 @@ def test_exactly_the_gates_that_pass_show_an_interval_below_their_margin(repeats
 
     assert len(rows) == len(asked)
     assert {verdict for *_, verdict in rows} == {"PASS", "INCONCLUSIVE"}
-    for margin, high, verdict in rows:
+    for high, margin, verdict in rows:
         assert (float(high) < float(margin)) == (verdict == "PASS")
 
 
@@ -117,6 +117,8 @@ def test_a_pass_says_its_level_and_what_its_runs_leave_open(
     found = judge(repeats.arms(repeats=runs), parse_gates(None, ["ttft:p50:50%"]))
     text = " ".join(" ".join(judgement_text(found)).split())
 
-    assert text.startswith("PASS: each gated change is below its margin at one-sided level 5 %")
+    assert text.startswith(
+        "PASS: B is not worse than A by the margin or more at the one gate (one-sided level 5%)"
+    )
     assert f"{runs} runs without a bad one leave open that up to {bad} of runs are bad" in text
-    assert "90 % interval" in text
+    assert "90% CI" in text

@@ -1,5 +1,6 @@
 """Gates on repeated runs: what they mean, when they refuse, and how often they are wrong."""
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -13,7 +14,9 @@ from tbench.analysis.comparison import Verdict
 from tbench.analysis.gate import parse_gates, parse_margin
 from tbench.analysis.judge import Judgement, Row, judge
 from tbench.analysis.replicates import Replicates, interleaved
+from tbench.analysis.report.ci import judgement_markdown
 from tbench.analysis.report.judgement import judgement_json, judgement_text
+from tbench.analysis.report.sentences import to_decide
 from tbench.analysis.slo import parse_slo
 from tbench.capture.errors import InputError
 from tbench.replay.columns import Column
@@ -173,11 +176,31 @@ def test_what_is_printed(repeats: Any) -> None:
     assert len(repr(found)) < 200
 
     assert text.startswith("FAIL: ")
-    assert all(row["gate"] in text for row in said["comparisons"])
+    assert all(
+        any(line.startswith(f"{label} ") for line in text.splitlines())
+        for label in ("TTFT p50", "TTFT p95", "E2E p50", "E2E p95", "errors")
+    )
     assert said["verdict"] == "FAIL"
     assert said["comparisons"][0]["runs"] == [5, 5]
     assert len(said["comparisons"][0]["baseline_runs"]) == 5
     assert said["comparisons"][-1]["difference"] == 0.0
+
+
+def test_an_open_verdict_says_how_many_runs_would_settle_it(repeats: Any) -> None:
+    """Equal arms whose interval holds the margin: more runs than there were, their time, which gate."""
+    found = judge(repeats.arms(noise=0.1), parse_gates(None, ["ttft:p50:5%", "errors:1pp"]))
+    (line,) = to_decide(found, {arm.name: arm.name for arm in found.arms})
+    seen = re.match(r"(\d+) runs each \((\d+) (?:s|min|h)\) would decide TTFT p50 in 8 of 10", line)
+    assert seen is not None, line
+    runs, time = map(int, seen.groups())
+
+    assert found.rows[0].comparison.verdict is Verdict.INCONCLUSIVE
+    assert runs > 5
+    assert time > 0
+    assert f"to decide  {line[:40]}" in "\n".join(judgement_text(found))
+    assert line[:40] in judgement_markdown(found)
+    decided = judge(repeats.arms(1.3), parse_gates("10%", ["errors:1pp"]))
+    assert not list(to_decide(decided, {arm.name: arm.name for arm in decided.arms}))
 
 
 def test_every_candidate_is_held_against_the_first_arm(repeats: Any) -> None:
@@ -203,8 +226,9 @@ def test_the_text_fits_and_names_every_candidate(repeats: Any, candidates: str) 
     lines = list(judgement_text(found))
 
     assert max(map(len, lines)) <= 100
-    assert sum(line.startswith("gate ") for line in lines) == len(candidates)
-    assert all(
-        any(line.startswith(f"candidate  {name}, 5 runs") for line in lines) for name in candidates
-    )
+    assert sum(line.endswith("margin  result") for line in lines) == len(candidates)
+    if len(candidates) > 1:
+        assert all(any(line.startswith(f"{name}: ") for line in lines) for name in candidates)
+    compared = f"compared   A 5 runs, {', '.join(f'{name} 5 runs' for name in candidates)}; "
+    assert any(line.startswith(compared) for line in lines)
     assert any(line.startswith("    n too small (needs ≥ 2,000)") for line in lines)

@@ -122,7 +122,7 @@ def test_one_candidate_has_its_sentence_under_the_word(
     text = read(judgement_page(judge(arms, parse_gates("30%", [])))).words
 
     assert re.search(
-        r"PASS B is not worse than A by the margin or more at any of \d gates \(one-sided level 5 %\); near",
+        r"PASS B is not worse than A by the margin or more at any of \d gates \(one-sided level 5%\); near",
         text,
     )
 
@@ -149,7 +149,7 @@ def test_two_margins_of_one_quantity_are_two_bars(found: Judgement) -> None:
     ]
     labels = {row["label"] for table in picture.tables.values() for row in table if "label" in row}
 
-    assert labels == {"TTFT p50, 5 %", "TTFT p50, 30 %"}
+    assert labels == {"TTFT p50, 5%", "TTFT p50, 30%"}
 
 
 def test_an_experiment_that_could_stop_early_shows_no_interval(found: Judgement) -> None:
@@ -162,7 +162,7 @@ def test_an_experiment_that_could_stop_early_shows_no_interval(found: Judgement)
     shifted = [one for name, one in report.pictures.items() if name.startswith("shift-of")]
 
     assert spans == []
-    assert re.search(r"TTFT p50 \+[\d.]+%, margin 5 %", reader.words)
+    assert re.search(r"TTFT p50 \+[\d.]+%, margin 5%", reader.words)
     assert "MONITORED" in reader.words
     assert "Here no change has an interval" in reader.words
     assert "[" not in report.pictures["change-of-each-gated-quantity"].spec["description"]

@@ -18,6 +18,7 @@ from tbench.analysis.power import (
     margin_needed,
     plan_warning,
     runs_needed,
+    runs_to_decide,
     runs_to_pass_all,
     runs_to_see,
     upper_sd,
@@ -58,6 +59,21 @@ def test_the_chances_are_those_of_the_rule(
         assert found == pytest.approx(
             exact, abs=4 * math.sqrt(max(exact * (1 - exact), 0.01) / TRIALS)
         )
+
+
+@pytest.mark.parametrize("sd", [0.01, 0.03, 0.08])
+@pytest.mark.parametrize("margin", [0.02, 0.05, 0.2])
+def test_the_runs_that_decide_are_those_that_pass_equal_arms(sd: float, margin: float) -> None:
+    """The distance of equal arms is the margin itself; beyond it the same distance fails as often."""
+    assert runs_to_decide(sd, math.log1p(margin)) == runs_needed(sd, margin)
+
+
+@pytest.mark.parametrize(("sd", "distance"), [(0.03, 0.01), (0.05, 0.02), (0.1, 0.02)])
+def test_many_runs_are_what_the_normal_approximation_says(sd: float, distance: float) -> None:
+    """2 (sd (1.645 + 0.842) / d)^2, which Student's t exceeds by one or two."""
+    normal = 2 * (sd * (1.6449 + 0.8416) / distance) ** 2
+
+    assert normal <= (runs_to_decide(sd, distance) or 0) <= normal + 3
 
 
 def test_three_runs_pass_five_per_cent_less_than_half_the_time() -> None:

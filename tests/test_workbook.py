@@ -246,7 +246,7 @@ def test_the_comparison_has_a_chart_of_its_ratios(found: Judgement) -> None:
         chart = parts.read("xl/charts/chart1.xml").decode()
 
     slower = sum(row.finding == "slower" for row in pair.rows)
-    assert "Ratio candidate / baseline with its 95 % interval" in chart
+    assert "Ratio candidate / baseline with its 95% interval" in chart
     assert f"Comparison!$A$3:$A${2 + len(pair.rows)}" in chart
     assert chart.count("<c:dPt>") == len(pair.rows)
     assert chart.count("B3261E") == slower > 0

@@ -187,12 +187,12 @@ def _note(bars: Sequence[Bar]) -> str:
     said = ["Point: the estimate."]
     if not all(bar.bare for bar in bars):
         gated = any(bar.passes for bar in bars)
-        said.append(f"Bar: its two-sided {'90 %' if gated else 'nominal 95 %'} interval.")
+        said.append(f"Bar: its two-sided {'90%' if gated else 'nominal 95%'} interval.")
     if any(bar.passes for bar in bars):
         said.append("Shade: the changes that pass.")
     if any(bar.decides is not None for bar in bars):
         said.append(
-            "Tick: its worse end, the one-sided 95 % bound, which must lie in the shade to pass."
+            "Tick: its worse end, the one-sided 95% bound, which must lie in the shade to pass."
         )
     return " ".join([*said, "What is open or lies further out is cut at the edge."])
 

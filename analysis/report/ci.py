@@ -15,19 +15,21 @@ from tbench.analysis.judge import Judgement, Row
 from tbench.analysis.proportions import OPEN_LOOP, ErrorDifference
 from tbench.analysis.replicates import Replicates
 from tbench.analysis.report import words
-from tbench.analysis.report.judgement import (
+from tbench.analysis.report.judgement import judgement_text
+from tbench.analysis.report.sentences import (
     MEANINGS,
     TREND,
     amount,
-    change,
+    change_cell,
     declared,
-    interval,
-    judgement_text,
+    interval_cell,
     left_open,
     meaning,
     objectives,
     sides,
+    to_decide,
 )
+from tbench.analysis.report.sides import shown_names
 from tbench.analysis.summary import Caution, facts
 from tbench.capture.terminal import escaped
 from tbench.replay.totals import duration_s
@@ -52,8 +54,9 @@ def judgement_markdown(found: Judgement, command: str | None = None) -> str:
         lines += [f"A good request: {code(', '.join(slo))}.", ""]
     if who := declared(found):
         lines += [f"Contrast: {text(TREND)}, declared {who}.", ""]
-    if rest := left_open(found):
-        lines += [f"{rest}.", ""]
+    names = shown_names([arm.name for arm in found.arms])
+    for line in (*to_decide(found, names), *filter(None, [left_open(found)])):
+        lines += [f"{_capital(text(line))}.", ""]
     source = found.arms[-1].runs[0].source
     trace = f", of trace {code(source)}" if source else ""
     how = "; ".join(
@@ -68,7 +71,7 @@ def comparison_markdown(found: Comparisons, command: str | None = None) -> str:
     lines = [f"### tbench: {found.verdict.value}", "", f"{_capital(PAIR[found.verdict])}.", ""]
     lines += [f"{code(found.candidate.name)} against {code(found.baseline.name)}", ""]
     lines += _table(
-        ("metric", "n", "baseline", "candidate", "ratio", "95 % interval", "sure", "difference"),
+        ("metric", "n", "baseline", "candidate", "ratio", "95% interval", "sure", "difference"),
         (_pair_cells(row) for row in found.rows),
     )
     lines += ["", _errors(found.errors), "", f"{_throughput(found)}.", ""]
@@ -105,7 +108,7 @@ def _candidate(found: Judgement, arm: Replicates) -> Iterator[str]:
     yield f"**{verdict}**: {code(arm.name)} against {code(base.name)}, {runs}"
     yield ""
     rows = [row for row in found.rows if row.arm == arm.name]
-    heads = ("gate", "verdict", "baseline", "candidate", "change", "90 % interval", "why")
+    heads = ("gate", "verdict", "baseline", "candidate", "change", "90% interval", "why")
     yield from _table(heads, (_cells(row) for row in rows))
 
 
@@ -114,7 +117,7 @@ def _cells(row: Row) -> Iterator[str]:
     yield code(row.gate.text)
     yield verdict.value if verdict is Verdict.PASS else f"**{verdict.value}**"
     yield from map(text, sides(row))
-    yield from (text(change(row)), text(interval(row)), text(row.reason or ""))
+    yield from (text(change_cell(row)), text(interval_cell(row)), text(row.reason or ""))
 
 
 def _pair_cells(row: Comparison) -> Iterator[str]:
@@ -278,8 +281,8 @@ def _said(row: Row) -> str:
     """What was found, in a line."""
     if row.gate.scale == "level":
         held = words.figure(row.comparison.candidate, row.gate.endpoint.unit)
-        return f"{row.gate.text}: {held} [{interval(row)}]"
-    return f"{row.gate.text}: {change(row)} [{interval(row)}]"
+        return f"{row.gate.text}: {held} [{interval_cell(row)}]"
+    return f"{row.gate.text}: {change_cell(row)} [{interval_cell(row)}]"
 
 
 def _detail(row: Row) -> str:

@@ -8,40 +8,11 @@ from tbench.analysis.comparison import Verdict
 from tbench.analysis.gate import ERRORS, Gate
 from tbench.analysis.judgement import Judgement, Row
 from tbench.analysis.report import words
-from tbench.analysis.report.judgement import ends, sides
 from tbench.analysis.report.markup import Html, join, number, span, table, tag
+from tbench.analysis.report.sentences import Names, change, gate_label, interval, margin
+from tbench.analysis.report.sentences import sides as figures_of
 from tbench.analysis.report.sides import Place, Sides, places
 from tbench.analysis.run_metrics import endpoint
-
-Names = Mapping[str, str]
-"""An arm's own name -> the one that is shown."""
-
-
-def gate_label(gate: Gate) -> str:
-    """What is gated, as people say it: `TTFT p95`, `errors`."""
-    if gate.quantile is None:
-        return gate.metric.replace("_", " ")
-    return f"{words.title(gate.metric)} {words.percentile(gate.quantile)}"
-
-
-def margin(gate: Gate) -> str:
-    """How much worse it may get; or what the candidate must hold."""
-    if gate.limit is not None:
-        return gate.asked.replace("<=", "≤ ").replace(">=", "≥ ")
-    return f"{gate.margin * 100:.4g} {'pp' if gate.scale == 'points' else '%'}"
-
-
-def change(row: Row) -> str:
-    """The change with its sign: per cent of the baseline, or points; for a limit the candidate's figure."""
-    if row.gate.scale == "level":
-        return words.figure(row.comparison.candidate, row.comparison.unit)
-    return words.change(row.comparison.ratio, share=row.gate.scale == "points")
-
-
-def interval(row: Row) -> str:
-    """The two-sided interval of the change, or of the figure; nothing where there is none."""
-    shown = ends(row)
-    return "" if shown is None else f"[{', '.join(shown)}]"
 
 
 def gate_table(found: Judgement, names: Names) -> Html:
@@ -56,8 +27,8 @@ def gate_table(found: Judgement, names: Names) -> Html:
     ]
     caption = (
         "What was gated. Quantiles and rates are geometric means over an arm's runs, shares plain means; a "
-        "change is candidate / baseline - 1, of shares candidate - baseline, with its 90 % interval, each "
-        "end the one-sided 95 % bound; where the candidate must hold a limit it is its own figure"
+        "change is candidate / baseline - 1, of shares candidate - baseline, with its 90% interval, each "
+        "end the one-sided 95% bound; where the candidate must hold a limit it is its own figure"
     )
     return table(caption, head, rows, phone={"gate", "arm", "verdict", "change"})
 
@@ -65,7 +36,7 @@ def gate_table(found: Judgement, names: Names) -> Html:
 def _gate(row: Row) -> Iterator[object]:
     one = row.comparison
     yield verdict_mark(one.verdict)
-    for value, shown in zip((one.baseline, one.candidate), sides(row), strict=True):
+    for value, shown in zip((one.baseline, one.candidate), figures_of(row), strict=True):
         yield number(value, shown)
     ends = span(one.low, one.high, interval(row)) if interval(row) else None
     yield join(filter(None, [number(_shown(row), change(row)), ends]), tag("br"))

@@ -17,9 +17,9 @@ from tbench.analysis.repeated import shifts
 from tbench.analysis.replicates import Replicates
 from tbench.analysis.report import gates, sections, tables, verdicts, words
 from tbench.analysis.report.figures import Report, part
-from tbench.analysis.report.judgement import TREND, declared, objectives
 from tbench.analysis.report.machine import summaries
 from tbench.analysis.report.markup import join, tag
+from tbench.analysis.report.sentences import TREND, Names, declared, objectives
 from tbench.analysis.report.sides import Sides, about, shown_names
 from tbench.analysis.slo import Slo
 
@@ -110,16 +110,14 @@ def _metrics(found: Judgement) -> list[str]:
     return list(dict.fromkeys([*sections.DRAWN, *gated]))
 
 
-def _run_shifts(found: Judgement, names: gates.Names) -> dict[str, list[Picture | None]]:
+def _run_shifts(found: Judgement, names: Names) -> dict[str, list[Picture | None]]:
     return {
         metric: [_run_shift(found, names, arm, metric) for arm in found.candidates]
         for metric in SHIFTED
     }
 
 
-def _run_shift(
-    found: Judgement, names: gates.Names, arm: Replicates, metric: str
-) -> Picture | None:
+def _run_shift(found: Judgement, names: Names, arm: Replicates, metric: str) -> Picture | None:
     who = f", {names[arm.name]}" if len(found.candidates) > 1 else ""
     return shift(
         f"{words.title(metric)}{who}",
@@ -231,8 +229,8 @@ REPEATED: Final = (
         "taken as independent."
     ),
     (
-        "A gate is PASS where the one-sided 95 % bound of the change lies below its margin, FAIL "
-        "where the change is beyond it at 5 % by Holm's rule over all gates and arms, else "
+        "A gate is PASS where the one-sided 95% bound of the change lies below its margin, FAIL "
+        "where the change is beyond it at 5% by Holm's rule over all gates and arms, else "
         "INCONCLUSIVE. The verdict is PASS only if every gate passes, FAIL if one fails, INVALID if a "
         "run's own client was its limit. Runs that did not take turns are not judged. A limit is held "
         "against the (geometric) mean of the candidate's runs, by Student's t."

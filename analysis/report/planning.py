@@ -28,7 +28,7 @@ REPEATED = f"Repeated runs, which take turns. Each gate by itself, with the sd a
 
 
 def plan_json(found: Plan) -> dict[str, Any]:
-    """What `tbench power --json` prints. Shares and logarithms, .03 = 3 %; null where there is none."""
+    """What `tbench power --json` prints. Shares and logarithms, .03 = 3%; null where there is none."""
     return {
         "pilot": [_arm_json(arm) for arm in found.arms],
         "effect": found.aim.effect,
@@ -130,7 +130,7 @@ def _pair(pair: PairPlan) -> str:
 def _spreads(found: Plan) -> Iterator[str]:
     if any(prospect.spread.within for prospect in found.prospects):
         yield ""
-        yield f"{'':<12}{'run to run':>11}  {'95 % interval':<18}{'within a run':>13}  what helps"
+        yield f"{'':<12}{'run to run':>11}  {'95% interval':<18}{'within a run':>13}  what helps"
     for prospect in found.prospects:
         spread = prospect.spread
         if spread.within is not None:
@@ -252,7 +252,7 @@ NOT_INDEPENDENT = (
 
 
 def self_check_json(found: SelfCheck) -> dict[str, Any]:
-    """What `compare --self-check --json` prints. Shares: .03 is 3 %; null where there is none."""
+    """What `compare --self-check --json` prints. Shares: .03 is 3%; null where there is none."""
     return {
         "arms": [
             {"name": arm.name, "runs": [str(run.path) for run in arm.runs]} for arm in found.arms
@@ -296,7 +296,7 @@ def self_check_text(found: SelfCheck) -> Iterator[str]:
     for arm in found.arms:
         yield f"self-check  {arm.name}: {plural(len(arm.runs), 'run')}, which should not differ"
     yield ""
-    yield f"One pair of runs, {found.pairs} comparisons; 5 % of the intervals may miss 1:"
+    yield f"One pair of runs, {found.pairs} comparisons; 5% of the intervals may miss 1:"
     margin = f"margin for {USUAL_RUNS} + {USUAL_RUNS}"
     yield f"{'':<12}{'compared':>9}{'median':>9}{'largest':>9}{'missed 1':>12}{'drift':>7}{margin:>19}"
     for floor in found.floors:

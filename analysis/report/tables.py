@@ -28,7 +28,7 @@ def cautions(found: Iterable[Caution]) -> Html:
 
 PHONE = frozenset({"metric", "ratio", "finding"})
 """What of a comparison a narrow screen shows."""
-RATIO = ("ratio", "95 % interval", "finding", "confidence", "n", "method", "warnings")
+RATIO = ("ratio", "95% interval", "finding", "confidence", "n", "method", "warnings")
 
 
 def comparison_table(found: Comparisons) -> Html:

@@ -15,7 +15,7 @@ from tbench.analysis.censoring import Survival
 from tbench.analysis.compare import Comparison, Comparisons
 from tbench.analysis.comparison import EqualLengths
 from tbench.analysis.proportions import GOOD, rates
-from tbench.analysis.report import terminal_tables, verdicts, words
+from tbench.analysis.report import sentences, terminal_tables, words
 from tbench.analysis.report.machine import summaries, survivals
 from tbench.analysis.report.tables import USUAL
 from tbench.analysis.report.terminal_tables import Sheet, grid
@@ -65,7 +65,7 @@ def comparison_text(found: Comparisons, *, width: int = 100, colour: bool = Fals
     if found.discordance:
         page.paragraph(terminal_tables.pairs_text(found.discordance), indent="  ")
     page.line("")
-    page.paragraph(f"{found.verdict}: {verdicts.seen(found)}", style="bold")
+    page.paragraph(f"{found.verdict}: {sentences.seen(found)}", style="bold")
     if said := _discoveries(found):
         page.paragraph(said)
     page.paragraph(PAIR)

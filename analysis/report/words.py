@@ -140,8 +140,9 @@ def change_interval(low: float | None, high: float | None, *, share: bool = Fals
 
 
 def title(metric: str) -> str:
-    """A metric's name where people read it: `ttft_sent` is TTFT sent."""
-    return " ".join(word.upper() if word in SHORT else word for word in metric.split("_"))
+    """A metric's name where people read it: `ttft_sent` is TTFT sent, `output_tokens_per_s` output tok/s."""
+    text = " ".join(word.upper() if word in SHORT else word for word in metric.split("_"))
+    return text.replace("tokens per s", "tok/s").replace(" per s", "/s")
 
 
 def percentile(p: float) -> str:

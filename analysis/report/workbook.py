@@ -8,9 +8,9 @@ from xlsxwriter.worksheet import Worksheet
 from tbench.analysis.arms import Arm
 from tbench.analysis.comparison import Comparison, Comparisons
 from tbench.analysis.judge import Judgement, Row
-from tbench.analysis.report import verdicts, words
-from tbench.analysis.report.gates import gate_label
+from tbench.analysis.report import sentences, words
 from tbench.analysis.report.machine import summaries
+from tbench.analysis.report.sentences import gate_label
 from tbench.analysis.report.sheets import (
     ROWS,
     SECOND_ROW,
@@ -63,13 +63,13 @@ def judgement_book(
     sides = {names[arm.name]: arm.runs for arm in found.arms}
     book = opened(file)
     lines = [
-        f"{names[arm.name]}: {verdicts.standing(found, arm).value}. {verdicts.why(found, arm, names)}"
+        f"{names[arm.name]}: {sentences.standing(found, arm).value}. {sentences.why(found, arm, names)}"
         for arm in found.candidates
     ]
     _verdict(book, found.verdict.value, lines, found.warnings, command)
     note = (
-        "A change is a ratio, for shares their difference; low and high are the ends of its 90 % interval, "
-        "each the one-sided 95 % bound (with a limit, of the candidate's own figure), empty where there is "
+        "A change is a ratio, for shares their difference; low and high are the ends of its 90% interval, "
+        "each the one-sided 95% bound (with a limit, of the candidate's own figure), empty where there is "
         "none. Quantiles are geometric means over runs."
     )
     sheet, _ = table(book, "Gates", note, GATED, [_gate(row, names[row.arm]) for row in found.rows])
@@ -108,7 +108,7 @@ def comparison_book(
     """One pair of runs: what was seen, every quantile, and both runs."""
     sides: Sides = {"baseline": (found.baseline,), "candidate": (found.candidate,)}
     book = opened(file)
-    lines = [verdicts.seen(found), verdicts.PAIR]
+    lines = [sentences.seen(found), sentences.PAIR]
     _verdict(book, found.verdict.value, lines, found.warnings, command)
     rows: list[list[Shown]] = [
         [_label(row), row.metric, row.quantile, *_values(row), *_ratio(row)] for row in found.rows
@@ -160,7 +160,7 @@ def run_book(arm: Arm, file: BinaryIO, *, command: str | None, most: int = ROWS)
         "timed out",
     ]
     head += ["beyond (in unit)", "few values"]
-    note = "The intervals (nominal 95 %) treat requests as independent; they describe this run."
+    note = "The intervals (nominal 95%) treat requests as independent; they describe this run."
     table(book, "Metrics", note, head, _summaries(metrics))
     _rest(book, sides, [one.metric for one in metrics], most)
 

@@ -35,7 +35,7 @@ from tbench.analysis.power import plan_warning
 from tbench.analysis.report.ci import judgement_junit, judgement_markdown
 from tbench.analysis.report.judgement import judgement_text
 from tbench.analysis.report.machine import dump
-from tbench.analysis.variance import Within
+from tbench.analysis.report.words import percentile, title
 from tbench.capture.errors import InputError, InvalidRunError
 from tbench.capture.terminal import plural
 from tbench.commands.output import Shared, private, terminable, terminal
@@ -88,29 +88,23 @@ def conducted(plan: AbPlan, out: Path | None, shared: Shared, *, as_json: bool) 
         return EXITS[Verdict.INCONCLUSIVE]
     whole = dump(result_json(plan, found))
     _report(found, folder, whole, shared)
-    lines = [*judgement_text(found, terminal()["width"]), "", *_between(found)]
+    lines = [*judgement_text(found, terminal()["width"]), *_between(found)]
     typer.echo(whole if as_json else "\n".join(lines))
-    print(f"runs, report.html, report.json, report.md, junit.xml: {folder}", file=sys.stderr)
+    beside = "report.json, report.md, junit.xml and the runs are beside it"
+    print(f"report: {folder / 'report.html'}; {beside}", file=sys.stderr)
     return EXITS[found.verdict]
 
 
 def _between(found: Judgement) -> Iterator[str]:
-    """What would make the verdict surer: more runs, or more requests in each."""
-    for one in spreads(found):
-        if one.sd is None:
+    """The spread that intervals are made of, and whether more runs narrow it, or more requests in each."""
+    for spread in spreads(found):
+        if spread.sd is None:
             continue
-        advice = f": {one.advice}" if one.advice else ""
-        sd = f"from run to run  {one.metric} p{one.quantile * 100:g}  {one.sd:.1%}"
-        yield f"{sd}{_explained(one.within)}{advice}"
-
-
-def _explained(within: Within | None) -> str:
-    """What of the spread is that of the requests of a run; pairs whose interval is open cannot tell."""
-    if within is None:
-        return ""
-    if not math.isfinite(within.se):
-        return "; what a run's own requests explain of it cannot be told"
-    return f", of which a run's own requests explain {within.se:.1%}"
+        label = f"{title(spread.metric)} {percentile(spread.quantile)}"
+        known = spread.within is not None and math.isfinite(spread.within.se)
+        within = f"{spread.within.se:.1%}" if spread.within and known else "unknown"
+        advice = f"; {spread.advice}" if spread.advice else ""
+        yield f"spread     {label}: between-run CV {spread.sd:.1%}, within-run {within}{advice}"
 
 
 def _report(found: Judgement, folder: Path, whole: str, shared: Shared) -> None:

@@ -1,0 +1,382 @@
+"""Sentences: what a comparison or a judgement says, in words; the same in text, page, Markdown, workbook."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Final
+
+from tbench.analysis.arms import Arm
+from tbench.analysis.comparison import Comparison, Comparisons, Verdict
+from tbench.analysis.gate import Gate
+from tbench.analysis.judgement import ALPHA, Judgement, Row, conclude
+from tbench.analysis.proportions import ErrorDifference
+from tbench.analysis.replicates import Replicates
+from tbench.analysis.report import words
+from tbench.analysis.variance import pooled_sd
+from tbench.capture.terminal import plural
+from tbench.replay.totals import duration_s
+
+Names = Mapping[str, str]
+"""An arm's own name -> the one that is shown."""
+
+
+NAMED = 3
+"""So many gates are named in a sentence; the table has all."""
+
+
+FAILS = 0.05
+"""A candidate that fails this share more of its requests is never called faster."""
+
+
+NONE_SEEN = "No difference of latency seen between the candidate and the baseline"
+
+
+PAIR = "This holds for these two runs; to decide, let runs of both take turns (tbench ab)."
+
+
+TREND: Final = "trend (least squares of each run's figure on its arm and its place among the runs)"
+
+
+MEANINGS: Final = {
+    Verdict.PASS: "each gated change is below its margin at one-sided level 5%",
+    Verdict.FAIL: "a gated change exceeds its margin at level 5% (Holm, over all gates)",
+    Verdict.INCONCLUSIVE: "these runs cannot tell",
+    Verdict.INVALID: "a run does not count",
+    Verdict.SKIPPED: "not testable by these runs",
+}
+
+
+def meaning(judgement: Judgement) -> str:
+    """The verdict over all in a sentence without its full stop; of limits where some are gated."""
+    tested = [row for row in judgement.rows if row.comparison.verdict is not Verdict.SKIPPED]
+    text = MEANINGS[judgement.verdict]
+    if all(row.gate.limit is None for row in tested):
+        return text
+    both = any(row.gate.limit is None for row in tested)
+    if judgement.verdict is Verdict.PASS:
+        kept = "each limit is kept at one-sided level 5%"
+        return f"{text}, {kept}" if both else kept
+    if judgement.verdict is Verdict.FAIL:
+        what = "change exceeds its margin, or a limit" if both else "limit"
+        return f"a gated {what} is missed, at level 5% (Holm, over all gates)"
+    return text
+
+
+def standing(judgement: Judgement, arm: Replicates) -> Verdict:
+    """The verdict on one candidate alone."""
+    if any(run.invalid_because for run in (*judgement.baseline.runs, *arm.runs)):
+        return Verdict.INVALID
+    return conclude([row for row in judgement.rows if row.arm == arm.name], ())
+
+
+def why(judgement: Judgement, arm: Replicates, names: Names) -> str:
+    """One sentence: what decided it."""
+    of_arm = [row for row in judgement.rows if row.arm == arm.name]
+    rows = [row for row in of_arm if row.comparison.verdict is not Verdict.SKIPPED] or of_arm
+    who, base = names[arm.name], names[judgement.baseline.name]
+    verdict = standing(judgement, arm)
+    if verdict is Verdict.INVALID:
+        return f"A run of {who} or {base} does not count: its own client was the limit, or data was lost."
+    if verdict is Verdict.FAIL:
+        failed = [row for row in rows if row.comparison.verdict is Verdict.FAIL]
+        if all(row.gate.limit is not None for row in failed):
+            return f"{who} misses its limit: {_named(failed)}."
+        return f"{who} is worse than {base} by more than the margin: {_named(failed)}."
+    if verdict is Verdict.PASS:
+        held = all(row.gate.limit is not None for row in rows)
+        said = "keeps its limit" if held else f"is not worse than {base} by the margin or more"
+        near = _gate_text(max(rows, key=_worse))
+        return f"{who} {said} at {_count(rows)} (one-sided level 5%); nearest to it: {near}."
+    return (
+        f"These runs cannot tell whether {who} is worse than {base}: {_undecided(judgement, rows)}."
+    )
+
+
+def _count(rows: Sequence[Row]) -> str:
+    return "the one gate" if len(rows) == 1 else f"any of {len(rows)} gates"
+
+
+def _named(rows: Sequence[Row]) -> str:
+    """The gates that changed most for the worse, in words."""
+    worst = sorted(rows, key=_worse, reverse=True)
+    more = len(worst) - NAMED
+    listed = "; ".join(_gate_text(row) for row in worst[:NAMED])
+    return listed + (f"; and {more} more" if more > 0 else "")
+
+
+def _gate_text(row: Row) -> str:
+    if row.comparison.ratio is None and not interval(row):
+        return f"{gate_label(row.gate)}, {row.reason or 'no interval'}"
+    figures = " ".join(filter(None, [gate_label(row.gate), change(row), interval(row)]))
+    return f"{figures}, {'margin' if row.gate.limit is None else 'limit'} {margin(row.gate)}"
+
+
+def _worse(row: Row) -> float:
+    """How much worse it got, in margins; how near it is to its limit. 1 is as much as may be."""
+    gate, found = row.gate, row.worsening
+    if found is None:
+        return float("inf")
+    if gate.scale == "ratio":
+        return math.expm1(found.value) / gate.margin
+    if gate.endpoint.scale == "ratio":
+        return math.exp(found.value - gate.threshold)
+    bad = found.value + (1.0 if gate.higher and gate.limit is not None else 0.0)
+    return bad / gate.allowance
+
+
+def _undecided(judgement: Judgement, rows: Sequence[Row]) -> str:
+    """Each reason once, after the gates that it holds for and their figures."""
+    texts = {caution.code: caution.text for caution in judgement.warnings}
+    reasons: dict[str, list[Row]] = {}
+    for row in rows:
+        if row.comparison.verdict is Verdict.INCONCLUSIVE:
+            reason = texts.get(row.reason or "", row.reason or "not decided")
+            reasons.setdefault(reason, []).append(row)
+    if [len(rows)] == [len(undecided) for undecided in reasons.values()] and {*reasons} <= {
+        *texts.values()
+    }:
+        return next(iter(reasons))
+    return "; ".join(f"{_gates(undecided)}: {reason}" for reason, undecided in reasons.items())
+
+
+def _gates(rows: Sequence[Row]) -> str:
+    """Gates by name, with their figures where there are any."""
+    if all(interval(row) for row in rows):
+        return _named(rows)
+    return ", ".join(gate_label(row.gate) for row in rows)
+
+
+def to_decide(judgement: Judgement, names: Names) -> Iterator[str]:
+    """How many runs would decide what is INCONCLUSIVE for its spread alone, by the gate that needs most.
+
+    If the change is as measured, and the spread from run to run at its upper limit (`power.upper_sd`).
+    """
+    for arm in judgement.candidates if judgement.history is None else ():
+        rows = [row for row in judgement.rows if row.arm == arm.name and _undecided_by_spread(row)]
+        needs = {gate_label(row.gate): _runs_to_decide(row) for row in rows}
+        far = [label for label, runs in needs.items() if runs is None]
+        who = f" of {names[arm.name]}" if len(judgement.candidates) > 1 else ""
+        if far:
+            yield f"{', '.join(far)}{who}: too near the margin for any number of runs; widen it"
+        if counts := [runs for runs in needs.values() if runs]:
+            seconds = max(map(_seconds, (*judgement.baseline.runs, *arm.runs)))
+            runs = max(counts)
+            yield (
+                f"{runs} runs each ({_long(2 * runs * seconds)}) would decide "
+                f"{', '.join(label for label in needs if label not in far)}{who} in "
+                "8 of 10 cases, if the change is as measured"
+            )
+
+
+def _undecided_by_spread(row: Row) -> bool:
+    """Whether more runs would settle it: not a share, which wants requests, and no caution in the way."""
+    return (
+        row.comparison.verdict is Verdict.INCONCLUSIVE
+        and row.gate.scale == "ratio"
+        and row.comparison.low is not None
+        and not (row.reason or "").isupper()
+    )
+
+
+def _runs_to_decide(row: Row) -> int | None:
+    """The fewest runs of each arm, at least one more than there are; None where no number is enough."""
+    from tbench.analysis import power  # noqa: PLC0415 (loads scipy.optimize, which few reports need)
+
+    sd, df = pooled_sd([row.baseline_runs, row.candidate_runs])
+    distance = row.evidence.distance
+    if sd is None or distance is None or distance <= 0:
+        return None
+    runs = power.runs_to_decide(power.upper_sd(sd, df), distance)
+    return runs and max(runs, min(len(row.baseline_runs), len(row.candidate_runs)) + 1)
+
+
+def _seconds(run: Arm) -> float:
+    return duration_s(run.columns)
+
+
+def _long(seconds: float) -> str:
+    """A duration to plan with: 40 s, 19 min, 2.5 h."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def left_open(judgement: Judgement) -> str | None:
+    """What a PASS cannot know: the runs that did not happen to be bad. None without a PASS."""
+    if judgement.verdict is not Verdict.PASS:
+        return None
+    runs = min(len(arm.runs) for arm in judgement.candidates)
+    return (
+        f"PASS is about the mean run: {runs} runs without a bad one leave open that up to "
+        f"{unseen_runs(runs):.0%} of runs are bad"
+    )
+
+
+def unseen_runs(runs: int) -> float:
+    """The share of bad runs of which so many runs show none with probability .05."""
+    return float(1 - ALPHA ** (1 / runs))
+
+
+def declared(judgement: Judgement) -> str | None:
+    """Who said before the runs that they would be compared this way; None for the usual way."""
+    if judgement.contrast == "welch":
+        return None
+    return "in the plan, before the runs" if judgement.planned else "by the one who ran this"
+
+
+def objectives(judgement: Judgement) -> list[str]:
+    """What goodput counts, as the user wrote it."""
+    slo = next((row.gate.slo for row in judgement.rows if row.gate.slo), ())
+    return [one.text for one in slo]
+
+
+def amount(judgement: Judgement, arm: Replicates) -> str:
+    """How many runs an arm has, or how many sessions the history."""
+    if judgement.history is not None and arm is judgement.baseline:
+        return judgement.history.text
+    return plural(len(arm.runs), "run")
+
+
+# A gate's row: what was gated, its figures, its change.
+
+
+def gate_label(gate: Gate) -> str:
+    """What is gated, as people say it: `TTFT p95`, `errors`."""
+    label = words.title(gate.metric)
+    return label if gate.quantile is None else f"{label} {words.percentile(gate.quantile)}"
+
+
+def margin(gate: Gate) -> str:
+    """How much worse it may get; or what the candidate must hold."""
+    if gate.limit is not None:
+        return gate.asked.replace("<=", "≤ ").replace(">=", "≥ ")
+    return f"{gate.margin * 100:.4g}{' pp' if gate.scale == 'points' else '%'}"
+
+
+def sides(row: Row) -> tuple[str, str]:
+    """The figures of baseline and candidate as people read them, in one unit."""
+    both = row.comparison.baseline, row.comparison.candidate
+    first, second = (words.figure(value, row.gate.endpoint.unit, beside=both) for value in both)
+    return first, second
+
+
+def change(row: Row) -> str:
+    """The change with its sign: per cent of the baseline, or points; for a limit the candidate's figure."""
+    if row.gate.scale == "level":
+        return words.figure(row.comparison.candidate, row.comparison.unit)
+    return words.change(row.comparison.ratio, share=row.gate.scale == "points")
+
+
+def interval(row: Row) -> str:
+    """The two-sided interval of the change, or of the figure; nothing where there is none."""
+    shown = ends(row)
+    return "" if shown is None else f"[{', '.join(shown)}]"
+
+
+def change_cell(row: Row) -> str:
+    """The change; a dash where it is not known, or where a level is asked: the candidate's own figure."""
+    asked = row.gate.scale != "level" and row.comparison.ratio is not None
+    return change(row) if asked else "-"
+
+
+def interval_cell(row: Row) -> str:
+    """The interval as a cell of a table."""
+    return " to ".join(ends(row) or ["-"])
+
+
+def ends(row: Row) -> tuple[str, str] | None:
+    """The ends of the interval as people read them; None where there is none.
+
+    With as many digits as it takes to tell them from the margin, or the limit: an interval that passes
+    must not seem to hold it.
+    """
+    one, gate = row.comparison, row.gate
+    if one.low is None or one.high is None:
+        return None
+    edge = gate.shown(-gate.threshold if gate.higher else gate.threshold)
+    return _end(gate, one.low, edge), _end(gate, one.high, edge)
+
+
+def _end(gate: Gate, value: float, edge: float) -> str:
+    for more in range(4):
+        text = _digits(gate, value, more)
+        if text != _digits(gate, edge, more):
+            break
+    return text
+
+
+def _digits(gate: Gate, value: float, more: int) -> str:
+    """A figure, a ratio or a difference, with so many digits more than usual."""
+    if gate.scale != "level":
+        return words.change(value, share=gate.scale == "points", more=more)
+    if gate.endpoint.unit == "share":
+        return f"{value:.{2 + more}%}"
+    return words.amount(value, gate.endpoint.unit, digits=3 + more)
+
+
+# One pair of runs.
+
+
+def sentence(row: Comparison) -> str:
+    """One row of a pair in plain words, with its interval and how far to trust it."""
+    what = f"{words.title(row.metric)} {words.percentile(row.quantile)}"
+    if row.ratio is None or row.finding is None:
+        return f"{what}: nothing can be said ({row.refusal or 'it lies among the timeouts'})."
+    ratio, ends = words.ratio(row.ratio), words.ratio_interval(row.low, row.high)
+    trust = f"{row.confidence} confidence"
+    if row.warnings:
+        others = [one.code for one in row.warnings if one.code != "LOW_CONFIDENCE"]
+        trust += f" ({'; '.join([*others, 'see below'])})"
+    if not row.differs:
+        return f"{what}: no difference seen; the ratio is {ratio} {ends}, {trust}."
+    return f"Candidate is {row.finding} at {what}: {ratio} the baseline {ends}, {trust}."
+
+
+def seen(comparison: Comparisons) -> str:
+    """All findings of a pair in one sentence or two: failures first, then what is sure, then the rest.
+
+    A candidate that fails by more than FAILS more of its requests is not called faster: its latencies are
+    those of the requests that it did not fail.
+    """
+    errors = comparison.errors
+    more = errors.difference if errors.low > 0 else 0.0
+    rows = [row for row in comparison.rows if row.finding != "faster" or more <= FAILS]
+    return " ".join(filter(None, [_failing(errors), _differences(rows, among=more > 0)]))
+
+
+def _failing(errors: ErrorDifference) -> str:
+    """That one arm fails more requests, where it does by more than chance."""
+    if errors.low <= 0 <= errors.high:
+        return ""
+    more = "more" if errors.difference > 0 else "fewer"
+    shares = f"{errors.candidate:.2%} of its requests, the baseline {errors.baseline:.2%}"
+    text = f"The candidate fails {more}: {shares}"
+    if errors.difference > FAILS:
+        return f"{text}; the latencies of what is left are no evidence that it is faster."
+    return f"{text}; latencies are of the successes only."
+
+
+def _differences(rows: Sequence[Comparison], *, among: bool) -> str:
+    """What differs: with full confidence, then with low confidence."""
+    levels = {row.confidence for row in rows} - {"none"}
+    sure, unsure = (
+        "; ".join(_clauses([row for row in rows if row.differs and row.confidence == level]))
+        for level in ("95%", "low")
+    )
+    who = "Of the successes, the candidate's were" if among else "The candidate was"
+    if not levels:
+        return "No quantile has an interval."
+    if levels == {"low"}:
+        doubt = " (low confidence)"
+        return f"{who} {unsure}{doubt}." if unsure else f"{NONE_SEEN}{doubt}."
+    text = f"{who} {sure}" if sure else NONE_SEEN
+    return f"{text}; with low confidence: {unsure}." if unsure else f"{text}."
+
+
+def _clauses(rows: Sequence[Comparison]) -> Iterator[str]:
+    """Per finding, each metric with the quantiles at which it holds."""
+    by_finding: dict[str, dict[str, list[str]]] = {}
+    for row in rows:
+        metrics = by_finding.setdefault(str(row.finding), {})
+        metrics.setdefault(words.title(row.metric), []).append(words.percentile(row.quantile))
+    for finding, metrics in by_finding.items():
+        yield f"{finding} at {', '.join(f'{name} {" ".join(at)}' for name, at in metrics.items())}"
