@@ -227,7 +227,7 @@ def _ratio_chart(
             "x_error_bars": {"type": "custom", "plus_values": above, "minus_values": below},
         }
     )
-    chart.set_title({"name": f"Ratio candidate / baseline with its {level} % interval"})
+    chart.set_title({"name": f"Ratio candidate / baseline with its {level}% interval"})
     chart.set_y_axis({"reverse": True})
     chart.set_x_axis({"crossing": 1, "min": 0, "num_format": '0.0"x"'})
     chart.set_legend({"none": True})
