@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import chain, groupby
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -215,14 +215,6 @@ def _contrast(
     )
 
 
-APPROXIMATE: Final = Caution(
-    code="EQUAL_LENGTHS_APPROXIMATE",
-    text="where answers depend on each other, an interval at equal lengths held the truth in .926 of "
-    "cases, not in .95",
-)
-"""Of every row at equal lengths: docs/statistics.md has the cells that miss their bar."""
-
-
 def _equal_lengths(
     evidence: Evidence, question: CompareOptions, sessions: tuple[Clusters, ...]
 ) -> EqualLengths | None:
@@ -238,8 +230,7 @@ def _equal_lengths(
     reason = f"n too small (needs ≥ {FEWEST})" if contrast.n < FEWEST else None
     if reason is None and share < COMMON:
         reason = f"only {share:.0%} of the answers are as long in both arms (needs {COMMON:.0%})"
-    equal = () if reason else replace(contrast, bins=bins).rows()
-    rows = tuple(row.doubted(APPROXIMATE) for row in equal)
+    rows = () if reason else tuple(replace(contrast, bins=bins).rows())
     return EqualLengths(n=contrast.n, overlap=share, rows=rows, refusal=reason)
 
 

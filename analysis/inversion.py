@@ -33,7 +33,6 @@ __all__ = [
     "fine_blocks",
     "invert",
     "lag_one",
-    "studentised",
 ]
 
 Truths = npt.NDArray[np.bool_]
@@ -147,15 +146,25 @@ class Pair:
         difference = np.where(usable, share_b - share_a, 0.0)
         return difference, np.where(usable[:, None], terms_b - terms_a, 0.0)
 
+    def variance(self, terms: Floats, blocks: Ints) -> Floats:
+        """Of each lane's difference, from its 32 terms merged to so many blocks."""
+        return variance(terms, blocks)
+
     def t(self, shift: Floats, p: Floats, blocks: Ints) -> Floats:
-        """The block-t statistic of each lane; positive when b is below its place at this shift."""
+        """The block-t statistic of each lane; positive when b is below its place at this shift.
+
+        Without any variance a difference is certain (the arms do not overlap), no difference is none.
+        """
         difference, terms = self.scores(shift, p)
-        return studentised(difference, terms, blocks)
+        error = np.sqrt(self.variance(terms, blocks))
+        flat = error <= _TIE
+        certain = np.select([difference > _TIE, difference < -_TIE], [np.inf, -np.inf], 0.0)
+        return np.where(flat, certain, difference / np.where(flat, 1.0, error))
 
     @property
     def sessions(self) -> float:
         """How many sessions of equal size there are, as good as; NaN where none is known."""
-        return min((one.count for one in self._clusters), default=float("nan"))
+        return min((clusters.count for clusters in self._clusters), default=float("nan"))
 
     def freedom(self, blocks: Ints) -> Floats:
         """The degrees of freedom of Student's t: of the blocks, or of the sessions if those are fewer."""
@@ -167,23 +176,26 @@ class Pair:
 
     def inflation(self, shift: Floats, p: Floats, blocks: Ints) -> Floats:
         """By what sessions multiply the variance of the blocks, per lane."""
-        if all(one.plain for one in self._clusters):
-            return np.ones(len(shift))
-        _, terms = self.scores(shift, p)
+        factors = np.ones(len(shift))
+        if all(clusters.plain for clusters in self._clusters):
+            return factors
+        time = self.variance(self.scores(shift, p)[1], blocks)
         at_a, at_b = self._pooled(shift, p)
-        time = variance(terms, blocks)
-        a, b = self._exceedances
-        shares = self._a.share(at_a), self._b.share(at_b)
-        found = np.ones(len(shift))
         for lane in np.flatnonzero(np.isfinite(at_a) & np.isfinite(at_b)):
-            cells = [
-                -a.cells(at_a[lane], shares[0][lane]),
-                b.cells(at_b[lane], shares[1][lane]),
+            a, b = self._cells(float(at_a[lane]), float(at_b[lane]), float(p[lane]))
+            # Paired arms share their sessions, so that what a session does to both cancels.
+            parts = [b - a] if len(self._clusters) == 1 else [a, b]
+            excess = [
+                clusters.excess(part) for clusters, part in zip(self._clusters, parts, strict=True)
             ]
-            parts = [cells[0] + cells[1]] if len(self._clusters) == 1 else cells
-            excess = [one.excess(part) for one, part in zip(self._clusters, parts, strict=True)]
-            found[lane] = inflated(excess, float(time[lane]))
-        return found
+            factors[lane] = inflated(excess, float(time[lane]))
+        return factors
+
+    def _cells(self, at_a: float, at_b: float, _p: float) -> tuple[Floats, Floats]:
+        """What each cell of the clusters adds to either arm's score at these pooled quantiles."""
+        a, b = self._exceedances
+        shares = self._a.share(np.array(at_a)), self._b.share(np.array(at_b))
+        return a.cells(at_a, float(shares[0])), b.cells(at_b, float(shares[1]))
 
     @cached_property
     def _exceedances(self) -> tuple[Exceedance, Exceedance]:
@@ -275,17 +287,14 @@ class _Points(NamedTuple):
 
 def _at_ends(pair: Pair, ends: Floats, points: _Points, least: Floats) -> Floats:
     """The inflation at both ends of the first level, and no less than at the estimate: shape (2, points)."""
-    found = np.empty((2, len(least)))
+    inflation = np.stack([least, least])
     for side, end in enumerate(ends[:, 0]):
         with np.errstate(divide="ignore"):
             shift = np.log(end)
         bounded = np.isfinite(shift)
-        found[side] = least
-        found[side, bounded] = np.maximum(
-            least[bounded],
-            pair.inflation(shift[bounded], points.p[bounded], points.blocks[bounded]),
-        )
-    return found
+        at_end = pair.inflation(shift[bounded], points.p[bounded], points.blocks[bounded])
+        inflation[side, bounded] = np.maximum(least[bounded], at_end)
+    return inflation
 
 
 def _beside_one(low: Floats, high: Floats, lower: Floats) -> tuple[Floats, Floats]:
@@ -321,25 +330,14 @@ def lag_one(terms: Floats) -> Floats:
     return np.where(flat, 0.0, lagged / np.where(flat, 1.0, power) + _BIAS)
 
 
-def studentised(difference: Floats, terms: Floats, blocks: Ints) -> Floats:
-    """The difference in units of its standard error over K merged blocks, per lane.
-
-    Without any variance a difference is certain (the arms do not overlap), no difference is none.
-    """
-    error = np.sqrt(variance(terms, blocks))
-    flat = error <= _TIE
-    certain = np.select([difference > _TIE, difference < -_TIE], [np.inf, -np.inf], 0.0)
-    return np.where(flat, certain, difference / np.where(flat, 1.0, error))
-
-
 def variance(terms: Floats, blocks: Ints) -> Floats:
     """Of the sum of each lane's 32 terms, by how its merged blocks scatter."""
-    found = np.empty(len(terms))
+    variances = np.empty(len(terms))
     for k in np.unique(blocks):
         lanes = blocks == k
         merged = terms[lanes].reshape(-1, k, FINE // k).sum(axis=2)
-        found[lanes] = k / (k - 1) * (merged * merged).sum(axis=1)
-    return found
+        variances[lanes] = k / (k - 1) * (merged * merged).sum(axis=1)
+    return variances
 
 
 def _search(pair: Pair, points: _Points, levels: Floats, inflation: Floats) -> Floats:
@@ -349,7 +347,7 @@ def _search(pair: Pair, points: _Points, levels: Floats, inflation: Floats) -> F
     """
     shape = (2, len(levels), len(points.p))
     side = np.broadcast_to(np.array([-1.0, 1.0])[:, None, None], shape).ravel()
-    middle, p = (np.broadcast_to(one, shape).ravel() for one in (points.centre, points.p))
+    middle, p = (np.broadcast_to(lane, shape).ravel() for lane in (points.centre, points.p))
     k = np.broadcast_to(points.blocks, shape).ravel()
     tail = np.broadcast_to(levels[:, None] / 2, shape).ravel()
     wider = np.sqrt(np.broadcast_to(inflation[:, None], shape).ravel())
@@ -360,12 +358,12 @@ def _search(pair: Pair, points: _Points, levels: Floats, inflation: Floats) -> F
         return np.asarray(side[which] * t > critical[which])
 
     inside, outside = _expand(rejected, len(side))
-    found = np.flatnonzero(np.isfinite(outside))
+    bounded = np.flatnonzero(np.isfinite(outside))
     for _ in range(_HALVINGS):
-        step = (inside[found] + outside[found]) / 2
-        out = rejected(step, found)
-        outside[found] = np.where(out, step, outside[found])
-        inside[found] = np.where(out, inside[found], step)
+        step = (inside[bounded] + outside[bounded]) / 2
+        out = rejected(step, bounded)
+        outside[bounded] = np.where(out, step, outside[bounded])
+        inside[bounded] = np.where(out, inside[bounded], step)
     return np.asarray(np.exp(middle + side * outside).reshape(shape))
 
 

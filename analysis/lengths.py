@@ -4,6 +4,9 @@ End to end grows with the output, and where lengths vary most of what scatters i
 scores 1(x <= c) - m(L) in place of 1(x <= c), m(L) being the share within c among all answers of about that
 length in other blocks of time. Where both arms answer equally long it says what the plain inversion says,
 from less noise; where they do not, it answers for equal lengths (direct standardisation).
+
+With the length out, what is left may be nothing but load, which lasts: where it is correlated over a third
+of a block the variance between blocks is a sixth too small. `variance` adds what neighbours share.
 """
 
 from collections.abc import Sequence
@@ -12,8 +15,8 @@ from typing import Final
 import numpy as np
 
 from tbench.analysis.blocks import FINE, Ints, Side, logarithms
-from tbench.analysis.clusters import BLOCKS, Clusters, inflated
-from tbench.analysis.inversion import Pair, variance
+from tbench.analysis.clusters import BLOCKS, Clusters
+from tbench.analysis.inversion import Pair, lag_one
 from tbench.analysis.summary import Floats
 
 MOST_BINS, PER_BIN = 40, 50
@@ -23,6 +26,7 @@ FEWEST: Final = 4 * PER_BIN
 COMMON: Final = 0.5
 """The distributions of lengths must overlap by this share."""
 _NONE = 1e-9
+"""What rounding leaves of a share of nothing."""
 _REACH, _HALVINGS = 5.0, 26
 """How far from the plain ratio to look, on logarithms, and how often to halve that: to a millionth."""
 
@@ -34,8 +38,8 @@ def length_bins(baseline: Floats, candidate: Floats) -> tuple[Ints, Ints]:
     """
     both = np.concatenate([baseline, candidate])
     known = both[~np.isnan(both)]
-    wanted = min(MOST_BINS, min(len(baseline), len(candidate)) // PER_BIN)
-    parts = np.arange(1, max(wanted, 1)) / max(wanted, 1)
+    number = max(min(MOST_BINS, min(len(baseline), len(candidate)) // PER_BIN), 1)
+    parts = np.arange(1, number) / number
     edges = np.unique(np.quantile(known, parts)) if len(known) else known
     first, second = (
         np.where(np.isnan(side), len(edges) + 1, np.searchsorted(edges, side, "right"))
@@ -67,10 +71,10 @@ class AtEqualLengths(Pair):
     ) -> None:
         super().__init__(a, b, paired=paired, sessions=sessions)
         self._ratios: dict[float, float] = {}
-        self._width = int(max(one.max(initial=0) for one in bins)) + 1
+        self._width = int(max(numbers.max(initial=0) for numbers in bins)) + 1
         self._sorted = tuple(
-            _Cells(side, one, self._width)
-            for side, one in zip((a.untied, b.untied), bins, strict=True)
+            _Sorted(side, numbers, self._width)
+            for side, numbers in zip((a.untied, b.untied), bins, strict=True)
         )
 
     def log_ratio(self, p: float) -> float:
@@ -80,10 +84,8 @@ class AtEqualLengths(Pair):
         return self._ratios[p]
 
     def _root(self, p: float) -> float:
-        low, high = (
-            np.array([super(AtEqualLengths, self).centre(p) + way * _REACH]) for way in (-1, 1)
-        )
-        at = np.array([p])
+        plain, at = super().centre(p), np.array([p])
+        low, high = np.array([plain - _REACH]), np.array([plain + _REACH])
         if not (self.scores(low, at)[0][0] < 0 < self.scores(high, at)[0][0]):
             return float("nan")
         for _ in range(_HALVINGS):
@@ -93,7 +95,7 @@ class AtEqualLengths(Pair):
         return float((low + high)[0] / 2)
 
     def centre(self, p: float) -> float:
-        """The same; where there is none, that of the plain pair."""
+        """The log ratio; where there is none, that of the plain pair."""
         ratio = self.log_ratio(p)
         return ratio if np.isfinite(ratio) else super().centre(p)
 
@@ -122,46 +124,56 @@ class AtEqualLengths(Pair):
         )
         held = (a.sizes / a.n + b.sizes / b.n).reshape(BLOCKS, -1, self._width).sum(axis=1)
         others = held.sum(axis=0) - held
-        some = others > _NONE
-        rest = within.sum(axis=1, keepdims=True) - within
-        share = np.where(some, rest / np.where(some, others, 1.0), p[:, None, None])
+        elsewhere = others > _NONE
+        below = within.sum(axis=1, keepdims=True) - within
+        share = np.where(elsewhere, below / np.where(elsewhere, others, 1.0), p[:, None, None])
         return np.repeat(share, FINE // BLOCKS, axis=1)
 
-    def inflation(self, shift: Floats, p: Floats, blocks: Ints) -> Floats:
-        """As of a Pair."""
-        found = np.ones(len(shift))
-        if all(one.plain for one in self._clusters):
-            return found
-        ends = self._pooled(shift, p)
-        time = variance(self.scores(shift, p)[1], blocks)
-        counts = [side.counts(end) for side, end in zip(self._sorted, ends, strict=True)]
-        expected = self._expected(counts, p)
-        for lane in np.flatnonzero(np.isfinite(ends).all(axis=0)):
-            rest = [
-                sign * side.rest(end[lane], expected[lane])
-                for sign, side, end in zip((-1, 1), self._sorted, ends, strict=True)
-            ]
-            parts = [rest[0] + rest[1]] if len(self._clusters) == 1 else rest
-            excess = [
-                one.excess(one.sums(part[one.order]))
-                for one, part in zip(self._clusters, parts, strict=True)
-            ]
-            found[lane] = inflated(excess, float(time[lane]))
-        return found
+    def variance(self, terms: Floats, blocks: Ints) -> Floats:
+        """As of a Pair, and what a block shares with its neighbours.
+
+        With the autocorrelation rho at lag 1, L fine blocks alone have the variance L + 2 (L - 1) rho, and L
+        of an endless row have L + 2 L rho.
+        """
+        rho = np.clip(lag_one(terms), 0.0, 0.5)
+        apart = 1 + 2 * rho * (1 - blocks / FINE)
+        return np.asarray(super().variance(terms, blocks) * (1 + 2 * rho) / apart)
+
+    def freedom(self, blocks: Ints) -> Floats:
+        """As of a Pair, or fewer: rho is a guess from the same blocks.
+
+        The delta method gives that variance the scatter of 10 squares where K = 16, and of 6 where K = 8.
+        """
+        degrees = np.select([blocks >= 16, blocks >= 8], [10, 6], blocks - 1)
+        return np.asarray(np.minimum(super().freedom(blocks), degrees))
+
+    def _cells(self, at_a: float, at_b: float, p: float) -> tuple[Floats, Floats]:
+        ends = at_a, at_b
+        counts = [
+            side.counts(np.array([end])) for side, end in zip(self._sorted, ends, strict=True)
+        ]
+        expected = self._expected(counts, np.array([p]))[0]
+        a, b = (
+            clusters.sums(side.left(end, expected)[clusters.order])
+            for clusters, side, end in zip(
+                (self._clusters[0], self._clusters[-1]), self._sorted, ends, strict=True
+            )
+        )
+        return a, b
 
 
-class _Cells:
+class _Sorted:
     """An arm's values by fine block and bin, sorted within each: counting takes a bisection of each."""
 
     def __init__(self, side: Side, bins: Ints, width: int) -> None:
         assert side.given is not None
         logs = logarithms(side.given)
-        there = ~np.isnan(logs)
+        measured = ~np.isnan(logs)
         block = np.arange(len(logs), dtype=np.int64) * FINE // max(len(logs), 1)
-        cell = (block * width + bins)[there]
+        cell = (block * width + bins)[measured]
         self.n, self._all, self._logs = len(cell), side.all, logs
         self._block, self._bins = block, bins
-        rank = np.searchsorted(self._all, logs[there], "left")
+        rank = np.searchsorted(self._all, logs[measured], "left")
         self._keys = np.sort(cell * (self.n + 1) + rank)
         held = np.bincount(cell, minlength=FINE * width)
         self.sizes = held.reshape(FINE, width)
@@ -175,8 +187,8 @@ class _Cells:
         counts = within.reshape(len(at), -1) - self._starts
         return counts.reshape(len(at), *self.sizes.shape).astype(np.float64)
 
-    def rest(self, at: float, expected: Floats) -> Floats:
+    def left(self, at: float, expected: Floats) -> Floats:
         """What each request adds to the arm's score, less its share of it; nothing without a value."""
-        there = ~np.isnan(self._logs)
-        rest = np.where(there, (self._logs <= at) - expected[self._block, self._bins], 0.0)
-        return np.where(there, rest - rest.sum() / self.n, 0.0) / self.n
+        measured = ~np.isnan(self._logs)
+        left = np.where(measured, (self._logs <= at) - expected[self._block, self._bins], 0.0)
+        return np.where(measured, left - left.sum() / self.n, 0.0) / self.n

@@ -23,7 +23,7 @@ from tbench.analysis.inversion import (
     fine_blocks,
     invert,
     lag_one,
-    studentised,
+    variance,
 )
 from tbench.analysis.metrics import Metric, values
 from tbench.analysis.pairing import match, warm_up
@@ -182,7 +182,7 @@ def of_blocks(one: Floats, p: float) -> Within:
     terms = ((below - share * sizes) / len(whole))[None, :]
     rho = lag_one(terms)
     k = blocks_for(rho)
-    error = 1 / float(studentised(np.ones(1), terms, k)[0])
+    error = math.sqrt(float(variance(terms, k)[0]))
     below_it, above_it = _log_at(whole, p - error), _log_at(whole, p + error)
     se = (above_it - below_it) / 2 if math.isfinite(below_it) else math.inf
     return Within(

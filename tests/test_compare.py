@@ -496,7 +496,7 @@ def test_end_to_end_is_compared_once_more_at_equal_lengths() -> None:
         assert half.high is not None
         assert half.ratio is not None
         assert half.low < 1 < half.high
-        assert half.confidence == "low"  # it holds the truth less often than its 95 %
+        assert half.confidence == row(found, "e2e", 0.5).confidence == "95%"
         assert 0.95 < half.ratio < 1.05
         assert (half.baseline, half.candidate, half.n_baseline) == (None, None, 2400)
         assert "output length taken out" in half.method

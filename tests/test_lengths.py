@@ -111,6 +111,31 @@ def test_the_interval_is_much_narrower_where_lengths_scatter() -> None:
     assert np.median(ratios) < 0.75
 
 
+def test_what_neighbouring_blocks_share_belongs_to_the_variance() -> None:
+    """A moving average with rho = .3 at lag 1: blocks of two by themselves know 1.3 / 1.6 of the variance."""
+    random = np.random.default_rng(5)
+    draws = random.normal(size=(8000, 33))
+    terms = draws[:, 1:] + draws[:, :-1] / 3
+    terms -= terms.mean(axis=1, keepdims=True)
+    truth = 32 * (4 / 3) ** 2  # of the sum of an endless row's 32 terms
+    equal, blocks = pair(*arms(5)), np.full(8000, 16)
+
+    assert Pair.variance(equal, terms, blocks).mean() / truth == pytest.approx(1.3 / 1.6, abs=0.03)
+    assert equal.variance(terms, blocks).mean() / truth == pytest.approx(1, abs=0.05)
+
+
+def test_a_guessed_autocorrelation_costs_degrees_of_freedom() -> None:
+    """On independent terms the variance scatters at most as much as squares of so many normal numbers."""
+    terms = np.random.default_rng(6).normal(size=(20_000, 32))
+    terms -= terms.mean(axis=1, keepdims=True)
+    equal = pair(*arms(6))
+
+    for k in (16, 8, 4):
+        guesses = equal.variance(terms, np.full(len(terms), k))
+        degrees = 2 * guesses.mean() ** 2 / guesses.var()
+        assert k / 2 - 2 < equal.freedom(np.array([k]))[0] <= 1.05 * degrees
+
+
 def test_sessions_count_here_as_well() -> None:
     """A speed of its own for each session, in each arm: the interval grows by it."""
     random = np.random.default_rng(9)

@@ -321,7 +321,10 @@ _SESSIONS: dict[str, Cell] = {
 _LENGTHS: dict[str, Cell] = {
     f"answers differ in length by {spread:.0%}{text}, memory {memory:g}": Cell(
         experiment=Lengths(spread=spread, longer=longer, memory=memory),
-        bars=(Bar(measure="covers x1.05", points=(0.5, 0.95), low=0.94),),
+        bars=(
+            Bar(measure="covers x1.05", points=(0.5, 0.95), low=0.94),
+            Bar(measure="covers x1.05, unflagged", points=(0.5, 0.95), low=0.93),
+        ),
     )
     for spread, longer, text in (
         (0.4, 1.0, ""),

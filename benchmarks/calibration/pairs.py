@@ -213,15 +213,21 @@ class Lengths:
         slower = Tested(AtEqualLengths(Side(a), Side(b * self.slow), bins), self.points)
         plain_ = Tested(Pair(a, b * self.slow), self.points)
         truth, ones = np.full(len(self.points), self.slow), np.ones(len(self.points))
-        found = {
+        held, covers = slower.holds(truth), f"covers x{self.slow:g}"
+        outcomes = {
             **_each(FLAG, slower, slower.drift),
-            **_each(f"covers x{self.slow:g}", slower, slower.holds(truth)),
+            **_each(covers, slower, held),
             **_each(f"sees x{self.slow:g}", slower, ~slower.holds(ones)),
         }
+        outcomes |= {
+            (f"{covers}, unflagged", p): holds
+            for p, holds, drift in zip(self.points, held.tolist(), slower.drift, strict=True)
+            if not drift
+        }
         if self.longer == 1:  # else the plain ratio is of lengths too
-            found |= _each("covers, length not taken out", plain_, plain_.holds(truth))
-            found |= _each("sees it, length not taken out", plain_, ~plain_.holds(ones))
-        return found
+            outcomes |= _each("covers, length not taken out", plain_, plain_.holds(truth))
+            outcomes |= _each("sees it, length not taken out", plain_, ~plain_.holds(ones))
+        return outcomes
 
     def _arm(self, traffic: Traffic, longer: float, random: Generator) -> tuple[Floats, Floats]:
         n = len(traffic)
