@@ -184,7 +184,7 @@ class Capture:
     def request(self, flow: http.HTTPFlow) -> None:
         """The last byte of the request has come."""
         if live := self.live.get(flow.id):
-            self._ask(live, whole=True)
+            self._ask(live, complete=True)
 
     def responseheaders(self, flow: http.HTTPFlow) -> None:
         """Never buffer: the stream is set before anything that could fail."""
@@ -316,7 +316,7 @@ class Capture:
         marks = [value for name, value in fields if name.lower() in CALLER_HEADERS]
         return self._redactor.pseudonym("\n".join([_address(flow), *marks]))
 
-    def _ask(self, live: Live, *, whole: bool) -> None:
+    def _ask(self, live: Live, *, complete: bool) -> None:
         """Hand over the request, once. Of a body that never ended only the size is kept."""
         if live.asked:
             return
@@ -327,11 +327,11 @@ class Capture:
         request = replace(
             live.request,
             end_ns=self._now(),
-            body=body if whole else None,
+            body=body if complete else None,
             body_bytes=size or len(body or b""),
         )
         live.upload.forget()
-        self.recorder.request(request, live.secrets, dropped=whole and body is None)
+        self.recorder.request(request, live.secrets, dropped=complete and body is None)
 
     def _failure(self, flow: http.HTTPFlow, text: str) -> Failure:
         server = flow.server_conn
@@ -347,7 +347,7 @@ class Capture:
     def _end(self, live: Live, outcome: Outcome, error: str | None = None) -> None:
         end_ns = self._now()
         del self.live[live.flow.id]
-        self._ask(live, whole=False)
+        self._ask(live, complete=False)
         response = Response(
             head_ns=live.head_ns,
             end_ns=end_ns,

@@ -129,14 +129,14 @@ def unpack_ahead(reader: msgpack.Unpacker, skipped: int) -> object:
 
 def edges(raw: bytes) -> list[int]:
     """Where each record of a decompressed block begins, and where the last sound one ends."""
-    reader, found = unpacker(raw), [0]
-    while found[-1] < len(raw) and len(found) <= MAX_RECORDS:
+    reader, offsets = unpacker(raw), [0]
+    while offsets[-1] < len(raw) and len(offsets) <= MAX_RECORDS:
         try:
             reader.skip()
         except _BROKEN:
             break
-        found.append(reader.tell())
-    return found
+        offsets.append(reader.tell())
+    return offsets
 
 
 def frame(code: int, payload: bytes) -> bytes:
@@ -148,14 +148,14 @@ def frame(code: int, payload: bytes) -> bytes:
 
 def header_frame(header: Mapping[str, Any], marker: bytes) -> bytes:
     """The first frame. Its map ends with `crc32`, the checksum of every payload byte before the value."""
-    whole = {
+    entries = {
         "format": "tbench",
         "version": list(VERSION),
         "marker": marker,
         **header,
         "crc32": 2**32 - 1,
     }
-    sealed = pack(whole)[:-4]
+    sealed = pack(entries)[:-4]
     return frame(HEADER, sealed + zlib.crc32(sealed).to_bytes(4, "big"))
 
 

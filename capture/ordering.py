@@ -212,11 +212,11 @@ class _Merge:
         return request
 
     def _park(self, segment: int, link: Link, request: Request) -> None:
-        kept = request if self._room > 0 else None
-        self._room -= _weight(kept)
+        held = request if self._room > 0 else None
+        self._room -= _weight(held)
         self._taken += 1
         order = request.arrive_ns, request.seq, self._taken
-        heapq.heappush(self._heap, _Waiting(*order, segment, link, kept))
+        heapq.heappush(self._heap, _Waiting(*order, segment, link, held))
 
     def _before(self, horizon: int) -> Iterator[Exchange]:
         """The waiting exchanges that arrived before the horizon, in order."""

@@ -410,7 +410,7 @@ async def _hang_up(master: Master) -> None:
     connections = _addons(master).get("proxyserver").connections
     transports = [io for handler in connections.values() for io in handler.transports.values()]
     buffers = [io.writer.transport for io in transports if io.writer]
-    await _until(lambda: not any(one.get_write_buffer_size() for one in buffers), HANG_UP_S)
+    await _until(lambda: not any(buffer.get_write_buffer_size() for buffer in buffers), HANG_UP_S)
     for io in transports:
         if io.handler:
             io.handler.cancel("the capture was stopped")

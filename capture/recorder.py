@@ -271,8 +271,8 @@ class _Losses:
             case _Asked():
                 self.add(reason, requests=1, nbytes=len(item.request.body or b""))
             case _Answered():  # a body that memory did not hold is counted already
-                kept = item.tee.size if item.tee.pieces is not None else 0
-                self.add(reason, responses=1, nbytes=kept)
+                size = item.tee.size if item.tee.pieces is not None else 0
+                self.add(reason, responses=1, nbytes=size)
 
     def take(self, now_ns: int) -> list[Gap]:
         """The gaps since the last call, at most once a second."""

@@ -69,7 +69,11 @@ class RecordSchema:
 
 def _headers(pairs: list[Any]) -> Headers:
     return tuple(
-        [(str(one[0]), str(one[1])) for one in pairs if isinstance(one, list) and len(one) == 2]
+        [
+            (str(pair[0]), str(pair[1]))
+            for pair in pairs
+            if isinstance(pair, list) and len(pair) == 2
+        ]
     )
 
 

@@ -108,8 +108,10 @@ class Secrets:
     @staticmethod
     def of(words: Iterable[str]) -> "Secrets":
         """The secrets among `words`; short ones are not credentials."""
-        found = {spelling for word in words if len(word) >= MIN_SECRET for spelling in _spell(word)}
-        return Secrets(tuple(sorted(found, key=len, reverse=True)))
+        spellings = {
+            spelling for word in words if len(word) >= MIN_SECRET for spelling in _spell(word)
+        }
+        return Secrets(tuple(sorted(spellings, key=len, reverse=True)))
 
     def found_in(self, data: bytes) -> bool:
         """Whether any of them occurs in `data`."""
@@ -245,11 +247,11 @@ def credentials_in(name: str, value: object) -> Iterator[str]:
         if looks_secret(name, value):
             yield value
     elif isinstance(value, list):
-        for one in value:
-            yield from credentials_in(name, one)
+        for item in value:
+            yield from credentials_in(name, item)
     elif isinstance(value, dict):
-        for inner, one in value.items():
-            yield from credentials_in(inner if _CREDENTIAL.search(inner) else "", one)
+        for inner, item in value.items():
+            yield from credentials_in(inner if _CREDENTIAL.search(inner) else "", item)
 
 
 def _userpass(encoded: str) -> list[str]:
@@ -305,18 +307,18 @@ class Redactor:
 
     def headers(self, fields: Fields, secrets: Secrets) -> tuple[Headers, int]:
         """The fields on the allowlist, names in lower case, and how many were withheld."""
-        kept: list[tuple[str, str]] = []
+        recorded: list[tuple[str, str]] = []
         withheld = 0
         for raw_name, value in fields:
             name = raw_name.lower()
             if _kept(name):
                 shown = mask_lookalikes(value) if name == "user-agent" else value
-                kept.append((name, secrets.mask_text(shown)))
+                recorded.append((name, secrets.mask_text(shown)))
             elif name in PSEUDONYM_HEADERS:
-                kept.append((name, self.pseudonym(value)))
+                recorded.append((name, self.pseudonym(value)))
             else:
                 withheld += 1
-        return tuple(kept), withheld
+        return tuple(recorded), withheld
 
     def identities(self, body: bytes, *, exact: bool = False) -> bytes:
         """A JSON body with its identity fields pseudonymised in place, every other byte as it was.

@@ -39,21 +39,21 @@ class Findings:
 def check(path: str | Path) -> Findings:
     """Read all of a trace, twice; raises InputError when it is none."""
     trace = read_trace(path)
-    found = Findings()
+    findings = Findings()
     for segment in trace.segments:
-        _check_segment(segment, found)
+        _check_segment(segment, findings)
     for _ in trace:
         pass
     totals = trace.totals
     repaired = any("repaired" in (segment.container.index or {}) for segment in trace.segments)
-    orphans = found.notes if repaired else found.problems
-    _say(found.problems, trace.losses.missing_segments, "segments are missing")
-    _say(found.problems, trace.losses.bad_records, "records are not what the format promises")
+    orphans = findings.notes if repaired else findings.problems
+    _say(findings.problems, trace.losses.missing_segments, "segments are missing")
+    _say(findings.problems, trace.losses.bad_records, "records are not what the format promises")
     for name, what in DROPPED.items():
-        _say(found.problems, totals.get(name, 0), f"{what} were dropped by the capture")
+        _say(findings.problems, totals.get(name, 0), f"{what} were dropped by the capture")
     _say(orphans, trace.losses.orphan_responses, "responses have lost their request")
-    _say(found.notes, totals.get("unanswered", 0), "requests have no response in their file")
-    return found
+    _say(findings.notes, totals.get("unanswered", 0), "requests have no response in their file")
+    return findings
 
 
 def repair(source: str | Path, out: Path) -> Losses:
@@ -93,13 +93,13 @@ def _copy(container: Container, writer: ContainerWriter, catalogue: TraceIndex) 
 
 def _header(containers: list[Container]) -> dict[str, Any]:
     """The first header that is left, as segment 0; without any, its times from a clock record."""
-    kept = next((one.header for one in containers if one.header), None)
-    if kept is None:
+    header = next((container.header for container in containers if container.header), None)
+    if header is None:
         mono_ns, wall_ns = _clock(containers)
-        kept = header_map(
+        header = header_map(
             TraceHeader(mono_ns=mono_ns, wall_ns=wall_ns, writer="tbench trace repair")
         )
-    return {key: value for key, value in kept.items() if key not in NOT_COPIED} | {"segment": 0}
+    return {key: value for key, value in header.items() if key not in NOT_COPIED} | {"segment": 0}
 
 
 def _clock(containers: list[Container]) -> tuple[int, int]:
@@ -111,7 +111,7 @@ def _clock(containers: list[Container]) -> tuple[int, int]:
     return 0, 0
 
 
-def _check_segment(segment: Segment, found: Findings) -> None:
+def _check_segment(segment: Segment, findings: Findings) -> None:
     container = segment.container
     catalogue = TraceIndex()
     rows = Rows()
@@ -124,9 +124,9 @@ def _check_segment(segment: Segment, found: Findings) -> None:
     damage = list(_damage(container.losses))
     if not damage and container.index is not None:
         damage += _lies(container, rows, catalogue)
-    found.problems.extend(f"{container.path.name}: {line}" for line in damage)
+    findings.problems.extend(f"{container.path.name}: {line}" for line in damage)
     if unknown:
-        found.notes.append(f"{container.path.name}: {unknown} frames of a newer format, skipped")
+        findings.notes.append(f"{container.path.name}: {unknown} frames of a newer format, skipped")
 
 
 def _damage(losses: Losses) -> Iterator[str]:

@@ -228,8 +228,8 @@ class Container:
     def _next_block(self, source: FileWindow, start: int) -> int:
         """The next place that looks like a block, or the index, or the end of the file."""
         at = start
-        while self.marker and (found := source.find(self.marker, at + FRAME.size)) is not None:
-            at = found - FRAME.size
+        while self.marker and (marker_at := source.find(self.marker, at + FRAME.size)) is not None:
+            at = marker_at - FRAME.size
             first, length, code = FRAME.unpack(source.read(at, FRAME.size))
             if (first, code) == (frames.EXT32, BLOCK) and length <= frames.MAX_PAYLOAD:
                 return at
@@ -299,8 +299,8 @@ class Container:
             return True
         row = rows[len(rows) - 1]
         head = FRAME.pack(frames.EXT32, max(row.length - FRAME.size, 0), BLOCK) + self.marker
-        there = row.offset < self.size and source.read(row.offset, len(head)) == head
-        return there or row.offset + row.length == self._index_at
+        in_place = row.offset < self.size and source.read(row.offset, len(head)) == head
+        return in_place or row.offset + row.length == self._index_at
 
 
 def _first_header(source: FileWindow) -> dict[str, Any] | None:
@@ -316,16 +316,16 @@ def _first_header(source: FileWindow) -> dict[str, Any] | None:
 def _learn_marker(source: FileWindow) -> bytes | None:
     """The marker of the first sound block, found by the magic number that begins its zstd frame."""
     at, lead = 0, FRAME.size + frames.BLOCK_HEAD
-    while (found := source.find(frames.ZSTD_MAGIC, at)) is not None:
-        at = found + 1
-        head = source.read(found - lead, lead)
+    while (magic_at := source.find(frames.ZSTD_MAGIC, at)) is not None:
+        at = magic_at + 1
+        head = source.read(magic_at - lead, lead)
         if len(head) < lead:
             continue
         first, length, code = FRAME.unpack_from(head)
         if (first, code) == (frames.EXT32, BLOCK) and length <= frames.MAX_PAYLOAD:
             marker = head[FRAME.size : FRAME.size + MARKER_BYTES]
             if (
-                frames.read_block(source.read(found - frames.BLOCK_HEAD, length), marker)
+                frames.read_block(source.read(magic_at - frames.BLOCK_HEAD, length), marker)
                 is not None
             ):
                 return marker

@@ -33,13 +33,13 @@ def plain_events(chunks: Sequence[tuple[float, bytes]]) -> Iterator[tuple[float,
     Only for a stream that is nothing but `data` events of one line each, as nearly every LLM stream is:
     None for any other, which is for an EventStream. A space before the data is left there.
     """
-    whole = b"".join([piece for _, piece in chunks])
-    if whole[:5] != b"data:" or whole[-2:] != b"\n\n" or len(whole) > PLAIN_BYTES:
+    body = b"".join([piece for _, piece in chunks])
+    if body[:5] != b"data:" or body[-2:] != b"\n\n" or len(body) > PLAIN_BYTES:
         return None
-    if whole.find(b"\r") >= 0:
+    if body.find(b"\r") >= 0:
         return None
-    datas = whole[5:-2].split(b"\n\ndata:")
-    if whole.count(b"\n") != 2 * len(datas):
+    datas = body[5:-2].split(b"\n\ndata:")
+    if body.count(b"\n") != 2 * len(datas):
         return None
     return _timed(chunks, datas)
 

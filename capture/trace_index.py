@@ -135,12 +135,12 @@ def is_table(links: bytes) -> bool:
 
 def read_strays(strays: list[Any]) -> dict[str, Place]:
     """The `strays` of an index, by id; what is none of them is left out."""
-    found = {}
+    places = {}
     for stray in strays:
         match stray:
             case [str(id_), int(block), int(record)] if block >= 0 and record >= 0:
-                found[id_] = Place(block, record)
-    return found
+                places[id_] = Place(block, record)
+    return places
 
 
 def read_links(links: bytes) -> Iterator[Link]:

@@ -180,8 +180,8 @@ class Overview:
 
 def _synthesis(trace: Trace) -> dict[str, Any] | None:
     """What a synthesised trace was made from; None for one that was captured."""
-    found = trace.header.extra.get("synthesis")
-    return found if isinstance(found, dict) and found.keys() >= _SYNTHESIS else None
+    made = trace.header.extra.get("synthesis")
+    return made if isinstance(made, dict) and made.keys() >= _SYNTHESIS else None
 
 
 _SYNTHESIS = frozenset({"task", "scenario", "seed", "tokens"})

@@ -123,20 +123,24 @@ def _joined(containers: list[Container]) -> Trace:
     for container in containers:
         header = read_header(container.header)
         captures[header.capture_id].setdefault(header.segment, open_segment(container, header))
-    whole = [[by_number[number] for number in sorted(by_number)] for by_number in captures.values()]
-    return Trace(whole, sum(map(_missing, whole)))
+    captured = [
+        [by_number[number] for number in sorted(by_number)] for by_number in captures.values()
+    ]
+    return Trace(captured, sum(map(_missing, captured)))
 
 
 def _continued(containers: list[Container]) -> Trace:
     """The capture of the first file; leftovers of another may stand beside it."""
     first = read_header(containers[0].header)
     headers = [read_header(container.header) for container in containers]
-    own = [
+    segments = [
         container
         for container, header in zip(containers, headers, strict=True)
         if header.capture_id == first.capture_id
     ]
-    return _joined(own) if first.segment == 0 else Trace([[open_segment(own[0], first)]], 0)
+    return (
+        _joined(segments) if first.segment == 0 else Trace([[open_segment(segments[0], first)]], 0)
+    )
 
 
 def _missing(capture: list[Segment]) -> int:
@@ -169,8 +173,8 @@ def _files(path: Path) -> list[Path]:
     part = path.with_name(path.name + PART)
     if part.exists():
         return [part]
-    if found := list(Path(path.anchor).glob(str(path.relative_to(path.anchor)))):
-        return _settled(found)
+    if matches := list(Path(path.anchor).glob(str(path.relative_to(path.anchor)))):
+        return _settled(matches)
     raise InputError(f"{path}: no such file, folder or matching glob")
 
 

@@ -288,10 +288,10 @@ class _Events:
         for at, piece in chunks:
             for event in stream.feed(piece):
                 self._take(at, event.data, event.event)
-        whole = self._strange
+        strange = self._strange
         for event in stream.end():
             self._take(chunks[-1][0], event.data, event.event)
-        self._strange = whole  # an event without its blank line may well be half an event
+        self._strange = strange  # an event without its blank line may well be half an event
 
     def answer(self) -> ParsedResponse:
         parser = self._parser or OPENAI.parser()

@@ -145,9 +145,9 @@ class Parser:
         spoke = answered = False
         for choice in _choices(payload):
             index, delta = self._choice(choice, "delta")
-            said = self._said(index, choice, delta)
-            answered = answered or said
-            spoke = spoke or said or _thinks(delta)
+            spoken = self._said(index, choice, delta)
+            answered = answered or spoken
+            spoke = spoke or spoken or _thinks(delta)
         if spoke:
             self._times.append(at)
         if answered and self._first_answer is None:
@@ -215,8 +215,8 @@ class Parser:
             self._finish[index] = reason
         else:
             self._finish.setdefault(index, None)
-        said = choice.get(key)
-        return index, said if isinstance(said, dict) else {}
+        message = choice.get(key)
+        return index, message if isinstance(message, dict) else {}
 
     def _said(self, index: int, choice: Json, delta: Json) -> bool:
         """Whether a delta or message holds any answer (text, tool call); keeps its text and tools."""
@@ -243,11 +243,10 @@ def _thinks(delta: Json) -> bool:
     """Whether a delta holds reasoning, as a text or as parts with one."""
     if any(delta.get(name) for name in _THOUGHT):
         return True
-    parts = [
-        part for name in _THOUGHTS if isinstance(found := delta.get(name), list) for part in found
-    ]
+    lists = (parts for name in _THOUGHTS if isinstance(parts := delta.get(name), list))
     return any(
         isinstance(part, dict) and any(part.get(name) for name in ("text", "summary", "thinking"))
+        for parts in lists
         for part in parts
     )
 
@@ -261,8 +260,8 @@ def _choices(payload: Json) -> list[Json]:
 
 def _first_of(usage: Json, places: tuple[tuple[str | None, str], ...]) -> int | None:
     for within, name in places:
-        found = usage if within is None else usage.get(within)
-        value = found.get(name) if isinstance(found, dict) else None
+        counts = usage if within is None else usage.get(within)
+        value = counts.get(name) if isinstance(counts, dict) else None
         if value is not None and (count := _counted(value)) is not None:
             return count
     return None
@@ -294,12 +293,14 @@ def _length(value: object) -> int:
 
 
 def _images(messages: object) -> int:
-    found = 0
+    images = 0
     for message in messages if isinstance(messages, list) else ():
         content = message.get("content") if isinstance(message, dict) else None
         if isinstance(content, list):
-            found += sum(isinstance(part, dict) and part.get("type") in _IMAGES for part in content)
-    return found
+            images += sum(
+                isinstance(part, dict) and part.get("type") in _IMAGES for part in content
+            )
+    return images
 
 
 def messages(payload: Json) -> list[Json]:

@@ -66,7 +66,7 @@ class Prompts:
 
     def write(self, wanted: Sequence[Wanted], rng: Random) -> list[str]:
         """The texts, each of exactly its tokens. Raises InputError where the tokenizer allows none."""
-        drafts = [self._draft(one, rng) for one in wanted]
+        drafts = [self._draft(text, rng) for text in wanted]
         texts = ["".join(draft) for draft in drafts]
         for index, count in enumerate(self._tokens.counts(texts)):
             if count != wanted[index].tokens:
@@ -105,17 +105,17 @@ class Prompts:
 
     def _first(self, piece: str) -> float:
         """What a piece costs that a text begins with."""
-        found = self._firsts.get(piece)
-        if found is None:
-            found = self._firsts[piece] = float(self.count(piece))
-        return found
+        price = self._firsts.get(piece)
+        if price is None:
+            price = self._firsts[piece] = float(self.count(piece))
+        return price
 
     def _line(self, index: int) -> tuple[list[str], float]:
         """A line as pieces with what they cost together, worked out once."""
-        found = self._parts.get(index)
-        if found is None:
-            found = self._parts[index] = self._priced(self._lines[index])
-        return found
+        line = self._parts.get(index)
+        if line is None:
+            line = self._parts[index] = self._priced(self._lines[index])
+        return line
 
     def _priced(self, line: str) -> tuple[list[str], float]:
         pieces = PIECE.findall(" " + line.strip())
@@ -130,12 +130,12 @@ class Prompts:
     def _known_fillers(self) -> list[tuple[str, float]]:
         """Fillers that cost something, the dearest first."""
         priced = zip(FILLERS, self._tokens.costs(FILLERS), strict=True)
-        found = sorted((pair for pair in priced if pair[1] > 0), key=lambda pair: -pair[1])
-        if not found:
+        fillers = sorted((pair for pair in priced if pair[1] > 0), key=lambda pair: -pair[1])
+        if not fillers:
             raise InputError(
                 f"{self._tokens.source}: no word of ours is a token by it; give another"
             )
-        return found
+        return fillers
 
     def _mended(self, draft: list[str], wanted: Wanted) -> str:
         """The draft made longer or shorter at its end until it counts right."""
@@ -150,8 +150,8 @@ class Prompts:
                 self._shorten(pieces, -short, keep)
             elif short > NEARLY:
                 self._lengthen(pieces, short - NEARLY)
-            elif found := self._finished(text, wanted.tokens):
-                return found
+            elif finished := self._finished(text, wanted.tokens):
+                return finished
             else:
                 self._shorten(pieces, attempt + 1, keep)  # more each time: not in a circle
         raise InputError(
@@ -239,12 +239,12 @@ def _written(workload: Workload) -> Iterator[RequestContent]:
     prompts, words = Prompts(workload.tokens, lines), _random(workload, "words")
     head = _Head(workload, prompts) if workload.prefix_tokens else None
     for group in batched(enumerate(_sizes(workload)), AT_ONCE):
-        wanted = [one for number, size in group for one in _wanted(workload, size, head, number)]
+        wanted = [each for number, size in group for each in _wanted(workload, size, head, number)]
         texts = iter(prompts.write(wanted, words))
         for _, size in group:
-            query, found = _dealt(workload, [next(texts) for _ in range(_texts(workload))])
-            tokens = (size.query or 0) + (size.input or 0) * len(found)
-            yield RequestContent(query=query, texts=found, input=tokens, output=size.output)
+            query, group_texts = _dealt(workload, [next(texts) for _ in range(_texts(workload))])
+            tokens = (size.query or 0) + (size.input or 0) * len(group_texts)
+            yield RequestContent(query=query, texts=group_texts, input=tokens, output=size.output)
 
 
 def _sizes(workload: Workload) -> Iterator[Size]:

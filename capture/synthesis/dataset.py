@@ -65,12 +65,12 @@ class Dataset:
     @cached_property
     def digest(self) -> str:
         """Tells this dataset from others of its name."""
-        found = blake2b(digest_size=8)
+        hasher = blake2b(digest_size=8)
         for row in self.rows:
             for value in row:
                 data = value if isinstance(value, bytes) else repr(value).encode(errors="replace")
-                found.update(b"%d:" % len(data) + data)
-        return found.hexdigest()
+                hasher.update(b"%d:" % len(data) + data)
+        return hasher.hexdigest()
 
     def complaint(self) -> str | None:
         """What was left out, in words; None where nothing was."""
@@ -125,34 +125,34 @@ def _dataset(
             left_out[reason] += 1
         else:
             rows.append(row)
-    found = Dataset(name=name, rows=rows, left_out=left_out, large_images=large_images)
+    dataset = Dataset(name=name, rows=rows, left_out=left_out, large_images=large_images)
     if not rows:
         why = ", ".join(f"{count:,} {reason}" for reason, count in left_out.items())
         raise InputError(
             f"{name}: no row can be used ({why})" if why else f"{name}: there is nothing in it"
         )
-    return found
+    return dataset
 
 
-def _named(name: str, columns: Columns, there: list[str]) -> Columns:
+def _named(name: str, columns: Columns, names: list[str]) -> Columns:
     """The columns by name, checked against those of the first row."""
     for option, wanted in (("prompt", columns.prompt), ("image", columns.image)):
-        if wanted is not None and wanted not in there:
+        if wanted is not None and wanted not in names:
             raise InputError(
-                f"{name}: no column {wanted}; --dataset-{option}-column must be one of {', '.join(there)}"
+                f"{name}: no column {wanted}; --dataset-{option}-column must be one of {', '.join(names)}"
             )
-    prompt = columns.prompt or _usual(PROMPT_NAMES, there)
-    image = columns.image or _usual(IMAGE_NAMES, there) if columns.pictures else None
+    prompt = columns.prompt or _usual(PROMPT_NAMES, names)
+    image = columns.image or _usual(IMAGE_NAMES, names) if columns.pictures else None
     if columns.pictures and image is None:
         raise InputError(
-            f"{name}: which column holds the images? --dataset-image-column {' or '.join(there)}"
+            f"{name}: which column holds the images? --dataset-image-column {' or '.join(names)}"
         )
     if not columns.pictures and prompt is None:
-        if len(there) != 1:
+        if len(names) != 1:
             raise InputError(
-                f"{name}: which column holds the prompts? --dataset-prompt-column {' or '.join(there)}"
+                f"{name}: which column holds the prompts? --dataset-prompt-column {' or '.join(names)}"
             )
-        prompt = there[0]
+        prompt = names[0]
         if re.search(r"[;\t]", prompt):
             raise InputError(
                 f"{name}: its only column is called {prompt!r}, which looks like several; separate "
@@ -161,8 +161,8 @@ def _named(name: str, columns: Columns, there: list[str]) -> Columns:
     return replace(columns, prompt=prompt, image=image)
 
 
-def _usual(names: Sequence[str], there: list[str]) -> str | None:
-    return next((name for name in names if name in there), None)
+def _usual(names: Sequence[str], columns: list[str]) -> str | None:
+    return next((name for name in names if name in columns), None)
 
 
 def _row(item: files.Item, columns: Columns, folder: Path) -> tuple[Row, str | None]:

@@ -27,10 +27,10 @@ def is_recipe(path: Path) -> bool:
         if not file.read(4096).removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"{"):
             return False
     try:
-        found = loads(path.read_bytes())
+        value = loads(path.read_bytes())
     except ValueError:  # several objects, one a line
         return False
-    return isinstance(found, dict) and "source" in found
+    return isinstance(value, dict) and "source" in value
 
 
 def load_recipe(path: Path, columns: Columns | None = None) -> Dataset:
@@ -70,29 +70,29 @@ def _other_type(source: Mapping[str, Any]) -> str:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    found = read_json(path, "mend it")
-    if not isinstance(found, dict) or "source" not in found:
+    config = read_json(path, "mend it")
+    if not isinstance(config, dict) or "source" not in config:
         raise InputError(f"{path}: not a dataset-config: it has no source")
-    return found
+    return config
 
 
-def _check(path: Path, found: Mapping[str, Any], known: frozenset[str], place: str) -> None:
+def _check(path: Path, members: Mapping[str, Any], known: frozenset[str], place: str) -> None:
     """Refuse what would otherwise be ignored; null says nothing."""
-    for name, value in found.items():
+    for name, value in members.items():
         if name not in known and value not in (None, {}):
             why = REFUSED.get(name, f"not known; known are {', '.join(sorted(known))}")
             raise InputError(f"{path}: {place}{name}: {why}")
 
 
-def _text(path: Path, found: Mapping[str, Any], name: str) -> str | None:
-    value = found.get(name)
+def _text(path: Path, config: Mapping[str, Any], name: str) -> str | None:
+    value = config.get(name)
     if value is not None and not isinstance(value, str):
         raise InputError(f"{path}: {name} must be a string")
     return value
 
 
-def _object(path: Path, found: Mapping[str, Any], name: str) -> dict[str, Any]:
-    value = found.get(name) or {}
+def _object(path: Path, config: Mapping[str, Any], name: str) -> dict[str, Any]:
+    value = config.get(name) or {}
     if not isinstance(value, dict):
         raise InputError(f"{path}: {name} must be an object")
     return value
@@ -100,6 +100,6 @@ def _object(path: Path, found: Mapping[str, Any], name: str) -> dict[str, Any]:
 
 def _beside(path: Path, where: str) -> Path:
     """A path as it is, else from the config's own folder."""
-    found = Path(where).expanduser()
-    beside = path.parent / found
-    return beside if not found.exists() and beside.exists() else found
+    path_given = Path(where).expanduser()
+    beside = path.parent / path_given
+    return beside if not path_given.exists() and beside.exists() else path_given

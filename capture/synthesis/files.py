@@ -70,8 +70,8 @@ def _csv(path: Path) -> Iterator[Item]:
                         f"{path}: {count} columns are called {name!r}; rename all but one"
                     )
             for row in rows:
-                whole = None not in row and None not in row.values()
-                yield row if whole else Bad("with another number of columns")
+                complete = None not in row and None not in row.values()
+                yield row if complete else Bad("with another number of columns")
     except (csv.Error, UnicodeDecodeError) as error:
         raise InputError(f"{path}: not CSV in UTF-8: {error}") from None
     finally:
@@ -82,15 +82,15 @@ def _json(path: Path) -> Iterator[Item]:
     """A list of strings or objects; several values, one a line, are JSONL."""
     data = path.read_bytes().removeprefix(BOM)
     try:
-        found = loads(data)
+        values = loads(data)
     except ValueError as error:
         if not _is_json(data.lstrip().partition(b"\n")[0]):
             raise InputError(f"{path}: not JSON: {error}") from None
         yield from _jsonl(path)
         return
-    if not isinstance(found, list):
+    if not isinstance(values, list):
         raise InputError(f"{path}: must hold a list of strings or of objects")
-    yield from map(_value, found)
+    yield from map(_value, values)
 
 
 def _jsonl(path: Path) -> Iterator[Item]:

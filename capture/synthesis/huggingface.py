@@ -22,10 +22,10 @@ def is_ours(path: Path) -> bool:
         return not path.is_absolute() and name.count("/") <= 1 and path.suffix[1:] not in READERS
     if not path.is_dir():
         return False
-    names = [one.name for one in path.iterdir()]
+    names = [entry.name for entry in path.iterdir()]
     data = any(name.endswith((".csv", ".json", ".jsonl", ".parquet", ".arrow")) for name in names)
     images = any(Path(name).suffix.lower() in PICTURES for name in names)
-    return not images and (data or any((path / one).is_dir() for one in names))
+    return not images and (data or any((path / entry).is_dir() for entry in names))
 
 
 def items(name: str, kwargs: Mapping[str, Any], *, pictures: bool = False) -> Iterator[Item]:
@@ -40,12 +40,12 @@ def items(name: str, kwargs: Mapping[str, Any], *, pictures: bool = False) -> It
         raise InputError(f"{name}: {_here(name)}{NEEDED}") from None
     try:
         with _quiet(datasets):
-            found = _loaded(datasets, name, kwargs)
+            loaded = _loaded(datasets, name, kwargs)
     except Exception as error:  # whatever the library, its loaders and its network raise
         raise InputError(
             f"{name}: {_here(name)}cannot be loaded as a Hugging Face dataset: {error}"
         ) from None
-    table = _split(name, found, datasets.DatasetDict)
+    table = _split(name, loaded, datasets.DatasetDict)
     for column, feature in table.features.items():
         if isinstance(feature, datasets.Image):
             still = datasets.Image(decode=False)
@@ -74,18 +74,18 @@ def _here(name: str) -> str:
 
 
 def _loaded(datasets: Any, name: str, kwargs: Mapping[str, Any]) -> Any:  # noqa: ANN401 (theirs)
-    if any((Path(name) / one).is_file() for one in SAVED):
+    if any((Path(name) / file).is_file() for file in SAVED):
         return datasets.load_from_disk(name, **kwargs)
     return datasets.load_dataset(name, **kwargs)
 
 
-def _split(name: str, found: Any, several: Any) -> Any:  # noqa: ANN401
+def _split(name: str, loaded: Any, several: Any) -> Any:  # noqa: ANN401
     """One split: the one asked for, else train, else the only one."""
-    if not isinstance(found, several):
-        return found
-    splits = list(found)
+    if not isinstance(loaded, several):
+        return loaded
+    splits = list(loaded)
     if "train" in splits or len(splits) == 1:
-        return found["train" if "train" in splits else splits[0]]
+        return loaded["train" if "train" in splits else splits[0]]
     raise InputError(
         f"{name}: has the splits {', '.join(splits)}; say which in a --dataset-config: "
         '"huggingface_kwargs": {"split": "..."}'

@@ -86,11 +86,11 @@ def _encoded(image: "Image", pixels: tuple[int, int] | None) -> str:
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # about transparency, which JPEG has not
-        whole = image.convert("RGB")
-    if pixels is not None and whole.size != pixels:
-        whole = whole.resize(pixels, Image.Resampling.LANCZOS)
+        picture = image.convert("RGB")
+    if pixels is not None and picture.size != pixels:
+        picture = picture.resize(pixels, Image.Resampling.LANCZOS)
     out = BytesIO()
-    whole.save(out, format="JPEG", quality=QUALITY)
+    picture.save(out, format="JPEG", quality=QUALITY)
     return "data:image/jpeg;base64," + b64encode(out.getvalue()).decode()
 
 

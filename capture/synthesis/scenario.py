@@ -84,11 +84,11 @@ def check_task(scenario: Scenario, task: Task) -> None:
 
 
 def _read(text: str, letter: str, form: Form) -> Scenario:
-    found = re.fullmatch(form.pattern, text.strip(), re.ASCII)
+    match = re.fullmatch(form.pattern, text.strip(), re.ASCII)
     right = f"the right form is {form.shape}, such as {form.example}"
-    if not found:
+    if not match:
         raise InputError(f"scenario '{text}': {right} (whole numbers, no spaces)")
-    numbers = _defaulted(letter, [int(word) for word in found.groups() if word is not None])
+    numbers = _defaulted(letter, [int(word) for word in match.groups() if word is not None])
     for number, (least, most) in zip(numbers, form.bounds, strict=True):
         if not least <= number <= most:
             raise InputError(

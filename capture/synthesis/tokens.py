@@ -56,7 +56,7 @@ class Counted:
     def counts(self, texts: Sequence[str]) -> list[int]:
         encode = self._tokenizer.encode_batch_fast
         try:
-            return [len(one.ids) for one in encode(list(texts), add_special_tokens=False)]
+            return [len(encoding.ids) for encoding in encode(list(texts), add_special_tokens=False)]
         except Exception as error:
             if type(error) is not Exception:  # what the library raises for whatever its file lacks
                 raise
@@ -114,18 +114,18 @@ def load_tokens(name: str | Path) -> Counted:
     Uses no network. Raises InputError that says what to do.
     """
     path = Path(name).expanduser()
-    found = _file(path, str(name))
+    file = _file(path, str(name))
     try:
         from tokenizers import Tokenizer  # noqa: PLC0415 (heavy)
 
-        digest = blake2b(found.read_bytes(), digest_size=4).hexdigest()
-        return Counted(Tokenizer.from_file(str(found)), source=f"tokenizer {name} ({digest})")
+        digest = blake2b(file.read_bytes(), digest_size=4).hexdigest()
+        return Counted(Tokenizer.from_file(str(file)), source=f"tokenizer {name} ({digest})")
     except Exception as error:
         if (
             type(error) is not Exception
         ):  # what the library raises for whatever is wrong in the file
             raise
-        raise InputError(f"{found}: not a tokenizer: {error}") from None
+        raise InputError(f"{file}: not a tokenizer: {error}") from None
 
 
 def _file(path: Path, name: str) -> Path:
@@ -147,13 +147,13 @@ def _cached(name: str) -> Path:
     from huggingface_hub.errors import HFValidationError  # noqa: PLC0415
 
     try:
-        found = try_to_load_from_cache(name, TOKENIZER_FILE)
+        cached = try_to_load_from_cache(name, TOKENIZER_FILE)
     except HFValidationError:
-        found = None
-    if not isinstance(found, str):
+        cached = None
+    if not isinstance(cached, str):
         raise InputError(
             f"tokenizer {name}: no such file or folder, and not in the local Hugging Face cache; "
             f"fetch it once with 'hf download {name} {TOKENIZER_FILE}', or leave the tokenizer out: "
             "lengths are then estimated, and can be calibrated by the server's counts"
         )
-    return Path(found)
+    return Path(cached)
