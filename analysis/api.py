@@ -10,7 +10,7 @@ from tbench.analysis.sketched import compare_files
 from tbench.replay.warmup import parse_warmup
 
 
-def compare(  # noqa: PLR0913 (one keyword for each option of the verb)
+def compare(
     baseline: str | Path,
     candidate: str | Path,
     *,

@@ -36,7 +36,7 @@ class TraceWriter:
     ContainerWriter, also for `clock` and for the `marker` of the first segment.
     """
 
-    def __init__(  # noqa: PLR0913 (rotation, and what stands in for time and chance)
+    def __init__(
         self,
         path: Path,
         header: TraceHeader,

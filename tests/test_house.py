@@ -1,4 +1,7 @@
-"""The house keeps its own rules: layout, import direction, lazy start, no addresses."""
+"""The house keeps its own rules (CONTRIBUTING.md): layout, imports, names, lazy start, no addresses.
+
+`python tests/test_house.py` prints it in figures: files, lines, helpers with one caller, vague names.
+"""
 
 import ast
 import os
@@ -7,6 +10,7 @@ import stat
 import subprocess
 import sys
 from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -20,6 +24,10 @@ BELOW = {
     "replay": {"tbench.capture"},
     "analysis": {"tbench.capture", "tbench.replay"},
 }
+VAGUE = {"found", "one", "said", "whole", "own", "there", "some", "kept"}
+"""Names that say nothing of what they hold: no parameter and no variable bears one."""
+UNREAD = ("analysis/", "capture/synthesis/options.py", "capture/versions.py", "replay/", "tbench/")
+"""What still holds such names. A folder or file that has been read through leaves the list for good."""
 
 
 def sources(folder: str) -> Iterator[tuple[Path, ast.Module]]:
@@ -81,6 +89,74 @@ def test_folders_depend_one_way(folder: str) -> None:
     }
 
     assert not {path: names for path, names in wrong.items() if names}
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts if parts[0] == "tbench" else ("tbench", *parts)).removesuffix(".__init__")
+
+
+def test_no_module_imports_itself_in_a_circle() -> None:
+    """At import time; a CycleError names the circle."""
+    trees = {module_name(path): tree for folder in FOLDERS for path, tree in sources(folder)}
+    needs: dict[str, set[str]] = {name: set() for name in trees}
+    for name, tree in trees.items():
+        for node in tree.body:
+            if isinstance(node, ast.ImportFrom) and node.module:
+                for alias in node.names:
+                    full = f"{node.module}.{alias.name}"
+                    needs[name].add(full if full in trees else node.module)
+            elif isinstance(node, ast.Import):
+                needs[name] |= {alias.name for alias in node.names}
+    order = TopologicalSorter({name: used & trees.keys() for name, used in needs.items()})
+
+    order.prepare()
+
+
+def vague_names(node: ast.FunctionDef | ast.AsyncFunctionDef) -> set[str]:
+    """The parameters and variables of a function that are called like nothing in particular."""
+    names = {argument.arg for argument in ast.walk(node.args) if isinstance(argument, ast.arg)}
+    return VAGUE & names | {
+        name.id
+        for name in ast.walk(node)
+        if isinstance(name, ast.Name) and isinstance(name.ctx, ast.Store) and name.id in VAGUE
+    }
+
+
+def functions(tree: ast.Module) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            yield node
+
+
+def test_variables_are_nouns_of_the_domain() -> None:
+    """`row`, `gate`, `message` instead of `found`, `one`, `said`."""
+    wrong = {
+        f"{path.relative_to(ROOT)}:{node.lineno}": vague_names(node)
+        for folder in FOLDERS
+        for path, tree in sources(folder)
+        if not path.relative_to(ROOT).as_posix().startswith(UNREAD)
+        for node in functions(tree)
+    }
+
+    assert not {place: names for place, names in wrong.items() if names}
+
+
+def figures(folder: str) -> str:
+    """A folder's size, how much of it are helpers with one caller, and what is called vaguely."""
+    lines = helpers = count = vague = files = 0
+    for path, tree in sources(folder):
+        text = path.read_text()
+        files, lines = files + 1, lines + text.count("\n")
+        for node in functions(tree):
+            count += 1
+            vague += bool(vague_names(node))
+            private = node.name.startswith("_") and not node.name.startswith("__")
+            helpers += private and len(re.findall(rf"\b{node.name}\b", text)) == 2
+    return (
+        f"{folder:10}{files:4} files {lines:7,} lines {count:6,} functions; "
+        f"{helpers:4} helpers with one caller ({helpers / count:.0%}), {vague:3} with vague names"
+    )
 
 
 def test_only_two_files_import_mitmproxy() -> None:
@@ -193,3 +269,7 @@ def test_an_old_python_gets_one_line_that_says_what_to_do(tmp_path: Path) -> Non
     assert "tbench needs Python 3.12 or newer" in done.stdout
     assert "make PY=" in done.stdout
     assert not (tmp_path / ".venv").exists()
+
+
+if __name__ == "__main__":
+    print(*map(figures, FOLDERS), sep="\n")

@@ -332,7 +332,7 @@ def _panel(content: RenderableType, title: str, colour: str) -> Panel:
     )
 
 
-def _head(  # noqa: PLR0913, PLR0917
+def _head(
     sweep: Sweep, live: Live | None, tally: Tally, now: float, elapsed_s: float, width: int
 ) -> RenderableType:
     """What is measured, how far the sweep and the point are, and the requests: four lines."""
