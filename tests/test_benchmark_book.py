@@ -12,7 +12,7 @@ import openpyxl
 import pytest
 
 from tbench.benchmark.folder import load_experiment
-from tbench.benchmark.workbook.book import benchmark_book, write_workbook
+from tbench.benchmark.workbook import benchmark_book, write_workbook
 from tbench.capture.errors import InputError
 from tests.benchmark_folder import BenchmarkFolder
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 from tbench.benchmark.folder import load_experiments
 from tbench.benchmark.plots import checked, preset_for
-from tbench.benchmark.plots import sheets as drawing
+from tbench.benchmark.plots import panels as drawing
 from tests.conftest import Done, Server
 
 EMBEDDINGS = (

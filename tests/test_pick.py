@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tbench.benchmark.folder import load_experiment
-from tbench.benchmark.pick import Pick, pick, rule_of, steps
+from tbench.benchmark.workbook_columns import Pick, pick, rule_of, steps
 from tests.benchmark_folder import BenchmarkFolder
 
 S = "D(100,100)"

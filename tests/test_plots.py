@@ -13,12 +13,11 @@ import vl_convert
 from tbench import __main__ as entry
 from tbench.benchmark.folder import load_experiments
 from tbench.benchmark.plots import checked, default_plots, plot, preset_for, read_grid
-from tbench.benchmark.plots import sheets as drawing
-from tbench.benchmark.plots.fields import KNOWN, held, label
+from tbench.benchmark.plots import panels as drawing
+from tbench.benchmark.plots.data import KNOWN, held, label
 from tbench.benchmark.plots.files import FORMATS, _pictures
-from tbench.benchmark.plots.layout import Grid, grid_of
-from tbench.benchmark.plots.look import _span, scheme
-from tbench.benchmark.plots.presets import PRESETS
+from tbench.benchmark.plots.layout import PRESETS, Grid, grid_of
+from tbench.benchmark.plots.panels import _span, scheme
 from tbench.capture.errors import InputError
 from tests.benchmark_folder import BenchmarkFolder
 from tests.conftest import Done

@@ -13,9 +13,17 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 from tbench.benchmark.commands.benchmark import refuse
-from tbench.benchmark.uploading import store as stores
-from tbench.benchmark.uploading.delivery import Delivery, chosen, claimed, deliver, report
-from tbench.benchmark.uploading.store import Store, md5_of, opened, read_address
+from tbench.benchmark.upload import (
+    Delivery,
+    Store,
+    chosen,
+    claimed,
+    deliver,
+    md5_of,
+    opened,
+    read_address,
+    report,
+)
 from tbench.capture.errors import InputError
 
 OWN: dict[str, Any] = {"id": "one", "options": {}}
@@ -329,16 +337,21 @@ def test_a_match_of_checksums_spares_reading_it_again(
     store, content = failing({}), (folder / "a.json").read_bytes()
     reads: list[str] = []
     info = store.system.info
-    monkeypatch.setattr(
-        stores.Store, "_md5", lambda _, name: reads.append(name) or hashlib.md5(content).digest()
-    )
+    opening = store.system.open
+
+    def counted(path: str, mode: str = "rb", **more: Any) -> Any:
+        if mode == "rb":
+            reads.append(path)
+        return opening(path, mode, **more)
+
+    monkeypatch.setattr(store.system, "open", counted)
     for etag in (hashlib.md5(content).hexdigest(), "0" * 32, ""):
         monkeypatch.setattr(
             store.system, "info", lambda path, tag=etag: {**info(path), "ETag": tag}
         )
         store.put(folder / "a.json", "a.json")
 
-    assert reads == ["a.json", "a.json"]
+    assert reads == ["/there/x/a.json"] * 2
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from typing import Any, Final
 from tbench.analysis.slo import parse_slo
 from tbench.benchmark.layout import folder_name
 from tbench.benchmark.sweep import Sweep, parse_numbers, parse_rates
-from tbench.benchmark.uploading.store import Address, read_address
+from tbench.benchmark.upload import Address, read_address
 from tbench.capture.errors import InputError
 from tbench.capture.redact import hides
 from tbench.capture.synthesis import parse

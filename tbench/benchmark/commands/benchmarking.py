@@ -18,7 +18,6 @@ from tbench.analysis.slo import met, parse_slo
 from tbench.benchmark.aggregate import Trim
 from tbench.benchmark.board import Log, board
 from tbench.benchmark.calibration import with_lengths
-from tbench.benchmark.commands.uploading import Upload, exit_of
 from tbench.benchmark.conduct import RUNS, Benchmark, PointResult, conduct
 from tbench.benchmark.folder import load_experiment
 from tbench.benchmark.layout import METADATA, OWN, write_json
@@ -26,7 +25,7 @@ from tbench.benchmark.options import MINUTE_S, BenchmarkOptions
 from tbench.benchmark.report import sweep_text
 from tbench.benchmark.result import read_object
 from tbench.benchmark.sweep import BATCHED, Point, Sweep, kept, search
-from tbench.benchmark.uploading.delivery import Delivery
+from tbench.benchmark.upload import Delivery, Upload
 from tbench.capture.errors import InputError, TbenchError, UnreachableError
 from tbench.capture.synthesis import Workload, parse
 from tbench.capture.synthesis.content import materials
@@ -76,7 +75,7 @@ def benchmarked(asked: BenchmarkOptions, *, as_json: bool) -> int:
             log.say(upload.again())
     _print(made, folder, delivery, as_json=as_json)
     code = _exit(made, asked.experiment_folder_name or folder.name, interrupted=interrupted)
-    return code or (exit_of(delivery) if delivery else 0)
+    return code or (delivery.exit_code if delivery else 0)
 
 
 @contextmanager
@@ -165,7 +164,7 @@ def _summary_was_interrupted(made: list[PointResult], folder: Path, log: Log) ->
 def _summarise(folder: Path, log: Log) -> None:
     """The workbook and the pictures of what is there, as genai-bench has them."""
     from tbench.benchmark.plots.files import default_plots
-    from tbench.benchmark.workbook.book import write_workbook
+    from tbench.benchmark.workbook import write_workbook
 
     for note in write_workbook(load_experiment(folder), folder / f"{folder.name}_summary.xlsx"):
         log.say(note)

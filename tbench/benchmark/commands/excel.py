@@ -27,7 +27,7 @@ def excel(
     What its reader must know (points that are missing, requests that failed) is in it, and on stderr.
     """
     from tbench.benchmark.folder import load_experiment
-    from tbench.benchmark.workbook.book import write_workbook
+    from tbench.benchmark.workbook import write_workbook
     from tbench.capture.errors import InputError
 
     if not excel_name.strip():

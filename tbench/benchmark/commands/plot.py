@@ -169,7 +169,7 @@ def _say(found: Sequence["BenchmarkFolder"], *, verbose: bool) -> None:
 
 
 def _list(found: Sequence["BenchmarkFolder"]) -> None:
-    from tbench.benchmark.plots.fields import held
+    from tbench.benchmark.plots.data import held
 
     points = [point for one in found for point in one.points]
     print(f"{'field':<46}{'unit':<12}{'points':>7}  values")

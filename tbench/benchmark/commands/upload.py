@@ -26,6 +26,6 @@ def upload(
     The same as benchmark's --upload-results, at any time. Credentials come from the environment. Ends with 0;
     5 where files could not be uploaded, which are named.
     """
-    from tbench.benchmark.commands.uploading import uploaded
+    from tbench.benchmark.upload import uploaded
 
     return uploaded(folder, url, traces=traces, as_json=as_json)

@@ -13,11 +13,9 @@ import vl_convert
 from tbench.analysis.report import vega
 from tbench.analysis.report.markup import Html, join, tag
 from tbench.benchmark.folder import SCENARIO, BenchmarkFolder, load_experiments
-from tbench.benchmark.plots import sheets as drawing
-from tbench.benchmark.plots.fields import check
-from tbench.benchmark.plots.groups import Sheet, safe, sheets
-from tbench.benchmark.plots.layout import Grid
-from tbench.benchmark.plots.presets import SWEPT, preset
+from tbench.benchmark.plots import panels as drawing
+from tbench.benchmark.plots.data import Sheet, check, safe, sheets
+from tbench.benchmark.plots.layout import SWEPT, Grid, preset
 from tbench.benchmark.result import Unit
 from tbench.benchmark.sweep import BATCHED
 from tbench.capture.errors import InputError

@@ -1,14 +1,209 @@
-"""Benchmark columns: what stands in the columns of a benchmark's sheets, by task, and in what unit."""
+"""Benchmark grid: a sheet whose first row is its header, for programs; empty columns fold away."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
+from statistics import fmean
 from typing import Any, Final
 
+from xlsxwriter.format import Format
+from xlsxwriter.worksheet import Worksheet
+
+from tbench.analysis.report.sheets import LINE_PT, Book, Cell, on_paper, write
 from tbench.benchmark.figures import FIGURES, LATENCIES
 from tbench.benchmark.folder import BenchmarkFolder
-from tbench.benchmark.pick import SPEED, THROUGHPUT, TOKENS, Rule
 from tbench.benchmark.result import AXES, Result
-from tbench.benchmark.workbook.grid import Heading
+
+EXACT: Final = 2**53
+"""Whole numbers from here on (seeds) lose digits as Excel's numbers, and are written as text."""
+
+ON_A_PAGE: Final = 16
+"""So many columns can be read where they are printed on one page."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Heading:
+    """A column: its title, Excel's number format, and whether it folds away when all of it is empty or 0.
+
+    `width` in characters is the least that it has.
+    """
+
+    title: str
+    format: str = "General"
+    folds: bool = False
+    width: float = 9
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grid:
+    """A sheet that was laid: how many rows of data it has, below its header."""
+
+    sheet: Worksheet
+    rows: int
+
+
+def lay(
+    book: Book, title: str, headings: Sequence[Heading], rows: Iterable[Sequence[Any]], frozen: int
+) -> Grid:
+    """A sheet with its header in view, the first `frozen` columns too. Maps become JSON, lists text."""
+    sheet = book.file.add_worksheet(title)
+    formats = {
+        name: book.file.add_format({"num_format": name, "valign": "top"})
+        for name in {one.format for one in headings}
+    }
+    sheet.set_row(0, 2 * LINE_PT)  # a spreadsheet program need not fit it to its text
+    for place, one in enumerate(headings):
+        write(sheet, 0, place, one.title, book.bold)
+    filled = [False] * len(headings)
+    n = 0
+    for n, row in enumerate(rows, 1):
+        _line(sheet, n, row, [formats[one.format] for one in headings])
+        filled = [was or _says(cell) for was, cell in zip(filled, row, strict=True)]
+    for place, one in enumerate(headings):
+        hidden = {"level": 1, "hidden": True} if one.folds and not filled[place] else {}
+        sheet.set_column(place, place, _width(one), None, hidden)
+    sheet.freeze_panes(1, frozen)
+    sheet.repeat_rows(0)
+    if len(headings) <= ON_A_PAGE:
+        on_paper(sheet)
+    if n:
+        sheet.autofilter(0, 0, n, len(headings) - 1)
+    return Grid(sheet=sheet, rows=n)
+
+
+def _width(one: Heading) -> float:
+    """Wide enough for the title in two lines, or in one where it has no place to break."""
+    whole = len(one.title) * 1.1 + 4
+    return max(one.width, min(30, whole) if " " in one.title else whole)
+
+
+def _line(sheet: Worksheet, row: int, cells: Sequence[Any], formats: Sequence[Format]) -> None:
+    for place, (cell, style) in enumerate(zip(cells, formats, strict=True)):
+        write(sheet, row, place, plain(cell), style)
+
+
+def plain(cell: object) -> Cell:
+    """What a cell can hold of a value from a JSON file."""
+    if isinstance(cell, Mapping):
+        return json.dumps(cell)
+    if isinstance(cell, list | tuple):
+        return ", ".join(map(str, cell))
+    if isinstance(cell, int) and abs(cell) >= EXACT:
+        return str(cell)
+    return cell if isinstance(cell, str | int | float) else None
+
+
+def _says(cell: object) -> bool:
+    """Whether there is anything but nothing and 0."""
+    return any(cell.values()) if isinstance(cell, Mapping) else bool(cell)
+
+
+# The pick: which point of a scenario a benchmark's summary names. genai-bench's rules.
+#
+# Walk up the axis and keep the last point that has more than the rule asks for; stop where neither
+# throughput nor requests per second change by 5 % from the one that is kept.
+
+PLATEAU: Final = 0.05
+"""A change of throughput and of requests per second, up or down, that is not worth a higher value."""
+TOKENS: Final = "mean_total_tokens_throughput_tokens_per_s"
+Figure = Callable[[Result, str], float | None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rule:
+    """What a point must have more than `over` of, in tokens/s."""
+
+    figure: Figure
+    name: str
+    over: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """One value of the axis: the means over its runs, `valid` if all are. `figure` is that of the rule."""
+
+    value: float
+    figure: float | None
+    tokens_per_s: float
+    requests_per_s: float
+    error_rate: float | None
+    valid: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pick:
+    """The step, None where no point qualifies; and why it is this one."""
+
+    step: Step | None
+    why: str
+
+
+SPEED: Final = Rule(
+    figure=lambda point, level: point.stat("output_inference_speed", level),
+    name="speed",
+    over=10,
+)
+THROUGHPUT: Final = Rule(figure=lambda point, _: point.number(TOKENS), name="throughput", over=100)
+RULES: Final[Mapping[str, Rule]] = {
+    "text-to-embeddings": THROUGHPUT,
+    "image-to-embeddings": THROUGHPUT,
+    "text-to-rerank": THROUGHPUT,
+}
+"""Task -> its rule; every other task speaks, and goes by SPEED."""
+
+
+def rule_of(task: str) -> Rule:
+    """By what points of this task are picked."""
+    return RULES.get(task, SPEED)
+
+
+def steps(points: Sequence[Result], rule: Rule, level: str) -> list[Step]:
+    """The values of an axis in order (points are sorted by them), with the means over repeated runs."""
+    return [
+        _step(value, list(runs), rule, level) for value, runs in groupby(points, lambda p: p.value)
+    ]
+
+
+def _step(value: float, runs: Sequence[Result], rule: Rule, level: str) -> Step:
+    return Step(
+        value=value,
+        figure=_mean(rule.figure(run, level) for run in runs),
+        tokens_per_s=_mean(run.number(TOKENS) for run in runs) or 0.0,
+        requests_per_s=_mean(run.number("requests_per_second") for run in runs) or 0.0,
+        error_rate=_mean(run.number("error_rate") for run in runs),
+        valid=all(run.aggregate.get("valid") is not False for run in runs),
+    )
+
+
+def pick(ladder: Sequence[Step], rule: Rule) -> Pick:
+    """The step of one scenario that the summary names."""
+    best: Step | None = None
+    for step in ladder:
+        if step.figure is None or step.figure <= rule.over:
+            continue
+        if (
+            best
+            and _alike(best.tokens_per_s, step.tokens_per_s)
+            and _alike(best.requests_per_s, step.requests_per_s)
+        ):
+            return Pick(step=best, why=f"{step.value:g} changes throughput and requests/s by < 5 %")
+        best = step
+    if best is None:
+        return Pick(step=None, why=f"no point has a {rule.name} over {rule.over:g} tokens/s")
+    return Pick(step=best, why=f"the highest with a {rule.name} over {rule.over:g} tokens/s")
+
+
+def _alike(before: float, after: float) -> bool:
+    return abs(after - before) < PLATEAU * before if before else after == before
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return fmean(known) if known else None
+
+
+# Benchmark columns: what stands in the columns of a benchmark's sheets, by task, and in what unit.
 
 AXIS_TITLES: Final[Mapping[str, str]] = {
     "num_concurrency": "Concurrency",

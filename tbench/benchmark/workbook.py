@@ -8,19 +8,106 @@ import json
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
+from xlsxwriter.worksheet import Worksheet
+
 from tbench.analysis.report.sheets import LINE_PT, ROWS, Book, Cell, on_paper, opened, write
+from tbench.benchmark import workbook_columns as columns
 from tbench.benchmark.folder import BenchmarkFolder
-from tbench.benchmark.pick import THROUGHPUT, Pick, Rule, pick, rule_of, steps
 from tbench.benchmark.result import Result, Unit
-from tbench.benchmark.workbook import columns
-from tbench.benchmark.workbook.charts import AXIS, Line, Table, draw
-from tbench.benchmark.workbook.grid import Heading, lay
+from tbench.benchmark.workbook_columns import (
+    SPEED,
+    THROUGHPUT,
+    Heading,
+    Pick,
+    Rule,
+    lay,
+    pick,
+    rule_of,
+    steps,
+)
 from tbench.capture.providers import masked
 from tbench.capture.redact import looks_secret
 from tbench.capture.writing import whole_file
+
+# Benchmark charts: Excel's own, over the rows of the appendix; a line for each scenario.
+
+WIDTH, HEIGHT, ACROSS = 620, 340, 2
+AXIS: Final = "axis value"
+"""The key of the column that has the points' values."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Line:
+    """The points of one scenario: rows of the sheet, counted from 0."""
+
+    name: str
+    first: int
+    last: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """Where the figures are: the sheet's name, its columns and their titles by key, and the lines."""
+
+    sheet: str
+    places: Mapping[str, int]
+    titles: Mapping[str, str]
+    lines: Sequence[Line]
+
+
+PICTURES: Final[Mapping[str, Sequence[tuple[str, str]]]] = {
+    SPEED.name: [
+        *(("e2e", "output"), (AXIS, "ttft"), (AXIS, "e2e"), (AXIS, "speed")),
+        *((AXIS, "output"), (AXIS, "errors")),
+    ],
+    THROUGHPUT.name: [("e2e", "total"), (AXIS, "e2e"), (AXIS, "rps"), (AXIS, "errors")],
+}
+"""What is drawn of a task: the columns across and up."""
+
+
+def draw(book: Book, sheet: Worksheet, row: int, table: Table, rule: Rule) -> None:
+    """Put the task's charts below `row` of a sheet, two beside each other."""
+    for place, (across, up) in enumerate(PICTURES[rule.name]):
+        chart = book.file.add_chart({"type": "scatter", "subtype": "straight_with_markers"})
+        for line in table.lines:
+            chart.add_series(_series(table, line, across, up))
+        chart.set_title(
+            {"name": f"{_short(table, up)} by {_short(table, across)}", "name_font": {"size": 12}}
+        )
+        scale = {"log_base": 2} if across == AXIS else {"min": 0}
+        chart.set_x_axis({"name": table.titles[across], **_grid(), **scale})
+        share = {"num_format": "0%"} if up == "errors" else {}
+        chart.set_y_axis({"name": table.titles[up], "min": 0, **_grid(), **share})
+        chart.set_legend({"position": "bottom"})
+        chart.show_blanks_as("gap")
+        chart.set_size({"width": WIDTH, "height": HEIGHT})
+        beside, below = place % ACROSS, place // ACROSS
+        offset = {"x_offset": beside * (WIDTH + 10), "y_offset": below * (HEIGHT + 10)}
+        sheet.insert_chart(row, 0, chart, offset)
+
+
+def _series(table: Table, line: Line, across: str, up: str) -> dict[str, Any]:
+    return {
+        "name": line.name,
+        "categories": [table.sheet, line.first, table.places[across], line.last, table.places[across]],
+        "values": [table.sheet, line.first, table.places[up], line.last, table.places[up]],
+        "marker": {"type": "circle", "size": 6},
+        "line": {"width": 1.5},
+    }  # fmt: skip
+
+
+def _grid() -> dict[str, Any]:
+    return {"major_gridlines": {"visible": True, "line": {"color": "#dddddd", "width": 0.5}}}
+
+
+def _short(table: Table, key: str) -> str:
+    """A title without its unit."""
+    return table.titles[key].partition(" (")[0]
+
 
 # Benchmark metadata: what a folder says of itself, as cells. Keys that others wrote down are masked.
 #
@@ -149,7 +236,12 @@ def _appendix(book: Book, experiment: BenchmarkFolder, rule: Rule, percentile: s
     at = Heading(title=columns.axis_title(experiment))
     head = [*columns.FIRST, at, *(column.heading for column in shown)]
     rows = (
-        [gpus, columns.use_case(point.scenario), point.value, *(one.cell(point) for one in shown)]
+        [
+            gpus,
+            columns.use_case(point.scenario),
+            point.value,
+            *(one.cell(point) for one in shown),
+        ]
         for point in experiment.points
     )
     lay(book, APPENDIX, head, rows, 3)
@@ -195,7 +287,11 @@ def _requests(experiment: BenchmarkFolder, share: int) -> Iterator[list[Any]]:
     """The first `share` requests of each point."""
     for point in experiment.points:
         for _, one in zip(range(share), point.requests(), strict=False):
-            yield [point.scenario, point.value, *(one.get(name) for name in columns.REQUEST)]
+            yield [
+                point.scenario,
+                point.value,
+                *(one.get(name) for name in columns.REQUEST),
+            ]
 
 
 def _share(experiment: BenchmarkFolder, most: int) -> int:

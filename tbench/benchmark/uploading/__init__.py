@@ -1,1 +1,0 @@
-"""Uploading: an experiment's folder goes to a store that fsspec knows, and is compared there."""
