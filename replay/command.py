@@ -7,6 +7,7 @@ from dataclasses import asdict
 from tbench.capture.errors import InvalidRunError
 from tbench.replay.closing import check_reached, outlook, summary
 from tbench.replay.forecast import forecast
+from tbench.replay.job import resolve
 from tbench.replay.options import ReplayOptions
 from tbench.replay.progress import screen, watching
 from tbench.replay.runner import run_replay
@@ -15,7 +16,7 @@ from tbench.replay.totals import numbers
 
 def dry_run(order: ReplayOptions, *, as_json: bool) -> int:
     """Print what would be sent. Returns 0."""
-    job = order.job(send=False)
+    job = resolve(order, send=False)
     seen = forecast(job)
     print(json.dumps(asdict(seen)) if as_json else "\n".join(outlook(seen, job.pace.meaning)))
     return 0
@@ -26,9 +27,9 @@ def send(order: ReplayOptions, *, as_json: bool, verbose: bool = False) -> int:
 
     Raises UnreachableError when no request succeeded, InvalidRunError when the client was the limit.
     """
-    job = order.job(sys.argv[1:])
+    job = resolve(order, sys.argv[1:])
     print(
-        f"replaying {job.trace_path} against {job.target.base_url}: {job.pace.meaning}",
+        f"replaying {job.options.trace} against {job.target.base_url}: {job.pace.meaning}",
         file=sys.stderr,
     )
     run = run_replay(job, watching(screen()), fork=True)

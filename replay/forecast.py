@@ -66,16 +66,16 @@ def forecast(job: Job) -> Forecast:
 
 
 def _open(job: Job, found: Survey) -> dict[str, Any]:
-    planned = min(found.requests * job.rounds, job.requests or math.inf)
+    planned = min(found.requests * job.rounds, job.options.requests or math.inf)
     walked = max(WALKED, found.requests)
     offsets = (planned.offset for planned in islice(job.plan(answers=False), walked))
     dues = job.pace.schedule(found)(offsets)
-    if job.duration_s is not None:
-        dues = takewhile(lambda due: due < (job.duration_s or 0), dues)
+    if job.options.duration is not None:
+        dues = takewhile(lambda due: due < (job.options.duration or 0), dues)
     counted = rates(dues)
     requests, lasts = counted.requests, counted.duration_s
     if more := counted.requests == walked < planned:
-        requests, lasts = _continued(counted, int(planned), job.duration_s)
+        requests, lasts = _continued(counted, int(planned), job.options.duration)
     return {
         "requests": requests,
         "duration_s": lasts,
@@ -96,13 +96,13 @@ def _continued(counted: Rates, planned: int, duration_s: float | None) -> tuple[
 def _closed(job: Job, found: Survey) -> dict[str, Any]:
     if job.pace.mode == "concurrency":
         whole = found.requests * job.rounds
-        requests = min(whole, job.requests or whole)
+        requests = min(whole, job.options.requests or whole)
         each = found.busy_s / found.requests if found.requests else 0.0
         lasts = requests * each / job.pace.value
     else:
         lasts = len(found.in_flight) * WINDOW_S
         requests = round(found.requests * job.pace.value)
-    cut = min(lasts, job.duration_s or lasts)
+    cut = min(lasts, job.options.duration or lasts)
     requests = round(requests * cut / lasts) if lasts else requests
     mean = requests / cut if cut else None
     return {

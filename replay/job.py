@@ -1,50 +1,59 @@
-"""The job: everything that a replay needs to know before it starts."""
+"""The job: the options of a replay resolved once, into what the rest only reads."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-from tbench.capture.tracereader import Trace
-from tbench.replay.pace import Pacing
+from tbench.capture.errors import InputError, TbenchError
+from tbench.capture.exchange import Headers, Request
+from tbench.capture.providers import GENERATIVE
+from tbench.capture.tracereader import Trace, read_trace
+from tbench.capture.writing import check_folder
+from tbench.replay.options import ReplayOptions
+from tbench.replay.pacing import Pacing
 from tbench.replay.plan import Plan
+from tbench.replay.runfile import read_run
 from tbench.replay.sender import Deadlines
 from tbench.replay.senders import Kind, chosen
-from tbench.replay.target import Target
-from tbench.replay.warmup import Warmup
+from tbench.replay.target import CURE, Target, checked_base_url, find_key, new_salt, parse_headers
+from tbench.replay.warmup import Warmup, parse_warmup
+from tbench.replay.workers.tasks import needed
+
+PREVIEW: Final = 10_000
+"""How many requests of a trace are looked at to learn what all of it is like."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """Everything that a replay needs to know. `trace_path`, `argv` and `part_of` are only written down.
+    """Everything that a replay needs to know: its options, and what was made of them.
 
-    `rounds` repeats the trace, `requests` and `duration_s` end it early (due, or sent in a closed loop,
-    before that time; what is in flight then still finishes). `max_cost` is in US dollars. `workers` is
-    how many processes send. `only` and `host` are those of the plan.
+    `workers` is how many processes send. `argv` and `part_of` (the experiment of which the run is a part)
+    are only written down. `host` is the one recorded host whose requests are sent; None: all.
     """
 
+    options: ReplayOptions
     trace: Trace
-    trace_path: Path
     out: Path
     target: Target
-    pace: Pacing = field(default=Pacing())
-    deadlines: Deadlines = field(default=Deadlines())
-    sender: Kind = field(default_factory=lambda: chosen("auto"))
-    http2: bool = False
-    proxy: str | None = field(default=None, repr=False)
-    workers: int = 1
-    rounds: int = 1
-    requests: int | None = None
-    duration_s: float | None = None
-    warmup: Warmup = field(default=Warmup())
-    allow_unsafe: bool = False
-    only: frozenset[str] = frozenset()
-    host: str | None = None
-    max_cost: float | None = None
-    key_name: str | None = None
-    ca: Path | None = None
+    pace: Pacing
+    deadlines: Deadlines
+    sender: Kind
+    workers: int
+    ca: Path | None
+    warmup: Warmup
+    only: frozenset[str]
+    host: str | None
     argv: tuple[str, ...] = ()
     part_of: Mapping[str, Any] | None = None
+
+    @property
+    def rounds(self) -> int:
+        """How many times the trace is sent, where no recorded profile decides it."""
+        return self.options.loop or 1
 
     def plan(self, *, answers: bool = True) -> Plan:
         """What is sent: without end where a recorded profile decides how much.
@@ -55,9 +64,153 @@ class Job:
         return Plan(
             trace=self.trace if answers else self.trace.requests,
             rounds=None if follows else self.rounds,
-            requests=self.requests,
-            allow_unsafe=self.allow_unsafe,
+            requests=self.options.requests,
+            allow_unsafe=self.options.allow_unsafe,
             only=self.only,
             host=self.host,
             rewrites=self.target.rewrites,
         )
+
+
+def resolve(
+    options: ReplayOptions,
+    argv: Sequence[str] = (),
+    *,
+    send: bool = True,
+    part_of: Mapping[str, Any] | None = None,
+) -> Job:
+    """The job, with its trace opened and its key found; without `send` no key is needed.
+
+    Raises InputError for a trace, a target, a key or a file that cannot be used.
+    """
+    trace = read_trace(Path(options.trace))
+    only = frozenset([options.only] if isinstance(options.only, str) else options.only)
+    plan = Plan(trace=trace.requests, allow_unsafe=options.allow_unsafe, only=only)
+    host = None if options.base_url or trace.header.upstream else _host(options, plan)
+    base_url = _base_url(options, trace, host)
+    out = default_out(Path(options.trace)) if options.out is None else Path(options.out)
+    if send:
+        make_room(out)
+    headers = _headers(options)
+    pacing = options.pacing()
+    return Job(
+        options=options,
+        trace=trace,
+        out=out,
+        target=Target(
+            base_url=base_url,
+            model=options.model,
+            serves=_serves(options, plan),
+            models=options.map_model,
+            fields=options.set,
+            headers=headers,
+            key=find_key(options.api_key_env, base_url, headers) if send else None,
+            salt=new_salt() if options.cache == "cold" else None,
+        ),
+        pace=pacing,
+        deadlines=Deadlines(first_byte=options.timeout, total=options.timeout),
+        sender=chosen(options.sender, http2=options.http2, proxy=options.proxy),
+        workers=_workers(options, pacing),
+        ca=None if options.ca is None else Path(options.ca),
+        warmup=parse_warmup(options.warmup),
+        only=only,
+        host=None if host is None else host.host,
+        argv=tuple(argv),
+        part_of=part_of,
+    )
+
+
+def check_key(options: ReplayOptions, cure: str = CURE) -> None:
+    """Raise InputError where `base_url` needs a key and there is none; `cure` is what to do about it."""
+    base_url = checked_base_url(options.base_url or "")
+    find_key(options.api_key_env, base_url, _headers(options), cure)
+
+
+def _headers(options: ReplayOptions) -> Headers:
+    if isinstance(options.headers, Mapping):
+        return parse_headers([f"{name}: {value}" for name, value in options.headers.items()])
+    return tuple(options.headers)
+
+
+def _workers(options: ReplayOptions, pacing: Pacing) -> int:
+    """How many processes send; `auto` is as many as the load needs and the machine has to spare.
+
+    One core stays with the parent, and a budget is kept by one worker.
+    """
+    if options.workers == "auto":
+        spare = max(1, _cores() - 1)
+        wanted = min(spare, 1 if options.max_cost is not None else needed(pacing))
+    else:
+        wanted = options.workers
+    return min(wanted, options.concurrency or wanted, options.max_in_flight or wanted)
+
+
+def _cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _base_url(options: ReplayOptions, trace: Trace, request: Request | None) -> str:
+    """What was given, else the upstream of the capture, else where `request` went."""
+    if options.base_url is not None:
+        return checked_base_url(options.base_url)
+    if trace.header.upstream is not None:
+        return checked_base_url(trace.header.upstream)
+    if request is None:
+        raise InputError(f"{options.trace}: does not say where its requests went; give --base-url")
+    return checked_base_url(f"{request.scheme}://{request.host}")
+
+
+def _host(options: ReplayOptions, plan: Plan) -> Request | None:
+    """A request to the one host of a trace from a forward proxy; None where it names no host.
+
+    A key is for one host, so requests to several are never sent without being told where.
+    """
+    hosts: dict[str, Request] = {}
+    for planned in islice(plan, PREVIEW):
+        request = planned.exchange.request
+        if request.host and not request.host.endswith(".invalid"):
+            hosts.setdefault(request.host, request)
+    if len(hosts) > 1:
+        raise InputError(
+            f"{options.trace}: its requests went to {len(hosts)} hosts ({', '.join(sorted(hosts))}): "
+            "give --base-url, or choose one by --only HOST"
+        )
+    return next(iter(hosts.values()), None)
+
+
+def _serves(options: ReplayOptions, plan: Plan) -> frozenset[str] | None:
+    """The endpoints that `--model` is for; None without one."""
+    if options.model is None:
+        return None
+    endpoints: set[str] = set()
+    for planned in islice(plan, PREVIEW):
+        if planned.info.endpoint in GENERATIVE:
+            return GENERATIVE
+        endpoints.add(planned.info.endpoint)
+    if len(endpoints) > 1:
+        raise InputError(
+            f"--model {options.model}: no one model serves {' and '.join(sorted(endpoints))}; "
+            "use --map-model OLD=NEW, or choose one by --only ENDPOINT"
+        )
+    return frozenset(endpoints)
+
+
+def default_out(trace: Path) -> Path:
+    """A new name in the current folder: the trace's, and the time."""
+    stem = trace.resolve().name.removesuffix(".part").removesuffix(".msgpack") or "trace"
+    return Path(f"{stem}.{time.strftime('%Y%m%d-%H%M%S')}.run")
+
+
+def make_room(out: Path) -> None:
+    """Raise InputError where `out` holds something, or has no folder; a run without a success is removed."""
+    check_folder(out)
+    if not os.path.lexists(out):
+        return
+    try:
+        barren = not read_run(out).totals["completed"]
+    except TbenchError:
+        barren = False
+    if not barren:
+        raise InputError(f"{out}: exists already; choose another name with -o or remove it")
+    out.unlink()

@@ -1,301 +1,33 @@
-"""The order: what a user asked for, checked word by word before anything is read or sent."""
+"""The options of a replay, one row each, for `tbench replay`, `ab`, `tbench.replay(...)` and plan files.
 
-import math
-import os
-import time
-from collections.abc import Mapping, Sequence
+Nothing is read or opened here, so that `--help` starts at once; replay.job resolves the options into what a
+replay needs.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
-from tbench.capture.errors import InputError, TbenchError
-from tbench.capture.exchange import Headers, Request
-from tbench.capture.providers import GENERATIVE
-from tbench.capture.tracereader import Trace, read_trace
-from tbench.capture.writing import check_folder
-from tbench.replay.job import Job
-from tbench.replay.pace import Mode, Pacing
-from tbench.replay.plan import Plan
-from tbench.replay.runfile import read_run
-from tbench.replay.sender import Deadlines
-from tbench.replay.senders import Choice, chosen
-from tbench.replay.target import CURE, Target, checked_base_url, find_key, new_salt
-from tbench.replay.warmup import Warmup
-from tbench.replay.workers.tasks import needed
-
-FLAGS: Final[Mapping[str, Mode]] = {
-    "speed": "speed",
-    "rate": "rate",
-    "poisson": "poisson",
-    "constant": "constant",
-    "concurrency": "concurrency",
-    "concurrency_scale": "concurrency-scale",
-}
-"""The pacings, of which an order may name one: field -> mode. The flag is the field with hyphens."""
-PREVIEW: Final = 10_000
-"""So many requests of a trace are looked at for what all of it is like."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ReplayOptions:
-    """The options of `tbench replay` and of `tbench.replay`, None where not given.
-
-    `speed` is a factor, `rate`, `poisson` and `constant` are requests per second, `concurrency` requests in
-    flight, `concurrency_scale` a factor; at most one of them. `loop` is how many times the trace is sent.
-    `duration` and `timeout` are seconds, `max_cost` US dollars. `workers` is how many processes send.
-    `cache` is `cold` to give the run a salt of its own (replay.target). `only` are endpoints, models and
-    hosts: a request that has none of them is left out. `model` replaces the models of one kind of
-    endpoint: text generation where the trace has any, else the only kind that it has. `map_model` maps
-    recorded models to new ones, `set` replaces top-level members of JSON bodies (None removes one).
-    `api_key_env` names the variable that holds the key (None: TOGETHER_API_KEY, empty: no key). `out`
-    may not exist yet.
-    """
-
-    trace: Path
-    out: str | Path | None = None
-    base_url: str | None = None
-    speed: float | None = None
-    rate: float | None = None
-    poisson: float | None = None
-    constant: float | None = None
-    concurrency: int | None = None
-    concurrency_scale: float | None = None
-    until: Literal["profile", "trace"] | None = None
-    seed: int = 0
-    max_in_flight: int | None = None
-    spawn_rate: float | None = None
-    loop: int | None = None
-    requests: int | None = None
-    duration: float | None = None
-    warmup: Warmup = field(default=Warmup())
-    only: Sequence[str] = ()
-    model: str | None = None
-    map_model: Mapping[str, str] = field(default_factory=dict)
-    set: Mapping[str, Any] = field(default_factory=dict)
-    headers: Headers = field(default=(), repr=False)
-    api_key_env: str | None = None
-    timeout: float = 600.0
-    ca: str | Path | None = None
-    sender: Choice = "auto"
-    http2: bool = False
-    proxy: str | None = None
-    workers: int | Literal["auto"] = "auto"
-    allow_unsafe: bool = False
-    max_cost: float | None = None
-    cache: Literal["as-is", "cold"] = "as-is"
-
-    def __post_init__(self) -> None:
-        """Raise InputError for a value or a combination that makes no sense."""
-        for name in POSITIVE:
-            _positive(name, getattr(self, name))
-        if self.workers != "auto" and self.workers < 1:
-            raise InputError(f"--workers {self.workers}: give a number from 1, or auto")
-        given = self._pacings()
-        if len(given) > 1:
-            raise InputError(f"{_flag(given[0])} and {_flag(given[1])} are two pacings; give one")
-        self._check_company(given[0] if given else "speed")
-
-    def pace(self) -> Pacing:
-        """The pacing; without any, the recorded times as they are."""
-        given = self._pacings()
-        name = given[0] if given else "speed"
-        return Pacing(
-            mode=FLAGS[name],
-            value=float(getattr(self, name) or 1.0),
-            seed=self.seed,
-            until=self.until or "profile",
-            max_in_flight=self.max_in_flight,
-            spawn_rate=self.spawn_rate,
-        )
-
-    def job(
-        self,
-        argv: Sequence[str] = (),
-        *,
-        send: bool = True,
-        part_of: Mapping[str, Any] | None = None,
-    ) -> Job:
-        """The job, with its trace opened and its key found; without `send` no key is needed.
-
-        `part_of` says of which experiment the run is a part (tbench.abtest); it is only written down.
-        """
-        trace = read_trace(self.trace)
-        only = frozenset([self.only] if isinstance(self.only, str) else self.only)
-        plan = Plan(trace=trace.requests, allow_unsafe=self.allow_unsafe, only=only)
-        host = None if self.base_url or trace.header.upstream else self._host(plan)
-        base_url = self._base_url(trace, host)
-        out = default_out(self.trace) if self.out is None else Path(self.out)
-        if send:
-            make_room(out)
-        return Job(
-            trace=trace,
-            trace_path=self.trace,
-            out=out,
-            target=self._target(base_url, self._serves(plan), send=send),
-            pace=self.pace(),
-            deadlines=Deadlines(first_byte=self.timeout, total=self.timeout),
-            sender=chosen(self.sender, http2=self.http2, proxy=self.proxy),
-            http2=self.http2,
-            proxy=self.proxy,
-            workers=self._workers(),
-            rounds=self.loop or 1,
-            requests=self.requests,
-            duration_s=self.duration,
-            warmup=self.warmup,
-            allow_unsafe=plan.allow_unsafe,
-            only=plan.only,
-            host=None if host is None else host.host,
-            max_cost=self.max_cost,
-            key_name=self.api_key_env or "TOGETHER_API_KEY",
-            ca=None if self.ca is None else Path(self.ca),
-            argv=tuple(argv),
-            part_of=part_of,
-        )
-
-    def check_key(self, cure: str = CURE) -> None:
-        """Raise InputError where `base_url` needs a key and there is none, before anything is made ready.
-
-        `cure` is what to do about it.
-        """
-        find_key(self.api_key_env, checked_base_url(self.base_url or ""), self.headers, cure)
-
-    def _workers(self) -> int:
-        """How many processes send; `auto` is as many as the load needs and the machine has to spare."""
-        wanted = self._enough() if self.workers == "auto" else self.workers
-        return min(wanted, self.concurrency or wanted, self.max_in_flight or wanted)
-
-    def _enough(self) -> int:
-        """One core stays with the parent; a budget is kept by one worker."""
-        spare = max(1, _cores() - 1)
-        return min(spare, 1 if self.max_cost is not None else needed(self.pace()))
-
-    def _pacings(self) -> list[str]:
-        return [name for name in FLAGS if getattr(self, name) is not None]
-
-    def _check_company(self, pacing: str) -> None:
-        """Options that only go with some pacings."""
-        closed = pacing in {"concurrency", "concurrency_scale"}
-        if self.max_cost is not None and self.workers not in {"auto", 1}:
-            raise InputError("--max-cost is kept by one worker: drop --workers, or make it 1")
-        if self.max_in_flight is not None and closed:
-            raise InputError(
-                f"--max-in-flight and {_flag(pacing)} both limit what is in flight; give one"
-            )
-        if self.spawn_rate is not None and pacing != "concurrency":
-            raise InputError(f"--spawn-rate goes with --concurrency, not with {_flag(pacing)}")
-        if self.until is not None and pacing != "concurrency_scale":
-            raise InputError(f"--until goes with --concurrency-scale, not with {_flag(pacing)}")
-        follows = pacing == "concurrency_scale" and self.until != "trace"
-        if self.loop is not None and follows:
-            raise InputError(
-                "--loop and --concurrency-scale: the recorded profile decides how much is sent; "
-                "drop --loop or add --until trace"
-            )
-
-    def _base_url(self, trace: Trace, request: Request | None) -> str:
-        """What was given, else the upstream of the capture, else where `request` went."""
-        if self.base_url is not None:
-            return checked_base_url(self.base_url)
-        if trace.header.upstream is not None:
-            return checked_base_url(trace.header.upstream)
-        if request is None:
-            raise InputError(f"{self.trace}: does not say where its requests went; give --base-url")
-        return checked_base_url(f"{request.scheme}://{request.host}")
-
-    def _host(self, plan: Plan) -> Request | None:
-        """A request to the one host of a trace from a forward proxy; None where it names no host.
-
-        A key is for one host, so requests to several are never sent without being told where.
-        """
-        hosts: dict[str, Request] = {}
-        for planned in islice(plan, PREVIEW):
-            request = planned.exchange.request
-            if request.host and not request.host.endswith(".invalid"):
-                hosts.setdefault(request.host, request)
-        if len(hosts) > 1:
-            raise InputError(
-                f"{self.trace}: its requests went to {len(hosts)} hosts ({', '.join(sorted(hosts))}): "
-                "give --base-url, or choose one by --only HOST"
-            )
-        return next(iter(hosts.values()), None)
-
-    def _serves(self, plan: Plan) -> frozenset[str] | None:
-        """The endpoints that `model` is for; None without one."""
-        if self.model is None:
-            return None
-        endpoints: set[str] = set()
-        for planned in islice(plan, PREVIEW):
-            if planned.info.endpoint in GENERATIVE:
-                return GENERATIVE
-            endpoints.add(planned.info.endpoint)
-        if len(endpoints) > 1:
-            raise InputError(
-                f"--model {self.model}: no one model serves {' and '.join(sorted(endpoints))}; "
-                "use --map-model OLD=NEW, or choose one by --only ENDPOINT"
-            )
-        return frozenset(endpoints)
-
-    def _target(self, base_url: str, serves: frozenset[str] | None, *, send: bool) -> Target:
-        return Target(
-            base_url=base_url,
-            model=self.model,
-            serves=serves,
-            models=self.map_model,
-            fields=self.set,
-            headers=self.headers,
-            key=find_key(self.api_key_env, base_url, self.headers) if send else None,
-            salt=new_salt() if self.cache == "cold" else None,
-        )
-
-
-POSITIVE: Final = (
-    *FLAGS,
-    "max_in_flight",
-    "spawn_rate",
-    "loop",
-    "requests",
-    "duration",
-    "timeout",
-    "max_cost",
+from tbench.capture.errors import InputError
+from tbench.capture.option import Option, check, rows
+from tbench.replay.pacing import (
+    Pacing,
+    PacingOption,
+    at_mean_rate,
+    constant,
+    fixed,
+    poisson,
+    profile,
+    scaled,
 )
+from tbench.replay.warmup import parse_warmup
+
+PACING: Final = "Pacing (give one; default: --speed 1)"
+LIMITS, TARGET, CLIENT, OUTPUT = "How much", "Where to", "How it is sent", "Output"
 
 
-def _positive(name: str, value: float | None) -> None:
-    if value is not None and not (math.isfinite(value) and value > 0):
-        raise InputError(f"{_flag(name)} {value:g}: must be more than 0")
-
-
-def _flag(name: str) -> str:
-    return "--" + name.replace("_", "-")
-
-
-def default_out(trace: Path) -> Path:
-    """A new name in the current folder: the trace's, and the time."""
-    stem = trace.resolve().name.removesuffix(".part").removesuffix(".msgpack") or "trace"
-    return Path(f"{stem}.{time.strftime('%Y%m%d-%H%M%S')}.run")
-
-
-def make_room(out: Path) -> None:
-    """Raise InputError where `out` holds something, or has no folder; a run without a success is removed."""
-    check_folder(out)
-    if not os.path.lexists(out):
-        return
-    try:
-        barren = not read_run(out).totals["completed"]
-    except TbenchError:
-        barren = False
-    if not barren:
-        raise InputError(f"{out}: exists already; choose another name with -o or remove it")
-    out.unlink()
-
-
-def _cores() -> int:
-    """The cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def parse_workers(text: str) -> int | Literal["auto"]:
+def parse_workers(text: int | str) -> int | Literal["auto"]:
     """`auto`, or a number of processes."""
     if text == "auto":
         return "auto"
@@ -303,3 +35,364 @@ def parse_workers(text: str) -> int | Literal["auto"]:
         return int(text)
     except ValueError:
         raise InputError(f"--workers {text}: give a number from 1, or auto") from None
+
+
+def _headers(lines: list[str]) -> tuple[tuple[str, str], ...]:
+    from tbench.replay.target import parse_headers  # noqa: PLC0415 (slow to load)
+
+    return parse_headers(lines)
+
+
+def _fields(words: list[str]) -> dict[str, Any]:
+    from tbench.replay.target import parse_fields  # noqa: PLC0415 (slow to load)
+
+    return parse_fields(words)
+
+
+def _models(words: list[str]) -> dict[str, str]:
+    from tbench.replay.target import parse_models  # noqa: PLC0415 (slow to load)
+
+    return parse_models(words)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReplayOptions:
+    """What a replay is asked to do. A value of None is one that was not given.
+
+    Raises InputError for a value or a combination that makes no sense. `headers` are pairs or a mapping; of
+    `map_model` and `set` the keys are recorded models and members of the body (None removes one). `watch`
+    is an async function that gets the live figures and is cancelled at the end.
+    """
+
+    trace: Annotated[
+        str | Path,
+        Option(argument=True, help="Trace to send: a file, first segment, folder or glob."),
+    ] = field(kw_only=False)
+    speed: Annotated[
+        float | None,
+        PacingOption(
+            help="Recorded times / FACTOR, open loop: 2 is twice as fast.",
+            unit="FACTOR",
+            group=PACING,
+            above=0,
+            meaning="open loop at {value:g}x recorded speed",
+            schedule=lambda pacing, _: scaled(pacing.value),
+        ),
+    ] = None
+    rate: Annotated[
+        float | None,
+        PacingOption(
+            help="Recorded times scaled to this mean rate, requests/s, open loop.",
+            unit="RATE",
+            group=PACING,
+            above=0,
+            meaning="open loop: recorded times scaled to a mean of {value:g} requests/s",
+            schedule=at_mean_rate,
+            needs_survey=True,
+            load="rate",
+        ),
+    ] = None
+    poisson: Annotated[
+        float | None,
+        PacingOption(
+            help="Poisson arrivals at this rate, requests/s, open loop.",
+            unit="RATE",
+            group=PACING,
+            above=0,
+            meaning="open loop: Poisson arrivals at {value:g} requests/s (seed {seed}) replace the "
+            "recorded times",
+            schedule=lambda pacing, _: poisson(pacing.value, pacing.seed),
+            load="rate",
+        ),
+    ] = None
+    constant: Annotated[
+        float | None,
+        PacingOption(
+            help="Evenly spaced arrivals at this rate, requests/s, open loop.",
+            unit="RATE",
+            group=PACING,
+            above=0,
+            meaning="open loop: one request every {gap:g} s replaces the recorded times",
+            schedule=lambda pacing, _: constant(pacing.value),
+            load="rate",
+        ),
+    ] = None
+    concurrency: Annotated[
+        int | None,
+        PacingOption(
+            help="Closed loop: keep this many in flight, in trace order.",
+            unit="N",
+            group=PACING,
+            above=0,
+            meaning="closed loop: {value:g} in flight, in trace order; recorded times are not used",
+            limits=fixed,
+            load="streams",
+        ),
+    ] = None
+    concurrency_scale: Annotated[
+        float | None,
+        PacingOption(
+            help="Closed loop: the recorded number in flight (1 s means) x FACTOR.",
+            unit="FACTOR",
+            group=PACING,
+            above=0,
+            meaning="closed loop: follows the recorded number in flight (1 s means) x {value:g}, in trace "
+            "order; ends with the {until}",
+            limits=profile,
+            needs_survey=True,
+        ),
+    ] = None
+    until: Annotated[
+        Literal["profile", "trace"] | None,
+        Option(
+            help="End --concurrency-scale with the recorded profile or with the trace; the shorter one is "
+            "repeated.",
+            group=PACING,
+            default="profile",
+        ),
+    ] = None
+    seed: Annotated[int, Option(help="Seed of --poisson.", unit="N", group=PACING)] = 0
+    max_in_flight: Annotated[
+        int | None,
+        Option(
+            help="Cap an open loop; waiting for it counts as latency.",
+            unit="N",
+            group=PACING,
+            above=0,
+        ),
+    ] = None
+    spawn_rate: Annotated[
+        float | None,
+        Option(
+            help="Let --concurrency grow by this many a second.",
+            unit="RATE",
+            group=PACING,
+            default="at once",
+            above=0,
+        ),
+    ] = None
+    loop: Annotated[
+        int | None,
+        Option(
+            help="Send the trace this many times, one mean gap apart.",
+            unit="N",
+            group=LIMITS,
+            default="1",
+            above=0,
+        ),
+    ] = None
+    requests: Annotated[
+        int | None, Option(help="End after this many requests.", unit="N", group=LIMITS, above=0)
+    ] = None
+    duration: Annotated[
+        float | None,
+        Option(
+            help="Send for this long; what is in flight then still finishes.",
+            unit="SECONDS",
+            group=LIMITS,
+            above=0,
+        ),
+    ] = None
+    warmup: Annotated[
+        str,
+        Option(
+            help="Leave the beginning out of the statistics: auto (60 s, at most 1/16 of the run), none, "
+            "seconds, or a share (5%).",
+            unit="WARMUP",
+            group=LIMITS,
+        ),
+    ] = "auto"
+    max_cost: Annotated[
+        float | None,
+        Option(
+            help="Stop before list prices exceed this many US dollars.",
+            unit="USD",
+            group=LIMITS,
+            above=0,
+        ),
+    ] = None
+    only: Annotated[
+        Sequence[str],
+        Option(
+            help="Send only requests to this endpoint (chat, completions, embeddings, rerank), model or "
+            "recorded host. Repeatable: any of them.",
+            unit="ENDPOINT|MODEL|HOST",
+            group=LIMITS,
+        ),
+    ] = ()
+    allow_unsafe: Annotated[
+        bool,
+        Option(
+            help="Also send what may change or spend something (images, files, jobs).",
+            group=LIMITS,
+        ),
+    ] = False
+    base_url: Annotated[
+        str | None,
+        Option(
+            help="Server, with or without /v1.",
+            unit="URL",
+            group=TARGET,
+            default="where it was captured",
+        ),
+    ] = None
+    model: Annotated[
+        str | None,
+        Option(
+            help="Model to ask for in chat and completions or, in a trace without any, at its only "
+            "endpoint.",
+            unit="NAME",
+            group=TARGET,
+            default="as recorded",
+        ),
+    ] = None
+    map_model: Annotated[
+        Mapping[str, str],
+        Option(
+            help="Replace one model by another. Repeatable.",
+            unit="OLD=NEW",
+            group=TARGET,
+            read=_models,
+        ),
+    ] = field(default_factory=dict)
+    set: Annotated[
+        Mapping[str, Any],
+        Option(
+            help="Set a top-level field of the body; null removes it. Repeatable.",
+            unit="KEY=JSON",
+            group=TARGET,
+            read=_fields,
+        ),
+    ] = field(default_factory=dict)
+    headers: Annotated[
+        Sequence[tuple[str, str]] | Mapping[str, str],
+        Option(
+            help="Add a header; its value is written to no file. Repeatable.",
+            unit="'NAME: VALUE'",
+            flag="--header",
+            group=TARGET,
+            read=_headers,
+        ),
+    ] = field(default=(), repr=False)
+    api_key_env: Annotated[
+        str | None,
+        Option(
+            help="Variable with the key; '' sends none.",
+            unit="VARIABLE",
+            group=TARGET,
+            default="TOGETHER_API_KEY",
+        ),
+    ] = None
+    cache: Annotated[
+        Literal["as-is", "cold"],
+        Option(
+            help="cold: begin every prompt of the run with a word that no earlier run had, so that no "
+            "cache of one helps.",
+            group=TARGET,
+        ),
+    ] = "as-is"
+    timeout: Annotated[
+        float,
+        Option(
+            help="Longest time of one request, all in all.", unit="SECONDS", group=CLIENT, above=0
+        ),
+    ] = 600.0
+    ca: Annotated[
+        str | Path | None,
+        Option(help="PEM file of more certificates to trust.", unit="FILE", group=CLIENT),
+    ] = None
+    sender: Annotated[
+        Literal["auto", "engine", "httpx"],
+        Option(
+            help="Our engine with kernel stamps (Linux), or httpx.",
+            group=CLIENT,
+        ),
+    ] = "auto"
+    http2: Annotated[
+        bool, Option(help="Speak HTTP/2, by plain httpx (needs httpx[http2]).", group=CLIENT)
+    ] = False
+    proxy: Annotated[
+        str | None,
+        Option(
+            help="Proxy, by plain httpx; the environment's is not used.",
+            unit="URL",
+            group=CLIENT,
+        ),
+    ] = field(default=None, repr=False)
+    workers: Annotated[
+        int | Literal["auto"],
+        Option(
+            help="Processes that send; auto: as many as it takes.",
+            unit="N",
+            group=CLIENT,
+            read=parse_workers,
+        ),
+    ] = "auto"
+    out: Annotated[
+        str | Path | None,
+        Option(
+            help="Run file to write; it must not exist.",
+            unit="FILE",
+            short="-o",
+            group=OUTPUT,
+            default="TRACE.TIME.run",
+        ),
+    ] = None
+    watch: Callable[[Any], Awaitable[None]] | None = field(default=None, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        """Check every value by its row, and which options go together."""
+        check(self)
+        parse_warmup(self.warmup)
+        if self.workers != "auto" and self.workers < 1:
+            raise InputError(f"--workers {self.workers}: give a number from 1, or auto")
+        given = self._pacings()
+        if len(given) > 1:
+            raise InputError(f"{_flag(given[0])} and {_flag(given[1])} are two pacings; give one")
+        self._check_together(given[0] if given else "speed")
+
+    def pacing(self) -> Pacing:
+        """The pacing; without any, the recorded times as they are."""
+        name = next(iter(self._pacings()), "speed")
+        option = rows(type(self))[name].option
+        assert isinstance(option, PacingOption)
+        return Pacing(
+            option=option,
+            mode=name.replace("_", "-"),
+            value=float(getattr(self, name) or 1.0),
+            seed=self.seed,
+            until=self.until or "profile",
+            max_in_flight=self.max_in_flight,
+            spawn_rate=self.spawn_rate,
+        )
+
+    def _pacings(self) -> list[str]:
+        """The pacings that were given."""
+        return [
+            name
+            for name, row in rows(type(self)).items()
+            if isinstance(row.option, PacingOption) and getattr(self, name) is not None
+        ]
+
+    def _check_together(self, pacing: str) -> None:
+        """Raise InputError where an option does not go with the pacing, or with another option."""
+        if self.max_cost is not None and self.workers not in {"auto", 1}:
+            raise InputError("--max-cost is kept by one worker: drop --workers, or make it 1")
+        option = rows(type(self))[pacing].option
+        if self.max_in_flight is not None and isinstance(option, PacingOption) and option.limits:
+            raise InputError(
+                f"--max-in-flight and {_flag(pacing)} both limit what is in flight; give one"
+            )
+        if self.spawn_rate is not None and pacing != "concurrency":
+            raise InputError(f"--spawn-rate goes with --concurrency, not with {_flag(pacing)}")
+        if self.until is not None and pacing != "concurrency_scale":
+            raise InputError(f"--until goes with --concurrency-scale, not with {_flag(pacing)}")
+        if self.loop is not None and pacing == "concurrency_scale" and self.until != "trace":
+            raise InputError(
+                "--loop and --concurrency-scale: the recorded profile decides how much is sent; "
+                "drop --loop or add --until trace"
+            )
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")

@@ -1,8 +1,9 @@
-"""When each request is due (open modes) or how many may be in flight (closed modes): arithmetic alone.
+"""When each request is due (open loops) or how many may be in flight (closed loops): arithmetic alone.
 
-No clock, no await, no I/O. An open pacing turns recorded offsets into due times; a closed pacing says how
-many requests may be outstanding at a time. All are seconds from the run's start; recorded offsets are
-seconds from the first replayed request.
+No clock, no await, no I/O. An open loop turns recorded offsets into due times; a closed loop says how many
+requests may be outstanding at a time. All are seconds from the run's start; recorded offsets are seconds
+from the first replayed request. Which pacings there are is said by the rows of replay.options.ReplayOptions:
+a new one is one more row there, with a `PacingOption`.
 """
 
 import math
@@ -12,9 +13,13 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate, count
-from typing import overload
+from typing import TYPE_CHECKING, Literal, overload
 
 from tbench.capture.errors import InputError
+from tbench.capture.option import Option
+
+if TYPE_CHECKING:
+    from tbench.replay.survey import Survey
 
 Schedule = Callable[[Iterable[float]], Iterator[float]]
 """Recorded offsets in, due times out: one for one, in the same order, never decreasing."""
@@ -220,3 +225,93 @@ class Occupancy:
         while parts and parts[-1][1] <= 0:
             parts.pop()
         return Stretches(parts)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PacingOption(Option):
+    """An option that is a pacing: its value is a factor, a rate in requests/s, or a number in flight.
+
+    `meaning` says it in one sentence, with `value`, `gap` (1/value), `seed` and `until`. An open loop has
+    `schedule`, a closed one `limits`; both get the pacing as it was asked for, and the survey of the trace
+    if it `needs_survey`. `load` is what its value says of how many processes it takes: a rate, a number of
+    streams, or nothing.
+    """
+
+    meaning: str
+    schedule: "Callable[[Pacing, Survey | None], Schedule] | None" = None
+    limits: "Callable[[Pacing, Survey | None], Closed] | None" = None
+    needs_survey: bool = False
+    load: Literal["rate", "streams"] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pacing:
+    """How a trace is paced: the option that was given and its `value`; `mode` is its name, with hyphens.
+
+    `seed` is for poisson; `until` (profile or trace) for concurrency-scale; `max_in_flight` caps an open
+    loop: what waits for it still counts its latency from when it was due. `spawn_rate` (per second) lets
+    a concurrency grow to its value.
+    """
+
+    option: PacingOption
+    mode: str
+    value: float
+    seed: int = 0
+    until: Literal["profile", "trace"] = "profile"
+    max_in_flight: int | None = None
+    spawn_rate: float | None = None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether requests are due at times of their own: then latency counts from those."""
+        return self.option.schedule is not None
+
+    @property
+    def meaning(self) -> str:
+        """One sentence for people."""
+        sentence = self.option.meaning.format(
+            value=self.value, seed=self.seed, gap=1 / self.value, until=self.until
+        )
+        cap = f"; at most {self.max_in_flight} in flight" if self.max_in_flight else ""
+        ramp = f"; growing by {self.spawn_rate:g} a second" if self.spawn_rate else ""
+        return sentence + cap + ramp
+
+    def schedule(self, survey: "Survey | None") -> Schedule:
+        """The due times of an open loop."""
+        if self.option.schedule is None:
+            raise ValueError(f"{self.mode} is a closed loop")
+        return self.option.schedule(self, survey)
+
+    def closed(self, survey: "Survey | None") -> Closed:
+        """The limits of a closed loop."""
+        if self.option.limits is None:
+            raise ValueError(f"{self.mode} is an open loop")
+        return self.option.limits(self, survey)
+
+
+def at_mean_rate(pacing: Pacing, survey: "Survey | None") -> Schedule:
+    """The recorded times, scaled to a mean of `value` requests per second."""
+    assert survey is not None
+    return scaled(speed_for(pacing.value, survey.requests, survey.span_s))
+
+
+def fixed(pacing: Pacing, _survey: "Survey | None") -> Closed:
+    """`value` in flight, at once or growing by `spawn_rate` a second."""
+    return Fixed(limit=int(pacing.value), spawn_rate=pacing.spawn_rate or math.inf)
+
+
+def profile(pacing: Pacing, survey: "Survey | None") -> Closed:
+    """The recorded number in flight times `value`. Raises InputError where that is never one."""
+    assert survey is not None
+    if not len(survey.in_flight):
+        raise InputError(
+            "--concurrency-scale: this trace has no answers (a synthesised one has none), so nothing "
+            "was ever in flight; give a number with --concurrency"
+        )
+    limits = diffused(survey.in_flight, pacing.value)
+    if not limits.total:
+        raise InputError(
+            f"--concurrency-scale {pacing.value:g}: the recorded number in flight times that never "
+            "reaches one request; raise it"
+        )
+    return Profile(limits=limits, repeats=pacing.until == "trace")

@@ -6,6 +6,7 @@ import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from uuid import uuid4
 
@@ -36,10 +37,10 @@ def header(job: "Job", found: Survey | None) -> dict[str, Any]:
         "deadlines": asdict(job.deadlines),
         "limits": {
             "rounds": job.rounds,
-            "requests": job.requests,
-            "duration_s": job.duration_s,
-            "max_cost_usd": job.max_cost,
-            "allow_unsafe": job.allow_unsafe,
+            "requests": job.options.requests,
+            "duration_s": job.options.duration,
+            "max_cost_usd": job.options.max_cost,
+            "allow_unsafe": job.options.allow_unsafe,
             "only": sorted(job.only),
         },
         "warmup": asdict(job.warmup),
@@ -54,7 +55,7 @@ def header(job: "Job", found: Survey | None) -> dict[str, Any]:
 
 def _trace(job: "Job") -> dict[str, Any]:
     return {
-        "path": str(job.trace_path),
+        "path": str(Path(job.options.trace)),
         "capture_id": job.trace.header.capture_id,
         "files": len(job.trace.files),
         "requests": job.trace.totals.get("requests"),
@@ -64,7 +65,9 @@ def _trace(job: "Job") -> dict[str, Any]:
 
 def _pacing(job: "Job") -> dict[str, Any]:
     pace = job.pace
-    return {**asdict(pace), "open_loop": pace.is_open, "meaning": pace.meaning}
+    names = ("mode", "value", "seed", "until", "max_in_flight", "spawn_rate")
+    fields = {name: getattr(pace, name) for name in names}
+    return {**fields, "open_loop": pace.is_open, "meaning": pace.meaning}
 
 
 def _target(job: "Job") -> dict[str, Any]:
@@ -79,10 +82,10 @@ def _target(job: "Job") -> dict[str, Any]:
             for name, value in target.fields.items()
         },
         "headers": [name for name, _ in target.headers],
-        "api_key_env": job.key_name if target.key else None,
+        "api_key_env": (job.options.api_key_env or "TOGETHER_API_KEY") if target.key else None,
         "sender": job.sender,
-        "http2": job.http2,
-        "proxy": job.proxy is not None,
+        "http2": job.options.http2,
+        "proxy": job.options.proxy is not None,
         "workers": job.workers,
     }
 

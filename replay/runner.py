@@ -25,7 +25,6 @@ from tbench.replay.background import AHEAD, BEHIND, PLAIN, on_thread
 from tbench.replay.cost import cost, price_of
 from tbench.replay.job import Job
 from tbench.replay.limits import headroom
-from tbench.replay.pace import NEEDS_SURVEY
 from tbench.replay.pacing import Fixed, Schedule
 from tbench.replay.plan import Planned
 from tbench.replay.provenance import header
@@ -69,14 +68,14 @@ def calls(job: "Job", plan: Iterable[Planned], schedule: Schedule | None) -> Ite
     planned, ahead = tee(plan)
     dues = schedule(one.offset for one in ahead)
     timed: Iterator[tuple[float, Planned]] = zip(dues, planned, strict=True)
-    if job.duration_s is not None:
-        timed = takewhile(lambda pair: pair[0] < (job.duration_s or 0), timed)
+    if job.options.duration is not None:
+        timed = takewhile(lambda pair: pair[0] < (job.options.duration or 0), timed)
     return (_call(job, one, due) for due, one in timed)
 
 
 def _call(job: "Job", planned: Planned, due: float | None) -> Call:
     call = job.target.call(planned, due)
-    if job.max_cost is not None:
+    if job.options.max_cost is not None:
         call.cost = most_cost(planned, Label.unpack(call.label))
     return call
 
@@ -181,8 +180,8 @@ def run_duet(
 ) -> list[Run]:
     """Replay one trace to several targets at once, request by request in random order; a run for each.
 
-    The jobs differ in `target`, `out` and `key_name` only; what else they say, the first one says. At
-    most replay.workers.counters.MOST_ARMS. Raises as `perform`.
+    The jobs differ in `target`, `out` and their options for the target only; what else they say, the first
+    one says. At most replay.workers.counters.MOST_ARMS. Raises as `perform`.
     """
     if len(jobs) > MOST_ARMS:
         raise InputError(f"{len(jobs)} targets at once: at most {MOST_ARMS} are possible")
@@ -198,11 +197,11 @@ def run_duet(
 
 def first_look(job: Job, *, tokens: bool = False) -> Survey | None:
     """Survey the trace where the pacing or the budget needs it, or `tokens` are asked for."""
-    priced = tokens or job.max_cost is not None
-    if job.pace.mode not in NEEDS_SURVEY and not priced:
+    priced = tokens or job.options.max_cost is not None
+    if not job.pace.option.needs_survey and not priced:
         return None
     found = survey(job.plan(answers=True), job.target if priced else None)
-    if job.max_cost is not None and found.bill.unpriced:
+    if job.options.max_cost is not None and found.bill.unpriced:
         unknown = ", ".join(sorted(found.bill.unpriced))
         raise InputError(f"--max-cost cannot be kept: no price is known for {unknown}")
     return found
@@ -230,7 +229,7 @@ class _ArmState:
 
     def __init__(self, job: Job, found: Survey | None, *, rewrites: bool) -> None:
         self.job = job
-        plan = job.plan(answers=job.max_cost is not None)  # which prices what was answered
+        plan = job.plan(answers=job.options.max_cost is not None)  # which prices what was answered
         self.plan = replace(plan, rewrites=rewrites)  # as any of them: all send the same requests
         self.shards = Shards(self.plan, job.workers)
         self.tally = Tally()
@@ -330,7 +329,7 @@ class _ReplayRun:
 
     async def _planned(self) -> int | None:
         """How many requests there were for each target; None for what was sent, where time ended it."""
-        timed = self.job.duration_s is not None or self.plan.rounds is None
+        timed = self.job.options.duration is not None or self.plan.rounds is None
         if not self.job.pace.is_open and timed:
             return None
         await self.fed.wait()
@@ -341,7 +340,7 @@ class _ReplayRun:
         return RunRecorder(
             spools=[member.spool for member in self.crew.members],
             books=[self._book(arm, writer) for arm, writer in enumerate(writers)],
-            till=None if self.job.max_cost is None else Till(self.crew.pulse),
+            till=None if self.job.options.max_cost is None else Till(self.crew.pulse),
         )
 
     def _book(self, arm: int, writer: RunWriter) -> ArmOutput:
@@ -358,7 +357,7 @@ class _ReplayRun:
             crew=self.crew,
             tallies=[voice.tally for voice in self.voices],
             expected=self._expected,
-            duration_s=self.job.duration_s,
+            duration_s=self.job.options.duration,
         )
 
     def _expected(self) -> int | None:
@@ -367,17 +366,17 @@ class _ReplayRun:
         return None if each is None else each * len(self.voices)
 
     def _each(self) -> int | None:
-        if self.plan.rounds is None or self.job.duration_s is not None:
+        if self.plan.rounds is None or self.job.options.duration is not None:
             return None
         held = self.found.requests if self.found else self.job.trace.totals.get("requests")
         if not held:
             return None
-        return min(held * self.plan.rounds, self.job.requests or held * self.plan.rounds)
+        return min(held * self.plan.rounds, self.job.options.requests or held * self.plan.rounds)
 
     def _known(self) -> int:
         """How many requests for each target are known to be planned so far."""
         drawn = math.ceil(self.feeder.drawn / len(self.voices))
-        if self.found is None or self.plan.rounds is None or self.job.duration_s is not None:
+        if self.found is None or self.plan.rounds is None or self.job.options.duration is not None:
             return drawn
         return self._each() or drawn
 
@@ -386,7 +385,7 @@ class _ReplayRun:
         why = f" (left out: {skipped})" if skipped else ""
         if "only" in self.plan.skipped:
             why += "; --only takes an endpoint (chat, embeddings), a model or a recorded host"
-        return f"{self.job.trace_path}: holds no request to send{why}"
+        return f"{self.job.options.trace}: holds no request to send{why}"
 
     async def _heed_signals(self) -> None:
         """The first signal to stop ends the sending, the second also what follows it."""

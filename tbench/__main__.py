@@ -52,10 +52,9 @@ def _invoke(arguments: list[str]) -> int:
     from typer.main import get_command  # noqa: PLC0415 (keeps an error at import within run's reach)
 
     from tbench.cli import app  # noqa: PLC0415
-    from tbench.values import quicken  # noqa: PLC0415
 
-    command = get_command(app(arguments))
-    quicken(command)
+    completing = "_TBENCH_COMPLETE" in os.environ  # the words to complete are not the arguments
+    command = get_command(app(None if completing else arguments))
     result = command(args=arguments, prog_name="tbench", standalone_mode=False)
     return result if isinstance(result, int) else 0
 

@@ -5,55 +5,71 @@ from importlib import import_module
 from typing import Annotated, Final
 
 import typer
-from typer.core import TyperCommand
 
-VERBS: Final[Mapping[str, str]] = {
-    "capture": "tbench.commands.capture",
-    "trace": "tbench.commands.trace",
-    "replay": "tbench.commands.replay",
-    "ab": "tbench.abtest.command",
-    "benchmark": "tbench.benchmark.commands.benchmark",
-    "upload": "tbench.benchmark.commands.upload",
-    "excel": "tbench.benchmark.commands.excel",
-    "plot": "tbench.benchmark.commands.plot",
-    "report": "tbench.commands.report",
-    "compare": "tbench.commands.compare",
-    "power": "tbench.commands.power",
-    "serve": "tbench.simulator.command",
-    "doctor": "tbench.doctor.command",
-    "demo": "tbench.demo.command",
-}
-"""Verb -> its module, which has a function of that name, or `app` where it has verbs of its own."""
+from tbench.flags import Verb, Verbs, settings
+
+VERBS: Final[Mapping[str, tuple[str, str]]] = {
+    "capture": ("tbench.commands.capture", "Record what an app sends to an LLM and what comes back."),
+    "trace": ("tbench.commands.trace", "Look into traces; check, repair and synthesise them."),
+    "replay": ("tbench.commands.replay", "Send a trace again, paced as recorded or not, and measure it."),
+    "ab": ("tbench.abtest.command", "Replay a trace to two arms or more, in turns; judge which is worse."),
+    "compare": ("tbench.commands.compare", "Compare two runs of one trace, or judge repeated runs by gates."),
+    "report": ("tbench.commands.report", "Report one run, one trace, or a benchmark's folder."),
+    "power": ("tbench.commands.power", "Plan how many requests and runs a comparison needs."),
+    "benchmark": ("tbench.benchmark.commands.benchmark", "Measure a model at each point of a load sweep."),
+    "excel": ("tbench.benchmark.commands.excel", "Make a workbook of a benchmark."),
+    "plot": ("tbench.benchmark.commands.plot", "Draw the points of benchmarks as pictures."),
+    "upload": ("tbench.benchmark.commands.upload", "Put a benchmark's folder into a store."),
+    "serve": ("tbench.simulator.command", "Serve a simulated Together endpoint, without any model."),
+    "doctor": ("tbench.doctor.command", "Measure what this machine can hold: requests/s, streams, lag."),
+    "demo": ("tbench.demo.command", "Show the main job on this machine: capture, replay twice, compare."),
+}  # fmt: skip
+"""Verb -> its module, which has a function of that name, or `app` for verbs of its own; and a summary."""
 CLASSES: Final[Mapping[str, tuple[str, str]]] = {
     "benchmark": ("tbench.benchmark.commands.benchmark", "Benchmark"),
 }
 """Verbs whose words are looked at before their options are read, and the class that does: module, name."""
+ABOUT: Final = (
+    "Record real LLM traffic, replay it against any model, and say honestly which is faster."
+)
+EPILOG: Final = """\
+Environment: TOGETHER_API_KEY holds the API key (another variable: --api-key-env), TBENCH_SERVE_KEY
+one that serve accepts; NO_COLOR leaves colours out. --debug, anywhere, shows where an error arises.
+"""
 
 
-def app(words: Sequence[str] = ()) -> typer.Typer:
-    """The command line; with the one verb that the first of these words names, if it names one."""
-    whole = typer.Typer(
+def app(words: Sequence[str] | None = None) -> typer.Typer:
+    """The command line: with every verb, or as much of it as these words of one call need.
+
+    A verb is imported when it is called, so that the list of all starts at once.
+    """
+    contents = typer.Typer(
         name="tbench",
-        help="Record real LLM traffic, replay it against any model, and say honestly which is faster.",
-        epilog="--debug, anywhere, shows where an error comes from.",
+        help=ABOUT,
+        epilog=EPILOG,
+        cls=Verbs,
         rich_markup_mode=None,
         pretty_exceptions_enable=False,
-        context_settings={"help_option_names": ["-h", "--help"]},
+        context_settings=settings(),
     )
-    whole.callback(invoke_without_command=True)(main)
-    for verb in words[:1] if words and words[0] in VERBS else VERBS:
-        module = import_module(VERBS[verb])
-        if hasattr(module, "app"):
-            whole.add_typer(module.app, name=verb)
-        else:
-            whole.command(cls=_class(verb))(getattr(module, verb))
-    return whole
+    contents.callback(invoke_without_command=True)(main)
+    called = words[:1] if words and words[0] in VERBS else VERBS
+    for verb in called:
+        module, summary = VERBS[verb]
+        if words is not None and called is VERBS:
+            contents.command(verb, help=summary)(_not_called)
+            continue
+        if hasattr(imported := import_module(module), "app"):
+            contents.add_typer(imported.app, name=verb, short_help=summary)
+            continue
+        home, name = CLASSES.get(verb, ("tbench.flags", Verb.__name__))
+        kind = getattr(import_module(home), name)
+        contents.command(verb, cls=kind, short_help=summary)(getattr(imported, verb))
+    return contents
 
 
-def _class(verb: str) -> type[TyperCommand]:
-    module, name = CLASSES.get(verb, ("typer.core", "TyperCommand"))
-    found: type[TyperCommand] = getattr(import_module(module), name)
-    return found
+def _not_called() -> None:
+    """Stands for a verb that is only listed."""
 
 
 def _version(wanted: bool) -> None:
@@ -70,6 +86,6 @@ def main(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    """Record real LLM traffic, replay it against any model, and say honestly which is faster."""
+    """Show the verbs where none is called."""
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())

@@ -184,7 +184,7 @@ def test_help_imports_nothing_heavy() -> None:
 def test_a_replay_starts_without_what_it_may_not_need() -> None:
     """A plain address needs no httpx, a pipe no rich, plain options no pydantic."""
     probe = (
-        "import sys, tbench.commands.replay, tbench.values, tbench.replay.command, tbench.replay.options; "
+        "import sys, tbench.commands.replay, tbench.replay.command, tbench.replay.job; "
         "print(*sorted({name.split('.')[0] for name in sys.modules}))"
     )
     done = subprocess.run(

@@ -15,6 +15,7 @@ from tbench.capture.exchange import Exchange, Request, Response
 from tbench.capture.redact import without_credentials
 from tbench.capture.sessions import Sessions
 from tbench.capture.tracefile import TraceHeader, TraceWriter
+from tbench.replay.job import resolve
 from tbench.replay.options import ReplayOptions
 from tbench.replay.runfile import read_run
 from tests.answering import Answering, answering, chat
@@ -382,10 +383,10 @@ def test_a_host_that_comes_late_is_left_out(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Only the beginning of a trace is looked at: whatever follows goes to no other host's address."""
-    monkeypatch.setattr("tbench.replay.options.PREVIEW", 1)
+    monkeypatch.setattr("tbench.replay.job.PREVIEW", 1)
     host = server.url.removeprefix("http://")
     trace = write(recorded(CHAT, host=host), recorded(CHAT, host="api.example.com"))
-    plan = ReplayOptions(trace=trace).job(send=False).plan()
+    plan = resolve(ReplayOptions(trace=trace), send=False).plan()
 
     assert [planned.exchange.request.host for planned in plan] == [host]
     assert plan.skipped == {"host": 1}

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from tbench.capture.exchange import Outcome
 from tbench.replay.breaker import ENOUGH, UNAUTHORIZED, Brake
-from tbench.replay.pace import Pacing
+from tbench.replay.options import ReplayOptions
 from tbench.replay.pacing import Fixed, Profile
 from tbench.replay.run_recorder import Till
 from tbench.replay.sample import Sample
@@ -305,10 +305,10 @@ def test_a_profile_is_divided_window_by_window(limits: list[int], workers: int) 
 
 def test_how_many_workers_a_pacing_needs() -> None:
     """One for every 500 in flight, or 2,000 requests/s."""
-    assert needed(Pacing(mode="concurrency", value=64)) == 1
-    assert needed(Pacing(mode="concurrency", value=1001)) == 3
-    assert needed(Pacing(mode="constant", value=5000)) == 3
-    assert needed(Pacing(mode="speed", value=100)) == 1
+    assert needed(ReplayOptions("t", concurrency=64).pacing()) == 1
+    assert needed(ReplayOptions("t", concurrency=1001).pacing()) == 3
+    assert needed(ReplayOptions("t", constant=5000).pacing()) == 3
+    assert needed(ReplayOptions("t", speed=100).pacing()) == 1
 
 
 def test_the_budget_reserves_and_settles_across_the_pulse(pulse: SharedCounters) -> None:

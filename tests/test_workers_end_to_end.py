@@ -18,6 +18,7 @@ import pytest
 from tbench.capture.exchange import Exchange, Request, Response
 from tbench.capture.tracefile import TraceHeader, TraceWriter
 from tbench.capture.tracereader import read_trace
+from tbench.replay.job import resolve
 from tbench.replay.options import ReplayOptions
 from tbench.replay.plan import Plan
 from tbench.replay.runfile import read_run
@@ -226,7 +227,7 @@ def test_a_duet_asks_both_targets_everything_side_by_side(
     urls = [serve("serve", "--port", "0", "--profile", "fast").url for _ in range(2)]
     trace = write_trace(tmp_path / "t.msgpack", 200, gap_s=0.005)
     jobs = [
-        ReplayOptions(trace=trace, base_url=url, out=tmp_path / f"{arm}.run").job()
+        resolve(ReplayOptions(trace=trace, base_url=url, out=tmp_path / f"{arm}.run"))
         for arm, url in enumerate(urls)
     ]
     first, second = run_duet(jobs, seed=7)

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.random import Generator
 
 from calibration.disturbances import autoregressive, regimes
-from tbench.abtest.plan import Kind, slots
+from tbench.abtest.options import Kind
+from tbench.abtest.plan import slots
 from tbench.analysis.inversion import Truths
 from tbench.analysis.summary import Floats
 

@@ -5,8 +5,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from tbench.replay.address import address
-from tbench.replay.pace import Pacing
-from tbench.replay.pacing import Closed
+from tbench.replay.pacing import Closed, Pacing
 from tbench.replay.request import origin_at
 from tbench.replay.workers.messages import WorkerTask, part, share
 
@@ -30,17 +29,17 @@ def worker_tasks(jobs: "Sequence[Job]", closed: Closed | None) -> list[WorkerTas
             number=number,
             workers=workers,
             sender=job.sender,
-            http2=job.http2,
-            proxy=job.proxy,
+            http2=job.options.http2,
+            proxy=job.options.proxy,
             deadlines=job.deadlines,
             origins=tuple(origin_at(address(one.target.base_url)) for one in jobs),
             keyless=tuple(one.target.keyless for one in jobs),
             connections=min(share(_at_once(closed), number, workers), MOST_CONNECTIONS),
             closed=closed and part(closed, number, workers),
-            ends=math.inf if job.duration_s is None else job.duration_s,
+            ends=math.inf if job.options.duration is None else job.options.duration,
             max_in_flight=job.pace.max_in_flight
             and max(1, share(job.pace.max_in_flight, number, workers)),
-            budget=job.max_cost,
+            budget=job.options.max_cost,
             ca=job.ca,
             ahead_bytes=AHEAD_BYTES // workers,
         )
@@ -53,9 +52,7 @@ def _at_once(closed: Closed | None) -> int:
     return 0 if closed is None else closed.allowed(0.0)
 
 
-def needed(pace: Pacing) -> int:
-    """How many workers a pacing needs, by its own words: recorded times and profiles count as one."""
-    if pace.mode == "concurrency":
-        return math.ceil(pace.value / WORKER_STREAMS)
-    rate = pace.value if pace.mode in {"rate", "poisson", "constant"} else 0.0
-    return max(1, math.ceil(rate / WORKER_RATE))
+def needed(pacing: Pacing) -> int:
+    """How many workers a pacing needs, by what its value says: recorded times and profiles count as one."""
+    ease = {"streams": WORKER_STREAMS, "rate": WORKER_RATE, None: math.inf}[pacing.option.load]
+    return max(1, math.ceil(pacing.value / ease))

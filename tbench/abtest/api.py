@@ -11,22 +11,19 @@ from tbench.abtest.plan import AbPlan, Slot, experiment
 from tbench.abtest.run_store import RunStore
 from tbench.abtest.runner import DONE, RunResult, check_budget, conduct, missing, outlook
 from tbench.analysis.arms import load_arm
-from tbench.analysis.gate import Gate, parse_gates
 from tbench.analysis.interim import Decision, Looks, as_monitored, monitor
-from tbench.analysis.judge import LEAST_RUNS, Judgement, Method, judge
+from tbench.analysis.judge import Judgement, judge
 from tbench.analysis.metrics import METRICS
 from tbench.analysis.replicates import Replicates
 from tbench.analysis.report.judgement import judgement_json
 from tbench.analysis.report.planning import spread_json
-from tbench.analysis.slo import parse_slo
 from tbench.analysis.variance import Spread, spread
 from tbench.capture.container import open_container
 from tbench.capture.errors import InputError, InvalidRunError, TbenchError
 from tbench.capture.tracereader import read_trace
+from tbench.replay.job import resolve
 from tbench.replay.runner import Watch
 from tbench.replay.totals import numbers
-
-USUAL_MARGIN = "5%"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,38 +65,10 @@ def ab(
     return verdict(plan, ledger)
 
 
-def gates_of(plan: AbPlan) -> tuple[Gate, ...]:
-    """The gates that the plan declares. Raises InputError where one is not understood."""
-    said = plan.declared
-    margin = said.get("margin")
-    if margin is None and not said.get("gate"):
-        margin = USUAL_MARGIN
-    slo = parse_slo(said["slo"]) if "slo" in said else ()
-    return parse_gates(margin, said.get("gate", ()), slo)
-
-
-def contrast_of(plan: AbPlan) -> Method:
-    """How the arms are compared, as declared. Raises InputError where the plan cannot carry it."""
-    if not plan.declared.get("trend"):
-        return "welch"
-    if plan.schedule != "random":
-        raise InputError(
-            f"--trend needs an order of runs that chance drew, not --schedule {plan.schedule}"
-        )
-    if plan.declared.get("monitor"):
-        raise InputError(
-            "--trend and --monitor: the looks of a monitored plan are Welch's; drop one"
-        )
-    return "trend"
-
-
 def prepared(plan: AbPlan, folder: Path) -> RunStore:
     """The ledger of the experiment, with everything checked that can be before the first request."""
-    gates_of(plan)
-    looks_of(plan)
-    contrast_of(plan)
     for arm in plan.treatments:
-        arm.order(plan.order).job()  # finds its key, or says which variable is missing
+        resolve(arm.order(plan.order))  # finds its key, or says which variable is missing
     ledger = RunStore.opened(folder, plan.written)
     _check_trace(plan, ledger)
     if plan.max_cost is not None:
@@ -113,7 +82,7 @@ def _check_trace(plan: AbPlan, ledger: RunStore) -> None:
     made = [entry for entry in ledger.entries if entry["ended"] == DONE]
     paths = [path for entry in made if (path := ledger.folder / entry["run"]).exists()]
     known = {open_container(path).header["trace"]["capture_id"] for path in paths}
-    if known - {read_trace(plan.order.trace).header.capture_id}:
+    if known - {read_trace(Path(plan.order.trace)).header.capture_id}:
         raise InputError(
             f"{plan.order.trace}: not the trace that the runs in {ledger.folder} were made of; "
             "put that one back, or choose another folder with -o"
@@ -147,14 +116,14 @@ def perform(
 
 def verdict(plan: AbPlan, ledger: RunStore) -> Judgement:
     """Judge the runs of a finished experiment by the gates that it declared."""
-    if (looks := looks_of(plan)) is None:
+    if (looks := plan.looks) is None:
         return _judged(plan, ledger, plan.repeats)
     return early(plan, ledger) or _at_look(plan, ledger, looks, len(looks.runs))[1]
 
 
 def early(plan: AbPlan, ledger: RunStore) -> Judgement | None:
     """What a monitored plan was stopped with before its last look; None where it goes on."""
-    looks = looks_of(plan)
+    looks = plan.looks
     whole = _whole_rounds(plan, ledger)
     if looks is None:
         return None
@@ -164,18 +133,6 @@ def early(plan: AbPlan, ledger: RunStore) -> Judgement | None:
             if decision.stop:
                 return found
     return None
-
-
-def looks_of(plan: AbPlan) -> Looks | None:
-    """When a monitored plan looks: every round from the third on. Raises InputError where none is left."""
-    if not plan.declared.get("monitor"):
-        return None
-    if plan.repeats <= LEAST_RUNS:
-        raise InputError(
-            f"--monitor: {plan.repeats} runs of each arm leave no look before the last; take --repeats "
-            f"{LEAST_RUNS + 1} or more"
-        )
-    return Looks(runs=tuple(range(LEAST_RUNS, plan.repeats + 1)))
 
 
 def _at_look(
@@ -199,8 +156,8 @@ def _judged(plan: AbPlan, ledger: RunStore, rounds: int) -> Judgement:
     names = [arm.name for arm in plan.treatments]
     return judge(
         [_replicates(ledger, name, rounds) for name in names],
-        gates_of(plan),
-        contrast=contrast_of(plan),
+        plan.gates,
+        contrast=plan.contrast,
         planned=True,
     )
 

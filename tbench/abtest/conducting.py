@@ -14,11 +14,8 @@ import typer
 
 from tbench.abtest.api import (
     Stopped,
-    contrast_of,
     default_folder,
     early,
-    gates_of,
-    looks_of,
     perform,
     prepared,
     result_json,
@@ -49,7 +46,7 @@ EXITS = {Verdict.PASS: 0, Verdict.FAIL: 1, Verdict.INCONCLUSIVE: 3, Verdict.INVA
 
 def words_of(given: Mapping[str, Any], plan: Path | None, out: Path | None) -> AbPlan:
     """The experiment that the options name: over a plan file, or over the plan that a folder keeps."""
-    asked = {name: value for name, value in given.items() if value is not None}
+    asked = {key: str(value) if isinstance(value, Path) else value for key, value in given.items()}
     kept = None if out is None else out / PLAN
     if plan is None and "trace" not in asked and "arm" not in asked and kept and kept.exists():
         plan = kept
@@ -58,7 +55,6 @@ def words_of(given: Mapping[str, Any], plan: Path | None, out: Path | None) -> A
 
 def foretold(plan: AbPlan, out: Path | None, *, as_json: bool) -> int:
     """Print what the whole plan would send. Returns 0."""
-    contrast_of(plan)
     ledger = _begun(plan, out)
     seen = outlook(plan, plan.slots if ledger is None else missing(plan, ledger))
     typer.echo(
@@ -74,7 +70,7 @@ def _begun(plan: AbPlan, out: Path | None) -> RunStore | None:
 
 def conducted(plan: AbPlan, out: Path | None, shared: Shared, *, as_json: bool) -> int:
     """Make the runs that are missing, judge, report. Returns the exit code of the verdict."""
-    folder = default_folder(plan.order.trace) if out is None else out
+    folder = default_folder(Path(plan.order.trace)) if out is None else out
     ledger = prepared(plan, folder)
     print(f"{folder}: {_opening(plan, ledger)}", file=sys.stderr)
     for doubt in doubts(plan):
@@ -167,7 +163,7 @@ def _opening(plan: AbPlan, ledger: RunStore) -> str:
     done = f", {slots} of {len(plan.slots)} still to be made" if slots < len(plan.slots) else ""
     return (
         f"{names}: {plural(plan.repeats, 'run')} each, {MEANINGS[plan.schedule]} (seed {plan.seed}); "
-        f"{plan.order.pace().meaning}{done}"
+        f"{plan.order.pacing().meaning}{done}"
     )
 
 
@@ -176,14 +172,14 @@ def _outlook_text(plan: AbPlan, seen: Outlook) -> Iterator[str]:
     for number, slots in groupby(plan.slots, key=lambda slot: slot.round):
         names = (" + ".join(plan.treatments[arm].name for arm in slot.arms) for slot in slots)
         yield f"          round {number}: {', '.join(names)}"
-    yield f"gates     {', '.join(gate.text for gate in gates_of(plan))}"
-    if looks := looks_of(plan):
+    yield f"gates     {', '.join(gate.text for gate in plan.gates)}"
+    if looks := plan.looks:
         yield f"looks     after {', '.join(map(str, looks.runs))} runs of each arm (O'Brien-Fleming)"
     for doubt in doubts(plan):
         yield f"!         {doubt}"
     for arm, one in seen.arms:
         yield f"\narm {arm.name}, each run: {arm.model or 'the recorded models'}"
-        yield from outlook_of_run(one, plan.order.pace().meaning)
+        yield from outlook_of_run(one, plan.order.pacing().meaning)
     about = "about " if seen.estimated else ""
     cost = priced(seen.cost_usd, seen.uncounted, seen.unpriced, about="about ")
     yield f"\nin all    {seen.runs} runs, {about}{seen.requests:,} requests, {about}{clock(seen.duration_s)}"
@@ -193,7 +189,7 @@ def _outlook_text(plan: AbPlan, seen: Outlook) -> Iterator[str]:
 
 def doubts(plan: AbPlan) -> Iterator[str]:
     """Why the plan may decide nothing, before it begins; the spread from run to run is assumed."""
-    gated = [gate for gate in gates_of(plan) if gate.quantile is not None and gate.limit is None]
+    gated = [gate for gate in plan.gates if gate.quantile is not None and gate.limit is None]
     for margin in sorted({gate.margin for gate in gated}):
         if doubt := plan_warning(plan.repeats, margin):
             yield f"{doubt} (3 % is assumed: tbench power tells it from runs that there are)"
@@ -207,7 +203,7 @@ def _outlook_json(plan: AbPlan, seen: Outlook) -> dict[str, Any]:
             {"round": slot.round, "arms": [plan.treatments[arm].name for arm in slot.arms]}
             for slot in plan.slots
         ],
-        "gates": [gate.text for gate in gates_of(plan)],
+        "gates": [gate.text for gate in plan.gates],
         "warnings": list(doubts(plan)),
         "arms": [{"name": arm.name, **asdict(one)} for arm, one in seen.arms],
     }

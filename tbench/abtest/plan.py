@@ -6,19 +6,27 @@ import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Final, Literal, get_args
+from typing import Any, Final
 
 import orjson
 
+from tbench.abtest.options import FORM, AbOptions, Kind
+from tbench.analysis.gate import Gate, parse_gates
+from tbench.analysis.interim import Looks
+from tbench.analysis.judge import LEAST_RUNS
+from tbench.analysis.judgement import Method
+from tbench.analysis.slo import parse_slo
 from tbench.capture.errors import InputError
 from tbench.capture.exchange import Headers
 from tbench.capture.jsontext import loads
+from tbench.capture.option import made, rows
 from tbench.capture.redact import mask_address, mask_lookalikes
-from tbench.replay.options import FLAGS, ReplayOptions, parse_workers
+from tbench.replay.options import ReplayOptions
 from tbench.replay.provenance import WITHHELD, without_credentials
 from tbench.replay.target import parse_headers
-from tbench.replay.warmup import parse_warmup
 from tbench.replay.workers.counters import MOST_ARMS
+
+USUAL_MARGIN: Final = "5%"
 
 # The schedule: which arm is replayed when, so that what changes with time falls on all arms alike.
 #
@@ -26,8 +34,6 @@ from tbench.replay.workers.counters import MOST_ARMS
 # a gate on repeated runs needs (docs/statistics.md; runs of one arm after those of the other let drift pass
 # for a difference in up to 93 % of comparisons). And each goes first as often as the other, or a place in
 # the pair that is slower (an hourly job that meets every second run) would pass for a difference as well.
-
-Kind = Literal["random", "abba", "duet"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +88,6 @@ MEANINGS: Final[Mapping[Kind, str]] = {
 
 # The treatment: what one arm of an experiment gets that the others do not. Parsed from `--arm`.
 
-FORM: Final = "name=A,model=M,base_url=URL,api_key_env=VAR,set.max_tokens=64,header.NAME=VALUE"
 _PLAIN: Final = ("name", "base_url", "model", "api_key_env")
 _TABLES: Final = ("set", "map_model", "header")
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,40}")
@@ -205,73 +210,27 @@ def _texts(name: str, table: Mapping[str, Any]) -> dict[str, str]:
     return dict(table)
 
 
-_ORDER: Final[Mapping[str, tuple[type, ...]]] = {
-    **dict.fromkeys(FLAGS, (int, float)),
-    "until": (str,),
-    "seed": (int,),
-    "max_in_flight": (int,),
-    "spawn_rate": (int, float),
-    "loop": (int,),
-    "requests": (int,),
-    "duration": (int, float),
-    "timeout": (int, float),
-    "base_url": (str,),
-    "ca": (str,),
-    "sender": (str,),
-    "http2": (bool,),
-    "proxy": (str,),
-    "allow_unsafe": (bool,),
-    "only": (list,),
-    "cache": (str,),
-}
-"""What the order of `tbench replay` has too, under the same names, and its type in a plan."""
-_OWN: Final[Mapping[str, tuple[type, ...]]] = {
-    "trace": (str,),
-    "arm": (list,),
-    "repeats": (int,),
-    "schedule": (str,),
-    "pause": (int, float),
-    "redo_invalid": (int,),
-    "max_cost": (int, float),
-    "warmup": (str,),
-    "workers": (int, str),
-}
-DECLARED: Final[Mapping[str, tuple[type, ...]]] = {
-    "margin": (str,),
-    "gate": (list,),
-    "slo": (str,),
-    "trend": (bool,),
-    "monitor": (bool,),
-}
-"""How the runs will be judged: kept with the plan, since it must not be chosen after looking at them."""
-_TYPES: Final = {**_ORDER, **_OWN, **DECLARED}
-_CHOICES: Final[Mapping[str, tuple[str, ...]]] = {
-    "schedule": get_args(Kind),
-    "cache": ("as-is", "cold"),
-    "until": ("profile", "trace"),
-    "sender": ("auto", "engine", "httpx"),
-}
-_LEAST: Final = {"repeats": 1, "pause": 0, "redo_invalid": 0}
-
-
 @dataclass(frozen=True, kw_only=True)
 class AbPlan:
-    """Arms, rounds and order of the runs. `order` is what all arms share.
+    """An experiment, resolved. `order` is what all arms share.
 
     `repeats` is how many runs each arm has, `pause_s` the seconds between two of them, `redo_invalid` how
-    often a run is done again whose client was the limit. `max_cost` is in US dollars for all runs
-    together. `declared` says how the runs will be judged (DECLARED), in the words of the plan.
+    often a run is repeated whose client was the limit. `max_cost` is in US dollars for all runs together.
+    `gates`, `contrast` and `looks` (None: one look, at the end) belong to the plan, since they must not be
+    chosen after looking at the runs. `words` are the options as they were given.
     """
 
     order: ReplayOptions
     treatments: tuple[ArmSpec, ...]
-    repeats: int = 5
-    schedule: Kind = "random"
-    seed: int = 0
-    pause_s: float = 0.0
-    redo_invalid: int = 1
-    max_cost: float | None = None
-    declared: Mapping[str, Any]
+    repeats: int
+    schedule: Kind
+    seed: int
+    pause_s: float
+    redo_invalid: int
+    max_cost: float | None
+    gates: tuple[Gate, ...]
+    contrast: Method
+    looks: Looks | None
     words: Mapping[str, Any]
 
     @property
@@ -282,74 +241,79 @@ class AbPlan:
     @property
     def written(self) -> dict[str, Any]:
         """The plan as a file keeps it: nothing in it may be a credential."""
-        kept = {name: value for name, value in self.words.items() if name != "arm"}
-        if "proxy" in kept:
-            kept["proxy"] = mask_address(kept["proxy"])
-        return {**kept, "arm": [one.written for one in self.treatments]}
+        words = {name: value for name, value in self.words.items() if name != "arm"}
+        if "proxy" in words:
+            words["proxy"] = mask_address(words["proxy"])
+        return {**words, "arm": [arm.written for arm in self.treatments]}
 
 
 def experiment(words: Mapping[str, Any]) -> AbPlan:
-    """The experiment of a plan's words (docs/ab.md). Raises InputError naming the word that is wrong."""
-    for name, value in words.items():
-        _check(name, value)
-    if "trace" not in words:
-        raise InputError("a trace is missing: tbench ab TRACE --arm ... --arm ...")
-    arms = treatments(words.get("arm", ()))
-    schedule = words.get("schedule", "random")
-    if schedule == "duet" and len(arms) > MOST_ARMS:
+    """The plan of an experiment's words (docs/ab.md). Raises InputError naming the word that is wrong."""
+    options = _read(words)
+    arms = treatments(options.arms)
+    if options.schedule == "duet" and len(arms) > MOST_ARMS:
         raise InputError(
             f"--schedule duet: {len(arms)} arms at once, at most {MOST_ARMS} are possible"
         )
-    own = {
-        name: words[name]
-        for name in ("repeats", "redo_invalid", "seed", "max_cost")
-        if name in words
-    }
     return AbPlan(
-        order=_order(words),
+        order=options.replay,
         treatments=arms,
-        schedule=schedule,
-        pause_s=float(words.get("pause", 0.0)),
-        declared={name: words[name] for name in DECLARED if name in words},
+        repeats=options.repeats,
+        schedule=options.schedule,
+        seed=options.replay.seed,
+        pause_s=float(options.pause),
+        redo_invalid=options.redo_invalid,
+        max_cost=options.replay.max_cost,
+        gates=_gates(options),
+        contrast=_contrast(options),
+        looks=_looks(options),
         words={**words, "trace": str(Path(words["trace"]).absolute())},
-        **own,
     )
 
 
-def _order(words: Mapping[str, Any]) -> ReplayOptions:
-    """The shared order; an experiment's prompts are new to every cache unless it says otherwise."""
-    given = {name: words[name] for name in _ORDER if name in words}
-    workers = words.get("workers", "auto")
-    return ReplayOptions(
-        trace=Path(words["trace"]),
-        warmup=parse_warmup(words.get("warmup", "auto")),
-        workers=parse_workers(workers) if isinstance(workers, str) else workers,
-        max_cost=words.get("max_cost"),
-        **{"cache": "cold", **given},
-    )
+def _read(words: Mapping[str, Any]) -> AbOptions:
+    table = {row.key: row for row in rows(AbOptions).values()}
+    values: dict[str, Any] = {"arms": ()}
+    for key, value in words.items():
+        if key not in table:
+            raise InputError(f"plan: no such key {key}; there are {', '.join(sorted(table))}")
+        values[table[key].name] = table[key].of_plan(value)
+    if "trace" not in words:
+        raise InputError("a trace is missing: tbench ab TRACE --arm ... --arm ...")
+    return made(AbOptions, values)
 
 
-def _check(name: str, value: object) -> None:
-    if name not in _TYPES:
-        raise InputError(f"plan: no such key {name}; there are {', '.join(sorted(_TYPES))}")
-    types = _TYPES[name]
-    if not isinstance(value, types) or (isinstance(value, bool) and bool not in types):
-        wanted = " or ".join(one.__name__ for one in types)
-        raise InputError(f"plan: {name} is {value!r}; it must be {wanted}")
-    if (
-        name == "only"
-        and isinstance(value, list)
-        and not all(isinstance(one, str) for one in value)
-    ):
-        raise InputError(f"plan: only is {value!r}; it must be a list of texts")
-    if name in _CHOICES and value not in _CHOICES[name]:
-        raise InputError(f"{_flag(name)} {value}: choose one of {', '.join(_CHOICES[name])}")
-    if name in _LEAST and isinstance(value, int | float) and not value >= _LEAST[name]:
-        raise InputError(f"{_flag(name)} {value}: must be at least {_LEAST[name]}")
+def _gates(options: AbOptions) -> tuple[Gate, ...]:
+    """The gates that are declared. Raises InputError where one is not understood."""
+    margin = USUAL_MARGIN if options.margin is None and not options.gate else options.margin
+    return parse_gates(margin, options.gate, parse_slo(options.slo) if options.slo else ())
 
 
-def _flag(name: str) -> str:
-    return "--" + name.replace("_", "-")
+def _contrast(options: AbOptions) -> Method:
+    """How the arms are compared. Raises InputError where the plan cannot carry it."""
+    if not options.trend:
+        return "welch"
+    if options.schedule != "random":
+        raise InputError(
+            f"--trend needs an order of runs that chance drew, not --schedule {options.schedule}"
+        )
+    if options.monitor:
+        raise InputError(
+            "--trend and --monitor: the looks of a monitored plan are Welch's; drop one"
+        )
+    return "trend"
+
+
+def _looks(options: AbOptions) -> Looks | None:
+    """When a monitored plan looks: every round from the third on. Raises InputError where none is left."""
+    if not options.monitor:
+        return None
+    if options.repeats <= LEAST_RUNS:
+        raise InputError(
+            f"--monitor: {options.repeats} runs of each arm leave no look before the last; take --repeats "
+            f"{LEAST_RUNS + 1} or more"
+        )
+    return Looks(runs=tuple(range(LEAST_RUNS, options.repeats + 1)))
 
 
 def read_plan(path: Path) -> dict[str, Any]:

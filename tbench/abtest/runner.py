@@ -15,7 +15,7 @@ from tbench.abtest.run_store import RunStore
 from tbench.capture.errors import InputError, after_sending
 from tbench.replay.closing import check_reached
 from tbench.replay.forecast import Forecast, forecast
-from tbench.replay.job import Job
+from tbench.replay.job import Job, resolve
 from tbench.replay.runfile import Run
 from tbench.replay.runner import Watch, run_duet
 from tbench.replay.totals import numbers
@@ -110,7 +110,7 @@ def _job(plan: AbPlan, ledger: RunStore, slot: Slot, arm: ArmSpec, argv: tuple[s
         "arms": [one.name for one in plan.treatments],
         "schedule": plan.schedule,
     }
-    return order.job(argv, part_of=part)
+    return resolve(order, argv, part_of=part)
 
 
 def _ended(run: Run, found: Mapping[str, Any]) -> str:
@@ -189,4 +189,4 @@ def check_budget(plan: AbPlan, seen: Outlook, spent: float) -> None:
 
 def _forecast(plan: AbPlan, arm: ArmSpec) -> Forecast:
     order = replace(arm.order(plan.order), max_cost=plan.max_cost)
-    return forecast(order.job(send=False))
+    return forecast(resolve(order, send=False))

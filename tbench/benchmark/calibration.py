@@ -24,6 +24,7 @@ from tbench.capture.synthesis.options import read_task
 from tbench.capture.synthesis.tokens import RATIOS
 from tbench.capture.tracereader import Trace
 from tbench.replay.closing import Flags
+from tbench.replay.job import resolve
 from tbench.replay.options import ReplayOptions
 from tbench.replay.progress import screen, watching
 from tbench.replay.runner import Watch, run_replay
@@ -103,7 +104,7 @@ class Calibrator:
         for left in (path, out):
             left.unlink(missing_ok=True)
         trace = write(self.workload(asked, FORMS[asked].format(tokens), REQUESTS), path)
-        job = replace(self.order, trace=path, out=out, concurrency=1).job()
+        job = resolve(replace(self.order, trace=path, out=out, concurrency=1))
         run = run_replay(job, self.watch(tokens))
         if run.totals["ended_by"] == "interrupt":
             raise KeyboardInterrupt

@@ -23,6 +23,7 @@ from tbench.replay import measures
 from tbench.replay.breaker import PASSING
 from tbench.replay.closing import REPLAY, Flags, check_reached
 from tbench.replay.columns import Column
+from tbench.replay.job import resolve
 from tbench.replay.measures import Columns
 from tbench.replay.options import ReplayOptions
 from tbench.replay.runfile import Run, read_run
@@ -155,7 +156,7 @@ def _make(plan: Benchmark, point: Point, watch: Watch | None, argv: tuple[str, .
     trace.with_name(trace.name + ".part").unlink(missing_ok=True)
     if not trace.exists():
         write(plan.workload(point), trace)
-    job = order_of(plan, point, trace).job(argv, part_of=_part(plan, point))
+    job = resolve(order_of(plan, point, trace), argv, part_of=_part(plan, point))
     return _made(plan, point, run_replay(job, watch), fresh=True)
 
 

@@ -23,10 +23,10 @@ from tbench.capture.synthesis.options import SynthOptions as Source
 from tbench.capture.synthesis.options import read_params, read_task
 from tbench.capture.synthesis.scenario import DEFAULTS
 from tbench.replay.closing import Flags
+from tbench.replay.job import check_key
 from tbench.replay.options import ReplayOptions
 from tbench.replay.provenance import scrubbed, without_credentials
 from tbench.replay.target import checked_base_url
-from tbench.replay.warmup import Warmup
 
 KEY: Final = "TBENCH_BENCHMARK_KEY"
 """The variable of this process that a key given by --api-key is kept in."""
@@ -209,8 +209,8 @@ class BenchmarkOptions:
         if self.api_key is not None:
             os.environ[KEY] = self.api_key
         order = self._order()
-        order.check_key(
-            "export it or give --api-key (--api-backend vllm is for servers without keys)"
+        check_key(
+            order, "export it or give --api-key (--api-backend vllm is for servers without keys)"
         )
         return order
 
@@ -221,7 +221,7 @@ class BenchmarkOptions:
             api_key_env=KEYS[self.api_backend] if self.api_key is None else KEY,
             timeout=self.timeout,
             set={name: value for name, value in self._params.items() if hides(name, value)},
-            warmup=Warmup("seconds", 0.0),
+            warmup="none",
             workers=self.num_workers or "auto",
         )
 

@@ -8,72 +8,71 @@ from typing import Annotated
 import typer
 
 from tbench.capture.errors import InputError, InvalidRunError
+from tbench.capture.option import Option
+from tbench.flags import verb
 
 DEFAULT_UPSTREAM = "https://api.together.xyz"
 MEGA = 1 << 20
 
 
+@verb
 def capture(
     upstream: Annotated[
         str | None,
-        typer.Option(
-            help="Server to forward to [https://api.together.xyz]; not with --mode proxy."
-        ),
+        Option(help="Server to forward to [https://api.together.xyz]; not with --mode proxy."),
     ] = None,
-    output: Annotated[
-        Path, typer.Option("--output", "-o", help="Trace file to write.", dir_okay=False)
-    ] = Path("trace.msgpack"),
+    output: Annotated[Path, Option(help="Trace file to write.", short="-o")] = Path(
+        "trace.msgpack"
+    ),
     mode: Annotated[
         str,
-        typer.Option(
+        Option(
             help="reverse: the application's base URL points here. proxy: the application uses "
             "HTTPS_PROXY and trusts a throw-away CA."
         ),
     ] = "reverse",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = 8080,
-    listen: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, Option(help="Port; 0 takes a free one.", least=0, most=65535)] = 8080,
+    listen: Annotated[str, Option(help="Address to listen on.")] = "127.0.0.1",
     upstream_ca: Annotated[
         Path | None,
-        typer.Option(help="PEM file of a private CA that signed the server's certificate."),
+        Option(help="PEM file of a private CA that signed the server's certificate."),
     ] = None,
     host: Annotated[
         list[str] | None,
-        typer.Option(
-            metavar="REGEX",
+        Option(
             help="Hosts to look into with --mode proxy [the known LLM APIs]; all others are tunnelled "
             "untouched. May be repeated.",
+            unit="REGEX",
         ),
     ] = None,
     path: Annotated[
         list[str] | None,
-        typer.Option(
-            metavar="GLOB",
+        Option(
             help="Paths to record, any method [inference and model lists]. May be repeated; '*' is all.",
+            unit="GLOB",
         ),
     ] = None,
     sample: Annotated[
-        float, typer.Option(help="Share of the sessions to record; the rest passes through.")
+        float, Option(help="Share of the sessions to record; the rest passes through.")
     ] = 1.0,
     rotate_mb: Annotated[
-        float | None, typer.Option(min=0.001, help="Begin a new segment at this size.")
+        float | None, Option(help="Begin a new segment at this size.", least=0.001)
     ] = None,
     rotate_s: Annotated[
-        float | None, typer.Option(min=1, help="Begin a new segment at this age.")
+        float | None, Option(help="Begin a new segment at this age.", least=1)
     ] = None,
     max_pending: Annotated[
-        int, typer.Option(min=1, metavar="MB", help="Memory for bodies on their way to the disk.")
+        int, Option(help="Memory for bodies on their way to the disk.", unit="MB", least=1)
     ] = 256,
     grace: Annotated[
-        float, typer.Option(min=0, help="Seconds that streams may take to end after a signal.")
+        float, Option(help="Seconds that streams may take to end after a signal.", least=0)
     ] = 30.0,
     idle_timeout: Annotated[
-        int, typer.Option(min=1, help="Seconds of silence after which a connection is closed.")
+        int, Option(help="Seconds of silence after which a connection is closed.", least=1)
     ] = 3600,
-    duration: Annotated[
-        float | None, typer.Option(min=0, help="Stop after so many seconds.")
-    ] = None,
+    duration: Annotated[float | None, Option(help="Stop after so many seconds.", least=0)] = None,
     requests: Annotated[
-        int | None, typer.Option(min=1, help="Stop after so many recorded requests.")
+        int | None, Option(help="Stop after so many recorded requests.", least=1)
     ] = None,
 ) -> None:
     """Record what an application sends to an LLM API, and what comes back, chunk by chunk.

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tbench.capture.errors import InputError
+from tbench.capture.option import Option
 from tbench.capture.writing import check_folder
 from tbench.commands.output import Charts, Html, Shared, Xlsx
+from tbench.flags import verb
 
 if TYPE_CHECKING:
     from tbench.analysis.gate import Gate
@@ -201,44 +203,45 @@ def _kept(history: Path, runs: Sequence[Path], asked: Asked, *, as_json: bool) -
     return 0
 
 
+@verb
 def compare(
     baseline: Annotated[
-        Path, typer.Argument(help="The run (or trace) to compare with, or several.")
+        Path, Option(help="The run (or trace) to compare with, or several.", argument=True)
     ],
     candidate: Annotated[
-        Path | None, typer.Argument(help="The run (or trace) to be judged, or several.")
+        Path | None, Option(help="The run (or trace) to be judged, or several.", argument=True)
     ] = None,
     more: Annotated[
         list[Path] | None,
-        typer.Argument(metavar="[MORE]...", help="With gates: more candidates, each several runs."),
+        Option(
+            help="With gates: more candidates, each several runs.", unit="[MORE]...", argument=True
+        ),
     ] = None,
     metric: Annotated[
         list[str] | None,
-        typer.Option(help="Only this metric; may be repeated. Default: ttft, e2e, tpot, itl."),
+        Option(help="Only this metric; may be repeated. Default: ttft, e2e, tpot, itl."),
     ] = None,
     quantile: Annotated[
         list[float] | None,
-        typer.Option(
+        Option(
             help="Only this quantile, such as 0.95; may be repeated. Default: 0.5, 0.9, 0.95, 0.99, and "
             "0.999 where there are enough requests."
         ),
     ] = None,
     unpaired: Annotated[
         bool,
-        typer.Option(
-            "--unpaired", help="Compare as two samples, for arms that do not share a trace. Weaker."
-        ),
+        Option(help="Compare as two samples, for arms that do not share a trace. Weaker."),
     ] = False,
     warmup: Annotated[
         str | None,
-        typer.Option(
+        Option(
             help="Left out of both arms: auto (60 s, at most 1/16), none, seconds, or a share (5%). "
             "Default: as the runs were made; auto for a trace."
         ),
     ] = None,
     margin: Annotated[
         str | None,
-        typer.Option(
+        Option(
             help="Gate: TTFT and end to end, p50 and p95, may get worse by less than this (5%), and failures "
             "by 0.5 points (--gate errors:2pp says otherwise). For repeated runs: BASELINE and CANDIDATE are "
             "then folders or quoted globs of at least three runs."
@@ -246,7 +249,7 @@ def compare(
     ] = None,
     gate: Annotated[
         list[str] | None,
-        typer.Option(
+        Option(
             help="Gate one quantity of repeated runs: ttft:p95:5%, errors:0.5pp, goodput:1pp, "
             "requests_per_s:5%, or a limit that the candidate must hold: 'ttft:p95<=500ms', "
             "'goodput>=99%'; may be repeated."
@@ -254,62 +257,57 @@ def compare(
     ] = None,
     slo: Annotated[
         str | None,
-        typer.Option(
-            help="What makes a request a good one, for goodput: 'ttft<500ms,tpot<50ms,e2e<3s'."
-        ),
+        Option(help="What makes a request a good one, for goodput: 'ttft<500ms,tpot<50ms,e2e<3s'."),
     ] = None,
     trend: Annotated[
         bool,
-        typer.Option(
-            "--trend",
+        Option(
             help="With gates: take a straight drift over the runs out of the difference. Only as you decided "
-            "before the runs, and only where chance decided which arm began each pair.",
+            "before the runs, and only where chance decided which arm began each pair."
         ),
     ] = False,
     baseline_file: Annotated[
         Path | None,
-        typer.Option(
-            metavar="FILE.json",
+        Option(
             help="With gates: hold all RUNS given, of one arm, against the sessions that this file keeps.",
+            unit="FILE.json",
         ),
     ] = None,
     save_baseline: Annotated[
         Path | None,
-        typer.Option(
-            metavar="FILE.json",
+        Option(
             help="Judge nothing: append all RUNS given, of one arm, to this file as a session, with the "
             "figures of the gates.",
+            unit="FILE.json",
         ),
     ] = None,
     junit: Annotated[
         Path | None,
-        typer.Option(help="With gates: also write JUnit XML, a test case for each gate."),
+        Option(help="With gates: also write JUnit XML, a test case for each gate."),
     ] = None,
     markdown: Annotated[
         str | None,
-        typer.Option(help="Also write a summary for a comment to this file; - prints it instead."),
+        Option(help="Also write a summary for a comment to this file; - prints it instead."),
     ] = None,
     self_check: Annotated[
         bool,
-        typer.Option(
-            "--self-check",
+        Option(
             help="Compare the repeated runs of BASELINE (and those of CANDIDATE, if given) with each other: "
-            "what equal arms show is the noise floor.",
+            "what equal arms show is the noise floor."
         ),
     ] = False,
     sketch: Annotated[
         bool,
-        typer.Option(
-            "--sketch",
+        Option(
             help="Count values in buckets (relative error 0.1%) instead of keeping them: bounded memory, "
-            "unpaired. By itself for runs of over 5,000,000 requests.",
+            "unpaired. By itself for runs of over 5,000,000 requests."
         ),
     ] = False,
     html: Html = None,
     charts: Charts = None,
     xlsx: Xlsx = None,
     as_json: Annotated[
-        bool, typer.Option("--json", help="Print the comparison as one JSON object.")
+        bool, Option(help="Print the comparison as one JSON object.", flag="--json")
     ] = False,
 ) -> int:
     """Compare two runs of the same trace, request by request: candidate / baseline.

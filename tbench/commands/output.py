@@ -11,11 +11,10 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated, BinaryIO, TypedDict
-
-import typer
+from typing import TYPE_CHECKING, Annotated, BinaryIO, Final, TypedDict
 
 from tbench.capture.errors import InputError
+from tbench.capture.option import Option
 from tbench.capture.stopping import stop_signals
 from tbench.capture.terminal import naming, styled
 from tbench.capture.writing import PRIVATE, SHARED, check_folder, whole_file
@@ -86,18 +85,34 @@ def _refuse_container(path: Path, option: str) -> None:
 
 # Reports that people share, as `report` and `compare` offer them: a page, charts, a workbook.
 
+OUTPUT: Final = "Output"
+Json = Annotated[bool, Option(help="Print one JSON object.", flag="--json", group=OUTPUT)]
+Verbose = Annotated[
+    bool,
+    Option(
+        help="Print every table and how the numbers were made.",
+        flag="--verbose",
+        short="-v",
+        group=OUTPUT,
+    ),
+]
 Html = Annotated[
-    Path | None, typer.Option(help="Also write a self-contained HTML page to this file.")
+    Path | None,
+    Option(help="Also write a self-contained HTML page to this file.", unit="FILE", group=OUTPUT),
 ]
 Charts = Annotated[
     Path | None,
-    typer.Option(help="Also write every chart to this folder, as PNG and as SVG.", metavar="DIR"),
+    Option(
+        help="Also write every chart to this folder, as PNG and as SVG.", unit="DIR", group=OUTPUT
+    ),
 ]
 Xlsx = Annotated[
     Path | None,
-    typer.Option(
+    Option(
         help="Also write an Excel workbook to this file: verdict, figures, every sample as far as a sheet "
-        "goes (1,048,576 rows), errors, environment. A million samples take minutes."
+        "goes (1,048,576 rows), errors, environment. A million samples take minutes.",
+        unit="FILE",
+        group=OUTPUT,
     ),
 ]
 

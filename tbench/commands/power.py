@@ -4,29 +4,32 @@ from typing import Annotated
 
 import typer
 
+from tbench.capture.option import Option
+from tbench.flags import verb
 
+
+@verb
 def power(
     pilot: Annotated[
         list[str],
-        typer.Argument(
-            help="A run or trace; better a folder or quoted glob of repeated runs of one arm; or several."
+        Option(
+            help="A run or trace; better a folder or quoted glob of repeated runs of one arm; or several.",
+            argument=True,
         ),
     ],
-    effect: Annotated[str, typer.Option(help="The slowdown that must not be missed.")] = "5%",
+    effect: Annotated[str, Option(help="The slowdown that must not be missed.")] = "5%",
     metric: Annotated[
         list[str] | None,
-        typer.Option(
+        Option(
             help="Plan for this quantile (ttft:p95); may be repeated. Default: ttft and e2e at p50 and p95."
         ),
     ] = None,
     margin: Annotated[
-        str, typer.Option(help="The margin that equal arms shall pass (compare --margin).")
+        str, Option(help="The margin that equal arms shall pass (compare --margin).")
     ] = "5%",
-    power: Annotated[
-        float, typer.Option(help="How often it shall succeed, between 0.5 and 0.99.")
-    ] = 0.8,
+    power: Annotated[float, Option(help="How often it shall succeed, between 0.5 and 0.99.")] = 0.8,
     as_json: Annotated[
-        bool, typer.Option("--json", help="Print the plan as one JSON object.")
+        bool, Option(help="Print the plan as one JSON object.", flag="--json")
     ] = False,
 ) -> int:
     """Say how many requests and how many runs it takes to find an effect or to pass a margin.

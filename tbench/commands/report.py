@@ -7,17 +7,20 @@ from typing import Annotated, Final
 
 import typer
 
+from tbench.capture.option import Option
 from tbench.commands.output import Charts, Html, Shared, Xlsx
+from tbench.flags import verb
 
 
+@verb
 def report(
-    run: Annotated[Path, typer.Argument(help="A run file, a trace, or a benchmark's folder.")],
-    samples: Annotated[
-        bool, typer.Option("--samples", help="With --json: every sample as well, as columns.")
-    ] = False,
+    run: Annotated[
+        Path, Option(help="A run file, a trace, or a benchmark's folder.", argument=True)
+    ],
+    samples: Annotated[bool, Option(help="With --json: every sample as well, as columns.")] = False,
     slo: Annotated[
         str | None,
-        typer.Option(
+        Option(
             help="What makes a request a good one, for the share and the rate of them: "
             "'ttft<500ms,tpot<50ms,e2e<3s'."
         ),
@@ -26,7 +29,7 @@ def report(
     charts: Charts = None,
     xlsx: Xlsx = None,
     as_json: Annotated[
-        bool, typer.Option("--json", help="Print the numbers as one JSON object.")
+        bool, Option(help="Print the numbers as one JSON object.", flag="--json")
     ] = False,
 ) -> None:
     """Report one run: what became of its requests, and each metric with its quantiles. Or a benchmark.

@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from tbench.capture.option import Option
 from tbench.capture.terminal import named, one_line, plural
+from tbench.flags import Verb, Verbs, verb
 
 if TYPE_CHECKING:
     from tbench.capture.container import Losses
@@ -18,88 +20,84 @@ if TYPE_CHECKING:
 WHAT, DATASET, LENGTHS, WHEN = "What is asked", "Dataset", "Lengths", "When"
 
 
+@verb
 def synth(
     out: Annotated[
-        Path, typer.Option("-o", "--output", metavar="OUT", help="The trace, which must not exist.")
+        Path,
+        Option(help="The trace, which must not exist.", unit="OUT", flag="--output", short="-o"),
     ],
-    model: Annotated[str, typer.Option(help="The model to ask for.", rich_help_panel=WHAT)],
-    requests: Annotated[int, typer.Option(min=1, help="How many.", rich_help_panel=WHAT)],
+    model: Annotated[str, Option(help="The model to ask for.", group=WHAT)],
+    requests: Annotated[int, Option(help="How many.", group=WHAT, least=1)],
     scenario: Annotated[
         str | None,
-        typer.Option(
+        Option(
             help="D(in,out), N(mean,sd)/(mean,sd), U(min,max)/(min,max) in tokens; E(tokens) for "
             "embeddings; R(document,query) for rerank; I(width,height[,images]) in pixels; dataset: its own "
             "rows (the default with one).",
-            rich_help_panel=WHAT,
+            group=WHAT,
         ),
     ] = None,
     task: Annotated[
         str,
-        typer.Option(
+        Option(
             help="text-to-text, image-text-to-text, text-to-embeddings or text-to-rerank.",
-            rich_help_panel=WHAT,
+            group=WHAT,
         ),
     ] = "text-to-text",
     batch_size: Annotated[
         int,
-        typer.Option(
-            min=1, help="Documents in a request of embeddings or rerank.", rich_help_panel=WHAT
-        ),
+        Option(help="Documents in a request of embeddings or rerank.", group=WHAT, least=1),
     ] = 1,
     dataset_path: Annotated[
         str | None,
-        typer.Option(
+        Option(
             help="Prompts or images: a text, CSV, JSON, JSONL or Parquet file, a folder of images, a Hugging "
             "Face dataset, or a dataset-config.",
-            rich_help_panel=DATASET,
+            group=DATASET,
         ),
     ] = None,
     dataset_config: Annotated[
         str | None,
-        typer.Option(help="A dataset-config JSON, instead.", rich_help_panel=DATASET),
+        Option(help="A dataset-config JSON, instead.", group=DATASET),
     ] = None,
     dataset_prompt_column: Annotated[
-        str | None, typer.Option(help="The column with the prompts.", rich_help_panel=DATASET)
+        str | None, Option(help="The column with the prompts.", group=DATASET)
     ] = None,
     dataset_image_column: Annotated[
-        str | None, typer.Option(help="The column with the images.", rich_help_panel=DATASET)
+        str | None, Option(help="The column with the images.", group=DATASET)
     ] = None,
     additional_request_params: Annotated[
         str | None,
-        typer.Option(help="JSON object merged into every body, last.", rich_help_panel=WHAT),
+        Option(help="JSON object merged into every body, last.", group=WHAT),
     ] = None,
-    seed: Annotated[
-        int, typer.Option(help="The same seed gives the same file.", rich_help_panel=WHAT)
-    ] = 0,
+    seed: Annotated[int, Option(help="The same seed gives the same file.", group=WHAT)] = 0,
     model_tokenizer: Annotated[
         str | None,
-        typer.Option(
+        Option(
             help="What counts tokens: a tokenizer.json, its folder, or a name in the local Hugging Face "
             "cache. Without one lengths are estimated.",
-            rich_help_panel=LENGTHS,
+            group=LENGTHS,
         ),
     ] = None,
     chars_per_token: Annotated[
         float | None,
-        typer.Option(help="Measured characters per token, instead.", rich_help_panel=LENGTHS),
+        Option(help="Measured characters per token, instead.", group=LENGTHS),
     ] = None,
     prefix_len: Annotated[
         int | None,
-        typer.Option(
-            help="Tokens that all prompts begin with (D scenarios).", rich_help_panel=LENGTHS
-        ),
+        Option(help="Tokens that all prompts begin with (D scenarios).", group=LENGTHS),
     ] = None,
     prefix_ratio: Annotated[
         float | None,
-        typer.Option(help="The same as a share of the prompt, 0 to 1.", rich_help_panel=LENGTHS),
+        Option(help="The same as a share of the prompt, 0 to 1.", group=LENGTHS),
     ] = None,
     rate: Annotated[
         float | None,
-        typer.Option(help="Arrivals per second, evenly spaced (default: 1).", rich_help_panel=WHEN),
+        Option(help="Arrivals per second, evenly spaced (default: 1).", group=WHEN),
     ] = None,
     poisson: Annotated[
         float | None,
-        typer.Option(help="Poisson arrivals at this rate instead.", rich_help_panel=WHEN),
+        Option(help="Poisson arrivals at this rate instead.", group=WHEN),
     ] = None,
 ) -> None:
     """Make a trace from a scenario or a dataset, to be replayed with any pacing.
@@ -139,16 +137,19 @@ def synth(
     typer.echo(f"{out}: {plural(requests, 'request')}; lengths by {workload.tokens.source}")
 
 
-app = typer.Typer(help="Look into traces, check, repair and synthesise them.")
+app = typer.Typer(cls=Verbs, help="Look into traces, check, repair and synthesise them.")
 
 Source = Annotated[
     str,
-    typer.Argument(metavar="TRACE", help="A trace: its first file, a folder or a glob; .part too."),
+    Option(
+        help="A trace: its first file, a folder or a glob; .part too.", unit="TRACE", argument=True
+    ),
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+Json = Annotated[bool, Option(help="Print one JSON object.", flag="--json")]
 
 
-@app.command()
+@app.command(cls=Verb)
+@verb
 def info(trace: Source, json: Json = False) -> None:
     """Say what a trace holds: requests, outcomes, models, tokens, burstiness, losses.
 
@@ -166,11 +167,12 @@ def info(trace: Source, json: Json = False) -> None:
         _print_table(found, figures)
 
 
-@app.command()
+@app.command(cls=Verb)
+@verb
 def head(
     trace: Source,
-    number: Annotated[int, typer.Option("-n", min=1, help="How many exchanges.")] = 10,
-    bodies: Annotated[bool, typer.Option("--bodies", help="Print what was said, too.")] = False,
+    number: Annotated[int, Option(help="How many exchanges.", flag="-n", least=1)] = 10,
+    bodies: Annotated[bool, Option(help="Print what was said, too.")] = False,
     json: Json = False,
 ) -> None:
     """List the first exchanges by arrival, one line each; prompts only with --bodies."""
@@ -186,7 +188,8 @@ def head(
         _print_rows(rows)
 
 
-@app.command()
+@app.command(cls=Verb)
+@verb
 def check(trace: Source) -> None:
     """Read every byte of a trace. Exit code 0: sound; 4: damaged, cut or lossy; 2: not a trace."""
     from tbench.capture.repair import check as check_trace
@@ -201,10 +204,11 @@ def check(trace: Source) -> None:
         raise typer.Exit(4)
 
 
-@app.command()
+@app.command(cls=Verb)
+@verb
 def repair(
     trace: Source,
-    out: Annotated[Path, typer.Option("-o", "--output", metavar="OUT", help="The new file.")],
+    out: Annotated[Path, Option(help="The new file.", unit="OUT", flag="--output", short="-o")],
 ) -> None:
     """Copy every sound block of a trace, all its segments, into one new file with a new index."""
     from tbench.capture.repair import repair as repair_trace
@@ -213,7 +217,7 @@ def repair(
     typer.echo(f"{out}: written; {_losses(lost) or 'nothing was lost'}")
 
 
-app.command()(synth)
+app.command(cls=Verb)(synth)
 
 
 def _print_json(figures: Mapping[str, Any]) -> None:

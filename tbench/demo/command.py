@@ -5,18 +5,22 @@ from typing import Annotated
 
 import typer
 
+from tbench.capture.option import Option
+from tbench.flags import verb
 
+
+@verb
 def demo(
     out: Annotated[
-        Path, typer.Option("--out", "-o", help="Folder for the trace, the runs and the report.")
+        Path, Option(help="Folder for the trace, the runs and the report.", short="-o")
     ] = Path("demo-output"),
     seconds: Annotated[
-        float, typer.Option(min=2, max=600, help="How long the application talks.")
+        float, Option(help="How long the application talks.", least=2, most=600)
     ] = 8,
     rate: Annotated[
         float,
-        typer.Option(
-            min=0.1, max=50, help="Conversations per second, about two and a half calls each."
+        Option(
+            help="Conversations per second, about two and a half calls each.", least=0.1, most=50
         ),
     ] = 21,
 ) -> None:

@@ -16,6 +16,7 @@ import numpy as np
 
 from tbench.capture.exchange import Exchange, Request, Response
 from tbench.capture.tracefile import TraceHeader, TraceWriter
+from tbench.replay.job import resolve
 from tbench.replay.limits import headroom
 from tbench.replay.options import ReplayOptions
 from tbench.replay.runfile import Run
@@ -198,7 +199,7 @@ def probe(load: Load, folder: Path, workers: int = 1) -> Found:
             api_key_env="",
             workers=workers,
         )
-        run = run_replay(order.job())
+        run = run_replay(resolve(order))
         known = truth()
     return _found(load, run, known, (before, Work.now()))
 

@@ -3,57 +3,51 @@
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
 from tbench.capture.errors import InputError
+from tbench.capture.option import Option
+from tbench.flags import verb
 
 KEY_ENV = "TBENCH_SERVE_KEY"
 
 
+@verb
 def serve(
-    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 = any free one.")] = 8000,
-    profile: Annotated[str, typer.Option(help="fast, slow, or a TOML file.")] = "fast",
-    seed: Annotated[
-        int, typer.Option(help="Seeds the answers, the engine's noise, the faults.")
-    ] = 0,
+    host: Annotated[str, Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, Option(help="Port; 0 = any free one.", least=0, most=65535)] = 8000,
+    profile: Annotated[str, Option(help="fast, slow, or a TOML file.")] = "fast",
+    seed: Annotated[int, Option(help="Seeds the answers, the engine's noise, the faults.")] = 0,
     log: Annotated[
-        Path | None, typer.Option(help="Write the truth here: one JSON line per request.")
+        Path | None, Option(help="Write the truth here: one JSON line per request.")
     ] = None,
     api_key: Annotated[
         list[str] | None,
-        typer.Option(
+        Option(
             help="A key to accept, again for more; also from TBENCH_SERVE_KEY. "
             "Without one, any key passes but one that begins with 'bad'."
         ),
     ] = None,
-    any_model: Annotated[
-        bool, typer.Option("--any-model", help="Serve every model name, not only known ones.")
-    ] = False,
+    any_model: Annotated[bool, Option(help="Serve every model name, not only known ones.")] = False,
     fault: Annotated[
         list[str] | None,
-        typer.Option(
+        Option(
             help="KIND=SHARE of requests, again for more: a status (429=0.02), reset, close, slow, "
             "stall, cut, eof, error, garbage, html. One request: header 'x-sim-fault: cut;at=3'."
         ),
     ] = None,
     rate_limit: Annotated[
-        float | None, typer.Option(min=0, help="Requests per second; above it 429. 0 = no limit.")
+        float | None, Option(help="Requests per second; above it 429. 0 = no limit.", least=0)
     ] = None,
-    duration: Annotated[
-        float | None, typer.Option(min=0, help="End after so many seconds.")
-    ] = None,
-    requests: Annotated[int | None, typer.Option(min=1, help="End after so many requests.")] = None,
+    duration: Annotated[float | None, Option(help="End after so many seconds.", least=0)] = None,
+    requests: Annotated[int | None, Option(help="End after so many requests.", least=1)] = None,
     odd: Annotated[
         bool,
-        typer.Option(
-            "--odd",
+        Option(
             help="Serve the odd behaviours of real servers instead, one for each model name; "
-            "GET /v1/models lists them. Of the other options --host, --port, --duration, --requests hold.",
+            "GET /v1/models lists them. Of the other options --host, --port, --duration, --requests hold."
         ),
     ] = False,
-    tls_cert: Annotated[Path | None, typer.Option(help="Serve https: certificate, PEM.")] = None,
-    tls_key: Annotated[Path | None, typer.Option(help="Its key, PEM.")] = None,
+    tls_cert: Annotated[Path | None, Option(help="Serve https: certificate, PEM.")] = None,
+    tls_key: Annotated[Path | None, Option(help="Its key, PEM.")] = None,
 ) -> None:
     """Serve a simulated Together endpoint: its wire, a modelled engine behind it, no model.
 

@@ -4,22 +4,24 @@ import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
-import typer
+from tbench.capture.option import Option
+from tbench.flags import verb
 
 
+@verb
 def excel(
     experiment_folder: Annotated[
-        Path, typer.Option(help="The folder of a benchmark, of tbench or of genai-bench.")
+        Path, Option(help="The folder of a benchmark, of tbench or of genai-bench.")
     ],
     excel_name: Annotated[
-        str, typer.Option(help="What the workbook is called, in that folder; .xlsx is added.")
+        str, Option(help="What the workbook is called, in that folder; .xlsx is added.")
     ],
     metric_percentile: Annotated[
         Literal["mean", "p25", "p50", "p75", "p90", "p95", "p99"],
-        typer.Option(help="Which figure of a point's requests Summary and Appendix show."),
+        Option(help="Which figure of a point's requests Summary and Appendix show."),
     ] = "mean",
     metrics_time_unit: Annotated[
-        Literal["s", "ms"] | None, typer.Option(help="Of latencies. Default: as the results.")
+        Literal["s", "ms"] | None, Option(help="Of latencies. Default: as the results.")
     ] = None,
 ) -> None:
     """Make a workbook of a benchmark: what to choose, every point, every request, and charts.

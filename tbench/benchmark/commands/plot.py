@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import typer
-
 from tbench.capture.errors import InputError
+from tbench.capture.option import Option
 from tbench.capture.terminal import plural
+from tbench.flags import verb
 
 if TYPE_CHECKING:
     from tbench.benchmark.folder import BenchmarkFolder
@@ -16,59 +16,54 @@ if TYPE_CHECKING:
 DEFAULT = "2x4_default"
 
 
+@verb
 def plot(
     experiments_folder: Annotated[
-        Path, typer.Option(help="A benchmark's folder, or a folder of several.")
+        Path, Option(help="A benchmark's folder, or a folder of several.")
     ],
     group_key: Annotated[
         str,
-        typer.Option(
+        Option(
             help="What a line is: traffic_scenario; experiment_folder_name or a field of the metadata (a "
             "sheet for each scenario, a line for each experiment); none (a sheet for each scenario)."
         ),
     ] = "traffic_scenario",
     filter_criteria: Annotated[
         str | None,
-        typer.Option(
+        Option(
             help="A JSON object: only experiments whose metadata have these values. traffic_scenario picks "
             "points as well.",
-            metavar="JSON",
+            unit="JSON",
         ),
     ] = None,
     plot_config: Annotated[
-        Path | None, typer.Option(help="A layout of your own: a JSON file (docs/benchmark.md).")
+        Path | None, Option(help="A layout of your own: a JSON file (docs/benchmark.md).")
     ] = None,
     preset: Annotated[
         Literal["2x4_default", "simple_2x2", "multi_line_latency", "single_scenario_analysis"]
         | None,
-        typer.Option(
-            help="A layout that is there. Default: 2x4_default. Goes before --plot-config."
-        ),
+        Option(help="A layout that is there. Default: 2x4_default. Goes before --plot-config."),
     ] = None,
     metrics_time_unit: Annotated[
-        Literal["s", "ms"], typer.Option(help="Of latencies in the pictures.")
+        Literal["s", "ms"], Option(help="Of latencies in the pictures.")
     ] = "s",
     formats: Annotated[
         list[str] | None,
-        typer.Option(
-            "--format",
+        Option(
             help="png, svg or html (one page for each sheet, which needs nothing else); may be repeated. "
             "Default: png.",
+            flag="--format",
         ),
     ] = None,
     output: Annotated[
         Path | None,
-        typer.Option("-o", "--output", help="Folder for the pictures. Default: the experiments'."),
+        Option(help="Folder for the pictures. Default: the experiments'.", short="-o"),
     ] = None,
     list_fields: Annotated[
-        bool, typer.Option("--list-fields", help="Print the fields that can be plotted, and end.")
+        bool, Option(help="Print the fields that can be plotted, and end.")
     ] = False,
-    validate_only: Annotated[
-        bool, typer.Option("--validate-only", help="Check the layout and the data, and end.")
-    ] = False,
-    verbose: Annotated[
-        bool, typer.Option("--verbose", help="Say what is read and what is written.")
-    ] = False,
+    validate_only: Annotated[bool, Option(help="Check the layout and the data, and end.")] = False,
+    verbose: Annotated[bool, Option(help="Say what is read and what is written.")] = False,
 ) -> None:
     """Draw the points of benchmarks: throughput against latency, errors, by group; a picture for each panel.
 

@@ -3,23 +3,24 @@
 from pathlib import Path
 from typing import Annotated
 
-import typer
+from tbench.capture.option import Option
+from tbench.flags import verb
 
 
+@verb
 def upload(
-    folder: Annotated[Path, typer.Argument(help="A folder that tbench benchmark made.")],
+    folder: Annotated[Path, Option(help="A folder that tbench benchmark made.", argument=True)],
     url: Annotated[
         str,
-        typer.Argument(
-            metavar="URL",
+        Option(
             help="What it is put below: s3://bucket/prefix, gs://, az://, file:///folder (whatever fsspec "
             "knows).",
+            unit="URL",
+            argument=True,
         ),
     ],
-    traces: Annotated[
-        bool, typer.Option("--traces", help="With traces/, which hold the prompts.")
-    ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    traces: Annotated[bool, Option(help="With traces/, which hold the prompts.")] = False,
+    as_json: Annotated[bool, Option(help="Print one JSON object.", flag="--json")] = False,
 ) -> int:
     """Put a benchmark's folder below a URL, and compare each file there; what it held of it is replaced.
 

@@ -1,0 +1,225 @@
+"""Flags: a verb's command line and its help, made from the rows of its options (tbench.capture.option)."""
+
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, is_dataclass
+from functools import partial
+from inspect import Parameter, Signature, signature
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, get_args, get_type_hints
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+from tbench.capture.option import REQUIRED, Row, made, parameter_row, rows
+
+COLUMNS: Final = 100
+"""The widest page of help, and the width of one that goes to no terminal."""
+NAMES: Final = 30
+"""The widest column of flags; a longer one has a line of its own."""
+
+
+UNITS: Final[Mapping[Any, str]] = {str: "TEXT", int: "N", float: "NUMBER", Path: "PATH"}
+"""What stands in --help for the value of an option whose row says no unit."""
+
+
+@dataclass(frozen=True)
+class Given:
+    """Marks a parameter of a verb: a mapping of those options of a dataclass that were given."""
+
+    options: type
+
+
+@dataclass(frozen=True)
+class _Part:
+    """What one parameter of a verb stands for: the rows of `options`, or the one row of its own."""
+
+    rows: Mapping[str, Row]
+    options: type | None = None
+    given: bool = False
+
+    def value(self, values: Mapping[str, Any]) -> Any:
+        """The parameter's value, of those of all flags; None is a flag that was not given."""
+        chosen = {
+            key: _read(row, values[key])
+            for key, row in self.rows.items()
+            if values[key] is not None
+        }
+        if self.options is None:
+            return next(iter(chosen.values()), None)
+        if self.given:
+            return {key: value for key, value in chosen.items() if value is not False}
+        return made(self.options, {self.rows[key].name: value for key, value in chosen.items()})
+
+
+def _read(row: Row, words: Any) -> Any:
+    """The value of the word or the words of one option, checked by its row."""
+    value = row.of_words(words)
+    for member in value if row.repeatable and not row.option.read else (value,):
+        row.check(member)
+    return value
+
+
+def verb(run: Callable[..., int | None]) -> Callable[..., int | None]:
+    """A function as typer takes it. Each of its parameters is an option, or stands for those of a dataclass.
+
+    `x: Annotated[T, Option(...)] = default` is an option of its own. A parameter that is a dataclass of
+    options is made of those that were given; `Annotated[Mapping[str, Any], Given(CLASS)]` gets them as they
+    are.
+    """
+    defaults = signature(run).parameters
+    hints = get_type_hints(run, include_extras=True)
+    parts = {name: _part(name, hints[name], defaults[name].default) for name in defaults}
+
+    def command(**values: Any) -> int | None:
+        return run(**{name: part.value(values) for name, part in parts.items()})
+
+    flags = [
+        _parameter(key, row, given=part.given)
+        for part in parts.values()
+        for key, row in part.rows.items()
+    ]
+    table = {key: row for part in parts.values() for key, row in part.rows.items()}
+    command.__name__, command.__doc__ = run.__name__, run.__doc__
+    vars(command).update(__signature__=Signature(flags), rows=table)
+    return command
+
+
+def _part(name: str, hint: Any, default: Any) -> _Part:
+    if own_row := parameter_row(name, hint, REQUIRED if default is Parameter.empty else default):
+        return _Part({name: own_row})
+    marks = [extra for extra in get_args(hint) if isinstance(extra, Given)]
+    options = marks[0].options if marks else hint
+    if not (isinstance(options, type) and is_dataclass(options)):
+        raise TypeError(f"{name}: neither an option nor a dataclass of options")
+    return _Part({row.key: row for row in rows(options).values()}, options, bool(marks))
+
+
+def _parameter(name: str, row: Row, *, given: bool) -> Parameter:
+    """An option as typer reads it; where only what is `given` counts, none is required or has a default."""
+    flag = row.kinds == (bool,)
+    default: Any = row.default if isinstance(row.default, str | int | float | Path) else None
+    if row.default is REQUIRED and not given:
+        default = Parameter.empty
+    elif given:
+        default = False if flag else None
+    option = row.option
+    place: dict[str, Any] = {"help": option.help, "metavar": option.unit}
+    names = [] if option.argument else list(filter(None, (row.flag, option.short)))
+    info = (typer.Argument if option.argument else typer.Option)(*names, **place)
+    known = _known_type(row)
+    annotated: Any = Annotated
+    kind = annotated[known | None if default is None else known, info]
+    return Parameter(name, Parameter.KEYWORD_ONLY, annotation=kind, default=default)
+
+
+def _known_type(row: Row) -> Any:
+    """The type by which typer knows an option: how often it may be given, and its metavar."""
+    if row.repeatable:
+        return list[str if row.option.read else row.element]  # type: ignore[misc]
+    if row.option.read:
+        return str
+    if row.choices:
+        return Literal[row.choices]
+    return Path if Path in row.kinds else row.kinds[0]
+
+
+class Verb(TyperCommand):
+    """A command whose words are read, and whose help is written, by the rows of its options."""
+
+    def __init__(self, *arguments: Any, **settings: Any) -> None:
+        super().__init__(*arguments, **settings)
+        self.rows: Mapping[str, Row] = getattr(self.callback, "rows", {})
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        """The options, each with the reader of its row."""
+        return _read_by_rows(super().get_params(ctx), self.rows)
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Write the options in their groups, each whole, with its default."""
+        sections: dict[str, list[tuple[str, str]]] = {}
+        for parameter in self.get_params(ctx):
+            row = self.rows.get(parameter.name)
+            place = "Arguments" if parameter.param_type_name == "argument" else "Options"
+            last = next(reversed(sections), "Options")
+            group = (row.option.group or place) if row else last
+            record = _record(row, parameter) if row else parameter.get_help_record(ctx)
+            sections.setdefault(group, []).append(record or (parameter.name, ""))
+        names = [len(name) for records in sections.values() for name, _ in records]
+        width = max(length for length in names if length <= NAMES)
+        for title, records in sections.items():
+            with formatter.section(title):
+                formatter.write_dl([(name.ljust(width), text) for name, text in records], width)
+
+
+def _read_by_rows(parameters: list[Any], table: Mapping[str, Row]) -> list[Any]:
+    """Keep typer from reading words by pydantic, since their rows say how.
+
+    Typer loads that even for an option that was not given: it takes longer than all else here, and says less
+    of what is wrong.
+    """
+    for parameter in parameters:
+        if "process_value" not in vars(parameter):
+            reader = partial(_value, table.get(parameter.name), parameter, parameter.process_value)
+            vars(parameter)["process_value"] = reader
+    return parameters
+
+
+def _value(
+    row: Row | None, parameter: Any, slowly: Callable[..., Any], context: Any, words: Any
+) -> Any:
+    """As click's `Parameter.process_value`: the words as they are, which `verb` reads; None for none."""
+    if words in (None, ()) and not parameter.required:
+        return parameter.callback and parameter.callback(context, parameter, None)
+    known = row is not None and words not in (None, ()) and row.kinds != (bool,)
+    return words if known else slowly(context, words)
+
+
+def _record(row: Row, parameter: Any) -> tuple[str, str]:
+    """The two columns of an option: how it is written, and what it does, unless it is given."""
+    option = row.option
+    if option.argument:
+        names = option.unit or row.name
+    else:
+        names = ", ".join(sorted(parameter.opts, key=len) + parameter.secondary_opts)
+        if row.kinds != (bool,):
+            kind = row.element if row.repeatable else row.kinds[0]
+            names += " " + (option.unit or "|".join(row.choices) or UNITS[kind])
+    return names, f"{option.help}{_unless_given(row)}"
+
+
+def _unless_given(row: Row) -> str:
+    """What holds for an option that is not given, in brackets."""
+    if row.default is REQUIRED:
+        return " [required]"
+    text = row.option.default
+    if text is None and isinstance(row.default, str | int | float | Path) and row.kinds != (bool,):
+        text = f"{row.default:g}" if isinstance(row.default, float) else str(row.default)
+    return f" [default: {text}]" if text else ""
+
+
+class Verbs(TyperGroup):
+    """A command of commands, whose summaries are not cut off."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        """The options of no verb, which load nothing where they are not given."""
+        return _read_by_rows(super().get_params(ctx), {})
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:  # noqa: ARG002
+        """Write each verb with the whole of its summary."""
+        with formatter.section("Commands"):
+            formatter.write_dl(
+                [
+                    (name, command.short_help or command.get_short_help_str(COLUMNS))
+                    for name, command in self.commands.items()
+                ]
+            )
+
+
+def settings() -> dict[str, Any]:
+    """Typer's `context_settings`: pages of help as wide as the terminal, and at most COLUMNS."""
+    width = shutil.get_terminal_size((COLUMNS, 24)).columns
+    return {
+        "help_option_names": ["-h", "--help"],
+        "terminal_width": min(COLUMNS, width) - 1,
+    }
