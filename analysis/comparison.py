@@ -167,9 +167,9 @@ class Comparisons:
 
     def __str__(self) -> str:
         """What `tbench compare` prints."""
-        from tbench.analysis.report.terminal import comparison_text  # noqa: PLC0415 (which builds on this file)
+        from tbench.analysis.report.brief import pair_text  # noqa: PLC0415 (which builds on this file)
 
-        return comparison_text(self)
+        return pair_text(self)
 
     def __repr__(self) -> str:
         names = f"{self.candidate.name} against {self.baseline.name}"

@@ -98,8 +98,8 @@ def test_text_goes_to_stdout_and_nothing_else(runs: Runs, capsys: Said) -> None:
     assert tbench(["compare", str(runs("a.run")), str(runs("b.run")), "--metric", "e2e"]) == 0
 
     said = capsys.readouterr()
-    assert "e2e" in said.out
-    assert "ttft" not in said.out
+    assert "E2E" in said.out
+    assert "TTFT" not in said.out
     assert "\x1b" not in said.out
     assert said.err == ""
 

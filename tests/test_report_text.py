@@ -10,9 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tbench.analysis.arms import Arm
+from tbench.analysis.cautions import CHECKS
 from tbench.analysis.compare import compare
 from tbench.analysis.report import words
+from tbench.analysis.report.brief import pair_text
+from tbench.analysis.report.sentences import CAVEATS, NAMED_ABOVE, caveats
 from tbench.analysis.report.terminal import comparison_text, run_text
+from tbench.analysis.summary import FACTS
 from tbench.replay import columns as blocks
 from tbench.replay.closing import FEW
 from tbench.replay.runfile import Run, recount
@@ -73,6 +77,68 @@ def test_a_comparison_begins_with_what_matters() -> None:
     assert "(low confidence)" in text
 
 
+@pytest.mark.parametrize(
+    ("slow", "first"),
+    [
+        (
+            2,
+            "CANDIDATE SLOWER  TTFT 2.00x, E2E 2.00x, TPOT 2.00x at the median (advisory, low confidence)",
+        ),
+        (
+            0.5,
+            "CANDIDATE FASTER  TTFT 0.500x, E2E 0.500x, TPOT 0.500x at the median (advisory, low ",
+        ),
+        (
+            1,
+            "NO DIFFERENCE SEEN  TTFT 1.000x, E2E 1.000x, TPOT 1.000x at the median (advisory, low ",
+        ),
+    ],
+)
+def test_the_short_text_begins_with_the_verdict_and_its_ratios(slow: float, first: str) -> None:
+    """In under thirty lines; who, the table with p50 and p95, and a line for each caveat."""
+    lines = pair_text(compare(arm(500), arm(500, "other", slow=slow))).splitlines()
+
+    assert lines[0].startswith(first)
+    assert len(lines) <= 30
+    assert "compared   500 requests, paired; as recorded" in lines
+    assert [line.split()[0] for line in lines if " p50 " in line] == ["TTFT", "E2E", "TPOT"]
+    assert sum(line.lstrip().startswith("p95") for line in lines) == 3
+    (at,) = (n for n, line in enumerate(lines) if line == "Before you trust it")
+    assert lines[at + 1].startswith("  sample    500 requests (needs 1,000)")
+
+
+def test_a_candidate_that_fails_is_not_called_faster() -> None:
+    """Half as slow, and every fourth request refused: the first line says what it costs."""
+    base, quick = arm(500), arm(500, "quick", slow=0.5)
+    columns = dict(quick.columns)
+    columns["outcome"] = np.where(np.arange(500) % 4 == 0, "http_error", columns["outcome"])
+    columns["status"] = np.where(np.arange(500) % 4 == 0, 503, columns["status"])
+    failing = replace(quick, run=replace(quick.run, columns=columns))
+
+    assert pair_text(compare(base, failing)).startswith(
+        "CANDIDATE FAILS MORE  25.00% of requests fail"
+    )
+
+
+def test_caveats_come_by_how_far_they_could_move_the_verdict() -> None:
+    """Another cache before few requests; a fact (the models) is none."""
+    other = arm(500, "b", model="n")
+    columns = {**other.columns, "cached_tokens": np.full(500, 9)}
+    base = {**arm(500).columns, "cached_tokens": np.zeros(500, dtype=int)}
+    pair = compare(
+        replace(arm(500), run=replace(arm(500).run, columns=base)),
+        replace(other, run=replace(other.run, columns=columns)),
+    )
+
+    assert [label for label, _ in caveats(pair)] == ["cache", "sample"]
+    assert caveats(pair)[0][1].startswith("0% vs 90% of prompt tokens came from the prefix cache")
+
+
+def test_every_check_of_a_pair_has_its_place_among_the_caveats() -> None:
+    """One that is added without one would come last, in words that are too long."""
+    assert set(CHECKS) - FACTS - NAMED_ABOVE <= set(CAVEATS)
+
+
 def test_a_refused_quantile_says_what_it_needs() -> None:
     """Both reports print the number that the quantile takes."""
     assert "n too small (needs ≥ 2,000)" in comparison_text(compare(arm(500), arm(500)))
@@ -96,7 +162,7 @@ def test_objects_print_what_the_verbs_print() -> None:
     alone, both = arm(100), compare(arm(100), arm(100, "slow", slow=2))
 
     assert str(alone) == run_text(alone)
-    assert str(both) == comparison_text(both)
+    assert str(both) == pair_text(both)
     assert "requests    100 ok, 0 failed" in str(alone.run)
     for shown in map(repr, (alone, both, alone.run)):
         assert len(shown) < 200
@@ -206,6 +272,7 @@ def test_no_line_is_wider_than_the_terminal(width: int) -> None:
     """Tables fold instead of running over, and nothing is padded."""
     texts = [
         comparison_text(compare(arm(500), arm(500, "slow", slow=2)), width=width),
+        pair_text(compare(arm(500), arm(500, "slow", slow=2)), width=width),
         run_text(arm(500), width=width),
     ]
 

@@ -1,11 +1,12 @@
 """Sentences: what a comparison or a judgement says, in words; the same in text, page, Markdown, workbook."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final
 
 from tbench.analysis.arms import Arm
-from tbench.analysis.comparison import Comparison, Comparisons, Verdict
+from tbench.analysis.comparison import NO_DIFFERENCE, Comparison, Comparisons, Verdict
 from tbench.analysis.gate import Gate
 from tbench.analysis.judgement import ALPHA, Judgement, Row, conclude
 from tbench.analysis.proportions import ErrorDifference
@@ -13,6 +14,7 @@ from tbench.analysis.replicates import Replicates
 from tbench.analysis.report import words
 from tbench.analysis.variance import pooled_sd
 from tbench.capture.terminal import plural
+from tbench.replay.throughput import three
 from tbench.replay.totals import duration_s
 
 Names = Mapping[str, str]
@@ -318,7 +320,7 @@ def _digits(gate: Gate, value: float, more: int) -> str:
 
 def sentence(row: Comparison) -> str:
     """One row of a pair in plain words, with its interval and how far to trust it."""
-    what = f"{words.title(row.metric)} {words.percentile(row.quantile)}"
+    what = _row_name(row)
     if row.ratio is None or row.finding is None:
         return f"{what}: nothing can be said ({row.refusal or 'it lies among the timeouts'})."
     ratio, ends = words.ratio(row.ratio), words.ratio_interval(row.low, row.high)
@@ -380,3 +382,176 @@ def _clauses(rows: Sequence[Comparison]) -> Iterator[str]:
         metrics.setdefault(words.title(row.metric), []).append(words.percentile(row.quantile))
     for finding, metrics in by_finding.items():
         yield f"{finding} at {', '.join(f'{name} {" ".join(at)}' for name, at in metrics.items())}"
+
+
+# A pair in one line, and what stands between it and trust.
+
+HEADLINES: Final = ("ttft", "e2e", "tpot")
+SHORT_QUANTILES: Final = (0.5, 0.95)
+"""What the short text and the first screen of the page show; all else is in the tables."""
+
+
+def shown_metrics(comparison: Comparisons) -> list[str]:
+    """The metrics of the short text: all that were compared, but ITL where TPOT says the same."""
+    metrics = list(dict.fromkeys(row.metric for row in comparison.rows))
+    return [name for name in metrics if not (name == "itl" and "tpot" in metrics)]
+
+
+def shown_rows(comparison: Comparisons) -> list[Comparison]:
+    """The rows of the short text: p50 and p95 of each metric, or all that were asked for instead."""
+    rows = [row for row in comparison.rows if row.metric in shown_metrics(comparison)]
+    return [row for row in rows if row.quantile in SHORT_QUANTILES] or rows
+
+
+def headline_rows(comparison: Comparisons) -> list[Comparison]:
+    """One row for each metric: its median, else the first quantile that was asked for."""
+    rows = shown_rows(comparison)
+    usual = [name for name in HEADLINES if any(row.metric == name for row in rows)]
+    metrics = usual or shown_metrics(comparison)[: len(HEADLINES)]
+    by_metric = {name: [row for row in rows if row.metric == name] for name in metrics}
+    return [min(of, key=lambda row: abs(row.quantile - 0.5)) for of in by_metric.values() if of]
+
+
+def outcome(comparison: Comparisons) -> str:
+    """What a pair says in a word or two: slower, faster, mixed; never faster for failing more."""
+    if comparison.verdict is Verdict.INVALID:
+        return "invalid"
+    if comparison.errors.low > 0 and comparison.errors.difference > FAILS:
+        return "fails more"
+    rows = headline_rows(comparison)
+    findings = {row.finding for row in rows if row.differs}
+    if not any(row.finding for row in rows):
+        return "undecided"
+    if not findings:
+        return NO_DIFFERENCE
+    return findings.pop() or "" if len(findings) == 1 else "mixed"
+
+
+def headline(comparison: Comparisons) -> str:
+    """The ratios behind the outcome, and their rank: `TTFT 2.70x, E2E 2.55x at the median (advisory)`."""
+    rows, result = headline_rows(comparison), outcome(comparison)
+    mixed = result == "mixed"
+    ratios = ", ".join(
+        f"{words.title(row.metric)} {words.ratio(row.ratio)}"
+        + (f" {row.finding}" if mixed and row.differs else "")
+        for row in rows
+        if row.ratio is not None
+    )
+    levels = {row.quantile for row in rows}
+    at = "" if len(levels) != 1 else f" at {words.percentile(*levels).replace('p50', 'the median')}"
+    text = f"{ratios}{at}" if ratios else "no ratio can be told"
+    errors = comparison.errors
+    if result == "invalid":
+        return f"a run's own client was its limit, or data was lost; not to be relied on: {text}"
+    if result == "fails more":
+        return f"{errors.candidate:.2%} of requests fail against {errors.baseline:.2%}; of the rest {text}"
+    low = all(row.confidence != "95%" for row in rows)
+    if result == "undecided":
+        return f"{text} (too few requests for an interval)"
+    return f"{text} (advisory{', low confidence' if low else ''})"
+
+
+def result_of(row: Comparison) -> str:
+    """The last column of a pair's row: the finding, or in a few words why there is no interval."""
+    if row.refusal is None:
+        return row.finding or "among the timeouts"
+    if needed := re.search(r"needs ≥ ([\d,]+)", row.refusal):
+        return f"n {min(row.n_baseline, row.n_candidate):,} < {needed[1]}"
+    return "tail clustered in time" if "burst" in row.refusal else row.refusal
+
+
+def caveats(comparison: Comparisons) -> list[tuple[str, str]]:
+    """What to know before trusting a pair, a label and a line each, by how far it could move the verdict."""
+    by_code = {caution.code: caution.text for caution in comparison.warnings if not caution.is_fact}
+    ranked = sorted(
+        by_code.keys() - NAMED_ABOVE,
+        key=lambda code: (CAVEATS.get(code, (len(CAVEATS),))[0], code),
+    )
+    return [(_label(code), _brief(code, by_code[code], comparison)) for code in ranked]
+
+
+NAMED_ABOVE: Final = frozenset({"DIFFERENT_MODEL"})
+"""Facts that the heading shows."""
+Brief = Callable[[str, Comparisons], str]
+
+
+def _lag(text: str, comparison: Comparisons) -> str:
+    """How much of the difference of TTFT the client's lag can be."""
+    level, first, second = re.findall(r"lag p([\d.]+) ([\d.]+) ms against ([\d.]+) ms", text)[0]
+    apart = abs(float(first) - float(second))
+    lag = f"client lag differs by {three(apart)} ms at p{level}"
+    medians = [row for row in comparison.rows if (row.metric, row.quantile) == ("ttft", 0.5)]
+    moved = medians and (medians[0].candidate or 0.0) - (medians[0].baseline or 0.0)
+    if not moved:
+        return f"{lag}: so much of TTFT or E2E can be the client's"
+    verdict = "cannot explain" if apart < abs(moved) * 1e3 / 2 else "may explain much of"
+    return f"{lag}: {verdict} {three(abs(moved) * 1e3)} ms of TTFT p50"
+
+
+def _cached(text: str, _: Comparisons) -> str:
+    first, second = re.findall(r"\d+%", text)
+    cached = f"{first} vs {second} of prompt tokens came from the prefix cache"
+    return f"{cached}: TTFT compares caches too (--cache cold)"
+
+
+def _sample(text: str, _: Comparisons) -> str:
+    size = ", ".join(text.split("; ")[:2]).removesuffix(" (all intervals)")
+    return f"{size}: CIs are approximate (~)"
+
+
+def _stamps(text: str, _: Comparisons) -> str:
+    return f"first tokens read over 1 ms late: {text.partition(': ')[2]}"
+
+
+def _first_clause(text: str, _: Comparisons) -> str:
+    return text.split("; ", maxsplit=1)[0]
+
+
+def _whole(text: str, _: Comparisons) -> str:
+    return text
+
+
+def _drift(_: str, comparison: Comparisons) -> str:
+    rows = ", ".join(_row_name(row) for row in shown_rows(comparison) if row.drift)
+    return f"conditions may have drifted during a run: CIs too narrow{f' at {rows}' if rows else ''} (~)"
+
+
+def _row_name(row: Comparison) -> str:
+    return f"{words.title(row.metric)} {words.percentile(row.quantile)}"
+
+
+CAVEATS: Final[Mapping[str, tuple[int, str, Brief]]] = {
+    code: (rank, label, brief)
+    for rank, (code, label, brief) in enumerate(
+        [
+            ("INVALID_RUN", "invalid", _whole),
+            ("SURVIVOR_BIAS", "failures", _first_clause),
+            ("FAILURES_ROSE", "failures", _first_clause),
+            ("ERROR_MIX_DIFFERS", "errors", _whole),
+            ("DIFFERENT_PACING", "pacing", _whole),
+            ("CACHED_TOKENS_DIFFER", "cache", _cached),
+            ("OUTPUT_LENGTH_DIFFERS", "length", _first_clause),
+            ("FINISH_REASONS_DIFFER", "endings", _whole),
+            ("LOAD_DOMINATED", "load", _first_clause),
+            ("PARTIAL_OVERLAP", "overlap", _whole),
+            ("RECORDED_ARM", "recorded", _first_clause),
+            ("CLIENT_LAG_DIFFERS", "lag", _lag),
+            ("SLOW_DRIFT", "drift", _drift),
+            ("FEW_SESSIONS", "sessions", _first_clause),
+            ("LOW_CONFIDENCE", "sample", _sample),
+            ("EQUAL_LENGTHS_APPROXIMATE", "length", _first_clause),
+            ("BUFFERED_STREAM", "buffered", _first_clause),
+            ("TTFT_UNCERTAIN", "stamps", _stamps),
+            ("STEPS", "steps", _first_clause),
+        ]
+    )
+}
+"""Code -> how far it could move a verdict (0 first), its label, and its text in one line."""
+
+
+def _label(code: str) -> str:
+    return CAVEATS[code][1] if code in CAVEATS else code.lower().replace("_", " ")
+
+
+def _brief(code: str, text: str, comparison: Comparisons) -> str:
+    return CAVEATS[code][2](text, comparison) if code in CAVEATS else text

@@ -10,6 +10,7 @@ import typer
 from tbench.capture.errors import InputError
 from tbench.capture.option import Option
 from tbench.capture.writing import check_folder
+from tbench.commands.options import Verbose
 from tbench.commands.output import Charts, Html, Shared, Xlsx
 from tbench.flags import verb
 
@@ -309,6 +310,7 @@ def compare(
     as_json: Annotated[
         bool, Option(help="Print the comparison as one JSON object.", flag="--json")
     ] = False,
+    verbose: Verbose = False,
 ) -> int:
     """Compare two runs of the same trace, request by request: candidate / baseline.
 
@@ -350,6 +352,7 @@ def compare(
         return judged(runs, asked, outlets)
     _check_pair(runs, junit)
     from tbench.analysis.compare import CompareOptions, Verdict
+    from tbench.analysis.report.brief import pair_text
     from tbench.analysis.report.ci import comparison_markdown
     from tbench.analysis.report.machine import comparison_json, dump
     from tbench.analysis.report.terminal import comparison_text
@@ -381,7 +384,7 @@ def compare(
     if as_json or comment:
         typer.echo(comment or dump(comparison_json(found)))
     else:
-        show(comparison_text(found, **terminal()))
+        show((comparison_text if verbose else pair_text)(found, **terminal()))
     return 4 if found.verdict is Verdict.INVALID else 0
 
 
