@@ -10,8 +10,7 @@ import typer
 from tbench.capture.errors import InputError
 from tbench.capture.option import Option
 from tbench.capture.writing import check_folder
-from tbench.commands.options import Verbose
-from tbench.commands.output import Charts, Html, Shared, Xlsx
+from tbench.commands.output import Charts, Html, Shared, Verbose, Xlsx
 from tbench.flags import verb
 
 if TYPE_CHECKING:
