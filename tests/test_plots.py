@@ -305,7 +305,7 @@ def test_without_a_group_each_scenario_of_each_experiment_is_a_sheet(
 def test_several_curves_have_the_colours_and_dashes_asked_for(chat: Path) -> None:
     curves = [
         {"field": "stats.ttft.mean", "label": "mean", "color": "blue", "linestyle": "-"},
-        {"field": "stats.ttft.p99", "label": "tail", "color": "tab:orange", "linestyle": "-."},
+        {"field": "stats.ttft.p99", "label": "tail", "color": "#ff7f0e", "linestyle": "-."},
     ]
     of = grid({"y_field": None, "y_fields": curves})
     sheet = checked(load_experiments(chat), of, "none")[0]
@@ -367,8 +367,12 @@ PLOT = {"title": "t", "x_field": "error_rate", "y_field": "error_rate", "positio
         ),
         ({"plots": [{**PLOT, "y_field": None}]}, "plots[0].y_field: missing"),
         (
-            {"plots": [{**PLOT, "y_field": None, "y_fields": [{"field": "a", "color": "blu"}]}]},
-            "plots[0].y_fields[0].color: 'blu' is no colour",
+            {
+                "plots": [
+                    {**PLOT, "y_field": None, "y_fields": [{"field": "a", "color": "tab:blue"}]}
+                ]
+            },
+            "plots[0].y_fields[0].color: 'tab:blue' is no colour",
         ),
         (
             {"plots": [{**PLOT, "y_field": None, "y_fields": [{"field": "a", "linestyle": "="}]}]},

@@ -41,8 +41,8 @@ class Counted:
 
 def counted(columns: Columns, trim: Trim) -> Counted:
     """Cut the first and the last of the requests, by when they ended."""
-    there = np.flatnonzero(~cancelled(columns) & ~np.isnan(columns["end"]))
-    order = there[np.argsort(columns["end"][there], kind="stable")]
+    answered = np.flatnonzero(~cancelled(columns) & ~np.isnan(columns["end"]))
+    order = answered[np.argsort(columns["end"][answered], kind="stable")]
     n = len(order)
     first, last = int(n * trim.warmup), n - int(n * trim.cooldown)
     if not n:
@@ -60,8 +60,8 @@ def aggregate(columns: Columns, trim: Trim) -> dict[str, Any]:
     successes that name no tokens of a side, whose throughput is then a lower bound, or None if none has any.
     """
     chosen = counted(columns, trim)
-    whole = throughput(columns, chosen.rows)  # without any time no rate either
-    rates = replace(whole, began=0.0, ended=chosen.duration_s or np.inf).figures
+    total = throughput(columns, chosen.rows)  # without any time no rate either
+    rates = replace(total, began=0.0, ended=chosen.duration_s or np.inf).figures
     values = {name: of[chosen.rows] for name, of in figures(columns).items()}
     codes = error_codes(columns)[chosen.rows]
     errors = Counter(int(code) for code in codes[codes > 0])
@@ -96,8 +96,8 @@ def stats(values: Values) -> dict[str, float | None]:
     if not len(known):
         return dict.fromkeys(names)
     levels = np.percentile(known, PERCENTILES)
-    found = (known.min(), known.max(), known.mean(), known.std(), known.sum(), *levels)
-    return {name: float(one) for name, one in zip(names, found, strict=True)}
+    summary = (known.min(), known.max(), known.mean(), known.std(), known.sum(), *levels)
+    return {name: float(figure) for name, figure in zip(names, summary, strict=True)}
 
 
 def individual(columns: Columns) -> list[dict[str, Any]]:
@@ -115,24 +115,26 @@ def individual(columns: Columns) -> list[dict[str, Any]]:
     ]
 
 
-def in_unit(found: Mapping[str, Any], unit: str) -> dict[str, Any]:
+def in_unit(fields: Mapping[str, Any], unit: str) -> dict[str, Any]:
     """The same with latencies in `unit`, `s` or `ms`: a request's, or an aggregate's statistics."""
-    return scaled(found, 1.0 if unit == "s" else 1e3)
+    return scaled(fields, 1.0 if unit == "s" else 1e3)
 
 
-def scaled(found: Mapping[str, Any], factor: float) -> dict[str, Any]:
+def scaled(fields: Mapping[str, Any], factor: float) -> dict[str, Any]:
     """The same with every latency times `factor`: a request's, or an aggregate's statistics."""
     if factor == 1.0:
-        return dict(found)
+        return dict(fields)
     changed: dict[str, Any] = {
-        name: _times(factor, found[name]) for name in LATENCIES if name in found
+        name: _times(factor, fields[name]) for name in LATENCIES if name in fields
     }
-    if "stats" in found:
+    if "stats" in fields:
         changed["stats"] = {
-            name: {key: _times(factor, one) for key, one in of.items()} if name in LATENCIES else of
-            for name, of in found["stats"].items()
+            name: {key: _times(factor, value) for key, value in of.items()}
+            if name in LATENCIES
+            else of
+            for name, of in fields["stats"].items()
         }
-    return {**found, **changed}
+    return {**fields, **changed}
 
 
 def _times(factor: float, value: float | None) -> float | None:

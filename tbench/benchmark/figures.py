@@ -34,11 +34,11 @@ def figures(columns: Columns) -> dict[str, Values]:
     """
     ok = columns["outcome"] == Outcome.OK.value
     refused = PACE if buffered(*gaps(columns)) else frozenset()
-    found = {
+    measured = {
         name: np.full(len(ok), np.nan) if name in refused else of(columns)
         for name, of in FIGURES.items()
     }
-    return {name: np.where(ok, values, np.nan) for name, values in found.items()}
+    return {name: np.where(ok, values, np.nan) for name, values in measured.items()}
 
 
 def error_codes(columns: Columns) -> Column:

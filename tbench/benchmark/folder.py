@@ -53,12 +53,14 @@ class BenchmarkFolder:
 
     def series(self) -> Iterator[tuple[str, str, tuple[Result, ...]]]:
         """Scenario, axis and the points of each, which follow each other."""
-        for (scenario, axis), points in groupby(self.points, lambda one: (one.scenario, one.axis)):
+        for (scenario, axis), points in groupby(
+            self.points, lambda point: (point.scenario, point.axis)
+        ):
             yield scenario, axis, tuple(points)
 
     def in_unit(self, unit: Unit) -> Self:
         """The same with latencies in this unit."""
-        return replace(self, unit=unit, points=tuple(one.in_unit(unit) for one in self.points))
+        return replace(self, unit=unit, points=tuple(point.in_unit(unit) for point in self.points))
 
 
 def load_experiment(folder: Path, unit: Unit | None = None) -> BenchmarkFolder:
@@ -70,9 +72,9 @@ def load_experiment(folder: Path, unit: Unit | None = None) -> BenchmarkFolder:
     metadata = _metadata(folder)
     written = read_unit(metadata.get("metrics_time_unit") or "s", folder / METADATA)
     unit = unit or written
-    found = [read_result(path, written, unit) for path in _results(folder)]
+    points_read = [read_result(path, written, unit) for path in _results(folder)]
     scenarios = list(metadata.get("traffic_scenario") or ())
-    points = sorted(found, key=lambda point: _place(point, scenarios))
+    points = sorted(points_read, key=lambda point: _place(point, scenarios))
     return BenchmarkFolder(
         folder=folder,
         metadata=metadata,
@@ -91,12 +93,12 @@ def load_experiments(folder: Path, unit: Unit | None = None) -> list[BenchmarkFo
         return [load_experiment(folder, unit)]
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder")
-    found: list[BenchmarkFolder] = []
+    folders: list[BenchmarkFolder] = []
     for path in sorted(path.parent for path in folder.glob(f"*/{METADATA}")):
-        found.append(load_experiment(path, unit or (found[0].unit if found else None)))
-    if not found:
+        folders.append(load_experiment(path, unit or (folders[0].unit if folders else None)))
+    if not folders:
         raise InputError(f"{folder}: neither an experiment nor a folder of some: no {METADATA}")
-    return found
+    return folders
 
 
 def chosen(experiments: Sequence[BenchmarkFolder], criteria: Json) -> list[BenchmarkFolder]:
@@ -104,17 +106,21 @@ def chosen(experiments: Sequence[BenchmarkFolder], criteria: Json) -> list[Bench
 
     Raises InputError for a field that no experiment has, and where nothing is left.
     """
-    known = {name for one in experiments for name in one.metadata}
+    known = {name for folder in experiments for name in folder.metadata}
     for name in criteria:
         if name not in known:
             raise InputError(
                 f"filter {name}: no such field of the metadata; there are {', '.join(sorted(known))}"
             )
     wanted = {name: value for name, value in criteria.items() if name != SCENARIO}
-    left = [one for one in experiments if all(one.metadata.get(k) == v for k, v in wanted.items())]
+    left = [
+        folder
+        for folder in experiments
+        if all(folder.metadata.get(k) == v for k, v in wanted.items())
+    ]
     if SCENARIO in criteria:
-        left = [_within(one, criteria[SCENARIO]) for one in left]
-        left = [one for one in left if one.points]
+        left = [_within(folder, criteria[SCENARIO]) for folder in left]
+        left = [folder for folder in left if folder.points]
     if not left:
         raise InputError(f"filter {json.dumps(dict(criteria))}: no experiment is like that")
     return left
@@ -125,12 +131,12 @@ def _metadata(folder: Path) -> dict[str, Any]:
         raise InputError(f"{folder}: no such folder")
     if not (folder / METADATA).exists():
         raise InputError(f"{folder}: no experiment: there is no {METADATA} in it")
-    found = read_object(folder / METADATA)
+    metadata = read_object(folder / METADATA)
     for name, kind in LISTS.items():
-        values = found.get(name) or []
-        if not isinstance(values, list) or not all(isinstance(one, kind) for one in values):
+        values = metadata.get(name) or []
+        if not isinstance(values, list) or not all(isinstance(value, kind) for value in values):
             raise InputError(f"{folder / METADATA}: {name} is not a list of {kind.__name__}")
-    return found
+    return metadata
 
 
 def _results(folder: Path) -> list[Path]:
@@ -169,7 +175,7 @@ def _missing(metadata: Json, points: Sequence[Result]) -> Iterator[str]:
 
 def _twice(points: Sequence[Result]) -> Iterator[str]:
     """Several files for the same run of the same point: all are shown, and it is said."""
-    counts = Counter((one.scenario, one.axis, one.value, one.repeat) for one in points)
+    counts = Counter((point.scenario, point.axis, point.value, point.repeat) for point in points)
     for (scenario, axis, value, _), count in counts.items():
         if count > 1:
             yield f"{scenario}: {count} results at {axis} {value:g}; all are shown"

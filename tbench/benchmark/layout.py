@@ -50,10 +50,10 @@ def result(point: Point, columns: Columns, trim: Trim, unit: str) -> dict[str, A
         "batch_size": point.batch_size,
         "iteration_type": point.axis,
     }
-    own = {"request_rate": point.rate, "repeat": point.repeat, "seed": point.seed}
+    ours = {"request_rate": point.rate, "repeat": point.repeat, "seed": point.seed}
     return {
-        "aggregated_metrics": {**named, **own, **in_unit(aggregate(columns, trim), unit)},
-        "individual_request_metrics": [in_unit(one, unit) for one in individual(columns)],
+        "aggregated_metrics": {**named, **ours, **in_unit(aggregate(columns, trim), unit)},
+        "individual_request_metrics": [in_unit(request, unit) for request in individual(columns)],
         "_time_unit": unit,
     }
 

@@ -124,7 +124,7 @@ def _table(points: tuple[Result, ...], task: str, padding: int) -> Table:
     for column in table.columns:
         column.no_wrap = True
     for point in points:
-        again = f" run {point.repeat}" if any(one.repeat > 1 for one in points) else ""
+        again = f" run {point.repeat}" if any(other.repeat > 1 for other in points) else ""
         valid = _validity(point)
         table.add_row(
             f"{point.value:g}{again}",

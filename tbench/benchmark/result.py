@@ -60,8 +60,8 @@ class Result:
     @property
     def warnings(self) -> list[str]:
         """What its maker found to know of its figures."""
-        found = self.aggregate.get("warnings")
-        return [str(one) for one in found] if isinstance(found, list) else []
+        warnings = self.aggregate.get("warnings")
+        return [str(warning) for warning in warnings] if isinstance(warnings, list) else []
 
     def stat(self, metric: str, level: str) -> float | None:
         """A statistic over the requests (`ttft`, `p90`); None where no request has the metric."""
@@ -69,11 +69,11 @@ class Result:
 
     def number(self, field: str) -> float | None:
         """A figure by its place (`requests_per_second`, `stats.ttft.mean`); None where there is none."""
-        found: Any = self.aggregate
+        value: Any = self.aggregate
         for name in field.split("."):
-            found = found.get(name) if isinstance(found, Mapping) else None
-        usable = isinstance(found, (int, float)) and math.isfinite(found)
-        return float(found) if usable else None
+            value = value.get(name) if isinstance(value, Mapping) else None
+        usable = isinstance(value, (int, float)) and math.isfinite(value)
+        return float(value) if usable else None
 
     def in_unit(self, unit: Unit) -> Self:
         """The same with latencies in this unit."""
@@ -83,8 +83,8 @@ class Result:
 
     def requests(self) -> Iterator[Json]:
         """Each request that ended, latencies in `unit`. Read from the file, which may be large."""
-        for one in read_object(self.path).get("individual_request_metrics") or ():
-            yield scaled(one, self.factor)
+        for request in read_object(self.path).get("individual_request_metrics") or ():
+            yield scaled(request, self.factor)
 
 
 def read_result(path: Path, written: Unit, unit: Unit) -> Result:
@@ -95,35 +95,35 @@ def read_result(path: Path, written: Unit, unit: Unit) -> Result:
     content = read_object(path)
     aggregate = _aggregate(content, path)
     requests = content.get("individual_request_metrics") or []
-    if not isinstance(requests, list) or not all(isinstance(one, dict) for one in requests):
+    if not isinstance(requests, list) or not all(isinstance(request, dict) for request in requests):
         raise _bad(path, "individual_request_metrics is not a list of maps")
     if not all(map(_timed, (aggregate, *requests))):
         raise _bad(path, "a latency is not a number")
     source = read_unit(content.get("_time_unit") or written, path)
     factor = PER_SECOND[unit] / PER_SECOND[source]
-    whole = {**scaled(aggregate, factor), "error_rate": _error_rate(aggregate, path)}
-    return Result(path=path, aggregate=whole, unit=unit, factor=factor, ended=len(requests))
+    counted = {**scaled(aggregate, factor), "error_rate": _error_rate(aggregate, path)}
+    return Result(path=path, aggregate=counted, unit=unit, factor=factor, ended=len(requests))
 
 
 def _aggregate(content: Json, path: Path) -> dict[str, Any]:
     """The point's own map, with what genai-bench takes for granted, and what names the point checked."""
-    found = content.get("aggregated_metrics")
-    if not isinstance(found, dict):
+    aggregate = content.get("aggregated_metrics")
+    if not isinstance(aggregate, dict):
         raise _bad(path, "aggregated_metrics is missing")
-    axis = found.setdefault("iteration_type", "num_concurrency")
+    axis = aggregate.setdefault("iteration_type", "num_concurrency")
     if not isinstance(axis, str) or axis not in AXES:
         raise _bad(path, f"iteration_type {axis} is not one of {', '.join(AXES)}")
-    value = found.setdefault(AXES[axis], None if axis in {"rate", "poisson"} else 1)
+    value = aggregate.setdefault(AXES[axis], None if axis in {"rate", "poisson"} else 1)
     if not isinstance(value, (int, float)) or not math.isfinite(value):
         raise _bad(path, f"{AXES[axis]} {value} is not a number")
-    repeat = found.get("repeat") or 1
+    repeat = aggregate.get("repeat") or 1
     if not isinstance(repeat, int) or repeat < 1:
         raise _bad(path, f"repeat {repeat} is not a number from 1")
-    if not isinstance(found.get("scenario"), str):
+    if not isinstance(aggregate.get("scenario"), str):
         raise _bad(path, "it names no scenario")
-    if not _tabular(found.setdefault("stats", {})):
+    if not _tabular(aggregate.setdefault("stats", {})):
         raise _bad(path, "stats are not numbers by metric and level")
-    return found
+    return aggregate
 
 
 def _tabular(stats: object) -> bool:
@@ -134,9 +134,9 @@ def _tabular(stats: object) -> bool:
     return all(value is None or isinstance(value, (int, float)) for value in values)
 
 
-def _timed(found: Json) -> bool:
+def _timed(record: Json) -> bool:
     """Whether every latency in it is a number, or null."""
-    return all(isinstance(found.get(name), int | float | None) for name in LATENCIES)
+    return all(isinstance(record.get(name), int | float | None) for name in LATENCIES)
 
 
 def _error_rate(aggregate: Json, path: Path) -> float | None:

@@ -213,20 +213,20 @@ def kept(result: Mapping[str, Any], point: Point, share: float) -> bool | None:
 
     Of open arrivals rate times latency are in flight (Little's law).
     """
-    found = result["aggregated_metrics"]
-    if found["goodput"] < share:
+    metrics = result["aggregated_metrics"]
+    if metrics["goodput"] < share:
         return False
     second = 1000 if result["_time_unit"] == "ms" else 1
-    latency_s = (found["stats"]["e2e_latency"]["mean"] or 0.0) / second
+    latency_s = (metrics["stats"]["e2e_latency"]["mean"] or 0.0) / second
     busy = point.concurrency or (point.rate or 0.0) * latency_s
-    return None if found["num_requests"] < ROUNDS * busy else True
+    return None if metrics["num_requests"] < ROUNDS * busy else True
 
 
 def search(
     sweep: Sweep, scenario: str, holds: Callable[[], bool | None]
 ) -> Generator[Point, None, Found]:
     """Yields the points to make, one by one; `holds` is asked about each once it was made (None: unsure)."""
-    whole = sweep.axis in {"num_concurrency", "batch_size"}
+    integral = sweep.axis in {"num_concurrency", "batch_size"}
     best: float | None = None
     worst: float | None = None
     value = float(sweep.values[0])
@@ -239,25 +239,25 @@ def search(
             best = value
         else:
             worst = value
-        following = _next(best, worst, whole=whole)
+        following = _next(best, worst, integral=integral)
         if following is None:
             return Found(scenario=scenario, best=best, worst=worst)
         value = following
 
 
-def _next(best: float | None, worst: float | None, *, whole: bool) -> float | None:
+def _next(best: float | None, worst: float | None, *, integral: bool) -> float | None:
     """What to try next; None where the search is over."""
     if worst is None:
         assert best is not None
         return best * 2 if best * 2 <= MOST else None
     if best is None:
         down = worst / 2
-        return None if down < (1 if whole else 0.01) else _rounded(down, whole=whole)
-    middle = _rounded((best + worst) / 2, whole=whole)
+        return None if down < (1 if integral else 0.01) else _rounded(down, integral=integral)
+    middle = _rounded((best + worst) / 2, integral=integral)
     if worst / best <= CLOSE or not best < middle < worst:
         return None
     return middle
 
 
-def _rounded(value: float, *, whole: bool) -> float:
-    return float(int(value)) if whole else float(f"{value:.3g}")
+def _rounded(value: float, *, integral: bool) -> float:
+    return float(int(value)) if integral else float(f"{value:.3g}")

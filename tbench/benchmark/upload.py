@@ -228,10 +228,10 @@ def in_words(error: Exception) -> str:
     return f"{type(error).__name__}: {short}" if short else type(error).__name__
 
 
-def claimed(address: Address, folder: Path, own: Mapping[str, Any]) -> Store:
+def claimed(address: Address, folder: Path, record: Mapping[str, Any]) -> Store:
     """Open the place of a folder in a store, and write there whose it is: what can fail, fails here.
 
-    `own` is the content of the folder's OWN, with its id. Raises InputError where there is no driver, the
+    `record` is the content of the folder's OWN, with its id. Raises InputError where there is no driver, the
     place cannot be listed, read and written, or holds something else.
     """
     here = folder.resolve()
@@ -244,9 +244,9 @@ def claimed(address: Address, folder: Path, own: Mapping[str, Any]) -> Store:
             )
     try:
         content = store.read(OWN)
-        taken = bool(store.names()) if content is None else _id(content) != own["id"]
+        taken = bool(store.names()) if content is None else _id(content) != record["id"]
         if not taken:
-            store.write(OWN, json.dumps(own, indent=4).encode())
+            store.write(OWN, json.dumps(record, indent=4).encode())
     except Exception as error:
         raise refusal(store.address, error) from None
     if taken:
@@ -259,10 +259,10 @@ def claimed(address: Address, folder: Path, own: Mapping[str, Any]) -> Store:
 
 def _id(content: bytes) -> object:
     try:
-        own = loads(content)
+        record = loads(content)
     except ValueError:
         return None
-    return own.get("id") if isinstance(own, dict) else None
+    return record.get("id") if isinstance(record, dict) else None
 
 
 # The delivery: what goes, what became of it, and what is told of both.
@@ -396,12 +396,12 @@ class Upload:
 
     @classmethod
     def checked(
-        cls, folder: Path, address: Address, own: Mapping[str, Any], *, traces: bool
+        cls, folder: Path, address: Address, record: Mapping[str, Any], *, traces: bool
     ) -> Self:
         """See to it that the place can be used. Raises InputError where it cannot."""
         on_stderr(f"checking that {address.below(folder.resolve().name).url} can be written")
         return cls(
-            folder=folder, address=address, store=claimed(address, folder, own), traces=traces
+            folder=folder, address=address, store=claimed(address, folder, record), traces=traces
         )
 
     def announcement(self) -> str:
@@ -432,15 +432,15 @@ def uploaded(folder: Path, url: str, *, traces: bool, as_json: bool) -> int:
     """`tbench upload`; returns the exit code. The folder's id is made where an older one has none."""
     address = read_address("upload", url)
     try:
-        own = read_json(folder / OWN)
+        content = read_json(folder / OWN)
     except InputError:
-        own = None
-    if not isinstance(own, dict) or "options" not in own:
+        content = None
+    if not isinstance(content, dict) or "options" not in content:
         raise InputError(f"upload {folder}: no benchmark of tbench is in it (no sound {OWN})")
-    if "id" not in own:
-        own["id"] = uuid4().hex
-        write_json(folder / OWN, own)
-    delivery = Upload.checked(folder, address, own, traces=traces).made(on_stderr)
+    if "id" not in content:
+        content["id"] = uuid4().hex
+        write_json(folder / OWN, content)
+    delivery = Upload.checked(folder, address, content, traces=traces).made(on_stderr)
     if as_json:
         print(json.dumps(delivery.map()))
     return delivery.exit_code

@@ -130,7 +130,7 @@ def shown_metadata(metadata: Mapping[str, Any]) -> Iterator[tuple[str, Cell]]:
 
 def _cell(value: object) -> Cell:
     if isinstance(value, Mapping):
-        return json.dumps({name: _field(name, one) for name, one in value.items()})
+        return json.dumps({name: _field(name, entry) for name, entry in value.items()})
     if isinstance(value, list):
         return masked(", ".join(map(str, value)))
     if isinstance(value, str):
@@ -240,7 +240,7 @@ def _appendix(book: Book, experiment: BenchmarkFolder, rule: Rule, percentile: s
             gpus,
             columns.use_case(point.scenario),
             point.value,
-            *(one.cell(point) for one in shown),
+            *(column.cell(point) for column in shown),
         ]
         for point in experiment.points
     )
@@ -255,11 +255,11 @@ def _table(experiment: BenchmarkFolder, rule: Rule, percentile: str) -> Table:
         name = columns.series_name(experiment, scenario, axis)
         lines.append(Line(name=name, first=row, last=row + len(points) - 1))
         row += len(points)
-    titles = {one.key: one.heading.title for one in shown}
+    titles = {column.key: column.heading.title for column in shown}
     per_request = {"ttft", "e2e", "speed"}
     return Table(
         sheet=APPENDIX,
-        places={AXIS: 2, **{one.key: place for place, one in enumerate(shown, 3)}},
+        places={AXIS: 2, **{column.key: place for place, column in enumerate(shown, 3)}},
         titles={
             AXIS: columns.axis_title(experiment),
             **{k: f"{percentile} {v}" if k in per_request else v for k, v in titles.items()},
@@ -273,9 +273,9 @@ def _metadata(book: Book, experiment: BenchmarkFolder, percentile: str) -> None:
     sheet = book.file.add_worksheet("Experiment Metadata")
     sheet.set_column(0, 0, 30)
     sheet.set_column(1, 1, VALUE)
-    own = {"workbook_percentile": percentile, "workbook_time_unit": experiment.unit}
+    settings = {"workbook_percentile": percentile, "workbook_time_unit": experiment.unit}
     left = book.file.add_format({"align": "left", "valign": "top", "text_wrap": True})
-    for row, (name, value) in enumerate(shown_metadata({**experiment.metadata, **own})):
+    for row, (name, value) in enumerate(shown_metadata({**experiment.metadata, **settings})):
         sheet.set_row(row, LINE_PT * max(1, math.ceil(len(str(value)) / VALUE * 1.1)))
         write(sheet, row, 0, name, book.bold)
         write(sheet, row, 1, value, left)
@@ -286,11 +286,11 @@ def _metadata(book: Book, experiment: BenchmarkFolder, percentile: str) -> None:
 def _requests(experiment: BenchmarkFolder, share: int) -> Iterator[list[Any]]:
     """The first `share` requests of each point."""
     for point in experiment.points:
-        for _, one in zip(range(share), point.requests(), strict=False):
+        for _, request in zip(range(share), point.requests(), strict=False):
             yield [
                 point.scenario,
                 point.value,
-                *(one.get(name) for name in columns.REQUEST),
+                *(request.get(name) for name in columns.REQUEST),
             ]
 
 
@@ -303,9 +303,9 @@ def _share(experiment: BenchmarkFolder, most: int) -> int:
 def _left_out(experiment: BenchmarkFolder, share: int) -> Iterator[str]:
     left = sum(max(0, point.ended - share) for point in experiment.points)
     if left:
-        whole = sum(point.ended for point in experiment.points)
+        total = sum(point.ended for point in experiment.points)
         yield (
-            f"{INDIVIDUAL}: {left:,} of {whole:,} requests are LEFT OUT, since a sheet has no more rows: the "
+            f"{INDIVIDUAL}: {left:,} of {total:,} requests are LEFT OUT, since a sheet has no more rows: the "
             f"first {share:,} of each point are there; all are in the JSON files"
         )
 

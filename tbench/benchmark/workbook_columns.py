@@ -50,19 +50,19 @@ def lay(
     sheet = book.file.add_worksheet(title)
     formats = {
         name: book.file.add_format({"num_format": name, "valign": "top"})
-        for name in {one.format for one in headings}
+        for name in {heading.format for heading in headings}
     }
     sheet.set_row(0, 2 * LINE_PT)  # a spreadsheet program need not fit it to its text
-    for place, one in enumerate(headings):
-        write(sheet, 0, place, one.title, book.bold)
+    for place, heading in enumerate(headings):
+        write(sheet, 0, place, heading.title, book.bold)
     filled = [False] * len(headings)
     n = 0
     for n, row in enumerate(rows, 1):
-        _line(sheet, n, row, [formats[one.format] for one in headings])
+        _line(sheet, n, row, [formats[heading.format] for heading in headings])
         filled = [was or _says(cell) for was, cell in zip(filled, row, strict=True)]
-    for place, one in enumerate(headings):
-        hidden = {"level": 1, "hidden": True} if one.folds and not filled[place] else {}
-        sheet.set_column(place, place, _width(one), None, hidden)
+    for place, heading in enumerate(headings):
+        hidden = {"level": 1, "hidden": True} if heading.folds and not filled[place] else {}
+        sheet.set_column(place, place, _width(heading), None, hidden)
     sheet.freeze_panes(1, frozen)
     sheet.repeat_rows(0)
     if len(headings) <= ON_A_PAGE:
@@ -72,10 +72,10 @@ def lay(
     return Grid(sheet=sheet, rows=n)
 
 
-def _width(one: Heading) -> float:
+def _width(heading: Heading) -> float:
     """Wide enough for the title in two lines, or in one where it has no place to break."""
-    whole = len(one.title) * 1.1 + 4
-    return max(one.width, min(30, whole) if " " in one.title else whole)
+    length = len(heading.title) * 1.1 + 4
+    return max(heading.width, min(30, length) if " " in heading.title else length)
 
 
 def _line(sheet: Worksheet, row: int, cells: Sequence[Any], formats: Sequence[Format]) -> None:
@@ -275,14 +275,14 @@ def appendix(experiment: BenchmarkFolder, rule: Rule, level: str) -> list[Column
     """The figures of a point that its task is judged by, then what is ours."""
     known = {column.key: column for column in _figures(experiment.unit, level)}
     points = experiment.points
-    own = [_column("errors", "Error Rate", SHARE, _reader("error_rate"))]
+    ours = [_column("errors", "Error Rate", SHARE, _reader("error_rate"))]
     if any(point.repeat > 1 for point in points):
-        own.append(_column("repeat", "Run", COUNT, lambda point: point.repeat))
+        ours.append(_column("repeat", "Run", COUNT, lambda point: point.repeat))
     if len({point.axis for point in points}) > 1:
-        own.append(_column("axis", "Axis", "General", lambda point: point.axis))
+        ours.append(_column("axis", "Axis", "General", lambda point: point.axis))
     if any(map(invalid, points)):
-        own.append(_column("invalid", "Invalid Because", "General", invalid))
-    return [*(known[key] for key in SHOWN[rule.name]), *own]
+        ours.append(_column("invalid", "Invalid Because", "General", invalid))
+    return [*(known[key] for key in SHOWN[rule.name]), *ours]
 
 
 def invalid(point: Result) -> str | None:
@@ -325,23 +325,23 @@ def aggregated(experiment: BenchmarkFolder) -> tuple[list[Heading], list[list[An
     named = ("scenario", axis_field(experiment))
     points = experiment.points
     every = dict.fromkeys(name for point in points for name in point.aggregate)
-    own = [name for name in every if name not in {*named, *BASE, "stats"}]
+    ours = [name for name in every if name not in {*named, *BASE, "stats"}]
     headings = [
         *(heading(name, experiment.unit, folds=False, width=22) for name in named),
         *(heading(name, experiment.unit) for name in BASE),
         *(Heading(title=title(name, experiment.unit), folds=True) for name in FIGURES),
-        *(heading(name, experiment.unit) for name in own),
+        *(heading(name, experiment.unit) for name in ours),
     ]  # fmt: skip
-    return headings, [_aggregate(point, own) for point in points]
+    return headings, [_aggregate(point, ours) for point in points]
 
 
-def _aggregate(point: Result, own: Sequence[str]) -> list[Any]:
-    found = point.aggregate
+def _aggregate(point: Result, ours: Sequence[str]) -> list[Any]:
+    aggregate = point.aggregate
     return [
         *(point.scenario, point.value),
-        *(found.get(name) for name in BASE),
-        *(found["stats"].get(name) for name in FIGURES),
-        *(found.get(name) for name in own),
+        *(aggregate.get(name) for name in BASE),
+        *(aggregate["stats"].get(name) for name in FIGURES),
+        *(aggregate.get(name) for name in ours),
     ]
 
 

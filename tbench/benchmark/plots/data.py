@@ -67,9 +67,9 @@ class Held:
 
 def held(points: Iterable[Result], unit: str) -> Iterator[Held]:
     """Every field that can be plotted; those that results hold besides the known ones as well."""
-    whole = list(points)
-    for field in (*KNOWN, *sorted(_others(whole))):
-        values = [value for one in whole if (value := one.number(field)) is not None]
+    results = list(points)
+    for field in (*KNOWN, *sorted(_others(results))):
+        values = [value for point in results if (value := point.number(field)) is not None]
         yield Held(
             field=field,
             unit=unit_of(field, unit),
@@ -121,8 +121,8 @@ def _others(points: Iterable[Result]) -> set[str]:
     """Numbers that results hold and no definition here knows."""
     return {
         name
-        for one in points
-        for name, value in one.aggregate.items()
+        for point in points
+        for name, value in point.aggregate.items()
         if name not in RUN and isinstance(value, (int, float)) and not isinstance(value, bool)
     } - {"repeat", "seed"}
 
@@ -170,9 +170,9 @@ def sheets(experiments: Sequence[BenchmarkFolder], key: str) -> list[Sheet]:
     if key == SCENARIO:
         return [_by_scenario(experiments)]
     if key == NONE:
-        return [sheet for one in experiments for sheet in _alone(one, experiments)]
+        return [sheet for folder in experiments for sheet in _alone(folder, experiments)]
     known = sorted(
-        {SCENARIO, NONE, FOLDER, *(name for one in experiments for name in one.metadata)}
+        {SCENARIO, NONE, FOLDER, *(name for folder in experiments for name in folder.metadata)}
     )
     if key not in known:
         raise InputError(f"--group-key {key}: no such field; there are {', '.join(known)}")
@@ -183,29 +183,31 @@ def _by_scenario(experiments: Sequence[BenchmarkFolder]) -> Sheet:
     several = len(experiments) > 1
     lines = [
         line
-        for one in experiments
-        for scenario in one.scenarios
-        for line in _lines(one, scenario, f"{scenario}, {one.name}" if several else scenario)
+        for folder in experiments
+        for scenario in folder.scenarios
+        for line in _lines(folder, scenario, f"{scenario}, {folder.name}" if several else scenario)
     ]
     return Sheet(
         name=SCENARIO, title="By traffic scenario", about=_about(experiments), lines=tuple(lines)
     )
 
 
-def _alone(one: BenchmarkFolder, experiments: Sequence[BenchmarkFolder]) -> Iterator[Sheet]:
-    several = f"{one.name}_" if len(experiments) > 1 else ""
-    for scenario in one.scenarios:
+def _alone(folder: BenchmarkFolder, experiments: Sequence[BenchmarkFolder]) -> Iterator[Sheet]:
+    several = f"{folder.name}_" if len(experiments) > 1 else ""
+    for scenario in folder.scenarios:
         yield Sheet(
             name=safe(f"{several}single_analysis_{scenario}"),
             title=scenario,
-            about=_about([one]),
-            lines=tuple(_lines(one, scenario, "")),
+            about=_about([folder]),
+            lines=tuple(_lines(folder, scenario, "")),
         )
 
 
 def _by_key(experiments: Sequence[BenchmarkFolder], scenario: str, key: str) -> Sheet:
     lines = [
-        line for one in experiments for line in _lines(one, scenario, f"{key}: {_value(one, key)}")
+        line
+        for folder in experiments
+        for line in _lines(folder, scenario, f"{key}: {_value(folder, key)}")
     ]
     return Sheet(
         name=safe(f"{scenario}_group_by_{key}"),
@@ -215,32 +217,32 @@ def _by_key(experiments: Sequence[BenchmarkFolder], scenario: str, key: str) -> 
     )
 
 
-def _lines(one: BenchmarkFolder, scenario: str, group: str) -> Iterator[Line]:
+def _lines(folder: BenchmarkFolder, scenario: str, group: str) -> Iterator[Line]:
     """The line of a scenario; one for each axis where more than one was swept."""
-    found = [(axis, points) for of, axis, points in one.series() if of == scenario]
-    for axis, points in found:
-        name = ", ".join(part for part in (group, axis) if part) if len(found) > 1 else group
-        yield Line(group=name, experiment=one.name, points=points)
+    series = [(axis, points) for of, axis, points in folder.series() if of == scenario]
+    for axis, points in series:
+        name = ", ".join(part for part in (group, axis) if part) if len(series) > 1 else group
+        yield Line(group=name, experiment=folder.name, points=points)
 
 
 def _about(experiments: Sequence[BenchmarkFolder]) -> str:
     """Tasks, models and backends, each once."""
-    found = {
-        name: dict.fromkeys(str(one.metadata.get(name) or "") for one in experiments)
+    values = {
+        name: dict.fromkeys(str(folder.metadata.get(name) or "") for folder in experiments)
         for name in ("task", "model", "api_backend")
     }
-    return "; ".join(", ".join(filter(None, words)) for words in found.values() if any(words))
+    return "; ".join(", ".join(filter(None, names)) for names in values.values() if any(names))
 
 
-def _value(one: BenchmarkFolder, key: str) -> str:
+def _value(folder: BenchmarkFolder, key: str) -> str:
     if key == FOLDER:
-        return one.name
-    found = one.metadata.get(key)
-    return found if isinstance(found, str) else json.dumps(found)
+        return folder.name
+    value = folder.metadata.get(key)
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _scenarios(experiments: Sequence[BenchmarkFolder]) -> list[str]:
-    return list(dict.fromkeys(name for one in experiments for name in one.scenarios))
+    return list(dict.fromkeys(name for folder in experiments for name in folder.scenarios))
 
 
 def safe(text: str) -> str:
@@ -251,12 +253,12 @@ def safe(text: str) -> str:
 # Rows: what the panels of a sheet show, as the results say it, unrounded.
 
 
-def dots(one: Panel, sheet: Sheet) -> Iterator[dict[str, Any]]:
+def dots(panel: Panel, sheet: Sheet) -> Iterator[dict[str, Any]]:
     """A row for each point and curve that has both values."""
-    for name, curve in zip(names(one), one.curves, strict=True):
+    for name, curve in zip(names(panel), panel.curves, strict=True):
         for line in sheet.lines:
             for point in line.points:
-                x, y = point.number(one.x), point.number(curve.field)
+                x, y = point.number(panel.x), point.number(curve.field)
                 if x is not None and y is not None:
                     yield {
                         **_who(line, point), "curve": name, "x": x, "y": y,
@@ -273,20 +275,20 @@ def _who(line: Line, point: Result) -> dict[str, Any]:
     }
 
 
-def names(one: Panel) -> list[str]:
+def names(panel: Panel) -> list[str]:
     """The curves in a legend; a number keeps apart those that would be called alike."""
-    found: list[str] = []
-    for curve in one.curves:
+    taken: list[str] = []
+    for curve in panel.curves:
         name = curve.label or label(curve.field, "")
-        found.append(f"{name} ({len(found) + 1})" if name in found else name)
-    return found
+        taken.append(f"{name} ({len(taken) + 1})" if name in taken else name)
+    return taken
 
 
-def codes(one: Panel, sheet: Sheet) -> Iterator[dict[str, Any]]:
+def codes(panel: Panel, sheet: Sheet) -> Iterator[dict[str, Any]]:
     """A row for each point and status: the share of its requests that failed so, over the bars before it."""
     for line in sheet.lines:
         for point in line.points:
-            x, n = point.number(one.x), point.number("num_requests")
+            x, n = point.number(panel.x), point.number("num_requests")
             if x is None or not n:
                 continue
             below = 0.0
@@ -301,8 +303,8 @@ def codes(one: Panel, sheet: Sheet) -> Iterator[dict[str, Any]]:
 
 def _counts(point: Result) -> dict[str, int]:
     """Failures by status, as far as the result says."""
-    found = point.aggregate.get("error_codes_frequency")
-    counts = found if isinstance(found, dict) else {}
+    frequency = point.aggregate.get("error_codes_frequency")
+    counts = frequency if isinstance(frequency, dict) else {}
     return {str(code): n for code, n in counts.items() if isinstance(n, int)}
 
 
@@ -317,10 +319,10 @@ def _phrase(code: str) -> str:
 def means(rows: Rows) -> Rows:
     """Repeats of a point as one: the means of x and y."""
     keys = ("group", "experiment", "scenario", "curve", "at")
-    found = []
+    averaged = []
     for key, of in groupby(rows, lambda row: tuple(row[name] for name in keys)):
         several = list(of)
-        found.append(
+        averaged.append(
             {
                 **dict(zip(keys, key, strict=True)),
                 "x": fmean(row["x"] for row in several),
@@ -328,4 +330,4 @@ def means(rows: Rows) -> Rows:
                 "runs": len(several),
             }
         )
-    return found
+    return averaged

@@ -94,8 +94,8 @@ FORMATS: Final[Mapping[str, Callable[[dict[str, Any]], bytes]]] = {
 
 def preset_for(name: str, experiments: Sequence[BenchmarkFolder]) -> Grid:
     """A preset that suits what was swept, and whether there are output tokens."""
-    axes = {point.axis for one in experiments for point in one.points}
-    speaks = not experiments or any(one.task not in BATCHED for one in experiments)
+    axes = {point.axis for folder in experiments for point in folder.points}
+    speaks = not experiments or any(folder.task not in BATCHED for folder in experiments)
     return preset(name, axes.pop() if len(axes) == 1 else SWEPT, speaks=speaks)
 
 
@@ -106,7 +106,7 @@ def checked(
 
     Raises InputError for a key that is none, a field that no result has, and a folder without results.
     """
-    points = [point for one in experiments for point in one.points]
+    points = [point for folder in experiments for point in folder.points]
     if not points:
         raise InputError(f"{experiments[0].folder}: there is no result to plot in it")
     check(grid, points, place)
@@ -114,7 +114,7 @@ def checked(
 
 
 def plot(
-    found: Sequence[Sheet],
+    plotted: Sequence[Sheet],
     grid: Grid,
     folder: Path,
     unit: Unit,
@@ -124,7 +124,7 @@ def plot(
 
     Raises InputError where a file cannot be written.
     """
-    for sheet in found:
+    for sheet in plotted:
         for name, spec, single in _pictures(sheet, grid, unit):
             for form in formats:
                 if not (single and form == "html"):
@@ -138,16 +138,16 @@ def default_plots(folder: Path) -> list[Path]:
 
     None without a result. Raises InputError as `load_experiments` and `plot`.
     """
-    found = load_experiments(folder)
-    if not any(one.points for one in found):
+    folders = load_experiments(folder)
+    if not any(each.points for each in folders):
         return []
-    grid = preset_for("2x4_default", found)
-    return list(plot(checked(found, grid), grid, folder, found[0].unit))
+    grid = preset_for("2x4_default", folders)
+    return list(plot(checked(folders, grid), grid, folder, folders[0].unit))
 
 
 def _pictures(sheet: Sheet, grid: Grid, unit: Unit) -> Iterator[tuple[str, dict[str, Any], bool]]:
     """Names without their endings, specifications, and whether it is of a single panel."""
-    for one in grid.panels:
-        yield f"{sheet.name}_{safe(one.title)}", drawing.single(sheet, one, unit), True
-    whole = drawing.whole(sheet, grid, unit)
-    yield f"{sheet.name}_combined_plots_{grid.rows}x{grid.columns}", whole, False
+    for panel in grid.panels:
+        yield f"{sheet.name}_{safe(panel.title)}", drawing.single(sheet, panel, unit), True
+    combined = drawing.whole(sheet, grid, unit)
+    yield f"{sheet.name}_combined_plots_{grid.rows}x{grid.columns}", combined, False

@@ -21,14 +21,6 @@ DASHES: Final[Mapping[str, list[int]]] = {
     "-.": [7, 3, 2, 3],
     ":": [2, 3],
 }
-LETTERS: Final[Mapping[str, str]] = {
-    "b": "#0000ff", "g": "#008000", "r": "#ff0000", "c": "#00bfbf", "m": "#bf00bf", "y": "#bfbf00",
-    "k": "#000000", "w": "#ffffff",
-    "tab:blue": "#1f77b4", "tab:orange": "#ff7f0e", "tab:green": "#2ca02c", "tab:red": "#d62728",
-    "tab:purple": "#9467bd", "tab:brown": "#8c564b", "tab:pink": "#e377c2", "tab:gray": "#7f7f7f",
-    "tab:olive": "#bcbd22", "tab:cyan": "#17becf",
-}  # fmt: skip
-"""Colours as matplotlib's users write them, besides the names and forms of CSS."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,82 +75,82 @@ def read_grid(path: Path) -> Grid:
 
 def grid_of(content: object, place: str) -> Grid:
     """The same from what JSON holds; `place` is what complaints begin with."""
-    whole = _Object(content, place, "")
-    layout = whole.child("layout")
+    config = _Object(content, place, "")
+    layout = config.child("layout")
     rows = layout.whole("rows", MOST_ROWS, 2)
     columns = layout.whole("cols", MOST_COLUMNS, 4)
     size = layout.pair("figsize")
     layout.end()
-    panels = tuple(_panel(one, rows, columns) for one in whole.children("plots"))
-    whole.end()
+    panels = tuple(_panel(entry, rows, columns) for entry in config.children("plots"))
+    config.end()
     if not panels:
-        raise whole.wrong("plots", "there is none; give at least one")
+        raise config.wrong("plots", "there is none; give at least one")
     taken: dict[tuple[int, int], int] = {}
     for number, panel in enumerate(panels):
         if panel.position in taken:
-            raise whole.wrong(
+            raise config.wrong(
                 f"plots[{number}].position",
                 f"{list(panel.position)} is taken by plots[{taken[panel.position]}]",
             )
         taken[panel.position] = number
     if size and min(size) <= 0:
-        raise whole.wrong("layout.figsize", "two sizes above 0, in inches")
+        raise config.wrong("layout.figsize", "two sizes above 0, in inches")
     return Grid(rows=rows, columns=columns, panels=panels, size=size)
 
 
-def _panel(one: "_Object", rows: int, columns: int) -> Panel:
+def _panel(entry: "_Object", rows: int, columns: int) -> Panel:
     panel = Panel(
-        title=one.text("title"),
-        x=one.text("x_field"),
-        curves=_curves(one),
-        position=_position(one, rows, columns),
-        x_label=one.maybe("x_label"),
-        y_label=one.maybe("y_label"),
-        kind=cast("Kind", one.among("plot_type", ("line", "scatter", "bar")) or "line"),
-        scale=cast("Scale | None", one.among("y_scale", ("linear", "log"))),
+        title=entry.text("title"),
+        x=entry.text("x_field"),
+        curves=_curves(entry),
+        position=_position(entry, rows, columns),
+        x_label=entry.maybe("x_label"),
+        y_label=entry.maybe("y_label"),
+        kind=cast("Kind", entry.among("plot_type", ("line", "scatter", "bar")) or "line"),
+        scale=cast("Scale | None", entry.among("y_scale", ("linear", "log"))),
     )
-    one.end()
+    entry.end()
     return panel
 
 
-def _curves(one: "_Object") -> tuple[Curve, ...]:
-    field, several = one.maybe("y_field"), one.children("y_fields")
+def _curves(entry: "_Object") -> tuple[Curve, ...]:
+    field, several = entry.maybe("y_field"), entry.children("y_fields")
     if field is not None and several:
-        raise one.wrong("y_fields", "y_field is there as well; give one of the two")
+        raise entry.wrong("y_fields", "y_field is there as well; give one of the two")
     if field is not None:
         return (Curve(field=field),)
     if not several:
-        raise one.wrong("y_field", "missing; give y_field, or y_fields with at least one")
+        raise entry.wrong("y_field", "missing; give y_field, or y_fields with at least one")
     return tuple(_curve(each) for each in several)
 
 
-def _curve(one: "_Object") -> Curve:
-    colour = one.maybe("color")
+def _curve(entry: "_Object") -> Curve:
+    colour = entry.maybe("color")
     curve = Curve(
-        field=one.text("field"),
-        label=one.maybe("label"),
-        colour=None if colour is None else _colour(one, colour),
-        dash=one.among("linestyle", tuple(DASHES)),
+        field=entry.text("field"),
+        label=entry.maybe("label"),
+        colour=None if colour is None else _colour(entry, colour),
+        dash=entry.among("linestyle", tuple(DASHES)),
     )
-    one.end()
+    entry.end()
     return curve
 
 
-def _colour(one: "_Object", text: str) -> str:
+def _colour(entry: "_Object", text: str) -> str:
     try:
-        red, green, blue = ImageColor.getrgb(LETTERS.get(text, text))[:3]
+        red, green, blue = ImageColor.getrgb(text)[:3]
     except ValueError:
-        raise one.wrong("color", f"{text!r} is no colour; as in blue or #1f77b4") from None
+        raise entry.wrong("color", f"{text!r} is no colour of CSS; as in blue or #1f77b4") from None
     return f"#{red:02x}{green:02x}{blue:02x}"
 
 
-def _position(one: "_Object", rows: int, columns: int) -> tuple[int, int]:
-    pair = one.pair("position")
+def _position(entry: "_Object", rows: int, columns: int) -> tuple[int, int]:
+    pair = entry.pair("position")
     if pair is None or any(value != int(value) or value < 0 for value in pair):
-        raise one.wrong("position", "give row and column from 0, as in [0, 1]")
+        raise entry.wrong("position", "give row and column from 0, as in [0, 1]")
     row, column = map(int, pair)
     if row >= rows or column >= columns:
-        raise one.wrong("position", f"[{row}, {column}] is outside {rows} rows of {columns}")
+        raise entry.wrong("position", f"[{row}, {column}] is outside {rows} rows of {columns}")
     return row, column
 
 
@@ -178,49 +170,49 @@ class _Object:
         return InputError(f"{self._file}: {f'{place}: ' if place else ''}{what}")
 
     def text(self, key: str) -> str:
-        found = self.maybe(key)
-        if not found:
+        value = self.maybe(key)
+        if not value:
             raise self.wrong(key, "missing; give a text")
-        return found
+        return value
 
     def maybe(self, key: str) -> str | None:
-        found = self._left.pop(key, None)
-        if found is not None and not isinstance(found, str):
-            raise self.wrong(key, f"{found!r} is not a text")
-        return found
+        value = self._left.pop(key, None)
+        if value is not None and not isinstance(value, str):
+            raise self.wrong(key, f"{value!r} is not a text")
+        return value
 
     def among(self, key: str, words: Sequence[str]) -> str | None:
-        found = self.maybe(key)
-        if found is not None and found not in words:
-            raise self.wrong(key, f"{found!r} is none of {' '.join(words)}")
-        return found
+        value = self.maybe(key)
+        if value is not None and value not in words:
+            raise self.wrong(key, f"{value!r} is none of {' '.join(words)}")
+        return value
 
     def whole(self, key: str, most: int, usual: int) -> int:
-        found = self._left.pop(key, usual)
-        if not isinstance(found, int) or isinstance(found, bool) or not 1 <= found <= most:
-            raise self.wrong(key, f"{found!r} is not a whole number from 1 to {most}")
-        return found
+        value = self._left.pop(key, usual)
+        if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= most:
+            raise self.wrong(key, f"{value!r} is not a whole number from 1 to {most}")
+        return value
 
     def pair(self, key: str) -> tuple[float, float] | None:
-        found = self._left.pop(key, None)
-        if found is None:
+        value = self._left.pop(key, None)
+        if value is None:
             return None
-        numbers = isinstance(found, list) and all(
-            isinstance(one, (int, float)) and not isinstance(one, bool) for one in found
+        numbers = isinstance(value, list) and all(
+            isinstance(number, (int, float)) and not isinstance(number, bool) for number in value
         )
-        if not numbers or len(found) != 2:
-            raise self.wrong(key, f"{found!r} is not two numbers")
-        return found[0], found[1]
+        if not numbers or len(value) != 2:
+            raise self.wrong(key, f"{value!r} is not two numbers")
+        return value[0], value[1]
 
     def child(self, key: str) -> "_Object":
         return _Object(self._left.pop(key, None) or {}, self._file, self._below(key))
 
     def children(self, key: str) -> list["_Object"]:
-        found = self._left.pop(key, None) or []
-        if not isinstance(found, list):
+        value = self._left.pop(key, None) or []
+        if not isinstance(value, list):
             raise self.wrong(key, "not a list")
         place = self._below(key)
-        return [_Object(one, self._file, f"{place}[{k}]") for k, one in enumerate(found)]
+        return [_Object(entry, self._file, f"{place}[{k}]") for k, entry in enumerate(value)]
 
     def end(self) -> None:
         """Everything was read: what is left is a mistake."""
@@ -342,7 +334,7 @@ def preset(name: str, axis: str = SWEPT, *, speaks: bool = True) -> Grid:
 
 def _plot(panel: Row, number: int, columns: int, *, speaks: bool) -> dict[str, Any]:
     title, x, y, kind = panel
-    curves = [{"field": y}] if isinstance(y, str) else [dict(one) for one in y]
+    curves = [{"field": y}] if isinstance(y, str) else [dict(part) for part in y]
     if not speaks:
         title, x = _read(title, WORDS), _read(x, INSTEAD)
         for curve in curves:

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import altair as alt
 
-from tbench.analysis.charts.drawing import COLOURS, DASHES, SHAPES, THEME, Rows
+from tbench.analysis.charts.drawing import COLOURS, DASHES, SHAPES, THEME, Rows, ticks
 from tbench.benchmark.figures import LATENCIES
 from tbench.benchmark.plots.data import Sheet, codes, dots, label, means, metric_of, names
 from tbench.benchmark.plots.layout import DASHES as STYLES
@@ -26,11 +26,11 @@ ROOM: Final = 0.05
 class Look:
     """How curves and groups are told apart: groups by colour and shape; curves by colour, or by dash."""
 
-    def __init__(self, one: Panel, sheet: Sheet) -> None:
-        self._names = names(one)
-        self._panel = one
+    def __init__(self, panel: Panel, sheet: Sheet) -> None:
+        self._names = names(panel)
+        self._panel = panel
         self._sheet = sheet
-        self._curves = len(one.curves) > 1
+        self._curves = len(panel.curves) > 1
         self._groups = len(sheet.groups) > 1
 
     @property
@@ -47,9 +47,9 @@ class Look:
     def colour(self) -> alt.Color:
         if self._groups or not self._curves:
             domain, colours, _ = scheme(self._sheet)
-            own = self._panel.curves[0].colour
-            if own and not self._groups:
-                colours = [own]
+            colour = self._panel.curves[0].colour
+            if colour and not self._groups:
+                colours = [colour]
             return alt.Color("group:N", scale=alt.Scale(domain=domain, range=colours), legend=None)
         colours = [
             curve.colour or COLOURS[k % len(COLOURS)] for k, curve in enumerate(self._panel.curves)
@@ -94,11 +94,11 @@ def scheme(sheet: Sheet) -> tuple[list[str], list[str], list[str]]:
     return groups, colours, [SHAPES[turn % len(SHAPES)] for turn in turns]
 
 
-def x_axis(one: Panel, rows: Rows, unit: str) -> alt.X:
+def x_axis(panel: Panel, rows: Rows, unit: str) -> alt.X:
     """Places side by side for what is swept in steps, else a scale; latencies are in `unit`."""
-    if one.x in STEPS:
-        return steps(one, rows, unit)
-    title = in_unit(one.x_label, one, unit) or label(one.x, unit)
+    if panel.x in STEPS:
+        return steps(panel, rows, unit)
+    title = in_unit(panel.x_label, panel, unit) or label(panel.x, unit)
     scale = alt.Scale(domain=_span([row["x"] for row in rows]), nice=False, zero=False)
     return alt.X("x:Q", title=title, scale=scale, axis=_AXIS)
 
@@ -110,9 +110,9 @@ def _span(values: Sequence[float]) -> list[float]:
     return [max(0.0, low - room) if low >= 0 else low - room, high + room]
 
 
-def steps(one: Panel, rows: Rows, unit: str) -> alt.X:
+def steps(panel: Panel, rows: Rows, unit: str) -> alt.X:
     """X as places side by side, by size."""
-    title = in_unit(one.x_label, one, unit) or label(one.x, unit)
+    title = in_unit(panel.x_label, panel, unit) or label(panel.x, unit)
     values = sorted({row["x"] for row in rows})
     return alt.X(
         "x:O",
@@ -122,34 +122,38 @@ def steps(one: Panel, rows: Rows, unit: str) -> alt.X:
     )
 
 
-def y_axis(one: Panel, unit: str, *, log: bool) -> alt.Y:
-    """A scale from 0, or a logarithmic one, which its title says."""
-    fields: Sequence[str] = [curve.field for curve in one.curves]
-    title = in_unit(one.y_label, one, unit) or _title(fields, unit)
-    scale = alt.Scale(type="log", nice=False, padding=14) if log else alt.Scale(zero=True)
-    rate = set(fields) == {"error_rate"}
-    axis = alt.Axis(format=".3~%", tickCount=5) if rate else _AXIS
-    return alt.Y("y:Q", title=title + (", log" if log else ""), scale=scale, axis=axis)
+def y_axis(panel: Panel, unit: str, values: Sequence[float] = ()) -> alt.Y:
+    """A scale from 0; over `values`, all above 0, a logarithmic one, which its title says."""
+    fields: Sequence[str] = [curve.field for curve in panel.curves]
+    title = in_unit(panel.y_label, panel, unit) or _title(fields, unit)
+    if values:
+        room = (max(values) / min(values)) ** ROOM * 1.05
+        domain = [min(values) / room, max(values) * room]
+        scale = alt.Scale(type="log", domain=domain, nice=False)
+        places = alt.Axis(format=",.6~g", values=ticks(*domain))
+        return alt.Y("y:Q", title=f"{title}, log", scale=scale, axis=places)
+    axis = alt.Axis(format=".3~%", tickCount=5) if set(fields) == {"error_rate"} else _AXIS
+    return alt.Y("y:Q", title=title, scale=alt.Scale(zero=True), axis=axis)
 
 
 def _title(fields: Sequence[str], unit: str) -> str:
     """Of several fields what they have in common: the metric, or the unit."""
     if len(fields) == 1:
         return label(fields[0], unit)
-    whole = [label(field, unit) for field in fields]
+    labels = [label(field, unit) for field in fields]
     metrics = {metric_of(field) for field in fields}
     if len(metrics) == 1 and None not in metrics:
-        return whole[0].split(" ", 1)[1]
-    units = {text[text.rfind("(") :] if "(" in text else "" for text in whole}
+        return labels[0].split(" ", 1)[1]
+    units = {text[text.rfind("(") :] if "(" in text else "" for text in labels}
     return units.pop().strip("()") or "value" if len(units) == 1 else "value"
 
 
 _AXIS: Final = alt.Axis(format=",.6~g", labelOverlap="greedy", labelSeparation=6, tickCount=6)
 
 
-def in_unit(text: str | None, one: Panel, unit: str) -> str:
+def in_unit(text: str | None, panel: Panel, unit: str) -> str:
     """A text of the layout's, with the unit of latencies that is asked for."""
-    latencies = any(metric_of(field) in LATENCIES for field in one.fields)
+    latencies = any(metric_of(field) in LATENCIES for field in panel.fields)
     if not text or not latencies:
         return text or ""
     other = "s" if unit == "ms" else "ms"
@@ -221,10 +225,10 @@ class _Plot:
         return self.frame.tables.on(f"{what} {row},{column}", rows)
 
 
-def panel(one: Panel, frame: Frame) -> alt.LayerChart:
+def layered(panel: Panel, frame: Frame) -> alt.LayerChart:
     """The plot; where no point has both values, that is what it says."""
-    of = _Plot(panel=one, frame=frame)
-    text = in_unit(one.title, one, frame.unit)
+    of = _Plot(panel=panel, frame=frame)
+    text = in_unit(panel.title, panel, frame.unit)
     title = alt.TitleParams(
         text=textwrap.wrap(text, int(frame.width / LETTER)), anchor="start", fontSize=13, color=INK,
         offset=8,
@@ -244,17 +248,17 @@ def _layers(of: _Plot) -> list[alt.Chart]:
 
 def _nothing(of: _Plot) -> list[alt.Chart]:
     failed = any(point.number("num_error_requests") for point in of.frame.sheet.points)
-    said = "no request failed" if of.stacked and not failed else "no point has both values"
-    layer = of.on("nothing", [{"said": said}])
+    reason = "no request failed" if of.stacked and not failed else "no point has both values"
+    layer = of.on("nothing", [{"said": reason}])
     return [layer.mark_text(fontSize=13, color=INK, opacity=0.6).encode(text="said:N")]
 
 
 def _curves(of: _Plot, rows: Rows) -> list[alt.Chart]:
     """Lines or dots, beside each dot the value that was swept (or its y, where that is x)."""
-    one, look = of.panel, Look(of.panel, of.frame.sheet)
-    log = one.log and min(row["y"] for row in rows) > 0
-    middles = means(rows)
-    x, y = x_axis(one, rows, of.frame.unit), y_axis(one, of.frame.unit, log=log)
+    panel, look = of.panel, Look(of.panel, of.frame.sheet)
+    middles, values = means(rows), [row["y"] for row in rows]
+    x = x_axis(panel, rows, of.frame.unit)
+    y = y_axis(panel, of.frame.unit, values if panel.log and min(values) > 0 else ())
     middle = of.on("means", middles).encode(x=x, y=y, color=look.colour)
     line = middle.mark_line(strokeWidth=2).encode(
         order="at:Q", detail=["experiment:N", "scenario:N", "curve:N"], strokeDash=look.dash
@@ -264,7 +268,7 @@ def _curves(of: _Plot, rows: Rows) -> list[alt.Chart]:
         tooltip=_tip("group", "experiment", "curve", "at", "repeat", "x", "y"),
     )  # fmt: skip
     texts = _marks(of, middles, x, y)
-    return [line, dot, *texts] if one.kind == "line" else [dot, *texts]
+    return [line, dot, *texts] if panel.kind == "line" else [dot, *texts]
 
 
 def _marks(of: _Plot, middles: Rows, x: alt.X, y: alt.Y) -> list[alt.Chart]:
@@ -302,7 +306,7 @@ def _bars(of: _Plot, rows: Rows) -> list[alt.Chart]:
         row["mark"] = _short(row["y"])
     several = len({row["bar"] for row in middles}) > 1
     bars = of.on("means", middles).encode(
-        x=steps(of.panel, middles, of.frame.unit), y=y_axis(of.panel, of.frame.unit, log=False)
+        x=steps(of.panel, middles, of.frame.unit), y=y_axis(of.panel, of.frame.unit)
     )
     tip = _tip("group", "experiment", "curve", "at", "y", "runs")
     bar = bars.mark_bar().encode(color=look.colour, opacity=look.opacity, tooltip=tip)
@@ -337,8 +341,8 @@ def _stacks(of: _Plot, rows: Rows) -> list[alt.Chart]:
 
 def _all_values(of: _Plot) -> alt.X:
     """Every value that was swept has its place, also where nothing failed."""
-    found = (point.number(of.panel.x) for point in of.frame.sheet.points)
-    return steps(of.panel, [{"x": value} for value in found if value is not None], of.frame.unit)
+    values = (point.number(of.panel.x) for point in of.frame.sheet.points)
+    return steps(of.panel, [{"x": value} for value in values if value is not None], of.frame.unit)
 
 
 def _by_code(rows: Rows) -> alt.Color:
@@ -396,7 +400,7 @@ def whole(sheet: Sheet, grid: Grid, unit: str) -> dict[str, Any]:
     tables = Tables()
     width, height = _size(grid)
     frame = Frame(sheet=sheet, width=width, height=height, unit=unit, tables=tables)
-    places = {one.position: one for one in grid.panels}
+    places = {panel.position: panel for panel in grid.panels}
     cells = [
         _cell(places.get((row, column)), frame)
         for row in range(grid.rows)
@@ -405,11 +409,11 @@ def whole(sheet: Sheet, grid: Grid, unit: str) -> dict[str, Any]:
     return _spec(sheet, [alt.concat(*cells, columns=grid.columns).resolve_scale(**_APART)], tables)
 
 
-def single(sheet: Sheet, one: Panel, unit: str) -> dict[str, Any]:
+def single(sheet: Sheet, panel: Panel, unit: str) -> dict[str, Any]:
     """The specification of one panel by itself."""
     tables = Tables()
     frame = Frame(sheet=sheet, width=ALONE[0], height=ALONE[1], unit=unit, tables=tables)
-    return _spec(sheet, [panel(one, frame)], tables)
+    return _spec(sheet, [layered(panel, frame)], tables)
 
 
 _APART: Final[Any] = {"color": "independent", "strokeDash": "independent", "shape": "independent",
@@ -427,10 +431,10 @@ def _size(grid: Grid) -> tuple[float, float]:
     )
 
 
-def _cell(one: Panel | None, frame: Frame) -> Any:  # noqa: ANN401
+def _cell(panel: Panel | None, frame: Frame) -> Any:  # noqa: ANN401
     """A panel, or its place left empty."""
-    if one:
-        return panel(one, frame)
+    if panel:
+        return layered(panel, frame)
     empty = frame.tables.on("empty", [{}]).mark_point(opacity=0)
     return empty.properties(width=frame.width, height=frame.height)
 
@@ -486,15 +490,15 @@ def _silent(point: Result) -> bool:
 
 def _named(sheet: Sheet, what: str, of: Callable[[Result], bool]) -> Iterator[str]:
     """A line that names the points of which something holds, the first few of them."""
-    found = [
+    places = [
         f"{line.group or point.scenario} at {AXIS_WORDS[point.axis]} {point.value:g}"
         for line in sheet.lines
         for point in line.points
         if of(point)
     ]
-    if found:
-        more = len(found) - MOST_NOTES
-        yield f"{what}: {'; '.join(found[:MOST_NOTES])}{f'; and {more} more' if more > 0 else ''}."
+    if places:
+        more = len(places) - MOST_NOTES
+        yield f"{what}: {'; '.join(places[:MOST_NOTES])}{f'; and {more} more' if more > 0 else ''}."
 
 
 AXIS_WORDS: Final = {
