@@ -4,9 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tbench.analysis.arms import Arm, load_arm
-from tbench.analysis.compare import CompareOptions
+from tbench.analysis.compare import CompareOptions, compare_files
 from tbench.analysis.comparison import Comparisons
-from tbench.analysis.sketched import compare_files
 from tbench.replay.warmup import parse_warmup
 
 
@@ -18,7 +17,6 @@ def compare(
     quantiles: Sequence[float] = (),
     paired: bool = True,
     warmup: str | None = None,
-    sketch: bool = False,
 ) -> Comparisons:
     """Compare two runs (or captured traces) of one trace: candidate / baseline, with intervals.
 
@@ -29,7 +27,6 @@ def compare(
         quantiles: between 0 and 1; none means the defaults.
         paired: request by request; False compares arms that do not share a trace, more weakly.
         warmup: `auto`, `none`, seconds or a share such as `5%`; None keeps what the runs were made with.
-        sketch: count values instead of keeping them, as is done by itself for over 5,000,000 requests.
 
     Returns all that the two say about each other; printed, it is the table of `tbench compare`.
 
@@ -41,7 +38,7 @@ def compare(
         paired=paired,
         warmup=None if warmup is None else parse_warmup(warmup),
     )
-    return compare_files(Path(baseline), Path(candidate), question, sketch=sketch)
+    return compare_files(Path(baseline), Path(candidate), question)
 
 
 def report(run: str | Path) -> Arm:

@@ -96,7 +96,7 @@ class Arm:
 
     def check_not_empty(self) -> None:
         """Raise InputError where no request was sent, or answered; InvalidRunError where some were lost."""
-        synthesised = self.run.header.get("synthesised")  # only a trace's; sketches have no columns
+        synthesised = self.run.header.get("synthesised")  # only a trace's
         if len(self) and synthesised and where(self.columns, "outcome", Outcome.INCOMPLETE).all():
             raise InputError(
                 f"{self.path}: no answers recorded (it was synthesised); replay it first, or see "

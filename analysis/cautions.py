@@ -4,7 +4,6 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 
@@ -27,49 +26,12 @@ _LATE = (0.99, 0.95, 0.9)
 """The lag is compared at the first of these that there are enough requests for."""
 
 
-class Grounds(Protocol):
-    """What a check may ask of two arms, whether their requests are at hand or only counted.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ComparedArms:
+    """What a check may ask: the two arms, which of their requests are compared, and the failures.
 
     Of pairs, the baseline's comes first.
     """
-
-    @property
-    def baseline(self) -> Arm: ...
-
-    @property
-    def candidate(self) -> Arm: ...
-
-    @property
-    def match(self) -> Match: ...
-
-    @property
-    def errors(self) -> ErrorDifference: ...
-
-    def counts(self, metric: str) -> list[int]:
-        """How many values of a metric the compared requests have."""
-
-    def quantiles(self, metric: str, points: Sequence[float]) -> list[list[float]]:
-        """Their quantiles; none of no values."""
-
-    def lags(self, points: Sequence[float]) -> list[list[float]]:
-        """Quantiles of how late the client itself sent: a wait for valve or connection is not its own."""
-
-    def worst(self, metric: str, points: Sequence[float]) -> list[list[float]]:
-        """The same with every failure as bad as a timeout."""
-
-    def length_ratio(self) -> float:
-        """How many times as long the candidate's answers are, typically; 1 where nobody counted."""
-
-    def cached_shares(self) -> list[float]:
-        """The share of prompt tokens that came from the server's cache."""
-
-    def finish_reasons(self) -> list[Mapping[str, int]]:
-        """How often answers ended for each reason, as far as the server said."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Evidence:
-    """Grounds of requests that are at hand: the two arms, which requests are compared, and the failures."""
 
     baseline: Arm
     candidate: Arm
@@ -86,77 +48,79 @@ class Evidence:
         return first, second
 
     def counts(self, metric: str) -> list[int]:
+        """How many values of a metric the compared requests have."""
         return [int((~np.isnan(side)).sum()) for side in self.pair(metric)]
 
     def quantiles(self, metric: str, points: Sequence[float]) -> list[list[float]]:
+        """Their quantiles; none of no values."""
         return [several(side, points) for side in self.pair(metric)]
 
     def lags(self, points: Sequence[float]) -> list[list[float]]:
-        own = (
+        """Quantiles of how late the client itself sent: waits for a connection or the limit do not count."""
+        lateness = (
             np.where(arm.ok, measures.client_lag(arm.columns), np.nan)[places]
             for arm, places in self.sides()
         )
-        return [several(side, points) for side in own]
+        return [several(side, points) for side in lateness]
 
     def worst(self, metric: str, points: Sequence[float]) -> list[list[float]]:
-        whole = (composite(arm, METRICS[metric])[places] for arm, places in self.sides())
-        return [several(side, points) for side in whole]
+        """Quantiles with every failure as bad as a timeout."""
+        composites = (composite(arm, METRICS[metric])[places] for arm, places in self.sides())
+        return [several(side, points) for side in composites]
 
     def length_ratio(self) -> float:
+        """How many times as long the candidate's answers are, typically; 1 where nobody counted."""
         first, second = self.pair("output_tokens")
         if self.match.paired:
             both = (first > 0) & (second > 0)
             return float(np.median(second[both] / first[both])) if both.any() else 1.0
-        return ratio_of_medians(self)
+        medians = [value for side in self.quantiles("output_tokens", [0.5]) for value in side]
+        return medians[1] / medians[0] if len(medians) == 2 and all(medians) else 1.0
 
     def cached_shares(self) -> list[float]:
+        """The share of prompt tokens that came from the server's cache."""
         pairs = zip(self.pair("cached_tokens"), self.pair("prompt_tokens"), strict=True)
         totals = ((np.nansum(cached), np.nansum(prompt)) for cached, prompt in pairs)
         return [float(cached / prompt) if prompt else 0.0 for cached, prompt in totals]
 
     def finish_reasons(self) -> list[Mapping[str, int]]:
+        """How often answers ended for each reason, as far as the server said."""
         return [tally(arm.columns, "finish_reason", places) for arm, places in self.sides()]
 
 
-def ratio_of_medians(grounds: Grounds) -> float:
-    """Of the output tokens; 1 where an arm has none."""
-    first, second = grounds.quantiles("output_tokens", [0.5])
-    return second[0] / first[0] if all([*first, *second]) and first and second else 1.0
-
-
-def cautions(grounds: Grounds, codes: Iterable[str] | None = None) -> tuple[Caution, ...]:
+def cautions(compared: ComparedArms, codes: Iterable[str] | None = None) -> tuple[Caution, ...]:
     """All that holds of this comparison as a whole; of these codes only, where they are given."""
     return tuple(
         Caution(code=code, text=text)
         for code in (CHECKS if codes is None else codes)
-        if (text := CHECKS[code](grounds)) is not None
+        if (text := CHECKS[code](compared)) is not None
     )
 
 
-def _invalid_run(grounds: Grounds) -> str | None:
-    arms = (grounds.baseline, grounds.candidate)
+def _invalid_run(compared: ComparedArms) -> str | None:
+    arms = (compared.baseline, compared.candidate)
     causes = [f"{arm.name}: {arm.invalid_because}" for arm in arms if arm.invalid_because]
     return "; ".join(causes) or None
 
 
-def _buffered(grounds: Grounds) -> str | None:
-    arms = (grounds.baseline, grounds.candidate)
+def _buffered(compared: ComparedArms) -> str | None:
+    arms = (compared.baseline, compared.candidate)
     return "; ".join(f"{arm.name}: {arm.buffered}" for arm in arms if arm.buffered) or None
 
 
-def _uncertain(grounds: Grounds) -> str | None:
-    arms = [arm for arm in (grounds.baseline, grounds.candidate) if arm.uncertain]
+def _uncertain(compared: ComparedArms) -> str | None:
+    arms = [arm for arm in (compared.baseline, compared.candidate) if arm.uncertain]
     if not arms:
         return None
     counts = ", ".join(f"{arm.name} {arm.uncertain:,} of {len(arm):,}" for arm in arms)
     return f"first tokens were read late and may have come over 1 ms before their stamp: {counts}"
 
 
-def _lag(grounds: Grounds) -> str | None:
-    n = min(grounds.counts("lag"))
+def _lag(compared: ComparedArms) -> str | None:
+    n = min(compared.counts("lag"))
     p = next((p for p in _LATE if n >= minimum_n(p)), 0.5)
-    late = [one for side in grounds.lags([p]) for one in side]
-    middles = [one for side in grounds.quantiles("ttft", [0.5]) for one in side]
+    late = [one for side in compared.lags([p]) for one in side]
+    middles = [one for side in compared.quantiles("ttft", [0.5]) for one in side]
     if len(late + middles) < 4:
         return None
     if abs(late[0] - late[1]) <= LAG * min(middles):
@@ -168,19 +132,19 @@ def _lag(grounds: Grounds) -> str | None:
     )
 
 
-def _output_length(grounds: Grounds) -> str | None:
-    ratio = grounds.length_ratio()
+def _output_length(compared: ComparedArms) -> str | None:
+    ratio = compared.length_ratio()
     if abs(ratio - 1) <= LENGTH:
         return None
-    medians = [one for side in grounds.quantiles("output_tokens", [0.5]) for one in side]
+    medians = [one for side in compared.quantiles("output_tokens", [0.5]) for one in side]
     return (
         f"the candidate's answers are {ratio:.2f} times as long (median {medians[0]:.0f} and "
         f"{medians[1]:.0f} tokens); e2e compares lengths too, tpot and e2e_per_token do not"
     )
 
 
-def _cached(grounds: Grounds) -> str | None:
-    shares = grounds.cached_shares()
+def _cached(compared: ComparedArms) -> str | None:
+    shares = compared.cached_shares()
     if abs(shares[0] - shares[1]) <= CACHED:
         return None
     return (
@@ -189,8 +153,8 @@ def _cached(grounds: Grounds) -> str | None:
     )
 
 
-def _error_mix(grounds: Grounds) -> str | None:
-    errors = grounds.errors
+def _error_mix(compared: ComparedArms) -> str | None:
+    errors = compared.errors
     parts = []
     if not errors.low <= 0 <= errors.high:
         parts.append(f"failures {errors.baseline:.1%} against {errors.candidate:.1%}")
@@ -204,9 +168,9 @@ def _error_mix(grounds: Grounds) -> str | None:
     return f"{', '.join(parts)}; latencies are of the successes only"
 
 
-def _finish(grounds: Grounds) -> str | None:
+def _finish(compared: ComparedArms) -> str | None:
     """Answers that were cut ("length") are not those that ended by themselves ("stop")."""
-    first, second = (Counter(reasons) for reasons in grounds.finish_reasons())
+    first, second = (Counter(reasons) for reasons in compared.finish_reasons())
     n, m = first.total(), second.total()
     if not n or not m:
         return None
@@ -226,12 +190,12 @@ def _apart(one: tuple[int, int], other: tuple[int, int]) -> bool:
     return abs(one[0] / one[1] - other[0] / other[1]) > FINISH and not low <= 0 <= high
 
 
-def _survivor_bias(grounds: Grounds) -> str | None:
+def _survivor_bias(compared: ComparedArms) -> str | None:
     """Failing fast can look fast: does the sign change when a failure counts as the worst latency?"""
-    if not grounds.errors.baseline and not grounds.errors.candidate:
+    if not compared.errors.baseline and not compared.errors.candidate:
         return None
     for name in ("ttft", "e2e"):
-        plain, whole = grounds.quantiles(name, _HEADLINES), grounds.worst(name, _HEADLINES)
+        plain, whole = compared.quantiles(name, _HEADLINES), compared.worst(name, _HEADLINES)
         if not all(plain):
             continue
         for p, one, other in zip(
@@ -258,18 +222,18 @@ def _change(first: float, second: float) -> str:
     return f"{second / first - 1:+.1%}" if first > 0 else "up from zero"
 
 
-def _partial(grounds: Grounds) -> str | None:
-    first, second = grounds.match.alone
+def _partial(compared: ComparedArms) -> str | None:
+    first, second = compared.match.alone
     if not first and not second:
         return None
     return (
         f"{first:,} requests are only in the baseline and {second:,} only in the candidate: "
-        f"{len(grounds.match.baseline):,} in both are compared"
+        f"{len(compared.match.baseline):,} in both are compared"
     )
 
 
-def _warm_up(grounds: Grounds) -> str | None:
-    first, second = grounds.match.dropped
+def _warm_up(compared: ComparedArms) -> str | None:
+    first, second = compared.match.dropped
     if not first and not second:
         return None
     if first == second:
@@ -277,20 +241,20 @@ def _warm_up(grounds: Grounds) -> str | None:
     return f"{first:,} and {plural(second, 'request')} left out as warm-up"
 
 
-def _pacing(grounds: Grounds) -> str | None:
-    first, second = grounds.baseline, grounds.candidate
+def _pacing(compared: ComparedArms) -> str | None:
+    first, second = compared.baseline, compared.candidate
     if first.pacing == second.pacing or (first.as_recorded and second.as_recorded):
         return None
     return f"the arms were sent differently: {first.pacing} against {second.pacing}"
 
 
-def _model(grounds: Grounds) -> str | None:
-    first, second = grounds.baseline.model, grounds.candidate.model
+def _model(compared: ComparedArms) -> str | None:
+    first, second = compared.baseline.model, compared.candidate.model
     return f"{first} against {second}" if first and second and first != second else None
 
 
-def _recorded(grounds: Grounds) -> str | None:
-    names = [arm.name for arm in (grounds.baseline, grounds.candidate) if arm.kind == "trace"]
+def _recorded(compared: ComparedArms) -> str | None:
+    names = [arm.name for arm in (compared.baseline, compared.candidate) if arm.kind == "trace"]
     if not names:
         return None
     return (
@@ -299,7 +263,7 @@ def _recorded(grounds: Grounds) -> str | None:
     )
 
 
-CHECKS: dict[str, Callable[[Grounds], str | None]] = {
+CHECKS: dict[str, Callable[[ComparedArms], str | None]] = {
     "INVALID_RUN": _invalid_run,
     "BUFFERED_STREAM": _buffered,
     "CLIENT_LAG_DIFFERS": _lag,

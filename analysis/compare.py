@@ -3,12 +3,13 @@
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import chain, groupby
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from tbench.analysis.arms import Arm
-from tbench.analysis.cautions import Evidence, Grounds, cautions
+from tbench.analysis.arms import Arm, load_arm
+from tbench.analysis.cautions import ComparedArms, cautions
 from tbench.analysis.censoring import censored_metrics, compare_survival
 from tbench.analysis.clusters import Clusters, clusters_of
 from tbench.analysis.comparison import Comparison, Comparisons, EqualLengths, Shift, Verdict
@@ -49,6 +50,13 @@ class CompareOptions:
     slo: Slo = ()
 
 
+def compare_files(
+    baseline: Path, candidate: Path, question: CompareOptions | None = None
+) -> Comparisons:
+    """Compare two runs or traces. Raises what `compare` does, and InputError for what is neither."""
+    return compare(load_arm(baseline), load_arm(candidate), question)
+
+
 def compare(baseline: Arm, candidate: Arm, question: CompareOptions | None = None) -> Comparisons:
     """Compare two arms of the same trace.
 
@@ -60,24 +68,24 @@ def compare(baseline: Arm, candidate: Arm, question: CompareOptions | None = Non
     _check((baseline, candidate))
     matched = match(baseline, candidate, paired=question.paired, warmup=question.warmup)
     sessions = _sessions(baseline, candidate, matched)
-    evidence = Evidence(
+    compared = ComparedArms(
         baseline=baseline,
         candidate=candidate,
         match=matched,
         errors=_errors(baseline, candidate, matched, sessions),
     )
-    answers = _answers(evidence, question, sessions)
-    beware = cautions(evidence)
-    equal_lengths = _equal_lengths(evidence, question, sessions)
+    answers = _answers(compared, question, sessions)
+    beware = cautions(compared)
+    equal_lengths = _equal_lengths(compared, question, sessions)
 
     def tail() -> Iterable[Comparison]:
         if "ttft" in answers:
             return answers["ttft"].tail
-        return _contrast("ttft", evidence, question, sessions).tail()
+        return _contrast("ttft", compared, question, sessions).tail()
 
-    rows = judged(evidence, chain.from_iterable(answer.rows for answer in answers.values()), tail)
+    rows = judged(compared, chain.from_iterable(answer.rows for answer in answers.values()), tail)
     if equal_lengths:
-        equal_lengths = replace(equal_lengths, rows=doubted(evidence, equal_lengths.rows, tail))
+        equal_lengths = replace(equal_lengths, rows=doubted(compared, equal_lengths.rows, tail))
     return Comparisons(
         baseline=baseline,
         candidate=candidate,
@@ -92,15 +100,15 @@ def compare(baseline: Arm, candidate: Arm, question: CompareOptions | None = Non
         ),
         shift={name: answer.shift for name, answer in answers.items()},
         overall={name: answer.overall for name, answer in answers.items()},
-        errors=evidence.errors,
-        discordance=_discordance(evidence) if matched.paired else None,
+        errors=compared.errors,
+        discordance=_discordance(compared) if matched.paired else None,
         censoring={
             name: compare_survival(*sides)
-            for name, sides in censored_metrics(evidence.sides()).items()
+            for name, sides in censored_metrics(compared.sides()).items()
         },
         equal_lengths=equal_lengths,
         values={name: answer.values for name, answer in answers.items()},
-        offset_s=_offsets(evidence),
+        offset_s=_offsets(compared),
         warnings=(*beware, *of_rows(rows)),
         verdict=verdict(beware),
     )
@@ -151,21 +159,21 @@ def _errors(
     return error_difference(first, second, sessions=sessions)
 
 
-def _discordance(evidence: Evidence) -> Discordance | None:
+def _discordance(compared: ComparedArms) -> Discordance | None:
     """Of the pairs that both came to an end by themselves."""
     failed, ended = (
         np.stack([which[places] for which, places in sides])
         for sides in (
-            [(arm.failed, places) for arm, places in evidence.sides()],
-            [(arm.failed | arm.ok, places) for arm, places in evidence.sides()],
+            [(arm.failed, places) for arm, places in compared.sides()],
+            [(arm.failed | arm.ok, places) for arm, places in compared.sides()],
         )
     )
     both = ended.all(axis=0)
     return discordance(*failed[:, both])
 
 
-def _offsets(evidence: Evidence) -> tuple[Floats, Floats]:
-    first, second = (arm.offset_s[places] for arm, places in evidence.sides())
+def _offsets(compared: ComparedArms) -> tuple[Floats, Floats]:
+    first, second = (arm.offset_s[places] for arm, places in compared.sides())
     return first, second
 
 
@@ -180,7 +188,7 @@ class _Answer(NamedTuple):
 
 
 def _answers(
-    evidence: Evidence, question: CompareOptions, sessions: tuple[Clusters, ...]
+    compared: ComparedArms, question: CompareOptions, sessions: tuple[Clusters, ...]
 ) -> dict[str, _Answer]:
     """One for each metric that both arms have; raises InputError when there is none."""
     asked = question.metrics or DEFAULT_METRICS
@@ -193,7 +201,7 @@ def _answers(
             contrast.overall(),
         )
         for name in asked
-        if (contrast := _contrast(name, evidence, question, sessions)).in_both
+        if (contrast := _contrast(name, compared, question, sessions)).in_both
     }
     if not found:
         raise InputError(f"the two arms have no metric in common (looked for {', '.join(asked)})")
@@ -201,29 +209,29 @@ def _answers(
 
 
 def _contrast(
-    name: str, evidence: Evidence, question: CompareOptions, sessions: tuple[Clusters, ...]
+    name: str, compared: ComparedArms, question: CompareOptions, sessions: tuple[Clusters, ...]
 ) -> Contrast:
-    offsets = _offsets(evidence)
+    offsets = _offsets(compared)
     return Contrast(
         metric=METRICS[name],
-        values=evidence.pair(name),
-        paired=evidence.match.paired,
+        values=compared.pair(name),
+        paired=compared.match.paired,
         asked=question.quantiles,
         span_s=min(float(np.nanmax(offset) - np.nanmin(offset)) for offset in offsets),
-        timeouts_s=(evidence.baseline.timeout_s, evidence.candidate.timeout_s),
+        timeouts_s=(compared.baseline.timeout_s, compared.candidate.timeout_s),
         sessions=sessions,
     )
 
 
 def _equal_lengths(
-    evidence: Evidence, question: CompareOptions, sessions: tuple[Clusters, ...]
+    compared: ComparedArms, question: CompareOptions, sessions: tuple[Clusters, ...]
 ) -> EqualLengths | None:
     """End to end once more, with the output length taken out; None where lengths have nothing to say."""
-    tokens = evidence.pair("output_tokens")
+    tokens = compared.pair("output_tokens")
     both = np.concatenate(tokens)
-    if not min(evidence.counts("output_tokens")) or np.nanmin(both) == np.nanmax(both):
+    if not min(compared.counts("output_tokens")) or np.nanmin(both) == np.nanmax(both):
         return None
-    contrast = _contrast("e2e", evidence, question, sessions)
+    contrast = _contrast("e2e", compared, question, sessions)
     answered = [~np.isnan(side) for side in tokens]
     bins = length_bins(*tokens)
     share = overlap(*(side[known] for side, known in zip(bins, answered, strict=True)))
@@ -248,14 +256,14 @@ def of_rows(rows: tuple[Comparison, ...]) -> Iterator[Caution]:
 
 
 def judged(
-    grounds: Grounds, rows: Iterable[Comparison], tail: Callable[[], Iterable[Comparison]]
+    compared: ComparedArms, rows: Iterable[Comparison], tail: Callable[[], Iterable[Comparison]]
 ) -> tuple[Comparison, ...]:
     """The rows as `doubted`, and each with its false discovery rate."""
-    return adjusted(doubted(grounds, rows, tail))
+    return adjusted(doubted(compared, rows, tail))
 
 
 def doubted(
-    grounds: Grounds, rows: Iterable[Comparison], tail: Callable[[], Iterable[Comparison]]
+    compared: ComparedArms, rows: Iterable[Comparison], tail: Callable[[], Iterable[Comparison]]
 ) -> tuple[Comparison, ...]:
     """The rows, those of a queue with less confidence.
 
@@ -263,7 +271,7 @@ def doubted(
     """
     whole = tuple(rows)
     queueing = any(row.metric in QUEUEING for row in whole)
-    if not queueing or not _dominated(grounds, tail()):
+    if not queueing or not _dominated(compared, tail()):
         return whole
     load = Caution(
         code="LOAD_DOMINATED",
@@ -273,11 +281,11 @@ def doubted(
     return tuple(row.doubted(load) if row.metric in QUEUEING else row for row in whole)
 
 
-def _dominated(grounds: Grounds, tail: Iterable[Comparison]) -> bool:
+def _dominated(compared: ComparedArms, tail: Iterable[Comparison]) -> bool:
     """Near saturation a small change of the service becomes a large change of the waiting."""
     if not any(map(_lost, tail)):
         return False
-    sides = grounds.quantiles("ttft", (0.5, 0.95))
+    sides = compared.quantiles("ttft", (0.5, 0.95))
     return any(late > QUEUED * middle for middle, late in filter(None, sides))
 
 

@@ -125,14 +125,6 @@ class Shift:
     drift: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sketched:
-    """How a comparison was made that kept no values: requests compared in each arm, and what is lost."""
-
-    requests: tuple[int, int]
-    relative_error: float
-
-
 @dataclass(frozen=True, kw_only=True)
 class Comparisons:
     """All that two arms say about each other.
@@ -144,8 +136,7 @@ class Comparisons:
     answers are equally long.
     `values` holds, per metric, the baseline's and the candidate's value of each compared request:
     equal length and aligned when `paired`, NaN where absent, +inf where timed out. `offset_s` is the
-    arrival of each, in seconds from the start, aligned likewise. Both are empty where the runs were
-    too large to keep (`sketched`).
+    arrival of each, in seconds from the start, aligned likewise.
     """
 
     baseline: Arm
@@ -163,7 +154,6 @@ class Comparisons:
     offset_s: tuple[Floats, Floats]
     warnings: tuple[Caution, ...]
     verdict: Verdict
-    sketched: Sketched | None = None
 
     def __str__(self) -> str:
         """What `tbench compare` prints."""
@@ -180,7 +170,5 @@ class Comparisons:
     @property
     def requests(self) -> tuple[int, int]:
         """How many requests of each arm were compared."""
-        if self.sketched:
-            return self.sketched.requests
         first, second = self.offset_s
         return len(first), len(second)

@@ -1,13 +1,13 @@
 """Contrast: one metric in both arms, and the ratio of its quantiles wherever they can be compared."""
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 
-from tbench.analysis.blocks import Distribution, Ints
+from tbench.analysis.blocks import Ints
 from tbench.analysis.clusters import Clusters
 from tbench.analysis.comparison import NO_DIFFERENCE, Comparison, Shift, Verdict
 from tbench.analysis.inversion import Interval, Pair, Side, invert
@@ -16,7 +16,6 @@ from tbench.analysis.mean_ratio import (
     EffectiveSize,
     GeometricMean,
     Overall,
-    Thirds,
     effective_size,
     geometric_mean,
     log_ratios,
@@ -26,7 +25,6 @@ from tbench.analysis.mean_ratio import (
 from tbench.analysis.metrics import Metric
 from tbench.analysis.omnibus import omnibus
 from tbench.analysis.quantiles import identified, refusal
-from tbench.analysis.sketch import RELATIVE_ERROR, Sketch
 from tbench.analysis.summary import Caution, Confidence, Floats
 from tbench.replay.measures import minimum_n
 
@@ -45,8 +43,8 @@ OWN = 1.5
 """Where sessions multiply the variance of the blocks by more than this, swaps of blocks say too much."""
 COARSE = 0.05
 """Steps are said where they widen an interval by this share of its width."""
-NARROWEST = 2.1 * math.log1p(RELATIVE_ERROR)
-"""What two sketches hide by their buckets is no step of a clock."""
+NARROWEST = 0.00205
+"""Steps smaller than this share of a value are not worth a word."""
 ALPHA = 0.05
 """A difference is seen where the test of none has a smaller p-value; the interval agrees with it."""
 FINDINGS = {
@@ -62,10 +60,8 @@ class Contrast:
     """One metric's values in both arms, in arrival order (aligned when `paired`).
 
     `asked` are the quantiles wanted, empty for the usual ones. `span_s` is how long the shorter arm
-    lasted, `timeouts_s` each arm's deadline where known. Of `sketches` everything is made in the place of
-    `values`, where there are any: unpaired, and with intervals that are wider by their relative error.
-    `sessions` are as of a Pair. With `bins` (analysis.lengths) the output length is taken out, and a row has
-    no values of its own.
+    lasted, `timeouts_s` each arm's deadline where known. `sessions` are as of a Pair. With `bins`
+    (analysis.lengths) the output length is taken out, and a row has no values of its own.
     """
 
     metric: Metric
@@ -74,7 +70,6 @@ class Contrast:
     asked: tuple[float, ...]
     span_s: float
     timeouts_s: tuple[float | None, float | None]
-    sketches: tuple[Sketch, Sketch] | None = None
     sessions: tuple[Clusters, ...] = ()
     bins: tuple[Ints, Ints] | None = None
 
@@ -159,10 +154,9 @@ class Contrast:
 
     @cached_property
     def _sides(self) -> "tuple[_Arm, _Arm]":
-        found: Iterable[Distribution] = self.sketches or map(Side, self.values)
         baseline, candidate = (
-            _Arm(found=one, timeout_s=timeout_s)
-            for one, timeout_s in zip(found, self.timeouts_s, strict=True)
+            _Arm(side=Side(values), timeout_s=timeout_s)
+            for values, timeout_s in zip(self.values, self.timeouts_s, strict=True)
         )
         return baseline, candidate
 
@@ -170,10 +164,10 @@ class Contrast:
     def _pair(self) -> Pair:
         baseline, candidate = self._sides
         if self.bins is None:
-            return Pair(baseline.found, candidate.found, paired=self.paired, sessions=self.sessions)
-        sides = (baseline.found, candidate.found)
-        first, second = (side if isinstance(side, Side) else Side(np.empty(0)) for side in sides)
-        return AtEqualLengths(first, second, self.bins, paired=self.paired, sessions=self.sessions)
+            return Pair(baseline.side, candidate.side, paired=self.paired, sessions=self.sessions)
+        return AtEqualLengths(
+            baseline.side, candidate.side, self.bins, paired=self.paired, sessions=self.sessions
+        )
 
     @cached_property
     def _intervals(self) -> dict[float, Interval]:
@@ -229,7 +223,7 @@ class Contrast:
             drift=found.drift if found else False,
             p_value=found.p_value if found else None,
             sessions=found.sessions if found and math.isfinite(found.sessions) else None,
-            thirds=self._thirds(p) if found and found.drift else None,
+            thirds=quantile_by_thirds(*self.values, p) if found and found.drift else None,
         )
 
     def _ratio(
@@ -238,10 +232,6 @@ class Contrast:
         if self.bins is None:
             return _ratio(*values)
         return _finite(found.ratio) if found else None
-
-    def _thirds(self, p: float) -> Thirds | None:
-        """The ratio within each third of the trace; a sketch does not know them."""
-        return None if self.sketches else quantile_by_thirds(*self.values, p)
 
     def _bounds(self, found: Interval | None) -> tuple[float | None, float | None]:
         """An end that the timeouts hide is open, even if the count of today would close it."""
@@ -255,8 +245,6 @@ class Contrast:
         if found is None:
             return "refused"
         pairs = "paired" if self.paired else "unpaired"
-        if self.sketches:
-            pairs += f", sketched (relative error <= {RELATIVE_ERROR:.1%})"
         if self.bins is not None:
             pairs += ", output length taken out"
         if math.isfinite(found.sessions):
@@ -307,28 +295,28 @@ class Contrast:
 class _Arm:
     """One arm's values, and how long it waited."""
 
-    found: Distribution
+    side: Side
     timeout_s: float | None
 
     @property
     def n(self) -> int:
-        return self.found.n
+        return self.side.n
 
     @property
     def timeouts(self) -> int:
-        return self.found.timeouts
+        return self.side.timeouts
 
     def identified(self, p: float) -> bool:
         return identified(self.timeouts, self.n, p)
 
     def value(self, p: float) -> float | None:
-        return self.found.value(p) if self.identified(p) else None
+        return self.side.value(p) if self.identified(p) else None
 
     def at_least(self, p: float) -> float | None:
         """What the quantile exceeds when it is not identified: the deadline, or the largest value."""
         if self.identified(p):
             return None
-        return self.timeout_s or self.found.most
+        return self.timeout_s or self.side.most
 
 
 def _ratio(baseline: float | None, candidate: float | None) -> float | None:

@@ -12,7 +12,7 @@ import numpy as np
 
 from tbench.analysis.arms import Arm
 from tbench.analysis.case import LEAST_RUNS, GateEstimate
-from tbench.analysis.cautions import Evidence, cautions
+from tbench.analysis.cautions import ComparedArms, cautions
 from tbench.analysis.gate import MORE_FAILURES
 from tbench.analysis.judgement import Method
 from tbench.analysis.pairing import ArmRuns, CommonRequests, Match, RunView
@@ -28,7 +28,7 @@ from tbench.replay.runfile import Run, recount
 # Pooling: an arm's runs laid end to end, so that what is checked of one pair of runs is checked of all.
 
 
-def pooled(baseline: ArmRuns, candidate: ArmRuns) -> Evidence:
+def pooled(baseline: ArmRuns, candidate: ArmRuns) -> ComparedArms:
     """The shared requests of all runs of two arms, paired by run where there are as many.
 
     The failure rates' interval is Welch's over the runs; without two runs of each it excludes nothing.
@@ -44,7 +44,7 @@ def pooled(baseline: ArmRuns, candidate: ArmRuns) -> Evidence:
         dropped=(0, 0),
         alone=(0, 0),
     )
-    return Evidence(
+    return ComparedArms(
         baseline=sides[0],
         candidate=sides[1],
         match=match,

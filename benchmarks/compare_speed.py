@@ -1,11 +1,11 @@
 """How fast two runs are compared, everything included, and in how much memory.
 
-    python benchmarks/compare_speed.py [--samples 1000000] [--times 5] [--sketch] [--cold] [--folder DIR]
+    python benchmarks/compare_speed.py [--samples 1000000] [--times 5] [--cold] [--folder DIR]
 
 Makes two synthetic runs (two seeds, the second 5 % slower) in a folder that is removed again, then runs
-`tbench compare A B --html PAGE` (with `--sketch`: `compare A B --sketch --json`) so many times in a process
-of its own. Prints the medians of wall time, CPU time and peak RSS, against the bar of one million samples.
-`--cold` forgets the script of the page before each. Wall time is the machine's as much as ours; CPU less so.
+`tbench compare A B --html PAGE` so many times in a process of its own. Prints the medians of wall time, CPU
+time and peak RSS, against the bar of one million samples. `--cold` forgets the script of the page before
+each. Wall time is the machine's as much as ours; CPU less so.
 """
 
 import argparse
@@ -41,9 +41,9 @@ def main() -> int:
         print(f"two runs of {args.samples:,} samples, {size:,.0f} MB together")
         costs = [_measured(runs, here, args) for _ in range(args.times)]
     middle = Cost(*map(statistics.median, zip(*costs, strict=True)))
-    print(f"median of {len(costs)}: {_said(middle)}")
+    print(f"median of {len(costs)}: {_text(middle)}")
     print(f"{2 * args.samples / middle.cpu_s:,.0f} samples per CPU second")
-    if args.sketch or args.samples != 1_000_000:
+    if args.samples != 1_000_000:
         return 0
     held = middle.wall_s <= BAR_WALL_S and middle.rss_mb <= BAR_RSS_MB
     print(f"bar: {BAR_WALL_S:g} s wall, {BAR_RSS_MB:g} MB: {'held' if held else 'MISSED'}")
@@ -55,7 +55,6 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--samples", type=int, default=1_000_000, help="of each run")
     parser.add_argument("--tokens", type=int, default=50, help="output tokens of each stream")
     parser.add_argument("--times", type=int, default=5)
-    parser.add_argument("--sketch", action="store_true", help="by histograms, without a page")
     parser.add_argument("--cold", action="store_true", help="bundle the page's script each time")
     parser.add_argument(
         "--folder", type=Path, help="where the runs are made; default: the system's"
@@ -73,12 +72,12 @@ def _made(path: Path, seed: int, args: argparse.Namespace) -> Path:
 
 
 def _measured(runs: list[Path], here: Path, args: argparse.Namespace) -> Cost:
-    options = ["--sketch", "--json"] if args.sketch else ["--html", str(here / "page.html")]
-    command = [sys.executable, "-m", "tbench", "compare", *map(str, runs), *options]
+    page = str(here / "page.html")
+    command = [sys.executable, "-m", "tbench", "compare", *map(str, runs), "--html", page]
     cache = "/dev/null" if args.cold else str(here / "cache")
-    found = _run(command, {**os.environ, "XDG_CACHE_HOME": cache})
-    print(f"  {_said(found)}, load {os.getloadavg()[0]:.1f}", flush=True)
-    return found
+    cost = _run(command, {**os.environ, "XDG_CACHE_HOME": cache})
+    print(f"  {_text(cost)}, load {os.getloadavg()[0]:.1f}", flush=True)
+    return cost
 
 
 def _run(command: list[str], environment: dict[str, str]) -> Cost:
@@ -86,16 +85,16 @@ def _run(command: list[str], environment: dict[str, str]) -> Cost:
     start = time.monotonic()
     with subprocess.Popen(
         command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    ) as one:
-        _, status, used = os.wait4(one.pid, 0)
-        one.returncode = os.waitstatus_to_exitcode(status)
-    if one.returncode:
-        raise subprocess.CalledProcessError(one.returncode, command)
+    ) as process:
+        _, status, used = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise subprocess.CalledProcessError(process.returncode, command)
     wall_s = time.monotonic() - start
     return Cost(wall_s, used.ru_utime + used.ru_stime, used.ru_maxrss * 1024 / 1e6)
 
 
-def _said(cost: Cost) -> str:
+def _text(cost: Cost) -> str:
     return f"{cost.wall_s:.2f} s wall, {cost.cpu_s:.2f} s CPU, {cost.rss_mb:.0f} MB"
 
 

@@ -412,7 +412,7 @@ def _run_verbs(path: Path, at: Path) -> Sequence[Sequence[Any]]:
     return (
         ["report", path], ["report", path, "--json", "--samples"], ["compare", sound, path],
         ["compare", path, sound],
-        ["compare", sound, path, "--sketch", "--json"], ["compare", path, sound, "--json"],
+        ["compare", sound, path, "--json"], ["compare", path, sound, "--json"],
         ["compare", f"{at}/two*.run", f"{at}/*.run", "--margin", "10%"], ["power", path],
         ["report", path, "--html", at / "x.html"], ["report", path, "--xlsx", at / "x.xlsx"],
     )  # fmt: skip

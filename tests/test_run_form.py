@@ -114,7 +114,7 @@ def test_wrong_types_are_one_line(place: str, tmp_path: Path, capsys: Said) -> N
             ["report", path],
             ["report", path, "--json"],
             ["compare", sound, path],
-            ["compare", path, sound, "--sketch"],
+            ["compare", path, sound, "--json"],
             ["compare", str(tmp_path / "sound"), str(tmp_path / "odd"), "--margin", "10%"],
             ["power", path],
         )
@@ -154,7 +154,7 @@ def test_what_cannot_be_is_refused(odd: dict[str, Any], tmp_path: Path, capsys: 
     """Times the wrong way round, beyond thirty years, no numbers, no statuses: no report of them."""
     path = str(written(tmp_path / "a.run", **odd))
 
-    for words in (["report", path], ["compare", path, path], ["compare", path, path, "--sketch"]):
+    for words in (["report", path], ["compare", path, path], ["compare", path, path, "--json"]):
         assert tbench(words) == 2
         said = capsys.readouterr()
         assert next(iter(odd)) in said.err
@@ -180,7 +180,7 @@ def test_a_killed_run_is_invalid(tmp_path: Path, capsys: Said) -> None:
     assert tbench(["report", killed, "--json"]) == 4
     said = capsys.readouterr()
     assert '"valid": false' in said.out
-    for more in ([], ["--json"], ["--sketch"]):
+    for more in ([], ["--json"]):
         assert tbench(["compare", whole, killed, *more]) == 4
         assert words in " ".join(capsys.readouterr().out.split())
 

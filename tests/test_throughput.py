@@ -18,7 +18,6 @@ from tbench.analysis.report.page import comparison_page
 from tbench.analysis.report.terminal import comparison_text, run_text
 from tbench.analysis.report.workbook import run_book
 from tbench.analysis.run_metrics import endpoint
-from tbench.analysis.sketched import compare_files
 from tbench.analysis.slo import parse_slo
 from tbench.benchmark.aggregate import Trim, aggregate
 from tbench.capture.exchange import Outcome
@@ -207,15 +206,6 @@ def test_each_report_of_a_pair_shows_them_and_what_sets_them(pair: Comparisons) 
         assert "output tokens/s" in text
         assert "the trace sets the load" in " ".join(text.split())
     assert comparison_json(pair)["rates"]["goodput"]["candidate"] == pytest.approx(2 / 5)
-
-
-def test_sketches_have_the_same_rates(tmp_path: Path) -> None:
-    """Counted piece by piece, and none is kept."""
-    paths = [run_of(tmp_path / f"{name}.run", TRAFFIC * 3).path for name in "ab"]
-    question = CompareOptions(metrics=("e2e",), paired=False)
-    whole = compare_files(*paths, question)
-
-    assert compare_files(*paths, question, sketch=True).rates == whole.rates
 
 
 def test_a_report_has_goodput_where_there_are_objectives(tmp_path: Path) -> None:

@@ -39,7 +39,6 @@ def comparison_json(found: Comparisons) -> Json:
         "warnings": [str(caution) for caution in found.warnings],
         "paired": found.paired,
         "requests": list(found.requests),
-        "sketched": asdict(found.sketched) if found.sketched else None,
         "arms": [_arm(found.baseline), _arm(found.candidate)],
         "errors": _errors(found.errors),
         "discordance": _with_interval(found.discordance) if found.discordance else None,

@@ -296,13 +296,6 @@ def compare(
             "what equal arms show is the noise floor."
         ),
     ] = False,
-    sketch: Annotated[
-        bool,
-        Option(
-            help="Count values in buckets (relative error 0.1%) instead of keeping them: bounded memory, "
-            "unpaired. By itself for runs of over 5,000,000 requests."
-        ),
-    ] = False,
     html: Html = None,
     charts: Charts = None,
     xlsx: Xlsx = None,
@@ -332,8 +325,6 @@ def compare(
         baseline_file=baseline_file,
         save_baseline=save_baseline,
     )
-    if sketch and (self_check or asked.repeated):
-        raise InputError("--sketch is for one pair of runs, not for --self-check or gates")
     if self_check:
         if unpaired or outlets.files or asked.more or slo is not None:
             raise InputError(
@@ -350,12 +341,11 @@ def compare(
             )
         return judged(runs, asked, outlets)
     _check_pair(runs, junit)
-    from tbench.analysis.compare import CompareOptions, Verdict
+    from tbench.analysis.compare import CompareOptions, Verdict, compare_files
     from tbench.analysis.report.brief import pair_text
     from tbench.analysis.report.ci import comparison_markdown
     from tbench.analysis.report.machine import comparison_json, dump
     from tbench.analysis.report.terminal import comparison_text
-    from tbench.analysis.sketched import compare_files
     from tbench.analysis.slo import parse_slo
     from tbench.commands.output import command_line, show, terminal
     from tbench.replay.warmup import parse_warmup
@@ -367,9 +357,7 @@ def compare(
         warmup=None if warmup is None else parse_warmup(warmup),
         slo=() if slo is None else parse_slo(slo),
     )
-    if shared:
-        _check_size(runs, sketch=sketch)
-    found = compare_files(runs[0], runs[1], question, sketch=sketch)
+    found = compare_files(runs[0], runs[1], question)
     if shared:
         from tbench.analysis.report.page import comparison_report
         from tbench.analysis.report.workbook import comparison_book
@@ -385,16 +373,6 @@ def compare(
     else:
         show((comparison_text if verbose else pair_text)(found, **terminal()))
     return 4 if found.verdict is Verdict.INVALID else 0
-
-
-def _check_size(runs: Sequence[Path], *, sketch: bool) -> None:
-    from tbench.analysis.outsized import outsized
-
-    if sketch or any(map(outsized, runs)):
-        raise InputError(
-            "a page, pictures and sheets show single requests, which are not kept with --sketch or beyond "
-            "5,000,000 of them; leave out --html, --charts and --xlsx"
-        )
 
 
 def _check_pair(runs: Sequence[Path], junit: Path | None) -> None:
