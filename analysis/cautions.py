@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tbench.analysis.arms import Arm
+from tbench.analysis.arms import STOPPED, Arm
 from tbench.analysis.metrics import METRICS, composite, values
 from tbench.analysis.pairing import Match, Places
 from tbench.analysis.proportions import ErrorDifference
@@ -222,6 +222,23 @@ def _change(first: float, second: float) -> str:
     return f"{second / first - 1:+.1%}" if first > 0 else "up from zero"
 
 
+def _cut_short(compared: ComparedArms) -> str | None:
+    """Whether requests ended before their answer, and not by the server's fault: no latency holds them."""
+    counts = [
+        {kind: n for kind, n in arm.kinds(places).items() if kind in STOPPED}
+        for arm, places in compared.sides()
+    ]
+    if not any(counts):
+        return None
+    listed = " against ".join(
+        ", ".join(f"{n:,} {kind}" for kind, n in kinds.items()) or "none" for kinds in counts
+    )
+    return (
+        f"requests were cut short before their answer ({listed}): no latency holds them, so quantiles are "
+        "too low where slow requests were given up"
+    )
+
+
 def _partial(compared: ComparedArms) -> str | None:
     first, second = compared.match.alone
     if not first and not second:
@@ -273,6 +290,7 @@ CHECKS: dict[str, Callable[[ComparedArms], str | None]] = {
     "FINISH_REASONS_DIFFER": _finish,
     "ERROR_MIX_DIFFERS": _error_mix,
     "SURVIVOR_BIAS": _survivor_bias,
+    "CUT_SHORT": _cut_short,
     "PARTIAL_OVERLAP": _partial,
     "WARMUP": _warm_up,
     "DIFFERENT_PACING": _pacing,

@@ -10,11 +10,9 @@ import numpy as np
 
 from tbench.analysis.arms import Arm, load_arm
 from tbench.analysis.cautions import ComparedArms, cautions
-from tbench.analysis.censoring import censored_metrics, compare_survival
 from tbench.analysis.clusters import Clusters, clusters_of
 from tbench.analysis.comparison import Comparison, Comparisons, EqualLengths, Shift, Verdict
 from tbench.analysis.contrast import Contrast
-from tbench.analysis.discordance import Discordance, discordance
 from tbench.analysis.lengths import COMMON, FEWEST, length_bins, overlap
 from tbench.analysis.mean_ratio import Overall
 from tbench.analysis.metrics import METRICS
@@ -101,11 +99,6 @@ def compare(baseline: Arm, candidate: Arm, question: CompareOptions | None = Non
         shift={name: answer.shift for name, answer in answers.items()},
         overall={name: answer.overall for name, answer in answers.items()},
         errors=compared.errors,
-        discordance=_discordance(compared) if matched.paired else None,
-        censoring={
-            name: compare_survival(*sides)
-            for name, sides in censored_metrics(compared.sides()).items()
-        },
         equal_lengths=equal_lengths,
         values={name: answer.values for name, answer in answers.items()},
         offset_s=_offsets(compared),
@@ -157,19 +150,6 @@ def _errors(
     if not first.n or not second.n:
         raise InputError("nothing is left to compare after the warm-up; try --warmup none")
     return error_difference(first, second, sessions=sessions)
-
-
-def _discordance(compared: ComparedArms) -> Discordance | None:
-    """Of the pairs that both came to an end by themselves."""
-    failed, ended = (
-        np.stack([which[places] for which, places in sides])
-        for sides in (
-            [(arm.failed, places) for arm, places in compared.sides()],
-            [(arm.failed | arm.ok, places) for arm, places in compared.sides()],
-        )
-    )
-    both = ended.all(axis=0)
-    return discordance(*failed[:, both])
 
 
 def _offsets(compared: ComparedArms) -> tuple[Floats, Floats]:

@@ -5,8 +5,6 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from tbench.analysis.arms import Arm
-from tbench.analysis.censoring import Censoring
-from tbench.analysis.discordance import Discordance
 from tbench.analysis.mean_ratio import Overall, Thirds
 from tbench.analysis.proportions import ErrorDifference, Pair
 from tbench.analysis.summary import Caution, Confidence, Floats
@@ -130,10 +128,8 @@ class Comparisons:
     """All that two arms say about each other.
 
     `rates` holds what each arm did as a whole over the compared requests, baseline first.
-    `overall` holds, per metric, what is said beside its quantiles. `discordance` counts failures pair by
-    pair, None for unpaired arms. `censoring` holds the metrics of which requests were cut short at
-    different times, mostly none; `equal_lengths` is None where no tokens were counted, or all
-    answers are equally long.
+    `overall` holds, per metric, what is said beside its quantiles. `equal_lengths` is None where no
+    tokens were counted, or all answers are equally long.
     `values` holds, per metric, the baseline's and the candidate's value of each compared request:
     equal length and aligned when `paired`, NaN where absent, +inf where timed out. `offset_s` is the
     arrival of each, in seconds from the start, aligned likewise.
@@ -147,8 +143,6 @@ class Comparisons:
     shift: Mapping[str, tuple[Shift, ...]]
     overall: Mapping[str, Overall]
     errors: ErrorDifference
-    discordance: Discordance | None
-    censoring: Mapping[str, Censoring]
     equal_lengths: EqualLengths | None
     values: Mapping[str, tuple[Floats, Floats]]
     offset_s: tuple[Floats, Floats]

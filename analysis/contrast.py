@@ -14,7 +14,6 @@ from tbench.analysis.inversion import Interval, Pair, Side, invert
 from tbench.analysis.lengths import AtEqualLengths
 from tbench.analysis.mean_ratio import (
     EffectiveSize,
-    GeometricMean,
     Overall,
     effective_size,
     geometric_mean,
@@ -23,7 +22,6 @@ from tbench.analysis.mean_ratio import (
     typical_by_thirds,
 )
 from tbench.analysis.metrics import Metric
-from tbench.analysis.omnibus import omnibus
 from tbench.analysis.quantiles import identified, refusal
 from tbench.analysis.summary import Caution, Confidence, Floats
 from tbench.replay.measures import minimum_n
@@ -31,16 +29,14 @@ from tbench.replay.measures import minimum_n
 USUAL, RARE = (0.5, 0.9, 0.95, 0.99), 0.999
 """The quantiles shown when none is asked for; the rare one only where there are enough requests."""
 SHIFT = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 0.999)
-TAILS = (0.9, 0.95, 0.99)
-"""The quantiles whose ratio the omnibus looks at, beside the gap of the distributions."""
+TAIL = (0.95, 0.99)
+"""The quantiles that tell whether waiting in a queue dominates."""
 SURE_REQUESTS, SURE_S = 1000, 1800.0
 """Fewer requests or a shorter run earn no "95%": see the limits in docs/statistics.md."""
 TAIL_BLOCKS = 10
 """The requests beyond a quantile must lie in this many of 16 blocks, or one burst decides."""
 HARMLESS = frozenset({"STEPS"})
 """Codes of a row that cost it no confidence: its interval has paid for them."""
-OWN = 1.5
-"""Where sessions multiply the variance of the blocks by more than this, swaps of blocks say too much."""
 COARSE = 0.05
 """Steps are said where they widen an interval by this share of its width."""
 NARROWEST = 0.00205
@@ -89,7 +85,7 @@ class Contrast:
 
     def tail(self) -> Iterator[Comparison]:
         """The comparison at p95 and p99, whatever was asked for; nothing where an arm has no value."""
-        return (self._row(p) for p in TAILS[1:] if self.in_both)
+        return (self._row(p) for p in TAIL if self.in_both)
 
     def shift(self) -> tuple[Shift, ...]:
         """Deciles and tail, as far as there are enough requests; the band holds at all of them."""
@@ -110,33 +106,16 @@ class Contrast:
         """What is said of the metric beside its quantiles."""
         together = next(iter(self.sessions), None)
         geometric = geometric_mean(*self.values, sessions=together) if self.paired else None
-        found = omnibus(
-            self._pair,
-            [p for p in TAILS if self._refusal(p) is None],
-            refusal=self._no_swaps(geometric),
-        )
         drift = ["SLOW_DRIFT"] if geometric and geometric.drift else []
         doubts = (*self._doubts(geometric.n if geometric else self.n), *drift)
-        some = found.refusal is None or (geometric is not None and geometric.refusal is None)
+        refused = geometric is None or geometric.refusal is not None
         return Overall(
             geometric=geometric,
             thirds=typical_by_thirds(*self.values) if geometric and geometric.drift else None,
-            omnibus=found,
             effective=self._effective(),
-            confidence=("low" if doubts else "95%") if some else "none",
+            confidence="none" if refused else "low" if doubts else "95%",
             doubts=doubts,
         )
-
-    def _no_swaps(self, geometric: GeometricMean | None) -> str | None:
-        """Why the labels of blocks cannot be swapped."""
-        if not self.paired:
-            return "the arms are not paired: their blocks are not the same traffic"
-        usual = [self._intervals[p] for p in USUAL if p in self._intervals]
-        if any(one.drift for one in usual):
-            return "SLOW_DRIFT"
-        if any(one.inflation > OWN for one in usual):
-            return "requests of one session have something in common"
-        return "SLOW_DRIFT of the typical request" if geometric and geometric.drift else None
 
     def _effective(self) -> EffectiveSize:
         if self.paired:

@@ -12,7 +12,6 @@ import numpy as np
 
 from tbench.analysis.block_mean import mean_of_series
 from tbench.analysis.clusters import Clusters
-from tbench.analysis.omnibus import Omnibus
 from tbench.analysis.quantiles import identified, least_n, ordered, quantile, refusal
 from tbench.analysis.summary import Confidence, Floats
 
@@ -143,14 +142,13 @@ class Overall:
 
     `geometric` is the typical request's ratio, None for unpaired arms and without a finite pair; where it
     drifts, `thirds` are those within each third of the trace.
-    `omnibus` asks whether the arms differ anywhere. `effective` is what the pairs (unpaired: the
-    requests of the arm that has less) are worth in independent ones. `confidence` is the label that the
-    interval and the test have earned, "none" where there is neither; `doubts` say why it is "low".
+    `effective` is what the pairs (unpaired: the requests of the arm that has less) are worth in independent
+    ones. `confidence` is the label that the interval has earned, "none" where there is none; `doubts` say
+    why it is "low".
     """
 
     geometric: GeometricMean | None
     thirds: Thirds | None
-    omnibus: Omnibus
     effective: EffectiveSize
     confidence: Confidence
     doubts: tuple[str, ...]

@@ -457,26 +457,6 @@ def test_failures_are_an_endpoint_of_their_own() -> None:
     assert dict(errors.kinds_candidate) == {"http_error": round(errors.candidate * 2400)}
 
 
-def test_failures_are_counted_pair_by_pair() -> None:
-    """Of the pairs that came to an end by themselves; a burst says why there is no McNemar."""
-    one, other = columns(2400), columns(2400, 3)
-    one["outcome"][::200], other["outcome"][100::150] = "http_error", "cut"
-    one["outcome"][7] = "cancelled"
-    burst = columns(2400, 3)
-    burst["outcome"][600:640] = "timeout"
-
-    plain = compare(arm(one), arm(other, "b")).discordance
-    bursts = compare(arm(one), arm(burst, "b")).discordance
-
-    assert plain is not None
-    assert bursts is not None
-    assert (plain.n, plain.baseline_only, plain.candidate_only, plain.both) == (2399, 8, 12, 4)
-    assert plain.p_value == pytest.approx(0.503445, abs=1e-6)
-    assert bursts.p_value is None
-    assert "failures come in bursts" in str(bursts.refusal)
-    assert compare(arm(one), arm(other), CompareOptions(paired=False)).discordance is None
-
-
 def test_end_to_end_is_compared_once_more_at_equal_lengths() -> None:
     """Answers are 30 % longer and none is slower per token: e2e says slower, at equal lengths nothing is."""
     long = columns(2400, 3)

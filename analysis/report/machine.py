@@ -4,14 +4,11 @@ import math
 from dataclasses import asdict
 from typing import Any
 
-import numpy as np
 import orjson
 
 from tbench.analysis.arms import Arm
-from tbench.analysis.censoring import Censoring, Survival, censored_metrics, survival
 from tbench.analysis.compare import Comparison, Comparisons
 from tbench.analysis.comparison import EqualLengths
-from tbench.analysis.discordance import Discordance
 from tbench.analysis.mean_ratio import GeometricMean, Overall
 from tbench.analysis.metrics import METRICS, Metric, values
 from tbench.analysis.proportions import GOOD, ErrorDifference, Pair, rates, ratio
@@ -41,9 +38,7 @@ def comparison_json(found: Comparisons) -> Json:
         "requests": list(found.requests),
         "arms": [_arm(found.baseline), _arm(found.candidate)],
         "errors": _errors(found.errors),
-        "discordance": _with_interval(found.discordance) if found.discordance else None,
         "equal_lengths": _equal_lengths(found.equal_lengths),
-        "censoring": {name: _censoring(one) for name, one in found.censoring.items()},
         "shift": {
             name: [asdict(point) for point in points] for name, points in found.shift.items()
         },
@@ -70,7 +65,6 @@ def report_json(arm: Arm, *, samples: bool = False, slo: Slo = ()) -> Json:
         **_arm(arm),
         **{one.name: one.value for one in rates(arm, slo=slo) if one.name in GOOD},
         "summaries": {one.metric: _summary(one) for one in summaries(arm)},
-        "censoring": {name: _survival(one) for name, one in survivals(arm).items()},
     }
     return document | {"samples": sample_arrays(arm)} if samples else document
 
@@ -84,12 +78,6 @@ def summaries(arm: Arm) -> list[Summary]:
 def _summarised(arm: Arm, metric: Metric) -> Summary:
     counted = values(arm, metric)[arm.measured]
     return summarise(metric.name, metric.unit, counted, timeout_s=arm.timeout_s)
-
-
-def survivals(arm: Arm) -> dict[str, Survival]:
-    """The Kaplan-Meier estimate of the metrics of which requests were cut short at different times."""
-    found = censored_metrics([(arm, np.flatnonzero(arm.measured))])
-    return {name: survival(followed) for name, (followed,) in found.items()}
 
 
 def sample_arrays(arm: Arm) -> dict[str, list[Any]]:
@@ -168,7 +156,6 @@ def _overall(one: Overall) -> Json:
     return {
         "geometric_mean": _with_interval(one.geometric) if one.geometric else None,
         "thirds": list(one.thirds) if one.thirds else None,
-        "omnibus": asdict(one.omnibus),
         "n": one.effective.n,
         "tau": one.effective.tau,
         "effective_n": one.effective.worth,
@@ -177,7 +164,7 @@ def _overall(one: Overall) -> Json:
     }
 
 
-def _with_interval(found: GeometricMean | Discordance) -> Json:
+def _with_interval(found: GeometricMean) -> Json:
     """Its fields, the two ends as one."""
     fields = asdict(found)
     return {"ci": [fields.pop("low"), fields.pop("high")], **fields}
@@ -188,27 +175,6 @@ def _equal_lengths(found: EqualLengths | None) -> Json | None:
         return None
     rows = [_row(row) for row in found.rows]
     return {"n": found.n, "overlap": found.overlap, "refusal": found.refusal, "comparisons": rows}
-
-
-def _censoring(found: Censoring) -> Json:
-    return {
-        "baseline": _survival(found.baseline),
-        "candidate": _survival(found.candidate),
-        "logrank_z": found.logrank_z,
-    }
-
-
-def _survival(found: Survival) -> Json:
-    kept = ("value", "at_least", "refusal")
-    return {
-        "n": found.n,
-        "censored": found.censored,
-        "unknown": found.unknown,
-        "quantiles": {
-            percentile(one.p): {key: getattr(one, key) for key in kept} for one in found.quantiles
-        },
-        "curve": [list(step) for step in found.curve],
-    }
 
 
 def _errors(errors: ErrorDifference) -> Json:

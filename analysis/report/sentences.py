@@ -526,6 +526,7 @@ CAVEATS: Final[Mapping[str, tuple[int, str, Brief]]] = {
         [
             ("INVALID_RUN", "invalid", _whole),
             ("SURVIVOR_BIAS", "failures", _first_clause),
+            ("CUT_SHORT", "failures", _first_clause),
             ("FAILURES_ROSE", "failures", _first_clause),
             ("ERROR_MIX_DIFFERS", "errors", _whole),
             ("DIFFERENT_PACING", "pacing", _whole),

@@ -4,19 +4,18 @@ Pure: returns the text. Without `colour` it holds no escape sequence.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from rich.table import Table
 from rich.text import Text
 
 from tbench.analysis.arms import Arm
-from tbench.analysis.censoring import Survival
 from tbench.analysis.compare import Comparison, Comparisons
 from tbench.analysis.comparison import EqualLengths
 from tbench.analysis.proportions import GOOD, rates
 from tbench.analysis.report import sentences, terminal_tables, words
-from tbench.analysis.report.machine import summaries, survivals
+from tbench.analysis.report.machine import summaries
 from tbench.analysis.report.tables import USUAL
 from tbench.analysis.report.terminal_tables import Sheet, grid
 from tbench.analysis.slo import Slo
@@ -54,16 +53,7 @@ def comparison_text(found: Comparisons, *, width: int = 100, colour: bool = Fals
         page.paragraph(thirds, indent="  ")
         page.line("")
     _equal_lengths(page, found.equal_lengths)
-    _cut_short(
-        page,
-        {
-            metric: {"baseline": one.baseline, "candidate": one.candidate}
-            for metric, one in found.censoring.items()
-        },
-    )
     page.paragraph(_errors(found))
-    if found.discordance:
-        page.paragraph(terminal_tables.pairs_text(found.discordance), indent="  ")
     page.line("")
     page.paragraph(f"{found.verdict}: {sentences.seen(found)}", style="bold")
     if said := _discoveries(found):
@@ -90,7 +80,6 @@ def run_text(arm: Arm, *, slo: Slo = (), width: int = 100, colour: bool = False)
         page.paragraph(DESCRIPTIVE)
         if any(one.refusal for each in metrics for one in each.quantiles if one.p <= USUAL):
             page.paragraph(FEW)
-    _cut_short(page, {metric: {"": one} for metric, one in survivals(arm).items()})
     page.paragraph(_failures(facts["errors"]))
     page.definitions(summary.metric for summary in metrics)
     return page.text
@@ -103,13 +92,6 @@ def _equal_lengths(page: Sheet, found: EqualLengths | None) -> None:
     if found.rows:
         page.table(_comparison_table(found.rows))
     else:
-        page.line("")
-
-
-def _cut_short(page: Sheet, found: Mapping[str, Mapping[str, Survival]]) -> None:
-    if found:
-        page.table(terminal_tables.survival_table(found))
-        page.paragraph(terminal_tables.CUT_SHORT)
         page.line("")
 
 

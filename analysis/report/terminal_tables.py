@@ -1,19 +1,15 @@
 """Sheet: text of one width, line by line, with tables that fold. Without colour no escape sequence."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from io import StringIO
 from textwrap import fill
 
 from rich.console import JustifyMethod
 from rich.table import Table
-from rich.text import Text
 
-from tbench.analysis.censoring import Survival
 from tbench.analysis.comparison import Comparisons, EqualLengths
-from tbench.analysis.discordance import Discordance
 from tbench.analysis.mean_ratio import Overall
 from tbench.analysis.metrics import METRICS
-from tbench.analysis.omnibus import Omnibus
 from tbench.analysis.proportions import OPEN_LOOP, footnote, ratio
 from tbench.analysis.report import words
 from tbench.analysis.summary import Caution
@@ -85,15 +81,10 @@ def grid(*headings: str, left: frozenset[int]) -> Table:
 
 # Whole: what is said beside the quantiles, of each metric and of failures, for the terminal.
 
-HEADINGS = ("overall", "n", "worth", "typical", "95% interval", "sure", "largest gap", "anywhere")
-CUT_SHORT = (
-    "cut short: Kaplan-Meier quantiles, since requests were cut short at different times (censored). They "
-    "hold only where that had nothing to do with how slow a request was (independent censoring)."
-)
+HEADINGS = ("overall", "n", "worth", "typical", "95% interval", "sure")
 LEGEND = (
     "overall: typical is the geometric mean of candidate / baseline over the requests with a value in both "
-    "arms; worth is that n in independent requests; the largest gap is between the shares of requests that "
-    "stay within a value; anywhere: whether the arms differ at any value, by swapping the labels of blocks."
+    "arms; worth is that n in independent requests."
 )
 
 
@@ -116,9 +107,9 @@ def rates_notes(found: Comparisons) -> Iterator[str]:
 
 def overall_table(found: Comparisons) -> Table:
     """A row for each metric."""
-    table = grid(*HEADINGS, left=frozenset({0, 4, 5, 6, 7}))
+    table = grid(*HEADINGS, left=frozenset({0, 4, 5}))
     for name, one in found.overall.items():
-        table.add_row(name, *_typical(one), *_anywhere(one.omnibus, METRICS[name].unit))
+        table.add_row(name, *_typical(one))
     return table
 
 
@@ -133,16 +124,6 @@ def _typical(one: Overall) -> Iterator[str]:
     yield words.ratio(mean.ratio)
     yield "" if mean.refusal else words.ratio_interval(mean.low, mean.high)
     yield "drift" if mean.drift else one.confidence
-
-
-def _anywhere(one: Omnibus, unit: str) -> Iterator[str | Text]:
-    where = f" at {words.amount(one.gap_at, unit)}" if one.gap else ""
-    yield f"{words.points(one.gap)}{where}"
-    if one.p_value is None:
-        yield Text(f"not tested: {one.refusal}", style="dim")
-        return
-    said = f"{'yes' if one.differs else 'none seen'}, p {one.p_value:.2g}"
-    yield Text(said, style="yellow" if one.differs else "dim")
 
 
 def thirds_text(found: Comparisons) -> str:
@@ -165,33 +146,3 @@ def lengths_text(found: EqualLengths) -> str:
         f"e2e at equal output lengths (what length explains is taken out; {found.n:,} requests, "
         f"{found.overlap:.0%} as long in both arms)"
     )
-
-
-def pairs_text(found: Discordance) -> str:
-    """Failures pair by pair; nothing where none failed."""
-    if found.neither == found.n:
-        return ""
-    counted = (
-        f"pair by pair: {found.both:,} failed in both, {found.baseline_only:,} in the baseline only, "
-        f"{found.candidate_only:,} in the candidate only"
-    )
-    if found.low is None or found.high is None or found.p_value is None:
-        return f"{counted}; no test as if pairs were independent: {found.refusal}"
-    return (
-        f"{counted}; McNemar p {found.p_value:.2g}, difference [{words.points(found.low)}, "
-        f"{words.points(found.high)}] (Newcombe, paired), both as if pairs were independent"
-    )
-
-
-def survival_table(found: Mapping[str, Mapping[str, Survival]]) -> Table:
-    """By metric and arm, the Kaplan-Meier quantiles where requests were cut short at different times."""
-    some = next(one for sides in found.values() for one in sides.values())
-    points = [words.percentile(one.p) for one in some.quantiles]
-    table = grid("cut short", "", "n", "censored", *points, left=frozenset({0, 1}))
-    for metric, sides in found.items():
-        for place, (name, one) in enumerate(sides.items()):
-            cells = [
-                one.refusal or words.beyond(one.value, one.at_least, "s") for one in one.quantiles
-            ]
-            table.add_row("" if place else metric, name, f"{one.n:,}", f"{one.censored:,}", *cells)
-    return table

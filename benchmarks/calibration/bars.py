@@ -8,12 +8,12 @@ from scipy import stats
 from calibration.pairs import FPR
 from calibration.runs import FAILS, PASSES
 from calibration.tally import Tally
-from calibration.whole import ANYWHERE, TYPICAL
+from calibration.typical import TYPICAL
 
 ENOUGH = 400
 """From so many replays on a bar holds for the rate itself; with fewer, chance gets its part."""
 CHANCE = 0.99
-_NOMINAL = dict.fromkeys((FPR, PASSES, FAILS, ANYWHERE, TYPICAL), 0.05)
+_NOMINAL = dict.fromkeys((FPR, PASSES, FAILS, TYPICAL), 0.05)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -43,7 +43,7 @@ from calibration.scenes import (
     routed,
 )
 from calibration.traffic import Traffic, interleaved, poisson, self_exciting, surging
-from calibration.whole import ANYWHERE, TYPICAL, Whole
+from calibration.typical import TYPICAL, Typical
 from tbench.analysis.clusters import FEW
 
 USUAL_TESTS = {
@@ -362,18 +362,15 @@ _ERRORS: dict[str, Cell] = {
     for how, burst in (("each by itself", None), ("in bursts of 20", 20.0))
 }
 
-_WHOLE: dict[str, Cell] = {
-    f"as a whole: {name}": Cell(
+_TYPICAL: dict[str, Cell] = {
+    f"typical request: {name}": Cell(
         experiment=experiment,
-        bars=(
-            Bar(measure=ANYWHERE, points=NONE, high=0.08),
-            Bar(measure=TYPICAL, points=NONE, high=most),
-        ),
+        bars=(Bar(measure=TYPICAL, points=NONE, high=most),),
     )
     for name, experiment, most in (
-        ("independent n=2000", Whole(scene=on_poisson(2000, 30)), 0.08),
-        ("full n=2000", Whole(scene=on_sessions(2000, full), effects=_full_effects), 0.08),
-        ("FIFO queue at 0.8", Whole(scene=on_sessions(2000, _QUEUES[0.8])), 0.15),
+        ("independent n=2000", Typical(scene=on_poisson(2000, 30)), 0.08),
+        ("full n=2000", Typical(scene=on_sessions(2000, full), effects=_full_effects), 0.08),
+        ("FIFO queue at 0.8", Typical(scene=on_sessions(2000, _QUEUES[0.8])), 0.15),
     )
 }
 
@@ -381,7 +378,7 @@ PAIR_CELLS: Mapping[str, Cell] = {
     **_INVERSION,
     **_SLOW,
     **_INTERVALS,
-    **_WHOLE,
+    **_TYPICAL,
     **_SESSIONS,
     **_ROUTED,
     **_BUSY,
