@@ -17,6 +17,10 @@ from tbench.replay.measures import minimum_n
 
 Floats = npt.NDArray[np.float64]
 
+quantile, rank = (
+    measures.quantile,
+    measures.rank,
+)  # one arithmetic of ranks for runs and comparisons
 _ROUNDING = 1e-9
 _WINDOW_SD = 14
 """Harrell-Davis weights beyond this many standard deviations are below 1e-20."""
@@ -35,16 +39,6 @@ def several(values: Floats, points: Sequence[float]) -> list[float]:
     """The quantiles of values in any order, NaN dropped, without sorting them all; none of no values."""
     some = values[~np.isnan(values)]
     return measures.quantiles(some, points) if len(some) else []
-
-
-def quantile(ordered: Floats, p: float) -> float:
-    """The inverted empirical distribution: the least value with a share >= p at or below it."""
-    return float(ordered[rank(len(ordered), p) - 1])
-
-
-def rank(n: int, p: float) -> int:
-    """Which of n ordered values is the p-quantile, counted from 1."""
-    return min(n, max(1, math.ceil(p * n - _ROUNDING)))
 
 
 def interval_ranks(n: int, p: float, confidence: float = 0.95) -> tuple[int, int]:

@@ -42,14 +42,14 @@ def address(url: str) -> Address:
 
 def plain(url: str) -> Address | None:
     """The same for a URL in which nothing needs to be escaped or resolved; None for any other."""
-    found = _PLAIN.fullmatch(url)
-    if not found or "xn--" in found["host"] or not _sound(found["host"]):
+    match = _PLAIN.fullmatch(url)
+    if not match or "xn--" in match["host"] or not _sound(match["host"]):
         return None
-    scheme, host, given = found["scheme"], found["host"], found["port"]
+    scheme, host, given = match["scheme"], match["host"], match["port"]
     port = None if given is None or int(given) == PORTS[scheme] else int(given)
     netloc = host if port is None else f"{host}:{port}"
-    path, query = found["path"] or "/", found["query"] or ""
-    text = f"{scheme}://{netloc}{found['path']}{query}"
+    path, query = match["path"] or "/", match["query"] or ""
+    text = f"{scheme}://{netloc}{match['path']}{query}"
     bare = query in {"", "?"}
     return Address(scheme, host, port, netloc.encode(), f"{path}{query}".encode(), path, text, bare)
 

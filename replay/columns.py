@@ -137,11 +137,11 @@ def pack_tokens(samples: Sequence[Sample]) -> Record:
 
 def pack_headers(samples: Sequence[Sample]) -> Record | None:
     """What the answers of a block said in their heads (replay.traced); None where none said anything."""
-    said = [sample for sample in samples if sample.headers]
-    if not said:
+    answered = [sample for sample in samples if sample.headers]
+    if not answered:
         return None
-    index = np.array([sample.index for sample in said], dtype="<i4")
-    lines = traced.pack(sample.headers for sample in said)
+    index = np.array([sample.index for sample in answered], dtype="<i4")
+    lines = traced.pack(sample.headers for sample in answered)
     return {"type": "headers", "index": index.tobytes(), "lines": lines}
 
 
@@ -150,14 +150,14 @@ def unpack_headers(
 ) -> dict[int, traced.Headers]:
     """Those of the samples with these indices, where they have any; holds one record at a time."""
     wanted = set(indices)
-    found: dict[int, traced.Headers] = {}
+    by_index: dict[int, traced.Headers] = {}
     for record in records:
         index = np.frombuffer(record["index"], dtype="<i4").tolist()
         if wanted.isdisjoint(index):
             continue
         headers = traced.unpack(record["lines"])
-        found |= {at: one for at, one in zip(index, headers, strict=True) if at in wanted}
-    return found
+        by_index |= {at: fields for at, fields in zip(index, headers, strict=True) if at in wanted}
+    return by_index
 
 
 def tokens_record(index: Column, counts: Column, gaps_us: Column) -> Record:

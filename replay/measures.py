@@ -162,10 +162,10 @@ def bounds(columns: Columns) -> Iterator[tuple[str, Values, Values]]:
     late = {name for name in stamps if (unsure(columns, name) > SLICE_S).any()}
     for name, (metric, least, most) in JUDGED.items():
         values = metric(_Moved(columns, most))
-        there = ~np.isnan(values)
-        high = low = values[there]
+        known = ~np.isnan(values)
+        high = low = values[known]
         if not late.isdisjoint((*least, *most)):
-            low = np.nan_to_num(metric(_Moved(columns, least))[there])
+            low = np.nan_to_num(metric(_Moved(columns, least))[known])
         yield name, low, high
 
 
@@ -232,7 +232,7 @@ class _Counted(Mapping[str, Column]):
 
 def quantile(ordered: Values, p: float) -> float:
     """The inverted CDF: the least value that at least a share `p` does not exceed. Sorted, not empty."""
-    return float(ordered[_place(len(ordered), p)])
+    return float(ordered[rank(len(ordered), p) - 1])
 
 
 def minimum_n(p: float) -> int:
@@ -242,12 +242,13 @@ def minimum_n(p: float) -> int:
 
 def quantiles(values: Values, points: Sequence[float]) -> list[float]:
     """The same at several points of values in any order, without sorting them all. Not empty."""
-    places = [_place(len(values), p) for p in points]
+    places = [rank(len(values), p) - 1 for p in points]
     return [float(value) for value in np.partition(values, places)[places]]
 
 
-def _place(n: int, p: float) -> int:
-    return max(math.ceil(p * n - 1e-9), 1) - 1
+def rank(n: int, p: float) -> int:
+    """Which of n ordered values is the p-quantile, counted from 1; a share of nearly k/n is the k-th."""
+    return min(n, max(1, math.ceil(p * n - 1e-9)))
 
 
 def spread(values: Values) -> dict[str, float | None]:
@@ -264,8 +265,8 @@ def spread(values: Values) -> dict[str, float | None]:
 
 def in_flight(columns: Columns) -> dict[str, float | int | None]:
     """How many were outstanding: the time-weighted mean from the first send to the last end, and the most."""
-    there = ~np.isnan(columns["sent"])
-    sent, end = columns["sent"][there], columns["end"][there]
+    was_sent = ~np.isnan(columns["sent"])
+    sent, end = columns["sent"][was_sent], columns["end"][was_sent]
     if not len(sent) or end.max() <= sent.min():
         return {"mean": None, "max": len(sent) or None}
     mean = float((end - sent).sum() / (end.max() - sent.min()))

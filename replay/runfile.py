@@ -123,8 +123,8 @@ class RunWriter:
         if self._waiting:
             first = self._waiting[0].index
             self.append(blocks.pack(blocks.from_samples(self._waiting)), first=first)
-            if said := blocks.pack_headers(self._waiting):
-                self.append(said, first=first)
+            if headers := blocks.pack_headers(self._waiting):
+                self.append(headers, first=first)
             self.append(blocks.pack_tokens(self._waiting))
             self._waiting = []
 
@@ -174,8 +174,8 @@ class Run:
         """What the server's heads said to these samples (replay.traced), by `index`; read from the file."""
         with readable(self.path):
             records = sample_blocks(open_container(self.path))
-            said = (record for record in records if record.get("type") == "headers")
-            return blocks.unpack_headers(said, indices)
+            headers = (record for record in records if record.get("type") == "headers")
+            return blocks.unpack_headers(headers, indices)
 
 
 def read_run(path: str | Path) -> Run:

@@ -135,8 +135,8 @@ def _faults(value: Any, form: Form | None, place: str, depth: int) -> Iterator[s
     elif isinstance(value, Mapping) and not isinstance(form, Items):
         yield from _inside(value, form, place, depth)
     elif isinstance(value, list) and isinstance(form, Items | None):
-        for number, one in enumerate(value):
-            yield from _faults(one, form and form.form, f"{place}[{number}]", depth + 1)
+        for number, item in enumerate(value):
+            yield from _faults(item, form and form.form, f"{place}[{number}]", depth + 1)
     elif form is not None:
         yield f"{place} is {value!r:.60}, which is not a {'list' if isinstance(form, Items) else 'map'}"
 
@@ -144,14 +144,14 @@ def _faults(value: Any, form: Form | None, place: str, depth: int) -> Iterator[s
 def _inside(
     value: Mapping[Any, Any], form: Fields | Each | None, place: str, depth: int
 ) -> Iterator[str]:
-    for name, one in value.items():
+    for name, item in value.items():
         if not isinstance(name, str):
             yield f"{place} has the key {name!r:.60}, which is not a text"
             return
-        if one is None and isinstance(form, Each) and form.filled:
+        if item is None and isinstance(form, Each) and form.filled:
             yield f"{place}.{name} is null"
         inner = form.forms.get(name) if isinstance(form, Fields) else form and form.form
-        yield from _faults(one, inner, f"{place}.{name}", depth + 1)
+        yield from _faults(item, inner, f"{place}.{name}", depth + 1)
     if isinstance(form, Fields):
         for name in sorted(form.needed):
             if name not in value or (form.filled and value[name] is None):

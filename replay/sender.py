@@ -122,8 +122,8 @@ class Reply:
     def header(self, name: str) -> str:
         """The first value of a header field by its lower-case name, or nothing."""
         wanted = name.encode()
-        found = (value for key, value in self.headers if key.lower() == wanted)
-        return next(found, b"").decode("latin-1")
+        values = (value for key, value in self.headers if key.lower() == wanted)
+        return next(values, b"").decode("latin-1")
 
 
 Ended = Callable[[], None]

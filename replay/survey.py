@@ -38,32 +38,32 @@ class Survey:
 
 def survey(plan: Plan, target: Target | None = None) -> Survey:
     """Read one round of the plan; with a target, count the tokens and their price as well."""
-    found = Survey()
+    totals = Survey()
     occupancy = Occupancy()
     once = replace(plan, rounds=1)
     for planned in once:
-        found.requests += 1
-        found.span_s = planned.offset
-        _occupy(planned, occupancy, found)
+        totals.requests += 1
+        totals.span_s = planned.offset
+        _occupy(planned, occupancy, totals)
         if target is not None:
             model = target.asked(planned).model
-            found.models[model or "(no model)"] += 1
-            found.bill.add(model, expected_usage(planned))
+            totals.models[model or "(no model)"] += 1
+            totals.bill.add(model, expected_usage(planned))
             if reason := target.unchanged_because(planned):
-                found.unchanged[reason] += 1
-            found.masked.update(target.masked_in(planned))
-    found.in_flight = occupancy.means()
-    found.skipped, found.hosts = Counter(once.skipped), Counter(once.hosts)
-    return found
+                totals.unchanged[reason] += 1
+            totals.masked.update(target.masked_in(planned))
+    totals.in_flight = occupancy.means()
+    totals.skipped, totals.hosts = Counter(once.skipped), Counter(once.hosts)
+    return totals
 
 
-def _occupy(planned: Planned, occupancy: Occupancy, found: Survey) -> None:
+def _occupy(planned: Planned, occupancy: Occupancy, totals: Survey) -> None:
     exchange = planned.exchange
     if exchange.response is None:
-        found.unended += 1
+        totals.unended += 1
         return
     took = max(0, exchange.response.end_ns - exchange.request.arrive_ns) / 1e9
-    found.busy_s += took
+    totals.busy_s += took
     occupancy.add(planned.offset, planned.offset + took)
 
 
@@ -106,11 +106,11 @@ def rates(dues: Iterable[float]) -> Rates:
     return Rates(requests=total, duration_s=last, mean=mean, peak=peak)
 
 
-def as_map(found: Survey) -> dict[str, Any]:
+def as_map(survey: Survey) -> dict[str, Any]:
     """The survey as it is written into a run's header."""
     return {
-        "requests": found.requests,
-        "span_s": found.span_s,
-        "busy_s": found.busy_s,
-        "skipped": dict(found.skipped),
+        "requests": survey.requests,
+        "span_s": survey.span_s,
+        "busy_s": survey.busy_s,
+        "skipped": dict(survey.skipped),
     }

@@ -79,9 +79,9 @@ class Table(Mapping[str, Column]):
         names = tuple(names)
         seldom = {name for name in names if name in EVERY and name not in self._stores}
         brief = self._read(seldom) if seldom else {}
-        found = {**self._stores, **brief}
+        stores = {**self._stores, **brief}
         return {
-            name: found[name].column(places) if name in found else self[name][places]
+            name: stores[name].column(places) if name in stores else self[name][places]
             for name in names
         }
 
@@ -161,8 +161,8 @@ def tally(columns: Columns, name: str, places: Places) -> dict[str, int]:
     """How many of these samples have each word; of a column that is not there, none has any."""
     if isinstance(columns, Table):
         return columns.tally(name, places)
-    some = columns[name][places].tolist() if name in columns else []
-    return dict(Counter(str(word) for word in some if word is not None))
+    words = columns[name][places].tolist() if name in columns else []
+    return dict(Counter(str(word) for word in words if word is not None))
 
 
 def at(columns: Columns, places: Places, *names: str) -> dict[str, Column]:
@@ -293,11 +293,11 @@ def _size(record: Mapping[str, Any]) -> int:
     return n
 
 
-def _any(found: Iterable[Column], rows: int) -> Truths:
-    some = np.zeros(rows, dtype=bool)
-    for one in found:
-        some |= one.astype(bool)
-    return some
+def _any(columns: Iterable[Column], rows: int) -> Truths:
+    any_of_them = np.zeros(rows, dtype=bool)
+    for column in columns:
+        any_of_them |= column.astype(bool)
+    return any_of_them
 
 
 def roomy(data: Column, rows: int) -> Column:
@@ -332,18 +332,18 @@ def gather_gaps(
     `gaps` is how many to expect.
     """
     index, counts = np.empty(samples, dtype="<i4"), np.empty(samples, dtype="<u4")
-    found, at, end = np.empty(gaps or _GAP_ROOM, dtype=np.float32), 0, 0
+    seconds, at, end = np.empty(gaps or _GAP_ROOM, dtype=np.float32), 0, 0
     for record in records:
         few, owned, stamps = _tokens(record)
         if at + len(few) > samples:
             raise ValueError("the token stamps are not those of its samples: it is damaged")
         index[at : at + len(few)], counts[at : at + len(few)] = few, owned
-        found = roomy(found, end + len(stamps))
-        np.multiply(stamps, 1e-6, out=found[end : end + len(stamps)], dtype=np.float32)
+        seconds = roomy(seconds, end + len(stamps))
+        np.multiply(stamps, 1e-6, out=seconds[end : end + len(stamps)], dtype=np.float32)
         at, end = at + len(few), end + len(stamps)
     if at != samples:
         raise ValueError("the token stamps are not those of its samples: it is damaged")
-    return _arranged(index, counts.astype(np.int64), found[:end])
+    return _arranged(index, counts.astype(np.int64), seconds[:end])
 
 
 def _tokens(record: Mapping[str, Any]) -> tuple[Column, Column, Column]:

@@ -95,7 +95,9 @@ class Target:
     def secrets(self) -> Secrets:
         """The key, the values of `headers` and of secret `fields`, which must not be written anywhere."""
         values = [value for _, value in self.headers]
-        values += [text for name, one in self.fields.items() for text in credentials_in(name, one)]
+        values += [
+            text for name, value in self.fields.items() for text in credentials_in(name, value)
+        ]
         return secrets_of([*self.headers, ("authorization", self.key or "")], also=values)
 
     def call(self, planned: Planned, due: float | None = None) -> Call:
@@ -206,32 +208,32 @@ class Target:
 
     def _template(self, recorded: Request, *, bodied: bool, rewritten: bool = False) -> Template:
         """The template of a request's head, kept for the next of its shape."""
-        kept = tuple(
+        recorded_fields = tuple(
             (name, value)
             for name, value in recorded.headers
             if (name in SENT_HEADERS and not (rewritten and name == "content-encoding"))
             or name.startswith(STEERING)
         )
-        key = recorded.method, recorded.path, kept, bodied
-        found = self._templates.get(key)
-        if found is None:
+        key = recorded.method, recorded.path, recorded_fields, bodied
+        known = self._templates.get(key)
+        if known is None:
             if len(self._templates) >= MOST_TEMPLATES:
                 self._templates.clear()
             shape = Shape(
                 method=recorded.method,
                 url=rebased(self.base_url, printable(recorded.path)),
-                fields=self._fields(kept),
+                fields=self._fields(recorded_fields),
                 bodied=bodied,
             )
-            found = self._templates[key] = template(shape)
-        return found
+            known = self._templates[key] = template(shape)
+        return known
 
-    def _fields(self, kept: Headers) -> Fields:
+    def _fields(self, recorded: Headers) -> Fields:
         ours = [("user-agent", f"tbench/{_version()}"), (ID.decode(), SLOT.decode())]
         if self.key:
             ours.append(("authorization", f"Bearer {self.key}"))
         given = {name for name, _ in self.headers}
-        pairs = [pair for pair in (*kept, *ours) if pair[0] not in given] + list(self.headers)
+        pairs = [pair for pair in (*recorded, *ours) if pair[0] not in given] + list(self.headers)
         return tuple((_wire(name), _wire(value)) for name, value in pairs)
 
 

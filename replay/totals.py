@@ -233,10 +233,10 @@ def _late(waits: Waits) -> str | None:
     if not n:
         return None
     levels = _judged(n)
-    for level, said, true in zip(levels, waits.said(levels), waits.true(levels), strict=True):
-        if said - true > max(BUDGET_S, BUDGET_SHARE * true):
+    for level, measured, true in zip(levels, waits.said(levels), waits.true(levels), strict=True):
+        if measured - true > max(BUDGET_S, BUDGET_SHARE * true):
             return (
-                f"this client sent late: the p{level * 100:.0f} latency is {said:.3f} s, and "
+                f"this client sent late: the p{level * 100:.0f} latency is {measured:.3f} s, and "
                 f"{true:.3f} s without the client's own lateness; lower --speed or the rate, raise "
                 "--workers, or give the replay a core of its own"
             )

@@ -46,12 +46,12 @@ LONGEST: Final = 200
 
 def traced(fields: Iterable[tuple[bytes, bytes]], secrets: Secrets) -> Headers:
     """The fields that are kept, lower-case, in the order of the wire; `secrets` masked in their values."""
-    kept = [
+    headers = [
         (name.decode(), _cut(secrets.mask_text(_line(value))))
         for key, value in fields
         if (name := key.lower()) in NAMES
     ]
-    return tuple(kept[:MOST])
+    return tuple(headers[:MOST])
 
 
 def _line(value: bytes) -> str:

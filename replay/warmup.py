@@ -34,10 +34,10 @@ def parse_warmup(text: str) -> Warmup:
         return Warmup()
     if text == "none":
         return Warmup("seconds", 0.0)
-    if not (found := re.fullmatch(r"(\d+(?:\.\d*)?|\.\d+)(%|s)?", text)):
+    if not (match := re.fullmatch(r"(\d+(?:\.\d*)?|\.\d+)(%|s)?", text)):
         raise InputError(f"--warmup {text!r}: write auto, none, seconds (30) or a share (5%)")
-    number = float(found[1])
-    if found[2] != "%":
+    number = float(match[1])
+    if match[2] != "%":
         return Warmup("seconds", number)
     if number >= 100:
         raise InputError(f"--warmup {text}: nothing of the run would be left")
