@@ -16,7 +16,7 @@ from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import urlsplit
 
 from mitmproxy import connection, ctx, http, tls
 from mitmproxy.addonmanager import Loader
@@ -172,7 +172,8 @@ class Capture:
     def requestheaders(self, flow: http.HTTPFlow) -> None:
         """Decide whether the exchange is recorded, and let a large body stream."""
         arrive_ns = self._now()
-        large = _content_length(flow.request) > STREAM_ABOVE
+        length = flow.request.headers.get("content-length", "")
+        large = length.isdecimal() and int(length) > STREAM_ABOVE
         flow.request.stream = large
         if not self._records(flow):
             self.passing[flow.id] = flow.client_conn.id
@@ -265,9 +266,11 @@ class Capture:
             rest = target._replace(scheme="", netloc="", path=target.path or "/")
             flow.response.headers["location"] = rest.geturl()
         elif redirects:
-            self.redirected[mask_lookalikes(_location_host(target))] += 1
+            host = target.netloc.rpartition("@")[2]
+            self.redirected[mask_lookalikes(host)] += 1
 
     def _records(self, flow: http.HTTPFlow) -> bool:
+        """Whether this exchange is recorded; counts it where it is not."""
         if reason := self._leaves_out(flow):
             self.left_out[reason] += 1
             return False
@@ -280,7 +283,8 @@ class Capture:
             return "limit"
         if reason := self._selection.leaves_out(request.method, request.host, request.path):
             return reason
-        return None if self._selection.draws(_sample_key(flow)) else "sample"
+        named = (request.headers[name] for name in SESSION_HEADERS if name in request.headers)
+        return None if self._selection.draws(next(named, flow.id)) else "sample"
 
     def _accepts(self) -> bool:
         if reason := self.recorder.refuses:
@@ -313,8 +317,9 @@ class Capture:
 
     def _client(self, flow: http.HTTPFlow, fields: Fields) -> str:
         """A pseudonym of who is calling: the credential, and the address it comes from."""
+        peer = flow.client_conn.peername
         marks = [value for name, value in fields if name.lower() in CALLER_HEADERS]
-        return self._redactor.pseudonym("\n".join([_address(flow), *marks]))
+        return self._redactor.pseudonym("\n".join([str(peer[0]) if peer else "", *marks]))
 
     def _ask(self, live: Live, *, complete: bool) -> None:
         """Hand over the request, once. Of a body that never ended only the size is kept."""
@@ -380,29 +385,10 @@ def _text(data: bytes) -> str:
     return data.decode("utf-8", "surrogateescape")
 
 
-def _address(flow: http.HTTPFlow) -> str:
-    peer = flow.client_conn.peername
-    return str(peer[0]) if peer else ""
-
-
-def _location_host(target: SplitResult) -> str:
-    return target.netloc.rpartition("@")[2]
-
-
 def _host(request: http.Request) -> str:
     usual = USUAL_PORTS.get(request.scheme)
     host = f"[{request.host}]" if ":" in request.host else request.host
     return host if request.port == usual else f"{host}:{request.port}"
-
-
-def _content_length(request: http.Request) -> int:
-    value = request.headers.get("content-length", "")
-    return int(value) if value.isdecimal() else 0
-
-
-def _sample_key(flow: http.HTTPFlow) -> str:
-    headers = flow.request.headers
-    return next((headers[name] for name in SESSION_HEADERS if name in headers), flow.id)
 
 
 def _circumstances(flow: http.HTTPFlow) -> dict[str, Any]:
@@ -466,7 +452,10 @@ class Script:
     def running(self) -> None:
         """Create the trace once mitmproxy listens."""
         try:
-            self._parts = begin(_recording(ctx.options), _shout)
+            self._parts = begin(
+                _recording(ctx.options),
+                partial(logger.error, "tbench: RECORDING STOPPED, traffic goes on: %s"),
+            )
         except (TbenchError, ValueError) as error:
             logger.error("tbench: %s", error)  # mitmdump ends at once when an error is logged now
             return
@@ -493,10 +482,6 @@ def _recording(options: Any) -> Recording:  # noqa: ANN401 (mitmproxy's options 
         mode="mitmdump",
         max_pending=options.tbench_max_pending_mb << 20,
     )
-
-
-def _shout(reason: str) -> None:
-    logger.error("tbench: RECORDING STOPPED, traffic goes on: %s", reason)
 
 
 addons = [Script()]

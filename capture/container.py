@@ -171,18 +171,13 @@ class ContainerWriter:
         if arrive_ns is not None:
             self._arrivals.append(arrive_ns)
 
-    def _empty_block(self) -> None:
-        self._records = []
-        self._raw_bytes = 0
-        self._first_seq = None
-        self._arrivals = []
-
     def _seal(self) -> None:
         if self._records:
             earliest, latest = min(self._arrivals, default=None), max(self._arrivals, default=None)
             contents = len(self._records), self._first_seq, earliest, latest
             self._put(b"".join(self._records), contents)
-            self._empty_block()
+            self._records, self._arrivals = [], []
+            self._raw_bytes, self._first_seq = 0, None
 
     def _put(self, raw: bytes, contents: Contents) -> None:
         block = frames.block_frame(self._marker, raw)

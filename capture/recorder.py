@@ -166,7 +166,7 @@ class Recorder:
             self._guard(self._tick)
         self._losses.due_ns = 0
         self._guard(self._tick)
-        self._guard(self._close)
+        self._guard(self._writer.close)
 
     def _next(self) -> Item | None:
         try:
@@ -184,7 +184,10 @@ class Recorder:
             elif not self._guard(lambda: self._write(item)):
                 self._losses.lost(item, "disk" if self.failure else "defect")
         finally:
-            self._give_back(item)
+            if isinstance(item, _Asked):
+                self.budget.free(item.cost)
+            elif isinstance(item, _Answered):
+                item.tee.forget()
 
     def _write(self, item: Item) -> None:
         match item:
@@ -205,21 +208,12 @@ class Recorder:
             case Clock():
                 self._writer.clock(item)
 
-    def _give_back(self, item: Item) -> None:
-        if isinstance(item, _Asked):
-            self.budget.free(item.cost)
-        elif isinstance(item, _Answered):
-            item.tee.forget()
-
     def _tick(self) -> None:
         if self.failure:
             return
         for gap in self._losses.take(self._now()):
             self._writer.gap(gap)
         self._writer.pump()
-
-    def _close(self) -> None:
-        self._writer.close()
 
     def _guard(self, step: Callable[[], object]) -> bool:
         """Run a step of the writer. A disk error ends the recording, a bad record only itself."""

@@ -3,7 +3,6 @@
 Runs in the writer thread, where a millisecond costs nobody anything.
 """
 
-import re
 from collections import OrderedDict, deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -63,13 +62,16 @@ class Retries:
         attempt = _Attempt(id, at_ns)
         attempts.append(attempt)
         self._open[id] = attempt
-        self._forget()
+        for table in (self._asks, self._open):
+            while len(table) > self._capacity:
+                table.popitem(last=False)
         return earlier.id if earlier else None
 
     def end(self, id: str, response: Response) -> None:  # noqa: A002
         """Note how an attempt ended."""
         attempt = self._open.pop(id, None)
-        if attempt and _invites_retry(response):
+        failed = response.outcome in FAILED_OUTCOMES or response.status in RETRIED_STATUS
+        if attempt and failed:
             attempt.failed_ns = response.end_ns
 
     def _repeated(
@@ -80,22 +82,10 @@ class Retries:
         # A client that gave up waiting counts a retry while its first attempt may still look alive.
         return failed or (attempts[-1] if declared and attempts else None)
 
-    def _forget(self) -> None:
-        for table in (self._asks, self._open):
-            while len(table) > self._capacity:
-                table.popitem(last=False)
-
-
-def _invites_retry(response: Response) -> bool:
-    return response.outcome in FAILED_OUTCOMES or response.status in RETRIED_STATUS
-
 
 LONGEST_ERROR = 500
 PLAIN = ("", "identity")
 """Content codings that leave a body as it is."""
-TAIL = 4096
-"""Where `[DONE]` stands in a stream that ended well."""
-_DONE = re.compile(rb"^data: ?\[DONE\]", re.MULTILINE)
 
 
 class _Asked(NamedTuple):
@@ -240,11 +230,7 @@ def _outcome(response: Response, endpoint: str) -> Outcome:
     A whole answer may still be an error. And a client that hangs up after `[DONE]`, as SDKs do, left
     nothing behind but the end of the chunked body.
     """
-    if response.outcome is Outcome.CLIENT_ABORT and _is_done(response):
+    answer = parse_recorded(response)
+    if response.outcome is Outcome.CLIENT_ABORT and answer.ended:
         response = replace(response, outcome=Outcome.OK)
-    return recorded_outcome(response, parse_recorded(response), endpoint=endpoint)
-
-
-def _is_done(response: Response) -> bool:
-    plain = _plain(response) or b""
-    return bool(_DONE.search(plain, max(0, len(plain) - TAIL)))
+    return recorded_outcome(response, answer, endpoint=endpoint)

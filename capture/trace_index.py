@@ -60,7 +60,10 @@ class TraceIndex:
                 self._response(id_, place)
                 self._count(record, "responses")
             case {"type": "gap"}:
-                self._gap(record)
+                self.totals["gaps"] += 1
+                for name in ("requests", "responses", "bytes"):
+                    lost = record.get(name)
+                    self.totals[f"dropped_{name}"] += lost if isinstance(lost, int) else 0
             case {"type": "clock"}:
                 self.totals["clocks"] += 1
             case _:
@@ -120,12 +123,6 @@ class TraceIndex:
         self.totals[kind] += 1
         size = record.get("body_bytes")
         self.totals["body_bytes"] += size if isinstance(size, int) else 0
-
-    def _gap(self, record: Mapping[str, Any]) -> None:
-        self.totals["gaps"] += 1
-        for name in ("requests", "responses", "bytes"):
-            lost = record.get(name)
-            self.totals[f"dropped_{name}"] += lost if isinstance(lost, int) else 0
 
 
 def is_table(links: bytes) -> bool:

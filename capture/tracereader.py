@@ -34,7 +34,9 @@ class Trace:
     """
 
     def __init__(self, captures: list[list[Segment]], missing: int) -> None:
-        self._captures = sorted(captures, key=lambda capture: _begin(capture[0]))
+        self._captures = sorted(
+            captures, key=lambda capture: (capture[0].header.wall_ns, capture[0].header.capture_id)
+        )
         self._missing = missing
         self.header = self._captures[0][0].header
         self.losses = self._known()
@@ -108,7 +110,7 @@ def read_trace(path: str | Path) -> Trace:
     Raises InputError when there is none, or what is there is no trace.
     """
     path = Path(path)
-    several = path.is_dir() or _is_glob(path)
+    several = path.is_dir() or (glob.has_magic(str(path)) and not path.exists())
     files = _files(path)
     opened = [_open(file, must=not several and file == files[0]) for file in files]
     containers = [container for container in opened if container is not None]
@@ -178,10 +180,6 @@ def _files(path: Path) -> list[Path]:
     raise InputError(f"{path}: no such file, folder or matching glob")
 
 
-def _is_glob(path: Path) -> bool:
-    return glob.has_magic(str(path)) and not path.exists()
-
-
 def _siblings(first: Path) -> list[Path]:
     """The later segments of the trace that begins with this file."""
     base = first.with_suffix("") if first.suffix == PART else first
@@ -194,10 +192,6 @@ def _settled(files: list[Path]) -> list[Path]:
     """In order of name; where both exist, the finished file and not its .part."""
     names = {file.name for file in files}
     return sorted(file for file in files if not (file.suffix == PART and file.stem in names))
-
-
-def _begin(segment: Segment) -> tuple[int, str]:
-    return segment.header.wall_ns, segment.header.capture_id
 
 
 def _arrival(exchange: Exchange) -> tuple[int, int]:

@@ -177,6 +177,7 @@ def test_togethers_text_stream() -> None:
         token_times=(0.0, 1.0),
         events=3,
         done=True,
+        ended=True,
         streamed=True,
         text="HelloHello",
     )

@@ -148,6 +148,7 @@ class Plain:
             events=self.events,
             tool_calls=len(self.tools),
             done=(self.ended and came) or (bool(finishes) and len(finishes) == len(self.finish)),
+            ended=self.ended,
             streamed=True,
             foreign=self.events > 0 and not self.finish,
             error=error,

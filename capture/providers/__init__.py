@@ -170,14 +170,20 @@ def parse_response(
         content_encoding: the header's value, such as `gzip`.
         status: from 300 on, the body is read as a complaint.
     """
+    decoded = list(chunks)
     try:
-        decoded = _decoded(chunks, content_encoding)
+        if content_encoding:
+            step = decoder(content_encoding)
+            decoded = [(at, step(piece)) for at, piece in decoded]
     except InputError as error:
         return ParsedResponse(readable=False, error=str(error))
-    if _is_stream(decoded, content_type):
-        answer = _stream(decoded)
-    else:
-        answer = _body(b"".join(piece for _, piece in decoded), content_type.lower())
+    try:
+        if _is_stream(decoded, content_type):
+            answer = _Events(decoded).answer()
+        else:
+            answer = _body(b"".join(piece for _, piece in decoded), content_type.lower())
+    except InputError as error:  # an event over the limit
+        answer = ParsedResponse(readable=False, error=str(error))
     return answer if status < 300 else _refusal(answer, decoded, status)
 
 
@@ -231,20 +237,6 @@ def _is_stream(chunks: list[Timed], content_type: str) -> bool:
     head = b"".join(piece for _, piece in chunks[:8])[:4096].removeprefix(b"\xef\xbb\xbf").lstrip()
     promised = "event-stream" in content_type.lower() and head[:1] not in (b"{", b"[", b"<")
     return promised or head.startswith((b"data:", b"event:", b":"))
-
-
-def _decoded(chunks: Iterable[Timed], content_encoding: str) -> list[Timed]:
-    if not content_encoding:
-        return list(chunks)
-    step = decoder(content_encoding)
-    return [(at, step(piece)) for at, piece in chunks]
-
-
-def _stream(chunks: list[Timed]) -> ParsedResponse:
-    try:
-        return _Events(chunks).answer()
-    except InputError as error:
-        return ParsedResponse(readable=False, error=str(error))
 
 
 class _Events:

@@ -54,12 +54,12 @@ _INPUTS = {
 
 def request_info(body: Json, endpoint: Endpoint) -> RequestInfo:
     """The request of a JSON body; a field of the wrong type counts as absent."""
-    model = body.get("model")
+    model, newer = body.get("model"), _counted(body.get("max_completion_tokens"))
     return RequestInfo(
         endpoint=endpoint.name,
         model=model if isinstance(model, str) else None,
         stream=body.get("stream") is True,
-        max_tokens=_limit(body),
+        max_tokens=_counted(body.get("max_tokens")) if newer is None else newer,
         n=_counted(body.get("n")) or 1,
         inputs=_length(body.get(_INPUTS.get(endpoint.name, ""))),
         images=_images(body.get("messages")),
@@ -184,6 +184,7 @@ class Parser:
             events=events,
             tool_calls=len(self._tools),
             done=(ended and came) or (bool(finishes) and len(finishes) == len(self._finish)),
+            ended=ended and streamed,
             streamed=streamed,
             foreign=streamed and events > 0 and not finish,
             error=error,
@@ -225,14 +226,11 @@ class Parser:
             text = choice.get("text")  # completions; Together repeats a chat's content here
         if index == 0 and isinstance(text, str):
             self._text.append(text)
-        if calls := delta.get("tool_calls"):
-            self._call(index, calls)
-        return bool(text or calls or (delta and any(delta.get(key) for key in _ANSWER)))
-
-    def _call(self, index: int, calls: object) -> None:
+        calls = delta.get("tool_calls")
         for place, call in enumerate(calls if isinstance(calls, list) else ()):
             number = call.get("index") if isinstance(call, dict) else None
             self._tools.add((index, number if isinstance(number, int) else place))
+        return bool(text or calls or (delta and any(delta.get(key) for key in _ANSWER)))
 
 
 def _larger(old: int | None, new: int | None) -> int | None:
@@ -265,11 +263,6 @@ def _first_of(usage: Json, places: tuple[tuple[str | None, str], ...]) -> int | 
         if value is not None and (count := _counted(value)) is not None:
             return count
     return None
-
-
-def _limit(body: Json) -> int | None:
-    newer = _counted(body.get("max_completion_tokens"))
-    return _counted(body.get("max_tokens")) if newer is None else newer
 
 
 def _counted(value: object) -> int | None:

@@ -70,7 +70,8 @@ class ParsedResponse:
     whole body. `readable` is False for a body that is not what was promised. `error` is one line, with
     secrets masked. `text` is the first choice's answer without its reasoning. `streamed` is whether it came
     as events. `foreign` marks what no API that is read here answers with: nothing, a page, lines, audio,
-    events of another shape; whether it is whole, only its transport can tell.
+    events of another shape; whether it is whole, only its transport can tell. `ended` is whether a stream
+    said that it is over (`[DONE]`, or its API's last event): who hangs up then has all of it.
     """
 
     usage: Usage = field(default=Usage())
@@ -82,6 +83,7 @@ class ParsedResponse:
     events: int = 0
     tool_calls: int = 0
     done: bool = False
+    ended: bool = False
     streamed: bool = False
     foreign: bool = False
     readable: bool = True
