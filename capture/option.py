@@ -216,6 +216,20 @@ def check(options: Any) -> None:
             row.check(value)
 
 
+def values(options: Any) -> dict[str, Any]:
+    """Every option of a dataclass by its key, those of its shared fields among them."""
+    hints = get_type_hints(type(options), include_extras=True)
+    table: dict[str, Any] = {}
+    for name, row in rows(type(options)).items():
+        if hasattr(options, name):
+            table[row.key] = getattr(options, name)
+    for member in fields(options):
+        if shared := _shared(hints[member.name]):
+            for row in _shared_rows(*shared):
+                table[row.key] = getattr(getattr(options, member.name), row.name)
+    return table
+
+
 def made[T](options: type[T], values: Mapping[str, Any]) -> T:
     """A dataclass of options with these values, by the names of its rows; the rest is at its default."""
     hints = get_type_hints(options, include_extras=True)
@@ -225,7 +239,10 @@ def made[T](options: type[T], values: Mapping[str, Any]) -> T:
             kind, how = shared
             names = rows(kind).keys() - how.without
             given = {name: value for name, value in values.items() if name in names}
-            arguments[member.name] = made(kind, {**how.defaults, **given})
+            defaults = {
+                name: value for name, value in how.defaults.items() if value is not REQUIRED
+            }
+            arguments[member.name] = made(kind, {**defaults, **given})
         elif member.name in values:
             arguments[member.name] = values[member.name]
     return options(**arguments)

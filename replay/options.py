@@ -27,6 +27,12 @@ PACING: Final = "Pacing (give one; default: --speed 1)"
 LIMITS, TARGET, CLIENT, OUTPUT = "How much", "Where to", "How it is sent", "Output"
 
 
+Timeout = Annotated[
+    float,
+    Option(help="Longest time of one request, all in all.", unit="SECONDS", group=CLIENT, above=0),
+]
+
+
 def parse_workers(text: int | str) -> int | Literal["auto"]:
     """`auto`, or a number of processes."""
     if text == "auto":
@@ -291,12 +297,7 @@ class ReplayOptions:
             group=TARGET,
         ),
     ] = "as-is"
-    timeout: Annotated[
-        float,
-        Option(
-            help="Longest time of one request, all in all.", unit="SECONDS", group=CLIENT, above=0
-        ),
-    ] = 600.0
+    timeout: Timeout = 600.0
     ca: Annotated[
         str | Path | None,
         Option(help="PEM file of more certificates to trust.", unit="FILE", group=CLIENT),

@@ -16,7 +16,8 @@ from tbench.capture.errors import InputError
 from tbench.capture.exchange import Exchange
 from tbench.capture.synthesis import Arrivals, Workload, exchanges, load_tokens, parse, write
 from tbench.capture.synthesis.dataset import Dataset, Row
-from tbench.capture.synthesis.options import SynthOptions, read_params, read_task
+from tbench.capture.synthesis.options import SynthOptions
+from tbench.capture.synthesis.workload import read_params, resolve
 
 LINES = Dataset(name="lines", rows=[Row(f"line {n} of the set") for n in range(50)])
 PLAIN: dict[str, Any] = {"model": "m", "requests": 20, "seed": 1}
@@ -262,16 +263,18 @@ def test_what_makes_no_sense_is_refused(changes: dict[str, Any], says: str) -> N
     assert says in str(caught.value)
 
 
+ORDER = SynthOptions(model="m", scenario="D(9,9)", requests=1)
+
+
 def test_words_of_the_command_line_are_checked() -> None:
     """A task, parameters, lengths from two sources, no scenario."""
-    with pytest.raises(InputError, match="not one of text-to-text, image-text-to-text"):
-        read_task("text-to-speech")
+    with pytest.raises(InputError, match="choose one of text-to-text, image-text-to-text"):
+        replace(ORDER, task="text-to-speech")  # type: ignore[arg-type]
     with pytest.raises(InputError, match="not JSON"):
         read_params("{top_p: 1}")
     with pytest.raises(InputError, match="give a JSON object"):
         read_params("[1]")
-    order = SynthOptions(task="text-to-text", model="m", scenario="D(9,9)", requests=1)
     with pytest.raises(InputError, match="give one"):
-        replace(order, tokenizer="x", chars_per_token=4.0).workload()
+        resolve(replace(ORDER, tokenizer="x", chars_per_token=4.0))
     with pytest.raises(InputError, match="give --scenario"):
-        replace(order, scenario=None).workload()
+        resolve(replace(ORDER, scenario=None))

@@ -1,117 +1,106 @@
-"""The order: a workload as a user words it, checked and made into one."""
+"""The options of a synthesised workload, one row each, for `tbench trace synth` and `tbench benchmark`.
+
+Nothing is read here, so that `--help` starts at once; capture.synthesis.workload resolves the options.
+"""
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Annotated, Literal
 
-import orjson
+from tbench.capture.option import Option, check
 
-from tbench.capture.errors import InputError
-from tbench.capture.redact import hides
-from tbench.capture.synthesis.dataset import Columns, Dataset, load_dataset
-from tbench.capture.synthesis.dataset_config import is_recipe, load_recipe
-from tbench.capture.synthesis.scenario import SCENARIOS, Task, parse
-from tbench.capture.synthesis.tokens import Tokens, calibrated, estimated, load_tokens
-from tbench.capture.synthesis.workload import Workload
+CONTENT, DATASET, LENGTHS = "What is sent", "Dataset", "Lengths"
 
 
 @dataclass(frozen=True, kw_only=True)
 class SynthOptions:
-    """The options of `tbench trace synth`, None where not given.
+    """What a workload is asked to be. A value of None is one that was not given.
 
-    `dataset_path` is a file, a folder, a name on the Hub, or a dataset-config, for which `dataset_config`
-    is the unmistakable way; with a dataset and no scenario, its own rows are sent.
-    `tokenizer` is a tokenizer.json, its folder or a name in the local Hugging Face cache; `chars_per_token`
-    stands in for it; with neither, lengths are estimated. `additional_request_params` is a JSON object.
+    Raises InputError for a value that makes no sense.
     """
 
-    task: str
-    model: str
-    scenario: str | None
-    requests: int
-    batch_size: int = 1
-    dataset_path: str | Path | None = None
-    dataset_config: str | Path | None = None
-    dataset_prompt_column: str | None = None
-    dataset_image_column: str | None = None
-    prefix_len: int | None = None
-    prefix_ratio: float | None = None
-    additional_request_params: str | None = None
-    seed: int = 0
-    tokenizer: str | Path | None = None
-    chars_per_token: float | None = None
+    model: Annotated[str, Option(help="Model to ask for.", unit="NAME", group=CONTENT)]
+    requests: Annotated[
+        int, Option(help="Number of requests to make.", unit="N", group=CONTENT, least=1)
+    ]
+    task: Annotated[
+        Literal["text-to-text", "image-text-to-text", "text-to-embeddings", "text-to-rerank"],
+        Option(
+            help="text-to-text, image-text-to-text, text-to-embeddings or text-to-rerank.",
+            unit="TASK",
+            group=CONTENT,
+        ),
+    ] = "text-to-text"
+    scenario: Annotated[
+        str | None,
+        Option(
+            help="D(in,out), N(mean,sd)/(mean,sd), U(min,max)/(min,max) in tokens; E(tokens) for "
+            "embeddings; R(document,query) for rerank; I(width,height[,images]) in pixels; dataset: its "
+            "own rows.",
+            unit="SCENARIO",
+            group=CONTENT,
+            default="dataset, where there is one",
+        ),
+    ] = None
+    batch_size: Annotated[
+        int,
+        Option(
+            help="Documents in a request of embeddings or rerank.", unit="N", group=CONTENT, least=1
+        ),
+    ] = 1
+    additional_request_params: Annotated[
+        str | None,
+        Option(help="JSON object to merge into every body, last.", unit="JSON", group=CONTENT),
+    ] = None
+    seed: Annotated[
+        int, Option(help="Seed; the same one makes the same requests.", unit="N", group=CONTENT)
+    ] = 0
+    dataset_path: Annotated[
+        str | Path | None,
+        Option(
+            help="Prompts or images: a text, CSV, JSON, JSONL or Parquet file, a folder of images, a "
+            "Hugging Face dataset, or a dataset-config.",
+            unit="PATH",
+            group=DATASET,
+            read=str,
+        ),
+    ] = None
+    dataset_config: Annotated[
+        str | Path | None,
+        Option(help="A dataset-config JSON, instead.", unit="FILE", group=DATASET, read=str),
+    ] = None
+    dataset_prompt_column: Annotated[
+        str | None, Option(help="Column with the prompts.", unit="NAME", group=DATASET)
+    ] = None
+    dataset_image_column: Annotated[
+        str | None, Option(help="Column with the images.", unit="NAME", group=DATASET)
+    ] = None
+    tokenizer: Annotated[
+        str | Path | None,
+        Option(
+            help="Count tokens by a tokenizer.json, its folder, or a name in the local Hugging Face cache.",
+            unit="PATH",
+            flag="--model-tokenizer",
+            group=LENGTHS,
+            default="lengths are estimated",
+            read=str,
+        ),
+    ] = None
+    chars_per_token: Annotated[
+        float | None,
+        Option(help="Measured characters per token, instead.", unit="NUMBER", group=LENGTHS),
+    ] = None
+    prefix_len: Annotated[
+        int | None,
+        Option(
+            help="Tokens that all prompts begin with (D scenarios).", unit="TOKENS", group=LENGTHS
+        ),
+    ] = None
+    prefix_ratio: Annotated[
+        float | None,
+        Option(help="The same as a share of each prompt, 0 to 1.", unit="SHARE", group=LENGTHS),
+    ] = None
 
-    def workload(self) -> Workload:
-        """The workload, with its tokenizer and its dataset loaded. Raises InputError."""
-        scenario, dataset = self.scenario, self.dataset()
-        if scenario is None and dataset is None:
-            raise InputError(
-                "no workload: give --scenario, such as 'D(100,100)', or --dataset-path"
-            )
-        params = read_params(self.additional_request_params)
-        if secret := [name for name, value in params.items() if hides(name, value)]:
-            raise InputError(
-                f"--additional-request-params {secret[0]}: this may be a credential, which no trace holds; "
-                "give it when the trace is sent, by replay --set"
-            )
-        return Workload(
-            task=read_task(self.task),
-            model=self.model,
-            scenario=parse(scenario or "dataset"),
-            dataset=dataset,
-            requests=self.requests,
-            batch_size=self.batch_size,
-            prefix_len=self.prefix_len,
-            prefix_ratio=self.prefix_ratio,
-            additional_request_params=params,
-            seed=self.seed,
-            tokens=self._tokens(),
-        )
-
-    def dataset(self) -> Dataset | None:
-        """The dataset that is named, if any."""
-        pictures = read_task(self.task) == "image-text-to-text"
-        named = self.dataset_prompt_column or self.dataset_image_column
-        if self.dataset_image_column and not pictures:
-            raise InputError(f"--dataset-image-column: {self.task} sends no images")
-        columns = Columns(
-            prompt=self.dataset_prompt_column, image=self.dataset_image_column, pictures=pictures
-        )
-        if self.dataset_config is not None and self.dataset_path is not None:
-            raise InputError("--dataset-path and --dataset-config both name a dataset; give one")
-        if self.dataset_config is not None:
-            return load_recipe(Path(self.dataset_config), columns)
-        if self.dataset_path is None:
-            if named:
-                raise InputError(f"a dataset column ({named}) needs --dataset-path")
-            return None
-        if is_recipe(path := Path(self.dataset_path).expanduser()):
-            return load_recipe(path, columns)
-        return load_dataset(self.dataset_path, columns)
-
-    def _tokens(self) -> Tokens:
-        if self.tokenizer is not None and self.chars_per_token is not None:
-            raise InputError("--model-tokenizer and --chars-per-token both say lengths; give one")
-        if self.tokenizer is not None:
-            return load_tokens(self.tokenizer)
-        return estimated() if self.chars_per_token is None else calibrated(self.chars_per_token)
-
-
-def read_task(text: str) -> Task:
-    """A task by its name."""
-    if text not in SCENARIOS:
-        raise InputError(f"--task {text}: not one of {', '.join(SCENARIOS)}")
-    return cast("Task", text)
-
-
-def read_params(text: str | None) -> dict[str, Any]:
-    """The members of a JSON object, such as '{"temperature": 0.7}'."""
-    try:
-        found = orjson.loads(text or "{}")
-    except orjson.JSONDecodeError as error:
-        raise InputError(f"--additional-request-params: not JSON: {error}") from None
-    if not isinstance(found, dict):
-        raise InputError(
-            "--additional-request-params: give a JSON object, such as '{\"top_p\": 0.9}'"
-        )
-    return found
+    def __post_init__(self) -> None:
+        """Check every value by its row."""
+        check(self)

@@ -1,14 +1,20 @@
-"""Workload: which requests are to be made, all in one value. capture.synthesis.content makes them."""
+"""Workload: which requests are to be made, all in one value; the options of a synthesis, resolved."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
+
+import orjson
 
 from tbench.capture.errors import InputError
 from tbench.capture.exchange import NOTHING
-from tbench.capture.synthesis.dataset import Dataset
-from tbench.capture.synthesis.scenario import Scenario, Task, check_task
-from tbench.capture.synthesis.tokens import Tokens, estimated
+from tbench.capture.redact import hides
+from tbench.capture.synthesis.dataset import Columns, Dataset, load_dataset
+from tbench.capture.synthesis.dataset_config import is_recipe, load_recipe
+from tbench.capture.synthesis.options import SynthOptions
+from tbench.capture.synthesis.scenario import Scenario, Task, check_task, parse
+from tbench.capture.synthesis.tokens import Tokens, calibrated, estimated, load_tokens
 
 BATCHED = frozenset({"text-to-embeddings", "text-to-rerank"})
 """Tasks whose requests hold several documents."""
@@ -111,3 +117,74 @@ class Workload:
                 f"{option}: a shared prefix of {self.prefix_tokens} tokens leaves nothing of {self.scenario} "
                 "to tell its prompts apart; make it shorter"
             )
+
+
+def resolve(options: SynthOptions) -> Workload:
+    """The workload, with its tokenizer and its dataset loaded. Raises InputError."""
+    scenario, dataset = options.scenario, _dataset(options)
+    if scenario is None and dataset is None:
+        raise InputError("no workload: give --scenario, such as 'D(100,100)', or --dataset-path")
+    params = read_params(options.additional_request_params)
+    if secrets := [name for name, value in params.items() if hides(name, value)]:
+        raise InputError(
+            f"--additional-request-params {secrets[0]}: this may be a credential, which no trace holds; "
+            "give it when the trace is sent, by replay --set"
+        )
+    return Workload(
+        task=options.task,
+        model=options.model,
+        scenario=parse(scenario or "dataset"),
+        dataset=dataset,
+        requests=options.requests,
+        batch_size=options.batch_size,
+        prefix_len=options.prefix_len,
+        prefix_ratio=options.prefix_ratio,
+        additional_request_params=params,
+        seed=options.seed,
+        tokens=_tokens(options),
+    )
+
+
+def _dataset(options: SynthOptions) -> Dataset | None:
+    """The dataset that is named, if any."""
+    pictures = options.task == "image-text-to-text"
+    column = options.dataset_prompt_column or options.dataset_image_column
+    if options.dataset_image_column and not pictures:
+        raise InputError(f"--dataset-image-column: {options.task} sends no images")
+    columns = Columns(
+        prompt=options.dataset_prompt_column, image=options.dataset_image_column, pictures=pictures
+    )
+    if options.dataset_config is not None and options.dataset_path is not None:
+        raise InputError("--dataset-path and --dataset-config both name a dataset; give one")
+    if options.dataset_config is not None:
+        return load_recipe(Path(options.dataset_config), columns)
+    if options.dataset_path is None:
+        if column:
+            raise InputError(f"a dataset column ({column}) needs --dataset-path")
+        return None
+    if is_recipe(path := Path(options.dataset_path).expanduser()):
+        return load_recipe(path, columns)
+    return load_dataset(options.dataset_path, columns)
+
+
+def _tokens(options: SynthOptions) -> Tokens:
+    """What counts tokens."""
+    if options.tokenizer is not None and options.chars_per_token is not None:
+        raise InputError("--model-tokenizer and --chars-per-token both say lengths; give one")
+    if options.tokenizer is not None:
+        return load_tokens(options.tokenizer)
+    chars = options.chars_per_token
+    return estimated() if chars is None else calibrated(chars)
+
+
+def read_params(text: str | None) -> dict[str, Any]:
+    """The members of a JSON object, such as '{"temperature": 0.7}'."""
+    try:
+        params = orjson.loads(text or "{}")
+    except orjson.JSONDecodeError as error:
+        raise InputError(f"--additional-request-params: not JSON: {error}") from None
+    if not isinstance(params, dict):
+        raise InputError(
+            "--additional-request-params: give a JSON object, such as '{\"top_p\": 0.9}'"
+        )
+    return params

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import numpy as np
 import orjson
@@ -16,11 +16,10 @@ import orjson
 from tbench.benchmark.board import Log
 from tbench.benchmark.conduct import check_hope, hopeless, too_much
 from tbench.benchmark.layout import OWN, write_json
-from tbench.benchmark.options import BenchmarkOptions
+from tbench.benchmark.plan import BenchmarkPlan
 from tbench.capture.errors import InvalidRunError
 from tbench.capture.jsontext import read_json
-from tbench.capture.synthesis import Workload, calibrated, parse, write
-from tbench.capture.synthesis.options import read_task
+from tbench.capture.synthesis import Task, Workload, calibrated, parse, write
 from tbench.capture.synthesis.tokens import RATIOS
 from tbench.capture.tracereader import Trace
 from tbench.replay.closing import Flags
@@ -171,10 +170,10 @@ def texts(body: dict[str, Any]) -> Iterator[str]:
 
 
 def with_lengths(
-    asked: BenchmarkOptions, base: Workload, order: ReplayOptions, folder: Path, log: Log
+    asked: BenchmarkPlan, base: Workload, order: ReplayOptions, folder: Path, log: Log
 ) -> Workload:
     """Without a tokenizer, lengths go by the server's own counts, which a folder keeps."""
-    if asked.model_tokenizer or base.from_dataset or asked.task == "image-text-to-text":
+    if asked.source.tokenizer or base.from_dataset or asked.source.task == "image-text-to-text":
         return base
     kept = read_json(folder / OWN)
     if "chars_per_token" not in kept:
@@ -194,7 +193,7 @@ def with_lengths(
 
 
 def _asked(
-    asked: BenchmarkOptions, base: Workload, order: ReplayOptions, folder: Path, log: Log
+    asked: BenchmarkPlan, base: Workload, order: ReplayOptions, folder: Path, log: Log
 ) -> dict[str, float | str | None]:
     """What the folder keeps of the calibration."""
 
@@ -205,7 +204,7 @@ def _asked(
     calibrator = Calibrator(
         order=order,
         workload=partial(_plain, base),
-        task=asked.task,
+        task=asked.source.task,
         folder=folder,
         flags=asked.flags,
         watch=watch,
@@ -219,7 +218,7 @@ def _asked(
 def _plain(base: Workload, task: str, scenario: str, requests: int) -> Workload:
     """A small workload of the same server, without prefix and dataset."""
     return Workload(
-        task=read_task(task),
+        task=cast("Task", task),
         model=base.model,
         scenario=parse(scenario),
         requests=requests,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tbench.capture.option import Option
+from tbench.capture.synthesis.options import SynthOptions
 from tbench.capture.terminal import named, one_line, plural
 from tbench.flags import Verb, Verbs, verb
 
@@ -15,89 +16,30 @@ if TYPE_CHECKING:
     from tbench.capture.tracereader import Trace
 
 
-# tbench trace synth: a scenario or a dataset becomes a trace.
-
-WHAT, DATASET, LENGTHS, WHEN = "What is asked", "Dataset", "Lengths", "When"
+ARRIVALS = "Arrivals"
 
 
 @verb
 def synth(
+    options: SynthOptions,
+    *,
     out: Annotated[
         Path,
-        Option(help="The trace, which must not exist.", unit="OUT", flag="--output", short="-o"),
+        Option(help="Trace to write; it must not exist.", unit="FILE", flag="--output", short="-o"),
     ],
-    model: Annotated[str, Option(help="The model to ask for.", group=WHAT)],
-    requests: Annotated[int, Option(help="How many.", group=WHAT, least=1)],
-    scenario: Annotated[
-        str | None,
-        Option(
-            help="D(in,out), N(mean,sd)/(mean,sd), U(min,max)/(min,max) in tokens; E(tokens) for "
-            "embeddings; R(document,query) for rerank; I(width,height[,images]) in pixels; dataset: its own "
-            "rows (the default with one).",
-            group=WHAT,
-        ),
-    ] = None,
-    task: Annotated[
-        str,
-        Option(
-            help="text-to-text, image-text-to-text, text-to-embeddings or text-to-rerank.",
-            group=WHAT,
-        ),
-    ] = "text-to-text",
-    batch_size: Annotated[
-        int,
-        Option(help="Documents in a request of embeddings or rerank.", group=WHAT, least=1),
-    ] = 1,
-    dataset_path: Annotated[
-        str | None,
-        Option(
-            help="Prompts or images: a text, CSV, JSON, JSONL or Parquet file, a folder of images, a Hugging "
-            "Face dataset, or a dataset-config.",
-            group=DATASET,
-        ),
-    ] = None,
-    dataset_config: Annotated[
-        str | None,
-        Option(help="A dataset-config JSON, instead.", group=DATASET),
-    ] = None,
-    dataset_prompt_column: Annotated[
-        str | None, Option(help="The column with the prompts.", group=DATASET)
-    ] = None,
-    dataset_image_column: Annotated[
-        str | None, Option(help="The column with the images.", group=DATASET)
-    ] = None,
-    additional_request_params: Annotated[
-        str | None,
-        Option(help="JSON object merged into every body, last.", group=WHAT),
-    ] = None,
-    seed: Annotated[int, Option(help="The same seed gives the same file.", group=WHAT)] = 0,
-    model_tokenizer: Annotated[
-        str | None,
-        Option(
-            help="What counts tokens: a tokenizer.json, its folder, or a name in the local Hugging Face "
-            "cache. Without one lengths are estimated.",
-            group=LENGTHS,
-        ),
-    ] = None,
-    chars_per_token: Annotated[
-        float | None,
-        Option(help="Measured characters per token, instead.", group=LENGTHS),
-    ] = None,
-    prefix_len: Annotated[
-        int | None,
-        Option(help="Tokens that all prompts begin with (D scenarios).", group=LENGTHS),
-    ] = None,
-    prefix_ratio: Annotated[
-        float | None,
-        Option(help="The same as a share of the prompt, 0 to 1.", group=LENGTHS),
-    ] = None,
     rate: Annotated[
         float | None,
-        Option(help="Arrivals per second, evenly spaced (default: 1).", group=WHEN),
+        Option(
+            help="Evenly spaced arrivals, requests/s.",
+            unit="RATE",
+            group=ARRIVALS,
+            default="1",
+            above=0,
+        ),
     ] = None,
     poisson: Annotated[
         float | None,
-        Option(help="Poisson arrivals at this rate instead.", group=WHEN),
+        Option(help="Poisson arrivals instead, requests/s.", unit="RATE", group=ARRIVALS, above=0),
     ] = None,
 ) -> None:
     """Make a trace from a scenario or a dataset, to be replayed with any pacing.
@@ -106,35 +48,17 @@ def synth(
     """
     from tbench.capture.errors import InputError
     from tbench.capture.synthesis import Arrivals, write
-    from tbench.capture.synthesis.options import SynthOptions
-    from tbench.capture.terminal import plural
+    from tbench.capture.synthesis.workload import resolve
 
     if rate is not None and poisson is not None:
         raise InputError("--rate and --poisson both say when requests come; give one")
-    order = SynthOptions(
-        task=task,
-        model=model,
-        scenario=scenario,
-        requests=requests,
-        batch_size=batch_size,
-        dataset_path=dataset_path,
-        dataset_config=dataset_config,
-        dataset_prompt_column=dataset_prompt_column,
-        dataset_image_column=dataset_image_column,
-        prefix_len=prefix_len,
-        prefix_ratio=prefix_ratio,
-        additional_request_params=additional_request_params,
-        seed=seed,
-        tokenizer=model_tokenizer,
-        chars_per_token=chars_per_token,
-    )
-    workload = order.workload()
+    workload = resolve(options)
     if workload.dataset and (complaint := workload.dataset.complaint()):
         typer.echo(complaint, err=True)
     given = rate if poisson is None else poisson
     arrivals = Arrivals(1.0 if given is None else given, poisson=poisson is not None)
     write(workload, out, arrivals=arrivals)
-    typer.echo(f"{out}: {plural(requests, 'request')}; lengths by {workload.tokens.source}")
+    typer.echo(f"{out}: {plural(options.requests, 'request')}; lengths by {workload.tokens.source}")
 
 
 app = typer.Typer(cls=Verbs, help="Look into traces, check, repair and synthesise them.")

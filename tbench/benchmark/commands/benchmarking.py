@@ -21,7 +21,8 @@ from tbench.benchmark.calibration import with_lengths
 from tbench.benchmark.conduct import RUNS, Benchmark, PointResult, conduct
 from tbench.benchmark.folder import load_experiment
 from tbench.benchmark.layout import METADATA, OWN, write_json
-from tbench.benchmark.options import MINUTE_S, BenchmarkOptions
+from tbench.benchmark.options import BenchmarkOptions
+from tbench.benchmark.plan import MINUTE_S, BenchmarkPlan, resolve
 from tbench.benchmark.report import sweep_text
 from tbench.benchmark.result import read_object
 from tbench.benchmark.sweep import BATCHED, Point, Sweep, kept, search
@@ -29,6 +30,7 @@ from tbench.benchmark.upload import Delivery, Upload
 from tbench.capture.errors import InputError, TbenchError, UnreachableError
 from tbench.capture.synthesis import Workload, parse
 from tbench.capture.synthesis.content import materials
+from tbench.capture.synthesis.workload import resolve as workload_from
 from tbench.capture.terminal import plural
 from tbench.commands.output import show, terminable, terminal
 from tbench.replay.limits import headroom
@@ -39,20 +41,20 @@ from tbench.replay.totals import duration_s
 INTERRUPTED: Final = 130
 
 
-def benchmarked(asked: BenchmarkOptions, *, as_json: bool) -> int:
+def benchmarked(options: BenchmarkOptions, *, as_json: bool) -> int:
     """Make the points, write their results, print a table. Returns the exit code."""
-    sweep, folder = asked.sweep(), asked.folder(time.time())
-    base = asked.source().workload()
+    asked = resolve(options)
+    sweep, folder, order = asked.sweep, asked.folder(time.time()), asked.order
+    base = workload_from(asked.source)
     for scenario in sweep.scenarios:
         replace(base, scenario=parse(scenario))  # what is wrong with one is said before any is sent
     _check_headroom(asked, sweep)
-    order = asked.order()
-    if asked.log_dir is not None:
-        _made_folder("--log-dir", asked.log_dir)
+    if asked.options.log_dir is not None:
+        _made_folder("--log-dir", asked.options.log_dir)
     upload = _opened(asked, folder)
     made: list[PointResult] = []
-    with Log.opened(asked.log_dir or folder) as log, terminable():
-        for line in _preamble(asked, sweep, base):
+    with Log.opened(asked.options.log_dir or folder) as log, terminable():
+        for line in _preamble(asked, base):
             log.say(line)
         if upload:
             log.say(upload.announcement())
@@ -60,8 +62,8 @@ def benchmarked(asked: BenchmarkOptions, *, as_json: bool) -> int:
             interrupted = False
             try:
                 base = with_lengths(asked, base, order, folder, log)
-                log.say(f"{folder}: {asked.task}; {_extent(asked, sweep, base)}")
-                write_json(folder / METADATA, asked.metadata(sweep, folder))
+                log.say(f"{folder}: {asked.source.task}; {_extent(asked, sweep, base)}")
+                write_json(folder / METADATA, asked.metadata(folder))
                 _conduct(_plan(asked, base, order, folder), sweep, asked, log, made)
             except KeyboardInterrupt:  # between two points; within one its run ends, and says so
                 interrupted = True
@@ -69,12 +71,12 @@ def benchmarked(asked: BenchmarkOptions, *, as_json: bool) -> int:
                 if any(one.numbers["completed"] for one in made):
                     _print(made, folder, None, as_json=as_json)
                 raise
-            interrupted |= asked.summary and _summary_was_interrupted(made, folder, log)
+            interrupted |= asked.options.summary and _summary_was_interrupted(made, folder, log)
         delivery = upload.made(log.say) if upload and made else None
         if upload and not made:
             log.say(upload.again())
     _print(made, folder, delivery, as_json=as_json)
-    code = _exit(made, asked.experiment_folder_name or folder.name, interrupted=interrupted)
+    code = _exit(made, asked.options.experiment_folder_name or folder.name, interrupted=interrupted)
     return code or (delivery.exit_code if delivery else 0)
 
 
@@ -89,58 +91,60 @@ def _told(upload: Upload | None, log: Log) -> Iterator[None]:
         raise
 
 
-def _check_headroom(asked: BenchmarkOptions, sweep: Sweep) -> None:
+def _check_headroom(asked: BenchmarkPlan, sweep: Sweep) -> None:
     """Raise InputError where the most that is to be in flight needs more connections than can be had."""
-    if asked.saturate or sweep.axis != "num_concurrency":
+    if asked.options.saturate or sweep.axis != "num_concurrency":
         return
-    workers = asked.num_workers or max(1, (os.cpu_count() or 1) - 1)
+    workers = asked.options.num_workers or max(1, (os.cpu_count() or 1) - 1)
     if objection := headroom().objection(int(max(sweep.values)), workers):
         raise InputError(objection.replace("--workers", "--num-workers"))
 
 
-def _preamble(asked: BenchmarkOptions, sweep: Sweep, base: Workload) -> Iterator[str]:
+def _preamble(asked: BenchmarkPlan, base: Workload) -> Iterator[str]:
     """What a user should know of the options."""
-    if asked.api_key is not None:
+    if asked.options.api_key is not None:
         yield (
             "--api-key is in the history of your shell, and everyone on this machine can read it at the "
             "start; use the environment variable"
         )
-    yield from asked.idle(sweep)
+    yield from asked.idle()
     if base.dataset is not None and (said := base.dataset.complaint()):
         yield said
-    if base.from_dataset and asked.task in BATCHED and asked.model_tokenizer is None:
+    if base.from_dataset and asked.source.task in BATCHED and asked.source.tokenizer is None:
         yield "no --model-tokenizer: tokens of the dataset are known only where the server counts them"
 
 
-def _plan(asked: BenchmarkOptions, base: Workload, order: ReplayOptions, folder: Path) -> Benchmark:
+def _plan(asked: BenchmarkPlan, base: Workload, order: ReplayOptions, folder: Path) -> Benchmark:
     return Benchmark(
-        task=asked.task,
+        task=asked.source.task,
         folder=folder,
         order=order,
         workload=partial(workload_of, base),
-        requests=asked.max_requests_per_run,
-        duration_s=asked.max_time_per_run * MINUTE_S,
-        trim=Trim(warmup=asked.warmup_ratio, cooldown=asked.cooldown_ratio),
-        unit=asked.metrics_time_unit,
-        judged=partial(goodput, asked.slo),
-        spawn_rate=asked.spawn_rate,
+        requests=asked.source.requests,
+        duration_s=asked.options.max_time_per_run * MINUTE_S,
+        trim=Trim(warmup=asked.options.warmup_ratio, cooldown=asked.options.cooldown_ratio),
+        unit=asked.options.metrics_time_unit,
+        judged=partial(goodput, asked.options.slo),
+        spawn_rate=asked.options.spawn_rate,
         flags=asked.flags,
     )
 
 
-def _extent(asked: BenchmarkOptions, sweep: Sweep, base: Workload) -> str:
+def _extent(asked: BenchmarkPlan, sweep: Sweep, base: Workload) -> str:
     """What will be run, defaults included. Raises InputError for a shared prefix that does not fit."""
     for scenario in sweep.scenarios if base.prefix_tokens else ():
         next(materials(replace(base, scenario=parse(scenario), requests=1)))
     values = ",".join(f"{value:g}" for value in sweep.values)
     over = (
-        f"{sweep.axis} from {sweep.values[0]:g} on" if asked.saturate else f"{sweep.axis} {values}"
+        f"{sweep.axis} from {sweep.values[0]:g} on"
+        if asked.options.saturate
+        else f"{sweep.axis} {values}"
     )
-    again = f", {asked.repeats} times each" if asked.repeats > 1 else ""
+    again = f", {asked.options.repeats} times each" if asked.options.repeats > 1 else ""
     return (
         f"{' '.join(sweep.scenarios)} at {over}{again}; each point ends after "
-        f"{plural(asked.max_requests_per_run, 'request')} or {asked.max_time_per_run:g} min; "
-        f"seed {asked.seed}"
+        f"{plural(asked.source.requests, 'request')} or {asked.options.max_time_per_run:g} min; "
+        f"seed {asked.source.seed}"
     )
 
 
@@ -172,11 +176,11 @@ def _summarise(folder: Path, log: Log) -> None:
 
 
 def _conduct(
-    plan: Benchmark, sweep: Sweep, asked: BenchmarkOptions, log: Log, made: list[PointResult]
+    plan: Benchmark, sweep: Sweep, asked: BenchmarkPlan, log: Log, made: list[PointResult]
 ) -> None:
     """Make every point of the sweep, or those on the way to saturation; `made` grows by each."""
-    points = _searched(sweep, asked, made, log) if asked.saturate else sweep.points()
-    shown = board(plan, None if asked.saturate else len(list(sweep.points())), log)
+    points = _searched(sweep, asked, made, log) if asked.options.saturate else sweep.points()
+    shown = board(plan, None if asked.options.saturate else len(list(sweep.points())), log)
     try:
         for one in conduct(plan, points, shown.watch, tuple(sys.argv[1:])):
             made.append(one)
@@ -188,9 +192,9 @@ def _conduct(
 
 
 def _searched(
-    sweep: Sweep, asked: BenchmarkOptions, latest: list[PointResult], log: Log
+    sweep: Sweep, asked: BenchmarkPlan, latest: list[PointResult], log: Log
 ) -> Iterator[Point]:
-    objective = f"{asked.slo} for {asked.slo_share} of its requests"
+    objective = f"{asked.options.slo} for {asked.options.slo_share} of its requests"
     for scenario in sweep.scenarios:
         found = yield from search(
             sweep, scenario, lambda: kept(latest[-1].result, latest[-1].point, asked.share)
@@ -222,7 +226,7 @@ def _made_folder(option: str, folder: Path) -> None:
         ) from None
 
 
-def _opened(asked: BenchmarkOptions, folder: Path) -> Upload | None:
+def _opened(asked: BenchmarkPlan, folder: Path) -> Upload | None:
     """Begin the folder, or find that it holds the same benchmark, and the place that it is uploaded to."""
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder}: is a file; choose another name")
@@ -231,21 +235,25 @@ def _opened(asked: BenchmarkOptions, folder: Path) -> Upload | None:
     own.setdefault("id", uuid4().hex)
     upload = None
     if address := asked.address:
-        upload = Upload.checked(folder, address, own, traces=asked.upload_traces)
+        upload = Upload.checked(folder, address, own, traces=asked.options.upload_traces)
     _made_folder("--experiment-base-dir", folder)
     write_json(folder / OWN, own)
     return upload
 
 
-def _barren(asked: BenchmarkOptions, folder: Path) -> bool:
+def _barren(asked: BenchmarkPlan, folder: Path) -> bool:
     """Whether an earlier benchmark in it made no point at all (a wrong key, say): nothing is in the way."""
-    return not asked.resume and (folder / OWN).exists() and not any((folder / RUNS).glob("*.run"))
+    return (
+        not asked.options.resume
+        and (folder / OWN).exists()
+        and not any((folder / RUNS).glob("*.run"))
+    )
 
 
-def _begun(asked: BenchmarkOptions, folder: Path) -> dict[str, Any]:
+def _begun(asked: BenchmarkPlan, folder: Path) -> dict[str, Any]:
     """What a folder that is gone on with keeps of itself; refused where it is not of these options."""
     kept = folder / OWN
-    if not asked.resume:
+    if not asked.options.resume:
         raise InputError(
             f"{folder}: exists already; go on with it by --resume, or choose another name"
         )

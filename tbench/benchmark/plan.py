@@ -1,0 +1,238 @@
+"""The plan of a benchmark: its options resolved once, into what the rest only reads."""
+
+import json
+import os
+import re
+import shlex
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Final
+
+from tbench.analysis.slo import parse_slo
+from tbench.benchmark.layout import folder_name
+from tbench.benchmark.options import SHARE, BenchmarkOptions
+from tbench.benchmark.sweep import Sweep, parse_numbers, parse_rates
+from tbench.benchmark.upload import Address, read_address
+from tbench.capture.errors import InputError
+from tbench.capture.option import values
+from tbench.capture.redact import hides
+from tbench.capture.synthesis import parse
+from tbench.capture.synthesis.options import SynthOptions
+from tbench.capture.synthesis.scenario import DEFAULTS
+from tbench.capture.synthesis.workload import read_params
+from tbench.replay.closing import Flags
+from tbench.replay.job import check_key
+from tbench.replay.options import ReplayOptions
+from tbench.replay.provenance import scrubbed, without_credentials
+from tbench.replay.target import checked_base_url
+
+KEY: Final = "TBENCH_BENCHMARK_KEY"
+"""The variable of this process that a key given by --api-key is kept in."""
+KEYS: Final = {"together": None, "openai": "OPENAI_API_KEY", "vllm": "", "sglang": ""}
+"""Where each backend's key is; None: TOGETHER_API_KEY, empty: it needs none."""
+FREE: Final = frozenset(
+    {"resume", "api_key", "log_dir", "num_workers", "timeout", "upload_results", "upload_traces"}
+    | {"experiment_folder_name", "experiment_base_dir", "num_concurrency", "batch_size", "rate"}
+    | {"poisson", "traffic_scenario", "repeats", "slo", "slo_share", "saturate", "summary"}
+    | {"metrics_time_unit"}
+)
+"""Options that may differ when a folder is gone on with: they change no point that is there."""
+LABELS: Final = ("server_engine", "server_version", "server_gpu_type", "server_gpu_count")
+MINUTE_S: Final = 60
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchmarkPlan:
+    """A benchmark, resolved. `source` makes requests of the first scenario, `order` says how they are sent.
+
+    `params` goes into every body: a credential when it is sent (`order`), the rest into the traces
+    (`source`). `flags` are the options that name the server, for a hint. `share` is what part of the
+    requests has to keep to the objectives, `address` where the results are uploaded to, `label` what the
+    model is called in results.
+    """
+
+    options: BenchmarkOptions
+    sweep: Sweep
+    source: SynthOptions
+    order: ReplayOptions
+    params: dict[str, Any]
+    flags: Flags
+    share: float
+    address: Address | None
+    label: str
+
+    def idle(self) -> Iterator[str]:
+        """A line for each option that was given and does nothing here."""
+        options, sweep = self.options, self.sweep
+        yield from sweep.idle()
+        if options.spawn_rate is not None and (sweep.rates or sweep.poisson):
+            yield "--spawn-rate: requests come by themselves; it is not used"
+        if self.source.task == "image-text-to-text" and self.source.tokenizer is not None:
+            yield "--model-tokenizer: no length is asked of questions to images; it only names the model"
+        if options.saturate and len(sweep.values) > 1 and getattr(options, sweep.axis):
+            yield f"--saturate begins at the first value given, {sweep.values[0]:g}; it finds the others"
+        if not options.saturate and options.slo_share != SHARE:
+            yield "--slo-share: is for --saturate; it is not used"
+
+    def folder(self, now: float) -> Path:
+        """Where everything goes."""
+        options = self.options
+        parts = (
+            options.api_backend,
+            options.server_engine,
+            options.server_version,
+            self.source.task,
+            self.label,
+        )
+        name = options.experiment_folder_name or folder_name(parts, now)
+        return (options.experiment_base_dir or Path()) / name
+
+    def words(self) -> dict[str, Any]:
+        """What decides the points, for whoever goes on with the folder; no key is among it."""
+        given = values(self.options)
+        if (shown := without_credentials(self.params)) != self.params:
+            given["additional_request_params"] = json.dumps(shown)
+        return {
+            key: str(value) if isinstance(value, Path) else value
+            for key, value in given.items()
+            if key not in FREE
+        }
+
+    def metadata(self, folder: Path) -> dict[str, Any]:
+        """genai-bench's `experiment_metadata.json`; `saturate` is ours: then no values are promised."""
+        options, source, sweep = self.options, self.source, self.sweep
+        batched = sweep.axis == "batch_size"
+        open_loop = bool(sweep.rates or sweep.poisson)
+        numbers = [] if options.saturate or open_loop else list(map(int, sweep.values))
+        return {
+            "cmd": shlex.join(["tbench", *scrubbed(sys.argv[1:])]),
+            "benchmark_version": f"tbench {version('tbench')}",
+            "api_backend": options.api_backend,
+            "auth_config": {},
+            "api_model_name": source.model,
+            "server_model_tokenizer": source.tokenizer,
+            "model": self.label,
+            "task": source.task,
+            "num_concurrency": [sweep.concurrency or 1] if batched else numbers,
+            "batch_size": numbers if batched else [sweep.batch_size],
+            "iteration_type": "batch_size" if batched else "num_concurrency",
+            "traffic_scenario": list(sweep.scenarios),
+            "additional_request_params": without_credentials(self.params),
+            **{name: getattr(options, name) for name in LABELS},
+            "max_time_per_run_s": round(options.max_time_per_run * MINUTE_S),
+            "max_requests_per_run": source.requests,
+            "experiment_folder_name": str(folder),
+            "metrics_time_unit": options.metrics_time_unit,
+            "dataset_path": source.dataset_path,
+            "saturate": options.saturate,
+        }
+
+
+def resolve(options: BenchmarkOptions) -> BenchmarkPlan:
+    """The plan of a benchmark, its key found. Raises InputError for what makes no sense together."""
+    flags = _flags(options)
+    _check(options, flags)
+    source = options.source
+    params = read_params(source.additional_request_params)
+    secrets = {name: value for name, value in params.items() if hides(name, value)}
+    public = {name: value for name, value in params.items() if name not in secrets}
+    scenarios = _scenarios(options)
+    named = source.tokenizer or source.model
+    plan = BenchmarkPlan(
+        options=options,
+        sweep=_sweep(options, scenarios),
+        source=replace(source, scenario=scenarios[0], additional_request_params=json.dumps(public)),
+        order=ReplayOptions(
+            trace=Path("-"),
+            base_url=options.api_base,
+            api_key_env=KEYS[options.api_backend] if options.api_key is None else KEY,
+            timeout=options.timeout,
+            set=secrets,
+            warmup="none",
+            workers=options.num_workers or "auto",
+        ),
+        params=params,
+        flags=flags,
+        share=_share(options),
+        address=_address(options),
+        label=options.model_label or str(named).rstrip("/").rsplit("/", 1)[-1],
+    )
+    if options.api_key is not None:
+        os.environ[KEY] = options.api_key
+    check_key(
+        plan.order, "export it or give --api-key (--api-backend vllm is for servers without keys)"
+    )
+    return plan
+
+
+def _flags(options: BenchmarkOptions) -> Flags:
+    variable = KEYS[options.api_backend] or "TOGETHER_API_KEY"
+    keyless = KEYS[options.api_backend] == ""
+    return Flags(
+        address="--api-base",
+        model="--api-model-name",
+        key="--api-key" if keyless else f"{variable} or --api-key",
+        sent=None if options.api_key is None else "the key given by --api-key",
+        variable=variable,
+        instead="give --api-key",
+    )
+
+
+def _check(options: BenchmarkOptions, flags: Flags) -> None:
+    if options.resume and options.experiment_folder_name is None:
+        raise InputError("--resume: say which folder by --experiment-folder-name")
+    checked_base_url(options.api_base, "--api-base", flags.key)
+    ratios = (options.warmup_ratio, options.cooldown_ratio)
+    if not (all(ratio >= 0 for ratio in ratios) and sum(ratios) < 1):
+        raise InputError(
+            "--warmup-ratio and --cooldown-ratio: shares from 0 that add up to less than 1"
+        )
+    if options.saturate and not options.slo:
+        raise InputError(
+            "--saturate searches the most that keeps to --slo; give one, such as ttft<500ms"
+        )
+    if options.slo:
+        parse_slo(options.slo)
+    if options.saturate and options.repeats > 1:
+        raise InputError("--saturate makes each point once; drop --repeats")
+
+
+def _share(options: BenchmarkOptions) -> float:
+    share = re.fullmatch(r"(\d+(?:\.\d*)?)%", options.slo_share.strip())
+    if not share or not 0 < float(share[1]) <= 100:
+        raise InputError(f"--slo-share {options.slo_share}: give a share up to 100%, such as 99%")
+    return float(share[1]) / 100
+
+
+def _address(options: BenchmarkOptions) -> Address | None:
+    if options.upload_results is not None:
+        return read_address("--upload-results", options.upload_results)
+    if options.upload_traces:
+        raise InputError("--upload-traces sends more to --upload-results; give its URL, too")
+    return None
+
+
+def _scenarios(options: BenchmarkOptions) -> list[str]:
+    if options.traffic_scenario:
+        return list(options.traffic_scenario)
+    if options.source.dataset_path or options.source.dataset_config:
+        return ["dataset"]
+    return list(DEFAULTS[options.source.task])
+
+
+def _sweep(options: BenchmarkOptions, scenarios: list[str]) -> Sweep:
+    """The points that were asked for."""
+    return Sweep(
+        task=options.source.task,
+        scenarios=list(dict.fromkeys(str(parse(text)) for text in scenarios)),
+        concurrencies=parse_numbers("--num-concurrency", options.num_concurrency) or None,
+        batch_sizes=parse_numbers("--batch-size", options.batch_size) or None,
+        iteration=options.iteration_type,
+        rates=parse_rates("--rate", options.rate),
+        poisson=parse_rates("--poisson", options.poisson),
+        repeats=options.repeats,
+        seed=options.source.seed,
+    )
