@@ -143,17 +143,17 @@ def test_a_dataset_is_sent_as_it_is(
     ("words", "says"),
     [
         (("--scenario", "D(100)"), "the right form is D(in,out)"),
-        (("--task", "text-to-speech"), "not one of text-to-text"),
+        (("--task", "text-to-speech"), "choose one of text-to-text"),
         (("--rate", 1, "--poisson", 1), "give one"),
         (("--model-tokenizer", "some/thing"), "hf download"),
-        (("--rate", -1), "requests per second"),
+        (("--rate", -1), "--rate -1: must be more than 0"),
         (("--dataset-path", "none.csv"), "no such file"),
         (("--dataset-prompt-column", "x"), "needs --dataset-path"),
         (("--dataset-image-column", "x"), "text-to-text sends no images"),
         (("--dataset-path", "a.csv", "--dataset-config", "b.json"), "give one"),
         (("--additional-request-params", '{"a": NaN}'), "not JSON"),
         (("--prefix-len", 40), "make it shorter"),
-        (("--rate", 0), "requests per second"),
+        (("--rate", 0), "--rate 0: must be more than 0"),
     ],
 )
 def test_bad_words_are_one_line(
