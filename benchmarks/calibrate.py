@@ -25,10 +25,14 @@ from itertools import chain, groupby
 
 import numpy as np
 import scipy
-from calibration.bars import Rate, rates
-from calibration.cells import CELLS
-from calibration.tally import Tally
+from calibration.bars import Rate, Tally, rates
+from calibration.histories import HISTORY_CELLS
+from calibration.pair_cells import PAIR_CELLS
+from calibration.plans import PLAN_CELLS
+from calibration.run_cells import RUN_CELLS
 
+CELLS = {**PAIR_CELLS, **RUN_CELLS, **HISTORY_CELLS, **PLAN_CELLS}
+"""All that is simulated, by name, in the order of the table."""
 CHUNK, AGAIN = 25, 4
 COLUMNS = (None, 0.5, 0.9, 0.95, 0.99)
 

@@ -10,12 +10,10 @@ from dataclasses import replace
 
 import calibrate
 import pytest
-from calibrate import count, main
-from calibration.bars import Bar, Rate, band, rates
-from calibration.cells import CELLS
-from calibration.pairs import AGREES, FLAG, FPR, WRONG
-from calibration.runs import FAILS, PASSES, REFUSED, WELCH
-from calibration.tally import Tally
+from calibrate import CELLS, count, main
+from calibration.bars import FAILS, FPR, PASSES, Bar, Rate, Tally, band, rates
+from calibration.pairs import AGREES, FLAG, WRONG
+from calibration.runs import REFUSED, WELCH
 
 SEED = 2026
 Rates = Mapping[tuple[str, float | None], Rate]

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 from calibration import disturbances, drifts, servers
-from calibration.effects import POINTS, shift, tail
+from calibration.disturbances import POINTS, shift, tail
 from calibration.runs import arm
 from calibration.scenes import full, on_sessions, routed
 from calibration.traffic import poisson, self_exciting, sessions, surging

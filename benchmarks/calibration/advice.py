@@ -10,11 +10,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.random import Generator
 
-from calibration.effects import Effect
-from calibration.pairs import EQUAL, FPR, SlowerServer
+from calibration.bars import FPR, Key, Outcomes
+from calibration.disturbances import Effect
+from calibration.pairs import EQUAL, SlowerServer
 from calibration.runs import arm
 from calibration.scenes import Scene
-from calibration.tally import Key, Outcomes
 from tbench.analysis.compare import CompareOptions, Comparison, compare
 from tbench.analysis.summary import Floats
 

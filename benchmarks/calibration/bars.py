@@ -1,19 +1,49 @@
-"""Bars: what a measured rate must satisfy, and how far chance moves it in so many replays."""
+"""Bars: how often each outcome of a cell happens, what that rate must satisfy, and how far chance moves it.
 
+A cell is one simulation and the bars that its rates are held to.
+"""
+
+from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Protocol
 
+from numpy.random import Generator
 from scipy import stats
 
-from calibration.pairs import FPR
-from calibration.runs import FAILS, PASSES
-from calibration.tally import Tally
-from calibration.typical import TYPICAL
+FPR, PASSES, FAILS = "A/A differs", "passes at the margin", "fails at the margin"
+TYPICAL = "A/A differs, typical request"
+_NOMINAL = dict.fromkeys((FPR, PASSES, FAILS, TYPICAL), 0.05)
+
+Key = tuple[str, float | None]
+"""A measure, and the quantile it is of (None where it is of none)."""
+Outcomes = dict[Key, bool]
+"""What a replay says: whether each of these happened in it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """Grows by `add` and `merge`; a measure need not be taken in every replay."""
+
+    hits: Counter[Key] = field(default_factory=Counter)
+    trials: Counter[Key] = field(default_factory=Counter)
+
+    def add(self, outcomes: Outcomes) -> None:
+        self.hits.update({key: int(happened) for key, happened in outcomes.items()})
+        self.trials.update(outcomes.keys())
+
+    def merge(self, other: "Tally") -> None:
+        self.hits.update(other.hits)
+        self.trials.update(other.trials)
+
+    def __iter__(self) -> Iterator[tuple[Key, int, int]]:
+        """Each measure with its hits and trials, in the order in which they first came."""
+        return ((key, self.hits[key], n) for key, n in self.trials.items())
+
 
 ENOUGH = 400
 """From so many replays on a bar holds for the rate itself; with fewer, chance gets its part."""
 CHANCE = 0.99
-_NOMINAL = dict.fromkeys((FPR, PASSES, FAILS, TYPICAL), 0.05)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,3 +118,21 @@ def nominal_rate(measure: str) -> float | None:
     if measure.startswith("covers"):
         return 0.95
     return _NOMINAL.get(measure)
+
+
+class Experiment(Protocol):
+    """One replay of a simulation, from its own random numbers."""
+
+    def replay(self, random: Generator) -> Outcomes: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cell:
+    """A measure without a bar is shown, and nothing is asked of it."""
+
+    experiment: Experiment
+    bars: tuple[Bar, ...] = ()
+
+
+NONE = (None,)
+"""The points of a measure that is of no quantile."""

@@ -11,9 +11,9 @@ from functools import partial
 import numpy as np
 from numpy.random import Generator
 
+from calibration.bars import FAILS, PASSES, Outcomes
 from calibration.drifts import random_pairs
-from calibration.runs import FAILS, PASSES, arm
-from calibration.tally import Outcomes
+from calibration.runs import arm
 from tbench.analysis.arms import Arm
 from tbench.analysis.case import GateEstimate, at_the_margin, estimate_of
 from tbench.analysis.comparison import Verdict

@@ -10,10 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.random import Generator
 
-from calibration.bars import Bar
-from calibration.cell import NONE, Cell
-from calibration.runs import FAILS, MARGIN, PASSES
-from calibration.tally import Outcomes
+from calibration.bars import FAILS, NONE, PASSES, Bar, Cell, Outcomes
+from calibration.runs import MARGIN
 from tbench.analysis.judge_history import differs_by_kind, has_trend, predicted
 from tbench.analysis.summary import Floats
 

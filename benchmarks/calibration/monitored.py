@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.random import Generator
 
+from calibration.bars import FAILS, PASSES, Outcomes
 from calibration.drifts import Drift, none, random_pairs
-from calibration.runs import FAILS, GATES, MARGIN, PASSES
-from calibration.tally import Outcomes
+from calibration.runs import GATES, MARGIN
 from tbench.analysis.comparison import Verdict
 from tbench.analysis.interim import Looks, decide, of_figures
 from tbench.analysis.summary import Floats

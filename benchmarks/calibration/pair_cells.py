@@ -7,16 +7,13 @@ from numpy.random import Generator
 
 from calibration import disturbances, servers
 from calibration.advice import HEADLINES, UNLABELLED, WRONG_95, Advice, covers_95
-from calibration.bars import Bar
-from calibration.cell import NONE, Cell
-from calibration.controls import bootstrap_median, kolmogorov_smirnov, mann_whitney
-from calibration.effects import POINTS, Effect, shift, tail
+from calibration.bars import FPR, NONE, TYPICAL, Bar, Cell
+from calibration.disturbances import POINTS, Effect, shift, tail
 from calibration.pairs import (
     AGREES,
     BY_TIME,
     FIXED,
     FLAG,
-    FPR,
     WRONG,
     Errors,
     Intervals,
@@ -24,6 +21,10 @@ from calibration.pairs import (
     Replays,
     SlowerServer,
     Ticks,
+    Typical,
+    bootstrap_median,
+    kolmogorov_smirnov,
+    mann_whitney,
 )
 from calibration.scenes import (
     MINUTE,
@@ -43,7 +44,6 @@ from calibration.scenes import (
     routed,
 )
 from calibration.traffic import Traffic, interleaved, poisson, self_exciting, surging
-from calibration.typical import TYPICAL, Typical
 from tbench.analysis.clusters import FEW
 
 USUAL_TESTS = {

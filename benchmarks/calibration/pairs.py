@@ -6,29 +6,76 @@ from functools import cached_property
 
 import numpy as np
 from numpy.random import Generator
+from scipy import stats
 
-from calibration.controls import mcnemar
-from calibration.disturbances import autoregressive, bursts, scattered
-from calibration.effects import POINTS, Effect, shift
+from calibration.bars import FPR, TYPICAL, Outcomes
+from calibration.disturbances import POINTS, Effect, autoregressive, bursts, scattered, shift
 from calibration.scenes import Scene, plain
-from calibration.tally import Outcomes
-from calibration.tested import Tested
 from calibration.traffic import Traffic, poisson
 from tbench.analysis.arms import Truths
 from tbench.analysis.clusters import Clusters
-from tbench.analysis.inversion import Interval, Pair, Side, invert
+from tbench.analysis.inversion import DRIFTING, Interval, Pair, Side, blocks_for, invert
 from tbench.analysis.lengths import AtEqualLengths, length_bins
+from tbench.analysis.mean_ratio import geometric_mean
 from tbench.analysis.proportions import Failures, error_difference
 from tbench.analysis.quantiles import quantile
 from tbench.analysis.summary import Floats
 
 Control = Callable[[Floats, Floats, Generator], bool]
 
-FPR, FLAG, WRONG, OPEN = "A/A differs", "flagged", "wrong, unflagged", "unbounded"
+FLAG, WRONG, OPEN = "flagged", "wrong, unflagged", "unbounded"
 FIXED = "A/A differs, K=16"
 BY_TIME = "A/A differs, sessions ignored"
 AGREES = "interval agrees with its test"
 EQUAL = shift(1.0)
+
+
+# Tested: the test that an interval inverts, asked directly; and whether the interval agrees with it.
+#
+# An end of an interval takes some fifty tests, a simulation needs two or three: what an interval covers is
+# what its test does not reject. Where both are computed they must agree.
+
+
+class Tested:
+    """A pair at some quantiles, with the K that its data choose.
+
+    `drift` is its flag: SLOW_DRIFT or FEW_SESSIONS.
+    """
+
+    def __init__(self, pair: Pair, points: Sequence[float]) -> None:
+        self.pair, self.points = pair, np.array(points)
+        centre = np.array([pair.centre(p) for p in points])
+        rho = pair.autocorrelation(centre, self.points)
+        self.blocks = blocks_for(rho)
+        scarce = pair.few_sessions(pair.inflation(centre, self.points, self.blocks), self.blocks)
+        self.drift = (rho > DRIFTING) | scarce
+
+    def holds(self, ratios: Floats, blocks: int | None = None) -> Truths:
+        """Whether each quantile's ratio may be this; K of the data, or the given one."""
+        k = self.blocks if blocks is None else np.full(len(self.points), blocks)
+        t = self.pair.tested(np.log(ratios), self.points, k)
+        return np.asarray(np.abs(t) <= stats.t.isf(0.025, self.pair.freedom(k)))
+
+    def over_time(self, ratios: Floats) -> Truths:
+        """The same as if no session were known."""
+        t = self.pair.t(np.log(ratios), self.points, self.blocks)
+        return np.asarray(np.abs(t) <= stats.t.isf(0.025, self.blocks - 1))
+
+    def intervals(self) -> tuple[Interval, ...]:
+        """What the product shows."""
+        return invert(self.pair, self.points)
+
+    def agrees(self, ratios: Floats, found: Sequence[Interval]) -> Truths:
+        """Whether the intervals cover exactly what the test holds, with the same K and flag."""
+        held, drift = self.holds(ratios), self.drift
+        return np.array(
+            [
+                (one.low <= ratio <= one.high) == holds and one.drift == drifts and one.blocks == k
+                for one, ratio, holds, drifts, k in zip(
+                    found, ratios, held, drift, self.blocks, strict=True
+                )
+            ]
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -263,3 +310,80 @@ class Errors:
             else bursts(self.n, share, self.burst, random)
         )
         return Failures(failed=failed, kinds={})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Typical:
+    """What is said beside the quantiles: the geometric mean of candidate / baseline, with its interval."""
+
+    scene: Scene
+    effects: Callable[[], Sequence[Effect]] = tuple
+
+    def replay(self, random: Generator) -> Outcomes:
+        a, b = self.scene.arms(random)
+        outcomes: Outcomes = {(TYPICAL, None): not _typical(a, b, 1.0)}
+        for effect in self.effects():
+            changed = effect.change(b)
+            if len(set(effect.truth.values())) == 1:
+                truth = next(iter(effect.truth.values()))
+                outcomes[f"covers {effect.name}, typical request", None] = _typical(
+                    a, changed, truth
+                )
+                outcomes[f"sees {effect.name}, typical request", None] = not _typical(
+                    a, changed, 1.0
+                )
+        return outcomes
+
+
+def _typical(a: Floats, b: Floats, ratio: float) -> bool:
+    """Whether the interval of the typical request's ratio holds this one."""
+    mean = geometric_mean(a, b)
+    if mean is None or mean.low is None or mean.high is None:
+        raise ValueError("a simulated pair without an interval")
+    return mean.low <= ratio <= mean.high
+
+
+# Controls: the usual tests, for which requests are independent. They must fail, or the traffic has no teeth.
+#
+# Each says whether it calls two arms different at 5 %. None of them is part of tbench.
+
+
+_RESAMPLES = 399
+
+
+def mann_whitney(a: Floats, b: Floats, _: Generator) -> bool:
+    """By the normal approximation; timeouts are the largest."""
+    return bool(stats.mannwhitneyu(_seen(a), _seen(b), method="asymptotic").pvalue < 0.05)
+
+
+def kolmogorov_smirnov(a: Floats, b: Floats, _: Generator) -> bool:
+    """By the asymptotic law."""
+    return bool(stats.ks_2samp(_seen(a), _seen(b), method="asymp").pvalue < 0.05)
+
+
+def bootstrap_median(a: Floats, b: Floats, random: Generator) -> bool:
+    """Percentile interval of log(median b / median a), requests resampled one by one.
+
+    The median of a resample is the order statistic at rank 1 + floor(n U), U ~ Beta of the middle rank:
+    the exact law, without resampling.
+    """
+    logs = []
+    for side in (a, b):
+        ordered = np.sort(_seen(side))
+        n = len(ordered)
+        middle = (n + 1) // 2
+        rank = np.floor(n * random.beta(middle, n - middle + 1, _RESAMPLES)).astype(int)
+        logs.append(np.log(ordered[rank]))
+    low, high = np.quantile(logs[1] - logs[0], [0.025, 0.975])
+    return not low <= 0 <= high
+
+
+def mcnemar(a: Truths, b: Truths) -> bool:
+    """The exact test on the requests that failed in one arm only."""
+    only_a, only_b = int((a & ~b).sum()), int((b & ~a).sum())
+    both = only_a + only_b
+    return both > 0 and bool(stats.binomtest(only_a, both).pvalue < 0.05)
+
+
+def _seen(values: Floats) -> Floats:
+    return values[~np.isnan(values)]

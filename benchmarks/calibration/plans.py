@@ -7,10 +7,8 @@ from typing import Final
 import numpy as np
 from numpy.random import Generator
 
-from calibration.bars import Bar
-from calibration.cell import NONE, Cell
+from calibration.bars import NONE, Bar, Cell, Outcomes
 from calibration.runs import MARGIN
-from calibration.tally import Outcomes
 from tbench.analysis.inversion import Pair, invert
 from tbench.analysis.planning import PowerGoal, requests_to_find
 from tbench.analysis.power import (

@@ -6,9 +6,8 @@ from dataclasses import replace
 from functools import partial
 
 from calibration import drifts
-from calibration.bars import Bar
-from calibration.cell import NONE, Cell
-from calibration.effects import POINTS
+from calibration.bars import FAILS, FPR, NONE, PASSES, Bar, Cell
+from calibration.disturbances import POINTS
 from calibration.failing import (
     KINDS,
     PASSES_ANYWAY,
@@ -18,8 +17,8 @@ from calibration.failing import (
     Shedding,
 )
 from calibration.monitored import PEEKING, Monitored
-from calibration.pairs import FPR, WRONG
-from calibration.runs import FAILS, PASSES, REFUSED, SEES, WELCH, Drifting, Simulated, Unturned
+from calibration.pairs import WRONG
+from calibration.runs import REFUSED, SEES, WELCH, Drifting, Simulated, Unturned
 from calibration.scenes import full, on_sessions, queue, routed
 from tbench.analysis.interim import NAMES, Looks
 from tbench.analysis.judgement import Method

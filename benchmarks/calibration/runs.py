@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.random import Generator
 
+from calibration.bars import FAILS, FPR, PASSES, Outcomes
 from calibration.drifts import Drift, Order, one_after_the_other, random_pairs
-from calibration.pairs import FPR, WRONG
+from calibration.pairs import WRONG
 from calibration.scenes import Scene
-from calibration.tally import Outcomes
 from tbench.analysis.arms import Arm
 from tbench.analysis.comparison import NO_DIFFERENCE, Verdict
 from tbench.analysis.gate import Gate, parse_gate
@@ -32,7 +32,7 @@ from tbench.replay.runfile import Run, recount
 MARGIN = 0.05
 GATES = tuple(parse_gate(f"ttft:p{p}:5%") for p in (50, 95, 99))
 TRUTHS = (1.0, 1 + MARGIN, 1.1)
-PASSES, FAILS, SEES = "passes at the margin", "fails at the margin", "sees +10 %"
+SEES = "sees +10 %"
 WELCH, REFUSED = "A/A differs, Welch unasked", "refused: took no turns"
 
 Experiment = tuple[list[Floats], list[Floats], Sequence[bool]]
