@@ -96,7 +96,7 @@ class Exceedance:
 
 def clusters_of(baseline: Ints, candidate: Ints, *, paired: bool) -> tuple[Clusters, ...]:
     """The sessions of both arms together when paired, of each otherwise; none where none is known."""
-    if max(int(one.max(initial=-1)) for one in (baseline, candidate)) < 0:
+    if max(int(numbers.max(initial=-1)) for numbers in (baseline, candidate)) < 0:
         return ()
     if paired:
         return (Clusters(np.maximum(baseline, candidate).astype(np.int64)),)
@@ -109,7 +109,7 @@ def freedom(clusters: Sequence[Clusters], blocks: Ints) -> Floats:
     A single session has nothing to be compared with: then it is the blocks alone.
     """
     by_time = blocks.astype(np.float64) - 1
-    counts = [one.count for one in clusters if len(one.sizes) > 1]
+    counts = [arm.count for arm in clusters if len(arm.sizes) > 1]
     return np.minimum(by_time, max(min(counts) - 1, 1.0)) if counts else by_time
 
 
@@ -117,9 +117,9 @@ def few(clusters: Sequence[Clusters], inflation: Floats, blocks: Ints) -> Truths
     """Where a few sessions decide: there are few, or a few large ones make most of the variance."""
     if not clusters:
         return np.zeros(len(blocks), dtype=bool)
-    between = max(min(one.spread for one in clusters) - 1, 0.5)
+    between = max(min(arm.spread for arm in clusters) - 1, 0.5)
     degrees = inflation**2 / (1 / (blocks - 1.0) + (inflation - 1) ** 2 / between)
-    scarce = min(one.count for one in clusters) < FEW
+    scarce = min(arm.count for arm in clusters) < FEW
     wanted = np.minimum(UNSURE, 0.6 * (blocks - 1))
     return np.asarray(scarce | ((inflation > 1) & (degrees < wanted)))
 

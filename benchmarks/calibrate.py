@@ -41,24 +41,24 @@ def main(words: Sequence[str] | None = None) -> int:
     """Simulate, print, and say whether all bars hold."""
     asked, began = _arguments(words), time.monotonic()
     tallies: dict[str, Tally] = {}
-    found: dict[str, list[Rate]] = {}
+    measured: dict[str, list[Rate]] = {}
     if not asked.json:
         print(f"{'':48}{''.join(f'{_point(p) or "all":>7}' for p in COLUMNS)}   99 % band    bar")
     cells, done = asked.cells, 0
     for replays in (asked.replays, AGAIN * asked.replays):
         for cell, more in simulated(cells, asked.seed, (done, replays), asked.processes):
             tallies.setdefault(cell, Tally()).merge(more)
-            found[cell] = list(rates(cell, tallies[cell], CELLS[cell].bars))
+            measured[cell] = list(rates(cell, tallies[cell], CELLS[cell].bars))
             if not asked.json:
-                print("\n".join(lines(cell, found[cell], replays)), flush=True)
+                print("\n".join(lines(cell, measured[cell], replays)), flush=True)
             print(f"{time.monotonic() - began:6.0f} s  {cell}", file=sys.stderr)
-        cells, done = [cell for cell in cells if _missed(found[cell])], replays
+        cells, done = [cell for cell in cells if _missed(measured[cell])], replays
     seconds = time.monotonic() - began
     if asked.json:
-        print(json.dumps(as_json(chain.from_iterable(found.values()), asked, seconds), indent=1))
+        print(json.dumps(as_json(chain.from_iterable(measured.values()), asked, seconds), indent=1))
     else:
-        print(f"\n{_sum(found, asked, seconds)}")
-    return int(any(map(_missed, found.values())))
+        print(f"\n{_sum(measured, asked, seconds)}")
+    return int(any(map(_missed, measured.values())))
 
 
 def simulated(
@@ -93,33 +93,33 @@ def _mapping(processes: int) -> Iterator[Callable[..., Iterator[Tally]]]:
 def count(cell: str, seed: int, first: int, last: int) -> Tally:
     """How often each outcome happened in these replays of a cell."""
     experiment, number = CELLS[cell].experiment, zlib.crc32(cell.encode())
-    found = Tally()
+    tally = Tally()
     for replay in range(first, last):
-        found.add(experiment.replay(np.random.default_rng([seed, number, replay])))
-    return found
+        tally.add(experiment.replay(np.random.default_rng([seed, number, replay])))
+    return tally
 
 
-def lines(cell: str, found: Sequence[Rate], replays: int) -> Iterator[str]:
+def lines(cell: str, measured: Sequence[Rate], replays: int) -> Iterator[str]:
     """A line for each measure under the cell's name, and what is missed."""
     yield f"\n{cell} ({replays:,} replays)"
     for measure, group in groupby(
-        sorted(found, key=lambda rate: rate.measure), lambda r: r.measure
+        sorted(measured, key=lambda rate: rate.measure), lambda r: r.measure
     ):
         of = {rate.point: rate for rate in group}
         cells = "".join(f"{_rate(of.get(point)):>7}" for point in COLUMNS)
-        some = next(iter(of.values()))
-        band = f"{some.band[0]:.3f}-{some.band[1]:.3f}" if some.band else ""
+        first = next(iter(of.values()))
+        band = f"{first.band[0]:.3f}-{first.band[1]:.3f}" if first.band else ""
         yield f"  {measure:46}{cells}   {band:11}  {_bars(of.values())}".rstrip()
 
 
-def _missed(found: Iterable[Rate]) -> bool:
-    return any(rate.ok is False for rate in found)
+def _missed(measured: Iterable[Rate]) -> bool:
+    return any(rate.ok is False for rate in measured)
 
 
-def _sum(found: Mapping[str, Sequence[Rate]], asked: argparse.Namespace, seconds: float) -> str:
-    barred = [rate.ok for of_cell in found.values() for rate in of_cell if rate.ok is not None]
+def _sum(measured: Mapping[str, Sequence[Rate]], asked: argparse.Namespace, seconds: float) -> str:
+    barred = [rate.ok for of_cell in measured.values() for rate in of_cell if rate.ok is not None]
     return (
-        f"{len(barred)} bars over {len(found)} cells of {asked.replays:,} replays "
+        f"{len(barred)} bars over {len(measured)} cells of {asked.replays:,} replays "
         f"({AGAIN * asked.replays:,} where one was missed), "
         f"{barred.count(False)} missed; {seconds / 60:.0f} min, {asked.processes} processes, "
         f"seed {asked.seed}"
@@ -130,9 +130,9 @@ def _rate(rate: Rate | None) -> str:
     return "" if rate is None else f"{rate.rate:.3f}"
 
 
-def _bars(found: Iterable[Rate]) -> str:
+def _bars(measured: Iterable[Rate]) -> str:
     """The bars of a line, those of several quantiles together; and whether they hold."""
-    barred = [rate for rate in found if rate.bar]
+    barred = [rate for rate in measured if rate.bar]
     texts = {_bar(*rate.bar): None for rate in barred if rate.bar}
     missed = [_point(rate.point) for rate in barred if not rate.ok]
     if not barred:
@@ -150,9 +150,11 @@ def _point(point: float | None) -> str:
     return "" if point is None else f"p{point * 100:g}"
 
 
-def as_json(found: Iterable[Rate], asked: argparse.Namespace, seconds: float) -> dict[str, object]:
+def as_json(
+    measured: Iterable[Rate], asked: argparse.Namespace, seconds: float
+) -> dict[str, object]:
     """All rates, barred or not, and with what they were made."""
-    every = list(found)
+    every = list(measured)
     return {
         "seed": asked.seed,
         "replays": asked.replays,

@@ -22,8 +22,8 @@ Disturb = Callable[[Floats, Generator], Floats]
 def autoregressive(n: int, memory: float, spread: float, random: Generator) -> Floats:
     """x_i = memory x_(i-1) + e_i, stationary with standard deviation `spread`."""
     steps = random.normal(size=n) * spread * math.sqrt(1 - memory**2)
-    found, _ = signal.lfilter([1], [1, -memory], steps, zi=[memory * random.normal() * spread])
-    return np.asarray(found)
+    series, _ = signal.lfilter([1], [1, -memory], steps, zi=[memory * random.normal() * spread])
+    return np.asarray(series)
 
 
 def regimes(due: Floats, dwell_s: float, factor: float, random: Generator) -> Floats:

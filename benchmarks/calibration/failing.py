@@ -80,15 +80,15 @@ class Failing:
             for p in (self.baseline, self.candidate)
         )
         at = np.flatnonzero(~turns).tolist(), np.flatnonzero(turns).tolist()
-        found = estimate_of(gate, (first, second), at, "welch")
+        estimate = estimate_of(gate, (first, second), at, "welch")
         case = GateEstimate(
             arm="B",
             gate=gate,
             baseline=first,
             candidate=second,
-            estimate=found,
+            estimate=estimate,
             method="",
-            strict=at_the_margin(gate, (first, second), found),
+            strict=at_the_margin(gate, (first, second), estimate),
         )
         (row,) = settled([case], {"B": ()})
         verdict = row.comparison.verdict
@@ -128,8 +128,8 @@ class Shedding:
                     failed[order[self.n - round(self.slow_share * self.n) :]] = True
                 failed |= random.random(self.n) < self.random_share
             runs[turn].append(arm(latency, place, failed=failed))
-        found = judge(_arms(runs), parse_gates(self.margin, self.gates))
-        return {(PASSES_ANYWAY, None): found.verdict is Verdict.PASS}
+        judgement = judge(_arms(runs), parse_gates(self.margin, self.gates))
+        return {(PASSES_ANYWAY, None): judgement.verdict is Verdict.PASS}
 
 
 def _arms(runs: Mapping[bool, list[Arm]]) -> list[Replicates]:

@@ -36,10 +36,10 @@ class History:
     def replay(self, random: Generator) -> Outcomes:
         count = self.sessions + 1
         y = self.level(count, random) + random.normal(0, self.spread, count)
-        kept, today = y[:-1].tolist(), float(y[-1])
+        sessions, today = y[:-1].tolist(), float(y[-1])
         weekend = [bool(kind) for kind in _weekend(count)[:-1]]
-        flagged = has_trend(kept) or differs_by_kind(kept, weekend)
-        at_margin, equal = (predicted(kept, today + shift) for shift in (_MARGIN, 0.0))
+        flagged = has_trend(sessions) or differs_by_kind(sessions, weekend)
+        at_margin, equal = (predicted(sessions, today + shift) for shift in (_MARGIN, 0.0))
         return {
             (PASSES, None): at_margin.most < _MARGIN and not flagged,
             (FAILS, None): at_margin.worse(_MARGIN) < 0.05 and not flagged,

@@ -46,11 +46,11 @@ class Monitored:
         for look, runs in enumerate(self.looks.runs, 1):
             first, second = (tuple(np.exp(side[:runs]).tolist()) for side in (a, b))
             standing = of_figures(GATES[0], first, second, runs * 2000)
-            found = decide([standing], self.looks, look)
-            if found.stop:
+            decision = decide([standing], self.looks, look)
+            if decision.stop:
                 break
-        return found.verdict, look
+        return decision.verdict, look
 
     def _peeks(self, a: Floats, b: Floats) -> bool:
-        found = (difference(a[:runs].tolist(), b[:runs].tolist()) for runs in self.looks.runs)
-        return any(one.most < _MARGIN or one.worse(_MARGIN) < 0.05 for one in found)
+        changes = (difference(a[:runs].tolist(), b[:runs].tolist()) for runs in self.looks.runs)
+        return any(change.most < _MARGIN or change.worse(_MARGIN) < 0.05 for change in changes)

@@ -65,14 +65,14 @@ class Tested:
         """What the product shows."""
         return invert(self.pair, self.points)
 
-    def agrees(self, ratios: Floats, found: Sequence[Interval]) -> Truths:
+    def agrees(self, ratios: Floats, intervals: Sequence[Interval]) -> Truths:
         """Whether the intervals cover exactly what the test holds, with the same K and flag."""
         held, drift = self.holds(ratios), self.drift
         return np.array(
             [
-                (one.low <= ratio <= one.high) == holds and one.drift == drifts and one.blocks == k
-                for one, ratio, holds, drifts, k in zip(
-                    found, ratios, held, drift, self.blocks, strict=True
+                (row.low <= ratio <= row.high) == holds and row.drift == drifts and row.blocks == k
+                for row, ratio, holds, drifts, k in zip(
+                    intervals, ratios, held, drift, self.blocks, strict=True
                 )
             ]
         )
@@ -101,11 +101,11 @@ class Replays:
         a, hidden = self.scene.hide(first, random), int(random.integers(2**63))
         b = self.scene.hide(second, np.random.default_rng(hidden))
         equal = Tested(Pair(a, b, sessions=known), self.points)
-        found = {**of_equal_arms(equal, fixed=self.fixed), **self._usual_tests(a, b, random)}
+        outcomes = {**of_equal_arms(equal, fixed=self.fixed), **self._usual_tests(a, b, random)}
         for effect in self.effects():
             b = self.scene.hide(effect.change(second), np.random.default_rng(hidden))
-            found |= _of_effect(Tested(Pair(a, b, sessions=known), self.points), effect)
-        return found
+            outcomes |= _of_effect(Tested(Pair(a, b, sessions=known), self.points), effect)
+        return outcomes
 
     def _usual_tests(self, a: Floats, b: Floats, random: Generator) -> Outcomes:
         return {
@@ -114,31 +114,33 @@ class Replays:
         }
 
 
-def of_equal_arms(said: Tested, *, fixed: bool) -> Outcomes:
+def of_equal_arms(tested: Tested, *, fixed: bool) -> Outcomes:
     """What is said of arms between which there is no difference; and what fixed K would say."""
-    ones = np.ones(len(said.points))
-    differs = ~said.holds(ones)
-    found = {
-        **_each(FPR, said, differs),
-        **_each(FLAG, said, said.drift),
-        **_each(WRONG, said, differs & ~said.drift),
+    ones = np.ones(len(tested.points))
+    differs = ~tested.holds(ones)
+    outcomes = {
+        **_each(FPR, tested, differs),
+        **_each(FLAG, tested, tested.drift),
+        **_each(WRONG, tested, differs & ~tested.drift),
     }
-    if said.pair.sessions == said.pair.sessions:  # known
-        by_time = ~said.over_time(ones)
-        found |= _each(BY_TIME, said, by_time)
-    return {**found, **_each(FIXED, said, ~said.holds(ones, blocks=16))} if fixed else found
+    if tested.pair.sessions == tested.pair.sessions:  # known
+        by_time = ~tested.over_time(ones)
+        outcomes |= _each(BY_TIME, tested, by_time)
+    return (
+        {**outcomes, **_each(FIXED, tested, ~tested.holds(ones, blocks=16))} if fixed else outcomes
+    )
 
 
-def _of_effect(said: Tested, effect: Effect) -> Outcomes:
-    truth = np.array([effect.truth[p] for p in said.points.tolist()])
+def _of_effect(tested: Tested, effect: Effect) -> Outcomes:
+    truth = np.array([effect.truth[p] for p in tested.points.tolist()])
     return {
-        **_each(f"covers {effect.name}", said, said.holds(truth)),
-        **_each(f"sees {effect.name}", said, ~said.holds(np.ones(len(truth)))),
+        **_each(f"covers {effect.name}", tested, tested.holds(truth)),
+        **_each(f"sees {effect.name}", tested, ~tested.holds(np.ones(len(truth)))),
     }
 
 
-def _each(measure: str, said: Tested, happened: Truths) -> Outcomes:
-    pairs = zip(said.points.tolist(), happened.tolist(), strict=True)
+def _each(measure: str, tested: Tested, happened: Truths) -> Outcomes:
+    pairs = zip(tested.points.tolist(), happened.tolist(), strict=True)
     return {(measure, p): did for p, did in pairs}
 
 
@@ -150,11 +152,11 @@ class Intervals:
     ratios: tuple[float, ...] = (1.0, 1.05, 1 / 1.1)
 
     def replay(self, random: Generator) -> Outcomes:
-        said = Tested(Pair(*self.scene.arms(random)), POINTS)
-        intervals = said.intervals()
-        agrees = [said.agrees(np.full(len(POINTS), ratio), intervals) for ratio in self.ratios]
-        open_ = np.array([one.low == 0 or one.high == np.inf for one in intervals])
-        return {**_each(AGREES, said, np.all(agrees, axis=0)), **_each(OPEN, said, open_)}
+        tested = Tested(Pair(*self.scene.arms(random)), POINTS)
+        intervals = tested.intervals()
+        agrees = [tested.agrees(np.full(len(POINTS), ratio), intervals) for ratio in self.ratios]
+        open_ = np.array([row.low == 0 or row.high == np.inf for row in intervals])
+        return {**_each(AGREES, tested, np.all(agrees, axis=0)), **_each(OPEN, tested, open_)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -215,16 +217,16 @@ class Ticks:
         equal = self._intervals(first, second)
         slower = self._intervals(first, second * self.slow)
         agree = [
-            (one.p_value < 0.05) == (not one.low <= 1 <= one.high)
-            and one.high > one.low * (1 + 1e-9)
-            for one in (*equal, *slower)
+            (row.p_value < 0.05) == (not row.low <= 1 <= row.high)
+            and row.high > row.low * (1 + 1e-9)
+            for row in (*equal, *slower)
         ]
         return {
-            **{(FPR, one.p): one.p_value < 0.05 for one in equal},
-            **{(f"sees x{self.slow:g}", one.p): one.p_value < 0.05 and one.t < 0 for one in slower},
+            **{(FPR, row.p): row.p_value < 0.05 for row in equal},
+            **{(f"sees x{self.slow:g}", row.p): row.p_value < 0.05 and row.t < 0 for row in slower},
             **{
-                (f"covers x{self.slow:g}", one.p): one.low <= self.slow <= one.high
-                for one in slower
+                (f"covers x{self.slow:g}", row.p): row.low <= self.slow <= row.high
+                for row in slower
             },
             ("interval, p-value agree", None): all(agree),
         }

@@ -97,12 +97,12 @@ class Unturned:
         logs = self.drift(number, random) + random.normal(0, self.offset, number)
         turns = one_after_the_other(self.repeats, random)
         runs = [_SHAPE * math.exp(y) for y in logs]
-        found = _judged(
+        judgement = _judged(
             (runs[: self.repeats], runs[self.repeats :], turns.tolist()), GATES[:1], 1.0
         )
-        row = found.rows[0]
+        row = judgement.rows[0]
         return {
-            (REFUSED, None): _refused(found),
+            (REFUSED, None): _refused(judgement),
             (WELCH, row.gate.quantile): _differs(row.baseline_runs, row.candidate_runs),
         }
 
@@ -115,18 +115,18 @@ def _outcomes(
     experiment: Experiment, gates: tuple[Gate, ...], contrast: Method = "welch"
 ) -> Outcomes:
     equal, margin, more = (_judged(experiment, gates, truth, contrast) for truth in TRUTHS)
-    found: Outcomes = {
+    outcomes: Outcomes = {
         (FAILS, None): margin.verdict is Verdict.FAIL,
         ("A/A passes", None): equal.verdict is Verdict.PASS,
         ("A/A fails", None): equal.verdict is Verdict.FAIL,
     }
-    for one, at, other in zip(equal.rows, margin.rows, more.rows, strict=True):
-        p = one.gate.quantile
-        found[FPR, p] = one.comparison.finding != NO_DIFFERENCE
-        found[WRONG, p] = found[FPR, p] and not _stopped(equal)
-        found[PASSES, p] = at.comparison.verdict is Verdict.PASS
-        found[SEES, p] = other.comparison.finding == "slower"
-    return found
+    for row, at, other in zip(equal.rows, margin.rows, more.rows, strict=True):
+        p = row.gate.quantile
+        outcomes[FPR, p] = row.comparison.finding != NO_DIFFERENCE
+        outcomes[WRONG, p] = outcomes[FPR, p] and not _stopped(equal)
+        outcomes[PASSES, p] = at.comparison.verdict is Verdict.PASS
+        outcomes[SEES, p] = other.comparison.finding == "slower"
+    return outcomes
 
 
 def _judged(
@@ -144,21 +144,21 @@ def _judged(
     return judge(replicates, gates, contrast=contrast, planned=contrast == "trend")
 
 
-def _stopped(found: Judgement) -> bool:
+def _stopped(judgement: Judgement) -> bool:
     """Whether a caution forbids any verdict on a change."""
-    return bool({caution.code for caution in found.warnings} & set(STOPS))
+    return bool({caution.code for caution in judgement.warnings} & set(STOPS))
 
 
-def _refused(found: Judgement) -> bool:
-    return found.verdict is Verdict.INCONCLUSIVE and "NOT_INTERLEAVED" in {
-        caution.code for caution in found.warnings
+def _refused(judgement: Judgement) -> bool:
+    return judgement.verdict is Verdict.INCONCLUSIVE and "NOT_INTERLEAVED" in {
+        caution.code for caution in judgement.warnings
     }
 
 
 def _differs(first: Sequence[float], second: Sequence[float]) -> bool:
     """Welch at 5 %, whatever the order of the runs."""
-    found = difference(np.log(first).tolist(), np.log(second).tolist())
-    return not found.low <= 0 <= found.high
+    change = difference(np.log(first).tolist(), np.log(second).tolist())
+    return not change.low <= 0 <= change.high
 
 
 def arm(latency: Floats, place: int, *, drawn: bool = False, failed: Truths | None = None) -> Arm:
@@ -194,17 +194,17 @@ def arm(latency: Floats, place: int, *, drawn: bool = False, failed: Truths | No
 def _template(n: int) -> tuple[dict[str, Column], dict[str, Any]]:
     """What all runs of n requests have in common: streamed, sent when due, all answered."""
     absent = {"f": np.nan, "i": -1, "b": False}
-    found: dict[str, Column] = {
+    columns: dict[str, Column] = {
         name: np.full(n, absent[np.dtype(kind).kind], kind) for name, kind in NUMBERS.items()
     }
-    found["index"], found["cycle"] = np.arange(n), np.zeros(n, np.int64)
-    found["due"] = found["sent"] = np.arange(n) * 1.0
-    found["first_token"] = found["last_token"] = found["end"] = found["due"] + 1.0
-    found["output_tokens"] = found["token_events"] = np.full(n, 20)
-    found["held"] = found["connect"] = np.zeros(n)
-    found["stream"], found["warmup"] = np.ones(n, bool), np.zeros(n, bool)
-    found["status"] = np.full(n, 200)
-    found |= {name: np.full(n, None, dtype=object) for name in WORDS}
-    found["outcome"] = np.full(n, "ok", dtype=object)
-    found["id"] = np.array([f"r{i}" for i in range(n)], dtype=np.dtypes.StringDType())
-    return found, recount(found)
+    columns["index"], columns["cycle"] = np.arange(n), np.zeros(n, np.int64)
+    columns["due"] = columns["sent"] = np.arange(n) * 1.0
+    columns["first_token"] = columns["last_token"] = columns["end"] = columns["due"] + 1.0
+    columns["output_tokens"] = columns["token_events"] = np.full(n, 20)
+    columns["held"] = columns["connect"] = np.zeros(n)
+    columns["stream"], columns["warmup"] = np.ones(n, bool), np.zeros(n, bool)
+    columns["status"] = np.full(n, 200)
+    columns |= {name: np.full(n, None, dtype=object) for name in WORDS}
+    columns["outcome"] = np.full(n, "ok", dtype=object)
+    columns["id"] = np.array([f"r{i}" for i in range(n)], dtype=np.dtypes.StringDType())
+    return columns, recount(columns)

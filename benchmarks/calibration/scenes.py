@@ -101,9 +101,9 @@ def plain(
 
 def apart(traffic: Traffic, random: Generator, *, spread: float, sessions: int) -> Floats:
     """The plain arm with N(0, spread) for each of the first `sessions` sessions, drawn for each arm."""
-    own = random.normal(0, spread, int(traffic.session.max()) + 1)
-    own[sessions:] = 0
-    return np.asarray(plain(traffic, random) * np.exp(own[traffic.session]))
+    speeds = random.normal(0, spread, int(traffic.session.max()) + 1)
+    speeds[sessions:] = 0
+    return np.asarray(plain(traffic, random) * np.exp(speeds[traffic.session]))
 
 
 def sticky(traffic: Traffic, random: Generator, *, replicas: int, spread: float) -> Floats:
@@ -134,8 +134,8 @@ def deadline(play: Play, share: float) -> Hide:
 
     def hide(latency: Floats, random: Generator) -> Floats:
         at = quantile(population(play), 1 - share)
-        found = np.where(latency > at, np.inf, latency)
-        return np.where(disturbances.scattered(len(latency), 0.01, random), np.nan, found)
+        followed = np.where(latency > at, np.inf, latency)
+        return np.where(disturbances.scattered(len(latency), 0.01, random), np.nan, followed)
 
     return hide
 
