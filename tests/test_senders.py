@@ -1256,13 +1256,16 @@ def test_a_retransmitted_segment_does_not_turn_time_back() -> None:
     async def main() -> list[float]:
         ours, theirs = socket.socketpair()
         reader = Reader()
-        line = Connection(ours, reader)
+        connection: Any = Connection(ours, reader)
         stamps = []
         origin = reader.clock.second, reader.clock.origin
-        line._heard = line._asked = origin[1]
+        connection._heard = connection._asked = origin[1]
         for ns in (500_000, 400_000, 600_000):
             note = struct.pack("ll", origin[0] - 1, 10**9 + ns)
-            stamps.append(line._stamp([(1, 35, note)]) - origin[1])
+            connection._recvmsg = lambda *_, note=note: (b"x", [(1, 35, note)], 0, None)
+            read = connection.receive(origin[1])
+            assert read is not None
+            stamps.append(read[2] - origin[1])
         reader.close()
         theirs.close()
         return stamps
@@ -1275,7 +1278,7 @@ def test_a_retransmitted_segment_does_not_turn_time_back() -> None:
 def test_a_connection_that_the_server_closed_is_not_taken_even_if_nobody_has_read_it(
     last: bytes,
 ) -> None:
-    """The reader of these lines never runs: what is in the socket counts, not what was seen."""
+    """The reader of these connections never runs: what is in the socket counts, not what was seen."""
 
     async def main() -> list[bool]:
         reader, pool = Reader(), Pool()
@@ -1283,12 +1286,12 @@ def test_a_connection_that_the_server_closed_is_not_taken_even_if_nobody_has_rea
         for closed in (False, True):
             ours, theirs = socket.socketpair()
             ours.setblocking(False)
-            line = Connection(ours, reader)
-            pool.put(line, reader.clock.now())
+            connection = Connection(ours, reader)
+            pool.put(connection, reader.clock.now())
             if closed:
                 theirs.sendall(last)
                 theirs.close()
-            taken.append(pool.take(reader.clock.now()) is line)
+            taken.append(pool.take(reader.clock.now()) is connection)
             theirs.close()
         reader.close()
         return taken

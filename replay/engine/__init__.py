@@ -1,5 +1,5 @@
 """The engine: requests serialised once, connections of our own, one reader for all, kernel receive stamps.
 
-`wire` is the protocol (pure), `clock` maps the kernel's stamps, `line` is a connection, `reader` drains all
-of them, `pool` keeps the idle ones, `dial` opens new ones, `sender` is what a replay uses.
+`http1` is the protocol (pure), `clock` maps the kernel's stamps, `connection` is one connection, `reader`
+drains all of them, `dial` opens new ones, `sender` keeps the idle ones and is what a replay uses.
 """

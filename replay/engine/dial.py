@@ -19,7 +19,7 @@ SO_TIMESTAMPNS: Final = 35
 
 
 class Dialer:
-    """Opens lines for a reader; `context` is for https, which there is not without it."""
+    """Opens connections for a reader; `context` is for https, which there is not without it."""
 
     def __init__(self, reader: Reader, context: ssl.SSLContext | None) -> None:
         self._reader = reader
@@ -29,7 +29,7 @@ class Dialer:
         self._known: dict[Origin, tuple[float, socket.AddressFamily, Any]] = {}
 
     async def dial(self, origin: Origin) -> Connection:
-        """A new line. Raises OSError (also for TLS that fails) when there is none to be had."""
+        """A new connection. Raises OSError (also for TLS that fails) when there is none to be had."""
         context = None if origin.scheme == "http" else self._trusted()
         sock = await self._connected(origin)
         try:

@@ -79,9 +79,9 @@ class Response:
             self._parser.feed_data(data)
         except httptools.HttpParserError as error:
             self._broken(str(error))
-        if self._pieces:
-            piece = b"".join(self._pieces)
-            self._pieces.clear()
+        if pieces := self._pieces:
+            piece = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+            pieces.clear()
             if self.answered and not self._bodyless:
                 reply = self._reply
                 if since is not None and not (by_kernel and self._alone(piece)):

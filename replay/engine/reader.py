@@ -1,4 +1,4 @@
-"""The reader: one task that drains every line through an epoll of its own, nested in trio's."""
+"""The reader: one task that drains every connection through an epoll of its own, nested in trio's."""
 
 import select
 from collections import deque
@@ -8,7 +8,7 @@ from typing import Final
 import trio
 
 from tbench.replay.engine.clock import Clock, Passes
-from tbench.replay.engine.connection import Connection
+from tbench.replay.engine.connection import Connection, Read
 from tbench.replay.sender import said
 
 EVENTS: Final = 512
@@ -28,24 +28,21 @@ WRITES: Final = select.EPOLLOUT
 
 
 class Reader:
-    """Start `run` in a nursery. `kernel_stamps` and `user_stamps` count the reads by how they were timed.
-
-    `unread_bytes` is what the lines hold unread.
-    """
+    """Start `run` in a nursery. `kernel_stamps` and `user_stamps` count the reads by how they were timed."""
 
     def __init__(self) -> None:
         self.clock = Clock(trio.lowlevel.current_clock().current_time)
         self.kernel_stamps = 0
         self.user_stamps = 0
         self._epoll = select.epoll()
-        self._lines: dict[int, Connection] = {}
-        self._unread: deque[Connection] = deque()  # a line for each of its reads, in their order
-        self.unread_bytes = 0
+        self._connections: dict[int, Connection] = {}
+        self._unread: deque[Read] = deque()
+        self._unread_bytes = 0
         self._looked = 0.0
         self.passes = Passes()
 
     async def run(self) -> None:
-        """Drain the lines, for ever.
+        """Drain the connections, for ever.
 
         Reading goes before understanding: segments that meet in a socket are merged by the kernel under the
         stamp of the last. So what is read is queued with its stamp, and between two looks at the
@@ -64,70 +61,87 @@ class Reader:
         """Read all that is there, and understand what was read for a while. Waits for nothing."""
         ends = self.clock.now() + TURN_S
         while True:
-            if self.unread_bytes < MOST_UNREAD:
+            if self._unread_bytes < MOST_UNREAD:
                 self._look()
             now = self._understand()
             if not self._unread or now >= ends:
                 return
 
-    def _understand(self) -> float:
-        """Look at what was read, for `SLICE_S`. The time when it is over."""
-        now = self.clock.now()
-        ends = now + SLICE_S
-        while self._unread and now < ends:
-            for _ in range(min(AT_ONCE, len(self._unread))):
-                line = self._unread.popleft()
-                try:
-                    line.deliver()
-                except Exception as error:
-                    _blame(line, error)
-            now = self.clock.now()
-        return now
-
     def _look(self) -> None:
-        """Read once from every line that has something, those first that wait for their first tokens."""
-        empty, lines = self._looked, self._lines
+        """Read once from every connection that has something, those first that wait for first tokens."""
+        empty, connections = self._looked, self._connections
         while True:
             now = self.clock.now()
             events = self._epoll.poll(0, EVENTS)
             waiting: list[tuple[Connection, int]] = []
             later: list[tuple[Connection, int]] = []
             for fd, what in events:
-                if line := lines.get(fd):
-                    (later if line.reads > FIRST_READS else waiting).append((line, what))
-            for line, what in chain(waiting, later):
+                if connection := connections.get(fd):
+                    (later if connection.reads > FIRST_READS else waiting).append(
+                        (connection, what)
+                    )
+            for connection, what in chain(waiting, later):
                 try:
                     if what & WRITES:
-                        line.push()
-                    if what & ~WRITES and line.receive(empty):
-                        self._unread.append(line)
+                        connection.push()
+                    if what & ~WRITES and (read := connection.receive(empty)):
+                        self.queue(read)
                 except Exception as error:
-                    _blame(line, error)
+                    _blame(connection, error)
             if len(events) < EVENTS:
                 self._looked = now
                 return
 
-    def add(self, line: Connection) -> None:
-        """Watch a new line."""
-        self._lines[line.fd] = line
-        self._epoll.register(line.fd, READS)
+    def _understand(self) -> float:
+        """Look at what was read, for `SLICE_S`. The time when it is over."""
+        unread, now = self._unread, self.clock.now()
+        ends = now + SLICE_S
+        while unread and now < ends:
+            for _ in range(AT_ONCE):
+                if not unread:  # what is understood may take more of them
+                    break
+                read = unread.popleft()
+                self._unread_bytes -= len(read[3])
+                try:
+                    read[0].deliver(read)
+                except Exception as error:
+                    _blame(read[0], error)
+            now = self.clock.now()
+        return now
 
-    def watch(self, line: Connection, *, writing: bool) -> None:
+    def queue(self, read: Read) -> None:
+        """Keep what was read until it is looked at."""
+        self._unread.append(read)
+        self._unread_bytes += len(read[3])
+
+    def take(self, connection: Connection) -> Read:
+        """The first read of a connection that was not looked at yet, out of turn. There must be one."""
+        read = next(read for read in self._unread if read[0] is connection)
+        self._unread.remove(read)
+        self._unread_bytes -= len(read[3])
+        return read
+
+    def add(self, connection: Connection) -> None:
+        """Watch a new connection."""
+        self._connections[connection.fd] = connection
+        self._epoll.register(connection.fd, READS)
+
+    def watch(self, connection: Connection, *, writing: bool) -> None:
         """Also call its `push` when it can send, or no more."""
-        self._epoll.modify(line.fd, READS | WRITES if writing else READS)
+        self._epoll.modify(connection.fd, READS | WRITES if writing else READS)
 
-    def drop(self, line: Connection) -> None:
-        """Forget a line, before its socket is closed."""
-        del self._lines[line.fd]
-        self._epoll.unregister(line.fd)
+    def drop(self, connection: Connection) -> None:
+        """Forget a connection, before its socket is closed."""
+        del self._connections[connection.fd]
+        self._epoll.unregister(connection.fd)
 
     def close(self) -> None:
-        """Close every line there is."""
-        for line in list(self._lines.values()):
-            line.close()
+        """Close every connection there is."""
+        for connection in list(self._connections.values()):
+            connection.close()
         self._epoll.close()
         self.passes.close()
 
 
-def _blame(line: Connection, error: Exception) -> None:
-    line.fail(f"engine: {type(error).__name__}: {said(error)}")
+def _blame(connection: Connection, error: Exception) -> None:
+    connection.fail(f"engine: {type(error).__name__}: {said(error)}")

@@ -1,4 +1,4 @@
-"""The engine's sender: takes a call to a line, and says when its exchange is over. Nothing waits per call."""
+"""The engine's sender: takes a call to a connection, and says when it is over. Nothing waits per call."""
 
 import math
 import socket
@@ -6,7 +6,7 @@ import ssl
 from collections import defaultdict, deque
 from collections.abc import Iterator
 from contextlib import AsyncExitStack, contextmanager, suppress
-from typing import Final, NamedTuple, Self
+from typing import Final, Self
 
 import trio
 
@@ -20,11 +20,11 @@ from tbench.replay.reuse import TIDY_S, Reuse
 from tbench.replay.self_test import rehearse
 from tbench.replay.sender import IDLE_S, STOPPED, Call, Deadlines, Ended, Origin, Reply, unconnected
 
-# The idle lines to one origin: the one used last is used first, and none that idles for too long.
+# The idle connections to one origin: the one used last is used first, and none that idles for too long.
 
 
 class Pool:
-    """Lines that wait to be used again. Times are those of the reader's clock."""
+    """Connections that wait to be used again. Times are those of the reader's clock."""
 
     __slots__ = ("_begun", "_idle", "reuse")
 
@@ -34,24 +34,24 @@ class Pool:
         self._begun = 0.0
 
     def take(self, now: float) -> Connection | None:
-        """A line that the server has neither closed nor written to unasked; nothing when there is none."""
+        """One that the server has neither closed nor written to unasked; nothing when there is none."""
         while self._idle:
-            line = self._idle.pop()
-            if line.fresh():
-                if not line.served:
+            connection = self._idle.pop()
+            if connection.fresh():
+                if not connection.served:
                     self._begun = now
-                return line
+                return connection
         return None
 
-    def put(self, line: Connection, used: float) -> None:
-        """Keep a line for later, which was last used then."""
-        line.used = used
-        self._idle.append(line)
+    def put(self, connection: Connection, used: float) -> None:
+        """Keep a connection for later, which was last used then."""
+        connection.used = used
+        self._idle.append(connection)
 
     def tidy(self, now: float) -> None:
         """Close what idles for too long, and what holds up a request on another connection.
 
-        Lines that were opened ahead are left alone while calls still begin on others of them: a thousand
+        Those that were opened ahead are left alone while calls still begin on others of those: a thousand
         take longer than `TIDY_S`.
         """
         self.reuse.pass_time(now)
@@ -60,31 +60,23 @@ class Pool:
             idle.popleft().close()
         if not idle or not self.reuse.waiting:
             return
-        rested = [line for line in idle if line.open and line.used < now - TIDY_S]
+        rested = [
+            connection for connection in idle if connection.open and connection.used < now - TIDY_S
+        ]
         begins = now - self._begun < TIDY_S
-        unused = [line for line in rested if not line.served and not begins]
-        served = [line for line in rested if line.served]
-        answered = sum(line.open and line.served > 0 for line in idle)
-        for line in (*unused, *served[: self.reuse.surplus(answered)]):
-            line.close()
+        unused = [connection for connection in rested if not connection.served and not begins]
+        served = [connection for connection in rested if connection.served]
+        answered = sum(connection.open and connection.served > 0 for connection in idle)
+        for connection in (*unused, *served[: self.reuse.surplus(answered)]):
+            connection.close()
 
 
 DIALS: Final = 64
 """So many connections at a time are opened ahead."""
 
 
-class _Attempt(NamedTuple):
-    """A call that was launched. `ends` is when its time is up, `kept` whether its line was an idle one."""
-
-    call: Call
-    reply: Reply
-    ended: Ended
-    ends: float
-    kept: bool
-
-
 class EngineSender:
-    """Sends calls over lines of its own. Use as `async with EngineSender(...) as sender`.
+    """Sends calls over connections of its own. Use as `async with EngineSender(...) as sender`.
 
     HTTP/1.1 on Linux; no proxy, no redirects; https only with a `context`. What is sent again is a request
     whose connection was a kept one and ended before any byte of the response: once, on a new connection
@@ -96,7 +88,7 @@ class EngineSender:
         self._context = context
         self._stack = AsyncExitStack()
         self._pools: defaultdict[Origin, Pool] = defaultdict(Pool)
-        self._active: dict[InFlight, tuple[Connection, _Attempt]] = {}
+        self._active: dict[InFlight, Connection] = {}
         self._dials: dict[int, trio.CancelScope] = {}
         self._launching = False
 
@@ -149,15 +141,17 @@ class EngineSender:
             self._later(ended)
             return
         now = self._now()
-        line = self._pools[call.origin].take(now)
-        attempt = _Attempt(call, reply, ended, now + self.deadlines.total, line is not None)
-        if line is None:
-            self._dial(attempt)
+        ends = now + self.deadlines.total
+        in_flight = InFlight(call, reply, ended, self.deadlines, ends, self._over)
+        connection = self._pools[call.origin].take(now)
+        if connection is None:
+            self._dial(in_flight)
             return
-        reply.reused = line.served > 0
+        in_flight.kept = True
+        reply.reused = connection.served > 0
         self._launching = True
         try:
-            self._begin(line, attempt)
+            self._begin(connection, in_flight)
         finally:
             self._launching = False
 
@@ -165,14 +159,14 @@ class EngineSender:
         """Cancel all that is in flight: each ends as CANCELLED with what it had."""
         for scope in tuple(self._dials.values()):
             scope.cancel()
-        for exchange, (line, _) in tuple(self._active.items()):
-            line.expire(exchange, *STOPPED)
+        for in_flight, connection in tuple(self._active.items()):
+            connection.expire(in_flight, *STOPPED)
 
     def cancel(self, reply: Reply) -> None:
-        """Cancel the one attempt that fills in this reply, if it is in flight."""
-        for exchange, (line, attempt) in tuple(self._active.items()):
-            if attempt.reply is reply:
-                line.expire(exchange, *STOPPED)
+        """Cancel the one call that fills in this reply, if it is in flight."""
+        for in_flight, connection in tuple(self._active.items()):
+            if in_flight.reply is reply:
+                connection.expire(in_flight, *STOPPED)
                 return
         if scope := self._dials.get(id(reply)):
             scope.cancel()
@@ -180,85 +174,89 @@ class EngineSender:
     async def _preopen_one(self, origin: Origin, limit: trio.CapacityLimiter) -> None:
         async with limit:
             with trio.move_on_after(self.deadlines.connect), suppress(OSError, ValueError):
-                line = await self._dialer.dial(origin)
-                self._pools[origin].put(line, self._now())
+                connection = await self._dialer.dial(origin)
+                self._pools[origin].put(connection, self._now())
 
-    def _dial(self, attempt: _Attempt) -> None:
+    def _dial(self, in_flight: InFlight) -> None:
         """Begin to open a connection for a call. From here on it can be abandoned."""
-        scope = self._dials[id(attempt.reply)] = trio.CancelScope()
-        self._nursery.start_soon(self._open, attempt, scope)
+        scope = self._dials[id(in_flight.reply)] = trio.CancelScope()
+        self._nursery.start_soon(self._open, in_flight, scope)
 
-    async def _open(self, attempt: _Attempt, scope: trio.CancelScope) -> None:
+    async def _open(self, in_flight: InFlight, scope: trio.CancelScope) -> None:
         """Open a connection for a call, and put it there."""
-        line = None
+        connection = None
         with scope:
-            line = await self._new_line(attempt)
-        del self._dials[id(attempt.reply)]
+            connection = await self._new_connection(in_flight)
+        del self._dials[id(in_flight.reply)]
         if scope.cancel_called:  # perhaps when the connection was there already
-            attempt.reply.failure = STOPPED
-            if line is not None:
-                line.close()
-            attempt.ended()
-        elif line is None:
-            attempt.ended()
+            in_flight.reply.failure = STOPPED
+            if connection is not None:
+                connection.close()
+            in_flight.ended()
+        elif connection is None:
+            in_flight.ended()
         else:
-            self._begin(line, attempt)
+            self._begin(connection, in_flight)
 
-    async def _new_line(self, attempt: _Attempt) -> Connection | None:
+    async def _new_connection(self, in_flight: InFlight) -> Connection | None:
         """A new connection; None when there is none, and the reply says why."""
-        limits, reply, begun = self.deadlines, attempt.reply, self._now()
+        limits, reply, begun = self.deadlines, in_flight.reply, self._now()
         if not reply.reconnected:
             reply.connecting = begun
+        origin = in_flight.call.origin
         try:
-            with trio.move_on_at(min(begun + limits.connect, attempt.ends)):
-                return await self._dialer.dial(attempt.call.origin)
+            with trio.move_on_at(min(begun + limits.connect, in_flight.ends)):
+                return await self._dialer.dial(origin)
         except (OSError, ValueError) as error:
-            reached = self._pools[attempt.call.origin].reuse.reached
-            reply.failure = unconnected(error, reached=reached)
+            reply.failure = unconnected(error, reached=self._pools[origin].reuse.reached)
             return None
-        total = attempt.ends <= begun + limits.connect
+        total = in_flight.ends <= begun + limits.connect
         words = limits.verdict("connect", limits.connect, total=total)
         reply.failure = (Outcome.TIMEOUT, words)
         return None
 
-    def _begin(self, line: Connection, attempt: _Attempt) -> None:
-        """Put a call on a line; its stamp is taken just before the first byte goes, at its first try."""
-        call, reply, clock = attempt.call, attempt.reply, self._reader.clock
-        response = Response(reply, bodyless=call.bodyless)
-        exchange = InFlight(response, self.deadlines, attempt.ends, self._over)
-        self._active[exchange] = (line, attempt)
-        self._pools[call.origin].reuse.began(reply, fresh=not line.served)
-        exchange.sent = sent = clock.now()
+    def _begin(self, connection: Connection, in_flight: InFlight) -> None:
+        """Put a call on a connection. The stamp of its first try is taken just before the first byte goes."""
+        reply, clock = in_flight.reply, self._reader.clock
+        self._active[in_flight] = connection
+        self._pools[in_flight.call.origin].reuse.began(reply, fresh=not connection.served)
+        in_flight.response = Response(reply, bodyless=in_flight.call.bodyless)
+        in_flight.heard = 0.0
+        in_flight.sent = sent = clock.now()
         if not reply.reconnected:
             reply.sent = sent
             reply.sent_wall_ns = clock.wall_ns(sent)
-        line.begin(exchange, call.head, call.body)
-        expires = min(sent + self.deadlines.first_byte, attempt.ends)
+        connection.begin(in_flight)
+        expires = min(sent + self.deadlines.first_byte, in_flight.ends)
         if expires < self._next_look:
             self._next_look = self._nap.deadline = expires
 
-    def _over(self, line: Connection, exchange: InFlight) -> None:
-        """The exchange is over: keep the line or close it, and pass the word on."""
-        _, attempt = self._active.pop(exchange)
-        pool, reply = self._pools[attempt.call.origin], attempt.reply
+    def _over(self, connection: Connection, in_flight: InFlight) -> None:
+        """The call is over: keep the connection or close it, and pass the word on."""
+        del self._active[in_flight]
+        reply, response = in_flight.reply, in_flight.response
+        pool = self._pools[in_flight.call.origin]
         pool.reuse.ended(reply)
-        if exchange.response.keep and line.open and line.idle and pool.reuse.keeps:
-            line.served += 1
-            pool.put(line, exchange.heard)
+        if response.keep and connection.open and connection.idle and pool.reuse.keeps:
+            connection.served += 1
+            pool.put(connection, in_flight.heard)
         else:
-            line.close()
-        if attempt.kept and exchange.response.silent and _broken(reply):
+            connection.close()
+        if in_flight.kept and response.silent and _broken(reply):
+            # Whoever keeps connections loses this race now and then, whatever the server says of how long it
+            # keeps its own (RFC 9112, 9.3.1). No byte came back: the request may be sent again.
             pool.reuse.broke()
             reply.failure = None
             reply.reused, reply.reconnected = False, True
-            self._dial(attempt._replace(kept=False))
+            in_flight.kept = False
+            self._dial(in_flight)
         elif self._launching:
-            self._later(attempt.ended)
+            self._later(in_flight.ended)
         else:
-            attempt.ended()
+            in_flight.ended()
 
     async def _tidy(self) -> None:
-        """Close the idle lines that are not to be kept, for ever. This is also the tick of `Passes`."""
+        """Close the idle connections that are not to be kept, for ever. This is also the tick of `Passes`."""
         while True:
             await trio.sleep(TIDY_S)
             now = self._now()
@@ -274,11 +272,11 @@ class EngineSender:
         while True:
             now = self._now()
             soonest = now + self.deadlines.shortest
-            for exchange, (line, _) in tuple(self._active.items()):
-                if exchange.expires <= now:
-                    _expire(line, exchange, now)
-                elif exchange.expires < soonest:
-                    soonest = exchange.expires
+            for in_flight, connection in tuple(self._active.items()):
+                if in_flight.expires <= now:
+                    _expire(connection, in_flight, now)
+                elif in_flight.expires < soonest:
+                    soonest = in_flight.expires
             self._next_look = soonest
             with trio.CancelScope(deadline=soonest) as self._nap:
                 await trio.sleep_forever()
@@ -289,12 +287,12 @@ def _broken(reply: Reply) -> bool:
     return reply.failure is not None and reply.failure[0] is Outcome.RESET
 
 
-def _expire(line: Connection, exchange: InFlight, now: float) -> None:
-    """End an exchange whose deadline has passed, unless what came in time is still to be read."""
-    while line.exchange is exchange and line.readable():
+def _expire(connection: Connection, in_flight: InFlight, now: float) -> None:
+    """End a call whose deadline has passed, unless what came in time is still to be read."""
+    while connection.in_flight is in_flight and connection.readable():
         pass
-    if line.exchange is exchange and now >= exchange.expires:
-        line.expire(exchange, Outcome.TIMEOUT, exchange.verdict)
+    if connection.in_flight is in_flight and now >= in_flight.expires:
+        connection.expire(in_flight, Outcome.TIMEOUT, in_flight.verdict)
 
 
 @contextmanager
