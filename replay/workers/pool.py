@@ -63,8 +63,10 @@ class Process(Protocol):
 def start(fds: Sequence[int], said: IO[bytes], *, fork: bool) -> Process:
     """A worker over these descriptors, whose last words go to `said`.
 
-    It is of its own session, so that Ctrl-C at the terminal reaches the parent alone. With `fork` the
-    caller says that its process runs no event loop.
+    It has a process group of its own, so that Ctrl-C at the terminal reaches the parent alone. (A session of
+    its own would do so, too; but Linux shares cores among sessions first, whatever the niceness of a
+    thread, and the parent's threads are to give way to the worker.) With `fork` the caller says that its
+    process runs no event loop.
     """
     if fork and sys.platform == "linux" and len(os.listdir(THREADS)) == 1:  # noqa: PTH208
         return Forked(fds, said)
@@ -81,7 +83,7 @@ class Started:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=said,
-            start_new_session=True,
+            process_group=0,
             env=kin_environ(),
         )
 
@@ -130,7 +132,7 @@ class Forked:
 
 
 def _live(work: Callable[..., None], fds: Sequence[int], said: int) -> NoReturn:
-    """A copy's whole life. Nothing of the parent's is cleaned up at its end: it is not its own."""
+    """Run a forked child; it leaves by `os._exit`, so that the parent's exit handlers do not run."""
     code = 1
     try:
         _leave(fds, said)
@@ -145,7 +147,7 @@ def _live(work: Callable[..., None], fds: Sequence[int], said: int) -> NoReturn:
 
 def _leave(fds: Sequence[int], said: int) -> None:
     """Let go of all that is the parent's, and keep what a worker has."""
-    os.setsid()
+    os.setpgid(0, 0)
     for number in stop_signals():
         signal.signal(number, signal.SIG_DFL)
     null = os.open(os.devnull, os.O_RDWR)
