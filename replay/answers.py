@@ -25,8 +25,8 @@ def to_sample(attempt: Attempt, began: float, secrets: Secrets = NONE) -> Sample
     `secrets` are masked wherever the server quotes them.
     """
     call, reply = Label.unpack(attempt.label), attempt.reply
-    said = _headers(reply)
-    header = partial(_text, said)
+    headers = _headers(reply)
+    header = partial(_text, headers)
     answer = read(reply, header)
     outcome, error = conclusion(reply, answer, endpoint=call.endpoint)
     usage = answer.usage
@@ -78,7 +78,7 @@ def to_sample(attempt: Attempt, began: float, secrets: Secrets = NONE) -> Sample
         conn_reused=reply.reused,
         reconnected=reply.reconnected,
         request_id=secrets.mask_text(header(b"x-request-id")) or None,
-        headers=() if NAMES.isdisjoint(said) else traced(reply.headers, secrets),
+        headers=() if NAMES.isdisjoint(headers) else traced(reply.headers, secrets),
         token_times=tuple([at - began for at in answer.token_times]),
     )
 

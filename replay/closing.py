@@ -12,7 +12,7 @@ from tbench.capture.errors import UnreachableError
 from tbench.capture.exchange import Outcome
 from tbench.capture.terminal import named, plural
 from tbench.replay import measures
-from tbench.replay.forecast import Forecast
+from tbench.replay.estimate import Estimate
 from tbench.replay.runfile import Run
 from tbench.replay.table import where
 from tbench.replay.target import KEYS
@@ -220,7 +220,7 @@ def _cell(seconds: float | None, column: str, n: int) -> str:
     return "- " if seconds is None else f"{three(seconds * 1e3)}{mark(column, n) or ' '}"
 
 
-def outlook(seen: Forecast, meaning: str) -> Iterator[str]:
+def outlook(seen: Estimate, meaning: str) -> Iterator[str]:
     """The lines of a dry run."""
     about = "about " if seen.estimated else ""
     yield row("pacing", meaning)
@@ -237,7 +237,7 @@ def outlook(seen: Forecast, meaning: str) -> Iterator[str]:
     yield row("cost", _price(seen))
 
 
-def _price(seen: Forecast) -> str:
+def _price(seen: Estimate) -> str:
     if seen.cost_usd is None and not seen.unpriced:
         return "unknown: the trace does not say how many tokens its requests used"
     return priced(seen.cost_usd, seen.uncounted, seen.unpriced, about="about ")
@@ -289,21 +289,21 @@ def check_reached(run: Run, numbers: Mapping[str, Any], flags: Flags = REPLAY) -
 
 def _cause(run: Run, kind: str, count: int, flags: Flags) -> str:
     target = run.header["target"]
-    said = _said(run, kind)
+    message = _said(run, kind)
     where = target["base_url"]
     if kind == "connect_error":
-        return f"{where}: cannot connect ({said}); is the server running, and is {flags.address} right?"
+        return f"{where}: cannot connect ({message}); is the server running, and is {flags.address} right?"
     if kind in {"http_401", "http_403"}:
         if not target["api_key_env"] and KEYS.isdisjoint(target.get("headers") or ()):
-            return f"{where}: wants a key ({said}): {_keyless(flags)}"
+            return f"{where}: wants a key ({message}): {_keyless(flags)}"
         sent = flags.sent or f"the key in {target['api_key_env'] or 'a header'}"
-        return f"{where}: refused {sent} ({said}); set {flags.key}"
+        return f"{where}: refused {sent} ({message}); set {flags.key}"
     if kind in {"http_400", "http_404"}:
         return (
-            f"{where}: refused all {count:,} requests for model {_models(run)} with {kind[5:]} ({said}); "
+            f"{where}: refused all {count:,} requests for model {_models(run)} with {kind[5:]} ({message}); "
             f"give a model it has with {flags.model}, or another {flags.address}"
         )
-    return f"{where}: no request succeeded, {count:,} ended with {kind} ({said})"
+    return f"{where}: no request succeeded, {count:,} ended with {kind} ({message})"
 
 
 def _keyless(flags: Flags) -> str:

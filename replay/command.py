@@ -6,7 +6,7 @@ from dataclasses import asdict
 
 from tbench.capture.errors import InvalidRunError
 from tbench.replay.closing import check_reached, outlook, summary
-from tbench.replay.forecast import forecast
+from tbench.replay.estimate import estimate
 from tbench.replay.job import resolve
 from tbench.replay.options import ReplayOptions
 from tbench.replay.progress import screen, watching
@@ -17,8 +17,8 @@ from tbench.replay.totals import numbers
 def dry_run(order: ReplayOptions, *, as_json: bool) -> int:
     """Print what would be sent. Returns 0."""
     job = resolve(order, send=False)
-    seen = forecast(job)
-    print(json.dumps(asdict(seen)) if as_json else "\n".join(outlook(seen, job.pace.meaning)))
+    ahead = estimate(job)
+    print(json.dumps(asdict(ahead)) if as_json else "\n".join(outlook(ahead, job.pace.meaning)))
     return 0
 
 
@@ -33,17 +33,17 @@ def send(order: ReplayOptions, *, as_json: bool, verbose: bool = False) -> int:
         file=sys.stderr,
     )
     run = run_replay(job, watching(screen()), fork=True)
-    found = numbers(run)
+    figures = numbers(run)
     if as_json:
-        print(json.dumps(found))
-    elif found["completed"] or not found["failed"]:
-        print("\n".join(summary(run, found, verbose=verbose)))
+        print(json.dumps(figures))
+    elif figures["completed"] or not figures["failed"]:
+        print("\n".join(summary(run, figures, verbose=verbose)))
     if run.totals["ended_by"] == "interrupt":
         print(f"interrupted; what was measured is in {run.path}", file=sys.stderr)
         return 130
     if run.totals["ended_by"] == "max_cost":
         print("stopped before --max-cost was exceeded", file=sys.stderr)
-    check_reached(run, found)
-    if not found["valid"]:
-        raise InvalidRunError(f"{run.path}: INVALID, {found['invalid_because']}")
+    check_reached(run, figures)
+    if not figures["valid"]:
+        raise InvalidRunError(f"{run.path}: INVALID, {figures['invalid_because']}")
     return 0

@@ -77,11 +77,11 @@ def failure(error: Exception, *, answered: bool) -> tuple[Outcome, str] | None:
 
 def _refined(outcome: Outcome, error: Exception) -> Outcome:
     """h11 and httpcore word a closed connection and a broken protocol as the same exception."""
-    said = str(error)
-    if outcome is Outcome.PROTOCOL_ERROR and any(words in said for words in _CLOSED):
+    message = str(error)
+    if outcome is Outcome.PROTOCOL_ERROR and any(words in message for words in _CLOSED):
         return Outcome.RESET
     broken = outcome is Outcome.CUT and isinstance(error, httpx.RemoteProtocolError)
-    if broken and not any(words in said for words in _CUT_SHORT):
+    if broken and not any(words in message for words in _CUT_SHORT):
         return Outcome.PROTOCOL_ERROR
     return outcome
 

@@ -19,7 +19,7 @@ from tbench.capture.errors import InputError
 from tbench.capture.option import Option
 
 if TYPE_CHECKING:
-    from tbench.replay.survey import Survey
+    from tbench.replay.estimate import Survey
 
 Schedule = Callable[[Iterable[float]], Iterator[float]]
 """Recorded offsets in, due times out: one for one, in the same order, never decreasing."""
@@ -110,8 +110,8 @@ class Profile:
     ends: float = field(init=False)
 
     def __post_init__(self) -> None:
-        whole = len(self.limits) * self.window_s
-        object.__setattr__(self, "ends", math.inf if self.repeats else whole)
+        lasts = len(self.limits) * self.window_s
+        object.__setattr__(self, "ends", math.inf if self.repeats else lasts)
 
     def allowed(self, tau: float) -> int:
         window = int(tau / self.window_s)
@@ -145,7 +145,7 @@ class Stretches(Sequence[float]):
     def __getitem__(self, window: slice) -> list[float]: ...
     def __getitem__(self, window: int | slice) -> float | list[float]:
         if isinstance(window, slice):
-            return [self[one] for one in range(*window.indices(len(self)))]
+            return [self[place] for place in range(*window.indices(len(self)))]
         return self.parts[bisect_right(self._ends, range(len(self))[window])][1]
 
 
@@ -175,7 +175,7 @@ class Limits(Sequence[int]):
     def __getitem__(self, window: slice) -> list[int]: ...
     def __getitem__(self, window: int | slice) -> int | list[int]:
         if isinstance(window, slice):
-            return [self[one] for one in range(*window.indices(len(self)))]
+            return [self[place] for place in range(*window.indices(len(self)))]
         at = range(len(self))[window]
         return max(0, self._up_to(at + 1) - self._up_to(at))
 

@@ -15,8 +15,8 @@ from orjson import dumps
 
 from tbench.capture.redact import hides, looks_secret, mask_address
 from tbench.capture.versions import version
+from tbench.replay.estimate import Survey, as_map
 from tbench.replay.senders import CLOCKS
-from tbench.replay.survey import Survey, as_map
 
 if TYPE_CHECKING:
     from tbench.replay.job import Job
@@ -25,7 +25,7 @@ WITHHELD: Final = "***"
 LIBRARIES: Final = ("tbench", "httpx", "httpcore", "h11", "httptools", "trio")
 
 
-def header(job: "Job", found: Survey | None) -> dict[str, Any]:
+def header(job: "Job", survey: Survey | None) -> dict[str, Any]:
     """The header of a run file (docs/trace-format.md). Holds no key and no header's value."""
     return {
         "run_id": uuid4().hex,
@@ -46,7 +46,7 @@ def header(job: "Job", found: Survey | None) -> dict[str, Any]:
         "warmup": asdict(job.warmup),
         "cache": {"mode": "cold" if job.target.salt else "as-is", "salt": job.target.salt},
         "experiment": job.part_of,
-        "survey": as_map(found) if found else None,
+        "survey": as_map(survey) if survey else None,
         "argv": [job.target.secrets.mask_text(word) for word in scrubbed(job.argv)],
         "host": _host(),
         "versions": {name: version(name) for name in LIBRARIES},
@@ -137,10 +137,10 @@ def _safe_arm(text: str) -> str:
     return _ARM_WORD.sub(_safe_arm_word, text)
 
 
-def _safe_arm_word(found: re.Match[str]) -> str:
-    name, value = found["name"], found["value"]
-    safe = found["table"] == "set" and not ('"' in value and looks_secret(name, value))
-    return found[0] if safe else f"{found['table']}.{name}={WITHHELD}"
+def _safe_arm_word(word: re.Match[str]) -> str:
+    name, value = word["name"], word["value"]
+    safe = word["table"] == "set" and not ('"' in value and looks_secret(name, value))
+    return word[0] if safe else f"{word['table']}.{name}={WITHHELD}"
 
 
 def _safe_params(text: str) -> str:

@@ -1,4 +1,4 @@
-"""The scribe: reads ended attempts from the spools and writes the runs, on one thread behind the sending."""
+"""Reads ended attempts from the spools and writes the runs, on one thread behind the sending."""
 
 import os
 import threading
@@ -295,13 +295,13 @@ class ArmOutput:
 
 @dataclass(kw_only=True)
 class RunRecorder:
-    """Writes what comes through `spools` into `books`, one for each arm; for one thread at a time.
+    """Writes what comes through `spools` into `outputs`, one for each arm; for one thread at a time.
 
     `follow` writes behind the sending until `finish` is called, `complete` writes the rest.
     """
 
     spools: Sequence[SpoolReader]
-    books: Sequence[ArmOutput]
+    outputs: Sequence[ArmOutput]
     till: Till | None = None
     _finished: threading.Event = field(default_factory=threading.Event, init=False)
 
@@ -336,13 +336,13 @@ class RunRecorder:
         return self._finished.is_set()
 
     def _pump(self) -> None:
-        for book in self.books:
-            book.pump()
+        for output in self.outputs:
+            output.pump()
 
     def _write(self, attempt: Attempt, began: float) -> None:
-        book = self.books[attempt.arm]
-        sample = to_sample(attempt, began, book.secrets)
-        book.writer.add(sample)
-        book.tally.add(sample)
+        output = self.outputs[attempt.arm]
+        sample = to_sample(attempt, began, output.secrets)
+        output.writer.add(sample)
+        output.tally.add(sample)
         if self.till:
             self.till.settle(sample, attempt.cost)

@@ -1,4 +1,4 @@
-"""A performance: one replay from beginning to end, planned, paced, sent by workers, and written down.
+"""One replay from beginning to end: planned, paced, sent by workers, and written down.
 
 The parent reads ahead and builds the calls on one thread, and writes the run on another, behind the
 sending; its trio loop only waits, for signals and for the workers.
@@ -23,6 +23,7 @@ from tbench.capture.errors import InputError
 from tbench.capture.stopping import stop_signals
 from tbench.replay.background import AHEAD, BEHIND, PLAIN, on_thread
 from tbench.replay.cost import cost, price_of
+from tbench.replay.estimate import Survey, expected_usage, first_look
 from tbench.replay.job import Job
 from tbench.replay.limits import headroom
 from tbench.replay.pacing import Fixed, Schedule
@@ -32,7 +33,6 @@ from tbench.replay.request import Label
 from tbench.replay.run_recorder import Account, ArmOutput, RunRecorder, Tally, Till, steal_s
 from tbench.replay.runfile import Run, RunWriter, read_run
 from tbench.replay.sender import Call
-from tbench.replay.survey import Survey, expected_usage, survey
 from tbench.replay.tls import tls
 from tbench.replay.workers.call_queue import Feeder
 from tbench.replay.workers.counters import MOST_ARMS
@@ -42,17 +42,17 @@ from tbench.replay.workers.tasks import worker_tasks
 # The duet: the same plan for several targets at once, request by request, in an order drawn each time.
 
 
-def interleaved(voices: Sequence[Iterator[Call]], seed: int) -> Iterator[Call]:
-    """The first call of each, in random order, then the second of each, and so on.
+def interleaved(arms: Sequence[Iterator[Call]], seed: int) -> Iterator[Call]:
+    """The first call of each arm, in random order, then the second of each, and so on.
 
     Says in each of which arm it is. Raises ValueError when one has more than another: they are of the same
     plan.
     """
-    if len(voices) == 1:
-        yield from voices[0]
+    if len(arms) == 1:
+        yield from arms[0]
         return
     source = random.Random(seed)
-    for turn in zip(*voices, strict=True):
+    for turn in zip(*arms, strict=True):
         for arm in source.sample(range(len(turn)), len(turn)):
             turn[arm].arm = arm
             yield turn[arm]
@@ -66,11 +66,11 @@ def calls(job: "Job", plan: Iterable[Planned], schedule: Schedule | None) -> Ite
     if schedule is None:
         return (_call(job, planned, None) for planned in plan)
     planned, ahead = tee(plan)
-    dues = schedule(one.offset for one in ahead)
+    dues = schedule(request.offset for request in ahead)
     timed: Iterator[tuple[float, Planned]] = zip(dues, planned, strict=True)
     if job.options.duration is not None:
         timed = takewhile(lambda pair: pair[0] < (job.options.duration or 0), timed)
-    return (_call(job, one, due) for due, one in timed)
+    return (_call(job, request, due) for due, request in timed)
 
 
 def _call(job: "Job", planned: Planned, due: float | None) -> Call:
@@ -181,37 +181,25 @@ def run_duet(
     """Replay one trace to several targets at once, request by request in random order; a run for each.
 
     The jobs differ in `target`, `out` and their options for the target only; what else they say, the first
-    one says. At most replay.workers.counters.MOST_ARMS. Raises as `perform`.
+    one says. At most replay.workers.counters.MOST_ARMS. Raises as `run_replay`.
     """
     if len(jobs) > MOST_ARMS:
         raise InputError(f"{len(jobs)} targets at once: at most {MOST_ARMS} are possible")
-    found = first_look(jobs[0])
-    _check_headroom(jobs[0], found)
+    survey = first_look(jobs[0])
+    _check_headroom(jobs[0], survey)
     _check_trust(jobs)
-    closed = None if jobs[0].pace.is_open else jobs[0].pace.closed(found)
+    closed = None if jobs[0].pace.is_open else jobs[0].pace.closed(survey)
     folder = jobs[0].out.absolute().parent
     with _unwrapped(), WorkerPool.hired(worker_tasks(jobs, closed), folder, fork=fork) as crew:
-        paths = trio.run(_ReplayRun(jobs, found, seed, crew).run, watch)
+        paths = trio.run(_ReplayRun(jobs, survey, seed, crew).run, watch)
     return [read_run(path) for path in paths]
 
 
-def first_look(job: Job, *, tokens: bool = False) -> Survey | None:
-    """Survey the trace where the pacing or the budget needs it, or `tokens` are asked for."""
-    priced = tokens or job.options.max_cost is not None
-    if not job.pace.option.needs_survey and not priced:
-        return None
-    found = survey(job.plan(answers=True), job.target if priced else None)
-    if job.options.max_cost is not None and found.bill.unpriced:
-        unknown = ", ".join(sorted(found.bill.unpriced))
-        raise InputError(f"--max-cost cannot be kept: no price is known for {unknown}")
-    return found
-
-
-def _check_headroom(job: Job, found: Survey | None) -> None:
+def _check_headroom(job: Job, survey: Survey | None) -> None:
     """Raise InputError where a closed loop needs more connections than can be had."""
     if job.pace.is_open:
         return
-    closed = job.pace.closed(found)
+    closed = job.pace.closed(survey)
     most = closed.limit if isinstance(closed, Fixed) else max(closed.limits)
     if objection := headroom().objection(most, job.workers):
         raise InputError(objection)
@@ -225,15 +213,15 @@ def _check_trust(jobs: Sequence[Job]) -> None:
 
 
 class _ArmState:
-    """One target's share in a performance: its plan and its tally."""
+    """One target's share in a replay: its plan and its tally."""
 
-    def __init__(self, job: Job, found: Survey | None, *, rewrites: bool) -> None:
+    def __init__(self, job: Job, survey: Survey | None, *, rewrites: bool) -> None:
         self.job = job
         plan = job.plan(answers=job.options.max_cost is not None)  # which prices what was answered
         self.plan = replace(plan, rewrites=rewrites)  # as any of them: all send the same requests
         self.shards = Shards(self.plan, job.workers)
         self.tally = Tally()
-        schedule = job.pace.schedule(found) if job.pace.is_open else None
+        schedule = job.pace.schedule(survey) if job.pace.is_open else None
         self.calls = calls(job, self.shards, schedule)
 
 
@@ -241,18 +229,18 @@ class _ReplayRun:
     """One replay on its way."""
 
     feeder: Feeder
-    scribe: RunRecorder
+    recorder: RunRecorder
 
     def __init__(
-        self, jobs: Sequence[Job], found: Survey | None, seed: int, crew: WorkerPool
+        self, jobs: Sequence[Job], survey: Survey | None, seed: int, crew: WorkerPool
     ) -> None:
         self.crew = crew
         self.job = jobs[0]
         rewrites = any(job.target.rewrites for job in jobs)
-        self.voices = [_ArmState(job, found, rewrites=rewrites) for job in jobs]
+        self.arms = [_ArmState(job, survey, rewrites=rewrites) for job in jobs]
         self.seed = seed
-        self.found = found
-        self.plan = self.voices[0].plan
+        self.survey = survey
+        self.plan = self.arms[0].plan
         self.interrupts = 0
         self.fed = trio.Event()
         self.steal = steal_s()
@@ -260,7 +248,7 @@ class _ReplayRun:
     async def run(self, watch: Watch | None) -> list[Path]:
         self.feeder = self._feeder()
         async with trio.open_nursery() as helpers:
-            helpers.start_soon(self._heed_signals)
+            helpers.start_soon(self._watch_signals)
             helpers.start_soon(self._feed)
             try:
                 writers = await self._prepared()
@@ -280,13 +268,13 @@ class _ReplayRun:
         if not self.feeder.drawn:
             raise InputError(self._nothing())
         await self.crew.warm()
-        return [self._writer(arm) for arm in range(len(self.voices))]
+        return [self._writer(arm) for arm in range(len(self.arms))]
 
     def _writer(self, arm: int) -> RunWriter:
-        job = self.voices[arm].job
-        duet = {"arm": arm, "arms": len(self.voices), "seed": self.seed}
-        said = {**header(job, self.found), "duet": duet if len(self.voices) > 1 else None}
-        return RunWriter(job.out, said, clock=time.monotonic)
+        job = self.arms[arm].job
+        duet = {"arm": arm, "arms": len(self.arms), "seed": self.seed}
+        run_header = {**header(job, self.survey), "duet": duet if len(self.arms) > 1 else None}
+        return RunWriter(job.out, run_header, clock=time.monotonic)
 
     async def _built(self) -> None:
         """Wait until enough calls are built: all, as many as workers take, or for the next seconds."""
@@ -301,17 +289,17 @@ class _ReplayRun:
 
     async def _play(self, writers: Sequence[RunWriter]) -> None:
         """Have everything sent, and return when all of it is written down."""
-        self.scribe = self._scribe(writers)
+        self.recorder = self._recorder(writers)
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(on_thread, self.scribe.follow, BEHIND)
+            nursery.start_soon(on_thread, self.recorder.follow, BEHIND)
             try:
                 self.crew.go(LEAD_S)
                 if self.interrupts:
                     self.crew.stop()
                 await self.crew.finished()
             finally:
-                self.scribe.finish()
-        await on_thread(self.scribe.complete, PLAIN)
+                self.recorder.finish()
+        await on_thread(self.recorder.complete, PLAIN)
 
     async def _feed(self) -> None:
         try:
@@ -320,11 +308,11 @@ class _ReplayRun:
             self.fed.set()
 
     def _feeder(self) -> Feeder:
-        drawn = interleaved([voice.calls for voice in self.voices], self.seed)
+        drawn = interleaved([arm.calls for arm in self.arms], self.seed)
         return Feeder(
             drawn,
             [member.feed for member in self.crew.members],
-            lambda call: self.voices[call.arm].shards.next(),
+            lambda call: self.arms[call.arm].shards.next(),
         )
 
     async def _planned(self) -> int | None:
@@ -334,28 +322,28 @@ class _ReplayRun:
             return None
         await self.fed.wait()
         rest = await trio.to_thread.run_sync(self.feeder.rest, lambda: self.interrupts > 1)
-        return math.ceil((self.feeder.drawn + rest) / len(self.voices))
+        return math.ceil((self.feeder.drawn + rest) / len(self.arms))
 
-    def _scribe(self, writers: Sequence[RunWriter]) -> RunRecorder:
+    def _recorder(self, writers: Sequence[RunWriter]) -> RunRecorder:
         return RunRecorder(
             spools=[member.spool for member in self.crew.members],
-            books=[self._book(arm, writer) for arm, writer in enumerate(writers)],
+            outputs=[self._output(arm, writer) for arm, writer in enumerate(writers)],
             till=None if self.job.options.max_cost is None else Till(self.crew.pulse),
         )
 
-    def _book(self, arm: int, writer: RunWriter) -> ArmOutput:
-        voice = self.voices[arm]
+    def _output(self, arm: int, writer: RunWriter) -> ArmOutput:
+        state = self.arms[arm]
         return ArmOutput(
             writer=writer,
-            tally=voice.tally,
+            tally=state.tally,
             progress=lambda: {"planned": self._known(), "issued": self.crew.issued(arm)},
-            secrets=voice.job.target.secrets,
+            secrets=state.job.target.secrets,
         )
 
     def _live(self) -> Live:
         return Live(
             crew=self.crew,
-            tallies=[voice.tally for voice in self.voices],
+            tallies=[arm.tally for arm in self.arms],
             expected=self._expected,
             duration_s=self.job.options.duration,
         )
@@ -363,20 +351,20 @@ class _ReplayRun:
     def _expected(self) -> int | None:
         """How many requests there will be: by the survey, or at most as many as the trace holds."""
         each = self._each()
-        return None if each is None else each * len(self.voices)
+        return None if each is None else each * len(self.arms)
 
     def _each(self) -> int | None:
         if self.plan.rounds is None or self.job.options.duration is not None:
             return None
-        held = self.found.requests if self.found else self.job.trace.totals.get("requests")
+        held = self.survey.requests if self.survey else self.job.trace.totals.get("requests")
         if not held:
             return None
         return min(held * self.plan.rounds, self.job.options.requests or held * self.plan.rounds)
 
     def _known(self) -> int:
         """How many requests for each target are known to be planned so far."""
-        drawn = math.ceil(self.feeder.drawn / len(self.voices))
-        if self.found is None or self.plan.rounds is None or self.job.options.duration is not None:
+        drawn = math.ceil(self.feeder.drawn / len(self.arms))
+        if self.survey is None or self.plan.rounds is None or self.job.options.duration is not None:
             return drawn
         return self._each() or drawn
 
@@ -387,7 +375,7 @@ class _ReplayRun:
             why += "; --only takes an endpoint (chat, embeddings), a model or a recorded host"
         return f"{self.job.options.trace}: holds no request to send{why}"
 
-    async def _heed_signals(self) -> None:
+    async def _watch_signals(self) -> None:
         """The first signal to stop ends the sending, the second also what follows it."""
         if threading.current_thread() is not threading.main_thread():
             return
@@ -400,11 +388,11 @@ class _ReplayRun:
                     self.crew.stop()
 
     def _totals(self, arm: int, planned: int | None) -> dict[str, Any]:
-        voice = self.voices[arm]
+        state = self.arms[arm]
         account = Account(
-            job=voice.job,
-            plan=voice.plan,
-            tally=voice.tally,
+            job=state.job,
+            plan=state.plan,
+            tally=state.tally,
             crew=self.crew,
             issued=self.crew.issued(arm),
             planned=planned,

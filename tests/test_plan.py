@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from tbench.capture.exchange import Exchange, Outcome, Request, Response
+from tbench.replay.estimate import survey
 from tbench.replay.plan import Plan
-from tbench.replay.survey import survey
 
 
 def exchange(seq: int = 0, at: float = 0.0, took: float | None = 1.0, **fields: Any) -> Exchange:

@@ -225,7 +225,7 @@ def test_a_duet_asks_both_targets_everything_side_by_side(
 ) -> None:
     """Each run is whole, pairs are sent together, and who is first is drawn anew each time."""
     urls = [serve("serve", "--port", "0", "--profile", "fast").url for _ in range(2)]
-    trace = write_trace(tmp_path / "t.msgpack", 200, gap_s=0.005)
+    trace = write_trace(tmp_path / "t.msgpack", 200, gap_s=0.02)
     jobs = [
         resolve(ReplayOptions(trace=trace, base_url=url, out=tmp_path / f"{arm}.run"))
         for arm, url in enumerate(urls)

@@ -86,8 +86,8 @@ class Feed:
         self._woken()
 
     def _add(self, frames: msgpack.Unpacker) -> None:
-        for one in frames:
-            call = self._call(one)
+        for parts in frames:
+            call = self._call(parts)
             self._weight += _weight(call)
             self._calls.append(call)
         if self._hungry and self._calls:

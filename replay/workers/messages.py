@@ -60,9 +60,9 @@ class WorkerStats:
     failure: str | None = None
 
 
-def share(whole: int, worker: int, workers: int) -> int:
+def share(total: int, worker: int, workers: int) -> int:
     """A worker's part of a whole number; the parts add up."""
-    return whole // workers + (worker < whole % workers)
+    return total // workers + (worker < total % workers)
 
 
 def part(closed: Closed, worker: int, workers: int) -> Closed:

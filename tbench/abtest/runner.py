@@ -14,7 +14,7 @@ from tbench.abtest.plan import AbPlan, ArmSpec, Slot
 from tbench.abtest.run_store import RunStore
 from tbench.capture.errors import InputError, after_sending
 from tbench.replay.closing import check_reached
-from tbench.replay.forecast import Forecast, forecast
+from tbench.replay.estimate import Estimate, estimate
 from tbench.replay.job import Job, resolve
 from tbench.replay.runfile import Run
 from tbench.replay.runner import Watch, run_duet
@@ -136,14 +136,14 @@ def _note(ledger: RunStore, made: list[RunResult]) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Outlook:
-    """One forecast for a run of each arm, and the sums over the runs that are still to be made.
+    """One estimate for a run of each arm, and the sums over the runs that are still to be made.
 
     `requests`, `prompt_tokens`, `output_tokens`, `cost_usd` and `uncounted` are of all arms' runs, `unpriced`
-    the models without a price, as in a forecast; `duration_s` is that of the runs one after the other, with
+    the models without a price, as in an estimate; `duration_s` is that of the runs one after the other, with
     the pauses.
     """
 
-    arms: tuple[tuple[ArmSpec, Forecast], ...]
+    arms: tuple[tuple[ArmSpec, Estimate], ...]
     runs: int
     requests: int
     prompt_tokens: int
@@ -157,7 +157,7 @@ class Outlook:
 
 def outlook(plan: AbPlan, slots: Sequence[Slot]) -> Outlook:
     """Read the trace once for each arm, and add up. `slots` are those that are still to be performed."""
-    seen = [_forecast(plan, arm) for arm in plan.treatments]
+    seen = [_estimate(plan, arm) for arm in plan.treatments]
     due = [arm for slot in slots for arm in slot.arms]
     costs = [one.cost_usd for one in seen]
     lasts = sum(max(seen[arm].duration_s for arm in slot.arms) for slot in slots)
@@ -187,6 +187,6 @@ def check_budget(plan: AbPlan, seen: Outlook, spent: float) -> None:
         )
 
 
-def _forecast(plan: AbPlan, arm: ArmSpec) -> Forecast:
+def _estimate(plan: AbPlan, arm: ArmSpec) -> Estimate:
     order = replace(arm.order(plan.order), max_cost=plan.max_cost)
-    return forecast(resolve(order, send=False))
+    return estimate(resolve(order, send=False))

@@ -1,0 +1,216 @@
+"""What a replay would send, how long it would take and what it would cost, before anything is sent.
+
+A Survey is what one round of a plan holds; pacings and budgets ask for it. An Estimate is what a job makes of
+it, the dry run of `replay`; `ab` adds up one for each run.
+"""
+
+import math
+from collections import Counter
+from dataclasses import dataclass, field, replace
+from itertools import islice, takewhile
+from typing import TYPE_CHECKING, Any, Final
+
+from tbench.capture.errors import InputError
+from tbench.capture.exchange import Exchange
+from tbench.capture.providers import Usage, parse_recorded
+from tbench.replay.cost import Bill, expected
+from tbench.replay.pacing import WINDOW_S, Occupancy, Stretches
+from tbench.replay.plan import Plan, Planned
+from tbench.replay.target import Target
+
+if TYPE_CHECKING:
+    from tbench.replay.job import Job
+
+WALKED: Final = 20_000
+"""So many requests of a schedule are walked through, or its first round; the rounds after that are alike."""
+
+
+@dataclass(kw_only=True)
+class Survey:
+    """What one round of a plan holds.
+
+    `span_s` is from its first to its last arrival, `busy_s` the sum of the recorded latencies.
+    `in_flight` is the recorded mean concurrency of each second; `unended` requests have no recorded end
+    and are not in it. `hosts` counts where requests were recorded. `models`, `unchanged` and `masked` (as
+    those of the target) and `bill` are filled only where tokens were asked for.
+    """
+
+    requests: int = 0
+    span_s: float = 0.0
+    busy_s: float = 0.0
+    unended: int = 0
+    in_flight: Stretches = field(default_factory=Stretches)
+    skipped: Counter[str] = field(default_factory=Counter)
+    hosts: Counter[str] = field(default_factory=Counter)
+    models: Counter[str] = field(default_factory=Counter)
+    unchanged: Counter[str] = field(default_factory=Counter)
+    masked: Counter[str] = field(default_factory=Counter)
+    bill: Bill = field(default_factory=Bill)
+
+
+def survey(plan: Plan, target: Target | None = None) -> Survey:
+    """Read one round of the plan; with a target, count the tokens and their price as well."""
+    totals = Survey()
+    occupancy = Occupancy()
+    once = replace(plan, rounds=1)
+    for planned in once:
+        totals.requests += 1
+        totals.span_s = planned.offset
+        exchange = planned.exchange
+        if exchange.response is None:
+            totals.unended += 1
+        else:
+            took = max(0, exchange.response.end_ns - exchange.request.arrive_ns) / 1e9
+            totals.busy_s += took
+            occupancy.add(planned.offset, planned.offset + took)
+        if target is not None:
+            model = target.asked(planned).model
+            totals.models[model or "(no model)"] += 1
+            totals.bill.add(model, expected_usage(planned))
+            if reason := target.unchanged_because(planned):
+                totals.unchanged[reason] += 1
+            totals.masked.update(target.masked_in(planned))
+    totals.in_flight = occupancy.means()
+    totals.skipped, totals.hosts = Counter(once.skipped), Counter(once.hosts)
+    return totals
+
+
+def expected_usage(planned: Planned) -> Usage:
+    """The tokens to expect of a request: the recorded ones, else what can be told from the request."""
+    return expected(recorded_usage(planned.exchange), planned.info.max_tokens)
+
+
+def recorded_usage(exchange: Exchange) -> Usage:
+    """What the server counted when the exchange was captured; of a synthesised one, what was counted then."""
+    response = exchange.response
+    if response is None:
+        made = exchange.request.extra.get("prompt_tokens")
+        return Usage(prompt=made if isinstance(made, int) else None)
+    if not response.body or response.status is None:
+        return Usage()
+    return parse_recorded(response).usage
+
+
+def as_map(survey: Survey) -> dict[str, Any]:
+    """The survey as it is written into a run's header."""
+    return {
+        "requests": survey.requests,
+        "span_s": survey.span_s,
+        "busy_s": survey.busy_s,
+        "skipped": dict(survey.skipped),
+    }
+
+
+def first_look(job: "Job", *, tokens: bool = False) -> Survey | None:
+    """Survey the trace where the pacing or the budget needs it, or `tokens` are asked for."""
+    priced = tokens or job.options.max_cost is not None
+    if not job.pace.option.needs_survey and not priced:
+        return None
+    totals = survey(job.plan(answers=True), job.target if priced else None)
+    if job.options.max_cost is not None and totals.bill.unpriced:
+        unknown = ", ".join(sorted(totals.bill.unpriced))
+        raise InputError(f"--max-cost cannot be kept: no price is known for {unknown}")
+    return totals
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """What a job would do.
+
+    `duration_s` and the rates (requests per second) are those of the schedule in an open loop. In a
+    closed loop they assume the recorded latencies, of a very long schedule that it goes on as it began, and
+    `estimated` says so. `skipped`, `hosts`, `unchanged` and `masked` count requests as the survey does.
+    `cost_usd` leaves out the requests of the models `unpriced`, which have no known price, and the
+    `uncounted` ones, of which the trace does not say how many tokens they used; None where that leaves
+    nothing.
+    """
+
+    base_url: str
+    requests: int
+    duration_s: float
+    mean_rate: float | None
+    peak_rate: float | None
+    estimated: bool
+    skipped: dict[str, int]
+    hosts: dict[str, int]
+    unchanged: dict[str, int]
+    masked: dict[str, int]
+    prompt_tokens: int
+    output_tokens: int
+    cost_usd: float | None
+    uncounted: int
+    unpriced: list[str]
+
+
+def estimate(job: "Job") -> Estimate:
+    """Read the trace and say what would happen."""
+    totals = first_look(job, tokens=True)
+    assert totals is not None
+    timing = _open(job, totals) if job.pace.is_open else _closed(job, totals)
+    share = timing["requests"] / totals.requests if totals.requests else 0.0
+    bill = totals.bill
+    return Estimate(
+        **timing,
+        base_url=job.target.base_url,
+        skipped=dict(totals.skipped),
+        hosts=dict(totals.hosts),
+        unchanged=dict(totals.unchanged),
+        masked=dict(totals.masked),
+        prompt_tokens=round(bill.prompt_tokens * share),
+        output_tokens=round(bill.output_tokens * share),
+        cost_usd=bill.usd * share if bill.usd or bill.complete else None,
+        uncounted=round(bill.uncounted * share),
+        unpriced=sorted(bill.unpriced),
+    )
+
+
+def _open(job: "Job", totals: Survey) -> dict[str, Any]:
+    """By the schedule itself; the peak is over whole seconds."""
+    planned = int(min(totals.requests * job.rounds, job.options.requests or math.inf))
+    walked, ends = max(WALKED, totals.requests), job.options.duration
+    offsets = (planned.offset for planned in islice(job.plan(answers=False), walked))
+    dues = job.pace.schedule(totals)(offsets)
+    if ends is not None:
+        dues = takewhile(lambda due: due < ends, dues)
+    requests = peak = before = second = 0
+    last = 0.0
+    for last in dues:
+        if int(last) != second:
+            before, second = requests, int(last)
+        requests += 1
+        peak = max(peak, requests - before)
+    mean = (requests - 1) / last if requests > 1 and last > 0 else None
+    if goes_on := requests == walked < planned:  # at the mean rate of its beginning
+        gap_s = last / (requests - 1)
+        requests = planned
+        if ends is not None and gap_s:
+            requests = min(planned, math.ceil(ends / gap_s))
+        last = (requests - 1) * gap_s
+    return {
+        "requests": requests,
+        "duration_s": last,
+        "mean_rate": mean,
+        "peak_rate": float(peak),
+        "estimated": goes_on,
+    }
+
+
+def _closed(job: "Job", totals: Survey) -> dict[str, Any]:
+    """By the recorded latencies."""
+    if job.pace.mode == "concurrency":
+        planned = totals.requests * job.rounds
+        requests = min(planned, job.options.requests or planned)
+        each = totals.busy_s / totals.requests if totals.requests else 0.0
+        lasts = requests * each / job.pace.value
+    else:
+        lasts = len(totals.in_flight) * WINDOW_S
+        requests = round(totals.requests * job.pace.value)
+    cut = min(lasts, job.options.duration or lasts)
+    requests = round(requests * cut / lasts) if lasts else requests
+    return {
+        "requests": requests,
+        "duration_s": cut,
+        "mean_rate": requests / cut if cut else None,
+        "peak_rate": None,
+        "estimated": True,
+    }
