@@ -1,24 +1,23 @@
-"""Looks: planned looks at an experiment that grows, and the level of each: looking early then costs nothing.
+"""Interim: planned looks at an experiment that grows, and the level of each: looking early costs nothing.
 
 Group-sequential bounds on the z scale (O'Brien and Fleming, Biometrics 35, 1979; S. J. Pocock, Biometrika
 64, 1977), by the recursion of P. Armitage, C. K. McPherson and B. C. Rowe (JRSS A 132, 1969).
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Final, Literal
 
 import numpy as np
 from scipy import optimize, special
 
 from tbench.analysis.comparison import Verdict
-from tbench.analysis.gate import Gate
-from tbench.analysis.judge import ALPHA, LEAST_RUNS
-from tbench.analysis.judgement import Evidence, Judgement, Row
+from tbench.analysis.decide import ALPHA, GateEvidence, decide, overall
+from tbench.analysis.gate_estimate import LEAST_RUNS
+from tbench.analysis.gate_results import GateResults
 from tbench.analysis.summary import Caution, Floats
-from tbench.analysis.t_tests import difference
 from tbench.capture.errors import InputError
 
 Shape = Literal["obrien-fleming", "pocock"]
@@ -105,20 +104,10 @@ def bounds(
     return tuple((float(constant) * heights).tolist())
 
 
-# Sequential: a monitored gate. Each look at repeated runs stops with PASS or FAIL, or goes on.
+# A monitored gate: each look at repeated runs stops with PASS or FAIL, or goes on.
 #
-# The rules of `analysis.judge` at the look's own level (`analysis.interim`), applied to Welch's t. PASS needs
-# every gate at that level; FAIL is Holm's rule with bounds of its own for each step (W. Maurer and F.
-# Bretz, Statistics in Biopharmaceutical Research 5, 2013).
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Standing:
-    """A gate and each run's figure so far: its quantile, rate or share, and what they say of it."""
-
-    baseline: tuple[float, ...]
-    candidate: tuple[float, ...]
-    evidence: Evidence
+# The rule of `analysis.decide` at the look's own level, applied to Welch's t. Holm's steps have bounds of
+# their own for each share of the level (W. Maurer and F. Bretz, Stat. in Biopharmaceutical Research 5, 2013).
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,67 +135,42 @@ class Decision:
         )
 
 
-def decide(standings: Sequence[Standing], looks: Looks, look: int) -> Decision:
-    """Hold the gates against a look's levels. Raises InputError where it has other runs than planned."""
-    _check(standings, looks, look)
-    level, last = looks.level(look), look == len(looks.runs)
-    failed = _failed([one.evidence.p_value for one in standings], looks, look)
-    verdicts = tuple(
-        Verdict.FAIL
-        if place in failed or (last and _lost(one))
-        else Verdict.PASS
-        if one.evidence.passes(level)
-        else Verdict.INCONCLUSIVE
-        for place, one in enumerate(standings)
-    )
+def at_look(gates: Sequence[GateEvidence], looks: Looks, look: int) -> Decision:
+    """Hold the gates against a look's levels; what is lost without a level fails at the last look only."""
+    verdicts = decide(gates, partial(looks.level, look), final=look == len(looks.runs))
     return _decision(looks, look, verdicts)
 
 
-def monitor(found: Judgement, looks: Looks, look: int) -> Decision:
-    """The decision on a judgement of the runs so far, of all its candidates together.
+def monitor(results: GateResults, looks: Looks, look: int) -> Decision:
+    """The decision on the results of the runs so far, of all candidates together.
 
-    A look's levels are stricter than the judge's own, so what is not PASS or FAIL there (runs that did not
-    take turns, say) is not so here, and what cannot be tested stays so. INVALID stops at any look.
+    A look's levels are stricter than those of fixed runs, so what is not PASS or FAIL there (runs that did
+    not take turns, say) is not so here, and what cannot be tested stays so. INVALID stops at any look. Raises
+    InputError where there are other runs than planned.
     """
-    tested = [row for row in found.rows if row.comparison.verdict is not Verdict.SKIPPED]
-    decided = iter(decide([standing(row) for row in tested], looks, look).verdicts)
-    verdicts = tuple(_agreed(row.comparison.verdict, decided) for row in found.rows)
+    planned = looks.runs[look - 1]
+    tested = [row for row in results.rows if row.comparison.verdict is not Verdict.SKIPPED]
+    for row in tested:
+        runs = (len(row.baseline_runs), len(row.candidate_runs))
+        if runs != (planned, planned):
+            raise InputError(
+                f"look {look} is planned after {planned} runs of each arm; there are {runs[0]} "
+                f"and {runs[1]}"
+            )
+    decided = iter(at_look([row.evidence for row in tested], looks, look).verdicts)
+    fixed = [row.comparison.verdict for row in results.rows]
+    verdicts = tuple(
+        verdict if verdict is Verdict.SKIPPED or next(decided) is verdict else Verdict.INCONCLUSIVE
+        for verdict in fixed
+    )
     decision = _decision(looks, look, verdicts)
-    if found.verdict is Verdict.INVALID:
+    if results.verdict is Verdict.INVALID:
         return replace(decision, stop=True, verdict=Verdict.INVALID)
     return decision
 
 
-def _agreed(judged: Verdict, decided: Iterator[Verdict]) -> Verdict:
-    """A row's verdict where its look has the same."""
-    if judged is Verdict.SKIPPED:
-        return judged
-    return judged if next(decided) is judged else Verdict.INCONCLUSIVE
-
-
-def standing(row: Row) -> Standing:
-    """A row of a judgement as `decide` takes it."""
-    return Standing(baseline=row.baseline_runs, candidate=row.candidate_runs, evidence=row.evidence)
-
-
-def of_figures(
-    gate: Gate, baseline: tuple[float, ...], candidate: tuple[float, ...], n: int
-) -> Standing:
-    """The same of bare figures, by Welch's t alone; each arm has `n` requests in all."""
-    least = -math.inf if gate.endpoint.scale == "points" else 0.0
-    evidence = Evidence(gate=gate, worsening=None, strict=None)
-    if all(least < figure < math.inf for figure in (*baseline, *candidate)):
-        first, second = ([gate.y(one) for one in side] for side in (baseline, candidate))
-        found = difference(first, second)
-        turned = found.negated if gate.higher else found
-        perfect = {*baseline, *candidate} == {1.0 if gate.higher else 0.0}
-        spotless = (n, n) if perfect and gate.endpoint.scale == "points" else None
-        evidence = Evidence(gate=gate, worsening=turned, strict=turned, spotless=spotless)
-    return Standing(baseline=baseline, candidate=candidate, evidence=evidence)
-
-
-def as_monitored(found: Judgement, decision: Decision) -> Judgement:
-    """The judgement with the decision's verdicts, without the intervals of an experiment of fixed length."""
+def as_monitored(results: GateResults, decision: Decision) -> GateResults:
+    """The results with the decision's verdicts, without the intervals of an experiment of fixed length."""
     still_open = f"open at this look's one-sided level, {decision.level:.2g}"
     rows = tuple(
         replace(
@@ -222,44 +186,20 @@ def as_monitored(found: Judgement, decision: Decision) -> Judgement:
             ),
             reason=row.reason if verdict is row.comparison.verdict else still_open,
         )
-        for row, verdict in zip(found.rows, decision.verdicts, strict=True)
+        for row, verdict in zip(results.rows, decision.verdicts, strict=True)
     )
     caution = Caution(
         code="MONITORED",
         text=f"{decision.text}; an experiment that may stop early has no interval of a fixed level, and the "
         "change is shown as it stood",
     )
-    return replace(found, rows=rows, verdict=decision.verdict, warnings=(*found.warnings, caution))
-
-
-def _check(standings: Sequence[Standing], looks: Looks, look: int) -> None:
-    planned = looks.runs[look - 1]
-    for one in standings:
-        there = (len(one.baseline), len(one.candidate))
-        if there != (planned, planned):
-            raise InputError(
-                f"look {look} is planned after {planned} runs of each arm; there are {there[0]} "
-                f"and {there[1]}"
-            )
-
-
-def _failed(p_values: Sequence[float], looks: Looks, look: int) -> set[int]:
-    """The gates that fail: Holm's steps, each against the level of its own share."""
-    failed: set[int] = set()
-    for place in sorted(range(len(p_values)), key=p_values.__getitem__):
-        if p_values[place] >= looks.level(look, len(p_values) - len(failed)):
-            break
-        failed.add(place)
-    return failed
-
-
-def _lost(one: Standing) -> bool:
-    """Among the timeouts in every run of the candidate and in none of the baseline; without a level."""
-    return all(map(math.isinf, one.candidate)) and all(map(math.isfinite, one.baseline))
+    return replace(
+        results, rows=rows, verdict=decision.verdict, warnings=(*results.warnings, caution)
+    )
 
 
 def _decision(looks: Looks, look: int, verdicts: tuple[Verdict, ...]) -> Decision:
-    verdict = _overall(verdicts)
+    verdict = overall(verdicts)
     return Decision(
         looks=looks,
         look=look,
@@ -268,10 +208,3 @@ def _decision(looks: Looks, look: int, verdicts: tuple[Verdict, ...]) -> Decisio
         level=looks.level(look),
         verdicts=verdicts,
     )
-
-
-def _overall(verdicts: Sequence[Verdict]) -> Verdict:
-    tested = {verdict for verdict in verdicts if verdict is not Verdict.SKIPPED}
-    if Verdict.FAIL in tested:
-        return Verdict.FAIL
-    return Verdict.PASS if tested == {Verdict.PASS} else Verdict.INCONCLUSIVE

@@ -1,6 +1,6 @@
 """Power: how often repeated runs decide, how many it takes, and which margin they can carry.
 
-Exact for normal log-quantiles of equal spread in both arms and `analysis.judge`'s rule, one gate at a
+Exact for normal log-quantiles of equal spread in both arms and `analysis.decide`'s rule, one gate at a
 time; several together are simulated. Given B, the baseline's share of the squares, Welch's degrees of
 freedom are fixed and his t is a noncentral t; B is beta (its mean by Gauss-Jacobi). `sd` is that of a
 run's log-quantile, .03 = 3 %.
@@ -13,7 +13,7 @@ from typing import Final
 import numpy as np
 from scipy import optimize, special
 
-from tbench.analysis.judge import LEAST_RUNS
+from tbench.analysis.gate_estimate import LEAST_RUNS
 from tbench.analysis.summary import Floats
 from tbench.analysis.t_tests import CONFIDENCE
 

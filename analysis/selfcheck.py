@@ -19,7 +19,8 @@ from tbench.analysis.arms import Arm
 from tbench.analysis.compare import CompareOptions, compare
 from tbench.analysis.comparison import NO_DIFFERENCE, Comparison, Verdict
 from tbench.analysis.gate import Gate
-from tbench.analysis.judge import LEAST_RUNS, Row, judge
+from tbench.analysis.gate_estimate import LEAST_RUNS
+from tbench.analysis.gate_results import GateRow, evaluate_gates
 from tbench.analysis.metrics import METRICS
 from tbench.analysis.planning import USUAL_RUNS
 from tbench.analysis.power import margin_needed
@@ -202,9 +203,9 @@ def _run_sd(
 def _splits(
     halves: Sequence[tuple[Replicates, Replicates]], gates: Sequence[Gate]
 ) -> Iterator[Splits]:
-    rows: dict[Gate, list[Row]] = {}
+    rows: dict[Gate, list[GateRow]] = {}
     for first, second in halves:
-        for row in judge((first, second), gates).rows:
+        for row in evaluate_gates((first, second), gates).rows:
             if row.comparison.verdict is not Verdict.SKIPPED:
                 rows.setdefault(row.gate, []).append(row)
     for gate, found in rows.items():

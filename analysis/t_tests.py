@@ -68,7 +68,7 @@ def student(value: float, se: float, df: float) -> Estimate:
 #
 # B. L. Welch, Biometrika 34 (1947), with Satterthwaite's degrees of freedom.
 
-__all__ = ["CONFIDENCE", "Difference", "difference", "holm", "level"]
+__all__ = ["CONFIDENCE", "Difference", "difference", "level"]
 
 Difference = Estimate
 """What `difference` gives."""
@@ -98,16 +98,6 @@ def _degrees(parts: Sequence[float], sizes: tuple[int, int]) -> float:
     """Satterthwaite's; the sum of both where neither varies at all."""
     below = sum(part**2 / (size - 1) for part, size in zip(parts, sizes, strict=True))
     return sum(parts) ** 2 / below if below > 0 else float(sum(sizes) - 2)
-
-
-def holm(p_values: Sequence[float]) -> list[float]:
-    """Adjusted by Holm's step-down (1979): each may be held against the level by itself."""
-    order = sorted(range(len(p_values)), key=p_values.__getitem__)
-    adjusted, floor = [0.0] * len(p_values), 0.0
-    for place, which in enumerate(order):
-        floor = max(floor, min(1.0, (len(p_values) - place) * p_values[which]))
-        adjusted[which] = floor
-    return adjusted
 
 
 # Multiplicity: many quantiles are compared at once, so some differ by chance. Their false discovery rate.

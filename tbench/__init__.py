@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from tbench.analysis.api import compare, report
     from tbench.analysis.arms import Arm
     from tbench.analysis.comparison import Comparison, Comparisons, Verdict
-    from tbench.analysis.judge import Judgement
+    from tbench.analysis.gate_results import GateResults
     from tbench.capture.errors import InputError, InvalidRunError, TbenchError, UnreachableError
     from tbench.capture.exchange import Chunk, Exchange, Outcome, Request, Response
     from tbench.capture.tracefile import Trace, TraceHeader, TraceWriter, read_trace
@@ -24,7 +24,7 @@ _HOMES = {
     "tbench.analysis.api": ("compare", "report"),
     "tbench.analysis.arms": ("Arm",),
     "tbench.analysis.comparison": ("Comparison", "Comparisons", "Verdict"),
-    "tbench.analysis.judge": ("Judgement",),
+    "tbench.analysis.gate_results": ("GateResults",),
     "tbench.capture.errors": ("InputError", "InvalidRunError", "TbenchError", "UnreachableError"),
     "tbench.capture.exchange": ("Chunk", "Exchange", "Outcome", "Request", "Response"),
     "tbench.capture.tracefile": ("Trace", "TraceHeader", "TraceWriter", "read_trace"),
@@ -43,9 +43,9 @@ __all__ = [
     "EngineTransport",
     "Exchange",
     "Fate",
+    "GateResults",
     "InputError",
     "InvalidRunError",
-    "Judgement",
     "Outcome",
     "Request",
     "Response",

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tbench.analysis.evaluate_history import host_of, session_of
 from tbench.analysis.gate import parse_gates
 from tbench.analysis.history import History, Session, appended, read_history, write_history, written
-from tbench.analysis.judge_history import host_of, session_of
 from tbench.analysis.replicates import Replicates
 from tbench.analysis.run_metrics import Figure
 from tbench.analysis.slo import parse_slo

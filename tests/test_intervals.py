@@ -9,15 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tbench.analysis.case import GateEstimate, at_the_margin, estimate_of
 from tbench.analysis.comparison import Verdict
 from tbench.analysis.gate import Gate, parse_gates
-from tbench.analysis.judge import judge
-from tbench.analysis.judgement import Row
+from tbench.analysis.gate_estimate import GateEstimate, at_the_margin, estimate_of
+from tbench.analysis.gate_results import GateRow, evaluate_gates, gate_rows
 from tbench.analysis.report.judgement import judgement_text
 from tbench.analysis.report.sentences import interval as on_page
 from tbench.analysis.report.sentences import interval_cell as in_text
-from tbench.analysis.ruling import settled
 from tbench.analysis.run_metrics import Figure, share
 from tbench.analysis.slo import parse_slo
 
@@ -39,7 +37,7 @@ ROW = re.compile(r"TTFT p50 .* to ([-+][\d.]+)%\s+([\d.]+)%  (PASS|FAIL|INCONCLU
 NUMBER = re.compile(r"[-+]?\d[\d,]*\.?\d*")
 
 
-def made(gate: Gate, seed: int, repeats: int) -> Row:
+def made(gate: Gate, seed: int, repeats: int) -> GateRow:
     """A row of random runs whose change lies about the margin, so that ends come near it."""
     random = np.random.default_rng(seed)
     sides: list[tuple[Figure, ...]] = []
@@ -60,7 +58,7 @@ def made(gate: Gate, seed: int, repeats: int) -> Row:
     case = GateEstimate(
         arm="B", gate=gate, baseline=both[0], candidate=both[1], estimate=found, method="", strict=strict
     )  # fmt: skip
-    (row,) = settled([case], {"B": ()})
+    (row,) = gate_rows([case], {"B": ()})
     return row
 
 
@@ -100,7 +98,7 @@ def test_no_format_shows_a_pass_whose_interval_holds_the_margin(
 def test_exactly_the_gates_that_pass_show_an_interval_below_their_margin(repeats: Any) -> None:
     """As a reader sees them: the same two arms, and margins from 0.5 % to 9.5 %."""
     asked = [f"ttft:p50:{tenths / 10:g}%" for tenths in range(5, 100, 3)]
-    text = judgement_text(judge(repeats.arms(noise=0.03), parse_gates(None, asked)))
+    text = judgement_text(evaluate_gates(repeats.arms(noise=0.03), parse_gates(None, asked)))
     rows = [found.groups() for line in text if (found := ROW.match(line))]
 
     assert len(rows) == len(asked)
@@ -114,7 +112,7 @@ def test_a_pass_says_its_level_and_what_its_runs_leave_open(
     repeats: Any, runs: int, bad: str
 ) -> None:
     """1 - .05^(1/R) of all runs may be bad ones where R show none; no absolute, no limit that nobody set."""
-    found = judge(repeats.arms(repeats=runs), parse_gates(None, ["ttft:p50:50%"]))
+    found = evaluate_gates(repeats.arms(repeats=runs), parse_gates(None, ["ttft:p50:50%"]))
     text = " ".join(" ".join(judgement_text(found)).split())
 
     assert text.startswith(

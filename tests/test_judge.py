@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tbench.analysis.comparison import Verdict
 from tbench.analysis.gate import parse_gates, parse_margin
-from tbench.analysis.judge import Judgement, Row, judge
+from tbench.analysis.gate_results import GateResults, GateRow, evaluate_gates
 from tbench.analysis.replicates import Replicates, interleaved
 from tbench.analysis.report.ci import judgement_markdown
 from tbench.analysis.report.judgement import judgement_json, judgement_text
@@ -24,16 +24,16 @@ from tbench.replay.columns import Column
 SLO = parse_slo("ttft<500ms,e2e<2s")
 
 
-def verdicts(found: Judgement) -> dict[str, str]:
+def verdicts(found: GateResults) -> dict[str, str]:
     return {row.gate.text: row.comparison.verdict.value for row in found.rows}
 
 
-def latencies(found: Judgement) -> list[Row]:
+def latencies(found: GateResults) -> list[GateRow]:
     """The rows without that of failures."""
     return [row for row in found.rows if row.gate.quantile is not None]
 
 
-def codes(found: Judgement) -> set[str]:
+def codes(found: GateResults) -> set[str]:
     return {caution.code for caution in found.warnings}
 
 
@@ -53,8 +53,8 @@ def test_pairs_in_any_order_take_turns_and_blocks_do_not(order: list[bool]) -> N
 
 def test_equal_arms_pass_and_a_slower_one_fails(repeats: Any) -> None:
     """At a margin of 10 %: no change passes, 30 % more fails, and every row says so."""
-    same = judge(repeats.arms(), parse_margin("10%"))
-    slower = judge(repeats.arms(1.3), parse_margin("10%"))
+    same = evaluate_gates(repeats.arms(), parse_margin("10%"))
+    slower = evaluate_gates(repeats.arms(1.3), parse_margin("10%"))
 
     assert same.verdict is Verdict.PASS
     assert verdicts(same).pop("errors:0.5pp") == "SKIPPED", (
@@ -68,14 +68,16 @@ def test_equal_arms_pass_and_a_slower_one_fails(repeats: Any) -> None:
 
 def test_a_change_at_the_margin_decides_nothing(repeats: Any) -> None:
     """Neither bound excludes it."""
-    found = judge(repeats.arms(1.1, repeats=3, noise=0.06), parse_gates(None, ["ttft:p50:10%"]))
+    found = evaluate_gates(
+        repeats.arms(1.1, repeats=3, noise=0.06), parse_gates(None, ["ttft:p50:10%"])
+    )
 
     assert found.verdict is Verdict.INCONCLUSIVE
 
 
 def test_arms_that_did_not_take_turns_are_not_decided(repeats: Any) -> None:
     """However large the change: it may be the hour's."""
-    found = judge(repeats.arms(2.0, turns=False), parse_margin("5%"))
+    found = evaluate_gates(repeats.arms(2.0, turns=False), parse_margin("5%"))
 
     assert found.verdict is Verdict.INCONCLUSIVE
     assert codes(found) == {"NOT_INTERLEAVED"}
@@ -85,7 +87,7 @@ def test_arms_that_did_not_take_turns_are_not_decided(repeats: Any) -> None:
 
 def test_two_runs_are_too_few(repeats: Any) -> None:
     """No interval is shown for them."""
-    found = judge(repeats.arms(2.0, repeats=2), parse_margin("5%"))
+    found = evaluate_gates(repeats.arms(2.0, repeats=2), parse_margin("5%"))
 
     assert found.verdict is Verdict.INCONCLUSIVE
     assert codes(found) == {"TOO_FEW_RUNS"}
@@ -100,7 +102,7 @@ def test_a_run_that_does_not_count_makes_the_verdict_invalid(repeats: Any) -> No
     )
     spoilt = Replicates(name="B", runs=(*second.runs[:-1], bad))
 
-    assert judge([first, spoilt], parse_margin("5%")).verdict is Verdict.INVALID
+    assert evaluate_gates([first, spoilt], parse_margin("5%")).verdict is Verdict.INVALID
 
 
 def test_runs_of_different_traces_are_refused(repeats: Any) -> None:
@@ -112,13 +114,13 @@ def test_runs_of_different_traces_are_refused(repeats: Any) -> None:
     )
 
     with pytest.raises(InputError, match="different traces"):
-        judge([first, other], parse_margin("5%"))
+        evaluate_gates([first, other], parse_margin("5%"))
 
 
 def test_quantiles_with_too_few_requests_are_dropped_or_refused(repeats: Any) -> None:
     """The usual ones are dropped, one that was asked for is INCONCLUSIVE and says the n."""
     first, second = repeats.arms()
-    found = judge([first, second], parse_gates("10%", ["ttft:p99:10%"]))
+    found = evaluate_gates([first, second], parse_gates("10%", ["ttft:p99:10%"]))
 
     assert verdicts(found)["ttft:p99:10%"] == "INCONCLUSIVE"
     assert "2,000" in (found.rows[-1].reason or "")
@@ -136,9 +138,9 @@ def _fail(share: float) -> Callable[[dict[str, Column]], None]:
 def test_errors_are_a_gate_of_their_own(repeats: Any) -> None:
     """Five points more fail a gate of one; none anywhere passes where there are enough requests."""
     gates = parse_gates(None, ["errors:1.5pp"])
-    none = judge(repeats.arms(), gates)
-    more = judge(repeats.arms(spoil=_fail(0.05)), gates)
-    strict = judge(repeats.arms(), parse_gates(None, ["errors:0.1pp"]))
+    none = evaluate_gates(repeats.arms(), gates)
+    more = evaluate_gates(repeats.arms(spoil=_fail(0.05)), gates)
+    strict = evaluate_gates(repeats.arms(), parse_gates(None, ["errors:0.1pp"]))
 
     assert none.verdict is Verdict.PASS
     assert more.verdict is Verdict.FAIL
@@ -149,7 +151,7 @@ def test_errors_are_a_gate_of_their_own(repeats: Any) -> None:
 
 def test_failing_the_slow_requests_does_not_pass(repeats: Any) -> None:
     """A server that looks faster since it fails a fifth of its requests is not called so."""
-    found = judge(repeats.arms(spoil=_fail(0.2)), parse_gates(None, ["ttft:p95:5%"]))
+    found = evaluate_gates(repeats.arms(spoil=_fail(0.2)), parse_gates(None, ["ttft:p95:5%"]))
 
     assert "SURVIVOR_BIAS" in codes(found)
     assert found.verdict is Verdict.INCONCLUSIVE
@@ -161,7 +163,7 @@ def _time_out(found: dict[str, Column]) -> None:
 
 def test_a_quantile_among_the_timeouts_of_every_run_fails(repeats: Any) -> None:
     """It has become longer than anyone waited."""
-    found = judge(repeats.arms(spoil=_time_out), parse_gates(None, ["ttft:p95:5%"]))
+    found = evaluate_gates(repeats.arms(spoil=_time_out), parse_gates(None, ["ttft:p95:5%"]))
 
     assert found.verdict is Verdict.FAIL
     assert found.rows[0].comparison.ratio is None
@@ -169,7 +171,7 @@ def test_a_quantile_among_the_timeouts_of_every_run_fails(repeats: Any) -> None:
 
 def test_what_is_printed(repeats: Any) -> None:
     """The verdict in the first line, a row for each gate, the figures of the JSON."""
-    found = judge(repeats.arms(1.3), parse_gates("10%", ["errors:1pp"]))
+    found = evaluate_gates(repeats.arms(1.3), parse_gates("10%", ["errors:1pp"]))
     text = "\n".join(judgement_text(found))
     said = judgement_json(found)
     assert str(found) == text
@@ -188,7 +190,9 @@ def test_what_is_printed(repeats: Any) -> None:
 
 def test_an_open_verdict_says_how_many_runs_would_settle_it(repeats: Any) -> None:
     """Equal arms whose interval holds the margin: more runs than there were, their time, which gate."""
-    found = judge(repeats.arms(noise=0.1), parse_gates(None, ["ttft:p50:5%", "errors:1pp"]))
+    found = evaluate_gates(
+        repeats.arms(noise=0.1), parse_gates(None, ["ttft:p50:5%", "errors:1pp"])
+    )
     (line,) = to_decide(found, {arm.name: arm.name for arm in found.arms})
     seen = re.match(r"(\d+) runs each \((\d+) (?:s|min|h)\) would decide TTFT p50 in 8 of 10", line)
     assert seen is not None, line
@@ -199,14 +203,16 @@ def test_an_open_verdict_says_how_many_runs_would_settle_it(repeats: Any) -> Non
     assert time > 0
     assert f"to decide  {line[:40]}" in "\n".join(judgement_text(found))
     assert line[:40] in judgement_markdown(found)
-    decided = judge(repeats.arms(1.3), parse_gates("10%", ["errors:1pp"]))
+    decided = evaluate_gates(repeats.arms(1.3), parse_gates("10%", ["errors:1pp"]))
     assert not list(to_decide(decided, {arm.name: arm.name for arm in decided.arms}))
 
 
 def test_every_candidate_is_held_against_the_first_arm(repeats: Any) -> None:
     first, same = repeats.arms()
     _, slower = repeats.arms(1.3)
-    found = judge([first, same, replace(slower, name="C")], parse_gates(None, ["ttft:p50:10%"]))
+    found = evaluate_gates(
+        [first, same, replace(slower, name="C")], parse_gates(None, ["ttft:p50:10%"])
+    )
 
     assert {row.arm: row.comparison.verdict.value for row in found.rows} == {
         "B": "PASS",
@@ -222,7 +228,7 @@ def test_the_text_fits_and_names_every_candidate(repeats: Any, candidates: str) 
     first, _ = repeats.arms()
     others = [replace(repeats.arms(1.1, **told)[1], name=name) for name in candidates]
     gates = parse_gates("10%", ["output_tokens_per_s:p50:5%", "ttft:p99:10%", "goodput>=97%"], SLO)
-    found = judge([first, *others], gates)
+    found = evaluate_gates([first, *others], gates)
     lines = list(judgement_text(found))
 
     assert max(map(len, lines)) <= 100

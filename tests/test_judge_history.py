@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from tbench.analysis.comparison import Verdict
+from tbench.analysis.evaluate_history import evaluate_history, session_of
 from tbench.analysis.gate import parse_gates
+from tbench.analysis.gate_results import GateResults
 from tbench.analysis.history import History, Session
-from tbench.analysis.judge_history import judge_history, session_of
-from tbench.analysis.judgement import Judgement
 from tbench.analysis.replicates import Replicates
 from tbench.analysis.report.ci import judgement_junit, judgement_markdown
 from tbench.analysis.report.judgement import judgement_json, judgement_text
@@ -57,7 +57,7 @@ def tonight(repeats: Any, factor: float = 1.0, runs: int = 3, **told: Any) -> Re
     return replace(arm, name="tonight")
 
 
-def codes(found: Judgement) -> set[str]:
+def codes(found: GateResults) -> set[str]:
     return {caution.code for caution in found.warnings}
 
 
@@ -66,7 +66,7 @@ def codes(found: Judgement) -> set[str]:
 )
 def test_a_session_is_the_unit(repeats: Any, factor: float, expected: str) -> None:
     """The change is against the mean of the sessions, with the t of five degrees of freedom."""
-    found = judge_history(history(CALM), tonight(repeats, factor), E2E)
+    found = evaluate_history(history(CALM), tonight(repeats, factor), E2E)
     (row,) = found.rows
     y = [math.log(value) for value in CALM]
     new = float(np.mean(np.log(row.candidate_runs)))
@@ -79,18 +79,18 @@ def test_a_session_is_the_unit(repeats: Any, factor: float, expected: str) -> No
 
 def test_too_few_sessions_decide_nothing_and_say_how_many_are_missing(repeats: Any) -> None:
     """However large the change."""
-    found = judge_history(history(CALM[:3]), tonight(repeats, 3.0), E2E)
+    found = evaluate_history(history(CALM[:3]), tonight(repeats, 3.0), E2E)
 
     assert found.verdict is Verdict.INCONCLUSIVE
     assert {row.reason for row in found.rows} == {"NOT_ENOUGH_HISTORY"}
     assert "3 sessions of e2e:p50; a verdict needs 5: 2 more" in str(found.warnings)
-    alone = judge_history(history(CALM[:1]), tonight(repeats), E2E)
+    alone = evaluate_history(history(CALM[:1]), tonight(repeats), E2E)
     assert "1 session of e2e:p50; a verdict needs 5: 4 more" in str(alone.warnings)
 
 
 def test_sessions_that_rise_decide_nothing(repeats: Any) -> None:
     """Their mean is not where tonight's should lie."""
-    found = judge_history(history([0.5, 0.53, 0.56, 0.6, 0.63]), tonight(repeats), E2E)
+    found = evaluate_history(history([0.5, 0.53, 0.56, 0.6, 0.63]), tonight(repeats), E2E)
 
     assert found.verdict is Verdict.INCONCLUSIVE
     assert "HISTORY_TREND" in codes(found)
@@ -107,7 +107,7 @@ def test_a_pass_holds_against_the_latest_session_too(
     repeats: Any, medians: tuple[float, ...], expected: str
 ) -> None:
     """Tonight is within 10 % of the mean of all, and of the latest session or not."""
-    found = judge_history(history(medians), tonight(repeats, 1.0), E2E)
+    found = evaluate_history(history(medians), tonight(repeats, 1.0), E2E)
 
     assert found.verdict.value == expected
 
@@ -115,8 +115,8 @@ def test_a_pass_holds_against_the_latest_session_too(
 def test_a_week_that_has_a_shape_decides_nothing(repeats: Any) -> None:
     """Weekends (the first of November 2026 is a Sunday) are 8 % slower than the days between."""
     fortnight = [0.69, 0.64, 0.645, 0.635, 0.64, 0.638, 0.688, 0.692, 0.641, 0.64]
-    found = judge_history(history(fortnight), tonight(repeats, 1.3), E2E)
-    flat = judge_history(history([0.64, 0.638] * 5), tonight(repeats), E2E)
+    found = evaluate_history(history(fortnight), tonight(repeats, 1.3), E2E)
+    flat = evaluate_history(history([0.64, 0.638] * 5), tonight(repeats), E2E)
 
     assert found.verdict is Verdict.INCONCLUSIVE
     assert "HISTORY_WEEKLY" in codes(found)
@@ -128,7 +128,7 @@ def test_runs_beyond_the_fewest_are_not_counted(repeats: Any) -> None:
     """A mean of two runs varies more than one of five: all sessions give as many as the one with fewest."""
     mixed = history(CALM[:5], runs=5)
     short = replace(mixed, sessions=(*mixed.sessions, *history(CALM, runs=2).sessions[5:]))
-    found = judge_history(short, tonight(repeats, runs=5), E2E)
+    found = evaluate_history(short, tonight(repeats, runs=5), E2E)
     (row,) = found.rows
 
     assert "e2e:p50: the first 2 of up to 5 runs of each session are compared" in str(
@@ -141,7 +141,7 @@ def test_runs_beyond_the_fewest_are_not_counted(repeats: Any) -> None:
 
 def test_a_limit_needs_no_history(repeats: Any) -> None:
     gates = parse_gates(None, ["e2e:p50<=1s", "e2e:p50:10%"])
-    limit, change = judge_history(history(CALM[:1]), tonight(repeats), gates).rows
+    limit, change = evaluate_history(history(CALM[:1]), tonight(repeats), gates).rows
 
     assert limit.comparison.verdict is Verdict.PASS
     assert change.comparison.verdict is Verdict.INCONCLUSIVE
@@ -151,7 +151,7 @@ def test_errors_that_are_equal_by_chance_have_the_spread_of_independent_requests
     repeats: Any,
 ) -> None:
     """Six sessions with 6 errors in 1,500 each show no spread at all; none tonight is 0.4 points fewer."""
-    (row,) = judge_history(
+    (row,) = evaluate_history(
         history(CALM), tonight(repeats), parse_gates(None, ["errors:0.01pp"])
     ).rows
     low, high = row.comparison.low, row.comparison.high
@@ -177,8 +177,8 @@ def test_a_candidate_that_fails_more_than_the_sessions_did_never_passes(
             replace(one, figures={"e2e:p50": one.figures["e2e:p50"]}) for one in calm.sessions
         ]
         calm = replace(calm, sessions=tuple(sessions))
-    found = judge_history(calm, tonight(repeats, 0.8, spoil=_failing), E2E)
-    allowed = judge_history(
+    found = evaluate_history(calm, tonight(repeats, 0.8, spoil=_failing), E2E)
+    allowed = evaluate_history(
         history(CALM),
         tonight(repeats, 0.8, spoil=_failing),
         (*E2E, *parse_gates(None, ["errors:20pp"])),
@@ -213,11 +213,11 @@ def test_a_session_keeps_how_many_requests_failed_whatever_is_gated(repeats: Any
 def test_what_differs_is_said(
     repeats: Any, changes: dict[str, Any], told: dict[str, Any], code: str
 ) -> None:
-    found = judge_history(history(CALM, **changes), tonight(repeats, **told), E2E)
+    found = evaluate_history(history(CALM, **changes), tonight(repeats, **told), E2E)
 
     assert code in codes(found)
     assert (found.verdict is Verdict.PASS) == (code != "PARTIAL_RUN")
-    assert codes(judge_history(history(CALM), tonight(repeats), E2E)) == set()
+    assert codes(evaluate_history(history(CALM), tonight(repeats), E2E)) == set()
 
 
 @pytest.mark.parametrize(
@@ -243,7 +243,7 @@ def test_what_cannot_be_compared_is_refused(
     repeats: Any, kept: History, gates: Any, said: str
 ) -> None:
     with pytest.raises(InputError, match=said):
-        judge_history(kept, tonight(repeats), gates)
+        evaluate_history(kept, tonight(repeats), gates)
 
 
 def test_sessions_without_a_gates_figure_are_counted(repeats: Any) -> None:
@@ -251,7 +251,7 @@ def test_sessions_without_a_gates_figure_are_counted(repeats: Any) -> None:
     kept = history(CALM)
     old = replace(kept.sessions[0], figures={"errors": kept.sessions[0].figures["errors"]})
     mixed = replace(kept, sessions=(old, *kept.sessions[1:]))
-    found = judge_history(mixed, tonight(repeats), E2E)
+    found = evaluate_history(mixed, tonight(repeats), E2E)
 
     assert "5 of 6 sessions have e2e:p50" in str(found.warnings)
     assert found.rows[0].comparison.runs == (5, 3)
@@ -259,7 +259,7 @@ def test_sessions_without_a_gates_figure_are_counted(repeats: Any) -> None:
 
 def test_every_report_shows_a_history(repeats: Any) -> None:
     """Text, JSON, JUnit and Markdown."""
-    found = judge_history(history(CALM), tonight(repeats), E2E)
+    found = evaluate_history(history(CALM), tonight(repeats), E2E)
     lines = list(judgement_text(found))
 
     assert any("baseline.json 6 sessions from 2026-11-01 to 2026-11-06" in line for line in lines)
@@ -294,7 +294,7 @@ def test_equal_sessions_are_rarely_called_different(repeats: Any) -> None:
             )
             for at, (one, o) in enumerate(zip(base, offsets[5], strict=True))
         ]
-        found = judge_history(
+        found = evaluate_history(
             History(path=Path("b.json"), sessions=sessions),
             Replicates(name="t", runs=tuple(runs)),
             E2E,

@@ -17,8 +17,8 @@ import pytest
 from tbench.analysis.charts import drawing, ratios
 from tbench.analysis.compare import compare
 from tbench.analysis.gate import parse_gates
+from tbench.analysis.gate_results import GateResults, evaluate_gates
 from tbench.analysis.interim import Looks, as_monitored, monitor
-from tbench.analysis.judge import Judgement, judge
 from tbench.analysis.replicates import Replicates
 from tbench.analysis.report.judgement import judgement_json
 from tbench.analysis.report.page import comparison_page, judgement_page, judgement_report, run_page
@@ -33,15 +33,15 @@ Experiment = Callable[..., list[Replicates]]
 
 
 @pytest.fixture(scope="module")
-def found(experiment: Experiment, tmp_path_factory: pytest.TempPathFactory) -> Judgement:
+def found(experiment: Experiment, tmp_path_factory: pytest.TempPathFactory) -> GateResults:
     """B is 20 % slower than A, C is as fast and fails; four runs of each."""
     folder = tmp_path_factory.mktemp("runs")
     factors = {"A": 1.0, "B": 1.2, "C": 1.0}
-    return judge(experiment(folder, factors, 4, failing={"C": 0.06}, model=EVIL), GATES)
+    return evaluate_gates(experiment(folder, factors, 4, failing={"C": 0.06}, model=EVIL), GATES)
 
 
 @pytest.fixture(scope="module")
-def page(found: Judgement) -> str:
+def page(found: GateResults) -> str:
     return judgement_page(found, command=COMMAND)
 
 
@@ -84,7 +84,7 @@ class Reader(html.parser.HTMLParser):
         return " ".join(" ".join(self.texts).split())
 
 
-def test_the_numbers_are_those_of_the_json(found: Judgement, page: str) -> None:
+def test_the_numbers_are_those_of_the_json(found: GateResults, page: str) -> None:
     """Each gate's figures, change and interval, and each run's figure, to the last bit, in order."""
     reader = read(page)
     values = iter([float(a["value"] or "nan") for name, a in reader.tags if name == "data"])
@@ -119,7 +119,7 @@ def test_one_candidate_has_its_sentence_under_the_word(
 ) -> None:
     """As fast as the baseline at a generous margin: PASS, and what came nearest to it."""
     arms = experiment(tmp_path, {"A": 1.0, "B": 1.0}, 4)
-    text = read(judgement_page(judge(arms, parse_gates("30%", [])))).words
+    text = read(judgement_page(evaluate_gates(arms, parse_gates("30%", [])))).words
 
     assert re.search(
         r"PASS B is not worse than A by the margin or more at any of \d gates \(one-sided level 5%\); near",
@@ -132,7 +132,7 @@ def test_runs_that_did_not_take_turns_say_so_in_the_first_sentence(
 ) -> None:
     """A reason is a sentence, not a code."""
     arms = experiment(tmp_path, {"A": 1.0, "B": 1.0}, 3, turns=False)
-    text = read(judgement_page(judge(arms, GATES))).words
+    text = read(judgement_page(evaluate_gates(arms, GATES))).words
 
     assert (
         "INCONCLUSIVE These runs cannot tell whether B is worse than A: the arms' runs did not take turns"
@@ -141,10 +141,10 @@ def test_runs_that_did_not_take_turns_say_so_in_the_first_sentence(
     assert "NOT_INTERLEAVED" in text
 
 
-def test_two_margins_of_one_quantity_are_two_bars(found: Judgement) -> None:
+def test_two_margins_of_one_quantity_are_two_bars(found: GateResults) -> None:
     """Each under a label of its own."""
     gates = parse_gates(None, ["ttft:p50:5%", "ttft:p50:30%"])
-    picture = judgement_report(judge(found.arms[:2], gates)).pictures[
+    picture = judgement_report(evaluate_gates(found.arms[:2], gates)).pictures[
         "change-of-each-gated-quantity"
     ]
     labels = {row["label"] for table in picture.tables.values() for row in table if "label" in row}
@@ -152,7 +152,7 @@ def test_two_margins_of_one_quantity_are_two_bars(found: Judgement) -> None:
     assert labels == {"TTFT p50, 5%", "TTFT p50, 30%"}
 
 
-def test_an_experiment_that_could_stop_early_shows_no_interval(found: Judgement) -> None:
+def test_an_experiment_that_could_stop_early_shows_no_interval(found: GateResults) -> None:
     """Neither in words nor in tables nor in pictures: they are made for experiments of a fixed length."""
     looks = Looks(runs=(4, 8))
     monitored = as_monitored(found, monitor(found, looks, 1))
@@ -169,7 +169,7 @@ def test_an_experiment_that_could_stop_early_shows_no_interval(found: Judgement)
     assert all("There is no interval" in one.note and "[" not in one.text for one in shifted)
 
 
-def pages(found: Judgement) -> dict[str, str]:
+def pages(found: GateResults) -> dict[str, str]:
     first, second = found.arms[0].runs[0], found.arms[2].runs[0]
     return {
         "judgement": judgement_page(found, command=COMMAND),
@@ -178,7 +178,7 @@ def pages(found: Judgement) -> dict[str, str]:
     }
 
 
-def test_every_page_is_sound_html(found: Judgement) -> None:
+def test_every_page_is_sound_html(found: GateResults) -> None:
     """Elements nest and close, ids are unique, references lead somewhere, headings skip no level."""
     for kind, text in pages(found).items():
         reader = Reader(text)
@@ -242,12 +242,12 @@ def test_arms_with_the_same_last_name_keep_their_whole_names(
     """Short names are for reading, not for mixing up."""
     first = experiment(tmp_path / "old", {"A": 1.0, "B": 1.0}, 3)[0]
     second = experiment(tmp_path / "new", {"B": 1.0, "A": 1.0}, 3)[1]
-    text = read(judgement_page(judge([first, second], GATES))).words
+    text = read(judgement_page(evaluate_gates([first, second], GATES))).words
 
     assert f"{second.name} against {first.name}" in text
 
 
-def test_pictures_say_what_they_show(found: Judgement) -> None:
+def test_pictures_say_what_they_show(found: GateResults) -> None:
     """A forest, a picture of the runs for every gate, distributions, shifts, time, failures, arrivals."""
     pictures = judgement_report(found).pictures
     titles = [one.title for one in pictures.values()]
@@ -266,7 +266,7 @@ def test_the_page_stays_below_three_megabytes(
 ) -> None:
     """Whatever the number of requests, and with many runs and arms."""
     whole = experiment(tmp_path, dict.fromkeys(arms, 1.0), repeats, n=n)
-    text = judgement_page(judge(whole, parse_gates("5%", ["ttft:p50:5%"])))
+    text = judgement_page(evaluate_gates(whole, parse_gates("5%", ["ttft:p50:5%"])))
 
     assert len(text.encode()) < 3_000_000
 
@@ -329,7 +329,7 @@ def browser() -> Iterator[Any]:
 @pytest.mark.browser
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_a_browser_draws_every_chart(
-    browser: Any, tmp_path: Path, found: Judgement, page: str, theme: Any
+    browser: Any, tmp_path: Path, found: GateResults, page: str, theme: Any
 ) -> None:
     """No word on the console, nothing loaded, every chart has marks and a name; nothing is too wide."""
     file = tmp_path / "report.html"
@@ -415,7 +415,7 @@ def test_arms_keep_their_name_and_colour_whoever_ran_first(
 ) -> None:
     """The baseline comes first in every legend, and so has the first colour; the tables have its name."""
     first, second = experiment(tmp_path, {"A": 1.0, "B": 1.2}, 4)
-    report = judgement_report(judge((first, second), GATES))
+    report = judgement_report(evaluate_gates((first, second), GATES))
     domains = [
         tuple(scale["domain"])
         for picture in report.pictures.values()

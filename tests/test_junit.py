@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tbench.analysis.gate import parse_gates
-from tbench.analysis.judge import Judgement, judge
+from tbench.analysis.gate_results import GateResults, evaluate_gates
 from tbench.analysis.report.ci import judgement_junit
 
 REQUIRED = {
@@ -65,7 +65,7 @@ def check(element: Element) -> None:
         check(child)
 
 
-def document(found: Judgement) -> Element:
+def document(found: GateResults) -> Element:
     whole = fromstring(judgement_junit(found))
     check(whole)
     return whole
@@ -85,7 +85,7 @@ def test_every_gate_of_every_candidate_is_a_test_case(repeats: Any) -> None:
     first, same = repeats.arms()
     _, slower = repeats.arms(1.3)
     gates = parse_gates(None, ["ttft:p50:10%", "ttft:p99:10%"])
-    whole = document(judge([first, same, replace(slower, name="C")], gates))
+    whole = document(evaluate_gates([first, same, replace(slower, name="C")], gates))
 
     assert outcomes(whole) == {
         ("tbench.B", "ttft:p50:10%"): "",
@@ -101,7 +101,9 @@ def test_every_gate_of_every_candidate_is_a_test_case(repeats: Any) -> None:
 
 def test_a_run_that_does_not_count_makes_every_case_an_error(repeats: Any) -> None:
     """Though the gates themselves would pass: exit code 4 and a green board do not go together."""
-    found = judge(repeats.arms(lost_workers=["worker 1 was killed"]), parse_gates("10%", []))
+    found = evaluate_gates(
+        repeats.arms(lost_workers=["worker 1 was killed"]), parse_gates("10%", [])
+    )
     whole = document(found)
 
     assert set(outcomes(whole).values()) == {"error INVALID"}
@@ -112,7 +114,7 @@ def test_the_text_report_and_the_cautions_are_in_it(repeats: Any) -> None:
     def longer(found: dict[str, Any]) -> None:
         found["output_tokens"] = np.full(len(found["id"]), 30)
 
-    (suite,) = document(judge(repeats.arms(spoil=longer), parse_gates("10%", [])))
+    (suite,) = document(evaluate_gates(repeats.arms(spoil=longer), parse_gates("10%", [])))
 
     assert (suite.findtext("system-out") or "").startswith("PASS: ")
     assert "OUTPUT_LENGTH_DIFFERS: " in (suite.findtext("system-err") or "")
@@ -123,7 +125,7 @@ def test_the_text_report_and_the_cautions_are_in_it(repeats: Any) -> None:
 def test_any_name_is_well_formed(repeats: Any, name: str) -> None:
     """What XML cannot say is made visible; the rest comes back as it was."""
     first, second = repeats.arms()
-    (suite,) = document(judge([first, replace(second, name=name)], parse_gates("10%", [])))
+    (suite,) = document(evaluate_gates([first, replace(second, name=name)], parse_gates("10%", [])))
 
     visible = {"\x07": r"\x07", "\ud800": r"\ud800", "\ufffe": r"\ufffe"}
     assert suite.get("name") == name.translate(str.maketrans(visible))

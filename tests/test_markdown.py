@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tbench.analysis.compare import compare
 from tbench.analysis.gate import parse_gates
-from tbench.analysis.judge import judge
+from tbench.analysis.gate_results import evaluate_gates
 from tbench.analysis.report.ci import (
     MOST,
     code,
@@ -46,7 +46,7 @@ def tables(said: str) -> list[list[list[str]]]:
 
 def test_the_verdict_comes_first_and_the_command_last(repeats: Any) -> None:
     """Then a table whose figures are those of the JSON."""
-    found = judge(repeats.arms(1.3), GATES)
+    found = evaluate_gates(repeats.arms(1.3), GATES)
     said = judgement_markdown(found, "tbench compare A B --margin 10%")
     rows = {row[0]: row for row in tables(said)[0][1:]}
 
@@ -65,7 +65,7 @@ def test_the_verdict_comes_first_and_the_command_last(repeats: Any) -> None:
 def test_every_candidate_has_its_table_and_its_warnings(repeats: Any) -> None:
     first, same = repeats.arms(model="other")
     _, slower = repeats.arms(1.3)
-    said = judgement_markdown(judge([first, same, replace(slower, name="C")], GATES))
+    said = judgement_markdown(evaluate_gates([first, same, replace(slower, name="C")], GATES))
 
     assert len(tables(said)) == 2
     assert "**INCONCLUSIVE**: `B` against `A`, 5 + 5 runs" in said
@@ -77,7 +77,9 @@ def test_names_break_no_table_and_call_nobody(repeats: Any) -> None:
     """Bars, backticks, HTML, line breaks, mentions."""
     first, second = repeats.arms(model="<img src=x>|@owner\n# *big*")
     name = "b|`c`\n<b>"
-    said = judgement_markdown(judge([replace(first, name="@a"), replace(second, name=name)], GATES))
+    said = judgement_markdown(
+        evaluate_gates([replace(first, name="@a"), replace(second, name=name)], GATES)
+    )
 
     tables(said)
     assert "``b\\|`c` <b>`` against `@a`" in said
@@ -93,7 +95,7 @@ def test_any_words_are_one_cell(words: str) -> None:
 
 def test_what_does_not_fit_is_counted(repeats: Any) -> None:
     """GitHub takes 65,536 characters; the verdict and the command are always there."""
-    found = judge(repeats.arms(), GATES)
+    found = evaluate_gates(repeats.arms(), GATES)
     many = tuple(Caution(code="MIXED_ARM", text=f"{k} " + "ü" * 500) for k in range(100))
     said = judgement_markdown(replace(found, warnings=many), "tbench compare A B")
     (cut,) = re.findall(r"^(\d+) more lines do not fit", said, re.MULTILINE)
@@ -121,6 +123,6 @@ def test_one_pair_of_runs_has_its_summary_too(repeats: Any) -> None:
 
 @pytest.mark.parametrize(("command", "fence"), [("a `b`", "```"), ("a ```b", "````")])
 def test_a_command_cannot_end_its_own_block(repeats: Any, command: str, fence: str) -> None:
-    said = judgement_markdown(judge(repeats.arms(), GATES), command)
+    said = judgement_markdown(evaluate_gates(repeats.arms(), GATES), command)
 
     assert f"\n{fence}sh\n{command}\n{fence}\n" in said

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from tbench.analysis.judge_history import differs_by_kind, has_trend, predicted
+from tbench.analysis.evaluate_history import differs_by_kind, has_trend, predicted
 
 
 def test_it_is_the_textbooks_prediction_interval() -> None:

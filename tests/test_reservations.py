@@ -12,7 +12,7 @@ import pytest
 from tbench.analysis.arms import Arm
 from tbench.analysis.comparison import Verdict
 from tbench.analysis.gate import parse_gates
-from tbench.analysis.judge import Judgement, judge
+from tbench.analysis.gate_results import GateResults, evaluate_gates
 from tbench.analysis.replicates import Replicates
 from tbench.analysis.report.judgement import judgement_text
 
@@ -20,7 +20,7 @@ GATES = parse_gates("10%", [])
 Spoil = Callable[[dict[str, Any]], None]
 
 
-def said(found: Judgement) -> dict[str, str]:
+def said(found: GateResults) -> dict[str, str]:
     return {caution.code: caution.text for caution in found.warnings}
 
 
@@ -40,7 +40,7 @@ def some(name: str, value: Any, every: int) -> Spoil:
 
 
 def test_equal_arms_have_no_caution(repeats: Any) -> None:
-    assert said(judge(repeats.arms(), GATES)) == {}
+    assert said(evaluate_gates(repeats.arms(), GATES)) == {}
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ def test_an_imbalance_is_said_with_its_numbers_and_caps_nothing(
     repeats: Any, spoil: Spoil, code: str, text: str
 ) -> None:
     """The verdict is the arms' own; what else differs stands beside it."""
-    found = judge(repeats.arms(spoil=spoil), parse_gates(None, ["ttft:p50:10%"]))
+    found = evaluate_gates(repeats.arms(spoil=spoil), parse_gates(None, ["ttft:p50:10%"]))
 
     assert text in said(found)[code]
     assert found.verdict is Verdict.PASS
@@ -77,7 +77,7 @@ def late(seconds: float) -> Spoil:
 
 def test_client_lag_explains_no_more_than_it_is(repeats: Any) -> None:
     """9 ms of lag beside a TTFT that is half as long again: the verdict stands, and says so."""
-    found = judge(repeats.arms(1.5, spoil=late(0.009)), parse_gates(None, ["ttft:p50:5%"]))
+    found = evaluate_gates(repeats.arms(1.5, spoil=late(0.009)), parse_gates(None, ["ttft:p50:5%"]))
     (row,) = found.rows
 
     assert "lag p99 0.00 ms against 9.00 ms" in said(found)["CLIENT_LAG_DIFFERS"]
@@ -99,7 +99,7 @@ def test_a_difference_that_is_the_clients_own_does_not_fail(
     repeats: Any, gate: str, verdict: str, reason: str | None
 ) -> None:
     """Equal servers, 9 ms of lag: a TTFT of 135 ms looks 7 % longer. What has no lag in it is not touched."""
-    found = judge(repeats.arms(noise=0.002, spoil=late(0.009)), parse_gates(None, [gate]))
+    found = evaluate_gates(repeats.arms(noise=0.002, spoil=late(0.009)), parse_gates(None, [gate]))
     (row,) = found.rows
 
     assert row.comparison.verdict.value == verdict
@@ -118,7 +118,7 @@ def test_lag_of_the_baseline_hides_no_loss(repeats: Any) -> None:
             for own, late_run in zip(plain.runs, lagging.runs, strict=True)
         ),
     )
-    (row,) = judge([baseline, slower], parse_gates(None, ["ttft:p50:3%"])).rows
+    (row,) = evaluate_gates([baseline, slower], parse_gates(None, ["ttft:p50:3%"])).rows
 
     assert row.comparison.verdict is Verdict.INCONCLUSIVE
     assert (row.reason or "").startswith("client lag can hide 9 ms")
@@ -134,7 +134,7 @@ def test_lag_of_the_baseline_hides_no_loss(repeats: Any) -> None:
 def test_arms_that_were_not_sent_alike_say_so(
     repeats: Any, told: dict[str, Any], code: str, text: str
 ) -> None:
-    found = judge(repeats.arms(**told), GATES)
+    found = evaluate_gates(repeats.arms(**told), GATES)
 
     assert text in said(found)[code]
     assert found.verdict is Verdict.PASS
@@ -146,7 +146,7 @@ def test_an_arm_of_two_models_is_said(repeats: Any) -> None:
 
     assert (
         "differ in their model: m, other"
-        in said(judge([first, replace(second, runs=runs)], GATES))["MIXED_ARM"]
+        in said(evaluate_gates([first, replace(second, runs=runs)], GATES))["MIXED_ARM"]
     )
 
 
@@ -168,7 +168,7 @@ def test_a_run_that_ended_early_lets_nothing_pass(
     first, second = repeats.arms()
     part = {name: column[:450] for name, column in second.runs[0].columns.items()}
     short = repeats.run(part, second.started_ns[0], **told)
-    equal = judge([first, replace(second, runs=(short, *second.runs[1:]))], GATES)
+    equal = evaluate_gates([first, replace(second, runs=(short, *second.runs[1:]))], GATES)
 
     assert text in said(equal)["PARTIAL_RUN"]
     assert (
@@ -186,11 +186,13 @@ def test_a_failing_gate_fails_though_a_run_is_partial(repeats: Any) -> None:
         for run in slower.runs
     )
 
-    assert judge([first, replace(slower, runs=runs)], GATES).verdict is Verdict.FAIL
+    assert evaluate_gates([first, replace(slower, runs=runs)], GATES).verdict is Verdict.FAIL
 
 
 def test_warm_up_is_the_same_everywhere_and_counted(repeats: Any) -> None:
-    found = judge(repeats.arms(spoil=lambda one: one["warmup"].__setitem__(slice(8), True)), GATES)
+    found = evaluate_gates(
+        repeats.arms(spoil=lambda one: one["warmup"].__setitem__(slice(8), True)), GATES
+    )
 
     assert said(found)["WARMUP"].startswith("8 requests of every run left out")
     assert found.n == 492
@@ -204,7 +206,7 @@ def test_a_killed_replay_beside_the_runs_is_not_passed_over(repeats: Any) -> Non
     first, second = repeats.arms()
     left = replace(second, unfinished=(Path("B-6.run.part"),))
 
-    assert "B-6.run.part" in said(judge([first, left], GATES))["UNFINISHED_RUN"]
+    assert "B-6.run.part" in said(evaluate_gates([first, left], GATES))["UNFINISHED_RUN"]
 
 
 def test_a_limit_that_is_kept_by_failing_the_slow_does_not_pass(repeats: Any) -> None:
@@ -214,7 +216,7 @@ def test_a_limit_that_is_kept_by_failing_the_slow_does_not_pass(repeats: Any) ->
         slow = np.argsort(found["first_token"] - found["sent"])[::-1]
         found["outcome"][slow[:50]] = "http_error"
 
-    found = judge(repeats.arms(spoil=fail), parse_gates(None, ["ttft:p95<=210ms"]))
+    found = evaluate_gates(repeats.arms(spoil=fail), parse_gates(None, ["ttft:p95<=210ms"]))
 
     assert "SURVIVOR_BIAS" in said(found)
     assert found.verdict is Verdict.INCONCLUSIVE
@@ -224,7 +226,7 @@ def test_with_several_candidates_a_caution_names_its_own(repeats: Any) -> None:
     first, same = repeats.arms()
     _, longer = repeats.arms(spoil=setting(output_tokens=23))
     third = Replicates(name="C", runs=longer.runs)
-    found = judge([first, same, third], GATES)
+    found = evaluate_gates([first, same, third], GATES)
 
     assert said(found)["OUTPUT_LENGTH_DIFFERS"].startswith("C: the candidate's answers")
     assert found.cautions["B"] == ()
@@ -237,7 +239,7 @@ def test_a_wait_for_the_valve_is_not_the_clients_lateness(repeats: Any) -> None:
         found["sent"] = found["due"] + 0.009
         found["held"] = np.full(len(found["id"]), 0.009)
 
-    assert "CLIENT_LAG_DIFFERS" not in said(judge(repeats.arms(spoil=held), GATES))
+    assert "CLIENT_LAG_DIFFERS" not in said(evaluate_gates(repeats.arms(spoil=held), GATES))
 
 
 def in_order(arms: tuple[Replicates, Replicates], order: str, **header: Any) -> list[Replicates]:
@@ -264,7 +266,7 @@ def test_an_arm_that_went_first_oftener_decides_nothing(
     repeats: Any, order: str, first: str | None
 ) -> None:
     """What slows every second run falls on one arm, and looks like a difference between servers."""
-    found = judge(in_order(repeats.arms(2.0, len(order) // 2), order), GATES)
+    found = evaluate_gates(in_order(repeats.arms(2.0, len(order) // 2), order), GATES)
 
     if first is None:
         assert found.verdict is Verdict.FAIL
@@ -277,7 +279,7 @@ def test_arms_that_ran_at_once_have_no_order(repeats: Any) -> None:
     """The runs of a duet begin within a moment of each other, the first arm's always first."""
     duet = in_order(repeats.arms(2.0, 3), "ABABAB", experiment={"schedule": "duet"})
 
-    assert judge(duet, GATES).verdict is Verdict.FAIL
+    assert evaluate_gates(duet, GATES).verdict is Verdict.FAIL
 
 
 def failing(every: int) -> Spoil:
@@ -292,7 +294,7 @@ def test_a_candidate_that_fails_more_never_passes(
 ) -> None:
     """All, half, or 3 % of its requests, whatever is gated: what is left is no evidence."""
     arms = repeats.arms(0.9, noise=0.002, spoil=failing(every))
-    found = judge(arms, parse_gates(gates[0], gates[1]))
+    found = evaluate_gates(arms, parse_gates(gates[0], gates[1]))
 
     assert found.verdict in (Verdict.FAIL, Verdict.INCONCLUSIVE)
     assert not [r for r in found.rows if r.comparison.verdict is Verdict.PASS]
@@ -303,7 +305,7 @@ def test_a_candidate_that_fails_more_never_passes(
 def test_one_failure_more_is_allowed_where_a_gate_says_so(repeats: Any) -> None:
     """3 % more failures with a margin of 20 points for them: the median passes as it would."""
     arms = repeats.arms(0.9, noise=0.002, spoil=failing(33))
-    found = judge(arms, parse_gates(None, ["ttft:p50:10%", "errors:20pp"]))
+    found = evaluate_gates(arms, parse_gates(None, ["ttft:p50:10%", "errors:20pp"]))
 
     assert [row.comparison.verdict.value for row in found.rows] == ["PASS", "PASS"]
     assert "FAILURES_ROSE" not in said(found)
@@ -317,7 +319,7 @@ def test_a_pass_holds_with_every_failure_as_the_slowest(repeats: Any) -> None:
         found["outcome"][slow[:20]] = "http_error"
 
     gates = parse_gates(None, ["ttft:p95:10%", "ttft:p50:25%", "errors:20pp"])
-    found = judge(repeats.arms(1.15, noise=0.002, spoil=fail), gates)
+    found = evaluate_gates(repeats.arms(1.15, noise=0.002, spoil=fail), gates)
     rows = {row.gate.what: row for row in found.rows}
 
     assert rows["ttft:p95"].comparison.verdict is Verdict.INCONCLUSIVE
@@ -337,7 +339,7 @@ def test_equal_failures_of_both_arms_may_pass(repeats: Any) -> None:
         replace(arm, runs=tuple(_failing_too(run) for run in arm.runs)) for arm in (first, second)
     ]
 
-    assert judge(both, parse_gates(None, ["ttft:p50:5%"])).verdict is Verdict.PASS
+    assert evaluate_gates(both, parse_gates(None, ["ttft:p50:5%"])).verdict is Verdict.PASS
 
 
 def _failing_too(arm: Arm) -> Arm:

@@ -9,7 +9,9 @@ import pytest
 from scipy import stats
 
 from tbench.analysis.arms import Arm
-from tbench.analysis.case import (
+from tbench.analysis.comparison import Verdict
+from tbench.analysis.gate import parse_gate, parse_gates
+from tbench.analysis.gate_estimate import (
     LEAST_RUNS,
     GateEstimate,
     at_the_margin,
@@ -17,10 +19,7 @@ from tbench.analysis.case import (
     difference_of,
     level_of,
 )
-from tbench.analysis.comparison import Verdict
-from tbench.analysis.gate import parse_gate, parse_gates
-from tbench.analysis.judge import Judgement, judge
-from tbench.analysis.ruling import settled
+from tbench.analysis.gate_results import GateResults, evaluate_gates, gate_rows
 from tbench.analysis.run_metrics import Figure, share
 from tbench.analysis.slo import parse_slo
 from tbench.analysis.t_tests import difference, level
@@ -28,7 +27,7 @@ from tbench.analysis.t_tests import difference, level
 SLO = parse_slo("ttft<300ms,e2e<2s")
 
 
-def verdict(found: Judgement) -> str:
+def verdict(found: GateResults) -> str:
     (row,) = found.rows
     return row.comparison.verdict.value
 
@@ -45,9 +44,9 @@ def slow(share: float) -> Callable[[dict[str, Any]], None]:
 def test_goodput_falls_by_points(repeats: Any) -> None:
     """About 1 % of the baseline's requests miss the SLO, 4 points more of the candidate's."""
     gates = parse_gates(None, ["goodput:1pp"], SLO)
-    worse = judge(repeats.arms(spoil=slow(0.04)), gates)
+    worse = evaluate_gates(repeats.arms(spoil=slow(0.04)), gates)
 
-    assert verdict(judge(repeats.arms(), gates)) == "PASS"
+    assert verdict(evaluate_gates(repeats.arms(), gates)) == "PASS"
     assert verdict(worse) == "FAIL"
     assert worse.rows[0].comparison.ratio == pytest.approx(-0.04, abs=0.01)
 
@@ -61,15 +60,17 @@ def test_a_goodput_that_must_hold_is_the_candidates_alone(
     """At least 97 %, whatever the baseline does, and in whatever order it ran."""
     gates = parse_gates(None, ["goodput>=97%"], parse_slo("ttft<600ms"))
 
-    assert verdict(judge(repeats.arms(spoil=slow(share)), gates)) == expected
-    assert verdict(judge(repeats.arms(spoil=slow(share), turns=False), gates)) == expected
-    assert verdict(judge(repeats.arms(spoil=slow(share), repeats=2), gates)) == "INCONCLUSIVE"
+    assert verdict(evaluate_gates(repeats.arms(spoil=slow(share)), gates)) == expected
+    assert verdict(evaluate_gates(repeats.arms(spoil=slow(share), turns=False), gates)) == expected
+    assert (
+        verdict(evaluate_gates(repeats.arms(spoil=slow(share), repeats=2), gates)) == "INCONCLUSIVE"
+    )
 
 
 @pytest.mark.parametrize(("limit", "expected"), [("400ms", "PASS"), ("200ms", "FAIL")])
 def test_a_quantile_that_must_hold(repeats: Any, limit: str, expected: str) -> None:
     """The true p95 is exp(-2 + .3 * 1.645) = 222 ms; the interval is Student's on the logarithms."""
-    found = judge(repeats.arms(), parse_gates(None, [f"ttft:p95<={limit}"]))
+    found = evaluate_gates(repeats.arms(), parse_gates(None, [f"ttft:p95<={limit}"]))
     row = found.rows[0].comparison
     theirs = stats.ttest_1samp(np.log(found.rows[0].candidate_runs), 0).confidence_interval(0.9)
 
@@ -87,7 +88,7 @@ def test_fewer_requests_per_second_are_worse(repeats: Any) -> None:
 
     gates = parse_gates(None, ["requests_per_s:10%", "output_tokens_per_s:10%"])
     first, second = repeats.arms(spoil=spread)
-    fewer, more = judge([first, second], gates), judge([second, first], gates)
+    fewer, more = evaluate_gates([first, second], gates), evaluate_gates([second, first], gates)
 
     assert fewer.rows[0].comparison.ratio == pytest.approx(0.8, rel=1e-3)
     assert (fewer.verdict, more.verdict) == (Verdict.FAIL, Verdict.INCONCLUSIVE)
@@ -101,8 +102,8 @@ def test_a_rate_that_the_arrivals_set_is_no_evidence(repeats: Any) -> None:
     """1.5 times as slow, arrivals as recorded: as many requests per second, since as many came."""
     gates = parse_gates(None, ["requests_per_s:5%", "output_tokens_per_s:5%"])
 
-    assert judge(repeats.arms(1.5), gates).verdict is Verdict.INCONCLUSIVE
-    closed = judge(_without_due(repeats.arms(noise=0.001)), gates)
+    assert evaluate_gates(repeats.arms(1.5), gates).verdict is Verdict.INCONCLUSIVE
+    closed = evaluate_gates(_without_due(repeats.arms(noise=0.001)), gates)
     assert closed.verdict is Verdict.PASS, "in a closed loop the server sets it"
 
 
@@ -123,7 +124,7 @@ def test_a_limit_on_a_rate_fails_only_where_so_many_came(
     repeats: Any, limit: str, verdict: str
 ) -> None:
     """Ten requests a second are offered, and served: whether 20 could be, these runs do not show."""
-    found = judge(repeats.arms(), parse_gates(None, [limit]))
+    found = evaluate_gates(repeats.arms(), parse_gates(None, [limit]))
 
     assert found.verdict.value == verdict
     if verdict == "INCONCLUSIVE":
@@ -138,7 +139,7 @@ def test_a_candidate_that_answers_nothing_fails_its_rate(repeats: Any) -> None:
     def fail(found: dict[str, Any]) -> None:
         found["outcome"][:] = "http_error"
 
-    found = judge(repeats.arms(spoil=fail), parse_gates(None, ["requests_per_s:10%"]))
+    found = evaluate_gates(repeats.arms(spoil=fail), parse_gates(None, ["requests_per_s:10%"]))
 
     assert verdict(found) == "FAIL"
     assert found.rows[0].reason == "it is zero in every run of the candidate"
@@ -146,7 +147,7 @@ def test_a_candidate_that_answers_nothing_fails_its_rate(repeats: Any) -> None:
 
 def test_a_spotless_arm_counts_its_requests_as_bursts(repeats: Any) -> None:
     """1,500 requests of which none failed: 150 bursts of ten, which may hide 2 %, not half a point."""
-    found = judge(repeats.arms(repeats=3), parse_gates(None, ["errors:0.5pp"]))
+    found = evaluate_gates(repeats.arms(repeats=3), parse_gates(None, ["errors:0.5pp"]))
 
     assert verdict(found) == "INCONCLUSIVE"
 
@@ -176,7 +177,7 @@ def of_events(text: str, first: Sequence[Figure], second: Sequence[Figure]) -> s
         method="",
         strict=at_the_margin(gate, sides, found),
     )
-    (row,) = settled([case], {"B": ()})
+    (row,) = gate_rows([case], {"B": ()})
     return row.comparison.verdict.value
 
 
@@ -238,9 +239,11 @@ def test_holm_is_over_gates_and_candidates() -> None:
     ]
 
     assert 0.01 < found.worse(float(np.log(1.05))) < 0.05
-    alone = next(settled(cases[:1], {"0": ()}))
+    alone = next(gate_rows(cases[:1], {"0": ()}))
     among = list(
-        settled([*cases[:1], *(same(case) for case in cases[1:])], {str(k): () for k in range(20)})
+        gate_rows(
+            [*cases[:1], *(same(case) for case in cases[1:])], {str(k): () for k in range(20)}
+        )
     )
     assert alone.comparison.verdict is Verdict.FAIL
     assert among[0].comparison.verdict is Verdict.INCONCLUSIVE
@@ -282,7 +285,7 @@ def test_an_interval_of_a_share_stays_one() -> None:
 )
 def test_the_bound_decides_a_pass(repeats: Any, text: str, passes: str) -> None:
     """It is the worse end of the interval that is shown, and lies on the good side of the margin."""
-    (row,) = judge(repeats.arms(), parse_gates(None, [text])).rows
+    (row,) = evaluate_gates(repeats.arms(), parse_gates(None, [text])).rows
     low, bound, high = row.comparison.low, row.bound, row.comparison.high
     assert low is not None
     assert bound is not None

@@ -10,10 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tbench.analysis.comparison import Verdict
+from tbench.analysis.decide import GateEvidence
 from tbench.analysis.gate import Gate, parse_gate, parse_gates
-from tbench.analysis.interim import Looks, Standing, as_monitored, decide, monitor, of_figures
-from tbench.analysis.judge import judge
+from tbench.analysis.gate_estimate import GateEstimate, estimate_of
+from tbench.analysis.gate_results import evaluate_gates
+from tbench.analysis.interim import Looks, as_monitored, at_look, monitor
 from tbench.analysis.report.judgement import judgement_json, judgement_text
+from tbench.analysis.run_metrics import Figure
 from tbench.analysis.summary import Floats
 from tbench.analysis.t_tests import difference
 from tbench.capture.errors import InputError
@@ -25,10 +28,32 @@ MARGIN = math.log(1.05)
 TRIALS = 1000
 
 
-def standings(arms: Floats, runs: int, gates: Sequence[Gate] = (GATE,)) -> list[Standing]:
+def evidence(
+    gate: Gate, baseline: Sequence[float], candidate: Sequence[float], n: int
+) -> GateEvidence:
+    """What runs of `n` requests each say by Welch's t, of which share or quantile each has."""
+    first, second = (
+        tuple(
+            Figure(value=value, n=n, events=round(value * n) if value < 1 else n) for value in side
+        )
+        if gate.scale == "points"
+        else tuple(Figure(value=value, n=n) for value in side)
+        for side in (baseline, candidate)
+    )
+    return GateEstimate(
+        arm="B",
+        gate=gate,
+        baseline=first,
+        candidate=second,
+        estimate=estimate_of(gate, (first, second), ((), ()), "welch"),
+        method="",
+    ).evidence
+
+
+def standings(arms: Floats, runs: int, gates: Sequence[Gate] = (GATE,)) -> list[GateEvidence]:
     """Of log-quantiles (gate, arm, run), the first `runs` of each arm."""
     return [
-        of_figures(gate, tuple(np.exp(arms[i, 0, :runs])), tuple(np.exp(arms[i, 1, :runs])), 1000)
+        evidence(gate, np.exp(arms[i, 0, :runs]).tolist(), np.exp(arms[i, 1, :runs]).tolist(), 1000)
         for i, gate in enumerate(gates)
     ]
 
@@ -36,7 +61,7 @@ def standings(arms: Floats, runs: int, gates: Sequence[Gate] = (GATE,)) -> list[
 def monitored(arms: Floats, looks: Looks, gates: Sequence[Gate] = (GATE,)) -> Verdict:
     """Where an experiment ends that stops as soon as it may."""
     for look, runs in enumerate(looks.runs, 1):
-        found = decide(standings(arms, runs, gates), looks, look)
+        found = at_look(standings(arms, runs, gates), looks, look)
         if found.stop:
             return found.verdict
     raise AssertionError("the last look did not stop")
@@ -91,7 +116,7 @@ def test_large_changes_stop_early_and_rightly() -> None:
     wide = [parse_gate("ttft:p50:20%")]
 
     def stops_at_six(arms: Floats, gates: Sequence[Gate]) -> Verdict:
-        return decide(standings(arms, 6, gates), FIVE, 2).verdict
+        return at_look(standings(arms, 6, gates), FIVE, 2).verdict
 
     assert [stops_at_six(one, [GATE]) for one in slower].count(Verdict.FAIL) > 95
     assert [stops_at_six(one, wide) for one in equal].count(Verdict.PASS) > 95
@@ -102,7 +127,7 @@ def test_nothing_stops_before_the_last_look_without_evidence() -> None:
     arms = experiments(1, MARGIN)[0]
     arms[0, :, ::2] += 0.1  # far apart, alike in both
 
-    early, last = decide(standings(arms, 9), FIVE, 3), decide(standings(arms, 15), FIVE, 5)
+    early, last = at_look(standings(arms, 9), FIVE, 3), at_look(standings(arms, 15), FIVE, 5)
 
     assert (early.stop, early.verdict) == (False, Verdict.INCONCLUSIVE)
     assert (last.stop, last.verdict) == (True, Verdict.INCONCLUSIVE)
@@ -125,7 +150,7 @@ def test_one_look_is_the_judges_own_rule(seed: int, ratio: float, sd: float) -> 
         else Verdict.INCONCLUSIVE
     )
 
-    assert decide(standings(arms, 5), Looks(runs=(5,)), 1).verdict is known
+    assert at_look(standings(arms, 5), Looks(runs=(5,)), 1).verdict is known
 
 
 @pytest.mark.parametrize("factor", [1.0, 1.05, 1.2, 1.5])
@@ -134,7 +159,7 @@ def test_one_look_agrees_with_the_judge_on_whole_runs(repeated: Repeated, factor
     slow = np.exp(np.random.default_rng(3).normal(size=10) * 0.03)
     first = repeated(slow[:5], 500, step=2, at=0)
     second = repeated(slow[5:] * factor, 500, step=2, at=1, seed=2, name="B")
-    judged = judge((first, second), parse_gates("10%", ["errors:1pp"]))
+    judged = evaluate_gates((first, second), parse_gates("10%", ["errors:1pp"]))
 
     found = monitor(judged, Looks(runs=(5,)), 1)
 
@@ -149,7 +174,7 @@ def test_more_is_better_where_the_metric_says_so() -> None:
     for change, verdict in ((-0.3, Verdict.FAIL), (0.3, Verdict.PASS)):
         moved = arms.copy()
         moved[:, 1] += change
-        assert decide(standings(moved, 15, [gate]), FIVE, 5).verdict is verdict
+        assert at_look(standings(moved, 15, [gate]), FIVE, 5).verdict is verdict
 
 
 def test_errors_are_held_against_the_same_levels() -> None:
@@ -159,8 +184,8 @@ def test_errors_are_held_against_the_same_levels() -> None:
     def at(look: int, n: int, candidate: float) -> Verdict:
         runs = FIVE.runs[look - 1]
         noise = np.random.default_rng(1).normal(size=runs) * 0.001 * (candidate > 0)
-        one = of_figures(gate, (0.0,) * runs, tuple(candidate + noise), n)
-        return decide([one], FIVE, look).verdict
+        one = evidence(gate, (0.0,) * runs, (candidate + noise).tolist(), n // runs)
+        return at_look([one], FIVE, look).verdict
 
     assert at(1, 19_000, 0.0) is Verdict.INCONCLUSIVE  # 4.5e-5 hides .53 points, ten at a time
     assert at(1, 21_000, 0.0) is Verdict.PASS
@@ -173,8 +198,8 @@ def test_a_gate_among_the_timeouts_fails_at_the_last_look_only() -> None:
 
     def at(look: int) -> Verdict:
         runs = (3, 5)[look - 1]
-        one = of_figures(GATE, known[:runs], lost[:runs], 500)
-        return decide([one], Looks(runs=(3, 5)), look).verdict
+        one = evidence(GATE, known[:runs], lost[:runs], 500)
+        return at_look([one], Looks(runs=(3, 5)), look).verdict
 
     assert (at(1), at(2)) == (Verdict.INCONCLUSIVE, Verdict.FAIL)
 
@@ -183,11 +208,11 @@ def test_all_gates_must_pass_and_one_failing_is_enough() -> None:
     """An open gate keeps the experiment going."""
     gates = [GATE, parse_gate("e2e:p50:5%")]
     arms = experiments(1, 0.0, gates=2)[0] / 10
-    both = decide(standings(arms, 15, gates), FIVE, 5)
+    both = at_look(standings(arms, 15, gates), FIVE, 5)
     arms[1, 1] += MARGIN
-    one = decide(standings(arms, 12, gates), FIVE, 4)
+    one = at_look(standings(arms, 12, gates), FIVE, 4)
     arms[1, 1] += 0.3
-    failing = decide(standings(arms, 12, gates), FIVE, 4)
+    failing = at_look(standings(arms, 12, gates), FIVE, 4)
 
     assert both.verdicts == (Verdict.PASS, Verdict.PASS)
     assert both.verdict is Verdict.PASS
@@ -195,12 +220,12 @@ def test_all_gates_must_pass_and_one_failing_is_enough() -> None:
     assert (failing.verdict, failing.stop) == (Verdict.FAIL, True)
 
 
-def test_a_look_at_other_runs_than_planned_is_refused() -> None:
+def test_a_look_at_other_runs_than_planned_is_refused(repeated: Repeated) -> None:
     """The levels are those of the plan."""
     with pytest.raises(
-        InputError, match="look 2 is planned after 6 runs of each arm; there are 5 and 5"
+        InputError, match="look 2 is planned after 6 runs of each arm; there are 3 and 3"
     ):
-        decide(standings(experiments(1, 0.0)[0], 5), FIVE, 2)
+        monitor(judged(repeated, 1.0), Looks(runs=(3, 6)), 2)
 
 
 def judged(repeated: Repeated, factor: float, *, turns: bool = True, **changes: Any) -> Any:
@@ -216,7 +241,7 @@ def judged(repeated: Repeated, factor: float, *, turns: bool = True, **changes: 
         name="B",
         **changes,
     )
-    return judge((first, second), parse_gates("5%", []))
+    return evaluate_gates((first, second), parse_gates("5%", []))
 
 
 def test_what_forbids_a_verdict_forbids_it_here(repeated: Repeated) -> None:
@@ -244,7 +269,7 @@ def test_one_worse_candidate_of_two_stops_all(repeated: Repeated) -> None:
         )
         for at, (name, factor) in enumerate((("A", 1.0), ("B", 1.05), ("C", 2.0)))
     ]
-    found = judge(arms, [GATE])
+    found = evaluate_gates(arms, [GATE])
 
     decision = monitor(found, Looks(runs=(3, 6)), 1)
 
@@ -294,7 +319,7 @@ def test_a_pass_of_the_fixed_test_may_be_open_at_a_look(repeated: Repeated) -> N
     slow = np.exp(random.normal(size=6) * 0.01)
     first = repeated(slow[:3], 500, own=0.02, step=2)
     second = repeated(slow[3:], 500, own=0.02, step=2, at=1, name="B")
-    found = judge(
+    found = evaluate_gates(
         (first, second),
         parse_gates(None, ["e2e:p50:5%"]),
     )

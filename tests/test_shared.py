@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from tbench.analysis.cautions import cautions
+from tbench.analysis.gate_cautions import pooled
 from tbench.analysis.metrics import METRICS, values
 from tbench.analysis.pairing import shared
 from tbench.analysis.replicates import Replicates
-from tbench.analysis.reservations import pooled
 from tbench.capture.errors import InputError
 from tbench.replay.warmup import parse_warmup
 

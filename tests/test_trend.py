@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from tbench.analysis.case import trend
 from tbench.analysis.comparison import Verdict
 from tbench.analysis.gate import parse_gates
-from tbench.analysis.judge import judge
+from tbench.analysis.gate_estimate import trend
+from tbench.analysis.gate_results import evaluate_gates
 from tbench.analysis.replicates import systematic
 from tbench.analysis.report.judgement import judgement_json, judgement_text
 from tbench.analysis.t_tests import difference
@@ -90,8 +90,8 @@ def test_a_rule_is_told_from_chance() -> None:
 def test_a_judgement_by_trend_says_who_declared_it(repeats: Any) -> None:
     """15 % slower under a drift of 4 % a run: found by the trend, and the text says whose choice it was."""
     arms, gates = repeats.arms(1.15, drift=0.04), parse_gates(None, ["e2e:p50:5%"])
-    usual, told = judge(arms, gates), judge(arms, gates, contrast="trend")
-    planned = judge(arms, gates, contrast="trend", planned=True)
+    usual, told = evaluate_gates(arms, gates), evaluate_gates(arms, gates, contrast="trend")
+    planned = evaluate_gates(arms, gates, contrast="trend", planned=True)
 
     assert (usual.verdict, told.verdict) == (Verdict.INCONCLUSIVE, Verdict.FAIL)
     assert told.rows[0].comparison.method == (
@@ -117,12 +117,12 @@ def test_turns_by_a_rule_are_refused_unless_the_runs_say_that_chance_drew_them(
     ]
     gates = parse_gates(None, ["e2e:p50:5%"])
 
-    refused = judge(arms, gates, contrast="trend")
+    refused = evaluate_gates(arms, gates, contrast="trend")
     assert refused.verdict is Verdict.INCONCLUSIVE
     assert {row.reason for row in refused.rows} == {"SYSTEMATIC_ORDER"}
-    assert judge(arms, gates).verdict is Verdict.FAIL
+    assert evaluate_gates(arms, gates).verdict is Verdict.FAIL
     for schedule, verdict in {"random": Verdict.FAIL, "abba": Verdict.INCONCLUSIVE}.items():
         for arm in arms:
             for one in arm.runs:
                 one.run.header["experiment"] = {"schedule": schedule}
-        assert judge(arms, gates, contrast="trend").verdict is verdict
+        assert evaluate_gates(arms, gates, contrast="trend").verdict is verdict

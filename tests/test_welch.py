@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from tbench.analysis.t_tests import difference, holm, level
+from tbench.analysis.t_tests import difference, level
 
 
 def test_welch_is_welchs() -> None:
@@ -23,11 +23,6 @@ def test_welch_is_welchs() -> None:
     assert math.exp(found.low) == pytest.approx(0.9975469, abs=1e-6)
     assert math.exp(found.high) == pytest.approx(1.0844822, abs=1e-6)
     assert 2 * found.worse(0.0) == pytest.approx(0.0576809, abs=1e-6)
-
-
-def test_holm_is_holms() -> None:
-    """Golden case G9."""
-    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
 
 
 @pytest.mark.parametrize("repeats", [3, 5])

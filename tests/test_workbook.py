@@ -17,7 +17,7 @@ import pytest
 
 from tbench.analysis.compare import compare
 from tbench.analysis.gate import parse_gates
-from tbench.analysis.judge import Judgement, judge
+from tbench.analysis.gate_results import GateResults, evaluate_gates
 from tbench.analysis.report.judgement import judgement_json
 from tbench.analysis.report.machine import comparison_json, report_json
 from tbench.analysis.report.sheets import _shares
@@ -29,15 +29,15 @@ Rows = list[dict[str, Any]]
 
 
 @pytest.fixture(scope="module")
-def found(experiment: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> Judgement:
+def found(experiment: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> GateResults:
     """B is 20 % slower than A and fails; three runs of each, of a model with a formula for a name."""
     folder = tmp_path_factory.mktemp("runs")
     arms = experiment(folder, {"A": 1.0, "B": 1.2}, 3, failing={"B": 0.05}, model=EVIL)
-    return judge(arms, parse_gates("5%", ["errors:2pp"]))
+    return evaluate_gates(arms, parse_gates("5%", ["errors:2pp"]))
 
 
 @pytest.fixture(scope="module")
-def written(found: Judgement) -> bytes:
+def written(found: GateResults) -> bytes:
     file = io.BytesIO()
     judgement_book(found, file, command="tbench compare 'A-*.run' 'B-*.run'")
     return file.getvalue()
@@ -89,7 +89,7 @@ def test_the_verdict_is_on_the_first_sheet(book: Any) -> None:
     assert "tbench compare 'A-*.run' 'B-*.run'" in cells
 
 
-def test_gates_are_those_of_the_json_as_numbers(found: Judgement, book: Any) -> None:
+def test_gates_are_those_of_the_json_as_numbers(found: GateResults, book: Any) -> None:
     """To the last bit; ratios and differences in columns of their own."""
     shown = rows(book["Gates"])
     whole = judgement_json(found)["comparisons"]
@@ -106,7 +106,7 @@ def test_gates_are_those_of_the_json_as_numbers(found: Judgement, book: Any) -> 
         assert (row["quantile"], row["unit"]) == (wanted["quantile"], unit)
 
 
-def test_every_sample_is_there_as_it_was_measured(found: Judgement, book: Any) -> None:
+def test_every_sample_is_there_as_it_was_measured(found: GateResults, book: Any) -> None:
     """All runs, in the order of the plan; what is absent is empty."""
     shown = rows(book["Samples"])
     runs = [(f"{arm.name[-7]} {k}", run) for arm in found.arms for k, run in enumerate(arm.runs, 1)]
@@ -121,7 +121,7 @@ def test_every_sample_is_there_as_it_was_measured(found: Judgement, book: Any) -
         assert {row["output (tokens)"] for row in own} <= {50, None}
 
 
-def test_what_a_sheet_cannot_hold_is_said(found: Judgement) -> None:
+def test_what_a_sheet_cannot_hold_is_said(found: GateResults) -> None:
     """Every run gets the same share of the room; the sheet says how many rows are left out."""
     file = io.BytesIO()
     judgement_book(found, file, command=None, most=602)
@@ -148,7 +148,7 @@ def test_a_text_is_never_a_formula(written: bytes, book: Any) -> None:
     assert not [sheet for sheet in sheets if b"<f>" in sheet]
 
 
-def test_quantiles_per_run_are_the_figures_that_were_judged(found: Judgement, book: Any) -> None:
+def test_quantiles_per_run_are_the_figures_that_were_judged(found: GateResults, book: Any) -> None:
     """p50 of TTFT, run by run."""
     shown = {
         row["run"]: row["p50"] for row in rows(book["Quantiles per run"]) if row["metric"] == "ttft"
@@ -159,7 +159,7 @@ def test_quantiles_per_run_are_the_figures_that_were_judged(found: Judgement, bo
         assert same([shown[f"{name} {k}"] for k in (1, 2, 3)], [x * 1e3 for x in figures])
 
 
-def test_errors_are_counted_by_kind(found: Judgement, book: Any) -> None:
+def test_errors_are_counted_by_kind(found: GateResults, book: Any) -> None:
     """As the run files have them."""
     shown = {row["run"]: row["http_429 (requests)"] for row in rows(book["Errors"])}
 
@@ -177,7 +177,7 @@ def test_the_file_is_sound(written: bytes) -> None:
         assert len([name for name in parts.namelist() if "charts/chart" in name]) == 3
 
 
-def test_a_pair_and_a_run_have_books_too(found: Judgement) -> None:
+def test_a_pair_and_a_run_have_books_too(found: GateResults) -> None:
     """With the numbers of their JSON."""
     first, second = found.arms[0].runs[0], found.arms[1].runs[0]
     pair, single = compare(first, second), io.BytesIO()
@@ -198,7 +198,7 @@ def test_a_pair_and_a_run_have_books_too(found: Judgement) -> None:
         assert same(figures, [shown_in(unit, one) for one in (wanted["value"], *wanted["ci"])])
 
 
-def test_figures_have_the_digits_and_the_colours_of_the_page(found: Judgement) -> None:
+def test_figures_have_the_digits_and_the_colours_of_the_page(found: GateResults) -> None:
     """Milliseconds with a decimal, ratios as 1.20x, shares in per cent; the exact value behind each."""
     both, gates = io.BytesIO(), io.BytesIO()
     comparison_book(compare(found.arms[0].runs[0], found.arms[1].runs[0]), both, command=None)
@@ -237,7 +237,7 @@ def test_every_sheet_prints_one_page_wide_with_its_header(written: bytes, book: 
         assert lines < 2 or book["Verdict"].row_dimensions[row[1].row].height >= 15 * lines
 
 
-def test_the_comparison_has_a_chart_of_its_ratios(found: Judgement) -> None:
+def test_the_comparison_has_a_chart_of_its_ratios(found: GateResults) -> None:
     """A bar for each row from no change on, with its interval, in the colour of its finding."""
     file = io.BytesIO()
     pair = compare(found.arms[0].runs[0], found.arms[1].runs[0])
@@ -254,7 +254,7 @@ def test_the_comparison_has_a_chart_of_its_ratios(found: Judgement) -> None:
     assert '<c:crossesAt val="1"/>' in chart
 
 
-def test_equal_lengths_have_a_sheet(found: Judgement) -> None:
+def test_equal_lengths_have_a_sheet(found: GateResults) -> None:
     """The ratios of the JSON; where all answers are of one length there is nothing to say."""
     first, second = found.arms[0].runs[0], found.arms[1].runs[0]
     pair = compare(first, second)
@@ -278,7 +278,7 @@ def test_equal_lengths_have_a_sheet(found: Judgement) -> None:
         assert same([row["ratio, low"], row["ratio, high"]], of_json["ci"])
 
 
-def test_a_disk_that_is_full_is_an_error_of_the_system(found: Judgement) -> None:
+def test_a_disk_that_is_full_is_an_error_of_the_system(found: GateResults) -> None:
     """Whoever opened the file says so in one line."""
     with Path("/dev/full").open("wb", buffering=0) as file, pytest.raises(OSError, match="space"):
         run_book(found.arms[0].runs[0], file, command=None)

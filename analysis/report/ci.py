@@ -11,7 +11,7 @@ from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
 from tbench.analysis.compare import Comparison, Comparisons
 from tbench.analysis.comparison import Verdict
-from tbench.analysis.judge import Judgement, Row
+from tbench.analysis.gate_results import GateResults, GateRow
 from tbench.analysis.proportions import OPEN_LOOP, ErrorDifference
 from tbench.analysis.replicates import Replicates
 from tbench.analysis.report import words
@@ -45,7 +45,7 @@ LONGEST_COMMAND: Final = 8_000
 _MARKS: Final = re.compile(r"([\\`*_\[\]<>#|~&$])")
 
 
-def judgement_markdown(found: Judgement, command: str | None = None) -> str:
+def judgement_markdown(found: GateResults, command: str | None = None) -> str:
     """The verdict, a table of gates for each candidate, what to beware of, and how to get it again."""
     lines = [f"### tbench: {found.verdict.value}", "", f"{_capital(meaning(found))}.", ""]
     for arm in found.candidates:
@@ -99,7 +99,7 @@ def _errors(found: ErrorDifference) -> str:
     )
 
 
-def _candidate(found: Judgement, arm: Replicates) -> Iterator[str]:
+def _candidate(found: GateResults, arm: Replicates) -> Iterator[str]:
     base = found.baseline
     runs = f"{len(base.runs)} + {len(arm.runs)} runs"
     if found.history is not None:
@@ -112,7 +112,7 @@ def _candidate(found: Judgement, arm: Replicates) -> Iterator[str]:
     yield from _table(heads, (_cells(row) for row in rows))
 
 
-def _cells(row: Row) -> Iterator[str]:
+def _cells(row: GateRow) -> Iterator[str]:
     verdict = row.comparison.verdict
     yield code(row.gate.text)
     yield verdict.value if verdict is Verdict.PASS else f"**{verdict.value}**"
@@ -212,7 +212,7 @@ ELEMENTS: Final = {
 """What a test case holds by its gate's verdict; one that passed holds nothing."""
 
 
-def judgement_junit(found: Judgement) -> str:
+def judgement_junit(found: GateResults) -> str:
     """The document; the first suite's output is the text report."""
     suites = Element("testsuites", name="tbench")
     for place, arm in enumerate(found.candidates):
@@ -223,7 +223,7 @@ def judgement_junit(found: Judgement) -> str:
     return '<?xml version="1.0" encoding="UTF-8"?>\n' + tostring(suites, "unicode") + "\n"
 
 
-def _suite(suites: Element, found: Judgement, arm: Replicates, place: int) -> None:
+def _suite(suites: Element, found: GateResults, arm: Replicates, place: int) -> None:
     rows = [row for row in found.rows if row.arm == arm.name]
     suite = SubElement(suites, "testsuite", name=escaped(arm.name), id=str(place), package="tbench")
     suite.set("tests", str(len(rows)))
@@ -249,7 +249,7 @@ def _began(arm: Replicates) -> str:
     return datetime.fromtimestamp(min(arm.started_ns) // 10**9, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
-def _properties(found: Judgement, arm: Replicates) -> Iterator[tuple[str, str]]:
+def _properties(found: GateResults, arm: Replicates) -> Iterator[tuple[str, str]]:
     yield "verdict", found.verdict_of(arm.name).value
     yield "baseline", found.baseline.name
     if found.history is not None:
@@ -259,7 +259,7 @@ def _properties(found: Judgement, arm: Replicates) -> Iterator[tuple[str, str]]:
     yield "candidate_runs", ", ".join(str(run.path) for run in arm.runs)
 
 
-def _case(suite: Element, found: Judgement, row: Row) -> None:
+def _case(suite: Element, found: GateResults, row: GateRow) -> None:
     case = SubElement(suite, "testcase", name=row.gate.text, time="0")
     case.set("classname", f"tbench.{escaped(row.arm)}")
     invalid = found.verdict_of(row.arm) is Verdict.INVALID
@@ -273,11 +273,11 @@ def _case(suite: Element, found: Judgement, row: Row) -> None:
             element.text = escaped(_detail(row))
 
 
-def _invalid(found: Judgement, arm: str) -> list[str]:
+def _invalid(found: GateResults, arm: str) -> list[str]:
     return [one.text for one in found.cautions.get(arm, ()) if one.code == "INVALID_RUN"]
 
 
-def _said(row: Row) -> str:
+def _said(row: GateRow) -> str:
     """What was found, in a line."""
     if row.gate.scale == "level":
         held = words.figure(row.comparison.candidate, row.gate.endpoint.unit)
@@ -285,7 +285,7 @@ def _said(row: Row) -> str:
     return f"{row.gate.text}: {change_cell(row)} [{interval_cell(row)}]"
 
 
-def _detail(row: Row) -> str:
+def _detail(row: GateRow) -> str:
     """The figures of both arms, run by run, and how they were compared."""
     sides = {"baseline": row.baseline_runs, "candidate": row.candidate_runs}
     beside = [*row.baseline_runs, *row.candidate_runs]

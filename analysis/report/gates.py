@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from tbench.analysis.charts import Bar, Dot, Picture, dots, forest
 from tbench.analysis.comparison import Verdict
 from tbench.analysis.gate import ERRORS, Gate
-from tbench.analysis.judgement import Judgement, Row
+from tbench.analysis.gate_results import GateResults, GateRow
 from tbench.analysis.report import words
 from tbench.analysis.report.markup import Html, join, number, span, table, tag
 from tbench.analysis.report.sentences import Names, change, gate_label, interval, margin
@@ -15,7 +15,7 @@ from tbench.analysis.report.sides import Place, Sides, places
 from tbench.analysis.run_metrics import endpoint
 
 
-def gate_table(found: Judgement, names: Names) -> Html:
+def gate_table(found: GateResults, names: Names) -> Html:
     """Every gate of every candidate with its figures, its verdict, and why it is not decided."""
     several = len(found.candidates) > 1
     other = "candidate" if several else names[found.candidates[0].name]
@@ -33,7 +33,7 @@ def gate_table(found: Judgement, names: Names) -> Html:
     return table(caption, head, rows, phone={"gate", "arm", "verdict", "change"})
 
 
-def _gate(row: Row) -> Iterator[object]:
+def _gate(row: GateRow) -> Iterator[object]:
     one = row.comparison
     yield verdict_mark(one.verdict)
     for value, shown in zip((one.baseline, one.candidate), figures_of(row), strict=True):
@@ -45,7 +45,7 @@ def _gate(row: Row) -> Iterator[object]:
     yield ". ".join(filter(None, [row.reason, one.method]))
 
 
-def _shown(row: Row) -> float | None:
+def _shown(row: GateRow) -> float | None:
     return row.comparison.candidate if row.gate.scale == "level" else row.comparison.ratio
 
 
@@ -54,12 +54,12 @@ def verdict_mark(verdict: Verdict) -> Html:
     return tag("span", verdict.value, class_=f"mark {verdict.value}")
 
 
-def has_intervals(found: Judgement) -> bool:
+def has_intervals(found: GateResults) -> bool:
     """Whether its changes have intervals: an experiment that may stop early has none."""
     return any(interval(row) for row in found.rows)
 
 
-def forests(found: Judgement, names: Names) -> list[Picture | None]:
+def forests(found: GateResults, names: Names) -> list[Picture | None]:
     """The ratios in one picture, the differences of shares in another; a limit has no change to draw."""
     several = len(found.candidates) > 1
     labels = _labels([(names[row.arm] if several else "", row.gate) for row in found.rows])
@@ -83,7 +83,7 @@ def _labels(rows: Sequence[tuple[str, Gate]]) -> list[str]:
     ]
 
 
-def _bar(row: Row, label: str) -> Bar:
+def _bar(row: GateRow, label: str) -> Bar:
     one, gate = row.comparison, row.gate
     share = gate.scale == "points"
     edge = gate.shown(-gate.threshold if gate.higher else gate.threshold)
@@ -101,7 +101,7 @@ def _bar(row: Row, label: str) -> Bar:
 
 
 def run_figures(
-    found: Judgement, names: Names
+    found: GateResults, names: Names
 ) -> dict[tuple[str, float | None], dict[str, tuple[float, ...]]]:
     """Of each gated quantity the figure of every run, by arm, in the order in which they began."""
     by: dict[tuple[str, float | None], dict[str, tuple[float, ...]]] = {}
@@ -112,7 +112,7 @@ def run_figures(
     return by
 
 
-def run_dots(found: Judgement, names: Names, sides: Sides) -> Iterator[Picture | None]:
+def run_dots(found: GateResults, names: Names, sides: Sides) -> Iterator[Picture | None]:
     """A picture for each gated quantity: every run's figure, in the order in which they began."""
     order = places(sides)
     means = {
@@ -132,7 +132,7 @@ def run_dots(found: Judgement, names: Names, sides: Sides) -> Iterator[Picture |
         yield dots(title, unit, some, known)
 
 
-def figures_table(found: Judgement, names: Names, sides: Sides) -> Html:
+def figures_table(found: GateResults, names: Names, sides: Sides) -> Html:
     """Each run's figure of each gated quantity, as the interval is made of them."""
     by = run_figures(found, names)
     head = ["run", "of all", *(_quantity(metric, p) for metric, p in by)]

@@ -7,8 +7,8 @@ from textwrap import fill
 from typing import Any, Final
 
 from tbench.analysis.comparison import Verdict
+from tbench.analysis.gate_results import GateResults, GateRow
 from tbench.analysis.history import History
-from tbench.analysis.judgement import Judgement, Row
 from tbench.analysis.replicates import Replicates
 from tbench.analysis.report import sentences
 from tbench.analysis.report.sentences import declared, objectives
@@ -21,7 +21,7 @@ LEVEL: Final = 0.9
 """Of the interval of a change: each end by itself is the one-sided 95% bound that decides."""
 
 
-def judgement_json(judgement: Judgement) -> dict[str, Any]:
+def judgement_json(judgement: GateResults) -> dict[str, Any]:
     """What `tbench compare --margin --json` prints."""
     return {
         "verdict": judgement.verdict.value,
@@ -36,7 +36,7 @@ def judgement_json(judgement: Judgement) -> dict[str, Any]:
     }
 
 
-def _arm(judgement: Judgement, arm: Replicates) -> dict[str, Any]:
+def _arm(judgement: GateResults, arm: Replicates) -> dict[str, Any]:
     judged = arm is not judgement.baseline
     return {
         "name": arm.name,
@@ -59,7 +59,7 @@ def _history(history: History | None) -> dict[str, Any] | None:
     }
 
 
-def _row(row: Row) -> dict[str, Any]:
+def _row(row: GateRow) -> dict[str, Any]:
     one, gate = row.comparison, row.gate
     return {
         "arm": row.arm,
@@ -92,7 +92,7 @@ def _known(figure: float) -> float | None:
     return figure if math.isfinite(figure) else None
 
 
-def judgement_text(judgement: Judgement, width: int = WIDTH) -> Iterator[str]:
+def judgement_text(judgement: GateResults, width: int = WIDTH) -> Iterator[str]:
     """Lines for a terminal of this width, at most 100 columns: the verdict, then a row for each gate."""
     width = min(width, WIDTH)
     fold = partial(paragraph, width=width)
@@ -119,7 +119,7 @@ def judgement_text(judgement: Judgement, width: int = WIDTH) -> Iterator[str]:
             yield from fold(f"! {caution}", indent=2)
 
 
-def _notes(judgement: Judgement, names: sentences.Names) -> Iterator[tuple[str, str]]:
+def _notes(judgement: GateResults, names: sentences.Names) -> Iterator[tuple[str, str]]:
     """What was compared, what the verdict leaves open, and what would decide it; each with its label."""
     runs = ", ".join(
         f"{names[arm.name]} {sentences.amount(judgement, arm)}" for arm in judgement.arms
@@ -146,7 +146,7 @@ def paragraph(text: str, *, indent: int, width: int) -> list[str]:
     return fill(text, width, subsequent_indent=" " * indent, break_on_hyphens=False).split("\n")
 
 
-def _table(rows: Sequence[Row], heads: tuple[str, ...], width: int) -> Iterator[str]:
+def _table(rows: Sequence[GateRow], heads: tuple[str, ...], width: int) -> Iterator[str]:
     """Columns as wide as they need to be, two spaces apart; a reason that does not fit under its row."""
     cells = [heads, *map(_cells, rows)]
     sizes = [max(map(len, column)) for column in zip(*cells, strict=True)]
@@ -170,7 +170,7 @@ def _table(rows: Sequence[Row], heads: tuple[str, ...], width: int) -> Iterator[
 NOT_TESTABLE: Final = "not testable"
 
 
-def _cells(row: Row) -> tuple[str, ...]:
+def _cells(row: GateRow) -> tuple[str, ...]:
     verdict = row.comparison.verdict
     return (
         sentences.gate_label(row.gate),

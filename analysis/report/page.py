@@ -11,7 +11,7 @@ from tbench.analysis.arms import Arm
 from tbench.analysis.charts import Bar, Picture, forest, shift
 from tbench.analysis.comparison import NO_DIFFERENCE, Comparison, Comparisons
 from tbench.analysis.contrast import FINDINGS
-from tbench.analysis.judge import Judgement
+from tbench.analysis.gate_results import GateResults
 from tbench.analysis.metrics import METRICS
 from tbench.analysis.repeated import shifts
 from tbench.analysis.replicates import Replicates
@@ -33,7 +33,7 @@ SHIFTED = ("ttft", "e2e", "tpot", "itl")
 
 
 def judgement_page(
-    found: Judgement, *, command: str | None = None, title: str | None = None
+    found: GateResults, *, command: str | None = None, title: str | None = None
 ) -> str:
     """The page of repeated runs held against gates; `command` makes it again, without secrets."""
     return judgement_report(found, command=command, title=title).page()
@@ -50,7 +50,7 @@ def run_page(arm: Arm, *, command: str | None = None) -> str:
 
 
 def judgement_report(
-    found: Judgement, *, command: str | None = None, title: str | None = None
+    found: GateResults, *, command: str | None = None, title: str | None = None
 ) -> Report:
     """Repeated runs of two or more arms: verdict, gates, each run, then what they have in common."""
     names = shown_names([arm.name for arm in found.arms])
@@ -91,7 +91,7 @@ def judgement_report(
     )
 
 
-def _asked(found: Judgement) -> Iterator[str]:
+def _asked(found: GateResults) -> Iterator[str]:
     """What was asked beyond the usual: the contrast, and what a good request is."""
     if who := declared(found):
         yield f"Instead of Welch's t: {TREND}, declared {who}."
@@ -99,25 +99,25 @@ def _asked(found: Judgement) -> Iterator[str]:
         yield f"Goodput counts the requests that succeeded with {', '.join(slo)}."
 
 
-def _looked(found: Judgement) -> tuple[str, ...]:
+def _looked(found: GateResults) -> tuple[str, ...]:
     """How an experiment that could stop early was decided."""
     return () if gates.has_intervals(found) else WITHOUT_INTERVALS
 
 
-def _metrics(found: Judgement) -> list[str]:
+def _metrics(found: GateResults) -> list[str]:
     """What is drawn: the usual metrics, and whatever else is gated."""
     gated = [row.gate.metric for row in found.rows if row.gate.quantile is not None]
     return list(dict.fromkeys([*sections.DRAWN, *gated]))
 
 
-def _run_shifts(found: Judgement, names: Names) -> dict[str, list[Picture | None]]:
+def _run_shifts(found: GateResults, names: Names) -> dict[str, list[Picture | None]]:
     return {
         metric: [_run_shift(found, names, arm, metric) for arm in found.candidates]
         for metric in SHIFTED
     }
 
 
-def _run_shift(found: Judgement, names: Names, arm: Replicates, metric: str) -> Picture | None:
+def _run_shift(found: GateResults, names: Names, arm: Replicates, metric: str) -> Picture | None:
     who = f", {names[arm.name]}" if len(found.candidates) > 1 else ""
     return shift(
         f"{words.title(metric)}{who}",

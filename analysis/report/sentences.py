@@ -7,8 +7,9 @@ from typing import Final
 
 from tbench.analysis.arms import Arm
 from tbench.analysis.comparison import NO_DIFFERENCE, Comparison, Comparisons, Verdict
+from tbench.analysis.decide import ALPHA
 from tbench.analysis.gate import Gate
-from tbench.analysis.judgement import ALPHA, Judgement, Row, conclude
+from tbench.analysis.gate_results import GateResults, GateRow, conclude
 from tbench.analysis.proportions import ErrorDifference
 from tbench.analysis.replicates import Replicates
 from tbench.analysis.report import words
@@ -47,7 +48,7 @@ MEANINGS: Final = {
 }
 
 
-def meaning(judgement: Judgement) -> str:
+def meaning(judgement: GateResults) -> str:
     """The verdict over all in a sentence without its full stop; of limits where some are gated."""
     tested = [row for row in judgement.rows if row.comparison.verdict is not Verdict.SKIPPED]
     text = MEANINGS[judgement.verdict]
@@ -63,14 +64,14 @@ def meaning(judgement: Judgement) -> str:
     return text
 
 
-def standing(judgement: Judgement, arm: Replicates) -> Verdict:
+def standing(judgement: GateResults, arm: Replicates) -> Verdict:
     """The verdict on one candidate alone."""
     if any(run.invalid_because for run in (*judgement.baseline.runs, *arm.runs)):
         return Verdict.INVALID
     return conclude([row for row in judgement.rows if row.arm == arm.name], ())
 
 
-def why(judgement: Judgement, arm: Replicates, names: Names) -> str:
+def why(judgement: GateResults, arm: Replicates, names: Names) -> str:
     """One sentence: what decided it."""
     of_arm = [row for row in judgement.rows if row.arm == arm.name]
     rows = [row for row in of_arm if row.comparison.verdict is not Verdict.SKIPPED] or of_arm
@@ -93,11 +94,11 @@ def why(judgement: Judgement, arm: Replicates, names: Names) -> str:
     )
 
 
-def _count(rows: Sequence[Row]) -> str:
+def _count(rows: Sequence[GateRow]) -> str:
     return "the one gate" if len(rows) == 1 else f"any of {len(rows)} gates"
 
 
-def _named(rows: Sequence[Row]) -> str:
+def _named(rows: Sequence[GateRow]) -> str:
     """The gates that changed most for the worse, in words."""
     worst = sorted(rows, key=_worse, reverse=True)
     more = len(worst) - NAMED
@@ -105,14 +106,14 @@ def _named(rows: Sequence[Row]) -> str:
     return listed + (f"; and {more} more" if more > 0 else "")
 
 
-def _gate_text(row: Row) -> str:
+def _gate_text(row: GateRow) -> str:
     if row.comparison.ratio is None and not interval(row):
         return f"{gate_label(row.gate)}, {row.reason or 'no interval'}"
     figures = " ".join(filter(None, [gate_label(row.gate), change(row), interval(row)]))
     return f"{figures}, {'margin' if row.gate.limit is None else 'limit'} {margin(row.gate)}"
 
 
-def _worse(row: Row) -> float:
+def _worse(row: GateRow) -> float:
     """How much worse it got, in margins; how near it is to its limit. 1 is as much as may be."""
     gate, found = row.gate, row.worsening
     if found is None:
@@ -125,10 +126,10 @@ def _worse(row: Row) -> float:
     return bad / gate.allowance
 
 
-def _undecided(judgement: Judgement, rows: Sequence[Row]) -> str:
+def _undecided(judgement: GateResults, rows: Sequence[GateRow]) -> str:
     """Each reason once, after the gates that it holds for and their figures."""
     texts = {caution.code: caution.text for caution in judgement.warnings}
-    reasons: dict[str, list[Row]] = {}
+    reasons: dict[str, list[GateRow]] = {}
     for row in rows:
         if row.comparison.verdict is Verdict.INCONCLUSIVE:
             reason = texts.get(row.reason or "", row.reason or "not decided")
@@ -140,14 +141,14 @@ def _undecided(judgement: Judgement, rows: Sequence[Row]) -> str:
     return "; ".join(f"{_gates(undecided)}: {reason}" for reason, undecided in reasons.items())
 
 
-def _gates(rows: Sequence[Row]) -> str:
+def _gates(rows: Sequence[GateRow]) -> str:
     """Gates by name, with their figures where there are any."""
     if all(interval(row) for row in rows):
         return _named(rows)
     return ", ".join(gate_label(row.gate) for row in rows)
 
 
-def to_decide(judgement: Judgement, names: Names) -> Iterator[str]:
+def to_decide(judgement: GateResults, names: Names) -> Iterator[str]:
     """How many runs would decide what is INCONCLUSIVE for its spread alone, by the gate that needs most.
 
     If the change is as measured, and the spread from run to run at its upper limit (`power.upper_sd`).
@@ -169,7 +170,7 @@ def to_decide(judgement: Judgement, names: Names) -> Iterator[str]:
             )
 
 
-def _undecided_by_spread(row: Row) -> bool:
+def _undecided_by_spread(row: GateRow) -> bool:
     """Whether more runs would settle it: not a share, which wants requests, and no caution in the way."""
     return (
         row.comparison.verdict is Verdict.INCONCLUSIVE
@@ -179,7 +180,7 @@ def _undecided_by_spread(row: Row) -> bool:
     )
 
 
-def _runs_to_decide(row: Row) -> int | None:
+def _runs_to_decide(row: GateRow) -> int | None:
     """The fewest runs of each arm, at least one more than there are; None where no number is enough."""
     from tbench.analysis import power  # noqa: PLC0415 (loads scipy.optimize, which few reports need)
 
@@ -202,7 +203,7 @@ def _long(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-def left_open(judgement: Judgement) -> str | None:
+def left_open(judgement: GateResults) -> str | None:
     """What a PASS cannot know: the runs that did not happen to be bad. None without a PASS."""
     if judgement.verdict is not Verdict.PASS:
         return None
@@ -218,20 +219,20 @@ def unseen_runs(runs: int) -> float:
     return float(1 - ALPHA ** (1 / runs))
 
 
-def declared(judgement: Judgement) -> str | None:
+def declared(judgement: GateResults) -> str | None:
     """Who said before the runs that they would be compared this way; None for the usual way."""
     if judgement.contrast == "welch":
         return None
     return "in the plan, before the runs" if judgement.planned else "by the one who ran this"
 
 
-def objectives(judgement: Judgement) -> list[str]:
+def objectives(judgement: GateResults) -> list[str]:
     """What goodput counts, as the user wrote it."""
     slo = next((row.gate.slo for row in judgement.rows if row.gate.slo), ())
     return [one.text for one in slo]
 
 
-def amount(judgement: Judgement, arm: Replicates) -> str:
+def amount(judgement: GateResults, arm: Replicates) -> str:
     """How many runs an arm has, or how many sessions the history."""
     if judgement.history is not None and arm is judgement.baseline:
         return judgement.history.text
@@ -254,38 +255,38 @@ def margin(gate: Gate) -> str:
     return f"{gate.margin * 100:.4g}{' pp' if gate.scale == 'points' else '%'}"
 
 
-def sides(row: Row) -> tuple[str, str]:
+def sides(row: GateRow) -> tuple[str, str]:
     """The figures of baseline and candidate as people read them, in one unit."""
     both = row.comparison.baseline, row.comparison.candidate
     first, second = (words.figure(value, row.gate.endpoint.unit, beside=both) for value in both)
     return first, second
 
 
-def change(row: Row) -> str:
+def change(row: GateRow) -> str:
     """The change with its sign: per cent of the baseline, or points; for a limit the candidate's figure."""
     if row.gate.scale == "level":
         return words.figure(row.comparison.candidate, row.comparison.unit)
     return words.change(row.comparison.ratio, share=row.gate.scale == "points")
 
 
-def interval(row: Row) -> str:
+def interval(row: GateRow) -> str:
     """The two-sided interval of the change, or of the figure; nothing where there is none."""
     shown = ends(row)
     return "" if shown is None else f"[{', '.join(shown)}]"
 
 
-def change_cell(row: Row) -> str:
+def change_cell(row: GateRow) -> str:
     """The change; a dash where it is not known, or where a level is asked: the candidate's own figure."""
     asked = row.gate.scale != "level" and row.comparison.ratio is not None
     return change(row) if asked else "-"
 
 
-def interval_cell(row: Row) -> str:
+def interval_cell(row: GateRow) -> str:
     """The interval as a cell of a table."""
     return " to ".join(ends(row) or ["-"])
 
 
-def ends(row: Row) -> tuple[str, str] | None:
+def ends(row: GateRow) -> tuple[str, str] | None:
     """The ends of the interval as people read them; None where there is none.
 
     With as many digits as it takes to tell them from the margin, or the limit: an interval that passes

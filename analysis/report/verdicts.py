@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from tbench.analysis.arms import Arm
 from tbench.analysis.comparison import Comparisons, Verdict
-from tbench.analysis.judgement import Judgement
+from tbench.analysis.gate_results import GateResults
 from tbench.analysis.proportions import rates
 from tbench.analysis.replicates import Replicates
 from tbench.analysis.report import tables, words
@@ -25,7 +25,7 @@ HEADLINES = (("ttft", 0.5), ("ttft", 0.95), ("e2e", 0.5), ("e2e", 0.95), ("tpot"
 SHOWN = ("ttft", "e2e", "tpot")
 
 
-def judgement_verdict(found: Judgement, names: Names) -> Html:
+def judgement_verdict(found: GateResults, names: Names) -> Html:
     """The verdict over all, a sentence for each candidate, and what to beware of."""
     cards = [_card(found, arm, names) for arm in found.candidates]
     lines = [*to_decide(found, names), *filter(None, [left_open(found)])]
@@ -85,7 +85,7 @@ def _block(verdict: Verdict, reason: str, *rest: object) -> Html:
     )
 
 
-def _card(found: Judgement, arm: Replicates, names: Names) -> Html:
+def _card(found: GateResults, arm: Replicates, names: Names) -> Html:
     verdict = standing(found, arm)
     word = tag("strong", f"{names[arm.name]}: {verdict.value}. ", class_=f"mark {verdict.value}")
     return tag("li", word, why(found, arm, names))

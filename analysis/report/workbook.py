@@ -7,7 +7,7 @@ from xlsxwriter.worksheet import Worksheet
 
 from tbench.analysis.arms import Arm
 from tbench.analysis.comparison import Comparison, Comparisons
-from tbench.analysis.judge import Judgement, Row
+from tbench.analysis.gate_results import GateResults, GateRow
 from tbench.analysis.report import sentences, words
 from tbench.analysis.report.machine import summaries
 from tbench.analysis.report.sentences import gate_label
@@ -56,7 +56,7 @@ GATED = (
 
 
 def judgement_book(
-    found: Judgement, file: BinaryIO, *, command: str | None, most: int = ROWS
+    found: GateResults, file: BinaryIO, *, command: str | None, most: int = ROWS
 ) -> None:
     """Repeated runs: verdict, gates, and all their runs. Writes to an open binary file."""
     names = shown_names([arm.name for arm in found.arms])
@@ -87,7 +87,7 @@ def judgement_book(
     _rest(book, sides, list(dict.fromkeys(metrics)), most)
 
 
-def _gate(row: Row, arm: str) -> list[Shown]:
+def _gate(row: GateRow, arm: str) -> list[Shown]:
     one, gate = row.comparison, row.gate
     change = {"ratio": "ratio", "points": "share", "level": one.unit}[gate.scale]
     return [

@@ -15,13 +15,12 @@ from calibration.bars import FAILS, PASSES, Outcomes
 from calibration.drifts import random_pairs
 from calibration.runs import arm
 from tbench.analysis.arms import Arm
-from tbench.analysis.case import GateEstimate, at_the_margin, estimate_of
 from tbench.analysis.comparison import Verdict
 from tbench.analysis.gate import parse_gate, parse_gates
+from tbench.analysis.gate_estimate import GateEstimate, at_the_margin, estimate_of
+from tbench.analysis.gate_results import evaluate_gates, gate_rows
 from tbench.analysis.inversion import Truths
-from tbench.analysis.judge import judge
 from tbench.analysis.replicates import Replicates
-from tbench.analysis.ruling import settled
 from tbench.analysis.run_metrics import share
 
 Errors = Callable[[int, float, Generator], Truths]
@@ -90,7 +89,7 @@ class Failing:
             method="",
             strict=at_the_margin(gate, (first, second), estimate),
         )
-        (row,) = settled([case], {"B": ()})
+        (row,) = gate_rows([case], {"B": ()})
         verdict = row.comparison.verdict
         return {(PASSES, None): verdict is Verdict.PASS, (FAILS, None): verdict is Verdict.FAIL}
 
@@ -128,7 +127,7 @@ class Shedding:
                     failed[order[self.n - round(self.slow_share * self.n) :]] = True
                 failed |= random.random(self.n) < self.random_share
             runs[turn].append(arm(latency, place, failed=failed))
-        judgement = judge(_arms(runs), parse_gates(self.margin, self.gates))
+        judgement = evaluate_gates(_arms(runs), parse_gates(self.margin, self.gates))
         return {(PASSES_ANYWAY, None): judgement.verdict is Verdict.PASS}
 
 
@@ -153,5 +152,5 @@ class RarelyBad:
             bad = turn and random.random() < 1 / self.one_in
             y = random.normal(0, 0.01) + (self.one_in * math.log(1.05) if bad else 0.0)
             runs[turn].append(arm(np.exp(np.linspace(-0.01, 0.01, 41) + y), place))
-        (row,) = judge(_arms(runs), parse_gates(None, ["ttft:p50:5%"])).rows
+        (row,) = evaluate_gates(_arms(runs), parse_gates(None, ["ttft:p50:5%"])).rows
         return {(UNSEEN, None): row.comparison.verdict is Verdict.PASS}

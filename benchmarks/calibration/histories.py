@@ -12,7 +12,7 @@ from numpy.random import Generator
 
 from calibration.bars import FAILS, NONE, PASSES, Bar, Cell, Outcomes
 from calibration.runs import MARGIN
-from tbench.analysis.judge_history import differs_by_kind, has_trend, predicted
+from tbench.analysis.evaluate_history import differs_by_kind, has_trend, predicted
 from tbench.analysis.summary import Floats
 
 FLAGGED, EQUAL = "flagged", "A/A passes"

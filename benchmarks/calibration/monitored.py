@@ -3,14 +3,15 @@
 import math
 from dataclasses import dataclass
 
-import numpy as np
 from numpy.random import Generator
 
 from calibration.bars import FAILS, PASSES, Outcomes
 from calibration.drifts import Drift, none, random_pairs
 from calibration.runs import GATES, MARGIN
 from tbench.analysis.comparison import Verdict
-from tbench.analysis.interim import Looks, decide, of_figures
+from tbench.analysis.gate_estimate import GateEstimate, estimate_of
+from tbench.analysis.interim import Decision, Looks, at_look
+from tbench.analysis.run_metrics import Figure
 from tbench.analysis.summary import Floats
 from tbench.analysis.t_tests import difference
 
@@ -44,12 +45,24 @@ class Monitored:
     def _walk(self, a: Floats, b: Floats) -> tuple[Verdict, int]:
         """Where it stops, and at which look."""
         for look, runs in enumerate(self.looks.runs, 1):
-            first, second = (tuple(np.exp(side[:runs]).tolist()) for side in (a, b))
-            standing = of_figures(GATES[0], first, second, runs * 2000)
-            decision = decide([standing], self.looks, look)
+            decision = self._look(a[:runs], b[:runs], look)
             if decision.stop:
                 break
         return decision.verdict, look
+
+    def _look(self, a: Floats, b: Floats, look: int) -> Decision:
+        first, second = (
+            tuple(Figure(value=math.exp(y), n=2000) for y in side.tolist()) for side in (a, b)
+        )
+        estimate = GateEstimate(
+            arm="B",
+            gate=GATES[0],
+            baseline=first,
+            candidate=second,
+            estimate=estimate_of(GATES[0], (first, second), ((), ()), "welch"),
+            method="",
+        )
+        return at_look([estimate.evidence], self.looks, look)
 
     def _peeks(self, a: Floats, b: Floats) -> bool:
         changes = (difference(a[:runs].tolist(), b[:runs].tolist()) for runs in self.looks.runs)

@@ -20,8 +20,8 @@ from calibration.monitored import PEEKING, Monitored
 from calibration.pairs import WRONG
 from calibration.runs import REFUSED, SEES, WELCH, Drifting, Simulated, Unturned
 from calibration.scenes import full, on_sessions, queue, routed
+from tbench.analysis.gate_estimate import Method
 from tbench.analysis.interim import NAMES, Looks
-from tbench.analysis.judgement import Method
 
 GATED = (
     Bar(measure=FPR, points=POINTS, high=0.08),

@@ -20,10 +20,10 @@ from calibration.scenes import Scene
 from tbench.analysis.arms import Arm
 from tbench.analysis.comparison import NO_DIFFERENCE, Verdict
 from tbench.analysis.gate import Gate, parse_gate
+from tbench.analysis.gate_estimate import Method
+from tbench.analysis.gate_results import STOPS, GateResults, evaluate_gates
 from tbench.analysis.inversion import Truths
-from tbench.analysis.judge import Judgement, Method, judge
 from tbench.analysis.replicates import Replicates
-from tbench.analysis.ruling import STOPS
 from tbench.analysis.summary import Floats
 from tbench.analysis.t_tests import difference
 from tbench.replay.columns import NUMBERS, WORDS, Column
@@ -131,7 +131,7 @@ def _outcomes(
 
 def _judged(
     experiment: Experiment, gates: tuple[Gate, ...], truth: float, contrast: Method = "welch"
-) -> Judgement:
+) -> GateResults:
     first, second, turns = experiment
     arms = {False: iter(first), True: (run * truth for run in second)}
     sides: dict[bool, list[Arm]] = {False: [], True: []}
@@ -141,15 +141,15 @@ def _judged(
         Replicates(name=name, runs=tuple(sides[which]))
         for name, which in (("A", False), ("B", True))
     ]
-    return judge(replicates, gates, contrast=contrast, planned=contrast == "trend")
+    return evaluate_gates(replicates, gates, contrast=contrast, planned=contrast == "trend")
 
 
-def _stopped(judgement: Judgement) -> bool:
+def _stopped(judgement: GateResults) -> bool:
     """Whether a caution forbids any verdict on a change."""
     return bool({caution.code for caution in judgement.warnings} & set(STOPS))
 
 
-def _refused(judgement: Judgement) -> bool:
+def _refused(judgement: GateResults) -> bool:
     return judgement.verdict is Verdict.INCONCLUSIVE and "NOT_INTERLEAVED" in {
         caution.code for caution in judgement.warnings
     }

@@ -11,8 +11,8 @@ from tbench.abtest.plan import AbPlan, Slot, experiment
 from tbench.abtest.run_store import RunStore
 from tbench.abtest.runner import DONE, RunResult, check_budget, conduct, missing, outlook
 from tbench.analysis.arms import load_arm
+from tbench.analysis.gate_results import GateResults, evaluate_gates
 from tbench.analysis.interim import Decision, Looks, as_monitored, monitor
-from tbench.analysis.judge import Judgement, judge
 from tbench.analysis.metrics import METRICS
 from tbench.analysis.replicates import Replicates
 from tbench.analysis.report.judgement import judgement_json
@@ -42,7 +42,7 @@ def ab(
     out: str | Path,
     ended: Callable[[RunResult], None] = lambda _: None,
     **words: object,
-) -> Judgement:
+) -> GateResults:
     """Replay one trace to several arms, several times each and in turns, and judge them.
 
     Args:
@@ -114,14 +114,14 @@ def perform(
     return Stopped(ended=last.ended, missing=left, why=why)
 
 
-def verdict(plan: AbPlan, ledger: RunStore) -> Judgement:
+def verdict(plan: AbPlan, ledger: RunStore) -> GateResults:
     """Judge the runs of a finished experiment by the gates that it declared."""
     if (looks := plan.looks) is None:
         return _judged(plan, ledger, plan.repeats)
     return early(plan, ledger) or _at_look(plan, ledger, looks, len(looks.runs))[1]
 
 
-def early(plan: AbPlan, ledger: RunStore) -> Judgement | None:
+def early(plan: AbPlan, ledger: RunStore) -> GateResults | None:
     """What a monitored plan was stopped with before its last look; None where it goes on."""
     looks = plan.looks
     whole = _whole_rounds(plan, ledger)
@@ -137,7 +137,7 @@ def early(plan: AbPlan, ledger: RunStore) -> Judgement | None:
 
 def _at_look(
     plan: AbPlan, ledger: RunStore, looks: Looks, number: int
-) -> tuple[Decision, Judgement]:
+) -> tuple[Decision, GateResults]:
     found = _judged(plan, ledger, looks.runs[number - 1])
     decision = monitor(found, looks, number)
     return decision, as_monitored(found, decision)
@@ -151,10 +151,10 @@ def _whole_rounds(plan: AbPlan, ledger: RunStore) -> int:
     return len(list(whole))
 
 
-def _judged(plan: AbPlan, ledger: RunStore, rounds: int) -> Judgement:
+def _judged(plan: AbPlan, ledger: RunStore, rounds: int) -> GateResults:
     """The runs of the first so many rounds, held against the plan's gates."""
     names = [arm.name for arm in plan.treatments]
-    return judge(
+    return evaluate_gates(
         [_replicates(ledger, name, rounds) for name in names],
         plan.gates,
         contrast=plan.contrast,
@@ -170,7 +170,7 @@ def _replicates(ledger: RunStore, arm: str, rounds: int) -> Replicates:
     )
 
 
-def result_json(plan: AbPlan, found: Judgement) -> dict[str, Any]:
+def result_json(plan: AbPlan, found: GateResults) -> dict[str, Any]:
     """What `tbench ab --json` prints (docs/json.md): the judgement, the plan, and each run's figures."""
     judged = judgement_json(found)
     arms = [
@@ -182,7 +182,7 @@ def result_json(plan: AbPlan, found: Judgement) -> dict[str, Any]:
     return {**judged, "arms": arms, "runs": runs, "variance": variance, "plan": plan.written}
 
 
-def spreads(found: Judgement) -> Iterator[Spread]:
+def spreads(found: GateResults) -> Iterator[Spread]:
     """What differed from run to run at each gated quantile, and what of it a run's requests explain."""
     gated = {
         (row.gate.metric, row.gate.quantile)
@@ -193,7 +193,7 @@ def spreads(found: Judgement) -> Iterator[Spread]:
         yield spread(found.arms, METRICS[metric], quantile)
 
 
-def _runs(found: Judgement) -> Iterator[dict[str, Any]]:
+def _runs(found: GateResults) -> Iterator[dict[str, Any]]:
     for arm in found.arms:
         for run in arm.runs:
             part = run.run.header["experiment"]

@@ -27,7 +27,7 @@ from tbench.abtest.run_store import PLAN, RunStore
 from tbench.abtest.runner import Outlook, missing, outlook
 from tbench.abtest.view import Progress, board
 from tbench.analysis.comparison import Verdict
-from tbench.analysis.judgement import Judgement
+from tbench.analysis.gate_results import GateResults
 from tbench.analysis.power import plan_warning
 from tbench.analysis.report.ci import judgement_junit, judgement_markdown
 from tbench.analysis.report.judgement import judgement_text
@@ -91,7 +91,7 @@ def conducted(plan: AbPlan, out: Path | None, shared: Shared, *, as_json: bool) 
     return EXITS[found.verdict]
 
 
-def _between(found: Judgement) -> Iterator[str]:
+def _between(found: GateResults) -> Iterator[str]:
     """The spread that intervals are made of, and whether more runs narrow it, or more requests in each."""
     for spread in spreads(found):
         if spread.sd is None:
@@ -103,7 +103,7 @@ def _between(found: Judgement) -> Iterator[str]:
         yield f"spread     {label}: between-run CV {spread.sd:.1%}, within-run {within}{advice}"
 
 
-def _report(found: Judgement, folder: Path, whole: str, shared: Shared) -> None:
+def _report(found: GateResults, folder: Path, whole: str, shared: Shared) -> None:
     """Write what people and CI read beside the runs, and what was asked for besides."""
     from tbench.analysis.report.page import judgement_report
     from tbench.analysis.report.workbook import judgement_book

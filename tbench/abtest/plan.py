@@ -12,9 +12,8 @@ import orjson
 
 from tbench.abtest.options import FORM, AbOptions, Kind
 from tbench.analysis.gate import Gate, parse_gates
+from tbench.analysis.gate_estimate import LEAST_RUNS, Method
 from tbench.analysis.interim import Looks
-from tbench.analysis.judge import LEAST_RUNS
-from tbench.analysis.judgement import Method
 from tbench.analysis.slo import parse_slo
 from tbench.capture.errors import InputError
 from tbench.capture.exchange import Headers

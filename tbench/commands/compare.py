@@ -15,7 +15,8 @@ from tbench.flags import verb
 
 if TYPE_CHECKING:
     from tbench.analysis.gate import Gate
-    from tbench.analysis.judgement import Judgement, Method
+    from tbench.analysis.gate_estimate import Method
+    from tbench.analysis.gate_results import GateResults
     from tbench.replay.warmup import Warmup
 
 
@@ -44,7 +45,7 @@ class Outlets:
         return bool(self.junit or self.markdown or self.shared)
 
 
-def published(found: "Judgement", outlets: Outlets) -> int:
+def published(found: "GateResults", outlets: Outlets) -> int:
     """Print the judgement and write its files; returns the exit code of its verdict."""
     from tbench.analysis.comparison import Verdict
     from tbench.analysis.report.ci import judgement_junit, judgement_markdown
@@ -68,7 +69,7 @@ def published(found: "Judgement", outlets: Outlets) -> int:
     return exits[found.verdict]
 
 
-def _share(found: "Judgement", shared: Shared) -> None:
+def _share(found: "GateResults", shared: Shared) -> None:
     from tbench.analysis.report.page import judgement_report
     from tbench.analysis.report.workbook import judgement_book
     from tbench.commands.output import command_line
@@ -146,7 +147,7 @@ def judged(runs: Sequence[Path], asked: Asked, outlets: Outlets) -> int:
 
 def _gated(runs: Sequence[Path], asked: Asked, outlets: Outlets) -> int:
     """Judge and publish; the exit code says the verdict. Each path is an arm, the first the baseline."""
-    from tbench.analysis.judge import judge
+    from tbench.analysis.gate_results import evaluate_gates
     from tbench.analysis.replicates import load_replicates
 
     gates, warmup = asked.read()
@@ -160,26 +161,26 @@ def _gated(runs: Sequence[Path], asked: Asked, outlets: Outlets) -> int:
         )
     contrast: Method = "trend" if asked.trend else "welch"
     arms = [load_replicates(run) for run in runs]
-    return published(judge(arms, gates, contrast=contrast, warmup=warmup), outlets)
+    return published(evaluate_gates(arms, gates, contrast=contrast, warmup=warmup), outlets)
 
 
 def _by_history(history: Path, runs: Sequence[Path], asked: Asked, outlets: Outlets) -> int:
     """Judge the runs of one arm against a baseline file, and publish."""
+    from tbench.analysis.evaluate_history import evaluate_history
     from tbench.analysis.history import read_history
-    from tbench.analysis.judge_history import judge_history
     from tbench.analysis.replicates import load_replicates
 
     if asked.trend:
         raise InputError("--trend is for runs that took turns; a baseline file has sessions")
     gates, warmup = asked.read()
-    found = judge_history(read_history(history), load_replicates(*runs), gates, warmup)
+    found = evaluate_history(read_history(history), load_replicates(*runs), gates, warmup)
     return published(found, outlets)
 
 
 def _kept(history: Path, runs: Sequence[Path], asked: Asked, *, as_json: bool) -> int:
     """Append the runs of one arm to a baseline file as a session. Returns 0."""
+    from tbench.analysis.evaluate_history import LEAST_SESSIONS, session_of
     from tbench.analysis.history import History, appended, read_history, write_history
-    from tbench.analysis.judge_history import LEAST_SESSIONS, session_of
     from tbench.analysis.replicates import load_replicates
     from tbench.analysis.report.machine import dump
 

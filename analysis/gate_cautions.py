@@ -1,7 +1,7 @@
-"""Reservations: the cautions of a judgement. Of runs, of the shared requests, of one candidate's change.
+"""Gate cautions: what to beware of in repeated runs, in the requests they share, in a candidate's change.
 
 What holds of the requests is checked as for one pair of runs (analysis.cautions), on all runs pooled.
-`analysis.ruling` says which of these forbid a verdict.
+`analysis.gate_results` says which of these forbid a verdict.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,16 +11,15 @@ from typing import Final
 import numpy as np
 
 from tbench.analysis.arms import Arm
-from tbench.analysis.case import LEAST_RUNS, GateEstimate
 from tbench.analysis.cautions import ComparedArms, cautions
 from tbench.analysis.gate import MORE_FAILURES
-from tbench.analysis.judgement import Method
+from tbench.analysis.gate_estimate import LEAST_RUNS, GateEstimate, Method
 from tbench.analysis.pairing import ArmRuns, CommonRequests, Match, RunView
 from tbench.analysis.proportions import ErrorDifference
 from tbench.analysis.replicates import Replicates, begun, drawn, interleaved
 from tbench.analysis.run_metrics import ERRORS, Figure, endpoint
 from tbench.analysis.summary import Caution
-from tbench.analysis.t_tests import Estimate, difference
+from tbench.analysis.t_tests import difference
 from tbench.capture.terminal import plural
 from tbench.replay.columns import Column
 from tbench.replay.runfile import Run, recount
@@ -64,13 +63,13 @@ def _errors(
 ) -> ErrorDifference:
     shares = [[float(run.arm.failed[run.places].mean()) for run in group.runs] for group in groups]
     first, second = (float(np.mean(side)) for side in shares)
-    found = difference(shares[0], shares[1]) if min(map(len, shares)) > 1 else None
+    change = difference(shares[0], shares[1]) if min(map(len, shares)) > 1 else None
     return ErrorDifference(
         baseline=first,
         candidate=second,
         difference=second - first,
-        low=found.low if found else -1.0,
-        high=found.high if found else 1.0,
+        low=change.low if change else -1.0,
+        high=change.high if change else 1.0,
         method="Welch t on the runs' shares",
         n_baseline=len(places[0]),
         n_candidate=len(places[1]),
@@ -118,7 +117,7 @@ def _joined(words: Iterator[str | None]) -> str | None:
 def _gaps(runs: Sequence[Arm]) -> tuple[Column, Column]:
     each = [run.token_gaps() for run in runs]
     starts = accumulate((len(gaps) for _, gaps in each), initial=0)
-    offsets = [one[:-1] + start for (one, _), start in zip(each, starts, strict=False)]
+    offsets = [part[:-1] + start for (part, _), start in zip(each, starts, strict=False)]
     gaps = np.concatenate([gaps for _, gaps in each])
     return np.concatenate([*offsets, [len(gaps)]]), gaps
 
@@ -140,7 +139,7 @@ NAMED: Final = 3
 """So many runs are named, the rest counted."""
 
 
-def of_runs(arm: Replicates) -> Iterator[Caution]:
+def run_cautions(arm: Replicates) -> Iterator[Caution]:
     """What is wrong with single runs of an arm, or between them."""
     for run in arm.runs:
         if run.invalid_because:
@@ -158,10 +157,10 @@ def of_runs(arm: Replicates) -> Iterator[Caution]:
             "beside the runs and is not counted",
         )
     for what in ("model", "target", "pacing"):
-        if len(found := sorted({str(getattr(run, what)) for run in arm.runs})) > 1:
+        if len(values := sorted({str(getattr(run, what)) for run in arm.runs})) > 1:
             yield Caution(
                 code="MIXED_ARM",
-                text=f"the runs of {arm.name} differ in their {what}: {_listed(found)}",
+                text=f"the runs of {arm.name} differ in their {what}: {_listed(values)}",
             )
 
 
@@ -183,59 +182,60 @@ def _listed(names: Sequence[str]) -> str:
     return ", ".join(names[:NAMED]) + (f" and {more:,} more" if more > 0 else "")
 
 
-def of_requests(whole: CommonRequests) -> Iterator[Caution]:
+def request_cautions(common: CommonRequests) -> Iterator[Caution]:
     """Which requests are compared, and which are not."""
-    if whole.dropped:
+    if common.dropped:
         yield Caution(
             code="WARMUP",
-            text=f"{plural(whole.dropped, 'request')} of every run left out as warm-up",
+            text=f"{plural(common.dropped, 'request')} of every run left out as warm-up",
         )
-    if whole.lacking:
-        runs = [f"{run.path} lacks {count:,}" for run, count in whole.lacking]
+    if common.lacking:
+        runs = [f"{run.path} lacks {count:,}" for run, count in common.lacking]
         yield Caution(
             code="PARTIAL_OVERLAP",
-            text=f"{whole.n:,} requests are in every run and compared, of {whole.everything:,} in any: "
+            text=f"{common.n:,} requests are in every run and compared, of {common.everything:,} in any: "
             f"{_listed(runs)}",
         )
 
 
-def of_candidate(
+def candidate_cautions(
     arms: tuple[Replicates, Replicates],
     groups: tuple[ArmRuns, ArmRuns],
-    cases: Sequence[GateEstimate],
+    estimates: Sequence[GateEstimate],
     contrast: Method,
 ) -> Iterator[Caution]:
     """What stands between a candidate and the baseline."""
     yield from _order(*arms, contrast)
     yield from cautions(pooled(*groups), POOLED)
-    if lying := [case for case in cases if _survivors_lie(case)]:
-        changes = (f"{case.gate.text}: {_both_changes(case)}" for case in lying)
+    if lying := [each for each in estimates if _survivors_lie(each)]:
+        changes = (f"{each.gate.text}: {_both_changes(each)}" for each in lying)
         yield Caution(
             code="SURVIVOR_BIAS",
             text="of the answers alone, and with every failure as the slowest request: "
             f"{'; '.join(changes)}",
         )
-    first, second = (failures_of(group.runs) for group in groups)
-    yield from failures_rose(first, second, cases)
+    first, second = (failure_figures(group.runs) for group in groups)
+    yield from failures_rose(first, second, estimates)
 
 
-def failures_of(runs: Sequence[RunView]) -> tuple[Figure, ...]:
+def failure_figures(runs: Sequence[RunView]) -> tuple[Figure, ...]:
     """How many requests of each run failed."""
     return tuple(endpoint(ERRORS, None).figure(run, ()) for run in runs)
 
 
 def failures_rose(
-    baseline: Sequence[Figure], candidate: Sequence[Figure], cases: Sequence[GateEstimate]
+    baseline: Sequence[Figure], candidate: Sequence[Figure], estimates: Sequence[GateEstimate]
 ) -> Iterator[Caution]:
     """Whether more requests fail than may, by a gate on errors or by the usual margin.
 
     A baseline that does not say how many failed (a file of an older version) counts as one without failures.
     """
     first, second = (
-        sum(one.events for one in side) / max(1, sum(one.n for one in side))
+        sum(figure.events for figure in side) / max(1, sum(figure.n for figure in side))
         for side in (baseline, candidate)
     )
-    named = (c.gate.margin for c in cases if c.gate.metric == ERRORS and c.gate.limit is None)
+    gates = [estimate.gate for estimate in estimates]
+    named = (gate.margin for gate in gates if gate.metric == ERRORS and gate.limit is None)
     if second - first > max(named, default=MORE_FAILURES):
         before = f"{first:.2%}" if baseline else "an unknown share"
         yield Caution(
@@ -274,27 +274,26 @@ def _order(baseline: Replicates, candidate: Replicates, contrast: Method) -> Ite
         )
 
 
-def _survivors_lie(case: GateEstimate) -> bool:
+def _survivors_lie(estimate: GateEstimate) -> bool:
     """Whether a PASS, or a gain, comes from failing what was slow."""
-    evidence = case.evidence
-    found, strict = evidence.worsening, evidence.strict
-    if case.gate.quantile is None or found is None or found == strict:
+    gate, evidence = estimate.gate, estimate.evidence
+    worsening, strict = evidence.worsening, evidence.strict
+    if gate.quantile is None or worsening is None or worsening == strict:
         return False
-    threshold = case.gate.threshold
-    if found.most < threshold and (strict is None or strict.most >= threshold):
+    if worsening.most < gate.threshold and (strict is None or strict.most >= gate.threshold):
         return True
-    gained = case.gate.limit is None and found.value < -NOISE
+    gained = gate.limit is None and worsening.value < -NOISE
     return gained and (strict is None or strict.value > NOISE)
 
 
-def _both_changes(case: GateEstimate) -> str:
+def _both_changes(estimate: GateEstimate) -> str:
     """Of the answers alone, and with the failures."""
-    plain, strict = case.evidence.worsening, case.evidence.strict
-    return " and ".join(
-        "among the failures" if one is None else _shown(case, one) for one in (plain, strict)
-    )
-
-
-def _shown(case: GateEstimate, found: Estimate) -> str:
-    value = case.gate.shown(found.value)
-    return f"{value - 1:+.1%}" if case.gate.limit is None else f"{value * 1e3:.3g} ms"
+    gate, evidence = estimate.gate, estimate.evidence
+    changes = []
+    for worsening in (evidence.worsening, evidence.strict):
+        if worsening is None:
+            changes.append("among the failures")
+            continue
+        value = gate.shown(worsening.value)
+        changes.append(f"{value - 1:+.1%}" if gate.limit is None else f"{value * 1e3:.3g} ms")
+    return " and ".join(changes)

@@ -1,10 +1,10 @@
-"""Case: one gate for one candidate: the figure of every run, and what the runs say of the change.
+"""Gate estimate: one gate for one candidate, the figure of every run and what the runs say of the change.
 
 The run is the unit: y is the logarithm of a run's quantile or rate, or its share itself.
 """
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -12,8 +12,8 @@ import numpy as np
 
 from tbench.analysis.comparison import NO_DIFFERENCE, Comparison, Verdict
 from tbench.analysis.contrast import FINDINGS
+from tbench.analysis.decide import BURST, GateEvidence
 from tbench.analysis.gate import Gate
-from tbench.analysis.judgement import BURST, Evidence, Method
 from tbench.analysis.metrics import METRICS, Metric
 from tbench.analysis.pairing import ArmRuns, RunView
 from tbench.analysis.quantiles import ordered, quantile
@@ -42,12 +42,13 @@ def trend(
     place = np.array([*at[0], *at[1]], dtype=float)
     design = np.column_stack([np.ones_like(y), arm, place - place.mean()])
     inverse = np.linalg.inv(design.T @ design)
-    found = inverse @ design.T @ y
+    coefficients = inverse @ design.T @ y
     df = len(y) - design.shape[1]
-    variance = float(((y - design @ found) ** 2).sum()) / df * float(inverse[1, 1])
-    return student(float(found[1]), math.sqrt(max(variance, sum(floors))), df)
+    variance = float(((y - design @ coefficients) ** 2).sum()) / df * float(inverse[1, 1])
+    return student(float(coefficients[1]), math.sqrt(max(variance, sum(floors))), df)
 
 
+Method = Literal["welch", "trend"]
 LEAST_RUNS: Final = 3
 """With fewer there are one or two degrees of freedom, and no interval worth showing."""
 HIDDEN: Final = "it lies among the timeouts"
@@ -58,7 +59,7 @@ NONE_LEFT: Final = "it is zero"
 class GateEstimate:
     """The figures of each arm's runs, and the estimate on y's scale; None where it cannot be made.
 
-    `strict` is what a PASS needs besides (`analysis.judgement.Evidence`), by default the estimate alone.
+    `strict` is what a PASS needs besides (`analysis.decide.GateEvidence`), by default the estimate alone.
     `lag_s` is by how much the client's own lag can have raised the candidate's figure over the baseline's,
     and by how much it can have lowered it, seconds. `stops` are codes of cautions that forbid a verdict on
     this gate alone.
@@ -81,20 +82,20 @@ class GateEstimate:
         return next((figure.refusal for figure in sides if figure.refusal), None)
 
     @property
-    def evidence(self) -> Evidence:
-        """What there is to decide by."""
-        strict = self.estimate if self.strict == "alike" else self.strict
-        return Evidence(
+    def evidence(self) -> GateEvidence:
+        """What there is to decide by, turned so that more is worse."""
+        estimates = (self.estimate, self.estimate if self.strict == "alike" else self.strict)
+        worsening, strict = (
+            each.negated if each is not None and self.gate.higher else each for each in estimates
+        )
+        return GateEvidence(
             gate=self.gate,
-            worsening=self._turned(self.estimate),
-            strict=self._turned(strict),
+            worsening=worsening,
+            strict=strict,
             lag=self._lag,
             spotless=self._spotless,
+            lost=self.lost is not None,
         )
-
-    def _turned(self, found: Estimate | None) -> Estimate | None:
-        """So that more is worse."""
-        return found.negated if found is not None and self.gate.higher else found
 
     @property
     def _lag(self) -> tuple[float, float]:
@@ -112,11 +113,20 @@ class GateEstimate:
         limit, gate = self.gate.limit is not None, self.gate
         sides = self.candidate if limit else (*self.baseline, *self.candidate)
         if gate.endpoint.scale != "points" or any(
-            one.events != (one.n if gate.higher else 0) for one in sides
+            figure.events != (figure.n if gate.higher else 0) for figure in sides
         ):
             return None
-        first = 0 if limit else sum(one.n for one in self.baseline)
-        return first, sum(one.n for one in self.candidate)
+        first = 0 if limit else sum(figure.n for figure in self.baseline)
+        return first, sum(figure.n for figure in self.candidate)
+
+    @property
+    def rise(self) -> float:
+        """By how much larger the candidate's share of events is."""
+        first, second = (
+            sum(figure.events for figure in side) / max(1, sum(figure.n for figure in side))
+            for side in (self.baseline, self.candidate)
+        )
+        return second - first
 
     @property
     def lost(self) -> str | None:
@@ -124,23 +134,29 @@ class GateEstimate:
         if len(self.candidate) < LEAST_RUNS or self.refusal or self.gate.scale == "points":
             return None
         worst = 0.0 if self.gate.higher else math.inf
-        if any(one.value != worst for one in self.candidate):
+        if any(figure.value != worst for figure in self.candidate):
             return None
-        if self.gate.limit is None and any(one.value == worst for one in self.baseline):
+        if self.gate.limit is None and any(figure.value == worst for figure in self.baseline):
             return None
         return f"{HIDDEN if worst else NONE_LEFT} in every run of the candidate"
 
 
-def make_case(gate: Gate, baseline: ArmRuns, candidate: ArmRuns, contrast: Method) -> GateEstimate:
+def estimate_gate(
+    gate: Gate, baseline: ArmRuns, candidate: ArmRuns, contrast: Method
+) -> GateEstimate:
     """The figures of all runs, and Welch's or the trend's difference; the candidate's level for a limit."""
     groups = (baseline, candidate)
-    sides = _sides(groups, lambda run: gate.endpoint.figure(run, gate.slo))
+    figure = gate.endpoint.figure
+    sides = (
+        tuple(figure(run, gate.slo) for run in baseline.runs),
+        tuple(figure(run, gate.slo) for run in candidate.runs),
+    )
     estimate = estimate_of(gate, sides, (baseline.at, candidate.at), contrast)
     strict: Estimate | Literal["alike"] | None = "alike"
     if gate.endpoint.scale == "points":
         strict = at_the_margin(gate, sides, estimate)
     elif any(worst := [worst_figures(gate, group) for group in groups]):
-        first, second = (one or side for one, side in zip(worst, sides, strict=True))
+        first, second = (figures or side for figures, side in zip(worst, sides, strict=True))
         strict = estimate_of(gate, (first, second), (baseline.at, candidate.at), contrast)
     return GateEstimate(
         arm=candidate.name,
@@ -148,18 +164,13 @@ def make_case(gate: Gate, baseline: ArmRuns, candidate: ArmRuns, contrast: Metho
         baseline=sides[0],
         candidate=sides[1],
         estimate=estimate,
-        method=make_method(gate, tuple(map(len, sides)), estimate, contrast),
+        method=_method(gate, sides, estimate, contrast),
         strict=strict,
         lag_s=_lag_s(gate, groups),
     )
 
 
 Sides = tuple[tuple[Figure, ...], tuple[Figure, ...]]
-
-
-def _sides(groups: tuple[ArmRuns, ArmRuns], figure: Callable[[RunView], Figure]) -> Sides:
-    first, second = (tuple(figure(run) for run in group.runs) for group in groups)
-    return first, second
 
 
 def estimate_of(
@@ -192,16 +203,16 @@ def _lag_s(gate: Gate, groups: tuple[ArmRuns, ArmRuns]) -> tuple[float, float]:
         np.mean([_late(run, metric, p) for run in group.runs], axis=0).tolist() for group in groups
     ]
     apart = [second - first for first, second in zip(*means, strict=True)]
-    return max(0.0, *apart), max(0.0, *(-one for one in apart))
+    return max(0.0, *apart), max(0.0, *(-lag for lag in apart))
 
 
 def _late(run: RunView, metric: Metric, p: float) -> tuple[float, float]:
-    found, punctual = run.values(metric), run.punctual(metric)
+    measured, punctual = run.values(metric), run.punctual(metric)
     with np.errstate(invalid="ignore"):  # of a timeout nothing is known
-        lag = ordered(found - punctual)
+        lag = ordered(measured - punctual)
     if not len(lag):
         return 0.0, 0.0
-    plain, without = (quantile(ordered(side), p) for side in (found, punctual))
+    plain, without = (quantile(ordered(side), p) for side in (measured, punctual))
     return (plain - without if math.isfinite(plain) else 0.0), quantile(lag, p)
 
 
@@ -213,11 +224,11 @@ def _off(seconds: float, figure: float) -> float:
 def known(gate: Gate, figures: Sequence[Figure]) -> bool:
     """Whether y can be made of every figure."""
     least = -math.inf if gate.endpoint.scale == "points" else 0.0
-    return all(math.isfinite(one.value) and one.value > least for one in figures)
+    return all(math.isfinite(figure.value) and figure.value > least for figure in figures)
 
 
-def _y(gate: Gate, figures: Iterable[Figure]) -> list[float]:
-    return [gate.y(one.value) for one in figures]
+def _y(gate: Gate, figures: Sequence[Figure]) -> list[float]:
+    return [gate.y(figure.value) for figure in figures]
 
 
 def difference_of(
@@ -245,11 +256,11 @@ def level_of(gate: Gate, side: tuple[Figure, ...]) -> Estimate | None:
 
 def burst(figures: Sequence[Figure]) -> float:
     """How many events come at once, typically: the variance of their counts over that of single ones."""
-    ordered = [one for one in figures if one.clumps is not None and 0 < one.events < one.n]
-    if not ordered:
+    mixed = [run for run in figures if run.clumps is not None and 0 < run.events < run.n]
+    if not mixed:
         return BURST
-    single = sum(one.events * (1 - one.events / one.n) for one in ordered)
-    return max(1.0, sum(one.clumps or 0.0 for one in ordered) / single)
+    single = sum(run.events * (1 - run.events / run.n) for run in mixed)
+    return max(1.0, sum(run.clumps or 0.0 for run in mixed) / single)
 
 
 def least_variance(gate: Gate, side: Sequence[Figure], size: float = 1.0) -> float:
@@ -260,83 +271,80 @@ def least_variance(gate: Gate, side: Sequence[Figure], size: float = 1.0) -> flo
     """
     if gate.endpoint.scale != "points":
         return 0.0
-    n = sum(one.n for one in side) / size
-    share = (sum(one.events for one in side) / size + 1) / (n + 2)
+    n = sum(figure.n for figure in side) / size
+    share = (sum(figure.events for figure in side) / size + 1) / (n + 2)
     return share * (1 - share) / (n + 2)
 
 
-def at_the_margin(gate: Gate, sides: Sides, found: Estimate | None) -> Estimate | None:
+def at_the_margin(gate: Gate, sides: Sides, estimate: Estimate | None) -> Estimate | None:
     """The estimate with the spread that shares have in bursts, the candidate's if it were at the margin.
 
     Rare events have the smaller spread the fewer of them one happens to see, so that bounds would pass too
     easily. Of the variance what bursts explain grows with the share, what runs differ by with its square.
     """
-    if found is None:
+    if estimate is None:
         return None
     size = burst((*sides[0], *sides[1]))
     more = 0.0
     rises = (_rise(gate, sides, size), 1.0)
     for side, rise in zip(sides[::-1][: 1 if gate.limit is not None else 2], rises, strict=False):
-        seen = float(np.var([one.value for one in side], ddof=1)) / len(side)
+        seen = float(np.var([figure.value for figure in side], ddof=1)) / len(side)
         bursts = least_variance(gate, side, size)
         at_margin = bursts * rise + max(0.0, seen - bursts) * rise**2
         more += at_margin - max(seen, least_variance(gate, side))
-    return found.widened(max(0.0, more))
+    return estimate.widened(max(0.0, more))
 
 
 def _rise(gate: Gate, sides: Sides, size: float) -> float:
     """How many times what the candidate shows of bad requests its share is at the margin; at least once."""
-    bad = [[one.n - one.events if gate.higher else one.events for one in side] for side in sides]
-    n = sum(one.n for one in sides[1])
-    base = 0.0 if gate.limit is not None else sum(bad[0]) / sum(one.n for one in sides[0])
-    return max(1.0, (base + gate.allowance) * (n + 2 * size) / (sum(bad[1]) + size))
+    bad = [
+        sum(figure.n - figure.events if gate.higher else figure.events for figure in side)
+        for side in sides
+    ]
+    n = sum(figure.n for figure in sides[1])
+    base = 0.0 if gate.limit is not None else bad[0] / sum(figure.n for figure in sides[0])
+    return max(1.0, (base + gate.allowance) * (n + 2 * size) / (bad[1] + size))
 
 
-def make_method(gate: Gate, runs: tuple[int, ...], found: Estimate | None, contrast: Method) -> str:
-    """How the estimate was made, for those who read the report; `runs` of baseline and candidate."""
-    if found is None:
+def _method(gate: Gate, sides: Sides, estimate: Estimate | None, contrast: Method) -> str:
+    """How the estimate was made, for those who read the report."""
+    if estimate is None:
         return "refused"
     what = "shares" if gate.endpoint.scale == "points" else "log-quantiles"
     if gate.quantile is None and gate.endpoint.scale == "ratio":
         what = "log-rates"
     if gate.limit is not None:
-        return f"Student t on per-run {what}, R={runs[1]}, df {found.df:.0f}"
-    both = f"R={runs[0]}+{runs[1]}"
+        return f"Student t on per-run {what}, R={len(sides[1])}, df {estimate.df:.0f}"
+    both = f"R={len(sides[0])}+{len(sides[1])}"
     if contrast == "trend":
-        return f"least squares of per-run {what} on arm + run index, {both}, df {found.df:.0f}"
-    return f"Welch t on per-run {what}, {both}, df {found.df:.1f}"
+        return f"least squares of per-run {what} on arm + run index, {both}, df {estimate.df:.0f}"
+    return f"Welch t on per-run {what}, {both}, df {estimate.df:.1f}"
 
 
-def comparison(case: GateEstimate) -> Comparison:
-    """The case as a comparison, yet without a verdict."""
-    gate, found = case.gate, case.estimate
-    low, high = _ends(gate, case.evidence.interval)
+def comparison(estimate: GateEstimate) -> Comparison:
+    """The estimate as a comparison, yet without a verdict."""
+    gate, change = estimate.gate, estimate.estimate
+    low, high = None, None
+    if (worse := estimate.evidence.interval) is not None:
+        low, high = map(gate.shown, (-worse[1], -worse[0]) if gate.higher else worse)
     return Comparison(
         metric=gate.metric,
         unit=gate.endpoint.unit,
         quantile=gate.quantile if gate.quantile is not None else 0.0,
-        baseline=_centre(gate, case.baseline),
-        candidate=_centre(gate, case.candidate),
-        ratio=None if found is None or gate.limit is not None else gate.shown(found.value),
+        baseline=_centre(gate, estimate.baseline),
+        candidate=_centre(gate, estimate.candidate),
+        ratio=None if change is None or gate.limit is not None else gate.shown(change.value),
         low=low,
         high=high,
-        confidence="none" if found is None else "90%",
-        method=case.method,
-        n_baseline=sum(one.n for one in case.baseline),
-        n_candidate=sum(one.n for one in case.candidate),
-        runs=(len(case.baseline), len(case.candidate)),
+        confidence="none" if change is None else "90%",
+        method=estimate.method,
+        n_baseline=sum(figure.n for figure in estimate.baseline),
+        n_candidate=sum(figure.n for figure in estimate.candidate),
+        runs=(len(estimate.baseline), len(estimate.candidate)),
         verdict=Verdict.INCONCLUSIVE,
-        finding=_finding(gate, found),
-        refusal=case.refusal,
+        finding=_finding(gate, change),
+        refusal=estimate.refusal,
     )
-
-
-def _ends(gate: Gate, worse: tuple[float, float] | None) -> tuple[float | None, float | None]:
-    """An interval of the worsening as one of the change."""
-    if worse is None:
-        return None, None
-    low, high = (-worse[1], -worse[0]) if gate.higher else worse
-    return gate.shown(low), gate.shown(high)
 
 
 def _centre(gate: Gate, figures: Sequence[Figure]) -> float | None:
@@ -346,11 +354,11 @@ def _centre(gate: Gate, figures: Sequence[Figure]) -> float | None:
     return gate.shown(float(np.mean(_y(gate, figures))))
 
 
-def _finding(gate: Gate, found: Estimate | None) -> str | None:
-    if found is None or gate.limit is not None:
+def _finding(gate: Gate, change: Estimate | None) -> str | None:
+    if change is None or gate.limit is not None:
         return None
     of = gate.endpoint
     below, above = FINDINGS["neutral" if of.scale == "points" else of.better]
-    if found.high < 0:
+    if change.high < 0:
         return below
-    return above if found.low > 0 else NO_DIFFERENCE
+    return above if change.low > 0 else NO_DIFFERENCE

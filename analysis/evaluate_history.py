@@ -1,4 +1,4 @@
-"""Judge against a history: the runs of one arm held against where one more session would lie.
+"""Evaluate against a history: the runs of one arm held against where one more session would lie.
 
 Runs of other days do not take turns with those of today, so no run is a unit here: the session is. Each
 has one y, the mean over its runs; today's is one new draw, and its prediction interval by Student's t,
@@ -15,21 +15,25 @@ from urllib.parse import urlsplit
 import numpy as np
 from scipy import special
 
-from tbench.analysis.case import (
+from tbench.analysis.gate import Gate
+from tbench.analysis.gate_cautions import (
+    failure_figures,
+    failures_rose,
+    request_cautions,
+    run_cautions,
+)
+from tbench.analysis.gate_estimate import (
     GateEstimate,
     at_the_margin,
+    estimate_gate,
     known,
     least_variance,
-    make_case,
     worst_figures,
 )
-from tbench.analysis.gate import Gate
+from tbench.analysis.gate_results import GateResults, conclude, gate_rows
 from tbench.analysis.history import History, Session
-from tbench.analysis.judgement import Judgement, conclude
 from tbench.analysis.pairing import ArmRuns, CommonRequests, RunView, shared
 from tbench.analysis.replicates import Replicates
-from tbench.analysis.reservations import failures_of, failures_rose, of_requests, of_runs
-from tbench.analysis.ruling import settled
 from tbench.analysis.run_metrics import ERRORS, Figure
 from tbench.analysis.summary import Caution
 from tbench.analysis.t_tests import Estimate, student
@@ -41,7 +45,7 @@ from tbench.replay.warmup import Warmup
 
 def name_of(gate: Gate) -> str:
     """What a gate looks at, as a history names it: goodput with its objectives."""
-    slo = ",".join(one.text for one in gate.slo)
+    slo = ",".join(objective.text for objective in gate.slo)
     return f"{gate.what} {slo}" if slo else gate.what
 
 
@@ -63,8 +67,8 @@ def recorded_at(arm: Replicates) -> str:
 def session_of(arm: Replicates, gates: Sequence[Gate], warmup: Warmup | None = None) -> Session:
     """The runs of one arm as a session. Raises InputError unless they are whole, valid and of one trace."""
     _check_session(arm)
-    whole = shared([arm], warmup)
-    figures = dict(_figures(whole.groups[0].runs, gates))
+    common = shared([arm], warmup)
+    figures = dict(_figures(common.groups[0].runs, gates))
     first = arm.runs[0]
     return Session(
         recorded=recorded_at(arm),
@@ -74,7 +78,7 @@ def session_of(arm: Replicates, gates: Sequence[Gate], warmup: Warmup | None = N
         target=host_of(first.target),
         pacing=first.pacing,
         versions=dict(first.run.header.get("versions") or {}),
-        requests=whole.n,
+        requests=common.n,
         figures=figures,
     )
 
@@ -83,7 +87,7 @@ def _check_session(arm: Replicates) -> None:
     sources = {run.source for run in arm.runs}
     if len(sources) > 1 or None in sources:
         raise InputError(f"{arm.name}: a session holds runs of one trace that has an id")
-    for caution in of_runs(arm):
+    for caution in run_cautions(arm):
         if caution.code in ("INVALID_RUN", "PARTIAL_RUN", "MIXED_ARM"):
             raise InputError(f"{caution.code}: {caution.text}; no baseline can be made of it")
 
@@ -92,15 +96,15 @@ def _figures(
     runs: Sequence[RunView], gates: Sequence[Gate]
 ) -> Iterator[tuple[str, tuple[Figure, ...]]]:
     for gate in gates:
-        found = tuple(gate.endpoint.figure(run, gate.slo) for run in runs)
-        why = next((one.refusal for one in found if one.refusal), None)
+        figures = tuple(gate.endpoint.figure(run, gate.slo) for run in runs)
+        why = next((figure.refusal for figure in figures if figure.refusal), None)
         if why and gate.usual:
             continue
-        if why or not all(0 <= one.value < float("inf") for one in found):
+        if why or not all(0 <= figure.value < math.inf for figure in figures):
             raise InputError(f"{gate.what}: no baseline ({why or 'it lies among the timeouts'})")
-        yield name_of(gate), found
+        yield name_of(gate), figures
     if not any(gate.metric == ERRORS for gate in gates):
-        yield ERRORS, failures_of(runs)  # without which nobody can say that they rose
+        yield ERRORS, failure_figures(runs)  # without which nobody can say that they rose
 
 
 # Prediction: where one more draw lies after some, by Student's t; and whether the draws are of one law.
@@ -190,31 +194,31 @@ WEEKLY: Final = "HISTORY_WEEKLY"
 _SATURDAY: Final = 5
 
 
-def judge_history(
+def evaluate_history(
     history: History, candidate: Replicates, gates: Sequence[Gate], warmup: Warmup | None = None
-) -> Judgement:
+) -> GateResults:
     """Hold the candidate's runs against a baseline file.
 
     Raises InputError for runs of another trace, runs that are in the file, and gates that it does not know.
     """
     _check(history, candidate, gates)
-    whole = shared([candidate], warmup)
-    (group,) = whole.groups
-    cases = [_case(history, group, gate) for gate in gates]
-    _check_kept(history, cases)
-    beware = (
-        *of_runs(candidate),
-        *of_requests(whole),
-        *_cautions(history, candidate, whole, cases),
+    common = shared([candidate], warmup)
+    (group,) = common.groups
+    estimates = [_estimate(history, group, gate) for gate in gates]
+    _check_known(history, estimates)
+    warnings = (
+        *run_cautions(candidate),
+        *request_cautions(common),
+        *_cautions(history, candidate, common, estimates),
     )
-    rows = tuple(settled(cases, {candidate.name: [caution.code for caution in beware]}))
-    return Judgement(
+    rows = tuple(gate_rows(estimates, {candidate.name: warnings}))
+    return GateResults(
         arms=(Replicates(name=str(history.path), runs=()), candidate),
         rows=rows,
-        warnings=beware,
-        verdict=conclude(list(rows), beware),
-        n=whole.n,
-        cautions={candidate.name: beware},
+        warnings=warnings,
+        verdict=conclude(rows, warnings),
+        n=common.n,
+        cautions={candidate.name: warnings},
         history=history,
     )
 
@@ -230,28 +234,28 @@ def _check(history: History, candidate: Replicates, gates: Sequence[Gate]) -> No
             raise InputError(
                 f"{run.path}: a run of trace {run.source}, the baseline is of {trace}; replay that one"
             )
-    if any(one.recorded == recorded_at(candidate) for one in history.sessions):
+    if any(past.recorded == recorded_at(candidate) for past in history.sessions):
         raise InputError(f"{candidate.name}: these runs are a session of {history.path}")
 
 
-def _check_kept(history: History, cases: Sequence[GateEstimate]) -> None:
+def _check_known(history: History, estimates: Sequence[GateEstimate]) -> None:
     """Whether the file knows each gate: one that is quietly left out would look like one that passes."""
-    kept = sorted({name for session in history.sessions for name in session.figures})
-    for case in cases:
-        if case.gate.limit is None and not case.baseline and not case.refusal:
+    names = sorted({name for session in history.sessions for name in session.figures})
+    for estimate in estimates:
+        if estimate.gate.limit is None and not estimate.baseline and not estimate.refusal:
             raise InputError(
-                f"{history.path}: no session has {name_of(case.gate)}; it has {', '.join(kept)}"
+                f"{history.path}: no session has {name_of(estimate.gate)}; it has {', '.join(names)}"
             )
 
 
-def _case(history: History, group: ArmRuns, gate: Gate) -> GateEstimate:
+def _estimate(history: History, group: ArmRuns, gate: Gate) -> GateEstimate:
     if gate.limit is not None:  # what the candidate holds by itself needs no history
-        return make_case(gate, ArmRuns(name=str(history.path), runs=()), group, "welch")
+        return estimate_gate(gate, ArmRuns(name=str(history.path), runs=()), group, "welch")
     figures = tuple(gate.endpoint.figure(run, gate.slo) for run in group.runs)
     sessions = [session for session in history.sessions if name_of(gate) in session.figures]
     fewest = min(len(figures), _fewest_runs(sessions, gate))
     draws = tuple(_mean(gate, session.figures[name_of(gate)][:fewest]) for session in sessions)
-    case = GateEstimate(
+    estimate = GateEstimate(
         arm=group.name,
         gate=gate,
         baseline=draws,
@@ -262,8 +266,8 @@ def _case(history: History, group: ArmRuns, gate: Gate) -> GateEstimate:
     )
     if gate.usual and gate.metric == ERRORS and not sessions:  # as in files of older versions
         unknown = Figure(value=math.nan, n=0, refusal=f"no session of the file has {name_of(gate)}")
-        return replace(case, baseline=(unknown,))
-    return _estimated(case, group)
+        return replace(estimate, baseline=(unknown,))
+    return _predicted_estimate(estimate, group)
 
 
 def _fewest_runs(sessions: Sequence[Session], gate: Gate) -> int:
@@ -280,35 +284,35 @@ def _mean(gate: Gate, runs: Sequence[Figure]) -> Figure:
     """One figure of a session's runs; geometric but for shares."""
     if not known(gate, runs):
         return replace(runs[0], value=0.0)
-    value = gate.shown(float(np.mean([gate.y(one.value) for one in runs])))
-    return Figure(value=value, n=sum(one.n for one in runs), events=sum(one.events for one in runs))
+    value = gate.shown(float(np.mean([gate.y(run.value) for run in runs])))
+    return Figure(value=value, n=sum(run.n for run in runs), events=sum(run.events for run in runs))
 
 
-def _estimated(case: GateEstimate, group: ArmRuns) -> GateEstimate:
+def _predicted_estimate(estimate: GateEstimate, group: ArmRuns) -> GateEstimate:
     """With the new draw's distance from the mean of the sessions.
 
     Sessions keep no figures with failures as the slowest: theirs would be larger, and the change smaller.
     """
-    gate, draws, runs = case.gate, case.baseline, case.candidate
-    found = _predicted(gate, draws, runs)
-    if case.refusal or found is None:
-        return case
+    gate, draws, runs = estimate.gate, estimate.baseline, estimate.candidate
+    prediction = _predicted(gate, draws, runs)
+    if estimate.refusal or prediction is None:
+        return estimate
     count = f"{len(runs)} run{'s' if len(runs) != 1 else ''}"
-    method = f"prediction t over {len(draws)} sessions of {count} each, df {found.df:.0f}"
-    strict = case.strict
+    method = f"prediction t over {len(draws)} sessions of {count} each, df {prediction.df:.0f}"
+    strict = estimate.strict
     if gate.endpoint.scale == "points":
-        strict = at_the_margin(gate, (draws, runs), found)
+        strict = at_the_margin(gate, (draws, runs), prediction)
     elif (worst := worst_figures(gate, group)) is not None:
         strict = _predicted(gate, draws, worst[: len(runs)])
-    return replace(case, estimate=found, method=method, strict=strict)
+    return replace(estimate, estimate=prediction, method=method, strict=strict)
 
 
 def _predicted(gate: Gate, draws: tuple[Figure, ...], runs: tuple[Figure, ...]) -> Estimate | None:
     if len(draws) < 3 or not (known(gate, draws) and known(gate, runs)):
         return None
     floor = least_variance(gate, draws) + least_variance(gate, runs)
-    y = [gate.y(one.value) for one in draws]
-    return predicted(y, float(np.mean([gate.y(one.value) for one in runs])), floor)
+    y = [gate.y(draw.value) for draw in draws]
+    return predicted(y, float(np.mean([gate.y(run.value) for run in runs])), floor)
 
 
 def _stops(gate: Gate, draws: Sequence[Figure], weekend: Sequence[bool]) -> Iterator[str]:
@@ -323,57 +327,62 @@ def _stops(gate: Gate, draws: Sequence[Figure], weekend: Sequence[bool]) -> Iter
 
 
 def _cautions(
-    history: History, candidate: Replicates, whole: CommonRequests, cases: Sequence[GateEstimate]
+    history: History,
+    candidate: Replicates,
+    common: CommonRequests,
+    estimates: Sequence[GateEstimate],
 ) -> Iterator[Caution]:
-    short = [case for case in cases if SHORT in case.stops]
+    short = [each for each in estimates if SHORT in each.stops]
     if short:
-        fewest = min(len(case.baseline) for case in short)
+        fewest = min(len(each.baseline) for each in short)
         yield Caution(
             code=SHORT,
             text=f"{fewest} session{'s' if fewest != 1 else ''} of {_named(short)}; a verdict needs "
             f"{LEAST_SESSIONS}: {LEAST_SESSIONS - fewest} more must be recorded, on other days",
         )
-    if trending := [case for case in cases if TRENDING in case.stops]:
+    if trending := [each for each in estimates if TRENDING in each.stops]:
         yield Caution(
             code=TRENDING,
             text=f"{_named(trending)}: the sessions rise or fall one after another, so their mean is not "
             "where today's should lie",
         )
-    if weekly := [case for case in cases if WEEKLY in case.stops]:
+    if weekly := [each for each in estimates if WEEKLY in each.stops]:
         yield Caution(
             code=WEEKLY,
             text=f"{_named(weekly)}: sessions of weekends differ from those of weekdays (UTC); keep a "
             "baseline file for each",
         )
-    kept = [one for session in history.sessions for one in session.figures.get(ERRORS, ())]
-    yield from failures_rose(kept, failures_of(whole.groups[0].runs), cases)
-    yield from _unequal_runs(history, candidate, cases)
+    failures = [run for session in history.sessions for run in session.figures.get(ERRORS, ())]
+    yield from failures_rose(failures, failure_figures(common.groups[0].runs), estimates)
+    yield from _unequal_runs(history, candidate, estimates)
     count = len(history.sessions)
-    for case in cases:
-        if case.gate.limit is None and len(case.baseline) < count:
+    for estimate in estimates:
+        if estimate.gate.limit is None and len(estimate.baseline) < count:
             yield Caution(
                 code="PARTIAL_HISTORY",
-                text=f"{len(case.baseline)} of {count} sessions have {name_of(case.gate)}",
+                text=f"{len(estimate.baseline)} of {count} sessions have {name_of(estimate.gate)}",
             )
     yield from _differences(history, candidate)
     counts = sorted({session.requests for session in history.sessions})
-    if counts != [whole.n]:
+    if counts != [common.n]:
         yield Caution(
             code="PARTIAL_OVERLAP",
-            text=f"{whole.n:,} requests are compared with sessions of "
+            text=f"{common.n:,} requests are compared with sessions of "
             f"{', '.join(f'{count:,}' for count in counts)}",
         )
 
 
 def _unequal_runs(
-    history: History, candidate: Replicates, cases: Sequence[GateEstimate]
+    history: History, candidate: Replicates, estimates: Sequence[GateEstimate]
 ) -> Iterator[Caution]:
     """Where a session, or the candidate, has more runs than are compared."""
-    for compared in sorted({len(case.candidate) for case in cases if case.gate.limit is None}):
-        gated = [case for case in cases if len(case.candidate) == compared]
+    changes = [estimate for estimate in estimates if estimate.gate.limit is None]
+    changes = [estimate for estimate in estimates if estimate.gate.limit is None]
+    for compared in sorted({len(estimate.candidate) for estimate in changes}):
+        gated = [estimate for estimate in estimates if len(estimate.candidate) == compared]
         counts = [
-            len(session.figures.get(name_of(case.gate), ()))
-            for case in gated
+            len(session.figures.get(name_of(estimate.gate), ()))
+            for estimate in gated
             for session in history.sessions
         ]
         if compared < (most := max(*counts, len(candidate.runs))):
@@ -384,8 +393,8 @@ def _unequal_runs(
             )
 
 
-def _named(cases: Sequence[GateEstimate]) -> str:
-    return ", ".join(case.gate.what for case in cases)
+def _named(estimates: Sequence[GateEstimate]) -> str:
+    return ", ".join(estimate.gate.what for estimate in estimates)
 
 
 def _differences(history: History, candidate: Replicates) -> Iterator[Caution]:
@@ -393,12 +402,12 @@ def _differences(history: History, candidate: Replicates) -> Iterator[Caution]:
     first = candidate.runs[0]
     version = (first.run.header.get("versions") or {}).get("tbench")
     asked: dict[str, tuple[set[str | None], str | None]] = {
-        "MODEL": ({one.model for one in history.sessions}, first.model),
-        "TARGET": ({one.target for one in history.sessions}, host_of(first.target)),
-        "PACING": ({one.pacing for one in history.sessions}, first.pacing),
-        "VERSION": ({one.versions.get("tbench") for one in history.sessions}, version),
+        "MODEL": ({past.model for past in history.sessions}, first.model),
+        "TARGET": ({past.target for past in history.sessions}, host_of(first.target)),
+        "PACING": ({past.pacing for past in history.sessions}, first.pacing),
+        "VERSION": ({past.versions.get("tbench") for past in history.sessions}, version),
     }
-    for what, (there, here) in asked.items():
-        if there != {here}:
-            known_ = ", ".join(sorted(map(str, there)))
-            yield Caution(code=f"DIFFERENT_{what}", text=f"sessions: {known_}; these runs: {here}")
+    for what, (before, now) in asked.items():
+        if before != {now}:
+            listed = ", ".join(sorted(map(str, before)))
+            yield Caution(code=f"DIFFERENT_{what}", text=f"sessions: {listed}; these runs: {now}")
