@@ -46,7 +46,7 @@ class _Part:
             if values[key] is not None
         }
         if self.options is None:
-            return next(iter(chosen.values()), None)
+            return next(iter(chosen.values()), next(iter(self.rows.values())).default)
         if self.given:
             return {key: value for key, value in chosen.items() if value is not False}
         return made(self.options, {self.rows[key].name: value for key, value in chosen.items()})
@@ -138,7 +138,10 @@ class Verb(TyperCommand):
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Write the options in their groups, each whole, with its default."""
         sections: dict[str, list[tuple[str, str]]] = {}
-        for parameter in self.get_params(ctx):
+        arguments_first = sorted(
+            self.get_params(ctx), key=lambda parameter: parameter.param_type_name
+        )
+        for parameter in arguments_first:
             row = self.rows.get(parameter.name)
             place = "Arguments" if parameter.param_type_name == "argument" else "Options"
             last = next(reversed(sections), "Options")
@@ -185,12 +188,12 @@ def _record(row: Row, parameter: Any) -> tuple[str, str]:
         if row.kinds != (bool,):
             kind = row.element if row.repeatable else row.kinds[0]
             names += " " + (option.unit or "|".join(row.choices) or UNITS[kind])
-    return names, f"{option.help}{_unless_given(row)}"
+    return names, f"{option.help}{_unless_given(row, required=parameter.required)}"
 
 
-def _unless_given(row: Row) -> str:
+def _unless_given(row: Row, *, required: bool) -> str:
     """What holds for an option that is not given, in brackets."""
-    if row.default is REQUIRED:
+    if required:
         return " [required]"
     text = row.option.default
     if text is None and isinstance(row.default, str | int | float | Path) and row.kinds != (bool,):

@@ -1,6 +1,8 @@
 """Every verb takes the flags that it took: names, defaults and types as tests/flags.json has them."""
 
+import ast
 import json
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,8 @@ from typer.main import get_command
 
 from tbench.cli import app
 
+ROOT = Path(__file__).parents[1]
+FOLDERS = ("analysis", "capture", "replay", "tbench")
 GOLDEN = json.loads((Path(__file__).parent / "flags.json").read_text())
 
 
@@ -60,3 +64,39 @@ def test_a_verb_takes_the_flags_that_it_took(verb: str) -> None:
 def test_every_flag_explains_itself(verb: str) -> None:
     """A flag without a help text is one that nobody finds out about."""
     assert [one.name for one in COMMANDS[verb].params if not one.help] == []
+
+
+def declared() -> Counter[str]:
+    """How often each flag is declared, in all sources: as the field, parameter or shared row that has it."""
+    flags: Counter[str] = Counter()
+    for path in (path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.arg) and node.annotation:
+                flags.update(flags_of(node.arg, node.annotation))
+            elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+                flags.update(flags_of(node.target.id, node.annotation))
+            elif isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+                flags.update(flags_of(node.targets[0].id.lower(), node.value))
+    return flags
+
+
+def flags_of(name: str, annotation: ast.expr) -> Iterator[str]:
+    for call in ast.walk(annotation):
+        if isinstance(call, ast.Call) and getattr(call.func, "id", "").endswith("Option"):
+            words = {word.arg: word.value for word in call.keywords}
+            if "argument" not in words:
+                flag = ast.literal_eval(words["flag"]) if "flag" in words else None
+                yield flag or "--" + name.replace("_", "-")
+
+
+SAME_WORD_OTHER_THING = {
+    *("--api-key", "--batch-size", "--dry-run", "--duration", "--host", "--margin", "--metric"),
+    *("--metrics-time-unit", "--model", "--out", "--output", "--poisson", "--port", "--rate"),
+    *("--repeats", "--requests", "--seed", "--spawn-rate", "--verbose", "--warmup", "--workers"),
+}
+"""A rate of arrivals and the list of rates of a sweep, the key to send and the keys to accept ..."""
+
+
+def test_no_option_is_declared_twice() -> None:
+    """What verbs share is one row that they name: the same help, check and default in each."""
+    assert {flag for flag, times in declared().items() if times > 1} == SAME_WORD_OTHER_THING

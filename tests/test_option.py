@@ -66,6 +66,22 @@ def test_shared_options_have_their_new_defaults_and_some_are_not_there() -> None
     assert "salt" not in rows(Breakfast)
 
 
+def test_an_option_of_the_verb_itself_is_at_its_own_default() -> None:
+    seen = []
+
+    def eat(
+        cups: Annotated[tuple[str, ...], Option(help="What to drink.")] = (),
+        sugar: Annotated[int | None, Option(help="Lumps of sugar.")] = None,
+    ) -> None:
+        seen.append((cups, sugar))
+
+    app = typer.Typer()
+    app.command(cls=Verb)(verb(eat))
+    CliRunner().invoke(app, [])
+
+    assert seen == [((), None)]
+
+
 def test_what_was_given_comes_without_defaults() -> None:
     assert called(Breakfast, ["--minutes", "3"], given=True) == {"minutes": 3.0}
 

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Final, Literal
 
 from tbench.capture.option import Option, Shared, check
+from tbench.commands.output import GATES, Gates, Margin, Slo, Trend
 from tbench.replay.options import ReplayOptions
 
-PLAN, VERDICT = "The plan", "The verdict"
+PLAN: Final = "The plan"
 FORM: Final = "name=A,model=M,base_url=URL,api_key_env=VAR,set.max_tokens=64,header.NAME=VALUE"
 Kind = Literal["random", "abba", "duet"]
 
@@ -61,46 +62,16 @@ class AbOptions:
             least=0,
         ),
     ] = 1
-    margin: Annotated[
-        str | None,
-        Option(
-            help="Gate TTFT and end to end, p50 and p95: how much worse they may get; failures by 0.5 "
-            "points (--gate errors:2pp says otherwise).",
-            unit="SHARE",
-            group=VERDICT,
-            default="5%, unless there is a --gate",
-        ),
-    ] = None
-    gate: Annotated[
-        Sequence[str],
-        Option(
-            help="Gate one quantity: ttft:p95:5%, errors:0.5pp, goodput:1pp, requests_per_s:5%, or a limit "
-            "that candidates must hold: 'ttft:p95<=500ms', 'goodput>=99%'. Repeatable.",
-            unit="GATE",
-            group=VERDICT,
-        ),
-    ] = ()
-    slo: Annotated[
-        str | None,
-        Option(
-            help="What makes a request a good one, for gates on goodput: 'ttft<500ms,tpot<50ms,e2e<3s'.",
-            unit="SLO",
-            group=VERDICT,
-        ),
-    ] = None
-    trend: Annotated[
-        bool,
-        Option(
-            help="Take a straight drift over the runs out of the difference (random schedule only).",
-            group=VERDICT,
-        ),
-    ] = False
+    margin: Margin = None
+    gate: Gates = ()
+    slo: Slo = None
+    trend: Trend = False
     monitor: Annotated[
         bool,
         Option(
             help="Look after every round from the third, and stop once PASS or FAIL is sure at that look's "
             "level (O'Brien-Fleming: looking costs no wrong verdicts).",
-            group=VERDICT,
+            group=GATES,
         ),
     ] = False
     replay: Annotated[

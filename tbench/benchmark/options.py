@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 
 from tbench.capture.option import REQUIRED, Option, Shared, check
 from tbench.capture.synthesis.options import SynthOptions
+from tbench.commands.output import Slo
 from tbench.replay.options import Timeout
 
 SERVER, LOAD, SWEEP = "The server", "What is sent", "The sweep"
@@ -131,14 +132,7 @@ class BenchmarkOptions:
             above=0,
         ),
     ] = None
-    slo: Annotated[
-        str | None,
-        Option(
-            help="Count how many requests of each point keep to all of it: 'ttft<500ms,tpot<50ms,e2e<3s'.",
-            unit="SLO",
-            group=SWEEP,
-        ),
-    ] = None
+    slo: Slo = None
     saturate: Annotated[
         bool,
         Option(

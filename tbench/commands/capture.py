@@ -13,66 +13,106 @@ from tbench.flags import verb
 
 DEFAULT_UPSTREAM = "https://api.together.xyz"
 MEGA = 1 << 20
+LISTEN, RECORDED, WHERE, STOP = "The proxy", "What is recorded", "The trace", "When it ends"
 
 
 @verb
 def capture(
     upstream: Annotated[
         str | None,
-        Option(help="Server to forward to [https://api.together.xyz]; not with --mode proxy."),
+        Option(
+            help="Server to forward to; not with --mode proxy.",
+            unit="URL",
+            group=LISTEN,
+            default=DEFAULT_UPSTREAM,
+        ),
     ] = None,
-    output: Annotated[Path, Option(help="Trace file to write.", short="-o")] = Path(
-        "trace.msgpack"
-    ),
+    output: Annotated[
+        Path, Option(help="Trace file to write.", unit="FILE", short="-o", group=WHERE)
+    ] = Path("trace.msgpack"),
     mode: Annotated[
         str,
         Option(
-            help="reverse: the application's base URL points here. proxy: the application uses "
-            "HTTPS_PROXY and trusts a throw-away CA."
+            help="reverse: the application's base URL points here. proxy: the application uses HTTPS_PROXY "
+            "and trusts a throw-away CA.",
+            unit="reverse|proxy",
+            group=LISTEN,
         ),
     ] = "reverse",
-    port: Annotated[int, Option(help="Port; 0 takes a free one.", least=0, most=65535)] = 8080,
-    listen: Annotated[str, Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[
+        int,
+        Option(help="Port to listen on; 0 takes a free one.", group=LISTEN, least=0, most=65535),
+    ] = 8080,
+    listen: Annotated[
+        str, Option(help="Address to listen on.", unit="ADDRESS", group=LISTEN)
+    ] = "127.0.0.1",
     upstream_ca: Annotated[
         Path | None,
-        Option(help="PEM file of a private CA that signed the server's certificate."),
+        Option(
+            help="PEM file of a private CA that signed the server's certificate.",
+            unit="FILE",
+            group=LISTEN,
+        ),
     ] = None,
     host: Annotated[
         list[str] | None,
         Option(
-            help="Hosts to look into with --mode proxy [the known LLM APIs]; all others are tunnelled "
-            "untouched. May be repeated.",
+            help="With --mode proxy: host to look into; all others are tunnelled untouched. Repeatable.",
             unit="REGEX",
+            group=RECORDED,
+            default="the known LLM APIs",
         ),
     ] = None,
     path: Annotated[
         list[str] | None,
         Option(
-            help="Paths to record, any method [inference and model lists]. May be repeated; '*' is all.",
+            help="Path to record, any method; '*' is all. Repeatable.",
             unit="GLOB",
+            group=RECORDED,
+            default="inference and model lists",
         ),
     ] = None,
     sample: Annotated[
-        float, Option(help="Share of the sessions to record; the rest passes through.")
+        float,
+        Option(
+            help="Share of the sessions to record, 0 to 1; the rest passes through.",
+            unit="SHARE",
+            group=RECORDED,
+        ),
     ] = 1.0,
     rotate_mb: Annotated[
-        float | None, Option(help="Begin a new segment at this size.", least=0.001)
+        float | None,
+        Option(help="Begin a new segment at this size.", unit="MB", group=WHERE, least=0.001),
     ] = None,
     rotate_s: Annotated[
-        float | None, Option(help="Begin a new segment at this age.", least=1)
+        float | None,
+        Option(help="Begin a new segment at this age.", unit="SECONDS", group=WHERE, least=1),
     ] = None,
     max_pending: Annotated[
-        int, Option(help="Memory for bodies on their way to the disk.", unit="MB", least=1)
+        int,
+        Option(help="Memory for bodies on their way to the disk.", unit="MB", group=WHERE, least=1),
     ] = 256,
     grace: Annotated[
-        float, Option(help="Seconds that streams may take to end after a signal.", least=0)
+        float,
+        Option(
+            help="Time that streams may take to end after a signal.",
+            unit="SECONDS",
+            group=STOP,
+            least=0,
+        ),
     ] = 30.0,
     idle_timeout: Annotated[
-        int, Option(help="Seconds of silence after which a connection is closed.", least=1)
+        int,
+        Option(
+            help="Close a connection after this much silence.", unit="SECONDS", group=STOP, least=1
+        ),
     ] = 3600,
-    duration: Annotated[float | None, Option(help="Stop after so many seconds.", least=0)] = None,
+    duration: Annotated[
+        float | None, Option(help="Stop after this time.", unit="SECONDS", group=STOP, least=0)
+    ] = None,
     requests: Annotated[
-        int | None, Option(help="Stop after so many recorded requests.", least=1)
+        int | None,
+        Option(help="Stop after this many recorded requests.", unit="N", group=STOP, least=1),
     ] = None,
 ) -> None:
     """Record what an application sends to an LLM API, and what comes back, chunk by chunk.

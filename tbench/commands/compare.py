@@ -10,7 +10,20 @@ import typer
 from tbench.capture.errors import InputError
 from tbench.capture.option import Option
 from tbench.capture.writing import check_folder
-from tbench.commands.output import Charts, Html, Shared, Verbose, Xlsx
+from tbench.commands.output import (
+    GATES,
+    OUTPUT,
+    Charts,
+    Gates,
+    Html,
+    Json,
+    Margin,
+    Shared,
+    Slo,
+    Trend,
+    Verbose,
+    Xlsx,
+)
 from tbench.flags import verb
 
 if TYPE_CHECKING:
@@ -204,74 +217,65 @@ def _kept(history: Path, runs: Sequence[Path], asked: Asked, *, as_json: bool) -
     return 0
 
 
+PAIR = "One pair of runs"
+
+
 @verb
 def compare(
     baseline: Annotated[
-        Path, Option(help="The run (or trace) to compare with, or several.", argument=True)
+        Path, Option(help="Run (or trace) to compare with, or several.", argument=True)
     ],
     candidate: Annotated[
-        Path | None, Option(help="The run (or trace) to be judged, or several.", argument=True)
+        Path | None, Option(help="Run (or trace) to judge, or several.", argument=True)
     ] = None,
     more: Annotated[
         list[Path] | None,
-        Option(
-            help="With gates: more candidates, each several runs.", unit="[MORE]...", argument=True
-        ),
+        Option(help="With gates: more candidates, each several runs.", argument=True),
     ] = None,
     metric: Annotated[
         list[str] | None,
-        Option(help="Only this metric; may be repeated. Default: ttft, e2e, tpot, itl."),
+        Option(
+            help="Compare this metric only. Repeatable.",
+            unit="METRIC",
+            group=PAIR,
+            default="ttft, e2e, tpot, itl",
+        ),
     ] = None,
     quantile: Annotated[
         list[float] | None,
         Option(
-            help="Only this quantile, such as 0.95; may be repeated. Default: 0.5, 0.9, 0.95, 0.99, and "
-            "0.999 where there are enough requests."
+            help="Compare this quantile only, such as 0.95. Repeatable.",
+            unit="Q",
+            group=PAIR,
+            default="0.5, 0.9, 0.95, 0.99, 0.999 as far as n allows",
         ),
     ] = None,
     unpaired: Annotated[
         bool,
-        Option(help="Compare as two samples, for arms that do not share a trace. Weaker."),
+        Option(
+            help="Compare as two samples, for runs that do not share a trace. Weaker.", group=PAIR
+        ),
     ] = False,
     warmup: Annotated[
         str | None,
         Option(
-            help="Left out of both arms: auto (60 s, at most 1/16), none, seconds, or a share (5%). "
-            "Default: as the runs were made; auto for a trace."
+            help="Leave the beginning of both out: auto (60 s, at most 1/16), none, seconds, or a share "
+            "(5%).",
+            unit="WARMUP",
+            group=PAIR,
+            default="as the runs were made; auto for a trace",
         ),
     ] = None,
-    margin: Annotated[
-        str | None,
-        Option(
-            help="Gate: TTFT and end to end, p50 and p95, may get worse by less than this (5%), and failures "
-            "by 0.5 points (--gate errors:2pp says otherwise). For repeated runs: BASELINE and CANDIDATE are "
-            "then folders or quoted globs of at least three runs."
-        ),
-    ] = None,
-    gate: Annotated[
-        list[str] | None,
-        Option(
-            help="Gate one quantity of repeated runs: ttft:p95:5%, errors:0.5pp, goodput:1pp, "
-            "requests_per_s:5%, or a limit that the candidate must hold: 'ttft:p95<=500ms', "
-            "'goodput>=99%'; may be repeated."
-        ),
-    ] = None,
-    slo: Annotated[
-        str | None,
-        Option(help="What makes a request a good one, for goodput: 'ttft<500ms,tpot<50ms,e2e<3s'."),
-    ] = None,
-    trend: Annotated[
-        bool,
-        Option(
-            help="With gates: take a straight drift over the runs out of the difference. Only as you decided "
-            "before the runs, and only where chance decided which arm began each pair."
-        ),
-    ] = False,
+    margin: Margin = None,
+    gate: Gates = (),
+    slo: Slo = None,
+    trend: Trend = False,
     baseline_file: Annotated[
         Path | None,
         Option(
-            help="With gates: hold all RUNS given, of one arm, against the sessions that this file keeps.",
+            help="Judge all RUNS given, of one arm, against the sessions that this file keeps.",
             unit="FILE.json",
+            group=GATES,
         ),
     ] = None,
     save_baseline: Annotated[
@@ -280,29 +284,33 @@ def compare(
             help="Judge nothing: append all RUNS given, of one arm, to this file as a session, with the "
             "figures of the gates.",
             unit="FILE.json",
+            group=GATES,
         ),
     ] = None,
     junit: Annotated[
         Path | None,
-        Option(help="With gates: also write JUnit XML, a test case for each gate."),
+        Option(help="Also write JUnit XML, a test case for each gate.", unit="FILE", group=OUTPUT),
     ] = None,
     markdown: Annotated[
         str | None,
-        Option(help="Also write a summary for a comment to this file; - prints it instead."),
+        Option(
+            help="Also write a summary for a comment to this file; - prints it instead.",
+            unit="FILE",
+            group=OUTPUT,
+        ),
     ] = None,
     self_check: Annotated[
         bool,
         Option(
-            help="Compare the repeated runs of BASELINE (and those of CANDIDATE, if given) with each other: "
-            "what equal arms show is the noise floor."
+            help="Compare the repeated runs of BASELINE (and those of CANDIDATE, if given) with each "
+            "other: what equal arms show is the noise floor.",
+            group=PAIR,
         ),
     ] = False,
     html: Html = None,
     charts: Charts = None,
     xlsx: Xlsx = None,
-    as_json: Annotated[
-        bool, Option(help="Print the comparison as one JSON object.", flag="--json")
-    ] = False,
+    as_json: Json = False,
     verbose: Verbose = False,
 ) -> int:
     """Compare two runs of the same trace, request by request: candidate / baseline.
@@ -311,7 +319,8 @@ def compare(
     Each ratio comes with its n, an interval that survives slow changes of load, and what to beware of.
     Ends with 0, or with 4 where a run is INVALID: its own client was the limit.
 
-    With a gate the run is the unit: 0 is PASS, 1 FAIL, 3 INCONCLUSIVE (too few runs, runs that did not take
+    With --margin or --gate, BASELINE and CANDIDATE are folders or quoted globs of three runs or more, and the
+    run is the unit: 0 is PASS, 1 FAIL, 3 INCONCLUSIVE (too few runs, runs that did not take
     turns, or an interval that holds the margin), 4 INVALID.
     """
     shared = Shared(html=html, charts=charts, xlsx=xlsx)
@@ -319,7 +328,7 @@ def compare(
     outlets = Outlets(as_json=as_json, junit=junit, markdown=markdown, shared=shared)
     asked = Asked(
         margin=margin,
-        gates=gate or [],
+        gates=gate,
         slo=slo,
         trend=trend,
         warmup=warmup,
@@ -333,7 +342,7 @@ def compare(
                 "--markdown, no --unpaired, --slo, --trend, no baseline file"
             )
         options = (metric or (), quantile or (), warmup)
-        return self_checked(runs, options, (margin, gate or []), as_json=as_json)
+        return self_checked(runs, options, (margin, gate), as_json=as_json)
     several = len(runs) > 2 or any(not path.is_file() for path in runs)
     if asked.repeated or (slo is not None and several):
         if metric or quantile or unpaired:

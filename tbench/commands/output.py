@@ -6,7 +6,7 @@ import shutil
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,6 +86,42 @@ def _refuse_container(path: Path, option: str) -> None:
 # Reports that people share, as `report` and `compare` offer them: a page, charts, a workbook.
 
 OUTPUT: Final = "Output"
+GATES: Final = "Gates on repeated runs"
+Margin = Annotated[
+    str | None,
+    Option(
+        help="Gate TTFT and end to end, p50 and p95, by how much worse they may get (in ab 5% unless there "
+        "is a --gate), and failures by 0.5 points (--gate errors:2pp says otherwise).",
+        unit="SHARE",
+        group=GATES,
+    ),
+]
+Gates = Annotated[
+    Sequence[str],
+    Option(
+        help="Gate one quantity: ttft:p95:5%, errors:0.5pp, goodput:1pp, requests_per_s:5%, or a limit "
+        "that candidates must hold: 'ttft:p95<=500ms', 'goodput>=99%'. Repeatable.",
+        unit="GATE",
+        flag="--gate",
+        group=GATES,
+    ),
+]
+Slo = Annotated[
+    str | None,
+    Option(
+        help="What makes a request a good one, for goodput: 'ttft<500ms,tpot<50ms,e2e<3s'.",
+        unit="SLO",
+        group="Goodput",
+    ),
+]
+Trend = Annotated[
+    bool,
+    Option(
+        help="Take a straight drift over the runs out of the difference: only as decided before the runs, "
+        "and only where chance decided their order.",
+        group=GATES,
+    ),
+]
 Json = Annotated[bool, Option(help="Print one JSON object.", flag="--json", group=OUTPUT)]
 Verbose = Annotated[
     bool,
@@ -109,8 +145,8 @@ Charts = Annotated[
 Xlsx = Annotated[
     Path | None,
     Option(
-        help="Also write an Excel workbook to this file: verdict, figures, every sample as far as a sheet "
-        "goes (1,048,576 rows), errors, environment. A million samples take minutes.",
+        help="Also write an Excel workbook to this file: verdict, figures, every sample (up to 1,048,576 "
+        "rows), errors, environment.",
         unit="FILE",
         group=OUTPUT,
     ),

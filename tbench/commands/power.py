@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from tbench.capture.option import Option
+from tbench.commands.output import Json
 from tbench.flags import verb
 
 
@@ -13,24 +14,26 @@ def power(
     pilot: Annotated[
         list[str],
         Option(
-            help="A run or trace; better a folder or quoted glob of repeated runs of one arm; or several.",
+            help="Run or trace; better a folder or quoted glob of repeated runs of one arm; or several.",
             argument=True,
         ),
     ],
-    effect: Annotated[str, Option(help="The slowdown that must not be missed.")] = "5%",
+    effect: Annotated[str, Option(help="Slowdown that must not be missed.", unit="SHARE")] = "5%",
     metric: Annotated[
         list[str] | None,
         Option(
-            help="Plan for this quantile (ttft:p95); may be repeated. Default: ttft and e2e at p50 and p95."
+            help="Plan for this quantile (ttft:p95). Repeatable.",
+            unit="METRIC:Q",
+            default="ttft and e2e at p50 and p95",
         ),
     ] = None,
     margin: Annotated[
-        str, Option(help="The margin that equal arms shall pass (compare --margin).")
+        str, Option(help="Margin that equal arms shall pass (compare --margin).", unit="SHARE")
     ] = "5%",
-    power: Annotated[float, Option(help="How often it shall succeed, between 0.5 and 0.99.")] = 0.8,
-    as_json: Annotated[
-        bool, Option(help="Print the plan as one JSON object.", flag="--json")
-    ] = False,
+    power: Annotated[
+        float, Option(help="How often it shall succeed, between 0.5 and 0.99.", unit="SHARE")
+    ] = 0.8,
+    as_json: Json = False,
 ) -> int:
     """Say how many requests and how many runs it takes to find an effect or to pass a margin.
 

@@ -8,29 +8,21 @@ from typing import Annotated, Final
 import typer
 
 from tbench.capture.option import Option
-from tbench.commands.output import Charts, Html, Shared, Xlsx
+from tbench.commands.output import OUTPUT, Charts, Html, Json, Shared, Slo, Xlsx
 from tbench.flags import verb
 
 
 @verb
 def report(
-    run: Annotated[
-        Path, Option(help="A run file, a trace, or a benchmark's folder.", argument=True)
-    ],
-    samples: Annotated[bool, Option(help="With --json: every sample as well, as columns.")] = False,
-    slo: Annotated[
-        str | None,
-        Option(
-            help="What makes a request a good one, for the share and the rate of them: "
-            "'ttft<500ms,tpot<50ms,e2e<3s'."
-        ),
-    ] = None,
+    run: Annotated[Path, Option(help="Run file, trace, or benchmark's folder.", argument=True)],
+    samples: Annotated[
+        bool, Option(help="With --json: print every sample as well, as columns.", group=OUTPUT)
+    ] = False,
+    slo: Slo = None,
     html: Html = None,
     charts: Charts = None,
     xlsx: Xlsx = None,
-    as_json: Annotated[
-        bool, Option(help="Print the numbers as one JSON object.", flag="--json")
-    ] = False,
+    as_json: Json = False,
 ) -> None:
     """Report one run: what became of its requests, and each metric with its quantiles. Or a benchmark.
 

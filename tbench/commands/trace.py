@@ -9,6 +9,7 @@ import typer
 from tbench.capture.option import Option
 from tbench.capture.synthesis.options import SynthOptions
 from tbench.capture.terminal import named, one_line, plural
+from tbench.commands.output import Json
 from tbench.flags import Verb, Verbs, verb
 
 if TYPE_CHECKING:
@@ -69,7 +70,6 @@ Source = Annotated[
         help="A trace: its first file, a folder or a glob; .part too.", unit="TRACE", argument=True
     ),
 ]
-Json = Annotated[bool, Option(help="Print one JSON object.", flag="--json")]
 
 
 @app.command(cls=Verb)

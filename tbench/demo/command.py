@@ -12,15 +12,18 @@ from tbench.flags import verb
 @verb
 def demo(
     out: Annotated[
-        Path, Option(help="Folder for the trace, the runs and the report.", short="-o")
+        Path, Option(help="Folder for the trace, the runs and the report.", unit="DIR", short="-o")
     ] = Path("demo-output"),
     seconds: Annotated[
-        float, Option(help="How long the application talks.", least=2, most=600)
+        float, Option(help="How long the application talks.", unit="SECONDS", least=2, most=600)
     ] = 8,
     rate: Annotated[
         float,
         Option(
-            help="Conversations per second, about two and a half calls each.", least=0.1, most=50
+            help="Conversations per second, about two and a half calls each.",
+            unit="RATE",
+            least=0.1,
+            most=50,
         ),
     ] = 21,
 ) -> None:

@@ -6,13 +6,14 @@ from typing import Annotated
 import typer
 
 from tbench.capture.option import Option
+from tbench.commands.output import Json
 from tbench.flags import verb
 
 
 @verb
 def doctor(
     workers: Annotated[int, Option(help="Processes that send.", least=1)] = 1,
-    as_json: Annotated[bool, Option(help="Print one JSON object.", flag="--json")] = False,
+    as_json: Json = False,
 ) -> int:
     """Find out in 20 s what this machine can hold: requests/s, streams, lag, exactness of the stamps.
 

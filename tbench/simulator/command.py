@@ -12,42 +12,58 @@ KEY_ENV = "TBENCH_SERVE_KEY"
 
 @verb
 def serve(
-    host: Annotated[str, Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, Option(help="Port; 0 = any free one.", least=0, most=65535)] = 8000,
-    profile: Annotated[str, Option(help="fast, slow, or a TOML file.")] = "fast",
-    seed: Annotated[int, Option(help="Seeds the answers, the engine's noise, the faults.")] = 0,
+    host: Annotated[str, Option(help="Address to listen on.", unit="ADDRESS")] = "127.0.0.1",
+    port: Annotated[
+        int, Option(help="Port to listen on; 0 takes a free one.", least=0, most=65535)
+    ] = 8000,
+    profile: Annotated[
+        str, Option(help="How fast it is: fast, slow, or a TOML file.", unit="PROFILE")
+    ] = "fast",
+    seed: Annotated[
+        int, Option(help="Seed of the answers, the engine's noise and the faults.", unit="N")
+    ] = 0,
     log: Annotated[
-        Path | None, Option(help="Write the truth here: one JSON line per request.")
+        Path | None,
+        Option(help="Write the truth to this file, one JSON line per request.", unit="FILE"),
     ] = None,
     api_key: Annotated[
         list[str] | None,
         Option(
-            help="A key to accept, again for more; also from TBENCH_SERVE_KEY. "
-            "Without one, any key passes but one that begins with 'bad'."
+            help="Key to accept; also from TBENCH_SERVE_KEY. Without one, any key passes but one that "
+            "begins with 'bad'. Repeatable.",
+            unit="KEY",
         ),
     ] = None,
     any_model: Annotated[bool, Option(help="Serve every model name, not only known ones.")] = False,
     fault: Annotated[
         list[str] | None,
         Option(
-            help="KIND=SHARE of requests, again for more: a status (429=0.02), reset, close, slow, "
-            "stall, cut, eof, error, garbage, html. One request: header 'x-sim-fault: cut;at=3'."
+            help="Share of requests to spoil: a status (429=0.02), reset, close, slow, stall, cut, eof, "
+            "error, garbage, html. One request: header 'x-sim-fault: cut;at=3'. Repeatable.",
+            unit="KIND=SHARE",
         ),
     ] = None,
     rate_limit: Annotated[
-        float | None, Option(help="Requests per second; above it 429. 0 = no limit.", least=0)
+        float | None,
+        Option(help="Most requests per second; above it 429. 0: no limit.", unit="RATE", least=0),
     ] = None,
-    duration: Annotated[float | None, Option(help="End after so many seconds.", least=0)] = None,
-    requests: Annotated[int | None, Option(help="End after so many requests.", least=1)] = None,
+    duration: Annotated[
+        float | None, Option(help="End after this time.", unit="SECONDS", least=0)
+    ] = None,
+    requests: Annotated[
+        int | None, Option(help="End after this many requests.", unit="N", least=1)
+    ] = None,
     odd: Annotated[
         bool,
         Option(
-            help="Serve the odd behaviours of real servers instead, one for each model name; "
-            "GET /v1/models lists them. Of the other options --host, --port, --duration, --requests hold."
+            help="Serve the odd behaviours of real servers instead, one for each model name; GET "
+            "/v1/models lists them. Of the other options --host, --port, --duration, --requests hold."
         ),
     ] = False,
-    tls_cert: Annotated[Path | None, Option(help="Serve https: certificate, PEM.")] = None,
-    tls_key: Annotated[Path | None, Option(help="Its key, PEM.")] = None,
+    tls_cert: Annotated[
+        Path | None, Option(help="Certificate (PEM) to serve https with.", unit="FILE")
+    ] = None,
+    tls_key: Annotated[Path | None, Option(help="Its key (PEM).", unit="FILE")] = None,
 ) -> None:
     """Serve a simulated Together endpoint: its wire, a modelled engine behind it, no model.
 

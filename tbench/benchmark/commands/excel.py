@@ -11,17 +11,17 @@ from tbench.flags import verb
 @verb
 def excel(
     experiment_folder: Annotated[
-        Path, Option(help="The folder of a benchmark, of tbench or of genai-bench.")
+        Path, Option(help="Folder of a benchmark, of tbench or of genai-bench.", unit="DIR")
     ],
     excel_name: Annotated[
-        str, Option(help="What the workbook is called, in that folder; .xlsx is added.")
+        str, Option(help="Name of the workbook, in that folder; .xlsx is added.", unit="NAME")
     ],
     metric_percentile: Annotated[
         Literal["mean", "p25", "p50", "p75", "p90", "p95", "p99"],
-        Option(help="Which figure of a point's requests Summary and Appendix show."),
+        Option(help="Figure of a point's requests that Summary and Appendix show.", unit="FIGURE"),
     ] = "mean",
     metrics_time_unit: Annotated[
-        Literal["s", "ms"] | None, Option(help="Of latencies. Default: as the results.")
+        Literal["s", "ms"] | None, Option(help="Unit of latencies.", default="as the results")
     ] = None,
 ) -> None:
     """Make a workbook of a benchmark: what to choose, every point, every request, and charts.

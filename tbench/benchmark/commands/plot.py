@@ -19,51 +19,58 @@ DEFAULT = "2x4_default"
 @verb
 def plot(
     experiments_folder: Annotated[
-        Path, Option(help="A benchmark's folder, or a folder of several.")
+        Path, Option(help="Folder of a benchmark, or folder of several.", unit="DIR")
     ],
     group_key: Annotated[
         str,
         Option(
             help="What a line is: traffic_scenario; experiment_folder_name or a field of the metadata (a "
-            "sheet for each scenario, a line for each experiment); none (a sheet for each scenario)."
+            "sheet for each scenario, a line for each experiment); none (a sheet for each scenario).",
+            unit="FIELD",
         ),
     ] = "traffic_scenario",
     filter_criteria: Annotated[
         str | None,
         Option(
-            help="A JSON object: only experiments whose metadata have these values. traffic_scenario picks "
-            "points as well.",
+            help="Take only experiments whose metadata have these values; traffic_scenario picks points as "
+            "well.",
             unit="JSON",
         ),
     ] = None,
     plot_config: Annotated[
-        Path | None, Option(help="A layout of your own: a JSON file (docs/benchmark.md).")
+        Path | None,
+        Option(help="Layout of your own: a JSON file (docs/benchmark.md).", unit="FILE"),
     ] = None,
     preset: Annotated[
         Literal["2x4_default", "simple_2x2", "multi_line_latency", "single_scenario_analysis"]
         | None,
-        Option(help="A layout that is there. Default: 2x4_default. Goes before --plot-config."),
+        Option(
+            help="Layout that is there; goes before --plot-config.",
+            unit="NAME",
+            default="2x4_default",
+        ),
     ] = None,
     metrics_time_unit: Annotated[
-        Literal["s", "ms"], Option(help="Of latencies in the pictures.")
+        Literal["s", "ms"], Option(help="Unit of latencies in the pictures.")
     ] = "s",
     formats: Annotated[
         list[str] | None,
         Option(
-            help="png, svg or html (one page for each sheet, which needs nothing else); may be repeated. "
-            "Default: png.",
+            help="png, svg or html (one page for each sheet, which needs nothing else). Repeatable.",
+            unit="FORMAT",
             flag="--format",
+            default="png",
         ),
     ] = None,
     output: Annotated[
         Path | None,
-        Option(help="Folder for the pictures. Default: the experiments'.", short="-o"),
+        Option(help="Folder for the pictures.", unit="DIR", short="-o", default="the experiments'"),
     ] = None,
     list_fields: Annotated[
         bool, Option(help="Print the fields that can be plotted, and end.")
     ] = False,
     validate_only: Annotated[bool, Option(help="Check the layout and the data, and end.")] = False,
-    verbose: Annotated[bool, Option(help="Say what is read and what is written.")] = False,
+    verbose: Annotated[bool, Option(help="Print what is read and what is written.")] = False,
 ) -> None:
     """Draw the points of benchmarks: throughput against latency, errors, by group; a picture for each panel.
 

@@ -4,23 +4,22 @@ from pathlib import Path
 from typing import Annotated
 
 from tbench.capture.option import Option
+from tbench.commands.output import Json
 from tbench.flags import verb
 
 
 @verb
 def upload(
-    folder: Annotated[Path, Option(help="A folder that tbench benchmark made.", argument=True)],
+    folder: Annotated[Path, Option(help="Folder that tbench benchmark made.", argument=True)],
     url: Annotated[
         str,
         Option(
-            help="What it is put below: s3://bucket/prefix, gs://, az://, file:///folder (whatever fsspec "
-            "knows).",
-            unit="URL",
+            help="Where to put it: s3://bucket/prefix, gs://, az://, file:///folder (whatever fsspec knows).",
             argument=True,
         ),
     ],
-    traces: Annotated[bool, Option(help="With traces/, which hold the prompts.")] = False,
-    as_json: Annotated[bool, Option(help="Print one JSON object.", flag="--json")] = False,
+    traces: Annotated[bool, Option(help="Upload traces/ too, which hold the prompts.")] = False,
+    as_json: Json = False,
 ) -> int:
     """Put a benchmark's folder below a URL, and compare each file there; what it held of it is replaced.
 
