@@ -9,7 +9,7 @@ it, and what the step hides is known (`doubt`).
 """
 
 from functools import cached_property
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -28,59 +28,11 @@ _GOLDEN = (5**0.5 - 1) / 2
 """Its multiples, less their whole part, fill the unit interval evenly, however many there are."""
 
 
-class Distribution(Protocol):
-    """One arm's values of one metric as the inversion asks of them, on logarithms."""
-
-    @property
-    def n(self) -> int:
-        """How many values there are, timeouts included."""
-
-    @property
-    def timeouts(self) -> int:
-        """How many of them are +inf."""
-
-    @property
-    def given(self) -> Floats | None:
-        """The values in arrival order, NaN where a request has none; None where they were not kept."""
-
-    @property
-    def most(self) -> float:
-        """The largest finite value, itself; -inf without one."""
-
-    @property
-    def largest(self) -> float:
-        """Its logarithm."""
-
-    @property
-    def untied(self) -> "Distribution":
-        """The same without steps: equal values of a clock that ticks are spread over its tick."""
-
-    def doubt(self, p: float) -> float:
-        """How far the p-quantile may be from what was measured, on logarithms: half a tick of the clock."""
-
-    def value(self, p: float) -> float:
-        """The p-quantile, itself."""
-
-    def quantile(self, p: float) -> float:
-        """Its logarithm."""
-
-    def tail_blocks(self, p: float) -> int:
-        """In how many of 16 blocks the values at and beyond the p-quantile lie."""
-
-    def share(self, at: Floats) -> Floats:
-        """The share of values <= `at`."""
-
-    def exceedance(self, at: Floats) -> tuple[Floats, Floats]:
-        """The share of values <= `at`, and each block's excess over that share, per lane."""
-
-    def first(self, other: "Distribution", shift: Floats, p: Floats) -> Floats:
-        """The least own value x with share(<= x) + other's share(<= x + shift) >= 2p; else inf."""
-
-
 class Side:
-    """A Distribution of values that are all there: sorted as a whole, and block by block.
+    """One arm's values of one metric, sorted as a whole and block by block.
 
-    `values` are those themselves, `all` their logarithms, `blocks` the logarithms of each fine block.
+    `given` are the values in arrival order, `values` those that there are, `all` their logarithms, `blocks`
+    the logarithms of each fine block; `n` counts them, `timeouts` those of them that are +inf.
     """
 
     def __init__(self, given: Floats) -> None:
@@ -89,7 +41,7 @@ class Side:
         self.values = np.sort(np.concatenate(pieces), kind="stable")
         self.all = _logs(self.values)
         self.blocks = [_logs(piece) for piece in pieces]
-        self.given: Floats | None = given
+        self.given = given
         self.n = len(self.values)
         self.sizes = np.array([len(piece) for piece in pieces])
         self.timeouts = self.n - int(self.values.searchsorted(np.inf))
@@ -101,39 +53,46 @@ class Side:
 
     @cached_property
     def untied(self) -> "Side":
-        if self.steps is None or self.given is None:
-            return self
-        return Side(self.steps.spread(self.given))
+        """The same without steps: equal values of a clock that ticks are spread over its tick."""
+        return Side(self.steps.spread(self.given)) if self.steps else self
 
     def doubt(self, p: float) -> float:
+        """How far the p-quantile may be from what was measured, on logarithms: half a tick of the clock."""
         return self.steps.doubt(self.value(p)) if self.steps else 0.0
 
     @property
     def most(self) -> float:
+        """The largest finite value, itself; -inf without one."""
         seen = self.n - self.timeouts
         return float(self.values[seen - 1]) if seen else -np.inf
 
     @property
     def largest(self) -> float:
+        """Its logarithm."""
         seen = self.n - self.timeouts
         return float(self.all[seen - 1]) if seen else -np.inf
 
     def value(self, p: float) -> float:
+        """The p-quantile, itself."""
         return quantile(self.values, p)
 
     def quantile(self, p: float) -> float:
+        """The p-quantile's logarithm."""
         return quantile(self.all, p)
 
     def tail_blocks(self, p: float) -> int:
+        """In how many of 16 blocks the values at and beyond the p-quantile lie."""
         at, upper = self.quantile(p), p >= 0.5
         within = [np.searchsorted(block, at, "left" if upper else "right") for block in self.blocks]
         beyond = self.sizes - np.array(within) if upper else np.array(within)
         return int((beyond.reshape(16, 2).sum(axis=1) > 0).sum())
 
     def share(self, at: Floats) -> Floats:
+        """The share of values <= `at`."""
         return np.asarray(np.searchsorted(self.all, at, "right") / self.n)
 
     def exceedance(self, at: Floats) -> tuple[Floats, Floats]:
+        """The share of values <= `at`, and each block's excess over that share, per lane."""
         counts = self.counts(at)
         share = counts.sum(axis=1) / self.n
         return share, (counts - share[:, None] * self.sizes) / self.n
@@ -142,7 +101,8 @@ class Side:
         """How many values of each fine block are <= each element of `at`: shape (len(at), 32)."""
         return np.stack([np.searchsorted(block, at, "right") for block in self.blocks], axis=1)
 
-    def first(self, other: Distribution, shift: Floats, p: Floats) -> Floats:
+    def first(self, other: "Side", shift: Floats, p: Floats) -> Floats:
+        """The least own value x with share(<= x) + other's share(<= x + shift) >= 2p; else inf."""
         low, high = np.zeros(len(p), np.int64), np.full(len(p), self.n)
         while (open_ := low < high).any():
             middle = np.minimum((low + high) // 2, self.n - 1)

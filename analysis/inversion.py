@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import special
 
-from tbench.analysis.blocks import FINE, Distribution, Ints, Side, fine_blocks, logarithms
+from tbench.analysis.blocks import FINE, Ints, Side, fine_blocks, logarithms
 from tbench.analysis.clusters import Clusters, Exceedance, few, freedom, inflated
 from tbench.analysis.summary import Floats
 
@@ -29,7 +29,6 @@ __all__ = [
     "Pair",
     "Side",
     "blocks_for",
-    "distribution",
     "fine_blocks",
     "invert",
     "lag_one",
@@ -58,7 +57,7 @@ class Interval:
     excludes 1, be it by the last digit, else it holds 1. `inflation` is by what sessions multiply the
     variance of the blocks, `sessions` how many of equal size they are worth (NaN unknown), `freedom` the
     degrees of Student's t; `few_sessions` says that a few of them decide. `doubt` is how much wider
-    either end is, on logarithms, by what ticks of a clock or buckets hide.
+    either end is, on logarithms, by what ticks of a clock hide.
     """
 
     p: float
@@ -83,20 +82,21 @@ class Pair:
     """Two arms, each cut into 32 blocks of equal request count in arrival order, and sorted.
 
     Arms of equal length are taken request by request; arms of different length share only the order
-    in time (`paired=False`), and then the paired series is left out of the choice of K. So it is for a
-    Distribution that has not kept its values. `sessions` are those of both arms together when paired, of
-    each otherwise; none where none is known.
+    in time (`paired=False`), and then the paired series is left out of the choice of K. `sessions` are those
+    of both arms together when paired, of each otherwise; none where none is known.
     """
 
     def __init__(
         self,
-        a: Floats | Distribution,
-        b: Floats | Distribution,
+        a: Floats | Side,
+        b: Floats | Side,
         *,
         paired: bool = True,
         sessions: tuple[Clusters, ...] = (),
     ) -> None:
-        self._measured = distribution(a), distribution(b)
+        self._measured = tuple(
+            Side(values) if isinstance(values, np.ndarray) else values for values in (a, b)
+        )
         self._a, self._b = (side.untied for side in self._measured)
         self._paired_sums = _paired_sums(self._a.given, self._b.given) if paired else None
         self._clusters = sessions
@@ -105,14 +105,6 @@ class Pair:
     def few_pairs(self) -> bool:
         """Too few requests have a finite value in both arms for the paired series."""
         return self._paired_sums is None
-
-    @property
-    def sides(self) -> tuple[Side, Side]:
-        """The two arms as measured, sorted; a sketch has nothing to show."""
-        a, b = self._measured
-        assert isinstance(a, Side)
-        assert isinstance(b, Side)
-        return a, b
 
     def log_ratio(self, p: float) -> float:
         """log(Q_b / Q_a); NaN or infinite where it is not identified."""
@@ -200,8 +192,6 @@ class Pair:
     @cached_property
     def _exceedances(self) -> tuple[Exceedance, Exceedance]:
         first, second = self._clusters[0], self._clusters[-1]
-        assert self._a.given is not None
-        assert self._b.given is not None
         return (
             Exceedance(first, logarithms(self._a.given)),
             Exceedance(second, logarithms(self._b.given)),
@@ -312,11 +302,6 @@ def _beside_one(low: Floats, high: Floats, lower: Floats) -> tuple[Floats, Float
     return np.stack([low[0], np.minimum(*low)]), np.stack([high[0], np.maximum(*high)])
 
 
-def distribution(values: Floats | Distribution) -> Distribution:
-    """The values of an arm as the inversion needs them."""
-    return Side(values) if isinstance(values, np.ndarray) else values
-
-
 def blocks_for(rho: Floats) -> Ints:
     """K for an autocorrelation of the 32 fine blocks: 16, 8, or 4 where even that is too many."""
     return np.select([rho <= CALM, rho <= DRIFTING], [16, 8], 4).astype(np.int64)
@@ -378,13 +363,11 @@ def _expand(rejected: Callable[[Floats, Ints], Truths], lanes: int) -> tuple[Flo
     return inside, outside
 
 
-def _paired_sums(a: Floats | None, b: Floats | None) -> Floats | None:
+def _paired_sums(a: Floats, b: Floats) -> Floats | None:
     """Block sums of the winsorised log-ratios; None when a block has too few finite pairs.
 
     Request by request, what both arms share cancels, and what lasts for minutes stands out.
     """
-    if a is None or b is None:
-        return None
     with np.errstate(invalid="ignore"):
         ratio = logarithms(b) - logarithms(a)
     finite = np.isfinite(ratio)

@@ -166,7 +166,6 @@ class _Sorted:
     """An arm's values by fine block and bin, sorted within each: counting takes a bisection of each."""
 
     def __init__(self, side: Side, bins: Ints, width: int) -> None:
-        assert side.given is not None
         logs = logarithms(side.given)
         measured = ~np.isnan(logs)
         block = np.arange(len(logs), dtype=np.int64) * FINE // max(len(logs), 1)
