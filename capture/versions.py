@@ -15,10 +15,12 @@ def version(name: str) -> str:
         entries: list[str] = []
         with suppress(OSError):  # an archive, or nothing
             entries = os.listdir(place or ".")  # noqa: PTH208 (names are wanted, and at once)
-        found = [one for one in entries if one.startswith(prefix) and one.endswith(suffix)]
-        if len(found) == 1:
-            return found[0].removeprefix(prefix).removesuffix(suffix)
-        if found:
+        folders = [
+            entry for entry in entries if entry.startswith(prefix) and entry.endswith(suffix)
+        ]
+        if len(folders) == 1:
+            return folders[0].removeprefix(prefix).removesuffix(suffix)
+        if folders:
             break
     from importlib import metadata  # noqa: PLC0415 (slow to load)
 

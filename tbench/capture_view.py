@@ -107,15 +107,15 @@ def summary(status: Status, files: list[Path]) -> Iterator[str]:
 
 
 def files_of(output: Path) -> list[Path]:
-    """The segments that a capture wrote, in order; a `.part` where one could not be closed."""
+    """The segment that a capture wrote, in order; a `.part` where one could not be closed."""
     files: list[Path] = []
     for number in count():
         path = segment_path(output, number)
         part = path.with_name(path.name + PART)
-        found = next((file for file in (part, path) if file.exists()), None)
-        if found is None:
+        segment = next((file for file in (part, path) if file.exists()), None)
+        if segment is None:
             return files
-        files.append(found)
+        files.append(segment)
     return files
 
 

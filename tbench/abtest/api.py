@@ -124,31 +124,31 @@ def verdict(plan: AbPlan, ledger: RunStore) -> GateResults:
 def early(plan: AbPlan, ledger: RunStore) -> GateResults | None:
     """What a monitored plan was stopped with before its last look; None where it goes on."""
     looks = plan.looks
-    whole = _whole_rounds(plan, ledger)
+    complete = _whole_rounds(plan, ledger)
     if looks is None:
         return None
     for number, runs in enumerate(looks.runs[:-1], start=1):
-        if runs <= whole:
-            decision, found = _at_look(plan, ledger, looks, number)
+        if runs <= complete:
+            decision, judgement = _at_look(plan, ledger, looks, number)
             if decision.stop:
-                return found
+                return judgement
     return None
 
 
 def _at_look(
     plan: AbPlan, ledger: RunStore, looks: Looks, number: int
 ) -> tuple[Decision, GateResults]:
-    found = _judged(plan, ledger, looks.runs[number - 1])
-    decision = monitor(found, looks, number)
-    return decision, as_monitored(found, decision)
+    judgement = _judged(plan, ledger, looks.runs[number - 1])
+    decision = monitor(judgement, looks, number)
+    return decision, as_monitored(judgement, decision)
 
 
 def _whole_rounds(plan: AbPlan, ledger: RunStore) -> int:
     """How many rounds, from the first, have a run of every arm."""
     names = [arm.name for arm in plan.treatments]
     rounds = range(1, plan.repeats + 1)
-    whole = takewhile(lambda number: all(ledger.done(name, number) for name in names), rounds)
-    return len(list(whole))
+    complete = takewhile(lambda number: all(ledger.done(name, number) for name in names), rounds)
+    return len(list(complete))
 
 
 def _judged(plan: AbPlan, ledger: RunStore, rounds: int) -> GateResults:
@@ -170,31 +170,31 @@ def _replicates(ledger: RunStore, arm: str, rounds: int) -> Replicates:
     )
 
 
-def result_json(plan: AbPlan, found: GateResults) -> dict[str, Any]:
+def result_json(plan: AbPlan, judgement: GateResults) -> dict[str, Any]:
     """What `tbench ab --json` prints (docs/json.md): the judgement, the plan, and each run's figures."""
-    judged = judgement_json(found)
+    judged = judgement_json(judgement)
     arms = [
-        {**arm, "model": one.model, "base_url": one.base_url}
-        for arm, one in zip(judged["arms"], plan.treatments, strict=True)
+        {**arm, "model": spec.model, "base_url": spec.base_url}
+        for arm, spec in zip(judged["arms"], plan.treatments, strict=True)
     ]
-    runs = sorted(_runs(found), key=lambda run: int(run["started_ns"]))
-    variance = [spread_json(one) for one in spreads(found)]
+    runs = sorted(_runs(judgement), key=lambda run: int(run["started_ns"]))
+    variance = [spread_json(spread) for spread in spreads(judgement)]
     return {**judged, "arms": arms, "runs": runs, "variance": variance, "plan": plan.written}
 
 
-def spreads(found: GateResults) -> Iterator[Spread]:
+def spreads(judgement: GateResults) -> Iterator[Spread]:
     """What differed from run to run at each gated quantile, and what of it a run's requests explain."""
     gated = {
         (row.gate.metric, row.gate.quantile)
-        for row in found.rows
+        for row in judgement.rows
         if row.gate.quantile is not None and not row.comparison.refusal
     }
     for metric, quantile in sorted(gated):
-        yield spread(found.arms, METRICS[metric], quantile)
+        yield spread(judgement.arms, METRICS[metric], quantile)
 
 
-def _runs(found: GateResults) -> Iterator[dict[str, Any]]:
-    for arm in found.arms:
+def _runs(judgement: GateResults) -> Iterator[dict[str, Any]]:
+    for arm in judgement.arms:
         for run in arm.runs:
             part = run.run.header["experiment"]
             started = run.run.header["wall_ns"]

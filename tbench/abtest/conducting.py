@@ -47,9 +47,9 @@ EXITS = {Verdict.PASS: 0, Verdict.FAIL: 1, Verdict.INCONCLUSIVE: 3, Verdict.INVA
 def words_of(given: Mapping[str, Any], plan: Path | None, out: Path | None) -> AbPlan:
     """The experiment that the options name: over a plan file, or over the plan that a folder keeps."""
     asked = {key: str(value) if isinstance(value, Path) else value for key, value in given.items()}
-    kept = None if out is None else out / PLAN
-    if plan is None and "trace" not in asked and "arm" not in asked and kept and kept.exists():
-        plan = kept
+    stored = None if out is None else out / PLAN
+    if plan is None and "trace" not in asked and "arm" not in asked and stored and stored.exists():
+        plan = stored
     return experiment({**(read_plan(plan) if plan else {}), **asked})
 
 
@@ -78,22 +78,22 @@ def conducted(plan: AbPlan, out: Path | None, shared: Shared, *, as_json: bool) 
     if stopped := _performed(plan, ledger):
         return _left(stopped, folder)
     try:
-        found = verdict(plan, ledger)
+        judgement = verdict(plan, ledger)
     except InputError as error:  # 2 says that nothing was sent, and here everything was
         print(f"INCONCLUSIVE: {error}; the runs are in {folder}", file=sys.stderr)
         return EXITS[Verdict.INCONCLUSIVE]
-    whole = dump(result_json(plan, found))
-    _report(found, folder, whole, shared)
-    lines = [*judgement_text(found, terminal()["width"]), *_between(found)]
-    typer.echo(whole if as_json else "\n".join(lines))
+    document = dump(result_json(plan, judgement))
+    _report(judgement, folder, document, shared)
+    lines = [*judgement_text(judgement, terminal()["width"]), *_between(judgement)]
+    typer.echo(document if as_json else "\n".join(lines))
     beside = "report.json, report.md, junit.xml and the runs are beside it"
     print(f"report: {folder / 'report.html'}; {beside}", file=sys.stderr)
-    return EXITS[found.verdict]
+    return EXITS[judgement.verdict]
 
 
-def _between(found: GateResults) -> Iterator[str]:
+def _between(judgement: GateResults) -> Iterator[str]:
     """The spread that intervals are made of, and whether more runs narrow it, or more requests in each."""
-    for spread in spreads(found):
+    for spread in spreads(judgement):
         if spread.sd is None:
             continue
         label = f"{title(spread.metric)} {percentile(spread.quantile)}"
@@ -103,23 +103,23 @@ def _between(found: GateResults) -> Iterator[str]:
         yield f"spread     {label}: between-run CV {spread.sd:.1%}, within-run {within}{advice}"
 
 
-def _report(found: GateResults, folder: Path, whole: str, shared: Shared) -> None:
+def _report(judgement: GateResults, folder: Path, document: str, shared: Shared) -> None:
     """Write what people and CI read beside the runs, and what was asked for besides."""
     from tbench.analysis.report.page import judgement_report
     from tbench.analysis.report.workbook import judgement_book
 
     line = f"tbench ab -o {shlex.quote(str(folder))}"
-    page = judgement_report(found, command=line)
+    page = judgement_report(judgement, command=line)
     texts = {
         "report.html": page.page(),
-        "report.json": whole + "\n",
-        "report.md": judgement_markdown(found, line),
-        "junit.xml": judgement_junit(found),
+        "report.json": document + "\n",
+        "report.md": judgement_markdown(judgement, line),
+        "junit.xml": judgement_junit(judgement),
     }
     for name, text in texts.items():
         with private(folder / name, "-o") as file:
             file.write(text.encode())
-    shared.write(lambda: page, lambda file: judgement_book(found, file, command=line))
+    shared.write(lambda: page, lambda file: judgement_book(judgement, file, command=line))
 
 
 def _performed(plan: AbPlan, ledger: RunStore) -> Stopped | None:
@@ -177,9 +177,9 @@ def _outlook_text(plan: AbPlan, seen: Outlook) -> Iterator[str]:
         yield f"looks     after {', '.join(map(str, looks.runs))} runs of each arm (O'Brien-Fleming)"
     for doubt in doubts(plan):
         yield f"!         {doubt}"
-    for arm, one in seen.arms:
+    for arm, estimate in seen.arms:
         yield f"\narm {arm.name}, each run: {arm.model or 'the recorded models'}"
-        yield from outlook_of_run(one, plan.order.pacing().meaning)
+        yield from outlook_of_run(estimate, plan.order.pacing().meaning)
     about = "about " if seen.estimated else ""
     cost = priced(seen.cost_usd, seen.uncounted, seen.unpriced, about="about ")
     yield f"\nin all    {seen.runs} runs, {about}{seen.requests:,} requests, {about}{clock(seen.duration_s)}"
@@ -205,5 +205,5 @@ def _outlook_json(plan: AbPlan, seen: Outlook) -> dict[str, Any]:
         ],
         "gates": [gate.text for gate in plan.gates],
         "warnings": list(doubts(plan)),
-        "arms": [{"name": arm.name, **asdict(one)} for arm, one in seen.arms],
+        "arms": [{"name": arm.name, **asdict(estimate)} for arm, estimate in seen.arms],
     }

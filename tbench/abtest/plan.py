@@ -51,20 +51,20 @@ def slots(arms: int, repeats: int, kind: Kind, seed: int) -> list[Slot]:
 def _random(arms: int, repeats: int, seed: int) -> list[Slot]:
     """Rounds in twos: an order drawn, then its reverse, so that after any round no arm went first oftener."""
     source, order = random.Random(seed), list(range(arms))
-    found = []
+    order_of_runs = []
     for number in range(1, repeats + 1):
         order = source.sample(range(arms), arms) if number % 2 else order[::-1]
-        found += [Slot(number, (arm,)) for arm in order]
-    return found
+        order_of_runs += [Slot(number, (arm,)) for arm in order]
+    return order_of_runs
 
 
 def _abba(arms: int, repeats: int, _seed: int) -> list[Slot]:
     """Forwards, backwards, forwards: a steady drift cancels."""
-    there = tuple(range(arms))
+    forwards = tuple(range(arms))
     return [
         Slot(number, (arm,))
         for number in range(1, repeats + 1)
-        for arm in (there if number % 2 else there[::-1])
+        for arm in (forwards if number % 2 else forwards[::-1])
     ]
 
 
@@ -121,13 +121,13 @@ class ArmSpec:
     @property
     def written(self) -> dict[str, Any]:
         """As a plan file has it, without the values that may be credentials."""
-        found = {
+        fields = {
             **{name: getattr(self, name) for name in _PLAIN},
             "map_model": dict(self.map_model),
             "set": without_credentials(self.set),
             "header": {name: WITHHELD for name, _ in self.headers},
         }
-        return {name: value for name, value in found.items() if value not in (None, {})}
+        return {name: value for name, value in fields.items() if value not in (None, {})}
 
 
 def parse_arm(text: str) -> dict[str, Any]:
@@ -147,24 +147,24 @@ def parse_arm(text: str) -> dict[str, Any]:
 
 def _json(word: str, value: str) -> object:
     try:
-        found: object = orjson.loads(value)
+        member: object = orjson.loads(value)
     except orjson.JSONDecodeError:
         shown = mask_lookalikes(word)
         raise InputError(
             f'--arm: {shown!r}: the value is no JSON; a text needs quotes: set.name="text"'
         ) from None
-    return found
+    return member
 
 
 def treatments(tables: Iterable[object]) -> tuple[ArmSpec, ...]:
     """The arms of a plan, checked: names are unique, and there are at least two."""
-    found = tuple(_treatment(table) for table in tables)
-    names = [one.name for one in found]
-    if len(found) < 2:
+    specs = tuple(_treatment(table) for table in tables)
+    names = [spec.name for spec in specs]
+    if len(specs) < 2:
         raise InputError(f"an experiment needs two arms or more; give --arm {FORM!r} for each")
     if len({name.casefold() for name in names}) < len(names):
         raise InputError(f"arms {', '.join(names)}: two have the same name (case does not count)")
-    return found
+    return specs
 
 
 def _treatment(table: object) -> ArmSpec:
@@ -325,12 +325,12 @@ def read_plan(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from None
     try:
-        kept = path.suffix == ".json"
-        words = loads(text)["plan"] if kept else tomllib.loads(text.decode())
+        stored = path.suffix == ".json"
+        words = loads(text)["plan"] if stored else tomllib.loads(text.decode())
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path}: no plan: {error}") from None
     if not isinstance(words, dict):
         raise InputError(f"{path}: no plan: a table of keys is needed")
-    if not kept and isinstance(words.get("trace"), str):
+    if not stored and isinstance(words.get("trace"), str):
         words["trace"] = str(path.parent / words["trace"])
     return words

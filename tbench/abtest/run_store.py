@@ -54,14 +54,14 @@ class RunStore:
         place = folder / PLAN
         if not place.exists():
             return cls._begun(folder, plan)
-        kept = _read(place)
-        if changed := _differences(kept["plan"], plan):
+        stored = _read(place)
+        if changed := _differences(stored["plan"], plan):
             name, before, now = changed[0]
             raise InputError(
                 f"{folder}: holds another experiment ({name} {before}, not {now}); its plan cannot change "
                 "any more: choose another folder with -o, or leave out what differs to go on with it"
             )
-        return cls(folder, kept["plan"], kept["runs"])
+        return cls(folder, stored["plan"], stored["runs"])
 
     @classmethod
     def _begun(cls, folder: Path, plan: Mapping[str, Any]) -> Self:
@@ -137,17 +137,19 @@ class RunStore:
         aside = self.folder / ASIDE
         aside.mkdir(mode=0o700, exist_ok=True)
         number = 1
-        while (there := aside / f"{path.name}.{number}").exists():
+        while (target := aside / f"{path.name}.{number}").exists():
             number += 1
-        return path.rename(there)
+        return path.rename(target)
 
 
 def _read(place: Path) -> dict[str, Any]:
     try:
-        kept = loads(place.read_bytes())
-        check(kept, KEPT, PLAN)
-        if isinstance(kept["plan"], dict) and all(isinstance(one, dict) for one in kept["runs"]):
-            return dict(kept)
+        stored = loads(place.read_bytes())
+        check(stored, KEPT, PLAN)
+        if isinstance(stored["plan"], dict) and all(
+            isinstance(part, dict) for part in stored["runs"]
+        ):
+            return dict(stored)
     except (OSError, ValueError, KeyError, TypeError):
         pass
     raise InputError(f"{place}: cannot be read; move it away to begin anew in another folder")

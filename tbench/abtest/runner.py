@@ -66,9 +66,9 @@ def conduct(
             with after_sending(bool(ledger.entries)):
                 made = _perform(plan, ledger, slot, watch(slot), argv)
             ended = _note(ledger, made)
-            yield from (replace(one, ended=ended) for one in made)
-            for one in made:
-                check_reached(one.run, one.numbers)
+            yield from (replace(result, ended=ended) for result in made)
+            for result in made:
+                check_reached(result.run, result.numbers)
             if ended != INVALID:
                 break
         if ended != DONE:
@@ -94,7 +94,11 @@ def _perform(
     runs = run_duet(jobs, seed=plan.seed + slot.round, watch=watch)
     return [
         RunResult(
-            slot=slot, arm=arm, run=run, numbers=(found := numbers(run)), ended=_ended(run, found)
+            slot=slot,
+            arm=arm,
+            run=run,
+            numbers=(figures := numbers(run)),
+            ended=_ended(run, figures),
         )
         for arm, run in zip(arms, runs, strict=True)
     ]
@@ -107,27 +111,27 @@ def _job(plan: AbPlan, ledger: RunStore, slot: Slot, arm: ArmSpec, argv: tuple[s
         "arm": arm.name,
         "round": slot.round,
         "rounds": plan.repeats,
-        "arms": [one.name for one in plan.treatments],
+        "arms": [spec.name for spec in plan.treatments],
         "schedule": plan.schedule,
     }
     return resolve(order, argv, part_of=part)
 
 
-def _ended(run: Run, found: Mapping[str, Any]) -> str:
+def _ended(run: Run, figures: Mapping[str, Any]) -> str:
     by = run.totals["ended_by"]
     if by in EARLY:
         return str(by)
-    if not found["completed"]:  # nothing to judge by, and asking again may be of use later
+    if not figures["completed"]:  # nothing to judge by, and asking again may be of use later
         return "errors"
-    return DONE if found["valid"] else INVALID
+    return DONE if figures["valid"] else INVALID
 
 
 def _note(ledger: RunStore, made: list[RunResult]) -> str:
     """Write down how a slot ended. Its runs count together: of a duet none counts without the others."""
-    ends = {one.ended for one in made} - {DONE}
+    ends = {result.ended for result in made} - {DONE}
     together = min(ends - {INVALID}, default=INVALID) if ends else DONE
-    for one in made:
-        ledger.note(one.arm.name, one.slot.round, together, one.usd)
+    for result in made:
+        ledger.note(result.arm.name, result.slot.round, together, result.usd)
     return together
 
 
@@ -159,7 +163,7 @@ def outlook(plan: AbPlan, slots: Sequence[Slot]) -> Outlook:
     """Read the trace once for each arm, and add up. `slots` are those that are still to be performed."""
     seen = [_estimate(plan, arm) for arm in plan.treatments]
     due = [arm for slot in slots for arm in slot.arms]
-    costs = [one.cost_usd for one in seen]
+    costs = [estimate.cost_usd for estimate in seen]
     lasts = sum(max(seen[arm].duration_s for arm in slot.arms) for slot in slots)
     return Outlook(
         arms=tuple(zip(plan.treatments, seen, strict=True)),
@@ -168,10 +172,10 @@ def outlook(plan: AbPlan, slots: Sequence[Slot]) -> Outlook:
         prompt_tokens=sum(seen[arm].prompt_tokens for arm in due),
         output_tokens=sum(seen[arm].output_tokens for arm in due),
         duration_s=lasts + plan.pause_s * max(0, len(slots) - 1),
-        estimated=any(one.estimated for one in seen),
+        estimated=any(estimate.estimated for estimate in seen),
         cost_usd=None if set(costs) == {None} else sum(costs[arm] or 0.0 for arm in due),
         uncounted=sum(seen[arm].uncounted for arm in due),
-        unpriced=tuple(sorted({model for one in seen for model in one.unpriced})),
+        unpriced=tuple(sorted({model for estimate in seen for model in estimate.unpriced})),
     )
 
 

@@ -30,7 +30,7 @@ class Board(Protocol):
 
     def begin(self, slot: Slot) -> None: ...
     def show(self, line: str) -> None: ...
-    def ended(self, one: RunResult) -> None: ...
+    def ended(self, result: RunResult) -> None: ...
     def close(self) -> None: ...
 
 
@@ -57,8 +57,8 @@ class TerminalBoard:
         self._plan = plan
         self._runs: dict[str, list[RunResult]] = defaultdict(list)
         self._now, self._line = "", ""
-        for one in made:
-            self._runs[one.arm.name].append(one)
+        for result in made:
+            self._runs[result.arm.name].append(result)
         self._live = Live(console=console, auto_refresh=False, transient=True)
         self._live.start()
 
@@ -70,9 +70,9 @@ class TerminalBoard:
         self._line = line
         self._draw()
 
-    def ended(self, one: RunResult) -> None:
-        self._runs[one.arm.name].append(one)
-        self._live.console.print(Text(run_line(one)), highlight=False)
+    def ended(self, result: RunResult) -> None:
+        self._runs[result.arm.name].append(result)
+        self._live.console.print(Text(run_line(result)), highlight=False)
         self._draw()
 
     def close(self) -> None:
@@ -89,12 +89,13 @@ class TerminalBoard:
         self._live.update(Group(table, line), refresh=True)
 
     def _cells(self, made: list[RunResult]) -> list[str]:
-        runs = [one for one in made if one.ended == DONE]
+        runs = [result for result in made if result.ended == DONE]
         figures = [
-            mean_ms([one.numbers[metric][level] for one in runs]) for _, metric, level in COLUMNS
+            mean_ms([result.numbers[metric][level] for result in runs])
+            for _, metric, level in COLUMNS
         ]
-        failed = sum(one.numbers["failed"] for one in runs)
-        spent = sum(one.usd for one in made)
+        failed = sum(result.numbers["failed"] for result in runs)
+        spent = sum(result.usd for result in made)
         return [f"{len(runs)}/{self._plan.repeats}", *figures, f"{failed:,}", f"{spent:.4f}"]
 
 
@@ -113,8 +114,8 @@ class PlainBoard:
         if line:
             self._say(f"  {line}")
 
-    def ended(self, one: RunResult) -> None:
-        self._say(run_line(one))
+    def ended(self, result: RunResult) -> None:
+        self._say(run_line(result))
 
     def close(self) -> None:
         pass
@@ -134,26 +135,26 @@ def _heading(plan: AbPlan, slot: Slot) -> str:
     return f"round {slot.round} of {plan.repeats}: {names}"
 
 
-def run_line(one: RunResult) -> str:
+def run_line(result: RunResult) -> str:
     """What became of a run, in one line."""
-    found = one.numbers
-    lost = f"ended early: {one.ended}"
-    if one.ended == "invalid":
-        lost = found["invalid_because"] or "another arm of its duet is invalid"
+    numbers = result.numbers
+    lost = f"ended early: {result.ended}"
+    if result.ended == "invalid":
+        lost = numbers["invalid_because"] or "another arm of its duet is invalid"
     figures = "  ".join(
-        f"{name} {mean_ms([found[metric][level]])}" for name, metric, level in COLUMNS
+        f"{name} {mean_ms([numbers[metric][level]])}" for name, metric, level in COLUMNS
     )
     return (
-        f"{one.run.path.name:<16} {found['completed']:,} of {found['planned']:,} done in "
-        f"{clock(found['duration_s'])}  {figures}"
-        + (f"  {found['failed']:,} failed" if found["failed"] else "")
-        + ("" if one.ended == DONE else f"  DOES NOT COUNT: {lost}")
+        f"{result.run.path.name:<16} {numbers['completed']:,} of {numbers['planned']:,} done in "
+        f"{clock(numbers['duration_s'])}  {figures}"
+        + (f"  {numbers['failed']:,} failed" if numbers["failed"] else "")
+        + ("" if result.ended == DONE else f"  DOES NOT COUNT: {lost}")
     )
 
 
 def mean_ms(seconds: Sequence[float | None]) -> str:
     """The geometric mean of several runs' figures, in ms."""
-    known = [one for one in seconds if one]
+    known = [second for second in seconds if second]
     if not known or len(known) < len(seconds):
         return "-"
     return f"{math.exp(sum(map(math.log, known)) / len(known)) * 1e3:.1f} ms"

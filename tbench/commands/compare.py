@@ -58,7 +58,7 @@ class Outlets:
         return bool(self.junit or self.markdown or self.shared)
 
 
-def published(found: "GateResults", outlets: Outlets) -> int:
+def published(judgement: "GateResults", outlets: Outlets) -> int:
     """Print the judgement and write its files; returns the exit code of its verdict."""
     from tbench.analysis.comparison import Verdict
     from tbench.analysis.report.ci import judgement_junit, judgement_markdown
@@ -67,34 +67,36 @@ def published(found: "GateResults", outlets: Outlets) -> int:
     from tbench.commands.output import command_line, terminal, write_shared
 
     if outlets.shared:
-        _share(found, outlets.shared)
+        _share(judgement, outlets.shared)
     if outlets.junit is not None:
-        write_shared("--junit", outlets.junit, judgement_junit(found))
+        write_shared("--junit", outlets.junit, judgement_junit(judgement))
     shown = (
-        dump(judgement_json(found))
+        dump(judgement_json(judgement))
         if outlets.as_json
-        else "\n".join(judgement_text(found, terminal()["width"]))
+        else "\n".join(judgement_text(judgement, terminal()["width"]))
     )
     if outlets.markdown is not None:
-        shown = put_markdown(judgement_markdown(found, command_line()), outlets.markdown) or shown
+        shown = (
+            put_markdown(judgement_markdown(judgement, command_line()), outlets.markdown) or shown
+        )
     typer.echo(shown)
     exits = {Verdict.PASS: 0, Verdict.FAIL: 1, Verdict.INCONCLUSIVE: 3, Verdict.INVALID: 4}
-    return exits[found.verdict]
+    return exits[judgement.verdict]
 
 
-def _share(found: "GateResults", shared: Shared) -> None:
+def _share(judgement: "GateResults", shared: Shared) -> None:
     from tbench.analysis.report.page import judgement_report
     from tbench.analysis.report.workbook import judgement_book
     from tbench.commands.output import command_line
 
-    if found.history is not None:
+    if judgement.history is not None:
         raise InputError(
             "--html, --charts and --xlsx show runs; a baseline file has none of its own"
         )
     line = command_line()
     shared.write(
-        lambda: judgement_report(found, command=line),
-        lambda file: judgement_book(found, file, command=line),
+        lambda: judgement_report(judgement, command=line),
+        lambda file: judgement_book(judgement, file, command=line),
     )
 
 
@@ -186,8 +188,8 @@ def _by_history(history: Path, runs: Sequence[Path], asked: Asked, outlets: Outl
     if asked.trend:
         raise InputError("--trend is for runs that took turns; a baseline file has sessions")
     gates, warmup = asked.read()
-    found = evaluate_history(read_history(history), load_replicates(*runs), gates, warmup)
-    return published(found, outlets)
+    judgement = evaluate_history(read_history(history), load_replicates(*runs), gates, warmup)
+    return published(judgement, outlets)
 
 
 def _kept(history: Path, runs: Sequence[Path], asked: Asked, *, as_json: bool) -> int:
@@ -367,22 +369,22 @@ def compare(
         warmup=None if warmup is None else parse_warmup(warmup),
         slo=() if slo is None else parse_slo(slo),
     )
-    found = compare_files(runs[0], runs[1], question)
+    comparisons = compare_files(runs[0], runs[1], question)
     if shared:
         from tbench.analysis.report.page import comparison_report
         from tbench.analysis.report.workbook import comparison_book
 
         line = command_line()
         shared.write(
-            lambda: comparison_report(found, command=line),
-            lambda file: comparison_book(found, file, command=line),
+            lambda: comparison_report(comparisons, command=line),
+            lambda file: comparison_book(comparisons, file, command=line),
         )
-    comment = markdown and put_markdown(comparison_markdown(found, command_line()), markdown)
+    comment = markdown and put_markdown(comparison_markdown(comparisons, command_line()), markdown)
     if as_json or comment:
-        typer.echo(comment or dump(comparison_json(found)))
+        typer.echo(comment or dump(comparison_json(comparisons)))
     else:
-        show((comparison_text if verbose else pair_text)(found, **terminal()))
-    return 4 if found.verdict is Verdict.INVALID else 0
+        show((comparison_text if verbose else pair_text)(comparisons, **terminal()))
+    return 4 if comparisons.verdict is Verdict.INVALID else 0
 
 
 def _check_pair(runs: Sequence[Path], junit: Path | None) -> None:
@@ -425,8 +427,8 @@ def self_checked(
         warmup=None if warmup is None else parse_warmup(warmup),
     )
     held = parse_gates(*gates) or parse_margin("5%")
-    found = self_check(
+    noise = self_check(
         [load_replicates(arm) for arm in arms], question, held, np.random.default_rng(SEED)
     )
-    typer.echo(dump(self_check_json(found)) if as_json else "\n".join(self_check_text(found)))
-    return 4 if any(caution.code == "INVALID_RUN" for caution in found.warnings) else 0
+    typer.echo(dump(self_check_json(noise)) if as_json else "\n".join(self_check_text(noise)))
+    return 4 if any(caution.code == "INVALID_RUN" for caution in noise.warnings) else 0

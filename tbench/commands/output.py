@@ -172,13 +172,13 @@ class Shared:
     def write(self, report: Callable[[], "Report"], book: Callable[[BinaryIO], None]) -> None:
         """Write what was asked for, and say where it is."""
         if self.html or self.charts:
-            whole = report()
+            content = report()
             if self.html:
                 with private(self.html, "--html") as file:
-                    file.write(whole.page().encode())
+                    file.write(content.page().encode())
                 print(f"report: {self.html}", file=sys.stderr)
             if self.charts:
-                _charts(self.charts, whole)
+                _charts(self.charts, content)
         if self.xlsx:
             with private(self.xlsx, "--xlsx") as file:
                 book(file)

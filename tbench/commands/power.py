@@ -55,6 +55,6 @@ def power(
         power=power,
         asked=tuple(parse_asked(text) for text in metric or ()),
     )
-    found = plan(load_pilot(pilot), aim)
-    typer.echo(dump(plan_json(found)) if as_json else "\n".join(plan_text(found)))
-    return 4 if any(caution.code == "INVALID_RUN" for caution in found.warnings) else 0
+    result = plan(load_pilot(pilot), aim)
+    typer.echo(dump(plan_json(result)) if as_json else "\n".join(plan_text(result)))
+    return 4 if any(caution.code == "INVALID_RUN" for caution in result.warnings) else 0

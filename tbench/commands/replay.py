@@ -1,7 +1,11 @@
 """tbench replay: send a trace again, paced, and measure every request."""
 
+import json
+import sys
+from dataclasses import asdict
 from typing import Annotated
 
+from tbench.capture.errors import InvalidRunError
 from tbench.capture.option import Option
 from tbench.commands.output import Json, Verbose
 from tbench.flags import verb
@@ -23,9 +27,46 @@ def replay(
     Latency counts from when a request was due in open loops (so waiting for a slow target counts), from
     when it was sent in closed loops. Ctrl-C stops and keeps what is there.
     """
-    from tbench.replay.command import dry_run as look
-    from tbench.replay.command import send
+    from tbench.replay.closing import outlook
+    from tbench.replay.estimate import estimate
+    from tbench.replay.job import resolve
 
-    if dry_run:
-        return look(options, as_json=as_json)
-    return send(options, as_json=as_json, verbose=verbose)
+    if not dry_run:
+        return _send(options, as_json=as_json, verbose=verbose)
+    job = resolve(options, send=False)
+    ahead = estimate(job)
+    print(json.dumps(asdict(ahead)) if as_json else "\n".join(outlook(ahead, job.pace.meaning)))
+    return 0
+
+
+def _send(options: ReplayOptions, *, as_json: bool, verbose: bool) -> int:
+    """Replay and print the numbers. Returns 0, or 130 after an interrupt.
+
+    Raises UnreachableError when no request succeeded, InvalidRunError when the client was the limit.
+    """
+    from tbench.replay.closing import check_reached, summary
+    from tbench.replay.job import resolve
+    from tbench.replay.progress import screen, watching
+    from tbench.replay.runner import run_replay
+    from tbench.replay.totals import numbers
+
+    job = resolve(options, sys.argv[1:])
+    print(
+        f"replaying {options.trace} against {job.target.base_url}: {job.pace.meaning}",
+        file=sys.stderr,
+    )
+    run = run_replay(job, watching(screen()), fork=True)
+    figures = numbers(run)
+    if as_json:
+        print(json.dumps(figures))
+    elif figures["completed"] or not figures["failed"]:
+        print("\n".join(summary(run, figures, verbose=verbose)))
+    if run.totals["ended_by"] == "interrupt":
+        print(f"interrupted; what was measured is in {run.path}", file=sys.stderr)
+        return 130
+    if run.totals["ended_by"] == "max_cost":
+        print("stopped before --max-cost was exceeded", file=sys.stderr)
+    check_reached(run, figures)
+    if not figures["valid"]:
+        raise InvalidRunError(f"{run.path}: INVALID, {figures['invalid_because']}")
+    return 0

@@ -83,12 +83,12 @@ def info(trace: Source, json: Json = False) -> None:
     from tbench.capture.trace_info import trace_info
     from tbench.capture.tracereader import read_trace
 
-    found = read_trace(trace)
-    figures = trace_info(found)
+    records = read_trace(trace)
+    figures = trace_info(records)
     if json:
         _print_json(figures)
     else:
-        _print_table(found, figures)
+        _print_table(records, figures)
 
 
 @app.command(cls=Verb)
@@ -118,13 +118,13 @@ def check(trace: Source) -> None:
     """Read every byte of a trace. Exit code 0: sound; 4: damaged, cut or lossy; 2: not a trace."""
     from tbench.capture.repair import check as check_trace
 
-    found = check_trace(trace)
-    for line in found.problems:
+    verdict = check_trace(trace)
+    for line in verdict.problems:
         typer.echo(f"{trace}: {line}")
-    for line in found.notes:
+    for line in verdict.notes:
         typer.echo(f"{trace}: note: {line}")
-    typer.echo(f"{trace}: {'not sound' if found.problems else 'sound'}")
-    if found.problems:
+    typer.echo(f"{trace}: {'not sound' if verdict.problems else 'sound'}")
+    if verdict.problems:
         raise typer.Exit(4)
 
 

@@ -25,6 +25,6 @@ def doctor(
     from tbench.doctor.examination import examine
     from tbench.doctor.wording import text
 
-    found = examine(workers, lambda what: print(what, file=sys.stderr, flush=True))
-    typer.echo(json.dumps(found.as_json()) if as_json else "\n".join(text(found)))
+    results = examine(workers, lambda what: print(what, file=sys.stderr, flush=True))
+    typer.echo(json.dumps(results.as_json()) if as_json else "\n".join(text(results)))
     return 0

@@ -65,9 +65,9 @@ def refuse(words: Sequence[str]) -> None:
 
 def _given(words: Sequence[str]) -> dict[str, str | None]:
     """The flags, each with its value where the next word, or what stands behind `=`, is one."""
-    found: dict[str, str | None] = {}
+    flags: dict[str, str | None] = {}
     for word, behind in pairwise([*words, "--"]):
         flag, mark, value = word.partition("=")
         if flag.startswith("--"):
-            found[flag] = value if mark else None if behind.startswith("--") else behind
-    return found
+            flags[flag] = value if mark else None if behind.startswith("--") else behind
+    return flags

@@ -68,7 +68,7 @@ def benchmarked(options: BenchmarkOptions, *, as_json: bool) -> int:
             except KeyboardInterrupt:  # between two points; within one its run ends, and says so
                 interrupted = True
             except TbenchError:
-                if any(one.numbers["completed"] for one in made):
+                if any(point.numbers["completed"] for point in made):
                     _print(made, folder, None, as_json=as_json)
                 raise
             interrupted |= asked.options.summary and _summary_was_interrupted(made, folder, log)
@@ -108,8 +108,8 @@ def _preamble(asked: BenchmarkPlan, base: Workload) -> Iterator[str]:
             "start; use the environment variable"
         )
     yield from asked.idle()
-    if base.dataset is not None and (said := base.dataset.complaint()):
-        yield said
+    if base.dataset is not None and (complaint := base.dataset.complaint()):
+        yield complaint
     if base.from_dataset and asked.source.task in BATCHED and asked.source.tokenizer is None:
         yield "no --model-tokenizer: tokens of the dataset are known only where the server counts them"
 
@@ -182,10 +182,10 @@ def _conduct(
     points = _searched(sweep, asked, made, log) if asked.options.saturate else sweep.points()
     shown = board(plan, None if asked.options.saturate else len(list(sweep.points())), log)
     try:
-        for one in conduct(plan, points, shown.watch, tuple(sys.argv[1:])):
-            made.append(one)
-            shown.made(one)
-            for warning in one.warnings:
+        for point in conduct(plan, points, shown.watch, tuple(sys.argv[1:])):
+            made.append(point)
+            shown.made(point)
+            for warning in point.warnings:
                 log.say(f"  ! {warning}")
     finally:
         shown.close()
@@ -196,10 +196,10 @@ def _searched(
 ) -> Iterator[Point]:
     objective = f"{asked.options.slo} for {asked.options.slo_share} of its requests"
     for scenario in sweep.scenarios:
-        found = yield from search(
+        saturation = yield from search(
             sweep, scenario, lambda: kept(latest[-1].result, latest[-1].point, asked.share)
         )
-        log.say(found.words(sweep.axis, objective))
+        log.say(saturation.words(sweep.axis, objective))
 
 
 def goodput(slo: str | None, run: Run) -> dict[str, Any]:
@@ -231,13 +231,13 @@ def _opened(asked: BenchmarkPlan, folder: Path) -> Upload | None:
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder}: is a file; choose another name")
     new = not folder.exists() or not any(folder.iterdir()) or _barren(asked, folder)
-    own: dict[str, Any] = {"options": asked.words()} if new else _begun(asked, folder)
-    own.setdefault("id", uuid4().hex)
+    record: dict[str, Any] = {"options": asked.words()} if new else _begun(asked, folder)
+    record.setdefault("id", uuid4().hex)
     upload = None
     if address := asked.address:
-        upload = Upload.checked(folder, address, own, traces=asked.options.upload_traces)
+        upload = Upload.checked(folder, address, record, traces=asked.options.upload_traces)
     _made_folder("--experiment-base-dir", folder)
-    write_json(folder / OWN, own)
+    write_json(folder / OWN, record)
     return upload
 
 
@@ -252,17 +252,17 @@ def _barren(asked: BenchmarkPlan, folder: Path) -> bool:
 
 def _begun(asked: BenchmarkPlan, folder: Path) -> dict[str, Any]:
     """What a folder that is gone on with keeps of itself; refused where it is not of these options."""
-    kept = folder / OWN
+    path = folder / OWN
     if not asked.options.resume:
         raise InputError(
             f"{folder}: exists already; go on with it by --resume, or choose another name"
         )
-    if not kept.exists():
+    if not path.exists():
         raise InputError(f"{folder}: no benchmark of tbench is in it; choose another name")
-    own = read_object(kept)
-    before = own.get("options")
+    record = read_object(path)
+    before = record.get("options")
     if not isinstance(before, dict):
-        raise InputError(f"{kept}: has no options; choose another name")
+        raise InputError(f"{path}: has no options; choose another name")
     now = json.loads(json.dumps(asked.words()))
     changed = [name for name in sorted({*before, *now}) if before.get(name) != now.get(name)]
     for name in changed[:1]:
@@ -270,7 +270,7 @@ def _begun(asked: BenchmarkPlan, folder: Path) -> dict[str, Any]:
         raise InputError(
             f"--resume: {folder} was begun with {flag} {before.get(name)}, not {now.get(name)}"
         )
-    return own
+    return record
 
 
 def _print(
@@ -278,8 +278,12 @@ def _print(
 ) -> None:
     if as_json:
         results = [
-            {"run": str(one.run.path), "ended_by": one.ended_by, **one.result["aggregated_metrics"]}
-            for one in made
+            {
+                "run": str(point.run.path),
+                "ended_by": point.ended_by,
+                **point.result["aggregated_metrics"],
+            }
+            for point in made
         ]
         upload = delivery.map() if delivery else None
         print(json.dumps({"folder": str(folder), "points": results, "upload": upload}))
@@ -295,11 +299,11 @@ def _exit(made: list[PointResult], name: str, *, interrupted: bool) -> int:
             file=sys.stderr,
         )
         return INTERRUPTED
-    if made and not any(one.numbers["completed"] for one in made):
-        errors = dict.fromkeys(kind for one in made for kind in one.numbers["errors"])
+    if made and not any(point.numbers["completed"] for point in made):
+        errors = dict.fromkeys(kind for point in made for kind in point.numbers["errors"])
         print(f"no request succeeded in any point: {', '.join(errors)}", file=sys.stderr)
         return UnreachableError.exit_code
-    invalid = [one for one in made if not one.numbers["valid"]]
-    for one in invalid:
-        print(f"{one.run.path}: INVALID, {one.numbers['invalid_because']}", file=sys.stderr)
+    invalid = [point for point in made if not point.numbers["valid"]]
+    for point in invalid:
+        print(f"{point.run.path}: INVALID, {point.numbers['invalid_because']}", file=sys.stderr)
     return 4 if invalid else 0

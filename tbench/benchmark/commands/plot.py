@@ -79,20 +79,20 @@ def plot(
     from tbench.benchmark.folder import chosen, load_experiments
 
     chosen_formats = _formats(formats or ["png"])
-    found = load_experiments(experiments_folder, metrics_time_unit)
+    folders = load_experiments(experiments_folder, metrics_time_unit)
     if filter_criteria is not None:
-        found = chosen(found, _criteria(filter_criteria))
-    _say(found, verbose=verbose)
+        folders = chosen(folders, _criteria(filter_criteria))
+    _say(folders, verbose=verbose)
     if list_fields:
-        _list(found)
+        _list(folders)
         return
-    grid, place = _grid(found, plot_config, preset)
-    _draw(found, grid, place, group_key, None if validate_only else output or experiments_folder,
+    grid, place = _grid(folders, plot_config, preset)
+    _draw(folders, grid, place, group_key, None if validate_only else output or experiments_folder,
           chosen_formats, verbose=verbose)  # fmt: skip
 
 
 def _draw(
-    found: Sequence["BenchmarkFolder"],
+    folders: Sequence["BenchmarkFolder"],
     grid: "Grid",
     place: str,
     key: str,
@@ -106,7 +106,7 @@ def _draw(
 
     from tbench.benchmark.plots.files import checked, plot
 
-    sheets = checked(found, grid, key, place)
+    sheets = checked(folders, grid, key, place)
     if folder is None:
         print(f"{place}: {len(grid.panels)} plots on each of {len(sheets)} sheets are in order")
         return
@@ -115,7 +115,7 @@ def _draw(
     except OSError as error:
         raise InputError(f"-o {folder}: cannot be made: {error.strerror}") from None
     for path in list(
-        plot(sheets, grid, folder, found[0].unit, formats)
+        plot(sheets, grid, folder, folders[0].unit, formats)
     ):  # a reader may leave early
         print(path)
         if verbose:
@@ -124,27 +124,27 @@ def _draw(
 
 def _formats(names: Sequence[str]) -> list[str]:
     """`png,svg` and the option given several times; raises InputError for another format."""
-    found = list(dict.fromkeys(name for text in names for name in text.split(",")))
-    for name in found:
+    formats = list(dict.fromkeys(name for text in names for name in text.split(",")))
+    for name in formats:
         if name not in {"png", "svg", "html"}:
             raise InputError(f"--format {name}: give png, svg or html")
-    return found
+    return formats
 
 
 def _criteria(text: str) -> dict[str, Any]:
     from tbench.capture.jsontext import loads
 
     try:
-        found = loads(text)
+        criteria = loads(text)
     except ValueError as error:
         raise InputError(f"--filter-criteria: no JSON: {error}") from None
-    if not isinstance(found, dict):
+    if not isinstance(criteria, dict):
         raise InputError('--filter-criteria: give a JSON object, as in {"model": "m"}')
-    return found
+    return criteria
 
 
 def _grid(
-    found: Sequence["BenchmarkFolder"], config: Path | None, preset: str | None
+    folders: Sequence["BenchmarkFolder"], config: Path | None, preset: str | None
 ) -> tuple["Grid", str]:
     """The layout, and where it comes from."""
     from tbench.benchmark.plots.files import preset_for
@@ -153,30 +153,31 @@ def _grid(
     if config and not preset:
         return read_grid(config), str(config)
     name = preset or DEFAULT
-    return preset_for(name, found), f"preset {name}"
+    return preset_for(name, folders), f"preset {name}"
 
 
-def _say(found: Sequence["BenchmarkFolder"], *, verbose: bool) -> None:
+def _say(folders: Sequence["BenchmarkFolder"], *, verbose: bool) -> None:
     """What is missing always, what is there when asked for."""
     import sys
 
-    for one in found:
+    for folder in folders:
         if verbose:
-            scenarios = ", ".join(one.scenarios) or "no scenario"
+            scenarios = ", ".join(folder.scenarios) or "no scenario"
             print(
-                f"{one.folder}: {plural(len(one.points), 'point')} of {scenarios}", file=sys.stderr
+                f"{folder.folder}: {plural(len(folder.points), 'point')} of {scenarios}",
+                file=sys.stderr,
             )
-        for note in one.notes:
-            print(f"{one.folder}: {note}", file=sys.stderr)
+        for note in folder.notes:
+            print(f"{folder.folder}: {note}", file=sys.stderr)
 
 
-def _list(found: Sequence["BenchmarkFolder"]) -> None:
+def _list(folders: Sequence["BenchmarkFolder"]) -> None:
     from tbench.benchmark.plots.data import held
 
-    points = [point for one in found for point in one.points]
+    points = [point for folder in folders for point in folder.points]
     print(f"{'field':<46}{'unit':<12}{'points':>7}  values")
-    for one in held(points, found[0].unit):
+    for field in held(points, folders[0].unit):
         span = "-"
-        if one.low is not None and one.high is not None:
-            span = f"{one.low:.6g}" + (f" to {one.high:.6g}" if one.high > one.low else "")
-        print(f"{one.field:<46}{one.unit:<12}{one.points:>7}  {span}")
+        if field.low is not None and field.high is not None:
+            span = f"{field.low:.6g}" + (f" to {field.high:.6g}" if field.high > field.low else "")
+        print(f"{field.field:<46}{field.unit:<12}{field.points:>7}  {span}")
