@@ -19,6 +19,8 @@ from tbench.capture.writing import check_folder
 
 __all__ = ["Container", "ContainerWriter", "Losses", "Place", "open_container"]
 
+# A block is sealed when it is large enough to compress well, and soon enough that a kill loses little: what
+# is sealed is in the page cache and outlives the process. A power cut needs fdatasync: milliseconds each.
 SEAL_BYTES = 256 * 1024
 SEAL_RECORDS = 200
 SEAL_S = 0.2

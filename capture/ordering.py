@@ -1,8 +1,8 @@
 """A capture's exchanges in arrival order, in bounded memory, whatever their order in the files.
 
-Requests are written at their end and responses at theirs, minutes later perhaps. The catalogue says
+Requests are written at their end and responses at theirs, minutes later perhaps. The index says
 where each response lies, so nothing waits for one: blocks are read forward for the requests, and a
-response is looked up where it is, through a shelf of the blocks used last.
+response is looked up where it is, through a cache of the blocks used last.
 """
 
 import heapq
@@ -18,9 +18,9 @@ from tbench.capture.container import Container, Losses, Place
 from tbench.capture.exchange import Exchange, Request, Response
 from tbench.capture.frames import BLOCK, Row, Rows
 from tbench.capture.records import TraceHeader, read_request, read_response
-from tbench.capture.trace_index import Link, TraceIndex, is_table, read_links, read_strays
+from tbench.capture.trace_index import Link, TraceIndex, is_table, read_links, read_orphans
 
-# Shelf: the blocks of a capture that were used last, decompressed, and the records in them.
+# The cache: the blocks of a capture that were used last, decompressed, and the records in them.
 
 
 class Shelved:
@@ -92,7 +92,7 @@ class BlockCache:
         return shelved
 
 
-SHELF_BYTES = 64 * 2**20
+CACHE_BYTES = 64 * 2**20
 PARKED_BYTES = 32 * 2**20
 FOREVER = 2**63 - 1
 
@@ -105,7 +105,7 @@ class Segment:
     header: TraceHeader
     rows: Rows
     links: bytes
-    strays: dict[str, Place]
+    orphans: dict[str, Place]
     totals: dict[str, int]
     continued: bool
     losses: Losses
@@ -127,7 +127,7 @@ def _from_index(container: Container, header: TraceHeader) -> Segment | None:
                 header=header,
                 rows=container.rows,
                 links=links,
-                strays=read_strays(strays),
+                orphans=read_orphans(strays),
                 totals={name: count for name, count in totals.items() if type(count) is int},
                 continued=totals.get("continued") is True,
                 losses=container.losses,
@@ -136,19 +136,19 @@ def _from_index(container: Container, header: TraceHeader) -> Segment | None:
 
 
 def _from_scan(container: Container, header: TraceHeader) -> Segment:
-    catalogue = TraceIndex()
+    trace_index = TraceIndex()
     rows = Rows()
     for frame in container.walk():
         if frame.code == BLOCK:
-            contents = catalogue.survey(len(rows), container.unpack(frame.raw))
+            contents = trace_index.survey(len(rows), container.unpack(frame.raw))
             rows.append(Row(frame.offset, frame.length, len(frame.raw), *contents))
     return Segment(
         container=container,
         header=header,
         rows=rows,
-        links=catalogue.links,
-        strays=catalogue.strays,
-        totals=catalogue.totals,
+        links=trace_index.links,
+        orphans=trace_index.orphans,
+        totals=trace_index.totals,
         continued=False,
         losses=container.losses,
     )
@@ -166,7 +166,7 @@ class _Waiting(NamedTuple):
 
 
 class _Merge:
-    """The state of one reading: the shelf, the requests that wait, the strays not yet claimed."""
+    """The state of one reading: the cache of blocks, the requests that wait, the orphans not yet claimed."""
 
     def __init__(self, segments: list[Segment], losses: Losses, how: "How") -> None:
         self._segments = segments
@@ -174,13 +174,13 @@ class _Merge:
         self._shift = how.shift_ns
         self._answers = how.answers
         self._room = how.budgets.parked
-        self._shelf = BlockCache(segments, losses, how.budgets.shelf)
+        self._cache = BlockCache(segments, losses, how.budgets.cache)
         self._heap: list[_Waiting] = []
         self._taken = 0
-        self._strays = {
+        self._orphans = {
             id_: (number, place)
             for number, segment in enumerate(segments)
-            for id_, place in segment.strays.items()
+            for id_, place in segment.orphans.items()
         }
 
     def run(self) -> Iterator[Exchange]:
@@ -190,13 +190,13 @@ class _Merge:
             for ordinal, links in enumerate(_by_block(segment)):
                 self._take(number, ordinal, links)
                 yield from self._before(next(horizons) + self._shift)
-        self._losses.orphan_responses += len(self._strays) if self._answers else 0
+        self._losses.orphan_responses += len(self._orphans) if self._answers else 0
 
     def _take(self, segment: int, ordinal: int, links: list[Link]) -> None:
         """Put the requests of one block on the heap."""
         if not (links or self._answers):
             return
-        block = self._shelf.block(segment, ordinal)
+        block = self._cache.block(segment, ordinal)
         if block is None:
             self._losses.orphan_responses += sum(link.response is not None for link in links)
             return
@@ -230,15 +230,15 @@ class _Merge:
 
     def _again(self, waiting: _Waiting) -> Request | None:
         place = waiting.link.request
-        block = self._shelf.block(waiting.segment, place.block)
+        block = self._cache.block(waiting.segment, place.block)
         return self._request(block.record(place.record)) if block else None
 
     def _response(self, waiting: _Waiting, id_: str) -> Response | None:
         """The response, wherever it lies; None when there is none or it is lost."""
         segment, place = waiting.segment, waiting.link.response
         if place is None:
-            segment, place = self._strays.pop(id_, (segment, None))
-        block = self._shelf.block(segment, place.block) if place else None
+            segment, place = self._orphans.pop(id_, (segment, None))
+        block = self._cache.block(segment, place.block) if place else None
         if block is None or place is None:
             return None
         record = block.record(place.record)
@@ -252,9 +252,9 @@ class _Merge:
 
 @dataclass(frozen=True, kw_only=True)
 class Budgets:
-    """Bytes of memory for the shelf of decompressed blocks and for requests that wait."""
+    """Bytes of memory for the cache of decompressed blocks and for requests that wait."""
 
-    shelf: int = SHELF_BYTES
+    cache: int = CACHE_BYTES
     parked: int = PARKED_BYTES
 
 

@@ -24,6 +24,7 @@ from tbench.capture.tee import Budget, Tee
 from tbench.capture.tracefile import TraceWriter
 
 TICK_S = 0.05
+"""The writer wakes so often to seal and sync what is due, also when nothing comes."""
 GAP_EVERY_NS = 1_000_000_000
 FLUSH_S = 30.0
 REQUEST_OVERHEAD = 2_048
@@ -94,7 +95,7 @@ class Recorder:
     def __init__(
         self,
         writer: Writer,
-        editor: Sanitizer,
+        sanitizer: Sanitizer,
         budget: Budget,
         *,
         now: Callable[[], int] = time.monotonic_ns,
@@ -104,9 +105,11 @@ class Recorder:
         self.counts = Counts()
         self.failure: str | None = None
         self._writer = writer
-        self._editor = editor
+        self._sanitizer = sanitizer
         self._now = now
         self._on_failure = on_failure
+        # Without a bound, since `put` is called on the event loop and must never wait: memory is bounded by
+        # the budget, which is taken before anything is queued and given back when it is written.
         self._queue: SimpleQueue[Item] = SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="trace-writer", daemon=True)
         self._losses = _Losses(self.counts, since_ns=now())
@@ -192,13 +195,13 @@ class Recorder:
     def _write(self, item: Item) -> None:
         match item:
             case _Asked():
-                request = self._editor.request(item.request, item.secrets)
+                request = self._sanitizer.request(item.request, item.secrets)
                 self._writer.request(request)
                 self.counts.requests += 1
                 self.counts.bytes += len(request.body or b"")
                 self.counts.masked += request.extra.get("body_masked", 0)
             case _Answered():
-                response = self._editor.response(
+                response = self._sanitizer.response(
                     item.request_id, item.response, item.tee, item.secrets
                 )
                 self._writer.response(item.request_id, response)

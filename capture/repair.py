@@ -68,24 +68,24 @@ def repair(source: str | Path, out: Path) -> Losses:
         raise InputError(f"{source}: several captures; repair them one at a time, by first segment")
     containers = [segment.container for segment in trace.segments]
     writer = ContainerWriter(out, _header(containers))
-    catalogue = TraceIndex()
+    trace_index = TraceIndex()
     lost = Losses(missing_segments=trace.losses.missing_segments)
     try:
         for container in containers:
-            _copy(container, writer, catalogue)
+            _copy(container, writer, trace_index)
             lost.add(container.losses)
-        totals = {**catalogue.totals, "continued": False}
-        writer.close(totals, detail={**catalogue.detail(), "repaired": asdict(lost)})
+        totals = {**trace_index.totals, "continued": False}
+        writer.close(totals, detail={**trace_index.detail(), "repaired": asdict(lost)})
     except BaseException:
         writer.discard()
         raise
     return lost
 
 
-def _copy(container: Container, writer: ContainerWriter, catalogue: TraceIndex) -> None:
+def _copy(container: Container, writer: ContainerWriter, trace_index: TraceIndex) -> None:
     for frame in container.walk():
         if frame.code == BLOCK:
-            contents = catalogue.survey(writer.blocks, container.unpack(frame.raw))
+            contents = trace_index.survey(writer.blocks, container.unpack(frame.raw))
             writer.append_block(frame.raw, contents)
         elif frame.code not in OURS:
             writer.append_frame(frame.code, frame.raw)
@@ -113,17 +113,17 @@ def _clock(containers: list[Container]) -> tuple[int, int]:
 
 def _check_segment(segment: Segment, findings: Findings) -> None:
     container = segment.container
-    catalogue = TraceIndex()
+    trace_index = TraceIndex()
     rows = Rows()
     unknown = 0
     for frame in container.walk():
         unknown += frame.code not in OURS
         if frame.code == BLOCK:
-            contents = catalogue.survey(len(rows), container.unpack(frame.raw))
+            contents = trace_index.survey(len(rows), container.unpack(frame.raw))
             rows.append(Row(frame.offset, frame.length, len(frame.raw), *contents))
     damage = list(_damage(container.losses))
     if not damage and container.index is not None:
-        damage += _lies(container, rows, catalogue)
+        damage += _lies(container, rows, trace_index)
     findings.problems.extend(f"{container.path.name}: {line}" for line in damage)
     if unknown:
         findings.notes.append(f"{container.path.name}: {unknown} frames of a newer format, skipped")
@@ -143,15 +143,15 @@ def _damage(losses: Losses) -> Iterator[str]:
         yield f"{losses.bad_records} records are no msgpack maps, or empty"
 
 
-def _lies(container: Container, rows: Rows, catalogue: TraceIndex) -> Iterator[str]:
+def _lies(container: Container, rows: Rows, trace_index: TraceIndex) -> Iterator[str]:
     """Where an index that is whole does not fit the blocks."""
     index = container.index or {}
     totals = index.get("totals") or {}
     if container.rows != rows:
         yield "the index does not list the blocks that are there"
-    if index.get("links") not in {None, catalogue.links}:
+    if index.get("links") not in {None, trace_index.links}:
         yield "the index links requests and responses wrongly"
-    wrong = [name for name, count in catalogue.totals.items() if totals.get(name, count) != count]
+    wrong = [name for name, count in trace_index.totals.items() if totals.get(name, count) != count]
     if wrong:
         yield f"the index miscounts {', '.join(wrong)}"
 

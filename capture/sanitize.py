@@ -118,8 +118,14 @@ class Sanitizer:
         inner = Secrets()
         people: tuple[bytes, ...] = ()
         if request.body is not None:
+            caller = f"{request.client} {request.method} {request.host} {request.path}\n".encode()
+            ask = self._redactor.digest(caller + request.body)
+            count = request.header("x-stainless-retry-count") or ""
             retry_of = self._retries.begin(
-                self._ask(request), request.id, request.arrive_ns, count=_retry_count(request)
+                ask,
+                request.id,
+                request.arrive_ns,
+                count=int(count) if count.isdecimal() else None,
             )
             people = self._redactor.people(_plain(request) or b"")
             request, inner = _without_inner(request)
@@ -146,10 +152,6 @@ class Sanitizer:
         self._retries.end(request_id, response)
         return response
 
-    def _ask(self, request: Request) -> bytes:
-        head = f"{request.client} {request.method} {request.host} {request.path}\n".encode()
-        return self._redactor.digest(head + (request.body or b""))
-
     def _clean(
         self,
         record: Request | Response,
@@ -170,14 +172,15 @@ class Sanitizer:
         if coding in PLAIN:
             cleaned = self._redactor.identities(secrets.mask(body), exact=exact)
             return self._redactor.without_people(cleaned, people), extra
-        plain = _decoded(body, coding)
-        if plain is None or secrets.found_in(plain) or self._names(plain, people):
-            return None, {**extra, "body_withheld": "unreadable" if plain is None else "credential"}
+        plain, redactor = _decoded(body, coding), self._redactor
+        if plain is None:
+            return None, {**extra, "body_withheld": "unreadable"}
+        if (
+            secrets.found_in(plain)
+            or redactor.without_people(redactor.identities(plain), people) != plain
+        ):
+            return None, {**extra, "body_withheld": "credential"}
         return body, extra
-
-    def _names(self, plain: bytes, people: Sequence[bytes]) -> bool:
-        redactor = self._redactor
-        return redactor.without_people(redactor.identities(plain), people) != plain
 
     def _safe_error(
         self, error: str | None, secrets: Secrets, people: Sequence[bytes]
@@ -206,11 +209,6 @@ def _without_inner(request: Request) -> tuple[Request, Secrets]:
         return replace(request, body=credentials.body, extra=extra), credentials.secrets
     extra = {**request.extra, "body_withheld": "credential"}
     return replace(request, body=None, extra=extra), credentials.secrets
-
-
-def _retry_count(request: Request) -> int | None:
-    count = request.header("x-stainless-retry-count")
-    return int(count) if count and count.isdecimal() else None
 
 
 def _plain(record: Request | Response) -> bytes | None:

@@ -47,7 +47,13 @@ class Selection:
         """Which filter keeps this request out, `host` or `path`; None when none. A query is ignored."""
         if not self.wants_host(host):
             return "host"
-        return None if self._path_matches(method, path.partition("?")[0]) else "path"
+        path = path.partition("?")[0]
+        if self.paths:
+            wanted = any(fnmatchcase(path, glob) for glob in self.paths)
+        else:
+            route = path.rstrip("/")
+            wanted = any(method == verb and fnmatchcase(route, glob) for verb, glob in RECORDED)
+        return None if wanted else "path"
 
     def wants_host(self, host: str) -> bool:
         """Whether the host filter lets `host` or `host:port` in."""
@@ -64,12 +70,6 @@ class Selection:
     def allow_hosts(self) -> list[str]:
         """The hosts as mitmproxy's `allow_hosts`: regular expressions over HOST:PORT."""
         return [rf"^(?:{host})(?::\d+)?$" for host in self.hosts]
-
-    def _path_matches(self, method: str, path: str) -> bool:
-        if self.paths:
-            return any(fnmatchcase(path, glob) for glob in self.paths)
-        route = path.rstrip("/")
-        return any(method == verb and fnmatchcase(route, glob) for verb, glob in RECORDED)
 
 
 def _compiled(hosts: Iterable[str]) -> Iterable[re.Pattern[str]]:

@@ -48,7 +48,7 @@ class TraceIndex:
         self.totals: dict[str, int] = dict.fromkeys(TOTALS, 0)
         self._links = bytearray()
         self._open: dict[str, int] = {}
-        self._strays: dict[str, Place] = {}
+        self._orphans: dict[str, Place] = {}
 
     def note(self, record: Mapping[str, Any], place: Place) -> None:
         """Take one record, as it was written or read, in file order."""
@@ -95,17 +95,17 @@ class TraceIndex:
         return bytes(self._links)
 
     @property
-    def strays(self) -> dict[str, Place]:
+    def orphans(self) -> dict[str, Place]:
         """Responses whose request is not in this file, by id."""
-        return self._strays
+        return self._orphans
 
     def detail(self) -> dict[str, Any]:
         """What goes into the index beside the totals."""
         links = self.links if len(self._links) <= MAX_LINKS * _LINK.size else None
-        return {"links": links, "strays": [[id_, *place] for id_, place in self._strays.items()]}
+        return {"links": links, "strays": [[id_, *place] for id_, place in self._orphans.items()]}
 
     def _request(self, id_: str, place: Place) -> None:
-        answer = self._strays.pop(id_, None)
+        answer = self._orphans.pop(id_, None)
         if answer is None:
             self._open[id_] = len(self._links)
             self.totals["unanswered"] += 1
@@ -114,7 +114,7 @@ class TraceIndex:
     def _response(self, id_: str, place: Place) -> None:
         at = self._open.pop(id_, None)
         if at is None:
-            self._strays[id_] = place
+            self._orphans[id_] = place
         else:
             struct.pack_into("<II", self._links, at + 8, *place)
             self.totals["unanswered"] -= 1
@@ -130,11 +130,11 @@ def is_table(links: bytes) -> bool:
     return len(links) % _LINK.size == 0
 
 
-def read_strays(strays: list[Any]) -> dict[str, Place]:
+def read_orphans(strays: list[Any]) -> dict[str, Place]:
     """The `strays` of an index, by id; what is none of them is left out."""
     places = {}
-    for stray in strays:
-        match stray:
+    for orphan in strays:
+        match orphan:
             case [str(id_), int(block), int(record)] if block >= 0 and record >= 0:
                 places[id_] = Place(block, record)
     return places

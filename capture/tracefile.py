@@ -73,7 +73,7 @@ class TraceWriter:
         """Record a request with its response, or as one that never gets any."""
         self.request(exchange.request)
         if exchange.response is None:
-            self._segment.catalogue.forget(exchange.request.id)
+            self._segment.trace_index.forget(exchange.request.id)
         else:
             self.response(exchange.request.id, exchange.response)
 
@@ -166,12 +166,12 @@ class _Segment:
         marker: bytes | None = None,
     ) -> None:
         self.container = ContainerWriter(path, header_map(header), clock=now, marker=marker)
-        self.catalogue = TraceIndex()
+        self.trace_index = TraceIndex()
         self.began_at: float | None = None
         self._now = now
 
     def write(self, record: Mapping[str, Any], **place: int) -> None:
-        self.catalogue.note(record, self.container.append(record, **place))
+        self.trace_index.note(record, self.container.append(record, **place))
         if self.began_at is None:
             self.began_at = self._now()
 
@@ -180,8 +180,8 @@ class _Segment:
         return 0.0 if self.began_at is None else self._now() - self.began_at
 
     def end(self, *, last: bool) -> None:
-        totals = {**self.catalogue.totals, "continued": not last}
-        self.container.close(totals, detail=self.catalogue.detail())
+        totals = {**self.trace_index.totals, "continued": not last}
+        self.container.close(totals, detail=self.trace_index.detail())
 
 
 def _refuse_leftovers(path: Path) -> None:

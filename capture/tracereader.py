@@ -15,7 +15,7 @@ from tbench.capture.exchange import Exchange
 from tbench.capture.ordering import Budgets, How, Segment, exchanges, open_segment
 from tbench.capture.records import read_header
 
-FORWARD = Budgets(shelf=8 * 2**20)
+FORWARD = Budgets(cache=8 * 2**20)
 """Without answers hardly any block is read a second time."""
 SUFFIX, PART = ".msgpack", ".part"
 

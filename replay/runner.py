@@ -106,11 +106,9 @@ class Shards:
         self._drawn: deque[int] = deque()
 
     def __iter__(self) -> Iterator[Planned]:
-        return iter(self._plan) if self._workers == 1 else self._sharded()
-
-    def _sharded(self) -> Iterator[Planned]:
         for planned in self._plan:
-            self._drawn.append(crc32(b"%d" % planned.session) % self._workers)
+            if self._workers > 1:
+                self._drawn.append(crc32(b"%d" % planned.session) % self._workers)
             yield planned
 
     def next(self) -> int:
@@ -278,18 +276,23 @@ class _ReplayRun:
 
     async def _built(self) -> None:
         """Wait until enough calls are built: all, as many as workers take, or for the next seconds."""
-        with trio.move_on_after(PREPARE_S):
-            await _until(lambda: self._enough or bool(self.interrupts))
-        await _until(lambda: bool(self.feeder.drawn) or self.feeder.done)
-
-    @property
-    def _enough(self) -> bool:
         feeder = self.feeder
-        return feeder.done or self.crew.full or (feeder.horizon or 0.0) > HORIZON_S
+
+        def enough() -> bool:
+            lasts = (feeder.horizon or 0.0) > HORIZON_S
+            return feeder.done or self.crew.full or lasts or bool(self.interrupts)
+
+        with trio.move_on_after(PREPARE_S):
+            await _until(enough)
+        await _until(lambda: bool(feeder.drawn) or feeder.done)
 
     async def _play(self, writers: Sequence[RunWriter]) -> None:
         """Have everything sent, and return when all of it is written down."""
-        self.recorder = self._recorder(writers)
+        self.recorder = RunRecorder(
+            spools=[member.spool for member in self.crew.members],
+            outputs=[self._output(arm, writer) for arm, writer in enumerate(writers)],
+            till=None if self.job.options.max_cost is None else Till(self.crew.pulse),
+        )
         async with trio.open_nursery() as nursery:
             nursery.start_soon(on_thread, self.recorder.follow, BEHIND)
             try:
@@ -323,13 +326,6 @@ class _ReplayRun:
         await self.fed.wait()
         rest = await trio.to_thread.run_sync(self.feeder.rest, lambda: self.interrupts > 1)
         return math.ceil((self.feeder.drawn + rest) / len(self.arms))
-
-    def _recorder(self, writers: Sequence[RunWriter]) -> RunRecorder:
-        return RunRecorder(
-            spools=[member.spool for member in self.crew.members],
-            outputs=[self._output(arm, writer) for arm, writer in enumerate(writers)],
-            till=None if self.job.options.max_cost is None else Till(self.crew.pulse),
-        )
 
     def _output(self, arm: int, writer: RunWriter) -> ArmOutput:
         state = self.arms[arm]

@@ -106,7 +106,9 @@ class Table(Mapping[str, Column]):
         if name not in EVERY:
             raise KeyError(name)
         if name not in self._stores:
-            self._stores |= self._read(_together(name).difference(self._stores))
+            # What is small is gathered in one pass with any other of its kind; names are large.
+            wanted = {name} if name in NAMES else {*NUMBERS, *WORDS}
+            self._stores |= self._read(wanted.difference(self._stores))
         return self._stores[name]
 
     def _read(self, names: Iterable[str]) -> "dict[str, _Store]":
@@ -272,11 +274,6 @@ class _Names:
 
 
 _Store = _Numbers | _Words | _Names
-
-
-def _together(name: str) -> set[str]:
-    """What is gathered with a column that is asked for late: all that is small, a name alone."""
-    return {name} if name in NAMES else {*NUMBERS, *WORDS}
 
 
 def _empty(name: str, room: int) -> _Store:

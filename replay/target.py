@@ -163,7 +163,7 @@ class Target:
         and does not write: JSON within JSON 255 deep.
         """
         recorded = planned.exchange.request
-        if planned.payload is None or self._faithful:
+        if planned.payload is None or not (self.rewrites or self.salt):
             return recorded.body or b"", planned.info
         wanted = self._wanted(recorded, planned.payload, planned.info)
         if wanted is None:
@@ -188,11 +188,6 @@ class Target:
             return None
         wanted = {**payload, **added}
         return {name: value for name, value in wanted.items() if name not in dropped}
-
-    @cached_property
-    def _faithful(self) -> bool:
-        """Whether nothing is to be changed in any body."""
-        return not self.rewrites and self.salt is None
 
     @cached_property
     def _added(self) -> dict[str, Any]:

@@ -47,7 +47,7 @@ LONGEST: Final = 200
 def traced(fields: Iterable[tuple[bytes, bytes]], secrets: Secrets) -> Headers:
     """The fields that are kept, lower-case, in the order of the wire; `secrets` masked in their values."""
     headers = [
-        (name.decode(), _cut(secrets.mask_text(_line(value))))
+        (name.decode(), _excerpt(secrets.mask_text(_line(value))))
         for key, value in fields
         if (name := key.lower()) in NAMES
     ]
@@ -62,7 +62,7 @@ def _line(value: bytes) -> str:
     return text.strip()
 
 
-def _cut(text: str) -> str:
+def _excerpt(text: str) -> str:
     return text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"
 
 

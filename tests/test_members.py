@@ -144,7 +144,7 @@ def test_no_credential_of_a_body_is_in_any_byte_of_the_trace(
     body = json.dumps({"note": f"mine is {key}", **PLACES[place](key)}).encode()
     tee = Tee(Budget(1 << 20), lambda: 0)
     tee.pass_on(json.dumps({"error": {"message": f"bad token {key}"}}).encode())
-    editor, none = Sanitizer(Redactor()), Secrets()
+    sanitizer, none = Sanitizer(Redactor()), Secrets()
     with TemporaryDirectory() as folder:
         path = Path(folder) / "t.msgpack"
         with TraceWriter(path, TraceHeader(wall_ns=0, mono_ns=0)) as writer:
@@ -161,9 +161,9 @@ def test_no_credential_of_a_body_is_in_any_byte_of_the_trace(
                 body=encode(body),
                 body_bytes=len(body),
             )
-            writer.request(editor.request(request, none))
+            writer.request(sanitizer.request(request, none))
             reply = Response(head_ns=1, end_ns=2, status=400)
-            writer.response("a", editor.response("a", reply, tee, none))
+            writer.response("a", sanitizer.response("a", reply, tee, none))
         (exchange,) = read_trace(path)
 
         assert all(key.encode() not in data for data in frames(path))

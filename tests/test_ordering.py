@@ -104,7 +104,7 @@ def test_any_order_of_writing_reads_in_order_of_arrival(
     if cut:
         for file in path.parent.iterdir():
             file.write_bytes(file.read_bytes()[:-20])
-    budgets = Budgets(shelf=1, parked=1) if tight else Budgets()
+    budgets = Budgets(cache=1, parked=1) if tight else Budgets()
     trace = read_trace(path)
     losses = Losses()
 
@@ -125,7 +125,7 @@ def test_requests_alone_come_in_the_same_order(
     write(path, *capture)
     if cut:
         path.write_bytes(path.read_bytes()[:-20])
-    how = How(answers=False, budgets=Budgets(shelf=1, parked=1) if tight else Budgets())
+    how = How(answers=False, budgets=Budgets(cache=1, parked=1) if tight else Budgets())
     losses = Losses()
 
     found = list(exchanges(read_trace(path).segments, losses, how))
@@ -223,7 +223,7 @@ def test_a_long_upload_does_not_fill_the_memory(tmp_path: Path) -> None:
             )
             clock.now += 0.1
     segments = read_trace(tmp_path / "t.msgpack").segments
-    budgets = Budgets(shelf=10_000, parked=20_000)
+    budgets = Budgets(cache=10_000, parked=20_000)
     got = list(exchanges(segments, Losses(), How(budgets=budgets)))
 
     assert [one.request.seq for one in got] == list(range(200))

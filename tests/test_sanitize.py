@@ -60,9 +60,9 @@ def edited(
     secrets: Secrets = Secrets(),  # noqa: B008
     path: str = "/v1/chat/completions",
 ) -> Response:
-    editor = Sanitizer(Redactor())
-    editor.request(request(path=path), secrets)
-    return editor.response("a", head, tee_of(*pieces), secrets)
+    sanitizer = Sanitizer(Redactor())
+    sanitizer.request(request(path=path), secrets)
+    return sanitizer.response("a", head, tee_of(*pieces), secrets)
 
 
 @pytest.mark.parametrize(
@@ -182,15 +182,17 @@ def test_a_key_split_over_pieces_is_masked() -> None:
 @pytest.mark.parametrize("where", ["body", "error"])
 def test_a_user_that_a_server_repeats_is_the_pseudonym(where: str, coding: str) -> None:
     """In its answer or its error, at any status; as long as it was, and the one that the request has."""
-    who, editor = "joe@example.com", Sanitizer(Redactor())
+    who, sanitizer = "joe@example.com", Sanitizer(Redactor())
     asked = json.dumps({"user": who, "messages": []}).encode()
     told = f"{who} is over quota"
     body = json.dumps({"error": {"message": told if where == "body" else "no"}}).encode()
     headers = (*JSON, ("content-encoding", coding)) if coding else JSON
     head = replace(response(429, headers), error=told if where == "error" else None)
 
-    sent = editor.request(request(body=asked), Secrets())
-    out = editor.response("a", head, tee_of(CODINGS[coding](body) if coding else body), Secrets())
+    sent = sanitizer.request(request(body=asked), Secrets())
+    out = sanitizer.response(
+        "a", head, tee_of(CODINGS[coding](body) if coding else body), Secrets()
+    )
     assert sent.body
     name = json.loads(sent.body)["user"]
 
@@ -250,18 +252,18 @@ def test_a_request_loses_its_secrets_and_identities_only() -> None:
 
 def test_a_repeat_after_a_429_is_linked() -> None:
     """Same caller, same bytes, after a failure."""
-    editor = Sanitizer(Redactor())
-    editor.request(request(id="a", client="c", body=b"{}"), SECRETS)
-    editor.response("a", response(429, JSON), tee_of(b"{}"), SECRETS)
+    sanitizer = Sanitizer(Redactor())
+    sanitizer.request(request(id="a", client="c", body=b"{}"), SECRETS)
+    sanitizer.response("a", response(429, JSON), tee_of(b"{}"), SECRETS)
 
-    assert editor.request(request(id="b", client="c", body=b"{}"), SECRETS).retry_of == "a"
-    assert editor.request(request(id="c", client="d", body=b"{}"), SECRETS).retry_of is None
+    assert sanitizer.request(request(id="b", client="c", body=b"{}"), SECRETS).retry_of == "a"
+    assert sanitizer.request(request(id="c", client="d", body=b"{}"), SECRETS).retry_of is None
 
 
 def test_without_their_bytes_no_two_requests_are_the_same() -> None:
     """A body that was dropped, or an upload that was refused: there is nothing to compare."""
-    editor = Sanitizer(Redactor())
-    editor.request(request(id="a", client="c", body=None, body_bytes=9), SECRETS)
-    editor.response("a", response(429, JSON), tee_of(b"{}"), SECRETS)
+    sanitizer = Sanitizer(Redactor())
+    sanitizer.request(request(id="a", client="c", body=None, body_bytes=9), SECRETS)
+    sanitizer.response("a", response(429, JSON), tee_of(b"{}"), SECRETS)
 
-    assert editor.request(request(id="b", client="c", body_bytes=7), SECRETS).retry_of is None
+    assert sanitizer.request(request(id="b", client="c", body_bytes=7), SECRETS).retry_of is None
