@@ -16,5 +16,14 @@ class _CallablePackage(ModuleType):
 
         return replay(*args, **options)  # type: ignore[arg-type]
 
+    @property
+    def __signature__(self) -> object:
+        """That of the function, for `help` and `inspect.signature`."""
+        import inspect  # noqa: PLC0415 - nor this
+
+        from tbench.replay.api import replay  # noqa: PLC0415
+
+        return inspect.signature(replay)
+
 
 sys.modules[__name__].__class__ = _CallablePackage

@@ -1,7 +1,8 @@
 """`tbench.replay`: the typed way in for programs."""
 
 from collections.abc import Callable
-from inspect import signature
+from inspect import Signature, signature
+from typing import get_type_hints
 
 from tbench.replay.job import resolve
 from tbench.replay.options import ReplayOptions
@@ -25,7 +26,10 @@ def _takes[**Options](options: Callable[Options, ReplayOptions]) -> Callable[Opt
         chosen = options(*arguments, **given)
         return run_replay(resolve(chosen), chosen.watch)
 
-    vars(replay)["__signature__"] = signature(options)
+    hints = get_type_hints(options)  # the bare types: the rows say more than a signature should
+    shown = signature(options)
+    typed = [field.replace(annotation=hints[name]) for name, field in shown.parameters.items()]
+    vars(replay)["__signature__"] = Signature(typed, return_annotation=Run)
     return replay
 
 

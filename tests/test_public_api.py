@@ -1,5 +1,6 @@
 """`import tbench`: the names are there, and the example in the docs runs as it stands."""
 
+import inspect
 import os
 import subprocess
 import sys
@@ -11,6 +12,8 @@ import pytest
 
 import tbench
 from tbench.capture.exchange import Chunk, Exchange, Request, Response
+from tbench.capture.option import rows
+from tbench.replay.options import ReplayOptions
 
 ROOT = Path(__file__).parent.parent
 ASK = (
@@ -34,6 +37,17 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
     """Lazy names must not turn typing errors into something stranger."""
     with pytest.raises(AttributeError, match="nonsense"):
         _ = tbench.nonsense
+
+
+def test_replay_shows_the_options_that_it_takes() -> None:
+    """Names, types and defaults of `tbench replay`, for help() and whoever completes them."""
+    shown = inspect.signature(tbench.replay)
+    defaults = {name: row.default for name, row in rows(ReplayOptions).items()}
+
+    assert list(shown.parameters) == [*defaults, "watch"]
+    assert shown.parameters["timeout"].annotation is float
+    assert shown.parameters["timeout"].default == defaults["timeout"]
+    assert shown.return_annotation is tbench.Run
 
 
 def chat(number: int) -> Exchange:
