@@ -36,9 +36,9 @@ def mean_of_series(
     series: Floats, confidence: float = 0.95, *, sessions: Clusters | None = None
 ) -> BlockMean:
     """The mean of the finite values of a series in arrival order; there must be one."""
-    there = np.isfinite(series)
-    n, mean = int(there.sum()), float(series[there].mean())
-    deviations = np.where(there, series - mean, 0.0) / n
+    finite = np.isfinite(series)
+    n, mean = int(finite.sum()), float(series[finite].mean())
+    deviations = np.where(finite, series - mean, 0.0) / n
     terms = np.array([block.sum() for block in fine_blocks(deviations)])
     return mean_of_terms(mean, terms, confidence, beside=_beside(deviations, sessions))
 

@@ -119,8 +119,8 @@ def _uncertain(compared: ComparedArms) -> str | None:
 def _lag(compared: ComparedArms) -> str | None:
     n = min(compared.counts("lag"))
     p = next((p for p in _LATE if n >= minimum_n(p)), 0.5)
-    late = [one for side in compared.lags([p]) for one in side]
-    middles = [one for side in compared.quantiles("ttft", [0.5]) for one in side]
+    late = [value for side in compared.lags([p]) for value in side]
+    middles = [value for side in compared.quantiles("ttft", [0.5]) for value in side]
     if len(late + middles) < 4:
         return None
     if abs(late[0] - late[1]) <= LAG * min(middles):
@@ -136,7 +136,7 @@ def _output_length(compared: ComparedArms) -> str | None:
     ratio = compared.length_ratio()
     if abs(ratio - 1) <= LENGTH:
         return None
-    medians = [one for side in compared.quantiles("output_tokens", [0.5]) for one in side]
+    medians = [value for side in compared.quantiles("output_tokens", [0.5]) for value in side]
     return (
         f"the candidate's answers are {ratio:.2f} times as long (median {medians[0]:.0f} and "
         f"{medians[1]:.0f} tokens); e2e compares lengths too, tpot and e2e_per_token do not"
@@ -184,10 +184,10 @@ def _finish(compared: ComparedArms) -> str | None:
     return f"answers ended for different reasons: {', '.join(parts)}"
 
 
-def _apart(one: tuple[int, int], other: tuple[int, int]) -> bool:
+def _apart(first: tuple[int, int], second: tuple[int, int]) -> bool:
     """Whether two shares (count, n) differ by more than FINISH, and not by chance alone."""
-    low, high = newcombe(one, other)
-    return abs(one[0] / one[1] - other[0] / other[1]) > FINISH and not low <= 0 <= high
+    low, high = newcombe(first, second)
+    return abs(first[0] / first[1] - second[0] / second[1]) > FINISH and not low <= 0 <= high
 
 
 def _survivor_bias(compared: ComparedArms) -> str | None:
@@ -195,16 +195,16 @@ def _survivor_bias(compared: ComparedArms) -> str | None:
     if not compared.errors.baseline and not compared.errors.candidate:
         return None
     for name in ("ttft", "e2e"):
-        plain, whole = compared.quantiles(name, _HEADLINES), compared.worst(name, _HEADLINES)
+        plain, worst = compared.quantiles(name, _HEADLINES), compared.worst(name, _HEADLINES)
         if not all(plain):
             continue
-        for p, one, other in zip(
-            _HEADLINES, zip(*plain, strict=True), zip(*whole, strict=True), strict=True
+        for p, before, after in zip(
+            _HEADLINES, zip(*plain, strict=True), zip(*worst, strict=True), strict=True
         ):
-            if _sign(*one) * _sign(*other) < 0:
+            if _sign(*before) * _sign(*after) < 0:
                 return (
                     f"{name} p{p * 100:g} of the answers alone, and with every failure as the slowest "
-                    f"request: {_change(*one)} and {_change(*other)}; one arm looks fast because its slow "
+                    f"request: {_change(*before)} and {_change(*after)}; one arm looks fast because its slow "
                     "requests failed"
                 )
     return None

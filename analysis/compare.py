@@ -172,7 +172,7 @@ def _answers(
 ) -> dict[str, _Answer]:
     """One for each metric that both arms have; raises InputError when there is none."""
     asked = question.metrics or DEFAULT_METRICS
-    found = {
+    answers = {
         name: _Answer(
             contrast.values,
             tuple(contrast.rows()),
@@ -183,9 +183,9 @@ def _answers(
         for name in asked
         if (contrast := _contrast(name, compared, question, sessions)).in_both
     }
-    if not found:
+    if not answers:
         raise InputError(f"the two arms have no metric in common (looked for {', '.join(asked)})")
-    return found
+    return answers
 
 
 def _contrast(
@@ -226,13 +226,15 @@ def of_rows(rows: tuple[Comparison, ...]) -> Iterator[Caution]:
     """Each code that a row carries, once, with where it holds."""
     answered = sum(row.refusal is None for row in rows)
     for code in dict.fromkeys(caution.code for row in rows for caution in row.warnings):
-        found = [(row, caution) for row in rows for caution in row.warnings if caution.code == code]
+        flagged = [
+            (row, caution) for row in rows for caution in row.warnings if caution.code == code
+        ]
         where = "; ".join(
             f"{metric} {' '.join(f'p{row.quantile * 100:.6g}' for row, _ in group)}"
-            for metric, group in groupby(found, key=lambda pair: pair[0].metric)
+            for metric, group in groupby(flagged, key=lambda pair: pair[0].metric)
         )
-        where = "all intervals" if len(found) == answered else where
-        yield Caution(code=code, text=f"{found[0][1].text} ({where})")
+        where = "all intervals" if len(flagged) == answered else where
+        yield Caution(code=code, text=f"{flagged[0][1].text} ({where})")
 
 
 def judged(
@@ -243,22 +245,22 @@ def judged(
 
 
 def doubted(
-    compared: ComparedArms, rows: Iterable[Comparison], tail: Callable[[], Iterable[Comparison]]
+    compared: ComparedArms, given: Iterable[Comparison], tail: Callable[[], Iterable[Comparison]]
 ) -> tuple[Comparison, ...]:
     """The rows, those of a queue with less confidence.
 
     `tail` gives the rows of the TTFT's tail, whether or not they were asked for.
     """
-    whole = tuple(rows)
-    queueing = any(row.metric in QUEUEING for row in whole)
+    rows = tuple(given)
+    queueing = any(row.metric in QUEUEING for row in rows)
     if not queueing or not _dominated(compared, tail()):
-        return whole
+        return rows
     load = Caution(
         code="LOAD_DOMINATED",
         text="waiting in a queue dominates the TTFT: the ratio belongs to this load, a small change of the "
         "service can be a large one here, and so can the luck of a run; repeat at a lower load",
     )
-    return tuple(row.doubted(load) if row.metric in QUEUEING else row for row in whole)
+    return tuple(row.doubted(load) if row.metric in QUEUEING else row for row in rows)
 
 
 def _dominated(compared: ComparedArms, tail: Iterable[Comparison]) -> bool:

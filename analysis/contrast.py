@@ -72,12 +72,12 @@ class Contrast:
     @property
     def in_both(self) -> bool:
         """Whether each arm has a finite value at all."""
-        return all(one.n > one.timeouts for one in self._sides)
+        return all(side.n > side.timeouts for side in self._sides)
 
     @property
     def n(self) -> int:
         """The values of the arm that has fewer, timeouts included."""
-        return min(one.n for one in self._sides)
+        return min(side.n for side in self._sides)
 
     def rows(self) -> Iterator[Comparison]:
         """The comparison at each quantile; a refused one says why."""
@@ -91,15 +91,15 @@ class Contrast:
         """Deciles and tail, as far as there are enough requests; the band holds at all of them."""
         return tuple(
             Shift(
-                p=found.p,
-                ratio=_finite(found.ratio),
-                low=_bound(found.low),
-                high=_bound(found.high),
-                band_low=_bound(found.band_low),
-                band_high=_bound(found.band_high),
-                drift=found.drift,
+                p=interval.p,
+                ratio=_finite(interval.ratio),
+                low=_bound(interval.low),
+                high=_bound(interval.high),
+                band_low=_bound(interval.band_low),
+                band_high=_bound(interval.band_high),
+                drift=interval.drift,
             )
-            for found in self._intervals.values()
+            for interval in self._intervals.values()
         )
 
     def overall(self) -> Overall:
@@ -154,7 +154,7 @@ class Contrast:
         asked = {*self._points, *SHIFT} if self.bins is None else set(self._points)
         points = [p for p in sorted(asked) if self._refusal(p) is None]
         intervals = invert(self._pair, points) if points else ()
-        return {found.p: found for found in intervals}
+        return {interval.p: interval for interval in intervals}
 
     def _refusal(self, p: float) -> str | None:
         """Why there can be no interval at p."""
@@ -163,100 +163,102 @@ class Contrast:
         lie_in = self._pair.tail_blocks(p)
         if lie_in < TAIL_BLOCKS:
             return f"its extreme requests lie in {lie_in} of 16 time blocks (needs {TAIL_BLOCKS}): a burst"
-        if not any(one.identified(p) for one in self._sides):
+        if not any(side.identified(p) for side in self._sides):
             return "it lies among the timeouts in both arms"
         return None
 
     def _row(self, p: float) -> Comparison:
         baseline, candidate = self._sides
-        found, reason = self._intervals.get(p), self._refusal(p)
+        interval, reason = self._intervals.get(p), self._refusal(p)
         plain = self.bins is None
         values = (baseline.value(p), candidate.value(p)) if plain else (None, None)
-        low, high = self._bounds(found)
-        warnings = tuple(self._warnings(found)) if found else ()
+        low, high = self._bounds(interval)
+        warnings = tuple(self._warnings(interval)) if interval else ()
         doubted = any(caution.code not in HARMLESS for caution in warnings)
-        confidence: Confidence = "none" if found is None else "low" if doubted else "95%"
+        confidence: Confidence = "none" if interval is None else "low" if doubted else "95%"
         return Comparison(
             metric=self.metric.name,
             unit=self.metric.unit,
             quantile=p,
             baseline=values[0],
             candidate=values[1],
-            ratio=self._ratio(values, found),
+            ratio=self._ratio(values, interval),
             low=low,
             high=high,
             confidence=confidence,
-            method=self._method(found),
+            method=self._method(interval),
             n_baseline=baseline.n,
             n_candidate=candidate.n,
             verdict=Verdict.ADVISORY if confidence == "95%" else Verdict.INCONCLUSIVE,
-            finding=self._finding(found) if found else None,
+            finding=self._finding(interval) if interval else None,
             refusal=reason,
             baseline_at_least=baseline.at_least(p) if plain else None,
             candidate_at_least=candidate.at_least(p) if plain else None,
             warnings=warnings,
-            blocks=found.blocks if found else None,
-            block_requests=self.n // found.blocks if found else None,
-            block_seconds=self.span_s / found.blocks if found else None,
-            rho=found.rho if found else None,
-            drift=found.drift if found else False,
-            p_value=found.p_value if found else None,
-            sessions=found.sessions if found and math.isfinite(found.sessions) else None,
-            thirds=quantile_by_thirds(*self.values, p) if found and found.drift else None,
+            blocks=interval.blocks if interval else None,
+            block_requests=self.n // interval.blocks if interval else None,
+            block_seconds=self.span_s / interval.blocks if interval else None,
+            rho=interval.rho if interval else None,
+            drift=interval.drift if interval else False,
+            p_value=interval.p_value if interval else None,
+            sessions=interval.sessions if interval and math.isfinite(interval.sessions) else None,
+            thirds=quantile_by_thirds(*self.values, p) if interval and interval.drift else None,
         )
 
     def _ratio(
-        self, values: tuple[float | None, float | None], found: Interval | None
+        self, values: tuple[float | None, float | None], interval: Interval | None
     ) -> float | None:
         if self.bins is None:
             return _ratio(*values)
-        return _finite(found.ratio) if found else None
+        return _finite(interval.ratio) if interval else None
 
-    def _bounds(self, found: Interval | None) -> tuple[float | None, float | None]:
+    def _bounds(self, interval: Interval | None) -> tuple[float | None, float | None]:
         """An end that the timeouts hide is open, even if the count of today would close it."""
-        if found is None:
+        if interval is None:
             return None, None
         baseline, candidate = self._sides
-        low = _bound(found.low) if baseline.identified(found.p) else None
-        return low, _bound(found.high) if candidate.identified(found.p) else None
+        low = _bound(interval.low) if baseline.identified(interval.p) else None
+        return low, _bound(interval.high) if candidate.identified(interval.p) else None
 
-    def _method(self, found: Interval | None) -> str:
-        if found is None:
+    def _method(self, interval: Interval | None) -> str:
+        if interval is None:
             return "refused"
         pairs = "paired" if self.paired else "unpaired"
         if self.bins is not None:
             pairs += ", output length taken out"
-        if math.isfinite(found.sessions):
+        if math.isfinite(interval.sessions):
             pairs += ", by time and session"
-        return f"block inversion, K={found.blocks}, t{found.freedom:.3g}, {pairs}"
+        return f"block inversion, K={interval.blocks}, t{interval.freedom:.3g}, {pairs}"
 
-    def _finding(self, found: Interval) -> str:
+    def _finding(self, interval: Interval) -> str:
         """By the test of no difference, which is exact where steps of a clock make an interval coarse."""
         below, above = FINDINGS[self.metric.better]
-        if found.p_value >= ALPHA:
+        if interval.p_value >= ALPHA:
             return NO_DIFFERENCE
-        return below if found.t > 0 else above
+        return below if interval.t > 0 else above
 
-    def _warnings(self, found: Interval) -> Iterator[Caution]:
-        if found.drift:
+    def _warnings(self, interval: Interval) -> Iterator[Caution]:
+        if interval.drift:
             yield Caution(
                 code="SLOW_DRIFT",
                 text="an arm's conditions may have changed slowly during the run (by chance alone, one "
                 "report of three metrics in five says so somewhere): the interval may be too narrow; repeat "
                 "with >= 3 interleaved runs",
             )
-        if found.doubt > NARROWEST and 2 * found.doubt > COARSE * math.log(found.high / found.low):
+        if interval.doubt > NARROWEST and 2 * interval.doubt > COARSE * math.log(
+            interval.high / interval.low
+        ):
             yield Caution(
                 code="STEPS",
-                text=f"values go in steps of about {found.doubt:.1%} here (a clock that ticks, or whole "
+                text=f"values go in steps of about {interval.doubt:.1%} here (a clock that ticks, or whole "
                 "numbers): each end of the interval is a step further out, and a difference of less than a "
                 "step has a direction and no certain size",
             )
-        if found.few_sessions:
+        if interval.few_sessions:
             yield Caution(
                 code="FEW_SESSIONS",
                 text="a few sessions hold most of the requests, or most of what differs (all are as good as "
-                f"{found.sessions:.0f} of equal size): how far sessions are apart is known from few only",
+                f"{interval.sessions:.0f} of equal size): how far sessions are apart is known from few only",
             )
         if doubts := list(self._doubts(self.n)):
             yield Caution(code="LOW_CONFIDENCE", text="; ".join(doubts))

@@ -43,15 +43,15 @@ def fidelity(arm: Arm) -> Fidelity:
     """What a run's file says of how it was sent."""
     columns, totals = arm.columns, arm.run.totals
     late = ordered(measures.lag(columns))
-    some = len(late) > 0
+    timed = len(late) > 0
     return Fidelity(
         planned=int(totals.get("planned") or len(arm)),
         sent=int((~np.isnan(columns["sent"])).sum()),
         never_sent=int(totals.get("never_sent") or 0),
-        lag_p50=quantile(late, 0.5) if some else None,
-        lag_p99=quantile(late, 0.99) if some else None,
-        lag_max=float(late[-1]) if some else None,
-        on_time=float((late <= 0.010).mean()) if some else None,
+        lag_p50=quantile(late, 0.5) if timed else None,
+        lag_p99=quantile(late, 0.99) if timed else None,
+        lag_max=float(late[-1]) if timed else None,
+        on_time=float((late <= 0.010).mean()) if timed else None,
         due_per_s=_rate(columns["due"]),
         sent_per_s=_rate(columns["sent"]),
         clock=str(totals.get("clock") or arm.run.header.get("clock") or "unknown"),

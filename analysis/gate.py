@@ -114,20 +114,20 @@ class Gate:
 
 def parse_gate(text: str) -> Gate:
     """`ttft:p95:5%`, `errors:0.5pp`, `goodput>=99%`. Raises InputError saying what the right form is."""
-    found = _GATE.fullmatch(text.strip())
-    if not found:
+    parts = _GATE.fullmatch(text.strip())
+    if not parts:
         raise InputError(
             f"--gate {text}: write it as ttft:p95:5%, errors:0.5pp or 'goodput>=99%' "
             "(docs/statistics.md has the table)"
         )
-    of = _endpoint(text, found["metric"], found["level"])
-    quantile = None if found["level"] is None else _quantile(text, found["level"])
+    of = _endpoint(text, parts["metric"], parts["level"])
+    quantile = None if parts["level"] is None else _quantile(text, parts["level"])
     gate = Gate(metric=of.name, quantile=quantile, margin=0.0)
-    if found["limit"] is None:
-        return replace(gate, margin=_margin(text, of, found["margin"], found["unit"]))
-    if found["sign"] != SIGNS[of.better]:
+    if parts["limit"] is None:
+        return replace(gate, margin=_margin(text, of, parts["margin"], parts["unit"]))
+    if parts["sign"] != SIGNS[of.better]:
         raise InputError(f"--gate {text}: good {of.name} is {of.better}: write {SIGNS[of.better]}")
-    return replace(gate, limit=_limit(text, of, found["limit"], found["of"]))
+    return replace(gate, limit=_limit(text, of, parts["limit"], parts["of"]))
 
 
 def _endpoint(text: str, metric: str, level: str | None) -> RunMetric:
@@ -160,9 +160,9 @@ def _quantile(text: str, level: str) -> float:
 
 def _margin(text: str, of: RunMetric, digits: str, unit: str) -> float:
     if unit != MARGINS[of.scale]:
-        points, whole = of.scale == "points", of.name in RUN_LEVEL
+        points, of_run = of.scale == "points", of.name in RUN_LEVEL
         has = "has a margin in points" if points else "has a margin in per cent"
-        needs = has if whole else "needs a quantile and per cent"
+        needs = has if of_run else "needs a quantile and per cent"
         raise InputError(f"--gate {text}: {of.name} {needs}, as in {of.form}")
     margin = _number(text, digits) / 100
     if margin <= 0:
@@ -183,10 +183,10 @@ def _limit(text: str, of: RunMetric, digits: str, unit: str) -> float:
 
 def parse_margin(text: str) -> tuple[Gate, ...]:
     """`5%`: the usual gates with that margin, and the failures with theirs."""
-    found = re.fullmatch(r"([\d.]+)%", text.strip())
-    if not found or _number(text, found[1]) <= 0:
+    digits = re.fullmatch(r"([\d.]+)%", text.strip())
+    if not digits or _number(text, digits[1]) <= 0:
         raise InputError(f"--margin {text}: write it as 5%")
-    margin = _number(text, found[1]) / 100
+    margin = _number(text, digits[1]) / 100
     failures = Gate(metric=ERRORS, quantile=None, margin=MORE_FAILURES, usual=True)
     return (*(Gate(metric=m, quantile=p, margin=margin, usual=True) for m, p in USUAL), failures)
 

@@ -58,37 +58,42 @@ class History:
 def read_history(path: Path) -> History:
     """Read a baseline file. Raises InputError for one that is none, or whose sessions make no sense."""
     try:
-        found = loads(path.read_bytes())
-        if found["tbench_baseline"] != FORMAT:
+        document = loads(path.read_bytes())
+        if document["tbench_baseline"] != FORMAT:
             raise InputError(
-                f"{path}: a baseline of format {found['tbench_baseline']}; update tbench"
+                f"{path}: a baseline of format {document['tbench_baseline']}; update tbench"
             )
-        sessions = [_session(one) for one in found["sessions"]]
+        sessions = [_session(session) for session in document["sessions"]]
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from None
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path}: not a baseline file ({error}); {_CURE}") from None
-    if len({one.trace for one in sessions}) > 1:
+    if len({session.trace for session in sessions}) > 1:
         raise InputError(f"{path}: holds sessions of several traces; {_CURE}")
-    return History(path=path, sessions=tuple(sorted(sessions, key=lambda one: one.recorded)))
+    return History(
+        path=path, sessions=tuple(sorted(sessions, key=lambda session: session.recorded))
+    )
 
 
-def _session(found: Mapping[str, Any]) -> Session:
-    datetime.fromisoformat(found["recorded"])
-    figures = {name: tuple(_kept(one)) for name, one in found["figures"].items()}
+def _session(record: Mapping[str, Any]) -> Session:
+    datetime.fromisoformat(record["recorded"])
+    figures = {name: tuple(_kept(runs)) for name, runs in record["figures"].items()}
     words = {
-        name: found[name] for name in ("recorded", "trace", "name", "model", "target", "pacing")
+        name: record[name] for name in ("recorded", "trace", "name", "model", "target", "pacing")
     }
     if not all(isinstance(word, str) for word in words.values() if word is not None):
         raise TypeError("a session's name, trace, model, target or pacing is no text")
     return Session(
-        **words, versions=dict(found["versions"]), requests=int(found["requests"]), figures=figures
+        **words,
+        versions=dict(record["versions"]),
+        requests=int(record["requests"]),
+        figures=figures,
     )
 
 
-def _kept(found: Mapping[str, Any]) -> Iterator[Figure]:
-    events = found.get("events") or [0] * len(found["n"])
-    for value, n, count in zip(found["values"], found["n"], events, strict=True):
+def _kept(runs: Mapping[str, Any]) -> Iterator[Figure]:
+    events = runs.get("events") or [0] * len(runs["n"])
+    for value, n, count in zip(runs["values"], runs["n"], events, strict=True):
         if not 0 <= value < float("inf") or not 0 <= count <= n or n < 1:
             raise ValueError(f"{value}, {count} of {n}")
         yield Figure(value=float(value), n=int(n), events=int(count))
@@ -96,12 +101,12 @@ def _kept(found: Mapping[str, Any]) -> Iterator[Figure]:
 
 def appended(history: History, session: Session) -> History:
     """The history with one session more. Raises InputError for another trace, or one that it has."""
-    if any(one.trace != session.trace for one in history.sessions):
+    if any(past.trace != session.trace for past in history.sessions):
         raise InputError(
             f"{history.path}: its sessions are of trace {history.sessions[0].trace}, these runs are of "
             f"{session.trace}; keep a file for each trace"
         )
-    if any(one.recorded == session.recorded for one in history.sessions):
+    if any(past.recorded == session.recorded for past in history.sessions):
         raise InputError(f"{history.path}: holds these runs already ({session.recorded})")
     return History(path=history.path, sessions=(*history.sessions, session))
 
@@ -113,7 +118,7 @@ def write_history(history: History) -> None:
 
 def written(sessions: Sequence[Session]) -> str:
     """The text of the file: a session more is some lines more, at the end."""
-    blocks = ",\n".join(f"  {{\n{_lines(one)}\n  }}" for one in sessions)
+    blocks = ",\n".join(f"  {{\n{_lines(session)}\n  }}" for session in sessions)
     return f'{{\n "tbench_baseline": {FORMAT},\n "sessions": [\n{blocks}\n ]\n}}\n'
 
 
@@ -130,17 +135,17 @@ def _lines(session: Session) -> str:
     }
     lines = [f"   {json.dumps(name)}: {json.dumps(value)}" for name, value in words.items()]
     figures = ",\n".join(
-        f"    {json.dumps(name)}: {json.dumps(_packed(found))}"
-        for name, found in session.figures.items()
+        f"    {json.dumps(name)}: {json.dumps(_packed(runs))}"
+        for name, runs in session.figures.items()
     )
     return ",\n".join([*lines, f'   "figures": {{\n{figures}\n   }}'])
 
 
 def _packed(figures: Sequence[Figure]) -> dict[str, Sequence[float]]:
     """Values and requests of each run, and of how many a share is where there are any."""
-    events = [one.events for one in figures]
+    events = [figure.events for figure in figures]
     return {
-        "values": [float(f"{one.value:.{DIGITS}g}") for one in figures],
-        "n": [one.n for one in figures],
+        "values": [float(f"{figure.value:.{DIGITS}g}") for figure in figures],
+        "n": [figure.n for figure in figures],
         **({"events": events} if any(events) else {}),
     }

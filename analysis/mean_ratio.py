@@ -43,16 +43,16 @@ def geometric_mean(
     n = int(np.isfinite(logs).sum())
     if not n:
         return None
-    found, reason = mean_of_series(logs, confidence, sessions=sessions), refusal(n, 0.5)
+    mean, reason = mean_of_series(logs, confidence, sessions=sessions), refusal(n, 0.5)
     return GeometricMean(
-        ratio=math.exp(found.mean),
-        low=None if reason else math.exp(found.low),
-        high=None if reason else math.exp(found.high),
+        ratio=math.exp(mean.mean),
+        low=None if reason else math.exp(mean.low),
+        high=None if reason else math.exp(mean.high),
         n=n,
         left_out=len(logs) - n,
-        blocks=found.blocks,
-        rho=found.rho,
-        drift=found.drift,
+        blocks=mean.blocks,
+        rho=mean.rho,
+        drift=mean.drift,
         refusal=reason,
     )
 

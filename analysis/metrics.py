@@ -44,19 +44,19 @@ def values(arm: Arm, metric: Metric) -> Floats:
     """One number per sample of the arm, successes only: failed is NaN, timed out is +inf."""
     if metric.spaced and arm.buffered:
         return np.full(len(arm), np.nan)
-    found = np.where(arm.ok, metric.raw(arm), np.nan)
+    measured = np.where(arm.ok, metric.raw(arm), np.nan)
     if metric.latency:
-        found[arm.timed_out & applies(arm, metric)] = np.inf
-    return found
+        measured[arm.timed_out & applies(arm, metric)] = np.inf
+    return measured
 
 
 def composite(arm: Arm, metric: Metric) -> Floats:
     """The same with every failure as bad as a timeout, so that failing fast cannot look fast."""
     if metric.spaced and arm.buffered:
         return np.full(len(arm), np.nan)
-    found = np.where(arm.ok, metric.raw(arm), np.nan)
-    found[arm.failed & applies(arm, metric)] = np.inf
-    return found
+    measured = np.where(arm.ok, metric.raw(arm), np.nan)
+    measured[arm.failed & applies(arm, metric)] = np.inf
+    return measured
 
 
 def applies(arm: Arm, metric: Metric) -> Truths:
@@ -77,13 +77,13 @@ def _itl_p95(arm: Arm) -> Floats:
     """The least gap with 95 % of the request's gaps at or below it; requests of one size at a time."""
     offsets, gaps = arm.token_gaps()
     sizes = np.diff(offsets)
-    found = np.full(len(sizes), np.nan)
+    tails = np.full(len(sizes), np.nan)
     for size in np.unique(sizes[sizes > 0]).tolist():
         rows, place = np.flatnonzero(sizes == size), rank(size, 0.95) - 1
         for few in np.array_split(rows, 1 + len(rows) * size // _GAPS_AT_ONCE):
             table = gaps[offsets[few][:, None] + np.arange(size)]
-            found[few] = np.partition(table, place, axis=1)[:, place]
-    return np.where(np.isnan(measures.itl(arm.columns)), np.nan, found)
+            tails[few] = np.partition(table, place, axis=1)[:, place]
+    return np.where(np.isnan(measures.itl(arm.columns)), np.nan, tails)
 
 
 def _speed(arm: Arm) -> Floats:

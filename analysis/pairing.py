@@ -234,13 +234,13 @@ def _places(runs: Sequence[Arm]) -> list[Places]:
     if all(_alike(runs[0], run) for run in runs[1:]):
         return [np.arange(len(runs[0]))] * len(runs)
     known = [{key: place for place, key in enumerate(_keys(run))} for run in runs]
-    common = [key for key in known[0] if all(key in one for one in known[1:])]
-    return [np.array([one[key] for key in common], dtype=np.int64) for one in known]
+    common = [key for key in known[0] if all(key in index for index in known[1:])]
+    return [np.array([index[key] for key in common], dtype=np.int64) for index in known]
 
 
-def _alike(one: Arm, other: Arm) -> bool:
-    return len(one) == len(other) and all(
-        bool((one.columns[name] == other.columns[name]).all()) for name in ("id", "cycle")
+def _alike(first: Arm, second: Arm) -> bool:
+    return len(first) == len(second) and all(
+        bool((first.columns[name] == second.columns[name]).all()) for name in ("id", "cycle")
     )
 
 

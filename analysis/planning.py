@@ -268,7 +268,7 @@ def _warnings(
             "changes are not seen, and the requests needed come out too low",
         )
     if drifting := [prospect.spread for prospect in prospects if _drifts(prospect.spread.within)]:
-        where = ", ".join(f"{one.metric} p{one.quantile * 100:.6g}" for one in drifting)
+        where = ", ".join(f"{spread.metric} p{spread.quantile * 100:.6g}" for spread in drifting)
         yield Caution(
             code="SLOW_DRIFT",
             text=f"conditions changed slowly within the pilot's runs ({where}): more requests per run will "
@@ -276,8 +276,8 @@ def _warnings(
         )
 
 
-def _drifts(found: Within | None) -> bool:
-    return found is not None and found.drift
+def _drifts(spread: Within | None) -> bool:
+    return spread is not None and spread.drift
 
 
 # Pilot: the runs that a plan is made from, and the options that say what it is for.
@@ -323,14 +323,14 @@ def _is_run(path: Path) -> bool:
 
 def _gathered(arms: Sequence[Replicates]) -> tuple[Replicates, ...]:
     """Single runs that were made alike become one arm, in the order in which they began."""
-    found: dict[object, list[Replicates]] = {}
+    groups: dict[object, list[Replicates]] = {}
     for place, arm in enumerate(arms):
         first = arm.runs[0]
         alone = len(arm.runs) == 1 and first.kind == "run"
-        found.setdefault((first.model, first.target, first.pacing) if alone else place, []).append(
+        groups.setdefault((first.model, first.target, first.pacing) if alone else place, []).append(
             arm
         )
-    return tuple(_one(alike) for alike in found.values())
+    return tuple(_one(alike) for alike in groups.values())
 
 
 def _one(alike: Sequence[Replicates]) -> Replicates:
@@ -344,24 +344,24 @@ def _one(alike: Sequence[Replicates]) -> Replicates:
 
 def parse_share(option: str, text: str) -> float:
     """`5%` -> .05. Raises InputError naming the option."""
-    found = _SHARE.fullmatch(text.strip())
-    if not found or not float(found[1]):
+    digits = _SHARE.fullmatch(text.strip())
+    if not digits or not float(digits[1]):
         raise InputError(f"{option} {text}: write it as 5%")
-    return float(found[1]) / 100
+    return float(digits[1]) / 100
 
 
 def parse_asked(text: str) -> tuple[str, float]:
     """`ttft:p95` -> ("ttft", .95). Raises InputError saying what the right form is."""
-    found = _ASKED.fullmatch(text.strip())
+    parts = _ASKED.fullmatch(text.strip())
     if text.strip() == ERRORS:
         raise InputError(f"--metric {text}: a share has no quantile; plans are for quantiles")
-    if not found:
+    if not parts:
         raise InputError(f"--metric {text}: write it as ttft:p95")
-    if found["metric"] not in METRICS:
+    if parts["metric"] not in METRICS:
         raise InputError(
-            f"--metric {text}: no metric {found['metric']}; there are {', '.join(METRICS)}"
+            f"--metric {text}: no metric {parts['metric']}; there are {', '.join(METRICS)}"
         )
-    p = float(found["quantile"]) / 100
+    p = float(parts["quantile"]) / 100
     if not 0 < p < 1:
         raise InputError(f"--metric {text}: the quantile lies between p0 and p100")
-    return found["metric"], p
+    return parts["metric"], p

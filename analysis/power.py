@@ -82,10 +82,10 @@ def margin_needed(runs: int, sd: float, *, power: float = POWER) -> float:
         return math.inf
     if sd == 0:
         return 0.0
-    found = optimize.brentq(
+    log_limit = optimize.brentq(
         lambda log_margin: _beyond(runs, sd, log_margin, _TAIL) - power, 0.0, sd * _FURTHEST
     )
-    return math.expm1(found)
+    return math.expm1(log_limit)
 
 
 def upper_sd(sd: float, df: float) -> float:

@@ -97,8 +97,8 @@ def error_difference(
     ]
     parts = [parts[0] + parts[1]] if len(sessions) == 1 else parts
     beside = [
-        (one, one.excess(one.sums(part[one.order])))
-        for one, part in zip(sessions, parts, strict=False)
+        (clusters, clusters.excess(clusters.sums(part[clusters.order])))
+        for clusters, part in zip(sessions, parts, strict=False)
     ]
     return counted_difference(baseline.counted, candidate.counted, confidence, beside=beside)
 
@@ -136,8 +136,8 @@ def _interval(
     if min(a.n, b.n) < _REQUESTS_FOR_BLOCKS or not terms.any():
         low, high = newcombe((b.count, b.n), (a.count, a.n), confidence)
         return low, high, "Newcombe, as if requests were independent"
-    found = mean_of_terms(b.rate - a.rate, terms, confidence, beside=beside)
-    return max(-1.0, found.low), min(1.0, found.high), f"block t, K={found.blocks}"
+    mean = mean_of_terms(b.rate - a.rate, terms, confidence, beside=beside)
+    return max(-1.0, mean.low), min(1.0, mean.high), f"block t, K={mean.blocks}"
 
 
 def _terms(arm: FailureCounts) -> Floats:
@@ -181,44 +181,44 @@ Pair = tuple[Rate, Rate]
 def rates(arm: Arm, places: Places | None = None, slo: Slo = ()) -> tuple[Rate, ...]:
     """Those of the requests at these places; of all outside the warm-up without any."""
     places = np.flatnonzero(arm.measured) if places is None else places
-    whole = throughput(arm.columns, places)
-    return (*rates_of(whole), *_goodput(arm, places, slo, whole))
+    speed = throughput(arm.columns, places)
+    return (*rates_of(speed), *_goodput(arm, places, slo, speed))
 
 
-def rates_of(whole: Throughput) -> tuple[Rate, ...]:
+def rates_of(speed: Throughput) -> tuple[Rate, ...]:
     """Those that need no single request."""
     sides = {
-        "output": (whole.output,),
-        "input": (whole.input,),
-        "total": (whole.input, whole.output),
+        "output": (speed.output,),
+        "input": (speed.input,),
+        "total": (speed.input, speed.output),
     }
     return (
         Rate(
             name="requests_per_s",
             title="requests/s",
             unit="/s",
-            value=whole.per_s(whole.successes),
+            value=speed.per_s(speed.successes),
         ),
-        *(_tokens(whole, name, *tokens) for name, tokens in sides.items()),
+        *(_tokens(speed, name, *tokens) for name, tokens in sides.items()),
     )
 
 
-def _tokens(whole: Throughput, side: str, *tokens: Tokens) -> Rate:
+def _tokens(speed: Throughput, side: str, *tokens: Tokens) -> Rate:
     return Rate(
         name=f"{side}_tokens_per_s",
         title=f"{side} tokens/s",
         unit="tok/s",
-        value=whole.tokens_per_s(*tokens),
-        uncounted=sum(one.uncounted for one in tokens),
+        value=speed.tokens_per_s(*tokens),
+        uncounted=sum(side_tokens.uncounted for side_tokens in tokens),
     )
 
 
-def _goodput(arm: Arm, places: Places, slo: Slo, whole: Throughput) -> Iterator[Rate]:
+def _goodput(arm: Arm, places: Places, slo: Slo, speed: Throughput) -> Iterator[Rate]:
     """The share of requests that met every objective, and how many of them there were per second."""
     if not slo:
         return
     good = RUN_LEVEL[GOODPUT].figure(RunView(arm=arm, places=places, at=0), slo)
-    share, per_s = (None, None) if good.refusal else (good.value, whole.per_s(good.events))
+    share, per_s = (None, None) if good.refusal else (good.value, speed.per_s(good.events))
     yield Rate(name="goodput", title="goodput", unit="share", value=share)
     yield Rate(name="goodput_per_s", title="good requests/s", unit="/s", value=per_s)
 

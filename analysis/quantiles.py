@@ -31,14 +31,14 @@ def ordered(values: Floats) -> Floats:
 
     Values that are so already come back as they are, uncopied.
     """
-    some = values[~np.isnan(values)] if np.isnan(values).any() else values
-    return some if bool((some[1:] >= some[:-1]).all()) else np.sort(some)
+    present = values[~np.isnan(values)] if np.isnan(values).any() else values
+    return present if bool((present[1:] >= present[:-1]).all()) else np.sort(present)
 
 
 def several(values: Floats, points: Sequence[float]) -> list[float]:
     """The quantiles of values in any order, NaN dropped, without sorting them all; none of no values."""
-    some = values[~np.isnan(values)]
-    return measures.quantiles(some, points) if len(some) else []
+    present = values[~np.isnan(values)]
+    return measures.quantiles(present, points) if len(present) else []
 
 
 def interval_ranks(n: int, p: float, confidence: float = 0.95) -> tuple[int, int]:
@@ -110,10 +110,10 @@ def clopper_pearson(count: int, n: int, confidence: float = 0.95) -> tuple[float
 
 
 def newcombe(
-    one: tuple[int, int], other: tuple[int, int], confidence: float = 0.95
+    baseline: tuple[int, int], candidate: tuple[int, int], confidence: float = 0.95
 ) -> tuple[float, float]:
     """Newcombe's interval of a difference of two shares, each (count, n), for independent requests."""
-    (x, n), (y, m) = one, other
+    (x, n), (y, m) = baseline, candidate
     (low_x, high_x), (low_y, high_y) = wilson(x, n, confidence), wilson(y, m, confidence)
     first, second = x / n, y / m
     below = math.hypot(first - low_x, high_y - second)

@@ -31,8 +31,8 @@ def shifts(
     sides = [[_values(arm, metric) for arm in arms] for arms in (baseline, candidate)]
     fewest = min((len(run) for side in sides for run in side), default=0)
     points = [p for p in POINTS if fewest and refusal(fewest, p) is None]
-    found = [(p, [[quantile(run, p) for run in side] for side in sides]) for p in points]
-    known = [(p, pair) for p, pair in found if _usable([*pair[0], *pair[1]])]
+    quantiles = [(p, [[quantile(run, p) for run in side] for side in sides]) for p in points]
+    known = [(p, pair) for p, pair in quantiles if _usable([*pair[0], *pair[1]])]
     if not intervals or min(map(len, sides)) < LEAST_RUNS:
         return tuple(_ratio(p, *pair) for p, pair in known)
     return tuple(_shift(p, *pair, points=len(known)) for p, pair in known)
@@ -52,19 +52,19 @@ def _ratio(p: float, first: Sequence[float], second: Sequence[float]) -> Shift:
 
 
 def _shift(p: float, first: Sequence[float], second: Sequence[float], *, points: int) -> Shift:
-    found = difference(np.log(first).tolist(), np.log(second).tolist())
-    low, high = _band(found, points)
+    change = difference(np.log(first).tolist(), np.log(second).tolist())
+    low, high = _band(change, points)
     return Shift(
         p=p,
-        ratio=math.exp(found.value),
-        low=math.exp(found.low),
-        high=math.exp(found.high),
+        ratio=math.exp(change.value),
+        low=math.exp(change.low),
+        high=math.exp(change.high),
         band_low=low,
         band_high=high,
     )
 
 
-def _band(found: Difference, points: int) -> tuple[float, float]:
+def _band(change: Difference, points: int) -> tuple[float, float]:
     """The interval at the error rate of one of so many."""
-    half = -float(special.stdtrit(found.df, (1 - CONFIDENCE) / 2 / points)) * found.se
-    return math.exp(found.value - half), math.exp(found.value + half)
+    half = -float(special.stdtrit(change.df, (1 - CONFIDENCE) / 2 / points)) * change.se
+    return math.exp(change.value - half), math.exp(change.value + half)

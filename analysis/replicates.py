@@ -30,16 +30,16 @@ def find_runs(text: str | Path) -> list[Path]:
     """The run files that a path, a folder or a glob names. Raises InputError where there are none."""
     path = Path(text)
     if path.is_dir():
-        found = sorted(path.glob("*.run"))
+        paths = sorted(path.glob("*.run"))
     elif path.exists():
-        found = [path]
+        paths = [path]
     else:
-        found = sorted(path.parent.glob(path.name))
-    if not found:
+        paths = sorted(path.parent.glob(path.name))
+    if not paths:
         raise InputError(
             f"{text}: no run file there; give a run, a folder of runs, or a quoted glob"
         )
-    return found
+    return paths
 
 
 def load_replicates(*texts: str | Path) -> Replicates:
@@ -100,7 +100,7 @@ def _schedules(*arms: Replicates) -> set[str | None]:
 def systematic(first: Sequence[int], second: Sequence[int]) -> bool:
     """Whether interleaved runs follow a rule (A B A B ..., A B B A ...), and were hardly drawn at random."""
     begins = _order(first, second)[::2]
-    changes = {one != other for one, other in pairwise(begins)}
+    changes = {first_arm != second_arm for first_arm, second_arm in pairwise(begins)}
     return len(changes) < 2
 
 

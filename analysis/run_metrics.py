@@ -72,10 +72,10 @@ def endpoint(metric: str, p: float | None) -> RunMetric:
 def _quantile(name: str, p: float) -> RunMetric:
     metric = METRICS[name]
 
-    def figure(found: Floats) -> Figure:
-        if why := refusal(len(found), p):
-            return Figure(value=math.nan, n=len(found), refusal=why)
-        return Figure(value=quantile(found, p), n=len(found))
+    def figure(values: Floats) -> Figure:
+        if why := refusal(len(values), p):
+            return Figure(value=math.nan, n=len(values), refusal=why)
+        return Figure(value=quantile(values, p), n=len(values))
 
     return RunMetric(
         name=name,
@@ -105,7 +105,9 @@ def _errors(run: RunView, _: Slo) -> Figure:
 
 
 def _goodput(run: RunView, slo: Slo) -> Figure:
-    if absent := [one.metric for one in slo if not len(run.ordered(METRICS[one.metric]))]:
+    if absent := [
+        objective.metric for objective in slo if not len(run.ordered(METRICS[objective.metric]))
+    ]:
         return Figure(value=math.nan, n=0, refusal=f"a run has no {' and no '.join(absent)} at all")
     return share(run.counted(met(run.arm, slo)))
 

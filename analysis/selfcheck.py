@@ -163,28 +163,28 @@ def _ways(pairs: int, random: np.random.Generator) -> Iterable[int]:
     """Which pairs to turn round, as bits: as many as not, or one more or less."""
     if math.comb(pairs, pairs // 2) * (1 + pairs % 2) <= MOST_SPLITS:
         return [way for way in range(2**pairs) if abs(2 * way.bit_count() - pairs) <= 1]
-    found: dict[int, None] = {}
-    while len(found) < MOST_SPLITS:
+    drawn: dict[int, None] = {}
+    while len(drawn) < MOST_SPLITS:
         turned = random.permutation(pairs)[: (pairs + random.integers(0, 2)) // 2].tolist()
-        found[sum(1 << place for place in turned)] = None
-    return found
+        drawn[sum(1 << place for place in turned)] = None
+    return drawn
 
 
 def _floors(
     pairs: Sequence[tuple[Arm, Arm]], arms: Sequence[Replicates], question: CompareOptions
 ) -> tuple[Floor, ...]:
-    rows: dict[tuple[str, float], list[Comparison]] = {}
+    by_quantile: dict[tuple[str, float], list[Comparison]] = {}
     for first, second in pairs:
         for row in compare(first, second, question).rows:
-            rows.setdefault((row.metric, row.quantile), []).append(row)
+            by_quantile.setdefault((row.metric, row.quantile), []).append(row)
     return tuple(
         Floor(
             metric=metric,
             quantile=p,
-            rows=tuple(found),
+            rows=tuple(rows),
             sd=_run_sd(arms, metric, p, question.warmup),
         )
-        for (metric, p), found in rows.items()
+        for (metric, p), rows in by_quantile.items()
     )
 
 
@@ -203,17 +203,17 @@ def _run_sd(
 def _splits(
     halves: Sequence[tuple[Replicates, Replicates]], gates: Sequence[Gate]
 ) -> Iterator[Splits]:
-    rows: dict[Gate, list[GateRow]] = {}
+    by_gate: dict[Gate, list[GateRow]] = {}
     for first, second in halves:
         for row in evaluate_gates((first, second), gates).rows:
             if row.comparison.verdict is not Verdict.SKIPPED:
-                rows.setdefault(row.gate, []).append(row)
-    for gate, found in rows.items():
+                by_gate.setdefault(row.gate, []).append(row)
+    for gate, rows in by_gate.items():
         yield Splits(
             gate=gate,
-            count=len(found),
-            verdicts=dict(Counter(row.comparison.verdict for row in found)),
-            missed=sum(row.comparison.finding not in (None, NO_DIFFERENCE) for row in found),
+            count=len(rows),
+            verdicts=dict(Counter(row.comparison.verdict for row in rows)),
+            missed=sum(row.comparison.finding not in (None, NO_DIFFERENCE) for row in rows),
         )
 
 

@@ -38,26 +38,26 @@ Slo = tuple[Objective, ...]
 
 def parse_slo(text: str) -> Slo:
     """`ttft<500ms,tpot<50ms,e2e<3s`. Raises InputError saying what the right form is."""
-    found = tuple(_objective(text, part.strip()) for part in text.split(","))
-    if len({one.metric for one in found}) < len(found):
+    objectives = tuple(_objective(text, part.strip()) for part in text.split(","))
+    if len({objective.metric for objective in objectives}) < len(objectives):
         raise InputError(f"--slo {text}: a metric is named twice")
-    return found
+    return objectives
 
 
 def _objective(text: str, part: str) -> Objective:
-    found = _ONE.fullmatch(part)
-    if not found:
+    parts = _ONE.fullmatch(part)
+    if not parts:
         raise InputError(f"--slo {text}: write it as '{FORM}'")
-    metric = METRICS.get(found["metric"])
+    metric = METRICS.get(parts["metric"])
     if metric is None or metric.unit not in UNITS or metric.better == "neutral":
-        known = ", ".join(name for name, one in METRICS.items() if one.unit in UNITS)
-        raise InputError(f"--slo {text}: no objective for {found['metric']}; there are {known}")
-    if found["sign"][0] != _SIGNS[metric.better]:
+        known = ", ".join(name for name, row in METRICS.items() if row.unit in UNITS)
+        raise InputError(f"--slo {text}: no objective for {parts['metric']}; there are {known}")
+    if parts["sign"][0] != _SIGNS[metric.better]:
         raise InputError(
             f"--slo {text}: good {metric.name} is {metric.better}: write {_SIGNS[metric.better]}"
         )
     return Objective(
-        metric.name, parse_amount("--slo", text, (found["limit"], found["unit"]), metric.unit)
+        metric.name, parse_amount("--slo", text, (parts["limit"], parts["unit"]), metric.unit)
     )
 
 
@@ -65,7 +65,7 @@ def parse_amount(option: str, text: str, amount: tuple[str, str], unit: str) -> 
     """Digits and the unit they were written with, as a number of `unit`s above 0."""
     digits, given = amount
     if given not in UNITS[unit]:
-        forms = " or ".join(f"{digits}{one}" for one in UNITS[unit])
+        forms = " or ".join(f"{digits}{suffix}" for suffix in UNITS[unit])
         raise InputError(f"{option} {text}: a limit in {unit} is written {forms}")
     if float(digits) <= 0:
         raise InputError(f"{option} {text}: the limit lies above 0")
@@ -87,10 +87,12 @@ def met(arm: Arm, slo: Slo) -> Truths:
     reported) is not met.
     """
     good = arm.ok.copy()
-    for one in slo:
-        metric = METRICS[one.metric]
-        found = values(arm, metric)
-        within = found < one.limit if metric.better == "lower" else found > one.limit
+    for objective in slo:
+        metric = METRICS[objective.metric]
+        measured = values(arm, metric)
+        within = (
+            measured < objective.limit if metric.better == "lower" else measured > objective.limit
+        )
         good &= within | ~_held_to(arm, metric)
     return good
 

@@ -50,10 +50,12 @@ def slowest(arm: Arm, most: int) -> list[Slow]:
         known = known[took[known] >= least]
     first = known[np.argsort(-took[known], kind="stable")[:most]]
     few = at(arm.columns, first, *_KEPT)
-    said = _headers(arm, few["index"].tolist())
+    headers = _headers(arm, few["index"].tolist())
     begun = arm.offset_s[first].tolist()
     return [
-        _slow({name: column[k] for name, column in few.items()}, begun[k], float(took[row]), said)
+        _slow(
+            {name: column[k] for name, column in few.items()}, begun[k], float(took[row]), headers
+        )
         for k, row in enumerate(first.tolist())
     ]
 
@@ -69,25 +71,25 @@ def _headers(arm: Arm, indices: list[int]) -> Mapping[int, tuple[tuple[str, str]
 
 
 def _slow(
-    one: Mapping[str, Any],
+    row: Mapping[str, Any],
     at_s: float,
     took_s: float,
-    said: Mapping[int, tuple[tuple[str, str], ...]],
+    headers: Mapping[int, tuple[tuple[str, str], ...]],
 ) -> Slow:
-    first = float(one["first_token"]) - at_s
+    first = float(row["first_token"]) - at_s
     return Slow(
-        id=str(one["id"]),
-        cycle=int(one["cycle"]),
+        id=str(row["id"]),
+        cycle=int(row["cycle"]),
         at_s=at_s,
-        sent_wall_ns=_count(one["sent_wall_ns"]),
+        sent_wall_ns=_count(row["sent_wall_ns"]),
         took_s=took_s,
         ttft_s=None if np.isnan(first) else first,
-        prompt_tokens=_count(one["prompt_tokens"]),
-        output_tokens=_count(one["output_tokens"]),
-        status=_count(one["status"]),
-        outcome=str(one["outcome"]),
-        request_id=str(one["request_id"]) or None,
-        headers=said.get(int(one["index"]), ()),
+        prompt_tokens=_count(row["prompt_tokens"]),
+        output_tokens=_count(row["output_tokens"]),
+        status=_count(row["status"]),
+        outcome=str(row["outcome"]),
+        request_id=str(row["request_id"]) or None,
+        headers=headers.get(int(row["index"]), ()),
     )
 
 

@@ -38,7 +38,7 @@ FACTS: Final = frozenset({"WARMUP"})
 
 def facts(cautions: Iterable[Caution]) -> list[str]:
     """The sentences of those that are facts."""
-    return [one.text for one in cautions if one.is_fact]
+    return [caution.text for caution in cautions if caution.is_fact]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,17 +90,17 @@ def summarise(
     """Summarise one value per request: NaN is absent, +inf timed out (beyond `timeout_s` where known)."""
     ordered = quantiles.ordered(values)
     finite = ordered[: int(ordered.searchsorted(np.inf))]
-    some = len(finite) > 0
-    beyond = timeout_s or (float(finite[-1]) if some else None)
+    timed = len(finite) > 0
+    beyond = timeout_s or (float(finite[-1]) if timed else None)
     return Summary(
         metric=metric,
         unit=unit,
         n=len(ordered),
         timeouts=len(ordered) - len(finite),
         absent=len(values) - len(ordered),
-        mean=float(finite.mean()) if some else None,
-        minimum=float(finite[0]) if some else None,
-        maximum=float(finite[-1]) if some else None,
+        mean=float(finite.mean()) if timed else None,
+        minimum=float(finite[0]) if timed else None,
+        maximum=float(finite[-1]) if timed else None,
         quantiles=tuple(_quantile(ordered, len(finite), p, beyond) for p in points if len(ordered)),
     )
 

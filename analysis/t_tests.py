@@ -52,15 +52,15 @@ class Estimate:
 
 def student(value: float, se: float, df: float) -> Estimate:
     """The estimate whose error over `se` has Student's t distribution."""
-    both, one = (float(special.stdtrit(df, p)) * se for p in ((1 + CONFIDENCE) / 2, CONFIDENCE))
+    both, single = (float(special.stdtrit(df, p)) * se for p in ((1 + CONFIDENCE) / 2, CONFIDENCE))
     return Estimate(
         value=value,
         se=se,
         df=df,
         low=value - both,
         high=value + both,
-        least=value - one,
-        most=value + one,
+        least=value - single,
+        most=value + single,
     )
 
 
@@ -111,21 +111,20 @@ RATE: Final = 0.05
 def benjamini_hochberg(p_values: Sequence[float]) -> list[float]:
     """Each p-value's least false discovery rate at which it would still be called a difference."""
     order = sorted(range(len(p_values)), key=p_values.__getitem__, reverse=True)
-    found, least = [0.0] * len(p_values), 1.0
+    rates, least = [0.0] * len(p_values), 1.0
     for above, which in enumerate(order):
         least = min(least, p_values[which] * len(p_values) / (len(p_values) - above))
-        found[which] = least
-    return found
+        rates[which] = least
+    return rates
 
 
-def adjusted(rows: Iterable[Comparison]) -> tuple[Comparison, ...]:
+def adjusted(given: Iterable[Comparison]) -> tuple[Comparison, ...]:
     """The rows, with `q_value` wherever there is a p-value to rely on."""
-    whole = tuple(rows)
+    rows = tuple(given)
     tried = {
-        at: row.p_value for at, row in enumerate(whole) if row.reliable and row.p_value is not None
+        at: row.p_value for at, row in enumerate(rows) if row.reliable and row.p_value is not None
     }
     q_values = dict(zip(tried, benjamini_hochberg(list(tried.values())), strict=True))
     return tuple(
-        replace(row, q_value=q_values[at]) if at in q_values else row
-        for at, row in enumerate(whole)
+        replace(row, q_value=q_values[at]) if at in q_values else row for at, row in enumerate(rows)
     )

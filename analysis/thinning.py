@@ -34,8 +34,8 @@ def ecdf(values: Floats, points: int = 500) -> Steps:
     ranks = _ranks(finite, points)
     x = every[ranks]
     last = np.searchsorted(every, x, side="right")  # ties: all of them are at or below x
-    kept = np.append(np.diff(x) > 0, True)
-    return Steps(x[kept], last[kept] / n)
+    distinct = np.append(np.diff(x) > 0, True)
+    return Steps(x[distinct], last[distinct] / n)
 
 
 def _ranks(n: int, points: int) -> Places:
@@ -58,7 +58,7 @@ def scatter(x: Floats, y: Floats, points: int = 1500) -> Places:
     columns = max(1, int(math.sqrt(points)))
     rows = max(1, points // columns - 2)
     column, row = _cells(x, columns), _cells(y, rows)
-    extremes = [found for group in _groups(column, columns) for found in _extremes(y, group)]
+    extremes = [place for group in _groups(column, columns) for place in _extremes(y, group)]
     return np.unique(np.concatenate([_firsts(column * rows + row, columns * rows), extremes]))
 
 
@@ -72,8 +72,8 @@ def _extremes(y: Floats, places: Places) -> list[int]:
     """Of some places, the first with the least y and the last with the greatest."""
     if not len(places):
         return []
-    own = y[places]
-    return [int(places[own.argmin()]), int(places[len(own) - 1 - own[::-1].argmax()])]
+    inside = y[places]
+    return [int(places[inside.argmin()]), int(places[len(inside) - 1 - inside[::-1].argmax()])]
 
 
 def _firsts(cell: Places, cells: int) -> Places:
@@ -100,9 +100,9 @@ def medians(x: Floats, y: Floats, bins: int = 60, least: int = 5) -> Steps:
     cell = _cells(x, bins)
     groups = [y[places] for places in _groups(cell, bins)]
     middles = low + (np.arange(bins) + 0.5) * (high - low) / bins
-    kept = np.array([len(group) >= least for group in groups])
-    found = [float(np.median(group)) for group in groups if len(group) >= least]
-    return Steps(middles[kept], np.array(found))
+    enough = np.array([len(group) >= least for group in groups])
+    middle = [float(np.median(group)) for group in groups if len(group) >= least]
+    return Steps(middles[enough], np.array(middle))
 
 
 def in_flight(sent: Floats, end: Floats, bins: int = 300) -> tuple[Steps, Floats]:
@@ -110,8 +110,8 @@ def in_flight(sent: Floats, end: Floats, bins: int = 300) -> tuple[Steps, Floats
 
     Requests that were never sent (NaN) are left out; one without an end lasts to the end of the run.
     """
-    there = ~np.isnan(sent)
-    sent, end = ordered(sent[there]), end[there]
+    started = ~np.isnan(sent)
+    sent, end = ordered(sent[started]), end[started]
     if not len(sent):
         return Steps(np.empty(0), np.empty(0)), np.empty(0)
     horizon = float(np.nanmax(np.append(end, sent[-1])))

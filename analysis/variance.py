@@ -126,19 +126,19 @@ def within(arms: Sequence[Replicates], metric: Metric, p: float) -> Within:
 
     Of one run alone, by its own blocks. Raises InputError where runs share no request.
     """
-    found = [one for arm in arms for one in _neighbours(arm.runs, metric, p)]
-    found = found or list(_neighbours([arm.runs[0] for arm in arms], metric, p))
+    each = [part for arm in arms for part in _neighbours(arm.runs, metric, p)]
+    each = each or list(_neighbours([arm.runs[0] for arm in arms], metric, p))
     independent = sum(len(arm.runs) // 2 for arm in arms)  # pairs that share no run
-    if not found:
-        found = [of_blocks(counted(run, metric), p) for arm in arms for run in arm.runs]
-        independent = len(found)
+    if not each:
+        each = [of_blocks(counted(run, metric), p) for arm in arms for run in arm.runs]
+        independent = len(each)
     return Within(
-        se=median(one.se for one in found),
-        half_width=median(one.half_width for one in found),
-        n=min(one.n for one in found),
-        df=median(one.df for one in found) * max(independent, 1),
-        source=found[0].source,
-        drift=sum(one.drift for one in found) * 2 > len(found),
+        se=median(part.se for part in each),
+        half_width=median(part.half_width for part in each),
+        n=min(part.n for part in each),
+        df=median(part.df for part in each) * max(independent, 1),
+        source=each[0].source,
+        drift=sum(part.drift for part in each) * 2 > len(each),
     )
 
 
@@ -154,53 +154,53 @@ def _neighbours(runs: Sequence[Arm], metric: Metric, p: float) -> Iterator[Withi
 
 def of_pair(a: Floats, b: Floats, p: float) -> Within:
     """Of two runs' values, aligned request by request."""
-    (found,) = invert(Pair(a, b), (p,))
-    bounded = found.low > 0 and found.high < math.inf
-    half = math.log(found.high / found.low) / 2 if bounded else math.inf
+    (interval,) = invert(Pair(a, b), (p,))
+    bounded = interval.low > 0 and interval.high < math.inf
+    half = math.log(interval.high / interval.low) / 2 if bounded else math.inf
     return Within(
-        se=half / _critical(found.blocks) / math.sqrt(2),
+        se=half / _critical(interval.blocks) / math.sqrt(2),
         half_width=half,
         n=min(len(ordered(a)), len(ordered(b))),
-        df=found.blocks - 1,
+        df=interval.blocks - 1,
         source="pairs",
-        drift=found.drift,
+        drift=interval.drift,
     )
 
 
-def of_blocks(one: Floats, p: float) -> Within:
+def of_blocks(series: Floats, p: float) -> Within:
     """Of one run's values in arrival order, by the blocks' own scatter around the p-quantile.
 
     The standard error of the share below it, carried over to the values a standard error further on
     either side (R. S. Woodruff, JASA 47, 1952); 16, 8 or 4 blocks as in `analysis.inversion`.
     """
-    whole = ordered(one)
-    blocks = [ordered(block) for block in fine_blocks(one)]
-    at = quantile(whole, p)
+    ascending = ordered(series)
+    blocks = [ordered(block) for block in fine_blocks(series)]
+    at = quantile(ascending, p)
     below = np.array([int(block.searchsorted(at, "right")) for block in blocks])
     sizes = np.array([len(block) for block in blocks])
-    share = below.sum() / len(whole)
-    terms = ((below - share * sizes) / len(whole))[None, :]
+    share = below.sum() / len(ascending)
+    terms = ((below - share * sizes) / len(ascending))[None, :]
     rho = lag_one(terms)
     k = blocks_for(rho)
     error = math.sqrt(float(variance(terms, k)[0]))
-    below_it, above_it = _log_at(whole, p - error), _log_at(whole, p + error)
+    below_it, above_it = _log_at(ascending, p - error), _log_at(ascending, p + error)
     se = (above_it - below_it) / 2 if math.isfinite(below_it) else math.inf
     return Within(
         se=se,
         half_width=_critical(int(k[0])) * math.sqrt(2) * se,
-        n=len(whole),
+        n=len(ascending),
         df=int(k[0]) - 1,
         source="blocks",
         drift=bool(rho[0] > DRIFTING),
     )
 
 
-def _log_at(whole: Floats, p: float) -> float:
+def _log_at(ascending: Floats, p: float) -> float:
     """The logarithm of the p-quantile; infinite beyond the values, at zero and among the timeouts."""
     if p > 1 or p <= 0:
         return math.copysign(math.inf, p - 0.5)
-    found = float(whole[rank(len(whole), p) - 1])
-    return math.log(found) if found > 0 else -math.inf
+    value = float(ascending[rank(len(ascending), p) - 1])
+    return math.log(value) if value > 0 else -math.inf
 
 
 def _critical(blocks: int) -> float:
