@@ -27,7 +27,8 @@ BELOW = {
 VAGUE = {"found", "one", "said", "whole", "own", "there", "some", "kept"}
 """Names that say nothing of what they hold: no parameter and no variable bears one."""
 UNREAD = (
-    "analysis/",
+    "analysis/charts/",
+    "analysis/report/",
     "replay/workers/pool.py",
     "tbench/benchmark/",
     "tbench/demo/",

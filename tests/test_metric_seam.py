@@ -1,0 +1,68 @@
+"""One row adds a metric: report, compare, gates, objectives and their JSON have it; nothing else changes."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tbench.analysis.arms import Arm
+from tbench.analysis.compare import CompareOptions, compare
+from tbench.analysis.gate import parse_gates
+from tbench.analysis.gate_results import evaluate_gates
+from tbench.analysis.metrics import METRICS, Metric
+from tbench.analysis.report.judgement import judgement_json
+from tbench.analysis.report.machine import comparison_json, report_json
+from tbench.analysis.report.terminal import comparison_text, run_text
+from tbench.analysis.slo import parse_slo
+from tbench.analysis.summary import Floats
+
+DEFINITION = "from the first token to the end of the request"
+
+
+def stream_time(arm: Arm) -> Floats:
+    return np.asarray(arm.columns["end"] - arm.columns["first_token"])
+
+
+@pytest.fixture
+def row(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A metric from outside, twice as long in the second arm of these tests."""
+    metric = Metric(
+        name="stream_time", unit="s", better="lower", definition=DEFINITION, raw=stream_time,
+        latency=True, streamed=True,
+    )  # fmt: skip
+    monkeypatch.setitem(METRICS, "stream_time", metric)  # type: ignore[misc]
+
+
+def longer(columns: dict[str, Any]) -> None:
+    """Streams last twice as long after their first token."""
+    for name in ("last_token", "end"):
+        columns[name] = columns["first_token"] + 2 * (columns[name] - columns["first_token"])
+
+
+@pytest.mark.usefixtures("row")
+def test_compare_and_report_have_it(repeats: Any) -> None:
+    """Asked for by name in a comparison; of a run it is shown with the others."""
+    first, second = (arm.runs[0] for arm in repeats.arms(spoil=longer))
+    comparison = compare(first, second, CompareOptions(metrics=("stream_time",)))
+    document = comparison_json(comparison)
+    middle = next(line for line in document["comparisons"] if line["quantile"] == 0.5)
+    truth = [float(np.median(stream_time(arm)[arm.measured & arm.ok])) for arm in (first, second)]
+
+    assert {line["metric"] for line in document["comparisons"]} == {"stream_time"}
+    assert document["definitions"] == {"stream_time": DEFINITION}
+    assert middle["ratio"] == pytest.approx(truth[1] / truth[0], rel=0.02)
+    assert middle["finding"] == "slower"
+    assert report_json(first)["summaries"]["stream_time"]["unit"] == "s"
+    assert DEFINITION in " ".join(comparison_text(comparison).split())
+    assert DEFINITION in " ".join(run_text(first).split())
+
+
+@pytest.mark.usefixtures("row")
+def test_gates_and_objectives_hold_it(repeats: Any) -> None:
+    """A gate on its quantile fails what takes twice as long, and an objective may name it."""
+    gates = parse_gates(None, ["stream_time:p50:10%", "goodput:1pp"], parse_slo("stream_time<30s"))
+    results = judgement_json(evaluate_gates(repeats.arms(spoil=longer), gates))
+
+    assert results["comparisons"][0]["metric"] == "stream_time"
+    assert results["comparisons"][0]["verdict"] == "FAIL"
+    assert results["comparisons"][1]["verdict"] != "FAIL"
