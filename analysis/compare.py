@@ -62,8 +62,8 @@ def compare(baseline: Arm, candidate: Arm, question: CompareOptions | None = Non
     when no request of an arm succeeded.
     """
     question = question or CompareOptions()
-    check(question)
-    _check((baseline, candidate))
+    _check_question(question)
+    _check_arms((baseline, candidate))
     matched = match(baseline, candidate, paired=question.paired, warmup=question.warmup)
     sessions = _sessions(baseline, candidate, matched)
     compared = ComparedArms(
@@ -81,9 +81,13 @@ def compare(baseline: Arm, candidate: Arm, question: CompareOptions | None = Non
             return answers["ttft"].tail
         return _contrast("ttft", compared, question, sessions).tail()
 
-    rows = judged(compared, chain.from_iterable(answer.rows for answer in answers.values()), tail)
+    rows = adjusted(
+        _doubted(compared, chain.from_iterable(answer.rows for answer in answers.values()), tail)
+    )
     if equal_lengths:
-        equal_lengths = replace(equal_lengths, rows=doubted(compared, equal_lengths.rows, tail))
+        equal_lengths = replace(equal_lengths, rows=_doubted(compared, equal_lengths.rows, tail))
+    # One pair advises; not even that where a client was the limit of its own run.
+    invalid = any(caution.code == "INVALID_RUN" for caution in beware)
     return Comparisons(
         baseline=baseline,
         candidate=candidate,
@@ -102,18 +106,12 @@ def compare(baseline: Arm, candidate: Arm, question: CompareOptions | None = Non
         equal_lengths=equal_lengths,
         values={name: answer.values for name, answer in answers.items()},
         offset_s=_offsets(compared),
-        warnings=(*beware, *of_rows(rows)),
-        verdict=verdict(beware),
+        warnings=(*beware, *_row_cautions(rows)),
+        verdict=Verdict.INVALID if invalid else Verdict.ADVISORY,
     )
 
 
-def verdict(beware: Iterable[Caution]) -> Verdict:
-    """A pair advises; not even that where a client was the limit of its own run."""
-    invalid = any(caution.code == "INVALID_RUN" for caution in beware)
-    return Verdict.INVALID if invalid else Verdict.ADVISORY
-
-
-def check(question: CompareOptions) -> None:
+def _check_question(question: CompareOptions) -> None:
     """Raises InputError for a question that makes no sense."""
     for name in question.metrics:
         if name not in METRICS:
@@ -123,7 +121,7 @@ def check(question: CompareOptions) -> None:
             raise InputError(f"--quantile {p:g}: give a number between 0 and 1, such as 0.95")
 
 
-def _check(arms: Iterable[Arm]) -> None:
+def _check_arms(arms: Iterable[Arm]) -> None:
     for arm in arms:
         arm.check_not_empty()
         if not arm.ok.any():
@@ -222,7 +220,7 @@ def _equal_lengths(
     return EqualLengths(n=contrast.n, overlap=share, rows=rows, refusal=reason)
 
 
-def of_rows(rows: tuple[Comparison, ...]) -> Iterator[Caution]:
+def _row_cautions(rows: tuple[Comparison, ...]) -> Iterator[Caution]:
     """Each code that a row carries, once, with where it holds."""
     answered = sum(row.refusal is None for row in rows)
     for code in dict.fromkeys(caution.code for row in rows for caution in row.warnings):
@@ -237,14 +235,7 @@ def of_rows(rows: tuple[Comparison, ...]) -> Iterator[Caution]:
         yield Caution(code=code, text=f"{flagged[0][1].text} ({where})")
 
 
-def judged(
-    compared: ComparedArms, rows: Iterable[Comparison], tail: Callable[[], Iterable[Comparison]]
-) -> tuple[Comparison, ...]:
-    """The rows as `doubted`, and each with its false discovery rate."""
-    return adjusted(doubted(compared, rows, tail))
-
-
-def doubted(
+def _doubted(
     compared: ComparedArms, given: Iterable[Comparison], tail: Callable[[], Iterable[Comparison]]
 ) -> tuple[Comparison, ...]:
     """The rows, those of a queue with less confidence.

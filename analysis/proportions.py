@@ -9,7 +9,7 @@ import numpy as np
 from tbench.analysis.arms import Arm, Truths
 from tbench.analysis.block_mean import mean_of_terms
 from tbench.analysis.clusters import Clusters
-from tbench.analysis.inversion import Ints, fine_blocks
+from tbench.analysis.inversion import fine_blocks
 from tbench.analysis.pairing import Places, RunView
 from tbench.analysis.quantiles import clopper_pearson, newcombe
 from tbench.analysis.run_metrics import GOODPUT, RUN_LEVEL
@@ -48,28 +48,8 @@ class Failures:
     kinds: Mapping[str, int]
 
     @property
-    def counted(self) -> "FailureCounts":
-        """The same as counts."""
-        counts = [(len(block), int(block.sum())) for block in fine_blocks(self.failed)]
-        requests, failed = np.array(counts, dtype=np.int64).T
-        return FailureCounts(requests=requests, failed=failed, kinds=self.kinds)
-
-    @property
     def n(self) -> int:
         return len(self.failed)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FailureCounts:
-    """How many requests of an arm each of 32 blocks of time holds, and how many of them failed."""
-
-    requests: Ints
-    failed: Ints
-    kinds: Mapping[str, int]
-
-    @property
-    def n(self) -> int:
-        return int(self.requests.sum())
 
     @property
     def count(self) -> int:
@@ -78,6 +58,12 @@ class FailureCounts:
     @property
     def rate(self) -> float:
         return self.count / self.n
+
+    @property
+    def terms(self) -> Floats:
+        """What each of the 32 fine blocks adds to the failure rate, less its share of the mean."""
+        blocks, rate = fine_blocks(self.failed), self.rate
+        return np.array([block.sum() - rate * len(block) for block in blocks]) / self.n
 
 
 def error_difference(
@@ -100,17 +86,6 @@ def error_difference(
         (clusters, clusters.excess(clusters.sums(part[clusters.order])))
         for clusters, part in zip(sessions, parts, strict=False)
     ]
-    return counted_difference(baseline.counted, candidate.counted, confidence, beside=beside)
-
-
-def counted_difference(
-    baseline: FailureCounts,
-    candidate: FailureCounts,
-    confidence: float = 0.95,
-    *,
-    beside: Sequence[tuple[Clusters, float]] = (),
-) -> ErrorDifference:
-    """The same from counts alone, and what sessions add to the variance."""
     low, high, method = _interval(baseline, candidate, confidence, beside)
     return ErrorDifference(
         baseline=baseline.rate,
@@ -127,22 +102,17 @@ def counted_difference(
 
 
 def _interval(
-    a: FailureCounts, b: FailureCounts, confidence: float, beside: Sequence[tuple[Clusters, float]]
+    a: Failures, b: Failures, confidence: float, beside: Sequence[tuple[Clusters, float]]
 ) -> tuple[float, float, str]:
     if not a.count and not b.count:
         upper = (clopper_pearson(0, x.n, confidence)[1] for x in (a, b))
         return -next(upper), next(upper), "Clopper-Pearson, no failure in either arm"
-    terms = _terms(b) - _terms(a)
+    terms = b.terms - a.terms
     if min(a.n, b.n) < _REQUESTS_FOR_BLOCKS or not terms.any():
         low, high = newcombe((b.count, b.n), (a.count, a.n), confidence)
         return low, high, "Newcombe, as if requests were independent"
     mean = mean_of_terms(b.rate - a.rate, terms, confidence, beside=beside)
     return max(-1.0, mean.low), min(1.0, mean.high), f"block t, K={mean.blocks}"
-
-
-def _terms(arm: FailureCounts) -> Floats:
-    """What each of the 32 fine blocks adds to the failure rate, less its share of the mean."""
-    return np.asarray((arm.failed - arm.rate * arm.requests) / arm.n)
 
 
 # Rates: what a run did as a whole, per second, and the share of good requests where there are objectives.
@@ -182,11 +152,6 @@ def rates(arm: Arm, places: Places | None = None, slo: Slo = ()) -> tuple[Rate, 
     """Those of the requests at these places; of all outside the warm-up without any."""
     places = np.flatnonzero(arm.measured) if places is None else places
     speed = throughput(arm.columns, places)
-    return (*rates_of(speed), *_goodput(arm, places, slo, speed))
-
-
-def rates_of(speed: Throughput) -> tuple[Rate, ...]:
-    """Those that need no single request."""
     sides = {
         "output": (speed.output,),
         "input": (speed.input,),
@@ -200,6 +165,7 @@ def rates_of(speed: Throughput) -> tuple[Rate, ...]:
             value=speed.per_s(speed.successes),
         ),
         *(_tokens(speed, name, *tokens) for name, tokens in sides.items()),
+        *_goodput(arm, places, slo, speed),
     )
 
 
