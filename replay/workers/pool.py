@@ -1,4 +1,4 @@
-"""The crew: starts the workers, passes the word to them, and notices when one is gone."""
+"""The worker pool: starts the workers, sends them messages, and notices when one is gone."""
 
 import math
 import os
@@ -24,7 +24,7 @@ from tbench.replay.workers.counters import SharedCounters, WorkerCounters
 from tbench.replay.workers.messages import WorkerStats, WorkerTask
 from tbench.replay.workers.spool import SpoolReader
 
-# Kin: processes of this very package, whatever the folder they are started in holds.
+# Processes of this very package, whatever the folder that they are started in holds.
 
 
 def kin_command(module: str) -> list[str]:
@@ -33,10 +33,10 @@ def kin_command(module: str) -> list[str]:
 
 
 def kin_environ() -> dict[str, str]:
-    """Our environment, with the place of this package first: kin must not find another one."""
-    here = str(Path(__file__).parents[2])
+    """Our environment, with the place of this package first: it must find no other one."""
+    root = str(Path(__file__).parents[2])
     given = os.environ.get("PYTHONPATH")
-    return {**os.environ, "PYTHONPATH": os.pathsep.join([here, given] if given else [here])}
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([root, given] if given else [root])}
 
 
 # A worker's process: forked where that is safe and asked for, else a new interpreter.
@@ -60,8 +60,8 @@ class Process(Protocol):
     def kill(self) -> None: ...
 
 
-def start(fds: Sequence[int], said: IO[bytes], *, fork: bool) -> Process:
-    """A worker over these descriptors, whose last words go to `said`.
+def start(fds: Sequence[int], stderr: IO[bytes], *, fork: bool) -> Process:
+    """A worker over these descriptors, whose stderr goes to `stderr`.
 
     It has a process group of its own, so that Ctrl-C at the terminal reaches the parent alone. (A session of
     its own would do so, too; but Linux shares cores among sessions first, whatever the niceness of a
@@ -69,20 +69,20 @@ def start(fds: Sequence[int], said: IO[bytes], *, fork: bool) -> Process:
     process runs no event loop.
     """
     if fork and sys.platform == "linux" and len(os.listdir(THREADS)) == 1:  # noqa: PTH208
-        return Forked(fds, said)
-    return Started(fds, said)
+        return Forked(fds, stderr)
+    return Started(fds, stderr)
 
 
 class Started:
     """A new interpreter."""
 
-    def __init__(self, fds: Sequence[int], said: IO[bytes]) -> None:
+    def __init__(self, fds: Sequence[int], stderr: IO[bytes]) -> None:
         self._process = subprocess.Popen(  # noqa: S603 (ourselves)
             [*kin_command("tbench.replay.workers"), *map(str, fds)],
             pass_fds=fds,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
-            stderr=said,
+            stderr=stderr,
             process_group=0,
             env=kin_environ(),
         )
@@ -99,13 +99,13 @@ class Started:
 class Forked:
     """A copy of this process."""
 
-    def __init__(self, fds: Sequence[int], said: IO[bytes]) -> None:
+    def __init__(self, fds: Sequence[int], stderr: IO[bytes]) -> None:
         from tbench.replay.workers.worker import work  # noqa: PLC0415 (in the parent, for all workers at once)
 
         self._code: int | None = None
         self._pid = os.fork()
         if self._pid == 0:
-            _live(work, fds, said.fileno())
+            _run_child(work, fds, stderr.fileno())
 
     def wait(self, seconds: float | None = None) -> int | None:
         until = math.inf if seconds is None else time.monotonic() + seconds
@@ -131,11 +131,11 @@ class Forked:
             os.kill(self._pid, signal.SIGKILL)
 
 
-def _live(work: Callable[..., None], fds: Sequence[int], said: int) -> NoReturn:
+def _run_child(work: Callable[..., None], fds: Sequence[int], stderr: int) -> NoReturn:
     """Run a forked child; it leaves by `os._exit`, so that the parent's exit handlers do not run."""
     code = 1
     try:
-        _leave(fds, said)
+        _shed(fds, stderr)
         work(*fds)
         code = 0
     except BaseException:
@@ -145,13 +145,13 @@ def _live(work: Callable[..., None], fds: Sequence[int], said: int) -> NoReturn:
         os._exit(code)
 
 
-def _leave(fds: Sequence[int], said: int) -> None:
-    """Let go of all that is the parent's, and keep what a worker has."""
+def _shed(fds: Sequence[int], stderr: int) -> None:
+    """Close what is the parent's, and keep what a worker needs."""
     os.setpgid(0, 0)
     for number in stop_signals():
         signal.signal(number, signal.SIG_DFL)
     null = os.open(os.devnull, os.O_RDWR)
-    for standard, place in enumerate((null, null, said)):
+    for standard, place in enumerate((null, null, stderr)):
         os.dup2(place, standard)
     for fd in map(int, os.listdir(OPEN)):  # noqa: PTH208
         if fd > 2 and fd not in fds:
@@ -165,7 +165,7 @@ GRACE_S: Final = 10.0
 
 @dataclass(kw_only=True)
 class WorkerHandle:
-    """One worker, as the parent sees it. `lost` says in words how it died before it could report."""
+    """One worker, as the parent sees it. `lost` says how it ended before it could report."""
 
     number: int
     process: Process
@@ -173,18 +173,18 @@ class WorkerHandle:
     feed: socket.socket
     spool: SpoolReader
     row: WorkerCounters
-    said: IO[bytes]
+    stderr: IO[bytes]
     report: WorkerStats | None = None
     lost: str | None = None
     over: trio.Event = field(default_factory=trio.Event)
 
     def tell(self, word: object) -> None:
-        """Pass a word, if it still listens."""
+        """Send a message; a worker that is gone gets none."""
         with suppress(OSError):
             self.control.send(word)
 
-    async def hear(self) -> Any:  # noqa: ANN401 (a Word, or a Report)
-        """The next word; None when the worker is gone."""
+    async def receive(self) -> Any:  # noqa: ANN401 (a Word, or a Report)
+        """The next message; None when the worker is gone."""
         await trio.lowlevel.wait_readable(self.control.fileno())
         try:
             return self.control.recv()
@@ -192,31 +192,31 @@ class WorkerHandle:
             return None
 
     async def expect(self, word: str) -> None:
-        """Wait for a word of getting ready; `lost` says when the worker is gone instead."""
-        if await self.hear() != word:
-            await self.bury()
+        """Wait for a message of getting ready; `lost` says when the worker is gone instead."""
+        if await self.receive() != word:
+            await self.record_exit()
 
     async def attend(self) -> None:
         """Until it has reported, or is gone."""
         while not self.over.is_set():
-            word = await self.hear()
+            word = await self.receive()
             if isinstance(word, WorkerStats):
                 self.report = word
                 self.over.set()
             elif word is None:
-                await self.bury()
+                await self.record_exit()
 
-    async def bury(self) -> None:
-        """Note how it died."""
+    async def record_exit(self) -> None:
+        """Wait until the process has ended, and keep how in `lost`."""
         code = await trio.to_thread.run_sync(self._waited)
-        self.lost = f"worker {self.number + 1} {_death(code)}{self._last_words()}"
+        self.lost = f"worker {self.number + 1} {_death(code)}{self._last_line()}"
         self.over.set()
 
     def kill(self) -> None:
         self.process.kill()
 
     def close(self) -> None:
-        """Let go of everything; the process ends."""
+        """Close all that is held of it, on which the process ends; wait for that."""
         self.control.close()
         self.feed.close()
         self._waited()
@@ -227,9 +227,9 @@ class WorkerHandle:
             self.process.kill()
         return code
 
-    def _last_words(self) -> str:
-        self.said.seek(0)
-        lines = self.said.read().decode(errors="replace").strip().splitlines()
+    def _last_line(self) -> str:
+        self.stderr.seek(0)
+        lines = self.stderr.read().decode(errors="replace").strip().splitlines()
         return f": {lines[-1]}" if lines else ""
 
 
@@ -290,7 +290,7 @@ class WorkerPool:
         await self._each("ready")
 
     async def warm(self) -> None:
-        """Have each open its connections. Raises InvalidRunError when one died instead."""
+        """Tell each to open its connections. Raises InvalidRunError when one died instead."""
         self.tell("warm")
         await self._each("warm")
 
@@ -304,7 +304,7 @@ class WorkerPool:
             member.tell(word)
 
     def stop(self) -> None:
-        """Have each stop sending, and cancel what is in flight."""
+        """Tell each to stop sending and to cancel what is in flight."""
         self.stopped.set()
         self.tell("stop")
 
@@ -314,7 +314,7 @@ class WorkerPool:
             member.kill()
 
     async def finished(self) -> None:
-        """Wait until each has reported or is gone. One that ignores the word to stop is killed."""
+        """Wait until each has reported or is gone. One that does not stop when told is killed."""
         async with trio.open_nursery() as nursery:
             for member in self.members:
                 nursery.start_soon(member.attend)
@@ -340,17 +340,17 @@ class WorkerPool:
 def _member(
     duty: WorkerTask, pulse: SharedCounters, folder: Path, *, fork: bool
 ) -> Iterator[WorkerHandle]:
-    """A worker, and what the parent holds of it."""
+    """Start a worker; yields what the parent holds of it."""
     with ExitStack() as stack:
         try:
             spool = stack.enter_context(tempfile.TemporaryFile(dir=folder))
         except OSError as error:
             raise InputError(f"{folder}: no run can be written here: {error.strerror}") from None
-        said = stack.enter_context(tempfile.TemporaryFile())
+        stderr = stack.enter_context(tempfile.TemporaryFile())
         ours, theirs = socket.socketpair()
         control, controlled = socket.socketpair()
         fds = (theirs.fileno(), controlled.fileno(), spool.fileno(), pulse.fd)
-        process = start(fds, said, fork=fork)
+        process = start(fds, stderr, fork=fork)
         theirs.close()
         controlled.close()
         member = WorkerHandle(
@@ -360,7 +360,7 @@ def _member(
             feed=ours,
             spool=SpoolReader(spool.fileno()),
             row=pulse.row(duty.number),
-            said=said,
+            stderr=stderr,
         )
         stack.callback(member.close)
         member.tell(duty)
