@@ -12,6 +12,7 @@ from tbench.analysis.gate_results import GateResults, evaluate_gates
 from tbench.analysis.replicates import load_replicates
 from tbench.analysis.report.brief import pair_text
 from tbench.analysis.report.judgement import judgement_text
+from tbench.analysis.report.page import comparison_report, judgement_report, run_report
 from tbench.analysis.report.sentences import CAVEATS
 from tbench.replay.closing import summary
 from tbench.replay.runfile import read_run
@@ -83,3 +84,15 @@ def test_the_words_of_a_replay_are_explained() -> None:
     labels = {re.split(r"\s{2,}", line.strip())[0] for line in lines if not line.startswith("*")}
 
     assert labels <= TERMS | {"latency, ms"}
+
+
+def test_the_sections_of_a_page_are_explained(judged: GateResults) -> None:
+    first, second = (load_arm(RECORDED / f"{name}.1.run") for name in ("now", "next"))
+    reports = (
+        comparison_report(compare(first, second)),
+        run_report(first),
+        judgement_report(judged),
+    )
+
+    for title in {part.title for report in reports for part in report.parts if part}:
+        assert all(word.strip() in TERMS for word in re.split(r"[,;:]", title)), title

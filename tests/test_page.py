@@ -182,7 +182,7 @@ def test_a_million_requests_make_no_larger_page() -> None:
 def test_the_table_holds_the_numbers_of_the_json(arms: tuple[Arm, Arm], page: Page) -> None:
     """Baseline, candidate, ratio and interval of each row, to the last bit."""
     found = comparison_json(compare(*arms))
-    reader = Reader(page("comparison"))
+    reader = Reader(page("comparison").partition('id="all-quantiles-and-rates"')[2])
     values = iter(reader.values())
     spans = iter(a for name, a in reader.tags if name == "span" and a.get("class") == "interval")
     for row in found["comparisons"]:
@@ -225,12 +225,15 @@ def test_the_table_of_a_run_holds_the_numbers_of_the_json(
 
 
 def test_the_verdict_is_said_first_in_plain_words(page: Page) -> None:
-    """Before the first table: which is slower, by how much, how sure, and what it is worth."""
-    words = " ".join(Reader(page("comparison").partition("<table")[0]).texts)
+    """Before the first chart: the outcome in the title, its ratios, each median with its interval."""
+    text = page("comparison").partition("<figure")[0]
+    words = " ".join(" ".join(Reader(text.partition("<body")[2]).texts).split())
+    assert "cand vs base: slower" in words
     assert re.search(
-        r"Candidate is slower at TTFT p50: 1\.\d+x the baseline \[1\.\d+, 1\.\d+\]", words
+        r"Slower TTFT 1\.\d+x, E2E 1\.\d+x, TPOT 1\.\d+x at the median \(advisory", words
     )
-    assert "ADVISORY" in words
+    assert re.search(r"TTFT p50 \d+ ms → \d+ ms 1\.\d+x \[1\.\d+, 1\.\d+\]", words)
+    assert "one pair of runs" in words
 
 
 def test_a_low_confidence_is_said_with_its_reasons(tmp_path: Path) -> None:
@@ -238,7 +241,7 @@ def test_a_low_confidence_is_said_with_its_reasons(tmp_path: Path) -> None:
     runs = [write_run(tmp_path / f"{k}.run", k, 1.0 + k, n=300) for k in (0, 1)]
     text = comparison_page(compare(*map(load_arm, runs))).partition("<table")[0]
     words = " ".join(Reader(text).texts)
-    assert re.search(r"at TTFT p50: .* low confidence \(.*see below\)", words)
+    assert "at the median (advisory, low confidence)" in words
     assert "LOW_CONFIDENCE" in words
     assert "(needs 1,000)" in words
 
@@ -277,7 +280,7 @@ def test_arms_with_nothing_to_draw_still_make_a_page(tmp_path: Path) -> None:
     )  # fmt: skip
     counts = {"completed": 0, "failed": 1, "cancelled": 0, "lost_in_flight": 0, "never_sent": 0}
     text = run_page(load_arm(writer.close({"planned": 1, **counts})))
-    assert "0 of 1 requests succeeded" in text
+    assert "0 of 1 request succeeded" in text
     assert "reset" in text
 
 
@@ -352,13 +355,18 @@ def test_where_a_chart_needs_javascript_it_says_so(page: Page, kind: str) -> Non
     )
 
 
-def test_the_second_picture_of_the_same_is_folded(page: Page) -> None:
-    """ITL where TPOT stands."""
-    assert (
-        'id="shift-of-itl"'
-        in page("comparison").partition("<summary>ITL")[2].partition("</section>")[0]
-    )
-    assert 'id="distribution-of-tpot"' in page("comparison").partition("<summary>ITL")[0]
+def test_the_first_screen_is_open_and_the_rest_is_folded(page: Page) -> None:
+    """The ratios and what to know before trusting them; TTFT and E2E; all else by its heading."""
+    text = page("comparison")
+    shown, _, folded = text.partition('<details class="part">')
+
+    assert text.index('id="candidate-baseline"') < text.index("Before you trust it")
+    assert text.index("Before you trust it") < text.index('id="distributions"')
+    assert 'id="distribution-of-ttft"' in shown
+    assert 'id="distribution-of-tpot"' in folded
+    assert "<table" not in shown
+    assert "<section" not in folded
+    assert text.count('<details class="part">') >= 8
 
 
 def test_what_differs_between_the_arms_stands_before_all_else(arms: tuple[Arm, Arm]) -> None:
@@ -408,17 +416,24 @@ def test_a_browser_shows_figures_under_the_pointer_and_fits_a_phone(
         tab.locator("#distribution-of-ttft svg .mark-symbol path").first.hover(force=True)
         tab.wait_for_selector("#vg-tooltip-element.visible", timeout=10_000)
         shown = tab.locator("#vg-tooltip-element").inner_text()
-        tab.get_by_text("ITL (where").click()
-        tab.wait_for_function("document.querySelector('#shift-of-itl svg').clientWidth > 200")
+        screens = tab.evaluate("document.documentElement.scrollHeight / innerHeight")
+        seen = tab.evaluate("document.querySelector('main').innerText.split(/\\s+/).length")
+        tab.locator("#ratio-by-quantile-and-more-distributions").click()
+        tab.wait_for_function(
+            "document.querySelector('#distribution-of-itl svg').clientWidth > 200"
+        )
         tab.set_viewport_size({"width": 390, "height": 800})
-        heads = tab.eval_on_selector_all(
-            "#comparison ~ .wide:first-of-type th[scope=col]",
-            "all => all.filter(one => one.offsetWidth).map(one => one.innerText)",
+        table = "details:has(#all-quantiles-and-rates) > .wide"
+        tab.locator("#all-quantiles-and-rates").click()
+        heads = tab.eval_on_selector(
+            table,
+            "one => [...one.querySelectorAll('th[scope=col]')].filter(head => head.offsetWidth)"
+            ".map(head => head.innerText)",
         )
-        cut = tab.eval_on_selector(
-            "#comparison ~ .wide", "one => one.scrollWidth - one.clientWidth"
-        )
+        cut = tab.eval_on_selector(table, "one => one.scrollWidth - one.clientWidth")
         browser.close()
+    assert screens <= 4
+    assert seen <= 900
     assert re.search(r"p50\s+value\s+\d+ ms", shown)
     assert heads == ["metric", "ratio", "finding"]
     assert cut <= 0

@@ -5,11 +5,12 @@ How they look is `analysis.charts.drawing`'s. What was thinned is said in the pi
 
 from tbench.analysis.charts.distribution import ecdf
 from tbench.analysis.charts.drawing import Picture
-from tbench.analysis.charts.ratios import Bar, forest, shift
+from tbench.analysis.charts.ratios import NO_INTERVAL, Bar, forest, shift
 from tbench.analysis.charts.repeats import Dot, dots, failures
 from tbench.analysis.charts.timeline import arrivals, in_flight, over_time
 
 __all__ = [
+    "NO_INTERVAL",
     "Bar",
     "Dot",
     "Picture",

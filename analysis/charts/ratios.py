@@ -23,6 +23,7 @@ from tbench.analysis.report import words
 GOOD: Final = "#1f9271"
 BAD: Final = "#d1495b"
 UNSURE: Final = "#a97f10"
+NO_INTERVAL: Final = "no interval"
 STYLES: Final = {
     "PASS": (GOOD, "circle"),
     "FAIL": (BAD, "diamond"),
@@ -32,6 +33,7 @@ STYLES: Final = {
     "worse": (BAD, "diamond"),
     "differs": (COLOURS[0], "triangle-up"),
     "no difference seen": (UNSURE, "square"),
+    NO_INTERVAL: ("#6f7f8f", "cross"),
 }
 """What a bar of a forest plot says: its colour, and its shape for those who do not see colours."""
 STEP: Final = 30

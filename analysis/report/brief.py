@@ -6,14 +6,13 @@ from textwrap import shorten
 from rich.table import Table
 from rich.text import Text
 
-from tbench.analysis.arms import Arm
 from tbench.analysis.comparison import Comparison, Comparisons
 from tbench.analysis.proportions import Pair, ratio
 from tbench.analysis.report import sentences, words
 from tbench.analysis.report.terminal import STYLES
 from tbench.analysis.report.terminal_tables import Sheet, grid
 from tbench.analysis.summary import facts
-from tbench.capture.terminal import named, plural
+from tbench.capture.terminal import plural
 
 MOST_CAVEATS = 6
 MORE = " ... (-v)"
@@ -59,10 +58,10 @@ def _who(comparison: Comparisons) -> Iterator[str]:
     first, second = comparison.baseline, comparison.candidate
     alike = first.model == second.model
     for label, arm in (("baseline", first), ("candidate", second)):
-        who = [arm.path.name, *([] if alike else [models(arm)]), arm.target or ""]
+        who = [arm.path.name, *([] if alike else [sentences.models(arm)]), arm.target or ""]
         yield f"{label:<11}{'  '.join(who)}".rstrip()
     if alike:
-        yield f"{'model':<11}{models(first)}"
+        yield f"{'model':<11}{sentences.models(first)}"
     counts = comparison.requests
     requests = (
         f"{plural(counts[0], 'request')}, paired"
@@ -71,12 +70,6 @@ def _who(comparison: Comparisons) -> Iterator[str]:
     )
     pacing = [first.pacing] if first.pacing == second.pacing else []
     yield "; ".join([f"{'compared':<11}{requests}", *pacing, *facts(comparison.warnings)])
-
-
-def models(arm: Arm) -> str:
-    """The models of an arm without their vendors."""
-    names = (name.rsplit("/", 1)[-1] for name in (arm.model or "no model named").split(", "))
-    return " + ".join(map(named, names))
 
 
 def _table(comparison: Comparisons) -> Table:

@@ -26,81 +26,82 @@ from tbench.analysis.report.markup import Html, details, html, join, name_of, se
 class Part:
     """A section of a report: what stands under its heading, then its pictures. Empty: it is left out.
 
-    The `folded` ones show what the others nearly show; a reader opens them by their `summary`.
+    One that is not `unfolded` is opened by its heading.
     """
 
     title: str
     body: Html
     pictures: tuple[Picture, ...] = ()
-    folded: tuple[Picture, ...] = ()
-    summary: str = ""
+    unfolded: bool = False
 
     def __bool__(self) -> bool:
-        return bool(self.body or self.pictures or self.folded)
+        return bool(self.body or self.pictures)
 
 
-def part(title: str, *body: object, pictures: Iterable[Picture | None] = ()) -> Part:
+def part(
+    title: str,
+    *body: object,
+    pictures: Iterable[Picture | None] = (),
+    unfolded: bool = False,
+) -> Part:
     """A section; pictures that are None have nothing to show."""
-    return Part(title=title, body=join(body), pictures=tuple(filter(None, pictures)))
+    shown = tuple(filter(None, pictures))
+    return Part(title=title, body=join(body), pictures=shown, unfolded=unfolded)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """A whole report: its title, what it is about (for pictures alone), what is read first, its sections."""
+    """A whole report: its title, what it is about (for pictures alone), the first screen, its sections.
+
+    The first screen is the `head`, and below it the `lead` pictures with the `caveats` beside them.
+    """
 
     title: str
     about: Sequence[str]
     head: Html
     parts: Sequence[Part]
+    lead: tuple[Picture, ...] = ()
+    caveats: Html = Html("")  # noqa: RUF009 (a str, which nobody can change)
 
     @cached_property
     def pictures(self) -> Mapping[str, Picture]:
         """Every picture by a name that is fit for a file and for an element."""
-        found: dict[str, Picture] = {}
-        for one in self.parts:
-            for picture in (*one.pictures, *one.folded):
-                name, again = name_of(picture.title), 2
-                while name in found:
-                    name, again = f"{name_of(picture.title)}-{again}", again + 1
-                found[name] = picture
-        return found
+        by_name: dict[str, Picture] = {}
+        for picture in (*self.lead, *(one for part in self.parts for one in part.pictures)):
+            name, again = name_of(picture.title), 2
+            while name in by_name:
+                name, again = f"{name_of(picture.title)}-{again}", again + 1
+            by_name[name] = picture
+        return by_name
 
     def page(self) -> str:
         """The report as an HTML page that needs nothing else."""
-        there = [one for one in self.parts if one]
         names = {id(picture): name for name, picture in self.pictures.items()}
         sections = [
-            section(one.title, one.body, _grid(one.pictures, names), _more(one, names))
-            for one in there
+            section(part.title, part.body, _grid(part.pictures, names), unfolded=part.unfolded)
+            for part in self.parts
+            if part
         ]
-        body = tag("main", join([self.head, _contents(there), *sections]))
+        lead = tag("div", _grid(self.lead, names, "h2"), self.caveats, class_="lead")
+        body = tag("main", join([self.head, lead if self.lead or self.caveats else "", *sections]))
         return document(self.title, body, self.pictures)
 
 
-def _contents(parts: Sequence[Part]) -> Html:
-    items = [tag("li", tag("a", one.title, href=f"#{name_of(one.title)}")) for one in parts]
-    return tag("nav", tag("ul", join(items)), aria_label="Contents")
-
-
-def _grid(pictures: Sequence[Picture], names: Mapping[int, str]) -> Html:
+def _grid(pictures: Sequence[Picture], names: Mapping[int, str], heading: str = "h3") -> Html:
     """The figures of a section; a note that several share stands once above them."""
     if not pictures:
         return html(None)
     counts = Counter(one.note for one in pictures)
     shared = [tag("p", note, class_="quiet") for note, count in counts.items() if count > 1]
-    own = [_figure(names[id(one)], one, alone=counts[one.note] == 1) for one in pictures]
+    own = [_figure(names[id(one)], one, heading, alone=counts[one.note] == 1) for one in pictures]
     return join([*shared, tag("div", join(own), class_="figures")])
 
 
-def _more(one: Part, names: Mapping[int, str]) -> Html | None:
-    return details(one.summary, _grid(one.folded, names)) if one.folded else None
-
-
-def _figure(name: str, picture: Picture, *, alone: bool) -> Html:
+def _figure(name: str, picture: Picture, heading: str, *, alone: bool) -> Html:
     note = tag("p", picture.note, class_="quiet") if alone else None
     return tag(
         "figure",
-        tag("h3", picture.title, id=f"{name}-title"),
+        tag(heading, picture.title, id=f"{name}-title"),
         tag("div", tag("noscript", NO_SCRIPT), id=name, class_="chart"),
         tag("figcaption", _in_words(picture.text), note),
         aria_labelledby=f"{name}-title",

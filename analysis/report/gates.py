@@ -9,7 +9,14 @@ from tbench.analysis.gate import ERRORS, Gate
 from tbench.analysis.gate_results import GateResults, GateRow
 from tbench.analysis.report import words
 from tbench.analysis.report.markup import Html, join, number, span, table, tag
-from tbench.analysis.report.sentences import Names, change, gate_label, interval, margin
+from tbench.analysis.report.sentences import (
+    Names,
+    change,
+    change_cell,
+    gate_label,
+    interval,
+    margin,
+)
 from tbench.analysis.report.sentences import sides as figures_of
 from tbench.analysis.report.sides import Place, Sides, places
 from tbench.analysis.run_metrics import endpoint
@@ -20,7 +27,7 @@ def gate_table(found: GateResults, names: Names) -> Html:
     several = len(found.candidates) > 1
     other = "candidate" if several else names[found.candidates[0].name]
     head = ["gate", *(["arm"] if several else []), "verdict", names[found.baseline.name]]
-    head += [other, "change", "asked", "requests", "why, and how"]
+    head += [other, "change", "margin", "requests", "reason and method"]
     rows = [
         [gate_label(row.gate), *([names[row.arm]] if several else []), *_gate(row)]
         for row in found.rows
@@ -39,7 +46,8 @@ def _gate(row: GateRow) -> Iterator[object]:
     for value, shown in zip((one.baseline, one.candidate), figures_of(row), strict=True):
         yield number(value, shown)
     ends = span(one.low, one.high, interval(row)) if interval(row) else None
-    yield join(filter(None, [number(_shown(row), change(row)), ends]), tag("br"))
+    shown = change(row) if row.gate.scale == "level" else change_cell(row)
+    yield join(filter(None, [number(_shown(row), shown), ends]), tag("br"))
     yield margin(row.gate)
     yield tag("span", f"{one.n_baseline:,} / {one.n_candidate:,}", class_="whole")
     yield ". ".join(filter(None, [row.reason, one.method]))
@@ -51,7 +59,8 @@ def _shown(row: GateRow) -> float | None:
 
 def verdict_mark(verdict: Verdict) -> Html:
     """A verdict as a word with a colour."""
-    return tag("span", verdict.value, class_=f"mark {verdict.value}")
+    word = "not testable" if verdict is Verdict.SKIPPED else verdict.value
+    return tag("span", word, class_=f"mark {verdict.value}")
 
 
 def has_intervals(found: GateResults) -> bool:

@@ -115,12 +115,15 @@ def details(summary: str, *parts: object) -> Html:
     return tag("details", tag("summary", summary), *parts)
 
 
-def section(title: str, *parts: object) -> Html:
-    """A part of the page under its heading; nothing where it would be empty."""
+def section(title: str, *parts: object, unfolded: bool = True) -> Html:
+    """A part of the page under its heading, which opens it where it is folded; nothing without content."""
     if not (inside := join(parts)):
         return html(None)
     name = name_of(title)
-    return tag("section", tag("h2", title, id=name), inside, aria_labelledby=name)
+    heading = tag("h2", title, id=name)
+    if unfolded:
+        return tag("section", heading, inside, aria_labelledby=name)
+    return tag("details", tag("summary", heading), inside, class_="part")
 
 
 def name_of(title: str) -> str:

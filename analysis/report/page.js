@@ -26,7 +26,16 @@ const drawn = Object.entries(pictures).map(([id, spec]) => {
 });
 Promise.all(drawn).then(() => document.body.classList.add("drawn"));
 // What is folded has no width until it is opened.
-for (const one of document.querySelectorAll("details"))
-  one.addEventListener("toggle", () => dispatchEvent(new Event("resize")));
-// A chart is as wide as its place; paper has another width than the screen.
-addEventListener("beforeprint", () => dispatchEvent(new Event("resize")));
+const folded = [...document.querySelectorAll("details")];
+for (const part of folded)
+  part.addEventListener("toggle", () => dispatchEvent(new Event("resize")));
+// Paper cannot be opened, and has another width than the screen.
+let closed = [];
+addEventListener("beforeprint", () => {
+  closed = folded.filter((part) => !part.open);
+  for (const part of closed) part.open = true;
+  dispatchEvent(new Event("resize"));
+});
+addEventListener("afterprint", () => {
+  for (const part of closed) part.open = false;
+});

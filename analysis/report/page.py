@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from tbench.analysis.arms import Arm
-from tbench.analysis.charts import Bar, Picture, forest, shift
+from tbench.analysis.charts import NO_INTERVAL, Bar, Picture, forest, shift
 from tbench.analysis.comparison import NO_DIFFERENCE, Comparison, Comparisons
 from tbench.analysis.contrast import FINDINGS
 from tbench.analysis.gate_results import GateResults
@@ -18,8 +18,7 @@ from tbench.analysis.replicates import Replicates
 from tbench.analysis.report import gates, sections, tables, verdicts, words
 from tbench.analysis.report.figures import Report, part
 from tbench.analysis.report.machine import summaries
-from tbench.analysis.report.markup import join, tag
-from tbench.analysis.report.sentences import TREND, Names, declared, objectives
+from tbench.analysis.report.sentences import TREND, Names, declared, objectives, shown_rows
 from tbench.analysis.report.sides import Sides, about, shown_names
 from tbench.analysis.slo import Slo
 
@@ -33,15 +32,15 @@ SHIFTED = ("ttft", "e2e", "tpot", "itl")
 
 
 def judgement_page(
-    found: GateResults, *, command: str | None = None, title: str | None = None
+    judgement: GateResults, *, command: str | None = None, title: str | None = None
 ) -> str:
     """The page of repeated runs held against gates; `command` makes it again, without secrets."""
-    return judgement_report(found, command=command, title=title).page()
+    return judgement_report(judgement, command=command, title=title).page()
 
 
-def comparison_page(found: Comparisons, *, command: str | None = None) -> str:
+def comparison_page(comparison: Comparisons, *, command: str | None = None) -> str:
     """The page of one pair of runs. `command` is the line that makes it again, without secrets."""
-    return comparison_report(found, command=command).page()
+    return comparison_report(comparison, command=command).page()
 
 
 def run_page(arm: Arm, *, command: str | None = None) -> str:
@@ -50,114 +49,116 @@ def run_page(arm: Arm, *, command: str | None = None) -> str:
 
 
 def judgement_report(
-    found: GateResults, *, command: str | None = None, title: str | None = None
+    judgement: GateResults, *, command: str | None = None, title: str | None = None
 ) -> Report:
     """Repeated runs of two or more arms: verdict, gates, each run, then what they have in common."""
-    names = shown_names([arm.name for arm in found.arms])
-    sides = {names[arm.name]: arm.runs for arm in found.arms}
-    others = ", ".join(names[arm.name] for arm in found.candidates)
-    title = title or f"{others} against {names[found.baseline.name]}"
-    counts = " + ".join(str(len(arm.runs)) for arm in found.arms)
-    metrics = _metrics(found)
+    names = shown_names([arm.name for arm in judgement.arms])
+    sides = {names[arm.name]: arm.runs for arm in judgement.arms}
+    title = title or verdicts.judgement_title(judgement, names)
+    metrics = _metrics(judgement)
+    ratios, shares = gates.forests(judgement, names)
+    spread, more = sections.distributions(sides, metrics, _run_shifts(judgement, names))
     return Report(
         title=title,
         about=about(sides),
-        head=join(
-            [
-                tag("h1", title),
-                tag(
-                    "p", f"tbench: repeated runs held against gates, {counts} runs", class_="quiet"
-                ),
-                verdicts.judgement_verdict(found, names),
-            ]
-        ),
+        head=verdicts.judgement_head(judgement, names, title, sides),
+        lead=tuple(filter(None, [ratios])),
+        caveats=verdicts.judgement_caveats(judgement),
         parts=[
-            part("Gates", gates.gate_table(found, names), pictures=gates.forests(found, names)),
+            part("Gates", gates.gate_table(judgement, names), pictures=[shares], unfolded=True),
+            spread,
+            sections.over_time(sides),
+            more,
             part(
                 "Each run",
-                gates.figures_table(found, names, sides),
-                pictures=gates.run_dots(found, names, sides),
+                gates.figures_table(judgement, names, sides),
+                pictures=gates.run_dots(judgement, names, sides),
             ),
             sections.throughput(sides),
-            sections.distributions(sides, metrics, _run_shifts(found, names)),
-            sections.over_time(sides),
             sections.failures(sides),
             sections.kept(sides),
             sections.slow(sides),
-            sections.method(metrics, *REPEATED, *_asked(found), *_looked(found)),
+            sections.differing(sides),
             sections.environment(sides),
+            sections.method(metrics, *REPEATED, *_asked(judgement), *_looked(judgement)),
             sections.made_by(command),
         ],
     )
 
 
-def _asked(found: GateResults) -> Iterator[str]:
+def _asked(judgement: GateResults) -> Iterator[str]:
     """What was asked beyond the usual: the contrast, and what a good request is."""
-    if who := declared(found):
+    if who := declared(judgement):
         yield f"Instead of Welch's t: {TREND}, declared {who}."
-    if slo := objectives(found):
+    if slo := objectives(judgement):
         yield f"Goodput counts the requests that succeeded with {', '.join(slo)}."
 
 
-def _looked(found: GateResults) -> tuple[str, ...]:
+def _looked(judgement: GateResults) -> tuple[str, ...]:
     """How an experiment that could stop early was decided."""
-    return () if gates.has_intervals(found) else WITHOUT_INTERVALS
+    return () if gates.has_intervals(judgement) else WITHOUT_INTERVALS
 
 
-def _metrics(found: GateResults) -> list[str]:
+def _metrics(judgement: GateResults) -> list[str]:
     """What is drawn: the usual metrics, and whatever else is gated."""
-    gated = [row.gate.metric for row in found.rows if row.gate.quantile is not None]
+    gated = [row.gate.metric for row in judgement.rows if row.gate.quantile is not None]
     return list(dict.fromkeys([*sections.DRAWN, *gated]))
 
 
-def _run_shifts(found: GateResults, names: Names) -> dict[str, list[Picture | None]]:
+def _run_shifts(judgement: GateResults, names: Names) -> dict[str, list[Picture | None]]:
     return {
-        metric: [_run_shift(found, names, arm, metric) for arm in found.candidates]
+        metric: [_run_shift(judgement, names, arm, metric) for arm in judgement.candidates]
         for metric in SHIFTED
     }
 
 
-def _run_shift(found: GateResults, names: Names, arm: Replicates, metric: str) -> Picture | None:
-    who = f", {names[arm.name]}" if len(found.candidates) > 1 else ""
+def _run_shift(
+    judgement: GateResults, names: Names, arm: Replicates, metric: str
+) -> Picture | None:
+    who = f", {names[arm.name]}" if len(judgement.candidates) > 1 else ""
     return shift(
         f"{words.title(metric)}{who}",
-        shifts(found.baseline.runs, arm.runs, metric, intervals=gates.has_intervals(found)),
-        against=f"{names[arm.name]} / {names[found.baseline.name]}",
+        shifts(judgement.baseline.runs, arm.runs, metric, intervals=gates.has_intervals(judgement)),
+        against=f"{names[arm.name]} / {names[judgement.baseline.name]}",
     )
 
 
-def comparison_report(found: Comparisons, *, command: str | None = None) -> Report:
+def comparison_report(comparison: Comparisons, *, command: str | None = None) -> Report:
     """One pair of runs: what it says and how far to trust it, then what reports have in common."""
-    sides: Sides = {"baseline": (found.baseline,), "candidate": (found.candidate,)}
-    title = f"{found.candidate.name} against {found.baseline.name}"
-    there = [metric for metric in sections.DRAWN if metric in found.values]
-    metrics = there or list(found.values)[: len(sections.DRAWN)]
-    bars = [_bar(row) for row in found.rows if row.finding]
-    shifted = {one: [shift(words.title(one), found.shift.get(one, ()))] for one in metrics}
+    sides: Sides = {"baseline": (comparison.baseline,), "candidate": (comparison.candidate,)}
+    title = verdicts.comparison_title(comparison)
+    drawn = [metric for metric in sections.DRAWN if metric in comparison.values]
+    metrics = drawn or list(comparison.values)[: len(sections.DRAWN)]
+    shifted = {
+        name: [shift(words.title(name), comparison.shift.get(name, ()))]
+        for name in metrics
+        if not (name == "itl" and "tpot" in metrics)
+    }
+    lead = forest("Candidate / baseline", [_bar(row) for row in shown_rows(comparison)])
+    spread, more = sections.distributions(sides, metrics, shifted)
+    every = [_bar(row) for row in comparison.rows if row.finding]
     return Report(
         title=title,
         about=about(sides),
-        head=join(
-            [
-                tag("h1", title),
-                tag("p", "tbench: candidate against baseline, request by request", class_="quiet"),
-                verdicts.comparison_verdict(found),
-            ]
-        ),
+        head=verdicts.comparison_head(comparison, title),
+        lead=tuple(filter(None, [lead])),
+        caveats=verdicts.comparison_caveats(comparison),
         parts=[
-            part(
-                "Comparison",
-                tables.comparison_table(found),
-                pictures=[forest("Ratio of each quantile", bars) if bars else None],
-            ),
-            part("Throughput", tables.rates_table(found)),
-            sections.distributions(sides, metrics, shifted),
+            spread,
             sections.over_time(sides),
-            sections.failures(sides, found.errors),
+            more,
+            part(
+                "All quantiles and rates",
+                tables.comparison_table(comparison),
+                tables.rates_table(comparison),
+                pictures=[forest("Ratio of each quantile", every) if every else None],
+            ),
+            sections.failures(sides, comparison.errors),
             sections.kept(sides),
             sections.slow(sides),
-            sections.method(found.values, *INVERTED),
+            sections.differing(sides),
             sections.environment(sides),
+            sections.method(comparison.values, *INVERTED),
             sections.made_by(command),
         ],
     )
@@ -172,34 +173,31 @@ def _bar(row: Comparison) -> Bar:
         value=row.ratio,
         low=row.low,
         high=row.high,
-        said=said.get(row.finding or "", NO_DIFFERENCE),
+        said=said.get(row.finding, NO_DIFFERENCE) if row.finding else NO_INTERVAL,
+        bare=row.finding is None,
     )
 
 
 def run_report(arm: Arm, *, command: str | None = None, slo: Slo = ()) -> Report:
     """A single run, or a trace: what became of its requests, and each metric with its quantiles."""
     sides: Sides = {arm.kind: (arm,)}
-    metrics = summaries(arm)
+    metrics, title = summaries(arm), verdicts.run_title(arm)
+    spread, more = sections.distributions(sides, sections.DRAWN)
     return Report(
-        title=arm.name,
+        title=title,
         about=about(sides),
-        head=join(
-            [
-                tag("h1", arm.name),
-                tag("p", f"tbench: one {arm.kind}, measured", class_="quiet"),
-                verdicts.run_verdict(arm, metrics),
-            ]
-        ),
+        head=verdicts.run_head(arm, metrics, title),
         parts=[
-            sections.throughput(sides, slo),
-            part("Metrics", tables.summary_table(metrics)),
-            sections.distributions(sides, sections.DRAWN),
+            spread,
             sections.over_time(sides),
+            more,
+            part("Metrics", tables.summary_table(metrics)),
+            sections.throughput(sides, slo),
             sections.failures(sides),
             sections.kept(sides),
             sections.slow(sides),
-            sections.method([one.metric for one in metrics], *DESCRIPTIVE),
             sections.environment(sides),
+            sections.method([metric.metric for metric in metrics], *DESCRIPTIVE),
             sections.made_by(command),
         ],
     )

@@ -26,22 +26,16 @@ SLOWEST = 10
 """So many of each side are listed."""
 
 
-def distributions(sides: Sides, metrics: Iterable[str], shifts: Shifts | None = None) -> Part:
-    """How each metric is spread, and beside it how it shifted: `shifts` has pictures by metric."""
-    shifts, metrics = shifts or {}, list(metrics)
-    twins = {"itl"} if "tpot" in metrics else set()
-
-    def drawn(names: Iterable[str]) -> tuple[Picture, ...]:
-        every = ((_spread(sides, name), *shifts.get(name, ())) for name in names)
-        return tuple(picture for pictures in every for picture in pictures if picture)
-
-    return Part(
-        title="Distributions and shift" if shifts else "Distributions",
-        body=join([]),
-        pictures=drawn(name for name in metrics if name not in twins),
-        folded=drawn(twins),
-        summary="ITL (where each event carries one token, its curves are those of TPOT)",
-    )
+def distributions(
+    sides: Sides, metrics: Sequence[str], shifts: Shifts | None = None
+) -> Iterator[Part]:
+    """How the first two metrics are spread; folded, the others, and how quantiles shifted, by metric."""
+    first = [_spread(sides, name) for name in metrics[:2]]
+    yield part("Distributions", pictures=first, unfolded=True)
+    shifted = (picture for name in metrics for picture in (shifts or {}).get(name, ()))
+    others = [_spread(sides, name) for name in metrics[2:]]
+    title = "Ratio by quantile, and more distributions" if shifts else "More distributions"
+    yield part(title, pictures=[*shifted, *others])
 
 
 def _spread(sides: Sides, metric: str) -> Picture | None:
@@ -74,6 +68,7 @@ def over_time(sides: Sides) -> Part:
     return part(
         "Over time",
         pictures=[charts.over_time("TTFT", "s", first), charts.in_flight(stamps)],
+        unfolded=True,
     )
 
 
@@ -96,10 +91,10 @@ def kept(sides: Sides) -> Part:
     }
     late = {side: runs if due[side] else [] for side, runs in _measured(sides, "lag").items()}
     return part(
-        "Fidelity: intended against achieved",
+        "Load accuracy: schedule against what was sent",
         _fidelity_table(sides),
         pictures=[
-            charts.ecdf("lag (sent - due)", "s", late),
+            charts.ecdf("schedule lag", "s", late),
             charts.arrivals(due),
         ],
     )
@@ -111,7 +106,7 @@ def _fidelity_table(sides: Sides) -> Html:
         "planned",
         "sent",
         "never sent",
-        "due/s",
+        "scheduled/s",
         "sent/s",
         "within 10 ms",
         "lag p50",
@@ -120,7 +115,7 @@ def _fidelity_table(sides: Sides) -> Html:
     head += [
         "lag max",
         "stamps by",
-        "read together",
+        "coalesced",
         "TTFT uncertain",
         "loop late p99",
         "CPU of a core",
@@ -128,7 +123,9 @@ def _fidelity_table(sides: Sides) -> Html:
     ]
     rows = [[place.name, *_fidelity(fidelity(place.arm))] for place in places(sides)]
     return table(
-        "What each run sent and when; lag is sent - due, none in a closed loop", head, rows
+        "What each run sent and when; schedule lag is sent - scheduled, none in a closed loop",
+        head,
+        rows,
     )
 
 
@@ -165,7 +162,7 @@ def _slow_table(side: str, arms: Sequence[Arm], found: Sequence[tuple[int, Slow]
     if not found:
         return None
     same = all(one.request_id == one.id for _, one in found)
-    head = ["request", *(["run"] if several else []), "sent (UTC)", "at", "TTFT", "to its end"]
+    head = ["request", *(["run"] if several else []), "sent (UTC)", "at", "TTFT", "E2E"]
     head += ["tokens in", "tokens out", "outcome", *([] if same else ["the server's id"])]
     n = sum(int(arm.measured.sum()) for arm in arms)
     rows = [
@@ -228,24 +225,25 @@ def method(metrics: Iterable[str], *paragraphs: str) -> Part:
     return part("Method", *(tag("p", text) for text in paragraphs), tables.definitions(metrics))
 
 
+def differing(sides: Sides) -> Part:
+    """What was not the same on all sides."""
+    return part("What differs between the runs", facts.differences(sides))
+
+
 def environment(sides: Sides) -> Part:
     """What each arm is, which runs there are, and how they were made."""
     return part(
-        "Arms and environment",
-        facts.differences(sides),
+        "Runs and environment",
         facts.runs_table(sides),
-        details(
-            "Everything that the files say of how the runs were made",
-            facts.sides_table(sides),
-            facts.facts_tables(sides),
-        ),
+        facts.sides_table(sides),
+        facts.facts_tables(sides),
         facts.commands_table(sides),
     )
 
 
 def made_by(command: str | None) -> Part:
     """The command line that makes this report again."""
-    return part("Made by", tag("pre", tag("code", command), tabindex="0") if command else None)
+    return part("Command", tag("pre", tag("code", command), tabindex="0") if command else None)
 
 
 def _measured(sides: Sides, metric: str) -> dict[str, list[Floats]]:

@@ -14,7 +14,7 @@ from tbench.analysis.proportions import ErrorDifference
 from tbench.analysis.replicates import Replicates
 from tbench.analysis.report import words
 from tbench.analysis.variance import pooled_sd
-from tbench.capture.terminal import plural
+from tbench.capture.terminal import named, plural
 from tbench.replay.throughput import three
 from tbench.replay.totals import duration_s
 
@@ -321,7 +321,7 @@ def _digits(gate: Gate, value: float, more: int) -> str:
 
 def sentence(row: Comparison) -> str:
     """One row of a pair in plain words, with its interval and how far to trust it."""
-    what = _row_name(row)
+    what = row_name(row)
     if row.ratio is None or row.finding is None:
         return f"{what}: nothing can be said ({row.refusal or 'it lies among the timeouts'})."
     ratio, ends = words.ratio(row.ratio), words.ratio_interval(row.low, row.high)
@@ -452,6 +452,12 @@ def headline(comparison: Comparisons) -> str:
     return f"{text} (advisory{', low confidence' if low else ''})"
 
 
+def models(arm: Arm) -> str:
+    """The models of an arm without their vendors."""
+    names = (name.rsplit("/", 1)[-1] for name in (arm.model or "no model named").split(", "))
+    return " + ".join(map(named, names))
+
+
 def result_of(row: Comparison) -> str:
     """The last column of a pair's row: the finding, or in a few words why there is no interval."""
     if row.refusal is None:
@@ -468,7 +474,7 @@ def caveats(comparison: Comparisons) -> list[tuple[str, str]]:
         by_code.keys() - NAMED_ABOVE,
         key=lambda code: (CAVEATS.get(code, (len(CAVEATS),))[0], code),
     )
-    return [(_label(code), _brief(code, by_code[code], comparison)) for code in ranked]
+    return [(label(code), _brief(code, by_code[code], comparison)) for code in ranked]
 
 
 NAMED_ABOVE: Final = frozenset({"DIFFERENT_MODEL"})
@@ -513,11 +519,12 @@ def _whole(text: str, _: Comparisons) -> str:
 
 
 def _drift(_: str, comparison: Comparisons) -> str:
-    rows = ", ".join(_row_name(row) for row in shown_rows(comparison) if row.drift)
+    rows = ", ".join(row_name(row) for row in shown_rows(comparison) if row.drift)
     return f"conditions may have drifted during a run: CIs too narrow{f' at {rows}' if rows else ''} (~)"
 
 
-def _row_name(row: Comparison) -> str:
+def row_name(row: Comparison) -> str:
+    """A metric at a quantile: `TTFT p50`."""
     return f"{words.title(row.metric)} {words.percentile(row.quantile)}"
 
 
@@ -551,7 +558,8 @@ CAVEATS: Final[Mapping[str, tuple[int, str, Brief]]] = {
 """Code -> how far it could move a verdict (0 first), its label, and its text in one line."""
 
 
-def _label(code: str) -> str:
+def label(code: str) -> str:
+    """A warning in a word."""
     return CAVEATS[code][1] if code in CAVEATS else code.lower().replace("_", " ")
 
 
