@@ -1,4 +1,4 @@
-"""The feed: calls on their way from the parent to a worker, over a socket, ahead of their time.
+"""The call queue: calls on their way from the parent to a worker, over a socket, ahead of their time.
 
 The worker keeps a bounded number at hand, so that sending waits for nobody. A frame is one msgpack array.
 """

@@ -1,4 +1,4 @@
-"""The pulse: a page of memory that the parent shares with its workers, for counters that nobody waits for.
+"""Counters: a page of memory that the parent shares with its workers, for counters that nobody waits for.
 
 A worker writes its row, the parent reads it a few times a second; the budget goes the other way. Each
 field is eight aligned bytes and has one writer.

@@ -1,4 +1,4 @@
-"""The duty: what a worker is told before it starts, and the report that it gives at the end."""
+"""Messages: the task that a worker gets before it starts, and the report that it gives at the end."""
 
 from dataclasses import dataclass, field
 from pathlib import Path

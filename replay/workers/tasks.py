@@ -1,4 +1,4 @@
-"""Duties: a job cut into as many shares as it has workers."""
+"""Tasks: a job cut into as many shares as it has workers."""
 
 import math
 from collections.abc import Sequence

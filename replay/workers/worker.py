@@ -58,11 +58,11 @@ def main() -> None:
 
 
 def work(feed: int, control: int, spool: int, pulse: int) -> None:
-    """Do the duty that comes over `control`."""
-    hears = Connection(control)
-    duty: WorkerTask = hears.recv()
+    """Do the task that comes over `control`."""
+    messages = Connection(control)
+    duty: WorkerTask = messages.recv()
     with quiet(clean=duty.sender == "engine"):
-        trio.run(Worker(duty, feed, spool, SharedCounters(pulse, duty.workers), hears).run)
+        trio.run(Worker(duty, feed, spool, SharedCounters(pulse, duty.workers), messages).run)
 
 
 @contextmanager
@@ -102,7 +102,7 @@ class Worker:
         self.stall = Histogram()
 
     async def run(self) -> None:
-        """From the first word to the last."""
+        """Get ready, send everything when told, and report."""
         duty = self.duty
         sock = trio.socket.from_stdlib_socket(socket.socket(fileno=self.feed_fd))
         feed = Feed(sock, self.row, most_bytes=duty.ahead_bytes)
