@@ -1,5 +1,6 @@
 """tbench benchmark that is stopped, in a point or between two: it gives the terminal back and goes on."""
 
+import json
 import os
 import pty
 import select
@@ -136,3 +137,5 @@ def test_it_goes_on_where_it_was_killed(simulator: Server, tmp_path: Path) -> No
     assert again.stderr.count("was there already") == 1
     assert len(list((tmp_path / "x").glob("*_time_*s.json"))) == 2
     assert len(list((tmp_path / "x" / "set-aside").iterdir())) == 1
+    record = json.loads((tmp_path / "x" / "tbench_benchmark.json").read_text())
+    assert [entry["ended"] for entry in record["runs"]] == ["done", "done"]

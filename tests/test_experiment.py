@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from tbench.abtest import runner
 from tbench.abtest.api import Stopped, perform
 from tbench.abtest.plan import AbPlan, Slot, experiment, parse_arm, read_plan, slots
-from tbench.abtest.run_store import RunStore
-from tbench.abtest.runner import RunResult
+from tbench.abtest.runner import RunResult, opened
 from tbench.analysis.replicates import interleaved
 from tbench.capture.errors import InputError
 from tbench.replay.runfile import Run
+from tbench.run_store import Kind, RunStore
 
 ARMS: list[dict[str, Any]] = [{"name": "A"}, {"name": "B", "model": "m/two"}]
 
@@ -157,31 +157,46 @@ def test_a_file_that_is_no_plan_says_so(tmp_path: Path, text: str) -> None:
 
 def test_a_folder_remembers_what_was_made(tmp_path: Path) -> None:
     folder = tmp_path / "ab"
-    ledger = RunStore.opened(folder, plan().written)
+    ledger = opened(folder, plan())
     ledger.write()
-    ledger.path("A", 1).write_bytes(b"run")
-    ledger.note("A", 1, "done", 0.5)
-    ledger.path("B", 1).write_bytes(b"run")
-    ledger.note("B", 1, "interrupt", 0.25)
-    again = RunStore.opened(folder, plan().written)
+    ledger.path("A.1").write_bytes(b"run")
+    ledger.note("A.1", "done", 0.5, arm="A", round=1)
+    ledger.path("B.1").write_bytes(b"run")
+    ledger.note("B.1", "interrupt", 0.25, arm="B", round=1)
+    again = opened(folder, plan())
 
-    assert again.done("A", 1)
-    assert not again.done("B", 1)
+    assert again.done("A.1")
+    assert not again.done("B.1")
     assert again.spent == 0.75, "what was set aside was paid for, too"
     assert (folder / "set-aside" / "B.1.run.1").read_bytes() == b"run"
-    assert not again.path("B", 1).exists()
+    assert not again.path("B.1").exists()
     assert (folder / "plan.json").stat().st_mode & 0o777 == 0o600
 
 
 def test_a_run_that_nobody_noted_is_set_aside(tmp_path: Path) -> None:
     """A kill between the end of a run and its entry: nothing is lost, nothing counted twice."""
-    ledger = RunStore.opened(tmp_path / "ab", plan().written)
-    ledger.path("A", 1).write_bytes(b"one")
-    ledger.path("A", 1).with_name("A.1.run.part").write_bytes(b"two")
-    ledger.clear("A", 1)
+    ledger = opened(tmp_path / "ab", plan())
+    ledger.path("A.1").write_bytes(b"one")
+    ledger.path("A.1").with_name("A.1.run.part").write_bytes(b"two")
+    ledger.clear("A.1")
 
     kept = sorted(path.name for path in (tmp_path / "ab" / "set-aside").iterdir())
     assert kept == ["A.1.run.1", "A.1.run.part.1"]
+
+
+def test_what_a_benchmark_keeps_beside_its_runs_outlives_each_of_them(tmp_path: Path) -> None:
+    """The id of an upload, and the lengths that a server was asked for."""
+    kind = Kind(file="b.json", key="options", runs="runs")
+    store = RunStore(folder=tmp_path, kind=kind, plan={"seed": 1}, more={"id": "x"})
+    store.write()
+    store.more["chars_per_token"] = 4.0
+    store.path("p").parent.mkdir()
+    store.path("p").write_bytes(b"run")
+    store.note("p", "done", None)
+    again = RunStore.opened(tmp_path, kind, {"seed": 1})
+
+    assert (again.more, again.done("p")) == ({"id": "x", "chars_per_token": 4.0}, True)
+    assert json.loads((tmp_path / "b.json").read_text())["options"] == {"seed": 1}
 
 
 @pytest.mark.parametrize(
@@ -191,21 +206,21 @@ def test_a_run_that_nobody_noted_is_set_aside(tmp_path: Path) -> None:
 def test_a_plan_cannot_change_once_it_began(
     tmp_path: Path, words: dict[str, Any], said: str
 ) -> None:
-    RunStore.opened(tmp_path / "ab", plan().written).write()
-    with pytest.raises(InputError, match=f"another experiment .{said}"):
-        RunStore.opened(tmp_path / "ab", plan(**words).written)
+    opened(tmp_path / "ab", plan()).write()
+    with pytest.raises(InputError, match=f"was begun with {said} "):
+        opened(tmp_path / "ab", plan(**words))
 
 
 def test_what_may_be_spent_can_change(tmp_path: Path) -> None:
-    RunStore.opened(tmp_path / "ab", plan(max_cost=1).written).write()
+    opened(tmp_path / "ab", plan(max_cost=1)).write()
 
-    assert not RunStore.opened(tmp_path / "ab", plan(max_cost=2).written).entries
+    assert not opened(tmp_path / "ab", plan(max_cost=2)).entries
 
 
 def test_a_folder_of_somebody_else_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("x")
     with pytest.raises(InputError, match=r"holds files already \(thesis\.tex\)"):
-        RunStore.opened(tmp_path, plan().written)
+        opened(tmp_path, plan())
 
 
 @pytest.mark.parametrize("spoilt", [0, 1])
@@ -214,12 +229,12 @@ def test_a_duet_of_which_one_arm_is_invalid_counts_for_neither(
 ) -> None:
     """Whichever it is: done again as often as said, set aside, and its cause is what is told."""
     ours = plan(schedule="duet", repeats=1, redo_invalid=2)
-    ledger = RunStore.opened(tmp_path / "ab", ours.written)
+    ledger = opened(tmp_path / "ab", ours)
 
     def make(_plan: object, _ledger: object, slot: Slot, *_: object) -> list[RunResult]:
         made = []
         for place, arm in enumerate(ours.treatments):
-            path = ledger.path(arm.name, slot.round)
+            path = ledger.path(f"{arm.name}.{slot.round}")
             path.write_bytes(b"run")
             bad = "the client was late" if place == spoilt else None
             totals = {"ended_by": "plan", "cost": {"usd": 0.25}}

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tbench.__main__ import run as tbench
-from tbench.abtest.run_store import RunStore
+from tbench.abtest.runner import STORE
 from tbench.analysis.history import History, write_history
 from tbench.benchmark.board import Log
 from tbench.benchmark.layout import write_json
@@ -21,6 +21,7 @@ from tbench.capture.errors import InvalidRunError, TbenchError
 from tbench.commands.output import private, write_shared
 from tbench.replay.runfile import RunWriter
 from tbench.replay.runform import IDENTITY
+from tbench.run_store import RunStore
 from tests.benchmark_folder import BenchmarkFolder
 from tests.test_history import session
 
@@ -191,7 +192,7 @@ def test_a_verb_that_cannot_write_its_file_leaves_none(
 
 
 def noted(folder: Path, runs: int) -> None:
-    RunStore(folder, {"a": "x" * LIMIT}, [{}] * runs).write()
+    RunStore(folder=folder, kind=STORE, plan={"a": "x" * LIMIT}, entries=[{}] * runs).write()
 
 
 WRITERS: dict[str, tuple[int, Callable[[Path], None]]] = {

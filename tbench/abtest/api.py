@@ -8,8 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from tbench.abtest.plan import AbPlan, Slot, experiment
-from tbench.abtest.run_store import RunStore
-from tbench.abtest.runner import DONE, RunResult, check_budget, conduct, missing, outlook
+from tbench.abtest.runner import (
+    RunResult,
+    check_budget,
+    conduct,
+    missing,
+    opened,
+    outlook,
+    run_name,
+)
 from tbench.analysis.arms import load_arm
 from tbench.analysis.gate_results import GateResults, evaluate_gates
 from tbench.analysis.interim import Decision, Looks, as_monitored, monitor
@@ -24,6 +31,7 @@ from tbench.capture.tracereader import read_trace
 from tbench.replay.job import resolve
 from tbench.replay.runner import Watch
 from tbench.replay.totals import numbers
+from tbench.run_store import DONE, RunStore
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +77,7 @@ def prepared(plan: AbPlan, folder: Path) -> RunStore:
     """The ledger of the experiment, with everything checked that can be before the first request."""
     for arm in plan.treatments:
         resolve(arm.order(plan.order))  # finds its key, or says which variable is missing
-    ledger = RunStore.opened(folder, plan.written)
+    ledger = opened(folder, plan)
     _check_trace(plan, ledger)
     if plan.max_cost is not None:
         check_budget(plan, outlook(plan, missing(plan, ledger)), ledger.spent)
@@ -147,7 +155,9 @@ def _whole_rounds(plan: AbPlan, ledger: RunStore) -> int:
     """How many rounds, from the first, have a run of every arm."""
     names = [arm.name for arm in plan.treatments]
     rounds = range(1, plan.repeats + 1)
-    complete = takewhile(lambda number: all(ledger.done(name, number) for name in names), rounds)
+    complete = takewhile(
+        lambda number: all(ledger.done(run_name(name, number)) for name in names), rounds
+    )
     return len(list(complete))
 
 
@@ -163,7 +173,7 @@ def _judged(plan: AbPlan, ledger: RunStore, rounds: int) -> GateResults:
 
 
 def _replicates(ledger: RunStore, arm: str, rounds: int) -> Replicates:
-    paths = [ledger.path(arm, number) for number in range(1, rounds + 1)]
+    paths = [ledger.path(run_name(arm, number)) for number in range(1, rounds + 1)]
     runs = [load_arm(path) for path in paths]
     return Replicates(
         name=arm, runs=tuple(sorted(runs, key=lambda run: int(run.run.header["wall_ns"])))

@@ -23,8 +23,7 @@ from tbench.abtest.api import (
     verdict,
 )
 from tbench.abtest.plan import MEANINGS, AbPlan, Slot, experiment, read_plan
-from tbench.abtest.run_store import PLAN, RunStore
-from tbench.abtest.runner import Outlook, missing, outlook
+from tbench.abtest.runner import PLAN, Outlook, missing, opened, outlook
 from tbench.abtest.view import Progress, board
 from tbench.analysis.comparison import Verdict
 from tbench.analysis.gate_results import GateResults
@@ -40,6 +39,7 @@ from tbench.replay.closing import outlook as outlook_of_run
 from tbench.replay.closing import priced
 from tbench.replay.progress import clock, watching
 from tbench.replay.runner import Watch
+from tbench.run_store import RunStore
 
 EXITS = {Verdict.PASS: 0, Verdict.FAIL: 1, Verdict.INCONCLUSIVE: 3, Verdict.INVALID: 4}
 
@@ -65,7 +65,7 @@ def foretold(plan: AbPlan, out: Path | None, *, as_json: bool) -> int:
 
 def _begun(plan: AbPlan, out: Path | None) -> RunStore | None:
     """What a folder holds of the experiment already; looking makes no folder."""
-    return RunStore.opened(out, plan.written) if out is not None and (out / PLAN).exists() else None
+    return opened(out, plan) if out is not None and (out / PLAN).exists() else None
 
 
 def conducted(plan: AbPlan, out: Path | None, shared: Shared, *, as_json: bool) -> int:

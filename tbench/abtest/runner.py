@@ -8,10 +8,10 @@ again.
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Final
 
 from tbench.abtest.plan import AbPlan, ArmSpec, Slot
-from tbench.abtest.run_store import RunStore
 from tbench.capture.errors import InputError, after_sending
 from tbench.replay.closing import check_reached
 from tbench.replay.estimate import Estimate, estimate
@@ -19,8 +19,10 @@ from tbench.replay.job import Job, resolve
 from tbench.replay.runfile import Run
 from tbench.replay.runner import Watch, run_duet
 from tbench.replay.totals import numbers
+from tbench.run_store import DONE, Kind, RunStore
 
-DONE: Final = "done"
+PLAN: Final = "plan.json"
+STORE: Final = Kind(file=PLAN, key="plan", free=frozenset({"max_cost"}))
 INVALID: Final = "invalid"
 EARLY: Final = frozenset({"interrupt", "errors", "max_cost", "disk"})
 """Ends before the planned one: the next run would end alike, or nobody wants it."""
@@ -43,6 +45,25 @@ class RunResult:
     def usd(self) -> float:
         """What it cost by list prices, US dollars, as far as they are known."""
         return float((self.run.totals.get("cost") or {}).get("usd") or 0.0)
+
+
+def run_name(arm: str, number: int) -> str:
+    """What the run of an arm in a round is called."""
+    return f"{arm}.{number}"
+
+
+def opened(folder: Path, plan: AbPlan) -> RunStore:
+    """The store of an experiment's folder, begun if there is none yet.
+
+    Raises InputError where the folder holds another plan, or files that are not an experiment's.
+    """
+    if (folder / PLAN).exists():
+        return RunStore.opened(folder, STORE, plan.written)
+    store = RunStore(folder=folder, kind=STORE, plan=plan.written)
+    store.make_folder("-o")
+    if files := sorted(path.name for path in folder.iterdir()):
+        raise InputError(f"{folder}: holds files already ({files[0]}); choose another with -o")
+    return store
 
 
 def conduct(
@@ -80,7 +101,9 @@ def missing(plan: AbPlan, ledger: RunStore) -> list[Slot]:
     return [
         slot
         for slot in plan.slots
-        if not all(ledger.done(plan.treatments[arm].name, slot.round) for arm in slot.arms)
+        if not all(
+            ledger.done(run_name(plan.treatments[arm].name, slot.round)) for arm in slot.arms
+        )
     ]
 
 
@@ -89,7 +112,7 @@ def _perform(
 ) -> list[RunResult]:
     arms = [plan.treatments[arm] for arm in slot.arms]
     for arm in arms:
-        ledger.clear(arm.name, slot.round)
+        ledger.clear(run_name(arm.name, slot.round))
     jobs = [_job(plan, ledger, slot, arm, argv) for arm in arms]
     runs = run_duet(jobs, seed=plan.seed + slot.round, watch=watch)
     return [
@@ -106,7 +129,9 @@ def _perform(
 
 def _job(plan: AbPlan, ledger: RunStore, slot: Slot, arm: ArmSpec, argv: tuple[str, ...]) -> Job:
     left = None if plan.max_cost is None else max(plan.max_cost - ledger.spent, 1e-9)
-    order = replace(arm.order(plan.order), out=ledger.path(arm.name, slot.round), max_cost=left)
+    order = replace(
+        arm.order(plan.order), out=ledger.path(run_name(arm.name, slot.round)), max_cost=left
+    )
     part = {
         "arm": arm.name,
         "round": slot.round,
@@ -131,7 +156,8 @@ def _note(ledger: RunStore, made: list[RunResult]) -> str:
     ends = {result.ended for result in made} - {DONE}
     together = min(ends - {INVALID}, default=INVALID) if ends else DONE
     for result in made:
-        ledger.note(result.arm.name, result.slot.round, together, result.usd)
+        arm, number = result.arm.name, result.slot.round
+        ledger.note(run_name(arm, number), together, result.usd, arm=arm, round=number)
     return together
 
 

@@ -11,9 +11,10 @@ from rich.table import Table
 from rich.text import Text
 
 from tbench.abtest.plan import AbPlan, Slot
-from tbench.abtest.runner import DONE, RunResult
+from tbench.abtest.runner import RunResult
 from tbench.capture.console import Console, Live
 from tbench.replay.progress import PLAIN_S, REFRESH_S, clock
+from tbench.run_store import DONE
 
 COLUMNS: Final = (
     ("TTFT p50", "ttft_s", "p50"),

@@ -15,10 +15,7 @@ import orjson
 
 from tbench.benchmark.board import Log
 from tbench.benchmark.conduct import check_hope, hopeless, too_much
-from tbench.benchmark.layout import OWN, write_json
 from tbench.benchmark.plan import BenchmarkPlan
-from tbench.capture.errors import InvalidRunError
-from tbench.capture.jsontext import read_json
 from tbench.capture.synthesis import Task, Workload, calibrated, parse, write
 from tbench.capture.synthesis.tokens import RATIOS
 from tbench.capture.tracereader import Trace
@@ -28,6 +25,7 @@ from tbench.replay.options import ReplayOptions
 from tbench.replay.progress import screen, watching
 from tbench.replay.runner import Watch, run_replay
 from tbench.replay.totals import numbers
+from tbench.run_store import RunStore
 
 REQUESTS: Final = 6
 """Of each length."""
@@ -170,26 +168,27 @@ def texts(body: dict[str, Any]) -> Iterator[str]:
 
 
 def with_lengths(
-    asked: BenchmarkPlan, base: Workload, order: ReplayOptions, folder: Path, log: Log
+    asked: BenchmarkPlan, base: Workload, order: ReplayOptions, store: RunStore, log: Log
 ) -> Workload:
-    """Without a tokenizer, lengths go by the server's own counts, which a folder keeps."""
+    """Without a tokenizer, lengths go by the server's own counts, which the store keeps."""
     if asked.source.tokenizer or base.from_dataset or asked.source.task == "image-text-to-text":
         return base
-    kept = read_json(folder / OWN)
-    if "chars_per_token" not in kept:
+    if "chars_per_token" not in store.more:
         log.say(
             "no --model-tokenizer: asking the server how long its tokens are (12 small requests)"
         )
-        kept |= _asked(asked, base, order, folder, log)
-        write_json(folder / OWN, kept, failure=InvalidRunError)
-    if kept["chars_per_token"] is None:
+        store.more |= _asked(asked, base, order, store.folder, log)
+        store.write(sent=True)
+    if store.more["chars_per_token"] is None:
         log.say(
-            f"{kept.get('uncalibrated', 'too few counts of prompt tokens from the server')}: lengths "
+            f"{store.more.get('uncalibrated', 'too few counts of prompt tokens from the server')}: lengths "
             "are estimated from English text; --model-tokenizer makes them exact"
         )
         return base
-    log.say(f"lengths: {kept['chars_per_token']:.3f} characters a token, by the server's counts")
-    return replace(base, tokens=calibrated(kept["chars_per_token"]))
+    log.say(
+        f"lengths: {store.more['chars_per_token']:.3f} characters a token, by the server's counts"
+    )
+    return replace(base, tokens=calibrated(store.more["chars_per_token"]))
 
 
 def _asked(

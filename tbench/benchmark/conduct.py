@@ -13,7 +13,7 @@ import numpy as np
 
 from tbench.benchmark.aggregate import Trim
 from tbench.benchmark.figures import figures
-from tbench.benchmark.layout import result, result_name, stem, write_json
+from tbench.benchmark.layout import OWN, result, result_name, stem, write_json
 from tbench.benchmark.sweep import Point
 from tbench.capture.errors import InvalidRunError, after_sending
 from tbench.capture.exchange import Outcome
@@ -30,6 +30,7 @@ from tbench.replay.runfile import Run, read_run
 from tbench.replay.runner import Watch, run_replay
 from tbench.replay.throughput import SIDES, tokens_rate
 from tbench.replay.totals import duration_s, numbers
+from tbench.run_store import DONE, Kind, RunStore
 
 # Hope: whether failures stay what they are however often one asks (nobody listens, a wrong key).
 
@@ -63,7 +64,9 @@ def lasts(kind: str) -> bool:
 
 RUNS: Final = "runs"
 TRACES: Final = "traces"
-ASIDE: Final = "set-aside"
+STORE: Final = Kind(
+    file=OWN, key="options", runs=RUNS, flag=lambda name: "--" + name.replace("_", "-")
+)
 ENDED: Final = frozenset({"interrupt", "disk", "max_cost"})
 """Ends of a run after which there is no next one."""
 
@@ -75,11 +78,11 @@ class Benchmark:
     `requests` and `duration_s` end a point, whichever comes first; what is in flight then still finishes.
     `unit` is that of latencies in the results, `s` or `ms`. `judged` says more of a run, for its result.
     `spawn_rate` is how fast the requests in flight become as many as asked for, per second; None: at once.
-    `flags` are the options that name the server. Everything is written below `folder`.
+    `flags` are the options that name the server. Everything is written below the folder of the `store`.
     """
 
     task: str
-    folder: Path
+    store: RunStore
     order: ReplayOptions
     workload: Callable[[Point], Workload]
     requests: int
@@ -89,6 +92,10 @@ class Benchmark:
     judged: Callable[[Run], Mapping[str, Any]] = lambda _: {}
     spawn_rate: float | None = None
     flags: Flags = REPLAY
+
+    @property
+    def folder(self) -> Path:
+        return self.store.folder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,25 +141,30 @@ def conduct(
         if made.ended_by in ENDED:
             return
         if not succeeded and hopeless(made.numbers) and not too_much(made.numbers):
-            _withdraw(plan, point)
+            # It becomes a point that is not there: who mends the address or the key can go on.
+            plan.store.clear(stem(point, plan.task))
+            _remove_result(plan, point)
             check_hope(made.run, made.numbers, plan.flags)
+        if made.fresh:
+            usd = (made.run.totals.get("cost") or {}).get("usd")
+            plan.store.note(stem(point, plan.task), DONE, usd)
 
 
 def there(plan: Benchmark, point: Point) -> PointResult | None:
     """A point that an earlier benchmark in this folder made to its end."""
-    path = _run_path(plan, point)
+    path = plan.store.path(stem(point, plan.task))
     if not path.exists():
         return None
     run = read_run(path)
     if not run.complete or run.totals["ended_by"] in ENDED:
-        _set_aside(plan, point)
+        plan.store.clear(stem(point, plan.task))
         return None
     return _made(plan, point, run, fresh=False)
 
 
 def _make(plan: Benchmark, point: Point, watch: Watch | None, argv: tuple[str, ...]) -> PointResult:
     trace = _trace_path(plan, point)
-    _set_aside(plan, point)
+    plan.store.clear(stem(point, plan.task))
     trace.with_name(trace.name + ".part").unlink(missing_ok=True)
     if not trace.exists():
         write(plan.workload(point), trace)
@@ -219,12 +231,6 @@ def _remove_result(plan: Benchmark, point: Point) -> None:
         before.unlink()
 
 
-def _withdraw(plan: Benchmark, point: Point) -> None:
-    """Make it a point that is not there, so that one who mends the address or the key can go on."""
-    _set_aside(plan, point)
-    _remove_result(plan, point)
-
-
 def with_lengths(columns: Columns, trace: Trace) -> tuple[dict[str, Column], str | None]:
     """Prompt tokens by the trace where the server counts none (Together's embeddings), and by whom.
 
@@ -255,7 +261,7 @@ def order_of(plan: Benchmark, point: Point, trace: Path) -> ReplayOptions:
     order = replace(
         plan.order,
         trace=trace,
-        out=_run_path(plan, point),
+        out=plan.store.path(stem(point, plan.task)),
         requests=plan.requests,
         duration=plan.duration_s,
         seed=point.seed % 2**31,
@@ -265,10 +271,6 @@ def order_of(plan: Benchmark, point: Point, trace: Path) -> ReplayOptions:
     if point.axis == "poisson":
         return replace(order, poisson=point.rate)
     return replace(order, constant=point.rate)
-
-
-def _run_path(plan: Benchmark, point: Point) -> Path:
-    return plan.folder / RUNS / f"{stem(point, plan.task)}.run"
 
 
 def _trace_path(plan: Benchmark, point: Point) -> Path:
@@ -284,14 +286,3 @@ def _part(plan: Benchmark, point: Point) -> dict[str, Any]:
         "value": point.value,
         "repeat": point.repeat,
     }
-
-
-def _set_aside(plan: Benchmark, point: Point) -> None:
-    """What an interrupted or killed benchmark left of a point is kept, out of the way."""
-    path = _run_path(plan, point)
-    for left in (path, path.with_name(path.name + ".part")):
-        if left.exists():
-            aside = plan.folder / ASIDE
-            aside.mkdir(mode=0o700, exist_ok=True)
-            number = len(list(aside.glob(f"{left.name.replace('[', '[[]')}.*"))) + 1
-            left.rename(aside / f"{left.name}.{number}")

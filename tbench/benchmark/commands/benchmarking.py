@@ -18,13 +18,12 @@ from tbench.analysis.slo import met, parse_slo
 from tbench.benchmark.aggregate import Trim
 from tbench.benchmark.board import Log, board
 from tbench.benchmark.calibration import with_lengths
-from tbench.benchmark.conduct import RUNS, Benchmark, PointResult, conduct
+from tbench.benchmark.conduct import RUNS, STORE, Benchmark, PointResult, conduct
 from tbench.benchmark.folder import load_experiment
 from tbench.benchmark.layout import METADATA, OWN, write_json
 from tbench.benchmark.options import BenchmarkOptions
 from tbench.benchmark.plan import MINUTE_S, BenchmarkPlan, resolve
 from tbench.benchmark.report import sweep_text
-from tbench.benchmark.result import read_object
 from tbench.benchmark.sweep import BATCHED, Point, Sweep, kept, search
 from tbench.benchmark.upload import Delivery, Upload
 from tbench.capture.errors import InputError, TbenchError, UnreachableError
@@ -37,6 +36,7 @@ from tbench.replay.limits import headroom
 from tbench.replay.options import ReplayOptions
 from tbench.replay.runfile import Run
 from tbench.replay.totals import duration_s
+from tbench.run_store import RunStore
 
 INTERRUPTED: Final = 130
 
@@ -51,7 +51,7 @@ def benchmarked(options: BenchmarkOptions, *, as_json: bool) -> int:
     _check_headroom(asked, sweep)
     if asked.options.log_dir is not None:
         _made_folder("--log-dir", asked.options.log_dir)
-    upload = _opened(asked, folder)
+    store, upload = _opened(asked, folder)
     made: list[PointResult] = []
     with Log.opened(asked.options.log_dir or folder) as log, terminable():
         for line in _preamble(asked, base):
@@ -61,10 +61,10 @@ def benchmarked(options: BenchmarkOptions, *, as_json: bool) -> int:
         with _told(upload, log):
             interrupted = False
             try:
-                base = with_lengths(asked, base, order, folder, log)
+                base = with_lengths(asked, base, order, store, log)
                 log.say(f"{folder}: {asked.source.task}; {_extent(asked, sweep, base)}")
                 write_json(folder / METADATA, asked.metadata(folder))
-                _conduct(_plan(asked, base, order, folder), sweep, asked, log, made)
+                _conduct(_plan(asked, base, order, store), sweep, asked, log, made)
             except KeyboardInterrupt:  # between two points; within one its run ends, and says so
                 interrupted = True
             except TbenchError:
@@ -114,10 +114,10 @@ def _preamble(asked: BenchmarkPlan, base: Workload) -> Iterator[str]:
         yield "no --model-tokenizer: tokens of the dataset are known only where the server counts them"
 
 
-def _plan(asked: BenchmarkPlan, base: Workload, order: ReplayOptions, folder: Path) -> Benchmark:
+def _plan(asked: BenchmarkPlan, base: Workload, order: ReplayOptions, store: RunStore) -> Benchmark:
     return Benchmark(
         task=asked.source.task,
-        folder=folder,
+        store=store,
         order=order,
         workload=partial(workload_of, base),
         requests=asked.source.requests,
@@ -226,51 +226,33 @@ def _made_folder(option: str, folder: Path) -> None:
         ) from None
 
 
-def _opened(asked: BenchmarkPlan, folder: Path) -> Upload | None:
-    """Begin the folder, or find that it holds the same benchmark, and the place that it is uploaded to."""
+def _opened(asked: BenchmarkPlan, folder: Path) -> tuple[RunStore, Upload | None]:
+    """Begin the folder, or find that it holds the same benchmark, and the place that it is uploaded to.
+
+    A benchmark that made no point at all (a wrong key, say) is in nobody's way.
+    """
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder}: is a file; choose another name")
-    new = not folder.exists() or not any(folder.iterdir()) or _barren(asked, folder)
-    record: dict[str, Any] = {"options": asked.words()} if new else _begun(asked, folder)
-    record.setdefault("id", uuid4().hex)
-    upload = None
-    if address := asked.address:
-        upload = Upload.checked(folder, address, record, traces=asked.options.upload_traces)
-    _made_folder("--experiment-base-dir", folder)
-    write_json(folder / OWN, record)
-    return upload
-
-
-def _barren(asked: BenchmarkPlan, folder: Path) -> bool:
-    """Whether an earlier benchmark in it made no point at all (a wrong key, say): nothing is in the way."""
-    return (
-        not asked.options.resume
-        and (folder / OWN).exists()
-        and not any((folder / RUNS).glob("*.run"))
-    )
-
-
-def _begun(asked: BenchmarkPlan, folder: Path) -> dict[str, Any]:
-    """What a folder that is gone on with keeps of itself; refused where it is not of these options."""
-    path = folder / OWN
-    if not asked.options.resume:
+    empty = not folder.exists() or not any(folder.iterdir())
+    begun, resume = (folder / OWN).exists(), asked.options.resume
+    if empty or (begun and not resume and not any((folder / RUNS).glob("*.run"))):
+        store = RunStore(folder=folder, kind=STORE, plan=asked.words())
+    elif not resume:
         raise InputError(
             f"{folder}: exists already; go on with it by --resume, or choose another name"
         )
-    if not path.exists():
+    elif not begun:
         raise InputError(f"{folder}: no benchmark of tbench is in it; choose another name")
-    record = read_object(path)
-    before = record.get("options")
-    if not isinstance(before, dict):
-        raise InputError(f"{path}: has no options; choose another name")
-    now = json.loads(json.dumps(asked.words()))
-    changed = [name for name in sorted({*before, *now}) if before.get(name) != now.get(name)]
-    for name in changed[:1]:
-        flag = "--" + name.replace("_", "-")
-        raise InputError(
-            f"--resume: {folder} was begun with {flag} {before.get(name)}, not {now.get(name)}"
-        )
-    return record
+    else:
+        store = RunStore.opened(folder, STORE, asked.words())
+    store.more.setdefault("id", uuid4().hex)
+    upload = None
+    if address := asked.address:
+        record = {"options": store.plan, **store.more}
+        upload = Upload.checked(folder, address, record, traces=asked.options.upload_traces)
+    store.make_folder("--experiment-base-dir")
+    store.write()
+    return store, upload
 
 
 def _print(

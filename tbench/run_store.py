@@ -1,0 +1,148 @@
+"""The folder of a verb that makes many runs (`ab`, `benchmark`), and goes on after a stop or a kill.
+
+What was asked for stands in it: the same command keeps the runs that count, and makes the others. What else
+lies where a run will be is set aside, never overwritten.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, Self
+
+import orjson
+
+from tbench.capture.errors import InputError, InvalidRunError
+from tbench.capture.jsontext import loads
+from tbench.capture.writing import write_whole
+from tbench.replay.runform import NUMBER, TEXT, Fields, Items, check
+
+DONE: Final = "done"
+"""How a run ended that counts."""
+ASIDE: Final = "set-aside"
+ENTRIES: Final = Fields(
+    {
+        "runs": Items(
+            Fields({"run": TEXT, "ended": TEXT, "usd": NUMBER}, needed=frozenset({"ended", "usd"}))
+        )
+    }
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kind:
+    """Where a verb keeps what: the plan under `key` of the JSON `file`, runs in the subfolder `runs`.
+
+    `free` names words of the plan that may be others when it is taken up again, as they decide nothing
+    about the result. `flag` is how a word is called for a person.
+    """
+
+    file: str
+    key: str
+    runs: str = ""
+    free: frozenset[str] = frozenset()
+    flag: Callable[[str], str] = str
+
+
+@dataclass(kw_only=True)
+class RunStore:
+    """One folder, its files for their owner only.
+
+    `entries` are the runs that were made, in order: `{"run", "ended", "usd"}` and what labels them. A run
+    counts once its entry says `ended: "done"`; others lie in `set-aside/`, and are done again. `more` is
+    what else the file holds.
+    """
+
+    folder: Path
+    kind: Kind
+    plan: Mapping[str, Any]
+    entries: list[dict[str, Any]] = field(default_factory=list)
+    more: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def opened(cls, folder: Path, kind: Kind, plan: Mapping[str, Any]) -> Self:
+        """The store that is in a folder with this plan.
+
+        Raises InputError where it cannot be read, or holds another plan.
+        """
+        path = folder / kind.file
+        try:
+            content = loads(path.read_bytes())
+            check({"runs": [], **content}, ENTRIES, kind.file)
+            before = {**content.pop(kind.key)}
+        except (OSError, ValueError, KeyError, TypeError):
+            raise InputError(
+                f"{path}: cannot be read; move it away to begin anew in another folder"
+            ) from None
+        now = orjson.loads(orjson.dumps(plan, default=str))
+        for name in sorted({*before, *now} - kind.free):
+            if before.get(name) != now.get(name):
+                raise InputError(
+                    f"{folder}: was begun with {kind.flag(name)} {before.get(name)}, not {now.get(name)}; "
+                    "its plan cannot change any more: choose another folder, or leave out what differs to "
+                    "go on with it"
+                )
+        return cls(
+            folder=folder, kind=kind, plan=before, entries=content.pop("runs", []), more=content
+        )
+
+    def make_folder(self, option: str) -> None:
+        """Raise InputError where it cannot be made; `option` is what named it."""
+        try:
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(
+                f"{option} {self.folder}: cannot be made: {error.strerror}; name another"
+            ) from None
+
+    def path(self, name: str) -> Path:
+        """Where the run of this name lies."""
+        return self.folder / self.kind.runs / f"{name}.run"
+
+    def done(self, name: str) -> bool:
+        """Whether that run is there and counts."""
+        path = self.path(name)
+        run = str(path.relative_to(self.folder))
+        noted = any(entry["run"] == run and entry["ended"] == DONE for entry in self.entries)
+        return noted and path.exists()
+
+    @property
+    def spent(self) -> float:
+        """What all runs so far have cost, US dollars, those set aside too."""
+        return sum(float(entry["usd"] or 0.0) for entry in self.entries)
+
+    def note(self, name: str, ended: str, usd: float | None, **labels: object) -> None:
+        """Write down that a run was made; one that does not count is set aside."""
+        path = self.path(name)
+        if ended != DONE:
+            path = self._set_aside(path)
+        run = str(path.relative_to(self.folder))
+        self.entries.append({"run": run, **labels, "ended": ended, "usd": usd})
+        self.write()
+
+    def clear(self, name: str) -> None:
+        """Set aside what lies where that run will be, whole or not."""
+        path = self.path(name)
+        self._set_aside(path)
+        self._set_aside(path.with_name(path.name + ".part"))
+
+    def write(self, *, sent: bool = False) -> None:
+        """Keep the plan, the entries and `more`, as a whole or not at all.
+
+        Raises InputError where that cannot be, InvalidRunError once a run was made or anything `sent`.
+        """
+        content = {self.kind.key: self.plan, **self.more, "runs": self.entries}
+        failure = InvalidRunError if self.entries or sent else InputError
+        text = json.dumps(content, indent=1, default=str)
+        write_whole(self.folder / self.kind.file, text + "\n", failure=failure)
+
+    def _set_aside(self, path: Path) -> Path:
+        """Move a file, if there is one, to the first free name in `set-aside/`; returns where it is."""
+        if not path.exists():
+            return path
+        aside = self.folder / ASIDE
+        aside.mkdir(mode=0o700, exist_ok=True)
+        number = 1
+        while (free := aside / f"{path.name}.{number}").exists():
+            number += 1
+        return path.rename(free)
