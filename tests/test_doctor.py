@@ -10,13 +10,11 @@ import httpx
 import pytest
 
 from tbench.capture.errors import InvalidRunError
-from tbench.doctor.examination import RAMP, Examination, examine
-from tbench.doctor.probes import Found, Load, Work, machine_facts, notes, probe, serving
-from tbench.doctor.verdict import held, limit
-from tbench.doctor.wording import text
+from tbench.doctor.examination import RAMP, Examination, examine, held, limit, text
+from tbench.doctor.probes import Load, ProbeResult, Work, machine_facts, notes, probe, serving
 from tbench.replay.workers.pool import kin_command, kin_environ
 
-GOOD = Found(
+GOOD = ProbeResult(
     completed=300,
     requests_per_s=990.0,
     of_ideal=0.99,
@@ -117,7 +115,7 @@ SLOW = replace(GOOD, of_ideal=0.9)
         replace(GOOD, invalid_because="this client sent late"),
     ],
 )
-def test_what_was_not_held(found: Found) -> None:
+def test_what_was_not_held(found: ProbeResult) -> None:
     """The rate, the stamps, the due times, everything back, and a valid run: all of it."""
     assert held(GOOD)
     assert not held(found)
@@ -149,7 +147,7 @@ def test_what_was_not_held(found: Found) -> None:
         (replace(SLOW, server_share=None, cpu_share=None, free_cores=None), "client", "", "less"),
     ],
 )
-def test_who_was_the_limit(found: Found, who: str, why: str, cure: str) -> None:
+def test_who_was_the_limit(found: ProbeResult, who: str, why: str, cure: str) -> None:
     """The server before the client, as it is ours; each with its sign and its cure."""
     said = limit(found)
 
@@ -188,7 +186,7 @@ def test_the_ramp_goes_on_to_2000_streams_while_they_are_held() -> None:
     said: list[str] = []
     found = examine(1, said.append, lambda _load, _folder, _workers: GOOD)
 
-    def up_to_500(load: Load, _folder: Path, _workers: int) -> Found:
+    def up_to_500(load: Load, _folder: Path, _workers: int) -> ProbeResult:
         return SLOW if (load.concurrency or 0) >= 500 else GOOD
 
     assert [number for number, _ in found.steps] == list(RAMP) == [100, 200, 500, 1000, 2000]
@@ -210,19 +208,19 @@ def test_when_nothing_comes_back_there_are_no_figures() -> None:
 
 def test_the_work_of_others_is_what_is_not_ours() -> None:
     """In cores; None where the system does not say."""
-    before = Work(at=10.0, whole=100.0, idle=50.0, own=5.0)
-    after = Work(at=12.0, whole=104.0, idle=53.0, own=6.0)
+    before = Work(at=10.0, busy=100.0, idle=50.0, ours=5.0)
+    after = Work(at=12.0, busy=104.0, idle=53.0, ours=6.0)
 
     assert after.others_since(before) == pytest.approx(1.5)
-    assert replace(after, whole=100.5).others_since(before) == 0.0
-    assert replace(after, whole=None).others_since(before) is None
-    assert Work.now().own > 0
+    assert replace(after, busy=100.5).others_since(before) == 0.0
+    assert replace(after, busy=None).others_since(before) is None
+    assert Work.now().ours > 0
 
 
 def test_a_core_that_we_may_not_use_is_not_free() -> None:
     """What was idle, and at most what our own cores had left."""
-    before = Work(at=10.0, whole=100.0, idle=50.0, own=5.0)
-    after = Work(at=12.0, whole=104.0, idle=53.0, own=6.0)
+    before = Work(at=10.0, busy=100.0, idle=50.0, ours=5.0)
+    after = Work(at=12.0, busy=104.0, idle=53.0, ours=6.0)
 
     assert after.free_since(before, 4.0) == pytest.approx(1.5)
     assert after.free_since(before, 1.0) == pytest.approx(0.5)

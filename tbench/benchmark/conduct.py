@@ -174,46 +174,46 @@ def _make(plan: Benchmark, point: Point, watch: Watch | None, argv: tuple[str, .
 
 def _made(plan: Benchmark, point: Point, run: Run, *, fresh: bool) -> PointResult:
     """The result is written again from the run, in the unit asked for."""
-    found = numbers(run)
+    summary = numbers(run)
     columns, by = with_lengths(run.columns, read_trace(_trace_path(plan, point)))
     content = result(point, columns, plan.trim, plan.unit)
     content["aggregated_metrics"] |= {
         **plan.judged(run),
         "prompt_tokens_by": by,
-        "warnings": list(_warnings(point, run.columns, found, content["aggregated_metrics"])),
-        "valid": found["valid"],
-        "invalid_because": found["invalid_because"],
+        "warnings": list(_warnings(point, run.columns, summary, content["aggregated_metrics"])),
+        "valid": summary["valid"],
+        "invalid_because": summary["invalid_because"],
     }
     _remove_result(plan, point)
     name = result_name(point, plan.task, duration_s(run.columns))
     if run.totals["ended_by"] not in ENDED:
         write_json(plan.folder / name, content, failure=InvalidRunError)
     return PointResult(
-        task=plan.task, point=point, run=run, result=content, numbers=found, fresh=fresh
+        task=plan.task, point=point, run=run, result=content, numbers=summary, fresh=fresh
     )
 
 
 def _warnings(
-    point: Point, columns: Columns, found: Mapping[str, Any], metrics: Mapping[str, Any]
+    point: Point, columns: Columns, summary: Mapping[str, Any], metrics: Mapping[str, Any]
 ) -> Iterator[str]:
     """What a reader of the point's figures would else take for something that it is not."""
     for side, unit in SIDES.items():
         if missing := metrics["without_token_counts"][side]:
             rate = metrics[f"mean_{side}_throughput_tokens_per_s"]
             yield f"throughput {tokens_rate(rate, unit, missing)}"
-    most = found["in_flight"]["max"] or 0
+    most = summary["in_flight"]["max"] or 0
     if point.concurrency is not None and most < point.concurrency:
         yield (
             f"at most {most:,} of {point.concurrency:,} were in flight: the point has only "
-            f"{found['planned']:,} requests; raise --max-requests-per-run"
+            f"{summary['planned']:,} requests; raise --max-requests-per-run"
         )
-    whole = measures.counted(columns)
-    if buffered := measures.buffered(*measures.gaps(whole)):
+    measured = measures.counted(columns)
+    if buffered := measures.buffered(*measures.gaps(measured)):
         yield buffered
         return
     ours, theirs = (
-        measures.spread(one[~np.isnan(one) & (one > 0)])["p50"]
-        for one in (measures.tpot(whole), figures(columns)["tpot"])
+        measures.spread(values[~np.isnan(values) & (values > 0)])["p50"]
+        for values in (measures.tpot(measured), figures(columns)["tpot"])
     )
     if ours and theirs and max(ours, theirs) > APART * min(ours, theirs):
         yield (

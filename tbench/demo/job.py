@@ -104,8 +104,8 @@ def command(
     Returns its exit code; raises StepError where that is not among the `fine` ones.
     """
     say(f"\n$ tbench {' '.join(arguments)}")
-    whole = [*TBENCH, *arguments]
-    done = subprocess.run(whole, env=dict(environ), check=False, timeout=RUN_S)  # noqa: S603
+    words = [*TBENCH, *arguments]
+    done = subprocess.run(words, env=dict(environ), check=False, timeout=RUN_S)  # noqa: S603
     if done.returncode not in fine:
         raise StepError(arguments[0], done.returncode)
     return done.returncode
@@ -115,8 +115,8 @@ def command(
 def server(arguments: list[str], environ: Mapping[str, str], say: Say) -> Iterator[str]:
     """A `tbench` server while the block runs; yields its address, ends it by SIGINT."""
     say(f"\n$ tbench {' '.join(arguments)}")
-    whole = [*TBENCH, *arguments]
-    process = subprocess.Popen(whole, env=dict(environ), stderr=subprocess.PIPE, text=True)  # noqa: S603
+    words = [*TBENCH, *arguments]
+    process = subprocess.Popen(words, env=dict(environ), stderr=subprocess.PIPE, text=True)  # noqa: S603
     watch = _Stderr(process)
     try:
         yield watch.address(arguments[0])
@@ -284,8 +284,8 @@ async def _ask(
     ask: dict[str, Any] = {"model": load.model, "messages": list(messages), "temperature": 0}
     ask["max_tokens"] = load.max_tokens
     if not stream:
-        whole = await client.chat.completions.create(**ask)
-        return whole.choices[0].message.content or ""
+        answer = await client.chat.completions.create(**ask)
+        return answer.choices[0].message.content or ""
     ask |= {"stream": True, "stream_options": {"include_usage": True}}
     events = await client.chat.completions.create(**ask)
     parts = [event.choices[0].delta.content or "" async for event in events if event.choices]

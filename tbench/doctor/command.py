@@ -22,8 +22,7 @@ def doctor(
     """
     import json
 
-    from tbench.doctor.examination import examine
-    from tbench.doctor.wording import text
+    from tbench.doctor.examination import examine, text
 
     results = examine(workers, lambda what: print(what, file=sys.stderr, flush=True))
     typer.echo(json.dumps(results.as_json()) if as_json else "\n".join(text(results)))

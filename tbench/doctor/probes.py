@@ -48,12 +48,14 @@ def machine_facts() -> Mapping[str, Any]:
 
 def usable_cores() -> float:
     """What the affinity and a container's quota leave."""
-    own = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    allowed = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
     try:
         quota, period = CPU_MAX.read_text().split()
-        return min(float(own), int(quota) / int(period))
+        return min(float(allowed), int(quota) / int(period))
     except (OSError, ValueError):  # no such file, or "max"
-        return float(own)
+        return float(allowed)
 
 
 def notes(facts: Mapping[str, Any]) -> Iterator[str]:
@@ -85,23 +87,23 @@ class Work:
     """Seconds: the clock; of all processes on all cores, of idle cores (None: not known); of ours."""
 
     at: float
-    whole: float | None
+    busy: float | None
     idle: float | None
-    own: float
+    ours: float
 
     @classmethod
     def now(cls) -> Self:
         """Up to now."""
         used = os.times()
-        own = used.user + used.system + used.children_user + used.children_system
-        whole, idle = _stat()
-        return cls(at=time.monotonic(), whole=whole, idle=idle, own=own)
+        used_s = used.user + used.system + used.children_user + used.children_system
+        busy, idle = _stat()
+        return cls(at=time.monotonic(), busy=busy, idle=idle, ours=used_s)
 
     def others_since(self, before: "Work") -> float | None:
         """How many cores others had from `before` to this; None where not known."""
-        if self.whole is None or before.whole is None or self.at <= before.at:
+        if self.busy is None or before.busy is None or self.at <= before.at:
             return None
-        others = (self.whole - before.whole) - (self.own - before.own)
+        others = (self.busy - before.busy) - (self.ours - before.ours)
         return max(0.0, others / (self.at - before.at))
 
     def free_since(self, before: "Work", usable: float) -> float | None:
@@ -109,7 +111,7 @@ class Work:
         if self.idle is None or before.idle is None or self.at <= before.at:
             return None
         took = self.at - before.at
-        ours = (self.own - before.own) / took
+        ours = (self.ours - before.ours) / took
         return max(0.0, min((self.idle - before.idle) / took, usable - ours))
 
 
@@ -153,7 +155,7 @@ class Load:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Found:
+class ProbeResult:
     """What a probe found. Errors are of the client's stamp of each first token against the server's write, s.
 
     `server_late_s` is the p99 of the server's own lateness, `server_share` its share of a core while it had
@@ -180,7 +182,7 @@ class Found:
     invalid_because: str | None
 
 
-def probe(load: Load, folder: Path, workers: int = 1) -> Found:
+def probe(load: Load, folder: Path, workers: int = 1) -> ProbeResult:
     """Replay a load against a server of its own."""
     trace = folder / "made.msgpack"
     trace.unlink(missing_ok=True)
@@ -204,26 +206,26 @@ def probe(load: Load, folder: Path, workers: int = 1) -> Found:
     return _found(load, run, known, (before, Work.now()))
 
 
-def _found(load: Load, run: Run, truth: Mapping[str, Any], work: tuple[Work, Work]) -> Found:
-    said = numbers(run)
+def _found(load: Load, run: Run, truth: Mapping[str, Any], work: tuple[Work, Work]) -> ProbeResult:
+    summary = numbers(run)
     ideal = load.ideal
-    return Found(
-        completed=said["completed"],
-        requests_per_s=said["requests_per_s"],
-        of_ideal=said["requests_per_s"] / ideal if ideal else None,
+    return ProbeResult(
+        completed=summary["completed"],
+        requests_per_s=summary["requests_per_s"],
+        of_ideal=summary["requests_per_s"] / ideal if ideal else None,
         ttft_error_s=stamp_errors(run, truth["first"]),
-        lag_s={name: said["lag_s"][name] for name in ("p50", "p99")},
+        lag_s={name: summary["lag_s"][name] for name in ("p50", "p99")},
         cpu_share=run.totals["client"]["cpu_share"],
         coalesced_share=run.totals["coalesced_share"],
         server_late_s=float(np.quantile(truth["late"], 0.99)) if truth["late"] else 0.0,
         server_share=truth["share"],
         others_cores=work[1].others_since(work[0]),
         free_cores=work[1].free_since(work[0], usable_cores()),
-        clock=said["clock"],
-        lost=said["lost_in_flight"] + said["never_sent"],
-        failed=said["failed"],
-        errors=said["errors"],
-        invalid_because=said["invalid_because"],
+        clock=summary["clock"],
+        lost=summary["lost_in_flight"] + summary["never_sent"],
+        failed=summary["failed"],
+        errors=summary["errors"],
+        invalid_because=summary["invalid_because"],
     )
 
 
@@ -261,8 +263,8 @@ def serving() -> Iterator[tuple[str, Callable[[], Mapping[str, Any]]]]:
 
 def _truth(url: str) -> Mapping[str, Any]:
     with urllib.request.urlopen(f"{url}/_truth", timeout=PATIENCE_S) as answer:  # noqa: S310 (our own)
-        found: Mapping[str, Any] = json.load(answer)
-    return found
+        truth: Mapping[str, Any] = json.load(answer)
+    return truth
 
 
 def write_trace(path: Path, load: Load) -> None:
