@@ -56,7 +56,7 @@ class Tally:
     `reconnected` of them were sent twice. `errors` is by kind: an outcome, or `http_STATUS`; `limits` by
     why this machine opened no connection.
     `tokens` counts token events, `coalesced` those with the stamp of a later one. `input` and `output`
-    have the definitions of a benchmark's results (tbench.benchmark.figures); what gives no text has no
+    have the definitions of a benchmark's results (tbench.benchmark.genai_bench); what gives no text has no
     output.
     """
 

@@ -6,8 +6,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tbench.benchmark.aggregate import Trim, aggregate, counted, in_unit, individual, stats
-from tbench.benchmark.figures import error_codes, figures
+from tbench.benchmark.genai_bench import (
+    Trim,
+    aggregate,
+    counted,
+    error_codes,
+    figures,
+    in_unit,
+    individual,
+    stats,
+)
 from tbench.replay.columns import NUMBERS, Column
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tbench.benchmark.layout import folder_name, result_name
+from tbench.benchmark.genai_bench import folder_name, result_name
 from tbench.benchmark.sweep import (
     BATCH_SIZES,
     CONCURRENCIES,

@@ -16,7 +16,7 @@ from tbench.__main__ import run as tbench
 from tbench.abtest.runner import STORE
 from tbench.analysis.history import History, write_history
 from tbench.benchmark.board import Log
-from tbench.benchmark.layout import write_json
+from tbench.benchmark.genai_bench import write_json
 from tbench.capture.errors import InvalidRunError, TbenchError
 from tbench.commands.output import private, write_shared
 from tbench.replay.runfile import RunWriter

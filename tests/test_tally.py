@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tbench.benchmark.aggregate import Trim, aggregate
+from tbench.benchmark.genai_bench import Trim, aggregate
 from tbench.capture.errors import InputError
 from tbench.capture.exchange import Outcome
 from tbench.replay.columns import from_samples, pack

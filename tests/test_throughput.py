@@ -19,7 +19,7 @@ from tbench.analysis.report.terminal import comparison_text, run_text
 from tbench.analysis.report.workbook import run_book
 from tbench.analysis.run_metrics import endpoint
 from tbench.analysis.slo import parse_slo
-from tbench.benchmark.aggregate import Trim, aggregate
+from tbench.benchmark.genai_bench import Trim, aggregate
 from tbench.capture.exchange import Outcome
 from tbench.replay.closing import summary
 from tbench.replay.columns import from_samples, pack

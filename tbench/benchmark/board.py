@@ -29,7 +29,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tbench.benchmark.conduct import Benchmark, PointResult
-from tbench.benchmark.result import PER_SECOND
+from tbench.benchmark.folder import PER_SECOND
 from tbench.benchmark.sweep import BATCHED, Point
 from tbench.capture.console import Console
 from tbench.capture.console import Live as Region

@@ -11,9 +11,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from tbench.benchmark.aggregate import Trim
-from tbench.benchmark.figures import figures
-from tbench.benchmark.layout import OWN, result, result_name, stem, write_json
+from tbench.benchmark.genai_bench import OWN, Trim, figures, result, result_name, stem, write_json
 from tbench.benchmark.sweep import Point
 from tbench.capture.errors import InvalidRunError, after_sending
 from tbench.capture.exchange import Outcome

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from tbench.analysis.slo import parse_slo
-from tbench.benchmark.layout import folder_name
+from tbench.benchmark.genai_bench import folder_name
 from tbench.benchmark.options import SHARE, BenchmarkOptions
 from tbench.benchmark.sweep import Sweep, parse_numbers, parse_rates
 from tbench.benchmark.upload import Address, read_address

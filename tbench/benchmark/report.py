@@ -11,8 +11,7 @@ from rich.text import Text
 
 from tbench.analysis.report.terminal_tables import Sheet, grid
 from tbench.benchmark.conduct import RUNS
-from tbench.benchmark.folder import BenchmarkFolder
-from tbench.benchmark.result import Result
+from tbench.benchmark.folder import BenchmarkFolder, Result
 from tbench.benchmark.sweep import BATCHED
 from tbench.capture.errors import InputError, InvalidRunError, UnreachableError
 from tbench.capture.terminal import named, plural

@@ -20,7 +20,7 @@ from uuid import uuid4
 
 from tbench.benchmark.board import on_stderr
 from tbench.benchmark.conduct import TRACES
-from tbench.benchmark.layout import OWN, write_json
+from tbench.benchmark.genai_bench import OWN, write_json
 from tbench.capture.errors import InputError
 from tbench.capture.jsontext import loads, read_json
 from tbench.capture.redact import Secrets, mask_address, mask_lookalikes

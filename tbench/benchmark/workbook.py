@@ -16,8 +16,7 @@ from xlsxwriter.worksheet import Worksheet
 
 from tbench.analysis.report.sheets import LINE_PT, ROWS, Book, Cell, on_paper, opened, write
 from tbench.benchmark import workbook_columns as columns
-from tbench.benchmark.folder import BenchmarkFolder
-from tbench.benchmark.result import Result, Unit
+from tbench.benchmark.folder import BenchmarkFolder, Result, Unit
 from tbench.benchmark.workbook_columns import (
     SPEED,
     THROUGHPUT,

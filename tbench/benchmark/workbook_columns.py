@@ -11,9 +11,8 @@ from xlsxwriter.format import Format
 from xlsxwriter.worksheet import Worksheet
 
 from tbench.analysis.report.sheets import LINE_PT, Book, Cell, on_paper, write
-from tbench.benchmark.figures import FIGURES, LATENCIES
-from tbench.benchmark.folder import BenchmarkFolder
-from tbench.benchmark.result import AXES, Result
+from tbench.benchmark.folder import AXES, BenchmarkFolder, Result
+from tbench.benchmark.genai_bench import FIGURES, LATENCIES
 
 EXACT: Final = 2**53
 """Whole numbers from here on (seeds) lose digits as Excel's numbers, and are written as text."""

@@ -33,7 +33,7 @@ def report(
     from tbench.analysis.report.machine import dump, report_json
     from tbench.analysis.report.terminal import run_text
     from tbench.analysis.slo import parse_slo
-    from tbench.benchmark.layout import METADATA
+    from tbench.benchmark.genai_bench import METADATA
     from tbench.capture.errors import InputError, InvalidRunError, UnreachableError
     from tbench.commands.output import command_line, show, terminal
 

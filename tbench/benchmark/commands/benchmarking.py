@@ -15,12 +15,11 @@ from uuid import uuid4
 
 from tbench.analysis.arms import load_arm
 from tbench.analysis.slo import met, parse_slo
-from tbench.benchmark.aggregate import Trim
 from tbench.benchmark.board import Log, board
 from tbench.benchmark.calibration import with_lengths
 from tbench.benchmark.conduct import RUNS, STORE, Benchmark, PointResult, conduct
 from tbench.benchmark.folder import load_experiment
-from tbench.benchmark.layout import METADATA, OWN, write_json
+from tbench.benchmark.genai_bench import METADATA, OWN, Trim, write_json
 from tbench.benchmark.options import BenchmarkOptions
 from tbench.benchmark.plan import MINUTE_S, BenchmarkPlan, resolve
 from tbench.benchmark.report import sweep_text

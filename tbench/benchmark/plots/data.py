@@ -9,11 +9,9 @@ from statistics import fmean
 from typing import Any, Final
 
 from tbench.analysis.charts.drawing import Rows
-from tbench.benchmark.aggregate import PERCENTILES
-from tbench.benchmark.figures import FIGURES, LATENCIES
-from tbench.benchmark.folder import SCENARIO, BenchmarkFolder
+from tbench.benchmark.folder import SCENARIO, BenchmarkFolder, Result
+from tbench.benchmark.genai_bench import FIGURES, LATENCIES, PERCENTILES
 from tbench.benchmark.plots.layout import Grid, Panel
-from tbench.benchmark.result import Result
 from tbench.capture.errors import InputError
 
 RUN: Final[Mapping[str, tuple[str, str]]] = {

@@ -12,11 +12,10 @@ import vl_convert
 
 from tbench.analysis.report import vega
 from tbench.analysis.report.markup import Html, join, tag
-from tbench.benchmark.folder import SCENARIO, BenchmarkFolder, load_experiments
+from tbench.benchmark.folder import SCENARIO, BenchmarkFolder, Unit, load_experiments
 from tbench.benchmark.plots import panels as drawing
 from tbench.benchmark.plots.data import Sheet, check, safe, sheets
 from tbench.benchmark.plots.layout import SWEPT, Grid, preset
-from tbench.benchmark.result import Unit
 from tbench.benchmark.sweep import BATCHED
 from tbench.capture.errors import InputError
 from tbench.capture.writing import write_whole

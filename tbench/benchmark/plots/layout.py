@@ -7,7 +7,7 @@ from typing import Any, Final, Literal, cast
 
 from PIL import ImageColor
 
-from tbench.benchmark.result import AXES, read_object
+from tbench.benchmark.folder import AXES, read_object
 from tbench.capture.errors import InputError
 
 Kind = Literal["line", "scatter", "bar"]

@@ -9,11 +9,11 @@ from typing import Any, Final
 import altair as alt
 
 from tbench.analysis.charts.drawing import COLOURS, DASHES, SHAPES, THEME, Rows, ticks
-from tbench.benchmark.figures import LATENCIES
+from tbench.benchmark.folder import AXES, Result
+from tbench.benchmark.genai_bench import LATENCIES
 from tbench.benchmark.plots.data import Sheet, codes, dots, label, means, metric_of, names
 from tbench.benchmark.plots.layout import DASHES as STYLES
 from tbench.benchmark.plots.layout import Grid, Panel
-from tbench.benchmark.result import AXES, Result
 
 STEPS: Final = frozenset({"num_concurrency", "batch_size"})
 """Fields whose values stand side by side at equal distances."""
