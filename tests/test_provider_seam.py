@@ -135,7 +135,7 @@ def post(port: int, turns: list[dict[str, str]]) -> None:
         f"POST /v9/speak HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\nacme-version: 3\r\n"
         f"content-length: {len(body)}\r\nconnection: close\r\n\r\n"
     )
-    for _ in range(600):
+    for _ in range(2400):  # two minutes, on a machine that does much else
         try:
             connection = socket.create_connection(("127.0.0.1", port), timeout=30)
             break
