@@ -2,7 +2,8 @@
 
     python benchmarks/fuzz.py --n 20000 [--seed 0] [--kind run] [--seconds 3600]
 
-Each mutant is made from its number alone, so that `--seed NUMBER --n 1 --kind KIND --show` makes it again.
+Each mutant is made from its number and the kinds alone: `--seed NUMBER --n 1 --show`, with --kind as it was,
+makes it again.
 Ends with 1 where a verb ended with a code that README.md does not list (70: a defect), printed what steers
 a terminal, or took more than SLOW_S of CPU or MOST_BYTES of memory. A mutant is a file with bytes changed at
 random, or a sound one (right checksums, JSON) with values that cannot be.

@@ -149,11 +149,15 @@ class Row:
         if isinstance(value, bool) or not isinstance(value, int | float):
             return
         if option.above is not None and not (math.isfinite(value) and value > option.above):
-            raise InputError(f"{self.flag} {value:g}: must be more than {option.above:g}")
-        if option.least is not None and not value >= option.least:
-            raise InputError(f"{self.flag} {value:g}: must be at least {option.least:g}")
-        if option.most is not None and not value <= option.most:
-            raise InputError(f"{self.flag} {value:g}: must be at most {option.most:g}")
+            bound = f"more than {option.above:g}"
+        elif option.least is not None and not value >= option.least:
+            bound = f"at least {option.least:g}"
+        elif option.most is not None and not value <= option.most:
+            bound = f"at most {option.most:,}"
+        else:
+            return
+        number = f"{value:,}" if isinstance(value, int) else f"{value:g}"
+        raise InputError(f"{self.flag} {number}: must be {bound}")
 
 
 def parameter_row(name: str, annotation: Any, default: Any) -> Row | None:

@@ -55,6 +55,7 @@ def test_an_arm_is_what_the_words_say() -> None:
         ({"arm": [{"name": "A"}, {"name": "B", "header": {"x": "***"}}]}, "not written down"),
         ({"arm": ["name=A", {"name": "B"}]}, "every arm is a table"),
         ({"repeats": 0}, "--repeats 0: must be at least 1"),
+        ({"repeats": 3_000_000}, "--repeats 3,000,000: must be at most 10,000"),
         ({"repeats": "5"}, "repeats is '5'; it must be int"),
         ({"repeats": True}, "repeats is True"),
         ({"schedule": "aabb"}, "--schedule aabb: choose one of random, abba, duet"),

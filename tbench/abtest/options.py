@@ -39,7 +39,10 @@ class AbOptions:
         ),
     ]
     repeats: Annotated[
-        int, Option(help="Runs of each arm; a verdict needs 3.", unit="N", group=PLAN, least=1)
+        int,
+        Option(
+            help="Runs of each arm; a verdict needs 3.", unit="N", group=PLAN, least=1, most=10_000
+        ),
     ] = 5
     schedule: Annotated[
         Kind,

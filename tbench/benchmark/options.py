@@ -121,7 +121,10 @@ class BenchmarkOptions:
         float,
         Option(help="Share of a point's last requests to leave out.", unit="SHARE", group=SWEEP),
     ] = 0.0
-    repeats: Annotated[int, Option(help="Runs of each point.", unit="N", group=SWEEP, above=0)] = 1
+    repeats: Annotated[
+        int,
+        Option(help="Runs of each point.", unit="N", group=SWEEP, least=1, most=10_000),
+    ] = 1
     spawn_rate: Annotated[
         float | None,
         Option(
