@@ -149,8 +149,11 @@ def _lies(container: Container, rows: Rows, trace_index: TraceIndex) -> Iterator
     totals = index.get("totals") or {}
     if container.rows != rows:
         yield "the index does not list the blocks that are there"
-    if index.get("links") not in {None, trace_index.links}:
+    if index.get("links") not in (None, trace_index.links):  # of any type, in a foreign file
         yield "the index links requests and responses wrongly"
+    if not isinstance(totals, dict):
+        yield "the totals of the index are no map"
+        return
     wrong = [name for name, count in trace_index.totals.items() if totals.get(name, count) != count]
     if wrong:
         yield f"the index miscounts {', '.join(wrong)}"

@@ -13,20 +13,17 @@ from typing import Any, Final, Self
 import orjson
 
 from tbench.capture.errors import InputError, InvalidRunError
-from tbench.capture.jsontext import loads
+from tbench.capture.jsontext import read_json
 from tbench.capture.writing import write_whole
 from tbench.replay.runform import NUMBER, TEXT, Fields, Items, check
 
 DONE: Final = "done"
 """How a run ended that counts."""
 ASIDE: Final = "set-aside"
-ENTRIES: Final = Fields(
-    {
-        "runs": Items(
-            Fields({"run": TEXT, "ended": TEXT, "usd": NUMBER}, needed=frozenset({"ended", "usd"}))
-        )
-    }
+RUN: Final = Fields(
+    {"run": TEXT, "ended": TEXT, "usd": NUMBER}, needed=frozenset({"run", "ended"}), filled=True
 )
+CURE: Final = "move it away, or choose another folder"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,14 +63,20 @@ class RunStore:
         Raises InputError where it cannot be read, or holds another plan.
         """
         path = folder / kind.file
+        content = read_json(path, CURE)
+        if not isinstance(content, dict):
+            raise InputError(f"{path}: not a JSON object; {CURE}")
         try:
-            content = loads(path.read_bytes())
-            check({"runs": [], **content}, ENTRIES, kind.file)
-            before = {**content.pop(kind.key)}
-        except (OSError, ValueError, KeyError, TypeError):
-            raise InputError(
-                f"{path}: cannot be read; move it away to begin anew in another folder"
-            ) from None
+            form = Fields({kind.key: Fields({})}, needed=frozenset({kind.key}), filled=True)
+            check(content, form, "it")
+            before, runs = content.pop(kind.key), content.pop("runs", [])
+            check(
+                {"runs": runs}, Fields({"runs": Items(RUN)}, frozenset({"runs"}), filled=True), "it"
+            )
+            if None in runs:
+                raise ValueError("it.runs holds null")
+        except ValueError as error:
+            raise InputError(f"{path}: {error}; {CURE}") from None
         now = orjson.loads(orjson.dumps(plan, default=str))
         for name in sorted({*before, *now} - kind.free):
             if before.get(name) != now.get(name):
@@ -82,9 +85,7 @@ class RunStore:
                     "its plan cannot change any more: choose another folder, or leave out what differs to "
                     "go on with it"
                 )
-        return cls(
-            folder=folder, kind=kind, plan=before, entries=content.pop("runs", []), more=content
-        )
+        return cls(folder=folder, kind=kind, plan=before, entries=runs, more=content)
 
     def make_folder(self, option: str) -> None:
         """Raise InputError where it cannot be made; `option` is what named it."""
@@ -109,7 +110,7 @@ class RunStore:
     @property
     def spent(self) -> float:
         """What all runs so far have cost, US dollars, those set aside too."""
-        return sum(float(entry["usd"] or 0.0) for entry in self.entries)
+        return sum(float(entry.get("usd") or 0.0) for entry in self.entries)
 
     def note(self, name: str, ended: str, usd: float | None, **labels: object) -> None:
         """Write down that a run was made; one that does not count is set aside."""

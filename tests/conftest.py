@@ -19,6 +19,7 @@ from tbench.analysis.replicates import Replicates
 from tbench.replay.columns import NUMBERS
 from tbench.replay.runfile import Run, recount
 
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # commands inherit what nohup left of it
 ADDRESS = re.compile(r"listening on (https?://[\w.:]+)")
 
 

@@ -10,7 +10,7 @@ import pytest
 from tbench.analysis.arms import Arm
 from tbench.analysis.compare import CompareOptions, Comparison, Comparisons, Verdict, compare
 from tbench.analysis.comparison import NO_DIFFERENCE
-from tbench.analysis.report import verdicts
+from tbench.analysis.report import sentences, verdicts
 from tbench.analysis.report.ci import comparison_markdown
 from tbench.analysis.report.terminal import comparison_text
 from tbench.capture.errors import InputError, UnreachableError
@@ -189,7 +189,7 @@ def test_warm_up_of_either_arm_is_left_out_of_both() -> None:
     assert codes(found) == {"WARMUP"}  # which programs read; people read it as a fact, once
     texts = (
         comparison_text(found),
-        str(verdicts.comparison_verdict(found)),
+        str(verdicts.comparison_head(found, "")),
         comparison_markdown(found),
     )
     for shown in texts:
@@ -320,7 +320,7 @@ def test_a_clock_that_ticks_is_said_and_contradicts_nothing() -> None:
 
     found = compare(arm(ticking[0]), arm(ticking[1], "b"), CompareOptions(metrics=("ttft",)))
 
-    half, text = row(found, "ttft", 0.5), verdicts.seen(found)
+    half, text = row(found, "ttft", 0.5), sentences.seen(found)
     assert half.finding == "slower"
     assert half.low is not None
     assert half.high is not None
@@ -342,7 +342,7 @@ def test_a_difference_that_drifts_is_no_headline() -> None:
 
     assert row(found, "ttft", 0.5).q_value is None
     assert row(found, "tpot", 0.5).q_value is not None
-    sure, _, unsure = verdicts.seen(found).partition("low confidence")
+    sure, _, unsure = sentences.seen(found).partition("low confidence")
     assert "TTFT" not in sure
     assert ("TTFT" in unsure) == any(one.differs for one in found.rows if one.metric == "ttft")
 
@@ -356,7 +356,7 @@ def test_a_candidate_that_fails_half_is_not_called_faster() -> None:
     found = compare(arm(columns(2400)), arm(refusing, "b"))
 
     assert row(found, "ttft", 0.5).finding == "faster"
-    text = verdicts.seen(found)
+    text = sentences.seen(found)
     assert text.startswith("The candidate fails more: 50.00% of its requests, the baseline 0.00%")
     assert "no evidence that it is faster" in text
     assert "faster at" not in text

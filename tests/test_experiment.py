@@ -253,3 +253,31 @@ def test_a_duet_of_which_one_arm_is_invalid_counts_for_neither(
     assert stopped == Stopped(ended="invalid", missing=1, why="the client was late")
     assert ledger.spent == 1.5
     assert len(list((tmp_path / "ab" / "set-aside").iterdir())) == 6
+
+
+@pytest.mark.parametrize(
+    ("content", "fault"),
+    [
+        ("{", "no JSON"),
+        ("[]", "not a JSON object"),
+        ("{}", "it has no plan"),
+        ('{"plan": null}', "it has no plan"),
+        ('{"plan": 7}', "it.plan is 7"),
+        ('{"plan": {}, "runs": null}', "it has no runs"),
+        ('{"plan": {}, "runs": [null]}', "it.runs holds null"),
+        ('{"plan": {}, "runs": [{"run": "a.run"}]}', r"it.runs\[0\] has no ended"),
+        ('{"plan": {}, "runs": [{"run": null, "ended": "done"}]}', r"it.runs\[0\] has no run"),
+        (
+            '{"plan": {}, "runs": [{"run": "a", "ended": "done", "usd": "1"}]}',
+            r"runs\[0\].usd is '1'",
+        ),
+    ],
+)
+def test_a_store_that_is_none_is_named_with_what_is_wrong(
+    tmp_path: Path, content: str, fault: str
+) -> None:
+    """Before anything is sent."""
+    (tmp_path / "plan.json").write_text(content)
+
+    with pytest.raises(InputError, match=fault + ".*; move it away"):
+        RunStore.opened(tmp_path, Kind(file="plan.json", key="plan"), {})
