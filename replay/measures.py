@@ -276,6 +276,23 @@ def in_flight(columns: Columns) -> dict[str, float | int | None]:
     return {"mean": mean, "max": int(most)}
 
 
+def held(columns: Columns, concurrency: float) -> float | None:
+    """The mean number in flight of a closed loop of so many, once full and until its last request began.
+
+    A request holds its place from when its connection was opened. None where that is no length of time, or
+    where requests came to nothing: their places are free at once.
+    """
+    start, end = columns["sent"] - columns["connect"], columns["end"]
+    if np.isnan(start).any() or np.isnan(end).any() or not 1 <= concurrency < len(start):
+        return None
+    begun = np.sort(start)
+    full, last = begun[int(concurrency) - 1], begun[-1]
+    if last <= full:
+        return None
+    spans = np.clip(end, full, last) - np.clip(start, full, last)
+    return float(spans.sum() / (last - full))
+
+
 def errors(columns: Columns) -> dict[str, int]:
     """Samples that failed, by kind: an outcome, or `http_STATUS`; the most frequent first."""
     outcomes = columns["outcome"]

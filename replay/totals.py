@@ -18,6 +18,10 @@ BUDGET_SHARE: Final = 0.10
 STALLS: Final = {"p50": 0.001, "p99": 0.050}
 """The event loop's own lateness that is let pass, seconds, or BUDGET_SHARE of the median latency: with
 user stamps an answer is read as late as the loop is, and often several rounds of it later."""
+BUSY_SHARE: Final = 0.95
+"""Of a core: a process that uses as much has no time left."""
+HELD_SHARE: Final = 0.95
+"""Of the concurrency that was asked for: a loop that holds less has another rate than the target's."""
 UNCERTAIN_SHARE: Final = 0.05
 """What was read late may move a quantile by so much of it."""
 BEYOND: Final = 10
@@ -182,6 +186,7 @@ def cause(run: Run, size: int, waits: Waits) -> str | None:
         _shrunken(run, size)
         or _damaged(run)
         or _limited(run)
+        or _unfilled(run)
         or _late(waits)
         or _stalled(run, waits)
         or _uncertain(waits)
@@ -224,6 +229,26 @@ def _limited(run: Run) -> str | None:
         f"the system allows {client.get('descriptors') or 0:,} file descriptors in each, and "
         f"{client.get('ports') or 0:,} ports to one address; "
         "raise 'ulimit -Hn', raise --workers, lower the rate, or set --max-in-flight"
+    )
+
+
+def _unfilled(run: Run) -> str | None:
+    """Whether a closed loop had places free because a sending process had no time to fill them.
+
+    Its latencies stand, but its rate is the client's. A busy process alone says nothing: it may keep up.
+    """
+    pacing, client = run.header.get("pacing") or {}, run.totals.get("client") or {}
+    share = client.get("cpu_share") or 0.0
+    concurrency = pacing.get("value") if pacing.get("mode") == "concurrency" else None
+    if not concurrency or share < BUSY_SHARE:
+        return None
+    held = measures.held(run.columns, concurrency)
+    if held is None or held >= HELD_SHARE * concurrency:
+        return None
+    return (
+        f"this client was the limit of the rate: it held {held:,.0f} of {concurrency:,} requests in flight, "
+        f"and its busiest process used {share:.0%} of a core; raise --workers, take fewer streams, or give "
+        "the replay a core of its own"
     )
 
 

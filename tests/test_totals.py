@@ -156,6 +156,33 @@ def test_a_clients_lateness_that_moves_a_quantile_makes_the_run_invalid(tmp_path
     assert numbers(run)["valid"] is False
 
 
+@pytest.mark.parametrize(
+    ("gap", "share", "connect", "valid"),
+    [
+        (0.5, 0.97, 0.0, False),  # each of four places is free for a third of the time
+        (0.5, 0.6, 0.0, True),  # ... but nobody here was busy: the target's connections came slowly
+        (0.5, 0.97, 0.5, True),  # ... or were being opened
+        (0.01, 0.97, 0.0, True),
+    ],
+)
+def test_a_closed_loop_that_a_busy_client_does_not_fill_is_invalid(
+    tmp_path: Path, gap: float, share: float, connect: float, valid: bool
+) -> None:
+    """Four places, requests of one second, and so long between an end and the next send."""
+    places = [
+        sample(
+            4 * turn + place, due=None, sent=at, first_token=at + 0.5, end=at + 1, connect=connect
+        )
+        for turn in range(30)
+        for place, at in enumerate([turn * (1 + gap) + connect] * 4)
+    ]
+    run = run_of(tmp_path, places, client={"cpu_share": share})
+    run.header["pacing"] = {"mode": "concurrency", "value": 4}
+
+    assert (why_invalid(run) is None) is valid
+    assert valid or "held 3 of 4 requests in flight" in (why_invalid(run) or "")
+
+
 def test_the_valve_and_the_connection_are_not_the_clients_lateness(tmp_path: Path) -> None:
     """A slow TLS handshake or a full valve is part of the latency, and no reason to discard the run."""
     waited = [sample(i, sent=i + 0.1, held=0.06, connect=0.04) for i in range(50)]
