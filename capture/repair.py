@@ -14,6 +14,7 @@ from tbench.capture.errors import InputError
 from tbench.capture.frames import BLOCK, HEADER, INDEX, Row, Rows
 from tbench.capture.ordering import Segment
 from tbench.capture.records import TraceHeader, header_map
+from tbench.capture.terminal import plural
 from tbench.capture.trace_index import TraceIndex
 from tbench.capture.tracereader import read_trace
 
@@ -22,9 +23,9 @@ NOT_COPIED = {"format", "marker"}
 """Header entries that a repaired file gets anew."""
 
 DROPPED = {
-    "dropped_requests": "requests",
-    "dropped_responses": "responses",
-    "dropped_bytes": "bytes of bodies",
+    "dropped_requests": ("request", "requests"),
+    "dropped_responses": ("response", "responses"),
+    "dropped_bytes": ("byte of bodies", "bytes of bodies"),
 }
 
 
@@ -47,12 +48,33 @@ def check(path: str | Path) -> Findings:
     totals = trace.totals
     repaired = any("repaired" in (segment.container.index or {}) for segment in trace.segments)
     orphans = findings.notes if repaired else findings.problems
-    _say(findings.problems, trace.losses.missing_segments, "segments are missing")
-    _say(findings.problems, trace.losses.bad_records, "records are not what the format promises")
-    for name, what in DROPPED.items():
-        _say(findings.problems, totals.get(name, 0), f"{what} were dropped by the capture")
-    _say(orphans, trace.losses.orphan_responses, "responses have lost their request")
-    _say(findings.notes, totals.get("unanswered", 0), "requests have no response in their file")
+    _say(
+        findings.problems,
+        trace.losses.missing_segments,
+        "segment is missing",
+        "segments are missing",
+    )
+    _say(
+        findings.problems,
+        trace.losses.bad_records,
+        "record is not what the format promises",
+        "records are not what the format promises",
+    )
+    for name, (single, many) in DROPPED.items():
+        by = "dropped by the capture"
+        _say(findings.problems, totals.get(name, 0), f"{single} was {by}", f"{many} were {by}")
+    _say(
+        orphans,
+        trace.losses.orphan_responses,
+        "response has lost its request",
+        "responses have lost their request",
+    )
+    _say(
+        findings.notes,
+        totals.get("unanswered", 0),
+        "request has no response in its file",
+        "requests have no response in their file",
+    )
     return findings
 
 
@@ -126,13 +148,15 @@ def _check_segment(segment: Segment, findings: Findings) -> None:
         damage += _lies(container, rows, trace_index)
     findings.problems.extend(f"{container.path.name}: {line}" for line in damage)
     if unknown:
-        findings.notes.append(f"{container.path.name}: {unknown} frames of a newer format, skipped")
+        findings.notes.append(
+            f"{container.path.name}: {plural(unknown, 'frame')} of a newer format, skipped"
+        )
 
 
 def _damage(losses: Losses) -> Iterator[str]:
-    skipped = f"{losses.skipped_bytes} bytes skipped"
+    skipped = f"{plural(losses.skipped_bytes, 'byte')} skipped"
     if losses.damaged_blocks:
-        yield f"{losses.damaged_blocks} damaged blocks, {skipped}"
+        yield f"{plural(losses.damaged_blocks, 'damaged block')}, {skipped}"
     if losses.truncated_tail:
         yield f"not closed: killed, cut short or still being written; {skipped}"
     if losses.damaged_header:
@@ -140,7 +164,11 @@ def _damage(losses: Losses) -> Iterator[str]:
     if losses.damaged_index:
         yield "the index is damaged"
     if losses.bad_records:
-        yield f"{losses.bad_records} records are no msgpack maps, or empty"
+        yield plural(
+            losses.bad_records,
+            "record is no msgpack map, or empty",
+            "records are no msgpack maps, or empty",
+        )
 
 
 def _lies(container: Container, rows: Rows, trace_index: TraceIndex) -> Iterator[str]:
@@ -159,6 +187,6 @@ def _lies(container: Container, rows: Rows, trace_index: TraceIndex) -> Iterator
         yield f"the index miscounts {', '.join(wrong)}"
 
 
-def _say(lines: list[str], count: int, what: str) -> None:
+def _say(lines: list[str], count: int, single: str, many: str) -> None:
     if count:
-        lines.append(f"{count} {what}")
+        lines.append(plural(count, single, many))

@@ -14,6 +14,7 @@ from tbench.capture.console import Console, Live
 from tbench.capture.proxy import Listening, Status
 from tbench.capture.recorder import Recording
 from tbench.capture.stopping import heard
+from tbench.capture.terminal import plural
 from tbench.capture.tracereader import PART, segment_path
 
 PLAIN_EVERY_S = 10.0
@@ -56,7 +57,7 @@ def live_line(status: Status) -> str:
     counts = status.counts
     rate = counts.requests / status.elapsed_s if status.elapsed_s else 0.0
     parts = [
-        f"{counts.requests} requests",
+        plural(counts.requests, "request"),
         f"{rate:.1f}/s",
         f"{status.in_flight} in flight",
         f"{counts.bytes / MEGA:.1f} MB of bodies",
@@ -75,13 +76,15 @@ def summary(status: Status, files: list[Path]) -> Iterator[str]:
     outcomes = ", ".join(f"{word} {n}" for word, n in counts.outcomes.most_common())
     size = sum(file.stat().st_size for file in files)
     first = files[0] if files else "no file"
-    more = f" and {len(files) - 1} more segments" if len(files) > 1 else ""
-    yield f"{counts.requests} requests, {counts.responses} responses{f' ({outcomes})' if outcomes else ''}"
+    more = f" and {plural(len(files) - 1, 'more segment')}" if len(files) > 1 else ""
+    answered = f"{plural(counts.requests, 'request')}, {plural(counts.responses, 'response')}"
+    yield f"{answered}{f' ({outcomes})' if outcomes else ''}"
     if counts.lost:
         noted = "the trace could not note them" if status.failure else "noted as gaps in the trace"
         yield (
-            f"DROPPED: {counts.lost_requests} requests, {counts.lost_responses} responses, "
-            f"{counts.lost_bytes} bytes of bodies ({noted})"
+            f"DROPPED: {plural(counts.lost_requests, 'request')}, "
+            f"{plural(counts.lost_responses, 'response')}, "
+            f"{plural(counts.lost_bytes, 'byte')} of bodies ({noted})"
         )
     else:
         yield "dropped: nothing"
@@ -90,11 +93,11 @@ def summary(status: Status, files: list[Path]) -> Iterator[str]:
         yield f"passed through unrecorded, as asked: {words}"
     for host, number in status.redirected.items():
         yield (
-            f"WARNING: {number} answers redirected clients to {host}: what they send there is not recorded. "
-            "Is --upstream the address that the server itself uses?"
+            f"WARNING: {plural(number, 'answer')} redirected clients to {host}: what they send there "
+            "is not recorded. Is --upstream the address that the server itself uses?"
         )
     if counts.masked:
-        yield f"masked: {counts.masked} credentials in request bodies (of tools, data sources, ...)"
+        yield f"masked: {plural(counts.masked, 'credential')} in request bodies (of tools, data sources, ...)"
     yield f"{first}{more}: {size / MEGA:.2f} MB, {status.elapsed_s:.1f} s"
     p50, p99 = status.lag.quantile(0.5), status.lag.quantile(0.99)
     if p50 is not None and p99 is not None:

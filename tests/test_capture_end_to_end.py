@@ -619,7 +619,7 @@ def test_a_signal_drains_what_is_in_flight(
     assert first + rest == b"".join(STREAM)
     assert code == 0
     assert "Traceback" not in one.said
-    assert "1 requests, 1 responses (ok 1)" in said
+    assert "1 request, 1 response (ok 1)" in said
     assert [exchange.outcome for exchange in read_trace(one.path)] == [Outcome.OK]
 
 

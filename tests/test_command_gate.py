@@ -132,7 +132,7 @@ def test_a_trend_is_declared_by_who_asks_for_it(compare: Compare) -> None:
 
     assert done.code == 3
     assert "declared by the one who ran this" in " ".join(done.out.split())
-    assert "! SYSTEMATIC_ORDER" in done.out
+    assert "! the arms took turns by a rule" in done.out
 
 
 def test_a_judgement_goes_where_it_is_sent(compare: Compare, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from tbench.analysis.report.brief import pair_text
 from tbench.analysis.report.judgement import judgement_text
 from tbench.analysis.report.page import comparison_report, judgement_report, run_report
 from tbench.analysis.report.sentences import CAVEATS
+from tbench.analysis.report.terminal import comparison_text
 from tbench.replay.closing import summary
 from tbench.replay.runfile import read_run
 from tbench.replay.totals import numbers
@@ -96,3 +97,14 @@ def test_the_sections_of_a_page_are_explained(judged: GateResults) -> None:
 
     for title in {part.title for report in reports for part in report.parts if part}:
         assert all(word.strip() in TERMS for word in re.split(r"[,;:]", title)), title
+
+
+def test_the_words_of_a_full_comparison_are_explained() -> None:
+    """The heads of its tables of quantiles and means."""
+    text = comparison_text(
+        compare(load_arm(RECORDED / "now.1.run"), load_arm(RECORDED / "next.1.run"))
+    )
+    heads = [re.split(r"\s{2,}", line) for line in text.splitlines() if "95% CI" in line]
+
+    assert len(heads) == 2
+    assert {head for line in heads for head in line} - {"metric", "difference", "overall"} <= TERMS

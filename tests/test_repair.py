@@ -80,7 +80,7 @@ def test_a_sound_trace_has_no_problems(tmp_path: Path) -> None:
 
     found = check(tmp_path / "u.msgpack")
     assert found.problems == []
-    assert found.notes == ["1 requests have no response in their file"]
+    assert found.notes == ["1 request has no response in its file"]
 
 
 def test_repair_of_a_sound_trace_loses_nothing(tmp_path: Path) -> None:
@@ -112,7 +112,7 @@ def test_a_damaged_block_is_left_out_and_counted(tmp_path: Path) -> None:
     """The copy is sound; the index remembers what was lost."""
     path = write(tmp_path / "t.msgpack")
     damage(path, read_trace(path).segments[0].rows[2].offset + 50)
-    assert any("1 damaged blocks" in line for line in check(path).problems)
+    assert any("1 damaged block," in line for line in check(path).problems)
     lost = repair(path, tmp_path / "r.msgpack")
 
     assert lost.damaged_blocks == 1
@@ -134,11 +134,11 @@ def test_a_lost_request_leaves_a_note_after_repair(tmp_path: Path) -> None:
         assert EXCHANGES[0].response
         writer.response("r0", EXCHANGES[0].response)
     damage(path, read_trace(path).segments[0].rows[0].offset + 50)
-    assert "1 responses have lost their request" in check(path).problems
+    assert "1 response has lost its request" in check(path).problems
     repair(path, tmp_path / "r.msgpack")
     found = check(tmp_path / "r.msgpack")
 
-    assert (found.problems, found.notes) == ([], ["1 responses have lost their request"])
+    assert (found.problems, found.notes) == ([], ["1 response has lost its request"])
 
 
 @pytest.mark.parametrize("close", [True, False])
@@ -166,7 +166,7 @@ def test_segments_become_one_file(tmp_path: Path) -> None:
     assert list(read_trace(tmp_path / "one.msgpack")) == EXCHANGES
     (tmp_path / "t.0001.msgpack").unlink()
 
-    assert "1 segments are missing" in check(tmp_path / "t.msgpack").problems
+    assert "1 segment is missing" in check(tmp_path / "t.msgpack").problems
     assert repair(tmp_path / "t.msgpack", tmp_path / "two.msgpack").missing_segments == 1
 
 
@@ -199,7 +199,7 @@ def test_what_the_capture_dropped_stays_a_problem(tmp_path: Path) -> None:
 
     for file in (path, tmp_path / "r.msgpack"):
         assert check(file).problems == [
-            "1 requests were dropped by the capture",
+            "1 request was dropped by the capture",
             "5 bytes of bodies were dropped by the capture",
         ]
 

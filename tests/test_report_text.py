@@ -141,7 +141,9 @@ def test_every_check_of_a_pair_has_its_place_among_the_caveats() -> None:
 
 def test_a_refused_quantile_says_what_it_needs() -> None:
     """Both reports print the number that the quantile takes."""
-    assert "n too small (needs ≥ 2,000)" in comparison_text(compare(arm(500), arm(500)))
+    text = " ".join(comparison_text(compare(arm(500), arm(500))).split())
+
+    assert "n too small (needs ≥ 2,000)" in text
     assert "needs ≥ 2,000" in run_text(arm(500))
 
 
@@ -174,7 +176,8 @@ def test_definitions_and_cautions_are_printed() -> None:
     text = comparison_text(compare(arm(100), arm(100, "b", model="n")))
 
     assert "ttft: time to first token" in text
-    assert "! DIFFERENT_MODEL: m against n" in text
+    assert "! m against n" in text
+    assert "DIFFERENT_MODEL" not in text
 
 
 def test_a_run_is_reported_whole() -> None:
@@ -206,11 +209,8 @@ def test_requests_that_were_cut_short_are_counted() -> None:
     """A fifth of the candidate's were given up: no latency holds them, and the comparison says so."""
     text = " ".join(comparison_text(compare(arm(500), cut_short())).split())
 
-    assert (
-        "CUT_SHORT: requests were cut short before their answer (none against 100 client_abort)"
-        in text
-    )
-    assert "CUT_SHORT" not in comparison_text(compare(arm(500), arm(500, "b")))
+    assert "! requests were cut short before their answer (none against 100 client_abort)" in text
+    assert "cut short" not in comparison_text(compare(arm(500), arm(500, "b")))
 
 
 def test_a_drift_is_printed_by_thirds() -> None:
@@ -221,7 +221,7 @@ def test_a_drift_is_printed_by_thirds() -> None:
 
     text = " ".join(comparison_text(compare(arm(500), step)).split())
 
-    said = text.split("SLOW_DRIFT: the ratio in each third of the trace: e2e p50 ")[1]
+    said = text.split("drift: the ratio in each third of the trace: e2e p50 ")[1]
     first, middle, last = (float(x[:-1]) for x in said.split(";")[0].split(", ")[:3])
     assert first == 1
     assert first < middle < last

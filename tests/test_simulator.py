@@ -472,7 +472,7 @@ def test_it_ends_cleanly_on_a_signal_and_cuts_what_outlives_it(
         with pytest.raises(httpx.RemoteProtocolError):
             list(pieces)
 
-    assert "served 1 requests, at most 1 in flight" in server.said
+    assert "served 1 request, at most 1 in flight" in server.said
     assert "Traceback" not in server.said
 
 

@@ -71,7 +71,7 @@ def comparison_markdown(found: Comparisons, command: str | None = None) -> str:
     lines = [f"### tbench: {found.verdict.value}", "", f"{_capital(PAIR[found.verdict])}.", ""]
     lines += [f"{code(found.candidate.name)} against {code(found.baseline.name)}", ""]
     lines += _table(
-        ("metric", "n", "baseline", "candidate", "ratio", "95% interval", "sure", "difference"),
+        ("metric", "n", "baseline", "candidate", "ratio", "95% CI", "confidence", "difference"),
         (_pair_cells(row) for row in found.rows),
     )
     lines += ["", _errors(found.errors), "", f"{_throughput(found)}.", ""]
@@ -108,7 +108,7 @@ def _candidate(found: GateResults, arm: Replicates) -> Iterator[str]:
     yield f"**{verdict}**: {code(arm.name)} against {code(base.name)}, {runs}"
     yield ""
     rows = [row for row in found.rows if row.arm == arm.name]
-    heads = ("gate", "verdict", "baseline", "candidate", "change", "90% interval", "why")
+    heads = ("gate", "verdict", "baseline", "candidate", "change", "90% CI", "reason")
     yield from _table(heads, (_cells(row) for row in rows))
 
 

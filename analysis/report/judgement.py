@@ -116,7 +116,7 @@ def judgement_text(judgement: GateResults, width: int = WIDTH) -> Iterator[str]:
         yield from fold(f"{label:<11}{line}", indent=11)
     for caution in judgement.warnings:
         if not caution.is_fact:
-            yield from fold(f"! {caution}", indent=2)
+            yield from fold(f"! {caution.text}", indent=2)
 
 
 def _notes(judgement: GateResults, names: sentences.Names) -> Iterator[tuple[str, str]]:

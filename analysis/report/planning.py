@@ -200,7 +200,7 @@ def _conclusions(found: Plan) -> Iterator[str]:
         if found.together is not None:
             yield _advice(found, found.together)
     for caution in found.warnings:
-        yield f"! {caution}"
+        yield f"! {caution.text}"
 
 
 def _advice(found: Plan, together: Together) -> str:
@@ -306,7 +306,7 @@ def self_check_text(found: SelfCheck) -> Iterator[str]:
     yield NOT_INDEPENDENT
     yield from _conclusion(found)
     for caution in found.warnings:
-        yield f"! {caution}"
+        yield f"! {caution.text}"
 
 
 def _floor_line(floor: Floor) -> str:

@@ -126,8 +126,8 @@ def _comparison_table(rows: Iterable[Comparison]) -> Table:
         "baseline",
         "candidate",
         "ratio",
-        "95% interval",
-        "sure",
+        "95% CI",
+        "confidence",
         "difference",
     )
     table = grid(*headings, left=frozenset({0, 1, 6, 7, 8}))
@@ -149,8 +149,8 @@ def _cells(row: Comparison) -> list[str | Text]:
         return [*shown, "", "", Text(row.refusal, style="dim")]
     seen = row.finding in STYLES
     finding = Text(str(row.finding) if seen else "none seen", STYLES.get(str(row.finding), "dim"))
-    sure = "drift" if row.drift else row.confidence
-    return [*shown, words.ratio_interval(row.low, row.high), sure, finding]
+    confidence = "drift" if row.drift else row.confidence
+    return [*shown, words.ratio_interval(row.low, row.high), confidence, finding]
 
 
 def _errors(found: Comparisons) -> str:

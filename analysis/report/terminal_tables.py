@@ -17,7 +17,17 @@ from tbench.capture.console import Console
 from tbench.capture.terminal import escaped
 
 NARROW = frozenset(
-    {"n", "baseline", "candidate", "ratio", "95% interval", "sure", "overall", "worth", "typical"}
+    {
+        "n",
+        "baseline",
+        "candidate",
+        "ratio",
+        "95% CI",
+        "confidence",
+        "overall",
+        "n_eff",
+        "geometric mean ratio",
+    }
 )
 """Columns that a narrow terminal must not fold."""
 
@@ -62,7 +72,7 @@ class Sheet:
 
     def cautions(self, found: Iterable[Caution]) -> None:
         for caution in (one for one in found if not one.is_fact):
-            self.paragraph(f"! {caution}", style="yellow", indent="  ")
+            self.paragraph(f"! {caution.text}", style="yellow", indent="  ")
 
     def definitions(self, names: Iterable[str]) -> None:
         self.line("")
@@ -81,10 +91,10 @@ def grid(*headings: str, left: frozenset[int]) -> Table:
 
 # Whole: what is said beside the quantiles, of each metric and of failures, for the terminal.
 
-HEADINGS = ("overall", "n", "worth", "typical", "95% interval", "sure")
+HEADINGS = ("overall", "n", "n_eff", "geometric mean ratio", "95% CI", "confidence")
 LEGEND = (
-    "overall: typical is the geometric mean of candidate / baseline over the requests with a value in both "
-    "arms; worth is that n in independent requests."
+    "overall: the geometric mean of candidate / baseline over the requests with a value in both runs; "
+    "n_eff is their effective sample size."
 )
 
 
@@ -109,12 +119,12 @@ def overall_table(found: Comparisons) -> Table:
     """A row for each metric."""
     table = grid(*HEADINGS, left=frozenset({0, 4, 5}))
     for name, one in found.overall.items():
-        table.add_row(name, *_typical(one))
+        table.add_row(name, *_mean_ratio(one))
     return table
 
 
-def _typical(one: Overall) -> Iterator[str]:
-    """Of the typical request: n, what it is worth, ratio, interval and label."""
+def _mean_ratio(one: Overall) -> Iterator[str]:
+    """n, effective sample size, geometric mean ratio, interval and confidence."""
     yield f"{one.effective.n:,}"
     yield f"{one.effective.worth:,.0f}"
     mean = one.geometric
@@ -133,9 +143,9 @@ def thirds_text(found: Comparisons) -> str:
         for row in found.rows
         if row.thirds
     }
-    drifting |= {f"{name} typical": one.thirds for name, one in found.overall.items() if one.thirds}
+    drifting |= {f"{name} mean": one.thirds for name, one in found.overall.items() if one.thirds}
     said = [f"{name} {', '.join(map(words.ratio, thirds))}" for name, thirds in drifting.items()]
-    return f"SLOW_DRIFT: the ratio in each third of the trace: {'; '.join(said)}" if said else ""
+    return f"drift: the ratio in each third of the trace: {'; '.join(said)}" if said else ""
 
 
 def lengths_text(found: EqualLengths) -> str:

@@ -206,7 +206,7 @@ def _workload(made: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 def _dropped(trace: "Trace", figures: Mapping[str, Any]) -> Iterator[str]:
     """What the capture could not write: memory or the disk ran short."""
     if count := figures["dropped"]:
-        yield f"{count} records dropped by the capture"
+        yield f"{plural(count, 'record')} dropped by the capture"
     if size := trace.totals.get("dropped_bytes"):
         yield f"{_bytes(size)} of bodies dropped by the capture"
 

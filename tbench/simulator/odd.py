@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Final
 
 from tbench.capture.stopping import stop_signals
+from tbench.capture.terminal import plural
 from tbench.simulator.oddities import ODD, REFUSED, WHOLE, Odd, joined
 from tbench.simulator.server import Place, listen, say
 
@@ -35,7 +36,7 @@ class OddServer:
                     with suppress(TimeoutError):
                         await asyncio.wait_for(ended.wait(), 0.05)
         server.close()
-        say(f"served {self.served} requests")
+        say(f"served {plural(self.served, 'request')}")
 
     async def connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Answer one request after the other until either side has enough."""

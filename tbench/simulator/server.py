@@ -18,6 +18,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from tbench.capture.errors import InputError
 from tbench.capture.stopping import stop_signals
+from tbench.capture.terminal import plural
 from tbench.capture.writing import check_folder
 from tbench.simulator.answer import JSON_TYPE
 from tbench.simulator.call import Call, ClientGoneError, HungUpError, Ledger, Receive, Send
@@ -273,7 +274,7 @@ def _summary(ledger: Ledger) -> str:
     late = stats["lateness_p50_ms"], stats["lateness_p99_ms"]
     lateness = f"; tokens late by p50 {late[0]} ms, p99 {late[1]} ms" if late[0] is not None else ""
     most = stats["max_in_flight"]
-    return f"served {stats['served']} requests, at most {most} in flight{lateness}"
+    return f"served {plural(stats['served'], 'request')}, at most {most} in flight{lateness}"
 
 
 def say(text: str) -> None:
