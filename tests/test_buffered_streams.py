@@ -107,7 +107,8 @@ def test_a_gate_on_what_is_refused_decides_nothing(
     )
 
     assert done.code == 3, done.out + done.err
-    assert "BUFFERED_STREAM: b: " in done.out
+    assert "\n! b: " in done.out
+    assert "BUFFERED_STREAM: b: " in (trace.parent / "ab" / "junit.xml").read_text()
 
 
 @pytest.mark.parametrize(
