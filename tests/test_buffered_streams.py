@@ -103,7 +103,7 @@ def test_a_gate_on_what_is_refused_decides_nothing(
     done = tbench(
         *("ab", trace, "--arm", f"name=a,base_url={server.url}/v1"),
         *("--arm", f"name=b,base_url={server.url}/buffered/v1", "--concurrency", 1, "--repeats", 3),
-        *("--gate", "tpot:p50:5%", "-o", "ab"),
+        *("--gate", "tpot:p50:5%", "--redo-invalid", 9, "-o", "ab"),
     )
 
     assert done.code == 3, done.out + done.err

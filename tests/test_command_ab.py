@@ -20,7 +20,14 @@ from tests.conftest import Done, Server, interruptible
 
 WIDE = ("--gate", "ttft:p50:900%", "--gate", "errors:20pp")
 TEXTS = {".json", ".md", ".xml"}
-PACED = ("--concurrency", "8", "--warmup", "none")
+PACED = (
+    "--concurrency",
+    "8",
+    "--warmup",
+    "none",
+    "--redo-invalid",
+    "9",
+)  # a busy machine reads late
 
 
 def exchange(seq: int) -> Exchange:
@@ -342,6 +349,7 @@ def test_the_same_from_a_program(
         repeats=3,
         concurrency=8,
         warmup="none",
+        redo_invalid=9,
         gate=["errors:20pp"],
         ended=lambda one: made.append(one.arm.name),
     )
