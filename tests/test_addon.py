@@ -334,7 +334,7 @@ def test_a_large_upload_that_memory_cannot_hold_is_counted(kit: Callable[..., Ki
     assert one.capture.recorder.counts.lost_bytes == 2 * STREAM_ABOVE
     assert trace_info(read_trace(one.path))["dropped_bytes"] == 2 * STREAM_ABOVE
     assert check(one.path).problems == [
-        f"{2 * STREAM_ABOVE} bytes of bodies were dropped by the capture"
+        f"{2 * STREAM_ABOVE:,} bytes of bodies were dropped by the capture"
     ]
 
 
