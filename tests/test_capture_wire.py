@@ -198,7 +198,7 @@ def test_a_dropped_upload_is_shown_wherever_losses_are(capturing: Callable[..., 
     size = sum(exchange.request.body_bytes for exchange in exchanges)
     assert [(e.request.body, e.request.retry_of) for e in exchanges] == [(None, None)] * 2
     assert trace_info(read_trace(one.path))["dropped_bytes"] == size
-    assert f"{size} bytes of bodies (noted as gaps in the trace)" in said
+    assert f"{size:,} bytes of bodies (noted as gaps in the trace)" in said
 
 
 def test_a_client_that_half_closes_is_recorded_as_one_that_left(
