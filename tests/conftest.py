@@ -21,6 +21,7 @@ from tbench.replay.runfile import Run, recount
 
 signal.signal(signal.SIGHUP, signal.SIG_DFL)  # commands inherit what nohup left of it
 ADDRESS = re.compile(r"listening on (https?://[\w.:]+)")
+BUSY = re.compile("this client (?:read answers late|sent late|was the limit|could not keep up)")
 
 
 def interruptible(**environ: str) -> dict[str, str]:
@@ -45,6 +46,11 @@ class Done:
     def ended(self) -> bool:
         """Whether it did all it was asked for: a busy machine makes a run INVALID (4), and no less whole."""
         return self.code in {0, 4}
+
+    def __repr__(self) -> str:
+        """What a busy machine did comes first: pytest cuts long words, and runs such a test again."""
+        busy = "".join(BUSY.findall(self.err + self.out)[:1])
+        return f"Done({busy}: code={self.code}, out={self.out!r}, err={self.err!r})"
 
 
 @pytest.fixture
