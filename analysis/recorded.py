@@ -13,6 +13,7 @@ import numpy as np
 
 from tbench.capture.exchange import Exchange, Outcome, Response
 from tbench.capture.providers import (
+    PROMISED,
     ParsedResponse,
     RequestInfo,
     parse_recorded,
@@ -70,7 +71,7 @@ def samples(trace: Trace) -> Iterator[Sample]:
         request = exchange.request
         encoding = request.header("content-encoding")
         parsed = parse_request(request.method, request.path, request.body, encoding)
-        if not parsed.info.replayable:
+        if parsed.info.endpoint not in PROMISED:
             continue
         place = sessions.assign(request, parsed=parsed)
         begin_ns = request.arrive_ns if begin_ns is None else begin_ns

@@ -26,6 +26,7 @@ from mitmproxy.proxy.layers.http import _http1
 
 from tbench.capture.errors import TbenchError
 from tbench.capture.exchange import LED_BACK, Outcome, Request, Response
+from tbench.capture.providers import CREDENTIAL_HEADERS
 from tbench.capture.recorder import MAX_PENDING, RecorderSetup, Recording, begin
 from tbench.capture.redact import Secrets, mask_lookalikes, safe_path, secrets_of
 from tbench.capture.selection import Selection
@@ -89,8 +90,6 @@ PLENTY = 1 << 20
 
 USUAL_PORTS = {"http": 80, "https": 443}
 REDIRECT = 3
-
-CALLER_HEADERS = frozenset({"authorization", "x-api-key", "api-key"})
 
 Fields = list[tuple[str, str]]
 
@@ -311,6 +310,9 @@ class Capture:
             conn=self._conns[flow.client_conn.id],
             extra={"wall_ns": time.time_ns()},
         )
+        given = {name.lower() for name, _ in fields}
+        if carrier := next((name for name in CREDENTIAL_HEADERS if name in given), None):
+            request.extra = {**request.extra, "credential_header": carrier}
         self._seq += 1
         upload, answer = (Tee(self.recorder.budget, self._now) for _ in range(2))
         return Live(flow, request, secrets, upload, answer)
@@ -318,7 +320,7 @@ class Capture:
     def _client(self, flow: http.HTTPFlow, fields: Fields) -> str:
         """A pseudonym of who is calling: the credential, and the address it comes from."""
         peer = flow.client_conn.peername
-        marks = [value for name, value in fields if name.lower() in CALLER_HEADERS]
+        marks = [value for name, value in fields if name.lower() in CREDENTIAL_HEADERS]
         return self._redactor.pseudonym("\n".join([str(peer[0]) if peer else "", *marks]))
 
     def _ask(self, live: Live, *, complete: bool) -> None:

@@ -7,7 +7,7 @@ from itertools import count, islice
 from typing import Any, Final
 
 from tbench.capture.exchange import Exchange
-from tbench.capture.providers import ParsedRequest, RequestInfo, parse_request
+from tbench.capture.providers import PROMISED, ParsedRequest, RequestInfo, parse_request
 from tbench.capture.sessions import Sessions
 from tbench.replay.pacing import gap_between_rounds
 
@@ -66,20 +66,22 @@ SKIPS: Final[tuple[tuple[str, Rule], ...]] = (
     ("retry", _is_retry),
     ("redirect", _is_redirected),
     ("path", _leads_elsewhere),
-    ("endpoint", lambda _, info: not info.replayable),
+    ("endpoint", lambda _, info: info.endpoint not in PROMISED),
+    ("state", lambda _, info: not info.replayable),
     ("no_body", lambda exchange, _: not exchange.request.body and exchange.request.body_bytes > 0),
     ("truncated_body", lambda exchange, _: bool(exchange.request.extra.get("truncated"))),
 )
 """Reason -> rule; the first that holds is why a request is not sent again.
 
-websocket: not HTTP. retry: a captured retry. redirect: answered by one that led back to the capture. path:
-not one of this server's, or over 16 KiB. endpoint: not stateless inference, so sending it again could change
-or spend something. no_body, truncated_body: the trace does not hold what was sent. A plan has three more:
-only (not one of those asked for), host (went elsewhere than the first ones, without a base URL), encoding (a
-body to be changed that cannot be decoded).
+websocket: not HTTP. retry: a captured retry. redirect: answered by one that led back to the capture.
+path: not one of this server's, or over 16 KiB. endpoint: not stateless inference, so sending it again
+could change or spend something. state: builds on what its server keeps, or has it call servers of others.
+no_body, truncated_body: the trace does not hold what was sent. A plan has three more: only (not one of
+those asked for), host (went elsewhere than the first ones, without a base URL), encoding (a body to be
+changed that cannot be decoded).
 """
-UNSAFE: Final = "endpoint"
-"""The reason that `--allow-unsafe` lifts."""
+UNSAFE: Final = frozenset({"endpoint", "state"})
+"""The reasons that `--allow-unsafe` lifts."""
 
 
 def reason_to_skip(
@@ -87,7 +89,7 @@ def reason_to_skip(
 ) -> str | None:
     """Why this exchange is not sent again; None when it is."""
     for reason, rule in SKIPS:
-        if rule(exchange, info) and not (allow_unsafe and reason == UNSAFE):
+        if rule(exchange, info) and not (allow_unsafe and reason in UNSAFE):
             return reason
     return None
 

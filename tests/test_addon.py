@@ -490,6 +490,34 @@ def test_callers_are_told_apart_without_naming_them(kit: Callable[..., Kit]) -> 
     assert a == b != c
 
 
+@pytest.mark.parametrize(
+    ("given", "carrier"),
+    [
+        ((), "authorization"),
+        (("x-api-key",), "authorization"),
+        (("x-api-key", "api-key", None), "x-api-key"),
+        (("Api-Key", None), "api-key"),
+        ((None,), None),
+    ],
+)
+def test_where_a_key_came_is_known_and_the_key_is_not(
+    kit: Callable[..., Kit], given: tuple[str | None, ...], carrier: str | None
+) -> None:
+    """Of several headers, the one that servers heed; None takes the flow's own away."""
+    one, chat = kit(), flow()
+    for name in given:
+        if name is None:
+            del chat.request.headers["authorization"]
+        else:
+            chat.request.headers[name] = KEY
+    start(one.capture, chat)
+    one.capture.response(chat)
+
+    (exchange,) = one.trace()
+    assert exchange.request.extra.get("credential_header") == carrier
+    assert KEY not in str(exchange)
+
+
 def test_the_script_registers_its_options_and_writes_a_trace(
     tmp_path: Path, loop: asyncio.AbstractEventLoop
 ) -> None:

@@ -111,12 +111,33 @@ def test_an_answer_without_a_body_is_judged_by_its_status(status: int, outcome: 
 
 
 def test_events_of_another_api_are_whole_unless_they_say_otherwise() -> None:
-    """Messages and Responses: a text that speaks of errors is none, an error event is one."""
+    """A text that speaks of errors is none, an error event is one."""
     said = b'event: delta\ndata: {"type":"delta","text":"error","error":null}\n\n'
     failed = b'event: error\ndata: {"type":"error","error":{"message":"overloaded"}}\n\n'
 
-    assert edited(response(), said, path="/v1/messages").outcome is Outcome.OK
-    assert edited(response(), said, failed, path="/v1/messages").outcome is Outcome.STREAM_ERROR
+    assert edited(response(), said, path="/inference").outcome is Outcome.OK
+    assert edited(response(), said, failed, path="/inference").outcome is Outcome.STREAM_ERROR
+
+
+@pytest.mark.parametrize(
+    ("last", "outcome"),
+    [
+        (b'event: message_stop\ndata: {"type":"message_stop"}\n\n', Outcome.OK),
+        (
+            b'event: error\ndata: {"type":"error","error":{"message":"no"}}\n\n',
+            Outcome.STREAM_ERROR,
+        ),
+        (b'event: ping\ndata: {"type":"ping"}\n\n', Outcome.CLIENT_ABORT),
+    ],
+)
+def test_a_client_that_leaves_after_the_last_event_missed_nothing(
+    last: bytes, outcome: Outcome
+) -> None:
+    """SDKs close the connection there, before the end of the chunked body."""
+    left = response(outcome=Outcome.CLIENT_ABORT)
+    begun = b'event: message_start\ndata: {"type":"message_start","message":{}}\n\n'
+
+    assert edited(left, begun, last, path="/v1/messages").outcome is outcome
 
 
 def test_an_error_in_a_whole_answer_of_status_200_is_seen() -> None:

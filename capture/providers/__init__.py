@@ -17,8 +17,10 @@ import orjson
 from tbench.capture.decode import decode, decoder
 from tbench.capture.errors import InputError
 from tbench.capture.exchange import Outcome, Response
+from tbench.capture.providers.anthropic import ANTHROPIC
 from tbench.capture.providers.openai import OPENAI
 from tbench.capture.providers.provider import (
+    CREDENTIAL_HEADERS,
     OTHER,
     Endpoint,
     ParsedResponse,
@@ -30,12 +32,15 @@ from tbench.capture.providers.provider import (
     masked,
     one_line,
 )
+from tbench.capture.providers.responses import RESPONSES
 from tbench.capture.sse import EventStream, plain_events
 
 __all__ = [
+    "CREDENTIAL_HEADERS",
     "ENDPOINTS",
     "GENERATIVE",
     "OTHER",
+    "PROMISED",
     "PROVIDERS",
     "SENT_HEADERS",
     "TEXTLESS",
@@ -62,6 +67,8 @@ __all__ = [
 ]
 
 PROVIDERS: Final[Mapping[str, Provider]] = {
+    "anthropic": ANTHROPIC,
+    "responses": RESPONSES,
     "openai": OPENAI,  # stays last: it takes the answers that nobody else claims
 }
 

@@ -14,6 +14,8 @@ from tbench.capture.providers.provider import (
     Provider,
     RequestInfo,
     Usage,
+    count_images,
+    counted,
     error_text,
 )
 
@@ -26,6 +28,7 @@ _USAGE: Final[dict[str, tuple[tuple[str | None, str], ...]]] = {
         ("input_tokens_details", "cached_tokens"),
         (None, "prompt_cache_hit_tokens"),
     ),
+    "created": (("input_tokens_details", "cache_write_tokens"),),
     "reasoning": (
         ("completion_tokens_details", "reasoning_tokens"),
         ("output_tokens_details", "reasoning_tokens"),
@@ -43,7 +46,6 @@ _THOUGHTS = ("reasoning_details", "thinking_blocks")
 """Where it holds reasoning as a list of parts, some of them without text (encrypted, redacted)."""
 _GIVEN_UP = frozenset({"abort", "error", "network_error", "insufficient_system_resource"})
 """Finish reasons of a server that gave up (vLLM, OpenRouter, Zhipu, DeepSeek): none is whole with one."""
-_IMAGES = frozenset({"image_url", "input_image", "image"})
 _INPUTS = {
     "chat": "messages",
     "completions": "prompt",
@@ -54,15 +56,15 @@ _INPUTS = {
 
 def request_info(body: Json, endpoint: Endpoint) -> RequestInfo:
     """The request of a JSON body; a field of the wrong type counts as absent."""
-    model, newer = body.get("model"), _counted(body.get("max_completion_tokens"))
+    model, newer = body.get("model"), counted(body.get("max_completion_tokens"))
     return RequestInfo(
         endpoint=endpoint.name,
         model=model if isinstance(model, str) else None,
         stream=body.get("stream") is True,
-        max_tokens=_counted(body.get("max_tokens")) if newer is None else newer,
-        n=_counted(body.get("n")) or 1,
+        max_tokens=counted(body.get("max_tokens")) if newer is None else newer,
+        n=counted(body.get("n")) or 1,
         inputs=_length(body.get(_INPUTS.get(endpoint.name, ""))),
-        images=_images(body.get("messages")),
+        images=count_images(body.get("messages")),
         replayable=endpoint.replayable,
     )
 
@@ -77,9 +79,7 @@ def usage_of(payload: Json) -> Usage | None:
         return None
     if usage.keys() <= _SHORT:
         get = usage.get
-        return Usage(
-            prompt=_counted(get("prompt_tokens")), output=_counted(get("completion_tokens"))
-        )
+        return Usage(prompt=counted(get("prompt_tokens")), output=counted(get("completion_tokens")))
     return Usage(**{name: _first_of(usage, places) for name, places in _USAGE.items()})
 
 
@@ -205,6 +205,7 @@ class Parser:
             output=_larger(old.output, new.output),
             cached=_larger(old.cached, new.cached),
             reasoning=_larger(old.reasoning, new.reasoning),
+            created=_larger(old.created, new.created),
         )
 
     def _choice(self, choice: Json, key: str) -> tuple[int, Json]:
@@ -260,20 +261,9 @@ def _first_of(usage: Json, places: tuple[tuple[str | None, str], ...]) -> int | 
     for within, name in places:
         counts = usage if within is None else usage.get(within)
         value = counts.get(name) if isinstance(counts, dict) else None
-        if value is not None and (count := _counted(value)) is not None:
+        if value is not None and (count := counted(value)) is not None:
             return count
     return None
-
-
-def _counted(value: object) -> int | None:
-    """A count as an int that fits 31 bits, as run files have it; anything else was not a count."""
-    if value is None:  # mostly
-        return None
-    if type(value) is int:
-        return value if 0 <= value < 2**31 else None
-    if not isinstance(value, float):
-        return None
-    return int(value) if 0 <= value < 2**31 and value == int(value) else None
 
 
 def _length(value: object) -> int:
@@ -283,17 +273,6 @@ def _length(value: object) -> int:
     if not isinstance(value, list) or not value:
         return 0
     return 1 if isinstance(value[0], int) else len(value)
-
-
-def _images(messages: object) -> int:
-    images = 0
-    for message in messages if isinstance(messages, list) else ():
-        content = message.get("content") if isinstance(message, dict) else None
-        if isinstance(content, list):
-            images += sum(
-                isinstance(part, dict) and part.get("type") in _IMAGES for part in content
-            )
-    return images
 
 
 def messages(payload: Json) -> list[Json]:
@@ -313,7 +292,7 @@ def with_prefix(payload: Json, prefix: str) -> dict[str, Any] | None:
     return None
 
 
-def _prefixed_messages(listed: object, prefix: str) -> list[Any] | None:
+def prefixed_messages(listed: object, prefix: str) -> list[Any] | None:
     """The first message that can carry it, which is mostly the system's."""
     if not isinstance(listed, list):
         return None
@@ -339,7 +318,7 @@ def _prefixed_prompt(prompt: object, prefix: str) -> str | list[str] | None:
 
 
 _PREFIXED: Final[Mapping[str, Callable[[object, str], Any]]] = {
-    "messages": _prefixed_messages,
+    "messages": prefixed_messages,
     "prompt": _prefixed_prompt,
 }
 
@@ -349,7 +328,6 @@ OPENAI: Final = Provider(
         r"api(-inference)?\.together\.(xyz|ai)",
         r"api\.openai\.com",
         r".*\.openai\.azure\.com",
-        r"api\.anthropic\.com",
         r"api\.groq\.com",
         r"api\.mistral\.ai",
         r"api\.fireworks\.ai",
@@ -368,21 +346,17 @@ OPENAI: Final = Provider(
         ("POST", "/audio/transcriptions"): Endpoint("audio"),
         ("POST", "/audio/translations"): Endpoint("audio"),
         ("GET", "/models"): Endpoint("models"),
+        # A websocket, of which the trace holds the upgrade only: recognised, so that it can be said.
+        ("GET", "/realtime"): Endpoint("realtime"),
     },
-    # Recorded, though nobody here reads it yet: Responses and Messages are APIs of their own.
     also_recorded=(
-        ("POST", "*/responses"),
-        ("POST", "*/messages"),
         ("POST", "*/audio/*"),
         ("POST", "*/moderations"),
         ("POST", "/inference"),
         ("GET", "*/models/*"),
-        ("GET", "*/realtime"),
         ("GET", "*/audio/speech/websocket"),
     ),
-    sent_headers=frozenset(
-        {"anthropic-beta", "anthropic-version", "openai-beta", "x-together-debug"}
-    ),
+    sent_headers=frozenset({"openai-beta", "x-together-debug"}),
     request_info=request_info,
     matches=lambda _payload, _event: True,  # the last row: the shapes that nobody else claims
     parser=Parser,

@@ -10,6 +10,9 @@ from typing import Any, Final, NamedTuple, Protocol
 
 Json = Mapping[str, Any]
 
+CREDENTIAL_HEADERS: Final = ("authorization", "x-api-key", "api-key")
+"""Headers in which a request may carry its key; of several, servers heed the first."""
+
 
 class Endpoint(NamedTuple):
     """One of an API's endpoints; `name` is what samples, filters and reports call it.
@@ -50,13 +53,15 @@ class RequestInfo(NamedTuple):
 class Usage(NamedTuple):
     """Token counts as the server states them; None where it says nothing.
 
-    `cached` is a part of `prompt`, `reasoning` a part of `output`.
+    `cached` (read from a cache) and `created` (written to one) are parts of `prompt`, `reasoning` is a part
+    of `output`, whatever the maker's own names include: Anthropic's `input_tokens` is `prompt` less both.
     """
 
     prompt: int | None = None
     output: int | None = None
     cached: int | None = None
     reasoning: int | None = None
+    created: int | None = None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -71,7 +76,7 @@ class ParsedResponse:
     secrets masked. `text` is the first choice's answer without its reasoning. `streamed` is whether it came
     as events. `foreign` marks what no API that is read here answers with: nothing, a page, lines, audio,
     events of another shape; whether it is whole, only its transport can tell. `ended` is whether a stream
-    said that it is over (`[DONE]`, or its API's last event): who hangs up then has all of it.
+    said that it is over (`[DONE]`, or its API's last event, be it an error): who hangs up then has all of it.
     """
 
     usage: Usage = field(default=Usage())
@@ -116,6 +121,7 @@ class Provider:
         endpoints: by method and the end of a path, one or two segments, whatever prefix is before it.
         also_recorded: globs over method and path of what else is recorded unless `--path` says otherwise.
         sent_headers: request headers, lower case, that are recorded and go to a replay's target as they are.
+        credential_header: where a key goes when the recording does not say.
         request_info: what a request asks for, of its payload (empty: no JSON object) and endpoint.
         matches: whether the payload of an answer, with its event's name, is of this API.
         parser: a new parser for one response.
@@ -128,6 +134,7 @@ class Provider:
     endpoints: Mapping[tuple[str, str], Endpoint]
     also_recorded: Sequence[tuple[str, str]] = ()
     sent_headers: frozenset[str] = frozenset()
+    credential_header: str = CREDENTIAL_HEADERS[0]
     request_info: Callable[[Json, Endpoint], RequestInfo]
     matches: Callable[[Json, str], bool]
     parser: Callable[[], ResponseParser]
@@ -142,6 +149,46 @@ class Provider:
             if endpoint := self.endpoints.get((method.upper(), tail)):
                 return endpoint
         return OTHER
+
+
+# What JSON may hold where an API expects something: nothing here trusts a type.
+
+_IMAGES: Final = frozenset({"image_url", "input_image", "image"})
+
+
+def counted(value: object) -> int | None:
+    """A count as an int that fits 31 bits, as run files have it; anything else was not a count."""
+    if value is None:  # mostly
+        return None
+    if type(value) is int:
+        return value if 0 <= value < 2**31 else None
+    if not isinstance(value, float):
+        return None
+    return int(value) if 0 <= value < 2**31 and value == int(value) else None
+
+
+def word_of(payload: Json, name: str) -> str:
+    """A member that is a text; empty where it is not."""
+    value = payload.get(name)
+    return value if isinstance(value, str) else ""
+
+
+def items_of(value: object) -> list[dict[str, Any]]:
+    """The objects in a list; none where it is no list."""
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
+
+
+def bare_text(content: object) -> object:
+    """A message's content, which as one part that is only a text says the same as the text."""
+    (part, *rest) = items_of(content) or ({},)
+    return part["text"] if part.keys() == {"type", "text"} and not rest else content
+
+
+def count_images(messages: object) -> int:
+    """The pictures among the parts of messages, and among what tools gave back in them."""
+    parts = [part for message in items_of(messages) for part in items_of(message.get("content"))]
+    inner = [item for part in parts for item in items_of(part.get("content"))]
+    return sum(word_of(part, "type") in _IMAGES for part in [*parts, *inner])
 
 
 # What a server complains about: one line out of any error body, short and without secrets.

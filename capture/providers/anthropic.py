@@ -1,0 +1,248 @@
+"""Anthropic's Messages API, which Together, llama.cpp, vLLM and many gateways speak as well.
+
+Shapes: the API's public reference and the types of the `anthropic` SDK. A stream is over with `message_stop`
+or an `error` event; there is no `[DONE]`. Counts are cumulative: a later one replaces an earlier one.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from tbench.capture.providers.openai import prefixed_messages
+from tbench.capture.providers.provider import (
+    Endpoint,
+    Json,
+    ParsedResponse,
+    Provider,
+    RequestInfo,
+    Usage,
+    bare_text,
+    count_images,
+    counted,
+    error_text,
+    items_of,
+    word_of,
+)
+
+_EVENTS: Final = frozenset(
+    {
+        *("message_start", "message_delta", "message_stop", "ping"),
+        *("content_block_start", "content_block_delta", "content_block_stop"),
+    }
+)
+_DELTAS: Final[Mapping[str, tuple[str, bool]]] = {
+    "text_delta": ("text", True),
+    "input_json_delta": ("partial_json", True),
+    "thinking_delta": ("thinking", False),
+}
+"""A delta's type -> where its text is, and whether that is answer. Signatures and citations are no tokens."""
+_CALLS: Final = frozenset({"tool_use", "server_tool_use", "mcp_tool_use"})
+"""Blocks in which the model calls a tool: their start brings its name."""
+_INPUT: Final = ("input_tokens", "cache_read_input_tokens", "cache_creation_input_tokens")
+"""What a prompt's tokens are split into: `input_tokens` leaves out what a cache gave or took."""
+
+
+def request_info(body: Json, endpoint: Endpoint) -> RequestInfo:
+    """The request of a JSON body; a field of the wrong type counts as absent.
+
+    A container is kept by the server, and servers of MCP, which it would call, do who knows what.
+    """
+    turns = body.get("messages")
+    return RequestInfo(
+        endpoint=endpoint.name,
+        model=word_of(body, "model") or None,
+        stream=body.get("stream") is True,
+        max_tokens=counted(body.get("max_tokens")),
+        inputs=len(turns) if isinstance(turns, list) else 0,
+        images=count_images(turns),
+        replayable=endpoint.replayable and not (body.get("container") or body.get("mcp_servers")),
+    )
+
+
+class Parser:
+    """The ResponseParser of Messages."""
+
+    def __init__(self) -> None:
+        self._counts: dict[str, int] = {}
+        self._stop: str | None = None
+        self._times: list[float] = []
+        self._first_answer: float | None = None
+        self._calls = 0
+        self._text: list[str] = []
+        self._error: str | None = None
+        self._over = False
+
+    def event(self, at: float, payload: Json, name: str) -> None:
+        """One event of a stream; one of a type that is not known says nothing."""
+        match word_of(payload, "type") or name:
+            case "content_block_delta":
+                self._delta(at, payload.get("delta"))
+            case "content_block_start":
+                self._block(at, payload.get("content_block"))
+            case "message_start":
+                message = payload.get("message")
+                # How much output there is at the start is no count of what will have come in the end.
+                self._count(message, skip="output_tokens")
+            case "message_delta":
+                self._count(payload)
+                self._stopped(payload.get("delta"))
+            case "message_stop":
+                self._over = True
+            case _ if name == "error" or payload.get("error"):
+                self._error = self._error or error_text(payload) or "an error without a message"
+                self._over = True
+
+    def _delta(self, at: float, delta: object) -> None:
+        if not isinstance(delta, dict):
+            return
+        member, answers = _DELTAS.get(word_of(delta, "type"), ("", False))
+        if text := delta.get(member):
+            self._spoke(at, answers=answers)
+            if member == "text" and isinstance(text, str):
+                self._text.append(text)
+
+    def _block(self, at: float, block: object) -> None:
+        """A block begins: a call brings its tool's name, redacted thinking is all there at once."""
+        if not isinstance(block, dict):
+            return
+        kind = word_of(block, "type")
+        if kind in _CALLS:
+            self._calls += 1
+            self._spoke(at, answers=True)
+        elif kind == "text" and (text := word_of(block, "text")):
+            self._text.append(text)
+            self._spoke(at, answers=True)
+        elif block.get("thinking") or (kind == "redacted_thinking" and block.get("data")):
+            self._spoke(at, answers=False)
+
+    def _spoke(self, at: float, *, answers: bool) -> None:
+        self._times.append(at)
+        if answers and self._first_answer is None:
+            self._first_answer = at
+
+    def body(self, payload: Json) -> None:
+        """The one JSON body of an answer that was not streamed."""
+        if payload.get("type") == "error" or payload.get("error"):
+            self._error = error_text(payload) or "an error without a message"
+        self._count(payload)
+        self._stopped(payload)
+        blocks = items_of(payload.get("content"))
+        self._calls = sum(word_of(block, "type") in _CALLS for block in blocks)
+        self._text = [word_of(block, "text") for block in blocks if block.get("type") == "text"]
+
+    def parsed(self, *, events: int, ended: bool, streamed: bool) -> ParsedResponse:
+        """All that was read; some gateways end these streams with `[DONE]`, too."""
+        times, counts = self._times, self._counts
+        came = not streamed or bool(times or self._stop)
+        parts = [counts[name] for name in _INPUT if name in counts]
+        return ParsedResponse(
+            usage=Usage(
+                prompt=sum(parts) if "input_tokens" in counts else None,
+                output=counts.get("output_tokens"),
+                cached=counts.get("cache_read_input_tokens"),
+                reasoning=counts.get("thinking_tokens"),
+                created=counts.get("cache_creation_input_tokens"),
+            ),
+            finish_reasons=(self._stop,) if self._stop else (),
+            first_token=times[0] if times else None,
+            first_answer=self._first_answer,
+            last_token=times[-1] if times else None,
+            token_times=tuple(times),
+            events=events,
+            tool_calls=self._calls,
+            done=self._over or (ended and came),
+            ended=streamed and (ended or self._over),
+            streamed=streamed,
+            error=self._error,
+            text="".join(self._text),
+        )
+
+    def _stopped(self, delta: object) -> None:
+        if isinstance(delta, dict) and (reason := word_of(delta, "stop_reason")):
+            self._stop = reason
+
+    def _count(self, holder: object, skip: str = "") -> None:
+        """Take over the counts of a message or an event.
+
+        Those of the prompt belong together, and some gateways end with zeros that count nothing.
+        """
+        usage = holder.get("usage") if isinstance(holder, dict) else None
+        if not isinstance(usage, dict):
+            return
+        details = usage.get("output_tokens_details")
+        thinking = details.get("thinking_tokens") if isinstance(details, dict) else None
+        stated = {name: counted(usage.get(name)) for name in (*_INPUT, "output_tokens")}
+        stated["thinking_tokens"] = counted(thinking)
+        blank = not any(stated[name] for name in _INPUT) and "input_tokens" in self._counts
+        for name, count in stated.items():
+            if count is not None and name != skip and not (blank and name in _INPUT):
+                self._counts[name] = count
+
+
+def messages(payload: Json) -> list[Json]:
+    """The conversation: the system's words first, each message as it reads.
+
+    A text and one part that holds it are the same, and a mark for the cache, which wanders on with the
+    conversation, is no part of what was said.
+    """
+    turns = payload.get("messages")
+    if not isinstance(turns, list) or not all(isinstance(turn, dict) for turn in turns):
+        return []
+    system = payload.get("system")
+    opening = [{"role": "system", "content": system}] if system else []
+    return [{**turn, "content": _as_read(turn.get("content"))} for turn in [*opening, *turns]]
+
+
+def _as_read(content: object) -> object:
+    if not isinstance(content, list):
+        return content
+    parts = items_of(content)
+    return bare_text(
+        [{name: part[name] for name in part if name != "cache_control"} for part in parts]
+    )
+
+
+def with_prefix(payload: Json, prefix: str) -> dict[str, Any] | None:
+    """The body with a text before the system's words, or the first message's; None without either.
+
+    A prompt begins with its tools, which have a cache entry of their own: the first one's description gets
+    the text, too.
+    """
+    system, tools = payload.get("system"), payload.get("tools")
+    changed: dict[str, Any] = {}
+    if isinstance(system, str) and system:
+        changed["system"] = prefix + system
+    elif isinstance(system, list) and system:
+        changed["system"] = [{"type": "text", "text": prefix}, *system]
+    elif (turns := prefixed_messages(payload.get("messages"), prefix)) is not None:
+        changed["messages"] = turns
+    else:
+        return None
+    first, *others = tools if isinstance(tools, list) and tools else (None,)
+    if isinstance(first, dict) and (text := word_of(first, "description")):
+        changed["tools"] = [{**first, "description": prefix + text}, *others]
+    return {**payload, **changed}
+
+
+def _matches(payload: Json, event: str) -> bool:
+    kind = word_of(payload, "type") or event
+    if kind == "error":
+        return isinstance(payload.get("error"), dict)
+    return kind in _EVENTS or (kind == "message" and "content" in payload)
+
+
+ANTHROPIC: Final = Provider(
+    hosts=(r"api\.anthropic\.com",),
+    # With its version, as every SDK asks for it: `/threads/ID/messages` of another API changes a thread.
+    endpoints={
+        ("POST", "/v1/messages"): Endpoint(
+            "messages", replayable=True, takes_text=True, gives_text=True
+        ),
+    },
+    sent_headers=frozenset({"anthropic-beta", "anthropic-version"}),
+    credential_header="x-api-key",
+    request_info=request_info,
+    matches=_matches,
+    parser=Parser,
+    messages=messages,
+    with_prefix=with_prefix,
+)

@@ -1,0 +1,215 @@
+"""OpenAI's Responses API, which Together, llama.cpp, vLLM and many gateways speak as well.
+
+Shapes: the API's public description and the types of the `openai` SDK. A stream is over with
+`response.completed`, `.incomplete` or `.failed`, or with an `error` event. Only the last
+event has counts, whose `input_tokens` include what a cache gave.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+from tbench.capture.providers.openai import UNCOUNTED, usage_of
+from tbench.capture.providers.provider import (
+    Endpoint,
+    Json,
+    ParsedResponse,
+    Provider,
+    RequestInfo,
+    bare_text,
+    count_images,
+    counted,
+    error_text,
+    items_of,
+    word_of,
+)
+
+_LAST: Final = frozenset({"response.completed", "response.incomplete", "response.failed"})
+_TEXT: Final = "response.output_text"
+_THOUGHT: Final = "response.reasoning"
+"""How the events of reasoning begin: its text, and its summary."""
+_SPOKEN_BY_TOOLS: Final = "response.shell_call_output"
+"""How the events begin whose deltas a tool wrote and no model."""
+_HELD: Final = ("previous_response_id", "conversation", "background")
+"""Members of a request that build on what the server keeps, or make it keep something."""
+
+
+def request_info(body: Json, endpoint: Endpoint) -> RequestInfo:
+    """The request of a JSON body; a field of the wrong type counts as absent.
+
+    It stands for itself unless the server keeps what it builds on. Servers of MCP, which the target would
+    call, do who knows what.
+    """
+    given = body.get("input")
+    held = any(body.get(name) for name in _HELD)
+    held = held or any(item.get("type") == "item_reference" for item in items_of(given))
+    held = held or any(tool.get("type") == "mcp" for tool in items_of(body.get("tools")))
+    return RequestInfo(
+        endpoint=endpoint.name,
+        model=word_of(body, "model") or None,
+        stream=body.get("stream") is True,
+        max_tokens=counted(body.get("max_output_tokens")),
+        inputs=len(given) if isinstance(given, list) else int(isinstance(given, str)),
+        images=count_images(given),
+        replayable=endpoint.replayable and not held,
+    )
+
+
+class Parser:
+    """The ResponseParser of Responses."""
+
+    def __init__(self) -> None:
+        self._usage = UNCOUNTED
+        self._finish = ""
+        self._times: list[float] = []
+        self._first_answer: float | None = None
+        self._calls = 0
+        self._text: list[str] = []
+        self._error: str | None = None
+        self._over = False
+
+    def event(self, at: float, payload: Json, name: str) -> None:
+        """One event of a stream.
+
+        Its many kinds of deltas are all text that the model wrote, but for what a tool printed; a call's
+        start brings the tool's name. One of a type that is not known says nothing.
+        """
+        kind = word_of(payload, "type") or name
+        if kind.endswith(".delta"):
+            delta = payload.get("delta")
+            if delta and not kind.startswith(_SPOKEN_BY_TOOLS):
+                self._spoke(at, answers=not kind.startswith(_THOUGHT))
+                if kind.startswith(_TEXT) and isinstance(delta, str):
+                    self._text.append(delta)
+        elif kind == "response.output_item.added":
+            item = payload.get("item")
+            if isinstance(item, dict) and _is_call(item):
+                self._calls += 1
+                self._spoke(at, answers=True)
+        elif kind in _LAST:
+            self._over = True
+            response = payload.get("response")
+            self._take(response if isinstance(response, dict) else {}, failed="failed" in kind)
+        elif kind == "error" or (payload.get("error") and not kind.startswith("response.")):
+            self._over = True
+            self._error = self._error or error_text(payload) or "an error without a message"
+
+    def _spoke(self, at: float, *, answers: bool) -> None:
+        self._times.append(at)
+        if answers and self._first_answer is None:
+            self._first_answer = at
+
+    def body(self, payload: Json) -> None:
+        """The one JSON body of an answer that was not streamed."""
+        self._take(payload, failed=payload.get("status") == "failed")
+        output = items_of(payload.get("output"))
+        self._calls = sum(map(_is_call, output))
+        parts = (part for item in output for part in items_of(item.get("content")))
+        self._text = [word_of(part, "text") for part in parts if part.get("type") == "output_text"]
+        if payload.get("type") == "error":
+            self._error = error_text(payload) or "an error without a message"
+
+    def _take(self, response: Json, *, failed: bool) -> None:
+        """What a whole response says of itself: counts, and how it ended."""
+        self._usage = usage_of(response) or self._usage
+        details = response.get("incomplete_details")
+        reason = word_of(details, "reason") if isinstance(details, dict) else ""
+        self._finish = reason or word_of(response, "status")
+        if failed or response.get("error"):
+            complaint = error_text({"error": response.get("error")})
+            self._error = complaint or "the response failed without a message"
+
+    def parsed(self, *, events: int, ended: bool, streamed: bool) -> ParsedResponse:
+        """All that was read; some gateways end these streams with `[DONE]`, too."""
+        times = self._times
+        return ParsedResponse(
+            usage=self._usage,
+            finish_reasons=(self._finish,) if self._finish else (),
+            first_token=times[0] if times else None,
+            first_answer=self._first_answer,
+            last_token=times[-1] if times else None,
+            token_times=tuple(times),
+            events=events,
+            tool_calls=self._calls,
+            done=self._over or (ended and (bool(times) or not streamed)),
+            ended=streamed and (ended or self._over),
+            streamed=streamed,
+            error=self._error,
+            text="".join(self._text),
+        )
+
+
+def _is_call(item: Json) -> bool:
+    """Whether an item of the output is a call of a tool, the application's or the server's."""
+    return word_of(item, "type").endswith("_call")
+
+
+def messages(payload: Json) -> Sequence[Json]:
+    """The conversation: the instructions first, and all that the assistant does in a turn as one message."""
+    given = payload.get("input")
+    turns: list[dict[str, Any]] = []
+    if instructions := payload.get("instructions"):
+        turns.append({"role": "system", "content": instructions})
+    if isinstance(given, str):
+        return [*turns, {"role": "user", "content": given}]
+    if not isinstance(given, list) or not all(isinstance(item, dict) for item in given):
+        return []
+    for item in given:
+        role, content = item.get("role"), item.get("content")
+        if role is None:  # reasoning, a call, or what came of one
+            role = "assistant" if _is_call(item) or item.get("type") == "reasoning" else "tool"
+            content = [item]
+        if role != "assistant":
+            turns.append({"role": role, "content": bare_text(content)})
+            continue
+        parts = content if isinstance(content, list) else [{"type": "text", "text": content}]
+        if turns and turns[-1]["role"] == role:
+            turns[-1]["content"] += parts
+        else:
+            turns.append({"role": role, "content": [*parts]})
+    return turns
+
+
+def with_prefix(payload: Json, prefix: str) -> dict[str, Any] | None:
+    """The body with a text before its instructions or its first input; None where it has neither."""
+    for name in ("instructions", "input"):
+        if text := word_of(payload, name):
+            return {**payload, name: prefix + text}
+    given = payload.get("input")
+    if not isinstance(given, list):
+        return None
+    for place, item in enumerate(given):
+        content = item.get("content") if isinstance(item, dict) else None
+        if isinstance(content, str):
+            content = prefix + content
+        elif isinstance(content, list) and item.get("role") != "assistant":
+            content = [{"type": "input_text", "text": prefix}, *content]
+        else:
+            continue
+        changed = [*given[:place], {**item, "content": content}, *given[place + 1 :]]
+        return {**payload, "input": changed}
+    return None
+
+
+def _matches(payload: Json, event: str) -> bool:
+    kind = word_of(payload, "type") or event
+    if kind == "error":
+        return "message" in payload
+    return kind.startswith("response.") or payload.get("object") == "response"
+
+
+RESPONSES: Final = Provider(
+    hosts=(),  # those of the `openai` row
+    endpoints={
+        ("POST", "/responses"): Endpoint(
+            "responses", replayable=True, takes_text=True, gives_text=True
+        ),
+        # A websocket, whose turns the trace does not hold: recognised, so that it can be said.
+        ("GET", "/responses"): Endpoint("responses_websocket"),
+    },
+    sent_headers=frozenset({"openai-beta"}),
+    request_info=request_info,
+    matches=_matches,
+    parser=Parser,
+    messages=messages,
+    with_prefix=with_prefix,
+)
