@@ -207,6 +207,9 @@ class Account:
         reports = self.crew.reports
         return {
             "cpu_share": max((r.cpu_s / r.wall_s for r in reports if r.wall_s), default=None),
+            "runnable_share": max(
+                (r.runnable_s / r.wall_s for r in reports if r.wall_s), default=None
+            ),
             "steal_s": self.steal_s,
             "starved": sum(member.row["starved"] for member in self.crew.members),
             "kernel_stamps": sum(report.stamps[0] for report in reports),

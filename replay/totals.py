@@ -18,8 +18,9 @@ BUDGET_SHARE: Final = 0.10
 STALLS: Final = {"p50": 0.001, "p99": 0.050}
 """The event loop's own lateness that is let pass, seconds, or BUDGET_SHARE of the median latency: with
 user stamps an answer is read as late as the loop is, and often several rounds of it later."""
-BUSY_SHARE: Final = 0.95
-"""Of a core: a process that uses as much has no time left."""
+BUSY_SHARE: Final = 0.85
+"""Of the time: a sender that ran, or waited for a core, for as much of it was the one to wait for. Not more,
+since while the last answers come in it rests."""
 HELD_SHARE: Final = 0.95
 """Of the concurrency that was asked for: a loop that holds less has another rate than the target's."""
 UNCERTAIN_SHARE: Final = 0.05
@@ -238,7 +239,7 @@ def _unfilled(run: Run) -> str | None:
     Its latencies stand, but its rate is the client's. A busy process alone says nothing: it may keep up.
     """
     pacing, client = run.header.get("pacing") or {}, run.totals.get("client") or {}
-    share = client.get("cpu_share") or 0.0
+    share = client.get("runnable_share") or client.get("cpu_share") or 0.0
     concurrency = pacing.get("value") if pacing.get("mode") == "concurrency" else None
     if not concurrency or share < BUSY_SHARE:
         return None
@@ -247,8 +248,8 @@ def _unfilled(run: Run) -> str | None:
         return None
     return (
         f"this client was the limit of the rate: it held {held:,.0f} of {concurrency:,} requests in flight, "
-        f"and its busiest process used {share:.0%} of a core; raise --workers, take fewer streams, or give "
-        "the replay a core of its own"
+        f"and its busiest process ran or waited for a core {share:.0%} of the time; raise --workers, take "
+        "fewer streams, or give the replay a core of its own"
     )
 
 

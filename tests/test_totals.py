@@ -160,6 +160,7 @@ def test_a_clients_lateness_that_moves_a_quantile_makes_the_run_invalid(tmp_path
     ("gap", "share", "connect", "valid"),
     [
         (0.5, 0.97, 0.0, False),  # each of four places is free for a third of the time
+        (0.5, 0.87, 0.0, False),  # at the end it waits for the last answers
         (0.5, 0.6, 0.0, True),  # ... but nobody here was busy: the target's connections came slowly
         (0.5, 0.97, 0.5, True),  # ... or were being opened
         (0.01, 0.97, 0.0, True),
@@ -176,7 +177,7 @@ def test_a_closed_loop_that_a_busy_client_does_not_fill_is_invalid(
         for turn in range(30)
         for place, at in enumerate([turn * (1 + gap) + connect] * 4)
     ]
-    run = run_of(tmp_path, places, client={"cpu_share": share})
+    run = run_of(tmp_path, places, client={"cpu_share": share / 2, "runnable_share": share})
     run.header["pacing"] = {"mode": "concurrency", "value": 4}
 
     assert (why_invalid(run) is None) is valid

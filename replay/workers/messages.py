@@ -44,8 +44,8 @@ class WorkerTask:
 class WorkerStats:
     """What a worker saw of itself. `stamps` counts the reads stamped by the kernel and by the process.
 
-    `stall` is how late its loop woke (s), `cpu_s` and `wall_s` what the sending took. `failure` says why it
-    could not go on.
+    `stall` is how late its loop woke (s), `cpu_s` and `wall_s` what the sending took, `runnable_s` how long
+    its thread ran or waited for a core. `failure` says why it could not go on.
     """
 
     clock: str
@@ -55,6 +55,7 @@ class WorkerStats:
     refused: bool
     hopeless: bool
     cpu_s: float
+    runnable_s: float
     wall_s: float
     peak_rss: int
     failure: str | None = None

@@ -16,6 +16,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any, Final
 
 import trio
@@ -86,6 +87,19 @@ def _trust(duty: WorkerTask) -> ssl.SSLContext | None:
     return tls(duty.ca)
 
 
+def runnable_s() -> float:
+    """Seconds that this thread has run or waited for a core (Linux; else 0, as if it had never waited).
+
+    CPU time alone would call a sender idle that shares its core with another program, or with our own
+    feeding and recording.
+    """
+    try:
+        ran, waited, _ = Path("/proc/thread-self/schedstat").read_text().split()
+    except OSError:
+        return 0.0
+    return (int(ran) + int(waited)) / 1e9
+
+
 class Worker:
     """One worker at work."""
 
@@ -136,7 +150,7 @@ class Worker:
     async def _play(self, sender: OpenSender) -> None:
         """Send everything, and report when all of it is in the spool."""
         self.spool.begin(self.player.began)
-        cpu, wall = time.process_time(), time.monotonic()
+        cpu, runnable, wall = time.process_time(), runnable_s(), time.monotonic()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._spool)
             if self.duty.closed is None:
@@ -145,8 +159,9 @@ class Worker:
             else:
                 await self.player.play_closed(self.duty.closed, self.duty.ends)
             cpu, wall = time.process_time() - cpu, time.monotonic() - wall
+            runnable = max(cpu, runnable_s() - runnable)
             self.spool.finish()
-        self.control.send(self._report(sender, cpu, wall))
+        self.control.send(self._report(sender, cpu, runnable, wall))
 
     def _player(self, sender: OpenSender, feed: Feed) -> Player:
         return Player(
@@ -195,7 +210,9 @@ class Worker:
             await trio.sleep_until(wanted)
             self.stall.add(trio.current_time() - wanted)
 
-    def _report(self, sender: OpenSender, cpu_s: float, wall_s: float) -> WorkerStats:
+    def _report(
+        self, sender: OpenSender, cpu_s: float, runnable_s: float, wall_s: float
+    ) -> WorkerStats:
         error = self.spool.error
         return WorkerStats(
             clock=sender.clock,
@@ -205,6 +222,7 @@ class Worker:
             refused=self.player.refused,
             hopeless=any(brake.on for brake in self.brakes),
             cpu_s=cpu_s,
+            runnable_s=runnable_s,
             wall_s=wall_s,
             peak_rss=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
             failure=None if error is None else f"cannot keep its answers: {error.strerror}",
