@@ -243,8 +243,9 @@ def _partial(compared: ComparedArms) -> str | None:
     first, second = compared.match.alone
     if not first and not second:
         return None
+    apart = f"{plural(first, 'request is', 'requests are')} only in the baseline"
     return (
-        f"{first:,} requests are only in the baseline and {second:,} only in the candidate: "
+        f"{apart} and {second:,} only in the candidate: "
         f"{len(compared.match.baseline):,} in both are compared"
     )
 

@@ -193,7 +193,8 @@ def request_cautions(common: CommonRequests) -> Iterator[Caution]:
         runs = [f"{run.path} lacks {count:,}" for run, count in common.lacking]
         yield Caution(
             code="PARTIAL_OVERLAP",
-            text=f"{common.n:,} requests are in every run and compared, of {common.everything:,} in any: "
+            text=f"{plural(common.n, 'request is', 'requests are')} in every run and compared, of "
+            f"{common.everything:,} in any: "
             f"{_listed(runs)}",
         )
 
@@ -250,8 +251,8 @@ def _order(baseline: Replicates, candidate: Replicates, contrast: Method) -> Ite
     if min(runs) < LEAST_RUNS:
         yield Caution(
             code="TOO_FEW_RUNS",
-            text=f"{runs[0]} and {runs[1]} runs; a gate needs {LEAST_RUNS} of each arm: what differs from "
-            "run to run cannot be seen in fewer",
+            text=f"{runs[0]:,} and {plural(runs[1], 'run')}; a gate needs {LEAST_RUNS} of each arm: "
+            "what differs from run to run cannot be seen in fewer",
         )
     elif not interleaved(baseline.started_ns, candidate.started_ns):
         yield Caution(
@@ -262,9 +263,9 @@ def _order(baseline: Replicates, candidate: Replicates, contrast: Method) -> Ite
     elif (first := begun(baseline, candidate)) and abs(first[0] - first[1]) > 1:
         yield Caution(
             code="UNBALANCED_ORDER",
-            text=f"{baseline.name} went first in {first[0]} of {runs[0]} pairs of runs, {candidate.name} in "
-            f"{first[1]}: what slows every second run looks like a difference; let each go first as often "
-            "(A B, B A ..., as tbench ab does)",
+            text=f"{baseline.name} went first in {first[0]} of {plural(runs[0], 'pair')} of runs, "
+            f"{candidate.name} in {first[1]}: what slows every second run looks like a difference; let each "
+            "go first as often (A B, B A ..., as tbench ab does)",
         )
     elif contrast == "trend" and not drawn(baseline, candidate):
         yield Caution(

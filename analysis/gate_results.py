@@ -30,6 +30,7 @@ from tbench.analysis.run_metrics import ERRORS
 from tbench.analysis.summary import Caution
 from tbench.analysis.t_tests import Estimate
 from tbench.capture.errors import InputError
+from tbench.capture.terminal import plural
 from tbench.replay.measures import minimum_n
 from tbench.replay.warmup import Warmup
 
@@ -99,9 +100,8 @@ class GateResults:
     def __repr__(self) -> str:
         names = ", ".join(arm.name for arm in self.candidates)
         pair = f"{names} against {self.baseline.name}"
-        return (
-            f"<GateResults: {pair}, {self.verdict}, {len(self.rows)} rows; print it for the table>"
-        )
+        rows = plural(len(self.rows), "row")
+        return f"<GateResults: {pair}, {self.verdict}, {rows}; print it for the table>"
 
     @property
     def baseline(self) -> Replicates:
@@ -236,7 +236,7 @@ def _untestable(estimate: GateEstimate) -> Outcome | None:
         return Verdict.SKIPPED, f"not testable: {estimate.refusal}"
     fewest = min(figure.n for figure in (*estimate.baseline, *estimate.candidate))
     needed = minimum_n(estimate.gate.quantile)
-    return Verdict.SKIPPED, f"not testable: {fewest:,} requests in a run, needs {needed:,}"
+    return Verdict.SKIPPED, f"not testable: {plural(fewest, 'request')} in a run, needs {needed:,}"
 
 
 def _capped(estimate: GateEstimate, outcome: Outcome, beware: Sequence[str]) -> Outcome:
@@ -322,8 +322,8 @@ def _may_hide(estimate: GateEstimate) -> str:
     n = sum(figure.n for figure in estimate.candidate)
     kind = "one that misses it" if estimate.gate.higher else "an error"
     return (
-        f"{n:,} requests without {kind} may hide {hidden(n, ALPHA, BURST):.2%} if they come {BURST} at a "
-        f"time, {hidden(n, ALPHA, 1):.2%} if one by one"
+        f"{plural(n, 'request')} without {kind} may hide {hidden(n, ALPHA, BURST):.2%} if they come "
+        f"{BURST} at a time, {hidden(n, ALPHA, 1):.2%} if one by one"
     )
 
 
@@ -336,9 +336,13 @@ def _few(estimate: GateEstimate) -> Outcome | None:
     if n >= needed:
         return None
     if (rise := estimate.rise) > estimate.gate.margin:
-        why = f"{rise * 100:.2f}pp more fail, and {n:,} requests are too few to tell chance"
+        few = plural(n, "request is", "requests are")
+        why = f"{rise * 100:.2f}pp more fail, and {few} too few to tell chance"
         return Verdict.INCONCLUSIVE, why
-    why = f"not testable: {n:,} requests in all runs, needs {needed:,} (errors may come {BURST} at a time)"
+    why = (
+        f"not testable: {plural(n, 'request')} in all runs, needs {needed:,} "
+        f"(errors may come {BURST} at a time)"
+    )
     return Verdict.SKIPPED, why
 
 

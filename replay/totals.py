@@ -7,6 +7,7 @@ from typing import Any, Final
 import numpy as np
 
 from tbench.capture.errors import InvalidRunError
+from tbench.capture.terminal import plural
 from tbench.replay import measures
 from tbench.replay.measures import Columns, Values
 from tbench.replay.runfile import Run
@@ -56,9 +57,9 @@ class Identity:
 
 
 LOST: Final = {
-    "damaged_blocks": "damaged blocks",
-    "bad_records": "unreadable records",
-    "missing_segments": "missing segments",
+    "damaged_blocks": "damaged block",
+    "bad_records": "unreadable record",
+    "missing_segments": "missing segment",
 }
 """What of a trace cannot be sent any more, by the name it has in capture.container.Losses."""
 
@@ -208,7 +209,7 @@ def _shrunken(run: Run, size: int) -> str | None:
 def _damaged(run: Run) -> str | None:
     """Whether requests of the trace are missing from the replay because it could not be read."""
     lost = run.totals.get("trace_losses") or {}
-    parts = [f"{count} {words}" for key, words in LOST.items() if (count := lost.get(key))]
+    parts = [plural(count, noun) for key, noun in LOST.items() if (count := lost.get(key))]
     if not parts:
         return None
     return (

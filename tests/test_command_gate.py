@@ -197,7 +197,7 @@ def test_a_baseline_file_grows_and_then_judges(compare: Compare, tmp_path: Path)
     kept = compare("--save-baseline", "base.json", f"{nights[4]}/*.run", *GATE)
 
     assert few.code == 3
-    assert "NOT_ENOUGH_HISTORY" in few.out
+    assert "! 4 sessions of e2e:p50; a verdict needs 5" in few.out
     assert kept.out.startswith("base.json: 5 sessions from 2027-01-15 to 2027-01-19")
     assert compare(*file, nights[5], *GATE).code == 0
     failed = compare(*file, slow, *GATE, "--json", "--junit", "x.xml", "--markdown", "x.md")

@@ -205,12 +205,12 @@ def test_equal_lengths_have_a_table_beside_the_ratios(arms: tuple[Arm, Arm], pag
     texts = " ".join(Reader(page("comparison")).texts)
 
     assert {row["ratio"] for row in equal["comparisons"] if row["ratio"] is not None} <= shown
-    assert "e2e at equal output lengths (what length explains is taken out; 1,1" in texts
+    assert "E2E at equal output lengths (what length explains is taken out; 1,1" in texts
     assert "output length taken out" in texts
     found = compare(*arms)
     assert found.equal_lengths is not None
     refused = replace(found, equal_lengths=replace(found.equal_lengths, rows=(), refusal="no pair"))
-    assert "e2e at equal output lengths: no pair" in comparison_page(refused)
+    assert "E2E at equal output lengths: no pair" in comparison_page(refused)
 
 
 def test_the_table_of_a_run_holds_the_numbers_of_the_json(

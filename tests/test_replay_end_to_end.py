@@ -435,7 +435,7 @@ def test_a_damaged_trace_is_replayed_as_far_as_it_goes_and_is_invalid(
     found = json.loads(done.out)
     assert done.code == 4
     assert found["valid"] is False
-    assert "1 damaged blocks" in found["invalid_because"]
+    assert "(1 damaged block)" in found["invalid_because"]
     assert "tbench trace repair" in done.err
     assert 0 < found["planned"] < 250
     assert found["planned"] == found["completed"]

@@ -237,11 +237,11 @@ def test_equal_lengths_have_a_table_of_their_own() -> None:
 
     text = " ".join(comparison_text(compare(base, longer)).split())
 
-    assert "e2e at equal output lengths (what length explains is taken out; 500 requests" in text
+    assert "E2E at equal output lengths (what length explains is taken out; 500 requests" in text
     assert "tpot and e2e_per_token do not" in text
     longer.columns["output_tokens"][:] = np.where(np.arange(500) % 2, 40, 41)
     text = " ".join(comparison_text(compare(base, longer)).split())
-    assert "e2e at equal output lengths: only 0% of the answers are as long in both arms" in text
+    assert "E2E at equal output lengths: only 0% of the answers are as long in both arms" in text
 
 
 def test_an_invalid_run_says_so() -> None:

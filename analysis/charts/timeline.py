@@ -24,6 +24,7 @@ from tbench.analysis.charts.drawing import (
     tip,
 )
 from tbench.analysis.summary import Floats
+from tbench.capture.terminal import plural
 
 SCATTERED = 1500
 """Points of an arm at most,"""
@@ -249,7 +250,7 @@ def _trend(name: str, lines: Rows, scale: Scale) -> str:
 
 def _thinned(drawn: int, n: int) -> str:
     if drawn == n:
-        return f"Points: all {n:,} requests."
+        return f"Points: all {plural(n, 'request')}."
     return f"Points: {drawn:,} of {n:,} requests, thinned evenly over the plane; every extreme is kept."
 
 

@@ -26,12 +26,14 @@ from tbench.analysis.report.sentences import (
     left_open,
     meaning,
     objectives,
+    reason,
     sides,
     to_decide,
 )
 from tbench.analysis.report.sides import shown_names
+from tbench.analysis.report.terminal_tables import lengths_text
 from tbench.analysis.summary import Caution, facts
-from tbench.capture.terminal import escaped
+from tbench.capture.terminal import escaped, plural
 from tbench.replay.totals import duration_s
 
 MOST: Final = 65_000
@@ -60,7 +62,7 @@ def judgement_markdown(found: GateResults, command: str | None = None) -> str:
     source = found.arms[-1].runs[0].source
     trace = f", of trace {code(source)}" if source else ""
     how = "; ".join(
-        [f"{found.n:,} requests, those that every run has{trace}", *facts(found.warnings)]
+        [f"{plural(found.n, 'request')}, those that every run has{trace}", *facts(found.warnings)]
     )
     ends = [*_reproduce(command), how]
     return _fitted([*lines, *_warnings(found.warnings)], ends)
@@ -70,16 +72,16 @@ def comparison_markdown(found: Comparisons, command: str | None = None) -> str:
     """The same for one pair of runs."""
     lines = [f"### tbench: {found.verdict.value}", "", f"{_capital(PAIR[found.verdict])}.", ""]
     lines += [f"{code(found.candidate.name)} against {code(found.baseline.name)}", ""]
-    lines += _table(
-        ("metric", "n", "baseline", "candidate", "ratio", "95% CI", "confidence", "difference"),
-        (_pair_cells(row) for row in found.rows),
-    )
+    lines += _table(PAIR_HEADINGS, map(_pair_cells, found.rows))
+    if equal := found.equal_lengths:
+        lines += ["", f"{text(lengths_text(equal))}."]
+        lines += ["", *_table(PAIR_HEADINGS, map(_pair_cells, equal.rows))] if equal.rows else []
     lines += ["", _errors(found.errors), "", f"{_throughput(found)}.", ""]
     counts = found.requests
     how = (
-        f"{counts[0]:,} requests, paired"
+        f"{plural(counts[0], 'request')}, paired"
         if found.paired
-        else f"{counts[0]:,} and {counts[1]:,} requests"
+        else f"{counts[0]:,} and {plural(counts[1], 'request')}"
     )
     how = "; ".join([how, *facts(found.warnings)])
     return _fitted([*lines, *_warnings(found.warnings)], [*_reproduce(command), how])
@@ -117,7 +119,12 @@ def _cells(row: GateRow) -> Iterator[str]:
     yield code(row.gate.text)
     yield verdict.value if verdict is Verdict.PASS else f"**{verdict.value}**"
     yield from map(text, sides(row))
-    yield from (text(change_cell(row)), text(interval_cell(row)), text(row.reason or ""))
+    yield from (text(change_cell(row)), text(interval_cell(row)), text(reason(row)))
+
+
+PAIR_HEADINGS: Final = (
+    *("metric", "n", "baseline", "candidate", "ratio", "95% CI", "confidence", "difference"),
+)
 
 
 def _pair_cells(row: Comparison) -> Iterator[str]:
@@ -139,8 +146,8 @@ def _table(heads: Sequence[str], rows: Iterable[Iterable[str]]) -> list[str]:
 
 
 def _warnings(found: Sequence[Caution]) -> Iterator[str]:
-    beware = [one for one in found if not one.is_fact]
-    yield from (f"- **{one.code.replace('_', chr(92) + '_')}** {text(one.text)}" for one in beware)
+    beware = [caution for caution in found if not caution.is_fact]
+    yield from (f"- {text(caution.text)}" for caution in beware)
     if beware:
         yield ""
 
@@ -164,11 +171,8 @@ def _fitted(lines: Sequence[str], ends: Sequence[str]) -> str:
             break
         kept.append(line)
     cut = len(lines) - len(kept)
-    said = (
-        [f"{cut:,} more lines do not fit into a comment; `--json` prints them all", ""]
-        if cut
-        else []
-    )
+    more = plural(cut, "more line does", "more lines do")
+    said = [f"{more} not fit into a comment; `--json` prints them all", ""] if cut else []
     return "\n".join([*kept, *said, *ends]) + "\n"
 
 
@@ -265,7 +269,7 @@ def _case(suite: Element, found: GateResults, row: GateRow) -> None:
     invalid = found.verdict_of(row.arm) is Verdict.INVALID
     verdict = Verdict.INVALID if invalid else row.comparison.verdict
     if verdict is not Verdict.PASS:
-        because = "; ".join(_invalid(found, row.arm)) if invalid else row.reason
+        because = "; ".join(_invalid(found, row.arm)) if invalid else reason(row)
         message = f"{_said(row)}: {because or MEANINGS[verdict]}"
         element = SubElement(case, ELEMENTS[verdict], message=escaped(message))
         if verdict is not Verdict.SKIPPED:

@@ -16,6 +16,7 @@ from tbench.analysis.report import words
 from tbench.analysis.report.markup import Html, html, join, number, table, tag
 from tbench.analysis.report.sides import Place, Sides, began_ns, each, places
 from tbench.capture.exchange import Outcome
+from tbench.capture.terminal import plural
 from tbench.replay.table import at
 from tbench.replay.totals import duration_s
 
@@ -210,7 +211,7 @@ def outcome_table(sides: Sides) -> Html:
     names = sorted({kind for found in every for kind in found})
     if not names:
         n = sum(int(arm.measured.sum()) for _, arm in each(sides))
-        return tag("p", f"None of {n:,} requests failed.")
+        return tag("p", f"None of {plural(n, 'request')} failed.")
     head = ["run", "requests", "succeeded", "failed", "share failed", *names]
     rows = [list(_outcomes(place, names)) for place in places(sides)]
     return table("Requests that did not succeed, by kind; without the warm-up", head, rows)

@@ -16,6 +16,7 @@ from tbench.analysis.report.sentences import (
     gate_label,
     interval,
     margin,
+    reason,
 )
 from tbench.analysis.report.sentences import sides as figures_of
 from tbench.analysis.report.sides import Place, Sides, places
@@ -50,7 +51,7 @@ def _gate(row: GateRow) -> Iterator[object]:
     yield join(filter(None, [number(_shown(row), shown), ends]), tag("br"))
     yield margin(row.gate)
     yield tag("span", f"{one.n_baseline:,} / {one.n_candidate:,}", class_="whole")
-    yield ". ".join(filter(None, [row.reason, one.method]))
+    yield ". ".join(filter(None, [reason(row), one.method]))
 
 
 def _shown(row: GateRow) -> float | None:

@@ -158,7 +158,7 @@ def _table(rows: Sequence[GateRow], heads: tuple[str, ...], width: int) -> Itera
         ]
         aligned += [f"{line[4]:<{sizes[4]}}", f"{line[5]:>{sizes[5]}}", line[6]]
         shown = "  ".join(aligned)
-        reason = "" if row is None else (row.reason or "").removeprefix(f"{NOT_TESTABLE}: ")
+        reason = "" if row is None else sentences.reason(row).removeprefix(f"{NOT_TESTABLE}: ")
         if reason and len(shown) + 2 + len(reason) <= width:
             yield f"{shown}: {reason}"
             continue

@@ -90,7 +90,7 @@ def plan_text(found: Plan) -> Iterator[str]:
     """Lines for a terminal or a log."""
     aim = found.aim
     for arm in found.arms:
-        what = "1 trace" if arm.runs[0].kind == "trace" else _runs(len(arm.runs))
+        what = "1 trace" if arm.runs[0].kind == "trace" else plural(len(arm.runs), "run")
         yield f"pilot      {arm.name}: {what} of {_time(found.run_s)} or more"
     yield (
         f"plan       find +{_percent(aim.effect)}, pass a margin of {_percent(aim.margin)} if nothing "
@@ -223,10 +223,6 @@ def _name(spread: Spread) -> str:
     return f"{spread.metric} {percentile(spread.quantile)}"
 
 
-def _runs(count: int) -> str:
-    return "1 run" if count == 1 else f"{count} runs"
-
-
 def _percent(share: float | None) -> str:
     if share is None or not math.isfinite(share):
         return UNBOUNDED
@@ -296,7 +292,7 @@ def self_check_text(found: SelfCheck) -> Iterator[str]:
     for arm in found.arms:
         yield f"self-check  {arm.name}: {plural(len(arm.runs), 'run')}, which should not differ"
     yield ""
-    yield f"One pair of runs, {found.pairs} comparisons; 5% of the intervals may miss 1:"
+    yield f"One pair of runs, {plural(found.pairs, 'comparison')}; 5% of the intervals may miss 1:"
     margin = f"margin for {USUAL_RUNS} + {USUAL_RUNS}"
     yield f"{'':<12}{'compared':>9}{'median':>9}{'largest':>9}{'missed 1':>12}{'drift':>7}{margin:>19}"
     for floor in found.floors:

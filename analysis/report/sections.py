@@ -18,6 +18,7 @@ from tbench.analysis.report.sides import Sides, places
 from tbench.analysis.slo import Slo
 from tbench.analysis.slowest import Slow, slowest
 from tbench.analysis.summary import Floats
+from tbench.capture.terminal import plural
 from tbench.replay.throughput import three
 
 DRAWN = ("ttft", "e2e", "tpot", "itl")
@@ -169,7 +170,7 @@ def _slow_table(side: str, arms: Sequence[Arm], found: Sequence[tuple[int, Slow]
         [tag("code", one.id), *([k] if several else []), *_slow(one), *([] if same else [_id(one)])]
         for k, one in found
     ]
-    caption = f"The slowest {len(rows)} of {n:,} requests of {side}"
+    caption = f"The slowest {len(rows)} of {plural(n, 'request')} of {side}"
     return table(caption + (". The server's ids are the same" if same else ""), head, rows)
 
 

@@ -108,7 +108,7 @@ def _named(rows: Sequence[GateRow]) -> str:
 
 def _gate_text(row: GateRow) -> str:
     if row.comparison.ratio is None and not interval(row):
-        return f"{gate_label(row.gate)}, {row.reason or 'no interval'}"
+        return f"{gate_label(row.gate)}, {reason(row) or 'no interval'}"
     figures = " ".join(filter(None, [gate_label(row.gate), change(row), interval(row)]))
     return f"{figures}, {'margin' if row.gate.limit is None else 'limit'} {margin(row.gate)}"
 
@@ -208,10 +208,8 @@ def left_open(judgement: GateResults) -> str | None:
     if judgement.verdict is not Verdict.PASS:
         return None
     runs = min(len(arm.runs) for arm in judgement.candidates)
-    return (
-        f"PASS is about the mean run: {runs} runs without a bad one leave open that up to "
-        f"{unseen_runs(runs):.0%} of runs are bad"
-    )
+    seen = plural(runs, "run without a bad one leaves", "runs without a bad one leave")
+    return f"PASS is about the mean run: {seen} open that up to {unseen_runs(runs):.0%} of runs are bad"
 
 
 def unseen_runs(runs: int) -> float:
@@ -246,6 +244,12 @@ def gate_label(gate: Gate) -> str:
     """What is gated, as people say it: `TTFT p95`, `errors`."""
     label = words.title(gate.metric)
     return label if gate.quantile is None else f"{label} {words.percentile(gate.quantile)}"
+
+
+def reason(row: GateRow) -> str:
+    """Why a gate has no PASS or FAIL; a warning by its name, since its sentence stands below the gates."""
+    text = row.reason or ""
+    return text.lower().replace("_", " ") if text.isupper() else text
 
 
 def margin(gate: Gate) -> str:

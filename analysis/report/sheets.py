@@ -23,6 +23,7 @@ from tbench.analysis.quantiles import ordered, quantile, refusal
 from tbench.analysis.report import facts, words
 from tbench.analysis.report.sides import Place, Sides, places
 from tbench.analysis.summary import Floats
+from tbench.capture.terminal import plural
 from tbench.replay import measures
 
 ROWS: Final = 1_048_576
@@ -303,7 +304,7 @@ def sample_sheet(book: Book, sides: Sides, *, most: int = ROWS) -> None:
     room = most - SECOND_ROW
     taken = _shares([len(place.arm) for place in order], room)
     n, kept = sum(len(place.arm) for place in order), sum(taken)
-    note = f"All {n:,} samples, in the order of each run's plan." if n == kept else (
+    note = f"All {plural(n, 'sample')}, in the order of each run's plan." if n == kept else (
         f"The first samples of each run, {kept:,} of {n:,}: {n - kept:,} are LEFT OUT, since a sheet has "
         f"{most:,} rows. All are in the run files (tbench report RUN --json --samples)."
     )  # fmt: skip

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from pathlib import PurePath
 
 from tbench.analysis.arms import Arm
-from tbench.capture.terminal import named
+from tbench.capture.terminal import named, plural
 
 Sides = Mapping[str, tuple[Arm, ...]]
 """Shown name -> runs; the baseline first. A report of one pair has one run on each side."""
@@ -79,7 +79,7 @@ def _about(arms: Sequence[Arm]) -> str:
         {f"{datetime.fromtimestamp(ns / 1e9, tz=UTC):%Y-%m-%d}" for ns in map(began_ns, arms) if ns}
     )
     when = [" to ".join(dict.fromkeys([days[0], days[-1]]))] if days else []
-    return ", ".join([models or "no model named", f"{n:,} requests{runs}", *when])
+    return ", ".join([models or "no model named", f"{plural(n, 'request')}{runs}", *when])
 
 
 def each(sides: Sides) -> Iterator[tuple[str, Arm]]:

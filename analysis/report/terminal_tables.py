@@ -14,7 +14,7 @@ from tbench.analysis.proportions import OPEN_LOOP, footnote, ratio
 from tbench.analysis.report import words
 from tbench.analysis.summary import Caution
 from tbench.capture.console import Console
-from tbench.capture.terminal import escaped
+from tbench.capture.terminal import escaped, plural
 
 NARROW = frozenset(
     {
@@ -151,8 +151,8 @@ def thirds_text(found: Comparisons) -> str:
 def lengths_text(found: EqualLengths) -> str:
     """What the table at equal lengths is of, or why there is none."""
     if found.refusal:
-        return f"e2e at equal output lengths: {found.refusal}; tpot and e2e_per_token compare per token"
+        return f"E2E at equal output lengths: {found.refusal}; tpot and e2e_per_token compare per token"
     return (
-        f"e2e at equal output lengths (what length explains is taken out; {found.n:,} requests, "
+        f"E2E at equal output lengths (what length explains is taken out; {plural(found.n, 'request')}, "
         f"{found.overlap:.0%} as long in both arms)"
     )

@@ -79,9 +79,9 @@ def comparison_head(comparison: Comparisons, title: str) -> Html:
     first, second = comparison.baseline, comparison.candidate
     counts = comparison.requests
     requests = (
-        f"{counts[0]:,} paired requests"
+        plural(counts[0], "paired request")
         if comparison.paired
-        else f"{counts[0]:,} and {counts[1]:,} requests"
+        else f"{counts[0]:,} and {plural(counts[1], 'request')}"
     )
     models = [] if first.model != second.model else [sentences.models(first)]
     about = [f"{second.name} vs {first.name}", *models, *_days([first, second]), requests]
@@ -175,7 +175,7 @@ def judgement_head(judgement: GateResults, names: Names, title: str, sides: Side
     arms = judgement.candidates
     runs = [f"{names[arm.name]} {sentences.amount(judgement, arm)}" for arm in judgement.arms]
     days = _days([run for side in sides.values() for run in side])
-    about = [*runs, f"{judgement.n:,} shared requests", *days, *facts(judgement.warnings)]
+    about = [*runs, plural(judgement.n, "shared request"), *days, *facts(judgement.warnings)]
     if len(arms) == 1:
         text = sentences.why(judgement, arms[0], names)
         cards = html(None)

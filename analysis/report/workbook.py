@@ -33,6 +33,7 @@ from tbench.analysis.report.sheets import (
 from tbench.analysis.report.sides import Sides, shown_names
 from tbench.analysis.report.terminal_tables import lengths_text
 from tbench.analysis.summary import Caution, Summary
+from tbench.capture.terminal import plural
 
 USUAL = ("ttft", "e2e", "tpot", "itl", "output_tokens_per_s", "output_tokens", "lag")
 """Metrics whose quantiles a workbook has."""
@@ -98,7 +99,7 @@ def _gate(row: GateRow, arm: str) -> list[Shown]:
         *(Figure(one.low, change), Figure(one.high, change)),
         *(None if gate.scale == "level" else gate.margin, Figure(gate.limit, one.unit)),
         *(*one.runs, one.n_baseline, one.n_candidate),
-        *(row.reason, one.method),
+        *(sentences.reason(row) or None, one.method),
     ]
 
 
@@ -147,7 +148,10 @@ def run_book(arm: Arm, file: BinaryIO, *, command: str | None, most: int = ROWS)
     book = opened(file)
     verdict = f"INVALID: {arm.invalid_because}" if arm.invalid_because else f"one {arm.kind}"
     good, n = int((arm.ok & arm.measured).sum()), int(arm.measured.sum())
-    said = [f"{good:,} of {n:,} requests succeeded.", *([arm.buffered] if arm.buffered else [])]
+    said = [
+        f"{good:,} of {plural(n, 'request')} succeeded.",
+        *([arm.buffered] if arm.buffered else []),
+    ]
     _verdict(book, verdict, said, (), command)
     head = [
         "metric",
