@@ -12,11 +12,11 @@ import numpy.typing as npt
 
 from tbench.analysis.recorded import measure
 from tbench.analysis.summary import Floats
-from tbench.capture.container import open_container
+from tbench.capture.container_reader import open_container
 from tbench.capture.errors import InputError, InvalidRunError
 from tbench.capture.exchange import Outcome
 from tbench.capture.terminal import plural
-from tbench.capture.tracereader import read_trace
+from tbench.capture.trace_reader import read_trace
 from tbench.replay import measures
 from tbench.replay.columns import Column
 from tbench.replay.runfile import Run, read_run, recount

@@ -20,7 +20,7 @@ from tbench.analysis.replicates import Replicates, find_runs, load_replicates
 from tbench.analysis.summary import Caution
 from tbench.analysis.t_tests import CONFIDENCE
 from tbench.analysis.variance import Spread, Within, correlation, spread
-from tbench.capture.container import open_container
+from tbench.capture.container_reader import open_container
 from tbench.capture.errors import InputError
 from tbench.replay.measures import minimum_n
 

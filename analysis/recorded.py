@@ -21,7 +21,7 @@ from tbench.capture.providers import (
     recorded_outcome,
 )
 from tbench.capture.sessions import Sessions
-from tbench.capture.tracereader import Trace
+from tbench.capture.trace_reader import Trace
 from tbench.replay import columns
 from tbench.replay.columns import Column
 from tbench.replay.sample import Sample

@@ -22,7 +22,8 @@ from pathlib import Path
 from engine import Memory, serving
 
 from tbench.capture.exchange import Exchange, Request, Response
-from tbench.capture.tracefile import TraceHeader, TraceWriter
+from tbench.capture.records import TraceHeader
+from tbench.capture.trace_writer import TraceWriter
 
 HERE = Path(__file__).parent
 BODY = 256 * 1024

@@ -28,7 +28,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from tbench.capture.tracefile import read_trace
+from tbench.capture.trace_reader import read_trace
 
 STAMP = re.compile(rb'"t": ?"?(\d{19})')
 END = b"0\r\n\r\n"

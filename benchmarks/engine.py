@@ -34,7 +34,8 @@ import numpy as np
 import trustme
 
 from tbench.capture.exchange import Exchange, Request, Response
-from tbench.capture.tracefile import TraceHeader, TraceWriter
+from tbench.capture.records import TraceHeader
+from tbench.capture.trace_writer import TraceWriter
 from tbench.replay.runfile import Run, read_run
 
 HERE = Path(__file__).parent

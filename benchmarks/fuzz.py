@@ -32,7 +32,7 @@ import msgpack
 
 from tbench.__main__ import run as tbench
 from tbench.capture import Exchange, Outcome, Request, Response, TraceHeader, TraceWriter, frames
-from tbench.capture.container import open_container
+from tbench.capture.container_reader import open_container
 from tbench.capture.exchange import Chunk
 from tbench.capture.frames import BLOCK
 from tbench.replay.runfile import RunWriter

@@ -26,7 +26,8 @@ from pathlib import Path
 import numpy as np
 
 from tbench.capture.exchange import Exchange, Request, Response
-from tbench.capture.tracefile import TraceHeader, TraceWriter
+from tbench.capture.records import TraceHeader
+from tbench.capture.trace_writer import TraceWriter
 
 TTFT_MS, ITL_MS, TOKENS = 60, 10, 20
 

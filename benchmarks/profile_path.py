@@ -18,7 +18,7 @@ import orjson
 import trio
 from engine import write_trace
 
-from tbench.capture.tracereader import read_trace
+from tbench.capture.trace_reader import read_trace
 from tbench.replay import columns
 from tbench.replay.answers import to_sample
 from tbench.replay.cost import Bill

@@ -8,9 +8,16 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from tbench.capture.exchange import Chunk, Exchange, Outcome, Request, Response
-    from tbench.capture.tracefile import Clock, Gap, Trace, TraceHeader, TraceWriter, read_trace
+    from tbench.capture.records import Clock, Gap, TraceHeader
+    from tbench.capture.trace_reader import Trace, read_trace
+    from tbench.capture.trace_writer import TraceWriter
 
-_EXCHANGE = ("Chunk", "Exchange", "Outcome", "Request", "Response")
+_HOMES = {
+    "exchange": ("Chunk", "Exchange", "Outcome", "Request", "Response"),
+    "records": ("Clock", "Gap", "TraceHeader"),
+    "trace_reader": ("Trace", "read_trace"),
+    "trace_writer": ("TraceWriter",),
+}
 
 __all__ = [
     "Chunk",
@@ -28,8 +35,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    if name not in __all__:
-        raise AttributeError(f"module 'tbench.capture' has no attribute {name!r}")
-    home = "tbench.capture.exchange" if name in _EXCHANGE else "tbench.capture.tracefile"
-    value = globals()[name] = getattr(import_module(home), name)
-    return value
+    for home, names in _HOMES.items():
+        if name in names:
+            value = globals()[name] = getattr(import_module(f"{__name__}.{home}"), name)
+            return value
+    raise AttributeError(f"module 'tbench.capture' has no attribute {name!r}")

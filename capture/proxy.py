@@ -29,7 +29,7 @@ from tbench.capture.errors import InputError
 from tbench.capture.histogram import Histogram
 from tbench.capture.recorder import FLUSH_S, Counts, Recording, begin
 from tbench.capture.redact import mask_address, mask_lookalikes
-from tbench.capture.stopping import stop_signals
+from tbench.capture.terminal import stop_signals
 
 # What mitmproxy warns of, as single lines without credentials.
 

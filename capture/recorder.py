@@ -21,7 +21,7 @@ from tbench.capture.redact import Redactor, Secrets
 from tbench.capture.sanitize import Sanitizer
 from tbench.capture.selection import Selection
 from tbench.capture.tee import Budget, Tee
-from tbench.capture.tracefile import TraceWriter
+from tbench.capture.trace_writer import TraceWriter
 
 TICK_S = 0.05
 """The writer wakes so often to seal and sync what is due, also when nothing comes."""

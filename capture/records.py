@@ -14,6 +14,7 @@ from uuid import uuid4
 
 from tbench.capture.exchange import NOTHING, Chunk, Headers, Outcome, Request, Response
 from tbench.capture.frames import FARTHEST
+from tbench.capture.versions import version
 
 # Form: what fields a record must have, of which types, and how they are taken out of it.
 
@@ -143,13 +144,11 @@ CONTAINER_KEYS = frozenset({"format", "version", "kind", "marker", "crc32"})
 """Header keys that belong to the container, not to the trace."""
 
 
-def _version() -> str:
-    from importlib.metadata import PackageNotFoundError, version  # noqa: PLC0415 (slow to import)
-
+def _writer() -> str:
     try:
-        return version("tbench")
-    except PackageNotFoundError:
-        return "unknown"
+        return f"tbench {version('tbench')}"
+    except ModuleNotFoundError:  # run from sources that were never installed
+        return "tbench unknown"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,7 +163,7 @@ class TraceHeader:
 
     capture_id: str = field(default_factory=lambda: uuid4().hex)
     segment: int = 0
-    writer: str = field(default_factory=lambda: f"tbench {_version()}")
+    writer: str = field(default_factory=_writer)
     wall_ns: int
     mono_ns: int
     upstream: str | None = None

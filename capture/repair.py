@@ -9,14 +9,14 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tbench.capture.container import Container, ContainerWriter, Losses
+from tbench.capture.container_reader import Container, Losses
+from tbench.capture.container_writer import ContainerWriter
 from tbench.capture.errors import InputError
 from tbench.capture.frames import BLOCK, HEADER, INDEX, Row, Rows
-from tbench.capture.ordering import Segment
 from tbench.capture.records import TraceHeader, header_map
 from tbench.capture.terminal import plural
 from tbench.capture.trace_index import TraceIndex
-from tbench.capture.tracereader import read_trace
+from tbench.capture.trace_reader import Segment, read_trace
 
 OURS = {HEADER, BLOCK, INDEX}
 NOT_COPIED = {"format", "marker"}

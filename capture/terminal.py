@@ -1,4 +1,4 @@
-"""Terminal: nothing that came from a file or a server may steer the terminal that shows it.
+"""Terminal: nothing that came from a file or a server may steer it, and a closed one ends nothing badly.
 
 `guarded` puts a Guard around stdout and stderr, so that no `print` can forget it. Whoever draws with rich
 does it on a `capture.console.Console`, which escapes its words before it styles them.
@@ -7,6 +7,7 @@ does it on a `capture.console.Console`, which escapes its words before it styles
 import io
 import os
 import re
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -154,3 +155,23 @@ def guarded() -> Iterator[None]:
         yield
     finally:
         sys.stdout, sys.stderr = before
+
+
+# Stopping: the signals that end a long run in good order, and output to a terminal that has gone.
+
+
+def stop_signals() -> tuple[signal.Signals, ...]:
+    """The signals that ask for an end: Ctrl-C, SIGTERM and, but under nohup, that of a closed terminal."""
+    ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    return (signal.SIGINT, signal.SIGTERM, *(() if ignored else (signal.SIGHUP,)))
+
+
+@contextmanager
+def heard(stream: TextIO) -> Iterator[None]:
+    """Go on when the reader of `stream` has gone, as with a closed terminal: send the rest to /dev/null."""
+    try:
+        yield
+    except OSError:
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, stream.fileno())
+        os.close(null)

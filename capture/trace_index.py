@@ -8,7 +8,7 @@ import struct
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from tbench.capture.container import Contents, Place
+from tbench.capture.container_writer import Contents, Place
 from tbench.capture.frames import LATEST
 
 _LINK = struct.Struct("<IIII")

@@ -16,7 +16,7 @@ from tbench.capture.providers import (
     request_info,
 )
 from tbench.capture.sessions import Sessions
-from tbench.capture.tracereader import Trace
+from tbench.capture.trace_reader import Trace
 
 # Dispersion: how bursty arrivals are. Poisson traffic has 1 in every window, bursts have more.
 

@@ -1,6 +1,7 @@
-"""Versions: which release of a package is installed, told by the name of its folder of metadata.
+"""Versions: which release of a package is installed, by the name of its folder of metadata.
 
-importlib.metadata loads readers of mail and of archives for that; it is asked where the folder does not say.
+importlib.metadata loads parsers of mail and archives, 35 ms of every start; it is used only where the folder
+does not tell.
 """
 
 import os

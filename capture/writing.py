@@ -1,7 +1,7 @@
 """Writing a file whole: pages, workbooks, pictures, results, ledgers. Not traces and runs.
 
 The one place that decides who may read such a file, what becomes of an older one, and what a full disk
-says. Traces and runs grow while they are written: capture.container.
+says. Traces and runs grow while they are written: capture.container_writer.
 """
 
 import contextlib

@@ -11,7 +11,7 @@ from typing import Any, Final
 from tbench.capture.errors import InputError, TbenchError
 from tbench.capture.exchange import Headers, Request
 from tbench.capture.providers import GENERATIVE
-from tbench.capture.tracereader import Trace, read_trace
+from tbench.capture.trace_reader import Trace, read_trace
 from tbench.capture.writing import check_folder
 from tbench.replay.options import ReplayOptions
 from tbench.replay.pacing import Pacing

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 import trio
 
-from tbench.capture.stopping import heard
+from tbench.capture.terminal import heard
 from tbench.replay.run_recorder import Tally
 from tbench.replay.runner import Live, Watch
 from tbench.replay.sample import Fate

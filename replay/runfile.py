@@ -1,4 +1,4 @@
-"""The run file: a container (capture.container) whose records are column blocks of samples.
+"""The run file: a container (capture.container_writer) whose records are column blocks of samples.
 
 What it holds is in docs/trace-format.md, "Run files". It never holds a key.
 """
@@ -12,7 +12,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from tbench.capture.container import Container, ContainerWriter, open_container
+from tbench.capture.container_reader import Container, open_container
+from tbench.capture.container_writer import ContainerWriter
 from tbench.capture.errors import InputError, InvalidRunError
 from tbench.capture.exchange import Outcome
 from tbench.capture.frames import Rows

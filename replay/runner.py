@@ -20,7 +20,7 @@ from zlib import crc32
 import trio
 
 from tbench.capture.errors import InputError
-from tbench.capture.stopping import stop_signals
+from tbench.capture.terminal import stop_signals
 from tbench.replay.background import AHEAD, BEHIND, PLAIN, on_thread
 from tbench.replay.cost import cost, price_of
 from tbench.replay.estimate import Survey, expected_usage, first_look

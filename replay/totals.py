@@ -61,7 +61,7 @@ LOST: Final = {
     "bad_records": "unreadable record",
     "missing_segments": "missing segment",
 }
-"""What of a trace cannot be sent any more, by the name it has in capture.container.Losses."""
+"""What of a trace cannot be sent any more, by the name it has in capture.container_reader.Losses."""
 
 
 def identity(run: Run) -> Identity:

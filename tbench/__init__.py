@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from tbench.analysis.gate_results import GateResults
     from tbench.capture.errors import InputError, InvalidRunError, TbenchError, UnreachableError
     from tbench.capture.exchange import Chunk, Exchange, Outcome, Request, Response
-    from tbench.capture.tracefile import Trace, TraceHeader, TraceWriter, read_trace
+    from tbench.capture.records import TraceHeader
+    from tbench.capture.trace_reader import Trace, read_trace
+    from tbench.capture.trace_writer import TraceWriter
     from tbench.replay.api import replay
     from tbench.replay.runfile import Run, read_run
     from tbench.replay.sample import Fate, Sample
@@ -27,7 +29,9 @@ _HOMES = {
     "tbench.analysis.gate_results": ("GateResults",),
     "tbench.capture.errors": ("InputError", "InvalidRunError", "TbenchError", "UnreachableError"),
     "tbench.capture.exchange": ("Chunk", "Exchange", "Outcome", "Request", "Response"),
-    "tbench.capture.tracefile": ("Trace", "TraceHeader", "TraceWriter", "read_trace"),
+    "tbench.capture.records": ("TraceHeader",),
+    "tbench.capture.trace_reader": ("Trace", "read_trace"),
+    "tbench.capture.trace_writer": ("TraceWriter",),
     "tbench.replay.runfile": ("Run", "read_run"),
     "tbench.replay.sample": ("Fate", "Sample"),
     "tbench.replay.transport": ("EngineTransport",),

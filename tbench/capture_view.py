@@ -13,9 +13,8 @@ from rich.text import Text
 from tbench.capture.console import Console, Live
 from tbench.capture.proxy import Listening, Status
 from tbench.capture.recorder import Recording
-from tbench.capture.stopping import heard
-from tbench.capture.terminal import plural
-from tbench.capture.tracereader import PART, segment_path
+from tbench.capture.terminal import heard, plural
+from tbench.capture.trace_reader import PART, segment_path
 
 PLAIN_EVERY_S = 10.0
 MEGA = 1e6

@@ -24,7 +24,8 @@ from tbench.capture.sanitize import Sanitizer
 from tbench.capture.selection import Selection
 from tbench.capture.tee import Budget
 from tbench.capture.trace_info import trace_info
-from tbench.capture.tracefile import TraceWriter, read_trace
+from tbench.capture.trace_reader import read_trace
+from tbench.capture.trace_writer import TraceWriter
 from tbench.replay.plan import Plan
 
 KEY = "sk-addon-0123456789"

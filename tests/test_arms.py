@@ -13,7 +13,8 @@ from tbench.analysis.arms import load_arm
 from tbench.analysis.metrics import METRICS, values
 from tbench.capture.errors import InputError
 from tbench.capture.exchange import Chunk, Exchange, Outcome, Request, Response
-from tbench.capture.tracefile import TraceHeader, TraceWriter
+from tbench.capture.records import TraceHeader
+from tbench.capture.trace_writer import TraceWriter
 from tbench.replay.runfile import RunWriter
 from tbench.replay.sample import Sample
 

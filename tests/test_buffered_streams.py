@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from tbench.capture.exchange import Exchange, Request
-from tbench.capture.tracefile import TraceHeader, TraceWriter
+from tbench.capture.records import TraceHeader
+from tbench.capture.trace_writer import TraceWriter
 from tbench.replay.measures import buffered
 from tbench.replay.runfile import read_run
 from tests.answering import EVENTS, Answering, Given, Received, answering, stream

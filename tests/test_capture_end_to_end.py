@@ -29,7 +29,7 @@ import trustme
 import zstandard
 
 from tbench.capture.exchange import Exchange, Outcome
-from tbench.capture.tracefile import read_trace
+from tbench.capture.trace_reader import read_trace
 
 KEY = "sk-end2end-0123456789abcdef"
 AUTH = {"authorization": f"Bearer {KEY}"}

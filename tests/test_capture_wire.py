@@ -20,7 +20,7 @@ import pytest
 
 from tbench.capture.exchange import Outcome
 from tbench.capture.trace_info import trace_info
-from tbench.capture.tracefile import read_trace
+from tbench.capture.trace_reader import read_trace
 from tbench.replay.plan import Plan
 from tests.test_capture_end_to_end import WAIT, Capturing
 

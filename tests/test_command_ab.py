@@ -14,7 +14,8 @@ import pytest
 
 import tbench as tbench_api
 from tbench.capture.exchange import Exchange, Request, Response
-from tbench.capture.tracefile import TraceHeader, TraceWriter
+from tbench.capture.records import TraceHeader
+from tbench.capture.trace_writer import TraceWriter
 from tbench.replay.runfile import read_run
 from tests.conftest import Done, Server, interruptible
 

@@ -12,7 +12,8 @@ from tbench.__main__ import run as tbench
 from tbench.analysis.planning import load_pilot, parse_asked, parse_share
 from tbench.capture.errors import InputError
 from tbench.capture.exchange import Exchange, Outcome, Request, Response
-from tbench.capture.tracefile import TraceHeader, TraceWriter
+from tbench.capture.records import TraceHeader
+from tbench.capture.trace_writer import TraceWriter
 from tbench.replay.runfile import RunWriter
 from tbench.replay.sample import Sample
 

@@ -9,7 +9,8 @@ import pytest
 
 from tbench.__main__ import run
 from tbench.capture.exchange import Exchange, Request, Response
-from tbench.capture.tracefile import TraceHeader, TraceWriter
+from tbench.capture.records import TraceHeader
+from tbench.capture.trace_writer import TraceWriter
 from tbench.replay.closing import priced
 
 BODY = json.dumps(

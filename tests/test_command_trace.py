@@ -20,7 +20,7 @@ from tbench.capture import (
     TraceHeader,
     TraceWriter,
 )
-from tbench.capture.container import ContainerWriter
+from tbench.capture.container_writer import ContainerWriter
 
 WALL = 1_767_225_600_000_000_000  # 2026-01-01T00:00:00Z
 KEYS = {

@@ -19,7 +19,8 @@ import pytest
 import trio
 
 from tbench.capture.exchange import Exchange, Outcome, Request
-from tbench.capture.tracefile import TraceHeader, TraceWriter
+from tbench.capture.records import TraceHeader
+from tbench.capture.trace_writer import TraceWriter
 from tbench.replay.engine.connection import Connection
 from tbench.replay.engine.reader import Reader
 from tbench.replay.engine.sender import Pool

@@ -15,7 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tbench.capture import frames
-from tbench.capture.container import Container, ContainerWriter, open_container
+from tbench.capture.container_reader import Container, open_container
+from tbench.capture.container_writer import ContainerWriter
 from tbench.capture.errors import InputError
 
 HEADER = {"kind": "trace", "purpose": "test", "newer": {"a": [1, None]}}

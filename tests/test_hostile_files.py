@@ -22,12 +22,12 @@ from tbench.capture import (
     TraceWriter,
     read_trace,
 )
-from tbench.capture.container import ContainerWriter, open_container
+from tbench.capture.container_reader import MOST_BAD, open_container
+from tbench.capture.container_writer import ContainerWriter
 from tbench.capture.errors import InputError
 from tbench.capture.frames import FARTHEST, MAX_RECORDS
 from tbench.capture.jsontext import loads, read_json
 from tbench.capture.records import header_map, request_record, response_record
-from tbench.capture.scan import MOST_BAD
 from tbench.replay.pacing import Occupancy, diffused
 from tests.benchmark_folder import BenchmarkFolder
 

@@ -211,7 +211,8 @@ def test_a_worker_starts_with_little() -> None:
         [sys.executable, "-c", probe], capture_output=True, text=True, check=True, cwd=ROOT
     )
     needless = HEAVY - {"trio"} | {
-        "tbench.capture.tracefile",
+        "tbench.capture.trace_reader",
+        "tbench.capture.trace_writer",
         "tbench.capture.providers",
         "orjson",
         "zstandard",

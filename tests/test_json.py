@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from tbench.capture.exchange import Exchange, Outcome, Request, Response
-from tbench.capture.tracefile import TraceHeader, TraceWriter
+from tbench.capture.records import TraceHeader
+from tbench.capture.trace_writer import TraceWriter
 from tbench.replay.runfile import RunWriter
 from tbench.replay.sample import Sample
 

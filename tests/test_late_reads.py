@@ -18,7 +18,8 @@ import numpy as np
 import pytest
 
 from tbench.capture.exchange import Exchange, Request
-from tbench.capture.tracefile import TraceHeader, TraceWriter
+from tbench.capture.records import TraceHeader
+from tbench.capture.trace_writer import TraceWriter
 from tbench.replay.runfile import read_run
 
 TOKENS = 5

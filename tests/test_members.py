@@ -17,7 +17,8 @@ from tbench.capture.records import TraceHeader
 from tbench.capture.redact import Redactor, Secrets, without_credentials
 from tbench.capture.sanitize import Sanitizer
 from tbench.capture.tee import Budget, Tee
-from tbench.capture.tracefile import TraceWriter, read_trace
+from tbench.capture.trace_reader import read_trace
+from tbench.capture.trace_writer import TraceWriter
 from tests.test_capture_end_to_end import frames
 
 Place = Callable[[str], dict[str, Any]]

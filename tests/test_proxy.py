@@ -1,13 +1,18 @@
 """The embedded proxy in this process: what it tells its watcher, and what it leaves behind."""
 
+import asyncio
 import gc
+import logging
+import socket
 import sys
 from pathlib import Path
 
 import msgpack
+import pytest
 import zstandard
 
-from tbench.capture.proxy import Listening, Setup, Status, run
+from tbench.capture.errors import InputError
+from tbench.capture.proxy import Listening, Setup, Status, check_port, notices, parse_upstream, run
 from tbench.capture.recorder import Recording
 from tbench.capture.selection import Selection
 
@@ -86,3 +91,105 @@ def test_the_interpreter_is_left_as_it_was(tmp_path: Path) -> None:
 
     assert sys.getswitchinterval() == before
     assert gc.get_freeze_count() == 0
+
+
+log = logging.getLogger("mitmproxy.test")
+
+
+def heard(*records: tuple[int, str, BaseException | None]) -> list[str]:
+    said: list[str] = []
+    with notices(said.append):
+        for level, text, error in records:
+            log.log(level, text, exc_info=error)
+    return said
+
+
+def test_warnings_become_one_line_without_traceback() -> None:
+    """A crash names its kind; the details are for --debug of mitmproxy itself."""
+    assert heard((logging.ERROR, "mitmproxy has\n crashed!", NotImplementedError("x"))) == [
+        "mitmproxy has crashed! (NotImplementedError)"
+    ]
+
+
+def test_keys_in_urls_are_masked() -> None:
+    """A warning may quote a request."""
+    (line,) = heard((logging.WARNING, "cannot GET http://x/v1?api_key=sk-abcdefghijklm", None))
+
+    assert "sk-abc" not in line
+
+
+def test_a_warning_that_repeats_is_said_once() -> None:
+    """A hundred failing handshakes must not scroll everything else away."""
+    assert heard(*[(logging.WARNING, "handshake failed", None)] * 5) == ["handshake failed"]
+
+
+def test_cancelled_tasks_and_mere_information_are_not_news() -> None:
+    """They are how connections end."""
+    assert (
+        heard((logging.ERROR, "task", asyncio.CancelledError()), (logging.INFO, "hello", None))
+        == []
+    )
+
+
+def test_the_root_logger_is_as_before_afterwards() -> None:
+    """A test or a program that embeds the capture keeps its logging."""
+    root = logging.getLogger()
+    before = (root.level, list(root.handlers))
+    heard()
+
+    assert (root.level, root.handlers) == before
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("https://api.together.xyz", "https://api.together.xyz"),
+        ("https://api.together.xyz/", "https://api.together.xyz"),
+        ("https://api.together.xyz/v1", "https://api.together.xyz"),
+        ("http://127.0.0.1:8000/v1/", "http://127.0.0.1:8000"),
+        ("http://[::1]:8000", "http://[::1]:8000"),
+    ],
+)
+def test_an_upstream_is_scheme_host_and_port(text: str, expected: str) -> None:
+    """The /v1 that people paste belongs to the application."""
+    assert parse_upstream(text) == expected
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "api.together.xyz",
+        "ftp://x",
+        "https://",
+        "https://x/other/path",
+        "http://x:notaport",
+        "http://x:99999",
+        "https://x?key=sk-abcdefghijkl",
+        "https://joe:hunter2hunter2@x",
+    ],
+)
+def test_anything_else_is_refused_without_quoting_a_credential(text: str) -> None:
+    """One line, and no secret in it."""
+    with pytest.raises(InputError) as caught:
+        parse_upstream(text)
+
+    assert "--upstream" in str(caught.value)
+    assert "hunter2" not in str(caught.value)
+    assert "sk-abc" not in str(caught.value)
+
+
+def test_a_port_in_use_is_refused() -> None:
+    """The line says which and what to do."""
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", 0))
+        holder.listen()
+        port = holder.getsockname()[1]
+
+        with pytest.raises(InputError, match=rf"127\.0\.0\.1:{port}.*choose another --port"):
+            check_port("127.0.0.1", port)
+
+
+def test_an_address_that_is_not_ours_is_refused() -> None:
+    """192.0.2.0/24 is for documentation and on no machine."""
+    with pytest.raises(InputError, match=r"cannot listen on 192\.0\.2\.1:0"):
+        check_port("192.0.2.1", 0)

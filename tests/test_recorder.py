@@ -7,13 +7,16 @@ from pathlib import Path
 
 import pytest
 
+from tbench.capture.errors import InputError
 from tbench.capture.exchange import Request, Response
-from tbench.capture.recorder import REQUEST_OVERHEAD, Recorder
+from tbench.capture.recorder import REQUEST_OVERHEAD, Recorder, Recording, begin
 from tbench.capture.records import Clock, Gap, TraceHeader
 from tbench.capture.redact import Redactor, Secrets
 from tbench.capture.sanitize import Sanitizer
+from tbench.capture.selection import Selection
 from tbench.capture.tee import Budget, Tee
-from tbench.capture.tracefile import TraceWriter, read_trace
+from tbench.capture.trace_reader import read_trace
+from tbench.capture.trace_writer import TraceWriter
 
 
 class Shelf:
@@ -276,3 +279,37 @@ def test_the_last_flush_is_bounded_and_the_rest_is_counted() -> None:
     assert shelf.closed
     assert len(shelf.requests) == 1
     assert (one.counts.lost_requests, one.counts.lost_responses) == (19, 20)
+
+
+def test_the_header_holds_upstream_filters_and_sampling(tmp_path: Path) -> None:
+    """Whoever reads the trace knows what is missing from it."""
+    path = tmp_path / "t.msgpack"
+    selection = Selection(hosts=("a",), paths=("/v1/*",), sample=0.25)
+    recording = Recording(output=path, selection=selection, upstream="https://u", mode="reverse")
+
+    begin(recording, lambda _why: None).recorder.close()
+
+    header = read_trace(path).header
+    assert header.upstream == "https://u"
+    assert header.filters == {"hosts": ["a"], "paths": ["/v1/*"]}
+    assert header.sampling == 0.25
+    assert header.extra["mode"] == "reverse"
+
+
+def test_the_clock_starts_with_the_recording(tmp_path: Path) -> None:
+    """Times are nanoseconds since its origin."""
+    recording = Recording(output=tmp_path / "t.msgpack", selection=Selection())
+    parts = begin(recording, lambda _why: None)
+    first, second = parts.now(), parts.now()
+    parts.recorder.close()
+
+    assert 0 <= first <= second < 60_000_000_000
+
+
+def test_an_unwritable_place_is_named(tmp_path: Path) -> None:
+    """Before anything listens."""
+    (tmp_path / "file").touch()
+    recording = Recording(output=tmp_path / "file" / "t.msgpack", selection=Selection())
+
+    with pytest.raises(InputError, match=r"file.t\.msgpack"):
+        begin(recording, lambda _why: None)

@@ -15,7 +15,8 @@ from tbench.capture import (
     read_trace,
 )
 from tbench.capture import frames as wire
-from tbench.capture.container import ContainerWriter, Place, open_container
+from tbench.capture.container_reader import open_container
+from tbench.capture.container_writer import ContainerWriter, Place
 from tbench.capture.errors import InputError
 from tbench.capture.repair import check, repair
 

@@ -12,9 +12,10 @@ import pytest
 import zstandard
 
 from tbench.capture.exchange import Exchange, Request, Response
+from tbench.capture.records import TraceHeader
 from tbench.capture.redact import without_credentials
 from tbench.capture.sessions import Sessions
-from tbench.capture.tracefile import TraceHeader, TraceWriter
+from tbench.capture.trace_writer import TraceWriter
 from tbench.replay.job import resolve
 from tbench.replay.options import ReplayOptions
 from tbench.replay.runfile import read_run

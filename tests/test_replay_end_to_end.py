@@ -17,9 +17,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tbench.capture.container import open_container
+from tbench.capture.container_reader import open_container
 from tbench.capture.exchange import Exchange, Outcome, Request, Response
-from tbench.capture.tracefile import TraceHeader, TraceWriter
+from tbench.capture.records import TraceHeader
+from tbench.capture.trace_writer import TraceWriter
 from tbench.replay.api import replay
 from tbench.replay.runfile import Run, read_run
 from tbench.replay.totals import identity, numbers

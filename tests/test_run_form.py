@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tbench.__main__ import run as tbench
-from tbench.capture.container import open_container
+from tbench.capture.container_reader import open_container
 from tbench.replay.runfile import RunWriter
 from tbench.replay.runform import IDENTITY
 from tbench.replay.sample import Sample

@@ -15,7 +15,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tbench.capture import read_trace
-from tbench.capture.container import ContainerWriter, open_container
+from tbench.capture.container_reader import open_container
+from tbench.capture.container_writer import ContainerWriter
 from tbench.capture.errors import InputError, InvalidRunError
 from tbench.capture.exchange import Outcome
 from tbench.capture.trace_info import pieces

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tbench.capture.container import open_container
+from tbench.capture.container_reader import open_container
 from tbench.capture.errors import InputError
 from tbench.replay import columns as blocks
 from tbench.replay.columns import MOST

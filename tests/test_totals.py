@@ -13,7 +13,7 @@ from tbench.analysis.arms import arm_of_run
 from tbench.analysis.compare import CompareOptions, compare
 from tbench.analysis.report.machine import comparison_json, report_json
 from tbench.capture import frames
-from tbench.capture.container import open_container
+from tbench.capture.container_reader import open_container
 from tbench.capture.errors import InvalidRunError
 from tbench.capture.exchange import Outcome
 from tbench.replay import measures

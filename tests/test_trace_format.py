@@ -163,7 +163,7 @@ def test_the_writers_tables_and_the_page_agree() -> None:
     """Every field that capture.records knows has its row, also those absent from the example."""
     from dataclasses import fields
 
-    from tbench.capture.container import Losses
+    from tbench.capture.container_reader import Losses
     from tbench.capture.exchange import Outcome
     from tbench.capture.records import CHUNKS, CLOCK, GAP, HEADER, REQUEST, RESPONSE
 

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from tbench.capture.exchange import Exchange, Request, Response
+from tbench.capture.records import TraceHeader
 from tbench.capture.redact import Secrets
-from tbench.capture.tracefile import TraceHeader, TraceWriter
+from tbench.capture.trace_writer import TraceWriter
 from tbench.replay import columns as blocks
 from tbench.replay.runfile import RunWriter, read_run
 from tbench.replay.runform import IDENTITY

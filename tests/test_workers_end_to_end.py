@@ -16,8 +16,9 @@ import numpy as np
 import pytest
 
 from tbench.capture.exchange import Exchange, Request, Response
-from tbench.capture.tracefile import TraceHeader, TraceWriter
-from tbench.capture.tracereader import read_trace
+from tbench.capture.records import TraceHeader
+from tbench.capture.trace_reader import read_trace
+from tbench.capture.trace_writer import TraceWriter
 from tbench.replay.job import resolve
 from tbench.replay.options import ReplayOptions
 from tbench.replay.plan import Plan

@@ -1,6 +1,6 @@
 """Dataset: rows of prompts and images from whatever a user names. What cannot be used is counted by reason.
 
-How each kind of file is read is in capture.synthesis.files; the Hugging Face library in huggingface.py.
+How each kind of file, and the Hugging Face library, is read: capture.synthesis.dataset_files.
 """
 
 import re
@@ -14,7 +14,8 @@ from typing import Any, Final, NamedTuple
 
 from tbench.capture.errors import InputError
 from tbench.capture.exchange import NOTHING
-from tbench.capture.synthesis import files, huggingface
+from tbench.capture.jsontext import loads, read_json
+from tbench.capture.synthesis import dataset_files
 from tbench.capture.synthesis.images import readable
 
 PROMPT_NAMES: Final = ("prompt", "text", "question", "instruction")
@@ -93,13 +94,17 @@ def load_dataset(
     Raises InputError, also where not one row can be used.
     """
     path, columns = Path(name).expanduser(), columns or Columns()
-    if huggingface.is_ours(path):
+    if dataset_files.is_hub_dataset(path):
         return from_hub(str(path), columns, {}, large_images=large_images)
     if path.is_dir() and not columns.pictures:
         raise InputError(
             f"{path}: a folder of images, which go with image-text-to-text; give a file of prompts"
         )
-    items = files.pictures(path) if path.is_dir() else files.read(path, file_format)
+    items = (
+        dataset_files.read_folder(path)
+        if path.is_dir()
+        else dataset_files.read_file(path, file_format)
+    )
     return _dataset(str(name), items, columns, folder=path.parent, large_images=large_images)
 
 
@@ -107,12 +112,17 @@ def from_hub(
     name: str, columns: Columns, kwargs: Mapping[str, Any], *, large_images: bool = False
 ) -> Dataset:
     """A dataset that the Hugging Face library loads; `kwargs` (split, name, revision, ...) go to it."""
-    items = huggingface.items(name, kwargs, pictures=columns.pictures)
+    items = dataset_files.read_hub(name, kwargs, pictures=columns.pictures)
     return _dataset(name, items, columns, folder=Path(), large_images=large_images)
 
 
 def _dataset(
-    name: str, items: Iterable[files.Item], columns: Columns, *, folder: Path, large_images: bool
+    name: str,
+    items: Iterable[dataset_files.Item],
+    columns: Columns,
+    *,
+    folder: Path,
+    large_images: bool,
 ) -> Dataset:
     left_out: Counter[str] = Counter()
     rows: list[Row] = []
@@ -165,15 +175,15 @@ def _usual(names: Sequence[str], columns: list[str]) -> str | None:
     return next((name for name in names if name in columns), None)
 
 
-def _row(item: files.Item, columns: Columns, folder: Path) -> tuple[Row, str | None]:
+def _row(item: dataset_files.Item, columns: Columns, folder: Path) -> tuple[Row, str | None]:
     """A row, or why it cannot be used."""
-    if isinstance(item, files.Bad):
+    if isinstance(item, dataset_files.Bad):
         return Row(), item.reason
     if isinstance(item, str):
         reason = "without an image" if columns.pictures else None
         return Row(item), reason if item.strip() else "blank"
     prompt = _prompt(item, columns)
-    if isinstance(prompt, files.Bad):
+    if isinstance(prompt, dataset_files.Bad):
         return Row(), prompt.reason
     if columns.pictures:
         image = _image(item.get(columns.image or ""), folder)
@@ -181,11 +191,11 @@ def _row(item: files.Item, columns: Columns, folder: Path) -> tuple[Row, str | N
     return Row(prompt), "without a prompt" if prompt is None else None
 
 
-def _prompt(item: Mapping[str, Any], columns: Columns) -> str | files.Bad | None:
+def _prompt(item: Mapping[str, Any], columns: Columns) -> str | dataset_files.Bad | None:
     prompt = item.get(columns.prompt or "")
     if prompt is None or (isinstance(prompt, str) and not prompt.strip()):
         return None
-    return prompt if isinstance(prompt, str) else files.Bad("with a prompt that is no text")
+    return prompt if isinstance(prompt, str) else dataset_files.Bad("with a prompt that is no text")
 
 
 def _image(value: object, folder: Path) -> object:
@@ -197,3 +207,101 @@ def _image(value: object, folder: Path) -> object:
     if isinstance(value, str) and value and not value.startswith(("http://", "https://", "data:")):
         return folder / value
     return value or None
+
+
+# Dataset-config: genai-bench's JSON, which says where rows come from and which columns hold what.
+
+KNOWN: Final = frozenset({"source", "prompt_column", "image_column", "unsafe_allow_large_images"})
+KNOWN_OF_SOURCE: Final = frozenset({"type", "path", "file_format", "huggingface_kwargs"})
+REFUSED: Final[Mapping[str, str]] = {
+    "loader_class": "tbench runs no code that a file names",
+    "loader_kwargs": "tbench runs no code that a file names",
+    "prompt_lambda": "tbench runs no code that a file holds; write the prompts into a column of the data and "
+    "name it as prompt_column",
+}
+
+
+def is_dataset_config(path: Path) -> bool:
+    """Whether a file is a dataset-config, and not a dataset: a JSON object with a `source`."""
+    if path.suffix.lower() != ".json" or not path.is_file():
+        return False
+    with path.open("rb") as file:
+        if not file.read(4096).removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"{"):
+            return False
+    try:
+        value = loads(path.read_bytes())
+    except ValueError:  # several objects, one a line
+        return False
+    return isinstance(value, dict) and "source" in value
+
+
+def load_dataset_config(path: Path, columns: Columns | None = None) -> Dataset:
+    """The dataset that a config describes; columns given beside it win. Raises InputError."""
+    columns = columns or Columns()
+    config = _read(path)
+    source = _object(path, config, "source")
+    _check(path, config, KNOWN, "")
+    _check(path, source, KNOWN_OF_SOURCE, "source.")
+    where = _text(path, source, "path")
+    if where is None:
+        raise InputError(f"{path}: source.path is missing: what is to be loaded?")
+    prompt = _text(path, config, "prompt_column")
+    image = _text(path, config, "image_column") if columns.pictures else None
+    known = replace(
+        columns,
+        prompt=columns.prompt or prompt,
+        image=columns.image or image,
+    )
+    large = config.get("unsafe_allow_large_images") is True
+    if source.get("type") == "huggingface":
+        kwargs = _object(path, source, "huggingface_kwargs")
+        return from_hub(where, known, kwargs, large_images=large)
+    if source.get("type") != "file":
+        raise InputError(f"{path}: source.type {source.get('type')}: {_other_type(source)}")
+    kind = _text(path, source, "file_format")
+    return load_dataset(_beside(path, where), known, file_format=kind, large_images=large)
+
+
+def _other_type(source: Mapping[str, Any]) -> str:
+    if source.get("type") == "custom":
+        return (
+            "tbench runs no code that a file names; write the rows into a CSV, JSON or Parquet "
+            "file and name it as source.path of type file"
+        )
+    return "must be file or huggingface"
+
+
+def _read(path: Path) -> dict[str, Any]:
+    config = read_json(path, "mend it")
+    if not isinstance(config, dict) or "source" not in config:
+        raise InputError(f"{path}: not a dataset-config: it has no source")
+    return config
+
+
+def _check(path: Path, members: Mapping[str, Any], known: frozenset[str], place: str) -> None:
+    """Refuse what would otherwise be ignored; null says nothing."""
+    for name, value in members.items():
+        if name not in known and value not in (None, {}):
+            why = REFUSED.get(name, f"not known; known are {', '.join(sorted(known))}")
+            raise InputError(f"{path}: {place}{name}: {why}")
+
+
+def _text(path: Path, config: Mapping[str, Any], name: str) -> str | None:
+    value = config.get(name)
+    if value is not None and not isinstance(value, str):
+        raise InputError(f"{path}: {name} must be a string")
+    return value
+
+
+def _object(path: Path, config: Mapping[str, Any], name: str) -> dict[str, Any]:
+    value = config.get(name) or {}
+    if not isinstance(value, dict):
+        raise InputError(f"{path}: {name} must be an object")
+    return value
+
+
+def _beside(path: Path, where: str) -> Path:
+    """A path as it is, else from the config's own folder."""
+    path_given = Path(where).expanduser()
+    beside = path.parent / path_given
+    return beside if not path_given.exists() and beside.exists() else path_given

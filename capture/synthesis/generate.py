@@ -18,11 +18,12 @@ import orjson
 from tbench.capture.errors import InputError
 from tbench.capture.exchange import Exchange, Request
 from tbench.capture.frames import MARKER_BYTES, MAX_PAYLOAD
+from tbench.capture.records import TraceHeader
 from tbench.capture.synthesis.content import RequestContent, materials
 from tbench.capture.synthesis.scenario import Task
 from tbench.capture.synthesis.workload import Workload
-from tbench.capture.tracefile import TraceHeader, TraceWriter
-from tbench.capture.tracereader import Trace, read_trace
+from tbench.capture.trace_reader import Trace, read_trace
+from tbench.capture.trace_writer import TraceWriter
 
 # Bodies: the JSON that each task sends, as genai-bench's Together backend sends it (docs/synthesis.md).
 

@@ -10,8 +10,13 @@ import orjson
 from tbench.capture.errors import InputError
 from tbench.capture.exchange import NOTHING
 from tbench.capture.redact import hides
-from tbench.capture.synthesis.dataset import Columns, Dataset, load_dataset
-from tbench.capture.synthesis.dataset_config import is_recipe, load_recipe
+from tbench.capture.synthesis.dataset import (
+    Columns,
+    Dataset,
+    is_dataset_config,
+    load_dataset,
+    load_dataset_config,
+)
 from tbench.capture.synthesis.options import SynthOptions
 from tbench.capture.synthesis.scenario import Scenario, Task, check_task, parse
 from tbench.capture.synthesis.tokens import Tokens, calibrated, estimated, load_tokens
@@ -157,13 +162,13 @@ def _dataset(options: SynthOptions) -> Dataset | None:
     if options.dataset_config is not None and options.dataset_path is not None:
         raise InputError("--dataset-path and --dataset-config both name a dataset; give one")
     if options.dataset_config is not None:
-        return load_recipe(Path(options.dataset_config), columns)
+        return load_dataset_config(Path(options.dataset_config), columns)
     if options.dataset_path is None:
         if column:
             raise InputError(f"a dataset column ({column}) needs --dataset-path")
         return None
-    if is_recipe(path := Path(options.dataset_path).expanduser()):
-        return load_recipe(path, columns)
+    if is_dataset_config(path := Path(options.dataset_path).expanduser()):
+        return load_dataset_config(path, columns)
     return load_dataset(options.dataset_path, columns)
 
 

@@ -19,7 +19,7 @@ from typing import IO, Any, Final, NoReturn, Protocol
 import trio
 
 from tbench.capture.errors import InputError, InvalidRunError
-from tbench.capture.stopping import stop_signals
+from tbench.capture.terminal import stop_signals
 from tbench.replay.workers.counters import SharedCounters, WorkerCounters
 from tbench.replay.workers.messages import WorkerStats, WorkerTask
 from tbench.replay.workers.spool import SpoolReader

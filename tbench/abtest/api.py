@@ -25,9 +25,9 @@ from tbench.analysis.replicates import Replicates
 from tbench.analysis.report.judgement import judgement_json
 from tbench.analysis.report.planning import spread_json
 from tbench.analysis.variance import Spread, spread
-from tbench.capture.container import open_container
+from tbench.capture.container_reader import open_container
 from tbench.capture.errors import InputError, InvalidRunError, TbenchError
-from tbench.capture.tracereader import read_trace
+from tbench.capture.trace_reader import read_trace
 from tbench.replay.job import resolve
 from tbench.replay.runner import Watch
 from tbench.replay.totals import numbers

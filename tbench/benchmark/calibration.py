@@ -18,7 +18,7 @@ from tbench.benchmark.conduct import check_hope, hopeless, too_much
 from tbench.benchmark.plan import BenchmarkPlan
 from tbench.capture.synthesis import Task, Workload, calibrated, parse, write
 from tbench.capture.synthesis.tokens import RATIOS
-from tbench.capture.tracereader import Trace
+from tbench.capture.trace_reader import Trace
 from tbench.replay.closing import Flags
 from tbench.replay.job import resolve
 from tbench.replay.options import ReplayOptions

@@ -16,7 +16,7 @@ from tbench.benchmark.sweep import Point
 from tbench.capture.errors import InvalidRunError, after_sending
 from tbench.capture.exchange import Outcome
 from tbench.capture.synthesis import Workload, write
-from tbench.capture.tracereader import Trace, read_trace
+from tbench.capture.trace_reader import Trace, read_trace
 from tbench.replay import measures
 from tbench.replay.breaker import PASSING
 from tbench.replay.closing import REPLAY, Flags, check_reached

@@ -123,7 +123,7 @@ def capture(
     from tbench.capture.proxy import Setup, parse_upstream, run
     from tbench.capture.recorder import Recording
     from tbench.capture.selection import API_HOSTS, Selection
-    from tbench.capture.stopping import heard
+    from tbench.capture.terminal import heard
     from tbench.capture_view import View, files_of, summary
 
     _check_usage(mode, listen, upstream, host)

@@ -13,8 +13,8 @@ from tbench.commands.output import Json
 from tbench.flags import Verb, Verbs, verb
 
 if TYPE_CHECKING:
-    from tbench.capture.container import Losses
-    from tbench.capture.tracereader import Trace
+    from tbench.capture.container_reader import Losses
+    from tbench.capture.trace_reader import Trace
 
 
 ARRIVALS = "Arrivals"
@@ -81,7 +81,7 @@ def info(trace: Source, json: Json = False) -> None:
     Dropped are the records that the capture could not write. Damage is counted, never an error.
     """
     from tbench.capture.trace_info import trace_info
-    from tbench.capture.tracereader import read_trace
+    from tbench.capture.trace_reader import read_trace
 
     records = read_trace(trace)
     figures = trace_info(records)
@@ -103,7 +103,7 @@ def head(
     from itertools import islice
 
     from tbench.capture.trace_info import exchange_row
-    from tbench.capture.tracereader import read_trace
+    from tbench.capture.trace_reader import read_trace
 
     rows = [exchange_row(exchange, bodies=bodies) for exchange in islice(read_trace(trace), number)]
     if json:

@@ -15,7 +15,8 @@ from typing import Any, Final, Self
 import numpy as np
 
 from tbench.capture.exchange import Exchange, Request, Response
-from tbench.capture.tracefile import TraceHeader, TraceWriter
+from tbench.capture.records import TraceHeader
+from tbench.capture.trace_writer import TraceWriter
 from tbench.replay.job import resolve
 from tbench.replay.limits import headroom
 from tbench.replay.options import ReplayOptions

@@ -6,8 +6,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Final
 
-from tbench.capture.stopping import stop_signals
-from tbench.capture.terminal import plural
+from tbench.capture.terminal import plural, stop_signals
 from tbench.simulator.oddities import ODD, REFUSED, WHOLE, Odd, joined
 from tbench.simulator.server import Place, listen, say
 

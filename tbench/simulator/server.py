@@ -17,8 +17,7 @@ from starlette.routing import Route
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from tbench.capture.errors import InputError
-from tbench.capture.stopping import stop_signals
-from tbench.capture.terminal import plural
+from tbench.capture.terminal import plural, stop_signals
 from tbench.capture.writing import check_folder
 from tbench.simulator.answer import JSON_TYPE
 from tbench.simulator.call import Call, ClientGoneError, HungUpError, Ledger, Receive, Send

@@ -1,6 +1,6 @@
 """Writing a container: records into checksummed blocks, an index at the end. Knows nothing of requests.
 
-Traces and run files are both containers (docs/trace-format.md). Reading is in capture.scan.
+Traces and run files are both containers (docs/trace-format.md). Reading is in capture.container_reader.
 """
 
 import contextlib
@@ -14,10 +14,7 @@ from typing import Any, NamedTuple
 from tbench.capture import frames
 from tbench.capture.errors import InputError
 from tbench.capture.frames import LATEST, Row, Rows
-from tbench.capture.scan import Container, Losses, open_container
 from tbench.capture.writing import check_folder
-
-__all__ = ["Container", "ContainerWriter", "Losses", "Place", "open_container"]
 
 # A block is sealed when it is large enough to compress well, and soon enough that a kill loses little: what
 # is sealed is in the page cache and outlives the process. A power cut needs fdatasync: milliseconds each.

@@ -21,7 +21,8 @@ from tbench.capture import (
     read_trace,
 )
 from tbench.capture import frames as wire
-from tbench.capture.container import ContainerWriter, Losses
+from tbench.capture.container_reader import Losses
+from tbench.capture.container_writer import ContainerWriter
 from tbench.capture.errors import InputError
 from tbench.capture.records import pack_chunks, read_chunks
 

@@ -7,13 +7,14 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import msgpack
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tbench.capture import Exchange, Request, Response, TraceHeader, TraceWriter, frames, read_trace
-from tbench.capture.container import Losses, open_container
-from tbench.capture.ordering import Budgets, How, exchanges
+from tbench.capture.container_reader import Losses, open_container
+from tbench.capture.trace_reader import Budgets, How, Shelved, exchanges
 
 ROOT = Path(__file__).parent.parent
 HEADER = TraceHeader(wall_ns=10**18, mono_ns=0, capture_id="c")
@@ -314,3 +315,25 @@ def test_blocks_that_hold_anything_never_stop_a_reader(
     assert [one for one in trace if one.request.id == "r1"] == [
         Exchange(request=request(1), response=response(1))
     ]
+
+
+VALUES = st.one_of(
+    st.dictionaries(st.text(max_size=3), st.integers(0, 300) | st.binary(max_size=5), max_size=3),
+    st.integers(),
+    st.just({"type": "request"}),
+).map(
+    lambda value: (
+        msgpack.packb(value) if abs(value if type(value) is int else 0) < 2**63 else b"\xc1"
+    )
+)
+"""Records, values that are none, and a byte that is no msgpack."""
+
+
+@given(st.lists(VALUES, max_size=6), st.lists(st.integers(0, 8), max_size=8), st.integers(0, 40))
+def test_one_pass_gives_what_one_by_one_does(
+    values: list[bytes], ordinals: list[int], cut: int
+) -> None:
+    """In any order, with any damage, and of any end that is missing."""
+    raw = b"".join(values)[: cut if cut < 30 else None]
+
+    assert list(Shelved(raw).some(ordinals)) == [Shelved(raw).record(one) for one in ordinals]

@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 
 from tbench.capture.errors import InputError
-from tbench.capture.synthesis.dataset import Columns
-from tbench.capture.synthesis.dataset_config import is_recipe, load_recipe
+from tbench.capture.synthesis.dataset import Columns, is_dataset_config, load_dataset_config
 
 
 def config(folder: Path, **changes: Any) -> Path:
@@ -27,15 +26,15 @@ def test_a_config_names_a_file_and_a_column(tmp_path: Path) -> None:
     """The path may start at the config's folder; a column that is given beside it wins."""
     path = config(tmp_path)
 
-    assert load_recipe(path).prompts == ["What?", "Who?"]
-    assert load_recipe(path, Columns(prompt="why")).prompts == ["so", "no"]
+    assert load_dataset_config(path).prompts == ["What?", "Who?"]
+    assert load_dataset_config(path, Columns(prompt="why")).prompts == ["so", "no"]
 
 
 def test_a_file_format_beats_the_name(tmp_path: Path) -> None:
     """A CSV file read as text is lines."""
     source = {"type": "file", "path": "rows.csv", "file_format": "txt"}
 
-    assert load_recipe(config(tmp_path, source=source)).prompts == [
+    assert load_dataset_config(config(tmp_path, source=source)).prompts == [
         "ask,why",
         "What?,so",
         "Who?,no",
@@ -44,17 +43,17 @@ def test_a_file_format_beats_the_name(tmp_path: Path) -> None:
 
 def test_a_config_is_told_from_a_dataset(tmp_path: Path) -> None:
     """By its content, whatever it is called."""
-    assert is_recipe(config(tmp_path))
+    assert is_dataset_config(config(tmp_path))
     for name, content in (("list.json", '[{"source": 1}]'), ("lines.json", '{"source": 1}\n{"source": 2}'),
                           ("other.json", '{"rows": []}'), ("config.txt", '{"source": {}}')):  # fmt: skip
         (tmp_path / name).write_text(content)
-        assert not is_recipe(tmp_path / name)
+        assert not is_dataset_config(tmp_path / name)
 
 
 def test_large_images_are_allowed_when_the_config_says_so(tmp_path: Path) -> None:
     """And only then."""
-    assert not load_recipe(config(tmp_path)).large_images
-    assert load_recipe(config(tmp_path, unsafe_allow_large_images=True)).large_images
+    assert not load_dataset_config(config(tmp_path)).large_images
+    assert load_dataset_config(config(tmp_path, unsafe_allow_large_images=True)).large_images
 
 
 @pytest.mark.parametrize(
@@ -81,6 +80,6 @@ def test_what_is_not_understood_is_refused(
     """In one line with the config's name."""
     path = config(tmp_path, **changes)
     with pytest.raises(InputError) as caught:
-        load_recipe(path)
+        load_dataset_config(path)
 
     assert says in str(caught.value)

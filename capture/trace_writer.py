@@ -1,4 +1,4 @@
-"""Writing a trace: exchanges in, segments of one capture out. Reading is capture.tracereader."""
+"""Writing a trace: exchanges in, segments of one capture out. Reading is capture.trace_reader."""
 
 import errno
 import time
@@ -8,7 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from tbench.capture.container import ContainerWriter
+from tbench.capture.container_writer import ContainerWriter
 from tbench.capture.errors import InputError
 from tbench.capture.exchange import Exchange, Request, Response
 from tbench.capture.records import (
@@ -22,9 +22,7 @@ from tbench.capture.records import (
     response_record,
 )
 from tbench.capture.trace_index import TraceIndex
-from tbench.capture.tracereader import Trace, read_trace, segment_path
-
-__all__ = ["Clock", "Gap", "Trace", "TraceHeader", "TraceWriter", "read_trace"]
+from tbench.capture.trace_reader import segment_path
 
 
 class TraceWriter:
