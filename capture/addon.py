@@ -1,8 +1,8 @@
-"""The mitmproxy addon: what each hook says about an exchange, handed to the recorder.
+"""The mitmproxy addon: turn what the hooks report into records of exchanges, for the recorder.
 
 Hooks run on the event loop that carries the traffic, so they stamp, append and hand over; nothing is
-packed, compressed or awaited here. Longer than other files, as it alone knows mitmproxy's flows: `Capture`
-serves `tbench capture` and `mitmdump -s capture/addon.py`, for which `Script` at the end reads options.
+packed, compressed or awaited here. `Capture` serves `tbench capture` and `mitmdump -s capture/addon.py`,
+for which `Script` at the end reads options.
 """
 
 import asyncio
@@ -10,7 +10,7 @@ import logging
 import re
 import time
 from collections import Counter, defaultdict
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import count
@@ -64,7 +64,9 @@ class Failure:
         """The first rule that fits."""
         if self.timed_out:
             return Outcome.TIMEOUT
-        if self._by_client():
+        # Resets of either side are worded alike; only an HTTP/2 upstream can reset a stream.
+        client_reset = _RESET_BY_STREAM.search(self.text) and not self.upstream_http2
+        if not self.client_connected or _CLIENT.search(self.text) or client_reset:
             return Outcome.CLIENT_ABORT
         if _PROTOCOL.search(self.text):
             return Outcome.PROTOCOL_ERROR
@@ -74,12 +76,6 @@ class Failure:
             return Outcome.CONNECT_ERROR
         return Outcome.RESET
 
-    def _by_client(self) -> bool:
-        """Resets of either side are worded alike; only an HTTP/2 upstream can reset a stream."""
-        if not self.client_connected or _CLIENT.search(self.text):
-            return True
-        return bool(_RESET_BY_STREAM.search(self.text)) and not self.upstream_http2
-
 
 logger = logging.getLogger(__name__)
 
@@ -87,11 +83,10 @@ STREAM_ABOVE = 1 << 20
 """Larger request bodies go upstream as they come in, instead of after their last byte."""
 
 PLENTY = 1 << 20
+"""Upstream connections that a client connection may have: no limit that anyone meets."""
 
 USUAL_PORTS = {"http": 80, "https": 443}
 REDIRECT = 3
-
-Fields = list[tuple[str, str]]
 
 
 @dataclass(slots=True)
@@ -147,11 +142,13 @@ class Capture:
         if handler := proxyserver and proxyserver.connections.get(client.id):
             handler.max_conns.default_factory = lambda: asyncio.Semaphore(PLENTY)
             watchdog = handler.timeout_watchdog
-            watchdog.callback = partial(self._time_out, client.id, watchdog.callback)
+            close = watchdog.callback
 
-    async def _time_out(self, client_id: str, close: Callable[[], Awaitable[None]]) -> None:
-        self._timed_out.add(client_id)
-        await close()
+            async def time_out() -> None:
+                self._timed_out.add(client.id)
+                await close()
+
+            watchdog.callback = time_out
 
     def client_disconnected(self, client: connection.Client) -> None:
         """Sweep what got neither `response` nor `error`: an HTTP/1.1 trailer leaves such a flow."""
@@ -174,7 +171,9 @@ class Capture:
         length = flow.request.headers.get("content-length", "")
         large = length.isdecimal() and int(length) > STREAM_ABOVE
         flow.request.stream = large
-        if not self._records(flow):
+        if reason := self._leaves_out(flow):
+            self.left_out[reason] += 1
+        if reason or not self._accepts():
             self.passing[flow.id] = flow.client_conn.id
             return
         live = self.live[flow.id] = self._begin(flow, arrive_ns)
@@ -211,7 +210,15 @@ class Capture:
         """
         self.passing.pop(flow.id, None)
         text = flow.error.msg if flow.error else "unknown error"
-        outcome = self._failure(flow, text).outcome
+        server = flow.server_conn
+        outcome = Failure(
+            text=text,
+            timed_out=flow.client_conn.id in self._timed_out,
+            client_connected=flow.client_conn.connected,
+            upstream_connected=server.timestamp_tcp_setup is not None,
+            upstream_http2=server.alpn == b"h2",
+            head_seen=flow.response is not None,
+        ).outcome
         if live := self.live.get(flow.id):
             self._end(live, outcome, text)
         if outcome is Outcome.RESET and flow.killable:
@@ -268,13 +275,6 @@ class Capture:
             host = target.netloc.rpartition("@")[2]
             self.redirected[mask_lookalikes(host)] += 1
 
-    def _records(self, flow: http.HTTPFlow) -> bool:
-        """Whether this exchange is recorded; counts it where it is not."""
-        if reason := self._leaves_out(flow):
-            self.left_out[reason] += 1
-            return False
-        return self._accepts()
-
     def _leaves_out(self, flow: http.HTTPFlow) -> str | None:
         """Which option keeps this exchange out of the trace; None when none does."""
         request = flow.request
@@ -286,28 +286,36 @@ class Capture:
         return None if self._selection.draws(next(named, flow.id)) else "sample"
 
     def _accepts(self) -> bool:
+        """Whether memory and disk take another exchange; counts one that is lost."""
         if reason := self.recorder.refuses:
             self.recorder.lose(reason)
         return reason is None
 
     def _begin(self, flow: http.HTTPFlow, arrive_ns: int) -> Live:
-        fields = _fields(flow.request)
-        secrets = secrets_of(fields, flow.request.path)
+        http_request, client = flow.request, flow.client_conn
+        fields = _fields(http_request)
+        secrets = secrets_of(fields, http_request.path)
         headers, withheld = self._redactor.headers(fields, secrets)
+        host = f"[{http_request.host}]" if ":" in http_request.host else http_request.host
+        if http_request.port != USUAL_PORTS.get(http_request.scheme):
+            host += f":{http_request.port}"
+        # Who is calling: the address and the credentials, of which only a pseudonym is recorded.
+        marks = [str(client.peername[0]) if client.peername else ""]
+        marks += [value for name, value in fields if name.lower() in CREDENTIAL_HEADERS]
         request = Request(
             id=flow.id.replace("-", ""),
             seq=self._seq,
             arrive_ns=arrive_ns,
             end_ns=arrive_ns,
-            method=secrets.mask_text(flow.request.method),
-            scheme=flow.request.scheme or "https",
-            host=secrets.mask_text(_host(flow.request)),
-            path=safe_path(flow.request.path, secrets),
-            http_version=flow.request.http_version,
+            method=secrets.mask_text(http_request.method),
+            scheme=http_request.scheme or "https",
+            host=secrets.mask_text(host),
+            path=safe_path(http_request.path, secrets),
+            http_version=http_request.http_version,
             headers=headers,
             headers_withheld=withheld,
-            client=self._client(flow, fields),
-            conn=self._conns[flow.client_conn.id],
+            client=self._redactor.pseudonym("\n".join(marks)),
+            conn=self._conns[client.id],
             extra={"wall_ns": time.time_ns()},
         )
         given = {name.lower() for name, _ in fields}
@@ -316,12 +324,6 @@ class Capture:
         self._seq += 1
         upload, answer = (Tee(self.recorder.budget, self._now) for _ in range(2))
         return Live(flow, request, secrets, upload, answer)
-
-    def _client(self, flow: http.HTTPFlow, fields: Fields) -> str:
-        """A pseudonym of who is calling: the credential, and the address it comes from."""
-        peer = flow.client_conn.peername
-        marks = [value for name, value in fields if name.lower() in CREDENTIAL_HEADERS]
-        return self._redactor.pseudonym("\n".join([str(peer[0]) if peer else "", *marks]))
 
     def _ask(self, live: Live, *, complete: bool) -> None:
         """Hand over the request, once. Of a body that never ended only the size is kept."""
@@ -340,57 +342,32 @@ class Capture:
         live.upload.forget()
         self.recorder.request(request, live.secrets, dropped=complete and body is None)
 
-    def _failure(self, flow: http.HTTPFlow, text: str) -> Failure:
-        server = flow.server_conn
-        return Failure(
-            text=text,
-            timed_out=flow.client_conn.id in self._timed_out,
-            client_connected=flow.client_conn.connected,
-            upstream_connected=server.timestamp_tcp_setup is not None,
-            upstream_http2=server.alpn == b"h2",
-            head_seen=flow.response is not None,
-        )
-
     def _end(self, live: Live, outcome: Outcome, error: str | None = None) -> None:
-        end_ns = self._now()
-        del self.live[live.flow.id]
-        self._ask(live, complete=False)
+        """Hand over the response, and the request where it never ended."""
         response = Response(
             head_ns=live.head_ns,
-            end_ns=end_ns,
+            end_ns=self._now(),
             status=None,
             outcome=outcome,
             error=error,
             extra=_circumstances(live.flow),
         )
-        if live.flow.response:
-            response = self._with_head(response, live.flow.response, live.secrets)
+        del self.live[live.flow.id]
+        self._ask(live, complete=False)
+        if head := live.flow.response:
+            headers, withheld = self._redactor.headers(_fields(head), live.secrets)
+            response.status, response.http_version = head.status_code, head.http_version
+            response.headers, response.headers_withheld = headers, withheld
         self.recorder.response(live.request.id, response, live.answer, live.secrets)
         self.finished += 1
 
-    def _with_head(self, response: Response, head: http.Response, secrets: Secrets) -> Response:
-        headers, withheld = self._redactor.headers(_fields(head), secrets)
-        return replace(
-            response,
-            status=head.status_code,
-            http_version=head.http_version,
-            headers=headers,
-            headers_withheld=withheld,
-        )
 
-
-def _fields(message: http.Message) -> Fields:
-    return [(_text(name), _text(value)) for name, value in message.headers.fields]
-
-
-def _text(data: bytes) -> str:
-    return data.decode("utf-8", "surrogateescape")
-
-
-def _host(request: http.Request) -> str:
-    usual = USUAL_PORTS.get(request.scheme)
-    host = f"[{request.host}]" if ":" in request.host else request.host
-    return host if request.port == usual else f"{host}:{request.port}"
+def _fields(message: http.Message) -> list[tuple[str, str]]:
+    """The header fields; what is no UTF-8 as surrogate escapes."""
+    return [
+        (name.decode("utf-8", "surrogateescape"), value.decode("utf-8", "surrogateescape"))
+        for name, value in message.headers.fields
+    ]
 
 
 def _circumstances(flow: http.HTTPFlow) -> dict[str, Any]:
@@ -453,10 +430,20 @@ class Script:
 
     def running(self) -> None:
         """Create the trace once mitmproxy listens."""
+        options: Any = ctx.options  # they have no static types
         try:
+            recording = Recording(
+                output=Path(options.tbench_output),
+                selection=Selection(
+                    hosts=tuple(options.tbench_host),
+                    paths=tuple(options.tbench_path),
+                    sample=float(options.tbench_sample),
+                ),
+                mode="mitmdump",
+                max_pending=options.tbench_max_pending_mb << 20,
+            )
             self._parts = begin(
-                _recording(ctx.options),
-                partial(logger.error, "tbench: RECORDING STOPPED, traffic goes on: %s"),
+                recording, partial(logger.error, "tbench: RECORDING STOPPED, traffic goes on: %s")
             )
         except (TbenchError, ValueError) as error:
             logger.error("tbench: %s", error)  # mitmdump ends at once when an error is logged now
@@ -470,20 +457,6 @@ class Script:
         if self._capture and self._parts:
             self._capture.shut()
             self._parts.recorder.close()
-
-
-def _recording(options: Any) -> Recording:  # noqa: ANN401 (mitmproxy's options have no static type)
-    selection = Selection(
-        hosts=tuple(options.tbench_host),
-        paths=tuple(options.tbench_path),
-        sample=float(options.tbench_sample),
-    )
-    return Recording(
-        output=Path(options.tbench_output),
-        selection=selection,
-        mode="mitmdump",
-        max_pending=options.tbench_max_pending_mb << 20,
-    )
 
 
 addons = [Script()]

@@ -140,7 +140,11 @@ class Container:
 
     def walk(self) -> Iterator[Frame]:
         """Every sound frame in file order, resuming after damage at the next sound-looking block."""
-        self.losses = self._known()
+        self.losses = Losses(
+            truncated_tail=self.index is None,
+            damaged_header=self.losses.damaged_header,
+            damaged_index=self._misfit,
+        )
         with self._open() as file:
             source = FileWindow(file.fileno(), self.size)
             at = 0
@@ -159,13 +163,6 @@ class Container:
         with self._open() as file:
             frame = self._frame(FileWindow(file.fileno(), self.size), row.offset)
         return frame.raw if frame and (frame.code, frame.length) == (BLOCK, row.length) else None
-
-    def _known(self) -> Losses:
-        return Losses(
-            truncated_tail=self.index is None,
-            damaged_header=self.losses.damaged_header,
-            damaged_index=self._misfit,
-        )
 
     def _open(self) -> FileIO:
         if self.path.is_fifo():  # opening it would wait for a writer
@@ -259,26 +256,19 @@ class Container:
         header = _first_header(source)
         if header is None:
             self.losses.damaged_header = True
-            header = self._spare_header()
+            spare, marker = ((self.index or {}).get(name) for name in ("header", "marker"))
+            header = {**spare, "marker": marker} if isinstance(spare, dict) else None
         marker = header.get("marker") if header else _learn_marker(source)
         if header is None and marker is None and frames.SIGNATURE not in source.read(0, 64):
             raise InputError(f"{self.path}: not a tbench file")
-        self._refuse_newer(header or {})
-        known = isinstance(marker, bytes) and len(marker) == MARKER_BYTES
-        return header or {}, marker if isinstance(marker, bytes) and known else b""
-
-    def _spare_header(self) -> dict[str, Any] | None:
-        index = self.index or {}
-        spare, marker = index.get("header"), index.get("marker")
-        return {**spare, "marker": marker} if isinstance(spare, dict) else None
-
-    def _refuse_newer(self, header: dict[str, Any]) -> None:
-        match header.get("version"):
+        match (header or {}).get("version"):
             case [int(major), *_] if major > frames.VERSION[0]:
                 raise InputError(
                     f"{self.path}: written in format {major}, this tbench reads up to "
                     f"{frames.VERSION[0]}; install a newer tbench"
                 )
+        known = isinstance(marker, bytes) and len(marker) == MARKER_BYTES
+        return header or {}, marker if isinstance(marker, bytes) and known else b""
 
     def _find_rows(self, source: FileWindow) -> Rows | None:
         """The index's table of blocks; an index without a whole one counts as none."""

@@ -69,7 +69,11 @@ class ContainerWriter:
         self._arrivals: list[int] = []
         self._opened_at = 0.0
         self._fd: int | None = _create(path, self.part)
-        self._begin()
+        try:
+            self._write(frames.header_frame(self._header, self._marker))
+        except Exception:
+            self.discard()
+            raise
 
     @property
     def size(self) -> int:
@@ -99,7 +103,14 @@ class ContainerWriter:
         if self._raw_bytes + len(packed) > SEAL_BYTES:
             self._seal()
         place = Place(len(self._rows), len(self._records))
-        self._keep(packed, arrive_ns, seq)
+        if not self._records:
+            self._opened_at = self._clock()
+        self._records.append(packed)
+        self._raw_bytes += len(packed)
+        if self._first_seq is None:
+            self._first_seq = seq
+        if arrive_ns is not None:
+            self._arrivals.append(arrive_ns)
         if self._raw_bytes >= SEAL_BYTES or len(self._records) >= SEAL_RECORDS:
             self._seal()
         self.pump()
@@ -152,23 +163,6 @@ class ContainerWriter:
         """Give the file up and remove it."""
         self._release()
         self.part.unlink(missing_ok=True)
-
-    def _begin(self) -> None:
-        try:
-            self._write(frames.header_frame(self._header, self._marker))
-        except Exception:
-            self.discard()
-            raise
-
-    def _keep(self, packed: bytes, arrive_ns: int | None, seq: int | None) -> None:
-        if not self._records:
-            self._opened_at = self._clock()
-        self._records.append(packed)
-        self._raw_bytes += len(packed)
-        if self._first_seq is None:
-            self._first_seq = seq
-        if arrive_ns is not None:
-            self._arrivals.append(arrive_ns)
 
     def _seal(self) -> None:
         if self._records:
@@ -256,13 +250,9 @@ def _rename(part: Path, path: Path) -> None:
         part.rename(path)
     else:
         part.unlink()
-    _sync_folder(path.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make the new name survive a loss of power, where the file system allows it."""
+    # Make the new name survive a loss of power, where the file system allows it.
     with contextlib.suppress(OSError):
-        fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        fd = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             os.fsync(fd)
         finally:

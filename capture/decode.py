@@ -1,7 +1,8 @@
 """Content encodings undone as a stream: each piece gives what it completes, none waits for the end."""
 
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
+from functools import reduce
 
 from tbench.capture.errors import InputError
 
@@ -30,7 +31,7 @@ def decoder(content_encoding: str) -> Step:
     steps = [_step(name) for name in reversed(names) if name != "identity"]
     if len(steps) == 1:
         return steps[0]
-    return lambda piece: _through(steps, piece)
+    return lambda piece: reduce(lambda data, step: step(data), steps, piece)
 
 
 def decode(body: bytes, content_encoding: str) -> bytes:
@@ -40,12 +41,6 @@ def decode(body: bytes, content_encoding: str) -> bytes:
         InputError: as for `decoder`.
     """
     return decoder(content_encoding)(body)
-
-
-def _through(steps: Iterable[Step], piece: bytes) -> bytes:
-    for step in steps:
-        piece = step(piece)
-    return piece
 
 
 def _step(name: str) -> Step:

@@ -1,6 +1,7 @@
 """JSON from outside: one way to read it, which gives a value or says in one line why there is none."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -23,9 +24,20 @@ def loads(data: str | bytes) -> Any:  # noqa: ANN401 (whatever it holds)
     except orjson.JSONDecodeError as error:
         if "depth" in str(error):
             raise
+
+    def refuse(text: str) -> NoReturn:
+        raise ValueError(f"the number {text[:LONGEST_NUMBER]}… is too large")
+
+    def integer(text: str) -> int:
+        return int(text) if len(text) <= LONGEST_NUMBER else refuse(text)
+
+    def finite(text: str) -> float:
+        number = float(text)
+        return number if math.isfinite(number) else refuse(text)
+
     try:
         value = json.loads(
-            data, parse_constant=lambda _: None, parse_int=_whole, parse_float=_finite
+            data, parse_constant=lambda _: None, parse_int=integer, parse_float=finite
         )
         return orjson.loads(json.dumps(value, ensure_ascii=False).encode())
     except RecursionError:
@@ -42,16 +54,3 @@ def read_json(path: Path, cure: str = "move it away") -> Any:  # noqa: ANN401
         raise InputError(f"{path}: cannot be read: {error.strerror}") from None
     except ValueError as error:
         raise InputError(f"{path}: no JSON: {error}; {cure}") from None
-
-
-def _whole(text: str) -> int:
-    return int(text) if len(text) <= LONGEST_NUMBER else _refuse(text)
-
-
-def _finite(text: str) -> float:
-    number = float(text)
-    return number if abs(number) < float("inf") else _refuse(text)
-
-
-def _refuse(text: str) -> NoReturn:
-    raise ValueError(f"the number {text[:LONGEST_NUMBER]}… is too large")

@@ -131,7 +131,14 @@ def _walk(body: bytes) -> Iterator[Member]:
         text = token[0]
         if text in b"{[":
             array = text == b"["
-            levels.append(_opened(levels, array=array))
+            zone, member = _Zone.OPEN, ""
+            if levels:
+                above = levels[-1]
+                zone = above.zone
+                if zone is not _Zone.CLOSED:
+                    zone = _zone(above.member, top=len(levels) == 1) or zone
+                member = above.member if array else ""  # an array's items go by its name
+            levels.append(_Level(array=array, zone=zone, member=member))
             expect_name = not array
         elif text in b"}]":
             del levels[-1:]
@@ -144,17 +151,6 @@ def _walk(body: bytes) -> Iterator[Member]:
             levels[-1].member = text[1:-1].decode("utf-8", "replace")
         elif levels and text not in _NOTHING and (kind := _kind(levels, text)):
             yield Member(kind, levels[-1].member, *token.span(), levels[0].member)
-
-
-def _opened(levels: list[_Level], *, array: bool) -> _Level:
-    """The level that opens below the last one. The items of an array go by the array's name."""
-    if not levels:
-        return _Level(array=array, zone=_Zone.OPEN, member="")
-    above = levels[-1]
-    zone = above.zone
-    if zone is not _Zone.CLOSED:
-        zone = _zone(above.member, top=len(levels) == 1) or zone
-    return _Level(array=array, zone=zone, member=above.member if array else "")
 
 
 @lru_cache(maxsize=1024)

@@ -23,10 +23,10 @@ class Option:
     """What an option is besides its name, type and default.
 
     `help` says in imperative English what it does, `unit` stands for its value in --help (SECONDS, USD),
-    `group` is its place there. `flag` is how it is written where that is not its name with hyphens, `short`
-    its one-letter flag. `default` says in words what holds without it. Numbers are finite and `above` a
-    bound, or from `least` to `most`. `read` makes the value of the word, or words, of a command line. An
-    `argument` has a place instead of a flag.
+    `group` is its heading there. `flag` is how it is written where that is not its name with hyphens,
+    `short` its one-letter flag. `default` says in words what holds without it. Numbers are finite and above
+    `above`, or from `least` to `most`. `read` makes the value from the word, or words, of a command line.
+    An `argument` has a place instead of a flag.
     """
 
     help: str
@@ -116,18 +116,6 @@ class Row:
 
     def of_plan(self, value: Any) -> Any:
         """The value of a plan file's. Raises InputError for another type."""
-        types = self._plan_types()
-        right = isinstance(value, types) and (bool in types or not isinstance(value, bool))
-        if not right:
-            wanted = " or ".join(kind.__name__ for kind in types)
-            raise InputError(f"plan: {self.key} is {value!r}; it must be {wanted}")
-        if self.kinds and list in types and not self.option.read:
-            if not all(isinstance(word, str) for word in value):
-                raise InputError(f"plan: {self.key} is {value!r}; it must be a list of texts")
-            return tuple(value)
-        return self.of_words(value) if isinstance(value, str) else value
-
-    def _plan_types(self) -> tuple[type, ...]:
         types: list[type] = []
         for kind in self.kinds:
             origin = get_origin(kind)
@@ -135,11 +123,17 @@ class Row:
                 types += [int, float]
             elif kind is Path or origin is Literal:
                 types.append(str)
-            elif origin is not None:
-                types.append(list)
             else:
-                types.append(kind)
-        return tuple(dict.fromkeys(types))
+                types.append(kind if origin is None else list)
+        right = isinstance(value, tuple(types)) and (bool in types or not isinstance(value, bool))
+        if not right:
+            wanted = " or ".join(dict.fromkeys(kind.__name__ for kind in types))
+            raise InputError(f"plan: {self.key} is {value!r}; it must be {wanted}")
+        if self.kinds and list in types and not self.option.read:
+            if not all(isinstance(word, str) for word in value):
+                raise InputError(f"plan: {self.key} is {value!r}; it must be a list of texts")
+            return tuple(value)
+        return self.of_words(value) if isinstance(value, str) else value
 
     def check(self, value: Any) -> None:
         """Raise InputError for a number out of its bounds, or a word that is no choice."""
@@ -173,15 +167,8 @@ def parameter_row(name: str, annotation: Any, default: Any) -> Row | None:
 
 def rows(options: type) -> Mapping[str, Row]:
     """The options of a dataclass by their names, in order; those of its shared fields among them."""
-    if options not in _ROWS:
-        _ROWS[options] = _rows(options)
-    return _ROWS[options]
-
-
-_ROWS: Final[dict[type, Mapping[str, Row]]] = {}
-
-
-def _rows(options: type) -> Mapping[str, Row]:
+    if options in _ROWS:
+        return _ROWS[options]
     hints = get_type_hints(options, include_extras=True)
     table: dict[str, Row] = {}
     for member in fields(options):
@@ -192,7 +179,11 @@ def _rows(options: type) -> Mapping[str, Row]:
             table |= {option.name: option for option in _shared_rows(*shared)}
         elif option := parameter_row(member.name, hints[member.name], default):
             table[member.name] = option
+    _ROWS[options] = table
     return table
+
+
+_ROWS: Final[dict[type, Mapping[str, Row]]] = {}
 
 
 def _shared(annotation: Any) -> tuple[type, Shared] | None:

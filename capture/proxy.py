@@ -35,12 +35,12 @@ from tbench.capture.terminal import stop_signals
 
 
 class _Warnings(logging.Handler):
-    """Mitmproxy's warnings as one masked line each; a kind that repeats is said once a minute."""
+    """Show mitmproxy's warnings as one masked line each, one that repeats once a minute."""
 
     def __init__(self, warn: Callable[[str], None]) -> None:
         super().__init__(logging.WARNING)
         self._warn = warn
-        self._said: dict[str, float] = {}
+        self._shown_at: dict[str, float] = {}
 
     def emit(self, record: logging.LogRecord) -> None:
         error = record.exc_info[1] if record.exc_info else None
@@ -48,8 +48,8 @@ class _Warnings(logging.Handler):
             return
         text = " ".join(record.getMessage().split())
         text = f"{text} ({type(error).__name__})" if error else text
-        if record.created - self._said.get(text, -60.0) >= 60.0:
-            self._said[text] = record.created
+        if record.created - self._shown_at.get(text, -60.0) >= 60.0:
+            self._shown_at[text] = record.created
             self._warn(mask_lookalikes(text))
 
 
@@ -238,45 +238,49 @@ class _Proxy:
 
     async def run(self) -> Status:
         loop = asyncio.get_running_loop()
-        with notices(self._watch.warn), _signals(loop, self._signalled):
-            master = Master(self._options(), event_loop=loop)
-            self._add_addons(master)
-            self._parts = begin(self._setup.recording, lambda why: self._disk_failed(loop, why))
+
+        def disk_failed(why: str) -> None:
+            line = f"RECORDING STOPPED, traffic goes on: {why}"
+            loop.call_soon_threadsafe(self._watch.warn, line)
+
+        def stop() -> None:
+            (self._hurry if self._stop.is_set() else self._stop).set()
+
+        for number in stop_signals():
+            loop.add_signal_handler(number, stop)  # the end of the loop removes it
+        with notices(self._watch.warn):
+            master = self._master(loop)
+            self._parts = begin(self._setup.recording, disk_failed)
             self._capture = Capture(self._parts, limit=self._setup.requests)
             _addons(master).add(self._capture)
             try:
                 await self._serve(master)
             finally:
-                await self._close()
+                self._capture.shut()
+                recorder = self._parts.recorder
+                recorder.clock(_clock_record(self._recent_lag))
+                flush_s = HURRIED_FLUSH_S if self._hurry.is_set() else FLUSH_S
+                await asyncio.to_thread(recorder.close, flush_s=flush_s)
         return self._status()
 
-    def _disk_failed(self, loop: asyncio.AbstractEventLoop, why: str) -> None:
-        line = f"RECORDING STOPPED, traffic goes on: {why}"
-        loop.call_soon_threadsafe(self._watch.warn, line)
-
-    async def _close(self) -> None:
-        self._capture.shut()
-        recorder = self._parts.recorder
-        recorder.clock(_clock_record(self._recent_lag))
-        flush_s = HURRIED_FLUSH_S if self._hurry.is_set() else FLUSH_S
-        await asyncio.to_thread(recorder.close, flush_s=flush_s)
-
-    def _options(self) -> Options:
-        setup = self._setup
-        recording = setup.recording
-        options: Any = Options  # its arguments have no static types
-        made: Options = options(
-            mode=["regular" if recording.upstream is None else f"reverse:{recording.upstream}"],
+    def _master(self, loop: asyncio.AbstractEventLoop) -> Master:
+        """Mitmproxy with what HTTP needs, set up as asked."""
+        setup, recording = self._setup, self._setup.recording
+        proxied = recording.upstream is None
+        trusted = None
+        if setup.upstream_ca is not None:  # with the public roots, in one file: mitmproxy takes one
+            trusted = str(_bundle(self._folder / "upstream-ca.pem", setup.upstream_ca))
+        options: Any = Options()
+        options.update(
+            mode=["regular" if proxied else f"reverse:{recording.upstream}"],
             listen_host=setup.host,
             listen_port=setup.port,
             confdir=str(self._folder),
-            allow_hosts=recording.selection.allow_hosts() if recording.upstream is None else [],
-            ssl_verify_upstream_trusted_ca=self._trusted(),
+            allow_hosts=recording.selection.allow_hosts() if proxied else [],
+            ssl_verify_upstream_trusted_ca=trusted,
             tcp_timeout=setup.idle_s,
         )
-        return made
-
-    def _add_addons(self, master: Master) -> None:
+        master = Master(options, event_loop=loop)
         kinds: list[Any] = [
             core.Core,
             block.Block,
@@ -288,26 +292,32 @@ class _Proxy:
         _addons(master).add(*(kind() for kind in kinds))
         # With an eager connection a refused upstream would close a reverse client without a trace; a
         # CONNECT needs it, so that the client is offered the HTTP version that the server speaks.
-        eager = self._setup.recording.upstream is None
-        update: Any = master.options.update
-        update(connection_strategy="eager" if eager else "lazy")
-
-    def _trusted(self) -> str | None:
-        """The public roots and the user's own, in one file: mitmproxy takes one."""
-        if self._setup.upstream_ca is None:
-            return None
-        return str(_bundle(self._folder / "upstream-ca.pem", self._setup.upstream_ca))
+        options.update(connection_strategy="eager" if proxied else "lazy")
+        return master
 
     async def _serve(self, master: Master) -> None:
         running = asyncio.create_task(master.run())
         samplers: list[asyncio.Task[None]] = []
         try:
-            place = await self._listening(master, running)
+            servers = _addons(master).get("proxyserver")
+            await _until(lambda: servers.is_running or running.done(), START_S)
+            addresses = servers.listen_addrs()
+            if not addresses:
+                raise InputError(f"cannot listen on {self._setup.host}:{self._setup.port}")
+            for name in KEY_FILES:  # mitmproxy has read them by now
+                (self._folder / name).unlink(missing_ok=True)
+            host, port = addresses[0][:2]
+            address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+            bundle = _bundle(self._folder / "ca-bundle.pem", self._folder / "mitmproxy-ca-cert.pem")
             samplers += [asyncio.create_task(step()) for step in (self._sample_lag, self._tick)]
-            self._watch.listening(place)
+            self._watch.listening(Listening(address=address, ca_bundle=bundle))
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._stop.wait(), self._setup.duration_s)
-            await self._drain(master)
+            # Stop listening, then let the exchanges in flight end, for at most the grace.
+            self._draining = self._capture.closing = True
+            await servers.servers.update([])
+            capture, hurry = self._capture, self._hurry
+            await _until(lambda: not capture.in_flight or hurry.is_set(), self._setup.grace_s)
         finally:
             for task in samplers:
                 task.cancel()
@@ -315,29 +325,6 @@ class _Proxy:
             master.should_exit.set()
             await asyncio.gather(running, *samplers, return_exceptions=True)
             await _hang_up(master)
-
-    async def _listening(self, master: Master, running: "asyncio.Task[None]") -> Listening:
-        servers = _addons(master).get("proxyserver")
-        await _until(lambda: servers.is_running or running.done(), START_S)
-        addresses = servers.listen_addrs()
-        if not addresses:
-            raise InputError(f"cannot listen on {self._setup.host}:{self._setup.port}")
-        for name in KEY_FILES:  # it is in memory by now
-            (self._folder / name).unlink(missing_ok=True)
-        host, port = addresses[0][:2]
-        shown = f"[{host}]" if ":" in host else host
-        bundle = _bundle(self._folder / "ca-bundle.pem", self._folder / "mitmproxy-ca-cert.pem")
-        return Listening(address=f"http://{shown}:{port}", ca_bundle=bundle)
-
-    def _signalled(self) -> None:
-        (self._hurry if self._stop.is_set() else self._stop).set()
-
-    async def _drain(self, master: Master) -> None:
-        """Stop listening, then let the exchanges in flight end, for at most the grace."""
-        self._draining = self._capture.closing = True
-        await _addons(master).get("proxyserver").servers.update([])
-        capture, hurry = self._capture, self._hurry
-        await _until(lambda: not capture.in_flight or hurry.is_set(), self._setup.grace_s)
 
     async def _sample_lag(self) -> None:
         clock_due = time.monotonic() + CLOCK_EVERY_S
@@ -422,15 +409,3 @@ async def _until(condition: Callable[[], bool], timeout_s: float) -> None:
     deadline = time.monotonic() + timeout_s
     while not condition() and time.monotonic() < deadline:  # noqa: ASYNC110
         await asyncio.sleep(0.005)
-
-
-@contextmanager
-def _signals(loop: asyncio.AbstractEventLoop, act: Callable[[], None]) -> Iterator[None]:
-    numbers = stop_signals()
-    for number in numbers:
-        loop.add_signal_handler(number, act)
-    try:
-        yield
-    finally:
-        for number in numbers:
-            loop.remove_signal_handler(number)

@@ -9,6 +9,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -114,7 +115,7 @@ class Recorder:
         self._thread = threading.Thread(target=self._run, name="trace-writer", daemon=True)
         self._losses = _Losses(self.counts, since_ns=now())
         self._hurry = threading.Event()
-        self._complaints: set[str] = set()
+        self._defects: set[str] = set()
 
     def start(self) -> None:
         """Start the writer thread; from here on the writer belongs to it."""
@@ -152,8 +153,7 @@ class Recorder:
 
     def clock(self, extra: Mapping[str, int | None]) -> None:
         """Queue a reading of both clocks."""
-        pair = Clock(mono_ns=self._now(), wall_ns=time.time_ns(), extra=dict(extra))
-        self._queue.put(pair)
+        self._queue.put(Clock(mono_ns=self._now(), wall_ns=time.time_ns(), extra=dict(extra)))
 
     def close(self, *, flush_s: float = FLUSH_S) -> None:
         """Write what is queued, for at most `flush_s` seconds, count the rest as lost, close the file."""
@@ -163,19 +163,16 @@ class Recorder:
         self._thread.join()
 
     def _run(self) -> None:
-        while not isinstance(item := self._next(), _Stop):
-            if item is not None:
+        while True:
+            with suppress(Empty):
+                item = self._queue.get(timeout=TICK_S)
+                if isinstance(item, _Stop):
+                    break
                 self._take(item)
             self._guard(self._tick)
         self._losses.due_ns = 0
         self._guard(self._tick)
         self._guard(self._writer.close)
-
-    def _next(self) -> Item | None:
-        try:
-            return self._queue.get(timeout=TICK_S)
-        except Empty:
-            return None
 
     def _take(self, item: Item) -> None:
         """Write one item, or count it as lost; either way its memory is given back."""
@@ -223,24 +220,18 @@ class Recorder:
         try:
             step()
         except (OSError, InputError) as error:
-            self._fail(getattr(error, "strerror", None) or str(error))
+            if self.failure is None:
+                self.failure = getattr(error, "strerror", None) or str(error)
+                self._on_failure(self.failure)
             return False
         except Exception as error:
-            self._complain(error)
+            # Each kind of defect is named once, without its message, which may quote what was being written.
+            kind = type(error).__name__
+            if kind not in self._defects:
+                self._defects.add(kind)
+                print(f"tbench capture: a record was not written ({kind})", file=sys.stderr)
             return False
         return True
-
-    def _fail(self, reason: str) -> None:
-        if self.failure is None:
-            self.failure = reason
-            self._on_failure(reason)
-
-    def _complain(self, error: Exception) -> None:
-        """Name a defect once; its message stays out, as it may quote what was being written."""
-        kind = type(error).__name__
-        if kind not in self._complaints:
-            self._complaints.add(kind)
-            print(f"tbench capture: a record was not written ({kind})", file=sys.stderr)
 
 
 class _Losses:
@@ -323,21 +314,6 @@ def begin(recording: Recording, on_failure: Callable[[str], None]) -> RecorderSe
     def now() -> int:
         return time.monotonic_ns() - origin_ns
 
-    redactor = Redactor()
-    recorder = Recorder(
-        _writer(recording, now),
-        Sanitizer(redactor),
-        Budget(recording.max_pending),
-        now=now,
-        on_failure=on_failure,
-    )
-    recorder.start()
-    return RecorderSetup(
-        recorder=recorder, redactor=redactor, selection=recording.selection, now=now
-    )
-
-
-def _writer(recording: Recording, now: Callable[[], int]) -> TraceWriter:
     selection = recording.selection
     header = TraceHeader(
         wall_ns=time.time_ns(),
@@ -348,8 +324,22 @@ def _writer(recording: Recording, now: Callable[[], int]) -> TraceWriter:
         tokens_source="server_usage",
         extra={"mode": recording.mode},
     )
-    rotation = {"rotate_bytes": recording.rotate_bytes, "rotate_s": recording.rotate_s}
     try:
-        return TraceWriter(recording.output, header, **rotation)  # type: ignore[arg-type]
+        writer = TraceWriter(
+            recording.output,
+            header,
+            rotate_bytes=recording.rotate_bytes,
+            rotate_s=recording.rotate_s,
+        )
     except OSError as error:
         raise InputError(f"{recording.output}: cannot be written: {error.strerror}") from None
+    redactor = Redactor()
+    recorder = Recorder(
+        writer,
+        Sanitizer(redactor),
+        Budget(recording.max_pending),
+        now=now,
+        on_failure=on_failure,
+    )
+    recorder.start()
+    return RecorderSetup(recorder=recorder, redactor=redactor, selection=selection, now=now)

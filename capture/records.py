@@ -12,7 +12,7 @@ from operator import itemgetter
 from typing import Any
 from uuid import uuid4
 
-from tbench.capture.exchange import NOTHING, Chunk, Headers, Outcome, Request, Response
+from tbench.capture.exchange import NOTHING, Chunk, Outcome, Request, Response
 from tbench.capture.frames import FARTHEST
 from tbench.capture.versions import version
 
@@ -23,10 +23,10 @@ Fields = dict[str, tuple[type, ...]]
 
 
 class RecordSchema:
-    """How records with the fields of a table come in.
+    """Reads records that have the fields of a table.
 
-    Combinations of types that were found right are remembered, with the places of the numbers among them:
-    of those alone the size is still to be looked at.
+    Combinations of types that were right are remembered, with the places of the numbers among them, whose
+    size alone is checked for each record.
     """
 
     def __init__(self, table: Fields) -> None:
@@ -45,7 +45,8 @@ class RecordSchema:
         kinds = tuple(map(type, values))
         numbers = self._sound.get(kinds)
         if numbers is None:
-            if not self._fit(kinds):
+            # Exactly as msgpack makes them: a bool is no int.
+            if not all(kind in types for kind, types in zip(kinds, self._types, strict=True)):
                 return None
             numbers = tuple(place for place, kind in enumerate(kinds) if kind is int)
             self._sound[kinds] = numbers
@@ -53,8 +54,9 @@ class RecordSchema:
             if not -FARTHEST <= values[place] <= FARTHEST:
                 return None
         known = dict(zip(self._names, values, strict=True))
-        if "headers" in known:
-            known["headers"] = _headers(known["headers"])
+        if "headers" in known:  # what is no pair is left out
+            pairs = (pair for pair in known["headers"] if isinstance(pair, list) and len(pair) == 2)
+            known["headers"] = tuple([(str(name), str(value)) for name, value in pairs])
         return known
 
     def rest(self, record: Mapping[str, Any]) -> dict[str, Any]:
@@ -62,20 +64,6 @@ class RecordSchema:
         if record.keys() <= self._known:
             return {}
         return {key: value for key, value in record.items() if key not in self._known}
-
-    def _fit(self, kinds: tuple[type, ...]) -> bool:
-        """Exactly as msgpack makes them: a bool is no int."""
-        return all(kind in types for kind, types in zip(kinds, self._types, strict=True))
-
-
-def _headers(pairs: list[Any]) -> Headers:
-    return tuple(
-        [
-            (str(pair[0]), str(pair[1]))
-            for pair in pairs
-            if isinstance(pair, list) and len(pair) == 2
-        ]
-    )
 
 
 U32_MAX = 2**32 - 1
@@ -144,13 +132,6 @@ CONTAINER_KEYS = frozenset({"format", "version", "kind", "marker", "crc32"})
 """Header keys that belong to the container, not to the trace."""
 
 
-def _writer() -> str:
-    try:
-        return f"tbench {version('tbench')}"
-    except ModuleNotFoundError:  # run from sources that were never installed
-        return "tbench unknown"
-
-
 @dataclass(frozen=True, kw_only=True)
 class TraceHeader:
     """What holds for a whole segment.
@@ -163,7 +144,7 @@ class TraceHeader:
 
     capture_id: str = field(default_factory=lambda: uuid4().hex)
     segment: int = 0
-    writer: str = field(default_factory=_writer)
+    writer: str = field(default_factory=lambda: f"tbench {version('tbench')}")
     wall_ns: int
     mono_ns: int
     upstream: str | None = None
@@ -264,7 +245,14 @@ def read_response(record: Mapping[str, Any], shift_ns: int = 0) -> Response | No
     An outcome that this version does not know reads as protocol_error, with the word kept in `extra`.
     """
     known, chunks = _RESPONSE.read(record), _CHUNKS.read(record)
-    if known is None or chunks is None or not _possible(known, chunks):
+    if known is None or chunks is None or known["body_bytes"] < 0:
+        return None
+    status, body, sizes = known["status"], known["body"], chunks["chunk_sizes"]
+    if status is not None and not 100 <= status <= 999:
+        return None
+    if len(chunks["chunk_dt_us"]) != len(sizes) or len(sizes) % 4:
+        return None
+    if body is not None and sizes and sum(memoryview(sizes).cast("I")) != len(body):
         return None
     extra = _WHOLE.rest(record)
     if known["outcome"] not in Outcome:
@@ -274,17 +262,6 @@ def read_response(record: Mapping[str, Any], shift_ns: int = 0) -> Response | No
     if known["head_ns"] is not None:
         known["head_ns"] += shift_ns
     return Response(**known, chunks=read_chunks(chunks, shift_ns), extra=extra)
-
-
-def _possible(known: Mapping[str, Any], chunks: Mapping[str, Any]) -> bool:
-    """Whether a response's values go together: the sizes of its chunks add up to the body, where both are."""
-    status, body = known["status"], known["body"]
-    dts, sizes = chunks["chunk_dt_us"], chunks["chunk_sizes"]
-    if len(dts) != len(sizes) or len(sizes) % 4 or known["body_bytes"] < 0:
-        return False
-    if status is not None and not 100 <= status <= 999:
-        return False
-    return body is None or not sizes or sum(memoryview(sizes).cast("I")) == len(body)
 
 
 def pack_chunks(chunks: Iterable[Chunk]) -> dict[str, Any]:

@@ -151,7 +151,14 @@ class Secrets:
         body = text.removesuffix("…").encode("utf-8", "replace")
         if body == text.encode("utf-8", "replace"):
             return text
-        longest = max((_overlap(body, spelling) for spelling in self.spellings), default=0)
+        # The most bytes at the end of the text that are the beginning of a secret.
+        overlaps = (
+            size
+            for spelling in self.spellings
+            for size in range(1, min(len(body), len(spelling)) + 1)
+            if body.endswith(spelling[:size])
+        )
+        longest = max(overlaps, default=0)
         return (body[: len(body) - longest] + b"*" * longest).decode("utf-8", "replace") + "…"
 
 
@@ -173,12 +180,6 @@ def _without_part(data: bytes, part: bytes, spelling: bytes, offset: int) -> byt
         masked_data[begin:end] = b"*" * (end - begin)
         start = data.find(part, end)
     return bytes(masked_data)
-
-
-def _overlap(body: bytes, spelling: bytes) -> int:
-    """How many bytes at the end of `body` are the beginning of `spelling`."""
-    sizes = range(min(len(body), len(spelling)), 0, -1)
-    return next((size for size in sizes if body.endswith(spelling[:size])), 0)
 
 
 def _spell(word: str) -> set[bytes]:
@@ -208,7 +209,10 @@ def secrets_of(fields: Fields, path: str = "", *, also: Iterable[str] = ()) -> S
     """The credentials that a request carries, in its header fields and its query, and what is `also` one."""
     words = [*also]
     words += [word for name, value in fields for word in _credentials(name.lower(), value)]
-    words += [value for name, value in _query(path) if name not in KEPT_QUERY]
+    for part in re.split("[&;]", path.partition("#")[0].partition("?")[2]):
+        name, mark, value = part.partition("=")
+        if mark and name not in KEPT_QUERY:
+            words.append(value)
     return Secrets.of(words + [unquote_plus(word) for word in words])
 
 
@@ -261,11 +265,6 @@ def _userpass(encoded: str) -> list[str]:
     except ValueError:
         return []
     return [pair, pair.partition(":")[2]]
-
-
-def _query(path: str) -> list[tuple[str, str]]:
-    parts = re.split("[&;]", path.partition("#")[0].partition("?")[2])
-    return [(name, value) for name, mark, value in (part.partition("=") for part in parts) if mark]
 
 
 def safe_path(path: str, secrets: Secrets) -> str:
@@ -327,7 +326,13 @@ class Redactor:
         a JSON object comes back unchanged.
         """
         for member in reversed(identities(body)):
-            literal = self._stand_in(body[member.start : member.end], exact=exact)
+            literal = body[member.start : member.end]  # a string or a number
+            inner = literal.strip(b'"')
+            if exact:
+                digits = self._digits(inner, len(literal) - 2)
+                literal = literal[:1] + digits + literal[-1:]
+            else:
+                literal = b'"' + self._digits(inner, min(max(len(inner), 12), 64)) + b'"'
             body = body[: member.start] + literal + body[member.end :]
         return body
 
@@ -342,13 +347,6 @@ class Redactor:
             if spelling in data:
                 data = data.replace(spelling, self._digits(spelling, len(spelling)))
         return data
-
-    def _stand_in(self, literal: bytes, *, exact: bool) -> bytes:
-        """A JSON string for a JSON string or number; as long, or else within 12 to 64 digits."""
-        inner = literal.strip(b'"')
-        if exact:
-            return literal[:1] + self._digits(inner, len(literal) - 2) + literal[-1:]
-        return b'"' + self._digits(inner, min(max(len(inner), 12), 64)) + b'"'
 
     def _digits(self, value: bytes, length: int) -> bytes:
         name = self.pseudonym(value, 64).encode()

@@ -22,11 +22,12 @@ OURS = {HEADER, BLOCK, INDEX}
 NOT_COPIED = {"format", "marker"}
 """Header entries that a repaired file gets anew."""
 
-DROPPED = {
-    "dropped_requests": ("request", "requests"),
-    "dropped_responses": ("response", "responses"),
-    "dropped_bytes": ("byte of bodies", "bytes of bodies"),
-}
+DROPPABLE = (
+    ("dropped_requests", "request", "requests"),
+    ("dropped_responses", "response", "responses"),
+    ("dropped_bytes", "byte of bodies", "bytes of bodies"),
+)
+DROPPED, UNSOUND = "dropped by the capture", "not what the format promises"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,36 +46,31 @@ def check(path: str | Path) -> Findings:
         _check_segment(segment, findings)
     for _ in trace:
         pass
-    totals = trace.totals
+    losses, totals = trace.losses, trace.totals
     repaired = any("repaired" in (segment.container.index or {}) for segment in trace.segments)
-    orphans = findings.notes if repaired else findings.problems
-    _say(
-        findings.problems,
-        trace.losses.missing_segments,
-        "segment is missing",
-        "segments are missing",
-    )
-    _say(
-        findings.problems,
-        trace.losses.bad_records,
-        "record is not what the format promises",
-        "records are not what the format promises",
-    )
-    for name, (single, many) in DROPPED.items():
-        by = "dropped by the capture"
-        _say(findings.problems, totals.get(name, 0), f"{single} was {by}", f"{many} were {by}")
-    _say(
-        orphans,
-        trace.losses.orphan_responses,
-        "response has lost its request",
-        "responses have lost their request",
-    )
-    _say(
-        findings.notes,
-        totals.get("unanswered", 0),
-        "request has no response in its file",
-        "requests have no response in their file",
-    )
+    problems, notes = findings.problems, findings.notes
+    for lines, count, single, many in (
+        (problems, losses.missing_segments, "segment is missing", "segments are missing"),
+        (problems, losses.bad_records, f"record is {UNSOUND}", f"records are {UNSOUND}"),
+        *(
+            (problems, totals.get(name, 0), f"{single} was {DROPPED}", f"{many} were {DROPPED}")
+            for name, single, many in DROPPABLE
+        ),
+        (
+            notes if repaired else problems,
+            losses.orphan_responses,
+            "response has lost its request",
+            "responses have lost their request",
+        ),
+        (
+            notes,
+            totals.get("unanswered", 0),
+            "request has no response in its file",
+            "requests have no response in their file",
+        ),
+    ):
+        if count:
+            lines.append(plural(count, single, many))
     return findings
 
 
@@ -94,7 +90,12 @@ def repair(source: str | Path, out: Path) -> Losses:
     lost = Losses(missing_segments=trace.losses.missing_segments)
     try:
         for container in containers:
-            _copy(container, writer, trace_index)
+            for frame in container.walk():
+                if frame.code == BLOCK:
+                    contents = trace_index.survey(writer.blocks, container.unpack(frame.raw))
+                    writer.append_block(frame.raw, contents)
+                elif frame.code not in OURS:
+                    writer.append_frame(frame.code, frame.raw)
             lost.add(container.losses)
         totals = {**trace_index.totals, "continued": False}
         writer.close(totals, detail={**trace_index.detail(), "repaired": asdict(lost)})
@@ -104,33 +105,23 @@ def repair(source: str | Path, out: Path) -> Losses:
     return lost
 
 
-def _copy(container: Container, writer: ContainerWriter, trace_index: TraceIndex) -> None:
-    for frame in container.walk():
-        if frame.code == BLOCK:
-            contents = trace_index.survey(writer.blocks, container.unpack(frame.raw))
-            writer.append_block(frame.raw, contents)
-        elif frame.code not in OURS:
-            writer.append_frame(frame.code, frame.raw)
-
-
 def _header(containers: list[Container]) -> dict[str, Any]:
     """The first header that is left, as segment 0; without any, its times from a clock record."""
     header = next((container.header for container in containers if container.header), None)
     if header is None:
-        mono_ns, wall_ns = _clock(containers)
+        readings = (
+            (record["mono_ns"], record["wall_ns"])
+            for container in containers
+            for record in container.records()
+            if record.get("type") == "clock"
+            and isinstance(record.get("mono_ns"), int)
+            and isinstance(record.get("wall_ns"), int)
+        )
+        mono_ns, wall_ns = next(readings, (0, 0))
         header = header_map(
             TraceHeader(mono_ns=mono_ns, wall_ns=wall_ns, writer="tbench trace repair")
         )
     return {key: value for key, value in header.items() if key not in NOT_COPIED} | {"segment": 0}
-
-
-def _clock(containers: list[Container]) -> tuple[int, int]:
-    for container in containers:
-        for record in container.records():
-            match record:
-                case {"type": "clock", "mono_ns": int(mono_ns), "wall_ns": int(wall_ns)}:
-                    return mono_ns, wall_ns
-    return 0, 0
 
 
 def _check_segment(segment: Segment, findings: Findings) -> None:
@@ -143,9 +134,19 @@ def _check_segment(segment: Segment, findings: Findings) -> None:
         if frame.code == BLOCK:
             contents = trace_index.survey(len(rows), container.unpack(frame.raw))
             rows.append(Row(frame.offset, frame.length, len(frame.raw), *contents))
-    damage = list(_damage(container.losses))
+    losses = container.losses
+    skipped = f"{plural(losses.skipped_bytes, 'byte')} skipped"
+    single, many = "record is no msgpack map, or empty", "records are no msgpack maps, or empty"
+    counts = {
+        f"{plural(losses.damaged_blocks, 'damaged block')}, {skipped}": losses.damaged_blocks,
+        f"not closed: killed, cut short or still being written; {skipped}": losses.truncated_tail,
+        "the header is damaged": losses.damaged_header,
+        "the index is damaged": losses.damaged_index,
+        plural(losses.bad_records, single, many): losses.bad_records,
+    }
+    damage = [line for line, count in counts.items() if count]
     if not damage and container.index is not None:
-        damage += _lies(container, rows, trace_index)
+        damage += _index_faults(container, rows, trace_index)
     findings.problems.extend(f"{container.path.name}: {line}" for line in damage)
     if unknown:
         findings.notes.append(
@@ -153,25 +154,7 @@ def _check_segment(segment: Segment, findings: Findings) -> None:
         )
 
 
-def _damage(losses: Losses) -> Iterator[str]:
-    skipped = f"{plural(losses.skipped_bytes, 'byte')} skipped"
-    if losses.damaged_blocks:
-        yield f"{plural(losses.damaged_blocks, 'damaged block')}, {skipped}"
-    if losses.truncated_tail:
-        yield f"not closed: killed, cut short or still being written; {skipped}"
-    if losses.damaged_header:
-        yield "the header is damaged"
-    if losses.damaged_index:
-        yield "the index is damaged"
-    if losses.bad_records:
-        yield plural(
-            losses.bad_records,
-            "record is no msgpack map, or empty",
-            "records are no msgpack maps, or empty",
-        )
-
-
-def _lies(container: Container, rows: Rows, trace_index: TraceIndex) -> Iterator[str]:
+def _index_faults(container: Container, rows: Rows, trace_index: TraceIndex) -> Iterator[str]:
     """Where an index that is whole does not fit the blocks."""
     index = container.index or {}
     totals = index.get("totals") or {}
@@ -185,8 +168,3 @@ def _lies(container: Container, rows: Rows, trace_index: TraceIndex) -> Iterator
     wrong = [name for name, count in trace_index.totals.items() if totals.get(name, count) != count]
     if wrong:
         yield f"the index miscounts {', '.join(wrong)}"
-
-
-def _say(lines: list[str], count: int, single: str, many: str) -> None:
-    if count:
-        lines.append(plural(count, single, many))

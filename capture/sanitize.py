@@ -56,7 +56,13 @@ class Retries:
         """Note an attempt; returns the id of the one it repeats. `count` is the SDK's own, if any."""
         attempts = self._asks.setdefault(ask, deque(maxlen=16))
         self._asks.move_to_end(ask)
-        earlier = None if count == 0 else self._repeated(attempts, at_ns, declared=bool(count))
+        earlier = None
+        if count != 0:
+            recent = [a for a in attempts if at_ns - (a.failed_ns or a.began_ns) <= self._window_ns]
+            earlier = next((a for a in reversed(recent) if a.failed_ns is not None), None)
+            # A client that gave up waiting counts a retry while its first attempt may still look alive.
+            if earlier is None and count and attempts:
+                earlier = attempts[-1]
         if earlier:
             attempts.remove(earlier)
         attempt = _Attempt(id, at_ns)
@@ -73,14 +79,6 @@ class Retries:
         failed = response.outcome in FAILED_OUTCOMES or response.status in RETRIED_STATUS
         if attempt and failed:
             attempt.failed_ns = response.end_ns
-
-    def _repeated(
-        self, attempts: deque[_Attempt], at_ns: int, *, declared: bool
-    ) -> _Attempt | None:
-        recent = [a for a in attempts if at_ns - (a.failed_ns or a.began_ns) <= self._window_ns]
-        failed = next((a for a in reversed(recent) if a.failed_ns is not None), None)
-        # A client that gave up waiting counts a retry while its first attempt may still look alive.
-        return failed or (attempts[-1] if declared and attempts else None)
 
 
 LONGEST_ERROR = 500
@@ -127,12 +125,22 @@ class Sanitizer:
                 request.arrive_ns,
                 count=int(count) if count.isdecimal() else None,
             )
-            people = self._redactor.people(_plain(request) or b"")
-            request, inner = _without_inner(request)
+            coding = request.header("content-encoding") or ""
+            plain = _decoded(request.body, coding)
+            people = self._redactor.people(plain or b"")
+            credentials = without_credentials(plain) if plain else None
+            if credentials and credentials.masked:
+                inner = credentials.secrets
+                if coding in PLAIN:
+                    extra = {**request.extra, "body_masked": credentials.masked}
+                    request = replace(request, body=credentials.body, extra=extra)
+                else:  # an encoded body cannot be masked: it is not kept
+                    extra = {**request.extra, "body_withheld": "credential"}
+                    request = replace(request, body=None, extra=extra)
         endpoint = endpoint_of(request.method, request.path).name
         self._asked[request.id] = _Asked(endpoint, inner, people)
-        body, extra = self._clean(request, secrets | inner, exact=False)
-        return replace(request, body=body, extra=extra, retry_of=retry_of)
+        body, cleaned = self._clean(request, secrets | inner, exact=False)
+        return replace(request, body=body, extra=cleaned, retry_of=retry_of)
 
     def response(
         self, request_id: str, response: Response, tee: Tee | None, secrets: Secrets
@@ -144,11 +152,18 @@ class Sanitizer:
         if tee:
             response.body, response.body_bytes = tee.body(), tee.size
             response.chunks = tuple(map(Chunk, tee.stamps, tee.sizes))
-        response.outcome = _outcome(response, endpoint)
+        answer = parse_recorded(response)
+        if response.outcome is Outcome.CLIENT_ABORT and answer.ended:
+            # A client that hangs up after `[DONE]`, as SDKs do, missed only the end of the chunked body.
+            response.outcome = Outcome.OK
+        response.outcome = recorded_outcome(response, answer, endpoint=endpoint)
         response.body, response.extra = self._clean(response, secrets, people, exact=True)
         if response.body is not None and (response.status or 0) >= 400:
             response.body = mask_hints(response.body)
-        response.error = self._safe_error(response.error, secrets, people)
+        if response.error:  # mitmproxy quotes what it could not parse: anything, at any length
+            shown = mask_lookalikes(secrets.mask_text(response.error)).encode("utf-8", "replace")
+            shown = self._redactor.without_people(shown, people)
+            response.error = shown.decode("utf-8", "replace")[:LONGEST_ERROR]
         self._retries.end(request_id, response)
         return response
 
@@ -182,53 +197,9 @@ class Sanitizer:
             return None, {**extra, "body_withheld": "credential"}
         return body, extra
 
-    def _safe_error(
-        self, error: str | None, secrets: Secrets, people: Sequence[bytes]
-    ) -> str | None:
-        """Mitmproxy quotes what it could not parse: that may be anything, at any length."""
-        if not error:
-            return None
-        shown = mask_lookalikes(secrets.mask_text(error)).encode("utf-8", "replace")
-        return self._redactor.without_people(shown, people).decode("utf-8", "replace")[
-            :LONGEST_ERROR
-        ]
-
-
-def _without_inner(request: Request) -> tuple[Request, Secrets]:
-    """The request without the credentials that its body carries for others, and those.
-
-    An encoded body cannot be masked: it is not kept.
-    """
-    coding = request.header("content-encoding") or ""
-    plain = _plain(request)
-    credentials = without_credentials(plain) if plain else None
-    if not credentials or not credentials.masked:
-        return request, Secrets()
-    if coding in PLAIN:
-        extra = {**request.extra, "body_masked": credentials.masked}
-        return replace(request, body=credentials.body, extra=extra), credentials.secrets
-    extra = {**request.extra, "body_withheld": "credential"}
-    return replace(request, body=None, extra=extra), credentials.secrets
-
-
-def _plain(record: Request | Response) -> bytes | None:
-    return _decoded(record.body or b"", record.header("content-encoding") or "")
-
 
 def _decoded(body: bytes, coding: str) -> bytes | None:
     try:
         return decode(body, coding)
     except InputError:
         return None
-
-
-def _outcome(response: Response, endpoint: str) -> Outcome:
-    """The outcome on the wire, corrected by what was said.
-
-    A whole answer may still be an error. And a client that hangs up after `[DONE]`, as SDKs do, left
-    nothing behind but the end of the chunked body.
-    """
-    answer = parse_recorded(response)
-    if response.outcome is Outcome.CLIENT_ABORT and answer.ended:
-        response = replace(response, outcome=Outcome.OK)
-    return recorded_outcome(response, answer, endpoint=endpoint)

@@ -2,7 +2,6 @@
 
 import hashlib
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Final
@@ -41,7 +40,13 @@ class Selection:
             raise InputError(
                 f"--sample {self.sample:g} is not a share: give a number above 0, up to 1"
             )
-        object.__setattr__(self, "_hosts", tuple(_compiled(self.hosts)))
+        hosts = []
+        for host in self.hosts:
+            try:
+                hosts.append(re.compile(host, re.IGNORECASE))
+            except re.error as error:
+                raise InputError(f"--host {host!r} is not a regular expression: {error}") from None
+        object.__setattr__(self, "_hosts", tuple(hosts))
 
     def leaves_out(self, method: str, host: str, path: str) -> str | None:
         """Which filter keeps this request out, `host` or `path`; None when none. A query is ignored."""
@@ -70,11 +75,3 @@ class Selection:
     def allow_hosts(self) -> list[str]:
         """The hosts as mitmproxy's `allow_hosts`: regular expressions over HOST:PORT."""
         return [rf"^(?:{host})(?::\d+)?$" for host in self.hosts]
-
-
-def _compiled(hosts: Iterable[str]) -> Iterable[re.Pattern[str]]:
-    for host in hosts:
-        try:
-            yield re.compile(host, re.IGNORECASE)
-        except re.error as error:
-            raise InputError(f"--host {host!r} is not a regular expression: {error}") from None

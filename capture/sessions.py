@@ -111,13 +111,20 @@ class Sessions:
         self, request: Request, messages: Sequence[Mapping[str, Any]], answer: str | None
     ) -> Place:
         chain = list(_chain(messages))
-        name = _name(request)
+        given = {name: value for name, value in request.headers[::-1] if name in _NAMING}
+        named = (value for header in SESSION_HEADERS if (value := given.get(header)))
+        name = next(named, None) if given else None
         parent = self._parent(messages, chain, request.client)
         if name is not None:
             last = self._named.get(name)
             if parent is None or last is None or parent.place.session != last.place.session:
                 parent = last
-        place = self._beside(parent)
+        if parent is None:
+            self._count += 1
+            place = Place(f"s{self._count}", 0, None)
+        else:
+            parent.continued = True
+            place = Place(parent.place.session, parent.place.turn + 1, parent.id)
         seen = _Seen(request.id, place, request.client, _digest(answer))
         if name is not None:
             self._named[name] = seen
@@ -125,14 +132,6 @@ class Sessions:
             rivals = self._prefixes.get(chain[-1], [])
             self._prefixes[chain[-1]] = [*rivals[1 - RIVALS :], seen]
         return place
-
-    def _beside(self, parent: _Seen | None) -> Place:
-        """The turn after a parent; without one, the first turn of a new session."""
-        if parent is not None:
-            parent.continued = True
-            return Place(parent.place.session, parent.place.turn + 1, parent.id)
-        self._count += 1
-        return Place(f"s{self._count}", 0, None)
 
     def _parent(
         self, messages: Sequence[Mapping[str, Any]], chain: list[bytes], client: str | None
@@ -153,14 +152,6 @@ def _likeness(seen: _Seen, quoted: bytes | None, client: str | None) -> tuple[bo
         seen.client == client,
         not seen.continued,
     )
-
-
-def _name(request: Request) -> str | None:
-    """What the first header that names a conversation says."""
-    given = {name: value for name, value in request.headers[::-1] if name in _NAMING}
-    if not given:
-        return None
-    return next((value for name in SESSION_HEADERS if (value := given.get(name))), None)
 
 
 def _chain(messages: Iterable[Mapping[str, Any]]) -> Iterable[bytes]:

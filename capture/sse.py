@@ -41,28 +41,22 @@ def plain_events(chunks: Sequence[tuple[float, bytes]]) -> Iterator[tuple[float,
     datas = body[5:-2].split(b"\n\ndata:")
     if body.count(b"\n") != 2 * len(datas):
         return None
-    return _timed(chunks, datas)
+    if len(chunks) == 1:
+        return zip(repeat(chunks[0][0]), datas)
+    times = [at for at, _ in chunks]
+    if [len(piece) for _, piece in chunks] == [len(data) + FRAME for data in datas]:
+        return zip(times, datas, strict=True)  # each event was read by itself
+    return _by_bytes(chunks, datas)
 
 
 FRAME = 7
 """Bytes of an event around its data: "data:" before it, a blank line after it."""
 
 
-def _timed(
+def _by_bytes(
     chunks: Sequence[tuple[float, bytes]], datas: list[bytes]
 ) -> Iterator[tuple[float, bytes]]:
-    if len(chunks) == 1:
-        return zip(repeat(chunks[0][0]), datas)
-    times = [at for at, _ in chunks]
-    if [len(piece) for _, piece in chunks] == [len(data) + FRAME for data in datas]:
-        return zip(times, datas, strict=True)  # each event was read by itself
-    return _found(chunks, datas)
-
-
-def _found(
-    chunks: Sequence[tuple[float, bytes]], datas: list[bytes]
-) -> Iterator[tuple[float, bytes]]:
-    """By counting the bytes."""
+    """The time of the read that holds an event's last byte."""
     reads = iter(chunks)
     at, arrived, end = 0.0, 0, 0
     for data in datas:

@@ -56,22 +56,18 @@ class Tee:
         """The stream callable of mitmproxy: note the piece, return it unchanged. Empty means the end."""
         try:
             if data:
-                self._note(data)
+                self.stamps.append(self._now())
+                self.sizes.append(len(data))
+                if self.pieces is not None:
+                    cost = len(data) + PIECE_OVERHEAD
+                    if self._budget.take(cost):
+                        self._held += cost
+                        self.pieces.append(data)
+                    else:
+                        self.forget()
         except Exception:  # it would cut the client off; a body with a gap is none
             self.forget()
         return data
-
-    def _note(self, data: bytes) -> None:
-        self.stamps.append(self._now())
-        self.sizes.append(len(data))
-        if self.pieces is None:
-            return
-        cost = len(data) + PIECE_OVERHEAD
-        if self._budget.take(cost):
-            self._held += cost
-            self.pieces.append(data)
-        else:
-            self.forget()
 
     @property
     def size(self) -> int:

@@ -28,12 +28,12 @@ def escaped(text: str) -> str:
 
     JSON text stays JSON of the same value: it holds no bare control character below 0x20 but newline.
     """
-    return text if text.isprintable() else _STEERING.sub(_visible, text)
 
+    def visible(hit: re.Match[str]) -> str:
+        code = ord(hit[0])
+        return f"\\x{code:02x}" if code < 0x20 else f"\\u{code:04x}"
 
-def _visible(hit: re.Match[str]) -> str:
-    code = ord(hit[0])
-    return f"\\x{code:02x}" if code < 0x20 else f"\\u{code:04x}"
+    return text if text.isprintable() else _STEERING.sub(visible, text)
 
 
 def shortened(text: str, most: int = LONGEST_NAME) -> str:
@@ -95,18 +95,14 @@ class Guard(io.TextIOBase):
         self.encoding, self.errors = stream.encoding, stream.errors
 
     def write(self, text: str) -> int:
-        with naming(self.styled):
-            self.styled.write(
-                "\n".join(folded(line, self._columns()) for line in escaped(text).split("\n"))
-            )
-        return len(text)
-
-    def _columns(self) -> int:
-        """The width of the terminal; without end for a file or a pipe."""
         try:
-            return os.get_terminal_size(self.fileno()).columns or sys.maxsize
-        except (OSError, ValueError):
-            return sys.maxsize
+            columns = os.get_terminal_size(self.fileno()).columns or sys.maxsize
+        except (OSError, ValueError):  # a file or a pipe
+            columns = sys.maxsize
+        with naming(self.styled):
+            lines = escaped(text).split("\n")
+            self.styled.write("\n".join(folded(line, columns) for line in lines))
+        return len(text)
 
     def flush(self) -> None:
         with naming(self.styled):

@@ -54,10 +54,19 @@ class TraceIndex:
         """Take one record, as it was written or read, in file order."""
         match record:
             case {"type": "request", "id": str(id_)}:
-                self._request(id_, place)
+                answer = self._orphans.pop(id_, None)
+                if answer is None:
+                    self._open[id_] = len(self._links)
+                    self.totals["unanswered"] += 1
+                self._links += _LINK.pack(*place, *(answer or (NOWHERE, NOWHERE)))
                 self._count(record, "requests")
             case {"type": "response", "id": str(id_)}:
-                self._response(id_, place)
+                at = self._open.pop(id_, None)
+                if at is None:
+                    self._orphans[id_] = place
+                else:
+                    struct.pack_into("<II", self._links, at + 8, *place)
+                    self.totals["unanswered"] -= 1
                 self._count(record, "responses")
             case {"type": "gap"}:
                 self.totals["gaps"] += 1
@@ -103,21 +112,6 @@ class TraceIndex:
         """What goes into the index beside the totals."""
         links = self.links if len(self._links) <= MAX_LINKS * _LINK.size else None
         return {"links": links, "strays": [[id_, *place] for id_, place in self._orphans.items()]}
-
-    def _request(self, id_: str, place: Place) -> None:
-        answer = self._orphans.pop(id_, None)
-        if answer is None:
-            self._open[id_] = len(self._links)
-            self.totals["unanswered"] += 1
-        self._links += _LINK.pack(*place, *(answer or (NOWHERE, NOWHERE)))
-
-    def _response(self, id_: str, place: Place) -> None:
-        at = self._open.pop(id_, None)
-        if at is None:
-            self._orphans[id_] = place
-        else:
-            struct.pack_into("<II", self._links, at + 8, *place)
-            self.totals["unanswered"] -= 1
 
     def _count(self, record: Mapping[str, Any], kind: str) -> None:
         self.totals[kind] += 1

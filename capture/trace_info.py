@@ -1,4 +1,4 @@
-"""Overview: what a trace holds, in figures. The content of `tbench trace info`."""
+"""What a trace holds, in figures: the content of `tbench trace info` and `trace head`."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -7,7 +7,7 @@ from typing import Any
 
 from tbench.capture.decode import decode
 from tbench.capture.errors import InputError
-from tbench.capture.exchange import Exchange, Outcome, Response
+from tbench.capture.exchange import Exchange, Outcome, Request, Response
 from tbench.capture.providers import (
     ParsedResponse,
     RequestInfo,
@@ -133,10 +133,6 @@ class Overview:
                     self._counts[f"{name}_tokens"] += tokens
         place = self._sessions.assign(request, answer=answer.text if answer else None)
         self._counts["sessions"] += place.turn == 0 and request.retry_of is None
-        self._time(exchange)
-
-    def _time(self, exchange: Exchange) -> None:
-        request, response = exchange.request, exchange.response
         self._first = request.arrive_ns if self._first is None else self._first
         self._last = request.arrive_ns
         self._end = max(self._end, request.end_ns, response.end_ns if response else 0)
@@ -150,7 +146,9 @@ class Overview:
         answer names.
         """
         totals, first = trace.totals, self._first
-        made = _synthesis(trace)
+        made = trace.header.extra.get("synthesis")
+        if not (isinstance(made, dict) and made.keys() >= {"task", "scenario", "seed", "tokens"}):
+            made = None
         sent = made is None or self._counts["responses"] > 0
         known = first is not None and sent
         return {
@@ -176,15 +174,6 @@ class Overview:
             "synthesis": made,
             "damaged_blocks": trace.losses.damaged_blocks,
         }
-
-
-def _synthesis(trace: Trace) -> dict[str, Any] | None:
-    """What a synthesised trace was made from; None for one that was captured."""
-    made = trace.header.extra.get("synthesis")
-    return made if isinstance(made, dict) and made.keys() >= _SYNTHESIS else None
-
-
-_SYNTHESIS = frozenset({"task", "scenario", "seed", "tokens"})
 
 
 def exchange_row(exchange: Exchange, *, bodies: bool = False) -> dict[str, Any]:
@@ -214,26 +203,19 @@ def exchange_row(exchange: Exchange, *, bodies: bool = False) -> dict[str, Any]:
         "prompt_tokens": answer.usage.prompt if answer else None,
         "output_tokens": answer.usage.output if answer else None,
     }
-    return figures | (_said(exchange) if bodies else {})
+    if bodies:
+        figures |= {"request_body": _text(request), "response_body": _text(response)}
+    return figures
 
 
-def _said(exchange: Exchange) -> dict[str, str | None]:
-    request, response = exchange.request, exchange.response
-    encoding = response.header("content-encoding") if response else None
-    return {
-        "request_body": _text(request.body, request.header("content-encoding")),
-        "response_body": _text(response.body if response else None, encoding),
-    }
-
-
-def _text(body: bytes | None, encoding: str | None) -> str | None:
+def _text(record: Request | Response | None) -> str | None:
     """A body for people; still encoded where its encoding is unknown or broken."""
-    if body is None:
+    if record is None or record.body is None:
         return None
     try:
-        return decode(body, encoding or "").decode(errors="replace")
+        return decode(record.body, record.header("content-encoding") or "").decode(errors="replace")
     except InputError:
-        return body.decode(errors="replace")
+        return record.body.decode(errors="replace")
 
 
 def trace_info(trace: Trace) -> dict[str, Any]:

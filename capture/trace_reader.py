@@ -30,7 +30,7 @@ from tbench.capture.trace_index import Link, TraceIndex, is_table, read_links, r
 # The cache: the blocks of a capture that were used last, decompressed, and the records in them.
 
 
-class Shelved:
+class Block:
     """A block: its bytes, and where its records are, once that is asked for."""
 
     __slots__ = ("_edges", "raw")
@@ -48,7 +48,7 @@ class Shelved:
         record = frames.unpack_one(self.raw[self._edges[ordinal] : self._edges[ordinal + 1]])
         return record if isinstance(record, dict) else {}
 
-    def some(self, ordinals: Iterable[int]) -> Iterator[dict[str, Any]]:
+    def records(self, ordinals: Iterable[int]) -> Iterator[dict[str, Any]]:
         """The records of these ordinals in one pass, as long as they ascend and are sound."""
         reader = frames.unpacker(self.raw)
         passed: int | None = 0
@@ -70,10 +70,10 @@ class BlockCache:
         self._segments = segments
         self._losses = losses
         self._room = budget
-        self._blocks: OrderedDict[tuple[int, int], Shelved] = OrderedDict()
+        self._blocks: OrderedDict[tuple[int, int], Block] = OrderedDict()
         self._damaged: set[tuple[int, int]] = set()
 
-    def block(self, segment: int, ordinal: int) -> Shelved | None:
+    def block(self, segment: int, ordinal: int) -> Block | None:
         """A block; None when it is damaged or does not exist."""
         key = segment, ordinal
         if key in self._damaged or ordinal >= len(self._segments[segment].rows):
@@ -81,22 +81,18 @@ class BlockCache:
         if key in self._blocks:
             self._blocks.move_to_end(key)
             return self._blocks[key]
-        return self._load(key)
-
-    def _load(self, key: tuple[int, int]) -> Shelved | None:
-        segment = self._segments[key[0]]
-        row = segment.rows[key[1]]
-        raw = segment.container.block(row)
+        row = self._segments[segment].rows[ordinal]
+        raw = self._segments[segment].container.block(row)
         if raw is None:
             self._damaged.add(key)
             self._losses.damaged_blocks += 1
             self._losses.skipped_bytes += row.length
             return None
-        shelved = self._blocks[key] = Shelved(raw)
+        block = self._blocks[key] = Block(raw)
         self._room -= len(raw)
         while self._room < 0 and len(self._blocks) > 1:
             self._room += len(self._blocks.popitem(last=False)[1].raw)
-        return shelved
+        return block
 
 
 CACHE_BYTES = 64 * 2**20
@@ -121,14 +117,10 @@ class Segment:
 
 def open_segment(container: Container, header: TraceHeader) -> Segment:
     """By the container's index, else by a first pass over the file."""
-    return _from_index(container, header) or _from_scan(container, header)
-
-
-def _from_index(container: Container, header: TraceHeader) -> Segment | None:
     match container.index:
-        case {"links": bytes(links), "strays": list(strays), "totals": dict(totals)}:
-            if container.rows is None or not is_table(links):
-                return None
+        case {"links": bytes(links), "strays": list(strays), "totals": dict(totals)} if (
+            container.rows is not None and is_table(links)
+        ):
             return Segment(
                 container=container,
                 header=header,
@@ -139,10 +131,6 @@ def _from_index(container: Container, header: TraceHeader) -> Segment | None:
                 continued=totals.get("continued") is True,
                 losses=container.losses,
             )
-    return None
-
-
-def _from_scan(container: Container, header: TraceHeader) -> Segment:
     trace_index = TraceIndex()
     rows = Rows()
     for frame in container.walk():
@@ -162,7 +150,7 @@ def _from_scan(container: Container, header: TraceHeader) -> Segment:
 
 
 class _Waiting(NamedTuple):
-    """A request that a later one in the file may precede; without itself when too much waits."""
+    """A request that a later one in the file may precede; `request` is None when too much waits."""
 
     arrive_ns: int
     seq: int
@@ -207,38 +195,33 @@ class _Merge:
         if block is None:
             self._losses.orphan_responses += sum(link.response is not None for link in links)
             return
-        records = block.some(link.request.record for link in links)
+        records = block.records(link.request.record for link in links)
         for link, record in zip(links, records, strict=True):
             request = self._request(record)
             if request is not None:
-                self._park(segment, link, request)
+                # Beyond the budget only the place is held, and the request is read again in its turn.
+                held = request if self._room > 0 else None
+                self._room -= _weight(held)
+                self._taken += 1
+                order = request.arrive_ns, request.seq, self._taken
+                heapq.heappush(self._heap, _Waiting(*order, segment, link, held))
 
     def _request(self, record: dict[str, Any]) -> Request | None:
         request = read_request(record, self._shift) if record.get("type") == "request" else None
         self._losses.bad_records += request is None
         return request
 
-    def _park(self, segment: int, link: Link, request: Request) -> None:
-        held = request if self._room > 0 else None
-        self._room -= _weight(held)
-        self._taken += 1
-        order = request.arrive_ns, request.seq, self._taken
-        heapq.heappush(self._heap, _Waiting(*order, segment, link, held))
-
     def _before(self, horizon: int) -> Iterator[Exchange]:
         """The waiting exchanges that arrived before the horizon, in order."""
         while self._heap and self._heap[0].arrive_ns < horizon:
             waiting = heapq.heappop(self._heap)
             self._room += _weight(waiting.request)
-            request = waiting.request or self._again(waiting)
+            request, place = waiting.request, waiting.link.request
+            if request is None and (block := self._cache.block(waiting.segment, place.block)):
+                request = self._request(block.record(place.record))
             if request is not None:
                 response = self._response(waiting, request.id) if self._answers else None
                 yield Exchange(request=request, response=response)
-
-    def _again(self, waiting: _Waiting) -> Request | None:
-        place = waiting.link.request
-        block = self._cache.block(waiting.segment, place.block)
-        return self._request(block.record(place.record)) if block else None
 
     def _response(self, waiting: _Waiting, id_: str) -> Response | None:
         """The response, wherever it lies; None when there is none or it is lost."""
@@ -371,8 +354,19 @@ class Trace:
         """
         losses = self._known()
         try:
-            streams = [self._moved(capture, losses, answers=answers) for capture in self._captures]
-            yield from streams[0] if len(streams) == 1 else heapq.merge(*streams, key=_arrival)
+            budgets = Budgets() if answers else FORWARD
+            streams = []
+            for capture in self._captures:
+                shift_ns = capture[0].header.wall(0) - self.header.wall(0)
+                how = How(shift_ns=shift_ns, answers=answers, budgets=budgets)
+                streams.append(exchanges(capture, losses, how))
+            if len(streams) == 1:
+                yield from streams[0]
+            else:
+                yield from heapq.merge(
+                    *streams,
+                    key=lambda exchange: (exchange.request.arrive_ns, exchange.request.seq),
+                )
         finally:
             self.losses = losses
 
@@ -380,13 +374,6 @@ class Trace:
     def requests(self) -> "Requests":
         """The exchanges without their responses, to be read any number of times."""
         return Requests(self)
-
-    def _moved(
-        self, capture: list[Segment], losses: Losses, *, answers: bool
-    ) -> Iterator[Exchange]:
-        shift_ns = capture[0].header.wall(0) - self.header.wall(0)
-        budgets = Budgets() if answers else FORWARD
-        return exchanges(capture, losses, How(shift_ns=shift_ns, answers=answers, budgets=budgets))
 
     def _known(self) -> Losses:
         losses = Losses(missing_segments=self._missing)
@@ -413,11 +400,35 @@ def read_trace(path: str | Path) -> Trace:
     path = Path(path)
     several = path.is_dir() or (glob.has_magic(str(path)) and not path.exists())
     files = _files(path)
-    opened = [_open(file, must=not several and file == files[0]) for file in files]
-    containers = [container for container in opened if container is not None]
+    containers: list[Container] = []
+    for file in files:
+        required = not several and file == files[0]  # beside it, what is no trace is passed over
+        try:
+            container = open_container(file)
+        except InputError:
+            if required:
+                raise
+            continue
+        kind = container.header.get("kind", "trace")
+        if kind == "trace":
+            containers.append(container)
+        elif required:
+            raise InputError(f"{file}: this is a {kind}, not a trace; use 'tbench report {file}'")
     if not containers:
         raise InputError(f"{path}: no traces (*{SUFFIX}) in this folder")
-    return _joined(containers) if several else _continued(containers)
+    if several:
+        return _joined(containers)
+    # The capture of the first file: leftovers of another may stand beside it.
+    first = read_header(containers[0].header)
+    if first.segment != 0:
+        return Trace([[open_segment(containers[0], first)]], 0)
+    return _joined(
+        [
+            container
+            for container in containers
+            if read_header(container.header).capture_id == first.capture_id
+        ]
+    )
 
 
 def _joined(containers: list[Container]) -> Trace:
@@ -432,47 +443,22 @@ def _joined(containers: list[Container]) -> Trace:
     return Trace(captured, sum(map(_missing, captured)))
 
 
-def _continued(containers: list[Container]) -> Trace:
-    """The capture of the first file; leftovers of another may stand beside it."""
-    first = read_header(containers[0].header)
-    headers = [read_header(container.header) for container in containers]
-    segments = [
-        container
-        for container, header in zip(containers, headers, strict=True)
-        if header.capture_id == first.capture_id
-    ]
-    return (
-        _joined(segments) if first.segment == 0 else Trace([[open_segment(segments[0], first)]], 0)
-    )
-
-
 def _missing(capture: list[Segment]) -> int:
     """Segments that must exist and do not: before the first, between two, after one that goes on."""
     last = capture[-1]
     return last.header.segment + 1 - len(capture) + last.continued
 
 
-def _open(file: Path, *, must: bool) -> Container | None:
-    """A trace segment; for a file that is none InputError if it `must` be one, else None."""
-    try:
-        container = open_container(file)
-    except InputError:
-        if must:
-            raise
-        return None
-    kind = container.header.get("kind", "trace")
-    if kind == "trace":
-        return container
-    if must:
-        raise InputError(f"{file}: this is a {kind}, not a trace; use 'tbench report {file}'")
-    return None
-
-
 def _files(path: Path) -> list[Path]:
+    """The files of a folder or a glob; a file with the later segments of its trace."""
     if path.is_dir():
         return _settled([*path.glob(f"*{SUFFIX}"), *path.glob(f"*{SUFFIX}{PART}")])
     if path.exists():
-        return [path, *_siblings(path)]
+        base = path.with_suffix("") if path.suffix == PART else path
+        number = rf"{re.escape(base.stem)}\.\d{{4,}}{re.escape(base.suffix)}({PART})?"
+        names = os.listdir(base.parent)  # noqa: PTH208 (a folder of runs holds many, and few are wanted)
+        later = [base.parent / name for name in names if re.fullmatch(number, name)]
+        return [path, *_settled(later)]
     part = path.with_name(path.name + PART)
     if part.exists():
         return [part]
@@ -481,19 +467,7 @@ def _files(path: Path) -> list[Path]:
     raise InputError(f"{path}: no such file, folder or matching glob")
 
 
-def _siblings(first: Path) -> list[Path]:
-    """The later segments of the trace that begins with this file."""
-    base = first.with_suffix("") if first.suffix == PART else first
-    number = re.compile(re.escape(base.stem) + r"\.\d{4,}" + re.escape(base.suffix) + f"({PART})?")
-    names = os.listdir(base.parent)  # noqa: PTH208 (a folder of runs holds many, and few are wanted)
-    return _settled([base.parent / name for name in names if number.fullmatch(name)])
-
-
 def _settled(files: list[Path]) -> list[Path]:
     """In order of name; where both exist, the finished file and not its .part."""
     names = {file.name for file in files}
     return sorted(file for file in files if not (file.suffix == PART and file.stem in names))
-
-
-def _arrival(exchange: Exchange) -> tuple[int, int]:
-    return exchange.request.arrive_ns, exchange.request.seq

@@ -50,7 +50,12 @@ class TraceWriter:
         self._rotate_s = rotate_s
         self._now = clock
         if rotate_bytes is not None or rotate_s is not None:
-            _refuse_leftovers(self.path)
+            # A segment of an older trace would later stand in the way, or be taken for one of this.
+            numbered = f"{self.path.stem}.[0-9][0-9][0-9][0-9]*{self.path.suffix}*"
+            for other in sorted(self.path.parent.glob(numbered)):
+                raise InputError(
+                    f"{other}: a segment of an older trace; choose another name or remove it"
+                )
         first = segment_path(self.path, header.segment)
         self._segment = _Segment(first, header, clock, marker)
 
@@ -120,7 +125,17 @@ class TraceWriter:
             if record["body"] is None:
                 raise
             self._write({**record, "body": None}, **place)
-            self.gap(_body_gap(record))
+            at_ns = record["end_ns"]
+            self.gap(
+                Gap(
+                    from_ns=at_ns,
+                    to_ns=at_ns,
+                    requests=0,
+                    responses=0,
+                    bytes=len(record["body"]),
+                    reason="memory",
+                )
+            )
 
     def _write(self, record: Mapping[str, Any], **place: int) -> None:
         self._rotate_if_due()
@@ -129,11 +144,9 @@ class TraceWriter:
     def _rotate_if_due(self) -> None:
         full = self._rotate_bytes is not None and self.size >= self._rotate_bytes
         old = self._rotate_s is not None and self._segment.age() >= self._rotate_s
-        if (full or old) and self._segment.began_at is not None:
-            self._rotate()
-
-    def _rotate(self) -> None:
-        """Begin the next segment before the old one ends: when that fails, the old one stays whole."""
+        if not (full or old) or self._segment.began_at is None:
+            return
+        # The next segment begins before the old one ends: when that fails, the old one stays whole.
         header = replace(self.header, segment=self.header.segment + 1)
         try:
             following = _Segment(segment_path(self.path, header.segment), header, self._now)
@@ -145,12 +158,6 @@ class TraceWriter:
             following.container.discard()
             raise
         self.header, self._segment = header, following
-
-
-def _body_gap(record: Mapping[str, Any]) -> Gap:
-    """Says that a body, and nothing else of its record, is missing."""
-    at_ns, size = record["end_ns"], len(record["body"])
-    return Gap(from_ns=at_ns, to_ns=at_ns, requests=0, responses=0, bytes=size, reason="memory")
 
 
 class _Segment:
@@ -180,9 +187,3 @@ class _Segment:
     def end(self, *, last: bool) -> None:
         totals = {**self.trace_index.totals, "continued": not last}
         self.container.close(totals, detail=self.trace_index.detail())
-
-
-def _refuse_leftovers(path: Path) -> None:
-    """A segment of an older trace would later stand in the way, or be taken for one of this."""
-    for other in sorted(path.parent.glob(f"{path.stem}.[0-9][0-9][0-9][0-9]*{path.suffix}*")):
-        raise InputError(f"{other}: a segment of an older trace; choose another name or remove it")

@@ -10,7 +10,7 @@ from contextlib import suppress
 
 
 def version(name: str) -> str:
-    """The version of an installed package. Raises PackageNotFoundError where there is none."""
+    """The version of an installed package; "unknown" for sources that were never installed."""
     prefix, suffix = f"{name}-", ".dist-info"
     for place in sys.path:
         entries: list[str] = []
@@ -25,4 +25,7 @@ def version(name: str) -> str:
             break
     from importlib import metadata  # noqa: PLC0415 (slow to load)
 
-    return metadata.version(name)
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return "unknown"

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from tbench.capture import Exchange, Request, Response, TraceHeader, TraceWriter, frames, read_trace
 from tbench.capture.container_reader import Losses, open_container
-from tbench.capture.trace_reader import Budgets, How, Shelved, exchanges
+from tbench.capture.trace_reader import Block, Budgets, How, exchanges
 
 ROOT = Path(__file__).parent.parent
 HEADER = TraceHeader(wall_ns=10**18, mono_ns=0, capture_id="c")
@@ -336,4 +336,4 @@ def test_one_pass_gives_what_one_by_one_does(
     """In any order, with any damage, and of any end that is missing."""
     raw = b"".join(values)[: cut if cut < 30 else None]
 
-    assert list(Shelved(raw).some(ordinals)) == [Shelved(raw).record(one) for one in ordinals]
+    assert list(Block(raw).records(ordinals)) == [Block(raw).record(one) for one in ordinals]

@@ -1,7 +1,7 @@
-"""Material: what the requests of a workload say, in order, a few dozen at a time."""
+"""Content: what the requests of a workload say, in order, a few dozen at a time."""
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import batched
 from random import Random
@@ -61,8 +61,14 @@ class Prompts:
         self._opening = corpus.opening if lines is None else opening
         self._costs: dict[str, float] = {}
         self._firsts: dict[str, float] = {}
+        """What a piece costs that a text begins with."""
         self._parts: dict[int, tuple[list[str], float]] = {}
-        self._fillers = self._known_fillers()
+        """Lines by their index, as pieces with what they cost together."""
+        priced = zip(FILLERS, tokens.costs(FILLERS), strict=True)
+        self._fillers = sorted((pair for pair in priced if pair[1] > 0), key=lambda pair: -pair[1])
+        """Those that cost something, the dearest first."""
+        if not self._fillers:
+            raise InputError(f"{tokens.source}: no word of ours is a token by it; give another")
 
     def write(self, wanted: Sequence[Wanted], rng: Random) -> list[str]:
         """The texts, each of exactly its tokens. Raises InputError where the tokenizer allows none."""
@@ -84,7 +90,10 @@ class Prompts:
         if self._opening:
             rest -= self._take(*self._priced(self._opening(rng)), rest, pieces)
         while rest >= 1 and barren < BARREN_LINES:
-            took = self._take(*self._line(rng.randrange(len(self._lines))), rest, pieces)
+            index = rng.randrange(len(self._lines))
+            if index not in self._parts:
+                self._parts[index] = self._priced(self._lines[index])
+            took = self._take(*self._parts[index], rest, pieces)
             barren = 0 if took else barren + 1
             rest -= took
         return pieces
@@ -97,45 +106,24 @@ class Prompts:
         took = 0.0
         for piece in line:
             begun = piece if pieces else piece.lstrip()
-            price = self._costs[piece] if pieces else self._first(begun)
+            if pieces:
+                price = self._costs[piece]
+            else:
+                if begun not in self._firsts:
+                    self._firsts[begun] = float(self.count(begun))
+                price = self._firsts[begun]
             if took + price <= rest:
                 pieces.append(begun)
                 took += price
         return took
 
-    def _first(self, piece: str) -> float:
-        """What a piece costs that a text begins with."""
-        price = self._firsts.get(piece)
-        if price is None:
-            price = self._firsts[piece] = float(self.count(piece))
-        return price
-
-    def _line(self, index: int) -> tuple[list[str], float]:
-        """A line as pieces with what they cost together, worked out once."""
-        line = self._parts.get(index)
-        if line is None:
-            line = self._parts[index] = self._priced(self._lines[index])
-        return line
-
     def _priced(self, line: str) -> tuple[list[str], float]:
+        """A line as pieces, with what they cost together."""
         pieces = PIECE.findall(" " + line.strip())
-        self._learn(pieces)
-        return pieces, sum(self._costs[piece] for piece in pieces)
-
-    def _learn(self, pieces: Iterable[str]) -> None:
         new = [piece for piece in dict.fromkeys(pieces) if piece not in self._costs]
         if new:
             self._costs.update(zip(new, self._tokens.costs(new), strict=True))
-
-    def _known_fillers(self) -> list[tuple[str, float]]:
-        """Fillers that cost something, the dearest first."""
-        priced = zip(FILLERS, self._tokens.costs(FILLERS), strict=True)
-        fillers = sorted((pair for pair in priced if pair[1] > 0), key=lambda pair: -pair[1])
-        if not fillers:
-            raise InputError(
-                f"{self._tokens.source}: no word of ours is a token by it; give another"
-            )
-        return fillers
+        return pieces, sum(self._costs[piece] for piece in pieces)
 
     def _mended(self, draft: list[str], wanted: Wanted) -> str:
         """The draft made longer or shorter at its end until it counts right."""
@@ -149,7 +137,9 @@ class Prompts:
             if short < 0:
                 self._shorten(pieces, -short, keep)
             elif short > NEARLY:
-                self._lengthen(pieces, short - NEARLY)
+                filler, cost = self._fillers[0]
+                for _ in range(max(1, int((short - NEARLY) / cost))):
+                    pieces.append(filler if pieces else filler.lstrip())
             elif finished := self._finished(text, wanted.tokens):
                 return finished
             else:
@@ -161,7 +151,7 @@ class Prompts:
         )
 
     def _finished(self, text: str, tokens: int) -> str | None:
-        """The text with one or two fillers that make it count right; None where none do."""
+        """The text with one or two fillers so that it has exactly these tokens; None where none do."""
         for ends in FILLERS, _PAIRS:
             texts = [(text + end).lstrip() for end in ends]
             counts = self._tokens.counts(texts)
@@ -175,15 +165,9 @@ class Prompts:
         while len(pieces) > keep and gone < over:
             gone += max(self._costs.get(pieces.pop(), 1.0), 0.5)
 
-    def _lengthen(self, pieces: list[str], short: int) -> None:
-        """Append fillers that cost about `short`, at least one."""
-        filler, cost = self._fillers[0]
-        for _ in range(max(1, int(short / cost))):
-            pieces.append(filler if pieces else filler.lstrip())
 
-
-KEPT: Final = 256 * 2**20
-"""Bytes of encoded images that are kept for the next time they are drawn."""
+ENCODED_BYTES: Final = 256 * 2**20
+"""Of encoded images that stay in memory for the next time they are drawn."""
 AT_ONCE: Final = 64
 """Requests that are written and counted together: tokenizers are faster at many texts."""
 
@@ -204,14 +188,15 @@ class RequestContent:
 
 
 def materials(workload: Workload) -> Iterator[RequestContent]:
-    """The material of each request. Raises InputError where a length cannot be had."""
+    """What each request says. Raises InputError where a length cannot be had."""
     if workload.task == "image-text-to-text":
-        return _shown(workload)
-    return _quoted(workload) if workload.from_dataset else _written(workload)
-
-
-def _quoted(workload: Workload) -> Iterator[RequestContent]:
-    """Rows of the dataset as they are, drawn with replacement."""
+        album = _Album(workload)
+        yield from map(album.page, _sizes(workload))
+        return
+    if not workload.from_dataset:
+        yield from _written(workload)
+        return
+    # Rows of the dataset as they are, drawn with replacement.
     assert workload.dataset is not None
     prompts, rng = workload.dataset.prompts, _random(workload, "rows")
     exact = isinstance(workload.tokens, Counted)
@@ -222,24 +207,22 @@ def _quoted(workload: Workload) -> Iterator[RequestContent]:
         yield RequestContent(query=query, texts=texts, input=tokens)
 
 
-def _shown(workload: Workload) -> Iterator[RequestContent]:
-    """Images with a question: rows of the dataset, drawn with replacement, else generated ones.
-
-    Several images are those of several rows; the question is that of the first.
-    """
-    album, sizes = _Album(workload), _sizes(workload)
-    for size in sizes:
-        question, images = album.page(size)
-        yield RequestContent(texts=[question], images=images)
-
-
 def _written(workload: Workload) -> Iterator[RequestContent]:
     """Texts of the sizes that the scenario draws."""
     lines = None if workload.dataset is None else workload.dataset.prompts
     prompts, words = Prompts(workload.tokens, lines), _random(workload, "words")
     head = _Head(workload, prompts) if workload.prefix_tokens else None
+    documents = workload.batch_size if workload.task in BATCHED else 1
     for group in batched(enumerate(_sizes(workload)), AT_ONCE):
-        wanted = [each for number, size in group for each in _wanted(workload, size, head, number)]
+        wanted: list[Wanted] = []
+        for number, size in group:
+            assert size.input is not None
+            if head:
+                wanted.append(head.wanted(number, size.input))
+                continue
+            if size.query is not None:  # it comes first
+                wanted.append(Wanted(size.query))
+            wanted += [Wanted(size.input)] * documents
         texts = iter(prompts.write(wanted, words))
         for _, size in group:
             query, group_texts = _dealt(workload, [next(texts) for _ in range(_texts(workload))])
@@ -250,15 +233,6 @@ def _written(workload: Workload) -> Iterator[RequestContent]:
 def _sizes(workload: Workload) -> Iterator[Size]:
     rng = _random(workload, "sizes")
     return (workload.scenario.size(rng) for _ in range(workload.requests))
-
-
-def _wanted(workload: Workload, size: Size, head: "_Head | None", number: int) -> list[Wanted]:
-    """The texts of one request: the query first, where there is one."""
-    assert size.input is not None
-    if head:
-        return [head.wanted(number, size.input)]
-    documents = [Wanted(size.input)] * (workload.batch_size if workload.task in BATCHED else 1)
-    return documents if size.query is None else [Wanted(size.query), *documents]
 
 
 def _texts(workload: Workload) -> int:
@@ -300,30 +274,34 @@ class _Head:
 
 
 class _Album:
-    """The images of a workload; those of a dataset are encoded once, while `KEPT` bytes hold them."""
+    """Images with a question: rows of the dataset, drawn with replacement, else generated ones.
+
+    Several images are those of several rows; the question is that of the first. Those of a dataset are
+    encoded once, while ENCODED_BYTES hold them.
+    """
 
     def __init__(self, workload: Workload) -> None:
         self._large = workload.dataset is not None and workload.dataset.large_images
         self._rows = [] if workload.dataset is None else workload.dataset.pictures
         self._rng = _random(workload, "images")
-        self._kept: dict[int, str] = {}
+        self._urls: dict[int, str] = {}
         self._bytes = 0
 
-    def page(self, size: Size) -> tuple[str, list[str]]:
+    def page(self, size: Size) -> RequestContent:
         """A question and the addresses of its images."""
         if not self._rows:
             assert size.pixels is not None
-            made = [generated(self._rng, size.pixels) for _ in range(size.images)]
-            return self._rng.choice(QUESTIONS), made
+            images = [generated(self._rng, size.pixels) for _ in range(size.images)]
+            return RequestContent(texts=[self._rng.choice(QUESTIONS)], images=images)
         drawn = [self._rng.randrange(len(self._rows)) for _ in range(size.images)]
         question = self._rows[drawn[0]].prompt or self._rng.choice(QUESTIONS)
-        return question, [self._url(index, size) for index in drawn]
-
-    def _url(self, index: int, size: Size) -> str:
-        url = self._kept.get(index)
-        if url is None:
-            url = data_url(self._rows[index].image, size.pixels, large=self._large)
-            if self._bytes + len(url) <= KEPT:
-                self._kept[index] = url
-                self._bytes += len(url)
-        return url
+        images = []
+        for index in drawn:
+            url = self._urls.get(index)
+            if url is None:
+                url = data_url(self._rows[index].image, size.pixels, large=self._large)
+                if self._bytes + len(url) <= ENCODED_BYTES:
+                    self._urls[index] = url
+                    self._bytes += len(url)
+            images.append(url)
+        return RequestContent(texts=[question], images=images)

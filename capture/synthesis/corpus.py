@@ -136,10 +136,9 @@ def pool() -> tuple[str, ...]:
 
 
 def _filled(pattern: str, rng: Random) -> str:
-    text = " ".join(_filling(word, rng) for word in pattern.split())
+    words = []
+    for word in pattern.split():
+        slot = word.rstrip(".,;?")
+        words.append(rng.choice(WORDS[slot]) + word[len(slot) :] if slot in WORDS else word)
+    text = " ".join(words)
     return _BEFORE_VOWEL.sub(r"\1n ", text[0].upper() + text[1:])
-
-
-def _filling(word: str, rng: Random) -> str:
-    slot = word.rstrip(".,;?")
-    return rng.choice(WORDS[slot]) + word[len(slot) :] if slot in WORDS else word

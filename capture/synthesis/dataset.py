@@ -182,20 +182,15 @@ def _row(item: dataset_files.Item, columns: Columns, folder: Path) -> tuple[Row,
     if isinstance(item, str):
         reason = "without an image" if columns.pictures else None
         return Row(item), reason if item.strip() else "blank"
-    prompt = _prompt(item, columns)
-    if isinstance(prompt, dataset_files.Bad):
-        return Row(), prompt.reason
+    prompt = item.get(columns.prompt or "")
+    if isinstance(prompt, str) and not prompt.strip():
+        prompt = None
+    if prompt is not None and not isinstance(prompt, str):
+        return Row(), "with a prompt that is no text"
     if columns.pictures:
         image = _image(item.get(columns.image or ""), folder)
         return Row(prompt, image), readable(image)
     return Row(prompt), "without a prompt" if prompt is None else None
-
-
-def _prompt(item: Mapping[str, Any], columns: Columns) -> str | dataset_files.Bad | None:
-    prompt = item.get(columns.prompt or "")
-    if prompt is None or (isinstance(prompt, str) and not prompt.strip()):
-        return None
-    return prompt if isinstance(prompt, str) else dataset_files.Bad("with a prompt that is no text")
 
 
 def _image(value: object, folder: Path) -> object:
@@ -221,6 +216,12 @@ REFUSED: Final[Mapping[str, str]] = {
 }
 
 
+REFUSED_TYPES: Final[Mapping[str, str]] = {
+    "custom": "tbench runs no code that a file names; write the rows into a CSV, JSON or Parquet file and "
+    "name it as source.path of type file"
+}
+
+
 def is_dataset_config(path: Path) -> bool:
     """Whether a file is a dataset-config, and not a dataset: a JSON object with a `source`."""
     if path.suffix.lower() != ".json" or not path.is_file():
@@ -238,44 +239,32 @@ def is_dataset_config(path: Path) -> bool:
 def load_dataset_config(path: Path, columns: Columns | None = None) -> Dataset:
     """The dataset that a config describes; columns given beside it win. Raises InputError."""
     columns = columns or Columns()
-    config = _read(path)
+    config = read_json(path, "mend it")
+    if not isinstance(config, dict) or "source" not in config:
+        raise InputError(f"{path}: not a dataset-config: it has no source")
     source = _object(path, config, "source")
     _check(path, config, KNOWN, "")
     _check(path, source, KNOWN_OF_SOURCE, "source.")
     where = _text(path, source, "path")
     if where is None:
         raise InputError(f"{path}: source.path is missing: what is to be loaded?")
-    prompt = _text(path, config, "prompt_column")
+    prompt = columns.prompt or _text(path, config, "prompt_column")
     image = _text(path, config, "image_column") if columns.pictures else None
-    known = replace(
-        columns,
-        prompt=columns.prompt or prompt,
-        image=columns.image or image,
-    )
+    known = replace(columns, prompt=prompt, image=columns.image or image)
     large = config.get("unsafe_allow_large_images") is True
     if source.get("type") == "huggingface":
         kwargs = _object(path, source, "huggingface_kwargs")
         return from_hub(where, known, kwargs, large_images=large)
     if source.get("type") != "file":
-        raise InputError(f"{path}: source.type {source.get('type')}: {_other_type(source)}")
+        why = REFUSED_TYPES.get(str(source.get("type")), "must be file or huggingface")
+        raise InputError(f"{path}: source.type {source.get('type')}: {why}")
     kind = _text(path, source, "file_format")
-    return load_dataset(_beside(path, where), known, file_format=kind, large_images=large)
-
-
-def _other_type(source: Mapping[str, Any]) -> str:
-    if source.get("type") == "custom":
-        return (
-            "tbench runs no code that a file names; write the rows into a CSV, JSON or Parquet "
-            "file and name it as source.path of type file"
-        )
-    return "must be file or huggingface"
-
-
-def _read(path: Path) -> dict[str, Any]:
-    config = read_json(path, "mend it")
-    if not isinstance(config, dict) or "source" not in config:
-        raise InputError(f"{path}: not a dataset-config: it has no source")
-    return config
+    data, beside = Path(where).expanduser(), path.parent / Path(where).expanduser()
+    if (
+        not data.exists() and beside.exists()
+    ):  # a path is as it is, else from the config's own folder
+        data = beside
+    return load_dataset(data, known, file_format=kind, large_images=large)
 
 
 def _check(path: Path, members: Mapping[str, Any], known: frozenset[str], place: str) -> None:
@@ -298,10 +287,3 @@ def _object(path: Path, config: Mapping[str, Any], name: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise InputError(f"{path}: {name} must be an object")
     return value
-
-
-def _beside(path: Path, where: str) -> Path:
-    """A path as it is, else from the config's own folder."""
-    path_given = Path(where).expanduser()
-    beside = path.parent / path_given
-    return beside if not path_given.exists() and beside.exists() else path_given

@@ -87,7 +87,9 @@ def _json(path: Path) -> Iterator[Item]:
     try:
         values = loads(data)
     except ValueError as error:
-        if not _is_json(data.lstrip().partition(b"\n")[0]):
+        try:
+            loads(data.lstrip().partition(b"\n")[0])
+        except ValueError:
             raise InputError(f"{path}: not JSON: {error}") from None
         yield from _jsonl(path)
         return
@@ -110,14 +112,6 @@ def _jsonl(path: Path) -> Iterator[Item]:
 
 def _value(value: object) -> Item:
     return value if isinstance(value, str | dict) else Bad("neither a string nor an object")
-
-
-def _is_json(line: bytes) -> bool:
-    try:
-        loads(line)
-    except ValueError:
-        return False
-    return True
 
 
 def _parquet(path: Path) -> Iterator[Item]:
@@ -178,12 +172,21 @@ def read_hub(name: str, kwargs: Mapping[str, Any], *, pictures: bool = False) ->
         raise InputError(f"{name}: {_here(name)}{NEEDED}") from None
     try:
         with _quiet(datasets):
-            loaded = _loaded(datasets, name, kwargs)
+            saved = any((Path(name) / file).is_file() for file in SAVED)
+            load = datasets.load_from_disk if saved else datasets.load_dataset
+            table = load(name, **kwargs)
     except Exception as error:  # whatever the library, its loaders and its network raise
         raise InputError(
             f"{name}: {_here(name)}cannot be loaded as a Hugging Face dataset: {error}"
         ) from None
-    table = _split(name, loaded, datasets.DatasetDict)
+    if isinstance(table, datasets.DatasetDict):  # its split train, else the only one
+        splits = list(table)
+        if "train" not in splits and len(splits) != 1:
+            raise InputError(
+                f"{name}: has the splits {', '.join(splits)}; say which in a --dataset-config: "
+                '"huggingface_kwargs": {"split": "..."}'
+            )
+        table = table["train" if "train" in splits else splits[0]]
     for column, feature in table.features.items():
         if isinstance(feature, datasets.Image):
             still = datasets.Image(decode=False)
@@ -209,22 +212,3 @@ def _quiet(datasets: Any) -> Iterator[None]:  # noqa: ANN401
 
 def _here(name: str) -> str:
     return "" if Path(name).exists() else "no such file or folder here; "
-
-
-def _loaded(datasets: Any, name: str, kwargs: Mapping[str, Any]) -> Any:  # noqa: ANN401 (theirs)
-    if any((Path(name) / file).is_file() for file in SAVED):
-        return datasets.load_from_disk(name, **kwargs)
-    return datasets.load_dataset(name, **kwargs)
-
-
-def _split(name: str, loaded: Any, several: Any) -> Any:  # noqa: ANN401
-    """One split: the one asked for, else train, else the only one."""
-    if not isinstance(loaded, several):
-        return loaded
-    splits = list(loaded)
-    if "train" in splits or len(splits) == 1:
-        return loaded["train" if "train" in splits else splits[0]]
-    raise InputError(
-        f"{name}: has the splits {', '.join(splits)}; say which in a --dataset-config: "
-        '"huggingface_kwargs": {"split": "..."}'
-    )

@@ -44,9 +44,14 @@ def body(task: Task, model: str, material: RequestContent, extra: Mapping[str, A
 
 def _chat(model: str, material: RequestContent) -> Json:
     wanted: Json = {} if material.output is None else {"max_tokens": material.output}
+    (text,) = material.texts
+    content: str | list[Json] = text
+    if material.images:
+        images = [{"type": "image_url", "image_url": {"url": url}} for url in material.images]
+        content = [{"type": "text", "text": text}, *images]
     return {
         "model": model,
-        "messages": [{"role": "user", "content": _content(material)}],
+        "messages": [{"role": "user", "content": content}],
         **wanted,
         "temperature": 0.0,
         "ignore_eos": bool(wanted),
@@ -55,28 +60,16 @@ def _chat(model: str, material: RequestContent) -> Json:
     }
 
 
-def _content(material: RequestContent) -> str | list[Json]:
-    """A string; with images parts, the text first."""
-    (text,) = material.texts
-    if not material.images:
-        return text
-    images = [{"type": "image_url", "image_url": {"url": url}} for url in material.images]
-    return [{"type": "text", "text": text}, *images]
-
-
-def _embeddings(model: str, material: RequestContent) -> Json:
-    return {"model": model, "input": [*material.texts], "encoding_format": "float"}
-
-
-def _rerank(model: str, material: RequestContent) -> Json:
-    return {"model": model, "query": material.query, "documents": [*material.texts]}
-
-
 ENDPOINTS: Final[Mapping[Task, Endpoint]] = {
     "text-to-text": Endpoint("/v1/chat/completions", _chat),
     "image-text-to-text": Endpoint("/v1/chat/completions", _chat),
-    "text-to-embeddings": Endpoint("/v1/embeddings", _embeddings),
-    "text-to-rerank": Endpoint("/v1/rerank", _rerank),
+    "text-to-embeddings": Endpoint(
+        "/v1/embeddings",
+        lambda model, c: {"model": model, "input": [*c.texts], "encoding_format": "float"},
+    ),
+    "text-to-rerank": Endpoint(
+        "/v1/rerank", lambda model, c: {"model": model, "query": c.query, "documents": [*c.texts]}
+    ),
 }
 
 
@@ -99,13 +92,9 @@ class Arrivals:
 
     def times(self, seed: int) -> Iterator[int]:
         """Arrival times without end: ns since the first, which comes at 0."""
-        return self._random(Random(f"{seed} arrivals")) if self.poisson else self._even()
-
-    def _even(self) -> Iterator[int]:
-        return (round(number * 1e9 / self.rate) for number in count())
-
-    def _random(self, rng: Random) -> Iterator[int]:
-        at = 0.0
+        if not self.poisson:
+            yield from (round(number * 1e9 / self.rate) for number in count())
+        rng, at = Random(f"{seed} arrivals"), 0.0
         while True:
             yield round(at * 1e9)
             at += rng.expovariate(self.rate)

@@ -36,7 +36,8 @@ def data_url(
         with _opened(image, large=large) as opened:
             return _encoded(opened, pixels)
     except _failures() as error:
-        raise InputError(f"{_name(image)}: not an image that can be read: {error}") from None
+        name = str(image) if isinstance(image, Path) else "an image of the dataset"
+        raise InputError(f"{name}: not an image that can be read: {error}") from None
 
 
 def generated(rng: Random, pixels: tuple[int, int]) -> str:
@@ -100,7 +101,3 @@ def _failures() -> tuple[type[Exception], ...]:
 
     bombs: Any = (Image.DecompressionBombError, Image.DecompressionBombWarning)
     return (OSError, ValueError, SyntaxError, NotBase64, *bombs)
-
-
-def _name(image: bytes | str | Path) -> str:
-    return str(image) if isinstance(image, Path) else "an image of the dataset"

@@ -66,29 +66,26 @@ class Form(NamedTuple):
 
 def parse(text: str) -> Scenario:
     """The scenario that `text` writes. Raises InputError that names the right form."""
-    for letter, form in FORMS.items():
-        if re.match(rf"{letter}(?![A-Za-z])", text.strip(), re.IGNORECASE):
-            return _read(text, letter, form)
-    if re.match(r"A\b", text.strip(), re.IGNORECASE):
+    written = text.strip()
+    if re.match(r"A\b", written, re.IGNORECASE):
         raise InputError(
             f"scenario '{text}': A(characters) is for speech, which tbench does not send"
         )
-    raise InputError(f"scenario '{text}': not one of {_all_shapes()}")
-
-
-def check_task(scenario: Scenario, task: Task) -> None:
-    """Raise InputError for a scenario that says nothing about requests of this task."""
-    if scenario.form not in SCENARIOS[task]:
-        known = " or ".join(FORMS[form].shape for form in SCENARIOS[task])
-        raise InputError(f"scenario {scenario}: {task} takes {known}")
-
-
-def _read(text: str, letter: str, form: Form) -> Scenario:
-    match = re.fullmatch(form.pattern, text.strip(), re.ASCII)
+    letters = (each for each in FORMS if re.match(rf"{each}(?![A-Za-z])", written, re.IGNORECASE))
+    letter = next(letters, None)
+    if letter is None:
+        shapes = ", ".join(form.shape for form in FORMS.values())
+        raise InputError(f"scenario '{text}': not one of {shapes}")
+    form = FORMS[letter]
+    match = re.fullmatch(form.pattern, written, re.ASCII)
     right = f"the right form is {form.shape}, such as {form.example}"
     if not match:
         raise InputError(f"scenario '{text}': {right} (whole numbers, no spaces)")
-    numbers = _defaulted(letter, [int(word) for word in match.groups() if word is not None])
+    numbers = tuple(int(word) for word in match.groups() if word is not None)
+    if letter == "U" and len(numbers) == 2:  # what may be left out
+        numbers = (LEAST_INPUT, numbers[0], LEAST_OUTPUT, numbers[1])
+    if letter == "I" and len(numbers) == 2:
+        numbers = (*numbers, 1)
     for number, (least, most) in zip(numbers, form.bounds, strict=True):
         if not least <= number <= most:
             raise InputError(
@@ -96,20 +93,14 @@ def _read(text: str, letter: str, form: Form) -> Scenario:
             )
     if wrong := form.check(numbers):
         raise InputError(f"scenario '{text}': {wrong}; {right}")
-    return Scenario(text.strip(), letter, numbers)
+    return Scenario(written, letter, numbers)
 
 
-def _defaulted(letter: str, numbers: list[int]) -> tuple[int, ...]:
-    """All numbers of a form, those that may be left out filled in."""
-    if letter == "U" and len(numbers) == 2:
-        numbers = [LEAST_INPUT, numbers[0], LEAST_OUTPUT, numbers[1]]
-    if letter == "I" and len(numbers) == 2:
-        numbers = [*numbers, 1]
-    return tuple(numbers)
-
-
-def _all_shapes() -> str:
-    return ", ".join(form.shape for form in FORMS.values())
+def check_task(scenario: Scenario, task: Task) -> None:
+    """Raise InputError for a scenario that says nothing about requests of this task."""
+    if scenario.form not in SCENARIOS[task]:
+        known = " or ".join(FORMS[form].shape for form in SCENARIOS[task])
+        raise InputError(f"scenario {scenario}: {task} takes {known}")
 
 
 def _normal(numbers: tuple[int, ...], rng: Random) -> Size:

@@ -6,7 +6,8 @@ says is more by its template (a constant for one message).
 
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from contextlib import suppress
 from hashlib import blake2b
 from pathlib import Path
 from random import Random
@@ -95,17 +96,12 @@ def calibrated(chars_per_token: float, *, source: str = "characters") -> Calibra
 def estimated(seed: int = 0, sentences: int = 500) -> Calibrated:
     """Lengths by a guess, for want of a tokenizer: each word of our corpus, and each mark, is one token."""
     rng = Random(f"{seed} estimate")
-    texts = [sentence(rng) for _ in range(sentences)]
-    return calibrated(_guess(texts), source="estimate")
-
-
-def _guess(texts: Iterable[str]) -> float:
-    """Characters per token, a space before each text among them."""
     chars = tokens = 0
-    for text in texts:
-        chars += len(text) + 1
+    for _ in range(sentences):
+        text = sentence(rng)
+        chars += len(text) + 1  # a space before it
         tokens += sum(math.ceil(len(word) / LONGEST_WORD) for word in _WORD.findall(text))
-    return chars / tokens
+    return calibrated(chars / tokens, source="estimate")
 
 
 def load_tokens(name: str | Path) -> Counted:
@@ -113,8 +109,28 @@ def load_tokens(name: str | Path) -> Counted:
 
     Uses no network. Raises InputError that says what to do.
     """
-    path = Path(name).expanduser()
-    file = _file(path, str(name))
+    file = Path(name).expanduser()
+    if file.is_dir():
+        file /= TOKENIZER_FILE
+        if not file.is_file():
+            raise InputError(
+                f"{file}: no such file; the folder of a tokenizer must hold it (transformers: "
+                "AutoTokenizer.from_pretrained(...).save_pretrained(FOLDER))"
+            )
+    if not file.is_file():
+        from huggingface_hub import try_to_load_from_cache  # noqa: PLC0415 (heavy)
+        from huggingface_hub.errors import HFValidationError  # noqa: PLC0415
+
+        cached: object = None
+        with suppress(HFValidationError):  # not the form of a name on the Hub
+            cached = try_to_load_from_cache(str(name), TOKENIZER_FILE)
+        if not isinstance(cached, str):
+            raise InputError(
+                f"tokenizer {name}: no such file or folder, and not in the local Hugging Face cache; "
+                f"fetch it once with 'hf download {name} {TOKENIZER_FILE}', or leave the tokenizer out: "
+                "lengths are then estimated, and can be calibrated by the server's counts"
+            )
+        file = Path(cached)
     try:
         from tokenizers import Tokenizer  # noqa: PLC0415 (heavy)
 
@@ -123,37 +139,6 @@ def load_tokens(name: str | Path) -> Counted:
     except Exception as error:
         if (
             type(error) is not Exception
-        ):  # what the library raises for whatever is wrong in the file
+        ):  # the library raises that for whatever is wrong in the file
             raise
         raise InputError(f"{file}: not a tokenizer: {error}") from None
-
-
-def _file(path: Path, name: str) -> Path:
-    if path.is_dir():
-        path /= TOKENIZER_FILE
-        if not path.is_file():
-            raise InputError(
-                f"{path}: no such file; the folder of a tokenizer must hold it (transformers: "
-                "AutoTokenizer.from_pretrained(...).save_pretrained(FOLDER))"
-            )
-    if path.is_file():
-        return path
-    return _cached(name)
-
-
-def _cached(name: str) -> Path:
-    """Where the HF cache keeps a model's tokenizer."""
-    from huggingface_hub import try_to_load_from_cache  # noqa: PLC0415 (heavy)
-    from huggingface_hub.errors import HFValidationError  # noqa: PLC0415
-
-    try:
-        cached = try_to_load_from_cache(name, TOKENIZER_FILE)
-    except HFValidationError:
-        cached = None
-    if not isinstance(cached, str):
-        raise InputError(
-            f"tokenizer {name}: no such file or folder, and not in the local Hugging Face cache; "
-            f"fetch it once with 'hf download {name} {TOKENIZER_FILE}', or leave the tokenizer out: "
-            "lengths are then estimated, and can be calibrated by the server's counts"
-        )
-    return Path(cached)

@@ -48,7 +48,7 @@ class Workload:
     tokens: Tokens = field(default_factory=estimated)
 
     def __post_init__(self) -> None:
-        """Raise InputError for what makes no sense."""
+        """Raise InputError for what contradicts itself."""
         check_task(self.scenario, self.task)
         if not self.model:
             raise InputError("a workload needs the name of a model")
@@ -60,7 +60,11 @@ class Workload:
             )
         if self.from_dataset and self.dataset is None:
             raise InputError("scenario dataset: needs a dataset; give --dataset-path")
-        self._check_dataset()
+        data, pictures = self.dataset, self.task == "image-text-to-text"
+        if data is not None and pictures and not data.pictures:
+            raise InputError(f"{data.name}: no image in any row; give --dataset-image-column")
+        if data is not None and not pictures and not data.prompts:
+            raise InputError(f"{data.name}: no prompt in any row; {self.task} needs text")
         self._check_prefix()
 
     @property
@@ -91,17 +95,6 @@ class Workload:
             "seed": self.seed,
             "tokens": self.tokens.source,
         }
-
-    def _check_dataset(self) -> None:
-        if self.dataset is None:
-            return
-        if self.task == "image-text-to-text":
-            if not self.dataset.pictures:
-                raise InputError(
-                    f"{self.dataset.name}: no image in any row; give --dataset-image-column"
-                )
-        elif not self.dataset.prompts:
-            raise InputError(f"{self.dataset.name}: no prompt in any row; {self.task} needs text")
 
     def _check_prefix(self) -> None:
         if self.prefix_len is None and self.prefix_ratio is None:
@@ -135,6 +128,15 @@ def resolve(options: SynthOptions) -> Workload:
             f"--additional-request-params {secrets[0]}: this may be a credential, which no trace holds; "
             "give it when the trace is sent, by replay --set"
         )
+    if options.tokenizer is not None and options.chars_per_token is not None:
+        raise InputError("--model-tokenizer and --chars-per-token both say lengths; give one")
+    tokens: Tokens
+    if options.tokenizer is not None:
+        tokens = load_tokens(options.tokenizer)
+    elif options.chars_per_token is not None:
+        tokens = calibrated(options.chars_per_token)
+    else:
+        tokens = estimated()
     return Workload(
         task=options.task,
         model=options.model,
@@ -146,7 +148,7 @@ def resolve(options: SynthOptions) -> Workload:
         prefix_ratio=options.prefix_ratio,
         additional_request_params=params,
         seed=options.seed,
-        tokens=_tokens(options),
+        tokens=tokens,
     )
 
 
@@ -170,16 +172,6 @@ def _dataset(options: SynthOptions) -> Dataset | None:
     if is_dataset_config(path := Path(options.dataset_path).expanduser()):
         return load_dataset_config(path, columns)
     return load_dataset(options.dataset_path, columns)
-
-
-def _tokens(options: SynthOptions) -> Tokens:
-    """What counts tokens."""
-    if options.tokenizer is not None and options.chars_per_token is not None:
-        raise InputError("--model-tokenizer and --chars-per-token both say lengths; give one")
-    if options.tokenizer is not None:
-        return load_tokens(options.tokenizer)
-    chars = options.chars_per_token
-    return estimated() if chars is None else calibrated(chars)
 
 
 def read_params(text: str | None) -> dict[str, Any]:
