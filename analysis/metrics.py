@@ -208,6 +208,13 @@ _ROWS = (
         raw=_count("cached_tokens"),
     ),
     Metric(
+        name="cache_creation_tokens",
+        unit="tok",
+        better="neutral",
+        definition="prompt tokens that the server wrote to its cache, by its usage",
+        raw=_count("cache_creation_tokens"),
+    ),
+    Metric(
         name="reasoning_tokens",
         unit="tok",
         better="neutral",

@@ -118,6 +118,7 @@ def _answered(sample: Sample, response: Response, clock: _Clock) -> Sample:
         output_tokens=answer.usage.output,
         cached_tokens=answer.usage.cached,
         reasoning_tokens=answer.usage.reasoning,
+        cache_creation_tokens=answer.usage.created,
         response_bytes=response.body_bytes,
         request_id=response.header("x-request-id"),
         token_times=answer.token_times,

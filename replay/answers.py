@@ -73,6 +73,7 @@ def to_sample(attempt: Attempt, began: float, secrets: Secrets = NONE) -> Sample
         output_tokens=usage.output,
         cached_tokens=usage.cached,
         reasoning_tokens=usage.reasoning,
+        cache_creation_tokens=usage.created,
         request_bytes=call.request_bytes,
         response_bytes=reply.received,
         conn_reused=reply.reused,

@@ -41,6 +41,7 @@ NUMBERS: Final[Mapping[str, str]] = {
     "output_tokens": "<i4",
     "cached_tokens": "<i4",
     "reasoning_tokens": "<i4",
+    "cache_creation_tokens": "<i4",
     "token_events": "<i4",
     "coalesced": "<i4",
     "request_bytes": "<i8",

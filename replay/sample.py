@@ -75,6 +75,7 @@ class Sample:
     output_tokens: int | None = None
     cached_tokens: int | None = None
     reasoning_tokens: int | None = None
+    cache_creation_tokens: int | None = None
     request_bytes: int = 0
     response_bytes: int = 0
     conn_reused: bool = False

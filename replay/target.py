@@ -22,6 +22,7 @@ import orjson
 from tbench.capture.errors import InputError
 from tbench.capture.exchange import Headers, Request
 from tbench.capture.providers import (
+    CREDENTIAL_HEADERS,
     GENERATIVE,
     PROVIDERS,
     SENT_HEADERS,
@@ -46,7 +47,7 @@ from tbench.replay.sender import Call, Fields, Origin
 
 STEERING: Final = "x-sim-"
 """Recorded headers that steer simulators go to the target, beside those that an API needs."""
-KEYS: Final = frozenset({"authorization", "api-key", "x-api-key"})
+KEYS: Final = frozenset(CREDENTIAL_HEADERS)
 """Headers that carry a credential: given by hand, they take the place of the key from the environment."""
 
 MOST_TEMPLATES: Final = 512
@@ -68,7 +69,8 @@ class Target:
     members of a JSON body (None removes one). `unchanged` counts the calls built that this could not be done
     to, by reason: `not_json`, `no_model`, or the endpoint that `model` is not for; `masked` those with what a
     capture masked, by the member of the body that holds it. `headers` are added to each request, in lower
-    case. `key` is sent as a bearer token and appears in no file or message.
+    case. `key` is sent in the header that the recorded one came in, as a bearer token where that is
+    `authorization`, and appears in no file or message.
     """
 
     base_url: str
@@ -209,25 +211,29 @@ class Target:
             if (name in SENT_HEADERS and not (rewritten and name == "content-encoding"))
             or name.startswith(STEERING)
         )
-        key = recorded.method, recorded.path, recorded_fields, bodied
+        carrier = str(recorded.extra.get("credential_header"))
+        key = recorded.method, recorded.path, recorded_fields, bodied, carrier
         known = self._templates.get(key)
         if known is None:
             if len(self._templates) >= MOST_TEMPLATES:
                 self._templates.clear()
+            if carrier not in KEYS:  # an older trace, or there was none
+                carrier = provider_of(recorded.method, recorded.path).credential_header
             shape = Shape(
                 method=recorded.method,
                 url=rebased(self.base_url, printable(recorded.path)),
-                fields=self._fields(recorded_fields),
+                fields=self._fields(recorded_fields, carrier),
                 bodied=bodied,
             )
             known = self._templates[key] = template(shape)
         return known
 
-    def _fields(self, recorded: Headers) -> Fields:
+    def _fields(self, recorded: Headers, carrier: str) -> Fields:
         ours = [("user-agent", f"tbench/{_version()}"), (ID.decode(), SLOT.decode())]
-        if self.key:
-            ours.append(("authorization", f"Bearer {self.key}"))
         given = {name for name, _ in self.headers}
+        if self.key and KEYS.isdisjoint(given):
+            scheme = "Bearer " if carrier == "authorization" else ""
+            ours.append((carrier, scheme + self.key))
         pairs = [pair for pair in (*recorded, *ours) if pair[0] not in given] + list(self.headers)
         return tuple((_wire(name), _wire(value)) for name, value in pairs)
 

@@ -30,6 +30,7 @@ DEFAULT: dict[str, Any] = {
     "output_tokens": 41,
     "cached_tokens": 64,
     "reasoning_tokens": 8,
+    "cache_creation_tokens": 16,
     "token_times": (11.0, 11.5, 12.0, 15.0),
 }
 
@@ -76,6 +77,7 @@ def value(name: str, one: Sample) -> float:
         ("output_tokens", 41),
         ("cached_tokens", 64),
         ("reasoning_tokens", 8),
+        ("cache_creation_tokens", 16),
         ("lag", 0.5),
     ],
 )

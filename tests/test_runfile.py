@@ -303,4 +303,4 @@ def test_a_run_of_the_example_is_the_same_to_the_byte(tmp_path: Path) -> None:
     records = hashlib.sha256(msgpack.packb(list(open_container(runs.close({})).records())))
 
     assert wire.hexdigest() == "9a0e119fd3bcb62e191d3d6446a2ffff255ec5db34e4ed88c458e33da4322f17"
-    assert records.hexdigest() == "476bc22e935e2b3a01c48255697c367f7d1edfa0464e9a8f1e18dcc3d9e5b654"
+    assert records.hexdigest() == "495af9bd1d33d8013db9737c06514a422e1fb82d4e8640e96435553317f638f5"

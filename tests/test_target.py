@@ -20,6 +20,7 @@ from tbench.replay.provenance import scrubbed
 from tbench.replay.request import Label
 from tbench.replay.sender import Call, Origin
 from tbench.replay.target import (
+    KEYS,
     MOST_TEMPLATES,
     SENT_HEADERS,
     Target,
@@ -115,6 +116,47 @@ def test_given_headers_replace_ours() -> None:
     assert headers.get_list("authorization") == ["Basic xyz"]
     assert headers.get_list("x-request-id") == ["mine"]
     assert headers.get_list("accept") == ["*/*"]
+
+
+@pytest.mark.parametrize(
+    ("path", "recorded", "sent"),
+    [
+        ("/v1/chat/completions", None, {"authorization": f"Bearer {KEY}"}),
+        ("/v1/chat/completions", "api-key", {"api-key": KEY}),
+        ("/v1/messages", None, {"x-api-key": KEY}),
+        ("/v1/messages", "x-api-key", {"x-api-key": KEY}),
+        ("/v1/messages", "authorization", {"authorization": f"Bearer {KEY}"}),
+        ("/v1/messages", ["host"], {"x-api-key": KEY}),
+        ("/v1/responses", None, {"authorization": f"Bearer {KEY}"}),
+    ],
+)
+def test_the_key_goes_where_the_recorded_one_was(
+    path: str, recorded: object, sent: dict[str, str]
+) -> None:
+    """Where the trace does not say, as the API has it; a header by hand takes its place anywhere."""
+    extra = {} if recorded is None else {"credential_header": recorded}
+    headers = fields(call(Target(base_url="http://t", key=KEY), path=path, extra=extra))
+    carried = {name: headers[name] for name in KEYS if name in headers}
+
+    assert carried == sent
+    by_hand = Target(base_url="http://t", key=KEY, headers=(("api-key", "mine"),))
+    headers = fields(call(by_hand, path=path, extra=extra))
+    assert {name: headers[name] for name in KEYS if name in headers} == {"api-key": "mine"}
+
+
+def test_the_version_of_messages_goes_along() -> None:
+    """Its API refuses a request without."""
+    given = (
+        ("anthropic-version", "2023-06-01"),
+        ("anthropic-beta", "a,b"),
+        ("x-stainless-os", "x"),
+    )
+    headers = fields(call(Target(base_url="http://t"), path="/v1/messages", headers=given))
+
+    assert {name for name in headers if name.startswith(("anthropic", "x-st"))} == {
+        "anthropic-version",
+        "anthropic-beta",
+    }
 
 
 @pytest.mark.parametrize(

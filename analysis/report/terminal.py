@@ -33,7 +33,7 @@ PAIR = (
 DESCRIPTIVE = (
     "Intervals treat requests as independent: they describe this run, they do not compare."
 )
-IDLE = frozenset({"cached_tokens", "reasoning_tokens"})
+IDLE = frozenset({"cached_tokens", "cache_creation_tokens", "reasoning_tokens"})
 """Shown only where there are any."""
 TWINS = {"ttft_sent": "ttft", "ttft_answer": "ttft"}
 """Shown only where they differ from their twin."""
