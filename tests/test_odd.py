@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from tbench.analysis.arms import Arm, load_arm
-from tbench.simulator.oddities import ODD
+from tbench.simulator.odd import ODD
 from tests.conftest import Done, Server
 
 SENDERS = ["httpx", "engine"] if sys.platform == "linux" else ["httpx"]

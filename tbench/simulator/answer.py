@@ -1,21 +1,22 @@
-"""What the simulator says: one piece per token, from the seed and the prompt alone."""
+"""What the simulator answers: one piece per token, from the seed and the prompt alone, and its JSON.
+
+An API for text is a `Dialect`; Together's two stand here, their shapes as recorded in public.
+"""
 
 import math
 import struct
 from base64 import b64encode
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 from random import Random
-from typing import Any
+from typing import Any, Protocol
 
 import orjson
 
 from tbench.simulator.engine import Lengths
-from tbench.simulator.order import Order, invalid
+from tbench.simulator.order import Order, Refusal, chat_order, completion_order, error, invalid
 from tbench.simulator.prompt import END_OF_TURN, LONG, prose, split, token_id
-
-_ALPHABET = "abcdefghijklmnopqrstuvwxyz0123456789"
 
 
 class Kind(Enum):
@@ -69,46 +70,34 @@ def compose(order: Order, lengths: Lengths, seed: int, tokens: int | None = None
 
 
 def _branch(order: Order, lengths: Lengths, rng: Random, tokens: int | None) -> Branch:
+    # As recorded: beyond the range of signed 64 bits, with zeros at the end.
     seed = (
-        order.seed
-        if order.seed is not None
-        else rng.randint(1 << 63, (1 << 64) - 1) // 10**4 * 10**4
+        rng.randint(1 << 63, (1 << 64) - 1) // 10**4 * 10**4 if order.seed is None else order.seed
     )
-    pieces, finish = _turn(order, lengths, rng, tokens)
-    branch = Branch(
-        pieces=tuple(pieces),
-        finish=finish,
-        seed=seed,
-        call_id="call_" + "".join(rng.choices(_ALPHABET, k=24)),
-    )
-    if order.max_tokens is not None and len(branch.pieces) > order.max_tokens:
-        return replace(branch, pieces=branch.pieces[: order.max_tokens], finish="length")
-    return branch
-
-
-def _turn(
-    order: Order, lengths: Lengths, rng: Random, tokens: int | None
-) -> tuple[list[Piece], str]:
+    finish = "stop"
     if order.tool and tokens is None:
-        return list(_call(order.tool, rng)), "tool_calls"
-    if order.schema is not None and tokens is None:
-        words = split(_written(order.schema, rng))
+        pieces, finish = _call(order.tool, rng), "tool_calls"
     else:
-        words = prose(rng, _length(lengths, rng) if tokens is None else tokens - 1)
-    thoughts = _thoughts(order, lengths, rng, tokens, words)
-    answer = _until_stop(words[len(thoughts) if tokens else 0 :], order.stop)
-    return [*thoughts, *(Piece(Kind.TEXT, word) for word in answer), Piece(Kind.END)], "stop"
-
-
-def _thoughts(
-    order: Order, lengths: Lengths, rng: Random, tokens: int | None, words: list[str]
-) -> list[Piece]:
-    """Reasoning comes first and on top; where the length is set, half of it is reasoning."""
-    if not order.reasoning:
-        return []
-    median = replace(lengths, median=lengths.reasoning_median)
-    thoughts = prose(rng, _length(median, rng)) if tokens is None else words[: tokens // 2]
-    return [Piece(Kind.REASONING, word) for word in thoughts]
+        if order.schema is not None and tokens is None:
+            words = split(_written(order.schema, rng))
+        else:
+            words = prose(rng, _length(lengths, rng) if tokens is None else tokens - 1)
+        thoughts: list[str] = []
+        if order.reasoning and tokens is None:
+            median = replace(lengths, median=lengths.reasoning_median)
+            thoughts = prose(rng, _length(median, rng))
+        elif order.reasoning and tokens:  # half of a length that is set
+            thoughts, words = words[: tokens // 2], words[tokens // 2 :]
+        text = "".join(words)
+        places = [place for stop in order.stop if (place := text.find(stop)) >= 0]
+        if places:
+            words = split(text[: min(places)])
+        pieces = [Piece(Kind.REASONING, word) for word in thoughts]
+        pieces += [*(Piece(Kind.TEXT, word) for word in words), Piece(Kind.END)]
+    call_id = "call_" + "".join(rng.choices("abcdefghijklmnopqrstuvwxyz0123456789", k=24))
+    if order.max_tokens is not None and len(pieces) > order.max_tokens:
+        pieces, finish = pieces[: order.max_tokens], "length"
+    return Branch(pieces=tuple(pieces), finish=finish, seed=seed, call_id=call_id)
 
 
 def _length(lengths: Lengths, rng: Random) -> int:
@@ -117,24 +106,18 @@ def _length(lengths: Lengths, rng: Random) -> int:
     return max(1, min(lengths.maximum, round(drawn)) - 1)
 
 
-def _until_stop(words: list[str], stops: tuple[str, ...]) -> list[str]:
-    """The words before the first stop string; a word that holds its beginning is cut."""
-    text = "".join(words)
-    places = [at for stop in stops if (at := text.find(stop)) >= 0]
-    if not places:
-        return words
-    return split(text[: min(places)])
-
-
-def _call(function: Mapping[str, Any], rng: Random) -> Iterator[Piece]:
+def _call(function: Mapping[str, Any], rng: Random) -> list[Piece]:
     arguments = _written(function.get("parameters") or {}, rng)
     name = str(function["name"])
-    yield Piece(Kind.CALL_OPEN)
-    yield from [Piece(Kind.SILENT)] * (len(split(name)) + 3)
-    yield Piece(Kind.CALL_NAME, name)
-    yield from [Piece(Kind.SILENT)] * len(split(arguments))
-    yield Piece(Kind.CALL_ARGUMENTS, arguments)
-    yield Piece(Kind.END)
+    silent = Piece(Kind.SILENT)
+    return [
+        Piece(Kind.CALL_OPEN),
+        *[silent] * (len(split(name)) + 3),
+        Piece(Kind.CALL_NAME, name),
+        *[silent] * len(split(arguments)),
+        Piece(Kind.CALL_ARGUMENTS, arguments),
+        Piece(Kind.END),
+    ]
 
 
 def _written(schema: Mapping[str, Any], rng: Random) -> str:
@@ -145,7 +128,7 @@ def _written(schema: Mapping[str, Any], rng: Random) -> str:
 
 
 def instance(schema: Mapping[str, Any], rng: Random, depth: int = 0) -> object:
-    """Some value that a JSON schema allows, for the common keywords; required properties only."""
+    """A value that a JSON schema allows, for the common keywords; required properties only."""
     for fixed in ("const", "default"):
         if fixed in schema:
             return schema[fixed]
@@ -153,41 +136,34 @@ def instance(schema: Mapping[str, Any], rng: Random, depth: int = 0) -> object:
         return rng.choice(schema["enum"])
     kind = schema.get("type", "object")
     kind = kind[0] if isinstance(kind, list) and kind else kind
-    if kind == "object":
-        return _object(schema, rng, depth)
-    if kind == "array":
-        items = schema.get("items")
-        item = items if isinstance(items, dict) else {"type": "string"}
-        return [
-            instance(item, rng, depth + 1)
-            for _ in range(min(64, max(1, schema.get("minItems", 1))))
-        ]
-    return _scalar(str(kind), schema, rng)
-
-
-def _object(schema: Mapping[str, Any], rng: Random, depth: int) -> dict[str, Any]:
-    properties = schema.get("properties")
-    if not isinstance(properties, dict) or depth > 8:
-        return {} if depth else {"answer": rng.choice(LONG)}
-    wanted = schema.get("required") or list(properties)
-    return {
-        key: instance(properties.get(key) or {"type": "string"}, rng, depth + 1) for key in wanted
-    }
-
-
-def _scalar(kind: str, schema: Mapping[str, Any], rng: Random) -> object:
     low = schema.get("minimum", 0)
     high = schema.get("maximum", low + 100)
-    values = {
-        "integer": lambda: rng.randint(math.ceil(low), max(math.ceil(low), math.floor(high))),
-        "number": lambda: round(rng.uniform(low, high), 2),
-        "boolean": lambda: rng.random() < 0.5,
-        "null": lambda: None,
-    }
-    return values.get(kind, lambda: rng.choice(LONG))()
+    match kind:
+        case "object":
+            properties = schema.get("properties")
+            if not isinstance(properties, dict) or depth > 8:
+                return {} if depth else {"answer": rng.choice(LONG)}
+            return {
+                key: instance(properties.get(key) or {"type": "string"}, rng, depth + 1)
+                for key in schema.get("required") or list(properties)
+            }
+        case "array":
+            items = schema.get("items")
+            item = items if isinstance(items, dict) else {"type": "string"}
+            length = min(64, max(1, schema.get("minItems", 1)))
+            return [instance(item, rng, depth + 1) for _ in range(length)]
+        case "integer":
+            return rng.randint(math.ceil(low), max(math.ceil(low), math.floor(high)))
+        case "number":
+            return round(rng.uniform(low, high), 2)
+        case "boolean":
+            return rng.random() < 0.5
+        case "null":
+            return None
+    return rng.choice(LONG)
 
 
-# The exact JSON and event shapes of Together's API, as recorded in public. Pure functions.
+# How answers are written. Pure functions.
 
 DONE = b"data: [DONE]\n\n"
 STREAM_TYPE = "text/event-stream;charset=utf-8"
@@ -201,6 +177,41 @@ class Head:
     id: str
     created: int
     model: str
+
+
+class Events(Protocol):
+    """The events of a streamed answer, token by token. `cached_tokens` are known before the first."""
+
+    cached_tokens: int
+
+    @property
+    def complete(self) -> bool:
+        """Whether every branch has got its last token."""
+        ...
+
+    def token(self, index: int) -> bytes | None:
+        """This branch got its next token: the bytes to write, None for one that shows nothing.
+
+        What opens a stream comes with the first token, what ends it with the last.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dialect:
+    """An API for text: how it asks, and how it writes answers and errors.
+
+    `order` reads a body, with the tokens that a context holds (raises Refusal). `stream` and `body` write an
+    answer; the last argument of `body` are the cached tokens. `failure` is what breaks a stream off, `done`
+    what stands behind the last event, `refusal` the JSON of an error answer to the request of this id.
+    """
+
+    order: Callable[[Mapping[str, Any], int], Order]
+    stream: Callable[[Order, Head, Sequence[Branch]], Events]
+    body: Callable[[Order, Head, Sequence[Branch], int], dict[str, Any]]
+    failure: bytes
+    done: bytes = b""
+    refusal: Callable[[Refusal, str], dict[str, Any]]
 
 
 def event(payload: object) -> bytes:
@@ -225,39 +236,31 @@ def usage(order: Order, branches: Sequence[Branch], cached_tokens: int) -> dict[
 
 @dataclass(slots=True)
 class Stream:
-    """The events of a streamed answer, token by token.
-
-    `token` is told which branch got its next token and answers with the bytes to write, or None for a
-    token that shows nothing. The event that ends the last branch carries the usage.
-    """
+    """Together's events. The one that ends the last branch carries the usage."""
 
     order: Order
     head: Head
     branches: Sequence[Branch]
     cached_tokens: int = 0
-    _said: list[int] = field(init=False)
+    _written: list[int] = field(init=False)
 
     def __post_init__(self) -> None:
-        self._said = [0] * len(self.branches)
+        self._written = [0] * len(self.branches)
 
     @property
     def complete(self) -> bool:
-        return all(n == len(b.pieces) for n, b in zip(self._said, self.branches, strict=True))
+        return all(n == len(b.pieces) for n, b in zip(self._written, self.branches, strict=True))
 
     def token(self, index: int) -> bytes | None:
         branch = self.branches[index]
-        piece = branch.pieces[self._said[index]]
-        self._said[index] += 1
-        last = self._said[index] == len(branch.pieces)
+        piece = branch.pieces[self._written[index]]
+        self._written[index] += 1
+        last = self._written[index] == len(branch.pieces)
         if not last and piece.kind is Kind.SILENT:
             return None
-        make = _CHOICES.get(piece.kind, _text_choice)
-        choice = make(index, piece, branch, branch.finish if last else None)
+        choice = _choice(index, piece, branch, branch.finish if last else None)
         if self.order.logprobs and piece.text:
             choice["logprobs"] = logprob(piece.text)
-        return event(self._chunk(choice))
-
-    def _chunk(self, choice: dict[str, Any]) -> dict[str, Any]:
         chunk: dict[str, Any] = {
             "id": self.head.id,
             "object": "chat.completion.chunk" if self.order.chat else "completion.chunk",
@@ -265,82 +268,46 @@ class Stream:
             "choices": [choice],
             "model": self.head.model,
         }
-        if choice.get("role"):
-            return chunk  # the chunk that opens a tool call has no usage
-        chunk["usage"] = (
-            usage(self.order, self.branches, self.cached_tokens) if self.complete else None
-        )
-        return chunk
+        if piece.kind is not Kind.CALL_OPEN:  # which has no usage
+            counts = usage(self.order, self.branches, self.cached_tokens) if self.complete else None
+            chunk["usage"] = counts
+        return event(chunk)
 
 
-def _text_choice(index: int, piece: Piece, branch: Branch, finish: str | None) -> dict[str, Any]:
-    end = piece.kind is Kind.END
-    return {
-        "index": index,
-        "text": piece.text,
-        "logprobs": None,
-        "finish_reason": finish,
-        "seed": branch.seed if finish else None,
-        "delta": {
-            "token_id": END_OF_TURN if end else token_id(piece.text),
+def _choice(index: int, piece: Piece, branch: Branch, finish: str | None) -> dict[str, Any]:
+    """The choice of a chunk, keys in the order of the recorded ones."""
+    if piece.kind is Kind.CALL_OPEN:
+        return {
+            "index": index,
             "role": "assistant",
-            "content": piece.text,
-        },
-    }
-
-
-def _reasoning_choice(
-    index: int, piece: Piece, branch: Branch, finish: str | None
-) -> dict[str, Any]:
-    choice = _text_choice(index, piece, branch, finish)
-    choice["text"] = ""
-    choice["delta"] |= {"content": "", "reasoning": piece.text}
-    return choice
-
-
-def _call_open(index: int, _piece: Piece, _branch: Branch, finish: str | None) -> dict[str, Any]:
-    delta = {"role": "assistant", "content": ""}
+            "text": "",
+            "logprobs": None,
+            "finish_reason": finish,
+            "delta": {"role": "assistant", "content": ""},
+        }
+    seed = branch.seed if finish else None
+    text = piece.text if piece.kind in {Kind.TEXT, Kind.END, Kind.SILENT} else ""
+    number = END_OF_TURN if piece.kind is Kind.END else token_id(piece.text)
+    delta: dict[str, Any] = {"token_id": number, "role": "assistant", "content": text}
+    if piece.kind is Kind.REASONING:
+        delta["reasoning"] = piece.text
+    elif piece.kind is Kind.CALL_NAME:
+        function = {"name": piece.text, "arguments": ""}
+        call = {"index": 0, "id": branch.call_id, "type": "function", "function": function}
+        delta |= {"token_id": None, "tool_calls": [call]}
+    elif piece.kind is Kind.CALL_ARGUMENTS:
+        call = {"index": 0, "function": {"arguments": piece.text}}
+        delta |= {"token_id": None, "tool_calls": [call]}
+        # Together says so here already, and once more in the chunk that ends the turn.
+        finish = finish or "tool_calls"
     return {
         "index": index,
-        "role": "assistant",
-        "text": "",
+        "text": text,
         "logprobs": None,
         "finish_reason": finish,
+        "seed": seed,
         "delta": delta,
     }
-
-
-def _call_name(index: int, piece: Piece, branch: Branch, finish: str | None) -> dict[str, Any]:
-    function = {"name": piece.text, "arguments": ""}
-    call = {"index": 0, "id": branch.call_id, "type": "function", "function": function}
-    return _call_choice(index, call, branch, finish)
-
-
-def _call_arguments(index: int, piece: Piece, branch: Branch, finish: str | None) -> dict[str, Any]:
-    # Together says "tool_calls" here already, and once more in the chunk that ends the turn.
-    call = {"index": 0, "function": {"arguments": piece.text}}
-    return _call_choice(index, call, branch, finish or "tool_calls")
-
-
-def _call_choice(
-    index: int, call: dict[str, Any], branch: Branch, finish: str | None
-) -> dict[str, Any]:
-    return {
-        "index": index,
-        "text": "",
-        "logprobs": None,
-        "finish_reason": finish,
-        "seed": branch.seed if finish == "length" else None,
-        "delta": {"token_id": None, "role": "assistant", "content": "", "tool_calls": [call]},
-    }
-
-
-_CHOICES: dict[Kind, Callable[[int, Piece, Branch, str | None], dict[str, Any]]] = {
-    Kind.REASONING: _reasoning_choice,
-    Kind.CALL_OPEN: _call_open,
-    Kind.CALL_NAME: _call_name,
-    Kind.CALL_ARGUMENTS: _call_arguments,
-}
 
 
 def logprob(text: str) -> float:
@@ -352,63 +319,62 @@ def completion(
     order: Order, head: Head, branches: Sequence[Branch], cached_tokens: int
 ) -> dict[str, Any]:
     """The body of an answer that is not streamed."""
-    make = _message_choice if order.chat else _completion_choice
     texts = order.prompt_texts or ("",)
+    choices: list[dict[str, Any]] = []
+    for index, branch in enumerate(branches):
+        ended: dict[str, Any] = {
+            "finish_reason": branch.finish,
+            "seed": branch.seed,
+            "logprobs": None,
+        }
+        if order.logprobs:
+            words = [piece.text for piece in branch.pieces if piece.kind is Kind.TEXT]
+            ended["logprobs"] = {
+                "tokens": words,
+                "token_ids": [token_id(word) for word in words],
+                "token_logprobs": [logprob(word) for word in words],
+                "top_logprobs": None,
+            }
+        if order.chat:
+            choices.append({**ended, "index": index, "message": _message(branch)})
+        else:
+            choices.append({"index": index, "text": branch.text(Kind.TEXT), **ended})
     return {
         "id": head.id,
         "object": "chat.completion" if order.chat else "text.completion",
         "created": head.created,
         "model": head.model,
         "prompt": [{"text": text, "logprobs": None} for text in texts] if order.echo else [],
-        "choices": [make(index, branch, order.logprobs) for index, branch in enumerate(branches)],
+        "choices": choices,
         "usage": usage(order, branches, cached_tokens),
     }
 
 
-def _logprobs(branch: Branch) -> dict[str, Any]:
-    texts = [piece.text for piece in branch.pieces if piece.kind is Kind.TEXT]
-    return {
-        "tokens": texts,
-        "token_ids": [token_id(text) for text in texts],
-        "token_logprobs": [logprob(text) for text in texts],
-        "top_logprobs": None,
-    }
-
-
-def _completion_choice(index: int, branch: Branch, logprobs: bool) -> dict[str, Any]:
-    return {
-        "index": index,
-        "text": branch.text(Kind.TEXT),
-        "finish_reason": branch.finish,
-        "seed": branch.seed,
-        "logprobs": _logprobs(branch) if logprobs else None,
-    }
-
-
-def _message_choice(index: int, branch: Branch, logprobs: bool) -> dict[str, Any]:
-    called = branch.text(Kind.CALL_NAME)
-    message: dict[str, Any] = {
-        "role": "assistant",
-        "content": None if called else branch.text(Kind.TEXT),
-        "tool_calls": [_whole_call(branch)] if called else [],
-    }
+def _message(branch: Branch) -> dict[str, Any]:
+    message: dict[str, Any] = {"role": "assistant", "content": None, "tool_calls": []}
+    if name := branch.text(Kind.CALL_NAME):
+        function = {"name": name, "arguments": branch.text(Kind.CALL_ARGUMENTS)}
+        call = {"index": 0, "id": branch.call_id, "type": "function", "function": function}
+        message["tool_calls"] = [call]
+    else:
+        message["content"] = branch.text(Kind.TEXT)
     if thoughts := branch.text(Kind.REASONING):
         message["reasoning"] = thoughts
-    return {
-        "finish_reason": branch.finish,
-        "seed": branch.seed,
-        "logprobs": _logprobs(branch) if logprobs else None,
-        "index": index,
-        "message": message,
-    }
+    return message
 
 
-def _whole_call(branch: Branch) -> dict[str, Any]:
-    function = {
-        "name": branch.text(Kind.CALL_NAME),
-        "arguments": branch.text(Kind.CALL_ARGUMENTS),
-    }
-    return {"index": 0, "id": branch.call_id, "type": "function", "function": function}
+CHAT = Dialect(
+    order=chat_order,
+    stream=Stream,
+    body=completion,
+    failure=event(error("The model failed while answering.", "server_error")) + DONE,
+    done=DONE,
+    refusal=lambda refused, request_id: {
+        "id": request_id,
+        **error(refused.message, refused.type, refused.code),
+    },
+)
+COMPLETIONS = replace(CHAT, order=completion_order)
 
 
 def embeddings(model: str, vectors: Iterable[Sequence[float]], *, base64: bool) -> dict[str, Any]:
@@ -416,7 +382,9 @@ def embeddings(model: str, vectors: Iterable[Sequence[float]], *, base64: bool) 
     data = [
         {
             "object": "embedding",
-            "embedding": _packed(vector) if base64 else list(vector),
+            "embedding": b64encode(struct.pack(f"<{len(vector)}f", *vector)).decode()
+            if base64
+            else list(vector),
             "index": index,
         }
         for index, vector in enumerate(vectors)
@@ -424,17 +392,10 @@ def embeddings(model: str, vectors: Iterable[Sequence[float]], *, base64: bool) 
     return {"object": "list", "model": model, "data": data}
 
 
-def _packed(vector: Sequence[float]) -> str:
-    return b64encode(struct.pack(f"<{len(vector)}f", *vector)).decode()
-
-
 def rerank(
     ident: str, model: str, results: list[dict[str, Any]], prompt_tokens: int
 ) -> dict[str, Any]:
     """The answer of /rerank."""
-    counts = {
-        "prompt_tokens": prompt_tokens,
-        "completion_tokens": 0,
-        "total_tokens": prompt_tokens,
-    }
+    counts = {"prompt_tokens": prompt_tokens, "completion_tokens": 0}
+    counts["total_tokens"] = prompt_tokens
     return {"object": "rerank", "id": ident, "model": model, "results": results, "usage": counts}

@@ -1,5 +1,6 @@
 """One request in the making: reading it, answering it, hanging up on it."""
 
+import math
 import time
 from array import array
 from collections import Counter, deque
@@ -10,6 +11,8 @@ from random import Random
 from typing import IO, Any, Protocol
 
 import orjson
+
+from tbench.simulator.order import invalid
 
 # What goes wrong, and to whom: seeded draws by the order of arrival, or asked for by a header.
 
@@ -26,9 +29,6 @@ FAULTS: dict[str, str] = {
 }
 """What a fault does to a request that it befalls; a status code from 400 to 599 is a fault too."""
 
-BEFORE = frozenset({"reset", "close", "html"})
-"""The faults that come instead of an answer; so do all status codes."""
-
 
 @dataclass(frozen=True, slots=True)
 class Fault:
@@ -44,7 +44,8 @@ class Fault:
 
     @property
     def before(self) -> bool:
-        return self.status is not None or self.kind in BEFORE
+        """Whether it comes instead of an answer."""
+        return self.status is not None or self.kind in {"reset", "close", "html"}
 
     def place(self, tokens: int, rng: Random) -> int:
         """After which token it strikes a stream of so many: as asked, else anywhere before the last."""
@@ -159,13 +160,11 @@ class Record:
 
     def fields(self) -> dict[str, Any]:
         """As written to the log; `token_offsets_us` are the later writes in microseconds from the first."""
-        row = {name: getattr(self, name) for name in _PLAIN}
+        names = (name for name in self.__slots__ if name != "writes_wall_ns")
+        row = {name: getattr(self, name) for name in names}
         first = self.first_wall_ns or 0
         row["token_offsets_us"] = [(at - first) // 1000 for at in self.writes_wall_ns[1:]]
         return row
-
-
-_PLAIN = tuple(name for name in Record.__slots__ if name != "writes_wall_ns")
 
 
 class Ledger:
@@ -298,9 +297,20 @@ class Call:
                 return b"".join(parts)
 
     async def head(self, status: int, headers: Mapping[str, str]) -> None:
-        """Send the status line and the headers."""
-        self.record.status = status
-        fields = {**headers, "x-request-id": self.record.request_id, **self.timing(), **self.extra}
+        """Send the status line and the headers, the true times so far among them (`tbench serve --help`)."""
+        record = self.record
+        record.status = status
+        arrival_ns, queue_s = record.arrival_wall_ns, record.queue_s
+        times = {"queue_s": queue_s, "prefill_s": record.prefill_s}
+        known = [f"{name}={value:.6f}" for name, value in times.items() if value is not None]
+        fields = {
+            **headers,
+            "x-request-id": record.request_id,
+            "x-sim-timing": "; ".join([f"arrival_wall_ns={arrival_ns}", *known]),
+            "x-api-received": _iso(arrival_ns),
+            "x-api-call-start": _iso(arrival_ns + int((queue_s or 0) * 1e9)),
+            **self.extra,
+        }
         pairs = [(name.encode(), value.encode("latin-1")) for name, value in fields.items()]
         await self.send({"type": "http.response.start", "status": status, "headers": pairs})
 
@@ -314,27 +324,18 @@ class Call:
         """Send a piece of the body."""
         await self.send({"type": "http.response.body", "body": data, "more_body": not last})
 
-    def number(self, name: str) -> float | None:
-        """A header that holds a number not below 0. Raises ValueError for anything else."""
-        text = self.headers.get(name)
+    def number(self, header: str) -> float | None:
+        """A number from a header of the request, None without one. Raises Refusal."""
+        text = self.headers.get(header)
         if text is None:
             return None
-        if not (value := float(text)) >= 0:
-            raise ValueError
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not value >= 0:
+            raise invalid(f"{header} must be a number not below 0")
         return value
-
-    def timing(self) -> dict[str, str]:
-        """The true times so far, in the answer's head; docs of `tbench serve` name the fields."""
-        record = self.record
-        parts = [f"arrival_wall_ns={record.arrival_wall_ns}"]
-        spent = {"queue_s": record.queue_s, "prefill_s": record.prefill_s}
-        parts += [f"{name}={value:.6f}" for name, value in spent.items() if value is not None]
-        start = record.arrival_wall_ns + int((record.queue_s or 0) * 1e9)
-        return {
-            "x-sim-timing": "; ".join(parts),
-            "x-api-received": _iso(record.arrival_wall_ns),
-            "x-api-call-start": _iso(start),
-        }
 
 
 def _iso(wall_ns: int) -> str:

@@ -112,10 +112,6 @@ class Tick:
     tokens: Sequence[int] = field(compare=False)
     itl_s: float = field(compare=False)
 
-    @property
-    def last(self) -> bool:
-        return self.number + 1 >= max(self.tokens)
-
 
 class Driver:
     """Feeds arrivals to the engine and hands its tokens out when they are due.
@@ -172,14 +168,11 @@ class Driver:
             yield
         finally:
             line.on_lost = None
-            self._release(outlet)
-
-    def _release(self, outlet: Outlet) -> None:
-        outlet.close()
-        for work in outlet.work:
-            self._outlets.pop(work.id, None)
-            if not work.finished:
-                self._engine.cancel(work)
+            outlet.close()
+            for work in outlet.work:
+                self._outlets.pop(work.id, None)
+                if not work.finished:
+                    self._engine.cancel(work)
 
     def close_all(self) -> None:
         """The server ends: nobody gets another token."""
@@ -196,10 +189,19 @@ class Driver:
                     outlet, branch = self._outlets[work.id]
                     outlet.put(branch)
             self._begin()
-        elif self._step:
+        elif self._step:  # a tick rang
             self._alarm.at(self._step.end)
         while self._ticks and self._ticks[0].due <= now:
-            self._tick(heappop(self._ticks), now)
+            tick = heappop(self._ticks)
+            if tick.outlet.closed:
+                continue
+            self._late(now - tick.due)
+            for branch, length in enumerate(tick.tokens):
+                if tick.number < length:
+                    tick.outlet.put(branch)
+            if tick.number + 1 < max(tick.tokens):
+                later = replace(tick, due=tick.due + tick.itl_s, number=tick.number + 1)
+                heappush(self._ticks, later)
         if self._ticks:
             self._alarm.at(self._ticks[0].due)
 
@@ -207,13 +209,3 @@ class Driver:
         self._step = self._engine.begin()
         if self._step:
             self._alarm.at(self._step.end)
-
-    def _tick(self, tick: Tick, now: float) -> None:
-        if tick.outlet.closed:
-            return
-        self._late(now - tick.due)
-        for branch, length in enumerate(tick.tokens):
-            if tick.number < length:
-                tick.outlet.put(branch)
-        if not tick.last:
-            heappush(self._ticks, replace(tick, due=tick.due + tick.itl_s, number=tick.number + 1))

@@ -9,7 +9,7 @@ import tomllib
 from collections import deque
 from collections.abc import Mapping
 from collections.abc import Sequence as Series
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, is_dataclass
 from importlib.resources import files
 from itertools import count
 from pathlib import Path
@@ -134,11 +134,31 @@ class Engine:
             if not self._waiting:
                 return None
             start = max(start, self._waiting[0].arrived)
-        self._admit(start)
-        prefilling = tuple(self._share_prefill(start))
+        spec, left = self.spec, self.spec.chunk_tokens
+        while (
+            self._waiting
+            and len(self._running) < spec.max_batch
+            and self._waiting[0].arrived <= start
+        ):
+            sequence = self._waiting.popleft()
+            sequence.admitted = start
+            tokens = self.cache.cached_tokens(sequence.blocks, sequence.prompt_tokens)
+            sequence.cached_tokens = tokens
+            sequence.to_prefill = max(1, sequence.prompt_tokens - tokens)
+            self._running.append(sequence)
+        prefilling = []
+        for sequence in self._running:
+            if sequence.to_prefill and left:
+                part = min(left, sequence.to_prefill)
+                left -= part
+                sequence.prefill_began = sequence.prefill_began or start
+                prefilling.append((sequence, part))
         decoding = tuple(sequence for sequence in self._running if not sequence.to_prefill)
-        self.free_at = start + self._duration(len(decoding), sum(n for _, n in prefilling))
-        return Step(start, self.free_at, decoding, prefilling)
+        decode_s = spec.step_s + spec.step_per_sequence_s * len(decoding)
+        noise = math.exp(spec.noise * self._rng.gauss() - spec.noise**2 / 2)  # of mean 1
+        prefill = spec.chunk_tokens - left
+        self.free_at = start + (decode_s * noise + prefill / spec.prefill_tokens_per_s)
+        return Step(start, self.free_at, decoding, tuple(prefilling))
 
     def finish(self, step: Step) -> list[Sequence]:
         """The step is over: count its tokens; returns whose state changed, in order of admission."""
@@ -155,36 +175,6 @@ class Engine:
                 sequence.ended = step.end
         self._running = [running for running in self._running if not running.finished]
         return changed
-
-    def _admit(self, start: float) -> None:
-        while (
-            self._waiting
-            and len(self._running) < self.spec.max_batch
-            and self._waiting[0].arrived <= start
-        ):
-            sequence = self._waiting.popleft()
-            sequence.admitted = start
-            tokens = self.cache.cached_tokens(sequence.blocks, sequence.prompt_tokens)
-            sequence.cached_tokens = tokens
-            sequence.to_prefill = max(1, sequence.prompt_tokens - tokens)
-            self._running.append(sequence)
-
-    def _share_prefill(self, start: float) -> list[tuple[Sequence, int]]:
-        left = self.spec.chunk_tokens
-        shares = []
-        for sequence in self._running:
-            if sequence.to_prefill and left:
-                part = min(left, sequence.to_prefill)
-                left -= part
-                sequence.prefill_began = sequence.prefill_began or start
-                shares.append((sequence, part))
-        return shares
-
-    def _duration(self, decoding: int, prefill: int) -> float:
-        spec = self.spec
-        decode = spec.step_s + spec.step_per_sequence_s * decoding
-        noise = math.exp(spec.noise * self._rng.gauss() - spec.noise**2 / 2)
-        return decode * noise + prefill / spec.prefill_tokens_per_s
 
 
 # What a simulated service is like: one frozen table, read from TOML. Unknown keys are refused.
@@ -247,11 +237,9 @@ def parse_profile(text: str, name: str, where: str | None = None) -> Profile:
         table = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise InputError(f"{where}: not TOML: {error}") from None
-    tables = {
-        key: kind for key, kind in _kinds(Profile).items() if hasattr(kind, "__dataclass_fields__")
-    }
+    kinds = get_type_hints(Profile)
     parts: dict[str, Any] = {
-        key: _row(tables[key], value, f"{where}: [{key}]") if key in tables else value
+        key: _row(kinds[key], value, f"{where}: [{key}]") if is_dataclass(kinds.get(key)) else value
         for key, value in table.items()
     }
     profile: Profile = _row(Profile, {"name": name, **parts}, where)
@@ -270,24 +258,19 @@ def check_faults(faults: Mapping[str, float], where: str) -> None:
         raise InputError(f"{where}: the rates of all faults together are above 1")
 
 
-def _kinds(kind: type) -> dict[str, Any]:
-    return get_type_hints(kind)
-
-
 def _row[T: Profile | Lengths | Limits | EngineSpec](kind: type[T], table: object, where: str) -> T:
     if not isinstance(table, Mapping):
         raise InputError(f"{where} must be a table")
-    kinds = _kinds(kind)
+    kinds = get_type_hints(kind)
+    numbers: dict[object, Any] = {int: int, float: int | float}
     for key, value in table.items():
         if key not in kinds:
             known = ", ".join(field.name for field in fields(kind))
             raise InputError(f"{where}: unknown key {key}; known are {known}")
-        if kinds[key] in (int, float) and not _is_number(value, kinds[key]):
+        number = numbers.get(kinds[key])
+        sound = not number or (
+            isinstance(value, number) and not isinstance(value, bool) and value >= 0
+        )
+        if not sound:
             raise InputError(f"{where}: {key} must be a number not below 0, not {value!r}")
     return kind(**table)
-
-
-def _is_number(value: object, kind: type) -> bool:
-    """Whether it is not below 0; a whole number where `kind` is int."""
-    wanted = int if kind is int else int | float
-    return isinstance(value, wanted) and not isinstance(value, bool) and value >= 0

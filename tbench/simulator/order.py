@@ -8,12 +8,13 @@ import orjson
 
 from tbench.simulator.prompt import Prompt, chat_prompt, text_prompt
 
-# The error answers of the service: status, body and headers as Together's public documents have them.
-
 
 @dataclass
 class Refusal(Exception):  # noqa: N818 (a refusal is an answer, not a defect)
-    """An error answer, with a JSON body unless it has a page."""
+    """An error answer: status, body and headers as Together's public documents have them.
+
+    `page` stands in place of a JSON body.
+    """
 
     status: int
     message: str
@@ -21,13 +22,6 @@ class Refusal(Exception):  # noqa: N818 (a refusal is an answer, not a defect)
     code: str | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
     page: bytes | None = None
-
-    def content(self, request_id: str) -> tuple[bytes, str]:
-        """The body and its content type."""
-        if self.page is not None:
-            return self.page, "text/html; charset=UTF-8"
-        content = {"id": request_id, **error(self.message, self.type, self.code)}
-        return orjson.dumps(content), "application/json; charset=utf-8"
 
 
 def error(message: str, kind: str, code: str | None = None) -> dict[str, Any]:
@@ -66,30 +60,12 @@ def invalid(message: str) -> Refusal:
     return Refusal(400, f"Input validation error: {message}")
 
 
-def no_such_model(model: str) -> Refusal:
-    """404: the model is not served here."""
-    message = f"Unable to access model {model}. Please see the list of supported models."
-    return Refusal(404, message, code="model_not_available")
-
-
-def gateway_page() -> Refusal:
-    """520: what a gateway in front of the service answers in its stead."""
-    title = "520: Web server is returning an unknown error"
-    page = f"<!DOCTYPE html><html><head><title>{title}</title></head><body>{title}</body></html>"
-    return Refusal(520, title, page=page.encode())
-
-
-THINKERS = ("gpt-oss", "-R1", "QwQ", "Thinking")
-"""Models with one of these in the name reason unless told not to."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Order:
     """One request for text. `max_tokens` is None where the body sets none; lengths are tokens.
 
-    `ignore_eos`: the answer does not end by itself before `max_tokens`.
-
-    `tool` is the function to call, `schema` the shape of the JSON to write ({} for any object).
+    `ignore_eos`: the answer does not end by itself before `max_tokens`. `tool` is the function to call,
+    `schema` the shape of the JSON to write ({} for any object).
     """
 
     chat: bool
@@ -139,29 +115,33 @@ def chat_order(fields: Mapping[str, Any], context_tokens: int) -> Order:
         isinstance(message, dict) and isinstance(message.get("role"), str) for message in messages
     ):
         raise invalid("each of 'messages' must be an object with a 'role'")
-    _check(fields)
+    check(fields)
     tools = fields.get("tools") or []
+    shape = fields.get("response_format")
+    schema = None
+    if isinstance(shape, dict) and shape.get("type") not in (None, "text", "regex"):
+        schema = _object(_object(shape.get("json_schema")).get("schema"))
     prompt = chat_prompt(messages, tools, fields["model"])
     return Order(
         chat=True,
         prompts=(prompt,),
         tool=_tool(tools, fields.get("tool_choice"), messages[-1]["role"]),
-        schema=_schema(fields.get("response_format")),
+        schema=schema,
         reasoning=_reasoning(fields),
-        **_common(fields, prompt.tokens, context_tokens),
+        **common(fields, prompt.tokens, context_tokens),
     )
 
 
 def completion_order(fields: Mapping[str, Any], context_tokens: int) -> Order:
     """A completion's body. Raises Refusal."""
     texts = strings(fields, "prompt")
-    _check(fields)
+    check(fields)
     prompts = tuple(text_prompt(text.encode(), fields["model"]) for text in texts)
     return Order(
         chat=False,
         prompts=prompts,
         prompt_texts=tuple(texts),
-        **_common(fields, max(prompt.tokens for prompt in prompts), context_tokens),
+        **common(fields, max(prompt.tokens for prompt in prompts), context_tokens),
     )
 
 
@@ -175,51 +155,58 @@ def strings(fields: Mapping[str, Any], key: str) -> list[str]:
     return texts
 
 
-def _whole(low: int, high: int) -> Callable[[Any], bool]:
-    return lambda v: isinstance(v, int) and not isinstance(v, bool) and low <= v <= high
+def _number(low: float, high: float, kind: Any = int | float) -> Callable[[Any], bool]:  # noqa: ANN401 (a type)
+    return lambda v: isinstance(v, kind) and not isinstance(v, bool) and low <= v <= high
 
 
-def _number(low: float, high: float) -> Callable[[Any], bool]:
-    return lambda v: isinstance(v, int | float) and not isinstance(v, bool) and low <= v <= high
-
-
-def _stop(value: object) -> bool:
-    return isinstance(value, str) or (
-        isinstance(value, list) and all(isinstance(text, str) for text in value)
-    )
+def _is(*kinds: type) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, kinds)
 
 
 _CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "max_tokens": (_whole(1, 1 << 31), "a positive integer"),
-    "max_completion_tokens": (_whole(1, 1 << 31), "a positive integer"),
-    "n": (_whole(1, 128), "an integer from 1 to 128"),
+    "max_tokens": (_number(1, 1 << 31, int), "a positive integer"),
+    "max_completion_tokens": (_number(1, 1 << 31, int), "a positive integer"),
+    "n": (_number(1, 128, int), "an integer from 1 to 128"),
     "temperature": (_number(0, 2), "a number from 0 to 2"),
     "top_p": (_number(0, 1), "a number from 0 to 1"),
     "presence_penalty": (_number(-2, 2), "a number from -2 to 2"),
     "frequency_penalty": (_number(-2, 2), "a number from -2 to 2"),
-    "stream": (lambda v: isinstance(v, bool), "a boolean"),
-    "ignore_eos": (lambda v: isinstance(v, bool), "a boolean"),
-    "stop": (_stop, "a string or an array of strings"),
-    "tools": (lambda v: isinstance(v, list), "an array"),
-    "seed": (lambda v: isinstance(v, int), "an integer"),
-    "chat_template_kwargs": (lambda v: isinstance(v, dict), "an object"),
+    "stream": (_is(bool), "a boolean"),
+    "ignore_eos": (_is(bool), "a boolean"),
+    "stop": (
+        lambda v: all(isinstance(text, str) for text in (v if isinstance(v, list) else [v])),
+        "a string or an array of strings",
+    ),
+    "tools": (_is(list), "an array"),
+    "seed": (_is(int), "an integer"),
+    "chat_template_kwargs": (_is(dict), "an object"),
 }
 
 
-def _check(fields: Mapping[str, Any]) -> None:
+def check(fields: Mapping[str, Any]) -> None:
+    """Raises Refusal where a common field holds what it must not."""
     for key, (sound, wanted) in _CHECKS.items():
         value = fields.get(key)
         if value is not None and not sound(value):
             raise invalid(f"'{key}' must be {wanted}")
 
 
-def _common(fields: Mapping[str, Any], prompt_tokens: int, context_tokens: int) -> dict[str, Any]:
+def common(fields: Mapping[str, Any], prompt_tokens: int, context_tokens: int) -> dict[str, Any]:
+    """The fields of an Order that all bodies share. Raises Refusal where the prompt leaves no room."""
     stop = fields.get("stop") or ()
+    wanted = fields.get("max_tokens") or fields.get("max_completion_tokens")
+    truncate = fields.get("context_length_exceeded_behavior") == "truncate"
+    room = context_tokens - prompt_tokens
+    if room < 1 or (wanted and wanted > room and not truncate):
+        raise invalid(
+            f"`inputs` tokens + `max_new_tokens` must be <= {context_tokens}."
+            f" Given: {prompt_tokens} `inputs` tokens and {wanted or 1} `max_new_tokens`"
+        )
     return {
         "model": fields["model"],
         "stream": bool(fields.get("stream")),
         "n": fields.get("n") or 1,
-        "max_tokens": _room(fields, prompt_tokens, context_tokens),
+        "max_tokens": min(wanted or room, room),
         "ignore_eos": bool(fields.get("ignore_eos")),
         "stop": (stop,) if isinstance(stop, str) else tuple(value for value in stop if value),
         "logprobs": bool(fields.get("logprobs")),
@@ -228,54 +215,37 @@ def _common(fields: Mapping[str, Any], prompt_tokens: int, context_tokens: int) 
     }
 
 
-def _room(fields: Mapping[str, Any], prompt_tokens: int, context_tokens: int) -> int:
-    """The most tokens that may come out; a prompt that leaves too little room is refused."""
-    wanted = fields.get("max_tokens") or fields.get("max_completion_tokens")
-    truncate = fields.get("context_length_exceeded_behavior") == "truncate"
-    room = context_tokens - prompt_tokens
-    if room < 1 or (wanted and wanted > room and not truncate):
-        raise Refusal(
-            400,
-            f"Input validation error: `inputs` tokens + `max_new_tokens` must be <= {context_tokens}."
-            f" Given: {prompt_tokens} `inputs` tokens and {wanted or 1} `max_new_tokens`",
-        )
-    return min(wanted or room, room)
-
-
 def _object(value: object) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
 def _tool(tools: list[Any], choice: object, last_role: str) -> Mapping[str, Any] | None:
     """The function to call: the one asked for, else the first unless a tool has just answered."""
-    offered = [tool.get("function") for tool in tools if isinstance(tool, dict)]
-    functions = [entry for entry in offered if isinstance(entry, dict) and entry.get("name")]
+    functions = [
+        function
+        for tool in tools
+        if (function := _object(_object(tool).get("function"))).get("name")
+    ]
     if isinstance(choice, dict):
         name = _object(choice.get("function")).get("name")
-        function = next((entry for entry in functions if entry["name"] == name), None)
-        if not function:
-            raise invalid(f"'tool_choice' names no tool: {name}")
-        return function
+        for function in functions:
+            if function["name"] == name:
+                return function
+        raise invalid(f"'tool_choice' names no tool: {name}")
     if not functions or choice == "none" or (choice != "required" and last_role == "tool"):
         return None
     return functions[0]
 
 
-def _schema(wanted: object) -> Mapping[str, Any] | None:
-    if not isinstance(wanted, dict) or wanted.get("type") in (None, "text", "regex"):
-        return None
-    schema = _object(wanted.get("json_schema")).get("schema")
-    return schema if isinstance(schema, dict) else {}
+THINKERS = ("gpt-oss", "-R1", "QwQ", "Thinking")
+"""Models with one of these in the name reason unless told not to."""
 
 
 def _reasoning(fields: Mapping[str, Any]) -> bool:
     """Whether reasoning comes first: as the body says, else by the model's name."""
-    asked = fields.get("reasoning")
-    if isinstance(asked, dict) and isinstance(asked.get("enabled"), bool):
-        return bool(asked["enabled"])
     template = fields.get("chat_template_kwargs") or {}
-    switches = [template.get("thinking"), template.get("enable_thinking")]
-    for switch in switches:
+    asked = _object(fields.get("reasoning")).get("enabled")
+    for switch in (asked, template.get("thinking"), template.get("enable_thinking")):
         if isinstance(switch, bool):
             return switch
     return bool(fields.get("reasoning_effort")) or any(t in fields["model"] for t in THINKERS)

@@ -9,6 +9,7 @@ from base64 import b64decode
 from binascii import Error as NotBase64
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import blake2b
 from random import Random
@@ -62,20 +63,20 @@ END_OF_TURN = 128009
 """The token id that ends a turn."""
 
 
-def _list(words: str) -> list[str]:
-    return words.split()
+def _words(text: str) -> list[str]:
+    return text.split()
 
 
 OPENERS = ("Here", "This", "When", "Most", "Some", "Each", "Once", "Well")
 STARTS = (" The", " Our", " One", " Any", " All", " Now", " Yet", " But")
 ENDS = (" it.", " us.", " so.", " up.", " on.", " me.", " go.", " by.")
-SHORT = _list(
+SHORT = _words(
     " old new big red sun sea oak sky day way map key sum set row log bit arc air art bay box bus cap "
     "car cup dot ear egg end eye far few fig fir fog for gap gas has hat hen hue ice ink ivy jar joy kit "
     "lab law leg lid lot low may mix net nut oil one own pan pen pin pot raw ray rim rye sap see six tea "
     "ten tie tin toy two urn use van vat via web wet win yes zip"
 )
-LONG = _list(
+LONG = _words(
     "morning evening harvest journey compass lantern harbour village balance measure passage pattern "
     "present private process produce project promise quality quarter reading reasons science section "
     "segment silence station storage stretch subject surface texture thunder trouble variety venture "
@@ -97,8 +98,13 @@ def token_id(piece: str) -> int:
 def prose(rng: Random, tokens: int) -> list[str]:
     """Exactly so many tokens of running text, each a string of four bytes."""
     pieces = [rng.choice(OPENERS)]
-    while len(pieces) < tokens:
-        pieces += _sentence(rng)
+    while len(pieces) < tokens:  # a sentence
+        for _ in range(rng.randint(2, 6)):
+            if rng.random() < 0.3:
+                word = " " + rng.choice(LONG)
+                pieces += [word[:TOKEN_BYTES], word[TOKEN_BYTES:]]
+            pieces.append(" " + rng.choice(SHORT) if rng.random() < 0.9 else rng.choice(ASIDES))
+        pieces += [rng.choice(ENDS), rng.choice(STARTS)]
     return pieces[:tokens] if tokens > 0 else []
 
 
@@ -112,16 +118,6 @@ def split(text: str) -> list[str]:
             pieces.append(held)
             held = ""
     return [*pieces, held] if held else pieces
-
-
-def _sentence(rng: Random) -> list[str]:
-    pieces = []
-    for _ in range(rng.randint(2, 6)):
-        if rng.random() < 0.3:
-            word = " " + rng.choice(LONG)
-            pieces += [word[:TOKEN_BYTES], word[TOKEN_BYTES:]]
-        pieces.append(" " + rng.choice(SHORT) if rng.random() < 0.9 else rng.choice(ASIDES))
-    return [*pieces, rng.choice(ENDS), rng.choice(STARTS)]
 
 
 TILE_PIXELS = 560
@@ -142,15 +138,28 @@ class Prompt:
 def chat_prompt(messages: Sequence[Mapping[str, Any]], tools: Sequence[Any], model: str) -> Prompt:
     """The prompt of a chat: tools first, then the turns, then the header of the answer."""
     parts = [_padded(orjson.dumps(tools))] if tools else []
-    parts += [_turn(message) for message in messages]
+    for message in messages:
+        parts.append(_header(str(message.get("role"))))
+        content = message.get("content")
+        if isinstance(content, list):
+            parts += [_part(part) for part in content if isinstance(part, Mapping)]
+        elif isinstance(content, str):
+            parts.append(_padded(content.encode()))
+        names = ("name", "tool_calls", "tool_call_id")
+        if rest := {name: message[name] for name in names if message.get(name)}:
+            parts.append(_padded(orjson.dumps(rest)))
     return text_prompt(b"".join(parts) + _header("assistant"), model)
 
 
 def text_prompt(rendered: bytes, model: str) -> Prompt:
     """The prompt of rendered bytes. Models share no cache, but the same text has the same digest."""
+    name, blocks = blake2b(model.encode(), digest_size=8).digest(), []
+    for at in range(0, len(rendered) - _BLOCK_BYTES + 1, _BLOCK_BYTES):
+        name = blake2b(name + rendered[at : at + _BLOCK_BYTES], digest_size=8).digest()
+        blocks.append(name)
     return Prompt(
         tokens=max(1, -(-len(rendered) // TOKEN_BYTES)),
-        blocks=_blocks(rendered, blake2b(model.encode(), digest_size=8).digest()),
+        blocks=tuple(blocks),
         digest=blake2b(rendered, digest_size=16).digest(),
     )
 
@@ -169,12 +178,12 @@ def image_size(data: bytes) -> tuple[int, int] | None:
     if data[:4] == b"GIF8" and len(data) >= 10:
         width, height = struct.unpack("<HH", data[6:10])
         return width, height
-    return _jpeg_size(data) if data[:2] == b"\xff\xd8" else None
-
-
-def _jpeg_size(data: bytes) -> tuple[int, int] | None:
+    if data[:2] != b"\xff\xd8":
+        return None
     at = 2
-    while at + 9 <= len(data) and data[at] == 0xFF:
+    while (
+        at + 9 <= len(data) and data[at] == 0xFF
+    ):  # the segments of a JPEG, until a frame's header
         marker, length = data[at + 1], int.from_bytes(data[at + 2 : at + 4])
         if 0xC0 <= marker <= 0xCF and marker not in {0xC4, 0xC8, 0xCC}:
             height, width = struct.unpack(">HH", data[at + 5 : at + 9])
@@ -183,41 +192,20 @@ def _jpeg_size(data: bytes) -> tuple[int, int] | None:
     return None
 
 
-def _turn(message: Mapping[str, Any]) -> bytes:
-    rest = {key: message[key] for key in ("name", "tool_calls", "tool_call_id") if message.get(key)}
-    extra = _padded(orjson.dumps(rest)) if rest else b""
-    return _header(str(message.get("role"))) + _content(message.get("content")) + extra
-
-
-def _content(content: object) -> bytes:
-    if isinstance(content, list):
-        return b"".join(_part(part) for part in content)
-    return _padded(content.encode()) if isinstance(content, str) else b""
-
-
-def _part(part: object) -> bytes:
-    if not isinstance(part, Mapping):
-        return b""
+def _part(part: Mapping[str, Any]) -> bytes:
     if part.get("type") == "text":
         return _padded(str(part.get("text", "")).encode())
     if part.get("type") != "image_url":
         return _padded(orjson.dumps(part))
     image = part.get("image_url")
     url = str(image.get("url", "") if isinstance(image, Mapping) else image)
-    return _image(url)
-
-
-def _image(url: str) -> bytes:
-    """The bytes that stand for an image. One that is elsewhere counts as the largest."""
     size = None
     if url.startswith("data:"):
-        try:
+        with suppress(NotBase64):
             size = image_size(b64decode(url.partition(",")[2]))
-        except NotBase64:
-            size = None
+    # One that is elsewhere, or no image, counts as the largest.
     tokens = image_tokens(*size) if size else 4 * TILE_TOKENS
-    name = blake2b(url.encode(), digest_size=TOKEN_BYTES).digest()
-    return name * tokens
+    return blake2b(url.encode(), digest_size=TOKEN_BYTES).digest() * tokens
 
 
 def _header(role: str) -> bytes:
@@ -226,11 +214,3 @@ def _header(role: str) -> bytes:
 
 def _padded(data: bytes) -> bytes:
     return data.ljust(-(-len(data) // TOKEN_BYTES) * TOKEN_BYTES, b"\0")
-
-
-def _blocks(rendered: bytes, name: bytes) -> tuple[bytes, ...]:
-    blocks = []
-    for at in range(0, len(rendered) - _BLOCK_BYTES + 1, _BLOCK_BYTES):
-        name = blake2b(name + rendered[at : at + _BLOCK_BYTES], digest_size=8).digest()
-        blocks.append(name)
-    return tuple(blocks)

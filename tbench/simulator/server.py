@@ -5,10 +5,10 @@ import contextlib
 import socket
 import struct
 import sys
-from collections.abc import Awaitable, Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import orjson
 import uvicorn
@@ -19,16 +19,13 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from tbench.capture.errors import InputError
 from tbench.capture.terminal import plural, stop_signals
 from tbench.capture.writing import check_folder
-from tbench.simulator.answer import JSON_TYPE
-from tbench.simulator.call import Call, ClientGoneError, HungUpError, Ledger, Receive, Send
+from tbench.simulator.answer import CHAT, JSON_TYPE
+from tbench.simulator.call import ClientGoneError, HungUpError, Ledger, Receive, Send
 from tbench.simulator.engine import Profile
-from tbench.simulator.order import Refusal, parse_body, refusal
-from tbench.simulator.service import POSTS, Handle, Rules, Service, models
+from tbench.simulator.order import Refusal
+from tbench.simulator.service import DIALECTS, POSTS, Handle, Rules, Service, models, nothing
 
 # The service as an ASGI application: routes, and the one way in and out of every endpoint.
-
-Answer = Callable[[Service, Call], Awaitable[None]]
-"""Answers one request. Raises Refusal, HungUpError, ClientGoneError."""
 
 
 def application(service: Service) -> Starlette:
@@ -36,16 +33,13 @@ def application(service: Service) -> Starlette:
     routes = []
     for base in ("/v1", "/v1/v1"):
         for name, handle in POSTS.items():
-            routes.append(
-                Route(f"{base}/{name}", Endpoint(service, name, _post(handle)), methods=["POST"])
-            )
-        routes.append(
-            Route(f"{base}/models", Endpoint(service, "models", _models), methods=["GET"])
-        )
+            endpoint = Endpoint(service, name, handle)
+            routes.append(Route(f"{base}/{name}", endpoint, methods=["POST"]))
+        routes.append(Route(f"{base}/models", Endpoint(service, "models", models), methods=["GET"]))
     ledger = service.ledger
-    told = {"/_truth": ledger.truth, "/_stats": ledger.stats, "/_reset": ledger.reset}
-    routes += [Route(path, Telling(tell)) for path, tell in told.items()]
-    routes.append(Route("/{rest:path}", Endpoint(service, "other", _nothing)))
+    facts = {"/_truth": ledger.truth, "/_stats": ledger.stats, "/_reset": ledger.reset}
+    routes += [Route(path, FactsEndpoint(read)) for path, read in facts.items()]
+    routes.append(Route("/{rest:path}", Endpoint(service, "other", nothing)))
     return Starlette(routes=routes)
 
 
@@ -55,59 +49,41 @@ class Endpoint:
 
     service: Service
     name: str
-    answer: Answer
+    handle: Handle
 
     async def __call__(self, scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
         call = self.service.open(scope, receive, send, self.name)
+        record = call.record
         try:
-            await self.answer(self.service, call)
+            await self.handle(self.service, call)
         except Refusal as refused:
-            call.record.outcome = "http_error"
+            record.outcome = "http_error"
             call.extra |= refused.headers
-            await call.reply(refused.status, *refused.content(call.record.id))
+            if refused.page is None:
+                content = DIALECTS.get(self.name, CHAT).refusal(refused, record.id)
+                await call.reply(refused.status, orjson.dumps(content), JSON_TYPE)
+            else:
+                await call.reply(refused.status, refused.page, "text/html; charset=UTF-8")
         except HungUpError:
-            call.record.outcome = "reset" if call.record.status is None else "cut"
-            await call.line.hang_up(reset=call.record.fault == "reset")
+            record.outcome = "reset" if record.status is None else "cut"
+            await call.line.hang_up(reset=record.fault == "reset")
         except (ClientGoneError, asyncio.CancelledError):
-            call.record.outcome = "shutdown" if self.service.ending else "client_abort"
+            record.outcome = "shutdown" if self.service.ending else "client_abort"
             await call.line.hang_up(reset=False)
         finally:
-            self.service.ledger.close(call.record)
-
-
-async def _nothing(_service: Service, _call: Call) -> None:
-    raise refusal(404)
-
-
-async def _models(service: Service, call: Call) -> None:
-    service.admit(call, free=True)
-    await models(service, call)
-
-
-def _post(handle: Handle) -> Answer:
-    """Reads a JSON body with a model in it, and passes it on once the request is admitted."""
-
-    async def answer(service: Service, call: Call) -> None:
-        body = await call.body()
-        service.admit(call, free=False)
-        fields = parse_body(body)
-        call.record.model = fields["model"]
-        service.check_model(fields["model"])
-        await handle(service, call, fields)
-
-    return answer
+            self.service.ledger.close(record)
 
 
 @dataclass(frozen=True)
-class Telling:
-    """A path beside the API that tells something as JSON."""
+class FactsEndpoint:
+    """A path beside the API that answers with what the ledger knows, as JSON."""
 
-    tell: Callable[[], object]
+    read: Callable[[], object]
 
     async def __call__(self, _scope: Mapping[str, Any], _receive: Receive, send: Send) -> None:
         headers = [(b"content-type", JSON_TYPE.encode())]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
-        await send({"type": "http.response.body", "body": orjson.dumps(self.tell())})
+        await send({"type": "http.response.body", "body": orjson.dumps(self.read())})
 
 
 GRACE_S = 2.0
@@ -202,23 +178,27 @@ def listen(host: str, port: int) -> socket.socket:
     return sock
 
 
-def _opened(log: Path) -> BinaryIO:
-    check_folder(log, f"--log {log}")
-    try:
-        return log.open("wb")
-    except OSError as error:
-        raise InputError(f"--log {log}: cannot be written: {error.strerror}") from None
-
-
 def run(profile: Profile, rules: Rules, place: Place, log: Path | None) -> None:
     """Serve until a signal, or as long as `place` says. Raises InputError before it listens."""
     with contextlib.ExitStack() as stack:
-        stream = stack.enter_context(_opened(log)) if log else None
+        stream = None
+        if log:
+            check_folder(log, f"--log {log}")
+            try:
+                stream = stack.enter_context(log.open("wb"))
+            except OSError as error:
+                raise InputError(f"--log {log}: cannot be written: {error.strerror}") from None
         sock = listen(place.host, place.port)
         stack.callback(sock.close)
         ledger = Ledger(stream)
         asyncio.run(_serve(profile, rules, ledger, place, sock))
-        say(_summary(ledger))
+        stats = ledger.stats()
+        late = stats["lateness_p50_ms"], stats["lateness_p99_ms"]
+        lateness = (
+            f"; tokens late by p50 {late[0]} ms, p99 {late[1]} ms" if late[0] is not None else ""
+        )
+        served, most = plural(stats["served"], "request"), stats["max_in_flight"]
+        say(f"served {served}, at most {most} in flight{lateness}")
 
 
 async def _serve(
@@ -228,30 +208,8 @@ async def _serve(
     scheme = "https" if place.tls_cert else "http"
     host, port = sock.getsockname()[:2]
     url = f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
-    line = f"listening on {url} (profile {profile.name}, seed {rules.seed})"
-    server = Server(_config(service, place), service, lambda: say(f"{line}; base_url {url}/v1"))
-    async with asyncio.TaskGroup() as tasks:
-        engine = tasks.create_task(service.driver.run())
-        limit = tasks.create_task(_until(server, ledger, place))
-        await server.serve([sock])
-        engine.cancel()
-        limit.cancel()
-
-
-async def _until(server: Server, ledger: Ledger, place: Place) -> None:
-    """End the server once its time or its number of requests is up."""
-    loop = asyncio.get_running_loop()
-    began = loop.time()
-    while not server.should_exit:
-        await asyncio.sleep(0.05)
-        timed_out = place.duration_s is not None and loop.time() - began >= place.duration_s
-        counted_out = place.requests is not None and ledger.served >= place.requests
-        if timed_out or counted_out:
-            server.end()
-
-
-def _config(service: Service, place: Place) -> uvicorn.Config:
-    return uvicorn.Config(
+    line = f"listening on {url} (profile {profile.name}, seed {rules.seed}); base_url {url}/v1"
+    config = uvicorn.Config(
         application(service),
         http=Connection,
         loop="asyncio",
@@ -266,14 +224,19 @@ def _config(service: Service, place: Place) -> uvicorn.Config:
         ssl_certfile=place.tls_cert,
         ssl_keyfile=place.tls_key,
     )
-
-
-def _summary(ledger: Ledger) -> str:
-    stats = ledger.stats()
-    late = stats["lateness_p50_ms"], stats["lateness_p99_ms"]
-    lateness = f"; tokens late by p50 {late[0]} ms, p99 {late[1]} ms" if late[0] is not None else ""
-    most = stats["max_in_flight"]
-    return f"served {plural(stats['served'], 'request')}, at most {most} in flight{lateness}"
+    server = Server(config, service, lambda: say(line))
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    async with asyncio.TaskGroup() as tasks:
+        engine = tasks.create_task(service.driver.run())
+        serving = tasks.create_task(server.serve([sock]))
+        while not serving.done():
+            timed_out = place.duration_s is not None and loop.time() - began >= place.duration_s
+            counted_out = place.requests is not None and ledger.served >= place.requests
+            if timed_out or counted_out:
+                server.end()
+            await asyncio.wait([serving], timeout=0.05)
+        engine.cancel()
 
 
 def say(text: str) -> None:

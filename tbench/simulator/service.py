@@ -1,24 +1,39 @@
-"""What stands behind every endpoint: who may ask, what goes wrong, the engine and the ledger."""
+"""The endpoints and what stands behind them: who may ask, what goes wrong, the engine, sending."""
 
 import hmac
 import math
 import time
+import zlib
 from array import array
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from hashlib import shake_256
 from itertools import count
 from random import Random
+from string import ascii_letters, digits
 from typing import Any
 
+import brotli  # type: ignore[import-untyped, unused-ignore]
 import orjson
+import zstandard
 
 from tbench.replay.cost import PRICES, Price
-from tbench.simulator import answer
-from tbench.simulator.answer import compose
+from tbench.simulator.answer import (
+    CHAT,
+    COMPLETIONS,
+    JSON_TYPE,
+    STREAM_TYPE,
+    Branch,
+    Dialect,
+    Head,
+    compose,
+)
+from tbench.simulator.answer import embeddings as embeddings_answer
+from tbench.simulator.answer import rerank as rerank_answer
 from tbench.simulator.call import (
     Call,
     ClientGoneError,
+    Fault,
     HungUpError,
     Ledger,
     RateLimit,
@@ -29,21 +44,8 @@ from tbench.simulator.call import (
 )
 from tbench.simulator.driver import Driver, Outlet
 from tbench.simulator.engine import Engine, Profile, QueueFullError
-from tbench.simulator.order import (
-    Order,
-    Refusal,
-    chat_order,
-    completion_order,
-    gateway_page,
-    invalid,
-    no_such_model,
-    refusal,
-    strings,
-)
+from tbench.simulator.order import Order, Refusal, invalid, parse_body, refusal, strings
 from tbench.simulator.prompt import TOKEN_BYTES, Prompt, text_prompt
-from tbench.simulator.speech import Speech, send_json
-
-_ALPHABET = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,9 +63,6 @@ class Rules:
         if not self.keys:
             return not key.startswith("bad")
         return any(hmac.compare_digest(key.encode(), good.encode()) for good in self.keys)
-
-    def serves(self, model: str) -> bool:
-        return self.any_model or model in SERVED
 
 
 class Service:
@@ -88,7 +87,8 @@ class Service:
         rng = Random(b"%d/%d" % (self.rules.seed, next(self._serials)))
         headers = {name.decode(): value.decode("latin-1") for name, value in scope["headers"]}
         # As the service's own: two random groups, then what looks like a ray id.
-        ident = f"{_word(rng, 7)}-{_word(rng, 6)}-{rng.getrandbits(64):016x}"
+        words = ["".join(rng.choices(ascii_letters + digits, k=length)) for length in (7, 6)]
+        ident = f"{words[0]}-{words[1]}-{rng.getrandbits(64):016x}"
         request_id = headers.get("x-request-id", ident)
         return Call(
             headers=headers,
@@ -99,39 +99,40 @@ class Service:
             rng=rng,
         )
 
-    def admit(self, call: Call, *, free: bool) -> None:
-        """Check the key; unless it is free, let faults come in the answer's stead, keep the rate limit.
-
-        Raises Refusal, HungUpError.
-        """
+    def check_key(self, call: Call) -> None:
+        """Raises Refusal for a request without a good key."""
         if not self.rules.admits(call.headers.get("authorization", "")):
             raise refusal(401)
-        if free:
-            return
+
+    async def fields(self, call: Call) -> dict[str, Any]:
+        """The JSON body of a request that is admitted: key, faults in place of an answer, rate limit, model.
+
+        Raises Refusal, HungUpError, ClientGoneError.
+        """
+        body = await call.body()
+        self.check_key(call)
         asked = asked_fault(call.headers.get("x-sim-fault", ""))
-        call.fault = asked or drawn_fault(self.profile.faults, call.rng)
-        if call.fault:
-            call.record.fault = call.fault.kind
-        if call.fault and call.fault.before:
-            self._fail(call.fault.kind, call.fault.status)
+        fault = call.fault = asked or drawn_fault(self.profile.faults, call.rng)
+        if fault:
+            call.record.fault = fault.kind
+        if fault and fault.before:
+            if fault.status is not None:
+                waits = {"retry-after": "1"} if fault.status in {429, 503} else {}
+                limits = self._limit.headers(1.0) if fault.status == 429 else {}
+                raise refusal(fault.status, {**waits, **limits})
+            if fault.kind == "html":
+                raise Refusal(520, _GATEWAY, page=_GATEWAY_PAGE)
+            raise HungUpError
         wait = self._limit.take(time.monotonic())
         call.extra |= self._limit.headers(wait)
         if wait:
             raise refusal(429, {"retry-after": str(max(1, round(wait)))})
-
-    def _fail(self, kind: str, status: int | None) -> None:
-        if status is not None:
-            waits = {"retry-after": "1"} if status in {429, 503} else {}
-            limits = self._limit.headers(1.0) if status == 429 else {}
-            raise refusal(status, {**waits, **limits})
-        if kind == "html":
-            raise gateway_page()
-        raise HungUpError
-
-    def check_model(self, model: str) -> None:
-        """Raises Refusal for a model that is not served."""
-        if not self.rules.serves(model):
-            raise no_such_model(model)
+        fields = parse_body(body)
+        model = call.record.model = fields["model"]
+        if not (self.rules.any_model or model in SERVED):
+            message = f"Unable to access model {model}. Please see the list of supported models."
+            raise Refusal(404, message, code="model_not_available")
+        return fields
 
     def submit(self, prompts: tuple[Prompt, ...], lengths: list[int]) -> Outlet:
         """Give work to the engine. Raises Refusal while its queue is full."""
@@ -140,29 +141,247 @@ class Service:
         except QueueFullError:
             raise refusal(503, {"retry-after": "1"}) from None
 
-    def schedule(self, call: Call, prompts: tuple[Prompt, ...], lengths: list[int]) -> Outlet:
-        """As `submit`, unless the request's headers set the times of its tokens."""
-        ttft, itl = asked_number(call, "x-sim-ttft-ms"), asked_number(call, "x-sim-itl-ms")
-        if ttft is None and itl is None:
-            return self.submit(prompts, lengths)
-        step = self.profile.engine.step_s * 1e3
+
+_GATEWAY = "520: Web server is returning an unknown error"
+"""What a gateway in front of the service answers in its stead."""
+_GATEWAY_PAGE = (
+    f"<!DOCTYPE html><html><head><title>{_GATEWAY}</title></head><body>{_GATEWAY}</body></html>"
+).encode()
+
+# Content encodings for a streamed body: every piece comes out at once, as a flushed block.
+
+Encode = Callable[[bytes, bool], bytes]
+"""One piece of the body, and whether it is the last, to the bytes to write."""
+
+_CODINGS: dict[str, tuple[Callable[[], Any], int, int]] = {
+    "gzip": (lambda: zlib.compressobj(wbits=31), zlib.Z_SYNC_FLUSH, zlib.Z_FINISH),
+    "deflate": (zlib.compressobj, zlib.Z_SYNC_FLUSH, zlib.Z_FINISH),
+    "zstd": (
+        lambda: zstandard.ZstdCompressor().compressobj(),
+        zstandard.COMPRESSOBJ_FLUSH_BLOCK,
+        zstandard.COMPRESSOBJ_FLUSH_FINISH,
+    ),
+}
+"""The compressor, how it is flushed behind a piece, and behind the last."""
+
+
+def encoder(name: str) -> Encode:
+    """`gzip`, `deflate`, `br` or `zstd`. Raises KeyError for another."""
+    if name == "br":
+        packer = brotli.Compressor()
+        return lambda data, last: (
+            packer.process(data) + (packer.finish() if last else packer.flush())
+        )
+    make, within, end = _CODINGS[name]
+    packer = make()
+    return lambda data, last: packer.compress(data) + packer.flush(end if last else within)
+
+
+GARBAGE = b'data: {"id": "oops", "choi\n\n'
+
+
+@dataclass(slots=True, kw_only=True)
+class Speech:
+    """One answer on its way out: its tokens as they fall due, with the fault that befalls it."""
+
+    call: Call
+    dialect: Dialect
+    order: Order
+    branches: list[Branch]
+    outlet: Outlet
+
+    @property
+    def tokens(self) -> int:
+        return sum(len(branch.pieces) for branch in self.branches)
+
+    @property
+    def head(self) -> Head:
+        return Head(id=self.call.record.id, created=int(time.time()), model=self.order.model)
+
+    async def stream(self, *, early_head: bool) -> None:
+        """Send the events of a stream. Raises Refusal, ClientGoneError, HungUpError."""
+        call, fault = self.call, self.call.fault
+        headers = {"content-type": STREAM_TYPE}
+        encode: Encode = lambda data, _last: data  # noqa: E731
+        if name := call.headers.get("x-sim-encoding"):
+            headers["content-encoding"] = name
+            try:
+                encode = encoder(name)
+            except KeyError:
+                raise invalid(f"x-sim-encoding: {name} is not available") from None
+        strikes_at = fault.place(self.tokens, call.rng) if fault else -1
+        if early_head:
+            await call.head(200, headers)
+        stream = self.dialect.stream(self.order, self.head, self.branches)
+        for number in range(self.tokens):
+            index = await self.next_token()
+            if number == 0:
+                stream.cached_tokens = await self.begin()
+                if not early_head:
+                    await call.head(200, headers)
+            if fault and number == strikes_at and await self._strike(fault, encode):
+                return
+            if data := stream.token(index):
+                last = stream.complete
+                packed = encode(data + self.dialect.done if last else data, last)
+                call.record.wrote()
+                await call.write(packed, last=last)
+
+    async def whole(self) -> None:
+        """Send the answer at its end as one JSON body. Raises as `stream` does."""
+        for _ in range(self.tokens):
+            await self.next_token()
+        cached_tokens = await self.begin()
+        body = self.dialect.body(self.order, self.head, self.branches, cached_tokens)
+        await send_json(self.call, body)
+
+    async def next_token(self) -> int:
+        """The branch whose next token is due. Raises ClientGoneError."""
+        index = await self.outlet.get()
+        if index is None:
+            raise ClientGoneError
+        return index
+
+    async def begin(self) -> int:
+        """Keep what the engine knows of this request, before its head; returns its cached tokens."""
+        record, fault, work = self.call.record, self.call.fault, self.outlet.work
+        record.prompt_tokens = self.order.prompt_tokens
+        record.output_tokens = self.tokens
+        record.cached_tokens = sum(sequence.cached_tokens for sequence in work)
+        if work and work[0].admitted is not None and work[0].prefill_ended is not None:
+            record.queue_s = work[0].admitted - work[0].arrived
+            record.prefill_s = work[0].prefill_ended - work[0].admitted
+        if fault and fault.kind == "slow":
+            await self.outlet.pause(fault.seconds)
+        return record.cached_tokens
+
+    async def _strike(self, fault: Fault, encode: Encode) -> bool:
+        """Let the fault happen in mid-stream; returns whether the answer is over."""
+        call = self.call
+        match fault.kind:
+            case "stall":
+                await self.outlet.pause(fault.seconds)
+            case "garbage":
+                await call.write(encode(GARBAGE, False))
+            case "cut":
+                raise HungUpError
+            case "eof":
+                call.record.outcome = "cut"
+                await call.write(encode(b"", True), last=True)
+                return True
+            case "error":
+                call.record.outcome = "stream_error"
+                await call.write(encode(self.dialect.failure, True), last=True)
+                return True
+        return False
+
+
+async def send_json(call: Call, content: object) -> None:
+    """Send a 200 with this JSON, unless a fault spoils it. Raises HungUpError, Refusal."""
+    body = orjson.dumps(content)
+    kind = call.fault.kind if call.fault else ""
+    if kind == "error":
+        raise refusal(500)
+    if kind == "cut":
+        call.record.outcome = "cut"
+        await call.head(200, {"content-type": JSON_TYPE, "content-length": str(len(body))})
+        await call.write(body[: len(body) // 2])
+        raise HungUpError
+    spoilt = {"eof": body[: len(body) // 2], "garbage": b"<oops>"}
+    await call.reply(200, spoilt.get(kind, body), JSON_TYPE)
+
+
+# The endpoints: from a request to an answer. Each raises Refusal, HungUpError, ClientGoneError.
+
+Handle = Callable[[Service, Call], Awaitable[None]]
+
+
+async def speak(service: Service, call: Call) -> None:
+    """POST to an API for text: the dialect of the path."""
+    dialect, profile = DIALECTS[call.record.endpoint], service.profile
+    order = dialect.order(await service.fields(call), profile.limits.context_tokens)
+    call.record.stream = order.stream
+    tokens = call.number("x-sim-tokens")
+    if tokens is not None and tokens < 1:
+        raise invalid("x-sim-tokens must be at least 1")
+    wanted = None if tokens is None else int(tokens)
+    branches = compose(order, profile.lengths, service.rules.seed, wanted)
+    lengths = [len(branch.pieces) for branch in branches]
+    ttft, itl = call.number("x-sim-ttft-ms"), call.number("x-sim-itl-ms")
+    if ttft is None and itl is None:
+        outlet = service.submit(order.prompts, lengths)
+    else:  # the request's headers set the times of its tokens
+        step = profile.engine.step_s * 1e3
         first, gap = (step if value is None else value for value in (ttft, itl))
-        return self.driver.script(lengths, first / 1e3, gap / 1e3)
+        outlet = service.driver.script(lengths, first / 1e3, gap / 1e3)
+    speech = Speech(call=call, dialect=dialect, order=order, branches=branches, outlet=outlet)
+    with service.driver.attached(outlet, call.line):
+        if order.stream:
+            await speech.stream(early_head=profile.early_head)
+        else:
+            await speech.whole()
 
 
-def asked_number(call: Call, header: str) -> float | None:
-    """A number from a header of the request, None without one. Raises Refusal."""
-    try:
-        return call.number(header)
-    except ValueError:
-        raise invalid(f"{header} must be a number not below 0") from None
+async def embeddings(service: Service, call: Call) -> None:
+    """POST /embeddings. Input beyond the model's length is cut off without a word."""
+    fields = await service.fields(call)
+    for refused in ("user", "dimensions"):
+        if refused in fields:
+            raise Refusal(400, f"Unrecognized request arguments supplied: {refused}")
+    limits, model = service.profile.limits, fields["model"]
+    longest = TOKEN_BYTES * limits.embedding_tokens
+    texts = [text.encode()[:longest] for text in strings(fields, "input")]
+    await _compute(service, call, tuple(text_prompt(text, model) for text in texts))
+    dims = DIMS.get(model, limits.embedding_dims)
+    vectors = (embedding(text, dims) for text in texts)
+    base64 = fields.get("encoding_format") == "base64"
+    await send_json(call, embeddings_answer(model, vectors, base64=base64))
 
 
-def _word(rng: Random, length: int) -> str:
-    return "".join(rng.choices(_ALPHABET, k=length))
+async def rerank(service: Service, call: Call) -> None:
+    """POST /rerank."""
+    fields = await service.fields(call)
+    query, documents, top = fields.get("query"), fields.get("documents"), fields.get("top_n")
+    if not isinstance(query, str) or not isinstance(documents, list) or not documents:
+        raise invalid("'query' must be a string and 'documents' a non-empty array")
+    keys = strings(fields, "rank_fields") if fields.get("rank_fields") else None
+    texts = []
+    for document in documents:
+        if not isinstance(document, str | dict):
+            raise invalid("'documents' must hold strings or objects")
+        texts.append(
+            " ".join(str(document.get(key, "")) for key in keys or document)
+            if isinstance(document, dict)
+            else document
+        )
+    prompts = tuple(text_prompt((query + text).encode(), fields["model"]) for text in texts)
+    await _compute(service, call, prompts)
+    scores = [relevance(query, text) for text in texts]
+    best = sorted(range(len(texts)), key=lambda index: -scores[index])
+    shown = bool(fields.get("return_documents"))
+    results = [
+        {
+            "index": index,
+            "relevance_score": scores[index],
+            "document": {"text": texts[index]} if shown else {},
+        }
+        for index in best[: top if isinstance(top, int) else None]
+    ]
+    tokens = call.record.prompt_tokens or 0
+    await send_json(call, rerank_answer(call.record.id, fields["model"], results, tokens))
 
 
-# The endpoints: from a JSON body to an answer.
+async def _compute(service: Service, call: Call, prompts: tuple[Prompt, ...]) -> None:
+    """Wait until the engine has read all prompts. Raises ClientGoneError."""
+    outlet = service.submit(prompts, [0] * len(prompts))
+    call.record.prompt_tokens = sum(prompt.tokens for prompt in prompts)
+    with service.driver.attached(outlet, call.line):
+        for _ in prompts:
+            if await outlet.get() is None:
+                raise ClientGoneError
+        if call.fault and call.fault.kind in {"slow", "stall"}:
+            await outlet.pause(call.fault.seconds)
+
 
 # Embeddings and relevance without a model: stable numbers from the text alone.
 
@@ -181,110 +400,52 @@ def relevance(query: str, document: str) -> float:
     return round(0.9 * share + 0.1 * shake_256(document.encode()).digest(1)[0] / 256, 6)
 
 
-Handle = Callable[[Service, Call, dict[str, Any]], Awaitable[None]]
-
-
-async def chat(service: Service, call: Call, fields: dict[str, Any]) -> None:
-    """POST /chat/completions."""
-    await _speak(service, call, chat_order(fields, service.profile.limits.context_tokens))
-
-
-async def completions(service: Service, call: Call, fields: dict[str, Any]) -> None:
-    """POST /completions."""
-    await _speak(service, call, completion_order(fields, service.profile.limits.context_tokens))
-
-
-async def _speak(service: Service, call: Call, order: Order) -> None:
-    call.record.stream = order.stream
-    tokens = asked_number(call, "x-sim-tokens")
-    if tokens is not None and tokens < 1:
-        raise invalid("x-sim-tokens must be at least 1")
-    wanted = None if tokens is None else int(tokens)
-    branches = compose(order, service.profile.lengths, service.rules.seed, wanted)
-    outlet = service.schedule(call, order.prompts, [len(branch.pieces) for branch in branches])
-    speech = Speech(call=call, order=order, branches=branches, outlet=outlet)
-    with service.driver.attached(outlet, call.line):
-        if order.stream:
-            await speech.stream(early_head=service.profile.early_head)
-        else:
-            await speech.whole()
-
-
-async def embeddings(service: Service, call: Call, fields: dict[str, Any]) -> None:
-    """POST /embeddings. Input beyond the model's length is cut off without a word."""
-    for refused in ("user", "dimensions"):
-        if refused in fields:
-            raise Refusal(400, f"Unrecognized request arguments supplied: {refused}")
-    limits = service.profile.limits
-    longest = TOKEN_BYTES * limits.embedding_tokens
-    texts = [text.encode()[:longest] for text in strings(fields, "input")]
-    model = fields["model"]
-    await _compute(service, call, tuple(text_prompt(text, model) for text in texts))
-    dims = DIMS.get(model, limits.embedding_dims)
-    vectors = (embedding(text, dims) for text in texts)
-    base64 = fields.get("encoding_format") == "base64"
-    await send_json(call, orjson.dumps(answer.embeddings(model, vectors, base64=base64)))
-
-
-async def rerank(service: Service, call: Call, fields: dict[str, Any]) -> None:
-    """POST /rerank."""
-    query, documents, top = fields.get("query"), fields.get("documents"), fields.get("top_n")
-    if not isinstance(query, str) or not isinstance(documents, list) or not documents:
-        raise invalid("'query' must be a string and 'documents' a non-empty array")
-    keys = strings(fields, "rank_fields") if fields.get("rank_fields") else None
-    texts = [_document(document, keys) for document in documents]
-    prompts = tuple(text_prompt((query + text).encode(), fields["model"]) for text in texts)
-    await _compute(service, call, prompts)
-    scores = [relevance(query, text) for text in texts]
-    best = sorted(range(len(texts)), key=lambda index: -scores[index])
-    shown = bool(fields.get("return_documents"))
-    results = [
-        {
-            "index": index,
-            "relevance_score": scores[index],
-            "document": {"text": texts[index]} if shown else {},
-        }
-        for index in best[: top if isinstance(top, int) else None]
-    ]
-    tokens = call.record.prompt_tokens or 0
-    await send_json(
-        call, orjson.dumps(answer.rerank(call.record.id, fields["model"], results, tokens))
-    )
-
-
 async def models(service: Service, call: Call) -> None:
-    """GET /models."""
-    known = listing(service.profile.limits.context_tokens)
-    await call.reply(200, orjson.dumps(known), answer.JSON_TYPE)
+    """GET /models: a bare array. Prices are US dollars per million tokens."""
+    service.check_key(call)
+    kinds = {name: ("chat", price) for name, price in PRICES.items()} | OTHERS
+    listing = []
+    for name, (kind, price) in sorted(kinds.items()):
+        organization, _, display = name.partition("/")
+        pricing = {
+            "hourly": 0,
+            "input": price.prompt,
+            "output": price.output,
+            "base": 0,
+            "finetune": 0,
+        }
+        if price.cached is not None:
+            pricing["cached_input"] = price.cached
+        entry = {
+            "id": name,
+            "object": "model",
+            "created": 0,
+            "type": kind,
+            "running": False,
+            "display_name": display,
+            "organization": organization,
+            "link": "",
+            "license": "",
+            "context_length": service.profile.limits.context_tokens,
+            "pricing": pricing,
+        }
+        listing.append(entry)
+    await call.reply(200, orjson.dumps(listing), JSON_TYPE)
 
+
+async def nothing(_service: Service, _call: Call) -> None:
+    """Any other path."""
+    raise refusal(404)
+
+
+DIALECTS: dict[str, Dialect] = {"chat/completions": CHAT, "completions": COMPLETIONS}
+"""The APIs for text, by their paths below /v1."""
 
 POSTS: dict[str, Handle] = {
-    "chat/completions": chat,
-    "completions": completions,
+    **dict.fromkeys(DIALECTS, speak),
     "embeddings": embeddings,
     "rerank": rerank,
 }
-
-
-async def _compute(service: Service, call: Call, prompts: tuple[Prompt, ...]) -> None:
-    """Wait until the engine has read all prompts. Raises ClientGoneError."""
-    outlet = service.submit(prompts, [0] * len(prompts))
-    call.record.prompt_tokens = sum(prompt.tokens for prompt in prompts)
-    with service.driver.attached(outlet, call.line):
-        for _ in prompts:
-            if await outlet.get() is None:
-                raise ClientGoneError
-        if call.fault and call.fault.kind in {"slow", "stall"}:
-            await outlet.pause(call.fault.seconds)
-
-
-def _document(document: object, rank_fields: list[str] | None) -> str:
-    if isinstance(document, str):
-        return document
-    if not isinstance(document, dict):
-        raise invalid("'documents' must hold strings or objects")
-    return " ".join(str(document.get(key, "")) for key in rank_fields or document)
-
 
 # The models that the simulator serves, with the list prices of replay.cost.
 
@@ -303,29 +464,3 @@ DIMS = {"BAAI/bge-base-en-v1.5": 768}
 """Embedding dimensions other than the profile's."""
 
 SERVED = frozenset({*PRICES, *OTHERS})
-
-
-def listing(context_tokens: int) -> list[dict[str, Any]]:
-    """The answer of GET /models: a bare array. Prices are US dollars per million tokens."""
-    kinds = {name: ("chat", price) for name, price in PRICES.items()} | OTHERS
-    return [_entry(name, *kinds[name], context_tokens) for name in sorted(kinds)]
-
-
-def _entry(name: str, kind: str, price: Price, context_tokens: int) -> dict[str, Any]:
-    organization, _, display = name.partition("/")
-    pricing = {"hourly": 0, "input": price.prompt, "output": price.output, "base": 0, "finetune": 0}
-    if price.cached is not None:
-        pricing["cached_input"] = price.cached
-    return {
-        "id": name,
-        "object": "model",
-        "created": 0,
-        "type": kind,
-        "running": False,
-        "display_name": display,
-        "organization": organization,
-        "link": "",
-        "license": "",
-        "context_length": context_tokens,
-        "pricing": pricing,
-    }
