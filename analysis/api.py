@@ -6,7 +6,7 @@ from pathlib import Path
 from tbench.analysis.arms import Arm, load_arm
 from tbench.analysis.compare import CompareOptions, compare_files
 from tbench.analysis.comparison import Comparisons
-from tbench.replay.warmup import parse_warmup
+from tbench.replay.pacing import parse_warmup
 
 
 def compare(

@@ -23,7 +23,7 @@ from tbench.analysis.summary import Caution, Floats
 from tbench.analysis.t_tests import adjusted
 from tbench.capture.errors import InputError, UnreachableError
 from tbench.replay.measures import minimum_n
-from tbench.replay.warmup import Warmup
+from tbench.replay.pacing import Warmup
 
 __all__ = ["CompareOptions", "Comparison", "Comparisons", "Shift", "Verdict", "compare"]
 

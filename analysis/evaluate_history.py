@@ -38,7 +38,7 @@ from tbench.analysis.run_metrics import ERRORS, Figure
 from tbench.analysis.summary import Caution
 from tbench.analysis.t_tests import Estimate, student
 from tbench.capture.errors import InputError
-from tbench.replay.warmup import Warmup
+from tbench.replay.pacing import Warmup
 
 # Session: the runs of one arm, recorded together, as what a baseline file keeps of them.
 

@@ -32,7 +32,7 @@ from tbench.analysis.t_tests import Estimate
 from tbench.capture.errors import InputError
 from tbench.capture.terminal import plural
 from tbench.replay.measures import minimum_n
-from tbench.replay.warmup import Warmup
+from tbench.replay.pacing import Warmup
 
 STOPS: Final = ("TOO_FEW_RUNS", "NOT_INTERLEAVED", "UNBALANCED_ORDER", "SYSTEMATIC_ORDER")
 """Cautions that forbid a verdict on a change. What the candidate holds by itself is not touched."""

@@ -18,8 +18,8 @@ from tbench.analysis.summary import Floats
 from tbench.capture.errors import InputError
 from tbench.replay import measures
 from tbench.replay.columns import Column
+from tbench.replay.pacing import Warmup
 from tbench.replay.table import short
-from tbench.replay.warmup import Warmup
 
 Places = npt.NDArray[np.int64]
 

@@ -29,7 +29,7 @@ from tbench.analysis.replicates import Replicates
 from tbench.analysis.summary import Caution
 from tbench.analysis.variance import counted, pooled_sd
 from tbench.capture.errors import InputError
-from tbench.replay.warmup import Warmup
+from tbench.replay.pacing import Warmup
 
 MOST_SPLITS: Final = 64
 """As many as six pairs of runs have; of more this many are drawn."""

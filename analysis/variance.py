@@ -31,7 +31,7 @@ from tbench.analysis.quantiles import ordered, quantile, rank, refusal
 from tbench.analysis.replicates import Replicates
 from tbench.analysis.summary import Floats
 from tbench.analysis.t_tests import CONFIDENCE
-from tbench.replay.warmup import Warmup
+from tbench.replay.pacing import Warmup
 
 MORE_REQUESTS: Final = "more requests per run help"
 MORE_RUNS: Final = "only more runs help"

@@ -9,9 +9,8 @@ from tbench.capture.exchange import Outcome
 from tbench.capture.providers import ParsedResponse, one_line, outcome_of, parse_response
 from tbench.capture.redact import Secrets
 from tbench.replay.request import Label
-from tbench.replay.sample import Sample
+from tbench.replay.sample import HEADER_NAMES, Sample, server_headers
 from tbench.replay.sender import Attempt, Reply
-from tbench.replay.traced import NAMES, traced
 
 UNANSWERED: Final = ParsedResponse()
 LONGEST_REASON: Final = 64
@@ -79,7 +78,7 @@ def to_sample(attempt: Attempt, began: float, secrets: Secrets = NONE) -> Sample
         conn_reused=reply.reused,
         reconnected=reply.reconnected,
         request_id=secrets.mask_text(header(b"x-request-id")) or None,
-        headers=() if NAMES.isdisjoint(headers) else traced(reply.headers, secrets),
+        headers=() if HEADER_NAMES.isdisjoint(headers) else server_headers(reply.headers, secrets),
         token_times=tuple([at - began for at in answer.token_times]),
     )
 

@@ -27,40 +27,44 @@ SHOWN: Final = ("mean", "p50", "p90", "p95", "p99", "max")
 
 def summary(run: Run, numbers: Mapping[str, Any], *, verbose: bool = False) -> Iterator[str]:
     """The lines that `tbench replay` prints: ten, and one more for each thing that went otherwise."""
-    yield _heading(run, numbers)
-    yield row("requests", _fates(run, numbers))
-    yield from _skipped(run.totals.get("skipped") or {})
-    yield from departures(run.totals, run.header.get("target", {}).get("base_url", "-"))
-    yield from _lost(run.totals)
-    yield from _held(run)
+    pacing, target = run.header.get("pacing") or {}, run.header.get("target") or {}
+    yield (
+        f"{run.path}  {plural(numbers['planned'], 'request')} in {three(numbers['duration_s'])} s, "
+        f"{pacing.get('meaning', 'pacing unknown')} -> {target.get('base_url', '-')}"
+    )
+    yield from _requests(run, numbers)
     if buffered := measures.buffered(*measures.gaps(measures.counted(run.columns))):
         yield row("buffered", buffered)
-    yield row("throughput", spoken(numbers) + _concurrency(numbers))
-    few = False
-    for line in _table(run, numbers, LATENCIES | (MORE_LATENCIES if verbose else {})):
-        few = few or "*" in line
-        yield line
+    flight = numbers["in_flight"]
+    mean = "-" if flight["mean"] is None else three(flight["mean"])
+    rates = f"{spoken(numbers)}, mean concurrency {mean} (max {flight['max'] or 0:,})"
+    yield row("throughput", rates)
+    table = list(_table(run, numbers, LATENCIES | (MORE_LATENCIES if verbose else {})))
+    yield from table
     yield from _client(run, numbers)
-    yield from _cost(run)
+    cost = run.totals.get("cost") or {}
+    if cost.get("usd") or cost.get("uncounted"):
+        yield row("cost", priced(cost["usd"], cost["uncounted"], cost["unpriced"]))
     if verbose:
-        yield from _details(run)
-    if few:
+        since = "was sent: a closed loop schedules none"
+        if pacing.get("open_loop"):
+            since = "was scheduled (coordinated-omission corrected)"
+        yield row("latency", f"counts from when a request {since}")
+        yield row("identity", str(identity(run)))
+        if (coalesced := run.totals.get("coalesced_share")) is not None:
+            yield row(
+                "chunks", f"{coalesced:.1%} of tokens coalesced: read together with a later one"
+            )
+    if any("*" in line for line in table):
         yield FEW
     yield row(
         "next", f"tbench report {shlex.quote(str(run.path))}, or tbench compare it with another run"
     )
 
 
-def _heading(run: Run, numbers: Mapping[str, Any]) -> str:
-    pacing, target = run.header.get("pacing") or {}, run.header.get("target") or {}
-    return (
-        f"{run.path}  {plural(numbers['planned'], 'request')} in {three(numbers['duration_s'])} s, "
-        f"{pacing.get('meaning', 'pacing unknown')} -> {target.get('base_url', '-')}"
-    )
-
-
-def _fates(run: Run, numbers: Mapping[str, Any]) -> str:
-    """What became of every request; what did not happen is left out, but for failures."""
+def _requests(run: Run, numbers: Mapping[str, Any]) -> Iterator[str]:
+    """What became of every request, and what of the recorded traffic was not replayed as it was asked."""
+    totals = run.totals
     kinds = ", ".join(f"{kind} {count:,}" for kind, count in numbers["errors"].items())
     rare = [fate for fate in ("cancelled", "lost_in_flight", "never_sent") if numbers[fate]]
     parts = [
@@ -70,18 +74,33 @@ def _fates(run: Run, numbers: Mapping[str, Any]) -> str:
     ]
     if warm := int(run.columns["warmup"].sum()):
         parts.append(f"warm-up excluded: first {warm:,}")
-    return ", ".join(parts)
+    yield row("requests", ", ".join(parts))
+    yield from _skipped(totals.get("skipped") or {})
+    yield from departures(totals, run.header.get("target", {}).get("base_url", "-"))
+    losses = totals.get("trace_losses") or {}
+    if losses.get("truncated_tail"):
+        yield row(
+            "trace",
+            "cut short (its capture was killed, or still runs): what it held last is missing",
+        )
+    if dropped := losses.get("dropped_requests"):
+        count = plural(dropped, "request")
+        yield row("trace", f"{count} passed its capture unrecorded (memory or disk ran short)")
+    if unsalted := (totals.get("unsalted") or {}).values():
+        count = plural(sum(unsalted), "request")
+        yield row("cache", f"{count} had no text for the salt: a cache may have known them")
+    held = run.columns["held"]
+    if waited := int((held > 0).sum()):
+        yield row(
+            "queued",
+            f"{plural(waited, 'request')} waited for --max-in-flight, {held.max():.3f} s at most: that is "
+            "part of their latency",
+        )
 
 
 def _skipped(reasons: Mapping[str, int]) -> Iterator[str]:
     if reasons:
         yield row("skipped", ", ".join(f"{n:,} {named(why)}" for why, n in reasons.items()))
-
-
-def _concurrency(numbers: Mapping[str, Any]) -> str:
-    flight = numbers["in_flight"]
-    mean = "-" if flight["mean"] is None else three(flight["mean"])
-    return f", mean concurrency {mean} (max {flight['max'] or 0:,})"
 
 
 KEPT: Final = {
@@ -124,32 +143,6 @@ def departures(counts: Mapping[str, Any], base_url: str) -> Iterator[str]:
         )
 
 
-def _lost(totals: Mapping[str, Any]) -> Iterator[str]:
-    """What of the recorded traffic could not be replayed, or not as it was asked."""
-    losses = totals.get("trace_losses") or {}
-    if losses.get("truncated_tail"):
-        yield row(
-            "trace",
-            "cut short (its capture was killed, or still runs): what it held last is missing",
-        )
-    if dropped := losses.get("dropped_requests"):
-        count = plural(dropped, "request")
-        yield row("trace", f"{count} passed its capture unrecorded (memory or disk ran short)")
-    if unsalted := (totals.get("unsalted") or {}).values():
-        count = plural(sum(unsalted), "request")
-        yield row("cache", f"{count} had no text for the salt: a cache may have known them")
-
-
-def _held(run: Run) -> Iterator[str]:
-    held = run.columns["held"]
-    if waited := int((held > 0).sum()):
-        yield row(
-            "queued",
-            f"{plural(waited, 'request')} waited for --max-in-flight, {held.max():.3f} s at most: that is "
-            "part of their latency",
-        )
-
-
 BUSY: Final = 0.9
 """A sending process that was busier than this share of a core may have been the limit of the rate."""
 
@@ -171,34 +164,18 @@ def _client(run: Run, numbers: Mapping[str, Any]) -> Iterator[str]:
         yield row("client", f"{'OK' if numbers['valid'] else 'INVALID'}: {', '.join(parts)}")
 
 
-def _cost(run: Run) -> Iterator[str]:
-    """What the successes cost, and what that leaves out."""
-    cost = run.totals.get("cost") or {}
-    if cost.get("usd") or cost.get("uncounted"):
-        yield row("cost", priced(cost["usd"], cost["uncounted"], cost["unpriced"]))
-
-
-def _details(run: Run) -> Iterator[str]:
-    """What --verbose adds: where latency counts from, and the sum of all planned requests."""
-    if (run.header.get("pacing") or {}).get("open_loop"):
-        yield row(
-            "latency", "counts from when a request was scheduled (coordinated-omission corrected)"
-        )
-    else:
-        yield row("latency", "counts from when a request was sent: a closed loop schedules none")
-    yield row("identity", str(identity(run)))
-    if (coalesced := run.totals.get("coalesced_share")) is not None:
-        yield row("chunks", f"{coalesced:.1%} of tokens coalesced: read together with a later one")
-
-
 def _table(run: Run, numbers: Mapping[str, Any], rows: Mapping[str, str]) -> Iterator[str]:
     """Latencies of successes outside the warm-up; a row for each metric that has a value."""
     yield f"{'latency, ms':<14}{''.join(f'{name:>8} ' for name in SHOWN)}{'n':>8}"
     counted = measures.counted(run.columns)
     for key, name in rows.items():
         if n := int((~np.isnan(measures.METRICS[key](counted))).sum()):
-            cells = (f"{_cell(numbers[key][column], column, n):>9}" for column in SHOWN)
-            yield f"{'  ' + name:<14}{''.join(cells)}{n:>8,}"
+            times = [(column, numbers[key][column]) for column in SHOWN]
+            cells = [
+                "- " if seconds is None else three(seconds * 1e3) + (mark(column, n) or " ")
+                for column, seconds in times
+            ]
+            yield f"{'  ' + name:<14}{''.join(f'{cell:>9}' for cell in cells)}{n:>8,}"
     timeouts = where(run.columns, "outcome", Outcome.TIMEOUT) & ~run.columns["warmup"]
     if timeouts.any():
         count = plural(int(timeouts.sum()), "timeout")
@@ -215,11 +192,6 @@ def mark(column: str, n: int) -> str:
     return "*" if level is not None and 0 < n < measures.minimum_n(level) else ""
 
 
-def _cell(seconds: float | None, column: str, n: int) -> str:
-    """A time of so many values in ms, with its mark."""
-    return "- " if seconds is None else f"{three(seconds * 1e3)}{mark(column, n) or ' '}"
-
-
 def outlook(seen: Estimate, meaning: str) -> Iterator[str]:
     """The lines of a dry run."""
     about = "about " if seen.estimated else ""
@@ -234,13 +206,10 @@ def outlook(seen: Estimate, meaning: str) -> Iterator[str]:
     peak = "" if seen.peak_rate is None else f", {seen.peak_rate:.0f} in the busiest second"
     yield row("rate", f"{about}{mean} requests/s{peak}")
     yield row("tokens", f"{seen.prompt_tokens:,} prompt, {seen.output_tokens:,} output expected")
-    yield row("cost", _price(seen))
-
-
-def _price(seen: Estimate) -> str:
-    if seen.cost_usd is None and not seen.unpriced:
-        return "unknown: the trace does not say how many tokens its requests used"
-    return priced(seen.cost_usd, seen.uncounted, seen.unpriced, about="about ")
+    cost = "unknown: the trace does not say how many tokens its requests used"
+    if seen.cost_usd is not None or seen.unpriced:
+        cost = priced(seen.cost_usd, seen.uncounted, seen.unpriced, about="about ")
+    yield row("cost", cost)
 
 
 def priced(usd: float | None, uncounted: int, unpriced: Iterable[str], *, about: str = "") -> str:
@@ -284,42 +253,32 @@ def check_reached(run: Run, numbers: Mapping[str, Any], flags: Flags = REPLAY) -
     if numbers["completed"] or not numbers["failed"] or run.totals.get("client_limit"):
         return
     kind, count = next(iter(numbers["errors"].items()))
-    raise UnreachableError(_cause(run, kind, count, flags))
+    raise UnreachableError(_nothing_succeeded(run, kind, count, flags))
 
 
-def _cause(run: Run, kind: str, count: int, flags: Flags) -> str:
-    target = run.header["target"]
-    message = _said(run, kind)
+def _nothing_succeeded(run: Run, kind: str, count: int, flags: Flags) -> str:
+    """Why: of which kind most failures are, with the first message of that kind, and what to do about it."""
+    target, columns = run.header["target"], run.columns
+    failed = columns["outcome"] == kind
+    if kind.startswith("http_"):
+        failed = columns["status"] == int(kind.removeprefix("http_"))
+    messages = columns["error"][np.flatnonzero(failed)]
+    message = next((str(text) for text in messages if text), kind)
     where = target["base_url"]
     if kind == "connect_error":
         return f"{where}: cannot connect ({message}); is the server running, and is {flags.address} right?"
     if kind in {"http_401", "http_403"}:
-        if not target["api_key_env"] and KEYS.isdisjoint(target.get("headers") or ()):
-            return f"{where}: wants a key ({message}): {_keyless(flags)}"
-        sent = flags.sent or f"the key in {target['api_key_env'] or 'a header'}"
-        return f"{where}: refused {sent} ({message}); set {flags.key}"
+        if target["api_key_env"] or not KEYS.isdisjoint(target.get("headers") or ()):
+            sent = flags.sent or f"the key in {target['api_key_env'] or 'a header'}"
+            return f"{where}: refused {sent} ({message}); set {flags.key}"
+        cure = f"{flags.variable} is not set; export it or {flags.instead}"
+        if os.environ.get(flags.variable):
+            cure = f"none was sent, as was asked; {flags.instead}"
+        return f"{where}: wants a key ({message}): {cure}"
     if kind in {"http_400", "http_404"}:
+        models = ", ".join(sorted({named(str(model)) for model in columns["model"]})[:3])
         return (
-            f"{where}: refused all {count:,} requests for model {_models(run)} with {kind[5:]} ({message}); "
+            f"{where}: refused all {count:,} requests for model {models} with {kind[5:]} ({message}); "
             f"give a model it has with {flags.model}, or another {flags.address}"
         )
     return f"{where}: no request succeeded, {count:,} ended with {kind} ({message})"
-
-
-def _keyless(flags: Flags) -> str:
-    if os.environ.get(flags.variable):
-        return f"none was sent, as was asked; {flags.instead}"
-    return f"{flags.variable} is not set; export it or {flags.instead}"
-
-
-def _said(run: Run, kind: str) -> str:
-    columns = run.columns
-    if kind.startswith("http_"):
-        rows = columns["status"] == int(kind.removeprefix("http_"))
-    else:
-        rows = columns["outcome"] == kind
-    return next((str(text) for text in columns["error"][np.flatnonzero(rows)] if text), kind)
-
-
-def _models(run: Run) -> str:
-    return ", ".join(sorted({named(str(model)) for model in run.columns["model"]})[:3])

@@ -11,8 +11,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from tbench.replay import traced
-from tbench.replay.sample import Sample
+from tbench.replay.sample import Headers, Sample, header_lines, headers_of
 
 Column = npt.NDArray[Any]
 Record = dict[str, Any]
@@ -137,26 +136,26 @@ def pack_tokens(samples: Sequence[Sample]) -> Record:
 
 
 def pack_headers(samples: Sequence[Sample]) -> Record | None:
-    """What the answers of a block said in their heads (replay.traced); None where none said anything."""
+    """What the answers of a block said in their heads (replay.sample); None where none said anything."""
     answered = [sample for sample in samples if sample.headers]
     if not answered:
         return None
     index = np.array([sample.index for sample in answered], dtype="<i4")
-    lines = traced.pack(sample.headers for sample in answered)
+    lines = header_lines(sample.headers for sample in answered)
     return {"type": "headers", "index": index.tobytes(), "lines": lines}
 
 
 def unpack_headers(
     records: Iterable[Mapping[str, Any]], indices: Iterable[int]
-) -> dict[int, traced.Headers]:
+) -> dict[int, Headers]:
     """Those of the samples with these indices, where they have any; holds one record at a time."""
     wanted = set(indices)
-    by_index: dict[int, traced.Headers] = {}
+    by_index: dict[int, Headers] = {}
     for record in records:
         index = np.frombuffer(record["index"], dtype="<i4").tolist()
         if wanted.isdisjoint(index):
             continue
-        headers = traced.unpack(record["lines"])
+        headers = headers_of(record["lines"])
         by_index |= {at: fields for at, fields in zip(index, headers, strict=True) if at in wanted}
     return by_index
 

@@ -19,23 +19,24 @@ import trio
 
 from tbench.capture.exchange import Outcome
 from tbench.replay.engine.clock import Passes
-from tbench.replay.reuse import TIDY_S, Reuse
-from tbench.replay.self_test import rehearse
 from tbench.replay.sender import (
     CERTAIN_S,
     IDLE_S,
     MOST_BYTES,
     STOPPED,
+    TIDY_S,
     Call,
     Deadlines,
     Ended,
     Origin,
     Reply,
+    Reuse,
+    rehearse,
     said,
     too_long,
     unconnected,
 )
-from tbench.replay.tls import tls
+from tbench.replay.system import tls
 
 FAILURES: Final[tuple[tuple[type[Exception], Outcome, Outcome], ...]] = (
     (httpx.ConnectError, Outcome.CONNECT_ERROR, Outcome.CONNECT_ERROR),

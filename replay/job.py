@@ -1,5 +1,6 @@
 """The job: the options of a replay resolved once, into what the rest only reads."""
 
+import math
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -14,15 +15,16 @@ from tbench.capture.providers import GENERATIVE
 from tbench.capture.trace_reader import Trace, read_trace
 from tbench.capture.writing import check_folder
 from tbench.replay.options import ReplayOptions
-from tbench.replay.pacing import Pacing
+from tbench.replay.pacing import Pacing, Warmup, parse_warmup
 from tbench.replay.plan import Plan
 from tbench.replay.runfile import read_run
 from tbench.replay.sender import Deadlines
 from tbench.replay.senders import Kind, chosen
 from tbench.replay.target import CURE, Target, checked_base_url, find_key, new_salt, parse_headers
-from tbench.replay.warmup import Warmup, parse_warmup
-from tbench.replay.workers.tasks import needed
 
+WORKER_STREAMS: Final = 500
+WORKER_RATE: Final = 2000
+"""What one worker does with ease: requests in flight, and requests/s of an open loop."""
 PREVIEW: Final = 10_000
 """How many requests of a trace are looked at to learn what all of it is like."""
 
@@ -138,16 +140,18 @@ def _workers(options: ReplayOptions, pacing: Pacing) -> int:
     One core stays with the parent, and a budget is kept by one worker.
     """
     if options.workers == "auto":
-        spare = max(1, _cores() - 1)
-        wanted = min(spare, 1 if options.max_cost is not None else needed(pacing))
+        affinity = getattr(os, "sched_getaffinity", None)
+        cores = len(affinity(0)) if affinity else os.cpu_count() or 1
+        wanted = min(max(1, cores - 1), 1 if options.max_cost is not None else needed(pacing))
     else:
         wanted = options.workers
     return min(wanted, options.concurrency or wanted, options.max_in_flight or wanted)
 
 
-def _cores() -> int:
-    """The cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def needed(pacing: Pacing) -> int:
+    """How many workers a pacing needs, by what its value says: recorded times and profiles count as one."""
+    ease = {"streams": WORKER_STREAMS, "rate": WORKER_RATE, None: math.inf}[pacing.option.load]
+    return max(1, math.ceil(pacing.value / ease))
 
 
 def _base_url(options: ReplayOptions, trace: Trace, request: Request | None) -> str:

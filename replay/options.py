@@ -17,11 +17,11 @@ from tbench.replay.pacing import (
     at_mean_rate,
     constant,
     fixed,
+    parse_warmup,
     poisson,
     profile,
     scaled,
 )
-from tbench.replay.warmup import parse_warmup
 
 PACING: Final = "Pacing (give one; default: --speed 1)"
 LIMITS, TARGET, CLIENT, OUTPUT = "How much", "Where to", "How it is sent", "Output"

@@ -8,12 +8,13 @@ a new one is one more row there, with a `PacingOption`.
 
 import math
 import random
+import re
 from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate, count
-from typing import TYPE_CHECKING, Literal, overload
+from typing import TYPE_CHECKING, Final, Literal, overload
 
 from tbench.capture.errors import InputError
 from tbench.capture.option import Option
@@ -315,3 +316,43 @@ def profile(pacing: Pacing, survey: "Survey | None") -> Closed:
             "reaches one request; raise it"
         )
     return Profile(limits=limits, repeats=pacing.until == "trace")
+
+
+# The warm-up: how much of a run's beginning is kept, marked, and left out of the statistics.
+
+AUTO_S: Final = 60.0
+AUTO_SHARE: Final = 1 / 16
+
+
+@dataclass(frozen=True, slots=True)
+class Warmup:
+    """`auto` is the first 60 s and at most one sixteenth of the run; else seconds or a share (0 to 1)."""
+
+    kind: Literal["auto", "seconds", "share"] = "auto"
+    value: float = 0.0
+
+    def seconds(self, duration_s: float) -> float:
+        """Its length in a run of `duration_s` seconds."""
+        match self.kind:
+            case "auto":
+                return min(AUTO_S, AUTO_SHARE * duration_s)
+            case "seconds":
+                return self.value
+            case "share":
+                return self.value * duration_s
+
+
+def parse_warmup(text: str) -> Warmup:
+    """`auto`, `none`, seconds (`30`), or a share of the run (`5%`)."""
+    if text == "auto":
+        return Warmup()
+    if text == "none":
+        return Warmup("seconds", 0.0)
+    if not (match := re.fullmatch(r"(\d+(?:\.\d*)?|\.\d+)(%|s)?", text)):
+        raise InputError(f"--warmup {text!r}: write auto, none, seconds (30) or a share (5%)")
+    number = float(match[1])
+    if match[2] != "%":
+        return Warmup("seconds", number)
+    if number >= 100:
+        raise InputError(f"--warmup {text}: nothing of the run would be left")
+    return Warmup("share", number / 100)

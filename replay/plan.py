@@ -33,39 +33,33 @@ class Planned:
 Rule = Callable[[Exchange, RequestInfo], bool]
 
 
-def _is_retry(exchange: Exchange, _info: RequestInfo) -> bool:
-    """An SDK's second attempt: the replay must not add to the load what a failure caused."""
-    if exchange.request.retry_of is not None:
-        return True
-    return (exchange.request.header("x-stainless-retry-count") or "0") != "0"
+REMEMBERED: Final = 30_000
+"""A conversation whose last turn is older than so many requests starts anew: what bounds the memory."""
+LONGEST_PATH: Final = 16_384
+"""Bytes of a path and its query that are sent; servers take 4,096 to 16,384."""
 
 
-def _is_websocket(exchange: Exchange, _info: RequestInfo) -> bool:
-    return (exchange.request.header("upgrade") or "").lower() == "websocket"
-
-
-def _leads_elsewhere(exchange: Exchange, _info: RequestInfo) -> bool:
+def leads_elsewhere(path: str) -> bool:
     """Behind a base URL, "@host/v1" and ":81/v1" would take the key to another server."""
-    path = exchange.request.path
     if 4 * len(path) > LONGEST_PATH and len(path.encode("utf-8", "replace")) > LONGEST_PATH:
         return True
     return path[:1] != "/"
 
 
-def _is_redirected(exchange: Exchange, _info: RequestInfo) -> bool:
-    """Its client asked again where it was led, through the capture: that request is in the trace, too."""
-    return exchange.response is not None and exchange.response.led_back
-
-
-REMEMBERED: Final = 30_000
-"""A conversation whose last turn is older than so many requests starts anew: what bounds the memory."""
-LONGEST_PATH: Final = 16_384
-"""Bytes of a path and its query that are sent; servers take 4,096 to 16,384."""
 SKIPS: Final[tuple[tuple[str, Rule], ...]] = (
-    ("websocket", _is_websocket),
-    ("retry", _is_retry),
-    ("redirect", _is_redirected),
-    ("path", _leads_elsewhere),
+    (
+        "websocket",
+        lambda exchange, _: (exchange.request.header("upgrade") or "").lower() == "websocket",
+    ),
+    (
+        "retry",
+        lambda exchange, _: (
+            exchange.request.retry_of is not None
+            or (exchange.request.header("x-stainless-retry-count") or "0") != "0"
+        ),
+    ),
+    ("redirect", lambda exchange, _: exchange.response is not None and exchange.response.led_back),
+    ("path", lambda exchange, _: leads_elsewhere(exchange.request.path)),
     ("endpoint", lambda _, info: info.endpoint not in PROMISED),
     ("state", lambda _, info: not info.replayable),
     ("no_body", lambda exchange, _: not exchange.request.body and exchange.request.body_bytes > 0),
@@ -73,8 +67,9 @@ SKIPS: Final[tuple[tuple[str, Rule], ...]] = (
 )
 """Reason -> rule; the first that holds is why a request is not sent again.
 
-websocket: not HTTP. retry: a captured retry. redirect: answered by one that led back to the capture.
-path: not one of this server's, or over 16 KiB. endpoint: not stateless inference, so sending it again
+websocket: not HTTP. retry: an SDK's second attempt; the replay must not add to the load what a failure
+caused. redirect: its client asked again where it was led, through the capture: that request is in the trace,
+too. path: not one of this server's, or over 16 KiB. endpoint: not stateless inference, so sending it again
 could change or spend something. state: builds on what its server keeps, or has it call servers of others.
 no_body, truncated_body: the trace does not hold what was sent. A plan has three more: only (not one of
 those asked for), host (went elsewhere than the first ones, without a base URL), encoding (a body to be
@@ -137,21 +132,6 @@ class Plan:
     def _round(self, cycle: int, index: int, begin: float) -> Iterator[Planned]:
         first_ns: int | None = None
         sessions = Sessions(remembered=REMEMBERED)
-        for exchange, parsed in self._sendable(cycle):
-            arrive_ns = exchange.request.arrive_ns
-            first_ns = arrive_ns if first_ns is None else first_ns
-            yield Planned(
-                index=index,
-                cycle=cycle,
-                session=sessions.assign(exchange.request, parsed=parsed).number,
-                offset=begin + (arrive_ns - first_ns) / 1e9,
-                exchange=exchange,
-                info=parsed.info,
-                payload=parsed.payload if parsed.exact else None,
-            )
-            index += 1
-
-    def _sendable(self, cycle: int) -> Iterator[tuple[Exchange, ParsedRequest]]:
         for exchange in self.trace:
             request = exchange.request
             encoding = request.header("content-encoding")
@@ -160,8 +140,19 @@ class Plan:
             if cycle == 0:
                 counts, word = (self.skipped, reason) if reason else (self.hosts, request.host)
                 counts[word] += 1
-            if reason is None:
-                yield exchange, parsed
+            if reason is not None:
+                continue
+            first_ns = request.arrive_ns if first_ns is None else first_ns
+            yield Planned(
+                index=index,
+                cycle=cycle,
+                session=sessions.assign(request, parsed=parsed).number,
+                offset=begin + (request.arrive_ns - first_ns) / 1e9,
+                exchange=exchange,
+                info=parsed.info,
+                payload=parsed.payload if parsed.exact else None,
+            )
+            index += 1
 
     def _reason(self, exchange: Exchange, parsed: ParsedRequest) -> str | None:
         """Why an exchange is left out of this plan; None when it is not."""

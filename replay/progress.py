@@ -8,7 +8,7 @@ import trio
 
 from tbench.capture.terminal import heard
 from tbench.replay.run_recorder import Tally
-from tbench.replay.runner import Live, Watch
+from tbench.replay.runner import Progress, Watch
 from tbench.replay.sample import Fate
 from tbench.replay.throughput import three
 
@@ -78,7 +78,7 @@ def watching(screen: Screen) -> Watch:
         with heard(sys.stderr):
             screen.show(text)
 
-    async def watch(live: Live) -> None:
+    async def watch(live: Progress) -> None:
         try:
             while True:
                 await trio.sleep(screen.every_s)
@@ -90,7 +90,7 @@ def watching(screen: Screen) -> Watch:
     return watch
 
 
-def line(live: Live, elapsed: float) -> str:
+def line(live: Progress, elapsed: float) -> str:
     """The figures so far in one line; `elapsed` is seconds since the start."""
     tally = live.tally
     expected = live.expected()
@@ -114,7 +114,7 @@ def _first_tokens(tally: Tally) -> Iterator[str]:
         yield f"TTFT p50 {three(half * 1e3)} ms, p99 {three(late * 1e3)} ms"
 
 
-def time_left(live: Live, elapsed: float) -> float | None:
+def time_left(live: Progress, elapsed: float) -> float | None:
     """Seconds until the sending ends: by its duration, else by the share that was sent. None: unknown."""
     if live.duration_s is not None:
         return max(0.0, live.duration_s - elapsed)

@@ -27,13 +27,41 @@ LIBRARIES: Final = ("tbench", "httpx", "httpcore", "h11", "httptools", "trio")
 
 def header(job: "Job", survey: Survey | None) -> dict[str, Any]:
     """The header of a run file (docs/trace-format.md). Holds no key and no header's value."""
+    target, pace = job.target, job.pace
+    paced = ("mode", "value", "seed", "until", "max_in_flight", "spawn_rate")
+    fields = {
+        name: WITHHELD if target.secrets.found_in(dumps(value)) or hides(name, value) else value
+        for name, value in target.fields.items()
+    }
     return {
         "run_id": uuid4().hex,
         "wall_ns": time.time_ns(),
         "clock": CLOCKS[job.sender],
-        "trace": _trace(job),
-        "pacing": _pacing(job),
-        "target": _target(job),
+        "trace": {
+            "path": str(Path(job.options.trace)),
+            "capture_id": job.trace.header.capture_id,
+            "files": len(job.trace.files),
+            "requests": job.trace.totals.get("requests"),
+            "upstream": job.trace.header.upstream,
+        },
+        "pacing": {
+            **{name: getattr(pace, name) for name in paced},
+            "open_loop": pace.is_open,
+            "meaning": pace.meaning,
+        },
+        "target": {
+            "base_url": target.base_url,
+            "model": target.model,
+            "model_for": None if target.serves is None else sorted(target.serves),
+            "map_model": dict(target.models),
+            "set": fields,
+            "headers": [name for name, _ in target.headers],
+            "api_key_env": (job.options.api_key_env or "TOGETHER_API_KEY") if target.key else None,
+            "sender": job.sender,
+            "http2": job.options.http2,
+            "proxy": job.options.proxy is not None,
+            "workers": job.workers,
+        },
         "deadlines": asdict(job.deadlines),
         "limits": {
             "rounds": job.rounds,
@@ -44,59 +72,18 @@ def header(job: "Job", survey: Survey | None) -> dict[str, Any]:
             "only": sorted(job.only),
         },
         "warmup": asdict(job.warmup),
-        "cache": {"mode": "cold" if job.target.salt else "as-is", "salt": job.target.salt},
+        "cache": {"mode": "cold" if target.salt else "as-is", "salt": target.salt},
         "experiment": job.part_of,
         "survey": as_map(survey) if survey else None,
-        "argv": [job.target.secrets.mask_text(word) for word in scrubbed(job.argv)],
-        "host": _host(),
-        "versions": {name: version(name) for name in LIBRARIES},
-    }
-
-
-def _trace(job: "Job") -> dict[str, Any]:
-    return {
-        "path": str(Path(job.options.trace)),
-        "capture_id": job.trace.header.capture_id,
-        "files": len(job.trace.files),
-        "requests": job.trace.totals.get("requests"),
-        "upstream": job.trace.header.upstream,
-    }
-
-
-def _pacing(job: "Job") -> dict[str, Any]:
-    pace = job.pace
-    names = ("mode", "value", "seed", "until", "max_in_flight", "spawn_rate")
-    fields = {name: getattr(pace, name) for name in names}
-    return {**fields, "open_loop": pace.is_open, "meaning": pace.meaning}
-
-
-def _target(job: "Job") -> dict[str, Any]:
-    target = job.target
-    return {
-        "base_url": target.base_url,
-        "model": target.model,
-        "model_for": None if target.serves is None else sorted(target.serves),
-        "map_model": dict(target.models),
-        "set": {
-            name: WITHHELD if target.secrets.found_in(dumps(value)) or hides(name, value) else value
-            for name, value in target.fields.items()
+        "argv": [target.secrets.mask_text(word) for word in scrubbed(job.argv)],
+        "host": {
+            "cpus": os.cpu_count(),
+            "system": platform.system(),
+            "kernel": platform.release(),
+            "machine": platform.machine(),
+            "python": platform.python_version(),
         },
-        "headers": [name for name, _ in target.headers],
-        "api_key_env": (job.options.api_key_env or "TOGETHER_API_KEY") if target.key else None,
-        "sender": job.sender,
-        "http2": job.options.http2,
-        "proxy": job.options.proxy is not None,
-        "workers": job.workers,
-    }
-
-
-def _host() -> dict[str, Any]:
-    return {
-        "cpus": os.cpu_count(),
-        "system": platform.system(),
-        "kernel": platform.release(),
-        "machine": platform.machine(),
-        "python": platform.python_version(),
+        "versions": {name: version(name) for name in LIBRARIES},
     }
 
 
@@ -110,10 +97,6 @@ def scrubbed(argv: Sequence[str]) -> list[str]:
         else:
             safe.append(SCRUBBED.get(before, str)(word))
     return safe
-
-
-def _header_name(line: str) -> str:
-    return line.partition(":")[0].strip() + f": {WITHHELD}"
 
 
 def _safe_field(word: str) -> str:
@@ -134,13 +117,12 @@ _ARM_WORD: Final = re.compile(
 
 
 def _safe_arm(text: str) -> str:
-    return _ARM_WORD.sub(_safe_arm_word, text)
+    def safe(word: re.Match[str]) -> str:
+        name, value = word["name"], word["value"]
+        shown = word["table"] == "set" and not ('"' in value and looks_secret(name, value))
+        return word[0] if shown else f"{word['table']}.{name}={WITHHELD}"
 
-
-def _safe_arm_word(word: re.Match[str]) -> str:
-    name, value = word["name"], word["value"]
-    safe = word["table"] == "set" and not ('"' in value and looks_secret(name, value))
-    return word[0] if safe else f"{word['table']}.{name}={WITHHELD}"
+    return _ARM_WORD.sub(safe, text)
 
 
 def _safe_params(text: str) -> str:
@@ -160,7 +142,7 @@ def without_credentials(members: Mapping[str, Any]) -> dict[str, Any]:
 ADDRESSES: Final = ("--proxy", "--base-url", "--api-base", "--upstream", "--upload-results")
 """Flags whose value is a URL: one with a password is refused, and shown to nobody until then."""
 SCRUBBED: Final[Mapping[str, Callable[[str], str]]] = {
-    "--header": _header_name,
+    "--header": lambda line: line.partition(":")[0].strip() + f": {WITHHELD}",
     "--set": _safe_field,
     "--additional-request-params": _safe_params,
     **dict.fromkeys(ADDRESSES, mask_address),

@@ -1,11 +1,9 @@
 """Reads ended attempts from the spools and writes the runs, on one thread behind the sending."""
 
-import os
 import threading
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any, Final
 
 from tbench.capture.exchange import Outcome
@@ -13,16 +11,14 @@ from tbench.capture.histogram import Histogram
 from tbench.capture.providers import GENERATIVE, Usage
 from tbench.capture.redact import Secrets
 from tbench.replay.answers import to_sample
-from tbench.replay.background import give_way
 from tbench.replay.columns import COUNTED
 from tbench.replay.cost import Bill, cost, price_of
 from tbench.replay.job import Job
-from tbench.replay.limits import headroom
 from tbench.replay.plan import Plan
 from tbench.replay.runfile import RunWriter
 from tbench.replay.sample import Fate, Sample
-from tbench.replay.sender import Attempt
-from tbench.replay.workers.counters import SharedCounters
+from tbench.replay.system import give_way, headroom
+from tbench.replay.workers.counters import Budget
 from tbench.replay.workers.pool import WorkerPool
 from tbench.replay.workers.spool import SpoolReader
 
@@ -95,14 +91,14 @@ class Tally:
         start = sample.sent if sample.due is None else sample.due
         if sample.stream and first is not None and start is not None:
             self._ttft.add(first - start)
-        if first is not None and sample.sent is not None:
-            self._add_sides(sample, first - sample.sent)
-
-    def _add_sides(self, sample: Sample, ttft: float) -> None:
+        if first is None or sample.sent is None:
+            return
+        ttft = first - sample.sent
         self.input.add(ttft, sample.prompt_tokens, sample.prompt_tokens)
-        if sample.endpoint in GENERATIVE and sample.end is not None and sample.sent is not None:
-            out = sample.output_tokens
-            self.output.add(sample.end - sample.sent - ttft, None if out is None else out - 1, out)
+        if sample.endpoint in GENERATIVE and sample.end is not None:
+            tokens = sample.output_tokens
+            steps = None if tokens is None else tokens - 1
+            self.output.add(sample.end - sample.sent - ttft, steps, tokens)
 
     def ttft(self, p: float) -> float | None:
         """About that quantile of the streams' time to the first token, seconds; None without a stream."""
@@ -128,131 +124,81 @@ def kind_of(sample: Sample) -> str:
     return sample.outcome.value
 
 
-# The account of a replay: the closing record of its run file, from what its parts know.
+def run_totals(
+    *,
+    job: Job,
+    plan: Plan,
+    tally: Tally,
+    pool: WorkerPool,
+    issued: int,
+    planned: int | None,
+    interrupted: bool,
+    steal_s: float | None,
+) -> dict[str, Any]:
+    """The record `totals` of docs/trace-format.md, which closes a run, from what the parts of a replay know.
 
-
-@dataclass(frozen=True, kw_only=True)
-class Account:
-    """What is known at the end. `planned` is None where time, not the trace, decided how much was sent.
-
-    `steal_s` is CPU time that a hypervisor gave to others meanwhile, seconds, None where not known.
+    `planned` is None where time, not the trace, decided how much was sent. `steal_s` is CPU time that a
+    hypervisor gave to others meanwhile, seconds, None where not known.
     """
-
-    job: Job
-    plan: Plan
-    tally: Tally
-    crew: WorkerPool
-    issued: int
-    planned: int | None
-    interrupted: bool
-    steal_s: float | None
-
-    def totals(self) -> dict[str, Any]:
-        """The record `totals` of docs/trace-format.md."""
-        fates, bill = self.tally.fates, self.tally.bill
-        never_sent = 0 if self.planned is None else self.planned - self.issued
-        return {
-            "planned": self.issued + never_sent,
-            "completed": fates[Fate.COMPLETED],
-            "failed": fates[Fate.FAILED],
-            "cancelled": fates[Fate.CANCELLED],
-            "lost_in_flight": self.issued - self.tally.ended,
-            "never_sent": never_sent,
-            "reconnected": self.tally.reconnected,
-            "client_limit": dict(self.tally.limits),
-            "skipped": dict(self.plan.skipped),
-            "hosts": dict(self.plan.hosts),
-            "unchanged": dict(self.job.target.unchanged),
-            "masked": dict(self.job.target.masked),
-            "unsalted": dict(self.job.target.unsalted),
-            "trace_losses": self._trace_losses(),
-            "ended_by": self._ended_by(),
-            "warmup_s": self.job.warmup.seconds(self.tally.last_end),
-            **self._own(),
-            "cost": {
-                "usd": bill.usd,
-                "unpriced": dict(bill.unpriced),
-                "uncounted": bill.uncounted,
-            },
-        }
-
-    def _trace_losses(self) -> dict[str, Any]:
-        """What of the application's traffic the trace does not hold, as far as it was read."""
-        dropped = self.job.trace.totals.get("dropped_requests", 0)
-        lost = {**asdict(self.job.trace.losses), "dropped_requests": dropped}
-        return {name: count for name, count in lost.items() if count}
-
-    def _own(self) -> dict[str, Any]:
-        """What the client says of itself: its clock, and how near it was to its own limits."""
-        reports = self.crew.reports
-        stall = Histogram()
-        for report in reports:
-            stall.merge(report.stall)
-        clocks = {report.clock for report in reports} or {"user"}
-        return {
-            "clock": clocks.pop() if len(clocks) == 1 else "user",
-            "coalesced_share": self.tally.coalesced_share,
-            "loop_stall_s": {
-                "p50": stall.quantile(0.5),
-                "p99": stall.quantile(0.99),
-                "max": stall.quantile(1.0),
-            },
-            "most_in_flight": sum(report.most_in_flight for report in reports),
-            "workers": self.job.workers,
-            "lost_workers": self.crew.lost,
-            "client": self._client(),
-        }
-
-    def _client(self) -> Mapping[str, Any]:
-        reports = self.crew.reports
-        return {
-            "cpu_share": max((r.cpu_s / r.wall_s for r in reports if r.wall_s), default=None),
+    fates, bill, target, stats = tally.fates, tally.bill, job.target, pool.stats
+    never_sent = 0 if planned is None else planned - issued
+    dropped = job.trace.totals.get("dropped_requests", 0)
+    losses = {**asdict(job.trace.losses), "dropped_requests": dropped}
+    stall = Histogram()
+    for worker in stats:
+        stall.merge(worker.stall)
+    clocks = {worker.clock for worker in stats} or {"user"}
+    reasons = (
+        ("interrupt", interrupted),
+        ("disk", any(worker.failure for worker in stats)),
+        ("errors", any(worker.hopeless for worker in stats)),
+        ("max_cost", any(worker.refused for worker in stats)),
+    )
+    return {
+        "planned": issued + never_sent,
+        "completed": fates[Fate.COMPLETED],
+        "failed": fates[Fate.FAILED],
+        "cancelled": fates[Fate.CANCELLED],
+        "lost_in_flight": issued - tally.ended,
+        "never_sent": never_sent,
+        "reconnected": tally.reconnected,
+        "client_limit": dict(tally.limits),
+        "skipped": dict(plan.skipped),
+        "hosts": dict(plan.hosts),
+        "unchanged": dict(target.unchanged),
+        "masked": dict(target.masked),
+        "unsalted": dict(target.unsalted),
+        "trace_losses": {name: count for name, count in losses.items() if count},
+        "ended_by": next((reason for reason, true in reasons if true), "plan"),
+        "warmup_s": job.warmup.seconds(tally.last_end),
+        "clock": clocks.pop() if len(clocks) == 1 else "user",
+        "coalesced_share": tally.coalesced_share,
+        "loop_stall_s": {
+            "p50": stall.quantile(0.5),
+            "p99": stall.quantile(0.99),
+            "max": stall.quantile(1.0),
+        },
+        "most_in_flight": sum(worker.most_in_flight for worker in stats),
+        "workers": job.workers,
+        "lost_workers": pool.lost,
+        "client": {
+            "cpu_share": max((w.cpu_s / w.wall_s for w in stats if w.wall_s), default=None),
             "runnable_share": max(
-                (r.runnable_s / r.wall_s for r in reports if r.wall_s), default=None
+                (w.runnable_s / w.wall_s for w in stats if w.wall_s), default=None
             ),
-            "steal_s": self.steal_s,
-            "starved": sum(member.row["starved"] for member in self.crew.members),
-            "kernel_stamps": sum(report.stamps[0] for report in reports),
-            "user_stamps": sum(report.stamps[1] for report in reports),
-            "peak_rss": max((report.peak_rss for report in reports), default=None),
+            "steal_s": steal_s,
+            "starved": sum(worker.counters["starved"] for worker in pool.workers),
+            "kernel_stamps": sum(worker.stamps[0] for worker in stats),
+            "user_stamps": sum(worker.stamps[1] for worker in stats),
+            "peak_rss": max((worker.peak_rss for worker in stats), default=None),
             **asdict(headroom()),
-        }
-
-    def _ended_by(self) -> str:
-        reports = self.crew.reports
-        reasons = (
-            ("interrupt", self.interrupted),
-            ("disk", any(report.failure for report in reports)),
-            ("errors", any(report.hopeless for report in reports)),
-            ("max_cost", any(report.refused for report in reports)),
-        )
-        return next((reason for reason, true in reasons if true), "plan")
-
-
-def steal_s() -> float | None:
-    """CPU time that a hypervisor gave to others since boot, seconds over all cores; None: not known here."""
-    try:
-        first = Path("/proc/stat").read_text().partition("\n")[0].split()
-    except OSError:
-        return None
-    return int(first[8]) / os.sysconf("SC_CLK_TCK") if len(first) > 8 else None
-
-
-# The budget: US dollars that may be spent. What is in flight counts with the most that it may cost.
-#
-# The worker reserves (replay.workers.worker), the parent settles when it has read the answer (`Till`); the
-# two meet in the pulse.
-
-
-class Till:
-    """The parent's side: `settle` replaces a reservation by what the attempt cost."""
-
-    def __init__(self, pulse: SharedCounters) -> None:
-        self._pulse = pulse
-
-    def settle(self, sample: Sample, most: float) -> None:
-        spent, freed = self._pulse.settled
-        self._pulse.settled = spent + actual_cost(sample, most), freed + most
+        },
+        "cost": {
+            "usd": bill.usd,
+            "unpriced": dict(bill.unpriced),
+            "uncounted": bill.uncounted,
+        },
+    }
 
 
 def actual_cost(sample: Sample, most: float) -> float:
@@ -291,10 +237,6 @@ class ArmOutput:
     progress: Callable[[], dict[str, int | None]]
     secrets: Secrets = field(default=Secrets())
 
-    def pump(self) -> None:
-        """See to the file."""
-        self.writer.pump(self.progress())
-
 
 @dataclass(kw_only=True)
 class RunRecorder:
@@ -305,7 +247,7 @@ class RunRecorder:
 
     spools: Sequence[SpoolReader]
     outputs: Sequence[ArmOutput]
-    till: Till | None = None
+    budget: Budget | None = None
     _finished: threading.Event = field(default_factory=threading.Event, init=False)
 
     def finish(self) -> None:
@@ -313,39 +255,33 @@ class RunRecorder:
         self._finished.set()
 
     def follow(self) -> None:
-        """Write what comes, until finished."""
+        """Write what comes, until finished. The sending goes first: this gives way after each answer."""
         while not self._finished.wait(PAUSE_S):
             for spool in self.spools:
-                self._read(spool, self._over)
+                self._read(spool, behind=True)
             self._pump()
 
     def complete(self) -> None:
         """Write what is left."""
         for spool in self.spools:
-            self._read(spool, lambda: False)
+            self._read(spool, behind=False)
         self._pump()
 
-    def _read(self, spool: SpoolReader, enough: Callable[[], bool]) -> None:
+    def _read(self, spool: SpoolReader, *, behind: bool) -> None:
         for count, attempt in enumerate(spool.attempts(), 1):
-            self._write(attempt, spool.began)
+            output = self.outputs[attempt.arm]
+            sample = to_sample(attempt, spool.began, output.secrets)
+            output.writer.add(sample)
+            output.tally.add(sample)
+            if self.budget:
+                self.budget.settle(actual_cost(sample, attempt.cost), attempt.cost)
             if count % PUMP == 0:
                 self._pump()
-            if enough():
-                return
-
-    def _over(self) -> bool:
-        """Whether the sending is over; while it is not, it goes first."""
-        give_way()
-        return self._finished.is_set()
+            if behind:
+                give_way()
+                if self._finished.is_set():
+                    return
 
     def _pump(self) -> None:
         for output in self.outputs:
-            output.pump()
-
-    def _write(self, attempt: Attempt, began: float) -> None:
-        output = self.outputs[attempt.arm]
-        sample = to_sample(attempt, began, output.secrets)
-        output.writer.add(sample)
-        output.tally.add(sample)
-        if self.till:
-            self.till.settle(sample, attempt.cost)
+            output.writer.pump(output.progress())

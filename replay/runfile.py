@@ -21,9 +21,8 @@ from tbench.capture.terminal import plural
 from tbench.replay import columns as blocks
 from tbench.replay import runform
 from tbench.replay.columns import Column, Record
-from tbench.replay.sample import Sample
+from tbench.replay.sample import Headers, Sample
 from tbench.replay.table import Columns, Table, gather_gaps, where
-from tbench.replay.traced import Headers
 
 BLOCK_SAMPLES = 1000
 BLOCK_S = 1.0
@@ -172,7 +171,7 @@ class Run:
             return gather_gaps(_records(self.path, "tokens"), len(self), expected)
 
     def answer_headers(self, indices: Iterable[int]) -> Mapping[int, Headers]:
-        """What the server's heads said to these samples (replay.traced), by `index`; read from the file."""
+        """What the server's heads said to these samples (replay.sample), by `index`; read from the file."""
         with readable(self.path):
             records = sample_blocks(open_container(self.path))
             headers = (record for record in records if record.get("type") == "headers")

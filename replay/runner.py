@@ -10,34 +10,33 @@ import threading
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from inspect import Signature, signature
 from itertools import takewhile, tee
 from pathlib import Path
-from typing import Any, Final
+from typing import Final, get_type_hints
 from zlib import crc32
 
 import trio
 
 from tbench.capture.errors import InputError
 from tbench.capture.terminal import stop_signals
-from tbench.replay.background import AHEAD, BEHIND, PLAIN, on_thread
 from tbench.replay.cost import cost, price_of
 from tbench.replay.estimate import Survey, expected_usage, first_look
-from tbench.replay.job import Job
-from tbench.replay.limits import headroom
+from tbench.replay.job import Job, resolve
+from tbench.replay.options import ReplayOptions
 from tbench.replay.pacing import Fixed, Schedule
 from tbench.replay.plan import Planned
 from tbench.replay.provenance import header
 from tbench.replay.request import Label
-from tbench.replay.run_recorder import Account, ArmOutput, RunRecorder, Tally, Till, steal_s
+from tbench.replay.run_recorder import ArmOutput, RunRecorder, Tally, run_totals
 from tbench.replay.runfile import Run, RunWriter, read_run
 from tbench.replay.sender import Call
-from tbench.replay.tls import tls
+from tbench.replay.system import AHEAD, BEHIND, PLAIN, headroom, on_thread, steal_s, tls
 from tbench.replay.workers.call_queue import Feeder
-from tbench.replay.workers.counters import MOST_ARMS
+from tbench.replay.workers.counters import MOST_ARMS, Budget
+from tbench.replay.workers.messages import worker_tasks
 from tbench.replay.workers.pool import WorkerPool
-from tbench.replay.workers.tasks import worker_tasks
 
 # The duet: the same plan for several targets at once, request by request, in an order drawn each time.
 
@@ -63,21 +62,21 @@ def interleaved(arms: Sequence[Iterator[Call]], seed: int) -> Iterator[Call]:
 
 def calls(job: "Job", plan: Iterable[Planned], schedule: Schedule | None) -> Iterator[Call]:
     """The calls of a plan, built one by one as they are asked for; due by `schedule` if there is one."""
+
+    def built(planned: Planned, due: float | None) -> Call:
+        call = job.target.call(planned, due)
+        if job.options.max_cost is not None:
+            call.cost = most_cost(planned, Label.unpack(call.label))
+        return call
+
     if schedule is None:
-        return (_call(job, planned, None) for planned in plan)
+        return (built(planned, None) for planned in plan)
     planned, ahead = tee(plan)
     dues = schedule(request.offset for request in ahead)
     timed: Iterator[tuple[float, Planned]] = zip(dues, planned, strict=True)
     if job.options.duration is not None:
         timed = takewhile(lambda pair: pair[0] < (job.options.duration or 0), timed)
-    return (_call(job, request, due) for due, request in timed)
-
-
-def _call(job: "Job", planned: Planned, due: float | None) -> Call:
-    call = job.target.call(planned, due)
-    if job.options.max_cost is not None:
-        call.cost = most_cost(planned, Label.unpack(call.label))
-    return call
+    return (built(request, due) for due, request in timed)
 
 
 def most_cost(planned: Planned, label: Label) -> float:
@@ -126,14 +125,14 @@ POLL_S: Final = 0.005
 
 
 @dataclass(kw_only=True)
-class Live:
+class Progress:
     """What may be watched while a replay runs. `expected()` is how many requests, None if unknown.
 
     `tallies` (one for each target) count what has been read of the answers, which may be behind the
     sending.
     """
 
-    crew: WorkerPool
+    pool: WorkerPool
     tallies: Sequence[Tally]
     expected: Callable[[], int | None]
     duration_s: float | None
@@ -146,19 +145,19 @@ class Live:
     @property
     def issued(self) -> int:
         """How many requests were sent, to all targets."""
-        return sum(self.crew.issued(arm) for arm in range(len(self.tallies)))
+        return sum(self.pool.issued(arm) for arm in range(len(self.tallies)))
 
     @property
     def in_flight(self) -> int:
-        return self.crew.in_flight
+        return self.pool.in_flight
 
     @property
     def now(self) -> float:
         """Seconds since the start, 0 before it."""
-        return max(0.0, self.crew.now)
+        return max(0.0, self.pool.now)
 
 
-Watch = Callable[[Live], Awaitable[None]]
+Watch = Callable[[Progress], Awaitable[None]]
 """Started with the live figures, and cancelled when the replay is over."""
 
 
@@ -181,33 +180,28 @@ def run_duet(
     The jobs differ in `target`, `out` and their options for the target only; what else they say, the first
     one says. At most replay.workers.counters.MOST_ARMS. Raises as `run_replay`.
     """
+    job = jobs[0]
     if len(jobs) > MOST_ARMS:
         raise InputError(f"{len(jobs)} targets at once: at most {MOST_ARMS} are possible")
-    survey = first_look(jobs[0])
-    _check_headroom(jobs[0], survey)
-    _check_trust(jobs)
-    closed = None if jobs[0].pace.is_open else jobs[0].pace.closed(survey)
-    folder = jobs[0].out.absolute().parent
-    with _unwrapped(), WorkerPool.hired(worker_tasks(jobs, closed), folder, fork=fork) as crew:
-        paths = trio.run(_ReplayRun(jobs, survey, seed, crew).run, watch)
+    survey = first_look(job)
+    closed = None if job.pace.is_open else job.pace.closed(survey)
+    if closed:
+        most = closed.limit if isinstance(closed, Fixed) else max(closed.limits)
+        if objection := headroom().objection(most, job.workers):
+            raise InputError(objection)
+    https = any(each.target.base_url.startswith("https:") for each in jobs)
+    if https or job.ca or job.sender == "httpx":
+        tls(job.ca)  # what cannot be read is said before a process starts
+    folder = job.out.absolute().parent
+    try:
+        with WorkerPool.started(worker_tasks(jobs, closed), folder, fork=fork) as pool:
+            paths = trio.run(_ReplayRun(jobs, survey, seed, pool).run, watch)
+    except BaseExceptionGroup as group:  # of groups of one error, which has a line for the user
+        error: BaseException = group
+        while isinstance(error, BaseExceptionGroup):
+            error = error.exceptions[0]
+        raise error from None
     return [read_run(path) for path in paths]
-
-
-def _check_headroom(job: Job, survey: Survey | None) -> None:
-    """Raise InputError where a closed loop needs more connections than can be had."""
-    if job.pace.is_open:
-        return
-    closed = job.pace.closed(survey)
-    most = closed.limit if isinstance(closed, Fixed) else max(closed.limits)
-    if objection := headroom().objection(most, job.workers):
-        raise InputError(objection)
-
-
-def _check_trust(jobs: Sequence[Job]) -> None:
-    """Raise InputError where what is to verify https cannot be read, before a process starts."""
-    https = any(job.target.base_url.startswith("https:") for job in jobs)
-    if https or jobs[0].ca or jobs[0].sender == "httpx":
-        tls(jobs[0].ca)
 
 
 class _ArmState:
@@ -224,99 +218,133 @@ class _ArmState:
 
 
 class _ReplayRun:
-    """One replay on its way."""
-
-    feeder: Feeder
-    recorder: RunRecorder
+    """One replay on its way. `interrupts` counts the signals to stop."""
 
     def __init__(
-        self, jobs: Sequence[Job], survey: Survey | None, seed: int, crew: WorkerPool
+        self, jobs: Sequence[Job], survey: Survey | None, seed: int, pool: WorkerPool
     ) -> None:
-        self.crew = crew
+        self.pool = pool
         self.job = jobs[0]
         rewrites = any(job.target.rewrites for job in jobs)
         self.arms = [_ArmState(job, survey, rewrites=rewrites) for job in jobs]
         self.seed = seed
         self.survey = survey
         self.plan = self.arms[0].plan
-        self.interrupts = 0
+        self.feeder = Feeder(
+            interleaved([arm.calls for arm in self.arms], seed),
+            [worker.calls for worker in pool.workers],
+            lambda call: self.arms[call.arm].shards.next(),
+        )
         self.fed = trio.Event()
+        self.interrupts = 0
         self.steal = steal_s()
 
     async def run(self, watch: Watch | None) -> list[Path]:
-        self.feeder = self._feeder()
         async with trio.open_nursery() as helpers:
             helpers.start_soon(self._watch_signals)
             helpers.start_soon(self._feed)
             try:
-                writers = await self._prepared()
+                await self._get_ready()
+                writers = self._writers()
                 if watch:
-                    helpers.start_soon(watch, self._live())
+                    tallies = [arm.tally for arm in self.arms]
+                    duration = self.job.options.duration
+                    progress = Progress(
+                        pool=self.pool,
+                        tallies=tallies,
+                        expected=self._expected,
+                        duration_s=duration,
+                    )
+                    helpers.start_soon(watch, progress)
                 await self._play(writers)
             finally:
                 self.feeder.stop()  # its thread cannot be cancelled
             planned = await self._planned()
             helpers.cancel_scope.cancel()
-        return [writer.close(self._totals(arm, planned)) for arm, writer in enumerate(writers)]
+        steal = None if self.steal is None else (steal_s() or 0.0) - self.steal
+        return [
+            writer.close(
+                run_totals(
+                    job=state.job,
+                    plan=state.plan,
+                    tally=state.tally,
+                    pool=self.pool,
+                    issued=self.pool.issued(arm),
+                    planned=planned,
+                    interrupted=bool(self.interrupts),
+                    steal_s=steal,
+                )
+            )
+            for arm, (state, writer) in enumerate(zip(self.arms, writers, strict=True))
+        ]
 
-    async def _prepared(self) -> list[RunWriter]:
-        """Everything that can be done before the first request, and the files open."""
-        await self.crew.ready()
-        await self._built()
-        if not self.feeder.drawn:
-            raise InputError(self._nothing())
-        await self.crew.warm()
-        return [self._writer(arm) for arm in range(len(self.arms))]
+    async def _get_ready(self) -> None:
+        """Everything that can be done before the first request: as many calls built as will be needed soon.
 
-    def _writer(self, arm: int) -> RunWriter:
-        job = self.arms[arm].job
-        duet = {"arm": arm, "arms": len(self.arms), "seed": self.seed}
-        run_header = {**header(job, self.survey), "duet": duet if len(self.arms) > 1 else None}
-        return RunWriter(job.out, run_header, clock=time.monotonic)
-
-    async def _built(self) -> None:
-        """Wait until enough calls are built: all, as many as workers take, or for the next seconds."""
-        feeder = self.feeder
+        Those are all, as many as workers take, or those of the next seconds.
+        """
+        pool, feeder = self.pool, self.feeder
 
         def enough() -> bool:
             lasts = (feeder.horizon or 0.0) > HORIZON_S
-            return feeder.done or self.crew.full or lasts or bool(self.interrupts)
+            return feeder.done or pool.full or lasts or bool(self.interrupts)
 
+        await pool.ready()
         with trio.move_on_after(PREPARE_S):
             await _until(enough)
         await _until(lambda: bool(feeder.drawn) or feeder.done)
+        if not feeder.drawn:
+            skipped = ", ".join(f"{count} {reason}" for reason, count in self.plan.skipped.items())
+            why = f" (left out: {skipped})" if skipped else ""
+            if "only" in self.plan.skipped:
+                why += "; --only takes an endpoint (chat, embeddings), a model or a recorded host"
+            raise InputError(f"{self.job.options.trace}: holds no request to send{why}")
+        await pool.warm()
+
+    def _writers(self) -> list[RunWriter]:
+        """The files, opened."""
+        writers = []
+        for arm, state in enumerate(self.arms):
+            duet = {"arm": arm, "arms": len(self.arms), "seed": self.seed}
+            run_header = header(state.job, self.survey)
+            run_header["duet"] = duet if len(self.arms) > 1 else None
+            writers.append(RunWriter(state.job.out, run_header, clock=time.monotonic))
+        return writers
 
     async def _play(self, writers: Sequence[RunWriter]) -> None:
         """Have everything sent, and return when all of it is written down."""
-        self.recorder = RunRecorder(
-            spools=[member.spool for member in self.crew.members],
-            outputs=[self._output(arm, writer) for arm, writer in enumerate(writers)],
-            till=None if self.job.options.max_cost is None else Till(self.crew.pulse),
+        pool, limit = self.pool, self.job.options.max_cost
+
+        def output(arm: int, writer: RunWriter) -> ArmOutput:
+            state = self.arms[arm]
+            return ArmOutput(
+                writer=writer,
+                tally=state.tally,
+                progress=lambda: {"planned": self._known(), "issued": pool.issued(arm)},
+                secrets=state.job.target.secrets,
+            )
+
+        recorder = RunRecorder(
+            spools=[worker.spool for worker in pool.workers],
+            outputs=[output(arm, writer) for arm, writer in enumerate(writers)],
+            budget=None if limit is None else Budget(limit, pool.shared),
         )
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(on_thread, self.recorder.follow, BEHIND)
+            nursery.start_soon(on_thread, recorder.follow, BEHIND)
             try:
-                self.crew.go(LEAD_S)
+                pool.go(LEAD_S)
                 if self.interrupts:
-                    self.crew.stop()
-                await self.crew.finished()
+                    pool.stop()
+                await pool.finished()
             finally:
-                self.recorder.finish()
-        await on_thread(self.recorder.complete, PLAIN)
+                recorder.finish()
+        await on_thread(recorder.complete, PLAIN)
 
     async def _feed(self) -> None:
         try:
             await on_thread(self.feeder.run, AHEAD)
         finally:
             self.fed.set()
-
-    def _feeder(self) -> Feeder:
-        drawn = interleaved([arm.calls for arm in self.arms], self.seed)
-        return Feeder(
-            drawn,
-            [member.feed for member in self.crew.members],
-            lambda call: self.arms[call.arm].shards.next(),
-        )
 
     async def _planned(self) -> int | None:
         """How many requests there were for each target; None for what was sent, where time ended it."""
@@ -327,29 +355,13 @@ class _ReplayRun:
         rest = await trio.to_thread.run_sync(self.feeder.rest, lambda: self.interrupts > 1)
         return math.ceil((self.feeder.drawn + rest) / len(self.arms))
 
-    def _output(self, arm: int, writer: RunWriter) -> ArmOutput:
-        state = self.arms[arm]
-        return ArmOutput(
-            writer=writer,
-            tally=state.tally,
-            progress=lambda: {"planned": self._known(), "issued": self.crew.issued(arm)},
-            secrets=state.job.target.secrets,
-        )
-
-    def _live(self) -> Live:
-        return Live(
-            crew=self.crew,
-            tallies=[arm.tally for arm in self.arms],
-            expected=self._expected,
-            duration_s=self.job.options.duration,
-        )
-
     def _expected(self) -> int | None:
         """How many requests there will be: by the survey, or at most as many as the trace holds."""
         each = self._each()
         return None if each is None else each * len(self.arms)
 
     def _each(self) -> int | None:
+        """The same for each target."""
         if self.plan.rounds is None or self.job.options.duration is not None:
             return None
         held = self.survey.requests if self.survey else self.job.trace.totals.get("requests")
@@ -360,16 +372,7 @@ class _ReplayRun:
     def _known(self) -> int:
         """How many requests for each target are known to be planned so far."""
         drawn = math.ceil(self.feeder.drawn / len(self.arms))
-        if self.survey is None or self.plan.rounds is None or self.job.options.duration is not None:
-            return drawn
-        return self._each() or drawn
-
-    def _nothing(self) -> str:
-        skipped = ", ".join(f"{count} {reason}" for reason, count in self.plan.skipped.items())
-        why = f" (left out: {skipped})" if skipped else ""
-        if "only" in self.plan.skipped:
-            why += "; --only takes an endpoint (chat, embeddings), a model or a recorded host"
-        return f"{self.job.options.trace}: holds no request to send{why}"
+        return drawn if self.survey is None else self._each() or drawn
 
     async def _watch_signals(self) -> None:
         """The first signal to stop ends the sending, the second also what follows it."""
@@ -379,23 +382,9 @@ class _ReplayRun:
             async for _ in signals:
                 self.interrupts += 1
                 if self.interrupts > 1:
-                    self.crew.kill()
-                elif self.crew.began:
-                    self.crew.stop()
-
-    def _totals(self, arm: int, planned: int | None) -> dict[str, Any]:
-        state = self.arms[arm]
-        account = Account(
-            job=state.job,
-            plan=state.plan,
-            tally=state.tally,
-            crew=self.crew,
-            issued=self.crew.issued(arm),
-            planned=planned,
-            interrupted=bool(self.interrupts),
-            steal_s=None if self.steal is None else (steal_s() or 0.0) - self.steal,
-        )
-        return account.totals()
+                    self.pool.kill()
+                elif self.pool.began:
+                    self.pool.stop()
 
 
 async def _until(true: Callable[[], bool]) -> None:
@@ -404,13 +393,30 @@ async def _until(true: Callable[[], bool]) -> None:
         await trio.sleep(POLL_S)
 
 
-@contextmanager
-def _unwrapped() -> Iterator[None]:
-    """Raise the one error inside nested groups by itself: it has a line for the user."""
-    try:
-        yield
-    except BaseExceptionGroup as group:
-        error: BaseException = group
-        while isinstance(error, BaseExceptionGroup):
-            error = error.exceptions[0]
-        raise error from None
+# `tbench.replay(...)`, for programs.
+
+
+def _takes[**Options](options: Callable[Options, ReplayOptions]) -> Callable[Options, Run]:
+    """`replay`, with the arguments of its options: their names, types and defaults stand there alone."""
+
+    def replay(*arguments: Options.args, **given: Options.kwargs) -> Run:
+        """Send a trace again and measure it; returns the run, which is also in its file (`run.path`).
+
+        Takes a trace and the options of `tbench replay --help` (replay.options.ReplayOptions): `-` becomes
+        `_`, and `headers`, `map_model` and `set` are mappings. `watch` is an async function that gets the
+        live figures and is cancelled at the end. Without a pacing, recorded times are kept.
+
+        Raises InputError before anything is sent. Failed requests are samples, not exceptions: look at
+        `replay.totals.numbers(run)`.
+        """
+        chosen = options(*arguments, **given)
+        return run_replay(resolve(chosen), chosen.watch)
+
+    hints = get_type_hints(options)  # the bare types: the rows say more than a signature should
+    shown = signature(options)
+    typed = [field.replace(annotation=hints[name]) for name, field in shown.parameters.items()]
+    vars(replay)["__signature__"] = Signature(typed, return_annotation=Run)
+    return replay
+
+
+replay = _takes(ReplayOptions)

@@ -4,11 +4,93 @@ Seconds are floats from the run's start on the monotonic clock, `wall_ns` stamps
 absent value is None. A failed request is a sample, never an exception.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Final
 
 from tbench.capture.exchange import Outcome
-from tbench.replay.traced import Headers
+from tbench.capture.redact import Secrets
+
+# What a server's headers say of how it made an answer, for whoever looks into its logs.
+#
+# By allowlist; no credential and nothing about the caller is on it. `x-request-id` has a column of its own.
+
+Headers = tuple[tuple[str, str], ...]
+
+SERVER_HEADERS: Final = frozenset(
+    {
+        "cf-cache-status",
+        "cf-ray",
+        "fireworks-server-processing-time",
+        "fireworks-server-time-to-first-token",
+        "openai-processing-ms",
+        "retry-after",
+        "retry-after-ms",
+        "server-timing",
+        "x-api-call-end",
+        "x-api-call-start",
+        "x-api-received",
+        "x-cache",
+        "x-cluster",
+        "x-engine-pod",
+        "x-envoy-upstream-service-time",
+        "x-generation-id",
+        "x-hostname",
+        "x-inference-version",
+        "x-sim-timing",
+        "x-together-traceid",
+        "x-total-time",
+    }
+)
+"""Names, lower-case."""
+HEADER_NAMES: Final = frozenset(name.encode() for name in SERVER_HEADERS)
+"""The same as on the wire."""
+MOST_HEADERS: Final = 16
+"""So many fields of an answer are kept,"""
+LONGEST_VALUE: Final = 200
+"""and so many characters of a value: what is longer is cut off, with an ellipsis."""
+
+
+def server_headers(fields: Iterable[tuple[bytes, bytes]], secrets: Secrets) -> Headers:
+    """The fields that are kept, lower-case, in the order of the wire; `secrets` masked in their values."""
+    headers = [
+        (name.decode(), _excerpt(secrets.mask_text(_line(value))))
+        for key, value in fields
+        if (name := key.lower()) in HEADER_NAMES
+    ]
+    return tuple(headers[:MOST_HEADERS])
+
+
+def _line(value: bytes) -> str:
+    """A value as one printable line."""
+    text = value.decode("latin-1")
+    if not text.isprintable():
+        text = "".join(c if c.isprintable() else " " for c in text)
+    return text.strip()
+
+
+def _excerpt(text: str) -> str:
+    return text if len(text) <= LONGEST_VALUE else text[: LONGEST_VALUE - 1] + "…"
+
+
+def header_lines(all_headers: Iterable[Headers]) -> bytes:
+    """The headers of several answers: a line each, `name: value` joined by tabs."""
+    lines = ("\t".join(f"{name}: {value}" for name, value in headers) for headers in all_headers)
+    return "\n".join(lines).encode()
+
+
+def headers_of(lines: bytes) -> list[Headers]:
+    """The other way. Raises ValueError for what is no such text."""
+    return [
+        tuple(_pair(field) for field in line.split("\t") if field)
+        for line in lines.decode().split("\n")
+    ]
+
+
+def _pair(field: str) -> tuple[str, str]:
+    name, _, value = field.partition(": ")
+    return name, value
 
 
 class Fate(StrEnum):
@@ -39,7 +121,7 @@ class Sample:
     `connect` how long it opened a connection before it was sent (0: it had one); both are seconds and lie
     between `due` and `sent`. `sent_wall_ns` is the wall clock at `sent`, `first_wall_ns` at `first_token` (at
     `first_byte` without a stream). `request_id` is the answer's own (`x-request-id`), `headers` what else of
-    its head leads into the server's logs (replay.traced).
+    its head leads into the server's logs (replay.sample).
     `reconnected`: its kept connection ended without a byte of an answer, and it was sent again on a new
     one; `sent` is the first try's.
     """

@@ -10,8 +10,9 @@ import re
 import secrets
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import cache, cached_property
+from functools import cached_property
 from ipaddress import ip_address
 from string import punctuation
 from typing import Any, Final
@@ -40,9 +41,8 @@ from tbench.capture.redact import (
     secrets_of,
 )
 from tbench.capture.versions import version
-from tbench.replay.address import address
 from tbench.replay.plan import Planned
-from tbench.replay.request import ID, SLOT, Label, Shape, Template, template
+from tbench.replay.request import ID, SLOT, Label, Shape, Template, address, origin_at, template
 from tbench.replay.sender import Call, Fields, Origin
 
 STEERING: Final = "x-sim-"
@@ -89,6 +89,11 @@ class Target:
     )
 
     @property
+    def origin(self) -> Origin:
+        """Where its connections lead."""
+        return origin_at(address(self.base_url))
+
+    @property
     def keyless(self) -> bool:
         """Whether requests go out without a credential."""
         return self.key is None and KEYS.isdisjoint(name for name, _ in self.headers)
@@ -111,7 +116,15 @@ class Target:
             shape = self._template(recorded, bodied=bool(body), rewritten=rewritten)
             head = shape.head(request_id(recorded.id, planned.cycle), len(body))
         except (ValueError, TypeError) as error:
-            return _refused(planned, due, error)
+            return Call(  # HTTP/1.1 cannot carry it
+                index=planned.index,
+                due=due,
+                origin=NOWHERE,
+                head=b"",
+                body=b"",
+                refusal=one_line(str(error)),
+                label=_label(planned, planned.info, len(recorded.body or b"")),
+            )
         if self.salt and info.endpoint in GENERATIVE and self.salt.encode() not in body:
             self.unsalted[info.endpoint] += 1
         if reason := self.unchanged_because(planned):
@@ -164,27 +177,26 @@ class Target:
         content-encoding was. Raises TypeError for one that orjson reads
         and does not write: JSON within JSON 255 deep.
         """
-        recorded = planned.exchange.request
-        if planned.payload is None or not (self.rewrites or self.salt):
-            return recorded.body or b"", planned.info
-        wanted = self._wanted(recorded, planned.payload, planned.info)
+        recorded, payload, info = planned.exchange.request, planned.payload, planned.info
+        if payload is None or not (self.rewrites or self.salt):
+            return recorded.body or b"", info
+        wanted = self._rewritten(payload, info)
+        if self.salt is not None and info.endpoint in GENERATIVE:
+            salted = provider_of(recorded.method, recorded.path).with_prefix
+            wanted = salted(payload if wanted is None else wanted, f"{self.salt}\n") or wanted
         if wanted is None:
-            return recorded.body or b"", planned.info
+            return recorded.body or b"", info
         return orjson.dumps(wanted), describe(recorded.method, recorded.path, wanted)
 
-    def _wanted(
-        self, recorded: Request, payload: Mapping[str, Any], info: RequestInfo
-    ) -> dict[str, Any] | None:
-        """The payload with its changes and the salt; None when it stays as it is."""
-        wanted = self._rewritten(payload, info)
-        if self.salt is None or info.endpoint not in GENERATIVE:
-            return wanted
-        salted = provider_of(recorded.method, recorded.path).with_prefix
-        return salted(payload if wanted is None else wanted, f"{self.salt}\n") or wanted
-
     def _rewritten(self, payload: Mapping[str, Any], info: RequestInfo) -> dict[str, Any] | None:
-        """The payload with its changes; None when there is nothing to change."""
-        added = {**self._model(payload, info), **self._added}
+        """The payload with its model and fields replaced; None when there is nothing to change."""
+        added = dict(self._added)
+        if "model" in payload and (self.model or self.models):
+            recorded = payload["model"]
+            mapped = self.models.get(recorded) if isinstance(recorded, str) else None
+            served = self.serves is None or info.endpoint in self.serves
+            model = mapped or (self.model if served else None) or recorded
+            added = {"model": model, **added}
         dropped = self.fields.keys() - self._added.keys()
         if payload.keys().isdisjoint(dropped) and added.items() <= payload.items():
             return None
@@ -192,16 +204,12 @@ class Target:
         return {name: value for name, value in wanted.items() if name not in dropped}
 
     @cached_property
+    def _agent(self) -> str:
+        return f"tbench/{version('tbench')}"
+
+    @cached_property
     def _added(self) -> dict[str, Any]:
         return {name: value for name, value in self.fields.items() if value is not None}
-
-    def _model(self, payload: Mapping[str, Any], info: RequestInfo) -> dict[str, str]:
-        if "model" not in payload or not (self.model or self.models):
-            return {}
-        recorded = payload["model"]
-        mapped = self.models.get(recorded) if isinstance(recorded, str) else None
-        served = self.serves is None or info.endpoint in self.serves
-        return {"model": mapped or (self.model if served else None) or recorded}
 
     def _template(self, recorded: Request, *, bodied: bool, rewritten: bool = False) -> Template:
         """The template of a request's head, kept for the next of its shape."""
@@ -229,26 +237,13 @@ class Target:
         return known
 
     def _fields(self, recorded: Headers, carrier: str) -> Fields:
-        ours = [("user-agent", f"tbench/{_version()}"), (ID.decode(), SLOT.decode())]
+        ours = [("user-agent", self._agent), (ID.decode(), SLOT.decode())]
         given = {name for name, _ in self.headers}
         if self.key and KEYS.isdisjoint(given):
             scheme = "Bearer " if carrier == "authorization" else ""
             ours.append((carrier, scheme + self.key))
         pairs = [pair for pair in (*recorded, *ours) if pair[0] not in given] + list(self.headers)
         return tuple((_wire(name), _wire(value)) for name, value in pairs)
-
-
-def _refused(planned: Planned, due: float | None, error: Exception) -> Call:
-    """The call of a request that HTTP/1.1 cannot carry."""
-    return Call(
-        index=planned.index,
-        due=due,
-        origin=NOWHERE,
-        head=b"",
-        body=b"",
-        refusal=one_line(str(error)),
-        label=_label(planned, planned.info, len(planned.exchange.request.body or b"")),
-    )
 
 
 def _label(planned: Planned, info: RequestInfo, size: int) -> bytes:
@@ -261,11 +256,6 @@ def _label(planned: Planned, info: RequestInfo, size: int) -> bytes:
         request_bytes=size,
         session=planned.session,
     ).pack()
-
-
-@cache
-def _version() -> str:
-    return version("tbench")
 
 
 # The salt: a word before a request's first word, so that no cache of an earlier run holds its prefix. One
@@ -346,37 +336,35 @@ def checked_base_url(
 
 def parse_headers(lines: list[str]) -> Headers:
     """`Name: value` lines as header fields, names in lower case."""
-    return tuple(_header(line) for line in lines)
-
-
-def _header(line: str) -> tuple[str, str]:
-    name, colon, value = line.partition(":")
-    name, value = name.strip().lower(), value.strip()
-    if not colon or not re.fullmatch(r"[!#$%&'*+.^_`|~0-9a-z-]+", name):
-        raise InputError("--header: write it as 'Name: value'")
-    if not value.isascii() or not value.isprintable():
-        raise InputError(f"--header {name}: the value has characters that a header cannot hold")
-    if name in {"host", "content-length", "transfer-encoding", "connection"}:
-        raise InputError(f"--header {name}: this one is made from the request itself")
-    return name, value
+    headers = []
+    for line in lines:
+        name, colon, value = line.partition(":")
+        name, value = name.strip().lower(), value.strip()
+        if not colon or not re.fullmatch(r"[!#$%&'*+.^_`|~0-9a-z-]+", name):
+            raise InputError("--header: write it as 'Name: value'")
+        if not value.isascii() or not value.isprintable():
+            raise InputError(f"--header {name}: the value has characters that a header cannot hold")
+        if name in {"host", "content-length", "transfer-encoding", "connection"}:
+            raise InputError(f"--header {name}: this one is made from the request itself")
+        headers.append((name, value))
+    return tuple(headers)
 
 
 def parse_fields(words: list[str]) -> dict[str, Any]:
     """`key=JSON` words as members for the body."""
-    return dict(_field(word) for word in words)
-
-
-def _field(word: str) -> tuple[str, Any]:
-    name, mark, value = word.partition("=")
-    shown = mask_lookalikes(word)
-    if not (name and mark):
-        raise InputError(f"--set {shown!r}: write it as key=JSON, such as max_tokens=64")
-    try:
-        return name, orjson.loads(value)
-    except orjson.JSONDecodeError:
-        raise InputError(
-            f"--set {shown!r}: the value is no JSON; a text needs quotes: --set '{name}=\"...\"'"
-        ) from None
+    fields = {}
+    for word in words:
+        name, mark, value = word.partition("=")
+        shown = mask_lookalikes(word)
+        if not (name and mark):
+            raise InputError(f"--set {shown!r}: write it as key=JSON, such as max_tokens=64")
+        try:
+            fields[name] = orjson.loads(value)
+        except orjson.JSONDecodeError:
+            raise InputError(
+                f"--set {shown!r}: the value is no JSON; a text needs quotes: --set '{name}=\"...\"'"
+            ) from None
+    return fields
 
 
 def parse_models(words: list[str]) -> dict[str, str]:
@@ -409,15 +397,12 @@ def find_key(name: str | None, base_url: str, headers: Headers, cure: str = CURE
         if not (key.isascii() and key.isprintable()):
             raise InputError(f"{name or 'TOGETHER_API_KEY'}: holds characters that no key has")
         return key
-    if KEYS & {given for given, _ in headers} or (name is None and _is_loopback(base_url)):
+    local = False
+    if name is None:
+        host = address(base_url).host
+        with suppress(ValueError):
+            local = host == "localhost" or ip_address(host).is_loopback
+    if local or KEYS & {given for given, _ in headers}:
         return None
     shown = mask_lookalikes(name or "TOGETHER_API_KEY")  # it may be the key itself
     raise InputError(f"{shown} is not set; {cure}")
-
-
-def _is_loopback(base_url: str) -> bool:
-    host = address(base_url).host
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

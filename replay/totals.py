@@ -1,6 +1,6 @@
 """The closing figures of a run: the identity, the numbers of `replay --json`, and whether they count."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
@@ -119,94 +119,42 @@ def why_invalid(run: Run, counted: Columns | None = None) -> str | None:
     `counted` is `measures.counted(run.columns)`, for whoever has it already.
     """
     counted = measures.counted(run.columns) if counted is None else counted
-    return cause(run, len(run), waits(counted))
+    causes = (check(run, counted) for check in CAUSES)
+    return next(filter(None, causes), None)
 
 
-Quantiles = Callable[[Sequence[float]], Sequence[float]]
-
-
-@dataclass(frozen=True, slots=True)
-class Waits:
-    """Headline latencies of the samples that count: `n` of them where the client's lateness is known.
-
-    Of those, `said` gives quantiles as they are, `true` without the client's lateness. `headline` gives those
-    of all `size` of them. `bounds` has how many values a metric of measures.JUDGED has, and gives the
-    quantiles of the least and of the most that each may be, where late reads left that open.
-    """
-
-    n: int
-    size: int
-    said: Quantiles
-    true: Quantiles
-    headline: Quantiles
-    bounds: Mapping[str, tuple[int, Quantiles, Quantiles]]
-
-
-def waits(counted: Columns) -> Waits:
-    """Those of columns."""
-    latency, late = headline(counted), measures.client_lag(counted)
-    known = ~np.isnan(latency)
-    timed = known & ~np.isnan(late)
-    refused = measures.refused(*measures.gaps(counted))
-
-    def of(values: Values) -> Quantiles:
-        return lambda levels: measures.quantiles(values, levels)
-
-    return Waits(
-        int(timed.sum()),
-        int(known.sum()),
-        of(latency[timed]),
-        of((latency - late)[timed]),
-        of(latency[known]),
-        {
-            name: (len(most), of(least), of(most))
-            for name, least, most in measures.bounds(counted)
-            if least is not most and len(most) and name not in refused
-        },
-    )
-
-
-def cause(run: Run, size: int, waits: Waits) -> str | None:
-    """The same of a run whose samples are not at hand: how many it holds, and their waits."""
-    lost = run.totals["lost_in_flight"]
+def lost_outcomes(run: Run, _counted: Columns) -> str | None:
+    """Whether requests were sent, or should have been, of which nobody knows what became of them."""
+    lost, never_sent = run.totals["lost_in_flight"], run.totals["never_sent"]
     if not run.complete:
-        planned = run.totals["planned"]
         return (
-            f"killed, or still running: {lost + run.totals['never_sent']:,} of {planned:,} planned requests "
+            f"killed, or still running: {lost + never_sent:,} of {run.totals['planned']:,} planned requests "
             "have no outcome; replay again"
         )
-    if dead := run.totals.get("lost_workers"):
+    if workers := run.totals.get("lost_workers"):
         return (
-            f"{'; '.join(dead)} ({lost:,} requests lost in flight, {run.totals['never_sent']:,} never "
+            f"{'; '.join(workers)} ({lost:,} requests lost in flight, {never_sent:,} never "
             "sent); replay again, with fewer streams if memory ran short"
         )
     if run.totals.get("ended_by") == "disk":
         return "the disk took no more answers; free some space and replay again"
     if lost:
         return f"{lost} requests were sent and their outcome was lost: a defect, please report it"
-    return (
-        _shrunken(run, size)
-        or _damaged(run)
-        or _limited(run)
-        or _unfilled(run)
-        or _late(waits)
-        or _stalled(run, waits)
-        or _uncertain(waits)
-    )
+    return None
 
 
-def _shrunken(run: Run, size: int) -> str | None:
+def missing_samples(run: Run, _counted: Columns) -> str | None:
     """Whether samples that were written are not in the file any more."""
     ended = sum(run.totals[name] for name in ("completed", "failed", "cancelled"))
-    if size == ended:
+    if len(run) == ended:
         return None
     return (
-        f"the run file is damaged: it holds {size:,} of {ended:,} samples; copy it again from "
+        f"the run file is damaged: it holds {len(run):,} of {ended:,} samples; copy it again from "
         "where it was made, or replay again"
     )
 
 
-def _damaged(run: Run) -> str | None:
+def damaged_trace(run: Run, _counted: Columns) -> str | None:
     """Whether requests of the trace are missing from the replay because it could not be read."""
     lost = run.totals.get("trace_losses") or {}
     parts = [plural(count, noun) for key, noun in LOST.items() if (count := lost.get(key))]
@@ -218,7 +166,7 @@ def _damaged(run: Run) -> str | None:
     )
 
 
-def _limited(run: Run) -> str | None:
+def no_connections(run: Run, _counted: Columns) -> str | None:
     """Whether this machine could not open the connections that the run asked for."""
     limits = run.totals.get("client_limit")
     if not limits:
@@ -234,7 +182,7 @@ def _limited(run: Run) -> str | None:
     )
 
 
-def _unfilled(run: Run) -> str | None:
+def unfilled_loop(run: Run, _counted: Columns) -> str | None:
     """Whether a closed loop had places free because a sending process had no time to fill them.
 
     Its latencies stand, but its rate is the client's. A busy process alone says nothing: it may keep up.
@@ -254,36 +202,63 @@ def _unfilled(run: Run) -> str | None:
     )
 
 
-def _late(waits: Waits) -> str | None:
+def late_sends(_run: Run, counted: Columns) -> str | None:
     """Whether the client's own lateness moved a headline quantile."""
-    n = waits.n
-    if not n:
+    latency, late = headline(counted), measures.client_lag(counted)
+    timed = ~np.isnan(latency) & ~np.isnan(late)
+    if not timed.any():
         return None
-    levels = _judged(n)
-    for level, measured, true in zip(levels, waits.said(levels), waits.true(levels), strict=True):
-        if measured - true > max(BUDGET_S, BUDGET_SHARE * true):
+    shown, true = latency[timed], (latency - late)[timed]
+    levels = judged_levels(len(shown))
+    quantiles = zip(
+        levels, measures.quantiles(shown, levels), measures.quantiles(true, levels), strict=True
+    )
+    for level, measured, unaided in quantiles:
+        if measured - unaided > max(BUDGET_S, BUDGET_SHARE * unaided):
             return (
                 f"this client sent late: the p{level * 100:.0f} latency is {measured:.3f} s, and "
-                f"{true:.3f} s without the client's own lateness; lower --speed or the rate, raise "
+                f"{unaided:.3f} s without the client's own lateness; lower --speed or the rate, raise "
                 "--workers, or give the replay a core of its own"
             )
     return None
 
 
-def _judged(n: int) -> list[float]:
-    """The quantiles of n samples that can move a run to INVALID."""
-    return [level for level in measures.LEVELS if n * (1 - level) >= BEYOND or level <= 0.5]
+def late_loop(run: Run, counted: Columns) -> str | None:
+    """Whether the event loop was too late to take down when things happened.
+
+    Stamps of the kernel do not wait for it; what it does to the sending is in the lag.
+    """
+    stall = run.totals.get("loop_stall_s")
+    if not stall or stall["p99"] is None or run.totals.get("clock") == "kernel":
+        return None
+    latency = headline(counted)
+    latency = latency[~np.isnan(latency)]
+    allowed = BUDGET_SHARE * measures.quantiles(latency, (0.5,))[0] if len(latency) else 0.0
+    for level, least in STALLS.items():
+        if stall[level] > max(least, allowed):
+            return (
+                f"this client could not keep up: its event loop was {stall[level]:.3f} s late at the "
+                f"{level} (at most {stall['max']:.3f} s), so its stamps are; use --sender engine or "
+                "fewer streams, raise --workers, or give the replay a core of its own"
+            )
+    return None
 
 
-def _uncertain(waits: Waits) -> str | None:
+def late_reads(_run: Run, counted: Columns) -> str | None:
     """Whether what waited in its socket may have moved a quantile.
 
     The kernel stamps what meets in a socket with the time of the last: what was read late, with others, came
     some time since the socket was seen empty.
     """
-    for name, (n, least, most) in waits.bounds.items():
-        levels = _judged(n)
-        for level, low, high in zip(levels, least(levels), most(levels), strict=True):
+    refused = measures.refused(*measures.gaps(counted))
+    for name, least, most in measures.bounds(counted):
+        if least is most or not len(most) or name in refused:
+            continue
+        levels = judged_levels(len(most))
+        quantiles = zip(
+            levels, measures.quantiles(least, levels), measures.quantiles(most, levels), strict=True
+        )
+        for level, low, high in quantiles:
             if high - low > UNCERTAIN_SHARE * low:
                 return (
                     f"this client read answers late: the p{level * 100:.0f} {name.removesuffix('_s')} "
@@ -295,26 +270,25 @@ def _uncertain(waits: Waits) -> str | None:
     return None
 
 
+CAUSES: Final[tuple[Callable[[Run, Columns], str | None], ...]] = (
+    lost_outcomes,
+    missing_samples,
+    damaged_trace,
+    no_connections,
+    unfilled_loop,
+    late_sends,
+    late_loop,
+    late_reads,
+)
+"""What makes a run INVALID; the first that holds is named. Losses come first: they make the rest unknown."""
+
+
+def judged_levels(n: int) -> list[float]:
+    """The quantiles of n samples that can move a run to INVALID."""
+    return [level for level in measures.LEVELS if n * (1 - level) >= BEYOND or level <= 0.5]
+
+
 def headline(columns: Columns) -> Values:
     """The first token of a stream, the end of anything else."""
     first = measures.ttft(columns)
     return np.where(np.isnan(first), measures.e2e(columns), first)
-
-
-def _stalled(run: Run, waits: Waits) -> str | None:
-    """Whether the event loop was too late to take down when things happened.
-
-    Stamps of the kernel do not wait for it; what it does to the sending is in the lag.
-    """
-    stall = run.totals.get("loop_stall_s")
-    if not stall or stall["p99"] is None or run.totals.get("clock") == "kernel":
-        return None
-    allowed = BUDGET_SHARE * waits.headline((0.5,))[0] if waits.size else 0.0
-    for level, least in STALLS.items():
-        if stall[level] > max(least, allowed):
-            return (
-                f"this client could not keep up: its event loop was {stall[level]:.3f} s late at the "
-                f"{level} (at most {stall['max']:.3f} s), so its stamps are; use --sender engine or "
-                "fewer streams, raise --workers, or give the replay a core of its own"
-            )
-    return None

@@ -13,7 +13,7 @@ from tbench.capture.exchange import Outcome
 from tbench.replay.engine.sender import EngineSender
 from tbench.replay.request import head_of, origin_of
 from tbench.replay.sender import Call, Deadlines, Reply
-from tbench.replay.tls import tls
+from tbench.replay.system import tls
 
 FOREVER: Final = Deadlines(connect=1e9, first_byte=1e9, between=1e9, total=1e9)
 """The timeouts are the client's own, request by request."""

@@ -1,10 +1,10 @@
-"""replay.address: plain URLs are what httpx says they are."""
+"""replay.request: plain URLs are what httpx says they are."""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tbench.replay.address import address, by_httpx, plain
+from tbench.replay.request import address, by_httpx, plain
 
 PIECES = st.sampled_from(
     [

@@ -13,7 +13,7 @@ from tbench.benchmark.board import Log, Sweep, TerminalBoard, _edges, drawn
 from tbench.benchmark.sweep import Point
 from tbench.capture.histogram import Histogram
 from tbench.replay.run_recorder import Side, Tally
-from tbench.replay.runner import Live
+from tbench.replay.runner import Progress
 from tbench.replay.sample import Fate
 
 
@@ -68,16 +68,16 @@ def sweep(**more: Any) -> Sweep:
     return Sweep(**{**usual, **more})
 
 
-def live(ended: int = 50) -> Live:
+def live(ended: int = 50) -> Progress:
     """45 done, 4 failed; first tokens after 100, 200 and 400 ms."""
     workers: Any = Sending()
     tally = Tally(ended=ended, input=side(12_340, 0.1, 0.2, 0.4), output=side(12_340, 1.0, 2.0))
     tally.fates[Fate.COMPLETED] = 45
     tally.errors.update({"http_429": 3, "timeout": 1})
-    return Live(crew=workers, tallies=[tally], expected=lambda: None, duration_s=40.0)
+    return Progress(pool=workers, tallies=[tally], expected=lambda: None, duration_s=40.0)
 
 
-def shown(of: Sweep, width: int, height: int, at: Live | None = None) -> list[str]:
+def shown(of: Sweep, width: int, height: int, at: Progress | None = None) -> list[str]:
     console = Console(
         record=True, width=width, height=height, file=StringIO(), force_terminal=True, _environ={}
     )

@@ -15,8 +15,8 @@ from tbench.analysis.report.ci import comparison_markdown
 from tbench.analysis.report.terminal import comparison_text
 from tbench.capture.errors import InputError, UnreachableError
 from tbench.replay.columns import NUMBERS, Column
+from tbench.replay.pacing import parse_warmup
 from tbench.replay.runfile import Run, recount
-from tbench.replay.warmup import parse_warmup
 
 
 def columns(n: int, seed: int = 1, *, slow: float = 1.0, gap: float = 1.0) -> dict[str, Column]:

@@ -24,8 +24,7 @@ from tbench.capture.trace_writer import TraceWriter
 from tbench.replay.engine.connection import Connection
 from tbench.replay.engine.reader import Reader
 from tbench.replay.engine.sender import Pool
-from tbench.replay.reuse import BREAKS, MEMORY_S, TIDY_S, Reuse
-from tbench.replay.sender import Reply, unconnected
+from tbench.replay.sender import BREAKS, MEMORY_S, TIDY_S, Reply, Reuse, unconnected
 
 BODY = b'{"model":"m","messages":[]}'
 ANSWER = (

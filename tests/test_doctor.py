@@ -12,7 +12,7 @@ import pytest
 from tbench.capture.errors import InvalidRunError
 from tbench.doctor.examination import RAMP, Examination, examine, held, limit, text
 from tbench.doctor.probes import Load, ProbeResult, Work, machine_facts, notes, probe, serving
-from tbench.replay.workers.pool import kin_command, kin_environ
+from tbench.replay.workers.pool import module_command, module_environ
 
 GOOD = ProbeResult(
     completed=300,
@@ -68,10 +68,10 @@ def test_waiting_awake_is_no_work_of_the_server() -> None:
 def test_the_server_ends_with_whoever_started_it() -> None:
     """When its standard input closes nobody is there any more."""
     process = subprocess.Popen(
-        kin_command("tbench.doctor.server"),
+        module_command("tbench.doctor.server"),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        env=kin_environ(),
+        env=module_environ(),
     )
     assert process.stdin and process.stdout
     assert int(process.stdout.readline()) > 0

@@ -16,9 +16,9 @@ from tbench.analysis.arms import load_arm
 from tbench.analysis.compare import CompareOptions, compare
 from tbench.analysis.report.machine import comparison_json, dump, report_json
 from tbench.capture.exchange import Outcome
+from tbench.replay.pacing import parse_warmup
 from tbench.replay.runfile import RunWriter
 from tbench.replay.sample import Sample
-from tbench.replay.warmup import parse_warmup
 
 GOLDEN = Path(__file__).with_name("golden.json")
 KEPT = ("comparisons", "errors", "shift", "requests", "paired")

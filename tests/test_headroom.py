@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tbench.replay.limits import Headroom, headroom
+from tbench.replay.system import Headroom, headroom
 
 ROOM = Headroom(descriptors=1024, ports=5000)
 

@@ -4,8 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tbench.replay.address import address
-from tbench.replay.request import METHODS, Shape, httpx_head, plain_head, template
+from tbench.replay.request import METHODS, Shape, address, httpx_head, plain_head, template
 
 NAMES = st.sampled_from(
     [b"accept", b"Content-Type", b"x-sim-a", b"authorization", b"Host", b"content-length", b"te"]

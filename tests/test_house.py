@@ -29,7 +29,6 @@ VAGUE = {"found", "one", "said", "whole", "own", "there", "some", "kept"}
 UNREAD = (
     "analysis/charts/",
     "analysis/report/",
-    "replay/workers/pool.py",
     "tbench/benchmark/",
     "tbench/demo/",
     "tbench/doctor/",

@@ -34,10 +34,9 @@ from tbench.replay.engine.reader import Reader
 from tbench.replay.engine.sender import EngineSender, Pool
 from tbench.replay.httpx_sender import HttpxSender
 from tbench.replay.request import Label, head_of, origin_of
-from tbench.replay.reuse import TIDY_S
 from tbench.replay.sample import Sample
-from tbench.replay.sender import STOPPED, Attempt, Call, Deadlines, Origin, Reply
-from tbench.replay.tls import tls
+from tbench.replay.sender import STOPPED, TIDY_S, Attempt, Call, Deadlines, Origin, Reply
+from tbench.replay.system import tls
 
 Step = bytes | float | str
 Script = Sequence[Step]

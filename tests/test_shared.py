@@ -11,7 +11,7 @@ from tbench.analysis.metrics import METRICS, values
 from tbench.analysis.pairing import shared
 from tbench.analysis.replicates import Replicates
 from tbench.capture.errors import InputError
-from tbench.replay.warmup import parse_warmup
+from tbench.replay.pacing import parse_warmup
 
 
 def arm(name: str, *runs: Any) -> Replicates:

@@ -10,12 +10,12 @@ from tbench.capture.errors import InputError
 from tbench.capture.exchange import Outcome
 from tbench.replay.columns import from_samples, pack
 from tbench.replay.measures import Columns
+from tbench.replay.pacing import Warmup, parse_warmup
 from tbench.replay.progress import clock, line, time_left
 from tbench.replay.run_recorder import Tally, actual_cost
-from tbench.replay.runner import Live
+from tbench.replay.runner import Progress
 from tbench.replay.sample import Sample
 from tbench.replay.table import Table
-from tbench.replay.warmup import Warmup, parse_warmup
 
 PRICED = "openai/gpt-oss-20b"
 
@@ -67,8 +67,8 @@ def test_the_shown_time_to_a_first_token_is_that_of_streams() -> None:
     tally = tally_of([*others, sample(first_token=1.1)])
 
     assert tally.ttft(0.5) == tally.ttft(0.99) == pytest.approx(0.1, rel=0.01)
-    crew: Any = Sending(40)
-    alone = Live(crew=crew, tallies=[tally_of(others)], expected=lambda: None, duration_s=None)
+    pool: Any = Sending(40)
+    alone = Progress(pool=pool, tallies=[tally_of(others)], expected=lambda: None, duration_s=None)
     assert "TTFT" not in line(alone, 10.0)
 
 
@@ -110,7 +110,7 @@ def test_what_an_attempt_cost() -> None:
 
 
 class Sending:
-    """A crew of which only the counters are asked for."""
+    """A pool of which only the counters are asked for."""
 
     in_flight = 0
     now = 10.0
@@ -122,10 +122,10 @@ class Sending:
         return self._issued
 
 
-def live(issued: int, expected: int | None, duration: float | None = None) -> Live:
+def live(issued: int, expected: int | None, duration: float | None = None) -> Progress:
     tally = tally_of([sample(), sample(outcome=Outcome.TIMEOUT)])
-    crew: Any = Sending(issued)
-    return Live(crew=crew, tallies=[tally], expected=lambda: expected, duration_s=duration)
+    pool: Any = Sending(issued)
+    return Progress(pool=pool, tallies=[tally], expected=lambda: expected, duration_s=duration)
 
 
 def test_the_line_says_how_far_it_is() -> None:

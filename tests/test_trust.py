@@ -1,4 +1,4 @@
-"""replay.tls: https is verified as httpx would verify it."""
+"""replay.system: https is verified as httpx would verify it."""
 
 import ssl
 from pathlib import Path
@@ -8,7 +8,7 @@ import pytest
 import trustme
 
 from tbench.capture.errors import InputError
-from tbench.replay.tls import tls
+from tbench.replay.system import tls
 
 
 @pytest.fixture

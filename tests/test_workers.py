@@ -14,19 +14,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tbench.capture.exchange import Outcome
-from tbench.replay.breaker import ENOUGH, UNAUTHORIZED, Brake
+from tbench.replay.job import needed
 from tbench.replay.options import ReplayOptions
 from tbench.replay.pacing import Fixed, Profile
-from tbench.replay.run_recorder import Till
+from tbench.replay.player import ENOUGH, UNAUTHORIZED, Breaker
+from tbench.replay.run_recorder import actual_cost
 from tbench.replay.sample import Sample
 from tbench.replay.sender import Attempt, Call, Deadlines, Origin, Reply
-from tbench.replay.workers.call_queue import Feed, Feeder, frame
-from tbench.replay.workers.counters import SharedCounters
+from tbench.replay.workers.call_queue import CallQueue, Feeder, frame
+from tbench.replay.workers.counters import Budget, SharedCounters
 from tbench.replay.workers.messages import WorkerTask, part, share
 from tbench.replay.workers.pool import WorkerPool
 from tbench.replay.workers.spool import SpoolReader, SpoolWriter
-from tbench.replay.workers.tasks import needed
-from tbench.replay.workers.worker import Purse
 
 HERE = Origin("http", "127.0.0.1", 9)
 
@@ -46,7 +45,7 @@ def call(index: int, body: bytes = b"{}", due: float | None = None) -> Call:
 
 
 @pytest.fixture
-def pulse() -> Iterator[SharedCounters]:
+def shared() -> Iterator[SharedCounters]:
     with SharedCounters.made(2) as made:
         yield made
 
@@ -151,28 +150,30 @@ def test_a_spool_that_cannot_be_written_says_so(tmp_path: Path) -> None:
         os.close(fd)
 
 
-# The feed
+# The call queue
 
 
-def fed(calls: list[Call], pulse: SharedCounters, most_bytes: int = 2**20) -> list[Call]:
+def fed(calls: list[Call], shared: SharedCounters, most_bytes: int = 2**20) -> list[Call]:
     """What a worker has of them after the parent's thread has fed them."""
     ours, theirs = socket.socketpair()
     feeder = Feeder(iter(calls), [ours], lambda _: 0)
     thread = threading.Thread(target=feeder.run)
 
     async def main() -> list[Call]:
-        feed = Feed(trio.socket.from_stdlib_socket(theirs), pulse.row(0), most_bytes=most_bytes)
+        queue = CallQueue(
+            trio.socket.from_stdlib_socket(theirs), shared.row(0), most_bytes=most_bytes
+        )
         woken = trio.Event()
-        feed.tell(lambda: woken.set())  # noqa: PLW0108 (it changes)
+        queue.tell(lambda: woken.set())  # noqa: PLW0108 (it changes)
         taken: list[Call] = []
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(feed.run)
+            nursery.start_soon(queue.run)
             with trio.fail_after(30):
-                while not feed.over:
-                    found = feed.take()
+                while not queue.over:
+                    found = queue.take()
                     if found is None:
                         woken = trio.Event()
-                        if not feed.over:
+                        if not queue.over:
                             await woken.wait()
                     else:
                         taken.append(found)
@@ -188,22 +189,22 @@ def fed(calls: list[Call], pulse: SharedCounters, most_bytes: int = 2**20) -> li
         assert feeder.done
 
 
-def test_calls_reach_the_worker_in_order_and_whole(pulse: SharedCounters) -> None:
+def test_calls_reach_the_worker_in_order_and_whole(shared: SharedCounters) -> None:
     """Small and large bodies, with their due times, costs and labels."""
     calls = [call(i, bytes(i * 1000), due=i / 8) for i in range(200)]
     calls[7].refusal = "no"
 
-    assert fed(calls, pulse) == calls
+    assert fed(calls, shared) == calls
 
 
-def test_a_body_larger_than_what_is_kept_at_hand_passes(pulse: SharedCounters) -> None:
+def test_a_body_larger_than_what_is_kept_at_hand_passes(shared: SharedCounters) -> None:
     """The bound is on what waits, not on what a request may weigh."""
     calls = [call(0, bytes(5_000_000)), call(1), call(2, bytes(3_000_000))]
 
-    assert fed(calls, pulse, most_bytes=1000) == calls
+    assert fed(calls, shared, most_bytes=1000) == calls
 
 
-def test_no_more_is_kept_at_hand_than_allowed(pulse: SharedCounters) -> None:
+def test_no_more_is_kept_at_hand_than_allowed(shared: SharedCounters) -> None:
     """A worker that sends nothing yet takes its fill and no more, however long the plan is."""
     ours, theirs = socket.socketpair()
     endless = (call(i, bytes(10_000)) for i in range(10**9))
@@ -211,15 +212,15 @@ def test_no_more_is_kept_at_hand_than_allowed(pulse: SharedCounters) -> None:
     thread = threading.Thread(target=feeder.run)
 
     async def main() -> int:
-        feed = Feed(trio.socket.from_stdlib_socket(theirs), pulse.row(0), most_bytes=10**6)
+        queue = CallQueue(trio.socket.from_stdlib_socket(theirs), shared.row(0), most_bytes=10**6)
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(feed.run)
+            nursery.start_soon(queue.run)
             with trio.fail_after(30):
-                while not pulse.row(0)["full"]:  # noqa: ASYNC110 (shared memory)
+                while not shared.row(0)["full"]:  # noqa: ASYNC110 (shared memory)
                     await trio.sleep(0.01)
             nursery.cancel_scope.cancel()
         held = 0
-        while feed.take() is not None:
+        while queue.take() is not None:
             held += 1
         return held
 
@@ -234,7 +235,7 @@ def test_no_more_is_kept_at_hand_than_allowed(pulse: SharedCounters) -> None:
     assert feeder.rest(lambda: True) == 0
 
 
-def test_a_worker_that_is_gone_holds_up_nobody(pulse: SharedCounters) -> None:
+def test_a_worker_that_is_gone_holds_up_nobody(shared: SharedCounters) -> None:
     """Its calls are drawn and dropped; the other worker gets all of its own."""
     (ours, theirs), (gone, closed) = socket.socketpair(), socket.socketpair()
     closed.close()
@@ -244,10 +245,10 @@ def test_a_worker_that_is_gone_holds_up_nobody(pulse: SharedCounters) -> None:
     thread.start()
 
     async def main() -> list[int]:
-        feed = Feed(trio.socket.from_stdlib_socket(theirs), pulse.row(0), most_bytes=10**9)
+        queue = CallQueue(trio.socket.from_stdlib_socket(theirs), shared.row(0), most_bytes=10**9)
         with trio.fail_after(30):
-            await feed.run()
-        return [found.index for found in iter(feed.take, None)]
+            await queue.run()
+        return [found.index for found in iter(queue.take, None)]
 
     indices = trio.run(main)
     thread.join(10)
@@ -259,7 +260,7 @@ def test_a_worker_that_is_gone_holds_up_nobody(pulse: SharedCounters) -> None:
 
 
 def test_a_frame_carries_half_a_character() -> None:
-    """A host or label that was no UTF-8 in the trace does not stop the feed."""
+    """A host or label that was no UTF-8 in the trace does not stop the queue."""
     odd = Call(index=0, due=None, origin=Origin("http", "h\udce4", 80), head=b"", body=b"")
 
     assert frame(odd)
@@ -268,21 +269,21 @@ def test_a_frame_carries_half_a_character() -> None:
 # Counters, shares, budget
 
 
-def test_rows_of_the_pulse_do_not_touch_each_other(pulse: SharedCounters) -> None:
+def test_rows_of_the_counters_do_not_touch_each_other(shared: SharedCounters) -> None:
     """Each worker has counters of its own, and the money is neither's."""
     for _ in range(7):
-        pulse.row(0).issue(0)
+        shared.row(0).issue(0)
     for _ in range(11):
-        pulse.row(1).issue(4)
-    pulse.row(1)["starved"] += 2
-    pulse.row(1)["ended"] = 3
-    pulse.settled = (1.5, 2.5)
+        shared.row(1).issue(4)
+    shared.row(1)["starved"] += 2
+    shared.row(1)["ended"] = 3
+    shared.settled = (1.5, 2.5)
 
-    assert [pulse.row(i).issued(0) for i in range(2)] == [7, 0]
-    assert [pulse.row(i).issued(4) for i in range(2)] == [0, 11]
-    assert [pulse.row(i).in_flight for i in range(2)] == [7, 8]
-    assert [pulse.row(i)["starved"] for i in range(2)] == [0, 2]
-    assert pulse.settled == (1.5, 2.5)
+    assert [shared.row(i).issued(0) for i in range(2)] == [7, 0]
+    assert [shared.row(i).issued(4) for i in range(2)] == [0, 11]
+    assert [shared.row(i).in_flight for i in range(2)] == [7, 8]
+    assert [shared.row(i)["starved"] for i in range(2)] == [0, 2]
+    assert shared.settled == (1.5, 2.5)
 
 
 @given(st.integers(0, 10_000), st.integers(1, 64))
@@ -311,17 +312,17 @@ def test_how_many_workers_a_pacing_needs() -> None:
     assert needed(ReplayOptions("t", speed=100).pacing()) == 1
 
 
-def test_the_budget_reserves_and_settles_across_the_pulse(pulse: SharedCounters) -> None:
+def test_the_budget_reserves_and_settles_across_processes(shared: SharedCounters) -> None:
     """What is in flight counts with the most it may cost, what has ended with what it did cost."""
-    purse, till = Purse(1.0, pulse), Till(pulse)
+    worker, parent = Budget(1.0, shared), Budget(1.0, shared)
 
-    assert purse.allows(0.6)
-    assert not purse.allows(0.6)
-    till.settle(_sample(Outcome.HTTP_ERROR), 0.6)  # which is free
-    assert purse.allows(0.6)
-    till.settle(_sample(Outcome.CUT), 0.6)  # uncounted: as expected
-    assert not purse.allows(0.5)
-    assert purse.allows(0.4)
+    assert worker.reserve(0.6)
+    assert not worker.reserve(0.6)
+    parent.settle(actual_cost(_sample(Outcome.HTTP_ERROR), 0.6), 0.6)  # which is free
+    assert worker.reserve(0.6)
+    parent.settle(actual_cost(_sample(Outcome.CUT), 0.6), 0.6)  # uncounted: as expected
+    assert not worker.reserve(0.5)
+    assert worker.reserve(0.4)
 
 
 def _sample(outcome: Outcome) -> Sample:
@@ -337,7 +338,7 @@ def _sample(outcome: Outcome) -> Sample:
     )
 
 
-# The brake
+# The breaker
 
 
 def refused(status: int) -> Reply:
@@ -359,20 +360,20 @@ def refused(status: int) -> Reply:
 )
 def test_only_lasting_failures_stop_a_replay(reply: Callable[[], Reply], stops: bool) -> None:
     """Nobody listens, a wrong key, an unknown model: not a busy server."""
-    brake = Brake()
+    breaker = Breaker()
     for _ in range(ENOUGH):
-        brake.see(reply())
+        breaker.see(reply())
 
-    assert brake.on is stops
+    assert breaker.on is stops
 
 
-def test_one_other_reply_takes_the_brake_out_of_service() -> None:
+def test_one_other_reply_takes_the_breaker_out_of_service() -> None:
     """A target that ever answered otherwise may do so again."""
-    brake = Brake()
+    breaker = Breaker()
     for status in [404] * (ENOUGH - 1) + [401] + [404] * 100:
-        brake.see(refused(status))
+        breaker.see(refused(status))
 
-    assert not brake.on
+    assert not breaker.on
 
 
 @pytest.mark.parametrize(
@@ -381,20 +382,20 @@ def test_one_other_reply_takes_the_brake_out_of_service() -> None:
 )
 def test_a_missing_key_stops_at_the_first_401(keyless: bool, status: int, after: int) -> None:
     """A wrong key after a few, since a key may be for some endpoints only."""
-    brake = Brake(keyless=keyless)
-    seen = [brake.see(refused(status)) or brake.on for _ in range(after)]
+    breaker = Breaker(keyless=keyless)
+    seen = [breaker.see(refused(status)) or breaker.on for _ in range(after)]
 
     assert seen == [False] * (after - 1) + [True]
-    ever = Brake(keyless=keyless)
+    ever = Breaker(keyless=keyless)
     for one in (200, *[status] * 100):
         ever.see(refused(one))
     assert not ever.on
 
 
-# The crew
+# The worker pool
 
 
-def duty(number: int, workers: int) -> WorkerTask:
+def task(number: int, workers: int) -> WorkerTask:
     return WorkerTask(
         number=number,
         workers=workers,
@@ -415,28 +416,28 @@ def duty(number: int, workers: int) -> WorkerTask:
 
 
 def test_a_worker_that_is_killed_is_named_and_the_others_finish(tmp_path: Path) -> None:
-    """Nothing hangs, and the crew says who died of what."""
+    """Nothing hangs, and the pool says who died of what."""
 
     async def main() -> tuple[list[str], int]:
-        with WorkerPool.hired([duty(0, 2), duty(1, 2)], tmp_path) as crew, trio.fail_after(60):
-            await crew.ready()
-            await crew.warm()
-            crew.members[1].kill()
-            for member in crew.members:
-                member.feed.close()
-            crew.go(0.0)
-            await crew.finished()
-            return crew.lost, len(crew.reports)
+        with WorkerPool.started([task(0, 2), task(1, 2)], tmp_path) as pool, trio.fail_after(60):
+            await pool.ready()
+            await pool.warm()
+            pool.workers[1].kill()
+            for worker in pool.workers:
+                worker.calls.close()
+            pool.go(0.0)
+            await pool.finished()
+            return pool.lost, len(pool.stats)
 
     assert trio.run(main) == (["worker 2 was killed by SIGKILL"], 1)
 
 
-def test_a_crew_that_is_left_early_leaves_no_process(tmp_path: Path) -> None:
+def test_a_pool_that_is_left_early_leaves_no_process(tmp_path: Path) -> None:
     """Also before the start: the workers end with the connection to their parent."""
 
     async def main() -> Counter[int]:
-        with WorkerPool.hired([duty(0, 2), duty(1, 2)], tmp_path) as crew, trio.fail_after(60):
-            await crew.ready()
-        return Counter(member.process.wait(0) for member in crew.members)
+        with WorkerPool.started([task(0, 2), task(1, 2)], tmp_path) as pool, trio.fail_after(60):
+            await pool.ready()
+        return Counter(worker.process.wait(0) for worker in pool.workers)
 
     assert trio.run(main) == {0: 2}

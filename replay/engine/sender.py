@@ -15,10 +15,20 @@ from tbench.replay.engine.connection import Connection, InFlight
 from tbench.replay.engine.dial import Dialer, stamped
 from tbench.replay.engine.http1 import Response
 from tbench.replay.engine.reader import Reader
-from tbench.replay.limits import allow_descriptors
-from tbench.replay.reuse import TIDY_S, Reuse
-from tbench.replay.self_test import rehearse
-from tbench.replay.sender import IDLE_S, STOPPED, Call, Deadlines, Ended, Origin, Reply, unconnected
+from tbench.replay.sender import (
+    IDLE_S,
+    STOPPED,
+    TIDY_S,
+    Call,
+    Deadlines,
+    Ended,
+    Origin,
+    Reply,
+    Reuse,
+    rehearse,
+    unconnected,
+)
+from tbench.replay.system import allow_descriptors
 
 # The idle connections to one origin: the one used last is used first, and none that idles for too long.
 

@@ -6,8 +6,9 @@ The worker keeps a bounded number at hand, so that sending waits for nobody. A f
 import socket
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from itertools import takewhile
 from typing import Any, Final
 
 import msgpack
@@ -30,17 +31,17 @@ def frame(call: Call) -> bytes:
     return _pack((*place, call.head, call.body, call.cost, call.label, call.refusal))
 
 
-class Feed:
+class CallQueue:
     """A player's Supply: the calls that come over `sock`. Start `run` in a nursery.
 
-    About `most_bytes` are kept at hand, and `row` says `full` when they are.
+    About `most_bytes` are kept at hand, and `counters` say `full` when they are.
     """
 
     def __init__(
-        self, sock: trio.socket.SocketType, row: WorkerCounters, *, most_bytes: int
+        self, sock: trio.socket.SocketType, counters: WorkerCounters, *, most_bytes: int
     ) -> None:
         self._sock = sock
-        self._row = row
+        self._counters = counters
         self._most = most_bytes
         self._calls: deque[Call] = deque()
         self._weight = 0
@@ -55,7 +56,7 @@ class Feed:
         if not self._calls:
             if not self._hungry and not self._ended:
                 self._hungry = True
-                self._row["starved"] += 1
+                self._counters["starved"] += 1
             return None
         call = self._calls.popleft()
         self._weight -= _weight(call)
@@ -79,20 +80,21 @@ class Feed:
         )
         while data := await self._received():
             frames.feed(data)
-            self._add(frames)
-            await self._space()
+            for parts in frames:
+                call = self._call(parts)
+                self._weight += _weight(call)
+                self._calls.append(call)
+            if self._hungry and self._calls:
+                self._hungry = False
+                self._woken()
+            if self._weight >= self._most:  # the parent waits in turn: the socket is full soon
+                self._counters["full"] = 1
+                self._room = trio.Event()
+                await self._room.wait()
+                self._room = None
         self._ended = True
-        self._row["full"] = 1
+        self._counters["full"] = 1
         self._woken()
-
-    def _add(self, frames: msgpack.Unpacker) -> None:
-        for parts in frames:
-            call = self._call(parts)
-            self._weight += _weight(call)
-            self._calls.append(call)
-        if self._hungry and self._calls:
-            self._hungry = False
-            self._woken()
 
     async def _received(self) -> bytes:
         try:
@@ -100,15 +102,8 @@ class Feed:
         except OSError:  # the parent is gone
             return b""
 
-    async def _space(self) -> None:
-        """Wait while enough is at hand."""
-        if self._weight >= self._most:
-            self._row["full"] = 1
-            self._room = trio.Event()
-            await self._room.wait()
-            self._room = None
-
     def _call(self, parts: tuple[Any, ...]) -> Call:
+        """By place, as `frame` has them. Calls to one origin share it."""
         index, arm, due, origin, head, body, cost, label, refusal = parts
         return Call(
             index=index,
@@ -161,7 +156,12 @@ class Feeder:
             for call in self._calls:
                 self.drawn += 1
                 self.horizon = call.due
-                self._hand(self._shard(call), call)
+                worker, data = self._shard(call), frame(call)
+                self._waiting[worker].append(data)
+                self._bytes[worker] += len(data)
+                old = time.monotonic() - self._flushed[worker] > BATCH_S
+                if old or self._bytes[worker] >= BATCH:
+                    self._flush(worker)
                 if self._stopped:
                     return
         finally:
@@ -180,15 +180,7 @@ class Feeder:
 
     def rest(self, give_up: Callable[[], bool]) -> int:
         """Draw the rest of the plan only to count it, unless `give_up` says so. After `run`."""
-        return sum(1 for _ in _until(self._calls, give_up))
-
-    def _hand(self, worker: int, call: Call) -> None:
-        data = frame(call)
-        self._waiting[worker].append(data)
-        self._bytes[worker] += len(data)
-        old = time.monotonic() - self._flushed[worker] > BATCH_S
-        if old or self._bytes[worker] >= BATCH:
-            self._flush(worker)
+        return sum(1 for _ in takewhile(lambda _: not give_up(), self._calls))
 
     def _flush(self, worker: int) -> None:
         frames, self._waiting[worker] = self._waiting[worker], []
@@ -196,10 +188,3 @@ class Feeder:
         self._flushed[worker] = time.monotonic()
         with suppress(OSError):  # it is gone: whoever watches it says so
             self._socks[worker].sendall(b"".join(frames))
-
-
-def _until[T](items: Iterable[T], stop: Callable[[], bool]) -> Iterator[T]:
-    for item in items:
-        if stop():
-            return
-        yield item

@@ -1,9 +1,10 @@
 """Counters: a page of memory that the parent shares with its workers, for counters that nobody waits for.
 
-A worker writes its row, the parent reads it a few times a second; the budget goes the other way. Each
-field is eight aligned bytes and has one writer.
+A worker writes its row, the parent reads it a few times a second; what was spent goes the other way. Each
+field is eight aligned bytes and has one writer, so that none is ever read half written and no lock is held.
 """
 
+import math
 import mmap
 import os
 import tempfile
@@ -38,11 +39,11 @@ class SharedCounters:
         """A page of its own, for as long as it is used."""
         with tempfile.TemporaryFile() as file:
             os.ftruncate(file.fileno(), (workers + 1) * ROW)
-            pulse = cls(file.fileno(), workers)
+            shared = cls(file.fileno(), workers)
             try:
-                yield pulse
+                yield shared
             finally:
-                pulse.close()
+                shared.close()
 
     def close(self) -> None:
         """Let go of the memory."""
@@ -95,3 +96,29 @@ class WorkerCounters:
 
     def release(self) -> None:
         self._words.release()
+
+
+class Budget:
+    """US dollars that may be spent. What is in flight counts with the most that it may cost.
+
+    The worker reserves before it sends; the parent settles when it has read the answer. There is one worker
+    where there is a budget: reservations are its own, only what was settled is shared.
+    """
+
+    def __init__(self, limit: float, shared: SharedCounters) -> None:
+        self._limit = limit
+        self._shared = shared
+        self._reserved = 0.0
+
+    def reserve(self, most: float) -> bool:
+        """Set aside what one more call may cost; False when that would not fit. For the worker."""
+        spent, freed = self._shared.settled
+        if math.fsum((spent, self._reserved, -freed, most)) > self._limit:
+            return False
+        self._reserved += most
+        return True
+
+    def settle(self, actual: float, most: float) -> None:
+        """Replace a reservation by what the attempt cost. For the parent."""
+        spent, freed = self._shared.settled
+        self._shared.settled = spent + actual, freed + most

@@ -1,13 +1,18 @@
-"""Messages: the task that a worker gets before it starts, and the report that it gives at the end."""
+"""Messages: the task that a worker gets before it starts, and the stats that it sends at the end."""
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 from tbench.capture.histogram import Histogram
 from tbench.replay.pacing import Closed, Fixed, Profile
 from tbench.replay.sender import Deadlines, Origin
 from tbench.replay.senders import Kind
+
+if TYPE_CHECKING:
+    from tbench.replay.job import Job
 
 Word = Literal["ready", "warm", "go", "stop"]
 """A worker says `ready` when it could send, and `warm` when its connections are open; the parent says
@@ -73,3 +78,37 @@ def part(closed: Closed, worker: int, workers: int) -> Closed:
         return Fixed(limit=limit, spawn_rate=closed.spawn_rate / workers)
     limits = [share(limit, worker, workers) for limit in closed.limits]
     return Profile(limits=limits, window_s=closed.window_s, repeats=closed.repeats)
+
+
+AHEAD_BYTES: Final = 64 * 2**20
+"""Calls that all workers together keep at hand, about."""
+MOST_CONNECTIONS: Final = 1024
+"""No more are opened ahead: they would be idle for too long."""
+
+
+def worker_tasks(jobs: "Sequence[Job]", closed: Closed | None) -> list[WorkerTask]:
+    """One for each worker. Of several jobs (a duet) the first says how, each says where to."""
+    job, workers = jobs[0], jobs[0].workers
+    # Only what the first instant needs is opened ahead: an idle connection could hold a thread of the server.
+    at_once = 0 if closed is None else closed.allowed(0.0)
+    return [
+        WorkerTask(
+            number=number,
+            workers=workers,
+            sender=job.sender,
+            http2=job.options.http2,
+            proxy=job.options.proxy,
+            deadlines=job.deadlines,
+            origins=tuple(each.target.origin for each in jobs),
+            keyless=tuple(each.target.keyless for each in jobs),
+            connections=min(share(at_once, number, workers), MOST_CONNECTIONS),
+            closed=closed and part(closed, number, workers),
+            ends=math.inf if job.options.duration is None else job.options.duration,
+            max_in_flight=job.pace.max_in_flight
+            and max(1, share(job.pace.max_in_flight, number, workers)),
+            budget=job.options.max_cost,
+            ca=job.ca,
+            ahead_bytes=AHEAD_BYTES // workers,
+        )
+        for number in range(workers)
+    ]

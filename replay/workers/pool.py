@@ -9,12 +9,12 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import IO, Any, Final, NoReturn, Protocol
+from typing import IO, Any, Final, Protocol, Self
 
 import trio
 
@@ -27,12 +27,12 @@ from tbench.replay.workers.spool import SpoolReader
 # Processes of this very package, whatever the folder that they are started in holds.
 
 
-def kin_command(module: str) -> list[str]:
+def module_command(module: str) -> list[str]:
     """What runs a module of ours. -P: a folder of that name in the user's own place is not ours."""
     return [sys.executable, "-P", "-m", module]
 
 
-def kin_environ() -> dict[str, str]:
+def module_environ() -> dict[str, str]:
     """Our environment, with the place of this package first: it must find no other one."""
     root = str(Path(__file__).parents[2])
     given = os.environ.get("PYTHONPATH")
@@ -46,8 +46,8 @@ def kin_environ() -> dict[str, str]:
 # running.
 
 THREADS: Final = Path("/proc/self/task")
-OPEN: Final = Path("/proc/self/fd")
-LOOK_S: Final = 0.005
+OPEN_FILES: Final = Path("/proc/self/fd")
+POLL_S: Final = 0.005
 
 
 class Process(Protocol):
@@ -70,21 +70,21 @@ def start(fds: Sequence[int], stderr: IO[bytes], *, fork: bool) -> Process:
     """
     if fork and sys.platform == "linux" and len(os.listdir(THREADS)) == 1:  # noqa: PTH208
         return Forked(fds, stderr)
-    return Started(fds, stderr)
+    return Spawned(fds, stderr)
 
 
-class Started:
+class Spawned:
     """A new interpreter."""
 
     def __init__(self, fds: Sequence[int], stderr: IO[bytes]) -> None:
         self._process = subprocess.Popen(  # noqa: S603 (ourselves)
-            [*kin_command("tbench.replay.workers"), *map(str, fds)],
+            [*module_command("tbench.replay.workers"), *map(str, fds)],
             pass_fds=fds,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=stderr,
             process_group=0,
-            env=kin_environ(),
+            env=module_environ(),
         )
 
     def wait(self, seconds: float | None = None) -> int | None:
@@ -97,63 +97,58 @@ class Started:
 
 
 class Forked:
-    """A copy of this process."""
+    """A copy of this process, which leaves by `os._exit`: the parent's exit handlers are not its own."""
 
     def __init__(self, fds: Sequence[int], stderr: IO[bytes]) -> None:
         from tbench.replay.workers.worker import work  # noqa: PLC0415 (in the parent, for all workers at once)
 
         self._code: int | None = None
         self._pid = os.fork()
-        if self._pid == 0:
-            _run_child(work, fds, stderr.fileno())
+        if self._pid:
+            return
+        code = 1
+        try:
+            _leave_parent(fds, stderr.fileno())
+            work(*fds)
+            code = 0
+        except BaseException:
+            traceback.print_exc()
+            sys.stderr.flush()
+        finally:
+            os._exit(code)
 
     def wait(self, seconds: float | None = None) -> int | None:
         until = math.inf if seconds is None else time.monotonic() + seconds
         while self._code is None:
-            if self._ended():
-                break
-            if time.monotonic() >= until:
+            try:
+                pid, status = os.waitpid(self._pid, os.WNOHANG)
+            except ChildProcessError:  # this process lets the system forget how its children end
+                pid, status = self._pid, 0
+            if pid:
+                self._code = os.waitstatus_to_exitcode(status)
+            elif time.monotonic() >= until:
                 return None
-            time.sleep(LOOK_S)
+            else:
+                time.sleep(POLL_S)
         return self._code
-
-    def _ended(self) -> bool:
-        try:
-            pid, status = os.waitpid(self._pid, os.WNOHANG)
-        except ChildProcessError:  # this process lets the system forget how its children end
-            pid, status = self._pid, 0
-        if pid:
-            self._code = os.waitstatus_to_exitcode(status)
-        return bool(pid)
 
     def kill(self) -> None:
         if self._code is None:
             os.kill(self._pid, signal.SIGKILL)
 
 
-def _run_child(work: Callable[..., None], fds: Sequence[int], stderr: int) -> NoReturn:
-    """Run a forked child; it leaves by `os._exit`, so that the parent's exit handlers do not run."""
-    code = 1
-    try:
-        _shed(fds, stderr)
-        work(*fds)
-        code = 0
-    except BaseException:
-        traceback.print_exc()
-        sys.stderr.flush()
-    finally:
-        os._exit(code)
+def _leave_parent(fds: Sequence[int], stderr: int) -> None:
+    """In a forked child: close what is the parent's, and keep what a worker needs.
 
-
-def _shed(fds: Sequence[int], stderr: int) -> None:
-    """Close what is the parent's, and keep what a worker needs."""
+    A copy of a socket that stays open would keep its other end from seeing that the parent is gone.
+    """
     os.setpgid(0, 0)
     for number in stop_signals():
         signal.signal(number, signal.SIG_DFL)
     null = os.open(os.devnull, os.O_RDWR)
     for standard, place in enumerate((null, null, stderr)):
         os.dup2(place, standard)
-    for fd in map(int, os.listdir(OPEN)):  # noqa: PTH208
+    for fd in map(int, os.listdir(OPEN_FILES)):  # noqa: PTH208
         if fd > 2 and fd not in fds:
             with suppress(OSError):  # the one that lists them
                 os.close(fd)
@@ -170,20 +165,53 @@ class WorkerHandle:
     number: int
     process: Process
     control: Connection
-    feed: socket.socket
+    calls: socket.socket
     spool: SpoolReader
-    row: WorkerCounters
+    counters: WorkerCounters
     stderr: IO[bytes]
-    report: WorkerStats | None = None
+    stats: WorkerStats | None = None
     lost: str | None = None
     over: trio.Event = field(default_factory=trio.Event)
 
-    def tell(self, word: object) -> None:
+    @classmethod
+    @contextmanager
+    def started(
+        cls, task: WorkerTask, shared: SharedCounters, folder: Path, *, fork: bool
+    ) -> Iterator[Self]:
+        """Start a worker on its task; its spool lies in `folder`, without a name."""
+        with ExitStack() as stack:
+            try:
+                spool = stack.enter_context(tempfile.TemporaryFile(dir=folder))
+            except OSError as error:
+                raise InputError(
+                    f"{folder}: no run can be written here: {error.strerror}"
+                ) from None
+            stderr = stack.enter_context(tempfile.TemporaryFile())
+            calls, their_calls = socket.socketpair()
+            control, their_control = socket.socketpair()
+            fds = (their_calls.fileno(), their_control.fileno(), spool.fileno(), shared.fd)
+            process = start(fds, stderr, fork=fork)
+            their_calls.close()
+            their_control.close()
+            worker = cls(
+                number=task.number,
+                process=process,
+                control=Connection(control.detach()),
+                calls=calls,
+                spool=SpoolReader(spool.fileno()),
+                counters=shared.row(task.number),
+                stderr=stderr,
+            )
+            stack.callback(worker.close)
+            worker.tell(task)
+            yield worker
+
+    def tell(self, message: object) -> None:
         """Send a message; a worker that is gone gets none."""
         with suppress(OSError):
-            self.control.send(word)
+            self.control.send(message)
 
-    async def receive(self) -> Any:  # noqa: ANN401 (a Word, or a Report)
+    async def receive(self) -> Any:  # noqa: ANN401 (a Word, or WorkerStats)
         """The next message; None when the worker is gone."""
         await trio.lowlevel.wait_readable(self.control.fileno())
         try:
@@ -199,17 +227,25 @@ class WorkerHandle:
     async def attend(self) -> None:
         """Until it has reported, or is gone."""
         while not self.over.is_set():
-            word = await self.receive()
-            if isinstance(word, WorkerStats):
-                self.report = word
+            message = await self.receive()
+            if isinstance(message, WorkerStats):
+                self.stats = message
                 self.over.set()
-            elif word is None:
+            elif message is None:
                 await self.record_exit()
 
     async def record_exit(self) -> None:
-        """Wait until the process has ended, and keep how in `lost`."""
-        code = await trio.to_thread.run_sync(self._waited)
-        self.lost = f"worker {self.number + 1} {_death(code)}{self._last_line()}"
+        """Wait until the process has ended, and keep how in `lost`, with the last line of its stderr."""
+        code = await trio.to_thread.run_sync(self._exit_code)
+        if code >= 0:
+            how = f"ended with exit code {code}"
+        elif -code in signal.Signals:
+            how = f"was killed by {signal.Signals(-code).name}"
+        else:  # a real-time signal has no name
+            how = f"was killed by signal {-code}"
+        self.stderr.seek(0)
+        lines = self.stderr.read().decode(errors="replace").strip().splitlines()
+        self.lost = f"worker {self.number + 1} {how}" + (f": {lines[-1]}" if lines else "")
         self.over.set()
 
     def kill(self) -> None:
@@ -218,53 +254,50 @@ class WorkerHandle:
     def close(self) -> None:
         """Close all that is held of it, on which the process ends; wait for that."""
         self.control.close()
-        self.feed.close()
-        self._waited()
-        self.row.release()
+        self.calls.close()
+        self._exit_code()
+        self.counters.release()
 
-    def _waited(self) -> int:
+    def _exit_code(self) -> int:
+        """Wait for the end of the process, which is killed when it takes too long."""
         while (code := self.process.wait(GRACE_S)) is None:
             self.process.kill()
         return code
 
-    def _last_line(self) -> str:
-        self.stderr.seek(0)
-        lines = self.stderr.read().decode(errors="replace").strip().splitlines()
-        return f": {lines[-1]}" if lines else ""
-
 
 class WorkerPool:
-    """The workers of one replay. Use `hired`."""
+    """The workers of one replay. Use `started`."""
 
-    def __init__(self, members: Sequence[WorkerHandle], pulse: SharedCounters) -> None:
-        self.members = members
-        self.pulse = pulse
+    def __init__(self, workers: Sequence[WorkerHandle], shared: SharedCounters) -> None:
+        self.workers = workers
+        self.shared = shared
         self.began = 0.0
         self.stopped = trio.Event()
 
     @classmethod
     @contextmanager
-    def hired(
-        cls, duties: Sequence[WorkerTask], folder: Path, *, fork: bool = False
-    ) -> Iterator["WorkerPool"]:
-        """Start a worker for each duty; their spools lie in `folder`, without a name.
+    def started(
+        cls, tasks: Sequence[WorkerTask], folder: Path, *, fork: bool = False
+    ) -> Iterator[Self]:
+        """Start a worker for each task; their spools lie in `folder`, without a name.
 
         `fork` says that this process runs no event loop: then it may be forked.
         """
         with ExitStack() as stack:
-            pulse = stack.enter_context(SharedCounters.made(len(duties)))
-            members = [
-                stack.enter_context(_member(duty, pulse, folder, fork=fork)) for duty in duties
+            shared = stack.enter_context(SharedCounters.made(len(tasks)))
+            workers = [
+                stack.enter_context(WorkerHandle.started(task, shared, folder, fork=fork))
+                for task in tasks
             ]
-            yield cls(members, pulse)
+            yield cls(workers, shared)
 
     def issued(self, arm: int = 0) -> int:
         """How many calls were sent for an arm."""
-        return sum(member.row.issued(arm) for member in self.members)
+        return sum(worker.counters.issued(arm) for worker in self.workers)
 
     @property
     def in_flight(self) -> int:
-        return sum(member.row.in_flight for member in self.members)
+        return sum(worker.counters.in_flight for worker in self.workers)
 
     @property
     def now(self) -> float:
@@ -274,23 +307,24 @@ class WorkerPool:
     @property
     def full(self) -> bool:
         """Whether every worker has as many calls at hand as it takes."""
-        return all(member.row["full"] for member in self.members)
+        return all(worker.counters["full"] for worker in self.workers)
 
     @property
     def lost(self) -> list[str]:
-        """How the workers died that did."""
-        return [member.lost for member in self.members if member.lost]
+        """How the workers ended that could not report."""
+        return [worker.lost for worker in self.workers if worker.lost]
 
     @property
-    def reports(self) -> list[WorkerStats]:
-        return [member.report for member in self.members if member.report]
+    def stats(self) -> list[WorkerStats]:
+        """What the others saw of themselves."""
+        return [worker.stats for worker in self.workers if worker.stats]
 
     async def ready(self) -> None:
-        """Wait until each could send. Raises InvalidRunError when one died instead."""
+        """Wait until each could send. Raises InvalidRunError when one ended instead."""
         await self._each("ready")
 
     async def warm(self) -> None:
-        """Tell each to open its connections. Raises InvalidRunError when one died instead."""
+        """Tell each to open its connections. Raises InvalidRunError when one ended instead."""
         self.tell("warm")
         await self._each("warm")
 
@@ -299,9 +333,9 @@ class WorkerPool:
         self.began = time.monotonic() + lead_s
         self.tell(("go", self.began))
 
-    def tell(self, word: object) -> None:
-        for member in self.members:
-            member.tell(word)
+    def tell(self, message: object) -> None:
+        for worker in self.workers:
+            worker.tell(message)
 
     def stop(self) -> None:
         """Tell each to stop sending and to cancel what is in flight."""
@@ -310,68 +344,27 @@ class WorkerPool:
 
     def kill(self) -> None:
         """End all at once; what is in flight is lost."""
-        for member in self.members:
-            member.kill()
+        for worker in self.workers:
+            worker.kill()
 
     async def finished(self) -> None:
         """Wait until each has reported or is gone. One that does not stop when told is killed."""
-        async with trio.open_nursery() as nursery:
-            for member in self.members:
-                nursery.start_soon(member.attend)
-            nursery.start_soon(self._enforce)
-            for member in self.members:
-                await member.over.wait()
-            nursery.cancel_scope.cancel()
 
-    async def _enforce(self) -> None:
-        await self.stopped.wait()
-        await trio.sleep(GRACE_S)
-        self.kill()
+        async def enforce() -> None:
+            await self.stopped.wait()
+            await trio.sleep(GRACE_S)
+            self.kill()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(enforce)
+            async with trio.open_nursery() as attendants:
+                for worker in self.workers:
+                    attendants.start_soon(worker.attend)
+            nursery.cancel_scope.cancel()
 
     async def _each(self, word: str) -> None:
         async with trio.open_nursery() as nursery:
-            for member in self.members:
-                nursery.start_soon(member.expect, word)
+            for worker in self.workers:
+                nursery.start_soon(worker.expect, word)
         if self.lost:
             raise InvalidRunError(f"{self.lost[0]}; nothing was sent")
-
-
-@contextmanager
-def _member(
-    duty: WorkerTask, pulse: SharedCounters, folder: Path, *, fork: bool
-) -> Iterator[WorkerHandle]:
-    """Start a worker; yields what the parent holds of it."""
-    with ExitStack() as stack:
-        try:
-            spool = stack.enter_context(tempfile.TemporaryFile(dir=folder))
-        except OSError as error:
-            raise InputError(f"{folder}: no run can be written here: {error.strerror}") from None
-        stderr = stack.enter_context(tempfile.TemporaryFile())
-        ours, theirs = socket.socketpair()
-        control, controlled = socket.socketpair()
-        fds = (theirs.fileno(), controlled.fileno(), spool.fileno(), pulse.fd)
-        process = start(fds, stderr, fork=fork)
-        theirs.close()
-        controlled.close()
-        member = WorkerHandle(
-            number=duty.number,
-            process=process,
-            control=Connection(control.detach()),
-            feed=ours,
-            spool=SpoolReader(spool.fileno()),
-            row=pulse.row(duty.number),
-            stderr=stderr,
-        )
-        stack.callback(member.close)
-        member.tell(duty)
-        yield member
-
-
-def _death(code: int) -> str:
-    """How a process ended, in words."""
-    if code >= 0:
-        return f"ended with exit code {code}"
-    try:
-        return f"was killed by {signal.Signals(-code).name}"
-    except ValueError:
-        return f"was killed by signal {-code}"

@@ -1,13 +1,12 @@
 """A worker: the process that sends. It knows no trace, no file names and no key but those on the wire.
 
-    python -m tbench.replay.workers FEED CONTROL SPOOL PULSE
+    python -m tbench.replay.workers CALLS CONTROL SPOOL COUNTERS
 
 The four are file descriptors from the parent (see replay.workers.pool). It ends when its calls have ended,
 or when the parent is gone.
 """
 
 import gc
-import math
 import resource
 import socket
 import ssl
@@ -22,33 +21,13 @@ from typing import Any, Final
 import trio
 
 from tbench.capture.histogram import Histogram
-from tbench.replay.breaker import Brake
-from tbench.replay.player import Player, punctual
+from tbench.replay.player import Breaker, Player, punctual
 from tbench.replay.sender import Attempt, Call
 from tbench.replay.senders import OpenSender, make_sender
-from tbench.replay.workers.call_queue import Feed
-from tbench.replay.workers.counters import SharedCounters, WorkerCounters
+from tbench.replay.workers.call_queue import CallQueue
+from tbench.replay.workers.counters import Budget, SharedCounters, WorkerCounters
 from tbench.replay.workers.messages import WorkerStats, WorkerTask
 from tbench.replay.workers.spool import SpoolWriter
-
-# The purse: the worker's side of the budget (replay.run_recorder has the other).
-
-
-class Purse:
-    """US dollars that may be spent. `allows` reserves one more call's, or says that it would not fit."""
-
-    def __init__(self, limit: float, pulse: SharedCounters) -> None:
-        self._limit = limit
-        self._pulse = pulse
-        self._reserved = 0.0
-
-    def allows(self, most: float) -> bool:
-        spent, freed = self._pulse.settled
-        if math.fsum((spent, self._reserved, -freed, most)) > self._limit:
-            return False
-        self._reserved += most
-        return True
-
 
 STALL_STEP_S: Final = 0.01
 
@@ -58,17 +37,21 @@ def main() -> None:
     work(*map(int, sys.argv[1:]))
 
 
-def work(feed: int, control: int, spool: int, pulse: int) -> None:
+def work(calls: int, control: int, spool: int, counters: int) -> None:
     """Do the task that comes over `control`."""
     messages = Connection(control)
-    duty: WorkerTask = messages.recv()
-    with quiet(clean=duty.sender == "engine"):
-        trio.run(Worker(duty, feed, spool, SharedCounters(pulse, duty.workers), messages).run)
+    task: WorkerTask = messages.recv()
+    shared = SharedCounters(counters, task.workers)
+    with quiet(clean=task.sender == "engine"):
+        trio.run(Worker(task, calls, spool, shared, messages).run)
 
 
 @contextmanager
 def quiet(*, clean: bool) -> Iterator[None]:
-    """Keep the collector off what is there already; `clean` is for what makes no cycles: it never runs."""
+    """Keep the collector off what is there already; `clean` is for what makes no cycles: it never runs.
+
+    A collection stops the loop for as long as it takes to look at every object.
+    """
     gc.freeze()
     if clean:
         gc.disable()
@@ -76,15 +59,6 @@ def quiet(*, clean: bool) -> Iterator[None]:
         yield
     finally:
         gc.enable()
-
-
-def _trust(duty: WorkerTask) -> ssl.SSLContext | None:
-    """What verifies https; None where nothing is sent by it: certificates take long to load."""
-    if duty.sender == "engine" and all(origin.scheme == "http" for origin in duty.origins):
-        return None
-    from tbench.replay.tls import tls  # noqa: PLC0415
-
-    return tls(duty.ca)
 
 
 def runnable_s() -> float:
@@ -104,99 +78,121 @@ class Worker:
     """One worker at work."""
 
     def __init__(
-        self, duty: WorkerTask, feed: int, spool: int, pulse: SharedCounters, control: Connection
+        self, task: WorkerTask, calls: int, spool: int, shared: SharedCounters, control: Connection
     ) -> None:
-        self.duty = duty
-        self.row: WorkerCounters = pulse.row(duty.number)
+        self.task = task
+        self.counters: WorkerCounters = shared.row(task.number)
         self.control = control
-        self.purse = None if duty.budget is None else Purse(duty.budget, pulse)
+        self.budget = None if task.budget is None else Budget(task.budget, shared)
         self.spool = SpoolWriter(spool)
-        self.feed_fd = feed
-        self.brakes = [Brake(keyless=keyless) for keyless in duty.keyless]
+        self.calls_fd = calls
+        self.breakers = [Breaker(keyless=keyless) for keyless in task.keyless]
         self.stall = Histogram()
 
     async def run(self) -> None:
         """Get ready, send everything when told, and report."""
-        duty = self.duty
-        sock = trio.socket.from_stdlib_socket(socket.socket(fileno=self.feed_fd))
-        feed = Feed(sock, self.row, most_bytes=duty.ahead_bytes)
-        sending = make_sender(
-            duty.sender, duty.deadlines, _trust(duty), http2=duty.http2, proxy=duty.proxy
+        task = self.task
+        sock = trio.socket.from_stdlib_socket(socket.socket(fileno=self.calls_fd))
+        calls = CallQueue(sock, self.counters, most_bytes=task.ahead_bytes)
+        opened = make_sender(
+            task.sender, task.deadlines, self._tls(), http2=task.http2, proxy=task.proxy
         )
-        async with sending as sender, trio.open_nursery() as helpers:
-            helpers.start_soon(feed.run)
+        async with opened as sender, trio.open_nursery() as helpers:
+            helpers.start_soon(calls.run)
             await sender.rehearse()
-            self.player = self._player(sender, feed)
-            if await self._begun(sender):
-                helpers.start_soon(self._heed)
+            self.player = Player(
+                sender=sender,
+                supply=calls,
+                keep=self._keep,
+                may_send=self._may_send,
+                max_in_flight=task.max_in_flight,
+            )
+            if await self._told_to_go(sender):
+                helpers.start_soon(self._stop_when_told)
                 helpers.start_soon(self._measure_stalls)
                 await self._play(sender)
             helpers.cancel_scope.cancel()
 
-    async def _begun(self, sender: OpenSender) -> bool:
-        """Get ready as the parent says; False when it is not to be."""
+    def _tls(self) -> ssl.SSLContext | None:
+        """What verifies https; None where nothing is sent by it: certificates take long to load."""
+        task = self.task
+        if task.sender == "engine" and all(origin.scheme == "http" for origin in task.origins):
+            return None
+        from tbench.replay.system import tls  # noqa: PLC0415
+
+        return tls(task.ca)
+
+    async def _told_to_go(self, sender: OpenSender) -> bool:
+        """Get ready as the parent says; False when it says stop, or is gone."""
         self.control.send("ready")
-        if await self._word() != "warm":
+        if await self._message() != "warm":
             return False
-        for origin in self.duty.origins:
-            await sender.preopen(origin, self.duty.connections)
+        for origin in self.task.origins:
+            await sender.preopen(origin, self.task.connections)
         self.control.send("warm")
-        word = await self._word()
-        if not isinstance(word, tuple):
+        message = await self._message()
+        if not isinstance(message, tuple):
             return False
-        self.player.began = trio.current_time() + (word[1] - time.monotonic())
+        self.player.began = trio.current_time() + (message[1] - time.monotonic())
         return True
 
     async def _play(self, sender: OpenSender) -> None:
         """Send everything, and report when all of it is in the spool."""
-        self.spool.begin(self.player.began)
+        player, spool = self.player, self.spool
+
+        async def write() -> None:
+            await spool.run()
+            if spool.error is not None:
+                player.cancel()
+
+        spool.begin(player.began)
         cpu, runnable, wall = time.process_time(), runnable_s(), time.monotonic()
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._spool)
-            if self.duty.closed is None:
-                with punctual() as self.player.sleep_until:
-                    await self.player.play_open()
+            nursery.start_soon(write)
+            if self.task.closed is None:
+                with punctual() as player.sleep_until:
+                    await player.play_open()
             else:
-                await self.player.play_closed(self.duty.closed, self.duty.ends)
+                await player.play_closed(self.task.closed, self.task.ends)
             cpu, wall = time.process_time() - cpu, time.monotonic() - wall
             runnable = max(cpu, runnable_s() - runnable)
-            self.spool.finish()
-        self.control.send(self._report(sender, cpu, runnable, wall))
-
-    def _player(self, sender: OpenSender, feed: Feed) -> Player:
-        return Player(
-            sender=sender,
-            supply=feed,
-            keep=self._keep,
-            may_send=self._may_send,
-            max_in_flight=self.duty.max_in_flight,
+            spool.finish()
+        error = spool.error
+        stats = WorkerStats(
+            clock=sender.clock,
+            stamps=sender.stamps,
+            stall=self.stall,
+            most_in_flight=player.most_in_flight,
+            refused=player.refused,
+            hopeless=any(breaker.on for breaker in self.breakers),
+            cpu_s=cpu,
+            runnable_s=runnable,
+            wall_s=wall,
+            peak_rss=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+            failure=None if error is None else f"cannot keep its answers: {error.strerror}",
         )
+        self.control.send(stats)
 
     def _may_send(self, call: Call) -> bool:
-        if self.purse is not None and not self.purse.allows(call.cost):
+        if self.budget is not None and not self.budget.reserve(call.cost):
             return False
-        self.row.issue(call.arm)
+        self.counters.issue(call.arm)
         return True
 
     def _keep(self, attempt: Attempt) -> None:
         self.spool.add(attempt)
-        self.row["ended"] = self.player.issued - self.player.in_flight
-        brake = self.brakes[attempt.arm]
-        brake.see(attempt.reply)
-        if brake.on and not self.player.cancelled:
+        self.counters["ended"] = self.player.issued - self.player.in_flight
+        breaker = self.breakers[attempt.arm]
+        breaker.see(attempt.reply)
+        if breaker.on and not self.player.cancelled:
             self.player.cancel()
 
-    async def _spool(self) -> None:
-        await self.spool.run()
-        if self.spool.error is not None:
-            self.player.cancel()
-
-    async def _heed(self) -> None:
-        """The next word is that it is over, if only because the parent is gone."""
-        await self._word()
+    async def _stop_when_told(self) -> None:
+        """The next message is that it is over, if only because the parent is gone."""
+        await self._message()
         self.player.cancel()
 
-    async def _word(self) -> Any:  # noqa: ANN401 (a Word, or the instant of the start)
+    async def _message(self) -> Any:  # noqa: ANN401 (a Word, or the instant of the start)
         await trio.lowlevel.wait_readable(self.control.fileno())
         try:
             return self.control.recv()
@@ -209,21 +205,3 @@ class Worker:
             wanted = trio.current_time() + STALL_STEP_S
             await trio.sleep_until(wanted)
             self.stall.add(trio.current_time() - wanted)
-
-    def _report(
-        self, sender: OpenSender, cpu_s: float, runnable_s: float, wall_s: float
-    ) -> WorkerStats:
-        error = self.spool.error
-        return WorkerStats(
-            clock=sender.clock,
-            stamps=sender.stamps,
-            stall=self.stall,
-            most_in_flight=self.player.most_in_flight,
-            refused=self.player.refused,
-            hopeless=any(brake.on for brake in self.brakes),
-            cpu_s=cpu_s,
-            runnable_s=runnable_s,
-            wall_s=wall_s,
-            peak_rss=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
-            failure=None if error is None else f"cannot keep its answers: {error.strerror}",
-        )

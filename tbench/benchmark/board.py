@@ -35,11 +35,11 @@ from tbench.capture.console import Console
 from tbench.capture.console import Live as Region
 from tbench.capture.histogram import Histogram
 from tbench.capture.terminal import escaped
-from tbench.replay.background import BEHIND, on_thread
 from tbench.replay.progress import clock, screen, watching
 from tbench.replay.run_recorder import Side, Tally
-from tbench.replay.runner import Live, Watch
+from tbench.replay.runner import Progress, Watch
 from tbench.replay.sample import Fate
+from tbench.replay.system import BEHIND, on_thread
 from tbench.replay.throughput import three
 
 LOG: Final = "benchmark.log"
@@ -191,7 +191,7 @@ class TerminalBoard:
         self._log = log
         self._now = now
         self._began = now()
-        self._live: Live | None = None
+        self._live: Progress | None = None
         self._region: Region | None = Region(
             console=console, screen=True, auto_refresh=False, redirect_stderr=False,
             redirect_stdout=False,
@@ -222,7 +222,7 @@ class TerminalBoard:
             print(line, file=sys.stderr)
         self._sweep.lines.clear()
 
-    async def _watch(self, live: Live) -> None:
+    async def _watch(self, live: Progress) -> None:
         over = threading.Event()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(on_thread, partial(self._follow, live, over), BEHIND)
@@ -231,7 +231,7 @@ class TerminalBoard:
             finally:
                 over.set()
 
-    def _follow(self, live: Live, over: threading.Event) -> None:
+    def _follow(self, live: Progress, over: threading.Event) -> None:
         self._live = live
         while not over.wait(EVERY_S):
             self._draw()
@@ -289,7 +289,7 @@ COLOURS: Final = ("cyan", "yellow", "magenta", "green", "blue", "red")
 
 
 def drawn(
-    sweep: Sweep, live: Live | None, elapsed_s: float, width: int, height: int
+    sweep: Sweep, live: Progress | None, elapsed_s: float, width: int, height: int
 ) -> RenderableType:
     """The screen; `live` is None while no request is sent."""
     tally, now = (live.tally, live.now) if live else (Tally(), 0.0)
@@ -333,7 +333,7 @@ def _panel(content: RenderableType, title: str, colour: str) -> Panel:
 
 
 def _head(
-    sweep: Sweep, live: Live | None, tally: Tally, now: float, elapsed_s: float, width: int
+    sweep: Sweep, live: Progress | None, tally: Tally, now: float, elapsed_s: float, width: int
 ) -> RenderableType:
     """What is measured, how far the sweep and the point are, and the requests: four lines."""
     top = Table.grid(expand=True)
@@ -365,7 +365,7 @@ def _bar(share: float, width: int, colour: str) -> tuple[RenderableType, str]:
     return ProgressBar(1.0, share, length, complete_style=colour), f"{share:4.0%}"
 
 
-def _requests(sweep: Sweep, live: Live | None, tally: Tally, now: float) -> Text:
+def _requests(sweep: Sweep, live: Progress | None, tally: Tally, now: float) -> Text:
     """The requests of the point in a line; errors by kind."""
     completed, failed = tally.fates[Fate.COMPLETED], tally.errors.total()
     kinds = ", ".join(f"{kind} {count:,}" for kind, count in tally.errors.most_common())

@@ -18,12 +18,12 @@ from tbench.capture.exchange import Outcome
 from tbench.capture.synthesis import Workload, write
 from tbench.capture.trace_reader import Trace, read_trace
 from tbench.replay import measures
-from tbench.replay.breaker import PASSING
 from tbench.replay.closing import REPLAY, Flags, check_reached
 from tbench.replay.columns import Column
 from tbench.replay.job import resolve
 from tbench.replay.measures import Columns
 from tbench.replay.options import ReplayOptions
+from tbench.replay.player import PASSING
 from tbench.replay.runfile import Run, read_run
 from tbench.replay.runner import Watch, run_replay
 from tbench.replay.throughput import SIDES, tokens_rate

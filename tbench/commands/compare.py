@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from tbench.analysis.gate import Gate
     from tbench.analysis.gate_estimate import Method
     from tbench.analysis.gate_results import GateResults
-    from tbench.replay.warmup import Warmup
+    from tbench.replay.pacing import Warmup
 
 
 # Publishing: where a judgement goes, for every verb that makes one: stdout, JUnit, Markdown, pages.
@@ -140,7 +140,7 @@ class Asked:
         """The gates and the warm-up. Raises InputError where one is not understood."""
         from tbench.analysis.gate import parse_gates
         from tbench.analysis.slo import parse_slo
-        from tbench.replay.warmup import parse_warmup
+        from tbench.replay.pacing import parse_warmup
 
         slo = () if self.slo is None else parse_slo(self.slo)
         warmup = None if self.warmup is None else parse_warmup(self.warmup)
@@ -360,7 +360,7 @@ def compare(
     from tbench.analysis.report.terminal import comparison_text
     from tbench.analysis.slo import parse_slo
     from tbench.commands.output import command_line, show, terminal
-    from tbench.replay.warmup import parse_warmup
+    from tbench.replay.pacing import parse_warmup
 
     question = CompareOptions(
         metrics=tuple(metric or ()),
@@ -418,7 +418,7 @@ def self_checked(
     from tbench.analysis.report.machine import dump
     from tbench.analysis.report.planning import self_check_json, self_check_text
     from tbench.analysis.selfcheck import self_check
-    from tbench.replay.warmup import parse_warmup
+    from tbench.replay.pacing import parse_warmup
 
     metrics, quantiles, warmup = asked
     question = CompareOptions(

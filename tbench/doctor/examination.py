@@ -9,7 +9,7 @@ from typing import Any, Final, Literal
 
 from tbench.capture.errors import InvalidRunError
 from tbench.doctor.probes import Load, ProbeResult, machine_facts, notes, probe
-from tbench.replay.limits import headroom
+from tbench.replay.system import headroom
 
 # The verdict on a probe: whether it was held, and if not who was the limit and what to do. Pure.
 

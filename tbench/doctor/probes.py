@@ -18,12 +18,12 @@ from tbench.capture.exchange import Exchange, Request, Response
 from tbench.capture.records import TraceHeader
 from tbench.capture.trace_writer import TraceWriter
 from tbench.replay.job import resolve
-from tbench.replay.limits import headroom
 from tbench.replay.options import ReplayOptions
 from tbench.replay.runfile import Run
 from tbench.replay.runner import run_replay
+from tbench.replay.system import headroom
 from tbench.replay.totals import numbers
-from tbench.replay.workers.pool import kin_command, kin_environ
+from tbench.replay.workers.pool import module_command, module_environ
 
 # Facts about this machine that bound what a replay can do. Cheap to ask for.
 
@@ -243,10 +243,10 @@ def stamp_errors(run: Run, first: Mapping[str, int]) -> Mapping[str, float]:
 def serving() -> Iterator[tuple[str, Callable[[], Mapping[str, Any]]]]:
     """The server in a process of its own: its base URL, and what asks it for the truth."""
     process = subprocess.Popen(  # noqa: S603 (ourselves)
-        kin_command("tbench.doctor.server"),
+        module_command("tbench.doctor.server"),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        env=kin_environ(),
+        env=module_environ(),
     )
     assert process.stdin and process.stdout
     try:

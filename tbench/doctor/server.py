@@ -17,7 +17,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Final
 
-from tbench.replay.limits import allow_descriptors
+from tbench.replay.system import allow_descriptors
 
 LIFE_S: Final = 120.0
 NEAR_S: Final = 0.001

@@ -9,7 +9,7 @@ from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field, replace
 from heapq import heappop, heappush
 
-from tbench.replay.limits import arm, timer_fd
+from tbench.replay.system import arm, timer_fd
 from tbench.simulator.call import Line
 from tbench.simulator.engine import Engine, Step
 from tbench.simulator.engine import Sequence as Work

@@ -31,9 +31,9 @@ from tbench.capture.synthesis.content import materials
 from tbench.capture.synthesis.workload import resolve as workload_from
 from tbench.capture.terminal import plural
 from tbench.commands.output import show, terminable, terminal
-from tbench.replay.limits import headroom
 from tbench.replay.options import ReplayOptions
 from tbench.replay.runfile import Run
+from tbench.replay.system import headroom
 from tbench.replay.totals import duration_s
 from tbench.run_store import RunStore
 

@@ -14,8 +14,15 @@ from tbench.capture.trace_writer import TraceWriter
 from tbench.replay import columns as blocks
 from tbench.replay.runfile import RunWriter, read_run
 from tbench.replay.runform import IDENTITY
-from tbench.replay.sample import Sample
-from tbench.replay.traced import LONGEST, MOST, TRACED, pack, traced, unpack
+from tbench.replay.sample import (
+    LONGEST_VALUE,
+    MOST_HEADERS,
+    SERVER_HEADERS,
+    Sample,
+    header_lines,
+    headers_of,
+    server_headers,
+)
 
 NOTHING = Secrets()
 
@@ -31,7 +38,7 @@ def test_only_what_is_allowed_is_kept() -> None:
         (b"content-type", b"text/html"),
     ]
 
-    assert traced(fields, NOTHING) == (
+    assert server_headers(fields, NOTHING) == (
         ("cf-ray", "9f391a08f8af75e1-FRA"),
         ("x-together-traceid", "t-1"),
     )
@@ -41,26 +48,28 @@ def test_no_name_that_could_hold_a_credential_is_on_the_list() -> None:
     """A guard for whoever adds one."""
     doubtful = re.compile("auth|cookie|key|secret|session|user|org|(?<!first-)token")
 
-    assert not [name for name in TRACED if doubtful.search(name)]
+    assert not [name for name in SERVER_HEADERS if doubtful.search(name)]
 
 
 def test_a_secret_that_a_server_echoes_is_masked_before_the_value_is_cut() -> None:
     """Also where the cut would go through it."""
     secret = "correct-horse-battery"
-    for room in range(LONGEST - 25, LONGEST + 5):
-        ((_, value),) = traced([(b"cf-ray", b"x" * room + secret.encode())], Secrets.of([secret]))
+    for room in range(LONGEST_VALUE - 25, LONGEST_VALUE + 5):
+        ((_, value),) = server_headers(
+            [(b"cf-ray", b"x" * room + secret.encode())], Secrets.of([secret])
+        )
 
         assert "corr" not in value
-        assert len(value) <= LONGEST
+        assert len(value) <= LONGEST_VALUE
 
 
 def test_no_header_breaks_the_line_format() -> None:
     """Control characters become blanks; too many fields are cut off."""
-    fields = [(b"cf-ray", b"a\tb\nc\x00d")] * (MOST + 5)
-    found = traced(fields, NOTHING)
+    fields = [(b"cf-ray", b"a\tb\nc\x00d")] * (MOST_HEADERS + 5)
+    found = server_headers(fields, NOTHING)
 
-    assert found == (("cf-ray", "a b c d"),) * MOST
-    assert unpack(pack([found, (), found])) == [found, (), found]
+    assert found == (("cf-ray", "a b c d"),) * MOST_HEADERS
+    assert headers_of(header_lines([found, (), found])) == [found, (), found]
 
 
 def sample(index: int, **fields: Any) -> Sample:
