@@ -10,7 +10,6 @@ from typing import Final, Literal
 import numpy as np
 import numpy.typing as npt
 
-from tbench.analysis.recorded import measure
 from tbench.analysis.summary import Floats
 from tbench.capture.container_reader import open_container
 from tbench.capture.errors import InputError, InvalidRunError
@@ -196,8 +195,10 @@ def arm_of_run(run: Run) -> Arm:
 
 
 def _of_trace(path: Path) -> Arm:
+    from tbench.replay.measure import measure_trace  # noqa: PLC0415 (with an event loop, which no run needs)
+
     trace = read_trace(path)
-    recorded = measure(trace)
+    recorded = measure_trace(trace)
     header = {
         "upstream": trace.header.upstream,
         "writer": trace.header.writer,

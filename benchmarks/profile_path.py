@@ -20,8 +20,8 @@ from engine import write_trace
 
 from tbench.capture.trace_reader import read_trace
 from tbench.replay import columns
-from tbench.replay.answers import to_sample
 from tbench.replay.cost import Bill
+from tbench.replay.measure import to_sample
 from tbench.replay.plan import Plan
 from tbench.replay.request import Label
 from tbench.replay.run_recorder import Tally

@@ -10,10 +10,10 @@ from tbench.capture.exchange import Outcome
 from tbench.capture.histogram import Histogram
 from tbench.capture.providers import GENERATIVE, Usage
 from tbench.capture.redact import Secrets
-from tbench.replay.answers import to_sample
 from tbench.replay.columns import COUNTED
 from tbench.replay.cost import Bill, cost, price_of
 from tbench.replay.job import Job
+from tbench.replay.measure import to_sample
 from tbench.replay.plan import Plan
 from tbench.replay.runfile import RunWriter
 from tbench.replay.sample import Fate, Sample

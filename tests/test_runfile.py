@@ -22,7 +22,7 @@ from tbench.capture.exchange import Outcome
 from tbench.capture.trace_info import pieces
 from tbench.capture.versions import version
 from tbench.replay import columns as blocks
-from tbench.replay.answers import to_sample
+from tbench.replay.measure import to_sample
 from tbench.replay.plan import Plan
 from tbench.replay.runfile import RunWriter, read_run
 from tbench.replay.runform import IDENTITY

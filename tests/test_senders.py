@@ -26,13 +26,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tbench.capture.exchange import Outcome
-from tbench.replay.answers import to_sample
 from tbench.replay.engine.clock import Clock
 from tbench.replay.engine.connection import Connection
 from tbench.replay.engine.http1 import Response
 from tbench.replay.engine.reader import Reader
 from tbench.replay.engine.sender import EngineSender, Pool
 from tbench.replay.httpx_sender import HttpxSender
+from tbench.replay.measure import to_sample
 from tbench.replay.request import Label, head_of, origin_of
 from tbench.replay.sample import Sample
 from tbench.replay.sender import STOPPED, TIDY_S, Attempt, Call, Deadlines, Origin, Reply

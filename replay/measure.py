@@ -1,0 +1,237 @@
+"""Measure: the Sample of a reply or of a recorded response; the same bytes and stamps make the same one.
+
+An answer is read after it has ended, off the sending loop. A recorded exchange is put into the form of an
+attempt, so that one set of rules says how each ended, what of it may be written down, and what its numbers
+are. There the proxy's clock stands for the client's: `sent` is when a request began to arrive, and nothing
+was due, since the application sent when it liked.
+"""
+
+from bisect import bisect_left
+from collections.abc import Iterator
+from itertools import accumulate, batched, pairwise
+from typing import Final, NamedTuple
+
+import numpy as np
+
+from tbench.capture.exchange import Exchange, Outcome
+from tbench.capture.providers import (
+    PROMISED,
+    ParsedResponse,
+    RequestInfo,
+    one_line,
+    outcome_of,
+    parse_request,
+    parse_response,
+)
+from tbench.capture.redact import Secrets
+from tbench.capture.sessions import Sessions
+from tbench.capture.trace_reader import Trace
+from tbench.replay import columns
+from tbench.replay.columns import Column
+from tbench.replay.request import Label
+from tbench.replay.sample import HEADER_NAMES, Sample, server_headers
+from tbench.replay.sender import Attempt, Reply
+from tbench.replay.table import Columns, Table, gather_gaps
+
+LONGEST_REASON: Final = 64
+"""Characters: a reason is a word; what is longer is a server's joke on whoever keeps it."""
+NONE: Final = Secrets()
+_UNREAD: Final = ParsedResponse(done=True)
+"""A body that was not kept is taken for a whole answer, as the capture judged it when it was there."""
+_BATCH: Final = 1000
+
+
+def to_sample(
+    attempt: Attempt, began: float, secrets: Secrets = NONE, answer: ParsedResponse | None = None
+) -> Sample:
+    """The sample of a finished attempt; `began` is the run's start on the sender's clock.
+
+    `secrets` are masked wherever the server quotes them. `answer` is what the reply says where its body was
+    not kept; by default it is read.
+    """
+    call, reply = Label.unpack(attempt.label), attempt.reply
+    headers = {name.lower(): value for name, value in reversed(reply.headers)}  # the first of each
+
+    def header(name: bytes) -> str:
+        return headers.get(name, b"").decode("latin-1")
+
+    if answer is None:
+        answer = ParsedResponse()
+        if reply.status is not None:
+            answer = parse_response(
+                reply.chunks,
+                content_type=header(b"content-type"),
+                content_encoding=header(b"content-encoding"),
+                status=reply.status,
+            )
+    outcome, error = _conclusion(reply, answer, endpoint=call.endpoint)
+    usage = answer.usage
+    sent, end = reply.sent, reply.end
+    first_byte = reply.chunks[0][0] if reply.chunks else None
+    first_token, first_answer, last_token = (
+        answer.first_token,
+        answer.first_answer,
+        answer.last_token,
+    )
+
+    def since(at: float | None) -> float | None:
+        return None if at is None else at - began
+
+    def after(at: float | None) -> float | None:
+        """Since when what is stamped so may have been there, where its read was late."""
+        if at is None or not reply.unsure:
+            return None
+        return since(reply.unsure.get(bisect_left(reply.chunks, (at,))))
+
+    return Sample(
+        id=call.id,
+        index=attempt.index,
+        cycle=call.cycle,
+        session=call.session,
+        endpoint=call.endpoint,
+        model=call.model,
+        stream=call.stream,
+        held=attempt.held,
+        connect=0.0 if reply.connecting is None or sent is None else sent - reply.connecting,
+        due=attempt.due,
+        sent=since(sent),
+        first_byte=since(first_byte),
+        first_token=since(first_token),
+        first_token_after=after(first_token),
+        first_answer=since(first_answer),
+        first_answer_after=after(first_answer),
+        last_token=since(last_token),
+        last_token_after=after(last_token),
+        end=since(end),
+        end_after=since(reply.unsure.get(len(reply.chunks))),
+        sent_wall_ns=reply.sent_wall_ns,
+        first_wall_ns=_wall(reply, first_token if call.stream else first_byte),
+        status=reply.status,
+        outcome=outcome,
+        error=error and secrets.mask_excerpt(error),
+        finish_reason=secrets.mask_text(",".join(answer.finish_reasons))[:LONGEST_REASON] or None,
+        prompt_tokens=usage.prompt,
+        output_tokens=usage.output,
+        cached_tokens=usage.cached,
+        reasoning_tokens=usage.reasoning,
+        cache_creation_tokens=usage.created,
+        request_bytes=call.request_bytes,
+        response_bytes=reply.received,
+        conn_reused=reply.reused,
+        reconnected=reply.reconnected,
+        request_id=secrets.mask_text(header(b"x-request-id")) or None,
+        headers=() if HEADER_NAMES.isdisjoint(headers) else server_headers(reply.headers, secrets),
+        token_times=tuple([at - began for at in answer.token_times]),
+    )
+
+
+def _conclusion(
+    reply: Reply, answer: ParsedResponse, *, endpoint: str
+) -> tuple[Outcome, str | None]:
+    """How the attempt ended, and why in one line unless it went well."""
+    if reply.failure:
+        outcome, why = reply.failure
+        return outcome, why or answer.error
+    if reply.status is None:
+        return Outcome.PROTOCOL_ERROR, "the sender ended without an answer and without a reason"
+    outcome = outcome_of(reply.status, answer, endpoint=endpoint)
+    if outcome is Outcome.OK:
+        return outcome, None
+    if 300 <= reply.status < 400 and (location := reply.header("location")):
+        address = one_line(location.partition("?")[0])
+        return outcome, f"a redirect to {address}, which is not followed; give that address"
+    return outcome, answer.error or "the answer ended before its end"
+
+
+def _wall(reply: Reply, at: float | None) -> int | None:
+    """A time of the sender's clock as wall clock, by the pair of stamps at `sent`."""
+    if at is None or reply.sent is None or reply.sent_wall_ns is None:
+        return None
+    return reply.sent_wall_ns + round((at - reply.sent) * 1e9)
+
+
+# Recorded: what the application saw while it was captured, as a replay would have seen it.
+
+
+class Recorded(NamedTuple):
+    """The columns and token gaps of a trace, in the form of `replay.runfile.Run`."""
+
+    columns: Columns
+    token_gaps: tuple[Column, Column]
+
+
+def measure_trace(trace: Trace) -> Recorded:
+    """Measure every inference exchange of a trace, in arrival order."""
+    blocks, tokens, n = [], [], 0
+    for batch in batched(recorded_samples(trace), _BATCH):
+        blocks.append(columns.pack(columns.from_samples(batch)))
+        tokens.append(columns.pack_tokens(batch))
+        n += len(batch)
+    table = Table(lambda: blocks, rows=n)
+    table.mark("warmup", np.zeros(n, dtype=bool))
+    return Recorded(table, gather_gaps(tokens, n))
+
+
+def recorded_samples(trace: Trace) -> Iterator[Sample]:
+    """A sample for each exchange with an inference endpoint; seconds from the first one's arrival."""
+    origin_ns: int | None = None
+    index = 0
+    sessions = Sessions()
+    for exchange in trace:
+        request = exchange.request
+        encoding = request.header("content-encoding")
+        parsed = parse_request(request.method, request.path, request.body, encoding)
+        if parsed.info.endpoint not in PROMISED:
+            continue
+        origin_ns = request.arrive_ns if origin_ns is None else origin_ns
+        attempt = Attempt(
+            index=index,
+            due=None,
+            held=0.0,
+            label=_label(exchange, parsed.info, sessions.assign(request, parsed=parsed).number),
+            reply=_reply(exchange, origin_ns, trace.header.wall(request.arrive_ns)),
+        )
+        body_kept = exchange.response is None or exchange.response.body is not None
+        yield to_sample(attempt, 0.0, answer=None if body_kept else _UNREAD)
+        index += 1
+
+
+def _label(exchange: Exchange, info: RequestInfo, session: int) -> bytes:
+    request = exchange.request
+    return Label(
+        id=request.id,
+        endpoint=info.endpoint,
+        model=info.model,
+        stream=info.stream,
+        request_bytes=request.body_bytes,
+        session=session,
+    ).pack()
+
+
+def _reply(exchange: Exchange, origin_ns: int, sent_wall_ns: int) -> Reply:
+    """The exchange as a sender would have seen it, in seconds from `origin_ns`."""
+
+    def seconds(at_ns: int) -> float:
+        return (at_ns - origin_ns) / 1e9
+
+    response = exchange.response
+    reply = Reply(sent=seconds(exchange.request.arrive_ns), sent_wall_ns=sent_wall_ns)
+    if exchange.outcome is not Outcome.OK:
+        # How its transport ended, which no body can say better.
+        reply.failure = (exchange.outcome, (response and response.error) or "")
+    if response is None:
+        return reply
+    reply.status, reply.end = response.status, seconds(response.end_ns)
+    reply.received = response.body_bytes
+    reply.headers = [
+        (name.encode("utf-8", "replace"), value.encode("utf-8", "replace"))
+        for name, value in response.headers
+    ]
+    body, edges = response.body, accumulate((chunk.size for chunk in response.chunks), initial=0)
+    reply.chunks = [
+        (seconds(chunk.at_ns), body[start:end] if body else b"")
+        for chunk, (start, end) in zip(response.chunks, pairwise(edges), strict=True)
+    ]
+    if body and not response.chunks:  # nobody knows when its parts came: all of it was there then
+        reply.chunks = [(reply.end, body)]
+    return reply
