@@ -110,7 +110,7 @@ class Row:
             try:
                 return kind(word)
             except ValueError:
-                raise InputError(f"{self.flag} {word}: give {_WORDS[kind]}. Try --help.") from None
+                raise InputError(f"{self.flag} {word}: give {_WORDS[kind]}") from None
         self.check(word)
         return word
 

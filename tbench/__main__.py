@@ -69,7 +69,10 @@ def _explain(error: Exception) -> int:
         about = getattr(getattr(error, "param", None), "help", None)
         if about and message.startswith("Missing "):
             message = f"{message.rstrip('.')}: {about}"
-        return _fail(f"{message} Try --help.", 2)
+        context = getattr(error, "ctx", None)
+        verb = context.command_path if context else "tbench"
+        message = f"{message[:1].lower()}{message[1:].rstrip('.')}"
+        return _fail(f"{message}{' See' if message.endswith('?') else '; see'} {verb} --help", 2)
     if isinstance(error, OSError):
         named = error.filename is not None and error.strerror
         return _fail(f"{error.filename}: {error.strerror}" if named else str(error), 2)

@@ -55,24 +55,25 @@ def test_debug_shows_the_traceback(
 
 
 @pytest.mark.parametrize(
-    "arguments",
+    ("arguments", "end"),
     [
-        ["nonsense"],
-        ["--nonsense"],
-        ["replay"],
-        ["benchmark"],
-        ["replay", "x", "--speed", "fast"],
-        ["trace"],
+        (["nonsense"], "no such command 'nonsense'; see tbench --help"),
+        (["--nonsense"], "no such option: --nonsense; see tbench --help"),
+        (["trace", "infos"], "Did you mean 'info'? See tbench trace --help"),
+        (["trace"], "missing command; see tbench trace --help"),
+        (["replay"], "see tbench replay --help"),
+        (["benchmark"], ""),
+        (["replay", "x", "--speed", "fast"], "--speed fast: give a number"),
     ],
 )
 def test_bad_usage_is_one_line_and_exit_code_2(
-    arguments: list[str], capsys: pytest.CaptureFixture[str]
+    arguments: list[str], end: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Unknown verbs, flags and values say what is wrong and where help is."""
+    """Unknown verbs, flags and values say what is wrong, and which help tells what is right."""
     assert entry.run(arguments) == 2
-    said = capsys.readouterr().err
-    assert said.count("\n") == 1
-    assert "--help" in said
+    message = capsys.readouterr().err
+    assert message.count("\n") == 1
+    assert message.endswith(f"{end}\n")
 
 
 @pytest.mark.parametrize(

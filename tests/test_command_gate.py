@@ -239,7 +239,7 @@ def test_runs_of_one_arm_may_be_named_one_by_one(compare: Compare, tmp_path: Pat
             ("--save-baseline", "no/b.json", "A-*.run", *GATE),
             "no/b.json: the folder no does not exist",
         ),
-        (("A-*.run",), "--help"),
+        (("A-*.run",), "several need --margin or --gate"),
         (("A-*.run", *GATE), "a CANDIDATE is missing"),
         (("A-0.run", "B-0.run", "A-1.run"), "one pair of runs"),
         (("A-0.run", "B-0.run", "A-1.run", *GATE), "quote the globs"),

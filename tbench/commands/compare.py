@@ -168,7 +168,7 @@ def _gated(runs: Sequence[Path], asked: Asked, outlets: Outlets) -> int:
     gates, warmup = asked.read()
     if len(runs) < 2:
         raise InputError(
-            "a CANDIDATE is missing: gates hold several runs against a BASELINE. Try --help."
+            "a CANDIDATE is missing: gates hold several runs against a BASELINE; see tbench compare --help"
         )
     if len(runs) > 2 and all(path.is_file() for path in runs):
         raise InputError(
@@ -390,7 +390,7 @@ def compare(
 def _check_pair(runs: Sequence[Path], junit: Path | None) -> None:
     if len(runs) != 2:
         raise InputError(
-            "one pair of runs has a BASELINE and a CANDIDATE; several need --margin or --gate. Try --help."
+            "one pair of runs has a BASELINE and a CANDIDATE; several need --margin or --gate"
         )
     if junit is not None:
         raise InputError("--junit has a test case for each gate: give --margin or --gate")
