@@ -168,12 +168,14 @@ class Capture:
     def requestheaders(self, flow: http.HTTPFlow) -> None:
         """Decide whether the exchange is recorded, and let a large body stream."""
         arrive_ns = self._now()
+        # Mitmproxy holds what is not streamed until its last byte: fine for a prompt, which is recorded
+        # whole; a large upload would be late by its own length, and in memory twice.
         length = flow.request.headers.get("content-length", "")
         large = length.isdecimal() and int(length) > STREAM_ABOVE
         flow.request.stream = large
         if reason := self._leaves_out(flow):
             self.left_out[reason] += 1
-        if reason or not self._accepts():
+        if reason or not self._accepts():  # a drain waits for what only passes through as well
             self.passing[flow.id] = flow.client_conn.id
             return
         live = self.live[flow.id] = self._begin(flow, arrive_ns)
@@ -193,6 +195,7 @@ class Capture:
         if live:
             live.head_ns = self._now()
         self._keep_redirect(flow)
+        # A connection that was kept open would keep the drain from ending. HTTP/2 has no such field.
         if self.closing and not flow.request.is_http2:
             flow.response.headers["connection"] = "close"
 
@@ -330,6 +333,7 @@ class Capture:
         if live.asked:
             return
         live.asked = True
+        # The bytes of a streamed body are in its tee alone; mitmproxy has the others.
         body, size = live.flow.request.raw_content, 0
         if live.upload.sizes:
             body, size = live.upload.body(), live.upload.size

@@ -31,6 +31,7 @@ class FileWindow:
         count = min(count, self._size - offset)
         if offset < 0 or count <= 0:
             return b""
+        # pread may give less than was asked for, on network file systems and above 2 GiB.
         data = os.pread(self._fd, count, offset)
         while len(data) < count and (
             more := os.pread(self._fd, count - len(data), offset + len(data))
@@ -139,7 +140,10 @@ class Container:
             self.losses.bad_records += 1
 
     def walk(self) -> Iterator[Frame]:
-        """Every sound frame in file order, resuming after damage at the next sound-looking block."""
+        """Every sound frame in file order, resuming after damage at the next sound-looking block.
+
+        The marker is random, so that nothing recorded in a body can pass for a block.
+        """
         self.losses = Losses(
             truncated_tail=self.index is None,
             damaged_header=self.losses.damaged_header,

@@ -94,6 +94,7 @@ class ContainerWriter:
         """
         self._check()
         packed = frames.pack(record)
+        # A mebibyte less than a frame holds: zstd adds up to 1/256 to what it cannot compress.
         if len(packed) > frames.MAX_PAYLOAD - 2**20:
             raise ValueError(f"a record of {len(packed)} bytes is over the limit of a block")
         if any(number is not None and abs(number) > LATEST for number in (arrive_ns, seq)):
@@ -147,6 +148,7 @@ class ContainerWriter:
         try:
             self._check()
             self._seal()
+            # With the header once more: a file whose first bytes are lost still says what it is.
             index = {
                 "blocks": bytes(self._rows),
                 "header": self._header,
@@ -200,6 +202,8 @@ class ContainerWriter:
         self._synced_at = self._clock()
 
     def _fail(self, error: OSError) -> None:
+        # For good: after a failed sync Linux takes the lost pages for written, so that a second one would
+        # succeed. What of a frame is in the file is cut off, or a reader would have to search behind it.
         assert self._fd is not None
         self._failure = OSError(error.errno, error.strerror, str(self.part))
         with contextlib.suppress(OSError):

@@ -112,6 +112,8 @@ class Recorder:
         # Without a bound, since `put` is called on the event loop and must never wait: memory is bounded by
         # the budget, which is taken before anything is queued and given back when it is written.
         self._queue: SimpleQueue[Item] = SimpleQueue()
+        # One thread, so that records are written in the order of the queue. Daemon: where an error ends the
+        # process without `close`, it does not wait for this thread; what was sealed is in the .part file.
         self._thread = threading.Thread(target=self._run, name="trace-writer", daemon=True)
         self._losses = _Losses(self.counts, since_ns=now())
         self._hurry = threading.Event()
@@ -159,6 +161,8 @@ class Recorder:
         """Write what is queued, for at most `flush_s` seconds, count the rest as lost, close the file."""
         self._queue.put(_Stop())
         self._thread.join(timeout=flush_s)
+        # From here on what is queued is counted instead of written, which takes no time: the user who asked
+        # for the end does not wait for a slow disk.
         self._hurry.set()
         self._thread.join()
 
@@ -170,7 +174,7 @@ class Recorder:
                     break
                 self._take(item)
             self._guard(self._tick)
-        self._losses.due_ns = 0
+        self._losses.due_ns = 0  # the last gaps, too, are written
         self._guard(self._tick)
         self._guard(self._writer.close)
 
@@ -216,7 +220,10 @@ class Recorder:
         self._writer.pump()
 
     def _guard(self, step: Callable[[], object]) -> bool:
-        """Run a step of the writer. A disk error ends the recording, a bad record only itself."""
+        """Run a step of the writer. A disk error ends the recording, a bad record only itself.
+
+        InputError: a segment cannot be begun, as its name is taken.
+        """
         try:
             step()
         except (OSError, InputError) as error:
@@ -263,7 +270,10 @@ class _Losses:
                 self.add(reason, responses=1, nbytes=size)
 
     def take(self, now_ns: int) -> list[Gap]:
-        """The gaps since the last call, at most once a second."""
+        """The gaps since the last call, at most once a second.
+
+        One record for each lost exchange would make the overload worse that it tells of.
+        """
         if now_ns < self.due_ns:
             return []
         with self._lock:

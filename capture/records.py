@@ -217,7 +217,10 @@ def clock_record(clock: Clock) -> dict[str, Any]:
 
 
 def read_header(header: Mapping[str, Any]) -> TraceHeader:
-    """A segment's header. Lost or wrong entries get neutral values (times 0, text empty)."""
+    """A segment's header. Lost or wrong entries get neutral values (times 0, text empty).
+
+    So a trace with a damaged header can still be read and repaired.
+    """
     lost: dict[str, Any] = {"capture_id": "", "writer": "", "wall_ns": 0, "mono_ns": 0}
     known = {
         name: header[name]
@@ -272,6 +275,7 @@ def pack_chunks(chunks: Iterable[Chunk]) -> dict[str, Any]:
     last = 0
     for at_ns, size in chunks:
         first = at_ns if first is None else first
+        # Rounded from the first time on, not from the last: errors do not add up.
         at = max(last, (at_ns - first + 500) // 1000)
         delta = at - last
         if delta >= U32_MAX:  # 71 minutes of silence, as chunks of no bytes

@@ -1,8 +1,9 @@
-"""What a record goes through before it is written: masks, pseudonyms, retry links, the final outcome.
+"""Sanitizer: mask secrets in a record before it is written, link retries, decide the final outcome.
 
-Runs in the writer thread, where a millisecond costs nobody anything.
+Runs in the writer thread, where a millisecond delays no traffic.
 """
 
+import re
 from collections import OrderedDict, deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -123,7 +124,7 @@ class Sanitizer:
                 ask,
                 request.id,
                 request.arrive_ns,
-                count=int(count) if count.isdecimal() else None,
+                count=int(count) if re.fullmatch("[0-9]{1,9}", count) else None,
             )
             coding = request.header("content-encoding") or ""
             plain = _decoded(request.body, coding)

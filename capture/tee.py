@@ -17,6 +17,7 @@ class Budget:
 
     @property
     def held(self) -> int:
+        """Bytes counted now. Read without the lock: a number that is one call old does no harm."""
         return self._held
 
     @property

@@ -46,6 +46,7 @@ class TraceIndex:
 
     def __init__(self) -> None:
         self.totals: dict[str, int] = dict.fromkeys(TOTALS, 0)
+        # Packed: ten million requests take 160 MB, and would take two gigabytes as objects.
         self._links = bytearray()
         self._open: dict[str, int] = {}
         self._orphans: dict[str, Place] = {}

@@ -1,7 +1,7 @@
 """What a trace holds, in figures: the content of `tbench trace info` and `trace head`."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
@@ -55,14 +55,6 @@ class Dispersion:
         if windows < 2:
             return None
         return self._squares / self._sum - self._sum / windows
-
-
-def dispersion(arrivals_ns: Iterable[int], window_ns: int) -> float | None:
-    """The index of dispersion of sorted arrivals."""
-    counter = Dispersion(window_ns)
-    for at_ns in arrivals_ns:
-        counter.add(at_ns)
-    return counter.index
 
 
 def pieces(response: Response) -> Iterator[tuple[float, bytes]]:

@@ -180,6 +180,8 @@ class _Merge:
 
     def run(self) -> Iterator[Exchange]:
         """Read blocks forward; give what no later block can precede."""
+        # A horizon is the earliest arrival of all later blocks: the index tells it, so that a request is
+        # given as soon as nothing can come before it, and one that never ended holds nothing back.
         horizons = iter(_horizons(self._segments))
         for number, segment in enumerate(self._segments):
             for ordinal, links in enumerate(_by_block(segment)):
@@ -273,7 +275,7 @@ def _weight(request: Request | None) -> int:
 
 
 def _horizons(segments: list[Segment]) -> "array[int]":
-    """For each block of all segments, the earliest arrival in any block after it."""
+    """For each block of all segments, the earliest arrival (ns) in any block after it."""
     horizons = array("q")
     earliest = FOREVER
     for segment in reversed(segments):

@@ -45,11 +45,12 @@ def whole_file(
     try:
         target = Path(os.path.realpath(path))
         if not target.exists() or target.is_file():
+            # Hidden, and with the process's number: two that write one report do not mix their bytes.
             part = target.with_name(f".{target.name[:40]}.{os.getpid()}")
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
         with os.fdopen(os.open(part or path, flags, mode), "wb") as file:
             yield file
-            if part:
+            if part:  # on disk before it takes the name: a power cut leaves the old or the new, never none
                 file.flush()
                 os.fsync(file.fileno())
         if part:

@@ -1,11 +1,20 @@
 """Dispersion agrees with numpy's variance over mean, and with what bursts and clocks must give."""
 
+from collections.abc import Iterable
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tbench.capture.trace_info import dispersion
+from tbench.capture.trace_info import Dispersion
+
+
+def dispersion(arrivals_ns: Iterable[int], window_ns: int) -> float | None:
+    counter = Dispersion(window_ns)
+    for at_ns in arrivals_ns:
+        counter.add(at_ns)
+    return counter.index
 
 
 @given(st.lists(st.integers(0, 10**6), max_size=200), st.integers(1, 10**5))

@@ -281,6 +281,18 @@ def test_a_repeat_after_a_429_is_linked() -> None:
     assert sanitizer.request(request(id="c", client="d", body=b"{}"), SECRETS).retry_of is None
 
 
+@pytest.mark.parametrize("count", ["9" * 5_000, "-1", "one", "²"])
+def test_a_retry_count_that_is_none_loses_no_record(count: str) -> None:
+    """What a client puts there is a stranger's: the bytes decide, as without a count."""
+    sanitizer = Sanitizer(Redactor())
+    headers = (("x-stainless-retry-count", count),)
+    sanitizer.request(request(id="a", client="c", body=b"{}", headers=headers), SECRETS)
+    sanitizer.response("a", response(429, JSON), tee_of(b"{}"), SECRETS)
+    repeat = sanitizer.request(request(id="b", client="c", body=b"{}", headers=headers), SECRETS)
+
+    assert repeat.retry_of == "a"
+
+
 def test_without_their_bytes_no_two_requests_are_the_same() -> None:
     """A body that was dropped, or an upload that was refused: there is nothing to compare."""
     sanitizer = Sanitizer(Redactor())

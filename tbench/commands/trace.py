@@ -87,8 +87,11 @@ def info(trace: Source, json: Json = False) -> None:
     figures = trace_info(records)
     if json:
         _print_json(figures)
-    else:
-        _print_table(records, figures)
+        return
+    files = records.files
+    typer.echo(f"{files[0]}" + (f" and {len(files) - 1} more" if files[1:] else ""))
+    for name, value in _lines(records, figures):
+        typer.echo(f"  {name:<14}{value}")
 
 
 @app.command(cls=Verb)
@@ -150,14 +153,6 @@ def _print_json(figures: Mapping[str, Any]) -> None:
     typer.echo(dumps(figures))
 
 
-def _print_table(trace: "Trace", figures: Mapping[str, Any]) -> None:
-    typer.echo(
-        f"{trace.files[0]}" + (f" and {len(trace.files) - 1} more" if trace.files[1:] else "")
-    )
-    for name, value in _lines(trace, figures):
-        typer.echo(f"  {name:<14}{value}")
-
-
 def _lines(trace: "Trace", figures: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """The figures for people, with units."""
     retries, incomplete = figures["retries"], figures["incomplete"]
@@ -187,63 +182,39 @@ def _lines(trace: "Trace", figures: Mapping[str, Any]) -> Iterator[tuple[str, st
         f"{value:.2f} in {name} s" for name, value in figures["idc"].items() if value is not None
     )
     yield "burstiness", ", ".join(idc) or "-"
-    if figures["synthesis"]:
-        yield from _workload(figures["synthesis"])
+    if made := figures["synthesis"]:  # nobody has sent it yet
+        source = f"{made['task']}, scenario {made['scenario']}, seed {made['seed']}"
+        yield "synthesised", named(source)
+        yield "lengths by", named(str(made["tokens"]))
     else:
         yield "recorded by", named(f"{trace.header.writer} at {trace.header.upstream or '-'}")
-    yield (
-        "lost",
-        "; ".join(filter(None, [*_dropped(trace, figures), _losses(trace.losses)])) or "nothing",
-    )
-
-
-def _workload(made: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """What a synthesised trace was made from: nobody has sent it yet."""
-    yield "synthesised", named(f"{made['task']}, scenario {made['scenario']}, seed {made['seed']}")
-    yield "lengths by", named(str(made["tokens"]))
-
-
-def _dropped(trace: "Trace", figures: Mapping[str, Any]) -> Iterator[str]:
-    """What the capture could not write: memory or the disk ran short."""
+    lost = [_losses(trace.losses)]
+    if size := figures["dropped_bytes"]:
+        lost.insert(0, f"{_bytes(size)} of bodies dropped by the capture")
     if count := figures["dropped"]:
-        yield f"{plural(count, 'record')} dropped by the capture"
-    if size := trace.totals.get("dropped_bytes"):
-        yield f"{_bytes(size)} of bodies dropped by the capture"
+        lost.insert(0, f"{plural(count, 'record')} dropped by the capture")
+    yield "lost", "; ".join(filter(None, lost)) or "nothing"
 
 
 def _print_rows(rows: list[dict[str, Any]]) -> None:
-    table = [_TITLES, *(_cells(row) for row in rows)]
+    words, times = ("method", "path", "model", "status", "outcome"), ("ttft_s", "e2e_s")
+    table = [["offset", *words, "ttft", "e2e", "bytes", "tokens"]]
+    table += [
+        [
+            f"{row['offset_s']:.3f} s",
+            *("-" if row[name] is None else named(str(row[name])) for name in words),
+            *("-" if row[name] is None else f"{row[name]:.3f} s" for name in times),
+            _pair(row["request_bytes"], row["response_bytes"]),
+            _pair(row["prompt_tokens"], row["output_tokens"]),
+        ]
+        for row in rows
+    ]
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     for cells, row in zip(table, [{}, *rows], strict=True):
         typer.echo("  ".join(map(str.ljust, cells, widths)).rstrip())
         for name in ("request_body", "response_body"):
             if row.get(name) is not None:
                 typer.echo(f"    {name.replace('_', ' ')}: {one_line(row[name])}")
-
-
-_TITLES = [
-    "offset",
-    "method",
-    "path",
-    "model",
-    "status",
-    "outcome",
-    "ttft",
-    "e2e",
-    "bytes",
-    "tokens",
-]
-
-
-def _cells(row: Mapping[str, Any]) -> list[str]:
-    words = (row[name] for name in ("method", "path", "model", "status", "outcome"))
-    return [
-        f"{row['offset_s']:.3f} s",
-        *("-" if word is None else named(str(word)) for word in words),
-        *("-" if row[name] is None else f"{row[name]:.3f} s" for name in ("ttft_s", "e2e_s")),
-        _pair(row["request_bytes"], row["response_bytes"]),
-        _pair(row["prompt_tokens"], row["output_tokens"]),
-    ]
 
 
 def _pair(sent: int | None, received: int | None) -> str:
