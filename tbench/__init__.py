@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from tbench.abtest.api import ab
+    from tbench.abtest.runner import ab
     from tbench.analysis.api import compare, report
     from tbench.analysis.arms import Arm
     from tbench.analysis.comparison import Comparison, Comparisons, Verdict
@@ -35,7 +35,7 @@ _HOMES = {
     "tbench.replay.runfile": ("Run", "read_run"),
     "tbench.replay.sample": ("Fate", "Sample"),
     "tbench.replay.transport": ("EngineTransport",),
-    "tbench.abtest.api": ("ab",),
+    "tbench.abtest.runner": ("ab",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

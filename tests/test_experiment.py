@@ -11,9 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tbench.abtest import runner
-from tbench.abtest.api import Stopped, perform
 from tbench.abtest.plan import AbPlan, Slot, experiment, parse_arm, read_plan, slots
-from tbench.abtest.runner import RunResult, opened
+from tbench.abtest.runner import RunResult, Stopped, opened, perform
 from tbench.analysis.replicates import interleaved
 from tbench.capture.errors import InputError
 from tbench.replay.runfile import Run
@@ -146,7 +145,7 @@ def test_a_plan_file_is_the_words(tmp_path: Path) -> None:
 
     assert found.order.trace == tmp_path / "t.msgpack", "beside the plan"
     assert found.repeats == 3
-    assert found.treatments[1].set == {"max_tokens": 5}
+    assert found.treatments[1].changes == {"set": {"max_tokens": 5}}
 
 
 @pytest.mark.parametrize("text", ["not toml", "= 3", '{"a": 1}'])

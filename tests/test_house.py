@@ -223,7 +223,7 @@ def test_a_worker_starts_with_little() -> None:
 def test_what_judges_loads_neither_charts_nor_every_distribution() -> None:
     """They cost a second of CPU, three times what else an experiment needs to say that a word is wrong."""
     probe = (
-        "import sys, tbench.abtest.conducting, tbench.commands.power, tbench.analysis.planning; "
+        "import sys, tbench.abtest.board, tbench.commands.power, tbench.analysis.planning; "
         "print(*sys.modules)"
     )
     done = subprocess.run(

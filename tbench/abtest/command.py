@@ -1,13 +1,23 @@
 """tbench ab: one trace to several arms, several times each and in turns; then a verdict."""
 
+import shlex
+import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from tbench.abtest.options import PLAN, AbOptions
+from tbench.capture.errors import InputError, InvalidRunError
 from tbench.capture.option import Option
-from tbench.commands.output import OUTPUT, Charts, Json, Shared, Xlsx
+from tbench.capture.terminal import plural
+from tbench.commands.output import OUTPUT, Charts, Json, Shared, Xlsx, private, terminable, terminal
 from tbench.flags import Given, verb
+
+if TYPE_CHECKING:
+    from tbench.abtest.plan import AbPlan, Slot
+    from tbench.replay.runner import Watch
+    from tbench.run_store import RunStore
 
 
 @verb
@@ -46,9 +56,116 @@ def ab(
     Every run of every arm sends the same requests by the same pacing. The run is the unit: 0 is PASS,
     1 FAIL, 3 INCONCLUSIVE, 4 INVALID, 130 interrupted. The same command again goes on where it stopped.
     """
-    from tbench.abtest.conducting import conducted, foretold, words_of
+    import json
 
-    experiment = words_of(given, plan, out)
-    if dry_run:
-        return foretold(experiment, out, as_json=as_json)
-    return conducted(experiment, out, Shared(html=None, charts=charts, xlsx=xlsx), as_json=as_json)
+    import typer
+
+    from tbench.abtest.board import outlook_json, outlook_text
+    from tbench.abtest.plan import experiment, read_plan
+    from tbench.abtest.runner import PLAN as PLAN_FILE
+    from tbench.abtest.runner import missing, opened, outlook
+
+    asked = {key: str(value) if isinstance(value, Path) else value for key, value in given.items()}
+    begun = out if out is not None and (out / PLAN_FILE).exists() else None
+    if begun and plan is None and "trace" not in asked and "arm" not in asked:
+        plan = begun / PLAN_FILE  # the folder is enough
+    resolved = experiment({**(read_plan(plan) if plan else {}), **asked})
+    if not dry_run:
+        shared = Shared(html=None, charts=charts, xlsx=xlsx)
+        return _conducted(resolved, out, shared, as_json=as_json)
+    left = missing(resolved, opened(begun, resolved)) if begun else resolved.slots
+    seen = outlook(resolved, left)
+    text = (
+        json.dumps(outlook_json(resolved, seen))
+        if as_json
+        else "\n".join(outlook_text(resolved, seen))
+    )
+    typer.echo(text)
+    return 0
+
+
+def _conducted(plan: "AbPlan", out: Path | None, shared: Shared, *, as_json: bool) -> int:
+    """Make the runs that are missing, judge, report. Returns the exit code of the verdict."""
+    import typer
+
+    from tbench.abtest.board import doubts, opening, spread_text
+    from tbench.abtest.runner import early, missing, prepared, result_json, verdict
+    from tbench.analysis.comparison import Verdict
+    from tbench.analysis.report.ci import judgement_junit, judgement_markdown
+    from tbench.analysis.report.judgement import judgement_text
+    from tbench.analysis.report.machine import dump
+
+    if out is None:  # the trace's name, and the time
+        trace = Path(plan.order.trace).resolve().name.removesuffix(".part")
+        stem = trace.removesuffix(".msgpack") or "trace"
+        out = Path(f"{stem}.{time.strftime('%Y%m%d-%H%M%S')}.ab")
+    store = prepared(plan, out)
+    left = len(missing(plan, store))
+    print(f"{out}: {opening(plan, left)}", file=sys.stderr)
+    for doubt in doubts(plan):
+        print(f"! {doubt}", file=sys.stderr)
+    if left and not early(plan, store) and (code := _performed(plan, store)):
+        return code
+    exits = {Verdict.PASS: 0, Verdict.FAIL: 1, Verdict.INCONCLUSIVE: 3, Verdict.INVALID: 4}
+    try:
+        judgement = verdict(plan, store)
+    except InputError as error:  # 2 says that nothing was sent, and here everything was
+        print(f"INCONCLUSIVE: {error}; the runs are in {out}", file=sys.stderr)
+        return exits[Verdict.INCONCLUSIVE]
+    from tbench.analysis.report.page import judgement_report
+    from tbench.analysis.report.workbook import judgement_book
+
+    document = dump(result_json(plan, judgement))
+    line = f"tbench ab -o {shlex.quote(str(out))}"
+    page = judgement_report(judgement, command=line)
+    texts = {
+        "report.html": page.page(),
+        "report.json": document + "\n",
+        "report.md": judgement_markdown(judgement, line),
+        "junit.xml": judgement_junit(judgement),
+    }
+    for name, text in texts.items():
+        with private(out / name, "-o") as file:
+            file.write(text.encode())
+    shared.write(lambda: page, lambda file: judgement_book(judgement, file, command=line))
+    lines = [*judgement_text(judgement, terminal()["width"]), *spread_text(judgement)]
+    typer.echo(document if as_json else "\n".join(lines))
+    beside = "report.json, report.md, junit.xml and the runs are beside it"
+    print(f"report: {out / 'report.html'}; {beside}", file=sys.stderr)
+    return exits[judgement.verdict]
+
+
+def _performed(plan: "AbPlan", store: "RunStore") -> int:
+    """Make the missing runs. Where they come to no end: say why and how to go on; returns the exit code."""
+    from tbench.abtest.board import Progress, board
+    from tbench.abtest.runner import Stopped, missing, perform
+    from tbench.replay.progress import watching
+
+    shown = board(plan)
+
+    def watch(slot: "Slot") -> "Watch":
+        shown.begin(slot)
+        return watching(Progress(shown))
+
+    try:
+        with terminable():
+            stopped = perform(plan, store, watch, shown.ended, tuple(sys.argv[1:]))
+    except KeyboardInterrupt:  # between two runs; within one the run ends, and says so
+        stopped = Stopped(ended="interrupt", missing=len(missing(plan, store)), why=None)
+    finally:
+        shown.close()
+    if stopped is None:
+        return 0
+    go_on = f"go on with: tbench ab -o {shlex.quote(str(store.folder))}"
+    left = f"{plural(stopped.missing, 'replay')} still to be made; {go_on}"
+    match stopped.ended:
+        case "interrupt":
+            print(f"interrupted; {left}", file=sys.stderr)
+            return 130
+        case "max_cost":
+            print(f"INCONCLUSIVE: stopped before --max-cost was exceeded; {left}", file=sys.stderr)
+            return 3
+        case "invalid":
+            raise InvalidRunError(f"INVALID: {stopped.why}; {left}")
+        case _:
+            raise InvalidRunError(f"INVALID: the last run ended early ({stopped.ended}); {left}")

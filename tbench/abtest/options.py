@@ -10,6 +10,8 @@ from tbench.replay.options import ReplayOptions
 
 PLAN: Final = "The plan"
 FORM: Final = "name=A,model=M,base_url=URL,api_key_env=VAR,set.max_tokens=64,header.NAME=VALUE"
+OF_ARM: Final = frozenset({"base_url", "model", "map_model", "set", "headers", "api_key_env"})
+"""Options of a replay that an arm may have of its own; only a base_url may be shared as well."""
 Kind = Literal["random", "abba", "duet"]
 
 
@@ -80,7 +82,7 @@ class AbOptions:
     replay: Annotated[
         ReplayOptions,
         Shared(
-            without=frozenset({"model", "map_model", "set", "headers", "api_key_env", "out"}),
+            without=OF_ARM - {"base_url"} | {"out"},
             defaults={"cache": "cold"},
             rows={
                 "seed": {"help": "Seed of the order of the runs, and of --poisson.", "group": PLAN},

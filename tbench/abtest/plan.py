@@ -3,20 +3,19 @@
 import random
 import re
 import tomllib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
 import orjson
 
-from tbench.abtest.options import FORM, AbOptions, Kind
+from tbench.abtest.options import FORM, OF_ARM, AbOptions, Kind
 from tbench.analysis.gate import Gate, parse_gates
 from tbench.analysis.gate_estimate import LEAST_RUNS, Method
 from tbench.analysis.interim import Looks
 from tbench.analysis.slo import parse_slo
 from tbench.capture.errors import InputError
-from tbench.capture.exchange import Headers
 from tbench.capture.jsontext import loads
 from tbench.capture.option import made, rows
 from tbench.capture.redact import mask_address, mask_lookalikes
@@ -44,40 +43,22 @@ class Slot:
 
 
 def slots(arms: int, repeats: int, kind: Kind, seed: int) -> list[Slot]:
-    """The replays in their order; the same seed gives the same."""
-    return _KINDS[kind](arms, repeats, seed)
-
-
-def _random(arms: int, repeats: int, seed: int) -> list[Slot]:
-    """Rounds in twos: an order drawn, then its reverse, so that after any round no arm went first oftener."""
-    source, order = random.Random(seed), list(range(arms))
-    order_of_runs = []
+    """The replays in their order (MEANINGS); the same seed gives the same."""
+    everyone = tuple(range(arms))
+    if kind == "duet":  # replay.runner draws the order of each request
+        return [Slot(number, everyone) for number in range(1, repeats + 1)]
+    source, order, planned = random.Random(seed), list(everyone), []
     for number in range(1, repeats + 1):
-        order = source.sample(range(arms), arms) if number % 2 else order[::-1]
-        order_of_runs += [Slot(number, (arm,)) for arm in order]
-    return order_of_runs
+        if (
+            number % 2 == 0
+        ):  # so that after two rounds no arm went first oftener; a steady drift cancels
+            order.reverse()
+        else:
+            order = source.sample(everyone, arms) if kind == "random" else list(everyone)
+        planned += [Slot(number, (arm,)) for arm in order]
+    return planned
 
 
-def _abba(arms: int, repeats: int, _seed: int) -> list[Slot]:
-    """Forwards, backwards, forwards: a steady drift cancels."""
-    forwards = tuple(range(arms))
-    return [
-        Slot(number, (arm,))
-        for number in range(1, repeats + 1)
-        for arm in (forwards if number % 2 else forwards[::-1])
-    ]
-
-
-def _duet(arms: int, repeats: int, _seed: int) -> list[Slot]:
-    """All arms at once, request by request (replay.runner draws that order)."""
-    return [Slot(number, tuple(range(arms))) for number in range(1, repeats + 1)]
-
-
-_KINDS: Final[Mapping[Kind, Callable[[int, int, int], list[Slot]]]] = {
-    "random": _random,
-    "abba": _abba,
-    "duet": _duet,
-}
 MEANINGS: Final[Mapping[Kind, str]] = {
     "random": "in rounds that hold every arm once, two by two: in a drawn order, then in its reverse",
     "abba": "forwards and backwards in turn (A B, B A, ...)",
@@ -85,49 +66,36 @@ MEANINGS: Final[Mapping[Kind, str]] = {
 }
 
 
-# The treatment: what one arm of an experiment gets that the others do not. Parsed from `--arm`.
+# What one arm of an experiment gets that the others do not.
 
-_PLAIN: Final = ("name", "base_url", "model", "api_key_env")
-_TABLES: Final = ("set", "map_model", "header")
+_ROWS: Final = {row.key: row for name, row in rows(ReplayOptions).items() if name in OF_ARM}
+_TABLES: Final = [key for key, row in _ROWS.items() if row.repeatable]
+_KEYS: Final = ["name", *_ROWS]
+_TEXTS: Final = [key for key in _KEYS if key not in _TABLES]
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,40}")
-_CUT = re.compile(rf",(?=(?:{'|'.join(_PLAIN)})=|(?:{'|'.join(_TABLES)})\.[^=,]+=)")
+_CUT = re.compile(rf",(?=(?:{'|'.join(_TEXTS)})=|(?:{'|'.join(_TABLES)})\.[^=,]+=)")
 """A comma ends a word where the next one begins as words do: values may hold commas."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ArmSpec:
-    """An arm's name and what it changes of the shared order: None, or empty, is as the others have it."""
+    """An arm's name and what it changes of the shared order, by the names of ReplayOptions."""
 
     name: str
-    base_url: str | None = None
-    model: str | None = None
-    api_key_env: str | None = None
-    map_model: Mapping[str, str] = field(default_factory=dict)
-    set: Mapping[str, Any] = field(default_factory=dict)
-    headers: Headers = field(default=(), repr=False)
+    changes: Mapping[str, Any] = field(repr=False)  # headers among them
 
     def order(self, shared: ReplayOptions) -> ReplayOptions:
         """The shared order, for this arm."""
-        return replace(
-            shared,
-            base_url=self.base_url or shared.base_url,
-            model=self.model,
-            api_key_env=self.api_key_env,
-            map_model=self.map_model,
-            set=self.set,
-            headers=self.headers,
-        )
+        return replace(shared, **self.changes)
 
     @property
     def written(self) -> dict[str, Any]:
         """As a plan file has it, without the values that may be credentials."""
-        fields = {
-            **{name: getattr(self, name) for name in _PLAIN},
-            "map_model": dict(self.map_model),
-            "set": without_credentials(self.set),
-            "header": {name: WITHHELD for name, _ in self.headers},
-        }
-        return {name: value for name, value in fields.items() if value not in (None, {})}
+        table = {key: self.changes.get(row.name) for key, row in _ROWS.items()}
+        table["set"] = without_credentials(table["set"] or {})
+        table["header"] = {name: WITHHELD for name, _ in table["header"] or ()}
+        filled = {key: value for key, value in table.items() if value not in (None, {})}
+        return {"name": self.name, **filled}
 
 
 def parse_arm(text: str) -> dict[str, Any]:
@@ -136,24 +104,22 @@ def parse_arm(text: str) -> dict[str, Any]:
     for word in _CUT.split(text.strip()):
         name, mark, value = word.partition("=")
         outer, dot, inner = name.partition(".")
-        if not mark or (outer not in _TABLES if dot else name not in _PLAIN):
+        if not mark or outer not in (_TABLES if dot else _TEXTS):
             raise InputError(f"--arm: {mask_lookalikes(word)!r} is not understood; write {FORM}")
-        if dot:
-            table.setdefault(outer, {})[inner] = _json(word, value) if outer == "set" else value
-        else:
+        if not dot:
             table[name] = value
+            continue
+        member: object = value
+        if outer == "set":
+            try:
+                member = orjson.loads(value)
+            except orjson.JSONDecodeError:
+                raise InputError(
+                    f"--arm: {mask_lookalikes(word)!r}: the value is no JSON; a text needs quotes: "
+                    'set.name="text"'
+                ) from None
+        table.setdefault(outer, {})[inner] = member
     return table
-
-
-def _json(word: str, value: str) -> object:
-    try:
-        member: object = orjson.loads(value)
-    except orjson.JSONDecodeError:
-        shown = mask_lookalikes(word)
-        raise InputError(
-            f'--arm: {shown!r}: the value is no JSON; a text needs quotes: set.name="text"'
-        ) from None
-    return member
 
 
 def treatments(tables: Iterable[object]) -> tuple[ArmSpec, ...]:
@@ -170,11 +136,8 @@ def treatments(tables: Iterable[object]) -> tuple[ArmSpec, ...]:
 def _treatment(table: object) -> ArmSpec:
     if not isinstance(table, dict):
         raise InputError("arm: every arm is a table with a name and what it changes")
-    unknown = table.keys() - {*_PLAIN, *_TABLES}
-    if unknown:
-        raise InputError(
-            f"arm: no such key {min(unknown)}; there are {', '.join((*_PLAIN, *_TABLES))}"
-        )
+    if unknown := table.keys() - set(_KEYS):
+        raise InputError(f"arm: no such key {min(unknown)}; there are {', '.join(_KEYS)}")
     name = table.get("name")
     if name is None:
         raise InputError(f"an arm has no name; write it as {FORM!r}")
@@ -182,31 +145,25 @@ def _treatment(table: object) -> ArmSpec:
         raise InputError(
             f"arm {name!r}: every arm needs a name of letters, digits, '_' and '-', 40 at most"
         )
-    for key in _PLAIN:
-        if not isinstance(table.get(key, ""), str):
-            raise InputError(f"arm {name}: {key} must be a text")
-    for key in _TABLES:
-        if not isinstance(table.get(key, {}), dict):
-            raise InputError(f"arm {name}: {key} must be a table, as in {key}.NAME=VALUE")
-    return ArmSpec(
-        **{key: table[key] for key in _PLAIN if key in table},
-        map_model=_texts(name, table.get("map_model", {})),
-        set=table.get("set", {}),
-        headers=parse_headers(
-            [f"{k}: {v}" for k, v in _texts(name, table.get("header", {})).items()]
-        ),
-    )
-
-
-def _texts(name: str, table: Mapping[str, Any]) -> dict[str, str]:
     for key, value in table.items():
+        table_like = key in _TABLES
+        if not isinstance(value, dict if table_like else str):
+            wanted = f"a table, as in {key}.NAME=VALUE" if table_like else "a text"
+            raise InputError(f"arm {name}: {key} must be {wanted}")
+    for key, value in [*table.get("map_model", {}).items(), *table.get("header", {}).items()]:
         if not isinstance(value, str):
             raise InputError(f"arm {name}: {key} must be a text")
         if value == WITHHELD:
             raise InputError(
                 f"arm {name}: the value of {key} was not written down; give the whole command again"
             )
-    return dict(table)
+    changes = {row.name: table[key] for key, row in _ROWS.items() if key in table}
+    if "headers" in changes:
+        lines = [f"{key}: {value}" for key, value in changes["headers"].items()]
+        changes["headers"] = parse_headers(lines)
+    if changes.get("base_url") == "":  # as the others have it
+        del changes["base_url"]
+    return ArmSpec(name=name, changes=changes)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -248,29 +205,6 @@ class AbPlan:
 
 def experiment(words: Mapping[str, Any]) -> AbPlan:
     """The plan of an experiment's words (docs/ab.md). Raises InputError naming the word that is wrong."""
-    options = _read(words)
-    arms = treatments(options.arms)
-    if options.schedule == "duet" and len(arms) > MOST_ARMS:
-        raise InputError(
-            f"--schedule duet: {len(arms)} arms at once, at most {MOST_ARMS} are possible"
-        )
-    return AbPlan(
-        order=options.replay,
-        treatments=arms,
-        repeats=options.repeats,
-        schedule=options.schedule,
-        seed=options.replay.seed,
-        pause_s=float(options.pause),
-        redo_invalid=options.redo_invalid,
-        max_cost=options.replay.max_cost,
-        gates=_gates(options),
-        contrast=_contrast(options),
-        looks=_looks(options),
-        words={**words, "trace": str(Path(words["trace"]).absolute())},
-    )
-
-
-def _read(words: Mapping[str, Any]) -> AbOptions:
     table = {row.key: row for row in rows(AbOptions).values()}
     values: dict[str, Any] = {"arms": ()}
     for key, value in words.items():
@@ -279,40 +213,42 @@ def _read(words: Mapping[str, Any]) -> AbOptions:
         values[table[key].name] = table[key].of_plan(value)
     if "trace" not in words:
         raise InputError("a trace is missing: tbench ab TRACE --arm ... --arm ...")
-    return made(AbOptions, values)
-
-
-def _gates(options: AbOptions) -> tuple[Gate, ...]:
-    """The gates that are declared. Raises InputError where one is not understood."""
-    margin = USUAL_MARGIN if options.margin is None and not options.gate else options.margin
-    return parse_gates(margin, options.gate, parse_slo(options.slo) if options.slo else ())
-
-
-def _contrast(options: AbOptions) -> Method:
-    """How the arms are compared. Raises InputError where the plan cannot carry it."""
-    if not options.trend:
-        return "welch"
-    if options.schedule != "random":
+    options = made(AbOptions, values)
+    arms = treatments(options.arms)
+    schedule, repeats = options.schedule, options.repeats
+    if schedule == "duet" and len(arms) > MOST_ARMS:
         raise InputError(
-            f"--trend needs an order of runs that chance drew, not --schedule {options.schedule}"
+            f"--schedule duet: {len(arms)} arms at once, at most {MOST_ARMS} are possible"
         )
-    if options.monitor:
+    margin = USUAL_MARGIN if options.margin is None and not options.gate else options.margin
+    gates = parse_gates(margin, options.gate, parse_slo(options.slo) if options.slo else ())
+    if options.trend and schedule != "random":
+        raise InputError(
+            f"--trend needs an order of runs that chance drew, not --schedule {schedule}"
+        )
+    if options.trend and options.monitor:
         raise InputError(
             "--trend and --monitor: the looks of a monitored plan are Welch's; drop one"
         )
-    return "trend"
-
-
-def _looks(options: AbOptions) -> Looks | None:
-    """When a monitored plan looks: every round from the third on. Raises InputError where none is left."""
-    if not options.monitor:
-        return None
-    if options.repeats <= LEAST_RUNS:
+    if options.monitor and repeats <= LEAST_RUNS:
         raise InputError(
-            f"--monitor: {options.repeats} runs of each arm leave no look before the last; take --repeats "
+            f"--monitor: {repeats} runs of each arm leave no look before the last; take --repeats "
             f"{LEAST_RUNS + 1} or more"
         )
-    return Looks(runs=tuple(range(LEAST_RUNS, options.repeats + 1)))
+    return AbPlan(
+        order=options.replay,
+        treatments=arms,
+        repeats=repeats,
+        schedule=schedule,
+        seed=options.replay.seed,
+        pause_s=float(options.pause),
+        redo_invalid=options.redo_invalid,
+        max_cost=options.replay.max_cost,
+        gates=gates,
+        contrast="trend" if options.trend else "welch",
+        looks=Looks(runs=tuple(range(LEAST_RUNS, repeats + 1))) if options.monitor else None,
+        words={**words, "trace": str(Path(words["trace"]).absolute())},
+    )
 
 
 def read_plan(path: Path) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Conduct: make the runs of an experiment, one slot after the other, and say how each ended.
+"""The runs of an experiment: those that are missing are made, in turns, then all of them are judged.
 
 A run counts when it came to its planned end on a client that kept up. One whose client was the limit is
 done again in its place, a stated number of times; any other end ends the experiment, which can be taken up
@@ -8,14 +8,25 @@ again.
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, Final
 
-from tbench.abtest.plan import AbPlan, ArmSpec, Slot
-from tbench.capture.errors import InputError, after_sending
+from tbench.abtest.plan import AbPlan, ArmSpec, Slot, experiment
+from tbench.analysis.arms import load_arm
+from tbench.analysis.gate_results import GateResults, evaluate_gates
+from tbench.analysis.interim import Decision, as_monitored, monitor
+from tbench.analysis.metrics import METRICS
+from tbench.analysis.replicates import Replicates
+from tbench.analysis.report.judgement import judgement_json
+from tbench.analysis.report.planning import spread_json
+from tbench.analysis.variance import Spread, spread
+from tbench.capture.container_reader import open_container
+from tbench.capture.errors import InputError, InvalidRunError, TbenchError, after_sending
+from tbench.capture.trace_reader import read_trace
 from tbench.replay.closing import check_reached
 from tbench.replay.estimate import Estimate, estimate
-from tbench.replay.job import Job, resolve
+from tbench.replay.job import resolve
 from tbench.replay.runfile import Run
 from tbench.replay.runner import Watch, run_duet
 from tbench.replay.totals import numbers
@@ -47,6 +58,15 @@ class RunResult:
         return float((self.run.totals.get("cost") or {}).get("usd") or 0.0)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Stopped:
+    """An experiment that came to no verdict: how its last run ended, and what is still missing."""
+
+    ended: str
+    missing: int
+    why: str | None
+
+
 def run_name(arm: str, number: int) -> str:
     """What the run of an arm in a round is called."""
     return f"{arm}.{number}"
@@ -66,13 +86,93 @@ def opened(folder: Path, plan: AbPlan) -> RunStore:
     return store
 
 
+def ab(
+    trace: str | Path,
+    *,
+    arms: Sequence[Mapping[str, Any]],
+    out: str | Path,
+    ended: Callable[[RunResult], None] = lambda _: None,
+    **words: object,
+) -> GateResults:
+    """Replay one trace to several arms, several times each and in turns, and judge them.
+
+    Args:
+        trace: a trace file, folder or glob.
+        arms: a table for each arm, the baseline first, with the words of docs/ab.md (`name`, `model`, ...).
+        out: the folder for the runs. One that holds this experiment already is gone on with.
+        ended: called with each run that was made.
+        words: what a plan file may say besides (docs/ab.md): `repeats`, `margin`, `schedule`, `speed` ...
+
+    Raises InputError before anything is sent, UnreachableError where an arm answered nothing,
+    InvalidRunError where it ended early for another reason, KeyboardInterrupt after an interrupt.
+    """
+    plan = experiment({**words, "trace": str(trace), "arm": [dict(arm) for arm in arms]})
+    store = prepared(plan, Path(out))
+    if stopped := perform(plan, store, lambda _: None, ended):
+        if stopped.ended == "interrupt":
+            raise KeyboardInterrupt
+        why = stopped.why or stopped.ended
+        raise InvalidRunError(f"{out}: {stopped.missing} replays are missing: {why}")
+    return verdict(plan, store)
+
+
+def prepared(plan: AbPlan, folder: Path) -> RunStore:
+    """The store of the experiment, with everything checked that can be before the first request."""
+    for arm in plan.treatments:
+        resolve(arm.order(plan.order))  # finds its key, or says which variable is missing
+    store = opened(folder, plan)
+    made = [entry for entry in store.entries if entry["ended"] == DONE]
+    paths = [path for entry in made if (path := store.folder / entry["run"]).exists()]
+    traces = {open_container(path).header["trace"]["capture_id"] for path in paths}
+    if traces - {read_trace(Path(plan.order.trace)).header.capture_id}:
+        raise InputError(
+            f"{plan.order.trace}: not the trace that the runs in {store.folder} were made of; "
+            "put that one back, or choose another folder with -o"
+        )
+    if plan.max_cost is not None:
+        needed = outlook(plan, missing(plan, store))
+        # Half an experiment decides nothing.
+        if needed.cost_usd is not None and store.spent + needed.cost_usd > plan.max_cost:
+            raise InputError(
+                f"--max-cost {plan.max_cost:g}: the {needed.runs} runs still to be made cost about "
+                f"{needed.cost_usd:.2f} USD at list prices, with {store.spent:.2f} spent; raise it, or "
+                "take fewer --repeats or --requests"
+            )
+    store.write()
+    return store
+
+
+def perform(
+    plan: AbPlan,
+    store: RunStore,
+    watch: Callable[[Slot], Watch | None],
+    ended: Callable[[RunResult], None],
+    argv: tuple[str, ...] = (),
+) -> Stopped | None:
+    """Make the missing runs; None when all are there that it takes: a monitored plan may end early."""
+    last: RunResult | None = None
+    why: str | None = None
+    if early(plan, store):
+        return None
+    for last in conduct(plan, store, watch, argv=argv):
+        ended(last)
+        why = last.numbers["invalid_because"] or why
+        if last.ended == DONE and early(plan, store):
+            return None
+    left = len(missing(plan, store))
+    if not left:
+        return None
+    if last is None or last.ended == DONE:
+        raise TbenchError(f"{store.folder}: {left} runs are missing and none was made: a defect")
+    return Stopped(ended=last.ended, missing=left, why=why)
+
+
 def conduct(
     plan: AbPlan,
-    ledger: RunStore,
+    store: RunStore,
     watch: Callable[[Slot], Watch | None],
     *,
     argv: tuple[str, ...] = (),
-    sleep: Callable[[float], None] = time.sleep,
 ) -> Iterator[RunResult]:
     """Make every run that is missing, in the plan's order; yields each as it ends.
 
@@ -80,13 +180,18 @@ def conduct(
     InvalidRunError where a later run or its note cannot be made, UnreachableError when no request of a run
     succeeded.
     """
-    for place, slot in enumerate(missing(plan, ledger)):
+    for place, slot in enumerate(missing(plan, store)):
         if place:
-            sleep(plan.pause_s)
+            time.sleep(plan.pause_s)
         for _ in range(plan.redo_invalid + 1):
-            with after_sending(bool(ledger.entries)):
-                made = _perform(plan, ledger, slot, watch(slot), argv)
-            ended = _note(ledger, made)
+            with after_sending(bool(store.entries)):
+                made = _perform(plan, store, slot, watch(slot), argv)
+            # Runs of a slot count together: of a duet none counts without the others.
+            ends = {result.ended for result in made} - {DONE}
+            ended = min(ends - {INVALID}, default=INVALID) if ends else DONE
+            for result in made:
+                name = run_name(result.arm.name, slot.round)
+                store.note(name, ended, result.usd, arm=result.arm.name, round=slot.round)
             yield from (replace(result, ended=ended) for result in made)
             for result in made:
                 check_reached(result.run, result.numbers)
@@ -96,69 +201,120 @@ def conduct(
             return
 
 
-def missing(plan: AbPlan, ledger: RunStore) -> list[Slot]:
+def missing(plan: AbPlan, store: RunStore) -> list[Slot]:
     """The slots of which a run is not there yet."""
     return [
         slot
         for slot in plan.slots
-        if not all(
-            ledger.done(run_name(plan.treatments[arm].name, slot.round)) for arm in slot.arms
-        )
+        if not all(store.done(run_name(plan.treatments[arm].name, slot.round)) for arm in slot.arms)
     ]
 
 
 def _perform(
-    plan: AbPlan, ledger: RunStore, slot: Slot, watch: Watch | None, argv: tuple[str, ...]
+    plan: AbPlan, store: RunStore, slot: Slot, watch: Watch | None, argv: tuple[str, ...]
 ) -> list[RunResult]:
+    """Make the runs of a slot: one job for each of its arms, all at once."""
     arms = [plan.treatments[arm] for arm in slot.arms]
+    left = None if plan.max_cost is None else max(plan.max_cost - store.spent, 1e-9)
+    jobs = []
     for arm in arms:
-        ledger.clear(run_name(arm.name, slot.round))
-    jobs = [_job(plan, ledger, slot, arm, argv) for arm in arms]
-    runs = run_duet(jobs, seed=plan.seed + slot.round, watch=watch)
-    return [
-        RunResult(
-            slot=slot,
-            arm=arm,
-            run=run,
-            numbers=(figures := numbers(run)),
-            ended=_ended(run, figures),
-        )
-        for arm, run in zip(arms, runs, strict=True)
-    ]
+        name = run_name(arm.name, slot.round)
+        store.clear(name)
+        part = {
+            "arm": arm.name,
+            "round": slot.round,
+            "rounds": plan.repeats,
+            "arms": [spec.name for spec in plan.treatments],
+            "schedule": plan.schedule,
+        }
+        order = replace(arm.order(plan.order), out=store.path(name), max_cost=left)
+        jobs.append(resolve(order, argv, part_of=part))
+    results = []
+    for arm, run in zip(
+        arms, run_duet(jobs, seed=plan.seed + slot.round, watch=watch), strict=True
+    ):
+        figures = numbers(run)
+        ended = str(run.totals["ended_by"])
+        if ended not in EARLY:
+            # Without an answer there is nothing to judge by, and asking again may be of use later.
+            ended = (DONE if figures["valid"] else INVALID) if figures["completed"] else "errors"
+        results.append(RunResult(slot=slot, arm=arm, run=run, numbers=figures, ended=ended))
+    return results
 
 
-def _job(plan: AbPlan, ledger: RunStore, slot: Slot, arm: ArmSpec, argv: tuple[str, ...]) -> Job:
-    left = None if plan.max_cost is None else max(plan.max_cost - ledger.spent, 1e-9)
-    order = replace(
-        arm.order(plan.order), out=ledger.path(run_name(arm.name, slot.round)), max_cost=left
+def verdict(plan: AbPlan, store: RunStore) -> GateResults:
+    """Judge the runs of a finished experiment by the gates that it declared."""
+    if (looks := plan.looks) is None:
+        return _judged(plan, store, plan.repeats)
+    return early(plan, store) or _at_look(plan, store, len(looks.runs))[1]
+
+
+def early(plan: AbPlan, store: RunStore) -> GateResults | None:
+    """What a monitored plan was stopped with before its last look; None where it goes on."""
+    if plan.looks is None:
+        return None
+    complete = takewhile(
+        lambda number: all(store.done(run_name(arm.name, number)) for arm in plan.treatments),
+        range(1, plan.repeats + 1),
     )
-    part = {
-        "arm": arm.name,
-        "round": slot.round,
-        "rounds": plan.repeats,
-        "arms": [spec.name for spec in plan.treatments],
-        "schedule": plan.schedule,
+    rounds = len(list(complete))
+    for number, runs in enumerate(plan.looks.runs[:-1], start=1):
+        if runs <= rounds:
+            decision, judgement = _at_look(plan, store, number)
+            if decision.stop:
+                return judgement
+    return None
+
+
+def _at_look(plan: AbPlan, store: RunStore, number: int) -> tuple[Decision, GateResults]:
+    looks = plan.looks
+    assert looks is not None
+    judgement = _judged(plan, store, looks.runs[number - 1])
+    decision = monitor(judgement, looks, number)
+    return decision, as_monitored(judgement, decision)
+
+
+def _judged(plan: AbPlan, store: RunStore, rounds: int) -> GateResults:
+    """The runs of the first so many rounds, held against the plan's gates."""
+    arms = []
+    for arm in plan.treatments:
+        paths = [store.path(run_name(arm.name, number)) for number in range(1, rounds + 1)]
+        runs = sorted(map(load_arm, paths), key=lambda run: int(run.run.header["wall_ns"]))
+        arms.append(Replicates(name=arm.name, runs=tuple(runs)))
+    return evaluate_gates(arms, plan.gates, contrast=plan.contrast, planned=True)
+
+
+def result_json(plan: AbPlan, judgement: GateResults) -> dict[str, Any]:
+    """What `tbench ab --json` prints (docs/json.md): the judgement, the plan, and each run's figures."""
+    judged = judgement_json(judgement)
+    arms = [
+        {**arm, **{name: spec.changes.get(name) for name in ("model", "base_url")}}
+        for arm, spec in zip(judged["arms"], plan.treatments, strict=True)
+    ]
+    runs = [
+        {
+            "arm": arm.name,
+            "round": run.run.header["experiment"]["round"],
+            "started_ns": run.run.header["wall_ns"],
+            **numbers(run.run),
+        }
+        for arm in judgement.arms
+        for run in arm.runs
+    ]
+    runs.sort(key=lambda run: int(run["started_ns"]))
+    variance = [spread_json(spread) for spread in spreads(judgement)]
+    return {**judged, "arms": arms, "runs": runs, "variance": variance, "plan": plan.written}
+
+
+def spreads(judgement: GateResults) -> Iterator[Spread]:
+    """What differed from run to run at each gated quantile, and what of it a run's requests explain."""
+    gated = {
+        (row.gate.metric, row.gate.quantile)
+        for row in judgement.rows
+        if row.gate.quantile is not None and not row.comparison.refusal
     }
-    return resolve(order, argv, part_of=part)
-
-
-def _ended(run: Run, figures: Mapping[str, Any]) -> str:
-    by = run.totals["ended_by"]
-    if by in EARLY:
-        return str(by)
-    if not figures["completed"]:  # nothing to judge by, and asking again may be of use later
-        return "errors"
-    return DONE if figures["valid"] else INVALID
-
-
-def _note(ledger: RunStore, made: list[RunResult]) -> str:
-    """Write down how a slot ended. Its runs count together: of a duet none counts without the others."""
-    ends = {result.ended for result in made} - {DONE}
-    together = min(ends - {INVALID}, default=INVALID) if ends else DONE
-    for result in made:
-        arm, number = result.arm.name, result.slot.round
-        ledger.note(run_name(arm, number), together, result.usd, arm=arm, round=number)
-    return together
+    for metric, quantile in sorted(gated):
+        yield spread(judgement.arms, METRICS[metric], quantile)
 
 
 # The outlook: what a whole experiment would send, how long it would take, and what it would cost.
@@ -187,7 +343,8 @@ class Outlook:
 
 def outlook(plan: AbPlan, slots: Sequence[Slot]) -> Outlook:
     """Read the trace once for each arm, and add up. `slots` are those that are still to be performed."""
-    seen = [_estimate(plan, arm) for arm in plan.treatments]
+    orders = [replace(arm.order(plan.order), max_cost=plan.max_cost) for arm in plan.treatments]
+    seen = [estimate(resolve(order, send=False)) for order in orders]
     due = [arm for slot in slots for arm in slot.arms]
     costs = [estimate.cost_usd for estimate in seen]
     lasts = sum(max(seen[arm].duration_s for arm in slot.arms) for slot in slots)
@@ -203,20 +360,3 @@ def outlook(plan: AbPlan, slots: Sequence[Slot]) -> Outlook:
         uncounted=sum(seen[arm].uncounted for arm in due),
         unpriced=tuple(sorted({model for estimate in seen for model in estimate.unpriced})),
     )
-
-
-def check_budget(plan: AbPlan, seen: Outlook, spent: float) -> None:
-    """Raise InputError where `--max-cost` could not last to the end: half an experiment decides nothing."""
-    if plan.max_cost is None or seen.cost_usd is None:
-        return
-    if spent + seen.cost_usd > plan.max_cost:
-        raise InputError(
-            f"--max-cost {plan.max_cost:g}: the {seen.runs} runs still to be made cost about "
-            f"{seen.cost_usd:.2f} USD at list prices, with {spent:.2f} spent; raise it, or take fewer "
-            "--repeats or --requests"
-        )
-
-
-def _estimate(plan: AbPlan, arm: ArmSpec) -> Estimate:
-    order = replace(arm.order(plan.order), max_cost=plan.max_cost)
-    return estimate(resolve(order, send=False))

@@ -1,0 +1,234 @@
+"""What a person sees of an experiment: what it would do, how it goes, what its runs differ by."""
+
+import math
+import sys
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from itertools import groupby
+from typing import Any, Final, Protocol
+
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from tbench.abtest.plan import MEANINGS, AbPlan, Slot
+from tbench.abtest.runner import Outlook, RunResult, spreads
+from tbench.analysis.gate_results import GateResults
+from tbench.analysis.power import plan_warning
+from tbench.analysis.report.words import percentile, title
+from tbench.capture.console import Console, Live
+from tbench.capture.terminal import plural
+from tbench.replay.closing import outlook as outlook_of_run
+from tbench.replay.closing import priced
+from tbench.replay.progress import PLAIN_S, REFRESH_S, clock
+from tbench.run_store import DONE
+
+COLUMNS: Final = (
+    ("TTFT p50", "ttft_s", "p50"),
+    ("p95", "ttft_s", "p95"),
+    ("e2e p50", "e2e_s", "p50"),
+)
+"""Heading, and where the figure is in what `replay --json` prints."""
+
+
+class Board(Protocol):
+    """Shows an experiment; a replay's progress line is `show`n every `every_s` seconds, on a thread."""
+
+    every_s: float
+
+    def begin(self, slot: Slot) -> None: ...
+    def show(self, line: str) -> None: ...
+    def ended(self, result: RunResult) -> None: ...
+    def close(self) -> None: ...
+
+
+class Progress:
+    """One board's share for one replay: a replay.progress.Screen that leaves the board open."""
+
+    def __init__(self, board: Board) -> None:
+        self._board = board
+        self.every_s = board.every_s
+
+    def show(self, line: str) -> None:
+        self._board.show(line)
+
+    def close(self) -> None:
+        self._board.show("")
+
+
+class TerminalBoard:
+    """A table that is drawn over: one row for each arm, the replay under way below it."""
+
+    every_s = REFRESH_S
+
+    def __init__(self, console: Console, plan: AbPlan) -> None:
+        self._plan = plan
+        self._runs: dict[str, list[RunResult]] = defaultdict(list)
+        self._now, self._line = "", ""
+        self._live = Live(console=console, auto_refresh=False, transient=True)
+        self._live.start()
+
+    def begin(self, slot: Slot) -> None:
+        self._now = _heading(self._plan, slot)
+        self._draw()
+
+    def show(self, line: str) -> None:
+        self._line = line
+        self._draw()
+
+    def ended(self, result: RunResult) -> None:
+        self._runs[result.arm.name].append(result)
+        self._live.console.print(Text(run_line(result)), highlight=False)
+        self._draw()
+
+    def close(self) -> None:
+        self._live.stop()
+
+    def _draw(self) -> None:
+        table = Table(box=None, padding=(0, 2, 0, 0))
+        table.add_column("arm")
+        for name in ("runs", *(column[0] for column in COLUMNS), "failed", "USD"):
+            table.add_column(name, justify="right")
+        for arm in self._plan.treatments:
+            made = self._runs[arm.name]
+            runs = [result.numbers for result in made if result.ended == DONE]
+            cells = [
+                f"{len(runs)}/{self._plan.repeats}",
+                *(mean_ms([run[metric][level] for run in runs]) for _, metric, level in COLUMNS),
+                f"{sum(run['failed'] for run in runs):,}",
+                f"{sum(result.usd for result in made):.4f}",
+            ]
+            table.add_row(arm.name, *cells)
+        line = Text(f"{self._now}  {self._line}", overflow="ellipsis", no_wrap=True)
+        self._live.update(Group(table, line), refresh=True)
+
+
+class PlainBoard:
+    """Lines for logs and pipes, on stderr."""
+
+    every_s = PLAIN_S
+
+    def __init__(self, plan: AbPlan) -> None:
+        self._plan = plan
+
+    def begin(self, slot: Slot) -> None:
+        self._say(_heading(self._plan, slot))
+
+    def show(self, line: str) -> None:
+        if line:
+            self._say(f"  {line}")
+
+    def ended(self, result: RunResult) -> None:
+        self._say(run_line(result))
+
+    def close(self) -> None:
+        pass
+
+    def _say(self, line: str) -> None:
+        print(line, file=sys.stderr, flush=True)
+
+
+def board(plan: AbPlan) -> Board:
+    """The one that suits stderr."""
+    console = Console(stderr=True)
+    return TerminalBoard(console, plan) if console.is_terminal else PlainBoard(plan)
+
+
+def _heading(plan: AbPlan, slot: Slot) -> str:
+    names = " and ".join(plan.treatments[arm].name for arm in slot.arms)
+    return f"round {slot.round} of {plan.repeats}: {names}"
+
+
+def run_line(result: RunResult) -> str:
+    """What became of a run, in one line."""
+    numbers = result.numbers
+    lost = f"ended early: {result.ended}"
+    if result.ended == "invalid":
+        lost = numbers["invalid_because"] or "another arm of its duet is invalid"
+    figures = "  ".join(
+        f"{name} {mean_ms([numbers[metric][level]])}" for name, metric, level in COLUMNS
+    )
+    return (
+        f"{result.run.path.name:<16} {numbers['completed']:,} of {numbers['planned']:,} done in "
+        f"{clock(numbers['duration_s'])}  {figures}"
+        + (f"  {numbers['failed']:,} failed" if numbers["failed"] else "")
+        + ("" if result.ended == DONE else f"  DOES NOT COUNT: {lost}")
+    )
+
+
+def mean_ms(seconds: Sequence[float | None]) -> str:
+    """The geometric mean of several runs' figures, in ms."""
+    known = [second for second in seconds if second]
+    if not known or len(known) < len(seconds):
+        return "-"
+    return f"{math.exp(sum(map(math.log, known)) / len(known)) * 1e3:.1f} ms"
+
+
+# Before the first request, and after the last.
+
+
+def opening(plan: AbPlan, left: int) -> str:
+    """What is about to be done, of which so many replays are still to be made."""
+    names = ", ".join(arm.name for arm in plan.treatments)
+    done = f", {left} of {len(plan.slots)} still to be made" if left < len(plan.slots) else ""
+    return (
+        f"{names}: {plural(plan.repeats, 'run')} each, {MEANINGS[plan.schedule]} (seed {plan.seed}); "
+        f"{plan.order.pacing().meaning}{done}"
+    )
+
+
+def outlook_text(plan: AbPlan, seen: Outlook) -> Iterator[str]:
+    """What a dry run prints."""
+    yield f"order     {MEANINGS[plan.schedule]}, seed {plan.seed}"
+    for number, slots in groupby(plan.slots, key=lambda slot: slot.round):
+        names = (" + ".join(plan.treatments[arm].name for arm in slot.arms) for slot in slots)
+        yield f"          round {number}: {', '.join(names)}"
+    yield f"gates     {', '.join(gate.text for gate in plan.gates)}"
+    if looks := plan.looks:
+        yield f"looks     after {', '.join(map(str, looks.runs))} runs of each arm (O'Brien-Fleming)"
+    for doubt in doubts(plan):
+        yield f"!         {doubt}"
+    for arm, estimate in seen.arms:
+        yield f"\narm {arm.name}, each run: {arm.changes.get('model') or 'the recorded models'}"
+        yield from outlook_of_run(estimate, plan.order.pacing().meaning)
+    about = "about " if seen.estimated else ""
+    cost = priced(seen.cost_usd, seen.uncounted, seen.unpriced, about="about ")
+    yield f"\nin all    {seen.runs} runs, {about}{seen.requests:,} requests, {about}{clock(seen.duration_s)}"
+    yield f"          {seen.prompt_tokens:,} prompt and {seen.output_tokens:,} output tokens expected"
+    yield f"          cost {cost}"
+
+
+def doubts(plan: AbPlan) -> Iterator[str]:
+    """Why the plan may decide nothing, before it begins; the spread from run to run is assumed."""
+    gated = [gate for gate in plan.gates if gate.quantile is not None and gate.limit is None]
+    for margin in sorted({gate.margin for gate in gated}):
+        if doubt := plan_warning(plan.repeats, margin):
+            yield f"{doubt} (3 % is assumed: tbench power tells it from runs that there are)"
+
+
+def outlook_json(plan: AbPlan, seen: Outlook) -> dict[str, Any]:
+    """What a dry run prints with --json (docs/json.md)."""
+    sums = {name: value for name, value in asdict(seen).items() if name != "arms"}
+    return {
+        **sums,
+        "order": [
+            {"round": slot.round, "arms": [plan.treatments[arm].name for arm in slot.arms]}
+            for slot in plan.slots
+        ],
+        "gates": [gate.text for gate in plan.gates],
+        "warnings": list(doubts(plan)),
+        "arms": [{"name": arm.name, **asdict(estimate)} for arm, estimate in seen.arms],
+    }
+
+
+def spread_text(judgement: GateResults) -> Iterator[str]:
+    """The spread that intervals are made of, and whether more runs narrow it, or more requests in each."""
+    for spread in spreads(judgement):
+        if spread.sd is None:
+            continue
+        label = f"{title(spread.metric)} {percentile(spread.quantile)}"
+        known = spread.within is not None and math.isfinite(spread.within.se)
+        within = f"{spread.within.se:.1%}" if spread.within and known else "unknown"
+        advice = f"; {spread.advice}" if spread.advice else ""
+        yield f"spread     {label}: between-run CV {spread.sd:.1%}, within-run {within}{advice}"
