@@ -58,7 +58,7 @@ class Arm:
 
     def __str__(self) -> str:
         """What `tbench report` prints."""
-        from tbench.analysis.report.terminal import run_text  # noqa: PLC0415 (which builds on this file)
+        from tbench.analysis.report.text import run_text  # noqa: PLC0415 (which builds on this file)
 
         return run_text(self)
 

@@ -151,7 +151,7 @@ class Comparisons:
 
     def __str__(self) -> str:
         """What `tbench compare` prints."""
-        from tbench.analysis.report.brief import pair_text  # noqa: PLC0415 (which builds on this file)
+        from tbench.analysis.report.text import pair_text  # noqa: PLC0415 (which builds on this file)
 
         return pair_text(self)
 

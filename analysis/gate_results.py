@@ -93,7 +93,7 @@ class GateResults:
 
     def __str__(self) -> str:
         """What `tbench ab` prints."""
-        from tbench.analysis.report.judgement import judgement_text  # noqa: PLC0415 (which builds on this file)
+        from tbench.analysis.report.text import judgement_text  # noqa: PLC0415 (which builds on this file)
 
         return "\n".join(judgement_text(self))
 

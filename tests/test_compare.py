@@ -12,7 +12,7 @@ from tbench.analysis.compare import CompareOptions, Comparison, Comparisons, Ver
 from tbench.analysis.comparison import NO_DIFFERENCE
 from tbench.analysis.report import sentences, verdicts
 from tbench.analysis.report.ci import comparison_markdown
-from tbench.analysis.report.terminal import comparison_text
+from tbench.analysis.report.text import comparison_text
 from tbench.capture.errors import InputError, UnreachableError
 from tbench.replay.columns import NUMBERS, Column
 from tbench.replay.pacing import parse_warmup

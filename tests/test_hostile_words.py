@@ -17,7 +17,7 @@ import pytest
 from rich.text import Text
 
 from tbench.__main__ import run as tbench
-from tbench.analysis.report.terminal_tables import Sheet, grid
+from tbench.analysis.report.text import Sheet, grid
 from tbench.benchmark.board import Log
 from tbench.capture import Exchange, Outcome, Request, Response, TraceHeader, TraceWriter
 from tbench.capture.console import Console

@@ -13,9 +13,9 @@ from tbench.analysis.comparison import Verdict
 from tbench.analysis.gate import Gate, parse_gates
 from tbench.analysis.gate_estimate import GateEstimate, at_the_margin, estimate_of
 from tbench.analysis.gate_results import GateRow, evaluate_gates, gate_rows
-from tbench.analysis.report.judgement import judgement_text
-from tbench.analysis.report.sentences import interval as on_page
-from tbench.analysis.report.sentences import interval_cell as in_text
+from tbench.analysis.report.gate_sentences import interval as on_page
+from tbench.analysis.report.gate_sentences import interval_cell as in_text
+from tbench.analysis.report.text import judgement_text
 from tbench.analysis.run_metrics import Figure, share
 from tbench.analysis.slo import parse_slo
 

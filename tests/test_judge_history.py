@@ -16,7 +16,8 @@ from tbench.analysis.gate_results import GateResults
 from tbench.analysis.history import History, Session
 from tbench.analysis.replicates import Replicates
 from tbench.analysis.report.ci import judgement_junit, judgement_markdown
-from tbench.analysis.report.judgement import judgement_json, judgement_text
+from tbench.analysis.report.machine import judgement_json
+from tbench.analysis.report.text import judgement_text
 from tbench.analysis.run_metrics import Figure
 from tbench.capture.errors import InputError
 

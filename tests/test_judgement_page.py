@@ -20,7 +20,7 @@ from tbench.analysis.gate import parse_gates
 from tbench.analysis.gate_results import GateResults, evaluate_gates
 from tbench.analysis.interim import Looks, as_monitored, monitor
 from tbench.analysis.replicates import Replicates
-from tbench.analysis.report.judgement import judgement_json
+from tbench.analysis.report.machine import judgement_json
 from tbench.analysis.report.page import comparison_page, judgement_page, judgement_report, run_page
 
 GATES: Final = parse_gates("5%", ["errors:2pp", "output_tokens_per_s:p50:10%"])

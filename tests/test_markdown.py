@@ -19,7 +19,7 @@ from tbench.analysis.report.ci import (
     judgement_markdown,
     text,
 )
-from tbench.analysis.report.judgement import judgement_json
+from tbench.analysis.report.machine import judgement_json
 from tbench.analysis.summary import Caution
 
 GATES = parse_gates("10%", ["errors:1pp", "ttft:p99:10%"])

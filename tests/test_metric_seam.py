@@ -10,9 +10,8 @@ from tbench.analysis.compare import CompareOptions, compare
 from tbench.analysis.gate import parse_gates
 from tbench.analysis.gate_results import evaluate_gates
 from tbench.analysis.metrics import METRICS, Metric
-from tbench.analysis.report.judgement import judgement_json
-from tbench.analysis.report.machine import comparison_json, report_json
-from tbench.analysis.report.terminal import comparison_text, run_text
+from tbench.analysis.report.machine import comparison_json, judgement_json, report_json
+from tbench.analysis.report.text import comparison_text, run_text
 from tbench.analysis.slo import parse_slo
 from tbench.analysis.summary import Floats
 

@@ -13,9 +13,8 @@ from tbench.analysis.arms import Arm
 from tbench.analysis.cautions import CHECKS
 from tbench.analysis.compare import compare
 from tbench.analysis.report import words
-from tbench.analysis.report.brief import pair_text
 from tbench.analysis.report.sentences import CAVEATS, NAMED_ABOVE, caveats
-from tbench.analysis.report.terminal import comparison_text, run_text
+from tbench.analysis.report.text import comparison_text, pair_text, run_text
 from tbench.analysis.summary import FACTS
 from tbench.replay import columns as blocks
 from tbench.replay.closing import FEW

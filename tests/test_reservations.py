@@ -14,7 +14,7 @@ from tbench.analysis.comparison import Verdict
 from tbench.analysis.gate import parse_gates
 from tbench.analysis.gate_results import GateResults, evaluate_gates
 from tbench.analysis.replicates import Replicates
-from tbench.analysis.report.judgement import judgement_text
+from tbench.analysis.report.text import judgement_text
 
 GATES = parse_gates("10%", [])
 Spoil = Callable[[dict[str, Any]], None]

@@ -15,7 +15,8 @@ from tbench.analysis.gate import Gate, parse_gate, parse_gates
 from tbench.analysis.gate_estimate import GateEstimate, estimate_of
 from tbench.analysis.gate_results import evaluate_gates
 from tbench.analysis.interim import Looks, as_monitored, at_look, monitor
-from tbench.analysis.report.judgement import judgement_json, judgement_text
+from tbench.analysis.report.machine import judgement_json
+from tbench.analysis.report.text import judgement_text
 from tbench.analysis.run_metrics import Figure
 from tbench.analysis.summary import Floats
 from tbench.analysis.t_tests import difference

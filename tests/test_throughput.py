@@ -15,7 +15,7 @@ from tbench.analysis.pairing import RunView
 from tbench.analysis.report.ci import comparison_markdown
 from tbench.analysis.report.machine import comparison_json, report_json
 from tbench.analysis.report.page import comparison_page
-from tbench.analysis.report.terminal import comparison_text, run_text
+from tbench.analysis.report.text import comparison_text, run_text
 from tbench.analysis.report.workbook import run_book
 from tbench.analysis.run_metrics import endpoint
 from tbench.analysis.slo import parse_slo

@@ -12,7 +12,8 @@ from tbench.analysis.gate import parse_gates
 from tbench.analysis.gate_estimate import trend
 from tbench.analysis.gate_results import evaluate_gates
 from tbench.analysis.replicates import systematic
-from tbench.analysis.report.judgement import judgement_json, judgement_text
+from tbench.analysis.report.machine import judgement_json
+from tbench.analysis.report.text import judgement_text
 from tbench.analysis.t_tests import difference
 
 Order = tuple[list[int], list[int]]

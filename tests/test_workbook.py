@@ -18,8 +18,7 @@ import pytest
 from tbench.analysis.compare import compare
 from tbench.analysis.gate import parse_gates
 from tbench.analysis.gate_results import GateResults, evaluate_gates
-from tbench.analysis.report.judgement import judgement_json
-from tbench.analysis.report.machine import comparison_json, report_json
+from tbench.analysis.report.machine import comparison_json, judgement_json, report_json
 from tbench.analysis.report.sheets import _shares
 from tbench.analysis.report.workbook import comparison_book, judgement_book, run_book
 from tbench.replay import measures

@@ -14,9 +14,8 @@ from tbench.analysis.comparison import Verdict
 from tbench.analysis.gate_results import GateResults, GateRow
 from tbench.analysis.proportions import OPEN_LOOP, ErrorDifference
 from tbench.analysis.replicates import Replicates
-from tbench.analysis.report import words
-from tbench.analysis.report.judgement import judgement_text
-from tbench.analysis.report.sentences import (
+from tbench.analysis.report import sentences, words
+from tbench.analysis.report.gate_sentences import (
     MEANINGS,
     TREND,
     amount,
@@ -27,11 +26,11 @@ from tbench.analysis.report.sentences import (
     meaning,
     objectives,
     reason,
+    shown_names,
     sides,
     to_decide,
 )
-from tbench.analysis.report.sides import shown_names
-from tbench.analysis.report.terminal_tables import lengths_text
+from tbench.analysis.report.text import judgement_text
 from tbench.analysis.summary import Caution, facts
 from tbench.capture.terminal import escaped, plural
 from tbench.replay.totals import duration_s
@@ -74,7 +73,7 @@ def comparison_markdown(found: Comparisons, command: str | None = None) -> str:
     lines += [f"{code(found.candidate.name)} against {code(found.baseline.name)}", ""]
     lines += _table(PAIR_HEADINGS, map(_pair_cells, found.rows))
     if equal := found.equal_lengths:
-        lines += ["", f"{text(lengths_text(equal))}."]
+        lines += ["", f"{text(sentences.equal_lengths(equal))}."]
         lines += ["", *_table(PAIR_HEADINGS, map(_pair_cells, equal.rows))] if equal.rows else []
     lines += ["", _errors(found.errors), "", f"{_throughput(found)}.", ""]
     counts = found.requests

@@ -8,8 +8,7 @@ from tbench.analysis.comparison import Verdict
 from tbench.analysis.gate import ERRORS, Gate
 from tbench.analysis.gate_results import GateResults, GateRow
 from tbench.analysis.report import words
-from tbench.analysis.report.markup import Html, join, number, span, table, tag
-from tbench.analysis.report.sentences import (
+from tbench.analysis.report.gate_sentences import (
     Names,
     change,
     change_cell,
@@ -18,7 +17,8 @@ from tbench.analysis.report.sentences import (
     margin,
     reason,
 )
-from tbench.analysis.report.sentences import sides as figures_of
+from tbench.analysis.report.gate_sentences import sides as figures_of
+from tbench.analysis.report.markup import Html, join, number, span, table, tag
 from tbench.analysis.report.sides import Place, Sides, places
 from tbench.analysis.run_metrics import endpoint
 

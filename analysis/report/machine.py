@@ -1,17 +1,19 @@
 """Machine: the same facts as JSON. What is absent, unbounded or infinite is null."""
 
 import math
+from collections.abc import Iterable
 from dataclasses import asdict
-from typing import Any
+from typing import Any, Final
 
 import orjson
 
 from tbench.analysis.arms import Arm
 from tbench.analysis.compare import Comparison, Comparisons
-from tbench.analysis.comparison import EqualLengths
-from tbench.analysis.mean_ratio import GeometricMean, Overall
-from tbench.analysis.metrics import METRICS, Metric, values
-from tbench.analysis.proportions import GOOD, ErrorDifference, Pair, rates, ratio
+from tbench.analysis.gate_results import GateResults, GateRow
+from tbench.analysis.mean_ratio import Overall
+from tbench.analysis.metrics import METRICS, values
+from tbench.analysis.proportions import GOOD, rates, ratio
+from tbench.analysis.report.gate_sentences import declared, objectives, unseen_runs
 from tbench.analysis.report.words import percentile
 from tbench.analysis.slo import Slo
 from tbench.analysis.summary import Summary, summarise
@@ -27,34 +29,45 @@ def dump(document: Json) -> str:
     return orjson.dumps(document, option=orjson.OPT_INDENT_2).decode()
 
 
-def comparison_json(found: Comparisons) -> Json:
+def comparison_json(comparison: Comparisons) -> Json:
     """The object of `compare --json`."""
+    errors, equal, shift = comparison.errors, comparison.equal_lengths, comparison.shift
     return {
-        "verdict": found.verdict.value,
-        "comparisons": [_row(row) for row in found.rows],
-        "rates": {first.name: _pair((first, second)) for first, second in found.rates},
-        "warnings": [str(caution) for caution in found.warnings],
-        "paired": found.paired,
-        "requests": list(found.requests),
-        "arms": [_arm(found.baseline), _arm(found.candidate)],
-        "errors": _errors(found.errors),
-        "equal_lengths": _equal_lengths(found.equal_lengths),
-        "shift": {
-            name: [asdict(point) for point in points] for name, points in found.shift.items()
+        "verdict": comparison.verdict.value,
+        "comparisons": [_row(row) for row in comparison.rows],
+        "rates": {
+            first.name: {
+                "unit": first.unit,
+                "baseline": first.value,
+                "candidate": second.value,
+                "ratio": ratio((first, second)),
+                "without_token_counts": [first.uncounted, second.uncounted],
+            }
+            for first, second in comparison.rates
         },
-        "overall": {name: _overall(one) for name, one in found.overall.items()},
-        "definitions": {name: METRICS[name].definition for name in found.shift},
-    }
-
-
-def _pair(pair: Pair) -> Json:
-    first, second = pair
-    return {
-        "unit": first.unit,
-        "baseline": first.value,
-        "candidate": second.value,
-        "ratio": ratio(pair),
-        "without_token_counts": [first.uncounted, second.uncounted],
+        "warnings": [str(caution) for caution in comparison.warnings],
+        "paired": comparison.paired,
+        "requests": list(comparison.requests),
+        "arms": [_arm(comparison.baseline), _arm(comparison.candidate)],
+        "errors": {
+            "baseline": errors.baseline,
+            "candidate": errors.candidate,
+            "difference": errors.difference,
+            "ci": [errors.low, errors.high],
+            "method": errors.method,
+            "n": [errors.n_baseline, errors.n_candidate],
+            "kinds": [dict(errors.kinds_baseline), dict(errors.kinds_candidate)],
+        },
+        "equal_lengths": equal
+        and {
+            "n": equal.n,
+            "overlap": equal.overlap,
+            "refusal": equal.refusal,
+            "comparisons": [_row(row) for row in equal.rows],
+        },
+        "shift": {name: [asdict(point) for point in points] for name, points in shift.items()},
+        "overall": {name: _overall(overall) for name, overall in comparison.overall.items()},
+        "definitions": {name: METRICS[name].definition for name in shift},
     }
 
 
@@ -63,21 +76,21 @@ def report_json(arm: Arm, *, samples: bool = False, slo: Slo = ()) -> Json:
     document = {
         **numbers(arm.run),
         **_arm(arm),
-        **{one.name: one.value for one in rates(arm, slo=slo) if one.name in GOOD},
-        "summaries": {one.metric: _summary(one) for one in summaries(arm)},
+        **{rate.name: rate.value for rate in rates(arm, slo=slo) if rate.name in GOOD},
+        "summaries": {summary.metric: _summary(summary) for summary in summaries(arm)},
     }
     return document | {"samples": sample_arrays(arm)} if samples else document
 
 
 def summaries(arm: Arm) -> list[Summary]:
     """Every metric of METRICS that the arm has a value for, over the requests that count."""
-    found = (_summarised(arm, metric) for metric in METRICS.values())
-    return [summary for summary in found if summary.n]
-
-
-def _summarised(arm: Arm, metric: Metric) -> Summary:
-    counted = values(arm, metric)[arm.measured]
-    return summarise(metric.name, metric.unit, counted, timeout_s=arm.timeout_s)
+    every = (
+        summarise(
+            metric.name, metric.unit, values(arm, metric)[arm.measured], timeout_s=arm.timeout_s
+        )
+        for metric in METRICS.values()
+    )
+    return [summary for summary in every if summary.n]
 
 
 def sample_arrays(arm: Arm) -> dict[str, list[Any]]:
@@ -87,14 +100,14 @@ def sample_arrays(arm: Arm) -> dict[str, list[Any]]:
         "id": columns["id"].tolist(),
         "due_s": _floats(columns["due"]),
         "sent_s": _floats(columns["sent"]),
-        "sent_wall_ns": _whole(columns["sent_wall_ns"]),
-        "first_wall_ns": _whole(columns["first_wall_ns"]),
+        "sent_wall_ns": _counts(columns["sent_wall_ns"]),
+        "first_wall_ns": _counts(columns["first_wall_ns"]),
         "ttft_s": _floats(measures.ttft(columns)),
         "tpot_s": _floats(measures.tpot(columns)),
         "e2e_s": _floats(measures.e2e(columns)),
-        "prompt_tokens": _whole(columns["prompt_tokens"]),
-        "output_tokens": _whole(columns["output_tokens"]),
-        "status": _whole(columns["status"]),
+        "prompt_tokens": _counts(columns["prompt_tokens"]),
+        "output_tokens": _counts(columns["output_tokens"]),
+        "status": _counts(columns["status"]),
         "outcome": columns["outcome"].tolist(),
     }
 
@@ -103,7 +116,7 @@ def _floats(column: Column) -> list[float | None]:
     return [None if math.isnan(value) else value for value in column.tolist()]
 
 
-def _whole(column: Column) -> list[int | None]:
+def _counts(column: Column) -> list[int | None]:
     return [None if value < 0 else value for value in column.tolist()]
 
 
@@ -152,40 +165,20 @@ def _arm(arm: Arm) -> Json:
     }
 
 
-def _overall(one: Overall) -> Json:
+def _overall(overall: Overall) -> Json:
+    """The mean ratio of a metric; the two ends of its interval as one field."""
+    mean: Json | None = None
+    if overall.geometric:
+        mean = asdict(overall.geometric)
+        mean = {"ci": [mean.pop("low"), mean.pop("high")], **mean}
     return {
-        "geometric_mean": _with_interval(one.geometric) if one.geometric else None,
-        "thirds": list(one.thirds) if one.thirds else None,
-        "n": one.effective.n,
-        "tau": one.effective.tau,
-        "effective_n": one.effective.worth,
-        "confidence": one.confidence,
-        "doubts": list(one.doubts),
-    }
-
-
-def _with_interval(found: GeometricMean) -> Json:
-    """Its fields, the two ends as one."""
-    fields = asdict(found)
-    return {"ci": [fields.pop("low"), fields.pop("high")], **fields}
-
-
-def _equal_lengths(found: EqualLengths | None) -> Json | None:
-    if found is None:
-        return None
-    rows = [_row(row) for row in found.rows]
-    return {"n": found.n, "overlap": found.overlap, "refusal": found.refusal, "comparisons": rows}
-
-
-def _errors(errors: ErrorDifference) -> Json:
-    return {
-        "baseline": errors.baseline,
-        "candidate": errors.candidate,
-        "difference": errors.difference,
-        "ci": [errors.low, errors.high],
-        "method": errors.method,
-        "n": [errors.n_baseline, errors.n_candidate],
-        "kinds": [dict(errors.kinds_baseline), dict(errors.kinds_candidate)],
+        "geometric_mean": mean,
+        "thirds": list(overall.thirds) if overall.thirds else None,
+        "n": overall.effective.n,
+        "tau": overall.effective.tau,
+        "effective_n": overall.effective.worth,
+        "confidence": overall.confidence,
+        "doubts": list(overall.doubts),
     }
 
 
@@ -200,14 +193,86 @@ def _summary(summary: Summary) -> Json:
         "min": summary.minimum,
         "max": summary.maximum,
         "quantiles": {
-            percentile(one.p): {
-                "value": one.value,
-                "ci": [one.low, one.high],
+            percentile(quantile.p): {
+                "value": quantile.value,
+                "ci": [quantile.low, quantile.high],
                 "confidence": "descriptive: as if requests were independent",
-                "at_least": one.at_least,
-                "smooth": one.smooth,
-                "refusal": one.refusal,
+                "at_least": quantile.at_least,
+                "smooth": quantile.smooth,
+                "refusal": quantile.refusal,
             }
-            for one in summary.quantiles
+            for quantile in summary.quantiles
         },
     }
+
+
+# Repeated runs held against gates.
+
+LEVEL: Final = 0.9
+"""Of the interval of a change: each end by itself is the one-sided 95% bound that decides."""
+
+
+def judgement_json(results: GateResults) -> Json:
+    """What `tbench compare --margin --json` prints."""
+    history, sessions = results.history, None
+    if history is not None:
+        recorded = [session.recorded for session in history.sessions]
+        sessions = {
+            "file": str(history.path),
+            "sessions": len(recorded),
+            "first": recorded[0],
+            "last": recorded[-1],
+        }
+    return {
+        "verdict": results.verdict.value,
+        "arms": [
+            {
+                "name": arm.name,
+                "runs": [str(run.path) for run in arm.runs],
+                "started_ns": list(arm.started_ns),
+                "verdict": None if arm is results.baseline else results.verdict_of(arm.name).value,
+                "unseen_bad_runs": unseen_runs(len(arm.runs)) if arm.runs else None,
+            }
+            for arm in results.arms
+        ],
+        "requests": results.n,
+        "contrast": results.contrast,
+        "declared": declared(results),
+        "slo": objectives(results),
+        "history": sessions,
+        "comparisons": [_gate(row) for row in results.rows],
+        "warnings": [str(caution) for caution in results.warnings],
+    }
+
+
+def _gate(row: GateRow) -> Json:
+    change, gate = row.comparison, row.gate
+    return {
+        "arm": row.arm,
+        "gate": gate.text,
+        "metric": change.metric,
+        "quantile": gate.quantile,
+        "margin": gate.margin if gate.limit is None else None,
+        "limit": gate.limit,
+        "scale": gate.scale,
+        "unit": change.unit,
+        "baseline": change.baseline,
+        "candidate": change.candidate,
+        "ratio": change.ratio if gate.scale == "ratio" else None,
+        "difference": change.ratio if gate.scale == "points" else None,
+        "ci": [change.low, change.high],
+        "bound": row.bound,
+        "level": None if change.low is None else LEVEL,
+        "confidence": change.confidence,
+        "method": change.method,
+        "n": [change.n_baseline, change.n_candidate],
+        "runs": list(change.runs),
+        "verdict": change.verdict.value,
+        "reason": row.reason,
+        "baseline_runs": _finite(row.baseline_runs),
+        "candidate_runs": _finite(row.candidate_runs),
+    }
+
+
+def _finite(figures: Iterable[float]) -> list[float | None]:
+    return [figure if math.isfinite(figure) else None for figure in figures]

@@ -17,9 +17,16 @@ from tbench.analysis.repeated import shifts
 from tbench.analysis.replicates import Replicates
 from tbench.analysis.report import gates, sections, tables, verdicts, words
 from tbench.analysis.report.figures import Report, part
+from tbench.analysis.report.gate_sentences import (
+    TREND,
+    Names,
+    declared,
+    objectives,
+    shown_names,
+)
 from tbench.analysis.report.machine import summaries
-from tbench.analysis.report.sentences import TREND, Names, declared, objectives, shown_rows
-from tbench.analysis.report.sides import Sides, about, shown_names
+from tbench.analysis.report.sentences import shown_rows
+from tbench.analysis.report.sides import Sides, about
 from tbench.analysis.slo import Slo
 
 WORTH = {

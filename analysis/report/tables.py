@@ -5,13 +5,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from tbench.analysis.comparison import Comparison, Comparisons, EqualLengths
 from tbench.analysis.metrics import METRICS
 from tbench.analysis.proportions import ratio
-from tbench.analysis.report import words
+from tbench.analysis.report import sentences, words
 from tbench.analysis.report.markup import Html, html, join, number, span, table, tag
-from tbench.analysis.report.terminal_tables import lengths_text, rates_notes
 from tbench.analysis.summary import Caution, Quantile, Summary, facts
-
-USUAL = 0.99
-"""Up to this quantile a run's table has a column even where all are refused."""
 
 
 def cautions(found: Iterable[Caution]) -> Html:
@@ -51,9 +47,9 @@ def comparison_table(found: Comparisons) -> Html:
 def _at_equal_lengths(equal: EqualLengths, numbers: Mapping[str, int]) -> Html:
     """A ratio at equal lengths has no values of its own."""
     if not equal.rows:
-        return tag("p", lengths_text(equal), class_="quiet")
+        return tag("p", sentences.equal_lengths(equal), class_="quiet")
     rows = [[name(row), *_compared(row, numbers)] for row in equal.rows]
-    return table(lengths_text(equal), ["metric", *RATIO], rows, phone=PHONE)
+    return table(sentences.equal_lengths(equal), ["metric", *RATIO], rows, phone=PHONE)
 
 
 def name(row: Comparison) -> str:
@@ -110,14 +106,14 @@ def rates_table(found: Comparisons) -> Html:
         for pair in found.rates
     ]
     caption = "Throughput: successes per second, from the first sent to the last end"
-    notes = [tag("p", line, class_="quiet") for line in rates_notes(found)]
+    notes = [tag("p", line, class_="quiet") for line in sentences.rates_notes(found)]
     return join([table(caption, ["rate", "baseline", "candidate", "ratio"], rows), *notes])
 
 
 def summary_table(summaries: Sequence[Summary]) -> Html:
     """One run's metrics with their quantiles, each with its interval or why it has none."""
     every = [one for summary in summaries for one in summary.quantiles]
-    points = sorted({one.p for one in every if one.p <= USUAL or not one.refusal})
+    points = sorted({one.p for one in every if one.p <= words.USUAL or not one.refusal})
     head = ["metric", "n", "timed out", "mean", *map(words.percentile, points), "max"]
     rows = [_summary(one, points) for one in summaries]
     return table(

@@ -8,9 +8,9 @@ from tbench.analysis.comparison import Comparisons, Verdict
 from tbench.analysis.gate_results import GateResults, GateRow
 from tbench.analysis.proportions import Pair, rates, ratio
 from tbench.analysis.replicates import Replicates
-from tbench.analysis.report import sentences, tables, words
+from tbench.analysis.report import gate_sentences, sentences, tables, words
+from tbench.analysis.report.gate_sentences import Names
 from tbench.analysis.report.markup import Html, details, html, join, number, span, tag
-from tbench.analysis.report.sentences import Names
 from tbench.analysis.report.sides import Sides, began_ns
 from tbench.analysis.summary import Caution, Summary, facts
 from tbench.capture.terminal import plural
@@ -173,22 +173,22 @@ def judgement_title(judgement: GateResults, names: Names) -> str:
 def judgement_head(judgement: GateResults, names: Names, title: str, sides: Sides) -> Html:
     """The verdict over all, a sentence for each candidate, its first gates, and what stays open."""
     arms = judgement.candidates
-    runs = [f"{names[arm.name]} {sentences.amount(judgement, arm)}" for arm in judgement.arms]
+    runs = [f"{names[arm.name]} {gate_sentences.amount(judgement, arm)}" for arm in judgement.arms]
     days = _days([run for side in sides.values() for run in side])
     about = [*runs, plural(judgement.n, "shared request"), *days, *facts(judgement.warnings)]
     if len(arms) == 1:
-        text = sentences.why(judgement, arms[0], names)
+        text = gate_sentences.why(judgement, arms[0], names)
         cards = html(None)
     else:
-        verdicts = [sentences.standing(judgement, arm) for arm in arms]
+        verdicts = [gate_sentences.standing(judgement, arm) for arm in arms]
         parts = [f"{verdicts.count(one)} {one.value}" for one in Verdict if one in verdicts]
         text = (
             f"{len(arms)} candidates against {names[judgement.baseline.name]}: {', '.join(parts)}."
         )
         cards = tag("ul", join(_card(judgement, arm, names) for arm in arms), class_="cards")
     lines = [
-        *sentences.to_decide(judgement, names),
-        *filter(None, [sentences.left_open(judgement)]),
+        *gate_sentences.to_decide(judgement, names),
+        *filter(None, [gate_sentences.left_open(judgement)]),
     ]
     return head(
         title,
@@ -204,21 +204,21 @@ def judgement_head(judgement: GateResults, names: Names, title: str, sides: Side
 
 
 def _card(judgement: GateResults, arm: Replicates, names: Names) -> Html:
-    verdict = sentences.standing(judgement, arm)
+    verdict = gate_sentences.standing(judgement, arm)
     word = tag("strong", f"{names[arm.name]}: {verdict.value}. ", class_=f"mark {verdict.value}")
-    return tag("li", word, sentences.why(judgement, arm, names))
+    return tag("li", word, gate_sentences.why(judgement, arm, names))
 
 
 def _gate_tile(row: GateRow) -> Html:
     comparison, verdict = row.comparison, row.comparison.verdict
     tested = verdict is not Verdict.SKIPPED
-    arrow = _arrow(comparison.baseline, comparison.candidate, sentences.sides(row))
+    arrow = _arrow(comparison.baseline, comparison.candidate, gate_sentences.sides(row))
     return tile(
-        f"{sentences.gate_label(row.gate)}, {sentences.margin(row.gate)}",
+        f"{gate_sentences.gate_label(row.gate)}, {gate_sentences.margin(row.gate)}",
         join(arrow) if tested else "not testable",
-        sentences.change_cell(row) if tested else "",
-        span(comparison.low, comparison.high, sentences.interval(row))
-        if sentences.interval(row)
+        gate_sentences.change_cell(row) if tested else "",
+        span(comparison.low, comparison.high, gate_sentences.interval(row))
+        if gate_sentences.interval(row)
         else "",
         TONES.get(verdict, ""),
     )

@@ -11,6 +11,8 @@ ROUNDS_TO_1 = 1.0005
 """What lies between 1 and this is written as 1.000."""
 NEAR_1 = (0.9, 1.1)
 """Between these a ratio has three decimals: its distance from 1 is what matters."""
+USUAL = 0.99
+"""Up to this quantile a run's table has a column even where all are refused."""
 SHORT = frozenset({"ttft", "e2e", "tpot", "itl"})
 """Words that are written in capitals."""
 

@@ -8,9 +8,9 @@ from xlsxwriter.worksheet import Worksheet
 from tbench.analysis.arms import Arm
 from tbench.analysis.comparison import Comparison, Comparisons
 from tbench.analysis.gate_results import GateResults, GateRow
-from tbench.analysis.report import sentences, words
+from tbench.analysis.report import gate_sentences, sentences, words
+from tbench.analysis.report.gate_sentences import gate_label
 from tbench.analysis.report.machine import summaries
-from tbench.analysis.report.sentences import gate_label
 from tbench.analysis.report.sheets import (
     ROWS,
     SECOND_ROW,
@@ -30,8 +30,7 @@ from tbench.analysis.report.sheets import (
     throughput_sheet,
     write,
 )
-from tbench.analysis.report.sides import Sides, shown_names
-from tbench.analysis.report.terminal_tables import lengths_text
+from tbench.analysis.report.sides import Sides
 from tbench.analysis.summary import Caution, Summary
 from tbench.capture.terminal import plural
 
@@ -60,11 +59,12 @@ def judgement_book(
     found: GateResults, file: BinaryIO, *, command: str | None, most: int = ROWS
 ) -> None:
     """Repeated runs: verdict, gates, and all their runs. Writes to an open binary file."""
-    names = shown_names([arm.name for arm in found.arms])
+    names = gate_sentences.shown_names([arm.name for arm in found.arms])
     sides = {names[arm.name]: arm.runs for arm in found.arms}
     book = opened(file)
     lines = [
-        f"{names[arm.name]}: {sentences.standing(found, arm).value}. {sentences.why(found, arm, names)}"
+        f"{names[arm.name]}: {gate_sentences.standing(found, arm).value}. "
+        f"{gate_sentences.why(found, arm, names)}"
         for arm in found.candidates
     ]
     _verdict(book, found.verdict.value, lines, found.warnings, command)
@@ -99,7 +99,7 @@ def _gate(row: GateRow, arm: str) -> list[Shown]:
         *(Figure(one.low, change), Figure(one.high, change)),
         *(None if gate.scale == "level" else gate.margin, Figure(gate.limit, one.unit)),
         *(*one.runs, one.n_baseline, one.n_candidate),
-        *(sentences.reason(row) or None, one.method),
+        *(gate_sentences.reason(row) or None, one.method),
     ]
 
 
@@ -120,7 +120,7 @@ def comparison_book(
     _ratio_chart(book, sheet, len(ROW) + len(VALUES), bars, level=95)
     if equal := found.equal_lengths:
         rows = [[_label(row), row.metric, row.quantile, *_ratio(row)] for row in equal.rows]
-        table(book, "Equal lengths", lengths_text(equal), (*ROW, *RATIO), rows)
+        table(book, "Equal lengths", sentences.equal_lengths(equal), (*ROW, *RATIO), rows)
     _rest(book, sides, list(dict.fromkeys([*USUAL, *found.values])), most)
 
 

@@ -92,8 +92,8 @@ def _conducted(plan: "AbPlan", out: Path | None, shared: Shared, *, as_json: boo
     from tbench.abtest.runner import early, missing, prepared, result_json, verdict
     from tbench.analysis.comparison import Verdict
     from tbench.analysis.report.ci import judgement_junit, judgement_markdown
-    from tbench.analysis.report.judgement import judgement_text
     from tbench.analysis.report.machine import dump
+    from tbench.analysis.report.text import judgement_text
 
     if out is None:  # the trace's name, and the time
         trace = Path(plan.order.trace).resolve().name.removesuffix(".part")

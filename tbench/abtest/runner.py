@@ -18,7 +18,7 @@ from tbench.analysis.gate_results import GateResults, evaluate_gates
 from tbench.analysis.interim import Decision, as_monitored, monitor
 from tbench.analysis.metrics import METRICS
 from tbench.analysis.replicates import Replicates
-from tbench.analysis.report.judgement import judgement_json
+from tbench.analysis.report.machine import judgement_json
 from tbench.analysis.report.planning import spread_json
 from tbench.analysis.variance import Spread, spread
 from tbench.capture.container_reader import open_container

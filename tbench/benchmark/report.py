@@ -9,7 +9,7 @@ from typing import Any, Final
 from rich.table import Table
 from rich.text import Text
 
-from tbench.analysis.report.terminal_tables import Sheet, grid
+from tbench.analysis.report.text import Sheet, grid
 from tbench.benchmark.conduct import RUNS
 from tbench.benchmark.folder import BenchmarkFolder, Result
 from tbench.benchmark.sweep import BATCHED

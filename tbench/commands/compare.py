@@ -62,8 +62,8 @@ def published(judgement: "GateResults", outlets: Outlets) -> int:
     """Print the judgement and write its files; returns the exit code of its verdict."""
     from tbench.analysis.comparison import Verdict
     from tbench.analysis.report.ci import judgement_junit, judgement_markdown
-    from tbench.analysis.report.judgement import judgement_json, judgement_text
-    from tbench.analysis.report.machine import dump
+    from tbench.analysis.report.machine import dump, judgement_json
+    from tbench.analysis.report.text import judgement_text
     from tbench.commands.output import command_line, terminal, write_shared
 
     if outlets.shared:
@@ -354,10 +354,9 @@ def compare(
         return judged(runs, asked, outlets)
     _check_pair(runs, junit)
     from tbench.analysis.compare import CompareOptions, Verdict, compare_files
-    from tbench.analysis.report.brief import pair_text
     from tbench.analysis.report.ci import comparison_markdown
     from tbench.analysis.report.machine import comparison_json, dump
-    from tbench.analysis.report.terminal import comparison_text
+    from tbench.analysis.report.text import comparison_text, pair_text
     from tbench.analysis.slo import parse_slo
     from tbench.commands.output import command_line, show, terminal
     from tbench.replay.pacing import parse_warmup
