@@ -82,9 +82,22 @@ def from_samples(samples: Sequence[Sample]) -> dict[str, Sequence[Any] | Column]
 
 def pack(columns: Mapping[str, Sequence[Any] | Column]) -> Record:
     """The record of a block; at most MOST samples."""
-    numbers = {name: _number(columns[name], kind).tobytes() for name, kind in NUMBERS.items()}
-    words = {name: _pack_words(columns[name]) for name in WORDS}
-    names = {name: _pack_names(columns[name]) for name in NAMES}
+    numbers, words, names = {}, {}, {}
+    for name, kind in NUMBERS.items():
+        values = columns[name]
+        if not isinstance(values, np.ndarray):
+            absent = ABSENT[np.dtype(kind).kind]
+            values = np.array([absent if value is None else value for value in values], dtype=kind)
+        numbers[name] = values.astype(kind, copy=False).tobytes()
+    for name in WORDS:
+        present = dict.fromkeys(value for value in columns[name] if value is not None)
+        codes = {None: ABSENT_CODE, **{value: code for code, value in enumerate(present)}}
+        packed = np.array([codes[value] for value in columns[name]], dtype="<u2").tobytes()
+        words[name] = {"codes": packed, "table": [str(word) for word in present]}
+    for name in NAMES:
+        plain = [(value or "").encode("ascii", "replace")[:NAME_LIMIT] for value in columns[name]]
+        array = np.array(plain, dtype=bytes)
+        names[name] = {"width": array.itemsize, "bytes": array.tobytes()}
     return {
         "type": "samples",
         "n": len(columns["index"]),
@@ -92,27 +105,6 @@ def pack(columns: Mapping[str, Sequence[Any] | Column]) -> Record:
         "words": words,
         "names": names,
     }
-
-
-def _number(values: Sequence[Any] | Column, kind: str) -> Column:
-    if isinstance(values, np.ndarray):
-        return values.astype(kind)
-    absent = ABSENT[np.dtype(kind).kind]
-    return np.array([absent if value is None else value for value in values], dtype=kind)
-
-
-def _pack_words(values: Sequence[str | None] | Column) -> Record:
-    table = {
-        value: code for code, value in enumerate(dict.fromkeys(v for v in values if v is not None))
-    }
-    codes = [ABSENT_CODE if value is None else table[value] for value in values]
-    return {"codes": np.array(codes, dtype="<u2").tobytes(), "table": [str(word) for word in table]}
-
-
-def _pack_names(values: Sequence[str | None] | Column) -> Record:
-    plain = [(value or "").encode("ascii", "replace")[:NAME_LIMIT] for value in values]
-    array = np.array(plain, dtype=bytes)
-    return {"width": array.itemsize, "bytes": array.tobytes()}
 
 
 def pack_tokens(samples: Sequence[Sample]) -> Record:

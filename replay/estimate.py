@@ -103,11 +103,11 @@ def as_map(survey: Survey) -> dict[str, Any]:
 
 def first_look(job: "Job", *, tokens: bool = False) -> Survey | None:
     """Survey the trace where the pacing or the budget needs it, or `tokens` are asked for."""
-    priced = tokens or job.options.max_cost is not None
+    priced = tokens or job.budget is not None
     if not job.pace.option.needs_survey and not priced:
         return None
     totals = survey(job.plan(answers=True), job.target if priced else None)
-    if job.options.max_cost is not None and totals.bill.unpriced:
+    if job.budget is not None and totals.bill.unpriced:
         unknown = ", ".join(sorted(totals.bill.unpriced))
         raise InputError(f"--max-cost cannot be kept: no price is known for {unknown}")
     return totals

@@ -70,21 +70,18 @@ _CUT_SHORT: Final = ("incomplete", "without sending complete", *_CLOSED)
 
 def failure(error: Exception, *, answered: bool) -> tuple[Outcome, str] | None:
     """The outcome of a transport's exception; None when it is not one of a transport."""
-    for kind, before, after in FAILURES:
-        if isinstance(error, kind):
-            return _refined(after if answered else before, error), said(error)
-    return None
-
-
-def _refined(outcome: Outcome, error: Exception) -> Outcome:
-    """h11 and httpcore word a closed connection and a broken protocol as the same exception."""
-    message = str(error)
-    if outcome is Outcome.PROTOCOL_ERROR and any(words in message for words in _CLOSED):
-        return Outcome.RESET
+    row = next((row for row in FAILURES if isinstance(error, row[0])), None)
+    if row is None:
+        return None
+    _, before, after = row
+    # h11 and httpcore word a closed connection and a broken protocol as the same exception.
+    outcome, message = after if answered else before, str(error)
     broken = outcome is Outcome.CUT and isinstance(error, httpx.RemoteProtocolError)
-    if broken and not any(words in message for words in _CUT_SHORT):
-        return Outcome.PROTOCOL_ERROR
-    return outcome
+    if outcome is Outcome.PROTOCOL_ERROR and any(words in message for words in _CLOSED):
+        outcome = Outcome.RESET
+    elif broken and not any(words in message for words in _CUT_SHORT):
+        outcome = Outcome.PROTOCOL_ERROR
+    return outcome, said(error)
 
 
 @dataclass(slots=True)

@@ -57,6 +57,11 @@ class Job:
         """How many times the trace is sent, where no recorded profile decides it."""
         return self.options.loop or 1
 
+    @property
+    def budget(self) -> float | None:
+        """US dollars that may be spent; None: no bound."""
+        return self.options.max_cost
+
     def plan(self, *, answers: bool = True) -> Plan:
         """What is sent: without end where a recorded profile decides how much.
 

@@ -43,22 +43,15 @@ def parse_workers(text: int | str) -> int | Literal["auto"]:
         raise InputError(f"--workers {text}: give a number from 1, or auto") from None
 
 
-def _headers(lines: list[str]) -> tuple[tuple[str, str], ...]:
-    from tbench.replay.target import parse_headers  # noqa: PLC0415 (slow to load)
+def _by_target(parser: str) -> Callable[[list[str]], Any]:
+    """A reader of words from replay.target, which takes long to load: not for `--help`."""
 
-    return parse_headers(lines)
+    def read(words: list[str]) -> Any:  # noqa: ANN401 (what the option is)
+        from tbench.replay import target  # noqa: PLC0415
 
+        return getattr(target, parser)(words)
 
-def _fields(words: list[str]) -> dict[str, Any]:
-    from tbench.replay.target import parse_fields  # noqa: PLC0415 (slow to load)
-
-    return parse_fields(words)
-
-
-def _models(words: list[str]) -> dict[str, str]:
-    from tbench.replay.target import parse_models  # noqa: PLC0415 (slow to load)
-
-    return parse_models(words)
+    return read
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -258,7 +251,7 @@ class ReplayOptions:
             help="Replace one model by another. Repeatable.",
             unit="OLD=NEW",
             group=TARGET,
-            read=_models,
+            read=_by_target("parse_models"),
         ),
     ] = field(default_factory=dict)
     set: Annotated[
@@ -267,7 +260,7 @@ class ReplayOptions:
             help="Set a top-level field of the body; null removes it. Repeatable.",
             unit="KEY=JSON",
             group=TARGET,
-            read=_fields,
+            read=_by_target("parse_fields"),
         ),
     ] = field(default_factory=dict)
     headers: Annotated[
@@ -277,7 +270,7 @@ class ReplayOptions:
             unit="'NAME: VALUE'",
             flag="--header",
             group=TARGET,
-            read=_headers,
+            read=_by_target("parse_headers"),
         ),
     ] = field(default=(), repr=False)
     api_key_env: Annotated[
@@ -350,7 +343,23 @@ class ReplayOptions:
         given = self._pacings()
         if len(given) > 1:
             raise InputError(f"{_flag(given[0])} and {_flag(given[1])} are two pacings; give one")
-        self._check_together(given[0] if given else "speed")
+        pacing = given[0] if given else "speed"
+        if self.max_cost is not None and self.workers not in {"auto", 1}:
+            raise InputError("--max-cost is kept by one worker: drop --workers, or make it 1")
+        option = rows(type(self))[pacing].option
+        if self.max_in_flight is not None and isinstance(option, PacingOption) and option.limits:
+            raise InputError(
+                f"--max-in-flight and {_flag(pacing)} both limit what is in flight; give one"
+            )
+        if self.spawn_rate is not None and pacing != "concurrency":
+            raise InputError(f"--spawn-rate goes with --concurrency, not with {_flag(pacing)}")
+        if self.until is not None and pacing != "concurrency_scale":
+            raise InputError(f"--until goes with --concurrency-scale, not with {_flag(pacing)}")
+        if self.loop is not None and pacing == "concurrency_scale" and self.until != "trace":
+            raise InputError(
+                "--loop and --concurrency-scale: the recorded profile decides how much is sent; "
+                "drop --loop or add --until trace"
+            )
 
     def pacing(self) -> Pacing:
         """The pacing; without any, the recorded times as they are."""
@@ -374,25 +383,6 @@ class ReplayOptions:
             for name, row in rows(type(self)).items()
             if isinstance(row.option, PacingOption) and getattr(self, name) is not None
         ]
-
-    def _check_together(self, pacing: str) -> None:
-        """Raise InputError where an option does not go with the pacing, or with another option."""
-        if self.max_cost is not None and self.workers not in {"auto", 1}:
-            raise InputError("--max-cost is kept by one worker: drop --workers, or make it 1")
-        option = rows(type(self))[pacing].option
-        if self.max_in_flight is not None and isinstance(option, PacingOption) and option.limits:
-            raise InputError(
-                f"--max-in-flight and {_flag(pacing)} both limit what is in flight; give one"
-            )
-        if self.spawn_rate is not None and pacing != "concurrency":
-            raise InputError(f"--spawn-rate goes with --concurrency, not with {_flag(pacing)}")
-        if self.until is not None and pacing != "concurrency_scale":
-            raise InputError(f"--until goes with --concurrency-scale, not with {_flag(pacing)}")
-        if self.loop is not None and pacing == "concurrency_scale" and self.until != "trace":
-            raise InputError(
-                "--loop and --concurrency-scale: the recorded profile decides how much is sent; "
-                "drop --loop or add --until trace"
-            )
 
 
 def _flag(name: str) -> str:

@@ -1,13 +1,11 @@
 """What a person sees while a replay runs: one line, on a terminal refreshed in place, else every 10 s."""
 
 import sys
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final, Protocol
 
 import trio
 
 from tbench.capture.terminal import heard
-from tbench.replay.run_recorder import Tally
 from tbench.replay.runner import Progress, Watch
 from tbench.replay.sample import Fate
 from tbench.replay.throughput import three
@@ -92,26 +90,23 @@ def watching(screen: Screen) -> Watch:
 
 def line(live: Progress, elapsed: float) -> str:
     """The figures so far in one line; `elapsed` is seconds since the start."""
-    tally = live.tally
-    expected = live.expected()
+    tally, expected = live.tally, live.expected()
+    half, late = tally.ttft(0.5), tally.ttft(0.99)
+    left = time_left(live, elapsed)
     parts = [
         clock(elapsed),
         f"{live.issued:,}{f' of {expected:,}' if expected else ''} sent",
         f"{live.issued / elapsed if elapsed else 0:.1f}/s",
         f"{live.in_flight} in flight",
         f"{tally.fates[Fate.COMPLETED]:,} done",
-        *_first_tokens(tally),
-        *(f"{tally.errors.total():,} failed ({kind})" for kind, _ in tally.errors.most_common(1)),
     ]
-    left = time_left(live, elapsed)
-    return "  ".join(parts) + (f"  {clock(left)} left" if left is not None else "")
-
-
-def _first_tokens(tally: Tally) -> Iterator[str]:
-    """The time to the first token so far, once a stream has ended."""
-    half, late = tally.ttft(0.5), tally.ttft(0.99)
     if half is not None and late is not None:
-        yield f"TTFT p50 {three(half * 1e3)} ms, p99 {three(late * 1e3)} ms"
+        parts.append(f"TTFT p50 {three(half * 1e3)} ms, p99 {three(late * 1e3)} ms")
+    for kind, _ in tally.errors.most_common(1):
+        parts.append(f"{tally.errors.total():,} failed ({kind})")
+    if left is not None:
+        parts.append(f"{clock(left)} left")
+    return "  ".join(parts)
 
 
 def time_left(live: Progress, elapsed: float) -> float | None:

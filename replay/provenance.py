@@ -67,7 +67,7 @@ def header(job: "Job", survey: Survey | None) -> dict[str, Any]:
             "rounds": job.rounds,
             "requests": job.options.requests,
             "duration_s": job.options.duration,
-            "max_cost_usd": job.options.max_cost,
+            "max_cost_usd": job.budget,
             "allow_unsafe": job.options.allow_unsafe,
             "only": sorted(job.only),
         },

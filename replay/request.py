@@ -177,19 +177,15 @@ def _head(verb: str, target: bytes, fields: list[tuple[bytes, bytes]]) -> bytes:
     if not _TOKEN.fullmatch(method):
         raise ValueError(f"the method {verb!r} is no word")
     for name, value in fields:
-        _check(name, value)
+        if not _TOKEN.fullmatch(name):
+            raise ValueError("a header's name is no word")
+        if b"\n" in value or b"\r" in value or b"\0" in value:
+            raise ValueError("a header holds a line break or a zero byte")
+        if name.lower() == b"transfer-encoding":
+            raise ValueError("a request with a transfer-encoding; give its body as bytes")
     lines = [b"%b %b HTTP/1.1" % (method, target)]
     lines += [name + b": " + value for name, value in fields]
     return b"\r\n".join(lines) + b"\r\n\r\n"
-
-
-def _check(name: bytes, value: bytes) -> None:
-    if not _TOKEN.fullmatch(name):
-        raise ValueError("a header's name is no word")
-    if b"\n" in value or b"\r" in value or b"\0" in value:
-        raise ValueError("a header holds a line break or a zero byte")
-    if name.lower() == b"transfer-encoding":
-        raise ValueError("a request with a transfer-encoding; give its body as bytes")
 
 
 def origin_of(url: "httpx.URL") -> Origin:

@@ -3,7 +3,7 @@
 What it holds is in docs/trace-format.md, "Run files". It never holds a key.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -168,7 +168,9 @@ class Run:
         """
         expected = int(np.maximum(self.columns["token_events"] - 1, 0).sum(dtype=np.int64))
         with readable(self.path):
-            return gather_gaps(_records(self.path, "tokens"), len(self), expected)
+            records = open_container(self.path).records()
+            tokens = (record for record in records if record.get("type") == "tokens")
+            return gather_gaps(tokens, len(self), expected)
 
     def answer_headers(self, indices: Iterable[int]) -> Mapping[int, Headers]:
         """What the server's heads said to these samples (replay.sample), by `index`; read from the file."""
@@ -184,57 +186,44 @@ def read_run(path: str | Path) -> Run:
     Raises InputError for a missing file, one that is no run, or one whose records make no sense.
     """
     path = Path(path)
-    container = open_run(path)
-    others: dict[str, Record] = {}
-    with readable(path):
-        table = Table(
-            lambda: _samples(container, others),
-            first=USUAL,
-            rows=expected(container),
-            guard=lambda: readable(path),
-        )
-        check_order(table)
-        closing = closing_totals(container, others)
-        totals = closing or recount(table, [others["progress"]] if "progress" in others else [])
-        table.mark("warmup", in_warmup(table, totals.get("warmup_s") or 0.0))
-    return Run(path, container.header, table, totals, complete=bool(closing))
-
-
-def open_run(path: Path) -> Container:
-    """The container of a run; raises InputError for what is none, or is missing."""
     container = open_container(path)
     if container.header.get("kind") != "run":
         raise InputError(f"{path}: this is a {container.header.get('kind')}, not a run")
+    indexed = (container.index or {}).get("totals") or {}
+    others: dict[str, Record] = {}
+
+    def samples() -> Iterator[Record]:
+        """The records of samples; the last of each other type goes to `others`."""
+        for record in sample_blocks(container):
+            if record.get("type") == "samples":
+                yield record
+            elif record.get("type") not in LATER:
+                others[str(record.get("type"))] = record
+
     with readable(path):
         runform.check(container.header, runform.HEADER, "header")
-        if totals := (container.index or {}).get("totals"):
-            runform.check(totals, runform.TOTALS, "totals")
-    return container
+        if indexed:
+            runform.check(indexed, runform.TOTALS, "totals")
+        ended = sum(indexed.get(name) or 0 for name in ("completed", "failed", "cancelled"))
+        table = Table(
+            samples,
+            first=USUAL,
+            rows=min(ended, blocks.MOST * len(container.rows or ())),
+            guard=lambda: readable(path),
+        )
+        for earlier, later in IN_ORDER:  # absent times (NaN) are in any order
+            if (table[later] < table[earlier] - SLACK_S).any():
+                raise ValueError(f"a sample's {later} is before its {earlier}")
+        if last := others.get("totals"):
+            runform.check(last, runform.TOTALS, "totals")
+        closing = last or indexed
+        totals = closing or recount(table, others.get("progress"))
+        start = np.where(np.isnan(table["due"]), table["sent"], table["due"])
+        table.mark("warmup", np.asarray(start < (totals.get("warmup_s") or 0.0)))
+    return Run(path, container.header, table, totals, complete=bool(closing))
 
 
-def closing_totals(container: Container, others: Mapping[str, Record]) -> Mapping[str, Any] | None:
-    """The closing figures, from the last record or else the index; None of a replay that was killed."""
-    if totals := others.get("totals"):
-        with readable(container.path):
-            runform.check(totals, runform.TOTALS, "totals")
-    return totals or (container.index or {}).get("totals") or None
-
-
-def check_order(columns: Columns) -> None:
-    """Raise ValueError where a sample's times are the wrong way round; absent ones (NaN) are not."""
-    for earlier, later in IN_ORDER:
-        if (columns[later] < columns[earlier] - SLACK_S).any():
-            raise ValueError(f"a sample's {later} is before its {earlier}")
-
-
-def in_warmup(columns: Columns, warmup_s: float) -> Column:
-    """Which samples fall into the first `warmup_s` seconds, by when they were due (or sent)."""
-    due = columns["due"]
-    start = np.where(np.isnan(due), columns["sent"], due)
-    return np.asarray(start < warmup_s)
-
-
-def recount(columns: Columns, progress: Sequence[Record] = ()) -> Record:
+def recount(columns: Columns, progress: Mapping[str, Any] | None = None) -> Record:
     """The identity of a replay that never closed its file, from its samples and its last progress.
 
     Up to a second of samples and progress is gone with it: what was issued and has no sample is lost
@@ -243,33 +232,18 @@ def recount(columns: Columns, progress: Sequence[Record] = ()) -> Record:
     completed, cancelled = (
         int(where(columns, "outcome", outcome).sum()) for outcome in (Outcome.OK, Outcome.CANCELLED)
     )
-    return identity_of(len(columns["index"]), completed, cancelled, progress)
-
-
-def identity_of(
-    ended: int, completed: int, cancelled: int, progress: Sequence[Record] = ()
-) -> Record:
-    """The same from how many samples ended, and how."""
+    ended = len(columns["index"])
     counts = {
         "completed": completed,
         "cancelled": cancelled,
         "failed": ended - completed - cancelled,
     }
-    last = progress[-1] if progress else {}
-    runform.check(last, runform.PROGRESS, "progress")
-    issued = max(last.get("issued") or 0, ended)
-    planned = max(last.get("planned") or 0, issued)
+    progress = progress or {}
+    runform.check(progress, runform.PROGRESS, "progress")
+    issued = max(progress.get("issued") or 0, ended)
+    planned = max(progress.get("planned") or 0, issued)
     lost = {"lost_in_flight": issued - ended, "never_sent": planned - issued}
     return {"planned": planned, **counts, **lost}
-
-
-def _samples(container: Container, others: dict[str, Record]) -> Iterator[Record]:
-    """The sample records; the last of each other type goes to `others`."""
-    for record in sample_blocks(container):
-        if record.get("type") == "samples":
-            yield record
-        elif record.get("type") not in LATER:
-            others[str(record.get("type"))] = record
 
 
 def sample_blocks(container: Container) -> Iterator[Record]:
@@ -281,18 +255,6 @@ def sample_blocks(container: Container) -> Iterator[Record]:
     for row in rows:
         if (raw := container.block(row)) is not None:
             yield from container.unpack(raw)
-
-
-def expected(container: Container) -> int:
-    """How many samples a file should hold, 0 where nobody can say."""
-    index = container.index or {}
-    totals = index.get("totals") or {}
-    ended = [totals.get(name) or 0 for name in ("completed", "failed", "cancelled")]
-    return min(sum(ended), blocks.MOST * len(container.rows or ()))
-
-
-def _records(path: Path, kind: str) -> Iterator[Record]:
-    return (record for record in open_container(path).records() if record.get("type") == kind)
 
 
 @contextmanager

@@ -62,10 +62,11 @@ def interleaved(arms: Sequence[Iterator[Call]], seed: int) -> Iterator[Call]:
 
 def calls(job: "Job", plan: Iterable[Planned], schedule: Schedule | None) -> Iterator[Call]:
     """The calls of a plan, built one by one as they are asked for; due by `schedule` if there is one."""
+    ends, budget = job.options.duration, job.budget
 
     def built(planned: Planned, due: float | None) -> Call:
         call = job.target.call(planned, due)
-        if job.options.max_cost is not None:
+        if budget is not None:
             call.cost = most_cost(planned, Label.unpack(call.label))
         return call
 
@@ -74,8 +75,8 @@ def calls(job: "Job", plan: Iterable[Planned], schedule: Schedule | None) -> Ite
     planned, ahead = tee(plan)
     dues = schedule(request.offset for request in ahead)
     timed: Iterator[tuple[float, Planned]] = zip(dues, planned, strict=True)
-    if job.options.duration is not None:
-        timed = takewhile(lambda pair: pair[0] < (job.options.duration or 0), timed)
+    if ends is not None:
+        timed = takewhile(lambda pair: pair[0] < ends, timed)
     return (built(request, due) for due, request in timed)
 
 
@@ -209,7 +210,7 @@ class _ArmState:
 
     def __init__(self, job: Job, survey: Survey | None, *, rewrites: bool) -> None:
         self.job = job
-        plan = job.plan(answers=job.options.max_cost is not None)  # which prices what was answered
+        plan = job.plan(answers=job.budget is not None)  # which prices what was answered
         self.plan = replace(plan, rewrites=rewrites)  # as any of them: all send the same requests
         self.shards = Shards(self.plan, job.workers)
         self.tally = Tally()
@@ -313,7 +314,7 @@ class _ReplayRun:
 
     async def _play(self, writers: Sequence[RunWriter]) -> None:
         """Have everything sent, and return when all of it is written down."""
-        pool, limit = self.pool, self.job.options.max_cost
+        pool, limit = self.pool, self.job.budget
 
         def output(arm: int, writer: RunWriter) -> ArmOutput:
             state = self.arms[arm]

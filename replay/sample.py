@@ -54,24 +54,18 @@ LONGEST_VALUE: Final = 200
 
 def server_headers(fields: Iterable[tuple[bytes, bytes]], secrets: Secrets) -> Headers:
     """The fields that are kept, lower-case, in the order of the wire; `secrets` masked in their values."""
-    headers = [
-        (name.decode(), _excerpt(secrets.mask_text(_line(value))))
-        for key, value in fields
-        if (name := key.lower()) in HEADER_NAMES
-    ]
-    return tuple(headers[:MOST_HEADERS])
-
-
-def _line(value: bytes) -> str:
-    """A value as one printable line."""
-    text = value.decode("latin-1")
-    if not text.isprintable():
-        text = "".join(c if c.isprintable() else " " for c in text)
-    return text.strip()
-
-
-def _excerpt(text: str) -> str:
-    return text if len(text) <= LONGEST_VALUE else text[: LONGEST_VALUE - 1] + "…"
+    headers: list[tuple[str, str]] = []
+    for key, value in fields:
+        if (name := key.lower()) not in HEADER_NAMES or len(headers) == MOST_HEADERS:
+            continue
+        line = "".join(c if c.isprintable() else " " for c in value.decode("latin-1")).strip()
+        text = secrets.mask_text(
+            line
+        )  # before it is cut: a part of a secret would not be known as one
+        if len(text) > LONGEST_VALUE:
+            text = text[: LONGEST_VALUE - 1] + "…"
+        headers.append((name.decode(), text))
+    return tuple(headers)
 
 
 def header_lines(all_headers: Iterable[Headers]) -> bytes:
@@ -82,15 +76,11 @@ def header_lines(all_headers: Iterable[Headers]) -> bytes:
 
 def headers_of(lines: bytes) -> list[Headers]:
     """The other way. Raises ValueError for what is no such text."""
+    rows = (line.split("\t") for line in lines.decode().split("\n"))
     return [
-        tuple(_pair(field) for field in line.split("\t") if field)
-        for line in lines.decode().split("\n")
+        tuple((name, value) for name, _, value in (field.partition(": ") for field in row if field))
+        for row in rows
     ]
-
-
-def _pair(field: str) -> tuple[str, str]:
-    name, _, value = field.partition(": ")
-    return name, value
 
 
 class Fate(StrEnum):

@@ -168,15 +168,13 @@ LIMITS: Final = frozenset(
 
 def unconnected(error: BaseException, *, reached: bool) -> tuple[Outcome, str]:
     """The failure of a call for which no connection could be opened; `reached` says that others could."""
-    local = all(_is_local(cause, reached=reached) for cause in _causes(error))
+    # No address of its own is also the mark of a network that this machine is not in.
+    limits = LIMITS if reached else LIMITS - {errno.EADDRNOTAVAIL}
+    local = all(
+        isinstance(cause, OSError) and not isinstance(cause, ssl.SSLError) and cause.errno in limits
+        for cause in _causes(error)
+    )
     return Outcome.CLIENT_LIMIT if local else Outcome.CONNECT_ERROR, said(error)
-
-
-def _is_local(cause: BaseException, *, reached: bool) -> bool:
-    """Whether this machine is to blame. No address of its own is also the mark of a network it is not in."""
-    if not isinstance(cause, OSError) or isinstance(cause, ssl.SSLError):
-        return False
-    return cause.errno in LIMITS and (reached or cause.errno != errno.EADDRNOTAVAIL)
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

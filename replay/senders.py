@@ -35,7 +35,11 @@ def chosen(choice: Choice, *, http2: bool = False, proxy: str | None = None) -> 
     linux = sys.platform == "linux"
     general = "--http2" if http2 else "--proxy" if proxy else None
     if proxy is not None:
-        _check_proxy(proxy)
+        from tbench.capture.redact import mask_address  # noqa: PLC0415 (a worker starts without it)
+
+        scheme, mark, rest = proxy.partition("://")
+        if scheme not in {"http", "https"} or not mark or not rest:
+            raise InputError(f"--proxy {mask_address(proxy)}: write it as http://HOST:PORT")
     if http2 and find_spec("h2") is None:
         raise InputError("--http2 needs a package that is not there: pip install 'httpx[http2]'")
     if choice == "engine" and not linux:
@@ -65,12 +69,3 @@ def make_sender(
     from tbench.replay.httpx_sender import HttpxSender  # noqa: PLC0415 (and this one not needlessly)
 
     return HttpxSender(deadlines, context, http2=http2, proxy=proxy)
-
-
-def _check_proxy(proxy: str) -> None:
-    """Raise InputError, without the URL's credentials in it."""
-    from tbench.capture.redact import mask_address  # noqa: PLC0415 (a worker starts without it)
-
-    scheme, mark, rest = proxy.partition("://")
-    if scheme not in {"http", "https"} or not mark or not rest:
-        raise InputError(f"--proxy {mask_address(proxy)}: write it as http://HOST:PORT")

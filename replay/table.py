@@ -112,21 +112,20 @@ class Table(Mapping[str, Column]):
         return self._stores[name]
 
     def _read(self, names: Iterable[str]) -> "dict[str, _Store]":
-        with self._guard():
-            return self._gather(names)
-
-    def _gather(self, names: Iterable[str]) -> "dict[str, _Store]":
         """One pass over the records."""
-        wanted = {name: _empty(name, self._rows or _ROOM) for name in names}
+        wanted = {name: KIND_OF[name](name, self._rows or _ROOM) for name in names}
         at = 0
-        for record in self._records():
-            n = _size(record)
-            for store in wanted.values():
-                store.put(record, at, n)
-            at += n
-        if self._stores and at != self._rows:
-            raise ValueError(f"it had {self._rows} samples and now has {at}")
-        self._arrange(wanted, at)
+        with self._guard():
+            for record in self._records():
+                n: int = record["n"]
+                if not 0 <= n <= MOST:
+                    raise ValueError(f"a block of {n} samples")
+                for store in wanted.values():
+                    store.put(record, at, n)
+                at += n
+            if self._stores and at != self._rows:
+                raise ValueError(f"it had {self._rows} samples and now has {at}")
+            self._arrange(wanted, at)
         self._rows = at
         return wanted
 
@@ -210,7 +209,6 @@ class _Words:
 
     def __init__(self, name: str, room: int) -> None:
         self._name = name
-        self._name = name
         self._table: dict[str | None, int] = {None: 0}
         self.data: Column = np.empty(room, dtype="<i4")
 
@@ -235,15 +233,15 @@ class _Words:
         """Take over the `n` words of a record."""
         self.data = roomy(self.data, at + n)
         packed = record["words"].get(self._name)
-        self.data[at : at + n] = 0 if packed is None else self._known(packed, n)
-
-    def _known(self, packed: Mapping[str, Any], n: int) -> Column:
-        codes = whole(packed["codes"], "<u2", n)
-        known = np.zeros(len(packed["table"]) + 1, dtype="<i4")
-        if not all(isinstance(word, str) for word in packed["table"]):
+        if packed is None:
+            self.data[at : at + n] = 0
+            return
+        codes, words = whole(packed["codes"], "<u2", n), packed["table"]
+        if not all(isinstance(word, str) for word in words):
             raise TypeError(f"a sample's {self._name} is no text")
-        known[:-1] = [self._table.setdefault(word, len(self._table)) for word in packed["table"]]
-        return known[np.where(codes == ABSENT_CODE, len(known) - 1, codes)]
+        known = np.zeros(len(words) + 1, dtype="<i4")
+        known[:-1] = [self._table.setdefault(word, len(self._table)) for word in words]
+        self.data[at : at + n] = known[np.where(codes == ABSENT_CODE, len(words), codes)]
 
 
 class _Names:
@@ -274,20 +272,11 @@ class _Names:
 
 
 _Store = _Numbers | _Words | _Names
-
-
-def _empty(name: str, room: int) -> _Store:
-    if name in NUMBERS:
-        return _Numbers(name, room)
-    return _Words(name, room) if name in WORDS else _Names(name, room)
-
-
-def _size(record: Mapping[str, Any]) -> int:
-    """How many samples a record says that it holds, within the limit of the format."""
-    n: int = record["n"]
-    if not 0 <= n <= MOST:
-        raise ValueError(f"a block of {n} samples")
-    return n
+KIND_OF: Final[Mapping[str, type[_Store]]] = {
+    **dict.fromkeys(NUMBERS, _Numbers),
+    **dict.fromkeys(WORDS, _Words),
+    **dict.fromkeys(NAMES, _Names),
+}
 
 
 def _any(columns: Iterable[Column], rows: int) -> Truths:

@@ -10,6 +10,7 @@ import stat
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -36,9 +37,29 @@ UNREAD = (
 """What still holds such names. A folder or file that has been read through leaves the list for good."""
 
 
-def sources(folder: str) -> Iterator[tuple[Path, ast.Module]]:
-    for path in sorted((ROOT / folder).rglob("*.py")):
-        yield path, ast.parse(path.read_text())
+OPTION_FILES = 3
+OFTEN = {
+    "additional_request_params": 5,
+    "allow_unsafe": 4,
+    "api_key": 6,
+    "api_key_env": 6,
+    "base_url": 15,
+    "batch_size": 8,
+    "chars_per_token": 4,
+    "max_cost": 5,
+    "max_in_flight": 7,
+    "metrics_time_unit": 5,
+    "spawn_rate": 7,
+}
+"""Options whose names stand in more files, and in how many: the count may fall, and never rise. A target, an
+arm and a run have a `base_url`, a pacing has `spawn_rate` and `max_in_flight`, whoever asked for them."""
+
+
+@cache
+def sources(folder: str) -> tuple[tuple[Path, ast.Module], ...]:
+    """Each module of a folder, read once for all tests."""
+    paths = sorted((ROOT / folder).rglob("*.py"))
+    return tuple((path, ast.parse(path.read_text())) for path in paths)
 
 
 def imported(tree: ast.Module) -> set[str]:
@@ -146,6 +167,38 @@ def test_variables_are_nouns_of_the_domain() -> None:
     }
 
     assert not {place: names for place, names in wrong.items() if names}
+
+
+def test_an_options_name_stands_in_three_files() -> None:
+    """It is declared by its row, resolved once, and read where it acts.
+
+    An option is a field of a class whose annotation holds an `Option`; its name is counted as a variable, an
+    attribute, a parameter or a keyword, in any module. Names of one word (`model`, `rate`) are those of much
+    else, and are not counted.
+    """
+    options: set[str] = set()
+    places: dict[str, set[str]] = {}
+    for folder in FOLDERS:
+        for path, tree in sources(folder):
+            for node in ast.walk(tree):
+                match node:
+                    case ast.ClassDef(body=body):
+                        options |= {
+                            row.target.id
+                            for row in body
+                            if isinstance(row, ast.AnnAssign)
+                            and isinstance(row.target, ast.Name)
+                            and re.search(r"\b\w*Option\(", ast.unparse(row.annotation))
+                        }
+                    case ast.Name(id=str(name)) | ast.Attribute(attr=str(name)):
+                        places.setdefault(name, set()).add(module_name(path))
+                    case ast.arg(arg=str(name)) | ast.keyword(arg=str(name)):
+                        places.setdefault(name, set()).add(module_name(path))
+    counts = {name: len(places[name]) for name in options if "_" in name}
+    known = {name: count for name, count in counts.items() if count > OFTEN.get(name, OPTION_FILES)}
+
+    assert len(counts) >= 40
+    assert not known
 
 
 def figures(folder: str) -> str:

@@ -106,7 +106,7 @@ def worker_tasks(jobs: "Sequence[Job]", closed: Closed | None) -> list[WorkerTas
             ends=math.inf if job.options.duration is None else job.options.duration,
             max_in_flight=job.pace.max_in_flight
             and max(1, share(job.pace.max_in_flight, number, workers)),
-            budget=job.options.max_cost,
+            budget=job.budget,
             ca=job.ca,
             ahead_bytes=AHEAD_BYTES // workers,
         )

@@ -9,7 +9,7 @@ import ctypes
 import os
 import sys
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Final
 
 import msgpack
 import trio
@@ -101,7 +101,7 @@ class SpoolReader:
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
-        self._offset = self._kept = 0
+        self._offset = self._freed = 0
         self._frames = msgpack.Unpacker(
             use_list=False,
             strict_map_key=False,
@@ -119,27 +119,21 @@ class SpoolReader:
                     self.began = frame
                     continue
                 self.read += 1
-                yield _attempt(frame)
+                # By place, as `SpoolWriter.add` has them.
+                index, arm, due, held, label, cost, connecting, reused, sent, *seen, failure = frame
+                reply = Reply(connecting, reused, sent, *seen)
+                reply.failure = failure and (Outcome(failure[0]), failure[1])
+                yield Attempt(
+                    index=index, due=due, held=held, label=label, reply=reply, cost=cost, arm=arm
+                )
             piece = os.pread(self._fd, PIECE, self._offset)
             if not piece:
                 return
             self._offset += len(piece)
             self._frames.feed(piece)
-            self._give_back()
-
-    def _give_back(self) -> None:
-        if self._offset - self._kept >= GIVE_BACK:
-            _punch(self._fd, self._kept, self._offset - self._kept)
-            self._kept = self._offset
-
-
-def _attempt(frame: tuple[Any, ...]) -> Attempt:
-    """By place, as `SpoolWriter.add` has them."""
-    index, arm, due, held, label, cost, connecting, reused, sent, *rest = frame
-    *seen, failure = rest
-    reply = Reply(connecting, reused, sent, *seen)
-    reply.failure = failure and (Outcome(failure[0]), failure[1])
-    return Attempt(index=index, due=due, held=held, label=label, reply=reply, cost=cost, arm=arm)
+            if self._offset - self._freed >= GIVE_BACK:
+                _punch(self._fd, self._freed, self._offset - self._freed)
+                self._freed = self._offset
 
 
 def _punch(fd: int, offset: int, length: int) -> None:
