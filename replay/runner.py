@@ -11,10 +11,9 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from inspect import Signature, signature
 from itertools import takewhile, tee
 from pathlib import Path
-from typing import Final, get_type_hints
+from typing import Final
 from zlib import crc32
 
 import trio
@@ -23,8 +22,7 @@ from tbench.capture.errors import InputError
 from tbench.capture.terminal import stop_signals
 from tbench.replay.cost import cost, price_of
 from tbench.replay.estimate import Survey, expected_usage, first_look
-from tbench.replay.job import Job, resolve
-from tbench.replay.options import ReplayOptions
+from tbench.replay.job import Job
 from tbench.replay.pacing import Fixed, Schedule
 from tbench.replay.plan import Planned
 from tbench.replay.provenance import header
@@ -392,32 +390,3 @@ async def _until(true: Callable[[], bool]) -> None:
     """Wait for what a thread or another process will do."""
     while not true():  # noqa: ASYNC110 (neither can set an event of this loop)
         await trio.sleep(POLL_S)
-
-
-# `tbench.replay(...)`, for programs.
-
-
-def _takes[**Options](options: Callable[Options, ReplayOptions]) -> Callable[Options, Run]:
-    """`replay`, with the arguments of its options: their names, types and defaults stand there alone."""
-
-    def replay(*arguments: Options.args, **given: Options.kwargs) -> Run:
-        """Send a trace again and measure it; returns the run, which is also in its file (`run.path`).
-
-        Takes a trace and the options of `tbench replay --help` (replay.options.ReplayOptions): `-` becomes
-        `_`, and `headers`, `map_model` and `set` are mappings. `watch` is an async function that gets the
-        live figures and is cancelled at the end. Without a pacing, recorded times are kept.
-
-        Raises InputError before anything is sent. Failed requests are samples, not exceptions: look at
-        `replay.totals.numbers(run)`.
-        """
-        chosen = options(*arguments, **given)
-        return run_replay(resolve(chosen), chosen.watch)
-
-    hints = get_type_hints(options)  # the bare types: the rows say more than a signature should
-    shown = signature(options)
-    typed = [field.replace(annotation=hints[name]) for name, field in shown.parameters.items()]
-    vars(replay)["__signature__"] = Signature(typed, return_annotation=Run)
-    return replay
-
-
-replay = _takes(ReplayOptions)

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from tbench.capture.records import TraceHeader
     from tbench.capture.trace_reader import Trace, read_trace
     from tbench.capture.trace_writer import TraceWriter
+    from tbench.replay.api import replay
     from tbench.replay.runfile import Run, read_run
-    from tbench.replay.runner import replay
     from tbench.replay.sample import Fate, Sample
     from tbench.replay.transport import EngineTransport
 

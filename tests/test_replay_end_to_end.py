@@ -21,8 +21,8 @@ from tbench.capture.container_reader import open_container
 from tbench.capture.exchange import Exchange, Outcome, Request, Response
 from tbench.capture.records import TraceHeader
 from tbench.capture.trace_writer import TraceWriter
+from tbench.replay.api import replay
 from tbench.replay.runfile import Run, read_run
-from tbench.replay.runner import replay
 from tbench.replay.totals import identity, numbers
 from tests.conftest import interruptible
 
