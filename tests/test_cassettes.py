@@ -9,13 +9,13 @@ import yaml
 
 from tbench.capture.providers import ParsedResponse, outcome_of, parse_response
 
+pytest.importorskip("anthropic", reason="the SDK is an extra of the tests")
 ROOT = Path(__file__).parent.parent
 RECORDER = runpy.run_path(str(ROOT / "fixtures" / "record_cassettes.py"))
 CASES: dict[str, Any] = RECORDER["CASES"]
 TAPES = sorted((ROOT / "fixtures" / "cassettes").glob("*.yaml"))
-EVERY = pytest.mark.parametrize(
-    ("sdk", "name"), [(sdk, name) for sdk in RECORDER["CLIENTS"] for name in CASES]
-)
+PAIRS: list[tuple[str, str]] = RECORDER["PAIRS"]
+EVERY = pytest.mark.parametrize(("sdk", "name"), PAIRS)
 
 
 def drive(sdk: str, name: str) -> Any:
@@ -53,7 +53,9 @@ def test_our_reader_agrees_with_the_sdk(sdk: str, name: str) -> None:
         assert answer.text == said.text
         assert answer.finish_reasons == said.finishes
         assert answer.tool_calls == said.calls
-        assert (usage.prompt, usage.output, usage.cached, usage.reasoning) == said.usage
+        if said.usage != (None,) * 5:  # OpenAI's SDK tells nothing of a response that broke off
+            counts = usage.prompt, usage.output, usage.cached, usage.reasoning, usage.created
+            assert counts == said.usage
     else:
         assert answer.error
         told = said.error.removeprefix("Error code: ")  # all that openai says of a page
@@ -64,16 +66,14 @@ def test_our_reader_agrees_with_the_sdk(sdk: str, name: str) -> None:
 def test_the_verdict_is_the_case_s(sdk: str, name: str) -> None:
     """Errors by status, errors in the stream and streams without an end are told apart."""
     status, answer = read(sdk, name)
-    wanted = {"error": "http_error", "stream-error": "stream_error", "stream-without-end": "cut"}
-    kind = "error" if name.startswith("error-") else name
 
     outcome = outcome_of(status, answer, endpoint="chat")
-    assert outcome == wanted.get(kind, "ok")
+    assert outcome == CASES[name].outcome
 
 
 def test_each_case_has_its_cassette_and_each_cassette_its_case() -> None:
     """Nothing is left over from an earlier recording."""
-    wanted = {f"{sdk}-{name}" for sdk in RECORDER["CLIENTS"] for name in CASES}
+    wanted = {f"{sdk}-{name}" for sdk, name in PAIRS}
 
     assert {path.stem for path in TAPES} == wanted
 
@@ -83,5 +83,13 @@ def test_no_credential_and_no_trace_of_the_machine_is_recorded(path: Path) -> No
     """Neither the key nor the headers that describe the recording computer."""
     text = path.read_text().lower()
 
-    for secret in ("authorization", "bearer", "sk-recorded", "bad-key", "stainless", "user-agent"):
+    for secret in (
+        "authorization",
+        "x-api-key",
+        "bearer",
+        "sk-recorded",
+        "bad-key",
+        "stainless",
+        "user-agent",
+    ):
         assert secret not in text

@@ -67,10 +67,11 @@ def serve(
 ) -> None:
     """Serve a simulated Together endpoint: its wire, a modelled engine behind it, no model.
 
-    The same seed and prompt give the same answer. Request headers set a request's fate: x-sim-tokens,
-    x-sim-ttft-ms, x-sim-itl-ms, x-sim-fault, x-sim-encoding. What truly happened is told by the response
-    header x-sim-timing, by --log, and by GET /_truth (the last 10,000 that ended), /_stats and /_reset.
-    Ends on SIGINT or SIGTERM.
+    It speaks chat, completions, Messages (/v1/messages), Responses, embeddings and rerank. The same seed and
+    prompt give the same answer. Request headers set a request's fate: x-sim-tokens, x-sim-ttft-ms,
+    x-sim-itl-ms, x-sim-fault, x-sim-encoding. What truly happened is told by the response header
+    x-sim-timing, by --log, and by GET /_truth (the last 10,000 that ended), /_stats and /_reset. Ends on
+    SIGINT or SIGTERM.
     """
     import asyncio
     from dataclasses import replace

@@ -46,6 +46,7 @@ _KNOWN: dict[int, tuple[str, str, str | None]] = {
     500: ("Internal server error", "server_error", None),
     503: ("The server is overloaded or not ready yet.", "service_unavailable", None),
     504: ("The request timed out.", "timeout", None),
+    529: ("Overloaded", "overloaded_error", None),
 }
 
 
@@ -65,7 +66,8 @@ class Order:
     """One request for text. `max_tokens` is None where the body sets none; lengths are tokens.
 
     `ignore_eos`: the answer does not end by itself before `max_tokens`. `tool` is the function to call,
-    `schema` the shape of the JSON to write ({} for any object).
+    `schema` the shape of the JSON to write ({} for any object). `keeps_prefix`: the body marks what a cache
+    is to keep, which Messages counts.
     """
 
     chat: bool
@@ -83,6 +85,7 @@ class Order:
     logprobs: bool = False
     echo: bool = False
     seed: int | None = None
+    keeps_prefix: bool = False
 
     @property
     def branches(self) -> int:

@@ -44,8 +44,10 @@ from tbench.simulator.call import (
 )
 from tbench.simulator.driver import Driver, Outlet
 from tbench.simulator.engine import Engine, Profile, QueueFullError
+from tbench.simulator.messages import MESSAGES
 from tbench.simulator.order import Order, Refusal, invalid, parse_body, refusal, strings
 from tbench.simulator.prompt import TOKEN_BYTES, Prompt, text_prompt
+from tbench.simulator.responses import RESPONSES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,7 +103,8 @@ class Service:
 
     def check_key(self, call: Call) -> None:
         """Raises Refusal for a request without a good key."""
-        if not self.rules.admits(call.headers.get("authorization", "")):
+        bare = call.headers.get("x-api-key") or call.headers.get("api-key")  # Anthropic's, Azure's
+        if not self.rules.admits(call.headers.get("authorization") or f"Bearer {bare or ''}"):
             raise refusal(401)
 
     async def fields(self, call: Call) -> dict[str, Any]:
@@ -438,7 +441,12 @@ async def nothing(_service: Service, _call: Call) -> None:
     raise refusal(404)
 
 
-DIALECTS: dict[str, Dialect] = {"chat/completions": CHAT, "completions": COMPLETIONS}
+DIALECTS: dict[str, Dialect] = {
+    "chat/completions": CHAT,
+    "completions": COMPLETIONS,
+    "messages": MESSAGES,
+    "responses": RESPONSES,
+}
 """The APIs for text, by their paths below /v1."""
 
 POSTS: dict[str, Handle] = {

@@ -1,0 +1,292 @@
+"""OpenAI's Responses as the simulator speaks it: shapes of the API's public description.
+
+A body is turned into a chat's, so that both dialects mean the same by the same words, and an answer's tokens
+into output items: reasoning, a message, a function call. Nothing is stored, as at Together.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import orjson
+
+from tbench.simulator.answer import Branch, Dialect, Head, Kind
+from tbench.simulator.order import Order, Refusal, chat_order, error, invalid
+
+HELD: Final = ("previous_response_id", "conversation", "background")
+"""Fields that build on what a server keeps, or make it keep something."""
+
+
+def order(fields: Mapping[str, Any], context_tokens: int) -> Order:
+    """The body of a response. Raises Refusal."""
+    for name in HELD:
+        if fields.get(name):
+            raise Refusal(400, f"'{name}' is not supported: nothing is stored here")
+    given = fields.get("input")
+    items = [{"role": "user", "content": given}] if isinstance(given, str) else given
+    if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
+        raise invalid("'input' must be a string or an array of objects")
+    reasoning, text = fields.get("reasoning"), fields.get("text")
+    chat: dict[str, Any] = {
+        "model": fields["model"],
+        "max_tokens": fields.get("max_output_tokens"),
+        "stream": fields.get("stream"),
+        "temperature": fields.get("temperature"),
+        "messages": [_turn(item) for item in items],
+    }
+    if instructions := fields.get("instructions"):
+        chat["messages"].insert(0, {"role": "system", "content": instructions})
+    chat["tools"] = [
+        {"type": "function", "function": tool}
+        for tool in fields.get("tools") or []
+        if isinstance(tool, dict) and tool.get("type") == "function"
+    ]
+    choice = fields.get("tool_choice")
+    if isinstance(choice, dict):
+        choice = {"function": {"name": choice.get("name")}}
+    chat["tool_choice"] = choice
+    if isinstance(reasoning, dict):
+        chat["reasoning"] = {"enabled": reasoning.get("effort") != "none"}
+    shape = text.get("format") if isinstance(text, dict) else None
+    if isinstance(shape, dict):
+        chat["response_format"] = {"type": shape.get("type"), "json_schema": shape}
+    return chat_order(chat, context_tokens)
+
+
+def _turn(item: dict[str, Any]) -> dict[str, Any]:
+    """A chat's message; what is none (a call, its result, reasoning) is part of the prompt as it is."""
+    role, content = item.get("role"), item.get("content")
+    if not isinstance(role, str):
+        by_tool = str(item.get("type")).endswith("_output")
+        return {"role": "tool" if by_tool else "assistant", "content": [item]}
+    if isinstance(content, list):
+        return {
+            "role": role,
+            "content": [_part(part) for part in content if isinstance(part, dict)],
+        }
+    return {"role": role, "content": content}
+
+
+def _part(part: dict[str, Any]) -> dict[str, Any]:
+    match part.get("type"):
+        case "input_text" | "output_text":
+            return {"type": "text", "text": part.get("text")}
+        case "input_image":
+            return {"type": "image_url", "image_url": {"url": part.get("image_url")}}
+    return part
+
+
+def usage(wanted: Order, branch: Branch, cached_tokens: int) -> dict[str, Any]:
+    """The counts of a whole response."""
+    output = len(branch.pieces)
+    return {
+        "input_tokens": wanted.prompt_tokens,
+        "input_tokens_details": {"cached_tokens": cached_tokens, "cache_write_tokens": 0},
+        "output_tokens": output,
+        "output_tokens_details": {"reasoning_tokens": branch.reasoning_tokens},
+        "total_tokens": wanted.prompt_tokens + output,
+    }
+
+
+def response(
+    wanted: Order, head: Head, status: str, output: list[dict[str, Any]], **more: object
+) -> dict[str, Any]:
+    """A response in one of its states; `more` are members that are null until its end."""
+    return {
+        "id": f"resp_{head.id}",
+        "object": "response",
+        "created_at": head.created,
+        "status": status,
+        "background": False,
+        "error": None,
+        "incomplete_details": None,
+        "instructions": None,
+        "max_output_tokens": wanted.max_tokens,
+        "metadata": {},
+        "model": head.model,
+        "output": output,
+        "parallel_tool_calls": True,
+        "previous_response_id": None,
+        "store": False,
+        "temperature": 1.0,
+        "text": {"format": {"type": "text"}},
+        "tool_choice": "auto",
+        "tools": [],
+        "top_p": 1.0,
+        "truncation": "disabled",
+        "usage": None,
+        **more,
+    }
+
+
+def ended(wanted: Order, head: Head, branch: Branch, cached_tokens: int) -> dict[str, Any]:
+    """A response at its end: completed, or incomplete where its limit cut it."""
+    shown = {piece.kind for piece in branch.pieces}
+    if Kind.CALL_NAME in shown:  # though its arguments may have been cut off
+        shown.add(Kind.CALL_ARGUMENTS)
+    items = [item(branch, head, kind, branch.text(kind)) for kind in NAMES if kind in shown]
+    counts = usage(wanted, branch, cached_tokens)
+    if branch.finish == "length":
+        why = {"reason": "max_output_tokens"}
+        return response(wanted, head, "incomplete", items, usage=counts, incomplete_details=why)
+    return response(wanted, head, "completed", items, usage=counts)
+
+
+def item(branch: Branch, head: Head, kind: Kind, text: str | None = None) -> dict[str, Any]:
+    """An item of the output, whole with its text, or as it is added, empty."""
+    status = "in_progress" if text is None else "completed"
+    match kind:
+        case Kind.REASONING:
+            content = [] if text is None else [part(kind, text)]
+            return {"id": f"rs_{head.id}", "type": "reasoning", "summary": [], "content": content}
+        case Kind.TEXT:
+            content = [] if text is None else [part(kind, text)]
+            members: dict[str, Any] = {"role": "assistant", "content": content}
+            return {"id": f"msg_{head.id}", "type": "message", "status": status, **members}
+    return {
+        "id": f"fc_{head.id}",
+        "type": "function_call",
+        "status": status,
+        "call_id": branch.call_id,
+        "name": branch.text(Kind.CALL_NAME),
+        "arguments": text or "",
+    }
+
+
+def part(kind: Kind, text: str) -> dict[str, Any]:
+    """The one part of a message or of reasoning."""
+    if kind is Kind.REASONING:
+        return {"type": "reasoning_text", "text": text}
+    return {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
+
+
+NAMES: Final = {
+    Kind.REASONING: "response.reasoning_text",
+    Kind.TEXT: "response.output_text",
+    Kind.CALL_ARGUMENTS: "response.function_call_arguments",
+}
+"""What an item holds, in their order -> how its events begin."""
+LOGPROBS: Final[Mapping[Kind, dict[str, list[object]]]] = {Kind.TEXT: {"logprobs": []}}
+"""What the events of a text have beside it."""
+FAILURE: Final = (
+    b'event: error\ndata: {"type":"error","code":"server_error","message":"The server had an error",'
+    b'"param":null,"sequence_number":0}\n\n'
+)
+
+
+@dataclass(slots=True)
+class Stream:
+    """The events of one response, item by item."""
+
+    order: Order
+    head: Head
+    branches: Sequence[Branch]
+    cached_tokens: int = 0
+    _written: int = 0
+    _number: int = 0
+    _item: Kind | None = None
+    _index: int = -1
+    _text: str = ""
+    _events: list[bytes] = field(default_factory=list)
+
+    @property
+    def complete(self) -> bool:
+        return self._written == len(self.branches[0].pieces)
+
+    def token(self, index: int) -> bytes | None:
+        branch = self.branches[index]
+        piece = branch.pieces[self._written]
+        self._written += 1
+        match piece.kind:
+            case Kind.TEXT | Kind.REASONING:
+                self._open(piece.kind)
+                self._delta(piece.text)
+            case Kind.CALL_NAME:
+                self._open(Kind.CALL_ARGUMENTS)
+            case Kind.CALL_ARGUMENTS:
+                self._delta(piece.text)
+        if self.complete:
+            self._begin()
+            self._close()
+            final = ended(self.order, self.head, branch, self.cached_tokens)
+            self._event(f"response.{final['status']}", response=final)
+        data, self._events = b"".join(self._events), []
+        return data or None
+
+    def _event(self, kind: str, **members: object) -> None:
+        payload = {"type": kind, "sequence_number": self._number, **members}
+        self._number += 1
+        self._events += [b"event: %s\ndata: %s\n\n" % (kind.encode(), orjson.dumps(payload))]
+
+    def _begin(self) -> None:
+        """What opens a stream, before its first content."""
+        if self._index >= 0:
+            return
+        for name in ("created", "in_progress"):
+            begun = response(self.order, self.head, "in_progress", [])
+            self._event(f"response.{name}", response=begun)
+        self._index = 0
+
+    def _open(self, kind: Kind) -> None:
+        if self._item is kind:
+            return
+        self._begin()
+        self._close()
+        self._item, self._text = kind, ""
+        added = item(self.branches[0], self.head, kind)
+        self._event("response.output_item.added", output_index=self._index, item=added)
+        if kind is not Kind.CALL_ARGUMENTS:
+            self._event("response.content_part.added", **self._place(), part=part(kind, ""))
+
+    def _place(self) -> dict[str, Any]:
+        """Where in the response the text goes."""
+        assert self._item
+        place: dict[str, Any] = {
+            "item_id": item(self.branches[0], self.head, self._item)["id"],
+            "output_index": self._index,
+        }
+        return place if self._item is Kind.CALL_ARGUMENTS else {**place, "content_index": 0}
+
+    def _delta(self, text: str) -> None:
+        assert self._item
+        self._text += text
+        self._event(
+            f"{NAMES[self._item]}.delta",
+            **self._place(),
+            delta=text,
+            **LOGPROBS.get(self._item, {}),
+        )
+
+    def _close(self) -> None:
+        if self._item is None:
+            return
+        text, place = self._text, self._place()
+        if self._item is Kind.CALL_ARGUMENTS:
+            name = self.branches[0].text(Kind.CALL_NAME)
+            self._event(f"{NAMES[self._item]}.done", **place, name=name, arguments=text)
+        else:
+            self._event(
+                f"{NAMES[self._item]}.done", **place, text=text, **LOGPROBS.get(self._item, {})
+            )
+            self._event("response.content_part.done", **place, part=part(self._item, text))
+        done = item(self.branches[0], self.head, self._item, text)
+        self._event("response.output_item.done", output_index=self._index, item=done)
+        self._index += 1
+        self._item = None
+
+
+def body(
+    wanted: Order, head: Head, branches: Sequence[Branch], cached_tokens: int
+) -> dict[str, Any]:
+    """The body of an answer that is not streamed."""
+    return ended(wanted, head, branches[0], cached_tokens)
+
+
+def complaint(refused: Refusal, _request_id: str) -> dict[str, Any]:
+    """The body of an error answer."""
+    return error(refused.message, refused.type, refused.code)
+
+
+RESPONSES: Final = Dialect(
+    order=order, stream=Stream, body=body, failure=FAILURE, refusal=complaint
+)
