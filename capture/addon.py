@@ -61,7 +61,7 @@ class Failure:
 
     @property
     def outcome(self) -> Outcome:
-        """The first rule that fits."""
+        """By the first rule that fits."""
         if self.timed_out:
             return Outcome.TIMEOUT
         # Resets of either side are worded alike; only an HTTP/2 upstream can reset a stream.
@@ -131,7 +131,7 @@ class Capture:
         return len(self.live) + len(self.passing)
 
     def client_connected(self, client: connection.Client) -> None:
-        """Take two liberties with mitmproxy's handler of a connection, before its first byte.
+        """Change two things in mitmproxy's handler of a connection, before its first byte.
 
         Lift the limit of five upstream connections per client connection (mitmproxy #8322): the sixth
         stream of an HTTP/2 client before an HTTP/1.1 upstream would have to wait. And note when the idle
@@ -151,7 +151,7 @@ class Capture:
             watchdog.callback = time_out
 
     def client_disconnected(self, client: connection.Client) -> None:
-        """Sweep what got neither `response` nor `error`: an HTTP/1.1 trailer leaves such a flow."""
+        """End what got neither `response` nor `error`: an HTTP/1.1 trailer leaves such a flow."""
         self._conns.pop(client.id, None)
         self._timed_out.discard(client.id)
         self.passing = {key: owner for key, owner in self.passing.items() if owner != client.id}
@@ -162,7 +162,7 @@ class Capture:
                 )
 
     def tls_clienthello(self, hello: tls.ClientHelloData) -> None:
-        """Greet an https server before its client, so that both speak the same HTTP version."""
+        """Connect to an https server before its client's handshake: both then speak one HTTP version."""
         hello.establish_server_tls_first = hello.context.server.tls
 
     def requestheaders(self, flow: http.HTTPFlow) -> None:
@@ -228,12 +228,12 @@ class Capture:
             flow.kill()  # type: ignore[no-untyped-call]
 
     def http_connect(self, flow: http.HTTPFlow) -> None:
-        """A tunnel begins; one to a host that is not looked into is all that will be seen of it."""
+        """Count a tunnel to a host that is not looked into: nothing else of it will be seen."""
         if not self._selection.wants_host(flow.request.host):
             self.left_out["host"] += 1
 
     def http_connect_error(self, flow: http.HTTPFlow) -> None:
-        """A tunnel that could not be opened: the application never came to say what it wanted."""
+        """Record a tunnel that could not be opened: the application never sent its request."""
         if not self._selection.wants_host(flow.request.host) or not self._accepts():
             return
         live = self.live[flow.id] = self._begin(flow, self._now())

@@ -17,7 +17,7 @@ from tbench.capture.terminal import LONGEST_LINE, escaped, guard, shortened, sty
 
 
 class Console(rich.console.Console):
-    """Takes words as words: no markup, no emoji codes, no control characters."""
+    """Shows words as words: no markup, no emoji codes, no control characters."""
 
     def __init__(self, **options: Any) -> None:  # noqa: ANN401 (rich's own)
         super().__init__(**{"markup": False, "emoji": False, "highlight": False} | options)
@@ -31,7 +31,7 @@ class Console(rich.console.Console):
         self._file = stream
 
     def render_str(self, text: str, **options: Any) -> Text:  # noqa: ANN401
-        """Before it is laid out, so that columns are as wide as what is shown."""
+        """Escape before layout, so that columns are as wide as what is shown."""
         return super().render_str(escaped(shortened(text, LONGEST_LINE)), **options)
 
     def render(
@@ -39,7 +39,7 @@ class Console(rich.console.Console):
         renderable: rich.console.RenderableType,
         options: rich.console.ConsoleOptions | None = None,
     ) -> Iterable[Segment]:
-        """What was given as rich's Text is escaped here, whoever made it; rich's own controls pass."""
+        """Escape what was given as rich's Text, too; rich's own controls pass."""
         for segment in super().render(renderable, options):
             yield segment if segment.control else segment._replace(text=escaped(segment.text))
 

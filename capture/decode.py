@@ -80,7 +80,7 @@ def _gzip() -> tuple[Inflate, type[Exception]]:
             yield from members(rest)
 
     def members(rest: bytes) -> Iterator[bytes]:
-        """They follow one another, with padding between them."""
+        """Decode members, which follow one another, with padding between them."""
         nonlocal inflate
         while rest := rest.lstrip(b"\0") if inflate.eof else rest:
             inflate = zlib.decompressobj(wbits=31) if inflate.eof else inflate

@@ -32,7 +32,7 @@ class UnreachableError(TbenchError):
 
 @contextmanager
 def after_sending(sent: bool) -> Iterator[None]:
-    """What stops a series of runs after the first is no bad usage: with `sent`, an InvalidRunError."""
+    """Turn what stops a series of runs into an InvalidRunError once something was `sent`: no bad usage."""
     try:
         yield
     except (InputError, OSError) as error:

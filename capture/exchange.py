@@ -122,7 +122,7 @@ class Response:
 
     @property
     def led_back(self) -> bool:
-        """Whether it redirected its client to where what the client asks next is recorded, too."""
+        """Whether it redirected its client back to the capture, which records what follows."""
         return self.extra.get(LED_BACK) is True
 
 

@@ -51,7 +51,7 @@ class Histogram:
         self._buckets[bucket] = self._buckets.get(bucket, 0) + 1
 
     def merge(self, other: "Histogram") -> None:
-        """Count another one's values, too."""
+        """Count another histogram's values, too."""
         self.n += other.n
         self.total += other.total
         self.least, self.most = min(self.least, other.least), max(self.most, other.most)
@@ -59,7 +59,7 @@ class Histogram:
             self._buckets[bucket] = self._buckets.get(bucket, 0) + count
 
     def copy(self) -> "Histogram":
-        """As it is now; it does not change any more."""
+        """A copy that does not change any more."""
         return Histogram(
             n=self.n,
             total=self.total,

@@ -98,7 +98,7 @@ class _Level:
 
 
 def identities(body: bytes) -> list[Member]:
-    """The values of a JSON body that name someone, in order. What is no JSON object has none, or a guess."""
+    """The values of a JSON body that name someone, in order. Of what is no JSON object: none, or a guess."""
     if not _IDENTITY.search(body):  # as most
         return []
     return [member for member in _walk(body) if member.kind is Kind.IDENTITY]

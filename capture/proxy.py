@@ -98,7 +98,7 @@ class Status:
 
     @property
     def is_late(self) -> bool:
-        """Whether a hundredth or more of the wake-ups came too late, of a hundred at least."""
+        """Whether one wake-up in a hundred, or more, came too late; False for less than a hundred."""
         return self.lag.n >= 100 and (self.lag.quantile(0.99) or 0.0) > TROUBLING_S
 
 
@@ -114,7 +114,7 @@ class Watch(Protocol):
 
 
 def parse_upstream(text: str) -> str:
-    """A server's address as SCHEME://HOST[:PORT]; a path of /v1 is what applications add, and goes.
+    """A server's address as SCHEME://HOST[:PORT]; a path of /v1, which applications add, is dropped.
 
     Raises InputError for anything else, never quoting a credential.
     """
@@ -185,13 +185,13 @@ def run(setup: Setup, watch: Watch) -> Status:
     trace is closed in any case. Raises InputError, before anything listens, where it cannot begin.
     """
     check_port(setup.host, setup.port)
-    with _passing_folder() as folder, _low_latency():
+    with _folder_of_this_process() as folder, _low_latency():
         return asyncio.run(_Proxy(setup, watch, folder).run())
 
 
 @contextmanager
-def _passing_folder() -> Iterator[Path]:
-    """A folder that ends with this process, even by `kill -9`: a shell in a session of its own sees to it.
+def _folder_of_this_process() -> Iterator[Path]:
+    """A folder that is deleted with this process, even by `kill -9`: by a shell in a session of its own.
 
     The shell waits for the end of a pipe whose other end only this process holds.
     """
@@ -390,7 +390,7 @@ def _bundle(path: Path, extra: Path) -> Path:
 
 
 async def _hang_up(master: Master) -> None:
-    """Close what is still connected, once it has what was written to it.
+    """Close what is still connected, once it has got what was written to it.
 
     No task is left to be cancelled with a traceback.
     """

@@ -120,7 +120,7 @@ class Guard(io.TextIOBase):
 
 @contextmanager
 def naming(stream: TextIO) -> Iterator[None]:
-    """A disk that is full behind a stream says of what it is the end."""
+    """Name the stream in the OSError of a full disk behind it."""
     try:
         yield
     except OSError as error:

@@ -96,7 +96,7 @@ class TraceIndex:
         return count, first, least, max(arrivals, default=None)
 
     def forget(self, id_: str) -> None:
-        """No response will come for this request."""
+        """Note that no response will come for this request."""
         self._open.pop(id_, None)
 
     @property
@@ -126,7 +126,7 @@ def is_table(links: bytes) -> bool:
 
 
 def read_orphans(strays: list[Any]) -> dict[str, Place]:
-    """The `strays` of an index, by id; what is none of them is left out."""
+    """The `strays` of an index, by id; other entries are left out."""
     places = {}
     for orphan in strays:
         match orphan:

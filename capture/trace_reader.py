@@ -163,7 +163,7 @@ class _Waiting(NamedTuple):
 class _Merge:
     """The state of one reading: the cache of blocks, the requests that wait, the orphans not yet claimed."""
 
-    def __init__(self, segments: list[Segment], losses: Losses, how: "How") -> None:
+    def __init__(self, segments: list[Segment], losses: Losses, how: "ReadOptions") -> None:
         self._segments = segments
         self._losses = losses
         self._shift = how.shift_ns
@@ -251,7 +251,7 @@ class Budgets:
 
 
 @dataclass(frozen=True, kw_only=True)
-class How:
+class ReadOptions:
     """How exchanges are read: their times moved by `shift_ns`, with their answers or without."""
 
     shift_ns: int = 0
@@ -260,14 +260,14 @@ class How:
 
 
 def exchanges(
-    segments: list[Segment], losses: Losses, how: How | None = None
+    segments: list[Segment], losses: Losses, how: ReadOptions | None = None
 ) -> Iterator[Exchange]:
     """The exchanges of one capture's segments by (arrive_ns, seq).
 
     Without answers, responses are not looked for, and what is lost of them is not noticed. Adds what it
     finds lost to `losses` on the way.
     """
-    return _Merge(segments, losses, how or How()).run()
+    return _Merge(segments, losses, how or ReadOptions()).run()
 
 
 def _weight(request: Request | None) -> int:
@@ -360,7 +360,7 @@ class Trace:
             streams = []
             for capture in self._captures:
                 shift_ns = capture[0].header.wall(0) - self.header.wall(0)
-                how = How(shift_ns=shift_ns, answers=answers, budgets=budgets)
+                how = ReadOptions(shift_ns=shift_ns, answers=answers, budgets=budgets)
                 streams.append(exchanges(capture, losses, how))
             if len(streams) == 1:
                 yield from streams[0]

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from tbench.capture import Exchange, Request, Response, TraceHeader, TraceWriter, frames, read_trace
 from tbench.capture.container_reader import Losses, open_container
-from tbench.capture.trace_reader import Block, Budgets, How, exchanges
+from tbench.capture.trace_reader import Block, Budgets, ReadOptions, exchanges
 
 ROOT = Path(__file__).parent.parent
 HEADER = TraceHeader(wall_ns=10**18, mono_ns=0, capture_id="c")
@@ -109,7 +109,9 @@ def test_any_order_of_writing_reads_in_order_of_arrival(
     trace = read_trace(path)
     losses = Losses()
 
-    assert list(exchanges(trace.segments, losses, How(budgets=budgets))) == expected(*capture)
+    assert list(exchanges(trace.segments, losses, ReadOptions(budgets=budgets))) == expected(
+        *capture
+    )
     assert not losses
 
 
@@ -126,7 +128,7 @@ def test_requests_alone_come_in_the_same_order(
     write(path, *capture)
     if cut:
         path.write_bytes(path.read_bytes()[:-20])
-    how = How(answers=False, budgets=Budgets(cache=1, parked=1) if tight else Budgets())
+    how = ReadOptions(answers=False, budgets=Budgets(cache=1, parked=1) if tight else Budgets())
     losses = Losses()
 
     found = list(exchanges(read_trace(path).segments, losses, how))
@@ -225,7 +227,7 @@ def test_a_long_upload_does_not_fill_the_memory(tmp_path: Path) -> None:
             clock.now += 0.1
     segments = read_trace(tmp_path / "t.msgpack").segments
     budgets = Budgets(cache=10_000, parked=20_000)
-    got = list(exchanges(segments, Losses(), How(budgets=budgets)))
+    got = list(exchanges(segments, Losses(), ReadOptions(budgets=budgets)))
 
     assert [one.request.seq for one in got] == list(range(200))
     assert [one.response for one in got] == [response(number) for number in range(200)]

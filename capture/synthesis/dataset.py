@@ -17,6 +17,7 @@ from tbench.capture.exchange import NOTHING
 from tbench.capture.jsontext import loads, read_json
 from tbench.capture.synthesis import dataset_files
 from tbench.capture.synthesis.images import readable
+from tbench.capture.terminal import plural
 
 PROMPT_NAMES: Final = ("prompt", "text", "question", "instruction")
 IMAGE_NAMES: Final = ("image", "images", "image_path", "image_url")
@@ -78,8 +79,7 @@ class Dataset:
         if not self.left_out:
             return None
         reasons = ", ".join(f"{count:,} {reason}" for reason, count in self.left_out.items())
-        n = sum(self.left_out.values())
-        return f"{self.name}: {n:,} {'row' if n == 1 else 'rows'} left out ({reasons})"
+        return f"{self.name}: {plural(sum(self.left_out.values()), 'row')} left out ({reasons})"
 
 
 def load_dataset(
@@ -259,10 +259,9 @@ def load_dataset_config(path: Path, columns: Columns | None = None) -> Dataset:
         why = REFUSED_TYPES.get(str(source.get("type")), "must be file or huggingface")
         raise InputError(f"{path}: source.type {source.get('type')}: {why}")
     kind = _text(path, source, "file_format")
-    data, beside = Path(where).expanduser(), path.parent / Path(where).expanduser()
-    if (
-        not data.exists() and beside.exists()
-    ):  # a path is as it is, else from the config's own folder
+    data = Path(where).expanduser()
+    beside = path.parent / data  # a path is taken as it is, else from the config's own folder
+    if not data.exists() and beside.exists():
         data = beside
     return load_dataset(data, known, file_format=kind, large_images=large)
 

@@ -196,7 +196,7 @@ def read_hub(name: str, kwargs: Mapping[str, Any], *, pictures: bool = False) ->
 
 @contextmanager
 def _quiet(datasets: Any) -> Iterator[None]:  # noqa: ANN401
-    """No line for each attempt at a network that is not there; bars of progress only for a person."""
+    """Silence lines about a network that is not there; show progress bars on a terminal only."""
     logger, bars = logging.getLogger("huggingface_hub"), datasets.is_progress_bar_enabled()
     level = logger.level
     logger.setLevel(logging.ERROR)

@@ -67,7 +67,7 @@ def readable(image: object) -> str | None:
 
 
 def _opened(image: bytes | str | Path, *, large: bool) -> "Image":
-    """Only the head is read so far."""
+    """Open an image; only its head is read so far."""
     from PIL import Image  # noqa: PLC0415 (heavy)
 
     if isinstance(image, str):

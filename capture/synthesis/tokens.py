@@ -46,7 +46,7 @@ class Tokens(Protocol):
 
 
 class Counted:
-    """By a tokenizer."""
+    """Counts by a tokenizer."""
 
     def __init__(self, tokenizer: "Tokenizer", source: str) -> None:
         tokenizer.no_truncation()  # many tokenizer files cut at 512, or pad
@@ -69,7 +69,7 @@ class Counted:
 
 
 class Calibrated:
-    """By characters: a text of `chars` characters has ceil(chars / chars_per_token) tokens."""
+    """Counts by characters: a text of `chars` characters has ceil(chars / chars_per_token) tokens."""
 
     def __init__(self, chars_per_token: float, source: str) -> None:
         self._ratio = chars_per_token
@@ -94,7 +94,7 @@ def calibrated(chars_per_token: float, *, source: str = "characters") -> Calibra
 
 
 def estimated(seed: int = 0, sentences: int = 500) -> Calibrated:
-    """Lengths by a guess, for want of a tokenizer: each word of our corpus, and each mark, is one token."""
+    """Lengths estimated without a tokenizer: each word of our corpus, and each mark, is one token."""
     rng = Random(f"{seed} estimate")
     chars = tokens = 0
     for _ in range(sentences):
