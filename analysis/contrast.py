@@ -1,29 +1,32 @@
 """Contrast: one metric in both arms, and the ratio of its quantiles wherever they can be compared."""
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
+from scipy import special
 
+from tbench.analysis.arms import Arm
 from tbench.analysis.blocks import Ints
 from tbench.analysis.clusters import Clusters
 from tbench.analysis.comparison import NO_DIFFERENCE, Comparison, Shift, Verdict
 from tbench.analysis.inversion import Interval, Pair, Side, invert
 from tbench.analysis.lengths import AtEqualLengths
 from tbench.analysis.mean_ratio import (
-    EffectiveSize,
     Overall,
     effective_size,
     geometric_mean,
     log_ratios,
     quantile_by_thirds,
+    ratio_of,
     typical_by_thirds,
 )
-from tbench.analysis.metrics import Metric
-from tbench.analysis.quantiles import identified, refusal
-from tbench.analysis.summary import Caution, Confidence, Floats
+from tbench.analysis.metrics import METRICS, Metric, values
+from tbench.analysis.quantiles import identified, ordered, quantile, refusal
+from tbench.analysis.summary import Caution, Floats
+from tbench.analysis.t_tests import CONFIDENCE, difference
 from tbench.replay.measures import minimum_n
 
 USUAL, RARE = (0.5, 0.9, 0.95, 0.99), 0.999
@@ -33,6 +36,8 @@ TAIL = (0.95, 0.99)
 """The quantiles that tell whether waiting in a queue dominates."""
 SURE_REQUESTS, SURE_S = 1000, 1800.0
 """Fewer requests or a shorter run earn no "95%": see the limits in docs/statistics.md."""
+LEAST_RUNS = 3
+"""With fewer runs of an arm their shift has no interval."""
 TAIL_BLOCKS = 10
 """The requests beyond a quantile must lie in this many of 16 blocks, or one burst decides."""
 HARMLESS = frozenset({"STEPS"})
@@ -109,21 +114,16 @@ class Contrast:
         drift = ["SLOW_DRIFT"] if geometric and geometric.drift else []
         doubts = (*self._doubts(geometric.n if geometric else self.n), *drift)
         refused = geometric is None or geometric.refusal is not None
+        with np.errstate(divide="ignore", invalid="ignore"):
+            series = [log_ratios(*self.values)] if self.paired else map(np.log, self.values)
+            effective = min(map(effective_size, series), key=lambda size: size.worth)
         return Overall(
             geometric=geometric,
             thirds=typical_by_thirds(*self.values) if geometric and geometric.drift else None,
-            effective=self._effective(),
+            effective=effective,
             confidence="none" if refused else "low" if doubts else "95%",
             doubts=doubts,
         )
-
-    def _effective(self) -> EffectiveSize:
-        if self.paired:
-            return effective_size(log_ratios(*self.values))
-        with np.errstate(divide="ignore", invalid="ignore"):
-            return min(
-                (effective_size(np.log(side)) for side in self.values), key=lambda x: x.worth
-            )
 
     @property
     def _points(self) -> tuple[float, ...]:
@@ -169,73 +169,61 @@ class Contrast:
 
     def _row(self, p: float) -> Comparison:
         baseline, candidate = self._sides
-        interval, reason = self._intervals.get(p), self._refusal(p)
         plain = self.bins is None
         values = (baseline.value(p), candidate.value(p)) if plain else (None, None)
-        low, high = self._bounds(interval)
-        warnings = tuple(self._warnings(interval)) if interval else ()
-        doubted = any(caution.code not in HARMLESS for caution in warnings)
-        confidence: Confidence = "none" if interval is None else "low" if doubted else "95%"
-        return Comparison(
+        row = Comparison(
             metric=self.metric.name,
             unit=self.metric.unit,
             quantile=p,
             baseline=values[0],
             candidate=values[1],
-            ratio=self._ratio(values, interval),
-            low=low,
-            high=high,
-            confidence=confidence,
-            method=self._method(interval),
+            ratio=ratio_of(*values),
+            low=None,
+            high=None,
+            confidence="none",
+            method="refused",
             n_baseline=baseline.n,
             n_candidate=candidate.n,
-            verdict=Verdict.ADVISORY if confidence == "95%" else Verdict.INCONCLUSIVE,
-            finding=self._finding(interval) if interval else None,
-            refusal=reason,
+            verdict=Verdict.INCONCLUSIVE,
+            refusal=self._refusal(p),
             baseline_at_least=baseline.at_least(p) if plain else None,
             candidate_at_least=candidate.at_least(p) if plain else None,
-            warnings=warnings,
-            blocks=interval.blocks if interval else None,
-            block_requests=self.n // interval.blocks if interval else None,
-            block_seconds=self.span_s / interval.blocks if interval else None,
-            rho=interval.rho if interval else None,
-            drift=interval.drift if interval else False,
-            p_value=interval.p_value if interval else None,
-            sessions=interval.sessions if interval and math.isfinite(interval.sessions) else None,
-            thirds=quantile_by_thirds(*self.values, p) if interval and interval.drift else None,
         )
+        interval = self._intervals.get(p)
+        return row if interval is None else self._answered(row, interval)
 
-    def _ratio(
-        self, values: tuple[float | None, float | None], interval: Interval | None
-    ) -> float | None:
-        if self.bins is None:
-            return _ratio(*values)
-        return _finite(interval.ratio) if interval else None
-
-    def _bounds(self, interval: Interval | None) -> tuple[float | None, float | None]:
-        """An end that the timeouts hide is open, even if the count of today would close it."""
-        if interval is None:
-            return None, None
+    def _answered(self, row: Comparison, interval: Interval) -> Comparison:
+        """The row with its interval, and how far that can be relied on."""
         baseline, candidate = self._sides
-        low = _bound(interval.low) if baseline.identified(interval.p) else None
-        return low, _bound(interval.high) if candidate.identified(interval.p) else None
-
-    def _method(self, interval: Interval | None) -> str:
-        if interval is None:
-            return "refused"
+        warnings = tuple(self._warnings(interval))
+        doubted = any(caution.code not in HARMLESS for caution in warnings)
+        by_session = math.isfinite(interval.sessions)
         pairs = "paired" if self.paired else "unpaired"
-        if self.bins is not None:
-            pairs += ", output length taken out"
-        if math.isfinite(interval.sessions):
-            pairs += ", by time and session"
-        return f"block inversion, K={interval.blocks}, t{interval.freedom:.3g}, {pairs}"
-
-    def _finding(self, interval: Interval) -> str:
-        """By the test of no difference, which is exact where steps of a clock make an interval coarse."""
+        pairs += ", output length taken out" if self.bins is not None else ""
+        pairs += ", by time and session" if by_session else ""
+        # By the test of no difference, which is exact where steps of a clock make an interval coarse.
         below, above = FINDINGS[self.metric.better]
-        if interval.p_value >= ALPHA:
-            return NO_DIFFERENCE
-        return below if interval.t > 0 else above
+        differs = below if interval.t > 0 else above
+        return replace(
+            row,
+            ratio=row.ratio if self.bins is None else _finite(interval.ratio),
+            # An end that the timeouts hide is open, even if the count of today would close it.
+            low=_bound(interval.low) if baseline.identified(row.quantile) else None,
+            high=_bound(interval.high) if candidate.identified(row.quantile) else None,
+            confidence="low" if doubted else "95%",
+            method=f"block inversion, K={interval.blocks}, t{interval.freedom:.3g}, {pairs}",
+            verdict=Verdict.INCONCLUSIVE if doubted else Verdict.ADVISORY,
+            finding=NO_DIFFERENCE if interval.p_value >= ALPHA else differs,
+            warnings=warnings,
+            blocks=interval.blocks,
+            block_requests=self.n // interval.blocks,
+            block_seconds=self.span_s / interval.blocks,
+            rho=interval.rho,
+            drift=interval.drift,
+            p_value=interval.p_value,
+            sessions=interval.sessions if by_session else None,
+            thirds=quantile_by_thirds(*self.values, row.quantile) if interval.drift else None,
+        )
 
     def _warnings(self, interval: Interval) -> Iterator[Caution]:
         if interval.drift:
@@ -300,10 +288,6 @@ class _Arm:
         return self.timeout_s or self.side.most
 
 
-def _ratio(baseline: float | None, candidate: float | None) -> float | None:
-    return candidate / baseline if baseline and candidate is not None else None
-
-
 def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
@@ -315,3 +299,50 @@ def _bound(end: float) -> float | None:
 
 def _duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds >= 120 else f"{seconds:.0f} s"
+
+
+# Repeated runs: how the quantiles shifted between the runs of two arms, the run being the unit.
+
+
+def shifts(
+    baseline: Sequence[Arm], candidate: Sequence[Arm], metric: str, *, intervals: bool = True
+) -> tuple[Shift, ...]:
+    """The ratio candidate / baseline at the points of SHIFT, as far as every run has the requests.
+
+    Ratios of geometric means over the runs, with Welch's interval on the per-run log-quantiles at each
+    point, and a band that holds at all points at once (Bonferroni). Without `intervals`, and where an arm
+    has fewer than three runs, ratios alone. Points among the timeouts, or at zero, are left out.
+    """
+    sides = [
+        [ordered(values(run, METRICS[metric])[run.measured]) for run in runs]
+        for runs in (baseline, candidate)
+    ]
+    fewest = min((len(run) for side in sides for run in side), default=0)
+    points = [p for p in SHIFT if fewest and refusal(fewest, p) is None]
+    quantiles = [
+        (p, [np.array([quantile(run, p) for run in side]) for side in sides]) for p in points
+    ]
+    known = [
+        (p, [np.log(side) for side in pair])
+        for p, pair in quantiles
+        if all(bool((np.isfinite(side) & (side > 0)).all()) for side in pair)
+    ]
+    alone = not intervals or min(map(len, sides)) < LEAST_RUNS
+    return tuple(_shift(p, *logs, points=0 if alone else len(known)) for p, logs in known)
+
+
+def _shift(p: float, first: Floats, second: Floats, *, points: int) -> Shift:
+    """One point by the logarithms of each run's quantile; without `points` that share the band, bare."""
+    if not points:
+        ratio = math.exp(float(np.mean(second) - np.mean(first)))
+        return Shift(p=p, ratio=ratio, low=None, high=None, band_low=None, band_high=None)
+    change = difference(first.tolist(), second.tolist())
+    half = -float(special.stdtrit(change.df, (1 - CONFIDENCE) / 2 / points)) * change.se
+    return Shift(
+        p=p,
+        ratio=math.exp(change.value),
+        low=math.exp(change.low),
+        high=math.exp(change.high),
+        band_low=math.exp(change.value - half),
+        band_high=math.exp(change.value + half),
+    )

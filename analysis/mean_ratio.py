@@ -1,19 +1,87 @@
-"""Geometric: the ratio of the typical request, exp(mean log b/a), which is not a ratio of quantiles.
+"""Means of dependent requests: of a series with its interval, and the ratio of the typical request.
 
-Taken request by request, so that what both arms share cancels. A pair in which an arm has no finite
-value is left out; where failures depend on the size of a request, that biases it: shown, never gated.
+A mean whose terms depend on their neighbours has its interval from a few large blocks: batch means with
+Student's t (docs/statistics.md). K, the number of blocks, follows from the lag-1 autocorrelation of the 32
+fine blocks, as for the quantiles.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy import special
 
-from tbench.analysis.block_mean import mean_of_series
-from tbench.analysis.clusters import Clusters
+from tbench.analysis.clusters import Clusters, freedom, inflated
+from tbench.analysis.inversion import DRIFTING, blocks_for, fine_blocks, lag_one, variance
 from tbench.analysis.quantiles import identified, least_n, ordered, quantile, refusal
 from tbench.analysis.summary import Confidence, Floats
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BlockMean:
+    """A mean, its standard error `se` and two-sided interval, all in the unit of what was averaged.
+
+    `blocks` is K, `rho` the autocorrelation that chose it; `drift` says that no K is right.
+    """
+
+    mean: float
+    se: float
+    low: float
+    high: float
+    blocks: int
+    rho: float
+    drift: bool
+
+
+def mean_of_series(
+    series: Floats, confidence: float = 0.95, *, sessions: Clusters | None = None
+) -> BlockMean:
+    """The mean of the finite values of a series in arrival order; there must be one."""
+    finite = np.isfinite(series)
+    n, mean = int(finite.sum()), float(series[finite].mean())
+    deviations = np.where(finite, series - mean, 0.0) / n
+    terms = np.array([block.sum() for block in fine_blocks(deviations)])
+    beside = (
+        []
+        if sessions is None
+        else [(sessions, sessions.excess(sessions.sums(deviations[sessions.order])))]
+    )
+    return mean_of_terms(mean, terms, confidence, beside=beside)
+
+
+def mean_of_terms(
+    mean: float,
+    terms: Floats,
+    confidence: float = 0.95,
+    *,
+    beside: Sequence[tuple[Clusters, float]] = (),
+) -> BlockMean:
+    """The same for a mean to which the 32 fine blocks add `terms`, each less its share of the mean.
+
+    `beside` are sessions, with what they add to its variance.
+    """
+    rho = lag_one(terms[None])
+    blocks = blocks_for(rho)
+    time = float(variance(terms[None], blocks)[0])
+    se = math.sqrt(time * inflated([excess for _, excess in beside], time))
+    degrees = float(freedom([sessions for sessions, _ in beside], blocks)[0])
+    half = -float(special.stdtrit(degrees, (1 - confidence) / 2)) * se
+    return BlockMean(
+        mean=mean,
+        se=se,
+        low=mean - half,
+        high=mean + half,
+        blocks=int(blocks[0]),
+        rho=float(rho[0]),
+        drift=bool(rho[0] > DRIFTING),
+    )
+
+
+# The geometric mean: exp(mean log b/a), the ratio of the typical request, which is not one of quantiles.
+#
+# Taken request by request, so that what both arms share cancels. A pair in which an arm has no finite value
+# is left out; where failures depend on the size of a request, that biases it: shown, never gated.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,36 +169,29 @@ Thirds = tuple[float | None, float | None, float | None]
 
 def quantile_by_thirds(a: Floats, b: Floats, p: float) -> Thirds:
     """B / a of the p-quantiles; None with too few values for it, among timeouts, or where a is zero."""
-    sides = zip(_thirds(a), _thirds(b), strict=True)
-    first, middle, last = (_ratio(_quantile(x, p), _quantile(y, p)) for x, y in sides)
+
+    def figure(values: Floats) -> float | None:
+        known = ordered(values)
+        n = len(known)
+        if n < least_n(p) or not identified(n - int(known.searchsorted(math.inf)), n, p):
+            return None
+        return quantile(known, p)
+
+    sides = zip(np.array_split(a, 3), np.array_split(b, 3), strict=True)
+    first, middle, last = (ratio_of(figure(x), figure(y)) for x, y in sides)
     return first, middle, last
 
 
 def typical_by_thirds(a: Floats, b: Floats) -> Thirds:
     """The paired geometric-mean ratio b / a; None without a finite pair."""
-    first, middle, last = (_typical(part) for part in _thirds(log_ratios(a, b)))
+    parts = (third[np.isfinite(third)] for third in np.array_split(log_ratios(a, b), 3))
+    first, middle, last = (math.exp(float(third.mean())) if len(third) else None for third in parts)
     return first, middle, last
 
 
-def _thirds(values: Floats) -> Iterator[Floats]:
-    return iter(np.array_split(values, 3))
-
-
-def _quantile(values: Floats, p: float) -> float | None:
-    known = ordered(values)
-    n = len(known)
-    if n < least_n(p) or not identified(n - int(known.searchsorted(math.inf)), n, p):
-        return None
-    return quantile(known, p)
-
-
-def _ratio(baseline: float | None, candidate: float | None) -> float | None:
+def ratio_of(baseline: float | None, candidate: float | None) -> float | None:
+    """Candidate / baseline; None where either is unknown, or the baseline zero."""
     return candidate / baseline if baseline and candidate is not None else None
-
-
-def _typical(logs: Floats) -> float | None:
-    finite = logs[np.isfinite(logs)]
-    return math.exp(float(finite.mean())) if len(finite) else None
 
 
 # Overall: what two arms say about a metric as a whole, beside its quantiles. Shown, never gated.

@@ -7,9 +7,9 @@ from typing import Final
 import numpy as np
 
 from tbench.analysis.arms import Arm, Truths
-from tbench.analysis.block_mean import mean_of_terms
 from tbench.analysis.clusters import Clusters
 from tbench.analysis.inversion import fine_blocks
+from tbench.analysis.mean_ratio import mean_of_terms
 from tbench.analysis.pairing import Places, RunView
 from tbench.analysis.quantiles import clopper_pearson, newcombe
 from tbench.analysis.run_metrics import GOODPUT, RUN_LEVEL

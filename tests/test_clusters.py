@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from tbench.analysis.block_mean import mean_of_series
 from tbench.analysis.clusters import Clusters, clusters_of, freedom
 from tbench.analysis.inversion import Pair, invert
+from tbench.analysis.mean_ratio import mean_of_series
 from tbench.analysis.proportions import Failures, error_difference
 from tbench.analysis.summary import Floats
 from tbench.replay.columns import Column

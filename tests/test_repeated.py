@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from tbench.analysis.contrast import SHIFT, shifts
 from tbench.analysis.metrics import METRICS, values
 from tbench.analysis.quantiles import ordered, quantile
-from tbench.analysis.repeated import POINTS, shifts
 
 Experiment = Callable[..., Any]
 
@@ -25,7 +25,7 @@ def test_intervals_are_those_of_scipy(experiment: Experiment, tmp_path: Path) ->
     first, second = experiment(tmp_path, {"A": 1.0, "B": 1.1}, 4)
     found = shifts(first.runs, second.runs, "ttft")
 
-    assert [point.p for point in found] == [p for p in POINTS if p <= 0.95]
+    assert [point.p for point in found] == [p for p in SHIFT if p <= 0.95]
     for point in found:
         test = stats.ttest_ind(
             log_quantiles(second, "ttft", point.p), log_quantiles(first, "ttft", point.p), equal_var=False

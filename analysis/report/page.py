@@ -10,10 +10,9 @@ from typing import Final
 from tbench.analysis.arms import Arm
 from tbench.analysis.charts import NO_INTERVAL, Bar, Picture, forest, shift
 from tbench.analysis.comparison import NO_DIFFERENCE, Comparison, Comparisons
-from tbench.analysis.contrast import FINDINGS
+from tbench.analysis.contrast import FINDINGS, shifts
 from tbench.analysis.gate_results import GateResults
 from tbench.analysis.metrics import METRICS
-from tbench.analysis.repeated import shifts
 from tbench.analysis.replicates import Replicates
 from tbench.analysis.report import gates, sections, tables, verdicts, words
 from tbench.analysis.report.figures import Report, part

@@ -8,7 +8,7 @@ import numpy as np
 from tbench.analysis import charts
 from tbench.analysis.arms import Arm
 from tbench.analysis.charts import Picture
-from tbench.analysis.fidelity import Fidelity, fidelity
+from tbench.analysis.diagnostics import Fidelity, Slow, fidelity, slowest
 from tbench.analysis.metrics import METRICS, values
 from tbench.analysis.proportions import ErrorDifference, rates
 from tbench.analysis.report import facts, tables, words
@@ -16,7 +16,6 @@ from tbench.analysis.report.figures import Part, part
 from tbench.analysis.report.markup import Html, details, join, number, table, tag
 from tbench.analysis.report.sides import Sides, places
 from tbench.analysis.slo import Slo
-from tbench.analysis.slowest import Slow, slowest
 from tbench.analysis.summary import Floats
 from tbench.capture.terminal import plural
 from tbench.replay.throughput import three

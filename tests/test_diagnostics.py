@@ -6,8 +6,7 @@ from typing import Any
 import pytest
 
 from tbench.analysis.arms import Arm, load_arm
-from tbench.analysis.fidelity import fidelity
-from tbench.analysis.slowest import slowest
+from tbench.analysis.diagnostics import fidelity, slowest
 from tbench.capture.exchange import Outcome
 from tbench.replay.runfile import RunWriter
 from tbench.replay.sample import Sample
