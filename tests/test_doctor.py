@@ -10,8 +10,21 @@ import httpx
 import pytest
 
 from tbench.capture.errors import InvalidRunError
-from tbench.doctor.examination import RAMP, Examination, examine, held, limit, text
-from tbench.doctor.probes import Load, ProbeResult, Work, machine_facts, notes, probe, serving
+from tbench.doctor.examination import (
+    RAMP,
+    Examination,
+    Load,
+    ProbeResult,
+    Work,
+    examine,
+    held,
+    limit,
+    machine_facts,
+    notes,
+    probe,
+    serving,
+    text,
+)
 from tbench.replay.workers.pool import module_command, module_environ
 
 GOOD = ProbeResult(

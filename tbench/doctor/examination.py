@@ -1,15 +1,286 @@
-"""The examination: a few probes within twenty seconds, and what follows from them."""
+"""The examination: a few probes within twenty seconds, and what follows from them.
 
+A probe is a replay of made traffic against the doctor's server, held against what that server did.
+"""
+
+import json
+import os
+import platform
+import subprocess
 import tempfile
 import time
+import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, Self
+
+import numpy as np
 
 from tbench.capture.errors import InvalidRunError
-from tbench.doctor.probes import Load, ProbeResult, machine_facts, notes, probe
+from tbench.capture.exchange import Exchange, Request, Response
+from tbench.capture.records import TraceHeader
+from tbench.capture.trace_writer import TraceWriter
+from tbench.replay.job import resolve
+from tbench.replay.options import ReplayOptions
+from tbench.replay.runfile import Run
+from tbench.replay.runner import run_replay
 from tbench.replay.system import headroom
+from tbench.replay.totals import numbers
+from tbench.replay.workers.pool import module_command, module_environ
+
+# Facts about this machine that bound what a replay can do. Cheap to ask for.
+
+
+def machine_facts() -> Mapping[str, Any]:
+    """Cores (of the machine, and that this process may use), limits, load. None where not known."""
+    room = headroom()
+    try:
+        backlog = int(Path("/proc/sys/net/core/somaxconn").read_text())
+    except (OSError, ValueError):
+        backlog = None
+    return {
+        "cores": os.cpu_count(),
+        "usable_cores": usable_cores(),
+        "load_average": os.getloadavg()[0],
+        "descriptors": room.descriptors,
+        "ports": room.ports,
+        "backlog": backlog,
+        "clock_resolution_s": time.get_clock_info("monotonic").resolution,
+        "python": platform.python_version(),
+        "kernel": f"{platform.system()} {platform.release()}",
+    }
+
+
+def usable_cores() -> float:
+    """What the affinity and a container's quota leave."""
+    allowed = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        return min(float(allowed), int(quota) / int(period))
+    except (OSError, ValueError):  # no such file, or "max"
+        return float(allowed)
+
+
+def notes(facts: Mapping[str, Any]) -> Iterator[str]:
+    """What of it makes figures low."""
+    if facts["usable_cores"] < 2:
+        yield "one core for the client, the server and everything else: figures are low"
+    elif facts["load_average"] > facts["usable_cores"] / 2:
+        yield f"other work is running (load {facts['load_average']:.1f}): figures are low"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """How much CPU this machine has given up to `at`, a time of the monotonic clock; all in seconds.
+
+    `busy` of all processes on all cores, `idle` of idle cores (None: not known), `ours` of this process and
+    its children that have ended.
+    """
+
+    at: float
+    busy: float | None
+    idle: float | None
+    ours: float
+
+    @classmethod
+    def now(cls) -> Self:
+        """Up to now."""
+        used = os.times()
+        used_s = used.user + used.system + used.children_user + used.children_system
+        busy = idle = None
+        with suppress(OSError, ValueError, IndexError):  # no such file here, or another format
+            line = Path("/proc/stat").read_text().split("\n", 1)[0]
+            counts = [int(word) / os.sysconf("SC_CLK_TCK") for word in line.split()[1:]]
+            # User, nice, system, irq, softirq, and what a hypervisor gave to others (steal).
+            busy = sum(counts[place] for place in (0, 1, 2, 5, 6, 7))
+            idle = counts[3] + counts[4]  # waiting for a disk, too
+        return cls(at=time.monotonic(), busy=busy, idle=idle, ours=used_s)
+
+    def others_since(self, before: "Work") -> float | None:
+        """How many cores others had from `before` to this; None where not known."""
+        if self.busy is None or before.busy is None or self.at <= before.at:
+            return None
+        others = (self.busy - before.busy) - (self.ours - before.ours)
+        return max(0.0, others / (self.at - before.at))
+
+    def free_since(self, before: "Work", usable: float) -> float | None:
+        """How many of the `usable` cores nobody had from `before` to this; None where not known."""
+        if self.idle is None or before.idle is None or self.at <= before.at:
+            return None
+        took = self.at - before.at
+        ours = (self.ours - before.ours) / took
+        return max(0.0, min((self.idle - before.idle) / took, usable - ours))
+
+
+PATIENCE_S: Final = 30.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Load:
+    """Made traffic: so many requests, answered with these times; sent for `most_s` seconds at most."""
+
+    requests: int
+    tokens: int = 1
+    ttft_ms: float = 0.0
+    itl_ms: float = 0.0
+    concurrency: int | None = None
+    rate: float | None = None
+    most_s: float | None = None
+
+    @property
+    def stream_s(self) -> float:
+        """How long one answer takes by the server's schedule."""
+        return (self.ttft_ms + (self.tokens - 1) * self.itl_ms) / 1e3
+
+    @property
+    def ideal(self) -> float | None:
+        """The rate of a client that takes no time, requests/s; None where nothing bounds it."""
+        if self.rate is None and self.concurrency and self.stream_s:
+            return self.concurrency / self.stream_s
+        return self.rate
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProbeResult:
+    """What a probe found. Errors are of the client's stamp of each first token against the server's write, s.
+
+    `server_late_s` is the p99 of the server's own lateness, `server_share` its share of a core while it had
+    requests, less what it waited awake. `others_cores` is what processes that are not ours and the
+    hypervisor took, in cores, `free_cores` what nobody took of those that this process may use. None where
+    not known. `errors` counts failures by kind.
+    """
+
+    completed: int
+    requests_per_s: float
+    of_ideal: float | None
+    ttft_error_s: Mapping[str, float]
+    lag_s: Mapping[str, float | None]
+    cpu_share: float | None
+    coalesced_share: float | None
+    server_late_s: float
+    server_share: float | None
+    others_cores: float | None
+    free_cores: float | None
+    clock: str
+    lost: int
+    failed: int
+    errors: Mapping[str, int]
+    invalid_because: str | None
+
+
+def probe(load: Load, folder: Path, workers: int = 1) -> ProbeResult:
+    """Replay a load against a server of its own."""
+    trace, out = folder / "made.msgpack", folder / "made.run"
+    for path in (trace, out):
+        path.unlink(missing_ok=True)
+    write_trace(trace, load)
+    before = Work.now()
+    with serving() as (url, truth):
+        order = ReplayOptions(
+            trace=trace,
+            out=out,
+            base_url=url,
+            concurrency=load.concurrency,
+            constant=load.rate,
+            duration=load.most_s,
+            api_key_env="",
+            workers=workers,
+        )
+        run = run_replay(resolve(order))
+        known = truth()
+    after = Work.now()
+    summary, ideal = numbers(run), load.ideal
+    return ProbeResult(
+        completed=summary["completed"],
+        requests_per_s=summary["requests_per_s"],
+        of_ideal=summary["requests_per_s"] / ideal if ideal else None,
+        ttft_error_s=stamp_errors(run, known["first"]),
+        lag_s={name: summary["lag_s"][name] for name in ("p50", "p99")},
+        cpu_share=run.totals["client"]["cpu_share"],
+        coalesced_share=run.totals["coalesced_share"],
+        server_late_s=float(np.quantile(known["late"], 0.99)) if known["late"] else 0.0,
+        server_share=known["share"],
+        others_cores=after.others_since(before),
+        free_cores=after.free_since(before, usable_cores()),
+        clock=summary["clock"],
+        lost=summary["lost_in_flight"] + summary["never_sent"],
+        failed=summary["failed"],
+        errors=summary["errors"],
+        invalid_because=summary["invalid_because"],
+    )
+
+
+def stamp_errors(run: Run, first: Mapping[str, int]) -> Mapping[str, float]:
+    """Median and p99 of our stamp of each first token less the server's first write, seconds."""
+    rows = zip(run.columns["id"], run.columns["first_wall_ns"], strict=True)
+    errors = [(at - first[key]) / 1e9 for key, at in rows if at > 0 and key in first]
+    if not errors:
+        return {}
+    return {name: float(np.quantile(errors, p)) for name, p in (("p50", 0.5), ("p99", 0.99))}
+
+
+@contextmanager
+def serving() -> Iterator[tuple[str, Callable[[], Mapping[str, Any]]]]:
+    """The server in a process of its own: its base URL, and what asks it for the truth."""
+    process = subprocess.Popen(  # noqa: S603 (ourselves)
+        module_command("tbench.doctor.server"),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env=module_environ(),
+    )
+    assert process.stdin and process.stdout
+    try:
+        url = f"http://127.0.0.1:{int(process.stdout.readline())}"
+
+        def truth() -> Mapping[str, Any]:
+            with urllib.request.urlopen(f"{url}/_truth", timeout=PATIENCE_S) as answer:  # noqa: S310 (ours)
+                known: Mapping[str, Any] = json.load(answer)
+            return known
+
+        yield url, truth
+    finally:
+        process.stdin.close()
+        process.stdout.close()
+        try:
+            process.wait(PATIENCE_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def write_trace(path: Path, load: Load) -> None:
+    """A trace of that many streamed chat completions, whose headers tell the server what to do."""
+    headers = (
+        ("content-type", "application/json"),
+        ("x-sim-ttft-ms", f"{load.ttft_ms:g}"),
+        ("x-sim-itl-ms", f"{load.itl_ms:g}"),
+        ("x-sim-tokens", f"{load.tokens}"),
+    )
+    with TraceWriter(path, TraceHeader(wall_ns=10**18, mono_ns=0)) as writer:
+        for seq in range(load.requests):
+            messages = [{"role": "user", "content": f"request {seq}"}]
+            body = json.dumps({"model": "m", "messages": messages, "stream": True}).encode()
+            at = seq * 10**6
+            request = Request(
+                id=f"{seq:032x}",
+                seq=seq,
+                arrive_ns=at,
+                end_ns=at,
+                method="POST",
+                scheme="http",
+                host="doctor",
+                path="/v1/chat/completions",
+                headers=headers,
+                body=body,
+                body_bytes=len(body),
+            )
+            response = Response(head_ns=at, end_ns=at, status=200)
+            writer.exchange(Exchange(request=request, response=response))
+
 
 # The verdict on a probe: whether it was held, and if not who was the limit and what to do. Pure.
 
@@ -46,60 +317,6 @@ WORDS: Final[dict[Who, str]] = {
     "server": "the built-in server",
     "machine": "the machine",
 }
-MORE_WORKERS: Final = "send from more processes with --workers, or ask for less"
-SERVER: Final = (
-    "the client may hold more; a real target is another machine, and benchmarks/ has a server in C"
-)
-FREE: Final = "stop what else is running, or give it more cores"
-
-Rule = tuple[Who, Callable[[ProbeResult], bool], Callable[[ProbeResult], str], str]
-RULES: Final[tuple[Rule, ...]] = (
-    (
-        "machine",
-        lambda result: bool(result.lost + result.failed),
-        lambda result: f"{result.lost + result.failed:,} requests came to nothing{_kinds(result)}",
-        "look at the limits above, and at what watches connections on this machine",
-    ),
-    (
-        "server",
-        lambda result: (result.server_share or 0.0) >= BUSY,
-        lambda result: f"it used {result.server_share:.0%} of a core",
-        SERVER,
-    ),
-    (
-        "client",
-        lambda result: (result.cpu_share or 0.0) >= BUSY,
-        lambda result: f"its busiest process used {result.cpu_share:.0%} of a core",
-        MORE_WORKERS,
-    ),
-    (
-        "machine",
-        lambda result: result.free_cores is not None and result.free_cores < CROWDED,
-        lambda result: (
-            f"all its cores were busy, {result.others_cores:.1f} of them with other work"
-        ),
-        FREE,
-    ),
-    (
-        "machine",
-        lambda result: result.server_late_s > LATE_S,
-        lambda result: f"the server had its core {result.server_late_s * 1e3:.0f} ms late",
-        FREE,
-    ),
-    (
-        "client",
-        lambda result: result.invalid_because is not None,
-        lambda result: str(result.invalid_because),
-        MORE_WORKERS,
-    ),
-    (
-        "client",
-        lambda _found: True,
-        lambda _found: "nothing else was busy",
-        "ask for less, or look at --debug and at the kernel's settings",
-    ),
-)
-"""Who it was -> whether it was, by what sign, and the cure. The first that holds is the verdict."""
 
 
 def held(result: ProbeResult) -> bool:
@@ -112,13 +329,47 @@ def held(result: ProbeResult) -> bool:
 
 def limit(result: ProbeResult) -> Limit:
     """Who was the limit of a load that was not held, or that had none but what is possible."""
-    who, _, why, cure = next(rule for rule in RULES if rule[1](result))
-    return Limit(who=who, why=why(result), cure=cure)
-
-
-def _kinds(result: ProbeResult) -> str:
-    kinds = ", ".join(f"{count:,} {kind}" for kind, count in result.errors.items())
-    return f" ({kinds})" if kinds else ""
+    lost = result.lost + result.failed
+    errors = ", ".join(f"{count:,} {kind}" for kind, count in result.errors.items())
+    server, client = result.server_share or 0.0, result.cpu_share or 0.0
+    crowded = result.free_cores is not None and result.free_cores < CROWDED
+    workers = "send from more processes with --workers, or ask for less"
+    free = "stop what else is running, or give it more cores"
+    signs: tuple[tuple[bool, Who, str, str], ...] = (
+        (
+            lost > 0,
+            "machine",
+            f"{lost:,} requests came to nothing" + (f" ({errors})" if errors else ""),
+            "look at the limits above, and at what watches connections on this machine",
+        ),
+        (
+            server >= BUSY,
+            "server",
+            f"it used {server:.0%} of a core",
+            "the client may hold more; a real target is another machine, and benchmarks/ has a server in C",
+        ),
+        (client >= BUSY, "client", f"its busiest process used {client:.0%} of a core", workers),
+        (
+            crowded,
+            "machine",
+            f"all its cores were busy, {result.others_cores or 0.0:.1f} of them with other work",
+            free,
+        ),
+        (
+            result.server_late_s > LATE_S,
+            "machine",
+            f"the server had its core {result.server_late_s * 1e3:.0f} ms late",
+            free,
+        ),
+        (result.invalid_because is not None, "client", str(result.invalid_because), workers),
+        (
+            True,
+            "client",
+            "nothing else was busy",
+            "ask for less, or look at --debug and at the kernel's settings",
+        ),
+    )
+    return next(Limit(who=who, why=why, cure=cure) for shown, who, why, cure in signs if shown)
 
 
 FLAT_OUT: Final = Load(requests=8000, concurrency=64, most_s=3.0)
@@ -137,7 +388,7 @@ def streams(number: int) -> Load:
 
 @dataclass(frozen=True, kw_only=True)
 class Examination:
-    """What was found. `steps` are the streams that were tried, with what became of them.
+    """What it came to. `steps` are the streams that were tried, with what became of them.
 
     `untried` says why the next step was not tried, where the system would not have allowed it.
     """
@@ -184,7 +435,12 @@ def examine(workers: int, say: Callable[[str], None], probe: Probe = probe) -> E
 
         def tried(load: Load, words: str) -> ProbeResult:
             say(words)
-            return _answered(probe(load, Path(name), workers))
+            result = probe(load, Path(name), workers)
+            if result.completed == 0:
+                raise InvalidRunError(
+                    f"doctor: nothing came back from our own server; {limit(result)}"
+                )
+            return result
 
         flat_out = tried(FLAT_OUT, "flat out: 64 in flight, one token")
         paced = tried(PACED, "paced: 1,000 requests/s")
@@ -207,13 +463,6 @@ def examine(workers: int, say: Callable[[str], None], probe: Probe = probe) -> E
     )
 
 
-def _answered(result: ProbeResult) -> ProbeResult:
-    """What was found, if anything came back at all."""
-    if result.completed == 0:
-        raise InvalidRunError(f"doctor: nothing came back from our own server; {limit(result)}")
-    return result
-
-
 # What `tbench doctor` prints for a person: a line for each probe, and who was its limit.
 
 
@@ -227,48 +476,40 @@ def text(examination: Examination) -> Iterator[str]:
     lag, error = paced.lag_s, paced.ttft_error_s
     late = f"sent late by {_us(lag.get('p50'))} (p99 {_us(lag.get('p99'))})"
     yield f"pacing    {paced.requests_per_s:,.0f} of 1,000 requests/s, {late}{_unless_held(paced)}"
-    exact = f"TTFT off by {_us(error.get('p50'))} (p99 {_us(error.get('p99'))})"
-    yield f"stamps    {paced.clock}, {exact}{_clock(paced)}"
+    stamps = f"{paced.clock}, TTFT off by {_us(error.get('p50'))} (p99 {_us(error.get('p99'))})"
+    if paced.clock != "kernel":
+        stamps += "; limited by the machine: its kernel stamps nothing, or its clock was set"
+        stamps += "; Linux does, try again"
+    yield f"stamps    {stamps}"
     for number, step in examination.steps:
-        yield f"streams   {number:>5,} at 50 tokens/s: {_step(step)}"
+        share = "" if step.of_ideal is None else f"{step.of_ideal:.1%} of the ideal rate, "
+        off = f"TTFT off by {_us(step.ttft_error_s.get('p99'))} (p99)"
+        line = f"{share}{_busy(step)}, {off}{_unless_held(step)}"
+        yield f"streams   {number:>5,} at 50 tokens/s: {line}"
     if examination.untried:
         yield f"streams   no more tried, limited by the machine: {examination.untried}"
-    yield f"holds     {_holds(examination)}"
+    if examination.steps:
+        most = examination.holds == examination.steps[-1][0]
+        yield f"holds     {examination.holds:,} streams" + (
+            ", the most that was tried" if most else ""
+        )
+    else:
+        yield "holds     not known: no number of streams was tried, as what came before took too long"
     for note in notes(facts):
         yield f"note      {note}"
-
-
-def _holds(examination: Examination) -> str:
-    if not examination.steps:
-        return "not known: no number of streams was tried, as what came before took too long"
-    tried = examination.holds == examination.steps[-1][0]
-    return f"{examination.holds:,} streams" + (", the most that was tried" if tried else "")
-
-
-def _step(step: ProbeResult) -> str:
-    share = "" if step.of_ideal is None else f"{step.of_ideal:.1%} of the ideal rate, "
-    error = f"TTFT off by {_us(step.ttft_error_s.get('p99'))} (p99)"
-    return f"{share}{_busy(step)}, {error}{_unless_held(step)}"
 
 
 def _unless_held(result: ProbeResult) -> str:
     return "" if held(result) else f"; {limit(result)}"
 
 
-def _clock(result: ProbeResult) -> str:
-    """Why stamps are not the kernel's, where they are not."""
-    if result.clock == "kernel":
-        return ""
-    return "; limited by the machine: its kernel stamps nothing, or its clock was set; Linux does, try again"
-
-
 def _busy(result: ProbeResult) -> str:
     """Shares of a core."""
-    return f"client {_share(result.cpu_share)}, server {_share(result.server_share)} of a core"
-
-
-def _share(share: float | None) -> str:
-    return "-" if share is None else f"{share:.0%}"
+    client, server = (
+        "-" if share is None else f"{share:.0%}"
+        for share in (result.cpu_share, result.server_share)
+    )
+    return f"client {client}, server {server} of a core"
 
 
 def _us(seconds: float | None) -> str:

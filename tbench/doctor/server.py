@@ -14,6 +14,7 @@ import select
 import socket
 import sys
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -39,11 +40,6 @@ def _choice(finish: str | None, **delta: str) -> dict[str, object]:
 
 TOKEN: Final = _chunk(_choice(None, content="word "))
 DONE: Final = _chunk(b"[DONE]") + b"0\r\n\r\n"
-
-
-def _last(tokens: int) -> bytes:
-    usage = {"prompt_tokens": 1, "completion_tokens": tokens, "total_tokens": tokens + 1}
-    return TOKEN + _chunk(_choice("stop")) + _chunk({"choices": [], "usage": usage}) + DONE
 
 
 @dataclass(slots=True, eq=False)
@@ -93,7 +89,10 @@ class Server:
         epoll.register(parent, select.EPOLLIN | select.EPOLLHUP)
         ends = time.monotonic() + LIFE_S
         while (now := time.monotonic()) < ends:
-            patience = self._patience(now)
+            patience = 0.5
+            if self.heap:
+                left = self.heap[0][0] - now
+                patience = left - NEAR_S if left > NEAR_S else 0.0
             ready = epoll.poll(patience, 256)
             for fd, _ in ready:
                 if fd == parent:
@@ -102,27 +101,24 @@ class Server:
                     self._accept(epoll)
                 elif fd in self.lines:
                     self._read(self.lines[fd])
-            if self._step_all():
+            now_s = time.monotonic()
+            stepped, self.stepped = self.stepped, False
+            while self.heap and self.heap[0][0] <= now_s:
+                self._step(heapq.heappop(self.heap)[2])
+                stepped = True
+            if stepped:
                 self.ended = (time.process_time(), time.monotonic(), self.awake)
             elif not ready and patience == 0.0:
                 self.awake += time.monotonic() - now
 
-    def _patience(self, now: float) -> float:
-        if not self.heap:
-            return 0.5
-        left = self.heap[0][0] - now
-        return left - NEAR_S if left > NEAR_S else 0.0
-
     def _accept(self, epoll: select.epoll) -> None:
-        while True:
-            try:
+        with suppress(BlockingIOError):
+            while True:
                 sock, _ = self.listener.accept()
-            except BlockingIOError:
-                return
-            sock.setblocking(False)
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            self.lines[sock.fileno()] = Line(sock)
-            epoll.register(sock.fileno(), select.EPOLLIN)
+                sock.setblocking(False)
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                self.lines[sock.fileno()] = Line(sock)
+                epoll.register(sock.fileno(), select.EPOLLIN)
 
     def _read(self, line: Line) -> None:
         try:
@@ -137,23 +133,26 @@ class Server:
             return
         line.data += data
         head, end, body = line.data.partition(b"\r\n\r\n")
-        if end:
-            fields = _fields(head)
-            length = int(fields.get(b"content-length", b"0"))
-            if len(body) >= length:
-                line.data = body[length:]
-                self._answer(line, head, fields)
-
-    def _answer(self, line: Line, head: bytes, fields: dict[bytes, bytes]) -> None:
-        if head.startswith(b"GET"):
-            known = {"first": self.first, "late": self.late, "share": self.share}
-            body = json.dumps(known).encode()
-            line.sock.setblocking(True)
-            line.sock.sendall(
-                b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
-            )
-            line.sock.setblocking(False)
+        if not end:
             return
+        pairs = (field.partition(b": ") for field in head.split(b"\r\n")[1:])
+        fields = {name.lower(): value for name, _, value in pairs}
+        length = int(fields.get(b"content-length", b"0"))
+        if len(body) >= length:
+            line.data = body[length:]
+            if head.startswith(b"GET"):
+                self._tell(line.sock)
+            else:
+                self._answer(line, fields)
+
+    def _tell(self, sock: socket.socket) -> None:
+        known = {"first": self.first, "late": self.late, "share": self.share}
+        body = json.dumps(known).encode()
+        sock.setblocking(True)
+        sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
+        sock.setblocking(False)
+
+    def _answer(self, line: Line, fields: dict[bytes, bytes]) -> None:
         if self.began is None:
             self.began = (time.process_time(), time.monotonic())
         line.id = fields.get(b"x-request-id", b"").decode("latin-1")
@@ -164,21 +163,16 @@ class Server:
         self.stepped = True
         self._step(line)
 
-    def _step_all(self) -> bool:
-        """Whether anything was done since the last time."""
-        now = time.monotonic()
-        stepped, self.stepped = self.stepped, False
-        while self.heap and self.heap[0][0] <= now:
-            self._step(heapq.heappop(self.heap)[2])
-            stepped = True
-        return stepped
-
     def _step(self, line: Line) -> None:
         """Write every event that is due, and say when the next one is."""
         while line.sent < line.tokens and (now := time.monotonic()) >= line.due:
             self.late.append(now - line.due)
             line.sent += 1
-            data = _last(line.tokens) if line.sent == line.tokens else TOKEN
+            data = TOKEN
+            if line.sent == line.tokens:
+                usage = {"prompt_tokens": 1, "completion_tokens": line.tokens}
+                usage["total_tokens"] = line.tokens + 1
+                data += _chunk(_choice("stop")) + _chunk({"choices": [], "usage": usage}) + DONE
             if line.sent == 1:
                 self.first[line.id] = time.time_ns()
                 data = HEAD + data
@@ -190,11 +184,6 @@ class Server:
         if line.sent < line.tokens:
             self.turn += 1
             heapq.heappush(self.heap, (line.due, self.turn, line))
-
-
-def _fields(head: bytes) -> dict[bytes, bytes]:
-    pairs = (field.partition(b": ") for field in head.split(b"\r\n")[1:])
-    return {name.lower(): value for name, _, value in pairs}
 
 
 def main() -> None:
