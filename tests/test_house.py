@@ -31,8 +31,6 @@ UNREAD = (
     "analysis/charts/",
     "analysis/report/",
     "tbench/benchmark/",
-    "tbench/demo/",
-    "tbench/doctor/",
 )
 """What still holds such names. A folder or file that has been read through leaves the list for good."""
 

@@ -13,9 +13,10 @@ import subprocess
 import sys
 import threading
 from collections.abc import Awaitable, Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 from tbench.capture.errors import InputError, TbenchError
@@ -71,7 +72,13 @@ def main_job(job: Job, say: Say) -> Path:
         say(f"  an unmodified SDK talks to {address}/v1")
         job.drive(f"{address}/v1")
     command(["trace", "info", str(trace)], environ, say)
-    runs = [_replay(trace, arm, job, environ, say) for arm in (job.baseline, job.candidate)]
+    runs = []
+    for arm in (job.baseline, job.candidate):
+        run = job.out / f"{arm.name}.run"
+        words = ["replay", str(trace), "--base-url", arm.base_url, *arm.flags, "-o", str(run)]
+        if command(words, environ, say, fine=(0, INVALID)) == INVALID:
+            say("  this machine was too busy for an exact run; the comparison below says so")
+        runs.append(run)
     page = job.out / "report.html"
     command(["compare", *map(str, runs), "--html", str(page)], environ, say, fine=(0, INVALID))
     return page
@@ -85,15 +92,6 @@ def prepare(out: Path) -> None:
         path.unlink()
     if left := sorted(path.name for path in out.iterdir()):
         raise InputError(f"{out} holds files of yours ({left[0]}); choose another with --out")
-
-
-def _replay(trace: Path, arm: Arm, job: Job, environ: Mapping[str, str], say: Say) -> Path:
-    run = job.out / f"{arm.name}.run"
-    target = ["--base-url", arm.base_url, *arm.flags]
-    code = command(["replay", str(trace), *target, "-o", str(run)], environ, say, fine=(0, INVALID))
-    if code == INVALID:
-        say("  this machine was too busy for an exact run; the comparison below says so")
-    return run
 
 
 def command(
@@ -111,22 +109,6 @@ def command(
     return done.returncode
 
 
-@contextmanager
-def server(arguments: list[str], environ: Mapping[str, str], say: Say) -> Iterator[str]:
-    """A `tbench` server while the block runs; yields its address, ends it by SIGINT."""
-    say(f"\n$ tbench {' '.join(arguments)}")
-    words = [*TBENCH, *arguments]
-    process = subprocess.Popen(words, env=dict(environ), stderr=subprocess.PIPE, text=True)  # noqa: S603
-    watch = _Stderr(process)
-    try:
-        yield watch.address(arguments[0])
-    finally:
-        _stop(process, watch)
-    if process.returncode:
-        print(watch.said(), file=sys.stderr)
-        raise StepError(arguments[0], process.returncode)
-
-
 class StepError(TbenchError):
     """A step of the job failed; the job ends with that step's exit code."""
 
@@ -135,45 +117,47 @@ class StepError(TbenchError):
         self.exit_code = exit_code
 
 
-class _Stderr:
-    """Reads a server's stderr to the end (a full pipe would stall it) and finds its address."""
+@contextmanager
+def server(arguments: list[str], environ: Mapping[str, str], say: Say) -> Iterator[str]:
+    """A `tbench` server while the block runs; yields its address, ends it by SIGINT.
 
-    def __init__(self, process: subprocess.Popen[str]) -> None:
-        self._lines: list[str] = []
-        self._found = threading.Event()
-        self._address: str | None = None
-        self._thread = threading.Thread(target=self._read, args=(process.stderr,), daemon=True)
-        self._thread.start()
+    Raises TbenchError where it does not start, StepError where it ends with another exit code than 0.
+    """
+    say(f"\n$ tbench {' '.join(arguments)}")
+    words = [*TBENCH, *arguments]
+    process = subprocess.Popen(words, env=dict(environ), stderr=subprocess.PIPE, text=True)  # noqa: S603
+    lines: list[str] = []
+    address: SimpleQueue[str] = SimpleQueue()
 
-    def _read(self, lines: Iterator[str]) -> None:
-        for line in lines:
-            self._lines.append(line)
-            if self._address is None and (match := ADDRESS.search(line)):
-                self._address = match[1]
-                self._found.set()
-        self._found.set()
+    def read() -> None:  # to the end: a full pipe would stall the server
+        for line in process.stderr or ():
+            lines.append(line)
+            if match := ADDRESS.search(line):
+                address.put(match[1])
+        address.put("")
 
-    def address(self, name: str) -> str:
-        if not self._found.wait(START_S) or self._address is None:
-            raise TbenchError(f"tbench {name} did not start: {self.said() or 'it said nothing'}")
-        return self._address
-
-    def said(self) -> str:
-        return "".join(self._lines).strip()
-
-    def join(self) -> None:
-        self._thread.join(timeout=5)
-
-
-def _stop(process: subprocess.Popen[str], watch: _Stderr) -> None:
-    if process.poll() is None:
-        process.send_signal(signal.SIGINT)
+    reader = threading.Thread(target=read, daemon=True)
+    reader.start()
     try:
-        process.wait(timeout=STOP_S)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
-    watch.join()
+        url = ""
+        with suppress(Empty):
+            url = address.get(timeout=START_S)
+        if not url:
+            printed = "".join(lines).strip() or "it printed nothing"
+            raise TbenchError(f"tbench {arguments[0]} did not start: {printed}")
+        yield url
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGINT)
+        try:
+            process.wait(timeout=STOP_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        reader.join(timeout=5)
+    if process.returncode:
+        print("".join(lines).strip(), file=sys.stderr)
+        raise StepError(arguments[0], process.returncode)
 
 
 # Traffic of an imaginary application, sent with the unmodified openai SDK.
@@ -225,21 +209,20 @@ def conversations(load: Workload) -> Iterator[Conversation]:
     start = rng.expovariate(load.rate)
     number = 0
     while start < load.duration:
-        turns = rng.randint(1, load.turns)
+        questions = []
+        for turn in range(rng.randint(1, load.turns)):
+            details = " ".join(rng.choice(SUBJECTS) for _ in range(rng.randint(1, 12)))
+            about = f"{rng.choice(ASKS)} {rng.choice(SUBJECTS)} ({number}.{turn})"
+            questions.append(f"{about}: {details}.")
         yield Conversation(
             start=start,
-            questions=tuple(_question(rng, number, turn) for turn in range(turns)),
-            thinks=tuple(rng.expovariate(1 / load.think) for _ in range(turns)),
+            questions=tuple(questions),
+            thinks=tuple(rng.expovariate(1 / load.think) for _ in questions),
             stream=rng.random() >= load.plain_share,
             embed=load.embedding_model is not None and rng.random() < load.plain_share,
         )
         number += 1
         start += rng.expovariate(load.rate)
-
-
-def _question(rng: random.Random, number: int, turn: int) -> str:
-    details = " ".join(rng.choice(SUBJECTS) for _ in range(rng.randint(1, 12)))
-    return f"{rng.choice(ASKS)} {rng.choice(SUBJECTS)} ({number}.{turn}): {details}."
 
 
 def drive(base_url: str, load: Workload, *, api_key: str) -> int:
@@ -261,35 +244,34 @@ def drive(base_url: str, load: Workload, *, api_key: str) -> int:
 
 
 async def _converse(client: "AsyncOpenAI", load: Workload, plan: Conversation) -> int:
+    """One conversation, with the history that its answers make; returns the number of calls."""
     await asyncio.sleep(plan.start)
     calls = 0
     if plan.embed and load.embedding_model:
         await _quiet(client.embeddings.create(model=load.embedding_model, input=plan.questions[0]))
         calls += 1
     messages: list[dict[str, Any]] = [{"role": "system", "content": SYSTEM}]
+
+    async def ask() -> str:
+        words: dict[str, Any] = {"model": load.model, "messages": list(messages), "temperature": 0}
+        words["max_tokens"] = load.max_tokens
+        if not plan.stream:
+            answer = await client.chat.completions.create(**words)
+            return answer.choices[0].message.content or ""
+        words |= {"stream": True, "stream_options": {"include_usage": True}}
+        events = await client.chat.completions.create(**words)
+        parts = [event.choices[0].delta.content or "" async for event in events if event.choices]
+        return "".join(parts)
+
     for question, think in zip(plan.questions, plan.thinks, strict=True):
         messages.append({"role": "user", "content": question})
-        answer = await _quiet(_ask(client, load, messages, stream=plan.stream))
+        answer = await _quiet(ask())
         calls += 1
         if answer is None:
             break
         messages.append({"role": "assistant", "content": answer})
         await asyncio.sleep(think)
     return calls
-
-
-async def _ask(
-    client: "AsyncOpenAI", load: Workload, messages: list[dict[str, Any]], *, stream: bool
-) -> str:
-    ask: dict[str, Any] = {"model": load.model, "messages": list(messages), "temperature": 0}
-    ask["max_tokens"] = load.max_tokens
-    if not stream:
-        answer = await client.chat.completions.create(**ask)
-        return answer.choices[0].message.content or ""
-    ask |= {"stream": True, "stream_options": {"include_usage": True}}
-    events = await client.chat.completions.create(**ask)
-    parts = [event.choices[0].delta.content or "" async for event in events if event.choices]
-    return "".join(parts)
 
 
 async def _quiet[T](call: Awaitable[T]) -> T | None:
