@@ -1,6 +1,5 @@
 """tbench compare: two runs of one trace, as ratios of quantiles with their intervals."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -23,6 +22,10 @@ from tbench.commands.output import (
     Trend,
     Verbose,
     Xlsx,
+    command_line,
+    show,
+    terminal,
+    write_shared,
 )
 from tbench.flags import verb
 
@@ -30,210 +33,28 @@ if TYPE_CHECKING:
     from tbench.analysis.gate import Gate
     from tbench.analysis.gate_estimate import Method
     from tbench.analysis.gate_results import GateResults
+    from tbench.analysis.slo import Objective
     from tbench.replay.pacing import Warmup
 
-
-# Publishing: where a judgement goes, for every verb that makes one: stdout, JUnit, Markdown, pages.
-
-
-@dataclass(frozen=True, kw_only=True)
-class Outlets:
-    """What a result is printed as, and the files that it is written to; `markdown` "-" is stdout."""
-
-    as_json: bool = False
-    junit: Path | None = None
-    markdown: str | None = None
-    shared: Shared | None = None
-
-    def __post_init__(self) -> None:
-        if self.as_json and self.markdown == "-":
-            raise InputError("--json and --markdown - both print to stdout; name a file for one")
-        for option, name in (("--junit", self.junit), ("--markdown", self.markdown)):
-            if name is not None and name != "-":
-                check_folder(Path(name), f"{option} {name}")
-
-    @property
-    def files(self) -> bool:
-        """Whether anything but the text or the JSON is asked for."""
-        return bool(self.junit or self.markdown or self.shared)
-
-
-def published(judgement: "GateResults", outlets: Outlets) -> int:
-    """Print the judgement and write its files; returns the exit code of its verdict."""
-    from tbench.analysis.comparison import Verdict
-    from tbench.analysis.report.ci import judgement_junit, judgement_markdown
-    from tbench.analysis.report.machine import dump, judgement_json
-    from tbench.analysis.report.text import judgement_text
-    from tbench.commands.output import command_line, terminal, write_shared
-
-    if outlets.shared:
-        _share(judgement, outlets.shared)
-    if outlets.junit is not None:
-        write_shared("--junit", outlets.junit, judgement_junit(judgement))
-    shown = (
-        dump(judgement_json(judgement))
-        if outlets.as_json
-        else "\n".join(judgement_text(judgement, terminal()["width"]))
-    )
-    if outlets.markdown is not None:
-        shown = (
-            put_markdown(judgement_markdown(judgement, command_line()), outlets.markdown) or shown
-        )
-    typer.echo(shown)
-    exits = {Verdict.PASS: 0, Verdict.FAIL: 1, Verdict.INCONCLUSIVE: 3, Verdict.INVALID: 4}
-    return exits[judgement.verdict]
-
-
-def _share(judgement: "GateResults", shared: Shared) -> None:
-    from tbench.analysis.report.page import judgement_report
-    from tbench.analysis.report.workbook import judgement_book
-    from tbench.commands.output import command_line
-
-    if judgement.history is not None:
-        raise InputError(
-            "--html, --charts and --xlsx show runs; a baseline file has none of its own"
-        )
-    line = command_line()
-    shared.write(
-        lambda: judgement_report(judgement, command=line),
-        lambda file: judgement_book(judgement, file, command=line),
-    )
-
-
-def put_markdown(text: str, where: str) -> str | None:
-    """Write it to a file; what is to be printed is given back."""
-    from tbench.commands.output import write_shared
-
-    if where == "-":
-        return text.rstrip("\n")
-    write_shared("--markdown", Path(where), text)
-    return None
-
-
-# Repeated runs held against gates, or against a baseline file, for `tbench compare`.
-
-
-@dataclass(frozen=True, kw_only=True)
-class Asked:
-    """What the options of `tbench compare` ask of repeated runs, as they were written."""
-
-    margin: str | None
-    gates: Sequence[str]
-    slo: str | None
-    trend: bool
-    warmup: str | None
-    baseline_file: Path | None = None
-    save_baseline: Path | None = None
-
-    @property
-    def repeated(self) -> bool:
-        """Whether anything is asked of repeated runs at all."""
-        return bool(self.margin is not None or self.gates or self.more)
-
-    @property
-    def more(self) -> bool:
-        """Whether anything is asked besides gates."""
-        files = self.baseline_file or self.save_baseline
-        return bool(self.trend or files)
-
-    def read(self) -> "tuple[tuple[Gate, ...], Warmup | None]":
-        """The gates and the warm-up. Raises InputError where one is not understood."""
-        from tbench.analysis.gate import parse_gates
-        from tbench.analysis.slo import parse_slo
-        from tbench.replay.pacing import parse_warmup
-
-        slo = () if self.slo is None else parse_slo(self.slo)
-        warmup = None if self.warmup is None else parse_warmup(self.warmup)
-        return parse_gates(self.margin, self.gates, slo), warmup
-
-
-def judged(runs: Sequence[Path], asked: Asked, outlets: Outlets) -> int:
-    """Judge the runs, against each other or a baseline file, or keep them in one. Returns the exit code."""
-    if asked.baseline_file and asked.save_baseline:
-        raise InputError("--baseline-file judges, --save-baseline keeps: one after the other")
-    if asked.save_baseline:
-        if outlets.files or asked.trend:
-            raise InputError("--save-baseline judges nothing: no reports, no --trend")
-        return _kept(asked.save_baseline, runs, asked, as_json=outlets.as_json)
-    if asked.baseline_file:
-        return _by_history(asked.baseline_file, runs, asked, outlets)
-    return _gated(runs, asked, outlets)
-
-
-def _gated(runs: Sequence[Path], asked: Asked, outlets: Outlets) -> int:
-    """Judge and publish; the exit code says the verdict. Each path is an arm, the first the baseline."""
-    from tbench.analysis.gate_results import evaluate_gates
-    from tbench.analysis.replicates import load_replicates
-
-    gates, warmup = asked.read()
-    if len(runs) < 2:
-        raise InputError(
-            "a CANDIDATE is missing: gates hold several runs against a BASELINE; see tbench compare --help"
-        )
-    if len(runs) > 2 and all(path.is_file() for path in runs):
-        raise InputError(
-            f"{len(runs)} run files: with gates each argument is an arm; name folders, or quote the globs"
-        )
-    contrast: Method = "trend" if asked.trend else "welch"
-    arms = [load_replicates(run) for run in runs]
-    return published(evaluate_gates(arms, gates, contrast=contrast, warmup=warmup), outlets)
-
-
-def _by_history(history: Path, runs: Sequence[Path], asked: Asked, outlets: Outlets) -> int:
-    """Judge the runs of one arm against a baseline file, and publish."""
-    from tbench.analysis.evaluate_history import evaluate_history
-    from tbench.analysis.history import read_history
-    from tbench.analysis.replicates import load_replicates
-
-    if asked.trend:
-        raise InputError("--trend is for runs that took turns; a baseline file has sessions")
-    gates, warmup = asked.read()
-    judgement = evaluate_history(read_history(history), load_replicates(*runs), gates, warmup)
-    return published(judgement, outlets)
-
-
-def _kept(history: Path, runs: Sequence[Path], asked: Asked, *, as_json: bool) -> int:
-    """Append the runs of one arm to a baseline file as a session. Returns 0."""
-    from tbench.analysis.evaluate_history import LEAST_SESSIONS, session_of
-    from tbench.analysis.history import History, appended, read_history, write_history
-    from tbench.analysis.replicates import load_replicates
-    from tbench.analysis.report.machine import dump
-
-    gates, warmup = asked.read()
-    if not gates:
-        raise InputError("--save-baseline keeps the figures of gates: give --margin or --gate")
-    before = read_history(history) if history.exists() else History(path=history, sessions=())
-    session = session_of(load_replicates(*runs), gates, warmup)
-    after = appended(before, session)
-    write_history(after)
-    count = len(after.sessions)
-    facts = {
-        "file": str(history),
-        "sessions": count,
-        "missing": max(0, LEAST_SESSIONS - count),
-        "recorded": session.recorded,
-        "figures": list(session.figures),
-    }
-    more = f"; {facts['missing']} more until it can judge" if facts["missing"] else ""
-    typer.echo(dump(facts) if as_json else f"{history}: {after.text}{more}")
-    return 0
-
-
 PAIR = "One pair of runs"
+SEED = 1
+"""Of the splits that are drawn where there are too many: the same files give the same numbers."""
 
 
-@verb
-def compare(
+@dataclass(frozen=True, kw_only=True)
+class CompareFlags:
+    """The options of `tbench compare`. Raises InputError where reports cannot be written as asked."""
+
     baseline: Annotated[
         Path, Option(help="Run (or trace) to compare with, or several.", argument=True)
-    ],
+    ]
     candidate: Annotated[
         Path | None, Option(help="Run (or trace) to judge, or several.", argument=True)
-    ] = None,
+    ] = None
     more: Annotated[
         list[Path] | None,
         Option(help="With gates: more candidates, each several runs.", argument=True),
-    ] = None,
+    ] = None
     metric: Annotated[
         list[str] | None,
         Option(
@@ -242,7 +63,7 @@ def compare(
             group=PAIR,
             default="ttft, e2e, tpot, itl",
         ),
-    ] = None,
+    ] = None
     quantile: Annotated[
         list[float] | None,
         Option(
@@ -251,13 +72,13 @@ def compare(
             group=PAIR,
             default="0.5, 0.9, 0.95, 0.99, 0.999 as far as n allows",
         ),
-    ] = None,
+    ] = None
     unpaired: Annotated[
         bool,
         Option(
             help="Compare as two samples, for runs that do not share a trace. Weaker.", group=PAIR
         ),
-    ] = False,
+    ] = False
     warmup: Annotated[
         str | None,
         Option(
@@ -267,11 +88,11 @@ def compare(
             group=PAIR,
             default="as the runs were made; auto for a trace",
         ),
-    ] = None,
-    margin: Margin = None,
-    gate: Gates = (),
-    slo: Slo = None,
-    trend: Trend = False,
+    ] = None
+    margin: Margin = None
+    gate: Gates = ()
+    slo: Slo = None
+    trend: Trend = False
     baseline_file: Annotated[
         Path | None,
         Option(
@@ -279,7 +100,7 @@ def compare(
             unit="FILE.json",
             group=GATES,
         ),
-    ] = None,
+    ] = None
     save_baseline: Annotated[
         Path | None,
         Option(
@@ -288,11 +109,11 @@ def compare(
             unit="FILE.json",
             group=GATES,
         ),
-    ] = None,
+    ] = None
     junit: Annotated[
         Path | None,
         Option(help="Also write JUnit XML, a test case for each gate.", unit="FILE", group=OUTPUT),
-    ] = None,
+    ] = None
     markdown: Annotated[
         str | None,
         Option(
@@ -300,7 +121,7 @@ def compare(
             unit="FILE",
             group=OUTPUT,
         ),
-    ] = None,
+    ] = None
     self_check: Annotated[
         bool,
         Option(
@@ -308,13 +129,47 @@ def compare(
             "other: what equal arms show is the noise floor.",
             group=PAIR,
         ),
-    ] = False,
-    html: Html = None,
-    charts: Charts = None,
-    xlsx: Xlsx = None,
-    as_json: Json = False,
-    verbose: Verbose = False,
-) -> int:
+    ] = False
+    html: Html = None
+    charts: Charts = None
+    xlsx: Xlsx = None
+    as_json: Json = False
+    verbose: Verbose = False
+
+    def __post_init__(self) -> None:
+        """Check where reports go."""
+        if self.as_json and self.markdown == "-":
+            raise InputError("--json and --markdown - both print to stdout; name a file for one")
+        for option, name in (("--junit", self.junit), ("--markdown", self.markdown)):
+            if name is not None and name != "-":
+                check_folder(Path(name), f"{option} {name}")
+
+    @property
+    def runs(self) -> list[Path]:
+        """What is compared, the baseline first."""
+        paths = (self.baseline, self.candidate, *(self.more or ()))
+        return [path for path in paths if path is not None]
+
+    @property
+    def reports(self) -> bool:
+        """Whether anything but the text or the JSON is asked for."""
+        return bool(self.junit or self.markdown or self.html or self.charts or self.xlsx)
+
+    def objectives(self) -> "tuple[Objective, ...]":
+        """What makes a request a good one. Raises InputError."""
+        from tbench.analysis.slo import parse_slo
+
+        return () if self.slo is None else parse_slo(self.slo)
+
+    def left_out(self) -> "Warmup | None":
+        """The warm-up. Raises InputError."""
+        from tbench.replay.pacing import parse_warmup
+
+        return None if self.warmup is None else parse_warmup(self.warmup)
+
+
+@verb
+def compare(flags: CompareFlags) -> int:
     """Compare two runs of the same trace, request by request: candidate / baseline.
 
     One pair of runs advises; it never decides, since what differs from run to run cannot be seen in it.
@@ -325,90 +180,160 @@ def compare(
     run is the unit: 0 is PASS, 1 FAIL, 3 INCONCLUSIVE (too few runs, runs that did not take
     turns, or an interval that holds the margin), 4 INVALID.
     """
-    shared = Shared(html=html, charts=charts, xlsx=xlsx)
-    runs = [path for path in (baseline, candidate, *(more or [])) if path is not None]
-    outlets = Outlets(as_json=as_json, junit=junit, markdown=markdown, shared=shared)
-    asked = Asked(
-        margin=margin,
-        gates=gate,
-        slo=slo,
-        trend=trend,
-        warmup=warmup,
-        baseline_file=baseline_file,
-        save_baseline=save_baseline,
-    )
-    if self_check:
-        if unpaired or outlets.files or asked.more or slo is not None:
+    shared = Shared(html=flags.html, charts=flags.charts, xlsx=flags.xlsx)
+    runs = flags.runs
+    history = flags.trend or flags.baseline_file or flags.save_baseline
+    if flags.self_check:
+        if flags.unpaired or flags.reports or history or flags.slo is not None:
             raise InputError(
                 "--self-check has no page and pairs its runs: no --html, --charts, --xlsx, --junit, "
                 "--markdown, no --unpaired, --slo, --trend, no baseline file"
             )
-        options = (metric or (), quantile or (), warmup)
-        return self_checked(runs, options, (margin, gate), as_json=as_json)
+        return _self_checked(flags)
     several = len(runs) > 2 or any(not path.is_file() for path in runs)
-    if asked.repeated or (slo is not None and several):
-        if metric or quantile or unpaired:
+    if flags.margin is not None or flags.gate or history or (flags.slo is not None and several):
+        if flags.metric or flags.quantile or flags.unpaired:
             raise InputError(
                 "--metric, --quantile and --unpaired are for one pair of runs, not for gates"
             )
-        return judged(runs, asked, outlets)
-    _check_pair(runs, junit)
-    from tbench.analysis.compare import CompareOptions, Verdict, compare_files
-    from tbench.analysis.report.ci import comparison_markdown
-    from tbench.analysis.report.machine import comparison_json, dump
-    from tbench.analysis.report.text import comparison_text, pair_text
-    from tbench.analysis.slo import parse_slo
-    from tbench.commands.output import command_line, show, terminal
-    from tbench.replay.pacing import parse_warmup
-
-    question = CompareOptions(
-        metrics=tuple(metric or ()),
-        quantiles=tuple(quantile or ()),
-        paired=not unpaired,
-        warmup=None if warmup is None else parse_warmup(warmup),
-        slo=() if slo is None else parse_slo(slo),
-    )
-    comparisons = compare_files(runs[0], runs[1], question)
-    if shared:
-        from tbench.analysis.report.page import comparison_report
-        from tbench.analysis.report.workbook import comparison_book
-
-        line = command_line()
-        shared.write(
-            lambda: comparison_report(comparisons, command=line),
-            lambda file: comparison_book(comparisons, file, command=line),
-        )
-    comment = markdown and put_markdown(comparison_markdown(comparisons, command_line()), markdown)
-    if as_json or comment:
-        typer.echo(comment or dump(comparison_json(comparisons)))
-    else:
-        show((comparison_text if verbose else pair_text)(comparisons, **terminal()))
-    return 4 if comparisons.verdict is Verdict.INVALID else 0
-
-
-def _check_pair(runs: Sequence[Path], junit: Path | None) -> None:
+        return _judged(flags, shared)
     if len(runs) != 2:
         raise InputError(
             "one pair of runs has a BASELINE and a CANDIDATE; several need --margin or --gate"
         )
-    if junit is not None:
+    if flags.junit is not None:
         raise InputError("--junit has a test case for each gate: give --margin or --gate")
+    return _paired(flags, shared)
 
 
-# The noise floor of one arm's repeated runs, for `tbench compare --self-check`.
+def _paired(flags: CompareFlags, shared: Shared) -> int:
+    """Compare one pair of runs, and print and write what was asked for. Returns the exit code."""
+    from tbench.analysis.compare import CompareOptions, Verdict, compare_files
+    from tbench.analysis.report.ci import comparison_markdown
+    from tbench.analysis.report.machine import comparison_json, dump
+    from tbench.analysis.report.text import comparison_text, pair_text
 
-SEED = 1
-"""Of the splits that are drawn where there are too many: the same files give the same numbers."""
+    question = CompareOptions(
+        metrics=tuple(flags.metric or ()),
+        quantiles=tuple(flags.quantile or ()),
+        paired=not flags.unpaired,
+        warmup=flags.left_out(),
+        slo=flags.objectives(),
+    )
+    baseline, candidate = flags.runs
+    comparisons = compare_files(baseline, candidate, question)
+    line = command_line()
+    if shared:
+        from tbench.analysis.report.page import comparison_report
+        from tbench.analysis.report.workbook import comparison_book
+
+        shared.write(
+            lambda: comparison_report(comparisons, command=line),
+            lambda file: comparison_book(comparisons, file, command=line),
+        )
+    markdown = flags.markdown and _markdown(comparison_markdown(comparisons, line), flags.markdown)
+    if flags.as_json or markdown:
+        typer.echo(markdown or dump(comparison_json(comparisons)))
+    else:
+        show((comparison_text if flags.verbose else pair_text)(comparisons, **terminal()))
+    return 4 if comparisons.verdict is Verdict.INVALID else 0
 
 
-def self_checked(
-    arms: Sequence[Path],
-    asked: tuple[Sequence[str], Sequence[float], str | None],
-    gates: tuple[str | None, Sequence[str]],
-    *,
-    as_json: bool,
-) -> int:
-    """Print what equal arms show, for metrics, quantiles and a warm-up; 4 where a run is INVALID, else 0."""
+def _judged(flags: CompareFlags, shared: Shared) -> int:
+    """Judge repeated runs, or keep them in a baseline file. Returns the exit code."""
+    from tbench.analysis.comparison import Verdict
+    from tbench.analysis.gate import parse_gates
+    from tbench.analysis.report.ci import judgement_junit, judgement_markdown
+    from tbench.analysis.report.machine import dump, judgement_json
+    from tbench.analysis.report.text import judgement_text
+
+    if flags.baseline_file and flags.save_baseline:
+        raise InputError("--baseline-file judges, --save-baseline keeps: one after the other")
+    if flags.save_baseline and (flags.reports or flags.trend):
+        raise InputError("--save-baseline judges nothing: no reports, no --trend")
+    if flags.baseline_file and flags.trend:
+        raise InputError("--trend is for runs that took turns; a baseline file has sessions")
+    gates = parse_gates(flags.margin, flags.gate, flags.objectives())
+    if flags.save_baseline:
+        return _saved(flags.save_baseline, flags, gates)
+    judgement = _judgement(flags, gates)
+    line = command_line()
+    if shared:
+        from tbench.analysis.report.page import judgement_report
+        from tbench.analysis.report.workbook import judgement_book
+
+        if judgement.history is not None:
+            raise InputError(
+                "--html, --charts and --xlsx show runs; a baseline file has none of its own"
+            )
+        shared.write(
+            lambda: judgement_report(judgement, command=line),
+            lambda file: judgement_book(judgement, file, command=line),
+        )
+    if flags.junit is not None:
+        write_shared("--junit", flags.junit, judgement_junit(judgement))
+    markdown = flags.markdown and _markdown(judgement_markdown(judgement, line), flags.markdown)
+    if flags.as_json:
+        typer.echo(dump(judgement_json(judgement)))
+    else:
+        typer.echo(markdown or "\n".join(judgement_text(judgement, terminal()["width"])))
+    exits = {Verdict.PASS: 0, Verdict.FAIL: 1, Verdict.INCONCLUSIVE: 3, Verdict.INVALID: 4}
+    return exits[judgement.verdict]
+
+
+def _judgement(flags: CompareFlags, gates: "tuple[Gate, ...]") -> "GateResults":
+    """The runs of one arm against a baseline file, or each argument as an arm, the first the baseline."""
+    from tbench.analysis.evaluate_history import evaluate_history
+    from tbench.analysis.gate_results import evaluate_gates
+    from tbench.analysis.history import read_history
+    from tbench.analysis.replicates import load_replicates
+
+    runs, warmup = flags.runs, flags.left_out()
+    if flags.baseline_file:
+        history = read_history(flags.baseline_file)
+        return evaluate_history(history, load_replicates(*runs), gates, warmup)
+    if len(runs) < 2:
+        raise InputError(
+            "a CANDIDATE is missing: gates hold several runs against a BASELINE; see tbench compare --help"
+        )
+    if len(runs) > 2 and all(path.is_file() for path in runs):
+        raise InputError(
+            f"{len(runs)} run files: with gates each argument is an arm; name folders, or quote the globs"
+        )
+    arms = [load_replicates(run) for run in runs]
+    contrast: Method = "trend" if flags.trend else "welch"
+    return evaluate_gates(arms, gates, contrast=contrast, warmup=warmup)
+
+
+def _saved(path: Path, flags: CompareFlags, gates: "tuple[Gate, ...]") -> int:
+    """Append the runs of one arm to a baseline file as a session. Returns 0."""
+    from tbench.analysis.evaluate_history import LEAST_SESSIONS, session_of
+    from tbench.analysis.history import History, appended, read_history, write_history
+    from tbench.analysis.replicates import load_replicates
+    from tbench.analysis.report.machine import dump
+
+    if not gates:
+        raise InputError("--save-baseline keeps the figures of gates: give --margin or --gate")
+    before = read_history(path) if path.exists() else History(path=path, sessions=())
+    session = session_of(load_replicates(*flags.runs), gates, flags.left_out())
+    after = appended(before, session)
+    write_history(after)
+    count = len(after.sessions)
+    missing = max(0, LEAST_SESSIONS - count)
+    facts = {
+        "file": str(path),
+        "sessions": count,
+        "missing": missing,
+        "recorded": session.recorded,
+        "figures": list(session.figures),
+    }
+    more = f"; {missing} more until it can judge" if missing else ""
+    typer.echo(dump(facts) if flags.as_json else f"{path}: {after.text}{more}")
+    return 0
+
+
+def _self_checked(flags: CompareFlags) -> int:
+    """Print what equal arms show, the noise floor of repeated runs; 4 where a run is INVALID, else 0."""
     import numpy as np
 
     from tbench.analysis.compare import CompareOptions
@@ -417,17 +342,22 @@ def self_checked(
     from tbench.analysis.report.machine import dump
     from tbench.analysis.report.planning import self_check_json, self_check_text
     from tbench.analysis.selfcheck import self_check
-    from tbench.replay.pacing import parse_warmup
 
-    metrics, quantiles, warmup = asked
     question = CompareOptions(
-        metrics=tuple(metrics),
-        quantiles=tuple(quantiles),
-        warmup=None if warmup is None else parse_warmup(warmup),
+        metrics=tuple(flags.metric or ()),
+        quantiles=tuple(flags.quantile or ()),
+        warmup=flags.left_out(),
     )
-    held = parse_gates(*gates) or parse_margin("5%")
-    noise = self_check(
-        [load_replicates(arm) for arm in arms], question, held, np.random.default_rng(SEED)
-    )
-    typer.echo(dump(self_check_json(noise)) if as_json else "\n".join(self_check_text(noise)))
+    gates = parse_gates(flags.margin, flags.gate) or parse_margin("5%")
+    arms = [load_replicates(run) for run in flags.runs]
+    noise = self_check(arms, question, gates, np.random.default_rng(SEED))
+    typer.echo(dump(self_check_json(noise)) if flags.as_json else "\n".join(self_check_text(noise)))
     return 4 if any(caution.code == "INVALID_RUN" for caution in noise.warnings) else 0
+
+
+def _markdown(text: str, where: str) -> str | None:
+    """Write it to a file; what is to be printed is given back."""
+    if where == "-":
+        return text.rstrip("\n")
+    write_shared("--markdown", Path(where), text)
+    return None
