@@ -199,7 +199,8 @@ def compare(flags: CompareFlags) -> int:
         return _judged(flags, shared)
     if len(runs) != 2:
         raise InputError(
-            "one pair of runs has a BASELINE and a CANDIDATE; several need --margin or --gate"
+            "one pair of runs has a BASELINE and a CANDIDATE; several need --margin or --gate; see tbench "
+            "compare --help"
         )
     if flags.junit is not None:
         raise InputError("--junit has a test case for each gate: give --margin or --gate")
