@@ -31,8 +31,8 @@ from tbench.replay.sender import (
     Origin,
     Reply,
     Reuse,
+    error_text,
     rehearse,
-    said,
     too_long,
     unconnected,
 )
@@ -81,7 +81,7 @@ def failure(error: Exception, *, answered: bool) -> tuple[Outcome, str] | None:
         outcome = Outcome.RESET
     elif broken and not any(words in message for words in _CUT_SHORT):
         outcome = Outcome.PROTOCOL_ERROR
-    return outcome, said(error)
+    return outcome, error_text(error)
 
 
 @dataclass(slots=True)
@@ -187,7 +187,7 @@ class HttpxSender:
             try:
                 await self._send(call, reply)
             except Exception as error:
-                words = f"sender: {type(error).__name__}: {said(error)}"
+                words = f"sender: {type(error).__name__}: {error_text(error)}"
                 reply.failure = (Outcome.PROTOCOL_ERROR, words)
             finally:
                 self._under_way.discard(scope)

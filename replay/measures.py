@@ -180,7 +180,7 @@ def lag(columns: Columns) -> Values:
 
 
 def client_lag(columns: Columns) -> Values:
-    """The part of `lag` that is this client's fault: not the valve's, not the connection's."""
+    """The part of `lag` that is this client's fault: not that of --max-in-flight, not the connection's."""
     return np.asarray(lag(columns) - columns["held"] - columns["connect"])
 
 

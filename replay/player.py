@@ -133,7 +133,7 @@ class Player:
                     await self.sleep_until(at)
                     overdue = 0
                 overdue += 1
-                if not self._start(call, await self._wait_for_the_valve()):
+                if not self._start(call, await self._wait_for_room()):
                     break
         await self._all_ended()
 
@@ -178,7 +178,7 @@ class Player:
             await self._something()
         return call
 
-    async def _wait_for_the_valve(self) -> float:
+    async def _wait_for_room(self) -> float:
         if self.max_in_flight is None or self.in_flight < self.max_in_flight:
             return 0.0
         since = trio.current_time()

@@ -1,6 +1,6 @@
 """Requests: the request line and header fields as they go on the wire, written once per shape.
 
-httpx decides what a request looks like; a plain one is written here as httpx would (tests/test_heads.py).
+httpx decides what a request looks like; it is written here as httpx would (tests/test_heads.py).
 Of two requests of one shape only the id and the length of the body differ, so the rest is kept as a
 template, and an id and a length are put into it.
 """
@@ -101,14 +101,11 @@ def by_httpx(url: str) -> Address:
 ID: Final = b"x-request-id"
 SLOT: Final = b"\x01"
 """The value of the id's field in a template; none that is given by hand may hold such a character."""
-METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 BODIED: Final = frozenset({"POST", "PUT", "PATCH"})
 """Methods whose requests say so when they have no body."""
 FRAMING: Final = frozenset({b"host", b"content-length", b"transfer-encoding"})
-"""Fields that httpx adds; given by hand, they are its business."""
+"""Fields that are made from the request itself: none is taken over, and none can be given."""
 _TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-_LENGTH = b"\r\nContent-Length: 1\r\n"
-"""As httpx writes it for a body of one byte. No recorded or given field may have that name."""
 
 
 class Shape(NamedTuple):
@@ -137,34 +134,22 @@ def template(shape: Shape) -> Template:
 
     Raises ValueError for one that HTTP/1.1 cannot carry.
     """
-    where = address(shape.url)
-    pattern = (plain_head(shape, where) or httpx_head(shape)).replace(b"%", b"%%")
-    slotted = pattern.replace(b"\r\n%b: %b\r\n" % (ID, SLOT), b"\r\n%b: %%b\r\n" % ID)
-    pattern = (
-        b"%.0b" + pattern if slotted == pattern else slotted
-    )  # %.0b takes the id and prints nothing
+    where, method = address(shape.url), shape.method.upper()
+    if any(name.lower() in FRAMING for name, _ in shape.fields):
+        raise ValueError("a header that is made from the request itself")
+    fields = [(b"Host", where.netloc)]
+    if not shape.bodied and method in BODIED:
+        fields.append((b"Content-Length", b"0"))
+    fields += shape.fields
     if shape.bodied:
-        pattern = pattern.replace(_LENGTH, b"\r\nContent-Length: %d\r\n")
+        fields.append((b"Content-Length", b"1"))
+    pattern = _head(method, where.target, fields).replace(b"%", b"%%")
+    slotted = pattern.replace(b"\r\n%b: %b\r\n" % (ID, SLOT), b"\r\n%b: %%b\r\n" % ID)
+    # %.0b takes the id and prints nothing.
+    pattern = b"%.0b" + pattern if slotted == pattern else slotted
+    if shape.bodied:
+        pattern = pattern.replace(b"\r\nContent-Length: 1\r\n", b"\r\nContent-Length: %d\r\n")
     return Template(origin_at(where), pattern, shape.bodied)
-
-
-def plain_head(shape: Shape, where: Address) -> bytes | None:
-    """The head of a shape with a body of one byte, or none; None where httpx has to say what it is."""
-    if shape.method not in METHODS or any(name.lower() in FRAMING for name, _ in shape.fields):
-        return None
-    first = [(b"Host", where.netloc)]
-    last = [(b"Content-Length", b"1")] if shape.bodied else []
-    if not shape.bodied and shape.method in BODIED:
-        first.append((b"Content-Length", b"0"))
-    return _head(shape.method, where.target, [*first, *shape.fields, *last])
-
-
-def httpx_head(shape: Shape) -> bytes:
-    """The same of any shape, by httpx."""
-    import httpx  # noqa: PLC0415 (slow to load)
-
-    content = b"x" if shape.bodied else b""
-    return head_of(httpx.Request(shape.method, shape.url, headers=shape.fields, content=content))
 
 
 def head_of(request: "httpx.Request") -> bytes:

@@ -102,7 +102,7 @@ class Reply:
     with its time, `received` their bytes. `unsure` has, by their place in `chunks`, those of which a part may
     have come more than a millisecond before that time, and since when; the place behind the last is that of
     `end`. `failure` is set when the transport
-    failed; else the answer decides. `heed` is called by the engine when something more has come, for who
+    failed; else the answer decides. `on_data` is called by the engine when something more has come, for who
     reads along.
     """
 
@@ -118,7 +118,7 @@ class Reply:
     received: int = 0
     end: float | None = None
     failure: tuple[Outcome, str] | None = None
-    heed: Callable[[], None] | None = None
+    on_data: Callable[[], None] | None = None
 
     def header(self, name: str) -> str:
         """The first value of a header field by its lower-case name, or nothing."""
@@ -174,7 +174,7 @@ def unconnected(error: BaseException, *, reached: bool) -> tuple[Outcome, str]:
         isinstance(cause, OSError) and not isinstance(cause, ssl.SSLError) and cause.errno in limits
         for cause in _causes(error)
     )
-    return Outcome.CLIENT_LIMIT if local else Outcome.CONNECT_ERROR, said(error)
+    return Outcome.CLIENT_LIMIT if local else Outcome.CONNECT_ERROR, error_text(error)
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
@@ -188,7 +188,7 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
         yield error
 
 
-def said(error: BaseException) -> str:
+def error_text(error: BaseException) -> str:
     """The words of the error that began it: the others only pass it on."""
     from tbench.capture.providers import one_line  # noqa: PLC0415 (a worker starts without it)
 

@@ -80,7 +80,7 @@ class _Passage(httpx.AsyncByteStream):
     """One answer on its way to whoever reads it. `read` seconds may pass without a byte."""
 
     def __init__(self, sender: EngineSender, request: httpx.Request, read: float | None) -> None:
-        self.reply = Reply(heed=self._wake)
+        self.reply = Reply(on_data=self._wake)
         self._sender = sender
         self._request = request
         self._read = float("inf") if read is None else read

@@ -40,24 +40,18 @@ class _Part:
 
     def value(self, values: Mapping[str, Any]) -> Any:
         """The parameter's value, of those of all flags; None is a flag that was not given."""
-        chosen = {
-            key: _read(row, values[key])
-            for key, row in self.rows.items()
-            if values[key] is not None
-        }
+        chosen: dict[str, Any] = {}
+        for key, row in self.rows.items():
+            if values[key] is None:
+                continue
+            chosen[key] = value = row.of_words(values[key])
+            for member in value if row.repeatable and not row.option.read else (value,):
+                row.check(member)
         if self.options is None:
             return next(iter(chosen.values()), next(iter(self.rows.values())).default)
         if self.given:
             return {key: value for key, value in chosen.items() if value is not False}
         return made(self.options, {self.rows[key].name: value for key, value in chosen.items()})
-
-
-def _read(row: Row, words: Any) -> Any:
-    """The value of the word or the words of one option, checked by its row."""
-    value = row.of_words(words)
-    for member in value if row.repeatable and not row.option.read else (value,):
-        row.check(member)
-    return value
 
 
 def verb(run: Callable[..., int | None]) -> Callable[..., int | None]:
@@ -179,7 +173,7 @@ def _value(
 
 
 def _record(row: Row, parameter: Any) -> tuple[str, str]:
-    """The two columns of an option: how it is written, and what it does, unless it is given."""
+    """The two columns of an option: how it is written, and what it does, in brackets its default."""
     option = row.option
     if option.argument:
         names = option.unit or row.name
@@ -188,17 +182,12 @@ def _record(row: Row, parameter: Any) -> tuple[str, str]:
         if row.kinds != (bool,):
             kind = row.element if row.repeatable else row.kinds[0]
             names += " " + (option.unit or "|".join(row.choices) or UNITS[kind])
-    return names, f"{option.help}{_unless_given(row, required=parameter.required)}"
-
-
-def _unless_given(row: Row, *, required: bool) -> str:
-    """What holds for an option that is not given, in brackets."""
-    if required:
-        return " [required]"
-    text = row.option.default
+    if parameter.required:
+        return names, f"{option.help} [required]"
+    text = option.default
     if text is None and isinstance(row.default, str | int | float | Path) and row.kinds != (bool,):
         text = f"{row.default:g}" if isinstance(row.default, float) else str(row.default)
-    return f" [default: {text}]" if text else ""
+    return names, f"{option.help} [default: {text}]" if text else option.help
 
 
 class Verbs(TyperGroup):

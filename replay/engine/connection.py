@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 from tbench.capture.exchange import Outcome
 from tbench.replay.engine.clock import SLACK_S
 from tbench.replay.engine.http1 import Response
-from tbench.replay.sender import CERTAIN_S, Call, Deadlines, Ended, Reply, said
+from tbench.replay.sender import CERTAIN_S, Call, Deadlines, Ended, Reply, error_text
 
 if TYPE_CHECKING:
     from tbench.replay.engine.reader import Reader
@@ -171,7 +171,7 @@ class Connection:
         except OSError as error:
             self._deaf = True
             self.reads += 1
-            return self, self.in_flight, 0.0, b"", said(error), False, None
+            return self, self.in_flight, 0.0, b"", error_text(error), False, None
         self.reads += 1
         clock, asked = self._clock, self._asked
         if notes:
@@ -307,7 +307,7 @@ class Connection:
         while self.in_flight is in_flight and self.readable():
             pass
         if self.in_flight is in_flight:
-            self.fail(said(error))
+            self.fail(error_text(error))
 
 
 class TlsConnection(Connection):
@@ -337,7 +337,7 @@ class TlsConnection(Connection):
         except ssl.SSLWantReadError:
             pass
         except ssl.SSLError as error:
-            trouble = said(error)
+            trouble = error_text(error)
         # All at once: what follows the end of a response must not look like the next one's.
         if pieces:
             super()._received(at, b"".join(pieces), since, by_kernel)

@@ -36,15 +36,15 @@ class Response:
         "_pieces",
         "_reply",
         "answered",
-        "heed",
         "keep",
         "on_body",
+        "on_data",
         "over",
     )
 
     def __init__(self, reply: Reply, *, bodyless: bool = False) -> None:
         self._reply = reply
-        self.heed = reply.heed
+        self.on_data = reply.on_data
         self._bodyless = bodyless
         self._encoded: bool | None = None
         self._at = 0.0
@@ -98,8 +98,8 @@ class Response:
         if self.over:
             self._date_end(None if by_kernel else since)
             self._parser = None  # it holds our methods: a cycle for the collector
-        if self.heed is not None:
-            self.heed()
+        if self.on_data is not None:
+            self.on_data()
 
     def _date_end(self, since: float | None) -> None:
         """Note since when the answer may have ended, where that is uncertain."""

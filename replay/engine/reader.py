@@ -9,7 +9,7 @@ import trio
 
 from tbench.replay.engine.clock import Clock, Passes
 from tbench.replay.engine.connection import Connection, Read
-from tbench.replay.sender import said
+from tbench.replay.sender import error_text
 
 EVENTS: Final = 512
 """So many are taken at a time. Once fewer come, all other sockets have been seen empty."""
@@ -144,4 +144,4 @@ class Reader:
 
 
 def _blame(connection: Connection, error: Exception) -> None:
-    connection.fail(f"engine: {type(error).__name__}: {said(error)}")
+    connection.fail(f"engine: {type(error).__name__}: {error_text(error)}")

@@ -27,25 +27,16 @@ def replay(
     Latency counts from when a request was due in open loops (so waiting for a slow target counts), from
     when it was sent in closed loops. Ctrl-C stops and keeps what is there.
     """
-    from tbench.replay.closing import outlook
+    from tbench.replay.closing import check_reached, outlook, summary
     from tbench.replay.estimate import estimate
     from tbench.replay.job import resolve
 
-    if not dry_run:
-        return _send(options, as_json=as_json, verbose=verbose)
-    job = resolve(options, send=False)
-    ahead = estimate(job)
-    print(json.dumps(asdict(ahead)) if as_json else "\n".join(outlook(ahead, job.pace.meaning)))
-    return 0
-
-
-def _send(options: ReplayOptions, *, as_json: bool, verbose: bool) -> int:
-    """Replay and print the numbers. Returns 0, or 130 after an interrupt.
-
-    Raises UnreachableError when no request succeeded, InvalidRunError when the client was the limit.
-    """
-    from tbench.replay.closing import check_reached, summary
-    from tbench.replay.job import resolve
+    if dry_run:
+        job = resolve(options, send=False)
+        ahead = estimate(job)
+        text = "\n".join(outlook(ahead, job.pace.meaning))
+        print(json.dumps(asdict(ahead)) if as_json else text)
+        return 0
     from tbench.replay.progress import screen, watching
     from tbench.replay.runner import run_replay
     from tbench.replay.totals import numbers
