@@ -164,7 +164,7 @@ def test_an_impossible_response_is_not_sound(
     assert tbench(["trace", "check", path]) == 4
     assert "1 record is not what the format promises" in capsys.readouterr().out
     assert tbench(["trace", "info", path]) == 0
-    assert "1 bad records" in capsys.readouterr().out
+    assert "1 bad record\n" in capsys.readouterr().out
     (exchange,) = read_trace(path)
     assert exchange.outcome is Outcome.INCOMPLETE
     assert tbench(["report", path, "--json"]) == 5

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,7 @@ from tbench.capture.container_reader import Losses
 from tbench.capture.container_writer import ContainerWriter
 from tbench.capture.errors import InputError
 from tbench.capture.records import pack_chunks, read_chunks
+from tbench.capture.versions import version
 
 HEADER = TraceHeader(
     capture_id="c",
@@ -504,3 +506,9 @@ class ContainerWriterOf:
 
     def __exit__(self, *_: object) -> None:
         self._writer.close()
+
+
+def test_a_header_names_the_release_that_wrote_it() -> None:
+    """As the package's own metadata has it; sources that were never installed have none."""
+    assert TraceHeader(wall_ns=0, mono_ns=0).writer == f"tbench {metadata.version('tbench')}"
+    assert version("a-package-that-is-not-installed") == "unknown"

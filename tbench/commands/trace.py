@@ -238,9 +238,8 @@ def _losses(losses: "Losses") -> str:
     """What was lost, in words; empty for nothing."""
     from dataclasses import asdict
 
-    words = {
-        name: name.replace("_", " ") if count is True else f"{count} {name.replace('_', ' ')}"
-        for name, count in asdict(losses).items()
-        if count
-    }
-    return ", ".join(words.values())
+    counts = {name.replace("_", " "): count for name, count in asdict(losses).items() if count}
+    return ", ".join(
+        words if count is True else plural(count, words.removesuffix("s"))
+        for words, count in counts.items()
+    )
