@@ -1,5 +1,7 @@
 """tbench serve."""
 
+import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -10,22 +12,24 @@ from tbench.flags import verb
 KEY_ENV = "TBENCH_SERVE_KEY"
 
 
-@verb
-def serve(
-    host: Annotated[str, Option(help="Address to listen on.", unit="ADDRESS")] = "127.0.0.1",
+@dataclass(frozen=True, kw_only=True)
+class ServeOptions:
+    """The options of `tbench serve`."""
+
+    host: Annotated[str, Option(help="Address to listen on.", unit="ADDRESS")] = "127.0.0.1"
     port: Annotated[
         int, Option(help="Port to listen on; 0 takes a free one.", least=0, most=65535)
-    ] = 8000,
+    ] = 8000
     profile: Annotated[
         str, Option(help="How fast it is: fast, slow, or a TOML file.", unit="PROFILE")
-    ] = "fast",
+    ] = "fast"
     seed: Annotated[
         int, Option(help="Seed of the answers, the engine's noise and the faults.", unit="N")
-    ] = 0,
+    ] = 0
     log: Annotated[
         Path | None,
         Option(help="Write the truth to this file, one JSON line per request.", unit="FILE"),
-    ] = None,
+    ] = None
     api_key: Annotated[
         list[str] | None,
         Option(
@@ -33,8 +37,8 @@ def serve(
             "begins with 'bad'. Repeatable.",
             unit="KEY",
         ),
-    ] = None,
-    any_model: Annotated[bool, Option(help="Serve every model name, not only known ones.")] = False,
+    ] = None
+    any_model: Annotated[bool, Option(help="Serve every model name, not only known ones.")] = False
     fault: Annotated[
         list[str] | None,
         Option(
@@ -42,29 +46,32 @@ def serve(
             "error, garbage, html. One request: header 'x-sim-fault: cut;at=3'. Repeatable.",
             unit="KIND=SHARE",
         ),
-    ] = None,
+    ] = None
     rate_limit: Annotated[
         float | None,
         Option(help="Most requests per second; above it 429. 0: no limit.", unit="RATE", least=0),
-    ] = None,
+    ] = None
     duration: Annotated[
         float | None, Option(help="End after this time.", unit="SECONDS", least=0)
-    ] = None,
+    ] = None
     requests: Annotated[
         int | None, Option(help="End after this many requests.", unit="N", least=1)
-    ] = None,
+    ] = None
     odd: Annotated[
         bool,
         Option(
             help="Serve the odd behaviours of real servers instead, one for each model name; GET "
             "/v1/models lists them. Of the other options --host, --port, --duration, --requests hold."
         ),
-    ] = False,
+    ] = False
     tls_cert: Annotated[
         Path | None, Option(help="Certificate (PEM) to serve https with.", unit="FILE")
-    ] = None,
-    tls_key: Annotated[Path | None, Option(help="Its key (PEM).", unit="FILE")] = None,
-) -> None:
+    ] = None
+    tls_key: Annotated[Path | None, Option(help="Its key (PEM).", unit="FILE")] = None
+
+
+@verb
+def serve(options: ServeOptions) -> None:
     """Serve a simulated Together endpoint: its wire, a modelled engine behind it, no model.
 
     It speaks chat, completions, Messages (/v1/messages), Responses, embeddings and rerank. The same seed and
@@ -78,54 +85,43 @@ def serve(
 
     from tbench.simulator.engine import check_faults, load_profile
     from tbench.simulator.odd import OddServer
-    from tbench.simulator.server import Place, run
+    from tbench.simulator.server import run
     from tbench.simulator.service import Rules
 
-    place = Place(
-        host=host,
-        port=port,
-        tls_cert=tls_cert,
-        tls_key=tls_key,
-        duration_s=duration,
-        requests=requests,
-    )
-    if odd:
-        if log or api_key or any_model or fault or rate_limit or tls_cert or tls_key:
+    if options.odd:
+        model = (
+            options.log
+            or options.api_key
+            or options.any_model
+            or options.fault
+            or options.rate_limit
+        )
+        if model or options.tls_cert or options.tls_key:
             raise InputError(
                 "--odd goes with --host, --port, --duration and --requests only; leave out the others"
             )
-        asyncio.run(OddServer().serve(place))
+        asyncio.run(OddServer().serve(options))
         return
-    chosen = load_profile(profile)
-    faults = _rates(fault or [])
-    check_faults(faults, "--fault")
-    limits = (
-        chosen.limits if rate_limit is None else replace(chosen.limits, requests_per_s=rate_limit)
-    )
-    chosen = replace(chosen, limits=limits, faults={**chosen.faults, **faults})
-    for name, path in (("--tls-cert", tls_cert), ("--tls-key", tls_key)):
-        if path and not path.is_file():
-            raise InputError(f"{name} {path}: no such file")
-    if bool(tls_cert) != bool(tls_key):
-        raise InputError("--tls-cert and --tls-key go together; give both or none")
-    rules = Rules(seed=seed, keys=_keys(api_key or []), any_model=any_model)
-    run(chosen, rules, place, log)
-
-
-def _keys(given: list[str]) -> tuple[str, ...]:
-    import os
-
-    named = os.environ.get(KEY_ENV)
-    return (*given, named) if named else tuple(given)
-
-
-def _rates(given: list[str]) -> dict[str, float]:
-    """`KIND=SHARE` words as a table."""
-    rates = {}
-    for word in given:
+    profile = load_profile(options.profile)
+    faults = {}
+    for word in options.fault or ():
         kind, _, share = word.partition("=")
         try:
-            rates[kind] = float(share)
+            faults[kind] = float(share)
         except ValueError:
             raise InputError(f"--fault {word}: write KIND=SHARE, as in 429=0.02") from None
-    return rates
+    check_faults(faults, "--fault")
+    limits = profile.limits
+    if options.rate_limit is not None:
+        limits = replace(limits, requests_per_s=options.rate_limit)
+    profile = replace(profile, limits=limits, faults={**profile.faults, **faults})
+    for name, path in (("--tls-cert", options.tls_cert), ("--tls-key", options.tls_key)):
+        if path and not path.is_file():
+            raise InputError(f"{name} {path}: no such file")
+    if bool(options.tls_cert) != bool(options.tls_key):
+        raise InputError("--tls-cert and --tls-key go together; give both or none")
+    keys = list(options.api_key or ())
+    if named := os.environ.get(KEY_ENV):
+        keys.append(named)
+    rules = Rules(seed=options.seed, keys=tuple(keys), any_model=options.any_model)
+    run(profile, rules, options)

@@ -15,7 +15,8 @@ from typing import Any, Final
 
 from tbench.capture.exchange import Outcome
 from tbench.capture.terminal import plural, stop_signals
-from tbench.simulator.server import Place, listen, say
+from tbench.simulator.command import ServeOptions
+from tbench.simulator.server import listen, say
 from tbench.simulator.service import encoder
 
 WORDS: Final = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
@@ -499,9 +500,9 @@ class OddServer:
         self.served = 0
         self._counts: dict[str, int] = {}
 
-    async def serve(self, place: Place) -> None:
-        """Listen until a signal to stop, or as long as `place` says. Raises InputError where it cannot."""
-        sock = listen(place.host, place.port)
+    async def serve(self, options: ServeOptions) -> None:
+        """Listen until a signal to stop, or as long as the options say. Raises InputError where it cannot."""
+        sock = listen(options.host, options.port)
         host, port = sock.getsockname()[:2]
         loop, ended = asyncio.get_running_loop(), asyncio.Event()
         for number in stop_signals():
@@ -510,8 +511,8 @@ class OddServer:
         url = f"http://{host}:{port}"
         say(f"listening on {url} ({len(ODD)} odd models); base_url {url}/v1")
         with suppress(TimeoutError):
-            async with asyncio.timeout(place.duration_s):
-                while not ended.is_set() and self.served < (place.requests or self.served + 1):
+            async with asyncio.timeout(options.duration):
+                while not ended.is_set() and self.served < (options.requests or self.served + 1):
                     with suppress(TimeoutError):
                         await asyncio.wait_for(ended.wait(), 0.05)
         server.close()

@@ -7,7 +7,6 @@ import struct
 import sys
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import orjson
@@ -21,6 +20,7 @@ from tbench.capture.terminal import plural, stop_signals
 from tbench.capture.writing import check_folder
 from tbench.simulator.answer import CHAT, JSON_TYPE
 from tbench.simulator.call import ClientGoneError, HungUpError, Ledger, Receive, Send
+from tbench.simulator.command import ServeOptions
 from tbench.simulator.engine import Profile
 from tbench.simulator.order import Refusal
 from tbench.simulator.service import DIALECTS, POSTS, Handle, Rules, Service, models, nothing
@@ -88,18 +88,6 @@ class FactsEndpoint:
 
 GRACE_S = 2.0
 """How long streams may go on after the signal to end."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
-    """Where to listen, and until when: `duration_s` and `requests` end the server by themselves."""
-
-    host: str = "127.0.0.1"
-    port: int = 8000
-    tls_cert: Path | None = None
-    tls_key: Path | None = None
-    duration_s: float | None = None
-    requests: int | None = None
 
 
 class Connection(HttpToolsProtocol):
@@ -178,20 +166,20 @@ def listen(host: str, port: int) -> socket.socket:
     return sock
 
 
-def run(profile: Profile, rules: Rules, place: Place, log: Path | None) -> None:
-    """Serve until a signal, or as long as `place` says. Raises InputError before it listens."""
+def run(profile: Profile, rules: Rules, options: ServeOptions) -> None:
+    """Serve until a signal, or as long as the options say. Raises InputError before it listens."""
     with contextlib.ExitStack() as stack:
-        stream = None
+        stream, log = None, options.log
         if log:
             check_folder(log, f"--log {log}")
             try:
                 stream = stack.enter_context(log.open("wb"))
             except OSError as error:
                 raise InputError(f"--log {log}: cannot be written: {error.strerror}") from None
-        sock = listen(place.host, place.port)
+        sock = listen(options.host, options.port)
         stack.callback(sock.close)
         ledger = Ledger(stream)
-        asyncio.run(_serve(profile, rules, ledger, place, sock))
+        asyncio.run(_serve(profile, rules, ledger, options, sock))
         stats = ledger.stats()
         late = stats["lateness_p50_ms"], stats["lateness_p99_ms"]
         lateness = (
@@ -202,10 +190,10 @@ def run(profile: Profile, rules: Rules, place: Place, log: Path | None) -> None:
 
 
 async def _serve(
-    profile: Profile, rules: Rules, ledger: Ledger, place: Place, sock: socket.socket
+    profile: Profile, rules: Rules, ledger: Ledger, options: ServeOptions, sock: socket.socket
 ) -> None:
     service = Service(profile, rules, ledger)
-    scheme = "https" if place.tls_cert else "http"
+    scheme = "https" if options.tls_cert else "http"
     host, port = sock.getsockname()[:2]
     url = f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
     line = f"listening on {url} (profile {profile.name}, seed {rules.seed}); base_url {url}/v1"
@@ -221,8 +209,8 @@ async def _serve(
         server_header=False,
         timeout_keep_alive=75,
         timeout_graceful_shutdown=int(GRACE_S) + 1,
-        ssl_certfile=place.tls_cert,
-        ssl_keyfile=place.tls_key,
+        ssl_certfile=options.tls_cert,
+        ssl_keyfile=options.tls_key,
     )
     server = Server(config, service, lambda: say(line))
     loop = asyncio.get_running_loop()
@@ -231,8 +219,8 @@ async def _serve(
         engine = tasks.create_task(service.driver.run())
         serving = tasks.create_task(server.serve([sock]))
         while not serving.done():
-            timed_out = place.duration_s is not None and loop.time() - began >= place.duration_s
-            counted_out = place.requests is not None and ledger.served >= place.requests
+            timed_out = options.duration is not None and loop.time() - began >= options.duration
+            counted_out = options.requests is not None and ledger.served >= options.requests
             if timed_out or counted_out:
                 server.end()
             await asyncio.wait([serving], timeout=0.05)
