@@ -33,13 +33,13 @@ def _words(text: str) -> frozenset[str]:
 KEPT_HEADERS = SENT_HEADERS | _words(
     """
     age cache-control cf-cache-status cf-ray connection content-length date expect host keep-alive
-    openai-model openai-processing-ms openai-version retry-after retry-after-ms server server-timing
-    transfer-encoding upgrade user-agent vary via x-api-call-end x-api-call-start x-api-received x-cache
-    x-cluster x-engine-pod x-envoy-upstream-service-time x-generation-id x-hostname x-inference-version
-    x-request-id x-should-retry x-stainless-arch x-stainless-async x-stainless-helper-method
-    x-stainless-lang x-stainless-os x-stainless-package-version x-stainless-raw-response
-    x-stainless-read-timeout x-stainless-retry-count x-stainless-runtime x-stainless-runtime-version
-    x-stainless-timeout x-together-traceid x-total-time
+    openai-model openai-processing-ms openai-version request-id retry-after retry-after-ms server
+    server-timing transfer-encoding upgrade user-agent vary via x-api-call-end x-api-call-start
+    x-api-received x-cache x-cluster x-engine-pod x-envoy-upstream-service-time x-generation-id x-hostname
+    x-inference-version x-request-id x-should-retry x-stainless-arch x-stainless-async
+    x-stainless-helper-method x-stainless-lang x-stainless-os x-stainless-package-version
+    x-stainless-raw-response x-stainless-read-timeout x-stainless-retry-count x-stainless-runtime
+    x-stainless-runtime-version x-stainless-timeout x-together-traceid x-total-time
     fireworks-prompt-tokens fireworks-server-processing-time fireworks-server-time-to-first-token
     """
 )

@@ -119,7 +119,7 @@ def to_sample(
         response_bytes=reply.received,
         conn_reused=reply.reused,
         reconnected=reply.reconnected,
-        request_id=secrets.mask_text(header(b"x-request-id")) or None,
+        request_id=secrets.mask_text(header(b"x-request-id") or header(b"request-id")) or None,
         headers=() if HEADER_NAMES.isdisjoint(headers) else server_headers(reply.headers, secrets),
         token_times=tuple([at - began for at in answer.token_times]),
     )

@@ -110,8 +110,8 @@ class Sample:
     kept and left out of the statistics. `held` is how long the request waited for `--max-in-flight`,
     `connect` how long it opened a connection before it was sent (0: it had one); both are seconds and lie
     between `due` and `sent`. `sent_wall_ns` is the wall clock at `sent`, `first_wall_ns` at `first_token` (at
-    `first_byte` without a stream). `request_id` is the answer's own (`x-request-id`), `headers` what else of
-    its head leads into the server's logs (replay.sample).
+    `first_byte` without a stream). `request_id` is the answer's own (`x-request-id`, Anthropic's
+    `request-id`), `headers` what else of its head leads into the server's logs (replay.sample).
     `reconnected`: its kept connection ended without a byte of an answer, and it was sent again on a new
     one; `sent` is the first try's.
     """

@@ -38,6 +38,7 @@ def base_url_lines(address: str, bundle: Path) -> Iterator[str]:
     yield f"openai        OpenAI(base_url='{address}/v1')    OPENAI_BASE_URL={address}/v1"
     yield f"together 3    Together(base_url='{address}')     TOGETHER_BASE_URL={address}"
     yield f"together 1,2  Together(base_url='{address}/v1')  TOGETHER_BASE_URL={address}/v1"
+    yield f"anthropic     Anthropic(base_url='{address}')    ANTHROPIC_BASE_URL={address}"
     yield f"node          new OpenAI or new Together({{ baseURL: '{address}/v1' }}), or the same variables"
     yield f"curl          {address}/v1/chat/completions -H 'Authorization: Bearer '$TOGETHER_API_KEY"
     yield f"the same port speaks TLS and HTTP/2 with a throw-away CA: SSL_CERT_FILE={bundle}"

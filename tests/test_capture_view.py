@@ -40,12 +40,13 @@ def status(
 
 
 def test_the_v1_is_where_each_sdk_wants_it() -> None:
-    """Together's SDK appends it from version 3 on, the others do not."""
-    openai, together3, together1, node, *_ = base_url_lines("http://h:1", Path("/b"))
+    """Together's SDK appends it from version 3 on, Anthropic's always, the others do not."""
+    openai, together3, together1, anthropic, node, *_ = base_url_lines("http://h:1", Path("/b"))
 
     assert "http://h:1/v1" in openai
     assert "/v1" not in together3
     assert "http://h:1/v1" in together1
+    assert "/v1" not in anthropic
     assert "baseURL: 'http://h:1/v1'" in node
 
 

@@ -177,11 +177,22 @@ def test_an_error_event_is_the_end() -> None:
     assert outcome(answer) is Outcome.STREAM_ERROR
 
 
-def test_an_error_before_the_message() -> None:
-    """The first event already."""
-    answer = read({"type": "error", "error": {"type": "api_error", "message": "no"}})
+@pytest.mark.parametrize("before", [(), (PING,), (start(),)])
+@pytest.mark.parametrize("complaint", [{"error": {"message": "no"}}, {"message": "no"}])
+def test_an_error_comes_wherever_it_comes(before: tuple[Json, ...], complaint: Json) -> None:
+    """As the first event already, and in either form."""
+    answer = read(*before, {"type": "error", **complaint})
 
     assert (answer.error, outcome(answer)) == ("no", Outcome.STREAM_ERROR)
+
+
+@pytest.mark.parametrize("ping", [b"event: ping\ndata: {}\n\n", event(PING), b": ping\n\n"])
+def test_a_ping_is_nothing_even_before_the_message(ping: bytes) -> None:
+    """Whoever sends one, it tells neither whose stream it is nor that anything came."""
+    pieces = [ping, *map(event, (start(), EMPTY, text("a"), end(), last(), STOP))]
+    answer = parse_response(list(enumerate(pieces)), content_type="text/event-stream")
+
+    assert (answer.first_token, outcome(answer)) == (3, Outcome.OK)
 
 
 def test_a_message_in_one_piece() -> None:
@@ -559,8 +570,8 @@ def test_all_that_an_assistant_does_is_one_turn_of_a_conversation() -> None:
         ("responses", {"instructions": None, "input": "U"}, {"instructions": None, "input": "#U"}),
         (
             "responses",
-            {"input": [{"type": "reasoning"}, {"role": "user", "content": "U"}]},
-            {"input": [{"type": "reasoning"}, {"role": "user", "content": "#U"}]},
+            {"input": [{"type": "reasoning", "content": []}, {"role": "user", "content": "U"}]},
+            {"input": [{"type": "reasoning", "content": []}, {"role": "user", "content": "#U"}]},
         ),
         (
             "responses",

@@ -4,9 +4,11 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from tbench.capture.exchange import Chunk, Exchange, Outcome, Request, Response
 from tbench.capture.records import TraceHeader
-from tbench.capture.redact import Secrets
+from tbench.capture.redact import Redactor, Secrets
 from tbench.capture.trace_info import answer_of, info_of, judged
 from tbench.capture.trace_reader import read_trace
 from tbench.capture.trace_writer import TraceWriter
@@ -144,6 +146,21 @@ def recorded(folder: Path, response: Response | None) -> tuple[Sample, Exchange]
         writer.exchange(Exchange(request=ASKED, response=response))
     (sample,), (exchange,) = recorded_samples(read_trace(path)), read_trace(path)
     return sample, exchange
+
+
+@pytest.mark.parametrize(
+    ("named", "request_id"),
+    [((), None), (("request-id",), "1"), (("request-id", "x-request-id"), "2")],
+)
+def test_an_answer_is_named_by_its_server(
+    tmp_path: Path, named: tuple[str, ...], request_id: str | None
+) -> None:
+    """Anthropic's header has no `x-`; a proxy's own comes before it."""
+    headers = tuple((name, str(number)) for number, name in enumerate(named, 1))
+    kept, withheld = Redactor().headers(headers, Secrets())
+
+    assert withheld == 0
+    assert recorded(tmp_path, replace(ANSWERED, headers=kept))[0].request_id == request_id
 
 
 def test_a_recording_is_measured_as_a_reply_would_be(tmp_path: Path) -> None:

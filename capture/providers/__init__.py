@@ -317,7 +317,7 @@ class _Events:
     def _hear(self, at: float, payload: Mapping[str, Any], kind: str) -> None:
         self._events += 1
         if self._parser is None:
-            if payload.get("type") == "ping":  # a keep-alive, which other APIs send as well
+            if "ping" in (kind, payload.get("type")):  # a keep-alive, which other APIs send as well
                 return
             self._parser = _speaker(payload, kind).parser()
         self._parser.event(at, payload, kind)

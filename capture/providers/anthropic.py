@@ -25,7 +25,7 @@ from tbench.capture.providers.provider import (
 
 _EVENTS: Final = frozenset(
     {
-        *("message_start", "message_delta", "message_stop", "ping"),
+        *("message_start", "message_delta", "message_stop"),
         *("content_block_start", "content_block_delta", "content_block_stop"),
     }
 )
@@ -73,7 +73,8 @@ class Parser:
 
     def event(self, at: float, payload: Json, name: str) -> None:
         """One event of a stream; one of a type that is not known says nothing."""
-        match word_of(payload, "type") or name:
+        kind = word_of(payload, "type") or name
+        match kind:
             case "content_block_delta":
                 self._delta(at, payload.get("delta"))
             case "content_block_start":
@@ -87,7 +88,7 @@ class Parser:
                 self._stopped(payload.get("delta"))
             case "message_stop":
                 self._over = True
-            case _ if name == "error" or payload.get("error"):
+            case _ if "error" in (kind, name) or payload.get("error"):
                 self._error = self._error or error_text(payload) or "an error without a message"
                 self._over = True
 

@@ -181,7 +181,7 @@ def with_prefix(payload: Json, prefix: str) -> dict[str, Any] | None:
         content = item.get("content") if isinstance(item, dict) else None
         if isinstance(content, str):
             content = prefix + content
-        elif isinstance(content, list) and item.get("role") != "assistant":
+        elif isinstance(content, list) and item.get("role") not in (None, "assistant"):
             content = [{"type": "input_text", "text": prefix}, *content]
         else:
             continue
