@@ -95,10 +95,10 @@ class Arm:
 
     def check_not_empty(self) -> None:
         """Raise InputError where no request was sent, or answered; InvalidRunError where some were lost."""
-        synthesised = self.run.header.get("synthesised")  # only a trace's
-        if len(self) and synthesised and where(self.columns, "outcome", Outcome.INCOMPLETE).all():
+        unanswered = self.run.header.get("unanswered")  # only a trace's
+        if len(self) and unanswered and where(self.columns, "outcome", Outcome.INCOMPLETE).all():
             raise InputError(
-                f"{self.path}: no answers recorded (it was synthesised); replay it first, or see "
+                f"{self.path}: no answers recorded (it was synthesised or imported); replay it first, or see "
                 "tbench trace info"
             )
         if len(self):
@@ -202,7 +202,7 @@ def _of_trace(path: Path) -> Arm:
     header = {
         "upstream": trace.header.upstream,
         "writer": trace.header.writer,
-        "synthesised": "synthesis" in trace.header.extra,
+        "unanswered": bool({"synthesis", "import"} & trace.header.extra.keys()),
     }
     totals = recount(recorded.columns)
     return Arm(

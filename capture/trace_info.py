@@ -138,11 +138,11 @@ class Overview:
         answer names.
         """
         totals, first = trace.totals, self._first
-        made = trace.header.extra.get("synthesis")
+        made, imported = trace.header.extra.get("synthesis"), trace.header.extra.get("import")
         if not (isinstance(made, dict) and made.keys() >= {"task", "scenario", "seed", "tokens"}):
             made = None
-        sent = made is None or self._counts["responses"] > 0
-        known = first is not None and sent
+        sent = (made is None and imported is None) or self._counts["responses"] > 0
+        known = first is not None and (sent if imported is None else trace.header.wall_ns > 0)
         return {
             "requests": self._counts["requests"],
             "responses": self._counts["responses"],
@@ -164,6 +164,7 @@ class Overview:
             "bytes": self._counts["bytes"],
             "idc": {name: bursts.index for name, bursts in self._bursts.items()},
             "synthesis": made,
+            "import": imported if isinstance(imported, dict) else None,
             "damaged_blocks": trace.losses.damaged_blocks,
         }
 

@@ -20,6 +20,7 @@ from tbench.capture.providers import (
     RequestInfo,
     one_line,
     outcome_of,
+    parse_recorded,
     parse_request,
     parse_response,
 )
@@ -191,8 +192,12 @@ def recorded_samples(trace: Trace) -> Iterator[Sample]:
             label=_label(exchange, parsed.info, sessions.assign(request, parsed=parsed).number),
             reply=_reply(exchange, origin_ns, trace.header.wall(request.arrive_ns)),
         )
-        body_kept = exchange.response is None or exchange.response.body is not None
-        yield to_sample(attempt, 0.0, answer=None if body_kept else _UNREAD)
+        response, answer = exchange.response, None
+        if response is not None and response.body is None:
+            answer = _UNREAD
+        elif response is not None and "known_times" in response.extra:
+            answer = parse_recorded(response, attempt.reply.chunks)  # imported
+        yield to_sample(attempt, 0.0, answer=answer)
         index += 1
 
 

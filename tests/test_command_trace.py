@@ -42,6 +42,7 @@ KEYS = {
     "prompt_tokens": 16,
     "output_tokens": 3,
     "synthesis": None,
+    "import": None,
     "damaged_blocks": 0,
 }
 ASKS = [

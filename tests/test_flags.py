@@ -90,7 +90,16 @@ def flags_of(name: str, annotation: ast.expr) -> Iterator[str]:
 
 
 SAME_WORD_OTHER_THING = {
-    *("--api-key", "--batch-size", "--dry-run", "--duration", "--host", "--margin", "--metric"),
+    *(
+        "--api-key",
+        "--batch-size",
+        "--dry-run",
+        "--duration",
+        "--format",
+        "--host",
+        "--margin",
+        "--metric",
+    ),
     *("--metrics-time-unit", "--model", "--out", "--output", "--poisson", "--port", "--rate"),
     *("--repeats", "--requests", "--seed", "--spawn-rate", "--verbose", "--warmup", "--workers"),
 }

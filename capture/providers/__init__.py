@@ -195,13 +195,23 @@ def parse_response(
 
 
 def parse_recorded(response: Response, chunks: Iterable[Timed] | None = None) -> ParsedResponse:
-    """What a recorded response says; without `chunks` (its body, in timed pieces) all at time 0."""
-    return parse_response(
-        [(0.0, response.body or b"")] if chunks is None else chunks,
+    """What a recorded response says; without `chunks` (its body, in timed pieces) all at time 0.
+
+    Of an imported one no times are known but those that its `known_times` names: the end alone, or the first
+    token's, which its first chunk has, and the last one's, which its last chunk has.
+    """
+    timed = [(0.0, response.body or b"")] if chunks is None else list(chunks)
+    answer = parse_response(
+        timed,
         content_type=response.header("content-type") or "",
         content_encoding=response.header("content-encoding") or "",
         status=response.status or 200,
     )
+    known = response.extra.get("known_times")
+    if known is None:
+        return answer
+    first, last = (timed[0][0], timed[-1][0]) if known == "first_token" and timed else (None, None)
+    return replace(answer, first_token=first, first_answer=None, last_token=last, token_times=())
 
 
 def outcome_of(status: int, answer: ParsedResponse, *, endpoint: str) -> Outcome:

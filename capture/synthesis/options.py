@@ -11,6 +11,28 @@ from tbench.capture.option import Option, check
 
 CONTENT, DATASET, LENGTHS = "What is sent", "Dataset", "Lengths"
 
+Tokenizer = Annotated[
+    str | Path | None,
+    Option(
+        help="Count tokens by a tokenizer.json, its folder, or a name in the local Hugging Face cache.",
+        unit="PATH",
+        flag="--model-tokenizer",
+        group=LENGTHS,
+        default="lengths are estimated",
+        read=str,
+    ),
+]
+CharsPerToken = Annotated[
+    float | None,
+    Option(
+        help="Measured characters per token, instead.",
+        unit="NUMBER",
+        flag="--chars-per-token",
+        group=LENGTHS,
+    ),
+]
+"""What counts tokens, for every verb that writes prompts; `capture.synthesis.tokens.counter` resolves it."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class SynthOptions:
@@ -75,21 +97,8 @@ class SynthOptions:
     dataset_image_column: Annotated[
         str | None, Option(help="Column with the images.", unit="NAME", group=DATASET)
     ] = None
-    tokenizer: Annotated[
-        str | Path | None,
-        Option(
-            help="Count tokens by a tokenizer.json, its folder, or a name in the local Hugging Face cache.",
-            unit="PATH",
-            flag="--model-tokenizer",
-            group=LENGTHS,
-            default="lengths are estimated",
-            read=str,
-        ),
-    ] = None
-    chars_per_token: Annotated[
-        float | None,
-        Option(help="Measured characters per token, instead.", unit="NUMBER", group=LENGTHS),
-    ] = None
+    tokenizer: Tokenizer = None
+    chars_per_token: CharsPerToken = None
     prefix_len: Annotated[
         int | None,
         Option(

@@ -104,6 +104,15 @@ def estimated(seed: int = 0, sentences: int = 500) -> Calibrated:
     return calibrated(chars / tokens, source="estimate")
 
 
+def counter(tokenizer: str | Path | None, chars_per_token: float | None) -> Tokens:
+    """By a tokenizer, by a measured ratio, or for want of both by an estimate. Raises InputError."""
+    if tokenizer is not None and chars_per_token is not None:
+        raise InputError("--model-tokenizer and --chars-per-token both say lengths; give one")
+    if tokenizer is not None:
+        return load_tokens(tokenizer)
+    return estimated() if chars_per_token is None else calibrated(chars_per_token)
+
+
 def load_tokens(name: str | Path) -> Counted:
     """The tokenizer of a tokenizer.json, of a folder that holds one, or of a model in the local HF cache.
 

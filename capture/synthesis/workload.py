@@ -19,7 +19,7 @@ from tbench.capture.synthesis.dataset import (
 )
 from tbench.capture.synthesis.options import SynthOptions
 from tbench.capture.synthesis.scenario import Scenario, Task, check_task, parse
-from tbench.capture.synthesis.tokens import Tokens, calibrated, estimated, load_tokens
+from tbench.capture.synthesis.tokens import Tokens, counter, estimated
 
 BATCHED = frozenset({"text-to-embeddings", "text-to-rerank"})
 """Tasks whose requests hold several documents."""
@@ -128,15 +128,6 @@ def resolve(options: SynthOptions) -> Workload:
             f"--additional-request-params {secrets[0]}: this may be a credential, which no trace holds; "
             "give it when the trace is sent, by replay --set"
         )
-    if options.tokenizer is not None and options.chars_per_token is not None:
-        raise InputError("--model-tokenizer and --chars-per-token both say lengths; give one")
-    tokens: Tokens
-    if options.tokenizer is not None:
-        tokens = load_tokens(options.tokenizer)
-    elif options.chars_per_token is not None:
-        tokens = calibrated(options.chars_per_token)
-    else:
-        tokens = estimated()
     return Workload(
         task=options.task,
         model=options.model,
@@ -148,7 +139,7 @@ def resolve(options: SynthOptions) -> Workload:
         prefix_ratio=options.prefix_ratio,
         additional_request_params=params,
         seed=options.seed,
-        tokens=tokens,
+        tokens=counter(options.tokenizer, options.chars_per_token),
     )
 
 

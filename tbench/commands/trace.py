@@ -10,6 +10,7 @@ from tbench.capture.option import Option
 from tbench.capture.synthesis.options import SynthOptions
 from tbench.capture.terminal import named, one_line, plural
 from tbench.commands.output import Json
+from tbench.commands.trace_import import import_lines, import_trace
 from tbench.flags import Verb, Verbs, verb
 
 if TYPE_CHECKING:
@@ -145,6 +146,7 @@ def repair(
 
 
 app.command(cls=Verb)(synth)
+app.command("import", cls=Verb)(import_trace)
 
 
 def _print_json(figures: Mapping[str, Any]) -> None:
@@ -158,7 +160,10 @@ def _lines(trace: "Trace", figures: Mapping[str, Any]) -> Iterator[tuple[str, st
     retries, incomplete = figures["retries"], figures["incomplete"]
     if incomplete is None:
         yield "requests", f"{figures['requests']:,}"
-        yield "outcomes", "no answers recorded (synthesised)"
+        yield (
+            "outcomes",
+            f"no answers recorded ({'synthesised' if figures['synthesis'] else 'imported'})",
+        )
     else:
         parts = [plural(retries, "retry", "retries"), f"{incomplete:,} incomplete"]
         if led := figures["redirected"]:
@@ -186,6 +191,8 @@ def _lines(trace: "Trace", figures: Mapping[str, Any]) -> Iterator[tuple[str, st
         source = f"{made['task']}, scenario {made['scenario']}, seed {made['seed']}"
         yield "synthesised", named(source)
         yield "lengths by", named(str(made["tokens"]))
+    elif figures["import"]:
+        yield from import_lines(figures["import"])
     else:
         yield "recorded by", named(f"{trace.header.writer} at {trace.header.upstream or '-'}")
     lost = [_losses(trace.losses)]

@@ -1,0 +1,23 @@
+"""Importers: logs and public traces of others as traces of ours, in bounded memory, with what they lack said.
+
+IMPORTERS is the table: a format is one file that makes an Importer, and its row here.
+"""
+
+from collections.abc import Mapping
+from typing import Final
+
+from tbench.capture.importers.batch import BATCH
+from tbench.capture.importers.har import HAR
+from tbench.capture.importers.importer import Importer
+from tbench.capture.importers.shapes import AZURE, BURSTGPT, MOONCAKE
+from tbench.capture.importers.sharegpt import SHAREGPT
+
+IMPORTERS: Final[Mapping[str, Importer]] = {
+    "openai-batch": BATCH,
+    "mooncake": MOONCAKE,
+    "azure": AZURE,
+    "burstgpt": BURSTGPT,
+    "sharegpt": SHAREGPT,
+    "har": HAR,
+}
+"""In the order in which they are asked whether a row is theirs."""

@@ -1,0 +1,517 @@
+"""Conversion: files of one format, read twice: once to count and to judge the clock, once to write the trace.
+
+Every row is either an exchange or left out with its reason; both passes decide alike, since what decides is
+pure. The header of the trace holds the counts, and where each time comes from.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from hashlib import blake2b
+from itertools import batched, islice
+from math import gcd
+from pathlib import Path
+from random import Random
+from typing import Any, Final
+
+from tbench.capture.errors import InputError
+from tbench.capture.exchange import Chunk, Exchange, Outcome, Request, Response
+from tbench.capture.importers import IMPORTERS
+from tbench.capture.importers.importer import (
+    CHAT,
+    EMBEDDINGS,
+    NO_ARRIVAL,
+    NS,
+    Call,
+    Importer,
+    LeftOut,
+    Row,
+    dumped,
+)
+from tbench.capture.importers.lengths import Writer
+from tbench.capture.importers.mapping import CENTURY, certain_units, mapped, parse_map
+from tbench.capture.importers.rows import Shape, rows, shape
+from tbench.capture.providers import Usage
+from tbench.capture.records import TraceHeader
+from tbench.capture.redact import Redactor, safe_path, secrets_of
+from tbench.capture.sanitize import Sanitizer
+from tbench.capture.synthesis.generate import MOST_BYTES, Arrivals
+from tbench.capture.synthesis.tokens import Tokens
+from tbench.capture.terminal import named, plural
+from tbench.capture.trace_writer import TraceWriter
+
+NOWHERE: Final = "imported.invalid"
+"""The host of requests whose log names none: a name that no resolver knows."""
+SAMPLE: Final = 200
+"""So many rows tell the format, the units and the kind of clock."""
+LONGEST_RELATIVE: Final = 10 * 366 * 86_400 * NS["s"]
+"""A clock that counts from a log's start has not run for longer."""
+MOST_TOKENS: Final = 2**22
+"""Of a prompt that is written: more fit no trace."""
+COARSE_NS: Final = 100 * NS["ms"]
+SHARED_TICK_NS: Final = 10 * NS["ms"]
+FEW: Final = 20
+"""Of fewer arrivals nothing is said of their clock."""
+
+BACKWARDS: Final = LeftOut("that end before they arrive, or years later")
+OUT_OF_RANGE: Final = LeftOut("with an arrival far from the others': check the unit")
+TOO_LARGE: Final = LeftOut("with a body too large for a trace")
+REPEATED: Final = LeftOut("that stand in the log twice")
+
+Progress = Callable[[int, int], None]
+"""Hears how many bytes of how many are read."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What is to be converted, resolved.
+
+    `files` come with their layout. `wall` is whether the log's times are of a calendar. `model` stands in
+    bodies that the log gives no model for; `rate` (requests/s) spaces requests whose log has no times. With
+    `spread` the arrivals of one tick of a coarse clock are drawn within it, by `seed`.
+    """
+
+    format: str
+    importer: Importer
+    files: Sequence[tuple[Path, Shape]]
+    tokens: Tokens
+    model: str
+    wall: bool
+    rate: float = 1.0
+    block_tokens: int
+    spread: bool = False
+    seed: int = 0
+    notices: Sequence[str] = ()
+
+    @property
+    def timed(self) -> bool:
+        """Whether the log says when requests came."""
+        return "arrival" in self.importer.trust
+
+
+class Ticks:
+    """How coarse the clock of arrivals is, by the gaps between neighbours in the file."""
+
+    def __init__(self) -> None:
+        self._last: int | None = None
+        self._common = 0
+        self._least: int | None = None
+        self.arrivals = 0
+        self.together = 0
+
+    def add(self, at_ns: int) -> None:
+        """Count one arrival."""
+        gap = 0 if self._last is None else abs(at_ns - self._last)
+        self.together += self._last is not None and gap == 0
+        self._last = at_ns
+        self.arrivals += 1
+        if gap:
+            self._common = gcd(self._common, gap)
+            self._least = min(self._least or gap, gap)
+
+    @property
+    def tick_ns(self) -> int | None:
+        """The tick of a coarse clock; None where arrivals are finer than it matters."""
+        if self.arrivals < FEW or self._least is None:
+            return None
+        if self._common >= COARSE_NS:
+            return self._common
+        shared = self.together >= 0.2 * self.arrivals and self._least >= SHARED_TICK_NS
+        return self._least if shared else None
+
+
+@dataclass(kw_only=True)
+class Survey:
+    """What the first pass counted; `rows` = `exchanges` + the sum of `left_out`."""
+
+    rows: int = 0
+    exchanges: int = 0
+    left_out: Counter[str] = field(default_factory=Counter)
+    bodies: Counter[str] = field(default_factory=Counter)
+    times: Counter[str] = field(default_factory=Counter)
+    refused: Counter[str] = field(default_factory=Counter)
+    first_ns: int = 0
+    last_ns: int = 0
+    ticks: Ticks = field(default_factory=Ticks)
+
+
+def resolve(
+    paths: Sequence[Path],
+    *,
+    tokens: Tokens,
+    model: str,
+    format_name: str | None = None,
+    fields: Sequence[str] = (),
+    block_tokens: int | None = None,
+    rate: float = 1.0,
+    spread: bool = False,
+    seed: int = 0,
+) -> Job:
+    """A job, its format told by the rows unless it is named, or `fields` are mapped.
+
+    Raises InputError where the format is unknown, the files are of several, or a unit is not certain.
+    """
+    files = [(path, shape(path)) for path in paths]
+    sample = _sample(files)
+    notices: list[str] = []
+    if fields:
+        if format_name is not None:
+            raise InputError(f"--format {format_name} and --map: give one")
+        given = parse_map(fields)
+        places = certain_units(given, sample)
+        notices = [
+            f"{name}={place.path}: read as {place.unit}, by its range; to state it: --map "
+            f"{name}={place.path}:{place.unit}"
+            for name, place in places.items()
+            if place != given[name]
+        ]
+        format_name, importer = "map", mapped(places)
+    else:
+        format_name = format_name or _detected(files[0][0], sample)
+        if format_name not in IMPORTERS:
+            raise InputError(
+                f"--format {format_name}: choose one of {', '.join(IMPORTERS)}, or --map"
+            )
+        importer = IMPORTERS[format_name]
+    job = Job(
+        format=format_name,
+        importer=importer,
+        files=files,
+        tokens=tokens,
+        model=model,
+        wall=_by_calendar(importer, sample),
+        rate=rate,
+        block_tokens=block_tokens or importer.block_tokens,
+        spread=spread,
+        seed=seed,
+        notices=notices,
+    )
+    if spread and not job.timed:
+        raise InputError(f"--spread: {format_name} has no arrivals to spread; --rate spaces them")
+    return job
+
+
+def _sample(files: Sequence[tuple[Path, Shape]]) -> list[Row]:
+    """The first sound rows of all files."""
+    return [
+        row
+        for path, layout in files
+        for row in islice(rows(path, layout), SAMPLE)
+        if not isinstance(row, LeftOut)
+    ]
+
+
+def _detected(path: Path, sample: Sequence[Row]) -> str:
+    for row in sample:
+        for name, importer in IMPORTERS.items():
+            if importer.matches(row):
+                return name
+    shown = ", ".join(named(str(name)) for name in islice(sample[0], 12)) if sample else "none"
+    raise InputError(
+        f"{path}: no known format (its fields: {shown}); say where each thing stands, as in --map "
+        f"arrival=ts:ms --map messages=request.messages, or name a --format of {', '.join(IMPORTERS)}"
+    )
+
+
+def _by_calendar(importer: Importer, sample: Sequence[Row]) -> bool:
+    """Whether most of the sample's arrivals are times of this century."""
+    calls = (call for row in sample for call in importer.calls(row) if isinstance(call, Call))
+    votes = [_is_dated(call.arrive_ns) for call in calls if call.arrive_ns is not None]
+    return sum(votes) * 2 > len(votes)
+
+
+def _is_dated(at_ns: int) -> bool:
+    return CENTURY[0] <= at_ns / NS["s"] < CENTURY[1]
+
+
+# The rules that hold for every format.
+
+
+def _results(job: Job, progress: Progress, refused: Counter[str]) -> Iterator[Call | LeftOut]:
+    """What becomes of each row; `refused` counts the first-token times that cannot be."""
+    total = sum(path.stat().st_size for path, _ in job.files)
+    before, seen = 0, set[bytes]()
+    for path, layout in job.files:
+        done = before
+
+        def at(size: int, done: int = done) -> None:
+            progress(done + size, total)
+
+        for row in rows(path, layout, at):
+            for call in (row,) if isinstance(row, LeftOut) else job.importer.calls(row):
+                if isinstance(call, LeftOut):
+                    yield call
+                elif job.importer.repeats and call.id and _is_known(call.id, seen):
+                    yield REPEATED
+                else:
+                    yield _ruled(job, call, refused)
+        before += path.stat().st_size
+
+
+def _is_known(name: str, seen: set[bytes]) -> bool:
+    """Whether a row of this name was here; eight bytes of each are kept."""
+    digest = blake2b(name.encode("utf-8", "replace"), digest_size=8).digest()
+    known = digest in seen
+    seen.add(digest)
+    return known
+
+
+def _ruled(job: Job, call: Call, refused: Counter[str]) -> Call | LeftOut:
+    """The call, or why it is left out; a first token at the start, at the end or outside is none."""
+    arrive, end, first = call.arrive_ns, call.end_ns, call.first_token_ns
+    if job.timed:
+        if arrive is None:
+            return NO_ARRIVAL
+        if not (_is_dated(arrive) if job.wall else 0 <= arrive < LONGEST_RELATIVE):
+            return OUT_OF_RANGE
+        if end is not None and not arrive <= end < arrive + LONGEST_RELATIVE:
+            return BACKWARDS
+    if call.lengths is not None and (complaint := _bad_lengths(job, call)):
+        return complaint
+    if isinstance(call.body, bytes) and len(call.body) > MOST_BYTES:
+        return TOO_LARGE
+    if isinstance(call.body, Mapping):
+        call = replace(call, body={"model": call.model or job.model, **call.body})
+        if len(dumped(call.body)) > MOST_BYTES:
+            return TOO_LARGE
+    if first is not None and arrive is not None and (reason := _impossible(first, arrive, end)):
+        refused[reason] += 1
+        call = replace(call, first_token_ns=None)
+    return call
+
+
+def _impossible(first: int, arrive: int, end: int | None) -> str | None:
+    """Why a first-token time is none: logs write the start or the end where they have no better one."""
+    if end is None:
+        return "without an end"
+    if first in (arrive, end):
+        return f"equal to the {'arrival' if first == arrive else 'end'}"
+    return None if arrive < first < end else "outside of the call"
+
+
+def _bad_lengths(job: Job, call: Call) -> LeftOut | None:
+    assert call.lengths is not None
+    tokens, blocks = call.lengths.prompt, len(call.lengths.blocks)
+    if tokens > MOST_TOKENS:
+        return TOO_LARGE
+    if blocks and blocks != -(-tokens // job.block_tokens):
+        return LeftOut(
+            f"whose hash ids do not cover their tokens by blocks of {job.block_tokens:,}: state --block-size"
+        )
+    return None
+
+
+def survey(job: Job, progress: Progress) -> Survey:
+    """The first pass. Raises InputError where nothing is left to import."""
+    counts = Survey()
+    first: int | None = None
+    for call in _results(job, progress, counts.refused):
+        counts.rows += 1
+        if isinstance(call, LeftOut):
+            counts.left_out[call.reason] += 1
+            continue
+        counts.exchanges += 1
+        kind = "rebuilt" if isinstance(call.body, Mapping) else "recorded"
+        counts.bodies["written" if call.body is None else kind] += 1
+        counts.times["end"] += call.end_ns is not None
+        counts.times["first_token"] += call.first_token_ns is not None
+        if call.arrive_ns is not None:
+            counts.ticks.add(call.arrive_ns)
+            first = call.arrive_ns if first is None else min(first, call.arrive_ns)
+            counts.last_ns = max(counts.last_ns, call.arrive_ns)
+    counts.first_ns = first or 0
+    if not counts.exchanges:
+        why = f": {reasons(counts)}" if counts.rows else ""
+        files = ", ".join(str(path) for path, _ in job.files)
+        raise InputError(
+            f"{files}: nothing to import as {job.format}; {plural(counts.rows, 'row')}{why}"
+        )
+    return counts
+
+
+def reasons(counts: Survey) -> str:
+    """What is left out, in words, commonest first."""
+    return "; ".join(f"{number:,} {reason}" for reason, number in counts.left_out.most_common())
+
+
+def described(job: Job, counts: Survey) -> dict[str, Any]:
+    """What the trace says of itself: the header's `import` (docs/trace-format.md)."""
+    tick = counts.ticks.tick_ns
+    trust = {name: word for name, word in job.importer.trust.items() if counts.times.get(name, 1)}
+    if not job.timed or (job.spread and tick):
+        trust["arrival"] = "derived"
+    return {
+        "format": job.format,
+        "files": [path.name for path, _ in job.files],
+        "rows": counts.rows,
+        "exchanges": counts.exchanges,
+        "left_out": dict(counts.left_out.most_common()),
+        "trust": trust,
+        "clock": ("calendar" if job.wall else "from its start") if job.timed else "none",
+        "tick_ns": tick,
+        "spread": bool(job.spread and tick),
+        "rate": None if job.timed else job.rate,
+        "bodies": dict(counts.bodies),
+        "first_tokens_refused": dict(counts.refused),
+        "tokens": job.tokens.source if counts.bodies["written"] else None,
+    }
+
+
+# The second pass.
+
+
+def write(job: Job, counts: Survey, path: Path, progress: Progress) -> None:
+    """Write the trace (mode 0600; nothing is replaced). Without success no file is left."""
+    wall = counts.first_ns if job.timed and job.wall else 0
+    header = TraceHeader(
+        wall_ns=wall,
+        mono_ns=0,
+        tokens_source=job.tokens.source if counts.bodies["written"] else None,
+        extra={"import": described(job, counts)},
+    )
+    writer = TraceWriter(path, header)
+    try:
+        maker = _Maker(job, counts, header.capture_id)
+        calls = (call for call in _results(job, progress, Counter()) if isinstance(call, Call))
+        for group in batched(calls, 64):
+            for exchange in maker.exchanges(group):
+                writer.exchange(exchange)
+        writer.close()
+    except BaseException:
+        writer.discard()
+        raise
+
+
+class _Maker:
+    """Makes exchanges of calls, with what a capture would have left out of them."""
+
+    def __init__(self, job: Job, counts: Survey, name: str) -> None:
+        self._job = job
+        self._origin = counts.first_ns
+        self._name = name
+        self._texts = Writer(job.tokens, job.block_tokens, job.seed)
+        self._redactor = Redactor()
+        self._sanitizer = Sanitizer(self._redactor)
+        self._even = Arrivals(job.rate).times(job.seed)
+        self._tick = counts.ticks.tick_ns if job.spread else None
+        self._spread = Random(f"{job.seed} spread")
+        self._number = 0
+
+    def exchanges(self, calls: Sequence[Call]) -> Iterator[Exchange]:
+        """The exchanges of a few calls, in order."""
+        bodies = iter(
+            self._texts.bodies([call for call in calls if call.body is None], self._job.model)
+        )
+        for call in calls:
+            if call.body is None:
+                yield self._exchange(call, next(bodies), ours=True)
+            else:
+                body = dumped(call.body) if isinstance(call.body, Mapping) else call.body
+                yield self._exchange(call, body, ours=False)
+
+    def _exchange(self, call: Call, body: bytes, *, ours: bool) -> Exchange:
+        arrive = next(self._even) if call.arrive_ns is None else call.arrive_ns - self._origin
+        arrive += self._spread.randrange(self._tick) if self._tick else 0
+        secrets = secrets_of(call.headers, call.path)
+        headers, withheld = self._redactor.headers(call.headers, secrets)
+        if not any(name == "content-type" for name, _ in headers):
+            headers += (("content-type", "application/json"),)
+        if call.session is not None:
+            headers += (("x-session-id", self._redactor.pseudonym(call.session)),)
+        tokens = {"prompt_tokens": call.usage.prompt, "output_tokens": call.usage.output}
+        request = Request(
+            id=blake2b(f"{self._name} {self._number}".encode(), digest_size=16).hexdigest(),
+            seq=self._number,
+            arrive_ns=arrive,
+            end_ns=arrive,
+            method=call.method,
+            scheme=call.scheme,
+            host=call.host or NOWHERE,
+            path=safe_path(call.path, secrets),
+            headers=headers,
+            headers_withheld=withheld,
+            body=body,
+            body_bytes=len(body),
+            extra=tokens if call.end_ns is None else {},
+        )
+        self._number += 1
+        response = _response(call, arrive)
+        if ours:
+            return Exchange(request=request, response=response)
+        request = self._sanitizer.request(request, secrets)
+        if response is not None:
+            response = self._sanitizer.response(request.id, response, None, secrets)
+        return Exchange(request=request, response=response)
+
+
+def _response(call: Call, arrive: int) -> Response | None:
+    """What came back, with the times that are known; None where the log does not say when it ended."""
+    if call.end_ns is None or call.arrive_ns is None:
+        return None
+    end = arrive + call.end_ns - call.arrive_ns
+    body = _answer(call)
+    chunks: tuple[Chunk, ...] = (Chunk(end, len(body)),) if body else ()
+    known = "end"
+    if call.first_token_ns is not None and len(body) > 1:
+        first = arrive + call.first_token_ns - call.arrive_ns
+        chunks, known = (Chunk(first, 1), Chunk(end, len(body) - 1)), "first_token"
+    unknown = call.failure is not None and call.status is None
+    return Response(
+        head_ns=None,
+        end_ns=end,
+        status=None if unknown else call.status or 200,
+        headers=(("content-type", call.answer_type),) if body else (),
+        body=body or None,
+        body_bytes=len(body),
+        chunks=chunks,
+        outcome=Outcome.HTTP_ERROR if unknown else Outcome.OK,
+        error=call.failure,
+        extra={"known_times": known, "body_made": not isinstance(call.answer, bytes)},
+    )
+
+
+def _answer(call: Call) -> bytes:
+    """The answer's bytes, or an answer of OpenAI's API that says what the log says; empty for none."""
+    answer, usage = call.answer, _usage(call.usage)
+    if isinstance(answer, bytes):
+        return answer
+    if isinstance(answer, Mapping) and answer.keys() & ANSWERS:
+        return dumped(answer if answer.get("usage") or not usage else {**answer, "usage": usage})
+    if call.failure is not None or (call.status or 200) >= 400:
+        return b"" if answer is None else dumped({"error": answer})
+    if answer is None and not usage and call.first_token_ns is None:
+        return b""
+    if isinstance(answer, Mapping) and not answer.keys() & {"role", "content", "tool_calls"}:
+        answer = dumped(answer).decode()
+    message = {"role": "assistant", "content": answer or ""}
+    if isinstance(answer, Mapping):
+        message = {"role": "assistant", **answer}
+    payload: dict[str, Any] = {"object": "list", "data": []}
+    if not call.path.endswith(EMBEDDINGS):
+        choice = {"message": message} if call.path == CHAT else {"text": answer, "message": message}
+        payload = {
+            "object": "chat.completion",
+            "choices": [{"index": 0, **choice, "finish_reason": None}],
+        }
+    named_model = {"model": call.model} if call.model else {}
+    return dumped({**payload, **named_model, "usage": usage})
+
+
+ANSWERS: Final = frozenset(
+    {"choices", "output", "data", "results", "stop_reason", "error", "embeddings"}
+)
+"""Members by which a JSON object is an API's whole answer, and not one message."""
+
+
+def _usage(usage: Usage) -> dict[str, Any]:
+    """Token counts as OpenAI's API writes them; empty where none is known."""
+    if usage == Usage():
+        return {}
+    details = {"cached_tokens": usage.cached} if usage.cached is not None else {}
+    reasoning = {"reasoning_tokens": usage.reasoning} if usage.reasoning is not None else {}
+    return {
+        "prompt_tokens": usage.prompt,
+        "completion_tokens": usage.output,
+        **({"prompt_tokens_details": details} if details else {}),
+        **({"completion_tokens_details": reasoning} if reasoning else {}),
+    }

@@ -1,0 +1,103 @@
+"""HAR 1.2: what browsers, proxies and HTTP tools save. `time` is in ms; there is no time of any token."""
+
+from base64 import b64decode
+from collections.abc import Iterator
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from tbench.capture.importers.importer import (
+    CUT_SHORT,
+    NO_ARRIVAL,
+    Call,
+    Importer,
+    LeftOut,
+    Row,
+    is_cut,
+    moment,
+    scaled,
+    text,
+)
+from tbench.capture.providers import PROMISED, endpoint_of
+
+OTHER: Final = LeftOut("not a request to a model")
+NO_BODY: Final = LeftOut("without a body")
+
+
+def calls(row: Row) -> Iterator[Call | LeftOut]:
+    """One entry."""
+    request, response = _member(row, "request"), _member(row, "response")
+    method, url = text(request.get("method")) or "POST", _address(request.get("url"))
+    body = _member(request, "postData").get("text")
+    arrive, took = moment(row.get("startedDateTime")), scaled(row.get("time"), "ms")
+    if url is None or endpoint_of(method, url.path).name not in PROMISED:
+        yield OTHER
+    elif arrive is None:
+        yield NO_ARRIVAL
+    elif not isinstance(body, str) or not body:
+        yield NO_BODY
+    elif is_cut(body):
+        yield CUT_SHORT
+    else:
+        status, content = response.get("status"), _member(response, "content")
+        answered = isinstance(status, int) and 100 <= status <= 999
+        yield Call(
+            arrive_ns=arrive,
+            end_ns=None if took is None else arrive + took,
+            method=method.upper(),
+            scheme=url.scheme,
+            host=url.netloc.rpartition("@")[2],
+            path=url.path + (f"?{url.query}" if url.query else ""),
+            headers=tuple(_fields(request.get("headers"))),
+            body=body.encode("utf-8", "replace"),
+            answer=_content(content) if answered else None,
+            answer_type=text(content.get("mimeType")) or "application/json",
+            status=status if answered else None,
+            failure=None if answered else text(response.get("_error")) or "no answer",
+        )
+
+
+def _member(row: Row, name: str) -> Row:
+    value = row.get(name)
+    return value if isinstance(value, dict) else {}
+
+
+def _address(value: object) -> Any:  # noqa: ANN401 (urllib's own, or None)
+    try:
+        url = urlsplit(value) if isinstance(value, str) else None
+    except ValueError:
+        return None
+    return url if url and url.scheme in {"http", "https"} and url.netloc else None
+
+
+def _fields(pairs: object) -> Iterator[tuple[str, str]]:
+    """The header fields but those of an encoding, which is undone here, and of HTTP/2's own."""
+    for pair in pairs if isinstance(pairs, list) else ():
+        if not isinstance(pair, dict):
+            continue
+        name, value = pair.get("name"), pair.get("value")
+        if not isinstance(name, str) or not isinstance(value, str) or name.startswith(":"):
+            continue
+        if name.lower() not in {"content-encoding", "content-length", "transfer-encoding"}:
+            yield name, value
+
+
+def _content(content: Row) -> bytes | None:
+    """The answer, as far as it was saved."""
+    body = content.get("text")
+    if not isinstance(body, str) or not body:
+        return None
+    if content.get("encoding") != "base64":
+        return body.encode("utf-8", "replace")
+    try:
+        return b64decode(body)
+    except ValueError:
+        return None
+
+
+HAR = Importer(
+    calls=calls,
+    matches=lambda row: "startedDateTime" in row and isinstance(row.get("request"), dict),
+    trust={"arrival": "reported", "end": "derived"},
+    cannot="first tokens; browsers drop the bodies of streams",
+    inside=("log", "entries"),
+)

@@ -1,0 +1,169 @@
+"""The seam of an importer: what one format of logs tells of each call of a model.
+
+An importer is one file that makes an Importer, and one row in IMPORTERS (capture/importers/__init__.py).
+Nothing here trusts a type: whatever a row holds, it becomes a Call, or is left out with its reason.
+"""
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Final, Literal, NamedTuple
+
+import orjson
+
+from tbench.capture.exchange import Headers
+from tbench.capture.frames import FARTHEST
+from tbench.capture.jsontext import loads
+from tbench.capture.providers import Usage
+
+Row = Mapping[str, Any]
+Trust = Literal["measured_here", "reported", "derived"]
+"""Where a time comes from: this machine's clock, the log, or a sum of what the log says."""
+
+CHAT, COMPLETIONS, EMBEDDINGS = "/v1/chat/completions", "/v1/completions", "/v1/embeddings"
+
+
+class LeftOut(NamedTuple):
+    """A row that becomes no exchange, and why: words that stand after a number of rows."""
+
+    reason: str
+
+
+NOT_JSON: Final = LeftOut("not a JSON object")
+NO_ARRIVAL: Final = LeftOut("without a readable arrival")
+NO_CONTENT: Final = LeftOut("with neither content nor token counts")
+CUT_SHORT: Final = LeftOut("whose body is cut short or no JSON")
+CACHED: Final = LeftOut("answered from a cache, never sent to a model")
+NO_PROMPT: Final = LeftOut("without prompt tokens")
+
+
+class Lengths(NamedTuple):
+    """A request of which nothing but its size is known: tokens; `blocks` are the hash ids of its prefix."""
+
+    prompt: int
+    output: int | None = None
+    blocks: tuple[int, ...] = ()
+
+
+@dataclass(slots=True, kw_only=True)
+class Call:
+    """One call of a model as a log tells it; None is what the log does not say.
+
+    Times are ns since 1970 or, where the log has a clock of its own, since its start. `body` is what to send:
+    bytes as the application sent them, or a JSON object that is put together from what the log says; without
+    either `lengths` say how long a prompt to write. `answer` is what came back: bytes as they came, a JSON
+    object, or a text alone. `failure` is one line on what went wrong. `id` tells repeated rows apart.
+    """
+
+    arrive_ns: int | None = None
+    end_ns: int | None = None
+    first_token_ns: int | None = None
+    method: str = "POST"
+    scheme: str = "https"
+    host: str | None = None
+    path: str = CHAT
+    headers: Headers = ()
+    model: str | None = None
+    body: bytes | Mapping[str, Any] | None = None
+    lengths: Lengths | None = None
+    answer: bytes | Mapping[str, Any] | str | None = None
+    answer_type: str = "application/json"
+    usage: Usage = field(default=Usage())
+    status: int | None = None
+    failure: str | None = None
+    session: str | None = None
+    id: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Importer:
+    """A format: `calls` reads what one row holds, `matches` tells whether a row is of it.
+
+    `inside` names the members on the way to the rows of a file that is one JSON document. `trust` says for
+    each time that the format has where it comes from. `repeats` is whether rows may stand twice. `cannot` is
+    what a trace of it never holds. `block_tokens` is what a hash id stands for, unless the user says.
+    """
+
+    calls: Callable[[Row], Iterator[Call | LeftOut]]
+    matches: Callable[[Row], bool]
+    trust: Mapping[str, Trust]
+    cannot: str
+    inside: Sequence[str] = ()
+    repeats: bool = False
+    block_tokens: int = 512
+
+
+# Values: what a log writes where a time, a count or JSON belongs.
+
+NS: Final[Mapping[str, int]] = {"s": 10**9, "ms": 10**6, "us": 1000, "ns": 1}
+"""Units of time in ns."""
+_ISO = re.compile(
+    r"(\d{4}-\d\d-\d\d)[T ](\d\d:\d\d:\d\d)(?:[.,](\d{1,9})\d*)?\s*(Z|UTC|[+-]\d\d:?\d\d)?",
+    re.IGNORECASE,
+)
+
+
+def moment(value: object) -> int | None:
+    """ISO 8601, or Parquet's timestamp, as ns since 1970; without a zone it is UTC."""
+    if isinstance(value, datetime):
+        value = value.isoformat()
+    match = _ISO.fullmatch(value.strip()) if isinstance(value, str) else None
+    if match is None:
+        return None
+    day, clock, fraction, zone = match.groups()
+    zone = "+00:00" if zone is None or zone.upper() in {"Z", "UTC"} else zone
+    try:
+        at = datetime.fromisoformat(f"{day}T{clock}{zone}")
+        seconds = int(at.astimezone(UTC).timestamp())
+    except (ValueError, OverflowError):
+        return None
+    return seconds * NS["s"] + int((fraction or "").ljust(9, "0"))
+
+
+def scaled(value: object, unit: str) -> int | None:
+    """A number of `unit`, or a text that is one, as ns; None for what is none, or no possible time."""
+    if isinstance(value, str):
+        try:
+            value = int(value) if value.strip().lstrip("-").isdecimal() else float(value)
+        except ValueError:
+            return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= FARTHEST:
+        return None
+    at = value * NS[unit] if isinstance(value, int) else round(value * NS[unit])
+    return at if abs(at) <= FARTHEST else None
+
+
+def count(value: object) -> int | None:
+    """A number of tokens; None for what is none."""
+    number = scaled(value, "ns")
+    return number if number is not None and 0 <= number < 2**31 else None
+
+
+def text(value: object) -> str | None:
+    """A text that says something."""
+    return value if isinstance(value, str) and value.strip() else None
+
+
+def dumped(value: object) -> bytes:
+    """A value as JSON; what JSON has no word for (a Decimal of Parquet) as its text."""
+    return orjson.dumps(value, default=str, option=orjson.OPT_NON_STR_KEYS)
+
+
+def unpacked(value: object) -> Any:  # noqa: ANN401 (whatever it holds)
+    """JSON that stands in a string, as what it says; anything else as it is."""
+    if isinstance(value, str) and value.lstrip()[:1] in ("{", "["):
+        try:
+            return loads(value)
+        except ValueError:
+            return value
+    return value
+
+
+def is_cut(value: object) -> bool:
+    """Whether a text begins as JSON and is none: a log that keeps so many characters and no more."""
+    return (
+        isinstance(value, str)
+        and value.lstrip()[:1] in ("{", "[")
+        and isinstance(unpacked(value), str)
+    )

@@ -1,0 +1,203 @@
+"""Any log with a column for each thing: `--map FIELD=PATH[:UNIT]` says where each stands, and in which unit.
+
+A unit is stated. Where it is not, it is taken only from a range that leaves no doubt: ISO 8601, or a number
+that is a time of this century in one unit alone.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
+from typing import Any, Final, NamedTuple
+
+from tbench.capture.errors import InputError
+from tbench.capture.importers.importer import (
+    CHAT,
+    COMPLETIONS,
+    CUT_SHORT,
+    NO_ARRIVAL,
+    NO_CONTENT,
+    NS,
+    Call,
+    Importer,
+    LeftOut,
+    Lengths,
+    Row,
+    Trust,
+    count,
+    dumped,
+    is_cut,
+    moment,
+    scaled,
+    text,
+    unpacked,
+)
+from tbench.capture.providers import Usage
+from tbench.capture.terminal import named
+
+INSTANTS: Final = ("arrival", "end", "first_token")
+SPANS: Final = ("duration", "ttft")
+FIELDS: Final = (
+    *INSTANTS, *SPANS, "body", "messages", "prompt", "answer", "path", "model", "prompt_tokens",
+    "output_tokens", "session", "status", "id",
+)  # fmt: skip
+UNITS: Final = (*NS, "iso")
+CENTURY: Final = (978_307_200, 4_102_444_800)
+"""From 2001 to 2100, seconds since 1970: in no two units does a number mean a time of these years."""
+
+
+class Place(NamedTuple):
+    """Where a field stands in a row, and the unit of a time."""
+
+    path: str
+    unit: str | None = None
+
+
+def parse_map(words: Iterable[str]) -> dict[str, Place]:
+    """The fields of `--map`. Raises InputError for one that is unknown, twice there, or has a wrong unit."""
+    places: dict[str, Place] = {}
+    for word in words:
+        name, mark, path = word.partition("=")
+        if not mark or not path or name not in FIELDS:
+            raise InputError(f"--map {word}: give FIELD=PATH, FIELD one of {', '.join(FIELDS)}")
+        if name in places:
+            raise InputError(f"--map {word}: {name} is mapped twice")
+        stem, colon, unit = path.rpartition(":")
+        if colon and unit in UNITS and (name in INSTANTS or name in SPANS):
+            places[name] = Place(stem, unit)
+        else:
+            places[name] = Place(path)
+        if name in SPANS and (unit := places[name].unit or "") not in NS:
+            raise InputError(
+                f"--map {word}: say its unit, as in {name}={path}:ms (s, ms, us or ns)"
+            )
+    return places
+
+
+def at(row: Row, path: str) -> Any:  # noqa: ANN401 (whatever it holds)
+    """What stands at a path: names and numbers joined by dots, a name with dots too; None for nothing."""
+    if path in row:
+        return row[path]
+    names = path.split(".")
+    for size in range(len(names) - 1, 0, -1):
+        value = row.get(".".join(names[:size]))
+        if value is not None:
+            return _below(unpacked(value), ".".join(names[size:]))
+    return None
+
+
+def _below(value: object, path: str) -> Any:  # noqa: ANN401
+    if isinstance(value, list):
+        index, _, rest = path.partition(".")
+        value = value[int(index)] if index.isdecimal() and int(index) < len(value) else None
+        return _below(value, rest) if rest else value
+    return at(value, path) if isinstance(value, dict) else None
+
+
+def certain_units(places: Mapping[str, Place], sample: Iterable[Row]) -> dict[str, Place]:
+    """The places with the units that are certain by the range of the sample's values.
+
+    Raises InputError where one is not: nothing is guessed.
+    """
+    rows, sure = list(sample), dict(places)
+    for name in INSTANTS:
+        if name in places and places[name].unit is None:
+            values = [value for row in rows if (value := at(row, places[name].path)) is not None]
+            sure[name] = Place(places[name].path, _certain(name, places[name].path, values))
+    return sure
+
+
+def _certain(name: str, path: str, values: list[Any]) -> str:
+    if not values:
+        raise InputError(f"--map {name}={path}: no row of the first has it; check the path")
+    if all(moment(value) is not None for value in values):
+        return "iso"
+    fits = [unit for unit in NS if all(_of_this_century(value, unit) for value in values)]
+    if len(fits) == 1:
+        return fits[0]
+    shown = named(str(values[0]))
+    raise InputError(
+        f"--map {name}={path}: the unit of {shown} is not certain; state it: {name}={path}:s, :ms, :us, "
+        ":ns or :iso"
+    )
+
+
+def _of_this_century(value: object, unit: str) -> bool:
+    since = scaled(value, unit)
+    return since is not None and CENTURY[0] <= since / NS["s"] < CENTURY[1]
+
+
+def mapped(places: Mapping[str, Place]) -> Importer:
+    """An importer of rows whose fields stand at `places`, all units known."""
+    trust: dict[str, Trust] = {"arrival": "reported"} if "arrival" in places else {}
+    for name, source, span in (("end", "end", "duration"), ("first_token", "first_token", "ttft")):
+        if source in places or span in places:
+            trust[name] = "reported" if source in places else "derived"
+    return Importer(
+        calls=partial(_calls, places),
+        matches=lambda row: any(at(row, place.path) is not None for place in places.values()),
+        trust=trust,
+        cannot="",
+    )
+
+
+def _calls(places: Mapping[str, Place], row: Row) -> Iterator[Call | LeftOut]:
+    values = {name: at(row, place.path) for name, place in places.items()}
+    times = {name: _instant(values[name], places[name]) for name in INSTANTS if name in places}
+    arrive = times.get("arrival")
+    if "arrival" in places and arrive is None:
+        yield NO_ARRIVAL
+        return
+    spans = {
+        name: scaled(values[name], places[name].unit or "s") for name in SPANS if name in places
+    }
+    for span, name in (("duration", "end"), ("ttft", "first_token")):
+        if (
+            times.get(name) is None
+            and arrive is not None
+            and (length := spans.get(span)) is not None
+        ):
+            times[name] = arrive + length
+    content = _content(values)
+    if isinstance(content, LeftOut):
+        yield content
+        return
+    prompted = isinstance(content, dict) and "prompt" in content
+    answer = unpacked(values.get("answer"))
+    status = count(values.get("status"))
+    session, identity = values.get("session"), values.get("id")
+    yield Call(
+        arrive_ns=arrive,
+        end_ns=times.get("end"),
+        first_token_ns=times.get("first_token"),
+        path=text(values.get("path")) or (COMPLETIONS if prompted else CHAT),
+        model=text(values.get("model")),
+        body=None if isinstance(content, Lengths) else content,
+        lengths=content if isinstance(content, Lengths) else None,
+        answer=answer if isinstance(answer, dict | str) else None,
+        usage=Usage(
+            prompt=count(values.get("prompt_tokens")), output=count(values.get("output_tokens"))
+        ),
+        status=status if status is not None and 100 <= status <= 999 else None,
+        session=None if session in (None, "") else str(session),
+        id=None if identity in (None, "") else str(identity),
+    )
+
+
+def _instant(value: object, place: Place) -> int | None:
+    return moment(value) if place.unit == "iso" else scaled(value, place.unit or "s")
+
+
+def _content(values: Mapping[str, Any]) -> bytes | dict[str, Any] | Lengths | LeftOut:
+    """What to send: a body as it was, one put together, or the length alone."""
+    if any(is_cut(values.get(name)) for name in ("body", "messages")):
+        return CUT_SHORT
+    if isinstance(body := unpacked(values.get("body")), dict):
+        raw = values["body"]
+        return raw.encode() if isinstance(raw, str) else dumped(body)
+    messages = unpacked(values.get("messages"))
+    if isinstance(messages, list) and messages:
+        return {"messages": messages}
+    if prompt := text(values.get("prompt")):
+        return {"prompt": prompt}
+    if tokens := count(values.get("prompt_tokens")):
+        return Lengths(tokens, count(values.get("output_tokens")) or None)
+    return NO_CONTENT

@@ -1,0 +1,207 @@
+"""Rows: the records of JSONL, JSON, CSV and Parquet files, plain or gzip, one by one in bounded memory.
+
+A kind is told by the first bytes, never by a name. What is broken is left out with its reason; nothing is
+unpickled, whatever it looks like.
+"""
+
+import csv
+import gzip
+import io
+import re
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import IO, Any, Final, Literal, NamedTuple, cast
+
+from tbench.capture.errors import InputError
+from tbench.capture.importers.importer import NOT_JSON, LeftOut, Row
+from tbench.capture.jsontext import loads
+from tbench.capture.synthesis.dataset_files import READERS
+
+LONGEST: Final = 128 * 2**20
+"""Bytes of a row: a longer one fits no trace."""
+TOO_LONG: Final = LeftOut("longer than 128 MiB")
+BAD_COLUMNS: Final = LeftOut("with another number of columns")
+HEAD: Final = 2**16
+PIECE: Final = 2**20
+DOCUMENTS: Final = {
+    b"log": ("log", "entries"),
+    b"resourceSpans": ("resourceSpans",),
+    b"spans": ("spans",),
+}
+"""The first member of a document that is one JSON object, and where its rows are."""
+_FIRST_MEMBER = re.compile(rb'\{\s*"(\w+)"\s*:\s*[\[{]')
+_TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*(")?|[\[\]{},:]', re.DOTALL)
+"""A string, whose last quote may still be to come, or a mark between values."""
+
+_UNREADABLE = (OSError, EOFError, zlib.error)
+
+Kind = Literal["jsonl", "json", "csv", "parquet"]
+
+
+class Shape(NamedTuple):
+    """How a file is laid out: its kind, and in JSON the members on the way to its rows."""
+
+    kind: Kind
+    inside: tuple[str, ...] = ()
+
+
+def shape(path: Path) -> Shape:
+    """What kind of file it is. Raises InputError where it can be none."""
+    with _opened(path) as file:
+        head = _read(file, path, HEAD).removeprefix(b"\xef\xbb\xbf").lstrip()
+    if head.startswith(b"PAR1"):
+        return Shape("parquet")
+    if not head:
+        raise InputError(f"{path}: empty")
+    if head.startswith(b"["):
+        return Shape("json")
+    if head.startswith(b"{"):
+        member = _FIRST_MEMBER.match(head)
+        inside = DOCUMENTS.get(member[1]) if member else None
+        line, end, _ = head.partition(b"\n")
+        lines = bool(end) and _is_json(line) and inside != DOCUMENTS[b"log"]
+        return Shape("json", inside) if inside and not lines else Shape("jsonl")
+    if b"\x00" in head:
+        raise InputError(
+            f"{path}: neither JSON, CSV nor Parquet (a pickle is never read: it could run any program)"
+        )
+    return Shape("csv")
+
+
+def rows(
+    path: Path, layout: Shape, progress: Callable[[int], object] = bool
+) -> Iterator[Row | LeftOut]:
+    """The rows of a file; `progress` hears how many bytes of it are read."""
+    if layout.kind == "parquet":
+        # Its reader takes a path, and reads row groups: what it has read is not told.
+        yield from (
+            item if isinstance(item, dict) else NOT_JSON for item in READERS["parquet"](path)
+        )
+        return
+    with path.open("rb") as raw, _opened(path, raw) as file:
+        reader = {"jsonl": _lines, "csv": _table, "json": _elements}[layout.kind]
+        for number, row in enumerate(reader(file, path, layout.inside)):
+            yield row
+            if number % 256 == 0:
+                progress(raw.tell())
+
+
+def _opened(path: Path, raw: IO[bytes] | None = None) -> IO[bytes]:
+    try:
+        raw = raw or path.open("rb")
+        magic = raw.read(2)
+        raw.seek(0)
+        return cast("IO[bytes]", gzip.GzipFile(fileobj=raw)) if magic == b"\x1f\x8b" else raw
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from None
+
+
+def _read(file: IO[bytes], path: Path, size: int) -> bytes:
+    try:
+        return file.read(size)
+    except _UNREADABLE as error:
+        raise InputError(f"{path}: cannot be read: {error}") from None
+
+
+def _lines(file: IO[bytes], path: Path, _inside: Sequence[str]) -> Iterator[Row | LeftOut]:
+    """One JSON object a line."""
+    try:
+        while line := file.readline(LONGEST):
+            if len(line) == LONGEST:
+                while line and not line.endswith(b"\n"):
+                    line = file.readline(LONGEST)
+                yield TOO_LONG
+            elif line := line.removeprefix(b"\xef\xbb\xbf").strip():
+                yield _object(line)
+    except _UNREADABLE as error:
+        raise InputError(f"{path}: damaged gzip: {error}") from None
+
+
+def _table(file: IO[bytes], path: Path, _inside: Sequence[str]) -> Iterator[Row | LeftOut]:
+    """CSV with the columns' names in the first line."""
+    before = csv.field_size_limit(LONGEST)
+    try:
+        lines = io.TextIOWrapper(file, encoding="utf-8-sig", newline="")
+        for row in csv.DictReader(lines):
+            yield row if None not in row and None not in row.values() else BAD_COLUMNS
+    except (csv.Error, UnicodeDecodeError, *_UNREADABLE) as error:
+        raise InputError(f"{path}: not CSV in UTF-8: {error}") from None
+    finally:
+        csv.field_size_limit(before)
+
+
+def _elements(file: IO[bytes], path: Path, inside: Sequence[str]) -> Iterator[Row | LeftOut]:
+    """The elements of the array that stands `inside` a JSON document, a piece of it in memory at a time.
+
+    Brackets are counted and strings stepped over; only an element itself is parsed.
+    """
+    scan = _Scan([name.encode() for name in inside])
+    while piece := _read(file, path, PIECE):
+        for element in scan.feed(piece):
+            yield TOO_LONG if element is None else _object(element)
+    if scan.stack:
+        yield LeftOut("cut off at the end of the file")
+
+
+class _Scan:
+    """A place in a JSON document: `stack` are the brackets that are open, each with its member's name."""
+
+    def __init__(self, inside: Sequence[bytes]) -> None:
+        opens = [b"{"] * len(inside) + [b"["]
+        self._rows = list(zip(opens, [b"", *inside], strict=True))
+        self.stack: list[tuple[bytes, bytes]] = []
+        self._name = b""
+        self._data = b""
+        self._from = 0
+        self._start: int | None = None
+        self._separated = True
+
+    def feed(self, piece: bytes) -> Iterator[bytes | None]:
+        """The elements that end in the next piece; None for one that is too long."""
+        self._data += piece
+        for token in _TOKEN.finditer(self._data, self._from):
+            word = token[0]
+            if word[:1] == b'"':
+                if token[1] is None:
+                    break
+                self._name = word[1:-1]
+            elif word in b"{[":
+                if self.stack == self._rows:
+                    self._start, self._separated = token.start(), False
+                self.stack.append((word, self._name))
+                self._name = b""
+            elif word in b"}]":
+                if self.stack:
+                    self.stack.pop()
+                if self.stack == self._rows and self._start is not None:
+                    yield None if self._start < 0 else self._data[self._start : token.end()]
+                    self._start = None
+            elif word == b"," and self.stack == self._rows:
+                if self._separated:  # what stood there was a number or a text
+                    yield b""
+                self._separated = True
+            self._from = token.end()
+        self._forget()
+
+    def _forget(self) -> None:
+        """Drop what is read, but an element that has begun, unless that is longer than any may be."""
+        begin = self._from if self._start is None or self._start < 0 else self._start
+        if len(self._data) - begin > LONGEST:
+            self._start = None if self._start is None else -1
+            begin = self._from
+        self._data, self._from = self._data[begin:], self._from - begin
+        if self._start is not None and self._start > 0:
+            self._start = 0
+
+
+def _object(data: bytes) -> Row | LeftOut:
+    try:
+        value: Any = loads(data)
+    except ValueError:
+        return NOT_JSON
+    return value if isinstance(value, dict) else NOT_JSON
+
+
+def _is_json(line: bytes) -> bool:
+    return not isinstance(_object(line), LeftOut)

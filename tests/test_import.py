@@ -1,0 +1,453 @@
+"""`tbench trace import`: what each format holds, by an independent count; and the rules for all of them."""
+
+import csv
+import gzip
+import json
+import stat
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tbench.capture.errors import InputError
+from tbench.capture.importers.conversion import described, resolve, survey, write
+from tbench.capture.repair import check
+from tbench.capture.synthesis.tokens import calibrated
+from tbench.capture.trace_info import trace_info
+from tbench.capture.trace_reader import read_trace
+from tbench.replay.measure import recorded_samples
+from tbench.replay.sample import Sample
+
+ROOT = Path(__file__).parent.parent
+NS = 10**9
+Run = Callable[..., Any]
+
+
+def quiet(done: int, total: int) -> None:
+    """Progress that nobody watches."""
+
+
+def imported(source: Path, *fields: str, **options: Any) -> dict[str, Any]:
+    """The figures of `trace info --json` of what was imported to t.msgpack beside the source."""
+    fourth = calibrated(4)
+    job = resolve([source], **{"tokens": fourth, "model": "m/x", "fields": fields, **options})
+    counts = survey(job, quiet)
+    out = source.parent / "t.msgpack"
+    out.unlink(missing_ok=True)
+    write(job, counts, out, quiet)
+    assert not check(out).problems
+    made = described(job, counts)
+    assert made["rows"] == made["exchanges"] + sum(made["left_out"].values())
+    return trace_info(read_trace(out))
+
+
+def samples(folder: Path) -> list[Sample]:
+    """What `report` measures of it."""
+    return list(recorded_samples(read_trace(folder / "t.msgpack")))
+
+
+def took(sample: Sample) -> float:
+    assert sample.sent is not None
+    end = sample.last_token or sample.end
+    assert end is not None
+    return end - sample.sent
+
+
+def first(sample: Sample) -> float | None:
+    assert sample.sent is not None
+    return None if sample.first_token is None else sample.first_token - sample.sent
+
+
+def lines(path: Path, rows: list[Any]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def arrivals(path: Path) -> list[int]:
+    trace = read_trace(path)
+    return [trace.header.wall(exchange.request.arrive_ns) for exchange in trace]
+
+
+def seconds(iso: str) -> float:
+    return datetime.fromisoformat(iso).timestamp()
+
+
+def alike(first: str, second: str) -> int:
+    """With how many characters both begin."""
+    pairs = enumerate(zip(first, second, strict=False))
+    return next(
+        (place for place, (one, other) in pairs if one != other), min(len(first), len(second))
+    )
+
+
+MOONCAKE = [
+    {"timestamp": 0, "input_length": 1100, "output_length": 52, "hash_ids": [0, 1, 2]},
+    {"timestamp": 3052, "input_length": 1536, "output_length": 26, "hash_ids": [0, 1, 3]},
+    {"timestamp": 6001, "input_length": 30, "output_length": 7, "hash_ids": [4]},
+]
+
+
+def test_mooncake(tbench: Run, tmp_path: Path) -> None:
+    """Lengths are exact, and requests share text as far as they share ids, and no further."""
+    source = lines(tmp_path / "m.jsonl", MOONCAKE)
+    figures = imported(source)
+
+    rows = [json.loads(line) for line in source.read_text().splitlines()]
+    assert figures["requests"] == len(rows)
+    assert figures["duration_s"] == (rows[-1]["timestamp"] - rows[0]["timestamp"]) / 1000
+    bodies = [
+        json.loads(exchange.request.body or b"") for exchange in read_trace(tmp_path / "t.msgpack")
+    ]
+    texts = [body["messages"][0]["content"] for body in bodies]
+    assert [-(-len(text) // 4) for text in texts] == [row["input_length"] for row in rows]
+    assert [body["max_tokens"] for body in bodies] == [row["output_length"] for row in rows]
+    assert (
+        1022 <= alike(*texts[:2]) / 4 < 1100
+    )  # two blocks, each to its last character or three less
+    assert alike(texts[0], texts[2]) < 40
+    assert figures["import"]["trust"] == {"arrival": "reported"}
+    assert figures["first_arrival"] is None
+    assert tbench("trace", "import", source, "--chars-per-token", 4, "-o", "u.msgpack").code == 0
+    dry = tbench("replay", "u.msgpack", "--base-url", "http://127.0.0.1:9", "--dry-run", "--json")
+    tokens = json.loads(dry.out)
+    assert tokens["prompt_tokens"] == sum(row["input_length"] for row in rows)
+    assert tokens["output_tokens"] == sum(row["output_length"] for row in rows)
+
+
+def test_a_block_size_that_cannot_be_is_not_assumed(tmp_path: Path) -> None:
+    """Ids of blocks of 16, as Bailian's traces have them."""
+    source = lines(tmp_path / "m.jsonl", [{**MOONCAKE[2], "hash_ids": [1, 2]}])
+
+    with pytest.raises(InputError, match="--block-size"):
+        imported(source)
+    assert imported(source, block_tokens=16)["requests"] == 1
+
+
+@pytest.mark.parametrize(
+    "stamps",
+    [
+        [
+            "2023-11-16 18:17:03.9799600",
+            "2023-11-16 18:17:04.0319598",
+            "2023-11-16 18:17:59.0000001",
+        ],
+        [
+            "2024-05-10 00:00:00.009930+00:00",
+            "2024-05-10 00:00:01+00:00",
+            "2024-05-10 00:10:00.5+00:00",
+        ],
+    ],
+    ids=["2023", "2024"],
+)
+def test_azure(tmp_path: Path, stamps: list[str]) -> None:
+    """Seven digits without a zone, CRLF and no last line end; or a zone, and seconds without a fraction."""
+    source = tmp_path / "a.csv"
+    rows = [f"{stamp},{number + 40},{number + 7}" for number, stamp in enumerate(stamps)]
+    source.write_text("\r\n".join(["TIMESTAMP,ContextTokens,GeneratedTokens", *rows]))
+    figures = imported(source)
+
+    with source.open(newline="") as file:
+        table = list(csv.DictReader(file))
+    assert figures["requests"] == len(table)
+    begin, last = (table[place]["TIMESTAMP"] for place in (0, -1))
+    for stamp, name in ((begin, "first_arrival"), (last, "last_arrival")):
+        clock, _, fraction = stamp.partition("+")[0].partition(".")
+        exact = datetime.fromisoformat(f"{clock}+00:00").timestamp() + float(f"0.{fraction or 0}")
+        assert seconds(figures[name]) == pytest.approx(exact, abs=1.1e-6)
+    digits = begin.partition(".")[2].partition("+")[0].ljust(9, "0")
+    assert arrivals(tmp_path / "t.msgpack")[0] % NS == int(digits)
+    tokens = [exchange.request.extra for exchange in read_trace(tmp_path / "t.msgpack")]
+    assert sum(each["prompt_tokens"] for each in tokens) == sum(
+        int(row["ContextTokens"]) for row in table
+    )
+    assert sum(each["output_tokens"] for each in tokens) == sum(
+        int(row["GeneratedTokens"]) for row in table
+    )
+
+
+def test_burstgpt(tmp_path: Path) -> None:
+    """What failed is left out and counted; the time to the whole answer is the end, and no first token."""
+    source = tmp_path / "b.csv"
+    source.write_text(
+        "Timestamp,Session ID,Elapsed time,Model,Request tokens,Response tokens,Total tokens,Log Type\n"
+        "5,7,3.5,ChatGPT,472,18,490,Conversation log\n"
+        "45,,1.25,GPT-4,1087,230,1317,API log\n"
+        "118,7,0,ChatGPT,417,0,417,Conversation log\n"
+        "120,7,2,ChatGPT,20,3,23,Conversation log\n"
+    )
+    figures = imported(source)
+
+    rows = [row for row in csv.DictReader(source.open()) if row["Response tokens"] != "0"]
+    assert figures["requests"] == len(rows)
+    assert figures["prompt_tokens"] == sum(int(row["Request tokens"]) for row in rows)
+    assert figures["output_tokens"] == sum(int(row["Response tokens"]) for row in rows)
+    assert figures["duration_s"] == 122 - 5
+    assert figures["models"] == {"ChatGPT": 2, "GPT-4": 1}
+    assert figures["sessions"] == 2
+    assert figures["import"]["left_out"] == {"that failed at their source (0 response tokens)": 1}
+    measured = samples(tmp_path)
+    assert [took(each) for each in measured] == pytest.approx(
+        [float(row["Elapsed time"]) for row in rows]
+    )
+    assert [first(each) for each in measured] == [None] * 3
+
+
+def test_openai_batch(tmp_path: Path) -> None:
+    """Bodies as they are, at the endpoint they name; Together's lines name none. Arrivals are spaced."""
+    chat = {"model": "m", "messages": [{"role": "user", "content": "1"}]}
+    rows = [
+        {"custom_id": "a", "method": "POST", "url": "/v1/chat/completions", "body": chat},
+        {"custom_id": "b", "body": chat},
+        {
+            "custom_id": "c",
+            "method": "POST",
+            "url": "/v1/embeddings",
+            "body": {"model": "e", "input": "x"},
+        },
+        {"custom_id": "d", "id": "batch_req_1", "response": {"status_code": 200, "body": {}}},
+    ]
+    source = lines(tmp_path / "in.jsonl", rows)
+    figures = imported(source, rate=4.0)
+
+    asked = [row for row in rows if "body" in row]
+    assert figures["requests"] == len(asked)
+    assert figures["endpoints"] == {"chat": 2, "embeddings": 1}
+    assert figures["duration_s"] == (len(asked) - 1) / 4
+    assert figures["import"]["trust"] == {"arrival": "derived"}
+    bodies = [
+        json.loads(exchange.request.body or b"") for exchange in read_trace(tmp_path / "t.msgpack")
+    ]
+    assert bodies == [row["body"] for row in asked]
+
+
+def test_sharegpt(tmp_path: Path) -> None:
+    """A request for each turn of a user, with the history before it: one session for each conversation."""
+    source = tmp_path / "s.json"
+    talk = [("human", "a"), ("gpt", "b"), ("human", "c"), ("gpt", "d")]
+    rows = [
+        {"id": "x_0", "conversations": [{"from": who, "value": text} for who, text in talk]},
+        {"id": "y_0", "conversations": [{"from": "gpt", "value": "only the model"}]},
+        {
+            "id": "z_0",
+            "conversations": [{"from": "system", "value": "s"}, {"from": "human", "value": "q"}],
+        },
+    ]
+    source.write_text(json.dumps(rows, indent=1))
+    figures = imported(source)
+
+    turns = sum(turn["from"] == "human" for row in rows for turn in row["conversations"])
+    assert figures["requests"] == turns
+    assert figures["sessions"] == 2
+    assert figures["models"] == {"m/x": turns}
+    assert figures["import"]["rows"] == turns + 1
+    second = list(read_trace(tmp_path / "t.msgpack"))[1]
+    assert [each["content"] for each in json.loads(second.request.body or b"")["messages"]] == [
+        "a",
+        "b",
+        "c",
+    ]
+
+
+def har_entry(
+    at: str, took: float, body: str, url: str = "https://api.example.com/v1/chat/completions"
+) -> Any:
+    return {
+        "startedDateTime": at,
+        "time": took,
+        "request": {
+            "method": "POST",
+            "url": url,
+            "headers": [
+                {"name": "Authorization", "value": "Bearer sk-THIS-is-a-very-secret-key-1234"},
+                {"name": "Content-Type", "value": "application/json"},
+            ],
+            "postData": {"mimeType": "application/json", "text": body},
+        },
+        "response": {
+            "status": 200,
+            "headers": [{"name": "content-encoding", "value": "br"}],
+            "content": {
+                "size": 1,
+                "mimeType": "text/event-stream",
+                "text": 'data: {"choices":[{"index":0,"delta":{"content":"Hi"}}]}\n\n'
+                'data: {"choices":[{"index":0,"delta":{},"finish_reason":"stop"}],'
+                '"usage":{"prompt_tokens":9,"completion_tokens":3}}\n\ndata: [DONE]\n\n',
+            },
+        },
+        "timings": {"send": 1, "wait": 2, "receive": 3},
+    }
+
+
+def test_har(tmp_path: Path) -> None:
+    """Only what went to a model; a stream without the times of its tokens has no TTFT; no key is kept."""
+    ask = json.dumps(
+        {"model": "m", "stream": True, "messages": [{"role": "user", "content": "hi"}]}
+    )
+    entries = [
+        har_entry("2026-03-01T10:00:00.250Z", 1500.5, ask),
+        har_entry("2026-03-01T12:00:01.000+02:00", 20, "", "https://api.example.com/favicon.ico"),
+        har_entry("2026-03-01T12:00:09.000+02:00", 700, ask),
+    ]
+    source = tmp_path / "x.har"
+    source.write_text(
+        json.dumps({"log": {"version": "1.2", "pages": [{"id": "p"}], "entries": entries}})
+    )
+    figures = imported(source)
+
+    calls = [entry for entry in entries if entry["request"]["url"].endswith("completions")]
+    assert figures["requests"] == len(calls)
+    assert (figures["prompt_tokens"], figures["output_tokens"]) == (9 * len(calls), 3 * len(calls))
+    assert seconds(figures["first_arrival"]) == seconds(calls[0]["startedDateTime"])
+    assert seconds(figures["last_arrival"]) == seconds(calls[-1]["startedDateTime"])
+    assert figures["outcomes"] == {"ok": len(calls)}
+    measured = samples(tmp_path)
+    assert [took(each) for each in measured] == pytest.approx(
+        [entry["time"] / 1000 for entry in calls]
+    )
+    assert [first(each) for each in measured] == [None] * len(calls)
+    assert figures["import"]["left_out"] == {"not a request to a model": 1}
+    data = read_trace(tmp_path / "t.msgpack")
+    assert all("secret" not in repr(exchange) for exchange in data)
+
+
+LOG = [
+    {"ts": 1764350000123, "req": {"model": "m", "messages": [{"role": "user", "content": "a"}]},
+     "took": 1.5, "first": 0.25, "use": {"in": 9, "out": 11}, "text": "hello there"},
+    {"ts": 1764350001123, "req": '{"model": "m", "messages": []}', "took": 2.5, "first": 0.5,
+     "use": {"in": 19, "out": 21}, "text": "more"},
+    {"ts": 1764350002123, "req": '{"model": "m", "messages": [{"role": "us', "took": 2.5},
+    {"ts": 1764350003123, "req": {"model": "m", "messages": []}, "took": 2.5, "first": 2.5,
+     "use": {"in": 1, "out": 2}, "text": "x"},
+    {"ts": 1764350004123, "req": {"model": "m", "messages": []}, "took": -1},
+    {"ts": 17, "req": {"model": "m", "messages": []}, "took": 1},
+]  # fmt: skip
+MAP = (
+    "--map", "body=req", "--map", "duration=took:s", "--map", "ttft=first:s", "--map", "answer=text",
+    "--map", "prompt_tokens=use.in", "--map", "output_tokens=use.out",
+)  # fmt: skip
+
+
+def test_any_log_by_a_map(tbench: Run, tmp_path: Path) -> None:
+    """Times, tokens and bodies from where the map says; a first token at the end is none; no ITL."""
+    source = lines(tmp_path / "log.jsonl", LOG)
+    figures = imported(source, "arrival=ts:ms", *MAP[1::2])
+
+    assert figures["requests"] == 3
+    assert (figures["prompt_tokens"], figures["output_tokens"]) == (9 + 19 + 1, 11 + 21 + 2)
+    assert seconds(figures["first_arrival"]) == pytest.approx(LOG[0]["ts"] / 1000, abs=1e-6)
+    assert seconds(figures["last_arrival"]) == pytest.approx(LOG[3]["ts"] / 1000, abs=1e-6)
+    made = figures["import"]
+    assert made["left_out"] == {
+        "whose body is cut short or no JSON": 1,
+        "that end before they arrive, or years later": 1,
+        "with an arrival far from the others': check the unit": 1,
+    }
+    assert made["rows"] == figures["requests"] + sum(made["left_out"].values()) == len(LOG)
+    assert made["trust"] == {"arrival": "reported", "end": "derived", "first_token": "derived"}
+    assert made["first_tokens_refused"] == {"equal to the end": 1}
+    measured = samples(tmp_path)
+    assert [first(each) for each in measured] == pytest.approx([0.25, 0.5, None])
+    assert [took(each) for each in measured] == pytest.approx([1.5, 2.5, 2.5])
+    made = tbench("trace", "import", source, "--map", "arrival=ts:ms", *MAP, "-o", "u.msgpack")
+    assert (
+        "3 exchanges of 6 rows (map); 3 left out: 1 whose body is cut short or no JSON" in made.out
+    )
+    assert "left out      1 whose body is cut short" in tbench("trace", "info", "u.msgpack").out
+    report = json.loads(tbench("report", "u.msgpack", "--json").out)
+    assert report["tpot_s"]["mean"] == pytest.approx((1.25 / 10 + 2 / 20) / 2)
+    assert report["itl_s"]["p50"] is None
+
+
+def test_a_unit_is_certain_or_refused(tmp_path: Path) -> None:
+    """A number of this century in one unit alone is certain, and said; one from a log's start is not."""
+    source = lines(tmp_path / "log.jsonl", LOG[:2])
+    relative = lines(tmp_path / "relative.jsonl", [{**row, "ts": at} for at, row in enumerate(LOG)])
+
+    (notice,) = resolve([source], tokens=calibrated(4), model="m", fields=["arrival=ts"]).notices
+    assert notice == "arrival=ts: read as ms, by its range; to state it: --map arrival=ts:ms"
+    with pytest.raises(InputError, match="arrival=ts:s, :ms"):
+        imported(relative, "arrival=ts", *MAP[1::2])
+    with pytest.raises(InputError, match="say its unit"):
+        imported(source, "duration=took")
+    assert imported(relative, "arrival=ts:s", *MAP[1::2])["import"]["clock"] == "from its start"
+
+
+def test_csv_and_gzip(tmp_path: Path) -> None:
+    """The same log as a table; a row with too few columns is left out."""
+    source = tmp_path / "log.csv.gz"
+    rows = "when,prompt,in\n2026-01-01T00:00:00Z,hi,5\n2026-01-01T00:00:02Z\n2026-01-01T01:00:03+01:00,ho,6\n"
+    source.write_bytes(gzip.compress(rows.encode()))
+    figures = imported(source, "arrival=when:iso", "prompt=prompt")
+
+    assert (figures["requests"], figures["duration_s"]) == (2, 3.0)
+    assert figures["import"]["left_out"] == {"with another number of columns": 1}
+    assert figures["endpoints"] == {"completions": 2}
+
+
+def test_parquet(tmp_path: Path) -> None:
+    """Timestamps of Parquet's own type, and messages as nested lists."""
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    when = [datetime(2026, 1, 1, 0, 0, second, tzinfo=UTC) for second in (0, 5)]
+    messages = [[{"role": "user", "content": text}] for text in ("a", "b")]
+    parquet.write_table(pyarrow.table({"t": when, "messages": messages}), tmp_path / "log.parquet")
+    figures = imported(tmp_path / "log.parquet", "arrival=t:iso", "messages=messages")
+
+    assert (figures["requests"], figures["duration_s"]) == (2, 5.0)
+
+
+def test_a_coarse_clock_is_said_and_spread_only_when_asked(tmp_path: Path) -> None:
+    """Ten requests at each tick of three seconds; spread, each stays within its tick."""
+    rows = [{**MOONCAKE[2], "timestamp": 3000 * (number // 10)} for number in range(100)]
+    source = lines(tmp_path / "m.jsonl", rows)
+    as_logged = imported(source)
+    assert as_logged["import"]["tick_ns"] == 3 * NS
+    assert not as_logged["import"]["spread"]
+    assert len(set(arrivals(tmp_path / "t.msgpack"))) == 10
+
+    spread = imported(source, spread=True, seed=5)
+    assert spread["import"]["trust"]["arrival"] == "derived"
+    times = arrivals(tmp_path / "t.msgpack")
+    assert len(set(times)) == 100
+    assert sorted(at // (3 * NS) for at in times) == [number // 10 for number in range(100)]
+
+
+def test_no_secret_gets_in(tmp_path: Path) -> None:
+    """As of a capture: credentials in bodies are masked, identities are pseudonyms, and the file is 0600."""
+    key = "sk-proj-THISisAverySECRETkey1234567890"
+    body = {
+        "model": "m",
+        "messages": [],
+        "user": "jane@example.com",
+        "tools": [{"type": "mcp", "authorization": key}],
+    }
+    source = lines(
+        tmp_path / "log.jsonl", [{"ts": LOG[0]["ts"], "req": body, "sid": "jane@example.com"}]
+    )
+    imported(source, "arrival=ts:ms", "body=req", "session=sid")
+
+    (exchange,) = read_trace(tmp_path / "t.msgpack")
+    assert key not in repr(exchange)
+    assert "jane@example.com" not in repr(exchange)
+    assert stat.S_IMODE((tmp_path / "t.msgpack").stat().st_mode) == 0o600
+
+
+def test_what_is_no_log_is_refused(tbench: Run, tmp_path: Path) -> None:
+    """One line each, exit code 2, and no file left: a pickle, an empty file, an unknown format, no row."""
+    (tmp_path / "dump.pkl").write_bytes(b"\x80\x04\x95\x00\x00\x00\x00.")
+    (tmp_path / "empty.jsonl").write_bytes(b"")
+    lines(tmp_path / "other.jsonl", [{"colour": "red"}])
+    lines(tmp_path / "none.jsonl", [{"timestamp": "soon", "input_length": 5}])
+    for name, word in (
+        ("dump.pkl", "pickle"),
+        ("empty.jsonl", "empty"),
+        ("other.jsonl", "colour"),
+        ("none.jsonl", "1 without a readable arrival"),
+        ("missing.jsonl", "No such file"),
+    ):
+        done = tbench("trace", "import", name, "-o", "t.msgpack")
+        assert (done.code, done.out, done.err.count("\n")) == (2, "", 1), done
+        assert word in done.err
+        assert not list(tmp_path.glob("t.msgpack*"))
