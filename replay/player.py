@@ -6,6 +6,7 @@ that end. Lateness is kept, never hidden. Nothing here knows HTTP, files or the 
 
 import os
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -106,6 +107,8 @@ class Player:
     _more: bool = field(default=False, init=False)
     _scope: trio.CancelScope = field(default_factory=trio.CancelScope, init=False)
     _woken: trio.Event | None = field(default=None, init=False)
+    _waits: deque[tuple[float, float]] = field(default_factory=deque, init=False)
+    _waited: float = field(default=0.0, init=False)
 
     def __post_init__(self) -> None:
         self.supply.tell(self._wake)
@@ -133,7 +136,7 @@ class Player:
                     await self.sleep_until(at)
                     overdue = 0
                 overdue += 1
-                if not self._start(call, await self._wait_for_room()):
+                if not self._start(call, await self._wait_for_room(at)):
                     break
         await self._all_ended()
 
@@ -178,13 +181,27 @@ class Player:
             await self._something()
         return call
 
-    async def _wait_for_room(self) -> float:
-        if self.max_in_flight is None or self.in_flight < self.max_in_flight:
+    async def _wait_for_room(self, at: float) -> float:
+        """Wait while as many are in flight as may be; how long that kept back a call that was due then.
+
+        Calls leave in order: those behind one that waits are kept back by it, from when they are due, though
+        they find room themselves. What this process takes between two such waits is its own lateness.
+        """
+        if self.max_in_flight is None:
             return 0.0
-        since = trio.current_time()
-        while self.in_flight >= self.max_in_flight:
-            await self._something()
-        return trio.current_time() - since
+        while self._waits and self._waits[0][1] <= at:
+            since, until = self._waits.popleft()
+            self._waited -= until - since
+        if self.in_flight >= self.max_in_flight:
+            since = trio.current_time()
+            while self.in_flight >= self.max_in_flight:
+                await self._something()
+            self._waits.append((since, trio.current_time()))
+            self._waited += self._waits[-1][1] - since
+        if not self._waits:
+            self._waited = 0.0
+            return 0.0
+        return self._waited - max(0.0, at - self._waits[0][0])
 
     async def _all_ended(self) -> None:
         while self.in_flight:

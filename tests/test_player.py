@@ -208,6 +208,39 @@ def test_the_valve_holds_calls_and_says_how_long() -> None:
     assert played.player.most_in_flight == 2
 
 
+@pytest.mark.parametrize(
+    ("dues", "most", "sent"),
+    [
+        ([0.0, 0.1, 0.2, 0.3, 10.0], 1, [0.0, 1.0, 2.0, 3.0, 10.0]),
+        ([0.0, 0.0, 0.0, 0.0, 0.5, 1.0], 2, [0.0, 0.0, 1.0, 1.0, 2.0, 2.0]),
+        ([0.0, 0.9, 1.9, 2.95], 1, [0.0, 1.0, 2.0, 3.0]),
+    ],
+)
+def test_calls_behind_one_that_the_valve_holds_are_held_too(
+    dues: list[float], most: int, sent: list[float]
+) -> None:
+    """All of their lateness is the valve's: this client was never late."""
+    played = play_open(dues, lambda _: 1.0, max_in_flight=most)
+    by_index = sorted(played.kept, key=lambda attempt: attempt.index)
+
+    assert played.sent() == pytest.approx(sent)
+    late = [at - due for at, due in zip(sent, dues, strict=True)]
+    assert [attempt.held for attempt in by_index] == pytest.approx(late)
+
+
+def test_what_the_client_is_late_itself_is_not_held() -> None:
+    """It wakes half a second late; then the valve is full until the first call ends."""
+
+    async def oversleep(at: float) -> None:
+        await trio.sleep_until(at + 0.5)
+
+    played = play_open([1.0, 2.0, 2.2], lambda _: 2.0, max_in_flight=1, sleep_until=oversleep)
+    by_index = sorted(played.kept, key=lambda attempt: attempt.index)
+
+    assert played.sent() == pytest.approx([1.5, 3.5, 5.5])
+    assert [attempt.held for attempt in by_index] == pytest.approx([0.0, 1.0, 3.0])
+
+
 def test_a_fixed_concurrency_is_kept_full_in_trace_order() -> None:
     """Eight in flight from the first to the last call, each leaving when another ends."""
     played = play_closed(40, Fixed(limit=8), lambda index: 1 + index % 3)
