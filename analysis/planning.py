@@ -16,7 +16,7 @@ from tbench.analysis.arms import load_arm
 from tbench.analysis.contrast import SURE_REQUESTS, SURE_S
 from tbench.analysis.gate import ERRORS, USUAL
 from tbench.analysis.metrics import METRICS
-from tbench.analysis.replicates import Replicates, find_runs, load_replicates
+from tbench.analysis.replicates import Replicates, find_runs, load_replicates, started_ns
 from tbench.analysis.summary import Caution
 from tbench.analysis.t_tests import CONFIDENCE
 from tbench.analysis.variance import Spread, Within, correlation, spread
@@ -105,12 +105,36 @@ class PowerEstimate:
 
     @cached_property
     def one_pair(self) -> PairPlan | None:
-        return _one_pair(self) if self.spread.within else None
+        within, p = self.spread.within, self.spread.quantile
+        if within is None:
+            return None
+        to_find = requests_to_find(within, self.aim, p)
+        rate = within.n / self.run_s if self.run_s > 0 else math.inf
+        return PairPlan(
+            half_width=within.half_width,
+            requests=requests_needed(within, math.log1p(self.aim.effect), p),
+            requests_to_find=to_find,
+            seconds=None if to_find is None else max(SURE_S, to_find / rate),
+        )
 
     @cached_property
     def chances(self) -> tuple[PassRate, ...]:
-        sd, worst = self.sd, self.spread.high
-        return () if sd is None else tuple(_chance(runs, sd, worst, self.aim) for runs in RUNS)
+        sd, worst, aim = self.sd, self.spread.high, self.aim
+        if sd is None:
+            return ()
+        return tuple(
+            PassRate(
+                runs=runs,
+                half_width=power.half_width(runs, sd),
+                passes=power.chance_to_pass(runs, sd, aim.margin),
+                passes_at_worst=None
+                if worst is None
+                else power.chance_to_pass(runs, worst, aim.margin),
+                sees=power.chance_to_see(runs, sd, aim.effect),
+                fails=power.chance_to_fail(runs, sd, aim.margin, ratio=1 + aim.effect),
+            )
+            for runs in RUNS
+        )
 
     @cached_property
     def runs_to_pass(self) -> int | None:
@@ -174,7 +198,8 @@ class Plan:
 
 def plan(arms: Sequence[Replicates], aim: PowerGoal) -> Plan:
     """What the pilot's arms (of one trace, each of one run or more) say about the aim."""
-    run_s = min(_span(arm) for arm in arms)
+    offsets = (run.offset_s for arm in arms for run in arm.runs)
+    run_s = min(float(np.nanmax(offset) - np.nanmin(offset)) for offset in offsets)
     prospects = tuple(
         PowerEstimate(spread=spread(arms, METRICS[metric], p), aim=aim, run_s=run_s)
         for metric, p in aim.asked or USUAL
@@ -188,31 +213,9 @@ def plan(arms: Sequence[Replicates], aim: PowerGoal) -> Plan:
     )
 
 
-def _span(arm: Replicates) -> float:
-    """Seconds from the first request to the last, of the shortest run."""
-    return min(float(np.nanmax(run.offset_s) - np.nanmin(run.offset_s)) for run in arm.runs)
-
-
-def _one_pair(prospect: PowerEstimate) -> PairPlan:
-    """N grows with the square of how much narrower the interval must become, K being fixed."""
-    within, aim = prospect.spread.within, prospect.aim
-    assert within is not None
-    width = math.log1p(aim.effect)
-    usual = float(special.stdtrit(max(_BLOCKS) - 1, (1 + CONFIDENCE) / 2))
-    to_find = requests_needed(
-        within, width * usual / _distance(aim.power), prospect.spread.quantile
-    )
-    rate = within.n / prospect.run_s if prospect.run_s > 0 else math.inf
-    return PairPlan(
-        half_width=within.half_width,
-        requests=requests_needed(within, math.log1p(aim.effect), prospect.spread.quantile),
-        requests_to_find=to_find,
-        seconds=None if to_find is None else max(SURE_S, to_find / rate),
-    )
-
-
 def requests_to_find(within: Within, aim: PowerGoal, p: float) -> int | None:
     """Per run, for one pair whose interval excludes 1 with the aim's power; None where unbounded."""
+    # The half-width is t of standard errors, by the usual K; the effect must be `_distance` of them away.
     usual = float(special.stdtrit(max(_BLOCKS) - 1, (1 + CONFIDENCE) / 2))
     return requests_needed(within, math.log1p(aim.effect) * usual / _distance(aim.power), p)
 
@@ -231,22 +234,14 @@ def _distance(wanted: float) -> float:
 
 
 def requests_needed(within: Within, half_width: float, p: float) -> int | None:
-    """Per run, for this half-width of the log ratio; None where today's is unbounded."""
+    """Per run, for this half-width of the log ratio; None where today's is unbounded.
+
+    N grows with the square of how much narrower the interval must become, K being fixed.
+    """
     if not math.isfinite(within.half_width):
         return None
     projected = within.n * (power.upper_sd(within.half_width, within.df) / half_width) ** 2
     return max(math.ceil(projected), minimum_n(p), SURE_REQUESTS)
-
-
-def _chance(runs: int, sd: float, worst: float | None, aim: PowerGoal) -> PassRate:
-    return PassRate(
-        runs=runs,
-        half_width=power.half_width(runs, sd),
-        passes=power.chance_to_pass(runs, sd, aim.margin),
-        passes_at_worst=None if worst is None else power.chance_to_pass(runs, worst, aim.margin),
-        sees=power.chance_to_see(runs, sd, aim.effect),
-        fails=power.chance_to_fail(runs, sd, aim.margin, ratio=1 + aim.effect),
-    )
 
 
 def _warnings(
@@ -267,17 +262,14 @@ def _warnings(
             text=f"the pilot's shortest run lasts {run_s:.0f} s; in less than {SURE_S / 60:.0f} min slow "
             "changes are not seen, and the requests needed come out too low",
         )
-    if drifting := [prospect.spread for prospect in prospects if _drifts(prospect.spread.within)]:
+    spreads = [prospect.spread for prospect in prospects]
+    if drifting := [spread for spread in spreads if spread.within and spread.within.drift]:
         where = ", ".join(f"{spread.metric} p{spread.quantile * 100:.6g}" for spread in drifting)
         yield Caution(
             code="SLOW_DRIFT",
             text=f"conditions changed slowly within the pilot's runs ({where}): more requests per run will "
             "not narrow an interval as projected",
         )
-
-
-def _drifts(spread: Within | None) -> bool:
-    return spread is not None and spread.drift
 
 
 # Pilot: the runs that a plan is made from, and the options that say what it is for.
@@ -306,19 +298,14 @@ def load_pilot(texts: Sequence[str | Path]) -> tuple[Replicates, ...]:
 
 
 def _load(text: str | Path) -> Replicates:
+    """One run, one trace (whatever its name says), or the runs of a folder or a glob."""
     path = Path(text)
-    if not path.is_file() and _is_run(find_runs(path)[0] if _names_runs(path) else path):
-        return load_replicates(text)
+    folder = path.glob("*.run") if path.is_dir() else path.parent.glob(path.name)
+    if not path.is_file() and any(folder):
+        first = find_runs(path)[0]
+        if first.is_file() and open_container(first).header.get("kind") == "run":
+            return load_replicates(text)
     return Replicates(name=str(text), runs=(load_arm(path),))
-
-
-def _names_runs(path: Path) -> bool:
-    """Whether a folder or a glob names any file that may be a run."""
-    return any(path.glob("*.run")) if path.is_dir() else any(path.parent.glob(path.name))
-
-
-def _is_run(path: Path) -> bool:
-    return path.is_file() and open_container(path).header.get("kind") == "run"
 
 
 def _gathered(arms: Sequence[Replicates]) -> tuple[Replicates, ...]:
@@ -327,19 +314,16 @@ def _gathered(arms: Sequence[Replicates]) -> tuple[Replicates, ...]:
     for place, arm in enumerate(arms):
         first = arm.runs[0]
         alone = len(arm.runs) == 1 and first.kind == "run"
-        groups.setdefault((first.model, first.target, first.pacing) if alone else place, []).append(
-            arm
-        )
-    return tuple(_one(alike) for alike in groups.values())
+        likeness = (first.model, first.target, first.pacing) if alone else place
+        groups.setdefault(likeness, []).append(arm)
 
+    def merged(alike: Sequence[Replicates]) -> Replicates:
+        if len(alike) == 1:
+            return alike[0]
+        runs = sorted((arm.runs[0] for arm in alike), key=started_ns)
+        return Replicates(name=f"{alike[0].name} and {len(alike) - 1} more", runs=tuple(runs))
 
-def _one(alike: Sequence[Replicates]) -> Replicates:
-    if len(alike) == 1:
-        return alike[0]
-    runs = sorted(
-        (arm.runs[0] for arm in alike), key=lambda run: run.run.header.get("wall_ns") or 0
-    )
-    return Replicates(name=f"{alike[0].name} and {len(alike) - 1} more", runs=tuple(runs))
+    return tuple(map(merged, groups.values()))
 
 
 def parse_share(option: str, text: str) -> float:

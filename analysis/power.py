@@ -108,18 +108,20 @@ def chance_to_pass_all(
     if len(sds) == 1:
         return chance_to_pass(runs, sds[0], margin)
     gates, random = len(sds), np.random.default_rng(seed)
-    root = _root(correlation) * np.asarray(sds)[:, None]
+    # A square root of the correlations that a singular matrix has too, or one a rounding error short of it.
+    values, vectors = np.linalg.eigh(correlation)
+    root = vectors * np.sqrt(np.clip(values, 0, None)) * np.asarray(sds)[:, None]
     left, passed = EXPERIMENTS, 0
     while left:
         count = min(left, max(1, _SLICE // (runs * gates)))
-        means, squares = zip(
-            *(_moments(random.standard_normal((count, runs, gates)) @ root.T) for _ in "AB"),
-            strict=True,
-        )
-        error = (squares[0] + squares[1]) / runs
-        shares = squares[0] / np.where(error > 0, squares[0] + squares[1], 1.0)
+        baseline, candidate = (random.standard_normal((count, runs, gates)) @ root.T for _ in "AB")
+        first, second = (arm.var(axis=1, ddof=1) for arm in (baseline, candidate))
+        error = (first + second) / runs
+        shares = first / np.where(error > 0, first + second, 1.0)
+        # Satterthwaite's degrees of freedom, by the baseline's share of the squares.
         critical = special.stdtrit((runs - 1) / (shares**2 + (1 - shares) ** 2), CONFIDENCE)
-        bound = means[1] - means[0] + critical * np.sqrt(error)
+        change = candidate.mean(axis=1) - baseline.mean(axis=1)
+        bound = change + critical * np.sqrt(error)
         passed += int((bound < math.log1p(margin)).all(axis=1).sum())
         left -= count
     return passed / EXPERIMENTS
@@ -138,17 +140,6 @@ def runs_to_pass_all(
     )
 
 
-def _root(correlation: Floats) -> Floats:
-    """A square root of a matrix that may be singular, or a rounding error short of it."""
-    values, vectors = np.linalg.eigh(correlation)
-    return np.asarray(vectors * np.sqrt(np.clip(values, 0, None)))
-
-
-def _moments(logs: Floats) -> tuple[Floats, Floats]:
-    """Means and variances over the runs of each experiment."""
-    return logs.mean(axis=1), logs.var(axis=1, ddof=1)
-
-
 def plan_warning(
     runs: int, margin: float, sd: float = ASSUMED_SD, power: float = POWER
 ) -> str | None:
@@ -163,11 +154,12 @@ def plan_warning(
             f"{needed or MOST_RUNS} for a {_percent(margin)} margin with {_percent(sd, 2)} between runs"
         )
     ways = [] if needed is None else [f">= {needed} runs of each arm"]
-    if runs >= LEAST_RUNS:
-        ways.append(f"a margin >= {_upwards(margin_needed(runs, sd, power=power))}")
+    # To a tenth of a per cent, never below what is needed.
+    least_margin = math.ceil(margin_needed(runs, sd, power=power) * 1000 - 1e-9) / 10
+    ways.append(f"a margin >= {least_margin:g} %")
     return (
         f"{runs} + {runs} runs with {_percent(sd, 2)} between runs pass a {_percent(margin)} margin in about "
-        f"{chance * 100:.0f} % of plans even for equal arms; take {' or '.join(ways) or 'longer runs'}"
+        f"{chance * 100:.0f} % of plans even for equal arms; take {' or '.join(ways)}"
     )
 
 
@@ -177,8 +169,9 @@ def _beyond(runs: int, sd: float, distance: float, tail: float) -> float:
         return 0.0
     if sd == 0:
         return float(distance > 0)
-    power = (runs - 3) / 2
-    nodes, weights = special.roots_jacobi(_NODES, power, power)
+    # The baseline's share of the squares is beta((runs - 1) / 2, the same), whose weight is a Jacobi one.
+    exponent = (runs - 3) / 2
+    nodes, weights = special.roots_jacobi(_NODES, exponent, exponent)
     share = (1 + nodes) / 2
     critical = -special.stdtrit((runs - 1) / (share**2 + (1 - share) ** 2), tail)
     seen = 1 - special.nctdtr(2 * runs - 2, distance / (sd * math.sqrt(2 / runs)), critical)
@@ -200,8 +193,3 @@ def _fewest(enough: Callable[[int], bool], least: int = LEAST_RUNS) -> int | Non
 
 def _percent(share: float, digits: int = 4) -> str:
     return f"{share * 100:.{digits}g} %"
-
-
-def _upwards(share: float) -> str:
-    """To a tenth of a per cent, never below what is needed."""
-    return f"{math.ceil(share * 1000 - 1e-9) / 10:g} %"

@@ -1,6 +1,6 @@
 """Replicates: one arm's repeated runs, and whether two arms' runs took turns."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -23,7 +23,12 @@ class Replicates:
     @property
     def started_ns(self) -> tuple[int, ...]:
         """When each began, CLOCK_REALTIME."""
-        return tuple(int(arm.run.header.get("wall_ns") or 0) for arm in self.runs)
+        return tuple(map(started_ns, self.runs))
+
+
+def started_ns(run: Arm) -> int:
+    """When a run began, CLOCK_REALTIME; 0 where it does not say."""
+    return int(run.run.header.get("wall_ns") or 0)
 
 
 def find_runs(text: str | Path) -> list[Path]:
@@ -51,16 +56,16 @@ def load_replicates(*texts: str | Path) -> Replicates:
             raise InputError(f"{arm.path}: a trace; an arm of several runs holds replays only")
     return Replicates(
         name=str(texts[0]) + (f" and {len(texts) - 1} more" if len(texts) > 1 else ""),
-        runs=tuple(sorted(arms, key=lambda arm: int(arm.run.header.get("wall_ns") or 0))),
-        unfinished=tuple(path for text in texts for path in _unfinished(Path(text))),
+        runs=tuple(sorted(arms, key=started_ns)),
+        unfinished=tuple(sorted(path for text in texts for path in _parts(Path(text)))),
     )
 
 
-def _unfinished(path: Path) -> list[Path]:
+def _parts(path: Path) -> Iterator[Path]:
     """The `.part` files that a folder or a glob would name once they were closed."""
     if path.is_dir():
-        return sorted(path.glob("*.run.part"))
-    return [] if path.exists() else sorted(path.parent.glob(f"{path.name}.part"))
+        return path.glob("*.run.part")
+    return iter(()) if path.exists() else path.parent.glob(f"{path.name}.part")
 
 
 def interleaved(first: Sequence[int], second: Sequence[int]) -> bool:

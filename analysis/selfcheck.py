@@ -15,7 +15,6 @@ from typing import Final
 
 import numpy as np
 
-from tbench.analysis.arms import Arm
 from tbench.analysis.compare import CompareOptions, compare
 from tbench.analysis.comparison import NO_DIFFERENCE, Comparison, Verdict
 from tbench.analysis.gate import Gate
@@ -24,12 +23,10 @@ from tbench.analysis.gate_results import GateRow, evaluate_gates
 from tbench.analysis.metrics import METRICS
 from tbench.analysis.planning import USUAL_RUNS
 from tbench.analysis.power import margin_needed
-from tbench.analysis.quantiles import ordered, quantile, refusal
 from tbench.analysis.replicates import Replicates
 from tbench.analysis.summary import Caution
-from tbench.analysis.variance import counted, pooled_sd
+from tbench.analysis.variance import pooled_sd, run_quantiles
 from tbench.capture.errors import InputError
-from tbench.replay.pacing import Warmup
 
 MOST_SPLITS: Final = 64
 """As many as six pairs of runs have; of more this many are drawn."""
@@ -74,7 +71,10 @@ class Floor:
     @property
     def missed(self) -> int:
         """Intervals that do not hold 1, flagged ones included."""
-        return sum(_misses(row) for row in self.answered)
+        return sum(
+            (row.low is not None and row.low > 1) or (row.high is not None and row.high < 1)
+            for row in self.answered
+        )
 
     @property
     def drifting(self) -> int:
@@ -130,12 +130,24 @@ def self_check(
         raise InputError(
             "--self-check compares repeated runs of one arm: give a folder or a quoted glob of two or more"
         )
-    floors = _floors(pairs, arms, question)
+    by_quantile: dict[tuple[str, float], list[Comparison]] = {}
+    for first, second in pairs:
+        for row in compare(first, second, question).rows:
+            by_quantile.setdefault((row.metric, row.quantile), []).append(row)
+    floors = [
+        Floor(
+            metric=metric,
+            quantile=p,
+            rows=tuple(rows),
+            sd=pooled_sd(run_quantiles(arms, METRICS[metric], p, question.warmup)[0])[0],
+        )
+        for (metric, p), rows in by_quantile.items()
+    ]
     halves = [half for arm in arms for half in balanced(arm, random)]
     return SelfCheck(
         arms=tuple(arms),
         pairs=len(pairs),
-        floors=floors,
+        floors=tuple(floors),
         splits=tuple(_splits(halves, gates)),
         split_runs=tuple(sorted({len(first.runs) for first, _ in halves})),
         warnings=tuple(_warnings(arms, floors)),
@@ -170,36 +182,6 @@ def _ways(pairs: int, random: np.random.Generator) -> Iterable[int]:
     return drawn
 
 
-def _floors(
-    pairs: Sequence[tuple[Arm, Arm]], arms: Sequence[Replicates], question: CompareOptions
-) -> tuple[Floor, ...]:
-    by_quantile: dict[tuple[str, float], list[Comparison]] = {}
-    for first, second in pairs:
-        for row in compare(first, second, question).rows:
-            by_quantile.setdefault((row.metric, row.quantile), []).append(row)
-    return tuple(
-        Floor(
-            metric=metric,
-            quantile=p,
-            rows=tuple(rows),
-            sd=_run_sd(arms, metric, p, question.warmup),
-        )
-        for (metric, p), rows in by_quantile.items()
-    )
-
-
-def _run_sd(
-    arms: Sequence[Replicates], metric: str, p: float, warmup: Warmup | None
-) -> float | None:
-    figures = []
-    for arm in arms:
-        samples = [ordered(counted(run, METRICS[metric], warmup)) for run in arm.runs]
-        if refusal(min(map(len, samples)), p):
-            return None
-        figures.append([quantile(sample, p) for sample in samples])
-    return pooled_sd(figures)[0]
-
-
 def _splits(
     halves: Sequence[tuple[Replicates, Replicates]], gates: Sequence[Gate]
 ) -> Iterator[Splits]:
@@ -215,10 +197,6 @@ def _splits(
             verdicts=dict(Counter(row.comparison.verdict for row in rows)),
             missed=sum(row.comparison.finding not in (None, NO_DIFFERENCE) for row in rows),
         )
-
-
-def _misses(row: Comparison) -> bool:
-    return (row.low is not None and row.low > 1) or (row.high is not None and row.high < 1)
 
 
 def _warnings(arms: Sequence[Replicates], floors: Sequence[Floor]) -> Iterator[Caution]:

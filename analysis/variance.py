@@ -95,17 +95,15 @@ class Spread:
 
 def spread(arms: Sequence[Replicates], metric: Metric, p: float) -> Spread:
     """Pool the p-quantile's spread over the runs of each arm: their means may differ, their sd may not."""
-    samples = [[ordered(counted(run, metric)) for run in arm.runs] for arm in arms]
-    n = min(len(sample) for arm in samples for sample in arm)
+    figures, n = run_quantiles(arms, metric, p)
     why = refusal(n, p)
-    figures = () if why else tuple(tuple(quantile(x, p) for x in arm) for arm in samples)
     sd, df = pooled_sd(figures)
     low, high = sd_interval(sd, df)
     return Spread(
         metric=metric.name,
         quantile=p,
         n=n,
-        runs=sum(len(arm) for arm in samples),
+        runs=sum(len(arm.runs) for arm in arms),
         figures=figures,
         sd=sd,
         df=df,
@@ -114,6 +112,17 @@ def spread(arms: Sequence[Replicates], metric: Metric, p: float) -> Spread:
         within=None if why else within(arms, metric, p),
         refusal=why,
     )
+
+
+def run_quantiles(
+    arms: Sequence[Replicates], metric: Metric, p: float, warmup: Warmup | None = None
+) -> tuple[tuple[tuple[float, ...], ...], int]:
+    """The p-quantile of each run by arm, none where a run has too few values; and the fewest that one has."""
+    samples = [[ordered(counted(run, metric, warmup)) for run in arm.runs] for arm in arms]
+    n = min(len(sample) for arm in samples for sample in arm)
+    if refusal(n, p):
+        return (), n
+    return tuple(tuple(quantile(sample, p) for sample in arm) for arm in samples), n
 
 
 def counted(run: Arm, metric: Metric, warmup: Warmup | None = None) -> Floats:
@@ -126,19 +135,19 @@ def within(arms: Sequence[Replicates], metric: Metric, p: float) -> Within:
 
     Of one run alone, by its own blocks. Raises InputError where runs share no request.
     """
-    each = [part for arm in arms for part in _neighbours(arm.runs, metric, p)]
-    each = each or list(_neighbours([arm.runs[0] for arm in arms], metric, p))
+    parts = [part for arm in arms for part in _neighbours(arm.runs, metric, p)]
+    parts = parts or list(_neighbours([arm.runs[0] for arm in arms], metric, p))
     independent = sum(len(arm.runs) // 2 for arm in arms)  # pairs that share no run
-    if not each:
-        each = [of_blocks(counted(run, metric), p) for arm in arms for run in arm.runs]
-        independent = len(each)
+    if not parts:
+        parts = [of_blocks(counted(run, metric), p) for arm in arms for run in arm.runs]
+        independent = len(parts)
     return Within(
-        se=median(part.se for part in each),
-        half_width=median(part.half_width for part in each),
-        n=min(part.n for part in each),
-        df=median(part.df for part in each) * max(independent, 1),
-        source=each[0].source,
-        drift=sum(part.drift for part in each) * 2 > len(each),
+        se=median(part.se for part in parts),
+        half_width=median(part.half_width for part in parts),
+        n=min(part.n for part in parts),
+        df=median(part.df for part in parts) * max(independent, 1),
+        source=parts[0].source,
+        drift=sum(part.drift for part in parts) * 2 > len(parts),
     )
 
 
@@ -214,10 +223,7 @@ def correlation(figures: Sequence[Sequence[Sequence[float]]]) -> Floats:
     none: a few runs cannot tell, and gates that go together pass together more often.
     """
     logs = np.array(
-        [
-            np.concatenate([np.log(arm) - np.mean(np.log(arm)) for arm in of_gate])
-            for of_gate in figures
-        ]
+        [np.concatenate([np.log(arm) - np.mean(np.log(arm)) for arm in gate]) for gate in figures]
     )
     df = len(logs[0]) - len(figures[0])
     scale = np.sqrt((logs**2).sum(axis=1))
