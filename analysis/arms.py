@@ -157,17 +157,10 @@ class Arm:
 def load_arm(path: str | Path) -> Arm:
     """Load a run file, or a trace (file, folder or glob), told apart by its header.
 
-    Raises InputError for what is neither, or is missing.
+    Raises InputError for what is neither, or is missing, and for the folder of a benchmark or an experiment,
+    whose traces are not its results.
     """
     path = Path(path)
-    _check_single(path)
-    if path.is_file() and open_container(path).header.get("kind") == "run":
-        return arm_of_run(read_run(path))
-    return _of_trace(path)
-
-
-def _check_single(path: Path) -> None:
-    """Raise InputError for the folder of a benchmark or an experiment, whose traces are not its results."""
     for name, (what, all_of_it) in SEVERAL.items():
         if (path / name).is_file():
             runs = sorted(path.rglob("*.run"))
@@ -176,6 +169,9 @@ def _check_single(path: Path) -> None:
                 f"{path}: {what} folder of {plural(len(runs), 'run')}: take one{first}; all of it: "
                 + all_of_it.format(path)
             )
+    if path.is_file() and open_container(path).header.get("kind") == "run":
+        return arm_of_run(read_run(path))
+    return _of_trace(path)
 
 
 def arm_of_run(run: Run) -> Arm:

@@ -184,10 +184,5 @@ def _logs(values: Floats) -> Floats:
 
 
 def fine_blocks[T: np.generic](values: npt.NDArray[T]) -> list[npt.NDArray[T]]:
-    """The values of requests in arrival order, cut into 32 blocks of equal count."""
-    return np.split(values, _edges(len(values)))
-
-
-def _edges(n: int) -> Ints:
-    """Where to cut n requests into 32 blocks of equal count: request i is in block 32 i // n."""
-    return -(-np.arange(1, FINE, dtype=np.int64) * n // FINE)
+    """The values of requests in arrival order, cut into 32 blocks of equal count: i is in block 32 i // n."""
+    return np.split(values, -(-np.arange(1, FINE, dtype=np.int64) * len(values) // FINE))

@@ -39,7 +39,9 @@ class Clusters:
         order = np.argsort(numbers, kind="stable")
         block = order * BLOCKS // max(n, 1)
         first = np.diff(numbers[order], prepend=-1) != 0
-        cell = first | (np.diff(block, prepend=-1) != 0)
+        cell = first | (
+            np.diff(block, prepend=-1) != 0
+        )  # where a session, or its part in a block, begins
         starts = np.flatnonzero(first)
         self.sizes = np.diff(starts, append=n)
         long = (

@@ -16,8 +16,8 @@ from tbench.analysis.contrast import Contrast
 from tbench.analysis.lengths import COMMON, FEWEST, length_bins, overlap
 from tbench.analysis.mean_ratio import Overall
 from tbench.analysis.metrics import METRICS
-from tbench.analysis.pairing import Match, match
-from tbench.analysis.proportions import ErrorDifference, Failures, error_difference, rates
+from tbench.analysis.pairing import match
+from tbench.analysis.proportions import Failures, error_difference, rates
 from tbench.analysis.slo import Slo
 from tbench.analysis.summary import Caution, Floats
 from tbench.analysis.t_tests import adjusted
@@ -62,15 +62,29 @@ def compare(baseline: Arm, candidate: Arm, question: CompareOptions | None = Non
     when no request of an arm succeeded.
     """
     question = question or CompareOptions()
-    _check_question(question)
-    _check_arms((baseline, candidate))
+    for name in question.metrics:
+        if name not in METRICS:
+            raise InputError(f"no metric {name}; there are {', '.join(METRICS)}")
+    for p in question.quantiles:
+        if not 0 < p < 1:
+            raise InputError(f"--quantile {p:g}: give a number between 0 and 1, such as 0.95")
+    for arm in (baseline, candidate):
+        arm.check_not_empty()
+        if not arm.ok.any():
+            kinds = list(arm.kinds(np.arange(len(arm))).items())
+            commonest = ", ".join(f"{kind} {count:,}" for kind, count in kinds[:3])
+            raise UnreachableError(f"{arm.path}: no request succeeded ({commonest})")
     matched = match(baseline, candidate, paired=question.paired, warmup=question.warmup)
-    sessions = _sessions(baseline, candidate, matched)
+    sides = ((baseline, matched.baseline), (candidate, matched.candidate))
+    if not len(matched.baseline) or not len(matched.candidate):
+        raise InputError("nothing is left to compare after the warm-up; try --warmup none")
+    sessions = clusters_of(*(arm.sessions[at] for arm, at in sides), paired=matched.paired)
+    first, second = (Failures(failed=arm.failed[at], kinds=arm.kinds(at)) for arm, at in sides)
     compared = ComparedArms(
         baseline=baseline,
         candidate=candidate,
         match=matched,
-        errors=_errors(baseline, candidate, matched, sessions),
+        errors=error_difference(first, second, sessions=sessions),
     )
     answers = _answers(compared, question, sessions)
     beware = cautions(compared)
@@ -109,45 +123,6 @@ def compare(baseline: Arm, candidate: Arm, question: CompareOptions | None = Non
         warnings=(*beware, *_row_cautions(rows)),
         verdict=Verdict.INVALID if invalid else Verdict.ADVISORY,
     )
-
-
-def _check_question(question: CompareOptions) -> None:
-    """Raises InputError for a question that makes no sense."""
-    for name in question.metrics:
-        if name not in METRICS:
-            raise InputError(f"no metric {name}; there are {', '.join(METRICS)}")
-    for p in question.quantiles:
-        if not 0 < p < 1:
-            raise InputError(f"--quantile {p:g}: give a number between 0 and 1, such as 0.95")
-
-
-def _check_arms(arms: Iterable[Arm]) -> None:
-    for arm in arms:
-        arm.check_not_empty()
-        if not arm.ok.any():
-            raise UnreachableError(f"{arm.path}: no request succeeded ({_commonest(arm)})")
-
-
-def _commonest(arm: Arm) -> str:
-    kinds = arm.kinds(np.arange(len(arm)))
-    return ", ".join(f"{kind} {count:,}" for kind, count in list(kinds.items())[:3])
-
-
-def _sessions(baseline: Arm, candidate: Arm, matched: Match) -> tuple[Clusters, ...]:
-    first = baseline.sessions[matched.baseline]
-    return clusters_of(first, candidate.sessions[matched.candidate], paired=matched.paired)
-
-
-def _errors(
-    baseline: Arm, candidate: Arm, matched: Match, sessions: tuple[Clusters, ...]
-) -> ErrorDifference:
-    sides = ((baseline, matched.baseline), (candidate, matched.candidate))
-    first, second = (
-        Failures(failed=arm.failed[places], kinds=arm.kinds(places)) for arm, places in sides
-    )
-    if not first.n or not second.n:
-        raise InputError("nothing is left to compare after the warm-up; try --warmup none")
-    return error_difference(first, second, sessions=sessions)
 
 
 def _offsets(compared: ComparedArms) -> tuple[Floats, Floats]:
@@ -243,8 +218,18 @@ def _doubted(
     `tail` gives the rows of the TTFT's tail, whether or not they were asked for.
     """
     rows = tuple(given)
-    queueing = any(row.metric in QUEUEING for row in rows)
-    if not queueing or not _dominated(compared, tail()):
+    if not any(row.metric in QUEUEING for row in rows):
+        return rows
+    # Near saturation a small change of the service becomes a large change of the waiting: the TTFT's tail is
+    # far from its middle, and enough requests (not their timeouts) gave no interval there to rely on.
+    lost = any(
+        min(row.n_baseline, row.n_candidate) >= minimum_n(row.quantile)
+        and row.ratio is not None
+        and (row.drift or None in (row.low, row.high))
+        for row in tail()
+    )
+    middles = filter(None, compared.quantiles("ttft", (0.5, 0.95)) if lost else ())
+    if not any(late > QUEUED * middle for middle, late in middles):
         return rows
     load = Caution(
         code="LOAD_DOMINATED",
@@ -252,18 +237,3 @@ def _doubted(
         "service can be a large one here, and so can the luck of a run; repeat at a lower load",
     )
     return tuple(row.doubted(load) if row.metric in QUEUEING else row for row in rows)
-
-
-def _dominated(compared: ComparedArms, tail: Iterable[Comparison]) -> bool:
-    """Near saturation a small change of the service becomes a large change of the waiting."""
-    if not any(map(_lost, tail)):
-        return False
-    sides = compared.quantiles("ttft", (0.5, 0.95))
-    return any(late > QUEUED * middle for middle, late in filter(None, sides))
-
-
-def _lost(row: Comparison) -> bool:
-    """Whether enough requests still gave no interval to rely on, and not for their timeouts."""
-    if min(row.n_baseline, row.n_candidate) < minimum_n(row.quantile) or row.ratio is None:
-        return False
-    return row.drift or None in (row.low, row.high)

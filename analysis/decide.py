@@ -104,6 +104,7 @@ def decide(
     the level of its share of what is still undecided; the first that holds out keeps all after it. What is
     lost has no p-value and fails when the runs are over.
     """
+    # Holm (Scand. J. Statistics 6, 1979): what has failed leaves its share of the level to the others.
     order = sorted(range(len(gates)), key=lambda place: gates[place].p_value)
     failed: set[int] = set()
     for place in order:
@@ -122,6 +123,7 @@ def decide(
 
 def overall(verdicts: Sequence[Verdict]) -> Verdict:
     """FAIL where a gate fails, PASS where all pass that can be tested, else INCONCLUSIVE."""
+    # Of nothing that was tested nothing passes: an empty set is INCONCLUSIVE.
     tested = set(verdicts) - {Verdict.SKIPPED}
     if Verdict.FAIL in tested:
         return Verdict.FAIL

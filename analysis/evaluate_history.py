@@ -253,7 +253,11 @@ def _estimate(history: History, group: ArmRuns, gate: Gate) -> GateEstimate:
         return estimate_gate(gate, ArmRuns(name=str(history.path), runs=()), group, "welch")
     figures = tuple(gate.endpoint.figure(run, gate.slo) for run in group.runs)
     sessions = [session for session in history.sessions if name_of(gate) in session.figures]
-    fewest = min(len(figures), _fewest_runs(sessions, gate))
+    # Of each session as many runs as the one with fewest has: means of as many vary alike.
+    fewest = min(
+        len(figures), min((len(past.figures[name_of(gate)]) for past in sessions), default=0)
+    )
+    weekend = [datetime.fromisoformat(past.recorded).weekday() >= _SATURDAY for past in sessions]
     draws = tuple(_mean(gate, session.figures[name_of(gate)][:fewest]) for session in sessions)
     estimate = GateEstimate(
         arm=group.name,
@@ -262,22 +266,12 @@ def _estimate(history: History, group: ArmRuns, gate: Gate) -> GateEstimate:
         candidate=figures[:fewest],
         estimate=None,
         method="refused",
-        stops=tuple(_stops(gate, draws, [_on_weekend(session) for session in sessions])),
+        stops=tuple(_stops(gate, draws, weekend)),
     )
     if gate.usual and gate.metric == ERRORS and not sessions:  # as in files of older versions
         unknown = Figure(value=math.nan, n=0, refusal=f"no session of the file has {name_of(gate)}")
         return replace(estimate, baseline=(unknown,))
     return _predicted_estimate(estimate, group)
-
-
-def _fewest_runs(sessions: Sequence[Session], gate: Gate) -> int:
-    """Of a session: means of as many runs vary alike."""
-    return min((len(session.figures[name_of(gate)]) for session in sessions), default=0)
-
-
-def _on_weekend(session: Session) -> bool:
-    """By the date in UTC."""
-    return datetime.fromisoformat(session.recorded).weekday() >= _SATURDAY
 
 
 def _mean(gate: Gate, runs: Sequence[Figure]) -> Figure:
@@ -376,7 +370,6 @@ def _unequal_runs(
     history: History, candidate: Replicates, estimates: Sequence[GateEstimate]
 ) -> Iterator[Caution]:
     """Where a session, or the candidate, has more runs than are compared."""
-    changes = [estimate for estimate in estimates if estimate.gate.limit is None]
     changes = [estimate for estimate in estimates if estimate.gate.limit is None]
     for compared in sorted({len(estimate.candidate) for estimate in changes}):
         gated = [estimate for estimate in estimates if len(estimate.candidate) == compared]

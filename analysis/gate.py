@@ -196,7 +196,13 @@ def parse_gates(margin: str | None, gates: Sequence[str], slo: Slo = ()) -> tupl
 
     `slo` is what goodput counts: InputError where one of the two is there without the other.
     """
-    asked = tuple(_with(parse_gate(text), slo) for text in dict.fromkeys(gates))
+    asked = [parse_gate(text) for text in dict.fromkeys(gates)]
+    for place, gate in enumerate(asked):
+        if gate.endpoint.needs_slo and not slo:
+            raise InputError(
+                f"--gate {gate.text}: say what is good with --slo 'ttft<500ms,tpot<50ms,e2e<3s'"
+            )
+        asked[place] = replace(gate, slo=slo if gate.endpoint.needs_slo else ())
     if slo and not any(gate.endpoint.needs_slo for gate in asked):
         raise InputError(
             "--slo needs a gate on what it counts: --gate goodput:1pp or 'goodput>=99%'"
@@ -204,16 +210,6 @@ def parse_gates(margin: str | None, gates: Sequence[str], slo: Slo = ()) -> tupl
     named = {(gate.metric, gate.quantile) for gate in asked if gate.limit is None}
     usual = () if margin is None else parse_margin(margin)
     return (*(gate for gate in usual if (gate.metric, gate.quantile) not in named), *asked)
-
-
-def _with(gate: Gate, slo: Slo) -> Gate:
-    if not gate.endpoint.needs_slo:
-        return gate
-    if not slo:
-        raise InputError(
-            f"--gate {gate.text}: say what is good with --slo 'ttft<500ms,tpot<50ms,e2e<3s'"
-        )
-    return replace(gate, slo=slo)
 
 
 def _number(text: str, digits: str) -> float:

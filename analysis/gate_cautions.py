@@ -35,7 +35,11 @@ def pooled(baseline: ArmRuns, candidate: ArmRuns) -> ComparedArms:
     sides = [
         _end_to_end([run.arm for run in group.runs], group.name) for group in (baseline, candidate)
     ]
-    places = [_places(group) for group in (baseline, candidate)]
+    places = []
+    for group in (baseline, candidate):
+        starts = accumulate((len(run.arm) for run in group.runs), initial=0)
+        shifted = [run.places + start for run, start in zip(group.runs, starts, strict=False)]
+        places.append(np.concatenate(shifted))
     match = Match(
         baseline=places[0],
         candidate=places[1],
@@ -48,13 +52,6 @@ def pooled(baseline: ArmRuns, candidate: ArmRuns) -> ComparedArms:
         candidate=sides[1],
         match=match,
         errors=_errors(sides, (baseline, candidate), places),
-    )
-
-
-def _places(group: ArmRuns) -> Column:
-    starts = accumulate((len(run.arm) for run in group.runs), initial=0)
-    return np.concatenate(
-        [run.places + start for run, start in zip(group.runs, starts, strict=False)]
     )
 
 
@@ -97,6 +94,14 @@ class _Columns(Mapping[str, Column]):
 def _end_to_end(runs: Sequence[Arm], name: str) -> Arm:
     first = runs[0]
     columns = _Columns([run.columns for run in runs])
+
+    def token_gaps() -> tuple[Column, Column]:
+        parts = [run.token_gaps() for run in runs]
+        starts = accumulate((len(gaps) for _, gaps in parts), initial=0)
+        offsets = [part[:-1] + start for (part, _), start in zip(parts, starts, strict=False)]
+        gaps = np.concatenate([gaps for _, gaps in parts])
+        return np.concatenate([*offsets, [len(gaps)]]), gaps
+
     return Arm(
         kind=first.kind,
         name=name,
@@ -106,20 +111,12 @@ def _end_to_end(runs: Sequence[Arm], name: str) -> Arm:
         target=_joined(run.target for run in runs),
         pacing=_joined(run.pacing for run in runs) or "",
         as_recorded=all(run.as_recorded for run in runs),
-        token_gaps=lambda: _gaps(runs),
+        token_gaps=token_gaps,
     )
 
 
 def _joined(words: Iterator[str | None]) -> str | None:
     return ", ".join(dict.fromkeys(word for word in words if word)) or None
-
-
-def _gaps(runs: Sequence[Arm]) -> tuple[Column, Column]:
-    each = [run.token_gaps() for run in runs]
-    starts = accumulate((len(gaps) for _, gaps in each), initial=0)
-    offsets = [part[:-1] + start for (part, _), start in zip(each, starts, strict=False)]
-    gaps = np.concatenate([gaps for _, gaps in each])
-    return np.concatenate([*offsets, [len(gaps)]]), gaps
 
 
 POOLED: Final = (

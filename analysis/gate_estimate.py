@@ -84,40 +84,36 @@ class GateEstimate:
     @property
     def evidence(self) -> GateEvidence:
         """What there is to decide by, turned so that more is worse."""
+        gate, limit = self.gate, self.gate.limit is not None
         estimates = (self.estimate, self.estimate if self.strict == "alike" else self.strict)
         worsening, strict = (
-            each.negated if each is not None and self.gate.higher else each for each in estimates
+            estimate.negated if estimate is not None and gate.higher else estimate
+            for estimate in estimates
         )
+        # The client's lag as y: taken from the candidate's figure, or from the baseline's.
+        lag = (0.0, 0.0)
+        if any(self.lag_s):
+            centres = (_centre(gate, side) or 0.0 for side in (self.candidate, self.baseline))
+            raised, lowered = (
+                -math.log1p(-seconds / figure) if 0 <= seconds < figure else math.inf
+                for seconds, figure in zip(self.lag_s, centres, strict=True)
+            )
+            lag = raised, lowered
+        spotless = None
+        sides = self.candidate if limit else (*self.baseline, *self.candidate)
+        if gate.endpoint.scale == "points" and all(
+            figure.events == (figure.n if gate.higher else 0) for figure in sides
+        ):
+            first = 0 if limit else sum(figure.n for figure in self.baseline)
+            spotless = first, sum(figure.n for figure in self.candidate)
         return GateEvidence(
-            gate=self.gate,
+            gate=gate,
             worsening=worsening,
             strict=strict,
-            lag=self._lag,
-            spotless=self._spotless,
+            lag=lag,
+            spotless=spotless,
             lost=self.lost is not None,
         )
-
-    @property
-    def _lag(self) -> tuple[float, float]:
-        """The lag as y: taken from the candidate's figure, or from the baseline's."""
-        raised, lowered = self.lag_s
-        if not raised and not lowered:
-            return 0.0, 0.0
-        first, second = (
-            _centre(self.gate, side) or 0.0 for side in (self.baseline, self.candidate)
-        )
-        return _off(raised, second), _off(lowered, first)
-
-    @property
-    def _spotless(self) -> tuple[int, int] | None:
-        limit, gate = self.gate.limit is not None, self.gate
-        sides = self.candidate if limit else (*self.baseline, *self.candidate)
-        if gate.endpoint.scale != "points" or any(
-            figure.events != (figure.n if gate.higher else 0) for figure in sides
-        ):
-            return None
-        first = 0 if limit else sum(figure.n for figure in self.baseline)
-        return first, sum(figure.n for figure in self.candidate)
 
     @property
     def rise(self) -> float:
@@ -214,11 +210,6 @@ def _late(run: RunView, metric: Metric, p: float) -> tuple[float, float]:
         return 0.0, 0.0
     plain, without = (quantile(ordered(side), p) for side in (measured, punctual))
     return (plain - without if math.isfinite(plain) else 0.0), quantile(lag, p)
-
-
-def _off(seconds: float, figure: float) -> float:
-    """By how much a figure's logarithm falls when so much is taken from it."""
-    return -math.log1p(-seconds / figure) if 0 <= seconds < figure else math.inf
 
 
 def known(gate: Gate, figures: Sequence[Figure]) -> bool:
@@ -324,12 +315,17 @@ def _method(gate: Gate, sides: Sides, estimate: Estimate | None, contrast: Metho
 def comparison(estimate: GateEstimate) -> Comparison:
     """The estimate as a comparison, yet without a verdict."""
     gate, change = estimate.gate, estimate.estimate
+    of = gate.endpoint
+    finding = None
+    if change is not None and gate.limit is None:
+        below, above = FINDINGS["neutral" if of.scale == "points" else of.better]
+        finding = below if change.high < 0 else above if change.low > 0 else NO_DIFFERENCE
     low, high = None, None
     if (worse := estimate.evidence.interval) is not None:
         low, high = map(gate.shown, (-worse[1], -worse[0]) if gate.higher else worse)
     return Comparison(
         metric=gate.metric,
-        unit=gate.endpoint.unit,
+        unit=of.unit,
         quantile=gate.quantile if gate.quantile is not None else 0.0,
         baseline=_centre(gate, estimate.baseline),
         candidate=_centre(gate, estimate.candidate),
@@ -342,7 +338,7 @@ def comparison(estimate: GateEstimate) -> Comparison:
         n_candidate=sum(figure.n for figure in estimate.candidate),
         runs=(len(estimate.baseline), len(estimate.candidate)),
         verdict=Verdict.INCONCLUSIVE,
-        finding=_finding(gate, change),
+        finding=finding,
         refusal=estimate.refusal,
     )
 
@@ -352,13 +348,3 @@ def _centre(gate: Gate, figures: Sequence[Figure]) -> float | None:
     if not figures or not known(gate, figures):
         return None
     return gate.shown(float(np.mean(_y(gate, figures))))
-
-
-def _finding(gate: Gate, change: Estimate | None) -> str | None:
-    if change is None or gate.limit is not None:
-        return None
-    of = gate.endpoint
-    below, above = FINDINGS["neutral" if of.scale == "points" else of.better]
-    if change.high < 0:
-        return below
-    return above if change.low > 0 else NO_DIFFERENCE

@@ -5,7 +5,7 @@ run, the date, and what was asked of whom: no prompt, no path, no key. One figur
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -77,7 +77,16 @@ def read_history(path: Path) -> History:
 
 def _session(record: Mapping[str, Any]) -> Session:
     datetime.fromisoformat(record["recorded"])
-    figures = {name: tuple(_kept(runs)) for name, runs in record["figures"].items()}
+    figures: dict[str, tuple[Figure, ...]] = {}
+    for name, runs in record["figures"].items():
+        events = runs.get("events") or [0] * len(runs["n"])
+        rows = list(zip(runs["values"], runs["n"], events, strict=True))
+        for value, n, count in rows:
+            if not 0 <= value < float("inf") or not 0 <= count <= n or n < 1:
+                raise ValueError(f"{value}, {count} of {n}")
+        figures[name] = tuple(
+            Figure(value=float(value), n=int(n), events=int(count)) for value, n, count in rows
+        )
     words = {
         name: record[name] for name in ("recorded", "trace", "name", "model", "target", "pacing")
     }
@@ -89,14 +98,6 @@ def _session(record: Mapping[str, Any]) -> Session:
         requests=int(record["requests"]),
         figures=figures,
     )
-
-
-def _kept(runs: Mapping[str, Any]) -> Iterator[Figure]:
-    events = runs.get("events") or [0] * len(runs["n"])
-    for value, n, count in zip(runs["values"], runs["n"], events, strict=True):
-        if not 0 <= value < float("inf") or not 0 <= count <= n or n < 1:
-            raise ValueError(f"{value}, {count} of {n}")
-        yield Figure(value=float(value), n=int(n), events=int(count))
 
 
 def appended(history: History, session: Session) -> History:
@@ -134,18 +135,14 @@ def _lines(session: Session) -> str:
         "requests": session.requests,
     }
     lines = [f"   {json.dumps(name)}: {json.dumps(value)}" for name, value in words.items()]
-    figures = ",\n".join(
-        f"    {json.dumps(name)}: {json.dumps(_packed(runs))}"
-        for name, runs in session.figures.items()
-    )
+    rows = []
+    for name, runs in session.figures.items():
+        row: dict[str, Sequence[float]] = {
+            "values": [float(f"{figure.value:.{DIGITS}g}") for figure in runs],
+            "n": [figure.n for figure in runs],
+        }
+        if any(figure.events for figure in runs):  # of a share: of how many
+            row["events"] = [figure.events for figure in runs]
+        rows.append(f"    {json.dumps(name)}: {json.dumps(row)}")
+    figures = ",\n".join(rows)
     return ",\n".join([*lines, f'   "figures": {{\n{figures}\n   }}'])
-
-
-def _packed(figures: Sequence[Figure]) -> dict[str, Sequence[float]]:
-    """Values and requests of each run, and of how many a share is where there are any."""
-    events = [figure.events for figure in figures]
-    return {
-        "values": [float(f"{figure.value:.{DIGITS}g}") for figure in figures],
-        "n": [figure.n for figure in figures],
-        **({"events": events} if any(events) else {}),
-    }

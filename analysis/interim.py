@@ -28,6 +28,8 @@ SHAPES: Final[Mapping[Shape, Callable[[Floats], Floats]]] = {
 """How high the bound on z is at each look, by the share of the runs that are there, up to a constant."""
 NAMES: Final[Mapping[Shape, str]] = {"obrien-fleming": "O'Brien-Fleming", "pocock": "Pocock"}
 _NODES: Final = 200
+_quadrature: Final = lru_cache(np.polynomial.legendre.leggauss)
+"""Nodes and weights on [-1, 1], worked out once."""
 _FURTHEST: Final = 9.0
 """Standard deviations beyond which nothing is."""
 
@@ -72,7 +74,7 @@ def crossing(z: Sequence[float], fractions: Sequence[float], *, sides: Literal[1
 
     At the shares `fractions` of the information, the last being 1.
     """
-    nodes, heights = _legendre()
+    nodes, heights = _quadrature(_NODES)
     places, inside, before = np.zeros(1), np.ones(1), 0.0  # of a Brownian motion that still goes on
     for bound, at in zip(z, fractions, strict=True):
         high = min(bound, _FURTHEST) * math.sqrt(at)
@@ -83,13 +85,6 @@ def crossing(z: Sequence[float], fractions: Sequence[float], *, sides: Literal[1
         density = np.exp(-away * away / 2) @ inside / (step * math.sqrt(2 * math.pi))
         places, inside, before = next_places, density * heights * (high - low) / 2, at
     return 1 - float(inside.sum())
-
-
-@lru_cache(maxsize=1)
-def _legendre() -> tuple[Floats, Floats]:
-    """Nodes and weights of the quadrature on [-1, 1]."""
-    nodes, weights = np.polynomial.legendre.leggauss(_NODES)
-    return nodes, weights
 
 
 @lru_cache(maxsize=256)

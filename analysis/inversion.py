@@ -39,10 +39,14 @@ Truths = npt.NDArray[np.bool_]
 CALM, DRIFTING = 0.20, 0.35
 """Up to the first autocorrelation 16 blocks are right; beyond the second no number of blocks is."""
 _BIAS = 1 / FINE
+"""Terms that are independent but sum to zero have a lag-1 autocorrelation of about -1/32."""
 _PAIRS_PER_BLOCK = 8
 _TIE = 1e-12
+"""On logarithms: values that differ by less are one value, be it divided by the ratio or not."""
 _FURTHEST = float(np.log(64))
+"""An end that is not met by then is none: the interval is unbounded on that side."""
 _HALVINGS = 40
+"""To the last digits of a float, so that the interval and the test of 1 cannot disagree for want of steps."""
 _BELOW, _ABOVE = float(np.nextafter(1, 0)), float(np.nextafter(1, 2))
 
 
@@ -209,6 +213,7 @@ class Pair:
 
     def _pooled(self, shift: Floats, p: Floats) -> tuple[Floats, Floats]:
         """The pooled p-quantile of {a, b - shift}, on a's scale and on b's."""
+        # A value of b that was shifted onto one of a must count as equal, whatever its last digit says.
         tie = np.where(shift == 0, 0.0, _TIE)
         a = self._a.first(self._b, shift + tie, p)
         b = self._b.first(self._a, tie - shift, p)
@@ -232,15 +237,19 @@ def invert(
     centre = np.array([pair.centre(p) for p in points])
     rho = pair.autocorrelation(centre, points)
     k = blocks_for(rho) if blocks is None else np.full(len(points), blocks)
-    levels = np.array([1 - confidence, (1 - confidence) / len(points)])
+    levels = np.array(
+        [1 - confidence, (1 - confidence) / len(points)]
+    )  # each alone, and Bonferroni's
     inflation = pair.inflation(centre, points, k)
     doubt = np.array([pair.doubt(p) for p in points])
     scarce = pair.few_sessions(inflation, k)
     lanes = _Points(centre, points, k)
     ends = _search(pair, lanes, levels, np.stack([inflation, inflation]))
     if (inflation > 1).any():
+        # What sessions add depends on the ratio: once more, with what they add at either end.
         ends = _search(pair, lanes, levels, _at_ends(pair, ends, lanes, inflation))
     low, high = ends * np.exp([-doubt, doubt])[:, None]
+    # The finding is the test's at a ratio of 1, not the interval's: a clock's step makes the ends coarse.
     t = pair.tested(np.zeros(len(points)), points, k)
     p_values = 2 * special.stdtr(pair.freedom(k), -np.abs(t))
     low, high = _beside_one(low, high, np.where(p_values < 1 - confidence, np.sign(t), 0.0))
@@ -320,6 +329,7 @@ def variance(terms: Floats, blocks: Ints) -> Floats:
     variances = np.empty(len(terms))
     for k in np.unique(blocks):
         lanes = blocks == k
+        # The terms sum to zero, so that their squares alone are the scatter around the mean.
         merged = terms[lanes].reshape(-1, k, FINE // k).sum(axis=2)
         variances[lanes] = k / (k - 1) * (merged * merged).sum(axis=1)
     return variances
@@ -359,7 +369,7 @@ def _expand(rejected: Callable[[Floats, Ints], Truths], lanes: int) -> tuple[Flo
         out = rejected(np.full(len(which), step), which)
         outside[which[out]] = step
         inside[which[~out]] = step
-        step *= 1.7
+        step *= 1.7  # geometric: most ends are near, and a far one costs a dozen steps
     return inside, outside
 
 
@@ -374,6 +384,7 @@ def _paired_sums(a: Floats, b: Floats) -> Floats | None:
     if min(int(block.sum()) for block in fine_blocks(finite)) < _PAIRS_PER_BLOCK:
         return None
     middle = np.median(ratio[finite])
+    # Winsorised: one request that took a hundred times as long is no change of conditions.
     reach = 3 * np.median(np.abs(ratio[finite] - middle))
     clipped = np.clip(ratio[finite], middle - reach, middle + reach)
     centred = np.zeros(len(ratio))

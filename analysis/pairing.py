@@ -4,7 +4,7 @@ from collections import ChainMap
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import reduce
-from itertools import chain
+from itertools import chain, islice
 from typing import cast
 
 import numpy as np
@@ -48,7 +48,9 @@ def match(
     """
     warm = (warm_up(baseline, warmup), warm_up(candidate, warmup))
     if not paired:
-        return _apart(warm)
+        first, second = (np.flatnonzero(~drop) for drop in warm)
+        dropped = (int(warm[0].sum()), int(warm[1].sum()))
+        return Match(baseline=first, candidate=second, paired=False, dropped=dropped, alone=(0, 0))
     same_source(baseline, candidate)
     first, second = _common(baseline, candidate)
     if not len(first):
@@ -57,12 +59,12 @@ def match(
             "compare runs of one trace, or add --unpaired"
         )
     warm_pairs = warm[0][first] | warm[1][second]
-    dropped = int(warm_pairs.sum())
+    left_out = int(warm_pairs.sum())
     return Match(
         baseline=first[~warm_pairs],
         candidate=second[~warm_pairs],
         paired=True,
-        dropped=(dropped, dropped),
+        dropped=(left_out, left_out),
         alone=(len(baseline) - len(first), len(candidate) - len(first)),
     )
 
@@ -75,17 +77,8 @@ def warm_up(arm: Arm, rule: Warmup | None) -> Truths:
     if rule is None and arm.kind == "run":
         return ~arm.measured
     offset = arm.offset_s - np.nanmin(arm.offset_s, initial=np.inf)
-    return np.asarray(offset < (rule or Warmup()).seconds(_span(offset)))
-
-
-def _span(offset: Floats) -> float:
-    return float(np.nanmax(offset, initial=0.0))
-
-
-def _apart(warm: tuple[Truths, Truths]) -> Match:
-    first, second = (np.flatnonzero(~drop) for drop in warm)
-    dropped = (int(warm[0].sum()), int(warm[1].sum()))
-    return Match(baseline=first, candidate=second, paired=False, dropped=dropped, alone=(0, 0))
+    span = float(np.nanmax(offset, initial=0.0))
+    return np.asarray(offset < (rule or Warmup()).seconds(span))
 
 
 def same_source(baseline: Arm, candidate: Arm) -> None:
@@ -203,9 +196,19 @@ def shared(arms: Sequence[Replicates], warmup: Warmup | None = None) -> CommonRe
         raise InputError("the runs have no request in common; compare runs of one trace")
     if warm.all():
         raise InputError("nothing is left to compare after the warm-up; try --warmup none")
-    everything = _everything(runs, len(places[0]))
+    everything = len(places[0])
+    if any(len(run) > everything for run in runs):
+        everything = len(set(chain.from_iterable(_keys(run) for run in runs)))
+    begun = list(chain.from_iterable(arm.started_ns for arm in arms))
+    order = np.argsort(np.argsort(begun, kind="stable"), kind="stable").tolist()
+    views = iter(
+        RunView(arm=run, places=at[~warm], at=rank)
+        for run, at, rank in zip(runs, places, order, strict=True)
+    )
     return CommonRequests(
-        groups=_groups(arms, [at[~warm] for at in places]),
+        groups=tuple(
+            ArmRuns(name=arm.name, runs=tuple(islice(views, len(arm.runs)))) for arm in arms
+        ),
         n=int((~warm).sum()),
         dropped=int(warm.sum()),
         everything=everything,
@@ -213,42 +216,19 @@ def shared(arms: Sequence[Replicates], warmup: Warmup | None = None) -> CommonRe
     )
 
 
-def _groups(arms: Sequence[Replicates], places: Sequence[Places]) -> tuple[ArmRuns, ...]:
-    begun = list(chain.from_iterable(arm.started_ns for arm in arms))
-    rank = np.argsort(np.argsort(begun, kind="stable"), kind="stable").tolist()
-    each = iter(zip(places, rank, strict=True))
-    return tuple(
-        ArmRuns(
-            name=arm.name,
-            runs=tuple(
-                RunView(arm=run, places=where, at=at)
-                for run, (where, at) in zip(arm.runs, each, strict=False)
-            ),
-        )
-        for arm in arms
-    )
-
-
 def _places(runs: Sequence[Arm]) -> list[Places]:
     """Where the requests that all runs hold lie in each, in the order of the first."""
-    if all(_alike(runs[0], run) for run in runs[1:]):
-        return [np.arange(len(runs[0]))] * len(runs)
+    first = runs[0]
+    if all(
+        len(run) == len(first)
+        and all((run.columns[name] == first.columns[name]).all() for name in ("id", "cycle"))
+        for run in runs[1:]
+    ):
+        return [np.arange(len(first))] * len(runs)
     known = [{key: place for place, key in enumerate(_keys(run))} for run in runs]
     common = [key for key in known[0] if all(key in index for index in known[1:])]
     return [np.array([index[key] for key in common], dtype=np.int64) for index in known]
 
 
-def _alike(first: Arm, second: Arm) -> bool:
-    return len(first) == len(second) and all(
-        bool((first.columns[name] == second.columns[name]).all()) for name in ("id", "cycle")
-    )
-
-
 def _keys(run: Arm) -> Iterable[tuple[str, int]]:
     return zip(run.columns["id"].tolist(), run.columns["cycle"].tolist(), strict=True)
-
-
-def _everything(runs: Sequence[Arm], common: int) -> int:
-    if all(len(run) == common for run in runs):
-        return common
-    return len(set(chain.from_iterable(_keys(run) for run in runs)))

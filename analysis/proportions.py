@@ -1,6 +1,6 @@
 """Failures: how much more often one arm fails than the other. An endpoint of its own, never a latency."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -15,7 +15,7 @@ from tbench.analysis.quantiles import clopper_pearson, newcombe
 from tbench.analysis.run_metrics import GOODPUT, RUN_LEVEL
 from tbench.analysis.slo import Slo
 from tbench.analysis.summary import Floats
-from tbench.replay.throughput import Throughput, Tokens, three, throughput
+from tbench.replay.throughput import three, throughput
 
 _REQUESTS_FOR_BLOCKS = 256
 """Fewer requests leave blocks of a handful: treat them as independent, and say so."""
@@ -86,7 +86,19 @@ def error_difference(
         (clusters, clusters.excess(clusters.sums(part[clusters.order])))
         for clusters, part in zip(sessions, parts, strict=False)
     ]
-    low, high, method = _interval(baseline, candidate, confidence, beside)
+    terms = candidate.terms - baseline.terms
+    if not baseline.count and not candidate.count:
+        # Without a failure no block differs from another: what so many requests can hide is exact.
+        low = -clopper_pearson(0, baseline.n, confidence)[1]
+        high = clopper_pearson(0, candidate.n, confidence)[1]
+        method = "Clopper-Pearson, no failure in either arm"
+    elif min(baseline.n, candidate.n) < _REQUESTS_FOR_BLOCKS or not terms.any():
+        counts = (candidate.count, candidate.n), (baseline.count, baseline.n)
+        low, high = newcombe(*counts, confidence)
+        method = "Newcombe, as if requests were independent"
+    else:
+        mean = mean_of_terms(candidate.rate - baseline.rate, terms, confidence, beside=beside)
+        low, high, method = max(-1.0, mean.low), min(1.0, mean.high), f"block t, K={mean.blocks}"
     return ErrorDifference(
         baseline=baseline.rate,
         candidate=candidate.rate,
@@ -99,20 +111,6 @@ def error_difference(
         kinds_baseline=baseline.kinds,
         kinds_candidate=candidate.kinds,
     )
-
-
-def _interval(
-    a: Failures, b: Failures, confidence: float, beside: Sequence[tuple[Clusters, float]]
-) -> tuple[float, float, str]:
-    if not a.count and not b.count:
-        upper = (clopper_pearson(0, x.n, confidence)[1] for x in (a, b))
-        return -next(upper), next(upper), "Clopper-Pearson, no failure in either arm"
-    terms = b.terms - a.terms
-    if min(a.n, b.n) < _REQUESTS_FOR_BLOCKS or not terms.any():
-        low, high = newcombe((b.count, b.n), (a.count, a.n), confidence)
-        return low, high, "Newcombe, as if requests were independent"
-    mean = mean_of_terms(b.rate - a.rate, terms, confidence, beside=beside)
-    return max(-1.0, mean.low), min(1.0, mean.high), f"block t, K={mean.blocks}"
 
 
 # Rates: what a run did as a whole, per second, and the share of good requests where there are objectives.
@@ -157,36 +155,24 @@ def rates(arm: Arm, places: Places | None = None, slo: Slo = ()) -> tuple[Rate, 
         "input": (speed.input,),
         "total": (speed.input, speed.output),
     }
-    return (
+    requests = speed.per_s(speed.successes)
+    of_run = [Rate(name="requests_per_s", title="requests/s", unit="/s", value=requests)]
+    of_run += [
         Rate(
-            name="requests_per_s",
-            title="requests/s",
-            unit="/s",
-            value=speed.per_s(speed.successes),
-        ),
-        *(_tokens(speed, name, *tokens) for name, tokens in sides.items()),
-        *_goodput(arm, places, slo, speed),
-    )
-
-
-def _tokens(speed: Throughput, side: str, *tokens: Tokens) -> Rate:
-    return Rate(
-        name=f"{side}_tokens_per_s",
-        title=f"{side} tokens/s",
-        unit="tok/s",
-        value=speed.tokens_per_s(*tokens),
-        uncounted=sum(side_tokens.uncounted for side_tokens in tokens),
-    )
-
-
-def _goodput(arm: Arm, places: Places, slo: Slo, speed: Throughput) -> Iterator[Rate]:
-    """The share of requests that met every objective, and how many of them there were per second."""
-    if not slo:
-        return
-    good = RUN_LEVEL[GOODPUT].figure(RunView(arm=arm, places=places, at=0), slo)
-    share, per_s = (None, None) if good.refusal else (good.value, speed.per_s(good.events))
-    yield Rate(name="goodput", title="goodput", unit="share", value=share)
-    yield Rate(name="goodput_per_s", title="good requests/s", unit="/s", value=per_s)
+            name=f"{side}_tokens_per_s",
+            title=f"{side} tokens/s",
+            unit="tok/s",
+            value=speed.tokens_per_s(*tokens),
+            uncounted=sum(counts.uncounted for counts in tokens),
+        )
+        for side, tokens in sides.items()
+    ]
+    if slo:
+        good = RUN_LEVEL[GOODPUT].figure(RunView(arm=arm, places=places, at=0), slo)
+        share, per_s = (None, None) if good.refusal else (good.value, speed.per_s(good.events))
+        of_run.append(Rate(name="goodput", title="goodput", unit="share", value=share))
+        of_run.append(Rate(name="goodput_per_s", title="good requests/s", unit="/s", value=per_s))
+    return tuple(of_run)
 
 
 def ratio(pair: Pair) -> float | None:

@@ -47,18 +47,10 @@ def interval_ranks(n: int, p: float, confidence: float = 0.95) -> tuple[int, int
     Rank 0 and rank n + 1 do not exist: that side is unbounded (n is too small for this p).
     """
     tail = (1 - confidence) / 2
-    low = bisect_left(range(n), True, key=lambda k: _at_most(k, n, p) >= tail)
-    high = bisect_left(range(n), True, key=lambda k: _more_than(k, n, p) <= tail)
+    # By the binomial chance of at most k, and of more than k, of n values below the quantile.
+    low = bisect_left(range(n), True, key=lambda k: special.betainc(n - k, k + 1, 1 - p) >= tail)
+    high = bisect_left(range(n), True, key=lambda k: special.betainc(k + 1, n - k, p) <= tail)
     return low, high + 1
-
-
-def _at_most(k: int, n: int, p: float) -> float:
-    """The binomial chance of at most k in n."""
-    return float(special.betainc(n - k, k + 1, 1 - p))
-
-
-def _more_than(k: int, n: int, p: float) -> float:
-    return float(special.betainc(k + 1, n - k, p))
 
 
 def quantile_interval(

@@ -100,10 +100,6 @@ def share(event: Truths) -> Figure:
     return Figure(value=events / n, n=n, events=events, clumps=clumps)
 
 
-def _errors(run: RunView, _: Slo) -> Figure:
-    return share(run.counted(run.arm.failed))
-
-
 def _goodput(run: RunView, slo: Slo) -> Figure:
     if absent := [
         objective.metric for objective in slo if not len(run.ordered(METRICS[objective.metric]))
@@ -152,7 +148,7 @@ _ROWS = (
         scale="points",
         form="errors:0.5pp, or 'errors<=1%'",
         definition="the share of requests that failed, timeouts included",
-        figure=_errors,
+        figure=lambda run, _: share(run.counted(run.arm.failed)),
     ),
     RunMetric(
         name=GOODPUT,

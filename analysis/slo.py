@@ -4,10 +4,8 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
-import numpy as np
-
 from tbench.analysis.arms import Arm, Truths
-from tbench.analysis.metrics import METRICS, Metric, values
+from tbench.analysis.metrics import METRICS, applies, values
 from tbench.capture.errors import InputError
 
 FORM: Final = "ttft<500ms,tpot<50ms,e2e<3s"
@@ -93,14 +91,11 @@ def met(arm: Arm, slo: Slo) -> Truths:
         within = (
             measured < objective.limit if metric.better == "lower" else measured > objective.limit
         )
-        good &= within | ~_held_to(arm, metric)
+        held = applies(arm, metric)
+        if metric.name in GAPS:
+            # An answer of one token, or that came all at once, has nothing between its tokens.
+            tokens = arm.columns[GAPS[metric.name]]
+            held = held & ((tokens < 0) | (tokens > 1))
+            held &= arm.columns["first_token"] != arm.columns["last_token"]
+        good &= within | ~held
     return good
-
-
-def _held_to(arm: Arm, metric: Metric) -> Truths:
-    asked = np.array(arm.columns["stream"] if metric.streamed else np.ones(len(arm)), dtype=bool)
-    if metric.name in GAPS:
-        tokens = arm.columns[GAPS[metric.name]]
-        asked &= (tokens < 0) | (tokens > 1)
-        asked &= arm.columns["first_token"] != arm.columns["last_token"]
-    return asked

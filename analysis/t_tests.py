@@ -83,8 +83,12 @@ def difference(
     """
     a, b = np.asarray(first, dtype=float), np.asarray(second, dtype=float)
     seen = [float(side.var(ddof=1)) / len(side) for side in (a, b)]
+    # The floors widen the error and leave the degrees alone: they are known, not estimated.
     se = math.sqrt(sum(map(max, seen, floors)))
-    return student(float(b.mean() - a.mean()), se, _degrees(seen, (len(a), len(b))))
+    # Satterthwaite's degrees; the sum of both where neither varies at all.
+    below = sum(part**2 / (len(side) - 1) for part, side in zip(seen, (a, b), strict=True))
+    df = sum(seen) ** 2 / below if below > 0 else float(len(a) + len(b) - 2)
+    return student(float(b.mean() - a.mean()), se, df)
 
 
 def level(sample: Sequence[float], floor: float = 0.0) -> Estimate:
@@ -92,12 +96,6 @@ def level(sample: Sequence[float], floor: float = 0.0) -> Estimate:
     seen = np.asarray(sample, dtype=float)
     variance = max(float(seen.var(ddof=1)) / len(seen), floor)
     return student(float(seen.mean()), math.sqrt(variance), len(seen) - 1)
-
-
-def _degrees(parts: Sequence[float], sizes: tuple[int, int]) -> float:
-    """Satterthwaite's; the sum of both where neither varies at all."""
-    below = sum(part**2 / (size - 1) for part, size in zip(parts, sizes, strict=True))
-    return sum(parts) ** 2 / below if below > 0 else float(sum(sizes) - 2)
 
 
 # Multiplicity: many quantiles are compared at once, so some differ by chance. Their false discovery rate.
@@ -110,6 +108,7 @@ RATE: Final = 0.05
 
 def benjamini_hochberg(p_values: Sequence[float]) -> list[float]:
     """Each p-value's least false discovery rate at which it would still be called a difference."""
+    # From the largest down: a rate is never above that of a larger p-value.
     order = sorted(range(len(p_values)), key=p_values.__getitem__, reverse=True)
     rates, least = [0.0] * len(p_values), 1.0
     for above, which in enumerate(order):

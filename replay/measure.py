@@ -17,7 +17,6 @@ from tbench.capture.exchange import Exchange, Outcome
 from tbench.capture.providers import (
     PROMISED,
     ParsedResponse,
-    RequestInfo,
     one_line,
     outcome_of,
     parse_recorded,
@@ -185,11 +184,19 @@ def recorded_samples(trace: Trace) -> Iterator[Sample]:
         if parsed.info.endpoint not in PROMISED:
             continue
         origin_ns = request.arrive_ns if origin_ns is None else origin_ns
+        label = Label(
+            id=request.id,
+            endpoint=parsed.info.endpoint,
+            model=parsed.info.model,
+            stream=parsed.info.stream,
+            request_bytes=request.body_bytes,
+            session=sessions.assign(request, parsed=parsed).number,
+        )
         attempt = Attempt(
             index=index,
             due=None,
             held=0.0,
-            label=_label(exchange, parsed.info, sessions.assign(request, parsed=parsed).number),
+            label=label.pack(),
             reply=_reply(exchange, origin_ns, trace.header.wall(request.arrive_ns)),
         )
         response, answer = exchange.response, None
@@ -199,18 +206,6 @@ def recorded_samples(trace: Trace) -> Iterator[Sample]:
             answer = parse_recorded(response, attempt.reply.chunks)  # imported
         yield to_sample(attempt, 0.0, answer=answer)
         index += 1
-
-
-def _label(exchange: Exchange, info: RequestInfo, session: int) -> bytes:
-    request = exchange.request
-    return Label(
-        id=request.id,
-        endpoint=info.endpoint,
-        model=info.model,
-        stream=info.stream,
-        request_bytes=request.body_bytes,
-        session=session,
-    ).pack()
 
 
 def _reply(exchange: Exchange, origin_ns: int, sent_wall_ns: int) -> Reply:
