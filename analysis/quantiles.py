@@ -48,8 +48,8 @@ def interval_ranks(n: int, p: float, confidence: float = 0.95) -> tuple[int, int
     """
     tail = (1 - confidence) / 2
     # By the binomial chance of at most k, and of more than k, of n values below the quantile.
-    low = bisect_left(range(n), True, key=lambda k: special.betainc(n - k, k + 1, 1 - p) >= tail)
-    high = bisect_left(range(n), True, key=lambda k: special.betainc(k + 1, n - k, p) <= tail)
+    low = bisect_left(range(n), tail, key=lambda k: float(special.betainc(n - k, k + 1, 1 - p)))
+    high = bisect_left(range(n), -tail, key=lambda k: -float(special.betainc(k + 1, n - k, p)))
     return low, high + 1
 
 
