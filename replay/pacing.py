@@ -2,8 +2,8 @@
 
 No clock, no await, no I/O. An open loop turns recorded offsets into due times; a closed loop says how many
 requests may be outstanding at a time. All are seconds from the run's start; recorded offsets are seconds
-from the first replayed request. Which pacings there are is said by the rows of replay.options.ReplayOptions:
-a new one is one more row there, with a `PacingOption`.
+from the first replayed request. The pacings are rows of replay.options.ReplayOptions: a new one is one more
+row there, with a `PacingOption`.
 """
 
 import math

@@ -92,7 +92,7 @@ def most_cost(planned: Planned, label: Label) -> float:
     return cost(price, prompt=prompt, output=max(allowed, usage.output or 0))
 
 
-# Shards: which worker sends which request. A session stays with one worker, from its first turn on.
+# Shards: which worker sends which request. A session stays with one worker, whose connections it then uses.
 
 
 class Shards:
@@ -115,7 +115,7 @@ class Shards:
 
 
 LEAD_S: Final = 0.05
-"""From the word to start to the start."""
+"""Between telling the workers when to start and that start: each has heard of it by then."""
 PREPARE_S: Final = 2.0
 """Calls are built for so long at most before the first is sent."""
 HORIZON_S: Final = 3.0
@@ -190,7 +190,7 @@ def run_duet(
             raise InputError(objection)
     https = any(each.target.base_url.startswith("https:") for each in jobs)
     if https or job.ca or job.sender == "httpx":
-        tls(job.ca)  # what cannot be read is said before a process starts
+        tls(job.ca)  # certificates that cannot be read are named before a process starts
     folder = job.out.absolute().parent
     try:
         with WorkerPool.started(worker_tasks(jobs, closed), folder, fork=fork) as pool:
@@ -278,7 +278,7 @@ class _ReplayRun:
         ]
 
     async def _get_ready(self) -> None:
-        """Everything that can be done before the first request: as many calls built as will be needed soon.
+        """Do what can be done before the first request, such as building the calls that will be needed soon.
 
         Those are all, as many as workers take, or those of the next seconds.
         """

@@ -1,5 +1,5 @@
 """Workers: the processes that send. The parent reads, builds and writes; a worker only sends and stamps.
 
-`pool` starts and watches them, `worker` is what runs in the process, `tasks` cuts a job into their shares;
-`call_queue`, `spool`, `counters` and `messages` are what passes between the two.
+`pool` starts and watches them, `worker` is what runs in the process; `messages` (a job cut into tasks, and
+what came of them), `call_queue`, `spool` and `counters` are what passes between the two.
 """

@@ -97,7 +97,7 @@ class Spawned:
 
 
 class Forked:
-    """A copy of this process, which leaves by `os._exit`: the parent's exit handlers are not its own."""
+    """A copy of this process. It leaves by `os._exit`, so that the parent's exit handlers do not run."""
 
     def __init__(self, fds: Sequence[int], stderr: IO[bytes]) -> None:
         from tbench.replay.workers.worker import work  # noqa: PLC0415 (in the parent, for all workers at once)
