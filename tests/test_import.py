@@ -3,16 +3,20 @@
 import csv
 import gzip
 import json
+import os
+import random
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from tbench.capture.errors import InputError
+from tbench.capture.importers import IMPORTERS
 from tbench.capture.importers.conversion import described, resolve, survey, write
+from tbench.capture.importers.importer import Call, Importer, LeftOut, Lengths, scaled
 from tbench.capture.repair import check
 from tbench.capture.synthesis.tokens import calibrated
 from tbench.capture.trace_info import trace_info
@@ -374,6 +378,186 @@ def test_a_unit_is_certain_or_refused(tmp_path: Path) -> None:
     assert imported(relative, "arrival=ts:s", *MAP[1::2])["import"]["clock"] == "from its start"
 
 
+LITELLM = [
+    {"id": "1", "call_type": "acompletion", "status": "success", "model": "gpt-4o", "cache_hit": False,
+     "startTime": 1764350000.5, "endTime": 1764350002.5, "completionStartTime": 1764350001.0,
+     "messages": [{"role": "user", "content": "hi"}], "model_parameters": {"stream": True, "max_tokens": 9},
+     "response": {"choices": [{"index": 0, "message": {"role": "assistant", "content": "yo"}}]},
+     "prompt_tokens": 11, "completion_tokens": 5, "api_base": "https://api.example.com/v1"},
+    {"id": "2", "call_type": "acompletion", "status": "success", "model": "gpt-4o", "cache_hit": None,
+     "startTime": 1764350003.0, "endTime": 1764350004.0, "completionStartTime": 1764350004.0,
+     "messages": [{"role": "user", "content": "ho"}], "model_parameters": {},
+     "response": {"choices": [{"index": 0, "message": {"role": "assistant", "content": "yo"}}]},
+     "prompt_tokens": 12, "completion_tokens": 6},
+    {"id": "3", "call_type": "acompletion", "status": "failure", "model": "gpt-4o", "response": {},
+     "startTime": 1764350005.0, "endTime": 1764350005.25, "completionStartTime": 1764350005.25,
+     "messages": [{"role": "user", "content": "no"}], "prompt_tokens": 0, "completion_tokens": 0,
+     "error_information": {"error_code": "429", "error_class": "RateLimitError", "error_message": "slow"}},
+    {"id": "4", "call_type": "acompletion", "status": "success", "cache_hit": True, "model": "gpt-4o",
+     "startTime": 1764350006.0, "endTime": 1764350006.1, "messages": [{"role": "user", "content": "hi"}]},
+    {"id": "5", "call_type": "acompletion", "status": "success", "model": "gpt-4o",
+     "startTime": 1764350007.0, "endTime": 1764350008.0,
+     "messages": [{"role": "user", "content": "ab... (litellm_truncated skipped 900 chars) ...z"}]},
+    {"id": "6", "call_type": "alist_batches", "status": "success", "startTime": 1764350009.0,
+     "endTime": 1764350009.5},
+]  # fmt: skip
+
+
+def test_litellm(tmp_path: Path) -> None:
+    """A first token at the end is none; what no model answered, or was cut, is no call."""
+    figures = imported(lines(tmp_path / "l.jsonl", LITELLM))
+
+    rows = LITELLM[:3]
+    assert figures["requests"] == len(rows)
+    assert figures["prompt_tokens"] == sum(row["prompt_tokens"] for row in rows)
+    assert figures["output_tokens"] == sum(row["completion_tokens"] for row in rows)
+    assert seconds(figures["first_arrival"]) == rows[0]["startTime"]
+    assert seconds(figures["last_arrival"]) == rows[-1]["startTime"]
+    assert figures["outcomes"] == {"ok": 2, "http_error": 1}
+    assert figures["import"]["first_tokens_refused"] == {"equal to the end": 2}
+    assert figures["import"]["left_out"] == {
+        "answered from a cache, never sent to a model": 1,
+        "whose body is cut short or no JSON": 1,
+        "not a request to a model": 1,
+    }
+    measured = samples(tmp_path)
+    assert [first(each) for each in measured] == pytest.approx([0.5, None, None])
+    assert [took(each) for each in measured] == pytest.approx([2.0, 1.0, 0.25])
+    assert [each.status for each in measured] == [200, 200, 429]
+    (asked, *_) = read_trace(tmp_path / "t.msgpack")
+    assert json.loads(asked.request.body or b"") == {
+        "model": "gpt-4o",
+        "stream": True,
+        "max_tokens": 9,
+        "messages": rows[0]["messages"],
+    }
+
+
+LANGFUSE = [
+    {"id": "o1", "trace_id": "t1", "type": "GENERATION", "start_time": "2026-05-29 13:46:19.963000",
+     "end_time": "2026-05-29 13:46:21.963000", "completion_start_time": "2026-05-29 13:46:20.213000",
+     "provided_model_name": "gpt-4o", "model_parameters": '{"temperature": 0.5}', "level": "DEFAULT",
+     "input": '[{"role":"user","content":"hi"}]', "output": '{"role":"assistant","content":"yo"}',
+     "usage_details": {"input": 7, "input_cached_tokens": 3, "output": 4, "total": 14}, "session_id": "s"},
+    {"id": "o1", "trace_id": "t1", "type": "GENERATION", "start_time": "2026-05-29 13:46:19.963000",
+     "input": "hi"},
+    {"id": "o2", "trace_id": "t1", "type": "SPAN", "start_time": "2026-05-29 13:46:19.900000"},
+    {"id": "o3", "trace_id": "t2", "type": "GENERATION", "start_time": "2026-05-29 13:47:00.000000",
+     "end_time": "2026-05-29 13:47:01.500000", "completion_start_time": None, "level": "ERROR",
+     "status_message": "boom", "input": '{"messages":[{"role":"user","content":"q"}],"tools":[]}',
+     "usage_details": {}},
+    {"id": "o4", "trace_id": "t3", "type": "GENERATION", "start_time": "2026-05-29 13:48:00.000000",
+     "end_time": "2026-05-29 13:48:01.000000", "input": None, "output": None,
+     "usage_details": {"input": 40, "output": 8}},
+]  # fmt: skip
+
+
+def test_langfuse(tmp_path: Path) -> None:
+    """Generations alone, each once, in UTC; without content a prompt of the counted tokens."""
+    figures = imported(lines(tmp_path / "l.jsonl", LANGFUSE))
+
+    rows = {row["id"]: row for row in reversed(LANGFUSE) if row["type"] == "GENERATION"}
+    usage = [row.get("usage_details", {}) for row in rows.values()]
+    assert figures["requests"] == len(rows)
+    assert figures["prompt_tokens"] == sum(
+        n for each in usage for k, n in each.items() if "input" in k
+    )
+    assert figures["output_tokens"] == sum(
+        n for each in usage for k, n in each.items() if "output" in k
+    )
+    assert figures["first_arrival"] == "2026-05-29T13:46:19.963000Z"
+    assert figures["last_arrival"] == "2026-05-29T13:48:00.000000Z"
+    assert figures["outcomes"] == {"ok": 2, "http_error": 1}
+    assert figures["import"]["left_out"] == {
+        "that stand in the log twice": 1,
+        "not a generation": 1,
+    }
+    assert figures["import"]["bodies"] == {"rebuilt": 2, "written": 1}
+    measured = samples(tmp_path)
+    assert [first(each) for each in measured] == pytest.approx([0.25, None, None])
+    assert [took(each) for each in measured] == pytest.approx([2.0, 1.5, 1.0])
+
+
+def span(
+    number: int, attributes: dict[str, Any], *, took: float = 2.0, **members: Any
+) -> dict[str, Any]:
+    start = 1764350000 * NS + number * NS
+
+    def typed(value: Any) -> dict[str, Any]:
+        kinds = {str: "stringValue", bool: "boolValue", float: "doubleValue"}
+        return {"intValue": str(value)} if type(value) is int else {kinds[type(value)]: value}
+
+    return {
+        "traceId": "5b8efff798038103d269b633813fc60c",
+        "spanId": f"{number:016x}",
+        "name": "chat m",
+        "kind": 3,
+        "startTimeUnixNano": str(start),
+        "endTimeUnixNano": str(start + round(took * NS)),
+        "attributes": [{"key": key, "value": typed(value)} for key, value in attributes.items()],
+        **members,
+    }
+
+
+CHAT = {
+    "gen_ai.operation.name": "chat",
+    "gen_ai.provider.name": "openai",
+    "gen_ai.request.model": "m",
+}
+PARTS = json.dumps(
+    [
+        {"role": "user", "parts": [{"type": "text", "content": "weather?"}]},
+        {"role": "assistant", "parts": [
+            {"type": "tool_call", "id": "c1", "name": "get", "arguments": {"city": "Bern"}}]},
+        {"role": "tool", "parts": [{"type": "tool_call_response", "id": "c1", "response": "rain"}]},
+    ]
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("layout", ["lines", "document"])
+def test_otlp(tmp_path: Path, layout: str) -> None:
+    """Spans of inference alone, nanoseconds exact; messages and tools in the shape that is sent."""
+    chunk = {
+        "name": "gen_ai.content.completion.chunk",
+        "timeUnixNano": str(1764350001 * NS + NS // 2),
+    }
+    counts = {"gen_ai.usage.input_tokens": 30, "gen_ai.usage.output_tokens": 4}
+    spans = [
+        span(0, {**CHAT, **counts, "gen_ai.input.messages": PARTS, "gen_ai.request.max_tokens": 64,
+                 "gen_ai.response.time_to_first_chunk": 0.25}),
+        span(1, {**CHAT, **counts, "gen_ai.prompt.0.role": "user", "gen_ai.prompt.0.content": "old"},
+             events=[chunk]),
+        span(2, {"gen_ai.operation.name": "invoke_agent", **counts}),
+        span(3, {**CHAT, "gen_ai.usage.prompt_tokens": 20, "gen_ai.usage.completion_tokens": 2}),
+        span(4, {**CHAT, "gen_ai.input.messages": PARTS, "error.type": "429"},
+             status={"code": 2, "message": "slow down"}),
+        span(5, {"http.method": "GET"}),
+    ]  # fmt: skip
+    wrapped = [{"resourceSpans": [{"scopeSpans": [{"spans": [each]}]}]} for each in spans]
+    source = lines(tmp_path / "spans.jsonl", wrapped)
+    if layout == "document":
+        scopes = [each["resourceSpans"][0] for each in wrapped]
+        source.write_text(json.dumps({"resourceSpans": scopes}, indent=2))
+    figures = imported(source)
+
+    inference = [each for each in spans if {"key": "gen_ai.operation.name", "value": {"stringValue": "chat"}}
+                 in each["attributes"]]  # fmt: skip
+    assert figures["requests"] == len(inference)
+    assert (figures["prompt_tokens"], figures["output_tokens"]) == (30 + 30 + 20, 4 + 4 + 2)
+    times = [int(each["startTimeUnixNano"]) for each in inference]
+    assert arrivals(tmp_path / "t.msgpack") == times
+    assert figures["import"]["left_out"] == {"not a span of inference": 2}
+    assert figures["outcomes"] == {"ok": 3, "http_error": 1}
+    measured = samples(tmp_path)
+    assert [first(each) for each in measured] == pytest.approx([0.25, 0.5, None, None])
+    asked = json.loads(next(iter(read_trace(tmp_path / "t.msgpack"))).request.body or b"")
+    assert asked["max_tokens"] == 64
+    assert [each["role"] for each in asked["messages"]] == ["user", "assistant", "tool"]
+    call = asked["messages"][1]["tool_calls"][0]["function"]
+    assert call == {"name": "get", "arguments": '{"city":"Bern"}'}
+    assert asked["messages"][2] == {"role": "tool", "tool_call_id": "c1", "content": "rain"}
+
+
 def test_csv_and_gzip(tmp_path: Path) -> None:
     """The same log as a table; a row with too few columns is left out."""
     source = tmp_path / "log.csv.gz"
@@ -451,3 +635,65 @@ def test_what_is_no_log_is_refused(tbench: Run, tmp_path: Path) -> None:
         assert (done.code, done.out, done.err.count("\n")) == (2, "", 1), done
         assert word in done.err
         assert not list(tmp_path.glob("t.msgpack*"))
+
+
+def test_an_importer_is_one_file_and_one_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A format from outside: its rows are told by content, its calls go through every rule."""
+
+    def calls(row: Any) -> Iterator[Call | LeftOut]:
+        yield Call(arrive_ns=scaled(row["acme"], "s"), lengths=Lengths(row["words"], 5))
+
+    acme = Importer(
+        calls=calls, matches=lambda row: "acme" in row, trust={"arrival": "reported"}, cannot="much"
+    )
+    monkeypatch.setitem(cast("dict[str, Importer]", IMPORTERS), "acme", acme)
+    figures = imported(
+        lines(tmp_path / "a.jsonl", [{"acme": 1.5, "words": 9}, {"acme": 4, "words": 8}])
+    )
+
+    assert (figures["requests"], figures["duration_s"]) == (2, 2.5)
+    assert figures["import"]["format"] == "acme"
+
+
+def mutated(data: bytes, rng: random.Random) -> bytes:
+    """A few bytes changed, cut out, doubled or put for a value."""
+    for _ in range(rng.randint(1, 6)):
+        at, size = rng.randrange(len(data) + 1), rng.choice([1, 1, 1, 4, 40, 400])
+        piece = rng.choice(
+            [b"", b"\x00", b"\xff", b'"', b"{", b"]", b"null", b"-1", b"1e999", b"9" * 30, b"[[]]", b"true",
+             b'"\\ud800"', b",", b"\n", bytes([rng.randrange(256)]), data[at : at + size] * 2]
+        )  # fmt: skip
+        data = data[:at] + piece + data[at + size :]
+    return data
+
+
+SEEDS: dict[str, Any] = {
+    "mooncake": MOONCAKE, "litellm": LITELLM, "langfuse": LANGFUSE, "map": LOG,
+    "otlp": [{"resourceSpans": [{"scopeSpans": [
+        {"spans": [span(0, {**CHAT, "gen_ai.input.messages": PARTS})]}]}]}],
+    "sharegpt": [{"id": "a", "conversations": [{"from": "human", "value": "a"}]}],
+    "openai-batch": [{"custom_id": "a", "body": {"model": "m", "messages": []}}],
+    "har": {"log": {"entries": [har_entry("2026-03-01T10:00:00.250Z", 15.5, '{"model": "m"}')]}},
+    "azure": "TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:17:03.9799600,40,7\n",
+    "burstgpt": "Timestamp,Elapsed time,Model,Request tokens,Response tokens\n5,3.5,ChatGPT,47,18\n",
+}  # fmt: skip
+MUTANTS = int(os.environ.get("TBENCH_MUTANTS", "20"))
+
+
+@pytest.mark.parametrize("name", SEEDS)
+def test_a_mutant_is_imported_or_refused(tmp_path: Path, name: str) -> None:
+    """Whatever a row holds: every row counted, or one line of InputError; a trace that is sound."""
+    seed, rng = SEEDS[name], random.Random(name)
+    text = seed if isinstance(seed, str) else json.dumps(seed, indent=1)
+    if isinstance(seed, list) and name != "sharegpt":
+        text = "".join(json.dumps(row) + "\n" for row in seed)
+    source = tmp_path / "mutant"
+    fields = ("arrival=ts:ms", *MAP[1::2]) if name == "map" else ()
+    for _ in range(MUTANTS):
+        source.write_bytes(mutated(text.encode(), rng))
+        try:
+            imported(source, *fields, format_name=None if fields else rng.choice([None, name]))
+        except InputError as error:
+            assert "\n" not in str(error)

@@ -9,6 +9,9 @@ from typing import Final
 from tbench.capture.importers.batch import BATCH
 from tbench.capture.importers.har import HAR
 from tbench.capture.importers.importer import Importer
+from tbench.capture.importers.langfuse import LANGFUSE
+from tbench.capture.importers.litellm import LITELLM
+from tbench.capture.importers.otlp import OTLP
 from tbench.capture.importers.shapes import AZURE, BURSTGPT, MOONCAKE
 from tbench.capture.importers.sharegpt import SHAREGPT
 
@@ -19,5 +22,8 @@ IMPORTERS: Final[Mapping[str, Importer]] = {
     "burstgpt": BURSTGPT,
     "sharegpt": SHAREGPT,
     "har": HAR,
+    "litellm": LITELLM,
+    "langfuse": LANGFUSE,
+    "otlp": OTLP,
 }
 """In the order in which they are asked whether a row is theirs."""

@@ -14,6 +14,8 @@ from pathlib import Path
 from random import Random
 from typing import Any, Final
 
+import orjson
+
 from tbench.capture.errors import InputError
 from tbench.capture.exchange import Chunk, Exchange, Outcome, Request, Response
 from tbench.capture.importers import IMPORTERS
@@ -34,7 +36,7 @@ from tbench.capture.importers.rows import Shape, rows, shape
 from tbench.capture.providers import Usage
 from tbench.capture.records import TraceHeader
 from tbench.capture.redact import Redactor, safe_path, secrets_of
-from tbench.capture.sanitize import Sanitizer
+from tbench.capture.sanitize import Retries, Sanitizer
 from tbench.capture.synthesis.generate import MOST_BYTES, Arrivals
 from tbench.capture.synthesis.tokens import Tokens
 from tbench.capture.terminal import named, plural
@@ -56,6 +58,7 @@ FEW: Final = 20
 BACKWARDS: Final = LeftOut("that end before they arrive, or years later")
 OUT_OF_RANGE: Final = LeftOut("with an arrival far from the others': check the unit")
 TOO_LARGE: Final = LeftOut("with a body too large for a trace")
+TOO_DEEP: Final = LeftOut("nested too deeply")
 REPEATED: Final = LeftOut("that stand in the log twice")
 
 Progress = Callable[[int, int], None]
@@ -151,7 +154,8 @@ def resolve(
 
     Raises InputError where the format is unknown, the files are of several, or a unit is not certain.
     """
-    files = [(path, shape(path)) for path in paths]
+    documents = [members for importer in IMPORTERS.values() for members in importer.documents]
+    files = [(path, shape(path, documents)) for path in paths]
     sample = _sample(files)
     notices: list[str] = []
     if fields:
@@ -238,7 +242,7 @@ def _results(job: Job, progress: Progress, refused: Counter[str]) -> Iterator[Ca
             progress(done + size, total)
 
         for row in rows(path, layout, at):
-            for call in (row,) if isinstance(row, LeftOut) else job.importer.calls(row):
+            for call in (row,) if isinstance(row, LeftOut) else _told(job, row):
                 if isinstance(call, LeftOut):
                     yield call
                 elif job.importer.repeats and call.id and _is_known(call.id, seen):
@@ -246,6 +250,24 @@ def _results(job: Job, progress: Progress, refused: Counter[str]) -> Iterator[Ca
                 else:
                     yield _ruled(job, call, refused)
         before += path.stat().st_size
+
+
+def _told(job: Job, row: Row) -> Sequence[Call | LeftOut]:
+    """The calls of a row that can be written again: JSON is read at four times the depth that is written."""
+    try:
+        calls = list(job.importer.calls(row))
+        for call in calls:
+            if isinstance(call, Call):
+                dumped(
+                    [call.body if isinstance(call.body, Mapping) else None, _unsent(call.answer)]
+                )
+    except orjson.JSONEncodeError:
+        return [TOO_DEEP]
+    return calls
+
+
+def _unsent(answer: object) -> object:
+    return answer if isinstance(answer, Mapping) else None
 
 
 def _is_known(name: str, seen: set[bytes]) -> bool:
@@ -391,7 +413,7 @@ class _Maker:
         self._name = name
         self._texts = Writer(job.tokens, job.block_tokens, job.seed)
         self._redactor = Redactor()
-        self._sanitizer = Sanitizer(self._redactor)
+        self._retries = Retries()
         self._even = Arrivals(job.rate).times(job.seed)
         self._tick = counts.ticks.tick_ns if job.spread else None
         self._spread = Random(f"{job.seed} spread")
@@ -438,9 +460,11 @@ class _Maker:
         response = _response(call, arrive)
         if ours:
             return Exchange(request=request, response=response)
-        request = self._sanitizer.request(request, secrets)
+        # A new one each time: it would wait for the answers that a log does not have.
+        sanitizer = Sanitizer(self._redactor, retries=self._retries)
+        request = sanitizer.request(request, secrets)
         if response is not None:
-            response = self._sanitizer.response(request.id, response, None, secrets)
+            response = sanitizer.response(request.id, response, None, secrets)
         return Exchange(request=request, response=response)
 
 

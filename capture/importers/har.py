@@ -24,7 +24,12 @@ NO_BODY: Final = LeftOut("without a body")
 
 
 def calls(row: Row) -> Iterator[Call | LeftOut]:
-    """One entry."""
+    """One entry, or all of a document that stands on one line."""
+    if "log" in row:
+        entries = _member(row, "log").get("entries")
+        for entry in entries if isinstance(entries, list) else ():
+            yield from calls(entry if isinstance(entry, dict) else {})
+        return
     request, response = _member(row, "request"), _member(row, "response")
     method, url = text(request.get("method")) or "POST", _address(request.get("url"))
     body = _member(request, "postData").get("text")
@@ -96,8 +101,11 @@ def _content(content: Row) -> bytes | None:
 
 HAR = Importer(
     calls=calls,
-    matches=lambda row: "startedDateTime" in row and isinstance(row.get("request"), dict),
+    matches=lambda row: (
+        ("startedDateTime" in row and isinstance(row.get("request"), dict))
+        or isinstance(_member(row, "log").get("entries"), list)
+    ),
     trust={"arrival": "reported", "end": "derived"},
     cannot="first tokens; browsers drop the bodies of streams",
-    inside=("log", "entries"),
+    documents=(("log", "entries"),),
 )

@@ -80,8 +80,8 @@ class Call:
 class Importer:
     """A format: `calls` reads what one row holds, `matches` tells whether a row is of it.
 
-    `inside` names the members on the way to the rows of a file that is one JSON document. `trust` says for
-    each time that the format has where it comes from. `repeats` is whether rows may stand twice. `cannot` is
+    `documents` are files that are one JSON object: for each the members on the way to its rows. `trust` says
+    for each time that the format has where it comes from. `repeats` is whether rows may stand twice. `cannot` is
     what a trace of it never holds. `block_tokens` is what a hash id stands for, unless the user says.
     """
 
@@ -89,7 +89,7 @@ class Importer:
     matches: Callable[[Row], bool]
     trust: Mapping[str, Trust]
     cannot: str
-    inside: Sequence[str] = ()
+    documents: Sequence[tuple[str, ...]] = ()
     repeats: bool = False
     block_tokens: int = 512
 

@@ -87,7 +87,11 @@ def at(row: Row, path: str) -> Any:  # noqa: ANN401 (whatever it holds)
 def _below(value: object, path: str) -> Any:  # noqa: ANN401
     if isinstance(value, list):
         index, _, rest = path.partition(".")
-        value = value[int(index)] if index.isdecimal() and int(index) < len(value) else None
+        value = (
+            value[int(index)]
+            if index.isdecimal() and len(index) < 10 and int(index) < len(value)
+            else None
+        )
         return _below(value, rest) if rest else value
     return at(value, path) if isinstance(value, dict) else None
 

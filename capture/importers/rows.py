@@ -9,7 +9,7 @@ import gzip
 import io
 import re
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any, Final, Literal, NamedTuple, cast
 
@@ -24,12 +24,6 @@ TOO_LONG: Final = LeftOut("longer than 128 MiB")
 BAD_COLUMNS: Final = LeftOut("with another number of columns")
 HEAD: Final = 2**16
 PIECE: Final = 2**20
-DOCUMENTS: Final = {
-    b"log": ("log", "entries"),
-    b"resourceSpans": ("resourceSpans",),
-    b"spans": ("spans",),
-}
-"""The first member of a document that is one JSON object, and where its rows are."""
 _FIRST_MEMBER = re.compile(rb'\{\s*"(\w+)"\s*:\s*[\[{]')
 _TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*(")?|[\[\]{},:]', re.DOTALL)
 """A string, whose last quote may still be to come, or a mark between values."""
@@ -46,8 +40,8 @@ class Shape(NamedTuple):
     inside: tuple[str, ...] = ()
 
 
-def shape(path: Path) -> Shape:
-    """What kind of file it is. Raises InputError where it can be none."""
+def shape(path: Path, documents: Iterable[tuple[str, ...]] = ()) -> Shape:
+    """What kind of file it is, perhaps one of these JSON documents. Raises InputError for none."""
     with _opened(path) as file:
         head = _read(file, path, HEAD).removeprefix(b"\xef\xbb\xbf").lstrip()
     if head.startswith(b"PAR1"):
@@ -58,9 +52,10 @@ def shape(path: Path) -> Shape:
         return Shape("json")
     if head.startswith(b"{"):
         member = _FIRST_MEMBER.match(head)
-        inside = DOCUMENTS.get(member[1]) if member else None
+        name = member[1].decode() if member else ""
+        inside = next((members for members in documents if members[0] == name), None)
         line, end, _ = head.partition(b"\n")
-        lines = bool(end) and _is_json(line) and inside != DOCUMENTS[b"log"]
+        lines = bool(end) and _is_json(line)
         return Shape("json", inside) if inside and not lines else Shape("jsonl")
     if b"\x00" in head:
         raise InputError(

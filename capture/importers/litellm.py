@@ -1,0 +1,140 @@
+"""LiteLLM: lines of its StandardLoggingPayload (S3, GCS, webhook), and rows of its table SpendLogs.
+
+`completionStartTime` falls back to `endTime`, and is the end itself where nothing was streamed: such a time is
+no first token. What LiteLLM's database has cut is marked in the text; what its cache answered went to no model.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from tbench.capture.importers.importer import (
+    CACHED,
+    CHAT,
+    COMPLETIONS,
+    CUT_SHORT,
+    EMBEDDINGS,
+    NO_ARRIVAL,
+    NO_CONTENT,
+    Call,
+    Importer,
+    LeftOut,
+    Lengths,
+    Row,
+    count,
+    dumped,
+    moment,
+    scaled,
+    text,
+    unpacked,
+)
+from tbench.capture.providers import Usage
+
+ENDPOINTS: Final = {
+    "completion": (CHAT, "messages"),
+    "text_completion": (COMPLETIONS, "prompt"),
+    "embedding": (EMBEDDINGS, "input"),
+    "anthropic_messages": ("/v1/messages", "messages"),
+    "responses": ("/v1/responses", "input"),
+}
+"""Types of calls, less the `a` of asynchronous ones: where they went, and the member for the messages."""
+CUT_MARK, REDACTED_MARK = b"litellm_truncated", b"redacted-by-litellm"
+OTHER: Final = LeftOut("not a request to a model")
+REDACTED: Final = LeftOut("whose messages LiteLLM redacted")
+
+
+def calls(row: Row) -> Iterator[Call | LeftOut]:
+    """One call as LiteLLM logged it."""
+    kind = str(row.get("call_type") or "completion")
+    endpoint = ENDPOINTS.get(kind) or ENDPOINTS.get(kind.removeprefix("a"))
+    arrive = _instant(row.get("startTime"))
+    if endpoint is None:
+        yield OTHER
+    elif str(row.get("cache_hit")).lower() == "true":
+        yield CACHED
+    elif arrive is None:
+        yield NO_ARRIVAL
+    else:
+        content = _content(row, endpoint[1])
+        if isinstance(content, LeftOut):
+            yield content
+            return
+        failed = row.get("status") == "failure"
+        error = _members(row, "error_information")
+        status = count(error.get("error_code"))
+        answer = unpacked(row.get("response"))
+        yield Call(
+            arrive_ns=arrive,
+            end_ns=_instant(row.get("endTime")),
+            first_token_ns=_instant(row.get("completionStartTime")),
+            host=_host(row.get("api_base")),
+            path=endpoint[0],
+            model=text(row.get("model")),
+            body=None if isinstance(content, Lengths) else content,
+            lengths=content if isinstance(content, Lengths) else None,
+            answer=answer if answer and isinstance(answer, dict | str) and not failed else None,
+            usage=Usage(
+                prompt=count(row.get("prompt_tokens")), output=count(row.get("completion_tokens"))
+            ),
+            status=status if failed and status is not None and 400 <= status <= 599 else None,
+            failure=_failure(row, error) if failed else None,
+            session=text(row.get("session_id")),
+        )
+
+
+def _instant(value: object) -> int | None:
+    """Unix seconds in a payload, a date in the table."""
+    return moment(value) or scaled(value, "s")
+
+
+def _members(row: Row, name: str) -> Mapping[str, Any]:
+    value = unpacked(row.get(name))
+    return value if isinstance(value, dict) else {}
+
+
+def _content(row: Row, name: str) -> dict[str, Any] | Lengths | LeftOut:
+    """The body: what the proxy was sent where that was kept, else messages and parameters."""
+    asked = _members(row, "proxy_server_request")
+    asked = asked if asked.get(name) else _members(asked, "body")
+    messages = unpacked(row.get("messages"))
+    body = {}
+    if asked.get(name):
+        body = {**asked}
+    elif messages:
+        if name == "messages" and isinstance(messages, str):
+            messages = [{"role": "user", "content": messages}]
+        body = {**_members(row, "model_parameters"), name: messages}
+    data = dumped(body)
+    if CUT_MARK in data or CUT_MARK in dumped(row.get("proxy_server_request")):
+        return CUT_SHORT
+    if REDACTED_MARK in data:
+        return REDACTED
+    if body:
+        return body
+    if tokens := count(row.get("prompt_tokens")):
+        return Lengths(tokens, count(row.get("completion_tokens")) or None)
+    return NO_CONTENT
+
+
+def _host(value: object) -> str | None:
+    try:
+        return urlsplit(value).netloc.rpartition("@")[2] or None if isinstance(value, str) else None
+    except ValueError:
+        return None
+
+
+def _failure(row: Row, error: Mapping[str, Any]) -> str:
+    words = (
+        text(error.get("error_message"))
+        or text(row.get("error_str"))
+        or text(error.get("error_class"))
+    )
+    return words or "failed, as LiteLLM says"
+
+
+LITELLM = Importer(
+    calls=calls,
+    matches=lambda row: {"startTime", "endTime", "call_type"} <= row.keys(),
+    trust={"arrival": "reported", "end": "reported", "first_token": "reported"},
+    cannot="the client's own bytes; times between tokens",
+)

@@ -1,0 +1,292 @@
+"""OpenTelemetry spans of the GenAI conventions: OTLP JSON of a collector, and flat spans.
+
+Only spans of inference count: the agents above them repeat their usage. Nanoseconds are texts in OTLP JSON,
+or numbers; attributes have moved (`prompt_tokens` became `input_tokens`, numbered prompts became messages).
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+import orjson
+
+from tbench.capture.importers.importer import (
+    CHAT,
+    COMPLETIONS,
+    CUT_SHORT,
+    EMBEDDINGS,
+    NO_ARRIVAL,
+    NO_CONTENT,
+    Call,
+    Importer,
+    LeftOut,
+    Lengths,
+    Row,
+    count,
+    is_cut,
+    moment,
+    scaled,
+    text,
+    unpacked,
+)
+from tbench.capture.providers import Usage
+
+INFERENCE: Final = {
+    "chat": CHAT,
+    "generate_content": CHAT,
+    "text_completion": COMPLETIONS,
+    "embeddings": EMBEDDINGS,
+}
+"""Operations that are one request to a model, and what they are replayed as."""
+OTHER: Final = LeftOut("not a span of inference")
+NO_SPAN: Final = LeftOut("no span")
+PARAMETERS: Final = {
+    "gen_ai.request.max_tokens": "max_tokens",
+    "gen_ai.request.temperature": "temperature",
+    "gen_ai.request.top_p": "top_p",
+    "gen_ai.request.seed": "seed",
+    "gen_ai.request.stop_sequences": "stop",
+    "gen_ai.request.stream": "stream",
+}
+CHUNK: Final = "content.completion.chunk"
+"""How the name of an event ends that OpenLLMetry writes for each chunk of a stream."""
+_NUMBERED = re.compile(r"gen_ai\.prompt\.(\d+)\.(role|content)")
+
+
+def calls(row: Row) -> Iterator[Call | LeftOut]:
+    """The spans of a batch, or one span."""
+    if "resourceSpans" in row or "scopeSpans" in row:
+        for resource in _items(row.get("resourceSpans")) if "resourceSpans" in row else (row,):
+            for scope in _items(resource.get("scopeSpans")):
+                yield from (_call(span) for span in _items(scope.get("spans")))
+    elif "spans" in row:
+        yield from (_call(span) for span in _items(row.get("spans")))
+    else:
+        yield _call(row)
+
+
+def _items(value: object) -> Iterator[Row]:
+    for item in value if isinstance(value, list) else ():
+        yield item if isinstance(item, dict) else {}
+
+
+def _call(span: Row) -> Call | LeftOut:
+    attributes = _attributes(span.get("attributes"))
+    operation = attributes.get("gen_ai.operation.name") or attributes.get("llm.request.type")
+    path = INFERENCE.get({"completion": "text_completion"}.get(str(operation), str(operation)))
+    if not attributes:
+        return OTHER if "name" in span else NO_SPAN
+    if path is None:
+        return OTHER
+    arrive, end = (
+        _instant(span, *names)
+        for names in (("startTimeUnixNano", "start_time"), ("endTimeUnixNano", "end_time"))
+    )
+    if arrive is None:
+        return NO_ARRIVAL
+    usage = Usage(
+        prompt=_count(attributes, "gen_ai.usage.input_tokens", "gen_ai.usage.prompt_tokens"),
+        output=_count(attributes, "gen_ai.usage.output_tokens", "gen_ai.usage.completion_tokens"),
+        cached=_count(attributes, "gen_ai.usage.cache_read.input_tokens"),
+        reasoning=_count(attributes, "gen_ai.usage.reasoning.output_tokens"),
+    )
+    content = _content(attributes, path, usage)
+    if isinstance(content, LeftOut):
+        return content
+    state = span.get("status")
+    failed = isinstance(state, dict) and state.get("code") in (2, "STATUS_CODE_ERROR", "ERROR")
+    status = count(attributes.get("error.type") or attributes.get("http.response.status_code"))
+    return Call(
+        arrive_ns=arrive,
+        end_ns=end,
+        first_token_ns=_first_token(span, attributes, arrive),
+        host=text(attributes.get("server.address")),
+        path=path,
+        model=text(attributes.get("gen_ai.request.model")),
+        body=None if isinstance(content, Lengths) else content,
+        lengths=content if isinstance(content, Lengths) else None,
+        answer=None if failed else _answer(attributes),
+        usage=usage,
+        status=status if failed and status is not None and 400 <= status <= 599 else None,
+        failure=(text(state.get("message")) or "failed, as its span says")
+        if failed and isinstance(state, dict)
+        else None,
+        session=text(attributes.get("gen_ai.conversation.id")),
+        id=f"{_either(span, 'traceId', 'trace_id')} {_either(span, 'spanId', 'span_id')}",
+    )
+
+
+def _attributes(value: object) -> dict[str, Any]:
+    """The attributes of a span: a list of keys and typed values, or an object."""
+    if isinstance(value, dict):
+        return value
+    return {
+        str(item.get("key")): _typed(item.get("value"))
+        for item in _items(value)
+        if item.get("key") is not None
+    }
+
+
+def _typed(value: object) -> Any:  # noqa: ANN401 (whatever it holds)
+    """An AnyValue of OTLP: one member, named by its type; whole numbers may be texts."""
+    if not isinstance(value, dict) or len(value) != 1:
+        return value
+    ((kind, inner),) = value.items()
+    if kind == "intValue":
+        return scaled(inner, "ns")
+    if kind == "arrayValue":
+        return (
+            [_typed(item) for item in _items(inner.get("values"))]
+            if isinstance(inner, dict)
+            else []
+        )
+    if kind == "kvlistValue":
+        return _attributes(inner.get("values")) if isinstance(inner, dict) else {}
+    return inner
+
+
+def _instant(span: Row, nanoseconds: str, date: str) -> int | None:
+    if nanoseconds in span:
+        return scaled(span.get(nanoseconds), "ns")
+    return moment(span.get(date))
+
+
+def _either(span: Row, name: str, other: str) -> str:
+    return str(span.get(name) or span.get(other))
+
+
+def _count(attributes: Mapping[str, Any], *names: str) -> int | None:
+    return next(
+        (number for name in names if (number := count(attributes.get(name))) is not None), None
+    )
+
+
+def _first_token(span: Row, attributes: Mapping[str, Any], arrive: int) -> int | None:
+    """By the convention's attribute, else by the first event of a chunk."""
+    waited = scaled(attributes.get("gen_ai.response.time_to_first_chunk"), "s")
+    if waited is not None:
+        return arrive + waited
+    events = (
+        event for event in _items(span.get("events")) if str(event.get("name")).endswith(CHUNK)
+    )
+    stamps = [at for event in events if (at := scaled(event.get("timeUnixNano"), "ns")) is not None]
+    return min(stamps, default=None)
+
+
+def _content(
+    attributes: Mapping[str, Any], path: str, usage: Usage
+) -> dict[str, Any] | Lengths | LeftOut:
+    """The request, put together; the length alone where content was not recorded."""
+    asked = attributes.get("gen_ai.input.messages")
+    if is_cut(asked):
+        return CUT_SHORT
+    settings = {
+        name: value
+        for key, name in PARAMETERS.items()
+        if (value := attributes.get(key)) is not None
+    }
+    messages = [message for item in _items(unpacked(asked)) for message in _messages(item)]
+    messages = messages or _numbered(attributes)
+    instructions = unpacked(attributes.get("gen_ai.system_instructions"))
+    if words := _words(instructions if isinstance(instructions, list) else [instructions]):
+        messages.insert(0, {"role": "system", "content": words})
+    tools = unpacked(attributes.get("gen_ai.tool.definitions"))
+    if messages and path == CHAT:
+        if (
+            isinstance(tools, list)
+            and tools
+            and all(isinstance(tool, dict) and "function" in tool for tool in tools)
+        ):
+            settings["tools"] = tools
+        return {"messages": messages, **settings}
+    if messages and path == COMPLETIONS:
+        return {"prompt": "\n".join(str(message["content"]) for message in messages), **settings}
+    if path != EMBEDDINGS and usage.prompt:
+        return Lengths(usage.prompt, usage.output or None)
+    return NO_CONTENT
+
+
+def _numbered(attributes: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Messages of the older convention: `gen_ai.prompt.0.role`, `gen_ai.prompt.0.content`, ..."""
+    turns: dict[int, dict[str, Any]] = {}
+    for key, value in attributes.items():
+        if (match := _NUMBERED.fullmatch(key)) and len(match[1]) < 9:
+            turns.setdefault(int(match[1]), {"role": "user", "content": ""})[match[2]] = value
+    return [turns[number] for number in sorted(turns)]
+
+
+def _messages(item: Row) -> Iterator[dict[str, Any]]:
+    """A message of the convention in OpenAI's shape; each answer of a tool is a message of its own."""
+    role = text(item.get("role")) or "user"
+    role = {"human": "user", "ai": "assistant"}.get(role.lower(), role)
+    if "parts" not in item:
+        yield {**item, "role": role}
+        return
+    parts = list(_items(item.get("parts")))
+    asked = [part for part in parts if part.get("type") == "tool_call"]
+    told = [part for part in parts if part.get("type") == "tool_call_response"]
+    for part in told:
+        answer = part.get("response", part.get("result"))
+        content = answer if isinstance(answer, str) else orjson.dumps(answer).decode()
+        yield {"role": "tool", "tool_call_id": str(part.get("id")), "content": content}
+    words = _words(parts)
+    if words or asked or not told:
+        calls_made = [
+            {
+                "id": str(part.get("id")),
+                "type": "function",
+                "function": {"name": str(part.get("name")), "arguments": _arguments(part)},
+            }
+            for part in asked
+        ]
+        yield {"role": role, "content": words, **({"tool_calls": calls_made} if calls_made else {})}
+
+
+def _arguments(part: Row) -> str:
+    arguments = part.get("arguments")
+    return arguments if isinstance(arguments, str) else orjson.dumps(arguments).decode()
+
+
+def _words(parts: list[Any]) -> str:
+    """The texts among parts."""
+    texts = (
+        part
+        if isinstance(part, str)
+        else part.get("content")
+        if part.get("type") == "text"
+        else None
+        for part in parts
+        if isinstance(part, str | dict)
+    )
+    return "".join(word for word in texts if isinstance(word, str))
+
+
+def _answer(attributes: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """The first message that came back."""
+    for item in _items(unpacked(attributes.get("gen_ai.output.messages"))):
+        return next(_messages(item), None)
+    words = text(attributes.get("gen_ai.completion.0.content"))
+    return {"role": "assistant", "content": words} if words else None
+
+
+def _matches(row: Row) -> bool:
+    if "resourceSpans" in row or "scopeSpans" in row or "spans" in row:
+        return True
+    names = (
+        {str(item.get("key")) for item in _items(row["attributes"])}
+        if isinstance(row.get("attributes"), list)
+        else row.get("attributes")
+    )
+    return isinstance(names, set | dict) and any(
+        str(name).startswith(("gen_ai.", "llm.")) for name in names
+    )
+
+
+OTLP = Importer(
+    calls=calls,
+    matches=_matches,
+    trust={"arrival": "reported", "end": "reported", "first_token": "derived"},
+    cannot="the HTTP bodies; what sampling left out; times between tokens",
+    repeats=True,
+    documents=(("resourceSpans",), ("spans",)),
+)
