@@ -81,8 +81,8 @@ class Importer:
     """A format: `calls` reads what one row holds, `matches` tells whether a row is of it.
 
     `documents` are files that are one JSON object: for each the members on the way to its rows. `trust` says
-    for each time that the format has where it comes from. `repeats` is whether rows may stand twice. `cannot` is
-    what a trace of it never holds. `block_tokens` is what a hash id stands for, unless the user says.
+    for each time that the format has where it comes from. `repeats` is whether rows may stand twice. `cannot`
+    is what a trace of it never holds. `block_tokens` is what a hash id stands for, unless the user says.
     """
 
     calls: Callable[[Row], Iterator[Call | LeftOut]]

@@ -1,7 +1,7 @@
 """LiteLLM: lines of its StandardLoggingPayload (S3, GCS, webhook), and rows of its table SpendLogs.
 
-`completionStartTime` falls back to `endTime`, and is the end itself where nothing was streamed: such a time is
-no first token. What LiteLLM's database has cut is marked in the text; what its cache answered went to no model.
+`completionStartTime` falls back to `endTime`, and is the end itself where nothing was streamed: then it is no
+first token. What LiteLLM's database has cut is marked in the text; what its cache answered went to no model.
 """
 
 from collections.abc import Iterator, Mapping
