@@ -16,17 +16,17 @@ VERBS: Final[Mapping[str, tuple[str, str]]] = {
     "compare": ("tbench.commands.compare", "Compare two runs of one trace, or judge repeated runs by gates."),
     "report": ("tbench.commands.report", "Report one run, one trace, or a benchmark's folder."),
     "power": ("tbench.commands.power", "Plan how many requests and runs a comparison needs."),
-    "benchmark": ("tbench.benchmark.commands.benchmark", "Measure a model at each point of a load sweep."),
-    "excel": ("tbench.benchmark.commands.excel", "Make a workbook of a benchmark."),
-    "plot": ("tbench.benchmark.commands.plot", "Draw the points of benchmarks as pictures."),
-    "upload": ("tbench.benchmark.commands.upload", "Put a benchmark's folder into a store."),
+    "benchmark": ("tbench.benchmark.verbs", "Measure a model at each point of a load sweep."),
+    "excel": ("tbench.benchmark.verbs", "Make a workbook of a benchmark."),
+    "plot": ("tbench.benchmark.verbs", "Draw the points of benchmarks as pictures."),
+    "upload": ("tbench.benchmark.verbs", "Put a benchmark's folder into a store."),
     "serve": ("tbench.simulator.command", "Serve a simulated Together endpoint, without any model."),
     "doctor": ("tbench.doctor.command", "Measure what this machine can hold: requests/s, streams, lag."),
     "demo": ("tbench.demo.command", "Show the main job on this machine: capture, replay twice, compare."),
 }  # fmt: skip
 """Verb -> its module, which has a function of that name, or `app` for verbs of its own; and a summary."""
 CLASSES: Final[Mapping[str, tuple[str, str]]] = {
-    "benchmark": ("tbench.benchmark.commands.benchmark", "Benchmark"),
+    "benchmark": ("tbench.benchmark.verbs", "Benchmark"),
 }
 """Verbs whose words are looked at before their options are read, and the class that does: module, name."""
 ABOUT: Final = (

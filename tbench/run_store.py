@@ -26,6 +26,16 @@ RUN: Final = Fields(
 CURE: Final = "move it away, or choose another folder"
 
 
+def make_folder(folder: Path, option: str) -> None:
+    """Make it for its owner only. Raises InputError where that cannot be; `option` is what named it."""
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"{option} {folder}: cannot be made: {error.strerror}; name another"
+        ) from None
+
+
 @dataclass(frozen=True, kw_only=True)
 class Kind:
     """Where a verb keeps what: the plan under `key` of the JSON `file`, runs in the subfolder `runs`.
@@ -86,15 +96,6 @@ class RunStore:
                     "go on with it"
                 )
         return cls(folder=folder, kind=kind, plan=before, entries=runs, more=content)
-
-    def make_folder(self, option: str) -> None:
-        """Raise InputError where it cannot be made; `option` is what named it."""
-        try:
-            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError(
-                f"{option} {self.folder}: cannot be made: {error.strerror}; name another"
-            ) from None
 
     def path(self, name: str) -> Path:
         """Where the run of this name lies."""

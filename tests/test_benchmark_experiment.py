@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tbench.benchmark.folder import chosen, load_experiment, load_experiments
+from tbench.benchmark.folder import load_experiment, load_experiments, selected
 from tbench.capture.errors import InputError
 from tests.benchmark_folder import BenchmarkFolder
 
@@ -202,14 +202,14 @@ def test_filters_choose_by_metadata(tmp_path: Path) -> None:
         folder.point("D(2,2)", 1)
     found = load_experiments(tmp_path)
 
-    assert [one.name for one in chosen(found, {"model": "b"})] == ["b"]
-    assert [one.scenarios for one in chosen(found, {"traffic_scenario": "D(2,2)"})] == [
+    assert [one.name for one in selected(found, '{"model": "b"}')] == ["b"]
+    assert [one.scenarios for one in selected(found, '{"traffic_scenario": "D(2,2)"}')] == [
         ("D(2,2)",)
     ] * 2
     with pytest.raises(InputError, match="no such field"):
-        chosen(found, {"modle": "b"})
+        selected(found, '{"modle": "b"}')
     with pytest.raises(InputError, match="no experiment is like that"):
-        chosen(found, {"model": "c"})
+        selected(found, '{"model": "c"}')
 
 
 def test_a_folder_without_results_says_so(benchmark_folder: BenchmarkFolder) -> None:

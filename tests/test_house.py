@@ -30,7 +30,6 @@ VAGUE = {"found", "one", "said", "whole", "own", "there", "some", "kept"}
 UNREAD = (
     "analysis/charts/",
     "analysis/report/",
-    "tbench/benchmark/",
 )
 """What still holds such names. A folder or file that has been read through leaves the list for good."""
 

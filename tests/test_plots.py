@@ -12,10 +12,17 @@ import vl_convert
 
 from tbench import __main__ as entry
 from tbench.benchmark.folder import load_experiments
-from tbench.benchmark.plots import checked, default_plots, plot, preset_for, read_grid
+from tbench.benchmark.plots import (
+    FORMATS,
+    _pictures,
+    checked,
+    default_plots,
+    plot,
+    preset_for,
+    read_grid,
+)
 from tbench.benchmark.plots import panels as drawing
 from tbench.benchmark.plots.data import KNOWN, held, label
-from tbench.benchmark.plots.files import FORMATS, _pictures
 from tbench.benchmark.plots.layout import PRESETS, Grid, grid_of
 from tbench.benchmark.plots.panels import _span, scheme
 from tbench.capture.errors import InputError

@@ -12,7 +12,6 @@ import fsspec
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
-from tbench.benchmark.commands.benchmark import refuse
 from tbench.benchmark.upload import (
     Delivery,
     Store,
@@ -24,6 +23,7 @@ from tbench.benchmark.upload import (
     read_address,
     report,
 )
+from tbench.benchmark.verbs import refuse
 from tbench.capture.errors import InputError
 
 OWN: dict[str, Any] = {"id": "one", "options": {}}

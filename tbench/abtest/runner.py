@@ -30,7 +30,7 @@ from tbench.replay.job import resolve
 from tbench.replay.runfile import Run
 from tbench.replay.runner import Watch, run_duet
 from tbench.replay.totals import numbers
-from tbench.run_store import DONE, Kind, RunStore
+from tbench.run_store import DONE, Kind, RunStore, make_folder
 
 PLAN: Final = "plan.json"
 STORE: Final = Kind(file=PLAN, key="plan", free=frozenset({"max_cost"}))
@@ -80,7 +80,7 @@ def opened(folder: Path, plan: AbPlan) -> RunStore:
     if (folder / PLAN).exists():
         return RunStore.opened(folder, STORE, plan.written)
     store = RunStore(folder=folder, kind=STORE, plan=plan.written)
-    store.make_folder("-o")
+    make_folder(folder, "-o")
     if files := sorted(path.name for path in folder.iterdir()):
         raise InputError(f"{folder}: holds files already ({files[0]}); choose another with -o")
     return store

@@ -15,7 +15,7 @@ from typing import Any, Final, Literal, Self, cast
 
 from tbench.benchmark.genai_bench import LATENCIES, METADATA, scaled
 from tbench.capture.errors import InputError
-from tbench.capture.jsontext import read_json
+from tbench.capture.jsontext import loads, read_json
 
 # A result: the file of one point of a benchmark, ours or genai-bench's, checked and in one unit.
 
@@ -259,11 +259,18 @@ def load_experiments(folder: Path, unit: Unit | None = None) -> list[BenchmarkFo
     return folders
 
 
-def chosen(experiments: Sequence[BenchmarkFolder], criteria: Json) -> list[BenchmarkFolder]:
-    """Those whose metadata have these values; `traffic_scenario` (one or a list) picks points as well.
+def selected(experiments: Sequence[BenchmarkFolder], text: str) -> list[BenchmarkFolder]:
+    """Those whose metadata have the values of a JSON object; `traffic_scenario` picks points as well.
 
-    Raises InputError for a field that no experiment has, and where nothing is left.
+    It may be one scenario or a list. Raises InputError for what is no JSON object, for a field that no
+    experiment has, and where nothing is left.
     """
+    try:
+        criteria = loads(text)
+    except ValueError as error:
+        raise InputError(f"--filter-criteria: no JSON: {error}") from None
+    if not isinstance(criteria, dict):
+        raise InputError('--filter-criteria: give a JSON object, as in {"model": "m"}')
     known = {name for folder in experiments for name in folder.metadata}
     for name in criteria:
         if name not in known:
@@ -277,10 +284,15 @@ def chosen(experiments: Sequence[BenchmarkFolder], criteria: Json) -> list[Bench
         if all(folder.metadata.get(k) == v for k, v in wanted.items())
     ]
     if SCENARIO in criteria:
-        left = [_within(folder, criteria[SCENARIO]) for folder in left]
+        scenarios = criteria[SCENARIO]
+        scenarios = scenarios if isinstance(scenarios, list) else [scenarios]
+        left = [
+            replace(folder, points=tuple(p for p in folder.points if p.scenario in scenarios))
+            for folder in left
+        ]
         left = [folder for folder in left if folder.points]
     if not left:
-        raise InputError(f"filter {json.dumps(dict(criteria))}: no experiment is like that")
+        raise InputError(f"filter {json.dumps(criteria)}: no experiment is like that")
     return left
 
 
@@ -337,9 +349,3 @@ def _twice(points: Sequence[Result]) -> Iterator[str]:
     for (scenario, axis, value, _), count in counts.items():
         if count > 1:
             yield f"{scenario}: {count} results at {axis} {value:g}; all are shown"
-
-
-def _within(experiment: BenchmarkFolder, scenarios: object) -> BenchmarkFolder:
-    wanted = scenarios if isinstance(scenarios, list) else [scenarios]
-    points = tuple(point for point in experiment.points if point.scenario in wanted)
-    return replace(experiment, points=points)

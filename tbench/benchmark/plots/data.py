@@ -77,6 +77,17 @@ def held(points: Iterable[Result], unit: str) -> Iterator[Held]:
         )
 
 
+def field_lines(experiments: Sequence[BenchmarkFolder]) -> Iterator[str]:
+    """A table of them as text, its header first."""
+    points = [point for folder in experiments for point in folder.points]
+    yield f"{'field':<46}{'unit':<12}{'points':>7}  values"
+    for field in held(points, experiments[0].unit):
+        span = "-"
+        if field.low is not None and field.high is not None:
+            span = f"{field.low:.6g}" + (f" to {field.high:.6g}" if field.high > field.low else "")
+        yield f"{field.field:<46}{field.unit:<12}{field.points:>7}  {span}"
+
+
 def check(grid: Grid, points: Iterable[Result], place: str) -> None:
     """Raise InputError for a field that no result has and no definition knows."""
     known = {*KNOWN, *_others(points)}

@@ -35,7 +35,7 @@ from tbench.replay.options import ReplayOptions
 from tbench.replay.runfile import Run
 from tbench.replay.system import headroom
 from tbench.replay.totals import duration_s
-from tbench.run_store import RunStore
+from tbench.run_store import RunStore, make_folder
 
 INTERRUPTED: Final = 130
 
@@ -49,7 +49,7 @@ def benchmarked(options: BenchmarkOptions, *, as_json: bool) -> int:
         replace(base, scenario=parse(scenario))  # what is wrong with one is said before any is sent
     _check_headroom(asked, sweep)
     if asked.options.log_dir is not None:
-        _made_folder("--log-dir", asked.options.log_dir)
+        make_folder(asked.options.log_dir, "--log-dir")
     store, upload = _opened(asked, folder)
     made: list[PointResult] = []
     with Log.opened(asked.options.log_dir or folder) as log, terminable():
@@ -216,15 +216,6 @@ def goodput(slo: str | None, run: Run) -> dict[str, Any]:
     }
 
 
-def _made_folder(option: str, folder: Path) -> None:
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(
-            f"{option}: the folder {folder} cannot be made: {error.strerror}; name another"
-        ) from None
-
-
 def _opened(asked: BenchmarkPlan, folder: Path) -> tuple[RunStore, Upload | None]:
     """Begin the folder, or find that it holds the same benchmark, and the place that it is uploaded to.
 
@@ -249,7 +240,7 @@ def _opened(asked: BenchmarkPlan, folder: Path) -> tuple[RunStore, Upload | None
     if address := asked.address:
         record = {"options": store.plan, **store.more}
         upload = Upload.checked(folder, address, record, traces=asked.options.upload_traces)
-    store.make_folder("--experiment-base-dir")
+    make_folder(folder, "--experiment-base-dir")
     store.write()
     return store, upload
 

@@ -1,1 +1,0 @@
-"""The verbs of a benchmark: benchmark, excel, plot, upload."""
