@@ -48,7 +48,7 @@ def dots(folder: Path) -> dict[str, int]:
     found = load_experiments(folder)
     of = preset_for("2x4_default", found)
     (sheet,) = checked(found, of, "traffic_scenario")
-    tables = dict(drawing.whole(sheet, of, found[0].unit)["datasets"])
+    tables = dict(drawing.combined(sheet, of, found[0].unit)["datasets"])
     return {
         panel.title: len(tables[f"dots {panel.position[0]},{panel.position[1]}"])
         for panel in of.panels

@@ -14,9 +14,9 @@ from tbench import __main__ as entry
 from tbench.benchmark.folder import load_experiments
 from tbench.benchmark.plots import (
     FORMATS,
-    _pictures,
     checked,
     default_plots,
+    pictures,
     plot,
     preset_for,
     read_grid,
@@ -24,7 +24,7 @@ from tbench.benchmark.plots import (
 from tbench.benchmark.plots import panels as drawing
 from tbench.benchmark.plots.data import KNOWN, held, label
 from tbench.benchmark.plots.layout import PRESETS, Grid, grid_of
-from tbench.benchmark.plots.panels import _span, scheme
+from tbench.benchmark.plots.panels import scheme, span
 from tbench.capture.errors import InputError
 from tests.benchmark_folder import BenchmarkFolder
 from tests.conftest import Done
@@ -70,7 +70,7 @@ def rows(folder: Path, of: Grid, key: str = "traffic_scenario", unit: Any = None
     """The tables of the only sheet."""
     found = load_experiments(folder, unit)
     (sheet,) = checked(found, of, key)
-    return dict(drawing.whole(sheet, of, found[0].unit)["datasets"])
+    return dict(drawing.combined(sheet, of, found[0].unit)["datasets"])
 
 
 def aggregates(folder: Path) -> list[dict[str, Any]]:
@@ -150,7 +150,7 @@ def test_points_without_answers_and_invalid_ones_are_named(chat: Path) -> None:
     path.write_text(json.dumps(content))
     of = grid({})
     (sheet,) = checked(load_experiments(chat), of)
-    said = drawing.whole(sheet, of, "s")["title"]["subtitle"]
+    said = drawing.combined(sheet, of, "s")["title"]["subtitle"]
     scenario = content["aggregated_metrics"]["scenario"]
 
     assert said[-2:] == [
@@ -179,7 +179,7 @@ def test_latencies_are_in_the_unit_asked_for(chat: Path) -> None:
         [1e3 * one["y"] for one in seconds["dots 0,0"]]
     )
     assert [one["x"] for one in ms["dots 0,0"]] == [one["x"] for one in seconds["dots 0,0"]]
-    assert "my TTFT (ms), log" in json.dumps(drawing.whole(sheet, of, "ms"))
+    assert "my TTFT (ms), log" in json.dumps(drawing.combined(sheet, of, "ms"))
 
 
 def test_points_are_named_by_what_was_swept(chat: Path) -> None:
@@ -198,7 +198,7 @@ def test_every_preset_renders(name: str, task: str, request: pytest.FixtureReque
     experiments = load_experiments(request.getfixturevalue(task))
     of = preset_for(name, experiments)
     (sheet,) = checked(experiments, of)
-    (*alone, (file, whole, _)) = _pictures(sheet, of, "s")
+    (*alone, (file, whole)) = pictures(sheet, of, "s").items()
     svg = vl_convert.vegalite_to_svg(whole, allowed_base_urls=[])
 
     assert file == f"traffic_scenario_combined_plots_{of.rows}x{of.columns}"
@@ -226,6 +226,13 @@ def test_files_have_the_names_of_genai_bench(chat: Path) -> None:
     )
     assert len(found) == 9
     assert all((chat / name).read_bytes().startswith(b"\x89PNG") for name in found)
+
+
+def test_panels_of_one_title_are_files_of_their_own(chat: Path, tmp_path: Path) -> None:
+    of = grid({}, {"y_field": "stats.tpot.mean"}, rows=1, cols=2)
+    names = [path.name for path in plot(checked(load_experiments(chat), of), of, tmp_path, "s")]
+
+    assert names == [f"traffic_scenario_{end}.png" for end in ("t", "t (2)", "combined_plots_1x2")]
 
 
 def test_pictures_are_made_in_every_format(chat: Path, tmp_path: Path) -> None:
@@ -404,7 +411,7 @@ def test_bars_stand_around_their_value(chat: Path) -> None:
     bars = {"x_field": "num_concurrency", "y_field": "run_duration", "plot_type": "bar"}
     of = grid(bars, {**bars, "y_field": "requests_per_second"}, rows=1, cols=2)
     (sheet,) = checked(load_experiments(chat), of)
-    svg = vl_convert.vegalite_to_svg(drawing.whole(sheet, of, "s"), allowed_base_urls=[])
+    svg = vl_convert.vegalite_to_svg(drawing.combined(sheet, of, "s"), allowed_base_urls=[])
     widths = {
         float(one)
         for one in re.findall(r'aria-roledescription="bar" d="M[\d.]+,[\d.]+h([\d.]+)', svg)
@@ -503,14 +510,14 @@ def test_an_axis_of_rates_does_not_go_below_nothing(chat: Path) -> None:
     """With room beside the outermost points; a single point stands in the middle."""
     experiments = load_experiments(chat)
     (sheet,) = checked(experiments, of := grid({}), "traffic_scenario")
-    (layer, *_) = drawing.whole(sheet, of, "s")["vconcat"][0]["concat"][0]["layer"]
+    (layer, *_) = drawing.combined(sheet, of, "s")["vconcat"][0]["concat"][0]["layer"]
     low, high = layer["encoding"]["x"]["scale"]["domain"]
     x = [row["x"] for row in rows(chat, of)["dots 0,0"]]
 
     assert 0 <= low < min(x)
     assert high > max(x)
-    assert _span([0.1, 900.0])[0] == 0
-    assert _span([4.0]) == [2.0, 6.0]
+    assert span([0.1, 900.0])[0] == 0
+    assert span([4.0]) == [2.0, 6.0]
 
 
 def test_sixteen_groups_all_look_different(tmp_path: Path) -> None:

@@ -28,9 +28,11 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from tbench.benchmark.conduct import Benchmark, PointResult
+from tbench.benchmark.conduct import PointResult
 from tbench.benchmark.folder import PER_SECOND
+from tbench.benchmark.plan import MINUTE_S, BenchmarkPlan
 from tbench.benchmark.sweep import BATCHED, Point
+from tbench.benchmark.upload import on_stderr
 from tbench.capture.console import Console
 from tbench.capture.console import Live as Region
 from tbench.capture.histogram import Histogram
@@ -43,11 +45,6 @@ from tbench.replay.system import BEHIND, on_thread
 from tbench.replay.throughput import three
 
 LOG: Final = "benchmark.log"
-
-
-def on_stderr(line: str) -> None:
-    """Print it there, at once."""
-    print(line, file=sys.stderr, flush=True)
 
 
 @dataclass
@@ -80,7 +77,7 @@ class Board(Protocol):
     def close(self) -> None: ...
 
 
-def board(plan: Benchmark, points: int | None, log: Log) -> Board:
+def board(plan: BenchmarkPlan, points: int | None, log: Log) -> Board:
     """The one that suits stderr. `points` is how many there will be, None where that is not known."""
     console = Console(file=sys.stderr)
     if not console.is_terminal or console.is_dumb_terminal:
@@ -161,14 +158,14 @@ class Sweep:
     lines: list[str] = field(default_factory=list)
 
     @classmethod
-    def of(cls, plan: Benchmark, points: int | None) -> Self:
+    def of(cls, plan: BenchmarkPlan, points: int | None) -> Self:
         return cls(
-            heading=f"{plan.task}  {plan.order.base_url or ''}",
+            heading=f"{plan.source.task}  {plan.order.base_url or ''}",
             points=points,
-            requests=plan.requests,
-            duration_s=plan.duration_s,
-            unit=plan.unit,
-            speaks=plan.task not in BATCHED,
+            requests=plan.source.requests,
+            duration_s=plan.options.max_time_per_run * MINUTE_S,
+            unit=plan.options.metrics_time_unit,
+            speaks=plan.source.task not in BATCHED,
         )
 
 

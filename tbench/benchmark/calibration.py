@@ -4,10 +4,8 @@ Two small workloads of different lengths are sent, one request at a time; the sl
 sent and the prompt tokens counted leaves out what a chat template adds to every message.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
-from pathlib import Path
 from typing import Any, Final, cast
 
 import numpy as np
@@ -19,11 +17,9 @@ from tbench.benchmark.plan import BenchmarkPlan
 from tbench.capture.synthesis import Task, Workload, calibrated, parse, write
 from tbench.capture.synthesis.tokens import RATIOS
 from tbench.capture.trace_reader import Trace
-from tbench.replay.closing import Flags
 from tbench.replay.job import resolve
-from tbench.replay.options import ReplayOptions
 from tbench.replay.progress import screen, watching
-from tbench.replay.runner import Watch, run_replay
+from tbench.replay.runner import run_replay
 from tbench.replay.totals import numbers
 from tbench.run_store import RunStore
 
@@ -61,59 +57,79 @@ class Calibration:
     requests: int
 
 
-@dataclass(frozen=True, kw_only=True)
-class Calibrator:
-    """Asks a server. `workload(task, scenario, requests)` makes the requests; files lie below `folder`.
+def by_server_counts(plan: BenchmarkPlan, base: Workload, store: RunStore, log: Log) -> Workload:
+    """Without a tokenizer, lengths go by the server's own counts, which the store keeps."""
+    if plan.source.tokenizer or base.from_dataset or plan.source.task == "image-text-to-text":
+        return base
+    if "chars_per_token" not in store.more:
+        log.say(
+            "no --model-tokenizer: asking the server how long its tokens are (12 small requests)"
+        )
+        try:
+            store.more["chars_per_token"] = calibrate(plan, base, store, log).chars_per_token
+        except UncalibratedError as reason:
+            store.more |= {"chars_per_token": None, "uncalibrated": str(reason)}
+        store.write(sent=True)
+    if store.more["chars_per_token"] is None:
+        log.say(
+            f"{store.more.get('uncalibrated', 'too few counts of prompt tokens from the server')}: lengths "
+            "are estimated from English text; --model-tokenizer makes them exact"
+        )
+        return base
+    log.say(
+        f"lengths: {store.more['chars_per_token']:.3f} characters a token, by the server's counts"
+    )
+    return replace(base, tokens=calibrated(store.more["chars_per_token"]))
 
-    What an earlier calibration left there is replaced. A hint names the options `flags`. `watch(tokens)`
-    is told of each length that is tried.
+
+def calibrate(plan: BenchmarkPlan, base: Workload, store: RunStore, log: Log) -> Calibration:
+    """The server's own measure; the requests lie in the store's folder, and replace those of an earlier try.
+
+    Raises UncalibratedError where it does not count, or its counts do not grow with the text;
+    UnreachableError where nothing will succeed, and KeyboardInterrupt.
     """
+    task = WITHOUT_IMAGES.get(plan.source.task, plan.source.task)
 
-    order: ReplayOptions
-    workload: Callable[[str, str, int], Workload]
-    task: str
-    folder: Path
-    flags: Flags
-    watch: Callable[[int], Watch | None] = lambda _: None
-
-    def calibrate(self) -> Calibration:
-        """The server's own measure.
-
-        Raises UncalibratedError where it does not count, or its counts do not grow with the text;
-        UnreachableError where nothing will succeed, and KeyboardInterrupt.
-        """
-        short = self._counted(SHORT)
-        if not short:
-            raise UncalibratedError("no counts of prompt tokens from the server")
-        for tokens in LONG:
-            if long := self._counted(tokens, last=False):
-                return fitted([*short, *long])
-        raise UncalibratedError(f"the server takes no prompt of {LONG[-1]} tokens")
-
-    def _counted(self, tokens: int, *, last: bool = True) -> Pairs:
+    def counted(tokens: int, *, last: bool = True) -> Pairs:
         """What the server counts of texts of a length; empty where it refuses them as too long.
 
         `last` says that there is no shorter length to try.
         """
-        asked = WITHOUT_IMAGES.get(self.task, self.task)
-        path = self.folder / f"calibration_{tokens}.msgpack"
+        log.say(f"lengths: {REQUESTS} requests of about {tokens} tokens")
+        path = store.folder / f"calibration_{tokens}.msgpack"
         out = path.with_suffix(".run")
-        for left in (path, out):
-            left.unlink(missing_ok=True)
-        trace = write(self.workload(asked, FORMS[asked].format(tokens), REQUESTS), path)
-        job = resolve(replace(self.order, trace=path, out=out, concurrency=1))
-        run = run_replay(job, self.watch(tokens))
+        for earlier in (path, out):
+            earlier.unlink(missing_ok=True)
+        workload = Workload(
+            task=cast("Task", task),
+            model=base.model,
+            scenario=parse(FORMS[task].format(tokens)),
+            requests=REQUESTS,
+            seed=base.seed,
+            additional_request_params=base.additional_request_params,
+        )
+        trace = write(workload, path)
+        job = resolve(replace(plan.order, trace=path, out=out, concurrency=1))
+        run = run_replay(job, watching(screen()))
         if run.totals["ended_by"] == "interrupt":
             raise KeyboardInterrupt
         figures = numbers(run)
         if last or not (hopeless(figures) and too_much(figures)):
-            check_hope(run, figures, self.flags)
+            check_hope(run, figures, plan.flags)
         counts = dict(zip(run.columns["id"].tolist(), run.columns["prompt_tokens"], strict=True))
         return [
             (chars, count)
             for name, chars in characters(trace)
             if (count := int(counts.get(name, -1))) > 0
         ]
+
+    short = counted(SHORT)
+    if not short:
+        raise UncalibratedError("no counts of prompt tokens from the server")
+    for tokens in LONG:
+        if long := counted(tokens, last=False):
+            return fitted([*short, *long])
+    raise UncalibratedError(f"the server takes no prompt of {LONG[-1]} tokens")
 
 
 def fitted(pairs: Sequence[tuple[int, int]]) -> Calibration:
@@ -162,65 +178,3 @@ def texts(body: dict[str, Any]) -> Iterator[str]:
         yield from body.get(name, ())
     if "query" in body:
         yield body["query"]
-
-
-# Calibrating: without a tokenizer, a benchmark's prompts are as long as its server's own counts say.
-
-
-def with_lengths(
-    asked: BenchmarkPlan, base: Workload, order: ReplayOptions, store: RunStore, log: Log
-) -> Workload:
-    """Without a tokenizer, lengths go by the server's own counts, which the store keeps."""
-    if asked.source.tokenizer or base.from_dataset or asked.source.task == "image-text-to-text":
-        return base
-    if "chars_per_token" not in store.more:
-        log.say(
-            "no --model-tokenizer: asking the server how long its tokens are (12 small requests)"
-        )
-        store.more |= _asked(asked, base, order, store.folder, log)
-        store.write(sent=True)
-    if store.more["chars_per_token"] is None:
-        log.say(
-            f"{store.more.get('uncalibrated', 'too few counts of prompt tokens from the server')}: lengths "
-            "are estimated from English text; --model-tokenizer makes them exact"
-        )
-        return base
-    log.say(
-        f"lengths: {store.more['chars_per_token']:.3f} characters a token, by the server's counts"
-    )
-    return replace(base, tokens=calibrated(store.more["chars_per_token"]))
-
-
-def _asked(
-    asked: BenchmarkPlan, base: Workload, order: ReplayOptions, folder: Path, log: Log
-) -> dict[str, float | str | None]:
-    """What the folder keeps of the calibration."""
-
-    def watch(tokens: int) -> Watch:
-        log.say(f"lengths: {REQUESTS} requests of about {tokens} tokens")
-        return watching(screen())
-
-    calibrator = Calibrator(
-        order=order,
-        workload=partial(_plain, base),
-        task=asked.source.task,
-        folder=folder,
-        flags=asked.flags,
-        watch=watch,
-    )
-    try:
-        return {"chars_per_token": calibrator.calibrate().chars_per_token}
-    except UncalibratedError as reason:
-        return {"chars_per_token": None, "uncalibrated": str(reason)}
-
-
-def _plain(base: Workload, task: str, scenario: str, requests: int) -> Workload:
-    """A small workload of the same server, without prefix and dataset."""
-    return Workload(
-        task=cast("Task", task),
-        model=base.model,
-        scenario=parse(scenario),
-        requests=requests,
-        seed=base.seed,
-        additional_request_params=base.additional_request_params,
-    )

@@ -11,18 +11,30 @@ from typing import Any, Final
 
 import numpy as np
 
-from tbench.benchmark.genai_bench import OWN, Trim, figures, result, result_name, stem, write_json
+from tbench.analysis.arms import load_arm
+from tbench.analysis.slo import met, parse_slo
+from tbench.benchmark.genai_bench import (
+    OWN,
+    RUNS,
+    TRACES,
+    Trim,
+    figures,
+    result,
+    result_name,
+    stem,
+    write_json,
+)
+from tbench.benchmark.plan import MINUTE_S, BenchmarkPlan
 from tbench.benchmark.sweep import Point
 from tbench.capture.errors import InvalidRunError, after_sending
 from tbench.capture.exchange import Outcome
-from tbench.capture.synthesis import Workload, write
+from tbench.capture.synthesis import Workload, parse, write
 from tbench.capture.trace_reader import Trace, read_trace
 from tbench.replay import measures
-from tbench.replay.closing import REPLAY, Flags, check_reached
+from tbench.replay.closing import Flags, check_reached
 from tbench.replay.columns import Column
 from tbench.replay.job import resolve
 from tbench.replay.measures import Columns
-from tbench.replay.options import ReplayOptions
 from tbench.replay.player import PASSING
 from tbench.replay.runfile import Run, read_run
 from tbench.replay.runner import Watch, run_replay
@@ -30,13 +42,21 @@ from tbench.replay.throughput import SIDES, tokens_rate
 from tbench.replay.totals import duration_s, numbers
 from tbench.run_store import DONE, Kind, RunStore
 
-# Hope: whether failures stay what they are however often one asks (nobody listens, a wrong key).
-
 REFUSED: Final = frozenset({"http_400", "http_413", "http_422"})
 
 
 def hopeless(numbers: Mapping[str, Any]) -> bool:
-    """Whether a run (its `numbers`) has failures, no success, and none that could become one."""
+    """Whether a run (its `numbers`) has failures, no success, and none that could become one.
+
+    A kind of failure lasts that stays what it is however often one asks: nobody listens, a wrong key.
+    """
+
+    def lasts(kind: str) -> bool:
+        status = kind.removeprefix("http_")
+        if status == kind:
+            return kind == Outcome.CONNECT_ERROR.value
+        return status.startswith("4") and int(status) not in PASSING
+
     failed, completed = numbers["failed"], numbers["completed"]
     return bool(failed) and not completed and all(map(lasts, numbers["errors"]))
 
@@ -52,48 +72,13 @@ def check_hope(run: Run, numbers: Mapping[str, Any], flags: Flags) -> None:
         check_reached(run, numbers, flags)
 
 
-def lasts(kind: str) -> bool:
-    """Whether a kind of failure (`connect_error`, `http_404`) stays what it is."""
-    status = kind.removeprefix("http_")
-    if status == kind:
-        return kind == Outcome.CONNECT_ERROR.value
-    return status.startswith("4") and int(status) not in PASSING
-
-
-RUNS: Final = "runs"
-TRACES: Final = "traces"
 STORE: Final = Kind(
     file=OWN, key="options", runs=RUNS, flag=lambda name: "--" + name.replace("_", "-")
 )
 ENDED: Final = frozenset({"interrupt", "disk", "max_cost"})
 """Ends of a run after which there is no next one."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Benchmark:
-    """What every point has in common. `workload` makes a point's requests; `order` says how to send them.
-
-    `requests` and `duration_s` end a point, whichever comes first; what is in flight then still finishes.
-    `unit` is that of latencies in the results, `s` or `ms`. `judged` says more of a run, for its result.
-    `spawn_rate` is how fast the requests in flight become as many as asked for, per second; None: at once.
-    `flags` are the options that name the server. Everything is written below the folder of the `store`.
-    """
-
-    task: str
-    store: RunStore
-    order: ReplayOptions
-    workload: Callable[[Point], Workload]
-    requests: int
-    duration_s: float
-    trim: Trim
-    unit: str
-    judged: Callable[[Run], Mapping[str, Any]] = lambda _: {}
-    spawn_rate: float | None = None
-    flags: Flags = REPLAY
-
-    @property
-    def folder(self) -> Path:
-        return self.store.folder
+APART: Final = 1.5
+"""Two definitions of one name that differ by more than this factor are told apart in a warning."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,81 +102,146 @@ class PointResult:
         return str(self.run.totals["ended_by"])
 
 
-def conduct(
-    plan: Benchmark,
-    points: Iterable[Point],
-    watch: Callable[[Point], Watch | None],
-    argv: tuple[str, ...] = (),
-) -> Iterator[PointResult]:
-    """Make each point that is not there yet; yields each, and ends after one that was interrupted.
+@dataclass(frozen=True, kw_only=True)
+class Benchmark:
+    """A benchmark under way. Of `base` the requests of every point are made, by its scenario and seed.
 
-    `points` may depend on what was yielded before. Raises UnreachableError where nothing will succeed.
+    A point ends after the plan's requests or time, whichever comes first; what is in flight then still
+    finishes. Everything is written below the folder of the `store`.
     """
-    for name in (RUNS, TRACES):
-        (plan.folder / name).mkdir(mode=0o700, parents=True, exist_ok=True)
-    sent = succeeded = False
-    for point in points:
-        with after_sending(sent):
-            made = there(plan, point) or _make(plan, point, watch(point), argv)
-        sent = True
-        succeeded = succeeded or bool(made.numbers["completed"])
-        yield made
-        if made.ended_by in ENDED:
-            return
-        if not succeeded and hopeless(made.numbers) and not too_much(made.numbers):
-            # It becomes a point that is not there: who mends the address or the key can go on.
-            plan.store.clear(stem(point, plan.task))
-            _remove_result(plan, point)
-            check_hope(made.run, made.numbers, plan.flags)
-        if made.fresh:
-            usd = (made.run.totals.get("cost") or {}).get("usd")
-            plan.store.note(stem(point, plan.task), DONE, usd)
+
+    plan: BenchmarkPlan
+    store: RunStore
+    base: Workload
+
+    def conduct(
+        self,
+        points: Iterable[Point],
+        watch: Callable[[Point], Watch | None],
+        argv: tuple[str, ...] = (),
+    ) -> Iterator[PointResult]:
+        """Make each point that is not there yet; yields each, and ends after one that was interrupted.
+
+        `points` may depend on what was yielded before. Raises UnreachableError where nothing will succeed.
+        """
+        for folder in (RUNS, TRACES):
+            (self.store.folder / folder).mkdir(mode=0o700, parents=True, exist_ok=True)
+        sent = succeeded = False
+        for point in points:
+            name = stem(point, self.plan.source.task)
+            with after_sending(sent):
+                made = self.there(point, name) or self.make(point, name, watch(point), argv)
+            sent = True
+            succeeded = succeeded or bool(made.numbers["completed"])
+            yield made
+            if made.ended_by in ENDED:
+                return
+            if not succeeded and hopeless(made.numbers) and not too_much(made.numbers):
+                # It becomes a point that is not there: who mends the address or the key can go on.
+                self.store.clear(name)
+                self.remove_result(name)
+                check_hope(made.run, made.numbers, self.plan.flags)
+            if made.fresh:
+                usd = (made.run.totals.get("cost") or {}).get("usd")
+                self.store.note(name, DONE, usd)
+
+    def there(self, point: Point, name: str) -> PointResult | None:
+        """A point that an earlier benchmark in this folder made to its end."""
+        path = self.store.path(name)
+        if not path.exists():
+            return None
+        run = read_run(path)
+        if not run.complete or run.totals["ended_by"] in ENDED:
+            self.store.clear(name)
+            return None
+        return self.result_of(point, name, run, fresh=False)
+
+    def make(
+        self, point: Point, name: str, watch: Watch | None, argv: tuple[str, ...]
+    ) -> PointResult:
+        """Synthesise its trace, unless it is there, and send it: N in flight, or at a rate."""
+        trace = self.trace_of(name)
+        self.store.clear(name)
+        trace.with_name(trace.name + ".part").unlink(missing_ok=True)
+        if not trace.exists():
+            workload = replace(
+                self.base,
+                scenario=parse(point.scenario),
+                batch_size=point.batch_size,
+                seed=point.seed,
+            )
+            write(workload, trace)
+        options, source = self.plan.options, self.plan.source
+        order = replace(
+            self.plan.order,
+            trace=trace,
+            out=self.store.path(name),
+            requests=source.requests,
+            duration=options.max_time_per_run * MINUTE_S,
+            seed=point.seed % 2**31,
+        )
+        if point.concurrency is not None:
+            order = replace(order, concurrency=point.concurrency, spawn_rate=options.spawn_rate)
+        elif point.axis == "poisson":
+            order = replace(order, poisson=point.rate)
+        else:
+            order = replace(order, constant=point.rate)
+        part = {
+            "benchmark": self.store.folder.name,
+            "task": source.task,
+            "scenario": point.scenario,
+            "axis": point.axis,
+            "value": point.value,
+            "repeat": point.repeat,
+        }
+        run = run_replay(resolve(order, argv, part_of=part), watch)
+        return self.result_of(point, name, run, fresh=True)
+
+    def result_of(self, point: Point, name: str, run: Run, *, fresh: bool) -> PointResult:
+        """Its result, written again from the run in the unit asked for."""
+        options, task = self.plan.options, self.plan.source.task
+        summary = numbers(run)
+        columns, by = with_lengths(run.columns, read_trace(self.trace_of(name)))
+        trim = Trim(warmup=options.warmup_ratio, cooldown=options.cooldown_ratio)
+        content = result(point, columns, trim, options.metrics_time_unit)
+        content["aggregated_metrics"] |= {
+            **(goodput(options.slo, run) if options.slo else {}),
+            "prompt_tokens_by": by,
+            "warnings": list(warnings(point, run.columns, summary, content["aggregated_metrics"])),
+            "valid": summary["valid"],
+            "invalid_because": summary["invalid_because"],
+        }
+        self.remove_result(name)
+        if run.totals["ended_by"] not in ENDED:
+            path = self.store.folder / result_name(point, task, duration_s(run.columns))
+            write_json(path, content, failure=InvalidRunError)
+        return PointResult(
+            task=task, point=point, run=run, result=content, numbers=summary, fresh=fresh
+        )
+
+    def remove_result(self, name: str) -> None:
+        escaped = name.replace("[", "[[]")  # the only character of a stem that a pattern has, too
+        for before in self.store.folder.glob(f"{escaped}_time_*s.json"):
+            before.unlink()
+
+    def trace_of(self, name: str) -> Path:
+        return self.store.folder / TRACES / f"{name}.msgpack"
 
 
-def there(plan: Benchmark, point: Point) -> PointResult | None:
-    """A point that an earlier benchmark in this folder made to its end."""
-    path = plan.store.path(stem(point, plan.task))
-    if not path.exists():
-        return None
-    run = read_run(path)
-    if not run.complete or run.totals["ended_by"] in ENDED:
-        plan.store.clear(stem(point, plan.task))
-        return None
-    return _made(plan, point, run, fresh=False)
-
-
-def _make(plan: Benchmark, point: Point, watch: Watch | None, argv: tuple[str, ...]) -> PointResult:
-    trace = _trace_path(plan, point)
-    plan.store.clear(stem(point, plan.task))
-    trace.with_name(trace.name + ".part").unlink(missing_ok=True)
-    if not trace.exists():
-        write(plan.workload(point), trace)
-    job = resolve(order_of(plan, point, trace), argv, part_of=_part(plan, point))
-    return _made(plan, point, run_replay(job, watch), fresh=True)
-
-
-def _made(plan: Benchmark, point: Point, run: Run, *, fresh: bool) -> PointResult:
-    """The result is written again from the run, in the unit asked for."""
-    summary = numbers(run)
-    columns, by = with_lengths(run.columns, read_trace(_trace_path(plan, point)))
-    content = result(point, columns, plan.trim, plan.unit)
-    content["aggregated_metrics"] |= {
-        **plan.judged(run),
-        "prompt_tokens_by": by,
-        "warnings": list(_warnings(point, run.columns, summary, content["aggregated_metrics"])),
-        "valid": summary["valid"],
-        "invalid_because": summary["invalid_because"],
+def goodput(slo: str, run: Run) -> dict[str, Any]:
+    """How many of a run's requests kept to the objectives: their share, and how many a second."""
+    arm = load_arm(run.path)
+    counted = arm.ok | arm.failed
+    good = int((met(arm, parse_slo(slo)) & counted).sum())
+    lasts = duration_s(run.columns)
+    return {
+        "slo": slo,
+        "goodput": good / int(counted.sum()) if counted.any() else 0.0,
+        "goodput_per_s": good / lasts if lasts else 0.0,
     }
-    _remove_result(plan, point)
-    name = result_name(point, plan.task, duration_s(run.columns))
-    if run.totals["ended_by"] not in ENDED:
-        write_json(plan.folder / name, content, failure=InvalidRunError)
-    return PointResult(
-        task=plan.task, point=point, run=run, result=content, numbers=summary, fresh=fresh
-    )
 
 
-def _warnings(
+def warnings(
     point: Point, columns: Columns, summary: Mapping[str, Any], metrics: Mapping[str, Any]
 ) -> Iterator[str]:
     """What a reader of the point's figures would else take for something that it is not."""
@@ -220,15 +270,6 @@ def _warnings(
         )
 
 
-APART: Final = 1.5
-"""Two definitions of one name that differ by more than this factor are said."""
-
-
-def _remove_result(plan: Benchmark, point: Point) -> None:
-    for before in plan.folder.glob(f"{glob_of(point, plan.task)}_time_*s.json"):
-        before.unlink()
-
-
 def with_lengths(columns: Columns, trace: Trace) -> tuple[dict[str, Column], str | None]:
     """Prompt tokens by the trace where the server counts none (Together's embeddings), and by whom.
 
@@ -247,40 +288,3 @@ def with_lengths(columns: Columns, trace: Trace) -> tuple[dict[str, Column], str
         return dict(columns), None
     by = "client" if missing.all() else "server, else client"
     return {**columns, "prompt_tokens": np.where(missing, ours, counts)}, by
-
-
-def glob_of(point: Point, task: str) -> str:
-    """The stem of a point's files as a pattern: none of its characters is one of a pattern's."""
-    return stem(point, task).replace("[", "[[]")
-
-
-def order_of(plan: Benchmark, point: Point, trace: Path) -> ReplayOptions:
-    """How a point's trace is sent: N in flight, or at a rate."""
-    order = replace(
-        plan.order,
-        trace=trace,
-        out=plan.store.path(stem(point, plan.task)),
-        requests=plan.requests,
-        duration=plan.duration_s,
-        seed=point.seed % 2**31,
-    )
-    if point.concurrency is not None:
-        return replace(order, concurrency=point.concurrency, spawn_rate=plan.spawn_rate)
-    if point.axis == "poisson":
-        return replace(order, poisson=point.rate)
-    return replace(order, constant=point.rate)
-
-
-def _trace_path(plan: Benchmark, point: Point) -> Path:
-    return plan.folder / TRACES / f"{stem(point, plan.task)}.msgpack"
-
-
-def _part(plan: Benchmark, point: Point) -> dict[str, Any]:
-    return {
-        "benchmark": plan.folder.name,
-        "task": plan.task,
-        "scenario": point.scenario,
-        "axis": point.axis,
-        "value": point.value,
-        "repeat": point.repeat,
-    }

@@ -105,11 +105,18 @@ def read_result(path: Path, written: Unit, unit: Unit) -> Result:
     requests = content.get("individual_request_metrics") or []
     if not isinstance(requests, list) or not all(isinstance(request, dict) for request in requests):
         raise _bad(path, "individual_request_metrics is not a list of maps")
-    if not all(map(_timed, (aggregate, *requests))):
+    if not all(
+        isinstance(record.get(name), int | float | None)
+        for record in (aggregate, *requests)
+        for name in LATENCIES
+    ):
         raise _bad(path, "a latency is not a number")
+    failed, n = (aggregate.get(name, 0) for name in ("num_error_requests", "num_requests"))
+    if not isinstance(failed, int) or not isinstance(n, int):
+        raise _bad(path, "num_requests and num_error_requests are not counts")
     source = read_unit(content.get("_time_unit") or written, path)
     factor = PER_SECOND[unit] / PER_SECOND[source]
-    counted = {**scaled(aggregate, factor), "error_rate": _error_rate(aggregate, path)}
+    counted = {**scaled(aggregate, factor), "error_rate": failed / n if n else None}
     return Result(path=path, aggregate=counted, unit=unit, factor=factor, ended=len(requests))
 
 
@@ -129,30 +136,13 @@ def _aggregate(content: Json, path: Path) -> dict[str, Any]:
         raise _bad(path, f"repeat {repeat} is not a number from 1")
     if not isinstance(aggregate.get("scenario"), str):
         raise _bad(path, "it names no scenario")
-    if not _tabular(aggregate.setdefault("stats", {})):
+    stats: Any = aggregate.setdefault("stats", {})
+    tabular = isinstance(stats, dict) and all(isinstance(of, dict) for of in stats.values())
+    if not tabular or not all(
+        isinstance(value, int | float | None) for of in stats.values() for value in of.values()
+    ):
         raise _bad(path, "stats are not numbers by metric and level")
     return aggregate
-
-
-def _tabular(stats: object) -> bool:
-    """Whether these are maps of numbers, or of nulls."""
-    if not isinstance(stats, dict) or not all(isinstance(of, dict) for of in stats.values()):
-        return False
-    values = (value for of in stats.values() for value in of.values())
-    return all(value is None or isinstance(value, (int, float)) for value in values)
-
-
-def _timed(record: Json) -> bool:
-    """Whether every latency in it is a number, or null."""
-    return all(isinstance(record.get(name), int | float | None) for name in LATENCIES)
-
-
-def _error_rate(aggregate: Json, path: Path) -> float | None:
-    """Failures over all requests, by the counts."""
-    failed, n = (aggregate.get(name, 0) for name in ("num_error_requests", "num_requests"))
-    if not isinstance(failed, int) or not isinstance(n, int):
-        raise _bad(path, "num_requests and num_error_requests are not counts")
-    return failed / n if n else None
 
 
 def _bad(path: Path, what: str) -> InputError:
@@ -230,15 +220,25 @@ def load_experiment(folder: Path, unit: Unit | None = None) -> BenchmarkFolder:
     metadata = _metadata(folder)
     written = read_unit(metadata.get("metrics_time_unit") or "s", folder / METADATA)
     unit = unit or written
-    points_read = [read_result(path, written, unit) for path in _results(folder)]
+    try:
+        paths = sorted(path for path in folder.iterdir() if RESULT.fullmatch(path.name))
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be read: {error.strerror}") from None
     scenarios = list(metadata.get("traffic_scenario") or ())
-    points = sorted(points_read, key=lambda point: _place(point, scenarios))
+
+    def place(point: Result) -> tuple[int, str, str, float, int]:
+        """Scenarios in the order of the metadata; those that it does not name behind them, by name."""
+        known = point.scenario in scenarios
+        rank = scenarios.index(point.scenario) if known else len(scenarios)
+        return rank, "" if known else point.scenario, point.axis, point.value, point.repeat
+
+    points = sorted((read_result(path, written, unit) for path in paths), key=place)
     return BenchmarkFolder(
         folder=folder,
         metadata=metadata,
         points=tuple(points),
         unit=unit,
-        notes=(*_missing(metadata, points), *_twice(points)),
+        notes=tuple(_notes(metadata, points)),
     )
 
 
@@ -309,42 +309,24 @@ def _metadata(folder: Path) -> dict[str, Any]:
     return metadata
 
 
-def _results(folder: Path) -> list[Path]:
-    try:
-        return sorted(path for path in folder.iterdir() if RESULT.fullmatch(path.name))
-    except OSError as error:
-        raise InputError(f"{folder}: cannot be read: {error.strerror}") from None
-
-
-def _place(point: Result, scenarios: list[str]) -> tuple[int, str, str, float, int]:
-    known = point.scenario in scenarios
-    rank = scenarios.index(point.scenario) if known else len(scenarios)
-    return rank, "" if known else point.scenario, point.axis, point.value, point.repeat
-
-
-def _missing(metadata: Json, points: Sequence[Result]) -> Iterator[str]:
-    """Points that the metadata promise and no file has; what one scenario has, each should have.
+def _notes(metadata: Json, points: Sequence[Result]) -> Iterator[str]:
+    """Points that the metadata promise and no file has (what one scenario has, each should have), or several.
 
     A search for saturation goes its own way in each scenario, and promises nothing.
     """
     if not points:
         yield "there is no result in this folder"
-    if not points or metadata.get("saturate"):
         return
-    axis = str(metadata.get("iteration_type") or "num_concurrency")
-    axes = dict.fromkeys(point.axis for point in points)
-    promised = {name: {float(n) for n in metadata.get(name) or () if name == axis} for name in axes}
+    promised = str(metadata.get("iteration_type") or "num_concurrency")
     scenarios = [*(metadata.get(SCENARIO) or ()), *(point.scenario for point in points)]
-    for name in axes:
-        wanted = promised[name] | {point.value for point in points if point.axis == name}
+    for axis in () if metadata.get("saturate") else dict.fromkeys(point.axis for point in points):
+        wanted = {point.value for point in points if point.axis == axis}
+        if axis == promised and axis in LISTS:
+            wanted |= set(map(float, metadata.get(axis) or ()))
         for scenario in dict.fromkeys(scenarios):
-            of = {p.value for p in points if (p.axis, p.scenario) == (name, scenario)}
+            of = {p.value for p in points if (p.axis, p.scenario) == (axis, scenario)}
             if lacks := sorted(wanted - of):
-                yield f"{scenario}: no result at {name} {', '.join(f'{n:g}' for n in lacks)}"
-
-
-def _twice(points: Sequence[Result]) -> Iterator[str]:
-    """Several files for the same run of the same point: all are shown, and it is said."""
+                yield f"{scenario}: no result at {axis} {', '.join(f'{n:g}' for n in lacks)}"
     counts = Counter((point.scenario, point.axis, point.value, point.repeat) for point in points)
     for (scenario, axis, value, _), count in counts.items():
         if count > 1:

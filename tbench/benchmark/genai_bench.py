@@ -7,7 +7,7 @@ the runs, and the traces that they replayed, are ours.
 import json
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -29,6 +29,13 @@ from tbench.replay.throughput import throughput
 
 LATENCIES: Final = ("ttft", "tpot", "e2e_latency", "output_latency")
 """Those that are times; the others stay as they are when the unit is ms."""
+FIGURES: Final = (
+    *(*LATENCIES, "output_inference_speed", "num_input_tokens", "num_output_tokens"),
+    *("num_reasoning_tokens", "total_tokens", "input_throughput", "output_throughput"),
+)
+"""All of them, in genai-bench's order."""
+COUNTS: Final = frozenset({name for name in FIGURES if name.startswith("num_")} | {"total_tokens"})
+"""Those that are whole numbers."""
 PACE: Final = frozenset({"tpot", "output_inference_speed", "output_throughput"})
 IMPLAUSIBLE_S: Final = 0.001
 """An answer that took less from its first token to its end says nothing of the pace of its tokens."""
@@ -44,15 +51,45 @@ CODES: Final[Mapping[Outcome, int]] = {
 def figures(columns: Columns) -> dict[str, Values]:
     """One array for each figure, a place for each sample; NaN where it failed or has none.
 
-    What tells the pace of tokens is NaN everywhere where something buffers the streams (replay.measures).
+    Seconds, tokens, tokens/s. An answer that is no stream is there all at once. What gives no text
+    (embeddings, rerank) has 0 for all that is about output. What tells the pace of tokens is NaN everywhere
+    where something buffers the streams (replay.measures).
     """
+
+    def count(name: str) -> Values:
+        return np.where(columns[name] < 0, np.nan, columns[name])
+
+    def ratio(above: Values, below: Values, where: Column) -> Values:
+        absent = np.full(len(above), np.nan)
+        return np.asarray(np.divide(above, below, out=absent, where=where))
+
     ok = columns["outcome"] == Outcome.OK.value
-    refused = PACE if buffered(*gaps(columns)) else frozenset()
+    speaks = np.isin(columns["endpoint"].astype(str), sorted(GENERATIVE))
+    first = np.where(columns["stream"], columns["first_token"], columns["end"])
+    ttft, e2e = first - columns["sent"], columns["end"] - columns["sent"]
+    prompt, output = count("prompt_tokens"), count("output_tokens")
+    latency, steps = np.where(speaks, e2e - ttft, 0.0), output - 1
+    tpot = ratio(latency, steps, (steps >= 1) & (latency >= IMPLAUSIBLE_S))
     measured = {
-        name: np.full(len(ok), np.nan) if name in refused else of(columns)
-        for name, of in FIGURES.items()
+        "ttft": ttft,
+        "tpot": np.where(speaks, tpot, 0.0),
+        "e2e_latency": e2e,
+        "output_latency": latency,
+        "output_inference_speed": np.where(speaks, ratio(np.ones(len(ok)), tpot, tpot > 0), 0.0),
+        "num_input_tokens": prompt,
+        "num_output_tokens": np.where(speaks, output, 0.0),
+        "num_reasoning_tokens": np.nan_to_num(count("reasoning_tokens")),
+        "total_tokens": prompt + np.nan_to_num(output),
+        "input_throughput": ratio(prompt, ttft, ttft > 0),
+        "output_throughput": np.where(
+            speaks, ratio(steps, latency, (steps >= 1) & (latency > 0)), 0.0
+        ),
     }
-    return {name: np.where(ok, values, np.nan) for name, values in measured.items()}
+    refused = PACE if buffered(*gaps(columns)) else frozenset()
+    return {
+        name: np.where(ok, np.nan if name in refused else values, np.nan)
+        for name, values in measured.items()
+    }
 
 
 def error_codes(columns: Columns) -> Column:
@@ -67,86 +104,6 @@ def error_codes(columns: Columns) -> Column:
 def cancelled(columns: Columns) -> Column:
     """Which requests somebody here stopped: neither completed nor an error."""
     return np.asarray(columns["outcome"] == Outcome.CANCELLED.value)
-
-
-def _ttft(columns: Columns) -> Values:
-    """To the first token; an answer that is no stream is there all at once."""
-    first = np.where(columns["stream"], columns["first_token"], columns["end"])
-    return np.asarray(first - columns["sent"])
-
-
-def _e2e(columns: Columns) -> Values:
-    return np.asarray(columns["end"] - columns["sent"])
-
-
-def _output_latency(columns: Columns) -> Values:
-    return np.where(_speaks(columns), _e2e(columns) - _ttft(columns), 0.0)
-
-
-def _tpot(columns: Columns) -> Values:
-    """The output latency over all tokens but the first; none below a millisecond, or of one token."""
-    latency, steps = _output_latency(columns), _count(columns, "output_tokens") - 1
-    pace = _ratio(latency, steps, (steps >= 1) & (latency >= IMPLAUSIBLE_S))
-    return np.where(_speaks(columns), pace, 0.0)
-
-
-def _speed(columns: Columns) -> Values:
-    pace = _tpot(columns)
-    return np.where(_speaks(columns), _ratio(np.ones(len(pace)), pace, pace > 0), 0.0)
-
-
-def _output_throughput(columns: Columns) -> Values:
-    latency, steps = _output_latency(columns), _count(columns, "output_tokens") - 1
-    return np.where(_speaks(columns), _ratio(steps, latency, (steps >= 1) & (latency > 0)), 0.0)
-
-
-def _input_throughput(columns: Columns) -> Values:
-    first = _ttft(columns)
-    return _ratio(_count(columns, "prompt_tokens"), first, first > 0)
-
-
-def _total(columns: Columns) -> Values:
-    return _count(columns, "prompt_tokens") + np.nan_to_num(_count(columns, "output_tokens"))
-
-
-def _output_tokens(columns: Columns) -> Values:
-    return np.where(_speaks(columns), _count(columns, "output_tokens"), 0.0)
-
-
-def _reasoning(columns: Columns) -> Values:
-    return np.asarray(np.nan_to_num(_count(columns, "reasoning_tokens")))
-
-
-def _speaks(columns: Columns) -> Column:
-    """Which requests asked for text; of embeddings and rerank the output figures are 0."""
-    return np.isin(columns["endpoint"].astype(str), sorted(GENERATIVE))
-
-
-def _count(columns: Columns, name: str) -> Values:
-    return np.where(columns[name] < 0, np.nan, columns[name])
-
-
-def _ratio(above: Values, below: Values, where: Column) -> Values:
-    absent = np.full(len(above), np.nan)
-    return np.asarray(np.divide(above, below, out=absent, where=where))
-
-
-FIGURES: Final[Mapping[str, Callable[[Columns], Values]]] = {
-    "ttft": _ttft,
-    "tpot": _tpot,
-    "e2e_latency": _e2e,
-    "output_latency": _output_latency,
-    "output_inference_speed": _speed,
-    "num_input_tokens": lambda columns: _count(columns, "prompt_tokens"),
-    "num_output_tokens": _output_tokens,
-    "num_reasoning_tokens": _reasoning,
-    "total_tokens": _total,
-    "input_throughput": _input_throughput,
-    "output_throughput": _output_throughput,
-}
-"""Name -> how it is taken from the columns of a run. Seconds, tokens, tokens/s."""
-WHOLE: Final = frozenset({name for name in FIGURES if name.startswith("num_")} | {"total_tokens"})
-"""Those that are counts."""
 
 
 # The aggregate of a point: statistics over its requests, rates over its time, errors with their rate.
@@ -242,15 +199,21 @@ def stats(values: Values) -> dict[str, float | None]:
 def individual(columns: Columns) -> list[dict[str, Any]]:
     """One map for each request that ended, in the order in which they did: all figures, and its error."""
     values, codes = figures(columns), error_codes(columns)
-    order = counted(columns, Trim()).rows
+    cells = {
+        name: [
+            None if np.isnan(value) else int(value) if name in COUNTS else float(value)
+            for value in of
+        ]
+        for name, of in values.items()
+    }
     return [
         {
-            **{name: _plain(name, of[place]) for name, of in values.items()},
+            **{name: of[place] for name, of in cells.items()},
             AUDIO: None,
             "error_code": int(codes[place]) or None,
             "error_message": columns["error"][place] or None if codes[place] else None,
         }
-        for place in order.tolist()
+        for place in counted(columns, Trim()).rows.tolist()
     ]
 
 
@@ -280,21 +243,22 @@ def _times(factor: float, value: float | None) -> float | None:
     return None if value is None else value * factor
 
 
-def _plain(name: str, value: float) -> float | int | None:
-    if np.isnan(value):
-        return None
-    return int(value) if name in WHOLE else float(value)
-
-
 # The layout of a benchmark's folder: genai-bench's names and JSON, so that its users' scripts keep working.
 #
 # `experiment_metadata.json`, and one `SCENARIO_TASK_AXIS_VALUE_time_Ns.json` for each point; beside them
 # what is ours: the runs, and the traces that they replayed.
 
 METADATA: Final = "experiment_metadata.json"
+RUNS: Final = "runs"
+TRACES: Final = "traces"
 OWN: Final = "tbench_benchmark.json"
 """What is ours in a benchmark's folder besides runs and traces: its id, and the options that made it."""
 _UNSAFE: Final = str.maketrans({"/": "_", ",": "_", "(": None, ")": None})
+
+
+def safe(text: str) -> str:
+    """As genai-bench writes it into names of files."""
+    return text.translate(_UNSAFE)
 
 
 def folder_name(parts: Iterable[str | None], now: float) -> str:
@@ -306,7 +270,7 @@ def folder_name(parts: Iterable[str | None], now: float) -> str:
 def stem(point: Point, task: str) -> str:
     """What the files of a point are called."""
     again = f"_run_{point.repeat}" if point.repeat > 1 else ""
-    return f"{point.scenario.translate(_UNSAFE)}_{task}_{point.axis}_{point.value:g}{again}"
+    return f"{safe(point.scenario)}_{task}_{point.axis}_{point.value:g}{again}"
 
 
 def result_name(point: Point, task: str, duration_s: float) -> str:

@@ -27,6 +27,7 @@ from tbench.replay.closing import Flags
 from tbench.replay.job import check_key
 from tbench.replay.options import ReplayOptions
 from tbench.replay.provenance import scrubbed, without_credentials
+from tbench.replay.system import headroom
 from tbench.replay.target import checked_base_url
 
 KEY: Final = "TBENCH_BENCHMARK_KEY"
@@ -133,18 +134,41 @@ class BenchmarkPlan:
 
 def resolve(options: BenchmarkOptions) -> BenchmarkPlan:
     """The plan of a benchmark, its key found. Raises InputError for what makes no sense together."""
-    flags = _flags(options)
-    _check(options, flags)
     source = options.source
+    variable = KEYS[options.api_backend] or "TOGETHER_API_KEY"
+    keyless = KEYS[options.api_backend] == ""
+    flags = Flags(
+        address="--api-base",
+        model="--api-model-name",
+        key="--api-key" if keyless else f"{variable} or --api-key",
+        sent=None if options.api_key is None else "the key given by --api-key",
+        variable=variable,
+        instead="give --api-key",
+    )
+    if options.resume and options.experiment_folder_name is None:
+        raise InputError("--resume: say which folder by --experiment-folder-name")
+    checked_base_url(options.api_base, "--api-base", flags.key)
+    if min(ratios := (options.warmup_ratio, options.cooldown_ratio)) < 0 or not sum(ratios) < 1:
+        raise InputError(
+            "--warmup-ratio and --cooldown-ratio: shares from 0 that add up to less than 1"
+        )
+    address = None
+    if options.upload_results is not None:
+        address = read_address("--upload-results", options.upload_results)
+    elif options.upload_traces:
+        raise InputError("--upload-traces sends more to --upload-results; give its URL, too")
+    share = _objective(options)
+    sweep = _sweep(options)
     params = read_params(source.additional_request_params)
     secrets = {name: value for name, value in params.items() if hides(name, value)}
     public = {name: value for name, value in params.items() if name not in secrets}
-    scenarios = _scenarios(options)
     named = source.tokenizer or source.model
     plan = BenchmarkPlan(
         options=options,
-        sweep=_sweep(options, scenarios),
-        source=replace(source, scenario=scenarios[0], additional_request_params=json.dumps(public)),
+        sweep=sweep,
+        source=replace(
+            source, scenario=sweep.scenarios[0], additional_request_params=json.dumps(public)
+        ),
         order=ReplayOptions(
             trace=Path("-"),
             base_url=options.api_base,
@@ -156,8 +180,8 @@ def resolve(options: BenchmarkOptions) -> BenchmarkPlan:
         ),
         params=params,
         flags=flags,
-        share=_share(options),
-        address=_address(options),
+        share=share,
+        address=address,
         label=options.model_label or str(named).rstrip("/").rsplit("/", 1)[-1],
     )
     if options.api_key is not None:
@@ -168,64 +192,29 @@ def resolve(options: BenchmarkOptions) -> BenchmarkPlan:
     return plan
 
 
-def _flags(options: BenchmarkOptions) -> Flags:
-    variable = KEYS[options.api_backend] or "TOGETHER_API_KEY"
-    keyless = KEYS[options.api_backend] == ""
-    return Flags(
-        address="--api-base",
-        model="--api-model-name",
-        key="--api-key" if keyless else f"{variable} or --api-key",
-        sent=None if options.api_key is None else "the key given by --api-key",
-        variable=variable,
-        instead="give --api-key",
-    )
-
-
-def _check(options: BenchmarkOptions, flags: Flags) -> None:
-    if options.resume and options.experiment_folder_name is None:
-        raise InputError("--resume: say which folder by --experiment-folder-name")
-    checked_base_url(options.api_base, "--api-base", flags.key)
-    ratios = (options.warmup_ratio, options.cooldown_ratio)
-    if not (all(ratio >= 0 for ratio in ratios) and sum(ratios) < 1):
-        raise InputError(
-            "--warmup-ratio and --cooldown-ratio: shares from 0 that add up to less than 1"
-        )
+def _objective(options: BenchmarkOptions) -> float:
+    """The share of the requests that has to keep to --slo, for --saturate."""
     if options.saturate and not options.slo:
         raise InputError(
             "--saturate searches the most that keeps to --slo; give one, such as ttft<500ms"
         )
-    if options.slo:
-        parse_slo(options.slo)
     if options.saturate and options.repeats > 1:
         raise InputError("--saturate makes each point once; drop --repeats")
-
-
-def _share(options: BenchmarkOptions) -> float:
+    if options.slo:
+        parse_slo(options.slo)
     share = re.fullmatch(r"(\d+(?:\.\d*)?)%", options.slo_share.strip())
     if not share or not 0 < float(share[1]) <= 100:
         raise InputError(f"--slo-share {options.slo_share}: give a share up to 100%, such as 99%")
     return float(share[1]) / 100
 
 
-def _address(options: BenchmarkOptions) -> Address | None:
-    if options.upload_results is not None:
-        return read_address("--upload-results", options.upload_results)
-    if options.upload_traces:
-        raise InputError("--upload-traces sends more to --upload-results; give its URL, too")
-    return None
-
-
-def _scenarios(options: BenchmarkOptions) -> list[str]:
-    if options.traffic_scenario:
-        return list(options.traffic_scenario)
-    if options.source.dataset_path or options.source.dataset_config:
-        return ["dataset"]
-    return list(DEFAULTS[options.source.task])
-
-
-def _sweep(options: BenchmarkOptions, scenarios: list[str]) -> Sweep:
-    """The points that were asked for."""
-    return Sweep(
+def _sweep(options: BenchmarkOptions) -> Sweep:
+    """The points that were asked for; refused where they need more connections than can be had."""
+    scenarios = list(options.traffic_scenario)
+    if not scenarios:
+        dataset = options.source.dataset_path or options.source.dataset_config
+        scenarios = ["dataset"] if dataset else list(DEFAULTS[options.source.task])
+    sweep = Sweep(
         task=options.source.task,
         scenarios=list(dict.fromkeys(str(parse(text)) for text in scenarios)),
         concurrencies=parse_numbers("--num-concurrency", options.num_concurrency) or None,
@@ -236,3 +225,8 @@ def _sweep(options: BenchmarkOptions, scenarios: list[str]) -> Sweep:
         repeats=options.repeats,
         seed=options.source.seed,
     )
+    if sweep.axis == "num_concurrency" and not options.saturate:
+        workers = options.num_workers or max(1, (os.cpu_count() or 1) - 1)
+        if objection := headroom().objection(int(max(sweep.values)), workers):
+            raise InputError(objection.replace("--workers", "--num-workers"))
+    return sweep

@@ -10,8 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from tbench.analysis.report.text import Sheet, grid
-from tbench.benchmark.conduct import RUNS
 from tbench.benchmark.folder import BenchmarkFolder, Result
+from tbench.benchmark.genai_bench import RUNS
 from tbench.benchmark.sweep import BATCHED
 from tbench.capture.errors import InputError, InvalidRunError, UnreachableError
 from tbench.capture.terminal import named, plural

@@ -11,6 +11,7 @@ import logging
 import os
 import re
 import shlex
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -18,9 +19,7 @@ from pathlib import Path
 from typing import Any, Final, Self
 from uuid import uuid4
 
-from tbench.benchmark.board import on_stderr
-from tbench.benchmark.conduct import TRACES
-from tbench.benchmark.genai_bench import OWN, write_json
+from tbench.benchmark.genai_bench import OWN, TRACES, write_json
 from tbench.capture.errors import InputError
 from tbench.capture.jsontext import loads, read_json
 from tbench.capture.redact import Secrets, mask_address, mask_lookalikes
@@ -263,6 +262,11 @@ def _id(content: bytes) -> object:
     except ValueError:
         return None
     return record.get("id") if isinstance(record, dict) else None
+
+
+def on_stderr(line: str) -> None:
+    """Print it there, at once."""
+    print(line, file=sys.stderr, flush=True)
 
 
 # The delivery: what goes, what became of it, and what is told of both.

@@ -16,16 +16,15 @@ import vl_convert
 from tbench.analysis.report import vega
 from tbench.analysis.report.markup import Html, join, tag
 from tbench.benchmark.folder import SCENARIO, BenchmarkFolder, Unit, load_experiments
-from tbench.benchmark.plots import panels as drawing
-from tbench.benchmark.plots.data import Sheet, check, safe, sheets
-from tbench.benchmark.plots.layout import SWEPT, Grid, preset, read_grid
+from tbench.benchmark.genai_bench import safe
+from tbench.benchmark.plots import panels
+from tbench.benchmark.plots.data import Sheet, check, sheets
+from tbench.benchmark.plots.layout import DEFAULT, SWEPT, Grid, preset, read_grid
 from tbench.benchmark.sweep import BATCHED
 from tbench.capture.errors import InputError
 from tbench.capture.writing import write_whole
 
 __all__ = ["DEFAULT", "FORMATS", "checked", "default_plots", "plot", "preset_for", "read_grid"]
-
-DEFAULT: Final = "2x4_default"
 
 # A sheet as a page: its picture with tooltips, its data and its program, in a file that needs no other.
 
@@ -40,61 +39,43 @@ STYLE: Final = (
 )
 
 
-def page(title: str, spec: dict[str, Any]) -> str:
-    """The page of one Vega-Lite specification; nothing in its data can become markup."""
+def page(spec: dict[str, Any]) -> bytes:
+    """The page of one Vega-Lite specification; nothing in its data can become markup, or end the script."""
     scripts = (vega.script(), DRAW)
-    hashes = " ".join(f"'sha256-{_digest(script)}'" for script in scripts)
+    digests = [base64.b64encode(hashlib.sha256(script.encode()).digest()) for script in scripts]
+    hashes = " ".join(f"'sha256-{digest.decode()}'" for digest in digests)
     policy = (
         f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; img-src data:; "
         "base-uri 'none'; form-action 'none'"
     )
+    data = json.dumps(spec, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
     head = tag(
         "head",
         tag("meta", charset="utf-8"),
         tag("meta", http_equiv="Content-Security-Policy", content=policy),
-        tag("title", title),
+        tag("title", spec["title"]["text"]),
         tag("style", Html(STYLE)),
     )
     body = tag(
         "body",
         tag("div", id="sheet"),
         tag("noscript", "The picture is drawn by a script, which is in this page and did not run."),
-        tag("script", Html(_json(spec)), type="application/json", id="spec"),
+        tag("script", Html(data), type="application/json", id="spec"),
         join([tag("script", Html(script)) for script in scripts]),
     )
-    return f"<!DOCTYPE html>\n{tag('html', head, body, lang='en')}\n"
+    return f"<!DOCTYPE html>\n{tag('html', head, body, lang='en')}\n".encode()
 
 
-def _json(data: object) -> str:
-    """JSON that ends no script element, whatever is in it."""
-    return json.dumps(data, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
-
-
-def _digest(script: str) -> str:
-    return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-
-
-SCALE: Final = 2
-_VERSION: Final = ".".join(alt.SCHEMA_VERSION.split(".")[:2])
-
-
-def _png(spec: dict[str, Any]) -> bytes:
-    return bytes(
-        vl_convert.vegalite_to_png(spec, vl_version=_VERSION, scale=SCALE, allowed_base_urls=[])
-    )
-
-
-def _svg(spec: dict[str, Any]) -> bytes:
-    return str(vl_convert.vegalite_to_svg(spec, vl_version=_VERSION, allowed_base_urls=[])).encode()
-
-
-def _html(spec: dict[str, Any]) -> bytes:
-    return page(spec["title"]["text"], spec).encode()
-
-
+# No address is loaded from while a picture is drawn: data may name some.
+_CONVERT: Final[dict[str, Any]] = {
+    "vl_version": ".".join(alt.SCHEMA_VERSION.split(".")[:2]),
+    "allowed_base_urls": [],
+}
 FORMATS: Final[Mapping[str, Callable[[dict[str, Any]], bytes]]] = {
-    "png": _png, "svg": _svg, "html": _html,
-}  # fmt: skip
+    "png": lambda spec: bytes(vl_convert.vegalite_to_png(spec, scale=2, **_CONVERT)),
+    "svg": lambda spec: str(vl_convert.vegalite_to_svg(spec, **_CONVERT)).encode(),
+    "html": page,
+}
 """How a picture is written. A page (html) needs nothing else, and holds a whole sheet."""
 
 
@@ -131,12 +112,25 @@ def plot(
     Raises InputError where a file cannot be written.
     """
     for sheet in plotted:
-        for name, spec, single in _pictures(sheet, grid, unit):
-            for form in formats:
-                if not (single and form == "html"):
-                    path = folder / f"{name}.{form}"
-                    write_whole(path, FORMATS[form](spec))
-                    yield path
+        *alone, combined = pictures(sheet, grid, unit).items()
+        for form in formats:
+            for name, spec in [*alone, combined] if form != "html" else [combined]:
+                path = folder / f"{name}.{form}"
+                write_whole(path, FORMATS[form](spec))
+                yield path
+
+
+def pictures(sheet: Sheet, grid: Grid, unit: Unit) -> dict[str, dict[str, Any]]:
+    """Names of files without their endings -> specifications: each panel's, and that of the sheet last."""
+    specs: dict[str, dict[str, Any]] = {}
+    for panel in grid.panels:
+        name = f"{sheet.name}_{safe(panel.title)}"
+        again = sum(safe(panel.title) == safe(other.title) for other in grid.panels[: len(specs)])
+        specs[f"{name} ({again + 1})" if again else name] = panels.single(sheet, panel, unit)
+    specs[f"{sheet.name}_combined_plots_{grid.rows}x{grid.columns}"] = panels.combined(
+        sheet, grid, unit
+    )
+    return specs
 
 
 def default_plots(folder: Path) -> list[Path]:
@@ -149,11 +143,3 @@ def default_plots(folder: Path) -> list[Path]:
         return []
     grid = preset_for(DEFAULT, folders)
     return list(plot(checked(folders, grid), grid, folder, folders[0].unit))
-
-
-def _pictures(sheet: Sheet, grid: Grid, unit: Unit) -> Iterator[tuple[str, dict[str, Any], bool]]:
-    """Names without their endings, specifications, and whether it is of a single panel."""
-    for panel in grid.panels:
-        yield f"{sheet.name}_{safe(panel.title)}", drawing.single(sheet, panel, unit), True
-    combined = drawing.whole(sheet, grid, unit)
-    yield f"{sheet.name}_combined_plots_{grid.rows}x{grid.columns}", combined, False

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from tbench.analysis.charts.drawing import Rows
 from tbench.benchmark.folder import SCENARIO, BenchmarkFolder, Result
-from tbench.benchmark.genai_bench import FIGURES, LATENCIES, PERCENTILES
+from tbench.benchmark.genai_bench import FIGURES, LATENCIES, PERCENTILES, safe
 from tbench.benchmark.plots.layout import Grid, Panel
 from tbench.capture.errors import InputError
 
@@ -101,7 +101,9 @@ def check(grid: Grid, points: Iterable[Result], place: str) -> None:
 
 def label(field: str, unit: str) -> str:
     """A field on an axis, latencies in `unit`."""
-    text, of = _name(field), unit_of(field, unit)
+    metric = METRICS.get(metric_of(field) or "")
+    text = f"{field.rsplit('.', 1)[1]} {metric[0]}" if metric else RUN.get(field, (field, ""))[0]
+    of = unit_of(field, unit)
     return f"{text} ({of})" if of else text
 
 
@@ -119,13 +121,6 @@ def metric_of(field: str) -> str | None:
     return parts[1] if len(parts) == 3 and parts[0] == "stats" else None
 
 
-def _name(field: str) -> str:
-    metric = metric_of(field)
-    if metric is not None and metric in METRICS:
-        return f"{field.rsplit('.', 1)[1]} {METRICS[metric][0]}"
-    return RUN.get(field, (field, ""))[0]
-
-
 def _others(points: Iterable[Result]) -> set[str]:
     """Numbers that results hold and no definition here knows."""
     return {
@@ -140,7 +135,6 @@ def _others(points: Iterable[Result]) -> set[str]:
 
 NONE: Final = "none"
 FOLDER: Final = "experiment_folder_name"
-_UNSAFE: Final = str.maketrans({"/": "_", ",": "_", "(": None, ")": None})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -176,54 +170,58 @@ def sheets(experiments: Sequence[BenchmarkFolder], key: str) -> list[Sheet]:
 
     Raises InputError for another key.
     """
+    several = len(experiments) > 1
     if key == SCENARIO:
-        return [_by_scenario(experiments)]
+        lines = [
+            line
+            for folder in experiments
+            for scenario in folder.scenarios
+            for line in _lines(folder, scenario, f"{scenario}, {folder.name}" if several else scenario)
+        ]  # fmt: skip
+        return [_sheet(SCENARIO, "By traffic scenario", experiments, lines)]
     if key == NONE:
-        return [sheet for folder in experiments for sheet in _alone(folder, experiments)]
+        return [
+            _sheet(
+                f"{f'{folder.name}_' if several else ''}single_analysis_{scenario}",
+                scenario,
+                [folder],
+                _lines(folder, scenario, ""),
+            )
+            for folder in experiments
+            for scenario in folder.scenarios
+        ]
     known = sorted(
-        {SCENARIO, NONE, FOLDER, *(name for folder in experiments for name in folder.metadata)}
+        {SCENARIO, NONE, FOLDER, *(name for each in experiments for name in each.metadata)}
     )
     if key not in known:
         raise InputError(f"--group-key {key}: no such field; there are {', '.join(known)}")
-    return [_by_key(experiments, scenario, key) for scenario in _scenarios(experiments)]
-
-
-def _by_scenario(experiments: Sequence[BenchmarkFolder]) -> Sheet:
-    several = len(experiments) > 1
-    lines = [
-        line
-        for folder in experiments
-        for scenario in folder.scenarios
-        for line in _lines(folder, scenario, f"{scenario}, {folder.name}" if several else scenario)
-    ]
-    return Sheet(
-        name=SCENARIO, title="By traffic scenario", about=_about(experiments), lines=tuple(lines)
-    )
-
-
-def _alone(folder: BenchmarkFolder, experiments: Sequence[BenchmarkFolder]) -> Iterator[Sheet]:
-    several = f"{folder.name}_" if len(experiments) > 1 else ""
-    for scenario in folder.scenarios:
-        yield Sheet(
-            name=safe(f"{several}single_analysis_{scenario}"),
-            title=scenario,
-            about=_about([folder]),
-            lines=tuple(_lines(folder, scenario, "")),
+    values = [folder.name if key == FOLDER else folder.metadata.get(key) for folder in experiments]
+    words = [value if isinstance(value, str) else json.dumps(value) for value in values]
+    return [
+        _sheet(
+            f"{scenario}_group_by_{key}",
+            scenario,
+            experiments,
+            [
+                line
+                for folder, word in zip(experiments, words, strict=True)
+                for line in _lines(folder, scenario, f"{key}: {word}")
+            ],
         )
-
-
-def _by_key(experiments: Sequence[BenchmarkFolder], scenario: str, key: str) -> Sheet:
-    lines = [
-        line
-        for folder in experiments
-        for line in _lines(folder, scenario, f"{key}: {_value(folder, key)}")
+        for scenario in dict.fromkeys(name for folder in experiments for name in folder.scenarios)
     ]
-    return Sheet(
-        name=safe(f"{scenario}_group_by_{key}"),
-        title=scenario,
-        about=_about(experiments),
-        lines=tuple(lines),
+
+
+def _sheet(
+    name: str, title: str, experiments: Sequence[BenchmarkFolder], lines: Iterable[Line]
+) -> Sheet:
+    """A sheet about the experiments' tasks, models and backends, each named once."""
+    values = (
+        dict.fromkeys(str(folder.metadata.get(field) or "") for folder in experiments)
+        for field in ("task", "model", "api_backend")
     )
+    about = "; ".join(", ".join(filter(None, names)) for names in values if any(names))
+    return Sheet(name=safe(name), title=title, about=about, lines=tuple(lines))
 
 
 def _lines(folder: BenchmarkFolder, scenario: str, group: str) -> Iterator[Line]:
@@ -232,31 +230,6 @@ def _lines(folder: BenchmarkFolder, scenario: str, group: str) -> Iterator[Line]
     for axis, points in series:
         name = ", ".join(part for part in (group, axis) if part) if len(series) > 1 else group
         yield Line(group=name, experiment=folder.name, points=points)
-
-
-def _about(experiments: Sequence[BenchmarkFolder]) -> str:
-    """Tasks, models and backends, each once."""
-    values = {
-        name: dict.fromkeys(str(folder.metadata.get(name) or "") for folder in experiments)
-        for name in ("task", "model", "api_backend")
-    }
-    return "; ".join(", ".join(filter(None, names)) for names in values.values() if any(names))
-
-
-def _value(folder: BenchmarkFolder, key: str) -> str:
-    if key == FOLDER:
-        return folder.name
-    value = folder.metadata.get(key)
-    return value if isinstance(value, str) else json.dumps(value)
-
-
-def _scenarios(experiments: Sequence[BenchmarkFolder]) -> list[str]:
-    return list(dict.fromkeys(name for folder in experiments for name in folder.scenarios))
-
-
-def safe(text: str) -> str:
-    """As genai-bench writes it into names of files."""
-    return text.translate(_UNSAFE)
 
 
 # Rows: what the panels of a sheet show, as the results say it, unrounded.
@@ -300,29 +273,20 @@ def codes(panel: Panel, sheet: Sheet) -> Iterator[dict[str, Any]]:
             x, n = point.number(panel.x), point.number("num_requests")
             if x is None or not n:
                 continue
+            frequency = point.aggregate.get("error_codes_frequency")
+            counts = frequency.items() if isinstance(frequency, dict) else ()
             below = 0.0
-            for code, count in sorted(_counts(point).items()):
+            for code, count in sorted((str(code), k) for code, k in counts if isinstance(k, int)):
                 share = count / n
+                name = f"{code} {PHRASES[code]}" if code in PHRASES else code
                 yield {
-                    **_who(line, point), "code": _phrase(code), "x": x, "y": share,
+                    **_who(line, point), "code": name, "x": x, "y": share,
                     "from": below, "to": below + share, "count": count, "of": n,
                 }  # fmt: skip
                 below += share
 
 
-def _counts(point: Result) -> dict[str, int]:
-    """Failures by status, as far as the result says."""
-    frequency = point.aggregate.get("error_codes_frequency")
-    counts = frequency if isinstance(frequency, dict) else {}
-    return {str(code): n for code, n in counts.items() if isinstance(n, int)}
-
-
-def _phrase(code: str) -> str:
-    """A status with its name."""
-    try:
-        return f"{code} {HTTPStatus(int(code)).phrase}"
-    except ValueError:
-        return code
+PHRASES: Final = {str(status.value): status.phrase for status in HTTPStatus}
 
 
 def means(rows: Rows) -> Rows:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import isfinite
 from pathlib import Path
 from typing import Any, Final, Literal, cast
 
@@ -15,6 +16,7 @@ Scale = Literal["linear", "log"]
 
 MOST_ROWS: Final = 5
 MOST_COLUMNS: Final = 6
+LARGEST_IN: Final = 100
 DASHES: Final[Mapping[str, list[int]]] = {
     "-": [1, 0],
     "--": [7, 3],
@@ -75,87 +77,74 @@ def read_grid(path: Path) -> Grid:
 
 def grid_of(content: object, place: str) -> Grid:
     """The same from what JSON holds; `place` is what complaints begin with."""
-    config = _Object(content, place, "")
+    config = Entry(content, place, "")
     layout = config.child("layout")
-    rows = layout.whole("rows", MOST_ROWS, 2)
-    columns = layout.whole("cols", MOST_COLUMNS, 4)
+    rows, columns = layout.whole("rows", MOST_ROWS, 2), layout.whole("cols", MOST_COLUMNS, 4)
     size = layout.pair("figsize")
+    if size and not all(0 < inches <= LARGEST_IN for inches in size):
+        raise layout.wrong("figsize", f"two sizes above 0 and up to {LARGEST_IN}, in inches")
     layout.end()
-    panels = tuple(_panel(entry, rows, columns) for entry in config.children("plots"))
+    panels: dict[tuple[int, int], Panel] = {}
+    for entry in config.children("plots"):
+        panel = _panel(entry, rows, columns)
+        if panel.position in panels:
+            first = list(panels).index(panel.position)
+            raise entry.wrong("position", f"{list(panel.position)} is taken by plots[{first}]")
+        panels[panel.position] = panel
     config.end()
     if not panels:
         raise config.wrong("plots", "there is none; give at least one")
-    taken: dict[tuple[int, int], int] = {}
-    for number, panel in enumerate(panels):
-        if panel.position in taken:
-            raise config.wrong(
-                f"plots[{number}].position",
-                f"{list(panel.position)} is taken by plots[{taken[panel.position]}]",
-            )
-        taken[panel.position] = number
-    if size and min(size) <= 0:
-        raise config.wrong("layout.figsize", "two sizes above 0, in inches")
-    return Grid(rows=rows, columns=columns, panels=panels, size=size)
+    return Grid(rows=rows, columns=columns, panels=tuple(panels.values()), size=size)
 
 
-def _panel(entry: "_Object", rows: int, columns: int) -> Panel:
-    panel = Panel(
-        title=entry.text("title"),
-        x=entry.text("x_field"),
-        curves=_curves(entry),
-        position=_position(entry, rows, columns),
-        x_label=entry.maybe("x_label"),
-        y_label=entry.maybe("y_label"),
-        kind=cast("Kind", entry.among("plot_type", ("line", "scatter", "bar")) or "line"),
-        scale=cast("Scale | None", entry.among("y_scale", ("linear", "log"))),
-    )
-    entry.end()
-    return panel
-
-
-def _curves(entry: "_Object") -> tuple[Curve, ...]:
-    field, several = entry.maybe("y_field"), entry.children("y_fields")
-    if field is not None and several:
-        raise entry.wrong("y_fields", "y_field is there as well; give one of the two")
-    if field is not None:
-        return (Curve(field=field),)
-    if not several:
-        raise entry.wrong("y_field", "missing; give y_field, or y_fields with at least one")
-    return tuple(_curve(each) for each in several)
-
-
-def _curve(entry: "_Object") -> Curve:
-    colour = entry.maybe("color")
-    curve = Curve(
-        field=entry.text("field"),
-        label=entry.maybe("label"),
-        colour=None if colour is None else _colour(entry, colour),
-        dash=entry.among("linestyle", tuple(DASHES)),
-    )
-    entry.end()
-    return curve
-
-
-def _colour(entry: "_Object", text: str) -> str:
-    try:
-        red, green, blue = ImageColor.getrgb(text)[:3]
-    except ValueError:
-        raise entry.wrong("color", f"{text!r} is no colour of CSS; as in blue or #1f77b4") from None
-    return f"#{red:02x}{green:02x}{blue:02x}"
-
-
-def _position(entry: "_Object", rows: int, columns: int) -> tuple[int, int]:
+def _panel(entry: "Entry", rows: int, columns: int) -> Panel:
     pair = entry.pair("position")
     if pair is None or any(value != int(value) or value < 0 for value in pair):
         raise entry.wrong("position", "give row and column from 0, as in [0, 1]")
     row, column = map(int, pair)
     if row >= rows or column >= columns:
         raise entry.wrong("position", f"[{row}, {column}] is outside {rows} rows of {columns}")
-    return row, column
+    field, fields = entry.text("y_field"), entry.children("y_fields")
+    if field and fields:
+        raise entry.wrong("y_fields", "y_field is there as well; give one of the two")
+    if not field and not fields:
+        raise entry.wrong("y_field", "missing; give y_field, or y_fields with at least one")
+    panel = Panel(
+        title=entry.needed("title"),
+        x=entry.needed("x_field"),
+        curves=(Curve(field=field),) if field else tuple(map(_curve, fields)),
+        position=(row, column),
+        x_label=entry.text("x_label"),
+        y_label=entry.text("y_label"),
+        kind=cast("Kind", entry.text("plot_type", ("line", "scatter", "bar")) or "line"),
+        scale=cast("Scale | None", entry.text("y_scale", ("linear", "log"))),
+    )
+    entry.end()
+    return panel
 
 
-class _Object:
-    """A JSON object that is being read: what is wrong is said with its file and its place."""
+def _curve(entry: "Entry") -> Curve:
+    colour = entry.text("color")
+    if colour is not None:
+        try:
+            red, green, blue = ImageColor.getrgb(colour)[:3]
+        except ValueError:
+            raise entry.wrong(
+                "color", f"{colour!r} is no colour of CSS; as in blue or #1f77b4"
+            ) from None
+        colour = f"#{red:02x}{green:02x}{blue:02x}"
+    curve = Curve(
+        field=entry.needed("field"),
+        label=entry.text("label"),
+        colour=colour,
+        dash=entry.text("linestyle", tuple(DASHES)),
+    )
+    entry.end()
+    return curve
+
+
+class Entry:
+    """A JSON object that is being read: a complaint about it says its file and its place."""
 
     def __init__(self, content: object, file: str, place: str) -> None:
         self._file = file
@@ -164,26 +153,22 @@ class _Object:
             raise self.wrong("", "not a JSON object")
         self._left: dict[str, Any] = dict(content)
 
-    def wrong(self, key: str, what: str) -> InputError:
-        """The complaint about a key of it, or about itself."""
+    def wrong(self, key: str, complaint: str) -> InputError:
+        """The error for a key of it, or for itself."""
         place = ".".join(part for part in (self._place, key) if part)
-        return InputError(f"{self._file}: {f'{place}: ' if place else ''}{what}")
+        return InputError(f"{self._file}: {f'{place}: ' if place else ''}{complaint}")
 
-    def text(self, key: str) -> str:
-        value = self.maybe(key)
-        if not value:
+    def needed(self, key: str) -> str:
+        if not (value := self.text(key)):
             raise self.wrong(key, "missing; give a text")
         return value
 
-    def maybe(self, key: str) -> str | None:
+    def text(self, key: str, words: Sequence[str] = ()) -> str | None:
+        """A text, of these words if there are some; None where there is none."""
         value = self._left.pop(key, None)
         if value is not None and not isinstance(value, str):
             raise self.wrong(key, f"{value!r} is not a text")
-        return value
-
-    def among(self, key: str, words: Sequence[str]) -> str | None:
-        value = self.maybe(key)
-        if value is not None and value not in words:
+        if words and value is not None and value not in words:
             raise self.wrong(key, f"{value!r} is none of {' '.join(words)}")
         return value
 
@@ -198,38 +183,34 @@ class _Object:
         if value is None:
             return None
         numbers = isinstance(value, list) and all(
-            isinstance(number, (int, float)) and not isinstance(number, bool) for number in value
+            type(number) in (int, float) and isfinite(number) for number in value
         )
         if not numbers or len(value) != 2:
             raise self.wrong(key, f"{value!r} is not two numbers")
         return value[0], value[1]
 
-    def child(self, key: str) -> "_Object":
-        return _Object(self._left.pop(key, None) or {}, self._file, self._below(key))
+    def child(self, key: str) -> "Entry":
+        return Entry(self._left.pop(key, None) or {}, self._file, key)
 
-    def children(self, key: str) -> list["_Object"]:
+    def children(self, key: str) -> list["Entry"]:
         value = self._left.pop(key, None) or []
         if not isinstance(value, list):
             raise self.wrong(key, "not a list")
-        place = self._below(key)
-        return [_Object(entry, self._file, f"{place}[{k}]") for k, entry in enumerate(value)]
+        place = f"{self._place}.{key}" if self._place else key
+        return [Entry(entry, self._file, f"{place}[{k}]") for k, entry in enumerate(value)]
 
     def end(self) -> None:
         """Everything was read: what is left is a mistake."""
         for key in self._left:
             raise self.wrong(key, "no such key")
 
-    def _below(self, key: str) -> str:
-        return f"{self._place}.{key}" if self._place else key
-
 
 # The presets: layouts with genai-bench's names and titles, which name the files; labels follow the fields.
 #
-# Its "Request Success Rate" showed the error rate, and is called so here.
-#
-# What they show against concurrency is shown against what was swept. Tasks that give no text have a default
-# of their own, since all output figures of theirs are 0.
+# Its "Request Success Rate" showed the error rate, and is called so here. Tasks that give no text have a
+# default of their own, since all output figures of theirs are 0.
 
+DEFAULT: Final = "2x4_default"
 OUT, IN = "mean_output_throughput_tokens_per_s", "mean_input_throughput_tokens_per_s"
 TOTAL, RPS, ERRORS = (
     "mean_total_tokens_throughput_tokens_per_s",
@@ -244,22 +225,22 @@ NAMES: Final[Mapping[str, str]] = {
 }  # fmt: skip
 """What was swept, in titles."""
 
-Row = tuple[str, str, str | Sequence[Mapping[str, str]], str]
+Row = tuple[str, str, str | tuple[Curve, ...], Kind]
 """Title, x, y or several of them, kind."""
 
 
-def _percentiles(mean: str) -> list[Mapping[str, str]]:
-    return [
-        {"field": f"{E2E}.mean", "label": mean, "linestyle": "-"},
-        {"field": f"{E2E}.p90", "label": mean.replace("Mean", "P90"), "linestyle": "--"},
-        {"field": f"{E2E}.p99", "label": mean.replace("Mean", "P99"), "linestyle": "-."},
-    ]
+def _percentiles(mean: str) -> tuple[Curve, ...]:
+    levels = {"mean": ("Mean", "-"), "p90": ("P90", "--"), "p99": ("P99", "-.")}
+    return tuple(
+        Curve(field=f"{E2E}.{level}", label=mean.replace("Mean", name), dash=dash)
+        for level, (name, dash) in levels.items()
+    )
 
 
-_TTFTS: Final = [
-    {"field": f"{TTFT}.mean", "label": "Mean TTFT"},
-    {"field": f"{TTFT}.p95", "label": "P95 TTFT"},
-]
+_TTFTS: Final = (
+    Curve(field=f"{TTFT}.mean", label="Mean TTFT"),
+    Curve(field=f"{TTFT}.p95", label="P95 TTFT"),
+)
 _TAILS: Final[tuple[Row, ...]] = (
     ("Mean E2E Latency per Request vs RPS", RPS, f"{E2E}.mean", "line"),
     ("Error Rates by HTTP Status vs Concurrency", SWEPT, ERRORS, "bar"),
@@ -270,7 +251,7 @@ _SPEED: Final = "Output Inference Speed per Request vs"
 _SERVER: Final = "Total Throughput (Input + Output) of Server"
 
 PRESETS: Final[Mapping[str, tuple[int, int, tuple[Row, ...]]]] = {
-    "2x4_default": (2, 4, (
+    DEFAULT: (2, 4, (
         (f"{_SPEED} Output Throughput of Server", OUT, f"{SPEED}.mean", "line"),
         ("TTFT vs Output Throughput of Server", OUT, f"{TTFT}.mean", "line"),
         *_TAILS[:2],
@@ -287,9 +268,9 @@ PRESETS: Final[Mapping[str, tuple[int, int, tuple[Row, ...]]]] = {
     "multi_line_latency": (2, 2, (
         ("Latency Percentiles Comparison", RPS, _percentiles("Mean Latency"), "line"),
         ("TTFT Performance Analysis", OUT, _TTFTS, "line"),
-        ("Throughput Components", SWEPT, [
-            {"field": OUT, "label": "Output Throughput"}, {"field": TOTAL, "label": "Total Throughput"},
-        ], "line"),
+        ("Throughput Components", SWEPT, (
+            Curve(field=OUT, label="Output Throughput"), Curve(field=TOTAL, label="Total Throughput"),
+        ), "line"),
         _TAILS[1],
     )),
     "single_scenario_analysis": (2, 2, (
@@ -315,53 +296,44 @@ TEXTLESS: Final[tuple[Row, ...]] = (
     *_TAILS[2:],
 )
 """The default of tasks that give no text."""
-INSTEAD: Final[Mapping[str, str]] = {OUT: IN, SPEED: INPUT_SPEED}
-WORDS: Final[Mapping[str, str]] = {
-    "Output Inference Speed": "Input Throughput", "Output Throughput": "Input Throughput",
-}  # fmt: skip
-"""What other presets show of such tasks instead."""
+INSTEAD: Final = {
+    OUT: IN,
+    SPEED: INPUT_SPEED,
+    "Output Inference Speed": "Input Throughput",
+    "Output Throughput": "Input Throughput",
+}
+"""Fields and words of other presets -> what they show of such tasks instead."""
 
 
 def preset(name: str, axis: str = SWEPT, *, speaks: bool = True) -> Grid:
-    """A preset for benchmarks that swept this axis (a key of AXES) over a task that gives text, or not."""
+    """A preset for benchmarks that swept this axis (a key of AXES) over a task that gives text, or not.
+
+    What it shows against the concurrency is shown against what was swept.
+    """
     rows, columns, panels = PRESETS[name]
-    if not speaks and name == "2x4_default":
+    if not speaks and name == DEFAULT:
         panels = TEXTLESS
-    plots = [_plot(panel, k, columns, speaks=speaks) for k, panel in enumerate(panels)]
-    grid = grid_of({"layout": {"rows": rows, "cols": columns}, "plots": plots}, f"preset {name}")
-    return _against(grid, AXES[axis])
 
+    def read(text: str) -> str:
+        for before, after in () if speaks else INSTEAD.items():
+            text = text.replace(before, after)
+        return text
 
-def _plot(panel: Row, number: int, columns: int, *, speaks: bool) -> dict[str, Any]:
-    title, x, y, kind = panel
-    curves = [{"field": y}] if isinstance(y, str) else [dict(part) for part in y]
-    if not speaks:
-        title, x = _read(title, WORDS), _read(x, INSTEAD)
-        for curve in curves:
-            curve["field"] = _read(curve["field"], INSTEAD)
-            if "label" in curve:
-                curve["label"] = _read(curve["label"], WORDS)
-    return {
-        "title": title,
-        "x_field": x,
-        "y_fields": curves,
-        "plot_type": kind,
-        "position": list(divmod(number, columns)),
-    }
-
-
-def _read(text: str, instead: Mapping[str, str]) -> str:
-    for before, after in instead.items():
-        text = text.replace(before, after)
-    return text
-
-
-def _against(grid: Grid, field: str) -> Grid:
-    """Concurrency gives way to what was swept."""
-    panels = tuple(
-        replace(panel, x=field, title=panel.title.replace(NAMES[SWEPT], NAMES[field]))
-        if panel.x == SWEPT
-        else panel
-        for panel in grid.panels
-    )
-    return replace(grid, panels=panels)
+    swept, drawn = AXES[axis], []
+    for number, (title, x, y, kind) in enumerate(panels):
+        curves = (Curve(field=y),) if isinstance(y, str) else y
+        drawn.append(
+            Panel(
+                title=read(title).replace(NAMES[SWEPT], NAMES[swept])
+                if x == SWEPT
+                else read(title),
+                x=swept if x == SWEPT else read(x),
+                curves=tuple(
+                    replace(curve, field=read(curve.field), label=curve.label and read(curve.label))
+                    for curve in curves
+                ),
+                position=(number // columns, number % columns),
+                kind=kind,
+            )
+        )
+    return Grid(rows=rows, columns=columns, panels=tuple(drawn))
