@@ -369,6 +369,7 @@ PLOT = {"title": "t", "x_field": "error_rate", "y_field": "error_rate", "positio
         ),
         ({"layout": {"figsize": [1]}, "plots": [PLOT]}, "layout.figsize: [1] is not two numbers"),
         ({"layout": {"figsize": [0, 2]}, "plots": [PLOT]}, "layout.figsize: two sizes above 0"),
+        ({"layout": {"figsize": [9e9, 2]}, "plots": [PLOT]}, "layout.figsize: two sizes above 0"),
         ({"plots": [{**PLOT, "plot_type": "pie"}]}, "plots[0].plot_type: 'pie' is none of line"),
         ({"plots": [{**PLOT, "y_scale": "ln"}]}, "plots[0].y_scale: 'ln' is none of linear log"),
         ({"plots": [{**PLOT, "position": [2, 0]}]}, "plots[0].position: [2, 0] is outside 2 rows"),
