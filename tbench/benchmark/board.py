@@ -30,7 +30,7 @@ from rich.text import Text
 
 from tbench.benchmark.conduct import PointResult
 from tbench.benchmark.folder import PER_SECOND
-from tbench.benchmark.plan import MINUTE_S, BenchmarkPlan
+from tbench.benchmark.plan import BenchmarkPlan
 from tbench.benchmark.sweep import BATCHED, Point
 from tbench.benchmark.upload import on_stderr
 from tbench.capture.console import Console
@@ -163,7 +163,7 @@ class Sweep:
             heading=f"{plan.source.task}  {plan.order.base_url or ''}",
             points=points,
             requests=plan.source.requests,
-            duration_s=plan.options.max_time_per_run * MINUTE_S,
+            duration_s=plan.duration_s,
             unit=plan.options.metrics_time_unit,
             speaks=plan.source.task not in BATCHED,
         )

@@ -16,7 +16,7 @@ from tbench.benchmark.conduct import STORE, Benchmark, PointResult
 from tbench.benchmark.folder import load_experiment
 from tbench.benchmark.genai_bench import METADATA, OWN, RUNS, write_json
 from tbench.benchmark.options import BenchmarkOptions
-from tbench.benchmark.plan import BenchmarkPlan, resolve
+from tbench.benchmark.plan import MINUTE_S, BenchmarkPlan, resolve
 from tbench.benchmark.report import sweep_text
 from tbench.benchmark.sweep import BATCHED, Point, kept, search
 from tbench.benchmark.upload import Delivery, Upload
@@ -128,7 +128,7 @@ def _extent(plan: BenchmarkPlan, base: Workload) -> str:
     again = f", {options.repeats} times each" if options.repeats > 1 else ""
     return (
         f"{' '.join(sweep.scenarios)} at {sweep.axis} {over}{again}; each point ends after "
-        f"{plural(plan.source.requests, 'request')} or {options.max_time_per_run:g} min; "
+        f"{plural(plan.source.requests, 'request')} or {plan.duration_s / MINUTE_S:g} min; "
         f"seed {plan.source.seed}"
     )
 

@@ -24,7 +24,7 @@ from tbench.benchmark.genai_bench import (
     stem,
     write_json,
 )
-from tbench.benchmark.plan import MINUTE_S, BenchmarkPlan
+from tbench.benchmark.plan import BenchmarkPlan
 from tbench.benchmark.sweep import Point
 from tbench.capture.errors import InvalidRunError, after_sending
 from tbench.capture.exchange import Outcome
@@ -177,7 +177,7 @@ class Benchmark:
             trace=trace,
             out=self.store.path(name),
             requests=source.requests,
-            duration=options.max_time_per_run * MINUTE_S,
+            duration=self.plan.duration_s,
             seed=point.seed % 2**31,
         )
         if point.concurrency is not None:

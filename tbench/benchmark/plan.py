@@ -65,6 +65,11 @@ class BenchmarkPlan:
     address: Address | None
     label: str
 
+    @property
+    def duration_s(self) -> float:
+        """The longest time of a point."""
+        return self.options.max_time_per_run * MINUTE_S
+
     def idle(self) -> Iterator[str]:
         """A line for each option that was given and does nothing here."""
         options, sweep = self.options, self.sweep
@@ -123,7 +128,7 @@ class BenchmarkPlan:
             "traffic_scenario": list(sweep.scenarios),
             "additional_request_params": without_credentials(self.params),
             **{name: getattr(options, name) for name in LABELS},
-            "max_time_per_run_s": round(options.max_time_per_run * MINUTE_S),
+            "max_time_per_run_s": round(self.duration_s),
             "max_requests_per_run": source.requests,
             "experiment_folder_name": str(folder),
             "metrics_time_unit": options.metrics_time_unit,
