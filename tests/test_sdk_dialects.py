@@ -120,8 +120,11 @@ def test_the_trace_says_what_the_sdk_was_told(stage: Stage, name: str) -> None:
         assert counts == said.usage
     if info_of(exchange).stream:
         assert answer.first_token is not None
-        thinks = bool(usage.reasoning)
-        assert (answer.first_answer == answer.first_token) is not thinks
+        assert answer.first_answer is not None
+        if usage.reasoning:  # a busy machine may read both at once
+            assert answer.first_token <= answer.first_answer
+        else:
+            assert answer.first_token == answer.first_answer
 
 
 @pytest.mark.parametrize("name", LEFT)
