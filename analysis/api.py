@@ -32,13 +32,13 @@ def compare(
 
     Raises InputError where a file is not a run or trace, or the arms have nothing in common.
     """
-    question = CompareOptions(
+    options = CompareOptions(
         metrics=tuple(metrics),
         quantiles=tuple(quantiles),
         paired=paired,
         warmup=None if warmup is None else parse_warmup(warmup),
     )
-    return compare_files(Path(baseline), Path(candidate), question)
+    return compare_files(Path(baseline), Path(candidate), options)
 
 
 def report(run: str | Path) -> Arm:

@@ -174,20 +174,15 @@ def _finish(compared: ComparedArms) -> str | None:
     n, m = first.total(), second.total()
     if not n or not m:
         return None
-    parts = [
-        f"{reason} {first[reason] / n:.0%} against {second[reason] / m:.0%}"
-        for reason in sorted({*first, *second})
-        if _apart((first[reason], n), (second[reason], m))
-    ]
+    parts = []
+    for reason in sorted({*first, *second}):
+        share, other = first[reason] / n, second[reason] / m
+        low, high = newcombe((first[reason], n), (second[reason], m))
+        if abs(share - other) > FINISH and not low <= 0 <= high:  # and not by chance alone
+            parts.append(f"{reason} {share:.0%} against {other:.0%}")
     if not parts:
         return None
     return f"answers ended for different reasons: {', '.join(parts)}"
-
-
-def _apart(first: tuple[int, int], second: tuple[int, int]) -> bool:
-    """Whether two shares (count, n) differ by more than FINISH, and not by chance alone."""
-    low, high = newcombe(first, second)
-    return abs(first[0] / first[1] - second[0] / second[1]) > FINISH and not low <= 0 <= high
 
 
 def _survivor_bias(compared: ComparedArms) -> str | None:

@@ -49,23 +49,23 @@ class CompareOptions:
 
 
 def compare_files(
-    baseline: Path, candidate: Path, question: CompareOptions | None = None
+    baseline: Path, candidate: Path, options: CompareOptions | None = None
 ) -> Comparisons:
     """Compare two runs or traces. Raises what `compare` does, and InputError for what is neither."""
-    return compare(load_arm(baseline), load_arm(candidate), question)
+    return compare(load_arm(baseline), load_arm(candidate), options)
 
 
-def compare(baseline: Arm, candidate: Arm, question: CompareOptions | None = None) -> Comparisons:
+def compare(baseline: Arm, candidate: Arm, options: CompareOptions | None = None) -> Comparisons:
     """Compare two arms of the same trace.
 
-    Raises InputError when there is nothing to compare or the question makes no sense, UnreachableError
+    Raises InputError when there is nothing to compare or the options make no sense, UnreachableError
     when no request of an arm succeeded.
     """
-    question = question or CompareOptions()
-    for name in question.metrics:
+    options = options or CompareOptions()
+    for name in options.metrics:
         if name not in METRICS:
             raise InputError(f"no metric {name}; there are {', '.join(METRICS)}")
-    for p in question.quantiles:
+    for p in options.quantiles:
         if not 0 < p < 1:
             raise InputError(f"--quantile {p:g}: give a number between 0 and 1, such as 0.95")
     for arm in (baseline, candidate):
@@ -74,7 +74,7 @@ def compare(baseline: Arm, candidate: Arm, question: CompareOptions | None = Non
             kinds = list(arm.kinds(np.arange(len(arm))).items())
             commonest = ", ".join(f"{kind} {count:,}" for kind, count in kinds[:3])
             raise UnreachableError(f"{arm.path}: no request succeeded ({commonest})")
-    matched = match(baseline, candidate, paired=question.paired, warmup=question.warmup)
+    matched = match(baseline, candidate, paired=options.paired, warmup=options.warmup)
     sides = ((baseline, matched.baseline), (candidate, matched.candidate))
     if not len(matched.baseline) or not len(matched.candidate):
         raise InputError("nothing is left to compare after the warm-up; try --warmup none")
@@ -86,14 +86,14 @@ def compare(baseline: Arm, candidate: Arm, question: CompareOptions | None = Non
         match=matched,
         errors=error_difference(first, second, sessions=sessions),
     )
-    answers = _answers(compared, question, sessions)
+    answers = _answers(compared, options, sessions)
     beware = cautions(compared)
-    equal_lengths = _equal_lengths(compared, question, sessions)
+    equal_lengths = _equal_lengths(compared, options, sessions)
 
     def tail() -> Iterable[Comparison]:
         if "ttft" in answers:
             return answers["ttft"].tail
-        return _contrast("ttft", compared, question, sessions).tail()
+        return _contrast("ttft", compared, options, sessions).tail()
 
     rows = adjusted(
         _doubted(compared, chain.from_iterable(answer.rows for answer in answers.values()), tail)
@@ -109,8 +109,8 @@ def compare(baseline: Arm, candidate: Arm, question: CompareOptions | None = Non
         rows=rows,
         rates=tuple(
             zip(
-                rates(baseline, matched.baseline, question.slo),
-                rates(candidate, matched.candidate, question.slo),
+                rates(baseline, matched.baseline, options.slo),
+                rates(candidate, matched.candidate, options.slo),
                 strict=True,
             )
         ),
@@ -141,10 +141,10 @@ class _Answer(NamedTuple):
 
 
 def _answers(
-    compared: ComparedArms, question: CompareOptions, sessions: tuple[Clusters, ...]
+    compared: ComparedArms, options: CompareOptions, sessions: tuple[Clusters, ...]
 ) -> dict[str, _Answer]:
     """One for each metric that both arms have; raises InputError when there is none."""
-    asked = question.metrics or DEFAULT_METRICS
+    asked = options.metrics or DEFAULT_METRICS
     answers = {
         name: _Answer(
             contrast.values,
@@ -154,7 +154,7 @@ def _answers(
             contrast.overall(),
         )
         for name in asked
-        if (contrast := _contrast(name, compared, question, sessions)).in_both
+        if (contrast := _contrast(name, compared, options, sessions)).in_both
     }
     if not answers:
         raise InputError(f"the two arms have no metric in common (looked for {', '.join(asked)})")
@@ -162,14 +162,14 @@ def _answers(
 
 
 def _contrast(
-    name: str, compared: ComparedArms, question: CompareOptions, sessions: tuple[Clusters, ...]
+    name: str, compared: ComparedArms, options: CompareOptions, sessions: tuple[Clusters, ...]
 ) -> Contrast:
     offsets = _offsets(compared)
     return Contrast(
         metric=METRICS[name],
         values=compared.pair(name),
         paired=compared.match.paired,
-        asked=question.quantiles,
+        asked=options.quantiles,
         span_s=min(float(np.nanmax(offset) - np.nanmin(offset)) for offset in offsets),
         timeouts_s=(compared.baseline.timeout_s, compared.candidate.timeout_s),
         sessions=sessions,
@@ -177,14 +177,14 @@ def _contrast(
 
 
 def _equal_lengths(
-    compared: ComparedArms, question: CompareOptions, sessions: tuple[Clusters, ...]
+    compared: ComparedArms, options: CompareOptions, sessions: tuple[Clusters, ...]
 ) -> EqualLengths | None:
     """End to end once more, with the output length taken out; None where lengths have nothing to say."""
     tokens = compared.pair("output_tokens")
     both = np.concatenate(tokens)
     if not min(compared.counts("output_tokens")) or np.nanmin(both) == np.nanmax(both):
         return None
-    contrast = _contrast("e2e", compared, question, sessions)
+    contrast = _contrast("e2e", compared, options, sessions)
     answered = [~np.isnan(side) for side in tokens]
     bins = length_bins(*tokens)
     share = overlap(*(side[known] for side, known in zip(bins, answered, strict=True)))

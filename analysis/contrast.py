@@ -116,7 +116,7 @@ class Contrast:
         refused = geometric is None or geometric.refusal is not None
         with np.errstate(divide="ignore", invalid="ignore"):
             series = [log_ratios(*self.values)] if self.paired else map(np.log, self.values)
-            effective = min(map(effective_size, series), key=lambda size: size.worth)
+            effective = min(map(effective_size, series), key=lambda size: size.n_eff)
         return Overall(
             geometric=geometric,
             thirds=typical_by_thirds(*self.values) if geometric and geometric.drift else None,

@@ -66,7 +66,12 @@ def recorded_at(arm: Replicates) -> str:
 
 def session_of(arm: Replicates, gates: Sequence[Gate], warmup: Warmup | None = None) -> Session:
     """The runs of one arm as a session. Raises InputError unless they are whole, valid and of one trace."""
-    _check_session(arm)
+    sources = {run.source for run in arm.runs}
+    if len(sources) > 1 or None in sources:
+        raise InputError(f"{arm.name}: a session holds runs of one trace that has an id")
+    for caution in run_cautions(arm):
+        if caution.code in ("INVALID_RUN", "PARTIAL_RUN", "MIXED_ARM"):
+            raise InputError(f"{caution.code}: {caution.text}; no baseline can be made of it")
     common = shared([arm], warmup)
     figures = dict(_figures(common.groups[0].runs, gates))
     first = arm.runs[0]
@@ -81,15 +86,6 @@ def session_of(arm: Replicates, gates: Sequence[Gate], warmup: Warmup | None = N
         requests=common.n,
         figures=figures,
     )
-
-
-def _check_session(arm: Replicates) -> None:
-    sources = {run.source for run in arm.runs}
-    if len(sources) > 1 or None in sources:
-        raise InputError(f"{arm.name}: a session holds runs of one trace that has an id")
-    for caution in run_cautions(arm):
-        if caution.code in ("INVALID_RUN", "PARTIAL_RUN", "MIXED_ARM"):
-            raise InputError(f"{caution.code}: {caution.text}; no baseline can be made of it")
 
 
 def _figures(
@@ -205,7 +201,13 @@ def evaluate_history(
     common = shared([candidate], warmup)
     (group,) = common.groups
     estimates = [_estimate(history, group, gate) for gate in gates]
-    _check_known(history, estimates)
+    # A gate that the file does not know and that is quietly left out would look like one that passes.
+    names = sorted({name for session in history.sessions for name in session.figures})
+    for estimate in estimates:
+        if estimate.gate.limit is None and not estimate.baseline and not estimate.refusal:
+            raise InputError(
+                f"{history.path}: no session has {name_of(estimate.gate)}; it has {', '.join(names)}"
+            )
     warnings = (
         *run_cautions(candidate),
         *request_cautions(common),
@@ -236,16 +238,6 @@ def _check(history: History, candidate: Replicates, gates: Sequence[Gate]) -> No
             )
     if any(past.recorded == recorded_at(candidate) for past in history.sessions):
         raise InputError(f"{candidate.name}: these runs are a session of {history.path}")
-
-
-def _check_known(history: History, estimates: Sequence[GateEstimate]) -> None:
-    """Whether the file knows each gate: one that is quietly left out would look like one that passes."""
-    names = sorted({name for session in history.sessions for name in session.figures})
-    for estimate in estimates:
-        if estimate.gate.limit is None and not estimate.baseline and not estimate.refusal:
-            raise InputError(
-                f"{history.path}: no session has {name_of(estimate.gate)}; it has {', '.join(names)}"
-            )
 
 
 def _estimate(history: History, group: ArmRuns, gate: Gate) -> GateEstimate:
@@ -326,21 +318,21 @@ def _cautions(
     common: CommonRequests,
     estimates: Sequence[GateEstimate],
 ) -> Iterator[Caution]:
-    short = [each for each in estimates if SHORT in each.stops]
+    short = [estimate for estimate in estimates if SHORT in estimate.stops]
     if short:
-        fewest = min(len(each.baseline) for each in short)
+        fewest = min(len(estimate.baseline) for estimate in short)
         yield Caution(
             code=SHORT,
             text=f"{fewest} session{'s' if fewest != 1 else ''} of {_named(short)}; a verdict needs "
             f"{LEAST_SESSIONS}: {LEAST_SESSIONS - fewest} more must be recorded, on other days",
         )
-    if trending := [each for each in estimates if TRENDING in each.stops]:
+    if trending := [estimate for estimate in estimates if TRENDING in estimate.stops]:
         yield Caution(
             code=TRENDING,
             text=f"{_named(trending)}: the sessions rise or fall one after another, so their mean is not "
             "where today's should lie",
         )
-    if weekly := [each for each in estimates if WEEKLY in each.stops]:
+    if weekly := [estimate for estimate in estimates if WEEKLY in estimate.stops]:
         yield Caution(
             code=WEEKLY,
             text=f"{_named(weekly)}: sessions of weekends differ from those of weekdays (UTC); keep a "

@@ -205,8 +205,8 @@ def candidate_cautions(
     """What stands between a candidate and the baseline."""
     yield from _order(*arms, contrast)
     yield from cautions(pooled(*groups), POOLED)
-    if lying := [each for each in estimates if _survivors_lie(each)]:
-        changes = (f"{each.gate.text}: {_both_changes(each)}" for each in lying)
+    if lying := [estimate for estimate in estimates if _survivors_lie(estimate)]:
+        changes = (f"{estimate.gate.text}: {_both_changes(estimate)}" for estimate in lying)
         yield Caution(
             code="SURVIVOR_BIAS",
             text="of the answers alone, and with every failure as the slowest request: "

@@ -9,6 +9,7 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import Final
 
 from tbench.analysis.comparison import Comparison, Verdict
@@ -149,7 +150,7 @@ def evaluate_gates(
     ]
     cautions = _cautions(arms, common, estimates, contrast)
     rows = tuple(gate_rows(estimates, cautions))
-    warnings = tuple(dict.fromkeys(caution for each in cautions.values() for caution in each))
+    warnings = tuple(dict.fromkeys(chain.from_iterable(cautions.values())))
     return GateResults(
         arms=tuple(arms),
         rows=rows,
@@ -211,7 +212,9 @@ def gate_rows(
     """Each estimate with its verdict and reason; `cautions` are those of each candidate."""
     codes = {arm: [caution.code for caution in each] for arm, each in cautions.items()}
     tested = [estimate for estimate in estimates if not _untestable(estimate)]
-    verdicts = dict(zip(map(id, tested), decide([each.evidence for each in tested]), strict=True))
+    verdicts = dict(
+        zip(map(id, tested), decide([estimate.evidence for estimate in tested]), strict=True)
+    )
     for estimate in estimates:
         beware = codes[estimate.arm]
         verdict, reason = _untestable(estimate) or _capped(
@@ -256,7 +259,13 @@ def _explained(estimate: GateEstimate, verdict: Verdict, beware: Sequence[str]) 
     """The verdict of the numbers with its reason; of a paced rate, only what the server could not take."""
     evidence, gate = estimate.evidence, estimate.gate
     if evidence.worsening is None:
-        return verdict, estimate.lost or estimate.refusal or _unknown(estimate)
+        figures = [figure.value for figure in (*estimate.baseline, *estimate.candidate)]
+        unknown = "too few runs"
+        if any(map(math.isinf, figures)):
+            unknown = f"{HIDDEN} in some run"
+        elif 0 in figures:
+            unknown = f"{NONE_LEFT} in some run"
+        return verdict, estimate.lost or estimate.refusal or unknown
     if gate.endpoint.paced and (paced := _paced(estimate, verdict)):
         return Verdict.INCONCLUSIVE, paced
     if verdict is Verdict.PASS:
@@ -278,24 +287,21 @@ def _open(estimate: GateEstimate) -> str:
     if most < gate.threshold and most + evidence.lag[1] >= gate.threshold:
         return f"client lag can hide {_ms(estimate.lag_s[1])}, which is too much to tell"
     if most < gate.threshold:
-        return f"with every failure as the slowest request: {_strict(estimate)}"
+        strict, lacking = evidence.strict, "it lies among the failures"
+        if strict is not None:
+            value, upper = gate.shown(strict.value), gate.shown(strict.most)
+            lacking = (
+                f"{value - 1:+.1%}, up to {upper - 1:+.1%}"
+                if gate.limit is None
+                else f"{_ms(value)}, up to {_ms(upper)}"
+            )
+        return f"with every failure as the slowest request: {lacking}"
     if least > gate.threshold + evidence.lag[0]:
         return f"beyond its {what} by itself, but not at 5% among all gates (Holm); more runs would tell"
     if least > gate.threshold:
         explained = f"{_ms(estimate.lag_s[0])} of {_apart(estimate)}"
         return f"client lag can explain {explained}, which is too much to tell"
     return f"the interval holds the {what}; more runs would narrow it"
-
-
-def _strict(estimate: GateEstimate) -> str:
-    """The change, or the level, that a PASS lacks."""
-    gate, strict = estimate.gate, estimate.evidence.strict
-    if strict is None:
-        return "it lies among the failures"
-    value, most = gate.shown(strict.value), gate.shown(strict.most)
-    if gate.limit is not None:
-        return f"{_ms(value)}, up to {_ms(most)}"
-    return f"{value - 1:+.1%}, up to {most - 1:+.1%}"
 
 
 def _lag_reason(estimate: GateEstimate, beware: Sequence[str], side: int) -> str | None:
@@ -360,13 +366,3 @@ def _paced(estimate: GateEstimate, verdict: Verdict) -> str | None:
         most = f"{max(offered):.3g}{gate.endpoint.unit}"
         return f"the pacing sets this rate: it offers {most}, less than the limit"
     return None
-
-
-def _unknown(estimate: GateEstimate) -> str:
-    """Why there is no estimate where every run has a figure."""
-    figures = (*estimate.baseline, *estimate.candidate)
-    if any(math.isinf(figure.value) for figure in figures):
-        return f"{HIDDEN} in some run"
-    if any(figure.value == 0 for figure in figures):
-        return f"{NONE_LEFT} in some run"
-    return "too few runs"

@@ -79,20 +79,19 @@ class AtEqualLengths(Pair):
 
     def log_ratio(self, p: float) -> float:
         """Where the scores of both arms are equal; NaN where that is nowhere near."""
-        if p not in self._ratios:
-            self._ratios[p] = self._root(p)
-        return self._ratios[p]
-
-    def _root(self, p: float) -> float:
+        if p in self._ratios:
+            return self._ratios[p]
         plain, at = super().centre(p), np.array([p])
         low, high = np.array([plain - _REACH]), np.array([plain + _REACH])
-        if not (self.scores(low, at)[0][0] < 0 < self.scores(high, at)[0][0]):
-            return float("nan")
-        for _ in range(_HALVINGS):
-            middle = (low + high) / 2
-            below = self.scores(middle, at)[0] < 0
-            low, high = np.where(below, middle, low), np.where(below, high, middle)
-        return float((low + high)[0] / 2)
+        ratio = float("nan")
+        if self.scores(low, at)[0][0] < 0 < self.scores(high, at)[0][0]:
+            for _ in range(_HALVINGS):
+                middle = (low + high) / 2
+                below = self.scores(middle, at)[0] < 0
+                low, high = np.where(below, middle, low), np.where(below, high, middle)
+            ratio = float((low + high)[0] / 2)
+        self._ratios[p] = ratio
+        return ratio
 
     def centre(self, p: float) -> float:
         """The log ratio; where there is none, that of the plain pair."""

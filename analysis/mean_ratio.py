@@ -145,7 +145,7 @@ class EffectiveSize:
     tau: float | None
 
     @property
-    def worth(self) -> float:
+    def n_eff(self) -> float:
         """N / tau, and at most n."""
         return self.n / max(self.tau or 1.0, 1.0)
 

@@ -116,7 +116,7 @@ class SelfCheck:
 
 def self_check(
     arms: Sequence[Replicates],
-    question: CompareOptions,
+    options: CompareOptions,
     gates: Sequence[Gate],
     random: np.random.Generator,
 ) -> SelfCheck:
@@ -132,14 +132,14 @@ def self_check(
         )
     by_quantile: dict[tuple[str, float], list[Comparison]] = {}
     for first, second in pairs:
-        for row in compare(first, second, question).rows:
+        for row in compare(first, second, options).rows:
             by_quantile.setdefault((row.metric, row.quantile), []).append(row)
     floors = [
         Floor(
             metric=metric,
             quantile=p,
             rows=tuple(rows),
-            sd=pooled_sd(run_quantiles(arms, METRICS[metric], p, question.warmup)[0])[0],
+            sd=pooled_sd(run_quantiles(arms, METRICS[metric], p, options.warmup)[0])[0],
         )
         for (metric, p), rows in by_quantile.items()
     ]

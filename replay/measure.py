@@ -73,6 +73,11 @@ def to_sample(
         answer.first_answer,
         answer.last_token,
     )
+    first = first_token if call.stream else first_byte
+    first_wall_ns: int | None = None
+    if first is not None and sent is not None and reply.sent_wall_ns is not None:
+        # As wall clock, by the pair of stamps at `sent`.
+        first_wall_ns = reply.sent_wall_ns + round((first - sent) * 1e9)
 
     def since(at: float | None) -> float | None:
         return None if at is None else at - began
@@ -105,7 +110,7 @@ def to_sample(
         end=since(end),
         end_after=since(reply.unsure.get(len(reply.chunks))),
         sent_wall_ns=reply.sent_wall_ns,
-        first_wall_ns=_wall(reply, first_token if call.stream else first_byte),
+        first_wall_ns=first_wall_ns,
         status=reply.status,
         outcome=outcome,
         error=error and secrets.mask_excerpt(error),
@@ -141,13 +146,6 @@ def _conclusion(
         address = one_line(location.partition("?")[0])
         return outcome, f"a redirect to {address}, which is not followed; give that address"
     return outcome, answer.error or "the answer ended before its end"
-
-
-def _wall(reply: Reply, at: float | None) -> int | None:
-    """A time of the sender's clock as wall clock, by the pair of stamps at `sent`."""
-    if at is None or reply.sent is None or reply.sent_wall_ns is None:
-        return None
-    return reply.sent_wall_ns + round((at - reply.sent) * 1e9)
 
 
 # Recorded: what the application saw while it was captured, as a replay would have seen it.

@@ -113,6 +113,6 @@ def test_worth_is_never_more_than_n() -> None:
     """Luck makes tau less than 1; a constant series has none."""
     alternating = np.tile([1.0, -1.0], 800)
 
-    assert effective_size(alternating).worth == 1600
+    assert effective_size(alternating).n_eff == 1600
     assert effective_size(np.full(50, 0.3)).tau is None
-    assert effective_size(np.full(50, 0.3)).worth == 50
+    assert effective_size(np.full(50, 0.3)).n_eff == 50

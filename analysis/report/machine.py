@@ -176,7 +176,7 @@ def _overall(overall: Overall) -> Json:
         "thirds": list(overall.thirds) if overall.thirds else None,
         "n": overall.effective.n,
         "tau": overall.effective.tau,
-        "effective_n": overall.effective.worth,
+        "effective_n": overall.effective.n_eff,
         "confidence": overall.confidence,
         "doubts": list(overall.doubts),
     }

@@ -273,7 +273,7 @@ def _overall_table(comparison: Comparisons) -> Table:
         if mean is not None:
             interval = "" if mean.refusal else words.ratio_interval(mean.low, mean.high)
             figures = (words.ratio(mean.ratio), interval, "drift" if mean.drift else confidence)
-        sizes = f"{overall.effective.n:,}", f"{overall.effective.worth:,.0f}"
+        sizes = f"{overall.effective.n:,}", f"{overall.effective.n_eff:,.0f}"
         table.add_row(name, *sizes, *figures)
     return table
 
