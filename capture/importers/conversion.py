@@ -11,17 +11,14 @@ from hashlib import blake2b
 from itertools import batched, islice
 from math import gcd
 from pathlib import Path
-from random import Random
 from typing import Any, Final
 
 import orjson
 
 from tbench.capture.errors import InputError
-from tbench.capture.exchange import Chunk, Exchange, Outcome, Request, Response
 from tbench.capture.importers import IMPORTERS
+from tbench.capture.importers.exchanges import ExchangeMaker
 from tbench.capture.importers.importer import (
-    CHAT,
-    EMBEDDINGS,
     NO_ARRIVAL,
     NS,
     Call,
@@ -33,17 +30,12 @@ from tbench.capture.importers.importer import (
 from tbench.capture.importers.lengths import Writer
 from tbench.capture.importers.mapping import CENTURY, certain_units, mapped, parse_map
 from tbench.capture.importers.rows import Shape, rows, shape
-from tbench.capture.providers import Usage
 from tbench.capture.records import TraceHeader
-from tbench.capture.redact import Redactor, safe_path, secrets_of
-from tbench.capture.sanitize import Retries, Sanitizer
 from tbench.capture.synthesis.generate import MOST_BYTES, Arrivals
 from tbench.capture.synthesis.tokens import Tokens
 from tbench.capture.terminal import named, plural
 from tbench.capture.trace_writer import TraceWriter
 
-NOWHERE: Final = "imported.invalid"
-"""The host of requests whose log names none: a name that no resolver knows."""
 SAMPLE: Final = 200
 """So many rows tell the format, the units and the kind of clock."""
 LONGEST_RELATIVE: Final = 10 * 366 * 86_400 * NS["s"]
@@ -258,16 +250,11 @@ def _told(job: Job, row: Row) -> Sequence[Call | LeftOut]:
         calls = list(job.importer.calls(row))
         for call in calls:
             if isinstance(call, Call):
-                dumped(
-                    [call.body if isinstance(call.body, Mapping) else None, _unsent(call.answer)]
-                )
+                written = [part for part in (call.body, call.answer) if isinstance(part, Mapping)]
+                dumped([[[[written]]]])  # the answer that is made holds what the log has so deep
     except orjson.JSONEncodeError:
         return [TOO_DEEP]
     return calls
-
-
-def _unsent(answer: object) -> object:
-    return answer if isinstance(answer, Mapping) else None
 
 
 def _is_known(name: str, seen: set[bytes]) -> bool:
@@ -393,7 +380,15 @@ def write(job: Job, counts: Survey, path: Path, progress: Progress) -> None:
     )
     writer = TraceWriter(path, header)
     try:
-        maker = _Maker(job, counts, header.capture_id)
+        maker = ExchangeMaker(
+            Writer(job.tokens, job.block_tokens, job.seed),
+            Arrivals(job.rate),
+            model=job.model,
+            name=header.capture_id,
+            origin_ns=counts.first_ns,
+            tick_ns=counts.ticks.tick_ns if job.spread else None,
+            seed=job.seed,
+        )
         calls = (call for call in _results(job, progress, Counter()) if isinstance(call, Call))
         for group in batched(calls, 64):
             for exchange in maker.exchanges(group):
@@ -402,140 +397,3 @@ def write(job: Job, counts: Survey, path: Path, progress: Progress) -> None:
     except BaseException:
         writer.discard()
         raise
-
-
-class _Maker:
-    """Makes exchanges of calls, with what a capture would have left out of them."""
-
-    def __init__(self, job: Job, counts: Survey, name: str) -> None:
-        self._job = job
-        self._origin = counts.first_ns
-        self._name = name
-        self._texts = Writer(job.tokens, job.block_tokens, job.seed)
-        self._redactor = Redactor()
-        self._retries = Retries()
-        self._even = Arrivals(job.rate).times(job.seed)
-        self._tick = counts.ticks.tick_ns if job.spread else None
-        self._spread = Random(f"{job.seed} spread")
-        self._number = 0
-
-    def exchanges(self, calls: Sequence[Call]) -> Iterator[Exchange]:
-        """The exchanges of a few calls, in order."""
-        bodies = iter(
-            self._texts.bodies([call for call in calls if call.body is None], self._job.model)
-        )
-        for call in calls:
-            if call.body is None:
-                yield self._exchange(call, next(bodies), ours=True)
-            else:
-                body = dumped(call.body) if isinstance(call.body, Mapping) else call.body
-                yield self._exchange(call, body, ours=False)
-
-    def _exchange(self, call: Call, body: bytes, *, ours: bool) -> Exchange:
-        arrive = next(self._even) if call.arrive_ns is None else call.arrive_ns - self._origin
-        arrive += self._spread.randrange(self._tick) if self._tick else 0
-        secrets = secrets_of(call.headers, call.path)
-        headers, withheld = self._redactor.headers(call.headers, secrets)
-        if not any(name == "content-type" for name, _ in headers):
-            headers += (("content-type", "application/json"),)
-        if call.session is not None:
-            headers += (("x-session-id", self._redactor.pseudonym(call.session)),)
-        tokens = {"prompt_tokens": call.usage.prompt, "output_tokens": call.usage.output}
-        request = Request(
-            id=blake2b(f"{self._name} {self._number}".encode(), digest_size=16).hexdigest(),
-            seq=self._number,
-            arrive_ns=arrive,
-            end_ns=arrive,
-            method=call.method,
-            scheme=call.scheme,
-            host=call.host or NOWHERE,
-            path=safe_path(call.path, secrets),
-            headers=headers,
-            headers_withheld=withheld,
-            body=body,
-            body_bytes=len(body),
-            extra=tokens if call.end_ns is None else {},
-        )
-        self._number += 1
-        response = _response(call, arrive)
-        if ours:
-            return Exchange(request=request, response=response)
-        # A new one each time: it would wait for the answers that a log does not have.
-        sanitizer = Sanitizer(self._redactor, retries=self._retries)
-        request = sanitizer.request(request, secrets)
-        if response is not None:
-            response = sanitizer.response(request.id, response, None, secrets)
-        return Exchange(request=request, response=response)
-
-
-def _response(call: Call, arrive: int) -> Response | None:
-    """What came back, with the times that are known; None where the log does not say when it ended."""
-    if call.end_ns is None or call.arrive_ns is None:
-        return None
-    end = arrive + call.end_ns - call.arrive_ns
-    body = _answer(call)
-    chunks: tuple[Chunk, ...] = (Chunk(end, len(body)),) if body else ()
-    known = "end"
-    if call.first_token_ns is not None and len(body) > 1:
-        first = arrive + call.first_token_ns - call.arrive_ns
-        chunks, known = (Chunk(first, 1), Chunk(end, len(body) - 1)), "first_token"
-    unknown = call.failure is not None and call.status is None
-    return Response(
-        head_ns=None,
-        end_ns=end,
-        status=None if unknown else call.status or 200,
-        headers=(("content-type", call.answer_type),) if body else (),
-        body=body or None,
-        body_bytes=len(body),
-        chunks=chunks,
-        outcome=Outcome.HTTP_ERROR if unknown else Outcome.OK,
-        error=call.failure,
-        extra={"known_times": known, "body_made": not isinstance(call.answer, bytes)},
-    )
-
-
-def _answer(call: Call) -> bytes:
-    """The answer's bytes, or an answer of OpenAI's API that says what the log says; empty for none."""
-    answer, usage = call.answer, _usage(call.usage)
-    if isinstance(answer, bytes):
-        return answer
-    if isinstance(answer, Mapping) and answer.keys() & ANSWERS:
-        return dumped(answer if answer.get("usage") or not usage else {**answer, "usage": usage})
-    if call.failure is not None or (call.status or 200) >= 400:
-        return b"" if answer is None else dumped({"error": answer})
-    if answer is None and not usage and call.first_token_ns is None:
-        return b""
-    if isinstance(answer, Mapping) and not answer.keys() & {"role", "content", "tool_calls"}:
-        answer = dumped(answer).decode()
-    message = {"role": "assistant", "content": answer or ""}
-    if isinstance(answer, Mapping):
-        message = {"role": "assistant", **answer}
-    payload: dict[str, Any] = {"object": "list", "data": []}
-    if not call.path.endswith(EMBEDDINGS):
-        choice = {"message": message} if call.path == CHAT else {"text": answer, "message": message}
-        payload = {
-            "object": "chat.completion",
-            "choices": [{"index": 0, **choice, "finish_reason": None}],
-        }
-    named_model = {"model": call.model} if call.model else {}
-    return dumped({**payload, **named_model, "usage": usage})
-
-
-ANSWERS: Final = frozenset(
-    {"choices", "output", "data", "results", "stop_reason", "error", "embeddings"}
-)
-"""Members by which a JSON object is an API's whole answer, and not one message."""
-
-
-def _usage(usage: Usage) -> dict[str, Any]:
-    """Token counts as OpenAI's API writes them; empty where none is known."""
-    if usage == Usage():
-        return {}
-    details = {"cached_tokens": usage.cached} if usage.cached is not None else {}
-    reasoning = {"reasoning_tokens": usage.reasoning} if usage.reasoning is not None else {}
-    return {
-        "prompt_tokens": usage.prompt,
-        "completion_tokens": usage.output,
-        **({"prompt_tokens_details": details} if details else {}),
-        **({"completion_tokens_details": reasoning} if reasoning else {}),
-    }
