@@ -17,11 +17,10 @@ import pytest
 
 from tbench.analysis.arms import Arm, load_arm
 from tbench.analysis.compare import CompareOptions, compare
-from tbench.analysis.report.facts import differences
+from tbench.analysis.report.facts import about, differences, places
 from tbench.analysis.report.machine import comparison_json, report_json
 from tbench.analysis.report.markup import tag
 from tbench.analysis.report.page import comparison_page, run_page
-from tbench.analysis.report.sides import about, places
 from tbench.capture.exchange import Outcome
 from tbench.replay.runfile import RunWriter
 from tbench.replay.sample import Sample

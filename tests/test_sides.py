@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from tbench.analysis.report.facts import places
 from tbench.analysis.report.gate_sentences import shown_names
-from tbench.analysis.report.sides import places
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tbench.analysis.report.vega import folder, kept
+from tbench.analysis.report.figures import cache_folder, cached
 
 SCRIPT = "draw('é');\nend();\n"
 
@@ -30,7 +30,7 @@ def test_it_is_made_once(tmp_path: Path, make: Callable[[], str]) -> None:
     """The second time it comes from the file, which only its owner may read."""
     path = tmp_path / "new" / "vega.js"
 
-    assert [kept(path, make), kept(path, make)] == [SCRIPT, SCRIPT]
+    assert [cached(path, make), cached(path, make)] == [SCRIPT, SCRIPT]
     assert times(make) == 1
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert [one.name for one in path.parent.iterdir()] == ["vega.js"]
@@ -44,8 +44,8 @@ def test_a_damaged_copy_is_made_anew(
     path = tmp_path / "vega.js"
     path.write_bytes(damage)
 
-    assert kept(path, make) == SCRIPT
-    assert (kept(path, make), times(make)) == (SCRIPT, 1)
+    assert cached(path, make) == SCRIPT
+    assert (cached(path, make), times(make)) == (SCRIPT, 1)
 
 
 def test_where_nothing_can_be_kept_it_is_made_each_time(
@@ -54,8 +54,8 @@ def test_where_nothing_can_be_kept_it_is_made_each_time(
     """A folder that is a file, or no folder at all: no error."""
     (tmp_path / "file").write_text("x")
 
-    assert kept(tmp_path / "file" / "vega.js", make) == SCRIPT
-    assert kept(None, make) == SCRIPT
+    assert cached(tmp_path / "file" / "vega.js", make) == SCRIPT
+    assert cached(None, make) == SCRIPT
     assert times(make) == 2
 
 
@@ -71,4 +71,4 @@ def test_the_folder_is_where_the_desktop_says(
     environment: dict[str, str], expected: Path | None
 ) -> None:
     """XDG_CACHE_HOME, else .cache in the home folder."""
-    assert folder(environment) == expected
+    assert cache_folder(environment) == expected

@@ -6,30 +6,15 @@ What comes from outside (names, servers' words) is escaped: it can neither break
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from typing import Final
 from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
-from tbench.analysis.compare import Comparison, Comparisons
-from tbench.analysis.comparison import Verdict
+from tbench.analysis.comparison import Comparison, Comparisons, Verdict
 from tbench.analysis.gate_results import GateResults, GateRow
-from tbench.analysis.proportions import OPEN_LOOP, ErrorDifference
+from tbench.analysis.proportions import OPEN_LOOP
 from tbench.analysis.replicates import Replicates
-from tbench.analysis.report import sentences, words
-from tbench.analysis.report.gate_sentences import (
-    MEANINGS,
-    TREND,
-    amount,
-    change_cell,
-    declared,
-    interval_cell,
-    left_open,
-    meaning,
-    objectives,
-    reason,
-    shown_names,
-    sides,
-    to_decide,
-)
+from tbench.analysis.report import gate_sentences, sentences, words
 from tbench.analysis.report.text import judgement_text
 from tbench.analysis.summary import Caution, facts
 from tbench.capture.terminal import escaped, plural
@@ -46,79 +31,72 @@ LONGEST_COMMAND: Final = 8_000
 _MARKS: Final = re.compile(r"([\\`*_\[\]<>#|~&$])")
 
 
-def judgement_markdown(found: GateResults, command: str | None = None) -> str:
+def judgement_markdown(results: GateResults, command: str | None = None) -> str:
     """The verdict, a table of gates for each candidate, what to beware of, and how to get it again."""
-    lines = [f"### tbench: {found.verdict.value}", "", f"{_capital(meaning(found))}.", ""]
-    for arm in found.candidates:
-        lines += [*_candidate(found, arm), ""]
-    if slo := objectives(found):
+    meaning = _capital(gate_sentences.meaning(results))
+    lines = [f"### tbench: {results.verdict.value}", "", f"{meaning}.", ""]
+    for arm in results.candidates:
+        lines += [*_candidate(results, arm), ""]
+    if slo := gate_sentences.objectives(results):
         lines += [f"A good request: {code(', '.join(slo))}.", ""]
-    if who := declared(found):
-        lines += [f"Contrast: {text(TREND)}, declared {who}.", ""]
-    names = shown_names([arm.name for arm in found.arms])
-    for line in (*to_decide(found, names), *filter(None, [left_open(found)])):
+    if who := gate_sentences.declared(results):
+        lines += [f"Contrast: {text(gate_sentences.TREND)}, declared {who}.", ""]
+    names = gate_sentences.shown_names([arm.name for arm in results.arms])
+    rest = filter(None, [gate_sentences.left_open(results)])
+    for line in (*gate_sentences.to_decide(results, names), *rest):
         lines += [f"{_capital(text(line))}.", ""]
-    source = found.arms[-1].runs[0].source
+    source = results.arms[-1].runs[0].source
     trace = f", of trace {code(source)}" if source else ""
-    how = "; ".join(
-        [f"{plural(found.n, 'request')}, those that every run has{trace}", *facts(found.warnings)]
-    )
-    ends = [*_reproduce(command), how]
-    return _fitted([*lines, *_warnings(found.warnings)], ends)
+    shared = f"{plural(results.n, 'request')}, those that every run has{trace}"
+    ends = [*_reproduce(command), "; ".join([shared, *facts(results.warnings)])]
+    return _fitted([*lines, *_warnings(results.warnings)], ends)
 
 
-def comparison_markdown(found: Comparisons, command: str | None = None) -> str:
+def _candidate(results: GateResults, arm: Replicates) -> Iterator[str]:
+    """Its verdict, and its gates as a table."""
+    baseline, verdict = results.baseline, results.verdict_of(arm.name).value
+    runs = f"{len(baseline.runs)} + {len(arm.runs)} runs"
+    if results.history is not None:
+        runs = f"{gate_sentences.amount(results, arm)} against {results.history.text}"
+    yield f"**{verdict}**: {code(arm.name)} against {code(baseline.name)}, {runs}"
+    yield ""
+    rows = []
+    for row in results.rows:
+        if row.arm == arm.name:
+            word = row.comparison.verdict.value
+            changes = (
+                *gate_sentences.sides(row),
+                gate_sentences.change_cell(row),
+                gate_sentences.interval_cell(row),
+                gate_sentences.reason(row),
+            )
+            passed = row.comparison.verdict is Verdict.PASS
+            rows.append(
+                [code(row.gate.text), word if passed else f"**{word}**", *map(text, changes)]
+            )
+    heads = ("gate", "verdict", "baseline", "candidate", "change", "90% CI", "reason")
+    yield from _table(heads, rows)
+
+
+def comparison_markdown(comparison: Comparisons, command: str | None = None) -> str:
     """The same for one pair of runs."""
-    lines = [f"### tbench: {found.verdict.value}", "", f"{_capital(PAIR[found.verdict])}.", ""]
-    lines += [f"{code(found.candidate.name)} against {code(found.baseline.name)}", ""]
-    lines += _table(PAIR_HEADINGS, map(_pair_cells, found.rows))
-    if equal := found.equal_lengths:
+    first, second, errors = comparison.baseline, comparison.candidate, comparison.errors
+    verdict = comparison.verdict
+    lines = [f"### tbench: {verdict.value}", "", f"{_capital(PAIR[verdict])}.", ""]
+    lines += [f"{code(second.name)} against {code(first.name)}", ""]
+    lines += _table(PAIR_HEADINGS, map(_pair_cells, comparison.rows))
+    if equal := comparison.equal_lengths:
         lines += ["", f"{text(sentences.equal_lengths(equal))}."]
         lines += ["", *_table(PAIR_HEADINGS, map(_pair_cells, equal.rows))] if equal.rows else []
-    lines += ["", _errors(found.errors), "", f"{_throughput(found)}.", ""]
-    counts = found.requests
-    how = (
-        f"{plural(counts[0], 'request')}, paired"
-        if found.paired
-        else f"{counts[0]:,} and {plural(counts[1], 'request')}"
-    )
-    how = "; ".join([how, *facts(found.warnings)])
-    return _fitted([*lines, *_warnings(found.warnings)], [*_reproduce(command), how])
-
-
-def _throughput(found: Comparisons) -> str:
-    """Baseline and candidate."""
-    pairs = [f"{first.title} {first.text} and {second.text}" for first, second in found.rates]
-    return f"Throughput: {'; '.join(pairs)}{f' ({OPEN_LOOP})' if found.candidate.open_loop else ''}"
-
-
-def _errors(found: ErrorDifference) -> str:
-    ends = f"{words.points(found.low)} to {words.points(found.high)}"
-    difference = words.points(found.difference)
-    return (
-        f"Errors: {found.baseline:.2%} and {found.candidate:.2%}, difference {difference} ({ends})."
-    )
-
-
-def _candidate(found: GateResults, arm: Replicates) -> Iterator[str]:
-    base = found.baseline
-    runs = f"{len(base.runs)} + {len(arm.runs)} runs"
-    if found.history is not None:
-        runs = f"{amount(found, arm)} against {found.history.text}"
-    verdict = found.verdict_of(arm.name).value
-    yield f"**{verdict}**: {code(arm.name)} against {code(base.name)}, {runs}"
-    yield ""
-    rows = [row for row in found.rows if row.arm == arm.name]
-    heads = ("gate", "verdict", "baseline", "candidate", "change", "90% CI", "reason")
-    yield from _table(heads, (_cells(row) for row in rows))
-
-
-def _cells(row: GateRow) -> Iterator[str]:
-    verdict = row.comparison.verdict
-    yield code(row.gate.text)
-    yield verdict.value if verdict is Verdict.PASS else f"**{verdict.value}**"
-    yield from map(text, sides(row))
-    yield from (text(change_cell(row)), text(interval_cell(row)), text(reason(row)))
+    low, high = words.points(errors.low), words.points(errors.high)
+    shares = f"{errors.baseline:.2%} and {errors.candidate:.2%}"
+    difference = f"{words.points(errors.difference)} ({low} to {high})"
+    lines += ["", f"Errors: {shares}, difference {difference}.", ""]
+    rates = [f"{base.title} {base.text} and {other.text}" for base, other in comparison.rates]
+    note = f" ({OPEN_LOOP})" if second.open_loop else ""
+    lines += [f"Throughput: {'; '.join(rates)}{note}.", ""]
+    how = "; ".join([sentences.requests(comparison), *facts(comparison.warnings)])
+    return _fitted([*lines, *_warnings(comparison.warnings)], [*_reproduce(command), how])
 
 
 PAIR_HEADINGS: Final = (
@@ -127,10 +105,9 @@ PAIR_HEADINGS: Final = (
 
 
 def _pair_cells(row: Comparison) -> Iterator[str]:
-    yield f"{row.metric.replace('_', chr(92) + '_')} {words.percentile(row.quantile)}"
+    yield f"{text(row.metric)} {words.percentile(row.quantile)}"
     yield f"{min(row.n_baseline, row.n_candidate):,}"
-    yield from map(text, words.pair(row))
-    yield text(words.ratio(row.ratio))
+    yield from map(text, (*words.pair(row), words.ratio(row.ratio)))
     if row.refusal:
         yield from ("", "", text(row.refusal))
         return
@@ -144,11 +121,9 @@ def _table(heads: Sequence[str], rows: Iterable[Iterable[str]]) -> list[str]:
     return [*lines, *(f"| {' | '.join(cells)} |" for cells in rows)]
 
 
-def _warnings(found: Sequence[Caution]) -> Iterator[str]:
-    beware = [caution for caution in found if not caution.is_fact]
-    yield from (f"- {text(caution.text)}" for caution in beware)
-    if beware:
-        yield ""
+def _warnings(warnings: Sequence[Caution]) -> list[str]:
+    beware = [f"- {text(caution.text)}" for caution in warnings if not caution.is_fact]
+    return [*beware, ""] if beware else []
 
 
 def _reproduce(command: str | None) -> list[str]:
@@ -163,16 +138,16 @@ def _reproduce(command: str | None) -> list[str]:
 def _fitted(lines: Sequence[str], ends: Sequence[str]) -> str:
     """All of it, or as many lines as a comment takes and how many are left out."""
     left = MOST - _size(ends) - 100
-    kept: list[str] = []
+    fitting: list[str] = []
     for line in lines:
         left -= _size([line])
         if left < 0:
             break
-        kept.append(line)
-    cut = len(lines) - len(kept)
+        fitting.append(line)
+    cut = len(lines) - len(fitting)
     more = plural(cut, "more line does", "more lines do")
-    said = [f"{more} not fit into a comment; `--json` prints them all", ""] if cut else []
-    return "\n".join([*kept, *said, *ends]) + "\n"
+    note = [f"{more} not fit into a comment; `--json` prints them all", ""] if cut else []
+    return "\n".join([*fitting, *note, *ends]) + "\n"
 
 
 def _size(lines: Iterable[str]) -> int:
@@ -215,91 +190,74 @@ ELEMENTS: Final = {
 """What a test case holds by its gate's verdict; one that passed holds nothing."""
 
 
-def judgement_junit(found: GateResults) -> str:
+def judgement_junit(results: GateResults) -> str:
     """The document; the first suite's output is the text report."""
     suites = Element("testsuites", name="tbench")
-    for place, arm in enumerate(found.candidates):
-        _suite(suites, found, arm, place)
+    for place, arm in enumerate(results.candidates):
+        _suite(suites, results, arm, place)
     for name in ("tests", "failures", "errors"):
         suites.set(name, str(sum(int(suite.get(name, 0)) for suite in suites)))
     indent(suites)
     return '<?xml version="1.0" encoding="UTF-8"?>\n' + tostring(suites, "unicode") + "\n"
 
 
-def _suite(suites: Element, found: GateResults, arm: Replicates, place: int) -> None:
-    rows = [row for row in found.rows if row.arm == arm.name]
+def _suite(suites: Element, results: GateResults, arm: Replicates, place: int) -> None:
+    """A candidate: what its runs were, its gates, the text report (once), and what to beware of."""
+    rows = [row for row in results.rows if row.arm == arm.name]
     suite = SubElement(suites, "testsuite", name=escaped(arm.name), id=str(place), package="tbench")
     suite.set("tests", str(len(rows)))
     suite.set("skipped", "0")  # in the order that schemas ask for; counted below
     suite.set("hostname", "localhost")
-    suite.set("timestamp", _began(arm))
+    began = datetime.fromtimestamp(min(arm.started_ns) // 10**9, UTC)
+    suite.set("timestamp", began.strftime("%Y-%m-%dT%H:%M:%S"))
     suite.set("time", f"{sum(duration_s(run.columns) for run in arm.runs):.3f}")
+    verdict, baseline = results.verdict_of(arm.name), results.baseline
+    about = {"verdict": verdict.value, "baseline": baseline.name}
+    if results.history is not None:
+        about["baseline_sessions"] = results.history.text
+    else:
+        about["baseline_runs"] = ", ".join(str(run.path) for run in baseline.runs)
+    about["candidate_runs"] = ", ".join(str(run.path) for run in arm.runs)
     properties = SubElement(suite, "properties")
-    for name, value in _properties(found, arm):
+    for name, value in about.items():
         SubElement(properties, "property", name=name, value=escaped(value))
+    beware = results.cautions.get(arm.name, ())
+    because = None
+    if verdict is Verdict.INVALID:
+        because = "; ".join(caution.text for caution in beware if caution.code == "INVALID_RUN")
     for row in rows:
-        _case(suite, found, row)
+        _case(suite, row, because)
     for kind, total in (("failure", "failures"), ("error", "errors"), ("skipped", "skipped")):
         suite.set(total, str(len(suite.findall(f"testcase/{kind}"))))
-    text = "\n".join(judgement_text(found)) if not place else ""
-    SubElement(suite, "system-out").text = escaped(text)
-    beware = found.cautions.get(arm.name, ())
+    output = "\n".join(judgement_text(results)) if not place else ""
+    SubElement(suite, "system-out").text = escaped(output)
     SubElement(suite, "system-err").text = escaped("\n".join(map(str, beware)))
 
 
-def _began(arm: Replicates) -> str:
-    """When the arm's first run did, UTC."""
-    return datetime.fromtimestamp(min(arm.started_ns) // 10**9, UTC).strftime("%Y-%m-%dT%H:%M:%S")
-
-
-def _properties(found: GateResults, arm: Replicates) -> Iterator[tuple[str, str]]:
-    yield "verdict", found.verdict_of(arm.name).value
-    yield "baseline", found.baseline.name
-    if found.history is not None:
-        yield "baseline_sessions", found.history.text
-    else:
-        yield "baseline_runs", ", ".join(str(run.path) for run in found.baseline.runs)
-    yield "candidate_runs", ", ".join(str(run.path) for run in arm.runs)
-
-
-def _case(suite: Element, found: GateResults, row: GateRow) -> None:
+def _case(suite: Element, row: GateRow, invalid_because: str | None) -> None:
+    """A gate; without a PASS its change and the reason, and each run's figure."""
     case = SubElement(suite, "testcase", name=row.gate.text, time="0")
     case.set("classname", f"tbench.{escaped(row.arm)}")
-    invalid = found.verdict_of(row.arm) is Verdict.INVALID
-    verdict = Verdict.INVALID if invalid else row.comparison.verdict
-    if verdict is not Verdict.PASS:
-        because = "; ".join(_invalid(found, row.arm)) if invalid else reason(row)
-        message = f"{_said(row)}: {because or MEANINGS[verdict]}"
-        element = SubElement(case, ELEMENTS[verdict], message=escaped(message))
-        if verdict is not Verdict.SKIPPED:
-            element.set("type", verdict.value)
-            element.text = escaped(_detail(row))
-
-
-def _invalid(found: GateResults, arm: str) -> list[str]:
-    return [one.text for one in found.cautions.get(arm, ()) if one.code == "INVALID_RUN"]
-
-
-def _said(row: GateRow) -> str:
-    """What was found, in a line."""
+    judged = row.comparison
+    verdict = judged.verdict if invalid_because is None else Verdict.INVALID
+    if verdict is Verdict.PASS:
+        return
+    figures = [*row.baseline_runs, *row.candidate_runs]
+    figure = partial(words.figure, unit=row.gate.endpoint.unit, beside=figures)
+    change = gate_sentences.change_cell(row)
     if row.gate.scale == "level":
-        held = words.figure(row.comparison.candidate, row.gate.endpoint.unit)
-        return f"{row.gate.text}: {held} [{interval_cell(row)}]"
-    return f"{row.gate.text}: {change_cell(row)} [{interval_cell(row)}]"
-
-
-def _detail(row: GateRow) -> str:
-    """The figures of both arms, run by run, and how they were compared."""
-    sides = {"baseline": row.baseline_runs, "candidate": row.candidate_runs}
-    beside = [*row.baseline_runs, *row.candidate_runs]
-
-    def figure(value: float | None) -> str:
-        return words.figure(value, row.gate.endpoint.unit, beside)
-
-    lines = (
-        f"{side:<10} {figure(mean)} over: {', '.join(map(figure, runs))}"
-        for (side, runs), mean in zip(
-            sides.items(), (row.comparison.baseline, row.comparison.candidate), strict=True
-        )
-    )
-    return "\n".join([*lines, row.comparison.method])
+        change = words.figure(judged.candidate, row.gate.endpoint.unit)
+    reason = gate_sentences.reason(row) if invalid_because is None else invalid_because
+    message = f"{row.gate.text}: {change} [{gate_sentences.interval_cell(row)}]"
+    message = f"{message}: {reason or gate_sentences.MEANINGS[verdict]}"
+    element = SubElement(case, ELEMENTS[verdict], message=escaped(message))
+    if verdict is not Verdict.SKIPPED:
+        element.set("type", verdict.value)
+        lines = [
+            f"{side:<10} {figure(mean)} over: {', '.join(map(figure, runs))}"
+            for side, mean, runs in (
+                ("baseline", judged.baseline, row.baseline_runs),
+                ("candidate", judged.candidate, row.candidate_runs),
+            )
+        ]
+        element.text = escaped("\n".join([*lines, judged.method]))

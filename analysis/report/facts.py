@@ -1,11 +1,13 @@
-"""Facts: which runs there are and how each was made: target, pacing, warm-up, host, versions."""
+"""Facts: the arms of a report with their runs in order, how each was made, what became of its requests."""
 
 import shlex
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import groupby
 from operator import itemgetter
+from typing import Final
 
 import numpy as np
 
@@ -14,18 +16,83 @@ from tbench.analysis.charts import Picture, failures
 from tbench.analysis.proportions import ErrorDifference
 from tbench.analysis.report import words
 from tbench.analysis.report.markup import Html, html, join, number, table, tag
-from tbench.analysis.report.sides import Place, Sides, began_ns, each, places
 from tbench.capture.exchange import Outcome
-from tbench.capture.terminal import plural
+from tbench.capture.terminal import named, plural
 from tbench.replay.table import at
 from tbench.replay.totals import duration_s
 
-LONGEST = 300
-FRAMING = frozenset({"format", "kind", "type", "version", "crc32", "marker"})
+Sides = Mapping[str, tuple[Arm, ...]]
+"""Shown name -> runs; the baseline first. A report of one pair has one run on each side."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """A run among all: its side, which of the side's runs (1 first), and which of all, by its beginning."""
+
+    side: str
+    number: int
+    order: int
+    several: bool
+    arm: Arm
+
+    @property
+    def name(self) -> str:
+        """As it is shown: the side, and where that has several runs which one."""
+        return f"{self.side} {self.number}" if self.several else self.side
+
+
+def places(sides: Sides) -> list[Place]:
+    """All runs in the order in which they began; those that do not say when stay as they were given.
+
+    One run on each side: the baseline first, whichever began first.
+    """
+    runs = [
+        (side, number, arm) for side, arms in sides.items() for number, arm in enumerate(arms, 1)
+    ]
+    runs.sort(key=lambda run: began_ns(run[2]))
+    ordered = [
+        Place(side=side, number=number, order=order, several=len(sides[side]) > 1, arm=arm)
+        for order, (side, number, arm) in enumerate(runs, 1)
+    ]
+    if any(place.several for place in ordered):
+        return ordered
+    return sorted(ordered, key=lambda place: list(sides).index(place.side))
+
+
+def began_ns(arm: Arm) -> int:
+    """When a run began, CLOCK_REALTIME; 0 where its file does not say."""
+    return int(arm.run.header.get("wall_ns") or 0)
+
+
+def days(arms: Sequence[Arm]) -> list[str]:
+    """The day on which the first of them began, and the last where that is another; UTC."""
+    known = sorted(
+        {f"{datetime.fromtimestamp(ns / 1e9, tz=UTC):%Y-%m-%d}" for ns in map(began_ns, arms) if ns}
+    )
+    return [" to ".join(dict.fromkeys([known[0], known[-1]]))] if known else []
+
+
+def about(sides: Sides) -> list[str]:
+    """What a picture of these runs is of, a line for each side: model, requests, and the day they began."""
+    lines = []
+    for side, arms in sides.items():
+        models = ", ".join(dict.fromkeys(named(arm.model) for arm in arms if arm.model))
+        n = sum(int(arm.measured.sum()) for arm in arms)
+        runs = f" in {len(arms)} runs" if len(arms) > 1 else ""
+        what = [models or "no model named", f"{plural(n, 'request')}{runs}", *days(arms)]
+        lines.append(f"{side}: {', '.join(what)}")
+    return lines
+
+
+# How the runs were made.
+
+LONGEST: Final = 300
+"""Characters of a fact that are shown."""
+FRAMING: Final = frozenset({"format", "kind", "type", "version", "crc32", "marker"})
 """Fields of a file that say what kind of file it is, not how it was made."""
-OWN = frozenset({"run_id", "wall_ns", "argv"})
+OWN: Final = frozenset({"run_id", "wall_ns", "argv"})
 """Facts of one run, which are not compared between sides."""
-GROUPS: Mapping[str, str] = {
+GROUPS: Final[Mapping[str, str]] = {
     "target": "Target and sender",
     "pacing": "Pacing",
     "deadlines": "Deadlines, s",
@@ -37,10 +104,10 @@ GROUPS: Mapping[str, str] = {
     "versions": "Versions",
 }
 """Titles of what the headers hold, in the order of the report; the rest comes under OTHER."""
-OTHER = "Run"
-MADE = frozenset({*GROUPS.values(), OTHER})
+OTHER: Final = "Run"
+MADE: Final = frozenset({*GROUPS.values(), OTHER})
 """Titles of how a run was made, where a difference between arms may explain what they show."""
-OUTCOMES: Mapping[str, str] = {
+OUTCOMES: Final[Mapping[str, str]] = {
     "client": "The client while it sent",
     "loop_stall_s": "Lateness of the event loop, s",
     "cost": "Cost",
@@ -51,7 +118,7 @@ OUTCOMES: Mapping[str, str] = {
     "masked": "Requests with asterisks for credentials",
 }
 """The same of the totals. They differ from run to run, so that a difference is nothing to point at."""
-ENDED = "How it ended"
+ENDED: Final = "How it ended"
 
 
 def runs_table(sides: Sides) -> Html:
@@ -59,18 +126,21 @@ def runs_table(sides: Sides) -> Html:
     head = ["run", "of all", "name", "kind", "began (UTC)", "duration", "requests"]
     head += ["succeeded", "failed", "timed out", "warm-up", "valid"]
     caption = "Runs; `of all` is the place in the order in which they began"
-    return table(caption, head, (list(_run(one)) for one in places(sides)))
-
-
-def _run(place: Place) -> Iterator[object]:
-    arm = place.arm
-    yield from (place.name, place.order, arm.name, arm.kind)
-    yield tag("span", _moment(began_ns(arm)), class_="whole") if began_ns(arm) else "-"
-    yield words.amount(duration_s(arm.columns), "s")
-    yield f"{len(arm):,}"
-    for which in (arm.ok, arm.failed, arm.timed_out, ~arm.measured):
-        yield f"{int(which.sum()):,}"
-    yield f"INVALID: {arm.invalid_because}" if arm.invalid_because else "valid"
+    rows = []
+    for place in places(sides):
+        arm, began = place.arm, began_ns(place.arm)
+        moment = f"{datetime.fromtimestamp(began / 1e9, tz=UTC):%Y-%m-%d %H:%M:%S}"
+        fates = (arm.ok, arm.failed, arm.timed_out, ~arm.measured)
+        rows.append(
+            [
+                *(place.name, place.order, arm.name, arm.kind),
+                tag("span", moment, class_="whole") if began else "-",
+                *(words.amount(duration_s(arm.columns), "s"), f"{len(arm):,}"),
+                *(f"{int(which.sum()):,}" for which in fates),
+                f"INVALID: {arm.invalid_because}" if arm.invalid_because else "valid",
+            ]
+        )
+    return table(caption, head, rows)
 
 
 def sides_table(sides: Sides) -> Html:
@@ -100,24 +170,21 @@ def differences(sides: Sides) -> Html:
 
 def facts_tables(sides: Sides) -> Html:
     """What the files say of how they were made, side by side; what differs is marked."""
-    found = [
-        table(title, ["fact", *sides], [_marked(title, key, cells) for _, key, cells in rows])
-        for title, rows in groupby(facts(sides), key=itemgetter(0))
-    ]
-    return tag("div", join(found), class_="facts")
-
-
-def _marked(title: str, key: str, cells: Sequence[str]) -> list[object]:
-    """What the sides say of a fact; how they were made is marked where it differs."""
-    differs = "differs" if title in MADE and len(set(cells)) > 1 else None
-    return [key, *(tag("span", cell, class_=differs) for cell in cells)]
+    tables = []
+    for title, group in groupby(facts(sides), key=itemgetter(0)):
+        rows = []
+        for _, key, cells in group:
+            differs = "differs" if title in MADE and len(set(cells)) > 1 else None
+            rows.append([key, *(tag("span", cell, class_=differs) for cell in cells)])
+        tables.append(table(title, ["fact", *sides], rows))
+    return tag("div", join(tables), class_="facts")
 
 
 def facts(sides: Sides) -> Iterator[tuple[str, str, list[str]]]:
     """Each fact under its title, with what each side says of it."""
-    found = {side: [_grouped(arm) for arm in arms] for side, arms in sides.items()}
+    grouped = {side: [_grouped(arm) for arm in arms] for side, arms in sides.items()}
     for title in (*GROUPS.values(), OTHER, *OUTCOMES.values(), ENDED):
-        by_side = {side: [run.get(title, {}) for run in runs] for side, runs in found.items()}
+        by_side = {side: [run.get(title, {}) for run in runs] for side, runs in grouped.items()}
         for key in dict.fromkeys(key for runs in by_side.values() for run in runs for key in run):
             yield (
                 title,
@@ -137,7 +204,7 @@ def _common(texts: Sequence[str]) -> str:
 
 def _grouped(arm: Arm) -> dict[str, dict[str, str]]:
     """A run's facts by the title under which they are shown."""
-    found: dict[str, dict[str, str]] = {}
+    grouped: dict[str, dict[str, str]] = {}
     for parts, titles, rest in (
         (arm.run.header, GROUPS, OTHER),
         (arm.run.totals, OUTCOMES, ENDED),
@@ -146,27 +213,30 @@ def _grouped(arm: Arm) -> dict[str, dict[str, str]]:
             group, _, inner = key.partition(".")
             if group not in OWN:
                 titled = group in titles and inner
-                found.setdefault(titles.get(group, rest), {})[inner if titled else key] = text
-    return found
+                grouped.setdefault(titles.get(group, rest), {})[inner if titled else key] = text
+    return grouped
 
 
 def _flat(header: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Each value under its path, such as `target.base_url`; bytes are no fact that a person reads."""
     for key, value in header.items():
-        if key in FRAMING and not prefix:
-            continue
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}.")
-        elif value is not None and not isinstance(value, bytes):
-            text = _fact(value)
-            yield f"{prefix}{key}", text if len(text) <= LONGEST else f"{text[:LONGEST]}…"
-
-
-def _fact(value: object) -> str:
-    if isinstance(value, list):
-        return ", ".join(map(str, value)) or "none"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+        match value:
+            case _ if key in FRAMING and not prefix:
+                continue
+            case Mapping():
+                yield from _flat(value, f"{prefix}{key}.")
+                continue
+            case None | bytes():
+                continue
+            case list():
+                text = ", ".join(map(str, value)) or "none"
+            case bool():
+                text = "yes" if value else "no"
+            case float():
+                text = f"{value:.4g}"
+            case _:
+                text = str(value)
+        yield f"{prefix}{key}", text if len(text) <= LONGEST else f"{text[:LONGEST]}…"
 
 
 def commands_table(sides: Sides) -> Html:
@@ -179,13 +249,10 @@ def commands_table(sides: Sides) -> Html:
     return table("How each run was made", ["run", "command"], rows) if rows else html(None)
 
 
-def _moment(wall_ns: int) -> str:
-    return datetime.fromtimestamp(wall_ns / 1e9, tz=UTC).strftime("%Y-%m-%d %H:%M:%S")
-
-
 # Outcomes: how often requests failed, by kind and by run, and in which words.
 
-MESSAGES = 10
+MESSAGES: Final = 10
+"""So many error texts of a side are listed."""
 
 
 def kinds(arm: Arm) -> dict[str, int]:
@@ -207,63 +274,57 @@ def failed_share(arm: Arm) -> float | None:
 
 def outcome_table(sides: Sides) -> Html:
     """Each run's failures by kind."""
-    every = [kinds(arm) for _, arm in each(sides)]
-    names = sorted({kind for found in every for kind in found})
+    order = places(sides)
+    counts = {place.name: kinds(place.arm) for place in order}
+    names = sorted({kind for by_kind in counts.values() for kind in by_kind})
     if not names:
-        n = sum(int(arm.measured.sum()) for _, arm in each(sides))
+        n = sum(int(place.arm.measured.sum()) for place in order)
         return tag("p", f"None of {plural(n, 'request')} failed.")
     head = ["run", "requests", "succeeded", "failed", "share failed", *names]
-    rows = [list(_outcomes(place, names)) for place in places(sides)]
+    rows = []
+    for place in order:
+        arm, share = place.arm, failed_share(place.arm)
+        fates = (arm.measured, arm.ok & arm.measured, arm.failed & arm.measured)
+        rows.append(
+            [
+                place.name,
+                *(f"{int(which.sum()):,}" for which in fates),
+                number(share, "-" if share is None else f"{share:.2%}"),
+                *(f"{counts[place.name].get(name, 0):,}" for name in names),
+            ]
+        )
     return table("Requests that did not succeed, by kind; without the warm-up", head, rows)
-
-
-def _outcomes(place: Place, names: list[str]) -> Iterator[object]:
-    arm, found = place.arm, kinds(place.arm)
-    share = failed_share(arm)
-    yield place.name
-    for which in (arm.measured, arm.ok & arm.measured, arm.failed & arm.measured):
-        yield f"{int(which.sum()):,}"
-    yield number(share, "-" if share is None else f"{share:.2%}")
-    for name in names:
-        yield f"{found.get(name, 0):,}"
 
 
 def outcome_picture(sides: Sides) -> Picture | None:
     """Shares of requests that failed, by run and kind."""
-    found = {
-        place.name: {
-            kind: count / max(1, int(place.arm.measured.sum()))
-            for kind, count in kinds(place.arm).items()
-        }
-        for place in places(sides)
-    }
-    return failures(found)
+    shares = {}
+    for place in places(sides):
+        n = max(1, int(place.arm.measured.sum()))
+        shares[place.name] = {kind: count / n for kind, count in kinds(place.arm).items()}
+    return failures(shares)
 
 
 def difference(errors: ErrorDifference) -> Html:
     """How much oftener the candidate of a pair fails, with the interval."""
-    said = (
+    return tag(
+        "p",
         f"Failures, candidate - baseline: {words.points(errors.difference)} "
-        f"[{words.points(errors.low)}, {words.points(errors.high)}], "
-        f"n = {errors.n_baseline:,} / {errors.n_candidate:,}, {errors.method}."
+        f"{words.change_interval(errors.low, errors.high, share=True)}, "
+        f"n = {errors.n_baseline:,} / {errors.n_candidate:,}, {errors.method}.",
     )
-    return tag("p", said)
 
 
 def messages(sides: Sides) -> Html:
     """The commonest error texts of each side."""
-    return join(_messages(side, arms) for side, arms in sides.items())
-
-
-def _messages(side: str, arms: tuple[Arm, ...]) -> Html:
-    texts = Counter(
-        str(text) for arm in arms for text in arm.columns["error"][np.logical_not(arm.ok)] if text
-    )
-    if not texts:
-        return html(None)
-    rows = [[f"{count:,}", text[:LONGEST]] for text, count in texts.most_common(MESSAGES)]
-    more = len(texts) - len(rows)
-    caption = f"Error texts of {side}" + (
-        f", the commonest {MESSAGES} of {len(texts)}" if more else ""
-    )
-    return table(caption, ["count", "text"], rows)
+    tables = []
+    for side, arms in sides.items():
+        errors = (arm.columns["error"][np.logical_not(arm.ok)] for arm in arms)
+        texts = Counter(str(text) for column in errors for text in column if text)
+        if not texts:
+            continue
+        rows = [[f"{count:,}", text[:LONGEST]] for text, count in texts.most_common(MESSAGES)]
+        cut = len(texts) > len(rows)
+        more = f", the commonest {MESSAGES} of {len(texts)}" if cut else ""
+        tables.append(table(f"Error texts of {side}{more}", ["count", "text"], rows))
+    return join(tables)

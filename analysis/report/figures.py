@@ -1,24 +1,28 @@
-"""Figures: pictures as elements of a page, with the data and the program that draw them.
+"""Figures: a page of sections and pictures, with the data and the program that draw them; pictures as files.
 
 Everything is in the page itself, and its content security policy forbids it to ask for more.
 """
 
 import base64
+import contextlib
 import hashlib
 import json
+import os
+import tempfile
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
+from importlib import metadata
 from importlib.resources import files
+from itertools import chain
+from pathlib import Path
 from typing import Any, Final
 
 import altair as alt
 import vl_convert
 
 from tbench.analysis.charts import Picture
-from tbench.analysis.charts.drawing import Rows
-from tbench.analysis.report import vega
 from tbench.analysis.report.markup import Html, details, html, join, name_of, section, tag
 
 
@@ -67,7 +71,7 @@ class Report:
     def pictures(self) -> Mapping[str, Picture]:
         """Every picture by a name that is fit for a file and for an element."""
         by_name: dict[str, Picture] = {}
-        for picture in (*self.lead, *(one for part in self.parts for one in part.pictures)):
+        for picture in chain(self.lead, *(part.pictures for part in self.parts)):
             name, again = name_of(picture.title), 2
             while name in by_name:
                 name, again = f"{name_of(picture.title)}-{again}", again + 1
@@ -91,38 +95,40 @@ def _grid(pictures: Sequence[Picture], names: Mapping[int, str], heading: str = 
     """The figures of a section; a note that several share stands once above them."""
     if not pictures:
         return html(None)
-    counts = Counter(one.note for one in pictures)
+    counts = Counter(picture.note for picture in pictures)
     shared = [tag("p", note, class_="quiet") for note, count in counts.items() if count > 1]
-    own = [_figure(names[id(one)], one, heading, alone=counts[one.note] == 1) for one in pictures]
-    return join([*shared, tag("div", join(own), class_="figures")])
+    figures = []
+    for picture in pictures:
+        name, text = names[id(picture)], tag("p", picture.text)
+        alone = counts[picture.note] == 1
+        element = tag(
+            "figure",
+            tag(heading, picture.title, id=f"{name}-title"),
+            tag("div", tag("noscript", NO_SCRIPT), id=name, class_="chart"),
+            tag(
+                "figcaption",
+                text if len(picture.text) <= CAPTION else details("Figures in words", text),
+                tag("p", picture.note, class_="quiet") if alone else None,
+            ),
+            aria_labelledby=f"{name}-title",
+            class_="broad" if picture.broad else None,
+        )
+        figures.append(element)
+    return join([*shared, tag("div", join(figures), class_="figures")])
 
 
-def _figure(name: str, picture: Picture, heading: str, *, alone: bool) -> Html:
-    note = tag("p", picture.note, class_="quiet") if alone else None
-    return tag(
-        "figure",
-        tag(heading, picture.title, id=f"{name}-title"),
-        tag("div", tag("noscript", NO_SCRIPT), id=name, class_="chart"),
-        tag("figcaption", _in_words(picture.text), note),
-        aria_labelledby=f"{name}-title",
-        class_="broad" if picture.broad else None,
-    )
-
-
-def _in_words(text: str) -> Html:
-    """What a picture shows; folded where it repeats each number that is drawn."""
-    return tag("p", text) if len(text) <= CAPTION else details("Figures in words", tag("p", text))
-
-
-CAPTION = 90
-"""Characters of a caption that need no folding."""
-NO_SCRIPT = "This chart needs JavaScript, which did not run; its figures are below in words."
+CAPTION: Final = 90
+"""Characters of a caption that need no folding; a longer one repeats each number that is drawn."""
+NO_SCRIPT: Final = "This chart needs JavaScript, which did not run; its figures are below in words."
 
 
 def document(title: str, body: Html, pictures: Mapping[str, Picture]) -> str:
     """A whole page: style, body, data and program. Nothing in it comes from elsewhere."""
-    scripts = [vega.script(), _part("page.js")] if pictures else []
-    hashes = " ".join(f"'sha256-{_digest(script)}'" for script in scripts) or "'none'"
+    scripts = [vega(), _part("page.js")] if pictures else []
+    digests = (hashlib.sha256(script.encode()).digest() for script in scripts)
+    hashes = (
+        " ".join(f"'sha256-{base64.b64encode(digest).decode()}'" for digest in digests) or "'none'"
+    )
     policy = (
         f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; img-src data:; "
         "base-uri 'none'; form-action 'none'"
@@ -137,47 +143,44 @@ def document(title: str, body: Html, pictures: Mapping[str, Picture]) -> str:
             tag("style", Html(_part("page.css"))),
         ]
     )
-    data = {name: _compact(picture) for name, picture in pictures.items()}
+    data = json.dumps(
+        {name: _compact(picture) for name, picture in pictures.items()},
+        separators=(",", ":"),
+        allow_nan=False,
+    )
+    for character in "<\u2028\u2029":  # so that nothing in it ends the script element
+        data = data.replace(character, f"\\u{ord(character):04x}")
     end = join(
         [
-            tag("script", Html(_json(data)), type="application/json", id="pictures"),
+            tag("script", Html(data), type="application/json", id="pictures"),
             *(tag("script", Html(script)) for script in scripts),
         ]
     )
     skip = tag("a", "Skip to the results", href="#results", class_="skip")
-    whole = tag(
+    page = tag(
         "html",
         tag("head", head),
         tag("body", skip, body, end if scripts else html(None)),
         lang="en",
     )
-    return f"<!DOCTYPE html>\n{whole}\n"
+    return f"<!DOCTYPE html>\n{page}\n"
 
 
 def _compact(picture: Picture) -> dict[str, object]:
-    """A picture's specification, its data by columns: a third of the size. page.js makes rows of them."""
-    tables = {name: _columns(rows) for name, rows in picture.tables.items()}
-    return {**picture.spec, "datasets": tables}
+    """A picture's specification, its data by columns: a third of the size. page.js makes rows of them.
 
-
-def _columns(rows: Rows) -> dict[str, object]:
-    """Each column as its values; one of few words as the words and their places."""
-    columns = {key: [row[key] for row in rows] for key in (rows[0] if rows else ())}
-    return {"n": len(rows), "columns": {key: _coded(values) for key, values in columns.items()}}
-
-
-def _coded(values: list[Any]) -> list[Any] | dict[str, list[Any]]:
-    words = list(dict.fromkeys(values))
-    if len(words) * 2 > len(values) or not all(isinstance(word, str) for word in words):
-        return values
-    places = {word: place for place, word in enumerate(words)}
-    return {"words": words, "places": [places[value] for value in values]}
-
-
-def _json(data: object) -> str:
-    """JSON that ends no script element, whatever is in it."""
-    text = json.dumps(data, separators=(",", ":"), allow_nan=False)
-    return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
+    A column of few words is the words and their places.
+    """
+    datasets: dict[str, object] = {}
+    for name, rows in picture.tables.items():
+        columns: dict[str, object] = {}
+        for key in rows[0] if rows else ():
+            values = columns[key] = [row[key] for row in rows]
+            words = {word: place for place, word in enumerate(dict.fromkeys(values))}
+            if len(words) * 2 <= len(values) and all(isinstance(word, str) for word in words):
+                columns[key] = {"words": list(words), "places": [words[value] for value in values]}
+        datasets[name] = {"n": len(rows), "columns": columns}
+    return {**picture.spec, "datasets": datasets}
 
 
 @cache
@@ -185,8 +188,59 @@ def _part(name: str) -> str:
     return files("tbench.analysis.report").joinpath(name).read_text(encoding="utf-8")
 
 
-def _digest(script: str) -> str:
-    return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+# Vega, the program that draws, as one script. Making it takes over a second and 100 MB, more than all else in
+# a page: it is kept in the user's cache folder with its checksum in front, made once a version. A copy that is
+# damaged or cannot be written is made anew.
+
+VEGA_LITE: Final = ".".join(alt.SCHEMA_VERSION.split(".")[:2])
+
+
+@cache
+def vega() -> str:
+    """Vega, Vega-Lite and their embedder, of the version that Altair writes for."""
+    name = f"vega-{VEGA_LITE}-{metadata.version('vl-convert-python')}.js"
+    place = cache_folder(os.environ)
+    return cached(place and place / name, _bundle)
+
+
+def _bundle() -> str:
+    text = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", vl_version=VEGA_LITE)
+    return text.replace("</script", "<\\/script")
+
+
+def cache_folder(environment: Mapping[str, str]) -> Path | None:
+    """Where what we keep for this user is; None where nothing says so."""
+    if base := environment.get("XDG_CACHE_HOME"):
+        return Path(base) / "tbench"
+    home = environment.get("HOME")
+    return Path(home) / ".cache" / "tbench" if home else None
+
+
+def cached(path: Path | None, make: Callable[[], str]) -> str:
+    """What a file holds, or what `make` gives where there is no sound one; it is kept if it can be."""
+    if path is None:
+        return make()
+    with contextlib.suppress(OSError, UnicodeError):
+        digest, _, text = path.read_bytes().decode().partition("\n")
+        if digest == hashlib.sha256(text.encode()).hexdigest():
+            return text
+    text = make()
+    with contextlib.suppress(OSError):
+        _write(path, f"{hashlib.sha256(text.encode()).hexdigest()}\n{text}")
+    return text
+
+
+def _write(path: Path, text: str) -> None:
+    """All of it or nothing, even where two processes do it at once."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
+        try:
+            file.write(text.encode())
+            file.flush()
+            Path(file.name).replace(path)
+        except OSError:
+            Path(file.name).unlink()
+            raise
 
 
 # Pictures as files: each chart of a report as PNG and SVG, for a slide or a document. Nothing is fetched.
@@ -199,27 +253,22 @@ INK: Final = "#1a1d21"
 """What text and lines have where no page gives them a colour."""
 
 
-def pictures(found: Mapping[str, Picture], about: Sequence[str]) -> Iterator[tuple[str, bytes]]:
+def pictures(by_name: Mapping[str, Picture], about: Sequence[str]) -> Iterator[tuple[str, bytes]]:
     """File names with their contents, two for each picture: NAME.svg and NAME.png.
 
-    `about` stands under each title, line by line: away from its page a picture has to say whose it is.
+    `about` stands under each title, line by line: away from its page a picture has to say whose it is. It
+    is of a fixed width and on white.
     """
-    version = ".".join(alt.SCHEMA_VERSION.split(".")[:2])
-    for name, picture in found.items():
-        spec = _alone(picture, about)
-        svg = vl_convert.vegalite_to_svg(spec, vl_version=version, allowed_base_urls=[])
-        yield f"{name}.svg", svg.encode()
-        yield (
-            f"{name}.png",
-            vl_convert.vegalite_to_png(spec, vl_version=version, scale=SCALE, allowed_base_urls=[]),
-        )
-
-
-def _alone(picture: Picture, about: Sequence[str]) -> dict[str, Any]:
-    """A picture without a page around it: of a fixed width, on white, with its title and its note."""
-    text = json.dumps(picture.spec).replace('"currentColor"', json.dumps(INK))
-    spec: dict[str, Any] = json.loads(text)
-    title = {"text": picture.title, "anchor": "start", "fontSize": 15, "color": INK, "offset": 12}
+    title: dict[str, Any] = {"anchor": "start", "fontSize": 15, "color": INK, "offset": 12}
     title |= {"subtitle": list(about), "subtitleColor": QUIET, "subtitleFontSize": 11}
-    spec["config"] = {**spec["config"], "background": "#ffffff", "font": "sans-serif"}
-    return {**spec, "width": WIDTH, "padding": 14, "title": title}
+    for name, picture in by_name.items():
+        text = json.dumps(picture.spec).replace('"currentColor"', json.dumps(INK))
+        spec: dict[str, Any] = json.loads(text)
+        spec["config"] |= {"background": "#ffffff", "font": "sans-serif"}
+        spec |= {"width": WIDTH, "padding": 14, "title": {"text": picture.title, **title}}
+        svg = vl_convert.vegalite_to_svg(spec, vl_version=VEGA_LITE, allowed_base_urls=[])
+        yield f"{name}.svg", svg.encode()
+        png = vl_convert.vegalite_to_png(
+            spec, vl_version=VEGA_LITE, scale=SCALE, allowed_base_urls=[]
+        )
+        yield f"{name}.png", png

@@ -8,8 +8,6 @@ PROSE = 30
 """Characters from which a cell is a sentence."""
 NARROW = " (more columns on a wider screen)"
 VOID = frozenset({"meta", "br"})
-
-
 VERBATIM = frozenset({"code", "pre", "title", "script", "style"})
 """Elements whose text may be copied: it stays as it is."""
 _UNIT = re.compile(r"(?<=\d) (?=%|(?:ms|s|µs|pp)\b)")
@@ -51,8 +49,8 @@ def _unbroken(part: object) -> object:
     """A text whose numbers no line parts from their units, and whose intervals stay whole."""
     if not isinstance(part, str) or isinstance(part, Html):
         return part
-    whole = _INTERVAL.sub(lambda interval: interval[0].replace(" ", "\N{NO-BREAK SPACE}"), part)
-    return _UNIT.sub("\N{NO-BREAK SPACE}", whole)
+    text = _INTERVAL.sub(lambda interval: interval[0].replace(" ", "\N{NO-BREAK SPACE}"), part)
+    return _UNIT.sub("\N{NO-BREAK SPACE}", text)
 
 
 def number(value: float | None, shown: str) -> Html:
@@ -80,34 +78,28 @@ def table(
     rows = list(rows)
     assert all(len(row) == len(head) for row in rows), f"{caption}: a row of another length"
     rest = ["rest" if phone is not None and name not in phone else None for name in head]
-    columns = join(map(_column, head, rest))
+    columns = [
+        tag("th", name, scope="col", class_=hidden) for name, hidden in zip(head, rest, strict=True)
+    ]
     body = join(
         tag("tr", tag("th", row[0], scope="row"), join(map(_cell, row[1:], rest[1:])))
         for row in rows
     )
-    whole = tag(
+    narrow = tag("span", NARROW, class_="narrow") if any(rest) else None
+    element = tag(
         "table",
-        tag(
-            "caption",
-            tag("span", caption),
-            tag("span", NARROW, class_="narrow") if any(rest) else None,
-        ),
-        tag("thead", tag("tr", columns)),
+        tag("caption", tag("span", caption), narrow),
+        tag("thead", tag("tr", *columns)),
         tag("tbody", body),
     )
-    return tag("div", whole, class_="wide", tabindex="0", role="region", aria_label=caption)
-
-
-def _column(name: object, rest: str | None) -> Html:
-    return tag("th", name, scope="col", class_=rest)
+    return tag("div", element, class_="wide", tabindex="0", role="region", aria_label=caption)
 
 
 def _cell(content: object, rest: str | None) -> Html:
     """A cell; one that holds a sentence is given room for it."""
     prose = isinstance(content, str) and not isinstance(content, Html) and len(content) > PROSE
-    return tag(
-        "td", content, class_=" ".join(filter(None, ["prose" if prose else "", rest])) or None
-    )
+    classes = [*(["prose"] if prose else []), *([rest] if rest else [])]
+    return tag("td", content, class_=" ".join(classes) or None)
 
 
 def details(summary: str, *parts: object) -> Html:

@@ -1,47 +1,111 @@
 """Reports as HTML pages that need nothing else: the verdict first, then tables and pictures, then how.
 
-A report is a list of sections (analysis.report.sections); which ones, and what is special to one run, a
-pair of runs, or repeated runs, is said here.
+A report is a first screen and a list of sections (analysis.report.sections); which ones, and what is special
+to one run, a pair of runs, or repeated runs, is said here.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 from tbench.analysis.arms import Arm
 from tbench.analysis.charts import NO_INTERVAL, Bar, Picture, forest, shift
-from tbench.analysis.comparison import NO_DIFFERENCE, Comparison, Comparisons
+from tbench.analysis.comparison import NO_DIFFERENCE, Comparison, Comparisons, Verdict
 from tbench.analysis.contrast import FINDINGS, shifts
-from tbench.analysis.gate_results import GateResults
+from tbench.analysis.gate_results import GateResults, GateRow
 from tbench.analysis.metrics import METRICS
-from tbench.analysis.replicates import Replicates
-from tbench.analysis.report import gates, sections, tables, verdicts, words
+from tbench.analysis.proportions import rates, ratio
+from tbench.analysis.report import gate_sentences, sections, sentences, tables, words
+from tbench.analysis.report.facts import Sides, about, days
 from tbench.analysis.report.figures import Report, part
-from tbench.analysis.report.gate_sentences import (
-    TREND,
-    Names,
-    declared,
-    objectives,
-    shown_names,
-)
+from tbench.analysis.report.gate_sentences import Names
 from tbench.analysis.report.machine import summaries
-from tbench.analysis.report.sentences import shown_rows
-from tbench.analysis.report.sides import Sides, about
+from tbench.analysis.report.markup import Html, details, html, join, number, span, tag
 from tbench.analysis.slo import Slo
+from tbench.analysis.summary import Caution, Summary, facts
+from tbench.capture.terminal import plural
 
-WORTH = {
+TONES: Final = {
+    "faster": "good",
+    "slower": "bad",
+    "fails more": "bad",
+    "invalid": "bad",
+    "mixed": "unsure",
+    Verdict.PASS: "good",
+    Verdict.FAIL: "bad",
+    Verdict.INVALID: "bad",
+    Verdict.INCONCLUSIVE: "unsure",
+}
+"""The colour of an outcome; others have the quiet one."""
+TILES: Final = 4
+"""So many gates are on the first screen."""
+OUTPUT: Final = "output_tokens_per_s"
+CAVEATS: Final = 4
+"""So many are shown on the first screen; the rest is folded."""
+
+
+def _head(title: str, about: Iterable[str], strip: Html, *rest: object) -> Html:
+    """The first screen but for its chart: title, what it is about, the verdict, and what follows."""
+    return join([tag("h1", title), tag("p", " · ".join(about), class_="quiet about"), strip, *rest])
+
+
+def _strip(tone: str, word: str, text: str, badge: str | None = None) -> Html:
+    """The verdict in one line: a word, a sentence with its figures, and how far it goes."""
+    parts = [tag("strong", word), " ", tag("span", text)]
+    parts += [" ", tag("span", badge, class_="badge")] if badge else []
+    return tag("p", *parts, class_=f"strip {tone}", id="results")
+
+
+def _tile(
+    what: str, figures: object, change: object, interval: object = None, tone: str = ""
+) -> Html:
+    """A figure of the first screen."""
+    parts = [
+        tag("span", what, class_="what"),
+        tag("span", figures, class_="figures-of"),
+        tag("span", tag("b", change, class_=tone or None), " ", interval or "", class_="change"),
+    ]
+    return tag("li", *parts)
+
+
+def _tiles(tiles: Iterable[Html]) -> Html:
+    """The figures of the first screen, side by side."""
+    return tag("ul", join(tiles), class_="tiles")
+
+
+def _arrow(values: Iterable[float | None], shown: tuple[str, str]) -> Html:
+    """What it was, and what it is."""
+    return join(map(number, values, shown), " → ")
+
+
+def _caveats(lines: Sequence[Html], warnings: Iterable[Caution]) -> Html:
+    """What to know before trusting it: a line each, the sentences in full folded."""
+    if not lines:
+        return html(None)
+    shown = tag("ul", join(tag("li", line) for line in lines[:CAVEATS]))
+    more = len(lines) - CAVEATS
+    summary = f"{more} more, and all of them in full" if more > 0 else "All of them in full"
+    full = tables.cautions([caution for caution in warnings if not caution.is_fact])
+    return tag(
+        "aside",
+        tag("h2", "Before you trust it"),
+        shown,
+        details(summary, full),
+        class_="caveats",
+    )
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+# A pair of runs.
+
+WORTH: Final = {
     "lower": ("better", "worse"),
     "higher": ("worse", "better"),
     "neutral": ("differs", "differs"),
 }
 """What a ratio below and above 1 is worth, by which way of the metric is better."""
-SHIFTED = ("ttft", "e2e", "tpot", "itl")
-
-
-def judgement_page(
-    judgement: GateResults, *, command: str | None = None, title: str | None = None
-) -> str:
-    """The page of repeated runs held against gates; `command` makes it again, without secrets."""
-    return judgement_report(judgement, command=command, title=title).page()
 
 
 def comparison_page(comparison: Comparisons, *, command: str | None = None) -> str:
@@ -49,90 +113,14 @@ def comparison_page(comparison: Comparisons, *, command: str | None = None) -> s
     return comparison_report(comparison, command=command).page()
 
 
-def run_page(arm: Arm, *, command: str | None = None) -> str:
-    """The page of a single run, or of a trace."""
-    return run_report(arm, command=command).page()
-
-
-def judgement_report(
-    judgement: GateResults, *, command: str | None = None, title: str | None = None
-) -> Report:
-    """Repeated runs of two or more arms: verdict, gates, each run, then what they have in common."""
-    names = shown_names([arm.name for arm in judgement.arms])
-    sides = {names[arm.name]: arm.runs for arm in judgement.arms}
-    title = title or verdicts.judgement_title(judgement, names)
-    metrics = _metrics(judgement)
-    ratios, shares = gates.forests(judgement, names)
-    spread, more = sections.distributions(sides, metrics, _run_shifts(judgement, names))
-    return Report(
-        title=title,
-        about=about(sides),
-        head=verdicts.judgement_head(judgement, names, title, sides),
-        lead=tuple(filter(None, [ratios])),
-        caveats=verdicts.judgement_caveats(judgement),
-        parts=[
-            part("Gates", gates.gate_table(judgement, names), pictures=[shares], unfolded=True),
-            spread,
-            sections.over_time(sides),
-            more,
-            part(
-                "Each run",
-                gates.figures_table(judgement, names, sides),
-                pictures=gates.run_dots(judgement, names, sides),
-            ),
-            sections.throughput(sides),
-            sections.failures(sides),
-            sections.kept(sides),
-            sections.slow(sides),
-            sections.differing(sides),
-            sections.environment(sides),
-            sections.method(metrics, *REPEATED, *_asked(judgement), *_looked(judgement)),
-            sections.made_by(command),
-        ],
-    )
-
-
-def _asked(judgement: GateResults) -> Iterator[str]:
-    """What was asked beyond the usual: the contrast, and what a good request is."""
-    if who := declared(judgement):
-        yield f"Instead of Welch's t: {TREND}, declared {who}."
-    if slo := objectives(judgement):
-        yield f"Goodput counts the requests that succeeded with {', '.join(slo)}."
-
-
-def _looked(judgement: GateResults) -> tuple[str, ...]:
-    """How an experiment that could stop early was decided."""
-    return () if gates.has_intervals(judgement) else WITHOUT_INTERVALS
-
-
-def _metrics(judgement: GateResults) -> list[str]:
-    """What is drawn: the usual metrics, and whatever else is gated."""
-    gated = [row.gate.metric for row in judgement.rows if row.gate.quantile is not None]
-    return list(dict.fromkeys([*sections.DRAWN, *gated]))
-
-
-def _run_shifts(judgement: GateResults, names: Names) -> dict[str, list[Picture | None]]:
-    return {
-        metric: [_run_shift(judgement, names, arm, metric) for arm in judgement.candidates]
-        for metric in SHIFTED
-    }
-
-
-def _run_shift(
-    judgement: GateResults, names: Names, arm: Replicates, metric: str
-) -> Picture | None:
-    who = f", {names[arm.name]}" if len(judgement.candidates) > 1 else ""
-    return shift(
-        f"{words.title(metric)}{who}",
-        shifts(judgement.baseline.runs, arm.runs, metric, intervals=gates.has_intervals(judgement)),
-        against=f"{names[arm.name]} / {names[judgement.baseline.name]}",
-    )
-
-
 def comparison_report(comparison: Comparisons, *, command: str | None = None) -> Report:
     """One pair of runs: what it says and how far to trust it, then what reports have in common."""
-    sides: Sides = {"baseline": (comparison.baseline,), "candidate": (comparison.candidate,)}
-    title = verdicts.comparison_title(comparison)
+    first, second = comparison.baseline, comparison.candidate
+    sides: Sides = {"baseline": (first,), "candidate": (second,)}
+    names = second.name, first.name
+    if first.model != second.model:
+        names = sentences.models(second), sentences.models(first)
+    title = f"{' vs '.join(names)}: {sentences.outcome(comparison)}"
     drawn = [metric for metric in sections.DRAWN if metric in comparison.values]
     metrics = drawn or list(comparison.values)[: len(sections.DRAWN)]
     shifted = {
@@ -140,15 +128,16 @@ def comparison_report(comparison: Comparisons, *, command: str | None = None) ->
         for name in metrics
         if not (name == "itl" and "tpot" in metrics)
     }
-    lead = forest("Candidate / baseline", [_bar(row) for row in shown_rows(comparison)])
+    lead = forest("Candidate / baseline", [_bar(row) for row in sentences.shown_rows(comparison)])
     spread, more = sections.distributions(sides, metrics, shifted)
     every = [_bar(row) for row in comparison.rows if row.finding]
+    caveats = [join([tag("b", label), " ", text]) for label, text in sentences.caveats(comparison)]
     return Report(
         title=title,
         about=about(sides),
-        head=verdicts.comparison_head(comparison, title),
+        head=_comparison_head(comparison, title),
         lead=tuple(filter(None, [lead])),
-        caveats=verdicts.comparison_caveats(comparison),
+        caveats=_caveats(caveats, comparison.warnings),
         parts=[
             spread,
             sections.over_time(sides),
@@ -160,39 +149,218 @@ def comparison_report(comparison: Comparisons, *, command: str | None = None) ->
                 pictures=[forest("Ratio of each quantile", every) if every else None],
             ),
             sections.failures(sides, comparison.errors),
-            sections.kept(sides),
+            sections.accuracy(sides),
             sections.slow(sides),
             sections.differing(sides),
             sections.environment(sides),
-            sections.method(comparison.values, *INVERTED),
+            sections.method(comparison.values, *sections.INVERTED),
             sections.made_by(command),
         ],
     )
 
 
+def _comparison_head(comparison: Comparisons, title: str) -> Html:
+    """Who was compared, the outcome with its ratios, the medians, failures and cost."""
+    first, second = comparison.baseline, comparison.candidate
+    models = [] if first.model != second.model else [sentences.models(first)]
+    pacing = [first.pacing] if first.pacing == second.pacing else []
+    about = [f"{second.name} vs {first.name}", *models, *days([first, second])]
+    about += [sentences.requests(comparison), *pacing, *facts(comparison.warnings)]
+    outcome, errors = sentences.outcome(comparison), comparison.errors
+    small = f"Errors {errors.baseline:.2%} and {errors.candidate:.2%}"
+    costs = [(arm.run.totals.get("cost") or {}).get("usd") for arm in (first, second)]
+    if all(costs):
+        small += f", cost ${costs[0]:,.4f} and ${costs[1]:,.4f} at list prices"
+    small += " (baseline and candidate). Ratios are candidate / baseline, with their 95% intervals."
+    tone, headline = TONES.get(outcome, ""), sentences.headline(comparison)
+    return _head(
+        title,
+        about,
+        _strip(tone, _capital(outcome), headline, "one pair of runs"),
+        _tiles(_pair_tiles(comparison)),
+        tag("p", small, class_="quiet about"),
+    )
+
+
+def _pair_tiles(comparison: Comparisons) -> Iterator[Html]:
+    """The medians that make the headline, and the output rate."""
+    for row in sentences.headline_rows(comparison):
+        low, high = row.low, row.high
+        interval: object = sentences.result_of(row)
+        if row.finding:
+            interval = span(low, high, words.ratio_interval(low, high))
+        yield _tile(
+            sentences.row_name(row),
+            _arrow((row.baseline, row.candidate), words.pair(row)),
+            number(row.ratio, words.ratio(row.ratio)),
+            interval,
+            TONES.get(row.finding or "", ""),
+        )
+    for first, second in comparison.rates:
+        if first.name == OUTPUT:
+            arrow = _arrow((first.value, second.value), (first.text, second.text))
+            quotient = ratio((first, second))
+            yield _tile("output tok/s", arrow, number(quotient, words.ratio(quotient)))
+
+
 def _bar(row: Comparison) -> Bar:
     """A row that has a finding, and whether that is good or bad."""
     better = METRICS[row.metric].better
-    said = dict(zip(FINDINGS[better], WORTH[better], strict=True))
+    worth = dict(zip(FINDINGS[better], WORTH[better], strict=True))
     return Bar(
-        label=f"{words.title(row.metric)} {words.percentile(row.quantile)}",
+        label=sentences.row_name(row),
         value=row.ratio,
         low=row.low,
         high=row.high,
-        said=said.get(row.finding, NO_DIFFERENCE) if row.finding else NO_INTERVAL,
+        said=worth.get(row.finding, NO_DIFFERENCE) if row.finding else NO_INTERVAL,
         bare=row.finding is None,
     )
+
+
+# Repeated runs held against gates.
+
+SHIFTED: Final = ("ttft", "e2e", "tpot", "itl")
+
+
+def judgement_page(
+    results: GateResults, *, command: str | None = None, title: str | None = None
+) -> str:
+    """The page of repeated runs held against gates; `command` makes it again, without secrets."""
+    return judgement_report(results, command=command, title=title).page()
+
+
+def judgement_report(
+    results: GateResults, *, command: str | None = None, title: str | None = None
+) -> Report:
+    """Repeated runs of two or more arms: verdict, gates, each run, then what they have in common."""
+    names = gate_sentences.shown_names([arm.name for arm in results.arms])
+    sides = {names[arm.name]: arm.runs for arm in results.arms}
+    others = ", ".join(names[arm.name] for arm in results.candidates)
+    title = title or f"{others} vs {names[results.baseline.name]}: {results.verdict.value}"
+    gated = [row.gate.metric for row in results.rows if row.gate.quantile is not None]
+    metrics = list(dict.fromkeys([*sections.DRAWN, *gated]))
+    ratios, shares = tables.forests(results, names)
+    shifted = {metric: _run_shifts(results, names, metric) for metric in SHIFTED}
+    spread, more = sections.distributions(sides, metrics, shifted)
+    method = list(sections.REPEATED)
+    if who := gate_sentences.declared(results):
+        method.append(f"Instead of Welch's t: {gate_sentences.TREND}, declared {who}.")
+    if slo := gate_sentences.objectives(results):
+        method.append(f"Goodput counts the requests that succeeded with {', '.join(slo)}.")
+    if not tables.has_intervals(results):
+        method += sections.WITHOUT_INTERVALS
+    warnings = [caution for caution in results.warnings if not caution.is_fact]
+    caveats = [
+        join([tag("b", sentences.label(caution.code)), " ", caution.text.split("; ")[0]])
+        for caution in warnings
+    ]
+    return Report(
+        title=title,
+        about=about(sides),
+        head=_judgement_head(results, names, title, sides),
+        lead=tuple(filter(None, [ratios])),
+        caveats=_caveats(caveats, warnings),
+        parts=[
+            part("Gates", tables.gate_table(results, names), pictures=[shares], unfolded=True),
+            spread,
+            sections.over_time(sides),
+            more,
+            part(
+                "Each run",
+                tables.figures_table(results, names, sides),
+                pictures=tables.run_dots(results, names, sides),
+            ),
+            sections.throughput(sides),
+            sections.failures(sides),
+            sections.accuracy(sides),
+            sections.slow(sides),
+            sections.differing(sides),
+            sections.environment(sides),
+            sections.method(metrics, *method),
+            sections.made_by(command),
+        ],
+    )
+
+
+def _run_shifts(results: GateResults, names: Names, metric: str) -> list[Picture | None]:
+    """How each candidate's quantiles of a metric shifted."""
+    baseline, intervals = results.baseline, tables.has_intervals(results)
+    several = len(results.candidates) > 1
+    return [
+        shift(
+            f"{words.title(metric)}{f', {names[arm.name]}' if several else ''}",
+            shifts(baseline.runs, arm.runs, metric, intervals=intervals),
+            against=f"{names[arm.name]} / {names[baseline.name]}",
+        )
+        for arm in results.candidates
+    ]
+
+
+def _judgement_head(results: GateResults, names: Names, title: str, sides: Sides) -> Html:
+    """The verdict over all, a sentence for each candidate, its first gates, and what stays open."""
+    arms = results.candidates
+    runs = [f"{names[arm.name]} {gate_sentences.amount(results, arm)}" for arm in results.arms]
+    began = days([run for side in sides.values() for run in side])
+    about = [*runs, plural(results.n, "shared request"), *began, *facts(results.warnings)]
+    reasons = [gate_sentences.why(results, arm, names) for arm in arms]
+    text, cards = reasons[0], html(None)
+    if len(arms) > 1:
+        verdicts = [gate_sentences.standing(results, arm) for arm in arms]
+        counts = [
+            f"{verdicts.count(verdict)} {verdict.value}"
+            for verdict in Verdict
+            if verdict in verdicts
+        ]
+        baseline = names[results.baseline.name]
+        text = f"{len(arms)} candidates against {baseline}: {', '.join(counts)}."
+        items = []
+        for arm, verdict, reason in zip(arms, verdicts, reasons, strict=True):
+            word = f"{names[arm.name]}: {verdict.value}. "
+            items.append(tag("li", tag("strong", word, class_=f"mark {verdict.value}"), reason))
+        cards = tag("ul", join(items), class_="cards")
+    gates = [row for row in results.rows if row.arm == arms[0].name][:TILES]
+    rest = filter(None, [gate_sentences.left_open(results)])
+    lines = [*gate_sentences.to_decide(results, names), *rest]
+    return _head(
+        title,
+        about,
+        _strip(TONES.get(results.verdict, ""), results.verdict.value, text),
+        cards,
+        _tiles(map(_gate_tile, gates)),
+        *(tag("p", f"{_capital(line)}.") for line in lines),
+    )
+
+
+def _gate_tile(row: GateRow) -> Html:
+    judged, interval = row.comparison, gate_sentences.interval(row)
+    what = f"{gate_sentences.gate_label(row.gate)}, {gate_sentences.margin(row.gate)}"
+    figures: object = "not testable"
+    change = ""
+    if judged.verdict is not Verdict.SKIPPED:
+        figures = _arrow((judged.baseline, judged.candidate), gate_sentences.sides(row))
+        change = gate_sentences.change_cell(row)
+    ends = span(judged.low, judged.high, interval) if interval else ""
+    return _tile(what, figures, change, ends, TONES.get(judged.verdict, ""))
+
+
+# One run, or a trace.
+
+
+def run_page(arm: Arm, *, command: str | None = None) -> str:
+    """The page of a single run, or of a trace."""
+    return run_report(arm, command=command).page()
 
 
 def run_report(arm: Arm, *, command: str | None = None, slo: Slo = ()) -> Report:
     """A single run, or a trace: what became of its requests, and each metric with its quantiles."""
     sides: Sides = {arm.kind: (arm,)}
-    metrics, title = summaries(arm), verdicts.run_title(arm)
+    metrics = summaries(arm)
+    title = f"{sentences.models(arm)}: {arm.kind} {arm.name}"
     spread, more = sections.distributions(sides, sections.DRAWN)
     return Report(
         title=title,
         about=about(sides),
-        head=verdicts.run_head(arm, metrics, title),
+        head=_run_head(arm, metrics, title),
         parts=[
             spread,
             sections.over_time(sides),
@@ -200,58 +368,46 @@ def run_report(arm: Arm, *, command: str | None = None, slo: Slo = ()) -> Report
             part("Metrics", tables.summary_table(metrics)),
             sections.throughput(sides, slo),
             sections.failures(sides),
-            sections.kept(sides),
+            sections.accuracy(sides),
             sections.slow(sides),
             sections.environment(sides),
-            sections.method([metric.metric for metric in metrics], *DESCRIPTIVE),
+            sections.method([metric.metric for metric in metrics], *sections.DESCRIPTIVE),
             sections.made_by(command),
         ],
     )
 
 
-# Methods: how the numbers of a report were made, in words for who reads it without the manual.
+def _run_head(arm: Arm, metrics: Sequence[Summary], title: str) -> Html:
+    """What became of a run's requests, and its medians."""
+    measured, every = arm.measured, rates(arm)
+    n, good = int(measured.sum()), int((arm.ok & measured).sum())
+    fate = f"{good:,} of {plural(n, 'request')} succeeded" if n else "no request was measured"
+    speed = ", ".join(f"{rate.text} {rate.title}" for rate in every[:3])
+    strip = _strip("", "Measured", f"{fate}; {speed}")
+    if arm.invalid_because:
+        strip = _strip("bad", "INVALID", f"{arm.invalid_because}; {fate}")
+    tiles = [_metric_tile(metric) for metric in metrics if metric.metric in sentences.HEADLINES]
+    tiles += [
+        _tile("output tok/s", number(rate.value, rate.text), "")
+        for rate in every
+        if rate.name == OUTPUT and rate.value
+    ]
+    notes = [tag("p", f"{arm.buffered}.")] if arm.buffered else []
+    target = [arm.target] if arm.target else []
+    about = [*target, *days([arm]), arm.pacing, plural(n, "request")]
+    return _head(title, about, strip, _tiles(tiles), *notes)
 
-DESCRIPTIVE: Final = (
-    (
-        "The intervals treat requests as independent. They describe this run and decide nothing about "
-        "another: for that, compare runs."
-    ),
-)
-INVERTED: Final = (
-    (
-        "Each ratio is a quantile of the candidate over the same quantile of the baseline. Its "
-        "interval comes from inverting a t test over contiguous blocks of time, since requests of one "
-        "run are not independent of each other. It is conditional on these two runs: what differs "
-        "from run to run cannot be seen in one pair."
-    ),
-)
-REPEATED: Final = (
-    (
-        "The run is the unit. Each run gives one figure for each gate: its quantile, its rate, or a share "
-        "of its requests. Welch's t compares the two arms' figures (quantiles and rates as logarithms), so "
-        "that what differs from run to run is what the interval is made of. Requests of one run are never "
-        "taken as independent."
-    ),
-    (
-        "A gate is PASS where the one-sided 95% bound of the change lies below its margin, FAIL "
-        "where the change is beyond it at 5% by Holm's rule over all gates and arms, else "
-        "INCONCLUSIVE. The verdict is PASS only if every gate passes, FAIL if one fails, INVALID if a "
-        "run's own client was its limit. Runs that did not take turns are not judged. A limit is held "
-        "against the (geometric) mean of the candidate's runs, by Student's t."
-    ),
-    (
-        "Latency counts from when a request was due, in closed loops from when it was sent. A timeout "
-        "is longer than every other value. Failures have a gate of their own; a latency passes only if it "
-        "does with every failure as the slowest request as well. "
-        "In the shift plots the intervals are Welch's at each quantile, and the band holds at all of "
-        "them at once (Bonferroni)."
-    ),
-)
-WITHOUT_INTERVALS: Final = (
-    (
-        "Here no change has an interval: either an arm has fewer than three runs, or the experiment "
-        "was looked at while it ran, and could stop early. Then its verdicts hold at the level of the "
-        "look that ended it (the warnings say which), and intervals, which are made for "
-        "experiments of a fixed length, would promise too much."
-    ),
-)
+
+def _metric_tile(metric: Summary) -> Html:
+    by_p = {quantile.p: quantile for quantile in metric.quantiles}
+    half, tail = by_p.get(0.5), by_p.get(0.95)
+    n = f"n {metric.n:,}"
+    if half is None or half.value is None:
+        return _tile(words.title(metric.metric), "no median", n)
+    beside = [half.value, tail.value if tail else None]
+    p95 = ""
+    if tail is not None:
+        mark = "*" if tail.refusal else ""
+        p95 = f"p95 {words.beyond(tail.value, tail.at_least, metric.unit, beside)}{mark}"
+    median = number(half.value, words.amount(half.value, metric.unit, beside=beside))
+    return _tile(f"{words.title(metric.metric)} p50", median, p95, n)

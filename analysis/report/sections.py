@@ -2,27 +2,28 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from typing import Final
 
 import numpy as np
 
 from tbench.analysis import charts
 from tbench.analysis.arms import Arm
 from tbench.analysis.charts import Picture
-from tbench.analysis.diagnostics import Fidelity, Slow, fidelity, slowest
+from tbench.analysis.diagnostics import Slow, fidelity, slowest
 from tbench.analysis.metrics import METRICS, values
 from tbench.analysis.proportions import ErrorDifference, rates
 from tbench.analysis.report import facts, tables, words
+from tbench.analysis.report.facts import Sides, places
 from tbench.analysis.report.figures import Part, part
 from tbench.analysis.report.markup import Html, details, join, number, table, tag
-from tbench.analysis.report.sides import Sides, places
 from tbench.analysis.slo import Slo
 from tbench.analysis.summary import Floats
 from tbench.capture.terminal import plural
 from tbench.replay.throughput import three
 
-DRAWN = ("ttft", "e2e", "tpot", "itl")
+DRAWN: Final = ("ttft", "e2e", "tpot", "itl")
 Shifts = Mapping[str, Sequence[Picture | None]]
-SLOWEST = 10
+SLOWEST: Final = 10
 """So many of each side are listed."""
 
 
@@ -42,15 +43,24 @@ def _spread(sides: Sides, metric: str) -> Picture | None:
     return charts.ecdf(words.title(metric), METRICS[metric].unit, _measured(sides, metric))
 
 
+def _measured(sides: Sides, metric: str) -> dict[str, list[Floats]]:
+    """The values of each run that count."""
+    row = METRICS[metric]
+    return {
+        side: [np.asarray(values(arm, row)[arm.measured]) for arm in arms]
+        for side, arms in sides.items()
+    }
+
+
 def throughput(sides: Sides, slo: Slo = ()) -> Part:
     """What each run did per second, warm-up left out."""
     runs = [(place.name, rates(place.arm, slo=slo)) for place in places(sides)]
-    head = ["run", *(one.title for one in runs[0][1])]
-    rows = [[name, *(number(one.value, one.text) for one in found)] for name, found in runs]
+    head = ["run", *(rate.title for rate in runs[0][1])]
+    rows = [[name, *(number(rate.value, rate.text) for rate in every)] for name, every in runs]
     caption = (
         "Successes per second of each run, from the first sent to the last end, without the warm-up"
     )
-    if any(one.uncounted for _, found in runs for one in found):
+    if any(rate.uncounted for _, every in runs for rate in every):
         caption += "; ≥ where successes name no tokens"
     return part("Throughput", table(caption, head, rows))
 
@@ -83,7 +93,7 @@ def failures(sides: Sides, errors: ErrorDifference | None = None) -> Part:
     )
 
 
-def kept(sides: Sides) -> Part:
+def accuracy(sides: Sides) -> Part:
     """Whether requests left when they were due, and who took the times."""
     due = {
         side: [(arm.columns["due"], arm.columns["sent"]) for arm in arms if arm.open_loop]
@@ -100,49 +110,41 @@ def kept(sides: Sides) -> Part:
     )
 
 
+FIDELITY: Final = (
+    *("run", "planned", "sent", "never sent", "scheduled/s", "sent/s", "within 10 ms"),
+    *("lag p50", "lag p99", "lag max", "stamps by", "coalesced", "TTFT uncertain"),
+    *("loop late p99", "CPU of a core", "counts"),
+)
+
+
 def _fidelity_table(sides: Sides) -> Html:
-    head = [
-        "run",
-        "planned",
-        "sent",
-        "never sent",
-        "scheduled/s",
-        "sent/s",
-        "within 10 ms",
-        "lag p50",
-        "lag p99",
-    ]
-    head += [
-        "lag max",
-        "stamps by",
-        "coalesced",
-        "TTFT uncertain",
-        "loop late p99",
-        "CPU of a core",
-        "counts",
-    ]
-    rows = [[place.name, *_fidelity(fidelity(place.arm))] for place in places(sides)]
-    return table(
-        "What each run sent and when; schedule lag is sent - scheduled, none in a closed loop",
-        head,
-        rows,
-    )
+    """What each run sent and when, and how near its own client was to its limits."""
+    rows = []
+    for place in places(sides):
+        seen = fidelity(place.arm)
+        lags = seen.lag_p50, seen.lag_p99, seen.lag_max
+        rates = seen.due_per_s, seen.sent_per_s
+        rows.append(
+            [
+                place.name,
+                *(f"{count:,}" for count in (seen.planned, seen.sent, seen.never_sent)),
+                *(number(rate, "-" if rate is None else three(rate)) for rate in rates),
+                _share(seen.on_time, 1),
+                *(number(lag, words.amount(lag, "s", beside=lags)) for lag in lags),
+                seen.clock,
+                _share(seen.coalesced, 1),
+                number(seen.uncertain, f"{seen.uncertain:,}"),
+                number(seen.stall_p99, words.amount(seen.stall_p99, "s")),
+                _share(seen.cpu, 0),
+                f"INVALID: {seen.invalid_because}" if seen.invalid_because else "valid",
+            ]
+        )
+    caption = "What each run sent and when; schedule lag is sent - scheduled, none in a closed loop"
+    return table(caption, FIDELITY, rows)
 
 
-def _fidelity(one: Fidelity) -> Iterator[object]:
-    yield from (f"{one.planned:,}", f"{one.sent:,}", f"{one.never_sent:,}")
-    for rate in (one.due_per_s, one.sent_per_s):
-        yield number(rate, "-" if rate is None else three(rate))
-    yield number(one.on_time, "-" if one.on_time is None else f"{one.on_time:.1%}")
-    lags = one.lag_p50, one.lag_p99, one.lag_max
-    for lag in lags:
-        yield number(lag, words.amount(lag, "s", beside=lags))
-    yield one.clock
-    yield number(one.coalesced, "-" if one.coalesced is None else f"{one.coalesced:.1%}")
-    yield number(one.uncertain, f"{one.uncertain:,}")
-    yield number(one.stall_p99, words.amount(one.stall_p99, "s"))
-    yield number(one.cpu, "-" if one.cpu is None else f"{one.cpu:.0%}")
-    yield f"INVALID: {one.invalid_because}" if one.invalid_because else "valid"
+def _share(value: float | None, digits: int) -> Html:
+    return number(value, "-" if value is None else f"{value:.{digits}%}")
 
 
 def slow(sides: Sides) -> Part:
@@ -151,49 +153,54 @@ def slow(sides: Sides) -> Part:
 
 
 def _slow_tables(side: str, arms: Sequence[Arm]) -> Html:
-    found = [(k, one) for k, arm in enumerate(arms, 1) for one in slowest(arm, SLOWEST)]
-    found.sort(key=lambda pair: -pair[1].took_s)
-    found = found[:SLOWEST]
-    return join([_slow_table(side, arms, found), _words_of_server(side, found)])
-
-
-def _slow_table(side: str, arms: Sequence[Arm], found: Sequence[tuple[int, Slow]]) -> Html | None:
-    several = len(arms) > 1
-    if not found:
-        return None
-    same = all(one.request_id == one.id for _, one in found)
+    """The slowest of all runs of a side; the number of the run is told where there are several."""
+    ranked = [(k, slow) for k, arm in enumerate(arms, 1) for slow in slowest(arm, SLOWEST)]
+    ranked.sort(key=lambda pair: -pair[1].took_s)
+    ranked = ranked[:SLOWEST]
+    if not ranked:
+        return join([])
+    several, same = len(arms) > 1, all(slow.request_id == slow.id for _, slow in ranked)
     head = ["request", *(["run"] if several else []), "sent (UTC)", "at", "TTFT", "E2E"]
     head += ["tokens in", "tokens out", "outcome", *([] if same else ["the server's id"])]
-    n = sum(int(arm.measured.sum()) for arm in arms)
     rows = [
-        [tag("code", one.id), *([k] if several else []), *_slow(one), *([] if same else [_id(one)])]
-        for k, one in found
+        [
+            tag("code", slow.id),
+            *([k] if several else []),
+            *_slow_cells(slow),
+            *([] if same else [_server_id(slow)]),
+        ]
+        for k, slow in ranked
     ]
+    n = sum(int(arm.measured.sum()) for arm in arms)
     caption = f"The slowest {len(rows)} of {plural(n, 'request')} of {side}"
-    return table(caption + (". The server's ids are the same" if same else ""), head, rows)
+    caption += ". The server's ids are the same" if same else ""
+    return join([table(caption, head, rows), _server_headers(side, [slow for _, slow in ranked])])
 
 
-def _slow(one: Slow) -> Iterator[object]:
-    moment = "-" if one.sent_wall_ns is None else _moment(one.sent_wall_ns)
+def _slow_cells(slow: Slow) -> Iterator[object]:
+    """When it was sent (to the millisecond, as logs have it), what it took, its tokens and its outcome."""
+    moment, wall_ns = "-", slow.sent_wall_ns
+    if wall_ns is not None:
+        second = datetime.fromtimestamp(wall_ns // 10**9, tz=UTC)
+        moment = f"{second:%Y-%m-%d %H:%M:%S}.{wall_ns // 10**6 % 1000:03d}"
     yield tag("span", moment, class_="whole")
-    yield tag("span", f"{one.at_s:,.3f} s", class_="whole")
-    yield number(one.ttft_s, words.amount(one.ttft_s, "s"))
-    yield number(one.took_s, words.amount(one.took_s, "s"))
-    for count in (one.prompt_tokens, one.output_tokens):
+    yield tag("span", f"{slow.at_s:,.3f} s", class_="whole")
+    yield number(slow.ttft_s, words.amount(slow.ttft_s, "s"))
+    yield number(slow.took_s, words.amount(slow.took_s, "s"))
+    for count in (slow.prompt_tokens, slow.output_tokens):
         yield "-" if count is None else f"{count:,}"
-    yield one.outcome + (f" {one.status}" if one.status and one.outcome != "ok" else "")
+    yield slow.outcome + (f" {slow.status}" if slow.status and slow.outcome != "ok" else "")
 
 
-def _id(one: Slow) -> Html | str:
-    """The server's own id of an answer."""
-    if one.request_id == one.id:
+def _server_id(slow: Slow) -> Html | str:
+    if slow.request_id == slow.id:
         return "the same"
-    return tag("code", one.request_id) if one.request_id else "-"
+    return tag("code", slow.request_id) if slow.request_id else "-"
 
 
-def _words_of_server(side: str, found: Sequence[tuple[int, Slow]]) -> Html | None:
+def _server_headers(side: str, slow: Sequence[Slow]) -> Html | None:
     """What else the heads of these answers say, where they say anything; once what all of them say."""
-    heads = [(one.id, one.headers) for _, one in found if one.headers]
+    heads = [(request.id, request.headers) for request in slow if request.headers]
     if not heads:
         return None
     every = [pair for pair in heads[0][1] if all(pair in headers for _, headers in heads)]
@@ -212,12 +219,6 @@ def _words_of_server(side: str, found: Sequence[tuple[int, Slow]]) -> Html | Non
 
 def _headers(pairs: Iterable[tuple[str, str]]) -> str:
     return "; ".join(f"{name}: {value}" for name, value in pairs)
-
-
-def _moment(wall_ns: int) -> str:
-    """To the millisecond, as logs have it."""
-    moment = datetime.fromtimestamp(wall_ns // 10**9, tz=UTC)
-    return f"{moment:%Y-%m-%d %H:%M:%S}.{wall_ns // 10**6 % 1000:03d}"
 
 
 def method(metrics: Iterable[str], *paragraphs: str) -> Part:
@@ -246,10 +247,49 @@ def made_by(command: str | None) -> Part:
     return part("Command", tag("pre", tag("code", command), tabindex="0") if command else None)
 
 
-def _measured(sides: Sides, metric: str) -> dict[str, list[Floats]]:
-    """The values of each run that count."""
-    return {side: [_values(arm, metric) for arm in arms] for side, arms in sides.items()}
+# Methods: how the numbers of a report were made, in words for who reads it without the manual.
 
-
-def _values(arm: Arm, metric: str) -> Floats:
-    return np.asarray(values(arm, METRICS[metric])[arm.measured])
+DESCRIPTIVE: Final = (
+    (
+        "The intervals treat requests as independent. They describe this run and decide nothing about "
+        "another: for that, compare runs."
+    ),
+)
+INVERTED: Final = (
+    (
+        "Each ratio is a quantile of the candidate over the same quantile of the baseline. Its "
+        "interval comes from inverting a t test over contiguous blocks of time, since requests of one "
+        "run are not independent of each other. It is conditional on these two runs: what differs "
+        "from run to run cannot be seen in one pair."
+    ),
+)
+REPEATED: Final = (
+    (
+        "The run is the unit. Each run gives one figure for each gate: its quantile, its rate, or a share "
+        "of its requests. Welch's t compares the two arms' figures (quantiles and rates as logarithms), so "
+        "that what differs from run to run is what the interval is made of. Requests of one run are never "
+        "taken as independent."
+    ),
+    (
+        "A gate is PASS where the one-sided 95% bound of the change lies below its margin, FAIL "
+        "where the change is beyond it at 5% by Holm's rule over all gates and arms, else "
+        "INCONCLUSIVE. The verdict is PASS only if every gate passes, FAIL if one fails, INVALID if a "
+        "run's own client was its limit. Runs that did not take turns are not judged. A limit is held "
+        "against the (geometric) mean of the candidate's runs, by Student's t."
+    ),
+    (
+        "Latency counts from when a request was due, in closed loops from when it was sent. A timeout "
+        "is longer than every other value. Failures have a gate of their own; a latency passes only if it "
+        "does with every failure as the slowest request as well. "
+        "In the shift plots the intervals are Welch's at each quantile, and the band holds at all of "
+        "them at once (Bonferroni)."
+    ),
+)
+WITHOUT_INTERVALS: Final = (
+    (
+        "Here no change has an interval: either an arm has fewer than three runs, or the experiment "
+        "was looked at while it ran, and could stop early. Then its verdicts hold at the level of the "
+        "look that ended it (the warnings say which), and intervals, which are made for "
+        "experiments of a fixed length, would promise too much."
+    ),
+)

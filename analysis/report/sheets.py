@@ -16,13 +16,11 @@ from xlsxwriter.exceptions import FileCreateError
 from xlsxwriter.format import Format
 from xlsxwriter.worksheet import Worksheet
 
-from tbench.analysis.arms import Arm
 from tbench.analysis.metrics import METRICS, values
 from tbench.analysis.proportions import rates
 from tbench.analysis.quantiles import ordered, quantile, refusal
 from tbench.analysis.report import facts, words
-from tbench.analysis.report.sides import Place, Sides, places
-from tbench.analysis.summary import Floats
+from tbench.analysis.report.facts import Place, Sides, places
 from tbench.capture.terminal import plural
 from tbench.replay import measures
 
@@ -116,7 +114,7 @@ class Book:
 
 def opened(file: BinaryIO) -> Book:
     """A workbook that is written to an open binary file when it is closed, a row in memory at a time."""
-    whole = xlsxwriter.Workbook(
+    workbook = xlsxwriter.Workbook(
         file,
         {
             "constant_memory": True,
@@ -127,12 +125,12 @@ def opened(file: BinaryIO) -> Book:
         },
     )
     return Book(
-        file=whole,
-        bold=whole.add_format({"bold": True, "text_wrap": True, "valign": "top", "bottom": 1}),
-        quiet=whole.add_format(
+        file=workbook,
+        bold=workbook.add_format({"bold": True, "text_wrap": True, "valign": "top", "bottom": 1}),
+        quiet=workbook.add_format(
             {"italic": True, "font_color": "#565d66", "text_wrap": True, "valign": "top"}
         ),
-        big=whole.add_format({"bold": True, "font_size": 20}),
+        big=workbook.add_format({"bold": True, "font_size": 20}),
     )
 
 
@@ -152,16 +150,31 @@ def table(
     widths = [max(least.get(name, 9), min(14, len(name) * 0.9 + 2)) for name in head]
     for column, width in enumerate(widths):
         sheet.set_column(column, column, width)
-    _note(book, sheet, note, widths)
+    # The note goes over as many columns as fit on a screen, and as many lines as it takes.
+    columns = sum(end <= SCREEN for end in accumulate(widths))
+    tall(sheet, 0, [note], [sum(widths[:columns])])
+    if columns > 1:
+        sheet.merge_range(0, 0, 0, columns - 1, "", book.quiet)
+    write(sheet, 0, 0, note, book.quiet)
     tall(sheet, 1, list(head), widths)
     for column, name in enumerate(head):
         write(sheet, 1, column, name, book.bold)
-    styles = [book.style(text_wrap=True, num_format=_number_format(name)) for name in head]
+    formats = (
+        next((known for end, known in FORMATS.items() if name.endswith(end)), "General")
+        for name in head
+    )
+    styles = [book.style(text_wrap=True, num_format=number) for number in formats]
     n = 0
     for n, row in enumerate(rows, 1):
         tall(sheet, n + 1, row, widths)
         for column, (cell, style) in enumerate(zip(row, styles, strict=True)):
-            write(sheet, n + 1, column, *_styled(book, cell, style))
+            if isinstance(cell, Figure):
+                write(sheet, n + 1, column, cell.cell, book.style(num_format=cell.format))
+            elif isinstance(cell, str) and cell in TONES:
+                toned = book.style(bold=True, font_color=TONES[cell])
+                write(sheet, n + 1, column, cell, toned)
+            else:
+                write(sheet, n + 1, column, cell, style)
     sheet.freeze_panes(SECOND_ROW, 1)
     sheet.repeat_rows(1)
     on_paper(sheet)
@@ -176,34 +189,12 @@ def on_paper(sheet: Worksheet) -> None:
     sheet.fit_to_pages(1, 0)
 
 
-def _note(book: Book, sheet: Worksheet, note: str, widths: Sequence[float]) -> None:
-    """What the sheet is, over as many columns as fit on a screen and as many lines as it takes."""
-    columns = sum(end <= SCREEN for end in accumulate(widths))
-    tall(sheet, 0, [note], [sum(widths[:columns])])
-    if columns > 1:
-        sheet.merge_range(0, 0, 0, columns - 1, "", book.quiet)
-    write(sheet, 0, 0, note, book.quiet)
-
-
-def _number_format(heading: str) -> str:
-    return next((one for end, one in FORMATS.items() if heading.endswith(end)), "General")
-
-
 def tall(sheet: Worksheet, row: int, cells: Sequence[Shown], widths: Sequence[float]) -> None:
     """A row that shows all of its texts: a program need not fit it to what wraps."""
     texts = zip(cells, widths, strict=True)
     lines = [math.ceil(len(cell) / width) for cell, width in texts if isinstance(cell, str)]
     if max(lines, default=1) > 1:
         sheet.set_row(row, LINE_PT * min(max(lines), LINES))
-
-
-def _styled(book: Book, cell: Shown, style: Format) -> tuple[Cell, Format]:
-    """A figure in its unit, a word of a verdict in its colour, all else as its column has it."""
-    if isinstance(cell, Figure):
-        return cell.cell, book.style(num_format=cell.format)
-    if isinstance(cell, str) and cell in TONES:
-        return cell, book.style(bold=True, font_color=TONES[cell])
-    return cell, style
 
 
 def write(sheet: Worksheet, row: int, column: int, cell: Cell, style: Format | None = None) -> None:
@@ -223,17 +214,12 @@ def write(sheet: Worksheet, row: int, column: int, cell: Cell, style: Format | N
 def throughput_sheet(book: Book, sides: Sides) -> None:
     """What each run did per second."""
     runs = [(place, rates(place.arm)) for place in places(sides)]
-    head = ["run", "arm", *(f"{one.name} ({one.unit})" for one in runs[0][1])]
-    head += [f"without {one.title} (successes)" for one in runs[0][1][1:]]
-    rows = (
-        [
-            place.name,
-            place.side,
-            *(one.value for one in found),
-            *(one.uncounted for one in found[1:]),
-        ]
-        for place, found in runs
-    )
+    head = ["run", "arm", *(f"{rate.name} ({rate.unit})" for rate in runs[0][1])]
+    head += [f"without {rate.title} (successes)" for rate in runs[0][1][1:]]
+    rows = []
+    for place, every in runs:
+        uncounted = [rate.uncounted for rate in every[1:]]
+        rows.append([place.name, place.side, *(rate.value for rate in every), *uncounted])
     note = (
         "Successes per second, from the first sent to the last end, without the warm-up. Tokens are lower "
         "bounds where successes name none: so many in the last columns."
@@ -274,18 +260,18 @@ def quantile_sheet(book: Book, sides: Sides, metrics: Sequence[str]) -> None:
 
 def _quantiles(place: Place, metric: str) -> list[Shown]:
     row = METRICS[metric]
-    found = ordered(values(place.arm, row)[place.arm.measured])
-    finite = found[np.isfinite(found)]
-    refused = [p for p in POINTS if refusal(len(found), p)]
-    known = [quantile(found, p) if len(found) else None for p in POINTS]
+    every = ordered(values(place.arm, row)[place.arm.measured])
+    n, finite = len(every), every[np.isfinite(every)]
+    refused = [p for p in POINTS if refusal(n, p)]
+    known = [quantile(every, p) if n else None for p in POINTS]
     mean, most = (float(finite.mean()), float(finite[-1])) if len(finite) else (None, None)
     shown: list[Shown] = [
-        "timed out" if one is not None and math.isinf(one) else Figure(one, row.unit)
-        for one in (mean, *known, most)
+        "timed out" if value is not None and math.isinf(value) else Figure(value, row.unit)
+        for value in (mean, *known, most)
     ]
     return [
         *(place.name, place.side, place.order, metric, UNITS.get(row.unit, row.unit)),
-        *(len(found), len(found) - len(finite)),
+        *(n, n - len(finite)),
         *shown,
         " ".join(map(words.percentile, refused)) or None,
     ]
@@ -303,11 +289,13 @@ def sample_sheet(book: Book, sides: Sides, *, most: int = ROWS) -> None:
     order = places(sides)
     room = most - SECOND_ROW
     taken = _shares([len(place.arm) for place in order], room)
-    n, kept = sum(len(place.arm) for place in order), sum(taken)
-    note = f"All {plural(n, 'sample')}, in the order of each run's plan." if n == kept else (
-        f"The first samples of each run, {kept:,} of {n:,}: {n - kept:,} are LEFT OUT, since a sheet has "
-        f"{most:,} rows. All are in the run files (tbench report RUN --json --samples)."
-    )  # fmt: skip
+    n, written = sum(len(place.arm) for place in order), sum(taken)
+    note = f"All {plural(n, 'sample')}, in the order of each run's plan."
+    if written < n:
+        note = (
+            f"The first samples of each run, {written:,} of {n:,}: {n - written:,} are LEFT OUT, since a "
+            f"sheet has {most:,} rows. All are in the run files (tbench report RUN --json --samples)."
+        )
     rows = (
         row for place, count in zip(order, taken, strict=True) for row in _samples(place, count)
     )
@@ -324,43 +312,35 @@ def _shares(sizes: Sequence[int], room: int) -> list[int]:
 
 
 def _samples(place: Place, count: int) -> Iterator[list[Cell]]:
-    columns, head = place.arm.columns, [place.name, place.side]
-    parts: list[list[Any]] = [
-        columns["id"][:count].tolist(),
-        *(columns[name][:count].tolist() for name in ("cycle", "index")),
-        np.asarray(columns["warmup"][:count]).tolist(),
-        *(columns[name][:count].tolist() for name in ("due", "sent")),
-        *(
-            (measure(columns)[:count] * 1e3).tolist()
-            for measure in (measures.lag, measures.ttft, measures.e2e, measures.tpot)
-        ),
-        *(
-            _counts(columns[name][:count])
-            for name in ("prompt_tokens", "output_tokens", "cached_tokens", "status")
-        ),
-        *(
-            columns[name][:count].tolist()
-            for name in ("outcome", "finish_reason", "request_id", "error")
-        ),
-    ]
+    """The cells of SAMPLES but the first two, column by column; no count and an empty text are None."""
+    columns, first = place.arm.columns, slice(count)
+    names = ("id", "cycle", "index", "warmup", "due", "sent")
+    parts: list[list[Any]] = [np.asarray(columns[name][first]).tolist() for name in names]
+    latencies = (measures.lag, measures.ttft, measures.e2e, measures.tpot)
+    parts += [(latency(columns)[first] * 1e3).tolist() for latency in latencies]
+    for name in ("prompt_tokens", "output_tokens", "cached_tokens", "status"):
+        counts = columns[name][first].tolist()
+        parts.append([None if value < 0 else value for value in counts])
+    names = ("outcome", "finish_reason", "request_id", "error")
+    parts += [columns[name][first].tolist() for name in names]
     for row in zip(*parts, strict=True):
-        yield [*head, *(cell if cell != "" else None for cell in row)]
-
-
-def _counts(column: Floats) -> list[int | None]:
-    return [None if value < 0 else value for value in column.tolist()]
+        yield [place.name, place.side, *(cell if cell != "" else None for cell in row)]
 
 
 def error_sheet(book: Book, sides: Sides) -> None:
     """Each run's failures by kind."""
     order = places(sides)
-    found = {place.name: facts.kinds(place.arm) for place in order}
-    names = sorted({kind for kinds in found.values() for kind in kinds})
+    counts = {place.name: facts.kinds(place.arm) for place in order}
+    names = sorted({kind for kinds in counts.values() for kind in kinds})
     head = ["run", "arm", "measured (requests)", "failed (requests)", "failed (share)"]
     head += [f"{name} (requests)" for name in names]
-    rows = [
-        [*_errors(place), *(found[place.name].get(name, 0) for name in names)] for place in order
-    ]
+    rows: list[list[Cell]] = []
+    for place in order:
+        arm = place.arm
+        failed = int((arm.failed & arm.measured).sum())
+        sizes = int(arm.measured.sum()), failed, facts.failed_share(arm)
+        of_kind = (counts[place.name].get(name, 0) for name in names)
+        rows.append([place.name, place.side, *sizes, *of_kind])
     note = "Requests that did not succeed, by kind; without the warm-up."
     sheet, n = table(book, "Errors", note, head, rows)
     if not names:
@@ -380,22 +360,12 @@ def error_sheet(book: Book, sides: Sides) -> None:
     sheet.insert_chart(SECOND_ROW, len(head) + 1, chart)
 
 
-def _errors(place: Place) -> list[Cell]:
-    arm: Arm = place.arm
-    failed = int((arm.failed & arm.measured).sum())
-    return [place.name, place.side, int(arm.measured.sum()), failed, facts.failed_share(arm)]
-
-
 def environment_sheet(book: Book, sides: Sides) -> None:
     """How each arm's runs were made."""
-    rows: list[list[Cell]] = [
-        [
-            "files",
-            place.name,
-            *(str(place.arm.path) if side == place.side else None for side in sides),
-        ]
-        for place in places(sides)
-    ]
+    rows: list[list[Cell]] = []
+    for place in places(sides):
+        paths = (str(place.arm.path) if side == place.side else None for side in sides)
+        rows.append(["files", place.name, *paths])
     rows += [[title, key, *cells] for title, key, cells in facts.facts(sides)]
     note = "What the files say of how they were made; where an arm's runs differ, each value."
     table(book, "Environment", note, {"part": 20, "fact": 24} | dict.fromkeys(sides, 44), rows)

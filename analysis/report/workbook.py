@@ -1,15 +1,15 @@
 """Workbook: a report as an Excel file, for who computes on. The verdict first, then everything as numbers."""
 
-from collections.abc import Iterator, Sequence
-from typing import BinaryIO
+from collections.abc import Sequence
+from typing import BinaryIO, Final
 
 from xlsxwriter.worksheet import Worksheet
 
 from tbench.analysis.arms import Arm
 from tbench.analysis.comparison import Comparison, Comparisons
 from tbench.analysis.gate_results import GateResults, GateRow
-from tbench.analysis.report import gate_sentences, sentences, words
-from tbench.analysis.report.gate_sentences import gate_label
+from tbench.analysis.report import gate_sentences, sentences
+from tbench.analysis.report.facts import Sides
 from tbench.analysis.report.machine import summaries
 from tbench.analysis.report.sheets import (
     ROWS,
@@ -30,23 +30,22 @@ from tbench.analysis.report.sheets import (
     throughput_sheet,
     write,
 )
-from tbench.analysis.report.sides import Sides
-from tbench.analysis.summary import Caution, Summary
+from tbench.analysis.summary import Caution
 from tbench.capture.terminal import plural
 
-USUAL = ("ttft", "e2e", "tpot", "itl", "output_tokens_per_s", "output_tokens", "lag")
+USUAL: Final = ("ttft", "e2e", "tpot", "itl", "output_tokens_per_s", "output_tokens", "lag")
 """Metrics whose quantiles a workbook has."""
-VERDICT = (28, 100)
+VERDICT: Final = (28, 100)
 """The widths of the first sheet's columns, characters."""
-QUIET = "#9aa3ad"
+QUIET: Final = "#9aa3ad"
 """Of a bar of which nothing is said."""
-ROW = ("what", "metric", "quantile")
-VALUES = ("unit", "baseline (in unit)", "candidate (in unit)")
-RATIO = (
+ROW: Final = ("what", "metric", "quantile")
+VALUES: Final = ("unit", "baseline (in unit)", "candidate (in unit)")
+RATIO: Final = (
     *("ratio (candidate / baseline)", "ratio, low", "ratio, high", "confidence", "finding"),
     *("n baseline (requests)", "n candidate (requests)", "method", "refusal", "warnings"),
 )
-GATED = (
+GATED: Final = (
     *("gate", "arm", "verdict", "metric", "quantile", "unit", "baseline (in unit)"),
     *("candidate (in unit)", "ratio (candidate / baseline)", "difference (share)"),
     *("change, low", "change, high", "margin (share)", "limit (in unit)"),
@@ -56,128 +55,113 @@ GATED = (
 
 
 def judgement_book(
-    found: GateResults, file: BinaryIO, *, command: str | None, most: int = ROWS
+    results: GateResults, file: BinaryIO, *, command: str | None, most: int = ROWS
 ) -> None:
     """Repeated runs: verdict, gates, and all their runs. Writes to an open binary file."""
-    names = gate_sentences.shown_names([arm.name for arm in found.arms])
-    sides = {names[arm.name]: arm.runs for arm in found.arms}
-    book = opened(file)
-    lines = [
-        f"{names[arm.name]}: {gate_sentences.standing(found, arm).value}. "
-        f"{gate_sentences.why(found, arm, names)}"
-        for arm in found.candidates
-    ]
-    _verdict(book, found.verdict.value, lines, found.warnings, command)
+    names = gate_sentences.shown_names([arm.name for arm in results.arms])
+    sides = {names[arm.name]: arm.runs for arm in results.arms}
+    book, lines = opened(file), []
+    for arm in results.candidates:
+        verdict, reason = (
+            gate_sentences.standing(results, arm),
+            gate_sentences.why(results, arm, names),
+        )
+        lines.append(f"{names[arm.name]}: {verdict.value}. {reason}")
+    _verdict(book, results.verdict.value, lines, results.warnings, command)
     note = (
         "A change is a ratio, for shares their difference; low and high are the ends of its 90% interval, "
         "each the one-sided 95% bound (with a limit, of the candidate's own figure), empty where there is "
         "none. Quantiles are geometric means over runs."
     )
-    sheet, _ = table(book, "Gates", note, GATED, [_gate(row, names[row.arm]) for row in found.rows])
-    _ratio_chart(
-        book,
-        sheet,
-        GATED.index("ratio (candidate / baseline)"),
-        [
-            (row.comparison, row.comparison.verdict.value if row.gate.scale == "ratio" else None)
-            for row in found.rows
-        ],
-        level=90,
-    )
-    metrics = [*USUAL, *(r.gate.metric for r in found.rows if r.gate.quantile is not None)]
-    _rest(book, sides, list(dict.fromkeys(metrics)), most)
+    rows, bars = [], []
+    for row in results.rows:
+        rows.append(_gate(row, names[row.arm]))
+        word = row.comparison.verdict.value if row.gate.scale == "ratio" else None
+        bars.append((row.comparison, word))
+    sheet, _ = table(book, "Gates", note, GATED, rows)
+    _ratio_chart(book, sheet, GATED.index("ratio (candidate / baseline)"), bars, level=90)
+    gated = [row.gate.metric for row in results.rows if row.gate.quantile is not None]
+    _rest(book, sides, list(dict.fromkeys([*USUAL, *gated])), most)
 
 
 def _gate(row: GateRow, arm: str) -> list[Shown]:
-    one, gate = row.comparison, row.gate
-    change = {"ratio": "ratio", "points": "share", "level": one.unit}[gate.scale]
+    """The cells of GATED."""
+    judged, gate = row.comparison, row.gate
+    unit = judged.unit
+    change = {"ratio": "ratio", "points": "share", "level": unit}[gate.scale]
     return [
-        *(gate_label(gate), arm, one.verdict.value, one.metric, gate.quantile),
-        *(UNITS.get(one.unit, one.unit), Figure(one.baseline, one.unit)),
-        Figure(one.candidate, one.unit),
-        *(one.ratio if gate.scale == scale else None for scale in ("ratio", "points")),
-        *(Figure(one.low, change), Figure(one.high, change)),
-        *(None if gate.scale == "level" else gate.margin, Figure(gate.limit, one.unit)),
-        *(*one.runs, one.n_baseline, one.n_candidate),
-        *(gate_sentences.reason(row) or None, one.method),
+        *(gate_sentences.gate_label(gate), arm, judged.verdict.value, judged.metric, gate.quantile),
+        *(UNITS.get(unit, unit), Figure(judged.baseline, unit), Figure(judged.candidate, unit)),
+        *(judged.ratio if gate.scale == scale else None for scale in ("ratio", "points")),
+        *(Figure(judged.low, change), Figure(judged.high, change)),
+        *(None if gate.scale == "level" else gate.margin, Figure(gate.limit, unit)),
+        *(*judged.runs, judged.n_baseline, judged.n_candidate),
+        *(gate_sentences.reason(row) or None, judged.method),
     ]
 
 
 def comparison_book(
-    found: Comparisons, file: BinaryIO, *, command: str | None, most: int = ROWS
+    comparison: Comparisons, file: BinaryIO, *, command: str | None, most: int = ROWS
 ) -> None:
     """One pair of runs: what was seen, every quantile, and both runs."""
-    sides: Sides = {"baseline": (found.baseline,), "candidate": (found.candidate,)}
+    sides: Sides = {"baseline": (comparison.baseline,), "candidate": (comparison.candidate,)}
     book = opened(file)
-    lines = [sentences.seen(found), sentences.PAIR]
-    _verdict(book, found.verdict.value, lines, found.warnings, command)
-    rows: list[list[Shown]] = [
-        [_label(row), row.metric, row.quantile, *_values(row), *_ratio(row)] for row in found.rows
-    ]
+    lines = [sentences.seen(comparison), sentences.PAIR]
+    _verdict(book, comparison.verdict.value, lines, comparison.warnings, command)
+    rows: list[list[Shown]] = []
+    for row in comparison.rows:
+        values = Figure(row.baseline, row.unit), Figure(row.candidate, row.unit)
+        rows.append([*_what(row), UNITS.get(row.unit, row.unit), *values, *_ratio(row)])
     note = "Candidate / baseline, by quantile; low and high are the ends of the interval, empty is unbounded."
     sheet, _ = table(book, "Comparison", note, (*ROW, *VALUES, *RATIO), rows)
-    bars = [(row, row.finding) for row in found.rows]
+    bars = [(row, row.finding) for row in comparison.rows]
     _ratio_chart(book, sheet, len(ROW) + len(VALUES), bars, level=95)
-    if equal := found.equal_lengths:
-        rows = [[_label(row), row.metric, row.quantile, *_ratio(row)] for row in equal.rows]
+    if equal := comparison.equal_lengths:
+        rows = [[*_what(row), *_ratio(row)] for row in equal.rows]
         table(book, "Equal lengths", sentences.equal_lengths(equal), (*ROW, *RATIO), rows)
-    _rest(book, sides, list(dict.fromkeys([*USUAL, *found.values])), most)
+    _rest(book, sides, list(dict.fromkeys([*USUAL, *comparison.values])), most)
 
 
-def _label(row: Comparison) -> str:
-    return f"{words.title(row.metric)} {words.percentile(row.quantile)}"
-
-
-def _values(row: Comparison) -> list[Shown]:
-    figures = (Figure(value, row.unit) for value in (row.baseline, row.candidate))
-    return [UNITS.get(row.unit, row.unit), *figures]
+def _what(row: Comparison) -> list[Shown]:
+    """The cells of ROW."""
+    return [sentences.row_name(row), row.metric, row.quantile]
 
 
 def _ratio(row: Comparison) -> list[Shown]:
+    """The cells of RATIO."""
     return [
         *(row.ratio, row.low, row.high, row.confidence, row.finding),
-        *(row.n_baseline, row.n_candidate),
-        *(row.method, row.refusal, " ".join(one.code for one in row.warnings) or None),
+        *(row.n_baseline, row.n_candidate, row.method, row.refusal),
+        " ".join(caution.code for caution in row.warnings) or None,
     ]
+
+
+METRIC: Final = (
+    *("metric", "unit", "quantile", "value (in unit)", "low", "high"),
+    *("n (values)", "timed out", "beyond (in unit)", "few values"),
+)
 
 
 def run_book(arm: Arm, file: BinaryIO, *, command: str | None, most: int = ROWS) -> None:
     """A single run, or a trace: each metric with its quantiles and their intervals."""
     sides: Sides = {arm.kind: (arm,)}
-    metrics = summaries(arm)
-    book = opened(file)
+    metrics, book = summaries(arm), opened(file)
     verdict = f"INVALID: {arm.invalid_because}" if arm.invalid_because else f"one {arm.kind}"
     good, n = int((arm.ok & arm.measured).sum()), int(arm.measured.sum())
-    said = [
-        f"{good:,} of {plural(n, 'request')} succeeded.",
-        *([arm.buffered] if arm.buffered else []),
-    ]
-    _verdict(book, verdict, said, (), command)
-    head = [
-        "metric",
-        "unit",
-        "quantile",
-        "value (in unit)",
-        "low",
-        "high",
-        "n (values)",
-        "timed out",
-    ]
-    head += ["beyond (in unit)", "few values"]
+    lines = [f"{good:,} of {plural(n, 'request')} succeeded."]
+    lines += [arm.buffered] if arm.buffered else []
+    _verdict(book, verdict, lines, (), command)
+    rows: list[list[Shown]] = []
+    for metric in metrics:
+        unit, counts = metric.unit, (metric.n, metric.timeouts)
+        for point in metric.quantiles:
+            figures = (Figure(value, unit) for value in (point.value, point.low, point.high))
+            beyond = Figure(point.at_least, unit)
+            name = (metric.metric, UNITS.get(unit, unit), point.p)
+            rows.append([*name, *figures, *counts, beyond, point.refusal])
     note = "The intervals (nominal 95%) treat requests as independent; they describe this run."
-    table(book, "Metrics", note, head, _summaries(metrics))
-    _rest(book, sides, [one.metric for one in metrics], most)
-
-
-def _summaries(metrics: Sequence[Summary]) -> Iterator[list[Shown]]:
-    for one in metrics:
-        for point in one.quantiles:
-            figures = (Figure(value, one.unit) for value in (point.value, point.low, point.high))
-            yield [
-                *(one.metric, UNITS.get(one.unit, one.unit), point.p),
-                *figures,
-                *(one.n, one.timeouts, Figure(point.at_least, one.unit), point.refusal),
-            ]
+    table(book, "Metrics", note, METRIC, rows)
+    _rest(book, sides, [metric.metric for metric in metrics], most)
 
 
 def _verdict(
@@ -195,7 +179,7 @@ def _verdict(
     tone = TONES.get(word.partition(":")[0], "#000000")
     write(sheet, 0, 0, word, book.style(bold=True, font_size=20, font_color=tone))
     rows = [("", line) for line in lines]
-    rows += [(one.code, one.text) for one in warnings]
+    rows += [(caution.code, caution.text) for caution in warnings]
     rows += [("made by", command)] if command else []
     for at, (key, text) in enumerate(rows, 2):
         tall(sheet, at, (key, text), VERDICT)
@@ -219,8 +203,8 @@ def _ratio_chart(
         return
     first, last = SECOND_ROW, SECOND_ROW + len(bars) - 1
     known = [row if word else None for row, word in bars]
-    above = [one.high - one.ratio if one and one.ratio and one.high else 0.0 for one in known]
-    below = [one.ratio - one.low if one and one.ratio and one.low else 0.0 for one in known]
+    above = [row.high - row.ratio if row and row.ratio and row.high else 0.0 for row in known]
+    below = [row.ratio - row.low if row and row.ratio and row.low else 0.0 for row in known]
     chart = book.file.add_chart({"type": "bar"})
     chart.add_series(
         {

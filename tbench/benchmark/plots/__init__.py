@@ -13,7 +13,7 @@ from typing import Any, Final
 import altair as alt
 import vl_convert
 
-from tbench.analysis.report import vega
+from tbench.analysis.report.figures import vega
 from tbench.analysis.report.markup import Html, join, tag
 from tbench.benchmark.folder import SCENARIO, BenchmarkFolder, Unit, load_experiments
 from tbench.benchmark.genai_bench import safe
@@ -41,7 +41,7 @@ STYLE: Final = (
 
 def page(spec: dict[str, Any]) -> bytes:
     """The page of one Vega-Lite specification; nothing in its data can become markup, or end the script."""
-    scripts = (vega.script(), DRAW)
+    scripts = (vega(), DRAW)
     digests = [base64.b64encode(hashlib.sha256(script.encode()).digest()) for script in scripts]
     hashes = " ".join(f"'sha256-{digest.decode()}'" for digest in digests)
     policy = (
