@@ -19,7 +19,7 @@ from tbench.analysis.compare import compare
 from tbench.analysis.gate import parse_gates
 from tbench.analysis.gate_results import GateResults, evaluate_gates
 from tbench.analysis.report.machine import comparison_json, judgement_json, report_json
-from tbench.analysis.report.sheets import _shares
+from tbench.analysis.report.sheets import shares
 from tbench.analysis.report.workbook import comparison_book, judgement_book, run_book
 from tbench.replay import measures
 
@@ -133,8 +133,8 @@ def test_what_a_sheet_cannot_hold_is_said(found: GateResults) -> None:
 
 def test_room_that_a_short_run_leaves_goes_to_the_long_ones() -> None:
     """Nobody gets more than there is."""
-    assert _shares([10, 1000, 1000], 510) == [10, 250, 250]
-    assert _shares([5, 5], 100) == [5, 5]
+    assert shares([10, 1000, 1000], 510) == [10, 250, 250]
+    assert shares([5, 5], 100) == [5, 5]
 
 
 def test_a_text_is_never_a_formula(written: bytes, book: Any) -> None:

@@ -42,84 +42,67 @@ def ecdf(title: str, unit: str, arms: Arms) -> Picture | None:
 
     Where an arm has several runs each has a faint curve of its own. None when there is no finite value.
     """
-    whole = {name: ordered(np.concatenate(runs)) for name, runs in arms.items() if len(runs)}
-    finite = {name: values[np.isfinite(values)] for name, values in whole.items()}
-    if not any(map(len, finite.values())):
+    every = {name: ordered(np.concatenate(runs)) for name, runs in arms.items() if len(runs)}
+    finite = [values[np.isfinite(values)] for values in every.values()]
+    if not any(map(len, finite)):
         return None
-    scale = scale_of(unit, finite.values())
-    marks = _marks(whole, unit, scale)
-    across = axis(
-        f"{title}, {scale.unit}",
-        log_domain((one * scale.factor for one in finite.values()), outside=0.005),
-    )
-    share = alt.Y(
-        "y:Q", title="share of requests", axis=alt.Axis(format="%"), scale=alt.Scale(domain=[0, 1])
-    )
+    scale = scale_of(unit, finite)
+    marks = _marks(every, unit, scale)
+    domain = log_domain((values * scale.factor for values in finite), outside=0.005)
+    names, faint = list(arms), _of_runs(arms, scale)
+    x = alt.X("x:Q", **axis(f"{title}, {scale.unit}", domain))
+    share, ends = alt.Axis(format="%"), alt.Scale(domain=[0, 1])
+    y = alt.Y("y:Q", title="share of requests", axis=share, scale=ends)
     paper = Paper()
-    x, names = alt.X("x:Q", **across), list(arms)
-    line = paper.on(_curves(whole, scale)).mark_line(
-        interpolate="step-after", strokeWidth=2, clip=True
-    )
-    line = line.encode(x=x, y=share, color=colour(names), strokeDash=dash(names))
+    curves = [
+        {"arm": name, **point}
+        for name, values in every.items()
+        for point in _curve(values, POINTS, scale)
+    ]
+    line = paper.on(curves).mark_line(interpolate="step-after", strokeWidth=2, clip=True)
+    line = line.encode(x=x, y=y, color=colour(names), strokeDash=dash(names))
     point = paper.on(marks).mark_point(filled=True, size=60, opacity=1, clip=True)
     point = point.encode(
-        x=x,
-        y=share,
-        color=colour(names),
-        shape=shape(names),
-        tooltip=tip("arm", "at", "value"),
+        x=x, y=y, color=colour(names), shape=shape(names), tooltip=tip("arm", "at", "value")
     )
-    faint = _each(arms, scale)
-    several = paper.on(faint).mark_line(
-        interpolate="step-after", strokeWidth=1, opacity=FAINT, clip=True
-    )
-    several = several.encode(x=x, y=share, color=colour(names), detail="run:N")
-    said = Words(
+    layers = [line, point]
+    if faint:
+        runs = paper.on(faint).mark_line(
+            interpolate="step-after", strokeWidth=1, opacity=FAINT, clip=True
+        )
+        layers.insert(0, runs.encode(x=x, y=y, color=colour(names), detail="run:N"))
+    caption = Words(
         title=f"Distribution of {title}",
-        text=f"{_said(marks)} {_counts(whole)}",
+        text=_in_words(every, marks),
         note="Distribution: marks at p50, p90, p95, p99."
         + (" Faint: each run; strong: all runs of an arm together." if faint else ""),
     )
-    return paper.picture([*([several] if faint else []), line, point], said)
+    return paper.picture(layers, caption)
 
 
-def _curves(arms: Mapping[str, Floats], scale: Scale) -> Rows:
-    return [
-        {"arm": name, "x": short(x * scale.factor), "y": short(y)}
-        for name, values in arms.items()
-        for x, y in _points(values, POINTS)
-    ]
-
-
-def _each(arms: Arms, scale: Scale) -> Rows:
+def _of_runs(arms: Arms, scale: Scale) -> Rows:
     """The curves of the runs, where an arm has more than one."""
-    runs = [
-        (name, k, one)
-        for name, runs in arms.items()
-        if len(runs) > 1
-        for k, one in enumerate(runs, 1)
-    ]
-    points = max(24, FAINT_POINTS // max(1, len(runs)))
+    several = {name: runs for name, runs in arms.items() if len(runs) > 1}
+    points = max(24, FAINT_POINTS // max(1, sum(map(len, several.values()))))
     return [
-        {"arm": name, "run": f"{name} {k}", "x": short(x * scale.factor), "y": short(y)}
-        for name, k, values in runs
-        for x, y in _points(values, points)
+        {"arm": name, "run": f"{name} {k}", **point}
+        for name, runs in several.items()
+        for k, values in enumerate(runs, 1)
+        for point in _curve(values, points, scale)
     ]
 
 
-def _points(values: Floats, points: int) -> list[tuple[float, float]]:
+def _curve(values: Floats, points: int, scale: Scale) -> Rows:
+    """The share at or below, thinned to so many places."""
     steps = thinning.ecdf(values, points)
-    return list(zip(steps.x.tolist(), steps.y.tolist(), strict=True))
+    return [
+        {"x": short(x * scale.factor), "y": short(y)}
+        for x, y in zip(steps.x.tolist(), steps.y.tolist(), strict=True)
+    ]
 
 
 def _marks(arms: Mapping[str, Floats], unit: str, scale: Scale) -> Rows:
     """The quantiles that lie below the timeouts."""
-    found = [
-        (name, p, quantile(values, p))
-        for name, values in arms.items()
-        if len(values)
-        for p in MARKS
-    ]
     return [
         {
             "arm": name,
@@ -128,25 +111,20 @@ def _marks(arms: Mapping[str, Floats], unit: str, scale: Scale) -> Rows:
             "x": short(value * scale.factor),
             "y": p,
         }
-        for name, p, value in found
-        if math.isfinite(value)
+        for name, values in arms.items()
+        for p in MARKS
+        if len(values) and math.isfinite(value := quantile(values, p))
     ]
 
 
-def _said(marks: Rows) -> str:
-    """The marks in words, arm by arm."""
-    arms = dict.fromkeys(mark["arm"] for mark in marks)
-    lines = [
-        f"{arm} " + ", ".join(f"{m['at']} {m['value']}" for m in marks if m["arm"] == arm)
-        for arm in arms
-    ]
-    return "; ".join(lines) + "."
-
-
-def _counts(arms: Mapping[str, Floats]) -> str:
-    """How many values each arm has, and how many of them timed out."""
-    parts = []
+def _in_words(arms: Mapping[str, Floats], marks: Rows) -> str:
+    """The marks arm by arm; then how many values each has, and how many of them timed out."""
+    by_arm: dict[str, list[str]] = {}
+    for mark in marks:
+        by_arm.setdefault(mark["arm"], []).append(f"{mark['at']} {mark['value']}")
+    quantiles = "; ".join(f"{arm} {', '.join(figures)}" for arm, figures in by_arm.items())
+    counts = []
     for name, values in arms.items():
         late = int(np.isposinf(values).sum())
-        parts.append(f"{name} n = {len(values):,}" + (f", {late:,} timed out" if late else ""))
-    return "; ".join(parts) + "."
+        counts.append(f"{name} n = {len(values):,}" + (f", {late:,} timed out" if late else ""))
+    return f"{quantiles}. {'; '.join(counts)}."

@@ -120,7 +120,7 @@ class Paper:
         broad: bool = False,
     ) -> Picture:
         """The layers in one frame."""
-        whole = alt.LayerChart(
+        chart = alt.LayerChart(
             layer=list(layers),
             width="container",
             height=height,
@@ -130,7 +130,7 @@ class Paper:
             title=words.title,
             text=words.text,
             note=words.note,
-            chart=whole,
+            chart=chart,
             tables=self._tables,
             broad=broad,
         )
@@ -145,7 +145,7 @@ class Scale(NamedTuple):
 
 def scale_of(unit: str, values: Iterable[Floats]) -> Scale:
     """The unit that suits the typical value; every arm has the same."""
-    middles = [abs(float(np.median(one))) for one in values if len(one)]
+    middles = [abs(float(np.median(of_arm))) for of_arm in values if len(of_arm)]
     return Scale(*words.scale(max(middles, default=0.0), unit))
 
 
@@ -155,8 +155,9 @@ def log_domain(values: Iterable[Floats], *, outside: float = 0.0) -> list[float]
     It does where all are positive and the bulk of them spans more than a decade. The lowest share
     `outside` of each arm lies outside: one odd value may take half of such an axis.
     """
-    some = [np.quantile(one, (outside, 0.005, 0.995, 0, 1)) for one in values if len(one)]
-    starts, lows, highs, least, most = (list(ends) for ends in zip(*some, strict=True))
+    points = (outside, 0.005, 0.995, 0, 1)
+    ends = [np.quantile(of_arm, points) for of_arm in values if len(of_arm)]
+    starts, lows, highs, least, most = zip(*ends, strict=True)
     if min(least) <= 0 or max(highs) <= 10 * min(lows):
         return None
     return [float(min(starts)), float(max(most))]

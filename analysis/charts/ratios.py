@@ -71,17 +71,36 @@ def forest(title: str, bars: Sequence[Bar]) -> Picture | None:
         return None
     low, high = _domain(bars)
     rows = [_row(bar, low, high) for bar in bars]
-    text = "; ".join(
+    spoken = "; ".join(
         f"{row['label']} {row['change']} {row['interval']}, {row['said']}" for row in rows
     )
+    results = [bar.said for bar in bars if bar.value is not None]
+    counts = [f"{results.count(result)} {result}" for result in dict.fromkeys(results)]
+    if without := len(bars) - len(results):
+        counts.append(f"{without} without an interval")
     paper = Paper()
-    said = Words(title=title, text=_tally(bars), note=_note(bars), spoken=text)
-    layers = _forest_layers(paper, rows, _change_axis(low, high, share=bars[0].share))
-    return paper.picture(layers, said, height=STEP * len(rows), broad=True)
+    layers = _forest_layers(paper, rows, (low, high), share=bars[0].share)
+    caption = Words(title=title, text=f"{', '.join(counts)}.", note=_note(bars), spoken=spoken)
+    return paper.picture(layers, caption, height=STEP * len(rows), broad=True)
 
 
-def _forest_layers(paper: Paper, rows: Rows, x: alt.X) -> list[alt.Chart]:
-    """Zones that pass, the line of no change, intervals, deciding bounds, estimates: one above the other."""
+def _forest_layers(
+    paper: Paper, rows: Rows, domain: tuple[float, float], *, share: bool
+) -> list[alt.Chart]:
+    """Zones that pass, the line of no change, intervals, deciding bounds, estimates: one above the other.
+
+    Ratios stand on a logarithmic axis, differences on a linear one; both read as changes in per cent.
+    """
+    change = "datum.value" if share else "datum.value - 1"
+    places = alt.Axis(
+        values=ticks(*domain),
+        labelExpr=f"abs({change}) < 1e-9 ? '0%' : format({change}, '+.3~%')",
+        labelOverlap="greedy",
+        labelSeparation=8,
+    )
+    scale = alt.Scale(type="linear" if share else "log", domain=list(domain), nice=False)
+    against = f"candidate {'-' if share else '/'} baseline"
+    x = alt.X("value:Q", title=against, scale=scale, axis=places)
     names = alt.Axis(labelLimit=240, domain=False, ticks=False, grid=False, labelPadding=8)
     y = alt.Y("label:N", title=None, sort=None, axis=names)
     drawn = [row for row in rows if row["value"] is not None]
@@ -93,7 +112,7 @@ def _forest_layers(paper: Paper, rows: Rows, x: alt.X) -> list[alt.Chart]:
     bounds = [row for row in drawn if row["decides"] is not None]
 
     def at(field: str) -> alt.X:
-        return alt.X(f"{field}:Q", scale=x["scale"])
+        return alt.X(f"{field}:Q", scale=scale)
 
     zone = paper.on(zones).mark_bar(height=STEP - 6, color=GOOD, opacity=0.16)
     same = paper.on([{"none": rows[0]["none"]}]).mark_rule(strokeDash=[4, 4], color="currentColor")
@@ -107,21 +126,6 @@ def _forest_layers(paper: Paper, rows: Rows, x: alt.X) -> list[alt.Chart]:
         tick.encode(y=y, x=at("decides"), color=by_kind, tooltip=shown),
         point.encode(y=y, x=x, color=by_kind, shape=by_shape, tooltip=shown),
     ]
-
-
-def _change_axis(low: float, high: float, *, share: bool) -> alt.X:
-    """Ratios on a logarithmic axis, differences on a linear one; both read as changes in per cent."""
-    change = "datum.value" if share else "datum.value - 1"
-    places = alt.Axis(
-        values=ticks(low, high),
-        labelExpr=f"abs({change}) < 1e-9 ? '0%' : format({change}, '+.3~%')",
-        labelOverlap="greedy",
-        labelSeparation=8,
-    )
-    scale = alt.Scale(type="linear" if share else "log", domain=[low, high], nice=False)
-    return alt.X(
-        "value:Q", title=f"candidate {'-' if share else '/'} baseline", scale=scale, axis=places
-    )
 
 
 def _styles(kinds: Sequence[str], which: int) -> alt.Scale:
@@ -177,26 +181,18 @@ def _domain(bars: Sequence[Bar]) -> tuple[float, float]:
     return (low - room, high + room) if share else (math.exp(low - room), math.exp(high + room))
 
 
-def _tally(bars: Sequence[Bar]) -> str:
-    """How many bars say what; the figures stand in the table beside the picture."""
-    said = [bar.said for bar in bars if bar.value is not None]
-    without = len(bars) - len(said)
-    counts = [f"{said.count(one)} {one}" for one in dict.fromkeys(said)]
-    return ", ".join(counts + ([f"{without} without an interval"] if without else [])) + "."
-
-
 def _note(bars: Sequence[Bar]) -> str:
-    said = ["Point: the estimate."]
+    parts = ["Point: the estimate."]
+    gated = any(bar.passes for bar in bars)
     if not all(bar.bare for bar in bars):
-        gated = any(bar.passes for bar in bars)
-        said.append(f"Bar: its two-sided {'90%' if gated else 'nominal 95%'} interval.")
-    if any(bar.passes for bar in bars):
-        said.append("Shade: the changes that pass.")
+        parts.append(f"Bar: its two-sided {'90%' if gated else 'nominal 95%'} interval.")
+    if gated:
+        parts.append("Shade: the changes that pass.")
     if any(bar.decides is not None for bar in bars):
-        said.append(
+        parts.append(
             "Tick: its worse end, the one-sided 95% bound, which must lie in the shade to pass."
         )
-    return " ".join([*said, "What is open or lies further out is cut at the edge."])
+    return " ".join([*parts, "What is open or lies further out is cut at the edge."])
 
 
 def shift(
@@ -208,12 +204,20 @@ def shift(
     """
     if not any(point.ratio for point in points):
         return None
-    low, high = _bounds(points)
-    paper, bare = Paper(), all(_bare(point) for point in points)
-    rows = _shifted(points, low, high)
+    # The axis has what the ratios and their intervals need, and some room; 1 is on it.
+    ends = [end for point in points for end in (point.ratio, point.low, point.high) if end]
+    low, high = min(1.0, *ends), max(1.0, *ends)
+    room = max(1.02, (high / low) ** 0.08)
+    low, high = low / room, high * room
+    bare = all(
+        (point.low, point.high, point.band_low, point.band_high) == (None, None, None, None)
+        for point in points
+    )
+    rows, paper = _shifted(points, low, high), Paper()
     x = alt.X("p:N", title=f"quantile of {title}", sort=None, axis=alt.Axis(labelAngle=0))
     scale = alt.Scale(type="log", domain=[low, high], nice=False)
-    y = alt.Y("ratio:Q", title=against, scale=scale, axis=_ratio_axis(low, high))
+    places = alt.Axis(values=ticks(low, high), labelExpr="format(datum.value, ',~r') + 'x'")
+    y = alt.Y("ratio:Q", title=against, scale=scale, axis=places)
     named = {"p": "quantile", "said": "ratio"}
     shown = tip("p", "said", *([] if bare else ["interval", "band"]), **named)
     band = paper.on(rows).mark_area(opacity=0.18, color=COLOURS[1])
@@ -224,17 +228,8 @@ def shift(
     same = paper.on([{"one": 1}]).mark_rule(strokeDash=[4, 4], color="currentColor")
     rule = same.encode(y=alt.Y("one:Q", scale=scale))
     dots = point.encode(x=x, y=y, tooltip=shown)
-    said = _shift_words(title, against, points, bare=bare)
-    return paper.picture([rule, dots] if bare else [band, rule, bar, dots], said)
-
-
-def _ratio_axis(low: float, high: float) -> alt.Axis:
-    return alt.Axis(values=ticks(low, high), labelExpr="format(datum.value, ',~r') + 'x'")
-
-
-def _bare(point: Shift) -> bool:
-    """Whether there is no interval and no band, not even one that is open on one side."""
-    return (point.low, point.high, point.band_low, point.band_high) == (None, None, None, None)
+    caption = _shift_words(title, against, points, bare=bare)
+    return paper.picture([rule, dots] if bare else [band, rule, bar, dots], caption)
 
 
 def _shift_words(title: str, against: str, points: Sequence[Shift], *, bare: bool) -> Words:
@@ -258,6 +253,7 @@ def _shift_words(title: str, against: str, points: Sequence[Shift], *, bare: boo
 
 
 def _shifted(points: Sequence[Shift], low: float, high: float) -> Rows:
+    """The points as data, cut at the edges of the picture."""
     return [
         {
             "p": words.percentile(point.p),
@@ -272,11 +268,3 @@ def _shifted(points: Sequence[Shift], low: float, high: float) -> Rows:
         }
         for point in points
     ]
-
-
-def _bounds(points: Sequence[Shift]) -> tuple[float, float]:
-    """The axis of a shift: what its ratios and their intervals need, and some room. 1 is on it."""
-    ends = [end for point in points for end in (point.ratio, point.low, point.high) if end]
-    low, high = min(1.0, *ends), max(1.0, *ends)
-    room = max(1.02, (high / low) ** 0.08)
-    return low / room, high * room

@@ -11,7 +11,6 @@ from tbench.analysis.charts.drawing import (
     COLOURS,
     Paper,
     Picture,
-    Rows,
     Scale,
     Words,
     axis,
@@ -51,67 +50,53 @@ def dots(
         return None
     share = unit == "share"
     scale = Scale("%", 100) if share else scale_of(unit, [np.array([dot.value for dot in finite])])
-    names = list(centres)
+    names, figures = list(centres), [dot.value * scale.factor for dot in finite]
     means = [
         {"arm": arm, "y": short(value * scale.factor)}
         for arm, value in centres.items()
         if math.isfinite(value)
     ]
-    x = _order(max(dot.order for dot in runs))
-    log = _log_domain([dot.value * scale.factor for dot in finite])
+    low, high, last = min(figures), max(figures), max(dot.order for dot in runs)
+    # A logarithmic axis where runs lie more than a decade apart.
+    log = [low / 1.15, high * 1.15] if 0 < low * 10 < high else None
+    places = alt.Axis(
+        values=list(range(1, last + 1)), format="d", labelOverlap="greedy", grid=False
+    )
+    x = alt.X(
+        "x:Q",
+        title="run, in the order in which they began",
+        scale=alt.Scale(domain=[0.5, last + 0.5], nice=False),
+        axis=places,
+    )
     y = alt.Y("y:Q", **axis(f"{title}, {scale.unit}", log))
+    rows = [
+        {
+            "arm": dot.arm,
+            "x": dot.order,
+            "run": dot.run,
+            "y": short(figure),
+            "value": words.figure(dot.value, unit),
+        }
+        for dot, figure in zip(finite, figures, strict=True)
+    ]
     paper = Paper()
-    point = paper.on(_dots(finite, unit, scale)).mark_point(filled=True, size=80, opacity=1)
+    point = paper.on(rows).mark_point(filled=True, size=80, opacity=1)
     point = point.encode(
         x=x, y=y, color=colour(names), shape=shape(names), tooltip=tip("run", "value")
     )
     rule = paper.on(means).mark_rule(strokeWidth=1.5, opacity=0.7)
     rule = rule.encode(y=y, color=colour(names), strokeDash=dash(names))
-    return paper.picture([rule, point], _dot_words(title, unit, runs), height=HEIGHT)
-
-
-def _order(last: int) -> alt.X:
-    """Places of runs, from the first to the last."""
-    return alt.X(
-        "x:Q",
-        title="run, in the order in which they began",
-        scale=alt.Scale(domain=[0.5, last + 0.5], nice=False),
-        axis=alt.Axis(
-            values=list(range(1, last + 1)), format="d", labelOverlap="greedy", grid=False
-        ),
-    )
-
-
-def _dots(finite: Sequence[Dot], unit: str, scale: Scale) -> Rows:
-    return [
-        {
-            "arm": dot.arm,
-            "x": dot.order,
-            "run": dot.run,
-            "y": short(dot.value * scale.factor),
-            "value": _said(dot.value, unit),
-        }
-        for dot in finite
-    ]
-
-
-def _dot_words(title: str, unit: str, runs: Sequence[Dot]) -> Words:
-    text = "; ".join(
-        f"{name} " + ", ".join(_said(dot.value, unit) for dot in runs if dot.arm == name)
-        for name in dict.fromkeys(dot.arm for dot in runs)
-    )
-    return Words(
+    by_arm: dict[str, list[str]] = {}
+    for dot in runs:
+        shown = "none" if math.isnan(dot.value) else words.figure(dot.value, unit)
+        by_arm.setdefault(dot.arm, []).append(shown)
+    caption = Words(
         title=f"{title} of each run",
-        text=f"{text}.",
+        text="; ".join(f"{arm} {', '.join(shown)}" for arm, shown in by_arm.items()) + ".",
         note="Each run: a point far from the line of its arm, the mean of its runs, is an odd run; a slope "
         "that all arms share is drift.",
     )
-
-
-def _log_domain(figures: Sequence[float]) -> list[float] | None:
-    """The ends of a logarithmic axis, where runs lie more than a decade apart."""
-    low, high = min(figures), max(figures)
-    return [low / 1.15, high * 1.15] if 0 < low * 10 < high else None
+    return paper.picture([rule, point], caption, height=HEIGHT)
 
 
 def failures(kinds: Mapping[str, Mapping[str, float]]) -> Picture | None:
@@ -124,8 +109,8 @@ def failures(kinds: Mapping[str, Mapping[str, float]]) -> Picture | None:
         return None
     rows = [
         {"run": run, "kind": kind, "share": short(share), "shown": f"{share:.2%}"}
-        for run, found in kinds.items()
-        for kind, share in found.items()
+        for run, shares in kinds.items()
+        for kind, share in shares.items()
     ]
     colours = [COLOURS[k % len(COLOURS)] for k in range(len(names))]
     across = alt.Axis(labelExpr="format(datum.value, '.3~%')", tickCount=5)
@@ -144,16 +129,12 @@ def failures(kinds: Mapping[str, Mapping[str, float]]) -> Picture | None:
         tooltip=[alt.Tooltip(f"{name}:N") for name in ("run", "kind", "shown")],
     )
     text = "; ".join(
-        f"{run} " + (", ".join(f"{kind} {share:.2%}" for kind, share in found.items()) or "none")
-        for run, found in kinds.items()
+        f"{run} " + (", ".join(f"{kind} {share:.2%}" for kind, share in shares.items()) or "none")
+        for run, shares in kinds.items()
     )
-    said = Words(
+    caption = Words(
         title="Failures of each run",
         text=f"{text}.",
         note="Bars: all requests that failed, by kind.",
     )
-    return paper.picture([bars], said, height=STEP * len(kinds))
-
-
-def _said(value: float, unit: str) -> str:
-    return "none" if math.isnan(value) else words.figure(value, unit)
+    return paper.picture([bars], caption, height=STEP * len(kinds))

@@ -45,39 +45,88 @@ def over_time(title: str, unit: str, arms: Series) -> Picture | None:
 
     The pairs are (seconds from the start, values). None when no arm has a finite value.
     """
-    whole = {name: _joined(runs) for name, runs in arms.items()}
-    finite = {name: _finite(*pair) for name, pair in whole.items()}
-    if not any(len(y) for _, y in finite.values()):
-        return None
+    finite: dict[str, Pair] = {}
+    timeouts: dict[str, Floats] = {}
+    for name, runs in arms.items():
+        x, y = (np.concatenate([pair[k] for pair in runs] or [np.empty(0)]) for k in (0, 1))
+        known = np.isfinite(x) & np.isfinite(y)
+        finite[name], timeouts[name] = (x[known], y[known]), x[np.isposinf(y)]
     values = [y for _, y in finite.values()]
+    n = sum(map(len, values))
+    if not n:
+        return None
     scale = scale_of(unit, values)
-    domain = log_domain(one * scale.factor for one in values)
+    domain = log_domain(of_arm * scale.factor for of_arm in values)
     dots, lines = _scattered(finite, scale, log=domain is not None), _medians(finite, scale)
     late = [
-        {"arm": name, "x": short(float(at))}
-        for name, (x, y) in whole.items()
-        for at in x[np.isposinf(y)][:: max(1, math.ceil(np.isposinf(y).sum() / TIMEOUTS))]
+        {"arm": name, "x": short(at)}
+        for name, times in timeouts.items()
+        for at in times[:: max(1, math.ceil(len(times) / TIMEOUTS))].tolist()
     ]
-    x = alt.X("x:Q", title="arrival, s from the start")
+    arrival = alt.X("x:Q", title="arrival, s from the start")
     named = {"x": "arrival, s", "y": f"{title}, {scale.unit}"}
-    y = alt.Y("y:Q", **axis(f"{title}, {scale.unit}", domain))
+    value = alt.Y("y:Q", **axis(f"{title}, {scale.unit}", domain))
     paper, names = Paper(), list(arms)
     dot = paper.on(dots).mark_point(filled=True, size=14, opacity=0.45).encode(
-        x=x, y=y, color=colour(names), shape=shape(names), tooltip=tip("arm", "x", "y", **named)
+        x=arrival, y=value, color=colour(names), shape=shape(names), tooltip=tip("arm", "x", "y", **named)
     )  # fmt: skip
     line = paper.on(lines).mark_line(strokeWidth=2.5)
-    line = line.encode(x=x, y=y, color=colour(names), strokeDash=dash(names))
+    line = line.encode(x=arrival, y=value, color=colour(names), strokeDash=dash(names))
     tick = paper.on(late).mark_tick(orient="vertical", size=8, thickness=2)
-    tick = tick.encode(x=x, y=alt.value(0), color=colour(names), tooltip=tip("arm", "x", **named))
-    note = _thinned(len(dots), sum(len(y) for y in values))
-    note += f" Ticks at the top: {_timeouts(whole)} timed out." if late else ""
-    text = "; ".join(_trend(name, lines, scale) for name in names)
-    said = Words(
-        title=f"{title} over time",
-        text=f"Running median: {text}.",
-        note=f"Lines: running median{_together(arms)}. {note}",
+    tick = tick.encode(
+        x=arrival, y=alt.value(0), color=colour(names), tooltip=tip("arm", "x", **named)
     )
-    return paper.picture([dot, line, *([tick] if late else [])], said)
+    together = ", all runs of an arm together" if _several(arms) else ""
+    note = f"Points: all {plural(n, 'request')}."
+    if len(dots) < n:
+        drawn = f"{len(dots):,} of {plural(n, 'request')}"
+        note = f"Points: {drawn}, thinned evenly over the plane; every extreme is kept."
+    if late:
+        counts = ", ".join(f"{len(times):,} of {name}" for name, times in timeouts.items())
+        note += f" Ticks at the top: {counts} timed out."
+    trends = []
+    for name in names:
+        medians = [row["y"] for row in lines if row["arm"] == name]
+        ends = f"from {medians[0]:.3g} to {medians[-1]:.3g} {scale.unit}" if medians else "too few"
+        trends.append(f"{name} {ends}")
+    caption = Words(
+        title=f"{title} over time",
+        text=f"Running median: {'; '.join(trends)}.",
+        note=f"Lines: running median{together}. {note}",
+    )
+    return paper.picture([dot, line, *([tick] if late else [])], caption)
+
+
+def _several(arms: Series) -> bool:
+    """Whether an arm has more than one run."""
+    return any(len(runs) > 1 for runs in arms.values())
+
+
+def _scattered(arms: Mapping[str, Pair], scale: Scale, *, log: bool) -> Rows:
+    """The points, thinned; by their logarithms where the axis has these."""
+    rows: Rows = []
+    most = max(100, min(SCATTERED, SCATTERED_ALL // len(arms)))
+    for name, (x, y) in arms.items():
+        if len(x):
+            places = thinning.scatter(x, np.log(y) if log else y, most)
+            points = zip(x[places].tolist(), y[places].tolist(), strict=True)
+            rows += [
+                {"arm": name, "x": short(at), "y": short(value * scale.factor)}
+                for at, value in points
+            ]
+    return rows
+
+
+def _medians(arms: Mapping[str, Pair], scale: Scale) -> Rows:
+    """The running median of each arm."""
+    rows: Rows = []
+    for name, pair in arms.items():
+        steps = thinning.medians(*pair)
+        points = zip(steps.x.tolist(), steps.y.tolist(), strict=True)
+        rows += [
+            {"arm": name, "x": short(at), "y": short(value * scale.factor)} for at, value in points
+        ]
+    return rows
 
 
 def in_flight(arms: Series) -> Picture | None:
@@ -95,16 +144,16 @@ def in_flight(arms: Series) -> Picture | None:
     behind = paper.on(faint).mark_line(interpolate="step-after", strokeWidth=1, opacity=FAINT + 0.1)
     behind = behind.encode(x=x, y="y:Q", color=colour(arms), detail="run:N")
     text = "; ".join(peaks)
-    several = any(len(runs) > 1 for runs in arms.values())
+    several = _several(arms)
     what = "each run" if several else f"the most at one instant of each 1/{BINS}"
-    said = Words(
+    caption = Words(
         title="Requests in flight",
         text=f"{text}.",
         note=f"Strong lines: the mean over each 1/{BINS} of the run"
         + (", and over an arm's runs" if several else "")
         + f". Faint lines: {what}.",
     )
-    return paper.picture([behind, line], said)
+    return paper.picture([behind, line], caption)
 
 
 def arrivals(arms: Series) -> Picture | None:
@@ -130,14 +179,21 @@ def arrivals(arms: Series) -> Picture | None:
         color=colour(arms),
         strokeDash=dash(arms),
     )  # fmt: skip
-    text = "; ".join(_kept(name, runs) for name, runs in arms.items())
-    said = Words(
+    punctual = []
+    for name, runs in arms.items():
+        late = np.concatenate([sent - due for due, sent in runs] or [np.empty(0)])
+        late = late[np.isfinite(late)]
+        share = (
+            f"sent {(late <= 0.01).mean():.1%} of its requests within 10 ms of when they were due"
+        )
+        punctual.append(f"{name} {share}" if len(late) else f"{name}: nothing was due")
+    caption = Words(
         title="Arrivals: due and sent",
-        text=f"{text}.",
+        text=f"{'; '.join(punctual)}.",
         note="Shade: requests that were due. Lines: requests that left. Where the line leaves the shade's "
         "edge, the client was late. The mean over an arm's runs.",
     )
-    return paper.picture([due, sent], said)
+    return paper.picture([due, sent], caption)
 
 
 def _rates(runs: Sequence[Pair]) -> list[tuple[float, float, float]]:
@@ -161,15 +217,6 @@ def _rates(runs: Sequence[Pair]) -> list[tuple[float, float, float]]:
     )
 
 
-def _kept(name: str, runs: Sequence[Pair]) -> str:
-    """How an arm kept its schedule, in words."""
-    late = np.concatenate([sent - due for due, sent in runs] or [np.empty(0)])
-    late = late[np.isfinite(late)]
-    if not len(late):
-        return f"{name}: nothing was due"
-    return f"{name} sent {(late <= 0.01).mean():.1%} of its requests within 10 ms of when they were due"
-
-
 def _outstanding(arms: Series) -> tuple[Rows, Rows, list[str]]:
     """Rows of the faint lines and of the strong ones, and each arm's figures in words."""
     faint: Rows = []
@@ -177,19 +224,21 @@ def _outstanding(arms: Series) -> tuple[Rows, Rows, list[str]]:
     peaks = []
     total = max(1, sum(map(len, arms.values())))
     for name, runs in arms.items():
-        found = [thinning.in_flight(*pair, BINS) for pair in runs]
-        found = [(mean, most) for mean, most in found if len(mean.y)]
-        if not found:
+        counted = [thinning.in_flight(*pair, BINS) for pair in runs]
+        counted = [(mean, most) for mean, most in counted if len(mean.y)]
+        if not counted:
             continue
-        strong += _lines(name, name, *_mean([mean for mean, _ in found]))
+        means = [mean for mean, _ in counted]
+        strong += _lines(name, name, *_mean(means))
         if len(runs) == 1:
-            faint += _lines(name, name, found[0][0].x, found[0][1])
+            faint += _lines(name, name, means[0].x, counted[0][1])
         else:
             every = max(1, math.ceil(BINS * total / FAINT_BINS))
-            for k, (mean, _) in enumerate(found, 1):
+            for k, mean in enumerate(means, 1):
                 faint += _lines(name, f"{name} {k}", mean.x[::every], mean.y[::every])
-        means, peak = [mean.y.mean() for mean, _ in found], max(most.max() for _, most in found)
-        peaks.append(f"{name} {float(np.mean(means)):.3g} on average, {peak:.0f} at most")
+        average = float(np.mean([mean.y.mean() for mean in means]))
+        peak = max(most.max() for _, most in counted)
+        peaks.append(f"{name} {average:.3g} on average, {peak:.0f} at most")
     return faint, strong, peaks
 
 
@@ -197,8 +246,8 @@ def _mean(runs: Sequence[thinning.Steps]) -> Pair:
     """Step functions averaged over the time that all of them span."""
     if len(runs) == 1:
         return runs[0].x, runs[0].y
-    x = np.linspace(min(one.x[0] for one in runs), max(one.x[-1] for one in runs), BINS)
-    held = [one.y[(np.searchsorted(one.x, x, side="right") - 1).clip(0)] for one in runs]
+    x = np.linspace(min(run.x[0] for run in runs), max(run.x[-1] for run in runs), BINS)
+    held = [run.y[(np.searchsorted(run.x, x, side="right") - 1).clip(0)] for run in runs]
     return x, np.mean(held, axis=0)
 
 
@@ -207,60 +256,3 @@ def _lines(arm: str, run: str, x: Floats, y: Floats) -> Rows:
         {"arm": arm, "run": run, "x": short(a), "y": short(b)}
         for a, b in zip(x.tolist(), y.tolist(), strict=True)
     ]
-
-
-def _joined(runs: Sequence[Pair]) -> Pair:
-    if not runs:
-        return np.empty(0), np.empty(0)
-    return np.concatenate([x for x, _ in runs]), np.concatenate([y for _, y in runs])
-
-
-def _finite(x: Floats, y: Floats) -> Pair:
-    there = np.isfinite(x) & np.isfinite(y)
-    return x[there], y[there]
-
-
-def _scattered(arms: Mapping[str, Pair], scale: Scale, *, log: bool) -> Rows:
-    rows: Rows = []
-    most = max(100, min(SCATTERED, SCATTERED_ALL // len(arms)))
-    for name, (x, y) in arms.items():
-        if not len(x):
-            continue
-        kept = thinning.scatter(x, np.log(y) if log else y, most)
-        rows += [
-            {"arm": name, "x": short(float(x[i])), "y": short(float(y[i]) * scale.factor)}
-            for i in kept
-        ]
-    return rows
-
-
-def _medians(arms: Mapping[str, Pair], scale: Scale) -> Rows:
-    return [
-        {"arm": name, "x": short(at), "y": short(value * scale.factor)}
-        for name, pair in arms.items()
-        for at, value in _pair(thinning.medians(*pair))
-    ]
-
-
-def _trend(name: str, lines: Rows, scale: Scale) -> str:
-    """Where a running median begins and ends."""
-    own = [line["y"] for line in lines if line["arm"] == name]
-    return f"{name} from {own[0]:.3g} to {own[-1]:.3g} {scale.unit}" if own else f"{name} too few"
-
-
-def _thinned(drawn: int, n: int) -> str:
-    if drawn == n:
-        return f"Points: all {plural(n, 'request')}."
-    return f"Points: {drawn:,} of {n:,} requests, thinned evenly over the plane; every extreme is kept."
-
-
-def _together(arms: Series) -> str:
-    return ", all runs of an arm together" if any(len(runs) > 1 for runs in arms.values()) else ""
-
-
-def _timeouts(arms: Mapping[str, Pair]) -> str:
-    return ", ".join(f"{int(np.isposinf(y).sum()):,} of {name}" for name, (_, y) in arms.items())
-
-
-def _pair(steps: thinning.Steps) -> list[tuple[float, float]]:
-    return list(zip(steps.x.tolist(), steps.y.tolist(), strict=True))

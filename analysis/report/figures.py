@@ -189,8 +189,8 @@ def _part(name: str) -> str:
 
 
 # Vega, the program that draws, as one script. Making it takes over a second and 100 MB, more than all else in
-# a page: it is kept in the user's cache folder with its checksum in front, made once a version. A copy that is
-# damaged or cannot be written is made anew.
+# a page: it is made once a version, and kept in the user's cache folder with its checksum in front. A copy
+# that is damaged or cannot be written is made anew.
 
 VEGA_LITE: Final = ".".join(alt.SCHEMA_VERSION.split(".")[:2])
 

@@ -156,7 +156,7 @@ def to_decide(results: GateResults, names: Names) -> Iterator[str]:
             seconds = max(duration_s(run.columns) for run in both)
             runs = max(counts)
             yield (
-                f"{runs} runs each ({_long(2 * runs * seconds)}) would decide "
+                f"{runs} runs each ({words.lasting(2 * runs * seconds)}) would decide "
                 f"{', '.join(label for label in needs if label not in far)}{who} in "
                 "8 of 10 cases, if the change is as measured"
             )
@@ -182,13 +182,6 @@ def _runs_to_decide(row: GateRow) -> int | None:
         return None
     runs = power.runs_to_decide(power.upper_sd(sd, df), distance)
     return runs and max(runs, min(len(row.baseline_runs), len(row.candidate_runs)) + 1)
-
-
-def _long(seconds: float) -> str:
-    """A duration to plan with: 40 s, 19 min, 2.5 h."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def left_open(results: GateResults) -> str | None:

@@ -81,25 +81,23 @@ def table(
     columns = [
         tag("th", name, scope="col", class_=hidden) for name, hidden in zip(head, rest, strict=True)
     ]
-    body = join(
-        tag("tr", tag("th", row[0], scope="row"), join(map(_cell, row[1:], rest[1:])))
-        for row in rows
-    )
+    body = []
+    for first, *cells in rows:
+        row = [tag("th", first, scope="row")]
+        for cell, hidden in zip(cells, rest[1:], strict=True):
+            # A cell that holds a sentence is given room for it.
+            prose = not isinstance(cell, Html) and isinstance(cell, str) and len(cell) > PROSE
+            classes = [*(["prose"] if prose else []), *([hidden] if hidden else [])]
+            row.append(tag("td", cell, class_=" ".join(classes) or None))
+        body.append(tag("tr", *row))
     narrow = tag("span", NARROW, class_="narrow") if any(rest) else None
     element = tag(
         "table",
         tag("caption", tag("span", caption), narrow),
         tag("thead", tag("tr", *columns)),
-        tag("tbody", body),
+        tag("tbody", *body),
     )
     return tag("div", element, class_="wide", tabindex="0", role="region", aria_label=caption)
-
-
-def _cell(content: object, rest: str | None) -> Html:
-    """A cell; one that holds a sentence is given room for it."""
-    prose = isinstance(content, str) and not isinstance(content, Html) and len(content) > PROSE
-    classes = [*(["prose"] if prose else []), *([rest] if rest else [])]
-    return tag("td", content, class_=" ".join(classes) or None)
 
 
 def details(summary: str, *parts: object) -> Html:

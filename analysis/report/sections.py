@@ -93,23 +93,6 @@ def failures(sides: Sides, errors: ErrorDifference | None = None) -> Part:
     )
 
 
-def accuracy(sides: Sides) -> Part:
-    """Whether requests left when they were due, and who took the times."""
-    due = {
-        side: [(arm.columns["due"], arm.columns["sent"]) for arm in arms if arm.open_loop]
-        for side, arms in sides.items()
-    }
-    late = {side: runs if due[side] else [] for side, runs in _measured(sides, "lag").items()}
-    return part(
-        "Load accuracy: schedule against what was sent",
-        _fidelity_table(sides),
-        pictures=[
-            charts.ecdf("schedule lag", "s", late),
-            charts.arrivals(due),
-        ],
-    )
-
-
 FIDELITY: Final = (
     *("run", "planned", "sent", "never sent", "scheduled/s", "sent/s", "within 10 ms"),
     *("lag p50", "lag p99", "lag max", "stamps by", "coalesced", "TTFT uncertain"),
@@ -117,8 +100,13 @@ FIDELITY: Final = (
 )
 
 
-def _fidelity_table(sides: Sides) -> Html:
-    """What each run sent and when, and how near its own client was to its limits."""
+def accuracy(sides: Sides) -> Part:
+    """Whether requests left when they were due, and who took the times."""
+    due = {
+        side: [(arm.columns["due"], arm.columns["sent"]) for arm in arms if arm.open_loop]
+        for side, arms in sides.items()
+    }
+    late = {side: runs if due[side] else [] for side, runs in _measured(sides, "lag").items()}
     rows = []
     for place in places(sides):
         seen = fidelity(place.arm)
@@ -140,7 +128,14 @@ def _fidelity_table(sides: Sides) -> Html:
             ]
         )
     caption = "What each run sent and when; schedule lag is sent - scheduled, none in a closed loop"
-    return table(caption, FIDELITY, rows)
+    return part(
+        "Load accuracy: schedule against what was sent",
+        table(caption, FIDELITY, rows),
+        pictures=[
+            charts.ecdf("schedule lag", "s", late),
+            charts.arrivals(due),
+        ],
+    )
 
 
 def _share(value: float | None, digits: int) -> Html:

@@ -268,7 +268,19 @@ def _brief(code: str, text: str, comparison: Comparisons) -> str:
     """A warning in one line, with the figures that tell how much it matters."""
     match code:
         case "CLIENT_LAG_DIFFERS":
-            return _lag(text, comparison)
+            level, first, second = re.findall(
+                r"lag p([\d.]+) ([\d.]+) ms against ([\d.]+) ms", text
+            )[0]
+            apart = abs(float(first) - float(second))
+            lag = f"client lag differs by {three(apart)} ms at p{level}"
+            medians = [
+                row for row in comparison.rows if (row.metric, row.quantile) == ("ttft", 0.5)
+            ]
+            moved = medians and (medians[0].candidate or 0.0) - (medians[0].baseline or 0.0)
+            if not moved:
+                return f"{lag}: so much of TTFT or E2E can be the client's"
+            verdict = "cannot explain" if apart < abs(moved) * 1e3 / 2 else "may explain much of"
+            return f"{lag}: {verdict} {three(abs(moved) * 1e3)} ms of TTFT p50"
         case "CACHED_TOKENS_DIFFER":
             first, second = re.findall(r"\d+%", text)
             cached = f"{first} vs {second} of prompt tokens came from the prefix cache"
@@ -283,16 +295,3 @@ def _brief(code: str, text: str, comparison: Comparisons) -> str:
             where = f" at {rows}" if rows else ""
             return f"conditions may have drifted during a run: CIs too narrow{where} (~)"
     return text if code in UNCUT or code not in CAVEATS else text.split("; ", maxsplit=1)[0]
-
-
-def _lag(text: str, comparison: Comparisons) -> str:
-    """How much of the difference of TTFT the client's lag can be."""
-    level, first, second = re.findall(r"lag p([\d.]+) ([\d.]+) ms against ([\d.]+) ms", text)[0]
-    apart = abs(float(first) - float(second))
-    lag = f"client lag differs by {three(apart)} ms at p{level}"
-    medians = [row for row in comparison.rows if (row.metric, row.quantile) == ("ttft", 0.5)]
-    moved = medians and (medians[0].candidate or 0.0) - (medians[0].baseline or 0.0)
-    if not moved:
-        return f"{lag}: so much of TTFT or E2E can be the client's"
-    verdict = "cannot explain" if apart < abs(moved) * 1e3 / 2 else "may explain much of"
-    return f"{lag}: {verdict} {three(abs(moved) * 1e3)} ms of TTFT p50"

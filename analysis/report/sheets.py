@@ -288,7 +288,7 @@ def sample_sheet(book: Book, sides: Sides, *, most: int = ROWS) -> None:
     """Every sample of every run as far as a sheet of `most` rows goes; what is left out is said."""
     order = places(sides)
     room = most - SECOND_ROW
-    taken = _shares([len(place.arm) for place in order], room)
+    taken = shares([len(place.arm) for place in order], room)
     n, written = sum(len(place.arm) for place in order), sum(taken)
     note = f"All {plural(n, 'sample')}, in the order of each run's plan."
     if written < n:
@@ -302,7 +302,7 @@ def sample_sheet(book: Book, sides: Sides, *, most: int = ROWS) -> None:
     table(book, "Samples", note, SAMPLES, rows)
 
 
-def _shares(sizes: Sequence[int], room: int) -> list[int]:
+def shares(sizes: Sequence[int], room: int) -> list[int]:
     """How many rows each run gets: all it has, or an equal share of the room."""
     left, shares = room, [0] * len(sizes)
     for done, which in enumerate(sorted(range(len(sizes)), key=sizes.__getitem__)):

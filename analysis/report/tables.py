@@ -210,30 +210,26 @@ def forests(results: GateResults, names: Names) -> list[Picture | None]:
     for row, label in zip(results.rows, labels, strict=True):
         alone = labels.count(label) == 1
         text = label if alone else f"{label}, {gate_sentences.margin(row.gate)}"
-        bars[row.gate.scale].append(_bar(row, text))
+        judged, gate, bare = row.comparison, row.gate, not gate_sentences.interval(row)
+        edge = gate.shown(-gate.threshold if gate.higher else gate.threshold)
+        bar = Bar(
+            label=text,
+            value=judged.ratio,
+            low=judged.low,
+            high=judged.high,
+            said=judged.verdict.value,
+            passes=(edge, None) if gate.higher else (None, edge),
+            decides=None if bare else row.bound,
+            share=gate.scale == "points",
+            bare=bare,
+        )
+        bars[gate.scale].append(bar)
     shares = {row.gate.metric for row in results.rows if row.gate.scale == "points"}
     title = "Change of the error rate" if shares == {ERRORS} else "Change of shares"
     return [
         forest("Change of each gated quantity", bars["ratio"]) if bars["ratio"] else None,
         forest(title, bars["points"]) if bars["points"] else None,
     ]
-
-
-def _bar(row: GateRow, label: str) -> Bar:
-    judged, gate = row.comparison, row.gate
-    edge = gate.shown(-gate.threshold if gate.higher else gate.threshold)
-    bare = not gate_sentences.interval(row)
-    return Bar(
-        label=label,
-        value=judged.ratio,
-        low=judged.low,
-        high=judged.high,
-        said=judged.verdict.value,
-        passes=(edge, None) if gate.higher else (None, edge),
-        decides=None if bare else row.bound,
-        share=gate.scale == "points",
-        bare=bare,
-    )
 
 
 def run_dots(results: GateResults, names: Names, sides: Sides) -> Iterator[Picture | None]:

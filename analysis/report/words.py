@@ -150,3 +150,10 @@ def title(metric: str) -> str:
 def percentile(p: float) -> str:
     """0.999 is p99.9."""
     return f"p{p * 100:.6g}"
+
+
+def lasting(seconds: float) -> str:
+    """How long something lasts, to plan with: 40 s, 19 min, 2.5 h."""
+    if seconds >= 7200:
+        return f"{seconds / 3600:.3g} h"
+    return f"{seconds / 60:.0f} min" if seconds >= 120 else f"{seconds:.0f} s"
