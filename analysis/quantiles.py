@@ -17,10 +17,9 @@ from tbench.replay.measures import minimum_n
 
 Floats = npt.NDArray[np.float64]
 
-quantile, rank = (
-    measures.quantile,
-    measures.rank,
-)  # one arithmetic of ranks for runs and comparisons
+# One arithmetic of ranks, and of what timeouts hide, for runs and comparisons.
+quantile, rank = measures.quantile, measures.rank
+identified, wilson = measures.identified, measures.wilson
 _ROUNDING = 1e-9
 _WINDOW_SD = 14
 """Harrell-Davis weights beyond this many standard deviations are below 1e-20."""
@@ -85,14 +84,6 @@ def refusal(n: int, p: float) -> str | None:
     return None if n >= needed else f"n too small (needs ≥ {needed:,})"
 
 
-def wilson(count: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
-    """The Wilson score interval of a share, for independent requests."""
-    z = float(special.ndtri((1 + confidence) / 2))
-    centre = (count + z * z / 2) / (n + z * z)
-    half = z * math.sqrt(count * (n - count) / n + z * z / 4) / (n + z * z)
-    return max(0.0, centre - half), min(1.0, centre + half)
-
-
 def clopper_pearson(count: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
     """The exact interval of a share, for independent requests."""
     tail = (1 - confidence) / 2
@@ -111,11 +102,6 @@ def newcombe(
     below = math.hypot(first - low_x, high_y - second)
     above = math.hypot(high_x - first, second - low_y)
     return first - second - below, first - second + above
-
-
-def identified(timeouts: int, n: int, p: float) -> bool:
-    """Whether the p-quantile lies below the deadline, the doubt about the timeouts included."""
-    return timeouts == 0 or (timeouts < n and wilson(timeouts, n)[1] < 1 - p)
 
 
 def _at(ordered: Floats, rank: int) -> float | None:

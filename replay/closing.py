@@ -165,21 +165,40 @@ def _client(run: Run, numbers: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _table(run: Run, numbers: Mapping[str, Any], rows: Mapping[str, str]) -> Iterator[str]:
-    """Latencies of successes outside the warm-up; a row for each metric that has a value."""
+    """Latencies outside the warm-up; a row for each metric that a success has a value of.
+
+    Mean and max are of the successes. A timeout is slower than any of them, as in `report` and `compare`: a
+    quantile that lies among the timeouts is beyond the shortest wait that ended in one.
+    """
     yield f"{'latency, ms':<14}{''.join(f'{name:>8} ' for name in SHOWN)}{'n':>8}"
     counted = measures.counted(run.columns)
+    every = where(run.columns, "outcome", Outcome.TIMEOUT)
+    timeouts = every & ~run.columns["warmup"]
+    waited = (run.columns["end"] - measures.origin(run.columns))[every]
+    waited = waited[np.isfinite(waited)]
+    late = {"e2e_s": int(timeouts.sum()), "lag_s": 0}
+    streams = int((timeouts & run.columns["stream"]).sum())
     for key, name in rows.items():
-        if n := int((~np.isnan(measures.METRICS[key](counted))).sum()):
-            times = [(column, numbers[key][column]) for column in SHOWN]
-            cells = [
-                "- " if seconds is None else three(seconds * 1e3) + (mark(column, n) or " ")
-                for column, seconds in times
-            ]
-            yield f"{'  ' + name:<14}{''.join(f'{cell:>9}' for cell in cells)}{n:>8,}"
-    timeouts = where(run.columns, "outcome", Outcome.TIMEOUT) & ~run.columns["warmup"]
+        values, figures = measures.METRICS[key](counted), numbers[key]
+        n = int((~np.isnan(values)).sum())
+        if not n:
+            continue
+        hidden = late.get(key, streams)
+        if hidden and figures["mean"] is not None:
+            figures = {**figures, **measures.with_timeouts(values, hidden)}
+        cells = []
+        for column in SHOWN:
+            seconds, text = figures[column], ""
+            if seconds is not None:
+                text = three(seconds * 1e3)
+            elif figures["mean"] is not None:  # it is not refused, but hidden
+                beyond = float(waited.min()) if len(waited) else figures["max"]
+                text = f">{three(beyond * 1e3)}"
+            cells.append(text + (mark(column, n + hidden) or " ") if text else "- ")
+        yield f"{'  ' + name:<14}{''.join(f'{cell:>9}' for cell in cells)}{n + hidden:>8,}"
     if timeouts.any():
         count = plural(int(timeouts.sum()), "timeout")
-        yield f"  without {count}, slower than any of these: tbench report counts them"
+        yield f"  with {count} as slower than any other; mean and max are of the rest"
 
 
 FEW: Final = "* few samples: a hint without an interval (p95 needs 400, p99 2,000)"

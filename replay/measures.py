@@ -7,6 +7,7 @@ sets due times (an open loop), from `sent` where it does not.
 import math
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from statistics import NormalDist
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -249,6 +250,32 @@ def quantiles(values: Values, points: Sequence[float]) -> list[float]:
 def rank(n: int, p: float) -> int:
     """Which of n ordered values is the p-quantile, counted from 1; a share of nearly k/n is the k-th."""
     return min(n, max(1, math.ceil(p * n - 1e-9)))
+
+
+def wilson(count: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
+    """The Wilson score interval of a share, for independent requests."""
+    z = NormalDist().inv_cdf((1 + confidence) / 2)
+    centre = (count + z * z / 2) / (n + z * z)
+    half = z * math.sqrt(count * (n - count) / n + z * z / 4) / (n + z * z)
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def identified(timeouts: int, n: int, p: float) -> bool:
+    """Whether the p-quantile lies below the deadline, the doubt about the timeouts included."""
+    return timeouts == 0 or (timeouts < n and wilson(timeouts, n)[1] < 1 - p)
+
+
+def with_timeouts(values: Values, timeouts: int) -> dict[str, float | None]:
+    """The quantiles of NAMED over the values that are there and so many timeouts, slower than any of them.
+
+    None is one that lies among the timeouts (`identified`).
+    """
+    ordered = np.sort(values[~np.isnan(values)])
+    n = len(ordered) + timeouts
+    return {
+        name: float(ordered[rank(n, level) - 1]) if identified(timeouts, n, level) else None
+        for name, level in NAMED.items()
+    }
 
 
 def spread(values: Values) -> dict[str, float | None]:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from tbench.analysis.arms import arm_of_run
 from tbench.analysis.compare import CompareOptions, compare
 from tbench.analysis.report.machine import comparison_json, report_json
+from tbench.analysis.report.text import run_text
 from tbench.capture import frames
 from tbench.capture.container_reader import open_container
 from tbench.capture.errors import InvalidRunError
@@ -309,14 +310,40 @@ def test_a_plain_run_is_told_in_ten_lines(tmp_path: Path) -> None:
     }
 
 
-def test_timeouts_are_said_beside_the_latencies_that_leave_them_out(tmp_path: Path) -> None:
+def test_timeouts_are_said_beside_the_latencies(tmp_path: Path) -> None:
     """One of the warm-up is warm-up."""
     late = [sample(k, outcome=Outcome.TIMEOUT, status=None) for k in (0, 3, 7)]
     rest = [sample(k) for k in (1, 2, 4, 5, 6)]
     lines = told(run_of(tmp_path, [*late, *rest], warmup_s=0.5))
 
-    words = "without 2 timeouts, slower than any of these"
+    words = "with 2 timeouts as slower than any other; mean and max are of the rest"
     assert any(words in line for line in lines), "\n".join(lines)
+
+
+def test_replay_and_report_hide_the_same_quantiles_behind_timeouts(tmp_path: Path) -> None:
+    """992 answers of 1 to 992 ms and 8 timeouts of 60 s: the k-th of 1,000 is k ms, and p99 may be a timeout.
+
+    No timeout is a stream: TTFT has the ten streams alone, which all began after half a millisecond.
+    """
+    answer = {"stream": False, "first_token": None, "last_token": None, "token_times": ()}
+    samples = []
+    for k in range(1000):
+        fields: dict[str, Any] = {**answer, "end": k + (k + 1) / 1000}
+        if k >= 992:
+            fields |= {"end": k + 60.0, "outcome": Outcome.TIMEOUT, "status": None}
+        if k < 10:
+            times = (k + 0.0005, fields["end"])
+            fields |= {"stream": True, "first_token": times[0], "last_token": times[1]}
+            fields["token_times"] = times
+        samples.append(sample(k, **fields))
+    run = run_of(tmp_path, samples)
+    rows = {line.split()[0]: line.split()[1:] for line in told(run) if line.startswith("  ")}
+    text = run_text(arm_of_run(run), width=140).splitlines()
+    e2e = next(line for line in text if line.startswith("e2e "))
+
+    assert rows["E2E"][1:] == ["500", "900", "950", ">60,000*", "992", "1,000"]
+    assert e2e.split()[2:7] == ["500", "900", "950", ">", "60,000*"]
+    assert rows["TTFT"][1:] == ["0.500*", "0.500*", "0.500*", "0.500*", "0.500", "10"]
 
 
 def test_uncertain_first_tokens_are_the_same_in_words_and_in_numbers(tmp_path: Path) -> None:
