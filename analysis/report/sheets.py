@@ -321,8 +321,8 @@ def _samples(place: Place, count: int) -> Iterator[list[Cell]]:
     for name in ("prompt_tokens", "output_tokens", "cached_tokens", "status"):
         counts = columns[name][first].tolist()
         parts.append([None if value < 0 else value for value in counts])
-    names = ("outcome", "finish_reason", "request_id", "error")
-    parts += [columns[name][first].tolist() for name in names]
+    texts = ("outcome", "finish_reason", "request_id", "error")
+    parts += [columns[name][first].tolist() for name in texts]
     for row in zip(*parts, strict=True):
         yield [place.name, place.side, *(cell if cell != "" else None for cell in row)]
 
