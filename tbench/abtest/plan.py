@@ -49,10 +49,8 @@ def slots(arms: int, repeats: int, kind: Kind, seed: int) -> list[Slot]:
         return [Slot(number, everyone) for number in range(1, repeats + 1)]
     source, order, planned = random.Random(seed), list(everyone), []
     for number in range(1, repeats + 1):
-        if (
-            number % 2 == 0
-        ):  # so that after two rounds no arm went first oftener; a steady drift cancels
-            order.reverse()
+        if number % 2 == 0:
+            order.reverse()  # after two rounds no arm went first oftener; a steady drift cancels
         else:
             order = source.sample(everyone, arms) if kind == "random" else list(everyone)
         planned += [Slot(number, (arm,)) for arm in order]
