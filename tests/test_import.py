@@ -359,6 +359,10 @@ def test_any_log_by_a_map(tbench: Run, tmp_path: Path) -> None:
         "3 exchanges of 6 rows (map); 3 left out: 1 whose body is cut short or no JSON" in made.out
     )
     assert "left out      1 whose body is cut short" in tbench("trace", "info", "u.msgpack").out
+    undated = ("--map", "messages=req.messages", "--map", "answer=text", "-o", "v.msgpack")
+    told = tbench("trace", "import", source, "--map", "arrival=ts:ms", *undated).err
+    assert "1 answer without an end: not in the trace" in told
+    assert "1 request of no known model, asked of unknown-model" in told
     report = json.loads(tbench("report", "u.msgpack", "--json").out)
     assert report["tpot_s"]["mean"] == pytest.approx((1.25 / 10 + 2 / 20) / 2)
     assert report["itl_s"]["p50"] is None

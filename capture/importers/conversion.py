@@ -117,7 +117,11 @@ class Ticks:
 
 @dataclass(kw_only=True)
 class Survey:
-    """What the first pass counted; `rows` = `exchanges` + the sum of `left_out`."""
+    """What the first pass counted; `rows` = `exchanges` + the sum of `left_out`.
+
+    `refused` counts first-token times that cannot be, by reason, `unnamed` requests whose log names no model,
+    `undated_answers` answers that are not in the trace, as nobody knows when they ended.
+    """
 
     rows: int = 0
     exchanges: int = 0
@@ -125,6 +129,8 @@ class Survey:
     bodies: Counter[str] = field(default_factory=Counter)
     times: Counter[str] = field(default_factory=Counter)
     refused: Counter[str] = field(default_factory=Counter)
+    unnamed: int = 0
+    undated_answers: int = 0
     first_ns: int = 0
     last_ns: int = 0
     ticks: Ticks = field(default_factory=Ticks)
@@ -322,6 +328,8 @@ def survey(job: Job, progress: Progress) -> Survey:
         counts.exchanges += 1
         kind = "rebuilt" if isinstance(call.body, Mapping) else "recorded"
         counts.bodies["written" if call.body is None else kind] += 1
+        counts.unnamed += call.model is None and not isinstance(call.body, bytes)
+        counts.undated_answers += call.end_ns is None and call.answer is not None
         counts.times["end"] += call.end_ns is not None
         counts.times["first_token"] += call.first_token_ns is not None
         if call.arrive_ns is not None:

@@ -132,6 +132,16 @@ def _report(job: "Job", counts: "Survey", out: Path) -> None:
         )
     for reason, number in counts.refused.most_common():
         typer.echo(f"{plural(number, 'first-token time')} {reason}: taken as absent", err=True)
+    if counts.undated_answers:
+        typer.echo(
+            f"{plural(counts.undated_answers, 'answer')} without an end: not in the trace", err=True
+        )
+    if counts.unnamed:
+        typer.echo(
+            f"{plural(counts.unnamed, 'request')} of no known model, asked of {job.model}: replay --model "
+            "names another",
+            err=True,
+        )
     if written := counts.bodies["written"]:
         typer.echo(
             f"{plural(written, 'prompt')} written to length, counted by {job.tokens.source}",
