@@ -4,10 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tbench.benchmark.sweep import CLOSE, Found, Point, Sweep, kept, search
+from tbench.benchmark.sweep import CLOSE, Point, Saturation, Sweep, kept, search
 
 
-def found(limit: float, first: float = 1, *, rate: bool = False) -> tuple[Found, list[float]]:
+def found(limit: float, first: float = 1, *, rate: bool = False) -> tuple[Saturation, list[float]]:
     """What is found where all up to `limit` holds, and the values that were tried."""
     tried: list[float] = []
     sweep = (
@@ -45,7 +45,7 @@ def test_rates_are_no_whole_numbers() -> None:
 def test_where_nothing_holds_there_is_no_best() -> None:
     result, tried = found(0.5, 8)
 
-    assert result == Found(scenario="D(1,2)", best=None, worst=1.0)
+    assert result == Saturation(scenario="D(1,2)", best=None, worst=1.0)
     assert tried == [8, 4, 2, 1]
 
 

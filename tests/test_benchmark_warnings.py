@@ -126,6 +126,20 @@ def test_answers_without_token_counts_are_said_wherever_a_point_is(
     assert any(wanted in cell for cell in cells)
 
 
+def test_who_counted_tokens_is_asked_of_answers_only(benchmark: Callable[..., Done]) -> None:
+    """A refusal names no tokens, and takes none of the server's word for the others."""
+    begun = itertools.count()
+
+    def refusing(received: Received) -> Given:
+        return Given([b"{}"], status=429) if next(begun) % 3 == 2 else flowing(received)
+
+    with answering(refusing) as server:
+        done = benchmark(server.url, 1, 6)
+
+    assert point(done)["num_error_requests"] > 0
+    assert point(done)["prompt_tokens_by"] == "server"
+
+
 def test_a_plain_point_has_no_warning(benchmark: Callable[..., Done]) -> None:
     with answering(flowing) as server:
         done = benchmark(server.url, 2, 6)

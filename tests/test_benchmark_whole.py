@@ -29,7 +29,10 @@ SILENT = {
     "GPU Type",
 } | {"request_rate (requests/s)"}
 """Columns that have nothing to say of a closed loop without a failure."""
-FIRST = ("no --model-tokenizer", "no counts of prompt tokens", "lengths: ", "x: ", "point ")
+FIRST = (
+    *("no --model-tokenizer", "no counts of prompt tokens", "lengths: ", "x: ", "point "),
+    *("  ! input tokens, and what is made of them", "E(32) at batch_size"),
+)
 
 
 def empty(sheet: Any) -> list[str]:

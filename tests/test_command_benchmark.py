@@ -360,9 +360,26 @@ def test_embeddings_are_measured_by_what_is_read(
     )  # fmt: skip
 
     assert "input tokens/s" in done.err
+    assert "input tokens, and what is made of them, are estimated" in done.err
     assert "input" in done.out
     assert "tok/s" in done.out
     assert "TPOT" not in done.out
+
+
+def test_tokens_that_a_tokenizer_counted_are_no_estimate(
+    tbench: Callable[..., Done], simulator: Server, tmp_path: Path, tokenizer_file: Path
+) -> None:
+    done = tbench(
+        *words(
+            simulator.url, "--batch-size", "2", "--traffic-scenario", "E(32)", "--model-tokenizer",
+            tokenizer_file, task="text-to-embeddings", model="intfloat/multilingual-e5-large-instruct",
+        )
+    )  # fmt: skip
+    (result,) = results(tmp_path / "x")
+
+    assert done.ended, done.err
+    assert result["aggregated_metrics"]["prompt_tokens_by"] == "client"
+    assert not [text for text in result["aggregated_metrics"]["warnings"] if "estimated" in text]
 
 
 def test_tokens_that_nobody_counted_are_no_zero(

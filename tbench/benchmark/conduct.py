@@ -77,6 +77,10 @@ STORE: Final = Kind(
 )
 ENDED: Final = frozenset({"interrupt", "disk", "max_cost"})
 """Ends of a run after which there is no next one."""
+ESTIMATED: Final = (
+    "input tokens, and what is made of them, are estimated from English text where the server counts none; "
+    "--model-tokenizer counts them"
+)
 APART: Final = 1.5
 """Two definitions of one name that differ by more than this factor are told apart in a warning."""
 
@@ -204,10 +208,14 @@ class Benchmark:
         columns, by = with_lengths(run.columns, read_trace(self.trace_of(name)))
         trim = Trim(warmup=options.warmup_ratio, cooldown=options.cooldown_ratio)
         content = result(point, columns, trim, options.metrics_time_unit)
-        content["aggregated_metrics"] |= {
+        metrics = content["aggregated_metrics"]
+        notes = list(warnings(point, run.columns, summary, metrics))
+        if by not in {None, "server"} and self.plan.source.tokenizer is None:
+            notes.append(ESTIMATED)
+        metrics |= {
             **(goodput(options.slo, run) if options.slo else {}),
             "prompt_tokens_by": by,
-            "warnings": list(warnings(point, run.columns, summary, content["aggregated_metrics"])),
+            "warnings": notes,
             "valid": summary["valid"],
             "invalid_because": summary["invalid_because"],
         }
@@ -273,18 +281,20 @@ def warnings(
 def with_lengths(columns: Columns, trace: Trace) -> tuple[dict[str, Column], str | None]:
     """Prompt tokens by the trace where the server counts none (Together's embeddings), and by whom.
 
-    None: nobody counted them (rows of a dataset, without a tokenizer).
+    Only answers say how many there were: of a request that failed nobody counts them. None: nobody did
+    (rows of a dataset, without a tokenizer; or no request succeeded).
     """
-    counts = columns["prompt_tokens"]
-    missing = counts < 0
+    counts, ok = columns["prompt_tokens"], columns["outcome"] == Outcome.OK.value
+    missing = ok & (counts < 0)
     if not missing.any():
-        return dict(columns), "server"
+        return dict(columns), "server" if ok.any() else None
     known = {
         exchange.request.id: exchange.request.extra.get("prompt_tokens")
         for exchange in trace.requests
     }
     ours = np.array([known.get(str(name)) or -1 for name in columns["id"].tolist()])
-    if missing.all() and (ours < 0).all():
+    alone = missing.sum() == ok.sum()
+    if alone and (ours[ok] < 0).all():
         return dict(columns), None
-    by = "client" if missing.all() else "server, else client"
+    by = "client" if alone else "server, else client"
     return {**columns, "prompt_tokens": np.where(missing, ours, counts)}, by

@@ -46,7 +46,12 @@ def sweep_text(sweep: BenchmarkFolder, *, width: int = 100, colour: bool = False
         page.table(table)
     if any("*" in cell for point in sweep.points for cell in _latencies(point, sweep.task)):
         page.paragraph(FEW)
-    for note in (*sweep.notes, *_doubts(sweep)):
+    doubts: list[str] = []
+    for point in sweep.points:
+        if _validity(point) == INVALID:
+            doubts.append(f"{name_of(point)}: INVALID, {point.aggregate.get('invalid_because')}")
+        doubts += [f"{name_of(point)}: {warning}" for warning in point.warnings]
+    for note in (*sweep.notes, *doubts):
         page.paragraph(f"! {note}", style="yellow", indent="  ")
     folder = shlex.quote(str(sweep.folder))
     for run in [run for point in sweep.points if (run := run_of(point))][:1]:
@@ -107,15 +112,9 @@ def _validity(point: Result) -> str:
     return "valid" if valid is True else INVALID if valid is False else "-"
 
 
-def _doubts(sweep: BenchmarkFolder) -> Iterator[str]:
-    for point in sweep.points:
-        if _validity(point) == INVALID:
-            yield f"{name_of(point)}: INVALID, {point.aggregate.get('invalid_because')}"
-        yield from (f"{name_of(point)}: {warning}" for warning in point.warnings)
-
-
 def _table(points: tuple[Result, ...], task: str, padding: int) -> Table:
-    side = _side(task)
+    # A server is measured by the tokens that it wrote or, of embeddings, by those that it read.
+    side = "input" if task in BATCHED else "output"
     latencies = [heading for name, _ in _shown(task) for heading in (f"{name}\np50", "\np95")]
     headings = ("\nat", "\nok", "\nfailed", "\nreq/s", f"{side}\ntok/s", *latencies, "")
     table = grid(*headings, left=frozenset({len(headings) - 1}))
@@ -124,21 +123,26 @@ def _table(points: tuple[Result, ...], task: str, padding: int) -> Table:
         column.no_wrap = True
     for point in points:
         again = f" run {point.repeat}" if any(other.repeat > 1 for other in points) else ""
+        counts = [point.number(name) for name in ("num_completed_requests", "num_error_requests")]
+        requests, tokens = (
+            "-" if rate is None else three(rate)
+            for rate in (
+                point.number("requests_per_second"),
+                point.number(f"mean_{side}_throughput_tokens_per_s"),
+            )
+        )
+        if point.number(f"without_token_counts.{side}") and tokens != "-":
+            tokens = f"≥ {tokens}"  # a lower bound: some answers have no token count
         valid = _validity(point)
         table.add_row(
             f"{point.value:g}{again}",
-            *(_count(point, name) for name in ("num_completed_requests", "num_error_requests")),
-            _figure(point.number("requests_per_second")),
-            _tokens(point, side),
+            *("-" if count is None else f"{count:,.0f}" for count in counts),
+            requests,
+            tokens,
             *_latencies(point, task),
             Text(valid, style="red" if valid == INVALID else "dim"),
         )
     return table
-
-
-def _side(task: str) -> str:
-    """Which tokens a server is measured by: those that it wrote, or, of embeddings, those it read."""
-    return "input" if task in BATCHED else "output"
 
 
 def _shown(task: str) -> tuple[tuple[str, str], ...]:
@@ -152,18 +156,3 @@ def _latencies(point: Result, task: str) -> Iterator[str]:
         for level in LEVELS:
             value = point.stat(metric, level)
             yield "-" if value is None else f"{three(value)}{mark(level, n):<1}"
-
-
-def _tokens(point: Result, side: str) -> str:
-    """A lower bound where some answers have no token count."""
-    rate = _figure(point.number(f"mean_{side}_throughput_tokens_per_s"))
-    return f"≥ {rate}" if point.number(f"without_token_counts.{side}") and rate != "-" else rate
-
-
-def _count(point: Result, field: str) -> str:
-    value = point.number(field)
-    return "-" if value is None else f"{value:,.0f}"
-
-
-def _figure(value: float | None) -> str:
-    return "-" if value is None else three(value)

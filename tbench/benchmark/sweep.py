@@ -101,8 +101,13 @@ class Sweep:
                     yield self.point(scenario, value, repeat)
 
     def point(self, scenario: str, value: float, repeat: int = 1) -> Point:
-        """One point, also for a value that is not on the list."""
+        """One point, also for a value that is not on the list.
+
+        Its seed, of 63 bits, differs wherever anything does, and is the same on every machine.
+        """
         axis = self.axis
+        text = "\x1f".join(map(str, (self.seed, scenario, axis, value, repeat)))
+        digest = blake2b(text.encode(), digest_size=8).digest()
         return Point(
             scenario=scenario,
             axis=axis,
@@ -111,61 +116,50 @@ class Sweep:
             rate=value if axis in {"rate", "poisson"} else None,
             batch_size=int(value) if axis == "batch_size" else self.batch_size,
             repeat=repeat,
-            seed=_seed(self.seed, scenario, axis, value, repeat),
+            seed=int.from_bytes(digest, "big") >> 1,
         )
 
     def idle(self) -> Iterator[str]:
         """A line for each option that was given and has no meaning for this task."""
-        several = {name: len(given or ()) > 1 for name, given in self._given().items()}
         if self.batch_sizes and self.task not in BATCHED:
             yield f"--batch-size: {self.task} sends one text a request; it is not used"
-        elif self.axis != "batch_size" and several["--batch-size"]:
+        elif self.axis != "batch_size" and len(self.batch_sizes or ()) > 1:
             yield f"--batch-size: the first given is used, {self.batch_size} texts a request"
-        if self.axis == "batch_size" and several["--num-concurrency"]:
+        if self.axis == "batch_size" and len(self.concurrencies or ()) > 1:
             yield (
                 f"--num-concurrency: the batch size is swept with {self.concurrency} in flight, the first "
                 "given; --iteration-type num_concurrency sweeps the concurrency instead"
             )
 
-    def _given(self) -> dict[str, tuple[int, ...] | None]:
-        return {"--batch-size": self.batch_sizes, "--num-concurrency": self.concurrencies}
-
-
-def _seed(seed: int, *what: object) -> int:
-    """A seed of 63 bits that differs wherever anything does, and is the same on every machine."""
-    text = "\x1f".join(map(str, (seed, *what))).encode()
-    return int.from_bytes(blake2b(text, digest_size=8).digest(), "big") >> 1
-
 
 def parse_numbers(flag: str, words: Sequence[str]) -> tuple[int, ...]:
     """`1,2,4` and `1` given several times, as whole numbers from 1; order kept, repeats dropped."""
-    return tuple(dict.fromkeys(_whole(flag, word) for word in _split(words)))
+    parts = _split(words)
+    for part in parts:
+        if not part.isdecimal() or int(part) < 1:
+            raise InputError(
+                f"{flag} {part or "''"}: give whole numbers from 1, as in {flag} 1,2,4"
+            )
+    return tuple(dict.fromkeys(map(int, parts)))
 
 
 def parse_rates(flag: str, words: Sequence[str]) -> tuple[float, ...]:
     """`0.5,1,2` and so on, as requests per second."""
-    return tuple(dict.fromkeys(_rate(flag, word) for word in _split(words)))
+    rates = []
+    for part in _split(words):
+        try:
+            rate = float(part)
+        except ValueError:
+            rate = math.nan
+        if not (math.isfinite(rate) and rate > 0):
+            raise InputError(f"{flag} {part or "''"}: give requests per second, as in {flag} 1,2,4")
+        rates.append(rate)
+    return tuple(dict.fromkeys(rates))
 
 
-def _split(words: Sequence[str]) -> Iterator[str]:
+def _split(words: Sequence[str]) -> list[str]:
     """The parts of each word; an empty one (a shell variable that is not set) remains, to be refused."""
-    return (part.strip() for text in words for part in text.split(","))
-
-
-def _whole(flag: str, word: str) -> int:
-    if not word.isdecimal() or int(word) < 1:
-        raise InputError(f"{flag} {word or "''"}: give whole numbers from 1, as in {flag} 1,2,4")
-    return int(word)
-
-
-def _rate(flag: str, word: str) -> float:
-    try:
-        rate = float(word)
-    except ValueError:
-        rate = math.nan
-    if not (math.isfinite(rate) and rate > 0):
-        raise InputError(f"{flag} {word or "''"}: give requests per second, as in {flag} 1,2,4")
-    return rate
+    return [part.strip() for text in words for part in text.split(",")]
 
 
 # Saturation: the most of the axis that still keeps to an objective, by doubling and then halving the gap.
@@ -183,7 +177,7 @@ ROUNDS: Final = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Found:
+class Saturation:
     """The largest value that kept to the objective, and the smallest that did not; None: there is none.
 
     `unjudged` ended the search: its point kept to the objective, but was too short to say so.
@@ -195,7 +189,7 @@ class Found:
     unjudged: float | None = None
 
     def words(self, axis: str, objective: str) -> str:
-        """What was found, in a line; `objective` such as `ttft<1s for 99% of its requests`."""
+        """The outcome in a line; `objective` such as `ttft<1s for 99% of its requests`."""
         most = f"no {axis}" if self.best is None else f"{axis} {self.best:g}"
         less = "" if self.worst is None else f"; {self.worst:g} does not"
         unsure = "" if self.unjudged is None else f"; {self.unjudged:g} cannot be judged{SHORT}"
@@ -224,7 +218,7 @@ def kept(result: Mapping[str, Any], point: Point, share: float) -> bool | None:
 
 def search(
     sweep: Sweep, scenario: str, holds: Callable[[], bool | None]
-) -> Generator[Point, None, Found]:
+) -> Generator[Point, None, Saturation]:
     """Yields the points to make, one by one; `holds` is asked about each once it was made (None: unsure)."""
     integral = sweep.axis in {"num_concurrency", "batch_size"}
     best: float | None = None
@@ -234,14 +228,14 @@ def search(
         yield sweep.point(scenario, value)
         held = holds()
         if held is None:
-            return Found(scenario=scenario, best=best, worst=worst, unjudged=value)
+            return Saturation(scenario=scenario, best=best, worst=worst, unjudged=value)
         if held:
             best = value
         else:
             worst = value
         following = _next(best, worst, integral=integral)
         if following is None:
-            return Found(scenario=scenario, best=best, worst=worst)
+            return Saturation(scenario=scenario, best=best, worst=worst)
         value = following
 
 

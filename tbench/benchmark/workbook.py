@@ -8,20 +8,20 @@ import json
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
 from xlsxwriter.worksheet import Worksheet
 
-from tbench.analysis.report.sheets import LINE_PT, ROWS, Book, Cell, on_paper, opened, write
+from tbench.analysis.report.sheets import LINE_PT, ROWS, Book, Cell, on_paper, opened, tall, write
 from tbench.benchmark import workbook_columns as columns
 from tbench.benchmark.folder import BenchmarkFolder, Result, Unit
 from tbench.benchmark.workbook_columns import (
+    SENTENCE,
     SPEED,
     THROUGHPUT,
     Heading,
-    Pick,
     Rule,
     lay,
     pick,
@@ -32,32 +32,18 @@ from tbench.capture.providers import masked
 from tbench.capture.redact import looks_secret
 from tbench.capture.writing import whole_file
 
-# Benchmark charts: Excel's own, over the rows of the appendix; a line for each scenario.
-
+APPENDIX: Final = "Appendix"
+INDIVIDUAL: Final = "Individual Request Metrics"
+VALUE: Final = 100
+"""Characters across that the value of a field has."""
+ON_ONE_PAGE: Final = 30
+"""With so many lines the summary and its charts are one page, and can be read."""
+CHARTS_BELOW: Final = 2
+"""Rows between the last line of the summary and its charts."""
 WIDTH, HEIGHT, ACROSS = 620, 340, 2
+"""Pixels of a chart, and how many stand beside each other."""
 AXIS: Final = "axis value"
 """The key of the column that has the points' values."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Line:
-    """The points of one scenario: rows of the sheet, counted from 0."""
-
-    name: str
-    first: int
-    last: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class Table:
-    """Where the figures are: the sheet's name, its columns and their titles by key, and the lines."""
-
-    sheet: str
-    places: Mapping[str, int]
-    titles: Mapping[str, str]
-    lines: Sequence[Line]
-
-
 PICTURES: Final[Mapping[str, Sequence[tuple[str, str]]]] = {
     SPEED.name: [
         *(("e2e", "output"), (AXIS, "ttft"), (AXIS, "e2e"), (AXIS, "speed")),
@@ -66,90 +52,6 @@ PICTURES: Final[Mapping[str, Sequence[tuple[str, str]]]] = {
     THROUGHPUT.name: [("e2e", "total"), (AXIS, "e2e"), (AXIS, "rps"), (AXIS, "errors")],
 }
 """What is drawn of a task: the columns across and up."""
-
-
-def draw(book: Book, sheet: Worksheet, row: int, table: Table, rule: Rule) -> None:
-    """Put the task's charts below `row` of a sheet, two beside each other."""
-    for place, (across, up) in enumerate(PICTURES[rule.name]):
-        chart = book.file.add_chart({"type": "scatter", "subtype": "straight_with_markers"})
-        for line in table.lines:
-            chart.add_series(_series(table, line, across, up))
-        chart.set_title(
-            {"name": f"{_short(table, up)} by {_short(table, across)}", "name_font": {"size": 12}}
-        )
-        scale = {"log_base": 2} if across == AXIS else {"min": 0}
-        chart.set_x_axis({"name": table.titles[across], **_grid(), **scale})
-        share = {"num_format": "0%"} if up == "errors" else {}
-        chart.set_y_axis({"name": table.titles[up], "min": 0, **_grid(), **share})
-        chart.set_legend({"position": "bottom"})
-        chart.show_blanks_as("gap")
-        chart.set_size({"width": WIDTH, "height": HEIGHT})
-        beside, below = place % ACROSS, place // ACROSS
-        offset = {"x_offset": beside * (WIDTH + 10), "y_offset": below * (HEIGHT + 10)}
-        sheet.insert_chart(row, 0, chart, offset)
-
-
-def _series(table: Table, line: Line, across: str, up: str) -> dict[str, Any]:
-    return {
-        "name": line.name,
-        "categories": [table.sheet, line.first, table.places[across], line.last, table.places[across]],
-        "values": [table.sheet, line.first, table.places[up], line.last, table.places[up]],
-        "marker": {"type": "circle", "size": 6},
-        "line": {"width": 1.5},
-    }  # fmt: skip
-
-
-def _grid() -> dict[str, Any]:
-    return {"major_gridlines": {"visible": True, "line": {"color": "#dddddd", "width": 0.5}}}
-
-
-def _short(table: Table, key: str) -> str:
-    """A title without its unit."""
-    return table.titles[key].partition(" (")[0]
-
-
-# Benchmark metadata: what a folder says of itself, as cells. Keys that others wrote down are masked.
-#
-# genai-bench rebuilds its command from all of its parameters, so that keys can be in it.
-
-WITHHELD: Final = "***"
-FLAG: Final = re.compile(
-    r"""(--[\w-]*(?:key|token(?!iz)|secret|passw|credential|connection[-_]string)[\w-]*(?:=|\s+))"""
-    r"""('[^']*'|"[^"]*"|[^\s'"]\S*)""",
-    re.IGNORECASE,
-)
-"""A flag that may hold a credential, and its value."""
-
-
-def shown_metadata(metadata: Mapping[str, Any]) -> Iterator[tuple[str, Cell]]:
-    """Each field with its value as a cell: lists joined by commas, maps as JSON."""
-    for name, value in metadata.items():
-        yield name, _cell(value)
-
-
-def _cell(value: object) -> Cell:
-    if isinstance(value, Mapping):
-        return json.dumps({name: _field(name, entry) for name, entry in value.items()})
-    if isinstance(value, list):
-        return masked(", ".join(map(str, value)))
-    if isinstance(value, str):
-        return masked(FLAG.sub(rf"\1{WITHHELD}", value))
-    return value if isinstance(value, (bool, int, float)) else None
-
-
-def _field(name: str, value: object) -> object:
-    """A value of a map; a text whose name may be a credential's is not shown."""
-    if not isinstance(value, str):
-        return value
-    return WITHHELD if looks_secret(name, value) else masked(value)
-
-
-APPENDIX: Final = "Appendix"
-INDIVIDUAL: Final = "Individual Request Metrics"
-VALUE: Final = 100
-"""Characters across that the value of a field has."""
-CHARTS_BELOW: Final = 2
-"""Rows between the last line of the summary and its charts."""
 
 
 def write_workbook(
@@ -172,60 +74,106 @@ def benchmark_book(
     Raises OSError where the file cannot be written.
     """
     book, rule = opened(file), rule_of(experiment.task)
-    share = _share(experiment, most)
-    notes = (*experiment.notes, *_flawed(experiment.points), *_left_out(experiment, share))
+    room, sizes = most - 1, [point.ended for point in experiment.points]
+    share = max(sizes, default=0) if sum(sizes) <= room else room // len(sizes)
+    notes = [*experiment.notes, *_flawed(experiment.points)]
+    if missing := sum(max(0, size - share) for size in sizes):
+        notes.append(
+            f"{INDIVIDUAL}: {missing:,} of {sum(sizes):,} requests are LEFT OUT, since a sheet has no more "
+            f"rows: the first {share:,} of each point are there; all are in the JSON files"
+        )
     _summary(book, experiment, rule, percentile, notes)
     _appendix(book, experiment, rule, percentile)
     _metadata(book, experiment, percentile)
     lay(book, "Aggregated Metrics for Each Run", *columns.aggregated(experiment), 2)
-    lay(book, INDIVIDUAL, columns.requests(experiment), _requests(experiment, share), 2)
+    requests = (
+        [point.scenario, point.value, *(request.get(name) for name in columns.REQUEST)]
+        for point in experiment.points
+        for request in islice(point.requests(), share)
+    )
+    lay(book, INDIVIDUAL, columns.requests(experiment), requests, 2)
     book.close()
-    return notes
+    return tuple(notes)
 
 
 def _summary(
     book: Book, experiment: BenchmarkFolder, rule: Rule, percentile: str, notes: Sequence[str]
 ) -> None:
     """A line for each scenario with the point that is picked, notes, and the charts."""
+    target = "throughput" if rule is THROUGHPUT else "speed"
     at = columns.axis_title(experiment)
-    rows = [
-        [
-            columns.gpus(experiment.metadata),
-            columns.use_case(columns.series_name(experiment, scenario, axis)),
-            *_picked(pick(steps(points, rule, percentile), rule)),
-        ]
-        for scenario, axis, points in experiment.series()
+    head = [
+        *columns.FIRST,
+        Heading(title=f"{at} at target {target} (>{rule.over:g} tokens/s)"),
+        Heading(title="Total Throughput (tokens/min)", format=columns.MANY),
+        Heading(title="Error Rate at It", format=columns.SHARE),
+        Heading(title="Why", width=SENTENCE),
     ]
-    grid = lay(book, "Summary", _summary_head(at, rule), rows, 2)
+    rows: list[list[Any]] = []
+    for scenario, axis, points in experiment.series():
+        choice = pick(steps(points, rule, percentile), rule)
+        cells: list[Any] = ["N/A", "N/A", None, choice.why]
+        if step := choice.step:
+            why = choice.why if step.valid else f"INVALID (see below); {choice.why}"
+            cells = [step.value, step.tokens_per_s * 60, step.error_rate, why]
+        name = columns.use_case(columns.series_name(experiment, scenario, axis))
+        rows.append([columns.gpus(experiment.metadata), name, *cells])
+    grid = lay(book, "Summary", head, rows, 2)
     level = "the mean" if percentile == "mean" else f"the {percentile} over a point's requests"
     lines = (
         f"Of latencies and speed per request: {level}. Latencies in {experiment.unit}.",
         *notes,
     )
     for place, line in enumerate(lines, grid.rows + 2):
+        tall(grid.sheet, place, [line], [sum(grid.widths)])
+        grid.sheet.merge_range(place, 0, place, len(head) - 1, "", book.quiet)
         write(grid.sheet, place, 0, line, book.quiet)
-    below = grid.rows + 2 + len(lines) + CHARTS_BELOW
+    grid.sheet.fit_to_pages(1, 1 if grid.rows + len(lines) <= ON_ONE_PAGE else 0)
     if experiment.points:
-        draw(book, grid.sheet, below, _table(experiment, rule, percentile), rule)
+        below = grid.rows + 2 + len(lines) + CHARTS_BELOW
+        _draw(book, grid.sheet, below, experiment, rule, percentile)
 
 
-def _summary_head(at: str, rule: Rule) -> list[Heading]:
-    target = "throughput" if rule is THROUGHPUT else "speed"
-    return [
-        *columns.FIRST,
-        Heading(title=f"{at} at target {target} (>{rule.over:g} tokens/s)"),
-        Heading(title="Total Throughput (tokens/min)", format=columns.MANY),
-        Heading(title="Error Rate at It", format=columns.SHARE),
-        Heading(title="Why", width=45),
-    ]
+def _draw(
+    book: Book, sheet: Worksheet, row: int, experiment: BenchmarkFolder, rule: Rule, percentile: str
+) -> None:
+    """Excel's own charts below `row`, two beside each other, over the rows of the appendix.
 
-
-def _picked(choice: Pick) -> list[Any]:
-    step = choice.step
-    if step is None:
-        return ["N/A", "N/A", None, choice.why]
-    why = choice.why if step.valid else f"INVALID (see below); {choice.why}"
-    return [step.value, step.tokens_per_s * 60, step.error_rate, why]
+    Those follow each other scenario by scenario: each is a line.
+    """
+    shown = columns.appendix(experiment, rule, percentile)
+    places = {AXIS: 2, **{column.key: place for place, column in enumerate(shown, 3)}}
+    titles = {AXIS: columns.axis_title(experiment)}
+    for column in shown:
+        per_request = column.key in {"ttft", "e2e", "speed"}
+        titles[column.key] = f"{percentile} " * per_request + column.heading.title
+    grid = {"major_gridlines": {"visible": True, "line": {"color": "#dddddd", "width": 0.5}}}
+    for number, (across, up) in enumerate(PICTURES[rule.name]):
+        chart = book.file.add_chart({"type": "scatter", "subtype": "straight_with_markers"})
+        last = 0
+        for scenario, axis, points in experiment.series():
+            first, last = last + 1, last + len(points)
+            chart.add_series(
+                {
+                    "name": columns.series_name(experiment, scenario, axis),
+                    "categories": [APPENDIX, first, places[across], last, places[across]],
+                    "values": [APPENDIX, first, places[up], last, places[up]],
+                    "marker": {"type": "circle", "size": 6},
+                    "line": {"width": 1.5},
+                }
+            )
+        title = " by ".join(titles[key].partition(" (")[0] for key in (up, across))
+        chart.set_title({"name": title, "name_font": {"size": 12}})
+        scale = {"log_base": 2} if across == AXIS else {"min": 0}
+        chart.set_x_axis({"name": titles[across], **grid, **scale})
+        share = {"num_format": "0%"} if up == "errors" else {}
+        chart.set_y_axis({"name": titles[up], "min": 0, **grid, **share})
+        chart.set_legend({"position": "bottom"})
+        chart.show_blanks_as("gap")
+        chart.set_size({"width": WIDTH, "height": HEIGHT})
+        below, beside = divmod(number, ACROSS)
+        offset = {"x_offset": beside * (WIDTH + 10), "y_offset": below * (HEIGHT + 10)}
+        sheet.insert_chart(row, 0, chart, offset)
 
 
 def _appendix(book: Book, experiment: BenchmarkFolder, rule: Rule, percentile: str) -> None:
@@ -246,67 +194,47 @@ def _appendix(book: Book, experiment: BenchmarkFolder, rule: Rule, percentile: s
     lay(book, APPENDIX, head, rows, 3)
 
 
-def _table(experiment: BenchmarkFolder, rule: Rule, percentile: str) -> Table:
-    """Where the appendix has what; its rows follow each other scenario by scenario."""
-    shown = columns.appendix(experiment, rule, percentile)
-    lines, row = [], 1
-    for scenario, axis, points in experiment.series():
-        name = columns.series_name(experiment, scenario, axis)
-        lines.append(Line(name=name, first=row, last=row + len(points) - 1))
-        row += len(points)
-    titles = {column.key: column.heading.title for column in shown}
-    per_request = {"ttft", "e2e", "speed"}
-    return Table(
-        sheet=APPENDIX,
-        places={AXIS: 2, **{column.key: place for place, column in enumerate(shown, 3)}},
-        titles={
-            AXIS: columns.axis_title(experiment),
-            **{k: f"{percentile} {v}" if k in per_request else v for k, v in titles.items()},
-        },
-        lines=lines,
-    )
-
-
 def _metadata(book: Book, experiment: BenchmarkFolder, percentile: str) -> None:
-    """Field and value, as they were written; credentials never."""
+    """Field and value, as they were written down; credentials never.
+
+    genai-bench rebuilds its command from all of its parameters, so that keys can be in it.
+    """
     sheet = book.file.add_worksheet("Experiment Metadata")
     sheet.set_column(0, 0, 30)
     sheet.set_column(1, 1, VALUE)
     settings = {"workbook_percentile": percentile, "workbook_time_unit": experiment.unit}
     left = book.file.add_format({"align": "left", "valign": "top", "text_wrap": True})
-    for row, (name, value) in enumerate(shown_metadata({**experiment.metadata, **settings})):
-        sheet.set_row(row, LINE_PT * max(1, math.ceil(len(str(value)) / VALUE * 1.1)))
+    for row, (name, value) in enumerate({**experiment.metadata, **settings}.items()):
+        cell: Cell = value if isinstance(value, bool | int | float) else None
+        if isinstance(value, str):
+            cell = masked(FLAG.sub(rf"\1{WITHHELD}", value))
+        elif isinstance(value, list):
+            cell = masked(", ".join(map(str, value)))
+        elif isinstance(value, Mapping):
+            cell = json.dumps(
+                {
+                    key: entry
+                    if not isinstance(entry, str)
+                    else WITHHELD
+                    if looks_secret(key, entry)
+                    else masked(entry)
+                    for key, entry in value.items()
+                }
+            )
+        sheet.set_row(row, LINE_PT * max(1, math.ceil(len(str(cell)) / VALUE * 1.1)))
         write(sheet, row, 0, name, book.bold)
-        write(sheet, row, 1, value, left)
+        write(sheet, row, 1, cell, left)
     sheet.freeze_panes(0, 1)
     on_paper(sheet)
 
 
-def _requests(experiment: BenchmarkFolder, share: int) -> Iterator[list[Any]]:
-    """The first `share` requests of each point."""
-    for point in experiment.points:
-        for _, request in zip(range(share), point.requests(), strict=False):
-            yield [
-                point.scenario,
-                point.value,
-                *(request.get(name) for name in columns.REQUEST),
-            ]
-
-
-def _share(experiment: BenchmarkFolder, most: int) -> int:
-    """How many requests of each point a sheet has room for: all, or the same number of each."""
-    room, sizes = most - 1, [point.ended for point in experiment.points]
-    return max(sizes, default=0) if sum(sizes) <= room else room // len(sizes)
-
-
-def _left_out(experiment: BenchmarkFolder, share: int) -> Iterator[str]:
-    left = sum(max(0, point.ended - share) for point in experiment.points)
-    if left:
-        total = sum(point.ended for point in experiment.points)
-        yield (
-            f"{INDIVIDUAL}: {left:,} of {total:,} requests are LEFT OUT, since a sheet has no more rows: the "
-            f"first {share:,} of each point are there; all are in the JSON files"
-        )
+WITHHELD: Final = "***"
+FLAG: Final = re.compile(
+    r"""(--[\w-]*(?:key|token(?!iz)|secret|passw|credential|connection[-_]string)[\w-]*(?:=|\s+))"""
+    r"""('[^']*'|"[^"]*"|[^\s'"]\S*)""",
+    re.IGNORECASE,
+)
+"""A flag that may hold a credential, and its value."""
 
 
 def _flawed(points: Sequence[Result]) -> Iterator[str]:

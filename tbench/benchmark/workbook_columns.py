@@ -1,44 +1,51 @@
-"""Benchmark grid: a sheet whose first row is its header, for programs; empty columns fold away."""
+"""The sheets of a benchmark's workbook: how one is laid, what stands in its columns, what is picked.
+
+A sheet's first row is its header, for programs; printed it is one page wide, and columns without anything in
+them, or for programs only, are folded away.
+"""
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from statistics import fmean
 from typing import Any, Final
 
-from xlsxwriter.format import Format
 from xlsxwriter.worksheet import Worksheet
 
-from tbench.analysis.report.sheets import LINE_PT, Book, Cell, on_paper, write
+from tbench.analysis.report.sheets import Book, Cell, on_paper, tall, write
 from tbench.benchmark.folder import AXES, BenchmarkFolder, Result
 from tbench.benchmark.genai_bench import FIGURES, LATENCIES
 
 EXACT: Final = 2**53
 """Whole numbers from here on (seeds) lose digits as Excel's numbers, and are written as text."""
-
-ON_A_PAGE: Final = 16
-"""So many columns can be read where they are printed on one page."""
+WIDEST: Final = 22
+"""A title has so many characters on a line, and breaks in a word where it must."""
+SENTENCE: Final = 45
+"""The width of a column of sentences, which wrap."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Heading:
-    """A column: its title, Excel's number format, and whether it folds away when all of it is empty or 0.
+    """A column: its title, Excel's number format, and the least `width` that it has, in characters.
 
-    `width` in characters is the least that it has.
+    `folds` says whether it folds away when all of it is empty or 0, `folded` that it always does. A column
+    as wide as a SENTENCE wraps.
     """
 
     title: str
     format: str = "General"
     folds: bool = False
+    folded: bool = False
     width: float = 9
 
 
 @dataclass(frozen=True, kw_only=True)
 class Grid:
-    """A sheet that was laid: how many rows of data it has, below its header."""
+    """A sheet that was laid: the widths of its columns, and how many rows of data are below its header."""
 
     sheet: Worksheet
+    widths: Sequence[float]
     rows: int
 
 
@@ -47,39 +54,36 @@ def lay(
 ) -> Grid:
     """A sheet with its header in view, the first `frozen` columns too. Maps become JSON, lists text."""
     sheet = book.file.add_worksheet(title)
-    formats = {
-        name: book.file.add_format({"num_format": name, "valign": "top"})
-        for name in {heading.format for heading in headings}
-    }
-    sheet.set_row(0, 2 * LINE_PT)  # a spreadsheet program need not fit it to its text
+    widths = [max(each.width, min(WIDEST, len(each.title) * 1.1 + 4)) for each in headings]
+    styles = [
+        book.style(num_format=heading.format, text_wrap=heading.width >= SENTENCE)
+        for heading in headings
+    ]
+    tall(sheet, 0, [f"{heading.title}  " for heading in headings], widths)
     for place, heading in enumerate(headings):
         write(sheet, 0, place, heading.title, book.bold)
     filled = [False] * len(headings)
     n = 0
     for n, row in enumerate(rows, 1):
-        _line(sheet, n, row, [formats[heading.format] for heading in headings])
-        filled = [was or _says(cell) for was, cell in zip(filled, row, strict=True)]
-    for place, heading in enumerate(headings):
-        hidden = {"level": 1, "hidden": True} if heading.folds and not filled[place] else {}
-        sheet.set_column(place, place, _width(heading), None, hidden)
+        cells = [plain(cell) for cell in row]
+        wrapped = [c if h.width >= SENTENCE else None for c, h in zip(cells, headings, strict=True)]
+        tall(sheet, n, wrapped, widths)
+        for place, (cell, style) in enumerate(zip(cells, styles, strict=True)):
+            write(sheet, n, place, cell, style)
+        # A map of nothing but zeros says as little as a 0.
+        filled = [
+            was or (any(cell.values()) if isinstance(cell, Mapping) else bool(cell))
+            for was, cell in zip(filled, row, strict=True)
+        ]
+    for place, (heading, width) in enumerate(zip(headings, widths, strict=True)):
+        away = heading.folded or (heading.folds and not filled[place])
+        sheet.set_column(place, place, width, None, {"level": 1, "hidden": True} if away else {})
     sheet.freeze_panes(1, frozen)
     sheet.repeat_rows(0)
-    if len(headings) <= ON_A_PAGE:
-        on_paper(sheet)
+    on_paper(sheet)
     if n:
         sheet.autofilter(0, 0, n, len(headings) - 1)
-    return Grid(sheet=sheet, rows=n)
-
-
-def _width(heading: Heading) -> float:
-    """Wide enough for the title in two lines, or in one where it has no place to break."""
-    length = len(heading.title) * 1.1 + 4
-    return max(heading.width, min(30, length) if " " in heading.title else length)
-
-
-def _line(sheet: Worksheet, row: int, cells: Sequence[Any], formats: Sequence[Format]) -> None:
-    for place, (cell, style) in enumerate(zip(cells, formats, strict=True)):
-        write(sheet, row, place, plain(cell), style)
+    return Grid(sheet=sheet, widths=widths, rows=n)
 
 
 def plain(cell: object) -> Cell:
@@ -91,11 +95,6 @@ def plain(cell: object) -> Cell:
     if isinstance(cell, int) and abs(cell) >= EXACT:
         return str(cell)
     return cell if isinstance(cell, str | int | float) else None
-
-
-def _says(cell: object) -> bool:
-    """Whether there is anything but nothing and 0."""
-    return any(cell.values()) if isinstance(cell, Mapping) else bool(cell)
 
 
 # The pick: which point of a scenario a benchmark's summary names. genai-bench's rules.
@@ -159,20 +158,20 @@ def rule_of(task: str) -> Rule:
 
 def steps(points: Sequence[Result], rule: Rule, level: str) -> list[Step]:
     """The values of an axis in order (points are sorted by them), with the means over repeated runs."""
-    return [
-        _step(value, list(runs), rule, level) for value, runs in groupby(points, lambda p: p.value)
-    ]
-
-
-def _step(value: float, runs: Sequence[Result], rule: Rule, level: str) -> Step:
-    return Step(
-        value=value,
-        figure=_mean(rule.figure(run, level) for run in runs),
-        tokens_per_s=_mean(run.number(TOKENS) for run in runs) or 0.0,
-        requests_per_s=_mean(run.number("requests_per_second") for run in runs) or 0.0,
-        error_rate=_mean(run.number("error_rate") for run in runs),
-        valid=all(run.aggregate.get("valid") is not False for run in runs),
-    )
+    ladder = []
+    for value, group in groupby(points, lambda point: point.value):
+        runs = list(group)
+        ladder.append(
+            Step(
+                value=value,
+                figure=_mean(rule.figure(run, level) for run in runs),
+                tokens_per_s=_mean(run.number(TOKENS) for run in runs) or 0.0,
+                requests_per_s=_mean(run.number("requests_per_second") for run in runs) or 0.0,
+                error_rate=_mean(run.number("error_rate") for run in runs),
+                valid=all(run.aggregate.get("valid") is not False for run in runs),
+            )
+        )
+    return ladder
 
 
 def pick(ladder: Sequence[Step], rule: Rule) -> Pick:
@@ -229,6 +228,9 @@ BASE: Final = (
 """The fields of an aggregate that genai-bench's sheet has, in its order."""
 ALWAYS: Final = frozenset({"error_rate", "num_error_requests", "repeat", "valid"})
 """Fields of which 0 says something."""
+FOLDED: Final = frozenset({*FIGURES, "seed", "iteration_type", "batch_size"})
+"""Fields for programs: maps of statistics, and what decides nothing for a reader."""
+SENTENCES: Final = frozenset({"warnings", "invalid_because", "error_message"})
 UNITS: Final[Mapping[str, str]] = {
     "run_duration": "s",
     "output_inference_speed": "tokens/s",
@@ -272,16 +274,42 @@ def use_case(scenario: str) -> str:
 
 def appendix(experiment: BenchmarkFolder, rule: Rule, level: str) -> list[Column]:
     """The figures of a point that its task is judged by, then what is ours."""
-    known = {column.key: column for column in _figures(experiment.unit, level)}
-    points = experiment.points
-    ours = [_column("errors", "Error Rate", SHARE, _reader("error_rate"))]
+    unit, points = experiment.unit, experiment.points
+    latency = latency_format(unit)
+    titles = {
+        "ttft": (f"TTFT ({unit})", latency, f"stats.ttft.{level}"),
+        "speed": (
+            "Output Inference Speed per Request (tokens/s)",
+            MANY,
+            f"stats.output_inference_speed.{level}",
+        ),
+        "output": ("Output Throughput of Server (tokens/s)", MANY, BASE[1]),
+        "e2e": (
+            f"End-to-End Latency per Request ({unit})",
+            latency,
+            f"stats.e2e_latency.{level}",
+        ),
+        "rps": ("Request Throughput (RPS)", MANY, "requests_per_second"),
+        "total": ("Total Throughput (Input + Output) of Server (tokens/s)", MANY, TOKENS),
+        "errors": ("Error Rate", SHARE, "error_rate"),
+    }
+
+    def column(key: str) -> Column:
+        title, style, field = titles[key]
+        heading = Heading(title=title, format=style)
+        return Column(key=key, heading=heading, cell=lambda point: point.number(field))
+
+    shown = [column(key) for key in (*SHOWN[rule.name], "errors")]
     if any(point.repeat > 1 for point in points):
-        ours.append(_column("repeat", "Run", COUNT, lambda point: point.repeat))
+        run = Heading(title="Run", format=COUNT)
+        shown.append(Column(key="repeat", heading=run, cell=lambda point: point.repeat))
     if len({point.axis for point in points}) > 1:
-        ours.append(_column("axis", "Axis", "General", lambda point: point.axis))
+        swept = Heading(title="Axis")
+        shown.append(Column(key="axis", heading=swept, cell=lambda point: point.axis))
     if any(map(invalid, points)):
-        ours.append(_column("invalid", "Invalid Because", "General", invalid))
-    return [*(known[key] for key in SHOWN[rule.name]), *ours]
+        because = Heading(title="Invalid Because", width=SENTENCE)
+        shown.append(Column(key="invalid", heading=because, cell=invalid))
+    return shown
 
 
 def invalid(point: Result) -> str | None:
@@ -295,53 +323,28 @@ SHOWN: Final[Mapping[str, tuple[str, ...]]] = {
 }
 
 
-def _figures(unit: str, level: str) -> Iterator[Column]:
-    latency = latency_format(unit)
-    for key, title, style, metric in (
-        ("ttft", f"TTFT ({unit})", latency, "ttft"),
-        ("e2e", f"End-to-End Latency per Request ({unit})", latency, "e2e_latency"),
-        ("speed", "Output Inference Speed per Request (tokens/s)", MANY, "output_inference_speed"),
-    ):
-        yield _column(key, title, style, _reader(f"stats.{metric}.{level}"))
-    for key, title, field in (
-        ("output", "Output Throughput of Server (tokens/s)", BASE[1]),
-        ("rps", "Request Throughput (RPS)", "requests_per_second"),
-        ("total", "Total Throughput (Input + Output) of Server (tokens/s)", TOKENS),
-    ):
-        yield _column(key, title, MANY, _reader(field))
-
-
-def _reader(field: str) -> Callable[[Result], float | None]:
-    return lambda point: point.number(field)
-
-
-def _column(key: str, title: str, style: str, cell: Callable[[Result], Any]) -> Column:
-    return Column(key=key, heading=Heading(title=title, format=style), cell=cell)
-
-
 def aggregated(experiment: BenchmarkFolder) -> tuple[list[Heading], list[list[Any]]]:
     """Every field of every point: genai-bench's, a map of statistics for each metric, then ours."""
-    named = ("scenario", axis_field(experiment))
-    points = experiment.points
+    unit, points = experiment.unit, experiment.points
     every = dict.fromkeys(name for point in points for name in point.aggregate)
+    named = ("scenario", axis_field(experiment))
     ours = [name for name in every if name not in {*named, *BASE, "stats"}]
     headings = [
-        *(heading(name, experiment.unit, folds=False, width=22) for name in named),
-        *(heading(name, experiment.unit) for name in BASE),
-        *(Heading(title=title(name, experiment.unit), folds=True) for name in FIGURES),
-        *(heading(name, experiment.unit) for name in ours),
-    ]  # fmt: skip
-    return headings, [_aggregate(point, ours) for point in points]
-
-
-def _aggregate(point: Result, ours: Sequence[str]) -> list[Any]:
-    aggregate = point.aggregate
-    return [
-        *(point.scenario, point.value),
-        *(aggregate.get(name) for name in BASE),
-        *(aggregate["stats"].get(name) for name in FIGURES),
-        *(aggregate.get(name) for name in ours),
+        *named_by(experiment),
+        *(heading(name, unit) for name in BASE),
+        *(Heading(title=title(name, unit), folds=True, folded=True) for name in FIGURES),
+        *(heading(name, unit) for name in ours),
     ]
+    rows = [
+        [
+            *(point.scenario, point.value),
+            *(point.aggregate.get(name) for name in BASE),
+            *(point.aggregate["stats"].get(name) for name in FIGURES),
+            *(point.aggregate.get(name) for name in ours),
+        ]
+        for point in points
+    ]
+    return headings, rows
 
 
 REQUEST: Final = (*FIGURES, "error_code", "error_message")
@@ -351,13 +354,25 @@ REQUEST: Final = (*FIGURES, "error_code", "error_message")
 def requests(experiment: BenchmarkFolder) -> list[Heading]:
     """The columns of the sheet of requests: its point, then its fields."""
     unit = experiment.unit
-    named = [
-        heading(name, unit, folds=False, width=22) for name in ("scenario", axis_field(experiment))
-    ]
     figures = [
-        Heading(title=title(name, unit), format=style(name, unit), folds=True) for name in REQUEST
+        Heading(
+            title=title(name, unit),
+            format=style(name, unit),
+            folds=True,
+            width=SENTENCE if name in SENTENCES else 9,
+        )
+        for name in REQUEST
     ]
-    return [*named, *figures]
+    return [*named_by(experiment), *figures]
+
+
+def named_by(experiment: BenchmarkFolder) -> list[Heading]:
+    """The columns of a point's name: its scenario, and its value on the axis."""
+    axis = axis_field(experiment)
+    return [
+        Heading(title="scenario", width=22),
+        Heading(title=axis, format=style(axis, experiment.unit), width=12),
+    ]
 
 
 def axis_field(experiment: BenchmarkFolder) -> str:
@@ -366,13 +381,14 @@ def axis_field(experiment: BenchmarkFolder) -> str:
     return axes.pop() if len(axes) == 1 else "value"
 
 
-def heading(name: str, unit: str, *, folds: bool = True, width: float = 9) -> Heading:
+def heading(name: str, unit: str) -> Heading:
     """A field as a column; it folds away when empty, unless its 0 says something."""
     return Heading(
         title=title(name, unit),
         format=style(name, unit),
-        folds=folds and name not in ALWAYS,
-        width=width,
+        folds=name not in ALWAYS,
+        folded=name in FOLDED,
+        width=SENTENCE if name in SENTENCES else 9,
     )
 
 
@@ -386,7 +402,7 @@ def style(name: str, unit: str) -> str:
     """Excel's number format for a field."""
     if name in LATENCIES:
         return latency_format(unit)
-    if name == "error_rate":
+    if name in {"error_rate", "goodput"}:
         return SHARE
     if name in UNITS or name.endswith("per_s") or name == "requests_per_second":
         return MANY
