@@ -291,12 +291,17 @@ def spread(values: Values) -> dict[str, float | None]:
 
 
 def in_flight(columns: Columns) -> dict[str, float | int | None]:
-    """How many were outstanding: the time-weighted mean from the first send to the last end, and the most."""
+    """How many were outstanding: the time-weighted mean from the first send to the last end, and the most.
+
+    The mean is None where the end of one is not known, as of a recorded request that was never answered.
+    """
     was_sent = ~np.isnan(columns["sent"])
     sent, end = columns["sent"][was_sent], columns["end"][was_sent]
     if not len(sent) or end.max() <= sent.min():
         return {"mean": None, "max": len(sent) or None}
-    mean = float((end - sent).sum() / (end.max() - sent.min()))
+    mean = None
+    if not np.isnan(end).any():
+        mean = float((end - sent).sum() / (end.max() - sent.min()))
     times = np.concatenate([end, sent])
     steps = np.concatenate([np.full(len(end), -1), np.full(len(sent), 1)])
     most = np.cumsum(steps[np.argsort(times, kind="stable")]).max()

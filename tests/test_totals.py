@@ -141,6 +141,13 @@ def test_in_flight_is_the_area_over_the_time(spans: list[tuple[int, int]]) -> No
     assert found["mean"] == pytest.approx(sum(levels) / len(levels))
 
 
+def test_a_request_without_an_end_has_the_mean_in_flight_unknown() -> None:
+    """It was outstanding for a time that nobody knows: the two others say nothing of the mean."""
+    columns = {"sent": np.array([0.0, 1.0, 2.0]), "end": np.array([3.0, np.nan, 4.0])}
+
+    assert measures.in_flight(columns) == {"mean": None, "max": 3}
+
+
 def test_an_identity_that_does_not_add_up_is_an_error() -> None:
     """Nothing is ever lost silently."""
     Identity(planned=7, completed=1, failed=2, cancelled=1, lost_in_flight=1, never_sent=2)

@@ -345,8 +345,9 @@ def _run_facts(arm: Arm) -> Iterator[str]:
     yield from departures(arm.run.totals, arm.target or "-")
     yield f"throughput: {spoken(figures)}"
     flying, warm = figures["in_flight"], len(arm) - int(arm.measured.sum())
+    mean = "not known" if flying["mean"] is None else three(flying["mean"])
     yield (
-        f"{words.amount(figures['duration_s'], 's')}, in flight {three(flying['mean'] or 0)} on average "
+        f"{words.amount(figures['duration_s'], 's')}, in flight {mean} on average "
         f"(by time), {flying['max'] or 0:,} at most"
         + (f"; {plural(warm, 'request')} left out as warm-up" if warm else "")
     )
