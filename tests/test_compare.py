@@ -12,7 +12,7 @@ from tbench.analysis.compare import CompareOptions, Comparison, Comparisons, Ver
 from tbench.analysis.comparison import NO_DIFFERENCE
 from tbench.analysis.report import sentences
 from tbench.analysis.report.ci import comparison_markdown
-from tbench.analysis.report.page import comparison_report
+from tbench.analysis.report.page import comparison_head
 from tbench.analysis.report.text import comparison_text
 from tbench.capture.errors import InputError, UnreachableError
 from tbench.replay.columns import NUMBERS, Column
@@ -190,7 +190,7 @@ def test_warm_up_of_either_arm_is_left_out_of_both() -> None:
     assert codes(found) == {"WARMUP"}  # which programs read; people read it as a fact, once
     texts = (
         comparison_text(found),
-        str(comparison_report(found).head),
+        str(comparison_head(found, "")),
         comparison_markdown(found),
     )
     for shown in texts:

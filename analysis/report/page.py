@@ -135,7 +135,7 @@ def comparison_report(comparison: Comparisons, *, command: str | None = None) ->
     return Report(
         title=title,
         about=about(sides),
-        head=_comparison_head(comparison, title),
+        head=comparison_head(comparison, title),
         lead=tuple(filter(None, [lead])),
         caveats=_caveats(caveats, comparison.warnings),
         parts=[
@@ -159,7 +159,7 @@ def comparison_report(comparison: Comparisons, *, command: str | None = None) ->
     )
 
 
-def _comparison_head(comparison: Comparisons, title: str) -> Html:
+def comparison_head(comparison: Comparisons, title: str) -> Html:
     """Who was compared, the outcome with its ratios, the medians, failures and cost."""
     first, second = comparison.baseline, comparison.candidate
     models = [] if first.model != second.model else [sentences.models(first)]
