@@ -28,19 +28,11 @@ BLOCK_SAMPLES = 1000
 BLOCK_S = 1.0
 """A block is written when it is full or this old, so that a kill loses no more."""
 USUAL: Final = (
-    *("due", "held", "connect", "sent", "first_token", "last_token", "end"),
-    *(
-        "index",
-        "cycle",
-        "session",
-        "status",
-        "prompt_tokens",
-        "output_tokens",
-        "cached_tokens",
-        "token_events",
-        "stream",
-    ),
-    *("model", "outcome", "error", "finish_reason", "id"),
+    *("due", "held", "connect", "sent", "first_token", "first_answer", "last_token", "end"),
+    *("first_token_after", "first_answer_after", "last_token_after", "end_after"),
+    *("index", "cycle", "session", "status", "stream", "token_events", "coalesced"),
+    *("prompt_tokens", "output_tokens", "cached_tokens"),
+    *("endpoint", "model", "outcome", "error", "finish_reason", "id"),
 )
 """The columns that a comparison asks for, read in one pass; the others cost a second one."""
 IN_ORDER: Final = (

@@ -10,6 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tbench.analysis.arms import load_arm
+from tbench.analysis.compare import compare
 from tbench.capture.container_reader import open_container
 from tbench.capture.errors import InputError
 from tbench.replay import columns as blocks
@@ -19,6 +21,7 @@ from tbench.replay.runform import IDENTITY
 from tbench.replay.sample import Sample
 from tbench.replay.table import EVERY, Table, at, short, where, words
 
+DECISION = Path(__file__).parent.parent / "fixtures/golden/decision"
 NONE = dict.fromkeys(IDENTITY, 0)
 
 
@@ -60,8 +63,13 @@ def test_what_is_asked_for_later_costs_one_more_pass() -> None:
 
 
 def test_the_usual_columns_serve_a_comparison() -> None:
-    """Every one of them exists."""
+    """Every one of them exists, and a pair that is compared asks for no other: that would cost a pass."""
+    arms = [load_arm(DECISION / name) for name in ("now.1.run", "next.1.run")]
+    tables = [arm.run.columns for arm in arms]
+    compare(*arms)
+
     assert set(USUAL) < set(EVERY)
+    assert [set(table._stores) for table in tables if isinstance(table, Table)] == [set(USUAL)] * 2
 
 
 @given(st.integers(0, 40), st.integers(0, 100))
