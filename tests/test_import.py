@@ -641,6 +641,16 @@ def test_what_is_no_log_is_refused(tbench: Run, tmp_path: Path) -> None:
         assert not list(tmp_path.glob("t.msgpack*"))
 
 
+def test_a_row_nested_too_deeply_is_left_out(tmp_path: Path) -> None:
+    """Also in the first rows, which tell the kind of clock: JSON is read deeper than it can be written."""
+    deep = json.loads("[" * 300 + "]" * 300)
+    rows = [{"custom_id": "a", "body": {"x": deep}}, {"custom_id": "b", "body": {"x": 1}}]
+    figures = imported(lines(tmp_path / "in.jsonl", rows))
+
+    assert figures["requests"] == 1
+    assert figures["import"]["left_out"] == {"nested too deeply": 1}
+
+
 def test_an_importer_is_one_file_and_one_row(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -24,11 +24,12 @@ from tbench.capture.importers.importer import (
     Call,
     Importer,
     LeftOut,
+    Lengths,
     Row,
     dumped,
 )
 from tbench.capture.importers.lengths import Writer
-from tbench.capture.importers.mapping import CENTURY, certain_units, mapped, parse_map
+from tbench.capture.importers.mapping import certain_units, is_dated, mapped, parse_map
 from tbench.capture.importers.rows import Shape, rows, shape
 from tbench.capture.records import TraceHeader
 from tbench.capture.synthesis.generate import MOST_BYTES, Arrivals
@@ -154,7 +155,12 @@ def resolve(
     """
     documents = [members for importer in IMPORTERS.values() for members in importer.documents]
     files = [(path, shape(path, documents)) for path in paths]
-    sample = _sample(files)
+    sample = [
+        row
+        for path, layout in files
+        for row in islice(rows(path, layout), SAMPLE)
+        if not isinstance(row, LeftOut)
+    ]
     notices: list[str] = []
     if fields:
         if format_name is not None:
@@ -175,13 +181,15 @@ def resolve(
                 f"--format {format_name}: choose one of {', '.join(IMPORTERS)}, or --map"
             )
         importer = IMPORTERS[format_name]
+    calls = (call for row in sample for call in _calls(importer, row) if isinstance(call, Call))
+    dated = [is_dated(call.arrive_ns) for call in calls if call.arrive_ns is not None]
     job = Job(
         format=format_name,
         importer=importer,
         files=files,
         tokens=tokens,
         model=model,
-        wall=_by_calendar(importer, sample),
+        wall=sum(dated) * 2 > len(dated),
         rate=rate,
         block_tokens=block_tokens or importer.block_tokens,
         spread=spread,
@@ -191,16 +199,6 @@ def resolve(
     if spread and not job.timed:
         raise InputError(f"--spread: {format_name} has no arrivals to spread; --rate spaces them")
     return job
-
-
-def _sample(files: Sequence[tuple[Path, Shape]]) -> list[Row]:
-    """The first sound rows of all files."""
-    return [
-        row
-        for path, layout in files
-        for row in islice(rows(path, layout), SAMPLE)
-        if not isinstance(row, LeftOut)
-    ]
 
 
 def _detected(path: Path, sample: Sequence[Row]) -> str:
@@ -213,17 +211,6 @@ def _detected(path: Path, sample: Sequence[Row]) -> str:
         f"{path}: no known format (its fields: {shown}); say where each thing stands, as in --map "
         f"arrival=ts:ms --map messages=request.messages, or name a --format of {', '.join(IMPORTERS)}"
     )
-
-
-def _by_calendar(importer: Importer, sample: Sequence[Row]) -> bool:
-    """Whether most of the sample's arrivals are times of this century."""
-    calls = (call for row in sample for call in importer.calls(row) if isinstance(call, Call))
-    votes = [_is_dated(call.arrive_ns) for call in calls if call.arrive_ns is not None]
-    return sum(votes) * 2 > len(votes)
-
-
-def _is_dated(at_ns: int) -> bool:
-    return CENTURY[0] <= at_ns / NS["s"] < CENTURY[1]
 
 
 # The rules that hold for every format.
@@ -240,35 +227,33 @@ def _results(job: Job, progress: Progress, refused: Counter[str]) -> Iterator[Ca
             progress(done + size, total)
 
         for row in rows(path, layout, at):
-            for call in (row,) if isinstance(row, LeftOut) else _told(job, row):
+            for call in (row,) if isinstance(row, LeftOut) else _calls(job.importer, row):
                 if isinstance(call, LeftOut):
                     yield call
-                elif job.importer.repeats and call.id and _is_known(call.id, seen):
-                    yield REPEATED
-                else:
-                    yield _ruled(job, call, refused)
+                    continue
+                if job.importer.repeats and call.id:
+                    # Eight bytes of each id: a log may hold more ids than memory does.
+                    name = blake2b(call.id.encode("utf-8", "replace"), digest_size=8).digest()
+                    if name in seen:
+                        yield REPEATED
+                        continue
+                    seen.add(name)
+                yield _ruled(job, call, refused)
         before += path.stat().st_size
 
 
-def _told(job: Job, row: Row) -> Sequence[Call | LeftOut]:
-    """The calls of a row that can be written again: JSON is read at four times the depth that is written."""
+def _calls(importer: Importer, row: Row) -> Sequence[Call | LeftOut]:
+    """The calls of a row, if they can be written: JSON is read four times as deep as it can be written."""
     try:
-        calls = list(job.importer.calls(row))
+        calls = list(importer.calls(row))
         for call in calls:
             if isinstance(call, Call):
                 written = [part for part in (call.body, call.answer) if isinstance(part, Mapping)]
-                dumped([[[[written]]]])  # the answer that is made holds what the log has so deep
+                # A rebuilt answer holds the log's message four levels deep.
+                dumped([[[[written]]]])
     except orjson.JSONEncodeError:
         return [TOO_DEEP]
     return calls
-
-
-def _is_known(name: str, seen: set[bytes]) -> bool:
-    """Whether a row of this name was here; eight bytes of each are kept."""
-    digest = blake2b(name.encode("utf-8", "replace"), digest_size=8).digest()
-    known = digest in seen
-    seen.add(digest)
-    return known
 
 
 def _ruled(job: Job, call: Call, refused: Counter[str]) -> Call | LeftOut:
@@ -277,18 +262,22 @@ def _ruled(job: Job, call: Call, refused: Counter[str]) -> Call | LeftOut:
     if job.timed:
         if arrive is None:
             return NO_ARRIVAL
-        if not (_is_dated(arrive) if job.wall else 0 <= arrive < LONGEST_RELATIVE):
+        if not (is_dated(arrive) if job.wall else 0 <= arrive < LONGEST_RELATIVE):
             return OUT_OF_RANGE
         if end is not None and not arrive <= end < arrive + LONGEST_RELATIVE:
             return BACKWARDS
-    if call.lengths is not None and (complaint := _bad_lengths(job, call)):
-        return complaint
-    if isinstance(call.body, bytes) and len(call.body) > MOST_BYTES:
+    lengths = call.lengths or Lengths(0)
+    if lengths.prompt > MOST_TOKENS:
         return TOO_LARGE
+    if lengths.blocks and len(lengths.blocks) != -(-lengths.prompt // job.block_tokens):
+        return LeftOut(
+            f"whose hash ids do not cover their tokens by blocks of {job.block_tokens:,}: state --block-size"
+        )
     if isinstance(call.body, Mapping):
         call = replace(call, body={"model": call.model or job.model, **call.body})
-        if len(dumped(call.body)) > MOST_BYTES:
-            return TOO_LARGE
+    data = dumped(call.body) if isinstance(call.body, Mapping) else call.body
+    if data is not None and len(data) > MOST_BYTES:
+        return TOO_LARGE
     if first is not None and arrive is not None and (reason := _impossible(first, arrive, end)):
         refused[reason] += 1
         call = replace(call, first_token_ns=None)
@@ -302,18 +291,6 @@ def _impossible(first: int, arrive: int, end: int | None) -> str | None:
     if first in (arrive, end):
         return f"equal to the {'arrival' if first == arrive else 'end'}"
     return None if arrive < first < end else "outside of the call"
-
-
-def _bad_lengths(job: Job, call: Call) -> LeftOut | None:
-    assert call.lengths is not None
-    tokens, blocks = call.lengths.prompt, len(call.lengths.blocks)
-    if tokens > MOST_TOKENS:
-        return TOO_LARGE
-    if blocks and blocks != -(-tokens // job.block_tokens):
-        return LeftOut(
-            f"whose hash ids do not cover their tokens by blocks of {job.block_tokens:,}: state --block-size"
-        )
-    return None
 
 
 def survey(job: Job, progress: Progress) -> Survey:

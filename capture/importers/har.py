@@ -2,7 +2,7 @@
 
 from base64 import b64decode
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Final
 from urllib.parse import urlsplit
 
 from tbench.capture.importers.importer import (
@@ -31,10 +31,19 @@ def calls(row: Row) -> Iterator[Call | LeftOut]:
             yield from calls(entry if isinstance(entry, dict) else {})
         return
     request, response = _member(row, "request"), _member(row, "response")
-    method, url = text(request.get("method")) or "POST", _address(request.get("url"))
+    method, address = text(request.get("method")) or "POST", text(request.get("url"))
+    try:
+        url = urlsplit(address or "")
+    except ValueError:  # a bracket that is never closed, for one
+        yield OTHER
+        return
     body = _member(request, "postData").get("text")
     arrive, took = moment(row.get("startedDateTime")), scaled(row.get("time"), "ms")
-    if url is None or endpoint_of(method, url.path).name not in PROMISED:
+    if (
+        url.scheme not in {"http", "https"}
+        or not url.netloc
+        or endpoint_of(method, url.path).name not in PROMISED
+    ):
         yield OTHER
     elif arrive is None:
         yield NO_ARRIVAL
@@ -64,14 +73,6 @@ def calls(row: Row) -> Iterator[Call | LeftOut]:
 def _member(row: Row, name: str) -> Row:
     value = row.get(name)
     return value if isinstance(value, dict) else {}
-
-
-def _address(value: object) -> Any:  # noqa: ANN401 (urllib's own, or None)
-    try:
-        url = urlsplit(value) if isinstance(value, str) else None
-    except ValueError:
-        return None
-    return url if url and url.scheme in {"http", "https"} and url.netloc else None
 
 
 def _fields(pairs: object) -> Iterator[tuple[str, str]]:

@@ -145,6 +145,17 @@ def text(value: object) -> str | None:
     return value if isinstance(value, str) and value.strip() else None
 
 
+def prompt_of(usage: Usage) -> Lengths | LeftOut:
+    """The size of a prompt to write where the log has token counts and no content."""
+    return Lengths(usage.prompt, usage.output or None) if usage.prompt else NO_CONTENT
+
+
+def error_status(value: object) -> int | None:
+    """The HTTP status of a failure; None for an error's name, and for a status that is none of an error."""
+    status = count(value)
+    return status if status is not None and 400 <= status <= 599 else None
+
+
 def dumped(value: object) -> bytes:
     """A value as JSON; what JSON has no word for (a Decimal of Parquet) as its text."""
     return orjson.dumps(value, default=str, option=orjson.OPT_NON_STR_KEYS)

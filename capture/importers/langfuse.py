@@ -10,7 +10,6 @@ from typing import Any, Final
 from tbench.capture.importers.importer import (
     CUT_SHORT,
     NO_ARRIVAL,
-    NO_CONTENT,
     Call,
     Importer,
     LeftOut,
@@ -19,6 +18,7 @@ from tbench.capture.importers.importer import (
     count,
     is_cut,
     moment,
+    prompt_of,
     scaled,
     text,
     unpacked,
@@ -37,7 +37,18 @@ def calls(row: Row) -> Iterator[Call | LeftOut]:
     if arrive is None:
         yield NO_ARRIVAL
         return
-    usage = _usage(row)
+    details = unpacked(_member(row, "usage_details", "usageDetails"))
+    if isinstance(details, Mapping):
+        # Kinds such as `input_cached_tokens` are parts that stand beside `input`: they add up.
+        sides = (
+            [count(value) for name, value in details.items() if str(name).startswith(side)]
+            for side in ("input", "output")
+        )
+        parts = [[number for number in side if number is not None] for side in sides]
+        prompt, output = (sum(side) if side else None for side in parts)
+    else:
+        prompt, output = count(row.get("promptTokens")), count(row.get("completionTokens"))
+    usage = Usage(prompt=prompt, output=output)
     content = _content(row, usage)
     if isinstance(content, LeftOut):
         yield content
@@ -76,15 +87,10 @@ def _content(row: Row, usage: Usage) -> dict[str, Any] | Lengths | LeftOut:
     """What the SDK was given, with the parameters; the length alone where that was not exported."""
     if is_cut(row.get("input")):
         return CUT_SHORT
-    asked, parameters = (
-        unpacked(row.get("input")),
-        unpacked(_member(row, "model_parameters", "modelParameters")),
-    )
-    settings = (
-        {name: unpacked(value) for name, value in parameters.items()}
-        if isinstance(parameters, dict)
-        else {}
-    )
+    asked = unpacked(row.get("input"))
+    parameters = unpacked(_member(row, "model_parameters", "modelParameters"))
+    named_values = parameters.items() if isinstance(parameters, dict) else ()
+    settings = {name: unpacked(value) for name, value in named_values}
     if isinstance(asked, dict) and isinstance(asked.get("messages"), list):
         return {**settings, **asked}
     if isinstance(asked, dict) and "role" in asked:
@@ -99,24 +105,7 @@ def _content(row: Row, usage: Usage) -> dict[str, Any] | Lengths | LeftOut:
         return {**settings, "messages": [{"role": "user", "content": prompt}]}
     if asked not in (None, "", [], {}):
         return LeftOut("whose input is no messages")
-    return Lengths(usage.prompt, usage.output or None) if usage.prompt else NO_CONTENT
-
-
-def _usage(row: Row) -> Usage:
-    """Token counts: kinds of input and of output are parts that add up."""
-    details = unpacked(_member(row, "usage_details", "usageDetails"))
-    if not isinstance(details, Mapping):
-        return Usage(
-            prompt=count(row.get("promptTokens")), output=count(row.get("completionTokens"))
-        )
-    counts = {
-        str(name): number for name, value in details.items() if (number := count(value)) is not None
-    }
-    sides: dict[str, int | None] = {}
-    for side in ("input", "output"):
-        parts = [number for name, number in counts.items() if name.startswith(side)]
-        sides[side] = sum(parts) if parts else None
-    return Usage(prompt=sides["input"], output=sides["output"])
+    return prompt_of(usage)
 
 
 LANGFUSE = Importer(

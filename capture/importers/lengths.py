@@ -43,23 +43,21 @@ class Writer:
 
     def _prefixed(self, prompts: Prompts, length: Lengths) -> str:
         """The text of full blocks, then of the last one as far as it goes."""
-        head = "".join(self._block(prompts, number) for number in length.blocks[:-1])
+        head = ""
+        for number in length.blocks[:-1]:
+            text = self._blocks.get(number)
+            if text is None:
+                rng = Random(f"{self._seed} block {number}")
+                (text,) = prompts.write([Wanted(self._block_tokens)], rng)
+            self._blocks[number] = text
+            self._blocks.move_to_end(number)
+            if len(self._blocks) > REMEMBERED:
+                self._blocks.popitem(last=False)
+            head += text
         used = prompts.count(head) if head else 0
         while used >= length.prompt:  # a tokenizer joins blocks otherwise than it counts them
             head = head.rpartition(" ")[0]
             used = prompts.count(head) if head else 0
         rng = Random(f"{self._seed} block {length.blocks[-1]}")
         (text,) = prompts.write([Wanted(length.prompt, head, used)], rng)
-        return text
-
-    def _block(self, prompts: Prompts, number: int) -> str:
-        text = self._blocks.get(number)
-        if text is None:
-            rng = Random(f"{self._seed} block {number}")
-            (text,) = prompts.write([Wanted(self._block_tokens)], rng)
-            self._blocks[number] = text
-            if len(self._blocks) > REMEMBERED:
-                self._blocks.popitem(last=False)
-        else:
-            self._blocks.move_to_end(number)
         return text

@@ -15,7 +15,6 @@ from tbench.capture.importers.importer import (
     CUT_SHORT,
     EMBEDDINGS,
     NO_ARRIVAL,
-    NO_CONTENT,
     Call,
     Importer,
     LeftOut,
@@ -23,7 +22,9 @@ from tbench.capture.importers.importer import (
     Row,
     count,
     dumped,
+    error_status,
     moment,
+    prompt_of,
     scaled,
     text,
     unpacked,
@@ -47,7 +48,11 @@ def calls(row: Row) -> Iterator[Call | LeftOut]:
     """One call as LiteLLM logged it."""
     kind = str(row.get("call_type") or "completion")
     endpoint = ENDPOINTS.get(kind) or ENDPOINTS.get(kind.removeprefix("a"))
-    arrive = _instant(row.get("startTime"))
+    # Dates in the table, Unix seconds in a payload.
+    arrive, end, first = (
+        moment(row.get(name)) or scaled(row.get(name), "s")
+        for name in ("startTime", "endTime", "completionStartTime")
+    )
     if endpoint is None:
         yield OTHER
     elif str(row.get("cache_hit")).lower() == "true":
@@ -55,36 +60,37 @@ def calls(row: Row) -> Iterator[Call | LeftOut]:
     elif arrive is None:
         yield NO_ARRIVAL
     else:
-        content = _content(row, endpoint[1])
+        usage = Usage(
+            prompt=count(row.get("prompt_tokens")), output=count(row.get("completion_tokens"))
+        )
+        content = _content(row, endpoint[1], usage)
         if isinstance(content, LeftOut):
             yield content
             return
         failed = row.get("status") == "failure"
         error = _members(row, "error_information")
-        status = count(error.get("error_code"))
-        answer = unpacked(row.get("response"))
+        why = (error.get("error_message"), row.get("error_str"), error.get("error_class"))
+        words = next(filter(None, map(text, why)), "failed, as LiteLLM says")
+        base, answer = text(row.get("api_base")), unpacked(row.get("response"))
+        try:
+            host = urlsplit(base or "").netloc.rpartition("@")[2]
+        except ValueError:
+            host = ""
         yield Call(
             arrive_ns=arrive,
-            end_ns=_instant(row.get("endTime")),
-            first_token_ns=_instant(row.get("completionStartTime")),
-            host=_host(row.get("api_base")),
+            end_ns=end,
+            first_token_ns=first,
+            host=host or None,
             path=endpoint[0],
             model=text(row.get("model")),
             body=None if isinstance(content, Lengths) else content,
             lengths=content if isinstance(content, Lengths) else None,
             answer=answer if answer and isinstance(answer, dict | str) and not failed else None,
-            usage=Usage(
-                prompt=count(row.get("prompt_tokens")), output=count(row.get("completion_tokens"))
-            ),
-            status=status if failed and status is not None and 400 <= status <= 599 else None,
-            failure=_failure(row, error) if failed else None,
+            usage=usage,
+            status=error_status(error.get("error_code")) if failed else None,
+            failure=words if failed else None,
             session=text(row.get("session_id")),
         )
-
-
-def _instant(value: object) -> int | None:
-    """Unix seconds in a payload, a date in the table."""
-    return moment(value) or scaled(value, "s")
 
 
 def _members(row: Row, name: str) -> Mapping[str, Any]:
@@ -92,7 +98,7 @@ def _members(row: Row, name: str) -> Mapping[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _content(row: Row, name: str) -> dict[str, Any] | Lengths | LeftOut:
+def _content(row: Row, name: str, usage: Usage) -> dict[str, Any] | Lengths | LeftOut:
     """The body: what the proxy was sent where that was kept, else messages and parameters."""
     asked = _members(row, "proxy_server_request")
     asked = asked if asked.get(name) else _members(asked, "body")
@@ -109,27 +115,7 @@ def _content(row: Row, name: str) -> dict[str, Any] | Lengths | LeftOut:
         return CUT_SHORT
     if REDACTED_MARK in data:
         return REDACTED
-    if body:
-        return body
-    if tokens := count(row.get("prompt_tokens")):
-        return Lengths(tokens, count(row.get("completion_tokens")) or None)
-    return NO_CONTENT
-
-
-def _host(value: object) -> str | None:
-    try:
-        return urlsplit(value).netloc.rpartition("@")[2] or None if isinstance(value, str) else None
-    except ValueError:
-        return None
-
-
-def _failure(row: Row, error: Mapping[str, Any]) -> str:
-    words = (
-        text(error.get("error_message"))
-        or text(row.get("error_str"))
-        or text(error.get("error_class"))
-    )
-    return words or "failed, as LiteLLM says"
+    return body or prompt_of(usage)
 
 
 LITELLM = Importer(

@@ -14,7 +14,6 @@ from tbench.capture.importers.importer import (
     COMPLETIONS,
     CUT_SHORT,
     NO_ARRIVAL,
-    NO_CONTENT,
     NS,
     Call,
     Importer,
@@ -26,6 +25,7 @@ from tbench.capture.importers.importer import (
     dumped,
     is_cut,
     moment,
+    prompt_of,
     scaled,
     text,
     unpacked,
@@ -114,7 +114,8 @@ def _certain(name: str, path: str, values: list[Any]) -> str:
         raise InputError(f"--map {name}={path}: no row of the first has it; check the path")
     if all(moment(value) is not None for value in values):
         return "iso"
-    fits = [unit for unit in NS if all(_of_this_century(value, unit) for value in values)]
+    instants = {unit: [scaled(value, unit) for value in values] for unit in NS}
+    fits = [unit for unit in NS if all(at is not None and is_dated(at) for at in instants[unit])]
     if len(fits) == 1:
         return fits[0]
     shown = named(str(values[0]))
@@ -124,9 +125,9 @@ def _certain(name: str, path: str, values: list[Any]) -> str:
     )
 
 
-def _of_this_century(value: object, unit: str) -> bool:
-    since = scaled(value, unit)
-    return since is not None and CENTURY[0] <= since / NS["s"] < CENTURY[1]
+def is_dated(at_ns: int) -> bool:
+    """Whether this is a time of this century, in ns since 1970."""
+    return CENTURY[0] <= at_ns / NS["s"] < CENTURY[1]
 
 
 def mapped(places: Mapping[str, Place]) -> Importer:
@@ -145,22 +146,24 @@ def mapped(places: Mapping[str, Place]) -> Importer:
 
 def _calls(places: Mapping[str, Place], row: Row) -> Iterator[Call | LeftOut]:
     values = {name: at(row, place.path) for name, place in places.items()}
-    times = {name: _instant(values[name], places[name]) for name in INSTANTS if name in places}
+    units = {name: place.unit or "s" for name, place in places.items()}
+    times = {
+        name: moment(values[name]) if units[name] == "iso" else scaled(values[name], units[name])
+        for name in INSTANTS
+        if name in places
+    }
     arrive = times.get("arrival")
     if "arrival" in places and arrive is None:
         yield NO_ARRIVAL
         return
-    spans = {
-        name: scaled(values[name], places[name].unit or "s") for name in SPANS if name in places
-    }
     for span, name in (("duration", "end"), ("ttft", "first_token")):
-        if (
-            times.get(name) is None
-            and arrive is not None
-            and (length := spans.get(span)) is not None
-        ):
+        length = scaled(values[span], units[span]) if span in places else None
+        if times.get(name) is None and arrive is not None and length is not None:
             times[name] = arrive + length
-    content = _content(values)
+    usage = Usage(
+        prompt=count(values.get("prompt_tokens")), output=count(values.get("output_tokens"))
+    )
+    content = _content(values, usage)
     if isinstance(content, LeftOut):
         yield content
         return
@@ -177,20 +180,14 @@ def _calls(places: Mapping[str, Place], row: Row) -> Iterator[Call | LeftOut]:
         body=None if isinstance(content, Lengths) else content,
         lengths=content if isinstance(content, Lengths) else None,
         answer=answer if isinstance(answer, dict | str) else None,
-        usage=Usage(
-            prompt=count(values.get("prompt_tokens")), output=count(values.get("output_tokens"))
-        ),
+        usage=usage,
         status=status if status is not None and 100 <= status <= 999 else None,
         session=None if session in (None, "") else str(session),
         id=None if identity in (None, "") else str(identity),
     )
 
 
-def _instant(value: object, place: Place) -> int | None:
-    return moment(value) if place.unit == "iso" else scaled(value, place.unit or "s")
-
-
-def _content(values: Mapping[str, Any]) -> bytes | dict[str, Any] | Lengths | LeftOut:
+def _content(values: Mapping[str, Any], usage: Usage) -> bytes | dict[str, Any] | Lengths | LeftOut:
     """What to send: a body as it was, one put together, or the length alone."""
     if any(is_cut(values.get(name)) for name in ("body", "messages")):
         return CUT_SHORT
@@ -202,6 +199,4 @@ def _content(values: Mapping[str, Any]) -> bytes | dict[str, Any] | Lengths | Le
         return {"messages": messages}
     if prompt := text(values.get("prompt")):
         return {"prompt": prompt}
-    if tokens := count(values.get("prompt_tokens")):
-        return Lengths(tokens, count(values.get("output_tokens")) or None)
-    return NO_CONTENT
+    return prompt_of(usage)

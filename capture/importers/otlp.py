@@ -23,8 +23,10 @@ from tbench.capture.importers.importer import (
     Lengths,
     Row,
     count,
+    error_status,
     is_cut,
     moment,
+    prompt_of,
     scaled,
     text,
     unpacked,
@@ -78,9 +80,13 @@ def _call(span: Row) -> Call | LeftOut:
         return OTHER if "name" in span else NO_SPAN
     if path is None:
         return OTHER
+    # OTLP gives nanoseconds, flat spans give dates.
     arrive, end = (
-        _instant(span, *names)
-        for names in (("startTimeUnixNano", "start_time"), ("endTimeUnixNano", "end_time"))
+        scaled(span[nanoseconds], "ns") if nanoseconds in span else moment(span.get(date))
+        for nanoseconds, date in (
+            ("startTimeUnixNano", "start_time"),
+            ("endTimeUnixNano", "end_time"),
+        )
     )
     if arrive is None:
         return NO_ARRIVAL
@@ -95,7 +101,9 @@ def _call(span: Row) -> Call | LeftOut:
         return content
     state = span.get("status")
     failed = isinstance(state, dict) and state.get("code") in (2, "STATUS_CODE_ERROR", "ERROR")
-    status = count(attributes.get("error.type") or attributes.get("http.response.status_code"))
+    status = error_status(
+        attributes.get("error.type") or attributes.get("http.response.status_code")
+    )
     return Call(
         arrive_ns=arrive,
         end_ns=end,
@@ -107,7 +115,7 @@ def _call(span: Row) -> Call | LeftOut:
         lengths=content if isinstance(content, Lengths) else None,
         answer=None if failed else _answer(attributes),
         usage=usage,
-        status=status if failed and status is not None and 400 <= status <= 599 else None,
+        status=status if failed else None,
         failure=(text(state.get("message")) or "failed, as its span says")
         if failed and isinstance(state, dict)
         else None,
@@ -143,12 +151,6 @@ def _typed(value: object) -> Any:  # noqa: ANN401 (whatever it holds)
     if kind == "kvlistValue":
         return _attributes(inner.get("values")) if isinstance(inner, dict) else {}
     return inner
-
-
-def _instant(span: Row, nanoseconds: str, date: str) -> int | None:
-    if nanoseconds in span:
-        return scaled(span.get(nanoseconds), "ns")
-    return moment(span.get(date))
 
 
 def _either(span: Row, name: str, other: str) -> str:
@@ -201,8 +203,8 @@ def _content(
         return {"messages": messages, **settings}
     if messages and path == COMPLETIONS:
         return {"prompt": "\n".join(str(message["content"]) for message in messages), **settings}
-    if path != EMBEDDINGS and usage.prompt:
-        return Lengths(usage.prompt, usage.output or None)
+    if path != EMBEDDINGS:
+        return prompt_of(usage)
     return NO_CONTENT
 
 
@@ -227,24 +229,26 @@ def _messages(item: Row) -> Iterator[dict[str, Any]]:
     told = [part for part in parts if part.get("type") == "tool_call_response"]
     for part in told:
         answer = part.get("response", part.get("result"))
-        content = answer if isinstance(answer, str) else orjson.dumps(answer).decode()
-        yield {"role": "tool", "tool_call_id": str(part.get("id")), "content": content}
+        yield {"role": "tool", "tool_call_id": str(part.get("id")), "content": _as_text(answer)}
     words = _words(parts)
     if words or asked or not told:
         calls_made = [
             {
                 "id": str(part.get("id")),
                 "type": "function",
-                "function": {"name": str(part.get("name")), "arguments": _arguments(part)},
+                "function": {
+                    "name": str(part.get("name")),
+                    "arguments": _as_text(part.get("arguments")),
+                },
             }
             for part in asked
         ]
         yield {"role": role, "content": words, **({"tool_calls": calls_made} if calls_made else {})}
 
 
-def _arguments(part: Row) -> str:
-    arguments = part.get("arguments")
-    return arguments if isinstance(arguments, str) else orjson.dumps(arguments).decode()
+def _as_text(value: object) -> str:
+    """A text as it is, anything else as JSON: the conventions allow both, OpenAI's API only the text."""
+    return value if isinstance(value, str) else orjson.dumps(value).decode()
 
 
 def _words(parts: list[Any]) -> str:

@@ -55,8 +55,8 @@ def shape(path: Path, documents: Iterable[tuple[str, ...]] = ()) -> Shape:
         name = member[1].decode() if member else ""
         inside = next((members for members in documents if members[0] == name), None)
         line, end, _ = head.partition(b"\n")
-        lines = bool(end) and _is_json(line)
-        return Shape("json", inside) if inside and not lines else Shape("jsonl")
+        is_line = bool(end) and not isinstance(_object(line), LeftOut)
+        return Shape("json", inside) if inside and not is_line else Shape("jsonl")
     if b"\x00" in head:
         raise InputError(
             f"{path}: neither JSON, CSV nor Parquet (a pickle is never read: it could run any program)"
@@ -196,7 +196,3 @@ def _object(data: bytes) -> Row | LeftOut:
     except ValueError:
         return NOT_JSON
     return value if isinstance(value, dict) else NOT_JSON
-
-
-def _is_json(line: bytes) -> bool:
-    return not isinstance(_object(line), LeftOut)
