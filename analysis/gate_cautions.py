@@ -24,6 +24,10 @@ from tbench.capture.terminal import plural
 from tbench.replay.columns import Column
 from tbench.replay.runfile import Run, recount
 
+TREND_RUNS: Final = 5
+"""Runs of each arm with which a trend that is no straight line is wrong as seldom as it says
+(docs/statistics.md, "Calibration": 3+3 and 5+5 pairs by trend, sine 10 %)."""
+
 # Pooling: an arm's runs laid end to end, so that what is checked of one pair of runs is checked of all.
 
 
@@ -269,6 +273,13 @@ def _order(baseline: Replicates, candidate: Replicates, contrast: Method) -> Ite
             code="SYSTEMATIC_ORDER",
             text="the arms took turns by a rule, and the trend contrast needs an order drawn at random in "
             "each pair: leave out --trend, or let tbench ab draw it",
+        )
+    elif contrast == "trend" and min(runs) < TREND_RUNS:
+        yield Caution(
+            code="TREND_FEW_RUNS",
+            text=f"with fewer than {TREND_RUNS} runs of each arm --trend takes a drift that bends for a "
+            "straight one: where the hours swing by 10 %, some 9 in 100 equal arms differ (not 5); make "
+            f"{TREND_RUNS} runs of each",
         )
 
 

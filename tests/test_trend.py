@@ -103,6 +103,21 @@ def test_a_judgement_by_trend_says_who_declared_it(repeats: Any) -> None:
     assert judgement_json(usual)["declared"] is None
 
 
+@pytest.mark.parametrize("runs", [3, 5])
+def test_a_trend_over_few_runs_says_what_a_bend_does(repeats: Any, runs: int) -> None:
+    """The calibration's one cell beyond its bar: hours that swing, three runs of each arm."""
+    arms, gates = repeats.arms(1.15, repeats=runs), parse_gates(None, ["e2e:p50:5%"])
+    for arm in arms:
+        for run in arm.runs:
+            run.run.header["experiment"] = {"schedule": "random"}
+    codes = [caution.code for caution in evaluate_gates(arms, gates, contrast="trend").warnings]
+
+    assert ("TREND_FEW_RUNS" in codes) is (runs < 5)
+    assert "TREND_FEW_RUNS" not in [
+        caution.code for caution in evaluate_gates(arms, gates).warnings
+    ]
+
+
 def test_turns_by_a_rule_are_refused_unless_the_runs_say_that_chance_drew_them(
     repeats: Any,
 ) -> None:
