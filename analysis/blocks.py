@@ -82,6 +82,7 @@ class Side:
 
     def tail_blocks(self, p: float) -> int:
         """In how many of 16 blocks the values at and beyond the p-quantile lie."""
+        # Below the median the thinner side, which can be one burst, is the lower one.
         at, upper = self.quantile(p), p >= 0.5
         within = [np.searchsorted(block, at, "left" if upper else "right") for block in self.blocks]
         beyond = self.sizes - np.array(within) if upper else np.array(within)
@@ -107,6 +108,7 @@ class Side:
         while (open_ := low < high).any():
             middle = np.minimum((low + high) // 2, self.n - 1)
             beyond = other.share(self.all[middle] + shift)
+            # Each arm weighs the same, whatever its count: the two shares are added, not the two counts.
             enough = (middle + 1) / self.n + beyond >= 2 * p - _TIE
             high = np.where(open_ & enough, middle, high)
             low = np.where(open_ & ~enough, middle + 1, low)
@@ -159,6 +161,7 @@ def _steps(finite: Floats) -> Steps | None:
     starts = np.flatnonzero(np.diff(positive, prepend=-np.inf) > _SAME * positive)
     counts = np.diff(starts, append=len(positive))
     n = len(positive)
+    # Chance makes a few equal values; only a clock, or whole numbers, make so many.
     if counts.max() <= np.sqrt(n) and n - len(starts) <= n / 2:
         return None
     distinct = positive[starts]
@@ -168,6 +171,7 @@ def _steps(finite: Floats) -> Steps | None:
         return None
     gaps = np.diff(others)
     nearest = np.minimum(np.append(np.inf, gaps), np.append(gaps, np.inf))
+    # No wider than the value itself, so that nothing is moved to zero or below.
     halves = np.minimum(nearest[np.searchsorted(others, tied)], tied) / 2
     return Steps(tied, halves)
 

@@ -27,6 +27,7 @@ from tbench.analysis.metrics import METRICS, Metric, values
 from tbench.analysis.quantiles import identified, ordered, quantile, refusal
 from tbench.analysis.summary import Caution, Floats
 from tbench.analysis.t_tests import CONFIDENCE, difference
+from tbench.capture.terminal import plural
 from tbench.replay.measures import minimum_n
 
 USUAL, RARE = (0.5, 0.9, 0.95, 0.99), 0.999
@@ -111,6 +112,7 @@ class Contrast:
         """What is said of the metric beside its quantiles."""
         together = next(iter(self.sessions), None)
         geometric = geometric_mean(*self.values, sessions=together) if self.paired else None
+        # Its own log-ratios choose its K, so that it drifts, or not, apart from the quantiles.
         drift = ["SLOW_DRIFT"] if geometric and geometric.drift else []
         doubts = (*self._doubts(geometric.n if geometric else self.n), *drift)
         refused = geometric is None or geometric.refusal is not None
@@ -161,6 +163,7 @@ class Contrast:
         if reason := refusal(self.n, p):
             return reason
         lie_in = self._pair.tail_blocks(p)
+        # Refused, not flagged: one bad minute that holds all slow requests is no tail of the server.
         if lie_in < TAIL_BLOCKS:
             return f"its extreme requests lie in {lie_in} of 16 time blocks (needs {TAIL_BLOCKS}): a burst"
         if not any(side.identified(p) for side in self._sides):
@@ -253,9 +256,10 @@ class Contrast:
 
     def _doubts(self, n: int) -> Iterator[str]:
         if n < SURE_REQUESTS:
-            yield f"{n:,} requests (needs {SURE_REQUESTS:,})"
+            yield f"{plural(n, 'request')} (needs {SURE_REQUESTS:,})"
         if self.span_s < SURE_S:
             yield f"{_duration(self.span_s)} of traffic (needs {_duration(SURE_S)})"
+        # Without the paired series a drift escapes the flag more often (docs/statistics.md).
         if self.paired and self._pair.few_pairs:
             yield "few requests have a value in both arms"
 
@@ -317,6 +321,7 @@ def shifts(
         [ordered(values(run, METRICS[metric])[run.measured]) for run in runs]
         for runs in (baseline, candidate)
     ]
+    # The run is the unit, so a point needs the requests in every run, not in all of them together.
     fewest = min((len(run) for side in sides for run in side), default=0)
     points = [p for p in SHIFT if fewest and refusal(fewest, p) is None]
     quantiles = [

@@ -60,6 +60,7 @@ class GateEvidence:
         if self.spotless is not None:
             # Runs without a bad request have no spread to make a bound of: what they can hide is exact.
             return hidden(self.spotless[1], level, BURST) < self.gate.allowance
+        # What the client's lag may have hidden counts against a PASS, what it made against a FAIL.
         most = max(self.worsening.above(level), self.strict.above(level))
         return most + self.lag[1] < self.gate.threshold
 
@@ -83,8 +84,10 @@ class GateEvidence:
             return None
         if self.spotless is not None:
             least, most = (hidden(n, ALPHA, BURST) if n else 0.0 for n in self.spotless)
+            # Goodput against a limit is its own level, turned round: from none bad (-1) to what n can hide.
             level = self.gate.limit is not None and self.gate.higher
             return (-1.0, most - 1.0) if level else (-least, most)
+        # Of shares the bound that passes has the spread at the margin: it is the one to show.
         worse = self.strict if self.gate.endpoint.scale == "points" else None
         return self.worsening.least, (worse or self.worsening).most
 

@@ -38,6 +38,7 @@ from tbench.analysis.run_metrics import ERRORS, Figure
 from tbench.analysis.summary import Caution
 from tbench.analysis.t_tests import Estimate, student
 from tbench.capture.errors import InputError
+from tbench.capture.terminal import plural
 from tbench.replay.pacing import Warmup
 
 # Session: the runs of one arm, recorded together, as what a baseline file keeps of them.
@@ -283,8 +284,8 @@ def _predicted_estimate(estimate: GateEstimate, group: ArmRuns) -> GateEstimate:
     prediction = _predicted(gate, draws, runs)
     if estimate.refusal or prediction is None:
         return estimate
-    count = f"{len(runs)} run{'s' if len(runs) != 1 else ''}"
-    method = f"prediction t over {len(draws)} sessions of {count} each, df {prediction.df:.0f}"
+    sessions, each = plural(len(draws), "session"), plural(len(runs), "run")
+    method = f"prediction t over {sessions} of {each} each, df {prediction.df:.0f}"
     strict = estimate.strict
     if gate.endpoint.scale == "points":
         strict = at_the_margin(gate, (draws, runs), prediction)
@@ -323,7 +324,7 @@ def _cautions(
         fewest = min(len(estimate.baseline) for estimate in short)
         yield Caution(
             code=SHORT,
-            text=f"{fewest} session{'s' if fewest != 1 else ''} of {_named(short)}; a verdict needs "
+            text=f"{plural(fewest, 'session')} of {_named(short)}; a verdict needs "
             f"{LEAST_SESSIONS}: {LEAST_SESSIONS - fewest} more must be recorded, on other days",
         )
     if trending := [estimate for estimate in estimates if TRENDING in estimate.stops]:
@@ -346,7 +347,7 @@ def _cautions(
         if estimate.gate.limit is None and len(estimate.baseline) < count:
             yield Caution(
                 code="PARTIAL_HISTORY",
-                text=f"{len(estimate.baseline)} of {count} sessions have {name_of(estimate.gate)}",
+                text=f"{len(estimate.baseline)} of {plural(count, 'session')} have {name_of(estimate.gate)}",
             )
     yield from _differences(history, candidate)
     counts = sorted({session.requests for session in history.sessions})

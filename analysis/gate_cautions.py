@@ -259,7 +259,7 @@ def _order(baseline: Replicates, candidate: Replicates, contrast: Method) -> Ite
         yield Caution(
             code="NOT_INTERLEAVED",
             text="the arms' runs did not take turns (one of each in every consecutive pair), so what changed "
-            "with time looks like a difference; run them A B, B A, A B ...",
+            "with time looks like a difference; run them in turns, as A B, B A, A B",
         )
     elif (first := begun(baseline, candidate)) and abs(first[0] - first[1]) > 1:
         yield Caution(

@@ -192,6 +192,7 @@ def _lag_s(gate: Gate, groups: tuple[ArmRuns, ArmRuns]) -> tuple[float, float]:
     How far the quantile of each run falls once every request counts from when it could have been sent; and
     the same quantile of the lag itself.
     """
+    # Only what counts from when a request was due has the client's own lag in it.
     if gate.limit is not None or gate.quantile is None or not METRICS[gate.metric].from_due:
         return 0.0, 0.0
     metric, p = METRICS[gate.metric], gate.quantile
@@ -214,6 +215,7 @@ def _late(run: RunView, metric: Metric, p: float) -> tuple[float, float]:
 
 def known(gate: Gate, figures: Sequence[Figure]) -> bool:
     """Whether y can be made of every figure."""
+    # A ratio's y is a logarithm: zero has none. Shares are taken as they are.
     least = -math.inf if gate.endpoint.scale == "points" else 0.0
     return all(math.isfinite(figure.value) and figure.value > least for figure in figures)
 
@@ -248,6 +250,7 @@ def level_of(gate: Gate, side: tuple[Figure, ...]) -> Estimate | None:
 def burst(figures: Sequence[Figure]) -> float:
     """How many events come at once, typically: the variance of their counts over that of single ones."""
     mixed = [run for run in figures if run.clumps is not None and 0 < run.events < run.n]
+    # Nothing shows how errors come: they count as coming many at a time, the careful guess.
     if not mixed:
         return BURST
     single = sum(run.events * (1 - run.events / run.n) for run in mixed)
@@ -319,6 +322,7 @@ def comparison(estimate: GateEstimate) -> Comparison:
     finding = None
     if change is not None and gate.limit is None:
         below, above = FINDINGS["neutral" if of.scale == "points" else of.better]
+        # A difference is seen by the two-sided 95 % interval; what is shown are the bounds that decide.
         finding = below if change.high < 0 else above if change.low > 0 else NO_DIFFERENCE
     low, high = None, None
     if (worse := estimate.evidence.interval) is not None:

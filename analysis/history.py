@@ -14,6 +14,7 @@ from typing import Any, Final
 from tbench.analysis.run_metrics import Figure
 from tbench.capture.errors import InputError
 from tbench.capture.jsontext import loads
+from tbench.capture.terminal import plural
 from tbench.capture.writing import SHARED, write_whole
 
 FORMAT: Final = 1
@@ -51,7 +52,7 @@ class History:
     def text(self) -> str:
         """How many there are, and of when."""
         dates = [session.recorded[:10] for session in self.sessions]
-        count = f"{len(dates)} session{'s' if len(dates) != 1 else ''}"
+        count = plural(len(dates), "session")
         return f"{count} from {dates[0]} to {dates[-1]}" if dates else "no session"
 
 

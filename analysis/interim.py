@@ -76,6 +76,7 @@ def crossing(z: Sequence[float], fractions: Sequence[float], *, sides: Literal[1
     """
     nodes, heights = _quadrature(_NODES)
     places, inside, before = np.zeros(1), np.ones(1), 0.0  # of a Brownian motion that still goes on
+    # The density of what has crossed no bound yet, carried from look to look; its mass is what never crosses.
     for bound, at in zip(z, fractions, strict=True):
         high = min(bound, _FURTHEST) * math.sqrt(at)
         low = -high if sides == 2 else -_FURTHEST * math.sqrt(at)
@@ -92,6 +93,7 @@ def bounds(
     fractions: tuple[float, ...], alpha: float, shape: Shape, sides: Literal[1, 2] = 1
 ) -> tuple[float, ...]:
     """The bounds on z, looks in order, that are ever crossed with probability `alpha`."""
+    # The shape is fixed and only its height solved for: crossing probability falls as the constant rises.
     heights = SHAPES[shape](np.asarray(fractions))
     constant = optimize.brentq(
         lambda c: crossing((c * heights).tolist(), fractions, sides=sides) - alpha, 0.1, _FURTHEST
@@ -159,6 +161,7 @@ def monitor(results: GateResults, looks: Looks, look: int) -> Decision:
         for verdict in fixed
     )
     decision = _decision(looks, look, verdicts)
+    # More runs cannot mend a client that was the limit of its own runs: going on would only cost.
     if results.verdict is Verdict.INVALID:
         return replace(decision, stop=True, verdict=Verdict.INVALID)
     return decision

@@ -9,7 +9,7 @@ Everything happens on logarithms, so that dividing by r is a shift, and swapping
 the result exactly. NaN is no value; +inf is a timeout and sorts last; what is below zero counts as zero.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -291,6 +291,7 @@ def _at_ends(pair: Pair, ends: Floats, points: _Points, least: Floats) -> Floats
         with np.errstate(divide="ignore"):
             shift = np.log(end)
         bounded = np.isfinite(shift)
+        # An open end has no ratio at which sessions could be asked: there the estimate's must do.
         at_end = pair.inflation(shift[bounded], points.p[bounded], points.blocks[bounded])
         inflation[side, bounded] = np.maximum(least[bounded], at_end)
     return inflation
@@ -326,6 +327,7 @@ def lag_one(terms: Floats) -> Floats:
 
 def variance(terms: Floats, blocks: Ints) -> Floats:
     """Of the sum of each lane's 32 terms, by how its merged blocks scatter."""
+    # Each K at once: lanes with as many blocks share one reshape.
     variances = np.empty(len(terms))
     for k in np.unique(blocks):
         lanes = blocks == k
@@ -352,7 +354,14 @@ def _search(pair: Pair, points: _Points, levels: Floats, inflation: Floats) -> F
         t = pair.t(middle[which] + side[which] * step, p[which], k[which])
         return np.asarray(side[which] * t > critical[which])
 
-    inside, outside = _expand(rejected, len(side))
+    # First outwards, until each lane has a last step still accepted and a first one rejected (inf: none).
+    lanes = len(side)
+    inside, outside, reach = np.zeros(lanes), np.full(lanes, np.inf), 0.02
+    while reach < _FURTHEST and len(which := np.flatnonzero(np.isinf(outside))):
+        out = rejected(np.full(len(which), reach), which)
+        outside[which[out]] = reach
+        inside[which[~out]] = reach
+        reach *= 1.7  # geometric: most ends are near, and a far one costs a dozen steps
     bounded = np.flatnonzero(np.isfinite(outside))
     for _ in range(_HALVINGS):
         step = (inside[bounded] + outside[bounded]) / 2
@@ -360,17 +369,6 @@ def _search(pair: Pair, points: _Points, levels: Floats, inflation: Floats) -> F
         outside[bounded] = np.where(out, step, outside[bounded])
         inside[bounded] = np.where(out, inside[bounded], step)
     return np.asarray(np.exp(middle + side * outside).reshape(shape))
-
-
-def _expand(rejected: Callable[[Floats, Ints], Truths], lanes: int) -> tuple[Floats, Floats]:
-    """For each lane the last step still accepted and the first one rejected; inf when none is."""
-    inside, outside, step = np.zeros(lanes), np.full(lanes, np.inf), 0.02
-    while step < _FURTHEST and len(which := np.flatnonzero(np.isinf(outside))):
-        out = rejected(np.full(len(which), step), which)
-        outside[which[out]] = step
-        inside[which[~out]] = step
-        step *= 1.7  # geometric: most ends are near, and a far one costs a dozen steps
-    return inside, outside
 
 
 def _paired_sums(a: Floats, b: Floats) -> Floats | None:

@@ -58,6 +58,7 @@ def match(
             f"{baseline.path} and {candidate.path} have no request in common; "
             "compare runs of one trace, or add --unpaired"
         )
+    # A pair with one cold half compares a warm-up with none: both halves go.
     warm_pairs = warm[0][first] | warm[1][second]
     left_out = int(warm_pairs.sum())
     return Match(
@@ -197,9 +198,11 @@ def shared(arms: Sequence[Replicates], warmup: Warmup | None = None) -> CommonRe
     if warm.all():
         raise InputError("nothing is left to compare after the warm-up; try --warmup none")
     everything = len(places[0])
+    # Only where the runs differ is the union counted, which costs a set of all keys.
     if any(len(run) > everything for run in runs):
         everything = len(set(chain.from_iterable(_keys(run) for run in runs)))
     begun = list(chain.from_iterable(arm.started_ns for arm in arms))
+    # Sorted twice gives ranks: which run began when, among those of all arms.
     order = np.argsort(np.argsort(begun, kind="stable"), kind="stable").tolist()
     views = iter(
         RunView(arm=run, places=at[~warm], at=rank)

@@ -66,6 +66,7 @@ def harrell_davis(ordered: Floats, p: float) -> float:
     One timeout (+inf) would make it infinite: for finite values only.
     """
     n = len(ordered)
+    # Only the weights that a float can tell from zero: a million values would cost a million Betas.
     centre, spread = p * n, _WINDOW_SD * math.sqrt(n * p * (1 - p)) + 2
     first, last = max(0, math.floor(centre - spread)), min(n, math.ceil(centre + spread))
     edges = np.arange(first, last + 1) / n
@@ -80,6 +81,7 @@ def least_n(p: float, confidence: float = 0.95) -> int:
 
 def refusal(n: int, p: float) -> str | None:
     """Why n values cannot give the p-quantile, or None when they can."""
+    # Above `least_n`: requests that depend on each other hold less than independent ones.
     needed = minimum_n(p)
     return None if n >= needed else f"n too small (needs ≥ {needed:,})"
 
@@ -99,6 +101,7 @@ def newcombe(
     (x, n), (y, m) = baseline, candidate
     (low_x, high_x), (low_y, high_y) = wilson(x, n, confidence), wilson(y, m, confidence)
     first, second = x / n, y / m
+    # Each arm's own distance to its Wilson bound, added as independent errors are.
     below = math.hypot(first - low_x, high_y - second)
     above = math.hypot(high_x - first, second - low_y)
     return first - second - below, first - second + above

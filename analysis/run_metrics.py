@@ -95,12 +95,14 @@ def share(event: Truths) -> Figure:
     if not n:
         return Figure(value=math.nan, n=0, refusal=NOTHING)
     parts = np.array_split(event, min(BLOCKS, n))
+    # In order of the trace: events that come together make some stretches full and others empty.
     apart = sum((float(part.sum()) - len(part) * events / n) ** 2 for part in parts)
     clumps = apart * len(parts) / (len(parts) - 1) if len(parts) > 1 else None
     return Figure(value=events / n, n=n, events=events, clumps=clumps)
 
 
 def _goodput(run: RunView, slo: Slo) -> Figure:
+    # What no request has is met by none, or, where none is held to it, by all: neither says anything.
     if absent := [
         objective.metric for objective in slo if not len(run.ordered(METRICS[objective.metric]))
     ]:
@@ -134,6 +136,7 @@ def _good_requests(run: RunView, slo: Slo) -> Figure:
 
 def _tokens(run: RunView, _: Slo) -> Figure:
     tokens = _throughput(run).output
+    # A rate of those that were counted would be too low, and by how much nobody knows.
     if tokens.uncounted:
         why = f"{tokens.uncounted:,} of a run's {tokens.n:,} successes have no token count by the server"
         return Figure(value=math.nan, n=tokens.n, refusal=why)

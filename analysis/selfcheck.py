@@ -6,7 +6,7 @@ the gate. Comparisons that share a run are not independent: their shares describ
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations
@@ -27,6 +27,7 @@ from tbench.analysis.replicates import Replicates
 from tbench.analysis.summary import Caution
 from tbench.analysis.variance import pooled_sd, run_quantiles
 from tbench.capture.errors import InputError
+from tbench.capture.terminal import plural
 
 MOST_SPLITS: Final = 64
 """As many as six pairs of runs have; of more this many are drawn."""
@@ -165,21 +166,20 @@ def balanced(
     pairs = list(zip(arm.runs[::2], arm.runs[1::2], strict=False))
     if len(pairs) < LEAST_RUNS:
         return
-    for way in _ways(len(pairs), random):
+    # A way is which pairs to turn round, as bits: as many as not, or one more or less.
+    ways: Collection[int]
+    if math.comb(len(pairs), len(pairs) // 2) * (1 + len(pairs) % 2) <= MOST_SPLITS:
+        every = range(2 ** len(pairs))
+        ways = [way for way in every if abs(2 * way.bit_count() - len(pairs)) <= 1]
+    else:
+        ways = drawn = dict[int, None]()  # each once, in the order drawn
+        while len(drawn) < MOST_SPLITS:
+            turned = random.permutation(len(pairs))[: (len(pairs) + random.integers(0, 2)) // 2]
+            drawn[sum(1 << place for place in turned.tolist())] = None
+    for way in ways:
         turns = [pair[:: -1 if way >> place & 1 else 1] for place, pair in enumerate(pairs)]
         first, second = zip(*turns, strict=True)
         yield Replicates(name="one half", runs=first), Replicates(name="the other", runs=second)
-
-
-def _ways(pairs: int, random: np.random.Generator) -> Iterable[int]:
-    """Which pairs to turn round, as bits: as many as not, or one more or less."""
-    if math.comb(pairs, pairs // 2) * (1 + pairs % 2) <= MOST_SPLITS:
-        return [way for way in range(2**pairs) if abs(2 * way.bit_count() - pairs) <= 1]
-    drawn: dict[int, None] = {}
-    while len(drawn) < MOST_SPLITS:
-        turned = random.permutation(pairs)[: (pairs + random.integers(0, 2)) // 2].tolist()
-        drawn[sum(1 << place for place in turned)] = None
-    return drawn
 
 
 def _splits(
@@ -188,6 +188,7 @@ def _splits(
     by_gate: dict[Gate, list[GateRow]] = {}
     for first, second in halves:
         for row in evaluate_gates((first, second), gates).rows:
+            # What cannot be tested has no verdict to count, and would make the shares of the others smaller.
             if row.comparison.verdict is not Verdict.SKIPPED:
                 by_gate.setdefault(row.gate, []).append(row)
     for gate, rows in by_gate.items():
@@ -208,6 +209,7 @@ def _warnings(arms: Sequence[Replicates], floors: Sequence[Floor]) -> Iterator[C
     if answered and missed > NARROW * answered:
         yield Caution(
             code="RUNS_DIFFER",
-            text=f"{missed} of {answered} intervals of one pair miss 1 where nothing changed ({EXPECTED:.0%} "
-            "expected): runs of this target differ by more than one pair can show; rely on repeated runs",
+            text=f"{missed} of {plural(answered, 'interval')} of one pair miss 1 where nothing changed "
+            f"({EXPECTED:.0%} expected): runs of this target differ by more than one pair "
+            "can show; rely on repeated runs",
         )

@@ -92,6 +92,22 @@ def summarise(
     finite = ordered[: int(ordered.searchsorted(np.inf))]
     timed = len(finite) > 0
     beyond = timeout_s or (float(finite[-1]) if timed else None)
+    n, at = len(ordered), []
+    for p in points if n else ():
+        # Among the timeouts a quantile has no value and no upper end: only what it exceeds is known.
+        seen = quantiles.identified(n - len(finite), n, p)
+        low, high = quantiles.quantile_interval(ordered, p)
+        at.append(
+            Quantile(
+                p=p,
+                value=quantiles.quantile(ordered, p) if seen else None,
+                low=low,
+                high=high if seen else None,
+                at_least=None if seen else beyond,
+                smooth=quantiles.harrell_davis(ordered, p) if len(finite) == n else None,
+                refusal=quantiles.refusal(n, p),
+            )
+        )
     return Summary(
         metric=metric,
         unit=unit,
@@ -101,20 +117,5 @@ def summarise(
         mean=float(finite.mean()) if timed else None,
         minimum=float(finite[0]) if timed else None,
         maximum=float(finite[-1]) if timed else None,
-        quantiles=tuple(_quantile(ordered, len(finite), p, beyond) for p in points if len(ordered)),
-    )
-
-
-def _quantile(ordered: Floats, finite: int, p: float, beyond: float | None) -> Quantile:
-    n = len(ordered)
-    seen = quantiles.identified(n - finite, n, p)
-    low, high = quantiles.quantile_interval(ordered, p)
-    return Quantile(
-        p=p,
-        value=quantiles.quantile(ordered, p) if seen else None,
-        low=low,
-        high=high if seen else None,
-        at_least=None if seen else beyond,
-        smooth=quantiles.harrell_davis(ordered, p) if finite == n else None,
-        refusal=quantiles.refusal(n, p),
+        quantiles=tuple(at),
     )

@@ -31,20 +31,16 @@ def ecdf(values: Floats, points: int = 500) -> Steps:
     n, finite = len(every), int(np.isfinite(every).sum())
     if not finite:
         return Steps(np.empty(0), np.empty(0))
-    ranks = _ranks(finite, points)
+    ranks: Places = np.arange(finite)
+    if finite > points:
+        # Half evenly spread; half in equal ratios of what lies beyond, since the tail is what one reads.
+        even = np.linspace(0, finite - 1, points // 2)
+        tail = finite - np.geomspace(finite, 1, points - points // 2)
+        ranks = np.unique(np.concatenate([even, tail]).round().astype(np.int64).clip(0, finite - 1))
     x = every[ranks]
     last = np.searchsorted(every, x, side="right")  # ties: all of them are at or below x
     distinct = np.append(np.diff(x) > 0, True)
     return Steps(x[distinct], last[distinct] / n)
-
-
-def _ranks(n: int, points: int) -> Places:
-    """Places among n ordered values: half evenly spread, half in equal ratios of what lies beyond."""
-    if n <= points:
-        return np.arange(n)
-    even = np.linspace(0, n - 1, points // 2)
-    tail = n - np.geomspace(n, 1, points - points // 2)
-    return np.unique(np.concatenate([even, tail]).round().astype(np.int64).clip(0, n - 1))
 
 
 def scatter(x: Floats, y: Floats, points: int = 1500) -> Places:
@@ -59,7 +55,12 @@ def scatter(x: Floats, y: Floats, points: int = 1500) -> Places:
     rows = max(1, points // columns - 2)
     column, row = _cells(x, columns), _cells(y, rows)
     extremes = [place for group in _groups(column, columns) for place in _extremes(y, group)]
-    return np.unique(np.concatenate([_firsts(column * rows + row, columns * rows), extremes]))
+    cell = column * rows + row
+    first = np.full(columns * rows, -1)
+    first[cell[::-1]] = np.arange(len(cell))[
+        ::-1
+    ]  # the last to be written stays: each cell's first
+    return np.unique(np.concatenate([first[first >= 0], extremes]))
 
 
 def _groups(cell: Places, cells: int) -> list[Places]:
@@ -74,13 +75,6 @@ def _extremes(y: Floats, places: Places) -> list[int]:
         return []
     inside = y[places]
     return [int(places[inside.argmin()]), int(places[len(inside) - 1 - inside[::-1].argmax()])]
-
-
-def _firsts(cell: Places, cells: int) -> Places:
-    """The first place in each cell that has any."""
-    first = np.full(cells, -1)
-    first[cell[::-1]] = np.arange(len(cell))[::-1]  # the last to be written stays
-    return first[first >= 0]
 
 
 def _cells(values: Floats, cells: int) -> Places:
@@ -120,7 +114,13 @@ def in_flight(sent: Floats, end: Floats, bins: int = 300) -> tuple[Steps, Floats
     end = ordered(np.where(np.isnan(end), horizon, end))
     edges = np.linspace(sent[0], horizon, bins + 1)
     area = _elapsed(sent, edges) - _elapsed(end, edges)
-    return Steps(edges[:-1], np.diff(area) / np.diff(edges)), _most(sent, end, edges)
+    # The highest count within each part; an end and a send at one instant do not overlap.
+    after = np.arange(1, len(sent) + 1) - np.searchsorted(end, sent, side="right")
+    cuts = np.searchsorted(sent, edges)
+    before = cuts[:-1] - np.searchsorted(end, edges[:-1])
+    parts = zip(before, pairwise(cuts), strict=True)
+    most = np.array([float(after[a:b].max(initial=level)) for level, (a, b) in parts])
+    return Steps(edges[:-1], np.diff(area) / np.diff(edges)), most
 
 
 def _elapsed(starts: Floats, at: Floats) -> Floats:
@@ -128,12 +128,3 @@ def _elapsed(starts: Floats, at: Floats) -> Floats:
     before = np.searchsorted(starts, at)
     sums = np.concatenate([[0.0], np.cumsum(starts)])
     return np.asarray(before * at - sums[before])
-
-
-def _most(sent: Floats, end: Floats, edges: Floats) -> Floats:
-    """The highest count within each part; an end and a send at one instant do not overlap."""
-    after = np.arange(1, len(sent) + 1) - np.searchsorted(end, sent, side="right")
-    cuts = np.searchsorted(sent, edges)
-    before = cuts[:-1] - np.searchsorted(end, edges[:-1])
-    parts = zip(before, pairwise(cuts), strict=True)
-    return np.array([float(after[a:b].max(initial=level)) for level, (a, b) in parts])

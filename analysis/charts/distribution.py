@@ -83,6 +83,7 @@ def ecdf(title: str, unit: str, arms: Arms) -> Picture | None:
 def _of_runs(arms: Arms, scale: Scale) -> Rows:
     """The curves of the runs, where an arm has more than one."""
     several = {name: runs for name, runs in arms.items() if len(runs) > 1}
+    # Shared out between the runs; fewer than 24 places would no longer look like the curve.
     points = max(24, FAINT_POINTS // max(1, sum(map(len, several.values()))))
     return [
         {"arm": name, "run": f"{name} {k}", **point}

@@ -169,7 +169,9 @@ def _domain(bars: Sequence[Bar]) -> tuple[float, float]:
         for end in (bar.value, *(bar.passes or ()))
         if end is not None and (share or end > 0)
     ]
+    # Where nothing moved there is still an axis: one point, or five per cent.
     size = max(map(abs, needed)) or (0.01 if share else math.log(1.05))
+    # An interval that is open or very wide must not shrink the estimates to a dot.
     ends = [
         max(-FURTHEST * size, min(FURTHEST * size, inner(end)))
         for bar in bars

@@ -58,6 +58,7 @@ def over_time(title: str, unit: str, arms: Series) -> Picture | None:
     scale = scale_of(unit, values)
     domain = log_domain(of_arm * scale.factor for of_arm in values)
     dots, lines = _scattered(finite, scale, log=domain is not None), _medians(finite, scale)
+    # Ticks, since +inf has no place on the axis; thinned, and counted in full below.
     late = [
         {"arm": name, "x": short(at)}
         for name, times in timeouts.items()
@@ -105,6 +106,7 @@ def _several(arms: Series) -> bool:
 def _scattered(arms: Mapping[str, Pair], scale: Scale, *, log: bool) -> Rows:
     """The points, thinned; by their logarithms where the axis has these."""
     rows: Rows = []
+    # Fewer of each arm the more there are: a page of ten arms must open as one of two does.
     most = max(100, min(SCATTERED, SCATTERED_ALL // len(arms)))
     for name, (x, y) in arms.items():
         if len(x):
@@ -229,10 +231,20 @@ def _outstanding(arms: Series) -> tuple[Rows, Rows, list[str]]:
         if not counted:
             continue
         means = [mean for mean, _ in counted]
-        strong += _lines(name, name, *_mean(means))
+        if len(means) == 1:
+            strong += _lines(name, name, means[0].x, means[0].y)
+        else:
+            # Runs last differently: averaged over all their time, each holding its last level to the end.
+            ends = min(mean.x[0] for mean in means), max(mean.x[-1] for mean in means)
+            x = np.linspace(*ends, BINS)
+            held = [
+                mean.y[(np.searchsorted(mean.x, x, side="right") - 1).clip(0)] for mean in means
+            ]
+            strong += _lines(name, name, x, np.mean(held, axis=0))
         if len(runs) == 1:
             faint += _lines(name, name, means[0].x, counted[0][1])
         else:
+            # Faint lines of many runs are background: their places are shared out between them.
             every = max(1, math.ceil(BINS * total / FAINT_BINS))
             for k, mean in enumerate(means, 1):
                 faint += _lines(name, f"{name} {k}", mean.x[::every], mean.y[::every])
@@ -240,15 +252,6 @@ def _outstanding(arms: Series) -> tuple[Rows, Rows, list[str]]:
         peak = max(most.max() for _, most in counted)
         peaks.append(f"{name} {average:.3g} on average, {peak:.0f} at most")
     return faint, strong, peaks
-
-
-def _mean(runs: Sequence[thinning.Steps]) -> Pair:
-    """Step functions averaged over the time that all of them span."""
-    if len(runs) == 1:
-        return runs[0].x, runs[0].y
-    x = np.linspace(min(run.x[0] for run in runs), max(run.x[-1] for run in runs), BINS)
-    held = [run.y[(np.searchsorted(run.x, x, side="right") - 1).clip(0)] for run in runs]
-    return x, np.mean(held, axis=0)
 
 
 def _lines(arm: str, run: str, x: Floats, y: Floats) -> Rows:

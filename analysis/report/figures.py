@@ -200,12 +200,13 @@ def vega() -> str:
     """Vega, Vega-Lite and their embedder, of the version that Altair writes for."""
     name = f"vega-{VEGA_LITE}-{metadata.version('vl-convert-python')}.js"
     place = cache_folder(os.environ)
-    return cached(place and place / name, _bundle)
 
+    def bundle() -> str:
+        text = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", vl_version=VEGA_LITE)
+        # Inside a page the program must not end its own script element.
+        return text.replace("</script", "<\\/script")
 
-def _bundle() -> str:
-    text = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", vl_version=VEGA_LITE)
-    return text.replace("</script", "<\\/script")
+    return cached(place and place / name, bundle)
 
 
 def cache_folder(environment: Mapping[str, str]) -> Path | None:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 from tbench.analysis.arms import Arm
-from tbench.analysis.charts import NO_INTERVAL, Bar, Picture, forest, shift
+from tbench.analysis.charts import NO_INTERVAL, Bar, forest, shift
 from tbench.analysis.comparison import NO_DIFFERENCE, Comparison, Comparisons, Verdict
 from tbench.analysis.contrast import FINDINGS, shifts
 from tbench.analysis.gate_results import GateResults, GateRow
@@ -240,14 +240,26 @@ def judgement_report(
     gated = [row.gate.metric for row in results.rows if row.gate.quantile is not None]
     metrics = list(dict.fromkeys([*sections.DRAWN, *gated]))
     ratios, shares = tables.forests(results, names)
-    shifted = {metric: _run_shifts(results, names, metric) for metric in SHIFTED}
+    baseline, intervals = results.baseline, tables.has_intervals(results)
+    several = len(results.candidates) > 1
+    shifted = {
+        metric: [
+            shift(
+                f"{words.title(metric)}{f', {names[arm.name]}' if several else ''}",
+                shifts(baseline.runs, arm.runs, metric, intervals=intervals),
+                against=f"{names[arm.name]} / {names[baseline.name]}",
+            )
+            for arm in results.candidates
+        ]
+        for metric in SHIFTED
+    }
     spread, more = sections.distributions(sides, metrics, shifted)
     method = list(sections.REPEATED)
     if who := gate_sentences.declared(results):
         method.append(f"Instead of Welch's t: {gate_sentences.TREND}, declared {who}.")
     if slo := gate_sentences.objectives(results):
         method.append(f"Goodput counts the requests that succeeded with {', '.join(slo)}.")
-    if not tables.has_intervals(results):
+    if not intervals:
         method += sections.WITHOUT_INTERVALS
     warnings = [caution for caution in results.warnings if not caution.is_fact]
     caveats = [
@@ -280,20 +292,6 @@ def judgement_report(
             sections.made_by(command),
         ],
     )
-
-
-def _run_shifts(results: GateResults, names: Names, metric: str) -> list[Picture | None]:
-    """How each candidate's quantiles of a metric shifted."""
-    baseline, intervals = results.baseline, tables.has_intervals(results)
-    several = len(results.candidates) > 1
-    return [
-        shift(
-            f"{words.title(metric)}{f', {names[arm.name]}' if several else ''}",
-            shifts(baseline.runs, arm.runs, metric, intervals=intervals),
-            against=f"{names[arm.name]} / {names[baseline.name]}",
-        )
-        for arm in results.candidates
-    ]
 
 
 def _judgement_head(results: GateResults, names: Names, title: str, sides: Sides) -> Html:
