@@ -175,7 +175,15 @@ def resolve(
         ]
         format_name, importer = "map", mapped(places)
     else:
-        format_name = format_name or _detected(files[0][0], sample)
+        told = (name for row in sample for name in IMPORTERS if IMPORTERS[name].matches(row))
+        format_name = format_name or next(told, None)
+        if format_name is None:
+            names = ", ".join(named(str(name)) for row in sample[:1] for name in islice(row, 12))
+            raise InputError(
+                f"{files[0][0]}: no known format (its fields: {names or 'none'}); say where each thing "
+                "stands, as in --map arrival=ts:ms --map messages=request.messages, or name a --format "
+                f"of {', '.join(IMPORTERS)}"
+            )
         if format_name not in IMPORTERS:
             raise InputError(
                 f"--format {format_name}: choose one of {', '.join(IMPORTERS)}, or --map"
@@ -199,18 +207,6 @@ def resolve(
     if spread and not job.timed:
         raise InputError(f"--spread: {format_name} has no arrivals to spread; --rate spaces them")
     return job
-
-
-def _detected(path: Path, sample: Sequence[Row]) -> str:
-    for row in sample:
-        for name, importer in IMPORTERS.items():
-            if importer.matches(row):
-                return name
-    shown = ", ".join(named(str(name)) for name in islice(sample[0], 12)) if sample else "none"
-    raise InputError(
-        f"{path}: no known format (its fields: {shown}); say where each thing stands, as in --map "
-        f"arrival=ts:ms --map messages=request.messages, or name a --format of {', '.join(IMPORTERS)}"
-    )
 
 
 # The rules that hold for every format.

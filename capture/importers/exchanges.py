@@ -91,7 +91,7 @@ class ExchangeMaker:
         response = _response(call, arrive)
         if ours:
             return Exchange(request=request, response=response)
-        # A new one each time: it would wait for the answers that a log does not have.
+        # A sanitizer for each exchange: one for all would wait for answers that the log does not have.
         sanitizer = Sanitizer(self._redactor, retries=self._retries)
         request = sanitizer.request(request, secrets)
         if response is not None:
@@ -127,9 +127,17 @@ def _response(call: Call, arrive: int) -> Response | None:
 
 def _answer(call: Call) -> bytes:
     """The answer's bytes, or an answer of OpenAI's API that says what the log says; empty for none."""
-    answer, usage = call.answer, _usage(call.usage)
+    answer = call.answer
     if isinstance(answer, bytes):
         return answer
+    usage: dict[str, Any] = {}
+    if call.usage != Usage():
+        cached, reasoning = call.usage.cached, call.usage.reasoning
+        usage = {"prompt_tokens": call.usage.prompt, "completion_tokens": call.usage.output}
+        if cached is not None:
+            usage["prompt_tokens_details"] = {"cached_tokens": cached}
+        if reasoning is not None:
+            usage["completion_tokens_details"] = {"reasoning_tokens": reasoning}
     if isinstance(answer, Mapping) and answer.keys() & ANSWERS:
         return dumped(answer if answer.get("usage") or not usage else {**answer, "usage": usage})
     if call.failure is not None or (call.status or 200) >= 400:
@@ -150,17 +158,3 @@ def _answer(call: Call) -> bytes:
         }
     named_model = {"model": call.model} if call.model else {}
     return dumped({**payload, **named_model, "usage": usage})
-
-
-def _usage(usage: Usage) -> dict[str, Any]:
-    """Token counts as OpenAI's API writes them; empty where none is known."""
-    if usage == Usage():
-        return {}
-    details = {"cached_tokens": usage.cached} if usage.cached is not None else {}
-    reasoning = {"reasoning_tokens": usage.reasoning} if usage.reasoning is not None else {}
-    return {
-        "prompt_tokens": usage.prompt,
-        "completion_tokens": usage.output,
-        **({"prompt_tokens_details": details} if details else {}),
-        **({"completion_tokens_details": reasoning} if reasoning else {}),
-    }

@@ -54,6 +54,13 @@ def calls(row: Row) -> Iterator[Call | LeftOut]:
     else:
         status, content = response.get("status"), _member(response, "content")
         answered = isinstance(status, int) and 100 <= status <= 999
+        saved, answer = content.get("text"), None
+        if isinstance(saved, str) and saved and answered:
+            try:
+                is_base64 = content.get("encoding") == "base64"
+                answer = b64decode(saved) if is_base64 else saved.encode("utf-8", "replace")
+            except ValueError:  # no base64 after all: as if nothing had been saved
+                answer = None
         yield Call(
             arrive_ns=arrive,
             end_ns=None if took is None else arrive + took,
@@ -63,7 +70,7 @@ def calls(row: Row) -> Iterator[Call | LeftOut]:
             path=url.path + (f"?{url.query}" if url.query else ""),
             headers=tuple(_fields(request.get("headers"))),
             body=body.encode("utf-8", "replace"),
-            answer=_content(content) if answered else None,
+            answer=answer,
             answer_type=text(content.get("mimeType")) or "application/json",
             status=status if answered else None,
             failure=None if answered else text(response.get("_error")) or "no answer",
@@ -76,7 +83,7 @@ def _member(row: Row, name: str) -> Row:
 
 
 def _fields(pairs: object) -> Iterator[tuple[str, str]]:
-    """The header fields but those of an encoding, which is undone here, and of HTTP/2's own."""
+    """The header fields, less HTTP/2's pseudo-fields and those of encodings, which a HAR has undone."""
     for pair in pairs if isinstance(pairs, list) else ():
         if not isinstance(pair, dict):
             continue
@@ -85,19 +92,6 @@ def _fields(pairs: object) -> Iterator[tuple[str, str]]:
             continue
         if name.lower() not in {"content-encoding", "content-length", "transfer-encoding"}:
             yield name, value
-
-
-def _content(content: Row) -> bytes | None:
-    """The answer, as far as it was saved."""
-    body = content.get("text")
-    if not isinstance(body, str) or not body:
-        return None
-    if content.get("encoding") != "base64":
-        return body.encode("utf-8", "replace")
-    try:
-        return b64decode(body)
-    except ValueError:
-        return None
 
 
 HAR = Importer(

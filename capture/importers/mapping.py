@@ -103,26 +103,27 @@ def certain_units(places: Mapping[str, Place], sample: Iterable[Row]) -> dict[st
     """
     rows, sure = list(sample), dict(places)
     for name in INSTANTS:
-        if name in places and places[name].unit is None:
-            values = [value for row in rows if (value := at(row, places[name].path)) is not None]
-            sure[name] = Place(places[name].path, _certain(name, places[name].path, values))
+        path, unit = places.get(name, Place("", "s"))
+        if unit is not None:
+            continue
+        values = [value for row in rows if (value := at(row, path)) is not None]
+        if not values:
+            raise InputError(f"--map {name}={path}: no row of the first has it; check the path")
+        instants = {unit: [scaled(value, unit) for value in values] for unit in NS}
+        instants["iso"] = [moment(value) for value in values]
+        # A date leaves no doubt, of whatever century it is.
+        fits = [
+            unit
+            for unit, times in instants.items()
+            if all(time is not None and (unit == "iso" or is_dated(time)) for time in times)
+        ]
+        if len(fits) != 1:
+            raise InputError(
+                f"--map {name}={path}: the unit of {named(str(values[0]))} is not certain; state it: "
+                f"{name}={path}:s, :ms, :us, :ns or :iso"
+            )
+        sure[name] = Place(path, fits[0])
     return sure
-
-
-def _certain(name: str, path: str, values: list[Any]) -> str:
-    if not values:
-        raise InputError(f"--map {name}={path}: no row of the first has it; check the path")
-    if all(moment(value) is not None for value in values):
-        return "iso"
-    instants = {unit: [scaled(value, unit) for value in values] for unit in NS}
-    fits = [unit for unit in NS if all(at is not None and is_dated(at) for at in instants[unit])]
-    if len(fits) == 1:
-        return fits[0]
-    shown = named(str(values[0]))
-    raise InputError(
-        f"--map {name}={path}: the unit of {shown} is not certain; state it: {name}={path}:s, :ms, :us, "
-        ":ns or :iso"
-    )
 
 
 def is_dated(at_ns: int) -> bool:
@@ -137,14 +138,15 @@ def mapped(places: Mapping[str, Place]) -> Importer:
         if source in places or span in places:
             trust[name] = "reported" if source in places else "derived"
     return Importer(
-        calls=partial(_calls, places),
+        calls=partial(calls, places),
         matches=lambda row: any(at(row, place.path) is not None for place in places.values()),
         trust=trust,
         cannot="",
     )
 
 
-def _calls(places: Mapping[str, Place], row: Row) -> Iterator[Call | LeftOut]:
+def calls(places: Mapping[str, Place], row: Row) -> Iterator[Call | LeftOut]:
+    """The call of one row."""
     values = {name: at(row, place.path) for name, place in places.items()}
     units = {name: place.unit or "s" for name, place in places.items()}
     times = {

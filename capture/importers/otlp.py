@@ -99,26 +99,40 @@ def _call(span: Row) -> Call | LeftOut:
     content = _content(attributes, path, usage)
     if isinstance(content, LeftOut):
         return content
-    state = span.get("status")
-    failed = isinstance(state, dict) and state.get("code") in (2, "STATUS_CODE_ERROR", "ERROR")
+    # The convention's attribute says the first token; OpenLLMetry says it by the first chunk's event.
+    waited = scaled(attributes.get("gen_ai.response.time_to_first_chunk"), "s")
+    chunks = [
+        at
+        for event in _items(span.get("events"))
+        if str(event.get("name")).endswith(CHUNK)
+        and (at := scaled(event.get("timeUnixNano"), "ns")) is not None
+    ]
+    first = min(chunks, default=None) if waited is None else arrive + waited
+    outcome = span.get("status")
+    state = outcome if isinstance(outcome, dict) else {}
+    failed = state.get("code") in (2, "STATUS_CODE_ERROR", "ERROR")
+    answer: Row | None = None
+    if not failed:
+        answers = _items(unpacked(attributes.get("gen_ai.output.messages")))
+        answer = next((message for item in answers for message in _messages(item)), None)
+        if answer is None and (words := text(attributes.get("gen_ai.completion.0.content"))):
+            answer = {"role": "assistant", "content": words}
     status = error_status(
         attributes.get("error.type") or attributes.get("http.response.status_code")
     )
     return Call(
         arrive_ns=arrive,
         end_ns=end,
-        first_token_ns=_first_token(span, attributes, arrive),
+        first_token_ns=first,
         host=text(attributes.get("server.address")),
         path=path,
         model=text(attributes.get("gen_ai.request.model")),
         body=None if isinstance(content, Lengths) else content,
         lengths=content if isinstance(content, Lengths) else None,
-        answer=None if failed else _answer(attributes),
+        answer=answer,
         usage=usage,
         status=status if failed else None,
-        failure=(text(state.get("message")) or "failed, as its span says")
-        if failed and isinstance(state, dict)
-        else None,
+        failure=(text(state.get("message")) or "failed, as its span says") if failed else None,
         session=text(attributes.get("gen_ai.conversation.id")),
         id=f"{_either(span, 'traceId', 'trace_id')} {_either(span, 'spanId', 'span_id')}",
     )
@@ -163,18 +177,6 @@ def _count(attributes: Mapping[str, Any], *names: str) -> int | None:
     )
 
 
-def _first_token(span: Row, attributes: Mapping[str, Any], arrive: int) -> int | None:
-    """By the convention's attribute, else by the first event of a chunk."""
-    waited = scaled(attributes.get("gen_ai.response.time_to_first_chunk"), "s")
-    if waited is not None:
-        return arrive + waited
-    events = (
-        event for event in _items(span.get("events")) if str(event.get("name")).endswith(CHUNK)
-    )
-    stamps = [at for event in events if (at := scaled(event.get("timeUnixNano"), "ns")) is not None]
-    return min(stamps, default=None)
-
-
 def _content(
     attributes: Mapping[str, Any], path: str, usage: Usage
 ) -> dict[str, Any] | Lengths | LeftOut:
@@ -188,7 +190,12 @@ def _content(
         if (value := attributes.get(key)) is not None
     }
     messages = [message for item in _items(unpacked(asked)) for message in _messages(item)]
-    messages = messages or _numbered(attributes)
+    if not messages:  # the older convention: gen_ai.prompt.0.role, gen_ai.prompt.0.content, ...
+        turns: dict[int, dict[str, Any]] = {}
+        for key, value in attributes.items():
+            if (match := _NUMBERED.fullmatch(key)) and len(match[1]) < 9:
+                turns.setdefault(int(match[1]), {"role": "user", "content": ""})[match[2]] = value
+        messages = [turns[number] for number in sorted(turns)]
     instructions = unpacked(attributes.get("gen_ai.system_instructions"))
     if words := _words(instructions if isinstance(instructions, list) else [instructions]):
         messages.insert(0, {"role": "system", "content": words})
@@ -206,15 +213,6 @@ def _content(
     if path != EMBEDDINGS:
         return prompt_of(usage)
     return NO_CONTENT
-
-
-def _numbered(attributes: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Messages of the older convention: `gen_ai.prompt.0.role`, `gen_ai.prompt.0.content`, ..."""
-    turns: dict[int, dict[str, Any]] = {}
-    for key, value in attributes.items():
-        if (match := _NUMBERED.fullmatch(key)) and len(match[1]) < 9:
-            turns.setdefault(int(match[1]), {"role": "user", "content": ""})[match[2]] = value
-    return [turns[number] for number in sorted(turns)]
 
 
 def _messages(item: Row) -> Iterator[dict[str, Any]]:
@@ -265,30 +263,14 @@ def _words(parts: list[Any]) -> str:
     return "".join(word for word in texts if isinstance(word, str))
 
 
-def _answer(attributes: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """The first message that came back."""
-    for item in _items(unpacked(attributes.get("gen_ai.output.messages"))):
-        return next(_messages(item), None)
-    words = text(attributes.get("gen_ai.completion.0.content"))
-    return {"role": "assistant", "content": words} if words else None
-
-
-def _matches(row: Row) -> bool:
-    if "resourceSpans" in row or "scopeSpans" in row or "spans" in row:
-        return True
-    names = (
-        {str(item.get("key")) for item in _items(row["attributes"])}
-        if isinstance(row.get("attributes"), list)
-        else row.get("attributes")
-    )
-    return isinstance(names, set | dict) and any(
-        str(name).startswith(("gen_ai.", "llm.")) for name in names
-    )
-
-
 OTLP = Importer(
     calls=calls,
-    matches=_matches,
+    matches=lambda row: (
+        bool({"resourceSpans", "scopeSpans", "spans"} & row.keys())
+        or any(
+            str(name).startswith(("gen_ai.", "llm.")) for name in _attributes(row.get("attributes"))
+        )
+    ),
     trust={"arrival": "reported", "end": "reported", "first_token": "derived"},
     cannot="the HTTP bodies; what sampling left out; times between tokens",
     repeats=True,

@@ -69,13 +69,13 @@ def rows(
 ) -> Iterator[Row | LeftOut]:
     """The rows of a file; `progress` hears how many bytes of it are read."""
     if layout.kind == "parquet":
-        # Its reader takes a path, and reads row groups: what it has read is not told.
+        # The reader takes a path and reads row groups; it does not tell how far it is.
         yield from (
             item if isinstance(item, dict) else NOT_JSON for item in READERS["parquet"](path)
         )
         return
     with path.open("rb") as raw, _opened(path, raw) as file:
-        reader = {"jsonl": _lines, "csv": _table, "json": _elements}[layout.kind]
+        reader = {"jsonl": json_lines, "csv": table, "json": elements}[layout.kind]
         for number, row in enumerate(reader(file, path, layout.inside)):
             yield row
             if number % 256 == 0:
@@ -99,7 +99,7 @@ def _read(file: IO[bytes], path: Path, size: int) -> bytes:
         raise InputError(f"{path}: cannot be read: {error}") from None
 
 
-def _lines(file: IO[bytes], path: Path, _inside: Sequence[str]) -> Iterator[Row | LeftOut]:
+def json_lines(file: IO[bytes], path: Path, _inside: Sequence[str]) -> Iterator[Row | LeftOut]:
     """One JSON object a line."""
     try:
         while line := file.readline(LONGEST):
@@ -113,7 +113,7 @@ def _lines(file: IO[bytes], path: Path, _inside: Sequence[str]) -> Iterator[Row 
         raise InputError(f"{path}: damaged gzip: {error}") from None
 
 
-def _table(file: IO[bytes], path: Path, _inside: Sequence[str]) -> Iterator[Row | LeftOut]:
+def table(file: IO[bytes], path: Path, _inside: Sequence[str]) -> Iterator[Row | LeftOut]:
     """CSV with the columns' names in the first line."""
     before = csv.field_size_limit(LONGEST)
     try:
@@ -126,7 +126,7 @@ def _table(file: IO[bytes], path: Path, _inside: Sequence[str]) -> Iterator[Row 
         csv.field_size_limit(before)
 
 
-def _elements(file: IO[bytes], path: Path, inside: Sequence[str]) -> Iterator[Row | LeftOut]:
+def elements(file: IO[bytes], path: Path, inside: Sequence[str]) -> Iterator[Row | LeftOut]:
     """The elements of the array that stands `inside` a JSON document, a piece of it in memory at a time.
 
     Brackets are counted and strings stepped over; only an element itself is parsed.
@@ -173,7 +173,7 @@ class _Scan:
                     yield None if self._start < 0 else self._data[self._start : token.end()]
                     self._start = None
             elif word == b"," and self.stack == self._rows:
-                if self._separated:  # what stood there was a number or a text
+                if self._separated:  # a number or a text stood there: no row, but it counts
                     yield b""
                 self._separated = True
             self._from = token.end()
