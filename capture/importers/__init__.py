@@ -1,4 +1,4 @@
-"""Importers: logs and public traces of others as traces of ours, in bounded memory, with what they lack said.
+"""Importers: make traces of logs and of public traces, in bounded memory, and say what each of them lacks.
 
 IMPORTERS is the table: a format is one file that makes an Importer, and its row here.
 """
@@ -26,4 +26,4 @@ IMPORTERS: Final[Mapping[str, Importer]] = {
     "langfuse": LANGFUSE,
     "otlp": OTLP,
 }
-"""In the order in which they are asked whether a row is theirs."""
+"""Where the rows tell the format, the first importer that matches one is taken."""

@@ -1,4 +1,4 @@
-"""OpenAI batch input, and Together's: a line for each request, `custom_id` and `body`, no times at all."""
+"""OpenAI batch input, and Together's: a line for each request, `custom_id` and `body`, without times."""
 
 from collections.abc import Iterator
 
@@ -19,7 +19,7 @@ from tbench.capture.importers.importer import (
 
 
 def calls(row: Row) -> Iterator[Call | LeftOut]:
-    """The request of one line; Together's lines name no address, so what the body holds tells it."""
+    """The request of one line; Together's lines name no endpoint, so the members of the body tell it."""
     body = unpacked(row.get("body"))
     if "response" in row and body is None:
         yield LeftOut("of a batch's output: give its input file")

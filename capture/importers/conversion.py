@@ -1,7 +1,8 @@
 """Conversion: files of one format, read twice: once to count and to judge the clock, once to write the trace.
 
-Every row is either an exchange or left out with its reason; both passes decide alike, since what decides is
-pure. The header of the trace holds the counts, and where each time comes from.
+Every row becomes exchanges or is left out with its reason. Both passes decide alike: a rule looks at the call
+and at the ids before it, never at a clock or a random number. The header of the trace holds the counts, and
+where each time comes from.
 """
 
 from collections import Counter
@@ -38,15 +39,17 @@ from tbench.capture.terminal import named, plural
 from tbench.capture.trace_writer import TraceWriter
 
 SAMPLE: Final = 200
-"""So many rows tell the format, the units and the kind of clock."""
+"""Rows of each file that tell the format, the units and the kind of clock."""
 LONGEST_RELATIVE: Final = 10 * 366 * 86_400 * NS["s"]
-"""A clock that counts from a log's start has not run for longer."""
+"""Ten years: no log that counts from its own start is longer, so a larger number has another unit."""
 MOST_TOKENS: Final = 2**22
-"""Of a prompt that is written: more fit no trace."""
+"""Of a written prompt: a longer one fits no trace."""
 COARSE_NS: Final = 100 * NS["ms"]
+"""A clock is coarse where every gap is a multiple of so much, or of more."""
 SHARED_TICK_NS: Final = 10 * NS["ms"]
+"""Or where a fifth of the arrivals share an instant, and no gap is smaller than this."""
 FEW: Final = 20
-"""Of fewer arrivals nothing is said of their clock."""
+"""The clock of fewer arrivals is not judged."""
 
 BACKWARDS: Final = LeftOut("that end before they arrive, or years later")
 OUT_OF_RANGE: Final = LeftOut("with an arrival far from the others': check the unit")
@@ -55,12 +58,12 @@ TOO_DEEP: Final = LeftOut("nested too deeply")
 REPEATED: Final = LeftOut("that stand in the log twice")
 
 Progress = Callable[[int, int], None]
-"""Hears how many bytes of how many are read."""
+"""Called with the bytes read so far and the bytes of all files."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """What is to be converted, resolved.
+    """A conversion, with every choice made.
 
     `files` come with their layout. `wall` is whether the log's times are of a calendar. `model` stands in
     bodies that the log gives no model for; `rate` (requests/s) spaces requests whose log has no times. With
@@ -107,7 +110,7 @@ class Ticks:
 
     @property
     def tick_ns(self) -> int | None:
-        """The tick of a coarse clock; None where arrivals are finer than it matters."""
+        """The tick of a coarse clock, ns; None where the clock is fine enough, or too little is known."""
         if self.arrivals < FEW or self._least is None:
             return None
         if self._common >= COARSE_NS:
@@ -149,7 +152,7 @@ def resolve(
     spread: bool = False,
     seed: int = 0,
 ) -> Job:
-    """A job, its format told by the rows unless it is named, or `fields` are mapped.
+    """A job; the rows tell its format unless it is named, or `fields` are mapped.
 
     Raises InputError where the format is unknown, the files are of several, or a unit is not certain.
     """
@@ -253,7 +256,7 @@ def _calls(importer: Importer, row: Row) -> Sequence[Call | LeftOut]:
 
 
 def _ruled(job: Job, call: Call, refused: Counter[str]) -> Call | LeftOut:
-    """The call, or why it is left out; a first token at the start, at the end or outside is none."""
+    """The call, without a first token that cannot be true; or why it is left out."""
     arrive, end, first = call.arrive_ns, call.end_ns, call.first_token_ns
     if job.timed:
         if arrive is None:
@@ -281,7 +284,7 @@ def _ruled(job: Job, call: Call, refused: Counter[str]) -> Call | LeftOut:
 
 
 def _impossible(first: int, arrive: int, end: int | None) -> str | None:
-    """Why a first-token time is none: logs write the start or the end where they have no better one."""
+    """Why a first-token time cannot be true: loggers write the start or the end where they have none."""
     if end is None:
         return "without an end"
     if first in (arrive, end):

@@ -122,7 +122,7 @@ def moment(value: object) -> int | None:
 
 
 def scaled(value: object, unit: str) -> int | None:
-    """A number of `unit`, or a text that is one, as ns; None for what is none, or no possible time."""
+    """A number of `unit`, or a text of one, as ns; None for anything else and for a time out of range."""
     if isinstance(value, str):
         try:
             value = int(value) if value.strip().lstrip("-").isdecimal() else float(value)
@@ -135,13 +135,13 @@ def scaled(value: object, unit: str) -> int | None:
 
 
 def count(value: object) -> int | None:
-    """A number of tokens; None for what is none."""
+    """A number of tokens; None for anything else."""
     number = scaled(value, "ns")
     return number if number is not None and 0 <= number < 2**31 else None
 
 
 def text(value: object) -> str | None:
-    """A text that says something."""
+    """A text that is not blank; None for anything else."""
     return value if isinstance(value, str) and value.strip() else None
 
 
@@ -157,12 +157,12 @@ def error_status(value: object) -> int | None:
 
 
 def dumped(value: object) -> bytes:
-    """A value as JSON; what JSON has no word for (a Decimal of Parquet) as its text."""
+    """A value as JSON; a type that JSON lacks (a Decimal of Parquet) as its text."""
     return orjson.dumps(value, default=str, option=orjson.OPT_NON_STR_KEYS)
 
 
 def unpacked(value: object) -> Any:  # noqa: ANN401 (whatever it holds)
-    """JSON that stands in a string, as what it says; anything else as it is."""
+    """JSON inside a string, parsed; anything else as it is."""
     if isinstance(value, str) and value.lstrip()[:1] in ("{", "["):
         try:
             return loads(value)
@@ -172,7 +172,7 @@ def unpacked(value: object) -> Any:  # noqa: ANN401 (whatever it holds)
 
 
 def is_cut(value: object) -> bool:
-    """Whether a text begins as JSON and is none: a log that keeps so many characters and no more."""
+    """Whether a text begins as JSON and does not parse: some logs keep only its first characters."""
     return (
         isinstance(value, str)
         and value.lstrip()[:1] in ("{", "[")

@@ -1,7 +1,7 @@
 """Rows: the records of JSONL, JSON, CSV and Parquet files, plain or gzip, one by one in bounded memory.
 
-A kind is told by the first bytes, never by a name. What is broken is left out with its reason; nothing is
-unpickled, whatever it looks like.
+The first bytes tell the kind of a file, never its name. A broken row is left out with its reason. Nothing is
+unpickled: a pickle could run any program.
 """
 
 import csv
@@ -23,7 +23,9 @@ LONGEST: Final = 128 * 2**20
 TOO_LONG: Final = LeftOut("longer than 128 MiB")
 BAD_COLUMNS: Final = LeftOut("with another number of columns")
 HEAD: Final = 2**16
+"""Bytes that tell the kind of a file."""
 PIECE: Final = 2**20
+"""Bytes of a JSON document that are read at a time."""
 _FIRST_MEMBER = re.compile(rb'\{\s*"(\w+)"\s*:\s*[\[{]')
 _TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*(")?|[\[\]{},:]', re.DOTALL)
 """A string, whose last quote may still be to come, or a mark between values."""

@@ -1,4 +1,4 @@
-"""ShareGPT: a JSON array of conversations, `from` and `value` of each turn. Nobody noted when."""
+"""ShareGPT: a JSON array of conversations, `from` and `value` of each turn, without times."""
 
 from collections.abc import Iterator
 from typing import Final
