@@ -641,6 +641,61 @@ def test_what_is_no_log_is_refused(tbench: Run, tmp_path: Path) -> None:
         assert not list(tmp_path.glob("t.msgpack*"))
 
 
+def test_a_file_that_cannot_be_read_says_why(tbench: Run, tmp_path: Path) -> None:
+    """UTF-16 is told from a pickle, a pipe from a file that is broken, and two formats from one."""
+    row = {"timestamp": 0, "input_length": 5, "output_length": 1}
+    (tmp_path / "wide.jsonl").write_text(json.dumps(row), encoding="utf-16")
+    lines(tmp_path / "mooncake.jsonl", [row])
+    (tmp_path / "azure.csv").write_text(
+        "TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:17:03,4,5\n"
+    )
+    os.mkfifo(tmp_path / "pipe")
+    pipe = os.open(tmp_path / "pipe", os.O_RDWR)  # or opening it for reading waits for a writer
+    try:
+        for names, word in (
+            (["wide.jsonl"], "UTF-16: convert it to UTF-8"),
+            (["pipe"], "pipe: a pipe can be read once"),
+            (["mooncake.jsonl", "azure.csv"], "azure.csv is azure: import each format by itself"),
+        ):
+            done = tbench("trace", "import", *names, "-o", "t.msgpack")
+            assert (done.code, done.out, done.err.count("\n")) == (2, "", 1), done
+            assert word in done.err
+    finally:
+        os.close(pipe)
+
+
+@pytest.mark.parametrize("last", ["5", '"text"', '""', "null"])
+def test_the_last_row_counts_whatever_it_is(tmp_path: Path, last: str) -> None:
+    """A number or a text at the end of an array has no comma behind it, and is a row all the same."""
+    talk = json.dumps({"conversations": [{"from": "human", "value": "hi"}]})
+    (tmp_path / "talks.json").write_text(f"[{talk}, {last} ]")
+    made = imported(tmp_path / "talks.json")["import"]
+    assert (made["rows"], made["left_out"]) == (2, {"not a JSON object": 1})
+
+
+def test_a_mapped_field_that_holds_nothing_is_said(tbench: Run, tmp_path: Path) -> None:
+    """A path that no row has, and values that are no time or no count, would lose figures in silence."""
+    lines(
+        tmp_path / "log.jsonl",
+        [{"at": second, "took": "0.5 s", "in": 5, "out": -second} for second in (1, 2, 3)],
+    )
+    words = (
+        "arrival=at:s",
+        "duration=took:s",
+        "ttft=first:s",
+        "prompt_tokens=in",
+        "output_tokens=out",
+    )
+    maps = [word for field in words for word in ("--map", field)]
+    done = tbench("trace", "import", "log.jsonl", "-o", "t.msgpack", *maps)
+    assert done.code == 0
+    assert "duration=took: 3 of the first 3 rows cannot be read, as 0.5 s\n" in done.err
+    assert "ttft=first: none of the first 3 rows has it\n" in done.err
+    assert "output_tokens=out: 3 of the first 3 rows cannot be read, as -1\n" in done.err
+    assert "arrival" not in done.err
+    assert "prompt_tokens" not in done.err
+
+
 def test_a_row_nested_too_deeply_is_left_out(tmp_path: Path) -> None:
     """Also in the first rows, which tell the kind of clock: JSON is read deeper than it can be written."""
     deep = json.loads("[" * 300 + "]" * 300)

@@ -30,7 +30,7 @@ from tbench.capture.importers.importer import (
     dumped,
 )
 from tbench.capture.importers.lengths import Writer
-from tbench.capture.importers.mapping import certain_units, is_dated, mapped, parse_map
+from tbench.capture.importers.mapping import certain_units, is_dated, mapped, parse_map, unread
 from tbench.capture.importers.rows import Shape, rows, shape
 from tbench.capture.records import TraceHeader
 from tbench.capture.synthesis.generate import MOST_BYTES, Arrivals
@@ -158,12 +158,11 @@ def resolve(
     """
     documents = [members for importer in IMPORTERS.values() for members in importer.documents]
     files = [(path, shape(path, documents)) for path in paths]
-    sample = [
-        row
+    samples = {
+        path: [row for row in islice(rows(path, layout), SAMPLE) if not isinstance(row, LeftOut)]
         for path, layout in files
-        for row in islice(rows(path, layout), SAMPLE)
-        if not isinstance(row, LeftOut)
-    ]
+    }
+    sample = [row for first_rows in samples.values() for row in first_rows]
     notices: list[str] = []
     if fields:
         if format_name is not None:
@@ -175,18 +174,10 @@ def resolve(
             f"{name}={place.path}:{place.unit}"
             for name, place in places.items()
             if place != given[name]
-        ]
+        ] + unread(places, sample)
         format_name, importer = "map", mapped(places)
     else:
-        told = (name for row in sample for name in IMPORTERS if IMPORTERS[name].matches(row))
-        format_name = format_name or next(told, None)
-        if format_name is None:
-            names = ", ".join(named(str(name)) for row in sample[:1] for name in islice(row, 12))
-            raise InputError(
-                f"{files[0][0]}: no known format (its fields: {names or 'none'}); say where each thing "
-                "stands, as in --map arrival=ts:ms --map messages=request.messages, or name a --format "
-                f"of {', '.join(IMPORTERS)}"
-            )
+        format_name = format_name or _detected(samples)
         if format_name not in IMPORTERS:
             raise InputError(
                 f"--format {format_name}: choose one of {', '.join(IMPORTERS)}, or --map"
@@ -210,6 +201,27 @@ def resolve(
     if spread and not job.timed:
         raise InputError(f"--spread: {format_name} has no arrivals to spread; --rate spaces them")
     return job
+
+
+def _detected(samples: Mapping[Path, Sequence[Row]]) -> str:
+    """The one format of all files, each told by its first row that is of any."""
+    formats: dict[str, Path] = {}
+    for path, sample in samples.items():
+        told = (name for row in sample for name in IMPORTERS if IMPORTERS[name].matches(row))
+        if name := next(told, None):
+            formats.setdefault(name, path)
+    if len(formats) > 1:
+        told_apart = ", ".join(f"{path} is {name}" for name, path in formats.items())
+        raise InputError(f"{told_apart}: import each format by itself")
+    if not formats:
+        path, sample = next(iter(samples.items()))
+        names = ", ".join(named(str(name)) for row in sample[:1] for name in islice(row, 12))
+        raise InputError(
+            f"{path}: no known format (its fields: {names or 'none'}); say where each thing stands, as in "
+            "--map arrival=ts:ms --map messages=request.messages, or name a --format of "
+            f"{', '.join(IMPORTERS)}"
+        )
+    return next(iter(formats))
 
 
 # The rules that hold for every format.

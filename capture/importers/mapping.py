@@ -4,7 +4,7 @@ A unit is stated. Where it is not, it is taken only from a range that leaves no 
 that is a time of this century in one unit alone.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, Final, NamedTuple
 
@@ -31,7 +31,7 @@ from tbench.capture.importers.importer import (
     unpacked,
 )
 from tbench.capture.providers import Usage
-from tbench.capture.terminal import named
+from tbench.capture.terminal import named, plural
 
 INSTANTS: Final = ("arrival", "end", "first_token")
 SPANS: Final = ("duration", "ttft")
@@ -39,6 +39,7 @@ FIELDS: Final = (
     *INSTANTS, *SPANS, "body", "messages", "prompt", "answer", "path", "model", "prompt_tokens",
     "output_tokens", "session", "status", "id",
 )  # fmt: skip
+TOKENS: Final = ("prompt_tokens", "output_tokens")
 UNITS: Final = (*NS, "iso")
 CENTURY: Final = (978_307_200, 4_102_444_800)
 """From 2001 to 2100, seconds since 1970: in no two units does a number mean a time of these years."""
@@ -126,6 +127,32 @@ def certain_units(places: Mapping[str, Place], sample: Iterable[Row]) -> dict[st
     return sure
 
 
+def unread(places: Mapping[str, Place], sample: Sequence[Row]) -> list[str]:
+    """What the sample does not hold at a place, or holds and cannot be read: a line for each field."""
+    lines: list[str] = []
+    for name, place in places.items():
+        values = [value for row in sample if (value := at(row, place.path)) not in (None, "")]
+        if name in TOKENS:
+            bad = [value for value in values if count(value) is None]
+        elif place.unit is not None:
+            bad = [value for value in values if _time(value, place.unit) is None]
+        else:
+            bad = []
+        where = f"{name}={place.path}: "
+        if not values:
+            lines.append(f"{where}none of the first {plural(len(sample), 'row')} has it")
+        elif bad:
+            lines.append(
+                f"{where}{len(bad):,} of the first {plural(len(sample), 'row')} cannot be read, as "
+                f"{named(str(bad[0]))}"
+            )
+    return lines
+
+
+def _time(value: object, unit: str) -> int | None:
+    return moment(value) if unit == "iso" else scaled(value, unit)
+
+
 def is_dated(at_ns: int) -> bool:
     """Whether this is a time of this century, in ns since 1970."""
     return CENTURY[0] <= at_ns / NS["s"] < CENTURY[1]
@@ -149,11 +176,7 @@ def calls(places: Mapping[str, Place], row: Row) -> Iterator[Call | LeftOut]:
     """The call of one row."""
     values = {name: at(row, place.path) for name, place in places.items()}
     units = {name: place.unit or "s" for name, place in places.items()}
-    times = {
-        name: moment(values[name]) if units[name] == "iso" else scaled(values[name], units[name])
-        for name in INSTANTS
-        if name in places
-    }
+    times = {name: _time(values[name], units[name]) for name in INSTANTS if name in places}
     arrive = times.get("arrival")
     if "arrival" in places and arrive is None:
         yield NO_ARRIVAL

@@ -4,6 +4,7 @@ The first bytes tell the kind of a file, never its name. A broken row is left ou
 unpickled: a pickle could run any program.
 """
 
+import codecs
 import csv
 import gzip
 import io
@@ -30,6 +31,7 @@ _FIRST_MEMBER = re.compile(rb'\{\s*"(\w+)"\s*:\s*[\[{]')
 _TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*(")?|[\[\]{},:]', re.DOTALL)
 """A string, whose last quote may still be to come, or a mark between values."""
 
+_UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _UNREADABLE = (OSError, EOFError, zlib.error)
 
 Kind = Literal["jsonl", "json", "csv", "parquet"]
@@ -59,6 +61,8 @@ def shape(path: Path, documents: Iterable[tuple[str, ...]] = ()) -> Shape:
         line, end, _ = head.partition(b"\n")
         is_line = bool(end) and not isinstance(_object(line), LeftOut)
         return Shape("json", inside) if inside and not is_line else Shape("jsonl")
+    if head.startswith(_UTF16):
+        raise InputError(f"{path}: UTF-16: convert it to UTF-8, as with iconv -f UTF-16 -t UTF-8")
     if b"\x00" in head:
         raise InputError(
             f"{path}: neither JSON, CSV nor Parquet (a pickle is never read: it could run any program)"
@@ -87,6 +91,8 @@ def rows(
 def _opened(path: Path, raw: IO[bytes] | None = None) -> IO[bytes]:
     try:
         raw = raw or path.open("rb")
+        if not raw.seekable():
+            raise InputError(f"{path}: a pipe can be read once, a log is read twice: give a file")
         magic = raw.read(2)
         raw.seek(0)
         return cast("IO[bytes]", gzip.GzipFile(fileobj=raw)) if magic == b"\x1f\x8b" else raw
@@ -153,6 +159,7 @@ class _Scan:
         self._from = 0
         self._start: int | None = None
         self._separated = True
+        self._quoted = False
 
     def feed(self, piece: bytes) -> Iterator[bytes | None]:
         """The elements that end in the next piece; None for one that is too long."""
@@ -169,6 +176,9 @@ class _Scan:
                 self.stack.append((word, self._name))
                 self._name = b""
             elif word in b"}]":
+                last = self._quoted or self._data[self._from : token.start()].strip()
+                if self.stack == self._rows and self._separated and last:
+                    yield b""  # a number or a text, which no comma follows
                 if self.stack:
                     self.stack.pop()
                 if self.stack == self._rows and self._start is not None:
@@ -178,6 +188,7 @@ class _Scan:
                 if self._separated:  # a number or a text stood there: no row, but it counts
                     yield b""
                 self._separated = True
+            self._quoted = word[:1] == b'"'
             self._from = token.end()
         self._forget()
 
