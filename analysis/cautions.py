@@ -123,6 +123,7 @@ def _lag(compared: ComparedArms) -> str | None:
     middles = [value for side in compared.quantiles("ttft", [0.5]) for value in side]
     if len(late + middles) < 4:
         return None
+    # By the faster arm's median: there the same lag is the larger share.
     if abs(late[0] - late[1]) <= LAG * min(middles):
         return None
     return (
@@ -158,6 +159,7 @@ def _error_mix(compared: ComparedArms) -> str | None:
     parts = []
     if not errors.low <= 0 <= errors.high:
         parts.append(f"failures {errors.baseline:.1%} against {errors.candidate:.1%}")
+    # Equal rates may hide that timeouts became refusals, which says as much of a server.
     for kind in sorted({*errors.kinds_baseline, *errors.kinds_candidate}):
         first = errors.kinds_baseline.get(kind, 0) / errors.n_baseline
         second = errors.kinds_candidate.get(kind, 0) / errors.n_candidate
@@ -193,6 +195,7 @@ def _survivor_bias(compared: ComparedArms) -> str | None:
         plain, worst = compared.quantiles(name, _HEADLINES), compared.worst(name, _HEADLINES)
         if not all(plain):
             continue
+        # One quantile that turns is enough: it is the one that a headline may be made of.
         for p, before, after in zip(
             _HEADLINES, zip(*plain, strict=True), zip(*worst, strict=True), strict=True
         ):

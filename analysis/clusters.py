@@ -37,6 +37,7 @@ class Clusters:
         lone = sessions < 0
         numbers = np.where(lone, int(sessions.max(initial=0)) + np.cumsum(lone), sessions)
         order = np.argsort(numbers, kind="stable")
+        # By place, not by time: the blocks of the arms hold equal counts, as the block test's do.
         block = order * BLOCKS // max(n, 1)
         first = np.diff(numbers[order], prepend=-1) != 0
         cell = first | (
@@ -119,9 +120,11 @@ def few(clusters: Sequence[Clusters], inflation: Floats, blocks: Ints) -> Truths
     """Where a few sessions decide: there are few, or a few large ones make most of the variance."""
     if not clusters:
         return np.zeros(len(blocks), dtype=bool)
+    # Satterthwaite: degrees of a sum of variances, by the share that each has in it.
     between = max(min(arm.spread for arm in clusters) - 1, 0.5)
     degrees = inflation**2 / (1 / (blocks - 1.0) + (inflation - 1) ** 2 / between)
     scarce = min(arm.count for arm in clusters) < FEW
+    # Few blocks have few degrees by themselves, which their t has paid for: that is no fault of sessions.
     wanted = np.minimum(UNSURE, 0.6 * (blocks - 1))
     return np.asarray(scarce | ((inflation > 1) & (degrees < wanted)))
 

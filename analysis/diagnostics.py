@@ -115,6 +115,7 @@ def slowest(arm: Arm, most: int) -> list[Slow]:
     ):  # a million need no sorting: first those that are as slow as the last shown
         least = np.partition(took[known], -most)[-most]
         known = known[took[known] >= least]
+    # Stable, so that equally slow requests stay in the order of the plan.
     places = known[np.argsort(-took[known], kind="stable")[:most]]
     columns = at(arm.columns, places, *_SHOWN)
     headers = arm.run.answer_headers(columns["index"].tolist()) if arm.kind == "run" else {}

@@ -95,6 +95,7 @@ def _figures(
     for gate in gates:
         figures = tuple(gate.endpoint.figure(run, gate.slo) for run in runs)
         why = next((figure.refusal for figure in figures if figure.refusal), None)
+        # Nobody named it: runs too short for p99 still make a baseline of their other quantiles.
         if why and gate.usual:
             continue
         if why or not all(0 <= figure.value < math.inf for figure in figures):
@@ -237,6 +238,7 @@ def _check(history: History, candidate: Replicates, gates: Sequence[Gate]) -> No
             raise InputError(
                 f"{run.path}: a run of trace {run.source}, the baseline is of {trace}; replay that one"
             )
+    # Held against themselves runs would agree too well, and pass.
     if any(past.recorded == recorded_at(candidate) for past in history.sessions):
         raise InputError(f"{candidate.name}: these runs are a session of {history.path}")
 
@@ -339,6 +341,7 @@ def _cautions(
             text=f"{_named(weekly)}: sessions of weekends differ from those of weekdays (UTC); keep a "
             "baseline file for each",
         )
+    # Failures are watched even where no gate is on them: latencies are of the successes alone.
     failures = [run for session in history.sessions for run in session.figures.get(ERRORS, ())]
     yield from failures_rose(failures, failure_figures(common.groups[0].runs), estimates)
     yield from _unequal_runs(history, candidate, estimates)

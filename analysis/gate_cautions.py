@@ -261,6 +261,7 @@ def _order(baseline: Replicates, candidate: Replicates, contrast: Method) -> Ite
             text="the arms' runs did not take turns (one of each in every consecutive pair), so what changed "
             "with time looks like a difference; run them in turns, as A B, B A, A B",
         )
+    # By one it must be, where the pairs are odd in number.
     elif (first := begun(baseline, candidate)) and abs(first[0] - first[1]) > 1:
         yield Caution(
             code="UNBALANCED_ORDER",

@@ -175,6 +175,7 @@ def _check(arms: Sequence[Replicates], gates: Sequence[Gate]) -> None:
     paths = Counter(run.path.resolve() for run in runs)
     if twice := [path for path, count in paths.items() if count > 1]:
         raise InputError(f"{min(twice)}: is in two arms; a run belongs to one")
+    # Requests pair by their ids: those of another trace would be other requests.
     sources = {run.source for run in runs}
     if len(sources) > 1:
         raise InputError(
@@ -245,8 +246,10 @@ def _untestable(estimate: GateEstimate) -> Outcome | None:
 def _capped(estimate: GateEstimate, outcome: Outcome, beware: Sequence[str]) -> Outcome:
     """What the cautions leave of a verdict."""
     verdict, reason = outcome
+    # A history that drifts, or is too short, stops even a FAIL: nobody knows where today should lie.
     if estimate.stops:
         return Verdict.INCONCLUSIVE, estimate.stops[0]
+    # A limit is the candidate's own: what the arms do not share cannot blur it.
     caps = list(STOPS if estimate.gate.limit is None else ())
     if verdict is Verdict.PASS:
         caps += [*DOUBTS, *([FAILING] if estimate.gate.scale == "ratio" else [])]
@@ -354,6 +357,7 @@ def _few(estimate: GateEstimate) -> Outcome | None:
 
 def _paced(estimate: GateEstimate, verdict: Verdict) -> str | None:
     """Why a rate in an open loop decides nothing: the arrivals set it, up to what the server can take."""
+    # In a closed loop nothing is offered: there the rate is the server's own.
     offered = [figure.offered for figure in estimate.candidate if figure.offered is not None]
     if not offered:
         return None

@@ -77,9 +77,11 @@ def read_history(path: Path) -> History:
 
 
 def _session(record: Mapping[str, Any]) -> Session:
+    # Sessions are sorted by it, and weekends told by it: a wrong date must not pass as text.
     datetime.fromisoformat(record["recorded"])
     figures: dict[str, tuple[Figure, ...]] = {}
     for name, runs in record["figures"].items():
+        # Files of older versions, and metrics that are no shares, have no events.
         events = runs.get("events") or [0] * len(runs["n"])
         rows = list(zip(runs["values"], runs["n"], events, strict=True))
         for value, n, count in rows:

@@ -38,6 +38,7 @@ def length_bins(baseline: Floats, candidate: Floats) -> tuple[Ints, Ints]:
     """
     both = np.concatenate([baseline, candidate])
     known = both[~np.isnan(both)]
+    # Fewer bins for fewer answers: the share of a bin of five foretells nothing.
     number = max(min(MOST_BINS, min(len(baseline), len(candidate)) // PER_BIN), 1)
     parts = np.arange(1, number) / number
     edges = np.unique(np.quantile(known, parts)) if len(known) else known
@@ -84,6 +85,7 @@ class AtEqualLengths(Pair):
         plain, at = super().centre(p), np.array([p])
         low, high = np.array([plain - _REACH]), np.array([plain + _REACH])
         ratio = float("nan")
+        # Without a change of sign there is no ratio at which the arms score alike.
         if self.scores(low, at)[0][0] < 0 < self.scores(high, at)[0][0]:
             for _ in range(_HALVINGS):
                 middle = (low + high) / 2
@@ -122,6 +124,7 @@ class AtEqualLengths(Pair):
             (counts[0] / a.n + counts[1] / b.n).reshape(len(p), BLOCKS, -1, self._width).sum(axis=2)
         )
         held = (a.sizes / a.n + b.sizes / b.n).reshape(BLOCKS, -1, self._width).sum(axis=1)
+        # Its own block left out: an answer that helped to foretell itself would hide its own scatter.
         others = held.sum(axis=0) - held
         elsewhere = others > _NONE
         below = within.sum(axis=1, keepdims=True) - within

@@ -61,6 +61,7 @@ def mean_of_terms(
 
     `beside` are sessions, with what they add to its variance.
     """
+    # Chosen from its own terms: a mean can drift where no quantile does.
     rho = lag_one(terms[None])
     blocks = blocks_for(rho)
     time = float(variance(terms[None], blocks)[0])
@@ -152,10 +153,12 @@ class EffectiveSize:
 
 def effective_size(series: Floats) -> EffectiveSize:
     """Of the finite values of a series in arrival order, such as log ratios."""
+    # What failed or timed out holds no information here, and would make every variance infinite.
     finite = series[np.isfinite(series)]
     if not len(finite):
         return EffectiveSize(n=0, tau=None)
     variance = float(finite.var())
+    # Equal values leave a variance of rounding, over which tau would be noise.
     flat = variance <= np.finfo(np.float64).eps * float(np.abs(finite).max()) ** 2
     tau = None if flat else len(finite) * mean_of_series(series).se ** 2 / variance
     return EffectiveSize(n=len(finite), tau=tau)
@@ -173,6 +176,7 @@ def quantile_by_thirds(a: Floats, b: Floats, p: float) -> Thirds:
     def figure(values: Floats) -> float | None:
         known = ordered(values)
         n = len(known)
+        # A third has too few requests for the usual refusal: these are estimates without an interval.
         if n < least_n(p) or not identified(n - int(known.searchsorted(math.inf)), n, p):
             return None
         return quantile(known, p)

@@ -187,6 +187,7 @@ class Plan:
         sds = [prospect.sd for prospect in planned if prospect.sd is not None]
         measured = all(not prospect.assumed for prospect in planned)
         known = correlation([prospect.spread.figures for prospect in planned])
+        # Independent is the careful guess: gates that go together pass together more often.
         matrix = known if measured else np.eye(len(sds))
         margin = self.aim.margin
         return Together(
@@ -241,6 +242,7 @@ def requests_needed(within: Within, half_width: float, p: float) -> int | None:
     if not math.isfinite(within.half_width):
         return None
     projected = within.n * (power.upper_sd(within.half_width, within.df) / half_width) ** 2
+    # Fewer might be narrow enough, but would be refused or labelled low.
     return max(math.ceil(projected), minimum_n(p), SURE_REQUESTS)
 
 
@@ -314,6 +316,7 @@ def _gathered(arms: Sequence[Replicates]) -> tuple[Replicates, ...]:
     for place, arm in enumerate(arms):
         first = arm.runs[0]
         alone = len(arm.runs) == 1 and first.kind == "run"
+        # Only single runs are sorted: several of a folder or a glob are one arm by the user's word.
         likeness = (first.model, first.target, first.pacing) if alone else place
         groups.setdefault(likeness, []).append(arm)
 

@@ -132,6 +132,7 @@ def runs_to_pass_all(
 ) -> int | None:
     """The fewest runs per arm with which all these gates pass together; None where MOST_RUNS do not."""
     alone = [runs_needed(sd, margin, power=power) for sd in sds]
+    # A gate that never passes by itself does not with others beside it.
     if any(runs is None for runs in alone):
         return None
     return _fewest(
@@ -180,6 +181,7 @@ def _beyond(runs: int, sd: float, distance: float, tail: float) -> float:
 
 def _fewest(enough: Callable[[int], bool], least: int = LEAST_RUNS) -> int | None:
     """By doubling and halving, from `least` on: more runs never decide less often."""
+    # Doubling first: most plans need few runs, and each question may cost a simulation.
     low, high = least - 1, least
     while not enough(high):
         if high >= MOST_RUNS:

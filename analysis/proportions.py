@@ -81,6 +81,7 @@ def error_difference(
         sign * (arm.failed - arm.failed.mean()) / len(arm.failed)
         for sign, arm in ((-1, baseline), (1, candidate))
     ]
+    # Paired arms share their sessions: what one does to both cancels before it is squared.
     parts = [parts[0] + parts[1]] if len(sessions) == 1 else parts
     beside = [
         (clusters, clusters.excess(clusters.sums(part[clusters.order])))
@@ -98,6 +99,7 @@ def error_difference(
         method = "Newcombe, as if requests were independent"
     else:
         mean = mean_of_terms(candidate.rate - baseline.rate, terms, confidence, beside=beside)
+        # A t interval knows nothing of the ends of a share.
         low, high, method = max(-1.0, mean.low), min(1.0, mean.high), f"block t, K={mean.blocks}"
     return ErrorDifference(
         baseline=baseline.rate,
@@ -178,6 +180,7 @@ def rates(arm: Arm, places: Places | None = None, slo: Slo = ()) -> tuple[Rate, 
 def ratio(pair: Pair) -> float | None:
     """Candidate / baseline of rates; None of shares, and where either is unknown or only a bound."""
     first, second = pair
+    # A ratio of bounds is no bound: both may be too low by different amounts.
     if first.unit == "share" or first.uncounted or second.uncounted or not first.value:
         return None
     return None if second.value is None else second.value / first.value

@@ -115,6 +115,7 @@ def _rate(run: RunView, amount: float, n: int, most: float | None = None) -> Fig
     rate, due = _throughput(run).per_s(amount), run.column("due")
     if rate is None:
         return Figure(value=math.nan, n=n, refusal=NOTHING)
+    # From the first due to the last: what the server adds at the end is not offered load.
     span = float(np.nanmax(due) - np.nanmin(due)) if np.isfinite(due).any() else 0.0
     offered = (amount if most is None else most) / span if span > 0 else None
     return Figure(value=rate, n=n, offered=offered)

@@ -32,6 +32,7 @@ class Estimate:
 
     def worse(self, by: float) -> float:
         """How probable so large a value is if the true one is `by`."""
+        # Runs that agree to the digit: the difference is certain, and so is none.
         if self.se == 0:
             return 0.0 if self.value > by else 1.0
         return float(special.stdtr(self.df, (by - self.value) / self.se))
@@ -94,6 +95,7 @@ def difference(
 def level(sample: Sequence[float], floor: float = 0.0) -> Estimate:
     """The mean of one sample of at least two finite numbers; `floor` as in `difference`."""
     seen = np.asarray(sample, dtype=float)
+    # The floor: equal figures of few rare events are no proof that runs agree.
     variance = max(float(seen.var(ddof=1)) / len(seen), floor)
     return student(float(seen.mean()), math.sqrt(variance), len(seen) - 1)
 
@@ -120,6 +122,7 @@ def benjamini_hochberg(p_values: Sequence[float]) -> list[float]:
 def adjusted(given: Iterable[Comparison]) -> tuple[Comparison, ...]:
     """The rows, with `q_value` wherever there is a p-value to rely on."""
     rows = tuple(given)
+    # A row in doubt has a p-value that cannot be trusted, and would spend the others' rate.
     tried = {
         at: row.p_value for at, row in enumerate(rows) if row.reliable and row.p_value is not None
     }

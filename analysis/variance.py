@@ -164,6 +164,7 @@ def _neighbours(runs: Sequence[Arm], metric: Metric, p: float) -> Iterator[Withi
 def of_pair(a: Floats, b: Floats, p: float) -> Within:
     """Of two runs' values, aligned request by request."""
     (interval,) = invert(Pair(a, b), (p,))
+    # An open end bounds nothing: half of an infinite interval must not become a number.
     bounded = interval.low > 0 and interval.high < math.inf
     half = math.log(interval.high / interval.low) / 2 if bounded else math.inf
     return Within(
@@ -193,6 +194,7 @@ def of_blocks(series: Floats, p: float) -> Within:
     k = blocks_for(rho)
     error = math.sqrt(float(variance(terms, k)[0]))
     below_it, above_it = _log_at(ascending, p - error), _log_at(ascending, p + error)
+    # A density would have to be guessed; the values a standard error away need no guess.
     se = (above_it - below_it) / 2 if math.isfinite(below_it) else math.inf
     return Within(
         se=se,
@@ -225,6 +227,7 @@ def correlation(figures: Sequence[Sequence[Sequence[float]]]) -> Floats:
     logs = np.array(
         [np.concatenate([np.log(arm) - np.mean(np.log(arm)) for arm in gate]) for gate in figures]
     )
+    # Each arm has a mean of its own, which takes one degree.
     df = len(logs[0]) - len(figures[0])
     scale = np.sqrt((logs**2).sum(axis=1))
     scaled = logs / np.where(scale > 0, scale, 1.0)[:, None]
@@ -236,6 +239,7 @@ def correlation(figures: Sequence[Sequence[Sequence[float]]]) -> Floats:
 def pooled_sd(figures: Sequence[Sequence[float]]) -> tuple[float | None, int]:
     """The sd of y inside the arms, and its degrees of freedom."""
     df = sum(len(arm) - 1 for arm in figures)
+    # One figure among the timeouts leaves no sd, and leaving it out would make the runs look steadier.
     if df == 0 or not all(0 < figure < math.inf for arm in figures for figure in arm):
         return None, df
     squares = sum(float(np.var(np.log(arm))) * len(arm) for arm in figures)

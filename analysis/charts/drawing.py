@@ -106,6 +106,7 @@ class Paper:
 
     def on(self, rows: Rows) -> alt.Chart:
         """A layer that shows this data."""
+        # By identity: comparing tables of thousands of rows would cost more than drawing them.
         known = (name for name, table in self._tables.items() if table is rows)
         name = next(known, f"data-{len(self._tables)}")
         self._tables[name] = rows
@@ -158,6 +159,7 @@ def log_domain(values: Iterable[Floats], *, outside: float = 0.0) -> list[float]
     points = (outside, 0.005, 0.995, 0, 1)
     ends = [np.quantile(of_arm, points) for of_arm in values if len(of_arm)]
     starts, lows, highs, least, most = zip(*ends, strict=True)
+    # A logarithmic axis makes small differences look smaller: only where a linear one hides the bulk.
     if min(least) <= 0 or max(highs) <= 10 * min(lows):
         return None
     return [float(min(starts)), float(max(most))]

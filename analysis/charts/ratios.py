@@ -80,7 +80,18 @@ def forest(title: str, bars: Sequence[Bar]) -> Picture | None:
         counts.append(f"{without} without an interval")
     paper = Paper()
     layers = _forest_layers(paper, rows, (low, high), share=bars[0].share)
-    caption = Words(title=title, text=f"{', '.join(counts)}.", note=_note(bars), spoken=spoken)
+    notes, gated = ["Point: the estimate."], any(bar.passes for bar in bars)
+    if not all(bar.bare for bar in bars):
+        notes.append(f"Bar: its two-sided {'90%' if gated else 'nominal 95%'} interval.")
+    if gated:
+        notes.append("Shade: the changes that pass.")
+    if any(bar.decides is not None for bar in bars):
+        notes.append(
+            "Tick: its worse end, the one-sided 95% bound, which must lie in the shade to pass."
+        )
+    notes.append("What is open or lies further out is cut at the edge.")
+    text = f"{', '.join(counts)}."
+    caption = Words(title=title, text=text, note=" ".join(notes), spoken=spoken)
     return paper.picture(layers, caption, height=STEP * len(rows), broad=True)
 
 
@@ -183,20 +194,6 @@ def _domain(bars: Sequence[Bar]) -> tuple[float, float]:
     return (low - room, high + room) if share else (math.exp(low - room), math.exp(high + room))
 
 
-def _note(bars: Sequence[Bar]) -> str:
-    parts = ["Point: the estimate."]
-    gated = any(bar.passes for bar in bars)
-    if not all(bar.bare for bar in bars):
-        parts.append(f"Bar: its two-sided {'90%' if gated else 'nominal 95%'} interval.")
-    if gated:
-        parts.append("Shade: the changes that pass.")
-    if any(bar.decides is not None for bar in bars):
-        parts.append(
-            "Tick: its worse end, the one-sided 95% bound, which must lie in the shade to pass."
-        )
-    return " ".join([*parts, "What is open or lies further out is cut at the edge."])
-
-
 def shift(
     title: str, points: Sequence[Shift], *, against: str = "candidate / baseline"
 ) -> Picture | None:
@@ -211,6 +208,7 @@ def shift(
     low, high = min(1.0, *ends), max(1.0, *ends)
     room = max(1.02, (high / low) ** 0.08)
     low, high = low / room, high * room
+    # Runs that may stop early, or are too few, have ratios alone: no bar may suggest an interval.
     bare = all(
         (point.low, point.high, point.band_low, point.band_high) == (None, None, None, None)
         for point in points

@@ -157,15 +157,12 @@ def _slow_tables(side: str, arms: Sequence[Arm]) -> Html:
     several, same = len(arms) > 1, all(slow.request_id == slow.id for _, slow in ranked)
     head = ["request", *(["run"] if several else []), "sent (UTC)", "at", "TTFT", "E2E"]
     head += ["tokens in", "tokens out", "outcome", *([] if same else ["the server's id"])]
-    rows = [
-        [
-            tag("code", slow.id),
-            *([k] if several else []),
-            *_slow_cells(slow),
-            *([] if same else [_server_id(slow)]),
-        ]
-        for k, slow in ranked
-    ]
+    rows: list[list[object]] = []
+    for k, slow in ranked:
+        rows.append([tag("code", slow.id), *([k] if several else []), *_slow_cells(slow)])
+        if not same:
+            of_server = tag("code", slow.request_id) if slow.request_id else "-"
+            rows[-1].append("the same" if slow.request_id == slow.id else of_server)
     n = sum(int(arm.measured.sum()) for arm in arms)
     caption = f"The slowest {len(rows)} of {plural(n, 'request')} of {side}"
     caption += ". The server's ids are the same" if same else ""
@@ -185,12 +182,6 @@ def _slow_cells(slow: Slow) -> Iterator[object]:
     for count in (slow.prompt_tokens, slow.output_tokens):
         yield "-" if count is None else f"{count:,}"
     yield slow.outcome + (f" {slow.status}" if slow.status and slow.outcome != "ok" else "")
-
-
-def _server_id(slow: Slow) -> Html | str:
-    if slow.request_id == slow.id:
-        return "the same"
-    return tag("code", slow.request_id) if slow.request_id else "-"
 
 
 def _server_headers(side: str, slow: Sequence[Slow]) -> Html | None:

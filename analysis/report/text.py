@@ -22,7 +22,7 @@ from tbench.analysis.proportions import GOOD, rates, ratio
 from tbench.analysis.report import gate_sentences, sentences, words
 from tbench.analysis.report.machine import summaries
 from tbench.analysis.slo import Slo
-from tbench.analysis.summary import Quantile, Summary, facts
+from tbench.analysis.summary import Summary, facts
 from tbench.capture.console import Console
 from tbench.capture.terminal import escaped, named, plural
 from tbench.replay.closing import FEW, departures
@@ -366,25 +366,24 @@ def _metric_table(metrics: Sequence[Summary]) -> Table:
         unit, factor = words.scale(metric.mean or 0.0, metric.unit)
         late = f"\n  {metric.timeouts:,} timed out" if metric.timeouts else ""
         name = Text.assemble(metric.metric, "\n", (f"  {unit}, n {metric.n:,}{late}", "dim"))
-        cells = [_quantile(point, factor) for point in metric.quantiles if point.p in points]
+        cells = []
+        for quantile in metric.quantiles:
+            if quantile.p not in points:
+                continue
+            value = _times(quantile.value, factor)
+            if quantile.value is None and quantile.at_least is not None:
+                value = f"> {_times(quantile.at_least, factor)}"
+            ends = (None if end is None else end * factor for end in (quantile.low, quantile.high))
+            under = f"{value}\n", (words.interval(*ends), "dim")
+            if quantile.refusal:  # a mark, and how many values it needs in the interval's place
+                under = f"{value}*\n", (quantile.refusal.partition(" (")[2].rstrip(")"), "dim")
+            cells.append(Text.assemble(*under))
         table.add_row(name, _times(metric.mean, factor), *cells, _times(metric.maximum, factor))
     return table
 
 
 def _times(value: float | None, factor: float) -> str:
     return "-" if value is None else three(value * factor)
-
-
-def _quantile(quantile: Quantile, factor: float) -> Text:
-    """The value, and under it its interval; with too few values a mark, and how many it needs."""
-    value = _times(quantile.value, factor)
-    if quantile.value is None and quantile.at_least is not None:
-        value = f"> {_times(quantile.at_least, factor)}"
-    if quantile.refusal:
-        needed = quantile.refusal.partition(" (")[2].rstrip(")")
-        return Text.assemble(f"{value}*\n", (needed, "dim"))
-    ends = (None if end is None else end * factor for end in (quantile.low, quantile.high))
-    return Text.assemble(value, "\n", (words.interval(*ends), "dim"))
 
 
 # Repeated runs held against gates.
