@@ -207,6 +207,7 @@ def parse_gates(margin: str | None, gates: Sequence[str], slo: Slo = ()) -> tupl
         raise InputError(
             "--slo needs a gate on what it counts: --gate goodput:1pp or 'goodput>=99%'"
         )
+    # A limit stands beside the usual margin and does not replace it: it asks another question.
     named = {(gate.metric, gate.quantile) for gate in asked if gate.limit is None}
     usual = () if margin is None else parse_margin(margin)
     return (*(gate for gate in usual if (gate.metric, gate.quantile) not in named), *asked)

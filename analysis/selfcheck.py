@@ -131,6 +131,7 @@ def self_check(
         raise InputError(
             "--self-check compares repeated runs of one arm: give a folder or a quoted glob of two or more"
         )
+    # Within an arm only: what two arms differ by is not noise.
     by_quantile: dict[tuple[str, float], list[Comparison]] = {}
     for first, second in pairs:
         for row in compare(first, second, options).rows:

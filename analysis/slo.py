@@ -37,6 +37,7 @@ Slo = tuple[Objective, ...]
 def parse_slo(text: str) -> Slo:
     """`ttft<500ms,tpot<50ms,e2e<3s`. Raises InputError saying what the right form is."""
     objectives = tuple(_objective(text, part.strip()) for part in text.split(","))
+    # Two limits of one metric are a slip of the pen: the laxer one would never show.
     if len({objective.metric for objective in objectives}) < len(objectives):
         raise InputError(f"--slo {text}: a metric is named twice")
     return objectives

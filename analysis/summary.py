@@ -91,6 +91,7 @@ def summarise(
     ordered = quantiles.ordered(values)
     finite = ordered[: int(ordered.searchsorted(np.inf))]
     timed = len(finite) > 0
+    # Without a known deadline the largest value seen is the most that can be said.
     beyond = timeout_s or (float(finite[-1]) if timed else None)
     n, at = len(ordered), []
     for p in points if n else ():

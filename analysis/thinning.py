@@ -52,6 +52,7 @@ def scatter(x: Floats, y: Floats, points: int = 1500) -> Places:
     if len(x) <= points:
         return np.arange(len(x))
     columns = max(1, int(math.sqrt(points)))
+    # Two places less in each column: those of its extremes.
     rows = max(1, points // columns - 2)
     column, row = _cells(x, columns), _cells(y, rows)
     extremes = [place for group in _groups(column, columns) for place in _extremes(y, group)]
@@ -90,6 +91,7 @@ def medians(x: Floats, y: Floats, bins: int = 60, least: int = 5) -> Steps:
     if not len(x):
         return Steps(np.empty(0), np.empty(0))
     low, high = float(x.min()), float(x.max())
+    # Fewer parts of fewer points, or most would be left out for want of values.
     bins = max(1, min(bins, len(x) // (2 * least)))
     cell = _cells(x, bins)
     groups = [y[places] for places in _groups(cell, bins)]
@@ -112,6 +114,7 @@ def in_flight(sent: Floats, end: Floats, bins: int = 300) -> tuple[Steps, Floats
     if horizon <= sent[0]:
         return Steps(np.empty(0), np.empty(0)), np.empty(0)
     end = ordered(np.where(np.isnan(end), horizon, end))
+    # The mean by areas, exact however short a request is; sampling would miss what lies between.
     edges = np.linspace(sent[0], horizon, bins + 1)
     area = _elapsed(sent, edges) - _elapsed(end, edges)
     # The highest count within each part; an end and a send at one instant do not overlap.

@@ -223,12 +223,14 @@ def _suite(suites: Element, results: GateResults, arm: Replicates, place: int) -
         SubElement(properties, "property", name=name, value=escaped(value))
     beware = results.cautions.get(arm.name, ())
     because = None
+    # An invalid candidate has one cause for all of its gates: each case says that, not its own reason.
     if verdict is Verdict.INVALID:
         because = "; ".join(caution.text for caution in beware if caution.code == "INVALID_RUN")
     for row in rows:
         _case(suite, row, because)
     for kind, total in (("failure", "failures"), ("error", "errors"), ("skipped", "skipped")):
         suite.set(total, str(len(suite.findall(f"testcase/{kind}"))))
+    # Once: the text is of all candidates.
     output = "\n".join(judgement_text(results)) if not place else ""
     SubElement(suite, "system-out").text = escaped(output)
     SubElement(suite, "system-err").text = escaped("\n".join(map(str, beware)))

@@ -198,6 +198,7 @@ VEGA_LITE: Final = ".".join(alt.SCHEMA_VERSION.split(".")[:2])
 @cache
 def vega() -> str:
     """Vega, Vega-Lite and their embedder, of the version that Altair writes for."""
+    # Both versions in the name: after an update an old bundle must not be taken.
     name = f"vega-{VEGA_LITE}-{metadata.version('vl-convert-python')}.js"
     place = cache_folder(os.environ)
 
@@ -223,6 +224,7 @@ def cached(path: Path | None, make: Callable[[], str]) -> str:
         return make()
     with contextlib.suppress(OSError, UnicodeError):
         digest, _, text = path.read_bytes().decode().partition("\n")
+        # A file that was cut short, or meddled with, would be run by every page: it is made anew.
         if digest == hashlib.sha256(text.encode()).hexdigest():
             return text
     text = make()
@@ -234,6 +236,7 @@ def cached(path: Path | None, make: Callable[[], str]) -> str:
 def _write(path: Path, text: str) -> None:
     """All of it or nothing, even where two processes do it at once."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    # In the same folder, since only within one file system is a rename all or nothing.
     with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
         try:
             file.write(text.encode())

@@ -115,6 +115,7 @@ def plan_text(plan: Plan) -> Iterator[str]:
     for prospect in shown:
         yield from _chances(prospect)
     together = plan.together
+    # A verdict needs all gates: each row's chance by itself promises too much.
     if shown and together is not None and together.gates > 1:
         shares = "".join(f"{share * 100:>4.0f} %" for share in together.passes)
         name = f"all {together.gates}"
@@ -298,6 +299,7 @@ def _noise(check: SelfCheck) -> Iterator[str]:
             f"Equal runs differed by up to {_percent(most.largest_change)} ({_name(most)}) in these "
             "pairs; another pair may differ by more. No bound."
         )
+    # The largest change is one pair's, the margin rests on the spread of all runs.
     planned = [floor for floor in changed if floor.margin is not None]
     if planned:
         most = max(planned, key=lambda floor: floor.margin or 0.0)

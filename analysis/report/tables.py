@@ -128,6 +128,7 @@ def summary_table(summaries: Sequence[Summary]) -> Html:
             number(value, words.amount(value, summary.unit, beside=[summary.mean]))
             for value in (summary.mean, summary.maximum)
         )
+        # A metric may lack a rare quantile that another has enough values for: a dash.
         cells = [_quantile(by_p.get(p), summary.unit, summary.mean) for p in points]
         counts = f"{summary.n:,}", f"{summary.timeouts:,}"
         rows.append([summary.metric, *counts, mean, *cells, maximum])

@@ -76,6 +76,7 @@ def judgement_book(
     rows, bars = [], []
     for row in results.rows:
         rows.append(_gate(row, names[row.arm]))
+        # The chart has an axis of ratios: points of a share, and levels, have no place on it.
         word = row.comparison.verdict.value if row.gate.scale == "ratio" else None
         bars.append((row.comparison, word))
     sheet, _ = table(book, "Gates", note, GATED, rows)
