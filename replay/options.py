@@ -213,8 +213,8 @@ class ReplayOptions:
     only: Annotated[
         Sequence[str],
         Option(
-            help="Send only requests to this endpoint (chat, completions, embeddings, rerank), model or "
-            "recorded host. Repeatable: any of them.",
+            help="Send only requests to this endpoint (chat, completions, messages, responses, embeddings, "
+            "rerank), model or recorded host. Repeatable: any of them.",
             unit="ENDPOINT|MODEL|HOST",
             group=LIMITS,
         ),

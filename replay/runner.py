@@ -296,7 +296,7 @@ class _ReplayRun:
             skipped = ", ".join(f"{count} {reason}" for reason, count in self.plan.skipped.items())
             why = f" (left out: {skipped})" if skipped else ""
             if "only" in self.plan.skipped:
-                why += "; --only takes an endpoint (chat, embeddings), a model or a recorded host"
+                why += "; --only takes an endpoint (chat, messages), a model or a recorded host"
             raise InputError(f"{self.job.options.trace}: holds no request to send{why}")
         await pool.warm()
 
