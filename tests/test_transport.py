@@ -143,7 +143,7 @@ def test_many_at_once_and_connections_used_again() -> None:
 
 
 def test_leaving_an_answer_closes_its_connection() -> None:
-    """The server sees the client go, and the next request gets a connection of its own."""
+    """The server sees the client go: else this waits until its time is over."""
     gone = trio.Event()
 
     async def endless(stream: trio.SocketStream, _: bytes) -> None:
