@@ -68,8 +68,8 @@ benchmarks/truthserver-tls: benchmarks/truthserver.c
 calibrate: .venv/.ok ## tbench's own error rates on simulated traffic against their bars: 400 replays a cell, about 75 minutes of CPU
 	$(BIN)/python benchmarks/calibrate.py
 
-test: .venv/.ok ## the test-suite with branch coverage
-	$(BIN)/python -m pytest -n 2 --dist worksteal --cov --cov-report=term:skip-covered --cov-fail-under=90 --durations=25
+test: .venv/.ok ## the test-suite with line coverage
+	$(BIN)/python -m pytest -n 2 --dist worksteal --cov --cov-report=term:skip-covered --cov-fail-under=95 --durations=25
 
 check: lint types ## lint, format, types
 
