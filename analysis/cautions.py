@@ -11,8 +11,7 @@ from tbench.analysis.arms import STOPPED, Arm
 from tbench.analysis.metrics import METRICS, composite, values
 from tbench.analysis.pairing import Match, Places
 from tbench.analysis.proportions import ErrorDifference
-from tbench.analysis.quantiles import newcombe, several
-from tbench.analysis.summary import Caution, Floats
+from tbench.analysis.summary import Caution, Floats, newcombe, several
 from tbench.capture.terminal import plural
 from tbench.replay import measures
 from tbench.replay.measures import minimum_n

@@ -9,8 +9,8 @@ from typing import NamedTuple
 import numpy as np
 
 from tbench.analysis.arms import Arm, load_arm
+from tbench.analysis.blocks import Clusters, clusters_of
 from tbench.analysis.cautions import ComparedArms, cautions
-from tbench.analysis.clusters import Clusters, clusters_of
 from tbench.analysis.comparison import Comparison, Comparisons, EqualLengths, Shift, Verdict
 from tbench.analysis.contrast import Contrast
 from tbench.analysis.lengths import COMMON, FEWEST, length_bins, overlap
@@ -18,7 +18,7 @@ from tbench.analysis.mean_ratio import Overall
 from tbench.analysis.metrics import METRICS
 from tbench.analysis.pairing import match
 from tbench.analysis.proportions import Failures, error_difference, rates
-from tbench.analysis.slo import Slo
+from tbench.analysis.run_metrics import Slo
 from tbench.analysis.summary import Caution, Floats
 from tbench.analysis.t_tests import adjusted
 from tbench.capture.errors import InputError, UnreachableError

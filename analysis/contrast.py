@@ -9,8 +9,7 @@ import numpy as np
 from scipy import special
 
 from tbench.analysis.arms import Arm
-from tbench.analysis.blocks import Ints
-from tbench.analysis.clusters import Clusters
+from tbench.analysis.blocks import Clusters, Ints
 from tbench.analysis.comparison import NO_DIFFERENCE, Comparison, Shift, Verdict
 from tbench.analysis.inversion import Interval, Pair, Side, invert
 from tbench.analysis.lengths import AtEqualLengths
@@ -24,8 +23,7 @@ from tbench.analysis.mean_ratio import (
     typical_by_thirds,
 )
 from tbench.analysis.metrics import METRICS, Metric, values
-from tbench.analysis.quantiles import identified, ordered, quantile, refusal
-from tbench.analysis.summary import Caution, Floats
+from tbench.analysis.summary import Caution, Floats, identified, ordered, quantile, refusal
 from tbench.analysis.t_tests import CONFIDENCE, difference
 from tbench.capture.terminal import plural
 from tbench.replay.measures import minimum_n

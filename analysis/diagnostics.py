@@ -6,8 +6,7 @@ from typing import Final
 import numpy as np
 
 from tbench.analysis.arms import Arm
-from tbench.analysis.quantiles import ordered, quantile
-from tbench.analysis.summary import Floats
+from tbench.analysis.summary import Floats, ordered, quantile
 from tbench.replay import measures
 from tbench.replay.table import at
 

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 import numpy as np
 from scipy import special
 
+from tbench.analysis.arms import Replicates
 from tbench.analysis.gate import Gate
 from tbench.analysis.gate_cautions import (
     failure_figures,
@@ -33,7 +34,6 @@ from tbench.analysis.gate_estimate import (
 from tbench.analysis.gate_results import GateResults, conclude, gate_rows
 from tbench.analysis.history import History, Session
 from tbench.analysis.pairing import ArmRuns, CommonRequests, RunView, shared
-from tbench.analysis.replicates import Replicates
 from tbench.analysis.run_metrics import ERRORS, Figure
 from tbench.analysis.summary import Caution
 from tbench.analysis.t_tests import Estimate, student

@@ -12,8 +12,16 @@ from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 from tbench.analysis.metrics import METRICS
-from tbench.analysis.run_metrics import ERRORS, RUN_LEVEL, RunMetric, endpoint
-from tbench.analysis.slo import UNITS, Slo, parse_amount, written
+from tbench.analysis.run_metrics import (
+    ERRORS,
+    RUN_LEVEL,
+    UNITS,
+    RunMetric,
+    Slo,
+    endpoint,
+    parse_amount,
+    written,
+)
 from tbench.capture.errors import InputError
 
 __all__ = ["ERRORS", "USUAL", "Gate", "parse_gate", "parse_gates", "parse_margin"]

@@ -10,13 +10,12 @@ from typing import Final
 
 import numpy as np
 
-from tbench.analysis.arms import Arm
+from tbench.analysis.arms import Arm, Replicates, begun, drawn, interleaved
 from tbench.analysis.cautions import ComparedArms, cautions
 from tbench.analysis.gate import MORE_FAILURES
 from tbench.analysis.gate_estimate import LEAST_RUNS, GateEstimate, Method
 from tbench.analysis.pairing import ArmRuns, CommonRequests, Match, RunView
 from tbench.analysis.proportions import ErrorDifference
-from tbench.analysis.replicates import Replicates, begun, drawn, interleaved
 from tbench.analysis.run_metrics import ERRORS, Figure, endpoint
 from tbench.analysis.summary import Caution
 from tbench.analysis.t_tests import difference

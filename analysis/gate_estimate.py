@@ -16,8 +16,8 @@ from tbench.analysis.decide import BURST, GateEvidence
 from tbench.analysis.gate import Gate
 from tbench.analysis.metrics import METRICS, Metric
 from tbench.analysis.pairing import ArmRuns, RunView
-from tbench.analysis.quantiles import ordered, quantile
 from tbench.analysis.run_metrics import Figure
+from tbench.analysis.summary import ordered, quantile
 from tbench.analysis.t_tests import Estimate, difference, level, student
 
 # The trend contrast: two arms' difference beside a straight drift over the runs, for `--trend`.

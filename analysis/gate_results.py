@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Final
 
+from tbench.analysis.arms import Replicates
 from tbench.analysis.comparison import Comparison, Verdict
 from tbench.analysis.decide import ALPHA, BURST, GateEvidence, decide, hidden, overall
 from tbench.analysis.gate import Gate
@@ -26,7 +27,6 @@ from tbench.analysis.gate_estimate import (
 )
 from tbench.analysis.history import History
 from tbench.analysis.pairing import CommonRequests, shared
-from tbench.analysis.replicates import Replicates
 from tbench.analysis.run_metrics import ERRORS
 from tbench.analysis.summary import Caution
 from tbench.analysis.t_tests import Estimate

@@ -18,8 +18,18 @@ import numpy as np
 import numpy.typing as npt
 from scipy import special
 
-from tbench.analysis.blocks import FINE, Ints, Side, fine_blocks, logarithms
-from tbench.analysis.clusters import Clusters, Exceedance, few, freedom, inflated
+from tbench.analysis.blocks import (
+    FINE,
+    Clusters,
+    Exceedance,
+    Ints,
+    Side,
+    few,
+    fine_blocks,
+    freedom,
+    inflated,
+    logarithms,
+)
 from tbench.analysis.summary import Floats
 
 __all__ = [

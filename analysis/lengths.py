@@ -14,8 +14,7 @@ from typing import Final
 
 import numpy as np
 
-from tbench.analysis.blocks import FINE, Ints, Side, logarithms
-from tbench.analysis.clusters import BLOCKS, Clusters
+from tbench.analysis.blocks import BLOCKS, FINE, Clusters, Ints, Side, logarithms
 from tbench.analysis.inversion import Pair, lag_one
 from tbench.analysis.summary import Floats
 

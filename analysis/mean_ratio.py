@@ -12,10 +12,17 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import special
 
-from tbench.analysis.clusters import Clusters, freedom, inflated
+from tbench.analysis.blocks import Clusters, freedom, inflated
 from tbench.analysis.inversion import DRIFTING, blocks_for, fine_blocks, lag_one, variance
-from tbench.analysis.quantiles import identified, least_n, ordered, quantile, refusal
-from tbench.analysis.summary import Confidence, Floats
+from tbench.analysis.summary import (
+    Confidence,
+    Floats,
+    identified,
+    least_n,
+    ordered,
+    quantile,
+    refusal,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,8 +11,7 @@ from typing import Literal
 import numpy as np
 
 from tbench.analysis.arms import Arm, Truths
-from tbench.analysis.quantiles import rank
-from tbench.analysis.summary import Floats
+from tbench.analysis.summary import Floats, rank
 from tbench.replay import measures
 
 Direction = Literal["lower", "higher", "neutral"]

@@ -10,11 +10,9 @@ from typing import cast
 import numpy as np
 import numpy.typing as npt
 
-from tbench.analysis.arms import Arm, Truths
+from tbench.analysis.arms import Arm, Replicates, Truths
 from tbench.analysis.metrics import Metric, applies, composite, values
-from tbench.analysis.quantiles import ordered
-from tbench.analysis.replicates import Replicates
-from tbench.analysis.summary import Floats
+from tbench.analysis.summary import Floats, ordered
 from tbench.capture.errors import InputError
 from tbench.replay import measures
 from tbench.replay.columns import Column

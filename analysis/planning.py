@@ -12,11 +12,10 @@ import numpy as np
 from scipy import optimize, special
 
 from tbench.analysis import power
-from tbench.analysis.arms import load_arm
+from tbench.analysis.arms import Replicates, find_runs, load_arm, load_replicates, started_ns
 from tbench.analysis.contrast import SURE_REQUESTS, SURE_S
 from tbench.analysis.gate import ERRORS, USUAL
 from tbench.analysis.metrics import METRICS
-from tbench.analysis.replicates import Replicates, find_runs, load_replicates, started_ns
 from tbench.analysis.summary import Caution
 from tbench.analysis.t_tests import CONFIDENCE
 from tbench.analysis.variance import Spread, Within, correlation, spread

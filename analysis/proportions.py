@@ -7,14 +7,12 @@ from typing import Final
 import numpy as np
 
 from tbench.analysis.arms import Arm, Truths
-from tbench.analysis.clusters import Clusters
+from tbench.analysis.blocks import Clusters
 from tbench.analysis.inversion import fine_blocks
 from tbench.analysis.mean_ratio import mean_of_terms
 from tbench.analysis.pairing import Places, RunView
-from tbench.analysis.quantiles import clopper_pearson, newcombe
-from tbench.analysis.run_metrics import GOODPUT, RUN_LEVEL
-from tbench.analysis.slo import Slo
-from tbench.analysis.summary import Floats
+from tbench.analysis.run_metrics import GOODPUT, RUN_LEVEL, Slo
+from tbench.analysis.summary import Floats, clopper_pearson, newcombe
 from tbench.replay.throughput import three, throughput
 
 _REQUESTS_FOR_BLOCKS = 256

@@ -15,6 +15,7 @@ from typing import Final
 
 import numpy as np
 
+from tbench.analysis.arms import Replicates
 from tbench.analysis.compare import CompareOptions, compare
 from tbench.analysis.comparison import NO_DIFFERENCE, Comparison, Verdict
 from tbench.analysis.gate import Gate
@@ -23,7 +24,6 @@ from tbench.analysis.gate_results import GateRow, evaluate_gates
 from tbench.analysis.metrics import METRICS
 from tbench.analysis.planning import USUAL_RUNS
 from tbench.analysis.power import margin_needed
-from tbench.analysis.replicates import Replicates
 from tbench.analysis.summary import Caution
 from tbench.analysis.variance import pooled_sd, run_quantiles
 from tbench.capture.errors import InputError

@@ -1,15 +1,121 @@
-"""Summary: one metric of one arm, with its quantiles, their intervals and what cannot be said."""
+"""Summary: one sample's quantiles, their intervals, and what cannot be said.
 
-from collections.abc import Iterable
+The intervals of this file treat requests as independent of each other. That makes them descriptive:
+they are shown beside one run, and never decide between two (docs/statistics.md).
+"""
+
+import math
+from bisect import bisect_left
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
 import numpy as np
+import numpy.typing as npt
+from scipy import special
 
-from tbench.analysis import quantiles
-from tbench.analysis.quantiles import Floats
+from tbench.replay import measures
+from tbench.replay.measures import minimum_n
 
-__all__ = ["Caution", "Confidence", "Floats", "Quantile", "Summary", "summarise"]
+Floats = npt.NDArray[np.float64]
+
+# One arithmetic of ranks, and of what timeouts hide, for runs and comparisons.
+quantile, rank = measures.quantile, measures.rank
+identified, wilson = measures.identified, measures.wilson
+_ROUNDING = 1e-9
+_WINDOW_SD = 14
+"""Harrell-Davis weights beyond this many standard deviations are below 1e-20."""
+
+
+def ordered(values: Floats) -> Floats:
+    """The values in ascending order: NaN (no such value) dropped, +inf (timed out) last.
+
+    Values that are so already come back as they are, uncopied.
+    """
+    present = values[~np.isnan(values)] if np.isnan(values).any() else values
+    return present if bool((present[1:] >= present[:-1]).all()) else np.sort(present)
+
+
+def several(values: Floats, points: Sequence[float]) -> list[float]:
+    """The quantiles of values in any order, NaN dropped, without sorting them all; none of no values."""
+    present = values[~np.isnan(values)]
+    return measures.quantiles(present, points) if len(present) else []
+
+
+def interval_ranks(n: int, p: float, confidence: float = 0.95) -> tuple[int, int]:
+    """The ranks whose order statistics enclose the p-quantile, exactly, for independent values.
+
+    Rank 0 and rank n + 1 do not exist: that side is unbounded (n is too small for this p).
+    """
+    tail = (1 - confidence) / 2
+    # By the binomial chance of at most k, and of more than k, of n values below the quantile.
+    low = bisect_left(range(n), tail, key=lambda k: float(special.betainc(n - k, k + 1, 1 - p)))
+    high = bisect_left(range(n), -tail, key=lambda k: -float(special.betainc(k + 1, n - k, p)))
+    return low, high + 1
+
+
+def quantile_interval(
+    ordered: Floats, p: float, confidence: float = 0.95
+) -> tuple[float | None, float | None]:
+    """The order statistics at `interval_ranks`; None is unbounded, or among the timeouts."""
+    low, high = interval_ranks(len(ordered), p, confidence)
+    return _at(ordered, low), _at(ordered, high)
+
+
+def harrell_davis(ordered: Floats, p: float) -> float:
+    """A smoother estimate of the p-quantile: the mean of all values under Beta weights.
+
+    One timeout (+inf) would make it infinite: for finite values only.
+    """
+    n = len(ordered)
+    # Only the weights that a float can tell from zero: a million values would cost a million Betas.
+    centre, spread = p * n, _WINDOW_SD * math.sqrt(n * p * (1 - p)) + 2
+    first, last = max(0, math.floor(centre - spread)), min(n, math.ceil(centre + spread))
+    edges = np.arange(first, last + 1) / n
+    weights = np.diff(special.betainc((n + 1) * p, (n + 1) * (1 - p), edges))
+    return float(weights @ ordered[first:last])
+
+
+def least_n(p: float, confidence: float = 0.95) -> int:
+    """Below this many values not even independent requests bound the p-quantile on both sides."""
+    return math.ceil(math.log((1 - confidence) / 2) / math.log(max(p, 1 - p)) - _ROUNDING)
+
+
+def refusal(n: int, p: float) -> str | None:
+    """Why n values cannot give the p-quantile, or None when they can."""
+    # Above `least_n`: requests that depend on each other hold less than independent ones.
+    needed = minimum_n(p)
+    return None if n >= needed else f"n too small (needs ≥ {needed:,})"
+
+
+def clopper_pearson(count: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
+    """The exact interval of a share, for independent requests."""
+    tail = (1 - confidence) / 2
+    low = float(special.betaincinv(count, n - count + 1, tail)) if count else 0.0
+    high = float(special.betainccinv(count + 1, n - count, tail)) if count < n else 1.0
+    return low, high
+
+
+def newcombe(
+    baseline: tuple[int, int], candidate: tuple[int, int], confidence: float = 0.95
+) -> tuple[float, float]:
+    """Newcombe's interval of a difference of two shares, each (count, n), for independent requests."""
+    (x, n), (y, m) = baseline, candidate
+    (low_x, high_x), (low_y, high_y) = wilson(x, n, confidence), wilson(y, m, confidence)
+    first, second = x / n, y / m
+    # Each arm's own distance to its Wilson bound, added as independent errors are.
+    below = math.hypot(first - low_x, high_y - second)
+    above = math.hypot(high_x - first, second - low_y)
+    return first - second - below, first - second + above
+
+
+def _at(ordered: Floats, rank: int) -> float | None:
+    if not 1 <= rank <= len(ordered) or not math.isfinite(ordered[rank - 1]):
+        return None
+    return float(ordered[rank - 1])
+
+
+# Summary: one metric of one arm, with its quantiles, their intervals and what cannot be said.
 
 Confidence = Literal["95%", "90%", "low", "none"]
 """The label that an interval has earned (docs/statistics.md); "none" without an interval."""
@@ -88,33 +194,33 @@ def summarise(
     points: Iterable[float] = POINTS,
 ) -> Summary:
     """Summarise one value per request: NaN is absent, +inf timed out (beyond `timeout_s` where known)."""
-    ordered = quantiles.ordered(values)
-    finite = ordered[: int(ordered.searchsorted(np.inf))]
+    ranked = ordered(values)
+    finite = ranked[: int(ranked.searchsorted(np.inf))]
     timed = len(finite) > 0
     # Without a known deadline the largest value seen is the most that can be said.
     beyond = timeout_s or (float(finite[-1]) if timed else None)
-    n, at = len(ordered), []
+    n, at = len(ranked), []
     for p in points if n else ():
         # Among the timeouts a quantile has no value and no upper end: only what it exceeds is known.
-        seen = quantiles.identified(n - len(finite), n, p)
-        low, high = quantiles.quantile_interval(ordered, p)
+        seen = identified(n - len(finite), n, p)
+        low, high = quantile_interval(ranked, p)
         at.append(
             Quantile(
                 p=p,
-                value=quantiles.quantile(ordered, p) if seen else None,
+                value=quantile(ranked, p) if seen else None,
                 low=low,
                 high=high if seen else None,
                 at_least=None if seen else beyond,
-                smooth=quantiles.harrell_davis(ordered, p) if len(finite) == n else None,
-                refusal=quantiles.refusal(n, p),
+                smooth=harrell_davis(ranked, p) if len(finite) == n else None,
+                refusal=refusal(n, p),
             )
         )
     return Summary(
         metric=metric,
         unit=unit,
-        n=len(ordered),
-        timeouts=len(ordered) - len(finite),
-        absent=len(values) - len(ordered),
+        n=len(ranked),
+        timeouts=len(ranked) - len(finite),
+        absent=len(values) - len(ranked),
         mean=float(finite.mean()) if timed else None,
         minimum=float(finite[0]) if timed else None,
         maximum=float(finite[-1]) if timed else None,

@@ -7,8 +7,7 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
-from tbench.analysis.quantiles import ordered
-from tbench.analysis.summary import Floats
+from tbench.analysis.summary import Floats, ordered
 
 Places = npt.NDArray[np.int64]
 

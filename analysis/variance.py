@@ -15,7 +15,7 @@ from typing import Final, Literal
 import numpy as np
 from scipy import special
 
-from tbench.analysis.arms import Arm
+from tbench.analysis.arms import Arm, Replicates
 from tbench.analysis.inversion import (
     DRIFTING,
     Pair,
@@ -27,9 +27,7 @@ from tbench.analysis.inversion import (
 )
 from tbench.analysis.metrics import Metric, values
 from tbench.analysis.pairing import match, warm_up
-from tbench.analysis.quantiles import ordered, quantile, rank, refusal
-from tbench.analysis.replicates import Replicates
-from tbench.analysis.summary import Floats
+from tbench.analysis.summary import Floats, ordered, quantile, rank, refusal
 from tbench.analysis.t_tests import CONFIDENCE
 from tbench.replay.pacing import Warmup
 

@@ -15,8 +15,7 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
-from tbench.analysis.arms import Arm
-from tbench.analysis.replicates import Replicates
+from tbench.analysis.arms import Arm, Replicates
 from tbench.replay.columns import NUMBERS
 from tbench.replay.runfile import Run, recount
 
@@ -245,7 +244,7 @@ def experiment() -> Callable[..., Any]:
     """
     import numpy as np
 
-    from tbench.analysis.replicates import load_replicates
+    from tbench.analysis.arms import load_replicates
     from tbench.replay import columns as blocks
     from tbench.replay.runfile import RunWriter
 
@@ -339,8 +338,7 @@ def repeated() -> Callable[..., Any]:
     """
     import numpy as np
 
-    from tbench.analysis.arms import Arm
-    from tbench.analysis.replicates import Replicates
+    from tbench.analysis.arms import Arm, Replicates
     from tbench.replay.columns import NUMBERS, Column
     from tbench.replay.runfile import Run, recount
 

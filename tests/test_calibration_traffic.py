@@ -10,10 +10,9 @@ from calibration.runs import arm
 from calibration.scenes import full, on_sessions, routed
 from calibration.traffic import poisson, self_exciting, sessions, surging
 
+from tbench.analysis.arms import interleaved
 from tbench.analysis.metrics import METRICS, values
-from tbench.analysis.quantiles import quantile
-from tbench.analysis.replicates import interleaved
-from tbench.analysis.summary import Floats
+from tbench.analysis.summary import Floats, quantile
 
 MANY = 400_000
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tbench.analysis.clusters import Clusters, clusters_of, freedom
+from tbench.analysis.blocks import Clusters, clusters_of, freedom
 from tbench.analysis.inversion import Pair, invert
 from tbench.analysis.mean_ratio import mean_of_series
 from tbench.analysis.proportions import Failures, error_difference

@@ -6,10 +6,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tbench.analysis.arms import Replicates
 from tbench.analysis.pairing import RunView, shared
-from tbench.analysis.replicates import Replicates
-from tbench.analysis.run_metrics import Figure, endpoint
-from tbench.analysis.slo import parse_slo
+from tbench.analysis.run_metrics import Figure, endpoint, parse_slo
 
 SLO = parse_slo("ttft<300ms")
 

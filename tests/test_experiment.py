@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tbench.abtest import runner
 from tbench.abtest.plan import AbPlan, Slot, experiment, parse_arm, read_plan, slots
 from tbench.abtest.runner import RunResult, Stopped, opened, perform
-from tbench.analysis.replicates import interleaved
+from tbench.analysis.arms import interleaved
 from tbench.capture.errors import InputError
 from tbench.replay.runfile import Run
 from tbench.run_store import Kind, RunStore

@@ -3,7 +3,7 @@
 import pytest
 
 from tbench.analysis.gate import Gate, parse_gate, parse_gates, parse_margin
-from tbench.analysis.slo import parse_slo
+from tbench.analysis.run_metrics import parse_slo
 from tbench.capture.errors import InputError
 
 

@@ -5,11 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from tbench.analysis.arms import load_arm
+from tbench.analysis.arms import load_arm, load_replicates
 from tbench.analysis.compare import compare
 from tbench.analysis.gate import parse_margin
 from tbench.analysis.gate_results import GateResults, evaluate_gates
-from tbench.analysis.replicates import load_replicates
 from tbench.analysis.report.page import comparison_report, judgement_report, run_report
 from tbench.analysis.report.sentences import CAVEATS
 from tbench.analysis.report.text import comparison_text, judgement_text, pair_text

@@ -9,12 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tbench.analysis.arms import Replicates
 from tbench.analysis.evaluate_history import host_of, session_of
 from tbench.analysis.gate import parse_gates
 from tbench.analysis.history import History, Session, appended, read_history, write_history, written
-from tbench.analysis.replicates import Replicates
-from tbench.analysis.run_metrics import Figure
-from tbench.analysis.slo import parse_slo
+from tbench.analysis.run_metrics import Figure, parse_slo
 from tbench.capture.errors import InputError
 
 SLO = parse_slo("ttft<500ms,e2e<2s")

@@ -16,8 +16,7 @@ from tbench.analysis.gate_results import GateRow, evaluate_gates, gate_rows
 from tbench.analysis.report.gate_sentences import interval as on_page
 from tbench.analysis.report.gate_sentences import interval_cell as in_text
 from tbench.analysis.report.text import judgement_text
-from tbench.analysis.run_metrics import Figure, share
-from tbench.analysis.slo import parse_slo
+from tbench.analysis.run_metrics import Figure, parse_slo, share
 
 GATES = parse_gates(
     None,

@@ -10,15 +10,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tbench.analysis.arms import Replicates, interleaved
 from tbench.analysis.comparison import Verdict
 from tbench.analysis.gate import parse_gates, parse_margin
 from tbench.analysis.gate_results import GateResults, GateRow, evaluate_gates
-from tbench.analysis.replicates import Replicates, interleaved
 from tbench.analysis.report.ci import judgement_markdown
 from tbench.analysis.report.gate_sentences import to_decide
 from tbench.analysis.report.machine import judgement_json
 from tbench.analysis.report.text import judgement_text
-from tbench.analysis.slo import parse_slo
+from tbench.analysis.run_metrics import parse_slo
 from tbench.capture.errors import InputError
 from tbench.replay.columns import Column
 

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tbench.analysis.arms import Replicates
 from tbench.analysis.comparison import Verdict
 from tbench.analysis.evaluate_history import evaluate_history, session_of
 from tbench.analysis.gate import parse_gates
 from tbench.analysis.gate_results import GateResults
 from tbench.analysis.history import History, Session
-from tbench.analysis.replicates import Replicates
 from tbench.analysis.report.ci import judgement_junit, judgement_markdown
 from tbench.analysis.report.machine import judgement_json
 from tbench.analysis.report.text import judgement_text

@@ -14,12 +14,12 @@ from typing import Any, Final
 
 import pytest
 
+from tbench.analysis.arms import Replicates
 from tbench.analysis.charts import drawing, ratios
 from tbench.analysis.compare import compare
 from tbench.analysis.gate import parse_gates
 from tbench.analysis.gate_results import GateResults, evaluate_gates
 from tbench.analysis.interim import Looks, as_monitored, monitor
-from tbench.analysis.replicates import Replicates
 from tbench.analysis.report.machine import judgement_json
 from tbench.analysis.report.page import comparison_page, judgement_page, judgement_report, run_page
 

@@ -5,8 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from tbench.analysis.blocks import Ints, Side
-from tbench.analysis.clusters import clusters_of
+from tbench.analysis.blocks import Ints, Side, clusters_of
 from tbench.analysis.inversion import Pair, invert
 from tbench.analysis.lengths import AtEqualLengths, length_bins, overlap
 from tbench.analysis.summary import Floats

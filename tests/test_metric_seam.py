@@ -12,7 +12,7 @@ from tbench.analysis.gate_results import evaluate_gates
 from tbench.analysis.metrics import METRICS, Metric
 from tbench.analysis.report.machine import comparison_json, judgement_json, report_json
 from tbench.analysis.report.text import comparison_text, run_text
-from tbench.analysis.slo import parse_slo
+from tbench.analysis.run_metrics import parse_slo
 from tbench.analysis.summary import Floats
 
 DEFINITION = "from the first token to the end of the request"

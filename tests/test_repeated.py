@@ -10,7 +10,7 @@ from scipy import stats
 
 from tbench.analysis.contrast import SHIFT, shifts
 from tbench.analysis.metrics import METRICS, values
-from tbench.analysis.quantiles import ordered, quantile
+from tbench.analysis.summary import ordered, quantile
 
 Experiment = Callable[..., Any]
 

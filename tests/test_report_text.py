@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tbench.analysis import words
 from tbench.analysis.arms import Arm
 from tbench.analysis.cautions import CHECKS
 from tbench.analysis.compare import compare
-from tbench.analysis.report import words
 from tbench.analysis.report.sentences import CAVEATS, NAMED_ABOVE, caveats
 from tbench.analysis.report.text import comparison_text, pair_text, run_text
 from tbench.analysis.summary import FACTS

@@ -9,11 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tbench.analysis.arms import Arm
+from tbench.analysis.arms import Arm, Replicates
 from tbench.analysis.comparison import Verdict
 from tbench.analysis.gate import parse_gates
 from tbench.analysis.gate_results import GateResults, evaluate_gates
-from tbench.analysis.replicates import Replicates
 from tbench.analysis.report.text import judgement_text
 
 GATES = parse_gates("10%", [])

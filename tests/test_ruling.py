@@ -20,8 +20,7 @@ from tbench.analysis.gate_estimate import (
     level_of,
 )
 from tbench.analysis.gate_results import GateResults, evaluate_gates, gate_rows
-from tbench.analysis.run_metrics import Figure, share
-from tbench.analysis.slo import parse_slo
+from tbench.analysis.run_metrics import Figure, parse_slo, share
 from tbench.analysis.t_tests import difference, level
 
 SLO = parse_slo("ttft<300ms,e2e<2s")

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from tbench.__main__ import run as tbench
+from tbench.analysis.arms import interleaved
 from tbench.analysis.compare import CompareOptions
 from tbench.analysis.gate import parse_gates
 from tbench.analysis.power import margin_needed
-from tbench.analysis.replicates import interleaved
 from tbench.analysis.report.planning import self_check_json, self_check_text
 from tbench.analysis.selfcheck import MOST_SPLITS, SelfCheck, balanced, self_check
 from tbench.capture.errors import InputError

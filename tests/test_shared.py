@@ -5,11 +5,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tbench.analysis.arms import Replicates
 from tbench.analysis.cautions import cautions
 from tbench.analysis.gate_cautions import pooled
 from tbench.analysis.metrics import METRICS, values
 from tbench.analysis.pairing import shared
-from tbench.analysis.replicates import Replicates
 from tbench.capture.errors import InputError
 from tbench.replay.pacing import parse_warmup
 

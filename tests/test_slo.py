@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from tbench.analysis.slo import met, parse_slo
+from tbench.analysis.run_metrics import met, parse_slo
 from tbench.capture.errors import InputError
 
 

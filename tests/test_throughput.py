@@ -17,8 +17,7 @@ from tbench.analysis.report.machine import comparison_json, report_json
 from tbench.analysis.report.page import comparison_page
 from tbench.analysis.report.text import comparison_text, run_text
 from tbench.analysis.report.workbook import run_book
-from tbench.analysis.run_metrics import endpoint
-from tbench.analysis.slo import parse_slo
+from tbench.analysis.run_metrics import endpoint, parse_slo
 from tbench.benchmark.genai_bench import Trim, aggregate
 from tbench.capture.exchange import Outcome
 from tbench.replay.closing import summary

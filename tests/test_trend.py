@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from tbench.analysis.arms import systematic
 from tbench.analysis.comparison import Verdict
 from tbench.analysis.gate import parse_gates
 from tbench.analysis.gate_estimate import trend
 from tbench.analysis.gate_results import evaluate_gates
-from tbench.analysis.replicates import systematic
 from tbench.analysis.report.machine import judgement_json
 from tbench.analysis.report.text import judgement_text
 from tbench.analysis.t_tests import difference

@@ -2,12 +2,14 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import altair as alt
 import numpy as np
 
-from tbench.analysis import thinning
+from tbench.analysis import thinning, words
 from tbench.analysis.charts.drawing import (
+    COLOURS,
     FAINT,
     Paper,
     Picture,
@@ -23,9 +25,7 @@ from tbench.analysis.charts.drawing import (
     short,
     tip,
 )
-from tbench.analysis.quantiles import ordered, quantile
-from tbench.analysis.report import words
-from tbench.analysis.summary import Floats
+from tbench.analysis.summary import Floats, ordered, quantile
 
 MARKS = (0.5, 0.9, 0.95, 0.99)
 POINTS = 500
@@ -129,3 +129,122 @@ def _in_words(arms: Mapping[str, Floats], marks: Rows) -> str:
         late = int(np.isposinf(values).sum())
         counts.append(f"{name} n = {len(values):,}" + (f", {late:,} timed out" if late else ""))
     return f"{quantiles}. {'; '.join(counts)}."
+
+
+# Repeats: what each run says by itself, in the order in which they began.
+
+HEIGHT = 190
+STEP = 20
+"""Height of a run's bar, pixels."""
+
+
+class Dot(NamedTuple):
+    """A run's figure: its arm, which of all runs it was (1 first), its name, its value (NaN: none)."""
+
+    arm: str
+    order: int
+    run: str
+    value: float
+
+
+def dots(
+    title: str, unit: str, runs: Sequence[Dot], centres: Mapping[str, float]
+) -> Picture | None:
+    """The figure of every run in the order in which they began, and each arm's mean.
+
+    `centres` has every arm, the baseline first, whichever ran first: their order is that of the colours.
+    `unit` "share" is shown in per cent. None when there is no finite value.
+    """
+    finite = [dot for dot in runs if math.isfinite(dot.value)]
+    if not finite:
+        return None
+    share = unit == "share"
+    scale = Scale("%", 100) if share else scale_of(unit, [np.array([dot.value for dot in finite])])
+    names, figures = list(centres), [dot.value * scale.factor for dot in finite]
+    means = [
+        {"arm": arm, "y": short(value * scale.factor)}
+        for arm, value in centres.items()
+        if math.isfinite(value)
+    ]
+    low, high, last = min(figures), max(figures), max(dot.order for dot in runs)
+    # A logarithmic axis where runs lie more than a decade apart.
+    log = [low / 1.15, high * 1.15] if 0 < low * 10 < high else None
+    places = alt.Axis(
+        values=list(range(1, last + 1)), format="d", labelOverlap="greedy", grid=False
+    )
+    x = alt.X(
+        "x:Q",
+        title="run, in the order in which they began",
+        scale=alt.Scale(domain=[0.5, last + 0.5], nice=False),
+        axis=places,
+    )
+    y = alt.Y("y:Q", **axis(f"{title}, {scale.unit}", log))
+    rows = [
+        {
+            "arm": dot.arm,
+            "x": dot.order,
+            "run": dot.run,
+            "y": short(figure),
+            "value": words.figure(dot.value, unit),
+        }
+        for dot, figure in zip(finite, figures, strict=True)
+    ]
+    paper = Paper()
+    point = paper.on(rows).mark_point(filled=True, size=80, opacity=1)
+    point = point.encode(
+        x=x, y=y, color=colour(names), shape=shape(names), tooltip=tip("run", "value")
+    )
+    rule = paper.on(means).mark_rule(strokeWidth=1.5, opacity=0.7)
+    rule = rule.encode(y=y, color=colour(names), strokeDash=dash(names))
+    by_arm: dict[str, list[str]] = {}
+    for dot in runs:
+        shown = "none" if math.isnan(dot.value) else words.figure(dot.value, unit)
+        by_arm.setdefault(dot.arm, []).append(shown)
+    caption = Words(
+        title=f"{title} of each run",
+        text="; ".join(f"{arm} {', '.join(shown)}" for arm, shown in by_arm.items()) + ".",
+        note="Each run: a point far from the line of its arm, the mean of its runs, is an odd run; a slope "
+        "that all arms share is drift.",
+    )
+    return paper.picture([rule, point], caption, height=HEIGHT)
+
+
+def failures(kinds: Mapping[str, Mapping[str, float]]) -> Picture | None:
+    """The share of requests that failed in each run, by kind: `kinds` maps run -> kind -> share.
+
+    None when nothing failed.
+    """
+    names = list(dict.fromkeys(kind for run in kinds.values() for kind in run))
+    if not names:
+        return None
+    rows = [
+        {"run": run, "kind": kind, "share": short(share), "shown": f"{share:.2%}"}
+        for run, shares in kinds.items()
+        for kind, share in shares.items()
+    ]
+    colours = [COLOURS[k % len(COLOURS)] for k in range(len(names))]
+    across = alt.Axis(labelExpr="format(datum.value, '.3~%')", tickCount=5)
+    paper = Paper()
+    bars = paper.on(rows).mark_bar(height=STEP - 6)
+    bars = bars.encode(
+        y=alt.Y(
+            "run:N",
+            title=None,
+            sort=None,
+            scale=alt.Scale(domain=list(kinds)),
+            axis=alt.Axis(ticks=False, domain=False),
+        ),
+        x=alt.X("share:Q", title="share of requests that failed", axis=across),
+        color=alt.Color("kind:N", scale=alt.Scale(domain=names, range=colours)),
+        tooltip=[alt.Tooltip(f"{name}:N") for name in ("run", "kind", "shown")],
+    )
+    text = "; ".join(
+        f"{run} " + (", ".join(f"{kind} {share:.2%}" for kind, share in shares.items()) or "none")
+        for run, shares in kinds.items()
+    )
+    caption = Words(
+        title="Failures of each run",
+        text=f"{text}.",
+        note="Bars: all requests that failed, by kind.",
+    )
+    return paper.picture([bars], caption, height=STEP * len(kinds))

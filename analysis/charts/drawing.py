@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import altair as alt
 import numpy as np
 
-from tbench.analysis.report import words
+from tbench.analysis import words
 from tbench.analysis.summary import Floats
 
 HEIGHT = 260

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import altair as alt
 
+from tbench.analysis import words
 from tbench.analysis.charts.drawing import (
     COLOURS,
     Paper,
@@ -18,7 +19,6 @@ from tbench.analysis.charts.drawing import (
     tip,
 )
 from tbench.analysis.comparison import Shift
-from tbench.analysis.report import words
 
 GOOD: Final = "#1f9271"
 BAD: Final = "#d1495b"

@@ -40,10 +40,11 @@ Series = Mapping[str, Sequence[Pair]]
 """Two arrays for each run of each arm."""
 
 
-def over_time(title: str, unit: str, arms: Series) -> Picture | None:
+def over_time(title: str, unit: str, arms: Series, *, warmup: int = 0) -> Picture | None:
     """Each request's value at its arrival, and the running median; all runs of an arm together.
 
-    The pairs are (seconds from the start, values). None when no arm has a finite value.
+    The pairs are (seconds from the start, values); `warmup` of the finite values are of requests that the
+    figures leave out. None when no arm has a finite value.
     """
     finite: dict[str, Pair] = {}
     timeouts: dict[str, Floats] = {}
@@ -82,6 +83,8 @@ def over_time(title: str, unit: str, arms: Series) -> Picture | None:
     if len(dots) < n:
         drawn = f"{len(dots):,} of {plural(n, 'request')}"
         note = f"Points: {drawn}, thinned evenly over the plane; every extreme is kept."
+    if warmup:
+        note += f" {warmup:,} of them in the warm-up, which no figure counts."
     if late:
         counts = ", ".join(f"{len(times):,} of {name}" for name, times in timeouts.items())
         note += f" Ticks at the top: {counts} timed out."

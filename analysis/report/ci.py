@@ -10,11 +10,12 @@ from functools import partial
 from typing import Final
 from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
+from tbench.analysis import words
+from tbench.analysis.arms import Replicates
 from tbench.analysis.comparison import Comparison, Comparisons, Verdict
 from tbench.analysis.gate_results import GateResults, GateRow
 from tbench.analysis.proportions import OPEN_LOOP
-from tbench.analysis.replicates import Replicates
-from tbench.analysis.report import gate_sentences, sentences, words
+from tbench.analysis.report import gate_sentences, sentences
 from tbench.analysis.report.text import judgement_text
 from tbench.analysis.summary import Caution, facts
 from tbench.capture.terminal import escaped, plural

@@ -11,10 +11,10 @@ from typing import Final
 
 import numpy as np
 
+from tbench.analysis import words
 from tbench.analysis.arms import Arm
 from tbench.analysis.charts import Picture, failures
 from tbench.analysis.proportions import ErrorDifference
-from tbench.analysis.report import words
 from tbench.analysis.report.markup import Html, html, join, number, table, tag
 from tbench.capture.exchange import Outcome
 from tbench.capture.terminal import named, plural

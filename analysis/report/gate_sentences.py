@@ -6,12 +6,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import PurePath
 from typing import Final
 
+from tbench.analysis import words
+from tbench.analysis.arms import Replicates
 from tbench.analysis.comparison import Verdict
 from tbench.analysis.decide import ALPHA
 from tbench.analysis.gate import Gate
 from tbench.analysis.gate_results import GateResults, GateRow, conclude
-from tbench.analysis.replicates import Replicates
-from tbench.analysis.report import words
 from tbench.analysis.variance import pooled_sd
 from tbench.capture.terminal import plural
 from tbench.replay.totals import duration_s

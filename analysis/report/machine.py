@@ -14,9 +14,9 @@ from tbench.analysis.mean_ratio import Overall
 from tbench.analysis.metrics import METRICS, values
 from tbench.analysis.proportions import GOOD, rates, ratio
 from tbench.analysis.report.gate_sentences import declared, objectives, unseen_runs
-from tbench.analysis.report.words import percentile
-from tbench.analysis.slo import Slo
+from tbench.analysis.run_metrics import Slo
 from tbench.analysis.summary import Summary, summarise
+from tbench.analysis.words import percentile
 from tbench.replay import measures
 from tbench.replay.columns import Column
 from tbench.replay.totals import numbers

@@ -7,6 +7,7 @@ to one run, a pair of runs, or repeated runs, is said here.
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
+from tbench.analysis import words
 from tbench.analysis.arms import Arm
 from tbench.analysis.charts import NO_INTERVAL, Bar, forest, shift
 from tbench.analysis.comparison import NO_DIFFERENCE, Comparison, Comparisons, Verdict
@@ -14,13 +15,13 @@ from tbench.analysis.contrast import FINDINGS, shifts
 from tbench.analysis.gate_results import GateResults, GateRow
 from tbench.analysis.metrics import METRICS
 from tbench.analysis.proportions import rates, ratio
-from tbench.analysis.report import gate_sentences, sections, sentences, tables, words
+from tbench.analysis.report import gate_sentences, sections, sentences, tables
 from tbench.analysis.report.facts import Sides, about, days
 from tbench.analysis.report.figures import Report, part
 from tbench.analysis.report.gate_sentences import Names
 from tbench.analysis.report.machine import summaries
 from tbench.analysis.report.markup import Html, details, html, join, number, span, tag
-from tbench.analysis.slo import Slo
+from tbench.analysis.run_metrics import Slo
 from tbench.analysis.summary import Caution, Summary, facts
 from tbench.capture.terminal import plural
 

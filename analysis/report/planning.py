@@ -13,9 +13,9 @@ from tbench.analysis.planning import (
     PowerEstimate,
 )
 from tbench.analysis.power import ASSUMED_SD, MOST_RUNS, SURE
-from tbench.analysis.report.words import lasting, percentile
 from tbench.analysis.selfcheck import Floor, SelfCheck
 from tbench.analysis.variance import Spread
+from tbench.analysis.words import lasting, percentile
 from tbench.capture.terminal import plural
 
 UNBOUNDED: Final = "unbounded"

@@ -6,17 +6,17 @@ from typing import Final
 
 import numpy as np
 
-from tbench.analysis import charts
+from tbench.analysis import charts, words
 from tbench.analysis.arms import Arm
 from tbench.analysis.charts import Picture
 from tbench.analysis.diagnostics import Slow, fidelity, slowest
 from tbench.analysis.metrics import METRICS, values
 from tbench.analysis.proportions import ErrorDifference, rates
-from tbench.analysis.report import facts, tables, words
+from tbench.analysis.report import facts, tables
 from tbench.analysis.report.facts import Sides, places
 from tbench.analysis.report.figures import Part, part
 from tbench.analysis.report.markup import Html, details, join, number, table, tag
-from tbench.analysis.slo import Slo
+from tbench.analysis.run_metrics import Slo
 from tbench.analysis.summary import Floats
 from tbench.capture.terminal import plural
 from tbench.replay.throughput import three
@@ -71,13 +71,19 @@ def over_time(sides: Sides) -> Part:
         side: [(arm.offset_s, values(arm, METRICS["ttft"])) for arm in arms]
         for side, arms in sides.items()
     }
+    # As the figures beside it leave them out, n here would seem to contradict n there.
+    cold = sum(
+        int((np.isfinite(ttft) & ~arm.measured).sum())
+        for side, arms in sides.items()
+        for arm, (_, ttft) in zip(arms, first[side], strict=True)
+    )
     stamps = {
         side: [(arm.columns["sent"], arm.columns["end"]) for arm in arms]
         for side, arms in sides.items()
     }
     return part(
         "Over time",
-        pictures=[charts.over_time("TTFT", "s", first), charts.in_flight(stamps)],
+        pictures=[charts.over_time("TTFT", "s", first, warmup=cold), charts.in_flight(stamps)],
         unfolded=True,
     )
 

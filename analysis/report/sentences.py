@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
+from tbench.analysis import words
 from tbench.analysis.arms import Arm
 from tbench.analysis.comparison import (
     NO_DIFFERENCE,
@@ -13,7 +14,6 @@ from tbench.analysis.comparison import (
     Verdict,
 )
 from tbench.analysis.proportions import OPEN_LOOP, footnote
-from tbench.analysis.report import words
 from tbench.analysis.t_tests import RATE
 from tbench.capture.terminal import named, plural
 from tbench.replay.throughput import three

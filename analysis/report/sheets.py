@@ -16,11 +16,12 @@ from xlsxwriter.exceptions import FileCreateError
 from xlsxwriter.format import Format
 from xlsxwriter.worksheet import Worksheet
 
+from tbench.analysis import words
 from tbench.analysis.metrics import METRICS, values
 from tbench.analysis.proportions import rates
-from tbench.analysis.quantiles import ordered, quantile, refusal
-from tbench.analysis.report import facts, words
+from tbench.analysis.report import facts
 from tbench.analysis.report.facts import Place, Sides, places
+from tbench.analysis.summary import ordered, quantile, refusal
 from tbench.capture.terminal import plural
 from tbench.replay import measures
 

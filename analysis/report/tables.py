@@ -4,13 +4,14 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
+from tbench.analysis import words
 from tbench.analysis.charts import Bar, Dot, Picture, dots, forest
 from tbench.analysis.comparison import Comparison, Comparisons, Verdict
 from tbench.analysis.gate import ERRORS
 from tbench.analysis.gate_results import GateResults, GateRow
 from tbench.analysis.metrics import METRICS
 from tbench.analysis.proportions import ratio
-from tbench.analysis.report import gate_sentences, sentences, words
+from tbench.analysis.report import gate_sentences, sentences
 from tbench.analysis.report.facts import Sides, places
 from tbench.analysis.report.gate_sentences import Names
 from tbench.analysis.report.markup import Html, html, join, number, span, table, tag

@@ -14,14 +14,15 @@ from rich.console import JustifyMethod
 from rich.table import Table
 from rich.text import Text
 
+from tbench.analysis import words
 from tbench.analysis.arms import Arm
 from tbench.analysis.comparison import Comparison, Comparisons, Verdict
 from tbench.analysis.gate_results import GateResults, GateRow
 from tbench.analysis.metrics import METRICS
 from tbench.analysis.proportions import GOOD, rates, ratio
-from tbench.analysis.report import gate_sentences, sentences, words
+from tbench.analysis.report import gate_sentences, sentences
 from tbench.analysis.report.machine import summaries
-from tbench.analysis.slo import Slo
+from tbench.analysis.run_metrics import Slo
 from tbench.analysis.summary import Summary, facts
 from tbench.capture.console import Console
 from tbench.capture.terminal import escaped, named, plural

@@ -12,8 +12,7 @@ from numpy.random import Generator
 from scipy import signal
 
 from tbench.analysis.arms import Truths
-from tbench.analysis.quantiles import quantile
-from tbench.analysis.summary import Floats
+from tbench.analysis.summary import Floats, quantile
 
 Disturb = Callable[[Floats, Generator], Floats]
 """From the arrival times."""

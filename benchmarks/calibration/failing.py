@@ -14,13 +14,12 @@ from numpy.random import Generator
 from calibration.bars import FAILS, PASSES, Outcomes
 from calibration.drifts import random_pairs
 from calibration.runs import arm
-from tbench.analysis.arms import Arm
+from tbench.analysis.arms import Arm, Replicates
 from tbench.analysis.comparison import Verdict
 from tbench.analysis.gate import parse_gate, parse_gates
 from tbench.analysis.gate_estimate import GateEstimate, at_the_margin, estimate_of
 from tbench.analysis.gate_results import evaluate_gates, gate_rows
 from tbench.analysis.inversion import Truths
-from tbench.analysis.replicates import Replicates
 from tbench.analysis.run_metrics import share
 
 Errors = Callable[[int, float, Generator], Truths]

@@ -44,7 +44,7 @@ from calibration.scenes import (
     routed,
 )
 from calibration.traffic import Traffic, interleaved, poisson, self_exciting, surging
-from tbench.analysis.clusters import FEW
+from tbench.analysis.blocks import FEW
 
 USUAL_TESTS = {
     "Mann-Whitney": mann_whitney,

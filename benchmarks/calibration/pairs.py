@@ -13,13 +13,12 @@ from calibration.disturbances import POINTS, Effect, autoregressive, bursts, sca
 from calibration.scenes import Scene, plain
 from calibration.traffic import Traffic, poisson
 from tbench.analysis.arms import Truths
-from tbench.analysis.clusters import Clusters
+from tbench.analysis.blocks import Clusters
 from tbench.analysis.inversion import DRIFTING, Interval, Pair, Side, blocks_for, invert
 from tbench.analysis.lengths import AtEqualLengths, length_bins
 from tbench.analysis.mean_ratio import geometric_mean
 from tbench.analysis.proportions import Failures, error_difference
-from tbench.analysis.quantiles import quantile
-from tbench.analysis.summary import Floats
+from tbench.analysis.summary import Floats, quantile
 
 Control = Callable[[Floats, Floats, Generator], bool]
 

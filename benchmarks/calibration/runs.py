@@ -17,13 +17,12 @@ from calibration.bars import FAILS, FPR, PASSES, Outcomes
 from calibration.drifts import Drift, Order, one_after_the_other, random_pairs
 from calibration.pairs import WRONG
 from calibration.scenes import Scene
-from tbench.analysis.arms import Arm
+from tbench.analysis.arms import Arm, Replicates
 from tbench.analysis.comparison import NO_DIFFERENCE, Verdict
 from tbench.analysis.gate import Gate, parse_gate
 from tbench.analysis.gate_estimate import Method
 from tbench.analysis.gate_results import STOPS, GateResults, evaluate_gates
 from tbench.analysis.inversion import Truths
-from tbench.analysis.replicates import Replicates
 from tbench.analysis.summary import Floats
 from tbench.analysis.t_tests import difference
 from tbench.replay.columns import NUMBERS, WORDS, Column

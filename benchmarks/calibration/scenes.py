@@ -21,8 +21,7 @@ from calibration.traffic import (
     poisson,
     sessions,
 )
-from tbench.analysis.quantiles import quantile
-from tbench.analysis.summary import Floats
+from tbench.analysis.summary import Floats, quantile
 
 Play = Callable[[Traffic, Generator], Floats]
 Hide = Callable[[Floats, Generator], Floats]

@@ -16,7 +16,7 @@ from tbench.abtest.plan import MEANINGS, AbPlan, Slot
 from tbench.abtest.runner import Outlook, RunResult, spreads
 from tbench.analysis.gate_results import GateResults
 from tbench.analysis.power import plan_warning
-from tbench.analysis.report.words import percentile, title
+from tbench.analysis.words import percentile, title
 from tbench.capture.console import Console, Live
 from tbench.capture.terminal import plural
 from tbench.replay.closing import outlook as outlook_of_run

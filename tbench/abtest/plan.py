@@ -14,7 +14,7 @@ from tbench.abtest.options import FORM, OF_ARM, AbOptions, Kind
 from tbench.analysis.gate import Gate, parse_gates
 from tbench.analysis.gate_estimate import LEAST_RUNS, Method
 from tbench.analysis.interim import Looks
-from tbench.analysis.slo import parse_slo
+from tbench.analysis.run_metrics import parse_slo
 from tbench.capture.errors import InputError
 from tbench.capture.jsontext import loads
 from tbench.capture.option import made, rows

@@ -13,11 +13,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from tbench.abtest.plan import AbPlan, ArmSpec, Slot, experiment
-from tbench.analysis.arms import load_arm
+from tbench.analysis.arms import Replicates, load_arm
 from tbench.analysis.gate_results import GateResults, evaluate_gates
 from tbench.analysis.interim import Decision, as_monitored, monitor
 from tbench.analysis.metrics import METRICS
-from tbench.analysis.replicates import Replicates
 from tbench.analysis.report.machine import judgement_json
 from tbench.analysis.report.planning import spread_json
 from tbench.analysis.variance import Spread, spread

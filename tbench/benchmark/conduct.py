@@ -12,7 +12,7 @@ from typing import Any, Final
 import numpy as np
 
 from tbench.analysis.arms import load_arm
-from tbench.analysis.slo import met, parse_slo
+from tbench.analysis.run_metrics import met, parse_slo
 from tbench.benchmark.genai_bench import (
     OWN,
     RUNS,

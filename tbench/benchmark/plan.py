@@ -11,7 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
-from tbench.analysis.slo import parse_slo
+from tbench.analysis.run_metrics import parse_slo
 from tbench.benchmark.genai_bench import folder_name
 from tbench.benchmark.options import SHARE, BenchmarkOptions
 from tbench.benchmark.sweep import Sweep, parse_numbers, parse_rates

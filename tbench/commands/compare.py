@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from tbench.analysis.gate import Gate
     from tbench.analysis.gate_estimate import Method
     from tbench.analysis.gate_results import GateResults
-    from tbench.analysis.slo import Objective
+    from tbench.analysis.run_metrics import Objective
     from tbench.replay.pacing import Warmup
 
 PAIR = "One pair of runs"
@@ -157,7 +157,7 @@ class CompareFlags:
 
     def objectives(self) -> "tuple[Objective, ...]":
         """What makes a request a good one. Raises InputError."""
-        from tbench.analysis.slo import parse_slo
+        from tbench.analysis.run_metrics import parse_slo
 
         return () if self.slo is None else parse_slo(self.slo)
 
@@ -284,10 +284,10 @@ def _judged(flags: CompareFlags, shared: Shared) -> int:
 
 def _judgement(flags: CompareFlags, gates: "tuple[Gate, ...]") -> "GateResults":
     """The runs of one arm against a baseline file, or each argument as an arm, the first the baseline."""
+    from tbench.analysis.arms import load_replicates
     from tbench.analysis.evaluate_history import evaluate_history
     from tbench.analysis.gate_results import evaluate_gates
     from tbench.analysis.history import read_history
-    from tbench.analysis.replicates import load_replicates
 
     runs, warmup = flags.runs, flags.left_out()
     if flags.baseline_file:
@@ -308,9 +308,9 @@ def _judgement(flags: CompareFlags, gates: "tuple[Gate, ...]") -> "GateResults":
 
 def _saved(path: Path, flags: CompareFlags, gates: "tuple[Gate, ...]") -> int:
     """Append the runs of one arm to a baseline file as a session. Returns 0."""
+    from tbench.analysis.arms import load_replicates
     from tbench.analysis.evaluate_history import LEAST_SESSIONS, session_of
     from tbench.analysis.history import History, appended, read_history, write_history
-    from tbench.analysis.replicates import load_replicates
     from tbench.analysis.report.machine import dump
 
     if not gates:
@@ -337,9 +337,9 @@ def _self_checked(flags: CompareFlags) -> int:
     """Print what equal arms show, the noise floor of repeated runs; 4 where a run is INVALID, else 0."""
     import numpy as np
 
+    from tbench.analysis.arms import load_replicates
     from tbench.analysis.compare import CompareOptions
     from tbench.analysis.gate import parse_gates, parse_margin
-    from tbench.analysis.replicates import load_replicates
     from tbench.analysis.report.machine import dump
     from tbench.analysis.report.planning import self_check_json, self_check_text
     from tbench.analysis.selfcheck import self_check

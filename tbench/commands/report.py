@@ -32,7 +32,7 @@ def report(
     from tbench.analysis.arms import load_arm
     from tbench.analysis.report.machine import dump, report_json
     from tbench.analysis.report.text import run_text
-    from tbench.analysis.slo import parse_slo
+    from tbench.analysis.run_metrics import parse_slo
     from tbench.benchmark.genai_bench import METADATA
     from tbench.capture.errors import InputError, InvalidRunError, UnreachableError
     from tbench.commands.output import command_line, show, terminal
