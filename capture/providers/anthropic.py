@@ -7,19 +7,19 @@ or an `error` event; there is no `[DONE]`. Counts are cumulative: a later one re
 from collections.abc import Mapping
 from typing import Any, Final
 
-from tbench.capture.providers.openai import prefixed_messages
 from tbench.capture.providers.provider import (
     Endpoint,
     Json,
-    ParsedResponse,
+    ParserBase,
     Provider,
     RequestInfo,
     Usage,
     bare_text,
     count_images,
     counted,
-    error_text,
     items_of,
+    objects_of,
+    prefixed_messages,
     word_of,
 )
 
@@ -58,18 +58,12 @@ def request_info(body: Json, endpoint: Endpoint) -> RequestInfo:
     )
 
 
-class Parser:
+class Parser(ParserBase):
     """The ResponseParser of Messages."""
 
     def __init__(self) -> None:
+        super().__init__()
         self._counts: dict[str, int] = {}
-        self._stop: str | None = None
-        self._times: list[float] = []
-        self._first_answer: float | None = None
-        self._calls = 0
-        self._text: list[str] = []
-        self._error: str | None = None
-        self._over = False
 
     def event(self, at: float, payload: Json, name: str) -> None:
         """One event of a stream; one of a type that is not known says nothing."""
@@ -89,7 +83,7 @@ class Parser:
             case "message_stop":
                 self._over = True
             case _ if "error" in (kind, name) or payload.get("error"):
-                self._error = self._error or error_text(payload) or "an error without a message"
+                self._failed(payload)
                 self._over = True
 
     def _delta(self, at: float, delta: object) -> None:
@@ -115,51 +109,19 @@ class Parser:
         elif block.get("thinking") or (kind == "redacted_thinking" and block.get("data")):
             self._spoke(at, answers=False)
 
-    def _spoke(self, at: float, *, answers: bool) -> None:
-        self._times.append(at)
-        if answers and self._first_answer is None:
-            self._first_answer = at
-
     def body(self, payload: Json) -> None:
         """The one JSON body of an answer that was not streamed."""
         if payload.get("type") == "error" or payload.get("error"):
-            self._error = error_text(payload) or "an error without a message"
+            self._failed(payload)
         self._count(payload)
         self._stopped(payload)
         blocks = items_of(payload.get("content"))
         self._calls = sum(word_of(block, "type") in _CALLS for block in blocks)
         self._text = [word_of(block, "text") for block in blocks if block.get("type") == "text"]
 
-    def parsed(self, *, events: int, ended: bool, streamed: bool) -> ParsedResponse:
-        """All that was read; some gateways end these streams with `[DONE]`, too."""
-        times, counts = self._times, self._counts
-        came = not streamed or bool(times or self._stop)
-        parts = [counts[name] for name in _INPUT if name in counts]
-        return ParsedResponse(
-            usage=Usage(
-                prompt=sum(parts) if "input_tokens" in counts else None,
-                output=counts.get("output_tokens"),
-                cached=counts.get("cache_read_input_tokens"),
-                reasoning=counts.get("thinking_tokens"),
-                created=counts.get("cache_creation_input_tokens"),
-            ),
-            finish_reasons=(self._stop,) if self._stop else (),
-            first_token=times[0] if times else None,
-            first_answer=self._first_answer,
-            last_token=times[-1] if times else None,
-            token_times=tuple(times),
-            events=events,
-            tool_calls=self._calls,
-            done=self._over or (ended and came),
-            ended=streamed and (ended or self._over),
-            streamed=streamed,
-            error=self._error,
-            text="".join(self._text),
-        )
-
     def _stopped(self, delta: object) -> None:
         if isinstance(delta, dict) and (reason := word_of(delta, "stop_reason")):
-            self._stop = reason
+            self._finish[0] = reason
 
     def _count(self, holder: object, skip: str = "") -> None:
         """Take over the counts of a message or an event.
@@ -177,6 +139,15 @@ class Parser:
         for name, count in stated.items():
             if count is not None and name != skip and not (blank and name in _INPUT):
                 self._counts[name] = count
+        counts = self._counts
+        parts = [counts[name] for name in _INPUT if name in counts]
+        self._usage = Usage(
+            prompt=sum(parts) if "input_tokens" in counts else None,
+            output=counts.get("output_tokens"),
+            cached=counts.get("cache_read_input_tokens"),
+            reasoning=counts.get("thinking_tokens"),
+            created=counts.get("cache_creation_input_tokens"),
+        )
 
 
 def messages(payload: Json) -> list[Json]:
@@ -185,11 +156,8 @@ def messages(payload: Json) -> list[Json]:
     A text and one part that holds it are the same, and a mark for the cache, which wanders on with the
     conversation, is no part of what was said.
     """
-    turns = payload.get("messages")
-    if not isinstance(turns, list) or not all(isinstance(turn, dict) for turn in turns):
-        return []
-    system = payload.get("system")
-    opening = [{"role": "system", "content": system}] if system else []
+    turns, system = objects_of(payload.get("messages")), payload.get("system")
+    opening = [{"role": "system", "content": system}] if system and turns else []
     return [{**turn, "content": _as_read(turn.get("content"))} for turn in [*opening, *turns]]
 
 

@@ -8,15 +8,20 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from tbench.capture.providers.provider import (
+    UNCOUNTED,
     Endpoint,
     Json,
     ParsedResponse,
+    ParserBase,
     Provider,
     RequestInfo,
     Usage,
     count_images,
     counted,
-    error_text,
+    items_of,
+    objects_of,
+    prefixed_messages,
+    word_of,
 )
 
 _USAGE: Final[dict[str, tuple[tuple[str | None, str], ...]]] = {
@@ -38,7 +43,6 @@ _USAGE: Final[dict[str, tuple[tuple[str | None, str], ...]]] = {
 """A count -> where it may be: the map within `usage` (None: itself), and the name there."""
 _SHORT: Final = frozenset({"prompt_tokens", "completion_tokens", "total_tokens"})
 """A usage of nothing else is read at once."""
-UNCOUNTED: Final = Usage()
 _ANSWER = ("refusal", "function_call", "audio")
 _THOUGHT = ("reasoning", "reasoning_content", "thinking")
 """Where a delta holds reasoning as text."""
@@ -56,10 +60,10 @@ _INPUTS = {
 
 def request_info(body: Json, endpoint: Endpoint) -> RequestInfo:
     """The request of a JSON body; a field of the wrong type counts as absent."""
-    model, newer = body.get("model"), counted(body.get("max_completion_tokens"))
+    newer = counted(body.get("max_completion_tokens"))
     return RequestInfo(
         endpoint=endpoint.name,
-        model=model if isinstance(model, str) else None,
+        model=word_of(body, "model") or None,
         stream=body.get("stream") is True,
         max_tokens=counted(body.get("max_tokens")) if newer is None else newer,
         n=counted(body.get("n")) or 1,
@@ -83,23 +87,12 @@ def usage_of(payload: Json) -> Usage | None:
     return Usage(**{name: _first_of(usage, places) for name, places in _USAGE.items()})
 
 
-def error_of(payload: Json, *, event: str = "message") -> str | None:
-    """The error that a payload reports in place of an answer, None where it reports none."""
-    broken = payload.get("error") or payload.get("object") == "error" or event == "error"
-    return (error_text(payload) or "an error without a message") if broken else None
-
-
-class Parser:
+class Parser(ParserBase):
     """The ResponseParser of these shapes."""
 
     def __init__(self) -> None:
-        self._usage = UNCOUNTED
-        self._finish: dict[int, str | None] = {}
-        self._times: list[float] = []
-        self._first_answer: float | None = None
+        super().__init__()
         self._tools: set[tuple[int, int]] = set()
-        self._text: list[str] = []
-        self._error: str | None = None
 
     def event(self, at: float, payload: Json, name: str) -> None:
         """One event of a stream.
@@ -139,57 +132,45 @@ class Parser:
             self._any_event(at, payload, name)
 
     def _any_event(self, at: float, payload: Json, name: str) -> None:
-        if (error := error_of(payload, event=name)) and self._error is None:
-            self._error = error
+        if name == "error":
+            self._failed(payload)
+        self._check(payload)
         self._count(payload)
         spoke = answered = False
-        for choice in _choices(payload):
+        for choice in items_of(payload.get("choices")):
             index, delta = self._choice(choice, "delta")
             spoken = self._said(index, choice, delta)
             answered = answered or spoken
             spoke = spoke or spoken or _thinks(delta)
         if spoke:
-            self._times.append(at)
-        if answered and self._first_answer is None:
-            self._first_answer = at
+            self._spoke(at, answers=answered)
 
     def body(self, payload: Json) -> None:
         """The one JSON body of an answer that was not streamed."""
-        self._error = error_of(payload)
+        self._check(payload)
         self._count(payload)
-        for choice in _choices(payload):
+        for choice in items_of(payload.get("choices")):
             index, message = self._choice(choice, "message")
             self._said(index, choice, message)
 
     def parsed(self, *, events: int, ended: bool, streamed: bool) -> ParsedResponse:
-        """All that was read. `ended` says that an end was seen: `[DONE]`, or a whole body.
+        """All that was read. It is whole with a finish of every choice, too, or with `[DONE]` and a count."""
+        self._calls = len(self._tools)
+        answer = super().parsed(events=events, ended=ended, streamed=streamed)
+        finishes = answer.finish_reasons
+        answer.done = (
+            answer.done
+            or (ended and self._usage != UNCOUNTED)
+            or (bool(finishes) and len(finishes) == len(self._finish))
+        )
+        answer.foreign = streamed and events > 0 and not self._finish
+        if answer.error is None and not _GIVEN_UP.isdisjoint(finishes):
+            answer.error = f"the server gave up: finish_reason {', '.join(finishes)}"
+        return answer
 
-        An end alone is no answer: a stream needs content, a finish or a count as well.
-        """
-        finish, times = self._finish, self._times
-        finishes = tuple(
-            [reason for place in sorted(finish) if (reason := finish[place]) is not None]
-        )
-        error = self._error
-        if error is None and not _GIVEN_UP.isdisjoint(finishes):
-            error = f"the server gave up: finish_reason {', '.join(finishes)}"
-        came = not streamed or bool(times or finishes) or self._usage != UNCOUNTED
-        return ParsedResponse(
-            usage=self._usage,
-            finish_reasons=finishes,
-            first_token=times[0] if times else None,
-            first_answer=self._first_answer,
-            last_token=times[-1] if times else None,
-            token_times=tuple(times),
-            events=events,
-            tool_calls=len(self._tools),
-            done=(ended and came) or (bool(finishes) and len(finishes) == len(self._finish)),
-            ended=ended and streamed,
-            streamed=streamed,
-            foreign=streamed and events > 0 and not finish,
-            error=error,
-            text="".join(self._text),
-        )
+    def _check(self, payload: Json) -> None:
+        if payload.get("error") or payload.get("object") == "error":
+            self._failed(payload)
 
     def _count(self, payload: Json) -> None:
         """The larger counts: they repeat or grow and never add up; some servers end with zeros."""
@@ -250,13 +231,6 @@ def _thinks(delta: Json) -> bool:
     )
 
 
-def _choices(payload: Json) -> list[Json]:
-    choices = payload.get("choices")
-    if not isinstance(choices, list):
-        return []
-    return [choice for choice in choices if isinstance(choice, dict)]
-
-
 def _first_of(usage: Json, places: tuple[tuple[str | None, str], ...]) -> int | None:
     for within, name in places:
         counts = usage if within is None else usage.get(within)
@@ -275,12 +249,9 @@ def _length(value: object) -> int:
     return 1 if isinstance(value[0], int) else len(value)
 
 
-def messages(payload: Json) -> list[Json]:
-    """The messages of a chat; none where they are not a list of maps."""
-    listed = payload.get("messages")
-    if not isinstance(listed, list) or not all(isinstance(message, dict) for message in listed):
-        return []
-    return listed
+def messages(payload: Json) -> list[dict[str, Any]]:
+    """The messages of a chat; none where they are not a list of objects."""
+    return objects_of(payload.get("messages"))
 
 
 def with_prefix(payload: Json, prefix: str) -> dict[str, Any] | None:
@@ -289,22 +260,6 @@ def with_prefix(payload: Json, prefix: str) -> dict[str, Any] | None:
         changed = prefixed(payload.get(name), prefix)
         if changed is not None:
             return {**payload, name: changed}
-    return None
-
-
-def prefixed_messages(listed: object, prefix: str) -> list[Any] | None:
-    """The first message that can carry it, which is mostly the system's."""
-    if not isinstance(listed, list):
-        return None
-    for place, message in enumerate(listed):
-        content = message.get("content") if isinstance(message, dict) else None
-        if isinstance(content, str):
-            content = prefix + content
-        elif isinstance(content, list):
-            content = [{"type": "text", "text": prefix}, *content]
-        else:
-            continue
-        return [*listed[:place], {**message, "content": content}, *listed[place + 1 :]]
     return None
 
 

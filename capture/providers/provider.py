@@ -4,8 +4,8 @@ A provider is one file that makes a Provider, and one row in PROVIDERS (capture/
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, Protocol
 
 Json = Mapping[str, Any]
@@ -64,6 +64,9 @@ class Usage(NamedTuple):
     created: int | None = None
 
 
+UNCOUNTED: Final = Usage()
+
+
 @dataclass(slots=True, kw_only=True)
 class ParsedResponse:
     """One response body, read. Nobody changes it; it is not frozen, since a million are made.
@@ -79,7 +82,7 @@ class ParsedResponse:
     said that it is over (`[DONE]`, or its API's last event, be it an error): who hangs up then has all of it.
     """
 
-    usage: Usage = field(default=Usage())
+    usage: Usage = UNCOUNTED
     finish_reasons: tuple[str, ...] = ()
     first_token: float | None = None
     first_answer: float | None = None
@@ -110,6 +113,55 @@ class ResponseParser(Protocol):
     def parsed(self, *, events: int, ended: bool, streamed: bool) -> ParsedResponse:
         """All that was read; `ended` says that `[DONE]` or a whole body was seen."""
         ...
+
+
+class ParserBase:
+    """What any parser notes of a response; that of a dialect finds it in the dialect's events.
+
+    `_finish` is the last finish reason of each choice by its index, None before it has one; `_over` whether
+    the dialect's last event came.
+    """
+
+    def __init__(self) -> None:
+        self._usage = UNCOUNTED
+        self._finish: dict[int, str | None] = {}
+        self._times: list[float] = []
+        self._first_answer: float | None = None
+        self._calls = 0
+        self._text: list[str] = []
+        self._error: str | None = None
+        self._over = False
+
+    def _spoke(self, at: float, *, answers: bool) -> None:
+        """Generated text has come: answer, or reasoning."""
+        self._times.append(at)
+        if answers and self._first_answer is None:
+            self._first_answer = at
+
+    def _failed(self, payload: Json) -> None:
+        """The payload says that the answer failed; the first that does so tells why."""
+        self._error = self._error or error_text(payload) or "an error without a message"
+
+    def parsed(self, *, events: int, ended: bool, streamed: bool) -> ParsedResponse:
+        """All that was read. `[DONE]`, with which some gateways end any dialect's stream, is no answer."""
+        finish, times = self._finish, self._times
+        finishes = [reason for place in sorted(finish) if (reason := finish[place]) is not None]
+        came = not streamed or bool(times or finishes)
+        return ParsedResponse(
+            usage=self._usage,
+            finish_reasons=tuple(finishes),
+            first_token=times[0] if times else None,
+            first_answer=self._first_answer,
+            last_token=times[-1] if times else None,
+            token_times=tuple(times),
+            events=events,
+            tool_calls=self._calls,
+            done=self._over or (ended and came),
+            ended=streamed and (ended or self._over),
+            streamed=streamed,
+            error=self._error,
+            text="".join(self._text),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,6 +230,12 @@ def items_of(value: object) -> list[dict[str, Any]]:
     return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
 
 
+def objects_of(value: object) -> list[dict[str, Any]]:
+    """A list of objects and of nothing else; empty where it is no such list."""
+    listed = items_of(value)
+    return listed if isinstance(value, list) and len(listed) == len(value) else []
+
+
 def bare_text(content: object) -> object:
     """A message's content, which as one part that is only a text says the same as the text."""
     (part, *rest) = items_of(content) or ({},)
@@ -189,6 +247,27 @@ def count_images(messages: object) -> int:
     parts = [part for message in items_of(messages) for part in items_of(message.get("content"))]
     inner = [item for part in parts for item in items_of(part.get("content"))]
     return sum(word_of(part, "type") in _IMAGES for part in [*parts, *inner])
+
+
+def prefixed_messages(
+    listed: object, prefix: str, part: str = "text", closed: Collection[object] = ()
+) -> list[Any] | None:
+    """The messages with a text before the first that can carry it, mostly the system's; None where none can.
+
+    Before parts it stands as a part of its own, of the type `part`; parts of the roles in `closed` take none.
+    """
+    if not isinstance(listed, list):
+        return None
+    for place, message in enumerate(listed):
+        content = message.get("content") if isinstance(message, dict) else None
+        if isinstance(content, str):
+            content = prefix + content
+        elif isinstance(content, list) and message.get("role") not in closed:
+            content = [{"type": part, "text": prefix}, *content]
+        else:
+            continue
+        return [*listed[:place], {**message, "content": content}, *listed[place + 1 :]]
+    return None
 
 
 # What a server complains about: one line out of any error body, short and without secrets.

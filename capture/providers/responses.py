@@ -8,11 +8,11 @@ event has counts, whose `input_tokens` include what a cache gave.
 from collections.abc import Sequence
 from typing import Any, Final
 
-from tbench.capture.providers.openai import UNCOUNTED, usage_of
+from tbench.capture.providers.openai import usage_of
 from tbench.capture.providers.provider import (
     Endpoint,
     Json,
-    ParsedResponse,
+    ParserBase,
     Provider,
     RequestInfo,
     bare_text,
@@ -20,6 +20,8 @@ from tbench.capture.providers.provider import (
     counted,
     error_text,
     items_of,
+    objects_of,
+    prefixed_messages,
     word_of,
 )
 
@@ -54,18 +56,8 @@ def request_info(body: Json, endpoint: Endpoint) -> RequestInfo:
     )
 
 
-class Parser:
+class Parser(ParserBase):
     """The ResponseParser of Responses."""
-
-    def __init__(self) -> None:
-        self._usage = UNCOUNTED
-        self._finish = ""
-        self._times: list[float] = []
-        self._first_answer: float | None = None
-        self._calls = 0
-        self._text: list[str] = []
-        self._error: str | None = None
-        self._over = False
 
     def event(self, at: float, payload: Json, name: str) -> None:
         """One event of a stream.
@@ -91,12 +83,7 @@ class Parser:
             self._take(response if isinstance(response, dict) else {}, failed="failed" in kind)
         elif kind == "error" or (payload.get("error") and not kind.startswith("response.")):
             self._over = True
-            self._error = self._error or error_text(payload) or "an error without a message"
-
-    def _spoke(self, at: float, *, answers: bool) -> None:
-        self._times.append(at)
-        if answers and self._first_answer is None:
-            self._first_answer = at
+            self._failed(payload)
 
     def body(self, payload: Json) -> None:
         """The one JSON body of an answer that was not streamed."""
@@ -106,36 +93,17 @@ class Parser:
         parts = (part for item in output for part in items_of(item.get("content")))
         self._text = [word_of(part, "text") for part in parts if part.get("type") == "output_text"]
         if payload.get("type") == "error":
-            self._error = error_text(payload) or "an error without a message"
+            self._failed(payload)
 
     def _take(self, response: Json, *, failed: bool) -> None:
         """What a whole response says of itself: counts, and how it ended."""
         self._usage = usage_of(response) or self._usage
         details = response.get("incomplete_details")
         reason = word_of(details, "reason") if isinstance(details, dict) else ""
-        self._finish = reason or word_of(response, "status")
+        self._finish[0] = reason or word_of(response, "status") or None
         if failed or response.get("error"):
             complaint = error_text({"error": response.get("error")})
             self._error = complaint or "the response failed without a message"
-
-    def parsed(self, *, events: int, ended: bool, streamed: bool) -> ParsedResponse:
-        """All that was read; some gateways end these streams with `[DONE]`, too."""
-        times = self._times
-        return ParsedResponse(
-            usage=self._usage,
-            finish_reasons=(self._finish,) if self._finish else (),
-            first_token=times[0] if times else None,
-            first_answer=self._first_answer,
-            last_token=times[-1] if times else None,
-            token_times=tuple(times),
-            events=events,
-            tool_calls=self._calls,
-            done=self._over or (ended and (bool(times) or not streamed)),
-            ended=streamed and (ended or self._over),
-            streamed=streamed,
-            error=self._error,
-            text="".join(self._text),
-        )
 
 
 def _is_call(item: Json) -> bool:
@@ -151,9 +119,9 @@ def messages(payload: Json) -> Sequence[Json]:
         turns.append({"role": "system", "content": instructions})
     if isinstance(given, str):
         return [*turns, {"role": "user", "content": given}]
-    if not isinstance(given, list) or not all(isinstance(item, dict) for item in given):
+    if not (items := objects_of(given)):
         return []
-    for item in given:
+    for item in items:
         role, content = item.get("role"), item.get("content")
         if role is None:  # reasoning, a call, or what came of one
             role = "assistant" if _is_call(item) or item.get("type") == "reasoning" else "tool"
@@ -174,20 +142,8 @@ def with_prefix(payload: Json, prefix: str) -> dict[str, Any] | None:
     for name in ("instructions", "input"):
         if text := word_of(payload, name):
             return {**payload, name: prefix + text}
-    given = payload.get("input")
-    if not isinstance(given, list):
-        return None
-    for place, item in enumerate(given):
-        content = item.get("content") if isinstance(item, dict) else None
-        if isinstance(content, str):
-            content = prefix + content
-        elif isinstance(content, list) and item.get("role") not in (None, "assistant"):
-            content = [{"type": "input_text", "text": prefix}, *content]
-        else:
-            continue
-        changed = [*given[:place], {**item, "content": content}, *given[place + 1 :]]
-        return {**payload, "input": changed}
-    return None
+    given = prefixed_messages(payload.get("input"), prefix, "input_text", (None, "assistant"))
+    return None if given is None else {**payload, "input": given}
 
 
 def _matches(payload: Json, event: str) -> bool:
