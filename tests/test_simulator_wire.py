@@ -7,16 +7,8 @@ from typing import Any
 
 import pytest
 
-from tbench.simulator.answer import (
-    Branch,
-    Head,
-    Kind,
-    Piece,
-    Stream,
-    completion,
-    embeddings,
-    rerank,
-)
+from tbench.simulator.answer import Branch, Head, Kind, Piece
+from tbench.simulator.chat import Stream, completion, embeddings, rerank
 from tbench.simulator.order import Order
 from tbench.simulator.prompt import Prompt
 

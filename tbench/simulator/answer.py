@@ -1,22 +1,21 @@
-"""What the simulator answers: one piece per token, from the seed and the prompt alone, and its JSON.
+"""What the simulator answers: one piece per token, from the seed and the prompt alone.
 
-An API for text is a `Dialect`; Together's two stand here, their shapes as recorded in public.
+An API for text is a `Dialect`, which writes them: what all dialects share stands here, each in its own file.
 """
 
 import math
-import struct
-from base64 import b64encode
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 from random import Random
-from typing import Any, Protocol
+from typing import Any, override
 
 import orjson
 
 from tbench.simulator.engine import Lengths
-from tbench.simulator.order import Order, Refusal, chat_order, completion_order, error, invalid
-from tbench.simulator.prompt import END_OF_TURN, LONG, prose, split, token_id
+from tbench.simulator.order import Order, Refusal, invalid
+from tbench.simulator.prompt import LONG, prose, split
 
 
 class Kind(Enum):
@@ -163,9 +162,8 @@ def instance(schema: Mapping[str, Any], rng: Random, depth: int = 0) -> object:
     return rng.choice(LONG)
 
 
-# How answers are written. Pure functions.
+# How answers are written.
 
-DONE = b"data: [DONE]\n\n"
 STREAM_TYPE = "text/event-stream;charset=utf-8"
 JSON_TYPE = "application/json; charset=utf-8"
 
@@ -179,22 +177,101 @@ class Head:
     model: str
 
 
-class Events(Protocol):
+@dataclass(slots=True)
+class Events(ABC):
     """The events of a streamed answer, token by token. `cached_tokens` are known before the first."""
 
-    cached_tokens: int
+    order: Order
+    head: Head
+    branches: Sequence[Branch]
+    cached_tokens: int = 0
+    _written: list[int] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._written = [0] * len(self.branches)
 
     @property
     def complete(self) -> bool:
         """Whether every branch has got its last token."""
-        ...
+        return all(n == len(b.pieces) for n, b in zip(self._written, self.branches, strict=True))
 
     def token(self, index: int) -> bytes | None:
         """This branch got its next token: the bytes to write, None for one that shows nothing.
 
         What opens a stream comes with the first token, what ends it with the last.
         """
-        ...
+        number = self._written[index]
+        self._written[index] += 1
+        return self.show(index, self.branches[index].pieces[number])
+
+    @abstractmethod
+    def show(self, index: int, piece: Piece) -> bytes | None:
+        """What `token` writes of a piece."""
+
+
+@dataclass(slots=True)
+class ItemEvents(Events):
+    """Events of one branch, whose text stands in items (blocks), one after the other."""
+
+    _item: Kind | None = None
+    """What the item that is open holds."""
+    _index: int = -1
+    """Its number; -1 before the stream is begun."""
+    _events: list[bytes] = field(default_factory=list)
+
+    @property
+    def branch(self) -> Branch:
+        return self.branches[0]
+
+    @override
+    def show(self, index: int, piece: Piece) -> bytes | None:
+        match piece.kind:
+            case Kind.TEXT | Kind.REASONING:
+                self._turn_to(piece.kind)
+                self.add(piece.kind, piece.text)
+            case Kind.CALL_NAME:
+                self._turn_to(Kind.CALL_ARGUMENTS)
+            case Kind.CALL_ARGUMENTS:
+                self.add(piece.kind, piece.text)
+        if self.complete:
+            self._turn_to(None)
+            self.end()
+        data, self._events = b"".join(self._events), []
+        return data or None
+
+    def _turn_to(self, kind: Kind | None) -> None:
+        """Have an item of this kind open, and no other; the stream is begun before the first."""
+        if self._item is kind is not None:
+            return
+        if self._index < 0:
+            self.begin()
+            self._index = 0
+        if self._item is not None:
+            self.close_item(self._item)
+            self._index += 1
+        self._item = kind
+        if kind is not None:
+            self.open_item(kind)
+
+    @abstractmethod
+    def begin(self) -> None:
+        """Write what opens the stream."""
+
+    @abstractmethod
+    def open_item(self, kind: Kind) -> None:
+        """Write how an item begins."""
+
+    @abstractmethod
+    def add(self, kind: Kind, text: str) -> None:
+        """Write the next text of the open item."""
+
+    @abstractmethod
+    def close_item(self, kind: Kind) -> None:
+        """Write how the open item ends."""
+
+    @abstractmethod
+    def end(self) -> None:
+        """Write what ends the stream."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -214,188 +291,6 @@ class Dialect:
     refusal: Callable[[Refusal, str], dict[str, Any]]
 
 
-def event(payload: object) -> bytes:
-    """One server-sent event, as Together frames it: a data line and nothing else."""
-    return b"data: " + orjson.dumps(payload) + b"\n\n"
-
-
-def usage(order: Order, branches: Sequence[Branch], cached_tokens: int) -> dict[str, Any]:
-    """The tokens of an answer. END counts, as on Together; cached tokens lie flat among the rest."""
-    completion = sum(len(branch.pieces) for branch in branches)
-    counts: dict[str, Any] = {
-        "prompt_tokens": order.prompt_tokens,
-        "completion_tokens": completion,
-        "total_tokens": order.prompt_tokens + completion,
-        "cached_tokens": cached_tokens,
-    }
-    if order.reasoning:
-        thoughts = sum(branch.reasoning_tokens for branch in branches)
-        counts["completion_tokens_details"] = {"reasoning_tokens": thoughts}
-    return counts
-
-
-@dataclass(slots=True)
-class Stream:
-    """Together's events. The one that ends the last branch carries the usage."""
-
-    order: Order
-    head: Head
-    branches: Sequence[Branch]
-    cached_tokens: int = 0
-    _written: list[int] = field(init=False)
-
-    def __post_init__(self) -> None:
-        self._written = [0] * len(self.branches)
-
-    @property
-    def complete(self) -> bool:
-        return all(n == len(b.pieces) for n, b in zip(self._written, self.branches, strict=True))
-
-    def token(self, index: int) -> bytes | None:
-        branch = self.branches[index]
-        piece = branch.pieces[self._written[index]]
-        self._written[index] += 1
-        last = self._written[index] == len(branch.pieces)
-        if not last and piece.kind is Kind.SILENT:
-            return None
-        choice = _choice(index, piece, branch, branch.finish if last else None)
-        if self.order.logprobs and piece.text:
-            choice["logprobs"] = logprob(piece.text)
-        chunk: dict[str, Any] = {
-            "id": self.head.id,
-            "object": "chat.completion.chunk" if self.order.chat else "completion.chunk",
-            "created": self.head.created,
-            "choices": [choice],
-            "model": self.head.model,
-        }
-        if piece.kind is not Kind.CALL_OPEN:  # which has no usage
-            counts = usage(self.order, self.branches, self.cached_tokens) if self.complete else None
-            chunk["usage"] = counts
-        return event(chunk)
-
-
-def _choice(index: int, piece: Piece, branch: Branch, finish: str | None) -> dict[str, Any]:
-    """The choice of a chunk, keys in the order of the recorded ones."""
-    if piece.kind is Kind.CALL_OPEN:
-        return {
-            "index": index,
-            "role": "assistant",
-            "text": "",
-            "logprobs": None,
-            "finish_reason": finish,
-            "delta": {"role": "assistant", "content": ""},
-        }
-    seed = branch.seed if finish else None
-    text = piece.text if piece.kind in {Kind.TEXT, Kind.END, Kind.SILENT} else ""
-    number = END_OF_TURN if piece.kind is Kind.END else token_id(piece.text)
-    delta: dict[str, Any] = {"token_id": number, "role": "assistant", "content": text}
-    if piece.kind is Kind.REASONING:
-        delta["reasoning"] = piece.text
-    elif piece.kind is Kind.CALL_NAME:
-        function = {"name": piece.text, "arguments": ""}
-        call = {"index": 0, "id": branch.call_id, "type": "function", "function": function}
-        delta |= {"token_id": None, "tool_calls": [call]}
-    elif piece.kind is Kind.CALL_ARGUMENTS:
-        call = {"index": 0, "function": {"arguments": piece.text}}
-        delta |= {"token_id": None, "tool_calls": [call]}
-        # Together says so here already, and once more in the chunk that ends the turn.
-        finish = finish or "tool_calls"
-    return {
-        "index": index,
-        "text": text,
-        "logprobs": None,
-        "finish_reason": finish,
-        "seed": seed,
-        "delta": delta,
-    }
-
-
-def logprob(text: str) -> float:
-    """A stable log-probability for a token, between -2 and 0."""
-    return -(token_id(text) % 2000) / 1000
-
-
-def completion(
-    order: Order, head: Head, branches: Sequence[Branch], cached_tokens: int
-) -> dict[str, Any]:
-    """The body of an answer that is not streamed."""
-    texts = order.prompt_texts or ("",)
-    choices: list[dict[str, Any]] = []
-    for index, branch in enumerate(branches):
-        ended: dict[str, Any] = {
-            "finish_reason": branch.finish,
-            "seed": branch.seed,
-            "logprobs": None,
-        }
-        if order.logprobs:
-            words = [piece.text for piece in branch.pieces if piece.kind is Kind.TEXT]
-            ended["logprobs"] = {
-                "tokens": words,
-                "token_ids": [token_id(word) for word in words],
-                "token_logprobs": [logprob(word) for word in words],
-                "top_logprobs": None,
-            }
-        if order.chat:
-            choices.append({**ended, "index": index, "message": _message(branch)})
-        else:
-            choices.append({"index": index, "text": branch.text(Kind.TEXT), **ended})
-    return {
-        "id": head.id,
-        "object": "chat.completion" if order.chat else "text.completion",
-        "created": head.created,
-        "model": head.model,
-        "prompt": [{"text": text, "logprobs": None} for text in texts] if order.echo else [],
-        "choices": choices,
-        "usage": usage(order, branches, cached_tokens),
-    }
-
-
-def _message(branch: Branch) -> dict[str, Any]:
-    message: dict[str, Any] = {"role": "assistant", "content": None, "tool_calls": []}
-    if name := branch.text(Kind.CALL_NAME):
-        function = {"name": name, "arguments": branch.text(Kind.CALL_ARGUMENTS)}
-        call = {"index": 0, "id": branch.call_id, "type": "function", "function": function}
-        message["tool_calls"] = [call]
-    else:
-        message["content"] = branch.text(Kind.TEXT)
-    if thoughts := branch.text(Kind.REASONING):
-        message["reasoning"] = thoughts
-    return message
-
-
-CHAT = Dialect(
-    order=chat_order,
-    stream=Stream,
-    body=completion,
-    failure=event(error("The model failed while answering.", "server_error")) + DONE,
-    done=DONE,
-    refusal=lambda refused, request_id: {
-        "id": request_id,
-        **error(refused.message, refused.type, refused.code),
-    },
-)
-COMPLETIONS = replace(CHAT, order=completion_order)
-
-
-def embeddings(model: str, vectors: Iterable[Sequence[float]], *, base64: bool) -> dict[str, Any]:
-    """The answer of /embeddings, which has no usage. base64 holds little-endian float32."""
-    data = [
-        {
-            "object": "embedding",
-            "embedding": b64encode(struct.pack(f"<{len(vector)}f", *vector)).decode()
-            if base64
-            else list(vector),
-            "index": index,
-        }
-        for index, vector in enumerate(vectors)
-    ]
-    return {"object": "list", "model": model, "data": data}
-
-
-def rerank(
-    ident: str, model: str, results: list[dict[str, Any]], prompt_tokens: int
-) -> dict[str, Any]:
-    """The answer of /rerank."""
-    counts = {"prompt_tokens": prompt_tokens, "completion_tokens": 0}
-    counts["total_tokens"] = prompt_tokens
-    return {"object": "rerank", "id": ident, "model": model, "results": results, "usage": counts}
+def named_event(kind: str, **members: object) -> bytes:
+    """One server-sent event whose type is its name, too."""
+    return b"event: %s\ndata: %s\n\n" % (kind.encode(), orjson.dumps({"type": kind, **members}))

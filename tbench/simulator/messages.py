@@ -5,12 +5,12 @@ into content blocks: thinking, text, tool use.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any, Final
 
 import orjson
 
-from tbench.simulator.answer import Branch, Dialect, Head, Kind
+from tbench.simulator.answer import Branch, Dialect, Head, ItemEvents, Kind, named_event
 from tbench.simulator.order import Order, Refusal, chat_order, invalid
 from tbench.simulator.prompt import BLOCK_TOKENS
 
@@ -28,6 +28,18 @@ ERRORS: Final = {
     504: "timeout_error",
     529: "overloaded_error",
 }
+BLOCKS: Final[Mapping[Kind, dict[str, Any]]] = {
+    Kind.TEXT: {"type": "text", "text": ""},
+    Kind.REASONING: {"type": "thinking", "thinking": "", "signature": ""},
+    Kind.CALL_ARGUMENTS: {"type": "tool_use", "input": {}},
+}
+"""What an item holds -> how its block begins."""
+DELTAS: Final = {
+    Kind.TEXT: ("text_delta", "text"),
+    Kind.REASONING: ("thinking_delta", "thinking"),
+    Kind.CALL_ARGUMENTS: ("input_json_delta", "partial_json"),
+}
+"""What an item holds -> the type of its deltas, and where their text is."""
 CHOICES: Final = {"auto": "auto", "any": "required", "none": "none"}
 """What `tool_choice` says -> a chat's word for it."""
 
@@ -108,13 +120,7 @@ def usage(wanted: Order, output_tokens: int, cached_tokens: int, thoughts: int) 
     return counts
 
 
-def event(name: str, **members: object) -> bytes:
-    """One server-sent event: its type is its name, too."""
-    payload = orjson.dumps({"type": name, **members})
-    return b"event: %s\ndata: %s\n\n" % (name.encode(), payload)
-
-
-FAILURE: Final = event("error", error={"type": "overloaded_error", "message": "Overloaded"})
+FAILURE: Final = named_event("error", error={"type": "overloaded_error", "message": "Overloaded"})
 
 
 def message(
@@ -133,83 +139,45 @@ def message(
     }
 
 
-@dataclass(slots=True)
-class Stream:
+class Stream(ItemEvents):
     """The events of one message, block by block."""
 
-    order: Order
-    head: Head
-    branches: Sequence[Branch]
-    cached_tokens: int = 0
-    _written: int = 0
-    _block: str = ""
-    _index: int = -1
-    _events: list[bytes] = field(default_factory=list)
+    __slots__ = ()
 
-    @property
-    def complete(self) -> bool:
-        return self._written == len(self.branches[0].pieces)
-
-    def token(self, index: int) -> bytes | None:
-        branch = self.branches[index]
-        piece = branch.pieces[self._written]
-        self._written += 1
-        match piece.kind:
-            case Kind.TEXT:
-                self._open("text", text="")
-                self._delta("text_delta", text=piece.text)
-            case Kind.REASONING:
-                self._open("thinking", thinking="", signature="")
-                self._delta("thinking_delta", thinking=piece.text)
-            case Kind.CALL_NAME:
-                self._open("tool_use", id=tool_id(branch), name=piece.text, input={})
-                self._delta("input_json_delta", partial_json="")
-            case Kind.CALL_ARGUMENTS:
-                self._delta("input_json_delta", partial_json=piece.text)
-        if self.complete:
-            self._begin()
-            self._close()
-            delta = {"stop_reason": STOPS[branch.finish], "stop_sequence": None}
-            counts = usage(
-                self.order, len(branch.pieces), self.cached_tokens, branch.reasoning_tokens
-            )
-            self._events += [event("message_delta", delta=delta, usage=counts)]
-            self._events += [event("message_stop")]
-        data, self._events = b"".join(self._events), []
-        return data or None
-
-    def _begin(self) -> None:
-        """What opens a stream, before its first content."""
-        if self._index >= 0:
-            return
+    def begin(self) -> None:
         counts = usage(self.order, 1, self.cached_tokens, 0)
         start = message(self.head, [], counts, None)
-        self._events += [event("message_start", message=start)]
-        self._index = 0
+        self._events += [named_event("message_start", message=start)]
 
-    def _open(self, kind: str, **block: object) -> None:
-        if self._block == kind:
-            return
-        self._begin()
-        self._close()
-        self._block = kind
-        opened = {"type": kind, **block}
-        self._events += [event("content_block_start", index=self._index, content_block=opened)]
+    def open_item(self, kind: Kind) -> None:
+        block = BLOCKS[kind]
+        if kind is Kind.CALL_ARGUMENTS:
+            name = self.branch.text(Kind.CALL_NAME)
+            block = {**block, "id": tool_id(self.branch), "name": name}
+        self._events += [named_event("content_block_start", index=self._index, content_block=block)]
         if self._index == 0:
-            self._events += [event("ping")]
+            self._events += [named_event("ping")]
+        if kind is Kind.CALL_ARGUMENTS:
+            self.add(kind, "")
 
-    def _delta(self, kind: str, **delta: object) -> None:
-        changed = {"type": kind, **delta}
-        self._events += [event("content_block_delta", index=self._index, delta=changed)]
+    def add(self, kind: Kind, text: str) -> None:
+        self._delta(*DELTAS[kind], text)
 
-    def _close(self) -> None:
-        if not self._block:
-            return
-        if self._block == "thinking":
-            self._delta("signature_delta", signature=signature(self.head))
-        self._events += [event("content_block_stop", index=self._index)]
-        self._index += 1
-        self._block = ""
+    def _delta(self, kind: str, member: str, text: str) -> None:
+        delta = {"type": kind, member: text}
+        self._events += [named_event("content_block_delta", index=self._index, delta=delta)]
+
+    def close_item(self, kind: Kind) -> None:
+        if kind is Kind.REASONING:
+            self._delta("signature_delta", "signature", signature(self.head))
+        self._events += [named_event("content_block_stop", index=self._index)]
+
+    def end(self) -> None:
+        branch = self.branch
+        delta = {"stop_reason": STOPS[branch.finish], "stop_sequence": None}
+        counts = usage(self.order, len(branch.pieces), self.cached_tokens, branch.reasoning_tokens)
+        self._events += [named_event("message_delta", delta=delta, usage=counts)]
+        self._events += [named_event("message_stop")]
 
 
 def tool_id(branch: Branch) -> str:

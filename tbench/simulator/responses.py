@@ -5,12 +5,10 @@ into output items: reasoning, a message, a function call. Nothing is stored, as 
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final
 
-import orjson
-
-from tbench.simulator.answer import Branch, Dialect, Head, Kind
+from tbench.simulator.answer import Branch, Dialect, Head, ItemEvents, Kind, named_event
 from tbench.simulator.order import Order, Refusal, chat_order, error, invalid
 
 HELD: Final = ("previous_response_id", "conversation", "background")
@@ -168,111 +166,57 @@ NAMES: Final = {
 """What an item holds, in their order -> how its events begin."""
 LOGPROBS: Final[Mapping[Kind, dict[str, list[object]]]] = {Kind.TEXT: {"logprobs": []}}
 """What the events of a text have beside it."""
-FAILURE: Final = (
-    b'event: error\ndata: {"type":"error","code":"server_error","message":"The server had an error",'
-    b'"param":null,"sequence_number":0}\n\n'
+FAILURE: Final = named_event(
+    "error", code="server_error", message="The server had an error", param=None, sequence_number=0
 )
 
 
 @dataclass(slots=True)
-class Stream:
+class Stream(ItemEvents):
     """The events of one response, item by item."""
 
-    order: Order
-    head: Head
-    branches: Sequence[Branch]
-    cached_tokens: int = 0
-    _written: int = 0
     _number: int = 0
-    _item: Kind | None = None
-    _index: int = -1
-    _text: str = ""
-    _events: list[bytes] = field(default_factory=list)
-
-    @property
-    def complete(self) -> bool:
-        return self._written == len(self.branches[0].pieces)
-
-    def token(self, index: int) -> bytes | None:
-        branch = self.branches[index]
-        piece = branch.pieces[self._written]
-        self._written += 1
-        match piece.kind:
-            case Kind.TEXT | Kind.REASONING:
-                self._open(piece.kind)
-                self._delta(piece.text)
-            case Kind.CALL_NAME:
-                self._open(Kind.CALL_ARGUMENTS)
-            case Kind.CALL_ARGUMENTS:
-                self._delta(piece.text)
-        if self.complete:
-            self._begin()
-            self._close()
-            final = ended(self.order, self.head, branch, self.cached_tokens)
-            self._event(f"response.{final['status']}", response=final)
-        data, self._events = b"".join(self._events), []
-        return data or None
 
     def _event(self, kind: str, **members: object) -> None:
-        payload = {"type": kind, "sequence_number": self._number, **members}
+        self._events += [named_event(kind, sequence_number=self._number, **members)]
         self._number += 1
-        self._events += [b"event: %s\ndata: %s\n\n" % (kind.encode(), orjson.dumps(payload))]
 
-    def _begin(self) -> None:
-        """What opens a stream, before its first content."""
-        if self._index >= 0:
-            return
+    def begin(self) -> None:
         for name in ("created", "in_progress"):
             begun = response(self.order, self.head, "in_progress", [])
             self._event(f"response.{name}", response=begun)
-        self._index = 0
 
-    def _open(self, kind: Kind) -> None:
-        if self._item is kind:
-            return
-        self._begin()
-        self._close()
-        self._item, self._text = kind, ""
-        added = item(self.branches[0], self.head, kind)
+    def open_item(self, kind: Kind) -> None:
+        added = item(self.branch, self.head, kind)
         self._event("response.output_item.added", output_index=self._index, item=added)
         if kind is not Kind.CALL_ARGUMENTS:
-            self._event("response.content_part.added", **self._place(), part=part(kind, ""))
+            self._event("response.content_part.added", **self._place(kind), part=part(kind, ""))
 
-    def _place(self) -> dict[str, Any]:
+    def _place(self, kind: Kind) -> dict[str, Any]:
         """Where in the response the text goes."""
-        assert self._item
-        place: dict[str, Any] = {
-            "item_id": item(self.branches[0], self.head, self._item)["id"],
-            "output_index": self._index,
-        }
-        return place if self._item is Kind.CALL_ARGUMENTS else {**place, "content_index": 0}
+        ident = item(self.branch, self.head, kind)["id"]
+        place: dict[str, Any] = {"item_id": ident, "output_index": self._index}
+        return place if kind is Kind.CALL_ARGUMENTS else {**place, "content_index": 0}
 
-    def _delta(self, text: str) -> None:
-        assert self._item
-        self._text += text
-        self._event(
-            f"{NAMES[self._item]}.delta",
-            **self._place(),
-            delta=text,
-            **LOGPROBS.get(self._item, {}),
-        )
+    def add(self, kind: Kind, text: str) -> None:
+        beside = LOGPROBS.get(kind, {})
+        self._event(f"{NAMES[kind]}.delta", **self._place(kind), delta=text, **beside)
 
-    def _close(self) -> None:
-        if self._item is None:
-            return
-        text, place = self._text, self._place()
-        if self._item is Kind.CALL_ARGUMENTS:
-            name = self.branches[0].text(Kind.CALL_NAME)
-            self._event(f"{NAMES[self._item]}.done", **place, name=name, arguments=text)
+    def close_item(self, kind: Kind) -> None:
+        text, place = self.branch.text(kind), self._place(kind)
+        done = f"{NAMES[kind]}.done"
+        if kind is Kind.CALL_ARGUMENTS:
+            name = self.branch.text(Kind.CALL_NAME)
+            self._event(done, **place, name=name, arguments=text)
         else:
-            self._event(
-                f"{NAMES[self._item]}.done", **place, text=text, **LOGPROBS.get(self._item, {})
-            )
-            self._event("response.content_part.done", **place, part=part(self._item, text))
-        done = item(self.branches[0], self.head, self._item, text)
-        self._event("response.output_item.done", output_index=self._index, item=done)
-        self._index += 1
-        self._item = None
+            self._event(done, **place, text=text, **LOGPROBS.get(kind, {}))
+            self._event("response.content_part.done", **place, part=part(kind, text))
+        ended_item = item(self.branch, self.head, kind, text)
+        self._event("response.output_item.done", output_index=self._index, item=ended_item)
+
+    def end(self) -> None:
+        final = ended(self.order, self.head, self.branch, self.cached_tokens)
+        self._event(f"response.{final['status']}", response=final)
 
 
 def body(

@@ -18,8 +18,9 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from tbench.capture.errors import InputError
 from tbench.capture.terminal import plural, stop_signals
 from tbench.capture.writing import check_folder
-from tbench.simulator.answer import CHAT, JSON_TYPE
+from tbench.simulator.answer import JSON_TYPE
 from tbench.simulator.call import ClientGoneError, HungUpError, Ledger, Receive, Send
+from tbench.simulator.chat import CHAT
 from tbench.simulator.command import ServeOptions
 from tbench.simulator.engine import Profile
 from tbench.simulator.order import Refusal

@@ -18,18 +18,7 @@ import orjson
 import zstandard
 
 from tbench.replay.cost import PRICES, Price
-from tbench.simulator.answer import (
-    CHAT,
-    COMPLETIONS,
-    JSON_TYPE,
-    STREAM_TYPE,
-    Branch,
-    Dialect,
-    Head,
-    compose,
-)
-from tbench.simulator.answer import embeddings as embeddings_answer
-from tbench.simulator.answer import rerank as rerank_answer
+from tbench.simulator.answer import JSON_TYPE, STREAM_TYPE, Branch, Dialect, Head, compose
 from tbench.simulator.call import (
     Call,
     ClientGoneError,
@@ -42,6 +31,9 @@ from tbench.simulator.call import (
     asked_fault,
     drawn_fault,
 )
+from tbench.simulator.chat import CHAT, COMPLETIONS
+from tbench.simulator.chat import embeddings as embeddings_answer
+from tbench.simulator.chat import rerank as rerank_answer
 from tbench.simulator.driver import Driver, Outlet
 from tbench.simulator.engine import Engine, Profile, QueueFullError
 from tbench.simulator.messages import MESSAGES
