@@ -295,7 +295,8 @@ def run_file(path: Path, number: int = 0) -> Path:
     return writer.close(
         {"planned": 120, "completed": 107, "failed": 13, "cancelled": 0, "lost_in_flight": 0, "never_sent": 0,
          "skipped": {"other": 2}, "unsalted": {"chat": 1}, "hosts": {"h": 119, "g": 1},
-         "masked": {"tools": 1}, "unchanged": {"embeddings": 1, "not_json": 1}, "client_limit": {},
+         "masked": {"tools": 1}, "portability": {"store": 1},
+         "unchanged": {"embeddings": 1, "not_json": 1}, "client_limit": {},
          "reconnected": 1, "trace_losses": {}, "ended_by": "plan", "warmup_s": 0.0,
          "most_in_flight": 3, "loop_stall_s": {"p50": 0.0, "p99": 0.001, "max": 0.002}, "clock": "kernel",
          "coalesced_share": 0.0, "workers": 1, "lost_workers": [], "client": {"cpu_share": 0.1},

@@ -13,6 +13,7 @@ from tbench.capture.exchange import Outcome
 from tbench.capture.terminal import named, plural
 from tbench.replay import measures
 from tbench.replay.estimate import Estimate
+from tbench.replay.portability import BONDS
 from tbench.replay.runfile import Run
 from tbench.replay.table import where
 from tbench.replay.target import KEYS
@@ -115,7 +116,7 @@ def row(label: str, text: str) -> str:
 
 
 def departures(counts: Mapping[str, Any], base_url: str) -> Iterator[str]:
-    """Where `hosts`, `unchanged` and `masked` of a run or a dry run are not what one may take for granted.
+    """Where `hosts`, `portability`, `unchanged`, `masked` of a run or a dry run are not what one would think.
 
     Of a run also what the target made the sender do: `reconnected`.
     """
@@ -130,6 +131,9 @@ def departures(counts: Mapping[str, Any], base_url: str) -> Iterator[str]:
     if len(hosts) > 1:
         each = ", ".join(f"{named(host)} {count:,}" for host, count in list(hosts.items())[:8])
         yield row("hosts", f"recorded at {len(hosts):,} ({each}), all sent to {base_url}")
+    for reason, count in (counts.get("portability") or {}).items():
+        words = BONDS[reason].why if reason in BONDS else ""
+        yield row("portable", f"{plural(count, 'request')} sent without {named(reason)}: {words}")
     for reason, count in unchanged.items():
         words = KEPT.get(
             reason, f"{named(reason)}, which --model is not for: use --map-model OLD=NEW"

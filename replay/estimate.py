@@ -31,8 +31,8 @@ class Survey:
 
     `span_s` is from its first to its last arrival, `busy_s` the sum of the recorded latencies.
     `in_flight` is the recorded mean concurrency of each second; `unended` requests have no recorded end
-    and are not in it. `hosts` counts where requests were recorded. `models`, `unchanged` and `masked` (as
-    those of the target) and `bill` are filled only where tokens were asked for.
+    and are not in it. `hosts` counts where requests were recorded. `models`, `portability`, `unchanged` and
+    `masked` (as those of the target) and `bill` are filled only where tokens were asked for.
     """
 
     requests: int = 0
@@ -43,6 +43,7 @@ class Survey:
     skipped: Counter[str] = field(default_factory=Counter)
     hosts: Counter[str] = field(default_factory=Counter)
     models: Counter[str] = field(default_factory=Counter)
+    portability: Counter[str] = field(default_factory=Counter)
     unchanged: Counter[str] = field(default_factory=Counter)
     masked: Counter[str] = field(default_factory=Counter)
     bill: Bill = field(default_factory=Bill)
@@ -64,7 +65,9 @@ def survey(plan: Plan, target: Target | None = None) -> Survey:
             totals.busy_s += took
             occupancy.add(planned.offset, planned.offset + took)
         if target is not None:
-            model = target.asked(planned).model
+            outgoing = target.outgoing(planned)
+            model = outgoing.info.model
+            totals.portability.update(outgoing.dropped)
             totals.models[model or "(no model)"] += 1
             totals.bill.add(model, expected_usage(planned))
             if reason := target.unchanged_because(planned):
@@ -119,10 +122,10 @@ class Estimate:
 
     `duration_s` and the rates (requests per second) are those of the schedule in an open loop. In a
     closed loop they assume the recorded latencies, of a very long schedule that it goes on as it began, and
-    `estimated` says so. `skipped`, `hosts`, `unchanged` and `masked` count requests as the survey does.
-    `cost_usd` leaves out the requests of the models `unpriced`, which have no known price, and the
-    `uncounted` ones, of which the trace does not say how many tokens they used; None where that leaves
-    nothing.
+    `estimated` says so. `skipped`, `hosts`, `portability`, `unchanged` and `masked` count requests as the
+    survey does. `cost_usd` leaves out the requests of models `unpriced`, which have no known price,
+    and the `uncounted` ones, of which the trace does not say how many tokens they used; None where
+    nothing is left.
     """
 
     base_url: str
@@ -133,6 +136,7 @@ class Estimate:
     estimated: bool
     skipped: dict[str, int]
     hosts: dict[str, int]
+    portability: dict[str, int]
     unchanged: dict[str, int]
     masked: dict[str, int]
     prompt_tokens: int
@@ -154,6 +158,7 @@ def estimate(job: "Job") -> Estimate:
         base_url=job.target.base_url,
         skipped=dict(totals.skipped),
         hosts=dict(totals.hosts),
+        portability=dict(totals.portability),
         unchanged=dict(totals.unchanged),
         masked=dict(totals.masked),
         prompt_tokens=round(bill.prompt_tokens * share),

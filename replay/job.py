@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any, Final
 
 from tbench.capture.errors import InputError, TbenchError
-from tbench.capture.exchange import Headers, Request
-from tbench.capture.providers import GENERATIVE
+from tbench.capture.exchange import Exchange, Headers, Request
+from tbench.capture.providers import GENERATIVE, ParsedRequest
 from tbench.capture.trace_reader import Trace, read_trace
 from tbench.capture.writing import check_folder
 from tbench.replay.options import ReplayOptions
 from tbench.replay.pacing import Pacing, Warmup, parse_warmup
-from tbench.replay.plan import Plan
+from tbench.replay.plan import Plan, Refusal
 from tbench.replay.runfile import read_run
 from tbench.replay.sender import Deadlines
 from tbench.replay.senders import Kind, chosen
@@ -34,7 +34,8 @@ class Job:
     """Everything that a replay needs to know: its options, and what was made of them.
 
     `workers` is how many processes send. `argv` and `part_of` (the experiment of which the run is a part)
-    are only written down. `host` is the one recorded host whose requests are sent; None: all.
+    are only written down. `host` is the one recorded host whose requests are sent; None: all. `beside` are
+    the other arms' targets: what cannot be put to one of them is sent to none, so that all get the same.
     """
 
     options: ReplayOptions
@@ -51,6 +52,7 @@ class Job:
     host: str | None
     argv: tuple[str, ...] = ()
     part_of: Mapping[str, Any] | None = None
+    beside: tuple[Target, ...] = ()
 
     @property
     def rounds(self) -> int:
@@ -67,6 +69,7 @@ class Job:
 
         Without `answers` the recorded responses are not read, which takes half the time.
         """
+        targets = (self.target, *self.beside)
         follows = self.pace.mode == "concurrency-scale" and self.pace.until == "profile"
         return Plan(
             trace=self.trace if answers else self.trace.requests,
@@ -75,7 +78,8 @@ class Job:
             allow_unsafe=self.options.allow_unsafe,
             only=self.only,
             host=self.host,
-            rewrites=self.target.rewrites,
+            rewrites=any(target.rewrites for target in targets),
+            refuses=refused_by(targets),
         )
 
 
@@ -85,6 +89,7 @@ def resolve(
     *,
     send: bool = True,
     part_of: Mapping[str, Any] | None = None,
+    beside: Sequence[Target] = (),
 ) -> Job:
     """The job, with its trace opened and its key found; without `send` no key is needed.
 
@@ -113,6 +118,7 @@ def resolve(
             headers=headers,
             key=find_key(options.api_key_env, base_url, headers) if send else None,
             salt=new_salt() if options.cache == "cold" else None,
+            portable=options.portable,
         ),
         pace=pacing,
         deadlines=Deadlines(first_byte=options.timeout, total=options.timeout),
@@ -124,7 +130,18 @@ def resolve(
         host=None if host is None else host.host,
         argv=tuple(argv),
         part_of=part_of,
+        beside=tuple(beside),
     )
+
+
+def refused_by(targets: Sequence[Target]) -> Refusal:
+    """The rule of a plan for several targets: what cannot be put to one of them is put to none."""
+
+    def refuses(exchange: Exchange, parsed: ParsedRequest) -> str | None:
+        reasons = (target.refuses(exchange, parsed) for target in targets)
+        return next((reason for reason in reasons if reason), None)
+
+    return refuses
 
 
 def check_key(options: ReplayOptions, cure: str = CURE) -> None:

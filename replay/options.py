@@ -254,6 +254,14 @@ class ReplayOptions:
             read=_by_target("parse_models"),
         ),
     ] = field(default_factory=dict)
+    portable: Annotated[
+        Literal["off", "auto", "strict"],
+        Option(
+            help="What only its issuer can read in a request: auto drops it where another maker or model "
+            "family is asked; strict always, with what strict gateways refuse; off sends it.",
+            group=TARGET,
+        ),
+    ] = "auto"
     set: Annotated[
         Mapping[str, Any],
         Option(

@@ -10,6 +10,7 @@ from tbench.capture.exchange import Exchange
 from tbench.capture.providers import PROMISED, ParsedRequest, RequestInfo, parse_request
 from tbench.capture.sessions import Sessions
 from tbench.replay.pacing import gap_between_rounds
+from tbench.replay.portability import left_out
 
 
 @dataclass(slots=True, kw_only=True)
@@ -31,6 +32,8 @@ class Planned:
 
 
 Rule = Callable[[Exchange, RequestInfo], bool]
+Refusal = Callable[[Exchange, ParsedRequest], str | None]
+"""Why a request cannot be put to a target; None where it can."""
 
 
 REMEMBERED: Final = 30_000
@@ -61,7 +64,6 @@ SKIPS: Final[tuple[tuple[str, Rule], ...]] = (
     ("redirect", lambda exchange, _: exchange.response is not None and exchange.response.led_back),
     ("path", lambda exchange, _: leads_elsewhere(exchange.request.path)),
     ("endpoint", lambda _, info: info.endpoint not in PROMISED),
-    ("state", lambda _, info: not info.replayable),
     ("no_body", lambda exchange, _: not exchange.request.body and exchange.request.body_bytes > 0),
     ("truncated_body", lambda exchange, _: bool(exchange.request.extra.get("truncated"))),
 )
@@ -70,23 +72,15 @@ SKIPS: Final[tuple[tuple[str, Rule], ...]] = (
 websocket: not HTTP. retry: an SDK's second attempt; the replay must not add to the load what a failure
 caused. redirect: its client asked again where it was led, through the capture: that request is in the trace,
 too. path: not one of this server's, or over 16 KiB. endpoint: not stateless inference, so sending it again
-could change or spend something. state: builds on what its server keeps, or has it call servers of others.
-no_body, truncated_body: the trace does not hold what was sent. A plan has three more: only (not one of
-those asked for), host (went elsewhere than the first ones, without a base URL), encoding (a body to be
-changed that cannot be decoded).
+could change or spend something. no_body, truncated_body: the trace does not hold what was sent. A plan has
+three more: only (not one of those asked for), host (went elsewhere than the first ones, without a base URL),
+encoding (a body to be changed that cannot be decoded); and those of replay.portability.
 """
-UNSAFE: Final = frozenset({"endpoint", "state"})
-"""The reasons that `--allow-unsafe` lifts."""
+NOTHING: Final[Mapping[str, Any]] = {}
 
 
-def reason_to_skip(
-    exchange: Exchange, info: RequestInfo, *, allow_unsafe: bool = False
-) -> str | None:
-    """Why this exchange is not sent again; None when it is."""
-    for reason, rule in SKIPS:
-        if rule(exchange, info) and not (allow_unsafe and reason in UNSAFE):
-            return reason
-    return None
+def nobody(_exchange: Exchange, _parsed: ParsedRequest) -> None:
+    """The rule of a plan without targets: none of them leaves a request out."""
 
 
 @dataclass(kw_only=True)
@@ -96,7 +90,8 @@ class Plan:
     Iterating reads the trace as it goes, once per round, and may be done again from the start. A round
     follows the last one after the recorded mean gap. `requests` ends the plan early. `only` are endpoints,
     models and hosts, of which a request has at least one (empty: all). `host` is the one that every
-    request must have gone to (None: any). `rewrites` says that bodies are to be changed.
+    request must have gone to (None: any). `rewrites` says that bodies are to be changed, `refuses` why
+    a request cannot be put to a target.
 
     Of the first round, as far as it was read: `skipped` counts the left-out requests by reason, `hosts`
     the others by where they were recorded.
@@ -109,6 +104,7 @@ class Plan:
     only: frozenset[str] = frozenset()
     host: str | None = None
     rewrites: bool = False
+    refuses: Refusal = nobody
     skipped: Counter[str] = field(default_factory=Counter, init=False)
     hosts: Counter[str] = field(default_factory=Counter, init=False)
 
@@ -163,4 +159,10 @@ class Plan:
             return "host"
         if self.rewrites and parsed.opaque:
             return "encoding"
-        return reason_to_skip(exchange, info, allow_unsafe=self.allow_unsafe)
+        for reason, rule in SKIPS:
+            if rule(exchange, info) and not (self.allow_unsafe and reason == "endpoint"):
+                return reason
+        held = None
+        if not self.allow_unsafe:
+            held = left_out(parsed.payload or NOTHING, info.endpoint, frozenset({"state"}))
+        return held or self.refuses(exchange, parsed)

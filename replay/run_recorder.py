@@ -165,6 +165,7 @@ def run_totals(
         "client_limit": dict(tally.limits),
         "skipped": dict(plan.skipped),
         "hosts": dict(plan.hosts),
+        "portability": dict(target.portability),
         "unchanged": dict(target.unchanged),
         "masked": dict(target.masked),
         "unsalted": dict(target.unsalted),

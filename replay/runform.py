@@ -96,7 +96,8 @@ TOTALS: Final = Fields(
         **dict.fromkeys(IDENTITY, COUNT),
         "reconnected": COUNT,
         **dict.fromkeys(
-            ("client_limit", "skipped", "hosts", "unchanged", "masked", "unsalted"), Each(COUNT)
+            ("client_limit", "skipped", "hosts", "portability", "unchanged", "masked", "unsalted"),
+            Each(COUNT),
         ),
         "trace_losses": Each(LOSS),
         "ended_by": TEXT,

@@ -206,10 +206,9 @@ def run_duet(
 class _ArmState:
     """One target's share in a replay: its plan and its tally."""
 
-    def __init__(self, job: Job, survey: Survey | None, *, rewrites: bool) -> None:
+    def __init__(self, job: Job, survey: Survey | None) -> None:
         self.job = job
-        plan = job.plan(answers=job.budget is not None)  # which prices what was answered
-        self.plan = replace(plan, rewrites=rewrites)  # as any of them: all send the same requests
+        self.plan = job.plan(answers=job.budget is not None)  # which prices what was answered
         self.shards = Shards(self.plan, job.workers)
         self.tally = Tally()
         schedule = job.pace.schedule(survey) if job.pace.is_open else None
@@ -224,8 +223,10 @@ class _ReplayRun:
     ) -> None:
         self.pool = pool
         self.job = jobs[0]
-        rewrites = any(job.target.rewrites for job in jobs)
-        self.arms = [_ArmState(job, survey, rewrites=rewrites) for job in jobs]
+        if len(jobs) > 1:  # all send the same requests
+            targets = tuple(job.target for job in jobs)
+            jobs = [replace(job, beside=targets) for job in jobs]
+        self.arms = [_ArmState(job, survey) for job in jobs]
         self.seed = seed
         self.survey = survey
         self.plan = self.arms[0].plan

@@ -9,24 +9,25 @@ import os
 import re
 import secrets
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from ipaddress import ip_address
 from string import punctuation
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from urllib.parse import quote_from_bytes
 
 import orjson
 
 from tbench.capture.errors import InputError
-from tbench.capture.exchange import Headers, Request
+from tbench.capture.exchange import Exchange, Headers, Request
 from tbench.capture.providers import (
     CREDENTIAL_HEADERS,
     GENERATIVE,
     PROVIDERS,
     SENT_HEADERS,
+    ParsedRequest,
     RequestInfo,
     describe,
     one_line,
@@ -41,7 +42,15 @@ from tbench.capture.redact import (
     secrets_of,
 )
 from tbench.capture.versions import version
-from tbench.replay.plan import Planned
+from tbench.replay.plan import NOTHING, Planned
+from tbench.replay.portability import (
+    Level,
+    Portable,
+    carried,
+    changes_hands,
+    left_out,
+    levels,
+)
 from tbench.replay.request import ID, SLOT, Label, Shape, Template, address, origin_at, template
 from tbench.replay.sender import Call, Fields, Origin
 
@@ -59,6 +68,14 @@ _VERSION_SEGMENT = re.compile(r"/v\d+[a-z]*\d*(?=/|$)")
 _LEADING_V1 = re.compile(r"^(/v1)+(?=/|\?|$)")
 
 
+class Outgoing(NamedTuple):
+    """A request as it goes out: its body, what it asks for, and what was dropped (reasons of `BONDS`)."""
+
+    body: bytes
+    info: RequestInfo
+    dropped: Sequence[str] = ()
+
+
 @dataclass(frozen=True, kw_only=True)
 class Target:
     """An endpoint and the changes made for it.
@@ -66,11 +83,12 @@ class Target:
     `base_url` has no trailing slash. `salt` goes before the first word of each prompt (`new_salt`);
     `unsalted` counts, by endpoint, the calls built that had no place for it. `model` replaces the model of
     each request to the endpoints `serves` (None: to any), `models` single ones, `fields` sets top-level
-    members of a JSON body (None removes one). `unchanged` counts the calls built that this could not be done
-    to, by reason: `not_json`, `no_model`, or the endpoint that `model` is not for; `masked` those with what a
-    capture masked, by the member of the body that holds it. `headers` are added to each request, in lower
-    case. `key` is sent in the header that the recorded one came in, as a bearer token where that is
-    `authorization`, and appears in no file or message.
+    members of a JSON body (None removes one), after what is not `portable` (replay.portability) was dropped:
+    `portability` counts the calls built without it, by reason. `unchanged` counts those that `model` and
+    `fields` could not be put into: `not_json`, `no_model`, or the endpoint that `model` is not for;
+    `masked` those with what a capture masked, by the member of the body that holds it. `headers` are added to
+    each request, in lower case. `key` is sent in the header that the recorded one came in, as a bearer token
+    where that is `authorization`, and appears in no file or message.
     """
 
     base_url: str
@@ -81,6 +99,10 @@ class Target:
     headers: Headers = field(default=(), repr=False)
     key: str | None = field(default=None, repr=False)
     salt: str | None = None
+    portable: Portable = "auto"
+    portability: Counter[str] = field(
+        default_factory=Counter, init=False, repr=False, compare=False
+    )
     unsalted: Counter[str] = field(default_factory=Counter, init=False, repr=False, compare=False)
     unchanged: Counter[str] = field(default_factory=Counter, init=False, repr=False, compare=False)
     masked: Counter[str] = field(default_factory=Counter, init=False, repr=False, compare=False)
@@ -111,7 +133,7 @@ class Target:
         """The request as it goes on the wire, complete; `due` is passed on."""
         recorded = planned.exchange.request
         try:
-            body, info = self._changed(planned)
+            body, info, dropped = self._changed(planned)
             rewritten = bool(body) and body is not recorded.body
             shape = self._template(recorded, bodied=bool(body), rewritten=rewritten)
             head = shape.head(request_id(recorded.id, planned.cycle), len(body))
@@ -127,6 +149,7 @@ class Target:
             )
         if self.salt and info.endpoint in GENERATIVE and self.salt.encode() not in body:
             self.unsalted[info.endpoint] += 1
+        self.portability.update(dropped)
         if reason := self.unchanged_because(planned):
             self.unchanged[reason] += 1
         self.masked.update(self.masked_in(planned))
@@ -139,17 +162,37 @@ class Target:
             label=_label(planned, info, len(body)),
         )
 
-    def asked(self, planned: Planned) -> RequestInfo:
-        """What the request asks for as it will be sent; as recorded where it cannot be."""
+    def outgoing(self, planned: Planned) -> Outgoing:
+        """The request as it will be sent; as recorded where it cannot be."""
         try:
-            return self._changed(planned)[1]
+            return self._changed(planned)
         except TypeError:
-            return planned.info
+            return Outgoing(planned.exchange.request.body or b"", planned.info)
+
+    def refuses(self, exchange: Exchange, parsed: ParsedRequest) -> str | None:
+        """Why a request would lose its meaning here, a reason of `BONDS`; None where it keeps it."""
+        acting = self._levels(exchange.request, parsed.info)
+        return left_out(parsed.payload or NOTHING, parsed.info.endpoint, acting)
+
+    def _levels(self, recorded: Request, info: RequestInfo) -> frozenset[Level]:
+        """What acts on a request, by who issued it and who is asked now."""
+        if self.portable != "auto":
+            return levels(self.portable, foreign=True)
+        model = self._added.get("model", self._model_for(info))
+        host = address(self.base_url).host
+        foreign = changes_hands(recorded.host, info.model, host, model)
+        return levels(self.portable, foreign=foreign)
+
+    def _model_for(self, info: RequestInfo) -> str | None:
+        """The model that is asked for in place of a recorded one."""
+        served = self.serves is None or info.endpoint in self.serves
+        mapped = None if info.model is None else self.models.get(info.model)
+        return mapped or (self.model if served else None) or info.model
 
     @property
     def rewrites(self) -> bool:
-        """Whether a model or a field of a body is to be replaced."""
-        return bool(self.model or self.models or self.fields)
+        """Whether bodies are to be changed in any case: a model or a field replaced, all made portable."""
+        return bool(self.model or self.models or self.fields) or self.portable == "strict"
 
     def unchanged_because(self, planned: Planned) -> str | None:
         """Why a request keeps a model or fields that are to be replaced; None when it does not."""
@@ -170,38 +213,36 @@ class Target:
             return frozenset()
         return masked_members(request.body or b"") - self.fields.keys()
 
-    def _changed(self, planned: Planned) -> tuple[bytes, RequestInfo]:
-        """The body with model and fields replaced, and what it then asks for.
+    def _changed(self, planned: Planned) -> Outgoing:
+        """The body made portable, with model and fields replaced, and what it then asks for.
 
-        The recorded object when there is nothing to replace; else it is plain, whatever the recorded
+        The recorded object when there is nothing to change; else it is plain, whatever the recorded
         content-encoding was. Raises TypeError for one that orjson reads
         and does not write: JSON within JSON 255 deep.
         """
         recorded, payload, info = planned.exchange.request, planned.payload, planned.info
-        if payload is None or not (self.rewrites or self.salt):
-            return recorded.body or b"", info
-        wanted = self._rewritten(payload, info)
+        if payload is None:
+            return Outgoing(recorded.body or b"", info)
+        ported, dropped = carried(payload, info.endpoint, self._levels(recorded, info))
+        wanted = self._rewritten(ported, info)
         if self.salt is not None and info.endpoint in GENERATIVE:
             salted = provider_of(recorded.method, recorded.path).with_prefix
-            wanted = salted(payload if wanted is None else wanted, f"{self.salt}\n") or wanted
-        if wanted is None:
-            return recorded.body or b"", info
-        return orjson.dumps(wanted), describe(recorded.method, recorded.path, wanted)
+            wanted = salted(wanted, f"{self.salt}\n") or wanted
+        if wanted is payload:
+            return Outgoing(recorded.body or b"", info)
+        described = describe(recorded.method, recorded.path, wanted)
+        return Outgoing(orjson.dumps(wanted), described, dropped)
 
-    def _rewritten(self, payload: Mapping[str, Any], info: RequestInfo) -> dict[str, Any] | None:
-        """The payload with its model and fields replaced; None when there is nothing to change."""
+    def _rewritten(self, payload: Mapping[str, Any], info: RequestInfo) -> Mapping[str, Any]:
+        """The payload with its model and fields replaced; itself when there is nothing to change."""
         added = dict(self._added)
         if "model" in payload and (self.model or self.models):
-            recorded = payload["model"]
-            mapped = self.models.get(recorded) if isinstance(recorded, str) else None
-            served = self.serves is None or info.endpoint in self.serves
-            model = mapped or (self.model if served else None) or recorded
-            added = {"model": model, **added}
-        dropped = self.fields.keys() - self._added.keys()
-        if payload.keys().isdisjoint(dropped) and added.items() <= payload.items():
-            return None
+            added = {"model": self._model_for(info) or payload["model"], **added}
+        removed = self.fields.keys() - self._added.keys()
+        if payload.keys().isdisjoint(removed) and added.items() <= payload.items():
+            return payload
         wanted = {**payload, **added}
-        return {name: value for name, value in wanted.items() if name not in dropped}
+        return {name: value for name, value in wanted.items() if name not in removed}
 
     @cached_property
     def _agent(self) -> str:

@@ -83,6 +83,7 @@ def numbers(run: Run) -> dict[str, Any]:
         "skipped": sum(run.totals.get("skipped", {}).values()),
         "reconnected": run.totals.get("reconnected", 0),
         "hosts": run.totals.get("hosts") or {},
+        "portability": run.totals.get("portability") or {},
         "unchanged": run.totals.get("unchanged") or {},
         "masked": run.totals.get("masked") or {},
         "duration_s": duration_s(run.columns),

@@ -21,7 +21,7 @@ SECTIONS = {
 }
 DATA = {
     "outcomes", "models", "endpoints", "idc", "errors", "skipped", "shift", "summaries", "definitions",
-    "quantiles", "kinds", "hosts", "unchanged", "masked", "overall", "plan",
+    "quantiles", "kinds", "hosts", "portability", "unchanged", "masked", "overall", "plan",
     "error_codes_frequency",
 }  # fmt: skip
 """Maps from data to numbers: their own keys are not part of the contract."""

@@ -50,7 +50,10 @@ def test_offsets_count_from_the_first_request_that_is_sent() -> None:
         ("websocket", {"method": "GET", "headers": (("upgrade", "websocket"),)}),
         ("endpoint", {"path": "/v1/files/upload"}),
         ("endpoint", {"path": "/v1/images/generations"}),
-        ("state", {"path": "/v1/responses", "body": b'{"previous_response_id":"resp_1"}'}),
+        (
+            "previous_response_id",
+            {"path": "/v1/responses", "body": b'{"previous_response_id":"resp_1"}'},
+        ),
         ("path", {"path": "@evil/v1/chat/completions"}),
         ("path", {"path": ":81/v1/chat/completions"}),
         ("path", {"path": "http://evil/v1/chat/completions"}),

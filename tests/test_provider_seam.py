@@ -53,7 +53,7 @@ class Parser:
 def request_info(payload, endpoint):
     return RequestInfo(
         endpoint=endpoint.name, model=payload.get("engine"), stream=True,
-        inputs=len(payload.get("turns", ())), replayable=endpoint.replayable,
+        inputs=len(payload.get("turns", ())),
     )
 
 

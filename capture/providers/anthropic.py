@@ -42,10 +42,7 @@ _INPUT: Final = ("input_tokens", "cache_read_input_tokens", "cache_creation_inpu
 
 
 def request_info(body: Json, endpoint: Endpoint) -> RequestInfo:
-    """The request of a JSON body; a field of the wrong type counts as absent.
-
-    A container is kept by the server, and servers of MCP, which it would call, do who knows what.
-    """
+    """The request of a JSON body; a field of the wrong type counts as absent."""
     turns = body.get("messages")
     return RequestInfo(
         endpoint=endpoint.name,
@@ -54,7 +51,6 @@ def request_info(body: Json, endpoint: Endpoint) -> RequestInfo:
         max_tokens=counted(body.get("max_tokens")),
         inputs=len(turns) if isinstance(turns, list) else 0,
         images=count_images(turns),
-        replayable=endpoint.replayable and not (body.get("container") or body.get("mcp_servers")),
     )
 
 

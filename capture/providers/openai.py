@@ -69,7 +69,6 @@ def request_info(body: Json, endpoint: Endpoint) -> RequestInfo:
         n=counted(body.get("n")) or 1,
         inputs=_length(body.get(_INPUTS.get(endpoint.name, ""))),
         images=count_images(body.get("messages")),
-        replayable=endpoint.replayable,
     )
 
 

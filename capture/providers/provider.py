@@ -36,8 +36,7 @@ class RequestInfo(NamedTuple):
     """One request in the words of its API. What it does not say is None, or the API's default.
 
     `endpoint` is an Endpoint's name. `n` is how many answers are wanted. `inputs` counts messages, prompts,
-    embedding inputs or rerank documents, `images` the pictures among them. `replayable` is the endpoint's,
-    unless this request depends on what the server remembers.
+    embedding inputs or rerank documents, `images` the pictures among them.
     """
 
     endpoint: str = OTHER.name
@@ -47,7 +46,6 @@ class RequestInfo(NamedTuple):
     n: int = 1
     inputs: int = 0
     images: int = 0
-    replayable: bool = False
 
 
 class Usage(NamedTuple):

@@ -31,20 +31,11 @@ _THOUGHT: Final = "response.reasoning"
 """How the events of reasoning begin: its text, and its summary."""
 _SPOKEN_BY_TOOLS: Final = "response.shell_call_output"
 """How the events begin whose deltas a tool wrote and no model."""
-_HELD: Final = ("previous_response_id", "conversation", "background")
-"""Members of a request that build on what the server keeps, or make it keep something."""
 
 
 def request_info(body: Json, endpoint: Endpoint) -> RequestInfo:
-    """The request of a JSON body; a field of the wrong type counts as absent.
-
-    It stands for itself unless the server keeps what it builds on. Servers of MCP, which the target would
-    call, do who knows what.
-    """
+    """The request of a JSON body; a field of the wrong type counts as absent."""
     given = body.get("input")
-    held = any(body.get(name) for name in _HELD)
-    held = held or any(item.get("type") == "item_reference" for item in items_of(given))
-    held = held or any(tool.get("type") == "mcp" for tool in items_of(body.get("tools")))
     return RequestInfo(
         endpoint=endpoint.name,
         model=word_of(body, "model") or None,
@@ -52,7 +43,6 @@ def request_info(body: Json, endpoint: Endpoint) -> RequestInfo:
         max_tokens=counted(body.get("max_output_tokens")),
         inputs=len(given) if isinstance(given, list) else int(isinstance(given, str)),
         images=count_images(given),
-        replayable=endpoint.replayable and not held,
     )
 
 

@@ -25,9 +25,10 @@ from tbench.capture.errors import InputError, InvalidRunError, TbenchError, afte
 from tbench.capture.trace_reader import read_trace
 from tbench.replay.closing import check_reached
 from tbench.replay.estimate import Estimate, estimate
-from tbench.replay.job import resolve
+from tbench.replay.job import Job, resolve
 from tbench.replay.runfile import Run
 from tbench.replay.runner import Watch, run_duet
+from tbench.replay.target import Target
 from tbench.replay.totals import numbers
 from tbench.run_store import DONE, Kind, RunStore, make_folder
 
@@ -215,7 +216,8 @@ def _perform(
     """Make the runs of a slot: one job for each of its arms, all at once."""
     arms = [plan.treatments[arm] for arm in slot.arms]
     left = None if plan.max_cost is None else max(plan.max_cost - store.spent, 1e-9)
-    jobs = []
+    jobs: list[Job] = []
+    beside = targets(plan)
     for arm in arms:
         name = run_name(arm.name, slot.round)
         store.clear(name)
@@ -227,7 +229,7 @@ def _perform(
             "schedule": plan.schedule,
         }
         order = replace(arm.order(plan.order), out=store.path(name), max_cost=left)
-        jobs.append(resolve(order, argv, part_of=part))
+        jobs.append(resolve(order, argv, part_of=part, beside=beside))
     results = []
     for arm, run in zip(
         arms, run_duet(jobs, seed=plan.seed + slot.round, watch=watch), strict=True
@@ -239,6 +241,12 @@ def _perform(
             ended = (DONE if figures["valid"] else INVALID) if figures["completed"] else "errors"
         results.append(RunResult(slot=slot, arm=arm, run=run, numbers=figures, ended=ended))
     return results
+
+
+def targets(plan: AbPlan) -> list[Target]:
+    """Every arm's target, without its key: what one of them cannot be asked, none is."""
+    orders = [arm.order(plan.order) for arm in plan.treatments]
+    return [resolve(order, send=False).target for order in orders]
 
 
 def verdict(plan: AbPlan, store: RunStore) -> GateResults:
@@ -343,7 +351,8 @@ class Outlook:
 def outlook(plan: AbPlan, slots: Sequence[Slot]) -> Outlook:
     """Read the trace once for each arm, and add up. `slots` are those that are still to be performed."""
     orders = [replace(arm.order(plan.order), max_cost=plan.max_cost) for arm in plan.treatments]
-    seen = [estimate(resolve(order, send=False)) for order in orders]
+    beside = targets(plan)
+    seen = [estimate(resolve(order, send=False, beside=beside)) for order in orders]
     due = [arm for slot in slots for arm in slot.arms]
     costs = [estimate.cost_usd for estimate in seen]
     lasts = sum(max(seen[arm].duration_s for arm in slot.arms) for slot in slots)

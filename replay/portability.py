@@ -1,0 +1,440 @@
+"""Portability: what in a request only who issued it can read, and what becomes of it on the way to another.
+
+BONDS is the table: what binds a request is a row, which says where it stands in each dialect and whether
+the request goes without it or stays behind. docs/portability.md is the same table for people.
+"""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from functools import cache
+from operator import is_
+from typing import Any, Final, Literal, NamedTuple
+
+Json = Mapping[str, Any]
+Level = Literal["state", "issuer", "gateway"]
+"""state: not even its issuer is asked again. issuer: nobody else can be. gateway: a strict one refuses."""
+Portable = Literal["off", "auto", "strict"]
+
+ANY: Final = "any"
+"""Beside the names of endpoints: all of them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bond:
+    """One thing that binds a request to who issued it.
+
+    `places` has its paths in a body, by endpoint or ANY. A path is names with dots between them. `[]` behind
+    a name means each item of a list; `[a|b*]` the items that are such a text or an object of such a `type`;
+    `[!a|b]` the objects of any other type; `[a+m]` and `[a-m]` those that have, or have not, a member m.
+    `=true` behind the last name asks for that value. Null and what is empty stands nowhere. The last name or
+    item is what goes, or, where not `drops`, why the whole request is left out.
+    """
+
+    level: Level
+    drops: bool
+    why: str
+    places: Mapping[str, Sequence[str]]
+
+    def paths(self, endpoint: str) -> Iterator[Sequence["_Step"]]:
+        """Its paths in the bodies of an endpoint, taken apart."""
+        return map(_steps, (*self.places.get(endpoint, ()), *self.places.get(ANY, ())))
+
+
+BONDS: Final[dict[str, Bond]] = {
+    # Rows that leave a request out come before those that drop: the first that fits is the reason.
+    "previous_response_id": Bond(
+        level="state",
+        drops=False,
+        why="the server holds what was said before",
+        places={"responses": ("previous_response_id",)},
+    ),
+    "conversation": Bond(
+        level="state",
+        drops=False,
+        why="the server holds what was said before",
+        places={"responses": ("conversation",)},
+    ),
+    "background": Bond(
+        level="state",
+        drops=False,
+        why="the answer is a job that the server keeps",
+        places={"responses": ("background=true",)},
+    ),
+    "item_reference": Bond(
+        level="state",
+        drops=False,
+        why="the server holds the item",
+        places={"responses": ("input[item_reference]",)},
+    ),
+    "container": Bond(
+        level="state",
+        drops=False,
+        why="the server holds the container's files",
+        places={"messages": ("container",)},
+    ),
+    "mcp": Bond(
+        level="state",
+        drops=False,
+        why="the server calls servers of others, which do who knows what",
+        places={"messages": ("mcp_servers",), "responses": ("tools[mcp]",)},
+    ),
+    "compaction": Bond(
+        level="issuer",
+        drops=False,
+        why="what was said before is encrypted",
+        places={"responses": ("input[compaction|compaction_summary]",)},
+    ),
+    "prompt_template": Bond(
+        level="issuer",
+        drops=False,
+        why="the issuer holds the text of the prompt",
+        places={"responses": ("prompt",)},
+    ),
+    "file_id": Bond(
+        level="issuer",
+        drops=False,
+        why="the issuer holds the file",
+        places={
+            "chat": ("messages[].content[].file.file_id",),
+            "messages": (
+                "messages[].content[].source.file_id",
+                "messages[].content[].content[].source.file_id",
+                "messages[].content[container_upload]",
+            ),
+            "responses": ("input[].content[].file_id", "input[].output[].file_id"),
+        },
+    ),
+    "vector_store": Bond(
+        level="issuer",
+        drops=False,
+        why="the issuer holds the documents that are searched",
+        places={"responses": ("tools[file_search]",)},
+    ),
+    "server_tool_calls": Bond(
+        level="issuer",
+        drops=False,
+        why="the history holds what tools of the issuer gave back, in forms of its own",
+        places={
+            "messages": ("messages[].content[server_tool_use|mcp_tool_use|*_tool_result]",),
+            "responses": ("input[!message|reasoning|function_call*|custom_tool_call*]",),
+        },
+    ),
+    "encrypted_reasoning": Bond(
+        level="issuer",
+        drops=True,
+        why="encrypted by its issuer",
+        places={
+            "chat": ("messages[].reasoning_details[reasoning.encrypted]",),
+            "responses": (
+                "include[reasoning.encrypted_content]",
+                "input[reasoning+encrypted_content]",
+                "input[reasoning-content]",
+            ),
+        },
+    ),
+    "thought_signature": Bond(
+        level="issuer",
+        drops=True,
+        why="signed by Gemini, which refuses it after a change of model, key or route",
+        places={
+            "chat": tuple(
+                f"messages[].{place}"
+                for place in (
+                    "extra_content",
+                    "provider_specific_fields",
+                    "tool_calls[].extra_content",
+                    "tool_calls[].provider_specific_fields",
+                    "tool_calls[].thought_signature",
+                    "tool_calls[].thoughtSignature",
+                    "tool_calls[].function.thought_signature",
+                )
+            ),
+        },
+    ),
+    "thinking_signature": Bond(
+        level="issuer",
+        drops=True,
+        why="signed by Anthropic, or redacted: the whole block goes",
+        places={
+            "chat": ("messages[].thinking_blocks", "messages[].reasoning_details[+signature]"),
+            "messages": ("messages[].content[thinking|redacted_thinking]",),
+        },
+    ),
+    "store": Bond(
+        level="issuer",
+        drops=True,
+        why="asks a server to keep the answer, which many refuse",
+        places={"chat": ("store=true",), "responses": ("store=true",)},
+    ),
+    "server_tools": Bond(
+        level="issuer",
+        drops=True,
+        why="tools that the issuer runs, or whose form is its own: answers may be others without them",
+        places={
+            "chat": ("tools[!function|custom]", "web_search_options", "plugins"),
+            "messages": ("tools[!function|custom]",),
+            "responses": ("tools[!function|custom]",),
+        },
+    ),
+    "cache_control": Bond(
+        level="gateway",
+        drops=True,
+        why="marks for Anthropic's cache",
+        places={
+            "chat": tuple(
+                f"{place}.cache_control"
+                for place in ("tools[]", "messages[]", "messages[].content[]")
+            ),
+            "messages": (
+                "cache_control",
+                *(
+                    f"{place}.cache_control"
+                    for place in (
+                        "tools[]",
+                        "system[]",
+                        "messages[].content[]",
+                        "messages[].content[].content[]",
+                    )
+                ),
+            ),
+        },
+    ),
+    "cache_key": Bond(
+        level="gateway",
+        drops=True,
+        why="hints for a cache of prefixes",
+        places={ANY: ("prompt_cache_key", "prompt_cache_retention", "cache_salt")},
+    ),
+    "account": Bond(
+        level="gateway",
+        drops=True,
+        why="names for the issuer's own accounts",
+        places={ANY: ("metadata", "user", "safety_identifier", "service_tier")},
+    ),
+    "engine": Bond(
+        level="gateway",
+        drops=True,
+        why="extensions of vLLM and SGLang: without ignore_eos and min_tokens an answer may be shorter",
+        places={
+            ANY: (
+                "ignore_eos",
+                "min_tokens",
+                "return_token_ids",
+                "priority",
+                "kv_transfer_params",
+                "chat_template_kwargs",
+            )
+        },
+    ),
+    "stream_extras": Bond(
+        level="gateway",
+        drops=True,
+        why="extensions of vLLM and of OpenAI to the usage of a stream",
+        places={
+            ANY: ("stream_options.continuous_usage_stats", "stream_options.include_obfuscation")
+        },
+    ),
+    "reasoning_text": Bond(
+        level="gateway",
+        drops=True,
+        why="earlier reasoning in members that no common form has",
+        places={
+            "chat": (
+                "messages[].reasoning",
+                "messages[].reasoning_content",
+                "messages[].reasoning_details",
+            )
+        },
+    ),
+}
+"""Reason -> what it is about."""
+
+
+def left_out(payload: Json, endpoint: str, levels: frozenset[Level]) -> str | None:
+    """Why a request cannot be sent without losing its meaning; None where it can."""
+    for reason, bond in BONDS.items():
+        binds = not bond.drops and bond.level in levels
+        if binds and any(_pruned(payload, path) is not payload for path in bond.paths(endpoint)):
+            return reason
+    return None
+
+
+def carried(payload: Json, endpoint: str, levels: frozenset[Level]) -> tuple[Json, list[str]]:
+    """The payload without what must not go along (itself where all may), and what that was, by reason."""
+    body, reasons = payload, list[str]()
+    if not levels:
+        return body, reasons
+    for reason, bond in BONDS.items():
+        if bond.drops and bond.level in levels:
+            before = body
+            for path in bond.paths(endpoint):
+                body = _pruned(body, path)
+            if body is not before:
+                reasons.append(reason)
+    return (_mended(body), reasons) if reasons else (payload, reasons)
+
+
+def _mended(body: Json) -> dict[str, Any]:
+    """The body without what makes no sense any more: a choice of tools that are gone, turns of nothing."""
+    mended = dict(body)
+    tools, choice, turns = (body.get(name) for name in ("tools", "tool_choice", "messages"))
+    if not tools:
+        mended.pop("tool_choice", None)
+        mended.pop("parallel_tool_calls", None)
+    elif isinstance(choice, dict) and isinstance(tools, list):
+        names = {_name(tool) for tool in tools}
+        free = choice.get("type") in {"auto", "any", "none", "allowed_tools"}
+        if not free and _name(choice) not in names:
+            del mended["tool_choice"]
+    if isinstance(turns, list):
+        mended["messages"] = [turn for turn in turns if turn != {"role": "assistant"}]
+    return mended
+
+
+def _name(tool: object) -> object:
+    """The name in a tool or in a choice of one, which some dialects have in an object of their own."""
+    holders = [tool, *tool.values()] if isinstance(tool, dict) else []
+    names = (holder.get("name") for holder in holders if isinstance(holder, dict))
+    return next((name for name in names if name), None)
+
+
+# Paths, as a Bond has them.
+
+
+class _Step(NamedTuple):
+    """A name in a path. `each` says that a list is meant; of it those of `types` (all where empty)."""
+
+    name: str
+    true: bool
+    each: bool
+    others: bool
+    types: tuple[str, ...]
+    member: str
+    has: bool
+
+    def fits(self, item: object) -> bool:
+        """Whether an item of the list is meant."""
+        kind = item.get("type") if isinstance(item, dict) else item
+        if self.types:
+            if not isinstance(kind, str):
+                return False
+            if any(fnmatchcase(kind, known) for known in self.types) is self.others:
+                return False
+        if not self.member:
+            return True
+        return isinstance(item, dict) and bool(item.get(self.member)) is self.has
+
+    def stands(self, value: object) -> bool:
+        """Whether a member is there and says something."""
+        return value is True if self.true else value not in (None, "", [], {})
+
+
+_STEP: Final = re.compile(r"(\w+)(?:(\[)(!?)([\w.*|]*)(?:([+-])(\w+))?\])?(=true)?(?:\.|$)")
+
+
+@cache
+def _steps(path: str) -> tuple[_Step, ...]:
+    """A path taken apart. Raises ValueError for one that is none: a defect of the table."""
+    steps, end = [], 0
+    for match in _STEP.finditer(path):
+        name, each, others, types, sign, member, true = match.groups()
+        known = tuple(types.split("|")) if types else ()
+        steps.append(
+            _Step(name, bool(true), bool(each), bool(others), known, member or "", sign == "+")
+        )
+        if match.start() != end:
+            break
+        end = match.end()
+    if end != len(path):
+        raise ValueError(f"no path: {path}")
+    return tuple(steps)
+
+
+def _pruned(holder: Json, steps: Sequence[_Step]) -> Json:
+    """The object without what the steps lead to, nor what that empties; itself where they lead nowhere."""
+    step, *further = steps
+    value = holder.get(step.name)
+    if not step.stands(value):
+        return holder
+    rest: Any = None
+    if step.each:
+        items = value if isinstance(value, list) else []
+        if further:
+            rest = [
+                _pruned(item, further) if isinstance(item, dict) and step.fits(item) else item
+                for item in items
+            ]
+        else:
+            rest = [item for item in items if not step.fits(item)]
+        if len(rest) == len(items) and all(map(is_, rest, items)):
+            return holder
+    elif further:
+        rest = _pruned(value, further) if isinstance(value, dict) else value
+    if rest is value:
+        return holder
+    if rest:
+        return {**holder, step.name: rest}
+    return {name: member for name, member in holder.items() if name != step.name}
+
+
+# Who issued a request, and who is asked next.
+
+MAKERS: Final[Mapping[str, str]] = {
+    "anthropic": r"api\.anthropic\.com",
+    "azure": r".*\.(openai|services\.ai|cognitiveservices)\.azure\.com",
+    "bedrock": r"bedrock(-runtime)?\..*\.amazonaws\.com",
+    "deepinfra": r"api\.deepinfra\.com",
+    "deepseek": r"api\.deepseek\.com",
+    "fireworks": r"api\.fireworks\.ai",
+    "google": r"generativelanguage\.googleapis\.com|.*aiplatform\.googleapis\.com",
+    "groq": r"api\.groq\.com",
+    "mistral": r"api\.mistral\.ai",
+    "openai": r"api\.openai\.com",
+    "openrouter": r"openrouter\.ai",
+    "together": r"api(-inference)?\.together\.(ai|xyz)",
+    "xai": r"api\.x\.ai",
+}
+"""Who answers at a host, and reads what was issued there. Of any other host the model alone tells."""
+_FAMILY: Final = re.compile(
+    r"gpt-oss|claude|gemini|gemma|llama|qwen|deepseek|kimi|glm|minimax|grok|"
+    r"(?P<gpt>chatgpt|gpt|codex|\bo\d)|(?P<mistral>m[ai][sx]tral|codestral|devstral|magistral)"
+)
+
+
+@cache
+def maker(host: str) -> str | None:
+    """Who answers at a host (with or without a port); None where nobody knows: a gateway, this machine."""
+    name = host.lower().partition(":")[0]
+    return next((who for who, hosts in MAKERS.items() if re.fullmatch(hosts, name)), None)
+
+
+@cache
+def family(model: str) -> str:
+    """What kind of model a name means: `claude`, `llama`; of a name that is not known its first word."""
+    name = model.lower().rpartition("/")[2]
+    if match := _FAMILY.search(name):
+        return match.lastgroup or match[0]
+    word = re.match(r"[a-z]*", name)
+    return (word and word[0]) or name
+
+
+def changes_hands(host: str, model: str | None, to_host: str, to_model: str | None) -> bool:
+    """Whether a request goes to another than its issuer.
+
+    That is so where the family of its model changes, or where both hosts are known makers' and differ.
+    """
+    if model is not None and to_model is not None and family(model) != family(to_model):
+        return True
+    issuer, reader = maker(host), maker(to_host)
+    return issuer is not None and reader is not None and issuer != reader
+
+
+def levels(portable: Portable, *, foreign: bool) -> frozenset[Level]:
+    """What acts on a request: `auto` where it changes hands, `strict` on each, `off` on none."""
+    if portable == "strict":
+        return frozenset({"state", "issuer", "gateway"})
+    if portable == "auto" and foreign:
+        return frozenset({"state", "issuer"})
+    return frozenset()

@@ -1,0 +1,318 @@
+"""Portability: what only its issuer can read is dropped and counted, what would lose its meaning stays."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tbench.capture.exchange import Exchange, Request
+from tbench.replay.plan import Plan
+from tbench.replay.portability import BONDS, Bond, carried, changes_hands, family, left_out, maker
+from tbench.replay.target import Target
+
+DOC = (Path(__file__).parent.parent / "docs" / "portability.md").read_text()
+PATHS = {"chat": "chat/completions", "messages": "messages", "responses": "responses"}
+ALL = frozenset(bond.level for bond in BONDS.values())
+FUNCTION = {"type": "function", "name": "f"}
+SAID = {"type": "text", "text": "Hi"}
+CALL = {"id": "call_1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+
+
+def exchange(endpoint: str, body: dict[str, Any], host: str = "api.openai.com") -> Exchange:
+    packed = json.dumps(body).encode()
+    request = Request(
+        id="x", seq=0, arrive_ns=0, end_ns=0, method="POST", scheme="https", host=host,
+        path=f"/v1/{PATHS[endpoint]}", body=packed, body_bytes=len(packed),
+    )  # fmt: skip
+    return Exchange(request=request, response=None)
+
+
+def user(content: Any) -> list[dict[str, Any]]:
+    return [{"role": "user", "content": content}]
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "before", "after", "reason"),
+    [
+        (
+            "responses",
+            {"include": ["reasoning.encrypted_content"], "input": [
+                {"type": "reasoning", "summary": [], "encrypted_content": "x"},
+                {"type": "reasoning", "summary": [], "content": [{"type": "reasoning_text"}]},
+                {"type": "reasoning", "id": "rs_1", "summary": []},
+            ]},
+            {"input": [
+                {"type": "reasoning", "summary": [], "content": [{"type": "reasoning_text"}]},
+            ]},
+            "encrypted_reasoning",
+        ),
+        (
+            "responses",
+            {"include": ["reasoning.encrypted_content", "message.output_text.logprobs"]},
+            {"include": ["message.output_text.logprobs"]},
+            "encrypted_reasoning",
+        ),
+        (
+            "chat",
+            {"messages": [{"role": "assistant", "content": None, "tool_calls": [
+                {**CALL, "extra_content": {"google": {"thought_signature": "x"}}}, CALL,
+            ]}]},
+            {"messages": [{"role": "assistant", "content": None, "tool_calls": [CALL, CALL]}]},
+            "thought_signature",
+        ),
+        (
+            "messages",
+            {"messages": [
+                {"role": "assistant", "content": [
+                    {"type": "thinking", "thinking": "Hm", "signature": "x"}, SAID,
+                    {"type": "redacted_thinking", "data": "x"},
+                ]},
+                {"role": "assistant", "content": [{"type": "redacted_thinking", "data": "x"}]},
+            ]},
+            {"messages": [{"role": "assistant", "content": [SAID]}]},
+            "thinking_signature",
+        ),
+        ("responses", {"store": True, "input": "Hi"}, {"input": "Hi"}, "store"),
+        (
+            "responses",
+            {"tools": [{"type": "web_search"}, FUNCTION], "tool_choice": {"type": "web_search"}},
+            {"tools": [FUNCTION]},
+            "server_tools",
+        ),
+        (
+            "messages",
+            {"tools": [{"type": "web_search_20250305", "name": "web_search"}],
+             "tool_choice": {"type": "auto"}, "max_tokens": 1},
+            {"max_tokens": 1},
+            "server_tools",
+        ),
+        (
+            "chat",
+            {"tools": [{"type": "x"}, {"type": "custom", "custom": {"name": "c"}}],
+             "tool_choice": {"type": "custom", "custom": {"name": "c"}}},
+            {"tools": [{"type": "custom", "custom": {"name": "c"}}],
+             "tool_choice": {"type": "custom", "custom": {"name": "c"}}},
+            "server_tools",
+        ),
+        (
+            "messages",
+            {"system": [{**SAID, "cache_control": {"type": "ephemeral"}}],
+             "messages": user([{**SAID, "cache_control": {"type": "ephemeral"}}])},
+            {"system": [SAID], "messages": user([SAID])},
+            "cache_control",
+        ),
+        ("chat", {"prompt_cache_key": "k", "n": 1}, {"n": 1}, "cache_key"),
+        ("chat", {"metadata": {"a": "b"}, "user": "u", "n": 1}, {"n": 1}, "account"),
+        ("chat", {"ignore_eos": False, "priority": 0, "n": 1}, {"n": 1}, "engine"),
+        (
+            "chat",
+            {"stream_options": {"include_usage": True, "continuous_usage_stats": True}},
+            {"stream_options": {"include_usage": True}},
+            "stream_extras",
+        ),
+        (
+            "chat",
+            {"messages": [{"role": "assistant", "content": "Hi", "reasoning_content": "Hm"}]},
+            {"messages": [{"role": "assistant", "content": "Hi"}]},
+            "reasoning_text",
+        ),
+    ],
+)  # fmt: skip
+def test_what_is_dropped(
+    endpoint: str, before: dict[str, Any], after: dict[str, Any], reason: str
+) -> None:
+    """What is left is a body that another server takes; a second pass finds nothing."""
+    assert carried(before, endpoint, ALL) == (after, [reason])
+    assert carried(after, endpoint, ALL) == (after, [])
+    assert left_out(before, endpoint, ALL) is None
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "body", "reason"),
+    [
+        ("responses", {"previous_response_id": "resp_1"}, "previous_response_id"),
+        ("responses", {"conversation": {"id": "conv_1"}}, "conversation"),
+        ("responses", {"background": True}, "background"),
+        ("responses", {"input": [{"type": "item_reference", "id": "msg_1"}]}, "item_reference"),
+        ("responses", {"tools": [{"type": "mcp", "server_url": "https://x"}]}, "mcp"),
+        ("messages", {"mcp_servers": [{"type": "url", "url": "https://x"}]}, "mcp"),
+        ("messages", {"container": "c_1"}, "container"),
+        ("responses", {"input": [{"type": "compaction", "encrypted_content": "x"}]}, "compaction"),
+        ("responses", {"prompt": {"id": "pmpt_1"}}, "prompt_template"),
+        ("responses", {"tools": [{"type": "file_search"}]}, "vector_store"),
+        ("responses", {"input": user([{"type": "input_file", "file_id": "file_1"}])}, "file_id"),
+        ("chat", {"messages": user([{"type": "file", "file": {"file_id": "file_1"}}])}, "file_id"),
+        (
+            "messages",
+            {"messages": user([{"type": "image", "source": {"type": "file", "file_id": "f"}}])},
+            "file_id",
+        ),
+        ("responses", {"input": [{"type": "web_search_call", "id": "ws_1"}]}, "server_tool_calls"),
+        (
+            "messages",
+            {"messages": [{"role": "assistant", "content": [{"type": "web_search_tool_result"}]}]},
+            "server_tool_calls",
+        ),
+    ],
+)  # fmt: skip
+def test_what_is_left_out(endpoint: str, body: dict[str, Any], reason: str) -> None:
+    """Null, and what is empty, says nothing."""
+    assert left_out(body, endpoint, ALL) == reason
+    assert left_out(dict.fromkeys(body), endpoint, ALL) is None
+
+
+ITEMS = [
+    {"role": "user", "content": "Hi"},
+    {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "Hi"}]},
+    {"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}"},
+    {"type": "function_call_output", "call_id": "c", "output": "1"},
+    {"type": "custom_tool_call", "call_id": "c", "name": "f", "input": "x"},
+]
+PLAIN = {
+    "chat": {"messages": [{"role": "assistant", "tool_calls": [CALL]}], "store": False, "n": 1},
+    "messages": {"tools": [{"name": "f"}, {"type": "custom", "name": "g"}], "messages": user(
+        [{"type": "tool_result", "tool_use_id": "t", "content": [SAID]}])},
+    "responses": {"input": ITEMS, "tools": [FUNCTION], "store": False, "background": False},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("endpoint", PLAIN)
+def test_what_every_server_takes_stays(endpoint: str) -> None:
+    """The very object, so that it goes byte by byte as recorded."""
+    body, reasons = carried(PLAIN[endpoint], endpoint, ALL)
+
+    assert (body is PLAIN[endpoint], reasons) == (True, [])
+    assert left_out(PLAIN[endpoint], endpoint, ALL) is None
+
+
+@pytest.mark.parametrize(
+    ("kind", "models"),
+    [
+        ("claude", ["claude-opus-4-5", "anthropic/claude-sonnet-4-5", "us.anthropic.claude-3-5-v2:0"]),
+        ("gpt", ["gpt-5", "openai/o3-mini", "chatgpt-4o-latest", "codex-mini"]),
+        ("gpt-oss", ["openai/gpt-oss-120b"]),
+        ("gemini", ["google/gemini-3-pro-preview", "models/gemini-2.5-flash"]),
+        ("llama", ["meta-llama/Llama-3.3-70B-Instruct-Turbo", "Meta-Llama-3.1-8B"]),
+        ("mistral", ["mistral-large-2", "Mixtral-8x7B", "codestral-latest"]),
+        ("acme", ["acme/acme-2", "acme_small"]),
+    ],
+)  # fmt: skip
+def test_the_family_of_a_model(kind: str, models: list[str]) -> None:
+    """Whatever organisation, region or size its name has."""
+    assert {family(model) for model in models} == {kind}
+
+
+@pytest.mark.parametrize(
+    ("host", "model", "to_host", "to_model", "foreign"),
+    [
+        ("api.anthropic.com", "claude-a", "127.0.0.1", "claude-b", False),
+        ("api.anthropic.com", "claude-a", "127.0.0.1", "meta-llama/Llama-3", True),
+        ("gateway.corp", "gpt-5", "127.0.0.1", "gpt-5", False),
+        ("api.openai.com", "gpt-5", "x.openai.azure.com:443", "gpt-5", True),
+        ("api.together.xyz", "gpt-oss", "api.together.ai", "gpt-oss", False),
+        ("api.together.xyz", None, "api.openai.com", None, True),
+        ("gateway.corp", None, "127.0.0.1", "claude-a", False),
+    ],
+)  # fmt: skip
+def test_when_a_request_changes_hands(
+    host: str, model: str | None, to_host: str, to_model: str | None, foreign: bool
+) -> None:
+    """By the family of the model; by the hosts where both are known makers'."""
+    assert changes_hands(host, model, to_host, to_model) is foreign
+    assert maker("127.0.0.1:8000") is None
+
+
+def sent(target: Target, traced: Exchange, **plan: Any) -> tuple[Any, dict[str, int]]:
+    """The body that goes out (None: left out), and what the plan skipped."""
+    planned = Plan(trace=[traced], refuses=target.refuses, **plan)
+    calls = [target.call(each) for each in planned]
+    return (calls[0].body if calls else None), dict(planned.skipped)
+
+
+SIGNED = {"model": "claude-a", "messages": [
+    {"role": "assistant", "content": [{"type": "thinking", "signature": "x"}, SAID]}]}  # fmt: skip
+
+
+def test_a_model_of_the_same_family_changes_nothing() -> None:
+    """Byte by byte, unless strict is asked for; off touches nothing at all."""
+    traced = exchange("messages", SIGNED, "api.anthropic.com")
+    same = Target(base_url="http://127.0.0.1:1", models={"x": "y"})
+    other = Target(base_url="http://127.0.0.1:1", model="llama", portable="off")
+    strict = Target(base_url="http://127.0.0.1:1", portable="strict")
+
+    assert sent(same, traced)[0] == traced.request.body
+    assert json.loads(sent(other, traced)[0]) == {**SIGNED, "model": "llama"}
+    assert json.loads(sent(strict, traced)[0])["messages"][0]["content"] == [SAID]
+    assert (same.portability, other.portability) == ({}, {})
+    assert strict.portability == {"thinking_signature": 1}
+
+
+@pytest.mark.parametrize("way", [{"model": "llama"}, {"models": {"claude-a": "llama"}},
+                                 {"fields": {"model": "llama"}}])  # fmt: skip
+def test_another_family_is_asked_without_signatures(way: dict[str, Any]) -> None:
+    """However the model is replaced; each request is counted once."""
+    target = Target(base_url="http://127.0.0.1:1", **way)
+    body, _ = sent(target, exchange("messages", SIGNED, "api.anthropic.com"))
+
+    turn = {"role": "assistant", "content": [SAID]}
+    assert json.loads(body) == {"model": "llama", "messages": [turn]}
+    assert target.portability == {"thinking_signature": 1}
+
+
+@pytest.mark.parametrize(
+    ("model", "unsafe", "portable", "skipped"),
+    [
+        (None, False, "off", "previous_response_id"),
+        (None, True, "auto", None),
+        ("llama", True, "auto", "previous_response_id"),
+        ("llama", True, "off", None),
+    ],
+)
+def test_a_history_that_the_server_holds(
+    model: str | None, unsafe: bool, portable: Any, skipped: str | None
+) -> None:
+    """--allow-unsafe asks its issuer again; nobody else can be asked, unless --portable is off."""
+    target = Target(base_url="http://127.0.0.1:1", model=model, portable=portable)
+    held = exchange("responses", {"model": "gpt-5", "previous_response_id": "resp_1"})
+    _, reasons = sent(target, held, allow_unsafe=unsafe)
+
+    assert reasons == ({skipped: 1} if skipped else {})
+
+
+@pytest.fixture
+def bond() -> Iterator[str]:
+    """A row added from outside."""
+    BONDS["blob"] = Bond(
+        level="issuer", drops=True, why="read by Acme alone", places={"chat": ("messages[].blob",)}
+    )
+    yield "blob"
+    del BONDS["blob"]
+
+
+def test_a_row_is_all_that_it_takes(bond: str) -> None:
+    """What binds a request is a row: dropped, counted, and told by its words."""
+    target = Target(base_url="http://127.0.0.1:1", model="llama")
+    turn = {"role": "user", "content": "Hi", "blob": "x"}
+    body, _ = sent(target, exchange("chat", {"model": "acme-1", "messages": [turn]}))
+
+    assert json.loads(body)["messages"] == user("Hi")
+    assert target.portability == {bond: 1}
+
+
+def row(reason: str, bond: Bond) -> str:
+    """A row of the table in docs/portability.md."""
+    places = [
+        f"{endpoint}: {' '.join(f'`{path}`' for path in paths)}".replace("|", "\\|")
+        for endpoint, paths in bond.places.items()
+    ]
+    fate = "goes without it" if bond.drops else "is left out"
+    return f"| `{reason}` | {bond.level} | {fate} | {bond.why} | {'; '.join(places)} |"
+
+
+def test_the_document_is_the_table() -> None:
+    """Every row, in its order, and no other."""
+    table = DOC.partition("| reason | row |")[2].splitlines()[2:]
+
+    assert table == [row(reason, bond) for reason, bond in BONDS.items()]
