@@ -92,8 +92,13 @@ class ContainerWriter:
 
         Raises ValueError for a record that is over the format's limits (nothing is written then).
         """
+        return self.append_packed(frames.pack(record), arrive_ns=arrive_ns, seq=seq)
+
+    def append_packed(
+        self, packed: bytes, *, arrive_ns: int | None = None, seq: int | None = None
+    ) -> Place:
+        """The same for the bytes of a record, which stay as they are."""
         self._check()
-        packed = frames.pack(record)
         # A mebibyte less than a frame holds: zstd adds up to 1/256 to what it cannot compress.
         if len(packed) > frames.MAX_PAYLOAD - 2**20:
             raise ValueError(f"a record of {len(packed)} bytes is over the limit of a block")

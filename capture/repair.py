@@ -10,17 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from tbench.capture.container_reader import Container, Losses
-from tbench.capture.container_writer import ContainerWriter
+from tbench.capture.copying import OURS, NewTrace
 from tbench.capture.errors import InputError
-from tbench.capture.frames import BLOCK, HEADER, INDEX, Row, Rows
+from tbench.capture.frames import BLOCK, Row, Rows
 from tbench.capture.records import TraceHeader, header_map
 from tbench.capture.terminal import plural
 from tbench.capture.trace_index import TraceIndex
 from tbench.capture.trace_reader import Segment, read_trace
-
-OURS = {HEADER, BLOCK, INDEX}
-NOT_COPIED = {"format", "marker"}
-"""Header entries that a repaired file gets anew."""
 
 DROPPABLE = (
     ("dropped_requests", "request", "requests"),
@@ -85,23 +81,16 @@ def repair(source: str | Path, out: Path) -> Losses:
     if len({segment.header.capture_id for segment in trace.segments}) > 1:
         raise InputError(f"{source}: several captures; repair them one at a time, by first segment")
     containers = [segment.container for segment in trace.segments]
-    writer = ContainerWriter(out, _header(containers))
-    trace_index = TraceIndex()
     lost = Losses(missing_segments=trace.losses.missing_segments)
-    try:
+    with NewTrace(out, _header(containers)) as copy:
         for container in containers:
             for frame in container.walk():
                 if frame.code == BLOCK:
-                    contents = trace_index.survey(writer.blocks, container.unpack(frame.raw))
-                    writer.append_block(frame.raw, contents)
+                    copy.block(frame.raw, container.unpack(frame.raw))
                 elif frame.code not in OURS:
-                    writer.append_frame(frame.code, frame.raw)
+                    copy.frame(frame)
             lost.add(container.losses)
-        totals = {**trace_index.totals, "continued": False}
-        writer.close(totals, detail={**trace_index.detail(), "repaired": asdict(lost)})
-    except BaseException:
-        writer.discard()
-        raise
+        copy.detail["repaired"] = asdict(lost)
     return lost
 
 
@@ -121,7 +110,7 @@ def _header(containers: list[Container]) -> dict[str, Any]:
         header = header_map(
             TraceHeader(mono_ns=mono_ns, wall_ns=wall_ns, writer="tbench trace repair")
         )
-    return {key: value for key, value in header.items() if key not in NOT_COPIED} | {"segment": 0}
+    return dict(header)
 
 
 def _check_segment(segment: Segment, findings: Findings) -> None:

@@ -138,6 +138,7 @@ class Overview:
         answer names.
         """
         totals, first = trace.totals, self._first
+        steps = trace.header.extra.get("steps")
         made, imported = trace.header.extra.get("synthesis"), trace.header.extra.get("import")
         if not (isinstance(made, dict) and made.keys() >= {"task", "scenario", "seed", "tokens"}):
             made = None
@@ -165,6 +166,7 @@ class Overview:
             "idc": {name: bursts.index for name, bursts in self._bursts.items()},
             "synthesis": made,
             "import": imported if isinstance(imported, dict) else None,
+            "steps": list(steps) if isinstance(steps, list) else [],
             "damaged_blocks": trace.losses.damaged_blocks,
         }
 

@@ -6,9 +6,9 @@ import os
 import re
 from array import array
 from collections import OrderedDict, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import groupby
+from itertools import groupby, islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -160,6 +160,13 @@ class _Waiting(NamedTuple):
     request: Request | None
 
 
+class Placed(NamedTuple):
+    """An exchange, and where its records lie: the number of the segment, the place in it."""
+
+    exchange: Exchange
+    places: list[tuple[int, Place]]
+
+
 class _Merge:
     """The state of one reading: the cache of blocks, the requests that wait, the orphans not yet claimed."""
 
@@ -168,6 +175,7 @@ class _Merge:
         self._losses = losses
         self._shift = how.shift_ns
         self._answers = how.answers
+        self._first = how.first
         self._room = how.budgets.parked
         self._cache = BlockCache(segments, losses, how.budgets.cache)
         self._heap: list[_Waiting] = []
@@ -178,7 +186,7 @@ class _Merge:
             for id_, place in segment.orphans.items()
         }
 
-    def run(self) -> Iterator[Exchange]:
+    def run(self) -> Iterator["Placed"]:
         """Read blocks forward; give what no later block can precede."""
         # A horizon is the earliest arrival of all later blocks: the index tells it, so that a request is
         # given as soon as nothing can come before it, and one that never ended holds nothing back.
@@ -213,7 +221,7 @@ class _Merge:
         self._losses.bad_records += request is None
         return request
 
-    def _before(self, horizon: int) -> Iterator[Exchange]:
+    def _before(self, horizon: int) -> Iterator["Placed"]:
         """The waiting exchanges that arrived before the horizon, in order."""
         while self._heap and self._heap[0].arrive_ns < horizon:
             waiting = heapq.heappop(self._heap)
@@ -222,16 +230,21 @@ class _Merge:
             if request is None and (block := self._cache.block(waiting.segment, place.block)):
                 request = self._request(block.record(place.record))
             if request is not None:
-                response = self._response(waiting, request.id) if self._answers else None
-                yield Exchange(request=request, response=response)
+                segment, answer = waiting.segment, waiting.link.response
+                if answer is None:
+                    segment, answer = self._orphans.pop(request.id, (segment, None))
+                places = [(self._first + waiting.segment, place)]
+                response = None
+                if answer:
+                    places.append((self._first + segment, answer))
+                if self._answers and answer:
+                    response = self._response(waiting, segment, answer, request.id)
+                yield Placed(Exchange(request=request, response=response), places)
 
-    def _response(self, waiting: _Waiting, id_: str) -> Response | None:
-        """The response, wherever it lies; None when there is none or it is lost."""
-        segment, place = waiting.segment, waiting.link.response
-        if place is None:
-            segment, place = self._orphans.pop(id_, (segment, None))
-        block = self._cache.block(segment, place.block) if place else None
-        if block is None or place is None:
+    def _response(self, waiting: _Waiting, segment: int, place: Place, id_: str) -> Response | None:
+        """The response, wherever it lies; None when it is lost."""
+        block = self._cache.block(segment, place.block)
+        if block is None:
             return None
         record = block.record(place.record)
         fits = (record.get("type"), record.get("id")) == ("response", id_)
@@ -252,11 +265,15 @@ class Budgets:
 
 @dataclass(frozen=True, kw_only=True)
 class ReadOptions:
-    """How exchanges are read: their times moved by `shift_ns`, with their answers or without."""
+    """How exchanges are read: their times moved by `shift_ns`, with their answers or without.
+
+    `first` is the number of the first of these segments among all of a trace.
+    """
 
     shift_ns: int = 0
     answers: bool = True
     budgets: Budgets = field(default=Budgets())
+    first: int = 0
 
 
 def exchanges(
@@ -267,7 +284,7 @@ def exchanges(
     Without answers, responses are not looked for, and what is lost of them is not noticed. Adds what it
     finds lost to `losses` on the way.
     """
-    return _Merge(segments, losses, how or ReadOptions()).run()
+    return (placed.exchange for placed in _Merge(segments, losses, how or ReadOptions()).run())
 
 
 def _weight(request: Request | None) -> int:
@@ -320,17 +337,17 @@ class Trace:
     """
 
     def __init__(self, captures: list[list[Segment]], missing: int) -> None:
-        self._captures = sorted(
+        self.captures = sorted(
             captures, key=lambda capture: (capture[0].header.wall_ns, capture[0].header.capture_id)
         )
-        self._missing = missing
-        self.header = self._captures[0][0].header
+        self.missing = missing
+        self.header = self.captures[0][0].header
         self.losses = self._known()
 
     @property
     def segments(self) -> list[Segment]:
         """All segments, capture by capture, in order."""
-        return [segment for capture in self._captures for segment in capture]
+        return [segment for capture in self.captures for segment in capture]
 
     @property
     def files(self) -> list[Path]:
@@ -346,6 +363,18 @@ class Trace:
                 sums[name] += count
         return dict(sums)
 
+    @property
+    def arrivals(self) -> tuple[int, int]:
+        """The first and the last arrival, ns, by the index; zeros for a trace without a request."""
+        edges = [
+            at + self.shift_ns(number)
+            for number, segment in enumerate(self.segments)
+            for ordinal in range(len(segment.rows))
+            for at in segment.rows[ordinal][-2:]
+            if at is not None
+        ]
+        return min(edges, default=0), max(edges, default=0)
+
     def __iter__(self) -> Iterator[Exchange]:
         return self.read()
 
@@ -354,23 +383,37 @@ class Trace:
 
         That takes half the time, and what is lost of the responses is not noticed.
         """
+        return (placed.exchange for placed in self.placed(answers=answers))
+
+    def placed(self, *, answers: bool = True) -> Iterator[Placed]:
+        """The same, with the places of their records: numbers are those of `segments`."""
         losses = self._known()
         try:
             budgets = Budgets() if answers else FORWARD
-            streams = []
-            for capture in self._captures:
-                shift_ns = capture[0].header.wall(0) - self.header.wall(0)
-                how = ReadOptions(shift_ns=shift_ns, answers=answers, budgets=budgets)
-                streams.append(exchanges(capture, losses, how))
+            streams, first = [], 0
+            for capture in self.captures:
+                how = ReadOptions(
+                    shift_ns=self.shift_ns(first), answers=answers, budgets=budgets, first=first
+                )
+                streams.append(_Merge(capture, losses, how).run())
+                first += len(capture)
             if len(streams) == 1:
                 yield from streams[0]
             else:
                 yield from heapq.merge(
                     *streams,
-                    key=lambda exchange: (exchange.request.arrive_ns, exchange.request.seq),
+                    key=lambda placed: (
+                        placed.exchange.request.arrive_ns,
+                        placed.exchange.request.seq,
+                    ),
                 )
         finally:
             self.losses = losses
+
+    def shift_ns(self, number: int) -> int:
+        """What the times of a segment of `segments` are moved by, onto the first capture's clock."""
+        captures = (capture[0] for capture in self.captures for _ in capture)
+        return next(islice(captures, number, None)).header.wall(0) - self.header.wall(0)
 
     @property
     def requests(self) -> "Requests":
@@ -378,7 +421,7 @@ class Trace:
         return Requests(self)
 
     def _known(self) -> Losses:
-        losses = Losses(missing_segments=self._missing)
+        losses = Losses(missing_segments=self.missing)
         for segment in self.segments:
             losses.add(segment.losses)
         return losses
@@ -431,6 +474,12 @@ def read_trace(path: str | Path) -> Trace:
             if read_header(container.header).capture_id == first.capture_id
         ]
     )
+
+
+def joined(traces: Sequence[Trace]) -> Trace:
+    """Several traces read as one; a capture of which one holds more files than another stays apart."""
+    captures = [capture for trace in traces for capture in trace.captures]
+    return Trace(captures, sum(trace.missing for trace in traces))
 
 
 def _joined(containers: list[Container]) -> Trace:

@@ -15,7 +15,7 @@ from tbench.capture.exchange import Exchange
 from tbench.capture.providers import Usage, parse_recorded
 from tbench.replay.cost import Bill, expected
 from tbench.replay.pacing import WINDOW_S, Occupancy, Stretches
-from tbench.replay.plan import Plan, Planned
+from tbench.replay.plan import Plan, Planned, nothing_to_send
 from tbench.replay.target import Target
 
 if TYPE_CHECKING:
@@ -147,9 +147,11 @@ class Estimate:
 
 
 def estimate(job: "Job") -> Estimate:
-    """Read the trace and say what would happen."""
+    """Read the trace and say what would happen. Raises InputError where `--only` leaves nothing."""
     totals = first_look(job, tokens=True)
     assert totals is not None
+    if job.only.words and not totals.requests:
+        raise nothing_to_send(job.options.trace, totals.skipped, job.only.words)
     timing = _open(job, totals) if job.pace.is_open else _closed(job, totals)
     share = timing["requests"] / totals.requests if totals.requests else 0.0
     bill = totals.bill

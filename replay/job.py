@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from tbench.capture.errors import InputError, TbenchError
 from tbench.capture.exchange import Exchange, Headers, Request
+from tbench.capture.filters import Filter, bind
 from tbench.capture.providers import GENERATIVE, ParsedRequest
 from tbench.capture.trace_reader import Trace, read_trace
 from tbench.capture.writing import check_folder
@@ -48,7 +49,7 @@ class Job:
     workers: int
     ca: Path | None
     warmup: Warmup
-    only: frozenset[str]
+    only: Filter
     host: str | None
     argv: tuple[str, ...] = ()
     part_of: Mapping[str, Any] | None = None
@@ -67,12 +68,12 @@ class Job:
     def plan(self, *, answers: bool = True) -> Plan:
         """What is sent: without end where a recorded profile decides how much.
 
-        Without `answers` the recorded responses are not read, which takes half the time.
+        Without `answers` the recorded responses are not read, unless `--only` asks for them: half the time.
         """
         targets = (self.target, *self.beside)
         follows = self.pace.mode == "concurrency-scale" and self.pace.until == "profile"
         return Plan(
-            trace=self.trace if answers else self.trace.requests,
+            trace=self.trace if answers or self.only.reads_answers else self.trace.requests,
             rounds=None if follows else self.rounds,
             requests=self.options.requests,
             allow_unsafe=self.options.allow_unsafe,
@@ -96,8 +97,9 @@ def resolve(
     Raises InputError for a trace, a target, a key or a file that cannot be used.
     """
     trace = read_trace(Path(options.trace))
-    only = frozenset([options.only] if isinstance(options.only, str) else options.only)
-    plan = Plan(trace=trace.requests, allow_unsafe=options.allow_unsafe, only=only)
+    only = bind(options.only, trace)
+    requests = trace if only.reads_answers else trace.requests
+    plan = Plan(trace=requests, allow_unsafe=options.allow_unsafe, only=only)
     host = None if options.base_url or trace.header.upstream else _host(options, plan)
     base_url = _base_url(options, trace, host)
     out = default_out(Path(options.trace)) if options.out is None else Path(options.out)

@@ -33,6 +33,19 @@ Timeout = Annotated[
 ]
 
 
+Only = Annotated[
+    Sequence[str],
+    Option(
+        help="Take only requests to this endpoint, model or recorded host, or FIELD=VALUE (or != > >= < <=): "
+        "model, status, outcome, session, prompt_tokens, from=10m, to=2026-01-31T12:00:00Z, last=1h, "
+        "sample=10% of the sessions ... (docs/trace.md). Repeatable: any of one field's values, and all "
+        "fields together.",
+        unit="WORD",
+        group=LIMITS,
+    ),
+]
+
+
 def parse_workers(text: int | str) -> int | Literal["auto"]:
     """`auto`, or a number of processes."""
     if text == "auto":
@@ -210,15 +223,7 @@ class ReplayOptions:
             above=0,
         ),
     ] = None
-    only: Annotated[
-        Sequence[str],
-        Option(
-            help="Send only requests to this endpoint (chat, completions, messages, responses, embeddings, "
-            "rerank), model or recorded host. Repeatable: any of them.",
-            unit="ENDPOINT|MODEL|HOST",
-            group=LIMITS,
-        ),
-    ] = ()
+    only: Only = ()
     allow_unsafe: Annotated[
         bool,
         Option(

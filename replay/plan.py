@@ -1,12 +1,14 @@
 """The plan: which requests of a trace are sent again, in which order, and what is left out and why."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count, islice
 from typing import Any, Final
 
+from tbench.capture.errors import InputError
 from tbench.capture.exchange import Exchange
+from tbench.capture.filters import EVERYTHING, Filter, Pass, none_left
 from tbench.capture.providers import PROMISED, ParsedRequest, RequestInfo, parse_request
 from tbench.capture.sessions import Sessions
 from tbench.replay.pacing import gap_between_rounds
@@ -83,15 +85,25 @@ def nobody(_exchange: Exchange, _parsed: ParsedRequest) -> None:
     """The rule of a plan without targets: none of them leaves a request out."""
 
 
+def nothing_to_send(
+    trace: object, skipped: Mapping[str, int], words: Sequence[str] = ()
+) -> InputError:
+    """The error of a plan that leaves nothing of a trace; `words` are those of its filter."""
+    if words and skipped.keys() == {"only"}:
+        return none_left(trace, words)
+    reasons = ", ".join(f"{count} {reason}" for reason, count in skipped.items())
+    why = f" (left out: {reasons})" if reasons else ""
+    return InputError(f"{trace}: holds no request to send{why}")
+
+
 @dataclass(kw_only=True)
 class Plan:
     """The requests of `trace` that are sent, `rounds` times over (None: without end).
 
     Iterating reads the trace as it goes, once per round, and may be done again from the start. A round
-    follows the last one after the recorded mean gap. `requests` ends the plan early. `only` are endpoints,
-    models and hosts, of which a request has at least one (empty: all). `host` is the one that every
-    request must have gone to (None: any). `rewrites` says that bodies are to be changed, `refuses` why
-    a request cannot be put to a target.
+    follows the last one after the recorded mean gap. `requests` ends the plan early. `only` says which
+    are meant, `host` is the one that every request must have gone to (None: any). `rewrites` says that
+    bodies are to be changed, `refuses` why a request cannot be put to a target.
 
     Of the first round, as far as it was read: `skipped` counts the left-out requests by reason, `hosts`
     the others by where they were recorded.
@@ -101,7 +113,7 @@ class Plan:
     rounds: int | None = 1
     requests: int | None = None
     allow_unsafe: bool = False
-    only: frozenset[str] = frozenset()
+    only: Filter = EVERYTHING
     host: str | None = None
     rewrites: bool = False
     refuses: Refusal = nobody
@@ -127,12 +139,12 @@ class Plan:
 
     def _round(self, cycle: int, index: int, begin: float) -> Iterator[Planned]:
         first_ns: int | None = None
-        sessions = Sessions(remembered=REMEMBERED)
+        sessions, walk = Sessions(remembered=REMEMBERED), self.only.start()
         for exchange in self.trace:
             request = exchange.request
             encoding = request.header("content-encoding")
             parsed = parse_request(request.method, request.path, request.body, encoding)
-            reason = self._reason(exchange, parsed)
+            reason = self._reason(exchange, parsed, walk)
             if cycle == 0:
                 counts, word = (self.skipped, reason) if reason else (self.hosts, request.host)
                 counts[word] += 1
@@ -150,10 +162,10 @@ class Plan:
             )
             index += 1
 
-    def _reason(self, exchange: Exchange, parsed: ParsedRequest) -> str | None:
+    def _reason(self, exchange: Exchange, parsed: ParsedRequest, walk: Pass) -> str | None:
         """Why an exchange is left out of this plan; None when it is not."""
         info, host = parsed.info, exchange.request.host
-        if self.only and self.only.isdisjoint((info.endpoint, info.model, host)):
+        if not walk.keeps(exchange, parsed):
             return "only"
         if self.host is not None and host != self.host:
             return "host"

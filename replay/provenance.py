@@ -70,7 +70,7 @@ def header(job: "Job", survey: Survey | None) -> dict[str, Any]:
             "duration_s": job.options.duration,
             "max_cost_usd": job.budget,
             "allow_unsafe": job.options.allow_unsafe,
-            "only": sorted(job.only),
+            "only": sorted(job.only.words),
         },
         "warmup": asdict(job.warmup),
         "cache": {"mode": "cold" if target.salt else "as-is", "salt": target.salt},

@@ -24,7 +24,7 @@ from tbench.replay.cost import cost, price_of
 from tbench.replay.estimate import Survey, expected_usage, first_look
 from tbench.replay.job import Job
 from tbench.replay.pacing import Fixed, Schedule
-from tbench.replay.plan import Planned
+from tbench.replay.plan import Planned, nothing_to_send
 from tbench.replay.provenance import header
 from tbench.replay.request import Label
 from tbench.replay.run_recorder import ArmOutput, RunRecorder, Tally, run_totals
@@ -294,11 +294,8 @@ class _ReplayRun:
             await _until(enough)
         await _until(lambda: bool(feeder.drawn) or feeder.done)
         if not feeder.drawn:
-            skipped = ", ".join(f"{count} {reason}" for reason, count in self.plan.skipped.items())
-            why = f" (left out: {skipped})" if skipped else ""
-            if "only" in self.plan.skipped:
-                why += "; --only takes an endpoint (chat, messages), a model or a recorded host"
-            raise InputError(f"{self.job.options.trace}: holds no request to send{why}")
+            job = self.job
+            raise nothing_to_send(job.options.trace, self.plan.skipped, job.only.words)
         await pool.warm()
 
     def _writers(self) -> list[RunWriter]:

@@ -10,7 +10,7 @@ from tbench.flags import Verb, Verbs, settings
 
 VERBS: Final[Mapping[str, tuple[str, str]]] = {
     "capture": ("tbench.commands.capture", "Record what an app sends to an LLM and what comes back."),
-    "trace": ("tbench.commands.trace", "Look into traces; check, repair and synthesise them."),
+    "trace": ("tbench.commands.trace", "Look into traces; make, check, repair, cut and join them."),
     "replay": ("tbench.commands.replay", "Send a trace again, paced as recorded or not, and measure it."),
     "ab": ("tbench.abtest.command", "Replay a trace to two arms or more, in turns; judge which is worse."),
     "compare": ("tbench.commands.compare", "Compare two runs of one trace, or judge repeated runs by gates."),

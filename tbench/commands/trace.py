@@ -11,10 +11,10 @@ from tbench.capture.synthesis.options import SynthOptions
 from tbench.capture.terminal import named, one_line, plural
 from tbench.commands.output import Json
 from tbench.commands.trace_import import import_lines, import_trace
+from tbench.commands.trace_tools import TOOLS, Out, Source, losses_text
 from tbench.flags import Verb, Verbs, verb
 
 if TYPE_CHECKING:
-    from tbench.capture.container_reader import Losses
     from tbench.capture.trace_reader import Trace
 
 
@@ -63,14 +63,7 @@ def synth(
     typer.echo(f"{out}: {plural(options.requests, 'request')}; lengths by {workload.tokens.source}")
 
 
-app = typer.Typer(cls=Verbs, help="Look into traces, check, repair and synthesise them.")
-
-Source = Annotated[
-    str,
-    Option(
-        help="A trace: its first file, a folder or a glob; .part too.", unit="TRACE", argument=True
-    ),
-]
+app = typer.Typer(cls=Verbs, help="Look into traces; make, check, repair, cut and join them.")
 
 
 @app.command(cls=Verb)
@@ -136,17 +129,19 @@ def check(trace: Source) -> None:
 @verb
 def repair(
     trace: Source,
-    out: Annotated[Path, Option(help="The new file.", unit="OUT", flag="--output", short="-o")],
+    out: Out,
 ) -> None:
     """Copy every sound block of a trace, all its segments, into one new file with a new index."""
     from tbench.capture.repair import repair as repair_trace
 
     lost = repair_trace(trace, out)
-    typer.echo(f"{out}: written; {_losses(lost) or 'nothing was lost'}")
+    typer.echo(f"{out}: written; {losses_text(lost) or 'nothing was lost'}")
 
 
 app.command(cls=Verb)(synth)
 app.command("import", cls=Verb)(import_trace)
+for name, tool in TOOLS.items():
+    app.command(name, cls=Verb)(tool)
 
 
 def _print_json(figures: Mapping[str, Any]) -> None:
@@ -195,7 +190,17 @@ def _lines(trace: "Trace", figures: Mapping[str, Any]) -> Iterator[tuple[str, st
         yield from import_lines(figures["import"])
     else:
         yield "recorded by", named(f"{trace.header.writer} at {trace.header.upstream or '-'}")
-    lost = [_losses(trace.losses)]
+    for step in figures["steps"]:
+        match step:
+            case {
+                "verb": str(made_by),
+                "only": list(words),
+                "requests": count,
+                "of_requests": total,
+            }:
+                meant = "".join(f" --only {word}" for word in words)
+                yield "made by", named(f"{made_by}{meant}: {count} of {total} requests")
+    lost = [losses_text(trace.losses)]
     if size := figures["dropped_bytes"]:
         lost.insert(0, f"{_bytes(size)} of bodies dropped by the capture")
     if count := figures["dropped"]:
@@ -239,14 +244,3 @@ def _bytes(count: float) -> str:
             return f"{count:,.0f} {unit}" if unit == "B" else f"{count:,.1f} {unit}"
         count /= 1000
     return f"{count:,.1f} GB"
-
-
-def _losses(losses: "Losses") -> str:
-    """What was lost, in words; empty for nothing."""
-    from dataclasses import asdict
-
-    counts = {name.replace("_", " "): count for name, count in asdict(losses).items() if count}
-    return ", ".join(
-        words if count is True else plural(count, words.removesuffix("s"))
-        for words, count in counts.items()
-    )

@@ -1,0 +1,375 @@
+"""slice, filter, sample, merge, split: what they keep stays as it was, to the byte; the rest is counted."""
+
+import json
+import random
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from itertools import count, pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tbench import __main__ as entry
+from tbench.capture import frames
+from tbench.capture.container_reader import Container
+from tbench.capture.errors import InputError
+from tbench.capture.exchange import Exchange, Outcome, Request, Response
+from tbench.capture.filters import bind
+from tbench.capture.frames import BLOCK
+from tbench.capture.records import Clock, Gap, TraceHeader
+from tbench.capture.repair import check
+from tbench.capture.trace_reader import Trace, read_trace
+from tbench.capture.trace_writer import TraceWriter
+
+WALL = 1_767_225_600_000_000_000  # 2026-01-01T00:00:00Z
+S = 10**9
+Run = Callable[..., tuple[int, str, str]]
+
+
+def exchange(number: int, *, name: str = "r", **request: Any) -> Exchange:
+    """Every third is of model b, every fifth refused, every seventh without an answer; sessions of four."""
+    messages = [{"role": "user", "content": f"session {number // 4}"}]
+    for turn in range(number % 4):
+        messages += [
+            {"role": "assistant", "content": f"answer {turn}"},
+            {"role": "user", "content": f"turn {turn}"},
+        ]
+    body = json.dumps({"model": "b" if number % 3 == 0 else "a", "messages": messages}).encode()
+    plain = {
+        "id": f"{name}{number:04d}",
+        "seq": number,
+        "arrive_ns": number * S,
+        "end_ns": number * S + 1,
+        "method": "POST",
+        "scheme": "https",
+        "host": "api.example",
+        "path": "/v1/chat/completions",
+        "body": body,
+        "body_bytes": len(body),
+        "extra": {"of_a_newer_writer": [number]},
+    }
+    said = (
+        b'{"choices":[{"message":{"content":"x"},"finish_reason":"stop"}],'
+        b'"usage":{"prompt_tokens":%d,"completion_tokens":1}}'
+    )
+    status = 429 if number % 5 == 0 else 200
+    answer = said % number if status == 200 else b'{"error":{"message":"slow down"}}'
+    end = number * S + 5 * S
+    response = Response(
+        head_ns=end,
+        end_ns=end,
+        status=status,
+        headers=(("content-type", "application/json"),),
+        body=answer,
+        body_bytes=len(answer),
+        outcome=Outcome.OK if status == 200 else Outcome.HTTP_ERROR,
+    )
+    return Exchange(
+        request=Request(**{**plain, **request}), response=None if number % 7 == 0 else response
+    )
+
+
+def write(path: Path, exchanges: Iterable[Exchange], **header: Any) -> Path:
+    """A capture of several segments, where each response comes some requests after its own."""
+    late: list[tuple[str, Response]] = []
+    clock = count(0.0, 0.05).__next__  # so that blocks are sealed, and segments end
+    made = TraceHeader(**{"wall_ns": WALL, "mono_ns": 0, **header})
+    with TraceWriter(path, made, rotate_bytes=3000, clock=clock) as writer:
+        for number, item in enumerate(exchanges):
+            writer.request(item.request)
+            if item.response is not None:
+                late.append((item.request.id, item.response))
+            if len(late) > 3:
+                writer.response(*late.pop(0))
+            if number == 20:
+                writer.clock(Clock(mono_ns=20 * S, wall_ns=header.get("wall_ns", WALL) + 20 * S))
+                lost = {"requests": 2, "responses": 0, "bytes": 9, "reason": "memory"}
+                writer.gap(Gap(from_ns=20 * S, to_ns=21 * S, **lost))
+        for answer in late:
+            writer.response(*answer)
+    return path
+
+
+def records(trace: Trace) -> Counter[bytes]:
+    """The raw bytes of every record of a trace."""
+    raw: Counter[bytes] = Counter()
+    for segment in trace.segments:
+        for frame in segment.container.walk():
+            if frame.code == BLOCK:
+                edges = frames.edges(frame.raw)
+                raw.update(frame.raw[a:b] for a, b in pairwise(edges))
+    return raw
+
+
+def ids(path: Path) -> list[str]:
+    return [item.request.id for item in read_trace(path)]
+
+
+@pytest.fixture
+def trace(tmp_path: Path) -> Path:
+    return write(tmp_path / "t.msgpack", map(exchange, range(60)))
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Run:
+    """`tbench trace ARGUMENTS` in this process: exit code, stdout, stderr."""
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        code = entry.run(["trace", *map(str, arguments)])
+        said = capsys.readouterr()
+        return code, said.out, said.err
+
+    return call
+
+
+FILTERS = {
+    "slice --from 10s --to 30s": lambda n: 10 <= n < 30,
+    "slice --last 9s": lambda n: n >= 50,
+    "slice --from 2026-01-01T00:00:40Z": lambda n: n >= 40,
+    "filter --only model=b": lambda n: n % 3 == 0,
+    "filter --only model=b --only model=a --only from=5": lambda n: n >= 5,
+    "filter --only b --only nobody": lambda n: n % 3 == 0,
+    "filter --only status=429": lambda n: n % 5 == 0 and n % 7 != 0,
+    "filter --only status>=400 --only model!=b": lambda n: n % 5 == 0 and n % 7 and n % 3,
+    "filter --only outcome=incomplete": lambda n: n % 7 == 0,
+    "filter --only status=none": lambda n: n % 7 == 0,
+    "filter --only session=s3": lambda n: n // 4 == 2,
+    "filter --only turn=0": lambda n: n % 4 == 0,
+    "filter --only prompt_tokens>50": lambda n: n > 50 and n % 5 and n % 7,
+    "filter --only host=api.* --only endpoint=chat --only e2e<=5 --only to=7": lambda n: 0 < n < 7,
+    "filter --only messages=7": lambda n: n % 4 == 3,
+}
+
+
+@pytest.mark.parametrize("words", FILTERS)
+def test_what_is_meant_is_kept_to_the_byte(
+    trace: Path, tmp_path: Path, run: Run, words: str
+) -> None:
+    """Of every kept record the bytes, all others but those of no exchange gone; counted, sound, in order."""
+    wanted = [n for n in range(60) if FILTERS[words](n)]
+    verb, *flags = words.split()
+    code, out, err = run(verb, trace, *flags, "-o", tmp_path / "out.msgpack")
+    copy, source = read_trace(tmp_path / "out.msgpack"), read_trace(trace)
+    names = {f"r{n:04d}" for n in wanted}
+    kept = records(copy)
+
+    assert (code, err) == (0, ""), err
+    assert out.startswith(f"{tmp_path / 'out.msgpack'}: {len(wanted)} request")
+    assert ids(tmp_path / "out.msgpack") == sorted(names)
+    assert kept - records(source) == Counter()
+    expected = Counter(
+        packed
+        for packed in records(source).elements()
+        if (record := frames.unpack_one(packed)).get("id") in names  # type: ignore[union-attr]
+        or record["type"] == "clock"
+        or (record["type"] == "gap" and (verb == "filter" or "10s" in words))
+    )
+    if "from=" not in words and "to=" not in words:
+        assert kept == expected
+    assert list(copy) == [item for item in source if item.request.id in names]
+    assert copy.header.wall(0) == source.header.wall(0)
+    step = copy.header.extra["steps"][-1]
+    assert (step["verb"], step["requests"], step["of_requests"]) == (
+        f"trace {verb}",
+        len(wanted),
+        60,
+    )
+    assert (tmp_path / "out.msgpack").stat().st_mode & 0o777 == 0o600
+    assert [
+        line for line in check(tmp_path / "out.msgpack").problems if "dropped" not in line
+    ] == []
+
+
+def test_a_sample_is_of_whole_sessions_and_always_the_same(
+    trace: Path, tmp_path: Path, run: Run
+) -> None:
+    """A share or a number; what is drawn after another filter is drawn without it, too."""
+    drawn = {}
+    for name, share in (("a", "30%"), ("b", "0.3"), ("c", "5"), ("d", "7")):
+        assert run("sample", trace, share, "-o", tmp_path / f"{name}.msgpack")[0] == 0
+        drawn[name] = {int(id_[1:]) for id_ in ids(tmp_path / f"{name}.msgpack")}
+        assert all(n // 4 * 4 + k in drawn[name] for n in drawn[name] for k in range(4))
+    run("sample", trace, "30%", "--only", "model=b", "-o", tmp_path / "e.msgpack")
+
+    assert drawn["a"] == drawn["b"]
+    assert (len(drawn["c"]), len(drawn["d"])) == (20, 28)
+    assert drawn["c"] < drawn["d"]
+    assert ids(tmp_path / "e.msgpack") == [f"r{n:04d}" for n in sorted(drawn["a"]) if n % 3 == 0]
+
+
+def test_a_merge_puts_traces_on_one_clock(tmp_path: Path, run: Run) -> None:
+    """By their dates, whatever their own clocks say; only the times change, all by the same."""
+    first = write(tmp_path / "a.msgpack", map(exchange, range(40)))
+    later = [exchange(n, name="x") for n in range(40)]
+    second = write(tmp_path / "b.msgpack", later, wall_ns=WALL + S // 2, mono_ns=0)
+    code, out, err = run("merge", second, first, "-o", tmp_path / "m.msgpack")
+    merged = read_trace(tmp_path / "m.msgpack")
+    names = [f"{name}{n:04d}" for n in range(40) for name in "rx"]
+
+    assert (code, err) == (0, "")
+    assert "80 requests" in out
+    assert [item.request.id for item in merged] == names
+    assert merged.totals["dropped_requests"] == 4
+    for item in merged:
+        if item.request.id[0] == "x":
+            before = later[item.request.seq]
+            assert item.request.arrive_ns == before.request.arrive_ns + S // 2
+            moved = {"arrive_ns": item.request.arrive_ns, "end_ns": item.request.end_ns}
+            assert replace(before.request, **moved) == item.request
+    assert sum(name[0] == "r" for name in names) == sum(
+        records(merged)[packed]
+        for packed in records(read_trace(first))
+        if frames.unpack_one(packed)["type"] == "request"  # type: ignore[index]
+    )
+
+
+def test_slices_that_overlap_merge_into_what_they_are_of(
+    trace: Path, tmp_path: Path, run: Run
+) -> None:
+    """Each exchange once; a folder of slices is read as all of them, too."""
+    run("slice", trace, "--to", "40", "-o", tmp_path / "1.msgpack")
+    run("slice", trace, "--from", "30", "-o", tmp_path / "2.msgpack")
+    code, out, _ = run(
+        "merge", tmp_path / "1.msgpack", tmp_path / "2.msgpack", "-o", tmp_path / "m.msgpack"
+    )
+
+    assert code == 0
+    assert "10 requests in two of the traces: taken once" in out
+    assert list(read_trace(tmp_path / "m.msgpack")) == list(read_trace(trace))
+
+
+@pytest.mark.parametrize("way", ["--by model", "--shares 60,40", "--every 25s", "--size 0.005"])
+def test_a_split_holds_every_exchange_once(trace: Path, tmp_path: Path, run: Run, way: str) -> None:
+    code, _, err = run("split", trace, *way.split(), "-o", tmp_path / "parts")
+    parts = {file.stem: ids(file) for file in (tmp_path / "parts").iterdir()}
+
+    assert (code, err) == (0, "")
+    assert sorted(id_ for part in parts.values() for id_ in part) == ids(trace)
+    assert ids(tmp_path / "parts") == ids(trace)
+    numbers = {name: [int(id_[1:]) for id_ in part] for name, part in parts.items()}
+    match way.split(maxsplit=1)[0]:
+        case "--by":
+            assert {name: {n % 3 == 0 for n in part} for name, part in numbers.items()} == {
+                "a": {False},
+                "b": {True},
+            }
+        case "--shares":
+            assert len(numbers) == 2
+            sessions = [{n // 4 for n in part} for part in numbers.values()]
+            assert not sessions[0] & sessions[1]
+        case "--every":
+            assert {name: {n // 25 for n in part} for name, part in numbers.items()} == {
+                f"000{k}": {k} for k in range(3)
+            }
+        case "--size":
+            assert len(numbers) > 2
+            assert all(part == list(range(part[0], part[-1] + 1)) for part in numbers.values())
+
+
+def test_what_the_source_lost_is_said(trace: Path, tmp_path: Path, run: Run) -> None:
+    """A damaged block: the copy is sound, and it, its maker and its index say what is not in it."""
+    file = read_trace(trace).segments[2].container
+    rows = file.rows
+    assert rows is not None
+    data = bytearray(file.path.read_bytes())
+    data[rows[0].offset + 60] ^= 0xFF
+    file.path.write_bytes(data)
+    code, _, err = run("filter", trace, "--only", "chat", "-o", tmp_path / "o.msgpack")
+
+    assert code == 0
+    assert "lost in what was read: 1 damaged block" in err
+    assert Container(tmp_path / "o.msgpack").index["lost"]["damaged_blocks"] == 1  # type: ignore[index]
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (["--only", "nonsense"], "no request is left by --only nonsense"),
+        (["--only", "modle=a"], "no field modle"),
+        (["--only", "model>3"], "model is no number"),
+        (["--only", "status>many"], "many is no number"),
+        (["--only", "from=yesterday"], "give a time"),
+        (["--only", "from=5", "--only", "from=6"], "given twice"),
+        (["--only", "from=9", "--only", "to=3"], "nothing is left"),
+        (["--only", "sample=0"], "give a share"),
+        (["--only", ""], "give an endpoint"),
+        ([], "give --only"),
+    ],
+)
+def test_a_filter_that_cannot_be_is_refused(
+    trace: Path, tmp_path: Path, run: Run, words: list[str], why: str
+) -> None:
+    code, out, err = run("filter", trace, *words, "-o", tmp_path / "o.msgpack")
+
+    assert (code, out) == (2, "")
+    assert why in err
+    assert len(err.splitlines()) == 1
+    assert not list(tmp_path.glob("o.*"))
+
+
+def test_nothing_is_overwritten_and_nothing_undated_merged(
+    trace: Path, tmp_path: Path, run: Run
+) -> None:
+    undated = write(tmp_path / "u.msgpack", map(exchange, range(3)), wall_ns=0)
+
+    assert run("slice", trace, "--from", "5", "-o", trace)[0] == 2
+    assert len(ids(trace)) == 60
+    code, _, err = run("merge", trace, undated, "-o", tmp_path / "o.msgpack")
+    assert (code, "has no dates" in err) == (2, True)
+
+
+def test_replay_means_the_same(trace: Path, tmp_path: Path, run: Run) -> None:
+    """One grammar: what filter keeps is what replay plans, from the command line and from a program."""
+    from tbench.replay.job import resolve
+    from tbench.replay.options import ReplayOptions
+
+    words = ["status=200", "sample=50%", "from=10"]
+    flags = [word for value in words for word in ("--only", value)]
+    run("filter", trace, *flags, "-o", tmp_path / "o.msgpack")
+    options = ReplayOptions(trace=trace, base_url="http://h", only=words)
+    job = resolve(options, send=False)
+
+    for answers in (True, False):
+        plan = job.plan(answers=answers)
+        assert [item.exchange.request.id for item in plan] == ids(tmp_path / "o.msgpack")
+        assert plan.skipped == {"only": 60 - len(ids(tmp_path / "o.msgpack"))}
+
+
+def test_a_dry_run_of_nothing_is_refused(trace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code = entry.run(["replay", str(trace), "--base-url", "http://h", "--dry-run", "--only", "x"])
+
+    assert code == 2
+    assert "no request is left by --only x" in capsys.readouterr().err
+
+
+def test_any_words_are_a_filter_or_refused(trace: Path) -> None:
+    """A line says why; nothing else is ever raised."""
+    source, rng = read_trace(trace), random.Random(1)
+    pieces = [
+        "model",
+        "status",
+        "from",
+        "sample",
+        "last",
+        "=",
+        "!=",
+        ">",
+        "<=",
+        "9",
+        "10m",
+        "*",
+        "%",
+        "ü",
+        " ",
+        "1e9",
+    ]
+    for _ in range(2000):
+        word = "".join(rng.choices(pieces, k=rng.randrange(5)))
+        try:
+            walk = bind([word], source).start()
+            for item in (exchange(1), exchange(7)):
+                walk.keeps(item)
+        except InputError as error:
+            assert "\n" not in str(error)
