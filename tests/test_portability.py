@@ -1,18 +1,24 @@
 """Portability: what only its issuer can read is dropped and counted, what would lose its meaning stays."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tbench.capture.exchange import Exchange, Request
+from tbench.capture.records import TraceHeader
+from tbench.capture.trace_writer import TraceWriter
+from tbench.replay.job import refused_by
 from tbench.replay.plan import Plan
 from tbench.replay.portability import BONDS, Bond, carried, changes_hands, family, left_out, maker
+from tbench.replay.runfile import read_run
 from tbench.replay.target import Target
+from tests.conftest import Done, Server
 
 DOC = (Path(__file__).parent.parent / "docs" / "portability.md").read_text()
+MODEL = "meta-llama/Llama-3.3-70B-Instruct-Turbo"
 PATHS = {"chat": "chat/completions", "messages": "messages", "responses": "responses"}
 ALL = frozenset(bond.level for bond in BONDS.values())
 FUNCTION = {"type": "function", "name": "f"}
@@ -281,6 +287,15 @@ def test_a_history_that_the_server_holds(
     assert reasons == ({skipped: 1} if skipped else {})
 
 
+def test_what_one_arm_cannot_be_asked_none_is() -> None:
+    """Arms get the same requests, or their loads could not be compared."""
+    held = exchange("responses", {"model": "gpt-5", "input": "Hi", "prompt": {"id": "pmpt_1"}})
+    arms = [Target(base_url="http://127.0.0.1:1", model=model) for model in ("gpt-5.1", "llama")]
+
+    assert list(Plan(trace=[held], refuses=refused_by(arms[:1])))
+    assert not list(Plan(trace=[held], refuses=refused_by(arms)))
+
+
 @pytest.fixture
 def bond() -> Iterator[str]:
     """A row added from outside."""
@@ -316,3 +331,65 @@ def test_the_document_is_the_table() -> None:
     table = DOC.partition("| reason | row |")[2].splitlines()[2:]
 
     assert table == [row(reason, bond) for reason, bond in BONDS.items()]
+
+
+CLAUDE = {"model": "claude-opus-4-5", "max_tokens": 8, "stream": True}
+GEMINI = {"model": "gemini-3-pro", "max_tokens": 8, "stream": True}
+GPT = {"model": "gpt-5.1", "max_output_tokens": 8, "stream": True}
+RESULT = {"type": "tool_result", "tool_use_id": "t", "content": "1"}
+USED = {"type": "tool_use", "id": "t", "name": "f", "input": {}}
+GOOGLED = {**CALL, "extra_content": {"google": {"thought_signature": "CAES"}}}
+ENCRYPTED = {"type": "reasoning", "id": "rs_1", "summary": [], "encrypted_content": "gAAAAAB"}
+AGENT: list[tuple[str, str, dict[str, Any]]] = [
+    ("chat", "generativelanguage.googleapis.com", {**GEMINI, "messages": user("Hi")}),
+    ("chat", "generativelanguage.googleapis.com", {**GEMINI, "messages": [
+        *user("Hi"), {"role": "assistant", "content": "", "tool_calls": [GOOGLED]},
+        {"role": "tool", "tool_call_id": "call_1", "content": "1"}]}),
+    ("messages", "api.anthropic.com", {**CLAUDE, "messages": [
+        *user("Hi"), {"role": "assistant", "content": [
+            {"type": "thinking", "thinking": "Hm", "signature": "EqQB"}, USED]}, *user([RESULT])]}),
+    ("messages", "api.anthropic.com", {**CLAUDE, "messages": [
+        *user("Hi"), {"role": "assistant", "content": [
+            {"type": "redacted_thinking", "data": "EmwK"}, USED]}, *user([RESULT])]}),
+    ("responses", "api.openai.com", {**GPT, "include": ["reasoning.encrypted_content"],
+        "store": False, "input": [*user("Hi"), ENCRYPTED, *ITEMS[2:4]]}),
+    ("responses", "api.openai.com", {**GPT, "previous_response_id": "resp_1", "input": "Go on"}),
+    ("responses", "api.openai.com", {**GPT, "input": user([{"type": "input_file", "file_id": "f"}])}),
+    ("responses", "api.openai.com", {**GPT, "store": True, "input": "Hi", "tools": [
+        {"type": "web_search"}]}),
+]  # fmt: skip
+"""Two turns with Gemini, two with Claude, three with GPT, one of them with what a file says."""
+SENT_WITHOUT = {"thought_signature": 1, "thinking_signature": 2, "encrypted_reasoning": 1, "store": 1,
+                "server_tools": 1}  # fmt: skip
+LEFT_OUT = {"previous_response_id": 1, "file_id": 1}
+
+
+def test_an_agents_trace_on_another_model(
+    tbench: Callable[..., Done], serve: Callable[..., Server], tmp_path: Path
+) -> None:
+    """A strict server answers all that goes, each change is counted, what stays is told; `off` is 400s."""
+    strict, trace = serve("serve", "--port", 0, "--strict").url, tmp_path / "t.msgpack"
+    with TraceWriter(trace, TraceHeader(wall_ns=10**18, mono_ns=0)) as writer:
+        for seq, (endpoint, host, body) in enumerate(AGENT):
+            traced = exchange(endpoint, body, host)
+            traced.request.id, traced.request.seq = f"{seq:032x}", seq
+            writer.exchange(traced)
+    flags = (trace, "--concurrency", 1, "--base-url", strict, "--model", MODEL)
+    seen = tbench("replay", *flags, "--dry-run")
+    done = tbench("replay", *flags, "-o", "a.run")
+    off = tbench("replay", *flags, "--portable", "off", "--allow-unsafe", "-o", "b.run")
+    run, bare = (read_run(tmp_path / name) for name in ("a.run", "b.run"))
+
+    assert run.columns["outcome"].tolist() == ["ok"] * 6, run.columns["error"].tolist()
+    assert (run.totals["portability"], run.totals["skipped"]) == (SENT_WITHOUT, LEFT_OUT)
+    assert run.header["target"]["portable"] == "auto"
+    for line in (
+        "1 request sent without thought_signature: ",
+        "2 requests sent without thinking_sig",
+    ):
+        assert line in seen.out and line in done.out
+    assert "skipped     1 previous_response_id, 1 file_id" in seen.out
+    assert off.ended, off.err
+    assert bare.columns["status"].tolist() == [200] + [400] * 7
+    assert (bare.totals["portability"], bare.totals["skipped"]) == ({}, {})
+    assert "Invalid `signature` in `thinking` block" in bare.columns["error"][2]

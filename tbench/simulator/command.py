@@ -39,6 +39,13 @@ class ServeOptions:
         ),
     ] = None
     any_model: Annotated[bool, Option(help="Serve every model name, not only known ones.")] = False
+    strict: Annotated[
+        bool,
+        Option(
+            help="Refuse as a strict gateway does: members that the API does not name, and what others have "
+            "issued (signatures, encrypted reasoning, ids)."
+        ),
+    ] = False
     fault: Annotated[
         list[str] | None,
         Option(
@@ -93,6 +100,7 @@ def serve(options: ServeOptions) -> None:
             options.log
             or options.api_key
             or options.any_model
+            or options.strict
             or options.fault
             or options.rate_limit
         )
@@ -123,5 +131,7 @@ def serve(options: ServeOptions) -> None:
     keys = list(options.api_key or ())
     if named := os.environ.get(KEY_ENV):
         keys.append(named)
-    rules = Rules(seed=options.seed, keys=tuple(keys), any_model=options.any_model)
+    rules = Rules(
+        seed=options.seed, keys=tuple(keys), any_model=options.any_model, strict=options.strict
+    )
     run(profile, rules, options)

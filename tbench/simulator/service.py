@@ -40,15 +40,20 @@ from tbench.simulator.messages import MESSAGES
 from tbench.simulator.order import Order, Refusal, invalid, parse_body, refusal, strings
 from tbench.simulator.prompt import TOKEN_BYTES, Prompt, text_prompt
 from tbench.simulator.responses import RESPONSES
+from tbench.simulator.strict import check_strict
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rules:
-    """Who may ask for what. Without `keys` every key is good that does not begin with "bad"."""
+    """Who may ask for what. Without `keys` every key is good that does not begin with "bad".
+
+    `strict` refuses what the API does not know, and what others have issued.
+    """
 
     seed: int = 0
     keys: tuple[str, ...] = ()
     any_model: bool = False
+    strict: bool = False
 
     def admits(self, authorization: str) -> bool:
         scheme, _, key = authorization.partition(" ")
@@ -294,7 +299,10 @@ Handle = Callable[[Service, Call], Awaitable[None]]
 async def speak(service: Service, call: Call) -> None:
     """POST to an API for text: the dialect of the path."""
     dialect, profile = DIALECTS[call.record.endpoint], service.profile
-    order = dialect.order(await service.fields(call), profile.limits.context_tokens)
+    fields = await service.fields(call)
+    if service.rules.strict:
+        check_strict(call.record.endpoint, fields)
+    order = dialect.order(fields, profile.limits.context_tokens)
     call.record.stream = order.stream
     tokens = call.number("x-sim-tokens")
     if tokens is not None and tokens < 1:

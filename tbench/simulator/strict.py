@@ -1,0 +1,182 @@
+"""`serve --strict`: a gateway that takes what it knows, and refuses what others have issued.
+
+What each API documents as common to all who serve it is known; any other member, kind of item or part gets a
+400 in the words of the API's maker. So does what only its issuer could read: signatures that are not the
+simulator's, encrypted reasoning, ids of what another server keeps.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from tbench.simulator.order import Refusal
+
+Known = Mapping[str, frozenset[str]]
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+_TURN: Final = _words("role content name tool_calls tool_call_id refusal")
+_CALL: Final = _words("id type function index")
+_SAMPLING: Final = "model stream temperature top_p tools tool_choice"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Strictness:
+    """What an API takes.
+
+    `members` are names by place, `messages[]` for each item of a list; a place that is not among them takes
+    all. `kinds` are values of `type` by place, "" for an item without. `unknown` words the refusal of a
+    member by its path (`messages`, 0, `content`). `foreign` yields refusals of what others issued.
+    """
+
+    members: Known
+    kinds: Known
+    unknown: Callable[[list[str | int]], Refusal]
+    foreign: Callable[[Mapping[str, Any]], Iterator[Refusal]]
+
+
+def check_strict(endpoint: str, body: Mapping[str, Any]) -> None:
+    """Raises Refusal for a body that holds what this endpoint does not know, or cannot read."""
+    if rule := STRICT.get(endpoint):
+        for refused in rule.foreign(body):
+            raise refused
+        _walk(rule, body, "", [])
+
+
+def _walk(rule: Strictness, value: object, place: str, path: list[str | int]) -> None:
+    if isinstance(value, list):
+        for number, item in enumerate(value):
+            _walk(rule, item, f"{place}[]", [*path, number])
+    elif isinstance(value, dict):
+        kinds = rule.kinds.get(place)
+        if kinds is not None and str(value.get("type") or "") not in kinds:
+            raise rule.unknown([*path, "type"])
+        names = rule.members.get(place)
+        for name, member in value.items():
+            if names is not None and name not in names:
+                raise rule.unknown([*path, name])
+            _walk(rule, member, f"{place}.{name}" if place else name, [*path, name])
+
+
+def _dotted(path: list[str | int]) -> str:
+    """`messages.0.content`, as Anthropic says where."""
+    return ".".join(map(str, path))
+
+
+def _indexed(path: list[str | int]) -> str:
+    """`input[0].content`, as OpenAI says where."""
+    words = (f"[{step}]" if isinstance(step, int) else f".{step}" for step in path)
+    return "".join(words).removeprefix(".")
+
+
+def _signed(body: Mapping[str, Any]) -> Iterator[Refusal]:
+    """Blocks of Messages that another has signed or redacted."""
+    for number, turn in enumerate(body.get("messages") or ()):
+        content = turn.get("content") if isinstance(turn, dict) else None
+        for place, block in enumerate(content if isinstance(content, list) else ()):
+            kind = block.get("type") if isinstance(block, dict) else None
+            where = f"messages.{number}.content.{place}"
+            if kind == "thinking" and not str(block.get("signature")).startswith("sim"):
+                yield Refusal(400, f"{where}: Invalid `signature` in `thinking` block")
+            if kind == "redacted_thinking":
+                yield Refusal(400, f"{where}: Invalid `data` in `redacted_thinking` block")
+
+
+def _kept(body: Mapping[str, Any]) -> Iterator[Refusal]:
+    """What a body builds on that another keeps or has encrypted, or asks to be kept."""
+    if previous := body.get("previous_response_id"):
+        message = f"Previous response with id '{previous}' not found."
+        yield Refusal(400, message, code="previous_response_not_found")
+    if body.get("store") is True:
+        yield Refusal(400, "Unsupported value: 'store' must be false.", code="unsupported_value")
+    if "reasoning.encrypted_content" in (body.get("include") or ()):
+        yield Refusal(400, "Encrypted content is not supported with this model.")
+    given = body.get("input")
+    for item in given if isinstance(given, list) else ():
+        kind = item.get("type") if isinstance(item, dict) else None
+        if kind == "reasoning" and item.get("encrypted_content"):
+            shown = f"{item['encrypted_content'][:8]}..."
+            yield Refusal(
+                400,
+                f"The encrypted content {shown} could not be verified. Reason: Encrypted content could "
+                "not be decrypted or parsed.",
+                code="invalid_encrypted_content",
+            )
+        elif kind == "item_reference" or (kind == "reasoning" and not item.get("content")):
+            yield Refusal(
+                400,
+                f"Item with id '{item.get('id')}' not found. Items are not persisted when `store` is "
+                "set to false.",
+            )
+
+
+STRICT: Final[Mapping[str, Strictness]] = {
+    "chat/completions": Strictness(
+        members={
+            "": _words(
+                f"{_SAMPLING} messages max_tokens max_completion_tokens top_k n stop stream_options "
+                "parallel_tool_calls response_format seed presence_penalty frequency_penalty "
+                "logit_bias logprobs top_logprobs reasoning_effort store"
+            ),
+            "messages[]": _TURN,
+            "messages[].tool_calls[]": _CALL,
+            "messages[].tool_calls[].function": _words("name arguments"),
+            "messages[].content[]": _words("type text image_url input_audio"),
+            "tools[]": _words("type function custom"),
+            "stream_options": _words("include_usage"),
+        },
+        kinds={
+            "messages[].content[]": _words("text image_url input_audio"),
+            "tools[]": _words("function custom"),
+        },
+        unknown=lambda path: Refusal(
+            400, f"Unrecognized request argument supplied: {_dotted(path)}"
+        ),
+        foreign=_kept,
+    ),
+    "messages": Strictness(
+        members={
+            "": _words(f"{_SAMPLING} messages max_tokens system stop_sequences top_k thinking"),
+            "messages[]": _words("role content"),
+            "messages[].content[]": _words(
+                "type text source id name input tool_use_id content is_error thinking signature data"
+            ),
+            "messages[].content[].source": _words("type media_type data url"),
+            "messages[].content[].content[]": _words("type text source"),
+            "system[]": _words("type text"),
+            "tools[]": _words("type name description input_schema"),
+        },
+        kinds={
+            "messages[].content[]": _words(
+                "text image document tool_use tool_result thinking redacted_thinking"
+            ),
+            "tools[]": frozenset({"", "custom"}),
+        },
+        unknown=lambda path: Refusal(400, f"{_dotted(path)}: Extra inputs are not permitted"),
+        foreign=_signed,
+    ),
+    "responses": Strictness(
+        members={
+            "": _words(
+                f"{_SAMPLING} input instructions max_output_tokens parallel_tool_calls reasoning text "
+                "include store truncation stream_options"
+            ),
+            "input[].content[]": _words("type text image_url detail annotations logprobs refusal"),
+        },
+        kinds={
+            "input[]": frozenset(
+                {"", "message", "reasoning", "function_call", "function_call_output"}
+                | {"custom_tool_call", "custom_tool_call_output", "item_reference"}
+            ),
+            "tools[]": _words("function custom"),
+        },
+        unknown=lambda path: Refusal(
+            400, f"Unknown parameter: '{_indexed(path)}'.", code="unknown_parameter"
+        ),
+        foreign=_kept,
+    ),
+}
+"""By the path of an endpoint below /v1."""
