@@ -232,6 +232,12 @@ class Pass:
         return all(any(condition.holds(facts) for condition in group) for group in wanted.groups)
 
     @property
+    def session(self) -> str:
+        """The name of the latest exchange's session."""
+        assert self.place is not None
+        return self.place.session
+
+    @property
     def hash(self) -> int:
         """The hash of the latest exchange's session."""
         assert self.place is not None

@@ -82,6 +82,10 @@ class Histogram:
                 return min(max(math.exp(bucket * STEP), self.least), self.most)
         return None
 
+    def shares(self) -> dict[int, float]:
+        """The share of the values in each bucket that holds any; the buckets' numbers ascend with values."""
+        return {bucket: count / self.n for bucket, count in self._buckets.items()}
+
     def bins(self, most: int) -> list[Bin]:
         """At most so many bins, equally wide in the logarithm; the counts are exact.
 

@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
+import orjson
+
 from tbench.capture.decode import decode
 from tbench.capture.errors import InputError
 from tbench.capture.exchange import Exchange, Outcome, Request, Response
@@ -12,6 +14,7 @@ from tbench.capture.providers import (
     ParsedResponse,
     RequestInfo,
     parse_recorded,
+    parse_request,
     recorded_outcome,
     request_info,
 )
@@ -47,6 +50,11 @@ class Dispersion:
             self._squares += self._count**2
             self._current, self._count = window, 0
         self._count += 1
+
+    @property
+    def windows(self) -> int:
+        """The whole windows so far."""
+        return self._current
 
     @property
     def index(self) -> float | None:
@@ -201,6 +209,39 @@ def exchange_row(exchange: Exchange, *, bodies: bool = False) -> dict[str, Any]:
     if bodies:
         figures |= {"request_body": _text(request), "response_body": _text(response)}
     return figures
+
+
+def decoded(exchange: Exchange) -> dict[str, Any]:
+    """What was said, decoded and put together, masked where the file is.
+
+    `request` is its JSON object, or its text; `messages` have `role` and `text` (a message that is no text,
+    as JSON); `response` is a JSON object or the text of a stream, `answer` the first choice's text and
+    `error` what a server complained about. None where absent.
+    """
+    request, answer = exchange.request, answer_of(exchange)
+    encoding = request.header("content-encoding")
+    parsed = parse_request(request.method, request.path, request.body, encoding)
+    messages = [
+        {
+            "role": str(message.get("role")),
+            "text": content
+            if isinstance(content := message.get("content"), str)
+            else orjson.dumps(message).decode(),
+        }
+        for message in parsed.messages
+    ]
+    text = _text(exchange.response)
+    try:
+        response = orjson.loads(text) if text and text.lstrip().startswith("{") else text
+    except ValueError:
+        response = text
+    return {
+        "request": _text(request) if parsed.payload is None else parsed.payload,
+        "messages": messages,
+        "response": response,
+        "answer": (answer.text or None) if answer else None,
+        "error": answer.error if answer else None,
+    }
 
 
 def _text(record: Request | Response | None) -> str | None:

@@ -198,10 +198,12 @@ def test_head_shows_one_line_an_exchange_without_prompts(trace: Path, run: Run) 
 
     assert code == 0
     assert title.split() == [
-        *("offset", "method", "path", "model", "status"),
+        *("offset", "session", "method", "path", "model", "status"),
         *("outcome", "ttft", "e2e", "bytes", "tokens"),
     ]
-    assert first.split()[:7] == ["1.000", "s", "POST", "/v1/chat/completions", "m1", "200", "ok"]
+    assert first.split()[:8] == [
+        *("1.000", "s", "s1", "POST", "/v1/chat/completions", "m1", "200", "ok")
+    ]
     assert "0.250 s  0.250 s" in first, "to the only content; its [DONE] came 1.25 s later"
     assert first.endswith("9 > 3")
     assert "429" in second

@@ -1,11 +1,11 @@
-"""slice, filter, sample, merge, split: what they keep stays as it was, to the byte; the rest is counted."""
+"""The tools of `tbench trace`: what they keep stays as it was, to the byte; what they say is so."""
 
 import json
 import random
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from itertools import count, pairwise
+from itertools import count, pairwise, repeat
 from pathlib import Path
 from typing import Any
 
@@ -373,3 +373,86 @@ def test_any_words_are_a_filter_or_refused(trace: Path) -> None:
                 walk.keeps(item)
         except InputError as error:
             assert "\n" not in str(error)
+
+
+def test_head_says_what_was_said(trace: Path, run: Run) -> None:
+    """Messages and answer, put together; `session` is what a filter calls it."""
+    out = run("head", trace, "--decode", "--only", "session=s2", "-n", 2)[1]
+    row = json.loads(run("head", trace, "--decode", "--json", "--only", "turn=1", "-n", 1)[1])
+
+    assert "    user: session 1\n    assistant: answer 0\n    user: turn 0\n" in out
+    assert " s2 " in out.splitlines()[1]
+    (first,) = row["exchanges"]
+    assert (first["id"], first["session"], first["answer"]) == ("r0001", "s1", "x")
+    assert first["messages"][-1] == {"role": "user", "text": "turn 0"}
+    assert first["request"]["model"] == "a"
+    assert first["response"]["choices"][0]["message"] == {"content": "x"}
+
+
+def test_a_diff_names_what_is_in_one_alone_or_changed(
+    trace: Path, tmp_path: Path, run: Run
+) -> None:
+    """Whatever the clocks count from; exit code 1 for any difference."""
+    changed = exchange(8, host="other.example", extra={})
+    others = [*map(exchange, range(8)), changed, *map(exchange, range(9, 55))]
+    other = write(tmp_path / "o.msgpack", others, wall_ns=WALL + 7, mono_ns=7)
+    figures = json.loads(run("diff", trace, other, "--json")[1])
+    code, out, _ = run("diff", trace, other, "-n", 2)
+
+    assert figures["lines"][0] == ["r0008", "request.host, request.extra"]
+    assert (figures["same"], figures["changed"], figures["only"]) == (54, 1, [5, 0])
+    assert (code, out.count("\n")) == (1, 4)
+    assert "and 4 more" in out
+    assert run("diff", trace, trace)[0] == 0
+
+
+def mix(path: Path, name: str, gaps: Iterable[float], **asked: Any) -> Path:
+    """A thousand chat requests of sessions of their own, their gaps in s given."""
+    at, items = 0.0, []
+    prefix = "p" * asked.pop("prefix", 0)
+    for number, gap in zip(range(1000), gaps, strict=False):
+        at += gap
+        words = [{"role": "user", "content": f"{prefix} {number:05d} " + "w" * 600}]
+        body = json.dumps({"model": "m", "messages": words, **asked}).encode()
+        request = exchange(number, name=name, arrive_ns=round(at * S), end_ns=round(at * S)).request
+        request = replace(request, body=body, body_bytes=len(body))
+        items.append(Exchange(request=request, response=None))
+    with TraceWriter(path, TraceHeader(wall_ns=WALL, mono_ns=0)) as writer:
+        for item in items:
+            writer.exchange(item)
+    return path
+
+
+def test_mixes_are_as_far_apart_as_they_are(tmp_path: Path, run: Run) -> None:
+    """Known truth: Poisson against even arrivals, a shared prefix, tools; all else within its halves."""
+    rng = random.Random(5)
+    poisson = iter(lambda: rng.expovariate(10), None)
+    first = mix(tmp_path / "a.msgpack", "a", poisson)
+    second = mix(
+        tmp_path / "b.msgpack", "b", repeat(0.1), prefix=5000, tools=[{"type": "function"}]
+    )
+    again = mix(tmp_path / "c.msgpack", "c", poisson)
+    code, out, _ = run("compare", first, second, "--json")
+    table = json.loads(out)
+    rows = {row["name"]: row for row in table["dimensions"]}
+    alike = json.loads(run("compare", first, again, "--json")[1])["dimensions"]
+
+    assert (code, table["requests"], table["sessions"]) == (0, [1000, 1000], [1000, 1000])
+    assert rows["CV of gaps"]["values"] == pytest.approx([1.0, 0.0], abs=0.1)
+    assert rows["IDC in 1 s"]["values"][0] == pytest.approx(1.0, abs=0.35)
+    assert (rows["IDC in 10 s"]["distance"], rows["IDC in 10 s"]["n"][1]) == (None, 9)
+    assert rows["IDC in 1 s"]["values"][1] == pytest.approx(0.0, abs=0.05)
+    # exp(-x) is furthest from a step at its mean: 1 - 1/e of the gaps are shorter.
+    assert rows["gap_s"]["distance"] == pytest.approx(1 - 1 / 2.71828, abs=0.05)
+    assert rows["tools"]["distance"] == 1.0
+    assert rows["models"]["distance"] == 0.0
+    assert rows["request_bytes"]["distance"] == 1.0
+    assert rows["prompt_tokens"]["distance"] is None
+    assert rows["prompt_tokens"]["n"] == [0, 0]
+    # 5,000 of 5,600 bytes are shared by all but the first: 19 of 22 whole blocks of 256.
+    assert rows["prefix sharing"]["values"] == [0.0, pytest.approx(19 / 22, abs=0.01)]
+    names = {name for name, row in rows.items() if row["beyond"]}
+    assert names >= {"gap_s", "tools", "request_bytes", "prefix sharing", "CV of gaps"}
+    assert {row["name"] for row in alike if row["beyond"] and row["distance"] > 0.1} == set()
+    text = run("compare", first, second)[1]
+    assert "further apart than two halves of either trace" in text

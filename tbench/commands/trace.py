@@ -11,8 +11,9 @@ from tbench.capture.synthesis.options import SynthOptions
 from tbench.capture.terminal import named, one_line, plural
 from tbench.commands.output import Json
 from tbench.commands.trace_import import import_lines, import_trace
-from tbench.commands.trace_tools import TOOLS, Out, Source, losses_text
+from tbench.commands.trace_tools import TOOLS, Number, Out, Source, columns, losses_text
 from tbench.flags import Verb, Verbs, verb
+from tbench.replay.options import Only
 
 if TYPE_CHECKING:
     from tbench.capture.trace_reader import Trace
@@ -92,17 +93,30 @@ def info(trace: Source, json: Json = False) -> None:
 @verb
 def head(
     trace: Source,
-    number: Annotated[int, Option(help="How many exchanges.", flag="-n", least=1)] = 10,
-    bodies: Annotated[bool, Option(help="Print what was said, too.")] = False,
+    number: Number = 10,
+    bodies: Annotated[bool, Option(help="Print the bodies, too.")] = False,
+    decode: Annotated[
+        bool, Option(help="Print what was said, too: messages and answer, put together.")
+    ] = False,
+    only: Only = (),
     json: Json = False,
 ) -> None:
-    """List the first exchanges by arrival, one line each; prompts only with --bodies."""
+    """List the first exchanges by arrival, one line each; prompts only with --bodies or --decode.
+
+    What the capture masked stays masked.
+    """
     from itertools import islice
 
-    from tbench.capture.trace_info import exchange_row
+    from tbench.capture.filters import Pass, bind
+    from tbench.capture.trace_info import decoded, exchange_row
     from tbench.capture.trace_reader import read_trace
 
-    rows = [exchange_row(exchange, bodies=bodies) for exchange in islice(read_trace(trace), number)]
+    source = read_trace(trace)
+    walk = Pass(bind(only, source), sessions=True)
+    rows = []
+    for exchange in islice(filter(walk.keeps, source), number):
+        row = exchange_row(exchange, bodies=bodies) | {"session": walk.session}
+        rows.append(row | decoded(exchange) if decode else row)
     if json:
         _print_json({"exchanges": rows})
     else:
@@ -209,7 +223,10 @@ def _lines(trace: "Trace", figures: Mapping[str, Any]) -> Iterator[tuple[str, st
 
 
 def _print_rows(rows: list[dict[str, Any]]) -> None:
-    words, times = ("method", "path", "model", "status", "outcome"), ("ttft_s", "e2e_s")
+    words, times = (
+        ("session", "method", "path", "model", "status", "outcome"),
+        ("ttft_s", "e2e_s"),
+    )
     table = [["offset", *words, "ttft", "e2e", "bytes", "tokens"]]
     table += [
         [
@@ -221,12 +238,15 @@ def _print_rows(rows: list[dict[str, Any]]) -> None:
         ]
         for row in rows
     ]
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    for cells, row in zip(table, [{}, *rows], strict=True):
-        typer.echo("  ".join(map(str.ljust, cells, widths)).rstrip())
+    for line, row in zip(columns(table), [{}, *rows], strict=True):
+        typer.echo(line)
         for name in ("request_body", "response_body"):
             if row.get(name) is not None:
                 typer.echo(f"    {name.replace('_', ' ')}: {one_line(row[name])}")
+        for message in row.get("messages", ()):
+            typer.echo(f"    {named(message['role'])}: {one_line(message['text'])}")
+        if answer := row.get("answer"):
+            typer.echo(f"    answer: {one_line(answer)}")
 
 
 def _pair(sent: int | None, received: int | None) -> str:

@@ -1,13 +1,14 @@
-"""tbench trace slice, filter, sample, merge, split: parts of traces, and traces of parts, byte for byte."""
+"""tbench trace slice, filter, sample, merge, split, compare, diff: parts of traces, and two side by side."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 import typer
 
 from tbench.capture.option import Option
-from tbench.capture.terminal import plural
+from tbench.capture.terminal import named, plural, shortened
+from tbench.commands.output import Json
 from tbench.flags import verb
 from tbench.replay.options import Only
 
@@ -22,6 +23,8 @@ Source = Annotated[
         help="A trace: its first file, a folder or a glob; .part too.", unit="TRACE", argument=True
     ),
 ]
+Other = Annotated[str, Option(help="Another trace, as above.", unit="TRACE", argument=True)]
+Number = Annotated[int, Option(help="How many exchanges to list.", flag="-n", least=1)]
 Out = Annotated[
     Path,
     Option(help="Trace to write; it must not exist.", unit="FILE", flag="--output", short="-o"),
@@ -173,6 +176,120 @@ def split(
     )
 
 
+@verb
+def compare_mixes(
+    baseline: Source,
+    candidate: Other,
+    *,
+    only: Only = (),
+    json: Json = False,
+) -> None:
+    """Say how far two mixes of traffic are apart: lengths, models, burstiness, prefix sharing, tools, images.
+
+    A distance is from 0 (alike) to 1, next to that between two halves of either trace: what is no more than
+    that may be chance. Says nothing of latency: `tbench compare` does.
+    """
+    from dataclasses import asdict
+    from json import dumps
+
+    from tbench.capture.filters import bind
+    from tbench.capture.mixes import Mix, dimensions
+    from tbench.capture.trace_reader import read_trace
+
+    mixes = Mix(), Mix()
+    for mix, path in zip(mixes, (baseline, candidate), strict=True):
+        source = read_trace(path)
+        mix.read(source, bind(only, source))
+    rows = list(dimensions(*mixes))
+    counts = {name: [getattr(mix, name) for mix in mixes] for name in ("requests", "sessions")}
+    if json:
+        listed = [{**asdict(row), "beyond": row.beyond} for row in rows]
+        typer.echo(dumps({"traces": [baseline, candidate], **counts, "dimensions": listed}))
+        return
+    for name, side in (("A", 0), ("B", 1)):
+        path = (baseline, candidate)[side]
+        sides = (
+            plural(counts["requests"][side], "request"),
+            plural(counts["sessions"][side], "session"),
+        )
+        typer.echo(f"{name}  {named(path)}: {' in '.join(sides)}")
+    table = [["", "A", "B", "distance", "within A", "within B", "n of A", "n of B"]]
+    for row in rows:
+        figures = (row.distance, *row.within)
+        table.append(
+            [
+                row.name,
+                *map(_value, row.values),
+                *("-" if figure is None else f"{figure:.3f}" for figure in figures),
+                *(f"{n:,}" for n in row.n),
+            ]
+        )
+        table[-1][3] += " *" if row.beyond else ""
+    for line in columns(table):
+        typer.echo(line)
+    apart = sorted((row for row in rows if row.beyond), key=lambda row: -(row.distance or 0.0))
+    names = ", ".join(row.name for row in apart) or "nothing"
+    typer.echo(f"* further apart than two halves of either trace: {names}")
+    typer.echo(
+        "n counts requests, gaps or windows; only sessions are independent of each other, and they are "
+        "fewer: a distance near those within is no finding"
+    )
+
+
+def _value(value: object) -> str:
+    """A dimension of one trace, short."""
+    if isinstance(value, dict):
+        shown = [
+            f"{shortened(named(word), 24)} {share:.0%}"
+            if isinstance(share, float) and word not in {"p50", "p95"}
+            else f"{word} {'-' if share is None else f'{share:,.4g}'}"
+            for word, share in value.items()
+        ]
+        return ", ".join(shown[:3]) + (f" and {len(shown) - 3} more" if shown[3:] else "") or "-"
+    return f"{value:.2f}" if isinstance(value, float) else "-"
+
+
+@verb
+def diff(
+    baseline: Source,
+    candidate: Other,
+    *,
+    number: Number = 10,
+    json: Json = False,
+) -> int:
+    """Say which exchanges two traces do not share: in one alone, or not the same in both. Exit code 1: some.
+
+    Exchanges are the same by id and date of arrival, as in a trace and its parts.
+    """
+    from dataclasses import asdict
+    from json import dumps
+
+    from tbench.capture.mixes import difference
+    from tbench.capture.trace_reader import read_trace
+
+    result = difference(read_trace(baseline), read_trace(candidate), number)
+    unequal = result.changed + sum(result.only)
+    if json:
+        typer.echo(dumps(asdict(result)))
+    else:
+        typer.echo(
+            f"{result.same:,} the same, {result.changed:,} changed, {result.only[0]:,} only in "
+            f"{named(baseline)}, {result.only[1]:,} only in {named(candidate)}"
+        )
+        for id_, what in result.lines:
+            typer.echo(f"  {named(id_)}  {what}")
+        if unequal > len(result.lines):
+            typer.echo(f"  and {unequal - len(result.lines):,} more")
+    return int(unequal > 0)
+
+
+def columns(table: Sequence[Sequence[str]]) -> Iterator[str]:
+    """The lines of a table, its columns as wide as they must be."""
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    for cells in table:
+        yield "  ".join(map(str.ljust, cells, widths)).rstrip()
+
+
 def _copy_one(trace: str, words: Sequence[str], verb_name: str, out: Path) -> None:
     from tbench.capture.trace_reader import read_trace
 
@@ -218,5 +335,7 @@ TOOLS: Final[Mapping[str, Callable[..., int | None]]] = {
     "sample": sample_trace,
     "merge": merge_traces,
     "split": split,
+    "compare": compare_mixes,
+    "diff": diff,
 }
 """The verbs of this file."""
