@@ -1,7 +1,8 @@
-"""Words: numbers with their units as people read them. The same in every report."""
+"""Words: numbers with their units as people read them, and tables of them. The same in every report."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from tbench.analysis.comparison import Comparison
 from tbench.replay.throughput import three
@@ -157,3 +158,59 @@ def lasting(seconds: float) -> str:
     if seconds >= 7200:
         return f"{seconds / 3600:.3g} h"
     return f"{seconds / 60:.0f} min" if seconds >= 120 else f"{seconds:.0f} s"
+
+
+# Tables: made once (analysis.report.tables), drawn by a terminal, a page, Markdown and a workbook.
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cell:
+    """What stands at a place of a table: a text for people, and for programs its exact value.
+
+    `value` is in `unit` ("n" is a count, "ratio" a ratio); `ends` are those of an interval instead, None
+    where open. `marks` stand before and after the text. `below` is a second line. `tone` is the verdict or
+    finding whose colour it has.
+    """
+
+    text: str
+    value: float | None = None
+    unit: str = ""
+    ends: tuple[float | None, float | None] | None = None
+    marks: tuple[str, str] = ("", "")
+    below: "Cell | None" = None
+    tone: str = ""
+
+    @property
+    def shown(self) -> str:
+        return f"{self.marks[0]}{self.text}{self.marks[1]}"
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Rows under their heads, all of one length."""
+
+    caption: str
+    heads: tuple[str, ...]
+    rows: Sequence[Sequence[Cell]]
+
+    def only(self, *heads: str, titles: Mapping[str, str] | None = None) -> "Table":
+        """Only these columns, in this order; `titles` are what some heads are called."""
+        places = [self.heads.index(head) for head in heads]
+        rows = [[row[place] for place in places] for row in self.rows]
+        shown = tuple((titles or {}).get(head, head) for head in heads)
+        return replace(self, heads=shown, rows=rows)
+
+
+def table(caption: str, heads: Iterable[str], rows: Iterable[Iterable[Cell | str]]) -> Table:
+    """A table; a cell that is a mere text may be given as such."""
+    cells = [[Cell(text=cell) if isinstance(cell, str) else cell for cell in row] for row in rows]
+    shown = tuple(heads)
+    assert all(len(row) == len(shown) for row in cells), f"{caption}: a row of another length"
+    return Table(caption, shown, cells)
+
+
+def count(n: int, other: int | None = None) -> Cell:
+    """How many, or how many of the baseline and of the candidate where these differ."""
+    if other is None or other == n:
+        return Cell(text=f"{n:,}", value=n, unit="n")
+    return Cell(text=f"{n:,} / {other:,}")

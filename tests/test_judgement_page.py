@@ -92,7 +92,8 @@ def test_the_numbers_are_those_of_the_json(found: GateResults, page: str) -> Non
     rows = judgement_json(found)["comparisons"]
     for row in rows:
         shown = row["ratio"] if row["quantile"] is not None else row["difference"]
-        assert [next(values) for _ in range(3)] == [row["baseline"], row["candidate"], shown]
+        wanted = [row["baseline"], row["candidate"], shown, row["margin"]]
+        assert [next(values) for _ in wanted] == wanted
         ends = next(spans)
         assert [float(str(ends["data-low"])), float(str(ends["data-high"]))] == row["ci"]
     left = list(values)

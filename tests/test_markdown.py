@@ -49,18 +49,21 @@ def test_the_verdict_comes_first_and_the_command_last(repeats: Any) -> None:
     """Then a table whose figures are those of the JSON."""
     found = evaluate_gates(repeats.arms(1.3), GATES)
     said = judgement_markdown(found, "tbench compare A B --margin 10%")
-    rows = {row[0]: row for row in tables(said)[0][1:]}
+    heads, *rows = tables(said)[0]
 
+    assert heads == [
+        *("gate", "baseline", "candidate", "change", "90% CI", "margin", "result", "reason")
+    ]
     assert said.startswith("### tbench: FAIL\n")
     assert "```sh\ntbench compare A B --margin 10%\n```" in said
     assert "500 requests, those that every run has, of trace `trace-1`" in said
-    for row in judgement_json(found)["comparisons"]:
-        shown = rows[f"`{row['gate']}`"]
-        assert shown[1].strip("*") == row["verdict"]
+    for shown, row in zip(rows, judgement_json(found)["comparisons"], strict=True):
+        assert shown[6].strip("*") == row["verdict"]
         if row["ratio"] is not None:
-            assert shown[4] == f"{row['ratio'] - 1:+.1%}"
-            assert shown[5] == f"{row['ci'][0] - 1:+.1%} to {row['ci'][1] - 1:+.1%}"
-    assert rows["`ttft:p99:10%`"][6] == "n too small (needs ≥ 2,000)"
+            assert shown[3] == f"{row['ratio'] - 1:+.1%}"
+            assert shown[4] == f"{row['ci'][0] - 1:+.1%} to {row['ci'][1] - 1:+.1%}"
+    (p99,) = (row for row in rows if row[0] == "TTFT p99")
+    assert (p99[5], p99[7]) == ("10%", "n too small (needs ≥ 2,000)")
 
 
 def test_every_candidate_has_its_table_and_its_warnings(repeats: Any) -> None:
@@ -117,8 +120,9 @@ def test_one_pair_of_runs_has_its_summary_too(repeats: Any) -> None:
     rows = tables(said)[0]
 
     assert said.startswith("### tbench: ADVISORY\n\nOne pair of runs advises")
-    assert [row[0] for row in rows[1:3]] == ["ttft p50", "ttft p90"]
-    assert rows[1][4] == f"{found.rows[0].ratio:.2f}x"
+    assert [row[:2] for row in rows[1:3]] == [["TTFT", "p50"], ["TTFT", "p90"]]
+    assert rows[-1][0] == "errors"
+    assert rows[1][5] == f"{found.rows[0].ratio:.2f}x"
     assert "- 500 requests (needs 1,000)" in said
     assert "500 requests, paired" in said
 
@@ -136,13 +140,13 @@ def test_a_pair_has_its_table_at_equal_lengths(repeats: Any) -> None:
     (heads, *rows), *_ = tables(after)
 
     assert after.startswith("what length explains is taken out; 500 requests, 67% as long")
-    assert (heads[0], heads[4]) == ("metric", "ratio")
-    assert [row[0] for row in rows] == ["e2e p50", "e2e p90", "e2e p95", "e2e p99"]
+    assert (heads[0], heads[3]) == ("metric", "ratio")
+    assert [row[1] for row in rows] == ["p50", "p90", "p95", "p99"]
     for shown, row in zip(rows, comparison.equal_lengths.rows, strict=True):
         assert (
-            shown[4] == "-"
+            shown[3] == "-"
             if row.ratio is None
-            else float(shown[4][:-1]) == pytest.approx(row.ratio, rel=0.01)
+            else float(shown[3][:-1]) == pytest.approx(row.ratio, rel=0.01)
         )
     refused = replace(comparison.equal_lengths, rows=(), refusal="no pair")
     assert "E2E at equal output lengths: no pair" in comparison_markdown(
@@ -155,7 +159,7 @@ def test_a_gate_that_a_warning_stops_names_it_in_words(repeats: Any) -> None:
     said = judgement_markdown(evaluate_gates(repeats.arms(1.3, turns=False), GATES))
     gates = {row[0]: row for row in tables(said)[0][1:]}
 
-    assert gates["`ttft:p50:10%`"][6] == "not interleaved"
+    assert gates["TTFT p50"][7] == "not interleaved"
     assert "- the arms' runs did not take turns" in said
 
 

@@ -399,7 +399,7 @@ def test_a_pair_has_its_baseline_first_whichever_ran_first(arms: tuple[Arm, Arm]
 def test_a_browser_shows_figures_under_the_pointer_and_fits_a_phone(
     tmp_path: Path, page: Page
 ) -> None:
-    """A point says its value with its unit; a phone has metric, ratio and finding whole."""
+    """A point says its value with its unit; a phone has the ratio of each quantile and its result whole."""
     sync = pytest.importorskip("playwright.sync_api")
     chromium = shutil.which("chromium")
     if chromium is None:
@@ -433,5 +433,5 @@ def test_a_browser_shows_figures_under_the_pointer_and_fits_a_phone(
     assert screens <= 4
     assert seen <= 900
     assert re.search(r"p50\s+value\s+\d+ ms", shown)
-    assert heads == ["metric", "ratio", "finding"]
+    assert heads == ["metric", "quantile", "ratio", "result"]
     assert cut <= 0

@@ -12,12 +12,12 @@ from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
 from tbench.analysis import words
 from tbench.analysis.arms import Replicates
-from tbench.analysis.comparison import Comparison, Comparisons, Verdict
+from tbench.analysis.comparison import Comparisons, Verdict
 from tbench.analysis.gate_results import GateResults, GateRow
-from tbench.analysis.proportions import OPEN_LOOP
-from tbench.analysis.report import gate_sentences, sentences
+from tbench.analysis.report import gate_sentences, sentences, tables
 from tbench.analysis.report.text import judgement_text
 from tbench.analysis.summary import Caution, facts
+from tbench.analysis.words import Table
 from tbench.capture.terminal import escaped, plural
 from tbench.replay.totals import duration_s
 
@@ -61,65 +61,39 @@ def _candidate(results: GateResults, arm: Replicates) -> Iterator[str]:
         runs = f"{gate_sentences.amount(results, arm)} against {results.history.text}"
     yield f"**{verdict}**: {code(arm.name)} against {code(baseline.name)}, {runs}"
     yield ""
-    rows = []
-    for row in results.rows:
-        if row.arm == arm.name:
-            word = row.comparison.verdict.value
-            changes = (
-                *gate_sentences.sides(row),
-                gate_sentences.change_cell(row),
-                gate_sentences.interval_cell(row),
-                gate_sentences.reason(row),
-            )
-            passed = row.comparison.verdict is Verdict.PASS
-            rows.append(
-                [code(row.gate.text), word if passed else f"**{word}**", *map(text, changes)]
-            )
-    heads = ("gate", "verdict", "baseline", "candidate", "change", "90% CI", "reason")
-    yield from _table(heads, rows)
+    names = {other.name: other.name for other in results.arms}
+    gates = tables.gate_table(results, names, arm.name)
+    yield from _table(gates.only(*tables.GATED, "reason"))
 
 
 def comparison_markdown(comparison: Comparisons, command: str | None = None) -> str:
     """The same for one pair of runs."""
-    first, second, errors = comparison.baseline, comparison.candidate, comparison.errors
+    first, second = comparison.baseline, comparison.candidate
     verdict = comparison.verdict
     lines = [f"### tbench: {verdict.value}", "", f"{_capital(PAIR[verdict])}.", ""]
     lines += [f"{code(second.name)} against {code(first.name)}", ""]
-    lines += _table(PAIR_HEADINGS, map(_pair_cells, comparison.rows))
-    if equal := comparison.equal_lengths:
-        lines += ["", f"{text(sentences.equal_lengths(equal))}."]
-        lines += ["", *_table(PAIR_HEADINGS, map(_pair_cells, equal.rows))] if equal.rows else []
-    low, high = words.points(errors.low), words.points(errors.high)
-    shares = f"{errors.baseline:.2%} and {errors.candidate:.2%}"
-    difference = f"{words.points(errors.difference)} ({low} to {high})"
-    lines += ["", f"Errors: {shares}, difference {difference}.", ""]
-    rates = [f"{base.title} {base.text} and {other.text}" for base, other in comparison.rates]
-    note = f" ({OPEN_LOOP})" if second.open_loop else ""
-    lines += [f"Throughput: {'; '.join(rates)}{note}.", ""]
+    lines += _table(tables.comparison_table(comparison).only(*tables.FULL))
+    if equal := tables.equal_lengths_table(comparison):
+        shown = (head for head in equal.heads if head not in tables.MORE)
+        lines += ["", f"{text(equal.caption)}.", "", *_table(equal.only(*shown))]
+    lines += ["", *(f"{_capital(note)}.\n" for note in sentences.rates_notes(comparison))]
     how = "; ".join([sentences.requests(comparison), *facts(comparison.warnings)])
     return _fitted([*lines, *_warnings(comparison.warnings)], [*_reproduce(command), how])
 
 
-PAIR_HEADINGS: Final = (
-    *("metric", "n", "baseline", "candidate", "ratio", "95% CI", "confidence", "difference"),
-)
-
-
-def _pair_cells(row: Comparison) -> Iterator[str]:
-    yield f"{text(row.metric)} {words.percentile(row.quantile)}"
-    yield f"{min(row.n_baseline, row.n_candidate):,}"
-    yield from map(text, (*words.pair(row), words.ratio(row.ratio)))
-    if row.refusal:
-        yield from ("", "", text(row.refusal))
-        return
-    yield text(words.ratio_interval(row.low, row.high))
-    yield "drift" if row.drift else row.confidence
-    yield text(row.finding or "")
-
-
-def _table(heads: Sequence[str], rows: Iterable[Iterable[str]]) -> list[str]:
-    lines = [f"| {' | '.join(heads)} |", f"|{'---|' * len(heads)}"]
-    return [*lines, *(f"| {' | '.join(cells)} |" for cells in rows)]
+def _table(made: Table) -> list[str]:
+    """Its lines; a verdict that is no PASS stands out. Nothing of a table without rows."""
+    rows = [
+        [
+            f"**{text(cell.shown)}**"
+            if cell.tone.isupper() and cell.tone != "PASS"
+            else text(cell.shown)
+            for cell in row
+        ]
+        for row in made.rows
+    ]
+    lines = [f"| {' | '.join(made.heads)} |", f"|{'---|' * len(made.heads)}"]
+    return [*lines, *(f"| {' | '.join(row)} |" for row in rows)] if rows else []
 
 
 def _warnings(warnings: Sequence[Caution]) -> list[str]:

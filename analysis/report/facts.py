@@ -13,9 +13,7 @@ import numpy as np
 
 from tbench.analysis import words
 from tbench.analysis.arms import Arm
-from tbench.analysis.charts import Picture, failures
-from tbench.analysis.proportions import ErrorDifference
-from tbench.analysis.report.markup import Html, html, join, number, table, tag
+from tbench.analysis.report.markup import Html, html, join, table, tag
 from tbench.capture.exchange import Outcome
 from tbench.capture.terminal import named, plural
 from tbench.replay.table import at
@@ -271,49 +269,6 @@ def failed_share(arm: Arm) -> float | None:
     """Failed requests of those that succeeded or failed, as the gate on errors counts them."""
     counted = arm.measured & (arm.ok | arm.failed)
     return float(arm.failed[counted].mean()) if counted.any() else None
-
-
-def outcome_table(sides: Sides) -> Html:
-    """Each run's failures by kind."""
-    order = places(sides)
-    counts = {place.name: kinds(place.arm) for place in order}
-    names = sorted({kind for by_kind in counts.values() for kind in by_kind})
-    if not names:
-        n = sum(int(place.arm.measured.sum()) for place in order)
-        return tag("p", f"None of {plural(n, 'request')} failed.")
-    head = ["run", "requests", "succeeded", "failed", "share failed", *names]
-    rows = []
-    for place in order:
-        arm, share = place.arm, failed_share(place.arm)
-        fates = (arm.measured, arm.ok & arm.measured, arm.failed & arm.measured)
-        rows.append(
-            [
-                place.name,
-                *(f"{int(which.sum()):,}" for which in fates),
-                number(share, "-" if share is None else f"{share:.2%}"),
-                *(f"{counts[place.name].get(name, 0):,}" for name in names),
-            ]
-        )
-    return table("Requests that did not succeed, by kind; without the warm-up", head, rows)
-
-
-def outcome_picture(sides: Sides) -> Picture | None:
-    """Shares of requests that failed, by run and kind."""
-    shares = {}
-    for place in places(sides):
-        n = max(1, int(place.arm.measured.sum()))
-        shares[place.name] = {kind: count / n for kind, count in kinds(place.arm).items()}
-    return failures(shares)
-
-
-def difference(errors: ErrorDifference) -> Html:
-    """How much oftener the candidate of a pair fails, with the interval."""
-    return tag(
-        "p",
-        f"Failures, candidate - baseline: {words.points(errors.difference)} "
-        f"{words.change_interval(errors.low, errors.high, share=True)}, "
-        f"n = {errors.n_baseline:,} / {errors.n_candidate:,}, {errors.method}.",
-    )
 
 
 def messages(sides: Sides) -> Html:

@@ -82,13 +82,16 @@ def report_json(arm: Arm, *, samples: bool = False, slo: Slo = ()) -> Json:
     return document | {"samples": sample_arrays(arm)} if samples else document
 
 
-def summaries(arm: Arm) -> list[Summary]:
-    """Every metric of METRICS that the arm has a value for, over the requests that count."""
+def summaries(arm: Arm, names: Iterable[str] | None = None) -> list[Summary]:
+    """Every metric (or those of these names) that the arm has a value for, over the requests that count."""
     every = (
         summarise(
-            metric.name, metric.unit, values(arm, metric)[arm.measured], timeout_s=arm.timeout_s
+            name,
+            METRICS[name].unit,
+            values(arm, METRICS[name])[arm.measured],
+            timeout_s=arm.timeout_s,
         )
-        for metric in METRICS.values()
+        for name in (METRICS if names is None else names)
     )
     return [summary for summary in every if summary.n]
 

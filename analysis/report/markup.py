@@ -4,6 +4,8 @@ import re
 from collections.abc import Container, Iterable, Sequence
 from html import escape
 
+from tbench.analysis.words import Cell, Table
+
 PROSE = 30
 """Characters from which a cell is a sentence."""
 NARROW = " (more columns on a wider screen)"
@@ -67,7 +69,7 @@ def span(low: float | None, high: float | None, shown: str) -> Html:
 def table(
     caption: object,
     head: Sequence[object],
-    rows: Iterable[Sequence[object]],
+    rows: Iterable[Iterable[object]],
     *,
     phone: Container[object] | None = None,
 ) -> Html:
@@ -75,8 +77,6 @@ def table(
 
     A narrow screen shows only the columns headed by one of `phone`, where that is given.
     """
-    rows = list(rows)
-    assert all(len(row) == len(head) for row in rows), f"{caption}: a row of another length"
     rest = ["rest" if phone is not None and name not in phone else None for name in head]
     columns = [
         tag("th", name, scope="col", class_=hidden) for name, hidden in zip(head, rest, strict=True)
@@ -98,6 +98,30 @@ def table(
         tag("tbody", *body),
     )
     return tag("div", element, class_="wide", tabindex="0", role="region", aria_label=caption)
+
+
+def drawn(made: Table, *, phone: Container[object] | None = None) -> Html:
+    """A table of cells, exact values inside; of one without rows its caption. `phone` as of `table`."""
+    if not made.rows:
+        return tag("p", made.caption, class_="quiet")
+    return table(made.caption, made.heads, [map(_cell, row) for row in made.rows], phone=phone)
+
+
+def _cell(cell: Cell) -> object:
+    # Of a count the text is exact by itself; a mere text stays one, so that a sentence is given room.
+    exact = cell.value is not None and cell.unit != "n"
+    shown: object = number(cell.value, cell.text) if exact else cell.text
+    if cell.ends:
+        shown = span(*cell.ends, cell.text)
+    if any(cell.marks):
+        shown = join([cell.marks[0], shown, cell.marks[1]])
+    if cell.tone:
+        shown = tag("span", shown, class_=f"mark {cell.tone}")
+    return (
+        join([shown, tag("span", _cell(cell.below), class_="quiet")], tag("br"))
+        if cell.below
+        else shown
+    )
 
 
 def details(summary: str, *parts: object) -> Html:

@@ -20,7 +20,7 @@ from tbench.analysis.report.facts import Sides, about, days
 from tbench.analysis.report.figures import Report, part
 from tbench.analysis.report.gate_sentences import Names
 from tbench.analysis.report.machine import summaries
-from tbench.analysis.report.markup import Html, details, html, join, number, span, tag
+from tbench.analysis.report.markup import Html, details, drawn, html, join, number, span, tag
 from tbench.analysis.run_metrics import Slo
 from tbench.analysis.summary import Caution, Summary, facts
 from tbench.capture.terminal import plural
@@ -40,6 +40,9 @@ TONES: Final = {
 TILES: Final = 4
 """So many gates are on the first screen."""
 OUTPUT: Final = "output_tokens_per_s"
+PHONE: Final = frozenset({"metric", "quantile", "ratio", "result"})
+GATE_PHONE: Final = frozenset({"gate", "arm", "change", "result"})
+"""What of a table a narrow screen shows."""
 CAVEATS: Final = 4
 """So many are shown on the first screen; the rest is folded."""
 
@@ -122,8 +125,8 @@ def comparison_report(comparison: Comparisons, *, command: str | None = None) ->
     if first.model != second.model:
         names = sentences.models(second), sentences.models(first)
     title = f"{' vs '.join(names)}: {sentences.outcome(comparison)}"
-    drawn = [metric for metric in sections.DRAWN if metric in comparison.values]
-    metrics = drawn or list(comparison.values)[: len(sections.DRAWN)]
+    usual = [metric for metric in sections.DRAWN if metric in comparison.values]
+    metrics = usual or list(comparison.values)[: len(sections.DRAWN)]
     shifted = {
         name: [shift(words.title(name), comparison.shift.get(name, ()))]
         for name in metrics
@@ -133,6 +136,7 @@ def comparison_report(comparison: Comparisons, *, command: str | None = None) ->
     spread, more = sections.distributions(sides, metrics, shifted)
     every = [_bar(row) for row in comparison.rows if row.finding]
     caveats = [join([tag("b", label), " ", text]) for label, text in sentences.caveats(comparison)]
+    equal = tables.equal_lengths_table(comparison)
     return Report(
         title=title,
         about=about(sides),
@@ -145,11 +149,13 @@ def comparison_report(comparison: Comparisons, *, command: str | None = None) ->
             more,
             part(
                 "All quantiles and rates",
-                tables.comparison_table(comparison),
-                tables.rates_table(comparison),
+                drawn(tables.comparison_table(comparison), phone=PHONE),
+                *(tag("p", line, class_="quiet") for line in sentences.rates_notes(comparison)),
+                drawn(equal, phone=PHONE) if equal else None,
+                drawn(tables.overall_table(comparison)),
                 pictures=[forest("Ratio of each quantile", every) if every else None],
             ),
-            sections.failures(sides, comparison.errors),
+            sections.failures(sides),
             sections.accuracy(sides),
             sections.slow(sides),
             sections.differing(sides),
@@ -240,9 +246,14 @@ def judgement_report(
     title = title or f"{others} vs {names[results.baseline.name]}: {results.verdict.value}"
     gated = [row.gate.metric for row in results.rows if row.gate.quantile is not None]
     metrics = list(dict.fromkeys([*sections.DRAWN, *gated]))
-    ratios, shares = tables.forests(results, names)
-    baseline, intervals = results.baseline, tables.has_intervals(results)
-    several = len(results.candidates) > 1
+    ratios, shares = sections.forests(results, names)
+    baseline, several = results.baseline, len(results.candidates) > 1
+    # An experiment that may stop early has none.
+    intervals = any(map(gate_sentences.interval, results.rows))
+    heads = [*tables.GATED, *(["arm"] if several else []), "n", "reason", "method"]
+    shown = {"baseline": names[baseline.name], "n": "requests"}
+    shown |= {} if several else {"candidate": others}
+    gates = tables.gate_table(results, names).only(*heads, titles=shown)
     shifted = {
         metric: [
             shift(
@@ -274,14 +285,14 @@ def judgement_report(
         lead=tuple(filter(None, [ratios])),
         caveats=_caveats(caveats, warnings),
         parts=[
-            part("Gates", tables.gate_table(results, names), pictures=[shares], unfolded=True),
+            part("Gates", drawn(gates, phone=GATE_PHONE), pictures=[shares], unfolded=True),
             spread,
             sections.over_time(sides),
             more,
             part(
                 "Each run",
                 tables.figures_table(results, names, sides),
-                pictures=tables.run_dots(results, names, sides),
+                pictures=sections.run_dots(results, names, sides),
             ),
             sections.throughput(sides),
             sections.failures(sides),
@@ -354,6 +365,7 @@ def run_report(arm: Arm, *, command: str | None = None, slo: Slo = ()) -> Report
     """A single run, or a trace: what became of its requests, and each metric with its quantiles."""
     sides: Sides = {arm.kind: (arm,)}
     metrics = summaries(arm)
+    table = tables.summary_table({arm.name: metrics})
     title = f"{sentences.models(arm)}: {arm.kind} {arm.name}"
     spread, more = sections.distributions(sides, sections.DRAWN)
     return Report(
@@ -364,7 +376,7 @@ def run_report(arm: Arm, *, command: str | None = None, slo: Slo = ()) -> Report
             spread,
             sections.over_time(sides),
             more,
-            part("Metrics", tables.summary_table(metrics)),
+            part("Metrics", drawn(table.only(*tables.shown_quantiles(table)))),
             sections.throughput(sides, slo),
             sections.failures(sides),
             sections.accuracy(sides),

@@ -1,5 +1,6 @@
 """Sections: what the reports of a run, of a pair and of a judgement have in common, each once."""
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Final
@@ -10,13 +11,15 @@ from tbench.analysis import charts, words
 from tbench.analysis.arms import Arm
 from tbench.analysis.charts import Picture
 from tbench.analysis.diagnostics import Slow, fidelity, slowest
+from tbench.analysis.gate import ERRORS
+from tbench.analysis.gate_results import GateResults
 from tbench.analysis.metrics import METRICS, values
-from tbench.analysis.proportions import ErrorDifference, rates
-from tbench.analysis.report import facts, tables
+from tbench.analysis.report import facts, gate_sentences, tables
 from tbench.analysis.report.facts import Sides, places
 from tbench.analysis.report.figures import Part, part
-from tbench.analysis.report.markup import Html, details, join, number, table, tag
-from tbench.analysis.run_metrics import Slo
+from tbench.analysis.report.gate_sentences import Names
+from tbench.analysis.report.markup import Html, details, drawn, join, number, table, tag
+from tbench.analysis.run_metrics import Slo, endpoint
 from tbench.analysis.summary import Floats
 from tbench.capture.terminal import plural
 from tbench.replay.throughput import three
@@ -54,15 +57,7 @@ def _measured(sides: Sides, metric: str) -> dict[str, list[Floats]]:
 
 def throughput(sides: Sides, slo: Slo = ()) -> Part:
     """What each run did per second, warm-up left out."""
-    runs = [(place.name, rates(place.arm, slo=slo)) for place in places(sides)]
-    head = ["run", *(rate.title for rate in runs[0][1])]
-    rows = [[name, *(number(rate.value, rate.text) for rate in every)] for name, every in runs]
-    caption = (
-        "Successes per second of each run, from the first sent to the last end, without the warm-up"
-    )
-    if any(rate.uncounted for _, every in runs for rate in every):
-        caption += "; ≥ where successes name no tokens"
-    return part("Throughput", table(caption, head, rows))
+    return part("Throughput", drawn(tables.throughput_table(sides, slo)))
 
 
 def over_time(sides: Sides) -> Part:
@@ -88,15 +83,18 @@ def over_time(sides: Sides) -> Part:
     )
 
 
-def failures(sides: Sides, errors: ErrorDifference | None = None) -> Part:
+def failures(sides: Sides) -> Part:
     """How often requests failed, how, and in which words."""
-    return part(
-        "Failures",
-        facts.difference(errors) if errors else None,
-        facts.outcome_table(sides),
-        facts.messages(sides),
-        pictures=[facts.outcome_picture(sides)],
-    )
+    order = places(sides)
+    shares = {}
+    for place in order:
+        n = max(1, int(place.arm.measured.sum()))
+        shares[place.name] = {kind: k / n for kind, k in facts.kinds(place.arm).items()}
+    made = drawn(tables.outcome_table(sides))
+    if not any(shares.values()):
+        n = sum(int(place.arm.measured.sum()) for place in order)
+        made = tag("p", f"None of {plural(n, 'request')} failed.")
+    return part("Failures", made, facts.messages(sides), pictures=[charts.failures(shares)])
 
 
 FIDELITY: Final = (
@@ -211,6 +209,66 @@ def _server_headers(side: str, slow: Sequence[Slow]) -> Html | None:
 
 def _headers(pairs: Iterable[tuple[str, str]]) -> str:
     return "; ".join(f"{name}: {value}" for name, value in pairs)
+
+
+# Repeated runs held against gates.
+
+
+def forests(results: GateResults, names: Names) -> list[Picture | None]:
+    """The ratios in one picture, the differences of shares in another; a limit has no change to draw.
+
+    Gates of one name differ in their margin, which is then in their label.
+    """
+    several = len(results.candidates) > 1
+    labels = [
+        " ".join([*([names[row.arm]] if several else []), gate_sentences.gate_label(row.gate)])
+        for row in results.rows
+    ]
+    bars: dict[str, list[charts.Bar]] = {"ratio": [], "points": [], "level": []}
+    for row, label in zip(results.rows, labels, strict=True):
+        alone = labels.count(label) == 1
+        text = label if alone else f"{label}, {gate_sentences.margin(row.gate)}"
+        judged, gate, bare = row.comparison, row.gate, not gate_sentences.interval(row)
+        edge = gate.shown(-gate.threshold if gate.higher else gate.threshold)
+        bar = charts.Bar(
+            label=text,
+            value=judged.ratio,
+            low=judged.low,
+            high=judged.high,
+            said=judged.verdict.value,
+            passes=(edge, None) if gate.higher else (None, edge),
+            decides=None if bare else row.bound,
+            share=gate.scale == "points",
+            bare=bare,
+        )
+        bars[gate.scale].append(bar)
+    shares = {row.gate.metric for row in results.rows if row.gate.scale == "points"}
+    title = "Change of the error rate" if shares == {ERRORS} else "Change of shares"
+    return [
+        charts.forest("Change of each gated quantity", bars["ratio"]) if bars["ratio"] else None,
+        charts.forest(title, bars["points"]) if bars["points"] else None,
+    ]
+
+
+def run_dots(results: GateResults, names: Names, sides: Sides) -> Iterator[Picture | None]:
+    """A picture for each gated quantity: every run's figure, in the order in which they began."""
+    means: dict[tuple[str, float | None, str], float] = {}
+    for row in results.rows:
+        for arm, mean in (
+            (results.baseline.name, row.comparison.baseline),
+            (row.arm, row.comparison.candidate),
+        ):
+            known = math.nan if mean is None else mean
+            means[row.gate.metric, row.gate.quantile, names[arm]] = known
+    order = places(sides)
+    for (metric, p), by_side in tables.run_figures(results, names).items():
+        runs = [
+            charts.Dot(place.side, place.order, place.name, by_side[place.side][place.number - 1])
+            for place in order
+            if place.side in by_side
+        ]
+        centres = {side: means[metric, p, side] for side in by_side}
+        yield charts.dots(tables.quantity(metric, p), endpoint(metric, p).unit, runs, centres)
 
 
 def method(metrics: Iterable[str], *paragraphs: str) -> Part:

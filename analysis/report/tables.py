@@ -1,22 +1,24 @@
-"""Tables of a page: each number with its n, interval, method and warnings, and its exact value inside."""
+"""Tables of a report, each made once: terminal, page, Markdown and workbook draw what they show of it."""
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
 from tbench.analysis import words
-from tbench.analysis.charts import Bar, Dot, Picture, dots, forest
 from tbench.analysis.comparison import Comparison, Comparisons, Verdict
 from tbench.analysis.gate import ERRORS
 from tbench.analysis.gate_results import GateResults, GateRow
 from tbench.analysis.metrics import METRICS
-from tbench.analysis.proportions import ratio
-from tbench.analysis.report import gate_sentences, sentences
+from tbench.analysis.proportions import Rate, rates, ratio
+from tbench.analysis.report import facts, gate_sentences, sentences
 from tbench.analysis.report.facts import Sides, places
 from tbench.analysis.report.gate_sentences import Names
-from tbench.analysis.report.markup import Html, html, join, number, span, table, tag
-from tbench.analysis.run_metrics import endpoint
-from tbench.analysis.summary import Caution, Quantile, Summary, facts
+from tbench.analysis.report.markup import Html, html, join, number, table, tag
+from tbench.analysis.run_metrics import Slo, endpoint
+from tbench.analysis.summary import Caution, Quantile, Summary
+from tbench.analysis.summary import facts as plain_facts
+from tbench.analysis.words import Cell, Table, count
+from tbench.replay.throughput import three
 
 
 def cautions(warnings: Sequence[Caution]) -> Html:
@@ -26,7 +28,7 @@ def cautions(warnings: Sequence[Caution]) -> Html:
         for caution in warnings
         if not caution.is_fact
     ]
-    known = [tag("p", f"{fact}.") for fact in facts(warnings)]
+    known = [tag("p", f"{fact}.") for fact in plain_facts(warnings)]
     return join([*known, tag("ul", join(items), class_="cautions") if items else html(None)])
 
 
@@ -42,223 +44,249 @@ def definitions(metrics: Iterable[str]) -> Html:
 
 # A pair of runs.
 
-PHONE: Final = frozenset({"metric", "ratio", "finding"})
-"""What of a comparison a narrow screen shows."""
-RATIO: Final = ("ratio", "95% interval", "finding", "confidence", "n", "method", "warnings")
+SHORT: Final = ("metric", "quantile", "baseline", "candidate", "ratio", "95% CI", "result")
+FULL: Final = (*SHORT[:2], "n", *SHORT[2:])
+MORE: Final = ("confidence", "method", "warnings")
+RATES: Final = ("requests_per_s", "output_tokens_per_s", "goodput")
+"""Rates of the short table."""
 
 
-def comparison_table(comparison: Comparisons) -> Html:
-    """Every quantile of every metric, or why there is none; and end to end at equal lengths."""
-    equal = comparison.equal_lengths
-    every = (*comparison.rows, *(equal.rows if equal else ()))
-    texts = dict.fromkeys(caution.text for row in every for caution in row.warnings)
-    notes = {text: k for k, text in enumerate(texts, 1)}
-    rows = [
-        [
-            _name(row),
-            *map(number, (row.baseline, row.candidate), words.pair(row)),
-            *_compared(row, notes),
-        ]
-        for row in comparison.rows
-    ]
-    head = ["metric", "baseline", "candidate", *RATIO]
-    parts = [table("Candidate / baseline, by quantile", head, rows, phone=PHONE)]
-    if equal and equal.rows:  # a ratio at equal lengths has no values of its own
-        rows = [[_name(row), *_compared(row, notes)] for row in equal.rows]
-        caption = sentences.equal_lengths(equal)
-        parts.append(table(caption, ["metric", *RATIO], rows, phone=PHONE))
-    elif equal:
-        parts.append(tag("p", sentences.equal_lengths(equal), class_="quiet"))
-    if notes:
-        items = join(tag("li", text, id=f"note-{k}", value=k) for text, k in notes.items())
-        parts.append(tag("ol", items, class_="quiet", aria_label="warnings"))
-    return join(parts)
-
-
-def _name(row: Comparison) -> str:
-    return f"{row.metric} {words.percentile(row.quantile)}"
-
-
-def _compared(row: Comparison, notes: Mapping[str, int]) -> list[object]:
-    """The cells of RATIO; a warning is its code, with the number of the note that has its sentence."""
-    n = f"{row.n_baseline:,}"
-    if row.n_candidate != row.n_baseline:
-        n = f"{n} / {row.n_candidate:,}"
-    finding = row.finding or "refused"
-    interval = span(row.low, row.high, words.ratio_interval(row.low, row.high))
-    marks = []
-    for caution in row.warnings:
-        k = notes[caution.text]
-        marks.append(tag("a", f"{caution.code} ({k})", href=f"#note-{k}", class_="code"))
-    return [
-        number(row.ratio, words.ratio(row.ratio)),
-        interval if row.finding else "none",
-        tag("span", finding, class_=finding.split(" ")[0]),
-        *(row.confidence, n, row.refusal or row.method),
-        join(marks, tag("br")) if marks else html("none"),
-    ]
-
-
-def rates_table(comparison: Comparisons) -> Html:
-    """What each arm did per second, over the compared requests."""
-    rows = []
+def comparison_table(comparison: Comparisons, *, short: bool = False) -> Table:
+    """Quantiles (all, or those of the short text), rates and failures, candidate against baseline."""
+    rows = sentences.shown_rows(comparison) if short else comparison.rows
+    cells: list[Sequence[Cell | str]] = [_compared(row) for row in rows]
+    open_loop = comparison.baseline.open_loop and comparison.candidate.open_loop
     for pair in comparison.rates:
-        first, second = (number(rate.value, rate.text) for rate in pair)
-        quotient = ratio(pair)
-        rows.append([pair[0].title, first, second, number(quotient, words.ratio(quotient))])
-    caption = "Throughput: successes per second, from the first sent to the last end"
-    notes = [tag("p", line, class_="quiet") for line in sentences.rates_notes(comparison)]
-    return join([table(caption, ["rate", "baseline", "candidate", "ratio"], rows), *notes])
+        if not short or pair[0].name in RATES:
+            note = "load set by the trace" if open_loop and pair[0].unit != "share" else ""
+            title = pair[0].title.replace("tokens/s", "tok/s")
+            quotient = _ratio(ratio(pair))
+            cells.append([title, "", "", *map(_rate, pair), quotient, "", note, "", "", ""])
+    errors = comparison.errors
+    interval = words.change_interval(errors.low, errors.high, share=True)
+    finding = "no difference seen"
+    if not errors.low <= 0 <= errors.high:
+        finding = "more" if errors.difference > 0 else "fewer"
+    cells.append(
+        [
+            *("errors", "", count(errors.n_baseline, errors.n_candidate)),
+            *(
+                Cell(text=f"{share:.2%}", value=share, unit="share")
+                for share in (errors.baseline, errors.candidate)
+            ),
+            Cell(text=words.points(errors.difference), value=errors.difference, unit="share"),
+            Cell(text=interval, ends=(errors.low, errors.high), unit="share"),
+            Cell(text=finding, tone="" if finding not in TONED else finding),
+            *("", errors.method, ""),
+        ]
+    )
+    caption = (
+        "Candidate / baseline, by quantile; rates from the first sent to the last end; failures"
+    )
+    return words.table(caption, (*FULL, *MORE), cells)
 
 
-# One run, or a trace.
+TONED: Final = frozenset({"faster", "slower", "higher", "lower", "more", "fewer"})
+"""Results that have a colour."""
 
 
-def summary_table(summaries: Sequence[Summary]) -> Html:
-    """One run's metrics with their quantiles, each with its interval or why it has none.
+def equal_lengths_table(comparison: Comparisons) -> Table | None:
+    """End to end with the output length taken out, no rows where it is refused; None where all are alike."""
+    equal = comparison.equal_lengths
+    if equal is None:
+        return None
+    # A ratio at equal lengths has no values of its own.
+    heads = (*(head for head in FULL if head not in {"baseline", "candidate"}), *MORE)
+    rows = map(_compared, equal.rows)
+    return words.table(sentences.equal_lengths(equal), (*FULL, *MORE), rows).only(*heads)
 
-    A row is in the unit that suits its mean, as the terminal has it.
-    """
-    every = [quantile for summary in summaries for quantile in summary.quantiles]
-    points = sorted({point.p for point in every if point.p <= words.USUAL or not point.refusal})
-    head = ["metric", "n", "timed out", "mean", *map(words.percentile, points), "max"]
-    rows = []
-    for summary in summaries:
-        by_p = {quantile.p: quantile for quantile in summary.quantiles}
-        mean, maximum = (
-            number(value, words.amount(value, summary.unit, beside=[summary.mean]))
-            for value in (summary.mean, summary.maximum)
-        )
-        # A metric may lack a rare quantile that another has enough values for: a dash.
-        cells = [_quantile(by_p.get(p), summary.unit, summary.mean) for p in points]
-        counts = f"{summary.n:,}", f"{summary.timeouts:,}"
-        rows.append([summary.metric, *counts, mean, *cells, maximum])
-    return table(
-        "Quantiles of this run, each with its interval (nominal 95%, requests taken as independent). "
-        "* few values: a hint, without an interval",
-        head,
-        rows,
+
+def _compared(row: Comparison) -> list[Cell | str]:
+    """The cells of a quantile; without an interval its method is why there is none."""
+    first, second = words.pair(row)
+    interval = Cell(text="")
+    if not row.refusal:
+        shown = words.ratio_interval(row.low, row.high)
+        rough = "" if row.confidence == "95%" else " ~"
+        interval = Cell(text=shown, ends=(row.low, row.high), unit="ratio", marks=("", rough))
+    result = sentences.result_of(row)
+    return [
+        *(words.title(row.metric), words.percentile(row.quantile)),
+        count(row.n_baseline, row.n_candidate),
+        Cell(text=first, value=row.baseline, unit=row.unit),
+        Cell(text=second, value=row.candidate, unit=row.unit),
+        *(_ratio(row.ratio), interval),
+        Cell(text=result, tone=result if result in TONED else ""),
+        "" if row.refusal else "drift" if row.drift else row.confidence,
+        row.refusal or row.method,
+        " ".join(caution.code for caution in row.warnings),
+    ]
+
+
+def _ratio(value: float | None) -> Cell:
+    return Cell(text=words.ratio(value), value=value, unit="ratio")
+
+
+def _rate(rate: Rate) -> Cell:
+    least = "≥ " if rate.text.startswith("≥ ") else ""
+    text = rate.text.removeprefix(least)
+    return Cell(text=text, value=rate.value, unit=rate.unit, marks=(least, ""))
+
+
+def overall_table(comparison: Comparisons) -> Table:
+    """The typical request's ratio of each metric, and what its requests are worth in independent ones."""
+    rows: list[list[Cell | str]] = []
+    for name, overall in comparison.overall.items():
+        mean, interval, confidence = overall.geometric, Cell(text=""), str(overall.confidence)
+        if mean is not None and not mean.refusal:
+            shown = words.ratio_interval(mean.low, mean.high)
+            interval = Cell(text=shown, ends=(mean.low, mean.high), unit="ratio")
+        if mean is not None and mean.drift:
+            confidence = "drift"
+        n_eff = overall.effective.n_eff
+        sizes = (count(overall.effective.n), Cell(text=f"{n_eff:,.0f}", value=n_eff, unit="n"))
+        ratio_of = _ratio(mean.ratio if mean else None)
+        rows.append([words.title(name), *sizes, ratio_of, interval, confidence])
+    heads = ("overall", "n", "n_eff", "geometric mean ratio", "95% CI", "confidence")
+    return words.table(
+        "The ratio of the typical request, and its effective sample size", heads, rows
     )
 
 
-def _quantile(quantile: Quantile | None, unit: str, mean: float | None) -> Html:
-    if quantile is None:
-        return html("-")
-    shown = words.beyond(quantile.value, quantile.at_least, unit, [mean])
-    value = number(quantile.value, shown)
-    if quantile.refusal:
-        return join([join([value, "*"]), tag("span", quantile.refusal, class_="quiet")], tag("br"))
-    low, high = quantile.low, quantile.high
-    ends = span(low, high, words.amount_interval(low, high, unit, [mean]))
-    return join([value, ends], tag("br"))
+# Single runs, or traces.
+
+QUANTILES: Final = (
+    "Quantiles of each run, with their intervals (nominal 95%, requests taken as independent). "
+    "* few values: a hint, without an interval"
+)
+
+
+def summary_table(runs: Mapping[str, Sequence[Summary]]) -> Table:
+    """The metrics of runs with their quantiles, each row in the unit that suits its mean."""
+    every = [point for of_run in runs.values() for row in of_run for point in row.quantiles]
+    points = sorted({point.p for point in every if point.p <= words.USUAL or not point.refusal})
+    rows: list[list[Cell | str]] = []
+    for run, summaries in runs.items():
+        for row in summaries:
+            unit, factor = words.scale(row.mean or 0.0, row.unit)
+            late = f"\n{row.timeouts:,} timed out" if row.timeouts else ""
+            name = Cell(text=row.metric, below=Cell(text=f"{unit}, n {row.n:,}{late}"))
+            by_p = {point.p: point for point in row.quantiles}
+            mean, most = (
+                Cell(
+                    text="-" if value is None else three(value * factor), value=value, unit=row.unit
+                )
+                for value in (row.mean, row.maximum)
+            )
+            # A metric may lack a rare quantile that another has enough values for: a dash.
+            quantiles = (_quantile(by_p.get(p), row.unit, factor) for p in points)
+            counts = (count(row.n), count(row.timeouts))
+            rows.append([run, name, row.unit, *counts, mean, *quantiles, most])
+    heads = (
+        "run",
+        "metric",
+        "unit",
+        "n",
+        "timed out",
+        "mean",
+        *map(words.percentile, points),
+        "max",
+    )
+    return words.table(QUANTILES, heads, rows)
+
+
+def shown_quantiles(made: Table) -> list[str]:
+    """The columns that people read: unit, n and timeouts stand below the name of a metric."""
+    return [head for head in made.heads if head not in {"run", "unit", "n", "timed out"}]
+
+
+def _quantile(point: Quantile | None, unit: str, factor: float) -> Cell:
+    if point is None:
+        return Cell(text="-")
+    text = "-" if point.value is None else three(point.value * factor)
+    if point.value is None and point.at_least is not None:
+        text = f"> {three(point.at_least * factor)}"
+    ends = (point.low, point.high)
+    shown = words.interval(*(None if end is None else end * factor for end in ends))
+    below, mark = Cell(text=shown, ends=ends, unit=unit), ""
+    if point.refusal:  # a mark, and how many values it needs in the interval's place
+        below, mark = Cell(text=point.refusal.partition(" (")[2].rstrip(")")), "*"
+    return Cell(text=text, value=point.value, unit=unit, marks=("", mark), below=below)
+
+
+def throughput_table(sides: Sides, slo: Slo = ()) -> Table:
+    """What each run did per second, warm-up left out."""
+    runs = [(place.name, rates(place.arm, slo=slo)) for place in places(sides)]
+    caption = (
+        "Successes per second of each run, from the first sent to the last end, without the warm-up"
+    )
+    if any(rate.uncounted for _, every in runs for rate in every):
+        caption += "; ≥ where successes name no tokens"
+    rows: list[list[Cell | str]] = [[name, *map(_rate, every)] for name, every in runs]
+    return words.table(caption, ("run", *(rate.title for rate in runs[0][1])), rows)
+
+
+def outcome_table(sides: Sides) -> Table:
+    """Each run's failures by kind."""
+    order = places(sides)
+    counts = [facts.kinds(place.arm) for place in order]
+    names = sorted({kind for kinds in counts for kind in kinds})
+    rows: list[list[Cell | str]] = []
+    for place, kinds in zip(order, counts, strict=True):
+        arm, share = place.arm, facts.failed_share(place.arm)
+        fates = (arm.measured, arm.ok & arm.measured, arm.failed & arm.measured)
+        shown = Cell(text="-" if share is None else f"{share:.2%}", value=share, unit="share")
+        sizes = (count(int(which.sum())) for which in fates)
+        rows.append([place.name, *sizes, shown, *(count(kinds.get(name, 0)) for name in names)])
+    heads = ("run", "requests", "succeeded", "failed", "share failed", *names)
+    return words.table("Requests by what became of them; without the warm-up", heads, rows)
 
 
 # Repeated runs held against gates: what was judged, each run's figures, and the pictures of both.
 
+NOT_TESTABLE: Final = "not testable"
+GATED: Final = ("gate", "baseline", "candidate", "change", "90% CI", "margin", "result")
 
-def gate_table(results: GateResults, names: Names) -> Html:
-    """Every gate of every candidate with its figures, its verdict, and why it is not decided."""
-    several = len(results.candidates) > 1
-    other = "candidate" if several else names[results.candidates[0].name]
-    head = ["gate", *(["arm"] if several else []), "verdict", names[results.baseline.name]]
-    head += [other, "change", "margin", "requests", "reason and method"]
-    rows = [
-        [
-            gate_sentences.gate_label(row.gate),
-            *([names[row.arm]] if several else []),
-            *_gate_cells(row),
-        ]
-        for row in results.rows
-    ]
+
+def gate_table(results: GateResults, names: Names, arm: str | None = None) -> Table:
+    """Every gate (of one candidate) with its figures, its verdict, and why it is not decided."""
+    rows = [row for row in results.rows if arm in {None, row.arm}]
     caption = (
         "What was gated. Quantiles and rates are geometric means over an arm's runs, shares plain means; a "
         "change is candidate / baseline - 1, of shares candidate - baseline, with its 90% interval, each "
-        "end the one-sided 95% bound; where the candidate must hold a limit it is its own figure"
+        "end the one-sided 95% bound; where the candidate must hold a limit the interval is of its own figure"
     )
-    return table(caption, head, rows, phone={"gate", "arm", "verdict", "change"})
+    heads = (*GATED, "arm", "n", "reason", "method")
+    return words.table(caption, heads, (_gate(row, names) for row in rows))
 
 
-def _gate_cells(row: GateRow) -> Iterator[object]:
-    judged, level = row.comparison, row.gate.scale == "level"
-    word = "not testable" if judged.verdict is Verdict.SKIPPED else judged.verdict.value
-    yield tag("span", word, class_=f"mark {judged.verdict.value}")
-    yield from map(number, (judged.baseline, judged.candidate), gate_sentences.sides(row))
-    change = gate_sentences.change(row) if level else gate_sentences.change_cell(row)
-    parts = [number(judged.candidate if level else judged.ratio, change)]
-    if interval := gate_sentences.interval(row):
-        parts.append(span(judged.low, judged.high, interval))
-    yield join(parts, tag("br"))
-    yield gate_sentences.margin(row.gate)
-    yield tag("span", f"{judged.n_baseline:,} / {judged.n_candidate:,}", class_="whole")
-    yield ". ".join(filter(None, [gate_sentences.reason(row), judged.method]))
-
-
-def has_intervals(results: GateResults) -> bool:
-    """Whether its changes have intervals: an experiment that may stop early has none."""
-    return any(map(gate_sentences.interval, results.rows))
-
-
-def forests(results: GateResults, names: Names) -> list[Picture | None]:
-    """The ratios in one picture, the differences of shares in another; a limit has no change to draw.
-
-    Gates of one name differ in their margin, which is then in their label.
-    """
-    several = len(results.candidates) > 1
-    labels = [
-        " ".join([*([names[row.arm]] if several else []), gate_sentences.gate_label(row.gate)])
-        for row in results.rows
-    ]
-    bars: dict[str, list[Bar]] = {"ratio": [], "points": [], "level": []}
-    for row, label in zip(results.rows, labels, strict=True):
-        alone = labels.count(label) == 1
-        text = label if alone else f"{label}, {gate_sentences.margin(row.gate)}"
-        judged, gate, bare = row.comparison, row.gate, not gate_sentences.interval(row)
-        edge = gate.shown(-gate.threshold if gate.higher else gate.threshold)
-        bar = Bar(
-            label=text,
-            value=judged.ratio,
-            low=judged.low,
-            high=judged.high,
-            said=judged.verdict.value,
-            passes=(edge, None) if gate.higher else (None, edge),
-            decides=None if bare else row.bound,
-            share=gate.scale == "points",
-            bare=bare,
-        )
-        bars[gate.scale].append(bar)
-    shares = {row.gate.metric for row in results.rows if row.gate.scale == "points"}
-    title = "Change of the error rate" if shares == {ERRORS} else "Change of shares"
-    return [
-        forest("Change of each gated quantity", bars["ratio"]) if bars["ratio"] else None,
-        forest(title, bars["points"]) if bars["points"] else None,
-    ]
-
-
-def run_dots(results: GateResults, names: Names, sides: Sides) -> Iterator[Picture | None]:
-    """A picture for each gated quantity: every run's figure, in the order in which they began."""
-    means: dict[tuple[str, float | None, str], float] = {}
-    for row in results.rows:
-        for arm, mean in (
-            (results.baseline.name, row.comparison.baseline),
-            (row.arm, row.comparison.candidate),
-        ):
-            known = math.nan if mean is None else mean
-            means[row.gate.metric, row.gate.quantile, names[arm]] = known
-    order = places(sides)
-    for (metric, p), by_side in _run_figures(results, names).items():
-        runs = [
-            Dot(place.side, place.order, place.name, by_side[place.side][place.number - 1])
-            for place in order
-            if place.side in by_side
-        ]
-        centres = {side: means[metric, p, side] for side in by_side}
-        yield dots(_quantity(metric, p), endpoint(metric, p).unit, runs, centres)
+def _gate(row: GateRow, names: Names) -> Iterator[Cell | str]:
+    judged, gate = row.comparison, row.gate
+    first, second = gate_sentences.sides(row)
+    scale = {"ratio": "ratio", "points": "share", "level": judged.unit}[gate.scale]
+    change = None if gate.scale == "level" else judged.ratio
+    ends = (judged.low, judged.high) if gate_sentences.ends(row) else None
+    skipped = judged.verdict is Verdict.SKIPPED
+    yield gate_sentences.gate_label(gate)
+    yield Cell(text=first, value=judged.baseline, unit=judged.unit)
+    yield Cell(text=second, value=judged.candidate, unit=judged.unit)
+    yield Cell(text=gate_sentences.change_cell(row), value=change, unit=scale)
+    yield Cell(text=gate_sentences.interval_cell(row), ends=ends, unit=scale)
+    if gate.limit is None:
+        yield Cell(text=gate_sentences.margin(gate), value=gate.margin, unit="share")
+    else:
+        yield Cell(text=gate_sentences.margin(gate), value=gate.limit, unit=judged.unit)
+    yield Cell(text=NOT_TESTABLE if skipped else judged.verdict.value, tone=judged.verdict.value)
+    yield names[row.arm]
+    yield count(judged.n_baseline, judged.n_candidate)
+    yield gate_sentences.reason(row)
+    yield judged.method
 
 
 def figures_table(results: GateResults, names: Names, sides: Sides) -> Html:
     """Each run's figure of each gated quantity, as the interval is made of them."""
-    figures = _run_figures(results, names)
-    head = ["run", "of all", *(_quantity(metric, p) for metric, p in figures)]
+    figures = run_figures(results, names)
+    head = ["run", "of all", *(quantity(metric, p) for metric, p in figures)]
     rows = []
     for place in places(sides):
         cells = []
@@ -272,7 +300,7 @@ def figures_table(results: GateResults, names: Names, sides: Sides) -> Html:
     return table("Figures of each run, in the order in which they began", head, rows)
 
 
-def _run_figures(
+def run_figures(
     results: GateResults, names: Names
 ) -> dict[tuple[str, float | None], dict[str, tuple[float, ...]]]:
     """Of each gated quantity the figure of every run, by arm, in the order in which they began."""
@@ -285,7 +313,8 @@ def _run_figures(
     return figures
 
 
-def _quantity(metric: str, p: float | None) -> str:
+def quantity(metric: str, p: float | None) -> str:
+    """What a gate looks at, as a heading."""
     if p is None:
         return "Error rate" if metric == ERRORS else metric.replace("_", " ").capitalize()
     return f"{words.title(metric)} {words.percentile(p)}"

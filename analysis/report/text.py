@@ -4,39 +4,42 @@ Pure: returns text. Without `colour` it holds no escape sequence.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from functools import partial
 from io import StringIO
 from textwrap import fill, shorten
 from typing import Final
 
 from rich.console import JustifyMethod
-from rich.table import Table
+from rich.table import Table as Grid
 from rich.text import Text
 
 from tbench.analysis import words
 from tbench.analysis.arms import Arm
-from tbench.analysis.comparison import Comparison, Comparisons, Verdict
-from tbench.analysis.gate_results import GateResults, GateRow
+from tbench.analysis.comparison import Comparisons
+from tbench.analysis.gate_results import GateResults
 from tbench.analysis.metrics import METRICS
-from tbench.analysis.proportions import GOOD, rates, ratio
-from tbench.analysis.report import gate_sentences, sentences
+from tbench.analysis.proportions import GOOD, rates
+from tbench.analysis.report import gate_sentences, sentences, tables
 from tbench.analysis.report.machine import summaries
 from tbench.analysis.run_metrics import Slo
-from tbench.analysis.summary import Summary, facts
+from tbench.analysis.summary import facts
+from tbench.analysis.words import Table
 from tbench.capture.console import Console
 from tbench.capture.terminal import escaped, named, plural
 from tbench.replay.closing import FEW, departures
 from tbench.replay.throughput import spoken, three
 from tbench.replay.totals import identity, numbers
 
-NARROW: Final = frozenset(
-    {
-        *("n", "baseline", "candidate", "ratio", "95% CI", "confidence"),
-        *("overall", "n_eff", "geometric mean ratio"),
-    }
-)
-"""Columns that a narrow terminal must not fold."""
+LABELS: Final = frozenset({"metric", "quantile"})
+"""Columns that need no head: their words say what they are."""
+FOLDED: Final = frozenset({"result", "method"})
+"""Columns of sentences, the only ones that a narrow terminal folds."""
+STYLES: Final = {
+    **dict.fromkeys(("faster", "fewer"), "green"),
+    **dict.fromkeys(("slower", "more"), "red"),
+    **dict.fromkeys(("higher", "lower"), "yellow"),
+}
 
 
 class Sheet:
@@ -67,8 +70,14 @@ class Sheet:
         if text:
             self.line("\n".join(folded(escaped(text), self._width, indent)), style=style)
 
-    def table(self, table: Table) -> None:
-        """With an empty line before and after it."""
+    def table(self, table: Grid | Table) -> None:
+        """With an empty line before and after it; of one without rows its caption."""
+        if isinstance(table, Table):
+            if not table.rows:
+                self.paragraph(table.caption)
+                self.line("")
+                return
+            table = drawn(table)
         if not self._out.getvalue().endswith("\n\n"):
             self.line("")
         self._console.print(table)
@@ -85,23 +94,46 @@ def folded(text: str, width: int, indent: str) -> list[str]:
     return fill(text, width, subsequent_indent=indent, break_on_hyphens=False).split("\n")
 
 
-def grid(*headings: str, left: frozenset[int]) -> Table:
+def grid(*headings: str, left: frozenset[int]) -> Grid:
     """A table without lines; the columns in `left` are words, the others numbers."""
-    table = Table(box=None, pad_edge=False, show_edge=False, padding=(0, 2, 0, 0))
+    table = Grid(box=None, pad_edge=False, show_edge=False, padding=(0, 2, 0, 0))
     for place, heading in enumerate(headings):
         justify: JustifyMethod = "left" if place in left else "right"
-        table.add_column(heading, justify=justify, no_wrap=heading in NARROW)
+        shown = "" if heading in LABELS else heading
+        table.add_column(shown, justify=justify, no_wrap=heading not in FOLDED)
+    return table
+
+
+def drawn(made: Table) -> Grid:
+    """A table of cells: numbers to the right, what a row shares with the one above it said once."""
+    columns = list(zip(*made.rows, strict=True))
+    left = [
+        place
+        for place, cells in enumerate(columns)
+        if not place or all(cell.value is None for cell in cells)
+    ]
+    table, before = grid(*made.heads, left=frozenset(left)), ""
+    for first, *rest in made.rows:
+        name = "" if first.text == before else first.shown
+        before = first.text
+        cells = []
+        for head, cell in zip(made.heads, [first, *rest], strict=True):
+            style = STYLES.get(cell.tone, "dim" if head == "result" else "")
+            indent = "  " if cell is first else ""
+            below = f"\n{indent}{cell.below.shown}" if cell.below else ""
+            cells.append(
+                Text.assemble((name if cell is first else cell.shown, style), (below, "dim"))
+            )
+        table.add_row(*cells)
     return table
 
 
 # A pair of runs in twenty-five lines.
 
-STYLES: Final = {"faster": "green", "slower": "red", "higher": "yellow", "lower": "yellow"}
-ONE_SIDED: Final = frozenset({*STYLES, "fails more"})
+ONE_SIDED: Final = frozenset({"faster", "slower", "higher", "lower", "fails more"})
 """Outcomes that are about the candidate."""
 MOST_CAVEATS: Final = 6
 MORE: Final = " ... (-v)"
-RATES: Final = ("requests_per_s", "output_tokens_per_s", "goodput")
 NEXT: Final = "tbench ab decides, by runs in turns; compare -v: every table; --html FILE: the page"
 
 
@@ -119,7 +151,7 @@ def pair_text(comparison: Comparisons, *, width: int = 100, colour: bool = False
     sheet.line("")
     for label, line in _who(comparison):
         sheet.paragraph(f"{label:<11}{line}".rstrip(), indent=" " * 11)
-    sheet.table(_pair_table(comparison))
+    sheet.table(tables.comparison_table(comparison, short=True).only(*tables.SHORT))
     caveats = sentences.caveats(comparison)
     if caveats:
         sheet.line("Before you trust it", style="bold")
@@ -144,38 +176,6 @@ def _who(comparison: Comparisons) -> Iterator[tuple[str, str]]:
     yield "compared", "; ".join([requests, *pacing, *facts(comparison.warnings)])
 
 
-def _pair_table(comparison: Comparisons) -> Table:
-    """The ratios of the short text, then rates and failures; each with its result in a few words."""
-    headings = ("", "", "baseline", "candidate", "ratio", "95% CI", "result")
-    table = grid(*headings, left=frozenset({0, 1, 5, 6}))
-    before = None
-    for row in sentences.shown_rows(comparison):
-        label = words.title(row.metric) if row.metric != before else ""
-        before = row.metric
-        rough = "" if row.confidence == "95%" else " ~"
-        interval = "" if row.refusal else words.ratio_interval(row.low, row.high) + rough
-        figures = (*words.pair(row), words.ratio(row.ratio), interval)
-        result = sentences.result_of(row)
-        shown = Text(result, STYLES.get(result, "dim"))
-        table.add_row(label, words.percentile(row.quantile), *figures, shown)
-    open_loop = comparison.baseline.open_loop and comparison.candidate.open_loop
-    for first, second in comparison.rates:
-        if first.name in RATES:
-            note = "load set by the trace" if open_loop and first.unit != "share" else ""
-            title = first.title.replace("tokens/s", "tok/s")
-            figures = (first.text, second.text, words.ratio(ratio((first, second))), "")
-            table.add_row(title, "", *figures, Text(note, style="dim"))
-    errors = comparison.errors
-    if errors.low <= 0 <= errors.high:
-        shown = Text("no difference seen", style="dim")
-    else:
-        shown = Text("more", style="red") if errors.difference > 0 else Text("fewer", style="green")
-    shares = f"{errors.baseline:.2%}", f"{errors.candidate:.2%}", words.points(errors.difference)
-    interval = words.change_interval(errors.low, errors.high, share=True)
-    table.add_row("errors", "", *shares, interval, shown)
-    return table
-
-
 # A pair of runs with every table.
 
 PAIR: Final = (
@@ -196,30 +196,16 @@ def comparison_text(comparison: Comparisons, *, width: int = 100, colour: bool =
         sheet.paragraph(f"{side}  {arm.name}{_where(arm)}" + ("" if alike else f": {_how(arm)}"))
     how = [*([_how(first)] if alike else []), sentences.requests(comparison)]
     sheet.paragraph("; ".join([*how, *facts(comparison.warnings), "ratio = candidate / baseline"]))
-    sheet.table(_comparison_table(comparison.rows))
-    throughput = grid("throughput", "baseline", "candidate", "ratio", left=frozenset({0}))
-    for pair in comparison.rates:
-        throughput.add_row(pair[0].title, pair[0].text, pair[1].text, words.ratio(ratio(pair)))
-    sheet.table(throughput)
+    sheet.table(tables.comparison_table(comparison).only(*tables.FULL))
     for line in sentences.rates_notes(comparison):
         sheet.paragraph(line, indent="  ")
-    sheet.table(_overall_table(comparison))
+    sheet.table(tables.overall_table(comparison))
     if thirds := sentences.thirds(comparison):
         sheet.paragraph(thirds, indent="  ")
         sheet.line("")
-    if equal := comparison.equal_lengths:
-        sheet.paragraph(sentences.equal_lengths(equal) + (":" if equal.rows else ""))
-        if equal.rows:
-            sheet.table(_comparison_table(equal.rows))
-        else:
-            sheet.line("")
-    errors = comparison.errors
-    interval = words.change_interval(errors.low, errors.high, share=True)
-    sheet.paragraph(
-        f"errors: {errors.baseline:.2%} and {errors.candidate:.2%}, difference "
-        f"{words.points(errors.difference)} {interval} ({errors.method})"
-    )
-    sheet.line("")
+    if equal := tables.equal_lengths_table(comparison):
+        sheet.paragraph(f"{equal.caption}:" if equal.rows else "")
+        sheet.table(equal.only(*(head for head in equal.heads if head not in tables.MORE)))
     sheet.paragraph(f"{comparison.verdict}: {sentences.seen(comparison)}", style="bold")
     sheet.paragraph(sentences.discoveries(comparison))
     sheet.paragraph(PAIR)
@@ -238,45 +224,6 @@ def _where(arm: Arm) -> str:
 
 def _how(arm: Arm) -> str:
     return f"{named(arm.model or 'no model named')}; {arm.pacing}"
-
-
-def _comparison_table(rows: Iterable[Comparison]) -> Table:
-    """Every quantile with its interval, or why it has none."""
-    headings = ("metric", "", "n", "baseline", "candidate", "ratio", "95% CI", "confidence")
-    table = grid(*headings, "difference", left=frozenset({0, 1, 6, 7, 8}))
-    before = None
-    for row in rows:
-        cells: list[str | Text] = [
-            row.metric if row.metric != before else "",
-            words.percentile(row.quantile),
-            f"{min(row.n_baseline, row.n_candidate):,}",
-            *words.pair(row),
-            words.ratio(row.ratio),
-        ]
-        before = row.metric
-        if row.refusal:
-            table.add_row(*cells, "", "", Text(row.refusal, style="dim"))
-            continue
-        finding = str(row.finding)
-        shown = Text(finding if finding in STYLES else "none seen", STYLES.get(finding, "dim"))
-        confidence = "drift" if row.drift else row.confidence
-        table.add_row(*cells, words.ratio_interval(row.low, row.high), confidence, shown)
-    return table
-
-
-def _overall_table(comparison: Comparisons) -> Table:
-    """Of each metric n, effective sample size, geometric mean ratio, interval and confidence."""
-    headings = ("overall", "n", "n_eff", "geometric mean ratio", "95% CI", "confidence")
-    table = grid(*headings, left=frozenset({0, 4, 5}))
-    for name, overall in comparison.overall.items():
-        mean, confidence = overall.geometric, overall.confidence
-        figures: tuple[str, ...] = ("-", "", confidence)
-        if mean is not None:
-            interval = "" if mean.refusal else words.ratio_interval(mean.low, mean.high)
-            figures = (words.ratio(mean.ratio), interval, "drift" if mean.drift else confidence)
-        sizes = f"{overall.effective.n:,}", f"{overall.effective.n_eff:,.0f}"
-        table.add_row(name, *sizes, *figures)
-    return table
 
 
 def _method(comparison: Comparisons) -> str:
@@ -326,7 +273,8 @@ def run_text(arm: Arm, *, slo: Slo = (), width: int = 100, colour: bool = False)
         if (twin := by_name.get(TWINS.get(name, ""))) is None or twin.mean != metric.mean
     ]
     if metrics:
-        sheet.table(_metric_table(metrics))
+        table = tables.summary_table({arm.name: metrics})
+        sheet.table(table.only(*tables.shown_quantiles(table)))
         sheet.paragraph(DESCRIPTIVE)
         quantiles = [quantile for metric in metrics for quantile in metric.quantiles]
         if any(quantile.refusal for quantile in quantiles if quantile.p <= words.USUAL):
@@ -357,40 +305,9 @@ def _run_facts(arm: Arm) -> Iterator[str]:
     yield "valid" if figures["valid"] else f"INVALID: {figures['invalid_because']}"
 
 
-def _metric_table(metrics: Sequence[Summary]) -> Table:
-    """A row for each metric in the unit that suits its mean; under each quantile its interval."""
-    every = [quantile for metric in metrics for quantile in metric.quantiles]
-    rare = any(quantile.p > words.USUAL and not quantile.refusal for quantile in every)
-    points = [point.p for point in metrics[0].quantiles if rare or point.p <= words.USUAL]
-    table = grid("metric", "mean", *map(words.percentile, points), "max", left=frozenset({0}))
-    for metric in metrics:
-        unit, factor = words.scale(metric.mean or 0.0, metric.unit)
-        late = f"\n  {metric.timeouts:,} timed out" if metric.timeouts else ""
-        name = Text.assemble(metric.metric, "\n", (f"  {unit}, n {metric.n:,}{late}", "dim"))
-        cells = []
-        for quantile in metric.quantiles:
-            if quantile.p not in points:
-                continue
-            value = _times(quantile.value, factor)
-            if quantile.value is None and quantile.at_least is not None:
-                value = f"> {_times(quantile.at_least, factor)}"
-            ends = (None if end is None else end * factor for end in (quantile.low, quantile.high))
-            under = f"{value}\n", (words.interval(*ends), "dim")
-            if quantile.refusal:  # a mark, and how many values it needs in the interval's place
-                under = f"{value}*\n", (quantile.refusal.partition(" (")[2].rstrip(")"), "dim")
-            cells.append(Text.assemble(*under))
-        table.add_row(name, _times(metric.mean, factor), *cells, _times(metric.maximum, factor))
-    return table
-
-
-def _times(value: float | None, factor: float) -> str:
-    return "-" if value is None else three(value * factor)
-
-
 # Repeated runs held against gates.
 
 WIDTH: Final = 100
-NOT_TESTABLE: Final = "not testable"
 
 
 def judgement_text(results: GateResults, width: int = WIDTH) -> Iterator[str]:
@@ -409,9 +326,7 @@ def judgement_text(results: GateResults, width: int = WIDTH) -> Iterator[str]:
             verdict = gate_sentences.standing(results, arm).value
             reason = gate_sentences.why(results, arm, names)
             yield from fold(f"{names[arm.name]}: {verdict}. {reason}", indent=" " * 4)
-        rows = [row for row in results.rows if row.arm == arm.name]
-        heads = ("", names[results.baseline.name], names[arm.name])
-        yield from _gate_table(rows, (*heads, "change", "90% CI", "margin", "result"), width)
+        yield from _gate_lines(results, names, arm.name, width)
     yield ""
     for label, line in _gate_notes(results, names):
         yield from fold(f"{label:<11}{line}", indent=" " * 11)
@@ -442,27 +357,31 @@ def _gate_notes(results: GateResults, names: gate_sentences.Names) -> Iterator[t
         yield "left open", rest
 
 
-def _gate_table(rows: Sequence[GateRow], heads: tuple[str, ...], width: int) -> Iterator[str]:
-    """Columns as wide as they need to be, two spaces apart; a reason that does not fit under its row."""
-    cells = [heads]
-    for row in rows:
-        verdict = row.comparison.verdict
-        result = NOT_TESTABLE if verdict is Verdict.SKIPPED else verdict.value
-        change = (gate_sentences.change_cell(row), gate_sentences.interval_cell(row))
-        label = gate_sentences.gate_label(row.gate)
-        cells.append(
-            (label, *gate_sentences.sides(row), *change, gate_sentences.margin(row.gate), result)
-        )
-    sizes = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    sides = ("<", ">", ">", ">", "<", ">")
-    for judged, line in zip([None, *rows], cells, strict=True):
-        columns = zip(line, sides, sizes, strict=False)
-        shown = "  ".join([*(f"{cell:{side}{size}}" for cell, side, size in columns), line[-1]])
-        reason = "" if judged is None else gate_sentences.reason(judged)
-        reason = reason.removeprefix(f"{NOT_TESTABLE}: ")
-        if reason and len(shown) + 2 + len(reason) <= width:
-            yield f"{shown}: {reason}"
+def _gate_lines(
+    results: GateResults, names: gate_sentences.Names, arm: str, width: int
+) -> Iterator[str]:
+    """A candidate's gates; a reason that does not fit beside its row stands under it."""
+    gates = tables.gate_table(results, names, arm)
+    titles = {"gate": "", "baseline": names[results.baseline.name], "candidate": names[arm]}
+    head, *lines = aligned(gates.only(*tables.GATED, titles=titles))
+    yield head
+    for line, (cell,) in zip(lines, gates.only("reason").rows, strict=True):
+        reason = cell.text.removeprefix(f"{tables.NOT_TESTABLE}: ")
+        if reason and len(line) + 2 + len(reason) <= width:
+            yield f"{line}: {reason}"
             continue
-        yield shown
+        yield line
         if reason:
             yield from folded(f"    {reason}", width, " " * 4)
+
+
+def aligned(made: Table) -> Iterator[str]:
+    """The head and the rows as lines: columns as wide as they need to be, two spaces apart."""
+    rows = [list(made.heads), *([cell.shown for cell in row] for row in made.rows)]
+    sides = [
+        ">" if any(cell.value is not None for cell in c) else "<"
+        for c in zip(*made.rows, strict=True)
+    ]
+    sizes = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        yield "  ".join(f"{c:{s}{n}}" for c, s, n in zip(row, sides, sizes, strict=True)).rstrip()

@@ -14,7 +14,8 @@ from typing import Any, BinaryIO, Final
 
 from xlsxwriter.worksheet import Worksheet
 
-from tbench.analysis.report.sheets import LINE_PT, ROWS, Book, Cell, on_paper, opened, tall, write
+from tbench.analysis.report.workbook import LINE_PT, ROWS, Book, on_paper, opened, tall, write
+from tbench.analysis.report.workbook import Value as Cell
 from tbench.benchmark import workbook_columns as columns
 from tbench.benchmark.folder import BenchmarkFolder, Result, Unit
 from tbench.benchmark.workbook_columns import (

@@ -13,7 +13,8 @@ from typing import Any, Final
 
 from xlsxwriter.worksheet import Worksheet
 
-from tbench.analysis.report.sheets import Book, Cell, on_paper, tall, write
+from tbench.analysis.report.workbook import Book, on_paper, tall, write
+from tbench.analysis.report.workbook import Value as Cell
 from tbench.benchmark.folder import AXES, BenchmarkFolder, Result
 from tbench.benchmark.genai_bench import FIGURES, LATENCIES
 
