@@ -8,10 +8,9 @@ for which `Script` at the end reads options.
 import asyncio
 import logging
 import re
-import time
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -25,13 +24,11 @@ from mitmproxy.proxy.layers import http as _http_layer
 from mitmproxy.proxy.layers.http import _http1
 
 from tbench.capture.errors import TbenchError
-from tbench.capture.exchange import LED_BACK, Outcome, Request, Response
-from tbench.capture.providers import CREDENTIAL_HEADERS
+from tbench.capture.exchange import LED_BACK, Outcome
+from tbench.capture.intake import USUAL_PORTS, Intake, Live, RequestHead, ResponseHead
 from tbench.capture.recorder import MAX_PENDING, RecorderSetup, Recording, begin
-from tbench.capture.redact import Secrets, mask_lookalikes, safe_path, secrets_of
+from tbench.capture.redact import mask_lookalikes
 from tbench.capture.selection import Selection
-from tbench.capture.sessions import SESSION_HEADERS
-from tbench.capture.tee import Tee
 
 # How an exchange ended, from what mitmproxy says about it: its error texts are the only source.
 
@@ -85,43 +82,18 @@ STREAM_ABOVE = 1 << 20
 PLENTY = 1 << 20
 """Upstream connections that a client connection may have: no limit that anyone meets."""
 
-USUAL_PORTS = {"http": 80, "https": 443}
 REDIRECT = 3
 
 
-@dataclass(slots=True)
-class Live:
-    """An exchange in flight that is being recorded."""
+class Capture(Intake):
+    """The hooks of one capture. Whatever the filters leave out passes through, streamed."""
 
-    flow: http.HTTPFlow
-    request: Request
-    secrets: Secrets
-    upload: Tee
-    answer: Tee
-    asked: bool = False
-    head_ns: int | None = None
-
-
-class Capture:
-    """The hooks of one capture. Whatever the filters leave out passes through, streamed.
-
-    After `limit` exchanges the rest passes through too.
-    """
-
-    def __init__(self, parts: RecorderSetup, *, limit: int | None = None) -> None:
+    def __init__(self, setup: RecorderSetup, *, limit: int | None = None) -> None:
+        super().__init__(setup, limit=limit)
         _http_layer.Http1Client = _PatientClient  # type: ignore[attr-defined]
-        self.recorder = parts.recorder
-        self.live: dict[str, Live] = {}
         self.passing: dict[str, str] = {}
         self.closing = False
-        self.finished = 0
-        self.left_out: Counter[str] = Counter()
         self.redirected: Counter[str] = Counter()
-        self._selection = parts.selection
-        self._redactor = parts.redactor
-        self._now = parts.now
-        self._limit = limit
-        self._seq = 0
         self._timed_out: set[str] = set()
         self._conns: defaultdict[str, int] = defaultdict(count(1).__next__)
 
@@ -152,14 +124,12 @@ class Capture:
 
     def client_disconnected(self, client: connection.Client) -> None:
         """End what got neither `response` nor `error`: an HTTP/1.1 trailer leaves such a flow."""
-        self._conns.pop(client.id, None)
+        conn = self._conns.pop(client.id, None)
         self._timed_out.discard(client.id)
         self.passing = {key: owner for key, owner in self.passing.items() if owner != client.id}
         for live in list(self.live.values()):
-            if live.flow.client_conn.id == client.id:
-                self._end(
-                    live, Outcome.CLIENT_ABORT, "the client left before the end was passed on"
-                )
+            if live.request.conn == conn:
+                self.end(live, Outcome.CLIENT_ABORT, "the client left before the end was passed on")
 
     def tls_clienthello(self, hello: tls.ClientHelloData) -> None:
         """Connect to an https server before its client's handshake: both then speak one HTTP version."""
@@ -173,23 +143,22 @@ class Capture:
         length = flow.request.headers.get("content-length", "")
         large = length.isdecimal() and int(length) > STREAM_ABOVE
         flow.request.stream = large
-        if reason := self._leaves_out(flow):
-            self.left_out[reason] += 1
-        if reason or not self._accepts():  # a drain waits for what only passes through as well
+        head = _request_head(flow)
+        if not self.wants(head):  # a drain waits for what only passes through as well
             self.passing[flow.id] = flow.client_conn.id
             return
-        live = self.live[flow.id] = self._begin(flow, arrive_ns)
+        live = self._take(flow, head, arrive_ns)
         if large:
             flow.request.stream = live.upload.pass_on
 
     def request(self, flow: http.HTTPFlow) -> None:
         """The last byte of the request has come."""
-        if live := self.live.get(flow.id):
-            self._ask(live, complete=True)
+        if live := self.live.get(_record_id(flow)):
+            self.ask(live, flow.request.raw_content)  # a streamed body is in its tee alone
 
     def responseheaders(self, flow: http.HTTPFlow) -> None:
         """Never buffer: the stream is set before anything that could fail."""
-        live = self.live.get(flow.id)
+        live = self.live.get(_record_id(flow))
         assert flow.response
         flow.response.stream = live.answer.pass_on if live else True
         if live:
@@ -202,8 +171,8 @@ class Capture:
     def response(self, flow: http.HTTPFlow) -> None:
         """The last byte has come. It is passed on after this hook, so be quick."""
         self.passing.pop(flow.id, None)
-        if live := self.live.get(flow.id):
-            self._end(live, Outcome.OK)
+        if live := self.live.get(_record_id(flow)):
+            self.end(live, Outcome.OK)
 
     def error(self, flow: http.HTTPFlow) -> None:
         """The exchange broke off, on either side.
@@ -222,8 +191,8 @@ class Capture:
             upstream_http2=server.alpn == b"h2",
             head_seen=flow.response is not None,
         ).outcome
-        if live := self.live.get(flow.id):
-            self._end(live, outcome, text)
+        if live := self.live.get(_record_id(flow)):
+            self.end(live, outcome, text)
         if outcome is Outcome.RESET and flow.killable:
             flow.kill()  # type: ignore[no-untyped-call]
 
@@ -234,17 +203,15 @@ class Capture:
 
     def http_connect_error(self, flow: http.HTTPFlow) -> None:
         """Record a tunnel that could not be opened: the application never sent its request."""
-        if not self._selection.wants_host(flow.request.host) or not self._accepts():
+        if not self._selection.wants_host(flow.request.host) or not self.accepts():
             return
-        live = self.live[flow.id] = self._begin(flow, self._now())
+        live = self._take(flow, _request_head(flow), self._now())
         text = (flow.response and flow.response.text) or "the tunnel was refused"
-        self._end(live, Outcome.CONNECT_ERROR, text.partition(" If you plan")[0])
+        self.end(live, Outcome.CONNECT_ERROR, text.partition(" If you plan")[0])
 
     def shut(self) -> None:
-        """Finish what is still in flight as `proxy_shutdown`; nothing is recorded from here on."""
-        self._limit = 0
-        for live in list(self.live.values()):
-            self._end(live, Outcome.PROXY_SHUTDOWN, "the capture was stopped")
+        """Finish what is still in flight; nothing is recorded from here on."""
+        super().shut()
         self.passing.clear()
 
     def _keep_redirect(self, flow: http.HTTPFlow) -> None:
@@ -278,100 +245,40 @@ class Capture:
             host = target.netloc.rpartition("@")[2]
             self.redirected[mask_lookalikes(host)] += 1
 
-    def _leaves_out(self, flow: http.HTTPFlow) -> str | None:
-        """Which option keeps this exchange out of the trace; None when none does."""
-        request = flow.request
-        if self._limit is not None and self._seq >= self._limit:
-            return "limit"
-        if reason := self._selection.leaves_out(request.method, request.host, request.path):
-            return reason
-        named = (request.headers[name] for name in SESSION_HEADERS if name in request.headers)
-        return None if self._selection.draws(next(named, flow.id)) else "sample"
-
-    def _accepts(self) -> bool:
-        """Whether memory and disk take another exchange; counts one that is lost."""
-        if reason := self.recorder.refuses:
-            self.recorder.lose(reason)
-        return reason is None
-
-    def _begin(self, flow: http.HTTPFlow, arrive_ns: int) -> Live:
-        http_request, client = flow.request, flow.client_conn
-        fields = _fields(http_request)
-        secrets = secrets_of(fields, http_request.path)
-        headers, withheld = self._redactor.headers(fields, secrets)
-        host = f"[{http_request.host}]" if ":" in http_request.host else http_request.host
-        if http_request.port != USUAL_PORTS.get(http_request.scheme):
-            host += f":{http_request.port}"
-        # Who is calling: the address and the credentials, of which only a pseudonym is recorded.
-        marks = [str(client.peername[0]) if client.peername else ""]
-        marks += [value for name, value in fields if name.lower() in CREDENTIAL_HEADERS]
-        request = Request(
-            id=flow.id.replace("-", ""),
-            seq=self._seq,
-            arrive_ns=arrive_ns,
-            end_ns=arrive_ns,
-            method=secrets.mask_text(http_request.method),
-            scheme=http_request.scheme or "https",
-            host=secrets.mask_text(host),
-            path=safe_path(http_request.path, secrets),
-            http_version=http_request.http_version,
-            headers=headers,
-            headers_withheld=withheld,
-            client=self._redactor.pseudonym("\n".join(marks)),
+    def _take(self, flow: http.HTTPFlow, head: RequestHead, arrive_ns: int) -> Live:
+        client = flow.client_conn
+        return self.begin(
+            head,
+            partial(_response_head, flow),
+            arrive_ns,
+            id=_record_id(flow),
+            caller=str(client.peername[0]) if client.peername else "",
             conn=self._conns[client.id],
-            extra={"wall_ns": time.time_ns()},
         )
-        given = {name.lower() for name, _ in fields}
-        if carrier := next((name for name in CREDENTIAL_HEADERS if name in given), None):
-            request.extra = {**request.extra, "credential_header": carrier}
-        self._seq += 1
-        upload, answer = (Tee(self.recorder.budget, self._now) for _ in range(2))
-        return Live(flow, request, secrets, upload, answer)
-
-    def _ask(self, live: Live, *, complete: bool) -> None:
-        """Hand over the request, once. Of a body that never ended only the size is kept."""
-        if live.asked:
-            return
-        live.asked = True
-        # The bytes of a streamed body are in its tee alone; mitmproxy has the others.
-        body, size = live.flow.request.raw_content, 0
-        if live.upload.sizes:
-            body, size = live.upload.body(), live.upload.size
-        request = replace(
-            live.request,
-            end_ns=self._now(),
-            body=body if complete else None,
-            body_bytes=size or len(body or b""),
-        )
-        live.upload.forget()
-        self.recorder.request(request, live.secrets, dropped=complete and body is None)
-
-    def _end(self, live: Live, outcome: Outcome, error: str | None = None) -> None:
-        """Hand over the response, and the request where it never ended."""
-        response = Response(
-            head_ns=live.head_ns,
-            end_ns=self._now(),
-            status=None,
-            outcome=outcome,
-            error=error,
-            extra=_circumstances(live.flow),
-        )
-        del self.live[live.flow.id]
-        self._ask(live, complete=False)
-        if head := live.flow.response:
-            headers, withheld = self._redactor.headers(_fields(head), live.secrets)
-            response.status, response.http_version = head.status_code, head.http_version
-            response.headers, response.headers_withheld = headers, withheld
-        self.recorder.response(live.request.id, response, live.answer, live.secrets)
-        self.finished += 1
 
 
-def _fields(message: http.Message) -> list[tuple[str, str]]:
-    """The header fields; what is no UTF-8 as surrogate escapes."""
-    return [
-        (name.decode("utf-8", "surrogateescape"), value.decode("utf-8", "surrogateescape"))
-        for name, value in message.headers.fields
-    ]
+def _record_id(flow: http.HTTPFlow) -> str:
+    return flow.id.replace("-", "")
+
+
+def _request_head(flow: http.HTTPFlow) -> RequestHead:
+    request = flow.request
+    return RequestHead(
+        request.method,
+        request.scheme,
+        request.host,
+        request.port,
+        request.path,
+        request.headers.fields,
+        request.http_version,
+    )
+
+
+def _response_head(flow: http.HTTPFlow) -> ResponseHead:
+    extra, head = _circumstances(flow), flow.response
+    if head is None:
+        return ResponseHead(extra=extra)
+    return ResponseHead(head.status_code, head.headers.fields, head.http_version, extra)
 
 
 def _circumstances(flow: http.HTTPFlow) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from typing import Any, Final, Self, cast
 import httpx
 import trio
 
-from tbench.capture.exchange import Outcome
+from tbench.capture.exchange import Outcome, httpx_outcome
 from tbench.replay.engine.clock import Passes
 from tbench.replay.sender import (
     CERTAIN_S,
@@ -38,18 +38,6 @@ from tbench.replay.sender import (
 )
 from tbench.replay.system import tls
 
-FAILURES: Final[tuple[tuple[type[Exception], Outcome, Outcome], ...]] = (
-    (httpx.ConnectError, Outcome.CONNECT_ERROR, Outcome.CONNECT_ERROR),
-    (httpx.UnsupportedProtocol, Outcome.CONNECT_ERROR, Outcome.CONNECT_ERROR),
-    (httpx.TimeoutException, Outcome.TIMEOUT, Outcome.TIMEOUT),
-    (httpx.NetworkError, Outcome.RESET, Outcome.CUT),
-    (httpx.RemoteProtocolError, Outcome.PROTOCOL_ERROR, Outcome.CUT),
-    (httpx.LocalProtocolError, Outcome.PROTOCOL_ERROR, Outcome.PROTOCOL_ERROR),
-    (httpx.HTTPError, Outcome.PROTOCOL_ERROR, Outcome.PROTOCOL_ERROR),
-    (ssl.SSLError, Outcome.CONNECT_ERROR, Outcome.CUT),
-)
-"""An exception -> its outcome before the answer's head, and after it. The first row that fits counts."""
-
 SENDING: Final = frozenset(
     {"http11.send_request_headers.started", "http2.send_request_headers.started"}
 )
@@ -64,24 +52,11 @@ ANSWERED: Final = frozenset(
 UNASKED: Final = 2
 """A read that ends within so many passes of the loop did not wait: what it got may have been there before."""
 
-_CLOSED: Final = ("Server disconnected", "ConnectionTerminated")
-_CUT_SHORT: Final = ("incomplete", "without sending complete", *_CLOSED)
-
 
 def failure(error: Exception, *, answered: bool) -> tuple[Outcome, str] | None:
-    """The outcome of a transport's exception; None when it is not one of a transport."""
-    row = next((row for row in FAILURES if isinstance(error, row[0])), None)
-    if row is None:
-        return None
-    _, before, after = row
-    # h11 and httpcore word a closed connection and a broken protocol as the same exception.
-    outcome, message = after if answered else before, str(error)
-    broken = outcome is Outcome.CUT and isinstance(error, httpx.RemoteProtocolError)
-    if outcome is Outcome.PROTOCOL_ERROR and any(words in message for words in _CLOSED):
-        outcome = Outcome.RESET
-    elif broken and not any(words in message for words in _CUT_SHORT):
-        outcome = Outcome.PROTOCOL_ERROR
-    return outcome, error_text(error)
+    """The outcome of a transport's exception, with its words; None when it is not one of a transport."""
+    outcome = httpx_outcome(error, answered=answered)
+    return None if outcome is None else (outcome, error_text(error))
 
 
 @dataclass(slots=True)

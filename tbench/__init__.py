@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from tbench.capture.records import TraceHeader
     from tbench.capture.trace_reader import Trace, read_trace
     from tbench.capture.trace_writer import TraceWriter
+    from tbench.capture.transport import CaptureTransport
     from tbench.replay.api import replay
     from tbench.replay.runfile import Run, read_run
     from tbench.replay.sample import Fate, Sample
@@ -32,6 +33,7 @@ _HOMES = {
     "tbench.capture.records": ("TraceHeader",),
     "tbench.capture.trace_reader": ("Trace", "read_trace"),
     "tbench.capture.trace_writer": ("TraceWriter",),
+    "tbench.capture.transport": ("CaptureTransport",),
     "tbench.replay.runfile": ("Run", "read_run"),
     "tbench.replay.sample": ("Fate", "Sample"),
     "tbench.replay.transport": ("EngineTransport",),
@@ -41,6 +43,7 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
     "Arm",
+    "CaptureTransport",
     "Chunk",
     "Comparison",
     "Comparisons",
