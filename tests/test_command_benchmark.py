@@ -5,9 +5,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from tbench.replay.runfile import read_run
+from tests.answering import Given, answering
 from tests.conftest import Done, Server
 
 MODEL = "openai/gpt-oss-20b"
@@ -87,6 +89,53 @@ def test_embeddings_sweep_their_batch_size(
 
     assert done.ended, done.err
     assert tokens[2] == pytest.approx(2 * tokens[1], rel=0.02)
+
+
+@pytest.mark.parametrize("api", ["messages", "responses"])
+def test_another_api_is_asked_for_the_same_work(
+    tbench: Callable[..., Done], serve: Callable[..., Server], tmp_path: Path, api: str
+) -> None:
+    """The server knows which endpoint it was asked at, what it read and what it wrote."""
+    server = serve("serve", "--port", 0, "--profile", "fast")
+    words_of_api = ("--api", api, "--num-concurrency", 2, "--traffic-scenario", "D(100,8)")
+    done = tbench(*words(server.url, *words_of_api))
+    (metrics,) = (point["aggregated_metrics"] for point in results(tmp_path / "x"))
+    *calibration, last = [httpx.get(f"{server.url}/_truth").json()[at : at + 12] for at in (0, 12)]
+
+    assert done.ended, done.err
+    assert {row["endpoint"] for rows in (*calibration, last) for row in rows} == {api}
+    for side in ("prompt", "output"):
+        name = f"num_{side.replace('prompt', 'input')}_tokens"
+        assert metrics["stats"][name]["mean"] * 12 == sum(row[f"{side}_tokens"] for row in last)
+    assert metrics["stats"]["num_output_tokens"]["mean"] == 8
+    assert 100 <= metrics["stats"]["num_input_tokens"]["mean"] <= 112, "100 and a template"
+    assert metrics["warnings"] == []
+    assert read_run(next((tmp_path / "x" / "runs").iterdir())).columns["cached_tokens"].min() >= 0
+
+
+def test_a_key_goes_where_its_api_has_it(tbench: Callable[..., Done]) -> None:
+    """Messages: `x-api-key`, with the version that Anthropic demands. Answers shorter than asked are told."""
+    usage = {"input_tokens": 20, "output_tokens": 3}
+    message = {"type": "message", "content": [], "stop_reason": "end_turn", "usage": usage}
+    given = Given([json.dumps(message).encode()])
+    with answering(lambda _: given) as server:
+        words_of_api = ("--api", "messages", "--rate", 50, "--traffic-scenario", "D(20,8)")
+        done = tbench(*words(server.url, *words_of_api), TOGETHER_API_KEY="sk-of-this-test")
+
+    assert done.ended, done.err
+    assert {request.path for request in server.received} == {"/v1/messages"}
+    for request in server.received:
+        assert request.headers["x-api-key"] == "sk-of-this-test"
+        assert request.headers["anthropic-version"] == "2023-06-01"
+        assert "authorization" not in request.headers
+    assert "answers have 3 output tokens on average where the scenario asks for 8" in done.err
+
+
+def test_tasks_with_one_api_have_no_other(tbench: Callable[..., Done]) -> None:
+    """Before anything is sent."""
+    done = tbench(*words("http://127.0.0.1:9", "--api", "messages", task="text-to-rerank"))
+
+    assert (done.code, "text-to-rerank has an API of its own" in done.err) == (2, True)
 
 
 def test_an_open_loop_at_a_rate(

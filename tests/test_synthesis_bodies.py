@@ -1,10 +1,13 @@
-"""Bodies: what genai-bench's Together backend sends, by its documentation."""
+"""Bodies: what genai-bench's Together backend sends, by its documentation; the same work in other APIs."""
 
 import json
 from typing import Any
 
+import pytest
+
+from tbench.capture.providers import parse_request
 from tbench.capture.synthesis.content import RequestContent
-from tbench.capture.synthesis.generate import ENDPOINTS, body
+from tbench.capture.synthesis.generate import APIS, ENDPOINTS, body
 
 
 def made(task: Any, material: RequestContent, **extra: Any) -> dict[str, Any]:
@@ -49,6 +52,64 @@ def test_images_come_after_the_text() -> None:
             ],
         }
     ]
+
+
+def test_messages_has_a_limit_and_blocks_of_data() -> None:
+    """By Anthropic's reference: max_tokens is required, an image's data stand beside their type."""
+    material = RequestContent(texts=["What?"], images=["data:image/png;base64,AA==", "http://2"])
+    sources = (
+        {"type": "base64", "media_type": "image/png", "data": "AA=="},
+        {"type": "url", "url": "http://2"},
+    )
+
+    assert json.loads(body("image-text-to-text", "m", material, {}, "messages")) == {
+        "model": "m",
+        "messages": [
+            {
+                "role": "user",
+                "content": [
+                    {"type": "text", "text": "What?"},
+                    *({"type": "image", "source": source} for source in sources),
+                ],
+            }
+        ],
+        "max_tokens": 1024,
+        "temperature": 0.0,
+        "stream": True,
+    }
+
+
+def test_responses_has_its_own_limit_and_keeps_nothing() -> None:
+    """By OpenAI's reference."""
+    material = RequestContent(texts=["What?"], images=["data:1"], output=7)
+
+    assert json.loads(body("image-text-to-text", "m", material, {}, "responses")) == {
+        "model": "m",
+        "input": [
+            {
+                "role": "user",
+                "content": [
+                    {"type": "input_text", "text": "What?"},
+                    {"type": "input_image", "image_url": "data:1"},
+                ],
+            }
+        ],
+        "max_output_tokens": 7,
+        "temperature": 0.0,
+        "stream": True,
+        "store": False,
+    }
+
+
+@pytest.mark.parametrize("api", APIS)
+def test_a_body_is_what_a_provider_reads(api: Any) -> None:
+    """Model, stream, limit and images, told by the provider of the path."""
+    material = RequestContent(texts=["What?"], images=["data:image/png;base64,AA=="], output=7)
+    data = body("image-text-to-text", "m", material, {}, api)
+    info = parse_request("POST", APIS[api].path, data).info
+
+    assert (info.endpoint, info.model, info.stream) == (api, "m", True)
+    assert (info.max_tokens, info.inputs, info.images) == (7, 1, 1)
 
 
 def test_embeddings_are_a_batch_of_documents() -> None:

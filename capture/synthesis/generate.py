@@ -20,12 +20,13 @@ from tbench.capture.exchange import Exchange, Request
 from tbench.capture.frames import MARKER_BYTES, MAX_PAYLOAD
 from tbench.capture.records import TraceHeader
 from tbench.capture.synthesis.content import RequestContent, materials
+from tbench.capture.synthesis.options import Api
 from tbench.capture.synthesis.scenario import Task
 from tbench.capture.synthesis.workload import Workload
 from tbench.capture.trace_reader import Trace, read_trace
 from tbench.capture.trace_writer import TraceWriter
 
-# Bodies: the JSON that each task sends, as genai-bench's Together backend sends it (docs/synthesis.md).
+# Bodies: the JSON that each task sends (docs/synthesis.md), a chat's as genai-bench's Together backend does.
 
 Json = dict[str, Any]
 
@@ -35,23 +36,41 @@ class Endpoint(NamedTuple):
 
     path: str
     body: Callable[[str, RequestContent], Json]
+    headers: tuple[tuple[str, str], ...] = ()
+    """Those that its API demands beside the key."""
 
 
-def body(task: Task, model: str, material: RequestContent, extra: Mapping[str, Any]) -> bytes:
+def endpoint_of(task: Task, api: Api) -> Endpoint:
+    """Where requests go: the task's own endpoint, else the API's."""
+    return ENDPOINTS.get(task) or APIS[api]
+
+
+def body(
+    task: Task,
+    model: str,
+    material: RequestContent,
+    extra: Mapping[str, Any],
+    api: Api = "chat",
+) -> bytes:
     """The body as bytes; `extra` is merged last, so that it can replace anything."""
-    return orjson.dumps({**ENDPOINTS[task].body(model, material), **extra})
+    return orjson.dumps({**endpoint_of(task, api).body(model, material), **extra})
+
+
+def _turn(material: RequestContent, kind: str, image: Callable[[str], Json]) -> list[Json]:
+    """The user's one message: a text or, with images, parts; `kind` is the type of a part of text."""
+    (text,) = material.texts
+    content: str | list[Json] = text
+    if material.images:
+        content = [{"type": kind, "text": text}, *map(image, material.images)]
+    return [{"role": "user", "content": content}]
 
 
 def _chat(model: str, material: RequestContent) -> Json:
     wanted: Json = {} if material.output is None else {"max_tokens": material.output}
-    (text,) = material.texts
-    content: str | list[Json] = text
-    if material.images:
-        images = [{"type": "image_url", "image_url": {"url": url}} for url in material.images]
-        content = [{"type": "text", "text": text}, *images]
+    turn = _turn(material, "text", lambda url: {"type": "image_url", "image_url": {"url": url}})
     return {
         "model": model,
-        "messages": [{"role": "user", "content": content}],
+        "messages": turn,
         **wanted,
         "temperature": 0.0,
         "ignore_eos": bool(wanted),
@@ -60,9 +79,48 @@ def _chat(model: str, material: RequestContent) -> Json:
     }
 
 
+MESSAGES_LIMIT: Final = 1024
+"""Messages demands a limit: that of requests whose scenario sets none."""
+
+
+def _messages(model: str, material: RequestContent) -> Json:
+    return {
+        "model": model,
+        "messages": _turn(material, "text", _image_block),
+        "max_tokens": MESSAGES_LIMIT if material.output is None else material.output,
+        "temperature": 0.0,
+        "stream": True,
+    }
+
+
+def _image_block(url: str) -> Json:
+    """An image of Messages, whose data stand beside their type."""
+    kind, mark, data = url.removeprefix("data:").partition(";base64,")
+    source = {"type": "base64", "media_type": kind, "data": data}
+    return {"type": "image", "source": source if mark else {"type": "url", "url": url}}
+
+
+def _responses(model: str, material: RequestContent) -> Json:
+    wanted: Json = {} if material.output is None else {"max_output_tokens": material.output}
+    return {
+        "model": model,
+        "input": _turn(
+            material, "input_text", lambda url: {"type": "input_image", "image_url": url}
+        ),
+        **wanted,
+        "temperature": 0.0,
+        "stream": True,
+        "store": False,  # OpenAI would keep every answer
+    }
+
+
+APIS: Final[Mapping[Api, Endpoint]] = {
+    "chat": Endpoint("/v1/chat/completions", _chat),
+    "messages": Endpoint("/v1/messages", _messages, (("anthropic-version", "2023-06-01"),)),
+    "responses": Endpoint("/v1/responses", _responses),
+}
+"""Those of the tasks whose answers are text."""
 ENDPOINTS: Final[Mapping[Task, Endpoint]] = {
-    "text-to-text": Endpoint("/v1/chat/completions", _chat),
-    "image-text-to-text": Endpoint("/v1/chat/completions", _chat),
     "text-to-embeddings": Endpoint(
         "/v1/embeddings",
         lambda model, c: {"model": model, "input": [*c.texts], "encoding_format": "float"},
@@ -115,8 +173,10 @@ def exchanges(workload: Workload, arrivals: Arrivals = ONE_A_SECOND) -> Iterator
     """
     name = _identity(workload, arrivals)
     times = arrivals.times(workload.seed)
+    endpoint = endpoint_of(workload.task, workload.api)
+    params = workload.additional_request_params
     for number, (material, at_ns) in enumerate(zip(materials(workload), times, strict=False)):
-        data = body(workload.task, workload.model, material, workload.additional_request_params)
+        data = body(workload.task, workload.model, material, params, workload.api)
         if len(data) > MOST_BYTES:
             raise InputError(
                 f"request {number} has {len(data):,} bytes; a trace holds at most {MOST_BYTES:,}"
@@ -129,8 +189,8 @@ def exchanges(workload: Workload, arrivals: Arrivals = ONE_A_SECOND) -> Iterator
             method="POST",
             scheme="https",
             host=NOWHERE,
-            path=ENDPOINTS[workload.task].path,
-            headers=(("content-type", "application/json"),),
+            path=endpoint.path,
+            headers=(("content-type", "application/json"), *endpoint.headers),
             body=data,
             body_bytes=len(data),
             extra={"prompt_tokens": material.input, "output_tokens": material.output},

@@ -11,6 +11,7 @@ from tbench.capture.option import Option, check
 
 CONTENT, DATASET, LENGTHS = "What is sent", "Dataset", "Lengths"
 
+Api = Literal["chat", "messages", "responses"]
 Tokenizer = Annotated[
     str | Path | None,
     Option(
@@ -53,6 +54,13 @@ class SynthOptions:
             group=CONTENT,
         ),
     ] = "text-to-text"
+    api: Annotated[
+        Api,
+        Option(
+            help="API that answers with text: chat completions, Anthropic's Messages or OpenAI's Responses.",
+            group=CONTENT,
+        ),
+    ] = "chat"
     scenario: Annotated[
         str | None,
         Option(

@@ -17,7 +17,7 @@ from tbench.capture.synthesis.dataset import (
     load_dataset,
     load_dataset_config,
 )
-from tbench.capture.synthesis.options import SynthOptions
+from tbench.capture.synthesis.options import Api, SynthOptions
 from tbench.capture.synthesis.scenario import Scenario, Task, check_task, parse
 from tbench.capture.synthesis.tokens import Tokens, counter, estimated
 
@@ -29,8 +29,9 @@ BATCHED = frozenset({"text-to-embeddings", "text-to-rerank"})
 class Workload:
     """Requests to synthesise. Equal workloads make equal requests; a longer one begins with the same ones.
 
-    `batch_size` is documents per request of embeddings and rerank. `dataset` gives the prompts or images
-    of the scenario `dataset`, else the lines that texts are made of; without one both are generated.
+    `api` is for tasks whose answers are text, `batch_size` documents per request of embeddings and rerank.
+    `dataset` gives the prompts or images of the scenario `dataset`, else the lines that texts are made of;
+    without one both are generated.
     `prefix_len` is tokens that all prompts begin with, `prefix_ratio` their share of each prompt.
     `additional_request_params` are merged into each body last. `tokens` counts lengths.
     """
@@ -39,6 +40,7 @@ class Workload:
     model: str
     scenario: Scenario
     requests: int
+    api: Api = "chat"
     batch_size: int = 1
     dataset: Dataset | None = None
     prefix_len: int | None = None
@@ -58,6 +60,8 @@ class Workload:
             raise InputError(
                 f"--batch-size {self.batch_size}: {self.task} sends one prompt a request"
             )
+        if self.api != "chat" and self.task in BATCHED:
+            raise InputError(f"--api {self.api}: {self.task} has an API of its own; drop --api")
         if self.from_dataset and self.dataset is None:
             raise InputError("scenario dataset: needs a dataset; give --dataset-path")
         data, pictures = self.dataset, self.task == "image-text-to-text"
@@ -80,9 +84,13 @@ class Workload:
         return self.prefix_len or 0
 
     def description(self) -> dict[str, Any]:
-        """What a trace of it says about itself: all that decides its bytes."""
+        """What a trace of it says about itself: all that decides its bytes.
+
+        Of a chat it names no API, so that its ids are those of the time before there was a choice.
+        """
         data = self.dataset
         return {
+            **({} if self.api == "chat" else {"api": self.api}),
             "task": self.task,
             "scenario": str(self.scenario),
             "model": self.model,
@@ -130,6 +138,7 @@ def resolve(options: SynthOptions) -> Workload:
         )
     return Workload(
         task=options.task,
+        api=options.api,
         model=options.model,
         scenario=parse(scenario or "dataset"),
         dataset=dataset,

@@ -6,14 +6,14 @@ sent and the prompt tokens counted leaves out what a chat template adds to every
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final, cast
+from typing import Final, cast
 
 import numpy as np
-import orjson
 
 from tbench.benchmark.board import Log
 from tbench.benchmark.conduct import check_hope, hopeless, too_much
 from tbench.benchmark.plan import BenchmarkPlan
+from tbench.capture.providers import ParsedRequest, parse_request
 from tbench.capture.synthesis import Task, Workload, calibrated, parse, write
 from tbench.capture.synthesis.tokens import RATIOS
 from tbench.capture.trace_reader import Trace
@@ -31,12 +31,14 @@ LONG: Final = (512, 256, 128)
 EXPLAINED: Final = 0.9
 """The least share of the counts' variance that the length of the texts explains."""
 FORMS: Final = {
-    "text-to-text": "D({},2)",
-    "image-text-to-text": "D({},2)",
+    "text-to-text": "D({},16)",
+    "image-text-to-text": "D({},16)",
     "text-to-embeddings": "E({})",
     "text-to-rerank": "R({},16)",
 }
-"""A scenario of each task's texts by their length; a vision model is asked in words alone."""
+"""A scenario of each task's texts by their length; a vision model is asked in words alone.
+
+OpenAI's Responses takes no limit below 16 tokens of output."""
 WITHOUT_IMAGES: Final = {"image-text-to-text": "text-to-text"}
 
 
@@ -102,6 +104,7 @@ def calibrate(plan: BenchmarkPlan, base: Workload, store: RunStore, log: Log) ->
             earlier.unlink(missing_ok=True)
         workload = Workload(
             task=cast("Task", task),
+            api=base.api,
             model=base.model,
             scenario=parse(FORMS[task].format(tokens)),
             requests=REQUESTS,
@@ -162,19 +165,17 @@ def fitted(pairs: Sequence[tuple[int, int]]) -> Calibration:
 def characters(trace: Trace) -> Iterator[tuple[str, int]]:
     """The id of each request, and how many characters of text it has."""
     for exchange in trace.requests:
-        yield (
-            exchange.request.id,
-            sum(map(len, texts(orjson.loads(exchange.request.body or b"{}")))),
-        )
+        request = exchange.request
+        asked = parse_request(request.method, request.path, request.body)
+        yield request.id, sum(map(len, texts(asked)))
 
 
-def texts(body: dict[str, Any]) -> Iterator[str]:
+def texts(asked: ParsedRequest) -> Iterator[str]:
     """All that a model is given to read."""
-    for message in body.get("messages", ()):
+    for message in asked.messages:
         content = message["content"]
-        parts = [content] if isinstance(content, str) else [p.get("text", "") for p in content]
-        yield from parts
+        yield from [content] if isinstance(content, str) else [p.get("text", "") for p in content]
+    body = {} if asked.messages else asked.payload or {}
     for name in ("input", "documents"):
         yield from body.get(name, ())
-    if "query" in body:
-        yield body["query"]
+    yield body.get("query", "")

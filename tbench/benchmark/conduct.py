@@ -29,7 +29,7 @@ from tbench.benchmark.sweep import Point
 from tbench.capture.errors import InvalidRunError, after_sending
 from tbench.capture.exchange import Outcome
 from tbench.capture.synthesis import Workload, parse, write
-from tbench.capture.trace_reader import Trace, read_trace
+from tbench.capture.trace_reader import read_trace
 from tbench.replay import measures
 from tbench.replay.closing import Flags, check_reached
 from tbench.replay.columns import Column
@@ -81,6 +81,8 @@ ESTIMATED: Final = (
     "input tokens, and what is made of them, are estimated from English text where the server counts none; "
     "--model-tokenizer counts them"
 )
+NEARLY: Final = 0.95
+"""Answers that have less of the output tokens asked for are another load than their scenario."""
 APART: Final = 1.5
 """Two definitions of one name that differ by more than this factor are told apart in a warning."""
 
@@ -205,11 +207,13 @@ class Benchmark:
         """Its result, written again from the run in the unit asked for."""
         options, task = self.plan.options, self.plan.source.task
         summary = numbers(run)
-        columns, by = with_lengths(run.columns, read_trace(self.trace_of(name)))
+        requests = (exchange.request for exchange in read_trace(self.trace_of(name)).requests)
+        asked = {request.id: request.extra for request in requests}
+        columns, by = with_lengths(run.columns, asked)
         trim = Trim(warmup=options.warmup_ratio, cooldown=options.cooldown_ratio)
         content = result(point, columns, trim, options.metrics_time_unit)
         metrics = content["aggregated_metrics"]
-        notes = list(warnings(point, run.columns, summary, metrics))
+        notes = [*warnings(point, run.columns, summary, metrics), *shorter(run.columns, asked)]
         if by not in {None, "server"} and self.plan.source.tokenizer is None:
             notes.append(ESTIMATED)
         metrics |= {
@@ -278,8 +282,23 @@ def warnings(
         )
 
 
-def with_lengths(columns: Columns, trace: Trace) -> tuple[dict[str, Column], str | None]:
-    """Prompt tokens by the trace where the server counts none (Together's embeddings), and by whom.
+def shorter(columns: Columns, asked: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    """Where answers ended before the lengths that the trace asked for; `asked` is by request id."""
+    lengths = [asked.get(str(name), {}).get("output_tokens") for name in columns["id"].tolist()]
+    wanted, counts = np.array([length or 0 for length in lengths]), columns["output_tokens"]
+    known = (columns["outcome"] == Outcome.OK.value) & (wanted > 0) & (counts >= 0)
+    if known.any() and counts[known].sum() < NEARLY * wanted[known].sum():
+        yield (
+            f"answers have {counts[known].mean():,.0f} output tokens on average where the scenario asks for "
+            f"{wanted[known].mean():,.0f}: they ended by themselves (ignore_eos keeps a server that knows it "
+            "from that)"
+        )
+
+
+def with_lengths(
+    columns: Columns, asked: Mapping[str, Mapping[str, Any]]
+) -> tuple[dict[str, Column], str | None]:
+    """Prompt tokens as `asked` has them where the server counts none (Together's embeddings), and by whom.
 
     Only answers say how many there were: of a request that failed nobody counts them. None: nobody did
     (rows of a dataset, without a tokenizer; or no request succeeded).
@@ -288,11 +307,8 @@ def with_lengths(columns: Columns, trace: Trace) -> tuple[dict[str, Column], str
     missing = ok & (counts < 0)
     if not missing.any():
         return dict(columns), "server" if ok.any() else None
-    known = {
-        exchange.request.id: exchange.request.extra.get("prompt_tokens")
-        for exchange in trace.requests
-    }
-    ours = np.array([known.get(str(name)) or -1 for name in columns["id"].tolist()])
+    names = columns["id"].tolist()
+    ours = np.array([asked.get(str(name), {}).get("prompt_tokens") or -1 for name in names])
     alone = missing.sum() == ok.sum()
     if alone and (ours[ok] < 0).all():
         return dict(columns), None

@@ -26,8 +26,8 @@ class BenchmarkOptions:
     """
 
     api_backend: Annotated[
-        Literal["together", "openai", "vllm", "sglang"],
-        Option(help="Kind of API, which decides where its key is.", group=SERVER),
+        Literal["together", "openai", "anthropic", "vllm", "sglang"],
+        Option(help="Kind of server, which decides where its key is.", group=SERVER),
     ]
     api_base: Annotated[
         str, Option(help="Server to measure, with or without /v1.", unit="URL", group=SERVER)
@@ -36,7 +36,7 @@ class BenchmarkOptions:
         str | None,
         Option(
             help="The key. Anyone on this machine can read it here: better is TOGETHER_API_KEY (with "
-            "openai: OPENAI_API_KEY). Never written anywhere.",
+            "openai: OPENAI_API_KEY, anthropic: ANTHROPIC_API_KEY). Never written anywhere.",
             unit="KEY",
             group=SERVER,
         ),

@@ -32,7 +32,13 @@ from tbench.replay.target import checked_base_url
 
 KEY: Final = "TBENCH_BENCHMARK_KEY"
 """The variable of this process that a key given by --api-key is kept in."""
-KEYS: Final = {"together": None, "openai": "OPENAI_API_KEY", "vllm": "", "sglang": ""}
+KEYS: Final = {
+    "together": None,
+    "openai": "OPENAI_API_KEY",
+    "anthropic": "ANTHROPIC_API_KEY",
+    "vllm": "",
+    "sglang": "",
+}
 """Where each backend's key is; None: TOGETHER_API_KEY, empty: it needs none."""
 FREE: Final = frozenset(
     {"resume", "api_key", "log_dir", "num_workers", "timeout", "upload_results", "upload_traces"}
@@ -41,6 +47,8 @@ FREE: Final = frozenset(
     | {"metrics_time_unit"}
 )
 """Options that may differ when a folder is gone on with: they change no point that is there."""
+NEWER: Final = ("api", "chat")
+"""An option at its default that older folders do not name; they can be gone on with."""
 LABELS: Final = ("server_engine", "server_version", "server_gpu_type", "server_gpu_count")
 MINUTE_S: Final = 60
 
@@ -104,7 +112,7 @@ class BenchmarkPlan:
         return {
             key: str(value) if isinstance(value, Path) else value
             for key, value in given.items()
-            if key not in FREE
+            if key not in FREE and (key, value) != NEWER
         }
 
     def metadata(self, folder: Path) -> dict[str, Any]:
@@ -122,6 +130,7 @@ class BenchmarkPlan:
             "server_model_tokenizer": source.tokenizer,
             "model": self.label,
             "task": source.task,
+            "api": source.api,
             "num_concurrency": [sweep.concurrency or 1] if batched else numbers,
             "batch_size": numbers if batched else [sweep.batch_size],
             "iteration_type": "batch_size" if batched else "num_concurrency",

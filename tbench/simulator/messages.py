@@ -60,6 +60,7 @@ def order(fields: Mapping[str, Any], context_tokens: int) -> Order:
         "stream": fields.get("stream"),
         "stop": fields.get("stop_sequences"),
         "temperature": fields.get("temperature"),
+        "ignore_eos": fields.get("ignore_eos"),
         "messages": [_turn(turn["role"], turn.get("content")) for turn in turns],
     }
     if system := fields.get("system"):

@@ -30,6 +30,7 @@ def order(fields: Mapping[str, Any], context_tokens: int) -> Order:
         "max_tokens": fields.get("max_output_tokens"),
         "stream": fields.get("stream"),
         "temperature": fields.get("temperature"),
+        "ignore_eos": fields.get("ignore_eos"),
         "messages": [_turn(item) for item in items],
     }
     if instructions := fields.get("instructions"):
