@@ -307,6 +307,19 @@ def test_an_incomplete_response_is_ok() -> None:
     assert outcome(answer, "responses") is Outcome.OK
 
 
+def test_a_refusal_of_the_model_is_an_answer() -> None:
+    """Its words are tokens and no text of an answer; the finish reason counts it, streamed or not."""
+    output = [{"type": "message", "content": [{"type": "refusal", "refusal": "I won't."}]}]
+    final = turn("completed", output=output, usage=USAGE)
+    streamed = read(*BEGUN, said("refusal.delta", delta="I won't."), final)
+    raw = json.dumps(final["response"]).encode()
+
+    for answer in (streamed, parse_response([(1.0, raw)], content_type="application/json")):
+        assert (answer.finish_reasons, answer.text, answer.usage) == (("refusal",), "", COUNTED)
+        assert outcome(answer, "responses") is Outcome.OK
+    assert (streamed.first_token, streamed.first_answer) == (3.0, 3.0)
+
+
 @pytest.mark.parametrize(
     "final",
     [

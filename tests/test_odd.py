@@ -18,15 +18,18 @@ from tests.conftest import Done, Server
 SENDERS = ["httpx", "engine"] if sys.platform == "linux" else ["httpx"]
 ALONE = {name: odd for name, odd in ODD.items() if not odd.every}
 """Whose answer does not depend on how often it was asked."""
+ASKED = {"role": "user", "content": "hi"}
 UNHURRIED = {name: odd for name, odd in ALONE.items() if name != "hangs"}
 
 
 def ask(url: str, model: str) -> None:
     """Whatever comes: the client does not judge."""
-    body = {"model": model, "stream": True, "messages": [{"role": "user", "content": "hi"}]}
+    api = ODD[model].api
+    prompt = {"input": "hi"} if api == "responses" else {"messages": [ASKED], "max_tokens": 10}
+    body = {"model": model, "stream": True, **prompt}
     with (
         suppress(httpx.HTTPError),
-        httpx.stream("POST", f"{url}/v1/chat/completions", json=body, timeout=30) as answer,
+        httpx.stream("POST", f"{url}/v1/{api}", json=body, timeout=30) as answer,
     ):
         b"".join(answer.iter_raw())
 

@@ -78,9 +78,8 @@ class Parser(ParserBase):
     def body(self, payload: Json) -> None:
         """The one JSON body of an answer that was not streamed."""
         self._take(payload, failed=payload.get("status") == "failed")
-        output = items_of(payload.get("output"))
-        self._calls = sum(map(_is_call, output))
-        parts = (part for item in output for part in items_of(item.get("content")))
+        self._calls = sum(map(_is_call, items_of(payload.get("output"))))
+        parts = _parts(payload)
         self._text = [word_of(part, "text") for part in parts if part.get("type") == "output_text"]
         if payload.get("type") == "error":
             self._failed(payload)
@@ -90,10 +89,18 @@ class Parser(ParserBase):
         self._usage = usage_of(response) or self._usage
         details = response.get("incomplete_details")
         reason = word_of(details, "reason") if isinstance(details, dict) else ""
+        if any(part.get("type") == "refusal" for part in _parts(response)):
+            reason = reason or "refusal"
         self._finish[0] = reason or word_of(response, "status") or None
         if failed or response.get("error"):
             complaint = error_text({"error": response.get("error")})
             self._error = complaint or "the response failed without a message"
+
+
+def _parts(response: Json) -> list[dict[str, Any]]:
+    """What the messages of a response hold."""
+    output = items_of(response.get("output"))
+    return [part for item in output for part in items_of(item.get("content"))]
 
 
 def _is_call(item: Json) -> bool:
