@@ -67,17 +67,18 @@ def pack(value: object) -> bytes:
     try:
         return msgpack.packb(value, unicode_errors="surrogateescape")  # type: ignore[no-any-return]
     except UnicodeEncodeError:
-        return msgpack.packb(_printable(value))  # type: ignore[no-any-return]
+        return msgpack.packb(printable(value))  # type: ignore[no-any-return]
     except OverflowError as error:
         raise ValueError(f"a number has more than 64 bits: {error}") from None
 
 
-def _printable(value: object) -> object:
+def printable(value: object) -> object:
+    """A value whose texts are all UTF-8; what is none becomes a question mark."""
     if isinstance(value, str):
         return value.encode("utf-8", "replace").decode()
     if isinstance(value, Mapping):
-        return {_printable(key): _printable(item) for key, item in value.items()}
-    return [_printable(item) for item in value] if isinstance(value, (list, tuple)) else value
+        return {printable(key): printable(item) for key, item in value.items()}
+    return [printable(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
 def unpacker(data: bytes | memoryview) -> msgpack.Unpacker:

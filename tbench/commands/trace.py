@@ -10,6 +10,7 @@ from tbench.capture.option import Option
 from tbench.capture.synthesis.options import SynthOptions
 from tbench.capture.terminal import named, one_line, plural
 from tbench.commands.output import Json
+from tbench.commands.trace_export import export_trace
 from tbench.commands.trace_import import import_lines, import_trace
 from tbench.commands.trace_tools import TOOLS, Number, Out, Source, columns, losses_text
 from tbench.flags import Verb, Verbs, verb
@@ -154,6 +155,7 @@ def repair(
 
 app.command(cls=Verb)(synth)
 app.command("import", cls=Verb)(import_trace)
+app.command("export", cls=Verb)(export_trace)
 for name, tool in TOOLS.items():
     app.command(name, cls=Verb)(tool)
 

@@ -1,0 +1,189 @@
+"""OTLP JSON, spans of the GenAI conventions: a line for each exchange, as a collector's file exporter writes.
+
+Ids are hexadecimal, nanoseconds and integers are texts, as the mapping to JSON has it. Jaeger opens such a
+file. A trace there is a session here.
+"""
+
+from collections.abc import Iterator, Mapping
+from hashlib import blake2b
+from typing import Any, Final
+
+import orjson
+
+from tbench.capture.exporters.exporter import NO_ANSWER, Exporter, Record, Row, lines
+from tbench.capture.importers.importer import LeftOut
+from tbench.capture.providers import GENERATIVE, PROVIDERS, ParsedResponse
+from tbench.capture.trace_info import decoded
+from tbench.capture.versions import version
+
+OTHER: Final = LeftOut("of an endpoint that the conventions have no name for")
+OPERATIONS: Final = {"completions": "text_completion", "embeddings": "embeddings"} | dict.fromkeys(
+    GENERATIVE - {"completions"}, "chat"
+)
+"""Endpoint -> the conventions' name of the operation."""
+SETTINGS: Final = {
+    "temperature": "temperature",
+    "top_p": "top_p",
+    "seed": "seed",
+    "stop": "stop_sequences",
+    "stop_sequences": "stop_sequences",
+    "stream": "stream",
+}
+"""Members of a body -> attributes under gen_ai.request."""
+
+
+def span(record: Record) -> Row | LeftOut:
+    """An exchange as a client's span."""
+    facts, request, response = record.facts, record.request, record.response
+    info, answer = facts.parsed.info, facts.answer
+    operation = OPERATIONS.get(info.endpoint)
+    if operation is None:
+        return OTHER
+    if response is None or answer is None:
+        return NO_ANSWER
+    failed = facts.outcome != "ok"
+    error = answer.error or response.error or facts.outcome
+    status: dict[str, Any] = {"code": 2, "message": error} if failed else {}
+    kind = str(response.status) if (response.status or 0) >= 400 else facts.outcome
+    attributes = {
+        "gen_ai.operation.name": operation,
+        "gen_ai.provider.name": _provider(record),
+        "gen_ai.request.model": info.model,
+        "gen_ai.request.max_tokens": info.max_tokens,
+        **_settings(record.payload or {}),
+        "gen_ai.conversation.id": record.session,
+        "gen_ai.response.finish_reasons": list(answer.finish_reasons) or None,
+        "gen_ai.response.time_to_first_chunk": facts.ttft,
+        "gen_ai.usage.input_tokens": answer.usage.prompt,
+        "gen_ai.usage.output_tokens": answer.usage.output,
+        "gen_ai.usage.cache_read.input_tokens": answer.usage.cached,
+        "gen_ai.usage.reasoning.output_tokens": answer.usage.reasoning,
+        **_content(record, answer),
+        "server.address": request.host,
+        "url.path": request.path,
+        "http.response.status_code": response.status,
+        "error.type": kind if failed else None,
+        "tbench.request.id": request.id,
+    }
+    written = {
+        "traceId": blake2b(record.session.encode(), digest_size=16).hexdigest(),
+        "spanId": blake2b(request.id.encode(), digest_size=8).hexdigest(),
+        "name": f"{operation} {info.model or ''}".strip(),
+        "kind": 3,
+        "startTimeUnixNano": str(record.arrival_ns),
+        "endTimeUnixNano": str(record.arrival_ns + response.end_ns - request.arrive_ns),
+        "attributes": _attributes(attributes),
+        "status": status,
+    }
+    scope = {"name": "tbench", "version": version("tbench")}
+    resource = {"attributes": _attributes({"service.name": "tbench"})}
+    scopes = [{"scope": scope, "spans": [written]}]
+    return {"resourceSpans": [{"resource": resource, "scopeSpans": scopes}]}
+
+
+def _provider(record: Record) -> str:
+    name = next(name for name, api in PROVIDERS.items() if api is record.facts.parsed.provider)
+    return {"responses": "openai"}.get(name, name)
+
+
+def _settings(payload: Mapping[str, Any]) -> dict[str, Any]:
+    settings = {}
+    for member, name in SETTINGS.items():
+        value = payload.get(member)
+        if member.startswith("stop") and isinstance(value, str):
+            value = [value]
+        if isinstance(value, bool | int | float | list):
+            settings[f"gen_ai.request.{name}"] = value
+    return settings
+
+
+def _content(record: Record, answer: ParsedResponse) -> dict[str, str | None]:
+    """What was said, as the conventions have it: messages of parts, as JSON in a text."""
+    payload = record.payload or {}
+    asked = [
+        {"role": str(message.get("role")), "parts": list(_parts(message))}
+        for message in record.facts.parsed.messages
+    ]
+    if not asked and isinstance(prompt := payload.get("prompt"), str):
+        asked = [{"role": "user", "parts": [{"type": "text", "content": prompt}]}]
+    said: list[dict[str, Any]] = []
+    if answer.text:
+        said.append({"type": "text", "content": answer.text})
+    match decoded(record.facts.exchange)["response"]:
+        case {"choices": [{"message": {"tool_calls": list(calls)}}, *_]}:
+            said += [_tool_call(call) for call in calls if isinstance(call, dict)]
+    finish = next(iter(answer.finish_reasons), "")
+    told = [{"role": "assistant", "parts": said, "finish_reason": finish}] if said else None
+    return {
+        "gen_ai.input.messages": orjson.dumps(asked).decode() if asked else None,
+        "gen_ai.output.messages": orjson.dumps(told).decode() if told else None,
+        "gen_ai.tool.definitions": orjson.dumps(tools).decode()
+        if (tools := payload.get("tools"))
+        else None,
+    }
+
+
+def _parts(message: Mapping[str, Any]) -> Iterator[Any]:
+    """The parts of a message in any of the dialects; what the conventions do not know stays as it is."""
+    content = message.get("content")
+    if message.get("role") == "tool":
+        yield {
+            "type": "tool_call_response",
+            "id": message.get("tool_call_id"),
+            "response": content,
+        }
+        return
+    for part in content if isinstance(content, list) else [content]:
+        match part:
+            case str(text) | {"type": "text" | "input_text" | "output_text", "text": str(text)}:
+                yield {"type": "text", "content": text}
+            case {"type": "tool_use", "id": id_, "name": name, "input": arguments}:
+                yield {"type": "tool_call", "id": id_, "name": name, "arguments": arguments}
+            case {"type": "tool_result", "tool_use_id": id_, **rest}:
+                yield {"type": "tool_call_response", "id": id_, "response": rest.get("content")}
+            case {"type": "image_url", "image_url": {"url": str(url)}}:
+                yield {"type": "uri", "modality": "image", "uri": url}
+            case {"type": str(), **_rest}:
+                yield part
+    calls = message.get("tool_calls")
+    for call in calls if isinstance(calls, list) else ():
+        if isinstance(call, dict):
+            yield _tool_call(call)
+
+
+def _tool_call(call: Mapping[str, Any]) -> dict[str, Any]:
+    function = call.get("function")
+    asked = function if isinstance(function, dict) else {}
+    return {
+        "type": "tool_call",
+        "id": call.get("id"),
+        "name": asked.get("name"),
+        "arguments": asked.get("arguments"),
+    }
+
+
+def _attributes(values: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Attributes as typed values; what is None is left out."""
+    return [
+        {"key": key, "value": _typed(value)} for key, value in values.items() if value is not None
+    ]
+
+
+def _typed(value: Any) -> dict[str, Any]:  # noqa: ANN401 (what JSON holds)
+    match value:
+        case bool():
+            return {"boolValue": value}
+        case int():
+            return {"intValue": str(value)}
+        case float():
+            return {"doubleValue": value}
+        case list():
+            return {"arrayValue": {"values": [_typed(item) for item in value]}}
+    return {"stringValue": str(value)}
+
+
+OTLP = Exporter(
+    make=lambda _job: span,
+    write=lines,
+    cannot="the HTTP bodies and headers, times between tokens, tool calls of streamed answers",
+)

@@ -1,0 +1,130 @@
+"""tbench trace export: a trace in the format of another tool, or the samples of a run as a table."""
+
+from collections.abc import Iterator, Mapping
+from math import isnan
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import typer
+
+from tbench.capture.option import Option
+from tbench.capture.terminal import plural
+from tbench.flags import verb
+from tbench.replay.options import Only
+
+SUFFIXES: Final = {".csv": "csv", ".parquet": "parquet", ".har": "har", ".yaml": "vcr"}
+"""The formats that a file's name tells."""
+ROWS: Final = 10_000
+"""Samples of a run that are Python's at a time."""
+
+
+@verb
+def export_trace(
+    trace: Annotated[
+        str, Option(help="A trace as above, or a run.", unit="TRACE|RUN", argument=True)
+    ],
+    *,
+    format_name: Annotated[
+        str | None,
+        Option(
+            help="openai-batch, evalscope, mooncake, otlp, har, vcr, csv or parquet (a run's: the last two).",
+            unit="NAME",
+            flag="--format",
+            default="told by the file's name: .csv, .parquet, .har, .yaml",
+        ),
+    ] = None,
+    block_tokens: Annotated[
+        int,
+        Option(
+            help="Tokens that a hash id of mooncake stands for.",
+            unit="TOKENS",
+            flag="--block-size",
+            least=1,
+            most=2**20,
+        ),
+    ] = 512,
+    only: Only = (),
+    out: Annotated[
+        Path,
+        Option(help="File to write; it must not exist.", unit="FILE", flag="--output", short="-o"),
+    ],
+) -> None:
+    """Write a trace in the format of another tool; what the format cannot hold is said, and what is left out.
+
+    Never a credential: a trace holds none, and headers of credentials go into no file.
+    """
+    from tbench.capture.container_reader import open_container
+    from tbench.capture.errors import InputError
+    from tbench.capture.exporters import EXPORTERS
+    from tbench.capture.exporters.exporter import Job, export
+    from tbench.capture.filters import bind
+    from tbench.capture.trace_reader import read_trace
+
+    name = format_name or SUFFIXES.get(out.suffix.lower(), "")
+    if name not in EXPORTERS:
+        raise InputError(
+            f"--format {name}: choose one of {', '.join(EXPORTERS)}"
+            if name
+            else f"{out}: does not tell the format; give --format of {', '.join(EXPORTERS)}"
+        )
+    if Path(trace).is_file() and open_container(Path(trace)).header.get("kind") == "run":
+        _export_run(Path(trace), name, out, filtered=bool(only))
+        return
+    source = read_trace(trace)
+    job = Job(trace=source, wanted=bind(only, source), block_tokens=block_tokens)
+    exporter = EXPORTERS[name]
+    counts = export(exporter, job, out)
+    left = counts.read - counts.rows
+    reasons = ", ".join(f"{n:,} {reason}" for reason, n in counts.left_out.most_common())
+    typer.echo(
+        f"{out}: {counts.rows:,} of {plural(counts.read, 'exchange')} ({name}); {left:,} left out"
+        + (f": {reasons}" if left else "")
+    )
+    if name == "mooncake":
+        typer.echo(f"a hash id stands for {block_tokens:,} tokens", err=True)
+    typer.echo(f"not in {name}: {exporter.cannot}", err=True)
+
+
+def _export_run(run: Path, name: str, out: Path, *, filtered: bool) -> None:
+    """Write every sample of a run as a row: its columns as the run has them, and the latencies from them."""
+    from tbench.analysis.arms import load_arm
+    from tbench.capture.errors import InputError
+    from tbench.capture.exporters.exporter import new_file
+    from tbench.capture.exporters.tables import TABLES
+    from tbench.replay import measures
+    from tbench.replay.columns import NUMBERS
+
+    if name not in TABLES:
+        raise InputError(f"{run}: a run; its samples can be {' or '.join(TABLES)}, not {name}")
+    if filtered:
+        raise InputError("--only: of a trace, not of a run, which has its own (replay --only)")
+    columns = load_arm(run).columns
+    derived = {
+        "ttft_s": measures.ttft(columns),
+        "tpot_s": measures.tpot(columns),
+        "e2e_s": measures.e2e(columns),
+    }
+    arrays: dict[str, Any] = {**{column: columns[column] for column in columns}, **derived}
+    kinds = {"f": "number", "i": "count", "b": "truth"}
+    types = {column: kinds.get(array.dtype.kind, "text") for column, array in arrays.items()}
+
+    def rows() -> Iterator[Mapping[str, Any]]:
+        total = len(columns["index"])
+        for start in range(0, total, ROWS):
+            parts = {
+                column: array[start : start + ROWS].tolist() for column, array in arrays.items()
+            }
+            for values in zip(*parts.values(), strict=True):
+                row = dict(zip(parts, values, strict=True))
+                for column in NUMBERS.keys() | derived.keys():
+                    value = row[column]
+                    if isnan(value) or (types[column] == "count" and value < 0):
+                        row[column] = None
+                yield row
+
+    with new_file(out) as file:
+        TABLES[name](types, rows(), file)
+    typer.echo(f"{out}: {plural(len(columns['index']), 'sample')} ({name})")
+    typer.echo(
+        f"not in {name}: the times of tokens, kept answers, what the run says of itself", err=True
+    )
