@@ -79,11 +79,11 @@ def _unequal(first: Exchange, second: Exchange) -> Iterator[str]:
     pairs: list[tuple[str, Any, Any]] = [("request", first.request, second.request)]
     if first.response is not None:
         pairs.append(("response", first.response, second.response))
-    for name, one_side, other in pairs:
-        for member in fields(one_side):
+    for name, record, other in pairs:
+        for member in fields(record):
             values = [
                 _since(record, member.name, start)
-                for record, start in zip((one_side, other), starts, strict=True)
+                for record, start in zip((record, other), starts, strict=True)
             ]
             if values[0] != values[1]:
                 yield f"{name}.{member.name}"

@@ -106,14 +106,14 @@ def _content(record: Record, answer: ParsedResponse) -> dict[str, str | None]:
     ]
     if not asked and isinstance(prompt := payload.get("prompt"), str):
         asked = [{"role": "user", "parts": [{"type": "text", "content": prompt}]}]
-    said: list[dict[str, Any]] = []
+    spoken: list[dict[str, Any]] = []
     if answer.text:
-        said.append({"type": "text", "content": answer.text})
+        spoken.append({"type": "text", "content": answer.text})
     match decoded(record.facts.exchange)["response"]:
         case {"choices": [{"message": {"tool_calls": list(calls)}}, *_]}:
-            said += [_tool_call(call) for call in calls if isinstance(call, dict)]
+            spoken += [_tool_call(call) for call in calls if isinstance(call, dict)]
     finish = next(iter(answer.finish_reasons), "")
-    told = [{"role": "assistant", "parts": said, "finish_reason": finish}] if said else None
+    told = [{"role": "assistant", "parts": spoken, "finish_reason": finish}] if spoken else None
     return {
         "gen_ai.input.messages": orjson.dumps(asked).decode() if asked else None,
         "gen_ai.output.messages": orjson.dumps(told).decode() if told else None,
