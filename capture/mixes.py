@@ -82,8 +82,8 @@ def _unequal(first: Exchange, second: Exchange) -> Iterator[str]:
     for name, record, other in pairs:
         for member in fields(record):
             values = [
-                _since(record, member.name, start)
-                for record, start in zip((record, other), starts, strict=True)
+                _since(side, member.name, start)
+                for side, start in zip((record, other), starts, strict=True)
             ]
             if values[0] != values[1]:
                 yield f"{name}.{member.name}"

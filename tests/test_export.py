@@ -244,7 +244,7 @@ def test_prompts_with_one_beginning_share_the_ids_of_its_blocks(tmp_path: Path, 
                                "choices": [{"text": "x", "finish_reason": "stop"}]}).encode()  # fmt: skip
             writer.exchange(Exchange(request=request, response=told(request, body)))
     assert (
-        run("export", path, "--format", "mooncake", "--block-size", 16, "-o", tmp_path / "m")[0]
+        run("export", path, "--format", "mooncake", "--block-tokens", 16, "-o", tmp_path / "m")[0]
         == 0
     )
     ids = [json.loads(line)["hash_ids"] for line in (tmp_path / "m").read_text().splitlines()]

@@ -38,7 +38,6 @@ def export_trace(
         Option(
             help="Tokens that a hash id of mooncake stands for.",
             unit="TOKENS",
-            flag="--block-size",
             least=1,
             most=2**20,
         ),
