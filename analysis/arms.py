@@ -11,7 +11,7 @@ from typing import Final, Literal
 import numpy as np
 import numpy.typing as npt
 
-from tbench.analysis.summary import Floats
+from tbench.analysis.summary import Caution, Floats
 from tbench.capture.container_reader import open_container
 from tbench.capture.errors import InputError, InvalidRunError
 from tbench.capture.exchange import Outcome
@@ -243,6 +243,13 @@ class Replicates:
 def started_ns(run: Arm) -> int:
     """When a run began, CLOCK_REALTIME; 0 where it does not say."""
     return int(run.run.header.get("wall_ns") or 0)
+
+
+def invalid_runs(runs: Iterable[Arm]) -> Iterator[Caution]:
+    """A caution for each run whose numbers do not count."""
+    for run in runs:
+        if run.invalid_because:
+            yield Caution(code="INVALID_RUN", text=f"{run.path}: {run.invalid_because}")
 
 
 def find_runs(text: str | Path) -> list[Path]:

@@ -25,6 +25,7 @@ from tbench.analysis.mean_ratio import (
 from tbench.analysis.metrics import METRICS, Metric, values
 from tbench.analysis.summary import Caution, Floats, identified, ordered, quantile, refusal
 from tbench.analysis.t_tests import CONFIDENCE, difference
+from tbench.analysis.words import lasting
 from tbench.capture.terminal import plural
 from tbench.replay.measures import minimum_n
 
@@ -132,20 +133,16 @@ class Contrast:
         return (*USUAL, RARE) if self.n >= minimum_n(RARE) else USUAL
 
     @cached_property
-    def _sides(self) -> "tuple[_Arm, _Arm]":
-        baseline, candidate = (
-            _Arm(side=Side(values), timeout_s=timeout_s)
-            for values, timeout_s in zip(self.values, self.timeouts_s, strict=True)
-        )
-        return baseline, candidate
+    def _sides(self) -> tuple[Side, Side]:
+        return Side(self.values[0]), Side(self.values[1])
 
     @cached_property
     def _pair(self) -> Pair:
         baseline, candidate = self._sides
         if self.bins is None:
-            return Pair(baseline.side, candidate.side, paired=self.paired, sessions=self.sessions)
+            return Pair(baseline, candidate, paired=self.paired, sessions=self.sessions)
         return AtEqualLengths(
-            baseline.side, candidate.side, self.bins, paired=self.paired, sessions=self.sessions
+            baseline, candidate, self.bins, paired=self.paired, sessions=self.sessions
         )
 
     @cached_property
@@ -164,14 +161,20 @@ class Contrast:
         # Refused, not flagged: one bad minute that holds all slow requests is no tail of the server.
         if lie_in < TAIL_BLOCKS:
             return f"its extreme requests lie in {lie_in} of 16 time blocks (needs {TAIL_BLOCKS}): a burst"
-        if not any(side.identified(p) for side in self._sides):
+        if not any(_known(side, p) for side in self._sides):
             return "it lies among the timeouts in both arms"
         return None
 
     def _row(self, p: float) -> Comparison:
         baseline, candidate = self._sides
-        plain = self.bins is None
-        values = (baseline.value(p), candidate.value(p)) if plain else (None, None)
+        values: list[float | None] = [None, None]
+        exceeded: list[float | None] = [None, None]
+        if self.bins is None:
+            for which, side in enumerate(self._sides):
+                if _known(side, p):
+                    values[which] = side.value(p)
+                else:  # what it exceeds: the deadline, or the largest value
+                    exceeded[which] = self.timeouts_s[which] or side.most
         row = Comparison(
             metric=self.metric.name,
             unit=self.metric.unit,
@@ -187,8 +190,8 @@ class Contrast:
             n_candidate=candidate.n,
             verdict=Verdict.INCONCLUSIVE,
             refusal=self._refusal(p),
-            baseline_at_least=baseline.at_least(p) if plain else None,
-            candidate_at_least=candidate.at_least(p) if plain else None,
+            baseline_at_least=exceeded[0],
+            candidate_at_least=exceeded[1],
         )
         interval = self._intervals.get(p)
         return row if interval is None else self._answered(row, interval)
@@ -209,8 +212,8 @@ class Contrast:
             row,
             ratio=row.ratio if self.bins is None else _finite(interval.ratio),
             # An end that the timeouts hide is open, even if the count of today would close it.
-            low=_bound(interval.low) if baseline.identified(row.quantile) else None,
-            high=_bound(interval.high) if candidate.identified(row.quantile) else None,
+            low=_bound(interval.low) if _known(baseline, row.quantile) else None,
+            high=_bound(interval.high) if _known(candidate, row.quantile) else None,
             confidence="low" if doubted else "95%",
             method=f"block inversion, K={interval.blocks}, t{interval.freedom:.3g}, {pairs}",
             verdict=Verdict.INCONCLUSIVE if doubted else Verdict.ADVISORY,
@@ -256,38 +259,15 @@ class Contrast:
         if n < SURE_REQUESTS:
             yield f"{plural(n, 'request')} (needs {SURE_REQUESTS:,})"
         if self.span_s < SURE_S:
-            yield f"{_duration(self.span_s)} of traffic (needs {_duration(SURE_S)})"
+            yield f"{lasting(self.span_s)} of traffic (needs {lasting(SURE_S)})"
         # Without the paired series a drift escapes the flag more often (docs/statistics.md).
         if self.paired and self._pair.few_pairs:
             yield "few requests have a value in both arms"
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Arm:
-    """One arm's values, and how long it waited."""
-
-    side: Side
-    timeout_s: float | None
-
-    @property
-    def n(self) -> int:
-        return self.side.n
-
-    @property
-    def timeouts(self) -> int:
-        return self.side.timeouts
-
-    def identified(self, p: float) -> bool:
-        return identified(self.timeouts, self.n, p)
-
-    def value(self, p: float) -> float | None:
-        return self.side.value(p) if self.identified(p) else None
-
-    def at_least(self, p: float) -> float | None:
-        """What the quantile exceeds when it is not identified: the deadline, or the largest value."""
-        if self.identified(p):
-            return None
-        return self.timeout_s or self.side.most
+def _known(side: Side, p: float) -> bool:
+    """Whether the quantile lies below the deadline."""
+    return identified(side.timeouts, side.n, p)
 
 
 def _finite(value: float) -> float | None:
@@ -297,10 +277,6 @@ def _finite(value: float) -> float | None:
 def _bound(end: float) -> float | None:
     """An end of an interval; 0 and infinity are no bounds."""
     return end if 0 < end < math.inf else None
-
-
-def _duration(seconds: float) -> str:
-    return f"{seconds / 60:.0f} min" if seconds >= 120 else f"{seconds:.0f} s"
 
 
 # Repeated runs: how the quantiles shifted between the runs of two arms, the run being the unit.

@@ -10,7 +10,7 @@ from typing import Final
 
 import numpy as np
 
-from tbench.analysis.arms import Arm, Replicates, begun, drawn, interleaved
+from tbench.analysis.arms import Arm, Replicates, begun, drawn, interleaved, invalid_runs
 from tbench.analysis.cautions import ComparedArms, cautions
 from tbench.analysis.gate import MORE_FAILURES
 from tbench.analysis.gate_estimate import LEAST_RUNS, GateEstimate, Method
@@ -141,9 +141,7 @@ NAMED: Final = 3
 
 def run_cautions(arm: Replicates) -> Iterator[Caution]:
     """What is wrong with single runs of an arm, or between them."""
-    for run in arm.runs:
-        if run.invalid_because:
-            yield Caution(code="INVALID_RUN", text=f"{run.path}: {run.invalid_because}")
+    yield from invalid_runs(arm.runs)
     if stopped := [run for run in arm.runs if _stopped(run)]:
         yield Caution(
             code="PARTIAL_RUN",

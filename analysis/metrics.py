@@ -64,14 +64,6 @@ def applies(arm: Arm, metric: Metric) -> Truths:
     return stream if metric.streamed else np.ones_like(stream)
 
 
-def _count(name: str) -> Callable[[Arm], Floats]:
-    def read(arm: Arm) -> Floats:
-        column = arm.columns[name]
-        return np.where(column < 0, np.nan, column)
-
-    return read
-
-
 def _itl_p95(arm: Arm) -> Floats:
     """The least gap with 95 % of the request's gaps at or below it; requests of one size at a time."""
     offsets, gaps = arm.token_gaps()
@@ -85,86 +77,90 @@ def _itl_p95(arm: Arm) -> Floats:
     return np.where(np.isnan(measures.itl(arm.columns)), np.nan, tails)
 
 
-def _speed(arm: Arm) -> Floats:
-    span = measures.e2e_from_sent(arm.columns)
-    absent = np.full(len(arm), np.nan)
-    return np.asarray(np.divide(_count("output_tokens")(arm), span, out=absent, where=span > 0))
+def _speed(columns: measures.Columns) -> Floats:
+    span, tokens = measures.e2e_from_sent(columns), columns["output_tokens"]
+    absent = np.full(len(span), np.nan)
+    return np.asarray(np.divide(tokens, span, out=absent, where=(span > 0) & (tokens >= 0)))
 
 
-def _per_token(arm: Arm) -> Floats:
-    tokens, absent = _count("output_tokens")(arm), np.full(len(arm), np.nan)
-    return np.asarray(np.divide(measures.e2e(arm.columns), tokens, out=absent, where=tokens >= 1))
+def _per_token(columns: measures.Columns) -> Floats:
+    span, tokens = measures.e2e(columns), columns["output_tokens"]
+    return np.asarray(np.divide(span, tokens, out=np.full(len(span), np.nan), where=tokens >= 1))
+
+
+def _latency(
+    name: str, raw: Callable[[measures.Columns], Floats], definition: str, **marks: bool
+) -> Metric:
+    """A row in seconds, of which a timeout is longer than any."""
+    return Metric(
+        name=name,
+        unit="s",
+        better="lower",
+        definition=definition,
+        raw=lambda arm: raw(arm.columns),
+        latency=True,
+        **marks,
+    )
+
+
+def _count(name: str, definition: str) -> Metric:
+    """A row of tokens as the server counts them: neither more nor fewer is better."""
+
+    def raw(arm: Arm) -> Floats:
+        column = arm.columns[name]
+        return np.where(column < 0, np.nan, column)
+
+    return Metric(name=name, unit="tok", better="neutral", definition=definition, raw=raw)
 
 
 _ROWS = (
-    Metric(
-        name="ttft",
-        unit="s",
-        better="lower",
-        definition="time to first token: from when the request was due (closed pacing: sent) to the "
+    _latency(
+        "ttft",
+        measures.ttft,
+        "time to first token: from when the request was due (closed pacing: sent) to the "
         "first content, reasoning or tool-call token",
-        raw=lambda arm: measures.ttft(arm.columns),
-        latency=True,
         from_due=True,
         streamed=True,
     ),
-    Metric(
-        name="ttft_sent",
-        unit="s",
-        better="lower",
-        definition="time to first token, from when the request was sent",
-        raw=lambda arm: measures.ttft_from_sent(arm.columns),
-        latency=True,
+    _latency(
+        "ttft_sent",
+        measures.ttft_from_sent,
+        "time to first token, from when the request was sent",
         streamed=True,
     ),
-    Metric(
-        name="ttft_answer",
-        unit="s",
-        better="lower",
-        definition="as ttft, to the first token that is not reasoning",
-        raw=lambda arm: measures.ttft_answer(arm.columns),
-        latency=True,
+    _latency(
+        "ttft_answer",
+        measures.ttft_answer,
+        "as ttft, to the first token that is not reasoning",
         from_due=True,
         streamed=True,
     ),
-    Metric(
-        name="e2e",
-        unit="s",
-        better="lower",
-        definition="end to end: from when the request was due (closed pacing: sent) to the last token; "
+    _latency(
+        "e2e",
+        measures.e2e,
+        "end to end: from when the request was due (closed pacing: sent) to the last token; "
         "without a stream to the last byte",
-        raw=lambda arm: measures.e2e(arm.columns),
-        latency=True,
         from_due=True,
     ),
-    Metric(
-        name="e2e_per_token",
-        unit="s",
-        better="lower",
-        definition="end to end / output tokens, by the server's usage: for answers of different length",
-        raw=_per_token,
-        latency=True,
+    _latency(
+        "e2e_per_token",
+        _per_token,
+        "end to end / output tokens, by the server's usage: for answers of different length",
         from_due=True,
     ),
-    Metric(
-        name="tpot",
-        unit="s",
-        better="lower",
-        definition="time per output token: (last token - first token) / (output tokens - 1), by the "
+    _latency(
+        "tpot",
+        measures.tpot,
+        "time per output token: (last token - first token) / (output tokens - 1), by the "
         "server's usage; none where all came at once",
-        raw=lambda arm: measures.tpot(arm.columns),
-        latency=True,
         streamed=True,
         spaced=True,
     ),
-    Metric(
-        name="itl",
-        unit="s",
-        better="lower",
-        definition="inter-token latency: the mean gap between one request's content events (an event may "
+    _latency(
+        "itl",
+        measures.itl,
+        "inter-token latency: the mean gap between one request's content events (an event may "
         "carry several tokens)",
-        raw=lambda arm: measures.itl(arm.columns),
-        latency=True,
         streamed=True,
         spaced=True,
     ),
@@ -183,43 +179,15 @@ _ROWS = (
         unit="tok/s",
         better="higher",
         definition="one request's output tokens / (sent to last token)",
-        raw=_speed,
+        raw=lambda arm: _speed(arm.columns),
     ),
-    Metric(
-        name="prompt_tokens",
-        unit="tok",
-        better="neutral",
-        definition="prompt tokens by the server's usage",
-        raw=_count("prompt_tokens"),
+    _count("prompt_tokens", "prompt tokens by the server's usage"),
+    _count("output_tokens", "output tokens by the server's usage, reasoning included"),
+    _count("cached_tokens", "prompt tokens that the server took from its cache, by its usage"),
+    _count(
+        "cache_creation_tokens", "prompt tokens that the server wrote to its cache, by its usage"
     ),
-    Metric(
-        name="output_tokens",
-        unit="tok",
-        better="neutral",
-        definition="output tokens by the server's usage, reasoning included",
-        raw=_count("output_tokens"),
-    ),
-    Metric(
-        name="cached_tokens",
-        unit="tok",
-        better="neutral",
-        definition="prompt tokens that the server took from its cache, by its usage",
-        raw=_count("cached_tokens"),
-    ),
-    Metric(
-        name="cache_creation_tokens",
-        unit="tok",
-        better="neutral",
-        definition="prompt tokens that the server wrote to its cache, by its usage",
-        raw=_count("cache_creation_tokens"),
-    ),
-    Metric(
-        name="reasoning_tokens",
-        unit="tok",
-        better="neutral",
-        definition="reasoning tokens by the server's usage",
-        raw=_count("reasoning_tokens"),
-    ),
+    _count("reasoning_tokens", "reasoning tokens by the server's usage"),
     Metric(
         name="lag",
         unit="s",

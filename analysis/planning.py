@@ -12,7 +12,14 @@ import numpy as np
 from scipy import optimize, special
 
 from tbench.analysis import power
-from tbench.analysis.arms import Replicates, find_runs, load_arm, load_replicates, started_ns
+from tbench.analysis.arms import (
+    Replicates,
+    find_runs,
+    invalid_runs,
+    load_arm,
+    load_replicates,
+    started_ns,
+)
 from tbench.analysis.contrast import SURE_REQUESTS, SURE_S
 from tbench.analysis.gate import ERRORS, USUAL
 from tbench.analysis.metrics import METRICS
@@ -248,9 +255,7 @@ def requests_needed(within: Within, half_width: float, p: float) -> int | None:
 def _warnings(
     arms: Sequence[Replicates], prospects: Sequence[PowerEstimate], run_s: float
 ) -> Iterator[Caution]:
-    for run in (run for arm in arms for run in arm.runs):
-        if run.invalid_because:
-            yield Caution(code="INVALID_RUN", text=f"{run.path}: {run.invalid_because}")
+    yield from invalid_runs(run for arm in arms for run in arm.runs)
     if all(len(arm.runs) == 1 for arm in arms):
         yield Caution(
             code="ASSUMED_SPREAD",

@@ -15,7 +15,7 @@ from typing import Final
 
 import numpy as np
 
-from tbench.analysis.arms import Replicates
+from tbench.analysis.arms import Replicates, invalid_runs
 from tbench.analysis.compare import CompareOptions, compare
 from tbench.analysis.comparison import NO_DIFFERENCE, Comparison, Verdict
 from tbench.analysis.gate import Gate
@@ -202,9 +202,7 @@ def _splits(
 
 
 def _warnings(arms: Sequence[Replicates], floors: Sequence[Floor]) -> Iterator[Caution]:
-    for run in (run for arm in arms for run in arm.runs):
-        if run.invalid_because:
-            yield Caution(code="INVALID_RUN", text=f"{run.path}: {run.invalid_because}")
+    yield from invalid_runs(run for arm in arms for run in arm.runs)
     answered = sum(len(floor.answered) for floor in floors)
     missed = sum(floor.missed for floor in floors)
     if answered and missed > NARROW * answered:

@@ -1,4 +1,4 @@
-"""Facts: the arms of a report with their runs in order, how each was made, what became of its requests."""
+"""Facts: the arms of a report, their runs in order, how each was made, what became of its requests."""
 
 import shlex
 from collections import Counter
@@ -12,10 +12,11 @@ from typing import Final
 import numpy as np
 
 from tbench.analysis import words
-from tbench.analysis.arms import Arm
+from tbench.analysis.arms import Arm, started_ns
 from tbench.analysis.report.markup import Html, html, join, table, tag
 from tbench.capture.exchange import Outcome
 from tbench.capture.terminal import named, plural
+from tbench.replay import measures
 from tbench.replay.table import at
 from tbench.replay.totals import duration_s
 
@@ -47,7 +48,7 @@ def places(sides: Sides) -> list[Place]:
     runs = [
         (side, number, arm) for side, arms in sides.items() for number, arm in enumerate(arms, 1)
     ]
-    runs.sort(key=lambda run: began_ns(run[2]))
+    runs.sort(key=lambda run: started_ns(run[2]))
     ordered = [
         Place(side=side, number=number, order=order, several=len(sides[side]) > 1, arm=arm)
         for order, (side, number, arm) in enumerate(runs, 1)
@@ -57,15 +58,14 @@ def places(sides: Sides) -> list[Place]:
     return sorted(ordered, key=lambda place: list(sides).index(place.side))
 
 
-def began_ns(arm: Arm) -> int:
-    """When a run began, CLOCK_REALTIME; 0 where its file does not say."""
-    return int(arm.run.header.get("wall_ns") or 0)
-
-
 def days(arms: Sequence[Arm]) -> list[str]:
     """The day on which the first of them began, and the last where that is another; UTC."""
     known = sorted(
-        {f"{datetime.fromtimestamp(ns / 1e9, tz=UTC):%Y-%m-%d}" for ns in map(began_ns, arms) if ns}
+        {
+            f"{datetime.fromtimestamp(ns / 1e9, tz=UTC):%Y-%m-%d}"
+            for ns in map(started_ns, arms)
+            if ns
+        }
     )
     return [" to ".join(dict.fromkeys([known[0], known[-1]]))] if known else []
 
@@ -127,7 +127,7 @@ def runs_table(sides: Sides) -> Html:
     caption = "Runs; `of all` is the place in the order in which they began"
     rows = []
     for place in places(sides):
-        arm, began = place.arm, began_ns(place.arm)
+        arm, began = place.arm, started_ns(place.arm)
         moment = f"{datetime.fromtimestamp(began / 1e9, tz=UTC):%Y-%m-%d %H:%M:%S}"
         fates = (arm.ok, arm.failed, arm.timed_out, ~arm.measured)
         rows.append(
@@ -284,3 +284,78 @@ def messages(sides: Sides) -> Html:
         more = f", the commonest {MESSAGES} of {len(texts)}" if cut else ""
         tables.append(table(f"Error texts of {side}{more}", ["count", "text"], rows))
     return join(tables)
+
+
+# The slowest requests, with all that leads to them in a server's logs.
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Slow:
+    """One request that took long, whatever became of it. None where absent.
+
+    `took_s` is to its end, from when it was due (closed pacing: sent); `at_s` is that instant, from the
+    run's start, `sent_wall_ns` CLOCK_REALTIME when it was sent. `request_id` is the server's own id of
+    its answer, `headers` what else the server said of how it made it.
+    """
+
+    id: str
+    cycle: int
+    at_s: float
+    sent_wall_ns: int | None
+    took_s: float
+    ttft_s: float | None
+    prompt_tokens: int | None
+    output_tokens: int | None
+    status: int | None
+    outcome: str
+    request_id: str | None
+    headers: tuple[tuple[str, str], ...]
+
+
+_SHOWN: Final = (
+    *("id", "cycle", "index", "sent_wall_ns", "first_token", "prompt_tokens", "output_tokens"),
+    *("status", "outcome", "request_id"),
+)
+
+
+def slowest(arm: Arm, most: int) -> list[Slow]:
+    """The requests outside the warm-up that took longest, the slowest first; at most so many."""
+    # To the last token of what succeeded, to the end of anything else.
+    until_end = np.asarray(arm.columns["end"] - arm.offset_s)
+    took = np.where(arm.ok, measures.e2e(arm.columns), until_end)
+    known = np.flatnonzero(arm.measured & np.isfinite(took))
+    if (
+        len(known) > most
+    ):  # a million need no sorting: first those that are as slow as the last shown
+        least = np.partition(took[known], -most)[-most]
+        known = known[took[known] >= least]
+    # Stable, so that equally slow requests stay in the order of the plan.
+    places = known[np.argsort(-took[known], kind="stable")[:most]]
+    columns = at(arm.columns, places, *_SHOWN)
+    headers = arm.run.answer_headers(columns["index"].tolist()) if arm.kind == "run" else {}
+    slow = []
+    for row, place in enumerate(places.tolist()):
+        values = {name: column[row] for name, column in columns.items()}
+        at_s = float(arm.offset_s[place])
+        ttft_s = float(values["first_token"]) - at_s
+        slow.append(
+            Slow(
+                id=str(values["id"]),
+                cycle=int(values["cycle"]),
+                at_s=at_s,
+                sent_wall_ns=_count(values["sent_wall_ns"]),
+                took_s=float(took[place]),
+                ttft_s=None if np.isnan(ttft_s) else ttft_s,
+                prompt_tokens=_count(values["prompt_tokens"]),
+                output_tokens=_count(values["output_tokens"]),
+                status=_count(values["status"]),
+                outcome=str(values["outcome"]),
+                request_id=str(values["request_id"]) or None,
+                headers=headers.get(int(values["index"]), ()),
+            )
+        )
+    return slow
+
+
+def _count(value: int) -> int | None:
+    return None if value < 0 else int(value)

@@ -123,49 +123,30 @@ def _counts(column: Column) -> list[int | None]:
     return [None if value < 0 else value for value in column.tolist()]
 
 
+COMPARED: Final = (
+    *("metric", "quantile", "baseline", "candidate", "ratio", "confidence", "method", "unit"),
+    *("n_baseline", "n_candidate", "finding", "p_value", "q_value", "sessions", "refusal"),
+    *("baseline_at_least", "candidate_at_least", "blocks", "block_requests", "block_seconds"),
+    *("rho", "drift"),
+)
+"""Fields of a row that are written as they are."""
+
+
 def _row(row: Comparison) -> Json:
     return {
-        "metric": row.metric,
-        "quantile": row.quantile,
-        "baseline": row.baseline,
-        "candidate": row.candidate,
-        "ratio": row.ratio,
+        **{name: getattr(row, name) for name in COMPARED},
         "ci": [row.low, row.high],
-        "confidence": row.confidence,
-        "method": row.method,
         "n": min(row.n_baseline, row.n_candidate),
         "runs": min(row.runs),
         "verdict": row.verdict.value,
         "warnings": [str(caution) for caution in row.warnings],
-        "unit": row.unit,
-        "n_baseline": row.n_baseline,
-        "n_candidate": row.n_candidate,
-        "finding": row.finding,
-        "p_value": row.p_value,
-        "q_value": row.q_value,
-        "sessions": row.sessions,
-        "refusal": row.refusal,
-        "baseline_at_least": row.baseline_at_least,
-        "candidate_at_least": row.candidate_at_least,
-        "blocks": row.blocks,
-        "block_requests": row.block_requests,
-        "block_seconds": row.block_seconds,
-        "rho": row.rho,
-        "drift": row.drift,
         "thirds": list(row.thirds) if row.thirds else None,
     }
 
 
 def _arm(arm: Arm) -> Json:
-    return {
-        "name": arm.name,
-        "kind": arm.kind,
-        "path": str(arm.path),
-        "model": arm.model,
-        "target": arm.target,
-        "pacing": arm.pacing,
-        "open_loop": arm.open_loop,
-    }
+    names = ("name", "kind", "model", "target", "pacing", "open_loop")
+    return {**{name: getattr(arm, name) for name in names}, "path": str(arm.path)}
 
 
 def _overall(overall: Overall) -> Json:

@@ -136,7 +136,8 @@ def comparison_report(comparison: Comparisons, *, command: str | None = None) ->
     spread, more = sections.distributions(sides, metrics, shifted)
     every = [_bar(row) for row in comparison.rows if row.finding]
     caveats = [join([tag("b", label), " ", text]) for label, text in sentences.caveats(comparison)]
-    equal = tables.equal_lengths_table(comparison)
+    # A narrow column less: low confidence and drift are among the warnings.
+    made, equal = tables.comparison_table(comparison), tables.equal_lengths_table(comparison)
     return Report(
         title=title,
         about=about(sides),
@@ -149,7 +150,7 @@ def comparison_report(comparison: Comparisons, *, command: str | None = None) ->
             more,
             part(
                 "All quantiles and rates",
-                drawn(tables.comparison_table(comparison), phone=PHONE),
+                drawn(made.only(*tables.FULL, "method", "warnings"), phone=PHONE),
                 *(tag("p", line, class_="quiet") for line in sentences.rates_notes(comparison)),
                 drawn(equal, phone=PHONE) if equal else None,
                 drawn(tables.overall_table(comparison)),

@@ -10,19 +10,17 @@ import numpy as np
 from tbench.analysis import charts, words
 from tbench.analysis.arms import Arm
 from tbench.analysis.charts import Picture
-from tbench.analysis.diagnostics import Slow, fidelity, slowest
 from tbench.analysis.gate import ERRORS
 from tbench.analysis.gate_results import GateResults
 from tbench.analysis.metrics import METRICS, values
 from tbench.analysis.report import facts, gate_sentences, tables
-from tbench.analysis.report.facts import Sides, places
+from tbench.analysis.report.facts import Sides, Slow, places, slowest
 from tbench.analysis.report.figures import Part, part
 from tbench.analysis.report.gate_sentences import Names
 from tbench.analysis.report.markup import Html, details, drawn, join, number, table, tag
 from tbench.analysis.run_metrics import Slo, endpoint
 from tbench.analysis.summary import Floats
 from tbench.capture.terminal import plural
-from tbench.replay.throughput import three
 
 DRAWN: Final = ("ttft", "e2e", "tpot", "itl")
 Shifts = Mapping[str, Sequence[Picture | None]]
@@ -97,13 +95,6 @@ def failures(sides: Sides) -> Part:
     return part("Failures", made, facts.messages(sides), pictures=[charts.failures(shares)])
 
 
-FIDELITY: Final = (
-    *("run", "planned", "sent", "never sent", "scheduled/s", "sent/s", "within 10 ms"),
-    *("lag p50", "lag p99", "lag max", "stamps by", "coalesced", "TTFT uncertain"),
-    *("loop late p99", "CPU of a core", "counts"),
-)
-
-
 def accuracy(sides: Sides) -> Part:
     """Whether requests left when they were due, and who took the times."""
     due = {
@@ -111,39 +102,11 @@ def accuracy(sides: Sides) -> Part:
         for side, arms in sides.items()
     }
     late = {side: runs if due[side] else [] for side, runs in _measured(sides, "lag").items()}
-    rows = []
-    for place in places(sides):
-        seen = fidelity(place.arm)
-        lags = seen.lag_p50, seen.lag_p99, seen.lag_max
-        rates = seen.due_per_s, seen.sent_per_s
-        rows.append(
-            [
-                place.name,
-                *(f"{count:,}" for count in (seen.planned, seen.sent, seen.never_sent)),
-                *(number(rate, "-" if rate is None else three(rate)) for rate in rates),
-                _share(seen.on_time, 1),
-                *(number(lag, words.amount(lag, "s", beside=lags)) for lag in lags),
-                seen.clock,
-                _share(seen.coalesced, 1),
-                number(seen.uncertain, f"{seen.uncertain:,}"),
-                number(seen.stall_p99, words.amount(seen.stall_p99, "s")),
-                _share(seen.cpu, 0),
-                f"INVALID: {seen.invalid_because}" if seen.invalid_because else "valid",
-            ]
-        )
-    caption = "What each run sent and when; schedule lag is sent - scheduled, none in a closed loop"
     return part(
         "Load accuracy: schedule against what was sent",
-        table(caption, FIDELITY, rows),
-        pictures=[
-            charts.ecdf("schedule lag", "s", late),
-            charts.arrivals(due),
-        ],
+        drawn(tables.accuracy_table(sides)),
+        pictures=[charts.ecdf("schedule lag", "s", late), charts.arrivals(due)],
     )
-
-
-def _share(value: float | None, digits: int) -> Html:
-    return number(value, "-" if value is None else f"{value:.{digits}%}")
 
 
 def slow(sides: Sides) -> Part:

@@ -4,6 +4,8 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
+import numpy as np
+
 from tbench.analysis import words
 from tbench.analysis.comparison import Comparison, Comparisons, Verdict
 from tbench.analysis.gate import ERRORS
@@ -15,9 +17,10 @@ from tbench.analysis.report.facts import Sides, places
 from tbench.analysis.report.gate_sentences import Names
 from tbench.analysis.report.markup import Html, html, join, number, table, tag
 from tbench.analysis.run_metrics import Slo, endpoint
-from tbench.analysis.summary import Caution, Quantile, Summary
+from tbench.analysis.summary import Caution, Floats, Quantile, Summary, ordered, quantile
 from tbench.analysis.summary import facts as plain_facts
 from tbench.analysis.words import Cell, Table, count
+from tbench.replay import measures
 from tbench.replay.throughput import three
 
 
@@ -235,11 +238,69 @@ def outcome_table(sides: Sides) -> Table:
     for place, kinds in zip(order, counts, strict=True):
         arm, share = place.arm, facts.failed_share(place.arm)
         fates = (arm.measured, arm.ok & arm.measured, arm.failed & arm.measured)
-        shown = Cell(text="-" if share is None else f"{share:.2%}", value=share, unit="share")
         sizes = (count(int(which.sum())) for which in fates)
-        rows.append([place.name, *sizes, shown, *(count(kinds.get(name, 0)) for name in names)])
+        rows.append(
+            [place.name, *sizes, _share(share, 2), *(count(kinds.get(name, 0)) for name in names)]
+        )
     heads = ("run", "requests", "succeeded", "failed", "share failed", *names)
     return words.table("Requests by what became of them; without the warm-up", heads, rows)
+
+
+def accuracy_table(sides: Sides) -> Table:
+    """Whether each run left as planned, warm-up included, and who took the times.
+
+    Schedule lag is over all requests that were due; rates are from the first to the last.
+    """
+    rows: list[list[Cell | str]] = []
+    for place in places(sides):
+        arm, columns, totals = place.arm, place.arm.columns, place.arm.run.totals
+        late = ordered(measures.lag(columns))
+        lags: list[float | None] = [None] * 3
+        if len(late):
+            lags = [quantile(late, 0.5), quantile(late, 0.99), float(late[-1])]
+        stall = (totals.get("loop_stall_s") or {}).get("p99")
+        rows.append(
+            [
+                place.name,
+                count(int(totals.get("planned") or len(arm))),
+                count(int((~np.isnan(columns["sent"])).sum())),
+                count(int(totals.get("never_sent") or 0)),
+                *(_per_s(columns[stamp]) for stamp in ("due", "sent")),
+                _share(float((late <= ON_TIME_S).mean()) if len(late) else None, 1),
+                *(
+                    Cell(text=words.amount(lag, "s", beside=lags), value=lag, unit="s")
+                    for lag in lags
+                ),
+                str(totals.get("clock") or arm.run.header.get("clock") or "unknown"),
+                _share(totals.get("coalesced_share"), 1),
+                count(arm.uncertain),
+                Cell(text=words.amount(stall, "s"), value=stall, unit="s"),
+                _share((totals.get("client") or {}).get("cpu_share"), 0),
+                f"INVALID: {arm.invalid_because}" if arm.invalid_because else "valid",
+            ]
+        )
+    caption = "What each run sent and when; schedule lag is sent - scheduled, none in a closed loop"
+    return words.table(caption, ACCURACY, rows)
+
+
+ACCURACY: Final = (
+    *("run", "planned", "sent", "never sent", "scheduled/s", "sent/s", "within 10 ms"),
+    *("lag p50", "lag p99", "lag max", "stamps by", "coalesced", "TTFT uncertain"),
+    *("loop late p99", "CPU of a core", "counts"),
+)
+ON_TIME_S: Final = 0.010
+
+
+def _share(value: float | None, digits: int) -> Cell:
+    return Cell(text="-" if value is None else f"{value:.{digits}%}", value=value, unit="share")
+
+
+def _per_s(stamps: Floats) -> Cell:
+    """Events per second from the first to the last; none of fewer than two."""
+    known = stamps[~np.isnan(stamps)]
+    span = float(np.ptp(known)) if len(known) else 0.0
+    rate = (len(known) - 1) / span if span > 0 else None
+    return Cell(text="-" if rate is None else three(rate), value=rate, unit="/s")
 
 
 # Repeated runs held against gates: what was judged, each run's figures, and the pictures of both.
