@@ -6,12 +6,14 @@ First an SDK, a capture, two replays and a comparison against a real model serve
 is held against the server's own, which are the `usage` of each answer in the trace (read here with json
 alone), and the server's counters, which know nothing of us. Then the captured trace against every server of
 PEERS, by each pacing and each sender: no request may fail, and a first token whose time is known must be seen
-so. Ends with 1 where that is not so.
+so. Last Messages and Responses, which llama.cpp's server speaks, too: asked by their makers' SDKs through a
+capture and replayed, all counts are those that the SDKs were told. Ends with 1 where that is not so.
 """
 
 import argparse
 import contextlib
 import json
+import os
 import re
 import shutil
 import socket
@@ -27,9 +29,11 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+import anthropic
+import openai
 import wsgi_app
 
-from tbench.demo.job import Arm, Job, Workload, drive, main_job
+from tbench.demo.job import Arm, Job, Workload, drive, main_job, server
 
 HERE = Path(__file__).parent
 MODEL = "smollm2-135m"
@@ -130,7 +134,8 @@ def main() -> None:
     if not options.trace:
         _main_job(options)
     trace = options.trace or options.out / "trace.msgpack"
-    if missed := [line for peer in PEERS for line in accepted(peer, trace, options)]:
+    missed = [line for peer in PEERS for line in accepted(peer, trace, options)]
+    if missed := [*missed, *dialects(options)]:
         sys.exit("\n".join(["", "not accepted:", *missed]))
 
 
@@ -160,6 +165,89 @@ def accepted(peer: Peer, trace: Path, options: argparse.Namespace) -> Iterator[s
             say(line)
             if missed:
                 yield line
+
+
+QUESTION = [{"role": "user", "content": "Name three rivers of Europe."}]
+CITY = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
+WEATHER = {"name": "get_weather", "description": "The weather of a city."}
+DIALECTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "messages": (
+        {"messages": QUESTION, "system": "Be brief.", "max_tokens": 16},
+        {"tools": [{**WEATHER, "input_schema": CITY}]},
+    ),
+    "responses": (
+        {"input": QUESTION, "instructions": "Be brief.", "max_output_tokens": 16},
+        {"tools": [{"type": "function", **WEATHER, "parameters": CITY}]},
+    ),
+}
+"""A question in each, and the tool that is offered with it."""
+
+
+def dialects(options: argparse.Namespace) -> Iterator[str]:
+    """Ask in each dialect whole, streamed and with a tool; capture, replay, and yield what is not as told."""
+    trace = options.out / "dialects.msgpack"
+    trace.unlink(missing_ok=True)
+    with llama(options.model_python) as address:
+        words = ["capture", "--upstream", address, "--port", "0", "-o", str(trace)]
+        with server(words, os.environ, say) as capture:
+            told = [
+                told_by_sdk(capture, api, {**question, **more})
+                for api, (question, tool) in DIALECTS.items()
+                for more in ({"stream": False}, {"stream": True}, {"stream": True, **tool})
+            ]
+        prompts, outputs = [prompt for prompt, _ in told], sum(output for _, output in told)
+        yield from _differing(
+            "capture", tbench_json("report", str(trace), "--samples"), prompts, outputs
+        )
+        for sender in SENDERS:
+            run, before = options.out / f"dialects-{sender}.run", predicted(address)
+            run.unlink(missing_ok=True)
+            target = ("--base-url", address, "--api-key-env", "", "--sender", sender)
+            tbench_json("replay", str(trace), *target, "--concurrency", "1", "-o", str(run))
+            served = predicted(address) - before
+            yield from _differing(
+                sender, tbench_json("report", str(run), "--samples"), prompts, served
+            )
+
+
+def told_by_sdk(address: str, api: str, request: dict[str, Any]) -> tuple[int, int]:
+    """Send a request by its maker's SDK; the tokens of prompt and output that it was told."""
+    asked = {"model": MODEL, **request}
+    if api == "messages":
+        claude = anthropic.Anthropic(base_url=address, api_key="none-needed", max_retries=0)
+        if asked.pop("stream"):
+            with claude.messages.stream(**asked) as stream:
+                usage = stream.get_final_message().usage
+        else:
+            usage = claude.messages.create(**asked).usage
+        cached = usage.cache_read_input_tokens or 0, usage.cache_creation_input_tokens or 0
+        return usage.input_tokens + sum(cached), usage.output_tokens
+    client = openai.OpenAI(base_url=f"{address}/v1", api_key="none-needed", max_retries=0)
+    answer = client.responses.create(**asked)
+    if asked["stream"]:
+        *_, last = answer
+        answer = last.response
+    return answer.usage.input_tokens, answer.usage.output_tokens
+
+
+def _differing(
+    place: str, report: dict[str, Any], prompts: Sequence[int], outputs: int
+) -> Iterator[str]:
+    """What of outcomes, tokens and first tokens is not as told; the first of three answers is no stream."""
+    samples = report["samples"]
+    streamed = [ttft is not None for ttft in samples["ttft_s"]]
+    facts = {
+        "outcomes": (set(samples["outcome"]), {"ok"}),
+        "prompt tokens": (samples["prompt_tokens"], list(prompts)),
+        "output tokens": (sum(samples["output_tokens"]), outputs),
+        "first tokens": (streamed, [False, True, True] * len(DIALECTS)),
+    }
+    wrong = [
+        f"{name} {ours}, not {theirs}" for name, (ours, theirs) in facts.items() if ours != theirs
+    ]
+    say(f"Messages and Responses, {place:<8}{len(prompts)} requests  {'; '.join(wrong) or 'ok'}")
+    if wrong:
+        yield f"dialects, {place}: {'; '.join(wrong)}"
 
 
 def _missed(peer: Peer, found: dict[str, Any]) -> str | None:

@@ -1,7 +1,7 @@
 """What a replay costs: list prices, and sums that say what they could not price.
 
-Prices are models.dev's list for Together AI of 2026-07-02, in US dollars per million tokens. A model
-that is not in the list has no price here, rather than a guessed one.
+Prices are models.dev's list for Together AI of 2026-07-02 and Anthropic's own of 2025-11 by dated ids, in
+US dollars per million tokens. A model that is not listed has no price here, rather than a guessed one.
 """
 
 from collections import Counter
@@ -12,11 +12,16 @@ from tbench.capture.providers import Usage
 
 
 class Price(NamedTuple):
-    """US dollars per million tokens. Without a price of their own, cached tokens cost as any other."""
+    """US dollars per million tokens.
+
+    Prompt tokens that were read from a cache (`cached`) or written to one (`created`) cost as any other where
+    they have no price of their own. That of writing is for five minutes: for an hour Anthropic takes more.
+    """
 
     prompt: float
     output: float
     cached: float | None = None
+    created: float | None = None
 
 
 PRICES: dict[str, Price] = {
@@ -42,6 +47,10 @@ PRICES: dict[str, Price] = {
     "nvidia/nemotron-3-ultra-550b-a55b": Price(0.60, 3.60, 0.20),
     "deepcogito/cogito-v2-1-671b": Price(1.25, 1.25),
     "LiquidAI/LFM2-24B-A2B": Price(0.03, 0.12),
+    "claude-opus-4-5-20251101": Price(5.00, 25.00, 0.50, 6.25),
+    "claude-opus-4-1-20250805": Price(15.00, 75.00, 1.50, 18.75),
+    "claude-sonnet-4-5-20250929": Price(3.00, 15.00, 0.30, 3.75),
+    "claude-haiku-4-5-20251001": Price(1.00, 5.00, 0.10, 1.25),
 }
 
 
@@ -50,11 +59,18 @@ def price_of(model: str | None) -> Price | None:
     return PRICES.get(model) if model is not None else None
 
 
-def cost(price: Price, *, prompt: int, output: int, cached: int = 0) -> float:
-    """US dollars for so many tokens; `cached` are among the prompt's."""
-    cached = min(cached, prompt)
-    cached_price = price.prompt if price.cached is None else price.cached
-    return (price.prompt * (prompt - cached) + cached_price * cached + price.output * output) / 1e6
+def cost(price: Price, usage: Usage) -> float:
+    """US dollars for so many tokens, in which `cached` and `created` are among the prompt's; None is none."""
+    prompt = usage.prompt or 0
+    cached = min(usage.cached or 0, prompt)
+    created = min(usage.created or 0, prompt - cached)
+    tokens = (
+        (prompt - cached - created, price.prompt),
+        (cached, price.prompt if price.cached is None else price.cached),
+        (created, price.prompt if price.created is None else price.created),
+        (usage.output or 0, price.output),
+    )
+    return sum(count * each for count, each in tokens) / 1e6
 
 
 def expected(recorded: Usage, max_tokens: int | None) -> Usage:
@@ -85,11 +101,10 @@ class Bill:
         if usage.prompt is None:
             self.uncounted += 1
             return
-        output = usage.output or 0
         self.prompt_tokens += usage.prompt
-        self.output_tokens += output
+        self.output_tokens += usage.output or 0
         if price := price_of(model):
-            self.usd += cost(price, prompt=usage.prompt, output=output, cached=usage.cached or 0)
+            self.usd += cost(price, usage)
         else:
             self.unpriced[model or "(no model)"] += 1
 

@@ -113,7 +113,10 @@ class Tally:
 def usage_of(sample: Sample) -> Usage:
     """The tokens of a sample, as the server counted them."""
     return Usage(
-        prompt=sample.prompt_tokens, output=sample.output_tokens, cached=sample.cached_tokens
+        prompt=sample.prompt_tokens,
+        output=sample.output_tokens,
+        cached=sample.cached_tokens,
+        created=sample.cache_creation_tokens,
     )
 
 
@@ -213,12 +216,7 @@ def actual_cost(sample: Sample, most: float) -> float:
     price = price_of(sample.model)
     if price is None or sample.prompt_tokens is None:
         return again + most
-    return again + cost(
-        price,
-        prompt=sample.prompt_tokens,
-        output=sample.output_tokens or 0,
-        cached=sample.cached_tokens or 0,
-    )
+    return again + cost(price, usage_of(sample))
 
 
 PAUSE_S: Final = 0.05

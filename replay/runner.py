@@ -19,6 +19,7 @@ from zlib import crc32
 import trio
 
 from tbench.capture.errors import InputError
+from tbench.capture.providers import Usage
 from tbench.capture.terminal import stop_signals
 from tbench.replay.cost import cost, price_of
 from tbench.replay.estimate import Survey, expected_usage, first_look
@@ -81,6 +82,7 @@ def calls(job: "Job", plan: Iterable[Planned], schedule: Schedule | None) -> Ite
 def most_cost(planned: Planned, label: Label) -> float:
     """What a call costs, US dollars, if it uses all the output it may; 0 without a price.
 
+    Where writing to a cache has a price, which is dearer than a token's, all of the prompt may be written.
     Prompt tokens are the recorded ones, else a third of the body's bytes.
     """
     price = price_of(label.model)
@@ -89,7 +91,8 @@ def most_cost(planned: Planned, label: Label) -> float:
     usage = expected_usage(planned)
     allowed = (planned.info.max_tokens or 0) * planned.info.n
     prompt = label.request_bytes // 3 if usage.prompt is None else usage.prompt
-    return cost(price, prompt=prompt, output=max(allowed, usage.output or 0))
+    output = max(allowed, usage.output or 0)
+    return cost(price, Usage(prompt=prompt, output=output, created=prompt))
 
 
 # Shards: which worker sends which request. A session stays with one worker, whose connections it then uses.

@@ -1,8 +1,11 @@
 """List prices and running sums, by hand-computed values."""
 
+from typing import Any
+
+import orjson
 import pytest
 
-from tbench.capture.providers import Usage
+from tbench.capture.providers import Usage, parse_response
 from tbench.replay.cost import PRICES, Bill, Price, cost, expected, price_of
 
 
@@ -20,12 +23,74 @@ def test_an_unknown_model_has_no_price(model: str | None) -> None:
 def test_cached_tokens_have_their_own_price() -> None:
     """1M prompt tokens of which half cached, and 1M output: .60 + .10 + 4.50."""
     price = PRICES["moonshotai/Kimi-K2.6"]
-    assert cost(price, prompt=1_000_000, output=1_000_000, cached=500_000) == pytest.approx(5.20)
+    usage = Usage(prompt=1_000_000, output=1_000_000, cached=500_000)
+    assert cost(price, usage) == pytest.approx(5.20)
 
 
 def test_cached_tokens_without_a_price_cost_as_any() -> None:
     """No discount is assumed, and more cached than prompt tokens are not believed."""
-    assert cost(Price(1, 2), prompt=100, output=0, cached=900) == pytest.approx(100 / 1e6)
+    assert cost(Price(1, 2), Usage(prompt=100, cached=900)) == pytest.approx(100 / 1e6)
+    assert cost(Price(1, 2), Usage(prompt=100, cached=60, created=90)) == pytest.approx(100 / 1e6)
+
+
+SONNET = PRICES["claude-sonnet-4-5-20250929"]
+
+
+@pytest.mark.parametrize(
+    ("usage", "dollars"),
+    [
+        # Anthropic: 100,000 fresh, 800,000 read, 200,000 written, 10,000 out: .30 + .24 + .75 + .15.
+        (
+            {
+                "input_tokens": 100_000,
+                "cache_read_input_tokens": 800_000,
+                "cache_creation_input_tokens": 200_000,
+                "output_tokens": 10_000,
+            },
+            1.44,
+        ),
+        # OpenAI: 1,100,000 in all, of which 800,000 read: 300,000 fresh; .90 + .24 + .15.
+        (
+            {
+                "input_tokens": 1_100_000,
+                "input_tokens_details": {"cached_tokens": 800_000},
+                "output_tokens": 10_000,
+                "output_tokens_details": {"reasoning_tokens": 4_000},
+            },
+            1.29,
+        ),
+        # A chat's names for the same.
+        (
+            {
+                "prompt_tokens": 1_100_000,
+                "prompt_tokens_details": {"cached_tokens": 800_000},
+                "completion_tokens": 10_000,
+            },
+            1.29,
+        ),
+    ],
+)
+def test_each_maker_counts_its_own_way(usage: dict[str, Any], dollars: float) -> None:
+    """What `input_tokens` leaves out in Messages is in it in Responses; each token is paid for once."""
+    kinds: tuple[dict[str, Any], ...] = (
+        {"type": "message", "content": [], "stop_reason": "end_turn"},
+        {"object": "response", "status": "completed", "output": []},
+        {"choices": []},
+    )
+    reads = (
+        "cache_read_input_tokens" in usage,
+        "input_tokens_details" in usage,
+        "prompt_tokens" in usage,
+    )
+    body = orjson.dumps({**kinds[reads.index(True)], "usage": usage})
+    answer = parse_response([(0.0, body)], content_type="application/json")
+
+    assert cost(SONNET, answer.usage) == pytest.approx(dollars)
+
+
+def test_a_request_may_cost_what_writing_its_prompt_does() -> None:
+    """A bound that --max-cost is kept by: 1M prompt tokens, all written to the cache, is 3.75 and not 3."""
+    assert cost(SONNET, Usage(prompt=1_000_000, created=1_000_000)) == pytest.approx(3.75)
 
 
 def test_expected_tokens_prefer_the_record() -> None:
