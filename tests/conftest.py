@@ -4,7 +4,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from hypothesis import settings
 from tbench.analysis.arms import Arm, Replicates
 from tbench.replay.columns import NUMBERS
 from tbench.replay.runfile import Run, recount
+from tests.forked import Command, loaded
 
 settings.register_profile("house", deadline=None)
 settings.load_profile("house")  # no test asserts a timing: a busy machine made one fail at 200 ms
@@ -55,23 +55,21 @@ class Done:
         return f"Done({busy}: code={self.code}, out={self.out!r}, err={self.err!r})"
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _commands() -> Iterator[None]:
+    """Ends what commands are forked from, after all that uses it: it was set up first."""
+    yield
+    if loaded.cache_info().currsize:
+        loaded().close()
+
+
 @pytest.fixture
 def tbench(tmp_path: Path) -> Callable[..., Done]:
     """Run `tbench ARGUMENTS` in an empty folder; returns exit code, stdout, stderr."""
 
     def run(*arguments: object, timeout: float = 90, **environ: str) -> Done:
-        whole = [sys.executable, "-m", "tbench", *map(str, arguments)]
-        env = {**os.environ, "TOGETHER_API_KEY": "test-key-0123456789", **environ}
-        done = subprocess.run(
-            whole,
-            cwd=tmp_path,
-            env=env,
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-            check=False,
-        )
-        return Done(done.returncode, done.stdout, done.stderr)
+        environment = {**os.environ, "TOGETHER_API_KEY": "test-key-0123456789", **environ}
+        return Done(*loaded().run([*map(str, arguments)], tmp_path, environment, timeout))
 
     return run
 
@@ -80,10 +78,7 @@ class Server:
     """A `tbench` server process: `.url`, `.stop()` -> exit code, `.said` so far on stderr."""
 
     def __init__(self, *arguments: object) -> None:
-        whole = [sys.executable, "-m", "tbench", *map(str, arguments)]
-        self.process = subprocess.Popen(
-            whole, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
-        )
+        self.process = Command([*map(str, arguments)], Path.cwd())
         self.said = ""
         self._listening = threading.Event()
         self._reader = threading.Thread(target=self._read, daemon=True)
@@ -94,7 +89,6 @@ class Server:
         self.url = found[1]
 
     def _read(self) -> None:
-        assert self.process.stderr
         for line in self.process.stderr:
             self.said += line
             if ADDRESS.search(self.said):
@@ -108,12 +102,11 @@ class Server:
             self.process.wait(timeout=30)
         except subprocess.TimeoutExpired:
             self.process.kill()
-            self.process.wait()
             raise
         finally:
             self._reader.join(timeout=5)
-            if self.process.stderr:
-                self.process.stderr.close()
+            self.process.close()
+        assert self.process.returncode is not None
         return self.process.returncode
 
 

@@ -30,6 +30,7 @@ import zstandard
 
 from tbench.capture.exchange import Exchange, Outcome
 from tbench.capture.trace_reader import read_trace
+from tests.forked import Command
 
 KEY = "sk-end2end-0123456789abcdef"
 AUTH = {"authorization": f"Bearer {KEY}"}
@@ -260,15 +261,18 @@ class Capturing:
     """A `tbench capture` process, and its trace while it grows."""
 
     def __init__(self, path: Path, *arguments: object, code: str = "") -> None:
-        start = ["-c", code] if code else ["-m", "tbench"]
-        verb = ["capture", "--port", "0", "-o", path, *arguments]
+        verb = ["capture", "--port", "0", "-o", str(path), *map(str, arguments)]
         self.path = path
-        self.process = subprocess.Popen(
-            [sys.executable, *start, *map(str, verb)],
-            stderr=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            cwd=ROOT,
+        self.process = (
+            subprocess.Popen(
+                [sys.executable, "-c", code, *verb],
+                stderr=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+                cwd=ROOT,
+            )
+            if code
+            else Command(verb, ROOT)
         )
         self.said = ""
         self._started = threading.Event()
