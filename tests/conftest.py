@@ -7,6 +7,7 @@ import subprocess
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from tbench.replay.runfile import Run, recount
 from tests.forked import Command, loaded
 
 settings.register_profile("house", deadline=None)
+settings.register_profile("ci", deadline=None, max_examples=50, derandomize=True)  # of `make test`
 settings.load_profile("house")  # no test asserts a timing: a busy machine made one fail at 200 ms
 signal.signal(signal.SIGHUP, signal.SIG_DFL)  # commands inherit what nohup left of it
 ADDRESS = re.compile(r"listening on (https?://[\w.:]+)")
@@ -63,15 +65,16 @@ def _commands() -> Iterator[None]:
         loaded().close()
 
 
+def run_tbench(folder: Path, *arguments: object, timeout: float = 90, **environ: str) -> Done:
+    """Run `tbench ARGUMENTS` in a folder; `timeout` is in seconds."""
+    environment = {**os.environ, "TOGETHER_API_KEY": "test-key-0123456789", **environ}
+    return Done(*loaded().run([*map(str, arguments)], folder, environment, timeout))
+
+
 @pytest.fixture
 def tbench(tmp_path: Path) -> Callable[..., Done]:
     """Run `tbench ARGUMENTS` in an empty folder; returns exit code, stdout, stderr."""
-
-    def run(*arguments: object, timeout: float = 90, **environ: str) -> Done:
-        environment = {**os.environ, "TOGETHER_API_KEY": "test-key-0123456789", **environ}
-        return Done(*loaded().run([*map(str, arguments)], tmp_path, environment, timeout))
-
-    return run
+    return partial(run_tbench, tmp_path)
 
 
 class Server:

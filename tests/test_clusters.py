@@ -96,9 +96,12 @@ def test_sessions_of_unequal_size_count_as_fewer() -> None:
 
 
 def test_equal_arms_whose_sessions_differ_are_not_told_apart() -> None:
-    """30 sessions 15 % apart in each arm: blocks alone reject a fifth of 100 pairs, sessions one in 20."""
+    """30 sessions 15 % apart in each arm: blocks alone reject a fifth of 50 pairs, sessions one in 20.
+
+    A test that rejects a fourth would be caught in 95 of 100.
+    """
     blind = seeing = 0
-    for seed in range(100):
+    for seed in range(50):
         a, b, sessions = apart(seed + 10, n=1600, groups=30, spread=0.15)
         for known in (False, True):
             clusters = clusters_of(sessions, sessions, paired=True) if known else ()
@@ -106,8 +109,8 @@ def test_equal_arms_whose_sessions_differ_are_not_told_apart() -> None:
             blind += not known and found.p_value < 0.05
             seeing += known and found.p_value < 0.05
 
-    assert blind >= 20
-    assert seeing <= 11, "the upper end of what 99 % of simulations of 5 % give"
+    assert blind >= 10
+    assert seeing <= 7, "the upper end of what 99 % of simulations of 5 % give"
 
 
 def test_means_and_failures_have_sessions_as_well() -> None:

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -25,6 +25,7 @@ from tbench.replay.engine.connection import Connection
 from tbench.replay.engine.reader import Reader
 from tbench.replay.engine.sender import Pool
 from tbench.replay.sender import BREAKS, MEMORY_S, TIDY_S, Reply, Reuse, unconnected
+from tests.conftest import Done
 
 BODY = b'{"model":"m","messages":[]}'
 ANSWER = (
@@ -121,18 +122,10 @@ def trace(tmp_path: Path) -> Path:
     return path
 
 
-def tbench(*words: object, limit: str = "") -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "tbench", *map(str, words)]
-    shell = ["sh", "-c", f'{limit}exec "$@"', "sh"]
-    return subprocess.run(
-        [*shell, *command], check=False, capture_output=True, text=True, timeout=60
-    )
-
-
 @pytest.mark.parametrize("sender", ["engine", "httpx"])
 @pytest.mark.parametrize("threads", [1, 4, 8])
 def test_an_open_loop_starves_no_server_with_few_threads(
-    trace: Path, sender: str, threads: int
+    tbench: Callable[..., Done], trace: Path, sender: str, threads: int
 ) -> None:
     """Every request is answered, far sooner than either side gives up an idle connection."""
     server = Threads(threads, takes_s=0.02)
@@ -142,27 +135,29 @@ def test_an_open_loop_starves_no_server_with_few_threads(
             *("replay", trace, "--base-url", url, "--sender", sender, "--timeout", "3"),
             *("-o", out, "--json"),
         )
-    numbers = json.loads(done.stdout)
+    numbers = json.loads(done.out)
 
     assert (numbers["planned"], numbers["completed"], numbers["errors"]) == (24, 24, {})
     assert server.seen == 24 + numbers["reconnected"]
 
 
 @pytest.mark.parametrize("sender", ["engine", "httpx"])
-def test_a_target_that_drops_kept_connections_is_named(trace: Path, sender: str) -> None:
+def test_a_target_that_drops_kept_connections_is_named(
+    tbench: Callable[..., Done], trace: Path, sender: str
+) -> None:
     """The server counted what it read: the plan, and what the run says was sent twice."""
     server = Threads(8, takes_s=0.0, fickle=True)
     out = trace.with_suffix(".run")
     with server.serving() as url:
         words = ("replay", trace, "--base-url", url, "--sender", sender, "--concurrency", 1)
         done = tbench(*words, "-o", out)
-    told = json.loads(tbench("report", out, "--json").stdout)
+    told = json.loads(tbench("report", out, "--json").out)
     line = "closes connections unannounced: 2 of 24 calls were sent twice"
 
     assert server.seen == 26
     assert (told["completed"], told["reconnected"]) == (24, 2)
-    assert line in done.stdout
-    assert line in " ".join(tbench("report", out).stdout.split())
+    assert line in done.out
+    assert line in " ".join(tbench("report", out).out.split())
 
 
 @pytest.mark.parametrize("sender", ["engine", "httpx"])
@@ -173,7 +168,11 @@ def test_a_client_out_of_descriptors_is_invalid_and_says_how_many_it_has(
     with Threads(64, takes_s=3.0).serving() as url:
         words = ("replay", trace, "--base-url", url, "--sender", sender, "--timeout", "5")
         pace = ("--constant", 400, "--loop", 4, "-o", trace.with_suffix(".run"), "--json")
-        done = tbench(*words, *pace, limit="ulimit -n 48; ")
+        command = [sys.executable, "-m", "tbench", *map(str, (*words, *pace))]
+        done = subprocess.run(
+            ["sh", "-c", 'ulimit -n 48; exec "$@"', "sh", *command],
+            check=False, capture_output=True, text=True, timeout=60,
+        )  # fmt: skip
     numbers = json.loads(done.stdout)
 
     assert done.returncode == 4, done.stderr

@@ -2,19 +2,18 @@
 
 `fixtures/golden/` holds a trace, an experiment and a benchmark that were really run, and the answers. Nothing
 is sent here: each verb reads what is there. A key that goes, goes from the answers in the same commit, with a
-line in CHANGELOG.md. `python tests/test_json_goldens.py` writes the answers again; look at the difference.
+line in CHANGELOG.md. `python -m tests.test_json_goldens` writes the answers again; look at the difference.
 """
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.conftest import run_tbench
 
 RECORDED = Path(__file__).parents[1] / "fixtures" / "golden"
 SERVER = "http://127.0.0.1:8611"
@@ -50,17 +49,9 @@ def answer(name: str, folder: Path) -> Any:
     words = json.loads(plan.read_bytes())
     words["plan"]["trace"] = str(folder / "trace.msgpack")
     plan.write_text(json.dumps(words))
-    done = subprocess.run(
-        [sys.executable, "-m", "tbench", *COMMANDS[name], "--json"],
-        cwd=folder,
-        env={**os.environ, "TOGETHER_API_KEY": "test-key-0123456789"},
-        capture_output=True,
-        check=False,
-        text=True,
-        timeout=90,
-    )
-    assert done.stdout.startswith("{"), done.stderr
-    return json.loads(done.stdout.replace(str(folder), "DIR"))
+    done = run_tbench(folder, *COMMANDS[name], "--json")
+    assert done.out.startswith("{"), done.err
+    return json.loads(done.out.replace(str(folder), "DIR"))
 
 
 def differences(pinned: Any, now: Any, place: str = "") -> list[str]:

@@ -27,9 +27,10 @@ def ask(url: str, model: str) -> None:
     api = ODD[model].api
     prompt = {"input": "hi"} if api == "responses" else {"messages": [ASKED], "max_tokens": 10}
     body = {"model": model, "stream": True, **prompt}
+    patience = 3 if model == "trailers" else 30  # no capture passes their end on (docs/capture.md)
     with (
         suppress(httpx.HTTPError),
-        httpx.stream("POST", f"{url}/v1/{api}", json=body, timeout=30) as answer,
+        httpx.stream("POST", f"{url}/v1/{api}", json=body, timeout=patience) as answer,
     ):
         b"".join(answer.iter_raw())
 
@@ -72,15 +73,16 @@ def row(arm: Arm, model: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("place", ["capture", *SENDERS])
-@pytest.mark.parametrize("model", UNHURRIED)
-def test_an_odd_answer_is_read_for_what_it_is(arms: dict[str, Arm], model: str, place: str) -> None:
+def test_an_odd_answer_is_read_for_what_it_is(arms: dict[str, Arm], place: str) -> None:
     """The same outcome, output tokens and number of token events wherever the same bytes are judged."""
-    truth, sample = ODD[model], row(arms[place], model)
+    truths, read = {}, {}
+    for model, odd in UNHURRIED.items():
+        sample = row(arms[place], model)
+        events = sample["token_events"] if odd.events is None else odd.events
+        truths[model] = odd.outcome, -1 if odd.output is None else odd.output, events
+        read[model] = sample["outcome"], sample["output_tokens"], sample["token_events"]
 
-    assert sample["outcome"] == truth.outcome
-    assert sample["output_tokens"] == (-1 if truth.output is None else truth.output)
-    if truth.events is not None:
-        assert sample["token_events"] == truth.events
+    assert read == truths
 
 
 @pytest.mark.parametrize(("model", "failed"), [("half-refused", 5), ("third-fails", 3)])

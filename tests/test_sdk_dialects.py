@@ -1,10 +1,7 @@
 """Messages and Responses from real SDKs, through a capture, and sent again: the SDK knows what was said."""
 
 import json
-import os
 import runpy
-import subprocess
-import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +12,7 @@ from tbench.capture.exchange import Exchange, Outcome
 from tbench.capture.providers import ParsedResponse
 from tbench.capture.trace_info import answer_of, info_of
 from tbench.capture.trace_reader import read_trace
-from tests.conftest import Server
+from tests.conftest import Server, run_tbench
 
 pytest.importorskip("anthropic", reason="the SDK is an extra of the tests")
 ROOT = Path(__file__).parent.parent
@@ -90,12 +87,9 @@ def stage(simulator: Server, tmp_path_factory: pytest.TempPathFactory) -> Stage:
     exchanges = dict(zip([*CASES, *LEFT], recorded, strict=True))
 
     def tbench(*words: object) -> str:
-        command = [sys.executable, "-m", "tbench", *map(str, words)]
-        done = subprocess.run(
-            command, env={**os.environ, "SIM_KEY": KEY}, capture_output=True, text=True, check=False
-        )
-        assert done.returncode in {0, 4}, done.stderr  # a busy machine makes a run INVALID (4)
-        return done.stdout
+        done = run_tbench(Path.cwd(), *words, SIM_KEY=KEY)
+        assert done.ended, done.err
+        return done.out
 
     target = ("--base-url", simulator.url, "--api-key-env", "SIM_KEY")
     tbench("replay", trace, *target, "--speed", 50, "-o", run, "--json")
