@@ -267,6 +267,15 @@ def read_response(record: Mapping[str, Any], shift_ns: int = 0) -> Response | No
     return Response(**known, chunks=read_chunks(chunks, shift_ns), extra=extra)
 
 
+def read_ending(record: Mapping[str, Any], shift_ns: int = 0) -> Response | None:
+    """The end of a response record: when and how it ended, without its body, headers and chunks."""
+    end_ns, status = record.get("end_ns"), record.get("status")
+    if type(end_ns) is not int or abs(end_ns) > FARTHEST or type(status) not in _MAYBE_COUNT:
+        return None
+    extra = _WHOLE.rest(record)
+    return Response(head_ns=None, end_ns=end_ns + shift_ns, status=status, extra=extra)
+
+
 def pack_chunks(chunks: Iterable[Chunk]) -> dict[str, Any]:
     """Times and sizes of chunks: the first time exact, the others within 0.5 us of the truth."""
     first: int | None = None

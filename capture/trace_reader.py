@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby, islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from tbench.capture import frames
 from tbench.capture.container_reader import Container, Losses, open_container
@@ -18,7 +18,13 @@ from tbench.capture.container_writer import Place
 from tbench.capture.errors import InputError
 from tbench.capture.exchange import Exchange, Request, Response
 from tbench.capture.frames import BLOCK, Row, Rows
-from tbench.capture.records import TraceHeader, read_header, read_request, read_response
+from tbench.capture.records import (
+    TraceHeader,
+    read_ending,
+    read_header,
+    read_request,
+    read_response,
+)
 from tbench.capture.trace_index import Link, TraceIndex, is_table, read_links, read_orphans
 
 # A capture's exchanges in arrival order, in bounded memory, whatever their order in the files.
@@ -73,8 +79,8 @@ class BlockCache:
         self._blocks: OrderedDict[tuple[int, int], Block] = OrderedDict()
         self._damaged: set[tuple[int, int]] = set()
 
-    def block(self, segment: int, ordinal: int) -> Block | None:
-        """A block; None when it is damaged or does not exist."""
+    def block(self, segment: int, ordinal: int, *, counted: bool = True) -> Block | None:
+        """A block; None when it is damaged or does not exist, which is a loss where it is `counted`."""
         key = segment, ordinal
         if key in self._damaged or ordinal >= len(self._segments[segment].rows):
             return None
@@ -84,6 +90,8 @@ class BlockCache:
         row = self._segments[segment].rows[ordinal]
         raw = self._segments[segment].container.block(row)
         if raw is None:
+            if not counted:
+                return None
             self._damaged.add(key)
             self._losses.damaged_blocks += 1
             self._losses.skipped_bytes += row.length
@@ -174,7 +182,8 @@ class _Merge:
         self._segments = segments
         self._losses = losses
         self._shift = how.shift_ns
-        self._answers = how.answers
+        self._answers = how.answers == "whole"
+        self._ends = how.answers == "ends"
         self._first = how.first
         self._room = how.budgets.parked
         self._cache = BlockCache(segments, losses, how.budgets.cache)
@@ -237,21 +246,22 @@ class _Merge:
                 response = None
                 if answer:
                     places.append((self._first + segment, answer))
-                if self._answers and answer:
-                    response = self._response(waiting, segment, answer, request.id)
+                    if self._answers or self._ends:
+                        response = self._response(waiting, segment, answer, request.id)
                 yield Placed(Exchange(request=request, response=response), places)
 
     def _response(self, waiting: _Waiting, segment: int, place: Place, id_: str) -> Response | None:
         """The response, wherever it lies; None when it is lost."""
-        block = self._cache.block(segment, place.block)
+        block = self._cache.block(segment, place.block, counted=self._answers)
         if block is None:
             return None
         record = block.record(place.record)
         fits = (record.get("type"), record.get("id")) == ("response", id_)
-        response = read_response(record, self._shift) if fits else None
+        read = read_response if self._answers else read_ending
+        response = read(record, self._shift) if fits else None
         if response and response.end_ns < waiting.arrive_ns:
             response = None
-        self._losses.bad_records += response is None
+        self._losses.bad_records += response is None and self._answers
         return response
 
 
@@ -263,15 +273,18 @@ class Budgets:
     parked: int = PARKED_BYTES
 
 
+Answers = Literal["whole", "ends", "none"]
+
+
 @dataclass(frozen=True, kw_only=True)
 class ReadOptions:
-    """How exchanges are read: their times moved by `shift_ns`, with their answers or without.
+    """How exchanges are read: their times moved by `shift_ns`, and how much of their answers.
 
     `first` is the number of the first of these segments among all of a trace.
     """
 
     shift_ns: int = 0
-    answers: bool = True
+    answers: Answers = "whole"
     budgets: Budgets = field(default=Budgets())
     first: int = 0
 
@@ -281,8 +294,8 @@ def exchanges(
 ) -> Iterator[Exchange]:
     """The exchanges of one capture's segments by (arrive_ns, seq).
 
-    Without answers, responses are not looked for, and what is lost of them is not noticed. Adds what it
-    finds lost to `losses` on the way.
+    Unless answers are read whole, what is lost of them is not noticed. Adds what it finds lost to `losses`
+    on the way.
     """
     return (placed.exchange for placed in _Merge(segments, losses, how or ReadOptions()).run())
 
@@ -378,18 +391,19 @@ class Trace:
     def __iter__(self) -> Iterator[Exchange]:
         return self.read()
 
-    def read(self, *, answers: bool = True) -> Iterator[Exchange]:
-        """The exchanges by arrival. Without `answers` no response is read: each is None.
+    def read(self, *, answers: Answers = "whole") -> Iterator[Exchange]:
+        """The exchanges by arrival.
 
-        That takes half the time, and what is lost of the responses is not noticed.
+        Of `answers` the `ends` take less time than the whole: they have neither body nor chunks, and what is
+        lost of them is not noticed. None are read fastest: each response is None.
         """
         return (placed.exchange for placed in self.placed(answers=answers))
 
-    def placed(self, *, answers: bool = True) -> Iterator[Placed]:
+    def placed(self, *, answers: Answers = "whole") -> Iterator[Placed]:
         """The same, with the places of their records: numbers are those of `segments`."""
         losses = self._known()
         try:
-            budgets = Budgets() if answers else FORWARD
+            budgets = Budgets() if answers == "whole" else FORWARD
             streams, first = [], 0
             for capture in self.captures:
                 how = ReadOptions(
@@ -416,9 +430,14 @@ class Trace:
         return next(islice(captures, number, None)).header.wall(0) - self.header.wall(0)
 
     @property
-    def requests(self) -> "Requests":
+    def requests(self) -> "Reading":
         """The exchanges without their responses, to be read any number of times."""
-        return Requests(self)
+        return Reading(self, "none")
+
+    @property
+    def ends(self) -> "Reading":
+        """The exchanges, of whose responses there are only the ends, to be read any number of times."""
+        return Reading(self, "ends")
 
     def _known(self) -> Losses:
         losses = Losses(missing_segments=self.missing)
@@ -428,13 +447,14 @@ class Trace:
 
 
 @dataclass(frozen=True)
-class Requests:
-    """A trace's exchanges as far as they were asked for: every response is None, and none is read."""
+class Reading:
+    """A trace's exchanges with as much of their responses as `answers` says, read anew each time."""
 
     trace: Trace
+    answers: Answers
 
     def __iter__(self) -> Iterator[Exchange]:
-        return self.trace.read(answers=False)
+        return self.trace.read(answers=self.answers)
 
 
 def read_trace(path: str | Path) -> Trace:

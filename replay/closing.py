@@ -77,6 +77,7 @@ def _requests(run: Run, numbers: Mapping[str, Any]) -> Iterator[str]:
         parts.append(f"warm-up excluded: first {warm:,}")
     yield row("requests", ", ".join(parts))
     yield from _skipped(totals.get("skipped") or {})
+    yield from _turns(totals.get("turns") or {})
     yield from departures(totals, run.header.get("target", {}).get("base_url", "-"))
     losses = totals.get("trace_losses") or {}
     if losses.get("truncated_tail"):
@@ -102,6 +103,27 @@ def _requests(run: Run, numbers: Mapping[str, Any]) -> Iterator[str]:
 def _skipped(reasons: Mapping[str, int]) -> Iterator[str]:
     if reasons:
         yield row("skipped", ", ".join(f"{n:,} {named(why)}" for why, n in reasons.items()))
+
+
+WAITS: Final[dict[str, str]] = {
+    "max": "each leaves when that has ended here and the think time has passed, or at its time if later",
+    "think": "each leaves when that has ended here and the think time has passed",
+    "strict": "each leaves at its time, whether that has ended here or not",
+}
+"""What a turn waits for, by --causal (replay.turns)."""
+
+
+def _turns(turns: Mapping[str, Any]) -> Iterator[str]:
+    """What became of the turns that continue an earlier answer."""
+    if not (count := turns.get("continued")):
+        return
+    parts = {
+        "waited": "left later than scheduled, when it had ended",
+        "early": "left before it had ended",
+        "skipped": "not sent, as it failed",
+    }
+    fates = "; ".join(f"{turns[fate]:,} {words}" for fate, words in parts.items() if turns[fate])
+    yield row("turns", f"{count:,} continue an earlier answer" + (f": {fates}" if fates else ""))
 
 
 KEPT: Final = {
@@ -222,6 +244,8 @@ def outlook(seen: Estimate, meaning: str) -> Iterator[str]:
     yield row("target", seen.base_url)
     yield row("requests", f"{about}{seen.requests:,}")
     yield from _skipped(seen.skipped)
+    if seen.turns and seen.causal in WAITS:
+        yield row("turns", f"{seen.turns:,} continue an earlier answer: {WAITS[seen.causal]}")
     yield from departures(asdict(seen), seen.base_url)
     at = " at the recorded latencies" if seen.estimated and seen.peak_rate is None else ""
     yield row("duration", f"{about}{seen.duration_s:.1f} s{at}")

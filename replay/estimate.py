@@ -14,7 +14,7 @@ from tbench.capture.errors import InputError
 from tbench.capture.exchange import Exchange
 from tbench.capture.providers import Usage, parse_recorded
 from tbench.replay.cost import Bill, expected
-from tbench.replay.pacing import WINDOW_S, Occupancy, Stretches
+from tbench.replay.pacing import WINDOW_S, Causal, Occupancy, Stretches
 from tbench.replay.plan import Plan, Planned, nothing_to_send
 from tbench.replay.target import Target
 
@@ -30,12 +30,14 @@ class Survey:
     """What one round of a plan holds.
 
     `span_s` is from its first to its last arrival, `busy_s` the sum of the recorded latencies.
-    `in_flight` is the recorded mean concurrency of each second; `unended` requests have no recorded end
-    and are not in it. `hosts` counts where requests were recorded. `models`, `portability`, `unchanged` and
-    `masked` (as those of the target) and `bill` are filled only where tokens were asked for.
+    `turns` of its requests continue an earlier answer. `in_flight` is the recorded mean concurrency of each
+    second; `unended` requests have no recorded end and are not in it. `hosts` counts where requests were
+    recorded. `models`, `portability`, `unchanged` and `masked` (as those of the target) and `bill` are filled
+    only where tokens were asked for.
     """
 
     requests: int = 0
+    turns: int = 0
     span_s: float = 0.0
     busy_s: float = 0.0
     unended: int = 0
@@ -56,6 +58,7 @@ def survey(plan: Plan, target: Target | None = None) -> Survey:
     once = replace(plan, rounds=1)
     for planned in once:
         totals.requests += 1
+        totals.turns += planned.after is not None
         totals.span_s = planned.offset
         exchange = planned.exchange
         if exchange.response is None:
@@ -122,7 +125,8 @@ class Estimate:
 
     `duration_s` and the rates (requests per second) are those of the schedule in an open loop. In a
     closed loop they assume the recorded latencies, of a very long schedule that it goes on as it began, and
-    `estimated` says so. `skipped`, `hosts`, `portability`, `unchanged` and `masked` count requests as the
+    `estimated` says so. `turns` of a round continue an earlier answer, which they wait for as `causal` says.
+    `skipped`, `hosts`, `portability`, `unchanged` and `masked` count requests as the
     survey does. `cost_usd` leaves out the requests of models `unpriced`, which have no known price,
     and the `uncounted` ones, of which the trace does not say how many tokens they used; None where
     nothing is left.
@@ -130,6 +134,8 @@ class Estimate:
 
     base_url: str
     requests: int
+    turns: int
+    causal: Causal
     duration_s: float
     mean_rate: float | None
     peak_rate: float | None
@@ -158,6 +164,8 @@ def estimate(job: "Job") -> Estimate:
     return Estimate(
         **timing,
         base_url=job.target.base_url,
+        turns=totals.turns,
+        causal=job.options.causal,
         skipped=dict(totals.skipped),
         hosts=dict(totals.hosts),
         portability=dict(totals.portability),

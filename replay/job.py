@@ -68,12 +68,13 @@ class Job:
     def plan(self, *, answers: bool = True) -> Plan:
         """What is sent: without end where a recorded profile decides how much.
 
-        Without `answers` the recorded responses are not read, unless `--only` asks for them: half the time.
+        Without `answers` only the ends of the recorded responses are read, unless `--only` asks for more:
+        that takes less time.
         """
         targets = (self.target, *self.beside)
         follows = self.pace.mode == "concurrency-scale" and self.pace.until == "profile"
         return Plan(
-            trace=self.trace if answers or self.only.reads_answers else self.trace.requests,
+            trace=self.trace if answers or self.only.reads_answers else self.trace.ends,
             rounds=None if follows else self.rounds,
             requests=self.options.requests,
             allow_unsafe=self.options.allow_unsafe,

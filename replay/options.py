@@ -12,15 +12,16 @@ from typing import Annotated, Any, Final, Literal
 from tbench.capture.errors import InputError
 from tbench.capture.option import Option, check, rows
 from tbench.replay.pacing import (
+    Causal,
     Pacing,
     PacingOption,
-    at_mean_rate,
     constant,
     fixed,
     parse_warmup,
     poisson,
     profile,
-    scaled,
+    recorded,
+    to_mean_rate,
 )
 
 PACING: Final = "Pacing (give one; default: --speed 1)"
@@ -88,7 +89,8 @@ class ReplayOptions:
             group=PACING,
             above=0,
             meaning="open loop at {value:g}x recorded speed",
-            schedule=lambda pacing, _: scaled(pacing.value),
+            schedule=recorded,
+            speed=lambda pacing, _: pacing.value,
         ),
     ] = None
     rate: Annotated[
@@ -99,7 +101,8 @@ class ReplayOptions:
             group=PACING,
             above=0,
             meaning="open loop: recorded times scaled to a mean of {value:g} requests/s",
-            schedule=at_mean_rate,
+            schedule=recorded,
+            speed=to_mean_rate,
             needs_survey=True,
             load="rate",
         ),
@@ -163,6 +166,15 @@ class ReplayOptions:
             default="profile",
         ),
     ] = None
+    causal: Annotated[
+        Causal,
+        Option(
+            help="When a turn goes that continues an earlier answer. max: at its time, but not before that "
+            "answer has ended and the recorded think time has passed; think: then; strict: at its time, in "
+            "any case; off: the same, without looking.",
+            group=PACING,
+        ),
+    ] = "max"
     seed: Annotated[int, Option(help="Seed of --poisson.", unit="N", group=PACING)] = 0
     max_in_flight: Annotated[
         int | None,

@@ -25,6 +25,13 @@ if TYPE_CHECKING:
 Schedule = Callable[[Iterable[float]], Iterator[float]]
 """Recorded offsets in, due times out: one for one, in the same order, never decreasing."""
 
+Causal = Literal["max", "think", "strict", "off"]
+"""When a turn is due that continues an earlier answer (replay.turns).
+
+max: at its scheduled time, or when that answer has ended and the think time has passed, whichever is later.
+think: then, whatever the schedule says; only first turns follow it. strict: at its scheduled time, though the
+answer may not have ended. off: as strict, and nobody looks which turns continue which.
+"""
 WINDOW_S = 1.0
 """The span over which a recorded concurrency is averaged, seconds of the trace."""
 
@@ -234,13 +241,14 @@ class PacingOption(Option):
 
     `meaning` says it in one sentence, with `value`, `gap` (1/value), `seed` and `until`. An open loop has
     `schedule`, a closed one `limits`; both get the pacing as it was asked for, and the survey of the trace
-    if it `needs_survey`. `load` is what its value says of how many processes it takes: a rate, a number of
-    streams, or nothing.
+    if it `needs_survey`. Recorded times go by at `speed` (1 where the pacing does not change it). `load` is
+    what its value says of how many processes it takes: a rate, a number of streams, or nothing.
     """
 
     meaning: str
     schedule: "Callable[[Pacing, Survey | None], Schedule] | None" = None
     limits: "Callable[[Pacing, Survey | None], Closed] | None" = None
+    speed: "Callable[[Pacing, Survey | None], float]" = lambda _pacing, _survey: 1.0
     needs_survey: bool = False
     load: Literal["rate", "streams"] | None = None
 
@@ -283,6 +291,10 @@ class Pacing:
             raise ValueError(f"{self.mode} is a closed loop")
         return self.option.schedule(self, survey)
 
+    def speed(self, survey: "Survey | None") -> float:
+        """How many recorded seconds go by in one of the replay."""
+        return self.option.speed(self, survey)
+
     def closed(self, survey: "Survey | None") -> Closed:
         """The limits of a closed loop."""
         if self.option.limits is None:
@@ -290,10 +302,15 @@ class Pacing:
         return self.option.limits(self, survey)
 
 
-def at_mean_rate(pacing: Pacing, survey: "Survey | None") -> Schedule:
-    """The recorded times, scaled to a mean of `value` requests per second."""
+def recorded(pacing: Pacing, survey: "Survey | None") -> Schedule:
+    """The recorded times, at the pacing's speed."""
+    return scaled(pacing.speed(survey))
+
+
+def to_mean_rate(pacing: Pacing, survey: "Survey | None") -> float:
+    """The speed at which the recorded times have a mean of `value` requests per second."""
     assert survey is not None
-    return scaled(speed_for(pacing.value, survey.requests, survey.span_s))
+    return speed_for(pacing.value, survey.requests, survey.span_s)
 
 
 def fixed(pacing: Pacing, _survey: "Survey | None") -> Closed:

@@ -21,7 +21,9 @@ class Planned:
 
     `offset` is seconds after the first planned request, rounds included. `payload` is the JSON object of
     its body where that can be written again (an orjson reading), else None. `session` numbers the
-    conversation that it belongs to; it is the same in every round.
+    conversation that it belongs to; it is the same in every round. `after` is the index of the request
+    whose answer it continues, and `think` the recorded seconds from the end of that answer to this arrival;
+    None where it continues none, or arrived before that answer had ended.
     """
 
     index: int
@@ -31,6 +33,8 @@ class Planned:
     exchange: Exchange
     info: RequestInfo
     payload: Mapping[str, Any] | None = None
+    after: int | None = None
+    think: float = 0.0
 
 
 Rule = Callable[[Exchange, RequestInfo], bool]
@@ -139,7 +143,8 @@ class Plan:
 
     def _round(self, cycle: int, index: int, begin: float) -> Iterator[Planned]:
         first_ns: int | None = None
-        sessions, walk = Sessions(remembered=REMEMBERED), self.only.start()
+        sessions, answers = Sessions(remembered=REMEMBERED), _Answers()
+        walk = self.only.start()
         for exchange in self.trace:
             request = exchange.request
             encoding = request.header("content-encoding")
@@ -149,16 +154,23 @@ class Plan:
                 counts, word = (self.skipped, reason) if reason else (self.hosts, request.host)
                 counts[word] += 1
             if reason is not None:
+                if reason == "retry":
+                    answers.retried(exchange)
                 continue
             first_ns = request.arrive_ns if first_ns is None else first_ns
+            place = sessions.assign(request, parsed=parsed)
+            after, think = answers.continued(place.parent, request.arrive_ns)
+            answers.add(exchange, index)
             yield Planned(
                 index=index,
                 cycle=cycle,
-                session=sessions.assign(request, parsed=parsed).number,
+                session=place.number,
                 offset=begin + (request.arrive_ns - first_ns) / 1e9,
                 exchange=exchange,
                 info=parsed.info,
                 payload=parsed.payload if parsed.exact else None,
+                after=after,
+                think=think,
             )
             index += 1
 
@@ -178,3 +190,34 @@ class Plan:
         if not self.allow_unsafe:
             held = left_out(parsed.payload or NOTHING, info.endpoint, frozenset({"state"}))
         return held or self.refuses(exchange, parsed)
+
+
+class _Answers:
+    """When the answers of the last planned requests had ended, by the request's id, as recorded."""
+
+    def __init__(self) -> None:
+        self._ended: dict[str, tuple[int, int | None]] = {}
+
+    def add(self, exchange: Exchange, index: int) -> None:
+        """Take note of a planned request."""
+        response = exchange.response
+        self._ended[exchange.request.id] = index, None if response is None else response.end_ns
+        while len(self._ended) > REMEMBERED:
+            del self._ended[next(iter(self._ended))]
+
+    def retried(self, exchange: Exchange) -> None:
+        """A client's second attempt is not sent again, but what it got is what the next turn continues."""
+        first, response = exchange.request.retry_of, exchange.response
+        if first in self._ended and response is not None:
+            index = self._ended[first][0]
+            self._ended[first] = self._ended[exchange.request.id] = index, response.end_ns
+
+    def continued(self, id_: str | None, arrive_ns: int) -> tuple[int | None, float]:
+        """The index of the request that one continues which arrived then, and the seconds between.
+
+        None for one that arrived before: it did not wait for that answer, whatever its words are.
+        """
+        index, end_ns = self._ended.get(id_ or "", (None, None))
+        if index is None or end_ns is None or end_ns > arrive_ns:
+            return None, 0.0
+        return index, (arrive_ns - end_ns) / 1e9

@@ -4,6 +4,7 @@ Open pacing sleeps until absolute times. Closed pacing sends the next call the m
 that end. Lateness is kept, never hidden. Nothing here knows HTTP, files or the trace.
 """
 
+import math
 import os
 import time
 from collections import deque
@@ -19,6 +20,7 @@ from tbench.capture.exchange import Outcome
 from tbench.replay.pacing import Closed
 from tbench.replay.sender import Attempt, Call, Reply, Sender
 from tbench.replay.system import arm, timer_fd
+from tbench.replay.turns import LOOKS_AHEAD, Turns
 
 # Waking up on time: trio's own timers are up to a millisecond late, a timerfd of Linux is not.
 
@@ -87,13 +89,15 @@ class Player:
 
     `keep` is called on the trio loop and must not block. `may_send` is asked before each call; the first
     refusal ends the play (what is in flight still finishes). `began` is the start on trio's clock: set it
-    before playing. `issued`, `in_flight` and `most_in_flight` may be read at any time; `cancel` stops
-    everything at once. `sleep_until` waits for due times.
+    before playing. `turns` says which calls wait for others (None: none does). `issued`, `in_flight` and
+    `most_in_flight` may be read at any time; `cancel` stops everything at once. `sleep_until` waits for due
+    times.
     """
 
     sender: Sender
     supply: Supply
     keep: Callable[[Attempt], None]
+    turns: Turns | None = None
     max_in_flight: int | None = None
     may_send: Callable[[Call], bool] = lambda _call: True
     sleep_until: SleepUntil = trio.sleep_until
@@ -109,9 +113,11 @@ class Player:
     _woken: trio.Event | None = field(default=None, init=False)
     _waits: deque[tuple[float, float]] = field(default_factory=deque, init=False)
     _waited: float = field(default=0.0, init=False)
+    _nap: trio.CancelScope | None = field(default=None, init=False)
+    _nap_ends: float = field(default=math.inf, init=False)
 
     def __post_init__(self) -> None:
-        self.supply.tell(self._wake)
+        self.supply.tell(self._supplied)
 
     def cancel(self) -> None:
         """Stop sending and cancel what is in flight; each attempt is kept as cancelled."""
@@ -129,7 +135,8 @@ class Player:
         """Send each call at its due time, in the order given; returns when all have ended."""
         with self._scope:
             overdue = 0
-            while (call := await self._next()) is not None:
+            following = self._next if self.turns is None else partial(self._next_turn, self.turns)
+            while (call := await following()) is not None:
                 assert call.due is not None
                 at = self.began + call.due
                 if at > trio.current_time() or overdue == BURST:
@@ -151,7 +158,12 @@ class Player:
                 if self._more:
                     await trio.lowlevel.checkpoint()
                     continue
-                with trio.move_on_at(self.began + min(pacing.changes_after(self._tau), ends)):
+                tau = self._tau
+                news = min(pacing.changes_after(tau), ends)
+                # Where no place is free, the end that makes one sends what may go then.
+                if self.turns and self.in_flight < pacing.allowed(tau):
+                    news = min(news, self.turns.next_due or math.inf)
+                with trio.move_on_at(self.began + news):
                     await self._something()
         self._refill = None
         await self._all_ended()
@@ -168,10 +180,10 @@ class Player:
         missing = pacing.allowed(tau) - self.in_flight
         self._more = missing > BURST
         for _ in range(min(missing, BURST)):
-            call = self.supply.take()
+            call = self._take(tau)
             if call is None:
                 self._more = False
-                return not self.supply.over
+                return not self._over
             if not self._start(call, 0.0):
                 return False
         return True
@@ -180,6 +192,46 @@ class Player:
         while (call := self.supply.take()) is None and not self.supply.over:
             await self._something()
         return call
+
+    async def _next_turn(self, turns: Turns) -> Call | None:
+        """The call that is due next, once it is due: of the supply, or one whose predecessor has ended."""
+        ahead = LOOKS_AHEAD if turns.causal == "think" else 0
+        drawn = -math.inf  # nothing that is still to come is scheduled before
+        while True:
+            while turns.next_due is None or turns.next_due > drawn or turns.held < ahead:
+                if (call := self.supply.take()) is None:
+                    break
+                assert call.due is not None
+                drawn = call.due
+                turns.take(call)
+            due = turns.next_due
+            if due is not None and self.began + due <= trio.current_time():
+                return turns.leave()
+            if due is None:
+                if self._over:
+                    return None
+                await self._something()
+            else:
+                with trio.CancelScope() as self._nap:  # until then, or until another is due before
+                    self._nap_ends = due
+                    await self.sleep_until(self.began + due)
+                self._nap = None
+
+    def _take(self, tau: float) -> Call | None:
+        """The next call that may go, in trace order; None when none is at hand."""
+        turns = self.turns
+        if turns is None:
+            return self.supply.take()
+        while (call := turns.leave_in_order(tau)) is None:
+            if turns.held >= LOOKS_AHEAD or (taken := self.supply.take()) is None:
+                return None
+            turns.take(taken)
+        return call
+
+    @property
+    def _over(self) -> bool:
+        """Whether no call will leave any more."""
+        return self.supply.over and not (self.turns and self.turns.held)
 
     async def _wait_for_room(self, at: float) -> float:
         """Wait while as many are in flight as may be; how long that kept back a call that was due then.
@@ -212,6 +264,11 @@ class Player:
         self._woken = trio.Event()
         await self._woken.wait()
 
+    def _supplied(self) -> None:
+        if self._nap is not None:
+            self._nap.cancel()
+        self._wake()
+
     def _wake(self) -> None:
         if self._woken is not None:
             self._woken.set()
@@ -238,6 +295,8 @@ class Player:
         if reply.end is None:
             reply.end = trio.current_time()
         self.in_flight -= 1
+        if self.turns is not None:
+            self._let_follow(self.turns, call, reply)
         self.keep(
             Attempt(
                 index=call.index,
@@ -249,7 +308,17 @@ class Player:
                 reply=reply,
             )
         )
-        if self._refill is None or not self._refill() or self._more:
+        goes_on = self._refill is not None and self._refill() and not self._more
+        if not goes_on or (self.turns and self.turns.next_due is not None):
+            self._wake()
+
+    def _let_follow(self, turns: Turns, call: Call, reply: Reply) -> None:
+        """Have those go on that waited for this answer; without one, for nothing."""
+        assert reply.end is not None
+        answered = reply.failure is None and (reply.status or 0) < 400
+        if turns.end(call, reply.end - self.began if answered else None):
+            if self._nap is not None and (turns.next_due or 0.0) < self._nap_ends:
+                self._nap.cancel()
             self._wake()
 
 

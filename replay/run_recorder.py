@@ -18,6 +18,7 @@ from tbench.replay.plan import Plan
 from tbench.replay.runfile import RunWriter
 from tbench.replay.sample import Fate, Sample
 from tbench.replay.system import give_way, headroom
+from tbench.replay.turns import FATES
 from tbench.replay.workers.counters import Budget
 from tbench.replay.workers.pool import WorkerPool
 from tbench.replay.workers.spool import SpoolReader
@@ -181,6 +182,10 @@ def run_totals(
             "p50": stall.quantile(0.5),
             "p99": stall.quantile(0.99),
             "max": stall.quantile(1.0),
+        },
+        "turns": {
+            "causal": job.options.causal,
+            **{name: sum(worker.turns[name] for worker in stats) for name in FATES},
         },
         "most_in_flight": sum(worker.most_in_flight for worker in stats),
         "workers": job.workers,

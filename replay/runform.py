@@ -107,6 +107,9 @@ TOTALS: Final = Fields(
         "loop_stall_s": Fields(
             dict.fromkeys(("p50", "p99", "max"), NUMBER), frozenset({"p50", "p99", "max"})
         ),
+        "turns": Fields(
+            {"causal": TEXT, **dict.fromkeys(("continued", "waited", "early", "skipped"), COUNT)}
+        ),
         "most_in_flight": COUNT,
         "workers": COUNT,
         "lost_workers": Items(TEXT),

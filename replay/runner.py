@@ -24,7 +24,7 @@ from tbench.capture.terminal import stop_signals
 from tbench.replay.cost import cost, price_of
 from tbench.replay.estimate import Survey, expected_usage, first_look
 from tbench.replay.job import Job
-from tbench.replay.pacing import Fixed, Schedule
+from tbench.replay.pacing import Fixed
 from tbench.replay.plan import Planned, nothing_to_send
 from tbench.replay.provenance import header
 from tbench.replay.request import Label
@@ -59,12 +59,15 @@ def interleaved(arms: Sequence[Iterator[Call]], seed: int) -> Iterator[Call]:
 # The calls of a plan: each request built for its target, given its due time and what it may cost.
 
 
-def calls(job: "Job", plan: Iterable[Planned], schedule: Schedule | None) -> Iterator[Call]:
-    """The calls of a plan, built one by one as they are asked for; due by `schedule` if there is one."""
+def calls(job: "Job", plan: Iterable[Planned], survey: Survey | None) -> Iterator[Call]:
+    """The calls of a plan, built one by one as they are asked for; due by its schedule in an open loop."""
+    schedule = job.pace.schedule(survey) if job.pace.is_open else None
     ends, budget = job.options.duration, job.budget
+    speed = job.pace.speed(survey)
 
     def built(planned: Planned, due: float | None) -> Call:
         call = job.target.call(planned, due)
+        call.after, call.think = planned.after, planned.think / speed
         if budget is not None:
             call.cost = most_cost(planned, Label.unpack(call.label))
         return call
@@ -214,8 +217,7 @@ class _ArmState:
         self.plan = job.plan(answers=job.budget is not None)  # which prices what was answered
         self.shards = Shards(self.plan, job.workers)
         self.tally = Tally()
-        schedule = job.pace.schedule(survey) if job.pace.is_open else None
-        self.calls = calls(job, self.shards, schedule)
+        self.calls = calls(job, self.shards, survey)
 
 
 class _ReplayRun:

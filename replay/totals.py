@@ -82,6 +82,7 @@ def numbers(run: Run) -> dict[str, Any]:
         **asdict(identity(run)),
         "skipped": sum(run.totals.get("skipped", {}).values()),
         "reconnected": run.totals.get("reconnected", 0),
+        "turns": run.totals.get("turns") or {},
         "hosts": run.totals.get("hosts") or {},
         "portability": run.totals.get("portability") or {},
         "unchanged": run.totals.get("unchanged") or {},

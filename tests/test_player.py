@@ -17,8 +17,10 @@ from tbench.replay.sender import Attempt, Call, Ended, Origin, Reply
 HERE = Origin("http", "h", 80)
 
 
-def call(index: int, due: float | None = None) -> Call:
-    return Call(index=index, due=due, origin=HERE, head=b"", body=b"")
+def call(
+    index: int, due: float | None = None, after: int | None = None, think: float = 0.0
+) -> Call:
+    return Call(index=index, due=due, origin=HERE, head=b"", body=b"", after=after, think=think)
 
 
 class Calls:
@@ -63,6 +65,7 @@ class Waiter:
     """Takes `took(index)` seconds for each call; keeps how many were in flight over time."""
 
     took: Callable[[int], float]
+    status: Callable[[int], int] = lambda _index: 200
     level: list[tuple[float, int]] = field(default_factory=list)
     now: int = 0
     scopes: set[trio.CancelScope] = field(default_factory=set)
@@ -80,7 +83,7 @@ class Waiter:
         with trio.CancelScope() as scope:
             self.scopes.add(scope)
             await trio.sleep(self.took(index))
-            reply.status = 200
+            reply.status = self.status(index)
         self.scopes.discard(scope)
         if scope.cancelled_caught:
             reply.failure = (Outcome.CANCELLED, "the replay was stopped")
@@ -113,14 +116,18 @@ def virtually(play: Callable[[], object]) -> None:
 
 
 def play_open(dues: Sequence[float], took: Callable[[int], float], **options: object) -> Played:
-    waiter = Waiter(took)
+    return play([call(index, due) for index, due in enumerate(dues)], Waiter(took), **options)
+
+
+def play(calls: Sequence[Call], waiter: Waiter, **options: object) -> Played:
+    """In an open loop."""
     kept: list[Attempt] = []
-    calls = Calls(call(index, due) for index, due in enumerate(dues))
+    supply = Calls(calls)
 
     async def main() -> Player:
         player = Player(
             sender=waiter,
-            supply=calls,
+            supply=supply,
             keep=kept.append,
             began=trio.current_time(),
             **options,  # type: ignore[arg-type]

@@ -128,7 +128,7 @@ def test_requests_alone_come_in_the_same_order(
     write(path, *capture)
     if cut:
         path.write_bytes(path.read_bytes()[:-20])
-    how = ReadOptions(answers=False, budgets=Budgets(cache=1, parked=1) if tight else Budgets())
+    how = ReadOptions(answers="none", budgets=Budgets(cache=1, parked=1) if tight else Budgets())
     losses = Losses()
 
     found = list(exchanges(read_trace(path).segments, losses, how))

@@ -27,7 +27,7 @@ _pack: Callable[[object], bytes] = msgpack.Packer(unicode_errors="surrogatepass"
 
 def frame(call: Call) -> bytes:
     """A call as bytes."""
-    place = call.index, call.arm, call.due, call.origin
+    place = call.index, call.arm, call.due, call.after, call.think, call.origin
     return _pack((*place, call.head, call.body, call.cost, call.label, call.refusal))
 
 
@@ -104,7 +104,7 @@ class CallQueue:
 
     def _call(self, parts: tuple[Any, ...]) -> Call:
         """By place, as `frame` has them. Calls to one origin share it."""
-        index, arm, due, origin, head, body, cost, label, refusal = parts
+        index, arm, due, after, think, origin, head, body, cost, label, refusal = parts
         return Call(
             index=index,
             due=due,
@@ -115,6 +115,8 @@ class CallQueue:
             label=label,
             arm=arm,
             refusal=refusal,
+            after=after,
+            think=think,
         )
 
 

@@ -1,13 +1,13 @@
 """Messages: the task that a worker gets before it starts, and the stats that it sends at the end."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
 from tbench.capture.histogram import Histogram
-from tbench.replay.pacing import Closed, Fixed, Profile
+from tbench.replay.pacing import Causal, Closed, Fixed, Profile
 from tbench.replay.sender import Deadlines, Origin
 from tbench.replay.senders import Kind
 
@@ -43,6 +43,7 @@ class WorkerTask:
     budget: float | None
     ca: Path | None
     ahead_bytes: int
+    causal: Causal
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +51,8 @@ class WorkerStats:
     """What a worker saw of itself. `stamps` counts the reads stamped by the kernel and by the process.
 
     `stall` is how late its loop woke (s), `cpu_s` and `wall_s` what the sending took, `runnable_s` how long
-    its thread ran or waited for a core. `failure` says why it could not go on.
+    its thread ran or waited for a core. `turns` counts those that continue an earlier answer, by what became
+    of them (replay.turns). `failure` says why it could not go on.
     """
 
     clock: str
@@ -63,6 +65,7 @@ class WorkerStats:
     runnable_s: float
     wall_s: float
     peak_rss: int
+    turns: Mapping[str, int]
     failure: str | None = None
 
 
@@ -109,6 +112,7 @@ def worker_tasks(jobs: "Sequence[Job]", closed: Closed | None) -> list[WorkerTas
             budget=job.budget,
             ca=job.ca,
             ahead_bytes=AHEAD_BYTES // workers,
+            causal=job.options.causal,
         )
         for number in range(workers)
     ]

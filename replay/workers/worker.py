@@ -24,6 +24,7 @@ from tbench.capture.histogram import Histogram
 from tbench.replay.player import Breaker, Player, punctual
 from tbench.replay.sender import Attempt, Call
 from tbench.replay.senders import OpenSender, make_sender
+from tbench.replay.turns import Turns
 from tbench.replay.workers.call_queue import CallQueue
 from tbench.replay.workers.counters import Budget, SharedCounters, WorkerCounters
 from tbench.replay.workers.messages import WorkerStats, WorkerTask
@@ -87,6 +88,7 @@ class Worker:
         self.spool = SpoolWriter(spool)
         self.calls_fd = calls
         self.breakers = [Breaker(keyless=keyless) for keyless in task.keyless]
+        self.turns = None if task.causal == "off" else Turns(task.causal)
         self.stall = Histogram()
 
     async def run(self) -> None:
@@ -106,6 +108,7 @@ class Worker:
                 keep=self._keep,
                 may_send=self._may_send,
                 max_in_flight=task.max_in_flight,
+                turns=self.turns,
             )
             if await self._told_to_go(sender):
                 helpers.start_soon(self._stop_when_told)
@@ -169,6 +172,7 @@ class Worker:
             runnable_s=runnable,
             wall_s=wall,
             peak_rss=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+            turns=(self.turns or Turns("off")).counts,
             failure=None if error is None else f"cannot keep its answers: {error.strerror}",
         )
         self.control.send(stats)

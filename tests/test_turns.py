@@ -1,0 +1,241 @@
+"""Turns: in the player, in virtual time, beside the rule as a recursion; and as a server sees them."""
+
+import json
+import math
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tbench.capture.exchange import Exchange, Request, Response
+from tbench.capture.records import TraceHeader
+from tbench.capture.trace_writer import TraceWriter
+from tbench.replay.api import replay
+from tbench.replay.closing import summary
+from tbench.replay.pacing import Causal, Fixed
+from tbench.replay.player import Player
+from tbench.replay.sender import Attempt, Call
+from tbench.replay.totals import numbers
+from tbench.replay.turns import Turns
+from tests.answering import Given, Received, answering, chat
+from tests.test_player import Calls, Played, Waiter, call, play
+
+SECONDS = st.integers(0, 40).map(lambda quarters: quarters / 4)
+
+
+@st.composite
+def conversations(draw: st.DrawFn, *, timed: bool) -> tuple[list[Call], list[float]]:
+    """Calls of which some continue earlier ones, and how long each takes."""
+    dues = sorted(draw(st.lists(SECONDS, min_size=1, max_size=24)))
+    calls = []
+    for index, due in enumerate(dues):
+        after = draw(st.none() | st.integers(0, index - 1)) if index else None
+        think = draw(SECONDS) if after is not None else 0.0
+        calls.append(call(index, due if timed else None, after, think))
+    return calls, [draw(SECONDS) + 0.25 for _ in calls]
+
+
+def expected(calls: Sequence[Call], took: Sequence[float], causal: Causal) -> list[float]:
+    """When each leaves where nothing else holds it: the rule itself."""
+    sent: list[float] = []
+    for one, scheduled in zip(calls, [one.due for one in calls], strict=True):
+        assert scheduled is not None
+        due = scheduled
+        if one.after is not None and causal in {"max", "think"}:
+            after = sent[one.after] + took[one.after] + one.think
+            due = after if causal == "think" else max(scheduled, after)
+        sent.append(due)
+    return sent
+
+
+@given(conversations(timed=True), st.sampled_from(["max", "think", "strict"]))
+def test_a_turn_leaves_when_its_policy_says(
+    conversation: tuple[list[Call], list[float]], causal: Causal
+) -> None:
+    calls, took = conversation
+    wanted = expected(calls, took, causal)
+    scheduled = [one.due for one in calls]
+    turns = Turns(causal)
+    played = play(calls, Waiter(lambda index: took[index]), turns=turns)
+
+    assert played.sent() == pytest.approx(wanted, abs=1e-6)
+    kept = sorted(played.kept, key=lambda attempt: attempt.index)
+    assert [attempt.due for attempt in kept] == pytest.approx(wanted, abs=1e-6)
+    moved = sum(
+        due > was + 1e-9 for due, was in zip(wanted, scheduled, strict=True) if was is not None
+    )
+    ends = [sent + lasts for sent, lasts in zip(wanted, took, strict=True)]
+    early = sum(
+        one.after is not None and sent < ends[one.after] - 1e-9
+        for one, sent in zip(calls, wanted, strict=True)
+    )
+    continued = sum(one.after is not None for one in calls)
+    assert (turns.continued, turns.waited, turns.skipped) == (continued, moved, 0)
+    assert abs(turns.early - early) <= sum(  # at the very instant either may be first
+        one.after is not None and sent == ends[one.after]
+        for one, sent in zip(calls, wanted, strict=True)
+    )
+
+
+@given(conversations(timed=False), st.integers(1, 4))
+def test_a_closed_loop_sends_the_first_turn_that_may_go(
+    conversation: tuple[list[Call], list[float]], limit: int
+) -> None:
+    """None before its answer and think time, never too many; no place is free beside one that may go."""
+    calls, took = conversation
+    kept: list[Attempt] = []
+    waiter = Waiter(lambda index: took[index])
+
+    async def main() -> Player:
+        supply, turns = Calls(calls), Turns("max")
+        player = Player(
+            sender=waiter, supply=supply, keep=kept.append, turns=turns, began=trio.current_time()
+        )
+        await player.play_closed(Fixed(limit=limit))
+        return player
+
+    player = trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
+    sent = Played(player, kept, waiter).sent()
+
+    assert len(sent) == len(calls)
+    assert max(level for _, level in waiter.level) <= limit
+    ends = [begun + lasts for begun, lasts in zip(sent, took, strict=True)]
+    free = [0.0 if one.after is None else ends[one.after] + one.think for one in calls]
+    for one, begun, may in zip(calls, sent, free, strict=True):
+        assert begun >= may - 1e-6
+        if begun > may + 1e-4:  # it waited for a place
+            busy = [
+                other
+                for other, (since, until) in enumerate(zip(sent, ends, strict=True))
+                if since < begun - 1e-6 and until >= begun - 1e-3 and other != one.index
+            ]
+            assert len(busy) >= limit or any(
+                sent[other] >= may - 1e-6 and other < one.index for other in range(one.index)
+            )
+
+
+def test_what_follows_a_failure_is_not_sent_and_is_counted() -> None:
+    """0 fails; 1 and 3 continue it, 2 continues 1, 4 stands alone."""
+    calls = [call(0, 0.0), call(1, 1.0, 0), call(2, 9.0, 1), call(3, 5.0, 0), call(4, 2.0)]
+    turns = Turns("max")
+    played = play(
+        sorted(calls, key=lambda one: one.due or 0.0),
+        Waiter(lambda _: 3.0, status=lambda index: 500 if index == 0 else 200),
+        turns=turns,
+    )
+
+    assert sorted(attempt.index for attempt in played.kept) == [0, 4]
+    assert (turns.continued, turns.skipped, turns.held) == (3, 3, 0)
+    assert played.player.issued == 2
+
+
+def test_a_turn_that_waits_is_on_time_once_it_may_go() -> None:
+    """Its due time is that of its policy: what the server took for the turn before is charged there, once."""
+    calls = [call(0, 0.0), call(1, 1.0, 0, 0.5), call(2, 30.0)]
+    played = play(calls, Waiter(lambda _: 10.0), turns=Turns("max"))
+
+    turn = next(attempt for attempt in played.kept if attempt.index == 1)
+    assert turn.due == pytest.approx(10.5, abs=1e-6)
+    assert turn.reply.sent is not None
+    assert turn.reply.sent - played.player.began == pytest.approx(10.5, abs=1e-6)
+    assert not math.isnan(played.sent()[0])
+
+
+# From a trace to a server that keeps its own log.
+
+CONVERSATIONS, ANSWER_S = 12, 0.08
+
+
+def asked(name: str, turn: int) -> list[dict[str, str]]:
+    """The history of a conversation up to a turn; the answers in it are not what this server says."""
+    words: list[dict[str, str]] = [{"role": "system", "content": "Be brief."}]
+    for earlier in range(turn + 1):
+        words.append({"role": "user", "content": f"{name}, turn {earlier}"})
+        words.append({"role": "assistant", "content": f"recorded answer {earlier}"})
+    return words[:-1]
+
+
+def recorded(path: Path) -> int:
+    """A trace of conversations with 2 to 5 turns, each answered in 30 ms, 10 ms of thought between them.
+
+    The last turn of every third is asked twice at once, and one request was led back to the capture: its
+    client asked again. How many requests continue an answer.
+    """
+    exchanges = []
+    continued = 0
+    for number in range(CONVERSATIONS):
+        turns = 2 + number % 4
+        for turn in range(turns):
+            arrive = round((number * 0.013 + turn * 0.04) * 1e9)
+            copies = 2 if turn == turns - 1 and number % 3 == 0 else 1
+            continued += copies if turn else 0
+            exchanges += [(arrive + copy, asked(f"c{number}", turn), {}) for copy in range(copies)]
+    exchanges.append((10**9, asked("led back", 0), {"redirected_back": True}))
+    exchanges.append((10**9 + 1, asked("led back", 0), {}))
+    with TraceWriter(path, TraceHeader(wall_ns=10**18, mono_ns=0)) as writer:
+        for seq, (arrive, messages, extra) in enumerate(sorted(exchanges, key=lambda row: row[0])):
+            body = json.dumps({"model": "m", "messages": messages, "max_tokens": 4}).encode()
+            request = Request(
+                id=f"{seq:032x}", seq=seq, arrive_ns=arrive, end_ns=arrive, method="POST", scheme="http",
+                host="recorded", path="/v1/chat/completions", headers=(("content-type", "application/json"),),
+                body=body, body_bytes=len(body),
+            )  # fmt: skip
+            end = arrive + 30_000_000
+            response = Response(head_ns=end, end_ns=end, status=307 if extra else 200, extra=extra)
+            writer.exchange(Exchange(request=request, response=response))
+    return continued
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"speed": 16.0, "workers": 2}, {"causal": "think", "speed": 4.0}, {"concurrency": 9}],
+    ids=lambda options: " ".join(map(str, options)),
+)
+def test_no_turn_reaches_the_server_before_its_predecessor_has_ended_there(
+    options: dict[str, Any], tmp_path: Path
+) -> None:
+    spans: dict[str, list[tuple[float, float]]] = {}
+
+    def answer(received: Received) -> Given:
+        arrived = time.monotonic()
+        time.sleep(ANSWER_S)
+        spans.setdefault(received.json["messages"][-1]["content"], []).append(
+            (arrived, time.monotonic())
+        )
+        return chat()
+
+    continued = recorded(tmp_path / "t.msgpack")
+    with answering(answer) as server:
+        run = replay(tmp_path / "t.msgpack", base_url=server.url, out=tmp_path / "r.run", **options)
+
+    turns = run.totals["turns"]
+    assert run.totals["completed"] == run.totals["planned"] == len(server.received)
+    assert run.totals["skipped"] == {"redirect": 1}
+    assert (turns["continued"], turns["early"], turns["skipped"]) == (continued, 0, 0)
+    for words, mine in spans.items():
+        name, _, number = words.partition(", turn ")
+        if int(number):
+            (before,) = spans[f"{name}, turn {int(number) - 1}"]
+            assert all(arrived > before[1] for arrived, _ in mine), words
+
+
+def test_a_turn_whose_predecessor_failed_is_not_sent(tmp_path: Path) -> None:
+    """Of conversation 0 (two turns, the last asked twice) the first fails."""
+
+    def answer(received: Received) -> Given:
+        words = received.json["messages"][-1]["content"]
+        return Given([b"{}"], status=500) if words == "c0, turn 0" else chat()
+
+    recorded(tmp_path / "t.msgpack")
+    with answering(answer) as server:
+        run = replay(tmp_path / "t.msgpack", base_url=server.url, out=tmp_path / "r.run")
+
+    assert run.totals["turns"]["skipped"] == run.totals["never_sent"] == 2
+    assert "c0, turn 1" not in {each.json["messages"][-1]["content"] for each in server.received}
+    assert "2 not sent, as it failed" in "\n".join(summary(run, numbers(run)))
