@@ -271,8 +271,7 @@ def bind(words: Sequence[str] | str, trace: Trace) -> Filter:
 
 def placed(trace: Trace, wanted: Filter, walk: Pass, *, answers: bool = False) -> Iterator[Placed]:
     """The exchanges of a trace that are meant, with their places; responses only where one asks for them."""
-    whole = answers or wanted.reads_answers
-    for item in trace.placed(answers="whole" if whole else "none"):
+    for item in trace.placed(answers="whole" if answers or wanted.reads_answers else "none"):
         if item.exchange.request.arrive_ns >= wanted.to_ns:
             return
         if walk.keeps(item.exchange):
