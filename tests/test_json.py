@@ -22,7 +22,7 @@ SECTIONS = {
 DATA = {
     "outcomes", "models", "endpoints", "idc", "errors", "skipped", "shift", "summaries", "definitions",
     "quantiles", "kinds", "hosts", "portability", "unchanged", "masked", "overall", "plan",
-    "error_codes_frequency",
+    "error_codes_frequency", "values",
 }  # fmt: skip
 """Maps from data to numbers: their own keys are not part of the contract."""
 
@@ -35,8 +35,10 @@ def keys(value: Any) -> Iterator[str]:
     elif isinstance(value, dict):
         for key, item in value.items():
             yield key
-            flat = key in DATA and isinstance(item, dict)
-            yield from keys(list(item.values()) if flat and "ci" not in item else item)
+            parts = item if isinstance(item, list) else [item]
+            for part in parts:
+                flat = key in DATA and isinstance(part, dict) and "ci" not in part
+                yield from keys(list(part.values()) if flat else part)
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +78,7 @@ def test_every_key_is_documented(
     printed = {
         "trace info": ("trace", "info", trace),
         "trace head": ("trace", "head", trace, "--bodies"),
+        "trace compare`, `trace diff": ("trace", "compare", trace, trace),
         "replay --dry-run": (*send, "--dry-run"),
         "replay": (*send, "-o", "a.run", "--warmup", "none", "--header", "authorization: Bearer k"),
         "report": ("report", "a.run", "--samples"),
