@@ -185,7 +185,7 @@ def test_the_numbers_are_those_of_the_contract(
     found = json.loads(done.out)
 
     wanted = (
-        "run planned completed failed cancelled lost_in_flight never_sent skipped reconnected hosts "
+        "run planned completed failed cancelled lost_in_flight never_sent skipped reconnected turns hosts "
         "portability unchanged masked duration_s "
         "throughput_over_s requests_per_s output_tokens_per_s input_tokens_per_s total_tokens_per_s "
         "without_token_counts "
