@@ -412,6 +412,7 @@ def task(number: int, workers: int) -> WorkerTask:
         budget=None,
         ca=None,
         ahead_bytes=10**6,
+        causal="max",
     )
 
 
