@@ -12,6 +12,7 @@ from tbench.capture.errors import UnreachableError
 from tbench.capture.exchange import Outcome
 from tbench.capture.terminal import named, plural
 from tbench.replay import measures
+from tbench.replay.dialects import CHANGES
 from tbench.replay.estimate import Estimate
 from tbench.replay.portability import BONDS
 from tbench.replay.runfile import Run
@@ -154,8 +155,15 @@ def departures(counts: Mapping[str, Any], base_url: str) -> Iterator[str]:
         each = ", ".join(f"{named(host)} {count:,}" for host, count in list(hosts.items())[:8])
         yield row("hosts", f"recorded at {len(hosts):,} ({each}), all sent to {base_url}")
     for reason, count in (counts.get("portability") or {}).items():
-        words = BONDS[reason].why if reason in BONDS else ""
-        yield row("portable", f"{plural(count, 'request')} sent without {named(reason)}: {words}")
+        asked, why = (
+            f"{plural(count, 'request')} sent without",
+            "it has no place in the dialect of --to",
+        )
+        if reason in BONDS:
+            why = BONDS[reason].why
+        elif reason in CHANGES:
+            asked, why = f"{plural(count, 'request')} sent with another", CHANGES[reason]
+        yield row("portable", f"{asked} {named(reason)}: {why}")
     for reason, count in unchanged.items():
         words = KEPT.get(
             reason, f"{named(reason)}, which --model is not for: use --map-model OLD=NEW"

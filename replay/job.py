@@ -122,6 +122,7 @@ def resolve(
             key=find_key(options.api_key_env, base_url, headers) if send else None,
             salt=new_salt() if options.cache == "cold" else None,
             portable=options.portable,
+            to=options.to,
         ),
         pace=pacing,
         deadlines=Deadlines(first_byte=options.timeout, total=options.timeout),

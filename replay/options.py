@@ -279,6 +279,14 @@ class ReplayOptions:
             group=TARGET,
         ),
     ] = "auto"
+    to: Annotated[
+        Literal["chat", "messages", "responses"] | None,
+        Option(
+            help="Send every request in this dialect; what has no place there is counted.",
+            group=TARGET,
+            default="as recorded",
+        ),
+    ] = None
     set: Annotated[
         Mapping[str, Any],
         Option(

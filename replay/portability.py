@@ -5,12 +5,12 @@ the request goes without it or stays behind. docs/portability.md is the same tab
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from fnmatch import fnmatchcase
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from fnmatch import translate
 from functools import cache
 from operator import is_
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final, Literal
 
 Json = Mapping[str, Any]
 Level = Literal["state", "issuer", "gateway"]
@@ -36,10 +36,6 @@ class Bond:
     drops: bool
     why: str
     places: Mapping[str, Sequence[str]]
-
-    def paths(self, endpoint: str) -> Iterator[Sequence["_Step"]]:
-        """Its paths in the bodies of an endpoint, taken apart."""
-        return map(_steps, (*self.places.get(endpoint, ()), *self.places.get(ANY, ())))
 
 
 BONDS: Final[dict[str, Bond]] = {
@@ -254,40 +250,34 @@ BONDS: Final[dict[str, Bond]] = {
 
 def left_out(payload: Json, endpoint: str, levels: frozenset[Level]) -> str | None:
     """Why a request cannot be sent without losing its meaning; None where it can."""
-    for reason, bond in BONDS.items():
-        binds = not bond.drops and bond.level in levels
-        if binds and any(_pruned(payload, path) is not payload for path in bond.paths(endpoint)):
-            return reason
-    return None
+    reasons: set[str] = set()
+    if levels:
+        _pruned(payload, _tree(endpoint, levels, False, tuple(BONDS)), reasons)
+    return next((reason for reason in BONDS if reason in reasons), None) if reasons else None
 
 
 def carried(payload: Json, endpoint: str, levels: frozenset[Level]) -> tuple[Json, list[str]]:
     """The payload without what must not go along (itself where all may), and what that was, by reason."""
-    body, reasons = payload, list[str]()
-    if not levels:
-        return body, reasons
-    for reason, bond in BONDS.items():
-        if bond.drops and bond.level in levels:
-            before = body
-            for path in bond.paths(endpoint):
-                body = _pruned(body, path)
-            if body is not before:
-                reasons.append(reason)
-    return (_mended(body), reasons) if reasons else (payload, reasons)
+    reasons: set[str] = set()
+    if levels:
+        body = _pruned(payload, _tree(endpoint, levels, True, tuple(BONDS)), reasons)
+    if not reasons:
+        return payload, []
+    return _mended(body, payload), [name for name in BONDS if name in reasons]
 
 
-def _mended(body: Json) -> dict[str, Any]:
+def _mended(body: Json, before: Json) -> dict[str, Any]:
     """The body without what makes no sense any more: a choice of tools that are gone, turns of nothing."""
     mended = dict(body)
     tools, choice, turns = (body.get(name) for name in ("tools", "tool_choice", "messages"))
-    if not tools:
-        mended.pop("tool_choice", None)
-        mended.pop("parallel_tool_calls", None)
-    elif isinstance(choice, dict) and isinstance(tools, list):
-        names = {_name(tool) for tool in tools}
-        free = choice.get("type") in {"auto", "any", "none", "allowed_tools"}
-        if not free and _name(choice) not in names:
-            del mended["tool_choice"]
+    if tools is not before.get("tools"):
+        if not tools:
+            mended.pop("tool_choice", None)
+            mended.pop("parallel_tool_calls", None)
+        elif isinstance(choice, dict):
+            free = choice.get("type") in ("auto", "any", "none", "allowed_tools")
+            if not free and _name(choice) not in map(_name, tools):
+                del mended["tool_choice"]
     if isinstance(turns, list):
         mended["messages"] = [turn for turn in turns if turn != {"role": "assistant"}]
     return mended
@@ -300,83 +290,128 @@ def _name(tool: object) -> object:
     return next((name for name in names if name), None)
 
 
-# Paths, as a Bond has them.
+# Paths, as a Bond has them: those of many rows are one tree, so that a body is walked once.
+
+Tree = dict[str, "_Member"]
 
 
-class _Step(NamedTuple):
-    """A name in a path. `each` says that a list is meant; of it those of `types` (all where empty)."""
+@dataclass(slots=True)
+class _Member:
+    """A member that paths lead to: why it goes, where a path ends there, and what they lead to in it."""
 
-    name: str
-    true: bool
-    each: bool
+    reason: str | None = None
+    true: bool = False
+    inside: Tree = field(default_factory=dict)
+    items: list["_Items"] = field(default_factory=list)
+
+    def goes(self, value: object) -> bool:
+        """Whether it is one to go: null and what is empty says nothing."""
+        if self.reason is None:
+            return False
+        return value is True if self.true else value not in (None, "", [], {})
+
+
+@dataclass(slots=True)
+class _Items:
+    """Items of a list: `every` one, or those of `kinds` (`others`: of all else) with a member, or without."""
+
+    every: bool
+    kinds: re.Pattern[str] | None
     others: bool
-    types: tuple[str, ...]
     member: str
     has: bool
+    reason: str | None = None
+    inside: Tree = field(default_factory=dict)
 
     def fits(self, item: object) -> bool:
         """Whether an item of the list is meant."""
-        kind = item.get("type") if isinstance(item, dict) else item
-        if self.types:
-            if not isinstance(kind, str):
+        if self.kinds is not None:
+            kind = item.get("type") if isinstance(item, dict) else item
+            if not isinstance(kind, str) or bool(self.kinds.fullmatch(kind)) is self.others:
                 return False
-            if any(fnmatchcase(kind, known) for known in self.types) is self.others:
-                return False
-        if not self.member:
-            return True
-        return isinstance(item, dict) and bool(item.get(self.member)) is self.has
-
-    def stands(self, value: object) -> bool:
-        """Whether a member is there and says something."""
-        return value is True if self.true else value not in (None, "", [], {})
+        return not self.member or (
+            isinstance(item, dict) and bool(item.get(self.member)) is self.has
+        )
 
 
 _STEP: Final = re.compile(r"(\w+)(?:(\[)(!?)([\w.*|]*)(?:([+-])(\w+))?\])?(=true)?(?:\.|$)")
 
 
 @cache
-def _steps(path: str) -> tuple[_Step, ...]:
-    """A path taken apart. Raises ValueError for one that is none: a defect of the table."""
-    steps, end = [], 0
-    for match in _STEP.finditer(path):
-        name, each, others, types, sign, member, true = match.groups()
-        known = tuple(types.split("|")) if types else ()
-        steps.append(
-            _Step(name, bool(true), bool(each), bool(others), known, member or "", sign == "+")
-        )
-        if match.start() != end:
-            break
-        end = match.end()
-    if end != len(path):
-        raise ValueError(f"no path: {path}")
-    return tuple(steps)
+def _tree(endpoint: str, levels: frozenset[Level], drops: bool, _rows: tuple[str, ...]) -> Tree:
+    """The paths of all rows that act. Raises ValueError for one that is no path: a defect of the table."""
+    tree: Tree = {}
+    for reason, bond in BONDS.items():
+        if bond.drops is not drops or bond.level not in levels:
+            continue
+        for path in (*bond.places.get(endpoint, ()), *bond.places.get(ANY, ())):
+            _grow(tree, path, reason)
+    return tree
 
 
-def _pruned(holder: Json, steps: Sequence[_Step]) -> Json:
-    """The object without what the steps lead to, nor what that empties; itself where they lead nowhere."""
-    step, *further = steps
-    value = holder.get(step.name)
-    if not step.stands(value):
-        return holder
-    rest: Any = None
-    if step.each:
-        items = value if isinstance(value, list) else []
-        if further:
-            rest = [
-                _pruned(item, further) if isinstance(item, dict) and step.fits(item) else item
-                for item in items
-            ]
+def _grow(tree: Tree, path: str, reason: str) -> None:
+    """Put a path into the tree."""
+    end = 0
+    while end < len(path):
+        step = _STEP.match(path, end)
+        if step is None:
+            raise ValueError(f"no path: {path}")
+        name, each, others, kinds, sign, holds, true = step.groups()
+        end = step.end()
+        member = tree.setdefault(name, _Member())
+        place: _Member | _Items = member
+        if true:
+            member.true = True
+        if each:
+            every = not (kinds or holds)
+            known = [items for items in member.items if every and items.every]
+            pattern = re.compile("|".join(map(translate, kinds.split("|")))) if kinds else None
+            items = _Items(every, pattern, bool(others), holds or "", sign == "+")
+            place = (known or [items])[0]
+            member.items += [] if known else [items]
+        if end == len(path):
+            place.reason = reason
+        tree = place.inside
+
+
+def _pruned(holder: Json, tree: Tree, reasons: set[str]) -> Json:
+    """The object without what the tree leads to, nor what that empties; itself where it leads nowhere."""
+    pruned: dict[str, Any] | None = None
+    for name in tree.keys() & holder.keys():
+        member, value = tree[name], holder[name]
+        rest: Any = value
+        if member.goes(value):
+            reasons.add(str(member.reason))
+            rest = None
+        elif isinstance(value, dict) and member.inside:
+            rest = _pruned(value, member.inside, reasons)
+        elif isinstance(value, list) and member.items:
+            rest = _pruned_items(value, member.items, reasons)
+        if rest is not value:
+            pruned = dict(holder) if pruned is None else pruned
+            pruned[name] = rest
+            if not rest:
+                del pruned[name]
+    return holder if pruned is None else pruned
+
+
+def _pruned_items(items: list[Any], kinds: Sequence[_Items], reasons: set[str]) -> list[Any]:
+    """The list without the items that go, the others pruned; itself where nothing changes."""
+    rest: list[Any] = []
+    for item in items:
+        new = item
+        for kind in kinds:
+            if not (kind.every or kind.fits(item)):
+                continue
+            if kind.reason is not None:
+                reasons.add(kind.reason)
+                break
+            if isinstance(new, dict):
+                new = _pruned(new, kind.inside, reasons)
         else:
-            rest = [item for item in items if not step.fits(item)]
-        if len(rest) == len(items) and all(map(is_, rest, items)):
-            return holder
-    elif further:
-        rest = _pruned(value, further) if isinstance(value, dict) else value
-    if rest is value:
-        return holder
-    if rest:
-        return {**holder, step.name: rest}
-    return {name: member for name, member in holder.items() if name != step.name}
+            rest.append(new)
+    same = len(rest) == len(items) and all(map(is_, rest, items))
+    return items if same else rest
 
 
 # Who issued a request, and who is asked next.

@@ -55,6 +55,7 @@ def header(job: "Job", survey: Survey | None) -> dict[str, Any]:
             "model_for": None if target.serves is None else sorted(target.serves),
             "map_model": dict(target.models),
             "portable": target.portable,
+            "to": target.to,
             "set": fields,
             "headers": [name for name, _ in target.headers],
             "api_key_env": (job.options.api_key_env or "TOGETHER_API_KEY") if target.key else None,

@@ -23,6 +23,7 @@ import orjson
 from tbench.capture.errors import InputError
 from tbench.capture.exchange import Exchange, Headers, Request
 from tbench.capture.providers import (
+    COMMON_HEADERS,
     CREDENTIAL_HEADERS,
     GENERATIVE,
     PROVIDERS,
@@ -42,6 +43,7 @@ from tbench.capture.redact import (
     secrets_of,
 )
 from tbench.capture.versions import version
+from tbench.replay.dialects import DIALECTS, Mute, translated
 from tbench.replay.plan import NOTHING, Planned
 from tbench.replay.portability import (
     Level,
@@ -69,8 +71,9 @@ _LEADING_V1 = re.compile(r"^(/v1)+(?=/|\?|$)")
 
 
 class Outgoing(NamedTuple):
-    """A request as it goes out: its body, what it asks for, and what was dropped (reasons of `BONDS`)."""
+    """A request as it goes out: path and body, what it asks for, and what was dropped (a row's name each)."""
 
+    path: str
     body: bytes
     info: RequestInfo
     dropped: Sequence[str] = ()
@@ -83,9 +86,10 @@ class Target:
     `base_url` has no trailing slash. `salt` goes before the first word of each prompt (`new_salt`);
     `unsalted` counts, by endpoint, the calls built that had no place for it. `model` replaces the model of
     each request to the endpoints `serves` (None: to any), `models` single ones, `fields` sets top-level
-    members of a JSON body (None removes one), after what is not `portable` (replay.portability) was dropped:
-    `portability` counts the calls built without it, by reason. `unchanged` counts those that `model` and
-    `fields` could not be put into: `not_json`, `no_model`, or the endpoint that `model` is not for;
+    members of a JSON body (None removes one), after what is not `portable` (replay.portability) was dropped.
+    `to` is the dialect that requests are put into (replay.dialects; None: as recorded). `portability` counts
+    the calls built without what was dropped for either, by its name. `unchanged` counts those that `model`
+    and `fields` could not be put into: `not_json`, `no_model`, or the endpoint that `model` is not for;
     `masked` those with what a capture masked, by the member of the body that holds it. `headers` are added to
     each request, in lower case. `key` is sent in the header that the recorded one came in, as a bearer token
     where that is `authorization`, and appears in no file or message.
@@ -100,6 +104,7 @@ class Target:
     key: str | None = field(default=None, repr=False)
     salt: str | None = None
     portable: Portable = "auto"
+    to: str | None = None
     portability: Counter[str] = field(
         default_factory=Counter, init=False, repr=False, compare=False
     )
@@ -133,9 +138,9 @@ class Target:
         """The request as it goes on the wire, complete; `due` is passed on."""
         recorded = planned.exchange.request
         try:
-            body, info, dropped = self._changed(planned)
+            path, body, info, dropped = self._changed(planned)
             rewritten = bool(body) and body is not recorded.body
-            shape = self._template(recorded, bodied=bool(body), rewritten=rewritten)
+            shape = self._template(recorded, path, bodied=bool(body), rewritten=rewritten)
             head = shape.head(request_id(recorded.id, planned.cycle), len(body))
         except (ValueError, TypeError) as error:
             return Call(  # HTTP/1.1 cannot carry it
@@ -167,15 +172,29 @@ class Target:
         try:
             return self._changed(planned)
         except TypeError:
-            return Outgoing(planned.exchange.request.body or b"", planned.info)
+            recorded = planned.exchange.request
+            return Outgoing(recorded.path, recorded.body or b"", planned.info)
 
     def refuses(self, exchange: Exchange, parsed: ParsedRequest) -> str | None:
-        """Why a request would lose its meaning here, a reason of `BONDS`; None where it keeps it."""
-        acting = self._levels(exchange.request, parsed.info)
-        return left_out(parsed.payload or NOTHING, parsed.info.endpoint, acting)
+        """Why a request would lose its meaning here (docs/portability.md); None where it keeps it."""
+        endpoint, acting = parsed.info.endpoint, self._levels(exchange.request, parsed.info)
+        payload = parsed.payload or NOTHING
+        if (reason := left_out(payload, endpoint, acting)) or self.to in (None, endpoint):
+            return reason
+        if endpoint not in DIALECTS:
+            return "no_dialect"
+        if not parsed.exact:
+            return "not_json"
+        try:
+            translated(carried(payload, endpoint, acting)[0], endpoint, str(self.to))
+        except Mute as mute:
+            return str(mute)
+        return None
 
     def _levels(self, recorded: Request, info: RequestInfo) -> frozenset[Level]:
         """What acts on a request, by who issued it and who is asked now."""
+        if self.to not in (None, info.endpoint):  # a translation cannot take it along
+            return levels("auto" if self.portable == "off" else self.portable, foreign=True)
         if self.portable != "auto":
             return levels(self.portable, foreign=True)
         model = self._added.get("model", self._model_for(info))
@@ -192,7 +211,8 @@ class Target:
     @property
     def rewrites(self) -> bool:
         """Whether bodies are to be changed in any case: a model or a field replaced, all made portable."""
-        return bool(self.model or self.models or self.fields) or self.portable == "strict"
+        changed = self.model or self.models or self.fields or self.to
+        return bool(changed) or self.portable == "strict"
 
     def unchanged_because(self, planned: Planned) -> str | None:
         """Why a request keeps a model or fields that are to be replaced; None when it does not."""
@@ -214,24 +234,29 @@ class Target:
         return masked_members(request.body or b"") - self.fields.keys()
 
     def _changed(self, planned: Planned) -> Outgoing:
-        """The body made portable, with model and fields replaced, and what it then asks for.
+        """The body made portable and put into the dialect, with model and fields replaced.
 
         The recorded object when there is nothing to change; else it is plain, whatever the recorded
         content-encoding was. Raises TypeError for one that orjson reads
         and does not write: JSON within JSON 255 deep.
         """
         recorded, payload, info = planned.exchange.request, planned.payload, planned.info
+        path = recorded.path
         if payload is None:
-            return Outgoing(recorded.body or b"", info)
+            return Outgoing(path, recorded.body or b"", info)
         ported, dropped = carried(payload, info.endpoint, self._levels(recorded, info))
+        if self.to not in (None, info.endpoint) and info.endpoint in DIALECTS:
+            path = DIALECTS[str(self.to)].path
+            ported, lost = translated(ported, info.endpoint, str(self.to))
+            dropped += lost
         wanted = self._rewritten(ported, info)
         if self.salt is not None and info.endpoint in GENERATIVE:
-            salted = provider_of(recorded.method, recorded.path).with_prefix
+            salted = provider_of(recorded.method, path).with_prefix
             wanted = salted(wanted, f"{self.salt}\n") or wanted
         if wanted is payload:
-            return Outgoing(recorded.body or b"", info)
-        described = describe(recorded.method, recorded.path, wanted)
-        return Outgoing(orjson.dumps(wanted), described, dropped)
+            return Outgoing(path, recorded.body or b"", info)
+        described = describe(recorded.method, path, wanted)
+        return Outgoing(path, orjson.dumps(wanted), described, dropped)
 
     def _rewritten(self, payload: Mapping[str, Any], info: RequestInfo) -> Mapping[str, Any]:
         """The payload with its model and fields replaced; itself when there is nothing to change."""
@@ -252,25 +277,34 @@ class Target:
     def _added(self) -> dict[str, Any]:
         return {name: value for name, value in self.fields.items() if value is not None}
 
-    def _template(self, recorded: Request, *, bodied: bool, rewritten: bool = False) -> Template:
-        """The template of a request's head, kept for the next of its shape."""
+    def _template(
+        self, recorded: Request, path: str, *, bodied: bool, rewritten: bool = False
+    ) -> Template:
+        """The template of a request's head, kept for the next of its shape.
+
+        A request in another dialect has the headers of that one, its key among them.
+        """
+        translated = path != recorded.path
+        sent = COMMON_HEADERS if translated else SENT_HEADERS
         recorded_fields = tuple(
             (name, value)
             for name, value in recorded.headers
-            if (name in SENT_HEADERS and not (rewritten and name == "content-encoding"))
+            if (name in sent and not (rewritten and name == "content-encoding"))
             or name.startswith(STEERING)
         )
-        carrier = str(recorded.extra.get("credential_header"))
-        key = recorded.method, recorded.path, recorded_fields, bodied, carrier
+        if translated:
+            recorded_fields += DIALECTS[str(self.to)].headers
+        carrier = "" if translated else str(recorded.extra.get("credential_header"))
+        key = recorded.method, path, recorded_fields, bodied, carrier
         known = self._templates.get(key)
         if known is None:
             if len(self._templates) >= MOST_TEMPLATES:
                 self._templates.clear()
             if carrier not in KEYS:  # an older trace, or there was none
-                carrier = provider_of(recorded.method, recorded.path).credential_header
+                carrier = provider_of(recorded.method, path).credential_header
             shape = Shape(
                 method=recorded.method,
-                url=rebased(self.base_url, printable(recorded.path)),
+                url=rebased(self.base_url, printable(path)),
                 fields=self._fields(recorded_fields, carrier),
                 bodied=bodied,
             )

@@ -101,7 +101,16 @@ SAME_WORD_OTHER_THING = {
         "--metric",
     ),
     *("--metrics-time-unit", "--model", "--out", "--output", "--poisson", "--port", "--rate"),
-    *("--repeats", "--requests", "--seed", "--spawn-rate", "--verbose", "--warmup", "--workers"),
+    *(
+        "--repeats",
+        "--requests",
+        "--seed",
+        "--spawn-rate",
+        "--to",
+        "--verbose",
+        "--warmup",
+        "--workers",
+    ),
 }
 """A rate of arrivals and the list of rates of a sweep, the key to send and the keys to accept ..."""
 

@@ -112,7 +112,7 @@ OUTCOMES: Final[Mapping[str, str]] = {
     "client_limit": "Requests for which this client could open no connection",
     "skipped": "Skipped requests",
     "hosts": "Requests by the host that they were recorded at",
-    "portability": "Requests by what only their issuer could read in them, which they were sent without",
+    "portability": "Requests by what they were sent without, or with another of (docs/portability.md)",
     "unchanged": "Requests that kept their model or fields",
     "masked": "Requests with asterisks for credentials",
 }

@@ -36,6 +36,7 @@ from tbench.capture.providers.responses import RESPONSES
 from tbench.capture.sse import EventStream, plain_events
 
 __all__ = [
+    "COMMON_HEADERS",
     "CREDENTIAL_HEADERS",
     "ENDPOINTS",
     "GENERATIVE",
@@ -83,9 +84,11 @@ TEXTLESS: Final = frozenset(endpoint.name for endpoint in ENDPOINTS if not endpo
 """Endpoints whose requests have no input tokens to count."""
 PROMISED: Final = frozenset(endpoint.name for endpoint in ENDPOINTS if endpoint.replayable)
 """Endpoints that promise an answer in the shape that their provider reads."""
-SENT_HEADERS: Final = frozenset(
-    {"accept", "accept-encoding", "content-encoding", "content-type"}
-).union(*(provider.sent_headers for provider in PROVIDERS.values()))
+COMMON_HEADERS: Final = frozenset({"accept", "accept-encoding", "content-encoding", "content-type"})
+"""Recorded headers that any API takes."""
+SENT_HEADERS: Final = COMMON_HEADERS.union(
+    *(provider.sent_headers for provider in PROVIDERS.values())
+)
 """Recorded headers that go to a replay's target as they are."""
 
 UPGRADED, FIRST_SUCCESS, FIRST_REDIRECT, NOT_MODIFIED = 101, 200, 300, 304

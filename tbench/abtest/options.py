@@ -11,7 +11,7 @@ from tbench.replay.options import ReplayOptions
 PLAN: Final = "The plan"
 FORM: Final = "name=A,model=M,base_url=URL,api_key_env=VAR,set.max_tokens=64,header.NAME=VALUE"
 OF_ARM: Final = frozenset(
-    {"base_url", "model", "map_model", "portable", "set", "headers", "api_key_env"}
+    {"base_url", "model", "map_model", "portable", "set", "to", "headers", "api_key_env"}
 )
 """Options of a replay that an arm may have of its own; only a base_url may be shared as well."""
 Kind = Literal["random", "abba", "duet"]
@@ -34,7 +34,7 @@ class AbOptions:
     arms: Annotated[
         Sequence[Mapping[str, Any]],
         Option(
-            help="One arm, by what it has of its own: name, model, base_url, api_key_env, portable, "
+            help="One arm, by what it has of its own: name, model, base_url, api_key_env, portable, to, "
             "set.NAME=JSON, map_model.OLD=NEW, header.NAME=VALUE. Repeatable; the first is the baseline.",
             flag="--arm",
             unit="name=A,model=M,...",

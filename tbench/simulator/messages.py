@@ -61,13 +61,15 @@ def order(fields: Mapping[str, Any], context_tokens: int) -> Order:
         "stop": fields.get("stop_sequences"),
         "temperature": fields.get("temperature"),
         "ignore_eos": fields.get("ignore_eos"),
-        "messages": [_turn(turn["role"], turn.get("content")) for turn in turns],
+        "messages": [
+            message for turn in turns for message in _turns(turn["role"], turn.get("content"))
+        ],
     }
     if system := fields.get("system"):
-        chat["messages"].insert(0, _turn("system", system))
+        chat["messages"] = [*_turns("system", system), *chat["messages"]]
     tools = fields.get("tools") or []
     chat["tools"] = [
-        {"type": "function", "function": {**tool, "parameters": tool.get("input_schema")}}
+        {"type": "function", "function": _function(tool)}
         for tool in tools
         if isinstance(tool, dict)
     ]
@@ -83,19 +85,34 @@ def order(fields: Mapping[str, Any], context_tokens: int) -> Order:
     return replace(chat_order(chat, context_tokens), keeps_prefix=marked)
 
 
-def _turn(role: str, content: object) -> dict[str, Any]:
-    """A chat's message. Marks for the cache wander from turn to turn and are no part of a prompt."""
-    parts = (
-        [part for part in content if isinstance(part, dict)] if isinstance(content, list) else []
-    )
-    if not parts:
-        return {"role": role, "content": content}
-    if any(part.get("type") == "tool_result" for part in parts):
-        role = "tool"
-    texts = [part for part in parts if part.get("type") == "text"]
-    if len(texts) == len(parts) == 1:
-        return {"role": role, "content": texts[0].get("text")}
-    return {"role": role, "content": [_part(part) for part in parts]}
+def _turns(role: str, content: object) -> list[dict[str, Any]]:
+    """A chat's messages: one for each result of a tool, then what the side itself says or calls."""
+    if not isinstance(content, list):
+        return [{"role": role, "content": content}]
+    messages: list[dict[str, Any]] = []
+    parts: list[dict[str, Any]] = []
+    calls: list[dict[str, Any]] = []
+    for block in content:
+        match block:
+            case {"type": "tool_result"}:
+                result = _turns("tool", block.get("content"))[-1]
+                messages.append({**result, "tool_call_id": block.get("tool_use_id")})
+            case {"type": "tool_use"}:
+                arguments = orjson.dumps(block.get("input")).decode()
+                function = {"name": block.get("name"), "arguments": arguments}
+                calls.append({"id": block.get("id"), "type": "function", "function": function})
+            case {}:
+                parts.append(_part(block))
+    if parts or calls or not messages:
+        messages.append({"role": role, "content": parts, "tool_calls": calls})
+    return messages
+
+
+def _function(tool: dict[str, Any]) -> dict[str, Any]:
+    """A tool as a chat describes it."""
+    names = {"input_schema": "parameters"}
+    untold = ("cache_control", "type")
+    return {names.get(name, name): value for name, value in tool.items() if name not in untold}
 
 
 def _part(part: dict[str, Any]) -> dict[str, Any]:

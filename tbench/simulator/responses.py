@@ -31,12 +31,19 @@ def order(fields: Mapping[str, Any], context_tokens: int) -> Order:
         "stream": fields.get("stream"),
         "temperature": fields.get("temperature"),
         "ignore_eos": fields.get("ignore_eos"),
-        "messages": [_turn(item) for item in items],
+        "messages": _messages(items),
     }
     if instructions := fields.get("instructions"):
         chat["messages"].insert(0, {"role": "system", "content": instructions})
     chat["tools"] = [
-        {"type": "function", "function": tool}
+        {
+            "type": "function",
+            "function": {
+                name: value
+                for name, value in tool.items()
+                if name != "type" and (name, value) != ("strict", False)
+            },
+        }
         for tool in fields.get("tools") or []
         if isinstance(tool, dict) and tool.get("type") == "function"
     ]
@@ -52,18 +59,34 @@ def order(fields: Mapping[str, Any], context_tokens: int) -> Order:
     return chat_order(chat, context_tokens)
 
 
-def _turn(item: dict[str, Any]) -> dict[str, Any]:
-    """A chat's message; what is none (a call, its result, reasoning) is part of the prompt as it is."""
-    role, content = item.get("role"), item.get("content")
-    if not isinstance(role, str):
-        by_tool = str(item.get("type")).endswith("_output")
-        return {"role": "tool" if by_tool else "assistant", "content": [item]}
-    if isinstance(content, list):
-        return {
-            "role": role,
-            "content": [_part(part) for part in content if isinstance(part, dict)],
-        }
-    return {"role": role, "content": content}
+def _messages(items: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """A chat's messages: calls stand beside the text before them, reasoning is in the prompt as it is."""
+    messages: list[dict[str, Any]] = []
+    for item in items:
+        match item:
+            case {"type": "function_call"}:
+                if not messages or messages[-1]["role"] != "assistant":
+                    messages.append({"role": "assistant", "content": ""})
+                function = {name: item.get(name) for name in ("name", "arguments")}
+                call = {"id": item.get("call_id"), "type": "function", "function": function}
+                messages[-1].setdefault("tool_calls", []).append(call)
+            case {"type": "function_call_output"}:
+                content = _content(item.get("output"))
+                answered = {"role": "tool", "content": content, "tool_call_id": item.get("call_id")}
+                messages.append(answered)
+            case {"role": str(role)}:
+                messages.append({"role": role, "content": _content(item.get("content"))})
+            case _:
+                by_tool = str(item.get("type")).endswith("_output")
+                messages.append({"role": "tool" if by_tool else "assistant", "content": [item]})
+    return messages
+
+
+def _content(content: object) -> object:
+    """A chat's content: a text, or parts."""
+    if not isinstance(content, list):
+        return content
+    return [_part(part) for part in content if isinstance(part, dict)]
 
 
 def _part(part: dict[str, Any]) -> dict[str, Any]:

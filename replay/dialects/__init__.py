@@ -1,0 +1,50 @@
+"""Dialects of requests for text: the same conversation as each API has it (`replay --to`)."""
+
+from collections.abc import Callable
+from typing import Any, Final, NamedTuple
+
+from tbench.capture.exchange import Headers
+from tbench.replay.dialects import chat, messages, responses
+from tbench.replay.dialects.conversation import Conversation, Json, Mute
+
+__all__ = ["CHANGES", "DIALECTS", "Dialect", "Mute", "translated"]
+
+
+class Dialect(NamedTuple):
+    """One API: where it is asked, the headers that it needs, and how its bodies are read and written.
+
+    Both note what they cannot take over in a set of names, and raise Mute for what would be lost with its
+    meaning.
+    """
+
+    path: str
+    headers: Headers
+    read: Callable[[Json, set[str]], Conversation]
+    write: Callable[[Conversation, set[str]], dict[str, Any]]
+
+
+DIALECTS: Final[dict[str, Dialect]] = {
+    "chat": Dialect("/v1/chat/completions", (), chat.read, chat.write),
+    "messages": Dialect(
+        "/v1/messages", (("anthropic-version", "2023-06-01"),), messages.read, messages.write
+    ),
+    "responses": Dialect("/v1/responses", (), responses.read, responses.write),
+}
+"""By the name of the endpoint."""
+
+
+CHANGES: Final[dict[str, str]] = {
+    "max_tokens": f"Messages needs a limit: {messages.LIMIT:,} where there is none",
+    "temperature": f"Messages takes {messages.HOTTEST:g} at most",
+    "system_turn": "a later word of the system's is the user's in Messages",
+    "order": "chat has an assistant's text before its calls",
+    "empty_message": "Messages has none",
+}
+"""What a translation may name that it did not drop but change -> how."""
+
+
+def translated(body: Json, source: str, to: str) -> tuple[dict[str, Any], list[str]]:
+    """A body in another dialect, and the names of what had no place there. Raises Mute."""
+    lost: set[str] = set()
+    conversation = DIALECTS[source].read(body, lost)
+    return DIALECTS[to].write(conversation, lost), sorted(lost)
