@@ -4,7 +4,6 @@ A chat request continues an earlier one when all of that one's messages, followe
 message, begin its own. Hashes are chained over messages and live in memory only.
 """
 
-from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -14,6 +13,7 @@ import orjson
 
 from tbench.capture.exchange import Request
 from tbench.capture.providers import ParsedRequest, parse_request
+from tbench.capture.recent import Recent
 
 SESSION_HEADERS = (
     "x-session-id",
@@ -60,21 +60,6 @@ class _Seen:
     continued: bool = False
 
 
-class _Recent[Value](OrderedDict[bytes | str, Value]):
-    """A dict of bounded size that forgets what was set longest ago."""
-
-    def __init__(self, size: int) -> None:
-        super().__init__()
-        self._size = size
-
-    def __setitem__(self, key: bytes | str, value: Value) -> None:
-        if key in self:
-            self.move_to_end(key)
-        super().__setitem__(key, value)
-        if len(self) > self._size:
-            self.popitem(last=False)
-
-
 class Sessions:
     """Sorts requests into sessions as they arrive. Feed it in arrival order.
 
@@ -83,9 +68,9 @@ class Sessions:
     """
 
     def __init__(self, *, remembered: int = REMEMBERED) -> None:
-        self._prefixes: _Recent[list[_Seen]] = _Recent(remembered)
-        self._named: _Recent[_Seen] = _Recent(remembered)
-        self._places: _Recent[Place] = _Recent(remembered)
+        self._prefixes: Recent[bytes, list[_Seen]] = Recent(remembered)
+        self._named: Recent[str, _Seen] = Recent(remembered)
+        self._places: Recent[str, Place] = Recent(remembered)
         self._count = 0
 
     def assign(
@@ -104,7 +89,7 @@ class Sessions:
             encoding = request.header("content-encoding")
             parsed = parsed or parse_request(request.method, request.path, request.body, encoding)
             place = self._first_attempt(request, parsed.messages, answer)
-        self._places[request.id] = place
+        self._places.keep(request.id, place)
         return place
 
     def _first_attempt(
@@ -127,10 +112,10 @@ class Sessions:
             place = Place(parent.place.session, parent.place.turn + 1, parent.id)
         seen = _Seen(request.id, place, request.client, _digest(answer))
         if name is not None:
-            self._named[name] = seen
+            self._named.keep(name, seen)
         if chain:
             rivals = self._prefixes.get(chain[-1], [])
-            self._prefixes[chain[-1]] = [*rivals[1 - RIVALS :], seen]
+            self._prefixes.keep(chain[-1], [*rivals[1 - RIVALS :], seen])
         return place
 
     def _parent(

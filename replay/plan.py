@@ -10,6 +10,7 @@ from tbench.capture.errors import InputError
 from tbench.capture.exchange import Exchange
 from tbench.capture.filters import EVERYTHING, Filter, Pass, none_left
 from tbench.capture.providers import PROMISED, ParsedRequest, RequestInfo, parse_request
+from tbench.capture.recent import Recent
 from tbench.capture.sessions import Sessions
 from tbench.replay.pacing import gap_between_rounds
 from tbench.replay.portability import left_out
@@ -196,21 +197,20 @@ class _Answers:
     """When the answers of the last planned requests had ended, by the request's id, as recorded."""
 
     def __init__(self) -> None:
-        self._ended: dict[str, tuple[int, int | None]] = {}
+        self._ended: Recent[str, tuple[int, int | None]] = Recent(REMEMBERED)
 
     def add(self, exchange: Exchange, index: int) -> None:
         """Take note of a planned request."""
         response = exchange.response
-        self._ended[exchange.request.id] = index, None if response is None else response.end_ns
-        while len(self._ended) > REMEMBERED:
-            del self._ended[next(iter(self._ended))]
+        end_ns = None if response is None else response.end_ns
+        self._ended.keep(exchange.request.id, (index, end_ns))
 
     def retried(self, exchange: Exchange) -> None:
         """A client's second attempt is not sent again, but what it got is what the next turn continues."""
         first, response = exchange.request.retry_of, exchange.response
-        if first in self._ended and response is not None:
-            index = self._ended[first][0]
-            self._ended[first] = self._ended[exchange.request.id] = index, response.end_ns
+        if first is not None and first in self._ended and response is not None:
+            for id_ in (first, exchange.request.id):
+                self._ended.keep(id_, (self._ended[first][0], response.end_ns))
 
     def continued(self, id_: str | None, arrive_ns: int) -> tuple[int | None, float]:
         """The index of the request that one continues which arrived then, and the seconds between.

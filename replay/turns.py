@@ -9,6 +9,7 @@ scheduled time. Nothing here waits, sends or knows what a call holds.
 import heapq
 from typing import Final
 
+from tbench.capture.recent import Recent
 from tbench.replay.pacing import Causal
 from tbench.replay.sender import Call
 
@@ -36,7 +37,7 @@ class Turns:
         self.continued = self.waited = self.early = self.skipped = 0
         self.held = 0
         self._under_way: set[Key] = set()
-        self._ended: dict[Key, float | None] = {}
+        self._ended: Recent[Key, float | None] = Recent(REMEMBERED)
         self._parked: dict[Key, list[Call]] = {}
         self._due: list[tuple[float, int, int, Call]] = []
         self._ready: list[tuple[int, int, Call]] = []
@@ -84,9 +85,7 @@ class Turns:
         """A call has ended `at`, or has failed (None). Whether that let another go on."""
         key = call.arm, call.index
         self._under_way.discard(key)
-        self._ended[key] = at
-        if len(self._ended) > REMEMBERED:
-            del self._ended[next(iter(self._ended))]
+        self._ended.keep(key, at)
         followers = self._parked.pop(key, ())
         for follower in followers:
             if at is None:
