@@ -17,7 +17,7 @@ from tbench.capture.errors import InputError, InvalidRunError
 from tbench.capture.exchange import Outcome
 from tbench.capture.terminal import plural
 from tbench.capture.trace_reader import read_trace
-from tbench.replay import measures
+from tbench.replay import metrics
 from tbench.replay.columns import Column
 from tbench.replay.runfile import Run, read_run, recount
 from tbench.replay.table import Truths, where, words
@@ -84,12 +84,12 @@ class Arm:
     @cached_property
     def uncertain(self) -> int:
         """How many first tokens may have come over a millisecond before their stamp."""
-        return measures.uncertain(measures.counted(self.columns))
+        return metrics.uncertain(metrics.counted(self.columns))
 
     @cached_property
     def buffered(self) -> str | None:
         """Why its times between tokens are refused; None where they are not."""
-        return measures.buffered(*measures.gaps(measures.counted(self.columns)))
+        return metrics.buffered(*metrics.gaps(metrics.counted(self.columns)))
 
     def __len__(self) -> int:
         return len(self.columns["index"])
@@ -136,7 +136,7 @@ class Arm:
     @cached_property
     def offset_s(self) -> Floats:
         """When each request was due, or sent where nothing was due."""
-        return measures.origin(self.columns)
+        return metrics.origin(self.columns)
 
     @property
     def sessions(self) -> Column:

@@ -13,8 +13,8 @@ from tbench.analysis.pairing import Match, Places
 from tbench.analysis.proportions import ErrorDifference
 from tbench.analysis.summary import Caution, Floats, newcombe, several
 from tbench.capture.terminal import plural
-from tbench.replay import measures
-from tbench.replay.measures import minimum_n
+from tbench.replay import metrics
+from tbench.replay.metrics import minimum_n
 from tbench.replay.table import tally
 
 LENGTH, CACHED, MIX, FINISH, LAG = 0.05, 0.05, 0.01, 0.05, 0.05
@@ -57,7 +57,7 @@ class ComparedArms:
     def lags(self, points: Sequence[float]) -> list[list[float]]:
         """Quantiles of how late the client itself sent: waits for a connection or the limit do not count."""
         lateness = (
-            np.where(arm.ok, measures.client_lag(arm.columns), np.nan)[places]
+            np.where(arm.ok, metrics.client_lag(arm.columns), np.nan)[places]
             for arm, places in self.sides()
         )
         return [several(side, points) for side in lateness]

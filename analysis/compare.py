@@ -22,7 +22,7 @@ from tbench.analysis.run_metrics import Slo
 from tbench.analysis.summary import Caution, Floats
 from tbench.analysis.t_tests import adjusted
 from tbench.capture.errors import InputError, UnreachableError
-from tbench.replay.measures import minimum_n
+from tbench.replay.metrics import minimum_n
 from tbench.replay.pacing import Warmup
 
 __all__ = ["CompareOptions", "Comparison", "Comparisons", "Shift", "Verdict", "compare"]

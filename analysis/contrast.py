@@ -27,7 +27,7 @@ from tbench.analysis.summary import Caution, Floats, identified, ordered, quanti
 from tbench.analysis.t_tests import CONFIDENCE, difference
 from tbench.analysis.words import lasting
 from tbench.capture.terminal import plural
-from tbench.replay.measures import minimum_n
+from tbench.replay.metrics import minimum_n
 
 USUAL, RARE = (0.5, 0.9, 0.95, 0.99), 0.999
 """The quantiles shown when none is asked for; the rare one only where there are enough requests."""

@@ -32,7 +32,7 @@ from tbench.analysis.summary import Caution
 from tbench.analysis.t_tests import Estimate
 from tbench.capture.errors import InputError
 from tbench.capture.terminal import plural
-from tbench.replay.measures import minimum_n
+from tbench.replay.metrics import minimum_n
 from tbench.replay.pacing import Warmup
 
 STOPS: Final = ("TOO_FEW_RUNS", "NOT_INTERLEAVED", "UNBALANCED_ORDER", "SYSTEMATIC_ORDER")

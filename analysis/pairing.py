@@ -14,7 +14,7 @@ from tbench.analysis.arms import Arm, Replicates, Truths
 from tbench.analysis.metrics import Metric, applies, composite, values
 from tbench.analysis.summary import Floats, ordered
 from tbench.capture.errors import InputError
-from tbench.replay import measures
+from tbench.replay import metrics
 from tbench.replay.columns import Column
 from tbench.replay.pacing import Warmup
 from tbench.replay.table import short
@@ -140,7 +140,7 @@ class RunView:
 
     def punctual(self, metric: Metric) -> Floats:
         """The metric as it would be had the client sent in time, the answers being what they were."""
-        late = np.maximum(np.nan_to_num(measures.client_lag(self.arm.columns)), 0.0)
+        late = np.maximum(np.nan_to_num(metrics.client_lag(self.arm.columns)), 0.0)
         due = {"due": self.arm.columns["due"] + late}
         columns = ChainMap(due, cast("dict[str, Column]", self.arm.columns))  # read, never written
         arm = replace(self.arm, run=replace(self.arm.run, columns=columns))

@@ -28,7 +28,7 @@ from tbench.analysis.t_tests import CONFIDENCE
 from tbench.analysis.variance import Spread, Within, correlation, spread
 from tbench.capture.container_reader import open_container
 from tbench.capture.errors import InputError
-from tbench.replay.measures import minimum_n
+from tbench.replay.metrics import minimum_n
 
 RUNS: Final = (3, 4, 5, 6, 8, 10, 15, 20)
 """Per arm: what a plan is shown for."""

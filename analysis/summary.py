@@ -14,14 +14,14 @@ import numpy as np
 import numpy.typing as npt
 from scipy import special
 
-from tbench.replay import measures
-from tbench.replay.measures import minimum_n
+from tbench.replay import metrics
+from tbench.replay.metrics import minimum_n
 
 Floats = npt.NDArray[np.float64]
 
 # One arithmetic of ranks, and of what timeouts hide, for runs and comparisons.
-quantile, rank = measures.quantile, measures.rank
-identified, wilson = measures.identified, measures.wilson
+quantile, rank = metrics.quantile, metrics.rank
+identified, wilson = metrics.identified, metrics.wilson
 _ROUNDING = 1e-9
 _WINDOW_SD = 14
 """Harrell-Davis weights beyond this many standard deviations are below 1e-20."""
@@ -39,7 +39,7 @@ def ordered(values: Floats) -> Floats:
 def several(values: Floats, points: Sequence[float]) -> list[float]:
     """The quantiles of values in any order, NaN dropped, without sorting them all; none of no values."""
     present = values[~np.isnan(values)]
-    return measures.quantiles(present, points) if len(present) else []
+    return metrics.quantiles(present, points) if len(present) else []
 
 
 def interval_ranks(n: int, p: float, confidence: float = 0.95) -> tuple[int, int]:

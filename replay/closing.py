@@ -11,7 +11,7 @@ import numpy as np
 from tbench.capture.errors import UnreachableError
 from tbench.capture.exchange import Outcome
 from tbench.capture.terminal import named, plural
-from tbench.replay import measures
+from tbench.replay import metrics
 from tbench.replay.dialects import CHANGES
 from tbench.replay.estimate import Estimate
 from tbench.replay.portability import BONDS
@@ -21,8 +21,8 @@ from tbench.replay.target import KEYS
 from tbench.replay.throughput import spoken, three
 from tbench.replay.totals import identity
 
-LATENCIES: Final = {"ttft_s": "TTFT", "tpot_s": "TPOT", "e2e_s": "E2E"}
-MORE_LATENCIES: Final = {"itl_s": "ITL", "lag_s": "schedule lag"}
+LATENCIES: Final = {"ttft": "TTFT", "tpot": "TPOT", "e2e": "E2E"}
+MORE_LATENCIES: Final = {"itl": "ITL", "lag": "schedule lag"}
 """Rows that only --verbose adds: ITL repeats TPOT where each event carries one token."""
 SHOWN: Final = ("mean", "p50", "p90", "p95", "p99", "max")
 
@@ -35,7 +35,7 @@ def summary(run: Run, numbers: Mapping[str, Any], *, verbose: bool = False) -> I
         f"{pacing.get('meaning', 'pacing unknown')} -> {target.get('base_url', '-')}"
     )
     yield from _requests(run, numbers)
-    if buffered := measures.buffered(*measures.gaps(measures.counted(run.columns))):
+    if buffered := metrics.buffered(*metrics.gaps(metrics.counted(run.columns))):
         yield row("buffered", buffered)
     flight = numbers["in_flight"]
     mean = "-" if flight["mean"] is None else three(flight["mean"])
@@ -205,21 +205,21 @@ def _table(run: Run, numbers: Mapping[str, Any], rows: Mapping[str, str]) -> Ite
     quantile that lies among the timeouts is beyond the shortest wait that ended in one.
     """
     yield f"{'latency, ms':<14}{''.join(f'{name:>8} ' for name in SHOWN)}{'n':>8}"
-    counted = measures.counted(run.columns)
+    counted = metrics.counted(run.columns)
     every = where(run.columns, "outcome", Outcome.TIMEOUT)
     timeouts = every & ~run.columns["warmup"]
-    waited = (run.columns["end"] - measures.origin(run.columns))[every]
+    waited = (run.columns["end"] - metrics.origin(run.columns))[every]
     waited = waited[np.isfinite(waited)]
-    late = {"e2e_s": int(timeouts.sum()), "lag_s": 0}
+    late = {"e2e": int(timeouts.sum()), "lag": 0}
     streams = int((timeouts & run.columns["stream"]).sum())
-    for key, name in rows.items():
-        values, figures = measures.METRICS[key](counted), numbers[key]
+    for name, heading in rows.items():
+        values, figures = metrics.METRICS[name].of(counted), numbers[f"{name}_s"]
         n = int((~np.isnan(values)).sum())
         if not n:
             continue
-        hidden = late.get(key, streams)
+        hidden = late.get(name, streams)
         if hidden and figures["mean"] is not None:
-            figures = {**figures, **measures.with_timeouts(values, hidden)}
+            figures = {**figures, **metrics.with_timeouts(values, hidden)}
         cells = []
         for column in SHOWN:
             seconds, text = figures[column], ""
@@ -229,7 +229,7 @@ def _table(run: Run, numbers: Mapping[str, Any], rows: Mapping[str, str]) -> Ite
                 beyond = float(waited.min()) if len(waited) else figures["max"]
                 text = f">{three(beyond * 1e3)}"
             cells.append(text + (mark(column, n + hidden) or " ") if text else "- ")
-        yield f"{'  ' + name:<14}{''.join(f'{cell:>9}' for cell in cells)}{n + hidden:>8,}"
+        yield f"{'  ' + heading:<14}{''.join(f'{cell:>9}' for cell in cells)}{n + hidden:>8,}"
     if timeouts.any():
         count = plural(int(timeouts.sum()), "timeout")
         yield f"  with {count} as slower than any other; mean and max are of the rest"
@@ -241,8 +241,8 @@ FEW: Final = "* few samples: a hint without an interval (p95 needs 400, p99 2,00
 
 def mark(column: str, n: int) -> str:
     """The mark of a quantile of so many values that `report` gives no interval for it; else nothing."""
-    level = measures.NAMED.get(column)
-    return "*" if level is not None and 0 < n < measures.minimum_n(level) else ""
+    level = metrics.NAMED.get(column)
+    return "*" if level is not None and 0 < n < metrics.minimum_n(level) else ""
 
 
 def outlook(seen: Estimate, meaning: str) -> Iterator[str]:

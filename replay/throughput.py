@@ -14,7 +14,7 @@ import numpy as np
 from tbench.capture.exchange import Outcome
 from tbench.capture.providers import TEXTLESS, WORDLESS
 from tbench.replay.columns import Column
-from tbench.replay.measures import Columns
+from tbench.replay.metrics import Columns
 from tbench.replay.table import where
 
 

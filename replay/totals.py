@@ -8,8 +8,8 @@ import numpy as np
 
 from tbench.capture.errors import InvalidRunError
 from tbench.capture.terminal import plural
-from tbench.replay import measures
-from tbench.replay.measures import Columns, Values
+from tbench.replay import metrics
+from tbench.replay.metrics import Columns, Values
 from tbench.replay.runfile import Run
 from tbench.replay.throughput import throughput
 
@@ -75,7 +75,7 @@ def numbers(run: Run) -> dict[str, Any]:
     Latencies are of completed requests outside the warm-up, and so is the throughput (replay.throughput);
     `duration_s` is from the run's start to its last end, all requests included.
     """
-    counted = measures.counted(run.columns)
+    counted = metrics.counted(run.columns)
     cause = why_invalid(run, counted)
     return {
         "run": str(run.path),
@@ -90,22 +90,22 @@ def numbers(run: Run) -> dict[str, Any]:
         "duration_s": duration_s(run.columns),
         **throughput(run.columns, ~run.columns["warmup"]).figures,
         **spreads(counted),
-        "in_flight": measures.in_flight(run.columns),
-        "uncertain_first_tokens": measures.uncertain(counted),
+        "in_flight": metrics.in_flight(run.columns),
+        "uncertain_first_tokens": metrics.uncertain(counted),
         "clock": run.totals.get("clock") or run.header.get("clock", "user"),
         "valid": cause is None,
         "invalid_because": cause,
-        "errors": measures.errors(run.columns),
+        "errors": metrics.errors(run.columns),
     }
 
 
 def spreads(counted: Columns) -> dict[str, dict[str, float | None]]:
     """The spread of each metric; of the time between tokens none where something buffers the streams."""
-    refused = measures.refused(*measures.gaps(counted))
-    absent = np.empty(0)
+    buffered = metrics.buffered(*metrics.gaps(counted))
+    rows = [metrics.METRICS[name] for name in metrics.SUMMARISED]
     return {
-        name: measures.spread(absent if name in refused else metric(counted))
-        for name, metric in measures.METRICS.items()
+        f"{row.name}_s": metrics.spread(np.empty(0) if row.spaced and buffered else row.of(counted))
+        for row in rows
     }
 
 
@@ -118,9 +118,9 @@ def duration_s(columns: Columns) -> float:
 def why_invalid(run: Run, counted: Columns | None = None) -> str | None:
     """Why the numbers do not count, with the cure; None when they do.
 
-    `counted` is `measures.counted(run.columns)`, for whoever has it already.
+    `counted` is `metrics.counted(run.columns)`, for whoever has it already.
     """
-    counted = measures.counted(run.columns) if counted is None else counted
+    counted = metrics.counted(run.columns) if counted is None else counted
     causes = (check(run, counted) for check in CAUSES)
     return next(filter(None, causes), None)
 
@@ -194,7 +194,7 @@ def unfilled_loop(run: Run, _counted: Columns) -> str | None:
     concurrency = pacing.get("value") if pacing.get("mode") == "concurrency" else None
     if not concurrency or share < BUSY_SHARE:
         return None
-    held = measures.held(run.columns, concurrency)
+    held = metrics.held(run.columns, concurrency)
     if held is None or held >= HELD_SHARE * concurrency:
         return None
     return (
@@ -206,14 +206,14 @@ def unfilled_loop(run: Run, _counted: Columns) -> str | None:
 
 def late_sends(_run: Run, counted: Columns) -> str | None:
     """Whether the client's own lateness moved a headline quantile."""
-    latency, late = headline(counted), measures.client_lag(counted)
+    latency, late = headline(counted), metrics.client_lag(counted)
     timed = ~np.isnan(latency) & ~np.isnan(late)
     if not timed.any():
         return None
     shown, true = latency[timed], (latency - late)[timed]
     levels = judged_levels(len(shown))
     quantiles = zip(
-        levels, measures.quantiles(shown, levels), measures.quantiles(true, levels), strict=True
+        levels, metrics.quantiles(shown, levels), metrics.quantiles(true, levels), strict=True
     )
     for level, measured, unaided in quantiles:
         if measured - unaided > max(BUDGET_S, BUDGET_SHARE * unaided):
@@ -235,7 +235,7 @@ def late_loop(run: Run, counted: Columns) -> str | None:
         return None
     latency = headline(counted)
     latency = latency[~np.isnan(latency)]
-    allowed = BUDGET_SHARE * measures.quantiles(latency, (0.5,))[0] if len(latency) else 0.0
+    allowed = BUDGET_SHARE * metrics.quantiles(latency, (0.5,))[0] if len(latency) else 0.0
     for level, least in STALLS.items():
         if stall[level] > max(least, allowed):
             return (
@@ -252,20 +252,20 @@ def late_reads(_run: Run, counted: Columns) -> str | None:
     The kernel stamps what meets in a socket with the time of the last: what was read late, with others, came
     some time since the socket was seen empty.
     """
-    refused = measures.refused(*measures.gaps(counted))
-    for name, least, most in measures.bounds(counted):
-        if least is most or not len(most) or name in refused:
+    buffered = metrics.buffered(*metrics.gaps(counted))
+    for metric, least, most in metrics.bounds(counted):
+        if least is most or not len(most) or (metric.spaced and buffered):
             continue
         levels = judged_levels(len(most))
         quantiles = zip(
-            levels, measures.quantiles(least, levels), measures.quantiles(most, levels), strict=True
+            levels, metrics.quantiles(least, levels), metrics.quantiles(most, levels), strict=True
         )
         for level, low, high in quantiles:
             if high - low > UNCERTAIN_SHARE * low:
                 return (
-                    f"this client read answers late: the p{level * 100:.0f} {name.removesuffix('_s')} "
+                    f"this client read answers late: the p{level * 100:.0f} {metric.name} "
                     f"lies between {low:.4g} s and {high:.4g} s, over {UNCERTAIN_SHARE:.0%} apart, as stamps "
-                    f"are uncertain by over {measures.SLICE_S * 1e3:.0f} ms; raise --workers, let the "
+                    f"are uncertain by over {metrics.SLICE_S * 1e3:.0f} ms; raise --workers, let the "
                     "streams begin one after another (--spawn-rate), take fewer streams, or give the "
                     "replay a core of its own"
                 )
@@ -287,10 +287,10 @@ CAUSES: Final[tuple[Callable[[Run, Columns], str | None], ...]] = (
 
 def judged_levels(n: int) -> list[float]:
     """The quantiles of n samples that can move a run to INVALID."""
-    return [level for level in measures.LEVELS if n * (1 - level) >= BEYOND or level <= 0.5]
+    return [level for level in metrics.LEVELS if n * (1 - level) >= BEYOND or level <= 0.5]
 
 
 def headline(columns: Columns) -> Values:
     """The first token of a stream, the end of anything else."""
-    first = measures.ttft(columns)
-    return np.where(np.isnan(first), measures.e2e(columns), first)
+    first = metrics.ttft(columns)
+    return np.where(np.isnan(first), metrics.e2e(columns), first)

@@ -10,7 +10,7 @@ import pytest
 from tbench.capture.exchange import Exchange, Request
 from tbench.capture.records import TraceHeader
 from tbench.capture.trace_writer import TraceWriter
-from tbench.replay.measures import buffered
+from tbench.replay.metrics import buffered
 from tbench.replay.runfile import read_run
 from tests.answering import EVENTS, Answering, Given, Received, answering, stream
 from tests.conftest import Done

@@ -5,28 +5,26 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tbench.analysis.arms import Arm
 from tbench.analysis.compare import CompareOptions, compare
 from tbench.analysis.gate import parse_gates
 from tbench.analysis.gate_results import evaluate_gates
-from tbench.analysis.metrics import METRICS, Metric
 from tbench.analysis.report.machine import comparison_json, judgement_json, report_json
 from tbench.analysis.report.text import comparison_text, run_text
 from tbench.analysis.run_metrics import parse_slo
-from tbench.analysis.summary import Floats
+from tbench.replay.metrics import METRICS, Columns, Metric, Values
 
 DEFINITION = "from the first token to the end of the request"
 
 
-def stream_time(arm: Arm) -> Floats:
-    return np.asarray(arm.columns["end"] - arm.columns["first_token"])
+def stream_time(columns: Columns) -> Values:
+    return np.asarray(columns["end"] - columns["first_token"])
 
 
 @pytest.fixture
 def row(monkeypatch: pytest.MonkeyPatch) -> None:
     """A metric from outside, twice as long in the second arm of these tests."""
     metric = Metric(
-        name="stream_time", unit="s", better="lower", definition=DEFINITION, raw=stream_time,
+        name="stream_time", unit="s", better="lower", definition=DEFINITION, of=stream_time,
         latency=True, streamed=True,
     )  # fmt: skip
     monkeypatch.setitem(METRICS, "stream_time", metric)  # type: ignore[misc]
@@ -45,7 +43,9 @@ def test_compare_and_report_have_it(repeats: Any) -> None:
     comparison = compare(first, second, CompareOptions(metrics=("stream_time",)))
     document = comparison_json(comparison)
     middle = next(line for line in document["comparisons"] if line["quantile"] == 0.5)
-    truth = [float(np.median(stream_time(arm)[arm.measured & arm.ok])) for arm in (first, second)]
+    truth = [
+        float(np.median(stream_time(arm.columns)[arm.measured & arm.ok])) for arm in (first, second)
+    ]
 
     assert {line["metric"] for line in document["comparisons"]} == {"stream_time"}
     assert document["definitions"] == {"stream_time": DEFINITION}

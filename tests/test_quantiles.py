@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from tbench.analysis import summary
-from tbench.replay.measures import minimum_n
+from tbench.replay.metrics import minimum_n
 
 FINITE = st.lists(st.floats(0, 1e6), min_size=1, max_size=60)
 SHARES = st.sampled_from([0.001, 0.1, 0.25, 0.5, 0.9, 0.95, 0.99, 0.999])

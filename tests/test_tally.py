@@ -9,7 +9,7 @@ from tbench.benchmark.genai_bench import Trim, aggregate
 from tbench.capture.errors import InputError
 from tbench.capture.exchange import Outcome
 from tbench.replay.columns import from_samples, pack
-from tbench.replay.measures import Columns
+from tbench.replay.metrics import Columns
 from tbench.replay.pacing import Warmup, parse_warmup
 from tbench.replay.progress import clock, line, time_left
 from tbench.replay.run_recorder import Tally, actual_cost

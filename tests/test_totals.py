@@ -17,7 +17,7 @@ from tbench.capture import frames
 from tbench.capture.container_reader import open_container
 from tbench.capture.errors import InvalidRunError
 from tbench.capture.exchange import Outcome
-from tbench.replay import measures
+from tbench.replay import metrics
 from tbench.replay.closing import FEW, summary
 from tbench.replay.runfile import Run, RunWriter, read_run
 from tbench.replay.sample import Sample
@@ -118,12 +118,12 @@ def test_failures_and_warm_up_are_not_in_the_latencies(tmp_path: Path) -> None:
     assert found["errors"] == {"http_429": 2, "timeout": 1}
 
 
-@given(st.lists(st.floats(0, 1e3), min_size=1, max_size=200), st.sampled_from(measures.LEVELS))
+@given(st.lists(st.floats(0, 1e3), min_size=1, max_size=200), st.sampled_from(metrics.LEVELS))
 def test_a_quantile_is_the_inverted_cdf(values: list[float], level: float) -> None:
     """The method of that name in numpy is another implementation."""
     ordered = np.sort(np.array(values))
 
-    assert measures.quantile(ordered, level) == np.quantile(ordered, level, method="inverted_cdf")
+    assert metrics.quantile(ordered, level) == np.quantile(ordered, level, method="inverted_cdf")
 
 
 @given(st.lists(st.tuples(st.integers(0, 50), st.integers(1, 50)), min_size=1, max_size=30))
@@ -131,7 +131,7 @@ def test_in_flight_is_the_area_over_the_time(spans: list[tuple[int, int]]) -> No
     """Against a count at every unit of time."""
     sent = np.array([float(start) for start, _ in spans])
     end = np.array([float(start + took) for start, took in spans])
-    found = measures.in_flight({"sent": sent, "end": end})
+    found = metrics.in_flight({"sent": sent, "end": end})
     levels = [
         sum(start <= moment < start + took for start, took in spans)
         for moment in range(int(sent.min()), int(end.max()))
@@ -145,7 +145,7 @@ def test_a_request_without_an_end_has_the_mean_in_flight_unknown() -> None:
     """It was outstanding for a time that nobody knows: the two others say nothing of the mean."""
     columns = {"sent": np.array([0.0, 1.0, 2.0]), "end": np.array([3.0, np.nan, 4.0])}
 
-    assert measures.in_flight(columns) == {"mean": None, "max": 3}
+    assert metrics.in_flight(columns) == {"mean": None, "max": 3}
 
 
 def test_an_identity_that_does_not_add_up_is_an_error() -> None:
@@ -388,7 +388,7 @@ def test_replay_report_and_comparison_have_the_same_quantiles(tmp_path: Path) ->
     for name in ("ttft", "tpot", "itl", "e2e"):
         spread = printed[f"{name}_s"]
         summary_of = reported["summaries"][name]
-        levels = {level: spread[level] for level in measures.NAMED}
+        levels = {level: spread[level] for level in metrics.NAMED}
         assert {one: summary_of["quantiles"][one]["value"] for one in levels} == levels
         assert (summary_of["mean"], summary_of["max"]) == (spread["mean"], spread["max"])
         for row in (row for row in compared if row["metric"] == name):

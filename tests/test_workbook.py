@@ -20,7 +20,7 @@ from tbench.analysis.gate import parse_gates
 from tbench.analysis.gate_results import GateResults, evaluate_gates
 from tbench.analysis.report.machine import comparison_json, judgement_json, report_json
 from tbench.analysis.report.workbook import comparison_book, judgement_book, run_book, shares
-from tbench.replay import measures
+from tbench.replay import metrics
 
 EVIL = "=1+1"
 Rows = list[dict[str, Any]]
@@ -110,7 +110,7 @@ def test_every_sample_is_there_as_it_was_measured(found: GateResults, book: Any)
     for name, run in runs:
         own = [row for row in shown if row["run"] == name]
         ttft = np.array([row["TTFT (ms)"] for row in own], dtype=float)
-        np.testing.assert_allclose(ttft, measures.ttft(run.columns) * 1e3, rtol=1e-14)
+        np.testing.assert_allclose(ttft, metrics.ttft(run.columns) * 1e3, rtol=1e-14)
         assert [row["request id"] for row in own] == run.columns["id"].tolist()
         assert [row["HTTP status"] for row in own] == run.columns["status"].tolist()
         assert {row["output (tokens)"] for row in own} <= {50, None}

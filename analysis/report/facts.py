@@ -16,7 +16,7 @@ from tbench.analysis.arms import Arm, started_ns
 from tbench.analysis.report.markup import Html, html, join, table, tag
 from tbench.capture.exchange import Outcome
 from tbench.capture.terminal import named, plural
-from tbench.replay import measures
+from tbench.replay import metrics
 from tbench.replay.table import at
 from tbench.replay.totals import duration_s
 
@@ -322,7 +322,7 @@ def slowest(arm: Arm, most: int) -> list[Slow]:
     """The requests outside the warm-up that took longest, the slowest first; at most so many."""
     # To the last token of what succeeded, to the end of anything else.
     until_end = np.asarray(arm.columns["end"] - arm.offset_s)
-    took = np.where(arm.ok, measures.e2e(arm.columns), until_end)
+    took = np.where(arm.ok, metrics.e2e(arm.columns), until_end)
     known = np.flatnonzero(arm.measured & np.isfinite(took))
     if (
         len(known) > most

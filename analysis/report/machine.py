@@ -17,7 +17,7 @@ from tbench.analysis.report.gate_sentences import declared, objectives, unseen_r
 from tbench.analysis.run_metrics import Slo
 from tbench.analysis.summary import Summary, summarise
 from tbench.analysis.words import percentile
-from tbench.replay import measures
+from tbench.replay import metrics
 from tbench.replay.columns import Column
 from tbench.replay.totals import numbers
 
@@ -105,9 +105,9 @@ def sample_arrays(arm: Arm) -> dict[str, list[Any]]:
         "sent_s": _floats(columns["sent"]),
         "sent_wall_ns": _counts(columns["sent_wall_ns"]),
         "first_wall_ns": _counts(columns["first_wall_ns"]),
-        "ttft_s": _floats(measures.ttft(columns)),
-        "tpot_s": _floats(measures.tpot(columns)),
-        "e2e_s": _floats(measures.e2e(columns)),
+        "ttft_s": _floats(metrics.ttft(columns)),
+        "tpot_s": _floats(metrics.tpot(columns)),
+        "e2e_s": _floats(metrics.e2e(columns)),
         "prompt_tokens": _counts(columns["prompt_tokens"]),
         "output_tokens": _counts(columns["output_tokens"]),
         "status": _counts(columns["status"]),

@@ -20,7 +20,7 @@ from tbench.analysis.run_metrics import Slo, endpoint
 from tbench.analysis.summary import Caution, Floats, Quantile, Summary, ordered, quantile
 from tbench.analysis.summary import facts as plain_facts
 from tbench.analysis.words import Cell, Table, count
-from tbench.replay import measures
+from tbench.replay import metrics
 from tbench.replay.throughput import three
 
 
@@ -254,7 +254,7 @@ def accuracy_table(sides: Sides) -> Table:
     rows: list[list[Cell | str]] = []
     for place in places(sides):
         arm, columns, totals = place.arm, place.arm.columns, place.arm.run.totals
-        late = ordered(measures.lag(columns))
+        late = ordered(metrics.lag(columns))
         lags: list[float | None] = [None] * 3
         if len(late):
             lags = [quantile(late, 0.5), quantile(late, 0.99), float(late[-1])]

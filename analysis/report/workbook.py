@@ -26,7 +26,7 @@ from tbench.analysis.report.machine import summaries
 from tbench.analysis.summary import Caution
 from tbench.analysis.words import Cell, Table
 from tbench.capture.terminal import plural
-from tbench.replay import measures
+from tbench.replay import metrics
 
 ROWS: Final = 1_048_576
 """Rows of an Excel sheet."""
@@ -401,7 +401,7 @@ def _samples(place: Place, count: int) -> Iterator[list[Value]]:
     columns, first = place.arm.columns, slice(count)
     names = ("id", "cycle", "index", "warmup", "due", "sent")
     parts: list[list[Any]] = [np.asarray(columns[name][first]).tolist() for name in names]
-    latencies = (measures.lag, measures.ttft, measures.e2e, measures.tpot)
+    latencies = (metrics.lag, metrics.ttft, metrics.e2e, metrics.tpot)
     parts += [(latency(columns)[first] * 1e3).tolist() for latency in latencies]
     for name in ("prompt_tokens", "output_tokens", "cached_tokens", "status"):
         counts = columns[name][first].tolist()

@@ -30,11 +30,11 @@ from tbench.capture.errors import InvalidRunError, after_sending
 from tbench.capture.exchange import Outcome
 from tbench.capture.synthesis import Workload, parse, write
 from tbench.capture.trace_reader import read_trace
-from tbench.replay import measures
+from tbench.replay import metrics
 from tbench.replay.closing import Flags, check_reached
 from tbench.replay.columns import Column
 from tbench.replay.job import resolve
-from tbench.replay.measures import Columns
+from tbench.replay.metrics import Columns
 from tbench.replay.player import PASSING
 from tbench.replay.runfile import Run, read_run
 from tbench.replay.runner import Watch, run_replay
@@ -254,12 +254,12 @@ def goodput(slo: str, run: Run) -> dict[str, Any]:
 
 
 def warnings(
-    point: Point, columns: Columns, summary: Mapping[str, Any], metrics: Mapping[str, Any]
+    point: Point, columns: Columns, summary: Mapping[str, Any], aggregated: Mapping[str, Any]
 ) -> Iterator[str]:
     """What a reader of the point's figures would else take for something that it is not."""
     for side, unit in SIDES.items():
-        if missing := metrics["without_token_counts"][side]:
-            rate = metrics[f"mean_{side}_throughput_tokens_per_s"]
+        if missing := aggregated["without_token_counts"][side]:
+            rate = aggregated[f"mean_{side}_throughput_tokens_per_s"]
             yield f"throughput {tokens_rate(rate, unit, missing)}"
     most = summary["in_flight"]["max"] or 0
     if point.concurrency is not None and most < point.concurrency:
@@ -267,13 +267,13 @@ def warnings(
             f"at most {most:,} of {point.concurrency:,} were in flight: the point has only "
             f"{summary['planned']:,} requests; raise --max-requests-per-run"
         )
-    measured = measures.counted(columns)
-    if buffered := measures.buffered(*measures.gaps(measured)):
+    measured = metrics.counted(columns)
+    if buffered := metrics.buffered(*metrics.gaps(measured)):
         yield buffered
         return
     ours, theirs = (
-        measures.spread(values[~np.isnan(values) & (values > 0)])["p50"]
-        for values in (measures.tpot(measured), figures(columns)["tpot"])
+        metrics.spread(values[~np.isnan(values) & (values > 0)])["p50"]
+        for values in (metrics.tpot(measured), figures(columns)["tpot"])
     )
     if ours and theirs and max(ours, theirs) > APART * min(ours, theirs):
         yield (

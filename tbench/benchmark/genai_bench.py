@@ -20,7 +20,7 @@ from tbench.capture.exchange import Outcome
 from tbench.capture.providers import GENERATIVE
 from tbench.capture.writing import write_whole
 from tbench.replay.columns import Column
-from tbench.replay.measures import Columns, Values, buffered, gaps, in_flight
+from tbench.replay.metrics import Columns, Values, buffered, gaps, in_flight
 from tbench.replay.throughput import throughput
 
 # The figures of each request, by the definitions that genai-bench's users know (docs/genai-bench.md).
@@ -53,7 +53,7 @@ def figures(columns: Columns) -> dict[str, Values]:
 
     Seconds, tokens, tokens/s. An answer that is no stream is there all at once. What gives no text
     (embeddings, rerank) has 0 for all that is about output. What tells the pace of tokens is NaN everywhere
-    where something buffers the streams (replay.measures).
+    where something buffers the streams (replay.metrics).
     """
 
     def count(name: str) -> Values:

@@ -90,7 +90,7 @@ def _export_run(run: Path, name: str, out: Path, *, filtered: bool) -> None:
     from tbench.capture.errors import InputError
     from tbench.capture.exporters.exporter import new_file
     from tbench.capture.exporters.tables import TABLES
-    from tbench.replay import measures
+    from tbench.replay import metrics
     from tbench.replay.columns import NUMBERS
 
     if name not in TABLES:
@@ -99,9 +99,9 @@ def _export_run(run: Path, name: str, out: Path, *, filtered: bool) -> None:
         raise InputError("--only: of a trace, not of a run, which has its own (replay --only)")
     columns = load_arm(run).columns
     derived = {
-        "ttft_s": measures.ttft(columns),
-        "tpot_s": measures.tpot(columns),
-        "e2e_s": measures.e2e(columns),
+        "ttft_s": metrics.ttft(columns),
+        "tpot_s": metrics.tpot(columns),
+        "e2e_s": metrics.e2e(columns),
     }
     arrays: dict[str, Any] = {**{column: columns[column] for column in columns}, **derived}
     kinds = {"f": "number", "i": "count", "b": "truth"}

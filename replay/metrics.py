@@ -1,14 +1,16 @@
-"""What a sample measures: every metric's definition, once, as a function of columns.
+"""METRICS: what can be measured of a request, in which unit, and which way is better. One row each.
 
-Seconds, NaN where a sample has no such value. The headline latency counts from `due` where the pacing
-sets due times (an open loop), from `sent` where it does not.
+A metric is a function of columns: seconds, NaN where a sample has no such value. The headline latency counts
+from `due` where the pacing sets due times (an open loop), from `sent` where it does not. What replies are
+turned into samples by is replay.measure; what a run does per second is replay.throughput.
 """
 
 import math
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from statistics import NormalDist
-from typing import Final, NamedTuple
+from typing import Final, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +22,7 @@ from tbench.replay.table import Columns, where
 __all__ = ["Columns", "Values"]
 
 Values = npt.NDArray[np.float64]
+Direction = Literal["lower", "higher", "neutral"]
 
 LEVELS: Final = (0.5, 0.9, 0.95, 0.99)
 NAMED: Final = {f"p{level * 100:.0f}": level for level in LEVELS}
@@ -108,11 +111,6 @@ SLICE_S: Final = 0.002
 slice: 1.4 ms on two cores, 2.8 ms on eight) before whoever is woken has its turn."""
 
 
-def refused(of: int, none: int) -> frozenset[str]:
-    """The metrics that are refused, by the same."""
-    return SPACED if buffered(of, none) else frozenset()
-
-
 def unsure(columns: Columns, stamp: str = "first_token") -> Values:
     """How much earlier than stamped each may have been, seconds; 0 where that is known."""
     return np.asarray(np.nan_to_num(columns[stamp] - columns[f"{stamp}_after"]))
@@ -137,42 +135,16 @@ class _Moved(Mapping[str, Column]):
         return len(self._columns)
 
 
-class Judged(NamedTuple):
-    """A metric that a late read may falsify: it is least with these stamps early, most with those."""
-
-    metric: Callable[[Columns], Values]
-    least: tuple[str, ...]
-    most: tuple[str, ...] = ()
-
-
-JUDGED: Final[Mapping[str, Judged]] = {
-    "ttft_s": Judged(ttft, ("first_token",)),
-    "ttft_sent_s": Judged(ttft_from_sent, ("first_token",)),
-    "ttft_answer_s": Judged(ttft_answer, ("first_answer",)),
-    "e2e_s": Judged(e2e, ("last_token", "end")),
-    "e2e_sent_s": Judged(e2e_from_sent, ("last_token", "end")),
-    "tpot_s": Judged(tpot, ("last_token",), ("first_token",)),
-    "itl_s": Judged(itl, ("last_token",), ("first_token",)),
-}
-"""The metrics that make a run INVALID where late reads may have moved their quantiles too far."""
-
-
-def bounds(columns: Columns) -> Iterator[tuple[str, Values, Values]]:
-    """Of each metric in JUDGED the least and the most that each value may be; one array if none is late."""
-    stamps = {name for _, least, most in JUDGED.values() for name in (*least, *most)}
-    late = {name for name in stamps if (unsure(columns, name) > SLICE_S).any()}
-    for name, (metric, least, most) in JUDGED.items():
-        values = metric(_Moved(columns, most))
-        known = ~np.isnan(values)
-        high = low = values[known]
-        if not late.isdisjoint((*least, *most)):
-            low = np.nan_to_num(metric(_Moved(columns, least))[known])
-        yield name, low, high
-
-
 def uncertain(counted: Columns) -> int:
     """How many first tokens may have come over a millisecond before their stamp."""
     return int((unsure(counted) > 0).sum())
+
+
+def speed(columns: Columns) -> Values:
+    """Output tokens per second, from `sent` to the last token."""
+    span, tokens = e2e_from_sent(columns), columns["output_tokens"]
+    absent = np.full(len(span), np.nan)
+    return np.asarray(np.divide(tokens, span, out=absent, where=(span > 0) & (tokens >= 0)))
 
 
 def lag(columns: Columns) -> Values:
@@ -190,16 +162,167 @@ def _per(span: Values, parts: Column) -> Values:
     return np.asarray(np.divide(span, parts, out=absent, where=parts >= 1))
 
 
-METRICS: Final[Mapping[str, Callable[[Columns], Values]]] = {
-    "ttft_s": ttft,
-    "tpot_s": tpot,
-    "itl_s": itl,
-    "e2e_s": e2e,
-    "lag_s": lag,
-}
-"""The metrics of `replay --json`."""
-SPACED: Final = frozenset({"tpot_s", "itl_s"})
-"""Of them those that tell the time between tokens: refused where the stream is `buffered`."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Metric:
+    """A row of the table. `of` gives one number per sample, whatever became of the request.
+
+    `latency` metrics are +inf for a timeout; of those, `streamed` ones only where a stream was asked for.
+    `spaced` ones are of the time between tokens: no sample has one where something buffers the streams.
+    `from_due` ones count from when the request was due, so that the client's own lag is part of them.
+    `gap_quantile`: where a sample has `of`, the metric is this quantile of the gaps between its token events.
+    `begins` and `ends` name the stamps that it is taken between, where a late read of them may falsify it.
+    """
+
+    name: str
+    definition: str
+    of: Callable[[Columns], Values]
+    unit: str = "s"
+    better: Direction = "lower"
+    latency: bool = False
+    streamed: bool = False
+    spaced: bool = False
+    from_due: bool = False
+    gap_quantile: float | None = None
+    begins: tuple[str, ...] = ()
+    ends: tuple[str, ...] = ()
+
+
+def _count(name: str, definition: str) -> Metric:
+    """A row of tokens as the server counts them, which is -1 where it does not: neither way is better."""
+    return Metric(
+        name=name,
+        unit="tok",
+        better="neutral",
+        definition=definition,
+        of=lambda columns: np.where(columns[name] < 0, np.nan, columns[name]),
+    )
+
+
+_ROWS: Final = (
+    Metric(
+        name="ttft",
+        definition="time to first token: from when the request was due (closed pacing: sent) to the "
+        "first content, reasoning or tool-call token",
+        of=ttft,
+        latency=True,
+        from_due=True,
+        streamed=True,
+        ends=("first_token",),
+    ),
+    Metric(
+        name="ttft_sent",
+        definition="time to first token, from when the request was sent",
+        of=ttft_from_sent,
+        latency=True,
+        streamed=True,
+        ends=("first_token",),
+    ),
+    Metric(
+        name="ttft_answer",
+        definition="as ttft, to the first token that is not reasoning",
+        of=ttft_answer,
+        latency=True,
+        from_due=True,
+        streamed=True,
+        ends=("first_answer",),
+    ),
+    Metric(
+        name="e2e",
+        definition="end to end: from when the request was due (closed pacing: sent) to the last token; "
+        "without a stream to the last byte",
+        of=e2e,
+        latency=True,
+        from_due=True,
+        ends=("last_token", "end"),
+    ),
+    Metric(
+        name="e2e_per_token",
+        definition="end to end / output tokens, by the server's usage: for answers of different length",
+        of=lambda columns: _per(e2e(columns), columns["output_tokens"]),
+        latency=True,
+        from_due=True,
+    ),
+    Metric(
+        name="tpot",
+        definition="time per output token: (last token - first token) / (output tokens - 1), by the "
+        "server's usage; none where all came at once",
+        of=tpot,
+        latency=True,
+        streamed=True,
+        spaced=True,
+        begins=("first_token",),
+        ends=("last_token",),
+    ),
+    Metric(
+        name="itl",
+        definition="inter-token latency: the mean gap between one request's content events (an event may "
+        "carry several tokens)",
+        of=itl,
+        latency=True,
+        streamed=True,
+        spaced=True,
+        begins=("first_token",),
+        ends=("last_token",),
+    ),
+    Metric(
+        name="itl_p95",
+        definition="the 95th percentile of the gaps between one request's content events",
+        of=itl,
+        gap_quantile=0.95,
+        latency=True,
+        streamed=True,
+        spaced=True,
+    ),
+    Metric(
+        name="output_tokens_per_s",
+        unit="tok/s",
+        better="higher",
+        definition="one request's output tokens / (sent to last token)",
+        of=speed,
+    ),
+    _count("prompt_tokens", "prompt tokens by the server's usage"),
+    _count("output_tokens", "output tokens by the server's usage, reasoning included"),
+    _count("cached_tokens", "prompt tokens that the server took from its cache, by its usage"),
+    _count(
+        "cache_creation_tokens", "prompt tokens that the server wrote to its cache, by its usage"
+    ),
+    _count("reasoning_tokens", "reasoning tokens by the server's usage"),
+    Metric(
+        name="lag",
+        definition="how much later than due a request was sent: the client's own delay (open pacing)",
+        of=lag,
+    ),
+)
+
+METRICS: Final[Mapping[str, Metric]] = {row.name: row for row in _ROWS}
+SUMMARISED: Final = ("ttft", "tpot", "itl", "e2e", "lag")
+"""Those that `replay --json` has the spread of, as `ttft_s` and so on."""
+E2E_SENT: Final = Metric(
+    name="e2e_sent",
+    definition="end to end, from when the request was sent",
+    of=e2e_from_sent,
+    ends=("last_token", "end"),
+)
+"""Judged, as speeds are taken over it, and nowhere shown."""
+
+
+def bounds(columns: Columns) -> Iterator[tuple[Metric, Values, Values]]:
+    """The least and the most that each value may be, of each metric whose stamps may be read late.
+
+    These make a run INVALID where late reads may have moved their quantiles too far. Where none is late, the
+    two are one array.
+    """
+    rows = [row for row in (*METRICS.values(), E2E_SENT) if row.ends]
+    stamps = {stamp for row in rows for stamp in (*row.begins, *row.ends)}
+    late = {stamp for stamp in stamps if (unsure(columns, stamp) > SLICE_S).any()}
+    for row in rows:
+        # It is least where its end was earlier than stamped, and most where its beginning was.
+        values = row.of(_Moved(columns, row.begins))
+        known = ~np.isnan(values)
+        high = low = values[known]
+        if not late.isdisjoint((*row.begins, *row.ends)):
+            low = np.nan_to_num(row.of(_Moved(columns, row.ends))[known])
+        yield row, low, high
 
 
 def completed(columns: Columns) -> npt.NDArray[np.bool_]:
