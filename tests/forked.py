@@ -6,6 +6,7 @@ Arguments, folder, environment, streams, signals and exit code are those of a pr
 
 import atexit
 import gc
+import inspect
 import json
 import os
 import pkgutil
@@ -206,5 +207,6 @@ if __name__ == "__main__":
     sys.path.pop(0)  # this folder
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # as tbench/__main__.py does
     _load()
+    inspect.stack()  # looks at every module, once: coverage asks for it as each process begins
     gc.freeze()
     _serve(socket.socket(fileno=os.dup(0)))
