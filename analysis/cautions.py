@@ -4,6 +4,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 
@@ -20,6 +21,11 @@ from tbench.replay.table import tally
 LENGTH, CACHED, MIX, FINISH, LAG = 0.05, 0.05, 0.01, 0.05, 0.05
 """Tolerated: ratio of output lengths - 1, difference of cached shares, of an error kind's share, of a finish
 reason's share, and of lag as a share of the median TTFT."""
+ENDINGS: Final[Mapping[str, str]] = {
+    **dict.fromkeys(("end_turn", "stop_sequence", "tool_use", "tool_calls", "completed"), "stop"),
+    **dict.fromkeys(("max_tokens", "max_output_tokens"), "length"),
+}
+"""How an answer ended, in the words of one dialect -> as chat says whether it was cut."""
 _HEADLINES = (0.5, 0.9, 0.95)
 _LATE = (0.99, 0.95, 0.9)
 """The lag is compared at the first of these that there are enough requests for."""
@@ -83,8 +89,21 @@ class ComparedArms:
         return [float(cached / prompt) if prompt else 0.0 for cached, prompt in totals]
 
     def finish_reasons(self) -> list[Mapping[str, int]]:
-        """How often answers ended for each reason, as far as the server said."""
-        return [tally(arm.columns, "finish_reason", places) for arm, places in self.sides()]
+        """How often answers ended for each reason, as far as the server said.
+
+        Of arms that speak different dialects, by what all of them tell apart.
+        """
+        sides = list(self.sides())
+        reasons = [tally(arm.columns, "finish_reason", places) for arm, places in sides]
+        spoken = [tally(arm.columns, "endpoint", places).keys() for arm, places in sides]
+        alike = ENDINGS if spoken[0] != spoken[-1] else {}
+        counts: list[Mapping[str, int]] = []
+        for side in reasons:
+            counter = Counter[str]()
+            for reason, count in side.items():
+                counter[alike.get(reason, reason)] += count
+            counts.append(counter)
+        return counts
 
 
 def cautions(compared: ComparedArms, codes: Iterable[str] | None = None) -> tuple[Caution, ...]:

@@ -64,6 +64,25 @@ def test_an_imbalance_is_said_with_its_numbers_and_caps_nothing(
     assert found.verdict is Verdict.PASS
 
 
+@pytest.mark.parametrize(
+    ("cut", "text"), [("end_turn", None), ("max_tokens", "length 0% against 25%")]
+)
+def test_endings_are_told_apart_whatever_the_dialect(
+    repeats: Any, cut: str, text: str | None
+) -> None:
+    """Messages says `end_turn` where chat says `stop`: that is no difference; what was cut is one."""
+
+    def spoil(columns: dict[str, Any]) -> None:
+        n = len(columns["id"])
+        columns["endpoint"] = np.full(n, "messages")
+        columns["finish_reason"] = np.where(np.arange(n) % 4 == 0, cut, "end_turn")
+
+    cautions = said(evaluate_gates(repeats.arms(spoil=spoil), GATES))
+
+    assert (text or "") in cautions.get("FINISH_REASONS_DIFFER", "")
+    assert ("FINISH_REASONS_DIFFER" in cautions) is (text is not None)
+
+
 def late(seconds: float) -> Spoil:
     """The client sends everything so much later than due; the server takes as long as ever."""
 
