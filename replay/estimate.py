@@ -165,7 +165,7 @@ def estimate(job: "Job") -> Estimate:
         **timing,
         base_url=job.target.base_url,
         turns=totals.turns,
-        causal=job.options.causal,
+        causal=job.pace.causal,
         skipped=dict(totals.skipped),
         hosts=dict(totals.hosts),
         portability=dict(totals.portability),

@@ -407,6 +407,7 @@ class ReplayOptions:
             until=self.until or "profile",
             max_in_flight=self.max_in_flight,
             spawn_rate=self.spawn_rate,
+            causal=self.causal,
         )
 
     def _pacings(self) -> list[str]:

@@ -259,7 +259,7 @@ class Pacing:
 
     `seed` is for poisson; `until` (profile or trace) for concurrency-scale; `max_in_flight` caps an open
     loop: what waits for it still counts its latency from when it was due. `spawn_rate` (per second) lets
-    a concurrency grow to its value.
+    a concurrency grow to its value. `causal` says when turns are due.
     """
 
     option: PacingOption
@@ -269,6 +269,7 @@ class Pacing:
     until: Literal["profile", "trace"] = "profile"
     max_in_flight: int | None = None
     spawn_rate: float | None = None
+    causal: Causal = "max"
 
     @property
     def is_open(self) -> bool:
@@ -283,7 +284,8 @@ class Pacing:
         )
         cap = f"; at most {self.max_in_flight} in flight" if self.max_in_flight else ""
         ramp = f"; growing by {self.spawn_rate:g} a second" if self.spawn_rate else ""
-        return sentence + cap + ramp
+        turns = "" if self.causal == "max" else f"; turns by --causal {self.causal}"
+        return sentence + cap + ramp + turns
 
     def schedule(self, survey: "Survey | None") -> Schedule:
         """The due times of an open loop."""

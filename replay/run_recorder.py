@@ -184,7 +184,7 @@ def run_totals(
             "max": stall.quantile(1.0),
         },
         "turns": {
-            "causal": job.options.causal,
+            "causal": job.pace.causal,
             **{name: sum(worker.turns[name] for worker in stats) for name in FATES},
         },
         "most_in_flight": sum(worker.most_in_flight for worker in stats),

@@ -215,6 +215,8 @@ def test_no_turn_reaches_the_server_before_its_predecessor_has_ended_there(
         run = replay(tmp_path / "t.msgpack", base_url=server.url, out=tmp_path / "r.run", **options)
 
     turns = run.totals["turns"]
+    policy = options.get("causal", "max")
+    assert policy == "max" or f"--causal {policy}" in run.header["pacing"]["meaning"]
     assert run.totals["completed"] == run.totals["planned"] == len(server.received)
     assert run.totals["skipped"] == {"redirect": 1}
     assert (turns["continued"], turns["early"], turns["skipped"]) == (continued, 0, 0)

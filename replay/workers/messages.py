@@ -112,7 +112,7 @@ def worker_tasks(jobs: "Sequence[Job]", closed: Closed | None) -> list[WorkerTas
             budget=job.budget,
             ca=job.ca,
             ahead_bytes=AHEAD_BYTES // workers,
-            causal=job.options.causal,
+            causal=job.pace.causal,
         )
         for number in range(workers)
     ]
