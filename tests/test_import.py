@@ -6,6 +6,7 @@ import json
 import os
 import random
 import stat
+from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,7 +17,7 @@ import pytest
 from tbench.capture.errors import InputError
 from tbench.capture.importers import IMPORTERS
 from tbench.capture.importers.conversion import described, resolve, survey, write
-from tbench.capture.importers.importer import Call, Importer, LeftOut, Lengths, scaled
+from tbench.capture.importers.importer import Call, Importer, LeftOut, Lengths, count, scaled
 from tbench.capture.repair import check
 from tbench.capture.synthesis.tokens import calibrated
 from tbench.capture.trace_info import trace_info
@@ -314,6 +315,189 @@ def test_har(tmp_path: Path) -> None:
     assert figures["import"]["left_out"] == {"not a request to a model": 1}
     data = read_trace(tmp_path / "t.msgpack")
     assert all("secret" not in repr(exchange) for exchange in data)
+
+
+CLAUDE = [
+    {"type": "user", "uuid": "u1", "parentUuid": None, "sessionId": "s1",
+     "timestamp": "2026-06-01T10:00:00.000Z", "message": {"role": "user", "content": "hi"}},
+    *({"type": "assistant", "uuid": f"a{number}", "parentUuid": "u1" if number == 1 else f"a{number - 1}",
+       "sessionId": "s1", "requestId": "r1", "timestamp": f"2026-06-01T10:00:0{number + 1}.500Z",
+       "message": {"id": "m1", "model": "claude-x", "role": "assistant", "content": [], "usage": {
+           "input_tokens": 4, "cache_creation_input_tokens": 200, "cache_read_input_tokens": 1000,
+           "output_tokens": output}}} for number, output in ((1, 1), (2, 30), (3, 0))),
+    {"type": "user", "uuid": "u2", "parentUuid": "a3", "sessionId": "s1",
+     "timestamp": "2026-06-01T10:00:09.000Z", "message": {"role": "user", "content": []}},
+    {"type": "assistant", "uuid": "a4", "parentUuid": "u2", "sessionId": "s1", "requestId": "r2",
+     "timestamp": "2026-06-01T10:00:11.000Z", "message": {"id": "m2", "model": "claude-x", "usage": {
+         "input_tokens": 5, "cache_read_input_tokens": 1200, "output_tokens": 7}}},
+]  # fmt: skip
+COUNTED = [{"input_tokens": 900, "cached_input_tokens": 800, "output_tokens": 12}, {"input_tokens": 950,
+           "cached_input_tokens": 900, "output_tokens": 5, "reasoning_output_tokens": 2}]  # fmt: skip
+CODEX = [
+    {"timestamp": f"2026-06-01T10:00:{at:02}.000Z", "type": kind, "payload": payload}
+    for at, kind, payload in (
+        (0, "session_meta", {"id": "t1"}), (1, "turn_context", {"model": "gpt-x"}),
+        (2, "response_item", {"type": "message", "role": "user", "content": []}),
+        *((at, "event_msg", {"type": "token_count", "info": {
+            "last_token_usage": COUNTED[0], "total_token_usage": {"total_tokens": 912}}}) for at in (5, 6)),
+        (8, "response_item", {"type": "function_call_output", "call_id": "c", "output": "x"}),
+        (9, "event_msg", {"type": "token_count", "info": {
+            "last_token_usage": COUNTED[1], "total_token_usage": {"total_tokens": 1867}}}),
+        (9, "event_msg", {"type": "token_count", "info": None}),
+    )
+]  # fmt: skip
+ASK: Any = {"model": "m", "messages": [{"role": "user", "content": "a"}]}
+NAMED: dict[str, Any] = {
+    "evalscope": [{"body": ASK, "timestamp": 1764350000.5, "request_id": "a", "completion_tokens": 9},
+                  {"body": json.dumps(ASK), "timestamp": "2025-11-28T17:13:25Z"}],
+    "bailian": [{"chat_id": 1, "parent_chat_id": -1, "timestamp": 0.25, "input_length": 20, "turn": 1,
+                 "output_length": 7, "type": "text", "hash_ids": [5, 6]},
+                {"chat_id": 2, "parent_chat_id": 1, "timestamp": 61.5, "input_length": 33, "turn": 2,
+                 "output_length": 3, "type": "text", "hash_ids": [5, 6, 7]}],
+    "azure": "TIMESTAMP,NumImages,ContextTokens,GeneratedTokens\n2024-10-15 00:00:00.5,2,40,7\n"
+             "2024-10-15 00:00:09.25,0,30,5\n",
+    "tracelab": "session_id,round_idx,prefix_len,input_len,output_len,tool_wait_after_ms\n"
+                "a,0,0,100,7,285.5\na,1,107,20,9,0\n",
+    "weka": [{"id": name, "models": ["m"], "block_size": 64, "hash_id_scope": "local", "requests": [
+        {"t": 0.0, "type": "s", "model": "m", "in": 128, "out": 3, "hash_ids": [1, 2], "api_time": 1.5,
+         "ttft": 0.25},
+        {"t": 4.0, "type": "n", "model": "m", "in": 130, "out": 4, "hash_ids": [1, 2], "api_time": 2},
+        {"t": 5.0, "type": "subagent", "requests": [{"t": 0, "in": 5, "out": 1}] * 2}]}
+        for name in ("x", "y")],
+    "bedrock": [{"schemaType": "ModelInvocationLog", "timestamp": "2026-06-11T10:00:00Z", "requestId": "1",
+                 "operation": "Converse", "modelId": "m", "input": {"inputTokenCount": 11},
+                 "output": {"outputTokenCount": 8}},
+                {"schemaType": "ModelInvocationLog", "timestamp": "2026-06-11T10:00:07Z", "requestId": "2",
+                 "modelId": "m", "errorCode": "ThrottlingException"}],
+    "helicone": [{"request_id": "1", "request_created_at": "2026-05-12T10:00:00Z", "delay_ms": 1100,
+                  "time_to_first_token": 250, "request_body": ASK, "request_model": "m",
+                  "request_path": "https://api.example.com/v1/chat/completions", "response_status": 200,
+                  "response_body": {"choices": [{"message": {"role": "assistant", "content": "x"}}]},
+                  "prompt_tokens": 12, "completion_tokens": 8},
+                 {"request_id": "2", "request_created_at": "2026-05-12T10:00:01Z", "delay_ms": 5,
+                  "request_body": ASK, "cache_reference_id": "1"}],
+    "envoy": [{"start_time": "2026-05-12T10:00:00.250Z", "duration": 1500, "response_code": 200,
+               "gen_ai.request.model": "m", "gen_ai.usage.input_tokens": 21, "x-request-id": "q",
+               "gen_ai.usage.output_tokens": "9", "session.id": "s"}],
+    "claude-code": CLAUDE,
+    "codex": CODEX,
+}  # fmt: skip
+
+
+def written_log(path: Path, log: Any) -> Path:
+    """A log of NAMED as a file."""
+    if isinstance(log, str):
+        path.write_text(log)
+        return path
+    return lines(path, log)
+
+
+@pytest.mark.parametrize(
+    ("name", "left_out", "times"),
+    [
+        ("evalscope", 0, (1764350000.5, 1764350005)),
+        ("bailian", 0, (0, 61.25)),
+        ("azure", 0, (1728950400.5, 1728950409.25)),
+        ("tracelab", 0, None),
+        ("weka", 4, (0, 4)),
+        ("bedrock", 1, (1781172000, 1781172000)),
+        ("helicone", 1, (1778580000, 1778580000)),
+        ("envoy", 0, (1778580000.25, 1778580000.25)),
+        ("claude-code", 4, (1780308000, 1780308009)),
+        ("codex", 6, (1780308002, 1780308008)),
+    ],
+)
+def test_a_log_told_by_its_rows(
+    tmp_path: Path, name: str, left_out: int, times: tuple[float, float] | None
+) -> None:
+    """Detected by content; rows, tokens and arrivals as a count of the log itself has them."""
+    figures = imported(written_log(tmp_path / "log", NAMED[name]))
+
+    assert figures["import"]["format"] == name
+    assert sum(figures["import"]["left_out"].values()) == left_out
+    prompts, outputs = {
+        "evalscope": (0, 9), "bailian": (53, 10), "azure": (70, 12), "tracelab": (227, 16),
+        "weka": (2 * 258, 2 * 7), "bedrock": (11, 8), "helicone": (12, 8), "envoy": (21, 9),
+        "claude-code": (1204 + 1205, 37), "codex": (1850, 17),
+    }[name]  # fmt: skip
+    assert tokens(tmp_path) == (prompts, outputs)
+    if times is not None:
+        assert spread(tmp_path) == pytest.approx(times)
+
+
+def tokens(folder: Path) -> tuple[int, int]:
+    """Prompt and output tokens that t.msgpack states, of answers or beside their requests."""
+    total = Counter[str]()
+    for exchange in read_trace(folder / "t.msgpack"):
+        stated = dict(exchange.request.extra)
+        if exchange.response is not None and exchange.response.body:
+            usage = json.loads(exchange.response.body).get("usage") or {}
+            stated = {
+                "prompt_tokens": usage["prompt_tokens"],
+                "output_tokens": usage["completion_tokens"],
+            }
+        total.update({side: number or 0 for side, number in stated.items()})
+    return total["prompt_tokens"], total["output_tokens"]
+
+
+def spread(folder: Path) -> tuple[float, float]:
+    """The first and the last arrival, s since 1970, or since the first where the log has no dates."""
+    trace = read_trace(folder / "t.msgpack")
+    stamps = [trace.header.wall_ns + exchange.request.arrive_ns for exchange in trace]
+    return min(stamps) / NS, max(stamps) / NS
+
+
+def test_an_agent_session_has_one_exchange_an_answer(tmp_path: Path) -> None:
+    """Arrivals are when the prompt was there, and so derived; the last block ends the answer."""
+    figures = imported(lines(tmp_path / "c.jsonl", CLAUDE))
+
+    assert [took(each) for each in samples(tmp_path)] == pytest.approx([4.5, 2.0])
+    assert figures["import"]["trust"] == {"arrival": "derived", "end": "derived"}
+    assert figures["sessions"] == 1
+    assert figures["import"]["left_out"] == {
+        "of an answer that another row began": 2, "not an answer of a model": 2
+    }  # fmt: skip
+
+
+def test_hash_ids_of_one_conversation_are_no_others(tmp_path: Path) -> None:
+    """Weka's ids count within a conversation: equal ids of two of them are other texts."""
+    imported(lines(tmp_path / "w.jsonl", NAMED["weka"]))
+
+    texts = [
+        json.loads(exchange.request.body or b"")["messages"][0]["content"]
+        for exchange in read_trace(tmp_path / "t.msgpack")
+    ]
+    assert len(texts) == 4  # both begin together: the first of each, then the second of each
+    assert alike(texts[0], texts[2]) > 250
+    assert alike(texts[0], texts[1]) < 40
+    assert [first(each) for each in samples(tmp_path)] == [pytest.approx(0.25)] * 2 + [None] * 2
+
+
+def test_no_format_is_taken_for_another(tmp_path: Path) -> None:
+    """Every row of every log is told by its own importer, before any other."""
+    for name, log in SEEDS.items():
+        rows = list(csv.DictReader(log.splitlines())) if isinstance(log, str) else log
+        rows = rows["log"]["entries"] if isinstance(rows, dict) else rows
+        told = [
+            next((kind for kind in IMPORTERS if IMPORTERS[kind].matches(row)), None) for row in rows
+        ]
+        assert name == "map" or set(told) == {name}
+
+
+def test_the_page_of_formats_is_the_table(tmp_path: Path) -> None:
+    """docs/import.md has a row for each importer, and none for what is no importer."""
+    page = (ROOT / "docs" / "import.md").read_text().partition("## Any log")[0]
+    first_cells = [line.split("|")[1] for line in page.splitlines() if line.startswith("| `")]
+    named = [word.strip(" `") for cell in first_cells for word in cell.split(",")]
+
+    assert sorted(set(named) - {"--format"}) == sorted(IMPORTERS)
+
+
+@pytest.mark.parametrize("value", [2.5, "2.5", True, None, "x", -1, 2**31, float("nan")])
+def test_what_is_no_count_is_none(value: object) -> None:
+    """A fraction of a token is another unit, and never rounded."""
+    assert count(value) is None
+    assert (count(2), count("2"), count(2.0), count("2.0")) == (2, 2, 2, 2)
 
 
 LOG = [
@@ -747,6 +931,7 @@ SEEDS: dict[str, Any] = {
     "har": {"log": {"entries": [har_entry("2026-03-01T10:00:00.250Z", 15.5, '{"model": "m"}')]}},
     "azure": "TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:17:03.9799600,40,7\n",
     "burstgpt": "Timestamp,Elapsed time,Model,Request tokens,Response tokens\n5,3.5,ChatGPT,47,18\n",
+    **NAMED,
 }  # fmt: skip
 MUTANTS = int(os.environ.get("TBENCH_MUTANTS", "20"))
 

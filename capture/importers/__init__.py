@@ -12,18 +12,29 @@ from tbench.capture.importers.importer import Importer
 from tbench.capture.importers.langfuse import LANGFUSE
 from tbench.capture.importers.litellm import LITELLM
 from tbench.capture.importers.otlp import OTLP
-from tbench.capture.importers.shapes import AZURE, BURSTGPT, MOONCAKE
+from tbench.capture.importers.sessions import CLAUDE_CODE, CODEX
+from tbench.capture.importers.shapes import AZURE, BAILIAN, BURSTGPT, MOONCAKE, TRACELAB, WEKA
 from tbench.capture.importers.sharegpt import SHAREGPT
+from tbench.capture.importers.tables import BEDROCK, ENVOY, EVALSCOPE, HELICONE
 
 IMPORTERS: Final[Mapping[str, Importer]] = {
     "openai-batch": BATCH,
+    "evalscope": EVALSCOPE,
+    "bailian": BAILIAN,
     "mooncake": MOONCAKE,
     "azure": AZURE,
     "burstgpt": BURSTGPT,
+    "tracelab": TRACELAB,
+    "weka": WEKA,
     "sharegpt": SHAREGPT,
     "har": HAR,
     "litellm": LITELLM,
     "langfuse": LANGFUSE,
     "otlp": OTLP,
+    "claude-code": CLAUDE_CODE,
+    "codex": CODEX,
+    "bedrock": BEDROCK,
+    "helicone": HELICONE,
+    "envoy": ENVOY,
 }
 """Where the rows tell the format, the first importer that matches one is taken."""

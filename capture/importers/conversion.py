@@ -183,7 +183,12 @@ def resolve(
                 f"--format {format_name}: choose one of {', '.join(IMPORTERS)}, or --map"
             )
         importer = IMPORTERS[format_name]
-    calls = (call for row in sample for call in _calls(importer, row) if isinstance(call, Call))
+    calls = (
+        call
+        for row in importer.joined(sample)
+        for call in _row_calls(importer, row)
+        if isinstance(call, Call)
+    )
     dated = [is_dated(call.arrive_ns) for call in calls if call.arrive_ns is not None]
     job = Job(
         format=format_name,
@@ -237,8 +242,8 @@ def _results(job: Job, progress: Progress, refused: Counter[str]) -> Iterator[Ca
         def at(size: int, done: int = done) -> None:
             progress(done + size, total)
 
-        for row in rows(path, layout, at):
-            for call in (row,) if isinstance(row, LeftOut) else _calls(job.importer, row):
+        for row in job.importer.joined(rows(path, layout, at)):
+            for call in _row_calls(job.importer, row):
                 if isinstance(call, LeftOut):
                     yield call
                     continue
@@ -253,8 +258,10 @@ def _results(job: Job, progress: Progress, refused: Counter[str]) -> Iterator[Ca
         before += path.stat().st_size
 
 
-def _calls(importer: Importer, row: Row) -> Sequence[Call | LeftOut]:
+def _row_calls(importer: Importer, row: Row | LeftOut) -> Sequence[Call | LeftOut]:
     """The calls of a row, if they can be written: JSON is read four times as deep as it can be written."""
+    if isinstance(row, LeftOut):
+        return [row]
     try:
         calls = list(importer.calls(row))
         for call in calls:

@@ -5,7 +5,7 @@ Nothing here trusts a type: whatever a row holds, it becomes a Call, or is left 
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final, Literal, NamedTuple
@@ -83,6 +83,7 @@ class Importer:
     `documents` are files that are one JSON object: for each the members on the way to its rows. `trust` says
     for each time that the format has where it comes from. `repeats` is whether rows may stand twice. `cannot`
     is what a trace of it never holds. `block_tokens` is what a hash id stands for, unless the user says.
+    `joined` makes the rows of calls that a file tells of in several rows; it holds a bounded number of them.
     """
 
     calls: Callable[[Row], Iterator[Call | LeftOut]]
@@ -92,6 +93,7 @@ class Importer:
     documents: Sequence[tuple[str, ...]] = ()
     repeats: bool = False
     block_tokens: int = 512
+    joined: Callable[[Iterable[Row | LeftOut]], Iterator[Row | LeftOut]] = iter
 
 
 # Values: what a log writes where a time, a count or JSON belongs.
@@ -135,9 +137,12 @@ def scaled(value: object, unit: str) -> int | None:
 
 
 def count(value: object) -> int | None:
-    """A number of tokens; None for anything else."""
-    number = scaled(value, "ns")
-    return number if number is not None and 0 <= number < 2**31 else None
+    """A number of tokens; None for anything else, a fraction too."""
+    billionths = scaled(value, "s")
+    if billionths is None or billionths % NS["s"]:
+        return None
+    number = billionths // NS["s"]
+    return number if 0 <= number < 2**31 else None
 
 
 def text(value: object) -> str | None:

@@ -4,8 +4,7 @@ A unit is stated. Where it is not, it is taken only from a range that leaves no 
 that is a time of this century in one unit alone.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from tbench.capture.errors import InputError
@@ -41,6 +40,8 @@ FIELDS: Final = (
 )  # fmt: skip
 TOKENS: Final = ("prompt_tokens", "output_tokens")
 UNITS: Final = (*NS, "iso")
+SECONDS_OR_ISO: Final = "s or iso"
+"""The unit of a format that allows both; no user can state it, as no user has to."""
 CENTURY: Final = (978_307_200, 4_102_444_800)
 """From 2001 to 2100, seconds since 1970: in no two units does a number mean a time of these years."""
 
@@ -150,6 +151,9 @@ def unread(places: Mapping[str, Place], sample: Sequence[Row]) -> list[str]:
 
 
 def _time(value: object, unit: str) -> int | None:
+    if unit == SECONDS_OR_ISO:
+        instant = moment(value)
+        return scaled(value, "s") if instant is None else instant
     return moment(value) if unit == "iso" else scaled(value, unit)
 
 
@@ -158,17 +162,37 @@ def is_dated(at_ns: int) -> bool:
     return CENTURY[0] <= at_ns / NS["s"] < CENTURY[1]
 
 
-def mapped(places: Mapping[str, Place]) -> Importer:
-    """An importer of rows whose fields stand at `places`, all units known."""
+def mapped(
+    places: Mapping[str, Place],
+    matches: Callable[[Row], bool] | None = None,
+    cannot: str = "",
+    *,
+    repeats: bool = False,
+    other: Callable[[Row], LeftOut | None] = lambda _: None,
+) -> Importer:
+    """An importer of rows whose fields stand at `places`, all units known.
+
+    `matches`, `cannot` and `repeats` are those of Importer; `other` says why a row is none of a call.
+    """
+
+    def row_calls(row: Row) -> Iterator[Call | LeftOut]:
+        reason = other(row)
+        if reason is None:
+            yield from calls(places, row)
+        else:
+            yield reason
+
     trust: dict[str, Trust] = {"arrival": "reported"} if "arrival" in places else {}
     for name, source, span in (("end", "end", "duration"), ("first_token", "first_token", "ttft")):
         if source in places or span in places:
             trust[name] = "reported" if source in places else "derived"
     return Importer(
-        calls=partial(calls, places),
-        matches=lambda row: any(at(row, place.path) is not None for place in places.values()),
+        calls=row_calls,
+        matches=matches
+        or (lambda row: any(at(row, place.path) is not None for place in places.values())),
         trust=trust,
-        cannot="",
+        cannot=cannot,
+        repeats=repeats,
     )
 
 
@@ -200,7 +224,7 @@ def calls(places: Mapping[str, Place], row: Row) -> Iterator[Call | LeftOut]:
         arrive_ns=arrive,
         end_ns=times.get("end"),
         first_token_ns=times.get("first_token"),
-        path=text(values.get("path")) or (COMPLETIONS if prompted else CHAT),
+        path=_path(text(values.get("path"))) or (COMPLETIONS if prompted else CHAT),
         model=text(values.get("model")),
         body=None if isinstance(content, Lengths) else content,
         lengths=content if isinstance(content, Lengths) else None,
@@ -212,11 +236,18 @@ def calls(places: Mapping[str, Place], row: Row) -> Iterator[Call | LeftOut]:
     )
 
 
+def _path(address: str | None) -> str | None:
+    """The path of a URL; a path is one already."""
+    if address is None or "://" not in address:
+        return address
+    return "/" + address.partition("://")[2].partition("/")[2]
+
+
 def _content(values: Mapping[str, Any], usage: Usage) -> bytes | dict[str, Any] | Lengths | LeftOut:
     """What to send: a body as it was, one put together, or the length alone."""
     if any(is_cut(values.get(name)) for name in ("body", "messages")):
         return CUT_SHORT
-    if isinstance(body := unpacked(values.get("body")), dict):
+    if isinstance(body := unpacked(values.get("body")), dict) and body:
         raw = values["body"]
         return raw.encode() if isinstance(raw, str) else dumped(body)
     messages = unpacked(values.get("messages"))
