@@ -397,6 +397,19 @@ def test_what_is_left_out_is_counted_and_nothing_is_an_error(
     assert "no exchange can be exported: 1 whose prompt or output tokens nobody counted" in err
 
 
+def test_a_trace_without_dates_says_so(tmp_path: Path, run: Run) -> None:
+    """Times count from its first arrival, and no date is made up in silence."""
+    path = tmp_path / "u.msgpack"
+    with TraceWriter(path, TraceHeader(wall_ns=0, mono_ns=0)) as writer:
+        for item in list(exchanges())[1:3]:
+            writer.exchange(item)
+    err = run("export", path, "-o", tmp_path / "x.csv")[2]
+    rows = list(csv.DictReader((tmp_path / "x.csv").open()))
+
+    assert "the trace has no dates: its first arrival stands as 1970-01-01T00:00:00Z" in err
+    assert [row["arrival_unix_ns"] for row in rows] == ["0", str(S + 1)]
+
+
 def test_samples_of_a_run_are_a_table(tmp_path: Path, run: Run) -> None:
     """As `report --samples` has them; other formats are of traces."""
     golden = next(Path("fixtures/golden/decision").absolute().glob("*.run"))

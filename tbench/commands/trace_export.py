@@ -79,6 +79,10 @@ def export_trace(
         f"{out}: {counts.rows:,} of {plural(counts.read, 'exchange')} ({name}); {left:,} left out"
         + (f": {reasons}" if left else "")
     )
+    if not source.header.wall_ns:
+        typer.echo(
+            "the trace has no dates: its first arrival stands as 1970-01-01T00:00:00Z", err=True
+        )
     if name == "mooncake":
         typer.echo(f"a hash id stands for {block_tokens:,} tokens", err=True)
     typer.echo(f"not in {name}: {exporter.cannot}", err=True)
