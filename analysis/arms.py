@@ -172,7 +172,7 @@ def load_arm(path: str | Path) -> Arm:
             )
     if path.is_file() and open_container(path).header.get("kind") == "run":
         return arm_of_run(read_run(path))
-    return _of_trace(path)
+    return arm_of_trace(path)
 
 
 def arm_of_run(run: Run) -> Arm:
@@ -191,7 +191,8 @@ def arm_of_run(run: Run) -> Arm:
     )
 
 
-def _of_trace(path: Path) -> Arm:
+def arm_of_trace(path: Path) -> Arm:
+    """A captured trace as an arm: what its application saw."""
     from tbench.replay.measure import measure_trace  # noqa: PLC0415 (with an event loop, which no run needs)
 
     trace = read_trace(path)
@@ -275,18 +276,17 @@ def load_replicates(*texts: str | Path) -> Replicates:
     for arm in arms:
         if arm.kind != "run":
             raise InputError(f"{arm.path}: a trace; an arm of several runs holds replays only")
+    unfinished: set[Path] = set()
+    for path in map(Path, texts):
+        if path.is_dir():
+            unfinished |= {*path.glob("*.run.part")}
+        elif not path.exists():  # a glob: what it would name once they were closed
+            unfinished |= {*path.parent.glob(f"{path.name}.part")}
     return Replicates(
         name=str(texts[0]) + (f" and {len(texts) - 1} more" if len(texts) > 1 else ""),
         runs=tuple(sorted(arms, key=started_ns)),
-        unfinished=tuple(sorted(path for text in texts for path in _parts(Path(text)))),
+        unfinished=tuple(sorted(unfinished)),
     )
-
-
-def _parts(path: Path) -> Iterator[Path]:
-    """The `.part` files that a folder or a glob would name once they were closed."""
-    if path.is_dir():
-        return path.glob("*.run.part")
-    return iter(()) if path.exists() else path.parent.glob(f"{path.name}.part")
 
 
 def interleaved(first: Sequence[int], second: Sequence[int]) -> bool:

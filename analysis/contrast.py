@@ -307,21 +307,28 @@ def shifts(
         if all(bool((np.isfinite(side) & (side > 0)).all()) for side in pair)
     ]
     alone = not intervals or min(map(len, sides)) < LEAST_RUNS
-    return tuple(_shift(p, *logs, points=0 if alone else len(known)) for p, logs in known)
-
-
-def _shift(p: float, first: Floats, second: Floats, *, points: int) -> Shift:
-    """One point by the logarithms of each run's quantile; without `points` that share the band, bare."""
-    if not points:
-        ratio = math.exp(float(np.mean(second) - np.mean(first)))
-        return Shift(p=p, ratio=ratio, low=None, high=None, band_low=None, band_high=None)
-    change = difference(first.tolist(), second.tolist())
-    half = -float(special.stdtrit(change.df, (1 - CONFIDENCE) / 2 / points)) * change.se
-    return Shift(
-        p=p,
-        ratio=math.exp(change.value),
-        low=math.exp(change.low),
-        high=math.exp(change.high),
-        band_low=math.exp(change.value - half),
-        band_high=math.exp(change.value + half),
-    )
+    shifted = []
+    for p, logs in known:
+        first, second = (side.tolist() for side in logs)
+        if alone:
+            ratio = math.exp(float(np.mean(second) - np.mean(first)))
+            shifted.append(
+                Shift(p=p, ratio=ratio, low=None, high=None, band_low=None, band_high=None)
+            )
+            continue
+        change = difference(first, second)
+        # Bonferroni: the band's level is shared by all points.
+        half = -float(special.stdtrit(change.df, (1 - CONFIDENCE) / 2 / len(known))) * change.se
+        ends = (change.low, change.high, change.value - half, change.value + half)
+        low, high, band_low, band_high = map(math.exp, ends)
+        shifted.append(
+            Shift(
+                p=p,
+                ratio=math.exp(change.value),
+                low=low,
+                high=high,
+                band_low=band_low,
+                band_high=band_high,
+            )
+        )
+    return tuple(shifted)

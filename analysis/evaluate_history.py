@@ -199,7 +199,19 @@ def evaluate_history(
 
     Raises InputError for runs of another trace, runs that are in the file, and gates that it does not know.
     """
-    _check(history, candidate, gates)
+    if not gates:
+        raise InputError("a baseline file needs a gate: give --margin 5% or --gate ttft:p95:5%")
+    if not history.sessions:
+        raise InputError(f"{history.path}: holds no session; add one with --save-baseline")
+    trace = history.sessions[0].trace
+    for run in candidate.runs:
+        if run.source != trace:
+            raise InputError(
+                f"{run.path}: a run of trace {run.source}, the baseline is of {trace}; replay that one"
+            )
+    # Held against themselves runs would agree too well, and pass.
+    if any(past.recorded == recorded_at(candidate) for past in history.sessions):
+        raise InputError(f"{candidate.name}: these runs are a session of {history.path}")
     common = shared([candidate], warmup)
     (group,) = common.groups
     estimates = [_estimate(history, group, gate) for gate in gates]
@@ -227,22 +239,6 @@ def evaluate_history(
     )
 
 
-def _check(history: History, candidate: Replicates, gates: Sequence[Gate]) -> None:
-    if not gates:
-        raise InputError("a baseline file needs a gate: give --margin 5% or --gate ttft:p95:5%")
-    if not history.sessions:
-        raise InputError(f"{history.path}: holds no session; add one with --save-baseline")
-    trace = history.sessions[0].trace
-    for run in candidate.runs:
-        if run.source != trace:
-            raise InputError(
-                f"{run.path}: a run of trace {run.source}, the baseline is of {trace}; replay that one"
-            )
-    # Held against themselves runs would agree too well, and pass.
-    if any(past.recorded == recorded_at(candidate) for past in history.sessions):
-        raise InputError(f"{candidate.name}: these runs are a session of {history.path}")
-
-
 def _estimate(history: History, group: ArmRuns, gate: Gate) -> GateEstimate:
     if gate.limit is not None:  # what the candidate holds by itself needs no history
         return estimate_gate(gate, ArmRuns(name=str(history.path), runs=()), group, "welch")
@@ -254,6 +250,11 @@ def _estimate(history: History, group: ArmRuns, gate: Gate) -> GateEstimate:
     )
     weekend = [datetime.fromisoformat(past.recorded).weekday() >= _SATURDAY for past in sessions]
     draws = tuple(_mean(gate, session.figures[name_of(gate)][:fewest]) for session in sessions)
+    y = [gate.y(draw.value) for draw in draws] if known(gate, draws) else []
+    stops = [SHORT] if len(draws) < LEAST_SESSIONS else []
+    if y and not stops:
+        stops += [TRENDING] if has_trend(y) else []
+        stops += [WEEKLY] if differs_by_kind(y, weekend) else []
     estimate = GateEstimate(
         arm=group.name,
         gate=gate,
@@ -261,7 +262,7 @@ def _estimate(history: History, group: ArmRuns, gate: Gate) -> GateEstimate:
         candidate=figures[:fewest],
         estimate=None,
         method="refused",
-        stops=tuple(_stops(gate, draws, weekend)),
+        stops=tuple(stops),
     )
     if gate.usual and gate.metric == ERRORS and not sessions:  # as in files of older versions
         unknown = Figure(value=math.nan, n=0, refusal=f"no session of the file has {name_of(gate)}")
@@ -302,17 +303,6 @@ def _predicted(gate: Gate, draws: tuple[Figure, ...], runs: tuple[Figure, ...]) 
     floor = least_variance(gate, draws) + least_variance(gate, runs)
     y = [gate.y(draw.value) for draw in draws]
     return predicted(y, float(np.mean([gate.y(run.value) for run in runs])), floor)
-
-
-def _stops(gate: Gate, draws: Sequence[Figure], weekend: Sequence[bool]) -> Iterator[str]:
-    if len(draws) < LEAST_SESSIONS:
-        yield SHORT
-        return
-    y = [gate.y(draw.value) for draw in draws] if known(gate, draws) else []
-    if y and has_trend(y):
-        yield TRENDING
-    if y and differs_by_kind(y, weekend):
-        yield WEEKLY
 
 
 def _cautions(

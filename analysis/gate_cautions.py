@@ -13,7 +13,7 @@ import numpy as np
 from tbench.analysis.arms import Arm, Replicates, begun, drawn, interleaved, invalid_runs
 from tbench.analysis.cautions import ComparedArms, cautions
 from tbench.analysis.gate import MORE_FAILURES
-from tbench.analysis.gate_estimate import LEAST_RUNS, GateEstimate, Method
+from tbench.analysis.gate_estimate import LEAST_RUNS, GateEstimate, Method, share_of
 from tbench.analysis.pairing import ArmRuns, CommonRequests, Match, RunView
 from tbench.analysis.proportions import ErrorDifference
 from tbench.analysis.run_metrics import ERRORS, Figure, endpoint
@@ -229,10 +229,7 @@ def failures_rose(
 
     A baseline that does not say how many failed (a file of an older version) counts as one without failures.
     """
-    first, second = (
-        sum(figure.events for figure in side) / max(1, sum(figure.n for figure in side))
-        for side in (baseline, candidate)
-    )
+    first, second = share_of(baseline), share_of(candidate)
     gates = [estimate.gate for estimate in estimates]
     named = (gate.margin for gate in gates if gate.metric == ERRORS and gate.limit is None)
     if second - first > max(named, default=MORE_FAILURES):

@@ -14,8 +14,8 @@ from tbench.analysis.comparison import NO_DIFFERENCE, Comparison, Verdict
 from tbench.analysis.contrast import FINDINGS
 from tbench.analysis.decide import BURST, GateEvidence
 from tbench.analysis.gate import Gate
-from tbench.analysis.metrics import METRICS, Metric
-from tbench.analysis.pairing import ArmRuns, RunView
+from tbench.analysis.metrics import METRICS
+from tbench.analysis.pairing import ArmRuns
 from tbench.analysis.run_metrics import Figure
 from tbench.analysis.summary import ordered, quantile
 from tbench.analysis.t_tests import Estimate, difference, level, student
@@ -118,11 +118,7 @@ class GateEstimate:
     @property
     def rise(self) -> float:
         """By how much larger the candidate's share of events is."""
-        first, second = (
-            sum(figure.events for figure in side) / max(1, sum(figure.n for figure in side))
-            for side in (self.baseline, self.candidate)
-        )
-        return second - first
+        return share_of(self.candidate) - share_of(self.baseline)
 
     @property
     def lost(self) -> str | None:
@@ -196,21 +192,26 @@ def _lag_s(gate: Gate, groups: tuple[ArmRuns, ArmRuns]) -> tuple[float, float]:
     if gate.limit is not None or gate.quantile is None or not METRICS[gate.metric].from_due:
         return 0.0, 0.0
     metric, p = METRICS[gate.metric], gate.quantile
-    means = [
-        np.mean([_late(run, metric, p) for run in group.runs], axis=0).tolist() for group in groups
-    ]
+    means = []
+    for group in groups:
+        late = []
+        for run in group.runs:
+            measured, punctual = run.values(metric), run.punctual(metric)
+            with np.errstate(invalid="ignore"):  # of a timeout nothing is known
+                lag = ordered(measured - punctual)
+            if not len(lag):
+                late.append((0.0, 0.0))
+                continue
+            plain, without = (quantile(ordered(side), p) for side in (measured, punctual))
+            late.append((plain - without if math.isfinite(plain) else 0.0, quantile(lag, p)))
+        means.append(np.mean(late, axis=0).tolist())
     apart = [second - first for first, second in zip(*means, strict=True)]
     return max(0.0, *apart), max(0.0, *(-lag for lag in apart))
 
 
-def _late(run: RunView, metric: Metric, p: float) -> tuple[float, float]:
-    measured, punctual = run.values(metric), run.punctual(metric)
-    with np.errstate(invalid="ignore"):  # of a timeout nothing is known
-        lag = ordered(measured - punctual)
-    if not len(lag):
-        return 0.0, 0.0
-    plain, without = (quantile(ordered(side), p) for side in (measured, punctual))
-    return (plain - without if math.isfinite(plain) else 0.0), quantile(lag, p)
+def share_of(figures: Sequence[Figure]) -> float:
+    """The share of events in all runs together; 0 of no requests."""
+    return sum(run.events for run in figures) / max(1, sum(run.n for run in figures))
 
 
 def known(gate: Gate, figures: Sequence[Figure]) -> bool:
@@ -279,25 +280,21 @@ def at_the_margin(gate: Gate, sides: Sides, estimate: Estimate | None) -> Estima
     if estimate is None:
         return None
     size = burst((*sides[0], *sides[1]))
-    more = 0.0
-    rises = (_rise(gate, sides, size), 1.0)
-    for side, rise in zip(sides[::-1][: 1 if gate.limit is not None else 2], rises, strict=False):
-        seen = float(np.var([figure.value for figure in side], ddof=1)) / len(side)
-        bursts = least_variance(gate, side, size)
-        at_margin = bursts * rise + max(0.0, seen - bursts) * rise**2
-        more += at_margin - max(seen, least_variance(gate, side))
-    return estimate.widened(max(0.0, more))
-
-
-def _rise(gate: Gate, sides: Sides, size: float) -> float:
-    """How many times what the candidate shows of bad requests its share is at the margin; at least once."""
     bad = [
         sum(figure.n - figure.events if gate.higher else figure.events for figure in side)
         for side in sides
     ]
     n = sum(figure.n for figure in sides[1])
     base = 0.0 if gate.limit is not None else bad[0] / sum(figure.n for figure in sides[0])
-    return max(1.0, (base + gate.allowance) * (n + 2 * size) / (bad[1] + size))
+    # How many times what the candidate shows of bad requests its share is at the margin; at least once.
+    at_limit = max(1.0, (base + gate.allowance) * (n + 2 * size) / (bad[1] + size))
+    more, rises = 0.0, (at_limit, 1.0)
+    for side, rise in zip(sides[::-1][: 1 if gate.limit is not None else 2], rises, strict=False):
+        seen = float(np.var([figure.value for figure in side], ddof=1)) / len(side)
+        bursts = least_variance(gate, side, size)
+        at_margin = bursts * rise + max(0.0, seen - bursts) * rise**2
+        more += at_margin - max(seen, least_variance(gate, side))
+    return estimate.widened(max(0.0, more))
 
 
 def _method(gate: Gate, sides: Sides, estimate: Estimate | None, contrast: Method) -> str:

@@ -140,7 +140,23 @@ def evaluate_gates(
     had declared it before them. `warmup` None keeps the runs' own flags. Raises
     InputError where the arms are not of one trace, or share a run.
     """
-    _check(arms, gates)
+    if not gates:
+        raise InputError("several runs need a gate: give --margin 5% or --gate ttft:p95:5%")
+    if len(arms) < 2:
+        raise InputError("a judgement needs a baseline and at least one candidate")
+    names = [arm.name for arm in arms]
+    if len(set(names)) < len(names):
+        raise InputError(f"{', '.join(names)}: two arms of the same name")
+    runs = [run for arm in arms for run in arm.runs]
+    paths = Counter(run.path.resolve() for run in runs)
+    if twice := [path for path, count in paths.items() if count > 1]:
+        raise InputError(f"{min(twice)}: is in two arms; a run belongs to one")
+    # Requests pair by their ids: those of another trace would be other requests.
+    sources = {run.source for run in runs}
+    if len(sources) > 1:
+        raise InputError(
+            f"{' and '.join(names)}: runs of {len(sources)} different traces; replay one trace for all arms"
+        )
     common = shared(arms, warmup)
     baseline, *candidates = common.groups
     estimates = [
@@ -161,26 +177,6 @@ def evaluate_gates(
         n=common.n,
         cautions=cautions,
     )
-
-
-def _check(arms: Sequence[Replicates], gates: Sequence[Gate]) -> None:
-    if not gates:
-        raise InputError("several runs need a gate: give --margin 5% or --gate ttft:p95:5%")
-    if len(arms) < 2:
-        raise InputError("a judgement needs a baseline and at least one candidate")
-    names = [arm.name for arm in arms]
-    if len(set(names)) < len(names):
-        raise InputError(f"{', '.join(names)}: two arms of the same name")
-    runs = [run for arm in arms for run in arm.runs]
-    paths = Counter(run.path.resolve() for run in runs)
-    if twice := [path for path, count in paths.items() if count > 1]:
-        raise InputError(f"{min(twice)}: is in two arms; a run belongs to one")
-    # Requests pair by their ids: those of another trace would be other requests.
-    sources = {run.source for run in runs}
-    if len(sources) > 1:
-        raise InputError(
-            f"{' and '.join(names)}: runs of {len(sources)} different traces; replay one trace for all arms"
-        )
 
 
 def _cautions(

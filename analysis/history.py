@@ -19,6 +19,7 @@ from tbench.capture.writing import SHARED, write_whole
 
 FORMAT: Final = 1
 DIGITS: Final = 7
+WORDS: Final = ("recorded", "trace", "name", "model", "target", "pacing")
 _CURE: Final = "take the last version that the repository has"
 
 
@@ -90,9 +91,7 @@ def _session(record: Mapping[str, Any]) -> Session:
         figures[name] = tuple(
             Figure(value=float(value), n=int(n), events=int(count)) for value, n, count in rows
         )
-    words = {
-        name: record[name] for name in ("recorded", "trace", "name", "model", "target", "pacing")
-    }
+    words = {name: record[name] for name in WORDS}
     if not all(isinstance(word, str) for word in words.values() if word is not None):
         raise TypeError("a session's name, trace, model, target or pacing is no text")
     return Session(
@@ -122,30 +121,21 @@ def write_history(history: History) -> None:
 
 def written(sessions: Sequence[Session]) -> str:
     """The text of the file: a session more is some lines more, at the end."""
-    blocks = ",\n".join(f"  {{\n{_lines(session)}\n  }}" for session in sessions)
-    return f'{{\n "tbench_baseline": {FORMAT},\n "sessions": [\n{blocks}\n ]\n}}\n'
-
-
-def _lines(session: Session) -> str:
-    words = {
-        "recorded": session.recorded,
-        "trace": session.trace,
-        "name": session.name,
-        "model": session.model,
-        "target": session.target,
-        "pacing": session.pacing,
-        "versions": dict(session.versions),
-        "requests": session.requests,
-    }
-    lines = [f"   {json.dumps(name)}: {json.dumps(value)}" for name, value in words.items()]
-    rows = []
-    for name, runs in session.figures.items():
-        row: dict[str, Sequence[float]] = {
-            "values": [float(f"{figure.value:.{DIGITS}g}") for figure in runs],
-            "n": [figure.n for figure in runs],
-        }
-        if any(figure.events for figure in runs):  # of a share: of how many
-            row["events"] = [figure.events for figure in runs]
-        rows.append(f"    {json.dumps(name)}: {json.dumps(row)}")
-    figures = ",\n".join(rows)
-    return ",\n".join([*lines, f'   "figures": {{\n{figures}\n   }}'])
+    blocks = []
+    for session in sessions:
+        words = {name: getattr(session, name) for name in (*WORDS, "versions", "requests")}
+        lines = [f"   {json.dumps(name)}: {json.dumps(value)}" for name, value in words.items()]
+        rows = []
+        for name, runs in session.figures.items():
+            row: dict[str, Sequence[float]] = {
+                "values": [float(f"{figure.value:.{DIGITS}g}") for figure in runs],
+                "n": [figure.n for figure in runs],
+            }
+            if any(figure.events for figure in runs):  # of a share: of how many
+                row["events"] = [figure.events for figure in runs]
+            rows.append(f"    {json.dumps(name)}: {json.dumps(row)}")
+        figures = ",\n".join(rows)
+        lines.append(f'   "figures": {{\n{figures}\n   }}')
+        blocks.append("  {\n" + ",\n".join(lines) + "\n  }")
+    every = ",\n".join(blocks)
+    return f'{{\n "tbench_baseline": {FORMAT},\n "sessions": [\n{every}\n ]\n}}\n'

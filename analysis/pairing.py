@@ -1,7 +1,7 @@
 """Pairing: which requests of two arms are compared, in which order, and what is left out as warm-up."""
 
 from collections import ChainMap
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import reduce
 from itertools import chain, islice
@@ -50,7 +50,7 @@ def match(
         dropped = (int(warm[0].sum()), int(warm[1].sum()))
         return Match(baseline=first, candidate=second, paired=False, dropped=dropped, alone=(0, 0))
     same_source(baseline, candidate)
-    first, second = _common(baseline, candidate)
+    first, second = _places([baseline, candidate])
     if not len(first):
         raise InputError(
             f"{baseline.path} and {candidate.path} have no request in common; "
@@ -88,21 +88,6 @@ def same_source(baseline: Arm, candidate: Arm) -> None:
             f"{baseline.path} and {candidate.path} come from different traces, so no request pairs; "
             "add --unpaired to compare them as two samples"
         )
-
-
-def _common(baseline: Arm, candidate: Arm) -> tuple[Places, Places]:
-    """Where the requests that both arms have lie in each, in the baseline's order."""
-    a, b = ((short(arm.columns, "id"), arm.columns["cycle"]) for arm in (baseline, candidate))
-    if len(baseline) == len(candidate) and (a[0] == b[0]).all() and (a[1] == b[1]).all():
-        every = np.arange(len(baseline))
-        return every, every
-    known: dict[tuple[str, int], int] = {}
-    for place, key in enumerate(zip(b[0].tolist(), b[1].tolist(), strict=True)):
-        known.setdefault(key, place)
-    keys = zip(a[0].tolist(), a[1].tolist(), strict=True)
-    places = np.array([known.pop(key, -1) for key in keys], dtype=np.int64)
-    first = np.flatnonzero(places >= 0)
-    return first, places[first]
 
 
 # Shared: the requests that every run of every arm holds and counts. Repeated runs are compared on these.
@@ -198,7 +183,15 @@ def shared(arms: Sequence[Replicates], warmup: Warmup | None = None) -> CommonRe
     everything = len(places[0])
     # Only where the runs differ is the union counted, which costs a set of all keys.
     if any(len(run) > everything for run in runs):
-        everything = len(set(chain.from_iterable(_keys(run) for run in runs)))
+        everything = len(
+            {
+                key
+                for run in runs
+                for key in zip(
+                    run.columns["id"].tolist(), run.columns["cycle"].tolist(), strict=True
+                )
+            }
+        )
     begun = list(chain.from_iterable(arm.started_ns for arm in arms))
     # Sorted twice gives ranks: which run began when, among those of all arms.
     order = np.argsort(np.argsort(begun, kind="stable"), kind="stable").tolist()
@@ -219,17 +212,17 @@ def shared(arms: Sequence[Replicates], warmup: Warmup | None = None) -> CommonRe
 
 def _places(runs: Sequence[Arm]) -> list[Places]:
     """Where the requests that all runs hold lie in each, in the order of the first."""
-    first = runs[0]
+    keys = [(short(run.columns, "id"), run.columns["cycle"]) for run in runs]
+    # Runs of one plan hold the same in the same order: a million keys need no dictionary.
     if all(
-        len(run) == len(first)
-        and all((run.columns[name] == first.columns[name]).all() for name in ("id", "cycle"))
-        for run in runs[1:]
+        len(ids) == len(keys[0][0]) and (ids == keys[0][0]).all() and (rounds == keys[0][1]).all()
+        for ids, rounds in keys[1:]
     ):
-        return [np.arange(len(first))] * len(runs)
-    known = [{key: place for place, key in enumerate(_keys(run))} for run in runs]
+        return [np.arange(len(runs[0]))] * len(runs)
+    known: list[dict[tuple[str, int], int]] = []
+    for ids, rounds in keys:
+        known.append({})
+        for place, key in enumerate(zip(ids.tolist(), rounds.tolist(), strict=True)):
+            known[-1].setdefault(key, place)  # of a key that stands twice the first
     common = [key for key in known[0] if all(key in index for index in known[1:])]
     return [np.array([index[key] for key in common], dtype=np.int64) for index in known]
-
-
-def _keys(run: Arm) -> Iterable[tuple[str, int]]:
-    return zip(run.columns["id"].tolist(), run.columns["cycle"].tolist(), strict=True)

@@ -146,11 +146,27 @@ def self_check(
         for (metric, p), rows in by_quantile.items()
     ]
     halves = [half for arm in arms for half in balanced(arm, random)]
+    by_gate: dict[Gate, list[GateRow]] = {}
+    for first_half, second_half in halves:
+        for judged in evaluate_gates((first_half, second_half), gates).rows:
+            # What cannot be tested has no verdict to count, and would make the shares of the others smaller.
+            if judged.comparison.verdict is not Verdict.SKIPPED:
+                by_gate.setdefault(judged.gate, []).append(judged)
     return SelfCheck(
         arms=tuple(arms),
         pairs=len(pairs),
         floors=tuple(floors),
-        splits=tuple(_splits(halves, gates)),
+        splits=tuple(
+            Splits(
+                gate=gate,
+                count=len(judgements),
+                verdicts=dict(Counter(row.comparison.verdict for row in judgements)),
+                missed=sum(
+                    row.comparison.finding not in (None, NO_DIFFERENCE) for row in judgements
+                ),
+            )
+            for gate, judgements in by_gate.items()
+        ),
         split_runs=tuple(sorted({len(first.runs) for first, _ in halves})),
         warnings=tuple(_warnings(arms, floors)),
     )
@@ -181,24 +197,6 @@ def balanced(
         turns = [pair[:: -1 if way >> place & 1 else 1] for place, pair in enumerate(pairs)]
         first, second = zip(*turns, strict=True)
         yield Replicates(name="one half", runs=first), Replicates(name="the other", runs=second)
-
-
-def _splits(
-    halves: Sequence[tuple[Replicates, Replicates]], gates: Sequence[Gate]
-) -> Iterator[Splits]:
-    by_gate: dict[Gate, list[GateRow]] = {}
-    for first, second in halves:
-        for row in evaluate_gates((first, second), gates).rows:
-            # What cannot be tested has no verdict to count, and would make the shares of the others smaller.
-            if row.comparison.verdict is not Verdict.SKIPPED:
-                by_gate.setdefault(row.gate, []).append(row)
-    for gate, rows in by_gate.items():
-        yield Splits(
-            gate=gate,
-            count=len(rows),
-            verdicts=dict(Counter(row.comparison.verdict for row in rows)),
-            missed=sum(row.comparison.finding not in (None, NO_DIFFERENCE) for row in rows),
-        )
 
 
 def _warnings(arms: Sequence[Replicates], floors: Sequence[Floor]) -> Iterator[Caution]:

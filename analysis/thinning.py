@@ -54,7 +54,10 @@ def scatter(x: Floats, y: Floats, points: int = 1500) -> Places:
     # Two places less in each column: those of its extremes.
     rows = max(1, points // columns - 2)
     column, row = _cells(x, columns), _cells(y, rows)
-    extremes = [place for group in _groups(column, columns) for place in _extremes(y, group)]
+    extremes = []
+    for places in filter(len, _groups(column, columns)):
+        inside = y[places]  # of equal ones the first of the least, and the last of the greatest
+        extremes += [places[inside.argmin()], places[len(inside) - 1 - inside[::-1].argmax()]]
     cell = column * rows + row
     first = np.full(columns * rows, -1)
     first[cell[::-1]] = np.arange(len(cell))[
@@ -67,14 +70,6 @@ def _groups(cell: Places, cells: int) -> list[Places]:
     """The places of what lies in each cell, in order. Cells this few sort by counting, in one pass."""
     order = np.argsort(cell.astype(np.uint16), kind="stable")
     return np.split(order, np.cumsum(np.bincount(cell, minlength=cells))[:-1])
-
-
-def _extremes(y: Floats, places: Places) -> list[int]:
-    """Of some places, the first with the least y and the last with the greatest."""
-    if not len(places):
-        return []
-    inside = y[places]
-    return [int(places[inside.argmin()]), int(places[len(inside) - 1 - inside[::-1].argmax()])]
 
 
 def _cells(values: Floats, cells: int) -> Places:

@@ -1,7 +1,7 @@
 """Words: numbers with their units as people read them, and tables of them. The same in every report."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from tbench.analysis.comparison import Comparison
@@ -98,15 +98,6 @@ def interval(low: float | None, high: float | None) -> str:
     """An interval of a value; an open end is 0 or infinity."""
     left = "[" + three(low) if low is not None else "(0"
     return f"{left}, {three(high)}]" if high is not None else f"{left}, {UNBOUNDED})"
-
-
-def amount_interval(
-    low: float | None, high: float | None, unit: str, beside: Iterable[float | None] = ()
-) -> str:
-    """An interval of a value with its unit, said once; an open end is 0 or infinity."""
-    name, factor = shared_scale(beside or (low, high), unit)
-    scaled = (None if end is None else end * factor for end in (low, high))
-    return f"{interval(*scaled)} {name}"
 
 
 def points(share: float, *, more: int = 0) -> str:
@@ -214,3 +205,19 @@ def count(n: int, other: int | None = None) -> Cell:
     if other is None or other == n:
         return Cell(text=f"{n:,}", value=n, unit="n")
     return Cell(text=f"{n:,} / {other:,}")
+
+
+def aligned(made: Table, left: Container[int] | None = None) -> Iterator[str]:
+    """The head and the rows as lines: columns as wide as they need to be, two spaces apart.
+
+    Columns at the places `left` are words, the others numbers; by default those without a value.
+    """
+    sides = []
+    for place, column in enumerate(zip(*made.rows, strict=True)):
+        words = all(cell.value is None for cell in column) if left is None else place in left
+        sides.append("<" if words else ">")
+    rows = [list(made.heads), *([cell.shown for cell in row] for row in made.rows)]
+    sizes = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        cells = zip(row, sides, sizes, strict=True)
+        yield "  ".join(f"{cell:{side}{size}}" for cell, side, size in cells).rstrip()

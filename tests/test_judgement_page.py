@@ -21,7 +21,7 @@ from tbench.analysis.gate import parse_gates
 from tbench.analysis.gate_results import GateResults, evaluate_gates
 from tbench.analysis.interim import Looks, as_monitored, monitor
 from tbench.analysis.report.machine import judgement_json
-from tbench.analysis.report.page import comparison_page, judgement_page, judgement_report, run_page
+from tbench.analysis.report.page import comparison_report, judgement_report, run_report
 
 GATES: Final = parse_gates("5%", ["errors:2pp", "output_tokens_per_s:p50:10%"])
 EVIL = '<script>document.title="broken"</script>"\'&{{7*7}}'
@@ -42,7 +42,7 @@ def found(experiment: Experiment, tmp_path_factory: pytest.TempPathFactory) -> G
 
 @pytest.fixture(scope="module")
 def page(found: GateResults) -> str:
-    return judgement_page(found, command=COMMAND)
+    return judgement_report(found, command=COMMAND).page()
 
 
 @cache
@@ -121,7 +121,7 @@ def test_one_candidate_has_its_sentence_under_the_word(
 ) -> None:
     """As fast as the baseline at a generous margin: PASS, and what came nearest to it."""
     arms = experiment(tmp_path, {"A": 1.0, "B": 1.0}, 4)
-    text = read(judgement_page(evaluate_gates(arms, parse_gates("30%", [])))).words
+    text = read(judgement_report(evaluate_gates(arms, parse_gates("30%", []))).page()).words
 
     assert re.search(
         r"PASS B is not worse than A by the margin or more at any of \d gates \(one-sided level 5%\); near",
@@ -134,7 +134,7 @@ def test_runs_that_did_not_take_turns_say_so_in_the_first_sentence(
 ) -> None:
     """A reason is a sentence, not a code."""
     arms = experiment(tmp_path, {"A": 1.0, "B": 1.0}, 3, turns=False)
-    text = read(judgement_page(evaluate_gates(arms, GATES))).words
+    text = read(judgement_report(evaluate_gates(arms, GATES)).page()).words
 
     assert (
         "INCONCLUSIVE These runs cannot tell whether B is worse than A: the arms' runs did not take turns"
@@ -174,9 +174,9 @@ def test_an_experiment_that_could_stop_early_shows_no_interval(found: GateResult
 def pages(found: GateResults) -> dict[str, str]:
     first, second = found.arms[0].runs[0], found.arms[2].runs[0]
     return {
-        "judgement": judgement_page(found, command=COMMAND),
-        "comparison": comparison_page(compare(first, second), command=COMMAND),
-        "run": run_page(second, command=COMMAND),
+        "judgement": judgement_report(found, command=COMMAND).page(),
+        "comparison": comparison_report(compare(first, second), command=COMMAND).page(),
+        "run": run_report(second, command=COMMAND).page(),
     }
 
 
@@ -241,7 +241,7 @@ def test_arms_with_the_same_last_name_keep_their_whole_names(
     """Short names are for reading, not for mixing up."""
     first = experiment(tmp_path / "old", {"A": 1.0, "B": 1.0}, 3)[0]
     second = experiment(tmp_path / "new", {"B": 1.0, "A": 1.0}, 3)[1]
-    text = read(judgement_page(evaluate_gates([first, second], GATES))).words
+    text = read(judgement_report(evaluate_gates([first, second], GATES)).page()).words
 
     assert f"{second.name} vs {first.name}" in text
 
@@ -265,7 +265,7 @@ def test_the_page_stays_below_three_megabytes(
 ) -> None:
     """Whatever the number of requests, and with many runs and arms."""
     whole = experiment(tmp_path, dict.fromkeys(arms, 1.0), repeats, n=n)
-    text = judgement_page(evaluate_gates(whole, parse_gates("5%", ["ttft:p50:5%"])))
+    text = judgement_report(evaluate_gates(whole, parse_gates("5%", ["ttft:p50:5%"]))).page()
 
     assert len(text.encode()) < 3_000_000
 

@@ -20,7 +20,7 @@ from tbench.analysis.compare import CompareOptions, compare
 from tbench.analysis.report.facts import about, differences, places
 from tbench.analysis.report.machine import comparison_json, report_json
 from tbench.analysis.report.markup import tag
-from tbench.analysis.report.page import comparison_page, run_page
+from tbench.analysis.report.page import comparison_report, run_report
 from tbench.capture.exchange import Outcome
 from tbench.replay.runfile import RunWriter
 from tbench.replay.sample import Sample
@@ -100,8 +100,8 @@ def page(arms: tuple[Arm, Arm]) -> Page:
     @cache
     def make(kind: str) -> str:
         if kind == "run":
-            return run_page(arms[0], command=COMMAND)
-        return comparison_page(compare(*arms), command=COMMAND)
+            return run_report(arms[0], command=COMMAND).page()
+        return comparison_report(compare(*arms), command=COMMAND).page()
 
     return make
 
@@ -209,7 +209,7 @@ def test_equal_lengths_have_a_table_beside_the_ratios(arms: tuple[Arm, Arm], pag
     found = compare(*arms)
     assert found.equal_lengths is not None
     refused = replace(found, equal_lengths=replace(found.equal_lengths, rows=(), refusal="no pair"))
-    assert "E2E at equal output lengths: no pair" in comparison_page(refused)
+    assert "E2E at equal output lengths: no pair" in comparison_report(refused).page()
 
 
 def test_the_table_of_a_run_holds_the_numbers_of_the_json(
@@ -238,7 +238,7 @@ def test_the_verdict_is_said_first_in_plain_words(page: Page) -> None:
 def test_a_low_confidence_is_said_with_its_reasons(tmp_path: Path) -> None:
     """Few requests: the sentence says low confidence, and the first screen says why."""
     runs = [write_run(tmp_path / f"{k}.run", k, 1.0 + k, n=300) for k in (0, 1)]
-    text = comparison_page(compare(*map(load_arm, runs))).partition("<table")[0]
+    text = comparison_report(compare(*map(load_arm, runs))).page().partition("<table")[0]
     words = " ".join(Reader(text).texts)
     assert "at the median (advisory, low confidence)" in words
     assert "LOW_CONFIDENCE" in words
@@ -278,14 +278,14 @@ def test_arms_with_nothing_to_draw_still_make_a_page(tmp_path: Path) -> None:
                end=1.0, outcome=Outcome.RESET, error="reset")
     )  # fmt: skip
     counts = {"completed": 0, "failed": 1, "cancelled": 0, "lost_in_flight": 0, "never_sent": 0}
-    text = run_page(load_arm(writer.close({"planned": 1, **counts})))
+    text = run_report(load_arm(writer.close({"planned": 1, **counts}))).page()
     assert "0 of 1 request succeeded" in text
     assert "reset" in text
 
 
 def test_a_question_about_one_metric_draws_that_metric(arms: tuple[Arm, Arm]) -> None:
     """What was asked is what is shown."""
-    text = comparison_page(compare(*arms, CompareOptions(metrics=("output_tokens",))))
+    text = comparison_report(compare(*arms, CompareOptions(metrics=("output_tokens",)))).page()
     assert "Distribution of output tokens" in text
     assert "Distribution of E2E" not in text
 

@@ -300,7 +300,6 @@ def test_open_ends_are_said() -> None:
     """Unbounded is 0 or infinity with an open bracket."""
     assert words.ratio_interval(0.9, None) == "[0.900, ∞)"
     assert words.ratio_interval(None, 1.5) == "(0, 1.50]"
-    assert words.amount_interval(0.1, 0.25, "s") == "[100, 250] ms"
     assert words.beyond(None, 60, "s") == "> 60.0 s"
 
 

@@ -14,7 +14,7 @@ from tbench.analysis.comparison import Comparisons
 from tbench.analysis.pairing import RunView
 from tbench.analysis.report.ci import comparison_markdown
 from tbench.analysis.report.machine import comparison_json, report_json
-from tbench.analysis.report.page import comparison_page
+from tbench.analysis.report.page import comparison_report
 from tbench.analysis.report.text import comparison_text, run_text
 from tbench.analysis.report.workbook import run_book
 from tbench.analysis.run_metrics import endpoint, parse_slo
@@ -199,7 +199,7 @@ def test_a_comparison_has_the_rates_of_both_arms(pair: Comparisons) -> None:
 
 def test_each_report_of_a_pair_shows_them_and_what_sets_them(pair: Comparisons) -> None:
     """Text, Markdown, page and JSON; in an open loop equal rates say nothing of speed."""
-    texts = (comparison_text(pair), comparison_markdown(pair), comparison_page(pair))
+    texts = (comparison_text(pair), comparison_markdown(pair), comparison_report(pair).page())
 
     for text in texts:
         assert "output tok/s" in text

@@ -49,7 +49,15 @@ def ecdf(title: str, unit: str, arms: Arms) -> Picture | None:
     scale = scale_of(unit, finite)
     marks = _marks(every, unit, scale)
     domain = log_domain((values * scale.factor for values in finite), outside=0.005)
-    names, faint = list(arms), _of_runs(arms, scale)
+    names, several = list(arms), {name: runs for name, runs in arms.items() if len(runs) > 1}
+    # Shared out between the runs; fewer than 24 places would no longer look like the curve.
+    points = max(24, FAINT_POINTS // max(1, sum(map(len, several.values()))))
+    faint = [
+        {"arm": name, "run": f"{name} {k}", **point}
+        for name, runs in several.items()
+        for k, values in enumerate(runs, 1)
+        for point in _curve(values, points, scale)
+    ]
     x = alt.X("x:Q", **axis(f"{title}, {scale.unit}", domain))
     share, ends = alt.Axis(format="%"), alt.Scale(domain=[0, 1])
     y = alt.Y("y:Q", title="share of requests", axis=share, scale=ends)
@@ -67,30 +75,25 @@ def ecdf(title: str, unit: str, arms: Arms) -> Picture | None:
     )
     layers = [line, point]
     if faint:
-        runs = paper.on(faint).mark_line(
+        behind = paper.on(faint).mark_line(
             interpolate="step-after", strokeWidth=1, opacity=FAINT, clip=True
         )
-        layers.insert(0, runs.encode(x=x, y=y, color=colour(names), detail="run:N"))
+        layers.insert(0, behind.encode(x=x, y=y, color=colour(names), detail="run:N"))
+    by_arm: dict[str, list[str]] = {}
+    for mark in marks:
+        by_arm.setdefault(mark["arm"], []).append(f"{mark['at']} {mark['value']}")
+    quantiles = "; ".join(f"{arm} {', '.join(figures)}" for arm, figures in by_arm.items())
+    counts = []
+    for name, values in every.items():
+        late = int(np.isposinf(values).sum())
+        counts.append(f"{name} n = {len(values):,}" + (f", {late:,} timed out" if late else ""))
     caption = Words(
         title=f"Distribution of {title}",
-        text=_in_words(every, marks),
+        text=f"{quantiles}. {'; '.join(counts)}.",
         note="Distribution: marks at p50, p90, p95, p99."
         + (" Faint: each run; strong: all runs of an arm together." if faint else ""),
     )
     return paper.picture(layers, caption)
-
-
-def _of_runs(arms: Arms, scale: Scale) -> Rows:
-    """The curves of the runs, where an arm has more than one."""
-    several = {name: runs for name, runs in arms.items() if len(runs) > 1}
-    # Shared out between the runs; fewer than 24 places would no longer look like the curve.
-    points = max(24, FAINT_POINTS // max(1, sum(map(len, several.values()))))
-    return [
-        {"arm": name, "run": f"{name} {k}", **point}
-        for name, runs in several.items()
-        for k, values in enumerate(runs, 1)
-        for point in _curve(values, points, scale)
-    ]
 
 
 def _curve(values: Floats, points: int, scale: Scale) -> Rows:
@@ -116,19 +119,6 @@ def _marks(arms: Mapping[str, Floats], unit: str, scale: Scale) -> Rows:
         for p in MARKS
         if len(values) and math.isfinite(value := quantile(values, p))
     ]
-
-
-def _in_words(arms: Mapping[str, Floats], marks: Rows) -> str:
-    """The marks arm by arm; then how many values each has, and how many of them timed out."""
-    by_arm: dict[str, list[str]] = {}
-    for mark in marks:
-        by_arm.setdefault(mark["arm"], []).append(f"{mark['at']} {mark['value']}")
-    quantiles = "; ".join(f"{arm} {', '.join(figures)}" for arm, figures in by_arm.items())
-    counts = []
-    for name, values in arms.items():
-        late = int(np.isposinf(values).sum())
-        counts.append(f"{name} n = {len(values):,}" + (f", {late:,} timed out" if late else ""))
-    return f"{quantiles}. {'; '.join(counts)}."
 
 
 # Repeats: what each run says by itself, in the order in which they began.

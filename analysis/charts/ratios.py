@@ -213,7 +213,22 @@ def shift(
         (point.low, point.high, point.band_low, point.band_high) == (None, None, None, None)
         for point in points
     )
-    rows, paper = _shifted(points, low, high), Paper()
+    # Cut at the edges of the picture.
+    rows: Rows = [
+        {
+            "p": words.percentile(point.p),
+            "ratio": short(point.ratio),
+            "said": words.ratio(point.ratio),
+            "low": short(max(low, point.low or low)),
+            "high": short(min(high, point.high or high)),
+            "band_low": short(max(low, point.band_low or low)),
+            "band_high": short(min(high, point.band_high or high)),
+            "interval": words.ratio_interval(point.low, point.high),
+            "band": words.ratio_interval(point.band_low, point.band_high),
+        }
+        for point in points
+    ]
+    paper = Paper()
     x = alt.X("p:N", title=f"quantile of {title}", sort=None, axis=alt.Axis(labelAngle=0))
     scale = alt.Scale(type="log", domain=[low, high], nice=False)
     places = alt.Axis(values=ticks(low, high), labelExpr="format(datum.value, ',~r') + 'x'")
@@ -250,21 +265,3 @@ def _shift_words(title: str, against: str, points: Sequence[Shift], *, bare: boo
         note=f"Shift: above 1 the candidate's value is higher. {what}",
         spoken=f"Ratio {against} by quantile. {text}",
     )
-
-
-def _shifted(points: Sequence[Shift], low: float, high: float) -> Rows:
-    """The points as data, cut at the edges of the picture."""
-    return [
-        {
-            "p": words.percentile(point.p),
-            "ratio": short(point.ratio),
-            "said": words.ratio(point.ratio),
-            "low": short(max(low, point.low or low)),
-            "high": short(min(high, point.high or high)),
-            "band_low": short(max(low, point.band_low or low)),
-            "band_high": short(min(high, point.band_high or high)),
-            "interval": words.ratio_interval(point.low, point.high),
-            "band": words.ratio_interval(point.band_low, point.band_high),
-        }
-        for point in points
-    ]

@@ -58,7 +58,13 @@ def over_time(title: str, unit: str, arms: Series, *, warmup: int = 0) -> Pictur
         return None
     scale = scale_of(unit, values)
     domain = log_domain(of_arm * scale.factor for of_arm in values)
-    dots, lines = _scattered(finite, scale, log=domain is not None), _medians(finite, scale)
+    dots = _scattered(finite, scale, log=domain is not None)
+    medians = {name: thinning.medians(*pair) for name, pair in finite.items()}
+    lines = [
+        {"arm": name, "x": short(at), "y": short(value * scale.factor)}
+        for name, steps in medians.items()
+        for at, value in zip(steps.x.tolist(), steps.y.tolist(), strict=True)
+    ]
     # Ticks, since +inf has no place on the axis; thinned, and counted in full below.
     late = [
         {"arm": name, "x": short(at)}
@@ -90,8 +96,9 @@ def over_time(title: str, unit: str, arms: Series, *, warmup: int = 0) -> Pictur
         note += f" Ticks at the top: {counts} timed out."
     trends = []
     for name in names:
-        medians = [row["y"] for row in lines if row["arm"] == name]
-        ends = f"from {medians[0]:.3g} to {medians[-1]:.3g} {scale.unit}" if medians else "too few"
+        middles, ends = medians[name].y * scale.factor, "too few"
+        if len(middles):
+            ends = f"from {middles[0]:.3g} to {middles[-1]:.3g} {scale.unit}"
         trends.append(f"{name} {ends}")
     caption = Words(
         title=f"{title} over time",
@@ -119,18 +126,6 @@ def _scattered(arms: Mapping[str, Pair], scale: Scale, *, log: bool) -> Rows:
                 {"arm": name, "x": short(at), "y": short(value * scale.factor)}
                 for at, value in points
             ]
-    return rows
-
-
-def _medians(arms: Mapping[str, Pair], scale: Scale) -> Rows:
-    """The running median of each arm."""
-    rows: Rows = []
-    for name, pair in arms.items():
-        steps = thinning.medians(*pair)
-        points = zip(steps.x.tolist(), steps.y.tolist(), strict=True)
-        rows += [
-            {"arm": name, "x": short(at), "y": short(value * scale.factor)} for at, value in points
-        ]
     return rows
 
 

@@ -4,7 +4,7 @@ What comes from outside (names, servers' words) is escaped: it can neither break
 """
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from typing import Final
@@ -36,8 +36,15 @@ def judgement_markdown(results: GateResults, command: str | None = None) -> str:
     """The verdict, a table of gates for each candidate, what to beware of, and how to get it again."""
     meaning = _capital(gate_sentences.meaning(results))
     lines = [f"### tbench: {results.verdict.value}", "", f"{meaning}.", ""]
+    baseline, full_names = results.baseline, {arm.name: arm.name for arm in results.arms}
     for arm in results.candidates:
-        lines += [*_candidate(results, arm), ""]
+        verdict = results.verdict_of(arm.name).value
+        runs = f"{len(baseline.runs)} + {len(arm.runs)} runs"
+        if results.history is not None:
+            runs = f"{gate_sentences.amount(results, arm)} against {results.history.text}"
+        lines += [f"**{verdict}**: {code(arm.name)} against {code(baseline.name)}, {runs}", ""]
+        gates = tables.gate_table(results, full_names, arm.name)
+        lines += [*_table(gates.only(*tables.GATED, "reason")), ""]
     if slo := gate_sentences.objectives(results):
         lines += [f"A good request: {code(', '.join(slo))}.", ""]
     if who := gate_sentences.declared(results):
@@ -51,19 +58,6 @@ def judgement_markdown(results: GateResults, command: str | None = None) -> str:
     shared = f"{plural(results.n, 'request')}, those that every run has{trace}"
     ends = [*_reproduce(command), "; ".join([shared, *facts(results.warnings)])]
     return _fitted([*lines, *_warnings(results.warnings)], ends)
-
-
-def _candidate(results: GateResults, arm: Replicates) -> Iterator[str]:
-    """Its verdict, and its gates as a table."""
-    baseline, verdict = results.baseline, results.verdict_of(arm.name).value
-    runs = f"{len(baseline.runs)} + {len(arm.runs)} runs"
-    if results.history is not None:
-        runs = f"{gate_sentences.amount(results, arm)} against {results.history.text}"
-    yield f"**{verdict}**: {code(arm.name)} against {code(baseline.name)}, {runs}"
-    yield ""
-    names = {other.name: other.name for other in results.arms}
-    gates = tables.gate_table(results, names, arm.name)
-    yield from _table(gates.only(*tables.GATED, "reason"))
 
 
 def comparison_markdown(comparison: Comparisons, command: str | None = None) -> str:

@@ -145,7 +145,14 @@ def to_decide(results: GateResults, names: Names) -> Iterator[str]:
     If the change is as measured, and the spread from run to run at its upper limit (`power.upper_sd`).
     """
     for arm in results.candidates if results.history is None else ():
-        rows = [row for row in results.rows if row.arm == arm.name and _undecided_by_spread(row)]
+        # More runs settle neither a share, which wants requests, nor what a caution stands in the way of.
+        rows = [
+            row
+            for row in results.rows
+            if row.arm == arm.name and row.comparison.verdict is Verdict.INCONCLUSIVE
+            if row.gate.scale == "ratio" and row.comparison.low is not None
+            if not (row.reason or "").isupper()
+        ]
         needs = {gate_label(row.gate): _runs_to_decide(row) for row in rows}
         far = [label for label, runs in needs.items() if runs is None]
         who = f" of {names[arm.name]}" if len(results.candidates) > 1 else ""
@@ -160,16 +167,6 @@ def to_decide(results: GateResults, names: Names) -> Iterator[str]:
                 f"{', '.join(label for label in needs if label not in far)}{who} in "
                 "8 of 10 cases, if the change is as measured"
             )
-
-
-def _undecided_by_spread(row: GateRow) -> bool:
-    """Whether more runs would settle it: not a share, which wants requests, and no caution in the way."""
-    return (
-        row.comparison.verdict is Verdict.INCONCLUSIVE
-        and row.gate.scale == "ratio"
-        and row.comparison.low is not None
-        and not (row.reason or "").isupper()
-    )
 
 
 def _runs_to_decide(row: GateRow) -> int | None:

@@ -9,7 +9,7 @@ import orjson
 
 from tbench.analysis.arms import Arm
 from tbench.analysis.compare import Comparison, Comparisons
-from tbench.analysis.gate_results import GateResults, GateRow
+from tbench.analysis.gate_results import GateResults
 from tbench.analysis.mean_ratio import Overall
 from tbench.analysis.metrics import METRICS, values
 from tbench.analysis.proportions import GOOD, rates, ratio
@@ -167,25 +167,22 @@ def _overall(overall: Overall) -> Json:
 
 
 def _summary(summary: Summary) -> Json:
+    names = ("unit", "n", "timeouts", "absent", "mean")
     return {
-        "unit": summary.unit,
+        **{name: getattr(summary, name) for name in names},
         "definition": METRICS[summary.metric].definition,
-        "n": summary.n,
-        "timeouts": summary.timeouts,
-        "absent": summary.absent,
-        "mean": summary.mean,
         "min": summary.minimum,
         "max": summary.maximum,
         "quantiles": {
-            percentile(quantile.p): {
-                "value": quantile.value,
-                "ci": [quantile.low, quantile.high],
+            percentile(point.p): {
+                **{
+                    name: getattr(point, name)
+                    for name in ("value", "at_least", "smooth", "refusal")
+                },
+                "ci": [point.low, point.high],
                 "confidence": "descriptive: as if requests were independent",
-                "at_least": quantile.at_least,
-                "smooth": quantile.smooth,
-                "refusal": quantile.refusal,
             }
-            for quantile in summary.quantiles
+            for point in summary.quantiles
         },
     }
 
@@ -194,6 +191,8 @@ def _summary(summary: Summary) -> Json:
 
 LEVEL: Final = 0.9
 """Of the interval of a change: each end by itself is the one-sided 95% bound that decides."""
+GATED: Final = ("metric", "unit", "baseline", "candidate", "confidence", "method")
+"""Fields of a gate's comparison that are written as they are."""
 
 
 def judgement_json(results: GateResults) -> Json:
@@ -224,37 +223,30 @@ def judgement_json(results: GateResults) -> Json:
         "declared": declared(results),
         "slo": objectives(results),
         "history": sessions,
-        "comparisons": [_gate(row) for row in results.rows],
+        "comparisons": [
+            {
+                "arm": row.arm,
+                "gate": row.gate.text,
+                "quantile": row.gate.quantile,
+                "margin": row.gate.margin if row.gate.limit is None else None,
+                "limit": row.gate.limit,
+                "scale": row.gate.scale,
+                **{name: getattr(row.comparison, name) for name in GATED},
+                "ratio": row.comparison.ratio if row.gate.scale == "ratio" else None,
+                "difference": row.comparison.ratio if row.gate.scale == "points" else None,
+                "ci": [row.comparison.low, row.comparison.high],
+                "bound": row.bound,
+                "level": None if row.comparison.low is None else LEVEL,
+                "n": [row.comparison.n_baseline, row.comparison.n_candidate],
+                "runs": list(row.comparison.runs),
+                "verdict": row.comparison.verdict.value,
+                "reason": row.reason,
+                "baseline_runs": _finite(row.baseline_runs),
+                "candidate_runs": _finite(row.candidate_runs),
+            }
+            for row in results.rows
+        ],
         "warnings": [str(caution) for caution in results.warnings],
-    }
-
-
-def _gate(row: GateRow) -> Json:
-    change, gate = row.comparison, row.gate
-    return {
-        "arm": row.arm,
-        "gate": gate.text,
-        "metric": change.metric,
-        "quantile": gate.quantile,
-        "margin": gate.margin if gate.limit is None else None,
-        "limit": gate.limit,
-        "scale": gate.scale,
-        "unit": change.unit,
-        "baseline": change.baseline,
-        "candidate": change.candidate,
-        "ratio": change.ratio if gate.scale == "ratio" else None,
-        "difference": change.ratio if gate.scale == "points" else None,
-        "ci": [change.low, change.high],
-        "bound": row.bound,
-        "level": None if change.low is None else LEVEL,
-        "confidence": change.confidence,
-        "method": change.method,
-        "n": [change.n_baseline, change.n_candidate],
-        "runs": list(change.runs),
-        "verdict": change.verdict.value,
-        "reason": row.reason,
-        "baseline_runs": _finite(row.baseline_runs),
-        "candidate_runs": _finite(row.candidate_runs),
     }
 
 

@@ -4,7 +4,7 @@ A report is a first screen and a list of sections (analysis.report.sections); wh
 to one run, a pair of runs, or repeated runs, is said here.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 from tbench.analysis import words
@@ -12,7 +12,7 @@ from tbench.analysis.arms import Arm
 from tbench.analysis.charts import NO_INTERVAL, Bar, forest, shift
 from tbench.analysis.comparison import NO_DIFFERENCE, Comparison, Comparisons, Verdict
 from tbench.analysis.contrast import FINDINGS, shifts
-from tbench.analysis.gate_results import GateResults, GateRow
+from tbench.analysis.gate_results import GateResults
 from tbench.analysis.metrics import METRICS
 from tbench.analysis.proportions import rates, ratio
 from tbench.analysis.report import gate_sentences, sections, sentences, tables
@@ -112,11 +112,6 @@ WORTH: Final = {
 """What a ratio below and above 1 is worth, by which way of the metric is better."""
 
 
-def comparison_page(comparison: Comparisons, *, command: str | None = None) -> str:
-    """The page of one pair of runs. `command` is the line that makes it again, without secrets."""
-    return comparison_report(comparison, command=command).page()
-
-
 def comparison_report(comparison: Comparisons, *, command: str | None = None) -> Report:
     """One pair of runs: what it says and how far to trust it, then what reports have in common."""
     first, second = comparison.baseline, comparison.candidate
@@ -181,34 +176,34 @@ def comparison_head(comparison: Comparisons, title: str) -> Html:
         small += f", cost ${costs[0]:,.4f} and ${costs[1]:,.4f} at list prices"
     small += " (baseline and candidate). Ratios are candidate / baseline, with their 95% intervals."
     tone, headline = TONES.get(outcome, ""), sentences.headline(comparison)
-    return _head(
-        title,
-        about,
-        _strip(tone, _capital(outcome), headline, "one pair of runs"),
-        _tiles(_pair_tiles(comparison)),
-        tag("p", small, class_="quiet about"),
-    )
-
-
-def _pair_tiles(comparison: Comparisons) -> Iterator[Html]:
-    """The medians that make the headline, and the output rate."""
+    # The medians that make the headline, and the output rate.
+    tiles = []
     for row in sentences.headline_rows(comparison):
         low, high = row.low, row.high
         interval: object = sentences.result_of(row)
         if row.finding:
             interval = span(low, high, words.ratio_interval(low, high))
-        yield _tile(
-            sentences.row_name(row),
-            _arrow((row.baseline, row.candidate), words.pair(row)),
-            number(row.ratio, words.ratio(row.ratio)),
-            interval,
-            TONES.get(row.finding or "", ""),
+        tiles.append(
+            _tile(
+                sentences.row_name(row),
+                _arrow((row.baseline, row.candidate), words.pair(row)),
+                number(row.ratio, words.ratio(row.ratio)),
+                interval,
+                TONES.get(row.finding or "", ""),
+            )
         )
-    for first, second in comparison.rates:
-        if first.name == OUTPUT:
-            arrow = _arrow((first.value, second.value), (first.text, second.text))
-            quotient = ratio((first, second))
-            yield _tile("output tok/s", arrow, number(quotient, words.ratio(quotient)))
+    for pair in comparison.rates:
+        if pair[0].name == OUTPUT:
+            arrow = _arrow((pair[0].value, pair[1].value), (pair[0].text, pair[1].text))
+            quotient = ratio(pair)
+            tiles.append(_tile("output tok/s", arrow, number(quotient, words.ratio(quotient))))
+    return _head(
+        title,
+        about,
+        _strip(tone, _capital(outcome), headline, "one pair of runs"),
+        _tiles(tiles),
+        tag("p", small, class_="quiet about"),
+    )
 
 
 def _bar(row: Comparison) -> Bar:
@@ -228,13 +223,6 @@ def _bar(row: Comparison) -> Bar:
 # Repeated runs held against gates.
 
 SHIFTED: Final = ("ttft", "e2e", "tpot", "itl")
-
-
-def judgement_page(
-    results: GateResults, *, command: str | None = None, title: str | None = None
-) -> str:
-    """The page of repeated runs held against gates; `command` makes it again, without secrets."""
-    return judgement_report(results, command=command, title=title).page()
 
 
 def judgement_report(
@@ -329,7 +317,17 @@ def _judgement_head(results: GateResults, names: Names, title: str, sides: Sides
             word = f"{names[arm.name]}: {verdict.value}. "
             items.append(tag("li", tag("strong", word, class_=f"mark {verdict.value}"), reason))
         cards = tag("ul", join(items), class_="cards")
-    gates = [row for row in results.rows if row.arm == arms[0].name][:TILES]
+    tiles = []
+    for row in [row for row in results.rows if row.arm == arms[0].name][:TILES]:
+        judged, interval = row.comparison, gate_sentences.interval(row)
+        what = f"{gate_sentences.gate_label(row.gate)}, {gate_sentences.margin(row.gate)}"
+        figures: object = tables.NOT_TESTABLE
+        change = ""
+        if judged.verdict is not Verdict.SKIPPED:
+            figures = _arrow((judged.baseline, judged.candidate), gate_sentences.sides(row))
+            change = gate_sentences.change_cell(row)
+        ends = span(judged.low, judged.high, interval) if interval else ""
+        tiles.append(_tile(what, figures, change, ends, TONES.get(judged.verdict, "")))
     rest = filter(None, [gate_sentences.left_open(results)])
     lines = [*gate_sentences.to_decide(results, names), *rest]
     return _head(
@@ -337,29 +335,12 @@ def _judgement_head(results: GateResults, names: Names, title: str, sides: Sides
         about,
         _strip(TONES.get(results.verdict, ""), results.verdict.value, text),
         cards,
-        _tiles(map(_gate_tile, gates)),
+        _tiles(tiles),
         *(tag("p", f"{_capital(line)}.") for line in lines),
     )
 
 
-def _gate_tile(row: GateRow) -> Html:
-    judged, interval = row.comparison, gate_sentences.interval(row)
-    what = f"{gate_sentences.gate_label(row.gate)}, {gate_sentences.margin(row.gate)}"
-    figures: object = "not testable"
-    change = ""
-    if judged.verdict is not Verdict.SKIPPED:
-        figures = _arrow((judged.baseline, judged.candidate), gate_sentences.sides(row))
-        change = gate_sentences.change_cell(row)
-    ends = span(judged.low, judged.high, interval) if interval else ""
-    return _tile(what, figures, change, ends, TONES.get(judged.verdict, ""))
-
-
 # One run, or a trace.
-
-
-def run_page(arm: Arm, *, command: str | None = None) -> str:
-    """The page of a single run, or of a trace."""
-    return run_report(arm, command=command).page()
 
 
 def run_report(arm: Arm, *, command: str | None = None, slo: Slo = ()) -> Report:

@@ -15,7 +15,7 @@ from tbench.analysis.planning import (
 from tbench.analysis.power import ASSUMED_SD, MOST_RUNS, SURE
 from tbench.analysis.selfcheck import Floor, SelfCheck
 from tbench.analysis.variance import Spread
-from tbench.analysis.words import lasting, percentile
+from tbench.analysis.words import aligned, lasting, percentile, table
 from tbench.capture.terminal import plural
 
 UNBOUNDED: Final = "unbounded"
@@ -92,36 +92,24 @@ def plan_text(plan: Plan) -> Iterator[str]:
     yield ""
     yield ONE_PAIR
     yield from _one_pair(plan)
-    if any(prospect.spread.within for prospect in plan.prospects):
+    spreads = [prospect for prospect in plan.prospects if prospect.spread.within]
+    if spreads:
+        heads = ("", "run to run", "95% interval", "within a run", "what helps")
         yield ""
-        yield f"{'':<12}{'run to run':>11}  {'95% interval':<18}{'within a run':>13}  what helps"
-    for prospect in plan.prospects:
-        spread = prospect.spread
-        if spread.within is not None:
-            run_sd, interval = "-", "-"
-            if prospect.assumed:
-                run_sd, interval = _percent(ASSUMED_SD), "assumed"
-            elif spread.low is not None and spread.high is not None:
-                run_sd = _percent(spread.sd)
-                interval = f"{_percent(spread.low)} to {_percent(spread.high)}"
-            within = f"{_percent(spread.within.se):>13}  {spread.advice or '-'}"
-            yield f"{_name(spread):<12}{run_sd:>11}  {interval:<18}{within}"
+        yield from aligned(table("", heads, map(_spread_row, spreads)), {0, 2, 4})
     shown = [prospect for prospect in plan.prospects if prospect.chances]
-    if shown:
-        runs = "".join(f"{chance.runs:>6}" for chance in shown[0].chances)
-        yield ""
-        yield REPEATED
-        yield f"{'':<12}{'runs per arm':<18}{runs}   takes"
-    for prospect in shown:
-        yield from _chances(prospect)
-    together = plan.together
-    # A verdict needs all gates: each row's chance by itself promises too much.
-    if shown and together is not None and together.gates > 1:
-        shares = "".join(f"{share * 100:>4.0f} %" for share in together.passes)
-        name = f"all {together.gates}"
-        yield f"{name:<12}{'equal arms PASS':<18}{shares}   {_takes(together.runs)}"
     yield ""
     if shown:
+        rows = [row for prospect in shown for row in _chances(prospect)]
+        # A verdict needs all gates: each row's chance by itself promises too much.
+        if (together := plan.together) is not None and together.gates > 1:
+            shares = (f"{share * 100:.0f} %" for share in together.passes)
+            name = f"all {together.gates}"
+            rows.append([name, "equal arms PASS", *shares, _takes(together.runs)])
+        runs = [str(chance.runs) for chance in shown[0].chances]
+        yield REPEATED
+        yield from aligned(table("", ("", "runs per arm", *runs, "takes"), rows), {0, 1})
+        yield ""
         yield from _conclusions(plan, shown)
     for caution in plan.warnings:
         yield f"! {caution.text}"
@@ -130,22 +118,21 @@ def plan_text(plan: Plan) -> Iterator[str]:
 def _one_pair(plan: Plan) -> Iterator[str]:
     """What one pair of runs can find, by metric."""
     effect = _percent(plan.aim.effect)
-    takes, finds = f"±{effect} takes", f"+{effect} found by"
-    yield f"{'':<12}{'requests':>9}{'interval':>11}{takes:>15}{finds:>17}{'lasts':>9}"
+    heads = ("", "requests", "interval", f"±{effect} takes", f"+{effect} found by", "lasts", "")
+    rows = []
     for prospect in plan.prospects:
-        start = f"{_name(prospect.spread):<12}{prospect.spread.n:>9,}"
-        pair, width = prospect.one_pair, UNBOUNDED
-        if pair is None:
-            yield f"{start}  {prospect.spread.refusal}"
-            continue
-        if math.isfinite(pair.half_width):
-            width = f"±{_percent(math.expm1(pair.half_width))}"
-        needed, finding = (
-            "-" if requests is None else f"{requests:,}"
-            for requests in (pair.requests, pair.requests_to_find)
-        )
-        lasts = "-" if pair.seconds is None else lasting(pair.seconds)
-        yield f"{start}{width:>11}{needed:>15}{finding:>17}{lasts:>9}"
+        pair, spread = prospect.one_pair, prospect.spread
+        cells = ["-"] * 4
+        if pair is not None:
+            bounded = math.isfinite(pair.half_width)
+            counts = (pair.requests, pair.requests_to_find)
+            cells = [
+                f"±{_percent(math.expm1(pair.half_width))}" if bounded else UNBOUNDED,
+                *("-" if requests is None else f"{requests:,}" for requests in counts),
+                "-" if pair.seconds is None else lasting(pair.seconds),
+            ]
+        rows.append([_name(spread), f"{spread.n:,}", *cells, spread.refusal or ""])
+    yield from aligned(table("", heads, rows), {0, 6})
     sources = {
         prospect.spread.within.source for prospect in plan.prospects if prospect.spread.within
     }
@@ -155,19 +142,29 @@ def _one_pair(plan: Plan) -> Iterator[str]:
         yield "interval: from one run's own blocks, as if nothing were shared; pairs are often narrower"
 
 
-def _chances(prospect: PowerEstimate) -> Iterator[str]:
+def _spread_row(prospect: PowerEstimate) -> list[str]:
+    """What differs from run to run, and how much of that the requests of a run explain."""
+    spread, run_sd, interval = prospect.spread, "-", "-"
+    if prospect.assumed:
+        run_sd, interval = _percent(ASSUMED_SD), "assumed"
+    elif spread.low is not None and spread.high is not None:
+        run_sd, interval = _percent(spread.sd), f"{_percent(spread.low)} to {_percent(spread.high)}"
+    within = _percent(spread.within.se) if spread.within else "-"
+    return [_name(spread), run_sd, interval, within, spread.advice or "-"]
+
+
+def _chances(prospect: PowerEstimate) -> Iterator[list[str]]:
     """How often plans of so many runs PASS equal arms, see the effect, and FAIL it."""
     aim, high = prospect.aim, prospect.spread.high
     effect = f"+{_percent(aim.effect)}"
-    lines = [("equal arms PASS", "passes", _takes(prospect.runs_to_pass))]
-    lines += [(f"  if sd is {_percent(high)}", "passes_at_worst", "")] if high is not None else []
-    lines += [(f"{effect} is seen", "sees", _takes(prospect.runs_to_see))]
-    lines += [(f"{effect} FAILs", "fails", "")] if aim.effect > aim.margin else []
+    rows = [("equal arms PASS", "passes", _takes(prospect.runs_to_pass))]
+    rows += [(f"  if sd is {_percent(high)}", "passes_at_worst", "")] if high is not None else []
+    rows += [(f"{effect} is seen", "sees", _takes(prospect.runs_to_see))]
+    rows += [(f"{effect} FAILs", "fails", "")] if aim.effect > aim.margin else []
     name = _name(prospect.spread)
-    for what, field, takes in lines:
+    for what, field, takes in rows:
         shares = (f"{getattr(chance, field) * 100:.0f} %" for chance in prospect.chances)
-        cells = "".join(f"{share:>6}" for share in shares)
-        yield f"{name:<12}{what:<18}{cells}   {takes}".rstrip()
+        yield [name, what, *shares, takes]
         name = ""
 
 
@@ -259,30 +256,29 @@ def self_check_text(check: SelfCheck) -> Iterator[str]:
     yield ""
     yield f"One pair of runs, {plural(check.pairs, 'comparison')}; 5% of the intervals may miss 1:"
     margin = f"margin for {USUAL_RUNS} + {USUAL_RUNS}"
-    yield f"{'':<12}{'compared':>9}{'median':>9}{'largest':>9}{'missed 1':>12}{'drift':>7}{margin:>19}"
+    heads: tuple[str, ...] = ("", "compared", "median", "largest", "missed 1", "drift", margin, "")
+    rows = []
     for floor in check.floors:
-        compared = f"{len(floor.answered)}/{len(floor.rows)}"
-        start = f"{_name(floor):<12}{compared:>9}"
-        if not floor.answered:
-            yield f"{start}  {'; '.join(floor.refusals)}"
-            continue
-        middle, largest = (
-            _percent(size, "-") for size in (floor.median_change, floor.largest_change)
-        )
-        missed = f"{floor.missed} ({floor.missed / len(floor.answered):.0%})"
-        end = f"{missed:>12}{floor.drifting:>7}{_percent(floor.margin, '-'):>19}"
-        yield f"{start}{middle:>9}{largest:>9}{end}"
+        cells = ["-"] * 5
+        if answered := len(floor.answered):
+            changes = (floor.median_change, floor.largest_change)
+            cells = [_percent(size, "-") for size in changes]
+            cells += [f"{floor.missed} ({floor.missed / answered:.0%})", str(floor.drifting)]
+            cells += [_percent(floor.margin, "-")]
+        refusals = "; ".join(floor.refusals) if not answered else ""
+        rows.append([_name(floor), f"{answered}/{len(floor.rows)}", *cells, refusals])
+    yield from aligned(table("", heads, rows), {0, 7})
     if check.splits:
         halves = ", ".join(f"{runs} + {runs}" for runs in check.split_runs)
         yield ""
         yield f"Gates on splits of {halves} runs that took turns, as shares:"
-        yield f"{'':<22}{'splits':>7}{'PASS':>7}{'FAIL':>7}{'INCONCLUSIVE':>14}{'missed':>9}"
-    for splits in check.splits:
-        passed, failed, open_ = (splits.verdicts.get(v, 0) / splits.count for v in ORDER)
-        yield (
-            f"{splits.gate.text:<22}{splits.count:>7}{passed:>7.0%}{failed:>7.0%}{open_:>14.0%}"
-            f"{splits.missed / splits.count:>9.0%}"
-        )
+        rows = []
+        for splits in check.splits:
+            counts = (*(splits.verdicts.get(verdict, 0) for verdict in ORDER), splits.missed)
+            shares = (f"{n / splits.count:.0%}" for n in counts)
+            rows.append([splits.gate.text, str(splits.count), *shares])
+        heads = ("", "splits", *(verdict.value for verdict in ORDER), "missed")
+        yield from aligned(table("", heads, rows), {0})
     yield ""
     yield NOT_INDEPENDENT
     yield from _noise(check)

@@ -126,7 +126,21 @@ def _slow_tables(side: str, arms: Sequence[Arm]) -> Html:
     head += ["tokens in", "tokens out", "outcome", *([] if same else ["the server's id"])]
     rows: list[list[object]] = []
     for k, slow in ranked:
-        rows.append([tag("code", slow.id), *([k] if several else []), *_slow_cells(slow)])
+        moment, wall_ns = "-", slow.sent_wall_ns
+        if wall_ns is not None:  # to the millisecond, as logs have it
+            second = datetime.fromtimestamp(wall_ns // 10**9, tz=UTC)
+            moment = f"{second:%Y-%m-%d %H:%M:%S}.{wall_ns // 10**6 % 1000:03d}"
+        failed = slow.status and slow.outcome != "ok"
+        rows.append(
+            [
+                *(tag("code", slow.id), *([k] if several else [])),
+                tag("span", moment, class_="whole"),
+                tag("span", f"{slow.at_s:,.3f} s", class_="whole"),
+                *(number(s, words.amount(s, "s")) for s in (slow.ttft_s, slow.took_s)),
+                *("-" if n is None else f"{n:,}" for n in (slow.prompt_tokens, slow.output_tokens)),
+                slow.outcome + (f" {slow.status}" if failed else ""),
+            ]
+        )
         if not same:
             of_server = tag("code", slow.request_id) if slow.request_id else "-"
             rows[-1].append("the same" if slow.request_id == slow.id else of_server)
@@ -134,21 +148,6 @@ def _slow_tables(side: str, arms: Sequence[Arm]) -> Html:
     caption = f"The slowest {len(rows)} of {plural(n, 'request')} of {side}"
     caption += ". The server's ids are the same" if same else ""
     return join([table(caption, head, rows), _server_headers(side, [slow for _, slow in ranked])])
-
-
-def _slow_cells(slow: Slow) -> Iterator[object]:
-    """When it was sent (to the millisecond, as logs have it), what it took, its tokens and its outcome."""
-    moment, wall_ns = "-", slow.sent_wall_ns
-    if wall_ns is not None:
-        second = datetime.fromtimestamp(wall_ns // 10**9, tz=UTC)
-        moment = f"{second:%Y-%m-%d %H:%M:%S}.{wall_ns // 10**6 % 1000:03d}"
-    yield tag("span", moment, class_="whole")
-    yield tag("span", f"{slow.at_s:,.3f} s", class_="whole")
-    yield number(slow.ttft_s, words.amount(slow.ttft_s, "s"))
-    yield number(slow.took_s, words.amount(slow.took_s, "s"))
-    for count in (slow.prompt_tokens, slow.output_tokens):
-        yield "-" if count is None else f"{count:,}"
-    yield slow.outcome + (f" {slow.status}" if slow.status and slow.outcome != "ok" else "")
 
 
 def _server_headers(side: str, slow: Sequence[Slow]) -> Html | None:

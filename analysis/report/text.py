@@ -149,7 +149,18 @@ def pair_text(comparison: Comparisons, *, width: int = 100, colour: bool = False
     text = f"{word}  {sentences.headline(comparison)}"
     sheet.paragraph(text, style=f"bold {style}".strip(), indent="  ")
     sheet.line("")
-    for label, line in _who(comparison):
+    first, second = comparison.baseline, comparison.candidate
+    alike = first.model == second.model
+    who = []
+    for side, arm in (("baseline", first), ("candidate", second)):
+        model = [] if alike else [sentences.models(arm)]
+        who.append((side, "  ".join([arm.path.name, *model, arm.target or ""])))
+    if alike:
+        who.append(("model", sentences.models(first)))
+    requests = sentences.requests(comparison) + ("" if comparison.paired else ", unpaired")
+    pacing = [first.pacing] if first.pacing == second.pacing else []
+    who.append(("compared", "; ".join([requests, *pacing, *facts(comparison.warnings)])))
+    for label, line in who:
         sheet.paragraph(f"{label:<11}{line}".rstrip(), indent=" " * 11)
     sheet.table(tables.comparison_table(comparison, short=True).only(*tables.SHORT))
     caveats = sentences.caveats(comparison)
@@ -160,20 +171,6 @@ def pair_text(comparison: Comparisons, *, width: int = 100, colour: bool = False
     more = len(caveats) - MOST_CAVEATS
     sheet.line(f"Next: {'' if more <= 0 else f'{more} more with -v; '}{NEXT}")
     return sheet.text
-
-
-def _who(comparison: Comparisons) -> Iterator[tuple[str, str]]:
-    """Who was compared and over what; each line with its label."""
-    first, second = comparison.baseline, comparison.candidate
-    alike = first.model == second.model
-    for side, arm in (("baseline", first), ("candidate", second)):
-        model = [] if alike else [sentences.models(arm)]
-        yield side, "  ".join([arm.path.name, *model, arm.target or ""])
-    if alike:
-        yield "model", sentences.models(first)
-    requests = sentences.requests(comparison) + ("" if comparison.paired else ", unpaired")
-    pacing = [first.pacing] if first.pacing == second.pacing else []
-    yield "compared", "; ".join([requests, *pacing, *facts(comparison.warnings)])
 
 
 # A pair of runs with every table.
@@ -363,7 +360,7 @@ def _gate_lines(
     """A candidate's gates; a reason that does not fit beside its row stands under it."""
     gates = tables.gate_table(results, names, arm)
     titles = {"gate": "", "baseline": names[results.baseline.name], "candidate": names[arm]}
-    head, *lines = aligned(gates.only(*tables.GATED, titles=titles))
+    head, *lines = words.aligned(gates.only(*tables.GATED, titles=titles))
     yield head
     for line, (cell,) in zip(lines, gates.only("reason").rows, strict=True):
         reason = cell.text.removeprefix(f"{tables.NOT_TESTABLE}: ")
@@ -373,15 +370,3 @@ def _gate_lines(
         yield line
         if reason:
             yield from folded(f"    {reason}", width, " " * 4)
-
-
-def aligned(made: Table) -> Iterator[str]:
-    """The head and the rows as lines: columns as wide as they need to be, two spaces apart."""
-    rows = [list(made.heads), *([cell.shown for cell in row] for row in made.rows)]
-    sides = [
-        ">" if any(cell.value is not None for cell in c) else "<"
-        for c in zip(*made.rows, strict=True)
-    ]
-    sizes = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        yield "  ".join(f"{c:{s}{n}}" for c, s, n in zip(row, sides, sizes, strict=True)).rstrip()
