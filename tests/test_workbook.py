@@ -193,6 +193,7 @@ def test_a_pair_and_a_run_have_books_too(found: GateResults) -> None:
     assert len(metrics) == len(summaries)
     for row in metrics:
         summary = summaries[row["metric"]]
+        assert row["unit"] == ("ms" if summary["unit"] == "s" else summary["unit"])
         for p, wanted in summary["quantiles"].items():
             if p in row:
                 ends = [None, None] if wanted["refusal"] else wanted["ci"]

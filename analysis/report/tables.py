@@ -172,6 +172,7 @@ def summary_table(runs: Mapping[str, Sequence[Summary]]) -> Table:
     for run, summaries in runs.items():
         for row in summaries:
             unit, factor = words.scale(row.mean or 0.0, row.unit)
+            written = "ms" if row.unit == "s" else row.unit  # as a workbook has it
             late = f"\n{row.timeouts:,} timed out" if row.timeouts else ""
             name = Cell(text=row.metric, below=Cell(text=f"{unit}, n {row.n:,}{late}"))
             by_p = {point.p: point for point in row.quantiles}
@@ -184,7 +185,7 @@ def summary_table(runs: Mapping[str, Sequence[Summary]]) -> Table:
             # A metric may lack a rare quantile that another has enough values for: a dash.
             quantiles = (_quantile(by_p.get(p), row.unit, factor) for p in points)
             counts = (count(row.n), count(row.timeouts))
-            rows.append([run, name, row.unit, *counts, mean, *quantiles, most])
+            rows.append([run, name, written, *counts, mean, *quantiles, most])
     heads = (
         "run",
         "metric",
