@@ -69,7 +69,7 @@ calibrate: .venv/.ok ## tbench's own error rates on simulated traffic against th
 	$(BIN)/python benchmarks/calibrate.py
 
 test: .venv/.ok ## the test-suite with line coverage
-	$(BIN)/python -m pytest -n 2 --dist worksteal --cov --cov-report=term:skip-covered --cov-fail-under=95 --durations=25 --hypothesis-profile=ci
+	$(BIN)/python -m pytest -n 2 --dist worksteal --cov --cov-report=term:skip-covered --cov-fail-under=93 --durations=25 --hypothesis-profile=ci
 
 check: lint types ## lint, format, types
 
