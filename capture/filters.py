@@ -334,14 +334,12 @@ def _times(special: dict[str, str], trace: Trace) -> dict[str, int]:
         if name not in TIMES:
             continue
         length, at = span_ns(text), moment(text)
-        if length is not None:
-            pass
-        elif at is None or name == "last":
+        if length is None and (at is None or name == "last"):
             raise InputError(
                 f"--only {name}={named(text)}: give a time such as 90s, 10m, 2h"
                 + ("" if name == "last" else " after the first arrival, or 2026-01-31T12:00:00Z")
             )
-        elif not trace.header.wall_ns:
+        if length is None and not trace.header.wall_ns:
             raise InputError(
                 f"--only {name}={named(text)}: the trace has no dates; give 90s or 10m"
             )

@@ -6,6 +6,7 @@ trace is read exchange by exchange; each becomes a row of the file, or is left o
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, Final
@@ -142,7 +143,7 @@ def export(exporter: Exporter, job: Job, out: Path) -> Exported:
     return counts
 
 
-def new_file(out: Path) -> Any:  # noqa: ANN401 (a context that gives a file)
+def new_file(out: Path) -> AbstractContextManager[BinaryIO]:
     """A file for its owner's eyes that takes the place of none, and is there when it is complete."""
     if out.is_symlink() or out.exists():
         raise InputError(f"{out}: exists already; choose another name or remove it")

@@ -45,9 +45,10 @@ def span(record: Record) -> Row | LeftOut:
     error = answer.error or response.error or facts.outcome
     status: dict[str, Any] = {"code": 2, "message": error} if failed else {}
     kind = str(response.status) if (response.status or 0) >= 400 else facts.outcome
+    api = next(name for name, api in PROVIDERS.items() if api is facts.parsed.provider)
     attributes = {
         "gen_ai.operation.name": operation,
-        "gen_ai.provider.name": _provider(record),
+        "gen_ai.provider.name": "openai" if api == "responses" else api,
         "gen_ai.request.model": info.model,
         "gen_ai.request.max_tokens": info.max_tokens,
         **_settings(record.payload or {}),
@@ -79,11 +80,6 @@ def span(record: Record) -> Row | LeftOut:
     resource = {"attributes": _attributes({"service.name": "tbench"})}
     scopes = [{"scope": scope, "spans": [written]}]
     return {"resourceSpans": [{"resource": resource, "scopeSpans": scopes}]}
-
-
-def _provider(record: Record) -> str:
-    name = next(name for name, api in PROVIDERS.items() if api is record.facts.parsed.provider)
-    return {"responses": "openai"}.get(name, name)
 
 
 def _settings(payload: Mapping[str, Any]) -> dict[str, Any]:
