@@ -130,6 +130,8 @@ def _turns(turns: Mapping[str, Any]) -> Iterator[str]:
 KEPT: Final = {
     "not_json": "not a JSON object, sent as recorded",
     "no_model": "no model named, sent without one",
+    "no_limit": "the limit that --set names is another API's: chat and Messages have max_tokens, Responses "
+    "max_output_tokens; each takes its own of several",
 }
 
 

@@ -27,11 +27,11 @@ from tbench.replay.job import Job
 from tbench.replay.pacing import Fixed
 from tbench.replay.plan import Planned, nothing_to_send
 from tbench.replay.provenance import header
-from tbench.replay.request import Label
 from tbench.replay.run_recorder import ArmOutput, RunRecorder, Tally, run_totals
 from tbench.replay.runfile import Run, RunWriter, read_run
 from tbench.replay.sender import Call
 from tbench.replay.system import AHEAD, BEHIND, PLAIN, headroom, on_thread, steal_s, tls
+from tbench.replay.target import Outgoing
 from tbench.replay.workers.call_queue import Feeder
 from tbench.replay.workers.counters import MOST_ARMS, Budget
 from tbench.replay.workers.messages import worker_tasks
@@ -69,7 +69,7 @@ def calls(job: "Job", plan: Iterable[Planned], survey: Survey | None) -> Iterato
         call = job.target.call(planned, due)
         call.after, call.think = planned.after, planned.think / speed
         if budget is not None:
-            call.cost = most_cost(planned, Label.unpack(call.label))
+            call.cost = most_cost(planned, job.target.outgoing(planned))
         return call
 
     if schedule is None:
@@ -82,18 +82,18 @@ def calls(job: "Job", plan: Iterable[Planned], survey: Survey | None) -> Iterato
     return (built(request, due) for due, request in timed)
 
 
-def most_cost(planned: Planned, label: Label) -> float:
+def most_cost(planned: Planned, outgoing: Outgoing) -> float:
     """What a call costs, US dollars, if it uses all the output it may; 0 without a price.
 
     Where writing to a cache has a price, which is dearer than a token's, all of the prompt may be written.
     Prompt tokens are the recorded ones, else a third of the body's bytes.
     """
-    price = price_of(label.model)
+    price = price_of(outgoing.info.model)
     if price is None:
         return 0.0
     usage = expected_usage(planned)
-    allowed = (planned.info.max_tokens or 0) * planned.info.n
-    prompt = label.request_bytes // 3 if usage.prompt is None else usage.prompt
+    allowed = (outgoing.info.max_tokens or 0) * outgoing.info.n
+    prompt = len(outgoing.body) // 3 if usage.prompt is None else usage.prompt
     output = max(allowed, usage.output or 0)
     return cost(price, Usage(prompt=prompt, output=output, created=prompt))
 

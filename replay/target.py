@@ -26,6 +26,7 @@ from tbench.capture.providers import (
     COMMON_HEADERS,
     CREDENTIAL_HEADERS,
     GENERATIVE,
+    LIMITS,
     PROVIDERS,
     SENT_HEADERS,
     ParsedRequest,
@@ -61,6 +62,8 @@ STEERING: Final = "x-sim-"
 KEYS: Final = frozenset(CREDENTIAL_HEADERS)
 """Headers that carry a credential: given by hand, they take the place of the key from the environment."""
 
+LIMIT_NAMES: Final = frozenset().union(*LIMITS.values())
+"""All names of the limit: set by hand, it goes only where it is the endpoint's."""
 MOST_TEMPLATES: Final = 512
 """Shapes that are remembered: traffic has few, and each may hold a path of 16 KiB three times over."""
 NOWHERE: Final = Origin("http", "", 0)
@@ -89,9 +92,10 @@ class Target:
     members of a JSON body (None removes one), after what is not `portable` (replay.portability) was dropped.
     `to` is the dialect that requests are put into (replay.dialects; None: as recorded). `portability` counts
     the calls built without what was dropped for either, by its name. `unchanged` counts those that `model`
-    and `fields` could not be put into: `not_json`, `no_model`, or the endpoint that `model` is not for;
-    `masked` those with what a capture masked, by the member of the body that holds it. `headers` are added to
-    each request, in lower case. `key` is sent in the header that the recorded one came in, as a bearer token
+    and `fields` could not be put into: `not_json`, `no_model`, `no_limit` (another API's limit was set), or
+    the endpoint that `model` is not for; `masked` those with what a capture masked, by the member of the body
+    that holds it. `headers` are added to each request, in lower case. `key` is sent in the header that the
+    recorded one came in, as a bearer token
     where that is `authorization`, and appears in no file or message.
     """
 
@@ -208,6 +212,11 @@ class Target:
         mapped = None if info.model is None else self.models.get(info.model)
         return mapped or (self.model if served else None) or info.model
 
+    def _limits(self, info: RequestInfo) -> frozenset[str]:
+        """What the limit of the output is called where a request goes; empty where there is none."""
+        translated = self.to is not None and info.endpoint in DIALECTS
+        return LIMITS.get(str(self.to) if translated else info.endpoint, frozenset())
+
     @property
     def rewrites(self) -> bool:
         """Whether bodies are to be changed in any case: a model or a field replaced, all made portable."""
@@ -220,6 +229,9 @@ class Target:
             return None
         if planned.payload is None:
             return "not_json"
+        limits = self._limits(planned.info)
+        if limits and limits.isdisjoint(self._added) and not LIMIT_NAMES.isdisjoint(self._added):
+            return "no_limit"
         if self.model is None or planned.info.model in self.models:
             return None
         if self.serves is not None and planned.info.endpoint not in self.serves:
@@ -260,10 +272,15 @@ class Target:
 
     def _rewritten(self, payload: Mapping[str, Any], info: RequestInfo) -> Mapping[str, Any]:
         """The payload with its model and fields replaced; itself when there is nothing to change."""
-        added = dict(self._added)
+        added, limits = self._added, self._limits(info)
+        if limits:
+            foreign = LIMIT_NAMES - limits
+            added = {name: value for name, value in added.items() if name not in foreign}
         if "model" in payload and (self.model or self.models):
             added = {"model": self._model_for(info) or payload["model"], **added}
         removed = self.fields.keys() - self._added.keys()
+        if limits and not limits.isdisjoint(added):  # the recorded limit may have the other name
+            removed |= limits - added.keys()
         if payload.keys().isdisjoint(removed) and added.items() <= payload.items():
             return payload
         wanted = {**payload, **added}

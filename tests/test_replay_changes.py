@@ -19,6 +19,7 @@ from tbench.capture.trace_writer import TraceWriter
 from tbench.replay.job import resolve
 from tbench.replay.options import ReplayOptions
 from tbench.replay.runfile import read_run
+from tbench.replay.runner import calls
 from tests.answering import Answering, answering, chat
 from tests.conftest import Done
 
@@ -391,3 +392,22 @@ def test_a_host_that_comes_late_is_left_out(
 
     assert [planned.exchange.request.host for planned in plan] == [host]
     assert plan.skipped == {"host": 1}
+
+
+def test_a_limit_that_is_raised_may_cost_more(write: Callable[..., Path]) -> None:
+    """--max-cost reckons with what is sent, not with what was recorded: 1M output tokens at 0.20."""
+    asked = {**ASKED, "model": "openai/gpt-oss-20b", "max_tokens": 10}
+    trace = write(recorded(json.dumps(asked).encode()))
+    options = ReplayOptions(
+        trace=trace,
+        base_url="http://127.0.0.1:9",
+        api_key_env="",
+        concurrency=1,
+        max_cost=1.0,
+        set={"max_tokens": 1_000_000},
+        out=trace.with_name("x.run"),
+    )
+    job = resolve(options)
+    (call,) = calls(job, job.plan(answers=True), None)
+
+    assert call.cost == pytest.approx(0.20, rel=1e-3)

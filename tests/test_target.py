@@ -292,6 +292,31 @@ def test_a_change_that_changes_nothing_keeps_the_bytes() -> None:
     assert call(Target(base_url="http://t", model="old")).body == BODY
 
 
+@pytest.mark.parametrize(
+    ("path", "recorded", "fields", "limits"),
+    [
+        ("completions", {"max_tokens": 9}, {"max_tokens": 64, "max_output_tokens": 65}, {"max_tokens": 64}),
+        ("chat/completions", {"max_completion_tokens": 9}, {"max_tokens": 64}, {"max_tokens": 64}),
+        ("messages", {"max_tokens": 9}, {"max_tokens": 64, "max_output_tokens": 65}, {"max_tokens": 64}),
+        ("responses", {}, {"max_tokens": 64, "max_output_tokens": 65}, {"max_output_tokens": 65}),
+        ("responses", {"max_output_tokens": 9}, {"max_tokens": 64}, {"max_output_tokens": 9}),
+        ("responses", {"max_output_tokens": 9}, {"max_output_tokens": None}, {}),
+        ("embeddings", {}, {"max_tokens": 64}, {"max_tokens": 64}),
+    ],
+)  # fmt: skip
+def test_a_limit_goes_where_it_has_that_name(
+    path: str, recorded: dict[str, int], fields: dict[str, int | None], limits: dict[str, int]
+) -> None:
+    """Alone, and counted where the API has none of the names; other endpoints take fields as they are."""
+    body = {"model": "m", "messages": [], "input": "x"}
+    target = Target(base_url="http://t", fields=fields)
+    sent = orjson.loads(call(target, orjson.dumps({**body, **recorded}), path=f"/v1/{path}").body)
+
+    assert sent == {**body, **limits}
+    missed = path == "responses" and fields.keys() == {"max_tokens"}
+    assert target.unchanged == ({"no_limit": 1} if missed else {})
+
+
 def test_bodies_that_are_not_json_objects_pass_through() -> None:
     """Multipart, arrays and broken JSON are sent as they are."""
     for body in (b"--x\r\n", b"[1]", b'{"model"', b""):

@@ -40,6 +40,7 @@ __all__ = [
     "CREDENTIAL_HEADERS",
     "ENDPOINTS",
     "GENERATIVE",
+    "LIMITS",
     "OTHER",
     "PROMISED",
     "PROVIDERS",
@@ -82,6 +83,8 @@ WORDLESS: Final = frozenset(endpoint.name for endpoint in ENDPOINTS) - GENERATIV
 """Endpoints whose answers have no output tokens to count."""
 TEXTLESS: Final = frozenset(endpoint.name for endpoint in ENDPOINTS if not endpoint.takes_text)
 """Endpoints whose requests have no input tokens to count."""
+LIMITS: Final = {endpoint.name: frozenset(endpoint.limits) for endpoint in ENDPOINTS}
+"""The members that bound the output at an endpoint, by its name."""
 PROMISED: Final = frozenset(endpoint.name for endpoint in ENDPOINTS if endpoint.replayable)
 """Endpoints that promise an answer in the shape that their provider reads."""
 COMMON_HEADERS: Final = frozenset({"accept", "accept-encoding", "content-encoding", "content-type"})

@@ -48,7 +48,7 @@ def request_info(body: Json, endpoint: Endpoint) -> RequestInfo:
         endpoint=endpoint.name,
         model=word_of(body, "model") or None,
         stream=body.get("stream") is True,
-        max_tokens=counted(body.get("max_tokens")),
+        max_tokens=endpoint.limit(body),
         inputs=len(turns) if isinstance(turns, list) else 0,
         images=count_images(turns),
     )
@@ -200,7 +200,11 @@ ANTHROPIC: Final = Provider(
     # With its version, as every SDK asks for it: `/threads/ID/messages` of another API changes a thread.
     endpoints={
         ("POST", "/v1/messages"): Endpoint(
-            "messages", replayable=True, takes_text=True, gives_text=True
+            "messages",
+            replayable=True,
+            takes_text=True,
+            gives_text=True,
+            limits=("max_tokens",),
         ),
     },
     sent_headers=frozenset({"anthropic-beta", "anthropic-version"}),

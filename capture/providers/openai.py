@@ -60,12 +60,11 @@ _INPUTS = {
 
 def request_info(body: Json, endpoint: Endpoint) -> RequestInfo:
     """The request of a JSON body; a field of the wrong type counts as absent."""
-    newer = counted(body.get("max_completion_tokens"))
     return RequestInfo(
         endpoint=endpoint.name,
         model=word_of(body, "model") or None,
         stream=body.get("stream") is True,
-        max_tokens=counted(body.get("max_tokens")) if newer is None else newer,
+        max_tokens=endpoint.limit(body),
         n=counted(body.get("n")) or 1,
         inputs=_length(body.get(_INPUTS.get(endpoint.name, ""))),
         images=count_images(body.get("messages")),
@@ -291,8 +290,10 @@ OPENAI: Final = Provider(
     # Also behind other prefixes than /v1: `/v1/v1` (Together's SDK of version 3 with a base that ends in
     # /v1), `/api/v1`, `/openai/deployments/NAME`. Pictures and audio are repeatable but dear and no text.
     endpoints={
-        ("POST", "/chat/completions"): Endpoint("chat", **_TEXT),
-        ("POST", "/completions"): Endpoint("completions", **_TEXT),
+        ("POST", "/chat/completions"): Endpoint(
+            "chat", **_TEXT, limits=("max_completion_tokens", "max_tokens")
+        ),
+        ("POST", "/completions"): Endpoint("completions", **_TEXT, limits=("max_tokens",)),
         ("POST", "/embeddings"): Endpoint("embeddings", replayable=True, takes_text=True),
         ("POST", "/rerank"): Endpoint("rerank", replayable=True, takes_text=True),
         ("POST", "/images/generations"): Endpoint("images"),

@@ -19,13 +19,20 @@ class Endpoint(NamedTuple):
 
     `replayable` is stateless inference: sending it again costs tokens and changes nothing. `takes_text` and
     `gives_text` say whether requests have input tokens and answers output tokens; what gives text is made
-    token by token, behind a cache of prefixes.
+    token by token, behind a cache of prefixes. `limits` are the members that bound its output, the one that
+    is heeded first.
     """
 
     name: str
     replayable: bool = False
     takes_text: bool = False
     gives_text: bool = False
+    limits: tuple[str, ...] = ()
+
+    def limit(self, body: Json) -> int | None:
+        """The most output tokens that a body asks for."""
+        counts = (counted(body.get(name)) for name in self.limits)
+        return next((count for count in counts if count is not None), None)
 
 
 OTHER: Final = Endpoint("other")

@@ -17,7 +17,6 @@ from tbench.capture.providers.provider import (
     RequestInfo,
     bare_text,
     count_images,
-    counted,
     error_text,
     items_of,
     objects_of,
@@ -40,7 +39,7 @@ def request_info(body: Json, endpoint: Endpoint) -> RequestInfo:
         endpoint=endpoint.name,
         model=word_of(body, "model") or None,
         stream=body.get("stream") is True,
-        max_tokens=counted(body.get("max_output_tokens")),
+        max_tokens=endpoint.limit(body),
         inputs=len(given) if isinstance(given, list) else int(isinstance(given, str)),
         images=count_images(given),
     )
@@ -154,7 +153,11 @@ RESPONSES: Final = Provider(
     hosts=(),  # those of the `openai` row
     endpoints={
         ("POST", "/responses"): Endpoint(
-            "responses", replayable=True, takes_text=True, gives_text=True
+            "responses",
+            replayable=True,
+            takes_text=True,
+            gives_text=True,
+            limits=("max_output_tokens",),
         ),
         # A websocket, whose turns the trace does not hold: recognised, so that it can be said.
         ("GET", "/responses"): Endpoint("responses_websocket"),
