@@ -290,7 +290,8 @@ class ReplayOptions:
     set: Annotated[
         Mapping[str, Any],
         Option(
-            help="Set a top-level field of the body; null removes it. Repeatable.",
+            help="Set a top-level field of the body (a limit: where the API has its name); null removes it. "
+            "Repeatable.",
             unit="KEY=JSON",
             group=TARGET,
             read=_by_target("parse_fields"),

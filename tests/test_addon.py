@@ -16,6 +16,7 @@ from mitmproxy.websocket import WebSocketData
 
 from tbench.capture.addon import STREAM_ABOVE, Capture, Script
 from tbench.capture.exchange import Exchange, Outcome
+from tbench.capture.providers import endpoint_of
 from tbench.capture.recorder import Recorder, RecorderSetup
 from tbench.capture.records import TraceHeader
 from tbench.capture.redact import Redactor
@@ -442,9 +443,16 @@ def test_a_session_is_sampled_as_a_whole(kit: Callable[..., Kit]) -> None:
     assert set(per_session.values()) == {3}
 
 
-def test_a_websocket_is_marked_as_unsupported(kit: Callable[..., Kit]) -> None:
+@pytest.mark.parametrize(
+    ("path", "endpoint"),
+    [("/v1/realtime", "realtime"), ("/v1/responses", "responses_websocket")],
+)
+def test_a_websocket_is_marked_as_unsupported(
+    kit: Callable[..., Kit], path: str, endpoint: str
+) -> None:
     """It passes through; the trace says that something was there, and a plan why it is left out."""
-    one, chat = kit(paths=("*",)), flow("/v1/realtime", connection="Upgrade", upgrade="WebSocket")
+    one, chat = kit(), flow(path, connection="Upgrade", upgrade="WebSocket")
+    chat.request.method = "GET"
     start(one.capture, chat)
     assert chat.response
     chat.response.status_code = 101
@@ -454,6 +462,7 @@ def test_a_websocket_is_marked_as_unsupported(kit: Callable[..., Kit]) -> None:
     (exchange,) = one.trace()
     assert exchange.response
     assert exchange.response.extra["unsupported"] == "websocket"
+    assert endpoint_of("GET", exchange.request.path).name == endpoint
     plan = Plan(trace=[exchange], allow_unsafe=True)
     assert not list(plan)
     assert plan.skipped == {"websocket": 1}

@@ -85,6 +85,47 @@ def test_an_odd_answer_is_read_for_what_it_is(arms: dict[str, Arm], place: str) 
     assert read == truths
 
 
+def by_sdk(url: str, model: str) -> tuple[Any, ...]:
+    """How an answer ended as its maker's SDK tells it, and its output tokens."""
+    import anthropic
+    import openai
+
+    if ODD[model].api == "messages":
+        claude = anthropic.Anthropic(base_url=url, api_key="none", max_retries=0)
+        with claude.messages.stream(model=model, max_tokens=10, messages=[ASKED]) as stream:  # type: ignore[list-item]
+            message = stream.get_final_message()
+        return message.stop_reason, message.usage.output_tokens
+    client = openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0)
+    with client.responses.stream(model=model, input="hi") as events:
+        *_, last = events
+    response: Any = getattr(last, "response", None)
+    return last.type, response and response.usage and response.usage.output_tokens
+
+
+@pytest.mark.parametrize(
+    ("model", "ending"),
+    [
+        ("messages", ("end_turn", 10)),
+        ("messages-pings", ("end_turn", 10)),
+        ("messages-refusal", ("refusal", 4)),
+        ("messages-overloaded", "overloaded_error"),
+        ("messages-529", "overloaded_error"),
+        ("responses", ("response.completed", 10)),
+        ("responses-incomplete", ("response.incomplete", 10)),
+        ("responses-refusal", ("response.completed", 10)),
+        ("responses-failed", ("response.failed", None)),
+        ("responses-error", ("error", None)),
+    ],
+)
+def test_the_makers_sdks_read_it_so(odd: Server, model: str, ending: tuple[Any, ...] | str) -> None:
+    """What the rows say of other dialects is what their SDKs say of the same bytes."""
+    if isinstance(ending, tuple):
+        assert by_sdk(odd.url, model) == ending
+    else:
+        with pytest.raises(Exception, match=ending):
+            by_sdk(odd.url, model)
+
+
 @pytest.mark.parametrize(("model", "failed"), [("half-refused", 5), ("third-fails", 3)])
 def test_some_requests_fail_as_often_as_told(
     odd: Server, trace: Path, model: str, failed: int, tbench: Callable[..., Done]

@@ -56,16 +56,27 @@ def _stopped(reason: str, output: int = 10) -> list[bytes]:
 # Responses: a message between the response's creation and its end, which repeats all of it.
 
 
+_ITEM: Final = {"id": "msg_x", "type": "message", "role": "assistant", "content": []}
+
+
 def _response(kind: str, part: Mapping[str, str] | None = None, **members: object) -> bytes:
     """An event that holds the whole response; the error of one that has none is null."""
-    output = [{"type": "message", "role": "assistant", "content": [part] if part else []}]
+    output = [{**_ITEM, "content": [part]}] if part else []
     members = {"error": None, "incomplete_details": None, "output": output, **members}
     state = {"id": "resp_x", "object": "response", "status": kind, **members}
     return named_event(f"response.{kind}", sequence_number=0, response=state)
 
 
 def _part(kind: str) -> list[bytes]:
-    return [named_event(f"response.{kind}.delta", delta=f"{word} ") for word in WORDS]
+    """A part of the message, word by word; it is added with the first."""
+    place = {"item_id": "msg_x", "output_index": 0, "content_index": 0}
+    text = {"type": kind, "refusal" if kind == "refusal" else "text": ""}
+    added = named_event("response.content_part.added", **place, part=text)
+    deltas = [
+        named_event(f"response.{kind}.delta", **place, delta=f"{word} ", logprobs=[])
+        for word in WORDS
+    ]
+    return [added + deltas[0], *deltas[1:]]
 
 
 _TEXT: Final = {"type": "output_text", "text": " ".join(WORDS)}
@@ -77,12 +88,22 @@ _OPENINGS: Final[Mapping[str, Sequence[Piece]]] = {
     "messages": (
         named_event(
             "message_start",
-            message={"type": "message", "usage": {"input_tokens": 7, "output_tokens": 1}},
+            message={
+                "id": "msg_x",
+                "type": "message",
+                "role": "assistant",
+                "content": [],
+                "usage": {"input_tokens": 7, "output_tokens": 1},
+            },
         ),
         named_event("content_block_start", index=0, content_block={"type": "text", "text": ""}),
         _PING,
     ),
-    "responses": (_response("created"), _response("in_progress")),
+    "responses": (
+        _response("created"),
+        _response("in_progress"),
+        named_event("response.output_item.added", output_index=0, item=_ITEM),
+    ),
 }
 """How a stream of an API begins."""
 _Row = tuple[str, Sequence[bytes], Sequence[Piece], Mapping[str, Any]]
