@@ -272,8 +272,8 @@ class Target:
 
     def _rewritten(self, payload: Mapping[str, Any], info: RequestInfo) -> Mapping[str, Any]:
         """The payload with its model and fields replaced; itself when there is nothing to change."""
-        added, limits = self._added, self._limits(info)
-        if limits:
+        added = self._added
+        if limits := self._limits(info) if added else None:
             foreign = LIMIT_NAMES - limits
             added = {name: value for name, value in added.items() if name not in foreign}
         if "model" in payload and (self.model or self.models):

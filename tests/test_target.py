@@ -317,6 +317,15 @@ def test_a_limit_goes_where_it_has_that_name(
     assert target.unchanged == ({"no_limit": 1} if missed else {})
 
 
+def test_a_limit_has_the_name_of_the_dialect_that_is_asked() -> None:
+    """A chat that goes out in Responses is a request of Responses."""
+    body = b'{"model":"m","messages":[{"role":"user","content":"x"}],"max_tokens":9}'
+    fields = {"max_tokens": 64, "max_output_tokens": 65}
+    sent = orjson.loads(call(Target(base_url="http://t", to="responses", fields=fields), body).body)
+
+    assert (sent.get("max_tokens"), sent["max_output_tokens"]) == (None, 65)
+
+
 def test_bodies_that_are_not_json_objects_pass_through() -> None:
     """Multipart, arrays and broken JSON are sent as they are."""
     for body in (b"--x\r\n", b"[1]", b'{"model"', b""):
