@@ -239,7 +239,7 @@ def judgement_report(
     baseline, several = results.baseline, len(results.candidates) > 1
     # An experiment that may stop early has none.
     intervals = any(map(gate_sentences.interval, results.rows))
-    heads = [*tables.GATED, *(["arm"] if several else []), "n", "reason", "method"]
+    heads = [*tables.GATED, *(["arm"] if several else []), "n", "reason and method"]
     shown = {"baseline": names[baseline.name], "n": "requests"}
     shown |= {} if several else {"candidate": others}
     gates = tables.gate_table(results, names).only(*heads, titles=shown)

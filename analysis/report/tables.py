@@ -318,7 +318,7 @@ def gate_table(results: GateResults, names: Names, arm: str | None = None) -> Ta
         "change is candidate / baseline - 1, of shares candidate - baseline, with its 90% interval, each "
         "end the one-sided 95% bound; where the candidate must hold a limit the interval is of its own figure"
     )
-    heads = (*GATED, "arm", "n", "reason", "method")
+    heads = (*GATED, "arm", "n", "reason", "method", "reason and method")
     return words.table(caption, heads, (_gate(row, names) for row in rows))
 
 
@@ -341,8 +341,8 @@ def _gate(row: GateRow, names: Names) -> Iterator[Cell | str]:
     yield Cell(text=NOT_TESTABLE if skipped else judged.verdict.value, tone=judged.verdict.value)
     yield names[row.arm]
     yield count(judged.n_baseline, judged.n_candidate)
-    yield gate_sentences.reason(row)
-    yield judged.method
+    reason = gate_sentences.reason(row)
+    yield from (reason, judged.method, ". ".join(filter(None, [reason, judged.method])))
 
 
 def figures_table(results: GateResults, names: Names, sides: Sides) -> Html:
