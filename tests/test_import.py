@@ -2,22 +2,33 @@
 
 import csv
 import gzip
+import io
 import json
 import os
+import pickle
 import random
+import shlex
 import stat
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+import yaml
+from mitmproxy.io import FlowWriter
+from mitmproxy.test import tflow
 
 from tbench.capture.errors import InputError
 from tbench.capture.importers import IMPORTERS
 from tbench.capture.importers.conversion import described, resolve, survey, write
 from tbench.capture.importers.importer import Call, Importer, LeftOut, Lengths, count, scaled
+from tbench.capture.importers.rows import rows as read_rows
+from tbench.capture.importers.rows import shape
 from tbench.capture.repair import check
 from tbench.capture.synthesis.tokens import calibrated
 from tbench.capture.trace_info import trace_info
@@ -385,11 +396,11 @@ NAMED: dict[str, Any] = {
 
 
 def written_log(path: Path, log: Any) -> Path:
-    """A log of NAMED as a file."""
+    """A log of SEEDS as a file."""
     if isinstance(log, str):
         path.write_text(log)
         return path
-    return lines(path, log)
+    return lines(path, [log] if isinstance(log, dict) else log)
 
 
 @pytest.mark.parametrize(
@@ -475,9 +486,11 @@ def test_hash_ids_of_one_conversation_are_no_others(tmp_path: Path) -> None:
 
 def test_no_format_is_taken_for_another(tmp_path: Path) -> None:
     """Every row of every log is told by its own importer, before any other."""
+    documents = [members for importer in IMPORTERS.values() for members in importer.documents]
     for name, log in SEEDS.items():
-        rows = list(csv.DictReader(log.splitlines())) if isinstance(log, str) else log
-        rows = rows["log"]["entries"] if isinstance(rows, dict) else rows
+        path = tmp_path / name
+        path.write_bytes(log) if isinstance(log, bytes) else written_log(path, log)
+        rows = [row for row in read_rows(path, shape(path, documents)) if isinstance(row, dict)]
         told = [
             next((kind for kind in IMPORTERS if IMPORTERS[kind].matches(row)), None) for row in rows
         ]
@@ -498,6 +511,135 @@ def test_what_is_no_count_is_none(value: object) -> None:
     """A fraction of a token is another unit, and never rounded."""
     assert count(value) is None
     assert (count(2), count("2"), count(2.0), count("2.0")) == (2, 2, 2, 2)
+
+
+def dumped_flows() -> bytes:
+    """What mitmproxy itself writes: a call of a model, gzip, one that failed, another site, no HTTP."""
+    file = io.BytesIO()
+    writer = FlowWriter(file)
+    for number, (path, failed) in enumerate(
+        [("/v1/chat/completions", False), ("/v1/chat/completions", True), ("/favicon.ico", False)]
+    ):
+        flow = tflow.tflow(resp=not failed, err=failed)
+        flow.request.host, flow.request.path, flow.request.method = "api.example.com", path, "POST"
+        flow.request.headers["host"] = "api.example.com"
+        flow.request.headers["content-encoding"] = "gzip"
+        flow.request.raw_content = gzip.compress(json.dumps(ASK).encode())
+        flow.request.timestamp_start = 1764350000.25 + number
+        if flow.response is not None:
+            flow.response.text = json.dumps({"choices": [], "usage": USED})
+            flow.response.headers["content-type"] = "application/json"
+            flow.response.timestamp_end = 1764350001.75 + number
+        if flow.error is not None:
+            flow.error.timestamp = 1764350002
+        writer.add(flow)
+    writer.add(tflow.ttcpflow())
+    return file.getvalue()
+
+
+USED = {"prompt_tokens": 9, "completion_tokens": 3}
+MONKEYS = "\n\U0001f435\U0001f648\U0001f649\n"
+
+
+def gor() -> bytes:
+    """GoReplay's records, of before 1.3 (the answer's time counts from its request) and of 1.3."""
+    body = json.dumps(ASK)
+    ask = (
+        "POST /v1/chat/completions HTTP/1.1\r\nHost: api.example.com\r\n"
+        f"Content-Length: {len(body)}\r\n\r\n{body}"
+    )
+    said = json.dumps({"choices": [], "usage": USED})
+    answer = (
+        "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
+        f"{len(said):x}\r\n{said}\r\n0\r\n\r\n"
+    )
+    at, ids = 1764350000_250000000, [letter * 24 for letter in "abcd"]
+    records = [
+        f"1 {ids[0]} {at} -1\n{ask}",
+        f"1 {ids[1]} {at + NS} 1000\n{ask}",
+        f"2 {ids[1]} {at + 2 * NS} {NS // 2}\n{answer}",
+        f"2 {ids[0]} {at} {3 * NS}\n{answer}",
+        f"3 {ids[0]} {at} {3 * NS}\n{answer}",
+        f"1 {ids[2]} {at + 4 * NS}\nGET / HTTP/1.1\r\nHost: x\r\n\r\n",
+        f"1 {ids[3]} {at + 5 * NS} -1\n{ask[:-4]}",
+    ]
+    return "".join(record + MONKEYS for record in records).encode()
+
+
+def test_mitmproxy(tmp_path: Path) -> None:
+    """Flows that mitmproxy wrote, read without it: bodies decoded, an error a failure, the rest counted."""
+    source = tmp_path / "dump"
+    source.write_bytes(dumped_flows())
+    figures = imported(source)
+
+    assert figures["import"]["format"] == "mitmproxy"
+    assert figures["requests"] == 2
+    assert figures["import"]["left_out"] == {"not a request to a model": 2}
+    assert (figures["prompt_tokens"], figures["output_tokens"]) == (9, 3)
+    assert seconds(figures["first_arrival"]) == pytest.approx(1764350000.25)
+    assert took(samples(tmp_path)[0]) == pytest.approx(1.5)
+    bodies = [exchange.request.body for exchange in read_trace(tmp_path / "t.msgpack")]
+    assert bodies == [json.dumps(ASK).encode()] * 2
+
+
+def test_a_flow_of_an_old_mitmproxy_is_left_out(tmp_path: Path) -> None:
+    """With what makes a new one of it; another of the last three years is read."""
+    source = tmp_path / "dump"
+    source.write_bytes(dumped_flows().replace(b"7:version;2:21#", b"7:version;2:16#"))
+    with pytest.raises(InputError, match="before 9"):
+        imported(source)
+    source.write_bytes(dumped_flows().replace(b"7:version;2:21#", b"7:version;2:18#"))
+    assert imported(source)["requests"] == 2
+
+
+def test_goreplay(tmp_path: Path) -> None:
+    """Pairs by id, chunks joined; the end is right by the rule of the version that wrote it."""
+    source = tmp_path / "x.gor"
+    source.write_bytes(gor())
+    figures = imported(source)
+
+    assert figures["import"]["format"] == "goreplay"
+    assert figures["requests"] == 2
+    assert sum(figures["import"]["left_out"].values()) == 3
+    assert (figures["prompt_tokens"], figures["output_tokens"]) == (18, 6)
+    assert [took(each) for each in samples(tmp_path)] == pytest.approx([3.0, 1.5])
+    assert seconds(figures["first_arrival"]) == pytest.approx(1764350000.25)
+    assert seconds(figures["last_arrival"]) == pytest.approx(1764350001.25)
+
+
+@pytest.mark.parametrize("kind", ["yaml", "json"])
+def test_vcrpy(tmp_path: Path, kind: str) -> None:
+    """A cassette of an SDK: the request as it was; nothing tells when."""
+    source = ROOT / "fixtures" / "cassettes" / "openai-chat-stream.yaml"
+    document = yaml.safe_load(source.read_text())
+    path = tmp_path / "cassette"
+    path.write_text(source.read_text() if kind == "yaml" else json.dumps(document, indent=4))
+    figures = imported(path, rate=2.0)
+
+    assert figures["import"]["format"] == "vcrpy"
+    assert figures["requests"] == len(document["interactions"])
+    asked = [json.loads(each["request"]["body"]) for each in document["interactions"]]
+    bodies = [
+        json.loads(exchange.request.body or b"") for exchange in read_trace(tmp_path / "t.msgpack")
+    ]
+    assert bodies == asked
+    assert figures["import"]["trust"] == {"arrival": "derived"}
+
+
+def test_a_pickle_is_refused_with_what_converts_it(tmp_path: Path) -> None:
+    """SGLang dumps requests so; it is never loaded, and the line that makes JSONL of it works."""
+    path = tmp_path / "dump.pkl"
+    path.write_bytes(pickle.dumps([(SimpleNamespace(text="hi"), {}, 1764350000.5, 1764350001.5)]))
+    with pytest.raises(InputError, match="pickle") as refused:
+        imported(path)
+
+    command = str(refused.value).partition("trusted: ")[2].partition(" FILE >")[0]
+    words = [sys.executable, *shlex.split(command)[1:], str(path)]
+    (tmp_path / "log.jsonl").write_bytes(
+        subprocess.run(words, capture_output=True, check=True).stdout
+    )
+    fields = ("arrival=start:s", "end=end:s", "prompt=req.text")
+    assert imported(tmp_path / "log.jsonl", *fields)["requests"] == 1
 
 
 LOG = [
@@ -932,6 +1074,8 @@ SEEDS: dict[str, Any] = {
     "azure": "TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:17:03.9799600,40,7\n",
     "burstgpt": "Timestamp,Elapsed time,Model,Request tokens,Response tokens\n5,3.5,ChatGPT,47,18\n",
     **NAMED,
+    "mitmproxy": dumped_flows(), "goreplay": gor(),
+    "vcrpy": (ROOT / "fixtures" / "cassettes" / "openai-chat-stream.yaml").read_bytes(),
 }  # fmt: skip
 MUTANTS = int(os.environ.get("TBENCH_MUTANTS", "20"))
 
@@ -940,13 +1084,13 @@ MUTANTS = int(os.environ.get("TBENCH_MUTANTS", "20"))
 def test_a_mutant_is_imported_or_refused(tmp_path: Path, name: str) -> None:
     """Whatever a row holds: every row counted, or one line of InputError; a trace that is sound."""
     seed, rng = SEEDS[name], random.Random(name)
-    text = seed if isinstance(seed, str) else json.dumps(seed, indent=1)
+    text = seed if isinstance(seed, str | bytes) else json.dumps(seed, indent=1)
     if isinstance(seed, list) and name != "sharegpt":
         text = "".join(json.dumps(row) + "\n" for row in seed)
     source = tmp_path / "mutant"
     fields = ("arrival=ts:ms", *MAP[1::2]) if name == "map" else ()
     for _ in range(MUTANTS):
-        source.write_bytes(mutated(text.encode(), rng))
+        source.write_bytes(mutated(text if isinstance(text, bytes) else text.encode(), rng))
         try:
             imported(source, *fields, format_name=None if fields else rng.choice([None, name]))
         except InputError as error:

@@ -8,6 +8,7 @@ from typing import Final
 
 from tbench.capture.importers.batch import BATCH
 from tbench.capture.importers.har import HAR
+from tbench.capture.importers.http_logs import GOREPLAY, MITMPROXY, VCRPY
 from tbench.capture.importers.importer import Importer
 from tbench.capture.importers.langfuse import LANGFUSE
 from tbench.capture.importers.litellm import LITELLM
@@ -28,6 +29,9 @@ IMPORTERS: Final[Mapping[str, Importer]] = {
     "weka": WEKA,
     "sharegpt": SHAREGPT,
     "har": HAR,
+    "mitmproxy": MITMPROXY,
+    "goreplay": GOREPLAY,
+    "vcrpy": VCRPY,
     "litellm": LITELLM,
     "langfuse": LANGFUSE,
     "otlp": OTLP,

@@ -1,10 +1,12 @@
 """HAR 1.2: what browsers, proxies and HTTP tools save. `time` is in ms; there is no time of any token."""
 
 from base64 import b64decode
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Final
 from urllib.parse import urlsplit
 
+from tbench.capture.decode import decode
+from tbench.capture.errors import InputError
 from tbench.capture.importers.importer import (
     CUT_SHORT,
     NO_ARRIVAL,
@@ -31,50 +33,100 @@ def calls(row: Row) -> Iterator[Call | LeftOut]:
             yield from calls(entry if isinstance(entry, dict) else {})
         return
     request, response = _member(row, "request"), _member(row, "response")
-    method, address = text(request.get("method")) or "POST", text(request.get("url"))
-    try:
-        url = urlsplit(address or "")
-    except ValueError:  # a bracket that is never closed, for one
-        yield OTHER
-        return
     body = _member(request, "postData").get("text")
     arrive, took = moment(row.get("startedDateTime")), scaled(row.get("time"), "ms")
+    content = _member(response, "content")
+    saved, answer = content.get("text"), None
+    if isinstance(saved, str) and saved:
+        try:
+            is_base64 = content.get("encoding") == "base64"
+            answer = b64decode(saved) if is_base64 else saved.encode("utf-8", "replace")
+        except ValueError:  # no base64 after all: as if nothing had been saved
+            answer = None
+    # A HAR has undone the encodings of bodies, whatever its headers say.
+    yield web_call(
+        method=text(request.get("method")),
+        url=text(request.get("url")) or "",
+        headers=_fields(request.get("headers")),
+        body=body.encode("utf-8", "replace") if isinstance(body, str) else None,
+        arrive_ns=arrive,
+        end_ns=None if took is None or arrive is None else arrive + took,
+        status=response.get("status"),
+        answer=answer,
+        answer_headers=[("content-type", text(content.get("mimeType")) or "application/json")],
+        failure=text(response.get("_error")),
+    )
+
+
+def web_call(
+    *,
+    method: str | None,
+    url: str,
+    headers: Iterable[tuple[str, str]],
+    body: object,
+    arrive_ns: int | None = None,
+    end_ns: int | None = None,
+    timed: bool = True,
+    status: object,
+    answer: object,
+    answer_headers: Iterable[tuple[str, str]],
+    failure: str | None,
+) -> Call | LeftOut:
+    """The call of a request as it was on the wire: bodies as bytes, encoded as their headers say.
+
+    `status` is an HTTP status, or anything else where there was no answer; `failure` then says why.
+    """
+    try:
+        parts = urlsplit(url)
+    except ValueError:  # a bracket that is never closed, for one
+        return OTHER
+    method = (method or "POST").upper()
     if (
-        url.scheme not in {"http", "https"}
-        or not url.netloc
-        or endpoint_of(method, url.path).name not in PROMISED
+        parts.scheme not in {"http", "https"}
+        or not parts.netloc
+        or endpoint_of(method, parts.path).name not in PROMISED
     ):
-        yield OTHER
-    elif arrive is None:
-        yield NO_ARRIVAL
-    elif not isinstance(body, str) or not body:
-        yield NO_BODY
-    elif is_cut(body):
-        yield CUT_SHORT
-    else:
-        status, content = response.get("status"), _member(response, "content")
-        answered = isinstance(status, int) and 100 <= status <= 999
-        saved, answer = content.get("text"), None
-        if isinstance(saved, str) and saved and answered:
-            try:
-                is_base64 = content.get("encoding") == "base64"
-                answer = b64decode(saved) if is_base64 else saved.encode("utf-8", "replace")
-            except ValueError:  # no base64 after all: as if nothing had been saved
-                answer = None
-        yield Call(
-            arrive_ns=arrive,
-            end_ns=None if took is None else arrive + took,
-            method=method.upper(),
-            scheme=url.scheme,
-            host=url.netloc.rpartition("@")[2],
-            path=url.path + (f"?{url.query}" if url.query else ""),
-            headers=tuple(_fields(request.get("headers"))),
-            body=body.encode("utf-8", "replace"),
-            answer=answer,
-            answer_type=text(content.get("mimeType")) or "application/json",
-            status=status if answered else None,
-            failure=None if answered else text(response.get("_error")) or "no answer",
-        )
+        return OTHER
+    if arrive_ns is None and timed:
+        return NO_ARRIVAL
+    if not isinstance(body, bytes) or not body:
+        return NO_BODY
+    fields, answer_fields = list(headers), list(answer_headers)
+    try:
+        body = decode(body, _header(fields, "content-encoding"))
+    except InputError:
+        return CUT_SHORT
+    if is_cut(body.decode("utf-8", "replace")):
+        return CUT_SHORT
+    answered = isinstance(status, int) and 100 <= status <= 999
+    try:
+        encoding = _header(answer_fields, "content-encoding")
+        answer = decode(answer, encoding) if isinstance(answer, bytes) and answered else None
+    except InputError:
+        answer = None
+    return Call(
+        arrive_ns=arrive_ns,
+        end_ns=end_ns,
+        method=method,
+        scheme=parts.scheme,
+        host=parts.netloc.rpartition("@")[2],
+        path=parts.path + (f"?{parts.query}" if parts.query else ""),
+        headers=tuple(
+            (name, value)
+            for name, value in fields
+            if not name.startswith(":")
+            and name.lower() not in {"content-encoding", "content-length", "transfer-encoding"}
+        ),
+        body=body,
+        answer=answer or None,
+        answer_type=_header(answer_fields, "content-type") or "application/json",
+        status=status if isinstance(status, int) and answered else None,
+        failure=None if answered else failure or "no answer",
+    )
+
+
+def _header(fields: Iterable[tuple[str, str]], name: str) -> str:
+    return next((value for field, value in fields if field.lower() == name), "")
 
 
 def _member(row: Row, name: str) -> Row:
@@ -83,14 +135,12 @@ def _member(row: Row, name: str) -> Row:
 
 
 def _fields(pairs: object) -> Iterator[tuple[str, str]]:
-    """The header fields, less HTTP/2's pseudo-fields and those of encodings, which a HAR has undone."""
+    """The header fields, less those of encodings, which a HAR has undone."""
     for pair in pairs if isinstance(pairs, list) else ():
-        if not isinstance(pair, dict):
-            continue
-        name, value = pair.get("name"), pair.get("value")
-        if not isinstance(name, str) or not isinstance(value, str) or name.startswith(":"):
-            continue
-        if name.lower() not in {"content-encoding", "content-length", "transfer-encoding"}:
+        name, value = (
+            (pair.get("name"), pair.get("value")) if isinstance(pair, dict) else (None, None)
+        )
+        if isinstance(name, str) and isinstance(value, str) and name.lower() != "content-encoding":
             yield name, value
 
 

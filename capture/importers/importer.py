@@ -38,6 +38,11 @@ CACHED: Final = LeftOut("answered from a cache, never sent to a model")
 NO_PROMPT: Final = LeftOut("without prompt tokens")
 
 
+LONGEST: Final = 128 * 2**20
+"""Bytes of a row: a longer one fits no trace."""
+TOO_LONG: Final = LeftOut("longer than 128 MiB")
+
+
 class Lengths(NamedTuple):
     """A request of which nothing but its size is known: tokens; `blocks` are the hash ids of its prefix."""
 

@@ -10,18 +10,23 @@ import gzip
 import io
 import re
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, Final, Literal, NamedTuple, cast
 
 from tbench.capture.errors import InputError
-from tbench.capture.importers.importer import NOT_JSON, LeftOut, Row
+from tbench.capture.importers.importer import LONGEST, NOT_JSON, TOO_LONG, LeftOut, Row
+from tbench.capture.importers.recordings import (
+    CASSETTE,
+    FLOW,
+    GOREPLAY,
+    cassette,
+    flows,
+    goreplay,
+)
 from tbench.capture.jsontext import loads
 from tbench.capture.synthesis.dataset_files import READERS
 
-LONGEST: Final = 128 * 2**20
-"""Bytes of a row: a longer one fits no trace."""
-TOO_LONG: Final = LeftOut("longer than 128 MiB")
 BAD_COLUMNS: Final = LeftOut("with another number of columns")
 HEAD: Final = 2**16
 """Bytes that tell the kind of a file."""
@@ -34,7 +39,19 @@ _TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*(")?|[\[\]{},:]', re.DOTALL)
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _UNREADABLE = (OSError, EOFError, zlib.error)
 
-Kind = Literal["jsonl", "json", "csv", "parquet"]
+Kind = Literal["jsonl", "json", "csv", "parquet", "flows", "goreplay", "cassette"]
+
+
+MARKS: Final[Sequence[tuple[re.Pattern[bytes], Kind]]] = (
+    (FLOW, "flows"), (GOREPLAY, "goreplay"), (CASSETTE, "cassette"),
+)  # fmt: skip
+"""How the files of a kind begin."""
+UNPICKLE: Final = (
+    "python -c \"import json, pickle, sys; d = pickle.load(open(sys.argv[1], 'rb')); "
+    "[print(json.dumps({'req': vars(r), 'start': s, 'end': e}, default=str)) "
+    "for r, _, s, e in (d['requests'] if isinstance(d, dict) else d)]\""
+)
+"""For the one who made the pickle: its requests as JSONL."""
 
 
 class Shape(NamedTuple):
@@ -52,6 +69,15 @@ def shape(path: Path, documents: Iterable[tuple[str, ...]] = ()) -> Shape:
         return Shape("parquet")
     if not head:
         raise InputError(f"{path}: empty")
+    for mark, kind in MARKS:
+        if mark.match(head):
+            return Shape(kind)
+    if head[:1] == b"\x80" and head[1:2] in b"\x02\x03\x04\x05":
+        raise InputError(
+            f"{path}: a pickle, as SGLang dumps requests, is never read: it could run any program. Where it "
+            f"can be trusted: {UNPICKLE} FILE > log.jsonl, then --map arrival=start:s --map end=end:s "
+            "--map prompt=req.text"
+        )
     if head.startswith(b"["):
         return Shape("json")
     if head.startswith(b"{"):
@@ -81,11 +107,13 @@ def rows(
         )
         return
     with path.open("rb") as raw, _opened(path, raw) as file:
-        reader = {"jsonl": json_lines, "csv": table, "json": elements}[layout.kind]
-        for number, row in enumerate(reader(file, path, layout.inside)):
-            yield row
-            if number % 256 == 0:
-                progress(raw.tell())
+        try:
+            for number, row in enumerate(LAYOUTS[layout.kind](file, path, layout.inside)):
+                yield row
+                if number % 256 == 0:
+                    progress(raw.tell())
+        except _UNREADABLE as error:
+            raise InputError(f"{path}: cannot be read: {error}") from None
 
 
 def _opened(path: Path, raw: IO[bytes] | None = None) -> IO[bytes]:
@@ -145,6 +173,14 @@ def elements(file: IO[bytes], path: Path, inside: Sequence[str]) -> Iterator[Row
             yield TOO_LONG if element is None else _object(element)
     if scan.stack:
         yield LeftOut("cut off at the end of the file")
+
+
+LAYOUTS: Final[
+    Mapping[Kind, Callable[[IO[bytes], Path, Sequence[str]], Iterator[Row | LeftOut]]]
+] = {
+    "jsonl": json_lines, "csv": table, "json": elements, "flows": flows, "goreplay": goreplay,
+    "cassette": cassette,
+}  # fmt: skip
 
 
 class _Scan:
