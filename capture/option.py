@@ -26,7 +26,7 @@ class Option:
     `group` is its heading there. `flag` is how it is written where that is not its name with hyphens,
     `short` its one-letter flag. `default` says in words what holds without it. Numbers are finite and above
     `above`, or from `least` to `most`. `read` makes the value from the word, or words, of a command line.
-    An `argument` has a place instead of a flag.
+    An `argument` has a place instead of a flag. Of options with the same `rival` one is given.
     """
 
     help: str
@@ -40,6 +40,7 @@ class Option:
     most: float | None = None
     read: Callable[[Any], Any] | None = None
     argument: bool = False
+    rival: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,10 +4,14 @@ Prices are models.dev's list for Together AI of 2026-07-02 and Anthropic's own o
 US dollars per million tokens. A model that is not listed has no price here, rather than a guessed one.
 """
 
+import math
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from tbench.capture.errors import InputError
+from tbench.capture.exchange import NOTHING
 from tbench.capture.providers import Usage
 
 
@@ -22,6 +26,11 @@ class Price(NamedTuple):
     output: float
     cached: float | None = None
     created: float | None = None
+
+    @property
+    def written(self) -> str:
+        """As `--price` has it after the model."""
+        return "/".join(f"{figure:g}" for figure in self if figure is not None)
 
 
 PRICES: dict[str, Price] = {
@@ -54,9 +63,29 @@ PRICES: dict[str, Price] = {
 }
 
 
-def price_of(model: str | None) -> Price | None:
-    """The list price of a model by its exact id; None where it is not known."""
-    return PRICES.get(model) if model is not None else None
+def price_of(model: str | None, prices: Mapping[str, Price] = NOTHING) -> Price | None:
+    """The price of a model by its exact id, of `prices` before the list's; None where it is not known."""
+    return None if model is None else prices.get(model) or PRICES.get(model)
+
+
+def parse_prices(words: Sequence[str]) -> dict[str, Price]:
+    """`MODEL=PROMPT/OUTPUT[/CACHED[/CREATED]]` words, US dollars per million tokens, as a map."""
+    prices = {}
+    for word in words:
+        model, mark, text = word.rpartition("=")
+        try:
+            price = Price(*map(float, text.split("/")))
+        except (ValueError, TypeError):
+            price = Price(math.nan, 0)
+        if not (model and mark) or not all(
+            figure is None or 0 <= figure < math.inf for figure in price
+        ):
+            raise InputError(
+                f"--price {word!r}: write it as MODEL=PROMPT/OUTPUT[/CACHED[/CREATED]], US dollars per "
+                "million tokens"
+            )
+        prices[model] = price
+    return prices
 
 
 def cost(price: Price, usage: Usage) -> float:
@@ -87,9 +116,11 @@ class Bill:
     """A running sum in US dollars, with what it leaves out.
 
     `unpriced` counts the requests of each model without a known price, `uncounted` the requests whose
-    prompt tokens are not known. Where either is not empty, `usd` is a lower bound.
+    prompt tokens are not known. Where either is not empty, `usd` is a lower bound. `prices` go before the
+    list's.
     """
 
+    prices: Mapping[str, Price] = field(default=NOTHING)
     usd: float = 0.0
     prompt_tokens: int = 0
     output_tokens: int = 0
@@ -103,7 +134,7 @@ class Bill:
             return
         self.prompt_tokens += usage.prompt
         self.output_tokens += usage.output or 0
-        if price := price_of(model):
+        if price := price_of(model, self.prices):
             self.usd += cost(price, usage)
         else:
             self.unpriced[model or "(no model)"] += 1

@@ -11,7 +11,7 @@ from itertools import islice, takewhile
 from typing import TYPE_CHECKING, Any, Final
 
 from tbench.capture.errors import InputError
-from tbench.capture.exchange import Exchange
+from tbench.capture.exchange import NOTHING, Exchange
 from tbench.capture.providers import Usage, parse_recorded
 from tbench.replay.cost import Bill, expected
 from tbench.replay.pacing import WINDOW_S, Causal, Occupancy, Stretches
@@ -53,7 +53,7 @@ class Survey:
 
 def survey(plan: Plan, target: Target | None = None) -> Survey:
     """Read one round of the plan; with a target, count the tokens and their price as well."""
-    totals = Survey()
+    totals = Survey(bill=Bill(prices=target.prices if target else NOTHING))
     occupancy = Occupancy()
     once = replace(plan, rounds=1)
     for planned in once:

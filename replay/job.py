@@ -121,6 +121,8 @@ def resolve(
             headers=headers,
             key=find_key(options.api_key_env, base_url, headers) if send else None,
             salt=new_salt() if options.cache == "cold" else None,
+            salt_field=None if options.cache_by == "text" else options.cache_by,
+            prices=options.price,
             portable=options.portable,
             to=options.to,
         ),

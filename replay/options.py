@@ -6,6 +6,7 @@ replay needs.
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
@@ -57,13 +58,11 @@ def parse_workers(text: int | str) -> int | Literal["auto"]:
         raise InputError(f"--workers {text}: give a number from 1, or auto") from None
 
 
-def _by_target(parser: str) -> Callable[[list[str]], Any]:
-    """A reader of words from replay.target, which takes long to load: not for `--help`."""
+def _read_by(module: str, parser: str) -> Callable[[list[str]], Any]:
+    """A reader of words from a module that takes long to load: not for `--help`."""
 
     def read(words: list[str]) -> Any:  # noqa: ANN401 (what the option is)
-        from tbench.replay import target  # noqa: PLC0415
-
-        return getattr(target, parser)(words)
+        return getattr(import_module(module), parser)(words)
 
     return read
 
@@ -74,7 +73,8 @@ class ReplayOptions:
 
     Raises InputError for a value or a combination that makes no sense. `headers` are pairs or a mapping; of
     `map_model` and `set` the keys are recorded models and members of the body (None removes one). `watch`
-    is an async function that gets the live figures and is cancelled at the end.
+    is an async function that gets the live figures and is cancelled at the end. `sources` says where options
+    are from that nobody gave as such, by their names; the run says it as well.
     """
 
     trace: Annotated[
@@ -250,6 +250,7 @@ class ReplayOptions:
             unit="URL",
             group=TARGET,
             default="where it was captured",
+            rival="target",
         ),
     ] = None
     model: Annotated[
@@ -268,7 +269,7 @@ class ReplayOptions:
             help="Replace one model by another. Repeatable.",
             unit="OLD=NEW",
             group=TARGET,
-            read=_by_target("parse_models"),
+            read=_read_by("tbench.replay.target", "parse_models"),
         ),
     ] = field(default_factory=dict)
     portable: Annotated[
@@ -294,7 +295,7 @@ class ReplayOptions:
             "Repeatable.",
             unit="KEY=JSON",
             group=TARGET,
-            read=_by_target("parse_fields"),
+            read=_read_by("tbench.replay.target", "parse_fields"),
         ),
     ] = field(default_factory=dict)
     headers: Annotated[
@@ -304,7 +305,7 @@ class ReplayOptions:
             unit="'NAME: VALUE'",
             flag="--header",
             group=TARGET,
-            read=_by_target("parse_headers"),
+            read=_read_by("tbench.replay.target", "parse_headers"),
         ),
     ] = field(default=(), repr=False)
     api_key_env: Annotated[
@@ -313,7 +314,7 @@ class ReplayOptions:
             help="Variable with the key; '' sends none.",
             unit="VARIABLE",
             group=TARGET,
-            default="TOGETHER_API_KEY",
+            default="the host's own, such as OPENAI_API_KEY; else TOGETHER_API_KEY",
         ),
     ] = None
     cache: Annotated[
@@ -324,6 +325,24 @@ class ReplayOptions:
             group=TARGET,
         ),
     ] = "as-is"
+    cache_by: Annotated[
+        Literal["text", "cache_salt"],
+        Option(
+            help="How --cache cold does it. cache_salt: by the field of that name, which vLLM and SGLang "
+            "know; prompts stay as they are.",
+            group=TARGET,
+        ),
+    ] = "text"
+    price: Annotated[
+        Mapping[str, Any],
+        Option(
+            help="Price of a model, US dollars per million tokens. Repeatable.",
+            unit="MODEL=PROMPT/OUTPUT[/CACHED[/CREATED]]",
+            group=TARGET,
+            read=_read_by("tbench.replay.cost", "parse_prices"),
+            default="Together's list",
+        ),
+    ] = field(default_factory=dict)
     timeout: Timeout = 600.0
     ca: Annotated[
         str | Path | None,
@@ -367,6 +386,7 @@ class ReplayOptions:
         ),
     ] = None
     watch: Callable[[Any], Awaitable[None]] | None = field(default=None, compare=False, repr=False)
+    sources: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         """Check every value by its row, and which options go together."""

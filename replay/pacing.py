@@ -245,6 +245,7 @@ class PacingOption(Option):
     what its value says of how many processes it takes: a rate, a number of streams, or nothing.
     """
 
+    rival: str | None = "pacing"
     meaning: str
     schedule: "Callable[[Pacing, Survey | None], Schedule] | None" = None
     limits: "Callable[[Pacing, Survey | None], Closed] | None" = None

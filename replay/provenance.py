@@ -17,6 +17,7 @@ from tbench.capture.redact import hides, looks_secret, mask_address
 from tbench.capture.versions import version
 from tbench.replay.estimate import Survey, as_map
 from tbench.replay.senders import CLOCKS
+from tbench.replay.target import key_variable
 
 if TYPE_CHECKING:
     from tbench.replay.job import Job
@@ -58,7 +59,10 @@ def header(job: "Job", survey: Survey | None) -> dict[str, Any]:
             "to": target.to,
             "set": fields,
             "headers": [name for name, _ in target.headers],
-            "api_key_env": (job.options.api_key_env or "TOGETHER_API_KEY") if target.key else None,
+            "api_key_env": (job.options.api_key_env or key_variable(target.base_url))
+            if target.key
+            else None,
+            "prices": {model: list(price) for model, price in target.prices.items()},
             "sender": job.sender,
             "http2": job.options.http2,
             "proxy": job.options.proxy is not None,
@@ -74,7 +78,12 @@ def header(job: "Job", survey: Survey | None) -> dict[str, Any]:
             "only": sorted(job.only.words),
         },
         "warmup": asdict(job.warmup),
-        "cache": {"mode": "cold" if target.salt else "as-is", "salt": target.salt},
+        "cache": {
+            "mode": "cold" if target.salt else "as-is",
+            "salt": target.salt,
+            "by": target.salt_field or "text",
+        },
+        "settings": dict(job.options.sources),
         "experiment": job.part_of,
         "survey": as_map(survey) if survey else None,
         "argv": [target.secrets.mask_text(word) for word in scrubbed(job.argv)],
@@ -113,7 +122,7 @@ def _safe_field(word: str) -> str:
 
 _ARM_WORD: Final = re.compile(
     r"(?P<table>header|set)\.(?P<name>[^=,]+)=(?P<value>.*?)"
-    r"(?=,(?:name|base_url|model|api_key_env)=|,(?:set|map_model|header)\.[^=,]+=|$)"
+    r"(?=,(?:name|target|base_url|model|api_key_env)=|,(?:set|map_model|header)\.[^=,]+=|$)"
 )
 """A word of `--arm` whose value may be a credential, up to the next word or the end."""
 

@@ -2,16 +2,16 @@
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
-from tbench.capture.exchange import Outcome
+from tbench.capture.exchange import NOTHING, Outcome
 from tbench.capture.histogram import Histogram
 from tbench.capture.providers import GENERATIVE, Usage
 from tbench.capture.redact import Secrets
 from tbench.replay.columns import COUNTED
-from tbench.replay.cost import Bill, cost, price_of
+from tbench.replay.cost import Bill, Price, cost, price_of
 from tbench.replay.job import Job
 from tbench.replay.measure import to_sample
 from tbench.replay.plan import Plan
@@ -210,7 +210,7 @@ def run_totals(
     }
 
 
-def actual_cost(sample: Sample, most: float) -> float:
+def actual_cost(sample: Sample, most: float, prices: Mapping[str, Price] = NOTHING) -> float:
     """What an attempt cost, US dollars; `most` where the server did not count. An HTTP error is free.
 
     What was sent twice may have been worked on twice: `most` for the first try.
@@ -218,7 +218,7 @@ def actual_cost(sample: Sample, most: float) -> float:
     again = most if sample.reconnected else 0.0
     if sample.outcome in {Outcome.HTTP_ERROR, Outcome.CONNECT_ERROR, Outcome.CLIENT_LIMIT}:
         return again
-    price = price_of(sample.model)
+    price = price_of(sample.model, prices)
     if price is None or sample.prompt_tokens is None:
         return again + most
     return again + cost(price, usage_of(sample))
@@ -278,7 +278,8 @@ class RunRecorder:
             output.writer.add(sample)
             output.tally.add(sample)
             if self.budget:
-                self.budget.settle(actual_cost(sample, attempt.cost), attempt.cost)
+                spent = actual_cost(sample, attempt.cost, output.tally.bill.prices)
+                self.budget.settle(spent, attempt.cost)
             if count % PUMP == 0:
                 self._pump()
             if behind:

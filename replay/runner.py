@@ -9,7 +9,7 @@ import random
 import threading
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import takewhile, tee
 from pathlib import Path
@@ -21,7 +21,7 @@ import trio
 from tbench.capture.errors import InputError
 from tbench.capture.providers import Usage
 from tbench.capture.terminal import stop_signals
-from tbench.replay.cost import cost, price_of
+from tbench.replay.cost import Bill, Price, cost, price_of
 from tbench.replay.estimate import Survey, expected_usage, first_look
 from tbench.replay.job import Job
 from tbench.replay.pacing import Fixed
@@ -69,7 +69,7 @@ def calls(job: "Job", plan: Iterable[Planned], survey: Survey | None) -> Iterato
         call = job.target.call(planned, due)
         call.after, call.think = planned.after, planned.think / speed
         if budget is not None:
-            call.cost = most_cost(planned, job.target.outgoing(planned))
+            call.cost = most_cost(planned, job.target.outgoing(planned), job.target.prices)
         return call
 
     if schedule is None:
@@ -82,13 +82,13 @@ def calls(job: "Job", plan: Iterable[Planned], survey: Survey | None) -> Iterato
     return (built(request, due) for due, request in timed)
 
 
-def most_cost(planned: Planned, outgoing: Outgoing) -> float:
+def most_cost(planned: Planned, outgoing: Outgoing, prices: Mapping[str, Price]) -> float:
     """What a call costs, US dollars, if it uses all the output it may; 0 without a price.
 
     Where writing to a cache has a price, which is dearer than a token's, all of the prompt may be written.
     Prompt tokens are the recorded ones, else a third of the body's bytes.
     """
-    price = price_of(outgoing.info.model)
+    price = price_of(outgoing.info.model, prices)
     if price is None:
         return 0.0
     usage = expected_usage(planned)
@@ -216,7 +216,7 @@ class _ArmState:
         self.job = job
         self.plan = job.plan(answers=job.budget is not None)  # which prices what was answered
         self.shards = Shards(self.plan, job.workers)
-        self.tally = Tally()
+        self.tally = Tally(bill=Bill(prices=job.target.prices))
         self.calls = calls(job, self.shards, survey)
 
 

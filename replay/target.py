@@ -44,6 +44,7 @@ from tbench.capture.redact import (
     secrets_of,
 )
 from tbench.capture.versions import version
+from tbench.replay.cost import Price
 from tbench.replay.dialects import DIALECTS, Mute, translated
 from tbench.replay.plan import NOTHING, Planned
 from tbench.replay.portability import (
@@ -86,17 +87,18 @@ class Outgoing(NamedTuple):
 class Target:
     """An endpoint and the changes made for it.
 
-    `base_url` has no trailing slash. `salt` goes before the first word of each prompt (`new_salt`);
-    `unsalted` counts, by endpoint, the calls built that had no place for it. `model` replaces the model of
-    each request to the endpoints `serves` (None: to any), `models` single ones, `fields` sets top-level
-    members of a JSON body (None removes one), after what is not `portable` (replay.portability) was dropped.
+    `base_url` has no trailing slash. `salt` goes before the first word of each prompt (`new_salt`), or into
+    the member `salt_field` of its body where the endpoint's API has one; `unsalted` counts, by endpoint, the
+    calls built that had no place for it. `model` replaces the model of each request to the endpoints `serves`
+    (None: to any), `models` single ones, `fields` sets top-level members of a JSON body (None removes one),
+    after what is not `portable` (replay.portability) was dropped.
     `to` is the dialect that requests are put into (replay.dialects; None: as recorded). `portability` counts
     the calls built without what was dropped for either, by its name. `unchanged` counts those that `model`
     and `fields` could not be put into: `not_json`, `no_model`, `no_limit` (another API's limit was set), or
     the endpoint that `model` is not for; `masked` those with what a capture masked, by the member of the body
     that holds it. `headers` are added to each request, in lower case. `key` is sent in the header that the
-    recorded one came in, as a bearer token
-    where that is `authorization`, and appears in no file or message.
+    recorded one came in, as a bearer token where that is `authorization`, and appears in no file or message.
+    `prices` go before the list's.
     """
 
     base_url: str
@@ -107,6 +109,8 @@ class Target:
     headers: Headers = field(default=(), repr=False)
     key: str | None = field(default=None, repr=False)
     salt: str | None = None
+    salt_field: str | None = None
+    prices: Mapping[str, Price] = field(default_factory=dict)
     portable: Portable = "auto"
     to: str | None = None
     portability: Counter[str] = field(
@@ -263,8 +267,11 @@ class Target:
             dropped += lost
         wanted = self._rewritten(ported, info)
         if self.salt is not None and info.endpoint in GENERATIVE:
-            salted = provider_of(recorded.method, path).with_prefix
-            wanted = salted(wanted, f"{self.salt}\n") or wanted
+            provider = provider_of(recorded.method, path)
+            if self.salt_field is None:
+                wanted = provider.with_prefix(wanted, f"{self.salt}\n") or wanted
+            elif self.salt_field in provider.salt_fields:
+                wanted = {**wanted, self.salt_field: self.salt}
         if wanted is payload:
             return Outgoing(path, recorded.body or b"", info)
         described = describe(recorded.method, path, wanted)
@@ -477,17 +484,26 @@ CURE: Final = (
 """What to do about a key that is not there."""
 
 
+def key_variable(base_url: str) -> str:
+    """The variable that the maker of this host reads its key from; TOGETHER_API_KEY where nobody knows it."""
+    host = address(base_url).host
+    hosts = (row for provider in PROVIDERS.values() for row in provider.hosts.items())
+    own = (variable for pattern, variable in hosts if re.fullmatch(pattern, host, re.IGNORECASE))
+    return next(own, "TOGETHER_API_KEY")
+
+
 def find_key(name: str | None, base_url: str, headers: Headers, cure: str = CURE) -> str | None:
-    """The API key from the environment variable `name` (None: TOGETHER_API_KEY; empty: no key).
+    """The API key from the environment variable `name` (None: see `key_variable`; empty: no key).
 
     A missing variable is an error unless a header carries a credential, or the target is this machine and
     no variable was asked for.
     """
     if name == "":
         return None
-    if key := os.environ.get(name or "TOGETHER_API_KEY", "").strip():
+    variable = key_variable(base_url) if name is None else name
+    if key := os.environ.get(variable, "").strip():
         if not (key.isascii() and key.isprintable()):
-            raise InputError(f"{name or 'TOGETHER_API_KEY'}: holds characters that no key has")
+            raise InputError(f"{variable}: holds characters that no key has")
         return key
     local = False
     if name is None:
@@ -496,5 +512,5 @@ def find_key(name: str | None, base_url: str, headers: Headers, cure: str = CURE
             local = host == "localhost" or ip_address(host).is_loopback
     if local or KEYS & {given for given, _ in headers}:
         return None
-    shown = mask_lookalikes(name or "TOGETHER_API_KEY")  # it may be the key itself
+    shown = mask_lookalikes(variable)  # it may be the key itself
     raise InputError(f"{shown} is not set; {cure}")

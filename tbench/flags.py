@@ -11,7 +11,9 @@ from typing import Annotated, Any, Final, Literal, get_args, get_type_hints
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from tbench.capture.errors import InputError
 from tbench.capture.option import REQUIRED, Row, made, parameter_row, rows
+from tbench.settings import SETTINGS, TARGET, settle, sources
 
 COLUMNS: Final = 100
 """The widest page of help, and the width of one that goes to no terminal."""
@@ -44,14 +46,19 @@ class _Part:
         for key, row in self.rows.items():
             if values[key] is None:
                 continue
-            chosen[key] = value = row.of_words(values[key])
-            for member in value if row.repeatable and not row.option.read else (value,):
-                row.check(member)
+            try:
+                chosen[key] = value = row.of_words(values[key])
+                for member in value if row.repeatable and not row.option.read else (value,):
+                    row.check(member)
+            except InputError as error:
+                place = sources.get(row.key)
+                raise InputError(f"{place}: {error}" if place else str(error)) from None
         if self.options is None:
             return next(iter(chosen.values()), next(iter(self.rows.values())).default)
         if self.given:
             return {key: value for key, value in chosen.items() if value is not False}
-        return made(self.options, {self.rows[key].name: value for key, value in chosen.items()})
+        named = {self.rows[key].name: value for key, value in chosen.items()}
+        return made(self.options, {**named, "sources": dict(sources)})
 
 
 def verb(run: Callable[..., int | None]) -> Callable[..., int | None]:
@@ -65,6 +72,10 @@ def verb(run: Callable[..., int | None]) -> Callable[..., int | None]:
     hints = get_type_hints(run, include_extras=True)
     parts = {name: _part(name, hints[name], defaults[name].default) for name in defaults}
 
+    common = {"settings": SETTINGS}
+    if any("api_key_env" in part.rows for part in parts.values() if not part.given):
+        common["target"] = TARGET
+
     def command(**values: Any) -> int | None:
         return run(**{name: part.value(values) for name, part in parts.items()})
 
@@ -73,7 +84,8 @@ def verb(run: Callable[..., int | None]) -> Callable[..., int | None]:
         for part in parts.values()
         for key, row in part.rows.items()
     ]
-    table = {key: row for part in parts.values() for key, row in part.rows.items()}
+    flags += [_parameter(key, row, given=False) for key, row in common.items()]
+    table = {key: row for part in parts.values() for key, row in part.rows.items()} | common
     command.__name__, command.__doc__ = run.__name__, run.__doc__
     vars(command).update(__signature__=Signature(flags), rows=table)
     return command
@@ -128,6 +140,13 @@ class Verb(TyperCommand):
     def get_params(self, ctx: Any) -> list[Any]:
         """The options, each with the reader of its row."""
         return _read_by_rows(super().get_params(ctx), self.rows)
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Read the words; what they do not say is as variables and the settings file have it."""
+        given = self.make_parser(ctx).parse_args(args=list(args))[0]
+        if self.rows and "help" not in given and not ctx.resilient_parsing:
+            ctx.default_map = settle(self.rows, given)
+        return super().parse_args(ctx, args)
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Write the options in their groups, each whole, with its default."""

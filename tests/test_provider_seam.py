@@ -58,7 +58,7 @@ def request_info(payload, endpoint):
 
 
 ACME = Provider(
-    hosts=(r"api\\.acme\\.example",),
+    hosts={r"api\\.acme\\.example": "ACME_API_KEY"},
     endpoints={
         ("POST", "/speak"): Endpoint("speak", replayable=True, takes_text=True, gives_text=True),
     },

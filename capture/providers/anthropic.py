@@ -196,7 +196,7 @@ def _matches(payload: Json, event: str) -> bool:
 
 
 ANTHROPIC: Final = Provider(
-    hosts=(r"api\.anthropic\.com",),
+    hosts={r"api\.anthropic\.com": "ANTHROPIC_API_KEY"},
     # With its version, as every SDK asks for it: `/threads/ID/messages` of another API changes a thread.
     endpoints={
         ("POST", "/v1/messages"): Endpoint(

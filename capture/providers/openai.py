@@ -277,16 +277,16 @@ _PREFIXED: Final[Mapping[str, Callable[[object, str], Any]]] = {
 
 _TEXT = {"replayable": True, "takes_text": True, "gives_text": True}
 OPENAI: Final = Provider(
-    hosts=(
-        r"api(-inference)?\.together\.(xyz|ai)",
-        r"api\.openai\.com",
-        r".*\.openai\.azure\.com",
-        r"api\.groq\.com",
-        r"api\.mistral\.ai",
-        r"api\.fireworks\.ai",
-        r"api\.deepinfra\.com",
-        r"openrouter\.ai",
-    ),
+    hosts={
+        r"api(-inference)?\.together\.(xyz|ai)": "TOGETHER_API_KEY",
+        r"api\.openai\.com": "OPENAI_API_KEY",
+        r".*\.openai\.azure\.com": "AZURE_OPENAI_API_KEY",
+        r"api\.groq\.com": "GROQ_API_KEY",
+        r"api\.mistral\.ai": "MISTRAL_API_KEY",
+        r"api\.fireworks\.ai": "FIREWORKS_API_KEY",
+        r"api\.deepinfra\.com": "DEEPINFRA_API_KEY",
+        r"openrouter\.ai": "OPENROUTER_API_KEY",
+    },
     # Also behind other prefixes than /v1: `/v1/v1` (Together's SDK of version 3 with a base that ends in
     # /v1), `/api/v1`, `/openai/deployments/NAME`. Pictures and audio are repeatable but dear and no text.
     endpoints={
@@ -317,4 +317,5 @@ OPENAI: Final = Provider(
     parser=Parser,
     messages=messages,
     with_prefix=with_prefix,
+    salt_fields=frozenset({"cache_salt"}),
 )

@@ -174,7 +174,8 @@ class Provider:
     """One API. Its functions are pure, take whatever JSON comes, and never raise.
 
     Args:
-        hosts: regular expressions of the hosts that `--mode proxy` looks into.
+        hosts: regular expressions of the hosts that `--mode proxy` looks into, each with the variable that
+            holds a key of theirs.
         endpoints: by method and the end of a path, one or two segments, whatever prefix is before it.
         also_recorded: globs over method and path of what else is recorded unless `--path` says otherwise.
         sent_headers: request headers, lower case, that are recorded and go to a replay's target as they are.
@@ -185,9 +186,10 @@ class Provider:
         messages: the conversation in a payload, oldest first, the system's before all; each has a `role`,
             and a `content` that is a text or parts with a `text`. Empty where it is none.
         with_prefix: the payload with a text before its first text; None where it has no place for it.
+        salt_fields: members of a payload by which some servers of this API keep caches apart.
     """
 
-    hosts: Sequence[str]
+    hosts: Mapping[str, str]
     endpoints: Mapping[tuple[str, str], Endpoint]
     also_recorded: Sequence[tuple[str, str]] = ()
     sent_headers: frozenset[str] = frozenset()
@@ -197,6 +199,7 @@ class Provider:
     parser: Callable[[], ResponseParser]
     messages: Callable[[Json], Sequence[Json]]
     with_prefix: Callable[[Json, str], dict[str, Any] | None]
+    salt_fields: frozenset[str] = frozenset()
 
     def endpoint_of(self, method: str, path: str) -> Endpoint:
         """The endpoint of a request by the longest end of its path that fits; OTHER where none does."""

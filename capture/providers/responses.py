@@ -150,7 +150,7 @@ def _matches(payload: Json, event: str) -> bool:
 
 
 RESPONSES: Final = Provider(
-    hosts=(),  # those of the `openai` row
+    hosts={},  # those of the `openai` row
     endpoints={
         ("POST", "/responses"): Endpoint(
             "responses",
@@ -168,4 +168,5 @@ RESPONSES: Final = Provider(
     parser=Parser,
     messages=messages,
     with_prefix=with_prefix,
+    salt_fields=frozenset({"cache_salt"}),
 )

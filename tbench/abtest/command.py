@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from tbench.abtest.options import PLAN, AbOptions
 from tbench.capture.errors import InputError, InvalidRunError
-from tbench.capture.option import Option
+from tbench.capture.option import Option, rows
 from tbench.capture.terminal import plural
 from tbench.commands.output import OUTPUT, Charts, Json, Shared, Xlsx, private, terminable, terminal
 from tbench.flags import Given, verb
+from tbench.settings import beneath, sources, told
 
 if TYPE_CHECKING:
     from tbench.abtest.plan import AbPlan, Slot
@@ -66,22 +67,29 @@ def ab(
     from tbench.abtest.runner import missing, opened, outlook
 
     asked = {key: str(value) if isinstance(value, Path) else value for key, value in given.items()}
+    lower = {key: asked.pop(key) for key in tuple(asked) if key in sources}
     begun = out if out is not None and (out / PLAN_FILE).exists() else None
     if begun and plan is None and "trace" not in asked and "arm" not in asked:
-        plan = begun / PLAN_FILE  # the folder is enough
-    resolved = experiment({**(read_plan(plan) if plan else {}), **asked})
+        plan, lower = begun / PLAN_FILE, {}  # the folder is enough, and was settled then
+    stronger = {**(read_plan(plan) if plan else {}), **asked}
+    lower = beneath(lower, stronger, {row.key: row for row in rows(AbOptions).values()})
+    origins = {key: sources[key] for key in lower}
+    resolved = experiment({**lower, **stronger}, origins)
     if not dry_run:
         shared = Shared(html=None, charts=charts, xlsx=xlsx)
         return _conducted(resolved, out, shared, as_json=as_json)
     left = missing(resolved, opened(begun, resolved)) if begun else resolved.slots
     seen = outlook(resolved, left)
-    text = (
-        json.dumps(outlook_json(resolved, seen))
-        if as_json
-        else "\n".join(outlook_text(resolved, seen))
-    )
-    typer.echo(text)
+    lines = [*outlook_text(resolved, seen), *settings_of(resolved)]
+    typer.echo(json.dumps(outlook_json(resolved, seen)) if as_json else "\n".join(lines))
     return 0
+
+
+def settings_of(plan: "AbPlan") -> list[str]:
+    """Where the options are from that neither the command line nor a plan file has."""
+    shared = [f"settings  {text}" for text in told(plan.order.sources)]
+    arms = [(arm.name, text) for arm in plan.treatments for text in told(arm.sources)]
+    return shared + [f"settings  arm {name}: {text}" for name, text in arms]
 
 
 def _conducted(plan: "AbPlan", out: Path | None, shared: Shared, *, as_json: bool) -> int:
@@ -102,8 +110,8 @@ def _conducted(plan: "AbPlan", out: Path | None, shared: Shared, *, as_json: boo
     store = prepared(plan, out)
     left = len(missing(plan, store))
     print(f"{out}: {opening(plan, left)}", file=sys.stderr)
-    for doubt in doubts(plan):
-        print(f"! {doubt}", file=sys.stderr)
+    for line in [*(f"! {doubt}" for doubt in doubts(plan)), *settings_of(plan)]:
+        print(line, file=sys.stderr)
     if left and not early(plan, store) and (code := _performed(plan, store)):
         return code
     exits = {Verdict.PASS: 0, Verdict.FAIL: 1, Verdict.INCONCLUSIVE: 3, Verdict.INVALID: 4}

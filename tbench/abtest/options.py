@@ -11,9 +11,21 @@ from tbench.replay.options import ReplayOptions
 PLAN: Final = "The plan"
 FORM: Final = "name=A,model=M,base_url=URL,api_key_env=VAR,set.max_tokens=64,header.NAME=VALUE"
 OF_ARM: Final = frozenset(
-    {"base_url", "model", "map_model", "portable", "set", "to", "headers", "api_key_env"}
+    {
+        "base_url",
+        "model",
+        "map_model",
+        "portable",
+        "set",
+        "to",
+        "headers",
+        "api_key_env",
+        "cache_by",
+        "price",
+    }
 )
-"""Options of a replay that an arm may have of its own; only a base_url may be shared as well."""
+SHARED: Final = frozenset({"base_url", "cache_by"})
+"""Options of a replay that an arm may have of its own, and which of them all arms may share."""
 Kind = Literal["random", "abba", "duet"]
 
 
@@ -34,7 +46,7 @@ class AbOptions:
     arms: Annotated[
         Sequence[Mapping[str, Any]],
         Option(
-            help="One arm, by what it has of its own: name, model, base_url, api_key_env, portable, to, "
+            help="One arm, by what it has of its own: name, target, model, base_url, api_key_env, portable, to, "
             "set.NAME=JSON, map_model.OLD=NEW, header.NAME=VALUE. Repeatable; the first is the baseline.",
             flag="--arm",
             unit="name=A,model=M,...",
@@ -84,7 +96,7 @@ class AbOptions:
     replay: Annotated[
         ReplayOptions,
         Shared(
-            without=OF_ARM - {"base_url"} | {"out"},
+            without=OF_ARM - SHARED | {"out"},
             defaults={"cache": "cold"},
             rows={
                 "seed": {"help": "Seed of the order of the runs, and of --poisson.", "group": PLAN},

@@ -16,13 +16,16 @@ from tbench.analysis.gate_estimate import LEAST_RUNS, Method
 from tbench.analysis.interim import Looks
 from tbench.analysis.run_metrics import parse_slo
 from tbench.capture.errors import InputError
+from tbench.capture.exchange import NOTHING
 from tbench.capture.jsontext import loads
 from tbench.capture.option import made, rows
 from tbench.capture.redact import mask_address, mask_lookalikes
+from tbench.replay.cost import parse_prices
 from tbench.replay.options import ReplayOptions
 from tbench.replay.provenance import WITHHELD, without_credentials
 from tbench.replay.target import parse_headers
 from tbench.replay.workers.counters import MOST_ARMS
+from tbench.settings import settings_file
 
 USUAL_MARGIN: Final = "5%"
 
@@ -68,7 +71,7 @@ MEANINGS: Final[Mapping[Kind, str]] = {
 
 _ROWS: Final = {row.key: row for name, row in rows(ReplayOptions).items() if name in OF_ARM}
 _TABLES: Final = [key for key, row in _ROWS.items() if row.repeatable]
-_KEYS: Final = ["name", *_ROWS]
+_KEYS: Final = ["name", "target", *_ROWS]
 _TEXTS: Final = [key for key in _KEYS if key not in _TABLES]
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,40}")
 _CUT = re.compile(rf",(?=(?:{'|'.join(_TEXTS)})=|(?:{'|'.join(_TABLES)})\.[^=,]+=)")
@@ -77,14 +80,18 @@ _CUT = re.compile(rf",(?=(?:{'|'.join(_TEXTS)})=|(?:{'|'.join(_TABLES)})\.[^=,]+
 
 @dataclass(frozen=True, kw_only=True)
 class ArmSpec:
-    """An arm's name and what it changes of the shared order, by the names of ReplayOptions."""
+    """An arm's name and what it changes of the shared order, by the names of ReplayOptions.
+
+    `sources` says of the changes that a target of the settings file has made where they are from.
+    """
 
     name: str
     changes: Mapping[str, Any] = field(repr=False)  # headers among them
+    sources: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     def order(self, shared: ReplayOptions) -> ReplayOptions:
         """The shared order, for this arm."""
-        return replace(shared, **self.changes)
+        return replace(shared, **self.changes, sources={**shared.sources, **self.sources})
 
     @property
     def written(self) -> dict[str, Any]:
@@ -92,6 +99,8 @@ class ArmSpec:
         table = {key: self.changes.get(row.name) for key, row in _ROWS.items()}
         table["set"] = without_credentials(table["set"] or {})
         table["header"] = {name: WITHHELD for name, _ in table["header"] or ()}
+        prices = table["price"] or {}
+        table["price"] = {model: price.written for model, price in prices.items()}
         filled = {key: value for key, value in table.items() if value not in (None, {})}
         return {"name": self.name, **filled}
 
@@ -148,20 +157,43 @@ def _treatment(table: object) -> ArmSpec:
         if not isinstance(value, dict if table_like else str):
             wanted = f"a table, as in {key}.NAME=VALUE" if table_like else "a text"
             raise InputError(f"arm {name}: {key} must be {wanted}")
-    for key, value in [*table.get("map_model", {}).items(), *table.get("header", {}).items()]:
+    texts = {"map_model", "header", "price"} & table.keys()
+    for key, value in (item for text in texts for item in table[text].items()):
         if not isinstance(value, str):
             raise InputError(f"arm {name}: {key} must be a text")
         if value == WITHHELD:
             raise InputError(
                 f"arm {name}: the value of {key} was not written down; give the whole command again"
             )
+    table, sources = _with_target(name, table)
+    return ArmSpec(name=name, changes=_changes(table), sources=sources)
+
+
+def _changes(table: Mapping[str, Any]) -> dict[str, Any]:
+    """What the table of an arm changes, by the names of ReplayOptions."""
     changes = {row.name: table[key] for key, row in _ROWS.items() if key in table}
-    if "headers" in changes:
-        lines = [f"{key}: {value}" for key, value in changes["headers"].items()]
-        changes["headers"] = parse_headers(lines)
+    headers, prices = changes.pop("headers", {}), changes.pop("price", {})
+    if headers:
+        changes["headers"] = parse_headers([f"{key}: {value}" for key, value in headers.items()])
+    if prices:
+        changes["price"] = parse_prices([f"{model}={text}" for model, text in prices.items()])
     if changes.get("base_url") == "":  # as the others have it
         del changes["base_url"]
-    return ArmSpec(name=name, changes=changes)
+    return changes
+
+
+def _with_target(arm: str, table: Mapping[str, Any]) -> tuple[Mapping[str, Any], dict[str, str]]:
+    """An arm's table with what its target says and it does not, and where that is from."""
+    if "target" not in table:
+        return table, {}
+    if "base_url" in table:
+        raise InputError(f"arm {arm}: target and base_url are two; give one")
+    file = settings_file()
+    target = file.target(table["target"])
+    place = f"{file.path} [targets.{table['target']}]"
+    if foreign := target.keys() - _ROWS.keys():
+        raise InputError(f"{place} {min(foreign)}: is for all arms; give --{min(foreign)}")
+    return {**target, **table}, {key: place for key in target if key not in table}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -201,8 +233,11 @@ class AbPlan:
         return {**words, "arm": [arm.written for arm in self.treatments]}
 
 
-def experiment(words: Mapping[str, Any]) -> AbPlan:
-    """The plan of an experiment's words (docs/ab.md). Raises InputError naming the word that is wrong."""
+def experiment(words: Mapping[str, Any], sources: Mapping[str, str] = NOTHING) -> AbPlan:
+    """The plan of an experiment's words (docs/ab.md). Raises InputError naming the word that is wrong.
+
+    `sources` says of words where they are from, if neither the command line nor a plan file has them.
+    """
     table = {row.key: row for row in rows(AbOptions).values()}
     values: dict[str, Any] = {"arms": ()}
     for key, value in words.items():
@@ -234,7 +269,7 @@ def experiment(words: Mapping[str, Any]) -> AbPlan:
             f"{LEAST_RUNS + 1} or more"
         )
     return AbPlan(
-        order=options.replay,
+        order=replace(options.replay, sources=sources),
         treatments=arms,
         repeats=repeats,
         schedule=schedule,

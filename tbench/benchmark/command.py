@@ -27,6 +27,7 @@ from tbench.capture.synthesis.workload import resolve as workload_from
 from tbench.capture.terminal import plural
 from tbench.commands.output import show, terminable, terminal
 from tbench.run_store import RunStore, make_folder
+from tbench.settings import told
 
 INTERRUPTED: Final = 130
 
@@ -106,7 +107,8 @@ def _opened(plan: BenchmarkPlan, folder: Path) -> tuple[RunStore, Upload | None]
 
 def _preamble(plan: BenchmarkPlan, base: Workload) -> Iterator[str]:
     """What a user should know of the options."""
-    if plan.options.api_key is not None:
+    yield from (f"settings: {text}" for text in told(plan.options.sources))
+    if plan.options.api_key is not None and "api_key" not in plan.options.sources:
         yield (
             "--api-key is in the history of your shell, and everyone on this machine can read it at the "
             "start; use the environment variable"

@@ -3,8 +3,8 @@
 Nothing is read here, so that `--help` starts at once; tbench.benchmark.plan resolves the options.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -22,7 +22,8 @@ SHARE = "99%"
 class BenchmarkOptions:
     """What a benchmark is asked to be. A value of None is one that was not given.
 
-    `source` is what requests are made of. Raises InputError for a value that makes no sense.
+    `source` is what requests are made of; `sources` says where options are from that the command line does
+    not have. Raises InputError for a value that makes no sense.
     """
 
     api_backend: Annotated[
@@ -30,8 +31,21 @@ class BenchmarkOptions:
         Option(help="Kind of server, which decides where its key is.", group=SERVER),
     ]
     api_base: Annotated[
-        str, Option(help="Server to measure, with or without /v1.", unit="URL", group=SERVER)
+        str,
+        Option(
+            help="Server to measure, with or without /v1.", unit="URL", group=SERVER, rival="target"
+        ),
     ]
+    key_variable: Annotated[
+        str | None,
+        Option(
+            help="Variable with the key; '' sends none.",
+            unit="VARIABLE",
+            flag="--api-key-env",
+            group=SERVER,
+            default="the backend's",
+        ),
+    ] = None
     api_key: Annotated[
         str | None,
         Option(
@@ -230,6 +244,8 @@ class BenchmarkOptions:
             help="Processes that send; 0: as many as it takes.", unit="N", group=OUTPUT, least=0
         ),
     ] = 0
+
+    sources: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     def __post_init__(self) -> None:
         """Check every value by its row."""

@@ -44,7 +44,7 @@ FREE: Final = frozenset(
     {"resume", "api_key", "log_dir", "num_workers", "timeout", "upload_results", "upload_traces"}
     | {"experiment_folder_name", "experiment_base_dir", "num_concurrency", "batch_size", "rate"}
     | {"poisson", "traffic_scenario", "repeats", "slo", "slo_share", "saturate", "summary"}
-    | {"metrics_time_unit"}
+    | {"metrics_time_unit", "api_key_env"}
 )
 """Options that may differ when a folder is gone on with: they change no point that is there."""
 NEWER: Final = ("api", "chat")
@@ -149,8 +149,8 @@ class BenchmarkPlan:
 def resolve(options: BenchmarkOptions) -> BenchmarkPlan:
     """The plan of a benchmark, its key found. Raises InputError for what makes no sense together."""
     source = options.source
-    variable = KEYS[options.api_backend] or "TOGETHER_API_KEY"
-    keyless = KEYS[options.api_backend] == ""
+    named = KEYS[options.api_backend] if options.key_variable is None else options.key_variable
+    variable, keyless = named or "TOGETHER_API_KEY", named == ""
     flags = Flags(
         address="--api-base",
         model="--api-model-name",
@@ -176,7 +176,7 @@ def resolve(options: BenchmarkOptions) -> BenchmarkPlan:
     params = read_params(source.additional_request_params)
     secrets = {name: value for name, value in params.items() if hides(name, value)}
     public = {name: value for name, value in params.items() if name not in secrets}
-    named = source.tokenizer or source.model
+    called = source.tokenizer or source.model
     plan = BenchmarkPlan(
         options=options,
         sweep=sweep,
@@ -186,17 +186,18 @@ def resolve(options: BenchmarkOptions) -> BenchmarkPlan:
         order=ReplayOptions(
             trace=Path("-"),
             base_url=options.api_base,
-            api_key_env=KEYS[options.api_backend] if options.api_key is None else KEY,
+            api_key_env=named if options.api_key is None else KEY,
             timeout=options.timeout,
             set=secrets,
             warmup="none",
             workers=options.num_workers or "auto",
+            sources=options.sources,
         ),
         params=params,
         flags=flags,
         share=share,
         address=address,
-        label=options.model_label or str(named).rstrip("/").rsplit("/", 1)[-1],
+        label=options.model_label or str(called).rstrip("/").rsplit("/", 1)[-1],
     )
     if options.api_key is not None:
         os.environ[KEY] = options.api_key

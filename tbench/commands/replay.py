@@ -10,6 +10,7 @@ from tbench.capture.option import Option
 from tbench.commands.output import Json, Verbose
 from tbench.flags import verb
 from tbench.replay.options import OUTPUT, ReplayOptions
+from tbench.settings import sources, told
 
 
 @verb
@@ -27,21 +28,26 @@ def replay(
     Latency counts from when a request was due in open loops (so waiting for a slow target counts), from
     when it was sent in closed loops. Ctrl-C stops and keeps what is there.
     """
-    from tbench.replay.closing import check_reached, outlook, summary
+    from tbench.replay.closing import check_reached, outlook, row, summary
     from tbench.replay.estimate import estimate
     from tbench.replay.job import resolve
 
     if dry_run:
         job = resolve(options, send=False)
         ahead = estimate(job)
-        text = "\n".join(outlook(ahead, job.pace.meaning))
-        print(json.dumps(asdict(ahead)) if as_json else text)
+        lines = [
+            *outlook(ahead, job.pace.meaning),
+            *(row("settings", text) for text in told(sources)),
+        ]
+        print(json.dumps(asdict(ahead) | {"settings": sources}) if as_json else "\n".join(lines))
         return 0
     from tbench.replay.progress import screen, watching
     from tbench.replay.runner import run_replay
     from tbench.replay.totals import numbers
 
     job = resolve(options, sys.argv[1:])
+    for text in told(sources):
+        print(f"settings: {text}", file=sys.stderr)
     print(
         f"replaying {options.trace} against {job.target.base_url}: {job.pace.meaning}",
         file=sys.stderr,

@@ -1,0 +1,291 @@
+"""Settings: what stands in tbench.toml and in variables, which of it counts, and where it says it is from."""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tbench.abtest.command import settings_of
+from tbench.abtest.plan import experiment
+from tbench.capture.errors import InputError
+from tbench.capture.exchange import Request
+from tbench.capture.records import TraceHeader
+from tbench.capture.trace_writer import TraceWriter
+from tbench.cli import app
+from tbench.replay.cost import Price
+from tbench.replay.options import ReplayOptions
+from tbench.replay.target import find_key, key_variable
+from tbench.settings import settings_file, settle, sources, told
+from tests.conftest import Done, Server
+
+FILE = """
+[defaults]
+rate = 5
+max_cost = 2.5
+slo = "ttft<500ms"
+
+[targets.prod]
+base_url = "https://api.openai.com/v1"
+api_key_env = "PROD_KEY"
+model = "big"
+cache_by = "cache_salt"
+[targets.prod.map_model]
+"old=er" = "new"
+[targets.prod.set]
+max_tokens = 64
+[targets.prod.header]
+x-team = "search"
+[targets.prod.price]
+big = "1.5/6/0.1"
+
+[targets.here]
+base_url = "http://127.0.0.1:9"
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project with a settings file, and a folder in it from which tbench is called."""
+    below = tmp_path / "a" / "b"
+    below.mkdir(parents=True)
+    (tmp_path / ".git").mkdir()
+    (tmp_path / "tbench.toml").write_text(FILE)
+    monkeypatch.chdir(below)
+    for name in [name for name in os.environ if name.startswith("TBENCH_")]:
+        monkeypatch.delenv(name)
+    return tmp_path
+
+
+def rows_of(*verb: str) -> Any:
+    from typer.main import get_command
+
+    command: Any = get_command(app())
+    for name in verb:
+        command = command.commands[name]
+    return command.rows
+
+
+REPLAY, BENCHMARK = rows_of("replay"), rows_of("benchmark")
+
+
+def test_a_file_above_sets_defaults_and_says_so(folder: Path) -> None:
+    """Of a verb, those that it has; the others are another verb's."""
+    settled = settle(REPLAY, {})
+
+    assert settled == {"rate": 5, "max_cost": 2.5}
+    assert sources == dict.fromkeys(settled, f"{folder / 'tbench.toml'} [defaults]")
+    assert told(sources) == [f"rate, max_cost from {folder / 'tbench.toml'} [defaults]"]
+
+
+def test_the_order_is_flag_variable_file(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And of rivals, such as two pacings, only the strongest counts."""
+    monkeypatch.setenv("TBENCH_MAX_COST", "7")
+    monkeypatch.setenv("TBENCH_SEED", "3")
+    monkeypatch.setenv("TBENCH_SET", 'a=1\nb="x y"')
+    settled = settle(REPLAY, {"concurrency": "4", "seed": "9"})
+
+    assert settled == {"max_cost": "7", "set": ["a=1", 'b="x y"']}
+    assert sources == {"max_cost": "TBENCH_MAX_COST", "set": "TBENCH_SET"}
+
+
+def test_a_target_stands_where_it_was_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Below the flags, above variables where a flag names it: a key never goes to another's host."""
+    monkeypatch.setenv("TBENCH_MODEL", "from-the-variable")
+    monkeypatch.setenv("TBENCH_BASE_URL", "https://other.example")
+    settled = settle(REPLAY, {"target": "prod", "rate": "1"})
+
+    assert settled == {
+        "base_url": "https://api.openai.com/v1",
+        "api_key_env": "PROD_KEY",
+        "model": "big",
+        "cache_by": "cache_salt",
+        "map_model": ["old=er=new"],
+        "set": ["max_tokens=64"],
+        "header": ["x-team: search"],
+        "price": ["big=1.5/6/0.1"],
+        "max_cost": 2.5,
+    }
+    assert sources["model"] == f"{folder / 'tbench.toml'} [targets.prod]"
+
+
+def test_a_server_given_by_hand_leaves_a_weaker_target_out(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With all that belongs to it; both at once are refused."""
+    monkeypatch.setenv("TBENCH_TARGET", "prod")
+
+    assert settle(REPLAY, {"base_url": "http://x", "rate": "1"}) == {"max_cost": 2.5}
+    with pytest.raises(InputError, match="--base-url and --target prod are two; give one"):
+        settle(REPLAY, {"base_url": "http://x", "target": "prod"})
+
+
+def test_benchmark_has_its_own_names(folder: Path) -> None:
+    """What genai-bench calls --api-base and --api-model-name; its --rate is a list, and its own."""
+    settled = settle(BENCHMARK, {"target": "prod"})
+
+    assert settled == {
+        "api_base": "https://api.openai.com/v1",
+        "api_model_name": "big",
+        "api_key_env": "PROD_KEY",
+        "slo": "ttft<500ms",
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[defaults]\nrat = 5", "[defaults] rat: no such key; did you mean rate? there are"),
+        ("[defaults]\nrate = 'fast'", "[defaults] rate: rate is 'fast'; it must be int or float"),
+        ("[defaults]\nrate = -1", "[defaults] rate: --rate -1: must be more than 0"),
+        ("[defaults]\nseed = true", "[defaults] seed: seed is True; it must be int"),
+        ("[default]\nrate = 1", "default: no such key; did you mean defaults? there are"),
+        ("[targets]\nx = 1", "[targets.x]: must be a table"),
+        ("[targets.x]\nbaseurl = 'h'", "[targets.x] baseurl: no such key; did you mean base_url?"),
+        ("[targets.x]\nrate = 1", "[targets.x] rate: no such key"),
+        ("[targets.x.price]\nm = 'dear'", "[targets.x] price: --price 'm=dear': write it as"),
+        ("rate = ", "no TOML"),
+        ("[targets.x]\napi_key = 'sk-abcdef0123456789'", "[targets.x] api_key: a key does not"),
+        ("[targets.x]\napi_key_env = 'sk-abcdef0123456789'", "api_key_env: holds what may be a"),
+        ("[targets.x]\nbase_url = 'http://me:pw123456@h'", "base_url: holds what may be a"),
+        ("[targets.x.header]\nauthorization = 'Bearer abc'", "header: holds what may be a"),
+        ("[defaults]\napi_key = 'sk-abcdef0123456789'", "[defaults] api_key: a key does not"),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_line(folder: Path, text: str, message: str) -> None:
+    """The file, the place, what is allowed; never the secret."""
+    (folder / "tbench.toml").write_text(text)
+    with pytest.raises(InputError) as caught:
+        settings_file()
+
+    shown = str(caught.value)
+    assert shown.startswith(f"{folder / 'tbench.toml'}")
+    assert message in shown
+    assert "\n" not in shown
+    assert not any(secret in shown for secret in ("sk-abcdef", "pw123456", "Bearer abc"))
+
+
+def test_the_search_ends_at_a_repository(folder: Path) -> None:
+    """A file further up is another project's."""
+    (folder / "a" / ".git").mkdir()
+
+    assert settle(REPLAY, {}) == {}
+
+
+def test_an_arm_takes_a_target(folder: Path) -> None:
+    """And may differ from it; the plan that is written down holds what it said."""
+    words = {
+        "trace": "t.msgpack",
+        "arm": [{"name": "now", "target": "prod", "model": "small"}, {"name": "next"}],
+    }
+    plan = experiment(words)
+    (now, _) = plan.treatments
+    place = f"{folder / 'tbench.toml'} [targets.prod]"
+
+    assert now.changes["base_url"] == "https://api.openai.com/v1"
+    assert now.changes["model"] == "small"
+    assert now.changes["price"] == {"big": Price(1.5, 6, 0.1)}
+    assert now.written["price"] == {"big": "1.5/6/0.1"}
+    assert now.order(plan.order).sources["set"] == place
+    assert "model" not in now.sources
+    assert [line.partition(":")[0] for line in settings_of(plan)] == ["settings  arm now"]
+    with pytest.raises(InputError, match="no target prd; did you mean prod"):
+        experiment({**words, "arm": [{"name": "now", "target": "prd"}, {"name": "next"}]})
+
+
+@pytest.mark.parametrize(
+    ("base_url", "variable"),
+    [
+        ("https://api.together.xyz", "TOGETHER_API_KEY"),
+        ("https://api.openai.com/v1", "OPENAI_API_KEY"),
+        ("https://API.anthropic.com", "ANTHROPIC_API_KEY"),
+        ("https://openrouter.ai/api/v1", "OPENROUTER_API_KEY"),
+        ("https://api.openai.com.evil.example", "TOGETHER_API_KEY"),
+    ],
+)
+def test_a_key_is_its_makers(base_url: str, variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Together's goes to nobody who has a variable of his own."""
+    for name in ("TOGETHER_API_KEY", "OPENAI_API_KEY", "ANTHROPIC_API_KEY", "OPENROUTER_API_KEY"):
+        monkeypatch.setenv(name, f"key-of-{name}")
+
+    assert key_variable(base_url) == variable
+    assert find_key(None, base_url, ()) == f"key-of-{variable}"
+    monkeypatch.delenv(variable)
+    with pytest.raises(InputError, match=f"{variable} is not set"):
+        find_key(None, base_url, ())
+
+
+def one_request(path: Path) -> None:
+    body = {"model": "m", "max_tokens": 2, "messages": [{"role": "user", "content": "hi"}]}
+    with TraceWriter(path, TraceHeader(wall_ns=0, mono_ns=0)) as writer:
+        for seq, url in enumerate(("/v1/chat/completions", "/v1/messages")):
+            writer.request(
+                Request(
+                    id=f"{seq:032x}",
+                    seq=seq,
+                    arrive_ns=0,
+                    end_ns=0,
+                    method="POST",
+                    scheme="http",
+                    host="h",
+                    path=url,
+                    headers=(("content-type", "application/json"),),
+                    body=json.dumps(body).encode(),
+                )
+            )
+
+
+def test_the_command_line_takes_all_of_it(
+    tmp_path: Path, tbench: Callable[..., Done], simulator: Server
+) -> None:
+    """A dry run says where its options are from, the run's file as well; a cold cache by cache_salt."""
+    one_request(tmp_path / "trace.msgpack")
+    (tmp_path / "own.toml").write_text(
+        f'[defaults]\ncache = "cold"\n[targets.sim]\nbase_url = "{simulator.url}"\n'
+        'cache_by = "cache_salt"\nmodel = "meta-llama/Llama-3.3-70B-Instruct-Turbo"\n'
+    )
+    words = ("replay", "trace.msgpack", "--settings", "own.toml", "--target", "sim")
+    dry = tbench(*words, "--dry-run", TBENCH_SPEED="50")
+    done = tbench(*words, "-o", "a.run", "--json", TBENCH_SPEED="50")
+    wrong = tbench(*words, TBENCH_SPEED="fast")
+    from tbench.replay.runfile import read_run
+
+    header = read_run(tmp_path / "a.run").header
+    place = "own.toml [targets.sim]"
+    assert dry.code == 0, dry.err
+    assert "settings    base_url, cache_by, model from own.toml [targets.sim]" in dry.out
+    assert "settings    speed from TBENCH_SPEED" in dry.out
+    assert header["settings"] == {
+        "base_url": place,
+        "cache_by": place,
+        "model": place,
+        "speed": "TBENCH_SPEED",
+        "cache": "own.toml [defaults]",
+    }
+    assert header["cache"]["by"] == "cache_salt"
+    assert done.ended, done.err
+    assert (wrong.code, wrong.err.count("\n")) == (2, 1)
+    assert "TBENCH_SPEED: --speed fast: give a number" in wrong.err
+
+
+def test_cache_salt_leaves_the_prompt_alone(tmp_path: Path) -> None:
+    """Where the API has the field; elsewhere the request is counted as unsalted."""
+    from tbench.replay.job import resolve
+
+    one_request(tmp_path / "trace.msgpack")
+    options = ReplayOptions(
+        tmp_path / "trace.msgpack",
+        base_url="http://127.0.0.1:9",
+        cache="cold",
+        cache_by="cache_salt",
+    )
+    job = resolve(options, send=False)
+    chat, message = (json.loads(job.target.call(planned).body) for planned in job.plan())
+
+    assert chat["cache_salt"] == job.target.salt
+    assert chat["messages"] == [{"role": "user", "content": "hi"}]
+    assert message["messages"] == chat["messages"]
+    assert "cache_salt" not in message
+    assert dict(job.target.unsalted) == {"messages": 1}
