@@ -488,8 +488,8 @@ def key_variable(base_url: str) -> str:
     """The variable that the maker of this host reads its key from; TOGETHER_API_KEY where nobody knows it."""
     host = address(base_url).host
     hosts = (row for provider in PROVIDERS.values() for row in provider.hosts.items())
-    own = (variable for pattern, variable in hosts if re.fullmatch(pattern, host, re.IGNORECASE))
-    return next(own, "TOGETHER_API_KEY")
+    named = (variable for pattern, variable in hosts if re.fullmatch(pattern, host, re.IGNORECASE))
+    return next(named, "TOGETHER_API_KEY")
 
 
 def find_key(name: str | None, base_url: str, headers: Headers, cure: str = CURE) -> str | None:
