@@ -46,8 +46,8 @@ class AbOptions:
     arms: Annotated[
         Sequence[Mapping[str, Any]],
         Option(
-            help="One arm, by what it has of its own: name, target, model, base_url, api_key_env, portable, to, "
-            "set.NAME=JSON, map_model.OLD=NEW, header.NAME=VALUE. Repeatable; the first is the baseline.",
+            help="One arm, by what it has of its own: name, target, model, base_url, api_key_env, portable, "
+            "to, set.NAME=JSON, map_model.OLD=NEW, header.NAME=VALUE. Repeatable; the first is the baseline.",
             flag="--arm",
             unit="name=A,model=M,...",
             group=PLAN,
