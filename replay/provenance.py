@@ -17,7 +17,7 @@ from tbench.capture.redact import hides, looks_secret, mask_address
 from tbench.capture.versions import version
 from tbench.replay.estimate import Survey, as_map
 from tbench.replay.senders import CLOCKS
-from tbench.replay.target import key_variable
+from tbench.replay.target import host_variable
 
 if TYPE_CHECKING:
     from tbench.replay.job import Job
@@ -59,7 +59,7 @@ def header(job: "Job", survey: Survey | None) -> dict[str, Any]:
             "to": target.to,
             "set": fields,
             "headers": [name for name, _ in target.headers],
-            "api_key_env": (job.options.api_key_env or key_variable(target.base_url))
+            "api_key_env": (job.options.api_key_env or host_variable(target.base_url))
             if target.key
             else None,
             "prices": {model: list(price) for model, price in target.prices.items()},

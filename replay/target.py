@@ -484,7 +484,7 @@ CURE: Final = (
 """What to do about a key that is not there."""
 
 
-def key_variable(base_url: str) -> str:
+def host_variable(base_url: str) -> str:
     """The variable that the maker of this host reads its key from; TOGETHER_API_KEY where nobody knows it."""
     host = address(base_url).host
     hosts = (row for provider in PROVIDERS.values() for row in provider.hosts.items())
@@ -493,14 +493,14 @@ def key_variable(base_url: str) -> str:
 
 
 def find_key(name: str | None, base_url: str, headers: Headers, cure: str = CURE) -> str | None:
-    """The API key from the environment variable `name` (None: see `key_variable`; empty: no key).
+    """The API key from the environment variable `name` (None: see `host_variable`; empty: no key).
 
     A missing variable is an error unless a header carries a credential, or the target is this machine and
     no variable was asked for.
     """
     if name == "":
         return None
-    variable = key_variable(base_url) if name is None else name
+    variable = host_variable(base_url) if name is None else name
     if key := os.environ.get(variable, "").strip():
         if not (key.isascii() and key.isprintable()):
             raise InputError(f"{variable}: holds characters that no key has")

@@ -17,7 +17,7 @@ from tbench.capture.trace_writer import TraceWriter
 from tbench.cli import app
 from tbench.replay.cost import Price
 from tbench.replay.options import ReplayOptions
-from tbench.replay.target import find_key, key_variable
+from tbench.replay.target import find_key, host_variable
 from tbench.settings import settings_file, settle, sources, told
 from tests.conftest import Done, Server
 
@@ -210,7 +210,7 @@ def test_a_key_is_its_makers(base_url: str, variable: str, monkeypatch: pytest.M
     for name in ("TOGETHER_API_KEY", "OPENAI_API_KEY", "ANTHROPIC_API_KEY", "OPENROUTER_API_KEY"):
         monkeypatch.setenv(name, f"key-of-{name}")
 
-    assert key_variable(base_url) == variable
+    assert host_variable(base_url) == variable
     assert find_key(None, base_url, ()) == f"key-of-{variable}"
     monkeypatch.delenv(variable)
     with pytest.raises(InputError, match=f"{variable} is not set"):
