@@ -33,9 +33,8 @@ ABOUT: Final = (
     "Record real LLM traffic, replay it against any model, and say honestly which is faster."
 )
 EPILOG: Final = """\
-Environment: TOGETHER_API_KEY holds the API key (OPENAI_API_KEY and the like for their hosts; another
-variable: --api-key-env), TBENCH_SERVE_KEY one that serve accepts; NO_COLOR leaves colours out. What a
-command line leaves out may stand in TBENCH_OPTION variables and in tbench.toml (docs/settings.md).
+Environment: TOGETHER_API_KEY (OPENAI_API_KEY ... by the host; another: --api-key-env) holds the API
+key, TBENCH_OPTION an option, as tbench.toml does (docs/settings.md); NO_COLOR leaves colours out.
 --debug, anywhere, shows where an error arises.
 """
 

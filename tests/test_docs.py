@@ -18,7 +18,7 @@ DOCUMENTS = sorted(
 )
 LINK = re.compile(r"\]\(([^)#]+?)(?:#[^)]*)?\)")
 COMMAND = re.compile(r"^ {4}(?:\$ )?tbench ([^#\n]*)", re.MULTILINE)
-DOTTED = re.compile(r"`((?:capture|replay|analysis|tbench)(?:\.\w+)+)`")
+DOTTED = re.compile(r"`(?!tbench\.toml`)((?:capture|replay|analysis|tbench)(?:\.\w+)+)`")
 BARE = re.compile(r"\b(\w+\.py)\b")
 NAMED = re.compile(r"`((?:capture|replay|analysis|tbench|docs|benchmarks|fixtures)/[\w./]+\.\w+)`")
 

@@ -92,6 +92,7 @@ def flags_of(name: str, annotation: ast.expr) -> Iterator[str]:
 SAME_WORD_OTHER_THING = {
     *(
         "--api-key",
+        "--api-key-env",
         "--batch-size",
         "--dry-run",
         "--duration",

@@ -44,7 +44,7 @@ def test_replay_shows_the_options_that_it_takes() -> None:
     shown = inspect.signature(tbench.replay)
     defaults = {name: row.default for name, row in rows(ReplayOptions).items()}
 
-    assert list(shown.parameters) == [*defaults, "watch"]
+    assert list(shown.parameters) == [*defaults, "watch", "sources"]
     assert shown.parameters["timeout"].annotation is float
     assert shown.parameters["timeout"].default == defaults["timeout"]
     assert shown.return_annotation is tbench.Run
