@@ -1,89 +1,41 @@
-"""What a person sees while a replay runs: one line, on a terminal refreshed in place, else every 10 s."""
+"""How far a replay is, in one line; and the watch that shows it, on a thread behind the sending."""
 
-import sys
-from typing import TYPE_CHECKING, Final, Protocol
+import threading
+from typing import Protocol
 
 import trio
 
-from tbench.capture.terminal import heard
 from tbench.replay.runner import Progress, Watch
 from tbench.replay.sample import Fate
+from tbench.replay.system import BEHIND, on_thread
 from tbench.replay.throughput import three
 
-if TYPE_CHECKING:
-    from tbench.capture.console import Console
 
-REFRESH_S: Final = 0.4
-PLAIN_S: Final = 10.0
-
-
-class Screen(Protocol):
-    """Shows a line every `every_s` seconds, called on a thread; `close` ends it."""
+class Display(Protocol):
+    """Shows a line every `every_s` seconds, called on a thread; an empty one at the end."""
 
     every_s: float
 
     def show(self, line: str) -> None: ...
-    def close(self) -> None: ...
 
 
-class Terminal:
-    """One line that is drawn over, and gone at the end."""
-
-    every_s = REFRESH_S
-
-    def __init__(self, console: "Console") -> None:
-        from rich.text import Text  # noqa: PLC0415 (a pipe needs none of it)
-
-        from tbench.capture.console import Live  # noqa: PLC0415
-
-        self._text = Text
-        self._region = Live(console=console, auto_refresh=False, transient=True)
-        self._region.start()
-
-    def show(self, line: str) -> None:
-        self._region.update(self._text(line, overflow="ellipsis", no_wrap=True), refresh=True)
-
-    def close(self) -> None:
-        self._region.stop()
-
-
-class Plain:
-    """Lines for logs and pipes, on stderr."""
-
-    every_s = PLAIN_S
-
-    def show(self, line: str) -> None:
-        print(line, file=sys.stderr, flush=True)
-
-    def close(self) -> None:
-        pass
-
-
-def screen() -> Screen:
-    """The one that suits stderr."""
-    if not sys.stderr.isatty():
-        return Plain()
-    from tbench.capture.console import Console  # noqa: PLC0415 (slow to load)
-
-    console = Console(stderr=True)
-    return Terminal(console) if console.is_terminal else Plain()
-
-
-def watching(screen: Screen) -> Watch:
-    """A watch that keeps `screen` up to date; drawing happens off the sending loop."""
-
-    def show(text: str) -> None:
-        with heard(sys.stderr):
-            screen.show(text)
+def watching(display: Display) -> Watch:
+    """A watch that keeps a display up to date."""
 
     async def watch(live: Progress) -> None:
-        try:
-            while True:
-                await trio.sleep(screen.every_s)
-                await trio.to_thread.run_sync(show, line(live, max(0.0, live.now)))
-        finally:
-            with heard(sys.stderr):
-                screen.close()
+        over = threading.Event()
+
+        def follow() -> None:
+            while not over.wait(display.every_s):
+                display.show(line(live, live.now))
+            display.show("")
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(on_thread, follow, BEHIND)
+            try:
+                await trio.sleep_forever()
+            finally:
+                over.set()
 
     return watch
 

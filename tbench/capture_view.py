@@ -1,22 +1,18 @@
 """What `tbench capture` shows: the lines to paste, a live line, and the summary at the end."""
 
-import sys
-import time
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from rich.text import Text
-
-from tbench.capture.console import Console, Live
+from tbench.board import Board
+from tbench.capture.console import Console
 from tbench.capture.proxy import Listening, Status
 from tbench.capture.recorder import Recording
-from tbench.capture.terminal import heard, plural
+from tbench.capture.terminal import plural
 from tbench.capture.trace_reader import PART, segment_path
 
-PLAIN_EVERY_S = 10.0
 MEGA = 1e6
 OPTIONS = {
     "host": "--host (not an LLM API it knows)",
@@ -123,13 +119,11 @@ def files_of(output: Path) -> list[Path]:
 
 
 class View:
-    """Shows a capture on stderr: a live line on a terminal, a plain line every 10 s elsewhere."""
+    """Shows a capture on stderr: the lines to paste, how far it is, and the first loss of each kind."""
 
     def __init__(self, recording: Recording, console: Console | None = None) -> None:
         self._recording = recording
-        self._console = console or Console(stderr=True, soft_wrap=True)
-        self._live: Live | None = None
-        self._plain_due = time.monotonic() + PLAIN_EVERY_S
+        self._board = Board(console=console)
         self._warned: set[str] = set()
 
     def __enter__(self) -> Self:
@@ -141,37 +135,26 @@ class View:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if self._live:
-            with heard(sys.stderr):
-                self._live.stop()
+        self._board.close()
 
     def listening(self, place: Listening) -> None:
         """Say where, and what to paste."""
         upstream = self._recording.upstream
         to = f", forwarding to {upstream}" if upstream else ", a proxy"
-        with heard(sys.stderr):
-            self._console.print(f"tbench capture: listening on {place.address}{to}")
-            lines = base_url_lines if upstream else proxy_lines
-            for line in lines(place.address, place.ca_bundle):
-                self._console.print(f"  {line}")
-            self._console.print(f"  recording to {self._recording.output}; stop with Ctrl-C")
-            if self._console.is_terminal:
-                self._live = Live(console=self._console, auto_refresh=False, transient=True)
-                self._live.start()
+        self.warn(f"listening on {place.address}{to}")
+        lines = base_url_lines if upstream else proxy_lines
+        for line in lines(place.address, place.ca_bundle):
+            self._board.say(f"  {line}")
+        self._board.say(f"  recording to {self._recording.output}; stop with Ctrl-C")
 
     def tick(self, status: Status) -> None:
         """Show the state; the first loss of each kind is said at once."""
         for reason in sorted(LOSSES.keys() & status.counts.lost_by.keys() - self._warned):
             self._warned.add(reason)
             self.warn(LOSSES[reason])
-        with heard(sys.stderr):
-            if self._live:
-                self._live.update(Text(live_line(status)), refresh=True)
-            elif time.monotonic() >= self._plain_due:
-                self._plain_due += PLAIN_EVERY_S
-                self._console.print(f"tbench capture: {live_line(status)}")
+        if self._board.due():
+            self._board.show(f"tbench capture: {live_line(status)}")
 
     def warn(self, line: str) -> None:
-        """Print one line of warning."""
-        with heard(sys.stderr):
-            self._console.print(f"tbench capture: {line}")
+        """Print one line that stays."""
+        self._board.say(f"tbench capture: {line}")

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from tbench.benchmark.board import Log, Sweep, TerminalBoard, _edges, drawn
+from tbench.benchmark.board import Log, Sweep, SweepBoard, _edges, drawn
 from tbench.benchmark.sweep import Point
 from tbench.capture.histogram import Histogram
 from tbench.replay.run_recorder import Side, Tally
@@ -195,7 +195,7 @@ def test_what_is_logged_meanwhile_stays_below(
 ) -> None:
     """On the screen and in the file at once; on stderr when the screen is given back, others' lines too."""
     console = Console(file=StringIO(), force_terminal=True, width=80, height=24)
-    board = TerminalBoard(console, sweep(lines=[]), log[0], now=lambda: 0.0)
+    board = SweepBoard(sweep(), log[0], console, now=lambda: 0.0)
     log[0].say("first")
     print("from elsewhere", file=sys.stderr)
     meanwhile = capsys.readouterr().err
@@ -212,11 +212,11 @@ def test_a_picture_that_fails_does_not_end_the_benchmark(
     log: tuple[Log, StringIO], capsys: pytest.CaptureFixture[str]
 ) -> None:
     console = Console(file=StringIO(), force_terminal=True, width=80, height=24)
-    board = TerminalBoard(console, sweep(requests=0, lines=[]), log[0], now=lambda: 0.0)
+    board = SweepBoard(sweep(requests=0), log[0], console, now=lambda: 0.0)
     log[0].say("it goes on")
     log[0].say("plainly")
     board.close()
 
     err = capsys.readouterr().err
-    assert "the dashboard failed (ZeroDivisionError" in err
+    assert "the display failed (ZeroDivisionError" in err
     assert err.endswith("plainly\n")

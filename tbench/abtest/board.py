@@ -1,12 +1,11 @@
 """What a person sees of an experiment: what it would do, how it goes, what its runs differ by."""
 
 import math
-import sys
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from itertools import groupby
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from rich.console import Group
 from rich.table import Table
@@ -17,11 +16,12 @@ from tbench.abtest.runner import Outlook, RunResult, spreads
 from tbench.analysis.gate_results import GateResults
 from tbench.analysis.power import plan_warning
 from tbench.analysis.words import percentile, title
-from tbench.capture.console import Console, Live
+from tbench.board import Board
 from tbench.capture.terminal import plural
 from tbench.replay.closing import outlook as outlook_of_run
 from tbench.replay.closing import priced
-from tbench.replay.progress import PLAIN_S, REFRESH_S, clock
+from tbench.replay.progress import clock, watching
+from tbench.replay.runner import Watch
 from tbench.run_store import DONE
 
 COLUMNS: Final = (
@@ -32,60 +32,28 @@ COLUMNS: Final = (
 """Heading, and where the figure is in what `replay --json` prints."""
 
 
-class Board(Protocol):
-    """Shows an experiment; a replay's progress line is `show`n every `every_s` seconds, on a thread."""
+class AbBoard:
+    """An experiment under way: a row for each arm, below it the replay of now; a line for each run made."""
 
-    every_s: float
-
-    def begin(self, slot: Slot) -> None: ...
-    def show(self, line: str) -> None: ...
-    def ended(self, result: RunResult) -> None: ...
-    def close(self) -> None: ...
-
-
-class Progress:
-    """One board's share for one replay: a replay.progress.Screen that leaves the board open."""
-
-    def __init__(self, board: Board) -> None:
-        self._board = board
-        self.every_s = board.every_s
-
-    def show(self, line: str) -> None:
-        self._board.show(line)
-
-    def close(self) -> None:
-        self._board.show("")
-
-
-class TerminalBoard:
-    """A table that is drawn over: one row for each arm, the replay under way below it."""
-
-    every_s = REFRESH_S
-
-    def __init__(self, console: Console, plan: AbPlan) -> None:
+    def __init__(self, plan: AbPlan) -> None:
         self._plan = plan
         self._runs: dict[str, list[RunResult]] = defaultdict(list)
-        self._now, self._line = "", ""
-        self._live = Live(console=console, auto_refresh=False, transient=True)
-        self._live.start()
+        self._board = Board(self._drawn)
 
-    def begin(self, slot: Slot) -> None:
-        self._now = _heading(self._plan, slot)
-        self._draw()
-
-    def show(self, line: str) -> None:
-        self._line = line
-        self._draw()
+    def watch(self, slot: Slot) -> Watch:
+        names = " and ".join(self._plan.treatments[arm].name for arm in slot.arms)
+        self._board.begin(f"round {slot.round} of {self._plan.repeats}: {names}")
+        return watching(self._board)
 
     def ended(self, result: RunResult) -> None:
         self._runs[result.arm.name].append(result)
-        self._live.console.print(Text(run_line(result)), highlight=False)
-        self._draw()
+        self._board.say(run_line(result))
+        self._board.redraw()
 
     def close(self) -> None:
-        self._live.stop()
+        self._board.close()
 
-    def _draw(self) -> None:
+    def _drawn(self, line: Text) -> Group:
         table = Table(box=None, padding=(0, 2, 0, 0))
         table.add_column("arm")
         for name in ("runs", *(column[0] for column in COLUMNS), "failed", "USD"):
@@ -100,44 +68,7 @@ class TerminalBoard:
                 f"{sum(result.usd for result in made):.4f}",
             ]
             table.add_row(arm.name, *cells)
-        line = Text(f"{self._now}  {self._line}", overflow="ellipsis", no_wrap=True)
-        self._live.update(Group(table, line), refresh=True)
-
-
-class PlainBoard:
-    """Lines for logs and pipes, on stderr."""
-
-    every_s = PLAIN_S
-
-    def __init__(self, plan: AbPlan) -> None:
-        self._plan = plan
-
-    def begin(self, slot: Slot) -> None:
-        self._say(_heading(self._plan, slot))
-
-    def show(self, line: str) -> None:
-        if line:
-            self._say(f"  {line}")
-
-    def ended(self, result: RunResult) -> None:
-        self._say(run_line(result))
-
-    def close(self) -> None:
-        pass
-
-    def _say(self, line: str) -> None:
-        print(line, file=sys.stderr, flush=True)
-
-
-def board(plan: AbPlan) -> Board:
-    """The one that suits stderr."""
-    console = Console(stderr=True)
-    return TerminalBoard(console, plan) if console.is_terminal else PlainBoard(plan)
-
-
-def _heading(plan: AbPlan, slot: Slot) -> str:
-    names = " and ".join(plan.treatments[arm].name for arm in slot.arms)
-    return f"round {slot.round} of {plan.repeats}: {names}"
+        return Group(table, line)
 
 
 def run_line(result: RunResult) -> str:

@@ -16,8 +16,7 @@ from tbench.flags import Given, verb
 from tbench.settings import beneath, sources, told
 
 if TYPE_CHECKING:
-    from tbench.abtest.plan import AbPlan, Slot
-    from tbench.replay.runner import Watch
+    from tbench.abtest.plan import AbPlan
     from tbench.run_store import RunStore
 
 
@@ -145,23 +144,17 @@ def _conducted(plan: "AbPlan", out: Path | None, shared: Shared, *, as_json: boo
 
 def _performed(plan: "AbPlan", store: "RunStore") -> int:
     """Make the missing runs. Where they come to no end: say why and how to go on; returns the exit code."""
-    from tbench.abtest.board import Progress, board
+    from tbench.abtest.board import AbBoard
     from tbench.abtest.runner import Stopped, missing, perform
-    from tbench.replay.progress import watching
 
-    shown = board(plan)
-
-    def watch(slot: "Slot") -> "Watch":
-        shown.begin(slot)
-        return watching(Progress(shown))
-
+    board = AbBoard(plan)
     try:
         with terminable():
-            stopped = perform(plan, store, watch, shown.ended, tuple(sys.argv[1:]))
+            stopped = perform(plan, store, board.watch, board.ended, tuple(sys.argv[1:]))
     except KeyboardInterrupt:  # between two runs; within one the run ends, and says so
         stopped = Stopped(ended="interrupt", missing=len(missing(plan, store)), why=None)
     finally:
-        shown.close()
+        board.close()
     if stopped is None:
         return 0
     go_on = f"go on with: tbench ab -o {shlex.quote(str(store.folder))}"

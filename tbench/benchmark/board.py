@@ -1,24 +1,15 @@
-"""What a person sees of a benchmark while it runs: plain lines, or a dashboard on a terminal; and its log.
+"""What a person sees of a benchmark while it runs: plain lines, or a dashboard on a terminal; and its log."""
 
-The dashboard takes the whole screen and is drawn over twice a second. What is logged meanwhile stays on
-stderr when it is gone.
-"""
-
-import io
 import os
-import sys
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, redirect_stderr
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from itertools import pairwise
 from math import floor, log10
 from pathlib import Path
-from typing import Any, Final, Protocol, Self, TextIO
+from typing import Any, Final, Self, TextIO
 
-import trio
 from rich import box
 from rich.bar import Bar
 from rich.console import Group, RenderableType
@@ -33,15 +24,14 @@ from tbench.benchmark.folder import PER_SECOND
 from tbench.benchmark.plan import BenchmarkPlan
 from tbench.benchmark.sweep import BATCHED, Point
 from tbench.benchmark.upload import on_stderr
+from tbench.board import Board
 from tbench.capture.console import Console
-from tbench.capture.console import Live as Region
 from tbench.capture.histogram import Histogram
 from tbench.capture.terminal import escaped
-from tbench.replay.progress import clock, screen, watching
+from tbench.replay.progress import clock, watching
 from tbench.replay.run_recorder import Side, Tally
 from tbench.replay.runner import Progress, Watch
 from tbench.replay.sample import Fate
-from tbench.replay.system import BEHIND, on_thread
 from tbench.replay.throughput import three
 
 LOG: Final = "benchmark.log"
@@ -67,22 +57,6 @@ class Log:
         self.show(line)
         self.file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {escaped(line)}\n")
         self.file.flush()
-
-
-class Board(Protocol):
-    """Shows a benchmark: `watch` begins a point, `made` ends it."""
-
-    def watch(self, point: Point) -> Watch: ...
-    def made(self, result: PointResult) -> None: ...
-    def close(self) -> None: ...
-
-
-def board(plan: BenchmarkPlan, points: int | None, log: Log) -> Board:
-    """The one that suits stderr. `points` is how many there will be, None where that is not known."""
-    console = Console(file=sys.stderr)
-    if not console.is_terminal or console.is_dumb_terminal:
-        return PlainBoard(points, log)
-    return TerminalBoard(console, Sweep.of(plan, points), log)
 
 
 def name(point: Point) -> str:
@@ -112,29 +86,6 @@ def _rate(metrics: Mapping[str, Any], side: str) -> str:
     return "-" if value is None else f"{bound}{value:,.0f}"
 
 
-class PlainBoard:
-    """Lines for logs and pipes: one when a point begins, one every ten seconds, one when it is made."""
-
-    def __init__(self, points: int | None, log: Log) -> None:
-        self._number = 0
-        self._of = f" of {points}" if points else ""
-        self._log = log
-
-    def watch(self, point: Point) -> Watch:
-        self._log.say(f"point {self._number + 1}{self._of}: {name(point)}")
-        return watching(screen())
-
-    def made(self, result: PointResult) -> None:
-        self._number += 1
-        self._log.say(f"  {outcome(result)}")
-
-    def close(self) -> None:
-        pass
-
-
-# The dashboard.
-
-EVERY_S: Final = 0.5
 LOG_LINES: Final = 200
 """Lines of the log that may be on the screen."""
 
@@ -144,7 +95,8 @@ class Sweep:
     """What is being swept and how far it is: `made` are points with their `aggregated_metrics`.
 
     `points` in all (None: a search, whose end is not known); what ends each is `requests` or `duration_s`.
-    `unit` is that of latencies, `speaks` whether answers are text. `point` is the one under way.
+    `unit` is that of latencies, `speaks` whether answers are text. `point` is the one under way, `live` its
+    replay while requests are sent.
     """
 
     heading: str
@@ -154,6 +106,7 @@ class Sweep:
     unit: str
     speaks: bool
     point: str = ""
+    live: Progress | None = None
     made: list[tuple[Point, Mapping[str, Any]]] = field(default_factory=list)
     lines: list[str] = field(default_factory=list)
 
@@ -169,108 +122,51 @@ class Sweep:
         )
 
 
-class TerminalBoard:
-    """Draws the sweep every half second while a point is made, and when one begins and ends.
+class SweepBoard:
+    """Shows a sweep as a dashboard that takes the screen, or by lines: a point begins, goes on, is made.
 
-    Drawing happens on a thread behind the sending. Where it fails, plain lines are what is left: it must
-    not end what is measured.
+    What is logged while there is a dashboard is in it, and stays on stderr when it is gone.
     """
 
     def __init__(
         self,
-        console: Console,
         sweep: Sweep,
         log: Log,
+        console: Console | None = None,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._console = console
         self._sweep = sweep
         self._log = log
         self._now = now
         self._began = now()
-        self._live: Progress | None = None
-        self._region: Region | None = Region(
-            console=console, screen=True, auto_refresh=False, redirect_stderr=False,
-            redirect_stdout=False,
-        )  # fmt: skip
-        self._redirected = ExitStack()
-        self._redirected.enter_context(_redirected(log, self._note))
-        self._region.start()
+        self._console = console or Console(stderr=True)
+        self._board = Board(self._drawn, screen=True, console=console)
+        self._sweep.lines = self._board.lines
 
     def watch(self, point: Point) -> Watch:
+        """Begin a point."""
         self._sweep.point = name(point)
-        self._log.say(f"point {len(self._sweep.made) + 1}: {self._sweep.point}")
-        self._draw()
-        return self._watch
+        of = f" of {self._sweep.points}" if self._sweep.points else ""
+        self._log.say(f"point {len(self._sweep.made) + 1}{of}: {self._sweep.point}")
+        follow = watching(self._board)
+
+        async def watch(live: Progress) -> None:
+            self._sweep.live = live
+            await follow(live)
+
+        return watch
 
     def made(self, result: PointResult) -> None:
-        self._live = None
+        """Take over the result of a point."""
+        self._sweep.live = None
         self._sweep.made.append((result.point, result.result["aggregated_metrics"]))
-        self._log.say(outcome(result))
-        self._draw()
+        self._log.say(f"  {outcome(result)}")
 
     def close(self) -> None:
-        """Give the screen back, with what was logged below it."""
-        if self._region:
-            self._region.stop()
-        self._region = None
-        self._redirected.close()
-        for line in self._sweep.lines:
-            print(line, file=sys.stderr)
-        self._sweep.lines.clear()
+        self._board.close()
 
-    async def _watch(self, live: Progress) -> None:
-        over = threading.Event()
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(on_thread, partial(self._follow, live, over), BEHIND)
-            try:
-                await trio.sleep_forever()
-            finally:
-                over.set()
-
-    def _follow(self, live: Progress, over: threading.Event) -> None:
-        self._live = live
-        while not over.wait(EVERY_S):
-            self._draw()
-
-    def _note(self, line: str) -> None:
-        self._sweep.lines.append(line)
-        self._draw()
-
-    def _draw(self) -> None:
-        if self._region is None:
-            return
-        try:
-            shown = drawn(self._sweep, self._live, self._now() - self._began, *self._console.size)
-            self._region.update(shown, refresh=True)
-        except Exception as error:
-            self._sweep.lines.append(f"the dashboard failed ({error!r}); the benchmark goes on")
-            self.close()
-
-
-class _Lines(io.TextIOBase):
-    """A file whose lines go to a function."""
-
-    def __init__(self, show: Callable[[str], None]) -> None:
-        self._show = show
-        self._rest = ""
-
-    def write(self, text: str) -> int:
-        *lines, self._rest = (self._rest + text).split("\n")
-        for line in lines:
-            self._show(line)
-        return len(text)
-
-
-@contextmanager
-def _redirected(log: Log, show: Callable[[str], None]) -> Iterator[None]:
-    """What the log and others would print on stderr is shown by `show` instead."""
-    before, log.show = log.show, show
-    try:
-        with redirect_stderr(_Lines(show)):
-            yield
-    finally:
-        log.show = before
+    def _drawn(self, _line: Text) -> RenderableType:
+        return drawn(self._sweep, self._sweep.live, self._now() - self._began, *self._console.size)
 
 
 # Drawing, pure: the sweep as something that rich can print, for any size of terminal.

@@ -13,12 +13,13 @@ import numpy as np
 from tbench.benchmark.board import Log
 from tbench.benchmark.conduct import check_hope, hopeless, too_much
 from tbench.benchmark.plan import BenchmarkPlan
+from tbench.board import Board
 from tbench.capture.providers import ParsedRequest, parse_request
 from tbench.capture.synthesis import Task, Workload, calibrated, parse, write
 from tbench.capture.synthesis.tokens import RATIOS
 from tbench.capture.trace_reader import Trace
 from tbench.replay.job import resolve
-from tbench.replay.progress import screen, watching
+from tbench.replay.progress import watching
 from tbench.replay.runner import run_replay
 from tbench.replay.totals import numbers
 from tbench.run_store import RunStore
@@ -113,7 +114,8 @@ def calibrate(plan: BenchmarkPlan, base: Workload, store: RunStore, log: Log) ->
         )
         trace = write(workload, path)
         job = resolve(replace(plan.order, trace=path, out=out, concurrency=1))
-        run = run_replay(job, watching(screen()))
+        with Board() as board:
+            run = run_replay(job, watching(board))
         if run.totals["ended_by"] == "interrupt":
             raise KeyboardInterrupt
         figures = numbers(run)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 from uuid import uuid4
 
-from tbench.benchmark.board import Log, board
+from tbench.benchmark.board import Log, Sweep, SweepBoard
 from tbench.benchmark.calibration import by_server_counts
 from tbench.benchmark.conduct import STORE, Benchmark, PointResult
 from tbench.benchmark.folder import load_experiment
@@ -149,15 +149,16 @@ def _make_points(benchmark: Benchmark, log: Log, made: list[PointResult]) -> Non
             log.say(saturation.words(sweep.axis, objective))
 
     points = searched() if options.saturate else sweep.points()
-    shown = board(plan, None if options.saturate else len(list(sweep.points())), log)
+    count = None if options.saturate else len(list(sweep.points()))
+    board = SweepBoard(Sweep.of(plan, count), log)
     try:
-        for point in benchmark.conduct(points, shown.watch, tuple(sys.argv[1:])):
+        for point in benchmark.conduct(points, board.watch, tuple(sys.argv[1:])):
             made.append(point)
-            shown.made(point)
+            board.made(point)
             for warning in point.warnings:
                 log.say(f"  ! {warning}")
     finally:
-        shown.close()
+        board.close()
 
 
 def _summarise(folder: Path, log: Log) -> None:

@@ -41,7 +41,8 @@ def replay(
         ]
         print(json.dumps(asdict(ahead) | {"settings": sources}) if as_json else "\n".join(lines))
         return 0
-    from tbench.replay.progress import screen, watching
+    from tbench.board import Board
+    from tbench.replay.progress import watching
     from tbench.replay.runner import run_replay
     from tbench.replay.totals import numbers
 
@@ -52,7 +53,8 @@ def replay(
         f"replaying {options.trace} against {job.target.base_url}: {job.pace.meaning}",
         file=sys.stderr,
     )
-    run = run_replay(job, watching(screen()), fork=True)
+    with Board() as board:
+        run = run_replay(job, watching(board), fork=True)
     figures = numbers(run)
     if as_json:
         print(json.dumps(figures))

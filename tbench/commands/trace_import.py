@@ -1,12 +1,13 @@
 """tbench trace import: logs and public traces of others as a trace, and what was lost on the way."""
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from tbench.board import Board
 from tbench.capture.option import Option
 from tbench.capture.synthesis.options import LENGTHS, CharsPerToken, Tokenizer
 from tbench.flags import verb
@@ -105,9 +106,14 @@ def import_trace(
     )
     for notice in job.notices:
         typer.echo(notice, err=True)
-    with _progress() as shown:
-        counts = survey(job, lambda done, total: shown("reading", done, total))
-        write(job, counts, out, lambda done, total: shown("writing", done, total))
+    with Board() as board:
+
+        def show(step: str, done: int, total: int) -> None:
+            if board.due():
+                board.show(f"{step}: {done / max(total, 1):.0%} of {total / 1e6:,.1f} MB")
+
+        counts = survey(job, partial(show, "reading"))
+        write(job, counts, out, partial(show, "writing"))
     _report(job, counts, out)
 
 
@@ -149,30 +155,6 @@ def _report(job: "Job", counts: "Survey", out: Path) -> None:
         )
     if job.importer.cannot:
         typer.echo(f"not in {job.format}: {job.importer.cannot}", err=True)
-
-
-def _unseen(step: str, done: int, total: int) -> None:
-    """Progress that nobody watches."""
-
-
-@contextmanager
-def _progress() -> Iterator[Callable[[str, int, int], None]]:
-    """A bar on a terminal; nothing elsewhere."""
-    import sys
-
-    if not sys.stderr.isatty():
-        yield _unseen
-        return
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
-
-    from tbench.capture.console import Console
-
-    columns = TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn()
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("reading", total=None)
-        yield lambda step, done, total: bar.update(
-            task, description=step, completed=done, total=total
-        )
 
 
 def import_lines(imported: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
