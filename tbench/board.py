@@ -49,7 +49,8 @@ class Board:
                 return
             from tbench.capture.console import Console  # noqa: PLC0415 (a pipe needs nothing of rich)
 
-            self._console = console = Console(stderr=True)
+            # The file that stderr is now: with `screen`, what is printed there later is redirected.
+            self._console = console = Console(file=sys.stderr)
             if console.is_dumb_terminal:
                 return
         if console.is_terminal:
@@ -78,6 +79,11 @@ class Board:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Columns and lines of the terminal; 80 and 24 without one."""
+        return (self._console.width, self._console.height) if self._console else (80, 24)
 
     def due(self) -> bool:
         """Whether it is time to show something again; for work that has no clock of its own."""

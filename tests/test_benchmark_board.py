@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 from rich.console import Console
+from rich.text import Text
 
 from tbench.benchmark.board import Log, Sweep, SweepBoard, _edges, drawn
 from tbench.benchmark.sweep import Point
+from tbench.board import Board
 from tbench.capture.histogram import Histogram
 from tbench.replay.run_recorder import Side, Tally
 from tbench.replay.runner import Progress
@@ -220,3 +222,38 @@ def test_a_picture_that_fails_does_not_end_the_benchmark(
     err = capsys.readouterr().err
     assert "the display failed (ZeroDivisionError" in err
     assert err.endswith("plainly\n")
+
+
+class Terminal(StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_the_region_is_drawn_on_stderr_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What others print there goes to `lines`, and the drawing does not; a log or a pipe gets lines."""
+    stderr = Terminal()
+    monkeypatch.setattr(sys, "stderr", stderr)
+    monkeypatch.setenv("TERM", "xterm")
+    with Board(lambda line: Text(f"[{line}]"), screen=True) as board:
+        board.show("12 sent")
+        print("from elsewhere", file=sys.stderr)
+        drawing = stderr.getvalue()
+
+    assert "[12 sent]" in drawing
+    assert "from elsewhere" not in drawing
+    assert stderr.getvalue().endswith("from elsewhere\n")
+
+
+def test_a_pipe_gets_plain_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    """What is shown under a heading is below it; the end of a part is no line."""
+    with Board() as board:
+        board.begin("round 1 of 2: a")
+        board.show("0:10  12 sent")
+        board.show("")
+        board.say("a.1.run  12 of 12 done")
+
+    assert capsys.readouterr().err.splitlines() == [
+        "round 1 of 2: a",
+        "  0:10  12 sent",
+        "a.1.run  12 of 12 done",
+    ]

@@ -139,7 +139,6 @@ class SweepBoard:
         self._log = log
         self._now = now
         self._began = now()
-        self._console = console or Console(stderr=True)
         self._board = Board(self._drawn, screen=True, console=console)
         self._sweep.lines = self._board.lines
 
@@ -166,7 +165,7 @@ class SweepBoard:
         self._board.close()
 
     def _drawn(self, _line: Text) -> RenderableType:
-        return drawn(self._sweep, self._sweep.live, self._now() - self._began, *self._console.size)
+        return drawn(self._sweep, self._sweep.live, self._now() - self._began, *self._board.size)
 
 
 # Drawing, pure: the sweep as something that rich can print, for any size of terminal.
