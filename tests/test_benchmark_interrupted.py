@@ -88,7 +88,7 @@ def terminal(
     ("terminal", "when"),
     [
         (((POINT, "I(33,33)"), 300), b" 2 in flight"),
-        (((POINT, BETWEEN), 12), b"point 2: I(3000,3000)"),
+        (((POINT, BETWEEN), 12), b"point 2 of 2: I(3000,3000)"),
     ],
     indirect=["terminal"],
     ids=["in a point", "between two"],
