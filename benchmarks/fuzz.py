@@ -432,6 +432,13 @@ def _data_verbs(path: Path, at: Path) -> Sequence[Sequence[Any]]:
     )  # fmt: skip
 
 
+def _import_verbs(path: Path, at: Path) -> Sequence[Sequence[Any]]:
+    told = ["trace", "import", path, "-o", at / "o.msgpack"]
+    return (
+        told, [*told, "--spread"], [*told, "--map", "arrival=timestamp:s", "--map", "body=body"],
+    )  # fmt: skip
+
+
 def _config_verbs(path: Path, at: Path) -> Sequence[Sequence[Any]]:
     (path.parent / "d.csv").write_text(CSV)
     return (_synth(at, "--dataset-config", path), _synth(at, "--dataset-path", path))
@@ -484,6 +491,29 @@ CONFIG = {
     "prompt_column": "prompt",
 }
 TOKENS = {"type": "WordLevel", "vocab": {"[UNK]": 0, "the": 1}, "unk_token": "[UNK]"}
+LOGS = {
+    "evalscope.jsonl": "".join(
+        json.dumps({"body": json.loads(BODY), "timestamp": 1764350000 + number}) + "\n" for number in range(9)
+    ),
+    "bailian.jsonl": "".join(
+        json.dumps({"chat_id": number, "parent_chat_id": -1, "timestamp": number, "input_length": 20,
+                    "output_length": 7, "hash_ids": [5, number]}) + "\n" for number in range(9)
+    ),
+    "claude.jsonl": "".join(
+        json.dumps({"type": "assistant", "uuid": f"{number}", "parentUuid": f"{number - 1}", "sessionId": "s",
+                    "timestamp": f"2026-06-01T10:00:0{number}Z", "message": {
+                        "id": f"m{number}", "usage": {"input_tokens": 4, "output_tokens": 3}}}) + "\n"
+        for number in range(9)
+    ),
+    "rounds.csv": "session_id,round_idx,prefix_len,input_len,output_len\na,0,0,9,7\na,1,16,20,9\n",
+    "log.gor": "".join(
+        f"1 {'a' * 24} {number}000000000 -1\nPOST /v1/chat/completions HTTP/1.1\r\nHost: x\r\n\r\n"
+        f"{BODY.decode()}\n\N{MONKEY FACE}\N{SEE-NO-EVIL MONKEY}\N{HEAR-NO-EVIL MONKEY}\n"
+        for number in range(9)
+    ),
+    "cassette.yaml": "interactions:\n- request: {method: POST, uri: 'https://x/v1/chat/completions', body: '"
+    + BODY.decode() + "'}\n  response: {status: {code: 200}}\nversion: 1\n",
+}  # fmt: skip
 KINDS: Final[dict[str, Kind]] = {
     "t.msgpack": Kind(trace_file, odd_container, _trace_verbs),
     "a.run": Kind(run_file, odd_container, _run_verbs),
@@ -503,6 +533,10 @@ KINDS: Final[dict[str, Kind]] = {
     "baseline.json": Kind(baseline_file, odd_json, _baseline_verbs),
     "plan.toml": Kind(plan_file, odd_lines, _plan_verbs),
     "plan.json": Kind(kept_plan, odd_json, _kept_verbs),
+    **{
+        name: Kind(text_file(log), odd_lines if name.endswith("l") else anyhow, _import_verbs)
+        for name, log in LOGS.items()
+    },
 }  # fmt: skip
 """Name of a file -> what is known of such files."""
 

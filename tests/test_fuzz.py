@@ -23,7 +23,7 @@ def fuzz() -> Any:
 
 
 @pytest.mark.parametrize(
-    "kind", ["t.msgpack", "a.run", "d.json", "layout.json", "baseline.json", "plan.toml"]
+    "kind", ["t.msgpack", "a.run", "d.json", "layout.json", "baseline.json", "plan.toml", "log.gor"]
 )
 def test_a_mutant_is_bad_input_or_none(fuzz: Any, kind: str, tmp_path: Path) -> None:
     """Each ends with a code of README.md's table."""

@@ -912,6 +912,24 @@ def test_parquet(tmp_path: Path) -> None:
     assert (figures["requests"], figures["duration_s"]) == (2, 5.0)
 
 
+@pytest.mark.parametrize("name", ["bailian", "bedrock", "helicone", "envoy"])
+def test_parquet_holds_what_json_lines_hold(tmp_path: Path, name: str) -> None:
+    """A log as Parquet, a row group a row, members that are missing as nulls: the same exchanges."""
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    from_lines = imported(lines(tmp_path / "log.jsonl", NAMED[name]))
+    expected = tokens(tmp_path), spread(tmp_path)
+    path = tmp_path / "log.parquet"
+    columns = dict.fromkeys(column for row in NAMED[name] for column in row)
+    table = pyarrow.Table.from_pylist([{**columns, **row} for row in NAMED[name]])
+    parquet.write_table(table, path, row_group_size=1)
+    from_parquet = imported(path)
+
+    assert (tokens(tmp_path), spread(tmp_path)) == expected
+    for key in ("format", "rows", "exchanges", "left_out", "trust"):
+        assert from_parquet["import"][key] == from_lines["import"][key]
+
+
 def test_a_coarse_clock_is_said_and_spread_only_when_asked(tmp_path: Path) -> None:
     """Ten requests at each tick of three seconds; spread, each stays within its tick."""
     rows = [{**MOONCAKE[2], "timestamp": 3000 * (number // 10)} for number in range(100)]
