@@ -212,14 +212,15 @@ def _table(run: Run, numbers: Mapping[str, Any], rows: Mapping[str, str]) -> Ite
     timeouts = every & ~run.columns["warmup"]
     waited = (run.columns["end"] - metrics.origin(run.columns))[every]
     waited = waited[np.isfinite(waited)]
-    late = {"e2e": int(timeouts.sum()), "lag": 0}
-    streams = int((timeouts & run.columns["stream"]).sum())
     for name, heading in rows.items():
-        values, figures = metrics.METRICS[name].of(counted), numbers[f"{name}_s"]
+        metric, figures = metrics.METRICS[name], numbers[f"{name}_s"]
+        values = metric.of(counted)
         n = int((~np.isnan(values)).sum())
         if not n:
             continue
-        hidden = late.get(name, streams)
+        hidden = 0
+        if metric.latency:
+            hidden = int((timeouts & run.columns["stream"] if metric.streamed else timeouts).sum())
         if hidden and figures["mean"] is not None:
             figures = {**figures, **metrics.with_timeouts(values, hidden)}
         cells = []

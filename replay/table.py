@@ -29,7 +29,7 @@ KINDS: Final[Mapping[str, tuple[float, float]]] = {
 BOUNDS: Final[Mapping[str, tuple[float, float]]] = {"status": (100, 999)}
 """The same of single columns."""
 _ROOM: Final = 1024
-"""Rows to begin with where nobody says how many will come."""
+"""Rows, or gaps, to begin with where nobody says how many will come."""
 
 
 class Table(Mapping[str, Column]):
@@ -305,7 +305,6 @@ def whole(data: bytes, kind: npt.DTypeLike, n: int) -> Column:
 
 # Gaps: the times between the token events of streams, gathered from all `tokens` records of a run.
 
-_GAP_ROOM: Final = 1024
 _AT_ONCE: Final = 1_000_000
 
 
@@ -318,7 +317,7 @@ def gather_gaps(
     `gaps` is how many to expect.
     """
     index, counts = np.empty(samples, dtype="<i4"), np.empty(samples, dtype="<u4")
-    seconds, at, end = np.empty(gaps or _GAP_ROOM, dtype=np.float32), 0, 0
+    seconds, at, end = np.empty(gaps or _ROOM, dtype=np.float32), 0, 0
     for record in records:
         few, owned, stamps = _tokens(record)
         if at + len(few) > samples:

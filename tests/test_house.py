@@ -34,14 +34,14 @@ OFTEN = {
     "additional_request_params": 5,
     "allow_unsafe": 4,
     "api_key": 6,
-    "api_key_env": 6,
-    "base_url": 15,
+    "api_key_env": 5,
+    "base_url": 13,
     "batch_size": 8,
     "chars_per_token": 4,
-    "max_cost": 5,
+    "max_cost": 4,
     "max_in_flight": 7,
     "metrics_time_unit": 5,
-    "spawn_rate": 7,
+    "spawn_rate": 6,
 }
 """Options whose names stand in more files, and in how many: the count may fall, and never rise. A target, an
 arm and a run have a `base_url`, a pacing has `spawn_rate` and `max_in_flight`, whoever asked for them."""

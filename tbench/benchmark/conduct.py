@@ -212,11 +212,11 @@ class Benchmark:
         columns, by = with_lengths(run.columns, asked)
         trim = Trim(warmup=options.warmup_ratio, cooldown=options.cooldown_ratio)
         content = result(point, columns, trim, options.metrics_time_unit)
-        metrics = content["aggregated_metrics"]
-        notes = [*warnings(point, run.columns, summary, metrics), *shorter(run.columns, asked)]
+        aggregated = content["aggregated_metrics"]
+        notes = [*warnings(point, run.columns, summary, aggregated), *shorter(run.columns, asked)]
         if by not in {None, "server"} and self.plan.source.tokenizer is None:
             notes.append(ESTIMATED)
-        metrics |= {
+        aggregated |= {
             **(goodput(options.slo, run) if options.slo else {}),
             "prompt_tokens_by": by,
             "warnings": notes,
