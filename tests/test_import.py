@@ -24,7 +24,7 @@ from mitmproxy.io import FlowWriter
 from mitmproxy.test import tflow
 
 from tbench.capture.errors import InputError
-from tbench.capture.importers import IMPORTERS
+from tbench.capture.importers import IMPORTERS, recordings
 from tbench.capture.importers.conversion import described, resolve, survey, write
 from tbench.capture.importers.importer import Call, Importer, LeftOut, Lengths, count, scaled
 from tbench.capture.importers.rows import rows as read_rows
@@ -605,6 +605,17 @@ def test_goreplay(tmp_path: Path) -> None:
     assert [took(each) for each in samples(tmp_path)] == pytest.approx([3.0, 1.5])
     assert seconds(figures["first_arrival"]) == pytest.approx(1764350000.25)
     assert seconds(figures["last_arrival"]) == pytest.approx(1764350001.25)
+
+
+def test_goreplay_counts_requests_of_one_id(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each is a request, and none of them fills the room of those that wait for an answer."""
+    record, mark, _ = gor().partition(MONKEYS.encode())
+    monkeypatch.setattr(recordings, "WAITING_BYTES", 2 * len(record))
+    (tmp_path / "x.gor").write_bytes((record + mark) * 9)
+
+    assert imported(tmp_path / "x.gor")["requests"] == 9
 
 
 @pytest.mark.parametrize("kind", ["yaml", "json"])

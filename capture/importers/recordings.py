@@ -108,7 +108,9 @@ def goreplay(file: IO[bytes], _path: Path, _inside: Sequence[str]) -> Iterator[R
             yield NO_RECORD
         elif words[0] == b"1":
             if words[1] in waiting:
-                yield waiting.pop(words[1])
+                unanswered = waiting.pop(words[1])
+                size -= len(unanswered["request"][1])
+                yield unanswered
             waiting[words[1]] = {"request": (words, payload)}
             size += len(payload)
             while len(waiting) > WAITING or size > WAITING_BYTES:
