@@ -38,10 +38,8 @@ Timeout = Annotated[
 Only = Annotated[
     Sequence[str],
     Option(
-        help="Take only requests to this endpoint, model or recorded host, or FIELD=VALUE (or != > >= < <=): "
-        "model, status, outcome, session, prompt_tokens, from=10m, to=2026-01-31T12:00:00Z, last=1h, "
-        "sample=10% of the sessions ... (docs/trace.md). Repeatable: any of one field's values, and all "
-        "fields together.",
+        help="Only requests to this endpoint, model or host, or FIELD=VALUE (or != > >= < <=): status>=400, "
+        "session=s3, from=10m, sample=10% ... (docs/trace.md). Repeatable.",
         unit="WORD",
         group=LIMITS,
     ),
@@ -160,8 +158,7 @@ class ReplayOptions:
     until: Annotated[
         Literal["profile", "trace"] | None,
         Option(
-            help="End --concurrency-scale with the recorded profile or with the trace; the shorter one is "
-            "repeated.",
+            help="What ends --concurrency-scale; the shorter is repeated.",
             group=PACING,
             default="profile",
         ),
@@ -169,9 +166,8 @@ class ReplayOptions:
     causal: Annotated[
         Causal,
         Option(
-            help="When a turn goes that continues an earlier answer. max: at its time, but not before that "
-            "answer has ended and the recorded think time has passed; think: then; strict: at its time, in "
-            "any case; off: the same, without looking.",
+            help="When turns leave that continue an earlier answer: max: at their time, but only once it has "
+            "ended and the think time has passed; think: then (docs/replay.md).",
             group=PACING,
         ),
     ] = "max"
@@ -220,8 +216,8 @@ class ReplayOptions:
     warmup: Annotated[
         str,
         Option(
-            help="Leave the beginning out of the statistics: auto (60 s, at most 1/16 of the run), none, "
-            "seconds, or a share (5%).",
+            help="Left out of the statistics: auto (60 s, at most 1/16 of the run), none, seconds or a share "
+            "(5%).",
             unit="WARMUP",
             group=LIMITS,
         ),
@@ -239,7 +235,7 @@ class ReplayOptions:
     allow_unsafe: Annotated[
         bool,
         Option(
-            help="Also send what may change or spend something (images, files, jobs).",
+            help="Also send what may change or spend (images, files, jobs).",
             group=LIMITS,
         ),
     ] = False
@@ -256,8 +252,7 @@ class ReplayOptions:
     model: Annotated[
         str | None,
         Option(
-            help="Model to ask for in chat and completions or, in a trace without any, at its only "
-            "endpoint.",
+            help="Model for chat and completions, or a trace's only endpoint.",
             unit="NAME",
             group=TARGET,
             default="as recorded",
@@ -275,15 +270,15 @@ class ReplayOptions:
     portable: Annotated[
         Literal["off", "auto", "strict"],
         Option(
-            help="What only its issuer can read in a request: auto drops it where another maker or model "
-            "family is asked; strict always, with what strict gateways refuse; off sends it.",
+            help="Drop what only its issuer reads. auto: where another maker or family is asked; strict: "
+            "always, and what gateways refuse.",
             group=TARGET,
         ),
     ] = "auto"
     to: Annotated[
         Literal["chat", "messages", "responses"] | None,
         Option(
-            help="Send every request in this dialect; what has no place there is counted.",
+            help="Send all in this dialect; what does not map is counted.",
             group=TARGET,
             default="as recorded",
         ),
@@ -291,8 +286,7 @@ class ReplayOptions:
     set: Annotated[
         Mapping[str, Any],
         Option(
-            help="Set a top-level field of the body (a limit: where the API has its name); null removes it. "
-            "Repeatable.",
+            help="Set a top-level field of the body (a limit: where the API has its name); null removes it.",
             unit="KEY=JSON",
             group=TARGET,
             read=_read_by("tbench.replay.target", "parse_fields"),
@@ -320,24 +314,22 @@ class ReplayOptions:
     cache: Annotated[
         Literal["as-is", "cold"],
         Option(
-            help="cold: begin every prompt of the run with a word that no earlier run had, so that no "
-            "cache of one helps.",
+            help="cold: begin every prompt with a word that no earlier run had.",
             group=TARGET,
         ),
     ] = "as-is"
     cache_by: Annotated[
         Literal["text", "cache_salt"],
         Option(
-            help="How --cache cold does it. cache_salt: by the field of that name, which vLLM and SGLang "
-            "know; prompts stay as they are.",
+            help="How cold is made; vLLM and SGLang know the field cache_salt.",
             group=TARGET,
         ),
     ] = "text"
     price: Annotated[
         Mapping[str, Any],
         Option(
-            help="Price of a model, US dollars per million tokens. Repeatable.",
-            unit="MODEL=PROMPT/OUTPUT[/CACHED[/CREATED]]",
+            help="USD per million tokens: PROMPT/OUTPUT[/CACHED[/CREATED]]. Repeatable.",
+            unit="MODEL=PRICES",
             group=TARGET,
             read=_read_by("tbench.replay.cost", "parse_prices"),
             default="Together's list",

@@ -22,7 +22,7 @@ SETTINGS: Final = Row(
     kinds=(Path,),
     default=None,
     option=Option(
-        help="Settings file: targets by name, defaults of options (docs/settings.md).",
+        help="Targets by name, defaults (docs/settings.md).",
         unit="FILE",
         default=f"{FILE}, here or above",
     ),

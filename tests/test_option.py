@@ -195,6 +195,6 @@ def test_the_help_of_replay_fits_three_screens(
     assert run(["replay", "--help"]) == 0
     lines = capsys.readouterr().out.splitlines()
 
-    assert len(lines) <= 90
+    assert len(lines) <= 80
     for row in rows(ReplayOptions).values():
         assert row.option.argument or any(row.flag in line for line in lines), row.flag
