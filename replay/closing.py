@@ -78,7 +78,6 @@ def _requests(run: Run, numbers: Mapping[str, Any]) -> Iterator[str]:
         parts.append(f"warm-up excluded: first {warm:,}")
     yield row("requests", ", ".join(parts))
     yield from _skipped(totals.get("skipped") or {})
-    yield from _turns(totals.get("turns") or {})
     yield from departures(totals, run.header.get("target", {}).get("base_url", "-"))
     losses = totals.get("trace_losses") or {}
     if losses.get("truncated_tail"):
@@ -143,7 +142,7 @@ def row(label: str, text: str) -> str:
 def departures(counts: Mapping[str, Any], base_url: str) -> Iterator[str]:
     """Where `hosts`, `portability`, `unchanged`, `masked` of a run or a dry run are not what one would think.
 
-    Of a run also what the target made the sender do: `reconnected`.
+    Of a run also what became of its `turns`, and what the target made the sender do: `reconnected`.
     """
     if again := counts.get("reconnected"):
         sent = sum(counts[fate] for fate in ("completed", "failed", "cancelled"))
@@ -152,6 +151,8 @@ def departures(counts: Mapping[str, Any], base_url: str) -> Iterator[str]:
             f"closes connections unannounced: {again:,} of {sent:,} calls were sent twice, "
             "which is part of their latency",
         )
+    if isinstance(turns := counts.get("turns"), Mapping):  # a dry run only has their number
+        yield from _turns(turns)
     hosts, unchanged = counts.get("hosts") or {}, counts.get("unchanged") or {}
     if len(hosts) > 1:
         each = ", ".join(f"{named(host)} {count:,}" for host, count in list(hosts.items())[:8])

@@ -13,6 +13,8 @@ import trio.testing
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tbench.analysis.arms import load_arm
+from tbench.analysis.report.text import run_text
 from tbench.capture.exchange import Exchange, Request, Response
 from tbench.capture.records import TraceHeader
 from tbench.capture.trace_writer import TraceWriter
@@ -241,3 +243,4 @@ def test_a_turn_whose_predecessor_failed_is_not_sent(tmp_path: Path) -> None:
     assert run.totals["turns"]["skipped"] == run.totals["never_sent"] == 2
     assert "c0, turn 1" not in {each.json["messages"][-1]["content"] for each in server.received}
     assert "2 not sent, as it failed" in "\n".join(summary(run, numbers(run)))
+    assert "2 not sent, as it failed" in run_text(load_arm(tmp_path / "r.run"))

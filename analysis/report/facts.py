@@ -111,6 +111,7 @@ OUTCOMES: Final[Mapping[str, str]] = {
     "cost": "Cost",
     "client_limit": "Requests for which this client could open no connection",
     "skipped": "Skipped requests",
+    "turns": "Turns that continue an earlier answer",
     "hosts": "Requests by the host that they were recorded at",
     "portability": "Requests by what they were sent without, or with another of (docs/portability.md)",
     "unchanged": "Requests that kept their model or fields",
