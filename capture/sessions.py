@@ -1,7 +1,9 @@
 """Which requests belong to one conversation, and which answer a request waits for.
 
 A chat request continues an earlier one when all of that one's messages, followed by an assistant's
-message, begin its own. Hashes are chained over messages and live in memory only.
+message, begin its own. Clients that cut old messages off, or write them anew, keep the last ones: so it also
+continues one of the same caller whose last words, and the answer that they replied to, stand before an
+assistant's message in it. Hashes live in memory only.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -69,6 +71,7 @@ class Sessions:
 
     def __init__(self, *, remembered: int = REMEMBERED) -> None:
         self._prefixes: Recent[bytes, list[_Seen]] = Recent(remembered)
+        self._endings: Recent[bytes, list[_Seen]] = Recent(remembered)
         self._named: Recent[str, _Seen] = Recent(remembered)
         self._places: Recent[str, Place] = Recent(remembered)
         self._count = 0
@@ -114,17 +117,21 @@ class Sessions:
         if name is not None:
             self._named.keep(name, seen)
         if chain:
-            rivals = self._prefixes.get(chain[-1], [])
-            self._prefixes.keep(chain[-1], [*rivals[1 - RIVALS :], seen])
+            ending = _ending(messages, len(messages), request.client)
+            for known, key in ((self._prefixes, chain[-1]), (self._endings, ending)):
+                known.keep(key, [*known.get(key, [])[1 - RIVALS :], seen])
         return place
 
     def _parent(
         self, messages: Sequence[Mapping[str, Any]], chain: list[bytes], client: str | None
     ) -> _Seen | None:
-        """The request with the longest prefix of these messages that an assistant's message follows."""
+        """The latest request that these messages quote, with an assistant's message behind it."""
         for length in range(len(chain) - 1, 0, -1):
             reply = messages[length]
-            if reply.get("role") == "assistant" and (seen := self._prefixes.get(chain[length - 1])):
+            if reply.get("role") != "assistant":
+                continue
+            seen = self._prefixes.get(chain[length - 1])
+            if seen := seen or self._endings.get(_ending(messages, length, client)):
                 quoted = _digest(_text(reply.get("content")))
                 return max(reversed(seen), key=lambda earlier: _likeness(earlier, quoted, client))
         return None
@@ -146,6 +153,15 @@ def _chain(messages: Iterable[Mapping[str, Any]]) -> Iterable[bytes]:
         text = orjson.dumps(message, option=orjson.OPT_SORT_KEYS)
         last = blake2b(last + text, digest_size=16).digest()
         yield last
+
+
+def _ending(messages: Sequence[Mapping[str, Any]], length: int, client: str | None) -> bytes:
+    """A hash of the last of so many messages, with the answer that it replies to, if any; by caller."""
+    first = (
+        length - 2 if length > 1 and messages[length - 2].get("role") == "assistant" else length - 1
+    )
+    text = orjson.dumps(messages[first:length], option=orjson.OPT_SORT_KEYS)
+    return blake2b((client or "").encode() + text, digest_size=16).digest()
 
 
 def _text(content: object) -> str:

@@ -1,8 +1,10 @@
 """Conversations found again from what their requests repeat."""
 
 import json
+import random
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -183,3 +185,60 @@ def test_interleaved_conversations_come_apart(order: list[int]) -> None:
         history[user] = [*history[user], say("assistant", f"answer {number}")]
         last[user] = place
     assert len({place.session for place in last.values()}) == len(last)
+
+
+TALK = ("yes", "thanks", "go on", "and then?")
+
+
+def heard(style: str, turns: list[str], answers: list[str], turn: int) -> list[dict[str, Any]]:
+    """What a client sends in a turn: all that was said, the last five messages, or a summary before these."""
+    spoken: list[dict[str, Any]] = []
+    for earlier in range(turn + 1):
+        spoken.append(say("user", turns[earlier]))
+        if earlier < turn:
+            spoken.append(say("assistant", answers[earlier]))
+    if style == "verbatim":
+        return [SYSTEM, *spoken]
+    opening = SYSTEM if style == "trimmed" else say("system", f"so far: {len(spoken)} messages")
+    return [opening, *spoken[-5:]]
+
+
+@pytest.mark.parametrize(
+    ("style", "least"), [("verbatim", 1.0), ("trimmed", 0.98), ("rewritten", 0.98)]
+)
+def test_conversations_are_told_apart_however_their_history_is_sent(
+    style: str, least: float
+) -> None:
+    """200 conversations of 2 to 8 turns, ten at a time, of three callers; a third is the same few words."""
+    source = random.Random(5)
+    waiting: list[tuple[int, int, list[str], list[str]]] = []
+    for number in range(200):
+        turns = [
+            source.choice(TALK)
+            if turn and source.random() < 0.33
+            else f"question {source.random()}"
+            for turn in range(source.randint(2, 8))
+        ]
+        waiting.append((number, 0, turns, [f"answer {source.random()}" for _ in turns]))
+    sessions = Sessions()
+    places: dict[tuple[int, int], Place] = {}
+    parents: dict[str, tuple[int, int]] = {}
+    while waiting:
+        slot = source.randrange(min(10, len(waiting)))
+        number, turn, turns, answers = waiting[slot]
+        name = f"{number}.{turn}"
+        messages = heard(style, turns, answers, turn)
+        places[number, turn] = sessions.assign(request(name, messages, client=f"c{number % 3}"))
+        parents[name] = number, turn
+        waiting[slot : slot + 1] = (
+            [(number, turn + 1, turns, answers)] if turn + 1 < len(turns) else []
+        )
+    follows = {turn: turn[1] > 0 for turn in places}
+    right = sum(
+        place.parent is not None and parents[place.parent] == (number, turn - 1)
+        for (number, turn), place in places.items()
+    )
+    claimed = sum(place.parent is not None for place in places.values())
+
+    assert right >= least * claimed  # precision
+    assert right >= least * sum(follows.values())  # recall
