@@ -7,6 +7,7 @@ scheduled time. Nothing here waits, sends or knows what a call holds.
 """
 
 import heapq
+from collections.abc import Sequence
 from typing import Final
 
 from tbench.capture.recent import Recent
@@ -66,7 +67,7 @@ class Turns:
         elif before not in self._ended:  # long ago
             self._time(call, call.due)
         elif (ended := self._ended[before]) is None:
-            self._skip(call)
+            self._skip([call])
         else:
             self._follow(call, ended)
 
@@ -83,16 +84,20 @@ class Turns:
 
     def end(self, call: Call, at: float | None) -> bool:
         """A call has ended `at`, or has failed (None). Whether that let another go on."""
+        followers = self._close(call, at)
+        if at is None:
+            self._skip(followers)
+        else:
+            for follower in followers:
+                self._follow(follower, at)
+        return bool(followers)
+
+    def _close(self, call: Call, at: float | None) -> list[Call]:
+        """Remember how a call ended. Those that waited for it."""
         key = call.arm, call.index
         self._under_way.discard(key)
         self._ended.keep(key, at)
-        followers = self._parked.pop(key, ())
-        for follower in followers:
-            if at is None:
-                self._skip(follower)
-            else:
-                self._follow(follower, at)
-        return bool(followers)
+        return self._parked.pop(key, [])
 
     def _left(self, call: Call) -> Call:
         self.held -= 1
@@ -114,8 +119,10 @@ class Turns:
     def _time(self, call: Call, due: float | None) -> None:
         heapq.heappush(self._due, (due or 0.0, call.index, call.arm, call))
 
-    def _skip(self, call: Call) -> None:
-        """Do not send a call, nor what follows it."""
-        self.skipped += 1
-        self.held -= 1
-        self.end(call, None)
+    def _skip(self, calls: Sequence[Call]) -> None:
+        """Do not send calls, nor what follows them, however long that conversation is."""
+        unsent = list(calls)
+        while unsent:
+            self.skipped += 1
+            self.held -= 1
+            unsent += self._close(unsent.pop(), None)

@@ -2,6 +2,7 @@
 
 import json
 import math
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -135,6 +136,17 @@ def test_what_follows_a_failure_is_not_sent_and_is_counted() -> None:
     assert sorted(attempt.index for attempt in played.kept) == [0, 4]
     assert (turns.continued, turns.skipped, turns.held) == (3, 3, 0)
     assert played.player.issued == 2
+
+
+def test_a_conversation_of_any_length_is_skipped() -> None:
+    """Its turns wait one for another, as many as one stack would not hold."""
+    length = 2 * sys.getrecursionlimit()
+    calls = [call(index, 0.0, index - 1 if index else None) for index in range(length)]
+    turns = Turns("max")
+    played = play(calls, Waiter(lambda _: 1.0, status=lambda _: 500), turns=turns)
+
+    assert played.player.issued == 1
+    assert (turns.skipped, turns.held) == (length - 1, 0)
 
 
 def test_a_turn_that_waits_is_on_time_once_it_may_go() -> None:
