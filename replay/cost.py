@@ -102,6 +102,12 @@ def cost(price: Price, usage: Usage) -> float:
     return sum(count * each for count, each in tokens) / 1e6
 
 
+def cost_at_most(price: Price, usage: Usage) -> float:
+    """US dollars for so many tokens, whatever part of the prompt is read from a cache or written to one."""
+    dearest = max(figure for figure in (price.prompt, *price[2:]) if figure is not None)
+    return cost(Price(dearest, price.output), usage)
+
+
 def expected(recorded: Usage, max_tokens: int | None) -> Usage:
     """The tokens to expect of a request sent again: as recorded, else as much output as it allows.
 

@@ -21,7 +21,7 @@ import trio
 from tbench.capture.errors import InputError
 from tbench.capture.providers import Usage
 from tbench.capture.terminal import stop_signals
-from tbench.replay.cost import Bill, Price, cost, price_of
+from tbench.replay.cost import Bill, Price, cost_at_most, price_of
 from tbench.replay.estimate import Survey, expected_usage, first_look
 from tbench.replay.job import Job
 from tbench.replay.pacing import Fixed
@@ -85,7 +85,6 @@ def calls(job: "Job", plan: Iterable[Planned], survey: Survey | None) -> Iterato
 def most_cost(planned: Planned, outgoing: Outgoing, prices: Mapping[str, Price]) -> float:
     """What a call costs, US dollars, if it uses all the output it may; 0 without a price.
 
-    Where writing to a cache has a price, which is dearer than a token's, all of the prompt may be written.
     Prompt tokens are the recorded ones, else a third of the body's bytes.
     """
     price = price_of(outgoing.info.model, prices)
@@ -95,7 +94,7 @@ def most_cost(planned: Planned, outgoing: Outgoing, prices: Mapping[str, Price])
     allowed = (outgoing.info.max_tokens or 0) * outgoing.info.n
     prompt = len(outgoing.body) // 3 if usage.prompt is None else usage.prompt
     output = max(allowed, usage.output or 0)
-    return cost(price, Usage(prompt=prompt, output=output, created=prompt))
+    return cost_at_most(price, Usage(prompt=prompt, output=output))
 
 
 # Shards: which worker sends which request. A session stays with one worker, whose connections it then uses.

@@ -6,7 +6,7 @@ import orjson
 import pytest
 
 from tbench.capture.providers import Usage, parse_response
-from tbench.replay.cost import PRICES, Bill, Price, cost, expected, price_of
+from tbench.replay.cost import PRICES, Bill, Price, cost, cost_at_most, expected, price_of
 
 
 def test_a_known_model_has_its_list_price() -> None:
@@ -88,9 +88,13 @@ def test_each_maker_counts_its_own_way(usage: dict[str, Any], dollars: float) ->
     assert cost(SONNET, answer.usage) == pytest.approx(dollars)
 
 
-def test_a_request_may_cost_what_writing_its_prompt_does() -> None:
-    """A bound that --max-cost is kept by: 1M prompt tokens, all written to the cache, is 3.75 and not 3."""
-    assert cost(SONNET, Usage(prompt=1_000_000, created=1_000_000)) == pytest.approx(3.75)
+@pytest.mark.parametrize(
+    ("price", "dollars"),
+    [(SONNET, 3.75), (Price(3, 15, 0.3, 0), 3.0), (Price(3, 15, 4), 4.0), (Price(3, 15), 3.0)],
+)
+def test_a_request_may_cost_what_its_dearest_prompt_does(price: Price, dollars: float) -> None:
+    """A bound that --max-cost is kept by: 1M prompt tokens, and who knows how many of a cache's."""
+    assert cost_at_most(price, Usage(prompt=1_000_000)) == pytest.approx(dollars)
 
 
 def test_expected_tokens_prefer_the_record() -> None:
