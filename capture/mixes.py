@@ -14,11 +14,10 @@ from math import sqrt
 from operator import itemgetter
 from typing import Any, Final
 
-import orjson
-
 from tbench.capture.exchange import Exchange, Request, Response
 from tbench.capture.filters import Facts, Filter, Pass
 from tbench.capture.histogram import Histogram
+from tbench.capture.jsontext import rewritten
 from tbench.capture.providers import ParsedRequest
 from tbench.capture.trace_info import WINDOWS_S, Dispersion
 from tbench.capture.trace_reader import Trace
@@ -109,7 +108,7 @@ REMEMBERED: Final = 200_000
 def prompt_bytes(parsed: ParsedRequest, body: bytes | None) -> bytes:
     """A prompt as bytes whose prefixes are equal where its messages begin equally; else the body."""
     if messages := parsed.messages:
-        return b"".join(map(orjson.dumps, messages))
+        return b"".join(map(rewritten, messages))
     prompt = (parsed.payload or {}).get("prompt")
     return prompt.encode("utf-8", "replace") if isinstance(prompt, str) else body or b""
 

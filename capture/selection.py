@@ -69,7 +69,7 @@ class Selection:
         """Whether the sample holds `key`: always the same answer for the same session."""
         if self.sample >= 1:
             return True
-        digest = hashlib.blake2b(key.encode(), digest_size=8).digest()
+        digest = hashlib.blake2b(key.encode("utf-8", "surrogateescape"), digest_size=8).digest()
         return int.from_bytes(digest) < self.sample * 2**64
 
     def allow_hosts(self) -> list[str]:

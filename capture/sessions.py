@@ -11,9 +11,8 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any, NamedTuple
 
-import orjson
-
 from tbench.capture.exchange import Request
+from tbench.capture.jsontext import rewritten
 from tbench.capture.providers import ParsedRequest, parse_request
 from tbench.capture.recent import Recent
 
@@ -150,8 +149,7 @@ def _chain(messages: Iterable[Mapping[str, Any]]) -> Iterable[bytes]:
     """For each message, a hash of it and all before it; the order of keys does not matter."""
     last = b""
     for message in messages:
-        text = orjson.dumps(message, option=orjson.OPT_SORT_KEYS)
-        last = blake2b(last + text, digest_size=16).digest()
+        last = blake2b(last + rewritten(message, sort=True), digest_size=16).digest()
         yield last
 
 
@@ -160,7 +158,7 @@ def _ending(messages: Sequence[Mapping[str, Any]], length: int, client: str | No
     first = (
         length - 2 if length > 1 and messages[length - 2].get("role") == "assistant" else length - 1
     )
-    text = orjson.dumps(messages[first:length], option=orjson.OPT_SORT_KEYS)
+    text = rewritten(messages[first:length], sort=True)
     return blake2b((client or "").encode() + text, digest_size=16).digest()
 
 

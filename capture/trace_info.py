@@ -10,6 +10,7 @@ import orjson
 from tbench.capture.decode import decode
 from tbench.capture.errors import InputError
 from tbench.capture.exchange import Exchange, Outcome, Request, Response
+from tbench.capture.jsontext import rewritten
 from tbench.capture.providers import (
     ParsedResponse,
     RequestInfo,
@@ -226,7 +227,7 @@ def decoded(exchange: Exchange) -> dict[str, Any]:
             "role": str(message.get("role")),
             "text": content
             if isinstance(content := message.get("content"), str)
-            else orjson.dumps(message).decode(),
+            else rewritten(message).decode(),
         }
         for message in parsed.messages
     ]

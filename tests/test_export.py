@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from tbench import __main__ as entry
 from tbench.capture.exchange import Chunk, Exchange, Outcome, Request, Response
@@ -310,6 +311,32 @@ def test_a_har_comes_back(again: Callable[..., list[Record]]) -> None:
         assert answer.end_ns - record.request.arrive_ns == before.end_ns - source.request.arrive_ns
         assert record.facts.usage == source.facts.usage
     assert back[5].response and back[5].response.body == b"\xff\x00\x7f not UTF-8"
+
+
+@pytest.mark.parametrize("name", sorted(EXPORTERS.keys() - {"parquet"}))
+def test_no_body_and_no_name_stops_an_export(tmp_path: Path, run: Run, name: str) -> None:
+    """A body that is nested deeper than orjson writes, names that are no UTF-8 and no YAML."""
+    deep = b'{"messages":[{"role":"user","content":%s1%s}]}' % (b"[" * 1000, b"]" * 1000)
+    odd = ask(1, b'{"messages":[]}', id="r\udcff", headers=(("x-session-id", "c\udcff\x7f"),))
+    requests = [ask(0, deep), odd]
+    usage = b'"usage":{"prompt_tokens":9,"completion_tokens":1}'
+    answer = b'{"choices":[{"message":{"content":"x\xc2\x85"}}],%s}' % usage
+    path, out = tmp_path / "deep.msgpack", tmp_path / "out"
+    with TraceWriter(path, TraceHeader(wall_ns=WALL, mono_ns=0)) as writer:
+        for request in requests:
+            writer.exchange(Exchange(request=request, response=told(request, answer)))
+    whole = name not in {"openai-batch", "evalscope"}
+
+    code, shown, err = run("export", path, "--format", name, "-o", out)
+
+    assert code == 0, err
+    assert shown.partition("(")[0] == f"{out}: {1 + whole} of 2 exchanges "
+    assert whole or "1 left out: 1 nested too deeply" in shown
+    if name == "vcr":
+        entries = yaml.safe_load(out.read_text())["interactions"]
+        assert entries[0]["request"]["body"] == deep.decode()
+        assert entries[1]["request"]["headers"]["x-session-id"] == ["c?\x7f"]
+        assert entries[1]["response"]["body"]["string"] == answer.decode()
 
 
 def test_vcrpy_reads_a_cassette(trace: Path, tmp_path: Path, run: Run) -> None:

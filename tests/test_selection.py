@@ -79,6 +79,10 @@ def test_a_sample_keeps_sessions_together_and_draws_its_share() -> None:
     assert 0.45 < sum(drawn) / len(drawn) < 0.55
 
 
+def test_a_session_that_is_no_utf8_is_drawn_as_any() -> None:
+    assert {Selection(sample=0.5).draws(f"s-{n}\udcff") for n in range(40)} == {True, False}
+
+
 @pytest.mark.parametrize("sample", [0, -0.1, 1.1, float("nan")])
 def test_a_sample_is_a_share(sample: float) -> None:
     """Zero would record nothing at all."""

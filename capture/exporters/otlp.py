@@ -8,10 +8,9 @@ from collections.abc import Iterator, Mapping
 from hashlib import blake2b
 from typing import Any, Final
 
-import orjson
-
 from tbench.capture.exporters.exporter import NO_ANSWER, Exporter, Record, Row, lines
 from tbench.capture.importers.importer import LeftOut
+from tbench.capture.jsontext import rewritten
 from tbench.capture.providers import GENERATIVE, PROVIDERS, ParsedResponse
 from tbench.capture.trace_info import decoded
 from tbench.capture.versions import version
@@ -67,8 +66,8 @@ def span(record: Record) -> Row | LeftOut:
         "tbench.request.id": request.id,
     }
     written = {
-        "traceId": blake2b(record.session.encode(), digest_size=16).hexdigest(),
-        "spanId": blake2b(request.id.encode(), digest_size=8).hexdigest(),
+        "traceId": blake2b(record.session.encode("utf-8", "replace"), digest_size=16).hexdigest(),
+        "spanId": blake2b(request.id.encode("utf-8", "replace"), digest_size=8).hexdigest(),
         "name": f"{operation} {info.model or ''}".strip(),
         "kind": 3,
         "startTimeUnixNano": str(record.arrival_ns),
@@ -111,9 +110,9 @@ def _content(record: Record, answer: ParsedResponse) -> dict[str, str | None]:
     finish = next(iter(answer.finish_reasons), "")
     told = [{"role": "assistant", "parts": spoken, "finish_reason": finish}] if spoken else None
     return {
-        "gen_ai.input.messages": orjson.dumps(asked).decode() if asked else None,
-        "gen_ai.output.messages": orjson.dumps(told).decode() if told else None,
-        "gen_ai.tool.definitions": orjson.dumps(tools).decode()
+        "gen_ai.input.messages": rewritten(asked).decode() if asked else None,
+        "gen_ai.output.messages": rewritten(told).decode() if told else None,
+        "gen_ai.tool.definitions": rewritten(tools).decode()
         if (tools := payload.get("tools"))
         else None,
     }

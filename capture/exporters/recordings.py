@@ -134,18 +134,17 @@ def _listed(message: Request | Response) -> dict[str, list[str]]:
 
 
 def _flow(value: object) -> str:
-    """A value as YAML in its JSON form; bytes that no text of YAML holds as `!!binary`."""
+    """A value as YAML in its JSON form; bytes that are no text as `!!binary`."""
     if isinstance(value, dict):
         return "{" + ", ".join(f"{_flow(key)}: {_flow(item)}" for key, item in value.items()) + "}"
     if isinstance(value, list):
         return "[" + ", ".join(map(_flow, value)) + "]"
     if isinstance(value, bytes):
         try:
-            text = value.decode()
+            return _flow(value.decode())
         except UnicodeDecodeError:
-            text = "\x00"
-        return f'!!binary "{b64encode(value).decode()}"' if _NO_YAML.search(text) else _flow(text)
-    return json_of(value).decode()
+            return f'!!binary "{b64encode(value).decode()}"'
+    return _NO_YAML.sub(lambda match: f"\\u{ord(match[0]):04x}", json_of(value).decode())
 
 
 def interactions(rows: Iterable[bytes], file: BinaryIO) -> None:

@@ -71,7 +71,8 @@ def mooncake(job: Job) -> Maker:
         if not usage.prompt or usage.output is None:
             return NO_TOKENS
         text = prompt_bytes(record.facts.parsed, record.request.body)
-        alone = (next(prefix_hashes(f"{record.request.id} {n}".encode(), 999)) for n in count())
+        name = record.request.id.encode("utf-8", "replace")
+        alone = (next(prefix_hashes(b"%s %d" % (name, n), 999)) for n in count())
         ids = chain(prefix_hashes(text, block_bytes), alone)
         return {
             "timestamp": (record.arrival_ns - first[0]) // 10**6,
