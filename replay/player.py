@@ -131,11 +131,15 @@ class Player:
         """Seconds since the start of the run."""
         return trio.current_time() - self.began
 
-    async def play_open(self) -> None:
-        """Send each call at its due time, in the order given; returns when all have ended."""
+    async def play_open(self, ends: float = math.inf) -> None:
+        """Send each call at its due time, in the order given; returns when all have ended.
+
+        The supply has none that is scheduled behind `ends`; a turn that has to wait until then is not sent.
+        """
         with self._scope:
             overdue = 0
-            following = self._next if self.turns is None else partial(self._next_turn, self.turns)
+            turns = self.turns
+            following = self._next if turns is None else partial(self._next_turn, turns, ends)
             while (call := await following()) is not None:
                 assert call.due is not None
                 at = self.began + call.due
@@ -193,8 +197,11 @@ class Player:
             await self._something()
         return call
 
-    async def _next_turn(self, turns: Turns) -> Call | None:
-        """The call that is due next, once it is due: of the supply, or one whose predecessor has ended."""
+    async def _next_turn(self, turns: Turns, ends: float) -> Call | None:
+        """The call that is due next, once it is due: of the supply, or one whose predecessor has ended.
+
+        None when no more is to be sent.
+        """
         ahead = LOOKS_AHEAD if turns.causal == "think" else 0
         drawn = -math.inf  # nothing that is still to come is scheduled before
         while True:
@@ -204,17 +211,16 @@ class Player:
                 assert call.due is not None
                 drawn = call.due
                 turns.take(call)
-            due = turns.next_due
-            if due is not None and self.began + due <= trio.current_time():
-                return turns.leave()
-            if due is None:
-                if self._over:
-                    return None
+            due = math.inf if turns.next_due is None else turns.next_due
+            news = min(due, ends)
+            if (due == math.inf and self._over) or self.began + news <= trio.current_time():
+                return turns.leave() if due < ends else None
+            if news == math.inf:
                 await self._something()
             else:
                 with trio.CancelScope() as self._nap:  # until then, or until another is due before
-                    self._nap_ends = due
-                    await self.sleep_until(self.began + due)
+                    self._nap_ends = news
+                    await self.sleep_until(self.began + news)
                 self._nap = None
 
     def _take(self, tau: float) -> Call | None:

@@ -119,7 +119,9 @@ def play_open(dues: Sequence[float], took: Callable[[int], float], **options: ob
     return play([call(index, due) for index, due in enumerate(dues)], Waiter(took), **options)
 
 
-def play(calls: Sequence[Call], waiter: Waiter, **options: object) -> Played:
+def play(
+    calls: Sequence[Call], waiter: Waiter, ends: float = math.inf, **options: object
+) -> Played:
     """In an open loop."""
     kept: list[Attempt] = []
     supply = Calls(calls)
@@ -132,7 +134,7 @@ def play(calls: Sequence[Call], waiter: Waiter, **options: object) -> Played:
             began=trio.current_time(),
             **options,  # type: ignore[arg-type]
         )
-        await player.play_open()
+        await player.play_open(ends)
         return player
 
     player = trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))

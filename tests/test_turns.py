@@ -138,6 +138,19 @@ def test_what_follows_a_failure_is_not_sent_and_is_counted() -> None:
     assert played.player.issued == 2
 
 
+@given(conversations(timed=True), st.sampled_from(["max", "think", "strict"]), SECONDS)
+def test_no_turn_leaves_once_time_is_over(
+    conversation: tuple[list[Call], list[float]], causal: Causal, ends: float
+) -> None:
+    """The supply ends there; what waits until then is not sent, all else leaves at its time."""
+    calls, took = conversation
+    calls = [one for one in calls if one.due is not None and one.due < ends]
+    wanted = [at for at in expected(calls, took, causal) if at < ends]
+    played = play(calls, Waiter(lambda index: took[index]), ends, turns=Turns(causal))
+
+    assert sorted(played.sent()) == pytest.approx(sorted(wanted), abs=1e-6)
+
+
 def test_a_conversation_of_any_length_is_skipped() -> None:
     """Its turns wait one for another, as many as one stack would not hold."""
     length = 2 * sys.getrecursionlimit()

@@ -154,7 +154,7 @@ class Worker:
             nursery.start_soon(write)
             if self.task.closed is None:
                 with punctual() as player.sleep_until:
-                    await player.play_open()
+                    await player.play_open(self.task.ends)
             else:
                 await player.play_closed(self.task.closed, self.task.ends)
             cpu, wall = time.process_time() - cpu, time.monotonic() - wall
