@@ -1,6 +1,7 @@
 """Flags: a verb's command line and its help, made from the rows of its options (tbench.capture.option)."""
 
 import shutil
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, is_dataclass
 from functools import partial
@@ -13,7 +14,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from tbench.capture.errors import InputError
 from tbench.capture.option import REQUIRED, Row, made, parameter_row, rows
-from tbench.settings import SETTINGS, TARGET, settle, sources
+from tbench.settings import SETTINGS, TARGET, mistyped, settle, sources
 
 COLUMNS: Final = 100
 """The widest page of help, and the width of one that goes to no terminal."""
@@ -146,6 +147,8 @@ class Verb(TyperCommand):
         given = self.make_parser(ctx).parse_args(args=list(args))[0]
         if self.rows and "help" not in given and not ctx.resilient_parsing:
             ctx.default_map = settle(self.rows, given)
+            for line in mistyped(self.rows):
+                print(f"! {line}", file=sys.stderr)
         return super().parse_args(ctx, args)
 
     def format_options(self, ctx: Any, formatter: Any) -> None:

@@ -8,8 +8,9 @@ import json
 import os
 import re
 from collections import defaultdict
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -115,6 +116,8 @@ def _known() -> dict[str, Row]:
 
 
 SECRETS: Final = {"api_key"}
+OF_SERVER: Final = {"api_key", "api_key_env", "header"}
+"""Options that hold or name a credential: what is meant for one server is never sent to another."""
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
@@ -229,13 +232,50 @@ def settle(table: Mapping[str, Row], given: Mapping[str, Any]) -> dict[str, Any]
 def beneath(
     values: Mapping[str, Any], stronger: Collection[str], table: Mapping[str, Row]
 ) -> dict[str, Any]:
-    """The options that nothing `stronger` says, nor a rival of theirs: pacings, ways to name the server."""
+    """The options that nothing `stronger` says, nor a rival of theirs: pacings, ways to name the server.
+
+    Values that lose their server to a stronger one lose what was meant for it alone: its key, its headers.
+    """
     rivals = {table[name].option.rival for name in stronger if name in table} - {None}
-    return {
+    fresh = {
         name: value
         for name, value in values.items()
         if name in table and name not in stronger and table[name].option.rival not in rivals
     }
+    left_out = values.keys() & table.keys() - fresh.keys()
+    if any(table[name].option.rival == TARGET.option.rival for name in left_out):
+        return {name: value for name, value in fresh.items() if table[name].key not in OF_SERVER}
+    return fresh
+
+
+def mistyped(table: Mapping[str, Row]) -> Iterator[str]:
+    """A line for each variable that looks like one of these options and is none of any verb.
+
+    Others may use the prefix, so it is no error.
+    """
+    from difflib import get_close_matches  # noqa: PLC0415 (only where something is wrong)
+
+    known = {variable(row.key) for row in table.values() if not row.option.argument}
+    for name in sorted(os.environ):
+        if not name.startswith("TBENCH_") or name in known | {"TBENCH_SETTINGS"}:
+            continue
+        if (near := get_close_matches(name, known, 1, 0.85)) and name not in _variables():
+            yield f"{name}: no option's variable; did you mean {near[0]}?"
+
+
+@cache
+def _variables() -> frozenset[str]:
+    """The variables of all verbs. It takes long, as it loads each of them."""
+    from typer.main import get_command  # noqa: PLC0415
+
+    from tbench.cli import app  # noqa: PLC0415
+
+    verbs: list[Any] = [get_command(app())]
+    for verb in verbs:  # which grows by the verbs of a verb
+        verbs += getattr(verb, "commands", {}).values()
+    return frozenset(
+        variable(row.key) for verb in verbs for row in getattr(verb, "rows", {}).values()
+    )
 
 
 def _called(key: str, names: Mapping[str, str]) -> str | None:

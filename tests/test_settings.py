@@ -18,7 +18,7 @@ from tbench.cli import app
 from tbench.replay.cost import Price
 from tbench.replay.options import ReplayOptions
 from tbench.replay.target import find_key, host_variable
-from tbench.settings import settings_file, settle, sources, told
+from tbench.settings import mistyped, settings_file, settle, sources, told
 from tests.conftest import Done, Server
 
 FILE = """
@@ -120,6 +120,55 @@ def test_a_server_given_by_hand_leaves_a_weaker_target_out(
     assert settle(REPLAY, {"base_url": "http://x", "rate": "1"}) == {"max_cost": 2.5}
     with pytest.raises(InputError, match="--base-url and --target prod are two; give one"):
         settle(REPLAY, {"base_url": "http://x", "target": "prod"})
+
+
+@pytest.mark.parametrize(
+    ("server", "table"),
+    [
+        ({"base_url": "http://other.example"}, REPLAY),
+        ({"target": "here"}, REPLAY),
+        ({"api_base": "http://other.example"}, BENCHMARK),
+        ({"target": "here"}, BENCHMARK),
+    ],
+)
+@pytest.mark.parametrize("weaker", ['base_url = "https://prod.example"', 'target = "prod"'])
+def test_a_key_goes_to_the_server_that_it_was_named_for(
+    folder: Path, server: dict[str, str], table: Any, weaker: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever a stronger server says or does not say of a key; and so do headers."""
+    text = FILE.replace(
+        "rate = 5", f'api_key_env = "PROD_KEY"\nheader = {{x-account = "7"}}\n{weaker}'
+    )
+    (folder / "tbench.toml").write_text(text)
+    monkeypatch.setenv("TBENCH_BASE_URL", "https://prod.example")
+    monkeypatch.setenv("TBENCH_API_BASE", "https://prod.example")
+    monkeypatch.setenv("TBENCH_API_KEY", "k")
+    monkeypatch.setenv("TBENCH_HEADER", "x-account: 7")
+
+    settled = settle(table, server)
+
+    assert not settled.keys() & {"api_key", "api_key_env", "header"}
+    assert "prod" not in str(settled)
+
+
+def test_a_target_s_key_is_stronger_than_a_variable_s(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though one holds it and the other names it."""
+    monkeypatch.setenv("TBENCH_API_KEY", "another's")
+
+    assert settle(BENCHMARK, {"target": "prod"})["api_key_env"] == "PROD_KEY"
+    assert "api_key" not in settle(BENCHMARK, {"target": "prod"})
+
+
+def test_a_mistyped_variable_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With what was probably meant; neither another verb's nor another program's is."""
+    for name in ("TBENCH_MAXCOST", "TBENCH_PORT", "TBENCH_RESULTS_BUCKET", "TBENCH_MODEL"):
+        monkeypatch.setenv(name, "5")
+
+    assert list(mistyped(REPLAY)) == [
+        "TBENCH_MAXCOST: no option's variable; did you mean TBENCH_MAX_COST?"
+    ]
 
 
 def test_benchmark_has_its_own_names(folder: Path) -> None:

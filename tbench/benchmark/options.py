@@ -43,6 +43,7 @@ class BenchmarkOptions:
             unit="VARIABLE",
             flag="--api-key-env",
             group=SERVER,
+            rival="key",
             default="the backend's",
         ),
     ] = None
@@ -53,6 +54,7 @@ class BenchmarkOptions:
             "openai: OPENAI_API_KEY, anthropic: ANTHROPIC_API_KEY). Never written anywhere.",
             unit="KEY",
             group=SERVER,
+            rival="key",
         ),
     ] = None
     timeout: Timeout = 600.0
