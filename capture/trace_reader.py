@@ -204,7 +204,7 @@ class _Merge:
             for ordinal, links in enumerate(_by_block(segment)):
                 self._take(number, ordinal, links)
                 yield from self._before(next(horizons) + self._shift)
-        self._losses.orphan_responses += len(self._orphans) if self._answers else 0
+        self._losses.orphan_responses += len(self._orphans)
 
     def _take(self, segment: int, ordinal: int, links: list[Link]) -> None:
         """Put the requests of one block on the heap."""

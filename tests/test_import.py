@@ -132,6 +132,90 @@ def test_mooncake(tbench: Run, tmp_path: Path) -> None:
     assert tokens["output_tokens"] == sum(row["output_length"] for row in rows)
 
 
+def test_an_answer_whose_request_came_nobody_knows_when_is_counted(tmp_path: Path) -> None:
+    """Its tokens stand at the request; the end, of a request whose arrival is made up, is no time."""
+    source = tmp_path / "log.jsonl"
+    source.write_text('{"end": 1767225600, "p": "hi", "a": "yes", "n": 3}\n')
+    fields = ("end=end:s", "prompt=p", "answer=a", "output_tokens=n")
+    job = resolve([source], tokens=calibrated(4), model="m", fields=fields)
+
+    assert survey(job, quiet).undated_answers == 1
+    assert imported(source, *fields)["import"]["trust"] == {"arrival": "derived"}
+    (item,) = read_trace(tmp_path / "t.msgpack")
+    assert (item.request.extra["output_tokens"], item.response) == (3, None)
+
+
+def test_a_quote_that_is_never_closed_swallows_no_rows(tmp_path: Path) -> None:
+    source = tmp_path / "log.csv"
+    source.write_text('ts,p\n1767225600,a\n1767225601,"b\n1767225602,c\n1767225603,d\n')
+
+    with pytest.raises(InputError, match="begins at line 3"):
+        imported(source, "arrival=ts:s", "prompt=p")
+
+
+def test_hosts_and_paths_hold_no_key_and_no_line(tmp_path: Path) -> None:
+    """Of whatever a log has where a host or a path belongs, what a request line takes is kept."""
+    secret = "sk-abcdefghijklmnop"
+    spans = [
+        {"name": "chat", "spanId": str(number), "startTimeUnixNano": 1767225600 * NS,
+         "attributes": {"gen_ai.operation.name": "chat", "gen_ai.usage.input_tokens": 3,
+                        "server.address": address}}
+        for number, address in enumerate([
+            "api.example:8080", f"https://u:{secret}@api.example/v1?key={secret}", "[::1]:80",
+            f"u:{secret}", "/run/llm.sock", "a b\r\nx", "",
+        ])
+    ]  # fmt: skip
+    source = tmp_path / "spans.jsonl"
+    source.write_text("".join(json.dumps(span) + "\n" for span in spans))
+    imported(source)
+    hosts = [item.request.host for item in read_trace(tmp_path / "t.msgpack")]
+    assert hosts == ["api.example:8080", "api.example", "[::1]:80", *["imported.invalid"] * 4]
+
+    paths = ["v1/x", f"https://u:{secret}@h/v1/x", "/v1/x y\r\nhost: z", "/v1/%20?limit=2"]
+    source.write_text("".join(json.dumps({"p": "hi", "path": path}) + "\n" for path in paths))
+    imported(source, "prompt=p", "path=path")
+    assert [item.request.path for item in read_trace(tmp_path / "t.msgpack")] == [
+        "/v1/x", "/v1/x", "/v1/x%20y%0D%0Ahost:%20z", "/v1/%20?limit=2",
+    ]  # fmt: skip
+
+
+def test_images_of_spans_are_images_of_requests(tmp_path: Path) -> None:
+    parts = [
+        {"type": "text", "content": "what?"},
+        {"type": "uri", "modality": "image", "uri": "https://x/y.png"},
+        {"type": "blob", "modality": "image", "mime_type": "image/png", "content": "aGk="},
+    ]
+    messages = json.dumps([{"role": "user", "parts": parts}])
+    attributes = {"gen_ai.operation.name": "chat", "gen_ai.input.messages": messages}
+    span = {"name": "chat", "startTimeUnixNano": 1767225600 * NS, "attributes": attributes}
+    source = tmp_path / "span.jsonl"
+    source.write_text(json.dumps(span) + "\n")
+    imported(source)
+    (item,) = read_trace(tmp_path / "t.msgpack")
+
+    assert json.loads(item.request.body or b"")["messages"][0]["content"] == [
+        {"type": "text", "text": "what?"},
+        {"type": "image_url", "image_url": {"url": "https://x/y.png"}},
+        {"type": "image_url", "image_url": {"url": "data:image/png;base64,aGk="}},
+    ]
+
+
+def test_a_log_that_grows_while_it_is_read_is_refused(tmp_path: Path) -> None:
+    """What is counted is what is written; and no file is read twice for two."""
+    source, out = tmp_path / "log.jsonl", tmp_path / "t.msgpack"
+    source.write_text('{"ts": 1767225600, "p": "hi"}\n')
+    options: Any = {"tokens": calibrated(4), "model": "m", "fields": ("arrival=ts:s", "prompt=p")}
+    job = resolve([source], **options)
+    counts = survey(job, quiet)
+    source.write_text(source.read_text() * 2)
+
+    with pytest.raises(InputError, match="changed while it was read"):
+        write(job, counts, out, quiet)
+    assert [path.name for path in tmp_path.iterdir()] == ["log.jsonl"]
+    with pytest.raises(InputError, match="given twice"):
+        resolve([source, source], **options)
+
+
 def test_a_block_size_that_cannot_be_is_not_assumed(tmp_path: Path) -> None:
     """Ids of blocks of 16, as Bailian's traces have them."""
     source = lines(tmp_path / "m.jsonl", [{**MOONCAKE[2], "hash_ids": [1, 2]}])

@@ -456,3 +456,27 @@ def test_mixes_are_as_far_apart_as_they_are(tmp_path: Path, run: Run) -> None:
     assert {row["name"] for row in alike if row["beyond"] and row["distance"] > 0.1} == set()
     text = run("compare", first, second)[1]
     assert "further apart than two halves of either trace" in text
+
+
+def test_every_tool_says_what_it_could_not_read(tmp_path: Path, run: Run) -> None:
+    """An answer without its request: whether the tool reads answers or not."""
+    source = tmp_path / "orphan.msgpack"
+    items = [exchange(1), exchange(2)]
+    with TraceWriter(source, TraceHeader(wall_ns=WALL, mono_ns=0)) as writer:
+        writer.request(items[0].request)
+        for item in items:
+            assert item.response
+            writer.response(item.request.id, item.response)
+    words = [
+        ("slice", "--from", "0s", "-o", tmp_path / "a"),
+        ("filter", "--only", "status=200", "-o", tmp_path / "b"),
+        ("split", "--by", "model", "-o", tmp_path / "c"),
+        ("export", "-o", tmp_path / "d.csv"),
+        ("compare", source),
+        ("diff", source),
+    ]
+
+    for verb, *rest in words:
+        code, _, err = run(verb, source, *rest)
+        assert code == 0, err
+        assert "1 orphan response" in err, verb

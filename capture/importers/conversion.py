@@ -156,6 +156,8 @@ def resolve(
 
     Raises InputError where the format is unknown, the files are of several, or a unit is not certain.
     """
+    if again := next((path for path, times in Counter(paths).items() if times > 1), None):
+        raise InputError(f"{again}: given twice; its rows would be in the trace twice")
     documents = [members for importer in IMPORTERS.values() for members in importer.documents]
     files = [(path, shape(path, documents)) for path in paths]
     samples = {
@@ -284,6 +286,8 @@ def _ruled(job: Job, call: Call, refused: Counter[str]) -> Call | LeftOut:
             return OUT_OF_RANGE
         if end is not None and not arrive <= end < arrive + LONGEST_RELATIVE:
             return BACKWARDS
+    elif end is not None:  # where the arrival is made up, an end says nothing
+        call = replace(call, end_ns=None, first_token_ns=None)
     lengths = call.lengths or Lengths(0)
     if lengths.prompt > MOST_TOKENS:
         return TOO_LARGE
@@ -373,7 +377,10 @@ def described(job: Job, counts: Survey) -> dict[str, Any]:
 
 
 def write(job: Job, counts: Survey, path: Path, progress: Progress) -> None:
-    """Write the trace (mode 0600; nothing is replaced). Without success no file is left."""
+    """Write the trace (mode 0600; nothing is replaced). Without success no file is left.
+
+    Raises InputError where a file has changed since the survey.
+    """
     wall = counts.first_ns if job.timed and job.wall else 0
     header = TraceHeader(
         wall_ns=wall,
@@ -393,9 +400,14 @@ def write(job: Job, counts: Survey, path: Path, progress: Progress) -> None:
             seed=job.seed,
         )
         calls = (call for call in _results(job, progress, Counter()) if isinstance(call, Call))
+        written = 0
         for group in batched(calls, 64):
             for exchange in maker.exchanges(group):
                 writer.exchange(exchange)
+                written += 1
+        if written != counts.exchanges:
+            files = ", ".join(str(path) for path, _ in job.files)
+            raise InputError(f"{files}: changed while it was read; import a copy of it")
         writer.close()
     except BaseException:
         writer.discard()

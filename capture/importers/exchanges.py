@@ -3,10 +3,13 @@
 Bodies lose what a capture would not have kept: credentials, identities, headers not on the allowlist.
 """
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from hashlib import blake2b
 from random import Random
 from typing import Any, Final
+from urllib.parse import quote
 
 from tbench.capture.exchange import Chunk, Exchange, Outcome, Request, Response
 from tbench.capture.importers.importer import CHAT, EMBEDDINGS, Call, dumped
@@ -18,6 +21,12 @@ from tbench.capture.synthesis.generate import Arrivals
 
 NOWHERE: Final = "imported.invalid"
 """The host of requests whose log names none: a name that no resolver knows."""
+_URL = re.compile(
+    r"(?:[a-z][a-z0-9+.-]*://)?(?:[^/?#@]*@)*"
+    r"([^/?#@\s:\x00-\x1f\x7f\[\]]+(?::\d+)?|\[[0-9a-f:.]+\](?::\d+)?)?([/?#].*)?",
+    re.IGNORECASE | re.DOTALL,
+)
+"""Of a URL or a part of one, less whoever was named in it: the host with its port, and what follows."""
 ANSWERS: Final = frozenset(
     {"choices", "output", "data", "results", "stop_reason", "error", "embeddings"}
 )
@@ -65,6 +74,7 @@ class ExchangeMaker:
     def _exchange(self, call: Call, body: bytes, *, ours: bool) -> Exchange:
         arrive = next(self._even) if call.arrive_ns is None else call.arrive_ns - self._origin
         arrive += self._spread.randrange(self._tick) if self._tick else 0
+        call = replace(call, path=_path(call.path))
         secrets = secrets_of(call.headers, call.path)
         headers, withheld = self._redactor.headers(call.headers, secrets)
         if not any(name == "content-type" for name, _ in headers):
@@ -79,7 +89,7 @@ class ExchangeMaker:
             end_ns=arrive,
             method=call.method,
             scheme=call.scheme,
-            host=call.host or NOWHERE,
+            host=_host(call.host or "") or NOWHERE,
             path=safe_path(call.path, secrets),
             headers=headers,
             headers_withheld=withheld,
@@ -97,6 +107,21 @@ class ExchangeMaker:
         if response is not None:
             response = sanitizer.response(request.id, response, None, secrets)
         return Exchange(request=request, response=response)
+
+
+def _host(address: str) -> str | None:
+    """The host of an address, which may be a URL with a key in it; None for one that is none."""
+    match = _URL.fullmatch(address)
+    return match and match[1]
+
+
+def _path(address: str) -> str:
+    """The path and query of a URL or of a part of one, as a request line takes them."""
+    path = address
+    if "://" in address and (match := _URL.fullmatch(address)):
+        path = match[2] or ""
+    path = quote(path, safe="!#$%&'()*+,/:;=?@[]~", errors="replace")
+    return path if path.startswith("/") else f"/{path}"
 
 
 def _response(call: Call, arrive: int) -> Response | None:

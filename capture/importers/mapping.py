@@ -224,7 +224,7 @@ def calls(places: Mapping[str, Place], row: Row) -> Iterator[Call | LeftOut]:
         arrive_ns=arrive,
         end_ns=times.get("end"),
         first_token_ns=times.get("first_token"),
-        path=_path(text(values.get("path"))) or (COMPLETIONS if prompted else CHAT),
+        path=text(values.get("path")) or (COMPLETIONS if prompted else CHAT),
         model=text(values.get("model")),
         body=None if isinstance(content, Lengths) else content,
         lengths=content if isinstance(content, Lengths) else None,
@@ -234,13 +234,6 @@ def calls(places: Mapping[str, Place], row: Row) -> Iterator[Call | LeftOut]:
         session=None if session in (None, "") else str(session),
         id=None if identity in (None, "") else str(identity),
     )
-
-
-def _path(address: str | None) -> str | None:
-    """The path of a URL; a path is one already."""
-    if address is None or "://" not in address:
-        return address
-    return "/" + address.partition("://")[2].partition("/")[2]
 
 
 def _content(values: Mapping[str, Any], usage: Usage) -> bytes | dict[str, Any] | Lengths | LeftOut:

@@ -209,7 +209,8 @@ def _content(
             settings["tools"] = tools
         return {"messages": messages, **settings}
     if messages and path == COMPLETIONS:
-        return {"prompt": "\n".join(str(message["content"]) for message in messages), **settings}
+        prompts = (_words([message.get("content")]) for message in messages)
+        return {"prompt": "\n".join(prompts), **settings}
     if path != EMBEDDINGS:
         return prompt_of(usage)
     return NO_CONTENT
@@ -228,8 +229,8 @@ def _messages(item: Row) -> Iterator[dict[str, Any]]:
     for part in told:
         answer = part.get("response", part.get("result"))
         yield {"role": "tool", "tool_call_id": str(part.get("id")), "content": _as_text(answer)}
-    words = _words(parts)
-    if words or asked or not told:
+    content = _content_of(parts)
+    if content or asked or not told:
         calls_made = [
             {
                 "id": str(part.get("id")),
@@ -241,7 +242,35 @@ def _messages(item: Row) -> Iterator[dict[str, Any]]:
             }
             for part in asked
         ]
-        yield {"role": role, "content": words, **({"tool_calls": calls_made} if calls_made else {})}
+        yield {
+            "role": role,
+            "content": content,
+            **({"tool_calls": calls_made} if calls_made else {}),
+        }
+
+
+def _content_of(parts: list[Row]) -> str | list[Row]:
+    """A message's content in OpenAI's shape: a text, or a list where there are images."""
+    content: list[Row] = []
+    for part in parts:
+        match part:
+            case {"type": "text", "content": str(words)}:
+                content.append({"type": "text", "text": words})
+            case {"type": "uri", "modality": "image", "uri": str(url)}:
+                content.append({"type": "image_url", "image_url": {"url": url}})
+            case {
+                "type": "blob",
+                "modality": "image",
+                "mime_type": str(kind),
+                "content": str(data),
+            }:
+                url = f"data:{kind};base64,{data}"
+                content.append({"type": "image_url", "image_url": {"url": url}})
+            case {"type": "image_url"}:
+                content.append(part)
+    if any(part["type"] != "text" for part in content):
+        return content
+    return "".join(part["text"] for part in content)
 
 
 def _as_text(value: object) -> str:
@@ -272,7 +301,8 @@ OTLP = Importer(
         )
     ),
     trust={"arrival": "reported", "end": "reported", "first_token": "derived"},
-    cannot="the HTTP bodies; what sampling left out; times between tokens",
+    cannot="the HTTP bodies; audio, files and reasoning in messages; what sampling left out; times between "
+    "tokens",
     repeats=True,
     documents=(("resourceSpans",), ("spans",)),
 )

@@ -151,13 +151,18 @@ def json_lines(file: IO[bytes], path: Path, _inside: Sequence[str]) -> Iterator[
 
 def table(file: IO[bytes], path: Path, _inside: Sequence[str]) -> Iterator[Row | LeftOut]:
     """CSV with the columns' names in the first line."""
-    before = csv.field_size_limit(LONGEST)
+    before, before_line = csv.field_size_limit(LONGEST), 0
     try:
         lines = io.TextIOWrapper(file, encoding="utf-8-sig", newline="")
-        for row in csv.DictReader(lines):
+        # Strict: a quote that is never closed would take the rows after it for one field.
+        reader = csv.DictReader(lines, strict=True)
+        for row in reader:
             yield row if None not in row and None not in row.values() else BAD_COLUMNS
+            before_line = reader.line_num
     except (csv.Error, UnicodeDecodeError, *_UNREADABLE) as error:
-        raise InputError(f"{path}: not CSV in UTF-8: {error}") from None
+        raise InputError(
+            f"{path}: not CSV in UTF-8: {error}, in what begins at line {before_line + 1}"
+        ) from None
     finally:
         csv.field_size_limit(before)
 

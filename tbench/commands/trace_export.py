@@ -9,6 +9,7 @@ import typer
 
 from tbench.capture.option import Option
 from tbench.capture.terminal import plural
+from tbench.commands.trace_tools import say_losses
 from tbench.flags import verb
 from tbench.replay.options import Only
 
@@ -79,6 +80,7 @@ def export_trace(
         f"{out}: {counts.rows:,} of {plural(counts.read, 'exchange')} ({name}); {left:,} left out"
         + (f": {reasons}" if left else "")
     )
+    say_losses(source.losses)
     if not source.header.wall_ns:
         typer.echo(
             "the trace has no dates: its first arrival stands as 1970-01-01T00:00:00Z", err=True

@@ -200,6 +200,7 @@ def compare_mixes(
     for mix, path in zip(mixes, (baseline, candidate), strict=True):
         source = read_trace(path)
         mix.read(source, bind(only, source))
+        say_losses(source.losses, path)
     rows = list(dimensions(*mixes))
     counts = {name: [getattr(mix, name) for mix in mixes] for name in ("requests", "sessions")}
     if json:
@@ -267,7 +268,10 @@ def diff(
     from tbench.capture.mixes import difference
     from tbench.capture.trace_reader import read_trace
 
-    result = difference(read_trace(baseline), read_trace(candidate), number)
+    sources = read_trace(baseline), read_trace(candidate)
+    result = difference(*sources, number)
+    for source, path in zip(sources, (baseline, candidate), strict=True):
+        say_losses(source.losses, path)
     unequal = result.changed + sum(result.only)
     if json:
         typer.echo(dumps(asdict(result)))
@@ -314,8 +318,13 @@ def _report(copied: "Copied") -> None:
         typer.echo(f"{copied.left:,} left out")
     if copied.repeated:
         typer.echo(f"{plural(copied.repeated, 'request')} in two of the traces: taken once")
-    if lost := losses_text(copied.lost):
-        typer.echo(f"lost in what was read: {lost}", err=True)
+    say_losses(copied.lost)
+
+
+def say_losses(losses: "Losses", source: str = "what was read") -> None:
+    """Say on stderr what could not be read."""
+    if lost := losses_text(losses):
+        typer.echo(f"lost in {named(source)}: {lost}", err=True)
 
 
 def losses_text(losses: "Losses") -> str:
