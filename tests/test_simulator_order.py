@@ -1,5 +1,6 @@
 """What a request orders and what is said in answer: bodies, refusals, seeded texts."""
 
+from contextlib import suppress
 from typing import Any
 
 import orjson
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from tbench.simulator.answer import Branch, Kind, compose, instance
 from tbench.simulator.engine import Lengths
 from tbench.simulator.order import Refusal, chat_order, completion_order, parse_body
+from tbench.simulator.strict import check_strict
 
 CONTEXT = 10_000
 TOOL = {
@@ -67,9 +69,32 @@ def test_a_body_that_makes_no_sense_is_refused_with_400(changes: dict[str, Any])
     assert caught.value.status == 400
 
 
-@pytest.mark.parametrize("raw", [b"", b"{", b"[]", b"{}", b'{"model": 3}', b'{"model": ""}'])
+def _nested(deep: int) -> bytes:
+    return b'{"model":"m","tools":' + b"[" * (deep - 1) + b"]" * (deep - 1) + b"}"
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "odd"),
+    [
+        ("messages", {"messages": 5}),
+        ("messages", {"messages": [{"role": "user", "content": 5}]}),
+        ("responses", {"include": 5}),
+        ("responses", {"input": [{"type": "reasoning", "encrypted_content": 5}]}),
+    ],
+)
+def test_a_strict_gateway_refuses_or_leaves_to_others(endpoint: str, odd: dict[str, Any]) -> None:
+    """Whatever stands in place of a list or a text: never a 500."""
+    with suppress(Refusal):
+        check_strict(endpoint, odd)
+
+
+def test_a_body_as_deep_as_can_be_is_taken() -> None:
+    assert parse_body(_nested(254))["model"] == "m"
+
+
+@pytest.mark.parametrize("raw", [_nested(255), _nested(1000), b"", b"{", b"[]", b"{}", b'{"model": 3}', b'{"model": ""}'])
 def test_a_body_without_a_model_is_refused(raw: bytes) -> None:
-    """No JSON, no object, no model: 400."""
+    """Too deep, no JSON, no object, no model: 400."""
     with pytest.raises(Refusal) as caught:
         parse_body(raw)
 

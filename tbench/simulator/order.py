@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 import orjson
 
@@ -96,12 +96,23 @@ class Order:
         return sum(prompt.tokens for prompt in self.prompts)
 
 
+DEEPEST: Final = 254
+"""So deep is the JSON that orjson writes; it reads 1,024."""
+
+
 def parse_body(body: bytes) -> dict[str, Any]:
-    """The JSON object of a body, with a model in it. Raises Refusal."""
+    """The JSON object of a body, with a model in it. Raises Refusal.
+
+    No deeper than orjson writes it, since much of it is written into a prompt again.
+    """
     try:
         fields = orjson.loads(body)
+        if body.count(b"}") + body.count(b"]") > DEEPEST:
+            orjson.dumps(fields)
     except orjson.JSONDecodeError as error:
         raise Refusal(400, f"Invalid JSON: {error}") from None
+    except TypeError:
+        raise invalid(f"the body is nested more than {DEEPEST} deep") from None
     if not isinstance(fields, dict):
         raise invalid("the body must be a JSON object")
     if not isinstance(fields.get("model"), str) or not fields["model"]:

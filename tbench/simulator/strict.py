@@ -61,6 +61,11 @@ def _walk(rule: Strictness, value: object, place: str, path: list[str | int]) ->
             _walk(rule, member, f"{place}.{name}" if place else name, [*path, name])
 
 
+def _items(value: object) -> list[Any]:
+    """A list; an empty one in place of anything else, which is not for the strict to refuse."""
+    return value if isinstance(value, list) else []
+
+
 def _dotted(path: list[str | int]) -> str:
     """`messages.0.content`, as Anthropic says where."""
     return ".".join(map(str, path))
@@ -74,9 +79,9 @@ def _indexed(path: list[str | int]) -> str:
 
 def _signed(body: Mapping[str, Any]) -> Iterator[Refusal]:
     """Blocks of Messages that another has signed or redacted."""
-    for number, turn in enumerate(body.get("messages") or ()):
+    for number, turn in enumerate(_items(body.get("messages"))):
         content = turn.get("content") if isinstance(turn, dict) else None
-        for place, block in enumerate(content if isinstance(content, list) else ()):
+        for place, block in enumerate(_items(content)):
             kind = block.get("type") if isinstance(block, dict) else None
             where = f"messages.{number}.content.{place}"
             if kind == "thinking" and not str(block.get("signature")).startswith("sim"):
@@ -92,13 +97,12 @@ def _kept(body: Mapping[str, Any]) -> Iterator[Refusal]:
         yield Refusal(400, message, code="previous_response_not_found")
     if body.get("store") is True:
         yield Refusal(400, "Unsupported value: 'store' must be false.", code="unsupported_value")
-    if "reasoning.encrypted_content" in (body.get("include") or ()):
+    if "reasoning.encrypted_content" in _items(body.get("include")):
         yield Refusal(400, "Encrypted content is not supported with this model.")
-    given = body.get("input")
-    for item in given if isinstance(given, list) else ():
+    for item in _items(body.get("input")):
         kind = item.get("type") if isinstance(item, dict) else None
         if kind == "reasoning" and item.get("encrypted_content"):
-            shown = f"{item['encrypted_content'][:8]}..."
+            shown = f"{str(item['encrypted_content'])[:8]}..."
             yield Refusal(
                 400,
                 f"The encrypted content {shown} could not be verified. Reason: Encrypted content could "
