@@ -94,7 +94,7 @@ def test_a_body_as_deep_as_can_be_is_taken() -> None:
 
 @pytest.mark.parametrize("raw", [_nested(255), _nested(1000), b"", b"{", b"[]", b"{}", b'{"model": 3}', b'{"model": ""}'])
 def test_a_body_without_a_model_is_refused(raw: bytes) -> None:
-    """Too deep, no JSON, no object, no model: 400."""
+    """Or without JSON or an object, or nested too deep: 400."""
     with pytest.raises(Refusal) as caught:
         parse_body(raw)
 

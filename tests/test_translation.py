@@ -270,6 +270,17 @@ def test_the_same_dialect_goes_byte_by_byte() -> None:
     assert outgoing(Target(base_url="http://h", to="chat"), chat).body is chat.request.body
 
 
+def test_what_is_nested_deeper_than_json_is_written_is_left_out() -> None:
+    """It is one request, and no end of the replay: 300 objects in the input of a tool."""
+    deep = orjson.loads(b'{"a":' * 300 + b"1" + b"}" * 300)
+    block = {"type": "tool_use", "id": "t", "name": "f", "input": deep}
+    body = {"max_tokens": 1, "messages": [{"role": "assistant", "content": [block]}]}
+
+    for to in ("chat", "responses"):
+        with pytest.raises(Mute, match=r"^nesting$"):
+            translated(body, "messages", to)
+
+
 def test_what_is_no_word_of_an_api_is_named_other() -> None:
     """Reasons are written into runs, which hold no text of a prompt."""
     chat = {"messages": [{"role": "user", "content": "Hi", "Some prompt: text": "x"}], "é" * 9: 1}

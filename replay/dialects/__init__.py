@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
+import orjson
+
 from tbench.capture.exchange import Headers
 from tbench.replay.dialects import chat, messages, responses
 from tbench.replay.dialects.conversation import Conversation, Json, Mute
@@ -46,5 +48,8 @@ CHANGES: Final[dict[str, str]] = {
 def translated(body: Json, source: str, to: str) -> tuple[dict[str, Any], list[str]]:
     """A body in another dialect, and the names of what had no place there. Raises Mute."""
     lost: set[str] = set()
-    conversation = DIALECTS[source].read(body, lost)
-    return DIALECTS[to].write(conversation, lost), sorted(lost)
+    try:
+        written = DIALECTS[to].write(DIALECTS[source].read(body, lost), lost)
+    except (orjson.JSONEncodeError, RecursionError):  # JSON in a text, 255 deep
+        raise Mute("nesting") from None
+    return written, sorted(lost)
