@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple, Self
 
 from tbench.capture import frames
+from tbench.capture.arrival_order import Placed
 from tbench.capture.container_reader import Frame, Losses
 from tbench.capture.container_writer import ContainerWriter
 from tbench.capture.errors import InputError
@@ -28,7 +29,7 @@ from tbench.capture.frames import BLOCK, HEADER, INDEX
 from tbench.capture.records import read_header
 from tbench.capture.terminal import named
 from tbench.capture.trace_index import TraceIndex
-from tbench.capture.trace_reader import Placed, Trace
+from tbench.capture.trace_reader import Trace
 
 OURS: Final = frozenset({HEADER, BLOCK, INDEX})
 NOT_COPIED: Final = frozenset({"format", "marker"})

@@ -15,6 +15,7 @@ from heapq import nsmallest
 from math import isfinite
 from typing import Any, Final, NamedTuple
 
+from tbench.capture.arrival_order import FOREVER, Placed
 from tbench.capture.errors import InputError
 from tbench.capture.exchange import Exchange
 from tbench.capture.importers.importer import moment
@@ -22,7 +23,7 @@ from tbench.capture.providers import ParsedRequest, ParsedResponse, Usage, parse
 from tbench.capture.sessions import SESSION_HEADERS, Place, Sessions
 from tbench.capture.terminal import named
 from tbench.capture.trace_info import answer_of, judged
-from tbench.capture.trace_reader import FOREVER, Placed, Trace
+from tbench.capture.trace_reader import Trace
 
 
 class Facts:

@@ -4,6 +4,7 @@ import json
 import struct
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,11 +14,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tbench.capture import Exchange, Request, Response, TraceHeader, TraceWriter, frames, read_trace
+from tbench.capture.arrival_order import Block, Budgets, ReadOptions, Segment, in_order
 from tbench.capture.container_reader import Losses, open_container
-from tbench.capture.trace_reader import Block, Budgets, ReadOptions, exchanges
 
 ROOT = Path(__file__).parent.parent
 HEADER = TraceHeader(wall_ns=10**18, mono_ns=0, capture_id="c")
+
+
+def exchanges(segments: list[Segment], losses: Losses, how: ReadOptions) -> Iterator[Exchange]:
+    return (placed.exchange for placed in in_order(segments, losses, how))
 
 
 def packed(ordinals: list[int]) -> bytes:

@@ -1,0 +1,314 @@
+"""A capture's exchanges in arrival order, in bounded memory, whatever their order in the files.
+
+Requests are written at their end and responses at theirs, minutes later perhaps. The index says where each
+response lies, so nothing waits for one: blocks are read forward for the requests, and a response is looked up
+where it is, through a cache of the blocks used last.
+"""
+
+import heapq
+from array import array
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import groupby
+from typing import Any, Literal, NamedTuple
+
+from tbench.capture import frames
+from tbench.capture.container_reader import Container, Losses
+from tbench.capture.container_writer import Place
+from tbench.capture.exchange import Exchange, Request, Response
+from tbench.capture.frames import BLOCK, Row, Rows
+from tbench.capture.records import TraceHeader, read_ending, read_request, read_response
+from tbench.capture.trace_index import Link, TraceIndex, is_table, read_links, read_orphans
+
+# The cache: the blocks of a capture that were used last, decompressed, and the records in them.
+
+
+class Block:
+    """A block: its bytes, and where its records are, once that is asked for."""
+
+    __slots__ = ("_edges", "raw")
+
+    def __init__(self, raw: bytes) -> None:
+        self.raw = raw
+        self._edges: list[int] | None = None
+
+    def record(self, ordinal: int) -> dict[str, Any]:
+        """A record by its ordinal; an empty map when there is none."""
+        if self._edges is None:
+            self._edges = frames.edges(self.raw)
+        if ordinal + 1 >= len(self._edges):
+            return {}
+        record = frames.unpack_one(self.raw[self._edges[ordinal] : self._edges[ordinal + 1]])
+        return record if isinstance(record, dict) else {}
+
+    def records(self, ordinals: Iterable[int]) -> Iterator[dict[str, Any]]:
+        """The records of these ordinals in one pass, as long as they ascend and are sound."""
+        reader = frames.unpacker(self.raw)
+        passed: int | None = 0
+        for ordinal in ordinals:
+            record: object = None
+            if passed is not None and ordinal >= passed:
+                record = frames.unpack_ahead(reader, ordinal - passed)
+                passed = ordinal + 1
+            if not isinstance(record, dict):
+                passed = None
+                record = self.record(ordinal)
+            yield record
+
+
+class BlockCache:
+    """The decompressed blocks used last, up to a number of bytes; counts each damaged one once."""
+
+    def __init__(self, segments: "list[Segment]", losses: Losses, budget: int) -> None:
+        self._segments = segments
+        self._losses = losses
+        self._room = budget
+        self._blocks: OrderedDict[tuple[int, int], Block] = OrderedDict()
+        self._damaged: set[tuple[int, int]] = set()
+
+    def block(self, segment: int, ordinal: int, *, counted: bool = True) -> Block | None:
+        """A block; None when it is damaged or does not exist, which is a loss where it is `counted`."""
+        key = segment, ordinal
+        if key in self._damaged or ordinal >= len(self._segments[segment].rows):
+            return None
+        if key in self._blocks:
+            self._blocks.move_to_end(key)
+            return self._blocks[key]
+        row = self._segments[segment].rows[ordinal]
+        raw = self._segments[segment].container.block(row)
+        if raw is None:
+            if not counted:
+                return None
+            self._damaged.add(key)
+            self._losses.damaged_blocks += 1
+            self._losses.skipped_bytes += row.length
+            return None
+        block = self._blocks[key] = Block(raw)
+        self._room -= len(raw)
+        while self._room < 0 and len(self._blocks) > 1:
+            self._room += len(self._blocks.popitem(last=False)[1].raw)
+        return block
+
+
+CACHE_BYTES = 64 * 2**20
+PARKED_BYTES = 32 * 2**20
+FOREVER = 2**63 - 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Segment:
+    """A file of a capture with what ordered reading needs to know of it."""
+
+    container: Container
+    header: TraceHeader
+    rows: Rows
+    links: bytes
+    orphans: dict[str, Place]
+    totals: dict[str, int]
+    continued: bool
+    losses: Losses
+    """Those known before the exchanges are read."""
+
+
+def open_segment(container: Container, header: TraceHeader) -> Segment:
+    """By the container's index, else by a first pass over the file."""
+    match container.index:
+        case {"links": bytes(links), "strays": list(strays), "totals": dict(totals)} if (
+            container.rows is not None and is_table(links)
+        ):
+            return Segment(
+                container=container,
+                header=header,
+                rows=container.rows,
+                links=links,
+                orphans=read_orphans(strays),
+                totals={name: count for name, count in totals.items() if type(count) is int},
+                continued=totals.get("continued") is True,
+                losses=container.losses,
+            )
+    trace_index = TraceIndex()
+    rows = Rows()
+    for frame in container.walk():
+        if frame.code == BLOCK:
+            contents = trace_index.survey(len(rows), container.unpack(frame.raw))
+            rows.append(Row(frame.offset, frame.length, len(frame.raw), *contents))
+    return Segment(
+        container=container,
+        header=header,
+        rows=rows,
+        links=trace_index.links,
+        orphans=trace_index.orphans,
+        totals=trace_index.totals,
+        continued=False,
+        losses=container.losses,
+    )
+
+
+class _Waiting(NamedTuple):
+    """A request that a later one in the file may precede; `request` is None when too much waits."""
+
+    arrive_ns: int
+    seq: int
+    number: int
+    segment: int
+    link: Link
+    request: Request | None
+
+
+class Placed(NamedTuple):
+    """An exchange, and where its records lie: the number of the segment, the place in it."""
+
+    exchange: Exchange
+    places: list[tuple[int, Place]]
+
+
+class _Merge:
+    """The state of one reading: the cache of blocks, the requests that wait, the orphans not yet claimed."""
+
+    def __init__(self, segments: list[Segment], losses: Losses, how: "ReadOptions") -> None:
+        self._segments = segments
+        self._losses = losses
+        self._shift = how.shift_ns
+        self._answers = how.answers == "whole"
+        self._ends = how.answers == "ends"
+        self._first = how.first
+        self._room = how.budgets.parked
+        self._cache = BlockCache(segments, losses, how.budgets.cache)
+        self._heap: list[_Waiting] = []
+        self._taken = 0
+        self._orphans = {
+            id_: (number, place)
+            for number, segment in enumerate(segments)
+            for id_, place in segment.orphans.items()
+        }
+
+    def run(self) -> Iterator[Placed]:
+        """Read blocks forward; give what no later block can precede."""
+        # A horizon is the earliest arrival of all later blocks: the index tells it, so that a request is
+        # given as soon as nothing can come before it, and one that never ended holds nothing back.
+        horizons = iter(_horizons(self._segments))
+        for number, segment in enumerate(self._segments):
+            for ordinal, links in enumerate(_by_block(segment)):
+                self._take(number, ordinal, links)
+                yield from self._before(next(horizons) + self._shift)
+        self._losses.orphan_responses += len(self._orphans)
+
+    def _take(self, segment: int, ordinal: int, links: list[Link]) -> None:
+        """Put the requests of one block on the heap."""
+        if not (links or self._answers):
+            return
+        block = self._cache.block(segment, ordinal)
+        if block is None:
+            self._losses.orphan_responses += sum(link.response is not None for link in links)
+            return
+        records = block.records(link.request.record for link in links)
+        for link, record in zip(links, records, strict=True):
+            request = self._request(record)
+            if request is not None:
+                # Beyond the budget only the place is held, and the request is read again in its turn.
+                held = request if self._room > 0 else None
+                self._room -= _weight(held)
+                self._taken += 1
+                order = request.arrive_ns, request.seq, self._taken
+                heapq.heappush(self._heap, _Waiting(*order, segment, link, held))
+
+    def _request(self, record: dict[str, Any]) -> Request | None:
+        request = read_request(record, self._shift) if record.get("type") == "request" else None
+        self._losses.bad_records += request is None
+        return request
+
+    def _before(self, horizon: int) -> Iterator[Placed]:
+        """The waiting exchanges that arrived before the horizon, in order."""
+        while self._heap and self._heap[0].arrive_ns < horizon:
+            waiting = heapq.heappop(self._heap)
+            self._room += _weight(waiting.request)
+            request, place = waiting.request, waiting.link.request
+            if request is None and (block := self._cache.block(waiting.segment, place.block)):
+                request = self._request(block.record(place.record))
+            if request is not None:
+                segment, answer = waiting.segment, waiting.link.response
+                if answer is None:
+                    segment, answer = self._orphans.pop(request.id, (segment, None))
+                places = [(self._first + waiting.segment, place)]
+                response = None
+                if answer:
+                    places.append((self._first + segment, answer))
+                    if self._answers or self._ends:
+                        response = self._response(waiting, segment, answer, request.id)
+                yield Placed(Exchange(request=request, response=response), places)
+
+    def _response(self, waiting: _Waiting, segment: int, place: Place, id_: str) -> Response | None:
+        """The response, wherever it lies; None when it is lost."""
+        block = self._cache.block(segment, place.block, counted=self._answers)
+        if block is None:
+            return None
+        record = block.record(place.record)
+        fits = (record.get("type"), record.get("id")) == ("response", id_)
+        read = read_response if self._answers else read_ending
+        response = read(record, self._shift) if fits else None
+        if response and response.end_ns < waiting.arrive_ns:
+            response = None
+        self._losses.bad_records += response is None and self._answers
+        return response
+
+
+@dataclass(frozen=True, kw_only=True)
+class Budgets:
+    """Bytes of memory for the cache of decompressed blocks and for requests that wait."""
+
+    cache: int = CACHE_BYTES
+    parked: int = PARKED_BYTES
+
+
+Answers = Literal["whole", "ends", "none"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadOptions:
+    """How exchanges are read: their times moved by `shift_ns`, and how much of their answers.
+
+    `first` is the number of the first of these segments among all of a trace.
+    """
+
+    shift_ns: int = 0
+    answers: Answers = "whole"
+    budgets: Budgets = field(default=Budgets())
+    first: int = 0
+
+
+def in_order(segments: list[Segment], losses: Losses, how: ReadOptions) -> Iterator[Placed]:
+    """The exchanges of one capture's segments by (arrive_ns, seq).
+
+    Adds what it finds lost to `losses` on the way, of answers only where they are read whole.
+    """
+    return _Merge(segments, losses, how).run()
+
+
+def _weight(request: Request | None) -> int:
+    return 2000 + len(request.body or b"") if request else 0
+
+
+def _horizons(segments: list[Segment]) -> "array[int]":
+    """For each block of all segments, the earliest arrival (ns) in any block after it."""
+    horizons = array("q")
+    earliest = FOREVER
+    for segment in reversed(segments):
+        for ordinal in reversed(range(len(segment.rows))):
+            row = segment.rows[ordinal]
+            horizons.append(earliest)
+            earliest = earliest if row.min_arrive is None else min(earliest, row.min_arrive)
+    horizons.reverse()
+    return horizons
+
+
+def _by_block(segment: Segment) -> Iterator[list[Link]]:
+    """For each block of a segment, the links of its requests."""
+    groups = groupby(read_links(segment.links), key=lambda link: link.request.block)
+    upcoming, links = next(groups, (None, iter(())))
+    for ordinal in range(len(segment.rows)):
+        if upcoming == ordinal:
+            yield list(links)
+            upcoming, links = next(groups, (None, iter(())))
+        else:
+            yield []
