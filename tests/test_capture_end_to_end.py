@@ -162,7 +162,10 @@ class Faults:
             wire.read_body()
         else:
             body = wire.read_body()
-            name = json.loads(body)["model"] if body else "json"
+            try:
+                name = json.loads(body)["model"] if body else "json"
+            except ValueError:  # its client left amid the body
+                return
         getattr(self, name.replace("-", "_"))(wire)
 
     def plain(self, wire: Wire) -> None:

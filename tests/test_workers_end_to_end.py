@@ -97,6 +97,7 @@ def test_three_workers_send_every_request_once(
     trace = write_trace(tmp_path / "t.msgpack", 120, turns=3)
     loop = ["--until", "trace"] if pacing[0] == "--concurrency-scale" else []
     command = ["--base-url", server, "--workers", 3, "-o", "o.run", "--json", "--warmup", "none"]
+    command += ["--causal", "strict"]  # a turn that waits is due later than scheduled
     done = tbench("replay", trace, *command, *pacing, *loop)
     assert done.ended, done.err
     run = read_run(tmp_path / "o.run")

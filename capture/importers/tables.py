@@ -49,7 +49,7 @@ BEDROCK = mapped(
 )  # fmt: skip
 HELICONE = mapped(
     parse_map([
-        "arrival=request_created_at:iso", "duration=delay_ms:ms", "ttft=time_to_first_token:ms",
+        "arrival=request_created_at:iso", "duration=delay_ms:ms",
         "body=request_body", "answer=response_body", "path=request_path", "model=request_model",
         "status=response_status", "prompt_tokens=prompt_tokens", "output_tokens=completion_tokens",
         "id=request_id",
