@@ -12,6 +12,8 @@ from functools import cache
 from operator import is_
 from typing import Any, Final, Literal
 
+from tbench.capture.exchange import Headers
+
 Json = Mapping[str, Any]
 Level = Literal["state", "issuer", "gateway"]
 """state: not even its issuer is asked again. issuer: nobody else can be. gateway: a strict one refuses."""
@@ -29,13 +31,15 @@ class Bond:
     a name means each item of a list; `[a|b*]` the items that are such a text or an object of such a `type`;
     `[!a|b]` the objects of any other type; `[a+m]` and `[a-m]` those that have, or have not, a member m.
     `=true` behind the last name asks for that value. Null and what is empty stands nowhere. The last name or
-    item is what goes, or, where not `drops`, why the whole request is left out.
+    item is what goes, or, where not `drops`, why the whole request is left out. `headers` (names in lower
+    case) go, whatever the endpoint is.
     """
 
     level: Level
     drops: bool
     why: str
-    places: Mapping[str, Sequence[str]]
+    places: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    headers: Sequence[str] = ()
 
 
 BONDS: Final[dict[str, Bond]] = {
@@ -164,6 +168,12 @@ BONDS: Final[dict[str, Bond]] = {
         why="asks a server to keep the answer, which many refuse",
         places={"chat": ("store=true",), "responses": ("store=true",)},
     ),
+    "beta": Bond(
+        level="issuer",
+        drops=True,
+        why="asks for what its issuer alone tries out",
+        headers=("anthropic-beta", "openai-beta"),
+    ),
     "server_tools": Bond(
         level="issuer",
         drops=True,
@@ -264,6 +274,13 @@ def carried(payload: Json, endpoint: str, levels: frozenset[Level]) -> tuple[Jso
     if not reasons:
         return payload, []
     return _mended(body, payload), [name for name in BONDS if name in reasons]
+
+
+def unread(headers: Headers, levels: frozenset[Level]) -> list[str]:
+    """Why headers must not go along, by reason."""
+    names = {name for name, _ in headers} if levels else frozenset()
+    acting = (reason for reason, bond in BONDS.items() if bond.level in levels)
+    return [reason for reason in acting if not names.isdisjoint(BONDS[reason].headers)]
 
 
 def _mended(body: Json, before: Json) -> dict[str, Any]:

@@ -48,12 +48,14 @@ from tbench.replay.cost import Price
 from tbench.replay.dialects import DIALECTS, Mute, translated
 from tbench.replay.plan import NOTHING, Planned
 from tbench.replay.portability import (
+    BONDS,
     Level,
     Portable,
     carried,
     changes_hands,
     left_out,
     levels,
+    unread,
 )
 from tbench.replay.request import ID, SLOT, Label, Shape, Template, address, origin_at, template
 from tbench.replay.sender import Call, Fields, Origin
@@ -148,7 +150,8 @@ class Target:
         try:
             path, body, info, dropped = self._changed(planned)
             rewritten = bool(body) and body is not recorded.body
-            shape = self._template(recorded, path, bodied=bool(body), rewritten=rewritten)
+            gone = [name for why in dropped if why in BONDS for name in BONDS[why].headers]
+            shape = self._template(recorded, path, gone, bodied=bool(body), rewritten=rewritten)
             head = shape.head(request_id(recorded.id, planned.cycle), len(body))
         except (ValueError, TypeError) as error:
             return Call(  # HTTP/1.1 cannot carry it
@@ -258,9 +261,12 @@ class Target:
         """
         recorded, payload, info = planned.exchange.request, planned.payload, planned.info
         path = recorded.path
+        acting = self._levels(recorded, info)
+        dropped = unread(recorded.headers, acting)
         if payload is None:
-            return Outgoing(path, recorded.body or b"", info)
-        ported, dropped = carried(payload, info.endpoint, self._levels(recorded, info))
+            return Outgoing(path, recorded.body or b"", info, dropped)
+        ported, bonds = carried(payload, info.endpoint, acting)
+        dropped += bonds
         if self.to not in (None, info.endpoint) and info.endpoint in DIALECTS:
             path = DIALECTS[str(self.to)].path
             ported, lost = translated(ported, info.endpoint, str(self.to))
@@ -273,7 +279,7 @@ class Target:
             elif self.salt_field in provider.salt_fields:
                 wanted = {**wanted, self.salt_field: self.salt}
         if wanted is payload:
-            return Outgoing(path, recorded.body or b"", info)
+            return Outgoing(path, recorded.body or b"", info, dropped)
         described = describe(recorded.method, path, wanted)
         return Outgoing(path, orjson.dumps(wanted), described, dropped)
 
@@ -302,9 +308,15 @@ class Target:
         return {name: value for name, value in self.fields.items() if value is not None}
 
     def _template(
-        self, recorded: Request, path: str, *, bodied: bool, rewritten: bool = False
+        self,
+        recorded: Request,
+        path: str,
+        without: Sequence[str] = (),
+        *,
+        bodied: bool,
+        rewritten: bool = False,
     ) -> Template:
-        """The template of a request's head, kept for the next of its shape.
+        """The template of a request's head `without` some headers, kept for the next of its shape.
 
         A request in another dialect has the headers of that one, its key among them.
         """
@@ -315,6 +327,7 @@ class Target:
             for name, value in recorded.headers
             if (name in sent and not (rewritten and name == "content-encoding"))
             or name.startswith(STEERING)
+            if name not in without
         )
         if translated:
             recorded_fields += DIALECTS[str(self.to)].headers

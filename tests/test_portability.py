@@ -255,6 +255,29 @@ def test_a_model_of_the_same_family_changes_nothing() -> None:
     assert strict.portability == {"thinking_signature": 1}
 
 
+@pytest.mark.parametrize(
+    ("target", "stays"),
+    [
+        (Target(base_url="http://h"), True),
+        (Target(base_url="http://h", model="claude-b"), True),
+        (Target(base_url="http://h", model="llama", portable="off"), True),
+        (Target(base_url="http://h", model="llama"), False),
+        (Target(base_url="http://h", portable="strict"), False),
+        (Target(base_url="http://h", to="chat"), False),
+    ],
+)
+def test_a_makers_beta_is_asked_of_that_maker(target: Target, stays: bool) -> None:
+    """As recorded where it does not change hands; counted where it goes without."""
+    traced = exchange("messages", {"model": "claude-a", "max_tokens": 1, "messages": []})
+    traced.request.headers = (("anthropic-beta", "b"), ("accept", "a/b"))
+    (planned,) = Plan(trace=[traced])
+    head = target.call(planned).head
+
+    assert (b"anthropic-beta" in head) is stays
+    assert target.portability == ({} if stays else {"beta": 1})
+    assert b"accept: a/b" in head
+
+
 @pytest.mark.parametrize("way", [{"model": "llama"}, {"models": {"claude-a": "llama"}},
                                  {"fields": {"model": "llama"}}])  # fmt: skip
 def test_another_family_is_asked_without_signatures(way: dict[str, Any]) -> None:
@@ -322,6 +345,8 @@ def row(reason: str, bond: Bond) -> str:
         f"{endpoint}: {' '.join(f'`{path}`' for path in paths)}".replace("|", "\\|")
         for endpoint, paths in bond.places.items()
     ]
+    if bond.headers:
+        places.append(f"headers: {' '.join(f'`{name}`' for name in bond.headers)}")
     fate = "goes without it" if bond.drops else "is left out"
     return f"| `{reason}` | {bond.level} | {fate} | {bond.why} | {'; '.join(places)} |"
 
