@@ -220,7 +220,7 @@ def test_a_block_size_that_cannot_be_is_not_assumed(tmp_path: Path) -> None:
     """Ids of blocks of 16, as Bailian's traces have them."""
     source = lines(tmp_path / "m.jsonl", [{**MOONCAKE[2], "hash_ids": [1, 2]}])
 
-    with pytest.raises(InputError, match="--block-size"):
+    with pytest.raises(InputError, match="--block-tokens"):
         imported(source)
     assert imported(source, block_tokens=16)["requests"] == 1
 

@@ -67,7 +67,7 @@ class Job:
 
     trace: Trace
     wanted: Filter
-    block_tokens: int = 512
+    block_tokens: int
 
     def records(self) -> Iterator[Record]:
         """The exchanges that are meant; may be read again."""

@@ -293,7 +293,7 @@ def _ruled(job: Job, call: Call, refused: Counter[str]) -> Call | LeftOut:
         return TOO_LARGE
     if lengths.blocks and len(lengths.blocks) != -(-lengths.prompt // job.block_tokens):
         return LeftOut(
-            f"whose hash ids do not cover their tokens by blocks of {job.block_tokens:,}: state --block-size"
+            f"whose hash ids do not cover the tokens by blocks of {job.block_tokens:,}: state --block-tokens"
         )
     if isinstance(call.body, Mapping):
         call = replace(call, body={"model": call.model or job.model, **call.body})

@@ -33,6 +33,17 @@ CharsPerToken = Annotated[
     ),
 ]
 """What counts tokens, for every verb that writes prompts; `capture.synthesis.tokens.counter` resolves it."""
+BlockTokens = Annotated[
+    int | None,
+    Option(
+        help="Tokens of the block that a hash id stands for.",
+        unit="TOKENS",
+        group=LENGTHS,
+        default="the format's own, mostly 512",
+        least=1,
+        most=2**20,
+    ),
+]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from tbench.capture.option import Option
+from tbench.capture.synthesis.options import BlockTokens
 from tbench.capture.terminal import plural
 from tbench.commands.trace_tools import say_losses
 from tbench.flags import verb
@@ -34,15 +35,7 @@ def export_trace(
             default="told by the file's name: .csv, .parquet, .har, .yaml",
         ),
     ] = None,
-    block_tokens: Annotated[
-        int,
-        Option(
-            help="Tokens that a hash id of mooncake stands for.",
-            unit="TOKENS",
-            least=1,
-            most=2**20,
-        ),
-    ] = 512,
+    block_tokens: BlockTokens = None,
     only: Only = (),
     out: Annotated[
         Path,
@@ -71,7 +64,7 @@ def export_trace(
         _export_run(Path(trace), name, out, filtered=bool(only))
         return
     source = read_trace(trace)
-    job = Job(trace=source, wanted=bind(only, source), block_tokens=block_tokens)
+    job = Job(trace=source, wanted=bind(only, source), block_tokens=block_tokens or 512)
     exporter = EXPORTERS[name]
     counts = export(exporter, job, out)
     left = counts.read - counts.rows
@@ -86,7 +79,7 @@ def export_trace(
             "the trace has no dates: its first arrival stands as 1970-01-01T00:00:00Z", err=True
         )
     if name == "mooncake":
-        typer.echo(f"a hash id stands for {block_tokens:,} tokens", err=True)
+        typer.echo(f"a hash id stands for {job.block_tokens:,} tokens", err=True)
     typer.echo(f"not in {name}: {exporter.cannot}", err=True)
 
 

@@ -9,7 +9,7 @@ import typer
 
 from tbench.board import Board
 from tbench.capture.option import Option
-from tbench.capture.synthesis.options import LENGTHS, CharsPerToken, Tokenizer
+from tbench.capture.synthesis.options import BlockTokens, CharsPerToken, Tokenizer
 from tbench.flags import verb
 
 if TYPE_CHECKING:
@@ -73,17 +73,7 @@ def import_trace(
     seed: Annotated[int, Option(help="Seed of written prompts and of --spread.", unit="N")] = 0,
     tokenizer: Tokenizer = None,
     chars_per_token: CharsPerToken = None,
-    block_size: Annotated[
-        int | None,
-        Option(
-            help="Tokens of the block that a hash id stands for.",
-            unit="TOKENS",
-            group=LENGTHS,
-            default="512",
-            least=1,
-            most=2**20,
-        ),
-    ] = None,
+    block_tokens: BlockTokens = None,
 ) -> None:
     """Make a trace of a log or of a public trace; every row is imported or left out with its reason.
 
@@ -99,7 +89,7 @@ def import_trace(
         model=model,
         format_name=format_name,
         fields=fields or (),
-        block_tokens=block_size,
+        block_tokens=block_tokens,
         rate=rate,
         spread=spread,
         seed=seed,
