@@ -336,7 +336,7 @@ def by_shares(parts: Parts, text: str) -> Route:
         shares = [float(word) for word in text.split(",")]
     except ValueError:
         shares = []
-    if len(shares) < 2 or not all(0 < share < inf for share in shares):
+    if len(shares) < 2 or min(shares) <= 0 or not sum(shares) < inf:
         raise InputError(f"--shares {named(text)}: give the parts' shares, as in 80,20")
     cuts = [round(edge / sum(shares) * HASHES) for edge in accumulate(shares)]
     return lambda _exchange, walk: parts.part(f"share-{bisect_right(cuts, walk.hash) + 1}")

@@ -164,10 +164,10 @@ class Condition(NamedTuple):
     def _equals(self, value: object) -> bool:
         if value is None:
             return self.value == "none"
-        if isinstance(value, float):
-            return _number(self.value) == value
-        text = str(value)
-        return text == self.value or ("*" in self.value and fnmatchcase(text, self.value))
+        if isinstance(value, int | float) and _number(self.value) == value:
+            return True
+        pattern = re.sub(r"[\[?]", r"[\g<0>]", self.value)  # only the star stands for other text
+        return fnmatchcase(str(value), pattern)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,7 +16,7 @@ from tbench.capture import frames
 from tbench.capture.container_reader import Container
 from tbench.capture.errors import InputError
 from tbench.capture.exchange import Exchange, Outcome, Request, Response
-from tbench.capture.filters import bind
+from tbench.capture.filters import Condition, Facts, bind
 from tbench.capture.frames import BLOCK
 from tbench.capture.records import Clock, Gap, TraceHeader
 from tbench.capture.repair import check
@@ -139,7 +139,7 @@ FILTERS = {
     "filter --only turn=0": lambda n: n % 4 == 0,
     "filter --only prompt_tokens>50": lambda n: n > 50 and n % 5 and n % 7,
     "filter --only host=api.* --only endpoint=chat --only e2e<=5 --only to=7": lambda n: 0 < n < 7,
-    "filter --only messages=7": lambda n: n % 4 == 3,
+    "filter --only messages=7.0": lambda n: n % 4 == 3,
 }
 
 
@@ -307,6 +307,31 @@ def test_a_filter_that_cannot_be_is_refused(
     assert why in err
     assert len(err.splitlines()) == 1
     assert not list(tmp_path.glob("o.*"))
+
+
+@pytest.mark.parametrize("words", ["head", "compare {}", "export -o {}.csv"])
+def test_a_filter_that_leaves_nothing_is_refused_by_every_tool(
+    trace: Path, run: Run, words: str
+) -> None:
+    verb, *rest = words.format(trace).split()
+
+    code, out, err = run(verb, trace, *rest, "--only", "model=zz")
+
+    assert (code, out) == (2, "")
+    assert "no request is left by --only model=zz" in err
+
+
+@pytest.mark.parametrize(
+    ("value", "matches", "others"),
+    [("a[1]*", "a[1]b", "a1b"), ("a?*", "a?b", "axb"), ("*x", "\nx", "xy"), ("a", "a", "ab")],
+)
+def test_only_the_star_stands_for_other_text(value: str, matches: str, others: str) -> None:
+    models = [
+        Facts(exchange(1, body=json.dumps({"model": model}).encode()))
+        for model in (matches, others)
+    ]
+
+    assert [Condition("model", "=", value).holds(facts) for facts in models] == [True, False]
 
 
 def test_nothing_is_overwritten_and_nothing_undated_merged(

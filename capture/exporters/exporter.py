@@ -16,7 +16,7 @@ import orjson
 from tbench.capture.decode import decode
 from tbench.capture.errors import InputError
 from tbench.capture.exchange import Headers, Request, Response
-from tbench.capture.filters import Facts, Filter, Pass
+from tbench.capture.filters import Facts, Filter, Pass, none_left
 from tbench.capture.frames import printable
 from tbench.capture.importers.importer import LeftOut
 from tbench.capture.providers import CREDENTIAL_HEADERS
@@ -134,6 +134,8 @@ def export(exporter: Exporter, job: Job, out: Path) -> Exported:
 
     with new_file(out) as file:
         exporter.write(rows(), file)
+        if not counts.read and job.wanted.words:
+            raise none_left(job.trace.files[0], job.wanted.words)
         if not counts.rows:
             reasons = ", ".join(f"{n:,} {why}" for why, n in counts.left_out.most_common())
             raise InputError(

@@ -108,7 +108,7 @@ def head(
     """
     from itertools import islice
 
-    from tbench.capture.filters import Pass, bind
+    from tbench.capture.filters import Pass, bind, none_left
     from tbench.capture.trace_info import decoded, exchange_row
     from tbench.capture.trace_reader import read_trace
 
@@ -118,6 +118,8 @@ def head(
     for exchange in islice(filter(walk.keeps, source), number):
         row = exchange_row(exchange, bodies=bodies) | {"session": walk.session}
         rows.append(row | decoded(exchange) if decode else row)
+    if only and not rows:
+        raise none_left(trace, only)
     if json:
         _print_json({"exchanges": rows})
     else:

@@ -192,7 +192,7 @@ def compare_mixes(
     from dataclasses import asdict
     from json import dumps
 
-    from tbench.capture.filters import bind
+    from tbench.capture.filters import bind, none_left
     from tbench.capture.mixes import Mix, dimensions
     from tbench.capture.trace_reader import read_trace
 
@@ -201,6 +201,8 @@ def compare_mixes(
         source = read_trace(path)
         mix.read(source, bind(only, source))
         say_losses(source.losses, path)
+        if only and not mix.requests:
+            raise none_left(path, only)
     rows = list(dimensions(*mixes))
     counts = {name: [getattr(mix, name) for mix in mixes] for name in ("requests", "sessions")}
     if json:
