@@ -3,12 +3,12 @@
 A chat request continues an earlier one when all of that one's messages, followed by an assistant's
 message, begin its own. Clients that cut old messages off, or write them anew, keep the last ones: so it also
 continues one of the same caller whose last words, and the answer that they replied to, stand before an
-assistant's message in it. Hashes live in memory only.
+assistant's message in it. Hashes are Python's own, of this process: they live in memory only.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from hashlib import blake2b
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 from tbench.capture.exchange import Request
@@ -57,7 +57,7 @@ class _Seen:
     id: str
     place: Place
     client: str | None
-    answer: bytes | None
+    answer: int | None
     continued: bool = False
 
 
@@ -69,8 +69,8 @@ class Sessions:
     """
 
     def __init__(self, *, remembered: int = REMEMBERED) -> None:
-        self._prefixes: Recent[bytes, list[_Seen]] = Recent(remembered)
-        self._endings: Recent[bytes, list[_Seen]] = Recent(remembered)
+        self._prefixes: Recent[int, list[_Seen]] = Recent(remembered)
+        self._endings: Recent[int, list[_Seen]] = Recent(remembered)
         self._named: Recent[str, _Seen] = Recent(remembered)
         self._places: Recent[str, Place] = Recent(remembered)
         self._count = 0
@@ -97,11 +97,12 @@ class Sessions:
     def _first_attempt(
         self, request: Request, messages: Sequence[Mapping[str, Any]], answer: str | None
     ) -> Place:
-        chain = list(_chain(messages))
+        texts = [rewritten(message, sort=True) for message in messages]
+        chain = list(accumulate(texts, lambda last, text: hash((last, text)), initial=0))[1:]
         given = {name: value for name, value in request.headers[::-1] if name in _NAMING}
         named = (value for header in SESSION_HEADERS if (value := given.get(header)))
         name = next(named, None) if given else None
-        parent = self._parent(messages, chain, request.client)
+        parent = self._parent(messages, texts, chain, request.client)
         if name is not None:
             last = self._named.get(name)
             if parent is None or last is None or parent.place.session != last.place.session:
@@ -116,13 +117,17 @@ class Sessions:
         if name is not None:
             self._named.keep(name, seen)
         if chain:
-            ending = _ending(messages, len(messages), request.client)
+            ending = _ending(messages, texts, len(texts), request.client)
             for known, key in ((self._prefixes, chain[-1]), (self._endings, ending)):
                 known.keep(key, [*known.get(key, [])[1 - RIVALS :], seen])
         return place
 
     def _parent(
-        self, messages: Sequence[Mapping[str, Any]], chain: list[bytes], client: str | None
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        texts: list[bytes],
+        chain: list[int],
+        client: str | None,
     ) -> _Seen | None:
         """The latest request that these messages quote, with an assistant's message behind it."""
         for length in range(len(chain) - 1, 0, -1):
@@ -130,13 +135,13 @@ class Sessions:
             if reply.get("role") != "assistant":
                 continue
             seen = self._prefixes.get(chain[length - 1])
-            if seen := seen or self._endings.get(_ending(messages, length, client)):
+            if seen := seen or self._endings.get(_ending(messages, texts, length, client)):
                 quoted = _digest(_text(reply.get("content")))
                 return max(reversed(seen), key=lambda earlier: _likeness(earlier, quoted, client))
         return None
 
 
-def _likeness(seen: _Seen, quoted: bytes | None, client: str | None) -> tuple[bool, bool, bool]:
+def _likeness(seen: _Seen, quoted: int | None, client: str | None) -> tuple[bool, bool, bool]:
     """How well an earlier request fits: its answer is quoted, same caller, not yet continued."""
     return (
         seen.answer is not None and seen.answer == quoted,
@@ -145,21 +150,12 @@ def _likeness(seen: _Seen, quoted: bytes | None, client: str | None) -> tuple[bo
     )
 
 
-def _chain(messages: Iterable[Mapping[str, Any]]) -> Iterable[bytes]:
-    """For each message, a hash of it and all before it; the order of keys does not matter."""
-    last = b""
-    for message in messages:
-        last = blake2b(last + rewritten(message, sort=True), digest_size=16).digest()
-        yield last
-
-
-def _ending(messages: Sequence[Mapping[str, Any]], length: int, client: str | None) -> bytes:
+def _ending(
+    messages: Sequence[Mapping[str, Any]], texts: list[bytes], length: int, client: str | None
+) -> int:
     """A hash of the last of so many messages, with the answer that it replies to, if any; by caller."""
-    first = (
-        length - 2 if length > 1 and messages[length - 2].get("role") == "assistant" else length - 1
-    )
-    text = rewritten(messages[first:length], sort=True)
-    return blake2b((client or "").encode() + text, digest_size=16).digest()
+    replies = length > 1 and messages[length - 2].get("role") == "assistant"
+    return hash((client, *texts[length - 1 - replies : length]))
 
 
 def _text(content: object) -> str:
@@ -171,7 +167,5 @@ def _text(content: object) -> str:
     return "".join(text for text in texts if isinstance(text, str))
 
 
-def _digest(text: str | None) -> bytes | None:
-    if not text or not text.strip():
-        return None
-    return blake2b(text.strip().encode(errors="surrogatepass"), digest_size=8).digest()
+def _digest(text: str | None) -> int | None:
+    return hash(text.strip()) if text and text.strip() else None
