@@ -12,6 +12,7 @@ import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from functools import cache, partial
+from math import inf
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
@@ -53,18 +54,21 @@ class CaptureTransport(httpx.BaseTransport, httpx.AsyncBaseTransport):
         trace: str | Path = "trace.msgpack",
         transport: httpx.BaseTransport | httpx.AsyncBaseTransport | None = None,
         *,
-        hosts: Sequence[str] = (),
-        paths: Sequence[str] = (),
+        hosts: Sequence[str] | str = (),
+        paths: Sequence[str] | str = (),
         sample: float = 1.0,
         rotate_mb: float | None = None,
         max_pending_mb: float = MAX_PENDING >> 20,
     ) -> None:
+        for name, size in (("rotate_mb", rotate_mb), ("max_pending_mb", max_pending_mb)):
+            if size is not None and not 0 < size < inf:
+                raise InputError(f"{name}={size:g}: give megabytes, more than 0")
         self._inner: Any = transport
         self._lock = threading.Lock()
         self._file = _File.of(
             Recording(
                 output=Path(trace).absolute(),
-                selection=Selection(hosts=tuple(hosts), paths=tuple(paths), sample=sample),
+                selection=Selection(hosts=_texts(hosts), paths=_texts(paths), sample=sample),
                 mode="in-process",
                 max_pending=round(max_pending_mb * (1 << 20)),
                 rotate_bytes=None if rotate_mb is None else round(rotate_mb * (1 << 20)),
@@ -122,6 +126,11 @@ class CaptureTransport(httpx.BaseTransport, httpx.AsyncBaseTransport):
             is_open, self._open = self._open, False
         if is_open:
             self._file.leave()
+
+
+def _texts(texts: Sequence[str] | str) -> tuple[str, ...]:
+    """One text, or several: a text alone is a sequence of its letters, which no host or path is."""
+    return (texts,) if isinstance(texts, str) else tuple(texts)
 
 
 class _File:

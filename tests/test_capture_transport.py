@@ -408,6 +408,22 @@ def test_threads_and_clients_share_a_trace(tmp_path: Path) -> None:
         tbench.CaptureTransport(path)
 
 
+def test_options_that_would_record_nothing_are_refused_or_meant_well(tmp_path: Path) -> None:
+    """A text alone is one host, not its letters; no file has less than no bytes."""
+    for name in ("rotate_mb", "max_pending_mb"):
+        for size in (0, -1, float("nan")):
+            with pytest.raises(tbench.InputError, match=name):
+                tbench.CaptureTransport(tmp_path / "t.msgpack", **{name: size})
+    answer = httpx.MockTransport(lambda _: httpx.Response(200, json={}))
+    transport = tbench.CaptureTransport(
+        tmp_path / "t.msgpack", answer, hosts=r"api\.test", paths="/v1/*"
+    )
+    with httpx.Client(base_url="http://api.test", transport=transport) as client:
+        client.post(CHAT, json=ask("m"))
+
+    assert len(list(read_trace(tmp_path / "t.msgpack"))) == 1
+
+
 def test_what_comes_after_the_close_passes_and_is_counted(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -1007,6 +1007,25 @@ def test_parquet(tmp_path: Path) -> None:
     assert (figures["requests"], figures["duration_s"]) == (2, 5.0)
 
 
+def test_parquet_of_pandas_has_nanoseconds(tmp_path: Path) -> None:
+    """Times that no date of Python's holds, in a zone and in none, and a span of them beside."""
+    pa = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    at = [1_767_225_600 * NS + 1, 1_767_225_601 * NS + 3]
+    columns = {
+        "t": pa.array(at, pa.timestamp("ns")),
+        "z": pa.array(at, pa.timestamp("ns", tz="Europe/Berlin")),
+        "took": pa.array([1001, 1002], pa.duration("ns")),
+        "p": ["a", "b"],
+    }
+    parquet.write_table(pa.table(columns), tmp_path / "log.parquet")
+    for name in ("t", "z"):
+        imported(tmp_path / "log.parquet", f"arrival={name}:iso", "duration=took:ns", "prompt=p")
+        trace = read_trace(tmp_path / "t.msgpack")
+        assert [trace.header.wall(item.request.arrive_ns) for item in trace] == at
+        assert [item.response and item.response.end_ns for item in trace] == [1001, NS + 1004]
+
+
 @pytest.mark.parametrize("name", ["bailian", "bedrock", "helicone", "envoy"])
 def test_parquet_holds_what_json_lines_hold(tmp_path: Path, name: str) -> None:
     """A log as Parquet, a row group a row, members that are missing as nulls: the same exchanges."""

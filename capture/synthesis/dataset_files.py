@@ -116,18 +116,26 @@ def _value(value: object) -> Item:
 
 def _parquet(path: Path) -> Iterator[Item]:
     try:
-        from pyarrow import ArrowInvalid  # noqa: PLC0415 (an extra)
+        import pyarrow as pa  # noqa: PLC0415 (an extra)
         from pyarrow.parquet import ParquetFile  # noqa: PLC0415
     except ImportError:
         raise InputError(
             f"{path}: reading Parquet needs pyarrow: pip install 'tbench[parquet]'"
         ) from None
+    exact = {"timestamp[": pa.string(), "duration[": pa.int64()}
     try:
         with ParquetFile(path) as file:
             for batch in file.iter_batches():
-                yield from batch.to_pylist()
-    except ArrowInvalid as error:
-        raise InputError(f"{path}: not Parquet: {error}") from None
+                # Python's own times hold no nanoseconds, which pandas writes: texts and numbers do.
+                columns = [
+                    column.cast(exact[kind]) if kind in exact else column
+                    for column in batch.columns
+                    for kind in (str(column.type).partition("ns")[0],)
+                ]
+                yield from pa.RecordBatch.from_arrays(columns, batch.schema.names).to_pylist()
+    except (ValueError, OSError, pa.ArrowException) as error:
+        reason = str(error).partition("\n")[0]
+        raise InputError(f"{path}: not Parquet that can be read: {reason}") from None
 
 
 READERS: Final[Mapping[str, Callable[[Path], Iterator[Item]]]] = {
