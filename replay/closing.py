@@ -2,7 +2,7 @@
 
 import os
 import shlex
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
@@ -46,7 +46,8 @@ def summary(run: Run, numbers: Mapping[str, Any], *, verbose: bool = False) -> I
     yield from _client(run, numbers)
     cost = run.totals.get("cost") or {}
     if cost.get("usd") or cost.get("uncounted"):
-        yield row("cost", priced(cost["usd"], cost["uncounted"], cost["unpriced"]))
+        given = target.get("prices") or {}
+        yield row("cost", priced(cost["usd"], cost["uncounted"], cost["unpriced"], given))
     if verbose:
         since = "was sent: a closed loop schedules none"
         if pacing.get("open_loop"):
@@ -267,21 +268,29 @@ def outlook(seen: Estimate, meaning: str) -> Iterator[str]:
     yield row("tokens", f"{seen.prompt_tokens:,} prompt, {seen.output_tokens:,} output expected")
     cost = "unknown: the trace does not say how many tokens its requests used"
     if seen.cost_usd is not None or seen.unpriced:
-        cost = priced(seen.cost_usd, seen.uncounted, seen.unpriced, about="about ")
+        cost = priced(seen.cost_usd, seen.uncounted, seen.unpriced, seen.prices, about="about ")
     yield row("cost", cost)
 
 
-def priced(usd: float | None, uncounted: int, unpriced: Iterable[str], *, about: str = "") -> str:
-    """A cost by list prices, and what it leaves out."""
+def priced(
+    usd: float | None,
+    uncounted: int,
+    unpriced: Iterable[str],
+    given: Collection[str] = (),
+    *,
+    about: str = "",
+) -> str:
+    """A cost by list prices, but for the models whose prices were `given`, and what it leaves out."""
     omitted = [f"{plural(uncounted, 'request')} without token counts"] if uncounted else []
     if models := ", ".join(map(named, unpriced)):
         omitted.append(f"models without a known price: {models}")
     if usd is None or (omitted and not usd):
         return f"unknown ({'; '.join(omitted)})"
+    by = f"at --price for {', '.join(map(named, given))}, else " if given else "at "
     less = f" (left out: {'; '.join(omitted)})" if omitted else ""
     if 0 < usd < LEAST_USD:
-        return f"under ${LEAST_USD:.4f} at list prices{less}"
-    return f"{about}${usd:,.{2 if usd >= 1 else 4}f} at list prices{less}"
+        return f"under ${LEAST_USD:.4f} {by}list prices{less}"
+    return f"{about}${usd:,.{2 if usd >= 1 else 4}f} {by}list prices{less}"
 
 
 LEAST_USD: Final = 0.0001

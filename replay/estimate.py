@@ -129,7 +129,7 @@ class Estimate:
     `skipped`, `hosts`, `portability`, `unchanged` and `masked` count requests as the
     survey does. `cost_usd` leaves out the requests of models `unpriced`, which have no known price,
     and the `uncounted` ones, of which the trace does not say how many tokens they used; None where
-    nothing is left.
+    nothing is left. `prices` are the models whose prices were given; all others' are the list's.
     """
 
     base_url: str
@@ -150,6 +150,7 @@ class Estimate:
     cost_usd: float | None
     uncounted: int
     unpriced: list[str]
+    prices: list[str]
 
 
 def estimate(job: "Job") -> Estimate:
@@ -176,6 +177,7 @@ def estimate(job: "Job") -> Estimate:
         cost_usd=bill.usd * share if bill.usd or bill.complete else None,
         uncounted=round(bill.uncounted * share),
         unpriced=sorted(bill.unpriced),
+        prices=list(job.target.prices),
     )
 
 

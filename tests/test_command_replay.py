@@ -147,16 +147,19 @@ def test_a_price_leaves_out_what_it_cannot_know(
 
 
 @pytest.mark.parametrize(
-    ("usd", "uncounted", "said"),
+    ("usd", "uncounted", "given", "said"),
     [
-        (0.19, 1, "$0.1900 at list prices (left out: 1 request without token counts)"),
-        (12.345, 0, "$12.35 at list prices"),
-        (0.00001, 0, "under $0.0001 at list prices"),
-        (0.0, 2, "unknown (2 requests without token counts)"),
+        (0.19, 1, (), "$0.1900 at list prices (left out: 1 request without token counts)"),
+        (12.345, 0, (), "$12.35 at list prices"),
+        (12.345, 0, ("a/b", "c"), "$12.35 at --price for a/b, c, else list prices"),
+        (0.00001, 0, (), "under $0.0001 at list prices"),
+        (0.0, 2, ("a",), "unknown (2 requests without token counts)"),
     ],
 )
-def test_a_cost_is_no_row_of_zeros(usd: float, uncounted: int, said: str) -> None:
-    assert priced(usd, uncounted, ()) == said
+def test_a_cost_is_no_row_of_zeros(
+    usd: float, uncounted: int, given: tuple[str, ...], said: str
+) -> None:
+    assert priced(usd, uncounted, (), given) == said
 
 
 def test_a_run_is_never_overwritten(trace: str, capsys: pytest.CaptureFixture[str]) -> None:
