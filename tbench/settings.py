@@ -87,10 +87,13 @@ def settings_file() -> SettingsFile:
     _check(content, {"defaults": None, "targets": None}, str(path))
     known = _known()
     of_target = {key: row for key, row in known.items() if row.option.group == TARGET.option.group}
-    for name, table in content.get("targets", {}).items():
+    targets = content.get("targets", {})
+    if not isinstance(targets, dict):
+        raise InputError(f"{path} [targets]: must be a table")
+    for name, table in targets.items():
         _check(table, of_target, f"{path} [targets.{name}]")
     _check(content.get("defaults", {}), known | {"target": TARGET}, f"{path} [defaults]")
-    return SettingsFile(path, content.get("defaults", {}), content.get("targets", {}))
+    return SettingsFile(path, content.get("defaults", {}), targets)
 
 
 def _nearest() -> Path | None:
@@ -176,7 +179,10 @@ def _words(row: Row, value: Any, where: str) -> Any:  # noqa: ANN401 (of an opti
 def _word(key: str, name: str, value: object) -> str:
     if key == "header":
         return f"{name}: {value}"
-    return f"{name}={json.dumps(value) if key == 'set' else value}"
+    try:
+        return f"{name}={json.dumps(value) if key == 'set' else value}"
+    except TypeError:
+        raise InputError(f"{name}: JSON has no dates; write it as a text, in quotes") from None
 
 
 def variable(key: str) -> str:

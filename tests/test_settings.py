@@ -191,6 +191,8 @@ def test_benchmark_has_its_own_names(folder: Path) -> None:
         ("[defaults]\nrate = -1", "[defaults] rate: --rate -1: must be more than 0"),
         ("[defaults]\nseed = true", "[defaults] seed: seed is True; it must be int"),
         ("[default]\nrate = 1", "default: no such key; did you mean defaults? there are"),
+        ("targets = [1]", "[targets]: must be a table"),
+        ("[targets.x.set]\na = {b = 2026-01-01}", "[targets.x] set: a: JSON has no dates"),
         ("[targets]\nx = 1", "[targets.x]: must be a table"),
         ("[targets.x]\nbaseurl = 'h'", "[targets.x] baseurl: no such key; did you mean base_url?"),
         ("[targets.x]\nrate = 1", "[targets.x] rate: no such key"),
