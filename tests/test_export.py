@@ -5,6 +5,7 @@ import gzip
 import json
 import warnings
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -337,6 +338,36 @@ def test_no_body_and_no_name_stops_an_export(tmp_path: Path, run: Run, name: str
         assert entries[0]["request"]["body"] == deep.decode()
         assert entries[1]["request"]["headers"]["x-session-id"] == ["c?\x7f"]
         assert entries[1]["response"]["body"]["string"] == answer.decode()
+
+
+def test_a_body_that_was_not_kept_is_no_empty_body(tmp_path: Path, run: Run) -> None:
+    """One request without its body, one answer without its body, and one exchange with both."""
+    answer = b'{"choices":[{"message":{"content":"x"}}],"usage":{"prompt_tokens":9,"completion_tokens":1}}'
+    path = tmp_path / "lossy.msgpack"
+    with TraceWriter(path, TraceHeader(wall_ns=WALL, mono_ns=0)) as writer:
+        for number in range(3):
+            request = ask(number, b'{"model":"m","messages":[]}')
+            response = told(request, answer)
+            if number == 0:
+                request = replace(request, body=None)
+            if number == 1:
+                response = replace(response, body=None)
+            writer.exchange(Exchange(request=request, response=response))
+
+    exported = {"openai-batch": 2, "evalscope": 2, "har": 2, "vcr": 1}
+    for name, rows in exported.items():
+        code, shown, err = run("export", path, "--format", name, "-o", tmp_path / name)
+        assert code == 0, err
+        assert f"{rows} of 3 exchanges" in shown
+        assert f"{3 - rows} whose body the capture did not keep" in shown
+    contents = [
+        entry["response"]["content"]
+        for entry in json.loads((tmp_path / "har").read_text())["log"]["entries"]
+    ]
+    assert [(content["size"], content.get("text")) for content in contents] == [
+        (len(answer), None),
+        (len(answer), answer.decode()),
+    ]
 
 
 def test_vcrpy_reads_a_cassette(trace: Path, tmp_path: Path, run: Run) -> None:

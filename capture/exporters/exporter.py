@@ -27,6 +27,7 @@ Row = Mapping[str, Any]
 
 NO_JSON: Final = LeftOut("whose body is no JSON object")
 NO_ANSWER: Final = LeftOut("without an answer")
+NOT_KEPT: Final = LeftOut("whose body the capture did not keep")
 TOO_DEEP: Final = LeftOut("nested too deeply")
 WITHHELD: Final = frozenset({*CREDENTIAL_HEADERS, "proxy-authorization", "cookie", "set-cookie"})
 """Headers that go into no file, whoever made the trace: a capture has left them out already."""
@@ -160,6 +161,11 @@ def headers_of(message: Request | Response) -> Headers:
     return tuple(
         (name, value) for name, value in message.headers if name.lower() not in WITHHELD | ENCODINGS
     )
+
+
+def is_kept(message: Request | Response) -> bool:
+    """Whether its body is in the trace, or it had none."""
+    return message.body is not None or not message.body_bytes
 
 
 def content_of(message: Request | Response) -> bytes:

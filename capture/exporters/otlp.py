@@ -180,5 +180,6 @@ def _typed(value: Any) -> dict[str, Any]:  # noqa: ANN401 (what JSON holds)
 OTLP = Exporter(
     make=lambda _job: span,
     write=lines,
-    cannot="the HTTP bodies and headers, times between tokens, tool calls of streamed answers",
+    cannot="the HTTP bodies and headers, times between tokens, tool calls of streamed answers, answers "
+    "beside the first (n)",
 )

@@ -13,12 +13,14 @@ import orjson
 from tbench.capture.exchange import Request, Response
 from tbench.capture.exporters.exporter import (
     NO_ANSWER,
+    NOT_KEPT,
     Exporter,
     Record,
     Row,
     content_of,
     document,
     headers_of,
+    is_kept,
     json_of,
 )
 from tbench.capture.importers.importer import LeftOut
@@ -43,6 +45,8 @@ def har(record: Record) -> Row | LeftOut:
     request, response = record.request, record.response
     if response is None:
         return NO_ANSWER
+    if not is_kept(request):
+        return NOT_KEPT
     try:
         body = content_of(request).decode()
     except UnicodeDecodeError:
@@ -88,6 +92,8 @@ def _common(message: Request | Response) -> dict[str, Any]:
 def _content(response: Response) -> dict[str, Any]:
     body = content_of(response)
     common = {"size": len(body), "mimeType": response.header("content-type") or ""}
+    if not is_kept(response):
+        return {**common, "size": response.body_bytes}
     try:
         return {**common, "text": body.decode()}
     except UnicodeDecodeError:
@@ -111,6 +117,8 @@ def cassette(record: Record) -> Row | LeftOut:
         return NO_ANSWER
     if response.status is None:
         return NO_HEAD
+    if not (is_kept(request) and is_kept(response)):
+        return NOT_KEPT
     return {
         "request": {
             "method": request.method,

@@ -5,12 +5,14 @@ from typing import Final
 
 from tbench.capture.exporters.exporter import (
     NO_JSON,
+    NOT_KEPT,
     Exporter,
     Job,
     Maker,
     Record,
     Row,
     headers_of,
+    is_kept,
     lines,
 )
 from tbench.capture.importers.importer import LeftOut
@@ -28,7 +30,7 @@ def batch(record: Record) -> Row | LeftOut:
     """A line of a batch's input."""
     request, payload = record.request, record.payload
     if payload is None:
-        return NO_JSON
+        return NO_JSON if is_kept(request) else NOT_KEPT
     return {"custom_id": request.id, "method": request.method, "url": request.path, "body": payload}
 
 
@@ -38,7 +40,7 @@ def evalscope(record: Record) -> Row | LeftOut:
     if record.facts.parsed.info.endpoint not in {"chat", "completions"}:
         return OTHER
     if payload is None:
-        return NO_JSON
+        return NO_JSON if is_kept(record.request) else NOT_KEPT
     headers = {name: value for name, value in headers_of(record.request) if name in PLAIN}
     row = {
         "body": payload,
@@ -58,7 +60,7 @@ def mooncake(job: Job) -> Maker:
     """
     sizes = tokens = 0
     for record in job.records():
-        if (prompt := record.facts.usage.prompt) is not None:
+        if (prompt := record.facts.usage.prompt) is not None and is_kept(record.request):
             sizes += len(prompt_bytes(record.facts.parsed, record.request.body))
             tokens += prompt
     block_bytes = max(1, round(job.block_tokens * sizes / tokens)) if tokens else 1
@@ -70,6 +72,8 @@ def mooncake(job: Job) -> Maker:
             first.append(record.arrival_ns)
         if not usage.prompt or usage.output is None:
             return NO_TOKENS
+        if not is_kept(record.request):
+            return NOT_KEPT
         text = prompt_bytes(record.facts.parsed, record.request.body)
         name = record.request.id.encode("utf-8", "replace")
         alone = (next(prefix_hashes(b"%s %d" % (name, n), 999)) for n in count())
