@@ -505,3 +505,16 @@ def test_every_tool_says_what_it_could_not_read(tmp_path: Path, run: Run) -> Non
         code, _, err = run(verb, source, *rest)
         assert code == 0, err
         assert "1 orphan response" in err, verb
+
+
+def test_a_split_goes_into_no_folder_that_holds_traces(
+    trace: Path, tmp_path: Path, run: Run
+) -> None:
+    """The folder is read as one trace: of two splits it would hold every exchange twice."""
+    folder = tmp_path / "parts"
+    assert run("split", trace, "--by", "model", "-o", folder)[0] == 0
+
+    code, _, err = run("split", trace, "--shares", "60,40", "-o", folder)
+
+    assert (code, "choose one without traces" in err) == (2, True)
+    assert ids(folder) == ids(trace)

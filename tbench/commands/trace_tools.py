@@ -152,6 +152,8 @@ def split(
 
     if sum(way is not None for way in (by, shares, every, size)) != 1:
         raise InputError("give one of --by, --shares, --every, --size")
+    if other := next(folder.glob("*.msgpack*"), None):
+        raise InputError(f"{other}: the folder of a split is one trace; choose one without traces")
     source = read_trace(trace)
     wanted = bind(only, source)
     parts = Parts(folder, wanted)
