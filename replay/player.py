@@ -115,6 +115,7 @@ class Player:
     _waited: float = field(default=0.0, init=False)
     _nap: trio.CancelScope | None = field(default=None, init=False)
     _nap_ends: float = field(default=math.inf, init=False)
+    _drawn: float = field(default=-math.inf, init=False)
 
     def __post_init__(self) -> None:
         self.supply.tell(self._supplied)
@@ -203,18 +204,22 @@ class Player:
         None when no more is to be sent.
         """
         ahead = LOOKS_AHEAD if turns.causal == "think" else 0
-        drawn = -math.inf  # nothing that is still to come is scheduled before
         while True:
-            while turns.next_due is None or turns.next_due > drawn or turns.held < ahead:
+            starved = False
+            # What is due by now has been drawn, and one more: a plan may be longer than memory.
+            while not starved and (self._past(self._drawn) or turns.held < ahead):
                 if (call := self.supply.take()) is None:
-                    break
-                assert call.due is not None
-                drawn = call.due
-                turns.take(call)
+                    starved = True
+                else:
+                    assert call.due is not None
+                    self._drawn = call.due
+                    turns.take(call)
             due = math.inf if turns.next_due is None else turns.next_due
-            news = min(due, ends)
-            if (due == math.inf and self._over) or self.began + news <= trio.current_time():
+            if self._past(due):
                 return turns.leave() if due < ends else None
+            if self._past(ends) or (due == math.inf and self._over):
+                return None
+            news = min(due, ends, math.inf if starved else self._drawn)
             if news == math.inf:
                 await self._something()
             else:
@@ -222,6 +227,10 @@ class Player:
                     self._nap_ends = news
                     await self.sleep_until(self.began + news)
                 self._nap = None
+
+    def _past(self, at: float) -> bool:
+        """Whether a time of the run has passed."""
+        return self.began + at <= trio.current_time()
 
     def _take(self, tau: float) -> Call | None:
         """The next call that may go, in trace order; None when none is at hand."""

@@ -269,3 +269,25 @@ def test_a_turn_whose_predecessor_failed_is_not_sent(tmp_path: Path) -> None:
     assert "c0, turn 1" not in {each.json["messages"][-1]["content"] for each in server.received}
     assert "2 not sent, as it failed" in "\n".join(summary(run, numbers(run)))
     assert "2 not sent, as it failed" in run_text(load_arm(tmp_path / "r.run"))
+
+
+def test_turns_that_wait_do_not_draw_the_plan_into_memory() -> None:
+    """Each of a thousand turns continues the one before, a second apart; the first answer takes long."""
+    supply = Calls(call(index, float(index), index - 1 if index else None) for index in range(1000))
+    waiter = Waiter(lambda index: 100.0 if index == 0 else 0.25)
+    drawn: list[int] = []
+
+    async def main() -> None:
+        player = Player(
+            sender=waiter,
+            supply=supply,
+            keep=lambda _: drawn.append(1000 - len(supply.calls)),
+            turns=Turns("max"),
+            began=trio.current_time(),
+        )
+        await player.play_open()
+
+    trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
+
+    assert drawn[0] <= 102  # what is due by then, and the next
+    assert len(drawn) == 1000

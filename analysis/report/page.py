@@ -173,7 +173,9 @@ def comparison_head(comparison: Comparisons, title: str) -> Html:
     small = f"Errors {errors.baseline:.2%} and {errors.candidate:.2%}"
     costs = [(arm.run.totals.get("cost") or {}).get("usd") for arm in (first, second)]
     if all(costs):
-        small += f", cost ${costs[0]:,.4f} and ${costs[1]:,.4f} at list prices"
+        targets = (arm.run.header.get("target") or {} for arm in (first, second))
+        by = "--price, else list prices" if any(t.get("prices") for t in targets) else "list prices"
+        small += f", cost ${costs[0]:,.4f} and ${costs[1]:,.4f} at {by}"
     small += " (baseline and candidate). Ratios are candidate / baseline, with their 95% intervals."
     tone, headline = TONES.get(outcome, ""), sentences.headline(comparison)
     # The medians that make the headline, and the output rate.
