@@ -7,14 +7,12 @@ the request goes without it or stays behind. docs/portability.md is the same tab
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from fnmatch import translate
 from functools import cache
-from operator import is_
 from typing import Any, Final, Literal
 
 from tbench.capture.exchange import Headers
+from tbench.replay.body_paths import Json, Tree, grow, pruned
 
-Json = Mapping[str, Any]
 Level = Literal["state", "issuer", "gateway"]
 """state: not even its issuer is asked again. issuer: nobody else can be. gateway: a strict one refuses."""
 Portable = Literal["off", "auto", "strict"]
@@ -262,7 +260,7 @@ def left_out(payload: Json, endpoint: str, levels: frozenset[Level]) -> str | No
     """Why a request cannot be sent without losing its meaning; None where it can."""
     reasons: set[str] = set()
     if levels:
-        _pruned(payload, _tree(endpoint, levels, False, tuple(BONDS)), reasons)
+        pruned(payload, _tree(endpoint, levels, False, tuple(BONDS)), reasons)
     return next((reason for reason in BONDS if reason in reasons), None) if reasons else None
 
 
@@ -270,7 +268,7 @@ def carried(payload: Json, endpoint: str, levels: frozenset[Level]) -> tuple[Jso
     """The payload without what must not go along (itself where all may), and what that was, by reason."""
     reasons: set[str] = set()
     if levels:
-        body = _pruned(payload, _tree(endpoint, levels, True, tuple(BONDS)), reasons)
+        body = pruned(payload, _tree(endpoint, levels, True, tuple(BONDS)), reasons)
     if not reasons:
         return payload, []
     return _mended(body, payload), [name for name in BONDS if name in reasons]
@@ -307,53 +305,6 @@ def _name(tool: object) -> object:
     return next((name for name in names if name), None)
 
 
-# Paths, as a Bond has them: those of many rows are one tree, so that a body is walked once.
-
-Tree = dict[str, "_Member"]
-
-
-@dataclass(slots=True)
-class _Member:
-    """A member that paths lead to: why it goes, where a path ends there, and what they lead to in it."""
-
-    reason: str | None = None
-    true: bool = False
-    inside: Tree = field(default_factory=dict)
-    items: list["_Items"] = field(default_factory=list)
-
-    def goes(self, value: object) -> bool:
-        """Whether it is one to go: null and what is empty says nothing."""
-        if self.reason is None:
-            return False
-        return value is True if self.true else value not in (None, "", [], {})
-
-
-@dataclass(slots=True)
-class _Items:
-    """Items of a list: `every` one, or those of `kinds` (`others`: of all else) with a member, or without."""
-
-    every: bool
-    kinds: re.Pattern[str] | None
-    others: bool
-    member: str
-    has: bool
-    reason: str | None = None
-    inside: Tree = field(default_factory=dict)
-
-    def fits(self, item: object) -> bool:
-        """Whether an item of the list is meant."""
-        if self.kinds is not None:
-            kind = item.get("type") if isinstance(item, dict) else item
-            if not isinstance(kind, str) or bool(self.kinds.fullmatch(kind)) is self.others:
-                return False
-        return not self.member or (
-            isinstance(item, dict) and bool(item.get(self.member)) is self.has
-        )
-
-
-_STEP: Final = re.compile(r"(\w+)(?:(\[)(!?)([\w.*|]*)(?:([+-])(\w+))?\])?(=true)?(?:\.|$)")
-
-
 @cache
 def _tree(endpoint: str, levels: frozenset[Level], drops: bool, _rows: tuple[str, ...]) -> Tree:
     """The paths of all rows that act. Raises ValueError for one that is no path: a defect of the table."""
@@ -362,73 +313,8 @@ def _tree(endpoint: str, levels: frozenset[Level], drops: bool, _rows: tuple[str
         if bond.drops is not drops or bond.level not in levels:
             continue
         for path in (*bond.places.get(endpoint, ()), *bond.places.get(ANY, ())):
-            _grow(tree, path, reason)
+            grow(tree, path, reason)
     return tree
-
-
-def _grow(tree: Tree, path: str, reason: str) -> None:
-    """Put a path into the tree."""
-    end = 0
-    while end < len(path):
-        step = _STEP.match(path, end)
-        if step is None:
-            raise ValueError(f"no path: {path}")
-        name, each, others, kinds, sign, holds, true = step.groups()
-        end = step.end()
-        member = tree.setdefault(name, _Member())
-        place: _Member | _Items = member
-        if true:
-            member.true = True
-        if each:
-            every = not (kinds or holds)
-            known = [items for items in member.items if every and items.every]
-            pattern = re.compile("|".join(map(translate, kinds.split("|")))) if kinds else None
-            items = _Items(every, pattern, bool(others), holds or "", sign == "+")
-            place = (known or [items])[0]
-            member.items += [] if known else [items]
-        if end == len(path):
-            place.reason = reason
-        tree = place.inside
-
-
-def _pruned(holder: Json, tree: Tree, reasons: set[str]) -> Json:
-    """The object without what the tree leads to, nor what that empties; itself where it leads nowhere."""
-    pruned: dict[str, Any] | None = None
-    for name in tree.keys() & holder.keys():
-        member, value = tree[name], holder[name]
-        rest: Any = value
-        if member.goes(value):
-            reasons.add(str(member.reason))
-            rest = None
-        elif isinstance(value, dict) and member.inside:
-            rest = _pruned(value, member.inside, reasons)
-        elif isinstance(value, list) and member.items:
-            rest = _pruned_items(value, member.items, reasons)
-        if rest is not value:
-            pruned = dict(holder) if pruned is None else pruned
-            pruned[name] = rest
-            if not rest:
-                del pruned[name]
-    return holder if pruned is None else pruned
-
-
-def _pruned_items(items: list[Any], kinds: Sequence[_Items], reasons: set[str]) -> list[Any]:
-    """The list without the items that go, the others pruned; itself where nothing changes."""
-    rest: list[Any] = []
-    for item in items:
-        new = item
-        for kind in kinds:
-            if not (kind.every or kind.fits(item)):
-                continue
-            if kind.reason is not None:
-                reasons.add(kind.reason)
-                break
-            if isinstance(new, dict):
-                new = _pruned(new, kind.inside, reasons)
-        else:
-            rest.append(new)
-    same = len(rest) == len(items) and all(map(is_, rest, items))
-    return items if same else rest
 
 
 # Who issued a request, and who is asked next.
