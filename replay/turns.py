@@ -8,6 +8,7 @@ scheduled time. Nothing here waits, sends or knows what a call holds.
 
 import heapq
 from collections.abc import Sequence
+from itertools import count
 from typing import Final
 
 from tbench.capture.recent import Recent
@@ -30,18 +31,20 @@ class Turns:
 
     `continued` counts the turns that continue an earlier answer: of these `waited` left later than
     scheduled, as that had not ended, `early` before it had (strict), and `skipped` were not sent, as it
-    never came. `held` calls were taken from the supply and have not left.
+    never came. `held` calls were taken from the supply and have not left. Of calls that are due together the
+    one that was taken first is the first to leave: in a duet their order is drawn.
     """
 
     def __init__(self, causal: Causal) -> None:
         self.causal = causal
         self.continued = self.waited = self.early = self.skipped = 0
         self.held = 0
-        self._under_way: set[Key] = set()
+        self._numbers = count()
+        self._under_way: dict[Key, int] = {}
         self._ended: Recent[Key, float | None] = Recent(REMEMBERED)
         self._parked: dict[Key, list[Call]] = {}
-        self._due: list[tuple[float, int, int, Call]] = []
-        self._ready: list[tuple[int, int, Call]] = []
+        self._due: list[tuple[float, int, Call]] = []
+        self._ready: list[tuple[int, Call]] = []
 
     @property
     def next_due(self) -> float | None:
@@ -56,7 +59,7 @@ class Turns:
     def take(self, call: Call) -> None:
         """Take a call from the supply: it goes by its due time, or waits for its predecessor."""
         key = call.arm, call.index
-        self._under_way.add(key)
+        self._under_way[key] = next(self._numbers)
         self.held += 1
         before = None if call.after is None else (call.arm, call.after)
         self.continued += before is not None
@@ -76,10 +79,9 @@ class Turns:
         return self._left(heapq.heappop(self._due)[-1])
 
     def leave_in_order(self, now: float) -> Call | None:
-        """The first call in trace order of those whose time has come; for closed loops."""
+        """The first call in the supply's order of those whose time has come; for closed loops."""
         while self._due and self._due[0][0] <= now:
-            call = heapq.heappop(self._due)[-1]
-            heapq.heappush(self._ready, (call.index, call.arm, call))
+            heapq.heappush(self._ready, heapq.heappop(self._due)[1:])
         return self._left(heapq.heappop(self._ready)[-1]) if self._ready else None
 
     def end(self, call: Call, at: float | None) -> bool:
@@ -95,7 +97,7 @@ class Turns:
     def _close(self, call: Call, at: float | None) -> list[Call]:
         """Remember how a call ended. Those that waited for it."""
         key = call.arm, call.index
-        self._under_way.discard(key)
+        self._under_way.pop(key, None)
         self._ended.keep(key, at)
         return self._parked.pop(key, [])
 
@@ -117,7 +119,8 @@ class Turns:
         self._time(call, due)
 
     def _time(self, call: Call, due: float | None) -> None:
-        heapq.heappush(self._due, (due or 0.0, call.index, call.arm, call))
+        number = self._under_way[call.arm, call.index]
+        heapq.heappush(self._due, (due or 0.0, number, call))
 
     def _skip(self, calls: Sequence[Call]) -> None:
         """Do not send calls, nor what follows them, however long that conversation is."""

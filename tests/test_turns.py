@@ -23,7 +23,7 @@ from tbench.replay.api import replay
 from tbench.replay.closing import summary
 from tbench.replay.pacing import Causal, Fixed
 from tbench.replay.player import Player
-from tbench.replay.sender import Attempt, Call
+from tbench.replay.sender import Attempt, Call, Ended, Reply
 from tbench.replay.totals import numbers
 from tbench.replay.turns import Turns
 from tests.answering import Given, Received, answering, chat
@@ -291,3 +291,33 @@ def test_turns_that_wait_do_not_draw_the_plan_into_memory() -> None:
 
     assert drawn[0] <= 102  # what is due by then, and the next
     assert len(drawn) == 1000
+
+
+@pytest.mark.parametrize("causal", ["max", "think", "strict"])
+@pytest.mark.parametrize("closed", [False, True])
+def test_a_duet_keeps_the_order_that_was_drawn(causal: Causal, *, closed: bool) -> None:
+    """Both arms' calls are due together; who is first is drawn, so that neither gains by its place."""
+    order = [(index, arm) for index in range(40) for arm in ((0, 1) if index % 3 else (1, 0))]
+    calls = [call(index, None if closed else float(index)) for index, _ in order]
+    for one, (_, arm) in zip(calls, order, strict=True):
+        one.arm = arm
+    launched: list[tuple[int, int]] = []
+
+    class Noting(Waiter):
+        def launch(self, call: Call, reply: Reply, ended: Ended) -> None:
+            launched.append((call.index, call.arm))
+            super().launch(call, reply, ended)
+
+    async def main() -> None:
+        player = Player(
+            sender=Noting(lambda _: 0.25),
+            supply=Calls(calls),
+            keep=lambda _: None,
+            turns=Turns(causal),
+            began=trio.current_time(),
+        )
+        await (player.play_closed(Fixed(limit=3)) if closed else player.play_open())
+
+    trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
+
+    assert launched == order
