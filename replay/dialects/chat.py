@@ -6,6 +6,7 @@ from typing import Any, Final
 from tbench.replay.dialects.conversation import (
     ANY_TOOL,
     NO_TOOL,
+    OPENAI_ROLES,
     Call,
     Conversation,
     Image,
@@ -13,7 +14,6 @@ from tbench.replay.dialects.conversation import (
     Mute,
     Part,
     Result,
-    Role,
     Text,
     Tool,
     Turn,
@@ -30,12 +30,6 @@ from tbench.replay.dialects.conversation import (
     word,
 )
 
-_ROLES: Final[dict[str, Role]] = {
-    "system": "system",
-    "developer": "system",
-    "user": "user",
-    "assistant": "assistant",
-}
 _PLAIN: Final = ("model", "stream", "temperature", "top_p", "top_k")
 _KNOWN: Final = (
     *_PLAIN,
@@ -69,7 +63,7 @@ def _turn(message: Json, lost: set[str]) -> Turn:
     if role == "tool":
         ident = text_of(message.get("tool_call_id"), "tool_call_id")
         return Turn("tool", (Result(ident, tuple(parts)),))
-    if str(role) not in _ROLES:
+    if str(role) not in OPENAI_ROLES:
         raise Mute(f"role {role}")
     calls: list[Part] = []
     for call in objects(message.get("tool_calls"), "tool_calls"):
@@ -79,7 +73,7 @@ def _turn(message: Json, lost: set[str]) -> Turn:
                 calls.append(Call(ident, name, arguments or "{}"))
             case _:
                 raise Mute(f"tool_calls.{call.get('type')}")
-    return Turn(_ROLES[str(role)], (*parts, *calls))
+    return Turn(OPENAI_ROLES[str(role)], (*parts, *calls))
 
 
 def _parts(content: object, lost: set[str]) -> list[Text | Image]:

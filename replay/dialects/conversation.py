@@ -13,6 +13,14 @@ from typing import Any, Final, Literal, NamedTuple
 Json = Mapping[str, Any]
 Role = Literal["system", "user", "assistant", "tool"]
 
+OPENAI_ROLES: Final[Mapping[str, Role]] = {
+    "system": "system",
+    "developer": "system",
+    "user": "user",
+    "assistant": "assistant",
+}
+"""Who speaks, by the role's name in a chat and in Responses."""
+
 
 _WORD = re.compile(r"[\w. -]{1,48}", re.ASCII)
 

@@ -6,6 +6,7 @@ from typing import Any, Final
 from tbench.replay.dialects.conversation import (
     ANY_TOOL,
     NO_TOOL,
+    OPENAI_ROLES,
     Call,
     Conversation,
     Image,
@@ -26,12 +27,6 @@ from tbench.replay.dialects.conversation import (
     word,
 )
 
-_ROLES: Final[dict[str, Role]] = {
-    "system": "system",
-    "developer": "system",
-    "user": "user",
-    "assistant": "assistant",
-}
 _KNOWN: Final = (
     *("model", "stream", "temperature", "top_p"),
     *("input", "instructions", "max_output_tokens", "tools", "tool_choice", "parallel_tool_calls"),
@@ -85,9 +80,11 @@ def _turns(item: Json, lost: set[str]) -> Iterator[Turn]:
             yield Turn("tool", (Result(ident, tuple(_parts(item.get("output"), lost))),))
         case {"type": "reasoning"}:
             lost.add("reasoning")
-        case {"role": str(role)} if role in _ROLES and item.get("type", "message") == "message":
+        case {"role": str(role)} if (
+            role in OPENAI_ROLES and item.get("type", "message") == "message"
+        ):
             beyond(item, ("type", "id", "status", "role", "content", "phase"), lost, "input.")
-            yield Turn(_ROLES[role], tuple(_parts(item.get("content"), lost)))
+            yield Turn(OPENAI_ROLES[role], tuple(_parts(item.get("content"), lost)))
         case _:
             raise Mute(f"input.{item.get('type') or item.get('role')}")
 
