@@ -26,7 +26,8 @@ class Option:
     `group` is its heading there. `flag` is how it is written where that is not its name with hyphens,
     `short` its one-letter flag. `default` says in words what holds without it. Numbers are finite and above
     `above`, or from `least` to `most`. `read` makes the value from the word, or words, of a command line.
-    An `argument` has a place instead of a flag. Of options with the same `rival` one is given.
+    An `argument` has a place instead of a flag. Of options with the same `rival` one is given. A `common`
+    one is in the first level of --help, too, where a verb has more options than a page takes.
     """
 
     help: str
@@ -41,6 +42,7 @@ class Option:
     read: Callable[[Any], Any] | None = None
     argument: bool = False
     rival: str | None = None
+    common: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

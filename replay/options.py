@@ -38,10 +38,11 @@ Timeout = Annotated[
 Only = Annotated[
     Sequence[str],
     Option(
-        help="Only requests to this endpoint, model or host, or FIELD=VALUE (or != > >= < <=): status>=400, "
-        "session=s3, from=10m, sample=10% ... (docs/trace.md). Repeatable.",
+        help="Only requests to this endpoint, model or host, or by a field: status>=400, session=s3, "
+        "from=10m, sample=10% ... (docs/trace.md). Repeatable.",
         unit="WORD",
         group=LIMITS,
+        common=True,
     ),
 ]
 
@@ -89,6 +90,7 @@ class ReplayOptions:
             meaning="open loop at {value:g}x recorded speed",
             schedule=recorded,
             speed=lambda pacing, _: pacing.value,
+            common=True,
         ),
     ] = None
     rate: Annotated[
@@ -103,6 +105,7 @@ class ReplayOptions:
             speed=to_mean_rate,
             needs_survey=True,
             load="rate",
+            common=True,
         ),
     ] = None
     poisson: Annotated[
@@ -116,6 +119,7 @@ class ReplayOptions:
             "recorded times",
             schedule=lambda pacing, _: poisson(pacing.value, pacing.seed),
             load="rate",
+            common=True,
         ),
     ] = None
     constant: Annotated[
@@ -140,6 +144,7 @@ class ReplayOptions:
             meaning="closed loop: {value:g} in flight, in trace order; recorded times are not used",
             limits=fixed,
             load="streams",
+            common=True,
         ),
     ] = None
     concurrency_scale: Annotated[
@@ -202,7 +207,8 @@ class ReplayOptions:
         ),
     ] = None
     requests: Annotated[
-        int | None, Option(help="End after this many requests.", unit="N", group=LIMITS, above=0)
+        int | None,
+        Option(help="End after this many requests.", unit="N", group=LIMITS, above=0, common=True),
     ] = None
     duration: Annotated[
         float | None,
@@ -211,15 +217,17 @@ class ReplayOptions:
             unit="SECONDS",
             group=LIMITS,
             above=0,
+            common=True,
         ),
     ] = None
     warmup: Annotated[
         str,
         Option(
-            help="Left out of the statistics: auto (60 s, at most 1/16 of the run), none, seconds or a share "
+            help="Leave the beginning out: auto (60 s, at most 1/16 of the run), none, seconds or a share "
             "(5%).",
             unit="WARMUP",
             group=LIMITS,
+            common=True,
         ),
     ] = "auto"
     max_cost: Annotated[
@@ -229,6 +237,7 @@ class ReplayOptions:
             unit="USD",
             group=LIMITS,
             above=0,
+            common=True,
         ),
     ] = None
     only: Only = ()
@@ -247,6 +256,7 @@ class ReplayOptions:
             group=TARGET,
             default="where it was captured",
             rival="target",
+            common=True,
         ),
     ] = None
     model: Annotated[
@@ -256,6 +266,7 @@ class ReplayOptions:
             unit="NAME",
             group=TARGET,
             default="as recorded",
+            common=True,
         ),
     ] = None
     map_model: Annotated[
@@ -265,6 +276,7 @@ class ReplayOptions:
             unit="OLD=NEW",
             group=TARGET,
             read=_read_by("tbench.replay.target", "parse_models"),
+            common=True,
         ),
     ] = field(default_factory=dict)
     portable: Annotated[
@@ -290,6 +302,7 @@ class ReplayOptions:
             unit="KEY=JSON",
             group=TARGET,
             read=_read_by("tbench.replay.target", "parse_fields"),
+            common=True,
         ),
     ] = field(default_factory=dict)
     headers: Annotated[
@@ -309,6 +322,7 @@ class ReplayOptions:
             unit="VARIABLE",
             group=TARGET,
             default="the host's own, such as OPENAI_API_KEY; else TOGETHER_API_KEY",
+            common=True,
         ),
     ] = None
     cache: Annotated[
@@ -316,6 +330,7 @@ class ReplayOptions:
         Option(
             help="cold: begin every prompt with a word that no earlier run had.",
             group=TARGET,
+            common=True,
         ),
     ] = "as-is"
     cache_by: Annotated[
@@ -375,6 +390,7 @@ class ReplayOptions:
             short="-o",
             group=OUTPUT,
             default="TRACE.TIME.run",
+            common=True,
         ),
     ] = None
     watch: Callable[[Any], Awaitable[None]] | None = field(default=None, compare=False, repr=False)

@@ -20,7 +20,8 @@ COLUMNS: Final = 100
 """The widest page of help, and the width of one that goes to no terminal."""
 NAMES: Final = 30
 """The widest column of flags; a longer one has a line of its own."""
-
+MANY: Final = 30
+"""A verb with more options has two levels of help: --help shows the common ones, --help-all every one."""
 
 UNITS: Final[Mapping[Any, str]] = {str: "TEXT", int: "N", float: "NUMBER", Path: "PATH"}
 """What stands in --help for the value of an option whose row says no unit."""
@@ -87,6 +88,12 @@ def verb(run: Callable[..., int | None]) -> Callable[..., int | None]:
     ]
     flags += [_parameter(key, row, given=False) for key, row in common.items()]
     table = {key: row for part in parts.values() for key, row in part.rows.items()} | common
+    options = sum(not row.option.argument for row in table.values())
+    if options > MANY:
+        text = f"Show all {options} options and exit."
+        info = typer.Option("--help-all", help=text, is_eager=True, callback=_show_all)
+        kind = Annotated[bool, info]
+        flags.append(Parameter("help_all", Parameter.KEYWORD_ONLY, annotation=kind, default=False))
     command.__name__, command.__doc__ = run.__name__, run.__doc__
     vars(command).update(__signature__=Signature(flags), rows=table)
     return command
@@ -145,30 +152,44 @@ class Verb(TyperCommand):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Read the words; what they do not say is as variables and the settings file have it."""
         given = self.make_parser(ctx).parse_args(args=list(args))[0]
-        if self.rows and "help" not in given and not ctx.resilient_parsing:
+        if self.rows and not given.keys() & {"help", "help_all"} and not ctx.resilient_parsing:
             ctx.default_map = settle(self.rows, given)
             for line in mistyped(self.rows):
                 print(f"! {line}", file=sys.stderr)
         return super().parse_args(ctx, args)
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
-        """Write the options in their groups, each whole, with its default."""
-        sections: dict[str, list[tuple[str, str]]] = {}
-        arguments_first = sorted(
-            self.get_params(ctx), key=lambda parameter: parameter.param_type_name
-        )
-        for parameter in arguments_first:
+        """Write the options in their groups, each whole, with its default; help's own come last."""
+        levels = any(parameter.name == "help_all" for parameter in self.params)
+        everything = not levels or ctx.meta.get(EVERYTHING, False)
+        sections: dict[str, list[tuple[str, str]]] = {"Arguments": []}
+        helps: list[tuple[str, str]] = []
+        for parameter in self.get_params(ctx):
             row = self.rows.get(parameter.name)
-            place = "Arguments" if parameter.param_type_name == "argument" else "Options"
-            last = next(reversed(sections), "Options")
-            group = (row.option.group or place) if row else last
-            record = _record(row, parameter) if row else parameter.get_help_record(ctx)
-            sections.setdefault(group, []).append(record or (parameter.name, ""))
+            if row is None:
+                helps.append(parameter.get_help_record(ctx) or (parameter.name, ""))
+            elif everything or row.option.common or row.option.argument:
+                place = "Arguments" if row.option.argument else "Options"
+                sections.setdefault(row.option.group or place, []).append(_record(row, parameter))
+        sections.setdefault("Options", []).extend(reversed(helps))
+        sections["Options"] = sections.pop("Options")
+        sections = {title: records for title, records in sections.items() if records}
         names = [len(name) for records in sections.values() for name, _ in records]
         width = max(length for length in names if length <= NAMES)
         for title, records in sections.items():
             with formatter.section(title):
                 formatter.write_dl([(name.ljust(width), text) for name, text in records], width)
+
+
+EVERYTHING: Final = "tbench.help_all"
+"""The key in click's `Context.meta` that says that help is to show the second level, too."""
+
+
+def _show_all(context: typer.Context, wanted: bool) -> None:
+    if wanted and not context.resilient_parsing:
+        context.meta[EVERYTHING] = True
+        typer.echo(context.get_help())
+        raise typer.Exit
 
 
 def _read_by_rows(parameters: list[Any], table: Mapping[str, Row]) -> list[Any]:

@@ -34,10 +34,11 @@ TARGET: Final = Row(
     kinds=(str,),
     default=None,
     option=Option(
-        help="Target of the settings file, by its name: server, model, key's variable, prices.",
+        help="Target of the settings file, by its name (docs/settings.md).",
         unit="NAME",
         group="Where to",
         rival="target",
+        common=True,
     ),
 )
 """An option of every verb that sends to one server."""

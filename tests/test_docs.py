@@ -52,7 +52,7 @@ def test_commands_in_the_documents_exist(document: str, line: str) -> None:
     flags = {word.partition("=")[0] for word in words if word.startswith("-")}
 
     assert words[0] in get_command(app()).commands, document  # type: ignore[attr-defined]
-    assert flags - known_options(words) - {"--help", "--debug"} == set(), document
+    assert flags - known_options(words) - {"--help", "--help-all", "--debug"} == set(), document
 
 
 @pytest.mark.parametrize(("document", "path"), sorted(set(each(NAMED))))

@@ -41,7 +41,7 @@ def row(parameter: Any) -> str:
 
 def rows(command: Any) -> list[str]:
     """Arguments in their order, then options by name: the order of a help page is not pinned."""
-    parameters = [one for one in command.params if one.name != "help"]
+    parameters = [one for one in command.params if one.name not in {"help", "help_all"}]
     arguments = [row(one) for one in parameters if one.param_type_name == "argument"]
     return arguments + sorted(row(one) for one in parameters if one.param_type_name == "option")
 

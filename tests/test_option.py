@@ -9,12 +9,14 @@ from typing import Annotated, Any
 
 import pytest
 import typer
+from typer.main import get_command
 from typer.testing import CliRunner
 
 from tbench.__main__ import run
 from tbench.capture.errors import InputError
 from tbench.capture.option import Option, Shared, check, made, rows
-from tbench.flags import Given, Verb, verb
+from tbench.cli import app
+from tbench.flags import MANY, Given, Verb, verb
 from tbench.replay.options import PACING, ReplayOptions
 from tbench.replay.pacing import PacingOption
 
@@ -148,7 +150,7 @@ def test_a_pacing_is_one_row() -> None:
 
     assert list(pacing.schedule(None)([0.0] * 7)) == [0, 0, 0, 1, 1, 1, 2]
     assert (pacing.mode, pacing.meaning) == ("bursts", "open loop: bursts of 3, one a second")
-    assert "--bursts N" in called(Bursty, ["--help"])
+    assert "--bursts N" in called(Bursty, ["--help-all"])
     with pytest.raises(InputError, match="--speed and --bursts are two pacings"):
         Bursty("t.msgpack", speed=2, bursts=3)
     with pytest.raises(InputError, match="--bursts 0: must be more than 0"):
@@ -187,14 +189,27 @@ def test_the_list_of_verbs_fits_a_screen(
     assert not [line for line in lines[1:] if line.endswith("...")]
 
 
-def test_the_help_of_replay_fits_three_screens(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("verb", ["ab", "benchmark", "capture", "compare", "replay"])
+def test_help_fits_two_screens_and_help_all_has_every_option(
+    verb: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With every option, its unit and its default, in groups."""
+    """60 lines of 100 columns; the last one says how to see the options that few need."""
     monkeypatch.setenv("COLUMNS", "100")
-    assert run(["replay", "--help"]) == 0
-    lines = capsys.readouterr().out.splitlines()
+    flags = {
+        row.flag.partition("/")[0]
+        for row in get_command(app([verb])).commands[verb].rows.values()
+        if not row.option.argument
+    }
 
-    assert len(lines) <= 80
-    for row in rows(ReplayOptions).values():
-        assert row.option.argument or any(row.flag in line for line in lines), row.flag
+    assert run([verb, "--help"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) <= 60
+    if len(flags) > MANY:
+        assert lines[-1].split() == [
+            "--help-all",
+            *f"Show all {len(flags)} options and exit.".split(),
+        ]
+        assert run([verb, "--help-all"]) == 0
+        lines = capsys.readouterr().out.splitlines()
+    shown = {word.strip(",") for line in lines for word in line[:34].split()}
+    assert flags - shown == set()

@@ -53,9 +53,10 @@ class SynthOptions:
     Raises InputError for a value that makes no sense.
     """
 
-    model: Annotated[str, Option(help="Model to ask for.", unit="NAME", group=CONTENT)]
+    model: Annotated[str, Option(help="Model to ask for.", unit="NAME", group=CONTENT, common=True)]
     requests: Annotated[
-        int, Option(help="Number of requests to make.", unit="N", group=CONTENT, least=1)
+        int,
+        Option(help="Number of requests to make.", unit="N", group=CONTENT, least=1, common=True),
     ]
     task: Annotated[
         Literal["text-to-text", "image-text-to-text", "text-to-embeddings", "text-to-rerank"],
@@ -63,6 +64,7 @@ class SynthOptions:
             help="text-to-text, image-text-to-text, text-to-embeddings or text-to-rerank.",
             unit="TASK",
             group=CONTENT,
+            common=True,
         ),
     ] = "text-to-text"
     api: Annotated[
@@ -104,6 +106,7 @@ class SynthOptions:
             unit="PATH",
             group=DATASET,
             read=str,
+            common=True,
         ),
     ] = None
     dataset_config: Annotated[

@@ -27,31 +27,35 @@ def ab(
     plan: Annotated[
         Path | None,
         Option(
-            help="Take the plan from this TOML file (keys as the options, [[arm]] tables); options given "
-            "here go before it.",
+            help="TOML file with the plan: keys as the options, [[arm]] tables; options given here go "
+            "before it.",
             unit="FILE",
             group=PLAN,
+            common=True,
         ),
     ] = None,
     out: Annotated[
         Path | None,
         Option(
-            help="Folder for runs and reports. One that holds this experiment already is gone on with; "
-            "then it is enough to name it.",
+            help="Folder for runs and reports. To go on with an experiment, naming its folder is enough.",
             unit="DIR",
             short="-o",
             group=OUTPUT,
             default="TRACE.TIME.ab",
+            common=True,
         ),
     ] = None,
     dry_run: Annotated[
-        bool, Option(help="Send nothing; print what the whole plan would send.", group=OUTPUT)
+        bool,
+        Option(
+            help="Send nothing; print what the whole plan would send.", group=OUTPUT, common=True
+        ),
     ] = False,
     charts: Charts = None,
     xlsx: Xlsx = None,
     as_json: Json = False,
 ) -> int:
-    """Replay one trace to two arms or more, several times each and in turns; say which is worse, how surely.
+    """Replay one trace to two arms or more, several times each, in turns; say which is worse.
 
     Every run of every arm sends the same requests by the same pacing. The run is the unit: 0 is PASS,
     1 FAIL, 3 INCONCLUSIVE, 4 INVALID, 130 interrupted. The same command again goes on where it stopped.

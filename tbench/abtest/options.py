@@ -46,27 +46,33 @@ class AbOptions:
     arms: Annotated[
         Sequence[Mapping[str, Any]],
         Option(
-            help="One arm, by what it has of its own: name, target, model, base_url, api_key_env, portable, "
-            "to, set.NAME=JSON, map_model.OLD=NEW, header.NAME=VALUE. Repeatable; the first is the baseline.",
+            help="One arm, by its own name, target, model, base_url, api_key_env, portable, to, "
+            "set.NAME=JSON, map_model.OLD=NEW, header.NAME=VALUE. Repeatable; the first is the baseline.",
             flag="--arm",
             unit="name=A,model=M,...",
             group=PLAN,
             read=_arms,
+            common=True,
         ),
     ]
     repeats: Annotated[
         int,
         Option(
-            help="Runs of each arm; a verdict needs 3.", unit="N", group=PLAN, least=1, most=10_000
+            help="Runs of each arm; a verdict needs 3.",
+            unit="N",
+            group=PLAN,
+            least=1,
+            most=10_000,
+            common=True,
         ),
     ] = 5
     schedule: Annotated[
         Kind,
         Option(
-            help="Order of the runs. random: rounds that hold every arm once, two by two: in a drawn "
-            "order, then in its reverse. abba: forwards and backwards. duet: all arms at once, request by "
-            "request.",
+            help="random: rounds that hold every arm once, in a drawn order, then in its reverse. abba: "
+            "forwards and backwards. duet: all arms at once, request by request.",
             group=PLAN,
+            common=True,
         ),
     ] = "random"
     pause: Annotated[
@@ -101,10 +107,13 @@ class AbOptions:
             rows={
                 "seed": {"help": "Seed of the order of the runs, and of --poisson.", "group": PLAN},
                 "max_cost": {
-                    "help": "Most US dollars at list prices for all runs together: a plan that needs more "
-                    "is refused, and the runs stop before it is exceeded."
+                    "help": "US dollars at list prices that all runs together may cost; a plan that needs "
+                    "more is refused."
                 },
-                "base_url": {"help": "Server for arms without a base_url of their own."},
+                "poisson": {"common": False},
+                "warmup": {"common": False},
+                "only": {"common": False},
+                "base_url": {"help": "Server for arms without their own."},
             },
         ),
     ]

@@ -28,12 +28,16 @@ class BenchmarkOptions:
 
     api_backend: Annotated[
         Literal["together", "openai", "anthropic", "vllm", "sglang"],
-        Option(help="Kind of server, which decides where its key is.", group=SERVER),
+        Option(help="Kind of server, which decides where its key is.", group=SERVER, common=True),
     ]
     api_base: Annotated[
         str,
         Option(
-            help="Server to measure, with or without /v1.", unit="URL", group=SERVER, rival="target"
+            help="Server to measure, with or without /v1.",
+            unit="URL",
+            group=SERVER,
+            rival="target",
+            common=True,
         ),
     ]
     key_variable: Annotated[
@@ -45,6 +49,7 @@ class BenchmarkOptions:
             group=SERVER,
             rival="key",
             default="the backend's",
+            common=True,
         ),
     ] = None
     api_key: Annotated[
@@ -82,6 +87,7 @@ class BenchmarkOptions:
             unit="SCENARIO",
             group=LOAD,
             default="genai-bench's for the task, or dataset where there is one",
+            common=True,
         ),
     ] = ()
     num_concurrency: Annotated[
@@ -91,6 +97,7 @@ class BenchmarkOptions:
             unit="N,...",
             group=SWEEP,
             default="1,2,4 ... 256",
+            common=True,
         ),
     ] = ()
     batch_size: Annotated[
@@ -100,6 +107,7 @@ class BenchmarkOptions:
             unit="N,...",
             group=SWEEP,
             default="1,2,4,8,24,48,96",
+            common=True,
         ),
     ] = ()
     iteration_type: Annotated[
@@ -116,6 +124,7 @@ class BenchmarkOptions:
             help="Instead, evenly spaced arrivals, requests/s (open loop): 1,2,4.",
             unit="RATE,...",
             group=SWEEP,
+            common=True,
         ),
     ] = ()
     poisson: Annotated[
@@ -127,7 +136,8 @@ class BenchmarkOptions:
         ),
     ] = ()
     max_time_per_run: Annotated[
-        float, Option(help="Longest time of a point.", unit="MINUTES", group=SWEEP, above=0)
+        float,
+        Option(help="Longest time of a point.", unit="MINUTES", group=SWEEP, above=0, common=True),
     ] = 5.0
     warmup_ratio: Annotated[
         float,
@@ -155,9 +165,10 @@ class BenchmarkOptions:
     saturate: Annotated[
         bool,
         Option(
-            help="Search the highest concurrency (or --rate, --poisson) at which --slo-share of the "
-            "requests keep to --slo, from the first value given: doubling, then halving the gap.",
+            help="Search the highest concurrency (or --rate, --poisson) at which requests keep to --slo: "
+            "doubling from the first value, then halving the gap.",
             group=SWEEP,
+            common=True,
         ),
     ] = False
     slo_share: Annotated[
@@ -192,6 +203,7 @@ class BenchmarkOptions:
             unit="NAME",
             group=OUTPUT,
             default="backend, task, model and time",
+            common=True,
         ),
     ] = None
     experiment_base_dir: Annotated[
@@ -203,6 +215,7 @@ class BenchmarkOptions:
         Option(
             help="Go on with the folder of that name: points that are there are not made again.",
             group=OUTPUT,
+            common=True,
         ),
     ] = False
     log_dir: Annotated[

@@ -89,28 +89,31 @@ GATES: Final = "Gates on repeated runs"
 Margin = Annotated[
     str | None,
     Option(
-        help="Gate TTFT and end to end, p50 and p95, by how much worse they may get (in ab 5% unless there "
-        "is a --gate), and failures by 0.5 points (--gate errors:2pp says otherwise).",
+        help="Gate TTFT and E2E, p50 and p95, by how much worse they may get (ab: 5% unless there is a "
+        "--gate), and failures by 0.5 points (--gate errors:2pp: by 2).",
         unit="SHARE",
         group=GATES,
+        common=True,
     ),
 ]
 Gates = Annotated[
     Sequence[str],
     Option(
-        help="Gate one quantity: ttft:p95:5%, errors:0.5pp, goodput:1pp, requests_per_s:5%, or a limit "
-        "that candidates must hold: 'ttft:p95<=500ms', 'goodput>=99%'. Repeatable.",
+        help="Gate one change (ttft:p95:5%, errors:0.5pp, goodput:1pp, requests_per_s:5%) or a limit for "
+        "candidates ('ttft:p95<=500ms', 'goodput>=99%'). Repeatable.",
         unit="GATE",
         flag="--gate",
         group=GATES,
+        common=True,
     ),
 ]
 Slo = Annotated[
     str | None,
     Option(
-        help="What makes a request a good one, for goodput: 'ttft<500ms,tpot<50ms,e2e<3s'.",
+        help="Limits of a good request: 'ttft<500ms,tpot<50ms,e2e<3s'.",
         unit="SLO",
         group="Goodput",
+        common=True,
     ),
 ]
 Trend = Annotated[
@@ -121,7 +124,9 @@ Trend = Annotated[
         group=GATES,
     ),
 ]
-Json = Annotated[bool, Option(help="Print one JSON object.", flag="--json", group=OUTPUT)]
+Json = Annotated[
+    bool, Option(help="Print one JSON object.", flag="--json", group=OUTPUT, common=True)
+]
 Verbose = Annotated[
     bool,
     Option(
@@ -129,11 +134,17 @@ Verbose = Annotated[
         flag="--verbose",
         short="-v",
         group=OUTPUT,
+        common=True,
     ),
 ]
 Html = Annotated[
     Path | None,
-    Option(help="Also write a self-contained HTML page to this file.", unit="FILE", group=OUTPUT),
+    Option(
+        help="Also write a self-contained HTML page to this file.",
+        unit="FILE",
+        group=OUTPUT,
+        common=True,
+    ),
 ]
 Charts = Annotated[
     Path | None,

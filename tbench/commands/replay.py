@@ -18,7 +18,7 @@ def replay(
     options: ReplayOptions,
     *,
     dry_run: Annotated[
-        bool, Option(help="Send nothing; print what would be sent.", group=OUTPUT)
+        bool, Option(help="Send nothing; print what would be sent.", group=OUTPUT, common=True)
     ] = False,
     as_json: Json = False,
     verbose: Verbose = False,
