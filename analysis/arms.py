@@ -134,6 +134,11 @@ class Arm:
         return not bool(np.isnan(self.columns["due"]).all())
 
     @cached_property
+    def waited(self) -> int:
+        """How many turns left later than scheduled, as the answer that they continue had not ended."""
+        return (self.run.totals.get("turns") or {}).get("waited") or 0
+
+    @cached_property
     def offset_s(self) -> Floats:
         """When each request was due, or sent where nothing was due."""
         return metrics.origin(self.columns)

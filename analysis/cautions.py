@@ -18,9 +18,10 @@ from tbench.replay import metrics
 from tbench.replay.metrics import minimum_n
 from tbench.replay.table import tally
 
-LENGTH, CACHED, MIX, FINISH, LAG = 0.05, 0.05, 0.01, 0.05, 0.05
+LENGTH, CACHED, MIX, FINISH, LAG, LOAD = 0.05, 0.05, 0.01, 0.05, 0.05, 0.01
 """Tolerated: ratio of output lengths - 1, difference of cached shares, of an error kind's share, of a finish
-reason's share, and of lag as a share of the median TTFT."""
+reason's share, of lag as a share of the median TTFT, and of the share of turns that waited, or of the mean
+due time."""
 ENDINGS: Final[Mapping[str, str]] = {
     **dict.fromkeys(("end_turn", "stop_sequence", "tool_use", "tool_calls", "completed"), "stop"),
     **dict.fromkeys(("max_tokens", "max_output_tokens"), "length"),
@@ -282,6 +283,28 @@ def _pacing(compared: ComparedArms) -> str | None:
     return f"the arms were sent differently: {first.pacing} against {second.pacing}"
 
 
+def _load(compared: ComparedArms) -> str | None:
+    """Turns wait for answers: a slow server is asked later, and so is under less load."""
+    arms = (compared.baseline, compared.candidate)
+    if not any(arm.waited for arm in arms) or not all(arm.open_loop for arm in arms):
+        return None
+    shares = [arm.waited / len(arm) for arm in arms]
+    first, second = (
+        float(np.nanmean(arm.columns["due"][places])) for arm, places in compared.sides()
+    )
+    moved = abs(second - first) > LOAD * min(first, second)
+    if not moved and abs(shares[1] - shares[0]) <= LOAD:
+        return None
+    names = ("baseline", "candidate")
+    later = second > first if moved else shares[1] > shares[0]
+    return (
+        f"the {names[later]} got less load: {arms[later].waited:,} of its turns waited for answers, "
+        f"{arms[not later].waited:,} of the {names[not later]}'s; requests were due "
+        f"{abs(second - first):.3g} s apart on the mean, so a ratio in its favour is too good "
+        "(--causal strict sends both the same arrivals)"
+    )
+
+
 def _model(compared: ComparedArms) -> str | None:
     first, second = compared.baseline.model, compared.candidate.model
     return f"{first} against {second}" if first and second and first != second else None
@@ -311,6 +334,7 @@ CHECKS: dict[str, Callable[[ComparedArms], str | None]] = {
     "PARTIAL_OVERLAP": _partial,
     "WARMUP": _warm_up,
     "DIFFERENT_PACING": _pacing,
+    "LOAD_DIFFERS": _load,
     "DIFFERENT_MODEL": _model,
     "RECORDED_ARM": _recorded,
 }

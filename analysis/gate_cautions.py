@@ -105,10 +105,11 @@ def _end_to_end(runs: Sequence[Arm], name: str) -> Arm:
         gaps = np.concatenate([gaps for _, gaps in parts])
         return np.concatenate([*offsets, [len(gaps)]]), gaps
 
+    totals = recount(columns) | {"turns": {"waited": sum(run.waited for run in runs)}}
     return Arm(
         kind=first.kind,
         name=name,
-        run=Run(first.path, first.run.header, columns, recount(columns), complete=True),
+        run=Run(first.path, first.run.header, columns, totals, complete=True),
         source=first.source,
         model=_joined(run.model for run in runs),
         target=_joined(run.target for run in runs),
@@ -130,6 +131,7 @@ POOLED: Final = (
     "FINISH_REASONS_DIFFER",
     "ERROR_MIX_DIFFERS",
     "DIFFERENT_PACING",
+    "LOAD_DIFFERS",
     "DIFFERENT_MODEL",
 )
 """Checks of analysis.cautions that say the same of repeated runs."""

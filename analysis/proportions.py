@@ -116,9 +116,12 @@ def error_difference(
 # Rates: what a run did as a whole, per second, and the share of good requests where there are objectives.
 #
 # They have no interval: a run gives one figure of each. In an open loop the arrivals set them for as long
-# as the server keeps up.
+# as the server keeps up, unless turns wait for its answers: these come later where it is slow.
 
 OPEN_LOOP: Final = "open loop: the trace sets the load, so that equal rates say nothing of speed"
+TURNS_WAIT: Final = (
+    "open loop, turns waited: a slow target is asked later, so the rates are partly its own"
+)
 
 GOOD: Final = ("goodput", "goodput_per_s")
 """Those that need objectives."""

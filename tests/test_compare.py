@@ -13,7 +13,7 @@ from tbench.analysis.comparison import NO_DIFFERENCE
 from tbench.analysis.report import sentences
 from tbench.analysis.report.ci import comparison_markdown
 from tbench.analysis.report.page import comparison_head
-from tbench.analysis.report.text import comparison_text
+from tbench.analysis.report.text import comparison_text, pair_text
 from tbench.capture.errors import InputError, UnreachableError
 from tbench.replay.columns import NUMBERS, Column
 from tbench.replay.pacing import parse_warmup
@@ -442,6 +442,36 @@ def test_what_the_arms_are_is_said() -> None:
     assert codes(compare(plain, arm(found, model="n"))) == {"DIFFERENT_MODEL"}
     assert codes(compare(plain, arm(found, pacing="x", as_recorded=False))) == {"DIFFERENT_PACING"}
     assert codes(compare(plain, arm(found, kind="trace"))) >= {"RECORDED_ARM"}
+
+
+def with_turns(found: dict[str, Column], name: str, waited: int) -> Arm:
+    """A run of which so many turns left late, the last ones by 9 s."""
+    for moment in ("due", "sent", "first_token", "last_token"):  # of which the end is one
+        found[moment][len(found[moment]) - waited :] += 9.0
+    run = Run(Path(f"{name}.run"), {}, found, {**recount(found), "turns": {"waited": waited}}, True)
+    return arm(found, name, run=run)
+
+
+@pytest.mark.parametrize(
+    ("waited", "differ"), [((8, 273), True), ((273, 8), True), ((9, 9), False)]
+)
+def test_arms_whose_turns_waited_differ_in_load(waited: tuple[int, int], *, differ: bool) -> None:
+    """A slower arm is asked later, under less load; equal waits change what the rates are called, no more."""
+    first, second = waited
+    found = compare(with_turns(columns(400), "a", first), with_turns(columns(400, 3), "b", second))
+    said = {caution.code: caution.text for caution in found.warnings}
+    text = pair_text(found)
+
+    assert "load set by the trace" not in text
+    assert text.count("partly its own: turns waited") == 2
+    assert ("LOAD_DIFFERS" in said) is differ
+    if differ:
+        names = ("candidate", "baseline") if second > first else ("baseline", "candidate")
+        summary = f"the {names[0]} got less load: 273 of its turns waited for answers, 8 of the {names[1]}'s"
+        assert summary in text
+        assert said["LOAD_DIFFERS"].startswith(
+            f"{summary}; requests were due {265 * 9 / 400:.3g} s apart"
+        )
 
 
 def test_failures_are_an_endpoint_of_their_own() -> None:

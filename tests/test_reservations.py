@@ -158,6 +158,20 @@ def test_arms_that_were_not_sent_alike_say_so(
     assert found.verdict is Verdict.PASS
 
 
+def test_an_arm_whose_turns_waited_was_under_less_load(repeats: Any) -> None:
+    """The counts are those of all its runs."""
+    first, second = repeats.arms()
+    runs = (
+        replace(run, run=replace(run.run, totals={**run.run.totals, "turns": {"waited": 60}}))
+        for run in second.runs
+    )
+
+    found = evaluate_gates([first, replace(second, runs=tuple(runs))], GATES)
+    assert said(found)["LOAD_DIFFERS"].startswith(
+        "the candidate got less load: 300 of its turns waited for answers, 0 of the baseline's;"
+    )
+
+
 def test_an_arm_of_two_models_is_said(repeats: Any) -> None:
     first, second = repeats.arms()
     runs = (replace(second.runs[0], model="other"), *second.runs[1:])

@@ -13,7 +13,7 @@ from tbench.analysis.comparison import (
     EqualLengths,
     Verdict,
 )
-from tbench.analysis.proportions import OPEN_LOOP, footnote
+from tbench.analysis.proportions import OPEN_LOOP, TURNS_WAIT, footnote
 from tbench.analysis.t_tests import RATE
 from tbench.capture.terminal import named, plural
 from tbench.replay.throughput import three
@@ -100,8 +100,9 @@ def discoveries(comparison: Comparisons) -> str:
 
 def rates_notes(comparison: Comparisons) -> Iterator[str]:
     """What to know beside the rates of both arms."""
-    if comparison.baseline.open_loop or comparison.candidate.open_loop:
-        yield OPEN_LOOP
+    arms = (comparison.baseline, comparison.candidate)
+    if any(arm.open_loop for arm in arms):
+        yield TURNS_WAIT if any(arm.waited for arm in arms) else OPEN_LOOP
     if missing := footnote(comparison.rates):
         yield missing
 
@@ -225,6 +226,7 @@ CAVEATS: Final[Mapping[str, str]] = {
     "FAILURES_ROSE": "failures",
     "ERROR_MIX_DIFFERS": "errors",
     "DIFFERENT_PACING": "pacing",
+    "LOAD_DIFFERS": "turns",
     "CACHED_TOKENS_DIFFER": "cache",
     "OUTPUT_LENGTH_DIFFERS": "length",
     "FINISH_REASONS_DIFFER": "endings",

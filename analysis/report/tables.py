@@ -58,10 +58,13 @@ def comparison_table(comparison: Comparisons, *, short: bool = False) -> Table:
     """Quantiles (all, or those of the short text), rates and failures, candidate against baseline."""
     rows = sentences.shown_rows(comparison) if short else comparison.rows
     cells: list[Sequence[Cell | str]] = [_compared(row) for row in rows]
-    open_loop = comparison.baseline.open_loop and comparison.candidate.open_loop
+    arms = (comparison.baseline, comparison.candidate)
+    paced = "load set by the trace" if all(arm.open_loop for arm in arms) else ""
+    if paced and any(arm.waited for arm in arms):
+        paced = "partly its own: turns waited"
     for pair in comparison.rates:
         if not short or pair[0].name in RATES:
-            note = "load set by the trace" if open_loop and pair[0].unit != "share" else ""
+            note = paced if pair[0].unit != "share" else ""
             title = pair[0].title.replace("tokens/s", "tok/s")
             quotient = _ratio(ratio(pair))
             cells.append([title, "", "", *map(_rate, pair), quotient, "", note, "", "", ""])
