@@ -85,9 +85,10 @@ def grow(tree: Tree, path: str, reason: str) -> None:
 def pruned(holder: Json, tree: Tree, reasons: set[str]) -> Json:
     """The object without what the tree leads to, nor what that empties; itself where it leads nowhere."""
     copy: dict[str, Any] | None = None
-    for name in tree.keys() & holder.keys():
-        member, value = tree[name], holder[name]
-        rest: Any = value
+    for name, member in tree.items():
+        if name not in holder:
+            continue
+        value = rest = holder[name]
         if member.goes(value):
             reasons.add(str(member.reason))
             rest = None

@@ -144,8 +144,10 @@ def refused_by(targets: Sequence[Target]) -> Refusal:
     """The rule of a plan for several targets: what cannot be put to one of them is put to none."""
 
     def refuses(exchange: Exchange, parsed: ParsedRequest) -> str | None:
-        reasons = (target.refuses(exchange, parsed) for target in targets)
-        return next((reason for reason in reasons if reason), None)
+        for target in targets:
+            if reason := target.refuses(exchange, parsed):
+                return reason
+        return None
 
     return refuses
 

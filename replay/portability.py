@@ -276,7 +276,9 @@ def carried(payload: Json, endpoint: str, levels: frozenset[Level]) -> tuple[Jso
 
 def unread(headers: Headers, levels: frozenset[Level]) -> list[str]:
     """Why headers must not go along, by reason."""
-    names = {name for name, _ in headers} if levels else frozenset()
+    if not levels:
+        return []
+    names = {name for name, _ in headers}
     acting = (reason for reason, bond in BONDS.items() if bond.level in levels)
     return [reason for reason in acting if not names.isdisjoint(BONDS[reason].headers)]
 

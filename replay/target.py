@@ -67,8 +67,8 @@ KEYS: Final = frozenset(CREDENTIAL_HEADERS)
 
 LIMIT_NAMES: Final = frozenset().union(*LIMITS.values())
 """All names of the limit: set by hand, it goes only where it is the endpoint's."""
-MOST_TEMPLATES: Final = 512
-"""Shapes that are remembered: traffic has few, and each may hold a path of 16 KiB three times over."""
+MOST_REMEMBERED: Final = 512
+"""Shapes of heads, and issuers with their models: traffic has few, and a head may hold 16 KiB thrice."""
 NOWHERE: Final = Origin("http", "", 0)
 
 _ODD = re.compile(r"[^!-~]")
@@ -124,6 +124,9 @@ class Target:
     _templates: dict[Any, Template] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
+    _acting: dict[Any, frozenset[Level]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     @property
     def origin(self) -> Origin:
@@ -165,10 +168,12 @@ class Target:
             )
         if self.salt and info.endpoint in GENERATIVE and self.salt.encode() not in body:
             self.unsalted[info.endpoint] += 1
-        self.portability.update(dropped)
+        if dropped:
+            self.portability.update(dropped)
         if reason := self.unchanged_because(planned):
             self.unchanged[reason] += 1
-        self.masked.update(self.masked_in(planned))
+        if masked := self.masked_in(planned):
+            self.masked.update(masked)
         return Call(
             index=planned.index,
             due=due,
@@ -204,13 +209,22 @@ class Target:
 
     def _levels(self, recorded: Request, info: RequestInfo) -> frozenset[Level]:
         """What acts on a request, by who issued it and who is asked now."""
+        key = recorded.host, info.endpoint, info.model
+        acting = self._acting.get(key)
+        if acting is None:
+            if len(self._acting) >= MOST_REMEMBERED:
+                self._acting.clear()
+            acting = self._acting[key] = self._levels_of(recorded.host, info)
+        return acting
+
+    def _levels_of(self, issuer: str, info: RequestInfo) -> frozenset[Level]:
         if self.to not in (None, info.endpoint):  # a translation cannot take it along
             return levels("auto" if self.portable == "off" else self.portable, foreign=True)
         if self.portable != "auto":
             return levels(self.portable, foreign=True)
         model = self._added.get("model", self._model_for(info))
         host = address(self.base_url).host
-        foreign = changes_hands(recorded.host, info.model, host, model)
+        foreign = changes_hands(issuer, info.model, host, model)
         return levels(self.portable, foreign=foreign)
 
     def _model_for(self, info: RequestInfo) -> str | None:
@@ -335,7 +349,7 @@ class Target:
         key = recorded.method, path, recorded_fields, bodied, carrier
         known = self._templates.get(key)
         if known is None:
-            if len(self._templates) >= MOST_TEMPLATES:
+            if len(self._templates) >= MOST_REMEMBERED:
                 self._templates.clear()
             if carrier not in KEYS:  # an older trace, or there was none
                 carrier = provider_of(recorded.method, path).credential_header
@@ -359,15 +373,8 @@ class Target:
 
 
 def _label(planned: Planned, info: RequestInfo, size: int) -> bytes:
-    return Label(
-        id=planned.exchange.request.id,
-        cycle=planned.cycle,
-        endpoint=info.endpoint,
-        model=info.model,
-        stream=info.stream,
-        request_bytes=size,
-        session=planned.session,
-    ).pack()
+    id_, cycle, session = planned.exchange.request.id, planned.cycle, planned.session
+    return Label(id_, cycle, info.endpoint, info.model, info.stream, size, session).pack()
 
 
 # The salt: a word before a request's first word, so that no cache of an earlier run holds its prefix. One

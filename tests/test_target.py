@@ -21,7 +21,7 @@ from tbench.replay.request import Label
 from tbench.replay.sender import Call, Origin
 from tbench.replay.target import (
     KEYS,
-    MOST_TEMPLATES,
+    MOST_REMEMBERED,
     SENT_HEADERS,
     Target,
     checked_base_url,
@@ -260,10 +260,10 @@ def on_the_wire(request: httpx.Request) -> bytes:
 def test_templates_are_few() -> None:
     """A trace with a path of its own for each request does not fill the memory."""
     target = Target(base_url="http://t")
-    for number in range(3 * MOST_TEMPLATES):
+    for number in range(3 * MOST_REMEMBERED):
         call(target, path=f"/v1/{number}/completions")
 
-    assert len(target._templates) <= MOST_TEMPLATES
+    assert len(target._templates) <= MOST_REMEMBERED
 
 
 def test_model_and_fields_are_replaced_and_null_removes() -> None:

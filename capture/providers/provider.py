@@ -31,8 +31,10 @@ class Endpoint(NamedTuple):
 
     def limit(self, body: Json) -> int | None:
         """The most output tokens that a body asks for."""
-        counts = (counted(body.get(name)) for name in self.limits)
-        return next((count for count in counts if count is not None), None)
+        for name in self.limits:
+            if (count := counted(body.get(name))) is not None:
+                return count
+        return None
 
 
 OTHER: Final = Endpoint("other")
@@ -253,6 +255,8 @@ def bare_text(content: object) -> object:
 def count_images(messages: object) -> int:
     """The pictures among the parts of messages, and among what tools gave back in them."""
     parts = [part for message in items_of(messages) for part in items_of(message.get("content"))]
+    if not parts:  # mostly
+        return 0
     inner = [item for part in parts for item in items_of(part.get("content"))]
     return sum(word_of(part, "type") in _IMAGES for part in [*parts, *inner])
 
