@@ -12,7 +12,6 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import count
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -95,7 +94,7 @@ class Capture(Intake):
         self.closing = False
         self.redirected: Counter[str] = Counter()
         self._timed_out: set[str] = set()
-        self._conns: defaultdict[str, int] = defaultdict(count(1).__next__)
+        self._conns: defaultdict[str, int] = defaultdict(iter(setup.numbers[1:]).__next__)
 
     @property
     def in_flight(self) -> int:

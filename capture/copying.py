@@ -32,7 +32,7 @@ from tbench.capture.trace_index import TraceIndex
 from tbench.capture.trace_reader import Trace
 
 OURS: Final = frozenset({HEADER, BLOCK, INDEX})
-NOT_COPIED: Final = frozenset({"format", "marker"})
+NOT_COPIED: Final = frozenset({"format", "marker", "process", "processes"})
 """Header entries that a new file gets anew."""
 STEPS: Final = "steps"
 """The header entry with what made a file of a trace: one map for each verb, oldest first."""

@@ -74,7 +74,7 @@ class Intake:
         self._redactor = setup.redactor
         self._now = setup.now
         self._limit = limit
-        self._seq = 0
+        self._numbers, self._seq = setup.numbers, 0
         self._lock = threading.Lock()
 
     def wants(self, head: RequestHead) -> bool:
@@ -116,7 +116,7 @@ class Intake:
             seq, self._seq = self._seq, self._seq + 1
         request = Request(
             id=id or uuid4().hex,
-            seq=seq,
+            seq=self._numbers[seq],
             arrive_ns=arrive_ns,
             end_ns=arrive_ns,
             method=secrets.mask_text(head.method),

@@ -21,8 +21,9 @@ from urllib.parse import urlsplit
 
 import certifi
 from mitmproxy.addons import block, core, disable_h2c, next_layer, proxyserver, tlsconfig
+from mitmproxy.certs import CertStore
 from mitmproxy.master import Master
-from mitmproxy.options import Options
+from mitmproxy.options import CONF_BASENAME, KEY_SIZE, Options
 
 from tbench.capture.addon import Capture
 from tbench.capture.errors import InputError
@@ -185,12 +186,30 @@ def run(setup: Setup, watch: Watch) -> Status:
     trace is closed in any case. Raises InputError, before anything listens, where it cannot begin.
     """
     check_port(setup.host, setup.port)
-    with _folder_of_this_process() as folder, _low_latency():
-        return asyncio.run(_Proxy(setup, watch, folder).run())
+    with folder_of_this_process() as folder:
+        return serve(setup, watch, folder)
+
+
+def serve(setup: Setup, watch: Watch, folder: Path) -> Status:
+    """The same with a folder for the throw-away CA, on a port that processes of one capture may share."""
+    shared = setup.recording.processes > 1
+    with _low_latency():
+        loop = _SharedPort if shared else None
+        return asyncio.run(_Proxy(setup, watch, folder).run(), loop_factory=loop)
+
+
+class _SharedPort(asyncio.SelectorEventLoop):
+    """A loop whose listeners share their port: the kernel gives each new connection to one of them.
+
+    Mitmproxy has no option for it.
+    """
+
+    async def create_server(self, *arguments: Any, **options: Any) -> asyncio.Server:  # noqa: ANN401
+        return await super().create_server(*arguments, **options, reuse_port=True)
 
 
 @contextmanager
-def _folder_of_this_process() -> Iterator[Path]:
+def folder_of_this_process() -> Iterator[Path]:
     """A folder that is deleted with this process, even by `kill -9`: by a shell in a session of its own.
 
     The shell waits for the end of a pipe whose other end only this process holds.
@@ -208,6 +227,17 @@ def _folder_of_this_process() -> Iterator[Path]:
             yield Path(folder)
         finally:
             guard.communicate()
+
+
+def make_authority(folder: Path) -> None:
+    """Make the throw-away CA of processes that share one; alone, mitmproxy makes its own."""
+    CertStore.create_store(folder, CONF_BASENAME, KEY_SIZE)
+
+
+def forget_key(folder: Path) -> None:
+    """Delete the private key of the throw-away CA."""
+    for name in KEY_FILES:
+        (folder / name).unlink(missing_ok=True)
 
 
 @contextmanager
@@ -304,8 +334,8 @@ class _Proxy:
             addresses = servers.listen_addrs()
             if not addresses:
                 raise InputError(f"cannot listen on {self._setup.host}:{self._setup.port}")
-            for name in KEY_FILES:  # mitmproxy has read them by now
-                (self._folder / name).unlink(missing_ok=True)
+            if self._setup.recording.processes == 1:
+                forget_key(self._folder)  # mitmproxy has read it by now
             host, port = addresses[0][:2]
             address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
             bundle = _bundle(self._folder / "ca-bundle.pem", self._folder / "mitmproxy-ca-cert.pem")

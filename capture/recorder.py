@@ -13,7 +13,9 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from queue import Empty, SimpleQueue
+from secrets import token_bytes
 from typing import Protocol
+from uuid import uuid4
 
 from tbench.capture.errors import InputError
 from tbench.capture.exchange import Request, Response
@@ -22,6 +24,7 @@ from tbench.capture.redact import Redactor, Secrets
 from tbench.capture.sanitize import Sanitizer
 from tbench.capture.selection import Selection
 from tbench.capture.tee import Budget, Tee
+from tbench.capture.trace_reader import PROCESSES, process_path
 from tbench.capture.trace_writer import TraceWriter
 
 TICK_S = 0.05
@@ -292,8 +295,22 @@ MAX_PENDING = 256 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Origin:
+    """What the processes of one capture share: its id, its clocks at the start, ns, its pseudonyms' key."""
+
+    capture_id: str = field(default_factory=lambda: uuid4().hex)
+    wall_ns: int = field(default_factory=time.time_ns)
+    mono_ns: int = field(default_factory=time.monotonic_ns)
+    key: bytes = field(default_factory=lambda: token_bytes(32), repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Recording:
-    """What the user asked for. `max_pending` and `rotate_bytes` are bytes, `rotate_s` seconds."""
+    """What the user asked for. `max_pending` and `rotate_bytes` are bytes, `rotate_s` seconds.
+
+    Of a capture by several `processes` each makes a recording of its own, with the same `output`, the name
+    of the whole, and the same `origin`.
+    """
 
     output: Path
     selection: Selection
@@ -302,6 +319,18 @@ class Recording:
     max_pending: int = MAX_PENDING
     rotate_bytes: int | None = None
     rotate_s: float | None = None
+    origin: Origin = field(default_factory=Origin)
+    process: int = 0
+    processes: int = 1
+
+    def __post_init__(self) -> None:
+        if self.processes > PROCESSES:
+            raise InputError(f"--processes {self.processes}: must be at most {PROCESSES}")
+
+    @property
+    def files(self) -> list[Path]:
+        """The first file of each process."""
+        return [process_path(self.output, number) for number in range(self.processes)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -312,6 +341,8 @@ class RecorderSetup:
     redactor: Redactor
     selection: Selection
     now: Callable[[], int]
+    numbers: range = range(sys.maxsize)
+    """Numbers that no other process of this capture gives: for connections, and in order of arrival."""
 
 
 def begin(recording: Recording, on_failure: Callable[[str], None]) -> RecorderSetup:
@@ -319,31 +350,32 @@ def begin(recording: Recording, on_failure: Callable[[str], None]) -> RecorderSe
 
     Raises InputError where the file exists or cannot be made. `on_failure`: see Recorder.
     """
-    origin_ns = time.monotonic_ns()
+    origin, selection = recording.origin, recording.selection
 
     def now() -> int:
-        return time.monotonic_ns() - origin_ns
+        return time.monotonic_ns() - origin.mono_ns
 
-    selection = recording.selection
+    place = {"process": recording.process, "processes": recording.processes}
     header = TraceHeader(
-        wall_ns=time.time_ns(),
-        mono_ns=now(),
+        capture_id=origin.capture_id,
+        wall_ns=origin.wall_ns,
+        mono_ns=0,
         upstream=recording.upstream,
         filters={"hosts": list(selection.hosts), "paths": list(selection.paths)},
         sampling=selection.sample,
         tokens_source="server_usage",
-        extra={"mode": recording.mode},
+        extra={"mode": recording.mode, **(place if recording.processes > 1 else {})},
     )
     try:
         writer = TraceWriter(
-            recording.output,
+            recording.files[recording.process],
             header,
             rotate_bytes=recording.rotate_bytes,
             rotate_s=recording.rotate_s,
         )
     except OSError as error:
         raise InputError(f"{recording.output}: cannot be written: {error.strerror}") from None
-    redactor = Redactor()
+    redactor = Redactor(origin.key)
     recorder = Recorder(
         writer,
         Sanitizer(redactor),
@@ -352,4 +384,10 @@ def begin(recording: Recording, on_failure: Callable[[str], None]) -> RecorderSe
         on_failure=on_failure,
     )
     recorder.start()
-    return RecorderSetup(recorder=recorder, redactor=redactor, selection=selection, now=now)
+    return RecorderSetup(
+        recorder=recorder,
+        redactor=redactor,
+        selection=selection,
+        now=now,
+        numbers=range(recording.process, sys.maxsize, recording.processes),
+    )

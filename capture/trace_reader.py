@@ -22,16 +22,23 @@ from tbench.capture.arrival_order import (
 from tbench.capture.container_reader import Container, Losses, open_container
 from tbench.capture.errors import InputError
 from tbench.capture.exchange import Exchange
-from tbench.capture.records import read_header
+from tbench.capture.records import TraceHeader, read_header
 
 FORWARD = Budgets(cache=8 * 2**20)
 """Without answers hardly any block is read a second time."""
 SUFFIX, PART = ".msgpack", ".part"
+PROCESSES = 256
+"""More than so many have never written one trace."""
 
 
 def segment_path(first: Path, number: int) -> Path:
     """The name of a segment: trace.msgpack, trace.0001.msgpack, trace.0002.msgpack, ..."""
     return first.with_name(f"{first.stem}.{number:04d}{first.suffix}") if number else first
+
+
+def process_path(first: Path, number: int) -> Path:
+    """The first file of a process of a capture: trace.msgpack, trace.p1.msgpack, trace.p2.msgpack, ..."""
+    return first.with_name(f"{first.stem}.p{number}{first.suffix}") if number else first
 
 
 class Trace:
@@ -178,7 +185,7 @@ def read_trace(path: str | Path) -> Trace:
         return _joined(containers)
     # The capture of the first file: leftovers of another may stand beside it.
     first = read_header(containers[0].header)
-    if first.segment != 0:
+    if first.segment != 0 or _process(first)[0] != 0:
         return Trace([[open_segment(containers[0], first)]], 0)
     return _joined(
         [
@@ -197,14 +204,31 @@ def joined(traces: Sequence[Trace]) -> Trace:
 
 def _joined(containers: list[Container]) -> Trace:
     """All captures that these files are of."""
-    captures: dict[str, dict[int, Segment]] = defaultdict(dict)
+    captures: dict[tuple[str, int], dict[int, Segment]] = defaultdict(dict)
+    processes: dict[str, int] = defaultdict(int)
     for container in containers:
         header = read_header(container.header)
-        captures[header.capture_id].setdefault(header.segment, open_segment(container, header))
+        process, of = _process(header)
+        processes[header.capture_id] = max(processes[header.capture_id], of)
+        by_number = captures[header.capture_id, process]
+        by_number.setdefault(header.segment, open_segment(container, header))
     captured = [
         [by_number[number] for number in sorted(by_number)] for by_number in captures.values()
     ]
-    return Trace(captured, sum(map(_missing, captured)))
+    # A process of which there is no file at all has lost one, at least.
+    return Trace(captured, sum(map(_missing, captured)) + sum(processes.values()) - len(captured))
+
+
+def _process(header: TraceHeader) -> tuple[int, int]:
+    """Which process of a capture wrote this, and of how many."""
+    process, processes = header.extra.get("process"), header.extra.get("processes")
+    if (
+        isinstance(process, int)
+        and isinstance(processes, int)
+        and 0 <= process < processes <= PROCESSES
+    ):
+        return process, processes
+    return 0, 1
 
 
 def _missing(capture: list[Segment]) -> int:
@@ -219,13 +243,13 @@ def _files(path: Path) -> list[Path]:
         return _settled([*path.glob(f"*{SUFFIX}"), *path.glob(f"*{SUFFIX}{PART}")])
     if path.exists():
         base = path.with_suffix("") if path.suffix == PART else path
-        number = rf"{re.escape(base.stem)}\.\d{{4,}}{re.escape(base.suffix)}({PART})?"
+        number = rf"{re.escape(base.stem)}(\.p\d+)?(\.\d{{4,}})?{re.escape(base.suffix)}({PART})?"
         names = os.listdir(base.parent)  # noqa: PTH208 (a folder of runs holds many, and few are wanted)
-        later = [base.parent / name for name in names if re.fullmatch(number, name)]
-        return [path, *_settled(later)]
+        others = {base.parent / name for name in names if re.fullmatch(number, name)}
+        return [path, *_settled([*(others - {base, base.with_name(base.name + PART)})])]
     part = path.with_name(path.name + PART)
     if part.exists():
-        return [part]
+        return _files(part)
     if matches := list(Path(path.anchor).glob(str(path.relative_to(path.anchor)))):
         return _settled(matches)
     raise InputError(f"{path}: no such file, folder or matching glob")

@@ -72,7 +72,7 @@ def summary(status: Status, files: list[Path]) -> Iterator[str]:
     outcomes = ", ".join(f"{word} {n}" for word, n in counts.outcomes.most_common())
     size = sum(file.stat().st_size for file in files)
     first = files[0] if files else "no file"
-    more = f" and {plural(len(files) - 1, 'more segment')}" if len(files) > 1 else ""
+    more = f" and {plural(len(files) - 1, 'more file')}" if len(files) > 1 else ""
     answered = f"{plural(counts.requests, 'request')}, {plural(counts.responses, 'response')}"
     yield f"{answered}{f' ({outcomes})' if outcomes else ''}"
     if counts.lost:
@@ -105,16 +105,17 @@ def summary(status: Status, files: list[Path]) -> Iterator[str]:
             )
 
 
-def files_of(output: Path) -> list[Path]:
-    """The segment that a capture wrote, in order; a `.part` where one could not be closed."""
+def files_of(recording: Recording) -> list[Path]:
+    """The segments that a capture wrote, in order; a `.part` where one could not be closed."""
     files: list[Path] = []
-    for number in count():
-        path = segment_path(output, number)
-        part = path.with_name(path.name + PART)
-        segment = next((file for file in (part, path) if file.exists()), None)
-        if segment is None:
-            return files
-        files.append(segment)
+    for first in recording.files:
+        for number in count():
+            path = segment_path(first, number)
+            part = path.with_name(path.name + PART)
+            segment = next((file for file in (part, path) if file.exists()), None)
+            if segment is None:
+                break
+            files.append(segment)
     return files
 
 

@@ -29,6 +29,7 @@ import trustme
 import zstandard
 
 from tbench.capture.exchange import Exchange, Outcome
+from tbench.capture.repair import repair
 from tbench.capture.trace_reader import read_trace
 from tests.forked import Command
 
@@ -720,6 +721,91 @@ def test_a_killed_capture_loses_at_most_its_last_second(
     due = {name for name, at in ended.items() if at < killed - 1.0}
     assert len(due) > 20
     assert due <= kept
+
+
+# several processes on one port
+
+
+def test_processes_share_a_port_and_write_one_trace(
+    upstream: Upstream, capturing: Callable[..., Capturing], tmp_path: Path
+) -> None:
+    """Every request once, by arrival, whichever process took it; users and connections are told apart."""
+    one = capturing("--upstream", upstream.url, "--processes", 3)
+    for _ in range(40):  # each by a connection of its own, which the kernel gives to one of them
+        post(one.url, "plain", user="ada")
+    code, said = one.stop()
+
+    first, *others = sorted(tmp_path.glob("*.msgpack"), key=lambda path: (len(path.name), path))
+    trace = read_trace(first)
+    requests = [exchange.request for exchange in trace]
+    arrivals = [request.arrive_ns for request in requests]
+    assert code == 0
+    assert "40 requests, 40 responses (ok 40)" in said
+    assert [path.name for path in others] == ["t0.p1.msgpack", "t0.p2.msgpack"]
+    assert all(list(read_trace(path)) for path in (first, *others))
+    assert arrivals == sorted(arrivals)
+    for name in ("id", "conn", "seq"):
+        assert len({getattr(request, name) for request in requests}) == 40
+    assert len({json.loads(request.body or b"")["user"] for request in requests}) == 1
+    assert trace.missing == 0
+    assert not Path(one.bundle).parent.exists()
+
+
+def test_a_file_of_a_process_that_is_gone_is_missed(
+    upstream: Upstream, capturing: Callable[..., Capturing], tmp_path: Path
+) -> None:
+    """And a copy of what is there is a trace of its own, which misses nothing."""
+    one = capturing("--upstream", upstream.url, "--processes", 2)
+    post(one.url, "plain")
+    one.stop()
+    (tmp_path / "t0.p1.msgpack").unlink()
+    repair(one.path, tmp_path / "copy.msgpack")
+
+    assert read_trace(one.path).missing == 1
+    assert read_trace(tmp_path / "copy.msgpack").missing == 0
+
+
+def workers(pid: int) -> list[int]:
+    """The processes that a capture has on its port."""
+    children = [
+        int(child)
+        for path in Path(f"/proc/{pid}/task").glob("*/children")
+        for child in path.read_text().split()
+    ]
+    return [pid for pid in children if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+
+
+def test_a_killed_worker_is_told_and_the_others_go_on(
+    upstream: Upstream, capturing: Callable[..., Capturing]
+) -> None:
+    """Exit 4, with what it had written in its .part file."""
+    one = capturing("--upstream", upstream.url, "--processes", 2)
+    os.kill(workers(one.process.pid)[0], signal.SIGKILL)
+    answers = []
+    while len(answers) < 5:  # what the kernel had given to the killed one is reset
+        with contextlib.suppress(httpx.HTTPError):
+            answers.append(post(one.url, "plain").status_code)
+    code, said = one.stop()
+
+    assert code == 4
+    assert "ended with -9" in one.said
+    assert "5 requests, 5 responses (ok 5)" in said
+    assert answers == [200] * 5
+
+
+def test_without_the_first_process_the_others_end_by_themselves(
+    upstream: Upstream, capturing: Callable[..., Capturing], tmp_path: Path
+) -> None:
+    """Nobody could stop them: they drain, and their files are whole."""
+    one = capturing("--upstream", upstream.url, "--processes", 2)
+    post(one.url, "plain")
+    one.process.kill()
+
+    assert until_refused(one.port)
+    deadline = time.monotonic() + WAIT
+    while list(tmp_path.glob("*.part")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert len(list(read_trace(one.path))) == 1
 
 
 # what goes wrong around it

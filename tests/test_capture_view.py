@@ -78,7 +78,8 @@ def test_the_summary_counts_outcomes_and_files(tmp_path: Path) -> None:
     path = tmp_path / "t.msgpack"
     path.write_bytes(b"x" * 20_000)
 
-    lines = list(summary(status(requests=4, responses=4), files_of(path)))
+    recording = Recording(output=path, selection=Selection())
+    lines = list(summary(status(requests=4, responses=4), files_of(recording)))
 
     assert lines[0] == "4 requests, 4 responses (ok 3, cut 1)"
     assert lines[1] == "dropped: nothing"
@@ -97,8 +98,9 @@ def test_segments_are_found_in_order(tmp_path: Path) -> None:
     """A last one that could not be closed keeps its .part."""
     for name in ("t.msgpack", "t.0001.msgpack", "t.0002.msgpack.part"):
         (tmp_path / name).touch()
+    recording = Recording(output=tmp_path / "t.msgpack", selection=Selection())
 
-    assert [file.name for file in files_of(tmp_path / "t.msgpack")] == [
+    assert [file.name for file in files_of(recording)] == [
         "t.msgpack",
         "t.0001.msgpack",
         "t.0002.msgpack.part",

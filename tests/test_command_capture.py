@@ -55,6 +55,9 @@ def test_a_port_in_use(refusal: Callable[..., str]) -> None:
         (["-o", "absent/t.msgpack", "--port", "0"], "absent"),
         (["--grace", "-1"], "--grace"),
         (["--requests", "0"], "--requests"),
+        (["--requests", "5", "--processes", "2"], "--requests counts within one process"),
+        (["--processes", "1000"], "at most 256"),
+        (["-o", "absent/t.msgpack", "--port", "0", "--processes", "2"], "absent"),
     ],
 )
 def test_bad_usage(refusal: Callable[..., str], arguments: list[str], said: str) -> None:

@@ -110,6 +110,14 @@ def capture(
     duration: Annotated[
         float | None, Option(help="Stop after this time.", unit="SECONDS", group=STOP, least=0)
     ] = None,
+    processes: Annotated[
+        int,
+        Option(
+            help="Processes that share the port, each on a core of its own, and write one trace.",
+            group=LISTEN,
+            least=1,
+        ),
+    ] = 1,
     requests: Annotated[
         int | None,
         Option(help="Stop after this many recorded requests.", unit="N", group=STOP, least=1),
@@ -120,13 +128,18 @@ def capture(
     The answers stream through as they arrive; keys and cookies are never written. Stop with Ctrl-C: streams
     in flight may end first (--grace), a second Ctrl-C cuts them short.
     """
-    from tbench.capture.proxy import Setup, parse_upstream, run
+    from tbench.capture.processes import run
+    from tbench.capture.proxy import Setup, parse_upstream
     from tbench.capture.recorder import Recording
     from tbench.capture.selection import API_HOSTS, Selection
     from tbench.capture.terminal import heard
     from tbench.capture_view import View, files_of, summary
 
     _check_usage(mode, listen, upstream, host)
+    if requests and processes > 1:
+        raise InputError(
+            "--requests counts within one process: give --duration, or one --processes"
+        )
     proxied = mode == "proxy"
     selection = Selection(
         hosts=tuple(host or (API_HOSTS if proxied else ())), paths=tuple(path or ()), sample=sample
@@ -139,6 +152,7 @@ def capture(
         max_pending=max_pending * MEGA,
         rotate_bytes=round(rotate_mb * MEGA) if rotate_mb else None,
         rotate_s=rotate_s,
+        processes=processes,
     )
     setup = Setup(
         recording=recording,
@@ -154,7 +168,7 @@ def capture(
         if not _is_loopback(listen):
             view.warn("keys and prompts cross the network in the clear to this address")
         status = run(setup, view)
-    files = files_of(output)
+    files = files_of(recording)
     with heard(sys.stdout):
         for line in summary(status, files):
             typer.echo(line)

@@ -1,0 +1,224 @@
+"""Capture by several processes on one port: each records what the kernel gives it, all into one trace.
+
+A Python process is bound to one core. Each of these is a whole proxy that writes files of its own; they share
+the capture's id, clock and pseudonyms, so that readers see one trace (`trace_reader.process_path`). The first
+process only watches the others, adds up what they tell, and passes a signal on.
+"""
+
+import multiprocessing
+import os
+import signal
+import socket
+import threading
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from functools import reduce
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnProcess
+from operator import add
+from pathlib import Path
+from select import select
+from typing import Literal
+
+from tbench.capture import proxy
+from tbench.capture.errors import InputError, TbenchError
+from tbench.capture.proxy import Listening, Setup, Status, Watch
+from tbench.capture.recorder import Counts
+from tbench.capture.terminal import stop_signals
+
+WAKE_S = 0.1
+Word = Literal["listening", "tick", "warn", "error", "end"]
+
+
+def run(setup: Setup, watch: Watch) -> Status:
+    """Capture with as many processes as the recording says, until a signal or the duration ends it.
+
+    Returns the sum of what they did. Signals are as in `proxy.run`. A process that is killed takes its
+    connections with it; what it had recorded stays in its `.part` file, and the status has a failure. Raises
+    InputError, before anything listens, where one cannot begin.
+    """
+    recording = setup.recording
+    if recording.processes == 1:
+        return proxy.run(setup, watch)
+    if not hasattr(socket, "SO_REUSEPORT"):
+        raise InputError("--processes: this system has no SO_REUSEPORT; leave it out")
+    proxy.check_port(setup.host, setup.port)
+    for file in recording.files:
+        if os.path.lexists(file):
+            raise InputError(f"{file}: exists already; choose another -o or remove it")
+    with ExitStack() as stack:
+        port = stack.enter_context(_reserved(setup.host, setup.port))
+        folder = stack.enter_context(proxy.folder_of_this_process())
+        proxy.make_authority(folder)
+        context = multiprocessing.get_context("spawn")
+        members: list[_Member] = []
+        share = recording.max_pending // recording.processes
+        for number in range(recording.processes):
+            ours, theirs = context.Pipe()
+            part = replace(recording, process=number, max_pending=share)
+            process = context.Process(
+                target=_work, args=(theirs, replace(setup, recording=part, port=port), folder)
+            )
+            process.start()
+            theirs.close()
+            members.append(_Member(process, ours))
+            stack.callback(members[-1].close)
+        group = _Group(members, watch, folder)
+        stack.enter_context(_relayed(group))
+        return group.follow()
+
+
+@contextmanager
+def _reserved(host: str, port: int) -> Iterator[int]:
+    """A port that processes may share, bound here, so that 0 is the same one for all of them."""
+    family, kind, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    with socket.socket(family, kind) as place:
+        place.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        place.bind(address)
+        yield place.getsockname()[1]
+
+
+@dataclass(eq=False)
+class _Member:
+    """One process as seen from the first. `stops` counts the signals that it was sent."""
+
+    process: SpawnProcess
+    link: Connection
+    status: Status | None = None
+    listening: bool = False
+    ended: bool = False
+    stops: int = 0
+
+    def close(self) -> None:
+        """Make sure that the process ends: without its link it drains by itself."""
+        self.link.close()
+        self.process.join()
+
+
+@dataclass(eq=False)
+class _Group:
+    members: Sequence[_Member]
+    watch: Watch
+    folder: Path
+    stops: int = 0
+    killed: list[str] = field(default_factory=list)
+    refused: str | None = None
+
+    def follow(self) -> Status:
+        """Hear the members until all have ended; the sum of their last states."""
+        while links := [member.link for member in self.members if not member.ended]:
+            for link in wait(links, WAKE_S):
+                self._hear(next(member for member in self.members if member.link is link))
+            for member in self.members:  # one that does not listen yet could not drain
+                while member.listening and not member.ended and member.stops < self.stops:
+                    member.stops += 1
+                    with suppress(ProcessLookupError):
+                        os.kill(member.process.pid or 0, signal.SIGTERM)
+        if self.refused:
+            raise InputError(self.refused)
+        return self._status()
+
+    def _hear(self, member: _Member) -> None:
+        number = self.members.index(member)
+        try:
+            word, value = member.link.recv()
+        except (EOFError, OSError):
+            member.ended = True
+            member.process.join()
+            self.killed.append(f"process {number + 1} ended with {member.process.exitcode}")
+            self.watch.warn(f"{self.killed[-1]}: what it had not written is lost; the others go on")
+            return
+        match word:
+            case "listening":
+                member.listening = True
+                if all(each.listening for each in self.members):
+                    proxy.forget_key(self.folder)
+                    self.watch.listening(value)
+            case "tick":
+                member.status = value
+                if number == 0:
+                    self.watch.tick(self._status())
+            case "warn":
+                self.watch.warn(value)
+            case "error":
+                self.refused, member.ended = value, True
+                self.stops += 1
+            case "end":
+                member.status, member.ended = value, True
+
+    def _status(self) -> Status:
+        states = [member.status for member in self.members if member.status]
+        failures = [state.failure for state in states if state.failure]
+        counts = Counts()
+        for state in states:
+            for name in Counts.__dataclass_fields__:
+                setattr(counts, name, getattr(counts, name) + getattr(state.counts, name))
+        return Status(
+            counts=counts,
+            left_out=reduce(add, (Counter(state.left_out) for state in states), Counter()),
+            redirected=reduce(add, (Counter(state.redirected) for state in states), Counter()),
+            in_flight=sum(state.in_flight for state in states),
+            elapsed_s=max(state.elapsed_s for state in states),
+            draining=any(state.draining for state in states),
+            failure=next(iter([*failures, *self.killed]), None),
+            lag=max((state.lag for state in states), key=lambda lag: lag.quantile(0.99) or 0.0),
+        )
+
+
+@contextmanager
+def _relayed(group: _Group) -> Iterator[None]:
+    """The signals that end a capture are counted here, and passed on by `_Group.follow`."""
+
+    def count(_number: int, _frame: object) -> None:
+        group.stops += 1
+
+    before = {number: signal.signal(number, count) for number in stop_signals()}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+# In a process of the group.
+
+
+def _work(link: Connection, setup: Setup, folder: Path) -> None:
+    os.setsid()  # a Ctrl-C is the first process's, which passes it on
+    threading.Thread(target=_drain_without, args=(link,), daemon=True).start()
+    relay = _Relay(link)
+    try:
+        relay.send("end", proxy.serve(setup, relay, folder))
+    except TbenchError as error:
+        relay.send("error", str(error))
+
+
+def _drain_without(link: Connection) -> None:
+    """Drain when the first process has gone, even by `kill -9`: nobody could end this one any more."""
+    with suppress(EOFError, OSError):
+        link.recv()
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+class _Relay:
+    """Tells the first process what happens. Never waits for it: the loop carries traffic."""
+
+    def __init__(self, link: Connection) -> None:
+        self._link = link
+
+    def listening(self, place: Listening) -> None:
+        self.send("listening", place)
+
+    def tick(self, status: Status) -> None:
+        if select([], [self._link], [], 0)[1]:
+            self.send("tick", status)
+
+    def warn(self, line: str) -> None:
+        if select([], [self._link], [], 0)[1]:
+            self.send("warn", line)
+
+    def send(self, word: Word, value: object) -> None:
+        with suppress(OSError):
+            self._link.send((word, value))
