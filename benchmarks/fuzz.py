@@ -294,7 +294,7 @@ def run_file(path: Path, number: int = 0) -> Path:
             writer.pump({"planned": 120, "issued": k + 1})
     return writer.close(
         {"planned": 120, "completed": 107, "failed": 13, "cancelled": 0, "lost_in_flight": 0, "never_sent": 0,
-         "skipped": {"other": 2}, "unsalted": {"chat": 1}, "hosts": {"h": 119, "g": 1},
+         "skipped": {"other": 2}, "hosts": {"h": 119, "g": 1},
          "masked": {"tools": 1}, "portability": {"store": 1},
          "unchanged": {"embeddings": 1, "not_json": 1}, "client_limit": {},
          "reconnected": 1, "trace_losses": {}, "ended_by": "plan", "warmup_s": 0.0,

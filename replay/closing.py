@@ -89,9 +89,6 @@ def _requests(run: Run, numbers: Mapping[str, Any]) -> Iterator[str]:
     if dropped := losses.get("dropped_requests"):
         count = plural(dropped, "request")
         yield row("trace", f"{count} passed its capture unrecorded (memory or disk ran short)")
-    if unsalted := (totals.get("unsalted") or {}).values():
-        count = plural(sum(unsalted), "request")
-        yield row("cache", f"{count} had no text for the salt: a cache may have known them")
     held = run.columns["held"]
     if waited := int((held > 0).sum()):
         yield row(

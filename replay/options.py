@@ -29,6 +29,8 @@ PACING: Final = "Pacing (give one; default: --speed 1)"
 LIMITS, TARGET, CLIENT, OUTPUT = "How much", "Where to", "How it is sent", "Output"
 
 
+Cache = Literal["as-is", "structure", "cold"]
+
 Timeout = Annotated[
     float,
     Option(help="Longest time of one request, all in all.", unit="SECONDS", group=CLIENT, above=0),
@@ -326,9 +328,10 @@ class ReplayOptions:
         ),
     ] = None
     cache: Annotated[
-        Literal["as-is", "cold"],
+        Cache,
         Option(
-            help="cold: begin every prompt with a word that no earlier run had.",
+            help="What a prompt may find in a cache: as-is: all; structure: what this run sent, shared as "
+            "recorded; cold: its own conversation alone.",
             group=TARGET,
             common=True,
         ),
@@ -336,7 +339,7 @@ class ReplayOptions:
     cache_by: Annotated[
         Literal["text", "cache_salt"],
         Option(
-            help="How cold is made; vLLM and SGLang know the field cache_salt.",
+            help="Where the salt goes that does it; vLLM and SGLang know the field cache_salt.",
             group=TARGET,
         ),
     ] = "text"

@@ -22,7 +22,8 @@ class Planned:
 
     `offset` is seconds after the first planned request, rounds included. `payload` is the JSON object of
     its body where that can be written again (an orjson reading), else None. `session` numbers the
-    conversation that it belongs to; it is the same in every round. `after` is the index of the request
+    conversation that it belongs to; it is the same in every round and every `clone` (0 is the recorded one,
+    the next ones are more of the same traffic). `after` is the index of the request
     whose answer it continues, and `think` the recorded seconds from the end of that answer to this arrival;
     None where it continues none, or arrived before that answer had ended.
     """
@@ -36,6 +37,7 @@ class Planned:
     payload: Mapping[str, Any] | None = None
     after: int | None = None
     think: float = 0.0
+    clone: int = 0
 
 
 Rule = Callable[[Exchange, RequestInfo], bool]

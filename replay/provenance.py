@@ -79,7 +79,7 @@ def header(job: "Job", survey: Survey | None) -> dict[str, Any]:
         },
         "warmup": asdict(job.warmup),
         "cache": {
-            "mode": "cold" if target.salt else "as-is",
+            "mode": job.options.cache,
             "salt": target.salt,
             "by": target.salt_field or "text",
         },

@@ -172,7 +172,6 @@ def run_totals(
         "portability": dict(target.portability),
         "unchanged": dict(target.unchanged),
         "masked": dict(target.masked),
-        "unsalted": dict(target.unsalted),
         "trace_losses": {name: count for name, count in losses.items() if count},
         "ended_by": next((reason for reason, true in reasons if true), "plan"),
         "warmup_s": job.warmup.seconds(tally.last_end),

@@ -96,7 +96,7 @@ TOTALS: Final = Fields(
         **dict.fromkeys(IDENTITY, COUNT),
         "reconnected": COUNT,
         **dict.fromkeys(
-            ("client_limit", "skipped", "hosts", "portability", "unchanged", "masked", "unsalted"),
+            ("client_limit", "skipped", "hosts", "portability", "unchanged", "masked"),
             Each(COUNT),
         ),
         "trace_losses": Each(LOSS),

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
+from hashlib import blake2b
 from ipaddress import ip_address
 from string import punctuation
 from typing import Any, Final, NamedTuple
@@ -30,6 +31,7 @@ from tbench.capture.providers import (
     PROVIDERS,
     SENT_HEADERS,
     ParsedRequest,
+    Provider,
     RequestInfo,
     describe,
     one_line,
@@ -89,9 +91,9 @@ class Outgoing(NamedTuple):
 class Target:
     """An endpoint and the changes made for it.
 
-    `base_url` has no trailing slash. `salt` goes before the first word of each prompt (`new_salt`), or into
-    the member `salt_field` of its body where the endpoint's API has one; `unsalted` counts, by endpoint, the
-    calls built that had no place for it. `model` replaces the model of each request to the endpoints `serves`
+    `base_url` has no trailing slash. `salt` keeps prompts from what a cache held before this run, `cold` also
+    conversations from each other (`salted`); it goes into texts, or into the member `salt_field` of a body
+    whose API has one. `model` replaces the model of each request to the endpoints `serves`
     (None: to any), `models` single ones, `fields` sets top-level members of a JSON body (None removes one),
     after what is not `portable` (replay.portability) was dropped.
     `to` is the dialect that requests are put into (replay.dialects; None: as recorded). `portability` counts
@@ -112,13 +114,13 @@ class Target:
     key: str | None = field(default=None, repr=False)
     salt: str | None = None
     salt_field: str | None = None
+    cold: bool = False
     prices: Mapping[str, Price] = field(default_factory=dict)
     portable: Portable = "auto"
     to: str | None = None
     portability: Counter[str] = field(
         default_factory=Counter, init=False, repr=False, compare=False
     )
-    unsalted: Counter[str] = field(default_factory=Counter, init=False, repr=False, compare=False)
     unchanged: Counter[str] = field(default_factory=Counter, init=False, repr=False, compare=False)
     masked: Counter[str] = field(default_factory=Counter, init=False, repr=False, compare=False)
     _templates: dict[Any, Template] = field(
@@ -166,8 +168,6 @@ class Target:
                 refusal=one_line(str(error)),
                 label=_label(planned, planned.info, len(recorded.body or b"")),
             )
-        if self.salt and info.endpoint in GENERATIVE and self.salt.encode() not in body:
-            self.unsalted[info.endpoint] += 1
         if dropped:
             self.portability.update(dropped)
         if reason := self.unchanged_because(planned):
@@ -194,18 +194,25 @@ class Target:
     def refuses(self, exchange: Exchange, parsed: ParsedRequest) -> str | None:
         """Why a request would lose its meaning here (docs/portability.md); None where it keeps it."""
         endpoint, acting = parsed.info.endpoint, self._levels(exchange.request, parsed.info)
-        payload = parsed.payload or NOTHING
-        if (reason := left_out(payload, endpoint, acting)) or self.to in (None, endpoint):
+        payload: Mapping[str, Any] = parsed.payload or NOTHING
+        provider = parsed.provider
+        if reason := left_out(payload, endpoint, acting):
             return reason
-        if endpoint not in DIALECTS:
-            return "no_dialect"
-        if not parsed.exact:
-            return "not_json"
-        try:
-            translated(carried(payload, endpoint, acting)[0], endpoint, str(self.to))
-        except Mute as mute:
-            return str(mute)
-        return None
+        if self.to not in (None, endpoint):
+            if endpoint not in DIALECTS:
+                return "no_dialect"
+            if not parsed.exact:
+                return "not_json"
+            try:
+                ported = carried(payload, endpoint, acting)[0]
+                payload, _ = translated(ported, endpoint, str(self.to))
+            except Mute as mute:
+                return str(mute)
+            provider = provider_of("POST", DIALECTS[str(self.to)].path)
+        if self.salt is None or endpoint not in GENERATIVE:
+            return None
+        placed = parsed.exact and self._with_salt(payload, provider, self.salt)
+        return None if placed else "unsalted"
 
     def _levels(self, recorded: Request, info: RequestInfo) -> frozenset[Level]:
         """What acts on a request, by who issued it and who is asked now."""
@@ -287,11 +294,7 @@ class Target:
             dropped += lost
         wanted = self._rewritten(ported, info)
         if self.salt is not None and info.endpoint in GENERATIVE:
-            provider = provider_of(recorded.method, path)
-            if self.salt_field is None:
-                wanted = provider.with_prefix(wanted, f"{self.salt}\n") or wanted
-            elif self.salt_field in provider.salt_fields:
-                wanted = {**wanted, self.salt_field: self.salt}
+            wanted = self._salted(planned, wanted, provider_of(recorded.method, path))
         if wanted is payload:
             return Outgoing(path, recorded.body or b"", info, dropped)
         described = describe(recorded.method, path, wanted)
@@ -312,6 +315,39 @@ class Target:
             return payload
         wanted = {**payload, **added}
         return {name: value for name, value in wanted.items() if name not in removed}
+
+    def _salted(
+        self, planned: Planned, payload: Mapping[str, Any], provider: Provider
+    ) -> Mapping[str, Any]:
+        """The payload so that of a server's cache only what it may share is open to it.
+
+        In the first round the run's salt stands before all, so that its requests share what was recorded as
+        shared. A further round or clone is more of the same traffic: it may share the system's words, and
+        has a second salt after them. In a field there is room for one alone, which tells all of it apart.
+        """
+        assert self.salt is not None
+        copy, salt = (planned.cycle, planned.clone), self.salt
+        if self.cold:
+            salt = derived_salt(salt, planned.session, *copy)
+        elif any(copy):
+            second = derived_salt(salt, *copy)
+            if self.salt_field is not None:
+                salt = second
+            elif (opened := provider.before_turns(payload, f"{second}\n")) is not None:
+                payload = opened
+            else:
+                salt += f"\n{second}"
+        return self._with_salt(payload, provider, salt) or payload
+
+    def _with_salt(
+        self, payload: Mapping[str, Any], provider: Provider, salt: str
+    ) -> dict[str, Any] | None:
+        """The payload with a salt where this target has it; None where that API has no place for it."""
+        if self.salt_field is None:
+            return provider.with_prefix(payload, f"{salt}\n")
+        return (
+            {**payload, self.salt_field: salt} if self.salt_field in provider.salt_fields else None
+        )
 
     @cached_property
     def _agent(self) -> str:
@@ -377,16 +413,22 @@ def _label(planned: Planned, info: RequestInfo, size: int) -> bytes:
     return Label(id_, cycle, info.endpoint, info.model, info.stream, size, session).pack()
 
 
-# The salt: a word before a request's first word, so that no cache of an earlier run holds its prefix. One
-# serves a whole run: what the requests of a run share among themselves they still share. Without it the
-# second of two replays finds the prompts of the first in the server's prefix cache.
+# Salts: words before what a prompt begins with, so that a cache that knows it without them does not know it
+# with them. Without any the second of two replays finds the prompts of the first in a server's prefix cache.
+# All are equally long, so that they cost about the same number of tokens.
 
 DIGITS: Final = 8
 
 
 def new_salt() -> str:
-    """A salt that no run had; all are equally long, so that they cost about the same number of tokens."""
+    """A salt that no run had."""
     return "".join(secrets.choice("0123456789") for _ in range(DIGITS))
+
+
+def derived_salt(salt: str, *parts: int) -> str:
+    """The salt of a part of that run, the same whenever it is asked for."""
+    words = b"%s %s" % (salt.encode(), " ".join(map(str, parts)).encode())
+    return f"{int.from_bytes(blake2b(words, digest_size=8).digest()) % 10**DIGITS:0{DIGITS}d}"
 
 
 def request_id(exchange: str, cycle: int) -> bytes:

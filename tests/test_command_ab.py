@@ -123,7 +123,7 @@ def test_no_run_finds_the_prompts_of_an_earlier_one_in_the_cache(
 ) -> None:
     """The server says how many prompt tokens it had: within a run the shared system prompt, no more."""
     cached: dict[str, list[int]] = {}
-    for mode in ("cold", "as-is"):
+    for mode in ("structure", "as-is"):
         url = serve("serve", "--port", "0").url
         tbench(
             "ab", trace, *arms(url, "A", "B"), "--repeats", 1, *PACED, *WIDE, "--cache", mode, "-o", mode
@@ -134,7 +134,7 @@ def test_no_run_finds_the_prompts_of_an_earlier_one_in_the_cache(
         )
         cached[mode] = [int(np.median(run.columns["cached_tokens"][:1])) for run in runs]
 
-    assert cached["cold"] == [0, 0], "the first request of each run finds nothing"
+    assert cached["structure"] == [0, 0], "the first request of each run finds nothing"
     assert cached["as-is"][0] == 0
     assert all(tokens > 100 for tokens in cached["as-is"][1:])
 

@@ -76,7 +76,7 @@ def test_arms_share_the_order_and_have_their_own_target() -> None:
     )
 
     assert first.speed == second.speed == 2
-    assert first.cache == "cold", "an experiment's prompts are new to every cache"
+    assert first.cache == "structure", "an experiment's prompts are new to every cache"
     assert (first.model, second.model) == (None, "m/two")
     assert first.base_url == second.base_url == "http://h"
 

@@ -58,7 +58,6 @@ TOTALS: list[dict[str, Any]] = [
     {"skipped": []},
     {"skipped": {"x": "y"}},
     {"skipped": {"x": None}},
-    {"unsalted": [1]},
     {"reconnected": "2"},
     {"client_limit": ["x"]},
     {"client_limit": {"x": "y"}},

@@ -516,20 +516,3 @@ def test_vision_bodies_survive_a_change_of_model() -> None:
     sent = orjson.loads(call(Target(base_url="http://t", model="new"), body).body)
 
     assert sent["messages"][0]["content"] == [image]
-
-
-def test_a_salt_goes_into_prompts_and_what_had_no_place_is_counted() -> None:
-    target = Target(base_url="http://h", model="m2", salt="12345678")
-    chat, ids, embedding = (
-        call(target, body, path=path)
-        for path, body in (
-            ("/v1/chat/completions", b'{"model":"m","messages":[{"role":"user","content":"Hi"}]}'),
-            ("/v1/completions", b'{"model":"m","prompt":[1,2]}'),
-            ("/v1/embeddings", b'{"model":"m","input":"Hi"}'),
-        )
-    )
-
-    assert chat.body == b'{"model":"m2","messages":[{"role":"user","content":"12345678\\nHi"}]}'
-    assert ids.body == b'{"model":"m2","prompt":[1,2]}'
-    assert embedding.body == b'{"model":"m2","input":"Hi"}'
-    assert target.unsalted == {"completions": 1}

@@ -286,7 +286,7 @@ def _brief(code: str, text: str, comparison: Comparisons) -> str:
         case "CACHED_TOKENS_DIFFER":
             first, second = re.findall(r"\d+%", text)
             cached = f"{first} vs {second} of prompt tokens came from the prefix cache"
-            return f"{cached}: TTFT compares caches too (--cache cold)"
+            return f"{cached}: TTFT compares caches too (--cache structure)"
         case "LOW_CONFIDENCE":
             size = ", ".join(text.split("; ")[:2]).removesuffix(" (all intervals)")
             return f"{size}: CIs are approximate (~)"

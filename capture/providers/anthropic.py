@@ -20,6 +20,7 @@ from tbench.capture.providers.provider import (
     items_of,
     objects_of,
     prefixed_messages,
+    prefixed_tools,
     word_of,
 )
 
@@ -167,13 +168,9 @@ def _as_read(content: object) -> object:
 
 
 def with_prefix(payload: Json, prefix: str) -> dict[str, Any] | None:
-    """The body with a text before the system's words, or the first message's; None without either.
-
-    A prompt begins with its tools, which have a cache entry of their own: the first one's description gets
-    the text, too.
-    """
-    system, tools = payload.get("system"), payload.get("tools")
-    changed: dict[str, Any] = {}
+    """The body with a text before its tools and the system's words, or the first message's; None else."""
+    system = payload.get("system")
+    changed = prefixed_tools(payload, prefix)
     if isinstance(system, str) and system:
         changed["system"] = prefix + system
     elif isinstance(system, list) and system:
@@ -182,10 +179,13 @@ def with_prefix(payload: Json, prefix: str) -> dict[str, Any] | None:
         changed["messages"] = turns
     else:
         return None
-    first, *others = tools if isinstance(tools, list) and tools else (None,)
-    if isinstance(first, dict) and (text := word_of(first, "description")):
-        changed["tools"] = [{**first, "description": prefix + text}, *others]
     return {**payload, **changed}
+
+
+def before_turns(payload: Json, prefix: str) -> dict[str, Any] | None:
+    """The body with a text before its first message's, whatever the system said before; None without any."""
+    turns = prefixed_messages(payload.get("messages"), prefix)
+    return None if turns is None else {**payload, "messages": turns}
 
 
 def _matches(payload: Json, event: str) -> bool:
@@ -214,4 +214,5 @@ ANTHROPIC: Final = Provider(
     parser=Parser,
     messages=messages,
     with_prefix=with_prefix,
+    before_turns=before_turns,
 )

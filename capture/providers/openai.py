@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from tbench.capture.providers.provider import (
+    SYSTEM_ROLES,
     UNCOUNTED,
     Endpoint,
     Json,
@@ -21,6 +22,7 @@ from tbench.capture.providers.provider import (
     items_of,
     objects_of,
     prefixed_messages,
+    prefixed_tools,
     word_of,
 )
 
@@ -253,12 +255,18 @@ def messages(payload: Json) -> list[dict[str, Any]]:
 
 
 def with_prefix(payload: Json, prefix: str) -> dict[str, Any] | None:
-    """The body with a text before its first; None where it has no text to put it before."""
+    """The body with a text before its first and its tools; None where it has no text to put it before."""
     for name, prefixed in _PREFIXED.items():
         changed = prefixed(payload.get(name), prefix)
         if changed is not None:
-            return {**payload, name: changed}
+            return {**payload, name: changed, **prefixed_tools(payload, prefix)}
     return None
+
+
+def before_turns(payload: Json, prefix: str) -> dict[str, Any] | None:
+    """The body with a text before its first that is not the system's; None where there is no such message."""
+    turns = prefixed_messages(payload.get("messages"), prefix, without=SYSTEM_ROLES)
+    return None if turns is None else {**payload, "messages": turns}
 
 
 def _prefixed_prompt(prompt: object, prefix: str) -> str | list[str] | None:
@@ -317,5 +325,6 @@ OPENAI: Final = Provider(
     parser=Parser,
     messages=messages,
     with_prefix=with_prefix,
+    before_turns=before_turns,
     salt_fields=frozenset({"cache_salt"}),
 )

@@ -187,7 +187,10 @@ class Provider:
         parser: a new parser for one response.
         messages: the conversation in a payload, oldest first, the system's before all; each has a `role`,
             and a `content` that is a text or parts with a `text`. Empty where it is none.
-        with_prefix: the payload with a text before its first text; None where it has no place for it.
+        with_prefix: the payload with a text before all that a prompt begins with, tools and the system's
+            words; None where it has no place for it.
+        before_turns: the payload with a text before the first words that are not the system's; None without
+            any.
         salt_fields: members of a payload by which some servers of this API keep caches apart.
     """
 
@@ -201,6 +204,7 @@ class Provider:
     parser: Callable[[], ResponseParser]
     messages: Callable[[Json], Sequence[Json]]
     with_prefix: Callable[[Json, str], dict[str, Any] | None]
+    before_turns: Callable[[Json, str], dict[str, Any] | None] = lambda _payload, _prefix: None
     salt_fields: frozenset[str] = frozenset()
 
     def endpoint_of(self, method: str, path: str) -> Endpoint:
@@ -261,17 +265,28 @@ def count_images(messages: object) -> int:
     return sum(word_of(part, "type") in _IMAGES for part in [*parts, *inner])
 
 
+SYSTEM_ROLES: Final = ("system", "developer")
+"""Whose messages are the application's own, the same in all of its conversations."""
+
+
 def prefixed_messages(
-    listed: object, prefix: str, part: str = "text", closed: Collection[object] = ()
+    listed: object,
+    prefix: str,
+    part: str = "text",
+    closed: Collection[object] = (),
+    without: Collection[object] = (),
 ) -> list[Any] | None:
     """The messages with a text before the first that can carry it, mostly the system's; None where none can.
 
-    Before parts it stands as a part of its own, of the type `part`; parts of the roles in `closed` take none.
+    Before parts it stands as a part of its own, of the type `part`; parts of the roles in `closed` take none,
+    and no message of those in `without`.
     """
     if not isinstance(listed, list):
         return None
     for place, message in enumerate(listed):
         content = message.get("content") if isinstance(message, dict) else None
+        if content is None or message.get("role") in without:
+            continue
         if isinstance(content, str):
             content = prefix + content
         elif isinstance(content, list) and message.get("role") not in closed:
@@ -280,6 +295,35 @@ def prefixed_messages(
             continue
         return [*listed[:place], {**message, "content": content}, *listed[place + 1 :]]
     return None
+
+
+def prefixed_tools(payload: Json, prefix: str) -> dict[str, Any]:
+    """The members of a payload that list tools, with a text before what the first of these does.
+
+    Most templates write the tools first, so that they are read from a cache whatever the system's words are.
+    A server's own tools (a search, a shell) have no description to put it before.
+    """
+    changed: dict[str, Any] = {}
+    for name in ("tools", "functions"):
+        listed = payload.get(name)
+        if not isinstance(listed, list):
+            continue
+        for place, tool in enumerate(listed):
+            if not isinstance(tool, dict):
+                continue
+            nested = items_of([tool.get("function")])
+            if not nested and _SCHEMAS.isdisjoint(tool):
+                continue
+            (described,) = nested or [tool]
+            described = {**described, "description": prefix + word_of(described, "description")}
+            first = {**tool, "function": described} if nested else described
+            changed[name] = [*listed[:place], first, *listed[place + 1 :]]
+            break
+    return changed
+
+
+_SCHEMAS: Final = frozenset({"description", "parameters", "input_schema"})
+"""Of these an application's own tool has one, where it is no `function` in another map."""
 
 
 # What a server complains about: one line out of any error body, short and without secrets.

@@ -5,11 +5,12 @@ Shapes: the API's public description and the types of the `openai` SDK. A stream
 event has counts, whose `input_tokens` include what a cache gave.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, Final
 
 from tbench.capture.providers.openai import usage_of
 from tbench.capture.providers.provider import (
+    SYSTEM_ROLES,
     Endpoint,
     Json,
     ParserBase,
@@ -21,6 +22,7 @@ from tbench.capture.providers.provider import (
     items_of,
     objects_of,
     prefixed_messages,
+    prefixed_tools,
     word_of,
 )
 
@@ -134,12 +136,27 @@ def messages(payload: Json) -> Sequence[Json]:
 
 
 def with_prefix(payload: Json, prefix: str) -> dict[str, Any] | None:
-    """The body with a text before its instructions or its first input; None where it has neither."""
-    for name in ("instructions", "input"):
-        if text := word_of(payload, name):
-            return {**payload, name: prefix + text}
-    given = prefixed_messages(payload.get("input"), prefix, "input_text", (None, "assistant"))
+    """The body with a text before its tools, and its instructions or first input; None without either."""
+    tools = prefixed_tools(payload, prefix)
+    if text := word_of(payload, "instructions"):
+        return {**payload, "instructions": prefix + text, **tools}
+    given = _prefixed_input(payload, prefix)
+    return None if given is None else {**payload, "input": given, **tools}
+
+
+def before_turns(payload: Json, prefix: str) -> dict[str, Any] | None:
+    """The body with a text before its first input that is not the system's; None where there is none."""
+    given = _prefixed_input(payload, prefix, SYSTEM_ROLES)
     return None if given is None else {**payload, "input": given}
+
+
+def _prefixed_input(
+    payload: Json, prefix: str, without: Collection[object] = ()
+) -> str | list[Any] | None:
+    if text := word_of(payload, "input"):
+        return prefix + text
+    closed = (None, "assistant")
+    return prefixed_messages(payload.get("input"), prefix, "input_text", closed, without)
 
 
 def _matches(payload: Json, event: str) -> bool:
@@ -168,5 +185,6 @@ RESPONSES: Final = Provider(
     parser=Parser,
     messages=messages,
     with_prefix=with_prefix,
+    before_turns=before_turns,
     salt_fields=frozenset({"cache_salt"}),
 )

@@ -103,7 +103,7 @@ class AbOptions:
         ReplayOptions,
         Shared(
             without=OF_ARM - SHARED | {"out"},
-            defaults={"cache": "cold"},
+            defaults={"cache": "structure"},
             rows={
                 "seed": {"help": "Seed of the order of the runs, and of --poisson.", "group": PLAN},
                 "max_cost": {
