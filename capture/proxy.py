@@ -7,16 +7,19 @@ DumpMaster's thirty others would halve the throughput, serve mitm.it, and end th
 import asyncio
 import gc
 import logging
+import os
+import shutil
+import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 from urllib.parse import urlsplit
 
 import certifi
@@ -70,6 +73,17 @@ def notices(warn: Callable[[str], None]) -> Iterator[None]:
 
 # What a running capture tells whoever watches it.
 
+BASE_URLS: Final = {"OPENAI_BASE_URL": "/v1", "TOGETHER_BASE_URL": "", "ANTHROPIC_BASE_URL": ""}
+"""Where SDKs look for their base URL, and what of the path they want there (Together's from version 3 on)."""
+PROXIES: Final = ("HTTPS_PROXY", "HTTP_PROXY", "https_proxy", "http_proxy")
+BUNDLES: Final = (
+    "SSL_CERT_FILE",
+    "REQUESTS_CA_BUNDLE",
+    "CURL_CA_BUNDLE",
+    "AWS_CA_BUNDLE",
+    "NODE_EXTRA_CA_CERTS",
+)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Listening:
@@ -78,6 +92,16 @@ class Listening:
     address: str
     ca_bundle: Path
 
+    def environment(self, *, proxied: bool) -> Mapping[str, str]:
+        """The variables by which an application's SDKs come here: by a base URL, or as to a proxy."""
+        if not proxied:
+            return {name: self.address + path for name, path in BASE_URLS.items()}
+        return {
+            **dict.fromkeys(PROXIES, self.address),
+            **dict.fromkeys(BUNDLES, str(self.ca_bundle)),
+            "NODE_USE_ENV_PROXY": "1",  # without it Node's fetch asks no proxy
+        }
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Status:
@@ -85,7 +109,7 @@ class Status:
 
     `left_out` counts what passed through unrecorded as asked, by the option that keeps it out: `host`
     (tunnels count once), `path`, `sample`, `limit`. `redirected` counts answers that sent clients past the
-    capture, by the host they sent them to.
+    capture, by the host they sent them to. `exit_code` is the command's, once it has ended.
     """
 
     counts: Counts
@@ -96,6 +120,7 @@ class Status:
     draining: bool
     failure: str | None
     lag: Histogram
+    exit_code: int = 0
 
     @property
     def is_late(self) -> bool:
@@ -167,7 +192,10 @@ SWITCH_S = 0.0005
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setup:
-    """How to listen, where to forward, when to stop. Seconds; None never stops by itself."""
+    """How to listen, where to forward, when to stop. Seconds; None never stops by itself.
+
+    A `command` is run with what it needs to come here; its end is the capture's.
+    """
 
     recording: Recording
     host: str = "127.0.0.1"
@@ -177,14 +205,18 @@ class Setup:
     duration_s: float | None = None
     requests: int | None = None
     idle_s: int = 3600
+    command: Sequence[str] = ()
 
 
 def run(setup: Setup, watch: Watch) -> Status:
     """Capture until a signal, the duration or the number of requests ends it; returns the last status.
 
-    SIGINT, SIGTERM and SIGHUP drain what is in flight for at most the grace; a second one cuts it short. The
-    trace is closed in any case. Raises InputError, before anything listens, where it cannot begin.
+    SIGINT, SIGTERM and SIGHUP drain what is in flight for at most the grace; a second one cuts it short. A
+    command gets them first, and the capture waits for its end. The trace is closed in any case. Raises
+    InputError, before anything listens, where it cannot begin.
     """
+    if setup.command and shutil.which(setup.command[0]) is None:
+        raise InputError(f"{setup.command[0]}: there is no such command to run")
     check_port(setup.host, setup.port)
     with folder_of_this_process() as folder:
         return serve(setup, watch, folder)
@@ -263,6 +295,8 @@ class _Proxy:
         self._folder = folder
         self._began = time.monotonic()
         self._draining = False
+        self._process: asyncio.subprocess.Process | None = None
+        self._exit_code = 0
         self._stop, self._hurry = asyncio.Event(), asyncio.Event()
         self._lag, self._recent_lag = Histogram(), Histogram()
 
@@ -273,11 +307,17 @@ class _Proxy:
             line = f"RECORDING STOPPED, traffic goes on: {why}"
             loop.call_soon_threadsafe(self._watch.warn, line)
 
-        def stop() -> None:
-            (self._hurry if self._stop.is_set() else self._stop).set()
+        def stop(number: int) -> None:
+            again = self._stop.is_set()
+            (self._hurry if again else self._stop).set()
+            if self._process and self._process.returncode is None:
+                if again:
+                    self._process.terminate()
+                elif number != signal.SIGINT:  # Ctrl-C goes to all that the terminal runs
+                    self._process.send_signal(number)
 
         for number in stop_signals():
-            loop.add_signal_handler(number, stop)  # the end of the loop removes it
+            loop.add_signal_handler(number, stop, number)  # the end of the loop removes it
         with notices(self._watch.warn):
             master = self._master(loop)
             self._parts = begin(self._setup.recording, disk_failed)
@@ -340,9 +380,13 @@ class _Proxy:
             address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
             bundle = _bundle(self._folder / "ca-bundle.pem", self._folder / "mitmproxy-ca-cert.pem")
             samplers += [asyncio.create_task(step()) for step in (self._sample_lag, self._tick)]
-            self._watch.listening(Listening(address=address, ca_bundle=bundle))
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._stop.wait(), self._setup.duration_s)
+            place = Listening(address=address, ca_bundle=bundle)
+            self._watch.listening(place)
+            if self._setup.command:
+                await self._command(self._setup.command, place)
+            else:
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._stop.wait(), self._setup.duration_s)
             # Stop listening, then let the exchanges in flight end, for at most the grace.
             self._draining = self._capture.closing = True
             await servers.servers.update([])
@@ -355,6 +399,17 @@ class _Proxy:
             master.should_exit.set()
             await asyncio.gather(running, *samplers, return_exceptions=True)
             await _hang_up(master)
+
+    async def _command(self, command: Sequence[str], place: Listening) -> None:
+        """Run it to its end; one that a signal ended has 128 and the signal's number, as in a shell."""
+        proxied = self._setup.recording.upstream is None
+        environ = {**os.environ, **place.environment(proxied=proxied)}
+        try:
+            self._process = await asyncio.create_subprocess_exec(*command, env=environ)
+        except OSError as error:
+            raise InputError(f"{command[0]}: cannot be run: {error.strerror}") from None
+        code = await self._process.wait()
+        self._exit_code = code if code >= 0 else 128 - code
 
     async def _sample_lag(self) -> None:
         clock_due = time.monotonic() + CLOCK_EVERY_S
@@ -373,7 +428,7 @@ class _Proxy:
         while True:
             self._watch.tick(self._status())
             limit = self._setup.requests
-            if limit is not None and self._capture.finished >= limit:
+            if limit is not None and self._capture.finished >= limit and not self._process:
                 self._stop.set()
             await asyncio.sleep(TICK_S)
 
@@ -387,6 +442,7 @@ class _Proxy:
             draining=self._draining,
             failure=self._parts.recorder.failure,
             lag=self._lag,
+            exit_code=self._exit_code,
         )
 
 

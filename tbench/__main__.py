@@ -36,10 +36,12 @@ def _open_streams() -> None:
 
 def run(arguments: list[str]) -> int:
     """Run one command line; returns its exit code."""
-    debug = "--debug" in arguments
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    ours, others = arguments[:end], arguments[end:]  # of a command that is to be run
+    debug = "--debug" in ours
     with guarded():
         try:
-            return _invoke([word for word in arguments if word != "--debug"])
+            return _invoke([*(word for word in ours if word != "--debug"), *others])
         except KeyboardInterrupt:
             return _fail("interrupted", 130)
         except Exception as error:

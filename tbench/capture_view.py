@@ -1,6 +1,7 @@
 """What `tbench capture` shows: the lines to paste, a live line, and the summary at the end."""
 
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Sequence
 from itertools import count
 from pathlib import Path
 from types import TracebackType
@@ -120,10 +121,18 @@ def files_of(recording: Recording) -> list[Path]:
 
 
 class View:
-    """Shows a capture on stderr: the lines to paste, how far it is, and the first loss of each kind."""
+    """Shows a capture on stderr: the lines to paste, how far it is, and the first loss of each kind.
 
-    def __init__(self, recording: Recording, console: Console | None = None) -> None:
+    Of a `command` that has the terminal it says only where it records, and losses.
+    """
+
+    def __init__(
+        self, recording: Recording, console: Console | None = None, command: Sequence[str] = ()
+    ) -> None:
         self._recording = recording
+        self._command = command
+        if command and console is None:
+            console = Console(file=sys.stderr, force_terminal=False)
         self._board = Board(console=console)
         self._warned: set[str] = set()
 
@@ -141,6 +150,10 @@ class View:
     def listening(self, place: Listening) -> None:
         """Say where, and what to paste."""
         upstream = self._recording.upstream
+        if self._command:
+            way = f"by its base URL, for {upstream}" if upstream else "as its proxy"
+            self.warn(f"recording {self._command[0]} to {self._recording.output}, {way}")
+            return
         to = f", forwarding to {upstream}" if upstream else ", a proxy"
         self.warn(f"listening on {place.address}{to}")
         lines = base_url_lines if upstream else proxy_lines
@@ -153,7 +166,7 @@ class View:
         for reason in sorted(LOSSES.keys() & status.counts.lost_by.keys() - self._warned):
             self._warned.add(reason)
             self.warn(LOSSES[reason])
-        if self._board.due():
+        if not self._command and self._board.due():
             self._board.show(f"tbench capture: {live_line(status)}")
 
     def warn(self, line: str) -> None:

@@ -1,13 +1,19 @@
 """`tbench capture` as a command: what it refuses before it listens, and what it shows."""
 
+import signal
 import socket
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 
 from tbench import __main__ as entry
+from tbench.capture.trace_reader import read_trace
+from tests.forked import Command
 
 
 @pytest.fixture
@@ -58,6 +64,9 @@ def test_a_port_in_use(refusal: Callable[..., str]) -> None:
         (["--requests", "5", "--processes", "2"], "--requests counts within one process"),
         (["--processes", "1000"], "at most 256"),
         (["-o", "absent/t.msgpack", "--port", "0", "--processes", "2"], "absent"),
+        (["--", "no-such-command", "-x"], "no-such-command: there is no such command"),
+        (["--duration", "1", "--", "true"], "a command ends its capture"),
+        (["--processes", "2", "--", "true"], "recorded by one process"),
     ],
 )
 def test_bad_usage(refusal: Callable[..., str], arguments: list[str], said: str) -> None:
@@ -96,3 +105,57 @@ def test_a_capture_of_nothing_ends_by_itself(tbench: Callable[..., Any], tmp_pat
         assert line in done.err
     assert (tmp_path / "trace.msgpack").exists()
     assert "Traceback" not in done.err
+
+
+SCRIPT = """
+import sys
+from openai import OpenAI
+
+client = OpenAI(api_key="key-of-the-script")
+answer = client.chat.completions.create(model="meta-llama/Llama-3.3-70B-Instruct-Turbo", messages=[
+    {"role": "user", "content": "hello"}])
+print(len(answer.choices), *sys.argv[1:])
+sys.exit(7)
+"""
+
+
+@pytest.mark.parametrize("reverse", [True, False])
+def test_a_command_is_recorded_and_its_exit_code_is_the_captures(
+    reverse: bool, tbench: Callable[..., Any], serve: Callable[..., Any], tmp_path: Path
+) -> None:
+    """A script of the openai SDK that knows nothing of it: by its base URL, and over TLS by a proxy."""
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    issued = authority.issue_cert("localhost")
+    issued.private_key_and_cert_chain_pem.write_to_path(tmp_path / "server.pem")
+    tls = [word for flag in ("--tls-cert", "--tls-key") for word in (flag, tmp_path / "server.pem")]
+    server = serve("serve", "--port", 0, *([] if reverse else tls))
+    url = server.url.replace("127.0.0.1", "localhost")
+    (tmp_path / "app.py").write_text(SCRIPT)
+    way = ["--upstream", server.url] if reverse else ["--upstream-ca", tmp_path / "ca.pem"]
+
+    command = [sys.executable, "app.py", "--debug", "-o", "x"]
+    done = tbench("capture", *way, "--", *command, OPENAI_BASE_URL=f"{url}/v1")
+
+    assert (done.code, done.out) == (7, "1 --debug -o x\n"), done.err
+    (exchange,) = read_trace(tmp_path / "trace.msgpack")
+    assert exchange.request.scheme == ("http" if reverse else "https")
+    assert exchange.response is not None
+    assert exchange.response.status == 200
+    assert "1 request, 1 response" in done.err
+
+
+def test_a_signal_goes_to_the_command_and_nothing_recorded_is_said(tmp_path: Path) -> None:
+    """The capture ends after it, whole, with the exit code that a shell would give."""
+    ready = tmp_path / "ready"
+    capture = Command(
+        ["capture", "-o", "t.msgpack", "--", "sh", "-c", "touch ready; exec sleep 60"], tmp_path
+    )
+    while not ready.exists():
+        time.sleep(0.01)
+    capture.send_signal(signal.SIGTERM)
+
+    assert capture.wait(30) == 128 + signal.SIGTERM
+    assert "nothing was recorded" in capture.stderr.read()
+    assert list(read_trace(tmp_path / "t.msgpack")) == []
+    capture.close()

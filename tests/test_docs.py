@@ -48,7 +48,7 @@ def test_links_between_documents_lead_somewhere(document: str, target: str) -> N
 @pytest.mark.parametrize(("document", "line"), sorted(set(each(COMMAND))))
 def test_commands_in_the_documents_exist(document: str, line: str) -> None:
     """Each verb and flag of an example is one that the command line knows."""
-    words = shlex.split(line.rstrip("\\").replace("…", ""))
+    words = shlex.split(line.rstrip("\\").replace("…", "").partition(" -- ")[0])
     flags = {word.partition("=")[0] for word in words if word.startswith("-")}
 
     assert words[0] in get_command(app()).commands, document  # type: ignore[attr-defined]

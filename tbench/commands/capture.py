@@ -18,6 +18,15 @@ LISTEN, RECORDED, WHERE, STOP = "The proxy", "What is recorded", "The trace", "W
 
 @verb
 def capture(
+    command: Annotated[
+        list[str] | None,
+        Option(
+            argument=True,
+            help="Command to run and record, behind --; the capture ends with it.",
+            unit="COMMAND",
+        ),
+    ] = None,
+    *,
     upstream: Annotated[
         str | None,
         Option(
@@ -31,18 +40,25 @@ def capture(
         Path, Option(help="Trace file to write.", unit="FILE", short="-o", group=WHERE)
     ] = Path("trace.msgpack"),
     mode: Annotated[
-        str,
+        str | None,
         Option(
             help="reverse: the application's base URL points here. proxy: the application uses HTTPS_PROXY "
             "and trusts a throw-away CA.",
             unit="reverse|proxy",
             group=LISTEN,
+            default="reverse; proxy for a COMMAND without --upstream",
         ),
-    ] = "reverse",
+    ] = None,
     port: Annotated[
-        int,
-        Option(help="Port to listen on; 0 takes a free one.", group=LISTEN, least=0, most=65535),
-    ] = 8080,
+        int | None,
+        Option(
+            help="Port to listen on; 0 takes a free one.",
+            group=LISTEN,
+            default="8080; a free one for a COMMAND",
+            least=0,
+            most=65535,
+        ),
+    ] = None,
     listen: Annotated[
         str, Option(help="Address to listen on.", unit="ADDRESS", group=LISTEN)
     ] = "127.0.0.1",
@@ -122,11 +138,12 @@ def capture(
         int | None,
         Option(help="Stop after this many recorded requests.", unit="N", group=STOP, least=1),
     ] = None,
-) -> None:
+) -> int:
     """Record what an application sends to an LLM API, and what comes back, chunk by chunk.
 
     The answers stream through as they arrive; keys and cookies are never written. Stop with Ctrl-C: streams
-    in flight may end first (--grace), a second Ctrl-C cuts them short.
+    in flight may end first (--grace), a second Ctrl-C cuts them short. Or `tbench capture -- python app.py`:
+    runs that with its traffic coming here, and ends with its exit code.
     """
     from tbench.capture.processes import run
     from tbench.capture.proxy import Setup, parse_upstream
@@ -135,11 +152,17 @@ def capture(
     from tbench.capture.terminal import heard
     from tbench.capture_view import View, files_of, summary
 
+    command = command or []
+    mode = mode or ("proxy" if command and upstream is None else "reverse")
     _check_usage(mode, listen, upstream, host)
     if requests and processes > 1:
         raise InputError(
             "--requests counts within one process: give --duration, or one --processes"
         )
+    if command and duration is not None:
+        raise InputError("--duration: a command ends its capture; drop it, or limit the command")
+    if command and processes > 1:
+        raise InputError("--processes: a command is recorded by one process; drop it")
     proxied = mode == "proxy"
     selection = Selection(
         hosts=tuple(host or (API_HOSTS if proxied else ())), paths=tuple(path or ()), sample=sample
@@ -157,29 +180,41 @@ def capture(
     setup = Setup(
         recording=recording,
         host=listen,
-        port=port,
+        port=(0 if command else 8080) if port is None else port,
         upstream_ca=upstream_ca,
         grace_s=grace,
         duration_s=duration,
         requests=requests,
         idle_s=idle_timeout,
+        command=command,
     )
-    with View(recording) as view:
+    with View(recording, command=command) as view:
         if not _is_loopback(listen):
             view.warn("keys and prompts cross the network in the clear to this address")
         status = run(setup, view)
     files = files_of(recording)
-    with heard(sys.stdout):
+    stream = sys.stderr if command else sys.stdout  # which is the command's
+    with heard(stream):
         for line in summary(status, files):
-            typer.echo(line)
+            typer.echo(f"tbench capture: {line}" if command else line, file=stream)
+        if command and not status.counts.requests:
+            typer.echo(
+                "tbench capture: WARNING: nothing was recorded: the command asked no LLM API that is looked "
+                "into, or takes no proxy (docs/capture.md)",
+                file=stream,
+            )
     if status.failure:
         lost = status.counts.lost_requests
         part = next((file for file in files if file.name.endswith(".part")), None)
-        raise InvalidRunError(
+        error = InvalidRunError(
             f"{output}: recording stopped ({status.failure}); {lost} requests and what followed are not "
             "in the trace."
             + (f" 'tbench trace repair {part} -o NEW' keeps what is there." if part else "")
         )
+        if not status.exit_code:
+            raise error
+        print(f"tbench: {error}", file=sys.stderr)
+    return status.exit_code
 
 
 def _check_usage(mode: str, listen: str, upstream: str | None, host: list[str] | None) -> None:
