@@ -45,6 +45,11 @@ class Place(NamedTuple):
     parent: str | None
 
     @property
+    def holds(self) -> tuple[str, ...]:
+        """The exchanges whose answers it contains."""
+        return () if self.parent is None else (self.parent,)
+
+    @property
     def number(self) -> int:
         """The session's."""
         return int(self.session[1:])

@@ -58,7 +58,7 @@ def survey(plan: Plan, target: Target | None = None) -> Survey:
     once = replace(plan, rounds=1)
     for planned in once:
         totals.requests += 1
-        totals.turns += planned.after is not None
+        totals.turns += bool(planned.after)
         totals.span_s = planned.offset
         exchange = planned.exchange
         if exchange.response is None:

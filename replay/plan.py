@@ -23,9 +23,9 @@ class Planned:
     `offset` is seconds after the first planned request, rounds included. `payload` is the JSON object of
     its body where that can be written again (an orjson reading), else None. `session` numbers the
     conversation that it belongs to; it is the same in every round and every `clone` (0 is the recorded one,
-    the next ones are more of the same traffic). `after` is the index of the request
-    whose answer it continues, and `think` the recorded seconds from the end of that answer to this arrival;
-    None where it continues none, or arrived before that answer had ended.
+    the next ones are more of the same traffic). `after` are the indexes of the requests whose answers it
+    holds and that had ended before it arrived, and `think` the recorded seconds from the last of those ends
+    to this arrival.
     """
 
     index: int
@@ -35,7 +35,7 @@ class Planned:
     exchange: Exchange
     info: RequestInfo
     payload: Mapping[str, Any] | None = None
-    after: int | None = None
+    after: tuple[int, ...] = ()
     think: float = 0.0
     clone: int = 0
 
@@ -162,7 +162,7 @@ class Plan:
                 continue
             first_ns = request.arrive_ns if first_ns is None else first_ns
             place = sessions.assign(request, parsed=parsed)
-            after, think = answers.continued(place.parent, request.arrive_ns)
+            after, think = answers.held(place.holds, request.arrive_ns)
             answers.add(exchange, index)
             yield Planned(
                 index=index,
@@ -214,12 +214,15 @@ class _Answers:
             for id_ in (first, exchange.request.id):
                 self._ended.keep(id_, (self._ended[first][0], response.end_ns))
 
-    def continued(self, id_: str | None, arrive_ns: int) -> tuple[int | None, float]:
-        """The index of the request that one continues which arrived then, and the seconds between.
+    def held(self, ids: Iterable[str], arrive_ns: int) -> tuple[tuple[int, ...], float]:
+        """Of a request that arrived then and holds these answers: whose they are, and the seconds since.
 
-        None for one that arrived before: it did not wait for that answer, whatever its words are.
+        One that ended later is left out: the request did not wait for it, whatever its words are.
         """
-        index, end_ns = self._ended.get(id_ or "", (None, None))
-        if index is None or end_ns is None or end_ns > arrive_ns:
-            return None, 0.0
-        return index, (arrive_ns - end_ns) / 1e9
+        last_ns, indexes = 0, set[int]()
+        for id_ in ids:
+            index, end_ns = self._ended.get(id_, (0, None))
+            if end_ns is not None and end_ns <= arrive_ns:
+                indexes.add(index)
+                last_ns = max(last_ns, end_ns)
+        return tuple(sorted(indexes)), (arrive_ns - last_ns) / 1e9 if indexes else 0.0

@@ -134,7 +134,7 @@ def run_totals(
     plan: Plan,
     tally: Tally,
     pool: WorkerPool,
-    issued: int,
+    arm: int,
     planned: int | None,
     interrupted: bool,
     steal_s: float | None,
@@ -145,6 +145,7 @@ def run_totals(
     hypervisor gave to others meanwhile, seconds, None where not known.
     """
     fates, bill, target, stats = tally.fates, tally.bill, job.target, pool.stats
+    issued = pool.issued(arm)
     never_sent = 0 if planned is None else planned - issued
     dropped = job.trace.totals.get("dropped_requests", 0)
     losses = {**asdict(job.trace.losses), "dropped_requests": dropped}
@@ -184,7 +185,7 @@ def run_totals(
         },
         "turns": {
             "causal": job.pace.causal,
-            **{name: sum(worker.turns[name] for worker in stats) for name in FATES},
+            **{name: sum(worker.turns[arm][name] for worker in stats) for name in FATES},
         },
         "most_in_flight": sum(worker.most_in_flight for worker in stats),
         "workers": job.workers,

@@ -273,7 +273,7 @@ class _ReplayRun:
                     plan=state.plan,
                     tally=state.tally,
                     pool=self.pool,
-                    issued=self.pool.issued(arm),
+                    arm=arm,
                     planned=planned,
                     interrupted=bool(self.interrupts),
                     steal_s=steal,

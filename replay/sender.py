@@ -71,8 +71,8 @@ class Call:
     as they go out; `body` follows it. `cost` is the most that it is expected to cost, US dollars, where
     a budget asks. `label` is what the sample will say of it (replay.request), which no sender reads. `arm` is
     the place of its target among those of a duet. `refusal` says why HTTP/1.1 cannot carry it (it ends as a
-    PROTOCOL_ERROR), None when it can. `after` is the index of the call whose answer it continues, which it
-    waits for, and `think` the seconds from there to its due time (replay.turns).
+    PROTOCOL_ERROR), None when it can. `after` are the indexes of the calls whose answers it holds, which it
+    waits for, and `think` the seconds from the last of those ends to its due time (replay.turns).
     """
 
     index: int
@@ -84,7 +84,7 @@ class Call:
     label: bytes = b""
     arm: int = 0
     refusal: str | None = None
-    after: int | None = None
+    after: tuple[int, ...] = ()
     think: float = 0.0
 
     @property

@@ -2,12 +2,15 @@
 
 An application sends the next turn of a conversation once it has the answer to the last one. Sent before that
 the load is one that no application makes, and a server's prefix cache does not hold what it would hold. So a
-turn is due when its predecessor has ended here and the recorded think time has passed, or later: at its
-scheduled time. Nothing here waits, sends or knows what a call holds.
+turn is due when its predecessors have ended here (of a join of several sub-agents: all of them) and the
+recorded think time has passed, or later: at its scheduled time. Nothing here waits, sends or knows what a
+call holds.
 """
 
 import heapq
-from collections.abc import Sequence
+import math
+from collections import Counter, defaultdict
+from dataclasses import dataclass
 from itertools import count
 from typing import Final
 
@@ -26,23 +29,32 @@ Key = tuple[int, int]
 """A call: its arm and its place in the plan."""
 
 
+@dataclass(slots=True)
+class _Waiting:
+    """A call that waits for so many `missing` predecessors; the others ended by `ended`, or one failed."""
+
+    call: Call
+    missing: int
+    ended: float
+    failed: bool = False
+
+
 class Turns:
     """Calls between supply and sender. Times are seconds from the run's start.
 
-    `continued` counts the turns that continue an earlier answer: of these `waited` left later than
-    scheduled, as that had not ended, `early` before it had (strict), and `skipped` were not sent, as it
-    never came. `held` calls were taken from the supply and have not left. Of calls that are due together the
-    one that was taken first is the first to leave: in a duet their order is drawn.
+    `held` calls were taken from the supply and have not left. Of calls that are due together the one that was
+    taken first is the first to leave: in a duet their order is drawn.
     """
 
     def __init__(self, causal: Causal) -> None:
         self.causal = causal
-        self.continued = self.waited = self.early = self.skipped = 0
         self.held = 0
+        self._counts: dict[int, Counter[str]] = defaultdict(Counter)
         self._numbers = count()
         self._under_way: dict[Key, int] = {}
         self._ended: Recent[Key, float | None] = Recent(REMEMBERED)
-        self._parked: dict[Key, list[Call]] = {}
+        self._parked: dict[Key, list[_Waiting]] = {}
+        self._late: set[Key] = set()
         self._due: list[tuple[float, int, Call]] = []
         self._ready: list[tuple[int, Call]] = []
 
@@ -51,28 +63,31 @@ class Turns:
         """When the first of those is due that wait for their time alone."""
         return self._due[0][0] if self._due else None
 
-    @property
-    def counts(self) -> dict[str, int]:
-        """`continued`, and what became of those."""
-        return {name: getattr(self, name) for name in FATES}
+    def counts(self, arm: int = 0) -> dict[str, int]:
+        """What became of an arm's turns.
+
+        `continued` of those that left or were skipped continue an earlier answer: `waited` left later than
+        scheduled, as one that they continue had not ended, `early` before it had (strict), and `skipped`
+        were not sent, as it never came.
+        """
+        return {name: self._counts[arm][name] for name in FATES}
 
     def take(self, call: Call) -> None:
-        """Take a call from the supply: it goes by its due time, or waits for its predecessor."""
-        key = call.arm, call.index
-        self._under_way[key] = next(self._numbers)
+        """Take a call from the supply: it goes by its due time, or waits for its predecessors."""
+        self._under_way[call.arm, call.index] = next(self._numbers)
         self.held += 1
-        before = None if call.after is None else (call.arm, call.after)
-        self.continued += before is not None
-        if before is None or self.causal == "strict":
+        if not call.after or self.causal == "strict":
             self._time(call, call.due)
-        elif before in self._under_way:
-            self._parked.setdefault(before, []).append(call)
-        elif before not in self._ended:  # long ago
-            self._time(call, call.due)
-        elif (ended := self._ended[before]) is None:
-            self._skip([call])
-        else:
-            self._follow(call, ended)
+            return
+        before = [(call.arm, index) for index in call.after]
+        waiting = _Waiting(call, 0, -math.inf)
+        for key in before:
+            if key in self._under_way:
+                waiting.missing += 1
+                self._parked.setdefault(key, []).append(waiting)
+            elif key in self._ended:  # else it did long ago
+                self._heard(waiting, self._ended[key])
+        self._go_on(waiting)
 
     def leave(self) -> Call:
         """The call that is due first, which leaves now. There must be one."""
@@ -85,36 +100,58 @@ class Turns:
         return self._left(heapq.heappop(self._ready)[-1]) if self._ready else None
 
     def end(self, call: Call, at: float | None) -> bool:
-        """A call has ended `at`, or has failed (None). Whether that let another go on."""
-        followers = self._close(call, at)
-        if at is None:
-            self._skip(followers)
-        else:
-            for follower in followers:
-                self._follow(follower, at)
+        """A call has ended `at`, or has failed (None). Whether others had waited for it."""
+        followers = [waiting for waiting in self._close(call, at) if not waiting.failed]
+        for waiting in followers:
+            waiting.missing -= 1
+            self._heard(waiting, at)
+            self._go_on(waiting)
         return bool(followers)
 
-    def _close(self, call: Call, at: float | None) -> list[Call]:
+    def _close(self, call: Call, at: float | None) -> list[_Waiting]:
         """Remember how a call ended. Those that waited for it."""
         key = call.arm, call.index
         self._under_way.pop(key, None)
         self._ended.keep(key, at)
         return self._parked.pop(key, [])
 
+    @staticmethod
+    def _heard(waiting: _Waiting, ended: float | None) -> None:
+        """Note how a predecessor ended."""
+        if ended is None:
+            waiting.failed = True
+        else:
+            waiting.ended = max(waiting.ended, ended)
+
+    def _go_on(self, waiting: _Waiting) -> None:
+        """Skip a call of which a predecessor failed; have it follow once all have ended."""
+        if waiting.failed:
+            self._skip(waiting.call)
+        elif not waiting.missing:
+            self._follow(waiting)
+
     def _left(self, call: Call) -> Call:
         self.held -= 1
-        if call.after is not None and (call.arm, call.after) in self._under_way:
-            self.early += 1
+        if call.after:
+            counts, key = self._counts[call.arm], (call.arm, call.index)
+            counts["continued"] += 1
+            counts["waited"] += key in self._late
+            counts["early"] += any((call.arm, index) in self._under_way for index in call.after)
+            self._late.discard(key)
         return call
 
-    def _follow(self, call: Call, ended: float) -> None:
-        """Have a call follow the one before it, which ended then."""
-        due = ended + call.think
-        scheduled = call.due
+    def _follow(self, waiting: _Waiting) -> None:
+        """Have a call follow those before it, which have all ended."""
+        call, scheduled = waiting.call, waiting.call.due
+        due = waiting.ended + call.think
+        if due == -math.inf:  # all of them long ago
+            self._time(call, scheduled)
+            return
         if scheduled is not None:
             if self.causal == "max":
                 due = max(due, scheduled)
-            self.waited += due > scheduled
+            if due > scheduled:
+                self._late.add((call.arm, call.index))
             call.due = due
         self._time(call, due)
 
@@ -122,10 +159,14 @@ class Turns:
         number = self._under_way[call.arm, call.index]
         heapq.heappush(self._due, (due or 0.0, number, call))
 
-    def _skip(self, calls: Sequence[Call]) -> None:
-        """Do not send calls, nor what follows them, however long that conversation is."""
-        unsent = list(calls)
+    def _skip(self, call: Call) -> None:
+        """Do not send a call, nor what follows it, however long that conversation is."""
+        unsent = [call]
         while unsent:
-            self.skipped += 1
+            call = unsent.pop()
             self.held -= 1
-            unsent += self._close(unsent.pop(), None)
+            self._counts[call.arm].update(("continued", "skipped"))
+            for waiting in self._close(call, None):
+                if not waiting.failed:
+                    waiting.failed = True
+                    unsent.append(waiting.call)

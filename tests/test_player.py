@@ -17,9 +17,7 @@ from tbench.replay.sender import Attempt, Call, Ended, Origin, Reply
 HERE = Origin("http", "h", 80)
 
 
-def call(
-    index: int, due: float | None = None, after: int | None = None, think: float = 0.0
-) -> Call:
+def call(index: int, due: float | None = None, *after: int, think: float = 0.0) -> Call:
     return Call(index=index, due=due, origin=HERE, head=b"", body=b"", after=after, think=think)
 
 

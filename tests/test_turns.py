@@ -38,9 +38,9 @@ def conversations(draw: st.DrawFn, *, timed: bool) -> tuple[list[Call], list[flo
     dues = sorted(draw(st.lists(SECONDS, min_size=1, max_size=24)))
     calls = []
     for index, due in enumerate(dues):
-        after = draw(st.none() | st.integers(0, index - 1)) if index else None
-        think = draw(SECONDS) if after is not None else 0.0
-        calls.append(call(index, due if timed else None, after, think))
+        after = draw(st.sets(st.integers(0, index - 1), max_size=3)) if index else set()
+        think = draw(SECONDS) if after else 0.0
+        calls.append(call(index, due if timed else None, *after, think=think))
     return calls, [draw(SECONDS) + 0.25 for _ in calls]
 
 
@@ -50,8 +50,8 @@ def expected(calls: Sequence[Call], took: Sequence[float], causal: Causal) -> li
     for one, scheduled in zip(calls, [one.due for one in calls], strict=True):
         assert scheduled is not None
         due = scheduled
-        if one.after is not None and causal in {"max", "think"}:
-            after = sent[one.after] + took[one.after] + one.think
+        if one.after and causal in {"max", "think"}:
+            after = max(sent[index] + took[index] for index in one.after) + one.think
             due = after if causal == "think" else max(scheduled, after)
         sent.append(due)
     return sent
@@ -74,15 +74,13 @@ def test_a_turn_leaves_when_its_policy_says(
         due > was + 1e-9 for due, was in zip(wanted, scheduled, strict=True) if was is not None
     )
     ends = [sent + lasts for sent, lasts in zip(wanted, took, strict=True)]
-    early = sum(
-        one.after is not None and sent < ends[one.after] - 1e-9
-        for one, sent in zip(calls, wanted, strict=True)
-    )
-    continued = sum(one.after is not None for one in calls)
-    assert (turns.continued, turns.waited, turns.skipped) == (continued, moved, 0)
-    assert abs(turns.early - early) <= sum(  # at the very instant either may be first
-        one.after is not None and sent == ends[one.after]
-        for one, sent in zip(calls, wanted, strict=True)
+    last = [max((ends[index] for index in one.after), default=-1.0) for one in calls]
+    early = sum(sent < end - 1e-9 for sent, end in zip(wanted, last, strict=True))
+    counts = turns.counts()
+    continued = sum(bool(one.after) for one in calls)
+    assert (counts["continued"], counts["waited"], counts["skipped"]) == (continued, moved, 0)
+    assert abs(counts["early"] - early) <= sum(  # at the very instant either may be first
+        sent == end for sent, end in zip(wanted, last, strict=True)
     )
 
 
@@ -109,7 +107,7 @@ def test_a_closed_loop_sends_the_first_turn_that_may_go(
     assert len(sent) == len(calls)
     assert max(level for _, level in waiter.level) <= limit
     ends = [begun + lasts for begun, lasts in zip(sent, took, strict=True)]
-    free = [0.0 if one.after is None else ends[one.after] + one.think for one in calls]
+    free = [max((ends[index] for index in one.after), default=0.0) + one.think for one in calls]
     for one, begun, may in zip(calls, sent, free, strict=True):
         assert begun >= may - 1e-6
         if begun > may + 1e-4:  # it waited for a place
@@ -124,8 +122,11 @@ def test_a_closed_loop_sends_the_first_turn_that_may_go(
 
 
 def test_what_follows_a_failure_is_not_sent_and_is_counted() -> None:
-    """0 fails; 1 and 3 continue it, 2 continues 1, 4 stands alone."""
-    calls = [call(0, 0.0), call(1, 1.0, 0), call(2, 9.0, 1), call(3, 5.0, 0), call(4, 2.0)]
+    """0 fails; 1 and 3 continue it, 2 continues 1, 4 stands alone, 5 joins 3 and 4, and 6 joins 0 and 4."""
+    calls = [
+        *(call(0, 0.0), call(1, 1.0, 0), call(2, 9.0, 1), call(3, 5.0, 0), call(4, 2.0)),
+        *(call(5, 9.0, 3, 4), call(6, 4.0, 0, 4)),
+    ]
     turns = Turns("max")
     played = play(
         sorted(calls, key=lambda one: one.due or 0.0),
@@ -134,7 +135,8 @@ def test_what_follows_a_failure_is_not_sent_and_is_counted() -> None:
     )
 
     assert sorted(attempt.index for attempt in played.kept) == [0, 4]
-    assert (turns.continued, turns.skipped, turns.held) == (3, 3, 0)
+    assert turns.counts() == {"continued": 5, "waited": 0, "early": 0, "skipped": 5}
+    assert turns.held == 0
     assert played.player.issued == 2
 
 
@@ -145,26 +147,34 @@ def test_no_turn_leaves_once_time_is_over(
     """The supply ends there; what waits until then is not sent, all else leaves at its time."""
     calls, took = conversation
     calls = [one for one in calls if one.due is not None and one.due < ends]
-    wanted = [at for at in expected(calls, took, causal) if at < ends]
-    played = play(calls, Waiter(lambda index: took[index]), ends, turns=Turns(causal))
+    scheduled = [one.due for one in calls]
+    wanted = expected(calls, took, causal)
+    turns = Turns(causal)
+    played = play(calls, Waiter(lambda index: took[index]), ends, turns=turns)
 
-    assert sorted(played.sent()) == pytest.approx(sorted(wanted), abs=1e-6)
+    left = [at for at in wanted if at < ends]
+    assert sorted(played.sent()) == pytest.approx(sorted(left), abs=1e-6)
+    late = sum(
+        was is not None and was + 1e-9 < at < ends
+        for at, was in zip(wanted, scheduled, strict=True)
+    )
+    assert turns.counts()["waited"] == late
 
 
 def test_a_conversation_of_any_length_is_skipped() -> None:
     """Its turns wait one for another, as many as one stack would not hold."""
     length = 2 * sys.getrecursionlimit()
-    calls = [call(index, 0.0, index - 1 if index else None) for index in range(length)]
+    calls = [call(index, 0.0, *([index - 1] if index else [])) for index in range(length)]
     turns = Turns("max")
     played = play(calls, Waiter(lambda _: 1.0, status=lambda _: 500), turns=turns)
 
     assert played.player.issued == 1
-    assert (turns.skipped, turns.held) == (length - 1, 0)
+    assert (turns.counts()["skipped"], turns.held) == (length - 1, 0)
 
 
 def test_a_turn_that_waits_is_on_time_once_it_may_go() -> None:
     """Its due time is that of its policy: what the server took for the turn before is charged there, once."""
-    calls = [call(0, 0.0), call(1, 1.0, 0, 0.5), call(2, 30.0)]
+    calls = [call(0, 0.0), call(1, 1.0, 0, think=0.5), call(2, 30.0)]
     played = play(calls, Waiter(lambda _: 10.0), turns=Turns("max"))
 
     turn = next(attempt for attempt in played.kept if attempt.index == 1)
@@ -268,12 +278,14 @@ def test_a_turn_whose_predecessor_failed_is_not_sent(tmp_path: Path) -> None:
     assert run.totals["turns"]["skipped"] == run.totals["never_sent"] == 2
     assert "c0, turn 1" not in {each.json["messages"][-1]["content"] for each in server.received}
     assert "2 not sent, as it failed" in "\n".join(summary(run, numbers(run)))
-    assert "2 not sent, as it failed" in run_text(load_arm(tmp_path / "r.run"))
+    assert "2 not sent, as it failed" in " ".join(run_text(load_arm(tmp_path / "r.run")).split())
 
 
 def test_turns_that_wait_do_not_draw_the_plan_into_memory() -> None:
     """Each of a thousand turns continues the one before, a second apart; the first answer takes long."""
-    supply = Calls(call(index, float(index), index - 1 if index else None) for index in range(1000))
+    supply = Calls(
+        call(index, float(index), *([index - 1] if index else [])) for index in range(1000)
+    )
     waiter = Waiter(lambda index: 100.0 if index == 0 else 0.25)
     drawn: list[int] = []
 
@@ -291,6 +303,22 @@ def test_turns_that_wait_do_not_draw_the_plan_into_memory() -> None:
 
     assert drawn[0] <= 102  # what is due by then, and the next
     assert len(drawn) == 1000
+
+
+def test_the_arms_of_a_duet_are_counted_apart() -> None:
+    """The first answer of arm 1 fails, that of arm 0 is late."""
+    turns = Turns("max")
+    first = [call(0, 0.0), call(0, 0.0)]
+    for arm, one in enumerate([*first, call(1, 1.0, 0), call(1, 1.0, 0)]):
+        one.arm = arm % 2
+        turns.take(one)
+    for one, at in zip(first, (3.0, None), strict=True):
+        assert turns.leave() is one
+        turns.end(one, at)
+    assert turns.leave().due == 3.0
+
+    assert turns.counts(0) == {"continued": 1, "waited": 1, "early": 0, "skipped": 0}
+    assert turns.counts(1) == {"continued": 1, "waited": 0, "early": 0, "skipped": 1}
 
 
 @pytest.mark.parametrize("causal", ["max", "think", "strict"])

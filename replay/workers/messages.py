@@ -51,8 +51,8 @@ class WorkerStats:
     """What a worker saw of itself. `stamps` counts the reads stamped by the kernel and by the process.
 
     `stall` is how late its loop woke (s), `cpu_s` and `wall_s` what the sending took, `runnable_s` how long
-    its thread ran or waited for a core. `turns` counts those that continue an earlier answer, by what became
-    of them (replay.turns). `failure` says why it could not go on.
+    its thread ran or waited for a core. `turns` counts, for each arm, those that continue an earlier answer,
+    by what became of them (replay.turns). `failure` says why it could not go on.
     """
 
     clock: str
@@ -65,7 +65,7 @@ class WorkerStats:
     runnable_s: float
     wall_s: float
     peak_rss: int
-    turns: Mapping[str, int]
+    turns: Sequence[Mapping[str, int]]
     failure: str | None = None
 
 

@@ -172,7 +172,7 @@ class Worker:
             runnable_s=runnable,
             wall_s=wall,
             peak_rss=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
-            turns=(self.turns or Turns("off")).counts,
+            turns=tuple(map((self.turns or Turns("off")).counts, range(len(self.task.keyless)))),
             failure=None if error is None else f"cannot keep its answers: {error.strerror}",
         )
         self.control.send(stats)
