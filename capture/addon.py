@@ -82,13 +82,26 @@ PLENTY = 1 << 20
 """Upstream connections that a client connection may have: no limit that anyone meets."""
 
 REDIRECT = 3
+REFUSED = "tbench_refused"
+"""What says in a flow's metadata that it was answered here."""
 
 
 class Capture(Intake):
-    """The hooks of one capture. Whatever the filters leave out passes through, streamed."""
+    """The hooks of one capture. Whatever the filters leave out passes through, streamed.
 
-    def __init__(self, setup: RecorderSetup, *, limit: int | None = None) -> None:
+    With `tls_only` what came in plain text, with `closed` what is for other hosts is refused instead.
+    """
+
+    def __init__(
+        self,
+        setup: RecorderSetup,
+        *,
+        limit: int | None = None,
+        tls_only: bool = False,
+        closed: bool = False,
+    ) -> None:
         super().__init__(setup, limit=limit)
+        self._tls_only, self._closed = tls_only, closed
         _http_layer.Http1Client = _PatientClient  # type: ignore[attr-defined]
         self.passing: dict[str, str] = {}
         self.closing = False
@@ -137,6 +150,8 @@ class Capture(Intake):
     def requestheaders(self, flow: http.HTTPFlow) -> None:
         """Decide whether the exchange is recorded, and let a large body stream."""
         arrive_ns = self._now()
+        if self._refuses(flow):
+            return
         # Mitmproxy holds what is not streamed until its last byte: fine for a prompt, which is recorded
         # whole; a large upload would be late by its own length, and in memory twice.
         length = flow.request.headers.get("content-length", "")
@@ -159,6 +174,8 @@ class Capture(Intake):
         """Never buffer: the stream is set before anything that could fail."""
         live = self.live.get(_record_id(flow))
         assert flow.response
+        if flow.metadata.get(REFUSED):
+            return
         flow.response.stream = live.answer.pass_on if live else True
         if live:
             live.head_ns = self._now()
@@ -197,12 +214,13 @@ class Capture(Intake):
 
     def http_connect(self, flow: http.HTTPFlow) -> None:
         """Count a tunnel to a host that is not looked into: nothing else of it will be seen."""
-        if not self._selection.wants_host(flow.request.host):
+        if not self._refuses(flow) and not self._selection.wants_host(flow.request.host):
             self.left_out["host"] += 1
 
     def http_connect_error(self, flow: http.HTTPFlow) -> None:
         """Record a tunnel that could not be opened: the application never sent its request."""
-        if not self._selection.wants_host(flow.request.host) or not self.accepts():
+        refused = flow.metadata.get(REFUSED)
+        if refused or not self._selection.wants_host(flow.request.host) or not self.accepts():
             return
         live = self._take(flow, _request_head(flow), self._now())
         text = (flow.response and flow.response.text) or "the tunnel was refused"
@@ -212,6 +230,24 @@ class Capture(Intake):
         """Finish what is still in flight; nothing is recorded from here on."""
         super().shut()
         self.passing.clear()
+
+    def _refuses(self, flow: http.HTTPFlow) -> bool:
+        """Answer with 403 what a capture that others reach does not carry; counts it."""
+        if self._tls_only and not flow.client_conn.tls_established:
+            why = "This capture is spoken to by https only: what was sent, a key too, crossed in the clear."
+        elif self._closed and not self._selection.wants_host(flow.request.host):
+            why = "This capture forwards to the hosts of its --host only."
+        else:
+            return False
+        self.left_out["refused"] += 1
+        flow.metadata[REFUSED] = True
+        if flow.request.headers.get("content-length", "0").isdecimal() and (
+            "transfer-encoding" not in flow.request.headers
+        ):
+            flow.response = http.Response.make(403, why + "\n", {"content-type": "text/plain"})
+        else:  # mitmproxy would hold such a body, however long, before it answers
+            flow.kill()  # type: ignore[no-untyped-call]
+        return True
 
     def _keep_redirect(self, flow: http.HTTPFlow) -> None:
         """In reverse mode, lead a redirect to the upstream's own origin back through the capture.

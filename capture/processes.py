@@ -160,6 +160,7 @@ class _Group:
             left_out=reduce(add, (Counter(state.left_out) for state in states), Counter()),
             redirected=reduce(add, (Counter(state.redirected) for state in states), Counter()),
             in_flight=sum(state.in_flight for state in states),
+            queue_bytes=sum(state.queue_bytes for state in states),
             elapsed_s=max(state.elapsed_s for state in states),
             draining=any(state.draining for state in states),
             failure=next(iter([*failures, *self.killed]), None),

@@ -11,6 +11,7 @@ import os
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -108,14 +109,16 @@ class Status:
     """The state of a capture at one moment; `lag` is how late its loop woke, over its whole time, s.
 
     `left_out` counts what passed through unrecorded as asked, by the option that keeps it out: `host`
-    (tunnels count once), `path`, `sample`, `limit`. `redirected` counts answers that sent clients past the
-    capture, by the host they sent them to. `exit_code` is the command's, once it has ended.
+    (tunnels count once), `path`, `sample`, `limit`, and what was answered with a 403, `refused`.
+    `queue_bytes` are those of bodies on their way to the disk. `redirected` counts answers that sent clients
+    past the capture, by the host they sent them to. `exit_code` is the command's, once it has ended.
     """
 
     counts: Counts
     left_out: Mapping[str, int]
     redirected: Mapping[str, int]
     in_flight: int
+    queue_bytes: int
     elapsed_s: float
     draining: bool
     failure: str | None
@@ -177,6 +180,21 @@ def check_port(host: str, port: int) -> None:
         raise InputError(f"cannot listen on {host}:{port}: {why}; choose another --port") from None
 
 
+def check_certificate(path: Path) -> None:
+    """Raise InputError where a PEM file does not hold a certificate and its key. Mitmproxy only logs that."""
+    try:
+        ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(
+            path, password=lambda: b""
+        )
+    except FileNotFoundError:
+        raise InputError(f"--cert {path}: no such file") from None
+    except (OSError, ValueError) as error:
+        why = getattr(error, "reason", None) or getattr(error, "strerror", None) or str(error)
+        raise InputError(
+            f"--cert {path}: not a certificate and its unencrypted key in one PEM file ({why})"
+        ) from None
+
+
 HURRIED_FLUSH_S = 5.0
 LAG_EVERY_S = 0.1
 TROUBLING_S = 0.02
@@ -194,12 +212,16 @@ SWITCH_S = 0.0005
 class Setup:
     """How to listen, where to forward, when to stop. Seconds; None never stops by itself.
 
+    With a `cert`, a PEM file of a certificate and its key, only TLS is answered. A proxy that is `closed`
+    answers hosts that it does not record with 403 instead of tunnelling to them.
     A `command` is run with what it needs to come here; its end is the capture's.
     """
 
     recording: Recording
     host: str = "127.0.0.1"
     port: int = 8080
+    cert: Path | None = None
+    closed: bool = False
     upstream_ca: Path | None = None
     grace_s: float = 30.0
     duration_s: float | None = None
@@ -321,7 +343,12 @@ class _Proxy:
         with notices(self._watch.warn):
             master = self._master(loop)
             self._parts = begin(self._setup.recording, disk_failed)
-            self._capture = Capture(self._parts, limit=self._setup.requests)
+            self._capture = Capture(
+                self._parts,
+                limit=self._setup.requests,
+                tls_only=self._setup.cert is not None,
+                closed=self._setup.closed,
+            )
             _addons(master).add(self._capture)
             try:
                 await self._serve(master)
@@ -347,6 +374,7 @@ class _Proxy:
             listen_port=setup.port,
             confdir=str(self._folder),
             allow_hosts=recording.selection.allow_hosts() if proxied else [],
+            certs=[] if setup.cert is None else [f"{setup.host if proxied else '*'}={setup.cert}"],
             ssl_verify_upstream_trusted_ca=trusted,
             tcp_timeout=setup.idle_s,
         )
@@ -377,7 +405,8 @@ class _Proxy:
             if self._setup.recording.processes == 1:
                 forget_key(self._folder)  # mitmproxy has read it by now
             host, port = addresses[0][:2]
-            address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+            scheme = "http" if self._setup.cert is None else "https"
+            address = f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
             bundle = _bundle(self._folder / "ca-bundle.pem", self._folder / "mitmproxy-ca-cert.pem")
             samplers += [asyncio.create_task(step()) for step in (self._sample_lag, self._tick)]
             place = Listening(address=address, ca_bundle=bundle)
@@ -438,6 +467,7 @@ class _Proxy:
             left_out=self._capture.left_out,
             redirected=self._capture.redirected,
             in_flight=self._capture.in_flight,
+            queue_bytes=self._parts.recorder.budget.held,
             elapsed_s=time.monotonic() - self._began,
             draining=self._draining,
             failure=self._parts.recorder.failure,

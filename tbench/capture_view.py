@@ -38,7 +38,8 @@ def base_url_lines(address: str, bundle: Path) -> Iterator[str]:
     yield f"anthropic     Anthropic(base_url='{address}')    ANTHROPIC_BASE_URL={address}"
     yield f"node          new OpenAI or new Together({{ baseURL: '{address}/v1' }}), or the same variables"
     yield f"curl          {address}/v1/chat/completions -H 'Authorization: Bearer '$TOGETHER_API_KEY"
-    yield f"the same port speaks TLS and HTTP/2 with a throw-away CA: SSL_CERT_FILE={bundle}"
+    if address.startswith("http:"):
+        yield f"the same port speaks TLS and HTTP/2 with a throw-away CA: SSL_CERT_FILE={bundle}"
 
 
 def proxy_lines(address: str, bundle: Path) -> Iterator[str]:
@@ -85,7 +86,9 @@ def summary(status: Status, files: list[Path]) -> Iterator[str]:
         )
     else:
         yield "dropped: nothing"
-    if left := {why: n for why, n in status.left_out.items() if n}:
+    if refused := status.left_out.get("refused"):
+        yield f"refused with a 403: {plural(refused, 'request')} (not by TLS, or not to a --host)"
+    if left := {why: n for why, n in status.left_out.items() if n and why in OPTIONS}:
         words = ", ".join(f"{n} by {OPTIONS[why]}" for why, n in left.items())
         yield f"passed through unrecorded, as asked: {words}"
     for host, number in status.redirected.items():

@@ -27,6 +27,7 @@ import msgpack
 import pytest
 import trustme
 import zstandard
+from prometheus_client.parser import text_string_to_metric_families
 
 from tbench.capture.exchange import Exchange, Outcome
 from tbench.capture.repair import repair
@@ -283,10 +284,9 @@ class Capturing:
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
         assert self._started.wait(WAIT)
-        found = re.search(r"listening on http://127\.0\.0\.1:(\d+)", self.said)
+        found = re.search(r"listening on (https?://127\.0\.0\.1:(\d+))", self.said)
         assert found, self.said
-        self.port = int(found[1])
-        self.url = f"http://127.0.0.1:{self.port}"
+        self.url, self.port = found[1], int(found[2])
 
     def _read(self) -> None:
         assert self.process.stderr
@@ -879,6 +879,8 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     ca.cert_pem.write_to_path(files["ca"])
     files["cert"].write_bytes(b"".join(blob.bytes() for blob in issued.cert_chain_pems))
     issued.private_key_pem.write_to_path(files["key"])
+    files["both"] = folder / "both.pem"
+    issued.private_key_and_cert_chain_pem.write_to_path(files["both"])
     return files
 
 
@@ -1038,6 +1040,82 @@ def test_an_untrusted_upstream_is_refused_and_recorded(
     assert exchange.outcome is Outcome.CONNECT_ERROR
     assert exchange.response
     assert "ertificate" in (exchange.response.error or "")
+
+
+def test_a_certificate_of_its_own_is_shown_and_plain_text_refused(
+    upstream: Upstream, authority: dict[str, Path], capturing: Callable[..., Capturing]
+) -> None:
+    """What came in the clear gets a 403, does not reach the server, and is counted."""
+    one = capturing("--upstream", upstream.url, "--cert", authority["both"])
+    trust = ssl.create_default_context(cafile=str(authority["ca"]))
+    before = len(upstream.seen)
+
+    assert httpx.post(one.url + CHAT, json=ask("plain"), verify=trust).status_code == 200
+    assert post(one.url.replace("https:", "http:"), "plain").status_code == 403
+    code, said = one.stop()
+    assert code == 0
+    assert "1 request, 1 response (ok 1)" in said
+    assert "refused with a 403: 1 request" in said
+    assert len(upstream.seen) == before + 1
+
+
+def test_a_gateway_forwards_to_its_hosts_alone(
+    secure: str, authority: dict[str, Path], capturing: Callable[..., Capturing]
+) -> None:
+    """A proxy spoken to by TLS: a host of --host is recorded, all others get a 403, by tunnel or without."""
+    one = capturing(
+        *("--mode", "proxy", "--no-tunnel", "--host", "localhost"),
+        *("--cert", authority["both"], "--upstream-ca", authority["ca"]),
+    )
+    trust = ssl.create_default_context(cafile=str(authority["ca"]))
+    trust.load_verify_locations(one.bundle)
+    proxy = httpx.Proxy(one.url, ssl_context=trust)
+    with httpx.Client(proxy=proxy, verify=trust, timeout=WAIT) as client:
+        assert client.post(secure + CHAT, json=ask("m"), headers=AUTH).status_code == 200
+        with pytest.raises(httpx.ProxyError, match="403"):
+            client.get("https://127.0.0.1:9/")
+        assert client.post("http://127.0.0.1:9/v1/models", content=b"{}").status_code == 403
+        with pytest.raises(httpx.HTTPError):  # a body without a stated length is not waited for
+            client.post("http://127.0.0.1:9/v1/models", content=iter([b"x"]))
+    code, said = one.stop()
+
+    assert code == 0
+    assert "refused with a 403: 3 requests" in said
+    assert [exchange.request.host for exchange in read_trace(one.path)] == [
+        secure.partition("//")[2]
+    ]
+
+
+def test_a_monitor_is_told_what_was_recorded(
+    upstream: Upstream, capturing: Callable[..., Capturing]
+) -> None:
+    """Health, and figures that prometheus_client's own parser reads, for all processes together."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    one = capturing("--upstream", upstream.url, "--metrics-port", port, "--processes", 2)
+    for model in ("plain", "plain", "reset"):
+        with contextlib.suppress(httpx.HTTPError):
+            post(one.url, model)
+    monitor = f"http://127.0.0.1:{port}"
+    deadline = time.monotonic() + WAIT
+    figures: dict[str, float] = {}
+    while figures.get("tbench_capture_responses_total") != 3 and time.monotonic() < deadline:
+        figures = {
+            sample.name + "".join(sample.labels.values()): sample.value
+            for family in text_string_to_metric_families(httpx.get(monitor + "/metrics").text)
+            for sample in family.samples
+        }
+        time.sleep(0.05)
+
+    assert httpx.get(monitor + "/healthz").text == "recording\n"
+    assert httpx.get(monitor + "/").status_code == 404
+    assert figures["tbench_capture_requests_total"] == 3
+    assert figures["tbench_capture_outcomes_totalok"] == 2
+    assert figures["tbench_capture_outcomes_totalreset"] == 1
+    assert figures["tbench_capture_dropped_requests_total"] == 0
+    assert figures["tbench_capture_recording"] == 1
+    assert figures["tbench_capture_disk_free_bytes"] > 0
+    assert figures["tbench_capture_loop_lag_seconds0.99"] >= 0
 
 
 def test_a_refused_tunnel_is_recorded(capturing: Callable[..., Capturing]) -> None:

@@ -32,6 +32,7 @@ def status(
         left_out=left_out or {},
         redirected=redirected or {},
         in_flight=2,
+        queue_bytes=0,
         elapsed_s=2.0,
         draining=draining,
         failure=failure,

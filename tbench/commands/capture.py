@@ -1,6 +1,7 @@
 """tbench capture: put a recording proxy between an application and its server."""
 
 import sys
+from contextlib import ExitStack
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated
@@ -62,6 +63,39 @@ def capture(
     listen: Annotated[
         str, Option(help="Address to listen on.", unit="ADDRESS", group=LISTEN)
     ] = "127.0.0.1",
+    no_tunnel: Annotated[
+        bool,
+        Option(
+            help="With --mode proxy: answer 403 to all other hosts instead; always so where --listen is not "
+            "this machine's own.",
+            group=LISTEN,
+        ),
+    ] = False,
+    cert: Annotated[
+        Path | None,
+        Option(
+            help="PEM file of a certificate and its key: answer TLS only, as this host. Needed, or "
+            "--insecure, where --listen is not this machine's own.",
+            unit="FILE",
+            group=LISTEN,
+        ),
+    ] = None,
+    insecure: Annotated[
+        bool,
+        Option(
+            help="Listen in the clear beyond this machine: keys and prompts can be read.",
+            group=LISTEN,
+        ),
+    ] = False,
+    metrics_port: Annotated[
+        int | None,
+        Option(
+            help="Port for monitors: /healthz and /metrics (Prometheus).",
+            group=LISTEN,
+            least=1,
+            most=65535,
+        ),
+    ] = None,
     upstream_ca: Annotated[
         Path | None,
         Option(
@@ -146,7 +180,7 @@ def capture(
     runs that with its traffic coming here, and ends with its exit code.
     """
     from tbench.capture.processes import run
-    from tbench.capture.proxy import Setup, parse_upstream
+    from tbench.capture.proxy import Setup, Watch, check_certificate, parse_upstream
     from tbench.capture.recorder import Recording
     from tbench.capture.selection import API_HOSTS, Selection
     from tbench.capture.terminal import heard
@@ -154,15 +188,18 @@ def capture(
 
     command = command or []
     mode = mode or ("proxy" if command and upstream is None else "reverse")
-    _check_usage(mode, listen, upstream, host)
+    _check_usage(mode, upstream, host, no_tunnel=no_tunnel)
+    _check_exposure(mode, listen, host, guarded=insecure or cert is not None)
     if requests and processes > 1:
-        raise InputError(
-            "--requests counts within one process: give --duration, or one --processes"
-        )
+        raise InputError("--requests counts within one process: leave out --processes")
     if command and duration is not None:
         raise InputError("--duration: a command ends its capture; drop it, or limit the command")
     if command and processes > 1:
         raise InputError("--processes: a command is recorded by one process; drop it")
+    if command and cert is not None:
+        raise InputError("--cert: a command that is run here needs none; drop it")
+    if cert is not None:
+        check_certificate(cert)
     proxied = mode == "proxy"
     selection = Selection(
         hosts=tuple(host or (API_HOSTS if proxied else ())), paths=tuple(path or ()), sample=sample
@@ -181,6 +218,8 @@ def capture(
         recording=recording,
         host=listen,
         port=(0 if command else 8080) if port is None else port,
+        cert=cert,
+        closed=no_tunnel or not _is_loopback(listen),
         upstream_ca=upstream_ca,
         grace_s=grace,
         duration_s=duration,
@@ -188,10 +227,16 @@ def capture(
         idle_s=idle_timeout,
         command=command,
     )
-    with View(recording, command=command) as view:
-        if not _is_loopback(listen):
+    with ExitStack() as stack:
+        view = stack.enter_context(View(recording, command=command))
+        watch: Watch = view
+        if insecure and not _is_loopback(listen):
             view.warn("keys and prompts cross the network in the clear to this address")
-        status = run(setup, view)
+        if metrics_port is not None:
+            from tbench.capture.health import monitored
+
+            watch = stack.enter_context(monitored(view, output.parent, listen, metrics_port))
+        status = run(setup, watch)
     files = files_of(recording)
     stream = sys.stderr if command else sys.stdout  # which is the command's
     with heard(stream):
@@ -217,20 +262,35 @@ def capture(
     return status.exit_code
 
 
-def _check_usage(mode: str, listen: str, upstream: str | None, host: list[str] | None) -> None:
+def _check_usage(
+    mode: str, upstream: str | None, host: list[str] | None, *, no_tunnel: bool
+) -> None:
     if mode not in ("reverse", "proxy"):
         raise InputError(f"--mode {mode!r}: choose reverse or proxy")
     if mode == "reverse" and host:
         raise InputError(
             "--host goes with --mode proxy; in reverse mode --upstream is the only host"
         )
+    if mode == "reverse" and no_tunnel:
+        raise InputError("--no-tunnel goes with --mode proxy; in reverse mode there are no tunnels")
     if mode == "proxy" and upstream:
         raise InputError(
             "--upstream goes with reverse mode; a proxy forwards to whom the client asks for"
         )
-    if mode == "proxy" and not _is_loopback(listen):
+
+
+def _check_exposure(mode: str, listen: str, host: list[str] | None, *, guarded: bool) -> None:
+    """What others on the network can reach is encrypted, and no way into this one's network."""
+    if _is_loopback(listen):
+        return
+    if not guarded:
         raise InputError(
-            f"--listen {listen}: a proxy for anyone on the network; use a loopback address"
+            f"--listen {listen}: keys and prompts would cross the network in the clear; "
+            "give --cert FILE, or --insecure where the network is yours alone"
+        )
+    if mode == "proxy" and not host:
+        raise InputError(
+            f"--listen {listen}: a proxy for anyone on the network; name the hosts it may reach by --host"
         )
 
 
