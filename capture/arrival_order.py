@@ -19,7 +19,14 @@ from tbench.capture.container_writer import Place
 from tbench.capture.exchange import Exchange, Request, Response
 from tbench.capture.frames import BLOCK, Row, Rows
 from tbench.capture.records import TraceHeader, read_ending, read_request, read_response
-from tbench.capture.trace_index import Link, TraceIndex, is_table, read_links, read_orphans
+from tbench.capture.trace_index import (
+    Link,
+    TraceIndex,
+    is_table,
+    read_ends,
+    read_links,
+    read_orphans,
+)
 
 # The cache: the blocks of a capture that were used last, decompressed, and the records in them.
 
@@ -104,6 +111,7 @@ class Segment:
     header: TraceHeader
     rows: Rows
     links: bytes
+    ends: bytes
     orphans: dict[str, Place]
     totals: dict[str, int]
     continued: bool
@@ -114,7 +122,7 @@ class Segment:
 def open_segment(container: Container, header: TraceHeader) -> Segment:
     """By the container's index, else by a first pass over the file."""
     match container.index:
-        case {"links": bytes(links), "strays": list(strays), "totals": dict(totals)} if (
+        case {"links": bytes(links), "strays": list(strays), "totals": dict(totals), **more} if (
             container.rows is not None and is_table(links)
         ):
             return Segment(
@@ -122,6 +130,7 @@ def open_segment(container: Container, header: TraceHeader) -> Segment:
                 header=header,
                 rows=container.rows,
                 links=links,
+                ends=read_ends(more.get("ends"), links),
                 orphans=read_orphans(strays),
                 totals={name: count for name, count in totals.items() if type(count) is int},
                 continued=totals.get("continued") is True,
@@ -138,6 +147,7 @@ def open_segment(container: Container, header: TraceHeader) -> Segment:
         header=header,
         rows=rows,
         links=trace_index.links,
+        ends=trace_index.ends,
         orphans=trace_index.orphans,
         totals=trace_index.totals,
         continued=False,
@@ -240,6 +250,11 @@ class _Merge:
 
     def _response(self, waiting: _Waiting, segment: int, place: Place, id_: str) -> Response | None:
         """The response, wherever it lies; None when it is lost."""
+        end_ns = waiting.link.end_ns
+        if self._ends and end_ns is not None:
+            end_ns += self._shift
+            ended = end_ns >= waiting.arrive_ns
+            return Response(head_ns=None, end_ns=end_ns, status=None) if ended else None
         block = self._cache.block(segment, place.block, counted=self._answers)
         if block is None:
             return None
@@ -304,7 +319,7 @@ def _horizons(segments: list[Segment]) -> "array[int]":
 
 def _by_block(segment: Segment) -> Iterator[list[Link]]:
     """For each block of a segment, the links of its requests."""
-    groups = groupby(read_links(segment.links), key=lambda link: link.request.block)
+    groups = groupby(read_links(segment.links, segment.ends), key=lambda link: link.request.block)
     upcoming, links = next(groups, (None, iter(())))
     for ordinal in range(len(segment.rows)):
         if upcoming == ordinal:

@@ -268,12 +268,12 @@ def read_response(record: Mapping[str, Any], shift_ns: int = 0) -> Response | No
 
 
 def read_ending(record: Mapping[str, Any], shift_ns: int = 0) -> Response | None:
-    """The end of a response record: when and how it ended, without its body, headers and chunks."""
-    end_ns, status = record.get("end_ns"), record.get("status")
-    if type(end_ns) is not int or abs(end_ns) > FARTHEST or type(status) not in _MAYBE_COUNT:
+    """The end of a response record: when it ended, and what else it holds than the format's fields."""
+    end_ns = record.get("end_ns")
+    if type(end_ns) is not int or abs(end_ns) > FARTHEST:
         return None
     extra = _WHOLE.rest(record)
-    return Response(head_ns=None, end_ns=end_ns + shift_ns, status=status, extra=extra)
+    return Response(head_ns=None, end_ns=end_ns + shift_ns, status=None, extra=extra)
 
 
 def pack_chunks(chunks: Iterable[Chunk]) -> dict[str, Any]:

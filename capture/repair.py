@@ -152,6 +152,8 @@ def _index_faults(container: Container, rows: Rows, trace_index: TraceIndex) -> 
         yield "the index does not list the blocks that are there"
     if index.get("links") not in (None, trace_index.links):  # of any type, in a foreign file
         yield "the index links requests and responses wrongly"
+    if index.get("ends") not in (None, trace_index.ends):
+        yield "the index tells wrongly when responses ended"
     if not isinstance(totals, dict):
         yield "the totals of the index are no map"
         return

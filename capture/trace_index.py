@@ -1,4 +1,4 @@
-"""Which request lies where in a file, and where its response is: what ordered reading needs to know.
+"""Which request lies where in a file, where its response is and when that ended: what ordered reading needs.
 
 The writer keeps one while it writes and puts it into the index; for a file without an index a reader
 makes the same one in a first pass.
@@ -9,11 +9,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from tbench.capture.container_writer import Contents, Place
-from tbench.capture.frames import LATEST
+from tbench.capture.exchange import LED_BACK
+from tbench.capture.frames import FARTHEST, LATEST
 
-_LINK = struct.Struct("<IIII")
+_LINK, _END = struct.Struct("<IIII"), struct.Struct("<q")
 NOWHERE = 0xFFFFFFFF
-MAX_LINKS = 12_000_000
+UNKNOWN = -(2**63)
+MAX_LINKS = 10_000_000
 """Above this many requests in a file its index goes without links: it would pass the frame limit."""
 
 TOTALS = (
@@ -31,23 +33,27 @@ TOTALS = (
 
 
 class Link(NamedTuple):
-    """A request's place and its response's; None where this file holds no response."""
+    """A request's place, its response's and when that ended, ns.
+
+    None where this file holds no response, and where only the response itself tells when it ended.
+    """
 
     request: Place
     response: Place | None
+    end_ns: int | None
 
 
 class TraceIndex:
     """Counts records and links responses to requests by id, in file order.
 
-    A response belongs to the latest request of its id before it, else to the next one after it. 16
+    A response belongs to the latest request of its id before it, else to the next one after it. 24
     bytes a request stay in memory, and an entry for each one that waits for its response.
     """
 
     def __init__(self) -> None:
         self.totals: dict[str, int] = dict.fromkeys(TOTALS, 0)
-        # Packed: ten million requests take 160 MB, and would take two gigabytes as objects.
-        self._links = bytearray()
+        # Packed: ten million requests take 240 MB, and would take two gigabytes as objects.
+        self._links, self._ends = bytearray(), bytearray()
         self._open: dict[str, int] = {}
         self._orphans: dict[str, Place] = {}
 
@@ -60,6 +66,7 @@ class TraceIndex:
                     self._open[id_] = len(self._links)
                     self.totals["unanswered"] += 1
                 self._links += _LINK.pack(*place, *(answer or (NOWHERE, NOWHERE)))
+                self._ends += _END.pack(UNKNOWN)
                 self._count(record, "requests")
             case {"type": "response", "id": str(id_)}:
                 at = self._open.pop(id_, None)
@@ -67,6 +74,9 @@ class TraceIndex:
                     self._orphans[id_] = place
                 else:
                     struct.pack_into("<II", self._links, at + 8, *place)
+                    end_ns = record.get("end_ns")
+                    if type(end_ns) is int and abs(end_ns) <= FARTHEST and LED_BACK not in record:
+                        _END.pack_into(self._ends, at // _LINK.size * _END.size, end_ns)
                     self.totals["unanswered"] -= 1
                 self._count(record, "responses")
             case {"type": "gap"}:
@@ -105,14 +115,21 @@ class TraceIndex:
         return bytes(self._links)
 
     @property
+    def ends(self) -> bytes:
+        """When each of these requests' responses ended, where that is plain; see read_links."""
+        return bytes(self._ends)
+
+    @property
     def orphans(self) -> dict[str, Place]:
         """Responses whose request is not in this file, by id."""
         return self._orphans
 
     def detail(self) -> dict[str, Any]:
         """What goes into the index beside the totals."""
-        links = self.links if len(self._links) <= MAX_LINKS * _LINK.size else None
-        return {"links": links, "strays": [[id_, *place] for id_, place in self._orphans.items()]}
+        strays = [[id_, *place] for id_, place in self._orphans.items()]
+        if len(self._links) > MAX_LINKS * _LINK.size:
+            return {"links": None, "ends": None, "strays": strays}
+        return {"links": self.links, "ends": self.ends, "strays": strays}
 
     def _count(self, record: Mapping[str, Any], kind: str) -> None:
         self.totals[kind] += 1
@@ -135,7 +152,16 @@ def read_orphans(strays: list[Any]) -> dict[str, Place]:
     return places
 
 
-def read_links(links: bytes) -> Iterator[Link]:
-    """The rows of an index's `links`, in file order of the requests."""
-    for block, record, answer, at in _LINK.iter_unpack(links):
-        yield Link(Place(block, record), None if answer == NOWHERE else Place(answer, at))
+def read_ends(ends: object, links: bytes) -> bytes:
+    """The `ends` of an index for its `links`; all unknown where it has none, or not as many."""
+    count = len(links) // _LINK.size
+    sound = isinstance(ends, bytes) and len(ends) == count * _END.size
+    return ends if isinstance(ends, bytes) and sound else _END.pack(UNKNOWN) * count
+
+
+def read_links(links: bytes, ends: bytes) -> Iterator[Link]:
+    """The rows of an index's `links` and `ends`, in file order of the requests."""
+    rows = zip(_LINK.iter_unpack(links), _END.iter_unpack(ends), strict=True)
+    for (block, record, answer, at), (end_ns,) in rows:
+        response = None if answer == NOWHERE else Place(answer, at)
+        yield Link(Place(block, record), response, end_ns if abs(end_ns) <= FARTHEST else None)

@@ -97,8 +97,8 @@ class Trace:
     def read(self, *, answers: Answers = "whole") -> Iterator[Exchange]:
         """The exchanges by arrival.
 
-        Of `answers` the `ends` take less time than the whole: they have neither body nor chunks, and what is
-        lost of them is not noticed. None are read fastest: each response is None.
+        Of `answers` the `ends` take less time than the whole: they have `end_ns` and `led_back` alone, mostly
+        by the index, and what is lost of them is not noticed. None are read fastest: each response is None.
         """
         exchanges = (placed.exchange for placed in self.placed(answers=answers))
         return chain.from_iterable(batched(exchanges, TOGETHER))

@@ -209,11 +209,12 @@ def test_a_lying_index_is_found(tmp_path: Path) -> None:
     """Whole by its checksum, but not about these blocks."""
     writer = ContainerWriter(tmp_path / "t.msgpack", {"kind": "trace", "capture_id": "c"})
     assert writer.append({"type": "request"}) == Place(0, 0)
-    detail = {"links": bytes(16), "strays": []}
+    detail = {"links": bytes(16), "ends": bytes(8), "strays": []}
     writer.close({"requests": 7, "others": 1}, detail=detail)
     problems = " ".join(check(tmp_path / "t.msgpack").problems)
 
     assert "links requests and responses wrongly" in problems
+    assert "tells wrongly when responses ended" in problems
     assert "miscounts requests" in problems
 
 

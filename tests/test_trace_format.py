@@ -136,6 +136,8 @@ def test_the_index_is_as_promised(promised: dict[str, Any]) -> None:
 
     assert blocks == promised["blocks"]
     assert [list(link) for link in struct.iter_unpack("<IIII", got["links"])] == promised["links"]
+    ends = [None if at == ABSENT else at for (at,) in struct.iter_unpack("<q", got["ends"])]
+    assert ends == promised["ends"]
     assert got["totals"] == promised["totals"]
     assert (got["strays"], got["marker"]) == ([], marker)
 

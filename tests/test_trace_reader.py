@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from tbench.capture import Exchange, Request, Response, TraceHeader, TraceWriter, frames, read_trace
 from tbench.capture.arrival_order import Block, Budgets, ReadOptions, Segment, in_order
 from tbench.capture.container_reader import Losses, open_container
+from tbench.capture.exchange import LED_BACK
 
 ROOT = Path(__file__).parent.parent
 HEADER = TraceHeader(wall_ns=10**18, mono_ns=0, capture_id="c")
@@ -56,7 +57,13 @@ def request(number: int, arrive_ns: int | None = None, body: bytes = b"") -> Req
 
 def response(number: int) -> Response:
     end_ns = 10_000 + number * 1000
-    return Response(head_ns=None, end_ns=end_ns, status=200, error=f"to r{number}")
+    extra = {LED_BACK: True} if number % 3 == 2 else {}
+    return Response(head_ns=None, end_ns=end_ns, status=200, error=f"to r{number}", extra=extra)
+
+
+def ending(exchange: Exchange) -> tuple[int, bool] | None:
+    answer = exchange.response
+    return None if answer is None else (answer.end_ns, answer.led_back)
 
 
 @st.composite
@@ -114,10 +121,10 @@ def test_any_order_of_writing_reads_in_order_of_arrival(
     trace = read_trace(path)
     losses = Losses()
 
-    assert list(exchanges(trace.segments, losses, ReadOptions(budgets=budgets))) == expected(
-        *capture
-    )
+    read = list(exchanges(trace.segments, losses, ReadOptions(budgets=budgets)))
+    assert read == expected(*capture)
     assert not losses
+    assert [ending(exchange) for exchange in trace.ends] == [ending(exchange) for exchange in read]
 
 
 @settings(max_examples=50, deadline=None)
@@ -266,6 +273,7 @@ def test_a_trace_far_larger_than_memory_allows_is_read_in_little(tmp_path: Path)
 @settings(max_examples=100, deadline=None)
 @given(
     links=st.binary(max_size=64) | st.lists(st.integers(0, 3), max_size=12).map(packed),
+    ends=st.binary(min_size=24, max_size=24) | st.none(),
     strays=st.lists(
         st.tuples(st.just("r1"), st.integers(-1, 3), st.integers(-1, 9)).map(list)
         | st.integers(0, 9),
@@ -275,6 +283,7 @@ def test_a_trace_far_larger_than_memory_allows_is_read_in_little(tmp_path: Path)
 )
 def test_an_index_that_lies_yields_true_exchanges_or_none(
     links: bytes,
+    ends: bytes | None,
     strays: list,
     table: bytes | None,
     tmp_path_factory: pytest.TempPathFactory,
@@ -286,7 +295,7 @@ def test_an_index_that_lies_yields_true_exchanges_or_none(
             writer.exchange(Exchange(request=request(number), response=response(number)))
     container = open_container(path)
     assert container.index is not None
-    lie = {**container.index, "links": links, "strays": strays}
+    lie = {**container.index, "links": links, "ends": ends, "strays": strays}
     lie |= {} if table is None else {"blocks": table}
     assert container.rows is not None
     end = container.rows[-1].offset + container.rows[-1].length
@@ -295,6 +304,9 @@ def test_an_index_that_lies_yields_true_exchanges_or_none(
         number = one.request.seq
         assert one.request == request(number)
         assert one.response in (None, response(number))
+    for one in read_trace(path).ends:
+        assert one.request == request(one.request.seq)
+        assert one.response is None or one.response.end_ns >= one.request.arrive_ns
 
 
 @settings(max_examples=100, deadline=None)
