@@ -12,10 +12,8 @@ from tbench.capture.providers.provider import (
     Json,
     ParserBase,
     Provider,
-    RequestInfo,
     Usage,
     bare_text,
-    count_images,
     counted,
     items_of,
     objects_of,
@@ -40,19 +38,6 @@ _CALLS: Final = frozenset({"tool_use", "server_tool_use", "mcp_tool_use"})
 """Blocks in which the model calls a tool: their start brings its name."""
 _INPUT: Final = ("input_tokens", "cache_read_input_tokens", "cache_creation_input_tokens")
 """What a prompt's tokens are split into: `input_tokens` leaves out what a cache gave or took."""
-
-
-def request_info(body: Json, endpoint: Endpoint) -> RequestInfo:
-    """The request of a JSON body; a field of the wrong type counts as absent."""
-    turns = body.get("messages")
-    return RequestInfo(
-        endpoint=endpoint.name,
-        model=word_of(body, "model") or None,
-        stream=body.get("stream") is True,
-        max_tokens=endpoint.limit(body),
-        inputs=len(turns) if isinstance(turns, list) else 0,
-        images=count_images(turns),
-    )
 
 
 class Parser(ParserBase):
@@ -204,12 +189,12 @@ ANTHROPIC: Final = Provider(
             replayable=True,
             takes_text=True,
             gives_text=True,
+            inputs="messages",
             limits=("max_tokens",),
         ),
     },
     sent_headers=frozenset({"anthropic-beta", "anthropic-version"}),
     credential_header="x-api-key",
-    request_info=request_info,
     matches=_matches,
     parser=Parser,
     messages=messages,

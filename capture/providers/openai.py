@@ -15,15 +15,12 @@ from tbench.capture.providers.provider import (
     ParsedResponse,
     ParserBase,
     Provider,
-    RequestInfo,
     Usage,
-    count_images,
     counted,
     items_of,
     objects_of,
     prefixed_messages,
     prefixed_tools,
-    word_of,
 )
 
 _USAGE: Final[dict[str, tuple[tuple[str | None, str], ...]]] = {
@@ -52,25 +49,6 @@ _THOUGHTS = ("reasoning_details", "thinking_blocks")
 """Where it holds reasoning as a list of parts, some of them without text (encrypted, redacted)."""
 _GIVEN_UP = frozenset({"abort", "error", "network_error", "insufficient_system_resource"})
 """Finish reasons of a server that gave up (vLLM, OpenRouter, Zhipu, DeepSeek): none is whole with one."""
-_INPUTS = {
-    "chat": "messages",
-    "completions": "prompt",
-    "embeddings": "input",
-    "rerank": "documents",
-}
-
-
-def request_info(body: Json, endpoint: Endpoint) -> RequestInfo:
-    """The request of a JSON body; a field of the wrong type counts as absent."""
-    return RequestInfo(
-        endpoint=endpoint.name,
-        model=word_of(body, "model") or None,
-        stream=body.get("stream") is True,
-        max_tokens=endpoint.limit(body),
-        n=counted(body.get("n")) or 1,
-        inputs=_length(body.get(_INPUTS.get(endpoint.name, ""))),
-        images=count_images(body.get("messages")),
-    )
 
 
 def usage_of(payload: Json) -> Usage | None:
@@ -240,15 +218,6 @@ def _first_of(usage: Json, places: tuple[tuple[str | None, str], ...]) -> int | 
     return None
 
 
-def _length(value: object) -> int:
-    """How many inputs: a list of texts or token lists counts its items, one text or token list is one."""
-    if isinstance(value, str):
-        return 1
-    if not isinstance(value, list) or not value:
-        return 0
-    return 1 if isinstance(value[0], int) else len(value)
-
-
 def messages(payload: Json) -> list[dict[str, Any]]:
     """The messages of a chat; none where they are not a list of objects."""
     return objects_of(payload.get("messages"))
@@ -299,11 +268,17 @@ OPENAI: Final = Provider(
     # /v1), `/api/v1`, `/openai/deployments/NAME`. Pictures and audio are repeatable but dear and no text.
     endpoints={
         ("POST", "/chat/completions"): Endpoint(
-            "chat", **_TEXT, limits=("max_completion_tokens", "max_tokens")
+            "chat", **_TEXT, inputs="messages", limits=("max_completion_tokens", "max_tokens")
         ),
-        ("POST", "/completions"): Endpoint("completions", **_TEXT, limits=("max_tokens",)),
-        ("POST", "/embeddings"): Endpoint("embeddings", replayable=True, takes_text=True),
-        ("POST", "/rerank"): Endpoint("rerank", replayable=True, takes_text=True),
+        ("POST", "/completions"): Endpoint(
+            "completions", **_TEXT, inputs="prompt", limits=("max_tokens",)
+        ),
+        ("POST", "/embeddings"): Endpoint(
+            "embeddings", replayable=True, takes_text=True, inputs="input"
+        ),
+        ("POST", "/rerank"): Endpoint(
+            "rerank", replayable=True, takes_text=True, inputs="documents"
+        ),
         ("POST", "/images/generations"): Endpoint("images"),
         ("POST", "/audio/speech"): Endpoint("audio"),
         ("POST", "/audio/transcriptions"): Endpoint("audio"),
@@ -320,7 +295,6 @@ OPENAI: Final = Provider(
         ("GET", "*/audio/speech/websocket"),
     ),
     sent_headers=frozenset({"openai-beta", "x-together-debug"}),
-    request_info=request_info,
     matches=lambda _payload, _event: True,  # the last row: the shapes that nobody else claims
     parser=Parser,
     messages=messages,

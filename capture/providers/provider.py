@@ -19,14 +19,15 @@ class Endpoint(NamedTuple):
 
     `replayable` is stateless inference: sending it again costs tokens and changes nothing. `takes_text` and
     `gives_text` say whether requests have input tokens and answers output tokens; what gives text is made
-    token by token, behind a cache of prefixes. `limits` are the members that bound its output, the one that
-    is heeded first.
+    token by token, behind a cache of prefixes. `inputs` is the member of a body that holds what is asked,
+    `limits` are those that bound its output, first the one that is heeded first.
     """
 
     name: str
     replayable: bool = False
     takes_text: bool = False
     gives_text: bool = False
+    inputs: str = ""
     limits: tuple[str, ...] = ()
 
     def limit(self, body: Json) -> int | None:
@@ -171,6 +172,24 @@ class ParserBase:
         )
 
 
+def request_info(body: Json, endpoint: Endpoint) -> RequestInfo:
+    """The request of a JSON body; a field of the wrong type counts as absent."""
+    given = body.get(endpoint.inputs)
+    if isinstance(given, list):  # of texts, messages or lists of tokens, or it is one such list
+        inputs = 1 if given and isinstance(given[0], int) else len(given)
+    else:
+        inputs = int(isinstance(given, str))
+    return RequestInfo(
+        endpoint=endpoint.name,
+        model=word_of(body, "model") or None,
+        stream=body.get("stream") is True,
+        max_tokens=endpoint.limit(body),
+        n=counted(body.get("n")) or 1,
+        inputs=inputs,
+        images=count_images(given) if endpoint.gives_text else 0,
+    )
+
+
 @dataclass(frozen=True, kw_only=True)
 class Provider:
     """One API. Its functions are pure, take whatever JSON comes, and never raise.
@@ -182,7 +201,8 @@ class Provider:
         also_recorded: globs over method and path of what else is recorded unless `--path` says otherwise.
         sent_headers: request headers, lower case, that are recorded and go to a replay's target as they are.
         credential_header: where a key goes when the recording does not say.
-        request_info: what a request asks for, of its payload (empty: no JSON object) and endpoint.
+        request_info: what a request asks for, of its payload (empty: no JSON object) and endpoint; unless
+            given by the members that most APIs have.
         matches: whether the payload of an answer, with its event's name, is of this API.
         parser: a new parser for one response.
         messages: the conversation in a payload, oldest first, the system's before all; each has a `role`,
@@ -199,7 +219,7 @@ class Provider:
     also_recorded: Sequence[tuple[str, str]] = ()
     sent_headers: frozenset[str] = frozenset()
     credential_header: str = CREDENTIAL_HEADERS[0]
-    request_info: Callable[[Json, Endpoint], RequestInfo]
+    request_info: Callable[[Json, Endpoint], RequestInfo] = request_info
     matches: Callable[[Json, str], bool]
     parser: Callable[[], ResponseParser]
     messages: Callable[[Json], Sequence[Json]]

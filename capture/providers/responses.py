@@ -15,9 +15,7 @@ from tbench.capture.providers.provider import (
     Json,
     ParserBase,
     Provider,
-    RequestInfo,
     bare_text,
-    count_images,
     error_text,
     items_of,
     objects_of,
@@ -32,19 +30,6 @@ _THOUGHT: Final = "response.reasoning"
 """How the events of reasoning begin: its text, and its summary."""
 _SPOKEN_BY_TOOLS: Final = "response.shell_call_output"
 """How the events begin whose deltas a tool wrote and no model."""
-
-
-def request_info(body: Json, endpoint: Endpoint) -> RequestInfo:
-    """The request of a JSON body; a field of the wrong type counts as absent."""
-    given = body.get("input")
-    return RequestInfo(
-        endpoint=endpoint.name,
-        model=word_of(body, "model") or None,
-        stream=body.get("stream") is True,
-        max_tokens=endpoint.limit(body),
-        inputs=len(given) if isinstance(given, list) else int(isinstance(given, str)),
-        images=count_images(given),
-    )
 
 
 class Parser(ParserBase):
@@ -174,13 +159,13 @@ RESPONSES: Final = Provider(
             replayable=True,
             takes_text=True,
             gives_text=True,
+            inputs="input",
             limits=("max_output_tokens",),
         ),
         # A websocket, whose turns the trace does not hold: recognised, so that it can be said.
         ("GET", "/responses"): Endpoint("responses_websocket"),
     },
     sent_headers=frozenset({"openai-beta"}),
-    request_info=request_info,
     matches=_matches,
     parser=Parser,
     messages=messages,
