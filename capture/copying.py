@@ -214,7 +214,10 @@ def _carry(
     """Walk the traces: a marked record goes to its part, one of no exchange to all whose time it is of."""
     segments = trace.segments
     shifts = [trace.shift_ns(number) for number in range(len(segments))]
-    for _, number, ordinal, frame in _interleaved(trace, shifts):
+    blocks = sum(len(segment.rows) for segment in segments)
+    for walked, (_, number, ordinal, frame) in enumerate(_interleaved(trace, shifts)):
+        if trace.progress:
+            trace.progress("copying", min(walked, blocks), blocks)
         if frame.code != BLOCK:
             for file in files if frame.code not in OURS else ():
                 file.frame(frame)

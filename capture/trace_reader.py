@@ -5,7 +5,7 @@ import heapq
 import os
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import batched, chain, islice
 from pathlib import Path
@@ -32,6 +32,9 @@ processor's caches: read and planned one by one, a request takes a quarter longe
 SUFFIX, PART = ".msgpack", ".part"
 PROCESSES = 256
 """More than so many have never written one trace."""
+TELL_EVERY = 256
+Progress = Callable[[str, int, int], None]
+"""Told how far it is: what is done, how much of it, of how much."""
 
 
 def segment_path(first: Path, number: int) -> Path:
@@ -50,6 +53,7 @@ class Trace:
     Times are those of the first capture; others are moved onto its clock by their wall-clock anchors.
     Memory stays bounded whatever the size. `losses` holds what opening showed, then what the latest
     iteration met on its way; `totals` sums the segments' counts (see docs/trace-format.md, index).
+    `progress` is told how many requests were read.
     """
 
     def __init__(self, captures: list[list[Segment]], missing: int) -> None:
@@ -59,6 +63,7 @@ class Trace:
         self.missing = missing
         self.header = self.captures[0][0].header
         self.losses = self._known()
+        self.progress: Progress | None = None
 
     @property
     def segments(self) -> list[Segment]:
@@ -115,16 +120,20 @@ class Trace:
                 )
                 streams.append(in_order(capture, losses, how))
                 first += len(capture)
-            if len(streams) == 1:
-                yield from streams[0]
-            else:
-                yield from heapq.merge(
+            exchanges: Iterator[Placed] = (
+                streams[0]
+                if len(streams) == 1
+                else heapq.merge(
                     *streams,
                     key=lambda placed: (
                         placed.exchange.request.arrive_ns,
                         placed.exchange.request.seq,
                     ),
                 )
+            )
+            if self.progress:
+                exchanges = _told(exchanges, self.progress, self.totals.get("requests", 0))
+            yield from exchanges
         finally:
             self.losses = losses
 
@@ -198,6 +207,14 @@ def read_trace(path: str | Path) -> Trace:
             if read_header(container.header).capture_id == first.capture_id
         ]
     )
+
+
+def _told(items: Iterator[Placed], progress: Progress, total: int) -> Iterator[Placed]:
+    """The same items; `progress` is told how many there were, now and then."""
+    for number, item in enumerate(items):
+        if number % TELL_EVERY == 0:
+            progress("reading", number, total)
+        yield item
 
 
 def joined(traces: Sequence[Trace]) -> Trace:

@@ -14,6 +14,7 @@ import pytest
 from tbench import __main__ as entry
 from tbench.capture import frames
 from tbench.capture.container_reader import Container
+from tbench.capture.copying import Part, copy
 from tbench.capture.errors import InputError
 from tbench.capture.exchange import Exchange, Outcome, Request, Response
 from tbench.capture.filters import Condition, Facts, bind
@@ -518,3 +519,19 @@ def test_a_split_goes_into_no_folder_that_holds_traces(
 
     assert (code, "choose one without traces" in err) == (2, True)
     assert ids(folder) == ids(trace)
+
+
+def test_a_copy_tells_how_far_it_is(tmp_path: Path) -> None:
+    """While it reads and while it copies, of all that there is, and never more."""
+    source = read_trace(write(tmp_path / "t.msgpack", map(exchange, range(600))))
+    told: list[tuple[str, int, int]] = []
+    source.progress = lambda *step: told.append(step)
+    part = Part(path=tmp_path / "part.msgpack", from_ns=0, to_ns=2**62)
+    copy(source, bind([], source), "trace filter", lambda _exchange, _walk: part)
+
+    assert [step for step in told if step[0] == "reading"] == [
+        ("reading", done, 600) for done in (0, 256, 512)
+    ]
+    copying = [step[1:] for step in told if step[0] == "copying"]
+    assert copying == sorted(copying)
+    assert copying[-1][0] == copying[-1][1] == sum(len(segment.rows) for segment in source.segments)

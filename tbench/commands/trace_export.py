@@ -10,7 +10,7 @@ import typer
 from tbench.capture.option import Option
 from tbench.capture.synthesis.options import BlockTokens
 from tbench.capture.terminal import plural
-from tbench.commands.trace_tools import say_losses
+from tbench.commands.trace_tools import followed, say_losses
 from tbench.flags import verb
 from tbench.replay.options import Only
 
@@ -66,7 +66,8 @@ def export_trace(
     source = read_trace(trace)
     job = Job(trace=source, wanted=bind(only, source), block_tokens=block_tokens or 512)
     exporter = EXPORTERS[name]
-    counts = export(exporter, job, out)
+    with followed(source):
+        counts = export(exporter, job, out)
     left = counts.read - counts.rows
     reasons = ", ".join(f"{n:,} {reason}" for reason, n in counts.left_out.most_common())
     typer.echo(

@@ -1,11 +1,13 @@
 """tbench trace slice, filter, sample, merge, split, compare, diff: parts of traces, and two side by side."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 import typer
 
+from tbench.board import Board
 from tbench.capture.option import Option
 from tbench.capture.terminal import named, plural, shortened
 from tbench.commands.output import Json
@@ -166,16 +168,10 @@ def split(
     else:
         route = by_size(parts, size or 0.0)
     folder.mkdir(exist_ok=True)
-    _report(
-        copy(
-            source,
-            wanted,
-            "trace split",
-            route,
-            sessions=shares is not None,
-            answers=size is not None,
-        )
-    )
+    sessions, answers = shares is not None, size is not None
+    with followed(source):
+        copied = copy(source, wanted, "trace split", route, sessions=sessions, answers=answers)
+    _report(copied)
 
 
 @verb
@@ -201,7 +197,8 @@ def compare_mixes(
     mixes = Mix(), Mix()
     for mix, path in zip(mixes, (baseline, candidate), strict=True):
         source = read_trace(path)
-        mix.read(source, bind(only, source))
+        with followed(source):
+            mix.read(source, bind(only, source))
         say_losses(source.losses, path)
         if only and not mix.requests:
             raise none_left(path, only)
@@ -273,7 +270,8 @@ def diff(
     from tbench.capture.trace_reader import read_trace
 
     sources = read_trace(baseline), read_trace(candidate)
-    result = difference(*sources, number)
+    with followed(*sources):
+        result = difference(*sources, number)
     for source, path in zip(sources, (baseline, candidate), strict=True):
         say_losses(source.losses, path)
     unequal = result.changed + sum(result.only)
@@ -311,7 +309,23 @@ def _copy(trace: "Trace", words: Sequence[str], verb_name: str, out: Path) -> No
 
     wanted = bind(words, trace)
     part = Part(path=out, from_ns=wanted.from_ns, to_ns=wanted.to_ns)
-    _report(copy(trace, wanted, verb_name, lambda _exchange, _walk: part))
+    with followed(trace):
+        copied = copy(trace, wanted, verb_name, lambda _exchange, _walk: part)
+    _report(copied)
+
+
+@contextmanager
+def followed(*traces: "Trace") -> Iterator[None]:
+    """Show on stderr how far the reading and the copying of these traces are."""
+    with Board() as board:
+
+        def show(step: str, done: int, total: int) -> None:
+            if board.due():
+                board.show(f"{step}: {done / max(total, 1):.0%}")
+
+        for trace in traces:
+            trace.progress = show
+        yield
 
 
 def _report(copied: "Copied") -> None:
