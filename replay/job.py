@@ -77,6 +77,7 @@ class Job:
             trace=self.trace if answers or self.only.reads_answers else self.trace.ends,
             rounds=None if follows else self.rounds,
             requests=self.options.requests,
+            clones=self.pace.clones,
             allow_unsafe=self.options.allow_unsafe,
             only=self.only,
             host=self.host,
@@ -108,6 +109,7 @@ def resolve(
         make_room(out)
     headers = _headers(options)
     pacing = options.pacing()
+    as_is = options.cache == "as-is"
     return Job(
         options=options,
         trace=trace,
@@ -120,7 +122,8 @@ def resolve(
             fields=options.set,
             headers=headers,
             key=find_key(options.api_key_env, base_url, headers) if send else None,
-            salt=None if options.cache == "as-is" else new_salt(),
+            salt=None if as_is and len(pacing.clones) == 1 else new_salt(),
+            as_is=as_is,
             cold=options.cache == "cold",
             salt_field=None if options.cache_by == "text" else options.cache_by,
             prices=options.price,

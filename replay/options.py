@@ -14,10 +14,12 @@ from tbench.capture.errors import InputError
 from tbench.capture.option import Option, check, rows
 from tbench.replay.pacing import (
     Causal,
+    Clones,
     Pacing,
     PacingOption,
     constant,
     fixed,
+    parse_clone_shift,
     parse_warmup,
     poisson,
     profile,
@@ -178,7 +180,27 @@ class ReplayOptions:
             group=PACING,
         ),
     ] = "max"
-    seed: Annotated[int, Option(help="Seed of --poisson.", unit="N", group=PACING)] = 0
+    clones: Annotated[
+        float,
+        Option(
+            help="Send so many copies of each session, shifted, each with its own salt; of 2.5 "
+            "the third has half of the sessions.",
+            unit="K",
+            group=PACING,
+            least=1,
+            most=1000,
+            common=True,
+        ),
+    ] = 1.0
+    clone_shift: Annotated[
+        str,
+        Option(
+            help="Shift copies round the recording (circular), or by up to SECONDS; 0: all in step.",
+            unit="SHIFT",
+            group=PACING,
+        ),
+    ] = "circular"
+    seed: Annotated[int, Option(help="Seed of --poisson and --clones.", unit="N", group=PACING)] = 0
     max_in_flight: Annotated[
         int | None,
         Option(
@@ -403,6 +425,7 @@ class ReplayOptions:
         """Check every value by its row, and which options go together."""
         check(self)
         parse_warmup(self.warmup)
+        parse_clone_shift(self.clone_shift)
         if self.workers != "auto" and self.workers < 1:
             raise InputError(f"--workers {self.workers}: give a number from 1, or auto")
         given = self._pacings()
@@ -440,6 +463,9 @@ class ReplayOptions:
             max_in_flight=self.max_in_flight,
             spawn_rate=self.spawn_rate,
             causal=self.causal,
+            clones=Clones(
+                number=self.clones, within=parse_clone_shift(self.clone_shift), seed=self.seed
+            ),
         )
 
     def _pacings(self) -> list[str]:

@@ -13,6 +13,7 @@ from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from hashlib import blake2b
 from itertools import accumulate, count
 from typing import TYPE_CHECKING, Final, Literal, overload
 
@@ -78,6 +79,75 @@ def gap_between_rounds(requests: int, span_s: float) -> float:
     A recording without a span (one request, or all at once) gives one second.
     """
     return span_s / (requests - 1) if requests > 1 and span_s > 0 else 1.0
+
+
+# Clones: how many copies of the recording there are, and by how much each is shifted.
+
+HASHES: Final = 2**64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Clones:
+    """So many copies of each session, of which the first stays where it was.
+
+    A fraction of a copy has that share of the sessions, drawn by their hashes. The others are shifted
+    `within` so many seconds, or (None) round the whole recording: traffic that is added to itself at
+    independent times keeps its index of dispersion, in step it has it times their number.
+    """
+
+    number: float = 1.0
+    within: float | None = None
+    seed: int = 0
+
+    def __len__(self) -> int:
+        return math.ceil(self.number)
+
+    def shifts(self, period: float) -> list[float]:
+        """Seconds by which each copy is later than the recording, which lasts for `period`.
+
+        Round the recording they are about as far apart as they can be; each is drawn from the middle half of
+        its part, so that none falls on another, nor all on one hour of the day.
+        """
+        source = random.Random(self.seed)
+        if self.within is not None:
+            return [0.0, *(source.uniform(0, self.within) for _ in range(1, len(self)))]
+        part = period / len(self)
+        return [0.0, *((copy + source.uniform(-0.25, 0.25)) * part for copy in range(1, len(self)))]
+
+    def has(self, clone: int, session: int) -> bool:
+        """Whether a session is in a copy: in a fraction of one only if its hash is low enough."""
+        if clone + 1 <= self.number:
+            return True
+        digest = blake2b(b"%d %d" % (self.seed, session), digest_size=8).digest()
+        return int.from_bytes(digest) < (self.number - clone) * HASHES
+
+    @property
+    def meaning(self) -> str:
+        """A clause for people; nothing where there is one copy."""
+        if self.number == 1:
+            return ""
+        how = f"shifted by up to {self.within or 0:g} s (seed {self.seed})"
+        if self.within is None:
+            how = f"shifted round the recording (seed {self.seed})"
+        elif self.within == 0:
+            how = "in step, which multiplies every burst"
+        return f"; {self.number:g} copies of each session, {how}, each with its own salt"
+
+
+ALONE: Final = Clones()
+
+
+def parse_clone_shift(text: str) -> float | None:
+    """`circular` (None), or seconds."""
+    if text == "circular":
+        return None
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds < math.inf:
+        raise InputError(f"--clone-shift {text}: give circular, or seconds from 0")
+    return seconds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -260,7 +330,7 @@ class Pacing:
 
     `seed` is for poisson; `until` (profile or trace) for concurrency-scale; `max_in_flight` caps an open
     loop: what waits for it still counts its latency from when it was due. `spawn_rate` (per second) lets
-    a concurrency grow to its value. `causal` says when turns are due.
+    a concurrency grow to its value. `causal` says when turns are due. `clones` are the copies that are sent.
     """
 
     option: PacingOption
@@ -271,6 +341,7 @@ class Pacing:
     max_in_flight: int | None = None
     spawn_rate: float | None = None
     causal: Causal = "max"
+    clones: Clones = ALONE
 
     @property
     def is_open(self) -> bool:
@@ -286,7 +357,7 @@ class Pacing:
         cap = f"; at most {self.max_in_flight} in flight" if self.max_in_flight else ""
         ramp = f"; growing by {self.spawn_rate:g} a second" if self.spawn_rate else ""
         turns = "" if self.causal == "max" else f"; turns by --causal {self.causal}"
-        return sentence + cap + ramp + turns
+        return sentence + self.clones.meaning + cap + ramp + turns
 
     def schedule(self, survey: "Survey | None") -> Schedule:
         """The due times of an open loop."""

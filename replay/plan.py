@@ -1,9 +1,12 @@
 """The plan: which requests of a trace are sent again, in which order, and what is left out and why."""
 
-from collections import Counter
+import heapq
+import math
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count, islice
+from operator import attrgetter
 from typing import Any, Final
 
 from tbench.capture.errors import InputError
@@ -12,18 +15,18 @@ from tbench.capture.filters import EVERYTHING, Filter, Pass, none_left
 from tbench.capture.providers import PROMISED, ParsedRequest, RequestInfo, parse_request
 from tbench.capture.recent import Recent
 from tbench.capture.sessions import Sessions
-from tbench.replay.pacing import gap_between_rounds
+from tbench.replay.pacing import ALONE, Clones, gap_between_rounds
 from tbench.replay.portability import left_out
 
 
 @dataclass(slots=True, kw_only=True)
 class Planned:
-    """One request to send: its place, its round, and its recorded arrival.
+    """One request to send: its place, its copy, and its arrival.
 
-    `offset` is seconds after the first planned request, rounds included. `payload` is the JSON object of
-    its body where that can be written again (an orjson reading), else None. `session` numbers the
-    conversation that it belongs to; it is the same in every round and every `clone` (0 is the recorded one,
-    the next ones are more of the same traffic). `after` are the indexes of the requests whose answers it
+    `cycle` counts the copies of the recording, round after round, and `clone` only those within its round.
+    `offset` is seconds after the first planned request, rounds included. `payload` is the JSON object of its
+    body where that can be written again (an orjson reading), else None. `session` numbers the conversation
+    that it belongs to; it is the same in every copy. `after` are the indexes of the requests whose answers it
     holds and that had ended before it arrived, and `think` the recorded seconds from the last of those ends
     to this arrival.
     """
@@ -108,7 +111,8 @@ class Plan:
     """The requests of `trace` that are sent, `rounds` times over (None: without end).
 
     Iterating reads the trace as it goes, once per round, and may be done again from the start. A round
-    follows the last one after the recorded mean gap. `requests` ends the plan early. `only` says which
+    follows the last one after the recorded mean gap, and holds all `clones` of the recording, in the order of
+    their arrivals. `requests` ends the plan early. `only` says which
     are meant, `host` is the one that every request must have gone to (None: any). `rewrites` says that
     bodies are to be changed, `refuses` why a request cannot be put to a target.
 
@@ -119,6 +123,7 @@ class Plan:
     trace: Iterable[Exchange]
     rounds: int | None = 1
     requests: int | None = None
+    clones: Clones = ALONE
     allow_unsafe: bool = False
     only: Filter = EVERYTHING
     host: str | None = None
@@ -136,7 +141,7 @@ class Plan:
         index, begin = 0, 0.0
         for cycle in count() if self.rounds is None else range(self.rounds):
             last: Planned | None = None
-            for last in self._round(cycle, index, begin):
+            for last in self._copies(cycle, index, begin):
                 yield last
             if last is None:
                 return
@@ -144,7 +149,51 @@ class Plan:
             index += sent
             begin = last.offset + gap_between_rounds(sent, span)
 
-    def _round(self, cycle: int, index: int, begin: float) -> Iterator[Planned]:
+    def _copies(self, cycle: int, index: int, begin: float) -> Iterator[Planned]:
+        """A round: the recording, or its clones merged by their arrivals, so numbered."""
+        if (clones := len(self.clones)) == 1:
+            yield from self._round(cycle == 0, cycle, index, begin)
+            return
+        ends = deque(self._round(False, 0, 0, 0.0), maxlen=1)
+        if not ends:
+            return
+        (last,) = ends
+        period = last.offset + gap_between_rounds(last.index + 1, last.offset)
+        streams = (
+            self._clone(clone, shift, period, counted=cycle == clone == 0)
+            for clone, shift in enumerate(self.clones.shifts(period))
+        )
+        places: list[Recent[int, int]] = [Recent(REMEMBERED) for _ in range(clones)]
+        for planned in heapq.merge(*streams, key=attrgetter("offset")):
+            place = places[planned.clone]
+            place.keep(planned.index, index)
+            planned.after = tuple(place[before] for before in planned.after if before in place)
+            planned.index, planned.cycle = index, cycle * clones + planned.clone
+            planned.offset += begin
+            yield planned
+            index += 1
+
+    def _clone(
+        self, clone: int, shift: float, period: float, *, counted: bool
+    ) -> Iterator[Planned]:
+        """One copy, each of its sessions later by `shift`, or as much earlier as that is beyond `period`.
+
+        A session that begins in the last `shift` seconds of the period comes first, as a whole: the recording
+        is read once for those, and once for all others.
+        """
+        turned = period - shift if self.clones.within is None else math.inf
+        for early in (True, False) if turned < period else (False,):
+            begins: Recent[int, float] = Recent(REMEMBERED)
+            for planned in self._round(counted, 0, 0, 0.0):
+                session = planned.session
+                begins.keep(session, begin := begins.get(session, planned.offset))
+                if (begin >= turned) == early and self.clones.has(clone, session):
+                    planned.clone = clone
+                    planned.offset += shift - period * early
+                    yield planned
+
+    def _round(self, counted: bool, cycle: int, index: int, begin: float) -> Iterator[Planned]:
+        """The recording; what is left out of it is `counted` once."""
         first_ns: int | None = None
         sessions, answers = Sessions(remembered=REMEMBERED), _Answers()
         walk = self.only.start()
@@ -153,7 +202,7 @@ class Plan:
             encoding = request.header("content-encoding")
             parsed = parse_request(request.method, request.path, request.body, encoding)
             reason = self._reason(exchange, parsed, walk)
-            if cycle == 0:
+            if counted:
                 counts, word = (self.skipped, reason) if reason else (self.hosts, request.host)
                 counts[word] += 1
             if reason is not None:

@@ -47,6 +47,8 @@ def header(job: "Job", survey: Survey | None) -> dict[str, Any]:
         },
         "pacing": {
             **{name: getattr(pace, name) for name in paced},
+            "clones": pace.clones.number,
+            "clone_shift": job.options.clone_shift,
             "open_loop": pace.is_open,
             "meaning": pace.meaning,
         },

@@ -367,7 +367,8 @@ class _ReplayRun:
         """The same for each target."""
         if self.plan.rounds is None or self.job.options.duration is not None:
             return None
-        held = self.survey.requests if self.survey else self.job.trace.totals.get("requests")
+        recorded = self.job.trace.totals.get("requests", 0)
+        held = self.survey.requests if self.survey else round(recorded * self.plan.clones.number)
         if not held:
             return None
         return min(held * self.plan.rounds, self.job.options.requests or held * self.plan.rounds)

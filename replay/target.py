@@ -92,8 +92,8 @@ class Target:
     """An endpoint and the changes made for it.
 
     `base_url` has no trailing slash. `salt` keeps prompts from what a cache held before this run, `cold` also
-    conversations from each other (`salted`); it goes into texts, or into the member `salt_field` of a body
-    whose API has one. `model` replaces the model of each request to the endpoints `serves`
+    conversations from each other (`salted`), `as_is` only clones from the recording and each other; it goes
+    into texts, or into the member `salt_field` of a body whose API has one. `model` replaces the model of each request to the endpoints `serves`
     (None: to any), `models` single ones, `fields` sets top-level members of a JSON body (None removes one),
     after what is not `portable` (replay.portability) was dropped.
     `to` is the dialect that requests are put into (replay.dialects; None: as recorded). `portability` counts
@@ -114,6 +114,7 @@ class Target:
     key: str | None = field(default=None, repr=False)
     salt: str | None = None
     salt_field: str | None = None
+    as_is: bool = False
     cold: bool = False
     prices: Mapping[str, Price] = field(default_factory=dict)
     portable: Portable = "auto"
@@ -293,7 +294,8 @@ class Target:
             ported, lost = translated(ported, info.endpoint, str(self.to))
             dropped += lost
         wanted = self._rewritten(ported, info)
-        if self.salt is not None and info.endpoint in GENERATIVE:
+        bare = self.salt is None or (self.as_is and not planned.clone)
+        if not bare and info.endpoint in GENERATIVE:
             wanted = self._salted(planned, wanted, provider_of(recorded.method, path))
         if wanted is payload:
             return Outgoing(path, recorded.body or b"", info, dropped)
@@ -323,7 +325,7 @@ class Target:
 
         In the first round the run's salt stands before all, so that its requests share what was recorded as
         shared. A further round or clone is more of the same traffic: it may share the system's words, and
-        has a second salt after them. In a field there is room for one alone, which tells all of it apart.
+        has a second salt after them; `as_is` only clones have that. In a field there is room for one alone, which tells all of it apart.
         """
         assert self.salt is not None
         copy, salt = (planned.cycle, planned.clone), self.salt
@@ -331,12 +333,15 @@ class Target:
             salt = derived_salt(salt, planned.session, *copy)
         elif any(copy):
             second = derived_salt(salt, *copy)
-            if self.salt_field is not None:
-                salt = second
-            elif (opened := provider.before_turns(payload, f"{second}\n")) is not None:
+            opened = None
+            if self.salt_field is None:
+                opened = provider.before_turns(payload, f"{second}\n")
+            if opened is not None and self.as_is:
+                return opened
+            if opened is not None:
                 payload = opened
             else:
-                salt += f"\n{second}"
+                salt = second if self.as_is or self.salt_field else f"{salt}\n{second}"
         return self._with_salt(payload, provider, salt) or payload
 
     def _with_salt(

@@ -5,18 +5,21 @@ import statistics
 from itertools import accumulate, islice, pairwise, repeat
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tbench.capture.errors import InputError
 from tbench.replay.pacing import (
+    Clones,
     Fixed,
     Occupancy,
     Profile,
     constant,
     diffused,
     gap_between_rounds,
+    parse_clone_shift,
     poisson,
     scaled,
     speed_for,
@@ -60,17 +63,75 @@ def test_rate_needs_a_span() -> None:
         speed_for(5.0, 10, 0.0)
 
 
-def test_speed_moves_burstiness_to_shorter_windows() -> None:
-    """IDC at window w of a trace at speed s is the recorded IDC at window s*w (replay.md 3.2)."""
-    rng = np.random.default_rng(1)
-    recorded = np.cumsum(rng.gamma(0.3, 1.0, 20_000))
-    dues = np.array(list(scaled(4.0)(recorded.tolist())))
+WINDOWS_S = (0.1, 1.0, 10.0, 60.0)
 
-    def dispersion(times: np.ndarray, window: float) -> float:
-        counts = np.bincount((times / window).astype(int))[:-1]
-        return float(counts.var() / counts.mean())
 
-    assert dispersion(dues, 5.0) == pytest.approx(dispersion(recorded, 20.0), rel=0.01)
+def dispersion(times: npt.ArrayLike, window: float) -> float:
+    """The index of dispersion: variance over mean of the counts in windows."""
+    counts = np.bincount((np.asarray(times) / window).astype(int))[:-1]
+    return float(counts.var() / counts.mean())
+
+
+@pytest.fixture(scope="module")
+def bursts() -> np.ndarray:
+    """Some 90,000 arrivals of a day: bursts of 1 to 30 requests in about 2 s, at random times."""
+    rng = np.random.default_rng(5)
+    starts = np.sort(rng.uniform(0, 86_400, 9_000))
+    times = [start + rng.exponential(2.0, rng.geometric(0.1)) for start in starts]
+    return np.sort(np.concatenate(times))
+
+
+@pytest.mark.parametrize("window", WINDOWS_S)
+def test_speed_moves_burstiness_to_shorter_windows(bursts: np.ndarray, window: float) -> None:
+    """IDC at window w of a trace at speed 4 is the recorded IDC at window 4w (replay.md 3.2)."""
+    dues = list(scaled(4.0)(bursts.tolist()))
+
+    assert dispersion(dues, window) == pytest.approx(dispersion(bursts, 4 * window), rel=1e-6)
+
+
+@pytest.mark.parametrize("window", WINDOWS_S)
+def test_shifted_clones_keep_burstiness_and_those_in_step_multiply_it(
+    bursts: np.ndarray, window: float
+) -> None:
+    """Variances and means of independent copies both add up: their quotient stays (replay.md 3.2)."""
+
+    def cloned(clones: Clones) -> np.ndarray:
+        return np.concatenate([(bursts + shift) % 86_400 for shift in clones.shifts(86_400)])
+
+    recorded = dispersion(bursts, window)
+
+    assert dispersion(cloned(Clones(number=4, seed=1)), window) == pytest.approx(recorded, rel=0.15)
+    assert dispersion(cloned(Clones(number=4, within=0.0)), window) == pytest.approx(
+        4 * recorded, rel=0.01
+    )
+
+
+@given(st.floats(1, 50), st.integers(0, 9), st.floats(1, 1e5))
+def test_clones_round_a_recording_are_far_apart(number: float, seed: int, period: float) -> None:
+    """Neighbours by half of the mean distance at least; the first where it was."""
+    shifts = Clones(number=number, seed=seed).shifts(period)
+
+    assert shifts[0] == 0
+    assert len(shifts) == math.ceil(number)
+    for earlier, later in pairwise([*shifts, period]):
+        assert later - earlier >= period / len(shifts) / 2 * (1 - 1e-9)
+
+
+def test_a_fraction_of_a_clone_has_that_share_of_the_sessions() -> None:
+    """Of 10,000 within five standard errors."""
+    clones = Clones(number=2.3, seed=7)
+    counts = [sum(clones.has(clone, session) for session in range(10_000)) for clone in range(3)]
+
+    assert counts[:2] == [10_000, 10_000]
+    assert counts[2] == pytest.approx(3_000, abs=5 * math.sqrt(10_000 * 0.3 * 0.7))
+
+
+def test_a_shift_is_circular_or_seconds() -> None:
+    assert parse_clone_shift("circular") is None
+    assert parse_clone_shift("2.5") == 2.5
+    for text in ("-1", "x", "nan", "inf"):
+        with pytest.raises(InputError, match=f"--clone-shift {text}"):
+            parse_clone_shift(text)
 
 
 def test_poisson_gaps_are_exponential() -> None:

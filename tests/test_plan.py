@@ -8,7 +8,8 @@ import pytest
 
 from tbench.capture.exchange import Exchange, Outcome, Request, Response
 from tbench.replay.estimate import survey
-from tbench.replay.plan import Plan
+from tbench.replay.pacing import Clones
+from tbench.replay.plan import Plan, Planned
 
 
 def exchange(seq: int = 0, at: float = 0.0, took: float | None = 1.0, **fields: Any) -> Exchange:
@@ -167,3 +168,79 @@ def test_requests_of_one_conversation_have_its_number() -> None:
 
     assert numbers[0] == numbers[2] != numbers[1]
     assert numbers[:3] == numbers[3:]
+
+
+# Clones: several copies of the recording, each shifted, merged.
+
+
+def conversations() -> list[Exchange]:
+    """Twenty conversations of one to four turns, 3 s apart, the turns 2.5 s; each answer takes 1 s."""
+    rows = sorted(
+        (3.0 * name + 2.5 * number, name, number)
+        for name in range(20)
+        for number in range(1 + name % 4)
+    )
+    trace = []
+    for seq, (at, name, number) in enumerate(rows):
+        words = [
+            text for said in range(number) for text in (f"{name}, turn {said}", f"answer {said}")
+        ]
+        body = turn(*words, f"{name}, turn {number}")
+        trace.append(exchange(seq, at, body=body, body_bytes=len(body)))
+    return trace
+
+
+def by_session(planned: list[Planned]) -> dict[int, list[Planned]]:
+    sessions: dict[int, list[Planned]] = {}
+    for request in planned:
+        sessions.setdefault(request.session, []).append(request)
+    return sessions
+
+
+@pytest.mark.parametrize("within", [None, 0.0, 7.0])
+@pytest.mark.parametrize("rounds", [1, 2])
+def test_each_clone_has_every_conversation_with_its_order_and_its_gaps(
+    within: float | None, rounds: int
+) -> None:
+    """2.5 copies: in each the sessions stand as recorded, only later, or round to the front as a whole."""
+    alone = by_session(list(Plan(trace=conversations())))
+    plan = Plan(
+        trace=conversations(), clones=Clones(number=2.5, within=within, seed=4), rounds=rounds
+    )
+    planned = list(plan)
+
+    assert [request.index for request in planned] == list(range(len(planned)))
+    assert [request.offset for request in planned] == sorted(request.offset for request in planned)
+    assert {(request.cycle % 3) for request in planned if request.clone == 2} == {2}
+    for cycle in range(3 * rounds):
+        copies = by_session([request for request in planned if request.cycle == cycle])
+        if cycle % 3 < 2:
+            assert copies.keys() == alone.keys()
+        else:
+            assert copies.keys() < alone.keys()
+            assert 5 <= len(copies) <= 15  # half of twenty, by their hashes
+        for session, requests in copies.items():
+            recorded = alone[session]
+            moved = requests[0].offset - recorded[0].offset
+            shape = [(r.exchange.request.id, pytest.approx(r.offset + moved)) for r in recorded]
+            assert [(r.exchange.request.id, r.offset) for r in requests] == shape
+            before = [None, *(r.index for r in requests[:-1])]
+            assert [r.after for r in requests] == before
+            assert [r.think for r in requests] == [r.think for r in recorded]
+    assert [(r.index, r.offset, r.clone) for r in plan] == [
+        (r.index, r.offset, r.clone) for r in planned
+    ]
+
+
+def test_what_clones_leave_out_is_counted_once() -> None:
+    plan = Plan(
+        trace=[exchange(0), exchange(1, retry_of="x0"), exchange(2, 4)], clones=Clones(number=3)
+    )
+
+    assert len(list(plan)) == 6
+    assert plan.skipped == {"retry": 1}
+    assert survey(plan).requests == 6
+
+
+def test_nothing_to_clone_is_nothing() -> None:
+    assert list(Plan(trace=[], clones=Clones(number=2))) == []

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable
 from dataclasses import replace
-from itertools import takewhile
+from itertools import combinations, takewhile
 from typing import Any
 
 import pytest
@@ -185,6 +185,21 @@ def test_rounds_and_clones_share_the_system_prompt_alone(place: dict[str, int]) 
     assert shared(CHAT, OTHER) <= shared(first, again) < shared(CHAT, LATER) - 1
     assert shared(sender()(CHAT, **place), sender()(LATER, **place)) >= shared(CHAT, LATER)
     assert shared(*cold) <= 1
+
+
+def test_as_recorded_only_clones_have_a_salt() -> None:
+    """Behind what all conversations share; their own turns stay those of one conversation."""
+    sent = sender(as_is=True)
+    clones = [sent(CHAT, cycle=clone, clone=clone) for clone in range(3)]
+
+    assert sent(CHAT) == sent(CHAT, cycle=3) == CHAT
+    for first, second in combinations(clones, 2):
+        assert shared(CHAT, OTHER) <= shared(first, second) < shared(CHAT, LATER) - 1
+    later = sent(LATER, cycle=2, clone=2)
+    assert shared(clones[2], later) >= shared(CHAT, LATER)
+    field = sender(as_is=True, salt_field="cache_salt")
+    assert "cache_salt" not in field(CHAT)
+    assert len({field(CHAT, cycle=n, clone=n)["cache_salt"] for n in (1, 2, 3)}) == 3
 
 
 @pytest.mark.parametrize("path", DIALECTS)

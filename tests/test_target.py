@@ -37,7 +37,9 @@ BODY = b'{ "model": "old", "messages": [], "stream": true, "max_tokens": 9 }'
 KEY = "tgp_v1_0123456789abcdef"
 
 
-def call(target: Target, body: bytes | None = BODY, cycle: int = 0, **recorded: Any) -> Call:
+def call(
+    target: Target, body: bytes | None = BODY, cycle: int = 0, clone: int = 0, **recorded: Any
+) -> Call:
     known: dict[str, Any] = {
         "id": "abc",
         "seq": 0,
@@ -62,7 +64,7 @@ def call(target: Target, body: bytes | None = BODY, cycle: int = 0, **recorded: 
     request = Request(**{**known, **recorded})
     plan = Plan(trace=[Exchange(request=request, response=None)], allow_unsafe=True)
     (planned,) = plan
-    return target.call(replace(planned, index=4, cycle=cycle, offset=0.5))
+    return target.call(replace(planned, index=4, cycle=cycle, clone=clone, offset=0.5))
 
 
 def fields(sent: Call) -> httpx.Headers:

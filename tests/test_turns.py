@@ -231,36 +231,44 @@ def recorded(path: Path) -> int:
 
 @pytest.mark.parametrize(
     "options",
-    [{"speed": 16.0, "workers": 2}, {"causal": "think", "speed": 4.0}, {"concurrency": 9}],
+    [
+        {"speed": 16.0, "workers": 2},
+        {"causal": "think", "speed": 4.0},
+        {"concurrency": 9},
+        {"clones": 3, "speed": 4.0, "workers": 2},
+    ],
     ids=lambda options: " ".join(map(str, options)),
 )
 def test_no_turn_reaches_the_server_before_its_predecessor_has_ended_there(
     options: dict[str, Any], tmp_path: Path
 ) -> None:
-    spans: dict[str, list[tuple[float, float]]] = {}
+    spans: dict[tuple[str, str], list[tuple[float, float]]] = {}
 
     def answer(received: Received) -> Given:
         arrived = time.monotonic()
         time.sleep(ANSWER_S)
-        spans.setdefault(received.json["messages"][-1]["content"], []).append(
-            (arrived, time.monotonic())
-        )
+        words = [message["content"] for message in received.json["messages"]]
+        salt, last = words[1].rpartition("\n")[0], words[-1].rpartition("\n")[2]
+        spans.setdefault((salt, last), []).append((arrived, time.monotonic()))
         return chat()
 
     continued = recorded(tmp_path / "t.msgpack")
     with answering(answer) as server:
         run = replay(tmp_path / "t.msgpack", base_url=server.url, out=tmp_path / "r.run", **options)
 
-    turns = run.totals["turns"]
+    turns, clones = run.totals["turns"], options.get("clones", 1)
     policy = options.get("causal", "max")
     assert policy == "max" or f"--causal {policy}" in run.header["pacing"]["meaning"]
     assert run.totals["completed"] == run.totals["planned"] == len(server.received)
     assert run.totals["skipped"] == {"redirect": 1}
-    assert (turns["continued"], turns["early"], turns["skipped"]) == (continued, 0, 0)
-    for words, mine in spans.items():
+    assert (turns["continued"], turns["early"], turns["skipped"]) == (clones * continued, 0, 0)
+    salts = {salt for salt, _ in spans}
+    assert "" in salts  # the first clone as recorded, each conversation of the others behind their salt
+    assert len(salts) == clones
+    for (salt, words), mine in spans.items():
         name, _, number = words.partition(", turn ")
         if int(number):
-            (before,) = spans[f"{name}, turn {int(number) - 1}"]
+            (before,) = spans[salt, f"{name}, turn {int(number) - 1}"]
             assert all(arrived > before[1] for arrived, _ in mine), words
 
 
