@@ -93,9 +93,9 @@ class Target:
 
     `base_url` has no trailing slash. `salt` keeps prompts from what a cache held before this run, `cold` also
     conversations from each other (`salted`), `as_is` only clones from the recording and each other; it goes
-    into texts, or into the member `salt_field` of a body whose API has one. `model` replaces the model of each request to the endpoints `serves`
-    (None: to any), `models` single ones, `fields` sets top-level members of a JSON body (None removes one),
-    after what is not `portable` (replay.portability) was dropped.
+    into texts, or into the member `salt_field` of a body whose API has one. `model` replaces the model of
+    each request to the endpoints `serves` (None: to any), `models` single ones, `fields` sets top-level
+    members of a JSON body (None removes one), after what is not `portable` (replay.portability) was dropped.
     `to` is the dialect that requests are put into (replay.dialects; None: as recorded). `portability` counts
     the calls built without what was dropped for either, by its name. `unchanged` counts those that `model`
     and `fields` could not be put into: `not_json`, `no_model`, `no_limit` (another API's limit was set), or
@@ -325,7 +325,8 @@ class Target:
 
         In the first round the run's salt stands before all, so that its requests share what was recorded as
         shared. A further round or clone is more of the same traffic: it may share the system's words, and
-        has a second salt after them; `as_is` only clones have that. In a field there is room for one alone, which tells all of it apart.
+        has a second salt after them; `as_is` only clones have that. In a field there is room for one alone,
+        which tells all of it apart.
         """
         assert self.salt is not None
         copy, salt = (planned.cycle, planned.clone), self.salt

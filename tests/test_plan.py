@@ -224,7 +224,7 @@ def test_each_clone_has_every_conversation_with_its_order_and_its_gaps(
             moved = requests[0].offset - recorded[0].offset
             shape = [(r.exchange.request.id, pytest.approx(r.offset + moved)) for r in recorded]
             assert [(r.exchange.request.id, r.offset) for r in requests] == shape
-            before = [None, *(r.index for r in requests[:-1])]
+            before = [(), *((r.index,) for r in requests[:-1])]
             assert [r.after for r in requests] == before
             assert [r.think for r in requests] == [r.think for r in recorded]
     assert [(r.index, r.offset, r.clone) for r in plan] == [
