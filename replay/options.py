@@ -183,8 +183,7 @@ class ReplayOptions:
     clones: Annotated[
         float,
         Option(
-            help="Send so many copies of each session, shifted, each with its own salt; of 2.5 "
-            "the third has half of the sessions.",
+            help="K copies of each session, shifted, each with its own salt.",
             unit="K",
             group=PACING,
             least=1,
