@@ -181,7 +181,7 @@ class ReplayOptions:
         ),
     ] = "max"
     clones: Annotated[
-        float,
+        float | None,
         Option(
             help="K copies of each session, shifted, each with its own salt.",
             unit="K",
@@ -190,7 +190,7 @@ class ReplayOptions:
             most=1000,
             common=True,
         ),
-    ] = 1.0
+    ] = None
     clone_shift: Annotated[
         str,
         Option(
@@ -463,7 +463,9 @@ class ReplayOptions:
             spawn_rate=self.spawn_rate,
             causal=self.causal,
             clones=Clones(
-                number=self.clones, within=parse_clone_shift(self.clone_shift), seed=self.seed
+                number=self.clones or 1.0,
+                within=parse_clone_shift(self.clone_shift),
+                seed=self.seed,
             ),
         )
 
