@@ -64,6 +64,8 @@ class Times:
     first: list[float] = field(default_factory=list)
     streams: int = 0
     took: float = 0.0
+    full_rate: float = 0.0
+    """Streams/s until the first connection had done its rounds."""
 
 
 class Stream:
@@ -116,6 +118,7 @@ def drive(url: str, case: Case) -> Times:
             chooser.register(one.sock, selectors.EVENT_READ, one)
         for key, _ in chooser.select(max(0.0, due[0] - time.monotonic()) if due else 60):
             if not key.data.read(times):
+                times.full_rate = times.full_rate or times.streams / (time.monotonic() - began)
                 chooser.unregister(key.fileobj)
                 key.data.sock.close()
     times.took = time.monotonic() - began
@@ -215,8 +218,29 @@ def load(direct: str, captured: str, pid: int, case: Case) -> dict[str, object]:
     }
 
 
+def flat_out(verb: list[str], folder: Path, processes: int, rounds: int) -> list[dict[str, float]]:
+    """One-token streams as fast as they go, through one process and through several in turn.
+
+    Their rate counts while all connections are busy: the kernel shares them out unevenly.
+    """
+    case, turns = Case(32, 60, 1, 0, 0), []
+    for number in range(rounds):
+        turn: dict[str, float] = {}
+        for count in (1, processes):
+            trace = folder / f"{number}-{count}.msgpack"
+            command = [sys.executable, *verb, "--processes", str(count), "-o", str(trace)]
+            with process(command, "") as (captured, _):
+                drive(captured, Case(8, 10, 1, 0, 0))
+                times = drive(captured, case)
+            turn[f"{count}_requests_per_s"] = round(times.full_rate, 1)
+            turn[f"{count}_lost"] = 8 * 10 + 32 * 60 - len(list(read_trace(trace)))
+        turn["ratio"] = turn[f"{processes}_requests_per_s"] / turn["1_requests_per_s"]
+        turns.append(turn)
+    return turns
+
+
 def main() -> None:
-    """Run the three cases and print what they gave."""
+    """Run the cases and print what they gave."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
@@ -224,14 +248,21 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=18990)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--realtime", action="store_true", help="SCHED_FIFO for all three (root)")
+    parser.add_argument(
+        "--processes", type=int, help="only: flat out, by one process and by so many"
+    )
     chosen = parser.parse_args()
     direct = f"http://127.0.0.1:{chosen.port}"
     with tempfile.TemporaryDirectory() as folder:
         trace = Path(folder) / "t.msgpack"
-        verb = ["-m", "tbench", "capture", "--port", "0", "--upstream", direct, "-o", str(trace)]
+        verb = ["-m", "tbench", "capture", "--port", "0", "--upstream", direct]
         server = [chosen.truthserver, "--port", str(chosen.port)]
         with process(server, direct) as (_, server_pid):
-            with process([sys.executable, *verb], "") as (captured, pid):
+            if chosen.processes:
+                turns = flat_out(verb, Path(folder), chosen.processes, chosen.rounds)
+                print(json.dumps(turns, indent=1))
+                return
+            with process([sys.executable, *verb, "-o", str(trace)], "") as (captured, pid):
                 for one in (server_pid, pid, os.getpid()) if chosen.realtime else ():
                     realtime(one)
                 found: dict[str, object] = {
