@@ -135,6 +135,20 @@ def _uncertain(compared: ComparedArms) -> str | None:
     return f"first tokens were read late and may have come over 1 ms before their stamp: {counts}"
 
 
+def _sent_again(compared: ComparedArms) -> str | None:
+    """Whether requests waited until their target would have them (`replay --polite`)."""
+    counts = [int((arm.columns["refusals"][places] > 0).sum()) for arm, places in compared.sides()]
+    if not any(counts):
+        return None
+    listed = " against ".join(
+        f"{n:,} of {len(places):,}" for n, (_, places) in zip(counts, compared.sides(), strict=True)
+    )
+    return (
+        f"requests were refused at first and sent again when the target would have them ({listed}): their "
+        "latencies include that wait, and what came behind them was held back"
+    )
+
+
 def _lag(compared: ComparedArms) -> str | None:
     n = min(compared.counts("lag"))
     p = next((p for p in _LATE if n >= minimum_n(p)), 0.5)
@@ -323,6 +337,7 @@ def _recorded(compared: ComparedArms) -> str | None:
 CHECKS: dict[str, Callable[[ComparedArms], str | None]] = {
     "INVALID_RUN": _invalid_run,
     "BUFFERED_STREAM": _buffered,
+    "SENT_AGAIN": _sent_again,
     "CLIENT_LAG_DIFFERS": _lag,
     "TTFT_UNCERTAIN": _uncertain,
     "OUTPUT_LENGTH_DIFFERS": _output_length,

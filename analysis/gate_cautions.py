@@ -125,6 +125,7 @@ def _joined(words: Iterator[str | None]) -> str | None:
 
 POOLED: Final = (
     "BUFFERED_STREAM",
+    "SENT_AGAIN",
     "CLIENT_LAG_DIFFERS",
     "OUTPUT_LENGTH_DIFFERS",
     "CACHED_TOKENS_DIFFER",

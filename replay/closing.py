@@ -89,13 +89,55 @@ def _requests(run: Run, numbers: Mapping[str, Any]) -> Iterator[str]:
     if dropped := losses.get("dropped_requests"):
         count = plural(dropped, "request")
         yield row("trace", f"{count} passed its capture unrecorded (memory or disk ran short)")
+    polite, pacing = run.header.get("target", {}).get("polite"), run.header.get("pacing") or {}
+    yield from _rate_limit(run, numbers)
     held = run.columns["held"]
     if waited := int((held > 0).sum()):
+        reason = "as the target had refused others" if polite else "for --max-in-flight"
+        counts = "part" if pacing.get("open_loop") else "no part"
         yield row(
             "queued",
-            f"{plural(waited, 'request')} waited for --max-in-flight, {held.max():.3f} s at most: that is "
-            "part of their latency",
+            f"{plural(waited, 'request')} waited {reason}, {held.max():.3f} s at most: that is "
+            f"{counts} of their latency",
         )
+
+
+GROWING: Final = (
+    "a limit that grows with steady traffic wants a slow start; --polite waits as the target asks"
+)
+"""Together's are dynamic, and measured by the second."""
+SCARCE: Final = 0.1
+"""Where less of a target's limit remained at some time, it is shown."""
+
+
+def _rate_limit(run: Run, numbers: Mapping[str, Any]) -> Iterator[str]:
+    """What the target's limits are, where they were felt or nearly so, and what was asked of it."""
+    again, outright = numbers["refused"].get("requests", 0), numbers["errors"].get("http_429", 0)
+    limits = numbers["rate_limits"]
+    stated = [
+        f"{named(kind)} {figures['limit']:,.6g} allowed, {figures['remaining']:,.6g} left at the least"
+        for kind, figures in limits.items()
+        if {"limit", "remaining"} <= figures.keys()
+        and (again or outright or figures["remaining"] < SCARCE * figures["limit"])
+    ]
+    if not (stated or again or outright):
+        return
+    sent = run.columns["sent"]
+    sent = np.sort(sent[~np.isnan(sent)])
+    second, minute = (
+        int((sent.searchsorted(sent + span) - np.arange(len(sent))).max(initial=0))
+        for span in (1, 60)
+    )
+    yield row(
+        "rate limit",
+        f"{'; '.join(stated) or 'not stated by the target'}; this run sent up to {second:,} requests in a "
+        f"second, {minute:,} in a minute"
+        + (
+            ""
+            if again
+            else ": limits that grow with steady traffic want a slower start; --polite waits as asked"
+        ),
+    )
 
 
 def _skipped(reasons: Mapping[str, int]) -> Iterator[str]:
@@ -140,7 +182,7 @@ def row(label: str, text: str) -> str:
 def departures(counts: Mapping[str, Any], base_url: str) -> Iterator[str]:
     """Where `hosts`, `portability`, `unchanged`, `masked` of a run or a dry run are not what one would think.
 
-    Of a run also what became of its `turns`, and what the target made the sender do: `reconnected`.
+    Of a run also what became of its `turns`, and what its target made of it: `reconnected`, `refused`.
     """
     if again := counts.get("reconnected"):
         sent = sum(counts[fate] for fate in ("completed", "failed", "cancelled"))
@@ -148,6 +190,15 @@ def departures(counts: Mapping[str, Any], base_url: str) -> Iterator[str]:
             "target",
             f"closes connections unannounced: {again:,} of {sent:,} calls were sent twice, "
             "which is part of their latency",
+        )
+    if (refused := counts.get("refused")) and refused["requests"]:
+        kinds = ", ".join(f"{kind} {count:,}" for kind, count in refused["attempts"].items())
+        lost = refused["given_up"]
+        yield row(
+            "polite",
+            f"{refused['requests']:,} of {counts['planned']:,} requests were refused at first ({kinds}) and "
+            f"sent again, after {three(refused['waited_s'])} s of waiting in all, which is part of their "
+            "latency" + (f"; {lost:,} given up, refused to the last" if lost else ""),
         )
     if isinstance(turns := counts.get("turns"), Mapping):  # a dry run only has their number
         yield from _turns(turns)

@@ -19,6 +19,7 @@ Record = dict[str, Any]
 NUMBERS: Final[Mapping[str, str]] = {
     "due": "<f8",
     "held": "<f8",
+    "waited": "<f8",
     "connect": "<f8",
     "sent": "<f8",
     "first_byte": "<f8",
@@ -36,6 +37,7 @@ NUMBERS: Final[Mapping[str, str]] = {
     "cycle": "<i4",
     "session": "<i4",
     "status": "<i2",
+    "refusals": "<i2",
     "prompt_tokens": "<i4",
     "output_tokens": "<i4",
     "cached_tokens": "<i4",

@@ -291,7 +291,10 @@ class _Watch:
         self._deadlines = deadlines
         self._passes = passes
         self._pass, self._since = -UNASKED, 0.0
-        self._ends = trio.current_time() + deadlines.total
+        self._connected = False
+        self._sent: float | None = None
+        now = trio.current_time()
+        self._ends = (now if reply.sent is None else reply.sent) + deadlines.total
         self.scope = trio.CancelScope()
         self._wait_for("connect", deadlines.connect)
 
@@ -299,16 +302,20 @@ class _Watch:
         """The events of httpcore, each at the instant it happens."""
         if event in SENDING:
             self._wait_for("first byte", self._deadlines.first_byte)
-            if self._reply.sent is not None:  # httpcore does so itself after a GOAWAY
+            if self._sent is not None:  # httpcore does so itself after a GOAWAY
                 self._reply.reused, self._reply.reconnected = False, True
                 return
-            self._reply.sent_wall_ns = time.time_ns()
-            self._reply.sent = trio.current_time()
-            self._reply.reused = self._reply.connecting is None
-        elif event == "connection.connect_tcp.started" and self._reply.sent is None:
-            self._reply.connecting = trio.current_time()
+            self._sent = trio.current_time()
+            self._reply.reused = not self._connected
+            if self._reply.sent is None:
+                self._reply.sent_wall_ns = time.time_ns()
+                self._reply.sent = self._sent
+        elif event == "connection.connect_tcp.started" and self._sent is None:
+            self._connected = True
+            if self._reply.sent is None:
+                self._reply.connecting = trio.current_time()
         elif event in ASKING:
-            self._pass, self._since = self._passes.number, self._reply.sent or 0.0
+            self._pass, self._since = self._passes.number, self._sent or 0.0
         elif event in ANSWERED:
             self._read()
             self._wait_for("next byte", self._deadlines.between)
@@ -331,7 +338,7 @@ class _Watch:
 
     def dated(self, at: float) -> None:
         """Note since when what is stamped `at`, the next piece or the end, may have been there."""
-        since = max(self._read(), self._reply.sent or 0.0)
+        since = max(self._read(), self._sent or 0.0)
         if at - since > CERTAIN_S:
             self._reply.unsure[len(self._reply.chunks)] = since
 

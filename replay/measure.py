@@ -6,6 +6,7 @@ are. There the proxy's clock stands for the client's: `sent` is when a request b
 was due, since the application sent when it liked.
 """
 
+import math
 from bisect import bisect_left
 from collections.abc import Iterator
 from itertools import accumulate, batched, pairwise
@@ -97,6 +98,8 @@ def to_sample(
         model=call.model,
         stream=call.stream,
         held=attempt.held,
+        waited=math.fsum(refusal.waited for refusal in reply.refusals),
+        refusals=len(reply.refusals),
         connect=0.0 if reply.connecting is None or sent is None else sent - reply.connecting,
         due=attempt.due,
         sent=since(sent),

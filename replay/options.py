@@ -375,6 +375,13 @@ class ReplayOptions:
         ),
     ] = field(default_factory=dict)
     timeout: Timeout = 600.0
+    polite: Annotated[
+        bool,
+        Option(
+            help="Wait as a 429, or a 503 with Retry-After, asks, and send again; each attempt is counted.",
+            group=CLIENT,
+        ),
+    ] = False
     ca: Annotated[
         str | Path | None,
         Option(help="PEM file of more certificates to trust.", unit="FILE", group=CLIENT),

@@ -18,7 +18,8 @@ import trio
 
 from tbench.capture.exchange import Outcome
 from tbench.replay.pacing import Closed
-from tbench.replay.sender import Attempt, Call, Reply, Sender
+from tbench.replay.politeness import Departure, Politeness
+from tbench.replay.sender import STOPPED, Attempt, Call, Reply, Sender
 from tbench.replay.system import arm, timer_fd
 from tbench.replay.turns import LOOKS_AHEAD, Turns
 
@@ -89,15 +90,17 @@ class Player:
 
     `keep` is called on the trio loop and must not block. `may_send` is asked before each call; the first
     refusal ends the play (what is in flight still finishes). `began` is the start on trio's clock: set it
-    before playing. `turns` says which calls wait for others (None: none does). `issued`, `in_flight` and
-    `most_in_flight` may be read at any time; `cancel` stops everything at once. `sleep_until` waits for due
-    times.
+    before playing. `turns` says which calls wait for others (None: none does). With `politeness`, and
+    `send_postponed` beside the play, refused calls are sent again; what waits for its target is in flight.
+    `issued`, `in_flight` and `most_in_flight` may be read at any time; `cancel` stops everything at once.
+    `sleep_until` waits for due times.
     """
 
     sender: Sender
     supply: Supply
     keep: Callable[[Attempt], None]
     turns: Turns | None = None
+    politeness: Politeness | None = None
     max_in_flight: int | None = None
     may_send: Callable[[Call], bool] = lambda _call: True
     sleep_until: SleepUntil = trio.sleep_until
@@ -116,6 +119,7 @@ class Player:
     _nap: trio.CancelScope | None = field(default=None, init=False)
     _nap_ends: float = field(default=math.inf, init=False)
     _drawn: float = field(default=-math.inf, init=False)
+    _postponed: trio.Event = field(default_factory=trio.Event, init=False)
 
     def __post_init__(self) -> None:
         self.supply.tell(self._supplied)
@@ -126,6 +130,9 @@ class Player:
         self._refill = None
         self._scope.cancel()
         self.sender.abandon()
+        for departure in self.politeness.abandon() if self.politeness else ():
+            departure.reply.failure = STOPPED
+            self._conclude(departure)
 
     @property
     def now(self) -> float:
@@ -297,16 +304,47 @@ class Player:
         self.issued += 1
         self.in_flight += 1
         self.most_in_flight = max(self.most_in_flight, self.in_flight)
-        reply = Reply()
-        ended = partial(self._ended, call, held, reply)
-        try:
-            self.sender.launch(call, reply, ended)
-        except Exception as error:  # a sender's defect is a failed sample, not a lost run
-            reply.failure = (Outcome.PROTOCOL_ERROR, f"sender: {type(error).__name__}: {error}")
-            trio.lowlevel.current_trio_token().run_sync_soon(ended)
+        departure = Departure(call=call, held=held)
+        if self.politeness is None or self.politeness.start(departure, trio.current_time()):
+            self._launch(departure)
+        else:
+            self._postponed.set()
         return True
 
-    def _ended(self, call: Call, held: float, reply: Reply) -> None:
+    async def send_postponed(self) -> None:
+        """Send what waits for its target, each in its turn, for ever."""
+        assert self.politeness is not None
+        while True:
+            self._postponed = trio.Event()
+            with trio.move_on_at(self.politeness.next_due):
+                await self._postponed.wait()
+            for departure, goes in self.politeness.leaving(trio.current_time()):
+                (self._launch if goes else self._conclude)(departure)
+
+    def _launch(self, departure: Departure) -> None:
+        ended = partial(self._ended, departure)
+        try:
+            self.sender.launch(departure.call, departure.reply, ended)
+        except Exception as error:  # a sender's defect is a failed sample, not a lost run
+            words = f"sender: {type(error).__name__}: {error}"
+            departure.reply.failure = (Outcome.PROTOCOL_ERROR, words)
+            trio.lowlevel.current_trio_token().run_sync_soon(ended)
+
+    def _ended(self, departure: Departure) -> None:
+        if departure.reply.end is None:
+            departure.reply.end = trio.current_time()
+        if (
+            self.politeness
+            and not self.cancelled
+            and self.politeness.again(departure, trio.current_time())
+        ):
+            self._postponed.set()
+        else:
+            self._conclude(departure)
+
+    def _conclude(self, departure: Departure) -> None:
+        """Keep what became of a call, and let what waited for it go on."""
+        call, reply = departure.call, departure.reply
         if reply.end is None:
             reply.end = trio.current_time()
         self.in_flight -= 1
@@ -316,7 +354,7 @@ class Player:
             Attempt(
                 index=call.index,
                 due=call.due,
-                held=held,
+                held=departure.held,
                 label=call.label,
                 cost=call.cost,
                 arm=call.arm,

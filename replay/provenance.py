@@ -65,6 +65,7 @@ def header(job: "Job", survey: Survey | None) -> dict[str, Any]:
             if target.key
             else None,
             "prices": {model: list(price) for model, price in target.prices.items()},
+            "polite": job.options.polite,
             "sender": job.sender,
             "http2": job.options.http2,
             "proxy": job.options.proxy is not None,

@@ -1,5 +1,6 @@
 """Reads ended attempts from the spools and writes the runs, on one thread behind the sending."""
 
+import math
 import threading
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -15,8 +16,10 @@ from tbench.replay.cost import Bill, Price, cost, price_of
 from tbench.replay.job import Job
 from tbench.replay.measure import to_sample
 from tbench.replay.plan import Plan
+from tbench.replay.politeness import rate_limits
 from tbench.replay.runfile import RunWriter
 from tbench.replay.sample import Fate, Sample
+from tbench.replay.sender import Reply
 from tbench.replay.system import give_way, headroom
 from tbench.replay.turns import FATES
 from tbench.replay.workers.counters import Budget
@@ -47,14 +50,53 @@ class Side:
 
 
 @dataclass(kw_only=True)
+class Refusals:
+    """What a target refused for the time being, and what came of waiting as it asked.
+
+    `requests` were sent again, `kinds` counts their refused attempts by `http_STATUS`, `given_up` of them
+    were refused to the last, `waited_s` is the sum of their waits. `limits` has, by what each limit of the
+    target counts, the limit (the highest that it stated) and what remained of it at the least.
+    """
+
+    requests: int = 0
+    given_up: int = 0
+    waited_s: float = 0.0
+    kinds: Counter[str] = field(default_factory=Counter)
+    limits: dict[str, dict[str, float]] = field(default_factory=dict)
+
+    def see(self, reply: Reply) -> None:
+        """Note the refused attempts of a reply, and what its heads say of limits."""
+        self.kinds.update(f"http_{refusal.status}" for refusal in reply.refusals)
+        for headers in (reply.headers, *(refusal.headers for refusal in reply.refusals)):
+            for row in rate_limits(headers):
+                stated = self.limits.setdefault(row.kind, {})
+                if row.limit is not None:
+                    stated["limit"] = max(row.limit, stated.get("limit", 0.0))
+                if row.remaining is not None:
+                    stated["remaining"] = min(row.remaining, stated.get("remaining", math.inf))
+
+    @property
+    def as_map(self) -> dict[str, Any]:
+        """As a run's totals have it, `kinds` as `attempts`."""
+        counts = {"requests": self.requests, "attempts": dict(self.kinds)}
+        return {**counts, "given_up": self.given_up, "waited_s": self.waited_s}
+
+    def add(self, sample: Sample) -> None:
+        """Count a request."""
+        if sample.refusals:
+            self.requests += 1
+            self.waited_s += sample.waited
+            self.given_up += sample.status in {429, 503}
+
+
+@dataclass(kw_only=True)
 class Tally:
     """Counts of ended attempts.
 
-    `reconnected` of them were sent twice. `errors` is by kind: an outcome, or `http_STATUS`; `limits` by
-    why this machine opened no connection.
-    `tokens` counts token events, `coalesced` those with the stamp of a later one. `input` and `output`
-    have the definitions of a benchmark's results (tbench.benchmark.genai_bench); what gives no text has no
-    output.
+    `reconnected` of them were sent twice. `refusals` are what the target asked to send again. `errors` is by
+    kind: an outcome, or `http_STATUS`; `limits` by why this machine opened no connection. `tokens` counts
+    token events, `coalesced` those with the stamp of a later one. `input` and `output` have the definitions
+    of a benchmark's results (tbench.benchmark.genai_bench); what gives no text has no output.
     """
 
     ended: int = 0
@@ -67,6 +109,7 @@ class Tally:
     bill: Bill = field(default_factory=Bill)
     tokens: int = 0
     coalesced: int = 0
+    refusals: Refusals = field(default_factory=Refusals)
     input: Side = field(default_factory=Side)
     output: Side = field(default_factory=Side)
     _ttft: Histogram = field(default_factory=Histogram)
@@ -77,6 +120,7 @@ class Tally:
         self.reconnected += sample.reconnected
         fate, times = sample.fate, sample.token_times
         self.fates[fate] += 1
+        self.refusals.add(sample)
         self.last_end = max(self.last_end, sample.end or 0.0)
         self.tokens += len(times)
         self.coalesced += COUNTED["coalesced"](times)
@@ -168,6 +212,8 @@ def run_totals(
         "never_sent": never_sent,
         "reconnected": tally.reconnected,
         "client_limit": dict(tally.limits),
+        "refused": tally.refusals.as_map if job.options.polite else {},
+        "rate_limits": tally.refusals.limits,
         "skipped": dict(plan.skipped),
         "hosts": dict(plan.hosts),
         "portability": dict(target.portability),
@@ -277,6 +323,7 @@ class RunRecorder:
             sample = to_sample(attempt, spool.began, output.secrets)
             output.writer.add(sample)
             output.tally.add(sample)
+            output.tally.refusals.see(attempt.reply)
             if self.budget:
                 spent = actual_cost(sample, attempt.cost, output.tally.bill.prices)
                 self.budget.settle(spent, attempt.cost)

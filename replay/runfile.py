@@ -30,7 +30,7 @@ BLOCK_S = 1.0
 USUAL: Final = (
     *("due", "held", "connect", "sent", "first_token", "first_answer", "last_token", "end"),
     *("first_token_after", "first_answer_after", "last_token_after", "end_after"),
-    *("index", "cycle", "session", "status", "stream", "token_events", "coalesced"),
+    *("index", "cycle", "session", "status", "refusals", "stream", "token_events", "coalesced"),
     *("prompt_tokens", "output_tokens", "cached_tokens"),
     *("endpoint", "model", "outcome", "error", "finish_reason", "id"),
 )

@@ -113,7 +113,8 @@ class Sample:
     `first_byte` without a stream). `request_id` is the answer's own (`x-request-id`, Anthropic's
     `request-id`), `headers` what else of its head leads into the server's logs (replay.sample).
     `reconnected`: its kept connection ended without a byte of an answer, and it was sent again on a new
-    one; `sent` is the first try's.
+    one; `sent` is the first try's. `refusals` attempts before this one were refused (429, 503), and `waited`
+    seconds were waited for as they asked (`--polite`); `sent` is the first attempt's.
     """
 
     id: str
@@ -125,6 +126,7 @@ class Sample:
     stream: bool
     warmup: bool = False
     held: float = 0.0
+    waited: float = 0.0
     connect: float = 0.0
     due: float | None
     sent: float | None
@@ -140,6 +142,7 @@ class Sample:
     sent_wall_ns: int | None = None
     first_wall_ns: int | None = None
     status: int | None = None
+    refusals: int = 0
     outcome: Outcome = Outcome.OK
     error: str | None = None
     finish_reason: str | None = None

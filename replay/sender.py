@@ -93,20 +93,28 @@ class Call:
         return self.head.startswith(b"HEAD ")
 
 
+class Refusal(NamedTuple):
+    """An attempt after which a call was sent again, `waited` seconds later (replay.politeness)."""
+
+    status: int
+    waited: float
+    headers: Fields | list[tuple[bytes, bytes]]
+
+
 @dataclass(slots=True)
 class Reply:
     """What a sender has seen of one attempt so far.
 
-    `connecting` is when it began to open a connection for it (None: there was one), `reused` whether
-    that connection had carried a request before, `sent` just before the first byte of the request left,
+    `connecting` is when it began to open a connection for it (None: there was one), `reused` whether that
+    connection had carried a request before, `sent` just before the first byte of the request left,
     `reconnected` whether it was sent again, as the first connection, a kept one, ended without a byte of an
-    answer (`sent` and `connecting` are of the first try),
-    `end` the last byte of the answer. `headers` are as on the wire. `chunks` holds every read of the body
-    with its time, `received` their bytes. `unsure` has, by their place in `chunks`, those of which a part may
-    have come more than a millisecond before that time, and since when; the place behind the last is that of
-    `end`. `failure` is set when the transport
-    failed; else the answer decides. `on_data` is called by the engine when something more has come, for who
-    reads along.
+    answer (`sent` and `connecting` are of the first try), `end` the last byte of the answer. `refusals` are
+    the attempts before this one: `sent`, `connecting` and the call's deadline stay those of the first.
+    `headers` are as on the wire. `chunks` holds every read of the body with its time, `received` their bytes.
+    `unsure` has, by their place in `chunks`, those of which a part may have come more than a millisecond
+    before that time, and since when; the place behind the last is that of `end`. `failure` is set when the
+    transport failed; else the answer decides. `on_data` is called by the engine when something more has come,
+    for who reads along.
     """
 
     connecting: float | None = None
@@ -120,8 +128,16 @@ class Reply:
     unsure: dict[int, float] = field(default_factory=dict)
     received: int = 0
     end: float | None = None
+    refusals: tuple[Refusal, ...] = ()
     failure: tuple[Outcome, str] | None = None
     on_data: Callable[[], None] | None = None
+
+    def send_again(self, waited: float) -> None:
+        """What was said is a refusal; after so many seconds the same call goes out again."""
+        assert self.status is not None
+        self.refusals += (Refusal(self.status, waited, self.headers),)
+        self.status, self.headers, self.chunks, self.unsure = None, (), [], {}
+        self.received, self.end, self.reused = 0, None, False
 
     def header(self, name: str) -> str:
         """The first value of a header field by its lower-case name, or nothing."""

@@ -82,6 +82,8 @@ def numbers(run: Run) -> dict[str, Any]:
         **asdict(identity(run)),
         "skipped": sum(run.totals.get("skipped", {}).values()),
         "reconnected": run.totals.get("reconnected", 0),
+        "refused": run.totals.get("refused") or {},
+        "rate_limits": run.totals.get("rate_limits") or {},
         "turns": run.totals.get("turns") or {},
         "hosts": run.totals.get("hosts") or {},
         "portability": run.totals.get("portability") or {},

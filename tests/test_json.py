@@ -22,7 +22,7 @@ SECTIONS = {
 DATA = {
     "outcomes", "models", "endpoints", "idc", "errors", "skipped", "shift", "summaries", "definitions",
     "quantiles", "kinds", "hosts", "portability", "unchanged", "masked", "overall", "plan",
-    "error_codes_frequency", "values", "settings",
+    "error_codes_frequency", "values", "settings", "rate_limits", "attempts",
 }  # fmt: skip
 """Maps from data to numbers: their own keys are not part of the contract."""
 

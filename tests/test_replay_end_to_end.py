@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -84,16 +85,18 @@ def write_trace(path: Path, asked: list[Asked], gap_s: float = 0.02, **fields: A
     return path
 
 
-def truth(url: str) -> dict[str, dict[str, Any]]:
-    """What the simulator saw, by x-request-id."""
+def attempts(url: str) -> list[dict[str, Any]]:
+    """What the simulator saw."""
     with urllib.request.urlopen(f"{url}/_truth", timeout=10) as answer:
         text = answer.read().decode()
-    rows = (
-        json.loads(text)
-        if text.startswith("[")
-        else [json.loads(line) for line in text.splitlines()]
-    )
-    return {row["request_id"]: row for row in rows}
+    if text.startswith("["):
+        return list(json.loads(text))
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def truth(url: str) -> dict[str, dict[str, Any]]:
+    """The same by x-request-id."""
+    return {row["request_id"]: row for row in attempts(url)}
 
 
 @pytest.fixture(autouse=True)
@@ -482,3 +485,29 @@ def test_a_missing_key_is_one_line_and_leaves_nothing_in_the_way(
     assert right.ended, right.err
     assert "30 requests" in right.out or "completed 30" in right.out
     assert tbench(*line, TOGETHER_API_KEY=KEY).code == 2, "what succeeded is never overwritten"
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"concurrency": 20, "workers": 2},
+        {"constant": 1000, "sender": "httpx"},
+    ],
+)
+def test_a_polite_replay_loses_nothing_to_a_rate_limit(
+    serve: Callable[..., Any], tmp_path: Path, options: dict[str, Any]
+) -> None:
+    """Each request is answered in the end; the refusals that it tells of are those that the server gave."""
+    server = serve("serve", "--port", 0, "--profile", "fast", "--rate-limit", "100").url
+    trace = write_trace(tmp_path / "t.msgpack", [chat(i) for i in range(30)])
+    run = replay(trace, base_url=server, out=tmp_path / "a.run", polite=True, **options)
+    found = numbers(run)
+    statuses = Counter(row["status"] for row in attempts(server))
+
+    assert found["completed"] == statuses[200] == 30
+    assert found["refused"]["attempts"] == {"http_429": statuses[429]}
+    assert int(run.columns["refusals"].sum()) == statuses[429] > 0
+    assert found["refused"]["requests"] == (run.columns["refusals"] > 0).sum()
+    assert found["refused"]["given_up"] == 0
+    assert run.columns["waited"].sum() == pytest.approx(found["refused"]["waited_s"])
+    assert found["rate_limits"]["requests"] == {"limit": 100, "remaining": 0}

@@ -413,6 +413,7 @@ def task(number: int, workers: int) -> WorkerTask:
         ca=None,
         ahead_bytes=10**6,
         causal="max",
+        polite=False,
     )
 
 

@@ -227,6 +227,7 @@ CAVEATS: Final[Mapping[str, str]] = {
     "ERROR_MIX_DIFFERS": "errors",
     "DIFFERENT_PACING": "pacing",
     "LOAD_DIFFERS": "turns",
+    "SENT_AGAIN": "rate limit",
     "CACHED_TOKENS_DIFFER": "cache",
     "OUTPUT_LENGTH_DIFFERS": "length",
     "FINISH_REASONS_DIFFER": "endings",

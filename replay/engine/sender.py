@@ -151,7 +151,7 @@ class EngineSender:
             self._later(ended)
             return
         now = self._now()
-        ends = now + self.deadlines.total
+        ends = (now if reply.sent is None else reply.sent) + self.deadlines.total
         in_flight = InFlight(call, reply, ended, self.deadlines, ends, self._over)
         connection = self._pools[call.origin].take(now)
         if connection is None:
@@ -211,7 +211,7 @@ class EngineSender:
     async def _new_connection(self, in_flight: InFlight) -> Connection | None:
         """A new connection; None when there is none, and the reply says why."""
         limits, reply, begun = self.deadlines, in_flight.reply, self._now()
-        if not reply.reconnected:
+        if reply.sent is None:
             reply.connecting = begun
         origin = in_flight.call.origin
         try:
@@ -233,7 +233,7 @@ class EngineSender:
         in_flight.response = Response(reply, bodyless=in_flight.call.bodyless)
         in_flight.heard = 0.0
         in_flight.sent = sent = clock.now()
-        if not reply.reconnected:
+        if reply.sent is None:
             reply.sent = sent
             reply.sent_wall_ns = clock.wall_ns(sent)
         connection.begin(in_flight)

@@ -44,6 +44,7 @@ class WorkerTask:
     ca: Path | None
     ahead_bytes: int
     causal: Causal
+    polite: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,6 +114,7 @@ def worker_tasks(jobs: "Sequence[Job]", closed: Closed | None) -> list[WorkerTas
             ca=job.ca,
             ahead_bytes=AHEAD_BYTES // workers,
             causal=job.pace.causal,
+            polite=job.options.polite,
         )
         for number in range(workers)
     ]

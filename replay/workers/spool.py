@@ -15,7 +15,7 @@ import msgpack
 import trio
 
 from tbench.capture.exchange import Outcome
-from tbench.replay.sender import Attempt, Reply
+from tbench.replay.sender import Attempt, Refusal, Reply
 
 FLUSH_S: Final = 0.1
 PIECE: Final = 2**20
@@ -65,6 +65,7 @@ class SpoolWriter:
                     reply.unsure,
                     reply.received,
                     reply.end,
+                    reply.refusals,
                     reply.failure,
                 )
             )
@@ -122,6 +123,7 @@ class SpoolReader:
                 # By place, as `SpoolWriter.add` has them.
                 index, arm, due, held, label, cost, connecting, reused, sent, *seen, failure = frame
                 reply = Reply(connecting, reused, sent, *seen)
+                reply.refusals = tuple(Refusal(*refusal) for refusal in reply.refusals)
                 reply.failure = failure and (Outcome(failure[0]), failure[1])
                 yield Attempt(
                     index=index, due=due, held=held, label=label, reply=reply, cost=cost, arm=arm

@@ -22,6 +22,7 @@ import trio
 
 from tbench.capture.histogram import Histogram
 from tbench.replay.player import Breaker, Player, punctual
+from tbench.replay.politeness import Politeness
 from tbench.replay.sender import Attempt, Call
 from tbench.replay.senders import OpenSender, make_sender
 from tbench.replay.turns import Turns
@@ -109,10 +110,13 @@ class Worker:
                 may_send=self._may_send,
                 max_in_flight=task.max_in_flight,
                 turns=self.turns,
+                politeness=Politeness(task.deadlines.total) if task.polite else None,
             )
             if await self._told_to_go(sender):
                 helpers.start_soon(self._stop_when_told)
                 helpers.start_soon(self._measure_stalls)
+                if task.polite:
+                    helpers.start_soon(self.player.send_postponed)
                 await self._play(sender)
             helpers.cancel_scope.cancel()
 
