@@ -303,4 +303,4 @@ def test_a_run_of_the_example_is_the_same_to_the_byte(tmp_path: Path) -> None:
     records = hashlib.sha256(msgpack.packb(list(open_container(runs.close({})).records())))
 
     assert wire.hexdigest() == "9a0e119fd3bcb62e191d3d6446a2ffff255ec5db34e4ed88c458e33da4322f17"
-    assert records.hexdigest() == "495af9bd1d33d8013db9737c06514a422e1fb82d4e8640e96435553317f638f5"
+    assert records.hexdigest() == "6d408b99cae3f62769373b372e6198758dd89ac7aa227826252a5f56d5676a7e"
