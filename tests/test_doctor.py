@@ -15,7 +15,6 @@ from tbench.doctor.examination import (
     Examination,
     Load,
     ProbeResult,
-    Work,
     examine,
     held,
     limit,
@@ -34,11 +33,10 @@ GOOD = ProbeResult(
     ttft_error_s={"p50": 5e-6, "p99": 2e-5},
     lag_s={"p50": 5e-5, "p99": 3e-4},
     cpu_share=0.5,
+    waited_share=0.01,
     coalesced_share=0.0,
     server_late_s=0.0002,
     server_share=0.3,
-    others_cores=0.1,
-    free_cores=1.0,
     clock="kernel",
     lost=0,
     failed=0,
@@ -146,18 +144,17 @@ def test_what_was_not_held(found: ProbeResult) -> None:
             "benchmarks/",
         ),
         (
-            replace(SLOW, free_cores=0.1),
+            replace(SLOW, waited_share=0.3),
             "machine",
-            "all its cores were busy, 0.1 of",
+            "waited 30% of the time",
             "stop what else",
         ),
-        (replace(SLOW, others_cores=60.0), "client", "nothing else was busy", "ask for less"),
         (replace(SLOW, server_late_s=0.02), "machine", "20 ms late", "more cores"),
         (replace(SLOW, lost=1, failed=2), "machine", "3 requests came to nothing", "limits above"),
         (replace(GOOD, failed=2, errors={"reset": 2}), "machine", "(2 reset)", "limits above"),
         (replace(GOOD, invalid_because="it sent late"), "client", "it sent late", "--workers"),
         (SLOW, "client", "nothing else was busy", "ask for less"),
-        (replace(SLOW, server_share=None, cpu_share=None, free_cores=None), "client", "", "less"),
+        (replace(SLOW, server_share=None, cpu_share=None, waited_share=None), "client", "", "less"),
     ],
 )
 def test_who_was_the_limit(found: ProbeResult, who: str, why: str, cure: str) -> None:
@@ -174,7 +171,7 @@ def test_the_text_names_a_limit_in_each_line_that_has_one() -> None:
     """The largest step that was held; notes on what makes figures low."""
     facts = {**machine_facts(), "usable_cores": 1.0}
     steps = [(100, GOOD), (200, GOOD), (500, replace(SLOW, cpu_share=0.96))]
-    paced = replace(GOOD, lag_s={"p50": 1.0, "p99": 1.0}, free_cores=0.0, clock="user")
+    paced = replace(GOOD, lag_s={"p50": 1.0, "p99": 1.0}, waited_share=0.5, clock="user")
     found = Examination(
         facts=facts, flat_out=GOOD, paced=paced, steps=steps, took_s=9.0, untried="too few ports"
     )
@@ -184,7 +181,7 @@ def test_the_text_names_a_limit_in_each_line_that_has_one() -> None:
     assert lines["holds"] == "200 streams"
     assert "holds     not known" in "\n".join(text(replace(found, steps=[])))
     assert "limited by the client: nothing else" in lines["flat"]
-    assert "limited by the machine: all its cores were busy" in lines["pacing"]
+    assert "limited by the machine: its cores were busy" in lines["pacing"]
     assert "limited by the machine: its kernel stamps nothing" in lines["stamps"]
     assert "limited by the machine: too few ports" in lines["streams"]
     assert "one core" in lines["note"]
@@ -217,25 +214,3 @@ def test_when_nothing_comes_back_there_are_no_figures() -> None:
     ) as error:
         examine(1, lambda _: None, lambda _load, _folder, _workers: nothing)
     assert error.value.exit_code == 4
-
-
-def test_the_work_of_others_is_what_is_not_ours() -> None:
-    """In cores; None where the system does not say."""
-    before = Work(at=10.0, busy=100.0, idle=50.0, ours=5.0)
-    after = Work(at=12.0, busy=104.0, idle=53.0, ours=6.0)
-
-    assert after.others_since(before) == pytest.approx(1.5)
-    assert replace(after, busy=100.5).others_since(before) == 0.0
-    assert replace(after, busy=None).others_since(before) is None
-    assert Work.now().ours > 0
-
-
-def test_a_core_that_we_may_not_use_is_not_free() -> None:
-    """What was idle, and at most what our own cores had left."""
-    before = Work(at=10.0, busy=100.0, idle=50.0, ours=5.0)
-    after = Work(at=12.0, busy=104.0, idle=53.0, ours=6.0)
-
-    assert after.free_since(before, 4.0) == pytest.approx(1.5)
-    assert after.free_since(before, 1.0) == pytest.approx(0.5)
-    assert after.free_since(before, 0.1) == 0.0
-    assert replace(after, idle=None).free_since(before, 4.0) is None

@@ -11,10 +11,10 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final, Literal, Self
+from typing import Any, Final, Literal
 
 import numpy as np
 
@@ -73,49 +73,6 @@ def notes(facts: Mapping[str, Any]) -> Iterator[str]:
         yield f"other work is running (load {facts['load_average']:.1f}): figures are low"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Work:
-    """How much CPU this machine has given up to `at`, a time of the monotonic clock; all in seconds.
-
-    `busy` of all processes on all cores, `idle` of idle cores (None: not known), `ours` of this process and
-    its children that have ended.
-    """
-
-    at: float
-    busy: float | None
-    idle: float | None
-    ours: float
-
-    @classmethod
-    def now(cls) -> Self:
-        """Up to now."""
-        used = os.times()
-        used_s = used.user + used.system + used.children_user + used.children_system
-        busy = idle = None
-        with suppress(OSError, ValueError, IndexError):  # no such file here, or another format
-            line = Path("/proc/stat").read_text().split("\n", 1)[0]
-            counts = [int(word) / os.sysconf("SC_CLK_TCK") for word in line.split()[1:]]
-            # User, nice, system, irq, softirq, and what a hypervisor gave to others (steal).
-            busy = sum(counts[place] for place in (0, 1, 2, 5, 6, 7))
-            idle = counts[3] + counts[4]  # waiting for a disk, too
-        return cls(at=time.monotonic(), busy=busy, idle=idle, ours=used_s)
-
-    def others_since(self, before: "Work") -> float | None:
-        """How many cores others had from `before` to this; None where not known."""
-        if self.busy is None or before.busy is None or self.at <= before.at:
-            return None
-        others = (self.busy - before.busy) - (self.ours - before.ours)
-        return max(0.0, others / (self.at - before.at))
-
-    def free_since(self, before: "Work", usable: float) -> float | None:
-        """How many of the `usable` cores nobody had from `before` to this; None where not known."""
-        if self.idle is None or before.idle is None or self.at <= before.at:
-            return None
-        took = self.at - before.at
-        ours = (self.ours - before.ours) / took
-        return max(0.0, min((self.idle - before.idle) / took, usable - ours))
-
-
 PATIENCE_S: Final = 30.0
 
 
@@ -148,10 +105,10 @@ class Load:
 class ProbeResult:
     """What a probe found. Errors are of the client's stamp of each first token against the server's write, s.
 
-    `server_late_s` is the p99 of the server's own lateness, `server_share` its share of a core while it had
-    requests, less what it waited awake. `others_cores` is what processes that are not ours and the
-    hypervisor took, in cores, `free_cores` what nobody took of those that this process may use. None where
-    not known. `errors` counts failures by kind.
+    `cpu_share` is the busiest sending process's share of a core, `waited_share` of the time how long one
+    waited for a core that others had. `server_late_s` is the p99 of the server's own lateness, `server_share`
+    its share of a core while it had requests, less what it waited awake. None where not known. `errors`
+    counts failures by kind.
     """
 
     completed: int
@@ -160,11 +117,10 @@ class ProbeResult:
     ttft_error_s: Mapping[str, float]
     lag_s: Mapping[str, float | None]
     cpu_share: float | None
+    waited_share: float | None
     coalesced_share: float | None
     server_late_s: float
     server_share: float | None
-    others_cores: float | None
-    free_cores: float | None
     clock: str
     lost: int
     failed: int
@@ -178,7 +134,6 @@ def probe(load: Load, folder: Path, workers: int = 1) -> ProbeResult:
     for path in (trace, out):
         path.unlink(missing_ok=True)
     write_trace(trace, load)
-    before = Work.now()
     with serving() as (url, truth):
         order = ReplayOptions(
             trace=trace,
@@ -192,20 +147,19 @@ def probe(load: Load, folder: Path, workers: int = 1) -> ProbeResult:
         )
         run = run_replay(resolve(order))
         known = truth()
-    after = Work.now()
-    summary, ideal = numbers(run), load.ideal
+    summary, ideal, client = numbers(run), load.ideal, run.totals["client"]
+    cpu, runnable = client["cpu_share"], client["runnable_share"]
     return ProbeResult(
         completed=summary["completed"],
         requests_per_s=summary["requests_per_s"],
         of_ideal=summary["requests_per_s"] / ideal if ideal else None,
         ttft_error_s=stamp_errors(run, known["first"]),
         lag_s={name: summary["lag_s"][name] for name in ("p50", "p99")},
-        cpu_share=run.totals["client"]["cpu_share"],
+        cpu_share=cpu,
+        waited_share=None if runnable is None else max(0.0, runnable - cpu),
         coalesced_share=run.totals["coalesced_share"],
         server_late_s=float(np.quantile(known["late"], 0.99)) if known["late"] else 0.0,
         server_share=known["share"],
-        others_cores=after.others_since(before),
-        free_cores=after.free_since(before, usable_cores()),
         clock=summary["clock"],
         lost=summary["lost_in_flight"] + summary["never_sent"],
         failed=summary["failed"],
@@ -294,8 +248,8 @@ LATE_S: Final = 0.005
 """A server that was later than this (p99) was a limit itself, or did not get its core."""
 BUSY: Final = 0.85
 """Of a core: a process that used so much of it could not do much more."""
-CROWDED: Final = 0.25
-"""Cores: where fewer were free, whoever wanted one had to wait for it."""
+CROWDED: Final = 0.1
+"""Of the time: a sending process that waited so long for a core sends late."""
 
 Who = Literal["client", "server", "machine"]
 
@@ -332,7 +286,7 @@ def limit(result: ProbeResult) -> Limit:
     lost = result.lost + result.failed
     errors = ", ".join(f"{count:,} {kind}" for kind, count in result.errors.items())
     server, client = result.server_share or 0.0, result.cpu_share or 0.0
-    crowded = result.free_cores is not None and result.free_cores < CROWDED
+    waited = result.waited_share or 0.0
     workers = "send from more processes with --workers, or ask for less"
     free = "stop what else is running, or give it more cores"
     signs: tuple[tuple[bool, Who, str, str], ...] = (
@@ -350,9 +304,9 @@ def limit(result: ProbeResult) -> Limit:
         ),
         (client >= BUSY, "client", f"its busiest process used {client:.0%} of a core", workers),
         (
-            crowded,
+            waited >= CROWDED,
             "machine",
-            f"all its cores were busy, {result.others_cores or 0.0:.1f} of them with other work",
+            f"its cores were busy: the client waited {waited:.0%} of the time for one",
             free,
         ),
         (
