@@ -31,7 +31,7 @@ from starlette.responses import StreamingResponse
 from starlette.routing import Route
 
 from tbench.capture.synthesis import Workload, parse, write
-from tbench.demo.job import server as tbench_server
+from tbench.demo import server as tbench_server
 
 MEDIAN_S, SIGMA = 0.030, 0.25
 """The first token of our own server's baseline: lognormal."""

@@ -33,7 +33,7 @@ import anthropic
 import openai
 import wsgi_app
 
-from tbench.demo.job import Arm, Job, Workload, drive, main_job, server
+from tbench.demo import Arm, Job, Workload, drive, main_job, server
 
 HERE = Path(__file__).parent
 MODEL = "smollm2-135m"

@@ -22,7 +22,7 @@ VERBS: Final[Mapping[str, tuple[str, str]]] = {
     "upload": ("tbench.benchmark.verbs", "Put a benchmark's folder into a store."),
     "serve": ("tbench.simulator.command", "Serve a simulated Together endpoint, without any model."),
     "doctor": ("tbench.doctor.command", "Measure what this machine can hold: requests/s, streams, lag."),
-    "demo": ("tbench.demo.command", "Show the main job on this machine: capture, replay twice, compare."),
+    "demo": ("tbench.demo", "Show the main job on this machine: capture, replay twice, compare."),
 }  # fmt: skip
 """Verb -> its module, which has a function of that name, or `app` for verbs of its own; and a summary."""
 CLASSES: Final[Mapping[str, tuple[str, str]]] = {

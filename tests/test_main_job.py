@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tbench.capture.errors import InputError
-from tbench.demo.job import Workload, command, conversations, prepare
+from tbench.demo import Workload, command, conversations, prepare
 
 
 @pytest.mark.slow

@@ -5,13 +5,13 @@ import sys
 
 import pytest
 
-from tbench.process_list import MAY_HOLD_ONE
+from tbench.__main__ import MAY_HOLD_ONE
 from tbench.replay.provenance import ADDRESSES, SCRUBBED
 
 LOOK = """
 import sys
 from pathlib import Path
-from tbench.process_list import mask_credentials
+from tbench.__main__ import mask_credentials
 mask_credentials(sys.argv)
 print(repr(Path("/proc/self/cmdline").read_bytes().split(b"\\0")[3:-1]))
 print(repr(sys.argv[1:]))

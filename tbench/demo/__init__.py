@@ -1,1 +1,0 @@
-"""`tbench demo`: the main job on the embedded simulator."""
