@@ -534,13 +534,13 @@ def parse_fields(words: list[str]) -> dict[str, Any]:
     return fields
 
 
-def parse_models(words: list[str]) -> dict[str, str]:
+def parse_models(words: list[str], flag: str = "--map-model") -> dict[str, str]:
     """`OLD=NEW` words as a map; OLD may hold `=` when NEW does not."""
     models = {}
     for word in words:
         old, mark, new = word.rpartition("=")
         if not (old and mark and new):
-            raise InputError(f"--map-model {word!r}: write it as OLD=NEW")
+            raise InputError(f"{flag} {word!r}: write it as OLD=NEW")
         models[old] = new
     return models
 

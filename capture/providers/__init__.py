@@ -57,6 +57,7 @@ __all__ = [
     "describe",
     "endpoint_of",
     "error_text",
+    "is_stream",
     "masked",
     "one_line",
     "outcome_of",
@@ -191,7 +192,7 @@ def parse_response(
     except InputError as error:
         return ParsedResponse(readable=False, error=str(error))
     try:
-        if _is_stream(decoded, content_type):
+        if is_stream(decoded, content_type):
             answer = _Events(decoded).answer()
         else:
             answer = _body(b"".join(piece for _, piece in decoded), content_type.lower())
@@ -253,8 +254,8 @@ def recorded_outcome(response: Response, answer: ParsedResponse, *, endpoint: st
     return outcome_of(response.status, answer, endpoint=endpoint)
 
 
-def _is_stream(chunks: list[Timed], content_type: str) -> bool:
-    """By how the body begins, then by its type."""
+def is_stream(chunks: list[Timed], content_type: str) -> bool:
+    """Whether a body is an event stream: by how it begins, then by its type."""
     if chunks and chunks[0][1][:5] == b"data:":  # as nearly all do
         return True
     head = b"".join(piece for _, piece in chunks[:8])[:4096].removeprefix(b"\xef\xbb\xbf").lstrip()

@@ -6,6 +6,7 @@ http(s) addresses pass as they are: the server fetches them, at whatever size th
 import warnings
 from base64 import b64decode, b64encode
 from binascii import Error as NotBase64
+from hashlib import shake_128
 from io import BytesIO
 from pathlib import Path
 from random import Random
@@ -20,6 +21,8 @@ QUALITY: Final = 75
 """Of the JPEG: Pillow's own default, which genai-bench uses."""
 GRAIN: Final = 8
 """Pixels between the random colours of a generated image: about the bytes of a photograph."""
+COMMENT_HEAD, COMMENT_MOST = 4, 65_537
+"""Bytes of a JPEG's comment: of what stands before its text, and of all, at the most."""
 REMOTE: Final = ("http://", "https://")
 
 
@@ -47,6 +50,29 @@ def generated(rng: Random, pixels: tuple[int, int]) -> str:
     small = tuple(max(2, -(-side // GRAIN)) for side in pixels)
     noise = Image.frombytes("RGB", (small[0], small[1]), rng.randbytes(3 * small[0] * small[1]))
     return _encoded(noise.resize(pixels, Image.Resampling.BICUBIC), None)
+
+
+def pixels_of(image: bytes) -> tuple[int, int] | None:
+    """Width and height of a picture; None of what cannot be read."""
+    try:
+        with _opened(image, large=True) as opened:
+            return opened.size
+    except _failures():
+        return None
+
+
+def blank(seed: bytes, pixels: tuple[int, int], size: int) -> bytes:
+    """A JPEG of one colour, filled up with comments to `size` bytes; colour and comments are the seed's."""
+    from PIL import Image  # noqa: PLC0415 (heavy)
+
+    out = BytesIO()
+    Image.new("RGB", pixels, tuple(seed[:3])).save(out, format="JPEG", quality=QUALITY)
+    picture, comments = out.getvalue(), b""
+    while (missing := size - len(picture) - len(comments)) >= COMMENT_HEAD:
+        length = min(missing, COMMENT_MOST)
+        comments += b"\xff\xfe" + (length - 2).to_bytes(2)
+        comments += shake_128(seed + comments[-2:]).digest(length - COMMENT_HEAD)
+    return picture[:2] + comments + picture[2:]
 
 
 def readable(image: object) -> str | None:

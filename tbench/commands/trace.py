@@ -12,6 +12,7 @@ from tbench.capture.terminal import named, one_line, plural
 from tbench.commands.output import Json
 from tbench.commands.trace_export import export_trace
 from tbench.commands.trace_import import import_lines, import_trace
+from tbench.commands.trace_redact import redact_trace
 from tbench.commands.trace_tools import TOOLS, Number, Out, Source, columns, losses_text
 from tbench.flags import Verb, Verbs, verb
 from tbench.replay.options import Only
@@ -158,6 +159,7 @@ def repair(
 app.command(cls=Verb)(synth)
 app.command("import", cls=Verb)(import_trace)
 app.command("export", cls=Verb)(export_trace)
+app.command("redact", cls=Verb)(redact_trace)
 for name, tool in TOOLS.items():
     app.command(name, cls=Verb)(tool)
 

@@ -1,0 +1,208 @@
+"""Stand-ins: what is written instead of a text, a name, an id, a number or a picture, under one key.
+
+Equal in, equal out. Texts are made up block by block, each block by a keyed hash (HMAC-SHA256) of itself and
+of all before it in its text: texts that begin alike go on alike up to the block in which they part.
+"""
+
+import hmac
+import math
+import re
+import secrets
+from base64 import b64decode, b64encode
+from binascii import Error as NotBase64
+from collections import Counter, OrderedDict
+from collections.abc import Sequence
+from hashlib import sha256, shake_128
+from itertools import batched
+from struct import unpack
+from typing import Any, Final
+
+import orjson
+
+from tbench.capture.jsontext import rewritten
+from tbench.capture.privacy.words import FEWEST, PIECE, PieceRule, prose
+from tbench.capture.synthesis.images import blank, pixels_of
+from tbench.capture.synthesis.tokens import Tokens
+
+BLOCK_BYTES: Final = 64
+"""About 16 tokens, which is the block of most caches."""
+LEAST_BYTES: Final = 8
+"""Of a last block: of fewer bytes two might well come out alike."""
+REMEMBERED_BYTES: Final = 32 << 20
+"""Of texts and pictures that are not made up anew when a conversation sends them again."""
+REMEMBERED_NAMES: Final = 100_000
+LONGEST_NAME: Final = 64
+ATTEMPTS: Final = 64
+BLOCK_TOKENS: Final = 16
+LEAST_TOKEN_ID: Final = 1_000
+TOKEN_IDS: Final = 29_000
+"""Made-up token ids: those that every vocabulary has, and none for single bytes."""
+UNKNOWN_PIXELS: Final = (1120, 1120)
+"""Of a picture that stands elsewhere, or cannot be read."""
+MOST_PIXELS: Final = 1 << 25
+MAKERS: Final = re.compile(
+    r"(?:call|toolu|srvtoolu|fc|msg|rs|resp|chatcmpl|cmpl|req|run|fp|file|ctc)[_-]"
+)
+"""What ids begin with that their makers tell apart by it."""
+LETTERS: Final = "abcdefghijklmnopqrstuvwxyz"
+ESCAPED: Final = (b'"', b"\\", b"\n", b"\r", b"\t")
+"""What JSON writes as two bytes: so many lines begin in what is made up, which keeps the size of the JSON."""
+
+
+class StandIns:
+    """The stand-ins of one capture or redaction, for one thread. `tokens` counts those of the originals."""
+
+    def __init__(self, key: bytes | None = None, tokens: Tokens | None = None) -> None:
+        self._key = key or secrets.token_bytes(32)
+        self._tokens = tokens or PieceRule()
+        self._costs: dict[str, float] = {}
+        self._texts: OrderedDict[bytes, str] = OrderedDict()
+        self._bytes = 0
+        self._names: dict[str, str] = {}
+        self._taken: set[str] = set()
+        self.counts: Counter[str] = Counter()
+        """How many of each kind were put in an original's place."""
+
+    @property
+    def source(self) -> str:
+        """How tokens of texts are counted."""
+        return self._tokens.source
+
+    def hashed(self, kind: str, value: str | bytes, *before: bytes) -> bytes:
+        """32 bytes that stand for a value among those of its kind; nobody without the key can make them."""
+        data = value.encode("utf-8", "surrogatepass") if isinstance(value, str) else value
+        return hmac.digest(self._key, b"\0".join([kind.encode(), *before, data]), "sha256")
+
+    def text(self, original: str) -> str:
+        """As many bytes and tokens of made-up text, ASCII."""
+        self.counts["texts"] += 1
+        if not original:
+            return ""
+        name = self.hashed("text", original)
+        known = self._texts.get(name)
+        return self._keep(name, self._prose(original)) if known is None else known
+
+    def _keep(self, name: bytes, made_up: str) -> str:
+        """Remember what was made up last, within bounds."""
+        self._texts[name] = made_up
+        self._bytes += len(made_up)
+        while self._bytes > REMEMBERED_BYTES:
+            self._bytes -= len(self._texts.popitem(last=False)[1])
+        return made_up
+
+    def _prose(self, original: str) -> str:
+        data = original.encode("utf-8", "surrogatepass")
+        ends = [*range(BLOCK_BYTES, len(data) - LEAST_BYTES, BLOCK_BYTES), len(data)]
+        counts = self._counts(original, ends)
+        state, start, made_up, owed = self.hashed("block", b""), 0, [], 0.0
+        for end, count in zip(ends, counts, strict=True):
+            block = data[start:end]
+            state = hmac.digest(state, block, sha256)
+            owed += count
+            tokens = min(max(round(owed), math.ceil(FEWEST * len(block))), len(block))
+            owed -= tokens
+            lines = sum(map(block.count, ESCAPED))
+            # The first one begins with a stem, which needs no space before it.
+            opens = start == 0
+            made_up.append(prose(state, len(block) + opens, tokens, lines)[opens:])
+            start = end
+        return "".join(made_up)
+
+    def _counts(self, original: str, ends: list[int]) -> list[float]:
+        """How many tokens end in each block; those that end where it ends count in the next one.
+
+        So what follows a block, in one text and not in another, changes nothing in it.
+        """
+        pieces = PIECE.findall(original)
+        if new := [piece for piece in dict.fromkeys(pieces) if piece not in self._costs]:
+            if len(self._costs) > REMEMBERED_NAMES:
+                self._costs.clear()
+                new = list(dict.fromkeys(pieces))
+            self._costs.update(zip(new, self._tokens.costs(new), strict=True))
+        counts, block, place = [0.0] * len(ends), 0, 0
+        for piece in pieces:
+            place += len(piece) if piece.isascii() else len(piece.encode("utf-8", "surrogatepass"))
+            while block < len(ends) - 1 and place >= ends[block]:
+                block += 1
+            counts[block] += self._costs[piece]
+        return counts
+
+    def token_ids(self, originals: Sequence[int]) -> list[int]:
+        """As many tokens of a prompt, equal as far as blocks of 16 and all before them are."""
+        self.counts["token id lists"] += 1
+        state, made_up = self.hashed("token ids", b""), list[int]()
+        for block in batched(originals, BLOCK_TOKENS):
+            state = hmac.digest(state, repr(block).encode(), sha256)
+            drawn = unpack(f"<{len(block)}H", shake_128(state).digest(2 * len(block)))
+            made_up += [LEAST_TOKEN_ID + number % TOKEN_IDS for number in drawn]
+        return made_up
+
+    def name(self, original: str) -> str:
+        """A name as long, of letters and underscores (of digits, where it is a number).
+
+        What is called differently stays so, for the first REMEMBERED_NAMES names that are no longer than any
+        API allows; of others, short ones may come out alike.
+        """
+        self.counts["names"] += 1
+        if (known := self._names.get(original)) is not None:
+            return known
+        candidates = (self._name(original, attempt) for attempt in range(ATTEMPTS))
+        made_up = next((name for name in candidates if name not in self._taken), "")
+        made_up = made_up or self._name(original, 0)
+        if len(self._names) < REMEMBERED_NAMES and len(original) <= LONGEST_NAME:
+            self._names[original] = made_up
+            self._taken.add(made_up)
+        return made_up
+
+    def _name(self, original: str, attempt: int) -> str:
+        size = len(original.encode("utf-8", "surrogatepass"))
+        seed = self.hashed("name", original, b"%d" % attempt)
+        if original.isdigit():
+            return self._digits(seed, size)
+        if size < 3:
+            return "".join(LETTERS[byte % len(LETTERS)] for byte in seed[:size])
+        return prose(seed, size + 1, -(-size // 5))[1:].replace(" ", "_")
+
+    def ident(self, original: str) -> str:
+        """An id as long: what makers begin theirs with, and hexadecimal digits."""
+        self.counts["ids"] += 1
+        known = MAKERS.match(original)
+        maker = known[0] if known else ""
+        size = len(original.encode("utf-8", "surrogatepass")) - len(maker)
+        return maker + shake_128(self.hashed("id", original)).hexdigest(size // 2 + 1)[:size]
+
+    def number(self, original: float) -> Any:  # noqa: ANN401 (an int or a float)
+        """A number with as many digits."""
+        self.counts["numbers"] += 1
+        shown = rewritten(original).decode()
+        digits = iter(shake_128(self.hashed("number", shown)).digest(len(shown)))
+        mantissa, mark, exponent = shown.partition("e")
+        made_up = "".join(
+            str(1 + next(digits) % 9) if char.isdigit() else char for char in mantissa
+        )
+        return orjson.loads(made_up + mark + exponent)
+
+    def picture(self, encoded: str) -> str:
+        """A JPEG in base64, of one colour, of the pixels and about the bytes of a picture in base64."""
+        self.counts["images"] += 1
+        name = self.hashed("picture", encoded)
+        if (known := self._texts.get(name)) is not None:
+            return known
+        try:
+            data = b64decode(encoded)
+        except NotBase64:
+            data = b""
+        width, height = pixels_of(data) or UNKNOWN_PIXELS
+        if width * height > MOST_PIXELS:
+            width, height = UNKNOWN_PIXELS
+        return self._keep(name, b64encode(blank(name, (width, height), len(data))).decode())
+
+    def blob(self, original: str) -> str:
+        """Bytes in base64, as many."""
+        self.counts["blobs"] += 1
+        size = len(original)
+        drawn = shake_128(self.hashed("blob", original)).digest(size * 3 // 4 + 3)
+        return b64encode(drawn).decode()[:size]
+
+    def _digits(self, seed: bytes, size: int) -> str:
+        return "".join(str(byte % 10) for byte in shake_128(seed).digest(size))

@@ -1,0 +1,47 @@
+"""tbench trace redact: a trace without its content, to be given away."""
+
+from typing import Annotated
+
+import typer
+
+from tbench.capture.option import Option
+from tbench.capture.synthesis.options import Tokenizer
+from tbench.commands.trace_tools import Out, Source, say_losses
+from tbench.flags import verb
+
+
+@verb
+def redact_trace(
+    trace: Source,
+    *,
+    rename_model: Annotated[
+        list[str] | None,
+        Option(help="Call a model otherwise in the copy. Repeatable.", unit="OLD=NEW"),
+    ] = None,
+    tokenizer: Tokenizer = None,
+    out: Out,
+) -> None:
+    """Copy a trace with made-up content of the same shape. There is no way back: the key is thrown away.
+
+    Texts have as many bytes and tokens and begin alike where they did, so that a server's cache shares as
+    much of them; images, tools and arguments have their sizes. Lengths, times and models stay, and tell
+    something: docs/privacy.md.
+    """
+    from tbench.capture.privacy.bodies import Bodies
+    from tbench.capture.privacy.redaction import redact
+    from tbench.capture.privacy.standins import StandIns
+    from tbench.capture.privacy.traffic import Traffic
+    from tbench.capture.synthesis.tokens import load_tokens
+    from tbench.capture.terminal import plural
+    from tbench.capture.trace_reader import read_trace
+    from tbench.replay.target import parse_models
+
+    source = read_trace(trace)
+    tokens = None if tokenizer is None else load_tokens(tokenizer)
+    models = parse_models(rename_model or [], "--rename-model")
+    stand_ins = StandIns(tokens=tokens)
+    copied = redact(source, out, Traffic(Bodies(stand_ins, models)), "shape")
+    typer.echo(f"{out}: {plural(copied.requests, 'request')}; tokens by {stand_ins.source}")
+    removed = ", ".join(f"{count:,} {kind}" for kind, count in copied.removed.items())
+    typer.echo(f"removed: {removed or 'nothing'}")
+    say_losses(copied.lost, trace)
