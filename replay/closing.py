@@ -180,9 +180,10 @@ def row(label: str, text: str) -> str:
 
 
 def departures(counts: Mapping[str, Any], base_url: str) -> Iterator[str]:
-    """Where `hosts`, `portability`, `unchanged`, `masked` of a run or a dry run are not what one would think.
+    """What of a run or a dry run is not what one would think.
 
-    Of a run also what became of its `turns`, and what its target made of it: `reconnected`, `refused`.
+    That is `idle`, `tick_s`, `hosts`, `portability`, `unchanged` and `masked`; of a run also what became of
+    its `turns`, and what its target made of it: `reconnected`, `refused`.
     """
     if again := counts.get("reconnected"):
         sent = sum(counts[fate] for fate in ("completed", "failed", "cancelled"))
@@ -202,6 +203,18 @@ def departures(counts: Mapping[str, Any], base_url: str) -> Iterator[str]:
         )
     if isinstance(turns := counts.get("turns"), Mapping):  # a dry run only has their number
         yield from _turns(turns)
+    if idle := counts.get("idle"):
+        stretches = plural(round(idle["stretches"]), "stretch", "stretches")
+        yield row(
+            "idle",
+            f"{stretches} without a request in flight cut to --max-idle, by {idle['seconds']:,.1f} s in all",
+        )
+    if tick := counts.get("tick_s"):
+        yield row(
+            "clock",
+            f"arrivals were logged in ticks of {tick:g} s, and those of a tick leave together: "
+            "'tbench trace import --spread' draws them within it",
+        )
     hosts, unchanged = counts.get("hosts") or {}, counts.get("unchanged") or {}
     if len(hosts) > 1:
         each = ", ".join(f"{named(host)} {count:,}" for host, count in list(hosts.items())[:8])

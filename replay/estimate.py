@@ -6,6 +6,7 @@ it, the dry run of `replay`; `ab` adds up one for each run.
 
 import math
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from itertools import islice, takewhile
 from typing import TYPE_CHECKING, Any, Final
@@ -32,8 +33,8 @@ class Survey:
     `span_s` is from its first to its last arrival, `busy_s` the sum of the recorded latencies.
     `turns` of its requests continue an earlier answer. `in_flight` is the recorded mean concurrency of each
     second; `unended` requests have no recorded end and are not in it. `hosts` counts where requests were
-    recorded. `models`, `portability`, `unchanged` and `masked` (as those of the target) and `bill` are filled
-    only where tokens were asked for.
+    recorded, `idle` is the plan's. `models`, `portability`, `unchanged` and `masked` (as those of the target)
+    and `bill` are filled only where tokens were asked for.
     """
 
     requests: int = 0
@@ -44,6 +45,7 @@ class Survey:
     in_flight: Stretches = field(default_factory=Stretches)
     skipped: Counter[str] = field(default_factory=Counter)
     hosts: Counter[str] = field(default_factory=Counter)
+    idle: Mapping[str, float] = field(default_factory=dict)
     models: Counter[str] = field(default_factory=Counter)
     portability: Counter[str] = field(default_factory=Counter)
     unchanged: Counter[str] = field(default_factory=Counter)
@@ -77,7 +79,11 @@ def survey(plan: Plan, target: Target | None = None) -> Survey:
                 totals.unchanged[reason] += 1
             totals.masked.update(target.masked_in(planned))
     totals.in_flight = occupancy.means()
-    totals.skipped, totals.hosts = Counter(once.skipped), Counter(once.hosts)
+    totals.skipped, totals.hosts, totals.idle = (
+        Counter(once.skipped),
+        Counter(once.hosts),
+        once.idle,
+    )
     return totals
 
 
@@ -126,10 +132,11 @@ class Estimate:
     `duration_s` and the rates (requests per second) are those of the schedule in an open loop. In a
     closed loop they assume the recorded latencies, of a very long schedule that it goes on as it began, and
     `estimated` says so. `turns` of a round continue an earlier answer, which they wait for as `causal` says.
-    `skipped`, `hosts`, `portability`, `unchanged` and `masked` count requests as the
-    survey does. `cost_usd` leaves out the requests of models `unpriced`, which have no known price,
-    and the `uncounted` ones, of which the trace does not say how many tokens they used; None where
-    nothing is left. `prices` are the models whose prices were given; all others' are the list's.
+    `skipped`, `hosts`, `portability`, `unchanged` and `masked` count requests as the survey does, `idle` says
+    what is cut; arrivals come in ticks of `tick_s` seconds (None: of a fine clock). `cost_usd` leaves out
+    the requests of models `unpriced`, which have no known price, and the `uncounted` ones, whose tokens the
+    trace does not name; None where nothing is left. `prices` are the models whose prices were given; all
+    others' are the list's.
     """
 
     base_url: str
@@ -145,6 +152,8 @@ class Estimate:
     portability: dict[str, int]
     unchanged: dict[str, int]
     masked: dict[str, int]
+    idle: dict[str, float]
+    tick_s: float | None
     prompt_tokens: int
     output_tokens: int
     cost_usd: float | None
@@ -172,6 +181,8 @@ def estimate(job: "Job") -> Estimate:
         portability=dict(totals.portability),
         unchanged=dict(totals.unchanged),
         masked=dict(totals.masked),
+        idle=dict(totals.idle),
+        tick_s=job.tick_s,
         prompt_tokens=round(bill.prompt_tokens * share),
         output_tokens=round(bill.output_tokens * share),
         cost_usd=bill.usd * share if bill.usd or bill.complete else None,

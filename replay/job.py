@@ -61,6 +61,19 @@ class Job:
         return self.options.loop or 1
 
     @property
+    def tick_s(self) -> float | None:
+        """The tick of the coarse clock by which requests are due together; None where they are not."""
+        made = self.trace.header.extra.get("import")
+        if (
+            not isinstance(made, dict)
+            or made.get("spread")
+            or self.pace.mode not in {"speed", "rate"}
+        ):
+            return None
+        tick_ns = made.get("tick_ns")
+        return tick_ns / 1e9 if isinstance(tick_ns, int) else None
+
+    @property
     def budget(self) -> float | None:
         """US dollars that may be spent; None: no bound."""
         return self.options.max_cost
@@ -78,6 +91,7 @@ class Job:
             rounds=None if follows else self.rounds,
             requests=self.options.requests,
             clones=self.pace.clones,
+            most_idle=self.pace.max_idle,
             allow_unsafe=self.options.allow_unsafe,
             only=self.only,
             host=self.host,
@@ -135,7 +149,7 @@ def resolve(
         sender=chosen(options.sender, http2=options.http2, proxy=options.proxy),
         workers=_workers(options, pacing),
         ca=None if options.ca is None else Path(options.ca),
-        warmup=parse_warmup(options.warmup),
+        warmup=_warmup(options),
         only=only,
         host=None if host is None else host.host,
         argv=tuple(argv),
@@ -166,6 +180,13 @@ def _headers(options: ReplayOptions) -> Headers:
     if isinstance(options.headers, Mapping):
         return parse_headers([f"{name}: {value}" for name, value in options.headers.items()])
     return tuple(options.headers)
+
+
+def _warmup(options: ReplayOptions) -> Warmup:
+    """What was asked for; by itself it is the ramp, where there is one."""
+    if options.ramp is not None and options.warmup == "auto":
+        return Warmup("seconds", options.ramp)
+    return parse_warmup(options.warmup)
 
 
 def _workers(options: ReplayOptions, pacing: Pacing) -> int:

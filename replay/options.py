@@ -219,6 +219,24 @@ class ReplayOptions:
             above=0,
         ),
     ] = None
+    ramp: Annotated[
+        float | None,
+        Option(
+            help="Let the rate, or --concurrency, grow from almost nothing for this long; it is the warm-up.",
+            unit="SECONDS",
+            group=PACING,
+            above=0,
+        ),
+    ] = None
+    max_idle: Annotated[
+        float | None,
+        Option(
+            help="Cut recorded stretches in which nothing was in flight to this.",
+            unit="SECONDS",
+            group=PACING,
+            least=0,
+        ),
+    ] = None
     loop: Annotated[
         int | None,
         Option(
@@ -447,6 +465,10 @@ class ReplayOptions:
             )
         if self.spawn_rate is not None and pacing != "concurrency":
             raise InputError(f"--spawn-rate goes with --concurrency, not with {_flag(pacing)}")
+        if self.ramp is not None and pacing == "concurrency_scale":
+            raise InputError("--ramp: the recorded profile says how --concurrency-scale grows")
+        if self.ramp is not None and self.spawn_rate is not None:
+            raise InputError("--ramp and --spawn-rate both let the load grow; give one")
         if self.until is not None and pacing != "concurrency_scale":
             raise InputError(f"--until goes with --concurrency-scale, not with {_flag(pacing)}")
         if self.loop is not None and pacing == "concurrency_scale" and self.until != "trace":
@@ -469,6 +491,8 @@ class ReplayOptions:
             max_in_flight=self.max_in_flight,
             spawn_rate=self.spawn_rate,
             causal=self.causal,
+            ramp=self.ramp,
+            max_idle=self.max_idle,
             clones=Clones(
                 number=self.clones or 1.0,
                 within=parse_clone_shift(self.clone_shift),

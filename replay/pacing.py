@@ -60,6 +60,15 @@ def poisson(rate: float, seed: int = 0) -> Schedule:
     return schedule
 
 
+def ramped(dues: Iterable[float], seconds: float) -> Iterator[float]:
+    """Due times at a rate that grows evenly from none to what it would be, for so many seconds.
+
+    Until then half of it has come: the rest is later by half the ramp.
+    """
+    half = seconds / 2
+    return (math.sqrt(4 * half * due) if due < half else due + half for due in dues)
+
+
 def speed_for(rate: float, requests: int, span_s: float) -> float:
     """The speed at which `requests` arrivals over `span_s` come at a mean of `rate` per second.
 
@@ -328,9 +337,10 @@ class PacingOption(Option):
 class Pacing:
     """How a trace is paced: the option that was given and its `value`; `mode` is its name, with hyphens.
 
-    `seed` is for poisson; `until` (profile or trace) for concurrency-scale; `max_in_flight` caps an open
-    loop: what waits for it still counts its latency from when it was due. `spawn_rate` (per second) lets
-    a concurrency grow to its value. `causal` says when turns are due. `clones` are the copies that are sent.
+    `seed` is for poisson and clones; `until` (profile or trace) for concurrency-scale. `max_in_flight` caps
+    an open loop: what waits for it still counts its latency from when it was due. `spawn_rate` (per second)
+    lets a concurrency grow to its value, `ramp` (s) any load. `causal` says when turns are due. `clones` are
+    the copies that are sent; of a stretch with nothing in flight `max_idle` recorded seconds are left.
     """
 
     option: PacingOption
@@ -342,6 +352,8 @@ class Pacing:
     spawn_rate: float | None = None
     causal: Causal = "max"
     clones: Clones = ALONE
+    ramp: float | None = None
+    max_idle: float | None = None
 
     @property
     def is_open(self) -> bool:
@@ -356,14 +368,18 @@ class Pacing:
         )
         cap = f"; at most {self.max_in_flight} in flight" if self.max_in_flight else ""
         ramp = f"; growing by {self.spawn_rate:g} a second" if self.spawn_rate else ""
+        if self.ramp is not None:
+            ramp = f"; growing to that for {self.ramp:g} s"
+        idle = "" if self.max_idle is None else f"; at most {self.max_idle:g} s idle"
         turns = "" if self.causal == "max" else f"; turns by --causal {self.causal}"
-        return sentence + self.clones.meaning + cap + ramp + turns
+        return sentence + self.clones.meaning + idle + cap + ramp + turns
 
     def schedule(self, survey: "Survey | None") -> Schedule:
         """The due times of an open loop."""
         if self.option.schedule is None:
             raise ValueError(f"{self.mode} is a closed loop")
-        return self.option.schedule(self, survey)
+        schedule, seconds = self.option.schedule(self, survey), self.ramp
+        return schedule if seconds is None else lambda offsets: ramped(schedule(offsets), seconds)
 
     def speed(self, survey: "Survey | None") -> float:
         """How many recorded seconds go by in one of the replay."""
@@ -388,8 +404,11 @@ def to_mean_rate(pacing: Pacing, survey: "Survey | None") -> float:
 
 
 def fixed(pacing: Pacing, _survey: "Survey | None") -> Closed:
-    """`value` in flight, at once or growing by `spawn_rate` a second."""
-    return Fixed(limit=int(pacing.value), spawn_rate=pacing.spawn_rate or math.inf)
+    """`value` in flight, at once or growing by `spawn_rate` a second or for the ramp."""
+    rate = pacing.spawn_rate or math.inf
+    if pacing.ramp is not None:
+        rate = (pacing.value - 1) / pacing.ramp or math.inf
+    return Fixed(limit=int(pacing.value), spawn_rate=rate)
 
 
 def profile(pacing: Pacing, survey: "Survey | None") -> Closed:

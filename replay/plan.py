@@ -117,13 +117,15 @@ class Plan:
     bodies are to be changed, `refuses` why a request cannot be put to a target.
 
     Of the first round, as far as it was read: `skipped` counts the left-out requests by reason, `hosts`
-    the others by where they were recorded.
+    the others by where they were recorded, `idle` the `stretches` with nothing in flight of which all but
+    `most_idle` seconds were cut, and the `seconds` that were.
     """
 
     trace: Iterable[Exchange]
     rounds: int | None = 1
     requests: int | None = None
     clones: Clones = ALONE
+    most_idle: float | None = None
     allow_unsafe: bool = False
     only: Filter = EVERYTHING
     host: str | None = None
@@ -131,10 +133,12 @@ class Plan:
     refuses: Refusal = nobody
     skipped: Counter[str] = field(default_factory=Counter, init=False)
     hosts: Counter[str] = field(default_factory=Counter, init=False)
+    idle: dict[str, float] = field(default_factory=dict, init=False)
 
     def __iter__(self) -> Iterator[Planned]:
         self.skipped.clear()
         self.hosts.clear()
+        self.idle = {}
         return islice(self._all(), self.requests)
 
     def _all(self) -> Iterator[Planned]:
@@ -195,6 +199,7 @@ class Plan:
     def _round(self, counted: bool, cycle: int, index: int, begin: float) -> Iterator[Planned]:
         """The recording; what is left out of it is `counted` once."""
         first_ns: int | None = None
+        idle = _Idle(self.most_idle)
         sessions, answers = Sessions(remembered=REMEMBERED), _Answers()
         walk = self.only.start()
         for exchange in self.trace:
@@ -207,17 +212,21 @@ class Plan:
                 counts[word] += 1
             if reason is not None:
                 if reason == "retry":
-                    answers.retried(exchange)
+                    answers.retried(exchange, idle.before(exchange))
                 continue
-            first_ns = request.arrive_ns if first_ns is None else first_ns
+            cut_ns = idle.before(exchange)
+            if counted and idle.stretches:
+                self.idle = {"stretches": idle.stretches, "seconds": cut_ns / 1e9}
+            arrive_ns = request.arrive_ns - cut_ns
+            first_ns = arrive_ns if first_ns is None else first_ns
             place = sessions.assign(request, parsed=parsed)
-            after, think = answers.held(place.holds, request.arrive_ns)
-            answers.add(exchange, index)
+            after, think = answers.held(place.holds, arrive_ns)
+            answers.add(exchange, index, cut_ns)
             yield Planned(
                 index=index,
                 cycle=cycle,
                 session=place.number,
-                offset=begin + (request.arrive_ns - first_ns) / 1e9,
+                offset=begin + (arrive_ns - first_ns) / 1e9,
                 exchange=exchange,
                 info=parsed.info,
                 payload=parsed.payload if parsed.exact else None,
@@ -244,24 +253,50 @@ class Plan:
         return held or self.refuses(exchange, parsed)
 
 
+class _Idle:
+    """The stretches of a recording with nothing in flight, of which `most` seconds are left (None: all).
+
+    `stretches` were cut. All that comes behind one moves by as much, so that think times, order and bursts
+    stay; only who thought all through it thinks less.
+    """
+
+    def __init__(self, most: float | None) -> None:
+        self._most_ns = None if most is None else round(most * 1e9)
+        self._busy_ns: int | None = None
+        self._cut_ns = 0
+        self.stretches = 0
+
+    def before(self, exchange: Exchange) -> int:
+        """Nanoseconds that are cut before the next exchange."""
+        if self._most_ns is None:
+            return 0
+        arrive_ns, response = exchange.request.arrive_ns, exchange.response
+        busy_ns = arrive_ns if self._busy_ns is None else self._busy_ns
+        if (surplus := arrive_ns - busy_ns - self._most_ns) > 0:
+            self._cut_ns += surplus
+            self.stretches += 1
+        self._busy_ns = max(busy_ns, arrive_ns, response.end_ns if response else 0)
+        return self._cut_ns
+
+
 class _Answers:
     """When the answers of the last planned requests had ended, by the request's id, as recorded."""
 
     def __init__(self) -> None:
         self._ended: Recent[str, tuple[int, int | None]] = Recent(REMEMBERED)
 
-    def add(self, exchange: Exchange, index: int) -> None:
-        """Take note of a planned request."""
+    def add(self, exchange: Exchange, index: int, cut_ns: int) -> None:
+        """Take note of a planned request; as much is cut before its end as before its arrival."""
         response = exchange.response
-        end_ns = None if response is None else response.end_ns
+        end_ns = None if response is None else response.end_ns - cut_ns
         self._ended.keep(exchange.request.id, (index, end_ns))
 
-    def retried(self, exchange: Exchange) -> None:
+    def retried(self, exchange: Exchange, cut_ns: int) -> None:
         """A client's second attempt is not sent again, but what it got is what the next turn continues."""
         first, response = exchange.request.retry_of, exchange.response
         if first is not None and first in self._ended and response is not None:
             for id_ in (first, exchange.request.id):
-                self._ended.keep(id_, (self._ended[first][0], response.end_ns))
+                self._ended.keep(id_, (self._ended[first][0], response.end_ns - cut_ns))
 
     def held(self, ids: Iterable[str], arrive_ns: int) -> tuple[tuple[int, ...], float]:
         """Of a request that arrived then and holds these answers: whose they are, and the seconds since.

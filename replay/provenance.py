@@ -29,7 +29,7 @@ LIBRARIES: Final = ("tbench", "httpx", "httpcore", "h11", "httptools", "trio")
 def header(job: "Job", survey: Survey | None) -> dict[str, Any]:
     """The header of a run file (docs/trace-format.md). Holds no key and no header's value."""
     target, pace = job.target, job.pace
-    paced = ("mode", "value", "seed", "until", "max_in_flight", "spawn_rate")
+    paced = ("mode", "value", "seed", "until", "max_in_flight", "spawn_rate", "ramp", "max_idle")
     fields = {
         name: WITHHELD if target.secrets.found_in(dumps(value)) or hides(name, value) else value
         for name, value in target.fields.items()

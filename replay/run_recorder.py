@@ -216,6 +216,8 @@ def run_totals(
         "rate_limits": tally.refusals.limits,
         "skipped": dict(plan.skipped),
         "hosts": dict(plan.hosts),
+        "idle": plan.idle,
+        "tick_s": job.tick_s,
         "portability": dict(target.portability),
         "unchanged": dict(target.unchanged),
         "masked": dict(target.masked),

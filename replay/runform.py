@@ -99,6 +99,8 @@ TOTALS: Final = Fields(
             ("client_limit", "skipped", "hosts", "portability", "unchanged", "masked"),
             Each(COUNT),
         ),
+        "idle": Fields({"stretches": COUNT, "seconds": NUMBER}),
+        "tick_s": NUMBER,
         "trace_losses": Each(LOSS),
         "ended_by": TEXT,
         "warmup_s": NUMBER,

@@ -3,6 +3,7 @@
 import math
 import statistics
 from itertools import accumulate, islice, pairwise, repeat
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tbench.capture.errors import InputError
+from tbench.replay.options import ReplayOptions
 from tbench.replay.pacing import (
     Clones,
     Fixed,
@@ -21,6 +23,7 @@ from tbench.replay.pacing import (
     gap_between_rounds,
     parse_clone_shift,
     poisson,
+    ramped,
     scaled,
     speed_for,
 )
@@ -211,6 +214,35 @@ def test_a_profile_ends_or_repeats() -> None:
     assert (once.ends, again.ends) == (3.0, math.inf)
     assert (once.changes_after(0.2), once.changes_after(3.0)) == (1.0, math.inf)
     assert again.changes_after(3.0) == 4.0
+
+
+@given(st.floats(0.1, 100), st.floats(0.1, 1000))
+def test_a_ramp_grows_evenly_to_the_full_rate(seconds: float, rate: float) -> None:
+    """By t of a ramp of R seconds rate * t^2 / 2R requests have come; afterwards all is R/2 later."""
+    dues = list(islice(constant(rate)(repeat(0.0)), 500))
+    warped = list(ramped(dues, seconds))
+
+    assert warped == sorted(warped)
+    for due, at in zip(dues, warped, strict=True):
+        came = at**2 / (2 * seconds) if at < seconds else at - seconds / 2
+        assert came == pytest.approx(due, rel=1e-6, abs=1e-9)
+
+
+def test_a_ramp_lets_the_concurrency_grow_to_its_value_in_its_time() -> None:
+    options = ReplayOptions(trace="t", concurrency=9, ramp=4.0)
+    limits = options.pacing().closed(None)
+
+    assert [limits.allowed(tau) for tau in (0.0, 0.5, 2.0, 3.9, 4.0, 60.0)] == [1, 2, 5, 8, 9, 9]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"concurrency": 4, "spawn_rate": 1.0}, {"concurrency_scale": 2.0}],
+    ids=["two growths", "a profile"],
+)
+def test_a_load_grows_in_one_way(wrong: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match="--ramp"):
+        ReplayOptions(trace="t", ramp=60.0, **wrong)
 
 
 def test_the_mean_of_a_constant_schedule_is_its_rate() -> None:

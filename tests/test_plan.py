@@ -170,6 +170,28 @@ def test_requests_of_one_conversation_have_its_number() -> None:
     assert numbers[:3] == numbers[3:]
 
 
+def test_idle_stretches_are_cut_and_all_else_keeps_its_gaps() -> None:
+    """Ends at 11; 39 s of silence; a burst; 20 s beside a request in flight; 7 s, which may stay.
+
+    The turn of a minute later answered what ended at 11 and thought all through the silence: 29 s less.
+    """
+    first, second = turn("hello"), turn("hello", "hi", "and now?")
+    trace = [
+        exchange(0, 10.0, body=first, body_bytes=len(first)),
+        exchange(1, 50.0, 25.0),
+        exchange(2, 50.5),
+        exchange(3, 70.5, 1.5, body=second, body_bytes=len(second)),
+        exchange(4, 82.0),
+    ]
+    plan = Plan(trace=trace, most_idle=10.0)
+    planned = list(plan)
+
+    assert [request.offset for request in planned] == [0.0, 11.0, 11.5, 31.5, 43.0]
+    assert (planned[3].after, planned[3].think) == ((0,), 59.5 - 29.0)
+    assert plan.idle == survey(plan).idle == {"stretches": 1, "seconds": 29.0}
+    assert [request.offset for request in Plan(trace=trace)] == [0.0, 40.0, 40.5, 60.5, 72.0]
+
+
 # Clones: several copies of the recording, each shifted, merged.
 
 

@@ -4,6 +4,7 @@ import gzip
 import json
 import zlib
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from tbench.capture.records import TraceHeader
 from tbench.capture.redact import without_credentials
 from tbench.capture.sessions import Sessions
 from tbench.capture.trace_writer import TraceWriter
+from tbench.replay.closing import outlook
+from tbench.replay.estimate import estimate
 from tbench.replay.job import resolve
 from tbench.replay.options import ReplayOptions
 from tbench.replay.runfile import read_run
@@ -411,3 +414,34 @@ def test_a_limit_that_is_raised_may_cost_more(write: Callable[..., Path]) -> Non
     (call,) = calls(job, job.plan(answers=True), None)
 
     assert call.cost == pytest.approx(0.20, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("options", "tick_s"),
+    [
+        ({"speed": 2.0}, 3.0),
+        ({"rate": 5.0}, 3.0),
+        ({"poisson": 5.0}, None),
+        ({"concurrency": 2}, None),
+    ],
+    ids=str,
+)
+def test_a_coarse_clock_is_named_where_its_ticks_are_replayed(
+    options: dict[str, Any], tick_s: float | None, tmp_path: Path
+) -> None:
+    path = tmp_path / "t.msgpack"
+    made = {"tick_ns": 3 * 10**9, "spread": False}
+    with TraceWriter(path, TraceHeader(wall_ns=1, mono_ns=0, extra={"import": made})) as writer:
+        for seq in range(3):
+            at = seq * 10**9
+            place = {"id": f"{seq:032x}", "seq": seq, "arrive_ns": at, "end_ns": at}
+            request = replace(recorded(CHAT).request, **place)
+            answer = Response(head_ns=at, end_ns=at, status=200)
+            writer.exchange(Exchange(request=request, response=answer))
+
+    job = resolve(ReplayOptions(path, base_url="http://h", ramp=4.0, **options), send=False)
+    seen = estimate(job)
+
+    assert job.warmup.seconds(100.0) == 4.0, "the ramp"
+    assert seen.tick_s == tick_s
+    assert ("ticks of 3 s" in "\n".join(outlook(seen, ""))) == (tick_s is not None)
