@@ -44,6 +44,7 @@ def summary(run: Run, numbers: Mapping[str, Any], *, verbose: bool = False) -> I
     table = list(_table(run, numbers, LATENCIES | (MORE_LATENCIES if verbose else {})))
     yield from table
     yield from _client(run, numbers)
+    yield row("fidelity", run.fidelity.sentence)
     cost = run.totals.get("cost") or {}
     if cost.get("usd") or cost.get("uncounted"):
         given = target.get("prices") or {}

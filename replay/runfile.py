@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -23,6 +23,9 @@ from tbench.replay import runform
 from tbench.replay.columns import Column, Record
 from tbench.replay.sample import Headers, Sample
 from tbench.replay.table import Columns, Table, gather_gaps, where
+
+if TYPE_CHECKING:
+    from tbench.replay.fidelity import Fidelity
 
 BLOCK_SAMPLES = 1000
 BLOCK_S = 1.0
@@ -163,6 +166,13 @@ class Run:
             records = open_container(self.path).records()
             tokens = (record for record in records if record.get("type") == "tokens")
             return gather_gaps(tokens, len(self), expected)
+
+    @cached_property
+    def fidelity(self) -> "Fidelity":
+        """What it preserved of its trace, of which the beginning is read when this is first asked for."""
+        from tbench.replay.fidelity import fidelity_of  # noqa: PLC0415 (with a reader of traces)
+
+        return fidelity_of(self)
 
     def answer_headers(self, indices: Iterable[int]) -> Mapping[int, Headers]:
         """What the server's heads said to these samples (replay.sample), by `index`; read from the file."""

@@ -215,7 +215,7 @@ def test_the_page_has_all_its_sections(page: str) -> None:
     for title in (
         *("Before you trust it", "Gates", "Each run", "Distributions", "Over time", "Failures"),
         "Ratio by quantile, and more distributions",
-        "Load accuracy: schedule against what was sent",
+        "Fidelity: what the replay preserved",
         *("Slowest requests", "What differs between the runs", "Runs and environment"),
         *("Method", "Command"),
     ):

@@ -175,12 +175,9 @@ def _by(arms: Iterable[str], values: Sequence[Any]) -> alt.Scale:
     return alt.Scale(domain=names, range=[values[k % len(values)] for k in range(len(names))])
 
 
-def colour(arms: Iterable[str], *, legend: bool = True) -> alt.Color:
+def colour(arms: Iterable[str]) -> alt.Color:
     """An arm by its colour."""
-    scale = _by(arms, COLOURS)
-    return (
-        alt.Color("arm:N", scale=scale) if legend else alt.Color("arm:N", scale=scale, legend=None)
-    )
+    return alt.Color("arm:N", scale=_by(arms, COLOURS))
 
 
 def dash(arms: Iterable[str]) -> alt.StrokeDash:

@@ -35,6 +35,9 @@ BINS = 120
 FAINT_BINS = 1500
 """Parts of time of all runs' lines together."""
 
+RECORDED = "recorded"
+NOTHING: Floats = np.empty(0)
+
 Pair = tuple[Floats, Floats]
 Series = Mapping[str, Sequence[Pair]]
 """Two arrays for each run of each arm."""
@@ -156,10 +159,10 @@ def in_flight(arms: Series) -> Picture | None:
     return paper.picture([behind, line], caption)
 
 
-def arrivals(arms: Series) -> Picture | None:
+def arrivals(arms: Series, *, recorded: Floats = NOTHING) -> Picture | None:
     """When requests were due and when they left, as rates; the pairs are (due, sent), seconds.
 
-    None where nothing was due.
+    `recorded` is when they had come, in seconds of the replay. None where nothing was due.
     """
     rows = [
         {"arm": name, "x": short(x), "due": short(a), "sent": short(b)}
@@ -168,16 +171,22 @@ def arrivals(arms: Series) -> Picture | None:
     ]
     if not rows:
         return None
+    # In the same parts of time as the first arm, or equal arrivals would differ.
+    lasts = max(float(np.nanmax(pair)) for pair in next(filter(None, arms.values())))
+    came = _rates([(recorded, recorded)], lasts) if len(recorded) else []
+    before = [{"arm": RECORDED, "x": short(x), "y": short(rate)} for x, _, rate in came]
+    names = [*arms, *([RECORDED] if before else [])]
     paper, x = Paper(), alt.X("x:Q", title="s from the start")
     due = paper.on(rows).mark_area(interpolate="step-after", opacity=0.16)
-    due = due.encode(
-        x=x, y=alt.Y("due:Q", title="requests/s", stack=None), color=colour(arms, legend=False)
-    )
-    sent = paper.on(rows).mark_line(interpolate="step-after", strokeWidth=1.75).encode(
-        x=x,
-        y=alt.Y("sent:Q", title="requests/s"),
-        color=colour(arms),
-        strokeDash=dash(arms),
+    due = due.encode(x=x, y=alt.Y("due:Q", title="requests/s", stack=None), color=colour(names))
+    sent, line = (
+        paper.on(lines).mark_line(interpolate="step-after", strokeWidth=1.75).encode(
+            x=x,
+            y=alt.Y(f"{field}:Q", title="requests/s"),
+            color=colour(names),
+            strokeDash=dash(names),
+        )
+        for lines, field in ((rows, "sent"), (before, "y"))
     )  # fmt: skip
     punctual = []
     for name, runs in arms.items():
@@ -191,17 +200,18 @@ def arrivals(arms: Series) -> Picture | None:
         title="Arrivals: due and sent",
         text=f"{'; '.join(punctual)}.",
         note="Shade: requests that were due. Lines: requests that left. Where the line leaves the shade's "
-        "edge, the client was late. The mean over an arm's runs.",
+        "edge, the client was late. The mean over an arm's runs."
+        + (" Recorded: when they had come, at the speed of the replay." if before else ""),
     )
-    return paper.picture([due, sent], caption)
+    return paper.picture([due, sent, *([line] if before else [])], caption)
 
 
-def _rates(runs: Sequence[Pair]) -> list[tuple[float, float, float]]:
+def _rates(runs: Sequence[Pair], lasts: float = 0.0) -> list[tuple[float, float, float]]:
     """The parts of time at which they begin, and in each the rate that was due and the one that left."""
     if not runs:
         return []
     ends = [float(np.nanmax(np.concatenate(pair))) for pair in runs]
-    edges = np.linspace(0.0, max(*ends, 1e-9), BINS + 1)
+    edges = np.linspace(0.0, max(*ends, lasts, 1e-9), BINS + 1)
     width, n = edges[1], len(runs)
     due, sent = (
         sum(np.histogram(pair[which][np.isfinite(pair[which])], edges)[0] for pair in runs)

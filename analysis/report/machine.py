@@ -75,6 +75,7 @@ def report_json(arm: Arm, *, samples: bool = False, slo: Slo = ()) -> Json:
     """The object of `report --json`: the numbers of `replay --json`, and each metric with its intervals."""
     document = {
         **numbers(arm.run),
+        "fidelity": arm.run.fidelity.json if arm.kind == "run" else None,
         **_arm(arm),
         **{rate.name: rate.value for rate in rates(arm, slo=slo) if rate.name in GOOD},
         "summaries": {summary.metric: _summary(summary) for summary in summaries(arm)},

@@ -24,6 +24,8 @@ from tbench.capture.terminal import plural
 
 DRAWN: Final = ("ttft", "e2e", "tpot", "itl")
 Shifts = Mapping[str, Sequence[Picture | None]]
+PHONE: Final = frozenset({"figure", "recorded", "replayed"})
+"""What a narrow screen shows of the table of fidelity."""
 SLOWEST: Final = 10
 """So many of each side are listed."""
 
@@ -74,6 +76,9 @@ def over_time(sides: Sides) -> Part:
         side: [(arm.columns["sent"], arm.columns["end"]) for arm in arms]
         for side, arms in sides.items()
     }
+    came, ended = recorded(sides)
+    if np.isfinite(ended).any():
+        stamps["recorded"] = [(came, ended)]
     return part(
         "Over time",
         pictures=[charts.over_time("TTFT", "s", first, warmup=cold), charts.in_flight(stamps)],
@@ -95,18 +100,40 @@ def failures(sides: Sides) -> Part:
     return part("Failures", made, facts.messages(sides), pictures=[charts.failures(shares)])
 
 
-def accuracy(sides: Sides) -> Part:
-    """Whether requests left when they were due, and who took the times."""
+def fidelity(sides: Sides) -> Part:
+    """What each run preserved of its trace, whether requests left when due, and who took the times."""
+    runs = [place for place in places(sides) if place.arm.kind == "run"]
+    sentences = [
+        join([tag("b", place.name), ": ", place.arm.run.fidelity.sentence]) for place in runs
+    ]
+    figures = []
+    for side, arms in sides.items():
+        if arms and arms[0].kind == "run":
+            made = drawn(tables.fidelity_table(arms[0].run.fidelity), phone=PHONE)
+            which = f"{side}: recorded and replayed" + (", the first run" if len(arms) > 1 else "")
+            figures.append(made if len(sides) == 1 else details(which, made))
     due = {
         side: [(arm.columns["due"], arm.columns["sent"]) for arm in arms if arm.open_loop]
         for side, arms in sides.items()
     }
     late = {side: runs if due[side] else [] for side, runs in _measured(sides, "lag").items()}
+    came, _ = recorded(sides)
     return part(
-        "Load accuracy: schedule against what was sent",
+        "Fidelity: what the replay preserved",
+        tag("ul", join(tag("li", sentence) for sentence in sentences)) if runs else None,
+        *figures,
         drawn(tables.accuracy_table(sides)),
-        pictures=[charts.ecdf("schedule lag", "s", late), charts.arrivals(due)],
+        pictures=[charts.ecdf("schedule lag", "s", late), charts.arrivals(due, recorded=came)],
     )
+
+
+def recorded(sides: Sides) -> tuple[Floats, Floats]:
+    """Recorded arrivals and ends in seconds of the replay; none where runs differ in them, or have none."""
+    made = [arm.run.fidelity for arms in sides.values() for arm in arms if arm.kind == "run"]
+    speeds = {each.speed for each in made}
+    if len(speeds) != 1 or None in speeds:
+        return np.empty(0), np.empty(0)
+    return max((each.recorded_s for each in made), key=lambda stamps: len(stamps[0]))
 
 
 def slow(sides: Sides) -> Part:

@@ -20,7 +20,9 @@ from tbench.analysis.run_metrics import Slo, endpoint
 from tbench.analysis.summary import Caution, Floats, Quantile, Summary, ordered, quantile
 from tbench.analysis.summary import facts as plain_facts
 from tbench.analysis.words import Cell, Table, count
+from tbench.capture.terminal import plural
 from tbench.replay import metrics
+from tbench.replay.fidelity import Fidelity
 from tbench.replay.throughput import three
 
 
@@ -285,6 +287,28 @@ def accuracy_table(sides: Sides) -> Table:
         )
     caption = "What each run sent and when; schedule lag is sent - scheduled, none in a closed loop"
     return words.table(caption, ACCURACY, rows)
+
+
+def fidelity_table(made: Fidelity) -> Table:
+    """The traffic as recorded, as due and as replayed; bursts over windows in seconds of the trace."""
+    rows: list[list[Cell | str]] = []
+    for row in made.rows:
+        values = (row.recorded, row.intended, row.replayed)
+        cells = (
+            Cell(text=words.figure(value, row.unit, values).strip(), value=value, unit=row.unit)
+            for value in values
+        )
+        rows.append([row.name, count(row.n), *cells])
+    windows = ""
+    if made.speed not in {None, 1.0}:
+        windows = (
+            f"; windows and gaps in seconds of the trace, {made.speed:.4g} for each of the replay"
+        )
+    caption = (
+        f"Of the same {plural(made.requests, 'request')}, answers of the first {made.answers:,}{windows}; "
+        "recorded latencies were measured by the capture, another client in another place"
+    )
+    return words.table(caption, ("figure", "n", "recorded", "intended", "replayed"), rows)
 
 
 ACCURACY: Final = (

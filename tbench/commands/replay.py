@@ -57,7 +57,7 @@ def replay(
         run = run_replay(job, watching(board), fork=True)
     figures = numbers(run)
     if as_json:
-        print(json.dumps(figures))
+        print(json.dumps({**figures, "fidelity": run.fidelity.json}))
     elif figures["completed"] or not figures["failed"]:
         print("\n".join(summary(run, figures, verbose=verbose)))
     if run.totals["ended_by"] == "interrupt":

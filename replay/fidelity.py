@@ -1,0 +1,401 @@
+"""Fidelity: what a replay preserved of the traffic that it repeats, and what not.
+
+The trace is read again after the run: so nothing of this costs time while requests are sent, and runs of any
+age can be asked. Only its first requests are read, so that a long trace costs a second or two, and compared
+with the same requests of the run.
+"""
+
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+import numpy as np
+
+from tbench.capture.errors import InputError
+from tbench.capture.exchange import NOTHING, Outcome
+from tbench.capture.mixes import Burstiness
+from tbench.replay import metrics
+from tbench.replay.columns import NAME_LIMIT, Column
+from tbench.replay.metrics import Columns, Values
+from tbench.replay.pacing import speed_for
+from tbench.replay.table import at, where
+from tbench.replay.throughput import three
+
+if TYPE_CHECKING:
+    from tbench.replay.runfile import Run
+
+ARRIVALS: Final = 50_000
+"""So many requests of a trace are read for when they came and ended, in under 40 us each,"""
+ANSWERS: Final = 2_000
+"""and so many for what was answered, which takes ten times as long."""
+LATE_S: Final = 0.010
+"""What leaves later has not kept its time,"""
+STRAY: Final = 0.01
+"""which so many requests may."""
+BURST_SHARE, BURST_LEAST = 0.15, 0.05
+"""A figure of burstiness is kept within this share of it, or within so much."""
+LENGTHS: Final = {"prompt tokens": 0.01, "output tokens": 0.10}
+"""By this share may their mean differ; of the output that is the rule of MLPerf's TEST09."""
+REUSE: Final = 0.02
+"""By so much may the share of prompt tokens that came from a cache."""
+
+
+class Recorded(NamedTuple):
+    """What a trace says of its first requests: when each came and ended, by id, and what was answered.
+
+    Seconds since the capture began, NaN where there was no end. `answers` are columns as those of a run.
+    """
+
+    arrivals: Mapping[str, tuple[float, float]]
+    answers: Columns
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """A figure of `n` requests (gaps, windows) as recorded, as due and as replayed; None: there is none.
+
+    `unit` is s, tok, /s, share, or nothing.
+    """
+
+    name: str
+    unit: str
+    n: int
+    recorded: float | None = None
+    intended: float | None = None
+    replayed: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Aspect:
+    """Something that a replay preserves or does not (None: not known), and the figure that says so."""
+
+    name: str
+    preserved: bool | None
+    figure: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.figure})" if self.figure else self.name
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fidelity:
+    """What a replay preserved.
+
+    `requests` were compared by when they left, `answers` by what was answered. `missing` says why nothing of
+    the recording is known. `speed` is how many recorded seconds went by in one; None where recorded times
+    were not used. `lag_s` (p50, p99, max) and `late_share` (over 10 ms) are of all requests that were due,
+    `moved_share` is of those that left over 10 ms from their recorded time. `displaced` is the least number
+    of requests without which the others left in the order of the plan. `recorded_s` are the recorded
+    arrivals and ends in seconds of the replay, for charts.
+    """
+
+    requests: int
+    answers: int
+    missing: str | None
+    speed: float | None
+    lag_s: Mapping[str, float | None]
+    late_share: float | None
+    moved_share: float | None
+    displaced: int
+    rows: Sequence[Row]
+    aspects: Sequence[Aspect]
+    recorded_s: tuple[Values, Values]
+
+    @property
+    def sentence(self) -> str:
+        """What this replay preserves and what it does not."""
+        verbs = {True: "keeps", False: "does not keep", None: "unknown:"}
+        parts = []
+        for preserved, verb in verbs.items():
+            if names := [str(each) for each in self.aspects if each.preserved is preserved]:
+                parts.append(f"{verb} {', '.join(names)}")
+        return "; ".join(parts) + (f" ({self.missing})" if self.missing else "")
+
+    @property
+    def json(self) -> dict[str, Any]:
+        """As `--json` has it."""
+        document = {"sentence": self.sentence, **asdict(self)}
+        del document["recorded_s"]
+        return document
+
+
+def fidelity_of(run: "Run") -> Fidelity:
+    """What a run preserved of its trace, which is read where it is at hand."""
+    trace = run.header.get("trace") or NOTHING
+    path, recorded, missing = Path(str(trace.get("path"))), None, None
+    if not path.exists():  # experiments are moved with their traces
+        path = run.path.parent / path.name
+    try:
+        recorded = recorded_in(path, trace.get("capture_id"))
+    except InputError as error:
+        missing = str(error)
+    return fidelity(
+        run.columns,
+        recorded,
+        speed=trace_speed(run.header),
+        mode=(run.header.get("pacing") or NOTHING).get("mode") or "an unknown pacing",
+        turns=run.totals.get("turns") or NOTHING,
+        missing=missing,
+    )
+
+
+@lru_cache(maxsize=1)
+def recorded_in(path: Path, capture_id: str | None) -> Recorded:
+    """What a trace recorded. Raises InputError where it is not at hand, or another one has its name."""
+    from tbench.capture.trace_reader import read_trace  # noqa: PLC0415 (the reader of traces, which no run needs)
+    from tbench.replay import columns, measure  # noqa: PLC0415
+    from tbench.replay.table import Table  # noqa: PLC0415
+
+    try:
+        trace = read_trace(path)
+    except InputError:
+        raise InputError(f"the trace {path} is not at hand") from None
+    if trace.header.capture_id != capture_id:
+        raise InputError(f"{path} is not the trace of this run")
+    arrivals: dict[str, tuple[float, float]] = {}
+    for exchange in islice(trace.ends, ARRIVALS):
+        request, response = exchange.request, exchange.response
+        id_ = request.id.encode("ascii", "replace")[:NAME_LIMIT].decode()  # as a run has it
+        ended = np.nan if response is None else response.end_ns / 1e9
+        arrivals[id_] = request.arrive_ns / 1e9, ended
+    samples = list(islice(measure.recorded_samples(trace), ANSWERS))
+    block = columns.pack(columns.from_samples(samples))
+    return Recorded(arrivals, Table(lambda: [block], rows=len(samples)))
+
+
+def trace_speed(header: Mapping[str, Any]) -> float | None:
+    """How many recorded seconds went by in one of a run; None where its times are not the recorded ones."""
+    pacing, survey = header.get("pacing") or NOTHING, header.get("survey") or NOTHING
+    mode, value = pacing.get("mode"), pacing.get("value")
+    if mode == "rate" and value and survey.get("span_s"):
+        return speed_for(value, survey["requests"], survey["span_s"])
+    return float(value) if mode == "speed" and value else None
+
+
+def fidelity(
+    columns: Columns,
+    recorded: Recorded | None = None,
+    *,
+    speed: float | None = 1.0,
+    mode: str = "speed",
+    turns: Mapping[str, Any] = NOTHING,
+    missing: str | None = None,
+) -> Fidelity:
+    """Hold the first round of a run's samples against what was recorded of the same requests.
+
+    `mode` is that of the run's pacing, `turns` are those of its totals. Without `recorded` what was due and
+    sent stands alone.
+    """
+    ids = columns["id"].tolist()
+    arrivals: Mapping[str, tuple[float, float]] = {} if recorded is None else recorded.arrivals
+    first_round = np.flatnonzero(columns["cycle"] <= 0).tolist()
+    known = (place for place in first_round if recorded is None or ids[place] in arrivals)
+    places = list(islice(known, ARRIVALS))
+    stamps = at(columns, np.array(places, dtype=np.int64), "due", "sent", "end")
+    due, sent, scale = stamps["due"], stamps["sent"], speed or 1.0
+    # By id: what was recorded once may have been sent several times.
+    once = {ids[place]: arrivals[ids[place]] for place in places if ids[place] in arrivals}
+    came, ended = np.array(sorted(once.values()), dtype=np.float64).reshape(-1, 2).T
+    origin, moved = 0.0, None
+    if once and np.isfinite(sent).any():
+        scheduled = np.array([once[ids[place]][0] for place in places]) / scale
+        # Nothing is due before its time, so what is due earliest beside its recorded time is due at it.
+        origin = float(np.nanmin((sent if np.isnan(due).all() else due) - scheduled))
+        if speed:
+            moved = float((np.abs(sent - scheduled - origin) > LATE_S).mean())
+    bursts = list(_bursts(came, due * scale, sent * scale))
+    answered = [] if recorded is None else _answered(recorded.answers, columns, ids, places)
+    contents = list(_contents(*answered)) if answered else []
+    lag = metrics.lag(columns)
+    lag = lag[~np.isnan(lag)]
+    late_share = float((lag > LATE_S).mean()) if len(lag) else None
+    lag_s = {name: metrics.spread(lag)[name] for name in ("p50", "p99", "max")}
+    timing = {"lag": lag_s["p99"], "late": late_share, "moved": moved}
+    flying = metrics.in_flight({"sent": came, "end": ended})["mean"]
+    return Fidelity(
+        requests=len(sent),
+        answers=len(answered[0]["sent"]) if answered else 0,
+        missing=missing,
+        speed=speed,
+        lag_s=lag_s,
+        late_share=late_share,
+        moved_share=moved,
+        displaced=displaced(sent[~np.isnan(sent)].tolist()),
+        rows=[
+            _row("requests/s", "/s", len(sent), map(_rate, (came, due, sent))),
+            _row(
+                "in flight, mean", "", len(sent), (flying, None, metrics.in_flight(stamps)["mean"])
+            ),
+            *bursts,
+            *contents,
+        ],
+        aspects=[
+            _punctual(timing, speed, mode, closed=bool(np.isnan(due).all())),
+            *_ordered(turns),
+            _bursty(bursts),
+            *_alike(contents),
+        ],
+        recorded_s=(came / scale + origin, ended / scale + origin),
+    )
+
+
+def _row(name: str, unit: str, n: int, values: Iterable[float | None]) -> Row:
+    recorded, intended, replayed = values
+    return Row(name=name, unit=unit, n=n, recorded=recorded, intended=intended, replayed=replayed)
+
+
+def _rate(times: Values) -> float | None:
+    """Arrivals per second, from the first to the last; None of fewer than two."""
+    times = times[~np.isnan(times)]
+    span = float(np.ptp(times)) if len(times) else 0.0
+    return (len(times) - 1) / span if span > 0 else None
+
+
+def displaced(times: Sequence[float]) -> int:
+    """How many must be left out, at least, for the rest to be in order.
+
+    That is their number less the length of the longest subsequence that never decreases (patience sorting).
+    """
+    ends: list[float] = []  # the least that a subsequence of each length can end with
+    for time in times:
+        place = bisect_right(ends, time)
+        ends[place : place + 1] = [time]
+    return len(times) - len(ends)
+
+
+def _bursts(*processes: Values) -> Iterator[Row]:
+    """How unevenly requests came, in seconds of the trace: a row for each figure that a process has."""
+    figures = []
+    for times in processes:
+        counter = Burstiness()
+        for at_ns in np.rint(np.sort(times[~np.isnan(times)]) * 1e9).astype(np.int64).tolist():
+            counter.add(at_ns)
+        figures.append(counter.figures())
+    for name in figures[0]:
+        values = [figure[name][0] for figure in figures]
+        if any(value is not None for value in values):
+            yield _row(name, "", max(figure[name][1] for figure in figures), values)
+
+
+COMPARED: Final = (
+    *("due", "sent", "first_token", "last_token", "end", "prompt_tokens", "output_tokens"),
+    *("cached_tokens", "endpoint", "model", "outcome"),
+)
+
+
+def _answered(
+    answers: Columns, columns: Columns, ids: Sequence[str], places: Iterable[int]
+) -> list[Mapping[str, Column]]:
+    """The same requests as they were answered in the trace and in the run, where both answers are whole."""
+    rows = {id_: row for row, id_ in enumerate(answers["id"].tolist())}
+    pairs = [(rows[ids[place]], place) for place in places if ids[place] in rows]
+    sides = np.array(pairs, dtype=np.int64).reshape(-1, 2).T
+    tables = (answers, columns)
+    whole_answers = np.ones(len(pairs), dtype=bool)
+    for table, side in zip(tables, sides, strict=True):
+        whole_answers &= where(table, "outcome", Outcome.OK)[side]
+    return [
+        at(table, side[whole_answers], *COMPARED) for table, side in zip(tables, sides, strict=True)
+    ]
+
+
+def _contents(recorded: Mapping[str, Column], replayed: Mapping[str, Column]) -> Iterator[Row]:
+    """What was asked and answered, each figure over the requests of which both sides know it."""
+    sides = recorded, replayed
+    for name in LENGTHS:
+        first, second = (side[name.replace(" ", "_")].astype(np.float64) for side in sides)
+        counted = (first >= 0) & (second >= 0)
+        if counted.any():
+            spreads = [metrics.spread(side[counted]) for side in (first, second)]
+            for figure in ("mean", "p50", "p99"):
+                values = (spreads[0][figure], None, spreads[1][figure])
+                yield _row(f"{name}, {figure}", "tok", int(counted.sum()), values)
+    counted = np.logical_and.reduce([side["cached_tokens"] >= 0 for side in sides])
+    counted &= np.logical_and.reduce([side["prompt_tokens"] > 0 for side in sides])
+    if counted.any():
+        hits = [
+            float(side["cached_tokens"][counted].sum() / side["prompt_tokens"][counted].sum())
+            for side in sides
+        ]
+        yield _row(CACHED, "share", int(counted.sum()), (hits[0], None, hits[1]))
+    for name in ("endpoint", "model"):
+        if n := len(recorded[name]):
+            same = float((recorded[name] == replayed[name]).mean())
+            yield _row(f"requests with the recorded {name}", "share", n, (None, None, same))
+    for name, latency in (("TTFT", metrics.ttft_from_sent), ("E2E", metrics.e2e_from_sent)):
+        first, second = map(latency, sides)
+        timed = ~np.isnan(first) & ~np.isnan(second)
+        if n := int(timed.sum()):
+            medians = [metrics.quantiles(side[timed], (0.5,))[0] for side in (first, second)]
+            yield _row(f"{name} from sent, p50", "s", n, (medians[0], None, medians[1]))
+
+
+CACHED: Final = "prompt tokens from a cache"
+
+
+# What the figures say, aspect by aspect.
+
+
+def _punctual(
+    timing: Mapping[str, float | None], speed: float | None, mode: str, *, closed: bool
+) -> Aspect:
+    """Whether requests left at their recorded times, scaled or not."""
+    name = "arrival times"
+    if speed is None:
+        how = "a closed loop has none" if closed else f"--{mode} replaces them"
+        return Aspect(name=name, preserved=False, figure=how)
+    stray = timing["late"] if timing["moved"] is None else timing["moved"]
+    if timing["lag"] is None or stray is None:
+        return Aspect(name=name, preserved=None)
+    figures = [f"lag p99 {three(timing['lag'] * 1e3)} ms"]
+    if speed != 1:
+        figures.insert(0, f"{speed:.4g}x")
+    if stray:
+        figures.append(f"{stray:.1%} off by over {LATE_S * 1e3:.0f} ms")
+    return Aspect(name=name, preserved=stray <= STRAY, figure=", ".join(figures))
+
+
+def _ordered(turns: Mapping[str, Any]) -> Iterator[Aspect]:
+    """Whether each turn waited for the answer that it continues; nothing of a trace without such turns."""
+    continued, early, name = turns.get("continued"), turns.get("early"), "order of turns"
+    if continued:
+        text = f"{early:,} of {continued:,} left early" if early else f"{continued:,} turns"
+        yield Aspect(name=name, preserved=not early, figure=text)
+    elif turns.get("causal", "off") == "off":
+        yield Aspect(name=name, preserved=None)
+
+
+def _bursty(bursts: Sequence[Row]) -> Aspect:
+    """Whether requests came as unevenly as they were recorded, told by the figure that is furthest off."""
+    worst, figure = 0.0, ""
+    for row in bursts:
+        if row.recorded is not None and row.replayed is not None:
+            allowed = max(BURST_SHARE * row.recorded, BURST_LEAST)
+            off = abs(row.replayed - row.recorded) / allowed
+            if off >= worst:
+                worst = off
+                figure = f"{row.name} {three(row.recorded)} recorded, {three(row.replayed)} sent"
+    return Aspect(name="burstiness", preserved=worst <= 1 if figure else None, figure=figure)
+
+
+def _alike(contents: Iterable[Row]) -> Iterator[Aspect]:
+    """Whether prompts and answers were as long as recorded, and as much of the prompts came from a cache."""
+    rows = {row.name: row for row in contents}
+    for name, tolerance in LENGTHS.items():
+        row = rows.get(f"{name}, mean")
+        if row is None or row.replayed is None or not row.recorded:
+            yield Aspect(name=name, preserved=None)
+            continue
+        change = row.replayed / row.recorded - 1
+        yield Aspect(name=name, preserved=abs(change) <= tolerance, figure=f"{change:+.1%}")
+    reuse, name = rows.get(CACHED), "cache reuse"
+    if reuse is None or reuse.recorded is None or reuse.replayed is None:
+        yield Aspect(name=name, preserved=None)
+    else:
+        figure = f"{reuse.recorded:.0%} recorded, {reuse.replayed:.0%} served"
+        alike = abs(reuse.replayed - reuse.recorded) <= REUSE
+        yield Aspect(name=name, preserved=alike, figure=figure)
