@@ -5,6 +5,7 @@ age can be asked. Only its first requests are read, so that a long trace costs a
 with the same requests of the run.
 """
 
+import math
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -18,6 +19,7 @@ import numpy as np
 from tbench.capture.errors import InputError
 from tbench.capture.exchange import NOTHING, Outcome
 from tbench.capture.mixes import Burstiness
+from tbench.capture.terminal import named
 from tbench.replay import metrics
 from tbench.replay.columns import NAME_LIMIT, Column
 from tbench.replay.metrics import Columns, Values
@@ -125,9 +127,9 @@ class Fidelity:
 
 def fidelity_of(run: "Run") -> Fidelity:
     """What a run preserved of its trace, which is read where it is at hand."""
-    trace = run.header.get("trace") or NOTHING
+    trace, pacing = (run.header.get(name) or NOTHING for name in ("trace", "pacing"))
     path, recorded, missing = Path(str(trace.get("path"))), None, None
-    if not path.exists():  # experiments are moved with their traces
+    if not _is_at_hand(path):  # experiments are moved with their traces
         path = run.path.parent / path.name
     try:
         recorded = recorded_in(path, trace.get("capture_id"))
@@ -137,10 +139,21 @@ def fidelity_of(run: "Run") -> Fidelity:
         run.columns,
         recorded,
         speed=trace_speed(run.header),
-        mode=(run.header.get("pacing") or NOTHING).get("mode") or "an unknown pacing",
+        mode=pacing.get("mode") or "an unknown pacing",
+        clones=pacing.get("clones") or 1.0,
         turns=run.totals.get("turns") or NOTHING,
         missing=missing,
     )
+
+
+def _is_at_hand(path: Path) -> bool:
+    """Whether there is a file, a folder or a pattern's file of that name.
+
+    No device and no walk through a whole disk: a run from elsewhere may name anything.
+    """
+    if path.is_file() or path.is_dir() or not path.name or "**" in path.name:
+        return path.is_file() or path.is_dir()
+    return any(each.is_file() for each in path.parent.glob(path.name))
 
 
 @lru_cache(maxsize=1)
@@ -150,12 +163,11 @@ def recorded_in(path: Path, capture_id: str | None) -> Recorded:
     from tbench.replay import columns, measure  # noqa: PLC0415
     from tbench.replay.table import Table  # noqa: PLC0415
 
-    try:
-        trace = read_trace(path)
-    except InputError:
-        raise InputError(f"the trace {path} is not at hand") from None
+    if not _is_at_hand(path):
+        raise InputError(f"the trace {named(str(path))} is not at hand")
+    trace = read_trace(path)
     if trace.header.capture_id != capture_id:
-        raise InputError(f"{path} is not the trace of this run")
+        raise InputError(f"{named(str(path))} is not the trace of this run")
     arrivals: dict[str, tuple[float, float]] = {}
     for exchange in islice(trace.ends, ARRIVALS):
         request, response = exchange.request, exchange.response
@@ -171,8 +183,9 @@ def trace_speed(header: Mapping[str, Any]) -> float | None:
     """How many recorded seconds went by in one of a run; None where its times are not the recorded ones."""
     pacing, survey = header.get("pacing") or NOTHING, header.get("survey") or NOTHING
     mode, value = pacing.get("mode"), pacing.get("value")
-    if mode == "rate" and value and survey.get("span_s"):
-        return speed_for(value, survey["requests"], survey["span_s"])
+    requests, span_s = survey.get("requests") or 0, survey.get("span_s") or 0.0
+    if mode == "rate" and value and requests > 1 and span_s > 0:
+        return speed_for(value, requests, span_s)
     return float(value) if mode == "speed" and value else None
 
 
@@ -182,20 +195,21 @@ def fidelity(
     *,
     speed: float | None = 1.0,
     mode: str = "speed",
+    clones: float = 1.0,
     turns: Mapping[str, Any] = NOTHING,
     missing: str | None = None,
 ) -> Fidelity:
     """Hold the first round of a run's samples against what was recorded of the same requests.
 
-    `mode` is that of the run's pacing, `turns` are those of its totals. Without `recorded` what was due and
-    sent stands alone.
+    `mode` is that of the run's pacing, which sent each request `clones` times in a round; `turns` are those
+    of its totals. Without `recorded` what was due and sent stands alone.
     """
     ids = columns["id"].tolist()
     arrivals: Mapping[str, tuple[float, float]] = {} if recorded is None else recorded.arrivals
-    first_round = np.flatnonzero(columns["cycle"] <= 0).tolist()
+    first_round = np.flatnonzero(columns["cycle"] < math.ceil(clones)).tolist()
     known = (place for place in first_round if recorded is None or ids[place] in arrivals)
     places = list(islice(known, ARRIVALS))
-    stamps = at(columns, np.array(places, dtype=np.int64), "due", "sent", "end")
+    stamps = at(columns, np.array(places, dtype=np.int64), "due", "sent", "end", "cycle")
     due, sent, scale = stamps["due"], stamps["sent"], speed or 1.0
     # By id: what was recorded once may have been sent several times.
     once = {ids[place]: arrivals[ids[place]] for place in places if ids[place] in arrivals}
@@ -203,10 +217,12 @@ def fidelity(
     origin, moved = 0.0, None
     if once and np.isfinite(sent).any():
         scheduled = np.array([once[ids[place]][0] for place in places]) / scale
+        scheduled[stamps["cycle"] > 0] = np.nan  # clones have times of their own
         # Nothing is due before its time, so what is due earliest beside its recorded time is due at it.
         origin = float(np.nanmin((sent if np.isnan(due).all() else due) - scheduled))
         if speed:
-            moved = float((np.abs(sent - scheduled - origin) > LATE_S).mean())
+            off_s = np.abs(sent - scheduled - origin)
+            moved = float((off_s[~np.isnan(off_s)] > LATE_S).mean())
     bursts = list(_bursts(came, due * scale, sent * scale))
     answered = [] if recorded is None else _answered(recorded.answers, columns, ids, places)
     contents = list(_contents(*answered)) if answered else []
@@ -234,7 +250,7 @@ def fidelity(
             *contents,
         ],
         aspects=[
-            _punctual(timing, speed, mode, closed=bool(np.isnan(due).all())),
+            _punctual(timing, speed, mode, clones, closed=bool(np.isnan(due).all())),
             *_ordered(turns),
             _bursty(bursts),
             *_alike(contents),
@@ -341,7 +357,12 @@ CACHED: Final = "prompt tokens from a cache"
 
 
 def _punctual(
-    timing: Mapping[str, float | None], speed: float | None, mode: str, *, closed: bool
+    timing: Mapping[str, float | None],
+    speed: float | None,
+    mode: str,
+    clones: float,
+    *,
+    closed: bool,
 ) -> Aspect:
     """Whether requests left at their recorded times, scaled or not."""
     name = "arrival times"
@@ -354,6 +375,8 @@ def _punctual(
     figures = [f"lag p99 {three(timing['lag'] * 1e3)} ms"]
     if speed != 1:
         figures.insert(0, f"{speed:.4g}x")
+    if clones != 1:
+        figures.append(f"{clones:g} copies of each session")
     if stray:
         figures.append(f"{stray:.1%} off by over {LATE_S * 1e3:.0f} ms")
     return Aspect(name=name, preserved=stray <= STRAY, figure=", ".join(figures))

@@ -76,7 +76,8 @@ HEADER: Final = Fields(
             {"path": TEXT, "capture_id": TEXT, "files": COUNT, "requests": COUNT, "upstream": TEXT}
         ),
         "pacing": Fields(
-            {"mode": TEXT, "value": NUMBER, "open_loop": FLAG, "meaning": TEXT, "until": TEXT}
+            {"mode": TEXT, "value": NUMBER, "clones": NUMBER, "open_loop": FLAG, "meaning": TEXT,
+             "until": TEXT}
         ),
         "target": Fields(
             {"base_url": TEXT, "model": TEXT, "sender": TEXT, "api_key_env": TEXT,

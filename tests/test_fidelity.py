@@ -179,14 +179,20 @@ def test_turns_that_left_early_are_counted_against_their_order(run: Make) -> Non
 
 
 def test_what_was_recorded_once_counts_once(run: Make) -> None:
-    """Three clones of each request at once: the recording has no bursts, the replay has batches of three."""
+    """Three clones of each request in step: the recording has no bursts, the replay has batches of three."""
     came = poisson(np.random.default_rng(8), 5, 800)
     columns = run(np.repeat(came, 3))
-    columns["id"] = np.repeat(run(came)["id"], 3)
-    recorded, _, replayed = figures(fidelity(columns, beside(run(came))))["IDC in 1 s"]
+    columns["id"], columns["cycle"] = (
+        np.repeat(run(came)["id"], 3),
+        np.arange(len(columns["id"])) % 3,
+    )
+    made = fidelity(columns, beside(run(came)), clones=2.5)
+    recorded, _, replayed = figures(made)["IDC in 1 s"]
 
     assert recorded == pytest.approx(1, abs=0.2)
     assert replayed == pytest.approx(3 * recorded)
+    assert made.aspects[0].preserved
+    assert made.aspects[0].figure == "lag p99 0 ms, 2.5 copies of each session"
 
 
 def test_a_closed_loop_keeps_no_times_and_says_so(run: Make) -> None:
