@@ -4,6 +4,7 @@ An API for text is a `Dialect`, which writes them: what all dialects share stand
 """
 
 import math
+import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -11,7 +12,9 @@ from enum import Enum, auto
 from random import Random
 from typing import Any, override
 
+import brotli  # type: ignore[import-untyped, unused-ignore]
 import orjson
+import zstandard
 
 from tbench.simulator.engine import Lengths
 from tbench.simulator.order import Order, Refusal, invalid
@@ -294,3 +297,32 @@ class Dialect:
 def named_event(kind: str, **members: object) -> bytes:
     """One server-sent event whose type is its name, too."""
     return b"event: %s\ndata: %s\n\n" % (kind.encode(), orjson.dumps({"type": kind, **members}))
+
+
+# Content encodings for a streamed body: every piece comes out at once, as a flushed block.
+
+Encode = Callable[[bytes, bool], bytes]
+"""One piece of the body, and whether it is the last, to the bytes to write."""
+
+_CODINGS: dict[str, tuple[Callable[[], Any], int, int]] = {
+    "gzip": (lambda: zlib.compressobj(wbits=31), zlib.Z_SYNC_FLUSH, zlib.Z_FINISH),
+    "deflate": (zlib.compressobj, zlib.Z_SYNC_FLUSH, zlib.Z_FINISH),
+    "zstd": (
+        lambda: zstandard.ZstdCompressor().compressobj(),
+        zstandard.COMPRESSOBJ_FLUSH_BLOCK,
+        zstandard.COMPRESSOBJ_FLUSH_FINISH,
+    ),
+}
+"""The compressor, how it is flushed behind a piece, and behind the last."""
+
+
+def encoder(name: str) -> Encode:
+    """`gzip`, `deflate`, `br` or `zstd`. Raises KeyError for another."""
+    if name == "br":
+        packer = brotli.Compressor()
+        return lambda data, last: (
+            packer.process(data) + (packer.finish() if last else packer.flush())
+        )
+    make, within, end = _CODINGS[name]
+    packer = make()
+    return lambda data, last: packer.compress(data) + packer.flush(end if last else within)

@@ -1,4 +1,4 @@
-"""Odd server: one odd answer for each model name; the rows of Messages and Responses, and the sockets.
+"""Odd server: one odd answer for each model name; the rows that are no stream of a chat, and the sockets.
 
 Answers are bytes on a socket: half of the oddities are below what a web framework lets through. Of other
 dialects than chat the rows are what is theirs alone: how they refuse, fail, stop short and keep alive.
@@ -16,11 +16,13 @@ from tbench.capture.terminal import plural, stop_signals
 from tbench.simulator.answer import named_event
 from tbench.simulator.command import ServeOptions
 from tbench.simulator.odd_chat import (
+    HTML_TYPE,
     JSON_TYPE,
     ODD_CHATS,
     WORDS,
     Odd,
     Piece,
+    failed,
     joined,
     stream,
     whole,
@@ -173,8 +175,91 @@ _ROWS: Final[Mapping[str, Mapping[str, _Row]]] = {
 }
 """An API's streams by model name: what is odd, words, end, and what is true of it."""
 
+# Answers in one piece, whatever was asked.
+
+_ANSWER: Final = json.dumps(
+    {
+        "choices": [{"index": 0, "message": {"content": "hi"}, "finish_reason": "stop"}],
+        "usage": {"prompt_tokens": 7, "completion_tokens": 10},
+    }
+).encode()
+_GAVE_UP: Final = json.dumps(
+    {"error": {"message": "the engine gave up", "type": "server_error"}}
+).encode()
+_HOSTILE: Final = {"error": {"message": "\x1b]0;owned\x07\x1b[2J\x1b[31mred\u202eyrruc"}}
+
+_ANSWERS: Final[Mapping[str, Odd]] = {
+    "empty-200": failed(
+        "200 with an empty body",
+        [],
+        outcome=Outcome.PROTOCOL_ERROR,
+        fields=(JSON_TYPE,),
+        frame="length",
+    ),
+    "status-204": failed(
+        "204 and no body",
+        [],
+        outcome=Outcome.PROTOCOL_ERROR,
+        head="HTTP/1.1 204 No Content",
+        fields=(),
+        frame="none",
+    ),
+    "html-200": whole(
+        "a page with 200", b"<html>log in</html>", Outcome.PROTOCOL_ERROR, "200 OK", HTML_TYPE
+    ),
+    "ndjson-200": whole(
+        "lines of JSON with 200",
+        b'{"response":"hi"}\n{"done":true}\n',
+        Outcome.PROTOCOL_ERROR,
+        "200 OK",
+        "Content-Type: application/x-ndjson",
+    ),
+    "bad-utf8-200": whole(
+        "JSON with bytes that are no UTF-8",
+        b'{"choices":[{"message":{"content":"\xff\xfe"}}]}',
+        Outcome.PROTOCOL_ERROR,
+    ),
+    "not-json-200": whole(
+        "JSON by its type, text by its bytes", b"upstream timed out", Outcome.PROTOCOL_ERROR
+    ),
+    "stream-ignored": whole(
+        "an answer in one piece although a stream was wanted", _ANSWER, Outcome.OK, output=10
+    ),
+    "json-error-200": whole("an error as JSON with 200", _GAVE_UP, Outcome.STREAM_ERROR),
+    "error-hostile": whole(
+        "401, its text steers a terminal",
+        json.dumps(_HOSTILE).encode(),
+        Outcome.HTTP_ERROR,
+        "401 Unauthorized",
+    ),
+    "status-429": whole(
+        "429 with Retry-After",
+        _GAVE_UP,
+        Outcome.HTTP_ERROR,
+        "429 Too Many Requests",
+        JSON_TYPE,
+        "Retry-After: 1",
+    ),
+    "status-503": whole(
+        "503 with a page",
+        b"<html>busy</html>",
+        Outcome.HTTP_ERROR,
+        "503 Service Unavailable",
+        HTML_TYPE,
+    ),
+    "status-307": whole(
+        "a redirect",
+        b"",
+        Outcome.HTTP_ERROR,
+        "307 Temporary Redirect",
+        "Location: http://127.0.0.1:9/v1/chat/completions",
+    ),
+}
+"""By model name."""
+
 ODD: Final[Mapping[str, Odd]] = {
     **ODD_CHATS,
+    **_ANSWERS,
     **{
         name: Odd(about, stream(words, end, first=_OPENINGS[api]), api=api, **truth)
         for api, rows in _ROWS.items()

@@ -2,7 +2,7 @@
 
 Each was reported of a server or gateway. A row says what truly happens: the outcome, and the token counts
 that a client may believe. Ten words come 10 ms apart, the first after 100 ms, unless the row says otherwise.
-The rows here are answers to a chat; those of other dialects, and the server, are in tbench.simulator.odd.
+The rows here are streams of a chat; other dialects, answers in one piece, and the server, are in odd.py.
 """
 
 import gzip
@@ -12,7 +12,7 @@ from dataclasses import KW_ONLY, dataclass, replace
 from typing import Any, Final
 
 from tbench.capture.exchange import Outcome
-from tbench.simulator.service import encoder
+from tbench.simulator.answer import encoder
 
 WORDS: Final = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 FIRST_S: Final = 0.1
@@ -153,15 +153,7 @@ def whole(
     )
 
 
-_ANSWER: Final = json.dumps(
-    {
-        "choices": [{"index": 0, "message": {"content": "hi"}, "finish_reason": "stop"}],
-        "usage": _usage(),
-    }
-).encode()
 _ERROR: Final = {"error": {"message": "the engine gave up", "type": "server_error"}}
-_ERROR_BODY: Final = json.dumps(_ERROR).encode()
-_HOSTILE: Final = {"error": {"message": "\x1b]0;owned\x07\x1b[2J\x1b[31mred\u202eyrruc"}}
 _HALVES: Final = (
     b'data: {"choices":[{"index":0,"delta":{"content":"%s"},"finish_reason":null}]}\n\n'
 )
@@ -419,72 +411,6 @@ ODD_CHATS: Final[Mapping[str, Odd]] = {
         "vLLM's old form of an error",
         _data({"object": "error", "message": "gave up", "code": 500}),
         DONE,
-    ),
-    # Answers in one piece.
-    "empty-200": failed(
-        "200 with an empty body",
-        [],
-        outcome=Outcome.PROTOCOL_ERROR,
-        fields=(JSON_TYPE,),
-        frame="length",
-    ),
-    "status-204": failed(
-        "204 and no body",
-        [],
-        outcome=Outcome.PROTOCOL_ERROR,
-        head="HTTP/1.1 204 No Content",
-        fields=(),
-        frame="none",
-    ),
-    "html-200": whole(
-        "a page with 200", b"<html>log in</html>", Outcome.PROTOCOL_ERROR, "200 OK", HTML_TYPE
-    ),
-    "ndjson-200": whole(
-        "lines of JSON with 200",
-        b'{"response":"hi"}\n{"done":true}\n',
-        Outcome.PROTOCOL_ERROR,
-        "200 OK",
-        "Content-Type: application/x-ndjson",
-    ),
-    "bad-utf8-200": whole(
-        "JSON with bytes that are no UTF-8",
-        b'{"choices":[{"message":{"content":"\xff\xfe"}}]}',
-        Outcome.PROTOCOL_ERROR,
-    ),
-    "not-json-200": whole(
-        "JSON by its type, text by its bytes", b"upstream timed out", Outcome.PROTOCOL_ERROR
-    ),
-    "stream-ignored": whole(
-        "an answer in one piece although a stream was wanted", _ANSWER, Outcome.OK, output=10
-    ),
-    "json-error-200": whole("an error as JSON with 200", _ERROR_BODY, Outcome.STREAM_ERROR),
-    "error-hostile": whole(
-        "401, its text steers a terminal",
-        json.dumps(_HOSTILE).encode(),
-        Outcome.HTTP_ERROR,
-        "401 Unauthorized",
-    ),
-    "status-429": whole(
-        "429 with Retry-After",
-        _ERROR_BODY,
-        Outcome.HTTP_ERROR,
-        "429 Too Many Requests",
-        JSON_TYPE,
-        "Retry-After: 1",
-    ),
-    "status-503": whole(
-        "503 with a page",
-        b"<html>busy</html>",
-        Outcome.HTTP_ERROR,
-        "503 Service Unavailable",
-        HTML_TYPE,
-    ),
-    "status-307": whole(
-        "a redirect",
-        b"",
-        Outcome.HTTP_ERROR,
-        "307 Temporary Redirect",
-        "Location: http://127.0.0.1:9/v1/chat/completions",
     ),
 }
 """By model name."""

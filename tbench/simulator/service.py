@@ -3,7 +3,6 @@
 import hmac
 import math
 import time
-import zlib
 from array import array
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -13,12 +12,19 @@ from random import Random
 from string import ascii_letters, digits
 from typing import Any
 
-import brotli  # type: ignore[import-untyped, unused-ignore]
 import orjson
-import zstandard
 
 from tbench.replay.cost import PRICES, Price
-from tbench.simulator.answer import JSON_TYPE, STREAM_TYPE, Branch, Dialect, Head, compose
+from tbench.simulator.answer import (
+    JSON_TYPE,
+    STREAM_TYPE,
+    Branch,
+    Dialect,
+    Encode,
+    Head,
+    compose,
+    encoder,
+)
 from tbench.simulator.call import (
     Call,
     ClientGoneError,
@@ -147,35 +153,6 @@ _GATEWAY = "520: Web server is returning an unknown error"
 _GATEWAY_PAGE = (
     f"<!DOCTYPE html><html><head><title>{_GATEWAY}</title></head><body>{_GATEWAY}</body></html>"
 ).encode()
-
-# Content encodings for a streamed body: every piece comes out at once, as a flushed block.
-
-Encode = Callable[[bytes, bool], bytes]
-"""One piece of the body, and whether it is the last, to the bytes to write."""
-
-_CODINGS: dict[str, tuple[Callable[[], Any], int, int]] = {
-    "gzip": (lambda: zlib.compressobj(wbits=31), zlib.Z_SYNC_FLUSH, zlib.Z_FINISH),
-    "deflate": (zlib.compressobj, zlib.Z_SYNC_FLUSH, zlib.Z_FINISH),
-    "zstd": (
-        lambda: zstandard.ZstdCompressor().compressobj(),
-        zstandard.COMPRESSOBJ_FLUSH_BLOCK,
-        zstandard.COMPRESSOBJ_FLUSH_FINISH,
-    ),
-}
-"""The compressor, how it is flushed behind a piece, and behind the last."""
-
-
-def encoder(name: str) -> Encode:
-    """`gzip`, `deflate`, `br` or `zstd`. Raises KeyError for another."""
-    if name == "br":
-        packer = brotli.Compressor()
-        return lambda data, last: (
-            packer.process(data) + (packer.finish() if last else packer.flush())
-        )
-    make, within, end = _CODINGS[name]
-    packer = make()
-    return lambda data, last: packer.compress(data) + packer.flush(end if last else within)
-
 
 GARBAGE = b'data: {"id": "oops", "choi\n\n'
 
