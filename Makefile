@@ -4,7 +4,7 @@ SHELL := /bin/bash
 PY ?= $(firstword $(foreach p,python3.13 python3.12 python3.14 python3,$(shell command -v $(p) >/dev/null 2>&1 && $(p) -c 'import sys; sys.exit(sys.version_info < (3, 12))' >/dev/null 2>&1 && echo $(p))))
 BIN := .venv/bin
 
-.PHONY: help demo accept bench bench-peers calibrate test check lint types fmt clean
+.PHONY: help demo accept bench bench-peers calibrate fuzz soak test check lint types fmt clean
 
 help: ## what can be made
 	@grep -hE '^[a-z]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 10
@@ -67,6 +67,12 @@ benchmarks/truthserver-tls: benchmarks/truthserver.c
 
 calibrate: .venv/.ok ## tbench's own error rates on simulated traffic against their bars: 400 replays a cell, about 75 minutes of CPU
 	$(BIN)/python benchmarks/calibrate.py
+
+fuzz: .venv/.ok ## every verb on mutated files of each kind: 100,000 of them, about half an hour
+	$(BIN)/python benchmarks/fuzz.py --n $${N:-100000}
+
+soak: .venv/.ok ## an hour of capture and replay at half of what a capture carries: nothing lost, nothing that grows
+	$(BIN)/python benchmarks/soak.py --minutes $${MINUTES:-60}
 
 test: .venv/.ok ## the test-suite with line coverage
 	$(BIN)/python -m pytest -n 2 --dist worksteal --cov --cov-report=term:skip-covered --cov-fail-under=93 --durations=25 --hypothesis-profile=ci

@@ -8,6 +8,7 @@ import asyncio
 import gc
 import logging
 import os
+import re
 import shutil
 import signal
 import socket
@@ -30,6 +31,7 @@ from mitmproxy.master import Master
 from mitmproxy.options import CONF_BASENAME, KEY_SIZE, Options
 
 from tbench.capture.addon import Capture
+from tbench.capture.descriptors import allow_descriptors
 from tbench.capture.errors import InputError
 from tbench.capture.histogram import Histogram
 from tbench.capture.recorder import FLUSH_S, Counts, Recording, begin
@@ -40,7 +42,7 @@ from tbench.capture.terminal import stop_signals
 
 
 class _Warnings(logging.Handler):
-    """Show mitmproxy's warnings as one masked line each, one that repeats once a minute."""
+    """Show mitmproxy's warnings as one masked line each, one whose words repeat once a minute."""
 
     def __init__(self, warn: Callable[[str], None]) -> None:
         super().__init__(logging.WARNING)
@@ -52,9 +54,11 @@ class _Warnings(logging.Handler):
         if isinstance(error, asyncio.CancelledError):
             return
         text = " ".join(record.getMessage().split())
-        text = f"{text} ({type(error).__name__})" if error else text
-        if record.created - self._shown_at.get(text, -60.0) >= 60.0:
-            self._shown_at[text] = record.created
+        if error:  # the words of others may quote what was sent
+            text += f" ({error if isinstance(error, OSError) else type(error).__name__})"
+        kind = re.sub(r"[\d.]+", "", text)  # a burst of one trouble differs in times and addresses
+        if record.created - self._shown_at.get(kind, -60.0) >= 60.0:
+            self._shown_at[kind] = record.created
             self._warn(mask_lookalikes(text))
 
 
@@ -246,6 +250,7 @@ def run(setup: Setup, watch: Watch) -> Status:
 
 def serve(setup: Setup, watch: Watch, folder: Path) -> Status:
     """The same with a folder for the throw-away CA, on a port that processes of one capture may share."""
+    allow_descriptors()
     shared = setup.recording.processes > 1
     with _low_latency():
         loop = _SharedPort if shared else None

@@ -58,13 +58,6 @@ def headroom() -> Headroom:
     return Headroom(descriptors=descriptors, ports=ports)
 
 
-def allow_descriptors() -> None:
-    """As many as the system allows: the usual limit is made for programs with few."""
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with suppress(OSError, ValueError):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-
-
 def steal_s() -> float | None:
     """CPU time that a hypervisor gave to others since boot, seconds over all cores; None: not known here."""
     try:

@@ -76,3 +76,19 @@ def test_the_picture_of_the_architecture_names_files_that_exist() -> None:
     named = set(BARE.findall((ROOT / "docs" / "architecture.md").read_text()))
 
     assert {"addon.py", "player.py", "compare.py"} <= named <= there
+
+
+def promises() -> Iterator[tuple[str, str]]:
+    """The tests that docs/reliability.md names: file and function; `::name` is of the file before it."""
+    file = ""
+    for name, test in re.findall(
+        r"`(test_\w+\.py)?::(\w+)`", (ROOT / "docs/reliability.md").read_text()
+    ):
+        file = name or file
+        yield file, test
+
+
+@pytest.mark.parametrize(("file", "test"), sorted(set(promises())))
+def test_each_promise_has_its_test(file: str, test: str) -> None:
+    """Of the table of faults: who renames a test renames it there."""
+    assert f"def {test}(" in (ROOT / "tests" / file).read_text()

@@ -10,6 +10,7 @@ from typing import Final, Self
 
 import trio
 
+from tbench.capture.descriptors import allow_descriptors
 from tbench.capture.exchange import Outcome
 from tbench.replay.engine.connection import Connection, InFlight
 from tbench.replay.engine.dial import Dialer, stamped
@@ -28,7 +29,6 @@ from tbench.replay.sender import (
     rehearse,
     unconnected,
 )
-from tbench.replay.system import allow_descriptors
 
 # The idle connections to one origin: the one used last is used first, and none that idles for too long.
 

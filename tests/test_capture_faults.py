@@ -1,0 +1,161 @@
+"""A capture under fire: what reaches its port must neither stop it nor fill it, nor hold up its clients."""
+
+import contextlib
+import os
+import random
+import signal
+import socket
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tbench.capture.container_reader import open_container
+from tbench.capture.frames import BLOCK
+from tests.test_capture_end_to_end import CHAT, Capturing, Upstream, post
+
+REQUEST = b"POST %s HTTP/1.1\r\nhost: x\r\ncontent-length: 70\r\n\r\n" % CHAT.encode() + b"{" * 70
+
+
+@pytest.fixture(scope="module")
+def upstream() -> Iterator[Upstream]:
+    """A server that answers everything with one sound object."""
+    body = b'{"choices": [{"index": 0, "message": {"content": "hi"}, "finish_reason": "stop"}]}'
+    server = Upstream(lambda wire: (wire.read_body(), wire.reply(200, body))[-1])
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def capturing(tmp_path: Path) -> Iterator[Callable[..., Capturing]]:
+    """A capture of one's own, with options."""
+    started: list[Capturing] = []
+
+    def start(*arguments: object, **options: str) -> Capturing:
+        started.append(Capturing(tmp_path / "t.msgpack", *arguments, **options))
+        return started[-1]
+
+    yield start
+    for capture in started:
+        capture.end()
+
+
+def descriptors(pid: int) -> int:
+    return len(list(Path(f"/proc/{pid}/fd").iterdir()))
+
+
+def settled(value: Callable[[], int], most: int) -> bool:
+    """Whether a value comes down to `most` in good time."""
+    deadline = time.monotonic() + 30
+    while value() > most and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return value() <= most
+
+
+def nonsense(rng: random.Random) -> bytes:
+    """What scanners, broken clients and attackers send first."""
+    garbled = bytearray(REQUEST)
+    for _ in range(rng.randrange(1, 10)):
+        garbled[rng.randrange(len(garbled))] = rng.randrange(256)
+    return rng.choice(
+        [
+            b"",  # a port scan
+            rng.randbytes(rng.randrange(1, 2000)),
+            bytes(garbled),
+            REQUEST[: rng.randrange(len(REQUEST))],
+            b"\x16\x03\x01\x02\x00" + rng.randbytes(300),
+            b"GET http://169.254.169.254/latest HTTP/1.1\r\n\r\n",
+            b"POST / HTTP/1.1\r\ncontent-length: -5\r\n\r\n",
+            b"POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\nZZ\r\nhi",
+            b"GET / HTTP/1.1\r\nx: " + b"y" * rng.randrange(100_000) + b"\r\n\r\n",
+            b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + rng.randbytes(100),
+        ]
+    )
+
+
+def test_nonsense_and_scans_leave_it_serving(
+    upstream: Upstream, capturing: Callable[..., Capturing]
+) -> None:
+    """300 connections that say anything: closed again, few words about them, the next request served."""
+    capture = capturing("--upstream", upstream.url)
+    before, rng = descriptors(capture.process.pid), random.Random(7)
+    for _ in range(300):
+        client = socket.create_connection(("127.0.0.1", capture.port), timeout=5)
+        with client, contextlib.suppress(OSError):
+            client.settimeout(0.005)
+            client.sendall(nonsense(rng))
+            client.recv(1000)
+
+    assert post(capture.url, "m").status_code == 200
+    assert settled(lambda: descriptors(capture.process.pid), before + 5)
+    assert capture.stop()[0] == 0
+    assert "Traceback" not in capture.said
+    assert capture.said.count("\n") < 30
+
+
+def test_clients_that_dribble_hold_up_nobody(
+    upstream: Upstream, capturing: Callable[..., Capturing]
+) -> None:
+    """A hundred that never end their heads or bodies, and one that is served beside them."""
+    capture = capturing("--upstream", upstream.url, "--grace", 0)
+    slow = [socket.create_connection(("127.0.0.1", capture.port)) for _ in range(100)]
+    for number, client in enumerate(slow):
+        client.sendall(REQUEST[: 20 if number % 2 else -10])
+
+    assert post(capture.url, "m").status_code == 200
+    code, _ = capture.stop()
+    for client in slow:
+        client.close()
+    assert code == 0
+
+
+LIMITED = """
+import resource, sys
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+from tbench.__main__ import run
+sys.exit(run(sys.argv[1:]))
+"""
+
+
+def test_without_descriptors_it_waits_and_serves_again(
+    upstream: Upstream, capturing: Callable[..., Capturing]
+) -> None:
+    """More connections than the system allows it: said once, and over when they are."""
+    capture = capturing("--upstream", upstream.url, code=LIMITED)
+    crowd = [socket.socket() for _ in range(100)]
+    for client in crowd:
+        client.setblocking(False)
+        client.connect_ex(("127.0.0.1", capture.port))
+    assert settled(lambda: "Too many open files" not in capture.said, 0)
+    for client in crowd:
+        client.close()
+
+    assert post(capture.url, "m").status_code == 200
+    assert capture.stop()[0] == 0
+    assert capture.said.count("Too many open files") == 1
+
+
+def test_a_capture_that_was_stopped_says_that_it_was_late(
+    upstream: Upstream, capturing: Callable[..., Capturing]
+) -> None:
+    """SIGSTOP, as by a frozen container: nothing is lost, and the trace knows how late it was."""
+    capture = capturing("--upstream", upstream.url)
+    post(capture.url, "m")
+    os.kill(capture.process.pid, signal.SIGSTOP)
+    time.sleep(0.4)
+    os.kill(capture.process.pid, signal.SIGCONT)
+
+    assert post(capture.url, "m").status_code == 200
+    code, said = capture.stop()
+    assert code == 0
+    assert "2 requests, 2 responses (ok 2)" in said
+    container = open_container(capture.path)
+    lags = [
+        record["loop_lag_max_ns"]
+        for frame in container.walk()
+        if frame.code == BLOCK
+        for record in container.unpack(frame.raw)
+        if record["type"] == "clock"
+    ]
+    assert max(lags) > 0.2e9
