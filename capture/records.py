@@ -41,7 +41,8 @@ class RecordSchema:
         try:
             values = self._values(record)
         except KeyError:
-            values = tuple(map(record.get, self._names))
+            record = {**dict.fromkeys(self._names), **record}
+            values = self._values(record)
         kinds = tuple(map(type, values))
         numbers = self._sound.get(kinds)
         if numbers is None:
@@ -53,9 +54,9 @@ class RecordSchema:
         for place in numbers:
             if not -FARTHEST <= values[place] <= FARTHEST:
                 return None
-        known = dict(zip(self._names, values, strict=True))
+        known = {name: record[name] for name in self._names}
         if "headers" in known:  # what is no pair is left out
-            pairs = (pair for pair in known["headers"] if isinstance(pair, list) and len(pair) == 2)
+            pairs = [pair for pair in known["headers"] if isinstance(pair, list) and len(pair) == 2]
             known["headers"] = tuple([(str(name), str(value)) for name, value in pairs])
         return known
 

@@ -93,8 +93,9 @@ class Sessions:
         """
         place = self._places.get(request.retry_of) if request.retry_of else None
         if place is None:
-            encoding = request.header("content-encoding")
-            parsed = parsed or parse_request(request.method, request.path, request.body, encoding)
+            if parsed is None:
+                encoding = request.header("content-encoding")
+                parsed = parse_request(request.method, request.path, request.body, encoding)
             place = self._first_attempt(request, parsed.messages, answer)
         self._places.keep(request.id, place)
         return place

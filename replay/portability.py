@@ -260,7 +260,7 @@ def left_out(payload: Json, endpoint: str, levels: frozenset[Level]) -> str | No
     """Why a request cannot be sent without losing its meaning; None where it can."""
     reasons: set[str] = set()
     if levels:
-        pruned(payload, _tree(endpoint, levels, False, tuple(BONDS)), reasons)
+        pruned(payload, _tree(endpoint, levels, False, len(BONDS)), reasons)
     return next((reason for reason in BONDS if reason in reasons), None) if reasons else None
 
 
@@ -268,7 +268,7 @@ def carried(payload: Json, endpoint: str, levels: frozenset[Level]) -> tuple[Jso
     """The payload without what must not go along (itself where all may), and what that was, by reason."""
     reasons: set[str] = set()
     if levels:
-        body = pruned(payload, _tree(endpoint, levels, True, tuple(BONDS)), reasons)
+        body = pruned(payload, _tree(endpoint, levels, True, len(BONDS)), reasons)
     if not reasons:
         return payload, []
     return _mended(body, payload), [name for name in BONDS if name in reasons]
@@ -308,7 +308,7 @@ def _name(tool: object) -> object:
 
 
 @cache
-def _tree(endpoint: str, levels: frozenset[Level], drops: bool, _rows: tuple[str, ...]) -> Tree:
+def _tree(endpoint: str, levels: frozenset[Level], drops: bool, _rows: int) -> Tree:
     """The paths of all rows that act. Raises ValueError for one that is no path: a defect of the table."""
     tree: Tree = {}
     for reason, bond in BONDS.items():

@@ -11,7 +11,7 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import batched, chain, takewhile, tee
+from itertools import takewhile, tee
 from pathlib import Path
 from typing import Final
 from zlib import crc32
@@ -21,7 +21,7 @@ import trio
 from tbench.capture.errors import InputError
 from tbench.capture.providers import Usage
 from tbench.capture.terminal import stop_signals
-from tbench.capture.trace_reader import TOGETHER
+from tbench.capture.trace_reader import together
 from tbench.replay.cost import Bill, Price, cost_at_most, price_of
 from tbench.replay.estimate import Survey, expected_usage, first_look
 from tbench.replay.job import Job
@@ -73,7 +73,7 @@ def calls(job: "Job", plan: Iterable[Planned], survey: Survey | None) -> Iterato
             call.cost = most_cost(planned, job.target.outgoing(planned), job.target.prices)
         return call
 
-    plan = chain.from_iterable(batched(plan, TOGETHER))
+    plan = together(plan)
     if schedule is None:
         return (built(planned, None) for planned in plan)
     planned, ahead = tee(plan)

@@ -62,7 +62,7 @@ class Origin(NamedTuple):
     port: int
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(slots=True)
 class Call:
     """One request, complete and ready for the wire: nothing is added to it when it is sent.
 

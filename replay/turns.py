@@ -157,7 +157,10 @@ class Turns:
 
     def _time(self, call: Call, due: float | None) -> None:
         number = self._under_way[call.arm, call.index]
-        heapq.heappush(self._due, (due or 0.0, number, call))
+        if due is None:  # in a closed loop, that of none that it continues
+            heapq.heappush(self._ready, (number, call))
+        else:
+            heapq.heappush(self._due, (due, number, call))
 
     def _skip(self, call: Call) -> None:
         """Do not send a call, nor what follows it, however long that conversation is."""

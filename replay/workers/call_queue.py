@@ -8,7 +8,9 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import fields
 from itertools import takewhile
+from operator import attrgetter
 from typing import Any, Final
 
 import msgpack
@@ -23,12 +25,12 @@ CALL_BYTES: Final = 600
 MOST_FRAME: Final = 2**31 - 1
 
 _pack: Callable[[object], bytes] = msgpack.Packer(unicode_errors="surrogatepass").pack
+_parts: Callable[[Call], tuple[Any, ...]] = attrgetter(*(part.name for part in fields(Call)))
 
 
 def frame(call: Call) -> bytes:
     """A call as bytes."""
-    place = call.index, call.arm, call.due, call.after, call.think, call.origin
-    return _pack((*place, call.head, call.body, call.cost, call.label, call.refusal))
+    return _pack(_parts(call))
 
 
 class CallQueue:
@@ -81,7 +83,8 @@ class CallQueue:
         while data := await self._received():
             frames.feed(data)
             for parts in frames:
-                call = self._call(parts)
+                call = Call(*parts)  # by place, as `frame` has them; calls to one origin share it
+                call.origin = self._origins.setdefault(call.origin, Origin(*call.origin))
                 self._weight += _weight(call)
                 self._calls.append(call)
             if self._hungry and self._calls:
@@ -101,23 +104,6 @@ class CallQueue:
             return await self._sock.recv(PIECE)
         except OSError:  # the parent is gone
             return b""
-
-    def _call(self, parts: tuple[Any, ...]) -> Call:
-        """By place, as `frame` has them. Calls to one origin share it."""
-        index, arm, due, after, think, origin, head, body, cost, label, refusal = parts
-        return Call(
-            index=index,
-            due=due,
-            origin=self._origins.setdefault(origin, Origin(*origin)),
-            head=head,
-            body=body,
-            cost=cost,
-            label=label,
-            arm=arm,
-            refusal=refusal,
-            after=after,
-            think=think,
-        )
 
 
 def _weight(call: Call) -> int:
