@@ -8,7 +8,6 @@ assistant's message in it. Hashes are Python's own, of this process: they live i
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
 from typing import Any, NamedTuple
 
 from tbench.capture.exchange import Request
@@ -74,8 +73,8 @@ class Sessions:
     """
 
     def __init__(self, *, remembered: int = REMEMBERED) -> None:
-        self._prefixes: Recent[int, list[_Seen]] = Recent(remembered)
-        self._endings: Recent[int, list[_Seen]] = Recent(remembered)
+        self._prefixes: Recent[int, tuple[_Seen, ...]] = Recent(remembered)
+        self._endings: Recent[int, tuple[_Seen, ...]] = Recent(remembered)
         self._named: Recent[str, _Seen] = Recent(remembered)
         self._places: Recent[str, Place] = Recent(remembered)
         self._count = 0
@@ -104,7 +103,10 @@ class Sessions:
         self, request: Request, messages: Sequence[Mapping[str, Any]], answer: str | None
     ) -> Place:
         texts = [rewritten(message, sort=True) for message in messages]
-        chain = list(accumulate(texts, lambda last, text: hash((last, text)), initial=0))[1:]
+        chain, last_hash = [], 0
+        for text in texts:
+            last_hash = hash((last_hash, text))
+            chain.append(last_hash)
         given = {name: value for name, value in request.headers[::-1] if name in _NAMING}
         named = (value for header in SESSION_HEADERS if (value := given.get(header)))
         name = next(named, None) if given else None
@@ -125,7 +127,7 @@ class Sessions:
         if chain:
             ending = _ending(messages, texts, len(texts), request.client)
             for known, key in ((self._prefixes, chain[-1]), (self._endings, ending)):
-                known.keep(key, [*known.get(key, [])[1 - RIVALS :], seen])
+                known.keep(key, (*known.get(key, ())[1 - RIVALS :], seen))
         return place
 
     def _parent(

@@ -303,10 +303,8 @@ class _Answers:
 
         One that ended later is left out: the request did not wait for it, whatever its words are.
         """
-        last_ns, indexes = 0, set[int]()
-        for id_ in ids:
-            index, end_ns = self._ended.get(id_, (0, None))
-            if end_ns is not None and end_ns <= arrive_ns:
-                indexes.add(index)
-                last_ns = max(last_ns, end_ns)
-        return tuple(sorted(indexes)), (arrive_ns - last_ns) / 1e9 if indexes else 0.0
+        known = [self._ended[id_] for id_ in ids if id_ in self._ended]
+        ends = {index: ns for index, ns in known if ns is not None and ns <= arrive_ns}
+        if not ends:
+            return (), 0.0
+        return tuple(sorted(ends)), (arrive_ns - max(ends.values())) / 1e9

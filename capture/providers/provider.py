@@ -278,7 +278,8 @@ def bare_text(content: object) -> object:
 
 def count_images(messages: object) -> int:
     """The pictures among the parts of messages, and among what tools gave back in them."""
-    parts = [part for message in items_of(messages) for part in items_of(message.get("content"))]
+    contents = [message.get("content") for message in items_of(messages)]
+    parts = [part for content in contents if type(content) is list for part in items_of(content)]
     if not parts:  # mostly
         return 0
     inner = [item for part in parts for item in items_of(part.get("content"))]
