@@ -36,7 +36,7 @@ accept: .venv/.ok .venv-model/.ok ## the same against real servers: llama.cpp on
 	@touch $@
 
 bench: .venv/.ok benchmarks/truthserver benchmarks/truthserver-tls ## pacing and engine against a server that knows the truth (needs a C compiler)
-	$(BIN)/python benchmarks/pacing_accuracy.py benchmarks/truthserver
+	$(BIN)/python benchmarks/parity.py benchmarks/truthserver
 	$(BIN)/python benchmarks/engine.py --table
 	$(BIN)/python benchmarks/sweep_accuracy.py
 
