@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from secrets import token_bytes
-from typing import Protocol
+from typing import Literal, Protocol
 from uuid import uuid4
 
 from tbench.capture.errors import InputError
@@ -292,6 +292,7 @@ class _Losses:
 # Recording: what is recorded and where it goes, and the parts that do it, wired together.
 
 MAX_PENDING = 256 << 20
+Privacy = Literal["full", "shape"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -308,6 +309,7 @@ class Origin:
 class Recording:
     """What the user asked for. `max_pending` and `rotate_bytes` are bytes, `rotate_s` seconds.
 
+    `privacy` says what is written of bodies and addresses: what passed, or stand-ins of the same shape.
     Of a capture by several `processes` each makes a recording of its own, with the same `output`, the name
     of the whole, and the same `origin`.
     """
@@ -319,6 +321,7 @@ class Recording:
     max_pending: int = MAX_PENDING
     rotate_bytes: int | None = None
     rotate_s: float | None = None
+    privacy: Privacy = "full"
     origin: Origin = field(default_factory=Origin)
     process: int = 0
     processes: int = 1
@@ -355,14 +358,22 @@ def begin(recording: Recording, on_failure: Callable[[str], None]) -> RecorderSe
     def now() -> int:
         return time.monotonic_ns() - origin.mono_ns
 
+    upstream, disguise = recording.upstream, None
+    filters = {"hosts": list(selection.hosts), "paths": list(selection.paths)}
+    if recording.privacy == "shape":
+        from tbench.capture.privacy.traffic import shape  # noqa: PLC0415 (most captures need none)
+
+        disguise = shape(origin.key)
+        upstream, filters = upstream and disguise.address(upstream), {}
     place = {"process": recording.process, "processes": recording.processes}
     header = TraceHeader(
         capture_id=origin.capture_id,
         wall_ns=origin.wall_ns,
         mono_ns=0,
-        upstream=recording.upstream,
-        filters={"hosts": list(selection.hosts), "paths": list(selection.paths)},
+        upstream=upstream,
+        filters=filters,
         sampling=selection.sample,
+        privacy=recording.privacy,
         tokens_source="server_usage",
         extra={"mode": recording.mode, **(place if recording.processes > 1 else {})},
     )
@@ -378,7 +389,7 @@ def begin(recording: Recording, on_failure: Callable[[str], None]) -> RecorderSe
     redactor = Redactor(origin.key)
     recorder = Recorder(
         writer,
-        Sanitizer(redactor),
+        Sanitizer(redactor, disguise=disguise),
         Budget(recording.max_pending),
         now=now,
         on_failure=on_failure,

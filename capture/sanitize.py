@@ -7,7 +7,7 @@ import re
 from collections import OrderedDict, deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from tbench.capture.decode import decode
 from tbench.capture.errors import InputError
@@ -100,11 +100,25 @@ class _Asked(NamedTuple):
 UNKNOWN = _Asked("other", Secrets())
 
 
-class Sanitizer:
-    """Finishes the records of one capture."""
+class Disguise(Protocol):
+    """Puts stand-ins in the place of content (capture.privacy.traffic)."""
 
-    def __init__(self, redactor: Redactor, *, retries: Retries | None = None) -> None:
+    def request(self, request: Request) -> Request: ...
+    def response(self, response: Response) -> Response: ...
+
+
+class Sanitizer:
+    """Finishes the records of one capture; with a `disguise` their content is not what was sent."""
+
+    def __init__(
+        self,
+        redactor: Redactor,
+        *,
+        retries: Retries | None = None,
+        disguise: Disguise | None = None,
+    ) -> None:
         self._redactor = redactor
+        self._disguise = disguise
         self._retries = retries or Retries()
         self._asked: dict[str, _Asked] = {}
 
@@ -141,7 +155,8 @@ class Sanitizer:
         endpoint = endpoint_of(request.method, request.path).name
         self._asked[request.id] = _Asked(endpoint, inner, people)
         body, cleaned = self._clean(request, secrets | inner, exact=False)
-        return replace(request, body=body, extra=cleaned, retry_of=retry_of)
+        request = replace(request, body=body, extra=cleaned, retry_of=retry_of)
+        return self._disguise.request(request) if self._disguise else request
 
     def response(
         self, request_id: str, response: Response, tee: Tee | None, secrets: Secrets
@@ -166,7 +181,7 @@ class Sanitizer:
             shown = self._redactor.without_people(shown, people)
             response.error = shown.decode("utf-8", "replace")[:LONGEST_ERROR]
         self._retries.end(request_id, response)
-        return response
+        return self._disguise.response(response) if self._disguise else response
 
     def _clean(
         self,

@@ -175,6 +175,7 @@ class Overview:
             "idc": {name: bursts.index for name, bursts in self._bursts.items()},
             "synthesis": made,
             "import": imported if isinstance(imported, dict) else None,
+            "privacy": trace.header.privacy,
             "steps": list(steps) if isinstance(steps, list) else [],
             "damaged_blocks": trace.losses.damaged_blocks,
         }

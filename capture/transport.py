@@ -15,14 +15,14 @@ from functools import cache, partial
 from math import inf
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 import httpx
 
 from tbench.capture.errors import InputError
 from tbench.capture.exchange import LED_BACK, Outcome, httpx_outcome
 from tbench.capture.intake import Intake, RequestHead, ResponseHead
-from tbench.capture.recorder import MAX_PENDING, Counts, Recording, begin
+from tbench.capture.recorder import MAX_PENDING, Counts, Privacy, Recording, begin
 from tbench.capture.selection import Selection
 
 logger = logging.getLogger("tbench.capture")
@@ -43,6 +43,7 @@ class CaptureTransport(httpx.BaseTransport, httpx.AsyncBaseTransport):
 
     `hosts` (regular expressions), `paths` (globs) and `sample` (0 to 1) choose what is recorded, as for
     `tbench capture`. A segment ends at `rotate_mb`; bodies on their way to the disk take `max_pending_mb`.
+    With `privacy="shape"` no content reaches the disk, but stand-ins of the same shape (docs/privacy.md).
 
     What cannot be recorded passes through; it is counted in `counts`, and logged as `tbench.capture`. Raises
     InputError where the file exists or cannot be made, and nothing afterwards. A process that was forked
@@ -59,7 +60,10 @@ class CaptureTransport(httpx.BaseTransport, httpx.AsyncBaseTransport):
         sample: float = 1.0,
         rotate_mb: float | None = None,
         max_pending_mb: float = MAX_PENDING >> 20,
+        privacy: Privacy = "full",
     ) -> None:
+        if privacy not in get_args(Privacy):
+            raise InputError(f"privacy={privacy!r}: give one of {', '.join(get_args(Privacy))}")
         for name, size in (("rotate_mb", rotate_mb), ("max_pending_mb", max_pending_mb)):
             if size is not None and not 0 < size < inf:
                 raise InputError(f"{name}={size:g}: give megabytes, more than 0")
@@ -71,6 +75,7 @@ class CaptureTransport(httpx.BaseTransport, httpx.AsyncBaseTransport):
                 selection=Selection(hosts=_texts(hosts), paths=_texts(paths), sample=sample),
                 mode="in-process",
                 max_pending=round(max_pending_mb * (1 << 20)),
+                privacy=privacy,
                 rotate_bytes=None if rotate_mb is None else round(rotate_mb * (1 << 20)),
             )
         )

@@ -43,6 +43,7 @@ KEYS = {
     "output_tokens": 3,
     "synthesis": None,
     "import": None,
+    "privacy": "full",
     "steps": [],
     "damaged_blocks": 0,
 }

@@ -1,18 +1,20 @@
 """A copy of the same shape: what it must keep, by others' counts; and that it keeps nothing else."""
 
+import json
+import time
 from collections.abc import Iterable
 from pathlib import Path
 
+import httpx
 import orjson
 import pytest
 
+from tbench import CaptureTransport
 from tbench.capture.container_reader import open_container
 from tbench.capture.exchange import Exchange, Request
 from tbench.capture.frames import BLOCK
-from tbench.capture.privacy.bodies import Bodies
 from tbench.capture.privacy.redaction import redact
-from tbench.capture.privacy.standins import StandIns
-from tbench.capture.privacy.traffic import Traffic
+from tbench.capture.privacy.traffic import shape
 from tbench.capture.providers import parse_recorded, parse_request
 from tbench.capture.sessions import Sessions
 from tbench.capture.trace_reader import read_trace
@@ -20,6 +22,7 @@ from tbench.simulator.chat import CHAT
 from tbench.simulator.messages import MESSAGES
 from tbench.simulator.prompt import PrefixCache
 from tbench.simulator.responses import RESPONSES
+from tests.answering import EVENTS, Given, answering
 from tests.private_traffic import exchanges, fingerprints, write
 
 DIALECTS = {"chat": CHAT, "messages": MESSAGES, "responses": RESPONSES}
@@ -37,7 +40,7 @@ def copy(
     folder = tmp_path_factory.mktemp("privacy")
     source = write(folder / "source.msgpack", traffic[0])
     out = folder / "copy.msgpack"
-    copied = redact(read_trace(source), out, Traffic(Bodies(StandIns())), "shape")
+    copied = redact(read_trace(source), out, shape(), "shape")
     assert copied.requests == len(traffic[0])
     return out
 
@@ -72,14 +75,51 @@ def test_nothing_that_anybody_wrote_is_in_the_file(
     traffic: tuple[list[Exchange], list[str]], copy: Path
 ) -> None:
     """No 12 bytes of any text, name, id, picture or address, in any decompressed byte."""
-    container = open_container(copy)
-    raw = b"".join(frame.raw for frame in container.walk() if frame.code == BLOCK)
-    data = raw + repr(container.header).encode() + repr(container.index).encode()
-    pieces = fingerprints(traffic[1])
+    data = contents(copy)
 
-    assert sorted({data[at : at + 12] for at in range(len(data) - 11)} & pieces) == []
+    assert sorted(pieces_of(data) & fingerprints(traffic[1])) == []
     assert b"halvorsen" not in data.lower()
     assert b"acme-70b" in data  # a model's name is the protocol's
+
+
+def test_a_capture_of_the_shape_writes_no_content(
+    traffic: tuple[list[Exchange], list[str]], tmp_path: Path
+) -> None:
+    """Not in the file under way, nor in the whole one: requests, answers, refusals that quote, dead hosts."""
+    bodies = [exchange.request.body or b"" for exchange in traffic[0][:12]]
+    answers = [exchange.response.body or b"" for exchange in traffic[0][:12] if exchange.response]
+    quoted = json.dumps({"error": {"message": traffic[1][-1], "type": "halvorsen_error"}}).encode()
+    given = iter([*(Given([answer], headers=EVENTS) for answer in answers), Given([quoted], 400)])
+    path = tmp_path / "trace.msgpack"
+    with answering(lambda _received: next(given)) as server:
+        transport = CaptureTransport(path, privacy="shape", paths="*")
+        with httpx.Client(transport=transport) as client:
+            for body in [*bodies, bodies[0]]:
+                client.post(f"{server.url}/tenant-halvorsen/v1/chat/completions", content=body)
+            with pytest.raises(httpx.ConnectError):
+                client.post("http://halvorsen.invalid/v1/chat/completions", content=bodies[0])
+            while transport.counts.responses < len(bodies) + 2:
+                time.sleep(0.01)
+            before = path.with_name("trace.msgpack.part")
+            data = contents(before)
+    data += contents(path)
+
+    assert sorted(pieces_of(data) & fingerprints(traffic[1])) == []
+    assert b"halvorsen" not in data.lower()
+    trace = read_trace(path)
+    assert trace.header.privacy == "shape"
+    assert [exchange.outcome for exchange in trace] == ["ok"] * 12 + ["http_error", "connect_error"]
+
+
+def contents(path: Path) -> bytes:
+    """Every byte of a container, decompressed."""
+    container = open_container(path)
+    raw = b"".join(frame.raw for frame in container.walk() if frame.code == BLOCK)
+    return raw + repr(container.header).encode() + repr(container.index).encode()
+
+
+def pieces_of(data: bytes) -> set[bytes]:
+    return {data[at : at + 12] for at in range(len(data) - 11)}
 
 
 def test_the_conversations_are_the_same(

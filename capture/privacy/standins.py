@@ -53,7 +53,8 @@ class StandIns:
     """The stand-ins of one capture or redaction, for one thread. `tokens` counts those of the originals."""
 
     def __init__(self, key: bytes | None = None, tokens: Tokens | None = None) -> None:
-        self._key = key or secrets.token_bytes(32)
+        # Of its own, where another use of the key makes pseudonyms, too.
+        self._key = hmac.digest(key or secrets.token_bytes(32), b"stand-ins", sha256)
         self._tokens = tokens or PieceRule()
         self._costs: dict[str, float] = {}
         self._texts: OrderedDict[bytes, str] = OrderedDict()

@@ -19,9 +19,11 @@ from tbench.capture.errors import InputError
 from tbench.capture.exchange import LED_BACK, Chunk, Headers, Request, Response
 from tbench.capture.jsontext import loads, rewritten
 from tbench.capture.privacy.bodies import Bodies, Kind, is_word
+from tbench.capture.privacy.standins import StandIns
 from tbench.capture.providers import PROVIDERS, is_stream, parse_request
 from tbench.capture.redact import PSEUDONYM_HEADERS
 from tbench.capture.selection import API_HOSTS
+from tbench.capture.synthesis.tokens import Tokens
 
 _MEDIA: Final = (
     r"\*/\*|application/(?:x-)?(?:nd)?json|text/(?:event-stream|plain|html)|multipart/form-data"
@@ -281,6 +283,15 @@ class Traffic:
         edges = [len(text) * place // len(speaking) for place in range(len(speaking) + 1)]
         for piece, (start, end) in zip(speaking, pairwise(edges), strict=True):
             piece.made_up = text[start:end]
+
+
+def shape(
+    key: bytes | None = None,
+    tokens: Tokens | None = None,
+    models: Mapping[str, str] | None = None,
+) -> Traffic:
+    """Stand-ins of the same shape, under a new key; `tokens` and `models`: see StandIns and Bodies."""
+    return Traffic(Bodies(StandIns(key, tokens), models))
 
 
 _AMOUNTS: Final = re.compile(_AMOUNT)

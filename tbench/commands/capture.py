@@ -4,7 +4,7 @@ import sys
 from contextlib import ExitStack
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -130,6 +130,14 @@ def capture(
             group=RECORDED,
         ),
     ] = 1.0,
+    privacy: Annotated[
+        Literal["full", "shape"],
+        Option(
+            help="shape: made-up content of the same lengths is written, and no prompt reaches the disk "
+            "(docs/privacy.md).",
+            group=RECORDED,
+        ),
+    ] = "full",
     rotate_mb: Annotated[
         float | None,
         Option(help="Begin a new segment at this size.", unit="MB", group=WHERE, least=0.001),
@@ -212,6 +220,7 @@ def capture(
         max_pending=max_pending * MEGA,
         rotate_bytes=round(rotate_mb * MEGA) if rotate_mb else None,
         rotate_s=rotate_s,
+        privacy=privacy,
         processes=processes,
     )
     setup = Setup(

@@ -210,6 +210,7 @@ def _lines(trace: "Trace", figures: Mapping[str, Any]) -> Iterator[tuple[str, st
         yield from import_lines(figures["import"])
     else:
         yield "recorded by", named(f"{trace.header.writer} at {trace.header.upstream or '-'}")
+    yield "privacy", named(str(figures["privacy"]))
     for step in figures["steps"]:
         match step:
             case {

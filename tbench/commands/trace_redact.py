@@ -27,10 +27,8 @@ def redact_trace(
     much of them; images, tools and arguments have their sizes. Lengths, times and models stay, and tell
     something: docs/privacy.md.
     """
-    from tbench.capture.privacy.bodies import Bodies
     from tbench.capture.privacy.redaction import redact
-    from tbench.capture.privacy.standins import StandIns
-    from tbench.capture.privacy.traffic import Traffic
+    from tbench.capture.privacy.traffic import shape
     from tbench.capture.synthesis.tokens import load_tokens
     from tbench.capture.terminal import plural
     from tbench.capture.trace_reader import read_trace
@@ -39,9 +37,11 @@ def redact_trace(
     source = read_trace(trace)
     tokens = None if tokenizer is None else load_tokens(tokenizer)
     models = parse_models(rename_model or [], "--rename-model")
-    stand_ins = StandIns(tokens=tokens)
-    copied = redact(source, out, Traffic(Bodies(stand_ins, models)), "shape")
-    typer.echo(f"{out}: {plural(copied.requests, 'request')}; tokens by {stand_ins.source}")
+    traffic = shape(tokens=tokens, models=models)
+    copied = redact(source, out, traffic, "shape")
+    typer.echo(
+        f"{out}: {plural(copied.requests, 'request')}; tokens by {traffic.bodies.stand_ins.source}"
+    )
     removed = ", ".join(f"{count:,} {kind}" for kind, count in copied.removed.items())
     typer.echo(f"removed: {removed or 'nothing'}")
     say_losses(copied.lost, trace)
