@@ -126,6 +126,8 @@ class Row:
                 types += [int, float]
             elif kind is Path or origin is Literal:
                 types.append(str)
+            elif origin is Mapping:
+                types.append(dict)
             else:
                 types.append(kind if origin is None else list)
         right = isinstance(value, tuple(types)) and (bool in types or not isinstance(value, bool))
@@ -136,6 +138,8 @@ class Row:
             if not all(isinstance(word, str) for word in value):
                 raise InputError(f"plan: {self.key} is {value!r}; it must be a list of texts")
             return tuple(value)
+        if dict in types:
+            return self.of_words([f"{name}={text}" for name, text in value.items()])
         return self.of_words(value) if isinstance(value, str) else value
 
     def check(self, value: Any) -> None:

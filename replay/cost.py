@@ -88,6 +88,13 @@ def parse_prices(words: Sequence[str]) -> dict[str, Price]:
     return prices
 
 
+def prices_written(prices: Mapping[str, Price | str]) -> dict[str, str]:
+    """Prices by model as a plan file has them; those that are written already stay."""
+    return {
+        model: price if isinstance(price, str) else price.written for model, price in prices.items()
+    }
+
+
 def cost(price: Price, usage: Usage) -> float:
     """US dollars for so many tokens, in which `cached` and `created` are among the prompt's; None is none."""
     prompt = usage.prompt or 0

@@ -9,7 +9,7 @@ connection. Nothing else is.
 import ssl
 import time
 from collections import defaultdict
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass, field
 from typing import Any, Final, Self, cast
@@ -106,6 +106,7 @@ class HttpxSender:
         self._shared: Lane | None = None
         self._under_way: set[trio.CancelScope] = set()
         self._reads = 0
+        self.may_repeat: Callable[[Call], bool] = lambda _call: True
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
@@ -179,7 +180,8 @@ class HttpxSender:
         lanes = self._lanes[call.origin]
         with watch.scope:
             await self._try(lanes, call, reply, watch)
-            if reply.reused and reply.failure and reply.failure[0] is Outcome.RESET:
+            lost = reply.reused and reply.failure and reply.failure[0] is Outcome.RESET
+            if lost and self.may_repeat(call):
                 lanes.reuse.broke()
                 watch.again()
                 await self._try(lanes, call, reply, watch)

@@ -190,14 +190,11 @@ def _warmup(options: ReplayOptions) -> Warmup:
 
 
 def _workers(options: ReplayOptions, pacing: Pacing) -> int:
-    """How many processes send; `auto` is as many as the load needs and the machine has to spare.
-
-    One core stays with the parent, and a budget is kept by one worker.
-    """
+    """How many processes send; `auto` is as many as the load needs, and one core stays with the parent."""
     if options.workers == "auto":
         affinity = getattr(os, "sched_getaffinity", None)
         cores = len(affinity(0)) if affinity else os.cpu_count() or 1
-        wanted = min(max(1, cores - 1), 1 if options.max_cost is not None else needed(pacing))
+        wanted = min(max(1, cores - 1), needed(pacing))
     else:
         wanted = options.workers
     return min(wanted, options.concurrency or wanted, options.max_in_flight or wanted)

@@ -456,8 +456,6 @@ class ReplayOptions:
         if len(given) > 1:
             raise InputError(f"{_flag(given[0])} and {_flag(given[1])} are two pacings; give one")
         pacing = given[0] if given else "speed"
-        if self.max_cost is not None and self.workers not in {"auto", 1}:
-            raise InputError("--max-cost is kept by one worker: drop --workers, or make it 1")
         option = rows(type(self))[pacing].option
         if self.max_in_flight is not None and isinstance(option, PacingOption) and option.limits:
             raise InputError(

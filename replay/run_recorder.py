@@ -328,7 +328,8 @@ class RunRecorder:
             output.tally.refusals.see(attempt.reply)
             if self.budget:
                 spent = actual_cost(sample, attempt.cost, output.tally.bill.prices)
-                self.budget.settle(spent, attempt.cost)
+                # What was sent twice was reserved twice.
+                self.budget.settle(spent, attempt.cost * (1 + sample.reconnected))
             if count % PUMP == 0:
                 self._pump()
             if behind:

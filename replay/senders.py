@@ -2,11 +2,12 @@
 
 import ssl
 import sys
+from collections.abc import Callable
 from importlib.util import find_spec
 from typing import Final, Literal, Protocol, Self
 
 from tbench.capture.errors import InputError
-from tbench.replay.sender import Deadlines, Origin, Sender
+from tbench.replay.sender import Call, Deadlines, Origin, Sender
 
 Choice = Literal["auto", "engine", "httpx"]
 Kind = Literal["engine", "httpx"]
@@ -18,7 +19,10 @@ class OpenSender(Sender, Protocol):
     """A sender as a worker uses it: `async with`, `rehearse` once, `preopen`, then `launch`.
 
     `clock` is what stamped the answers so far, `kernel` or `user`; `stamps` how many reads each of them.
+    `may_repeat` is asked before a call is sent again, as its kept connection had ended.
     """
+
+    may_repeat: Callable[[Call], bool]
 
     @property
     def clock(self) -> str: ...

@@ -15,6 +15,7 @@ from tbench.abtest.plan import AbPlan, Slot, experiment, parse_arm, read_plan, s
 from tbench.abtest.runner import RunResult, Stopped, opened, perform
 from tbench.analysis.arms import interleaved
 from tbench.capture.errors import InputError
+from tbench.replay.cost import Price
 from tbench.replay.runfile import Run
 from tbench.run_store import Kind, RunStore
 
@@ -79,6 +80,20 @@ def test_arms_share_the_order_and_have_their_own_target() -> None:
     assert first.cache == "structure", "an experiment's prompts are new to every cache"
     assert (first.model, second.model) == (None, "m/two")
     assert first.base_url == second.base_url == "http://h"
+
+
+def test_prices_are_for_all_arms_and_an_arms_own_go_before(tmp_path: Path) -> None:
+    """From flags as the command line reads them, from a plan file, and from the plan that a folder keeps."""
+    arms = [{"name": "a"}, {"name": "b", "price": {"m": "9/9"}}]
+    file = tmp_path / "p.toml"
+    file.write_text('trace = "t"\n[price]\nm = "1/2"\nn = "3/4/0.1"\n')
+    table = {"m": Price(1, 2), "n": Price(3, 4, 0.1)}
+    for words in ({"price": table}, read_plan(file)):
+        made = plan(arm=arms, price=words["price"])
+        first, second = (arm.order(made.order).price for arm in made.treatments)
+        assert first == table
+        assert second == {"m": Price(9, 9), "n": Price(3, 4, 0.1)}
+        assert json.loads(json.dumps(made.written))["price"] == {"m": "1/2", "n": "3/4/0.1"}
 
 
 def test_nothing_that_may_be_a_credential_is_written() -> None:

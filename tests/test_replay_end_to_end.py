@@ -23,11 +23,13 @@ from tbench.capture.exchange import Exchange, Outcome, Request, Response
 from tbench.capture.records import TraceHeader
 from tbench.capture.trace_writer import TraceWriter
 from tbench.replay.api import replay
+from tbench.replay.cost import Price
 from tbench.replay.runfile import Run, read_run
 from tbench.replay.totals import identity, numbers
 from tests.conftest import interruptible
 
 CHAT = "meta-llama/Llama-3.3-70B-Instruct-Turbo"
+OTHER = "openai/gpt-oss-20b"
 VISION = "Qwen/Qwen2.5-VL-72B-Instruct"
 EMBED = "intfloat/multilingual-e5-large-instruct"
 RERANK = "Salesforce/Llama-Rank-V1"
@@ -512,3 +514,33 @@ def test_a_polite_replay_loses_nothing_to_a_rate_limit(
     assert found["refused"]["given_up"] == 0
     assert run.columns["waited"].sum() == pytest.approx(found["refused"]["waited_s"])
     assert found["rate_limits"]["requests"] == {"limit": 100, "remaining": 0}
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"concurrency": 8},
+        {"constant": 2000, "workers": 2, "sender": "httpx"},
+        {"concurrency": 8, "workers": 2, "polite": True},
+    ],
+)
+def test_what_the_server_counted_never_costs_more_than_was_allowed(
+    serve: Callable[..., Any], tmp_path: Path, options: dict[str, Any]
+) -> None:
+    """By its own tokens of all that reached it: it counts half as many again as were recorded."""
+    limit = "--rate-limit" if "polite" in options else "--seed"
+    server = serve("serve", "--port", 0, "--profile", "fast", limit, "100").url
+    trace = write_trace(tmp_path / "t.msgpack", [chat(i) for i in range(60)])
+    price, most = Price(3000, 2000), 1.5
+    run = replay(
+        trace, base_url=server, out=tmp_path / "a.run", model=OTHER, price={OTHER: price},
+        max_cost=most, **options,
+    )  # fmt: skip
+    spent = sum(
+        (row["prompt_tokens"] or 0) * 3e-3 + (row["output_tokens"] or 0) * 2e-3
+        for row in attempts(server)
+    )
+
+    assert run.totals["ended_by"] == "max_cost"
+    assert most / 2 < spent <= most
+    assert run.totals["cost"]["usd"] == pytest.approx(spent)

@@ -4,7 +4,7 @@ import math
 import socket
 import ssl
 from collections import defaultdict, deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack, contextmanager, suppress
 from typing import Final, Self
 
@@ -90,7 +90,7 @@ class EngineSender:
 
     HTTP/1.1 on Linux; no proxy, no redirects; https only with a `context`. What is sent again is a request
     whose connection was a kept one and ended before any byte of the response: once, on a new connection
-    (RFC 9112, 9.3.1). Nothing else is.
+    (RFC 9112, 9.3.1), if `may_repeat` allows it. Nothing else is.
     """
 
     def __init__(self, deadlines: Deadlines, context: ssl.SSLContext | None) -> None:
@@ -101,6 +101,7 @@ class EngineSender:
         self._active: dict[InFlight, Connection] = {}
         self._dials: dict[int, trio.CancelScope] = {}
         self._launching = False
+        self.may_repeat: Callable[[Call], bool] = lambda _call: True
 
     async def __aenter__(self) -> Self:
         self._reader = Reader()
@@ -252,7 +253,12 @@ class EngineSender:
             pool.put(connection, in_flight.heard)
         else:
             connection.close()
-        if in_flight.kept and response.silent and _broken(reply):
+        if (
+            in_flight.kept
+            and response.silent
+            and _broken(reply)
+            and self.may_repeat(in_flight.call)
+        ):
             # Whoever keeps connections loses this race now and then, whatever the server says of how long it
             # keeps its own (RFC 9112, 9.3.1). No byte came back: the request may be sent again.
             pool.reuse.broke()

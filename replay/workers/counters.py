@@ -2,8 +2,10 @@
 
 A worker writes its row, the parent reads it a few times a second; what was spent goes the other way. Each
 field is eight aligned bytes and has one writer, so that none is ever read half written and no lock is held.
+Money has several, and a lock.
 """
 
+import fcntl
 import math
 import mmap
 import os
@@ -21,7 +23,7 @@ MOST_ARMS: Final = 5
 """So many arms of a duet have a counter of their own for what was issued."""
 WORD: Final = 8
 ROW: Final = 64
-"""Bytes of a row: a cache line. Row 0 is the parent's: what was spent, and what was reserved for that."""
+"""Bytes of a row: a cache line. Row 0 is money: what was spent, and what is reserved."""
 
 
 class SharedCounters:
@@ -55,14 +57,17 @@ class SharedCounters:
         """The counters of a worker, from 0."""
         return WorkerCounters(self._counters[(worker + 1) * ROW // WORD :])
 
-    @property
-    def settled(self) -> tuple[float, float]:
-        """What the ended attempts cost, and what had been reserved for them."""
-        return self._money[0], self._money[1]
+    @contextmanager
+    def money(self) -> "Iterator[memoryview[float]]":
+        """What the ended attempts cost, and what is reserved for the others: nobody else may look meanwhile.
 
-    @settled.setter
-    def settled(self, amounts: tuple[float, float]) -> None:
-        self._money[0], self._money[1] = amounts
+        The lock is POSIX's: each process has its own, and one that dies has none.
+        """
+        fcntl.lockf(self.fd, fcntl.LOCK_EX)
+        try:
+            yield self._money[:2]
+        finally:
+            fcntl.lockf(self.fd, fcntl.LOCK_UN)
 
 
 class WorkerCounters:
@@ -101,24 +106,24 @@ class WorkerCounters:
 class Budget:
     """US dollars that may be spent. What is in flight counts with the most that it may cost.
 
-    The worker reserves before it sends; the parent settles when it has read the answer. There is one worker
-    where there is a budget: reservations are its own, only what was settled is shared.
+    A worker reserves before it sends; the parent settles when it has read the answer. All of them draw on one
+    sum.
     """
 
     def __init__(self, limit: float, shared: SharedCounters) -> None:
         self._limit = limit
         self._shared = shared
-        self._reserved = 0.0
 
     def reserve(self, most: float) -> bool:
-        """Set aside what one more call may cost; False when that would not fit. For the worker."""
-        spent, freed = self._shared.settled
-        if math.fsum((spent, self._reserved, -freed, most)) > self._limit:
-            return False
-        self._reserved += most
-        return True
+        """Set aside what one more call may cost; False when that would not fit. For a worker."""
+        with self._shared.money() as money:
+            if math.fsum((money[0], money[1], most)) > self._limit:
+                return False
+            money[1] += most
+            return True
 
     def settle(self, actual: float, most: float) -> None:
         """Replace a reservation by what the attempt cost. For the parent."""
-        spent, freed = self._shared.settled
-        self._shared.settled = spent + actual, freed + most
+        with self._shared.money() as money:
+            money[0] += actual
+            money[1] -= most

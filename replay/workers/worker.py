@@ -103,6 +103,8 @@ class Worker:
         async with opened as sender, trio.open_nursery() as helpers:
             helpers.start_soon(calls.run)
             await sender.rehearse()
+            if self.budget is not None:
+                sender.may_repeat = self._affords
             self.player = Player(
                 sender=sender,
                 supply=calls,
@@ -182,10 +184,14 @@ class Worker:
         self.control.send(stats)
 
     def _may_send(self, call: Call) -> bool:
-        if self.budget is not None and not self.budget.reserve(call.cost):
+        if not self._affords(call):
             return False
         self.counters.issue(call.arm)
         return True
+
+    def _affords(self, call: Call) -> bool:
+        """Whether the budget has room for a call, which then is reserved."""
+        return self.budget is None or self.budget.reserve(call.cost)
 
     def _keep(self, attempt: Attempt) -> None:
         self.spool.add(attempt)

@@ -24,7 +24,7 @@ OF_ARM: Final = frozenset(
         "price",
     }
 )
-SHARED: Final = frozenset({"base_url", "cache_by"})
+SHARED: Final = frozenset({"base_url", "cache_by", "price"})
 """Options of a replay that an arm may have of its own, and which of them all arms may share."""
 Kind = Literal["random", "abba", "duet"]
 

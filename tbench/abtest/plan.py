@@ -20,7 +20,7 @@ from tbench.capture.exchange import NOTHING
 from tbench.capture.jsontext import loads
 from tbench.capture.option import made, rows
 from tbench.capture.redact import mask_address, mask_lookalikes
-from tbench.replay.cost import parse_prices
+from tbench.replay.cost import parse_prices, prices_written
 from tbench.replay.options import ReplayOptions
 from tbench.replay.provenance import WITHHELD, without_credentials
 from tbench.replay.target import parse_headers
@@ -90,8 +90,9 @@ class ArmSpec:
     sources: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     def order(self, shared: ReplayOptions) -> ReplayOptions:
-        """The shared order, for this arm."""
-        return replace(shared, **self.changes, sources={**shared.sources, **self.sources})
+        """The shared order, for this arm; a price of its own goes before that of all."""
+        changes = {**self.changes, "price": {**shared.price, **self.changes.get("price", {})}}
+        return replace(shared, **changes, sources={**shared.sources, **self.sources})
 
     @property
     def written(self) -> dict[str, Any]:
@@ -99,8 +100,7 @@ class ArmSpec:
         table = {key: self.changes.get(row.name) for key, row in _ROWS.items()}
         table["set"] = without_credentials(table["set"] or {})
         table["header"] = {name: WITHHELD for name, _ in table["header"] or ()}
-        prices = table["price"] or {}
-        table["price"] = {model: price.written for model, price in prices.items()}
+        table["price"] = prices_written(table["price"] or {})
         filled = {key: value for key, value in table.items() if value not in (None, {})}
         return {"name": self.name, **filled}
 
@@ -239,6 +239,8 @@ def experiment(words: Mapping[str, Any], sources: Mapping[str, str] = NOTHING) -
     `sources` says of words where they are from, if neither the command line nor a plan file has them.
     """
     table = {row.key: row for row in rows(AbOptions).values()}
+    if isinstance(words.get("price"), Mapping):
+        words = {**words, "price": prices_written(words["price"])}
     values: dict[str, Any] = {"arms": ()}
     for key, value in words.items():
         if key not in table:
