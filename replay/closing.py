@@ -167,6 +167,27 @@ def _turns(turns: Mapping[str, Any]) -> Iterator[str]:
     yield row("turns", f"{count:,} continue an earlier answer" + (f": {fates}" if fates else ""))
 
 
+def _hits(rates: Mapping[str, Any]) -> Iterator[str]:
+    """Hit rates of a cache, and whether the target knew more than this run sent."""
+    if not rates:
+        return
+    planned, served, recorded = (rates.get(name) for name in ("planned", "served", "recorded"))
+    parts = [
+        f"{name} {'not known' if rate is None else f'{rate:.1%}'}"
+        for name, rate in (("planned", planned), ("served", served), ("recorded", recorded))
+    ]
+    knew = planned is not None and served is not None and served > planned + FOREIGN
+    hint = (
+        "; it knew prompts of an earlier run (--cache structure keeps them apart)" if knew else ""
+    )
+    count = plural(rates["requests"], "request")
+    yield row("cache", f"hit rate of {count}: {', '.join(parts)} of prompt tokens{hint}")
+
+
+FOREIGN: Final = 0.02
+"""A target that serves so much more than a perfect cache would held more than this run sent."""
+
+
 KEPT: Final = {
     "not_json": "not a JSON object, sent as recorded",
     "no_model": "no model named, sent without one",
@@ -202,6 +223,7 @@ def departures(counts: Mapping[str, Any], base_url: str) -> Iterator[str]:
             f"sent again, after {three(refused['waited_s'])} s of waiting in all, which is part of their "
             "latency" + (f"; {lost:,} given up, refused to the last" if lost else ""),
         )
+    yield from _hits(counts.get("hit_rates") or {})
     if isinstance(turns := counts.get("turns"), Mapping):  # a dry run only has their number
         yield from _turns(turns)
     if idle := counts.get("idle"):

@@ -13,6 +13,7 @@ from tbench.capture.providers import GENERATIVE, Usage
 from tbench.capture.redact import Secrets
 from tbench.replay.columns import COUNTED
 from tbench.replay.cost import Bill, Price, cost, price_of
+from tbench.replay.hit_rates import OBSERVED
 from tbench.replay.job import Job
 from tbench.replay.measure import to_sample
 from tbench.replay.plan import Plan
@@ -97,6 +98,7 @@ class Tally:
     kind: an outcome, or `http_STATUS`; `limits` by why this machine opened no connection. `tokens` counts
     token events, `coalesced` those with the stamp of a later one. `input` and `output` have the definitions
     of a benchmark's results (tbench.benchmark.genai_bench); what gives no text has no output.
+    `usage` is what was counted for each of the first requests, by their index (replay.hit_rates).
     """
 
     ended: int = 0
@@ -112,6 +114,7 @@ class Tally:
     refusals: Refusals = field(default_factory=Refusals)
     input: Side = field(default_factory=Side)
     output: Side = field(default_factory=Side)
+    usage: dict[int, Usage] = field(default_factory=dict)
     _ttft: Histogram = field(default_factory=Histogram)
 
     def add(self, sample: Sample) -> None:
@@ -131,7 +134,10 @@ class Tally:
             self.last_error = sample.error
         if fate is not Fate.COMPLETED:
             return
-        self.bill.add(sample.model, usage_of(sample))
+        usage = usage_of(sample)
+        self.bill.add(sample.model, usage)
+        if sample.index < OBSERVED:
+            self.usage[sample.index] = usage
         first = sample.first_token if sample.stream else sample.end
         start = sample.sent if sample.due is None else sample.due
         if sample.stream and first is not None and start is not None:
@@ -182,6 +188,7 @@ def run_totals(
     planned: int | None,
     interrupted: bool,
     steal_s: float | None,
+    hit_rates: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
     """The record `totals` of docs/trace-format.md, which closes a run, from what the parts of a replay know.
 
@@ -231,6 +238,7 @@ def run_totals(
             "p99": stall.quantile(0.99),
             "max": stall.quantile(1.0),
         },
+        "hit_rates": hit_rates,
         "turns": {
             "causal": job.pace.causal,
             **{name: sum(worker.turns[arm][name] for worker in stats) for name in FATES},

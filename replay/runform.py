@@ -67,6 +67,11 @@ FLAG: Final = Kind("true or false", lambda value: isinstance(value, bool))
 LOSS: Final = Kind("a count or true", lambda value: isinstance(value, bool) or _is_count(value))
 IDENTITY: Final = ("planned", "completed", "failed", "cancelled", "lost_in_flight", "never_sent")
 
+SUMS: Final = frozenset({"requests", "prompt_tokens"})
+RATES: Final[Mapping[str, Form]] = {
+    **dict.fromkeys(SUMS, COUNT),
+    **dict.fromkeys(("planned", "served", "recorded"), NUMBER),
+}
 HEADER: Final = Fields(
     {
         "run_id": TEXT,
@@ -112,6 +117,11 @@ TOTALS: Final = Fields(
         ),
         "turns": Fields(
             {"causal": TEXT, **dict.fromkeys(("continued", "waited", "early", "skipped"), COUNT)}
+        ),
+        "hit_rates": Fields(
+            {**RATES, "turns": Items(Fields({"turn": COUNT, **RATES}, SUMS, filled=True))},
+            SUMS,
+            filled=True,
         ),
         "most_in_flight": COUNT,
         "workers": COUNT,

@@ -10,20 +10,22 @@ import threading
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import takewhile, tee
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 from zlib import crc32
 
 import trio
 
-from tbench.capture.errors import InputError
+from tbench.capture.errors import InputError, TbenchError
 from tbench.capture.providers import Usage
 from tbench.capture.terminal import stop_signals
 from tbench.capture.trace_reader import together
 from tbench.replay.cost import Bill, Price, cost_at_most, price_of
 from tbench.replay.estimate import Survey, expected_usage, first_look
+from tbench.replay.hit_rates import hit_rates
 from tbench.replay.job import Job
 from tbench.replay.pacing import Fixed
 from tbench.replay.plan import Planned, nothing_to_send
@@ -274,6 +276,7 @@ class _ReplayRun:
             finally:
                 self.feeder.stop()  # its thread cannot be cancelled
             planned = await self._planned()
+            rates = [await trio.to_thread.run_sync(self._hit_rates, arm) for arm in self.arms]
             helpers.cancel_scope.cancel()
         steal = None if self.steal is None else (steal_s() or 0.0) - self.steal
         return [
@@ -287,10 +290,19 @@ class _ReplayRun:
                     planned=planned,
                     interrupted=bool(self.interrupts),
                     steal_s=steal,
+                    hit_rates=rates[arm],
                 )
             )
             for arm, (state, writer) in enumerate(zip(self.arms, writers, strict=True))
         ]
+
+    def _hit_rates(self, arm: _ArmState) -> dict[str, Any] | None:
+        """What caches gave; None where that is not asked any more, or the trace is gone."""
+        if self.interrupts:
+            return None
+        with suppress(TbenchError, OSError):
+            return hit_rates(arm.job.plan(), arm.job.target, arm.tally.usage)
+        return None
 
     async def _get_ready(self) -> None:
         """Do what can be done before the first request, such as building the calls that will be needed soon.

@@ -85,6 +85,7 @@ def numbers(run: Run) -> dict[str, Any]:
         "refused": run.totals.get("refused") or {},
         "rate_limits": run.totals.get("rate_limits") or {},
         "turns": run.totals.get("turns") or {},
+        "hit_rates": run.totals.get("hit_rates"),
         "hosts": run.totals.get("hosts") or {},
         "portability": run.totals.get("portability") or {},
         "unchanged": run.totals.get("unchanged") or {},

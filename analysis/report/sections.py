@@ -100,6 +100,12 @@ def failures(sides: Sides) -> Part:
     return part("Failures", made, facts.messages(sides), pictures=[charts.failures(shares)])
 
 
+def caches(sides: Sides) -> Part:
+    """What caches of prefixes gave, beside what they could give and gave when the traffic was recorded."""
+    made = tables.hit_rates_table(sides)
+    return part("Prefix caches", drawn(made) if made.rows else "")
+
+
 def fidelity(sides: Sides) -> Part:
     """What each run preserved of its trace, whether requests left when due, and who took the times."""
     runs = [place for place in places(sides) if place.arm.kind == "run"]

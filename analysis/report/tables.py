@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
@@ -107,6 +107,35 @@ def equal_lengths_table(comparison: Comparisons) -> Table | None:
     heads = (*(head for head in FULL if head not in {"baseline", "candidate"}), *MORE)
     rows = map(_compared, equal.rows)
     return words.table(sentences.equal_lengths(equal), (*FULL, *MORE), rows).only(*heads)
+
+
+HIT_RATES: Final = ("", "turn", "requests", "prompt tokens", "planned", "served", "recorded")
+
+
+def hit_rates_table(sides: Sides) -> Table:
+    """The share of prompt tokens that a cache gave, by the number of the turn; of all runs of a side."""
+    cells: list[list[Cell | str]] = []
+    for side, arms in sides.items():
+        rows: dict[str, list[Mapping[str, Any]]] = {}
+        for run in filter(None, (arm.run.totals.get("hit_rates") for arm in arms)):
+            rows.setdefault("all", []).append(run)
+            for row in run.get("turns") or ():
+                rows.setdefault(str(row.get("turn")), []).append(row)
+        for turn, runs in rows.items():
+            weights = [row["prompt_tokens"] for row in runs]
+            sums = (sum(row["requests"] for row in runs), sum(weights))
+            cells.append([side, turn, *map(count, sums)])
+            for name in HIT_RATES[-3:]:
+                shares = [share for row in runs if (share := row.get(name)) is not None]
+                if len(shares) < len(runs) or not any(weights):
+                    cells[-1].append("not known")
+                    continue
+                rate = float(np.average(shares, weights=weights))
+                cells[-1].append(Cell(text=f"{rate:.1%}", value=rate, unit="share"))
+    caption = (
+        "Hit rate by turn of a conversation: of a perfect cache, the target's, and as recorded"
+    )
+    return words.table(caption, HIT_RATES, cells)
 
 
 def _compared(row: Comparison) -> list[Cell | str]:

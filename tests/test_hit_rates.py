@@ -1,0 +1,172 @@
+"""Hit rates as planned, served and recorded agree where the cache is known: the simulator's."""
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tbench import CaptureTransport
+from tbench.capture.providers import Usage, provider_of
+from tbench.replay.hit_rates import (
+    BLOCK_TOKENS,
+    HEADER_BYTES,
+    TOKEN_BYTES,
+    Prefixes,
+    hit_rates,
+    pieces_of,
+)
+from tbench.replay.plan import Plan
+from tbench.replay.runfile import read_run
+from tbench.replay.target import Target
+from tests.conftest import Done, Server
+from tests.test_salt import exchange
+
+MODEL = "meta-llama/Llama-3.3-70B-Instruct-Turbo"
+KEY = {"authorization": "Bearer k"}
+CLOSE = 0.02
+"""Two points: the bar."""
+SYSTEM = "You answer in one sentence, and you look up what you do not know. " * 30
+TOOL = {
+    "type": "function",
+    "function": {
+        "name": "look_up",
+        "description": "Looks a word up in the encyclopedia. " * 10,
+        "parameters": {"type": "object", "properties": {"word": {"type": "string"}}},
+    },
+}
+
+
+def chat(number: int, turn: int, history: list[dict[str, Any]]) -> dict[str, Any]:
+    """One turn of a conversation; some have tools, and those of four begin with one document."""
+    document = (
+        f"Document {number // 4}. " + "It was the best of times, it was the worst of times. " * 25
+    )
+    words = document if turn == 0 else f"And what of {number} then, in turn {turn}? " * (3 + number)
+    system = {"role": "system", "content": SYSTEM}
+    if not history:
+        history.append(system)
+    history.append({"role": "user", "content": words + f" Question {number}.{turn}?"})
+    body: dict[str, Any] = {"model": MODEL, "messages": history, "max_tokens": 4}
+    return body | ({"tools": [TOOL]} if number % 2 else {})
+
+
+@pytest.fixture(scope="module")
+def traffic(tmp_path_factory: pytest.TempPathFactory, simulator: Server) -> Iterator[Path]:
+    """Twelve conversations of two to five turns, one call at a time, as their client saw them."""
+    path = tmp_path_factory.mktemp("traffic") / "agents.msgpack"
+    histories: dict[int, list[dict[str, Any]]] = {number: [] for number in range(12)}
+    with (
+        CaptureTransport(path) as transport,
+        httpx.Client(transport=transport, headers=KEY, timeout=60) as client,
+    ):
+        for turn in range(5):
+            for number, history in histories.items():
+                if turn < 2 + number % 4:
+                    body = chat(number, turn, history)
+                    answer = client.post(f"{simulator.url}/v1/chat/completions", json=body)
+                    message = answer.raise_for_status().json()["choices"][0]["message"]
+                    history.append({"role": "assistant", "content": message["content"] or "-"})
+    yield path
+
+
+def test_planned_served_and_recorded_agree(
+    tbench: Callable[..., Done], simulator: Server, traffic: Path, tmp_path: Path
+) -> None:
+    """Together and for each turn, where nothing of an earlier run is left; else that is seen."""
+    arguments = ("--base-url", simulator.url, "--concurrency", 1)
+    done = {
+        cache: tbench("replay", traffic, *arguments, "--cache", cache, "-o", f"{cache}.run")
+        for cache in ("structure", "cold", "as-is")
+    }
+    structure, cold, as_is = (
+        read_run(tmp_path / f"{cache}.run").totals["hit_rates"] for cache in done
+    )
+
+    for row in (structure, *structure["turns"]):
+        assert abs(row["planned"] - row["served"]) <= CLOSE, row
+        assert abs(row["planned"] - row["recorded"]) <= CLOSE, row
+    for row in (cold, *cold["turns"]):
+        assert abs(row["planned"] - row["served"]) <= CLOSE, row
+    assert cold["turns"][0]["served"] < CLOSE, (
+        "each conversation begins anew, but for a tool's name"
+    )
+    assert as_is["planned"] == pytest.approx(structure["planned"], abs=CLOSE)
+    assert as_is["served"] > as_is["planned"] + 2 * CLOSE, "the recorded prompts were still there"
+    assert [row["turn"] for row in structure["turns"]] == [1, 2, 3, 4, 5]
+    assert sum(row["requests"] for row in structure["turns"]) == structure["requests"] == 42
+    rates = ", ".join(f"{name} {structure[name]:.1%}" for name in ("planned", "served", "recorded"))
+    assert (
+        f"cache       hit rate of 42 requests: {rates} of prompt tokens\n" in done["structure"].out
+    )
+    assert "it knew prompts of an earlier run (--cache structure" in done["as-is"].out
+
+
+WORDS = st.binary(max_size=300).map(lambda text: bytes(byte % 3 for byte in text))
+
+
+@given(st.lists(st.lists(WORDS, max_size=4), max_size=8))
+def test_what_a_perfect_cache_serves_is_the_longest_earlier_prefix(
+    prompts: list[list[bytes]],
+) -> None:
+    """To a block, by comparison with every earlier prompt, byte by byte."""
+    cache, block = Prefixes(), BLOCK_TOKENS * TOKEN_BYTES
+    for number, prompt in enumerate(prompts):
+        longest = max((alike(prompt, earlier) for earlier in prompts[:number]), default=0)
+        total = sum(map(len, prompt))
+        shared = round(cache.add("one model", prompt) * total)
+
+        assert longest - block < shared <= longest
+    assert Prefixes().add("another model", prompts[0] if prompts else []) == 0
+
+
+def alike(prompt: list[bytes], earlier: list[bytes]) -> int:
+    """Bytes of a prompt's beginning that another has, message by message."""
+    count = 0
+    for piece, other in zip(prompt, earlier, strict=False):
+        if piece != other:
+            return count + next(
+                (at for at, (a, b) in enumerate(zip(piece, other, strict=False)) if a != b),
+                min(len(piece), len(other)),
+            )
+        count += len(piece)
+    return count
+
+
+def test_a_picture_counts_as_its_tokens_and_not_as_its_bytes() -> None:
+    picture = {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "A" * 100_000}}
+    body = {
+        "messages": [
+            {"role": "user", "content": [picture, {"type": "text", "text": "What is it?"}]}
+        ]
+    }
+    sizes = [len(piece) for piece in pieces_of(body, provider_of("POST", "/v1/chat/completions"))]
+
+    assert sum(sizes) == 1_600 * TOKEN_BYTES + len("What is it?") + 2 * HEADER_BYTES
+
+
+def test_a_target_that_names_no_cached_tokens_has_no_rate() -> None:
+    """Servers leave the count out where it would be 0, so one answer that has it is enough."""
+    target = Target(base_url="http://h")
+    body = json.dumps(
+        {"model": "m", "messages": [{"role": "user", "content": "Hello. " * 64}]}
+    ).encode()
+    plan = [
+        replace(planned, index=index, session=index)
+        for index, planned in enumerate([*Plan(trace=[exchange(body)])] * 3)
+    ]
+
+    silent = hit_rates(plan, target, dict.fromkeys(range(3), Usage(prompt=100)))
+    telling = hit_rates(
+        plan, target, {0: Usage(prompt=100), 1: Usage(prompt=100, cached=96), 2: Usage()}
+    )
+
+    assert silent and telling
+    assert (silent["planned"], silent["served"], silent["recorded"]) == (192 / 300, None, None)
+    assert (telling["planned"], telling["served"], telling["requests"]) == (0.48, 0.48, 2)
+    assert hit_rates(plan, target, {}) is None
