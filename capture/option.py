@@ -47,9 +47,13 @@ class Option:
 
 @dataclass(frozen=True, kw_only=True)
 class Shared:
-    """Marks a field whose own fields are options: `without` some, others with new `defaults` or `rows`."""
+    """Marks a field whose own fields are options: `without` some, others with new `defaults` or `rows`.
+
+    `common` names those that are common here, too; None: as they are.
+    """
 
     without: frozenset[str] = frozenset()
+    common: frozenset[str] | None = None
     defaults: Mapping[str, Any] = field(default_factory=dict)
     rows: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
@@ -204,11 +208,10 @@ def _shared(annotation: Any) -> tuple[type, Shared] | None:
 def _shared_rows(options: type, how: Shared) -> Iterator[Row]:
     for name, row in rows(options).items():
         if name not in how.without:
-            yield replace(
-                row,
-                default=how.defaults.get(name, row.default),
-                option=replace(row.option, **how.rows.get(name, {})),
-            )
+            option = replace(row.option, **how.rows.get(name, {}))
+            if how.common is not None:
+                option = replace(option, common=name in how.common)
+            yield replace(row, default=how.defaults.get(name, row.default), option=option)
 
 
 def check(options: Any) -> None:

@@ -26,6 +26,10 @@ OF_ARM: Final = frozenset(
 )
 SHARED: Final = frozenset({"base_url", "cache_by", "price"})
 """Options of a replay that an arm may have of its own, and which of them all arms may share."""
+COMMON: Final = frozenset(
+    {"speed", "rate", "concurrency", "requests", "max_cost", "base_url", "cache"}
+)
+"""Options of a replay that most experiments need."""
 Kind = Literal["random", "abba", "duet"]
 
 
@@ -103,6 +107,7 @@ class AbOptions:
         ReplayOptions,
         Shared(
             without=OF_ARM - SHARED | {"out"},
+            common=COMMON,
             defaults={"cache": "structure"},
             rows={
                 "seed": {"help": "Seed of the order of the runs, and of --poisson.", "group": PLAN},
@@ -110,9 +115,6 @@ class AbOptions:
                     "help": "US dollars at list prices that all runs together may cost; a plan that needs "
                     "more is refused."
                 },
-                "poisson": {"common": False},
-                "warmup": {"common": False},
-                "only": {"common": False},
                 "base_url": {"help": "Server for arms without their own."},
             },
         ),

@@ -90,7 +90,7 @@ Margin = Annotated[
     str | None,
     Option(
         help="Gate TTFT and E2E, p50 and p95, by how much worse they may get (ab: 5% unless there is a "
-        "--gate), and failures by 0.5 points (--gate errors:2pp: by 2).",
+        "--gate), and failures by 0.5 points.",
         unit="SHARE",
         group=GATES,
         common=True,
