@@ -30,7 +30,8 @@ WALKED: Final = 20_000
 class Survey:
     """What one round of a plan holds.
 
-    `span_s` is from its first to its last arrival, `busy_s` the sum of the recorded latencies.
+    `span_s` is from its first to its last arrival, `busy_s` the sum of the recorded latencies, `think_s`
+    that of the think times.
     `turns` of its requests continue an earlier answer. `in_flight` is the recorded mean concurrency of each
     second; `unended` requests have no recorded end and are not in it. `hosts` counts where requests were
     recorded, `idle` is the plan's. `models`, `portability`, `unchanged` and `masked` (as those of the target)
@@ -41,6 +42,7 @@ class Survey:
     turns: int = 0
     span_s: float = 0.0
     busy_s: float = 0.0
+    think_s: float = 0.0
     unended: int = 0
     in_flight: Stretches = field(default_factory=Stretches)
     skipped: Counter[str] = field(default_factory=Counter)
@@ -61,6 +63,7 @@ def survey(plan: Plan, target: Target | None = None) -> Survey:
     for planned in once:
         totals.requests += 1
         totals.turns += bool(planned.after)
+        totals.think_s += planned.think
         totals.span_s = planned.offset
         exchange = planned.exchange
         if exchange.response is None:
@@ -225,10 +228,11 @@ def _open(job: "Job", totals: Survey) -> dict[str, Any]:
 
 def _closed(job: "Job", totals: Survey) -> dict[str, Any]:
     """By the recorded latencies."""
-    if job.pace.mode == "concurrency":
+    if job.pace.mode in {"concurrency", "sessions"}:
         planned = totals.requests * job.rounds
         requests = min(planned, job.options.requests or planned)
-        each = totals.busy_s / totals.requests if totals.requests else 0.0
+        busy_s = totals.busy_s + (totals.think_s if job.pace.mode == "sessions" else 0.0)
+        each = busy_s / totals.requests if totals.requests else 0.0
         lasts = requests * each / job.pace.value
     else:
         lasts = len(totals.in_flight) * WINDOW_S

@@ -91,6 +91,7 @@ class Job:
             rounds=None if follows else self.rounds,
             requests=self.options.requests,
             clones=self.pace.clones,
+            by_session=self.pace.mode == "sessions",
             most_idle=self.pace.max_idle,
             allow_unsafe=self.options.allow_unsafe,
             only=self.only,
@@ -197,7 +198,8 @@ def _workers(options: ReplayOptions, pacing: Pacing) -> int:
         wanted = min(max(1, cores - 1), needed(pacing))
     else:
         wanted = options.workers
-    return min(wanted, options.concurrency or wanted, options.max_in_flight or wanted)
+    streams = int(pacing.value) if pacing.option.load == "streams" else wanted
+    return min(wanted, streams, options.max_in_flight or wanted)
 
 
 def needed(pacing: Pacing) -> int:

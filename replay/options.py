@@ -151,6 +151,19 @@ class ReplayOptions:
             common=True,
         ),
     ] = None
+    sessions: Annotated[
+        int | None,
+        PacingOption(
+            help="Closed loop: keep this many conversations under way, each turn by turn.",
+            unit="N",
+            group=PACING,
+            above=0,
+            meaning="closed loop: {value:g} conversations under way, each turn by turn with its think times; "
+            "recorded times are not used",
+            limits=fixed,
+            load="streams",
+        ),
+    ] = None
     concurrency_scale: Annotated[
         float | None,
         PacingOption(
@@ -463,6 +476,8 @@ class ReplayOptions:
             )
         if self.spawn_rate is not None and pacing != "concurrency":
             raise InputError(f"--spawn-rate goes with --concurrency, not with {_flag(pacing)}")
+        if pacing == "sessions" and self.causal in {"strict", "off"}:
+            raise InputError(f"--sessions goes turn by turn; drop --causal {self.causal}")
         if self.ramp is not None and pacing == "concurrency_scale":
             raise InputError("--ramp: the recorded profile says how --concurrency-scale grows")
         if self.ramp is not None and self.spawn_rate is not None:

@@ -161,13 +161,14 @@ def parse_clone_shift(text: str) -> float | None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fixed:
-    """N in flight, in trace order, until the trace ends.
+    """N in flight, in trace order, until the trace ends; or N sessions under way, `by_session`.
 
     With a `spawn_rate` (per second) they are one at first, and one more at each step until there are N.
     """
 
     limit: int
     spawn_rate: float = math.inf
+    by_session: bool = False
 
     def allowed(self, tau: float) -> int:
         if self.spawn_rate == math.inf:
@@ -408,7 +409,7 @@ def fixed(pacing: Pacing, _survey: "Survey | None") -> Closed:
     rate = pacing.spawn_rate or math.inf
     if pacing.ramp is not None:
         rate = (pacing.value - 1) / pacing.ramp or math.inf
-    return Fixed(limit=int(pacing.value), spawn_rate=rate)
+    return Fixed(limit=int(pacing.value), spawn_rate=rate, by_session=pacing.mode == "sessions")
 
 
 def profile(pacing: Pacing, survey: "Survey | None") -> Closed:

@@ -28,7 +28,7 @@ class Planned:
     body where that can be written again (an orjson reading), else None. `session` numbers the conversation
     that it belongs to; it is the same in every copy. `after` are the indexes of the requests whose answers it
     holds and that had ended before it arrived, and `think` the recorded seconds from the last of those ends
-    to this arrival.
+    to this arrival. `opening` is the index of its session's first request in a plan by session, else None.
     """
 
     index: int
@@ -41,6 +41,7 @@ class Planned:
     after: tuple[int, ...] = ()
     think: float = 0.0
     clone: int = 0
+    opening: int | None = None
 
 
 Rule = Callable[[Exchange, RequestInfo], bool]
@@ -112,8 +113,8 @@ class Plan:
 
     Iterating reads the trace as it goes, once per round, and may be done again from the start. A round
     follows the last one after the recorded mean gap, and holds all `clones` of the recording, in the order of
-    their arrivals. `requests` ends the plan early. `only` says which
-    are meant, `host` is the one that every request must have gone to (None: any). `rewrites` says that
+    their arrivals; or, `by_session`, one session after another. `requests` ends the plan early. `only` says
+    which are meant, `host` is the one that every request must have gone to (None: any). `rewrites` says that
     bodies are to be changed, `refuses` why a request cannot be put to a target.
 
     Of the first round, as far as it was read: `skipped` counts the left-out requests by reason, `hosts`
@@ -126,6 +127,7 @@ class Plan:
     requests: int | None = None
     clones: Clones = ALONE
     most_idle: float | None = None
+    by_session: bool = False
     allow_unsafe: bool = False
     only: Filter = EVERYTHING
     host: str | None = None
@@ -145,7 +147,8 @@ class Plan:
         index, begin = 0, 0.0
         for cycle in count() if self.rounds is None else range(self.rounds):
             last: Planned | None = None
-            for last in self._copies(cycle, index, begin):
+            ordered = self._by_session if self.by_session else self._copies
+            for last in ordered(cycle, index, begin):
                 yield last
             if last is None:
                 return
@@ -153,10 +156,38 @@ class Plan:
             index += sent
             begin = last.offset + gap_between_rounds(sent, span)
 
-    def _copies(self, cycle: int, index: int, begin: float) -> Iterator[Planned]:
+    def _by_session(self, cycle: int, index: int, begin: float) -> Iterator[Planned]:
+        """A round, session by session in the order of their last requests, so numbered.
+
+        It is read twice: to know which request is a session's last, and to hold no more sessions at a time
+        than were open when they were recorded.
+        """
+        lasts: dict[int, int] = {}
+        clones = len(self.clones)
+        for planned in self._copies(cycle, index, begin, counted=False):
+            lasts[planned.session * clones + planned.clone] = planned.index
+        held: dict[int, list[Planned]] = {}
+        for planned in self._copies(cycle, index, begin):
+            session = planned.session * clones + planned.clone
+            held.setdefault(session, []).append(planned)
+            if planned.index != lasts[session]:
+                continue
+            places, opening = dict[int, int](), index
+            for request in held.pop(session):
+                places[request.index] = index
+                request.after = tuple(
+                    places[before] for before in request.after if before in places
+                )
+                request.index, request.opening = index, opening
+                yield request
+                index += 1
+
+    def _copies(
+        self, cycle: int, index: int, begin: float, *, counted: bool = True
+    ) -> Iterator[Planned]:
         """A round: the recording, or its clones merged by their arrivals, so numbered."""
         if (clones := len(self.clones)) == 1:
-            yield from self._round(cycle == 0, cycle, index, begin)
+            yield from self._round(counted and cycle == 0, cycle, index, begin)
             return
         ends = deque(self._round(False, 0, 0, 0.0), maxlen=1)
         if not ends:
@@ -164,7 +195,7 @@ class Plan:
         (last,) = ends
         period = last.offset + gap_between_rounds(last.index + 1, last.offset)
         streams = (
-            self._clone(clone, shift, period, counted=cycle == clone == 0)
+            self._clone(clone, shift, period, counted=counted and cycle == clone == 0)
             for clone, shift in enumerate(self.clones.shifts(period))
         )
         places: list[Recent[int, int]] = [Recent(REMEMBERED) for _ in range(clones)]

@@ -17,7 +17,7 @@ from typing import Final, Protocol
 import trio
 
 from tbench.capture.exchange import Outcome
-from tbench.replay.pacing import Closed
+from tbench.replay.pacing import Closed, Fixed
 from tbench.replay.politeness import Departure, Politeness
 from tbench.replay.sender import STOPPED, Attempt, Call, Reply, Sender
 from tbench.replay.system import arm, timer_fd
@@ -112,6 +112,7 @@ class Player:
     cancelled: bool = field(default=False, init=False)
     _refill: Callable[[], bool] | None = field(default=None, init=False)
     _more: bool = field(default=False, init=False)
+    _opener: Call | None = field(default=None, init=False)
     _scope: trio.CancelScope = field(default_factory=trio.CancelScope, init=False)
     _woken: trio.Event | None = field(default=None, init=False)
     _waits: deque[tuple[float, float]] = field(default_factory=deque, init=False)
@@ -160,7 +161,10 @@ class Player:
         await self._all_ended()
 
     async def play_closed(self, pacing: Closed, ends: float = float("inf")) -> None:
-        """Send the next call whenever fewer are in flight than allowed, until `ends` at the latest."""
+        """Send the next call whenever fewer are in flight, or sessions under way, than allowed.
+
+        Until `ends` at the latest.
+        """
         ends = min(ends, pacing.ends)
         refill = partial(self._fill, pacing, ends)
         with self._scope:
@@ -173,7 +177,7 @@ class Player:
                 tau = self._tau
                 news = min(pacing.changes_after(tau), ends)
                 # Where no place is free, the end that makes one sends what may go then.
-                if self.turns and self.in_flight < pacing.allowed(tau):
+                if self.turns and self._places(pacing, tau):
                     news = min(news, self.turns.next_due or math.inf)
                 with trio.move_on_at(self.began + news):
                     await self._something()
@@ -189,16 +193,22 @@ class Player:
         tau = self._tau
         if tau >= ends or self.refused:
             return False
-        missing = pacing.allowed(tau) - self.in_flight
+        missing = self._places(pacing, tau)
         self._more = missing > BURST
         for _ in range(min(missing, BURST)):
-            call = self._take(tau)
+            call = self._take(pacing, tau)
             if call is None:
                 self._more = False
                 return not self._over
             if not self._start(call, 0.0):
                 return False
         return True
+
+    def _places(self, pacing: Closed, tau: float) -> int:
+        """How many calls may leave; where sessions are counted as many as they have."""
+        if isinstance(pacing, Fixed) and pacing.by_session:
+            return BURST + 1
+        return pacing.allowed(tau) - self.in_flight
 
     async def _next(self) -> Call | None:
         while (call := self.supply.take()) is None and not self.supply.over:
@@ -239,21 +249,37 @@ class Player:
         """Whether a time of the run has passed."""
         return self.began + at <= trio.current_time()
 
-    def _take(self, tau: float) -> Call | None:
+    def _take(self, pacing: Closed, tau: float) -> Call | None:
         """The next call that may go, in trace order; None when none is at hand."""
         turns = self.turns
         if turns is None:
             return self.supply.take()
+        by_session = isinstance(pacing, Fixed) and pacing.by_session
         while (call := turns.leave_in_order(tau)) is None:
-            if turns.held >= LOOKS_AHEAD or (taken := self.supply.take()) is None:
+            if by_session:
+                taken = self._of_sessions(turns, pacing.allowed(tau))
+            else:
+                taken = self.supply.take() if turns.held < LOOKS_AHEAD else None
+            if taken is None:
                 return None
             turns.take(taken)
         return call
 
+    def _of_sessions(self, turns: Turns, most: int) -> Call | None:
+        """The next call of the sessions under way, or the first of another if they are fewer than `most`."""
+        call = self._opener or self.supply.take()
+        self._opener = None
+        if call is None or call.index != call.opening or call.opening in turns.sessions:
+            return call  # the first is there already where it is another arm's
+        if len(turns.sessions) < most:
+            return call
+        self._opener = call
+        return None
+
     @property
     def _over(self) -> bool:
         """Whether no call will leave any more."""
-        return self.supply.over and not (self.turns and self.turns.held)
+        return self.supply.over and not self._opener and not (self.turns and self.turns.held)
 
     async def _wait_for_room(self, at: float) -> float:
         """Wait while as many are in flight as may be; how long that kept back a call that was due then.

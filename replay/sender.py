@@ -73,6 +73,7 @@ class Call:
     the place of its target among those of a duet. `refusal` says why HTTP/1.1 cannot carry it (it ends as a
     PROTOCOL_ERROR), None when it can. `after` are the indexes of the calls whose answers it holds, which it
     waits for, and `think` the seconds from the last of those ends to its due time (replay.turns).
+    `opening` is the index of its session's first call, where sessions are counted.
     """
 
     index: int
@@ -85,6 +86,7 @@ class Call:
     arm: int = 0
     refusal: str | None = None
     after: tuple[int, ...] = ()
+    opening: int | None = None
     think: float = 0.0
 
     @property

@@ -42,8 +42,9 @@ class _Waiting:
 class Turns:
     """Calls between supply and sender. Times are seconds from the run's start.
 
-    `held` calls were taken from the supply and have not left. Of calls that are due together the one that was
-    taken first is the first to leave: in a duet their order is drawn.
+    `held` calls were taken from the supply and have not left; `sessions` count, by their first call, those
+    that have not ended. Of calls that are due together the one that was taken first is the first to leave: in
+    a duet their order is drawn.
     """
 
     def __init__(self, causal: Causal) -> None:
@@ -55,6 +56,7 @@ class Turns:
         self._ended: Recent[Key, float | None] = Recent(REMEMBERED)
         self._parked: dict[Key, list[_Waiting]] = {}
         self._late: set[Key] = set()
+        self.sessions: Counter[int] = Counter()
         self._due: list[tuple[float, int, Call]] = []
         self._ready: list[tuple[int, Call]] = []
 
@@ -76,6 +78,8 @@ class Turns:
         """Take a call from the supply: it goes by its due time, or waits for its predecessors."""
         self._under_way[call.arm, call.index] = next(self._numbers)
         self.held += 1
+        if call.opening is not None:
+            self.sessions[call.opening] += 1
         if not call.after or self.causal == "strict":
             self._time(call, call.due)
             return
@@ -112,6 +116,10 @@ class Turns:
         """Remember how a call ended. Those that waited for it."""
         key = call.arm, call.index
         self._under_way.pop(key, None)
+        if call.opening is not None:
+            self.sessions[call.opening] -= 1
+            if not self.sessions[call.opening]:
+                del self.sessions[call.opening]
         self._ended.keep(key, at)
         return self._parked.pop(key, [])
 

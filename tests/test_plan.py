@@ -2,6 +2,8 @@
 
 import json
 from collections.abc import Iterator
+from itertools import groupby
+from operator import attrgetter
 from typing import Any
 
 import pytest
@@ -252,6 +254,23 @@ def test_each_clone_has_every_conversation_with_its_order_and_its_gaps(
     assert [(r.index, r.offset, r.clone) for r in plan] == [
         (r.index, r.offset, r.clone) for r in planned
     ]
+
+
+def test_session_by_session_each_stands_whole_with_its_own_order() -> None:
+    """Two rounds of two copies; every copy of a conversation is one run of indexes."""
+    clones = Clones(number=2)
+    alone = by_session(list(Plan(trace=conversations())))
+    planned = list(Plan(trace=conversations(), clones=clones, rounds=2, by_session=True))
+
+    assert [request.index for request in planned] == list(range(len(planned)))
+    copies = [list(group) for _, group in groupby(planned, attrgetter("opening"))]
+    assert len(copies) == 4 * len(alone)
+    assert len({(requests[0].cycle, requests[0].session) for requests in copies}) == len(copies)
+    for requests in copies:
+        ids = [request.exchange.request.id for request in alone[requests[0].session]]
+        assert [request.exchange.request.id for request in requests] == ids
+        assert requests[0].opening == requests[0].index
+        assert [r.after for r in requests] == [(), *((r.index,) for r in requests[:-1])]
 
 
 def test_what_clones_leave_out_is_counted_once() -> None:

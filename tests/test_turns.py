@@ -121,6 +121,47 @@ def test_a_closed_loop_sends_the_first_turn_that_may_go(
             )
 
 
+@given(st.data(), st.integers(1, 4))
+def test_so_many_sessions_are_under_way_and_each_goes_turn_by_turn(
+    data: st.DataObject, limit: int
+) -> None:
+    """Never more; the next begins at the very moment when one has ended, its think times included."""
+    lengths = data.draw(st.lists(st.integers(1, 4), min_size=1, max_size=9))
+    calls: list[Call] = []
+    for length in lengths:
+        opening = len(calls)
+        for turn in range(length):
+            before, think = ((), 0.0) if not turn else ((len(calls) - 1,), data.draw(SECONDS))
+            calls.append(call(len(calls), None, *before, think=think))
+            calls[-1].opening = opening
+    took = [data.draw(SECONDS) + 0.25 for _ in calls]
+    waiter, kept = Waiter(lambda index: took[index]), list[Attempt]()
+
+    async def main() -> Player:
+        player = Player(
+            sender=waiter,
+            supply=Calls(calls),
+            keep=kept.append,
+            turns=Turns("max"),
+            began=trio.current_time(),
+        )
+        await player.play_closed(Fixed(limit=limit, by_session=True))
+        return player
+
+    player = trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
+    sent = Played(player, kept, waiter).sent()
+
+    free, wanted = [0.0] * limit, list[float]()
+    for one in calls:  # the users, each of whom takes the next session when theirs has ended
+        if one.index == one.opening:
+            lane = free.index(min(free))
+            wanted.append(free[lane])
+        else:
+            wanted.append(free[lane] + one.think)
+        free[lane] = wanted[-1] + took[one.index]
+    assert sent == pytest.approx(wanted, abs=1e-3)
+
+
 def test_what_follows_a_failure_is_not_sent_and_is_counted() -> None:
     """0 fails; 1 and 3 continue it, 2 continues 1, 4 stands alone, 5 joins 3 and 4, and 6 joins 0 and 4."""
     calls = [
@@ -236,6 +277,7 @@ def recorded(path: Path) -> int:
         {"causal": "think", "speed": 4.0},
         {"concurrency": 9},
         {"clones": 3, "speed": 4.0, "workers": 2},
+        {"sessions": 4},
     ],
     ids=lambda options: " ".join(map(str, options)),
 )

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
@@ -79,7 +79,7 @@ def part(closed: Closed, worker: int, workers: int) -> Closed:
     """A worker's part of a closed pacing."""
     if isinstance(closed, Fixed):
         limit = share(closed.limit, worker, workers)
-        return Fixed(limit=limit, spawn_rate=closed.spawn_rate / workers)
+        return replace(closed, limit=limit, spawn_rate=closed.spawn_rate / workers)
     limits = [share(limit, worker, workers) for limit in closed.limits]
     return Profile(limits=limits, window_s=closed.window_s, repeats=closed.repeats)
 
