@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from tbench.__main__ import run
 from tbench.capture.errors import InputError
-from tbench.capture.option import Option, Shared, check, made, rows
+from tbench.capture.option import REQUIRED, Option, Shared, check, made, rows
 from tbench.cli import app
 from tbench.flags import MANY, Given, Verb, verb
 from tbench.replay.options import PACING, ReplayOptions
@@ -193,17 +193,19 @@ def test_the_list_of_verbs_fits_a_screen(
 def test_help_fits_two_screens_and_help_all_has_every_option(
     verb: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """60 lines of 100 columns; the last one says how to see the options that few need."""
+    """60 lines of 100 columns, what must be given among them; the last says how to see the rest."""
     monkeypatch.setenv("COLUMNS", "100")
-    flags = {
-        row.flag.partition("/")[0]
+    options = [
+        row
         for row in get_command(app([verb])).commands[verb].rows.values()
         if not row.option.argument
-    }
+    ]
+    flags = {row.flag.partition("/")[0] for row in options}
 
     assert run([verb, "--help"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) <= 60
+    assert {row.flag for row in options if row.default is REQUIRED} - shown(lines) == set()
     if len(flags) > MANY:
         assert lines[-1].split() == [
             "--help-all",
@@ -211,5 +213,9 @@ def test_help_fits_two_screens_and_help_all_has_every_option(
         ]
         assert run([verb, "--help-all"]) == 0
         lines = capsys.readouterr().out.splitlines()
-    shown = {word.strip(",") for line in lines for word in line[:34].split()}
-    assert flags - shown == set()
+    assert flags - shown(lines) == set()
+
+
+def shown(lines: list[str]) -> set[str]:
+    """The flags in the first column of a page of help."""
+    return {word.strip(",") for line in lines for word in line[:34].split()}
