@@ -17,7 +17,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import CollectorRegistry
 
 from tbench.capture.errors import InputError
-from tbench.capture.proxy import Listening, Status, Watch
+from tbench.capture.status import Listening, Status, Watch
 
 COUNTERS: Final[Mapping[str, tuple[str, Callable[[Status], float]]]] = {
     "requests": ("Requests recorded.", lambda state: state.counts.requests),

@@ -24,8 +24,9 @@ from typing import Literal
 
 from tbench.capture import proxy
 from tbench.capture.errors import InputError, TbenchError
-from tbench.capture.proxy import Listening, Setup, Status, Watch
+from tbench.capture.proxy import Setup
 from tbench.capture.recorder import Counts
+from tbench.capture.status import Listening, Status, Watch
 from tbench.capture.terminal import stop_signals
 
 WAKE_S = 0.1

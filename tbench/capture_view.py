@@ -9,8 +9,8 @@ from typing import Self
 
 from tbench.board import Board
 from tbench.capture.console import Console
-from tbench.capture.proxy import Listening, Status
 from tbench.capture.recorder import Recording
+from tbench.capture.status import Listening, Status
 from tbench.capture.terminal import plural
 from tbench.capture.trace_reader import PART, segment_path
 

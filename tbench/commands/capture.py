@@ -188,9 +188,10 @@ def capture(
     runs that with its traffic coming here, and ends with its exit code.
     """
     from tbench.capture.processes import run
-    from tbench.capture.proxy import Setup, Watch, check_certificate, parse_upstream
+    from tbench.capture.proxy import Setup, check_certificate, parse_upstream
     from tbench.capture.recorder import Recording
     from tbench.capture.selection import API_HOSTS, Selection
+    from tbench.capture.status import Watch
     from tbench.capture.terminal import heard
     from tbench.capture_view import View, files_of, summary
 
