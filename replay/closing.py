@@ -18,7 +18,7 @@ from tbench.replay.portability import BONDS
 from tbench.replay.runfile import Run
 from tbench.replay.table import where
 from tbench.replay.target import KEYS
-from tbench.replay.throughput import spoken, three
+from tbench.replay.throughput import drained, spoken, three
 from tbench.replay.totals import identity
 
 LATENCIES: Final = {"ttft": "TTFT", "tpot": "TPOT", "e2e": "E2E"}
@@ -41,6 +41,8 @@ def summary(run: Run, numbers: Mapping[str, Any], *, verbose: bool = False) -> I
     mean = "-" if flight["mean"] is None else three(flight["mean"])
     rates = f"{spoken(numbers)}, mean concurrency {mean} (max {flight['max'] or 0:,})"
     yield row("throughput", rates)
+    if drain := drained(run.columns):
+        yield row("drain", drain)
     table = list(_table(run, numbers, LATENCIES | (MORE_LATENCIES if verbose else {})))
     yield from table
     yield from _client(run, numbers)

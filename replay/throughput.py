@@ -13,6 +13,7 @@ import numpy as np
 
 from tbench.capture.exchange import Outcome
 from tbench.capture.providers import TEXTLESS, WORDLESS
+from tbench.capture.terminal import plural
 from tbench.replay.columns import Column
 from tbench.replay.metrics import Columns
 from tbench.replay.table import where
@@ -114,6 +115,33 @@ def _tokens(
         n=int(asked.sum()),
         uncounted=int((asked & (counts < 0)).sum()),
     )
+
+
+DRAIN_SHARE: Final = 0.01
+"""A tail that is shorter than this share of the time before it moves no rate that matters."""
+
+
+def drained(columns: Columns) -> str | None:
+    """What a closed loop did when nothing was left to send; None where it was short, or in an open one.
+
+    From the first place that could not be filled again fewer are in flight than were asked for: a rate over
+    all of it is lower than what the target did while it was asked. Counted until then are all successes that
+    ended after the warm-up, whenever they were sent.
+    """
+    sent, end = columns["sent"], columns["end"]
+    timed = ~np.isnan(sent) & ~np.isnan(end)
+    measured = timed & ~columns["warmup"]
+    if not measured.any() or not np.isnan(columns["due"]).all():
+        return None
+    until = float(end[timed & (end > sent[timed].max())].min(initial=np.inf))
+    began, over = float(sent[measured].min()), float(end[timed].max()) - until
+    if over <= DRAIN_SHARE * (until - began):
+        return None
+    answered = where(columns, "outcome", Outcome.OK) & (end > began) & (end <= until)
+    rate = Throughput(began=began, ended=until).per_s(int(answered.sum()))
+    late = plural(int((end > until).sum()), "request")
+    before = "" if rate is None else f"; until then {three(rate)} req/s"
+    return f"{late} ended when nothing was left to send, over the last {three(over)} s{before}"
 
 
 SIDES: Final = {"output": "output tok/s", "input": "input tok/s"}

@@ -25,7 +25,7 @@ from tbench.replay.columns import from_samples, pack
 from tbench.replay.runfile import Run, RunWriter, read_run
 from tbench.replay.sample import Sample
 from tbench.replay.table import Table
-from tbench.replay.throughput import Throughput, Tokens, three, throughput
+from tbench.replay.throughput import Throughput, Tokens, drained, three, throughput
 from tbench.replay.totals import numbers
 
 
@@ -160,6 +160,29 @@ def test_parts_add_up(cut: int) -> None:
         whole, np.arange(len(samples))
     )
     assert Throughput() + throughput(whole, mask) == throughput(whole, mask)
+
+
+def test_a_closed_loop_says_what_ended_when_nothing_was_left_to_send() -> None:
+    """Four places from 10 s on, each answer takes 1 s; from 15 to 20 s one is left."""
+
+    def drain(samples: list[Sample]) -> str | None:
+        table = columns(samples)
+        table.mark("warmup", np.zeros(len(samples), dtype=bool))
+        return drained(table)
+
+    closed = [
+        sample(index, due=None, sent=10.0 + index // 4, end=11.0 + index // 4)
+        for index in range(20)
+    ]
+    closed[-1] = replace(closed[-1], end=20.0)
+
+    assert throughput(columns(closed), slice(None)).figures["requests_per_s"] == 2.0
+    assert drain(closed) == (
+        "1 request ended when nothing was left to send, over the last 5.00 s; until then 3.80 req/s"
+    )
+    assert drain(closed[:-1]) is None
+    assert drain([replace(each, due=0.0) for each in closed]) is None
+    assert drain([]) is None
 
 
 def test_nothing_has_no_rate() -> None:

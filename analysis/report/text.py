@@ -28,7 +28,7 @@ from tbench.analysis.words import Table
 from tbench.capture.console import Console
 from tbench.capture.terminal import escaped, named, plural
 from tbench.replay.closing import FEW, departures
-from tbench.replay.throughput import spoken, three
+from tbench.replay.throughput import drained, spoken, three
 from tbench.replay.totals import identity, numbers
 
 LABELS: Final = frozenset({"metric", "quantile"})
@@ -290,6 +290,8 @@ def _run_facts(arm: Arm) -> Iterator[str]:
     yield str(identity(arm.run)) + (f"; skipped {skipped:,}" if skipped else "")
     yield from departures(arm.run.totals, arm.target or "-")
     yield f"throughput: {spoken(figures)}"
+    if drain := drained(arm.columns):
+        yield f"drain: {drain}"
     flying, warm = figures["in_flight"], len(arm) - int(arm.measured.sum())
     mean = "not known" if flying["mean"] is None else three(flying["mean"])
     yield (
