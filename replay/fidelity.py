@@ -30,10 +30,10 @@ from tbench.replay.throughput import three
 if TYPE_CHECKING:
     from tbench.replay.runfile import Run
 
-ARRIVALS: Final = 50_000
-"""So many requests of a trace are read for when they came and ended, in under 40 us each,"""
+ARRIVALS: Final = 20_000
+"""So many requests of a trace are read for when they came and ended, and as many of the run are compared;"""
 ANSWERS: Final = 2_000
-"""and so many for what was answered, which takes ten times as long."""
+"""and so many answers are read, each of which takes ten times as long."""
 LATE_S: Final = 0.010
 """What leaves later has not kept its time,"""
 STRAY: Final = 0.01
@@ -142,6 +142,7 @@ def fidelity_of(run: "Run") -> Fidelity:
         mode=pacing.get("mode") or "an unknown pacing",
         clones=pacing.get("clones") or 1.0,
         turns=run.totals.get("turns") or NOTHING,
+        hit_rates=run.totals.get("hit_rates") or NOTHING,
         missing=missing,
     )
 
@@ -197,35 +198,43 @@ def fidelity(
     mode: str = "speed",
     clones: float = 1.0,
     turns: Mapping[str, Any] = NOTHING,
+    hit_rates: Mapping[str, Any] = NOTHING,
     missing: str | None = None,
 ) -> Fidelity:
     """Hold the first round of a run's samples against what was recorded of the same requests.
 
-    `mode` is that of the run's pacing, which sent each request `clones` times in a round; `turns` are those
-    of its totals. Without `recorded` what was due and sent stands alone.
+    `mode` is that of the run's pacing, which sent each request `clones` times in a round; `turns` and
+    `hit_rates` are those of its totals. Without `recorded` what was due and sent stands alone.
     """
-    ids = columns["id"].tolist()
+    places = np.flatnonzero(columns["cycle"] < math.ceil(clones))[:ARRIVALS]
+    ids = at(columns, places, "id")["id"].tolist()
     arrivals: Mapping[str, tuple[float, float]] = {} if recorded is None else recorded.arrivals
-    first_round = np.flatnonzero(columns["cycle"] < math.ceil(clones)).tolist()
-    known = (place for place in first_round if recorded is None or ids[place] in arrivals)
-    places = list(islice(known, ARRIVALS))
-    stamps = at(columns, np.array(places, dtype=np.int64), "due", "sent", "end", "cycle")
+    if recorded is not None:
+        known = np.array([id_ in arrivals for id_ in ids], dtype=bool)
+        places, ids = places[known], [id_ for id_ in ids if id_ in arrivals]
+    stamps = at(columns, places, "due", "sent", "end", "cycle")
     due, sent, scale = stamps["due"], stamps["sent"], speed or 1.0
     # By id: what was recorded once may have been sent several times.
-    once = {ids[place]: arrivals[ids[place]] for place in places if ids[place] in arrivals}
+    once = {id_: arrivals[id_] for id_ in ids if id_ in arrivals}
     came, ended = np.array(sorted(once.values()), dtype=np.float64).reshape(-1, 2).T
     origin, moved = 0.0, None
-    if once and np.isfinite(sent).any():
-        scheduled = np.array([once[ids[place]][0] for place in places]) / scale
+    closed = bool(np.isnan(due).all())
+    if once:
+        scheduled = np.array([once[id_][0] for id_ in ids]) / scale
         scheduled[stamps["cycle"] > 0] = np.nan  # clones have times of their own
-        # Nothing is due before its time, so what is due earliest beside its recorded time is due at it.
-        origin = float(np.nanmin((sent if np.isnan(due).all() else due) - scheduled))
-        if speed:
-            off_s = np.abs(sent - scheduled - origin)
-            moved = float((off_s[~np.isnan(off_s)] > LATE_S).mean())
+        # The first of a plan continues nothing, so it is due at its time.
+        shifts = (sent if closed else due) - scheduled
+        origin = float(next(iter(shifts[~np.isnan(shifts)]), 0.0))
+        off_s = np.abs(sent - scheduled - origin)
+        off_s = off_s[~np.isnan(off_s)]
+        moved = float((off_s > LATE_S).mean()) if speed and len(off_s) else None
     bursts = list(_bursts(came, due * scale, sent * scale))
     answered = [] if recorded is None else _answered(recorded.answers, columns, ids, places)
     contents = list(_contents(*answered)) if answered else []
+    if hit_rates:  # which know what a perfect cache would serve, too
+        rates = map(hit_rates.get, ("recorded", "planned", "served"))
+        contents = [row for row in contents if row.name != CACHED]
+        contents.append(_row(CACHED, "share", hit_rates.get("requests") or 0, rates))
     lag = metrics.lag(columns)
     lag = lag[~np.isnan(lag)]
     late_share = float((lag > LATE_S).mean()) if len(lag) else None
@@ -250,7 +259,7 @@ def fidelity(
             *contents,
         ],
         aspects=[
-            _punctual(timing, speed, mode, clones, closed=bool(np.isnan(due).all())),
+            _punctual(timing, speed, mode, clones, closed=closed),
             *_ordered(turns),
             _bursty(bursts),
             *_alike(contents),
@@ -304,11 +313,12 @@ COMPARED: Final = (
 
 
 def _answered(
-    answers: Columns, columns: Columns, ids: Sequence[str], places: Iterable[int]
+    answers: Columns, columns: Columns, ids: Iterable[str], places: Column
 ) -> list[Mapping[str, Column]]:
     """The same requests as they were answered in the trace and in the run, where both answers are whole."""
     rows = {id_: row for row, id_ in enumerate(answers["id"].tolist())}
-    pairs = [(rows[ids[place]], place) for place in places if ids[place] in rows]
+    requests = zip(ids, places.tolist(), strict=True)
+    pairs = [(rows[id_], place) for id_, place in requests if id_ in rows]
     sides = np.array(pairs, dtype=np.int64).reshape(-1, 2).T
     tables = (answers, columns)
     whole_answers = np.ones(len(pairs), dtype=bool)

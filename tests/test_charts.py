@@ -251,6 +251,18 @@ def test_arrivals_are_rates_of_what_was_due_and_of_what_left() -> None:
     assert charts.arrivals({"A": [(np.full(3, np.nan), np.arange(3.0))]}) is None
 
 
+def test_recorded_arrivals_are_a_line_of_their_own_in_the_same_parts_of_time() -> None:
+    """What left as it was recorded has the same rates."""
+    due = np.arange(100) / 10
+    picture = drawn(charts.arrivals({"A": [(due, due)]}, {"recorded": [(due, due + 1)]}))
+    before = rows(picture, 2)
+
+    assert [(row["x"], row["y"]) for row in before] == [
+        (row["x"], row["sent"]) for row in rows(picture)
+    ]
+    assert axis(picture, "color", 2)["scale"]["domain"] == ["A", "recorded"]
+
+
 def test_failures_are_bars_by_kind_and_nothing_where_nothing_failed() -> None:
     """A run without one has its place all the same."""
     picture = drawn(charts.failures({"A 1": {}, "B 1": {"http_429": 0.02, "cut": 0.01}}))

@@ -171,6 +171,28 @@ def test_turns_that_waited_are_no_kept_times(run: Make) -> None:
     assert made.aspects[0].preserved is False
 
 
+def test_turns_that_are_due_before_their_recorded_time_have_moved_alone(run: Make) -> None:
+    """By --causal think a faster target is asked sooner: one in ten is, the others kept their times."""
+    came = np.arange(100.0)
+    made = fidelity(run(np.where(came % 10 == 9, came - 0.5, came)), beside(run(came)))
+
+    assert made.moved_share == pytest.approx(0.1)
+
+
+def test_hit_rates_of_a_run_stand_beside_the_recorded_ones(run: Make) -> None:
+    rates = {
+        "requests": 90,
+        "prompt_tokens": 9_000,
+        "planned": 0.62,
+        "served": 0.60,
+        "recorded": 0.61,
+    }
+    made = fidelity(run(np.arange(100.0)), beside(run(np.arange(100.0))), hit_rates=rates)
+
+    assert figures(made)["prompt tokens from a cache"] == (0.61, 0.62, 0.60)
+    assert "cache reuse (61% recorded, 60% served)" in made.sentence.partition("does not keep")[0]
+
+
 def test_turns_that_left_early_are_counted_against_their_order(run: Make) -> None:
     made = fidelity(run(np.arange(5.0)), turns={"causal": "strict", "continued": 4, "early": 2})
 

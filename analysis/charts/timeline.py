@@ -35,12 +35,10 @@ BINS = 120
 FAINT_BINS = 1500
 """Parts of time of all runs' lines together."""
 
-RECORDED = "recorded"
-NOTHING: Floats = np.empty(0)
-
 Pair = tuple[Floats, Floats]
 Series = Mapping[str, Sequence[Pair]]
 """Two arrays for each run of each arm."""
+NOTHING: Series = {}
 
 
 def over_time(title: str, unit: str, arms: Series, *, warmup: int = 0) -> Picture | None:
@@ -159,10 +157,10 @@ def in_flight(arms: Series) -> Picture | None:
     return paper.picture([behind, line], caption)
 
 
-def arrivals(arms: Series, *, recorded: Floats = NOTHING) -> Picture | None:
+def arrivals(arms: Series, recorded: Series = NOTHING) -> Picture | None:
     """When requests were due and when they left, as rates; the pairs are (due, sent), seconds.
 
-    `recorded` is when they had come, in seconds of the replay. None where nothing was due.
+    `recorded` has when they had come and ended, in seconds of the replay. None where nothing was due.
     """
     rows = [
         {"arm": name, "x": short(x), "due": short(a), "sent": short(b)}
@@ -173,9 +171,12 @@ def arrivals(arms: Series, *, recorded: Floats = NOTHING) -> Picture | None:
         return None
     # In the same parts of time as the first arm, or equal arrivals would differ.
     lasts = max(float(np.nanmax(pair)) for pair in next(filter(None, arms.values())))
-    came = _rates([(recorded, recorded)], lasts) if len(recorded) else []
-    before = [{"arm": RECORDED, "x": short(x), "y": short(rate)} for x, _, rate in came]
-    names = [*arms, *([RECORDED] if before else [])]
+    before = [
+        {"arm": name, "x": short(x), "y": short(rate)}
+        for name, runs in recorded.items()
+        for x, _, rate in _rates([(came, came) for came, _ in runs], lasts)
+    ]
+    names = [*arms, *recorded]
     paper, x = Paper(), alt.X("x:Q", title="s from the start")
     due = paper.on(rows).mark_area(interpolate="step-after", opacity=0.16)
     due = due.encode(x=x, y=alt.Y("due:Q", title="requests/s", stack=None), color=colour(names))

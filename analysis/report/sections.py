@@ -21,6 +21,7 @@ from tbench.analysis.report.markup import Html, details, drawn, join, number, ta
 from tbench.analysis.run_metrics import Slo, endpoint
 from tbench.analysis.summary import Floats
 from tbench.capture.terminal import plural
+from tbench.replay.fidelity import ARRIVALS
 
 DRAWN: Final = ("ttft", "e2e", "tpot", "itl")
 Shifts = Mapping[str, Sequence[Picture | None]]
@@ -76,9 +77,9 @@ def over_time(sides: Sides) -> Part:
         side: [(arm.columns["sent"], arm.columns["end"]) for arm in arms]
         for side, arms in sides.items()
     }
-    came, ended = recorded(sides)
-    if np.isfinite(ended).any():
-        stamps["recorded"] = [(came, ended)]
+    stamps |= {
+        name: runs for name, runs in recorded(sides).items() if np.isfinite(runs[0][1]).any()
+    }
     return part(
         "Over time",
         pictures=[charts.over_time("TTFT", "s", first, warmup=cold), charts.in_flight(stamps)],
@@ -123,23 +124,25 @@ def fidelity(sides: Sides) -> Part:
         for side, arms in sides.items()
     }
     late = {side: runs if due[side] else [] for side, runs in _measured(sides, "lag").items()}
-    came, _ = recorded(sides)
     return part(
         "Fidelity: what the replay preserved",
         tag("ul", join(tag("li", sentence) for sentence in sentences)) if runs else None,
         *figures,
         drawn(tables.accuracy_table(sides)),
-        pictures=[charts.ecdf("schedule lag", "s", late), charts.arrivals(due, recorded=came)],
+        pictures=[charts.ecdf("schedule lag", "s", late), charts.arrivals(due, recorded(sides))],
     )
 
 
-def recorded(sides: Sides) -> tuple[Floats, Floats]:
-    """Recorded arrivals and ends in seconds of the replay; none where runs differ in them, or have none."""
+def recorded(sides: Sides) -> dict[str, list[tuple[Floats, Floats]]]:
+    """Recorded arrivals and ends, seconds of the replay; nothing where the runs are not of one speed."""
     made = [arm.run.fidelity for arms in sides.values() for arm in arms if arm.kind == "run"]
     speeds = {each.speed for each in made}
     if len(speeds) != 1 or None in speeds:
-        return np.empty(0), np.empty(0)
-    return max((each.recorded_s for each in made), key=lambda stamps: len(stamps[0]))
+        return {}
+    stamps = max((each.recorded_s for each in made), key=lambda pair: len(pair[0]))
+    n = len(stamps[0])
+    first = f" (the first {n:,})" if n == ARRIVALS else ""
+    return {f"recorded{first}": [stamps]} if n else {}
 
 
 def slow(sides: Sides) -> Part:
