@@ -19,6 +19,7 @@ from tbench.capture.container_writer import Place
 from tbench.capture.exchange import Exchange, Request, Response
 from tbench.capture.frames import BLOCK, Row, Rows
 from tbench.capture.records import TraceHeader, read_ending, read_request, read_response
+from tbench.capture.spoken import begets
 from tbench.capture.trace_index import (
     Link,
     TraceIndex,
@@ -245,13 +246,15 @@ class _Merge:
                 if answer:
                     places.append((self._first + segment, answer))
                     if self._answers or self._ends:
-                        response = self._response(waiting, segment, answer, request.id)
+                        response = self._response(waiting, segment, answer, request)
                 yield Placed(Exchange(request=request, response=response), places)
 
-    def _response(self, waiting: _Waiting, segment: int, place: Place, id_: str) -> Response | None:
+    def _response(
+        self, waiting: _Waiting, segment: int, place: Place, request: Request
+    ) -> Response | None:
         """The response, wherever it lies; None when it is lost."""
         end_ns = waiting.link.end_ns
-        if self._ends and end_ns is not None:
+        if self._ends and end_ns is not None and not begets(request):
             end_ns += self._shift
             ended = end_ns >= waiting.arrive_ns
             return Response(head_ns=None, end_ns=end_ns, status=None) if ended else None
@@ -259,7 +262,7 @@ class _Merge:
         if block is None:
             return None
         record = block.record(place.record)
-        fits = (record.get("type"), record.get("id")) == ("response", id_)
+        fits = (record.get("type"), record.get("id")) == ("response", request.id)
         read = read_response if self._answers else read_ending
         response = read(record, self._shift) if fits else None
         if response and response.end_ns < waiting.arrive_ns:

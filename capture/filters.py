@@ -186,8 +186,8 @@ class Filter:
 
     @property
     def reads_answers(self) -> bool:
-        """Whether it asks for what only responses tell."""
-        return any(FIELDS[group[0].name].answered for group in self.groups)
+        """Whether it asks for what only responses tell: sessions are told by the tools that these call."""
+        return self.sessions or any(FIELDS[group[0].name].answered for group in self.groups)
 
     @property
     def sessions(self) -> bool:
@@ -219,7 +219,7 @@ class Pass:
         """Whether the next exchange is meant; `parsed` is its body, where that has been read already."""
         wanted, request = self._filter, exchange.request
         if self._sessions is not None:
-            self.place = self._sessions.assign(request, parsed=parsed)
+            self.place = self._sessions.assign(request, parsed=parsed, response=exchange.response)
             if self.place.number > len(self.hashes):
                 name = blake2b(request.id.encode("utf-8", "replace"), digest_size=8).digest()
                 self.hashes.append(int.from_bytes(name, "big"))

@@ -269,12 +269,23 @@ def read_response(record: Mapping[str, Any], shift_ns: int = 0) -> Response | No
 
 
 def read_ending(record: Mapping[str, Any], shift_ns: int = 0) -> Response | None:
-    """The end of a response record: when it ended, and what else it holds than the format's fields."""
-    end_ns = record.get("end_ns")
+    """What of a response record a plan asks for: when it ended, its body, and what else it holds.
+
+    Of the headers it has the content-encoding, which the body needs. No chunks, and no time but the end.
+    """
+    end_ns, status, body = record.get("end_ns"), record.get("status"), record.get("body")
     if type(end_ns) is not int or abs(end_ns) > FARTHEST:
         return None
-    extra = _WHOLE.rest(record)
-    return Response(head_ns=None, end_ns=end_ns + shift_ns, status=None, extra=extra)
+    headers = record.get("headers")
+    pairs = headers if isinstance(headers, list) else ()
+    return Response(
+        head_ns=None,
+        end_ns=end_ns + shift_ns,
+        status=status if type(status) is int else None,
+        headers=tuple((name, value) for name, value in pairs if name == "content-encoding"),
+        body=body if isinstance(body, bytes) else None,
+        extra=_WHOLE.rest(record),
+    )
 
 
 def pack_chunks(chunks: Iterable[Chunk]) -> dict[str, Any]:

@@ -1,19 +1,29 @@
-"""Which requests belong to one conversation, and which answer a request waits for.
+"""Which requests belong to one conversation, and which answers a request waits for.
 
-A chat request continues an earlier one when all of that one's messages, followed by an assistant's
-message, begin its own. Clients that cut old messages off, or write them anew, keep the last ones: so it also
-continues one of the same caller whose last words, and the answer that they replied to, stand before an
-assistant's message in it. Hashes are Python's own, of this process: they live in memory only.
+A request continues an earlier one when all of that one's messages, followed by an assistant's message, begin
+its own. Clients that cut old messages off, or write them anew, keep the last ones: so it also continues one
+of the same caller whose last words, and the answer that they replied to, stand before an assistant's message
+in it; or the one whose answer called the tools that it brings results of.
+
+An agent's tools may be agents. A request whose first words are an argument of a tool that an open
+conversation has called belongs to that one (fan-out), and the request that brings the tool's result holds the
+last answers of what the call began (fan-in); so does one that quotes an answer. Only the answers of
+requests with tools are read. Hashes are Python's own, of this process: they live in
+memory only.
 """
 
-from collections.abc import Mapping, Sequence
+import json
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from tbench.capture.exchange import Request
+from tbench.capture.exchange import Request, Response
 from tbench.capture.jsontext import rewritten
 from tbench.capture.providers import ParsedRequest, parse_request
+from tbench.capture.providers.provider import word_of
 from tbench.capture.recent import Recent
+from tbench.capture.spoken import ToolCall, begets, results_in, spoken, texts_in
 
 SESSION_HEADERS = (
     "x-session-id",
@@ -23,6 +33,8 @@ SESSION_HEADERS = (
     "session-id",
     "session_id",
     "conversation-id",
+    "conversation_id",
+    "x-claude-code-session-id",
     "helicone-session-id",
     "x-session-affinity",
 )
@@ -31,22 +43,30 @@ SESSION_HEADERS = (
 _NAMING = frozenset(SESSION_HEADERS)
 REMEMBERED = 100_000
 RIVALS = 16
+OPEN = 256
+"""So many calls of tools, and so many answers, are looked at that a request may come of or quote."""
+TELLING = 8
+"""Characters from which on an argument that is a request's words says where that came from."""
+QUOTED = 24
+"""Characters from which on a text within another is a quotation."""
 
 
 class Place(NamedTuple):
-    """Where a request stands: its session, its turn (0 first), the exchange whose answer it contains.
+    """Where a request stands: its session, its turn (0 first), the exchange whose answer it continues.
 
-    A retry has the place of the attempt that it repeats. Sessions are numbered from 1 on, as they begin.
+    `joined` are others whose answers it holds. A retry has the place of the attempt that it repeats. Sessions
+    are numbered from 1 on, as they begin.
     """
 
     session: str
     turn: int
     parent: str | None
+    joined: tuple[str, ...] = ()
 
     @property
     def holds(self) -> tuple[str, ...]:
         """The exchanges whose answers it contains."""
-        return () if self.parent is None else (self.parent,)
+        return self.joined if self.parent is None else (self.parent, *self.joined)
 
     @property
     def number(self) -> int:
@@ -56,13 +76,33 @@ class Place(NamedTuple):
 
 @dataclass(slots=True)
 class _Seen:
-    """A request that later ones may continue."""
+    """A request that later ones may continue.
+
+    `call` is the tool's call that began its part of the conversation: who made it, and the call's id.
+    `telling` says that its answer may call tools, or be quoted. `end_ns` is None where it is not known.
+    """
 
     id: str
     place: Place
     client: str | None
     answer: int | None
+    call: tuple[str, str] | None = None
+    telling: bool = False
+    end_ns: int | None = None
     continued: bool = False
+
+    def ended(self, at_ns: int) -> bool:
+        return self.end_ns is None or self.end_ns <= at_ns
+
+
+@dataclass(slots=True)
+class _OpenCall:
+    """A call of a tool whose result has not come back; `words` are the texts among its arguments."""
+
+    caller: _Seen
+    id: str
+    words: Sequence[str]
+    began: bool = False
 
 
 class Sessions:
@@ -75,12 +115,21 @@ class Sessions:
     def __init__(self, *, remembered: int = REMEMBERED) -> None:
         self._prefixes: Recent[int, tuple[_Seen, ...]] = Recent(remembered)
         self._endings: Recent[int, tuple[_Seen, ...]] = Recent(remembered)
-        self._named: Recent[str, _Seen] = Recent(remembered)
-        self._places: Recent[str, Place] = Recent(remembered)
+        self._named: Recent[str, list[_Seen]] = Recent(remembered)
+        self._requests: Recent[str, _Seen] = Recent(remembered)
+        self._callers: Recent[str, list[_Seen]] = Recent(remembered)
+        self._begun: Recent[tuple[str, str], list[_Seen]] = Recent(remembered)
+        self._open: deque[_OpenCall] = deque(maxlen=OPEN)
+        self._quotable: deque[tuple[_Seen, str]] = deque(maxlen=OPEN)
         self._count = 0
 
     def assign(
-        self, request: Request, *, parsed: ParsedRequest | None = None, answer: str | None = None
+        self,
+        request: Request,
+        *,
+        parsed: ParsedRequest | None = None,
+        answer: str | None = None,
+        response: Response | None = None,
     ) -> Place:
         """The place of one request.
 
@@ -89,46 +138,89 @@ class Sessions:
             parsed: its body, where that has been read already.
             answer: the text that came back, where it is known; it tells apart two conversations that
                 began with the same words.
+            response: what came back, of which the body is read where `begets` says so.
         """
-        place = self._places.get(request.retry_of) if request.retry_of else None
-        if place is None:
+        seen = self._requests.get(request.retry_of) if request.retry_of else None
+        prompt: Sequence[str] = ()
+        if seen is None:
             if parsed is None:
                 encoding = request.header("content-encoding")
                 parsed = parse_request(request.method, request.path, request.body, encoding)
-            place = self._first_attempt(request, parsed.messages, answer)
-        self._places.keep(request.id, place)
-        return place
+            messages = parsed.messages
+            seen = self._first_attempt(request, parsed, messages, answer)
+            prompt = _texts(messages) if seen.telling else ()
+        self._requests.keep(request.id, seen)
+        if response is not None:
+            seen.end_ns = response.end_ns
+            if seen.telling and response.body and (response.status or 0) < 300:
+                self._listen(seen, response, "\n".join(prompt))
+        return seen.place
 
     def _first_attempt(
-        self, request: Request, messages: Sequence[Mapping[str, Any]], answer: str | None
-    ) -> Place:
+        self,
+        request: Request,
+        parsed: ParsedRequest,
+        messages: Sequence[Mapping[str, Any]],
+        answer: str | None,
+    ) -> _Seen:
         texts = [rewritten(message, sort=True) for message in messages]
         chain, last_hash = [], 0
         for text in texts:
             last_hash = hash((last_hash, text))
             chain.append(last_hash)
-        given = {name: value for name, value in request.headers[::-1] if name in _NAMING}
-        named = (value for header in SESSION_HEADERS if (value := given.get(header)))
-        name = next(named, None) if given else None
-        parent = self._parent(messages, texts, chain, request.client)
+        name, payload = _name(request, parsed), parsed.payload or {}
+        arrive_ns, client = request.arrive_ns, request.client
+        # Where no tool is in play, and nothing quotable was said, nobody looks for more than the parent.
+        agents = bool(self._callers or self._quotable)
+        news = messages[_after_the_last_answer(messages) :] if agents else ()
+        results = [id_ for message in news for id_ in results_in(message)]
+
+        parent, exact = self._parent(messages, texts, chain, client)
+        if not exact:
+            previous = self._named.get(word_of(payload, "previous_response_id"), ())
+            parent = next(iter(previous), None) or self._caller(results, client) or parent
+        call = parent.call if parent else None
+        if parent is not None:
+            parent.continued = True
+        elif opener := self._opener(messages, arrive_ns, client) if self._open else None:
+            parent, call, opener.began = opener.caller, (opener.caller.id, opener.id), True
         if name is not None:
-            last = self._named.get(name)
-            if parent is None or last is None or parent.place.session != last.place.session:
-                parent = last
+            parent, call = self._in_name(name, parent, call, arrive_ns)
+
+        joined = self._joined(parent, results, _texts(news), arrive_ns, client)
         if parent is None:
             self._count += 1
-            place = Place(f"s{self._count}", 0, None)
+            place = Place(f"s{self._count}", 0, None, joined)
         else:
-            parent.continued = True
-            place = Place(parent.place.session, parent.place.turn + 1, parent.id)
-        seen = _Seen(request.id, place, request.client, _digest(answer))
+            place = Place(parent.place.session, parent.place.turn + 1, parent.id, joined)
+        seen = _Seen(request.id, place, client, _digest(answer), call, begets(request))
         if name is not None:
-            self._named.keep(name, seen)
+            self._named.keep(name, [*self._named.get(name, [])[1 - RIVALS :], seen])
+        if call is not None:
+            leaves = [other for other in self._begun.get(call, ()) if not other.continued]
+            self._begun.keep(call, [*leaves, seen])
         if chain:
-            ending = _ending(messages, texts, len(texts), request.client)
+            ending = _ending(messages, texts, len(texts), client)
             for known, key in ((self._prefixes, chain[-1]), (self._endings, ending)):
                 known.keep(key, (*known.get(key, ())[1 - RIVALS :], seen))
-        return place
+        return seen
+
+    def _in_name(
+        self, name: str, parent: _Seen | None, call: tuple[str, str] | None, arrive_ns: int
+    ) -> tuple[_Seen | None, tuple[str, str] | None]:
+        """The parent of a request, and the call that began its part, where it names its conversation.
+
+        A name outranks what messages suggest, but for a new name of what an open call has begun.
+        """
+        namesakes = self._named.get(name, [])
+        last = next((seen for seen in reversed(namesakes) if seen.ended(arrive_ns)), None)
+        last = last or next(iter(namesakes), None)
+        if last is not None:
+            if parent is None or parent.place.session != last.place.session:
+                return last, last.call
+        elif parent is None or call is None or call[0] != parent.id:
+            return None, None
+        return parent, call
 
     def _parent(
         self,
@@ -136,17 +228,144 @@ class Sessions:
         texts: list[bytes],
         chain: list[int],
         client: str | None,
-    ) -> _Seen | None:
-        """The latest request that these messages quote, with an assistant's message behind it."""
+    ) -> tuple[_Seen | None, bool]:
+        """The latest request that these messages quote, with an assistant's message behind it.
+
+        And whether they quote all of it.
+        """
         for length in range(len(chain) - 1, 0, -1):
             reply = messages[length]
             if reply.get("role") != "assistant":
                 continue
-            seen = self._prefixes.get(chain[length - 1])
-            if seen := seen or self._endings.get(_ending(messages, texts, length, client)):
+            exact = self._prefixes.get(chain[length - 1])
+            if seen := exact or self._endings.get(_ending(messages, texts, length, client)):
                 quoted = _digest(_text(reply.get("content")))
-                return max(reversed(seen), key=lambda earlier: _likeness(earlier, quoted, client))
-        return None
+                best = max(reversed(seen), key=lambda earlier: _likeness(earlier, quoted, client))
+                return best, bool(exact)
+        return None, False
+
+    def _caller(self, results: Sequence[str], client: str | None) -> _Seen | None:
+        """The request whose answer called the tools that gave these results."""
+        callers = [seen for id_ in results for seen in self._callers.get(id_, ())]
+        return max(reversed(callers), key=lambda seen: _likeness(seen, None, client), default=None)
+
+    def _opener(
+        self, messages: Sequence[Mapping[str, Any]], arrive_ns: int, client: str | None
+    ) -> _OpenCall | None:
+        """The open call of which an argument is a message, or in one."""
+        given = [text.strip() for text in _texts(messages)]
+        words, best = set(given), None
+        for call in self._open:
+            same = not words.isdisjoint(call.words)
+            if call.caller.ended(arrive_ns) and (
+                same
+                or any(
+                    len(word) >= QUOTED and word in text for word in call.words for text in given
+                )
+            ):
+                rank = (same, call.caller.client == client, not call.began)
+                if best is None or rank >= best[0]:  # of equals the latest
+                    best = rank, call
+        return best and best[1]
+
+    def _joined(
+        self,
+        parent: _Seen | None,
+        results: Sequence[str],
+        news: Sequence[str],
+        arrive_ns: int,
+        client: str | None,
+    ) -> tuple[str, ...]:
+        """Whose answers a request holds beside its parent's.
+
+        The last ones of what a call began whose result it brings, and those that it quotes.
+        """
+        held: list[_Seen] = []
+        if results:
+            caller = self._caller(results, client)
+            for id_ in results:
+                held += self._begun.get((caller.id if caller else "", id_), ())
+            brought = set(results)
+            rest = [
+                call for call in self._open if call.caller is not caller or call.id not in brought
+            ]
+            self._open = deque(rest, maxlen=OPEN)
+        held = [seen for seen in held if not seen.continued and seen.ended(arrive_ns)]
+        for seen in held:
+            seen.continued = True
+        held += self._quoted("\n".join(news), arrive_ns, client) if news and self._quotable else ()
+        return tuple(seen.id for seen in held if seen is not parent)
+
+    def _quoted(self, news: str, arrive_ns: int, client: str | None) -> Iterator[_Seen]:
+        """The latest requests, which nobody has continued yet, whose answers are in these words."""
+        quotes: dict[str, int] = {}
+        for seen, text in reversed(self._quotable):
+            if seen.continued or seen.client != client or not seen.ended(arrive_ns):
+                continue
+            if text not in quotes:  # as such, or within a text that is JSON
+                forms = {text, json.dumps(text)[1:-1], json.dumps(text, ensure_ascii=False)[1:-1]}
+                quotes[text] = max(map(news.count, forms))
+            if quotes[text]:
+                quotes[text] -= 1
+                seen.continued = True
+                yield seen
+
+    def _listen(self, seen: _Seen, response: Response, prompt: str) -> None:
+        """Take note of an answer's id, of the tools that it calls, and of its words."""
+        utterance = spoken(response.body or b"", response.header("content-encoding") or "")
+        if utterance is None:
+            return
+        if utterance.id:
+            self._named.keep(utterance.id, [seen])
+        for call in utterance.calls:
+            self._callers.keep(call.id, [*self._callers.get(call.id, [])[1 - RIVALS :], seen])
+            # What the prompt holds already others may say as well.
+            words = [word for word in _words(call) if word not in prompt]
+            self._open.append(_OpenCall(seen, call.id, words))
+        if len(text := utterance.text.strip()) >= QUOTED:
+            self._quotable.append((seen, text))
+
+
+def _name(request: Request, parsed: ParsedRequest) -> str | None:
+    """What a request calls its conversation, if it does."""
+    given = {name: value for name, value in request.headers[::-1] if name in _NAMING}
+    for header in SESSION_HEADERS if given else ():
+        if value := given.get(header):
+            return value
+    conversation = (parsed.payload or {}).get("conversation")  # of Responses
+    if isinstance(conversation, dict):
+        conversation = conversation.get("id")
+    return conversation if isinstance(conversation, str) and conversation else None
+
+
+def _after_the_last_answer(messages: Sequence[Mapping[str, Any]]) -> int:
+    """The place of the first message behind the assistant's last."""
+    places = (
+        at for at in range(len(messages), 0, -1) if messages[at - 1].get("role") == "assistant"
+    )
+    return next(places, 0)
+
+
+def _texts(messages: Iterable[Mapping[str, Any]]) -> list[str]:
+    return [text for message in messages for text in texts_in(message.get("content"))]
+
+
+def _words(call: ToolCall) -> list[str]:
+    """The texts among a call's arguments that are long enough to tell what came of them."""
+    try:
+        arguments = json.loads(call.arguments)
+    except (ValueError, RecursionError):
+        arguments = call.arguments
+    unread, words = [arguments], []
+    while unread:
+        match unread.pop():
+            case dict() as members:
+                unread += members.values()
+            case list() as items:
+                unread += items
+            case str() as text if len(text.strip()) >= TELLING:
+                words.append(text.strip())
+    return words
 
 
 def _likeness(seen: _Seen, quoted: int | None, client: str | None) -> tuple[bool, bool, bool]:

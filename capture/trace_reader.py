@@ -101,7 +101,8 @@ class Trace:
         """The exchanges by arrival.
 
         Of `answers` the `ends` take less time than the whole: they have `end_ns` and `led_back` alone, mostly
-        by the index, and what is lost of them is not noticed. None are read fastest: each response is None.
+        by the index (and the body, where that may have begun other requests), and what is lost of them is not
+        noticed. None are read fastest: each response is None.
         """
         exchanges = (placed.exchange for placed in self.placed(answers=answers))
         return together(exchanges)

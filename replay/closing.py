@@ -165,6 +165,9 @@ def _turns(turns: Mapping[str, Any]) -> Iterator[str]:
         "early": "left before it had ended",
         "skipped": "not sent, as it failed",
     }
+    if severed := turns.get("severed"):
+        held = f"{severed:,} hold another conversation's answer, which another worker sent,"
+        yield row("turns", f"{held} and did not wait for it")
     fates = "; ".join(f"{turns[fate]:,} {words}" for fate, words in parts.items() if turns[fate])
     yield row("turns", f"{count:,} continue an earlier answer" + (f": {fates}" if fates else ""))
 

@@ -98,6 +98,7 @@ class Job:
             host=self.host,
             rewrites=any(target.rewrites for target in targets),
             refuses=refused_by(targets),
+            apart=self.workers > 1 or self.pace.mode == "sessions",
         )
 
 

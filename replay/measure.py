@@ -191,7 +191,7 @@ def recorded_samples(trace: Trace) -> Iterator[Sample]:
             model=parsed.info.model,
             stream=parsed.info.stream,
             request_bytes=request.body_bytes,
-            session=sessions.assign(request, parsed=parsed).number,
+            session=sessions.assign(request, parsed=parsed, response=exchange.response).number,
         )
         attempt = Attempt(
             index=index,

@@ -14,7 +14,7 @@ from tbench.capture.exchange import Exchange
 from tbench.capture.filters import EVERYTHING, Filter, Pass, none_left
 from tbench.capture.providers import PROMISED, ParsedRequest, RequestInfo, parse_request
 from tbench.capture.recent import Recent
-from tbench.capture.sessions import Sessions
+from tbench.capture.sessions import Place, Sessions
 from tbench.replay.pacing import ALONE, Clones, gap_between_rounds
 from tbench.replay.portability import left_out
 
@@ -115,7 +115,8 @@ class Plan:
     follows the last one after the recorded mean gap, and holds all `clones` of the recording, in the order of
     their arrivals; or, `by_session`, one session after another. `requests` ends the plan early. `only` says
     which are meant, `host` is the one that every request must have gone to (None: any). `rewrites` says that
-    bodies are to be changed, `refuses` why a request cannot be put to a target.
+    bodies are to be changed, `refuses` why a request cannot be put to a target. With `apart` each session is
+    sent by itself: a request waits for no other session's answer, and `severed` counts those that had.
 
     Of the first round, as far as it was read: `skipped` counts the left-out requests by reason, `hosts`
     the others by where they were recorded, `idle` the `stretches` with nothing in flight of which all but
@@ -133,14 +134,17 @@ class Plan:
     host: str | None = None
     rewrites: bool = False
     refuses: Refusal = nobody
+    apart: bool = False
     skipped: Counter[str] = field(default_factory=Counter, init=False)
     hosts: Counter[str] = field(default_factory=Counter, init=False)
     idle: dict[str, float] = field(default_factory=dict, init=False)
+    severed: int = field(default=0, init=False)
 
     def __iter__(self) -> Iterator[Planned]:
         self.skipped.clear()
         self.hosts.clear()
         self.idle = {}
+        self.severed = 0
         return islice(self._all(), self.requests)
 
     def _all(self) -> Iterator[Planned]:
@@ -231,7 +235,7 @@ class Plan:
         """The recording; what is left out of it is `counted` once."""
         first_ns: int | None = None
         idle = _Idle(self.most_idle)
-        sessions, answers = Sessions(remembered=REMEMBERED), _Answers()
+        sessions, answers = Sessions(remembered=REMEMBERED), _Answers(apart=self.apart)
         walk = self.only.start()
         for exchange in self.trace:
             request = exchange.request
@@ -244,15 +248,18 @@ class Plan:
             if reason is not None:
                 if reason == "retry":
                     answers.retried(exchange, idle.before(exchange))
+                    if request.retry_of is not None:
+                        sessions.assign(request, parsed=parsed, response=exchange.response)
                 continue
             cut_ns = idle.before(exchange)
             if counted and idle.stretches:
                 self.idle = {"stretches": idle.stretches, "seconds": cut_ns / 1e9}
             arrive_ns = request.arrive_ns - cut_ns
             first_ns = arrive_ns if first_ns is None else first_ns
-            place = sessions.assign(request, parsed=parsed)
-            after, think = answers.held(place.holds, arrive_ns)
-            answers.add(exchange, index, cut_ns)
+            place = sessions.assign(request, parsed=parsed, response=exchange.response)
+            after, think, severed = answers.held(place, arrive_ns)
+            self.severed += severed and counted
+            answers.add(exchange, index, place.number, cut_ns)
             yield Planned(
                 index=index,
                 cycle=cycle,
@@ -311,31 +318,44 @@ class _Idle:
 
 
 class _Answers:
-    """When the answers of the last planned requests had ended, by the request's id, as recorded."""
+    """The index and session of the last planned requests, by id, and when their answers ended, as recorded.
 
-    def __init__(self) -> None:
-        self._ended: Recent[str, tuple[int, int | None]] = Recent(REMEMBERED)
+    With `apart` a request waits for none of another session, which may be sent elsewhere.
+    """
 
-    def add(self, exchange: Exchange, index: int, cut_ns: int) -> None:
+    def __init__(self, *, apart: bool) -> None:
+        self._apart = apart
+        self._ended: Recent[str, tuple[int, int, int | None]] = Recent(REMEMBERED)
+
+    def add(self, exchange: Exchange, index: int, session: int, cut_ns: int) -> None:
         """Take note of a planned request; as much is cut before its end as before its arrival."""
         response = exchange.response
         end_ns = None if response is None else response.end_ns - cut_ns
-        self._ended.keep(exchange.request.id, (index, end_ns))
+        self._ended.keep(exchange.request.id, (index, session, end_ns))
 
     def retried(self, exchange: Exchange, cut_ns: int) -> None:
         """A client's second attempt is not sent again, but what it got is what the next turn continues."""
         first, response = exchange.request.retry_of, exchange.response
         if first is not None and first in self._ended and response is not None:
+            index, session, _ = self._ended[first]
             for id_ in (first, exchange.request.id):
-                self._ended.keep(id_, (self._ended[first][0], response.end_ns - cut_ns))
+                self._ended.keep(id_, (index, session, response.end_ns - cut_ns))
 
-    def held(self, ids: Iterable[str], arrive_ns: int) -> tuple[tuple[int, ...], float]:
-        """Of a request that arrived then and holds these answers: whose they are, and the seconds since.
+    def held(self, place: Place, arrive_ns: int) -> tuple[tuple[int, ...], float, bool]:
+        """Of a request that arrived then: the indexes of those whose answers it holds, and the seconds since.
 
-        One that ended later is left out: the request did not wait for it, whatever its words are.
+        One that ended later is left out: the request did not wait for it, whatever its words are. And whether
+        one was left out that is sent elsewhere.
         """
-        known = [self._ended[id_] for id_ in ids if id_ in self._ended]
-        ends = {index: ns for index, ns in known if ns is not None and ns <= arrive_ns}
-        if not ends:
-            return (), 0.0
-        return tuple(sorted(ends)), (arrive_ns - max(ends.values())) / 1e9
+        last_ns, indexes, severed = 0, set[int](), False
+        for id_ in place.holds:
+            index, session, end_ns = self._ended.get(id_, (0, 0, None))
+            if end_ns is None or end_ns > arrive_ns:
+                continue
+            if self._apart and session != place.number:
+                severed = True
+                continue
+            indexes.add(index)
+            last_ns = max(last_ns, end_ns)
+        think = (arrive_ns - last_ns) / 1e9 if indexes else 0.0
+        return tuple(sorted(indexes)), think, severed

@@ -241,6 +241,7 @@ def run_totals(
         "hit_rates": hit_rates,
         "turns": {
             "causal": job.pace.causal,
+            "severed": plan.severed,
             **{name: sum(worker.turns[arm][name] for worker in stats) for name in FATES},
         },
         "most_in_flight": sum(worker.most_in_flight for worker in stats),

@@ -116,7 +116,10 @@ TOTALS: Final = Fields(
             dict.fromkeys(("p50", "p99", "max"), NUMBER), frozenset({"p50", "p99", "max"})
         ),
         "turns": Fields(
-            {"causal": TEXT, **dict.fromkeys(("continued", "waited", "early", "skipped"), COUNT)}
+            {
+                "causal": TEXT,
+                **dict.fromkeys(("continued", "waited", "early", "skipped", "severed"), COUNT),
+            }
         ),
         "hit_rates": Fields(
             {**RATES, "turns": Items(Fields({"turn": COUNT, **RATES}, SUMS, filled=True))},

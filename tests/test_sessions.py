@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tbench.capture.exchange import Request
+from tbench.capture.exchange import Request, Response
 from tbench.capture.sessions import Place, Sessions
 
 
@@ -124,6 +124,42 @@ def test_within_a_named_session_the_prefix_tells_the_parent() -> None:
     assert sessions.assign(request("c", [HI, say("assistant", "x"), HI], **named)).parent == "a"
 
 
+def test_an_api_names_a_session_in_its_body_too() -> None:
+    """Responses: a conversation's id, and the id of the response that is continued."""
+    sessions = Sessions()
+    asked = {"method": "POST", "path": "/v1/responses"}
+
+    def given(name: str, **fields: Any) -> Place:
+        body = json.dumps({"model": "m", "input": name, **fields}).encode()
+        answer = json.dumps(
+            {"id": f"resp_{name}", "object": "response", "output": [{"type": "message"}]}
+        )
+        response = Response(head_ns=0, end_ns=0, status=200, body=answer.encode())
+        return sessions.assign(request(name, [], body=body, **asked), response=response)
+
+    assert given("a").session == "s1"
+    assert given("b", previous_response_id="resp_a") == Place("s1", 1, "a")
+    assert given("c", previous_response_id="resp_b") == Place("s1", 2, "b")
+    assert given("d", conversation={"id": "conv_1"}) == Place("s2", 0, None)
+    assert given("e", conversation="conv_1") == Place("s2", 1, "d")
+    assert given("f", previous_response_id="resp_unknown").session == "s3"
+
+
+def test_a_question_that_many_ask_is_no_sub_agent() -> None:
+    """It is the argument of a search, and another user's first words: the caller's prompt held it already."""
+    question = "What is the tallest mountain of Europe?"
+    for argument, session in ((question, "s3"), ("the highest peak in Europe", "s1")):
+        function = {"name": "search", "arguments": json.dumps({"query": argument})}
+        answer = {"choices": [{"message": {"tool_calls": [{"id": "c1", "function": function}]}}]}
+        response = Response(head_ns=0, end_ns=5, status=200, body=json.dumps(answer).encode())
+        body = json.dumps({"messages": [say("user", question)], "tools": [{}]}).encode()
+        sessions = Sessions()
+        sessions.assign(request("a", [], body=body), response=response)
+        early = sessions.assign(request("early", [say("user", argument)], arrive_ns=4))
+        late = sessions.assign(request("late", [say("user", argument)], arrive_ns=6))
+        assert (early.session, late.session) == ("s2", session)
+
+
 def test_equal_texts_under_two_names_stay_apart() -> None:
     """A header outranks what the messages suggest."""
     sessions = Sessions()
@@ -165,7 +201,7 @@ def test_memory_is_bounded() -> None:
     for n in range(2):
         sessions.assign(request(f"x{n}", [say("user", str(n))]))
     assert sessions.assign(request("b", SECOND)) == Place("s4", 0, None)
-    for table in (sessions._prefixes, sessions._named, sessions._places):
+    for table in (sessions._prefixes, sessions._named, sessions._requests):
         assert len(table) <= 2
 
 

@@ -4,8 +4,11 @@ Shapes: the API's public reference and the types of the `anthropic` SDK. A strea
 or an `error` event; there is no `[DONE]`. Counts are cumulative: a later one replaces an earlier one.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Final
+
+import orjson
 
 from tbench.capture.providers.provider import (
     Endpoint,
@@ -152,6 +155,30 @@ def _as_read(content: object) -> object:
     )
 
 
+def turn(payloads: Sequence[Json]) -> list[dict[str, Any]]:
+    """The assistant's message with its blocks, put together from their deltas."""
+    blocks: dict[int, dict[str, Any]] = {}
+    inputs: dict[int, str] = {}
+    for payload in payloads:
+        if listed := items_of(payload.get("content")):
+            blocks = dict(enumerate(listed))
+        place, block, delta = (payload.get(name) for name in ("index", "content_block", "delta"))
+        if not isinstance(place, int):
+            continue
+        if isinstance(block, dict):
+            blocks[place] = dict(block)
+        elif isinstance(delta, dict) and place in blocks:
+            inputs[place] = inputs.get(place, "") + word_of(delta, "partial_json")
+            for name in ("text", "thinking", "signature"):
+                if grown := word_of(delta, name):
+                    blocks[place][name] = word_of(blocks[place], name) + grown
+    for place, text in inputs.items():
+        with suppress(orjson.JSONDecodeError):
+            blocks[place] |= {"input": orjson.loads(text)} if text else {}
+    content = [blocks[place] for place in sorted(blocks)]
+    return [{"role": "assistant", "content": content}] if content else []
+
+
 def with_prefix(payload: Json, prefix: str) -> dict[str, Any] | None:
     """The body with a text before its tools and the system's words, or the first message's; None else."""
     system = payload.get("system")
@@ -198,6 +225,8 @@ ANTHROPIC: Final = Provider(
     matches=_matches,
     parser=Parser,
     messages=messages,
+    turn=turn,
+    spoken_in="messages",
     with_prefix=with_prefix,
     before_turns=before_turns,
 )

@@ -4,7 +4,7 @@ It bears the differences between servers that speak them: where usage sits, repe
 under two names, tools, errors inside a stream. tests/test_providers.py has an example of each.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from tbench.capture.providers.provider import (
@@ -21,6 +21,7 @@ from tbench.capture.providers.provider import (
     objects_of,
     prefixed_messages,
     prefixed_tools,
+    word_of,
 )
 
 _USAGE: Final[dict[str, tuple[tuple[str | None, str], ...]]] = {
@@ -223,6 +224,33 @@ def messages(payload: Json) -> list[dict[str, Any]]:
     return objects_of(payload.get("messages"))
 
 
+def turn(payloads: Sequence[Json]) -> list[dict[str, Any]]:
+    """The assistant's message: the text and the calls of the first choice, put together from its deltas."""
+    texts: list[str] = []
+    calls: dict[int, dict[str, Any]] = {}
+    for payload in payloads:
+        for choice in items_of(payload.get("choices"))[:1]:
+            delta = choice.get("delta") or choice.get("message")
+            if choice.get("index") or not isinstance(delta, dict):
+                continue
+            texts.append(word_of(delta, "content"))
+            for place, part in enumerate(items_of(delta.get("tool_calls"))):
+                number, function = part.get("index"), part.get("function")
+                call = calls.setdefault(
+                    number if isinstance(number, int) else place,
+                    {"id": "", "type": "function", "function": {"name": "", "arguments": ""}},
+                )
+                call["id"] = call["id"] or word_of(part, "id")
+                if isinstance(function, dict):
+                    for name in ("name", "arguments"):
+                        call["function"][name] += word_of(function, name)
+    text = "".join(texts)
+    if not text and not calls:
+        return []
+    message: dict[str, Any] = {"role": "assistant", "content": text or None}
+    return [message | ({"tool_calls": [calls[place] for place in sorted(calls)]} if calls else {})]
+
+
 def with_prefix(payload: Json, prefix: str) -> dict[str, Any] | None:
     """The body with a text before its first and its tools; None where it has no text to put it before."""
     for name, prefixed in _PREFIXED.items():
@@ -298,6 +326,8 @@ OPENAI: Final = Provider(
     matches=lambda _payload, _event: True,  # the last row: the shapes that nobody else claims
     parser=Parser,
     messages=messages,
+    turn=turn,
+    spoken_in="messages",
     with_prefix=with_prefix,
     before_turns=before_turns,
     salt_fields=frozenset({"cache_salt"}),

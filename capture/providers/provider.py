@@ -207,6 +207,9 @@ class Provider:
         parser: a new parser for one response.
         messages: the conversation in a payload, oldest first, the system's before all; each has a `role`,
             and a `content` that is a text or parts with a `text`. Empty where it is none.
+        turn: what the payloads of an answer (its events, or its one body) add to the conversation when its
+            client goes on: members of the list that a payload has it in. Empty where that is nothing.
+        spoken_in: the member of a payload that holds the conversation, as a list.
         with_prefix: the payload with a text before all that a prompt begins with, tools and the system's
             words; None where it has no place for it.
         before_turns: the payload with a text before the first words that are not the system's; None without
@@ -223,6 +226,8 @@ class Provider:
     matches: Callable[[Json, str], bool]
     parser: Callable[[], ResponseParser]
     messages: Callable[[Json], Sequence[Json]]
+    turn: Callable[[Sequence[Json]], list[dict[str, Any]]] = lambda _payloads: []
+    spoken_in: str = "messages"
     with_prefix: Callable[[Json, str], dict[str, Any] | None]
     before_turns: Callable[[Json, str], dict[str, Any] | None] = lambda _payload, _prefix: None
     salt_fields: frozenset[str] = frozenset()

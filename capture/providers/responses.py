@@ -120,6 +120,18 @@ def messages(payload: Json) -> Sequence[Json]:
     return turns
 
 
+def turn(payloads: Sequence[Json]) -> list[dict[str, Any]]:
+    """The items of the output: those of the last event, which has all of them, else each as it was done."""
+    done: list[dict[str, Any]] = []
+    for payload in payloads:
+        response = payload.get("response")
+        if output := items_of((response if isinstance(response, dict) else payload).get("output")):
+            return output
+        if payload.get("type") == "response.output_item.done":
+            done += items_of([payload.get("item")])
+    return done
+
+
 def with_prefix(payload: Json, prefix: str) -> dict[str, Any] | None:
     """The body with a text before its tools, and its instructions or first input; None without either."""
     tools = prefixed_tools(payload, prefix)
@@ -169,6 +181,8 @@ RESPONSES: Final = Provider(
     matches=_matches,
     parser=Parser,
     messages=messages,
+    turn=turn,
+    spoken_in="input",
     with_prefix=with_prefix,
     before_turns=before_turns,
     salt_fields=frozenset({"cache_salt"}),
