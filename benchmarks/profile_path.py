@@ -18,9 +18,10 @@ import orjson
 import trio
 from engine import write_trace
 
-from tbench.capture.trace_reader import read_trace
+from tbench.capture.trace_reader import read_trace, together
 from tbench.replay import columns
 from tbench.replay.cost import Bill
+from tbench.replay.job import refused_by
 from tbench.replay.measure import to_sample
 from tbench.replay.plan import Plan
 from tbench.replay.request import Label
@@ -72,15 +73,19 @@ def _least(work: Callable[[], object], repeats: int) -> float:
 
 def _before(trace: Path) -> dict[str, Callable[[], object]]:
     """The steps before a request is sent; each begins where the one before it ends."""
-    requests = read_trace(trace).requests
+    requests = read_trace(trace).ends
     target = Target(base_url="http://127.0.0.1:8000")
-    planned = list(Plan(trace=requests))
-    calls = [target.call(one) for one in planned]
+    plan = Plan(trace=requests, refuses=refused_by([target]))
+    planned = list(plan)
+    calls = [target.call(each) for each in planned]
     return {
         "read the trace": lambda: deque(requests, maxlen=0),
-        "read the trace and plan": lambda: deque(Plan(trace=requests), maxlen=0),
-        "build the call": lambda: [target.call(one) for one in planned],
-        "pack the call": lambda: [frame(one) for one in calls],
+        "read the trace and plan": lambda: deque(plan, maxlen=0),
+        "build the call": lambda: [target.call(each) for each in planned],
+        "pack the call": lambda: [frame(call) for call in calls],
+        "read, plan, build and pack": lambda: deque(
+            map(frame, map(target.call, together(plan))), maxlen=0
+        ),
     }
 
 
