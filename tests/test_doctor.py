@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from tbench.capture.errors import InvalidRunError
+from tbench.doctor.command import text
 from tbench.doctor.examination import (
     RAMP,
     Examination,
@@ -22,7 +23,6 @@ from tbench.doctor.examination import (
     notes,
     probe,
     serving,
-    text,
 )
 from tbench.replay.workers.pool import module_command, module_environ
 
