@@ -3,10 +3,13 @@
 Chat and completions, streamed and whole, and the answers of embeddings and rerank, which have no dialect.
 """
 
+import math
 import struct
+from array import array
 from base64 import b64encode
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from hashlib import shake_256
 from typing import Any
 
 import orjson
@@ -189,3 +192,20 @@ def rerank(
     counts = {"prompt_tokens": prompt_tokens, "completion_tokens": 0}
     counts["total_tokens"] = prompt_tokens
     return {"object": "rerank", "id": ident, "model": model, "results": results, "usage": counts}
+
+
+# Embeddings and relevance without a model: stable numbers from the text alone.
+
+
+def embedding(text: bytes, dims: int) -> list[float]:
+    """A unit vector of so many dimensions that follows from the text."""
+    raw = array("h", shake_256(text).digest(2 * dims))
+    norm = math.sqrt(math.sumprod(raw, raw)) or 1.0
+    return [value / norm for value in raw]
+
+
+def relevance(query: str, document: str) -> float:
+    """The share of the query's words that the document has, from 0 to 1, ties broken by the text."""
+    wanted, held = set(query.lower().split()), set(document.lower().split())
+    share = len(wanted & held) / len(wanted) if wanted else 0.0
+    return round(0.9 * share + 0.1 * shake_256(document.encode()).digest(1)[0] / 256, 6)

@@ -1,12 +1,9 @@
 """The endpoints and what stands behind them: who may ask, what goes wrong, the engine, sending."""
 
 import hmac
-import math
 import time
-from array import array
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from hashlib import shake_256
 from itertools import count
 from random import Random
 from string import ascii_letters, digits
@@ -37,7 +34,7 @@ from tbench.simulator.call import (
     asked_fault,
     drawn_fault,
 )
-from tbench.simulator.chat import CHAT, COMPLETIONS
+from tbench.simulator.chat import CHAT, COMPLETIONS, embedding, relevance
 from tbench.simulator.chat import embeddings as embeddings_answer
 from tbench.simulator.chat import rerank as rerank_answer
 from tbench.simulator.driver import Driver, Outlet
@@ -361,23 +358,6 @@ async def _compute(service: Service, call: Call, prompts: tuple[Prompt, ...]) ->
                 raise ClientGoneError
         if call.fault and call.fault.kind in {"slow", "stall"}:
             await outlet.pause(call.fault.seconds)
-
-
-# Embeddings and relevance without a model: stable numbers from the text alone.
-
-
-def embedding(text: bytes, dims: int) -> list[float]:
-    """A unit vector of so many dimensions that follows from the text."""
-    raw = array("h", shake_256(text).digest(2 * dims))
-    norm = math.sqrt(math.sumprod(raw, raw)) or 1.0
-    return [value / norm for value in raw]
-
-
-def relevance(query: str, document: str) -> float:
-    """The share of the query's words that the document has, from 0 to 1, ties broken by the text."""
-    wanted, held = set(query.lower().split()), set(document.lower().split())
-    share = len(wanted & held) / len(wanted) if wanted else 0.0
-    return round(0.9 * share + 0.1 * shake_256(document.encode()).digest(1)[0] / 256, 6)
 
 
 async def models(service: Service, call: Call) -> None:
