@@ -45,7 +45,7 @@ TIMES: Final = {
     "clock": ("mono_ns",),
 }
 """The times of each kind of record, on its capture's clock."""
-EXPOSED: Final = ("full", "redacted", "shape")
+EXPOSED: Final = ("full", "redacted", "shape", "hash", "drop")
 """How much a trace may hold, most first."""
 
 

@@ -129,6 +129,8 @@ HEADER: Fields = {
     "privacy": _TEXT,
     "tokens_source": _MAYBE_TEXT,
 }
+CONTENTLESS = frozenset({"drop", "hash"})
+"""What `privacy` says of traces from which the texts were taken, so that no replay can send them."""
 CONTAINER_KEYS = frozenset({"format", "version", "kind", "marker", "crc32"})
 """Header keys that belong to the container, not to the trace."""
 
@@ -140,7 +142,7 @@ class TraceHeader:
     `wall_ns` (CLOCK_REALTIME) and `mono_ns` (ns since the capture's origin) were read at one instant;
     together they turn every time of the trace into wall-clock time. All segments of a capture share
     `capture_id` and origin. `sampling` is the share of the traffic that was recorded, `privacy` one of
-    full, redacted, shape. `tokens_source` is `server_usage` or the name of a tokenizer.
+    full, redacted, shape, hash, drop. `tokens_source` is `server_usage` or the name of a tokenizer.
     """
 
     capture_id: str = field(default_factory=lambda: uuid4().hex)

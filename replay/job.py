@@ -13,6 +13,7 @@ from tbench.capture.errors import InputError, TbenchError
 from tbench.capture.exchange import Exchange, Headers, Request
 from tbench.capture.filters import Filter, bind
 from tbench.capture.providers import GENERATIVE, ParsedRequest
+from tbench.capture.records import CONTENTLESS
 from tbench.capture.trace_reader import Trace, read_trace
 from tbench.capture.writing import check_folder
 from tbench.replay.options import ReplayOptions
@@ -115,6 +116,12 @@ def resolve(
     Raises InputError for a trace, a target, a key or a file that cannot be used.
     """
     trace = read_trace(Path(options.trace))
+    if (privacy := trace.header.privacy) in CONTENTLESS:
+        raise InputError(
+            f"{options.trace}: holds no texts (trace redact --content {privacy}); a copy by --content shape "
+            "replays, and so does what 'trace export --format mooncake' makes of one by --content hash, "
+            "imported again"
+        )
     only = bind(options.only, trace)
     requests = trace if only.reads_answers else trace.requests
     plan = Plan(trace=requests, allow_unsafe=options.allow_unsafe, only=only)

@@ -3,7 +3,10 @@
 import json
 import time
 from collections.abc import Iterable
+from dataclasses import replace
+from itertools import combinations, takewhile
 from pathlib import Path
+from typing import Any
 
 import httpx
 import orjson
@@ -12,11 +15,14 @@ import pytest
 from tbench import CaptureTransport
 from tbench.capture.container_reader import open_container
 from tbench.capture.exchange import Exchange, Request
+from tbench.capture.filters import Facts
 from tbench.capture.frames import BLOCK
+from tbench.capture.mixes import prompt_bytes
 from tbench.capture.privacy.redaction import redact
-from tbench.capture.privacy.traffic import shape
+from tbench.capture.privacy.traffic import blanks, shape
 from tbench.capture.providers import parse_recorded, parse_request
 from tbench.capture.sessions import Sessions
+from tbench.capture.trace_info import trace_info
 from tbench.capture.trace_reader import read_trace
 from tbench.simulator.chat import CHAT
 from tbench.simulator.messages import MESSAGES
@@ -40,7 +46,7 @@ def copy(
     folder = tmp_path_factory.mktemp("privacy")
     source = write(folder / "source.msgpack", traffic[0])
     out = folder / "copy.msgpack"
-    copied = redact(read_trace(source), out, shape(), "shape")
+    copied = redact(read_trace(source), out, "shape", shape())
     assert copied.requests == len(traffic[0])
     return out
 
@@ -152,3 +158,80 @@ def test_answers_keep_their_times_tokens_and_ends(
             was.usage, was.finish_reasons, was.tool_calls, was.done, was.events,
         )  # fmt: skip
         assert len(is_.text) == len(was.text.encode())
+
+
+def test_hashed_blocks_are_those_of_the_texts(
+    traffic: tuple[list[Exchange], list[str]], tbench: Any, tmp_path: Path
+) -> None:
+    """Two prompts share the ids of as many blocks as they share bytes; the copy is one for Mooncake alone."""
+    source = write(tmp_path / "source.msgpack", traffic[0])
+    out, rows, again = (tmp_path / name for name in ("hash.msgpack", "rows.jsonl", "again.msgpack"))
+    assert tbench("trace", "redact", source, "--content", "hash", "-o", out).code == 0
+    copied = list(read_trace(out))
+    size = read_trace(out).header.extra["hashes"]["block_bytes"]
+    prompts = [
+        prompt_bytes(Facts(exchange).parsed, exchange.request.body) for exchange in traffic[0]
+    ]
+
+    for (first, one), (second, other) in combinations(zip(prompts, copied, strict=True), 2):
+        ids = [exchange.request.extra["hash_ids"] for exchange in (one, other)]
+        blocks = [
+            [text[at : at + size] for at in range(0, len(text), size)] for text in (first, second)
+        ]
+        shared = [
+            sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(*pair, strict=False)))
+            for pair in (ids, blocks)
+        ]
+        assert shared[0] == shared[1]
+    assert not pieces_of(contents(out)) & fingerprints(traffic[1])
+    assert {exchange.request.header("x-session-id") for exchange in copied} == {
+        f"s{number}" for number in range(1, 16)
+    }
+    assert tbench("replay", out, "--dry-run", "--base-url", "http://127.0.0.1:9").code == 2
+    assert tbench("trace", "export", out, "--format", "mooncake", "-o", rows).code == 0
+    assert tbench("trace", "import", rows, "-o", again).code == 0
+    counted = [json.loads(line) for line in rows.read_text().splitlines()]
+    assert len(list(read_trace(again))) == len(counted) > 0
+    known = [exchange.request.extra["hash_ids"] for exchange in copied]
+    assert all(any(row["hash_ids"][0] == ids[0] for ids in known) for row in counted)
+
+
+def test_what_is_dropped_leaves_counts_and_times(
+    traffic: tuple[list[Exchange], list[str]], tmp_path: Path
+) -> None:
+    source = write(tmp_path / "source.msgpack", traffic[0])
+    out = tmp_path / "drop.msgpack"
+    redact(read_trace(source), out, "drop", blanks())
+
+    before, after = (trace_info(read_trace(path)) for path in (source, out))
+    same = ("requests", "responses", "sessions", "outcomes", "endpoints", "duration_s", "models")
+    assert {name: after[name] for name in (*same, "prompt_tokens", "output_tokens")} == {
+        name: before[name] for name in (*same, "prompt_tokens", "output_tokens")
+    }
+    assert not pieces_of(contents(out)) & fingerprints(traffic[1])
+    for was, exchange in zip(traffic[0], read_trace(out), strict=True):
+        body = orjson.loads(exchange.request.body or b"")
+        assert body.get("system", body.get("instructions", "*")) == "*"
+        assert was.response and exchange.response
+        ends = [parse_recorded(known).events for known in (was.response, exchange.response)]
+        assert ends[0] == ends[1]
+
+
+def test_what_is_kept_has_no_secrets(tbench: Any, tmp_path: Path) -> None:
+    """A log's headers and bodies may hold keys; texts stay to the byte."""
+    key = "sk-live-0123456789abcdefghij"
+    body = {"model": "m", "messages": [{"role": "user", "content": "hello"}], "api_key": key}
+    (made,) = exchanges(1, 1)[0][:1]
+    headers = (("authorization", f"Bearer {key}"), ("content-type", "application/json"))
+    request = replace(made.request, headers=headers, body=orjson.dumps(body))
+    source = write(tmp_path / "s.msgpack", [Exchange(request=request, response=made.response)])
+    out = tmp_path / "keep.msgpack"
+    done = tbench("trace", "redact", source, "--content", "keep", "-o", out)
+
+    assert done.code == 0
+    assert "1 credentials" in done.out
+    assert key.encode() not in contents(out)
+    (copied,) = read_trace(out)
+    assert orjson.loads(copied.request.body or b"") == {**body, "api_key": "*" * len(key)}
+    assert copied.response and made.response and copied.response.body == made.response.body
+    assert read_trace(out).header.privacy == "redacted"

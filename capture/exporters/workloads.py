@@ -3,6 +3,7 @@
 from itertools import chain, count, islice
 from typing import Final
 
+from tbench.capture.errors import InputError
 from tbench.capture.exporters.exporter import (
     NO_JSON,
     NOT_KEPT,
@@ -58,6 +59,12 @@ def mooncake(job: Job) -> Maker:
     Where a block ends is reckoned in bytes, at the trace's mean of bytes a token: prompts with one beginning
     share its ids exactly, and what a prompt's count of tokens asks for beyond its bytes are ids of its own.
     """
+    hashed = job.trace.header.extra.get("hashes")
+    block_tokens = hashed.get("block_tokens") if isinstance(hashed, dict) else job.block_tokens
+    if block_tokens != job.block_tokens:
+        raise InputError(
+            f"--block-tokens {job.block_tokens}: the trace holds ids for blocks of {block_tokens} tokens"
+        )
     sizes = tokens = 0
     for record in job.records():
         if (prompt := record.facts.usage.prompt) is not None and is_kept(record.request):
@@ -77,7 +84,9 @@ def mooncake(job: Job) -> Maker:
         text = prompt_bytes(record.facts.parsed, record.request.body)
         name = record.request.id.encode("utf-8", "replace")
         alone = (next(prefix_hashes(b"%s %d" % (name, n), 999)) for n in count())
-        ids = chain(prefix_hashes(text, block_bytes), alone)
+        hash_ids = record.request.extra.get("hash_ids")  # of a copy without texts
+        known = hash_ids if isinstance(hash_ids, list) else prefix_hashes(text, block_bytes)
+        ids = chain(known, alone)
         return {
             "timestamp": (record.arrival_ns - first[0]) // 10**6,
             "input_length": usage.prompt,

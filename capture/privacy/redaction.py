@@ -1,29 +1,50 @@
 """Redaction: a trace copied without its content, one way. The key is drawn for the copy and kept nowhere."""
 
+import hmac
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from secrets import token_bytes
+from typing import Any, Final, Literal
+from uuid import uuid4
 
 from tbench.capture import frames
 from tbench.capture.container_reader import Losses
-from tbench.capture.copying import STEPS, TIMES, NewTrace
+from tbench.capture.copying import NOT_COPIED, STEPS, TIMES, NewTrace
+from tbench.capture.exchange import Exchange, Request, Response
+from tbench.capture.filters import Facts
 from tbench.capture.importers import IMPORTERS
+from tbench.capture.mixes import prompt_bytes
 from tbench.capture.privacy.bodies import is_word
 from tbench.capture.privacy.traffic import WITHHELD, Traffic
 from tbench.capture.records import (
     CLOCK,
+    CONTENTLESS,
     GAP,
     TraceHeader,
     header_map,
     request_record,
     response_record,
 )
+from tbench.capture.redact import Redactor, Secrets, safe_path, secrets_of
+from tbench.capture.sanitize import Sanitizer
+from tbench.capture.sessions import SESSION_HEADERS, Sessions
 from tbench.capture.trace_reader import Trace
 
 TOKENS_SOURCES: Final = {"server_usage"}
 BESIDE: Final[Mapping[str, Mapping[str, Any]]] = {"gap": GAP, "clock": CLOCK}
 """Records that are of no exchange, and the fields of them that come through."""
+
+
+Content = Literal["keep", "drop", "hash", "shape"]
+PRIVACY: Final[Mapping[Content, str]] = {"keep": "redacted"}
+"""What the header says, where that is another word."""
+SESSION: Final = SESSION_HEADERS[0]
+BLOCK_TOKENS: Final = 512
+"""Of a hash id: Mooncake's, which importers take without being told."""
+BYTES_PER_TOKEN: Final = 4
+"""Where no server has counted."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,38 +56,139 @@ class Redacted:
     lost: Losses
 
 
-def redact(trace: Trace, path: Path, traffic: Traffic, privacy: str) -> Redacted:
-    """Copy a trace (mode 0600; nothing is replaced) with stand-ins. On an error no file is left.
+class Hashes:
+    """Ids for the blocks of prompts, as Mooncake has them: equal where the block and all before it are equal.
 
-    Records come in order of arrival, those of no exchange last. Raises InputError where the file exists.
+    A block's name is an HMAC-SHA256 of it and of the name before it, under a key that is gone with this
+    object; ids number the names as they come. Memory: some 150 bytes for each block.
     """
-    source = trace.header
-    total = trace.totals.get("requests", 0)
-    step = {"verb": "trace redact", "only": [], "requests": total, "of_requests": total}
-    header = TraceHeader(
-        wall_ns=source.wall_ns,
-        mono_ns=source.mono_ns,
-        upstream=None if source.upstream is None else traffic.address(source.upstream),
-        sampling=source.sampling,
-        privacy=privacy,
-        tokens_source=source.tokens_source if source.tokens_source in TOKENS_SOURCES else None,
-        extra={STEPS: [{**step, "privacy": privacy}]} | _origin(source),
-    )
-    requests = 0
+
+    def __init__(self, trace: Trace) -> None:
+        sizes = tokens = 0
+        for exchange in trace:
+            facts = Facts(exchange)
+            if facts.usage.prompt is not None and exchange.request.body:
+                sizes += len(prompt_bytes(facts.parsed, exchange.request.body))
+                tokens += facts.usage.prompt
+        self.block_bytes = round(BLOCK_TOKENS * (sizes / tokens if tokens else BYTES_PER_TOKEN))
+        self._key = token_bytes(32)
+        self._ids: dict[bytes, int] = {}
+
+    def ids(self, prompt: bytes) -> list[int]:
+        """The ids of a prompt's blocks, of which the last one may be cut short."""
+        name, ids = self._key, []
+        for start in range(0, len(prompt), self.block_bytes):
+            name = hmac.digest(name, prompt[start : start + self.block_bytes], "sha256")
+            ids.append(self._ids.setdefault(name[:16], len(self._ids)))
+        return ids
+
+    @property
+    def described(self) -> dict[str, Any]:
+        """What the header says of the ids."""
+        return {
+            "scheme": "HMAC-SHA256, chained, numbered",
+            "block_tokens": BLOCK_TOKENS,
+            "block_bytes": self.block_bytes,
+        }
+
+
+class _Redaction:
+    """Takes the content out of exchanges, as they arrive; for one copy."""
+
+    def __init__(self, content: Content, disguise: Traffic | None, hashes: Hashes | None) -> None:
+        self.counts: Counter[str] = Counter()
+        self._disguise = disguise
+        self._hashes = hashes
+        self._redactor = Redactor()
+        self._sanitizer = Sanitizer(self._redactor, disguise=disguise)
+        # Without texts nobody would find the conversations again.
+        self._sessions = Sessions() if content in CONTENTLESS else None
+
+    def exchange(self, exchange: Exchange) -> Exchange:
+        """The exchange without secrets, with stand-ins where there are to be any."""
+        request, disguise = exchange.request, self._disguise
+        secrets = secrets_of(request.headers, request.path)
+        plain = replace(self._safe(request, secrets), path=safe_path(request.path, secrets))
+        made = replace(self._sanitizer.request(plain, secrets), retry_of=request.retry_of)
+        masked, before = (known.extra.get("body_masked", 0) for known in (made, request))
+        self.counts["credentials"] += masked - before
+        response = exchange.response
+        if response is not None:
+            safe = self._safe(response, secrets)
+            response = self._sanitizer.response(request.id, safe, None, secrets)
+        if self._sessions:
+            made = self._placed(exchange, made, self._sessions)
+        if disguise:
+            retry_of = None if request.retry_of is None else disguise.id(request.retry_of)
+            made = replace(made, id=disguise.id(request.id), retry_of=retry_of)
+        return Exchange(request=made, response=response)
+
+    def _safe[Record: Request | Response](self, record: Record, secrets: Secrets) -> Record:
+        headers, withheld = self._redactor.headers(record.headers, secrets)
+        self.counts["headers"] += withheld
+        withheld += record.headers_withheld
+        return replace(record, headers=headers, headers_withheld=withheld)
+
+    def _placed(self, exchange: Exchange, made: Request, sessions: Sessions) -> Request:
+        """The request with the name of its session and the ids of its prompt's blocks."""
+        facts = Facts(exchange)
+        answer = facts.answer.text if facts.answer else None
+        place = sessions.assign(exchange.request, parsed=facts.parsed, answer=answer)
+        others = [pair for pair in made.headers if pair[0] not in SESSION_HEADERS]
+        extra = dict(made.extra)
+        if self._hashes and exchange.request.body:
+            extra["hash_ids"] = self._hashes.ids(prompt_bytes(facts.parsed, exchange.request.body))
+        return replace(made, headers=(*others, (SESSION, place.session)), extra=extra)
+
+
+def redact(trace: Trace, path: Path, content: Content, disguise: Traffic | None) -> Redacted:
+    """Copy a trace (mode 0600; nothing is replaced) without secrets, and with as much content as is said.
+
+    `disguise` puts stand-ins in the place of it; None keeps it. Records come in order of arrival, those of
+    no exchange last. On an error no file is left. Raises InputError where the file exists.
+    """
+    hashes = Hashes(trace) if content == "hash" else None
+    redaction = _Redaction(content, disguise, hashes)
+    total, requests = trace.totals.get("requests", 0), 0
+    step: dict[str, Any] = {"verb": f"trace redact --content {content}", "only": []}
+    step |= {"requests": total, "of_requests": total}
+    header = _header(trace.header, disguise, PRIVACY.get(content, content), step)
+    if hashes:
+        header = replace(header, extra={**header.extra, "hashes": hashes.described})
     with NewTrace(path, header_map(header)) as copy:
         for exchange in trace:
-            request = traffic.request(exchange.request)
-            name = traffic.id(request.id)
-            retry_of = None if request.retry_of is None else traffic.id(request.retry_of)
-            _write(copy, request_record(replace(request, id=name, retry_of=retry_of)))
-            if exchange.response is not None:
-                _write(copy, response_record(name, traffic.response(exchange.response)))
+            made = redaction.exchange(exchange)
+            _write(copy, request_record(made.request))
+            if made.response is not None:
+                _write(copy, response_record(made.request.id, made.response))
             requests += 1
         for record in _beside(trace):
             _write(copy, record)
-        removed = traffic.removed
-        copy.detail.update(lost=asdict(trace.losses), removed=removed)
-    return Redacted(requests=requests, removed=removed, lost=trace.losses)
+        removed = Counter(redaction.counts) + Counter(disguise.removed if disguise else {})
+        copy.detail.update(lost=asdict(trace.losses), removed=dict(removed))
+    return Redacted(requests=requests, removed=dict(removed), lost=trace.losses)
+
+
+def _header(
+    source: TraceHeader, disguise: Traffic | None, privacy: str, step: Mapping[str, Any]
+) -> TraceHeader:
+    """The copy's header; without names that its maker chose, where content is."""
+    if disguise is None:
+        known = {key: value for key, value in source.extra.items() if key not in NOT_COPIED}
+        before = known.get(STEPS)
+        steps = [*(before if isinstance(before, list) else ()), step]
+        extra: dict[str, Any] = {**known, STEPS: steps}
+        name = uuid4().hex
+        return replace(source, capture_id=name, segment=0, privacy=privacy, extra=extra)
+    return TraceHeader(
+        wall_ns=source.wall_ns,
+        mono_ns=source.mono_ns,
+        upstream=None if source.upstream is None else disguise.address(source.upstream),
+        sampling=source.sampling,
+        privacy=privacy,
+        tokens_source=source.tokens_source if source.tokens_source in TOKENS_SOURCES else None,
+        extra={STEPS: [step], **_origin(source)},
+    )
 
 
 def _origin(source: TraceHeader) -> dict[str, Any]:

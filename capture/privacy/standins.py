@@ -207,3 +207,27 @@ class StandIns:
 
     def _digits(self, seed: bytes, size: int) -> str:
         return "".join(str(byte % 10) for byte in shake_128(seed).digest(size))
+
+
+class Blanks(StandIns):
+    """Nothing of a text, not even its length: an asterisk. Names and ids are made up all the same."""
+
+    def text(self, original: str) -> str:
+        """An asterisk for any text, so that a stream still shows when its tokens came."""
+        self.counts["texts"] += bool(original)
+        return "*" if original else ""
+
+    def token_ids(self, originals: Sequence[int]) -> list[int]:
+        """One token for any number of them."""
+        self.counts["token id lists"] += 1
+        return [LEAST_TOKEN_ID] if originals else []
+
+    def picture(self, encoded: str) -> str:
+        """Nothing."""
+        self.counts["images"] += bool(encoded)
+        return ""
+
+    def blob(self, original: str) -> str:
+        """Nothing."""
+        self.counts["blobs"] += bool(original)
+        return ""

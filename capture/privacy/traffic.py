@@ -19,7 +19,7 @@ from tbench.capture.errors import InputError
 from tbench.capture.exchange import LED_BACK, Chunk, Headers, Request, Response
 from tbench.capture.jsontext import loads, rewritten
 from tbench.capture.privacy.bodies import Bodies, Kind, is_word
-from tbench.capture.privacy.standins import StandIns
+from tbench.capture.privacy.standins import Blanks, StandIns
 from tbench.capture.providers import PROVIDERS, is_stream, parse_request
 from tbench.capture.redact import PSEUDONYM_HEADERS
 from tbench.capture.selection import API_HOSTS
@@ -46,7 +46,10 @@ LIMITS: Final = re.compile(r"(?:anthropic-ratelimit|x-ratelimit|x-tokenlimit)-[a
 """Names of headers with amounts."""
 METHODS: Final = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"})
 EXTRA: Final = frozenset(
-    {"wall_ns", "credential_header", "known_times", "unsupported", "body_masked", LED_BACK}
+    {
+        *("wall_ns", "credential_header", "known_times", "unsupported", "body_masked", LED_BACK),
+        *("prompt_tokens", "output_tokens"),
+    }
 )
 """Further fields of records that come through."""
 WITHHELD: Final = "withheld"
@@ -292,6 +295,11 @@ def shape(
 ) -> Traffic:
     """Stand-ins of the same shape, under a new key; `tokens` and `models`: see StandIns and Bodies."""
     return Traffic(Bodies(StandIns(key, tokens), models))
+
+
+def blanks(models: Mapping[str, str] | None = None) -> Traffic:
+    """No content at all: an asterisk for each text."""
+    return Traffic(Bodies(Blanks(), models))
 
 
 _AMOUNTS: Final = re.compile(_AMOUNT)

@@ -1,6 +1,6 @@
 """tbench trace redact: a trace without its content, to be given away."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -14,34 +14,47 @@ from tbench.flags import verb
 def redact_trace(
     trace: Source,
     *,
+    content: Annotated[
+        Literal["shape", "hash", "drop", "keep"],
+        Option(
+            help="shape: made up, with the same lengths; it replays. hash: ids of the prompts' blocks, as "
+            "Mooncake has them. drop: counts and times alone. keep: all but secrets.",
+        ),
+    ] = "shape",
     rename_model: Annotated[
         list[str] | None,
-        Option(help="Call a model otherwise in the copy. Repeatable.", unit="OLD=NEW"),
+        Option(
+            help="Call a model otherwise in the copy; not with keep. Repeatable.", unit="OLD=NEW"
+        ),
     ] = None,
     tokenizer: Tokenizer = None,
     out: Out,
 ) -> None:
-    """Copy a trace with made-up content of the same shape. There is no way back: the key is thrown away.
+    """Copy a trace without its content, or with made-up content of the same shape. There is no way back.
 
-    Texts have as many bytes and tokens and begin alike where they did, so that a server's cache shares as
-    much of them; images, tools and arguments have their sizes. Lengths, times and models stay, and tell
-    something: docs/privacy.md.
+    Secrets go always. With shape texts have as many bytes and tokens and begin alike where they did, so that
+    a server's cache shares as much of them; images, tools and arguments have their sizes. Lengths, times and
+    models stay, and tell something: docs/privacy.md.
     """
+    from tbench.capture.errors import InputError
     from tbench.capture.privacy.redaction import redact
-    from tbench.capture.privacy.traffic import shape
+    from tbench.capture.privacy.traffic import blanks, shape
     from tbench.capture.synthesis.tokens import load_tokens
     from tbench.capture.terminal import plural
     from tbench.capture.trace_reader import read_trace
     from tbench.replay.target import parse_models
 
+    if content == "keep" and rename_model:
+        raise InputError("--rename-model: --content keep changes no body; drop it")
+    if content != "shape" and tokenizer is not None:
+        raise InputError("--model-tokenizer: only --content shape counts tokens; drop it")
     source = read_trace(trace)
     tokens = None if tokenizer is None else load_tokens(tokenizer)
     models = parse_models(rename_model or [], "--rename-model")
-    traffic = shape(tokens=tokens, models=models)
-    copied = redact(source, out, traffic, "shape")
-    typer.echo(
-        f"{out}: {plural(copied.requests, 'request')}; tokens by {traffic.bodies.stand_ins.source}"
-    )
+    traffic = shape(tokens=tokens, models=models) if content == "shape" else blanks(models)
+    copied = redact(source, out, content, None if content == "keep" else traffic)
+    lengths = f"; tokens by {traffic.bodies.stand_ins.source}" if content == "shape" else ""
+    typer.echo(f"{out}: {plural(copied.requests, 'request')}{lengths}")
     removed = ", ".join(f"{count:,} {kind}" for kind, count in copied.removed.items())
     typer.echo(f"removed: {removed or 'nothing'}")
     say_losses(copied.lost, trace)
