@@ -11,6 +11,8 @@ from typing import Any
 import httpx
 import orjson
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tbench import CaptureTransport
 from tbench.capture.container_reader import open_container
@@ -19,16 +21,18 @@ from tbench.capture.filters import Facts
 from tbench.capture.frames import BLOCK
 from tbench.capture.mixes import prompt_bytes
 from tbench.capture.privacy.redaction import redact
+from tbench.capture.privacy.standins import StandIns
 from tbench.capture.privacy.traffic import blanks, shape
 from tbench.capture.providers import parse_recorded, parse_request
 from tbench.capture.sessions import Sessions
 from tbench.capture.trace_info import trace_info
 from tbench.capture.trace_reader import read_trace
+from tbench.replay.api import replay
 from tbench.simulator.chat import CHAT
 from tbench.simulator.messages import MESSAGES
 from tbench.simulator.prompt import PrefixCache
 from tbench.simulator.responses import RESPONSES
-from tests.answering import EVENTS, Given, answering
+from tests.answering import EVENTS, Given, answering, chat
 from tests.private_traffic import exchanges, fingerprints, write
 
 DIALECTS = {"chat": CHAT, "messages": MESSAGES, "responses": RESPONSES}
@@ -86,6 +90,49 @@ def test_nothing_that_anybody_wrote_is_in_the_file(
     assert sorted(pieces_of(data) & fingerprints(traffic[1])) == []
     assert b"halvorsen" not in data.lower()
     assert b"acme-70b" in data  # a model's name is the protocol's
+
+
+def test_nothing_that_anybody_wrote_goes_out_in_a_replay(
+    traffic: tuple[list[Exchange], list[str]], copy: Path, tmp_path: Path
+) -> None:
+    """What a server receives: paths, headers, bodies; the texts are those of the copy."""
+    with answering(lambda _received: chat()) as server:
+        replay(copy, base_url=server.url, api_key_env="", speed=200.0, out=tmp_path / "a.run")
+        received = list(server.received)
+
+    data = b"".join(
+        repr((one.path, sorted(one.headers.items()))).encode() + one.body for one in received
+    )
+    assert len(received) == len(traffic[0])
+    assert sorted(pieces_of(data) & fingerprints(traffic[1])) == []
+    assert b"halvorsen" not in data.lower()
+
+
+@given(st.text(max_size=400), st.text(max_size=300), st.text(max_size=300))
+def test_texts_are_as_long_and_alike_as_far_as_they_were(head: str, one: str, other: str) -> None:
+    """Whatever the script; and where blocks differ, so does what stands for them."""
+    stand_ins = StandIns(b"key")
+    first, second = stand_ins.text(head + one), stand_ins.text(head + other)
+    common = len(head.encode()) // 64 * 64
+
+    assert [len(first), len(second)] == [len((head + end).encode()) for end in (one, other)]
+    assert first.isascii()
+    if min(len(first), len(second)) >= common + 8 and max(len(first), len(second)) >= common + 64:
+        assert first[:common] == second[:common]
+    if len(one) > 20 and len(other) > 20 and one[:20] != other[:20]:
+        assert first != second
+    assert stand_ins.text(head + one) == first
+    assert StandIns(b"other key").text("x" * 64) != stand_ins.text("x" * 64)
+
+
+@given(st.lists(st.text(min_size=1, max_size=12), min_size=2, max_size=50, unique=True))
+def test_names_stay_apart(names: list[str]) -> None:
+    """A property that takes another's name would be lost from its schema."""
+    stand_ins = StandIns()
+    made_up = [stand_ins.name(name) for name in names]
+
+    assert len(set(made_up)) == len(names) or min(map(len, names)) == 1
+    assert [len(name) for name in made_up] == [len(name.encode()) for name in names]
 
 
 def test_a_capture_of_the_shape_writes_no_content(

@@ -13,16 +13,16 @@ from binascii import Error as NotBase64
 from collections import Counter, OrderedDict
 from collections.abc import Sequence
 from hashlib import sha256, shake_128
-from itertools import batched
+from itertools import accumulate, batched
 from struct import unpack
 from typing import Any, Final
 
 import orjson
 
 from tbench.capture.jsontext import rewritten
-from tbench.capture.privacy.words import FEWEST, PIECE, PieceRule, prose
+from tbench.capture.privacy.words import FEWEST, PieceRule, prose
 from tbench.capture.synthesis.images import blank, pixels_of
-from tbench.capture.synthesis.tokens import Tokens
+from tbench.capture.synthesis.tokens import Counted
 
 BLOCK_BYTES: Final = 64
 """About 16 tokens, which is the block of most caches."""
@@ -52,11 +52,10 @@ ESCAPED: Final = (b'"', b"\\", b"\n", b"\r", b"\t")
 class StandIns:
     """The stand-ins of one capture or redaction, for one thread. `tokens` counts those of the originals."""
 
-    def __init__(self, key: bytes | None = None, tokens: Tokens | None = None) -> None:
+    def __init__(self, key: bytes | None = None, tokens: Counted | None = None) -> None:
         # Of its own, where another use of the key makes pseudonyms, too.
         self._key = hmac.digest(key or secrets.token_bytes(32), b"stand-ins", sha256)
         self._tokens = tokens or PieceRule()
-        self._costs: dict[str, float] = {}
         self._texts: OrderedDict[bytes, str] = OrderedDict()
         self._bytes = 0
         self._names: dict[str, str] = {}
@@ -71,7 +70,7 @@ class StandIns:
 
     def hashed(self, kind: str, value: str | bytes, *before: bytes) -> bytes:
         """32 bytes that stand for a value among those of its kind; nobody without the key can make them."""
-        data = value.encode("utf-8", "surrogatepass") if isinstance(value, str) else value
+        data = value.encode("utf-8", "replace") if isinstance(value, str) else value
         return hmac.digest(self._key, b"\0".join([kind.encode(), *before, data]), "sha256")
 
     def text(self, original: str) -> str:
@@ -92,7 +91,7 @@ class StandIns:
         return made_up
 
     def _prose(self, original: str) -> str:
-        data = original.encode("utf-8", "surrogatepass")
+        data = original.encode("utf-8", "replace")
         ends = [*range(BLOCK_BYTES, len(data) - LEAST_BYTES, BLOCK_BYTES), len(data)]
         counts = self._counts(original, ends)
         state, start, made_up, owed = self.hashed("block", b""), 0, [], 0.0
@@ -114,18 +113,15 @@ class StandIns:
 
         So what follows a block, in one text and not in another, changes nothing in it.
         """
-        pieces = PIECE.findall(original)
-        if new := [piece for piece in dict.fromkeys(pieces) if piece not in self._costs]:
-            if len(self._costs) > REMEMBERED_NAMES:
-                self._costs.clear()
-                new = list(dict.fromkeys(pieces))
-            self._costs.update(zip(new, self._tokens.costs(new), strict=True))
-        counts, block, place = [0.0] * len(ends), 0, 0
-        for piece in pieces:
-            place += len(piece) if piece.isascii() else len(piece.encode("utf-8", "surrogatepass"))
+        counts, block = [0.0] * len(ends), 0
+        sizes: Sequence[int] = range(len(original) + 1)
+        if not original.isascii():
+            sizes = list(accumulate((len(char.encode()) for char in original), initial=0))
+        for end, tokens in self._tokens.ends(original):
+            place = sizes[end]
             while block < len(ends) - 1 and place >= ends[block]:
                 block += 1
-            counts[block] += self._costs[piece]
+            counts[block] += tokens
         return counts
 
     def token_ids(self, originals: Sequence[int]) -> list[int]:
@@ -156,7 +152,7 @@ class StandIns:
         return made_up
 
     def _name(self, original: str, attempt: int) -> str:
-        size = len(original.encode("utf-8", "surrogatepass"))
+        size = len(original.encode("utf-8", "replace"))
         seed = self.hashed("name", original, b"%d" % attempt)
         if original.isdigit():
             return self._digits(seed, size)
@@ -169,7 +165,7 @@ class StandIns:
         self.counts["ids"] += 1
         known = MAKERS.match(original)
         maker = known[0] if known else ""
-        size = len(original.encode("utf-8", "surrogatepass")) - len(maker)
+        size = len(original.encode("utf-8", "replace")) - len(maker)
         return maker + shake_128(self.hashed("id", original)).hexdigest(size // 2 + 1)[:size]
 
     def number(self, original: float) -> Any:  # noqa: ANN401 (an int or a float)

@@ -23,7 +23,7 @@ from tbench.capture.privacy.standins import Blanks, StandIns
 from tbench.capture.providers import PROVIDERS, is_stream, parse_request
 from tbench.capture.redact import PSEUDONYM_HEADERS
 from tbench.capture.selection import API_HOSTS
-from tbench.capture.synthesis.tokens import Tokens
+from tbench.capture.synthesis.tokens import Counted
 
 _MEDIA: Final = (
     r"\*/\*|application/(?:x-)?(?:nd)?json|text/(?:event-stream|plain|html)|multipart/form-data"
@@ -290,7 +290,7 @@ class Traffic:
 
 def shape(
     key: bytes | None = None,
-    tokens: Tokens | None = None,
+    tokens: Counted | None = None,
     models: Mapping[str, str] | None = None,
 ) -> Traffic:
     """Stand-ins of the same shape, under a new key; `tokens` and `models`: see StandIns and Bodies."""
