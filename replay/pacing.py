@@ -112,7 +112,7 @@ class Clones:
         return math.ceil(self.number)
 
     def shifts(self, period: float) -> list[float]:
-        """Seconds by which each copy is later than the recording, which lasts for `period`.
+        """Seconds by which each copy is later than the recording, which comes round after `period`.
 
         Round the recording they are about as far apart as they can be; each is drawn from the middle half of
         its part, so that none falls on another, nor all on one hour of the day.

@@ -193,11 +193,10 @@ class Plan:
         if (clones := len(self.clones)) == 1:
             yield from self._round(counted and cycle == 0, cycle, index, begin)
             return
-        ends = deque(self._round(False, 0, 0, 0.0), maxlen=1)
-        if not ends:
-            return
-        (last,) = ends
-        period = last.offset + gap_between_rounds(last.index + 1, last.offset)
+        period = 0.0
+        if self.clones.within is None:
+            for last in deque(self._round(False, 0, 0, 0.0), maxlen=1):
+                period = last.offset + gap_between_rounds(last.index + 1, last.offset)
         streams = (
             self._clone(clone, shift, period, counted=counted and cycle == clone == 0)
             for clone, shift in enumerate(self.clones.shifts(period))
