@@ -20,6 +20,7 @@ from tbench.capture.exchange import Exchange, Request
 from tbench.capture.filters import Facts
 from tbench.capture.frames import BLOCK
 from tbench.capture.mixes import prompt_bytes
+from tbench.capture.privacy.masks import Masks
 from tbench.capture.privacy.redaction import redact
 from tbench.capture.privacy.standins import StandIns
 from tbench.capture.privacy.traffic import blanks, shape
@@ -282,3 +283,48 @@ def test_what_is_kept_has_no_secrets(tbench: Any, tmp_path: Path) -> None:
     assert orjson.loads(copied.request.body or b"") == {**body, "api_key": "*" * len(key)}
     assert copied.response and made.response and copied.response.body == made.response.body
     assert read_trace(out).header.privacy == "redacted"
+
+
+TOLD = {
+    "write to anna.b+work@mail.example-1.org now": "write to " + "*" * 30 + " now",
+    "a line\nanna@example.org": "a line\n" + "*" * 16,
+    "card 4111 1111 1111 1111, order 4111 1111 1111 1112": "card "
+    + "*" * 19
+    + ", order 4111 1111 1111 1112",
+    "call +49 (0)30 1234 5678 or (555) 010-4477": "call " + "*" * 19 + " or " + "*" * 14,
+    "key sk-proj-a1b2c3d4e5f6g7h8 works": "key " + "*" * 24 + " works",
+    "version 10.11.12, 2026-01-31, 1.234.567,89, 1732000000, p@ss": None,
+    "data:image/png;base64,+4915112345678": None,
+}
+
+
+@pytest.mark.parametrize("text", TOLD)
+def test_what_has_a_form_is_masked_and_nothing_else(text: str) -> None:
+    masks = Masks()
+    body = json.dumps({"messages": [{"content": text}], "seed": 4111111111111111}).encode()
+    masked = masks.mask(body)
+
+    assert json.loads(masked)["messages"][0]["content"] == (TOLD[text] or text)
+    assert json.loads(masked)["seed"] == 4111111111111111
+    assert bool(masks.counts) == (TOLD[text] is not None)
+
+
+def test_what_streams_in_pieces_is_masked_as_a_whole() -> None:
+    """Of two answers at once, each by itself; as long as before, so that chunks still fit."""
+    pieces = zip("ask anna@example.org.", "or call +15550104477.", strict=True)
+    events = [
+        {"choices": [{"index": place, "delta": {"content": char}}]}
+        for pair in pieces
+        for place, char in enumerate(pair)
+    ]
+    body = b"".join(b"data: " + json.dumps(event).encode() + b"\n\n" for event in events)
+    masks = Masks()
+    masked = masks.mask(body, "text/event-stream")
+    texts = ["", ""]
+    for line in masked.split(b"\n\n")[:-1]:
+        (choice,) = json.loads(line[6:])["choices"]
+        texts[choice["index"]] += choice["delta"]["content"]
+
+    assert texts == ["ask " + "*" * 16 + ".", "or call " + "*" * 12 + "."]
+    assert len(masked) == len(body)
+    assert masks.counts == {"e-mail addresses": 1, "phone numbers": 1}

@@ -17,6 +17,7 @@ from tbench.capture.filters import Facts
 from tbench.capture.importers import IMPORTERS
 from tbench.capture.mixes import prompt_bytes
 from tbench.capture.privacy.bodies import is_word
+from tbench.capture.privacy.masks import Masks
 from tbench.capture.privacy.traffic import WITHHELD, Traffic
 from tbench.capture.records import (
     CLOCK,
@@ -95,12 +96,18 @@ class Hashes:
 class _Redaction:
     """Takes the content out of exchanges, as they arrive; for one copy."""
 
-    def __init__(self, content: Content, disguise: Traffic | None, hashes: Hashes | None) -> None:
+    def __init__(
+        self,
+        content: Content,
+        disguise: Traffic | None,
+        hashes: Hashes | None,
+        masks: Masks | None,
+    ) -> None:
         self.counts: Counter[str] = Counter()
         self._disguise = disguise
         self._hashes = hashes
         self._redactor = Redactor()
-        self._sanitizer = Sanitizer(self._redactor, disguise=disguise)
+        self._sanitizer = Sanitizer(self._redactor, disguise=disguise or masks)
         # Without texts nobody would find the conversations again.
         self._sessions = Sessions() if content in CONTENTLESS else None
 
@@ -141,14 +148,20 @@ class _Redaction:
         return replace(made, headers=(*others, (SESSION, place.session)), extra=extra)
 
 
-def redact(trace: Trace, path: Path, content: Content, disguise: Traffic | None) -> Redacted:
+def redact(
+    trace: Trace,
+    path: Path,
+    content: Content,
+    disguise: Traffic | None,
+    masks: Masks | None = None,
+) -> Redacted:
     """Copy a trace (mode 0600; nothing is replaced) without secrets, and with as much content as is said.
 
-    `disguise` puts stand-ins in the place of it; None keeps it. Records come in order of arrival, those of
-    no exchange last. On an error no file is left. Raises InputError where the file exists.
+    `disguise` puts stand-ins in the place of it; None keeps it, less what `masks` find. Records come in order
+    of arrival, those of no exchange last. On an error no file is left. Raises InputError where there is one.
     """
     hashes = Hashes(trace) if content == "hash" else None
-    redaction = _Redaction(content, disguise, hashes)
+    redaction = _Redaction(content, disguise, hashes, masks)
     total, requests = trace.totals.get("requests", 0), 0
     step: dict[str, Any] = {"verb": f"trace redact --content {content}", "only": []}
     step |= {"requests": total, "of_requests": total}
@@ -164,7 +177,8 @@ def redact(trace: Trace, path: Path, content: Content, disguise: Traffic | None)
             requests += 1
         for record in _beside(trace):
             _write(copy, record)
-        removed = Counter(redaction.counts) + Counter(disguise.removed if disguise else {})
+        removed = redaction.counts + Counter(disguise.removed if disguise else {})
+        removed += masks.counts if masks else Counter()
         copy.detail.update(lost=asdict(trace.losses), removed=dict(removed))
     return Redacted(requests=requests, removed=dict(removed), lost=trace.losses)
 

@@ -21,6 +21,12 @@ def redact_trace(
             "Mooncake has them. drop: counts and times alone. keep: all but secrets.",
         ),
     ] = "shape",
+    mask: Annotated[
+        bool,
+        Option(
+            help="With keep: asterisks for e-mail addresses, phone and card numbers and keys in texts."
+        ),
+    ] = False,
     rename_model: Annotated[
         list[str] | None,
         Option(
@@ -37,6 +43,7 @@ def redact_trace(
     models stay, and tell something: docs/privacy.md.
     """
     from tbench.capture.errors import InputError
+    from tbench.capture.privacy.masks import Masks
     from tbench.capture.privacy.redaction import redact
     from tbench.capture.privacy.traffic import blanks, shape
     from tbench.capture.synthesis.tokens import load_tokens
@@ -48,11 +55,19 @@ def redact_trace(
         raise InputError("--rename-model: --content keep changes no body; drop it")
     if content != "shape" and tokenizer is not None:
         raise InputError("--model-tokenizer: only --content shape counts tokens; drop it")
+    if mask and content != "keep":
+        raise InputError("--mask: only --content keep leaves texts to mask; drop it")
     source = read_trace(trace)
     tokens = None if tokenizer is None else load_tokens(tokenizer)
     models = parse_models(rename_model or [], "--rename-model")
     traffic = shape(tokens=tokens, models=models) if content == "shape" else blanks(models)
-    copied = redact(source, out, content, None if content == "keep" else traffic)
+    copied = redact(
+        source,
+        out,
+        content,
+        None if content == "keep" else traffic,
+        Masks() if mask else None,
+    )
     lengths = f"; tokens by {traffic.bodies.stand_ins.source}" if content == "shape" else ""
     typer.echo(f"{out}: {plural(copied.requests, 'request')}{lengths}")
     removed = ", ".join(f"{count:,} {kind}" for kind, count in copied.removed.items())

@@ -1,0 +1,132 @@
+"""Masks: e-mail addresses, phone and card numbers and keys in texts that stay, as asterisks, in place.
+
+A table of patterns and Luhn's check, for what has a form. Names and addresses have none: who needs them gone
+takes the shape. A text that streamed is read as a whole, since what it names comes in pieces.
+"""
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Final
+
+from tbench.capture.decode import decode
+from tbench.capture.errors import InputError
+from tbench.capture.exchange import Request, Response
+from tbench.capture.providers import is_stream
+
+PATTERNS: Final = {
+    "e-mail addresses": re.compile(
+        rb"(?<![\w.+-])[\w.+-]{1,64}@[A-Za-z\d-]{1,63}(?:\.[A-Za-z\d-]{1,63}){1,8}"
+    ),
+    "keys": re.compile(
+        rb"(?<![\w-])(?:sk|pk|rk|gsk|tgp|fw|hf|r8|xai|key|ghp|gho|github_pat|xox[abprs]|AIza|AKIA|eyJ)"
+        rb"(?=[\w.-]{0,200}\d)[\w.-]{12,}"
+    ),
+    "card numbers": re.compile(rb"(?<![\w.-])\d(?:[ -]?\d){12,18}(?![\w-])"),
+    "phone numbers": re.compile(
+        rb"(?<![\w.+])\+\d(?:[ .()/-]{0,2}\d){7,14}(?![\w-])"
+        rb"|(?<![\w.-])(?:\(\d{3}\) ?|\d{3}[ .-])\d{3}[ .-]\d{4}(?![\w-])"
+    ),
+}
+"""In the order in which they are looked for: a card's number is no phone's."""
+_INNER: Final = rb'[^"\\]*(?:\\.[^"\\]*)*'
+_LITERAL: Final = re.compile(rb'"(' + _INNER + rb')"', re.DOTALL)
+_SPOKEN: Final = re.compile(
+    rb'"(content|text|delta|arguments|partial_json|reasoning|reasoning_content|thinking|refusal)"\s*:\s*"('
+    + _INNER
+    + rb')"',
+    re.DOTALL,
+)
+_INDEX: Final = re.compile(rb'"(?:index|output_index|content_index)"\s*:\s*(\d+)')
+_TYPE: Final = re.compile(rb'"type"\s*:\s*"([\w.]+)"')
+_ESCAPE: Final = re.compile(rb"\\(?:u[\da-fA-F]{4}|.)", re.DOTALL)
+_BLOB: Final = re.compile(rb"data:|[A-Za-z\d+/=_-]{200}")
+"""How base64 begins, in which a pattern would be chance."""
+
+
+class Masks:
+    """Masks what has a form in the bodies of records; `counts` says how often each kind was there."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+
+    def request(self, request: Request) -> Request:
+        """The request with its body masked; without it, where it is encoded and names anything."""
+        return self._masked(request)
+
+    def response(self, response: Response) -> Response:
+        """The same for a response, whose chunks stay as they were."""
+        return self._masked(response)
+
+    def _masked[Record: Request | Response](self, record: Record) -> Record:
+        body, coding = record.body, record.header("content-encoding") or ""
+        if not body:
+            return record
+        try:
+            plain = decode(body, coding)
+        except InputError:
+            plain = body
+        masked = self.mask(plain, record.header("content-type") or "")
+        if masked == plain:
+            return record
+        if plain == body:
+            return replace(record, body=masked)
+        return replace(record, body=None, extra={**record.extra, "body_withheld": "masked"})
+
+    def mask(self, body: bytes, content_type: str = "") -> bytes:
+        """JSON, or events of it, in which as many asterisks stand for what a pattern finds in a text."""
+        masked = bytearray(body)
+        for texts in _texts(body, content_type):
+            text = b"".join(body[start:end] for start, end in texts)
+            for name, first, last in _spans(text):
+                new, offset = False, 0
+                for start, end in texts:
+                    begin = max(start, start + first - offset)
+                    stop = min(end, start + last - offset)
+                    offset += end - start
+                    if begin < stop:
+                        new = new or masked[begin:stop].strip(b"*") != b""
+                        masked[begin:stop] = b"*" * (stop - begin)
+                self.counts[name] += new
+        return bytes(masked)
+
+
+Places = list[tuple[int, int]]
+"""Where in a body the pieces of one text are."""
+
+
+def _texts(body: bytes, content_type: str) -> Iterator[Places]:
+    """The texts of a body: the inside of each literal, and of a stream what events say together."""
+    for literal in _LITERAL.finditer(body):
+        if not _BLOB.match(literal[1]):
+            yield [literal.span(1)]
+    if not is_stream([(0.0, body)], content_type):
+        return
+    slots: dict[tuple[object, ...], Places] = defaultdict(list)
+    place = 0
+    for line in body.splitlines(keepends=True):
+        kind = _TYPE.search(line)
+        for spoken in _SPOKEN.finditer(line):
+            start, end = spoken.span(2)
+            slot = (spoken[1], kind and kind[1], *_INDEX.findall(line))
+            slots[slot].append((place + start, place + end))
+        place += len(line)
+    yield from slots.values()
+
+
+def _spans(text: bytes) -> Iterator[tuple[str, int, int]]:
+    """What each pattern finds in the inside of a literal; an escape in it is as a space."""
+    plain = bytearray(_ESCAPE.sub(lambda escape: b" " * len(escape[0]), text))
+    for name, pattern in PATTERNS.items():
+        for match in pattern.finditer(plain):
+            if name != "card numbers" or _sums_up(match[0]):
+                yield name, *match.span()
+                plain[match.start() : match.end()] = b" " * len(match[0])
+
+
+def _sums_up(number: bytes) -> bool:
+    """Luhn's check: of the digits from the right, every second one doubled, as the sum of its digits."""
+    digits = [int(digit) for digit in re.findall(rb"\d", number)][::-1]
+    doubled = (sum(divmod(2 * digit, 10)) for digit in digits[1::2])
+    return (sum(digits[::2]) + sum(doubled)) % 10 == 0
