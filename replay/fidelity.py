@@ -8,6 +8,7 @@ with the same requests of the run.
 import math
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from itertools import islice
@@ -128,10 +129,15 @@ class Fidelity:
 def fidelity_of(run: "Run") -> Fidelity:
     """What a run preserved of its trace, which is read where it is at hand."""
     trace, pacing = (run.header.get(name) or NOTHING for name in ("trace", "pacing"))
-    path, recorded, missing = Path(str(trace.get("path"))), None, None
-    if not _is_at_hand(path):  # experiments are moved with their traces
-        path = run.path.parent / path.name
+    name, recorded, missing = trace.get("path") or "", None, None
+    # Experiments are moved with their traces.
+    places = (Path(name), run.path.parent / Path(name).name)
+    path = next(filter(_is_at_hand, places), None) if name else None
     try:
+        if path is None:
+            raise InputError(
+                f"the trace {named(name)} is not at hand" if name else "it names no trace"
+            )
         recorded = recorded_in(path, trace.get("capture_id"))
     except InputError as error:
         missing = str(error)
@@ -152,20 +158,20 @@ def _is_at_hand(path: Path) -> bool:
 
     No device and no walk through a whole disk: a run from elsewhere may name anything.
     """
-    if path.is_file() or path.is_dir() or not path.name or "**" in path.name:
-        return path.is_file() or path.is_dir()
-    return any(each.is_file() for each in path.parent.glob(path.name))
+    with suppress(OSError, ValueError):
+        if path.is_file() or path.is_dir() or "**" in path.name:
+            return path.is_file() or path.is_dir()
+        return any(each.is_file() for each in path.parent.glob(path.name))
+    return False
 
 
 @lru_cache(maxsize=1)
 def recorded_in(path: Path, capture_id: str | None) -> Recorded:
-    """What a trace recorded. Raises InputError where it is not at hand, or another one has its name."""
-    from tbench.capture.trace_reader import read_trace  # noqa: PLC0415 (the reader of traces, which no run needs)
+    """What a trace recorded. Raises InputError where it cannot be read, or another one has its name."""
+    from tbench.capture.trace_reader import read_trace  # noqa: PLC0415 (which no run needs)
     from tbench.replay import columns, measure  # noqa: PLC0415
     from tbench.replay.table import Table  # noqa: PLC0415
 
-    if not _is_at_hand(path):
-        raise InputError(f"the trace {named(str(path))} is not at hand")
     trace = read_trace(path)
     if trace.header.capture_id != capture_id:
         raise InputError(f"{named(str(path))} is not the trace of this run")
@@ -351,7 +357,7 @@ def _contents(recorded: Mapping[str, Column], replayed: Mapping[str, Column]) ->
     for name in ("endpoint", "model"):
         if n := len(recorded[name]):
             same = float((recorded[name] == replayed[name]).mean())
-            yield _row(f"requests with the recorded {name}", "share", n, (None, None, same))
+            yield _row(f"same {name}", "share", n, (None, None, same))
     for name, latency in (("TTFT", metrics.ttft_from_sent), ("E2E", metrics.e2e_from_sent)):
         first, second = map(latency, sides)
         timed = ~np.isnan(first) & ~np.isnan(second)
@@ -360,7 +366,7 @@ def _contents(recorded: Mapping[str, Column], replayed: Mapping[str, Column]) ->
             yield _row(f"{name} from sent, p50", "s", n, (medians[0], None, medians[1]))
 
 
-CACHED: Final = "prompt tokens from a cache"
+CACHED: Final = "cached prompt tokens"
 
 
 # What the figures say, aspect by aspect.

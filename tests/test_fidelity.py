@@ -189,7 +189,7 @@ def test_hit_rates_of_a_run_stand_beside_the_recorded_ones(run: Make) -> None:
     }
     made = fidelity(run(np.arange(100.0)), beside(run(np.arange(100.0))), hit_rates=rates)
 
-    assert figures(made)["prompt tokens from a cache"] == (0.61, 0.62, 0.60)
+    assert figures(made)["cached prompt tokens"] == (0.61, 0.62, 0.60)
     assert "cache reuse (61% recorded, 60% served)" in made.sentence.partition("does not keep")[0]
 
 
@@ -283,7 +283,7 @@ def test_a_trace_is_read_again_for_what_was_recorded(tmp_path: Path) -> None:
     assert (made.requests, made.answers, made.speed, made.missing) == (10, 10, 2.0, None)
     assert rows["requests/s"] == (pytest.approx(1), pytest.approx(2), pytest.approx(2))
     assert rows["output tokens, mean"] == (7, None, 7)
-    assert rows["prompt tokens from a cache"] == (0.25, None, 0.25)
+    assert rows["cached prompt tokens"] == (0.25, None, 0.25)
     assert rows["E2E from sent, p50"] == (pytest.approx(0.3), None, pytest.approx(0.4))
     assert rows["in flight, mean"][0] == pytest.approx(10 * 0.3 / 9.3)
     assert made.recorded_s[0] == pytest.approx(np.arange(10) / 2)
@@ -300,7 +300,10 @@ def test_experiments_may_be_moved_with_their_trace(tmp_path: Path) -> None:
     [
         ({"path": "gone.msgpack", "capture_id": "c"}, "gone.msgpack is not at hand"),
         ({"path": "t.msgpack", "capture_id": "another"}, "t.msgpack is not the trace of this run"),
-        (None, "is not at hand"),
+        ({"path": "/dev/zero"}, "/dev/zero is not at hand"),
+        ({"path": "x" * 5_000}, "is not at hand"),
+        ({"path": "a\0b"}, "is not at hand"),
+        (None, "it names no trace"),
     ],
 )
 def test_without_its_trace_a_run_says_so(tmp_path: Path, trace: Any, missing: str) -> None:
