@@ -200,7 +200,7 @@ class ReplayOptions:
             unit="K",
             group=PACING,
             least=1,
-            most=1000,
+            most=100,
             common=True,
         ),
     ] = None
@@ -462,7 +462,8 @@ class ReplayOptions:
         """Check every value by its row, and which options go together."""
         check(self)
         parse_warmup(self.warmup)
-        parse_clone_shift(self.clone_shift)
+        if parse_clone_shift(self.clone_shift) is not None and self.clones is None:
+            raise InputError("--clone-shift goes with --clones")
         if self.workers != "auto" and self.workers < 1:
             raise InputError(f"--workers {self.workers}: give a number from 1, or auto")
         given = self._pacings()

@@ -245,6 +245,11 @@ def test_a_load_grows_in_one_way(wrong: dict[str, Any]) -> None:
         ReplayOptions(trace="t", ramp=60.0, **wrong)
 
 
+def test_a_shift_without_clones_is_refused() -> None:
+    with pytest.raises(InputError, match="--clone-shift goes with --clones"):
+        ReplayOptions(trace="t", clone_shift="30")
+
+
 def test_the_mean_of_a_constant_schedule_is_its_rate() -> None:
     """All gaps are alike."""
     dues = list(constant(40.0)(repeat(0.0, 101)))
