@@ -27,6 +27,8 @@ ENDINGS: Final[Mapping[str, str]] = {
     **dict.fromkeys(("max_tokens", "max_output_tokens"), "length"),
 }
 """How an answer ended, in the words of one dialect -> as chat says whether it was cut."""
+MEAN_LENGTH: Final = 0.10
+"""Tolerated: ratio of mean output lengths - 1, as in MLPerf's TEST09."""
 _HEADLINES = (0.5, 0.9, 0.95)
 _LATE = (0.99, 0.95, 0.9)
 """The lag is compared at the first of these that there are enough requests for."""
@@ -73,6 +75,11 @@ class ComparedArms:
         """Quantiles with every failure as bad as a timeout."""
         composites = (composite(arm, METRICS[metric])[places] for arm, places in self.sides())
         return [several(side, points) for side in composites]
+
+    def means(self, metric: str) -> list[float]:
+        """Their means; 0 of no values."""
+        known = (side[~np.isnan(side)] for side in self.pair(metric))
+        return [float(side.mean()) if len(side) else 0.0 for side in known]
 
     def length_ratio(self) -> float:
         """How many times as long the candidate's answers are, typically; 1 where nobody counted."""
@@ -167,13 +174,17 @@ def _lag(compared: ComparedArms) -> str | None:
 
 
 def _output_length(compared: ComparedArms) -> str | None:
-    ratio = compared.length_ratio()
-    if abs(ratio - 1) <= LENGTH:
+    """By the typical answer, and by the mean, with which a server's work grows."""
+    ratio, means = compared.length_ratio(), compared.means("output_tokens")
+    mean_ratio = means[1] / means[0] if all(means) else 1.0
+    if abs(ratio - 1) <= LENGTH and abs(mean_ratio - 1) <= MEAN_LENGTH:
         return None
+    way = "longer" if mean_ratio > 1 else "shorter"
     medians = [value for side in compared.quantiles("output_tokens", [0.5]) for value in side]
     return (
         f"the candidate's answers are {ratio:.2f} times as long (median {medians[0]:.0f} and "
-        f"{medians[1]:.0f} tokens); e2e compares lengths too, tpot and e2e_per_token do not"
+        f"{medians[1]:.0f} tokens), on average {abs(mean_ratio - 1):.0%} {way} ({means[0]:.0f} and "
+        f"{means[1]:.0f}); e2e compares lengths too, tpot and e2e_per_token do not"
     )
 
 

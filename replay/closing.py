@@ -194,6 +194,8 @@ FOREIGN: Final = 0.02
 
 
 KEPT: Final = {
+    "no_length": "how long the recorded answer was is not known: not limited by --match-length",
+    "thinking": "its budget for thinking is more than the recorded length: not limited by --match-length",
     "not_json": "not a JSON object, sent as recorded",
     "no_model": "no model named, sent without one",
     "no_limit": "the limit that --set names is another API's: chat and Messages have max_tokens, Responses "

@@ -12,11 +12,11 @@ from itertools import islice, takewhile
 from typing import TYPE_CHECKING, Any, Final
 
 from tbench.capture.errors import InputError
-from tbench.capture.exchange import NOTHING, Exchange
-from tbench.capture.providers import Usage, parse_recorded
+from tbench.capture.exchange import NOTHING
+from tbench.capture.providers import Usage
 from tbench.replay.cost import Bill, expected
 from tbench.replay.pacing import WINDOW_S, Causal, Occupancy, Stretches
-from tbench.replay.plan import Plan, Planned, nothing_to_send
+from tbench.replay.plan import Plan, Planned, nothing_to_send, recorded_usage
 from tbench.replay.target import Target
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ def survey(plan: Plan, target: Target | None = None) -> Survey:
             totals.portability.update(outgoing.dropped)
             totals.models[model or "(no model)"] += 1
             totals.bill.add(model, expected_usage(planned))
-            if reason := target.unchanged_because(planned):
+            if reason := target.unchanged_because(planned) or outgoing.unmatched:
                 totals.unchanged[reason] += 1
             totals.masked.update(target.masked_in(planned))
     totals.in_flight = occupancy.means()
@@ -93,17 +93,6 @@ def survey(plan: Plan, target: Target | None = None) -> Survey:
 def expected_usage(planned: Planned) -> Usage:
     """The tokens to expect of a request: the recorded ones, else what can be told from the request."""
     return expected(recorded_usage(planned.exchange), planned.info.max_tokens)
-
-
-def recorded_usage(exchange: Exchange) -> Usage:
-    """What the server counted when the exchange was captured; of a synthesised one, what was counted then."""
-    response = exchange.response
-    if response is None:
-        made = exchange.request.extra.get("prompt_tokens")
-        return Usage(prompt=made if isinstance(made, int) else None)
-    if not response.body or response.status is None:
-        return Usage()
-    return parse_recorded(response).usage
 
 
 def as_map(survey: Survey) -> dict[str, Any]:

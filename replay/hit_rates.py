@@ -17,8 +17,7 @@ from typing import Any, Final
 import orjson
 
 from tbench.capture.providers import GENERATIVE, Provider, Usage, provider_of
-from tbench.replay.estimate import recorded_usage
-from tbench.replay.plan import Planned
+from tbench.replay.plan import Planned, recorded_usage
 from tbench.replay.target import Target
 
 OBSERVED: Final = 2_000

@@ -16,13 +16,21 @@ from tbench.capture.providers import GENERATIVE, ParsedRequest
 from tbench.capture.records import CONTENTLESS
 from tbench.capture.trace_reader import Trace, read_trace
 from tbench.capture.writing import check_folder
-from tbench.replay.options import ReplayOptions
+from tbench.replay.options import MatchLength, ReplayOptions
 from tbench.replay.pacing import Pacing, Warmup, parse_warmup
 from tbench.replay.plan import Plan, Refusal
 from tbench.replay.runfile import read_run
 from tbench.replay.sender import Deadlines
 from tbench.replay.senders import Kind, chosen
-from tbench.replay.target import CURE, Target, checked_base_url, find_key, new_salt, parse_headers
+from tbench.replay.target import (
+    CURE,
+    LIMIT_NAMES,
+    Target,
+    checked_base_url,
+    find_key,
+    new_salt,
+    parse_headers,
+)
 
 WORKER_STREAMS: Final = 500
 WORKER_RATE: Final = 2000
@@ -149,6 +157,7 @@ def resolve(
             as_is=as_is,
             cold=options.cache == "cold",
             salt_field=None if options.cache_by == "text" else options.cache_by,
+            lengths=_lengths(options),
             prices=options.price,
             portable=options.portable,
             to=options.to,
@@ -243,6 +252,13 @@ def _host(options: ReplayOptions, plan: Plan) -> Request | None:
             "give --base-url, or choose one by --only HOST"
         )
     return next(iter(hosts.values()), None)
+
+
+def _lengths(options: ReplayOptions) -> MatchLength:
+    given = sorted(LIMIT_NAMES & options.set.keys())
+    if options.match_length != "no" and given:
+        raise InputError(f"--match-length and --set {given[0]} both limit the output; give one")
+    return options.match_length
 
 
 def _serves(options: ReplayOptions, plan: Plan) -> frozenset[str] | None:

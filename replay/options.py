@@ -32,6 +32,7 @@ LIMITS, TARGET, CLIENT, OUTPUT = "How much", "Where to", "How it is sent", "Outp
 
 
 Cache = Literal["as-is", "structure", "cold"]
+MatchLength = Literal["no", "cap", "exact"]
 
 Timeout = Annotated[
     float,
@@ -333,6 +334,14 @@ class ReplayOptions:
             common=True,
         ),
     ] = field(default_factory=dict)
+    match_length: Annotated[
+        MatchLength,
+        Option(
+            help="Answers as long as recorded. cap: at most; exact: min_tokens and ignore_eos as well, for "
+            "vLLM and SGLang.",
+            group=TARGET,
+        ),
+    ] = "no"
     portable: Annotated[
         Literal["off", "auto", "strict"],
         Option(

@@ -12,7 +12,14 @@ from typing import Any, Final
 from tbench.capture.errors import InputError
 from tbench.capture.exchange import Exchange
 from tbench.capture.filters import EVERYTHING, Filter, Pass, none_left
-from tbench.capture.providers import PROMISED, ParsedRequest, RequestInfo, parse_request
+from tbench.capture.providers import (
+    PROMISED,
+    ParsedRequest,
+    RequestInfo,
+    Usage,
+    parse_recorded,
+    parse_request,
+)
 from tbench.capture.recent import Recent
 from tbench.capture.sessions import Place, Sessions
 from tbench.replay.pacing import ALONE, Clones, gap_between_rounds
@@ -42,6 +49,17 @@ class Planned:
     think: float = 0.0
     clone: int = 0
     opening: int | None = None
+
+
+def recorded_usage(exchange: Exchange) -> Usage:
+    """What the server counted when the exchange was captured; of a synthesised one, what was counted then."""
+    response = exchange.response
+    if response is None:
+        made = exchange.request.extra.get("prompt_tokens")
+        return Usage(prompt=made if isinstance(made, int) else None)
+    if not response.body or response.status is None:
+        return Usage()
+    return parse_recorded(response).usage
 
 
 Rule = Callable[[Exchange, RequestInfo], bool]

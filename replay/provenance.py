@@ -57,6 +57,7 @@ def header(job: "Job", survey: Survey | None) -> dict[str, Any]:
             "model": target.model,
             "model_for": None if target.serves is None else sorted(target.serves),
             "map_model": dict(target.models),
+            "match_length": target.lengths,
             "portable": target.portable,
             "to": target.to,
             "set": fields,

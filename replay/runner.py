@@ -226,7 +226,8 @@ class _ArmState:
 
     def __init__(self, job: Job, survey: Survey | None) -> None:
         self.job = job
-        self.plan = job.plan(answers=job.budget is not None)  # which prices what was answered
+        priced, matched = job.budget is not None, job.target.lengths != "no"
+        self.plan = job.plan(answers=priced or matched)  # both look at what was answered
         self.shards = Shards(self.plan, job.workers)
         self.tally = Tally(bill=Bill(prices=job.target.prices))
         self.calls = calls(job, self.shards, survey)

@@ -5,6 +5,7 @@ written again by orjson, without the content-encoding that it was recorded in: s
 rare, and none needs it. Only the headers below are taken over from the recording.
 """
 
+import math
 import os
 import re
 import secrets
@@ -48,7 +49,8 @@ from tbench.capture.redact import (
 from tbench.capture.versions import version
 from tbench.replay.cost import Price
 from tbench.replay.dialects import DIALECTS, Mute, translated
-from tbench.replay.plan import NOTHING, Planned
+from tbench.replay.options import MatchLength
+from tbench.replay.plan import NOTHING, Planned, recorded_usage
 from tbench.replay.portability import (
     BONDS,
     Level,
@@ -85,6 +87,7 @@ class Outgoing(NamedTuple):
     body: bytes
     info: RequestInfo
     dropped: Sequence[str] = ()
+    unmatched: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,12 +100,14 @@ class Target:
     each request to the endpoints `serves` (None: to any), `models` single ones, `fields` sets top-level
     members of a JSON body (None removes one), after what is not `portable` (replay.portability) was dropped.
     `to` is the dialect that requests are put into (replay.dialects; None: as recorded). `portability` counts
-    the calls built without what was dropped for either, by its name. `unchanged` counts those that `model`
-    and `fields` could not be put into: `not_json`, `no_model`, `no_limit` (another API's limit was set), or
+    the calls built without what was dropped for either, by its name. `unchanged` counts those that `model`,
+    `fields` and `lengths` could not be put into: `not_json`, `no_model`, `no_limit` (another API's limit
+    was set), `no_length` or `thinking` (the recorded length is not known, or below the budget), or
     the endpoint that `model` is not for; `masked` those with what a capture masked, by the member of the body
     that holds it. `headers` are added to each request, in lower case. `key` is sent in the header that the
     recorded one came in, as a bearer token where that is `authorization`, and appears in no file or message.
-    `prices` go before the list's.
+    `lengths` says whether answers are limited to their recorded length (`no`, `cap`, `exact`). `prices` go
+    before the list's.
     """
 
     base_url: str
@@ -116,6 +121,7 @@ class Target:
     salt_field: str | None = None
     as_is: bool = False
     cold: bool = False
+    lengths: MatchLength = "no"
     prices: Mapping[str, Price] = field(default_factory=dict)
     portable: Portable = "auto"
     to: str | None = None
@@ -154,7 +160,7 @@ class Target:
         """The request as it goes on the wire, complete; `due` is passed on."""
         recorded = planned.exchange.request
         try:
-            path, body, info, dropped = self._changed(planned)
+            path, body, info, dropped, unmatched = self._changed(planned)
             rewritten = bool(body) and body is not recorded.body
             gone = [name for why in dropped if why in BONDS for name in BONDS[why].headers]
             shape = self._template(recorded, path, gone, bodied=bool(body), rewritten=rewritten)
@@ -171,7 +177,7 @@ class Target:
             )
         if dropped:
             self.portability.update(dropped)
-        if reason := self.unchanged_because(planned):
+        if reason := self.unchanged_because(planned) or unmatched:
             self.unchanged[reason] += 1
         if masked := self.masked_in(planned):
             self.masked.update(masked)
@@ -250,7 +256,7 @@ class Target:
     def rewrites(self) -> bool:
         """Whether bodies are to be changed in any case: a model or a field replaced, all made portable."""
         changed = self.model or self.models or self.fields or self.to
-        return bool(changed) or self.portable == "strict"
+        return bool(changed) or self.portable == "strict" or self.lengths != "no"
 
     def unchanged_because(self, planned: Planned) -> str | None:
         """Why a request keeps a model or fields that are to be replaced; None when it does not."""
@@ -294,13 +300,35 @@ class Target:
             ported, lost = translated(ported, info.endpoint, str(self.to))
             dropped += lost
         wanted = self._rewritten(ported, info)
+        unmatched = None
+        if self.lengths != "no" and info.endpoint in GENERATIVE:
+            wanted, unmatched = self._matched(planned, wanted)
         bare = self.salt is None or (self.as_is and not planned.clone)
         if not bare and info.endpoint in GENERATIVE:
             wanted = self._salted(planned, wanted, provider_of(recorded.method, path))
         if wanted is payload:
-            return Outgoing(path, recorded.body or b"", info, dropped)
+            return Outgoing(path, recorded.body or b"", info, dropped, unmatched)
         described = describe(recorded.method, path, wanted)
-        return Outgoing(path, orjson.dumps(wanted), described, dropped)
+        return Outgoing(path, orjson.dumps(wanted), described, dropped, unmatched)
+
+    def _matched(
+        self, planned: Planned, payload: Mapping[str, Any]
+    ) -> tuple[Mapping[str, Any], str | None]:
+        """The payload with its output limited to the recorded length, reasoning and all; why it is not.
+
+        The limit keeps the name that it has; where there is none it is max_tokens, which chat servers know.
+        """
+        output, thinking = recorded_usage(planned.exchange).output, payload.get("thinking")
+        budget = thinking.get("budget_tokens") if isinstance(thinking, dict) else None
+        if not output:
+            return payload, "no_length"
+        length = math.ceil(output / max(1, planned.info.n))
+        if isinstance(budget, int) and budget >= length:
+            return payload, "thinking"
+        names = self._limits(planned.info)
+        limits = names & payload.keys() or names & {"max_tokens"} or names
+        exact = {"min_tokens": length, "ignore_eos": True} if self.lengths == "exact" else {}
+        return {**payload, **dict.fromkeys(limits, length), **exact}, None
 
     def _rewritten(self, payload: Mapping[str, Any], info: RequestInfo) -> Mapping[str, Any]:
         """The payload with its model and fields replaced; itself when there is nothing to change."""

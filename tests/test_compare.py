@@ -385,10 +385,16 @@ def surviving(found: dict[str, Column]) -> None:
     found["outcome"][ttft > np.quantile(ttft, 0.4)] = "http_error"
 
 
+def rambling(found: dict[str, Column]) -> None:
+    """One answer in twenty is ten times as long: the typical one is not."""
+    found["output_tokens"][::20] *= 10
+
+
 @pytest.mark.parametrize(
     ("spoil", "code"),
     [
         (longer, "OUTPUT_LENGTH_DIFFERS"),
+        (rambling, "OUTPUT_LENGTH_DIFFERS"),
         (cached, "CACHED_TOKENS_DIFFER"),
         (failing, "ERROR_MIX_DIFFERS"),
         (late, "CLIENT_LAG_DIFFERS"),

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tbench.capture.errors import InputError
-from tbench.capture.exchange import Exchange, Request
+from tbench.capture.exchange import Exchange, Outcome, Request, Response
 from tbench.replay.plan import Plan
 from tbench.replay.provenance import scrubbed
 from tbench.replay.request import Label
@@ -518,3 +518,63 @@ def test_vision_bodies_survive_a_change_of_model() -> None:
     sent = orjson.loads(call(Target(base_url="http://t", model="new"), body).body)
 
     assert sent["messages"][0]["content"] == [image]
+
+
+def answered(path: str, body: dict[str, Any], usage: dict[str, int] | None) -> Exchange:
+    """A request with the answer that it got, whose server counted its tokens or did not."""
+    raw, answer = orjson.dumps(body), orjson.dumps({"choices": [], "usage": usage})
+    request = Request(
+        id="a", seq=0, arrive_ns=0, end_ns=0, method="POST", scheme="https", host="h", path=path,
+        headers=(), body=raw, body_bytes=len(raw),
+    )  # fmt: skip
+    response = Response(
+        head_ns=1, end_ns=2, status=200, body=answer, body_bytes=len(answer), outcome=Outcome.OK
+    )  # fmt: skip
+    return Exchange(request=request, response=response)
+
+
+CHAT = {"model": "m", "messages": [{"role": "user", "content": "Hi"}]}
+MESSAGES, RESPONSES = CHAT | {"max_tokens": 900}, {"model": "m", "input": "Hi"}
+COUNTED = {"prompt_tokens": 9, "completion_tokens": 70}
+LIMITED = [
+    ("/v1/chat/completions", CHAT, {"max_tokens": 70}),
+    ("/v1/chat/completions", CHAT | {"max_completion_tokens": 5}, {"max_completion_tokens": 70}),
+    ("/v1/chat/completions", CHAT | {"n": 2}, {"max_tokens": 35}),
+    ("/v1/responses", RESPONSES, {"max_output_tokens": 70}),
+    ("/v1/messages", MESSAGES, {"max_tokens": 70}),
+    ("/v1/embeddings", RESPONSES, {}),
+]
+
+
+@pytest.mark.parametrize(("path", "body", "limit"), LIMITED)
+def test_answers_are_limited_to_their_recorded_length(
+    path: str, body: dict[str, Any], limit: dict[str, int]
+) -> None:
+    """Under the name that the endpoint has for it; exactly so where the server takes what that needs."""
+    (planned,) = Plan(trace=[answered(path, body, COUNTED)])
+    cap, exact = (
+        orjson.loads(Target(base_url="http://h", lengths=how).call(planned).body)
+        for how in ("cap", "exact")
+    )
+    length = next(iter(limit.values()), None)
+
+    assert cap == body | limit
+    assert exact == cap | ({"min_tokens": length, "ignore_eos": True} if length else {})
+
+
+@pytest.mark.parametrize(
+    ("body", "usage", "reason"),
+    [
+        (CHAT, None, "no_length"),
+        (MESSAGES | {"thinking": {"type": "enabled", "budget_tokens": 80}}, COUNTED, "thinking"),
+    ],
+)
+def test_a_length_that_cannot_be_matched_is_counted(
+    body: dict[str, Any], usage: dict[str, int] | None, reason: str
+) -> None:
+    """And its limit stays as recorded: a budget for thinking must lie below it, or the request is refused."""
+    (planned,) = Plan(trace=[answered("/v1/messages", body, usage)])
+    target = Target(base_url="http://h", lengths="cap")
+
+    assert orjson.loads(target.call(planned).body) == body
+    assert target.unchanged == {reason: 1}
