@@ -273,6 +273,21 @@ def test_session_by_session_each_stands_whole_with_its_own_order() -> None:
         assert [r.after for r in requests] == [(), *((r.index,) for r in requests[:-1])]
 
 
+@pytest.mark.parametrize("within", [None, 7.0])
+def test_clones_begin_where_their_shift_says(within: float | None) -> None:
+    """Round the recording, which comes again one mean gap after its last request; else as much later."""
+    recorded = list(Plan(trace=conversations()))
+    period = recorded[-1].offset * len(recorded) / (len(recorded) - 1)
+    clones = Clones(number=3, within=within, seed=2)
+    planned = by_session(list(Plan(trace=conversations(), clones=clones)))
+
+    for session, requests in by_session(recorded).items():
+        begins = [requests[0].offset + shift for shift in clones.shifts(period)]
+        firsts = {r.clone: r.offset for r in reversed(planned[session])}
+        expected = [at % period if within is None else at for at in begins]
+        assert [firsts[clone] for clone in range(3)] == pytest.approx(expected)
+
+
 def test_what_clones_leave_out_is_counted_once() -> None:
     plan = Plan(
         trace=[exchange(0), exchange(1, retry_of="x0"), exchange(2, 4)], clones=Clones(number=3)
