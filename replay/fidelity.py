@@ -61,7 +61,7 @@ class Recorded(NamedTuple):
 class Row:
     """A figure of `n` requests (gaps, windows) as recorded, as due and as replayed; None: there is none.
 
-    `unit` is s, tok, /s, share, or nothing.
+    `unit` is s, tok, /s, share, n (requests), or nothing.
     """
 
     name: str
@@ -245,6 +245,7 @@ def fidelity(
     lag = lag[~np.isnan(lag)]
     late_share = float((lag > LATE_S).mean()) if len(lag) else None
     lag_s = {name: metrics.spread(lag)[name] for name in ("p50", "p99", "max")}
+    strays = displaced(sent[~np.isnan(sent)].tolist())
     timing = {"lag": lag_s["p99"], "late": late_share, "moved": moved}
     flying = metrics.in_flight({"sent": came, "end": ended})["mean"]
     return Fidelity(
@@ -255,12 +256,13 @@ def fidelity(
         lag_s=lag_s,
         late_share=late_share,
         moved_share=moved,
-        displaced=displaced(sent[~np.isnan(sent)].tolist()),
+        displaced=strays,
         rows=[
             _row("requests/s", "/s", len(sent), map(_rate, (came, due, sent))),
             _row(
                 "in flight, mean", "", len(sent), (flying, None, metrics.in_flight(stamps)["mean"])
             ),
+            _row("out of order", "n", len(sent), (None, None, strays)),
             *bursts,
             *contents,
         ],

@@ -152,6 +152,7 @@ def test_the_sentence_says_what_is_preserved_and_what_is_not(run: Make) -> None:
         turns={"causal": "max", "continued": 40, "early": 0},
     )
 
+    assert figures(made)["out of order"] == (None, None, 0)
     assert made.sentence == (
         "keeps arrival times (lag p99 2.00 ms), order of turns (40 turns), burstiness (IDC in 1 s 0 "
         "recorded, 0 sent), prompt tokens (+0.0%); does not keep output tokens (-12.0%), cache reuse (61% "

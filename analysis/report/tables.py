@@ -324,7 +324,11 @@ def fidelity_table(made: Fidelity) -> Table:
     for row in made.rows:
         values = (row.recorded, row.intended, row.replayed)
         cells = (
-            Cell(text=words.figure(value, row.unit, values).strip(), value=value, unit=row.unit)
+            count(int(value))
+            if row.unit == "n" and value is not None
+            else Cell(
+                text=words.figure(value, row.unit, values).strip(), value=value, unit=row.unit
+            )
             for value in values
         )
         rows.append([row.name, count(row.n), *cells])
