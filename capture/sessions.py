@@ -108,6 +108,7 @@ class _OpenCall:
 class Sessions:
     """Sorts requests into sessions as they arrive. Feed it in arrival order.
 
+    `exact` says that the last one quoted all that the one before it had sent, as it was.
     Time per request grows with its own messages only, memory with `remembered` requests at most: a
     conversation whose last turn is older than that many requests starts anew.
     """
@@ -122,6 +123,7 @@ class Sessions:
         self._open: deque[_OpenCall] = deque(maxlen=OPEN)
         self._quotable: deque[tuple[_Seen, str]] = deque(maxlen=OPEN)
         self._count = 0
+        self.exact = False
 
     def assign(
         self,
@@ -180,6 +182,7 @@ class Sessions:
             previous = self._named.get(word_of(payload, "previous_response_id"), ())
             parent = next(iter(previous), None) or self._caller(results, client) or parent
         call = parent.call if parent else None
+        quoted = parent if exact else None
         if parent is not None:
             parent.continued = True
         elif opener := self._opener(messages, arrive_ns, client) if self._open else None:
@@ -187,6 +190,7 @@ class Sessions:
         if name is not None:
             parent, call = self._in_name(name, parent, call, arrive_ns)
 
+        self.exact = quoted is not None and quoted is parent
         joined = self._joined(parent, results, _texts(news), arrive_ns, client)
         if parent is None:
             self._count += 1

@@ -156,6 +156,16 @@ WAITS: Final[dict[str, str]] = {
 """What a turn waits for, by --causal (replay.turns)."""
 
 
+THREADED: Final = {
+    "threaded": "turns hold the target's own answer",
+    "other_tools": "hold the recorded one, as the target called other tools",
+    "no_answer": "hold the recorded one, as the target's could not be read",
+    "rewritten": "hold the recorded one, as their client had not sent all of the history as it was",
+    "not_json": "hold the recorded one, as their body is no plain JSON",
+}
+"""What became of the answer that a turn continues (replay.live_history)."""
+
+
 def _turns(turns: Mapping[str, Any]) -> Iterator[str]:
     """What became of the turns that continue an earlier answer."""
     if not (count := turns.get("continued")):
@@ -168,6 +178,8 @@ def _turns(turns: Mapping[str, Any]) -> Iterator[str]:
     if severed := turns.get("severed"):
         held = f"{severed:,} hold another conversation's answer, which another worker sent,"
         yield row("turns", f"{held} and did not wait for it")
+    if live := turns.get("live"):
+        yield row("history", "; ".join(f"{n:,} {THREADED[why]}" for why, n in live.items()))
     fates = "; ".join(f"{turns[fate]:,} {words}" for fate, words in parts.items() if turns[fate])
     yield row("turns", f"{count:,} continue an earlier answer" + (f": {fates}" if fates else ""))
 

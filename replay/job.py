@@ -108,6 +108,7 @@ class Job:
             rewrites=any(target.rewrites for target in targets),
             refuses=refused_by(targets),
             apart=self.workers > 1 or self.pace.mode == "sessions",
+            live=self.pace.live,
         )
 
 

@@ -194,6 +194,13 @@ class ReplayOptions:
             group=PACING,
         ),
     ] = "max"
+    live_history: Annotated[
+        bool,
+        Option(
+            help="Put the target's own answers into later turns, in place of the recorded ones.",
+            group=PACING,
+        ),
+    ] = False
     clones: Annotated[
         float | None,
         Option(
@@ -479,6 +486,7 @@ class ReplayOptions:
         if len(given) > 1:
             raise InputError(f"{_flag(given[0])} and {_flag(given[1])} are two pacings; give one")
         pacing = given[0] if given else "speed"
+        self._check_live_history()
         option = rows(type(self))[pacing].option
         if self.max_in_flight is not None and isinstance(option, PacingOption) and option.limits:
             raise InputError(
@@ -500,6 +508,18 @@ class ReplayOptions:
                 "drop --loop or add --until trace"
             )
 
+    def _check_live_history(self) -> None:
+        """Raise InputError where an option makes it impossible."""
+        given = {
+            f"--causal {self.causal}": self.causal not in {"max", "think"},
+            f"--to {self.to}": self.to is not None,
+            "--max-cost": self.max_cost is not None,
+        }
+        for flag in (flag for flag, true in given.items() if true and self.live_history):
+            raise InputError(
+                f"--live-history and {flag}: {APART[flag.split()[0]]}; drop one of them"
+            )
+
     def pacing(self) -> Pacing:
         """The pacing; without any, the recorded times as they are."""
         name = next(iter(self._pacings()), "speed")
@@ -514,6 +534,7 @@ class ReplayOptions:
             max_in_flight=self.max_in_flight,
             spawn_rate=self.spawn_rate,
             causal=self.causal,
+            live=self.live_history,
             ramp=self.ramp,
             max_idle=self.max_idle,
             clones=Clones(
@@ -530,6 +551,14 @@ class ReplayOptions:
             for name, row in rows(type(self)).items()
             if isinstance(row.option, PacingOption) and getattr(self, name) is not None
         ]
+
+
+APART: Final[Mapping[str, str]] = {
+    "--causal": "a turn that does not wait leaves before there is an answer to put into it",
+    "--to": "answers come in another dialect than the recorded history has",
+    "--max-cost": "how long the target's answers make later prompts is not known ahead",
+}
+"""Why an option does not go with --live-history."""
 
 
 def _flag(name: str) -> str:

@@ -340,7 +340,8 @@ class Pacing:
 
     `seed` is for poisson and clones; `until` (profile or trace) for concurrency-scale. `max_in_flight` caps
     an open loop: what waits for it still counts its latency from when it was due. `spawn_rate` (per second)
-    lets a concurrency grow to its value, `ramp` (s) any load. `causal` says when turns are due. `clones` are
+    lets a concurrency grow to its value, `ramp` (s) any load. `causal` says when turns are due,
+    `live` that they hold what the target answered. `clones` are
     the copies that are sent; of a stretch with nothing in flight `max_idle` recorded seconds are left.
     """
 
@@ -352,6 +353,7 @@ class Pacing:
     max_in_flight: int | None = None
     spawn_rate: float | None = None
     causal: Causal = "max"
+    live: bool = False
     clones: Clones = ALONE
     ramp: float | None = None
     max_idle: float | None = None
@@ -373,6 +375,7 @@ class Pacing:
             ramp = f"; growing to that for {self.ramp:g} s"
         idle = "" if self.max_idle is None else f"; at most {self.max_idle:g} s idle"
         turns = "" if self.causal == "max" else f"; turns by --causal {self.causal}"
+        turns += "; the target's own answers in later turns" if self.live else ""
         return sentence + self.clones.meaning + idle + cap + ramp + turns
 
     def schedule(self, survey: "Survey | None") -> Schedule:

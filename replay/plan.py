@@ -22,6 +22,7 @@ from tbench.capture.providers import (
 )
 from tbench.capture.recent import Recent
 from tbench.capture.sessions import Place, Sessions
+from tbench.replay.live_history import assistant_runs
 from tbench.replay.pacing import ALONE, Clones, gap_between_rounds
 from tbench.replay.portability import left_out
 
@@ -36,6 +37,8 @@ class Planned:
     that it belongs to; it is the same in every copy. `after` are the indexes of the requests whose answers it
     holds and that had ended before it arrived, and `think` the recorded seconds from the last of those ends
     to this arrival. `opening` is the index of its session's first request in a plan by session, else None.
+    `history`, where the plan asks for it, are the indexes of those whose answers its conversation holds as
+    it was, oldest first, each with its place among the assistant's turns.
     """
 
     index: int
@@ -46,6 +49,7 @@ class Planned:
     info: RequestInfo
     payload: Mapping[str, Any] | None = None
     after: tuple[int, ...] = ()
+    history: tuple[tuple[int, int], ...] = ()
     think: float = 0.0
     clone: int = 0
     opening: int | None = None
@@ -134,7 +138,8 @@ class Plan:
     their arrivals; or, `by_session`, one session after another. `requests` ends the plan early. `only` says
     which are meant, `host` is the one that every request must have gone to (None: any). `rewrites` says that
     bodies are to be changed, `refuses` why a request cannot be put to a target. With `apart` each session is
-    sent by itself: a request waits for no other session's answer, and `severed` counts those that had.
+    sent by itself: a request waits for no other session's answer, and `severed` counts those that had. `live`
+    asks for the history of each.
 
     Of the first round, as far as it was read: `skipped` counts the left-out requests by reason, `hosts`
     the others by where they were recorded, `idle` the `stretches` with nothing in flight of which all but
@@ -153,6 +158,7 @@ class Plan:
     rewrites: bool = False
     refuses: Refusal = nobody
     apart: bool = False
+    live: bool = False
     skipped: Counter[str] = field(default_factory=Counter, init=False)
     hosts: Counter[str] = field(default_factory=Counter, init=False)
     idle: dict[str, float] = field(default_factory=dict, init=False)
@@ -200,6 +206,9 @@ class Plan:
                 request.after = tuple(
                     places[before] for before in request.after if before in places
                 )
+                request.history = tuple(
+                    (places[before], turn) for before, turn in request.history if before in places
+                )
                 request.index, request.opening = index, opening
                 yield request
                 index += 1
@@ -224,6 +233,9 @@ class Plan:
             place = places[planned.clone]
             place.keep(planned.index, index)
             planned.after = tuple(place[before] for before in planned.after if before in place)
+            planned.history = tuple(
+                (place[before], turn) for before, turn in planned.history if before in place
+            )
             planned.index, planned.cycle = index, cycle * clones + planned.clone
             planned.offset += begin
             yield planned
@@ -253,6 +265,7 @@ class Plan:
         first_ns: int | None = None
         idle = _Idle(self.most_idle)
         sessions, answers = Sessions(remembered=REMEMBERED), _Answers(apart=self.apart)
+        histories = _Histories()
         walk = self.only.start()
         for exchange in self.trace:
             request = exchange.request
@@ -277,6 +290,11 @@ class Plan:
             after, think, severed = answers.held(place, arrive_ns)
             self.severed += severed and counted
             answers.add(exchange, index, place.number, cut_ns)
+            history = (
+                histories.of(exchange, parsed, place, index, exact=sessions.exact)
+                if self.live
+                else ()
+            )
             yield Planned(
                 index=index,
                 cycle=cycle,
@@ -286,6 +304,7 @@ class Plan:
                 info=parsed.info,
                 payload=parsed.payload if parsed.exact else None,
                 after=after,
+                history=history,
                 think=think,
             )
             index += 1
@@ -376,3 +395,21 @@ class _Answers:
             last_ns = max(last_ns, end_ns)
         think = (arrive_ns - last_ns) / 1e9 if indexes else 0.0
         return tuple(sorted(indexes)), think, severed
+
+
+class _Histories:
+    """The answers that the last planned requests hold whose conversation is whole, as it was."""
+
+    def __init__(self) -> None:
+        self._known: Recent[str, tuple[int, int, tuple[tuple[int, int], ...]]] = Recent(REMEMBERED)
+
+    def of(
+        self, exchange: Exchange, parsed: ParsedRequest, place: Place, index: int, *, exact: bool
+    ) -> tuple[tuple[int, int], ...]:
+        """Those of the next request, which quotes all of its parent, or not (`exact`)."""
+        parent = self._known.get(place.parent or "") if exact else None
+        history = () if parent is None else (*parent[2], parent[:2])
+        turns = (parsed.payload or NOTHING).get(parsed.provider.spoken_in)
+        runs = assistant_runs(turns) if isinstance(turns, list) else ()
+        self._known.keep(exchange.request.id, (index, len(runs), history))
+        return history

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 import trio
 
@@ -22,6 +22,9 @@ from tbench.replay.politeness import Departure, Politeness
 from tbench.replay.sender import STOPPED, Attempt, Call, Reply, Sender
 from tbench.replay.system import arm, timer_fd
 from tbench.replay.turns import LOOKS_AHEAD, Turns
+
+if TYPE_CHECKING:  # a worker starts without it
+    from tbench.replay.live_history import LiveHistory
 
 # Waking up on time: trio's own timers are up to a millisecond late, a timerfd of Linux is not.
 
@@ -100,6 +103,7 @@ class Player:
     supply: Supply
     keep: Callable[[Attempt], None]
     turns: Turns | None = None
+    history: "LiveHistory | None" = None
     politeness: Politeness | None = None
     max_in_flight: int | None = None
     may_send: Callable[[Call], bool] = lambda _call: True
@@ -327,6 +331,8 @@ class Player:
         if not self.may_send(call):
             self.refused = True
             return False
+        if self.history is not None:
+            self.history.thread(call)
         self.issued += 1
         self.in_flight += 1
         self.most_in_flight = max(self.most_in_flight, self.in_flight)
@@ -374,6 +380,8 @@ class Player:
         if reply.end is None:
             reply.end = trio.current_time()
         self.in_flight -= 1
+        if self.history is not None:
+            self.history.keep(call, reply)
         if self.turns is not None:
             self._let_follow(self.turns, call, reply)
         self.keep(

@@ -243,6 +243,7 @@ def run_totals(
             "causal": job.pace.causal,
             "severed": plan.severed,
             **{name: sum(worker.turns[arm][name] for worker in stats) for name in FATES},
+            "live": dict(sum((Counter(worker.histories[arm]) for worker in stats), Counter())),
         },
         "most_in_flight": sum(worker.most_in_flight for worker in stats),
         "workers": job.workers,

@@ -119,6 +119,7 @@ TOTALS: Final = Fields(
             {
                 "causal": TEXT,
                 **dict.fromkeys(("continued", "waited", "early", "skipped", "severed"), COUNT),
+                "live": Each(COUNT),
             }
         ),
         "hit_rates": Fields(

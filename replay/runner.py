@@ -72,6 +72,7 @@ def calls(job: "Job", plan: Iterable[Planned], survey: Survey | None) -> Iterato
         call = job.target.call(planned, due)
         call.after, call.think = planned.after, planned.think / speed
         call.opening = planned.opening
+        call.history = planned.history
         if budget is not None:
             call.cost = most_cost(planned, job.target.outgoing(planned), job.target.prices)
         return call

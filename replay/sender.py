@@ -74,6 +74,8 @@ class Call:
     PROTOCOL_ERROR), None when it can. `after` are the indexes of the calls whose answers it holds, which it
     waits for, and `think` the seconds from the last of those ends to its due time (replay.turns).
     `opening` is the index of its session's first call, where sessions are counted.
+    `history` are the calls whose answers its body holds, oldest first, each with its place among the turns of
+    the assistant there, for what threads live answers into it (replay.live_history).
     """
 
     index: int
@@ -87,6 +89,7 @@ class Call:
     refusal: str | None = None
     after: tuple[int, ...] = ()
     opening: int | None = None
+    history: tuple[tuple[int, int], ...] = ()
     think: float = 0.0
 
     @property

@@ -50,20 +50,34 @@ class World:
     """The script, and what came of it.
 
     `before` has of each node those whose answers its client had waited for, `home` its conversation.
-    `spans` are the server's own log: when a node's request had come, and when its answer began to leave.
+    `spans` are the server's own log, for each clone or round of a replay: when a node's request had come, and
+    when its answer began to leave.
     """
 
     lasts_s: float = 0.0
     answers: dict[str, Said] = field(default_factory=dict)
     before: dict[str, set[str]] = field(default_factory=dict)
     home: dict[str, int] = field(default_factory=dict)
-    spans: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
+    spans: dict[str, dict[str, tuple[float, float]]] = field(default_factory=dict)
+
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def too_early(self) -> int:
+        """How many requests had come before one whose answer they hold was answered."""
+        return sum(
+            came < self.spans[before][copy][1]
+            for name, befores in self.before.items()
+            for copy, (came, _) in self.spans[name].items()
+            for before in befores
+        )
 
     def answer(self, received: Received) -> Given:
         """The answer of a node, in the dialect of its path, whole or as a stream."""
         came, said = time.monotonic(), self.answers[received.headers[NODE]]
         time.sleep(self.lasts_s)
-        self.spans.setdefault(received.headers[NODE], []).append((came, time.monotonic()))
+        copy = received.headers.get("x-request-id", "").partition(".")[2]
+        with self.lock:
+            self.spans.setdefault(received.headers[NODE], {})[copy] = came, time.monotonic()
         dialect = message if received.path.endswith("/messages") else completion
         stream = received.json.get("stream")
         return (

@@ -1,5 +1,6 @@
 """Agents with tools and sub-agents, captured from real SDKs: their DAG found again, and kept by a replay."""
 
+import json
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -10,8 +11,10 @@ import pytest
 
 from tbench.capture.trace_reader import read_trace
 from tbench.replay.api import replay
+from tbench.replay.closing import summary
 from tbench.replay.plan import Plan, Planned
-from tests.agents import NODE, Style, World, talk
+from tbench.replay.totals import numbers
+from tests.agents import NODE, Said, Style, World, talk
 from tests.answering import answering
 from tests.conftest import Server
 
@@ -95,7 +98,13 @@ def test_the_graph_of_agents_is_found_again(
 
 
 @pytest.mark.parametrize(
-    "options", [{"speed": 4.0}, {"speed": 16.0, "workers": 2}, {"concurrency_scale": 2.0}], ids=str
+    "options",
+    [
+        {"speed": 16.0, "workers": 2},
+        {"concurrency_scale": 2.0, "until": "trace"},
+        {"speed": 4.0, "clones": 3.0},
+    ],
+    ids=str,
 )
 def test_a_join_reaches_the_server_after_all_that_it_holds(
     agents: tuple[World, Path], options: dict[str, Any], tmp_path: Path
@@ -104,23 +113,40 @@ def test_a_join_reaches_the_server_after_all_that_it_holds(
     world, trace = agents
     world.spans, world.lasts_s = {}, 0.03
     with answering(world.answer) as server:
+        run = replay(trace, base_url=server.url, out=tmp_path / "r.run", **options)
+
+    turns, clones = run.totals["turns"], options.get("clones", 1)
+    assert run.totals["completed"] == len(world.before) * clones
+    assert turns["continued"] == sum(map(bool, world.before.values())) * clones
+    assert (turns["early"], turns["severed"], world.too_early()) == (0, 0, 0)
+
+
+def test_a_live_history_is_the_targets_own(agents: tuple[World, Path], tmp_path: Path) -> None:
+    """A target that says other words, and gives calls other ids, finds them in every later turn."""
+    world, trace = agents
+    live = World(before=world.before)
+    for name, said in world.answers.items():
+        calls = [(f"live_{id_}", tool, given) for id_, tool, given in said.calls]
+        live.answers[name] = Said(f"live {said.text}" if said.text else "", calls)
+    with answering(live.answer) as server:
         run = replay(
             trace,
             base_url=server.url,
             out=tmp_path / "r.run",
-            until="trace" if "concurrency_scale" in options else None,
-            **options,
+            speed=8.0,
+            workers=2,
+            live_history=True,
         )
 
-    turns = run.totals["turns"]
+    histories = [
+        [turn for turn in each.json["messages"] if turn["role"] == "assistant"]
+        for each in server.received
+    ]
+    threaded = sum(map(bool, histories))
+    recorded = {f'"{id_}"' for said in world.answers.values() for id_, _, _ in said.calls}
+    assert all("live" in json.dumps(turn) for history in histories for turn in history)
+    assert not any(id_ in each.body.decode() for each in server.received for id_ in recorded)
+    assert run.totals["turns"]["live"] == {"threaded": threaded}
     assert run.totals["completed"] == len(world.before)
-    assert (turns["continued"], turns["early"], turns["severed"]) == (
-        sum(map(bool, world.before.values())),
-        0,
-        0,
-    )
-    for name, befores in world.before.items():
-        ((came, _),) = world.spans[name]
-        assert all(came >= answered for before in befores for _, answered in world.spans[before]), (
-            name
-        )
+    lines = "\n".join(summary(run, numbers(run)))
+    assert f"{threaded:,} turns hold the target's own answer" in lines

@@ -44,6 +44,7 @@ class WorkerTask:
     ca: Path | None
     ahead_bytes: int
     causal: Causal
+    live: bool
     polite: bool
 
 
@@ -53,7 +54,8 @@ class WorkerStats:
 
     `stall` is how late its loop woke (s), `cpu_s` and `wall_s` what the sending took, `runnable_s` how long
     its thread ran or waited for a core. `turns` counts, for each arm, those that continue an earlier answer,
-    by what became of them (replay.turns). `failure` says why it could not go on.
+    by what became of them (replay.turns), `histories` by what became of that answer (replay.live_history).
+    `failure` says why it could not go on.
     """
 
     clock: str
@@ -67,6 +69,7 @@ class WorkerStats:
     wall_s: float
     peak_rss: int
     turns: Sequence[Mapping[str, int]]
+    histories: Sequence[Mapping[str, int]]
     failure: str | None = None
 
 
@@ -114,6 +117,7 @@ def worker_tasks(jobs: "Sequence[Job]", closed: Closed | None) -> list[WorkerTas
             ca=job.ca,
             ahead_bytes=AHEAD_BYTES // workers,
             causal=job.pace.causal,
+            live=job.pace.live,
             polite=job.options.polite,
         )
         for number in range(workers)

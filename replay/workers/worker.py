@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
@@ -30,6 +30,9 @@ from tbench.replay.workers.call_queue import CallQueue
 from tbench.replay.workers.counters import Budget, SharedCounters, WorkerCounters
 from tbench.replay.workers.messages import WorkerStats, WorkerTask
 from tbench.replay.workers.spool import SpoolWriter
+
+if TYPE_CHECKING:
+    from tbench.replay.live_history import LiveHistory
 
 STALL_STEP_S: Final = 0.01
 
@@ -89,8 +92,14 @@ class Worker:
         self.spool = SpoolWriter(spool)
         self.calls_fd = calls
         self.breakers = [Breaker(keyless=keyless) for keyless in task.keyless]
+        self.history = self._live_history() if task.live else None
         self.turns = None if task.causal == "off" else Turns(task.causal)
         self.stall = Histogram()
+
+    def _live_history(self) -> "LiveHistory":
+        from tbench.replay.live_history import LiveHistory  # noqa: PLC0415 (it reads answers)
+
+        return LiveHistory()
 
     async def run(self) -> None:
         """Get ready, send everything when told, and report."""
@@ -112,6 +121,7 @@ class Worker:
                 may_send=self._may_send,
                 max_in_flight=task.max_in_flight,
                 turns=self.turns,
+                history=self.history,
                 politeness=Politeness(task.deadlines.total) if task.polite else None,
             )
             if await self._told_to_go(sender):
@@ -179,6 +189,10 @@ class Worker:
             wall_s=wall,
             peak_rss=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
             turns=tuple(map((self.turns or Turns("off")).counts, range(len(self.task.keyless)))),
+            histories=tuple(
+                self.history.counts(arm) if self.history else {}
+                for arm in range(len(self.task.keyless))
+            ),
             failure=None if error is None else f"cannot keep its answers: {error.strerror}",
         )
         self.control.send(stats)
