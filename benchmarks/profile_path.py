@@ -84,7 +84,7 @@ def _before(trace: Path) -> dict[str, Callable[[], object]]:
         "build the call": lambda: [target.call(each) for each in planned],
         "pack the call": lambda: [frame(call) for call in calls],
         "read, plan, build and pack": lambda: deque(
-            map(frame, map(target.call, together(plan))), maxlen=0
+            map(frame, map(target.call, together(plan, lambda _: 300))), maxlen=0
         ),
     }
 

@@ -77,7 +77,7 @@ def calls(job: "Job", plan: Iterable[Planned], survey: Survey | None) -> Iterato
             call.cost = most_cost(planned, job.target.outgoing(planned), job.target.prices)
         return call
 
-    plan = together(plan)
+    plan = together(plan, lambda planned: planned.exchange.request.body_bytes)
     if schedule is None:
         return (built(planned, None) for planned in plan)
     planned, ahead = tee(plan)

@@ -17,6 +17,7 @@ from tbench.capture import Exchange, Request, Response, TraceHeader, TraceWriter
 from tbench.capture.arrival_order import Block, Budgets, ReadOptions, Segment, in_order
 from tbench.capture.container_reader import Losses, open_container
 from tbench.capture.exchange import LED_BACK
+from tbench.capture.trace_reader import together
 
 ROOT = Path(__file__).parent.parent
 HEADER = TraceHeader(wall_ns=10**18, mono_ns=0, capture_id="c")
@@ -147,6 +148,18 @@ def test_requests_alone_come_in_the_same_order(
 
     assert found == [replace(one, response=None) for one in expected(*capture)]
     assert not losses
+
+
+@pytest.mark.parametrize(("weight", "ahead"), [(1, 16), (2**19, 2), (2**24, 1)])
+def test_what_is_taken_together_is_bounded_in_number_and_bytes(weight: int, ahead: int) -> None:
+    """All items come, in order; a megabyte of bodies is not waited for, however large one is."""
+    made: list[int] = []
+    items = (made.append(number) or number for number in range(40))
+    read = together(items, lambda _: weight)
+
+    assert next(read) == 0
+    assert len(made) == ahead
+    assert list(read) == list(range(1, 40))
 
 
 def test_the_requests_of_a_trace_can_be_read_again_and_again(tmp_path: Path) -> None:
