@@ -383,7 +383,8 @@ class _Answers:
         One that ended later is left out: the request did not wait for it, whatever its words are. And whether
         one was left out that is sent elsewhere.
         """
-        last_ns, indexes, severed = 0, set[int](), False
+        last_ns, severed = 0, False
+        indexes: set[int] = set()
         for id_ in place.holds:
             index, session, end_ns = self._ended.get(id_, (0, 0, None))
             if end_ns is None or end_ns > arrive_ns:
