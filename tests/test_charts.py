@@ -251,6 +251,19 @@ def test_arrivals_are_rates_of_what_was_due_and_of_what_left() -> None:
     assert charts.arrivals({"A": [(np.full(3, np.nan), np.arange(3.0))]}) is None
 
 
+@pytest.mark.filterwarnings("error")
+def test_an_arm_of_which_nothing_left_has_no_share() -> None:
+    due, never = np.arange(100) / 10, np.full(100, np.nan)
+    picture = drawn(
+        charts.arrivals({"A": [(never, never)], "B": [(due, never)], "C": [(due, due)]})
+    )
+
+    assert picture.text == (
+        "A: nothing left that was due; B: nothing left that was due; "
+        "C sent 100.0% of its requests within 10 ms of when they were due."
+    )
+
+
 def test_recorded_arrivals_are_a_line_of_their_own_in_the_same_parts_of_time() -> None:
     """What left as it was recorded has the same rates."""
     due = np.arange(100) / 10

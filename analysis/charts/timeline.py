@@ -162,15 +162,18 @@ def arrivals(arms: Series, recorded: Series = NOTHING) -> Picture | None:
 
     `recorded` has when they had come and ended, in seconds of the replay. None where nothing was due.
     """
+    scheduled = {
+        name: [pair for pair in runs if np.isfinite(pair[0]).any()] for name, runs in arms.items()
+    }
     rows = [
         {"arm": name, "x": short(x), "due": short(a), "sent": short(b)}
-        for name, runs in arms.items()
-        for x, a, b in _rates([pair for pair in runs if np.isfinite(pair[0]).any()])
+        for name, runs in scheduled.items()
+        for x, a, b in _rates(runs)
     ]
     if not rows:
         return None
     # In the same parts of time as the first arm, or equal arrivals would differ.
-    lasts = max(float(np.nanmax(pair)) for pair in next(filter(None, arms.values())))
+    lasts = max(float(np.nanmax(pair)) for pair in next(filter(None, scheduled.values())))
     before = [
         {"arm": name, "x": short(x), "y": short(rate)}
         for name, runs in recorded.items()
@@ -193,10 +196,11 @@ def arrivals(arms: Series, recorded: Series = NOTHING) -> Picture | None:
     for name, runs in arms.items():
         late = np.concatenate([sent - due for due, sent in runs] or [np.empty(0)])
         late = late[np.isfinite(late)]
-        share = (
-            f"sent {(late <= 0.01).mean():.1%} of its requests within 10 ms of when they were due"
-        )
-        punctual.append(f"{name} {share}" if len(late) else f"{name}: nothing was due")
+        if not len(late):
+            punctual.append(f"{name}: nothing left that was due")
+            continue
+        share = f"{(late <= 0.01).mean():.1%} of its requests within 10 ms"
+        punctual.append(f"{name} sent {share} of when they were due")
     caption = Words(
         title="Arrivals: due and sent",
         text=f"{'; '.join(punctual)}.",
