@@ -83,6 +83,7 @@ def _requests(run: Run, numbers: Mapping[str, Any]) -> Iterator[str]:
     yield row("requests", ", ".join(parts))
     yield from _skipped(totals.get("skipped") or {})
     yield from departures(totals, run.header.get("target", {}).get("base_url", "-"))
+    yield from _probe((run.header.get("cache") or {}).get("probe") or {})
     losses = totals.get("trace_losses") or {}
     if losses.get("truncated_tail"):
         yield row(
@@ -146,6 +147,20 @@ def _rate_limit(run: Run, numbers: Mapping[str, Any]) -> Iterator[str]:
 def _skipped(reasons: Mapping[str, int]) -> Iterator[str]:
     if reasons:
         yield row("skipped", ", ".join(f"{n:,} {named(why)}" for why, n in reasons.items()))
+
+
+def _probe(told: Mapping[str, Any]) -> Iterator[str]:
+    """What the two equal requests before the run told of the target's cache (replay.probe)."""
+    if not told:
+        return
+    cached, prompt = told.get("cached"), told.get("prompt") or 0
+    if (told.get("completed") or 0) < 2:
+        text = "one of its two requests failed: whether the target names cached tokens is not known"
+    elif cached is None:
+        text = "two equal requests named no cached tokens: what a cache serves is not known here"
+    else:
+        text = f"of two equal requests the second had {cached:,} of {prompt:,} prompt tokens from a cache"
+    yield row("probe", text)
 
 
 WAITS: Final[dict[str, str]] = {

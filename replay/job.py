@@ -46,6 +46,7 @@ class Job:
     `workers` is how many processes send. `argv` and `part_of` (the experiment of which the run is a part)
     are only written down. `host` is the one recorded host whose requests are sent; None: all. `beside` are
     the other arms' targets: what cannot be put to one of them is sent to none, so that all get the same.
+    `probe` is what the two requests before the run told (replay.probe), if they were asked for.
     """
 
     options: ReplayOptions
@@ -63,6 +64,7 @@ class Job:
     argv: tuple[str, ...] = ()
     part_of: Mapping[str, Any] | None = None
     beside: tuple[Target, ...] = ()
+    probe: Mapping[str, Any] | None = None
 
     @property
     def rounds(self) -> int:
@@ -85,7 +87,8 @@ class Job:
     @property
     def budget(self) -> float | None:
         """US dollars that may be spent; None: no bound."""
-        return self.options.max_cost
+        spent = 0.0 if self.probe is None else self.probe["usd"]
+        return None if self.options.max_cost is None else self.options.max_cost - spent
 
     def plan(self, *, answers: bool = True) -> Plan:
         """What is sent: without end where a recorded profile decides how much.

@@ -341,6 +341,13 @@ class ReplayOptions:
             common=True,
         ),
     ] = field(default_factory=dict)
+    probe: Annotated[
+        bool,
+        Option(
+            help="Send two equal requests first, which tell whether the target names cached tokens.",
+            group=TARGET,
+        ),
+    ] = False
     match_length: Annotated[
         MatchLength,
         Option(

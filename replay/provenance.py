@@ -86,6 +86,7 @@ def header(job: "Job", survey: Survey | None) -> dict[str, Any]:
             "mode": job.options.cache,
             "salt": target.salt,
             "by": target.salt_field or "text",
+            "probe": job.probe,
         },
         "settings": dict(job.options.sources),
         "experiment": job.part_of,

@@ -261,7 +261,7 @@ def run_totals(
             **asdict(headroom()),
         },
         "cost": {
-            "usd": bill.usd,
+            "usd": bill.usd + (0.0 if job.probe is None else job.probe["usd"]),
             "unpriced": dict(bill.unpriced),
             "uncounted": bill.uncounted,
         },

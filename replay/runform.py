@@ -93,6 +93,9 @@ HEADER: Final = Fields(
             {"arm": TEXT, "round": COUNT, "rounds": COUNT, "arms": Items(TEXT), "schedule": TEXT}
         ),
         "survey": Fields({"requests": COUNT, "span_s": NUMBER, "busy_s": NUMBER, "skipped": Each(COUNT)}),
+        "cache": Fields(
+            {"probe": Fields({"completed": COUNT, "prompt": COUNT, "cached": COUNT, "usd": NUMBER})}
+        ),
         "argv": Items(TEXT),
         "versions": Each(TEXT),
     }

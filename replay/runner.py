@@ -14,6 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import takewhile, tee
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Final
 from zlib import crc32
 
@@ -29,6 +30,7 @@ from tbench.replay.hit_rates import hit_rates
 from tbench.replay.job import Job
 from tbench.replay.pacing import Fixed
 from tbench.replay.plan import Planned, nothing_to_send
+from tbench.replay.probe import probe_of, told_by
 from tbench.replay.provenance import header
 from tbench.replay.run_recorder import ArmOutput, RunRecorder, Tally, run_totals
 from tbench.replay.runfile import Run, RunWriter, read_run
@@ -198,6 +200,7 @@ def run_duet(
     The jobs differ in `target`, `out` and their options for the target only; what else they say, the first
     one says. At most replay.workers.counters.MOST_ARMS. Raises as `run_replay`.
     """
+    jobs = [_probed(job, fork=fork) for job in jobs]
     job = jobs[0]
     if len(jobs) > MOST_ARMS:
         raise InputError(f"{len(jobs)} targets at once: at most {MOST_ARMS} are possible")
@@ -220,6 +223,17 @@ def run_duet(
             error = error.exceptions[0]
         raise error from None
     return [read_run(path) for path in paths]
+
+
+def _probed(job: Job, *, fork: bool) -> Job:
+    """The job with what two equal requests tell of its target, where that is asked for."""
+    if not job.options.probe:
+        return job
+    with TemporaryDirectory() as folder:
+        trial = probe_of(job, Path(folder))
+        if trial is None:
+            return job
+        return replace(job, probe=told_by(run_replay(trial, fork=fork)))
 
 
 class _ArmState:

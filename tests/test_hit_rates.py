@@ -107,6 +107,32 @@ def test_planned_served_and_recorded_agree(
     assert "it knew prompts of an earlier run (--cache structure" in done["as-is"].out
 
 
+def test_a_probe_tells_whether_cached_tokens_are_named(
+    tbench: Callable[..., Done], simulator: Server, traffic: Path, tmp_path: Path
+) -> None:
+    """By two requests besides those of the run, whose prompts the run does not meet; the cost has them."""
+    arguments = (
+        "replay",
+        traffic,
+        "--base-url",
+        simulator.url,
+        "--concurrency",
+        4,
+        "--cache",
+        "cold",
+    )
+    dry = tbench(*arguments, "--probe", "--dry-run")
+    done = tbench(*arguments, "--requests", 12, "--probe", "-o", "a.run")
+    run = read_run(tmp_path / "a.run")
+    told = run.header["cache"]["probe"]
+
+    assert "probe       two equal requests" in dry.out
+    assert (told["completed"], len(run.columns["index"])) == (2, 12)
+    assert told["prompt"] - BLOCK_TOKENS <= told["cached"] < told["prompt"]
+    assert f"the second had {told['cached']:,} of {told['prompt']:,} prompt tokens" in done.out
+    assert run.totals["cost"]["usd"] > told["usd"] > 0
+
+
 WORDS = st.binary(max_size=300).map(lambda text: bytes(byte % 3 for byte in text))
 
 

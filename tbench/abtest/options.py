@@ -106,7 +106,7 @@ class AbOptions:
     replay: Annotated[
         ReplayOptions,
         Shared(
-            without=OF_ARM - SHARED | {"out"},
+            without=OF_ARM - SHARED | {"out", "probe"},
             common=COMMON,
             defaults={"cache": "structure"},
             rows={

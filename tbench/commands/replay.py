@@ -37,6 +37,11 @@ def replay(
         ahead = estimate(job)
         lines = [
             *outlook(ahead, job.pace.meaning),
+            *(
+                [row("probe", "two equal requests before all, of few tokens")]
+                if options.probe
+                else []
+            ),
             *(row("settings", text) for text in told(sources)),
         ]
         print(json.dumps(asdict(ahead) | {"settings": sources}) if as_json else "\n".join(lines))
